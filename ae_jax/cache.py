@@ -1,0 +1,57 @@
+"""What may be thrown away: decoded arrays and compiled programs, in one folder outside the runs.
+
+The folder is $AE_JAX_CACHE, or `ae_jax` in $XDG_CACHE_HOME, or `~/.cache/ae_jax`. A folder that cannot be written costs
+time and nothing else.
+"""
+
+import hashlib
+import os
+import pathlib
+import tempfile
+import zipfile
+import zlib
+
+import numpy as np
+
+# what numpy.load may raise at a file that is missing, cut short, altered, or not made by NumPy
+UNREADABLE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, MemoryError, zipfile.BadZipFile, zlib.error)
+
+
+def root():
+  """The cache folder (it may not exist yet)."""
+  parent = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+  return pathlib.Path(os.environ.get("AE_JAX_CACHE") or pathlib.Path(parent) / "ae_jax")
+
+
+def arrays(name, version, make):
+  """`make()`, a dict of arrays, kept on disk under a name and a version (any hashable text) of what it was made from.
+
+  A damaged or missing file is made anew; writing is atomic, so that a killed process leaves no half of one.
+  """
+  digest = hashlib.sha256(version.encode()).hexdigest()[:16]
+  file = root() / "arrays" / f"{name.replace('/', '_')}-{digest}.npz"
+  try:
+    with np.load(file, allow_pickle=False) as stored:
+      return dict(stored)
+  except UNREADABLE:
+    made = make()
+  try:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
+      np.savez(part, **made)
+    os.replace(part.name, file)
+  except OSError:
+    pass  # a read-only or full disk: the arrays are there, only not kept
+  return made
+
+
+def keep_compiled_programs():
+  """Turns JAX's persistent compilation cache on, in our folder unless JAX was told of another; call before compiling.
+
+  `JAX_ENABLE_COMPILATION_CACHE=false` in the environment turns it off.
+  """
+  import jax
+
+  if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update("jax_compilation_cache_dir", str(root() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

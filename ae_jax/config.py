@@ -1,0 +1,105 @@
+"""The vocabulary of the configs: each key that every config has, declared once, with what it may hold."""
+
+from ml_collections import ConfigDict
+
+from ae_jax import errors
+
+
+def base(data):
+  """The keys that all configs share, at their defaults; a config file adds `model` and changes what it likes.
+
+  `data` is the name of a data set (`ae_jax.data.load`), the part after the colon in `--config=configs/cnn.py:mnist`.
+  """
+  config = ConfigDict()
+  config.seed = 0  # of the initialisation, the order of the data and all noise
+  config.epochs = 20
+  config.batch_size = 128  # at most; an epoch is cut into batches of nearly equal size
+
+  config.data = ConfigDict()
+  config.data.name = data  # mnist_5k, digits, npz, or an image set of TensorFlow Datasets
+  config.data.path = ""  # the .npz file; for TensorFlow Datasets its folder, "" for $TFDS_DATA_DIR or TFDS's default
+  config.data.range = "unit"  # what the model sees: unit [0, 1], symmetric [-1, 1] or real; sets the output activation
+
+  config.objective = ConfigDict()
+  config.objective.name = "reconstruction"
+  config.objective.likelihood = "bernoulli"  # bernoulli (BCE, nats; range unit only) or gaussian (squared error)
+
+  config.optimizer = ConfigDict()
+  config.optimizer.name = "adam"  # adam, nadam, rmsprop, adagrad, sgd, momentum, nesterov
+  config.optimizer.learning_rate = 2e-3  # at the end of the warm-up
+  config.optimizer.schedule = "cosine"  # constant, linear or cosine (both to 0)
+  config.optimizer.warmup_epochs = 1.0
+  config.optimizer.weight_decay = 0.0  # decoupled
+
+  config.parallel = "jit"  # over all local devices, the batch split between them
+  config.eval_every_epochs = 1  # and at the end
+  config.checkpoint_every_epochs = 5  # and at the end; each follows an evaluation
+  config.log_every_steps = 50  # train/loss is the mean over so many steps
+  return config
+
+
+def check(config):
+  """Raises UserError unless the config has the keys of `base`, of their types, and whole numbers in their bounds."""
+  wanted = base("").to_dict()
+  _check_keys(config.to_dict(), {**wanted, "model": {}}, "")
+  errors.check(0 <= config.seed < 2**32, "seed", config.seed, "from 0 to 4294967295")
+  for key in ("epochs", "batch_size", "eval_every_epochs", "checkpoint_every_epochs", "log_every_steps"):
+    errors.check_positive(key, config[key])
+
+
+def as_json(config):
+  """The config as JSON stores it: nested dicts, lists for tuples."""
+  return _lists(config.to_dict())
+
+
+def from_json(stored):
+  """The locked config that `as_json` stored."""
+  return ConfigDict(_tuples(stored)).lock()
+
+
+def differences(old, new):
+  """The keys, dotted, in which two nested dicts differ, each with both values: "epochs (20, now 30)"."""
+  old, new = _flat(old), _flat(new)
+  keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+  return [f"{key} ({old.get(key, 'absent')!r}, now {new.get(key, 'absent')!r})" for key in keys]
+
+
+# what the options of a model or an objective are: any of these, checked by whoever takes them
+_OPEN_SECTIONS = ("model", "objective")
+
+
+def _check_keys(given, wanted, prefix):
+  for key in given:
+    if key not in wanted:
+      raise errors.UserError(f"config.{prefix}{key} is no key of the config; {errors.nearest(key, wanted)}")
+  for key, example in wanted.items():
+    if key not in given:
+      raise errors.UserError(f"config.{prefix}{key} is missing; start from ae_jax.config.base()")
+    value = given[key]
+    number = isinstance(example, float) and isinstance(value, int) and not isinstance(value, bool)
+    if type(value) is not type(example) and not number:
+      raise errors.UserError(f"config.{prefix}{key}={value!r}: must be {type(example).__name__}")
+    if isinstance(example, dict) and not (prefix == "" and key in _OPEN_SECTIONS):
+      _check_keys(value, example, f"{prefix}{key}.")
+  for section in _OPEN_SECTIONS if prefix == "" else ():
+    if "name" not in given[section]:
+      raise errors.UserError(f"config.{section}.name is missing")
+
+
+def _flat(nested, prefix=""):
+  flat = {}
+  for key, value in nested.items():
+    flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+  return flat
+
+
+def _lists(value):
+  if isinstance(value, dict):
+    return {key: _lists(entry) for key, entry in value.items()}
+  return [_lists(entry) for entry in value] if isinstance(value, tuple | list) else value
+
+
+def _tuples(value):
+  if isinstance(value, dict):
+    return {key: _tuples(entry) for key, entry in value.items()}
+  return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value

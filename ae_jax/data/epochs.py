@@ -1,0 +1,68 @@
+"""The order of the data: which examples the batch of a step holds, as a function of (seed, step) and nothing else."""
+
+import dataclasses
+
+import numpy as np
+
+LONGEST_CHUNK = 64  # steps of one compiled chunk: milliseconds of dispatch against seconds of training
+
+
+@dataclasses.dataclass(frozen=True)
+class Epochs:
+  """How `examples` are cut into steps.
+
+  An epoch is a permutation of the examples cut into `steps` batches whose sizes differ by at most one and never exceed
+  `batch_size`; so each example comes once an epoch and no batch is a remainder. `steps` is a multiple of `chunk`, so
+  that one compiled chunk serves the whole run. Batches are padded to `slots` rows.
+  """
+
+  examples: int
+  batch_size: int
+  devices: int  # slots are a multiple of it
+  seed: int
+
+  @property
+  def chunk(self):
+    """Steps in a compiled chunk."""
+    steps = -(-self.examples // self.batch_size)
+    return -(-steps // self._chunks)
+
+  @property
+  def steps(self):
+    """Steps in an epoch."""
+    return self._chunks * self.chunk
+
+  @property
+  def slots(self):
+    """Rows of a padded batch: batch_size, rounded up to a multiple of the devices."""
+    return _round_up(self.batch_size, self.devices)
+
+  @property
+  def _chunks(self):
+    if self.batch_size == 1:
+      return 1  # a second chunk could round the steps up to more than there are examples
+    return -(-self.examples // (self.batch_size * LONGEST_CHUNK))
+
+  def batches(self, epoch):
+    """The batches of an epoch: row indices int32 and weights float32, both [steps, slots]; padding has weight 0."""
+    order = np.random.default_rng((self.seed, epoch)).permutation(self.examples)
+    return cut(order, self.steps, self.slots)
+
+
+def in_order(examples, batch_size, devices):
+  """All examples once, in order, for evaluation: row indices and weights, both [batches, slots]."""
+  return cut(np.arange(examples), -(-examples // batch_size), _round_up(min(batch_size, examples), devices))
+
+
+def cut(order, count, slots):
+  """Cuts an order [N] into `count` batches of nearly equal size: indices int32, weights float32 [count, slots]."""
+  indices = np.zeros((count, slots), np.int32)
+  weights = np.zeros((count, slots), np.float32)
+  for row, part in enumerate(np.array_split(order, count)):
+    indices[row, : len(part)] = part
+    weights[row, : len(part)] = 1.0
+  return indices, weights
+
+
+def _round_up(size, multiple):
+  return -(-size // multiple) * multiple

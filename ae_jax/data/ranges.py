@@ -1,0 +1,41 @@
+"""The range that a model sees its data in, and the way there from the bytes on the device."""
+
+import numpy as np
+
+# name -> (factor, offset) from a byte, and the interval that the values must lie in
+_FROM_BYTES = {"unit": (1 / 255, 0.0), "symmetric": (2 / 255, -1.0), "real": (1 / 255, 0.0)}
+INTERVALS = {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "real": (-np.inf, np.inf)}
+
+
+def normalise(images, value_range):
+  """float32 images in the range "unit" [0, 1], "symmetric" [-1, 1] or "real"; NumPy or JAX, any shape.
+
+  Bytes are scaled ("real" scales as "unit" does); floating-point images are in their range already.
+  """
+  if images.dtype != np.uint8:
+    return images.astype(np.float32)
+  factor, offset = _FROM_BYTES[value_range]
+  return images.astype(np.float32) * np.float32(factor) + np.float32(offset)
+
+
+def fault(images, value_range):
+  """What is wrong with an array of images as data of this range, in words; None for nothing.
+
+  Checks type (uint8, or finite floating point inside the interval), never shape.
+  """
+  if images.dtype == np.uint8:
+    return None
+  if not np.issubdtype(images.dtype, np.floating):
+    return f"has dtype {images.dtype}; images are uint8 or floating point"
+  if images.size == 0:
+    return None
+  low, high = float(images.min()), float(images.max())
+  if not np.isfinite([low, high]).all():
+    return "holds NaN or infinite values"
+  least, most = INTERVALS[value_range]
+  if low < least or high > most:
+    return (
+      f"has values from {low:g} to {high:g}, outside the range {value_range!r} [{least:g}, {most:g}]; scale it, "
+      "store it as uint8, or set config.data.range"
+    )
+  return None

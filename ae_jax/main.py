@@ -1,0 +1,65 @@
+"""Trains an autoencoder that a config file describes.
+
+  python -m ae_jax.main --config=configs/cnn.py --workdir=runs/cnn
+  python -m ae_jax.main --config=configs/cnn.py:mnist --config.model.latent=64
+
+The part after the colon is the data set; --config.KEY=VALUE overrides any key of the config. The same command again
+continues a run that was interrupted.
+"""
+
+import datetime
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The config file, perhaps with :DATA behind it.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; default: runs/CONFIG-DATA-TIME.")
+
+WRONG_INPUT, WRONG_USAGE = 1, 2
+
+
+def main(argv):
+  """The two flags, one call."""
+  if len(argv) > 1:
+    _fail(f"unexpected argument {argv[1]!r}; overrides are written --config.KEY=VALUE", WRONG_USAGE)
+  from ae_jax import errors, train  # here, so that --help does not wait for JAX
+
+  config = _CONFIG.value
+  name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+  stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+  try:
+    default = f"runs/{name}-{config.data.name.replace('/', '_')}-{stamp}"
+    train.train_and_evaluate(config, pathlib.Path(_WORKDIR.value or default))
+  except errors.UserError as error:
+    _fail(str(error), WRONG_INPUT)
+
+
+def _parse(argv):
+  """absl's parser, but with one line for any mistake, and exit status 0 for --help."""
+  try:
+    rest = flags.FLAGS(argv)
+  except SystemExit:  # absl leaves --help with status 1
+    sys.exit(0)
+  except flags.Error as error:
+    _fail(str(error), WRONG_INPUT if "flag --config" in str(error) else WRONG_USAGE)
+  except Exception as error:  # a config file is code and an override names a key: either may raise anything
+    _fail(f"--config: {error}", WRONG_INPUT)
+  if _CONFIG.value is None:
+    _fail("--config is missing; for instance --config=configs/cnn.py", WRONG_USAGE)
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+  return rest
+
+
+def _fail(message, status):
+  sys.exit(_print_error(message) or status)
+
+
+def _print_error(message):
+  print(f"ae_jax: {' '.join(message.split())}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=_parse)

@@ -1,0 +1,1 @@
+"""The few primitives worth writing for speed."""

@@ -1,0 +1,48 @@
+"""name -> optax transform with its schedule."""
+
+import math
+
+import optax
+
+from ae_jax import errors
+
+# Each scales the gradient to a direction; weight decay and the learning rate follow it.
+OPTIMIZERS = {
+  "adam": optax.scale_by_adam,
+  "nadam": lambda: optax.scale_by_adam(nesterov=True),
+  "rmsprop": optax.scale_by_rms,
+  "adagrad": optax.scale_by_rss,
+  "sgd": optax.identity,
+  "momentum": lambda: optax.trace(decay=0.9),
+  "nesterov": lambda: optax.trace(decay=0.9, nesterov=True),
+}
+
+# (peak, steps) -> the learning rate over the steps that follow the warm-up
+SCHEDULES = {
+  "constant": lambda peak, steps: optax.constant_schedule(peak),
+  "cosine": lambda peak, steps: optax.cosine_decay_schedule(peak, steps),
+  "linear": lambda peak, steps: optax.linear_schedule(peak, 0.0, steps),
+}
+
+
+def build(name, *, learning_rate, schedule, warmup_epochs, weight_decay, epochs, steps_per_epoch):
+  """The optimizer that `config.optimizer` describes, over a run of epochs * steps_per_epoch steps.
+
+  The rate rises linearly to `learning_rate` during `warmup_epochs` and then follows the schedule to the end.
+  Weight decay is decoupled (Loshchilov & Hutter 2019): "adam" with some is AdamW. Raises UserError.
+  """
+  scale = errors.choose(OPTIMIZERS, name, "optimizer.name")
+  decay = errors.choose(SCHEDULES, schedule, "optimizer.schedule")
+  positive = math.isfinite(learning_rate) and learning_rate > 0
+  errors.check(positive, "optimizer.learning_rate", learning_rate, "a positive number")
+  errors.check(
+    0 <= warmup_epochs < epochs, "optimizer.warmup_epochs", warmup_epochs, f"at least 0 and less than epochs={epochs}"
+  )
+  whole = math.isfinite(weight_decay) and weight_decay >= 0
+  errors.check(whole, "optimizer.weight_decay", weight_decay, "a number of at least 0")
+  warmup = round(warmup_epochs * steps_per_epoch)
+  rate = decay(learning_rate, max(1, epochs * steps_per_epoch - warmup))
+  if warmup:
+    rate = optax.join_schedules([optax.linear_schedule(learning_rate / warmup, learning_rate, warmup), rate], [warmup])
+  decoupled = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+  return optax.chain(scale(), *decoupled, optax.scale_by_learning_rate(rate))

@@ -1,0 +1,36 @@
+"""What a run says on the screen, in sentences."""
+
+
+def opening(config, dataset, model, workdir):
+  """What is about to be trained, on what, and where it will lie."""
+  size = "x".join(map(str, dataset.shape))
+  return (
+    f"{config.model.name} with {model.parameter_count():,} parameters, latent {config.model.latent}; "
+    f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images of {size}; {workdir}"
+  )
+
+
+def error_beside_pca(metrics):
+  """The test error and that of PCA, one clause each."""
+  error, pca = metrics["test/squared_error"], metrics["test/pca_squared_error"]
+  return f"squared error {error:.3f} per test image; PCA with as many numbers {pca:.3f}"
+
+
+def closing(config, metrics, workdir):
+  """How good the result is, against what, and where to look."""
+  error, pca = metrics["test/squared_error"], metrics["test/pca_squared_error"]
+  if error < pca:
+    verdict = f"that is {error / pca:.0%} of PCA's"
+  else:
+    verdict = "that is no better than PCA, so train longer or change the learning rate"
+  lines = [f"After {metrics['epoch']:.0f} epochs: {error_beside_pca(metrics)}: {verdict}."]
+  if "test/nats" in metrics:
+    lines.append(
+      f"Cross-entropy {metrics['test/nats']:.2f} nats per test image, of which {metrics['test/nats_floor']:.2f} are the "
+      "floor that no reconstruction can go below."
+    )
+  lines.append(
+    f"Trained at {metrics['images_per_second']:,.0f} images/s after {metrics['compile_seconds']:.1f} s of compiling."
+  )
+  lines.append(f"Look at {workdir / 'pictures' / 'reconstructions.png'} and curves.png; use it: ae_jax.load({str(workdir)!r}).")
+  return "\n".join(lines)

@@ -1,0 +1,170 @@
+"""The folder of a run: how it is begun or continued, and `load`, a trained model as pure functions."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ae_jax import checkpoints, config as configs, errors, logs, losses, models
+from ae_jax.data import ranges
+
+_LARGEST_BATCH = 1024  # images that `Run`'s functions put through the model at once
+_PACKAGES = ("ae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def describe(config, dataset, model):
+  """What config.json holds: the resolved config and what else it takes to repeat the run or to use its model."""
+  return {
+    "config": configs.as_json(config),
+    "data": {
+      "shape": list(dataset.shape),
+      "train": len(dataset.train),
+      "test": len(dataset.test),
+      "fingerprint": dataset.fingerprint(),
+    },
+    "parameters": model.parameter_count(),
+    "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
+    "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()],
+    "git_commit": _git_commit(),
+  }
+
+
+def begin(workdir, description):
+  """Writes config.json into a new or empty folder, or makes sure that the run already there is the same one.
+
+  Raises UserError, and changes nothing, for a run of another config or other data, for a folder with other things in
+  it, and for one that cannot be written.
+  """
+  file = workdir / "config.json"
+  part = workdir / "config.json.part"
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+      others = sorted(path.name for path in workdir.iterdir() if path != part)
+      if others:
+        raise errors.UserError(f"--workdir={workdir}: holds {others[0]!r} but no run; name a new or an empty folder")
+      part.write_text(json.dumps(description, indent=2) + "\n")
+      os.replace(part, file)
+    elif not os.access(workdir, os.W_OK):
+      raise PermissionError(13, "Permission denied")
+  except OSError as error:
+    raise errors.UserError(f"--workdir={workdir}: cannot be written: {error.strerror}") from None
+  there = _read_description(workdir)
+  differences = configs.differences(there["config"], description["config"])
+  if differences:
+    raise errors.UserError(
+      f"--workdir={workdir}: holds a run of another config, which differs in {', '.join(differences)}; name another folder"
+    )
+  if there["data"] != description["data"]:
+    raise errors.UserError(f"--workdir={workdir}: its run was trained on other data than {description['config']['data']}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A trained model as pure functions of NumPy arrays.
+
+  Images are [N, H, W, C] (without C if there is one channel), uint8 or floating point in the run's range; any N.
+  """
+
+  params: dict
+  config: ConfigDict
+  metrics: dict  # name -> value, as of the checkpoint's step
+  history: list  # the records of metrics.jsonl up to that step
+  model: models.Model
+
+  def encode(self, x):
+    """Images -> codes float32 [N, latent]."""
+    x = np.asarray(x)
+    if x.ndim == 3 and self.model.shape[2] == 1:
+      x = x[..., None]
+    if x.shape[1:] != self.model.shape:
+      raise errors.UserError(f"images of shape {x.shape}: this run takes [N, {', '.join(map(str, self.model.shape))}]")
+    fault = ranges.fault(x, self._range)
+    if fault:
+      raise errors.UserError(f"the array of images {fault}")
+    return self._in_batches(_encode, ranges.normalise(x, self._range), (self.config.model.latent,))
+
+  def decode(self, z):
+    """Codes [N, latent] -> images float32 [N, H, W, C] in the run's range."""
+    z = np.asarray(z, np.float32)
+    if z.shape[1:] != (self.config.model.latent,):
+      raise errors.UserError(f"codes of shape {z.shape}: this run takes [N, {self.config.model.latent}]")
+    return self._in_batches(functools.partial(_decode, value_range=self._range), z, self.model.shape)
+
+  def reconstruct(self, x):
+    """Images -> their reconstructions, float32 [N, H, W, C] in the run's range."""
+    return self.decode(self.encode(x))
+
+  @property
+  def _range(self):
+    return self.config.data.range
+
+  def _in_batches(self, function, array, shape):
+    """Runs `function(params, batch, model=...)` on batches padded to a power of two, so that few sizes are compiled."""
+    results = [np.zeros((0, *shape), np.float32)]
+    for start in range(0, len(array), _LARGEST_BATCH):
+      batch = array[start : start + _LARGEST_BATCH]
+      size = 1 << (len(batch) - 1).bit_length()
+      padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), np.float32)])
+      results.append(np.asarray(function(self.params, padded, model=self.model))[: len(batch)])
+    return np.concatenate(results)
+
+
+def load(workdir, which="last"):
+  """The `Run` in a folder, with the parameters of its "last" or its "best" checkpoint (smallest test error).
+
+  Raises UserError for a folder without a run, or without a checkpoint yet.
+  """
+  workdir = pathlib.Path(workdir)
+  if not (workdir / "config.json").exists():
+    raise errors.UserError(f"{workdir}: there is no run here (no config.json)")
+  description = _read_description(workdir)
+  config = configs.from_json(description["config"])
+  model = models.build(shape=description["data"]["shape"], **config.model)
+  with checkpoints.open_folder(workdir / "checkpoints") as checkpointer:
+    steps = checkpoints.steps(checkpointer)
+    if not steps:
+      raise errors.UserError(f"{workdir}: no checkpoint yet; let the run train for a while")
+    if which not in steps:
+      raise errors.UserError(f"which={which!r}: must be one of {', '.join(steps)}")
+    like = jax.eval_shape(model.init, jax.random.key(0))
+    params = checkpoints.restore_params(checkpointer, steps[which], like)
+  history = [record for record in logs.read(workdir) if record["step"] <= steps[which]]
+  metrics = {name: value for record in history for name, value in record.items()}
+  return Run(params, config, metrics, history, model)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _encode(params, x, *, model):
+  return model.encode(params, x)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "value_range"))
+def _decode(params, z, *, model, value_range):
+  return losses.OUTPUT_ACTIVATIONS[value_range](model.decode(params, z))
+
+
+def _read_description(workdir):
+  try:
+    return json.loads((workdir / "config.json").read_text())
+  except (OSError, ValueError) as error:
+    raise errors.UserError(f"{workdir}/config.json: cannot be read: {error}") from None
+
+
+def _git_commit():
+  """The commit of the checkout that this package runs from, "+" behind it if there are changes; None outside one."""
+  git = ("git", "-C", str(pathlib.Path(__file__).parent))
+  try:
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True, check=False).returncode
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return commit + ("+" if changed else "")
