@@ -74,9 +74,9 @@ def tfds(name, path):
   import tensorflow_datasets
 
   where = f"config.data.name={name!r}"
-  if not name or re.split("[/:]", name)[0] not in tensorflow_datasets.list_builders():
-    known = [*SOURCES, *tensorflow_datasets.list_builders()]
-    meant = errors.nearest(name, known).partition("known:")[0]
+  offered = tensorflow_datasets.list_builders(with_community_datasets=False)  # community sets need a network
+  if re.split("[/:]", name)[0] not in offered:
+    meant = errors.nearest(name, [*SOURCES, *offered]).partition("known:")[0]
     own = ", ".join(SOURCES)
     raise errors.UserError(f"{where} is unknown; {meant}known: {own}, and the image sets of TensorFlow Datasets")
   try:
