@@ -31,8 +31,7 @@ def arrays(name, version, make):
   digest = hashlib.sha256(version.encode()).hexdigest()[:16]
   file = root() / "arrays" / f"{name.replace('/', '_')}-{digest}.npz"
   try:
-    with np.load(file, allow_pickle=False) as stored:
-      return dict(stored)
+    return read_npz(file)
   except UNREADABLE:
     made = make()
   try:
@@ -43,6 +42,16 @@ def arrays(name, version, make):
   except OSError:
     pass  # a read-only or full disk: the arrays are there, only not kept
   return made
+
+
+def read_npz(path):
+  """All arrays of an .npz file, by name; nothing is unpickled. Raises one of UNREADABLE."""
+  with open(path, "rb") as file:  # opened here: numpy.load leaves it open where the archive is damaged
+    archive = np.load(file, allow_pickle=False)
+    if isinstance(archive, np.ndarray):
+      raise ValueError("it is one bare array, not an archive of named ones (numpy.savez)")
+    with archive:
+      return dict(archive)
 
 
 def keep_compiled_programs():

@@ -106,11 +106,7 @@ def tfds(name, path):
 
 def _read_npz(path, where):
   try:
-    file = np.load(path, allow_pickle=False)
-    if isinstance(file, np.ndarray):
-      raise errors.UserError(f"{where}: one bare array; an .npz with `x_train` is wanted (numpy.savez)")
-    with file:
-      return {key: file[key] for key in file.files}
+    return cache.read_npz(path)
   except FileNotFoundError:
     raise errors.UserError(f"{where}: there is no such file") from None
   except cache.UNREADABLE as error:

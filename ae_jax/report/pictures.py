@@ -1,6 +1,7 @@
 """The pictures of a run: reconstructions beside their originals, and the curves of its metrics."""
 
 import numpy as np
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from ae_jax.data import ranges
@@ -48,7 +49,10 @@ def curves(path, records, rulers):
   right.set(ylabel="squared error per test image")
   for axes in (left, right):
     axes.set(xlabel="epoch", yscale="log")
-    axes.grid(which="both", alpha=0.2)
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
+    axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.grid(alpha=0.2)
     axes.legend(fontsize=8)
   figure.savefig(path)
 

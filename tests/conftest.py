@@ -1,0 +1,68 @@
+"""Strict arithmetic, a cache of their own, and small configs for all tests."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+os.environ["AE_JAX_CACHE"] = tempfile.mkdtemp(prefix="ae_jax-tests-")
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+
+def config_of(name, data):
+  """configs/NAME.py:DATA"""
+  spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(data)
+
+
+def run_main(*flags, **environment):
+  """`python -m ae_jax.main` as a process, in the project's folder: (exit status, what it printed, what it complained)."""
+  done = subprocess.run(
+    [sys.executable, "-m", "ae_jax.main", *flags],
+    cwd=ROOT,
+    env={**os.environ, **environment},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(autouse=True)
+def strict_dtypes(request):
+  """No silent promotion of types, but where Optax runs: its bias correction promotes."""
+  if request.node.get_closest_marker("runs_optax"):
+    yield
+  else:
+    with jax.numpy_dtype_promotion("strict"):
+      yield
+
+
+@pytest.fixture
+def tiny():
+  """A run of a second: 1,437 digits of 8x8, a small dense autoencoder, three epochs."""
+  config = config_of("dense", "digits")
+  config.epochs = 3
+  config.model.latent = 4
+  config.model.widths = (16,)
+  config.checkpoint_every_epochs = 1
+  config.log_every_steps = 5
+  return config
+
+
+@pytest.fixture
+def images():
+  """A few images of random bytes [7, 12, 10, 1]."""
+  return np.random.default_rng(0).integers(0, 256, (7, 12, 10, 1), np.uint8)

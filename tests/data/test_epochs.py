@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from ae_jax.data import epochs
+from hypothesis import given, settings, strategies
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+  examples=strategies.integers(1, 3000),
+  batch_size=strategies.integers(1, 300),
+  devices=strategies.sampled_from([1, 2, 8]),
+)
+def test_every_epoch_holds_each_example_once_in_batches_of_nearly_equal_size(examples, batch_size, devices):
+  plan = epochs.Epochs(examples, min(batch_size, examples), devices, seed=3)
+  indices, weights = plan.batches(1)
+  assert indices.shape == weights.shape == (plan.steps, plan.slots)
+  assert sorted(indices[weights == 1]) == list(range(examples))
+  sizes = weights.sum(1)
+  assert sizes.max() - sizes.min() <= 1
+  assert 1 <= sizes.min()
+  assert sizes.max() <= plan.batch_size <= plan.slots < plan.batch_size + devices
+  assert plan.slots % devices == 0
+  assert plan.steps % plan.chunk == 0
+
+
+def test_the_usual_sizes():
+  mnist = epochs.Epochs(60_000, 128, 1, seed=0)
+  assert (mnist.steps, mnist.chunk) == (472, 59)  # 469 would do, and is a product of no chunks
+  assert epochs.Epochs(4_000, 128, 1, seed=0).steps == 32
+
+
+def test_order_depends_on_seed_and_epoch_and_on_nothing_else():
+  plan = epochs.Epochs(500, 32, 1, seed=0)
+  again = epochs.Epochs(500, 32, 1, seed=0)
+  np.testing.assert_array_equal(plan.batches(4)[0], again.batches(4)[0])
+  assert (plan.batches(4)[0] != plan.batches(5)[0]).any()
+  assert (plan.batches(4)[0] != epochs.Epochs(500, 32, 1, seed=1).batches(4)[0]).any()
+  wide = epochs.Epochs(500, 32, 8, seed=0)
+  np.testing.assert_array_equal(plan.batches(4)[0], wide.batches(4)[0])
+
+
+def test_the_order_is_shuffled_well():
+  """The position of an example is uniform over the epochs: its mean is that of a uniform, within 4 standard errors."""
+  plan = epochs.Epochs(100, 10, 1, seed=0)
+  positions = np.array([np.argsort(plan.batches(epoch)[0].ravel()) for epoch in range(200)])
+  assert np.abs(positions.mean(0) - 49.5).max() < 4 * np.sqrt((100**2 - 1) / 12 / 200)
+
+
+@pytest.mark.parametrize(("examples", "batch_size", "devices"), [(10, 4, 1), (10, 64, 1), (7, 3, 8), (1, 1, 1)])
+def test_evaluation_sees_all_examples_once_and_in_order(examples, batch_size, devices):
+  indices, weights = epochs.in_order(examples, batch_size, devices)
+  assert indices[weights == 1].tolist() == list(range(examples))
+  assert indices.shape[1] % devices == 0

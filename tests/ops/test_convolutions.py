@@ -1,0 +1,120 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ae_jax.ops import convolutions
+from hypothesis import given, settings, strategies
+from jax import lax
+from jax.test_util import check_grads
+
+
+def draw(*shape):
+  return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape), jnp.float32)
+
+
+def agree(ours, theirs, *arguments, rtol=1e-4):
+  """Same value, and same gradient and second derivative of a curved function of it."""
+  probe = jnp.asarray(np.random.default_rng(0).normal(size=jax.eval_shape(ours, *arguments).shape), jnp.float32)
+
+  def energy(f):
+    return lambda *a: (jnp.square(f(*a)) * probe).sum()
+
+  def bend(f):
+    return lambda *a: sum(jnp.square(g).sum() for g in jax.grad(energy(f), tuple(range(len(a))))(*a))
+
+  every = tuple(range(len(arguments)))
+  for derive in (lambda f: f, lambda f: jax.grad(energy(f), every), lambda f: jax.grad(bend(f), every)):
+    for a, b in zip(jax.tree.leaves(jax.jit(derive(ours))(*arguments)), jax.tree.leaves(jax.jit(derive(theirs))(*arguments)), strict=True):
+      np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * float(jnp.abs(b).max()))
+
+
+sides, kernels, channels = strategies.integers(1, 9), strategies.integers(1, 5), strategies.integers(1, 3)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(size=strategies.tuples(sides, sides), kernel=strategies.tuples(kernels, kernels), c=strategies.tuples(channels, channels))
+def test_conv_is_xlas(size, kernel, c):
+  size = tuple(max(side, k) for side, k in zip(size, kernel, strict=True))
+  x, w = draw(c[0], *size, 2), draw(*kernel, *c)
+  agree(convolutions.conv, convolutions._conv_xla, x, w)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(
+  size=strategies.tuples(sides, sides),
+  kernel=strategies.tuples(kernels, kernels),
+  c=strategies.tuples(channels, channels),
+  stride=strategies.integers(1, 3),
+  crop=strategies.tuples(strategies.integers(0, 4), strategies.integers(0, 4)),
+)
+def test_conv_transpose_is_xlas(size, kernel, c, stride, crop):
+  full = convolutions.transposed_size(size, kernel, stride)
+  crop = tuple(min(cut, side - 1, k - 1) for cut, side, k in zip(crop, full, kernel, strict=True))
+  wanted = tuple(side - cut for side, cut in zip(full, crop, strict=True))
+  x, w = draw(c[0], *size, 2), draw(*kernel, *c)
+  crops = [((cut + 1) // 2, cut // 2) for cut in crop]
+  agree(
+    lambda x, w: convolutions.conv_transpose(x, w, stride, wanted),
+    lambda x, w: convolutions._conv_transpose_xla(x, w, stride, crops),
+    x,
+    w,
+  )
+
+
+@pytest.mark.parametrize(
+  ("size", "kernel", "stride", "padding", "output_padding", "reached"),
+  [
+    (5, 3, 2, 0, 0, 11),
+    (5, 5, 2, 1, 0, 11),
+    (5, 4, 2, 1, 1, 11),
+    (11, 4, 3, 3, 0, 28),
+    (11, 8, 2, 0, 0, 28),
+    (11, 6, 3, 4, 0, 28),
+    (5, 3, 2, 1, 0, 9),  # what the lecture's own parameters give, instead of 11 and 28
+    (11, 3, 3, 1, 0, 31),
+  ],
+)
+def test_conv_transpose_scatters_as_pytorchs_padding_says(size, kernel, stride, padding, output_padding, reached):
+  x, w = np.asarray(draw(1, size, size, 1)), np.asarray(draw(kernel, kernel, 1, 1))
+  full = np.zeros((stride * (size - 1) + kernel + output_padding,) * 2)
+  for i in range(size):
+    for j in range(size):
+      patch = full[stride * i : stride * i + kernel, stride * j : stride * j + kernel]
+      patch += x[0, i, j, 0] * w[::-1, ::-1, 0, 0]
+  exact = full[padding : len(full) - padding, padding : len(full) - padding]
+  assert exact.shape == (reached, reached)
+  y = convolutions.conv_transpose(x, w, stride, (reached, reached))
+  np.testing.assert_allclose(y[0, :, :, 0], exact, rtol=1e-4, atol=1e-5)
+
+
+def test_conv_transpose_refuses_a_size_out_of_reach():
+  with pytest.raises(ValueError, match="does not reach"):
+    convolutions.conv_transpose(jnp.zeros((1, 5, 5, 1)), jnp.zeros((3, 3, 1, 1)), 2, (12, 11))
+
+
+@pytest.mark.parametrize("window", [(2, 2), (1, 2), (3, 2)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_max_pool_is_xlas_also_where_values_are_equal(window, ties):
+  x = draw(3, 7, 6, 2)
+  if ties:
+    x = jnp.round(x)
+
+  def xla(x):
+    shape = (1, *window, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, shape, shape, "VALID")
+
+  np.testing.assert_array_equal(convolutions.max_pool(x, window), xla(x))
+  slopes = [jax.grad(lambda x, f=f: (f(x) * draw(*f(x).shape)).sum())(x) for f in (xla, lambda x: convolutions.max_pool(x, window))]
+  np.testing.assert_array_equal(*slopes)
+
+
+def test_derivatives_are_right_forward_and_reverse():
+  x, w = draw(2, 4, 5, 2), draw(3, 2, 2, 3)
+  check_grads(convolutions.conv, (x, w), order=2, modes=("fwd", "rev"), rtol=2e-2, atol=2e-2)
+  check_grads(lambda x, w: convolutions.conv_transpose(x, w, 2, (8, 9)), (x, w), order=2, modes=("fwd", "rev"), rtol=2e-2, atol=2e-2)
+
+
+def test_the_matrix_products_map_over_members():
+  x, w = draw(3, 2, 5, 5, 2), draw(3, 3, 3, 2, 4)
+  each = jnp.stack([convolutions.conv(a, b) for a, b in zip(x, w, strict=True)])
+  np.testing.assert_allclose(jax.vmap(convolutions.conv)(x, w), each, rtol=1e-5, atol=1e-5)

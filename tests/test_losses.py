@@ -1,0 +1,55 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ae_jax import losses
+
+LOGITS = np.linspace(-30, 30, 241, dtype=np.float32)
+TARGETS = np.random.default_rng(0).uniform(size=241).astype(np.float32)
+
+
+def test_cross_entropy_is_its_definition_in_double_precision():
+  logits, x = LOGITS.astype(np.float64), TARGETS.astype(np.float64)
+  exact = x * np.logaddexp(0, -logits) + (1 - x) * np.logaddexp(0, logits)
+  np.testing.assert_allclose(losses.binary_cross_entropy_with_logits(LOGITS, TARGETS), exact, rtol=1e-6, atol=4e-6)  # 30 in float32
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("argument", [0, 1])
+def test_cross_entropy_agrees_with_optax_in_every_derivative(order, argument):
+  ours, theirs = losses.binary_cross_entropy_with_logits, optax.sigmoid_binary_cross_entropy
+  for _ in range(order):
+    ours, theirs = jax.grad(ours, argument), jax.grad(theirs, argument)
+  np.testing.assert_allclose(
+    jax.vmap(ours)(LOGITS, TARGETS), jax.vmap(theirs)(LOGITS, TARGETS), rtol=1e-5, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize("logit", [-1e30, -90.0, 0.0, 90.0, 1e30])
+@pytest.mark.parametrize("target", [0.0, 0.3, 1.0])
+def test_extreme_logits_stay_finite(logit, target):
+  value, slope = jax.value_and_grad(losses.binary_cross_entropy_with_logits)(logit, target)
+  assert np.isfinite([value, slope]).all()
+  assert -1 <= slope <= 1
+
+
+def test_entropy_is_the_least_cross_entropy(images):
+  x = images.astype(np.float32) / np.float32(255)
+  interior = np.clip(x, 1e-6, 1 - 1e-6)
+  least = losses.bernoulli_nats(jnp.log(interior) - jnp.log1p(-interior), x)
+  np.testing.assert_allclose(losses.bernoulli_entropy(x), least, rtol=1e-4)
+  assert (losses.bernoulli_nats(jnp.zeros(x.shape), x) > least).all()
+
+
+def test_black_and_white_have_no_entropy():
+  assert losses.bernoulli_entropy(jnp.asarray([[0.0, 1.0, 1.0]])) == 0
+
+
+def test_each_loss_sums_over_the_example_and_keeps_the_batch(images):
+  x = images.astype(np.float32) / np.float32(255)
+  logits = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
+  for loss in (losses.bernoulli_nats, losses.squared_error):
+    one_by_one = [sum(float(loss(a.reshape(1, 1), b.reshape(1, 1))[0]) for a, b in zip(u.flat, v.flat, strict=True))
+                  for u, v in zip(logits, x, strict=True)]  # fmt: skip
+    np.testing.assert_allclose(loss(logits, x), one_by_one, rtol=1e-5)

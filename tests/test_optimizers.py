@@ -1,0 +1,73 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ae_jax import errors, optimizers
+
+pytestmark = pytest.mark.runs_optax
+
+OPTIONS = {"learning_rate": 0.1, "schedule": "constant", "warmup_epochs": 0.0, "weight_decay": 0.0}
+RUN = {"epochs": 4, "steps_per_epoch": 10}
+
+
+def updates(steps=40, name="sgd", **options):
+  """What each step adds to a single parameter whose gradient is always 1."""
+  optimizer = optimizers.build(name, **{**OPTIONS, **options}, **RUN)
+  params = jnp.ones(())
+  state = optimizer.init(params)
+  for _ in range(steps):
+    update, state = optimizer.update(jnp.ones(()), state, params)
+    yield -float(update)
+
+
+def test_warmup_rises_to_the_peak_and_the_schedule_ends_at_zero():
+  for schedule in ("cosine", "linear"):
+    rates = list(updates(schedule=schedule, warmup_epochs=1.5, steps=41))
+    assert np.all(np.diff(rates[:16]) > 0)
+    assert np.all(np.diff(rates[16:]) < 0)
+    np.testing.assert_allclose([rates[0], rates[15], rates[40]], [0.1 / 15, 0.1, 0.0], atol=1e-8)
+
+
+def test_a_constant_rate_is_constant():
+  np.testing.assert_allclose(list(updates()), 0.1, rtol=1e-6)
+
+
+def test_adam_with_weight_decay_is_adamw():
+  ours = optimizers.build("adam", **{**OPTIONS, "weight_decay": 0.3}, **RUN)
+  theirs = optax.adamw(0.1, weight_decay=0.3)
+  params = jnp.asarray([1.0, -2.0])
+  gradient = jnp.asarray([0.5, 3.0])
+  a, b = ours.init(params), theirs.init(params)
+  for _ in range(3):
+    (u, a), (v, b) = ours.update(gradient, a, params), theirs.update(gradient, b, params)
+    np.testing.assert_allclose(u, v, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_every_optimizer_descends_a_bowl(name):
+  optimizer = optimizers.build(name, **OPTIONS, epochs=10, steps_per_epoch=10)
+  bowl = lambda x: jnp.square(x).sum()
+  x = jnp.asarray([1.0, -0.5])
+  state = optimizer.init(x)
+  for _ in range(100):
+    update, state = optimizer.update(jax.grad(bowl)(x), state, x)
+    x = optax.apply_updates(x, update)
+  assert bowl(x) < 0.15
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"learning_rate": 0.0}, "learning_rate=0.0: must be a positive number"),
+    ({"learning_rate": float("nan")}, "learning_rate=nan"),
+    ({"warmup_epochs": 4.0}, "warmup_epochs=4.0: must be at least 0 and less than epochs=4"),
+    ({"weight_decay": -1.0}, "weight_decay=-1.0"),
+    ({"schedule": "cosin"}, "did you mean 'cosine'"),
+    ({"name": "adan"}, "did you mean 'adam'"),
+  ],
+)
+def test_what_makes_no_sense_is_refused(options, message):
+  with pytest.raises(errors.UserError, match=r"config\.optimizer\.") as refusal:
+    list(updates(**options))
+  assert message in str(refusal.value)
