@@ -50,4 +50,6 @@ def check_positive(key, value):
   """Raises UserError unless the value is an integer of at least 1, or a non-empty tuple of such."""
   values = value if isinstance(value, tuple) else (value,)
   whole = all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values)
-  check(values and whole, key, value, "1 or more" if not isinstance(value, tuple) else "a tuple of integers, each 1 or more")
+  check(
+    values and whole, key, value, "1 or more" if not isinstance(value, tuple) else "a tuple of integers, each 1 or more"
+  )

@@ -14,7 +14,9 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The config file, perhaps with :DATA behind it.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "The config file, perhaps with :DATA behind it.", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; default: runs/CONFIG-DATA-TIME.")
 
 WRONG_INPUT, WRONG_USAGE = 1, 2
@@ -40,16 +42,23 @@ def _parse(argv):
   """absl's parser, but with one line for any mistake, and exit status 0 for --help."""
   try:
     rest = flags.FLAGS(argv)
+    _ = _CONFIG.value and _CONFIG.value.keys()  # a file that is not there is an error only now
   except SystemExit:  # absl leaves --help with status 1
     sys.exit(0)
   except flags.Error as error:
     _fail(str(error), WRONG_INPUT if "flag --config" in str(error) else WRONG_USAGE)
+  except OSError:
+    _fail(
+      f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}: there is no such config file", WRONG_INPUT
+    )
+  except AttributeError as error:  # around a KeyError that knows the key and the nearest one
+    _fail(f"the config has no key {getattr(error.args[0], 'args', error.args)[0]}", WRONG_INPUT)
   except Exception as error:  # a config file is code and an override names a key: either may raise anything
     _fail(f"--config: {error}", WRONG_INPUT)
   if _CONFIG.value is None:
     _fail("--config is missing; for instance --config=configs/cnn.py", WRONG_USAGE)
   if not flags.FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of every file
   return rest
 
 

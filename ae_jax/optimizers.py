@@ -35,9 +35,7 @@ def build(name, *, learning_rate, schedule, warmup_epochs, weight_decay, epochs,
   decay = errors.choose(SCHEDULES, schedule, "optimizer.schedule")
   positive = math.isfinite(learning_rate) and learning_rate > 0
   errors.check(positive, "optimizer.learning_rate", learning_rate, "a positive number")
-  errors.check(
-    0 <= warmup_epochs < epochs, "optimizer.warmup_epochs", warmup_epochs, f"at least 0 and less than epochs={epochs}"
-  )
+  errors.check(0 <= warmup_epochs <= epochs, "optimizer.warmup_epochs", warmup_epochs, f"from 0 to epochs={epochs}")
   whole = math.isfinite(weight_decay) and weight_decay >= 0
   errors.check(whole, "optimizer.weight_decay", weight_decay, "a number of at least 0")
   warmup = round(warmup_epochs * steps_per_epoch)

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ae_jax import checkpoints, config as configs, errors, logs, losses, models
+from ae_jax import checkpoints, errors, logs, losses, models
+from ae_jax import config as configs
 from ae_jax.data import ranges
 
 _LARGEST_BATCH = 1024  # images that `Run`'s functions put through the model at once
@@ -61,10 +62,12 @@ def begin(workdir, description):
   differences = configs.differences(there["config"], description["config"])
   if differences:
     raise errors.UserError(
-      f"--workdir={workdir}: holds a run of another config, which differs in {', '.join(differences)}; name another folder"
+      f"--workdir={workdir}: holds a run of another config: it differs in {', '.join(differences)}; name another folder"
     )
   if there["data"] != description["data"]:
-    raise errors.UserError(f"--workdir={workdir}: its run was trained on other data than {description['config']['data']}")
+    raise errors.UserError(
+      f"--workdir={workdir}: its run was trained on other data than {description['config']['data']}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

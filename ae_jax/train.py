@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -21,9 +21,9 @@ PICTURED = 16  # test images in reconstructions.png
 class Programs:
   """The compiled functions of a run, their data in place on the devices."""
 
-  init: Any  # () -> state
-  train_chunk: Any  # (state, indices, weights) -> (state, {name: [chunk]})
-  evaluate: Any  # (params) -> {name: [batches]}
+  init: Callable  # () -> state
+  train_chunk: Callable  # (state, indices, weights) -> (state, {name: [chunk]})
+  evaluate: Callable  # (params) -> {name: [batches]}
   compile_seconds: float
 
 
@@ -53,81 +53,54 @@ def train_and_evaluate(config, workdir):
     if saved:
       state = checkpoints.restore(checkpointer, saved["last"], state)
       print(f"continuing after epoch {saved['last'] // plan.steps} of {config.epochs}", flush=True)
-    _train(config, state, programs, plan, mesh, dataset, rulers, checkpointer, workdir)
-
+    _train(config, state, programs, plan, dataset, rulers, checkpointer, workdir)
   run = runs.load(workdir)
-  shown = np.linspace(0, len(dataset.test) - 1, min(PICTURED, len(dataset.test))).astype(int)
-  title = words.error_beside_pca(run.metrics)
-  folder = workdir / "pictures"
-  folder.mkdir(exist_ok=True)
-  images = data.ranges.normalise(dataset.test[shown], dataset.value_range)
-  pictures.reconstructions(
-    folder / "reconstructions.png", images, run.reconstruct(images), dataset.value_range, title
-  )
-  pictures.curves(folder / "curves.png", run.history, rulers)
-  print(words.closing(config, run.metrics, workdir), flush=True)
+  _draw(run, dataset, rulers, workdir / "pictures")
+  print(words.closing(run.metrics, workdir), flush=True)
   return run.metrics
 
 
-def _train(config, state, programs, plan, mesh, dataset, rulers, checkpointer, workdir):
-  """The loop: epochs from the state's on, each trained, and evaluated and saved when that is due."""
-  done = int(state.step) // plan.steps
-  first = {"compile_seconds": programs.compile_seconds, **rulers}
-  with (
-    logs.Log(workdir, step=int(state.step)) as log,
-    logs.progress(len(dataset.train), config.epochs, done) as bar,
-  ):
+def _train(config, state, programs, plan, dataset, rulers, checkpointer, workdir):
+  """The loop over the epochs that the state has not seen: each is trained, then evaluated and saved if that is due."""
+  begun = int(state.step)
+  constants = {"compile_seconds": programs.compile_seconds, **rulers}
+  done = begun // plan.steps
+  with logs.Log(workdir, begun) as log, logs.progress(plan.examples, config.epochs, done) as bar:
     for epoch in range(done, config.epochs):
-      started = time.perf_counter()
-      pending = []  # losses of steps that no record has yet
-      step = epoch * plan.steps
-      for state, losses in _train_epoch(state, programs, plan, mesh, epoch):
-        pending.extend(losses)
-        bar.set_description(f"epoch {epoch + 1}/{config.epochs}  loss {losses[-1]:.4g}", refresh=False)
-        bar.update(len(dataset.train) * len(losses) / plan.steps)
+      started, step, pending = time.perf_counter(), epoch * plan.steps, []
+      for rows in plan.chunks(epoch):
+        state, terms = programs.train_chunk(state, *rows)
+        pending.extend(np.asarray(terms["loss"]).tolist())
+        bar.set_description(f"epoch {epoch + 1}/{config.epochs}  loss {pending[-1]:.4g}", refresh=False)
+        bar.update(plan.examples * plan.chunk / plan.steps)
         while len(pending) > config.log_every_steps:
           window, pending = pending[: config.log_every_steps], pending[config.log_every_steps :]
           step += len(window)
           log.write({"step": step, "epoch": step / plan.steps, "train/loss": float(np.mean(window))})
-      record = {
-        "step": int(state.step),
-        "epoch": float(epoch + 1),
-        "train/loss": float(np.mean(pending)),
-        "images_per_second": len(dataset.train) / (time.perf_counter() - started),
-      }
-      last = epoch + 1 == config.epochs
-      due = functools.partial(_due, epoch + 1, last)
-      if due(config.eval_every_epochs) or due(config.checkpoint_every_epochs):
-        record |= dict(reconstruction.metrics(programs.evaluate(state.params), dataset)) | first
+      seconds = time.perf_counter() - started
+      record = {"step": step + len(pending), "epoch": epoch + 1.0, "train/loss": float(np.mean(pending))}
+      record["images_per_second"] = plan.examples / seconds
+      save_due = _due(epoch + 1, config.checkpoint_every_epochs, config.epochs)
+      if save_due or _due(epoch + 1, config.eval_every_epochs, config.epochs):
+        record |= dict(reconstruction.metrics(programs.evaluate(state.params), dataset)) | constants
         bar.set_postfix({"test error": f"{record['test/squared_error']:.4g}"}, refresh=False)
       log.write(record)
-      if due(config.checkpoint_every_epochs):
+      if save_due:
         checkpoints.save(checkpointer, state, record["test/squared_error"])
 
 
-def _train_epoch(state, programs, plan, mesh, epoch):
-  """Yields (state, losses) after every chunk."""
-  indices, weights = plan.batches(epoch)
-  rows = parallel.split(mesh, axis=1)
-  for start in range(0, plan.steps, plan.chunk):
-    chunk = slice(start, start + plan.chunk)
-    state, terms = programs.train_chunk(state, *jax.device_put((indices[chunk], weights[chunk]), rows))
-    yield state, np.asarray(terms["loss"]).tolist()
-
-
-def _due(epoch, last, every):
-  return last or epoch % every == 0
+def _due(epoch, every, last):
+  return epoch == last or epoch % every == 0
 
 
 def _compile(dataset, model, objective, optimizer, plan, mesh):
   """Puts the data on the devices and compiles the three programs of a run."""
   cache.keep_compiled_programs()
   everywhere, rows = parallel.replicated(mesh), parallel.split(mesh, axis=1)
-  key = jax.device_put(jax.random.key(plan.seed), everywhere)
-  init_key, noise_key = jax.random.split(key)
-  train = jax.device_put(dataset.train.reshape(len(dataset.train), -1), everywhere)
+  init_key, noise_key = jax.random.split(jax.device_put(jax.random.key(plan.seed), everywhere))
+  train = jax.device_put(dataset.train.reshape(plan.examples, -1), everywhere)
   test = jax.device_put(dataset.test.reshape(len(dataset.test), -1), everywhere)
-  train_rows = jax.device_put(tuple(part[: plan.chunk] for part in plan.batches(0)), rows)
+  train_rows = jax.device_put(plan.chunks(0)[0], rows)
   test_rows = jax.device_put(epochs.in_order(len(dataset.test), plan.batch_size, plan.devices), rows)
 
   started = time.perf_counter()
@@ -135,14 +108,24 @@ def _compile(dataset, model, objective, optimizer, plan, mesh):
   init = compiled(steps.init, (init_key,), optimizer=optimizer)
   state = init(init_key)
   fixed = {"objective": objective, "value_range": dataset.value_range}
-  train_chunk = compiled(
-    steps.train_chunk, (state, train, *train_rows, noise_key), donate=(0,), optimizer=optimizer, **fixed
-  )
+  arguments = (state, train, *train_rows, noise_key)
+  train_chunk = compiled(steps.train_chunk, arguments, donate=(0,), optimizer=optimizer, **fixed)
   statistics = reconstruction.statistics_for(dataset.value_range)
-  evaluate = compiled(steps.evaluate, (state.params, test, *test_rows, noise_key), statistics=statistics, **fixed)
+  arguments = (state.params, test, *test_rows, noise_key)
+  evaluate = compiled(steps.evaluate, arguments, statistics=statistics, **fixed)
   return Programs(
     init=lambda: init(init_key),
-    train_chunk=lambda state, *rows: train_chunk(state, train, *rows, noise_key),
+    train_chunk=lambda state, *batches: train_chunk(state, train, *jax.device_put(batches, rows), noise_key),
     evaluate=lambda params: evaluate(params, test, *test_rows, noise_key),
     compile_seconds=time.perf_counter() - started,
   )
+
+
+def _draw(run, dataset, rulers, folder):
+  """The pictures of a trained run: test images at even distances, and the curves."""
+  folder.mkdir(exist_ok=True)
+  shown = np.linspace(0, len(dataset.test) - 1, min(PICTURED, len(dataset.test))).astype(int)
+  images = data.ranges.normalise(dataset.test[shown], dataset.value_range)
+  title, reconstructed = words.error_beside_pca(run.metrics), run.reconstruct(images)
+  pictures.reconstructions(folder / "reconstructions.png", images, reconstructed, dataset.value_range, title)
+  pictures.curves(folder / "curves.png", run.history, rulers)

@@ -1,7 +1,8 @@
-"""The lecture's convolutional autoencoder, its decoder made right: 28 -> 26 -> 13 -> 11 -> 5 -> 32 numbers -> 5 -> 11 -> 28."""
+"""The lecture's convolutional autoencoder, made right: 28 -> 26 -> 13 -> 11 -> 5 -> 32 numbers -> 5 -> 11 -> 28."""
+
+from ml_collections import ConfigDict
 
 from ae_jax.config import base
-from ml_collections import ConfigDict
 
 
 def get_config(data="mnist_5k"):
@@ -17,4 +18,5 @@ def get_config(data="mnist_5k"):
   config.model.decoder_kernels = (3, 8)
   config.model.decoder_strides = (2, 2)
   config.model.decoder_activation = "relu"  # "identity" makes the decoder one affine map, as the lecture's table has it
+  config.optimizer.learning_rate = 4e-3
   return config

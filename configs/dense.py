@@ -1,7 +1,8 @@
 """The lecture's dense autoencoder: 784 -> 256 -> 32 -> 256 -> 784, ReLU, linear code, 419,120 parameters."""
 
-from ae_jax.config import base
 from ml_collections import ConfigDict
+
+from ae_jax.config import base
 
 
 def get_config(data="mnist_5k"):

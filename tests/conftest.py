@@ -28,7 +28,7 @@ def config_of(name, data):
 
 
 def run_main(*flags, **environment):
-  """`python -m ae_jax.main` as a process, in the project's folder: (exit status, what it printed, what it complained)."""
+  """`python -m ae_jax.main` as a process, in the project's folder: (exit status, output, complaints)."""
   done = subprocess.run(
     [sys.executable, "-m", "ae_jax.main", *flags],
     cwd=ROOT,
@@ -52,7 +52,7 @@ def strict_dtypes(request):
 
 @pytest.fixture
 def tiny():
-  """A run of a second: 1,437 digits of 8x8, a small dense autoencoder, three epochs."""
+  """A run of a second: 1,438 digits of 8x8, a small dense autoencoder, three epochs."""
   config = config_of("dense", "digits")
   config.epochs = 3
   config.model.latent = 4

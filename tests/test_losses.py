@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
 from ae_jax import losses
 
 LOGITS = np.linspace(-30, 30, 241, dtype=np.float32)
@@ -12,7 +13,9 @@ TARGETS = np.random.default_rng(0).uniform(size=241).astype(np.float32)
 def test_cross_entropy_is_its_definition_in_double_precision():
   logits, x = LOGITS.astype(np.float64), TARGETS.astype(np.float64)
   exact = x * np.logaddexp(0, -logits) + (1 - x) * np.logaddexp(0, logits)
-  np.testing.assert_allclose(losses.binary_cross_entropy_with_logits(LOGITS, TARGETS), exact, rtol=1e-6, atol=4e-6)  # 30 in float32
+  np.testing.assert_allclose(
+    losses.binary_cross_entropy_with_logits(LOGITS, TARGETS), exact, rtol=1e-6, atol=4e-6
+  )  # 30 in float32
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
@@ -21,9 +24,7 @@ def test_cross_entropy_agrees_with_optax_in_every_derivative(order, argument):
   ours, theirs = losses.binary_cross_entropy_with_logits, optax.sigmoid_binary_cross_entropy
   for _ in range(order):
     ours, theirs = jax.grad(ours, argument), jax.grad(theirs, argument)
-  np.testing.assert_allclose(
-    jax.vmap(ours)(LOGITS, TARGETS), jax.vmap(theirs)(LOGITS, TARGETS), rtol=1e-5, atol=1e-6
-  )
+  np.testing.assert_allclose(jax.vmap(ours)(LOGITS, TARGETS), jax.vmap(theirs)(LOGITS, TARGETS), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("logit", [-1e30, -90.0, 0.0, 90.0, 1e30])

@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+
 from ae_jax import errors, models, objectives
 
 SHAPE = (6, 5, 1)

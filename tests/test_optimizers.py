@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
 from ae_jax import errors, optimizers
 
 pytestmark = pytest.mark.runs_optax
@@ -61,7 +62,7 @@ def test_every_optimizer_descends_a_bowl(name):
   [
     ({"learning_rate": 0.0}, "learning_rate=0.0: must be a positive number"),
     ({"learning_rate": float("nan")}, "learning_rate=nan"),
-    ({"warmup_epochs": 4.0}, "warmup_epochs=4.0: must be at least 0 and less than epochs=4"),
+    ({"warmup_epochs": 4.5}, "warmup_epochs=4.5: must be from 0 to epochs=4"),
     ({"weight_decay": -1.0}, "weight_decay=-1.0"),
     ({"schedule": "cosin"}, "did you mean 'cosine'"),
     ({"name": "adan"}, "did you mean 'adam'"),

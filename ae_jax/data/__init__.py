@@ -48,7 +48,7 @@ def load(name, path, range):
   ("" means TFDS's own choice); `range` is what the model is to see, one of `ranges.INTERVALS`.
   """
   errors.choose(ranges.INTERVALS, range, "data.range")
-  source = sources.SOURCES[name] if name in sources.SOURCES else sources.tfds
+  source = sources.SOURCES.get(name, sources.tfds)
   arrays = source(name, path)
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
   for key in ("train", "test"):
@@ -58,9 +58,7 @@ def load(name, path, range):
     fault = ranges.fault(arrays[key], range) or _shape_fault(arrays[key], arrays["train"])
     if fault:
       raise errors.UserError(f"{where}: the array of {key} images {fault}")
-  return Dataset(
-    name, range, arrays["train"], arrays["test"], arrays.get("train_labels"), arrays.get("test_labels")
-  )
+  return Dataset(name, range, arrays["train"], arrays["test"], arrays.get("train_labels"), arrays.get("test_labels"))
 
 
 def _shape_fault(images, train):

@@ -48,6 +48,12 @@ class Epochs:
     order = np.random.default_rng((self.seed, epoch)).permutation(self.examples)
     return cut(order, self.steps, self.slots)
 
+  def chunks(self, epoch):
+    """The same a chunk at a time: a list of (indices, weights), each [chunk, slots]."""
+    indices, weights = self.batches(epoch)
+    starts = range(0, self.steps, self.chunk)
+    return [(indices[start : start + self.chunk], weights[start : start + self.chunk]) for start in starts]
+
 
 def in_order(examples, batch_size, devices):
   """All examples once, in order, for evaluation: row indices and weights, both [batches, slots]."""

@@ -1,4 +1,4 @@
-"""Where data comes from. Each source is (name, path) -> dict of `train`, `test` [N, H, W, C] and perhaps their labels."""
+"""Where data comes from: functions (name, path) -> dict of `train`, `test` [N, H, W, C] and perhaps their labels."""
 
 import concurrent.futures
 import importlib.util
@@ -29,7 +29,7 @@ def mnist_5k(name, path):
 
 
 def digits(name, path):
-  """scikit-learn's 1,797 digits of 8x8 pixels in sixteenths, as floats in [0, 1]; the last fifth of each class is test."""
+  """scikit-learn's 1,797 digits of 8x8 sixteenths, as floats in [0, 1]; the last fifth of each class is for testing."""
   _no_path(name, path)
   from sklearn.datasets import load_digits
 
@@ -55,7 +55,9 @@ def npz(name, path):
     if images is not None and images.ndim == 3:
       stored[f"x_{half}"] = images[..., None]
     if labels is not None and (images is None or labels.shape != images.shape[:1]):
-      raise errors.UserError(f"{where}: `y_{half}` has shape {labels.shape}; one label per image of `x_{half}` is wanted")
+      raise errors.UserError(
+        f"{where}: `y_{half}` has shape {labels.shape}; one label per image of `x_{half}` is wanted"
+      )
   images, labels = stored["x_train"], stored.get("y_train")
   if "x_test" not in stored:
     if images.ndim == 0 or len(images) < 2:
@@ -128,8 +130,8 @@ def _prepare(builder, where):
     builder.download_and_prepare(file_format="array_record")
   except Exception as error:  # whatever the network, the disk or TensorFlow has to say
     raise errors.UserError(
-      f"{where} is not prepared in {folder} and preparing it failed ({_one_line(error)}): run {command} where there is a "
-      f"network, and point TFDS_DATA_DIR at its folder. {NEEDS_NOTHING}."
+      f"{where} is not prepared in {folder} and preparing it failed ({_one_line(error)}): run {command} where there is "
+      f"a network, and point TFDS_DATA_DIR at its folder. {NEEDS_NOTHING}."
     ) from None
 
 
@@ -140,7 +142,9 @@ def _image_set(builder, where):
   images = [key for key, feature in builder.info.features.items() if isinstance(feature, features.Image)]
   labels = [key for key, feature in builder.info.features.items() if isinstance(feature, features.ClassLabel)]
   if not images or None in builder.info.features[images[0]].shape:
-    raise errors.UserError(f"{where}: its examples are not images of one size; use an image set such as mnist or cifar10")
+    raise errors.UserError(
+      f"{where}: its examples are not images of one size; use an image set such as mnist or cifar10"
+    )
   held_out = [split for split in ("test", "validation") if split in builder.info.splits]
   if "train" not in builder.info.splits or not held_out:
     raise errors.UserError(f"{where}: has splits {sorted(builder.info.splits)}; `train` and `test` are wanted")

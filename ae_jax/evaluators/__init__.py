@@ -1,0 +1,1 @@
+"""What is measured of a model: generators of (name, value)."""

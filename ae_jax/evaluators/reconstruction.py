@@ -16,9 +16,7 @@ from ae_jax.data import ranges
 def statistics(model, params, batch, value_range):
   """Per-example numbers to be summed over the test set: {"squared_error": [B]} and, in [0, 1], {"nats": [B]}."""
   logits = model.decode(params, model.encode(params, batch["x"]))
-  per_example = {
-    "squared_error": losses.squared_error(losses.OUTPUT_ACTIVATIONS[value_range](logits), batch["x"])
-  }
+  per_example = {"squared_error": losses.squared_error(losses.OUTPUT_ACTIVATIONS[value_range](logits), batch["x"])}
   if value_range == "unit":
     per_example["nats"] = losses.bernoulli_nats(logits, batch["x"])
   return per_example
@@ -32,7 +30,7 @@ def statistics_for(value_range):
 def metrics(sums, dataset):
   """Generates (name, value) from the device's sums {name: [batches]} over the test set."""
   examples, pixels = len(dataset.test), math.prod(dataset.shape)
-  means = {name: float(np.sum(values, dtype=np.float64)) / examples for name, values in sums.items()}
+  means = {name: float(np.asarray(values).sum(dtype=np.float64)) / examples for name, values in sums.items()}
   yield "test/loss", means["loss"]
   yield "test/squared_error", means["squared_error"]
   mse = means["squared_error"] / pixels
@@ -65,4 +63,3 @@ def pca_squared_error(dataset, latent):
   pca = PCA(min(latent, *train.shape), random_state=0).fit(train)
   residual = test - pca.inverse_transform(pca.transform(test))
   return float(np.square(residual, dtype=np.float64).sum() / len(test))
-

@@ -26,7 +26,9 @@ def conv_transpose(x, kernel, stride, size):
   stride * (H - 1) + kh - height >= 0: what PyTorch computes with padding = crop and output_padding = 2 crop - excess.
   The kernel is stored as Flax stores it, flipped in space.
   """
-  crops = [full - wanted for full, wanted in zip(transposed_size(x.shape[1:3], kernel.shape, stride), size, strict=True)]
+  crops = [
+    full - wanted for full, wanted in zip(transposed_size(x.shape[1:3], kernel.shape, stride), size, strict=True)
+  ]
   if min(crops) < 0:
     raise ValueError(f"a kernel {kernel.shape[:2]} at stride {stride} does not reach from {x.shape[1:3]} to {size}")
   crops = [((crop + 1) // 2, crop // 2) for crop in crops]
@@ -90,7 +92,11 @@ def _conv_transpose_as_product(x, kernel, stride, crops):
     jnp.pad(pieces[i * n + j], ((0, 0), (i, m - 1 - i), (j, n - 1 - j), (0, 0))) for i in range(m) for j in range(n)
   )
   h, w = height + m - 1, width + n - 1
-  y = y.reshape(c_out, stride, stride, h, w, batch).transpose(0, 3, 1, 4, 2, 5).reshape(c_out, h * stride, w * stride, batch)
+  y = (
+    y.reshape(c_out, stride, stride, h, w, batch)
+    .transpose(0, 3, 1, 4, 2, 5)
+    .reshape(c_out, h * stride, w * stride, batch)
+  )
   (top, bottom), (left, right) = crops
   full = transposed_size((height, width), (kh, kw), stride)
   y = y[:, top : full[0] - bottom, left : full[1] - right]

@@ -16,7 +16,7 @@ def error_beside_pca(metrics):
   return f"squared error {error:.3f} per test image; PCA with as many numbers {pca:.3f}"
 
 
-def closing(config, metrics, workdir):
+def closing(metrics, workdir):
   """How good the result is, against what, and where to look."""
   error, pca = metrics["test/squared_error"], metrics["test/pca_squared_error"]
   if error < pca:
@@ -26,11 +26,13 @@ def closing(config, metrics, workdir):
   lines = [f"After {metrics['epoch']:.0f} epochs: {error_beside_pca(metrics)}: {verdict}."]
   if "test/nats" in metrics:
     lines.append(
-      f"Cross-entropy {metrics['test/nats']:.2f} nats per test image, of which {metrics['test/nats_floor']:.2f} are the "
-      "floor that no reconstruction can go below."
+      f"Cross-entropy {metrics['test/nats']:.2f} nats per test image, of which {metrics['test/nats_floor']:.2f} are "
+      "the floor that no reconstruction can go below."
     )
   lines.append(
     f"Trained at {metrics['images_per_second']:,.0f} images/s after {metrics['compile_seconds']:.1f} s of compiling."
   )
-  lines.append(f"Look at {workdir / 'pictures' / 'reconstructions.png'} and curves.png; use it: ae_jax.load({str(workdir)!r}).")
+  lines.append(
+    f"Look at {workdir / 'pictures' / 'reconstructions.png'} and curves.png; use it: ae_jax.load({str(workdir)!r})."
+  )
   return "\n".join(lines)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-from ae_jax.data import epochs
 from hypothesis import given, settings, strategies
+
+from ae_jax.data import epochs
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -17,7 +18,7 @@ def test_every_epoch_holds_each_example_once_in_batches_of_nearly_equal_size(exa
   assert sorted(indices[weights == 1]) == list(range(examples))
   sizes = weights.sum(1)
   assert sizes.max() - sizes.min() <= 1
-  assert 1 <= sizes.min()
+  assert sizes.min() >= 1
   assert sizes.max() <= plan.batch_size <= plan.slots < plan.batch_size + devices
   assert plan.slots % devices == 0
   assert plan.steps % plan.chunk == 0

@@ -1,6 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from ae_jax.data import ranges
 
 BYTES = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)

@@ -4,6 +4,7 @@ import zipfile
 
 import numpy as np
 import pytest
+
 from ae_jax import cache, data, errors
 
 MNIST = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "nowhere")) / "mnist" / "3.0.1"
@@ -48,7 +49,7 @@ def test_the_full_set_comes_through_tfds_and_then_from_the_cache(monkeypatch):
 
 
 def test_an_unprepared_set_says_what_prepares_it(tmp_path):
-  with pytest.raises(errors.UserError, match="pip install 'ae_jax.tfds.'.*tfds build mnist.*mnist_5k needs no prep"):
+  with pytest.raises(errors.UserError, match=r"pip install 'ae_jax.tfds.'.*tfds build mnist.*mnist_5k needs no prep"):
     load("mnist", tmp_path)
 
 

@@ -1,7 +1,10 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from ae_jax import errors, models
 
 
@@ -23,7 +26,7 @@ def test_any_image_any_depth_any_latent(shape, widths, latent):
   assert codes.shape == (3, latent)
   assert model.decode(params, codes).shape == (3, *shape)
   sides = [np.prod(shape), *widths, latent, *widths[::-1], np.prod(shape)]
-  assert model.parameter_count() == sum(int(a) * int(b) + int(b) for a, b in zip(sides, sides[1:], strict=False))
+  assert model.parameter_count() == sum(int(a) * int(b) + int(b) for a, b in itertools.pairwise(sides))
   assert model.parameter_count() == sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
@@ -66,7 +69,7 @@ def test_what_cannot_be_built_is_refused(options, message):
 
 
 def test_an_unknown_family_and_a_missing_option_are_named():
-  with pytest.raises(errors.UserError, match="config.model.name='dens' is unknown; did you mean 'dense'"):
+  with pytest.raises(errors.UserError, match=r"config\.model\.name='dens' is unknown; did you mean 'dense'"):
     models.build("dens", (8, 8, 1), latent=2)
-  with pytest.raises(errors.UserError, match="config.model.widths is missing"):
+  with pytest.raises(errors.UserError, match=r"config\.model\.widths is missing"):
     models.build("dense", (8, 8, 1), latent=2, activation="relu")

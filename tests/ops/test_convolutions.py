@@ -2,10 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ae_jax.ops import convolutions
 from hypothesis import given, settings, strategies
 from jax import lax
 from jax.test_util import check_grads
+
+from ae_jax.ops import convolutions
 
 
 def draw(*shape):
@@ -24,7 +25,11 @@ def agree(ours, theirs, *arguments, rtol=1e-4):
 
   every = tuple(range(len(arguments)))
   for derive in (lambda f: f, lambda f: jax.grad(energy(f), every), lambda f: jax.grad(bend(f), every)):
-    for a, b in zip(jax.tree.leaves(jax.jit(derive(ours))(*arguments)), jax.tree.leaves(jax.jit(derive(theirs))(*arguments)), strict=True):
+    for a, b in zip(
+      jax.tree.leaves(jax.jit(derive(ours))(*arguments)),
+      jax.tree.leaves(jax.jit(derive(theirs))(*arguments)),
+      strict=True,
+    ):
       np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * float(jnp.abs(b).max()))
 
 
@@ -32,7 +37,11 @@ sides, kernels, channels = strategies.integers(1, 9), strategies.integers(1, 5),
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)
-@given(size=strategies.tuples(sides, sides), kernel=strategies.tuples(kernels, kernels), c=strategies.tuples(channels, channels))
+@given(
+  size=strategies.tuples(sides, sides),
+  kernel=strategies.tuples(kernels, kernels),
+  c=strategies.tuples(channels, channels),
+)
 def test_conv_is_xlas(size, kernel, c):
   size = tuple(max(side, k) for side, k in zip(size, kernel, strict=True))
   x, w = draw(c[0], *size, 2), draw(*kernel, *c)
@@ -104,14 +113,24 @@ def test_max_pool_is_xlas_also_where_values_are_equal(window, ties):
     return lax.reduce_window(x, -jnp.inf, lax.max, shape, shape, "VALID")
 
   np.testing.assert_array_equal(convolutions.max_pool(x, window), xla(x))
-  slopes = [jax.grad(lambda x, f=f: (f(x) * draw(*f(x).shape)).sum())(x) for f in (xla, lambda x: convolutions.max_pool(x, window))]
+  slopes = [
+    jax.grad(lambda x, f=f: (f(x) * draw(*f(x).shape)).sum())(x)
+    for f in (xla, lambda x: convolutions.max_pool(x, window))
+  ]
   np.testing.assert_array_equal(*slopes)
 
 
 def test_derivatives_are_right_forward_and_reverse():
   x, w = draw(2, 4, 5, 2), draw(3, 2, 2, 3)
   check_grads(convolutions.conv, (x, w), order=2, modes=("fwd", "rev"), rtol=2e-2, atol=2e-2)
-  check_grads(lambda x, w: convolutions.conv_transpose(x, w, 2, (8, 9)), (x, w), order=2, modes=("fwd", "rev"), rtol=2e-2, atol=2e-2)
+  check_grads(
+    lambda x, w: convolutions.conv_transpose(x, w, 2, (8, 9)),
+    (x, w),
+    order=2,
+    modes=("fwd", "rev"),
+    rtol=2e-2,
+    atol=2e-2,
+  )
 
 
 def test_the_matrix_products_map_over_members():

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from ae_jax.report import pictures
+
+
+def read(path):
+  with Image.open(path) as image:
+    return np.asarray(image).astype(int)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("value_range", ["unit", "symmetric", "real"])
+def test_reconstructions_show_images_their_reconstructions_and_what_is_between(tmp_path, channels, value_range):
+  images = np.random.default_rng(0).uniform(size=(5, 9, 7, channels)).astype(np.float32)
+  same, other = tmp_path / "same.png", tmp_path / "other.png"
+  pictures.reconstructions(same, images, images, value_range, "title")
+  pictures.reconstructions(other, images, 1 - images, value_range, "title")
+  a, b = (read(path) for path in (same, other))
+  assert a.shape == b.shape
+  thirds = [np.abs(x - y).max() for x, y in zip(np.array_split(a, 3), np.array_split(b, 3), strict=True)]
+  assert thirds[0] == 0  # the images
+  assert min(thirds[1:]) > 50  # the reconstructions and the differences
+
+
+def test_a_constant_image_and_a_single_one_can_be_shown(tmp_path):
+  images = np.full((1, 4, 4, 1), 0.5, np.float32)
+  pictures.reconstructions(tmp_path / "a.png", images, images, "real", "title")
+  assert read(tmp_path / "a.png").shape[1] > 100
+
+
+def test_curves_show_the_records(tmp_path):
+  records = [{"epoch": e / 2, "train/loss": 90.0 / (e + 1)} for e in range(1, 9)]
+  for record in records[1::2]:
+    record |= {"test/loss": 99.0 / record["epoch"], "test/squared_error": 9.0 / record["epoch"]}
+  rulers = {"test/pca_squared_error": 4.0}
+  pictures.curves(tmp_path / "a.png", records, rulers)
+  pictures.curves(tmp_path / "b.png", records[:4], rulers)
+  a, b = (read(tmp_path / name) for name in ("a.png", "b.png"))
+  assert (a != b).any()

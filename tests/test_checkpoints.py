@@ -1,0 +1,50 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ae_jax import checkpoints
+from ae_jax.steps import TrainState
+
+DEVICE = jax.devices()[0]
+
+
+def state_at(step):
+  params = {"layer": {"kernel": jnp.full((3, 2), step, jnp.float32)}}
+  return jax.device_put(TrainState(jnp.int32(step), params, optax.adam(0.1).init(params)), DEVICE)
+
+
+def save_all(folder, errors):
+  for step, error in enumerate(errors, start=1):
+    with checkpoints.open_folder(folder) as checkpointer:
+      checkpoints.save(checkpointer, state_at(step), error)
+
+
+def test_what_is_restored_is_what_was_saved(tmp_path):
+  save_all(tmp_path, [3.0])
+  with checkpoints.open_folder(tmp_path) as checkpointer:
+    restored = checkpoints.restore(checkpointer, 1, like=state_at(0))
+    params = checkpoints.restore_params(checkpointer, 1, jax.eval_shape(lambda: state_at(0)).params)
+  jax.tree.map(np.testing.assert_array_equal, restored, state_at(1))
+  jax.tree.map(np.testing.assert_array_equal, params, state_at(1).params)
+
+
+def test_the_last_and_the_best_are_kept(tmp_path):
+  save_all(tmp_path, [3.0, 1.0, 2.0, 4.0])
+  with checkpoints.open_folder(tmp_path) as checkpointer:
+    assert checkpoints.steps(checkpointer) == {"last": 4, "best": 2}
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4"]
+
+
+def test_an_empty_folder_has_none(tmp_path):
+  with checkpoints.open_folder(tmp_path) as checkpointer:
+    assert checkpoints.steps(checkpointer) == {}
+
+
+def test_the_half_of_a_save_is_not_taken_for_one(tmp_path):
+  save_all(tmp_path, [3.0, 2.0])
+  whole = tmp_path / "2"
+  whole.rename(tmp_path / "3.orbax-checkpoint-tmp")
+  save_all(tmp_path, [])
+  with checkpoints.open_folder(tmp_path) as checkpointer:
+    assert "last" not in checkpoints.steps(checkpointer) or checkpoints.steps(checkpointer)["last"] != 3

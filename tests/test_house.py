@@ -1,0 +1,53 @@
+"""The rules of the house that a search can check."""
+
+import re
+import subprocess
+
+from conftest import CONFIGS, ROOT, config_of
+
+from ae_jax.config import base
+
+SOURCES = sorted((ROOT / "ae_jax").rglob("*.py"))
+
+
+def test_no_key_of_a_config_is_read_with_a_default():
+  for file in SOURCES:
+    assert not re.search(r"config[\w.]*\.get\(", file.read_text()), file
+
+
+def test_every_key_of_the_config_is_read_somewhere():
+  code = "\n".join(file.read_text() for file in SOURCES if file.name != "config.py")
+  for name, value in base("").items():
+    keys = [name] if isinstance(value, (int, float, str)) else [name, *value]
+    assert all(re.search(rf"\b{key}\b", code) for key in keys), name
+
+
+def test_every_config_says_what_it_is_and_only_adds_a_model():
+  for file in CONFIGS:
+    assert file.read_text().startswith('"""')
+    assert set(config_of(file.stem, "digits")) == {*base("digits"), "model"}
+
+
+def test_each_io_library_is_imported_in_one_file():
+  for library in ("orbax", "tensorflow_datasets", "tensorboardX", "mlxtend", "matplotlib"):
+    importers = [
+      file for file in SOURCES if re.search(rf"^\s*(import|from) {library}\b", file.read_text(), re.MULTILINE)
+    ]
+    assert len(importers) == 1, (library, importers)
+
+
+def test_losses_ops_and_parallel_know_no_other_room():
+  for name in ("losses.py", "parallel.py", "ops/convolutions.py"):
+    assert "ae_jax" not in re.sub(r'""".*?"""|#.*', "", (ROOT / "ae_jax" / name).read_text(), flags=re.DOTALL)
+
+
+def test_ruff_has_nothing_to_say():
+  done = subprocess.run(["ruff", "check", "."], cwd=ROOT, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stdout
+
+
+def test_ci_runs_the_readmes_commands():
+  readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+  commands = re.findall(r"^(pip install .*)$", readme, re.MULTILINE)
+  assert len(commands) == 2
+  assert "README.md" in ci

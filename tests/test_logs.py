@@ -1,0 +1,53 @@
+import json
+
+from ae_jax import logs
+
+
+def write(folder, start, stop):
+  with logs.Log(folder, step=start) as log:
+    for step in range(start + 1, stop + 1):
+      log.write({"step": step, "epoch": step / 2, "train/loss": 1.5 * step})
+
+
+def test_records_come_back(tmp_path):
+  write(tmp_path, 0, 3)
+  assert logs.read(tmp_path) == [{"step": s, "epoch": s / 2, "train/loss": 1.5 * s} for s in (1, 2, 3)]
+  assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_going_on_from_a_step_leaves_no_step_twice_and_none_missing(tmp_path):
+  write(tmp_path, 0, 7)
+  with (tmp_path / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 8, "epo')  # killed here
+  write(tmp_path, 4, 9)
+  assert [record["step"] for record in logs.read(tmp_path)] == list(range(1, 10))
+  for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+    json.loads(line)
+
+
+def test_tensorboard_reads_the_same_numbers(tmp_path):
+  write(tmp_path, 0, 3)
+  from tensorboardX.event_file_writer import EventFileWriter  # noqa: F401  (the events' own package)
+  from tensorboardX.proto import event_pb2
+
+  (events,) = tmp_path.glob("events.*")
+  found = {}
+  content = events.read_bytes()
+  while content:  # a record: length, its checksum, the event, its checksum
+    length = int.from_bytes(content[:8], "little")
+    event = event_pb2.Event.FromString(content[12 : 12 + length])
+    content = content[12 + length + 4 :]
+    for value in event.summary.value:
+      found[value.tag, event.step] = value.simple_value
+  assert found == {(tag, s): v for s in (1, 2, 3) for tag, v in {"epoch": s / 2, "train/loss": 1.5 * s}.items()}
+
+
+def test_a_run_without_records_has_none(tmp_path):
+  assert logs.read(tmp_path) == []
+
+
+def test_progress_is_silent_when_not_on_a_terminal(capfd):
+  with logs.progress(10, 2, 0) as bar:
+    bar.set_description("epoch 1/2")
+    bar.update(10)
+  assert capfd.readouterr() == ("", "")

@@ -1,0 +1,119 @@
+"""The command itself, as a process: what it prints, what it leaves, how it ends."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, run_main
+
+DENSE = "--config=configs/dense.py:digits"
+QUICK = (DENSE, "--config.epochs=2")
+
+
+def test_it_trains_says_how_good_and_then_says_it_again(tmp_path):
+  status, out, err = run_main(*QUICK, f"--workdir={tmp_path / 'run'}")
+  assert (status, err) == (0, "")
+  *_, words, nats, speed, where = out.splitlines()
+  assert re.match(
+    r"After 2 epochs: squared error [\d.]+ per test image; PCA with as many numbers [\d.]+: that is", words
+  )
+  assert "nats per test image" in nats
+  assert "images/s" in speed
+  assert "reconstructions.png" in where
+  assert "ae_jax.load(" in where
+  status, again, err = run_main(*QUICK, f"--workdir={tmp_path / 'run'}")
+  assert (status, err) == (0, "")
+  assert "continuing after epoch 2 of 2" in again
+  assert again.splitlines()[-4] == words
+
+
+def test_the_default_workdir_says_config_data_and_time(tmp_path):
+  done = subprocess.run(
+    [sys.executable, "-m", "ae_jax.main", f"--config={ROOT}/configs/dense.py:digits", "--config.epochs=2"],
+    cwd=tmp_path,
+    check=True,
+    capture_output=True,
+  )
+  assert done.returncode == 0
+  (run,) = (tmp_path / "runs").iterdir()
+  assert re.fullmatch(r"dense-digits-\d{8}-\d{6}", run.name)
+  assert (run / "pictures" / "reconstructions.png").exists()
+
+
+def test_help_is_help():
+  status, out, err = run_main("--help")
+  assert (status, err) == (0, "")
+  assert "--config" in out
+  assert "configs/cnn.py" in out
+
+
+def test_importing_the_package_or_asking_for_help_does_not_wait_for_jax():
+  code = "import sys, ae_jax, ae_jax.main, ae_jax.config; sys.exit('jax' in sys.modules)"
+  assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+WRONG_INPUT = [
+  ((DENSE, "--config.epocs=3"), 'Did you mean "epochs"'),
+  ((DENSE, "--config.optimizer.learning_rat=3"), 'Did you mean "learning_rate"'),
+  ((DENSE, "--config.epochs=many"), "--config.epochs=many: invalid literal"),
+  ((DENSE, "--config.batch_size=1.5"), "--config.batch_size=1.5"),
+  (("--config=configs/absent.py",), "absent.py"),
+  ((DENSE, "--config.model.latent=0"), "config.model.latent=0: must be 1 or more"),
+  ((DENSE, "--config.model.widths=(8,-1)"), "config.model.widths=(8, -1)"),
+  ((DENSE, "--config.batch_size=2000"), "config.batch_size=2000: must be at most the 1438"),
+  (("--config=configs/dense.py:mnist_5l",), "did you mean 'mnist_5k'"),
+  (("--config=configs/dense.py:npz", "--config.data.path=absent.npz"), "there is no such file"),
+  (("--config=configs/dense.py:mnist",), "tfds build mnist"),
+  (("--config=configs/cnn.py:digits", "--config.model.channels=(4,4,4)", "--config.model.decoder_kernels=(3,3,3)",
+    "--config.model.decoder_strides=(2,2,2)"), "an image of 8x8 is 1x1 after 2"),
+]  # fmt: skip
+WRONG_USAGE = [
+  ((), "--config is missing"),
+  (("--confg=configs/dense.py",), "Unknown command line flag 'confg'"),
+  ((DENSE, "configs/cnn.py"), "unexpected argument 'configs/cnn.py'"),
+]
+
+
+@pytest.mark.parametrize(
+  ("flags", "status", "message"),
+  [(flags, 1, message) for flags, message in WRONG_INPUT] + [(flags, 2, message) for flags, message in WRONG_USAGE],
+)
+def test_a_mistake_is_met_with_one_line(tmp_path, flags, status, message):
+  workdir = tmp_path / "run"
+  ended, out, err = run_main(*flags, f"--workdir={workdir}", TFDS_DATA_DIR=str(tmp_path / "no sets"))
+  assert ended == status
+  assert message in err
+  assert (len(err.splitlines()), out) == (1, "")
+  assert not workdir.exists()
+
+
+def test_a_workdir_that_cannot_be_one_is_refused(tmp_path):
+  (tmp_path / "file").touch()
+  (tmp_path / "full").mkdir()
+  (tmp_path / "full" / "thesis.tex").touch()
+  for name, message in {
+    "file": "cannot be written",
+    "file/below": "cannot be written",
+    "full": "holds 'thesis.tex'",
+  }.items():
+    status, out, err = run_main(*QUICK, f"--workdir={tmp_path / name}")
+    assert (status, len(err.splitlines()), out) == (1, 1, "")
+    assert message in err
+  assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full", "thesis.tex"]
+
+
+def test_a_config_file_with_an_error_in_it_is_named_in_one_line(tmp_path):
+  (tmp_path / "bad.py").write_text("def get_config():\n  return 1 / 0\n")
+  status, out, err = run_main(f"--config={tmp_path}/bad.py")
+  assert (status, len(err.splitlines()), out) == (1, 1, "")
+  assert "division by zero" in err
+
+
+def test_the_users_own_images_train(tmp_path):
+  np.savez(tmp_path / "mine.npz", x_train=np.random.default_rng(0).integers(0, 256, (40, 47, 61, 3), np.uint8))
+  flags = ("--config=configs/cnn.py:npz", f"--config.data.path={tmp_path}/mine.npz", "--config.epochs=2")
+  status, out, err = run_main(*flags, "--config.batch_size=16", f"--workdir={tmp_path / 'run'}")
+  assert (status, err) == (0, "")
+  assert "32 training and 8 test images of 47x61x3" in out

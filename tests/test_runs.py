@@ -1,0 +1,114 @@
+import json
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, config_of
+
+import ae_jax
+from ae_jax import data, errors, train
+
+pytestmark = pytest.mark.runs_optax
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("runs") / "cnn"
+  config = config_of("cnn", "mnist_5k")
+  config.update({"epochs": 1, "model": {"channels": (2, 3)}})
+  train.train_and_evaluate(config, folder)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def test_images():
+  return data.load("mnist_5k", "", "unit").test
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 7, 1000])
+def test_any_batch_size_gives_each_image_its_own_code(workdir, test_images, count):
+  run = ae_jax.load(workdir)
+  codes = run.encode(test_images[:count])
+  assert codes.shape == (count, 32)
+  assert codes.dtype == np.float32
+  images = run.reconstruct(test_images[:count])
+  assert images.shape == (count, 28, 28, 1)
+  assert images.dtype == np.float32
+  np.testing.assert_array_equal(images, run.decode(codes))
+  np.testing.assert_allclose(codes, run.encode(test_images[:8])[:count] if count < 8 else codes, rtol=1e-4, atol=1e-4)
+  assert ((images >= 0) & (images <= 1)).all()
+
+
+def test_bytes_floats_and_missing_channel_axes_mean_the_same(workdir, test_images):
+  run = ae_jax.load(workdir)
+  wanted = run.encode(test_images[:5])
+  np.testing.assert_array_equal(run.encode(test_images[:5, :, :, 0]), wanted)
+  np.testing.assert_allclose(run.encode(test_images[:5] / 255), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_the_run_knows_its_config_its_parameters_and_its_metrics(workdir):
+  run = ae_jax.load(workdir)
+  assert run.config.model.channels == (2, 3)
+  assert run.metrics["epoch"] == 1
+  assert run.metrics["test/squared_error"] == run.history[-1]["test/squared_error"]
+  count = sum(leaf.size for leaf in jax.tree.leaves(run.params))
+  assert count == json.loads((workdir / "config.json").read_text())["parameters"]
+
+
+def test_a_run_can_be_moved(workdir, tmp_path, test_images):
+  subprocess.run(["cp", "-r", workdir, tmp_path / "elsewhere"], check=True)
+  moved = ae_jax.load(str(tmp_path / "elsewhere"))
+  np.testing.assert_array_equal(moved.encode(test_images[:3]), ae_jax.load(workdir).encode(test_images[:3]))
+
+
+def test_best_is_the_one_with_the_smallest_test_error(tiny, tmp_path):
+  tiny.optimizer.update({"learning_rate": 0.05, "schedule": "constant", "warmup_epochs": 0.0})
+  tiny.epochs = 6
+  train.train_and_evaluate(tiny, tmp_path)
+  last, best = (ae_jax.load(tmp_path, which) for which in ("last", "best"))
+  errors_ = [record["test/squared_error"] for record in last.history if "test/squared_error" in record]
+  assert best.metrics["test/squared_error"] == min(errors_)
+  assert last.metrics["test/squared_error"] == errors_[-1]
+  digits = data.load("digits", "", "unit").test
+  error = np.square(best.reconstruct(digits) - digits).sum((1, 2, 3)).mean()
+  np.testing.assert_allclose(error, min(errors_), rtol=1e-5)
+
+
+def test_config_json_says_what_it_takes_to_repeat_the_run(workdir):
+  described = json.loads((workdir / "config.json").read_text())
+  assert described["config"]["model"]["name"] == "cnn"
+  assert described["versions"]["jax"] == jax.__version__
+  assert described["devices"] == ["cpu: cpu"]
+  assert len(described["data"]["fingerprint"]) == 64
+  head = subprocess.run(
+    ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+  ).stdout.strip()
+  assert (described["git_commit"] or "").rstrip("+") == head
+
+
+@pytest.mark.parametrize(
+  ("method", "array", "message"),
+  [
+    ("encode", np.zeros((2, 27, 28, 1), np.uint8), r"\(2, 27, 28, 1\): this run takes \[N, 28, 28, 1\]"),
+    ("encode", np.zeros((28, 28), np.uint8), r"\(28, 28\): this run takes"),
+    ("encode", np.full((1, 28, 28, 1), 255.0), "outside the range"),
+    ("encode", np.full((1, 28, 28, 1), np.nan), "NaN"),
+    ("encode", np.zeros((1, 28, 28, 1), int), "int64"),
+    ("decode", np.zeros((1, 31)), r"\(1, 31\): this run takes \[N, 32\]"),
+  ],
+)
+def test_arrays_that_do_not_fit_are_refused(workdir, method, array, message):
+  with pytest.raises(errors.UserError, match=message):
+    getattr(ae_jax.load(workdir), method)(array)
+
+
+def test_what_is_no_run_is_refused(workdir, tmp_path):
+  with pytest.raises(errors.UserError, match="there is no run here"):
+    ae_jax.load(tmp_path)
+  assert not list(tmp_path.iterdir())
+  with pytest.raises(errors.UserError, match="which='worst': must be one of last, best"):
+    ae_jax.load(workdir, "worst")
+  (tmp_path / "config.json").write_text("{")
+  with pytest.raises(errors.UserError, match=r"config\.json: cannot be read"):
+    ae_jax.load(tmp_path)

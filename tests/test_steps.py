@@ -1,0 +1,132 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ae_jax import models, objectives, optimizers, steps
+from ae_jax.data import epochs
+from ae_jax.evaluators import reconstruction
+
+pytestmark = pytest.mark.runs_optax
+
+SHAPE = (9, 8, 1)
+IMAGES = np.random.default_rng(0).integers(0, 256, (50, 72), np.uint8)
+KEY = jax.random.key(0)
+MODELS = {
+  "dense": {"widths": (9,), "activation": "relu"},
+  "cnn": {
+    "channels": (3, 4),
+    "kernel": 3,
+    "activation": "relu",
+    "decoder_kernels": (3, 3),
+    "decoder_strides": (2, 2),
+    "decoder_activation": "relu",
+  },
+}
+
+
+def parts(name):
+  """The static arguments of the step for a small model."""
+  schedule = {"learning_rate": 0.01, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.0}
+  return {
+    "model": models.build(name, SHAPE, latent=4, **MODELS[name]),
+    "objective": objectives.build("reconstruction", "unit", likelihood="bernoulli"),
+    "optimizer": optimizers.build("adam", **schedule, epochs=4, steps_per_epoch=7),
+  }
+
+
+def trees_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_chunk_is_its_steps_one_by_one_bit_for_bit(name):
+  static = parts(name)
+  indices, weights = epochs.Epochs(50, 8, 1, seed=0).batches(0)
+  chunk = jax.jit(functools.partial(steps.train_chunk, **static, value_range="unit"))
+  state = start = jax.jit(functools.partial(steps.init, model=static["model"], optimizer=static["optimizer"]))(KEY)
+  whole, terms = chunk(start, IMAGES, indices, weights, KEY)
+  losses = []
+  for row in range(len(indices)):
+    state, term = chunk(state, IMAGES, indices[row : row + 1], weights[row : row + 1], KEY)
+    losses.append(term["loss"][0])
+  trees_equal(whole, state)
+  trees_equal(terms["loss"], jnp.stack(losses))
+  assert int(whole.step) == len(indices)
+  assert any((a != b).any() for a, b in zip(jax.tree.leaves(start.params), jax.tree.leaves(whole.params), strict=True))
+
+
+def test_the_loss_falls():
+  static = parts("dense")
+  state = steps.init(KEY, model=static["model"], optimizer=static["optimizer"])
+  batches = epochs.Epochs(50, 50, 1, seed=0).batches(0)
+  chunk = jax.jit(functools.partial(steps.train_chunk, **static, value_range="unit"))
+  state, terms = chunk(state, IMAGES, *[np.repeat(part, 60, 0) for part in batches], KEY)
+  assert terms["loss"][-1] < 0.99 * terms["loss"][0]
+
+
+def test_randomness_follows_the_step_alone():
+  seen = []
+
+  def objective(model, params, batch, rng):
+    seen.append(jax.random.key_data(rng))
+    return jnp.float32(0) * params["a"], {}
+
+  class Model:
+    def init(self, key):
+      return {"a": jnp.ones(())}
+
+  optimizer = optimizers.build(
+    "sgd", learning_rate=1.0, schedule="constant", warmup_epochs=0.0, weight_decay=0.0, epochs=1, steps_per_epoch=1
+  )
+  state = steps.init(KEY, model=Model(), optimizer=optimizer)
+  for step in (0, 1, 5):
+    here = steps.TrainState(jnp.int32(step), state.params, state.opt_state)
+    steps.train_step(here, {}, KEY, model=Model(), objective=objective, optimizer=optimizer)
+    trees_equal(seen[-1], jax.random.key_data(jax.random.fold_in(KEY, step)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("batch_size", [1, 7, 49, 50, 64])
+def test_no_metric_depends_on_how_the_test_set_is_cut(name, batch_size):
+  static = parts(name)
+  del static["optimizer"]
+  evaluate = functools.partial(
+    steps.evaluate, **static, statistics=reconstruction.statistics_for("unit"), value_range="unit"
+  )
+  params = static["model"].init(KEY)
+  whole = jax.jit(evaluate)(params, IMAGES, *epochs.in_order(50, 50, 1), KEY)
+  cut = jax.jit(evaluate)(params, IMAGES, *epochs.in_order(50, batch_size, 1), KEY)
+  assert set(cut) == {"loss", "squared_error", "nats"}
+  for name_, sums in cut.items():
+    np.testing.assert_allclose(np.asarray(sums).sum(dtype=np.float64), whole[name_][0], rtol=1e-6)
+
+
+def test_a_compiled_step_is_traced_once_and_refuses_other_shapes():
+  static = parts("dense")
+  traces = []
+
+  def objective(*arguments):
+    traces.append(1)
+    return static["objective"](*arguments)
+
+  state = steps.init(KEY, model=static["model"], optimizer=static["optimizer"])
+  indices, weights = epochs.Epochs(50, 8, 1, seed=0).batches(0)
+  everywhere = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  chunk = steps.compiled(
+    steps.train_chunk,
+    (state, IMAGES, indices, weights, KEY),
+    out_shardings=everywhere,
+    donate=(0,),
+    **{**static, "objective": objective},
+    value_range="unit",
+  )
+  traced = len(traces)
+  for _ in range(3):
+    old, (state, _) = state, chunk(state, IMAGES, indices, weights, KEY)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old)), "the state was copied, not donated"
+  assert len(traces) == traced
+  with pytest.raises(TypeError):
+    chunk(state, IMAGES, indices[:2], weights[:2], KEY)

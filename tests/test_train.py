@@ -1,0 +1,280 @@
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import CONFIGS, ROOT, config_of
+from sklearn.decomposition import PCA
+
+import ae_jax
+from ae_jax import data, errors, logs, runs, train
+from ae_jax.data import epochs
+
+pytestmark = pytest.mark.runs_optax
+
+
+def params_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, ae_jax.load(a).params, ae_jax.load(b).params)
+
+
+class Stop(Exception):
+  """The end of a run that dies."""
+
+
+def train_until(config, workdir, epoch, monkeypatch):
+  """Trains, and dies at the beginning of an epoch."""
+  alive = epochs.Epochs.chunks
+
+  def dies(plan, number):
+    if number == epoch:
+      raise Stop
+    return alive(plan, number)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(epochs.Epochs, "chunks", dies)
+    with pytest.raises(Stop):
+      train.train_and_evaluate(config, workdir)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A finished run on digits, its config, and the numbers that it returned."""
+  workdir = tmp_path_factory.mktemp("trained") / "run"
+  config = config_of("dense", "digits")
+  config.epochs = 3
+  return workdir, config, train.train_and_evaluate(config, workdir)
+
+
+def test_a_run_leaves_what_it_promises(trained):
+  workdir, _, _ = trained
+  for name in ("config.json", "metrics.jsonl", "checkpoints", "pictures/reconstructions.png", "pictures/curves.png"):
+    assert (workdir / name).exists(), name
+  assert list(workdir.glob("events.*"))
+  assert not list(workdir.rglob("*.part"))
+
+
+def test_metrics_have_their_names_and_agree_with_each_other(trained):
+  workdir, config, metrics = trained
+  names = "train/loss test/loss test/squared_error test/mse test/psnr test/nats test/nats_floor test/pca_squared_error"
+  assert set(metrics) == {*names.split(), "images_per_second", "compile_seconds", "epoch", "step"}
+  assert metrics["epoch"] == config.epochs
+  np.testing.assert_allclose(metrics["test/mse"], metrics["test/squared_error"] / 64)
+  np.testing.assert_allclose(metrics["test/psnr"], -10 * np.log10(metrics["test/mse"]))
+  assert metrics["test/loss"] == metrics["test/nats"] > metrics["test/nats_floor"]
+  steps = [record["step"] for record in logs.read(workdir)]
+  assert steps == sorted(set(steps))
+
+
+def test_metrics_are_those_of_the_loaded_model_in_numpy(trained):
+  workdir, _, metrics = trained
+  dataset = data.load("digits", "", "unit")
+  x_hat = ae_jax.load(workdir).reconstruct(dataset.test).astype(np.float64)
+  error = np.square(x_hat - dataset.test).sum((1, 2, 3)).mean()
+  np.testing.assert_allclose(metrics["test/squared_error"], error, rtol=1e-5)
+  x = dataset.test.astype(np.float64)
+  nats = -(x * np.log(x_hat) + (1 - x) * np.log1p(-x_hat)).sum((1, 2, 3)).mean()
+  np.testing.assert_allclose(metrics["test/nats"], nats, rtol=1e-4)
+
+
+def test_the_rulers_are_those_of_scikit_learn_in_double_precision(trained):
+  _, _, metrics = trained
+  dataset = data.load("digits", "", "unit")
+  train_, test = (half.reshape(len(half), -1).astype(np.float64) for half in (dataset.train, dataset.test))
+  pca = PCA(32, svd_solver="full").fit(train_)
+  error = np.square(pca.inverse_transform(pca.transform(test)) - test).sum(1).mean()
+  np.testing.assert_allclose(metrics["test/pca_squared_error"], error, rtol=1e-4)
+  inside = test[(test > 0) & (test < 1)]
+  entropy = -(inside * np.log(inside) + (1 - inside) * np.log1p(-inside)).sum() / len(test)
+  np.testing.assert_allclose(metrics["test/nats_floor"], entropy, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop):
+  train.train_and_evaluate(tiny, tmp_path / "straight")
+  train_until(tiny, tmp_path / "broken", stop, monkeypatch)
+  train.train_and_evaluate(tiny, tmp_path / "broken")
+  params_equal(tmp_path / "straight", tmp_path / "broken")
+  timing = ("images_per_second", "compile_seconds")
+  one, other = (
+    [{k: v for k, v in record.items() if k not in timing} for record in logs.read(tmp_path / name)]
+    for name in ("straight", "broken")
+  )
+  assert one == other
+
+
+def test_a_save_that_comes_later_than_the_death_is_made_up_for(tiny, tmp_path, monkeypatch):
+  tiny.checkpoint_every_epochs = 2
+  train.train_and_evaluate(tiny, tmp_path / "straight")
+  train_until(tiny, tmp_path / "broken", 1, monkeypatch)
+  with pytest.raises(errors.UserError, match="no checkpoint yet"):
+    ae_jax.load(tmp_path / "broken")
+  train.train_and_evaluate(tiny, tmp_path / "broken")
+  params_equal(tmp_path / "straight", tmp_path / "broken")
+
+
+def test_a_finished_run_is_finished(trained, capsys):
+  workdir, config, metrics = trained
+  before = (workdir / "metrics.jsonl").read_bytes()
+  assert train.train_and_evaluate(config, workdir) == metrics
+  assert (workdir / "metrics.jsonl").read_bytes() == before
+  assert "continuing after epoch 3 of 3" in capsys.readouterr().out
+
+
+def test_how_often_things_are_written_does_not_change_what_is_learned(tiny, tmp_path):
+  train.train_and_evaluate(tiny, tmp_path / "a")
+  tiny.update({"log_every_steps": 1, "checkpoint_every_epochs": 2, "eval_every_epochs": 3})
+  train.train_and_evaluate(tiny, tmp_path / "b")
+  params_equal(tmp_path / "a", tmp_path / "b")
+  assert [record["step"] for record in logs.read(tmp_path / "b")] == list(range(1, 37))
+
+
+def test_seeds_differ(tiny, tmp_path):
+  train.train_and_evaluate(tiny, tmp_path / "a")
+  tiny.seed = 1
+  train.train_and_evaluate(tiny, tmp_path / "b")
+  with pytest.raises(AssertionError):
+    params_equal(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_folder_of_another_config_is_refused_and_left_alone(trained):
+  workdir, config, _ = trained
+  other = config.copy_and_resolve_references()
+  other.epochs, other.model.widths = 4, (8, 8)
+  before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+  with pytest.raises(errors.UserError, match=r"differs in epochs \(3, now 4\), model.widths \(\[256\], now \[8, 8\]\)"):
+    train.train_and_evaluate(other, workdir)
+  assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_of_other_data_is_refused(tmp_path):
+  config = config_of("dense", "npz")
+  config.data.path = str(tmp_path / "x.npz")
+  config.update({"epochs": 2, "batch_size": 4, "model": {"latent": 2, "widths": (3,)}})
+  generator = np.random.default_rng(0)
+  np.savez(tmp_path / "x.npz", x_train=generator.integers(0, 256, (9, 4, 4), np.uint8))
+  train.train_and_evaluate(config, tmp_path / "run")
+  np.savez(tmp_path / "x.npz", x_train=generator.integers(0, 256, (9, 4, 4), np.uint8))
+  with pytest.raises(errors.UserError, match="other data"):
+    train.train_and_evaluate(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+  ("likelihood", "value_range"), [("gaussian", "unit"), ("gaussian", "symmetric"), ("gaussian", "real")]
+)
+def test_every_range_trains_and_loads(tmp_path, likelihood, value_range):
+  images = np.random.default_rng(0).integers(0, 256, (30, 9, 8, 3), np.uint8)
+  np.savez(tmp_path / "x.npz", x_train=images)
+  config = config_of("cnn", "npz")
+  config.data.path, config.data.range = str(tmp_path / "x.npz"), value_range
+  config.objective.likelihood = likelihood
+  config.update({"epochs": 2, "batch_size": 8, "model": {"latent": 2}})
+  metrics = train.train_and_evaluate(config, tmp_path / "run")
+  assert "test/nats" not in metrics or value_range == "unit"
+  np.testing.assert_allclose(metrics["test/loss"], metrics["test/squared_error"], rtol=1e-6)
+  assert ae_jax.load(tmp_path / "run").reconstruct(images).shape == images.shape
+
+
+@pytest.mark.parametrize(
+  ("path", "value", "message"),
+  [
+    ("epochs", 0, "config.epochs=0: must be 1 or more"),
+    ("batch_size", -1, "config.batch_size=-1"),
+    ("batch_size", 5000, "config.batch_size=5000: must be at most the 1438 training images"),
+    ("seed", -1, "config.seed=-1: must be from 0"),
+    ("log_every_steps", 0, "config.log_every_steps=0"),
+    ("eval_every_epochs", 0, "config.eval_every_epochs=0"),
+    ("checkpoint_every_epochs", -2, "config.checkpoint_every_epochs=-2"),
+    ("model.latent", 0, "config.model.latent=0"),
+    ("model.name", "dnse", "did you mean 'dense'"),
+    ("data.name", "digit", "did you mean 'digits'"),
+    ("data.range", "0..1", "config.data.range='0..1'"),
+    ("objective.name", "reconstrution", "did you mean 'reconstruction'"),
+    ("objective.likelihood", "bernouli", "did you mean 'bernoulli'"),
+    ("optimizer.name", "adm", "did you mean 'adam'"),
+    ("optimizer.warmup_epochs", 3.5, "from 0 to epochs=3"),
+    ("parallel", "jot", "did you mean 'jit'"),
+  ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_written(tiny, tmp_path, path, value, message):
+  section, _, key = path.rpartition(".")
+  (tiny[section] if section else tiny)[key] = value
+  with pytest.raises(errors.UserError) as refusal:
+    train.train_and_evaluate(tiny, tmp_path / "run")
+  assert message in str(refusal.value)
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_config_with_a_key_too_many_too_few_or_of_the_wrong_type_is_refused(tiny, tmp_path):
+  cases = []
+  for change in ("del c.epochs", "c.epoch = 3", "c.optimizer.lr = 1.0", "del c.data.path", "del c.model.name"):
+    config = tiny.copy_and_resolve_references()
+    exec(change, {"c": config})  # the change of a config file, as its author would write it
+    cases.append((config, change))
+  wrong = tiny.copy_and_resolve_references()
+  with wrong.ignore_type():
+    wrong.epochs = "3"
+  cases.append((wrong, "epochs='3': must be int"))
+  for config, change in cases:
+    with pytest.raises(errors.UserError, match=r"config\.") as refusal:
+      train.train_and_evaluate(config, tmp_path / "run")
+    assert change.split()[-1].split(".")[-1].split("=")[0] in str(refusal.value) or "epoch" in str(refusal.value)
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_config_learns(file, tmp_path):
+  config = config_of(file.stem, "mnist_5k")
+  config.epochs = 2
+  train.train_and_evaluate(config, tmp_path)
+  losses = [record["train/loss"] for record in logs.read(tmp_path)]
+  assert losses[-1] < 0.6 * losses[0]
+
+
+def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tiny, tmp_path):
+  """The real thing: a process, SIGKILL at moments drawn from a seed, the same command again, the same bits."""
+  tiny.epochs = 12
+  command = [
+    *(sys.executable, "-m", "ae_jax.main", "--config=configs/dense.py:digits", "--config.checkpoint_every_epochs=1"),
+    *("--config.epochs=12", "--config.model.latent=4", "--config.model.widths=(16,)", "--config.log_every_steps=5"),
+  ]
+  train.train_and_evaluate(tiny, tmp_path / "straight")
+  generator = np.random.default_rng(0)
+  for _ in range(4):
+    process = subprocess.Popen(
+      [*command, f"--workdir={tmp_path / 'killed'}"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()  # the opening line: the run has begun
+    time.sleep(generator.uniform(0, 5))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+  subprocess.run([*command, f"--workdir={tmp_path / 'killed'}"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+  params_equal(tmp_path / "straight", tmp_path / "killed")
+  steps = [record["step"] for record in logs.read(tmp_path / "killed")]
+  assert steps == [record["step"] for record in logs.read(tmp_path / "straight")]
+
+
+def test_eight_devices_learn_what_one_learns(tiny, tmp_path):
+  """Data parallel over virtual CPU devices, in a process of its own; a batch of 100 does not divide by 8."""
+  tiny.batch_size = 100
+  one = train.train_and_evaluate(tiny, tmp_path / "one")
+  flags = [f"--config.{key}" for key in ("epochs=3", "model.latent=4", "model.widths=(16,)", "batch_size=100")]
+  flags += ["--config.checkpoint_every_epochs=1", "--config.log_every_steps=5", f"--workdir={tmp_path / 'eight'}"]
+  subprocess.run(
+    [sys.executable, "-m", "ae_jax.main", "--config=configs/dense.py:digits", *flags],
+    cwd=ROOT,
+    env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+    check=True,
+    stdout=subprocess.DEVNULL,
+  )
+  assert len(runs._read_description(pathlib.Path(tmp_path / "eight"))["devices"]) == 8
+  eight = ae_jax.load(tmp_path / "eight")
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+    eight.params,
+    ae_jax.load(tmp_path / "one").params,
+  )
+  np.testing.assert_allclose(eight.metrics["test/loss"], one["test/loss"], rtol=1e-5)
