@@ -55,6 +55,7 @@ def tiny():
   """A run of a second: 1,438 digits of 8x8, a small dense autoencoder, three epochs."""
   config = config_of("dense", "digits")
   config.epochs = 3
+  config.batch_size = 128
   config.model.latent = 4
   config.model.widths = (16,)
   config.checkpoint_every_epochs = 1

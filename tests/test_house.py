@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 
 from conftest import CONFIGS, ROOT, config_of
 
@@ -42,7 +43,7 @@ def test_losses_ops_and_parallel_know_no_other_room():
 
 
 def test_ruff_has_nothing_to_say():
-  done = subprocess.run(["ruff", "check", "."], cwd=ROOT, capture_output=True, text=True, check=False)
+  done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stdout
 
 
