@@ -6,12 +6,14 @@ example and averaged over the batch. The same function serves training and evalu
 
 import functools
 
+import jax.numpy as jnp
+
 from ae_jax import errors, losses
 
 
 def batch_mean(per_example, weight):
-  """The mean over the examples that are not padding: [B], [B] -> []."""
-  return (per_example * weight).sum() / weight.sum()
+  """The mean over the examples that are not padding, 0 if all are: [B], [B] -> []."""
+  return (per_example * weight).sum() / jnp.maximum(weight.sum(), 1.0)
 
 
 def _bernoulli(logits, x, value_range):

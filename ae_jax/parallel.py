@@ -17,6 +17,18 @@ def replicated(mesh):
   return NamedSharding(mesh, PartitionSpec())
 
 
+def blocks(rows, in_cache):
+  """Into how many equal parts a step cuts a batch of so many rows, so that the intermediates of one stay in the cache.
+
+  On CPU the fewest that have at most `in_cache` rows, but more than half as many; 1 where no such number divides the
+  rows, where `in_cache` is None, and on any other platform.
+  """
+  if jax.default_backend() != "cpu" or in_cache is None:
+    return 1
+  least = -(-rows // in_cache)
+  return next((count for count in range(least, 2 * least) if rows % count == 0), 1)
+
+
 def split(mesh, axis):
   """The placement of an array whose `axis` is cut between the devices."""
   return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))

@@ -28,14 +28,36 @@ def init(key, *, model, optimizer):
   return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
-def train_step(state, batch, key, *, model, objective, optimizer):
+def train_step(state, batch, key, *, model, objective, optimizer, blocks):
   """One step on a batch (see `ae_jax.objectives`): (state, batch, key) -> (state, {"loss": [], **terms})."""
   rng = jax.random.fold_in(key, state.step)
-  loss_of = jax.value_and_grad(functools.partial(objective, model), has_aux=True)
-  (loss, terms), gradient = loss_of(state.params, batch, rng)
+  (loss, terms), gradient = value_and_gradient(
+    state.params, batch, rng, model=model, objective=objective, blocks=blocks
+  )
   updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   return TrainState(state.step + 1, params, opt_state), {"loss": loss, **terms}
+
+
+def value_and_gradient(params, batch, rng, *, model, objective, blocks):
+  """((loss, terms), gradient) of the objective on a batch, computed over `blocks` parts of it one after the other.
+
+  The parts take every `blocks`-th row and count by their weight, so that the result is that of the whole batch to
+  rounding, for an objective whose loss is a mean over examples. `blocks` divides the batch.
+  """
+  differentiate = jax.value_and_grad(functools.partial(objective, model), has_aux=True)
+  if blocks == 1:
+    return differentiate(params, batch, rng)
+  parts = jax.tree.map(lambda rows: rows.reshape(-1, blocks, *rows.shape[1:]).swapaxes(0, 1), batch)
+  shares = parts["weight"].sum(1) / batch["weight"].sum()
+
+  def add(total, part):
+    share, number, rows = part
+    result = differentiate(params, rows, jax.random.fold_in(rng, number))
+    return jax.tree.map(lambda a, b: a + share * b, total, result), None
+
+  zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(differentiate, params, batch, rng))
+  return lax.scan(add, zero, (shares, jnp.arange(blocks), parts))[0]
 
 
 def read_batch(images, indices, weights, *, model, value_range):
@@ -44,12 +66,12 @@ def read_batch(images, indices, weights, *, model, value_range):
   return {"x": x.reshape(-1, *model.shape), "weight": weights}
 
 
-def train_chunk(state, images, indices, weights, key, *, model, objective, optimizer, value_range):
+def train_chunk(state, images, indices, weights, key, *, model, objective, optimizer, value_range, blocks):
   """Trains on batches given by rows [steps, B] and weights [steps, B]: -> (state, {name: [steps]})."""
 
   def body(state, rows):
     batch = read_batch(images, *rows, model=model, value_range=value_range)
-    return train_step(state, batch, key, model=model, objective=objective, optimizer=optimizer)
+    return train_step(state, batch, key, model=model, objective=objective, optimizer=optimizer, blocks=blocks)
 
   return lax.scan(body, state, (indices, weights))
 

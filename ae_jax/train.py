@@ -45,7 +45,8 @@ def train_and_evaluate(config, workdir):
   runs.begin(workdir, runs.describe(config, dataset, model))
 
   print(words.opening(config, dataset, model, workdir), flush=True)
-  programs = _compile(dataset, model, objective, optimizer, plan, mesh)
+  blocks = parallel.blocks(plan.slots, models.ROWS_IN_CACHE.get(config.model.name))
+  programs = _compile(dataset, model, objective, optimizer, plan, mesh, blocks)
   rulers = dict(reconstruction.rulers(dataset, config.model.latent))
   with checkpoints.open_folder(workdir / "checkpoints") as checkpointer:
     state = programs.init()
@@ -93,7 +94,7 @@ def _due(epoch, every, last):
   return epoch == last or epoch % every == 0
 
 
-def _compile(dataset, model, objective, optimizer, plan, mesh):
+def _compile(dataset, model, objective, optimizer, plan, mesh, blocks):
   """Puts the data on the devices and compiles the three programs of a run."""
   cache.keep_compiled_programs()
   everywhere, rows = parallel.replicated(mesh), parallel.split(mesh, axis=1)
@@ -109,7 +110,7 @@ def _compile(dataset, model, objective, optimizer, plan, mesh):
   state = init(init_key)
   fixed = {"objective": objective, "value_range": dataset.value_range}
   arguments = (state, train, *train_rows, noise_key)
-  train_chunk = compiled(steps.train_chunk, arguments, donate=(0,), optimizer=optimizer, **fixed)
+  train_chunk = compiled(steps.train_chunk, arguments, donate=(0,), optimizer=optimizer, blocks=blocks, **fixed)
   statistics = reconstruction.statistics_for(dataset.value_range)
   arguments = (state.params, test, *test_rows, noise_key)
   evaluate = compiled(steps.evaluate, arguments, statistics=statistics, **fixed)

@@ -43,7 +43,9 @@ def test_losses_ops_and_parallel_know_no_other_room():
 
 
 def test_ruff_has_nothing_to_say():
-  done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True, check=False)
+  done = subprocess.run(
+    [sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True, check=False
+  )
   assert done.returncode == 0, done.stdout
 
 

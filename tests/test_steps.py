@@ -34,6 +34,7 @@ def parts(name):
     "model": models.build(name, SHAPE, latent=4, **MODELS[name]),
     "objective": objectives.build("reconstruction", "unit", likelihood="bernoulli"),
     "optimizer": optimizers.build("adam", **schedule, epochs=4, steps_per_epoch=7),
+    "blocks": 1,
   }
 
 
@@ -56,6 +57,24 @@ def test_a_chunk_is_its_steps_one_by_one_bit_for_bit(name):
   trees_equal(terms["loss"], jnp.stack(losses))
   assert int(whole.step) == len(indices)
   assert any((a != b).any() for a, b in zip(jax.tree.leaves(start.params), jax.tree.leaves(whole.params), strict=True))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("blocks", [2, 4, 8])
+def test_the_gradient_in_parts_is_that_of_the_whole_batch(name, blocks):
+  """Also where rows are padding, and where a part holds nothing else."""
+  static = parts(name)
+  model, objective = static["model"], static["objective"]
+  params = jax.jit(model.init)(KEY)
+  for real in (8, 5, 1):
+    weights = np.float32([1] * real + [0] * (8 - real))
+    batch = steps.read_batch(IMAGES, np.arange(8), weights, model=model, value_range="unit")
+    gradient = functools.partial(steps.value_and_gradient, params, batch, KEY, model=model, objective=objective)
+    whole, cut = (
+      jax.jit(gradient, static_argnames="blocks")(blocks=1),
+      jax.jit(gradient, static_argnames="blocks")(blocks=blocks),
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), cut, whole)
 
 
 def test_the_loss_falls():
@@ -84,7 +103,7 @@ def test_randomness_follows_the_step_alone():
   state = steps.init(KEY, model=Model(), optimizer=optimizer)
   for step in (0, 1, 5):
     here = steps.TrainState(jnp.int32(step), state.params, state.opt_state)
-    steps.train_step(here, {}, KEY, model=Model(), objective=objective, optimizer=optimizer)
+    steps.train_step(here, {}, KEY, model=Model(), objective=objective, optimizer=optimizer, blocks=1)
     trees_equal(seen[-1], jax.random.key_data(jax.random.fold_in(KEY, step)))
 
 
@@ -92,7 +111,7 @@ def test_randomness_follows_the_step_alone():
 @pytest.mark.parametrize("batch_size", [1, 7, 49, 50, 64])
 def test_no_metric_depends_on_how_the_test_set_is_cut(name, batch_size):
   static = parts(name)
-  del static["optimizer"]
+  del static["optimizer"], static["blocks"]
   evaluate = functools.partial(
     steps.evaluate, **static, statistics=reconstruction.statistics_for("unit"), value_range="unit"
   )

@@ -16,6 +16,10 @@ from ae_jax.models import convolutional, dense
 # Each builds (encoder, decoder) from the image's shape (H, W, C) and the options that config.model gives.
 FAMILIES = {"dense": dense.build, "cnn": convolutional.build}
 
+# Rows whose intermediates a processor's cache holds, measured by experiments/throughput; a family that is not here is
+# fastest with the whole batch at once.
+ROWS_IN_CACHE = {"cnn": 64}
+
 
 class Autoencoder(nn.Module):
   """Encoder, then decoder."""

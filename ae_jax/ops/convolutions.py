@@ -88,9 +88,11 @@ def _conv_transpose_as_product(x, kernel, stride, crops):
   rows = kernel.reshape(m, stride, n, stride, c_in, c_out).transpose(0, 2, 5, 1, 3, 4).reshape(m * n * phases, c_in)
   product = (rows @ x.reshape(c_in, height * width * batch)).reshape(m * n * phases, height, width, batch)
   pieces = lax.split(product, [phases] * (m * n))
-  y = sum(
-    jnp.pad(pieces[i * n + j], ((0, 0), (i, m - 1 - i), (j, n - 1 - j), (0, 0))) for i in range(m) for j in range(n)
-  )
+
+  def row(i):  # pieces overlap along a row first, then row upon row: m + n sums that XLA keeps apart, not m * n in one
+    return sum(jnp.pad(pieces[i * n + j], ((0, 0), (0, 0), (j, n - 1 - j), (0, 0))) for j in range(n))
+
+  y = sum(jnp.pad(row(i), ((0, 0), (i, m - 1 - i), (0, 0), (0, 0))) for i in range(m))
   h, w = height + m - 1, width + n - 1
   y = (
     y.reshape(c_out, stride, stride, h, w, batch)
@@ -99,5 +101,4 @@ def _conv_transpose_as_product(x, kernel, stride, crops):
   )
   (top, bottom), (left, right) = crops
   full = transposed_size((height, width), (kh, kw), stride)
-  y = y[:, top : full[0] - bottom, left : full[1] - right]
-  return lax.optimization_barrier(y)  # or XLA computes the m * n sums again inside each of the loss's reductions
+  return y[:, top : full[0] - bottom, left : full[1] - right]

@@ -18,10 +18,11 @@ import time
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
+
 from ae_jax import data, models, objectives, optimizers, parallel, steps
 from ae_jax.data.epochs import Epochs
 from ae_jax.errors import UserError
-from matplotlib.figure import Figure
 
 HERE = pathlib.Path(__file__).parent
 BATCHES = (64, 128, 256)
@@ -52,6 +53,7 @@ def ours(name, batch_size, dataset):
     "objective": objectives.build("reconstruction", "unit", likelihood="bernoulli"),
     "optimizer": optimizer,
     "value_range": "unit",
+    "blocks": parallel.blocks(batch_size, models.ROWS_IN_CACHE.get(name)),
   }
   key = jax.random.key(0)
   images = jax.device_put(dataset.train.reshape(len(dataset.train), -1))
