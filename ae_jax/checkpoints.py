@@ -1,5 +1,8 @@
 """Saving and restoring the training state: the only place that knows Orbax. Kept are the last and the best."""
 
+import math
+import sys
+
 import jax
 from orbax.checkpoint import v1 as ocp
 
@@ -8,22 +11,26 @@ from ae_jax.steps import TrainState
 _BEST_BY = "squared_error"
 
 
-def open_folder(folder):
-  """Orbax's checkpointer for a folder, to be used in a `with`; leaving it waits for the save under way."""
+def open_folder(folder, to_save):
+  """Orbax's checkpointer for a folder, to be used in a `with`; leaving it waits for the save under way.
+
+  Opened `to_save`, what a killed process left half saved is swept away; opened to load, nothing is touched.
+  """
   policies = ocp.training.preservation_policies
   best = policies.BestN(get_metric_fn=lambda metrics: metrics[_BEST_BY], reverse=True, n=1)
   return ocp.training.Checkpointer(
     folder.absolute(),
     save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
     preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), best]),
-    cleanup_tmp_directories=True,
+    cleanup_tmp_directories=to_save,
   )
 
 
 def save(checkpointer, state, squared_error):
-  """Starts saving; training may go on at once. The smallest `squared_error` so far is the best."""
+  """Starts saving; training may go on at once. The smallest `squared_error` so far is the best; NaN never is."""
+  error = squared_error if math.isfinite(squared_error) else sys.float_info.max
   parts = {"params": state.params, "opt_state": state.opt_state}
-  checkpointer.save_checkpointables_async(int(state.step), parts, metrics={_BEST_BY: squared_error})
+  checkpointer.save_checkpointables_async(int(state.step), parts, metrics={_BEST_BY: error})
 
 
 def steps(checkpointer):

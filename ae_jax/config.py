@@ -40,6 +40,10 @@ def base(data):
 
 def check(config):
   """Raises UserError unless the config has the keys of `base`, of their types, and whole numbers in their bounds."""
+  if not isinstance(config, ConfigDict):
+    raise errors.UserError(
+      f"the config is a {type(config).__name__}: get_config must return ae_jax.config.base() and more"
+    )
   wanted = base("").to_dict()
   _check_keys(config.to_dict(), {**wanted, "model": {}}, "")
   errors.check(0 <= config.seed < 2**32, "seed", config.seed, "from 0 to 4294967295")

@@ -47,9 +47,15 @@ def check(condition, key, value, wanted):
 
 
 def check_positive(key, value):
-  """Raises UserError unless the value is an integer of at least 1, or a non-empty tuple of such."""
-  values = value if isinstance(value, tuple) else (value,)
-  whole = all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values)
-  check(
-    values and whole, key, value, "1 or more" if not isinstance(value, tuple) else "a tuple of integers, each 1 or more"
-  )
+  """Raises UserError unless the value is an integer of at least 1."""
+  check(_positive(value), key, value, "an integer, 1 or more")
+
+
+def check_all_positive(key, values):
+  """Raises UserError unless the values are a tuple, not empty, of integers of at least 1."""
+  good = isinstance(values, tuple) and values and all(map(_positive, values))
+  check(good, key, values, "a tuple of integers, each 1 or more")
+
+
+def _positive(value):
+  return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -21,7 +21,7 @@ class Log:
     self._file = self._path.open("a")
     from tensorboardX import SummaryWriter  # a second of imports
 
-    self._events = SummaryWriter(str(workdir), purge_step=step + 1 if kept else None)
+    self._events = SummaryWriter(str(workdir), purge_step=step + 1)
 
   def write(self, record):
     """Appends a record: a dict of numbers with `step` and `epoch`."""

@@ -26,13 +26,15 @@ def main(argv):
   """The two flags, one call."""
   if len(argv) > 1:
     _fail(f"unexpected argument {argv[1]!r}; overrides are written --config.KEY=VALUE", WRONG_USAGE)
-  from ae_jax import errors, train  # here, so that --help does not wait for JAX
+  from ae_jax import config as configs  # here, so that --help does not wait for JAX
+  from ae_jax import errors, train
 
   config = _CONFIG.value
-  name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-  stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
   try:
-    default = f"runs/{name}-{config.data.name.replace('/', '_')}-{stamp}"
+    configs.check(config)
+    file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+    time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    default = pathlib.Path("runs") / f"{file.stem}-{config.data.name.replace('/', '_')}-{time}"
     train.train_and_evaluate(config, pathlib.Path(_WORKDIR.value or default))
   except errors.UserError as error:
     _fail(str(error), WRONG_INPUT)
@@ -63,11 +65,8 @@ def _parse(argv):
 
 
 def _fail(message, status):
-  sys.exit(_print_error(message) or status)
-
-
-def _print_error(message):
   print(f"ae_jax: {' '.join(message.split())}", file=sys.stderr)
+  sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-MODES = ("jit",)
-
 
 def mesh(devices=None):
   """A mesh with the single axis "data" over the devices (default: all local ones)."""
   devices = jax.local_devices() if devices is None else devices
   return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+# config.parallel -> the mesh that it runs on
+MODES = {"jit": mesh}
 
 
 def replicated(mesh):

@@ -132,7 +132,7 @@ def load(workdir, which="last"):
   description = _read_description(workdir)
   config = configs.from_json(description["config"])
   model = models.build(shape=description["data"]["shape"], **config.model)
-  with checkpoints.open_folder(workdir / "checkpoints") as checkpointer:
+  with checkpoints.open_folder(workdir / "checkpoints", to_save=False) as checkpointer:
     steps = checkpoints.steps(checkpointer)
     if not steps:
       raise errors.UserError(f"{workdir}: no checkpoint yet; let the run train for a while")

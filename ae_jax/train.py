@@ -33,13 +33,12 @@ def train_and_evaluate(config, workdir):
   Raises UserError, before anything is compiled or written, for whatever the user can mend.
   """
   configs.check(config)
-  errors.choose(dict.fromkeys(parallel.MODES), config.parallel, "parallel")
+  mesh = errors.choose(parallel.MODES, config.parallel, "parallel")()
   dataset = data.load(**config.data)
   size = len(dataset.train)
   errors.check(config.batch_size <= size, "batch_size", config.batch_size, f"at most the {size} training images")
   model = models.build(shape=dataset.shape, **config.model)
   objective = objectives.build(value_range=dataset.value_range, **config.objective)
-  mesh = parallel.mesh()
   plan = epochs.Epochs(size, config.batch_size, mesh.size, config.seed)
   optimizer = optimizers.build(**config.optimizer, epochs=config.epochs, steps_per_epoch=plan.steps)
   runs.begin(workdir, runs.describe(config, dataset, model))
@@ -48,7 +47,7 @@ def train_and_evaluate(config, workdir):
   blocks = parallel.blocks(plan.slots, models.ROWS_IN_CACHE.get(config.model.name))
   programs = _compile(dataset, model, objective, optimizer, plan, mesh, blocks)
   rulers = dict(reconstruction.rulers(dataset, config.model.latent))
-  with checkpoints.open_folder(workdir / "checkpoints") as checkpointer:
+  with checkpoints.open_folder(workdir / "checkpoints", to_save=True) as checkpointer:
     state = programs.init()
     saved = checkpoints.steps(checkpointer)
     if saved:

@@ -16,13 +16,13 @@ def state_at(step):
 
 def save_all(folder, errors):
   for step, error in enumerate(errors, start=1):
-    with checkpoints.open_folder(folder) as checkpointer:
+    with checkpoints.open_folder(folder, to_save=True) as checkpointer:
       checkpoints.save(checkpointer, state_at(step), error)
 
 
 def test_what_is_restored_is_what_was_saved(tmp_path):
   save_all(tmp_path, [3.0])
-  with checkpoints.open_folder(tmp_path) as checkpointer:
+  with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
     restored = checkpoints.restore(checkpointer, 1, like=state_at(0))
     params = checkpoints.restore_params(checkpointer, 1, jax.eval_shape(lambda: state_at(0)).params)
   jax.tree.map(np.testing.assert_array_equal, restored, state_at(1))
@@ -30,21 +30,23 @@ def test_what_is_restored_is_what_was_saved(tmp_path):
 
 
 def test_the_last_and_the_best_are_kept(tmp_path):
-  save_all(tmp_path, [3.0, 1.0, 2.0, 4.0])
-  with checkpoints.open_folder(tmp_path) as checkpointer:
+  save_all(tmp_path, [3.0, 1.0, float("nan"), 4.0])
+  with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
     assert checkpoints.steps(checkpointer) == {"last": 4, "best": 2}
   assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4"]
 
 
 def test_an_empty_folder_has_none(tmp_path):
-  with checkpoints.open_folder(tmp_path) as checkpointer:
+  with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
     assert checkpoints.steps(checkpointer) == {}
 
 
-def test_the_half_of_a_save_is_not_taken_for_one(tmp_path):
+def test_half_a_save_is_not_taken_for_one_and_swept_away_only_by_the_next_to_save(tmp_path):
   save_all(tmp_path, [3.0, 2.0])
-  whole = tmp_path / "2"
-  whole.rename(tmp_path / "3.orbax-checkpoint-tmp")
-  save_all(tmp_path, [])
-  with checkpoints.open_folder(tmp_path) as checkpointer:
-    assert "last" not in checkpoints.steps(checkpointer) or checkpoints.steps(checkpointer)["last"] != 3
+  half = tmp_path / "3.orbax-checkpoint-tmp"
+  (tmp_path / "2").rename(half)
+  with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
+    assert checkpoints.steps(checkpointer) == {}
+  assert half.exists()
+  save_all(tmp_path, [1.0])
+  assert not half.exists()

@@ -13,7 +13,8 @@ QUICK = (DENSE, "--config.epochs=2")
 
 
 def test_it_trains_says_how_good_and_then_says_it_again(tmp_path):
-  status, out, err = run_main(*QUICK, f"--workdir={tmp_path / 'run'}")
+  cold = {"AE_JAX_CACHE": str(tmp_path / "cache")}
+  status, out, err = run_main(*QUICK, f"--workdir={tmp_path / 'run'}", **cold)
   assert (status, err) == (0, "")
   *_, words, nats, speed, where = out.splitlines()
   assert re.match(
@@ -23,7 +24,10 @@ def test_it_trains_says_how_good_and_then_says_it_again(tmp_path):
   assert "images/s" in speed
   assert "reconstructions.png" in where
   assert "ae_jax.load(" in where
-  status, again, err = run_main(*QUICK, f"--workdir={tmp_path / 'run'}")
+  compiled = sorted((tmp_path / "cache" / "xla").iterdir())
+  assert compiled
+  status, again, err = run_main(*QUICK, f"--workdir={tmp_path / 'run'}", **cold)
+  assert sorted((tmp_path / "cache" / "xla").iterdir()) == compiled, "the second process compiled again"
   assert (status, err) == (0, "")
   assert "continuing after epoch 2 of 2" in again
   assert again.splitlines()[-4] == words
@@ -60,7 +64,7 @@ WRONG_INPUT = [
   ((DENSE, "--config.epochs=many"), "--config.epochs=many: invalid literal"),
   ((DENSE, "--config.batch_size=1.5"), "--config.batch_size=1.5"),
   (("--config=configs/absent.py",), "absent.py"),
-  ((DENSE, "--config.model.latent=0"), "config.model.latent=0: must be 1 or more"),
+  ((DENSE, "--config.model.latent=0"), "config.model.latent=0: must be an integer, 1 or more"),
   ((DENSE, "--config.model.widths=(8,-1)"), "config.model.widths=(8, -1)"),
   ((DENSE, "--config.batch_size=2000"), "config.batch_size=2000: must be at most the 1438"),
   (("--config=configs/dense.py:mnist_5l",), "did you mean 'mnist_5k'"),
@@ -102,6 +106,13 @@ def test_a_workdir_that_cannot_be_one_is_refused(tmp_path):
     assert (status, len(err.splitlines()), out) == (1, 1, "")
     assert message in err
   assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full", "thesis.tex"]
+
+
+@pytest.mark.parametrize("text", ["import nothing_of_that_name", "def get_config(data='x'):\n  return {}", "x = ("])
+def test_a_config_file_that_is_none_is_met_with_one_line(tmp_path, text):
+  (tmp_path / "bad.py").write_text(text)
+  status, out, err = run_main(f"--config={tmp_path}/bad.py")
+  assert (status, len(err.splitlines()), out) == (1, 1, "")
 
 
 def test_a_config_file_with_an_error_in_it_is_named_in_one_line(tmp_path):

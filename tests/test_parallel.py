@@ -1,7 +1,7 @@
 import pytest
+from jax.sharding import PartitionSpec
 
 from ae_jax import parallel
-from jax.sharding import PartitionSpec
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import config_of
 
 from ae_jax import models, objectives, optimizers, steps
 from ae_jax.data import epochs
@@ -15,15 +16,8 @@ SHAPE = (9, 8, 1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 72), np.uint8)
 KEY = jax.random.key(0)
 MODELS = {
-  "dense": {"widths": (9,), "activation": "relu"},
-  "cnn": {
-    "channels": (3, 4),
-    "kernel": 3,
-    "activation": "relu",
-    "decoder_kernels": (3, 3),
-    "decoder_strides": (2, 2),
-    "decoder_activation": "relu",
-  },
+  "dense": {"latent": 4, "widths": (9,)},
+  "cnn": {"latent": 4, "channels": (3, 4), "decoder_kernels": (3, 3)},
 }
 
 
@@ -31,7 +25,7 @@ def parts(name):
   """The static arguments of the step for a small model."""
   schedule = {"learning_rate": 0.01, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.0}
   return {
-    "model": models.build(name, SHAPE, latent=4, **MODELS[name]),
+    "model": models.build(shape=SHAPE, **{**config_of(name, "digits").model, **MODELS[name]}),
     "objective": objectives.build("reconstruction", "unit", likelihood="bernoulli"),
     "optimizer": optimizers.build("adam", **schedule, epochs=4, steps_per_epoch=7),
     "blocks": 1,

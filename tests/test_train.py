@@ -182,7 +182,7 @@ def test_every_range_trains_and_loads(tmp_path, likelihood, value_range):
 @pytest.mark.parametrize(
   ("path", "value", "message"),
   [
-    ("epochs", 0, "config.epochs=0: must be 1 or more"),
+    ("epochs", 0, "config.epochs=0: must be an integer, 1 or more"),
     ("batch_size", -1, "config.batch_size=-1"),
     ("batch_size", 5000, "config.batch_size=5000: must be at most the 1438 training images"),
     ("seed", -1, "config.seed=-1: must be from 0"),

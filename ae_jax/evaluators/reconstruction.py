@@ -60,6 +60,7 @@ def pca_squared_error(dataset, latent):
   train, test = (
     ranges.normalise(images, dataset.value_range).reshape(len(images), -1) for images in (dataset.train, dataset.test)
   )
-  pca = PCA(min(latent, *train.shape), random_state=0).fit(train)
+  with np.errstate(divide="ignore", invalid="ignore"):  # shares of a variance that is 0: of one image, or of equal ones
+    pca = PCA(min(latent, *train.shape), random_state=0).fit(train)
   residual = test - pca.inverse_transform(pca.transform(test))
   return float(np.square(residual, dtype=np.float64).sum() / len(test))

@@ -90,10 +90,11 @@ def build(shape, *, latent, channels, kernel, activation, decoder_kernels, decod
   leave the far edge of its output without input is enlarged until it reaches. `decoder_activation="identity"` is the
   affine decoder. Raises UserError, also for an image too small for the stages.
   """
-  for key, value in {"latent": latent, "channels": channels, "kernel": kernel}.items():
-    errors.check_positive(f"model.{key}", value)
+  errors.check_positive("model.latent", latent)
+  errors.check_positive("model.kernel", kernel)
+  errors.check_all_positive("model.channels", channels)
   for key, value in {"decoder_kernels": decoder_kernels, "decoder_strides": decoder_strides}.items():
-    errors.check_positive(f"model.{key}", value)
+    errors.check_all_positive(f"model.{key}", value)
     wanted = f"one number for each of the {len(channels)} stages of model.channels={channels}"
     errors.check(len(value) == len(channels), f"model.{key}", value, wanted)
   convolved, pooled = stage_sizes(shape[:2], kernel, len(channels))

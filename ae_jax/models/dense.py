@@ -42,7 +42,7 @@ class DenseDecoder(nn.Module):
 def build(shape, *, latent, widths, activation):
   """Encoder and decoder with hidden `widths` (the decoder's reversed; () for none) and one activation throughout."""
   errors.check_positive("model.latent", latent)
-  if widths:
-    errors.check_positive("model.widths", widths)
+  if widths != ():
+    errors.check_all_positive("model.widths", widths)
   function = activations.choose(activation, "activation")
   return DenseEncoder(latent, widths, function), DenseDecoder(shape, widths[::-1], function)

@@ -48,10 +48,12 @@ def curves(path, records, rulers):
   right.axhline(pca, color="tab:gray", linestyle="--", label=f"PCA of the same size, {pca:.2f}")
   right.set(ylabel="squared error per test image")
   for axes in (left, right):
-    axes.set(xlabel="epoch", yscale="log")
-    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
-    axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.set(xlabel="epoch")
+    if all(np.min(line.get_ydata()) > 0 for line in axes.lines):  # a perfect reconstruction has no logarithm
+      axes.set(yscale="log")
+      axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
+      axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+      axes.yaxis.set_minor_formatter(ticker.NullFormatter())
     axes.grid(alpha=0.2)
     axes.legend(fontsize=8)
   figure.savefig(path)

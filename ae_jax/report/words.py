@@ -1,5 +1,7 @@
 """What a run says on the screen, in sentences."""
 
+import math
+
 
 def opening(config, dataset, model, workdir):
   """What is about to be trained, on what, and where it will lie."""
@@ -19,7 +21,9 @@ def error_beside_pca(metrics):
 def closing(metrics, workdir):
   """How good the result is, against what, and where to look."""
   error, pca = metrics["test/squared_error"], metrics["test/pca_squared_error"]
-  if error < pca:
+  if not math.isfinite(error):
+    verdict = "the training diverged, so lower the learning rate"
+  elif error < pca:
     verdict = f"that is {error / pca:.0%} of PCA's"
   else:
     verdict = "that is no better than PCA, so train longer or change the learning rate"

@@ -23,23 +23,13 @@ from matplotlib.figure import Figure
 from ae_jax import data, models, objectives, optimizers, parallel, steps
 from ae_jax.data.epochs import Epochs
 from ae_jax.errors import UserError
+from configs import cnn, dense
 
 HERE = pathlib.Path(__file__).parent
 BATCHES = (64, 128, 256)
 ROUNDS = 9
 SECONDS = 1.0  # of a turn, about
-MODELS = {
-  "dense": {"latent": 32, "widths": (256,), "activation": "relu"},
-  "cnn": {
-    "latent": 32,
-    "channels": (16, 32),
-    "kernel": 3,
-    "activation": "relu",
-    "decoder_kernels": (3, 8),
-    "decoder_strides": (2, 2),
-    "decoder_activation": "relu",
-  },
-}
+MODELS = {"dense": dense.get_config().model, "cnn": cnn.get_config().model}
 
 
 def ours(name, batch_size, dataset):
@@ -49,7 +39,7 @@ def ours(name, batch_size, dataset):
     "adam", learning_rate=1e-3, schedule="constant", warmup_epochs=0, weight_decay=0.0, epochs=1, steps_per_epoch=1
   )
   static = {
-    "model": models.build(name, dataset.shape, **MODELS[name]),
+    "model": models.build(shape=dataset.shape, **MODELS[name]),
     "objective": objectives.build("reconstruction", "unit", likelihood="bernoulli"),
     "optimizer": optimizer,
     "value_range": "unit",
@@ -141,13 +131,15 @@ def draw(rows, path):
   """Bars of the medians with least and greatest."""
   figure = Figure(figsize=(8, 3), layout="constrained", dpi=150)
   for axes, name in zip(figure.subplots(1, len(MODELS)), MODELS, strict=True):
+    cells = []
     for offset, who in ((-0.2, "ae_jax"), (0.2, "PyTorch eager")):
-      cells = [row[who] for row in rows if row["model"] == name]
-      medians = [cell["median"] for cell in cells]
-      spread = [[c["median"] - c["least"] for c in cells], [c["greatest"] - c["median"] for c in cells]]
-      axes.bar(np.arange(len(cells)) + offset, medians, 0.38, yerr=spread, capsize=3, label=who)
+      mine = [row[who] for row in rows if row["model"] == name]
+      cells += mine
+      medians = [cell["median"] for cell in mine]
+      spread = [[c["median"] - c["least"] for c in mine], [c["greatest"] - c["median"] for c in mine]]
+      axes.bar(np.arange(len(mine)) + offset, medians, 0.38, yerr=spread, capsize=3, label=who)
     axes.set_xticks(range(len(BATCHES)), [f"batch {size}" for size in BATCHES])
-    axes.set(title=f"{name}, training images per second", ylim=(0, None))
+    axes.set(title=f"{name}, training images per second", ylim=(0, 1.3 * max(cell["greatest"] for cell in cells)))
     axes.legend(fontsize=8)
   figure.savefig(path)
 

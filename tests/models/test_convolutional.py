@@ -2,22 +2,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import config_of
 
 from ae_jax import errors, models
 
-LECTURE = {
-  "latent": 32,
-  "channels": (16, 32),
-  "kernel": 3,
-  "activation": "relu",
-  "decoder_kernels": (3, 8),
-  "decoder_strides": (2, 2),
-  "decoder_activation": "relu",
-}
-
 
 def build(shape=(28, 28, 1), **options):
-  return models.build("cnn", shape, **{**LECTURE, **options})
+  """The model of configs/cnn.py, which is the lecture's, with other options."""
+  return models.build(shape=shape, **{**config_of("cnn", "mnist_5k").model, **options})
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import config_of
 
 from ae_jax import errors, models
 
 
 def build(shape=(28, 28, 1), **options):
-  return models.build("dense", shape, **{"latent": 32, "widths": (256,), "activation": "relu", **options})
+  """The model of configs/dense.py, which is the lecture's, with other options."""
+  return models.build(shape=shape, **{**config_of("dense", "mnist_5k").model, **options})
 
 
 def test_the_lectures_model_has_its_parameters():
@@ -53,8 +55,12 @@ def test_a_model_is_a_value():
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"latent": 0}, "config.model.latent=0: must be 1 or more"),
+    ({"latent": 0}, "config.model.latent=0: must be an integer, 1 or more"),
     ({"latent": -3}, "config.model.latent=-3"),
+    ({"latent": (3,)}, "config.model.latent=(3,)"),
+    ({"latent": 2.0}, "config.model.latent=2.0"),
+    ({"latent": True}, "config.model.latent=True"),
+    ({"widths": 16}, "config.model.widths=16: must be a tuple"),
     ({"widths": (16, 0)}, "config.model.widths=(16, 0): must be a tuple of integers, each 1 or more"),
     ({"widths": (1.5,)}, "config.model.widths=(1.5,)"),
     ({"widths": ("a",)}, "config.model.widths=('a',)"),

@@ -30,6 +30,12 @@ def test_a_constant_image_and_a_single_one_can_be_shown(tmp_path):
   assert read(tmp_path / "a.png").shape[1] > 100
 
 
+def test_curves_of_perfection_can_be_drawn(tmp_path):
+  records = [{"epoch": 1.0, "train/loss": 0.0, "test/loss": 0.0, "test/squared_error": 0.0}]
+  pictures.curves(tmp_path / "a.png", records, {"test/pca_squared_error": 0.0})
+  assert (tmp_path / "a.png").exists()
+
+
 def test_curves_show_the_records(tmp_path):
   records = [{"epoch": e / 2, "train/loss": 90.0 / (e + 1)} for e in range(1, 9)]
   for record in records[1::2]:
