@@ -50,17 +50,30 @@ def strict_dtypes(request):
       yield
 
 
+TINY = {  # a run of a second on 1,438 digits of 8x8
+  "epochs": 3,
+  "batch_size": 128,
+  "model.latent": 4,
+  "model.widths": (16,),
+  "checkpoint_every_epochs": 1,
+  "log_every_steps": 5,
+}
+
+
 @pytest.fixture
 def tiny():
-  """A run of a second: 1,438 digits of 8x8, a small dense autoencoder, three epochs."""
+  """configs/dense.py:digits, made small."""
   config = config_of("dense", "digits")
-  config.epochs = 3
-  config.batch_size = 128
-  config.model.latent = 4
-  config.model.widths = (16,)
-  config.checkpoint_every_epochs = 1
-  config.log_every_steps = 5
+  config.update_from_flattened_dict(TINY)
   return config
+
+
+def tiny_flags(**others):
+  """The flags of main that describe the same run, but for some keys."""
+  return [
+    "--config=configs/dense.py:digits",
+    *(f"--config.{key}={value}" for key, value in {**TINY, **others}.items()),
+  ]
 
 
 @pytest.fixture

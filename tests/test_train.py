@@ -8,7 +8,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import CONFIGS, ROOT, config_of
+from conftest import CONFIGS, ROOT, config_of, tiny_flags
 from sklearn.decomposition import PCA
 
 import ae_jax
@@ -237,10 +237,7 @@ def test_every_config_learns(file, tmp_path):
 def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tiny, tmp_path):
   """The real thing: a process, SIGKILL at moments drawn from a seed, the same command again, the same bits."""
   tiny.epochs = 12
-  command = [
-    *(sys.executable, "-m", "ae_jax.main", "--config=configs/dense.py:digits", "--config.checkpoint_every_epochs=1"),
-    *("--config.epochs=12", "--config.model.latent=4", "--config.model.widths=(16,)", "--config.log_every_steps=5"),
-  ]
+  command = [sys.executable, "-m", "ae_jax.main", *tiny_flags(epochs=12)]
   train.train_and_evaluate(tiny, tmp_path / "straight")
   generator = np.random.default_rng(0)
   for _ in range(4):
@@ -261,10 +258,8 @@ def test_eight_devices_learn_what_one_learns(tiny, tmp_path):
   """Data parallel over virtual CPU devices, in a process of its own; a batch of 100 does not divide by 8."""
   tiny.batch_size = 100
   one = train.train_and_evaluate(tiny, tmp_path / "one")
-  flags = [f"--config.{key}" for key in ("epochs=3", "model.latent=4", "model.widths=(16,)", "batch_size=100")]
-  flags += ["--config.checkpoint_every_epochs=1", "--config.log_every_steps=5", f"--workdir={tmp_path / 'eight'}"]
   subprocess.run(
-    [sys.executable, "-m", "ae_jax.main", "--config=configs/dense.py:digits", *flags],
+    [sys.executable, "-m", "ae_jax.main", *tiny_flags(batch_size=100), f"--workdir={tmp_path / 'eight'}"],
     cwd=ROOT,
     env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
     check=True,

@@ -60,7 +60,8 @@ def pca_squared_error(dataset, latent):
   train, test = (
     ranges.normalise(images, dataset.value_range).reshape(len(images), -1) for images in (dataset.train, dataset.test)
   )
+  components = min(latent, len(train) - 1, train.shape[1])  # N points span N - 1 directions around their mean
   with np.errstate(divide="ignore", invalid="ignore"):  # shares of a variance that is 0: of one image, or of equal ones
-    pca = PCA(min(latent, *train.shape), random_state=0).fit(train)
+    pca = PCA(components, random_state=0).fit(train)
   residual = test - pca.inverse_transform(pca.transform(test))
   return float(np.square(residual, dtype=np.float64).sum() / len(test))

@@ -1,0 +1,58 @@
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from ae_jax import data
+from ae_jax.evaluators import reconstruction
+
+MNIST = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "nowhere")) / "mnist" / "3.0.1"
+
+
+def dataset_of(train, test, value_range="unit"):
+  return data.Dataset("made", value_range, train, test, None, None)
+
+
+@pytest.mark.skipif(not MNIST.exists(), reason="MNIST is not prepared for TFDS here: TFDS_DATA_DIR does not hold it")
+@pytest.mark.parametrize(("latent", "error"), [(2, 43.645), (32, 13.193), (128, 3.297)])
+def test_the_rulers_on_mnist_are_the_published_ones(latent, error):
+  rulers = dict(reconstruction.rulers(data.load("mnist", "", "unit"), latent))
+  assert abs(rulers["test/pca_squared_error"] - error) < 6e-4
+  assert abs(rulers["test/nats_floor"] - 45.534) < 6e-4
+
+
+def test_data_of_low_rank_has_no_pca_error_at_that_rank_and_some_below():
+  generator = np.random.default_rng(0)
+  plane = (generator.uniform(size=(60, 3)) @ generator.uniform(size=(3, 20)) / 3).astype(np.float32)
+  images = plane.reshape(60, 5, 4, 1)
+  dataset = dataset_of(images[:40], images[40:])
+  assert reconstruction.pca_squared_error(dataset, 3) < 1e-9 < reconstruction.pca_squared_error(dataset, 2)
+
+
+@pytest.mark.parametrize("latent", [1, 12, 100])
+def test_pca_takes_any_size_even_larger_than_the_data(latent):
+  images = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 1), np.uint8)
+  error = reconstruction.pca_squared_error(dataset_of(images[:4], images[4:]), latent)
+  assert np.isfinite(error)
+
+
+def test_a_single_training_image_is_its_own_mean():
+  images = np.random.default_rng(0).integers(0, 256, (2, 3, 3, 1), np.uint8)
+  error = reconstruction.pca_squared_error(dataset_of(images[:1], images[1:]), 2)
+  np.testing.assert_allclose(error, np.square((images[0] - images[1].astype(float)) / 255).sum(), rtol=1e-5)
+
+
+def test_means_are_over_examples_and_pixels():
+  images = np.zeros((4, 2, 3, 1), np.float32)
+  sums = {"loss": np.float32([4, 8]), "squared_error": np.float32([1.5, 0.9]), "nats": np.float32([2, 2])}
+  metrics = dict(reconstruction.metrics(sums, dataset_of(images, images)))
+  wanted = {"test/loss": 3.0, "test/squared_error": 0.6, "test/mse": 0.1, "test/psnr": 10.0, "test/nats": 1.0}
+  assert metrics == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("value_range", "decibels"), [("unit", 20.0), ("symmetric", 20.0 + 20 * np.log10(2))])
+def test_psnr_is_relative_to_the_width_of_the_range(value_range, decibels):
+  images = np.zeros((1, 1, 1, 1), np.uint8)
+  assert reconstruction.psnr(0.01, dataset_of(images, images, value_range).peak) == pytest.approx(decibels)
+  assert reconstruction.psnr(0.0, 1.0) == np.inf
