@@ -58,6 +58,8 @@ def load(name, path, range):
     fault = ranges.fault(arrays[key], range) or _shape_fault(arrays[key], arrays["train"])
     if fault:
       raise errors.UserError(f"{where}: the array of {key} images {fault}")
+  if len(arrays["train"]) < 2:
+    raise errors.UserError(f"{where}: one training image; 2 or more are wanted")
   return Dataset(name, range, arrays["train"], arrays["test"], arrays.get("train_labels"), arrays.get("test_labels"))
 
 

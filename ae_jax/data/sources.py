@@ -60,8 +60,10 @@ def npz(name, path):
       )
   images, labels = stored["x_train"], stored.get("y_train")
   if "x_test" not in stored:
-    if images.ndim == 0 or len(images) < 2:
-      raise errors.UserError(f"{where}: `x_train` of shape {images.shape}; 2 images or more are wanted")
+    if images.ndim == 0 or len(images) < 3:
+      raise errors.UserError(
+        f"{where}: `x_train` of shape {images.shape}; 3 images or more are wanted, or an `x_test` beside it"
+      )
     held_out = np.random.default_rng(0).permutation(len(images)) < max(1, len(images) // 5)
     return _split(images, labels, held_out)
   halves = {"train": images, "test": stored["x_test"]}

@@ -104,10 +104,11 @@ def test_npz_takes_grey_images_without_a_channel_axis_and_doubles(tmp_path):
   [
     ({"images": BYTES}, "no array `x_train` in it; it holds images"),
     ({}, "no array `x_train`"),
-    ({"x_train": BYTES[0, 0]}, "has 2 axes|2 images"),
+    ({"x_train": BYTES[0, 0]}, "has 2 axes|3 images"),
     ({"x_train": BYTES[:, None]}, "has 5 axes"),
-    ({"x_train": np.float64(3)}, "2 images or more"),
-    ({"x_train": BYTES[:1]}, "2 images or more"),
+    ({"x_train": np.float64(3)}, "3 images or more"),
+    ({"x_train": BYTES[:2]}, "3 images or more"),
+    ({"x_train": BYTES[:1], "x_test": BYTES}, "one training image; 2 or more"),
     ({"x_train": BYTES[:, :, :, :2]}, "has 2 channels"),
     ({"x_train": BYTES[:, :0]}, "nothing in it"),
     ({"x_train": BYTES.astype(np.int64)}, "dtype int64"),
@@ -119,7 +120,7 @@ def test_npz_takes_grey_images_without_a_channel_axis_and_doubles(tmp_path):
     ({"x_train": BYTES, "y_train": np.arange(19)}, "one label per image"),
     ({"x_train": BYTES, "y_test": np.arange(20)}, "one label per image"),
     ({"x_train": np.array([None, "a"])}, "never unpickled"),
-    ({"x_train": np.array(["a", "b"])}, "axes|dtype"),
+    ({"x_train": np.array(["a", "b", "c"])}, "axes|dtype"),
   ],
 )
 def test_npz_that_is_not_what_it_should_be_is_refused(tmp_path, arrays, message):
