@@ -137,3 +137,13 @@ def test_the_matrix_products_map_over_members():
   x, w = draw(3, 2, 5, 5, 2), draw(3, 3, 3, 2, 4)
   each = jnp.stack([convolutions.conv(a, b) for a, b in zip(x, w, strict=True)])
   np.testing.assert_allclose(jax.vmap(convolutions.conv)(x, w), each, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("platform", "convolves"), [("cpu", False), ("cuda", True), ("tpu", True)])
+def test_the_platform_chooses_between_matrix_products_and_xlas_convolutions(platform, convolves):
+  def both(x, w):
+    return convolutions.conv_transpose(convolutions.conv(x, w), w.swapaxes(2, 3), 2, (9, 9))
+
+  slopes = jax.jit(jax.grad(lambda x, w: jnp.square(both(x, w)).sum(), (0, 1)))
+  program = slopes.trace(draw(2, 6, 6, 3), draw(3, 3, 2, 4)).lower(lowering_platforms=(platform,)).as_text()
+  assert ("stablehlo.convolution" in program) == convolves
