@@ -17,7 +17,9 @@ def open_folder(folder, to_save):
   Opened `to_save`, what a killed process left half saved is swept away; opened to load, nothing is touched.
   """
   policies = ocp.training.preservation_policies
-  best = policies.BestN(get_metric_fn=lambda metrics: metrics[_BEST_BY], reverse=True, n=1)
+  best = policies.BestN(
+    get_metric_fn=lambda metrics: metrics[_BEST_BY], reverse=True, n=1, keep_checkpoints_without_metrics=False
+  )
   return ocp.training.Checkpointer(
     folder.absolute(),
     save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
@@ -34,8 +36,11 @@ def save(checkpointer, state, squared_error):
 
 
 def steps(checkpointer):
-  """{"last": step, "best": step} of the checkpoints there are; {} where there is none."""
-  kept = checkpointer.checkpoints
+  """{"last": step, "best": step} of the checkpoints there are; {} where there is none.
+
+  One without its metrics is the rest of one that a killed process was deleting.
+  """
+  kept = [checkpoint for checkpoint in checkpointer.checkpoints if checkpoint.metrics]
   if not kept:
     return {}
   best = min(kept, key=lambda checkpoint: (checkpoint.metrics[_BEST_BY], checkpoint.step))

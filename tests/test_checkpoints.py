@@ -1,7 +1,10 @@
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from ae_jax import checkpoints
 from ae_jax.steps import TrainState
@@ -14,8 +17,8 @@ def state_at(step):
   return jax.device_put(TrainState(jnp.int32(step), params, optax.adam(0.1).init(params)), DEVICE)
 
 
-def save_all(folder, errors):
-  for step, error in enumerate(errors, start=1):
+def save_all(folder, errors, first=1):
+  for step, error in enumerate(errors, first):
     with checkpoints.open_folder(folder, to_save=True) as checkpointer:
       checkpoints.save(checkpointer, state_at(step), error)
 
@@ -50,3 +53,17 @@ def test_half_a_save_is_not_taken_for_one_and_swept_away_only_by_the_next_to_sav
   assert half.exists()
   save_all(tmp_path, [1.0])
   assert not half.exists()
+
+
+@pytest.mark.parametrize("gone", ["metrics", "params", "_CHECKPOINT_METADATA"])
+def test_half_a_deletion_is_not_taken_for_a_checkpoint_and_finished_by_the_next_to_save(tmp_path, gone):
+  save_all(tmp_path, [3.0])
+  shutil.copytree(tmp_path / "1", tmp_path.parent / "rest")
+  save_all(tmp_path, [2.0], first=2)
+  rest = (tmp_path.parent / "rest").rename(tmp_path / "1")
+  for name in {"metrics", gone}:
+    shutil.rmtree(rest / name) if (rest / name).is_dir() else (rest / name).unlink()
+  with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
+    assert checkpoints.steps(checkpointer) == {"last": 2, "best": 2}
+  save_all(tmp_path, [1.0], first=3)
+  assert [path.name for path in tmp_path.iterdir()] == ["3"]
