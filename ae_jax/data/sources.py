@@ -125,7 +125,7 @@ def _prepare(builder, where):
   if importlib.util.find_spec("tensorflow") is None:
     raise errors.UserError(
       f"{where} is not prepared in {folder} and TensorFlow, which prepares it, is not installed: "
-      f"`pip install 'ae_jax[tfds]'`, then {command}, then again; or point TFDS_DATA_DIR at a folder where it is "
+      f"`pip install -e '.[tfds]'`, then {command}, then again; or point TFDS_DATA_DIR at a folder where it is "
       f"prepared. {NEEDS_NOTHING}."
     )
   try:

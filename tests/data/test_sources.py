@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ae_jax import cache, data, errors
+from ae_jax.data import sources
 
 MNIST = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "nowhere")) / "mnist" / "3.0.1"
 
@@ -49,7 +50,19 @@ def test_the_full_set_comes_through_tfds_and_then_from_the_cache(monkeypatch):
 
 
 def test_an_unprepared_set_says_what_prepares_it(tmp_path):
-  with pytest.raises(errors.UserError, match=r"pip install 'ae_jax.tfds.'.*tfds build mnist.*mnist_5k needs no prep"):
+  with pytest.raises(errors.UserError, match=r"pip install -e '..tfds.'.*tfds build mnist.*mnist_5k needs no prep"):
+    load("mnist", tmp_path)
+
+
+def test_a_set_that_cannot_be_prepared_says_why_and_what_to_do(tmp_path, monkeypatch):
+  import tensorflow_datasets
+
+  def fails(builder, **_):
+    raise ConnectionError("no route\nto host")
+
+  monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: name)  # TensorFlow is there, it seems
+  monkeypatch.setattr(tensorflow_datasets.core.DatasetBuilder, "download_and_prepare", fails)
+  with pytest.raises(errors.UserError, match=r"preparing it failed \(no route to host\): run `tfds build mnist"):
     load("mnist", tmp_path)
 
 
