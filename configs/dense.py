@@ -6,7 +6,7 @@ Expect, on 2 CPU cores, seeds 0 to 2 (experiments/shipped_configs):
   mnist_5k, 60 epochs: test/squared_error 7.31 (7.19 to 7.43), PCA 13.91, in 13 s
   mnist,    20 epochs: test/squared_error 3.59 (3.56 to 3.61), PCA 13.19, in 24 s; seed 0 3.60
 
-Seed 0: batch 128 gives 3.95 on the full set after as many epochs, and a rate of 4e-3 gives 7.31 on mnist_5k (7.19 here).
+Seed 0: batch 128 gives 3.95 on the full set after as many epochs; a rate of 4e-3 gives 7.31 on mnist_5k (7.19 here).
 """
 
 from ml_collections import ConfigDict
