@@ -8,11 +8,15 @@ class UserError(Exception):
   """Something the user can mend: one line with the key or file, what is wrong, and what would be right."""
 
 
+def hint(name, known):
+  """ "did you mean ...? " with the one that was probably meant, or ""."""
+  match = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+  return f"did you mean {match[0]!r}? " if match else ""
+
+
 def nearest(name, known):
   """The end of a sentence that names the known ones, and first the one that was probably meant."""
-  match = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-  hint = f"did you mean {match[0]!r}? " if match else ""
-  return f"{hint}known: {', '.join(sorted(map(str, known)))}"
+  return f"{hint(name, known)}known: {', '.join(sorted(map(str, known)))}"
 
 
 def choose(table, name, key):

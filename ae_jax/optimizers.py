@@ -36,8 +36,8 @@ def build(name, *, learning_rate, schedule, warmup_epochs, weight_decay, epochs,
   positive = math.isfinite(learning_rate) and learning_rate > 0
   errors.check(positive, "optimizer.learning_rate", learning_rate, "a positive number")
   errors.check(0 <= warmup_epochs <= epochs, "optimizer.warmup_epochs", warmup_epochs, f"from 0 to epochs={epochs}")
-  whole = math.isfinite(weight_decay) and weight_decay >= 0
-  errors.check(whole, "optimizer.weight_decay", weight_decay, "a number of at least 0")
+  not_negative = math.isfinite(weight_decay) and weight_decay >= 0
+  errors.check(not_negative, "optimizer.weight_decay", weight_decay, "a number of at least 0")
   warmup = round(warmup_epochs * steps_per_epoch)
   rate = decay(learning_rate, max(1, epochs * steps_per_epoch - warmup))
   if warmup:

@@ -157,9 +157,12 @@ def _decode(params, z, *, model, value_range):
 
 def _read_description(workdir):
   try:
-    return json.loads((workdir / "config.json").read_text())
+    description = json.loads((workdir / "config.json").read_text())
   except (OSError, ValueError) as error:
     raise errors.UserError(f"{workdir}/config.json: cannot be read: {error}") from None
+  if not isinstance(description, dict) or not {"config", "data"} <= description.keys():
+    raise errors.UserError(f"{workdir}/config.json: is not that of a run; name another folder")
+  return description
 
 
 def _git_commit():

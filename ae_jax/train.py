@@ -21,7 +21,7 @@ PICTURED = 16  # test images in reconstructions.png
 class Programs:
   """The compiled functions of a run, their data in place on the devices."""
 
-  init: Callable  # () -> state
+  start: steps.TrainState  # before the first step
   train_chunk: Callable  # (state, indices, weights) -> (state, {name: [chunk]})
   evaluate: Callable  # (params) -> {name: [batches]}
   compile_seconds: float
@@ -41,14 +41,15 @@ def train_and_evaluate(config, workdir):
   objective = objectives.build(value_range=dataset.value_range, **config.objective)
   plan = epochs.Epochs(size, config.batch_size, mesh.size, config.seed)
   optimizer = optimizers.build(**config.optimizer, epochs=config.epochs, steps_per_epoch=plan.steps)
-  runs.begin(workdir, runs.describe(config, dataset, model))
+  description = runs.describe(config, dataset, model)
+  runs.begin(workdir, description)
 
-  print(words.opening(config, dataset, model, workdir), flush=True)
+  print(words.opening(description, workdir), flush=True)
   blocks = parallel.blocks(plan.slots, models.ROWS_IN_CACHE.get(config.model.name))
   programs = _compile(dataset, model, objective, optimizer, plan, mesh, blocks)
   rulers = dict(reconstruction.rulers(dataset, config.model.latent))
   with checkpoints.open_folder(workdir / "checkpoints", to_save=True) as checkpointer:
-    state = programs.init()
+    state = programs.start
     saved = checkpoints.steps(checkpointer)
     if saved:
       state = checkpoints.restore(checkpointer, saved["last"], state)
@@ -94,7 +95,7 @@ def _due(epoch, every, last):
 
 
 def _compile(dataset, model, objective, optimizer, plan, mesh, blocks):
-  """Puts the data on the devices and compiles the three programs of a run."""
+  """Puts the data on the devices and compiles the programs of a run."""
   cache.keep_compiled_programs()
   everywhere, rows = parallel.replicated(mesh), parallel.split(mesh, axis=1)
   init_key, noise_key = jax.random.split(jax.device_put(jax.random.key(plan.seed), everywhere))
@@ -105,16 +106,15 @@ def _compile(dataset, model, objective, optimizer, plan, mesh, blocks):
 
   started = time.perf_counter()
   compiled = functools.partial(steps.compiled, out_shardings=everywhere, model=model)
-  init = compiled(steps.init, (init_key,), optimizer=optimizer)
-  state = init(init_key)
+  start = compiled(steps.init, (init_key,), optimizer=optimizer)(init_key)
   fixed = {"objective": objective, "value_range": dataset.value_range}
-  arguments = (state, train, *train_rows, noise_key)
+  arguments = (start, train, *train_rows, noise_key)
   train_chunk = compiled(steps.train_chunk, arguments, donate=(0,), optimizer=optimizer, blocks=blocks, **fixed)
   statistics = reconstruction.statistics_for(dataset.value_range)
-  arguments = (state.params, test, *test_rows, noise_key)
+  arguments = (start.params, test, *test_rows, noise_key)
   evaluate = compiled(steps.evaluate, arguments, statistics=statistics, **fixed)
   return Programs(
-    init=lambda: init(init_key),
+    start=start,
     train_chunk=lambda state, *batches: train_chunk(state, train, *jax.device_put(batches, rows), noise_key),
     evaluate=lambda params: evaluate(params, test, *test_rows, noise_key),
     compile_seconds=time.perf_counter() - started,

@@ -27,7 +27,6 @@ def test_going_on_from_a_step_leaves_no_step_twice_and_none_missing(tmp_path):
 
 def test_tensorboard_reads_the_same_numbers(tmp_path):
   write(tmp_path, 0, 3)
-  from tensorboardX.event_file_writer import EventFileWriter  # noqa: F401  (the events' own package)
   from tensorboardX.proto import event_pb2
 
   (events,) = tmp_path.glob("events.*")

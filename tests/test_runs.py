@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT, config_of
 
 import ae_jax
-from ae_jax import data, errors, train
+from ae_jax import data, errors, runs, train
 
 pytestmark = pytest.mark.runs_optax
 
@@ -36,7 +36,9 @@ def test_any_batch_size_gives_each_image_its_own_code(workdir, test_images, coun
   assert images.shape == (count, 28, 28, 1)
   assert images.dtype == np.float32
   np.testing.assert_array_equal(images, run.decode(codes))
-  np.testing.assert_allclose(codes, run.encode(test_images[:8])[:count] if count < 8 else codes, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(codes, run.encode(test_images)[:count], rtol=1e-4, atol=1e-4)
+  one_by_one = [run.encode(image[None])[0] for image in test_images[: min(count, 3)]]
+  np.testing.assert_allclose(codes[:3], np.reshape(one_by_one, (-1, 32)), rtol=1e-4, atol=1e-4)
   assert ((images >= 0) & (images <= 1)).all()
 
 
@@ -112,3 +114,10 @@ def test_what_is_no_run_is_refused(workdir, tmp_path):
   (tmp_path / "config.json").write_text("{")
   with pytest.raises(errors.UserError, match=r"config\.json: cannot be read"):
     ae_jax.load(tmp_path)
+  for foreign in ("{}", "[1]", '{"config": 3}'):
+    (tmp_path / "config.json").write_text(foreign)
+    with pytest.raises(errors.UserError, match=r"config\.json: is not that of a run"):
+      ae_jax.load(tmp_path)
+    with pytest.raises(errors.UserError, match=r"config\.json: is not that of a run"):
+      runs.begin(tmp_path, {})
+    assert (tmp_path / "config.json").read_text() == foreign

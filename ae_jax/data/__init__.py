@@ -30,7 +30,8 @@ class Dataset:
     """The width of the range, as PSNR needs it; of the training values where the range is "real" and not of bytes."""
     if self.value_range == "real" and self.train.dtype != np.uint8:
       return float(np.ptp(self.train)) or 1.0
-    return 2.0 if self.value_range == "symmetric" else 1.0
+    low, high = ranges.BYTE_SPANS[self.value_range]
+    return high - low
 
   def fingerprint(self):
     """SHA-256 over shapes, types and contents of the images: equal for equal data, on any machine."""

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-# name -> (factor, offset) from a byte, and the interval that the values must lie in
-_FROM_BYTES = {"unit": (1 / 255, 0.0), "symmetric": (2 / 255, -1.0), "real": (1 / 255, 0.0)}
-INTERVALS = {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "real": (-np.inf, np.inf)}
+# name -> what the bytes 0 and 255 become, and the interval that any values must lie in
+BYTE_SPANS = {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "real": (0.0, 1.0)}
+INTERVALS = {**BYTE_SPANS, "real": (-np.inf, np.inf)}
 
 
 def normalise(images, value_range):
@@ -14,8 +14,8 @@ def normalise(images, value_range):
   """
   if images.dtype != np.uint8:
     return images.astype(np.float32)
-  factor, offset = _FROM_BYTES[value_range]
-  return images.astype(np.float32) * np.float32(factor) + np.float32(offset)
+  low, high = BYTE_SPANS[value_range]
+  return images.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
 
 
 def fault(images, value_range):

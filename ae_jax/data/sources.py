@@ -80,8 +80,7 @@ def tfds(name, path):
   where = f"config.data.name={name!r}"
   offered = tensorflow_datasets.list_builders(with_community_datasets=False)  # community sets need a network
   if re.split("[/:]", name)[0] not in offered:
-    meant = errors.nearest(name, [*SOURCES, *offered]).partition("known:")[0]
-    own = ", ".join(SOURCES)
+    meant, own = errors.hint(name, [*SOURCES, *offered]), ", ".join(SOURCES)
     raise errors.UserError(f"{where} is unknown; {meant}known: {own}, and the image sets of TensorFlow Datasets")
   try:
     builder = tensorflow_datasets.builder(name, data_dir=path or None)

@@ -16,20 +16,22 @@ def reconstructions(path, images, reconstructed, value_range, title):
   if not np.isfinite(low):
     low, high = float(images.min()), float(images.max())
   width = (high - low) or 1.0
-  grey = images.shape[-1] == 1
-  rows = [("test images", images, low, high, "gray"), ("reconstructions", reconstructed, low, high, "gray")]
   difference = (reconstructed - images).mean(-1, keepdims=True)
-  rows.append(("difference", difference, -width, width, "RdBu_r"))
+  rows = [  # name, images, least, most, colours, gap
+    ("test images", images, low, high, "gray", high),
+    ("reconstructions", reconstructed, low, high, "gray", high),
+    ("difference" if images.shape[-1] == 1 else "mean difference", difference, -width, width, "RdBu_r", 0.0),
+  ]
   figure = Figure(figsize=(len(images) * 0.7 + 0.6, 3.1), layout="constrained", dpi=150)
   figure.suptitle(title, fontsize=9)
-  for axes, (name, row, least, most, colours) in zip(figure.subplots(3, 1), rows, strict=True):
-    strip = _strip(row, fill=most if name != "difference" else 0.0)
+  for axes, (name, row, least, most, colours, gap) in zip(figure.subplots(3, 1), rows, strict=True):
+    strip = _strip(row, gap)
     if strip.shape[-1] == 1:
       axes.imshow(strip[..., 0], cmap=colours, vmin=least, vmax=most, interpolation="nearest")
     else:
       axes.imshow(np.clip((strip - low) / width, 0.0, 1.0), interpolation="nearest")
     axes.set(xticks=[], yticks=[], frame_on=False)
-    axes.set_ylabel(name if grey or name != "difference" else "mean difference", fontsize=7)
+    axes.set_ylabel(name, fontsize=7)
   figure.savefig(path)
 
 

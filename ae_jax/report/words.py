@@ -3,12 +3,13 @@
 import math
 
 
-def opening(config, dataset, model, workdir):
-  """What is about to be trained, on what, and where it will lie."""
-  size = "x".join(map(str, dataset.shape))
+def opening(description, workdir):
+  """What is about to be trained, on what, and where it will lie, from what config.json holds."""
+  config, data = description["config"], description["data"]
+  size = "x".join(map(str, data["shape"]))
   return (
-    f"{config.model.name} with {model.parameter_count():,} parameters, latent {config.model.latent}; "
-    f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images of {size}; {workdir}"
+    f"{config['model']['name']} with {description['parameters']:,} parameters, latent {config['model']['latent']}; "
+    f"{config['data']['name']}: {data['train']:,} training and {data['test']:,} test images of {size}; {workdir}"
   )
 
 
