@@ -16,13 +16,17 @@ def base(data):
   config.batch_size = 64  # at most; an epoch is cut into batches of nearly equal size
 
   config.data = ConfigDict()
-  config.data.name = data  # mnist_5k, digits, npz, or an image set of TensorFlow Datasets
-  config.data.path = ""  # the .npz file; for TensorFlow Datasets its folder, "" for $TFDS_DATA_DIR or TFDS's default
+  config.data.name = data  # mnist_5k, digits, npz, heartbeats, ucr, or an image set of TensorFlow Datasets
+  config.data.path = (
+    ""  # the .npz file, the UCR folder; TensorFlow Datasets' folder, "" for $TFDS_DATA_DIR or its default
+  )
   config.data.range = "unit"  # what the model sees: unit [0, 1], symmetric [-1, 1] or real; sets the output activation
+  config.data.one_class = -1  # train on examples of this label only, the others of the test set are anomalies; -1: all
 
   config.objective = ConfigDict()
   config.objective.name = "reconstruction"
   config.objective.likelihood = "bernoulli"  # bernoulli (BCE, nats; range unit only) or gaussian (squared error)
+  config.stages = ()  # what is trained before, in order: each {"epochs": ..., "objective": {...}}; same optimizer
 
   config.optimizer = ConfigDict()
   config.optimizer.name = "adam"  # adam, nadam, rmsprop, adagrad, sgd, momentum, nesterov
@@ -31,6 +35,7 @@ def base(data):
   config.optimizer.warmup_epochs = 1.0
   config.optimizer.weight_decay = 0.0  # decoupled
 
+  config.evaluators = ()  # besides reconstruction: anomaly, denoising, posterior, sparsity
   config.parallel = "jit"  # over all local devices, the batch split between them
   config.eval_every_epochs = 1  # and at the end
   config.checkpoint_every_epochs = 5  # and at the end; each follows an evaluation
@@ -49,6 +54,11 @@ def check(config):
   errors.check(0 <= config.seed < 2**32, "seed", config.seed, "from 0 to 4294967295")
   for key in ("epochs", "batch_size", "eval_every_epochs", "checkpoint_every_epochs", "log_every_steps"):
     errors.check_positive(key, config[key])
+  for number, stage in enumerate(config.stages):
+    where = f"stages[{number}]"
+    errors.check(isinstance(stage, dict), where, stage, 'a dict {"epochs": ..., "objective": {...}}')
+    _check_keys(stage, {"epochs": 1, "objective": wanted["objective"]}, f"{where}.")
+    errors.check_positive(f"{where}.epochs", stage["epochs"])
 
 
 def as_json(config):
@@ -83,11 +93,10 @@ def _check_keys(given, wanted, prefix):
     number = isinstance(example, float) and isinstance(value, int) and not isinstance(value, bool)
     if type(value) is not type(example) and not number:
       raise errors.UserError(f"config.{prefix}{key}={value!r}: must be {type(example).__name__}")
-    if isinstance(example, dict) and not (prefix == "" and key in _OPEN_SECTIONS):
+    if key not in _OPEN_SECTIONS and isinstance(example, dict):
       _check_keys(value, example, f"{prefix}{key}.")
-  for section in _OPEN_SECTIONS if prefix == "" else ():
-    if "name" not in given[section]:
-      raise errors.UserError(f"config.{section}.name is missing")
+    elif key in _OPEN_SECTIONS and "name" not in value:
+      raise errors.UserError(f"config.{prefix}{key}.name is missing")
 
 
 def _flat(nested, prefix=""):

@@ -45,3 +45,40 @@ def bernoulli_entropy(x):
 def squared_error(x_hat, x):
   """|x_hat - x|^2 per example, in the square of the data's unit: [B, ...] -> [B]."""
   return jnp.square(flat(x_hat) - flat(x)).sum(-1)  # [B]
+
+
+def gaussian_kl(mean, log_variance):
+  """KL(N(mean, variance) || N(0, 1)) in nats per dimension, [B, latent] (Kingma & Welling 2014, appendix B)."""
+  return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)
+
+
+def bernoulli_kl(rho, rho_hat):
+  """KL(Bernoulli(rho) || Bernoulli(rho_hat)) in nats, elementwise; finite also where a unit is always off or on."""
+  inside = jnp.clip(rho_hat, 1e-6, 1.0 - 1e-6)
+  return rho * (math.log(rho) - jnp.log(inside)) + (1.0 - rho) * (math.log1p(-rho) - jnp.log1p(-inside))
+
+
+def jacobian_norm(encode, x):
+  """The squared Frobenius norm of dz/dx per example, exact: [B, ...] -> [B] (Rifai et al. 2011).
+
+  `encode` takes each example of x by itself to a code [B, latent]. One pass backward per dimension of the code, or one
+  forward per element of x if those are fewer.
+  """
+  z, pullback = jax.vjp(encode, x)
+  (latent,), elements = z.shape[1:], math.prod(x.shape[1:])
+  if latent <= elements:
+    rows = jax.vmap(lambda e: pullback(jnp.broadcast_to(e[None], z.shape))[0])(jnp.eye(latent, dtype=z.dtype))
+    return jnp.square(rows.reshape(latent, x.shape[0], elements)).sum((0, 2))  # [B]
+  basis = jnp.eye(elements, dtype=x.dtype).reshape(elements, 1, *x.shape[1:])
+  columns = jax.vmap(lambda e: jax.jvp(encode, (x,), (jnp.broadcast_to(e, x.shape),))[1])(basis)
+  return jnp.square(columns).sum((0, 2))  # [B]
+
+
+def jacobian_norm_estimate(encode, x, keys, probes):
+  """An unbiased estimate of `jacobian_norm` from random signs v, the mean of |J^T v|^2: [B, ...] -> [B].
+
+  `keys` [B] holds a key for each example; each of the `probes` costs one pass backward (Hutchinson 1990).
+  """
+  z, pullback = jax.vjp(encode, x)
+  signs = jax.vmap(lambda key: jax.random.rademacher(key, (probes, *z.shape[1:]), z.dtype), out_axes=1)(keys)
+  return jax.vmap(lambda v: jnp.square(flat(pullback(v)[0])).sum(-1))(signs).mean(0)  # [B]

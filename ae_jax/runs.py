@@ -74,7 +74,8 @@ def begin(workdir, description):
 class Run:
   """A trained model as pure functions of NumPy arrays.
 
-  Images are [N, H, W, C] (without C if there is one channel), uint8 or floating point in the run's range; any N.
+  Examples are images [N, H, W, C] (without C if there is one channel) or series [N, T, C], as the run was trained on,
+  uint8 or floating point in the run's range; any N.
   """
 
   params: dict
@@ -84,41 +85,56 @@ class Run:
   model: models.Model
 
   def encode(self, x):
-    """Images -> codes float32 [N, latent]."""
-    x = np.asarray(x)
-    if x.ndim == 3 and self.model.shape[2] == 1:
-      x = x[..., None]
-    if x.shape[1:] != self.model.shape:
-      raise errors.UserError(f"images of shape {x.shape}: this run takes [N, {', '.join(map(str, self.model.shape))}]")
-    fault = ranges.fault(x, self._range)
-    if fault:
-      raise errors.UserError(f"the array of images {fault}")
-    return self._in_batches(_encode, ranges.normalise(x, self._range), (self.config.model.latent,))
+    """Examples -> codes float32 [N, latent]."""
+    return self.apply("encode", self._checked(x))
 
   def decode(self, z):
-    """Codes [N, latent] -> images float32 [N, H, W, C] in the run's range."""
+    """Codes [N, latent] -> examples float32 [N, ...] in the run's range."""
     z = np.asarray(z, np.float32)
     if z.shape[1:] != (self.config.model.latent,):
       raise errors.UserError(f"codes of shape {z.shape}: this run takes [N, {self.config.model.latent}]")
-    return self._in_batches(functools.partial(_decode, value_range=self._range), z, self.model.shape)
+    return self.apply("decode", z)
 
   def reconstruct(self, x):
-    """Images -> their reconstructions, float32 [N, H, W, C] in the run's range."""
-    return self.decode(self.encode(x))
+    """Examples -> their reconstructions, float32 [N, ...] in the run's range."""
+    return self.apply("reconstruct", self._checked(x))
 
-  @property
-  def _range(self):
-    return self.config.data.range
+  def score(self, x):
+    """Examples -> their squared reconstruction errors, float32 [N]: the larger, the less like the training data."""
+    return np.asarray(losses.squared_error(self.reconstruct(x), self._checked(x)))
 
-  def _in_batches(self, function, array, shape):
-    """Runs `function(params, batch, model=...)` on batches padded to a power of two, so that few sizes are compiled."""
+  def attention(self, x):
+    """Examples -> {layer of the encoder: attention weights float32 [N, heads, queries, keys]}; {} without attention."""
+    return jax.tree.map(np.asarray, _attention(self.params, self._checked(x), model=self.model))
+
+  def apply(self, method, array):
+    """`encode`, `decode` or `reconstruct` of a float32 array that is not checked; codes, or examples in the range.
+
+    It goes in batches padded to a power of two, so that few sizes are compiled.
+    """
+    shape = (self.config.model.latent,) if method == "encode" else self.model.shape
     results = [np.zeros((0, *shape), np.float32)]
     for start in range(0, len(array), _LARGEST_BATCH):
       batch = array[start : start + _LARGEST_BATCH]
       size = 1 << (len(batch) - 1).bit_length()
       padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), np.float32)])
-      results.append(np.asarray(function(self.params, padded, model=self.model))[: len(batch)])
+      found = _apply(self.params, padded, model=self.model, method=method, value_range=self.config.data.range)
+      results.append(np.asarray(found)[: len(batch)])
     return np.concatenate(results)
+
+  def _checked(self, x):
+    """The examples as float32 [N, ...] in the run's range."""
+    x = np.asarray(x)
+    if x.ndim == len(self.model.shape) and self.model.shape[-1] == 1:
+      x = x[..., None]
+    if x.shape[1:] != self.model.shape:
+      raise errors.UserError(
+        f"examples of shape {x.shape}: this run takes [N, {', '.join(map(str, self.model.shape))}]"
+      )
+    fault = ranges.fault(x, self.config.data.range)
+    if fault:
+      raise errors.UserError(f"the array of examples {fault}")
+    return ranges.normalise(x, self.config.data.range)
 
 
 def load(workdir, which="last"):
@@ -145,14 +161,15 @@ def load(workdir, which="last"):
   return Run(params, config, metrics, history, model)
 
 
+@functools.partial(jax.jit, static_argnames=("model", "method", "value_range"))
+def _apply(params, x, *, model, method, value_range):
+  found = getattr(model, method)(params, x)
+  return found if method == "encode" else losses.OUTPUT_ACTIVATIONS[value_range](found)
+
+
 @functools.partial(jax.jit, static_argnames="model")
-def _encode(params, x, *, model):
-  return model.encode(params, x)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "value_range"))
-def _decode(params, z, *, model, value_range):
-  return losses.OUTPUT_ACTIVATIONS[value_range](model.decode(params, z))
+def _attention(params, x, *, model):
+  return model.attention(params, x)
 
 
 def _read_description(workdir):

@@ -28,18 +28,28 @@ def init(key, *, model, optimizer):
   return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
+def restart(state, *, optimizer):
+  """The state with the optimizer at its beginning, for a new stage of training."""
+  return TrainState(state.step, state.params, optimizer.init(state.params))
+
+
+def example_keys(key, numbers):
+  """A key for each number: [] and int32 [B] -> keys [B]."""
+  return jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
+
+
 def train_step(state, batch, key, *, model, objective, optimizer, blocks):
   """One step on a batch (see `ae_jax.objectives`): (state, batch, key) -> (state, {"loss": [], **terms})."""
-  rng = jax.random.fold_in(key, state.step)
+  keys = example_keys(jax.random.fold_in(key, state.step), jnp.arange(len(batch["weight"])))
   (loss, terms), gradient = value_and_gradient(
-    state.params, batch, rng, model=model, objective=objective, blocks=blocks
+    state.params, batch, keys, model=model, objective=objective, blocks=blocks
   )
   updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   return TrainState(state.step + 1, params, opt_state), {"loss": loss, **terms}
 
 
-def value_and_gradient(params, batch, rng, *, model, objective, blocks):
+def value_and_gradient(params, batch, keys, *, model, objective, blocks):
   """((loss, terms), gradient) of the objective on a batch, computed over `blocks` parts of it one after the other.
 
   The parts take every `blocks`-th row and count by their weight, so that the result is that of the whole batch to
@@ -47,49 +57,50 @@ def value_and_gradient(params, batch, rng, *, model, objective, blocks):
   """
   differentiate = jax.value_and_grad(functools.partial(objective, model), has_aux=True)
   if blocks == 1:
-    return differentiate(params, batch, rng)
-  parts = jax.tree.map(lambda rows: rows.reshape(-1, blocks, *rows.shape[1:]).swapaxes(0, 1), batch)
-  shares = parts["weight"].sum(1) / batch["weight"].sum()
+    return differentiate(params, batch, keys)
+  parts = jax.tree.map(lambda rows: rows.reshape(-1, blocks, *rows.shape[1:]).swapaxes(0, 1), (batch, keys))
+  shares = parts[0]["weight"].sum(1) / batch["weight"].sum()
 
   def add(total, part):
-    share, number, rows = part
-    result = differentiate(params, rows, jax.random.fold_in(rng, number))
+    share, (rows, row_keys) = part
+    result = differentiate(params, rows, row_keys)
     return jax.tree.map(lambda a, b: a + share * b, total, result), None
 
-  zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(differentiate, params, batch, rng))
-  return lax.scan(add, zero, (shares, jnp.arange(blocks), parts))[0]
+  shapes = jax.eval_shape(differentiate, params, batch, keys)
+  zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+  return lax.scan(add, zero, (shares, parts))[0]
 
 
-def read_batch(images, indices, weights, *, model, value_range):
-  """Rows of the flat images [N, H * W * C] as a batch: `x` float32 [B, H, W, C] normalised, `weight` float32 [B]."""
-  x = ranges.normalise(images[indices], value_range)
+def read_batch(examples, indices, weights, *, model, value_range):
+  """Rows of the flat examples [N, elements] as a batch: `x` float32 [B, ...] normalised, `weight` float32 [B]."""
+  x = ranges.normalise(examples[indices], value_range)
   return {"x": x.reshape(-1, *model.shape), "weight": weights}
 
 
-def train_chunk(state, images, indices, weights, key, *, model, objective, optimizer, value_range, blocks):
+def train_chunk(state, examples, indices, weights, key, *, model, objective, optimizer, value_range, blocks):
   """Trains on batches given by rows [steps, B] and weights [steps, B]: -> (state, {name: [steps]})."""
 
   def body(state, rows):
-    batch = read_batch(images, *rows, model=model, value_range=value_range)
+    batch = read_batch(examples, *rows, model=model, value_range=value_range)
     return train_step(state, batch, key, model=model, objective=objective, optimizer=optimizer, blocks=blocks)
 
   return lax.scan(body, state, (indices, weights))
 
 
-def evaluate(params, images, indices, weights, key, *, model, objective, statistics, value_range):
-  """Sums over the test set, one per batch and not yet divided: -> {name: [batches]}.
+def evaluate(params, examples, indices, weights, key, *, model, objective, statistics, value_range):
+  """Over the test set, the objective's loss per batch and statistics per example: [batches], {name: [batches, B, ...]}.
 
-  `statistics` maps (model, params, batch) to {name: [B]}. The objective's loss is summed beside them as "loss", on a
-  key that depends on the batch alone.
+  `statistics` maps (model, params, batch, keys) to {name: [B, ...]}. An example's key depends on its row alone, so that
+  nothing random depends on how the set is cut into batches.
   """
 
-  def body(number, rows):
-    batch = read_batch(images, *rows, model=model, value_range=value_range)
-    sums = {name: (values * batch["weight"]).sum() for name, values in statistics(model, params, batch).items()}
-    loss, _ = objective(model, params, batch, jax.random.fold_in(key, number))
-    return number + 1, {"loss": loss * batch["weight"].sum(), **sums}
+  def body(_, rows):
+    batch = read_batch(examples, *rows, model=model, value_range=value_range)
+    keys = example_keys(key, rows[0])
+    loss, _ = objective(model, params, batch, keys)
+    return None, (loss, statistics(model, params, batch, keys))
 
-  return lax.scan(body, jnp.zeros((), jnp.int32), (indices, weights))[1]
+  return lax.scan(body, None, (indices, weights))[1]
 
 
 def compiled(function, arguments, *, out_shardings, donate=(), **static):

@@ -7,23 +7,57 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+import optax
 
-from ae_jax import cache, checkpoints, data, errors, logs, models, objectives, optimizers, parallel, runs, steps
+from ae_jax import (
+  cache,
+  checkpoints,
+  data,
+  errors,
+  evaluators,
+  logs,
+  models,
+  objectives,
+  optimizers,
+  parallel,
+  runs,
+  steps,
+)
 from ae_jax import config as configs
 from ae_jax.data import epochs
-from ae_jax.evaluators import reconstruction
-from ae_jax.report import pictures, words
+from ae_jax.report import album, words
 
-PICTURED = 16  # test images in reconstructions.png
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """A part of the training with an objective of its own; its optimizer starts anew."""
+
+  epochs: range  # counted over the whole run
+  objective: Callable
+  optimizer: optax.GradientTransformation
+  blocks: int  # parts of a batch that are computed one after the other
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+  """What lies on the devices throughout a run."""
+
+  train: jax.Array  # [N, elements], as test
+  test: jax.Array
+  test_rows: tuple[jax.Array, jax.Array]  # indices and weights of the batches of the test set, [batches, B]
+  init_key: jax.Array
+  noise_key: jax.Array
+  everywhere: jax.sharding.Sharding
+  rows: jax.sharding.Sharding  # of the batches of a chunk
 
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-  """The compiled functions of a run, their data in place on the devices."""
+  """The compiled functions of a stage, their data in place."""
 
-  start: steps.TrainState  # before the first step
+  restart: Callable  # (state) -> state, its optimizer at the beginning
   train_chunk: Callable  # (state, indices, weights) -> (state, {name: [chunk]})
-  evaluate: Callable  # (params) -> {name: [batches]}
+  evaluate: Callable  # (params) -> generator of (name, value)
   compile_seconds: float
 
 
@@ -36,96 +70,139 @@ def train_and_evaluate(config, workdir):
   mesh = errors.choose(parallel.MODES, config.parallel, "parallel")()
   dataset = data.load(**config.data)
   size = len(dataset.train)
-  errors.check(config.batch_size <= size, "batch_size", config.batch_size, f"at most the {size} training images")
+  errors.check(config.batch_size <= size, "batch_size", config.batch_size, f"at most the {size} training examples")
   model = models.build(shape=dataset.shape, **config.model)
-  objective = objectives.build(value_range=dataset.value_range, **config.objective)
   plan = epochs.Epochs(size, config.batch_size, mesh.size, config.seed)
-  optimizer = optimizers.build(**config.optimizer, epochs=config.epochs, steps_per_epoch=plan.steps)
+  stages = _stages(config, model, dataset, plan)
+  measures = evaluators.build(config.evaluators, model, dataset)
   description = runs.describe(config, dataset, model)
   runs.begin(workdir, description)
 
   print(words.opening(description, workdir), flush=True)
-  blocks = parallel.blocks(plan.slots, models.ROWS_IN_CACHE.get(config.model.name))
-  programs = _compile(dataset, model, objective, optimizer, plan, mesh, blocks)
-  rulers = dict(reconstruction.rulers(dataset, config.model.latent))
+  cache.keep_compiled_programs()
+  placed = _place(dataset, plan, mesh)
+  rulers = dict(evaluators.rulers(measures, dataset, config.model.latent))
+  compiled = functools.partial(_compile, placed, dataset, model, plan, measures)
   with checkpoints.open_folder(workdir / "checkpoints", to_save=True) as checkpointer:
-    state = programs.start
+    state = _start(placed, model, stages[0].optimizer)
     saved = checkpoints.steps(checkpointer)
     if saved:
       state = checkpoints.restore(checkpointer, saved["last"], state)
-      print(f"continuing after epoch {saved['last'] // plan.steps} of {config.epochs}", flush=True)
-    _train(config, state, programs, plan, dataset, rulers, checkpointer, workdir)
+      print(f"continuing after epoch {saved['last'] // plan.steps} of {stages[-1].epochs.stop}", flush=True)
+    _train(config, state, stages, compiled, plan, rulers, checkpointer, workdir)
   run = runs.load(workdir)
-  _draw(run, dataset, rulers, workdir / "pictures")
+  album.draw(run, dataset, rulers, workdir / "pictures")
   print(words.closing(run.metrics, workdir), flush=True)
   return run.metrics
 
 
-def _train(config, state, programs, plan, dataset, rulers, checkpointer, workdir):
-  """The loop over the epochs that the state has not seen: each is trained, then evaluated and saved if that is due."""
-  begun = int(state.step)
-  constants = {"compile_seconds": programs.compile_seconds, **rulers}
+def _stages(config, model, dataset, plan):
+  """`config.stages`, then the one that `config.epochs` and `config.objective` describe."""
+  stages, first = [], 0
+  described = [(f"config.stages[{number}]: ", stage) for number, stage in enumerate(config.stages)]
+  for where, stage in [*described, ("", {"epochs": config.epochs, "objective": config.objective})]:
+    try:
+      objective = objectives.build(model=model, value_range=dataset.value_range, **stage["objective"])
+      optimizer = optimizers.build(**config.optimizer, epochs=stage["epochs"], steps_per_epoch=plan.steps)
+    except errors.UserError as error:
+      raise errors.UserError(f"{where}{error}") from None
+    cached = (
+      None if stage["objective"]["name"] in objectives.BATCH_STATISTICS else models.ROWS_IN_CACHE.get(config.model.name)
+    )
+    span = range(first, first + stage["epochs"])
+    stages.append(Stage(span, objective, optimizer, parallel.blocks(plan.slots, cached)))
+    first = span.stop
+  objectives.check_bottleneck(config.objective.name, config.model.latent, dataset.shape)
+  return stages
+
+
+def _train(config, state, stages, compiled, plan, rulers, checkpointer, workdir):
+  """The epochs that the state has not seen, stage after stage: each is trained, then evaluated and saved if due."""
+  begun, last, compile_seconds = int(state.step), stages[-1].epochs.stop, 0.0
   done = begun // plan.steps
-  with logs.Log(workdir, begun) as log, logs.progress(plan.examples, config.epochs, done) as bar:
-    for epoch in range(done, config.epochs):
-      started, step, pending = time.perf_counter(), epoch * plan.steps, []
-      for rows in plan.chunks(epoch):
-        state, terms = programs.train_chunk(state, *rows)
-        pending.extend(np.asarray(terms["loss"]).tolist())
-        bar.set_description(f"epoch {epoch + 1}/{config.epochs}  loss {pending[-1]:.4g}", refresh=False)
-        bar.update(plan.examples * plan.chunk / plan.steps)
-        while len(pending) > config.log_every_steps:
-          window, pending = pending[: config.log_every_steps], pending[config.log_every_steps :]
-          step += len(window)
-          log.write({"step": step, "epoch": step / plan.steps, "train/loss": float(np.mean(window))})
-      seconds = time.perf_counter() - started
-      record = {"step": step + len(pending), "epoch": epoch + 1.0, "train/loss": float(np.mean(pending))}
-      record["images_per_second"] = plan.examples / seconds
-      save_due = _due(epoch + 1, config.checkpoint_every_epochs, config.epochs)
-      if save_due or _due(epoch + 1, config.eval_every_epochs, config.epochs):
-        record |= dict(reconstruction.metrics(programs.evaluate(state.params), dataset)) | constants
-        bar.set_postfix({"test error": f"{record['test/squared_error']:.4g}"}, refresh=False)
-      log.write(record)
-      if save_due:
-        checkpoints.save(checkpointer, state, record["test/squared_error"])
+  with logs.Log(workdir, begun) as log, logs.progress(plan.examples, last, done) as bar:
+    for number, stage in enumerate(stages):
+      to_do = range(max(done, stage.epochs.start), stage.epochs.stop)
+      if not to_do:
+        continue
+      programs = compiled(stage, state)
+      compile_seconds += programs.compile_seconds
+      constants = {"compile_seconds": compile_seconds, **rulers} | ({"stage": number} if len(stages) > 1 else {})
+      if to_do.start == stage.epochs.start:
+        state = programs.restart(state)
+      for epoch in to_do:
+        state, record = _train_epoch(state, programs, plan, epoch, config.log_every_steps, log, bar)
+        save_due = _due(epoch + 1, config.checkpoint_every_epochs, last)
+        if save_due or _due(epoch + 1, config.eval_every_epochs, last):
+          record |= dict(programs.evaluate(state.params)) | constants
+          bar.set_postfix({"test error": f"{record['test/squared_error']:.4g}"}, refresh=False)
+        log.write(record)
+        if save_due:
+          checkpoints.save(checkpointer, state, record["test/squared_error"])
+
+
+def _train_epoch(state, programs, plan, epoch, log_every_steps, log, bar):
+  """One epoch, logged as it goes: -> (state, the record of its end, not yet written)."""
+  started, step, pending = time.perf_counter(), epoch * plan.steps, []
+
+  def record(window):
+    means = {f"train/{name}": float(np.mean([terms[name] for terms in window])) for name in window[0]}
+    return {"step": step, "epoch": step / plan.steps, **means}
+
+  for rows in plan.chunks(epoch):
+    state, terms = programs.train_chunk(state, *rows)
+    columns = {name: np.asarray(values).tolist() for name, values in terms.items()}
+    pending.extend(dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+    bar.set_description(f"epoch {epoch + 1}  loss {pending[-1]['loss']:.4g}", refresh=False)
+    bar.update(plan.examples * plan.chunk / plan.steps)
+    while len(pending) > log_every_steps:
+      window, pending = pending[:log_every_steps], pending[log_every_steps:]
+      step += len(window)
+      log.write(record(window))
+  step += len(pending)
+  return state, record(pending) | {"images_per_second": plan.examples / (time.perf_counter() - started)}
 
 
 def _due(epoch, every, last):
   return epoch == last or epoch % every == 0
 
 
-def _compile(dataset, model, objective, optimizer, plan, mesh, blocks):
-  """Puts the data on the devices and compiles the programs of a run."""
-  cache.keep_compiled_programs()
+def _place(dataset, plan, mesh):
+  """Puts the data on the devices."""
   everywhere, rows = parallel.replicated(mesh), parallel.split(mesh, axis=1)
   init_key, noise_key = jax.random.split(jax.device_put(jax.random.key(plan.seed), everywhere))
-  train = jax.device_put(dataset.train.reshape(plan.examples, -1), everywhere)
-  test = jax.device_put(dataset.test.reshape(len(dataset.test), -1), everywhere)
-  train_rows = jax.device_put(plan.chunks(0)[0], rows)
+  train, test = (jax.device_put(half.reshape(len(half), -1), everywhere) for half in (dataset.train, dataset.test))
   test_rows = jax.device_put(epochs.in_order(len(dataset.test), plan.batch_size, plan.devices), rows)
+  return Placed(train, test, test_rows, init_key, noise_key, everywhere, rows)
 
-  started = time.perf_counter()
-  compiled = functools.partial(steps.compiled, out_shardings=everywhere, model=model)
-  start = compiled(steps.init, (init_key,), optimizer=optimizer)(init_key)
-  fixed = {"objective": objective, "value_range": dataset.value_range}
-  arguments = (start, train, *train_rows, noise_key)
-  train_chunk = compiled(steps.train_chunk, arguments, donate=(0,), optimizer=optimizer, blocks=blocks, **fixed)
-  statistics = reconstruction.statistics_for(dataset.value_range)
-  arguments = (start.params, test, *test_rows, noise_key)
-  evaluate = compiled(steps.evaluate, arguments, statistics=statistics, **fixed)
-  return Programs(
-    start=start,
-    train_chunk=lambda state, *batches: train_chunk(state, train, *jax.device_put(batches, rows), noise_key),
-    evaluate=lambda params: evaluate(params, test, *test_rows, noise_key),
-    compile_seconds=time.perf_counter() - started,
+
+def _start(placed, model, optimizer):
+  """The state before the first step."""
+  arguments = (placed.init_key,)
+  return steps.compiled(steps.init, arguments, out_shardings=placed.everywhere, model=model, optimizer=optimizer)(
+    *arguments
   )
 
 
-def _draw(run, dataset, rulers, folder):
-  """The pictures of a trained run: test images at even distances, and the curves."""
-  folder.mkdir(exist_ok=True)
-  shown = np.linspace(0, len(dataset.test) - 1, min(PICTURED, len(dataset.test))).astype(int)
-  images = data.ranges.normalise(dataset.test[shown], dataset.value_range)
-  title, reconstructed = words.error_beside_pca(run.metrics), run.reconstruct(images)
-  pictures.reconstructions(folder / "reconstructions.png", images, reconstructed, dataset.value_range, title)
-  pictures.curves(folder / "curves.png", run.history, rulers)
+def _compile(placed, dataset, model, plan, measures, stage, state):
+  """The programs of a stage, for states like `state`."""
+  started = time.perf_counter()
+  compiled = functools.partial(steps.compiled, out_shardings=placed.everywhere)
+  restart = compiled(steps.restart, (state,), optimizer=stage.optimizer)
+  fixed = {"model": model, "objective": stage.objective, "value_range": dataset.value_range}
+  arguments = (state, placed.train, *jax.device_put(plan.chunks(0)[0], placed.rows), placed.noise_key)
+  trained = {"optimizer": stage.optimizer, "blocks": stage.blocks}
+  train_chunk = compiled(steps.train_chunk, arguments, donate=(0,), **trained, **fixed)
+  fixed["statistics"] = evaluators.statistics(measures, dataset.value_range)
+  arguments = (state.params, placed.test, *placed.test_rows, placed.noise_key)
+  evaluate = compiled(steps.evaluate, arguments, **fixed)
+  return Programs(
+    restart=restart,
+    train_chunk=lambda state, *batches: train_chunk(
+      state, placed.train, *jax.device_put(batches, placed.rows), placed.noise_key
+    ),
+    evaluate=lambda params: evaluators.metrics(
+      measures, *evaluate(params, placed.test, *placed.test_rows, placed.noise_key), placed.test_rows[1], dataset
+    ),
+    compile_seconds=time.perf_counter() - started,
+  )

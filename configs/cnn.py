@@ -25,8 +25,12 @@ def get_config(data="mnist_5k"):
   config.model.channels = (16, 32)  # per stage: convolution, activation, 2x2 max-pooling
   config.model.kernel = 3
   config.model.activation = "relu"
-  # The transposed convolutions, first to last. Paddings follow from the sizes to be reached (none at 28x28); a kernel
-  # that would not reach the edge of its output is enlarged.
+  config.model.bottleneck = "identity"  # identity, relu, sigmoid, tanh: the activation of the code; gaussian for a VAE
+  # How the decoder enlarges: transposed, nearest or bilinear (interpolation, then a convolution), subpixel (a
+  # convolution whose channels become pixels), or tied (the encoder's own weights, transposed).
+  config.model.decoder = "transposed"
+  # Per stage, first to last; "tied" has the encoder's kernels. Only "transposed" has strides, and only it enlarges a
+  # kernel that would not reach the edge of its output; paddings follow from the sizes to be reached (none at 28x28).
   config.model.decoder_kernels = (3, 8)
   config.model.decoder_strides = (2, 2)
   config.model.decoder_activation = "relu"  # "identity" makes the decoder one affine map, as the lecture's table has it

@@ -19,6 +19,9 @@ def get_config(data="mnist_5k"):
   config.model = ConfigDict()
   config.model.name = "dense"
   config.model.latent = 32
-  config.model.widths = (256,)  # hidden layers of the encoder; the decoder has them in reverse
+  config.model.widths = (256,)  # hidden layers of the encoder
+  config.model.decoder_widths = ()  # of the decoder; () is the encoder's in reverse
   config.model.activation = "relu"
+  config.model.bottleneck = "identity"  # identity, relu, sigmoid, tanh: the activation of the code; gaussian for a VAE
+  config.model.tied = False  # the decoder's weights are the encoder's, transposed
   return config

@@ -19,12 +19,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 
-def config_of(name, data):
-  """configs/NAME.py:DATA"""
+def config_of(name, *data):
+  """configs/NAME.py:DATA, or without data its own."""
   spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return module.get_config(data)
+  return module.get_config(*data)
 
 
 def run_main(*flags, **environment):
@@ -48,6 +48,14 @@ def strict_dtypes(request):
   else:
     with jax.numpy_dtype_promotion("strict"):
       yield
+
+
+@pytest.fixture
+def double_precision():
+  """float64 in JAX; under the name that the oldest JAX has for it, or the newest."""
+  enable = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
+  with enable(True):
+    yield
 
 
 TINY = {  # a run of a second on 1,438 digits of 8x8

@@ -54,3 +54,24 @@ def test_each_loss_sums_over_the_example_and_keeps_the_batch(images):
     one_by_one = [sum(float(loss(a.reshape(1, 1), b.reshape(1, 1))[0]) for a, b in zip(u.flat, v.flat, strict=True))
                   for u, v in zip(logits, x, strict=True)]  # fmt: skip
     np.testing.assert_allclose(loss(logits, x), one_by_one, rtol=1e-5)
+
+
+def test_the_kl_of_gaussians_is_that_of_monte_carlo_and_nothing_at_the_prior():
+  mean, log_variance = jnp.float32([0.7, -1.0, 0.0]), jnp.float32([0.5, -1.5, 0.0])
+  kl = losses.gaussian_kl(mean, log_variance)
+  deviation = np.exp(0.5 * np.asarray(log_variance, np.float64))
+  z = np.asarray(mean, np.float64) + deviation * np.random.default_rng(0).normal(size=(200_000, 3))
+  ratio = -0.5 * ((z - np.asarray(mean)) / deviation) ** 2 - np.log(deviation) + 0.5 * z**2
+  assert (np.abs(ratio.mean(0) - kl) <= 4 * ratio.std(0) / np.sqrt(200_000) + 1e-7).all()
+  assert kl[2] == 0
+
+
+def test_the_kl_of_coins_is_its_definition_and_finite_at_the_ends():
+  rho_hat = jnp.float32([0.0, 0.01, 0.05, 0.5, 1.0])
+  kl = losses.bernoulli_kl(0.05, rho_hat)
+  inside = np.float64([0.01, 0.5])
+  exact = 0.05 * np.log(0.05 / inside) + 0.95 * np.log(0.95 / (1 - inside))
+  np.testing.assert_allclose(kl[jnp.asarray([1, 3])], exact, rtol=1e-4)
+  assert abs(float(kl[2])) < 1e-6
+  assert np.isfinite(kl).all()
+  assert np.isfinite(jax.grad(lambda r: losses.bernoulli_kl(0.05, r).sum())(rho_hat)).all()

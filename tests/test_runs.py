@@ -35,7 +35,10 @@ def test_any_batch_size_gives_each_image_its_own_code(workdir, test_images, coun
   images = run.reconstruct(test_images[:count])
   assert images.shape == (count, 28, 28, 1)
   assert images.dtype == np.float32
-  np.testing.assert_array_equal(images, run.decode(codes))
+  np.testing.assert_allclose(images, run.decode(codes), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(
+    run.score(test_images[:count]), np.square(images - test_images[:count] / 255).sum((1, 2, 3)), rtol=1e-4
+  )
   np.testing.assert_allclose(codes, run.encode(test_images)[:count], rtol=1e-4, atol=1e-4)
   one_by_one = [run.encode(image[None])[0] for image in test_images[: min(count, 3)]]
   np.testing.assert_allclose(codes[:3], np.reshape(one_by_one, (-1, 32)), rtol=1e-4, atol=1e-4)

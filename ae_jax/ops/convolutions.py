@@ -19,6 +19,25 @@ def conv(x, kernel):
   return lax.platform_dependent(x, kernel, cpu=_conv_as_product, default=_conv_xla)
 
 
+def conv_same(x, kernel):
+  """Cross-correlation that keeps the image's size, zeros around it: [C, H, W, B] -> [C_out, H, W, B].
+
+  Of the kh - 1 zeros in a column the smaller half is above the image, of the kw - 1 in a row on its left, as in "SAME".
+  """
+  kh, kw, c_in, c_out = kernel.shape
+  if c_out < c_in:  # adding up shifts of the output is less than stacking shifts of the input
+    return conv_transpose(x, kernel, 1, x.shape[1:3])
+  return conv(jnp.pad(x, ((0, 0), ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2), (0, 0))), kernel)
+
+
+def conv_adjoint(y, kernel):
+  """The transpose of `conv` as a linear map: [C_out, H, W, B] -> [C, H + kh - 1, W + kw - 1, B].
+
+  With the same kernel [kh, kw, C, C_out], so that <conv(x, kernel), y> = <x, conv_adjoint(y, kernel)>.
+  """
+  return conv_transpose(y, kernel[::-1, ::-1].swapaxes(2, 3), 1, transposed_size(y.shape[1:3], kernel.shape, 1))
+
+
 def conv_transpose(x, kernel, stride, size):
   """The transpose of a strided convolution, cropped to `size` = (height, width): [C, H, W, B] -> [C_out, *size, B].
 

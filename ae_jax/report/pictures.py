@@ -12,24 +12,107 @@ def reconstructions(path, images, reconstructed, value_range, title):
 
   Both arrays are [N, H, W, C] in the data's range; a "real" range is shown from the least to the greatest value.
   """
-  low, high = ranges.INTERVALS[value_range]
-  if not np.isfinite(low):
-    low, high = float(images.min()), float(images.max())
-  width = (high - low) or 1.0
+  low, high = _limits(images, value_range)
+  width = high - low
   difference = (reconstructed - images).mean(-1, keepdims=True)
   rows = [  # name, images, least, most, colours, gap
     ("test images", images, low, high, "gray", high),
     ("reconstructions", reconstructed, low, high, "gray", high),
     ("difference" if images.shape[-1] == 1 else "mean difference", difference, -width, width, "RdBu_r", 0.0),
   ]
-  figure = Figure(figsize=(len(images) * 0.7 + 0.6, 3.1), layout="constrained", dpi=150)
+  _strips(path, rows, title)
+
+
+def series(path, examples, reconstructed, title):
+  """Saves series [N, T, C], their reconstructions over them, one small plot each; the first 16."""
+  shown = examples[:16]
+  figure = Figure(figsize=(9, 1.1 * -(-len(shown) // 4) + 0.4), layout="constrained", dpi=150)
   figure.suptitle(title, fontsize=9)
-  for axes, (name, row, least, most, colours, gap) in zip(figure.subplots(3, 1), rows, strict=True):
+  grid = figure.subplots(-(-len(shown) // 4), 4, squeeze=False).flat
+  for number, axes in enumerate(grid):
+    axes.set(xticks=[], yticks=[], frame_on=False)
+    if number < len(shown):
+      axes.plot(shown[number], color="tab:gray", linewidth=1.0)
+      axes.plot(reconstructed[number], color="tab:orange", linewidth=1.0)
+  figure.legend(grid[0].lines[:: examples.shape[-1]], ["series", "reconstruction"], fontsize=7, loc="upper right")
+  figure.savefig(path)
+
+
+def rows_of_images(path, rows, value_range, title):
+  """Saves rows of images, {name: [N, H, W, C] in the data's range}, in gray or in colour."""
+  low, high = _limits(next(iter(rows.values())), value_range)
+  _strips(path, [(name, images, low, high, "gray", high) for name, images in rows.items()], title)
+
+
+def samples(path, images, value_range, title):
+  """Saves images [N, H, W, C] as a square of them."""
+  side = int(len(images) ** 0.5)
+  rows = {" " * number: images[number * side : (number + 1) * side] for number in range(side)}
+  rows_of_images(path, rows, value_range, title)
+
+
+def attention_to_images(path, images, weights, value_range):
+  """Saves images [N, H, W, C] and below each what attention looks at, a row for each head of each layer.
+
+  `weights` maps layers to [N, heads, queries, tokens]; tokens tile the image row by row, and the mean is taken over the
+  queries (and over the heads of a layer with more than one query).
+  """
+  low, high = _limits(images, value_range)
+  rows = [("test images", images, low, high, "gray", high)]
+  height, width = images.shape[1:3]
+  for layer, array in weights.items():
+    patch = round((height * width / array.shape[-1]) ** 0.5)
+    maps = array.mean(2) if array.shape[2] == 1 else array.mean((1, 2))[:, None]
+    for head in range(maps.shape[1]):
+      tiles = maps[:, head].reshape(-1, height // patch, width // patch, 1)
+      tiles = np.kron(tiles, np.ones((1, patch, patch, 1), np.float32))
+      name = f"{layer} {head + 1}" if maps.shape[1] > 1 else layer
+      rows.append((name, tiles, 0.0, float(tiles.max()), "viridis", 0.0))
+  _strips(path, rows, "where attention looks (each row from 0 to its greatest weight)")
+
+
+def attention_to_series(path, examples, weights):
+  """Saves series [N, T, C] with the attention weights [N, heads, 1, T] over time below each; the first four."""
+  figure = Figure(figsize=(9, 3), layout="constrained", dpi=150)
+  figure.suptitle("where attention looks", fontsize=9)
+  count = min(4, len(examples))
+  for number, (above, below) in enumerate(zip(*figure.subplots(2, count, squeeze=False), strict=True)):
+    above.plot(examples[number], color="tab:gray", linewidth=1.0)
+    below.plot(next(iter(weights.values()))[number, :, 0].T, linewidth=1.0)
+    for axes in (above, below):
+      axes.set(xticks=[], yticks=[], frame_on=False)
+    below.set(ylim=(0, None))
+  figure.savefig(path)
+
+
+def posterior_kl(path, nats):
+  """Saves the KL per dimension of the code, in nats, from the most informative on."""
+  figure = Figure(figsize=(6, 2.6), layout="constrained", dpi=150)
+  axes = figure.subplots()
+  axes.bar(range(1, len(nats) + 1), sorted(nats, reverse=True), color="tab:blue")
+  axes.set(xlabel="dimension of the code, sorted", ylabel="KL to the prior, nats")
+  figure.savefig(path)
+
+
+def _limits(examples, value_range):
+  """The least and the greatest value of the range, those of the examples where it has none."""
+  low, high = ranges.INTERVALS[value_range]
+  if not np.isfinite(low):
+    low, high = float(examples.min()), float(examples.max())
+  return low, high if high > low else low + 1.0
+
+
+def _strips(path, rows, title):
+  """Saves rows of images: (name, images [N, H, W, C], least, most, colour map, value between neighbours)."""
+  count = len(rows[0][1])
+  figure = Figure(figsize=(count * 0.7 + 0.6, 0.88 * len(rows) + 0.46), layout="constrained", dpi=150)
+  figure.suptitle(title, fontsize=9)
+  for axes, (name, row, least, most, colours, gap) in zip(figure.subplots(len(rows), 1), rows, strict=True):
     strip = _strip(row, gap)
     if strip.shape[-1] == 1:
       axes.imshow(strip[..., 0], cmap=colours, vmin=least, vmax=most, interpolation="nearest")
     else:
-      axes.imshow(np.clip((strip - low) / width, 0.0, 1.0), interpolation="nearest")
+      axes.imshow(np.clip((strip - least) / (most - least), 0.0, 1.0), interpolation="nearest")
     axes.set(xticks=[], yticks=[], frame_on=False)
     axes.set_ylabel(name, fontsize=7)
   figure.savefig(path)
@@ -48,7 +131,7 @@ def curves(path, records, rulers):
   _curve(right, records, "test/squared_error", "autoencoder", "tab:orange", "o")
   pca = rulers["test/pca_squared_error"]
   right.axhline(pca, color="tab:gray", linestyle="--", label=f"PCA of the same size, {pca:.2f}")
-  right.set(ylabel="squared error per test image")
+  right.set(ylabel="squared error per test example")
   for axes in (left, right):
     axes.set(xlabel="epoch")
     if all(np.min(line.get_ydata()) > 0 for line in axes.lines):  # a perfect reconstruction has no logarithm

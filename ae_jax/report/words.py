@@ -9,14 +9,14 @@ def opening(description, workdir):
   size = "x".join(map(str, data["shape"]))
   return (
     f"{config['model']['name']} with {description['parameters']:,} parameters, latent {config['model']['latent']}; "
-    f"{config['data']['name']}: {data['train']:,} training and {data['test']:,} test images of {size}; {workdir}"
+    f"{config['data']['name']}: {data['train']:,} training and {data['test']:,} test examples of {size}; {workdir}"
   )
 
 
 def error_beside_pca(metrics):
   """The test error and that of PCA, one clause each."""
   error, pca = metrics["test/squared_error"], metrics["test/pca_squared_error"]
-  return f"squared error {error:.3f} per test image; PCA with as many numbers {pca:.3f}"
+  return f"squared error {error:.3f} per test example; PCA with as many numbers {pca:.3f}"
 
 
 def closing(metrics, workdir):
@@ -24,6 +24,8 @@ def closing(metrics, workdir):
   error, pca = metrics["test/squared_error"], metrics["test/pca_squared_error"]
   if not math.isfinite(error):
     verdict = "the training diverged, so lower the learning rate"
+  elif pca < 1e-4 * error:
+    verdict = "PCA needs no less, its code being as large as the data"
   elif error < pca:
     verdict = f"that is {error / pca:.0%} of PCA's"
   else:
@@ -31,7 +33,7 @@ def closing(metrics, workdir):
   lines = [f"After {metrics['epoch']:.0f} epochs: {error_beside_pca(metrics)}: {verdict}."]
   if "test/nats" in metrics:
     lines.append(
-      f"Cross-entropy {metrics['test/nats']:.2f} nats per test image, of which {metrics['test/nats_floor']:.2f} are "
+      f"Cross-entropy {metrics['test/nats']:.2f} nats per test example, of which {metrics['test/nats_floor']:.2f} are "
       "the floor that no reconstruction can go below."
     )
   lines.append(

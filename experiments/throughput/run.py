@@ -38,9 +38,10 @@ def ours(name, batch_size, dataset):
   optimizer = optimizers.build(
     "adam", learning_rate=1e-3, schedule="constant", warmup_epochs=0, weight_decay=0.0, epochs=1, steps_per_epoch=1
   )
+  model = models.build(shape=dataset.shape, **MODELS[name])
   static = {
-    "model": models.build(shape=dataset.shape, **MODELS[name]),
-    "objective": objectives.build("reconstruction", "unit", likelihood="bernoulli"),
+    "model": model,
+    "objective": objectives.build("reconstruction", model, "unit", likelihood="bernoulli"),
     "optimizer": optimizer,
     "value_range": "unit",
     "blocks": parallel.blocks(batch_size, models.ROWS_IN_CACHE.get(name)),
@@ -49,7 +50,7 @@ def ours(name, batch_size, dataset):
   images = jax.device_put(dataset.train.reshape(len(dataset.train), -1))
   indices = jax.device_put(np.arange(plan.chunk * batch_size, dtype=np.int32).reshape(plan.chunk, -1) % plan.examples)
   weights = jax.numpy.ones(indices.shape)
-  state = steps.init(key, model=static["model"], optimizer=optimizer)
+  state = steps.init(key, model=model, optimizer=optimizer)
   placement = parallel.replicated(parallel.mesh(jax.local_devices()[:1]))
   arguments = jax.device_put((state, images, indices, weights, key), placement)
   chunk = steps.compiled(steps.train_chunk, arguments, out_shardings=placement, donate=(0,), **static)

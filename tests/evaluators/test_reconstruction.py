@@ -27,29 +27,30 @@ def test_data_of_low_rank_has_no_pca_error_at_that_rank_and_some_below():
   plane = (generator.uniform(size=(60, 3)) @ generator.uniform(size=(3, 20)) / 3).astype(np.float32)
   images = plane.reshape(60, 5, 4, 1)
   dataset = dataset_of(images[:40], images[40:])
-  assert reconstruction.pca_squared_error(dataset, 3) < 1e-9 < reconstruction.pca_squared_error(dataset, 2)
+  two, three = (reconstruction.pca_squared_errors(dataset, latent) for latent in (2, 3))
+  assert three.max() < 1e-9 < two.mean()
 
 
 @pytest.mark.parametrize("latent", [1, 12, 100])
 def test_pca_takes_any_size_even_larger_than_the_data(latent):
   images = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 1), np.uint8)
-  error = reconstruction.pca_squared_error(dataset_of(images[:4], images[4:]), latent)
-  assert np.isfinite(error)
+  errors = reconstruction.pca_squared_errors(dataset_of(images[:4], images[4:]), latent)
+  assert np.isfinite(errors).all()
 
 
 def test_the_directions_that_the_data_does_not_have_do_not_count():
   """Two images span one direction around their mean; a second component would point anywhere."""
   images = np.random.default_rng(0).uniform(size=(5, 3, 3, 1)).astype(np.float32)
   dataset = dataset_of(images[:2], images[2:])
-  one, many = (reconstruction.pca_squared_error(dataset, latent) for latent in (1, 9))
-  assert one == many
+  one, many = (reconstruction.pca_squared_errors(dataset, latent) for latent in (1, 9))
+  np.testing.assert_array_equal(one, many)
 
 
 def test_means_are_over_examples_and_pixels():
   images = np.zeros((4, 2, 3, 1), np.float32)
-  sums = {"loss": np.float32([4, 8]), "squared_error": np.float32([1.5, 0.9]), "nats": np.float32([2, 2])}
-  metrics = dict(reconstruction.metrics(sums, dataset_of(images, images)))
-  wanted = {"test/loss": 3.0, "test/squared_error": 0.6, "test/mse": 0.1, "test/psnr": 10.0, "test/nats": 1.0}
+  values = {"squared_error": np.float32([1.5, 0.9, 0, 0]), "nats": np.float32([2, 2, 0, 0])}
+  metrics = dict(reconstruction.metrics(values, dataset_of(images, images)))
+  wanted = {"test/squared_error": 0.6, "test/mse": 0.1, "test/psnr": 10.0, "test/nats": 1.0}
   assert metrics == pytest.approx(wanted)
 
 
@@ -58,3 +59,13 @@ def test_psnr_is_relative_to_the_width_of_the_range(value_range, decibels):
   images = np.zeros((1, 1, 1, 1), np.uint8)
   assert reconstruction.psnr(0.01, dataset_of(images, images, value_range).peak) == pytest.approx(decibels)
   assert reconstruction.psnr(0.0, 1.0) == np.inf
+
+
+def test_of_one_class_only_its_test_examples_count():
+  images = np.random.default_rng(0).uniform(size=(8, 3, 3, 1)).astype(np.float32)
+  labels = np.array([0, 1, 0, 1])
+  dataset = data.Dataset("made", "unit", images[:4], images[4:], np.zeros(4, int), labels, 0)
+  same = data.Dataset("made", "unit", images[:4], images[4:][labels == 0], None, None)
+  values = {"squared_error": np.arange(4.0), "nats": np.arange(4.0)}
+  assert dict(reconstruction.metrics(values, dataset))["test/squared_error"] == 1.0  # of 0 and 2
+  assert dict(reconstruction.rulers(dataset, 2)) == pytest.approx(dict(reconstruction.rulers(same, 2)))

@@ -40,8 +40,8 @@ def test_it_computes_its_definition():
   def affine(layer, h):
     return h @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
 
-  codes = affine(params["encoder"]["code"], np.maximum(affine(params["encoder"]["Dense_0"], x.reshape(4, 6)), 0))
-  logits = affine(params["decoder"]["logits"], np.maximum(affine(params["decoder"]["Dense_0"], codes), 0))
+  codes = affine(params["encoder"]["code"], np.maximum(affine(params["encoder"]["hidden_0"], x.reshape(4, 6)), 0))
+  logits = affine(params["decoder"]["logits"], np.maximum(affine(params["decoder"]["hidden_0"], codes), 0))
   np.testing.assert_allclose(model.encode(params, x), codes, rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(model.decode(params, codes), logits.reshape(x.shape), rtol=1e-5, atol=1e-6)
 
@@ -64,6 +64,10 @@ def test_a_model_is_a_value():
     ({"widths": (16, 0)}, "config.model.widths=(16, 0): must be a tuple of integers, each 1 or more"),
     ({"widths": (1.5,)}, "config.model.widths=(1.5,)"),
     ({"widths": ("a",)}, "config.model.widths=('a',)"),
+    ({"decoder_widths": (0,)}, "config.model.decoder_widths=(0,)"),
+    ({"decoder_widths": (8, 8), "tied": True}, "config.model.decoder_widths=(8, 8): tied weights need the mirror"),
+    ({"bottleneck": "gausian"}, "config.model.bottleneck='gausian' is unknown; did you mean 'gaussian'"),
+    ({"bottleneck": "gaussian", "tied": True}, "config.model.bottleneck='gaussian' is unknown; known: identity"),
     ({"activation": "rely"}, "config.model.activation='rely' is unknown; did you mean 'relu'"),
     ({"wdths": (3,)}, "config.model.wdths is no option of 'dense'; did you mean 'widths'"),
   ],
@@ -79,3 +83,48 @@ def test_an_unknown_family_and_a_missing_option_are_named():
     models.build("dens", (8, 8, 1), latent=2)
   with pytest.raises(errors.UserError, match=r"config\.model\.widths is missing"):
     models.build("dense", (8, 8, 1), latent=2, activation="relu")
+
+
+def test_tied_weights_halve_but_biases_do_not():
+  assert build(tied=True).parameter_count() == 210_224
+
+
+def test_the_decoders_widths_are_the_mirror_unless_others_are_given():
+  assert build(widths=(9, 7), decoder_widths=(7, 9)) == build(widths=(9, 7))
+  sides = [(6, 9), (9, 2), (2, 5), (5, 4), (4, 6)]
+  other = build((3, 2, 1), latent=2, widths=(9,), decoder_widths=(5, 4))
+  assert other.parameter_count() == sum(a * b + b for a, b in sides)
+
+
+@pytest.mark.parametrize("bottleneck", ["relu", "sigmoid", "tanh"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_bottleneck_is_the_activation_of_the_code(bottleneck, tied):
+  plain, other = (build((3, 2, 1), widths=(5,), bottleneck=name, tied=tied) for name in ("identity", bottleneck))
+  params = plain.init(jax.random.key(0))
+  x = np.random.default_rng(0).normal(size=(4, 3, 2, 1)).astype(np.float32)
+  function = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}[bottleneck]
+  np.testing.assert_array_equal(other.encode(params, x), function(plain.encode(params, x)))
+  np.testing.assert_array_equal(other.reconstruct(params, x), other.decode(params, other.encode(params, x)))
+
+
+def test_the_gaussian_bottleneck_has_a_mean_which_is_the_code_and_a_variance():
+  model = build(bottleneck="gaussian")
+  assert model.parameter_count() == 419_120 + 32 * 257
+  assert model.can("posterior")
+  assert not build().can("posterior")
+  params, x = jax.jit(model.init)(jax.random.key(0)), np.ones((2, 28, 28, 1), np.float32)
+  mean, log_variance = model.apply("posterior", params, x)
+  np.testing.assert_array_equal(mean, model.encode(params, x))
+  assert log_variance.shape == (2, 32)
+
+
+def test_a_layer_at_a_time_makes_the_whole():
+  model = build((3, 2, 1), widths=(5, 4), latent=2, activation="tanh")
+  params = model.init(jax.random.key(0))
+  x = np.random.default_rng(0).normal(size=(4, 3, 2, 1)).astype(np.float32)
+  np.testing.assert_array_equal(model.apply("below", params, x, 0), x.reshape(4, 6))
+  h = model.apply("below", params, x, 2)
+  assert h.shape == (4, 4)
+  kernel = params["decoder"]["hidden_0"]["kernel"]
+  np.testing.assert_allclose(model.apply("layer_logits", params, h, 2), model.encode(params, x) @ kernel, rtol=1e-5)
+  assert model.apply("layer_logits", params, model.apply("below", params, x, 1), 1).shape == (4, 5)

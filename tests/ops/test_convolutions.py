@@ -48,6 +48,36 @@ def test_conv_is_xlas(size, kernel, c):
   agree(convolutions.conv, convolutions._conv_xla, x, w)
 
 
+@pytest.mark.parametrize(
+  ("size", "kernel", "c"),
+  [((5, 6), (3, 3), (2, 3)), ((4, 7), (2, 5), (3, 1)), ((3, 2), (4, 6), (2, 2)), ((5, 4), (8, 1), (3, 2))],
+)
+def test_conv_same_is_xlas(size, kernel, c):
+  def xla(x, w):
+    return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("CHWN", "HWIO", "CHWN"))
+
+  agree(convolutions.conv_same, xla, draw(c[0], *size, 2), draw(*kernel, *c))
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(
+  size=strategies.tuples(sides, sides),
+  kernel=strategies.tuples(kernels, kernels),
+  c=strategies.tuples(channels, channels),
+)
+def test_the_adjoint_moves_a_convolution_to_the_other_side_of_an_inner_product(size, kernel, c):
+  size = tuple(max(side, k) for side, k in zip(size, kernel, strict=True))
+  x, w = draw(c[0], *size, 2), draw(*kernel, *c)
+  y = draw(c[1], *(side - k + 1 for side, k in zip(size, kernel, strict=True)), 2)
+
+  @jax.jit
+  def sides_of_the_equation(x, w, y):
+    return jnp.vdot(convolutions.conv(x, w), y), jnp.vdot(x, convolutions.conv_adjoint(y, w))
+
+  left, right = sides_of_the_equation(x, w, y)
+  np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
+
+
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(
   size=strategies.tuples(sides, sides),

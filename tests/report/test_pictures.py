@@ -45,3 +45,34 @@ def test_curves_show_the_records(tmp_path):
   pictures.curves(tmp_path / "b.png", records[:4], rulers)
   a, b = (read(tmp_path / name) for name in ("a.png", "b.png"))
   assert (a != b).any()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_series_and_where_attention_looks_in_them_can_be_drawn(tmp_path, channels, count):
+  examples = np.random.default_rng(0).normal(size=(count, 30, channels)).astype(np.float32)
+  pictures.series(tmp_path / "a.png", examples, 0.5 * examples, "title")
+  pictures.series(tmp_path / "b.png", examples, examples, "title")
+  assert (read(tmp_path / "a.png") != read(tmp_path / "b.png")).any()
+  weights = np.full((count, 1, 1, 30), 1 / 30, np.float32)
+  pictures.attention_to_series(tmp_path / "c.png", examples, {"encoder": weights})
+  assert (tmp_path / "c.png").exists()
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (8, 12, 3)])
+def test_attention_is_drawn_a_row_for_each_head_of_a_layer_with_one_query(tmp_path, shape):
+  generator = np.random.default_rng(0)
+  images = generator.uniform(size=(4, *shape)).astype(np.float32)
+  tokens = shape[0] * shape[1] // 16
+  one, many = generator.dirichlet(np.ones(tokens), (4, 3, 1)), generator.dirichlet(np.ones(tokens), (4, 2, tokens))
+  pictures.attention_to_images(tmp_path / "a.png", images, {"pool": one.astype(np.float32)}, "unit")
+  pictures.attention_to_images(tmp_path / "b.png", images, {"block": many.astype(np.float32)}, "unit")
+  assert read(tmp_path / "a.png").shape[0] > 1.5 * read(tmp_path / "b.png").shape[0]  # 4 rows and 2
+
+
+def test_samples_are_a_square(tmp_path):
+  images = np.random.default_rng(0).uniform(size=(9, 6, 6, 1)).astype(np.float32)
+  pictures.samples(tmp_path / "a.png", images, "unit", "title")
+  pictures.posterior_kl(tmp_path / "b.png", [0.1, 3.0, 0.0])
+  assert (tmp_path / "a.png").exists()
+  assert (tmp_path / "b.png").exists()

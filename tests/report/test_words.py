@@ -15,6 +15,12 @@ METRICS = {
 }
 
 
+def test_a_code_as_large_as_the_data_is_not_held_against_pca():
+  said = words.closing({**METRICS, "test/pca_squared_error": 1e-9}, pathlib.Path("runs/x"))
+  assert "no better" not in said.splitlines()[0]
+  assert "as large as the data" in said.splitlines()[0]
+
+
 @pytest.mark.parametrize(
   ("error", "verdict"),
   [(5.0, "that is 50% of PCA's"), (11.0, "no better than PCA"), (float("nan"), "diverged"), (float("inf"), "diverged")],

@@ -1,0 +1,37 @@
+"""What a gaussian posterior tells about the example, dimension by dimension."""
+
+import numpy as np
+
+from ae_jax import errors, losses
+
+ACTIVE = 0.01  # the variance of the posterior's mean over the test set from which a unit counts (Burda et al. 2016)
+
+
+def check(model, dataset):
+  """Raises UserError unless the model has a posterior."""
+  del dataset
+  if not model.can("posterior"):
+    raise errors.UserError("config.evaluators: 'posterior' needs config.model.bottleneck='gaussian'")
+
+
+def per_example(model, params, batch, keys, value_range):
+  """Posterior mean, and KL to the prior in nats per dimension: [B, latent] each."""
+  del keys, value_range
+  mean, log_variance = model.apply("posterior", params, batch["x"])
+  return {"posterior_mean": mean, "posterior_kl": losses.gaussian_kl(mean, log_variance)}
+
+
+def metrics(values, dataset):
+  """Generates the KL in nats per test image, its share per dimension, and the number of active units."""
+  del dataset
+  per_dimension = values["posterior_kl"].mean(0, dtype=np.float64)
+  yield "test/kl", float(per_dimension.sum())
+  yield "test/active_units", int((values["posterior_mean"].var(0, dtype=np.float64) > ACTIVE).sum())
+  for number, nats in enumerate(per_dimension):
+    yield f"test/kl_dimension/{number}", float(nats)
+
+
+def rulers(dataset, latent):
+  """None."""
+  del dataset, latent
+  yield from ()

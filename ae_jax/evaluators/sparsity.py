@@ -1,0 +1,31 @@
+"""How few of a code's units are at work at a time."""
+
+import numpy as np
+
+ACTIVE = 0.1  # the magnitude from which a unit counts as active: far from a ReLU's 0, and twice the usual rho
+
+
+def check(model, dataset):
+  """It applies to any model."""
+  del model, dataset
+
+
+def per_example(model, params, batch, keys, value_range):
+  """The code [B, latent]."""
+  del keys, value_range
+  return {"code": model.encode(params, batch["x"])}
+
+
+def metrics(values, dataset):
+  """Generates the share of active units, the mean activation, and how many units no test example activates."""
+  del dataset
+  active = np.abs(values["code"]) > ACTIVE
+  yield "test/density", float(active.mean())
+  yield "test/mean_activation", float(np.abs(values["code"]).mean(dtype=np.float64))
+  yield "test/dead_units", int((~active.any(0)).sum())
+
+
+def rulers(dataset, latent):
+  """None."""
+  del dataset, latent
+  yield from ()

@@ -1,0 +1,28 @@
+"""The denoising autoencoder: the clean digit from one whose pixels were set to black, each with probability 0.25.
+
+A code of 32 numbers as everywhere, but the noise makes what is learned robust: look at test/psnr_in and test/psnr_out
+for noises that it was trained on and others. FIGURES
+"""
+
+from ml_collections import ConfigDict
+
+from ae_jax.config import base
+
+
+def get_config(data="mnist_5k"):
+  config = base(data)
+  config.model = ConfigDict()
+  config.model.name = "dense"
+  config.model.latent = 32
+  config.model.widths = (512,)
+  config.model.decoder_widths = ()  # the encoder's in reverse
+  config.model.activation = "relu"
+  config.model.bottleneck = "identity"
+  config.model.tied = False
+  config.objective.name = "denoising"
+  config.objective.corruption = "masking"  # masking, salt_and_pepper or gaussian
+  config.objective.level = 0.25  # a probability; of gaussian noise the standard deviation, in widths of the range
+  config.objective.alpha = 1.0  # how much the touched pixels count
+  config.objective.beta = 1.0  # and the others
+  config.evaluators = ("denoising",)
+  return config

@@ -1,0 +1,24 @@
+"""The linear autoencoder: one affine layer to 32 numbers, one back, and the squared error. It ends where PCA does.
+
+Shows the one case with a known answer: the same subspace and the same error as PCA, but a code that is any invertible
+mixture of the principal components. FIGURES
+"""
+
+from ml_collections import ConfigDict
+
+from ae_jax.config import base
+
+
+def get_config(data="mnist_5k"):
+  config = base(data)
+  config.model = ConfigDict()
+  config.model.name = "dense"
+  config.model.latent = 32
+  config.model.widths = ()  # no hidden layer
+  config.model.decoder_widths = ()  # the encoder's in reverse
+  config.model.activation = "identity"
+  config.model.bottleneck = "identity"
+  config.model.tied = False
+  config.data.range = "real"  # so that the output has no activation
+  config.objective.likelihood = "gaussian"
+  return config

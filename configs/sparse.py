@@ -1,0 +1,28 @@
+"""The sparse autoencoder: 1,024 units for 784 pixels, of which few are at work for any one digit.
+
+The code is larger than the data; what keeps it from copying is its price, the sum of its activations. With
+`--config.model.bottleneck=sigmoid --config.objective.penalty=kl` it is the mean activation of each unit that is held at
+0.05. FIGURES
+"""
+
+from ml_collections import ConfigDict
+
+from ae_jax.config import base
+
+
+def get_config(data="mnist_5k"):
+  config = base(data)
+  config.model = ConfigDict()
+  config.model.name = "dense"
+  config.model.latent = 1024  # overcomplete
+  config.model.widths = ()
+  config.model.decoder_widths = ()  # the encoder's in reverse
+  config.model.activation = "relu"
+  config.model.bottleneck = "relu"  # "sigmoid" for the penalty "kl"
+  config.model.tied = False
+  config.objective.name = "sparse"
+  config.objective.penalty = "l1"  # l1: the sum of |z|; kl: KL(target || mean activation of a unit), summed over units
+  config.objective.weight = 0.5  # nats for a unit of penalty
+  config.objective.target = 0.05  # rho of "kl"
+  config.evaluators = ("sparsity",)
+  return config

@@ -1,0 +1,24 @@
+"""The stacked denoising autoencoder: layer by layer, then all of it.
+
+Each stage trains one layer to restore what the layers below make of clean digits from a masked copy of it, with the
+layer opposite to it as its decoder; the last stage fine-tunes the whole stack. One loop runs them all. FIGURES
+"""
+
+from ml_collections import ConfigDict
+
+from ae_jax.config import base
+
+
+def get_config(data="mnist_5k"):
+  config = base(data)
+  config.model = ConfigDict()
+  config.model.name = "dense"
+  config.model.latent = 32
+  config.model.widths = (512, 256)
+  config.model.decoder_widths = ()  # the encoder's in reverse
+  config.model.activation = "sigmoid"
+  config.model.bottleneck = "identity"
+  config.model.tied = False
+  masking = {"name": "layerwise", "likelihood": "bernoulli", "corruption": "masking", "level": 0.25}
+  config.stages = tuple({"epochs": max(1, config.epochs // 6), "objective": {**masking, "layer": k}} for k in range(3))
+  return config

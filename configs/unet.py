@@ -1,0 +1,28 @@
+"""Skip connections, for denoising: 28 -> 14 -> 7 -> 32 numbers -> 7 -> 14 -> 28, beside them the image at 28 and 14.
+
+A skip at full resolution hands the decoder the image itself. On a clean input that makes the bottleneck useless: the
+code may be anybody's and nothing changes (`UNet.decode_beside`). In denoising, what comes around the code is as noisy
+as the image, and the two must be put together: skips help (Dong et al., arXiv 1611.09119). FIGURES
+"""
+
+from ml_collections import ConfigDict
+
+from ae_jax.config import base
+
+
+def get_config(data="mnist_5k"):
+  config = base(data)
+  config.model = ConfigDict()
+  config.model.name = "unet"
+  config.model.latent = 32
+  config.model.channels = (16, 32)  # per stage: convolution that keeps the size, activation, 2x2 max-pooling
+  config.model.kernel = 3
+  config.model.activation = "relu"
+  config.model.skips = "additive"  # additive, concatenated or none
+  config.objective.name = "denoising"
+  config.objective.corruption = "gaussian"  # masking, salt_and_pepper or gaussian
+  config.objective.level = 0.5  # the standard deviation, in widths of the range; of the others a probability
+  config.objective.alpha = 1.0  # how much the touched pixels count
+  config.objective.beta = 1.0  # and the others
+  config.evaluators = ("denoising",)
+  return config

@@ -1,0 +1,87 @@
+"""Training in this process, several seeds by one compiled program, and what is asked of what was trained."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import numpy as np
+
+from ae_jax import data, losses, models, objectives, optimizers, parallel, steps
+from ae_jax.data import epochs, ranges
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+  """A trained model with its parameters, on arrays of floats in the data's range."""
+
+  model: models.Model
+  params: dict
+  value_range: str
+
+  def apply(self, method, *args):
+    """A method of the module, compiled: "encode" for one; NumPy in and out."""
+    return np.asarray(_apply(self.params, *args, model=self.model, method=method))
+
+  def reconstruct(self, x):
+    """Examples -> reconstructions in the range."""
+    return self.output(self.apply("__call__", x))
+
+  def output(self, logits):
+    """Logits -> examples in the range."""
+    return np.asarray(losses.OUTPUT_ACTIVATIONS[self.value_range](logits))
+
+  def error(self, x):
+    """The mean squared error per example."""
+    return squared_error(self.reconstruct(x), x)
+
+
+def fit(config, dataset, seeds):
+  """Trains what the config describes on a data set, once for each seed: a list of `Fitted`."""
+  model = models.build(shape=dataset.shape, **config.model)
+  plans = [epochs.Epochs(len(dataset.train), config.batch_size, 1, seed) for seed in seeds]
+  optimizer = optimizers.build(**config.optimizer, epochs=config.epochs, steps_per_epoch=plans[0].steps)
+  static = {
+    "model": model,
+    "objective": objectives.build(model=model, value_range=dataset.value_range, **config.objective),
+    "optimizer": optimizer,
+    "value_range": dataset.value_range,
+    "blocks": parallel.blocks(plans[0].slots, models.ROWS_IN_CACHE.get(config.model.name)),
+  }
+  chunk = jax.jit(functools.partial(steps.train_chunk, **static), donate_argnums=0)
+  init = jax.jit(functools.partial(steps.init, model=model, optimizer=optimizer))
+  examples = jax.device_put(dataset.train.reshape(len(dataset.train), -1))
+  fitted = []
+  for plan in plans:
+    init_key, noise_key = jax.random.split(jax.random.key(plan.seed))
+    state = init(init_key)
+    for epoch in range(config.epochs):
+      for rows in plan.chunks(epoch):
+        state, _ = chunk(state, examples, *rows, noise_key)
+    fitted.append(Fitted(model, state.params, dataset.value_range))
+  return fitted
+
+
+def test_examples(dataset):
+  """The test set as floats in the data's range."""
+  return ranges.normalise(dataset.test, dataset.value_range)
+
+
+def made(train, test, value_range):
+  """A data set from arrays."""
+  return data.Dataset("made", value_range, train, test, None, None)
+
+
+def squared_error(x_hat, x):
+  """The mean over examples of the squared error summed over each."""
+  return float(np.square(x_hat.astype(np.float64) - x).sum() / len(x))
+
+
+def psnr(x_hat, x):
+  """Peak signal-to-noise ratio in dB of images in [0, 1]."""
+  return -10 * math.log10(np.square(x_hat.astype(np.float64) - x).mean())
+
+
+@functools.partial(jax.jit, static_argnames=("model", "method"))
+def _apply(params, *args, model, method):
+  return model.apply(method, params, *args)

@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+
+from ae_jax import data, errors
+from ae_jax.evaluators import posterior
+
+
+def test_active_units_are_those_whose_mean_moves():
+  generator = np.random.default_rng(0)
+  mean = generator.normal(size=(400, 5)) * [1.0, 0.2, 0.05, 0.0, 0.0] + [0, 0, 0, 3.0, 0.0]
+  kl = np.tile([2.0, 1.0, 0.01, 4.5, 0.0], (400, 1))
+  found = dict(posterior.metrics({"posterior_mean": mean, "posterior_kl": kl}, None))
+  assert found["test/active_units"] == 2  # variances 1, 0.04, 0.0025, 0, 0 against 0.01
+  assert found["test/kl"] == pytest.approx(7.51)
+  assert [found[f"test/kl_dimension/{j}"] for j in range(5)] == pytest.approx([2.0, 1.0, 0.01, 4.5, 0.0])
+
+
+def test_a_model_without_a_posterior_is_refused():
+  class Plain:
+    def can(self, method):
+      return False
+
+  images = np.zeros((2, 3, 3, 1), np.float32)
+  with pytest.raises(errors.UserError, match="gaussian"):
+    posterior.check(Plain(), data.Dataset("made", "unit", images, images, None, None))

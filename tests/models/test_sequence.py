@@ -1,0 +1,199 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ae_jax import errors, models
+from ae_jax.models import sequence
+
+CELLS = {
+  "convolutional": {"widths": (6, 8), "strides": (2, 3)},
+  "recurrent": {"widths": (6, 8), "strides": (1, 2)},
+}
+
+
+def build(shape=(17, 1), cell="convolutional", **options):
+  given = {"latent": 3, "kernel": 3, "activation": "gelu", "attention_width": 4, "bottleneck": "identity"}
+  return models.build("sequence", shape, **{**given, "cell": cell, **CELLS[cell], **options})
+
+
+def series(batch, shape=(17, 1)):
+  return jnp.asarray(np.random.default_rng(0).normal(size=(batch, *shape)), jnp.float32)
+
+
+def parameters(model):
+  """Parameters of the model's shapes, drawn without compiling its initialisation; no bias is 0."""
+  generator = np.random.default_rng(1)
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  return jax.tree.map(lambda leaf: jnp.asarray(0.3 * generator.normal(size=leaf.shape), leaf.dtype), shapes)
+
+
+def attention_arrays(batch=3, states=5, size=4, width=6):
+  generator = np.random.default_rng(0)
+  shapes = [(batch, states, size), (batch, size), (size, width), (size, width), (width,)]
+  return [generator.normal(size=shape).astype(np.float32) for shape in shapes]
+
+
+concat_attention = jax.jit(sequence.concat_attention)
+
+
+def test_concat_attention_is_the_sum_that_the_paper_writes():
+  states, query, state_kernel, query_kernel, score = (a.astype(np.float64) for a in attention_arrays())
+  joint = np.concatenate([state_kernel, query_kernel])
+  wanted, wanted_weights = np.zeros((3, 4)), np.zeros((3, 5))
+  for b in range(3):
+    scores = [score @ np.tanh(np.concatenate([states[b, t], query[b]]) @ joint) for t in range(5)]
+    for t in range(5):
+      wanted_weights[b, t] = np.exp(scores[t]) / sum(map(np.exp, scores))
+      wanted[b] += wanted_weights[b, t] * states[b, t]
+  context, weights = concat_attention(*attention_arrays())
+  np.testing.assert_allclose(weights, wanted_weights, rtol=1e-5)
+  np.testing.assert_allclose(context, wanted, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
+
+
+def test_attention_follows_the_states_wherever_they_stand():
+  states, *others = attention_arrays()
+  order = np.array([3, 0, 4, 1, 2])
+  context, weights = concat_attention(states, *others)
+  moved_context, moved_weights = concat_attention(states[:, order], *others)
+  np.testing.assert_allclose(moved_weights, weights[:, order], rtol=1e-5)
+  np.testing.assert_allclose(moved_context, context, rtol=1e-4, atol=1e-6)
+
+
+def test_the_context_lies_between_the_states_even_where_one_takes_all():
+  states, query, state_kernel, query_kernel, score = attention_arrays()
+  context, weights = concat_attention(states, query, state_kernel, query_kernel, 1e4 * score)
+  assert np.isfinite(context).all()
+  taken = states[np.arange(3), weights.argmax(1)]
+  np.testing.assert_allclose(context, taken, atol=1e-5)
+  context, weights = concat_attention(states, query, state_kernel, query_kernel, score)
+  assert (weights > 0).all()
+  assert ((states.min(1) <= context) & (context <= states.max(1))).all()
+
+
+def test_the_gru_is_flaxs():
+  ours, theirs = sequence.GRU(5), nn.RNN(nn.GRUCell(5))
+  x, initial = series(3, (9, 2)), jnp.asarray(np.random.default_rng(1).normal(size=(5, 3)), jnp.float32)
+  params = ours.init(jax.random.key(0), x.T, initial)["params"]
+  params = jax.tree.map(lambda leaf: leaf + 0.1, params)  # biases that are not 0
+  cell = {}
+  for number, (gate, name) in enumerate([("r", "r"), ("u", "z"), ("n", "n")]):
+    of_gate = slice(5 * number, 5 * number + 5)
+    cell[f"i{name}"] = {"kernel": params["kernel"][:, of_gate], "bias": params["bias"][number]}
+    cell[f"h{name}"] = {"kernel": params[f"recurrent_{gate}"]}
+  cell["hn"]["bias"] = params["recurrent_bias"]
+  with jax.numpy_rank_promotion("allow"):
+    wanted = jax.jit(lambda x: theirs.apply({"params": {"cell": cell}}, x, initial_carry=initial.T))(x)
+  states = jax.jit(lambda x: ours.apply({"params": params}, x.T, initial))(x)
+  np.testing.assert_allclose(states.T, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [1, 6, 7, 11])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_unfolding_undoes_folding(length, stride):
+  x = series(4, (length, 2)).T  # [C, T, B]
+  folded = sequence.fold(x, stride)
+  assert folded.shape == (2 * stride, -(-length // stride), 4)
+  unfolded = sequence.unfold(folded, stride)
+  np.testing.assert_array_equal(unfolded[:, :length], x)
+  np.testing.assert_array_equal(unfolded[:, length:], 0)
+
+
+def test_a_stage_of_the_body_is_a_strided_convolution():
+  """Kernel 3 at stride 2, folded, is XLA's convolution of 6 taps at stride 2."""
+  x = series(2, (8, 1))
+  layer = sequence.Conv(5, 3)
+  folded = sequence.fold(x.T, 2)
+  params = layer.init(jax.random.key(0), folded)["params"]
+  taps = params["kernel"].reshape(6, 1, 5)  # [3, 1, C * stride, features]
+  wanted = jax.lax.conv_general_dilated(x, taps, (2,), [(2, 2)], dimension_numbers=("NTC", "TIO", "NTC"))
+  np.testing.assert_allclose(layer.apply({"params": params}, folded).T, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("shape", [(17, 1), (5, 3)])
+def test_any_length_and_any_channels_are_reached_to_the_end(cell, shape):
+  model = build(shape, cell)
+  params = parameters(model)
+
+  @jax.jit
+  def both_ways(x):
+    z, back = jax.vjp(lambda x: model.encode(params, x), x)
+    logits, influence = jax.jvp(lambda z: model.decode(params, z), (z,), (jnp.ones_like(z),))
+    return z, logits, influence, back(jnp.ones_like(z))[0]
+
+  z, logits, influence, seen = both_ways(series(4, shape))
+  assert z.shape == (4, 3)
+  assert logits.shape == (4, *shape)
+  assert (jnp.abs(influence) > 0).any(0).all(), "a sample that the code cannot change"
+  assert (jnp.abs(seen) > 0).any(0).all(), "a sample that the code does not see"
+
+
+@pytest.mark.parametrize(("cell", "bottleneck"), [("recurrent", "tanh"), ("convolutional", "gaussian")])
+def test_the_gradient_reaches_every_parameter(cell, bottleneck):
+  model = build(cell=cell, bottleneck=bottleneck)
+  params, x = parameters(model), series(8)
+
+  def loss(params):
+    return jnp.square(model.reconstruct(params, x) - x).sum()
+
+  for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params)):
+    code = bottleneck == "gaussian" and "code" in str(path)  # half of it is the variance, unseen by the mean
+    assert (jnp.abs(gradient) > 0).mean() > (0.4 if code else 0.9), path
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_examples_do_not_see_each_other(cell):
+  model, x = build(cell=cell), series(4)
+  params = parameters(model)
+  one = jnp.zeros_like(x).at[2].set(1.0)
+  change = jax.jit(lambda x: jax.jvp(lambda x: model.reconstruct(params, x), (x,), (one,))[1])(x)
+  np.testing.assert_array_equal(jnp.abs(change).max((1, 2)) > 0, [False, False, True, False])
+
+
+@pytest.mark.parametrize(("cell", "states"), [("convolutional", 3), ("recurrent", 9)])
+def test_the_code_is_affine_in_the_context_and_the_attention_can_be_looked_at(cell, states):
+  model, x = build(cell=cell), series(5)
+  params = parameters(model)
+  assert set(params) == {"encoder", "decoder"}
+
+  @jax.jit
+  def inside(x):
+    found, _ = model.module.encoder.body.apply({"params": params["encoder"]["body"]}, x)
+    return found, model.attention(params, x), model.encode(params, x)
+
+  found, attention, z = inside(x)
+  (weights,) = attention.values()
+  assert weights.shape == (5, 1, 1, states)
+  np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
+  context = jnp.einsum("bt,btd->bd", weights[:, 0, 0], found)
+  code = params["encoder"]["code"]
+  np.testing.assert_allclose(z, context @ code["kernel"] + code["bias"][None], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"cell": "recurent"}, "config.model.cell='recurent' is unknown; did you mean 'recurrent'"),
+    ({"widths": ()}, "config.model.widths=()"),
+    ({"strides": (2,)}, "config.model.strides=(2,): must be one number for each of the 2 layers"),
+    ({"strides": (2, 0)}, "config.model.strides=(2, 0)"),
+    ({"kernel": 0}, "config.model.kernel=0"),
+    ({"activation": "reul"}, "did you mean 'relu'"),
+    ({"attention_width": 0}, "config.model.attention_width=0"),
+    ({"latent": 0}, "config.model.latent=0"),
+    ({"bottleneck": "gauss"}, "config.model.bottleneck='gauss' is unknown; did you mean 'gaussian'"),
+    ({"shape": (8, 8, 1)}, "config.model.name='sequence' takes series; these data are images"),
+  ],
+)
+def test_what_does_not_fit_is_refused(options, message):
+  options = {"shape": (17, 1), "cell": "convolutional", **CELLS["convolutional"], **options}
+  with pytest.raises(errors.UserError) as refusal:
+    models.build(
+      "sequence",
+      options.pop("shape"),
+      **{"latent": 3, "kernel": 3, "activation": "relu", "attention_width": 4, "bottleneck": "identity", **options},
+    )
+  assert message in str(refusal.value)

@@ -1,0 +1,156 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import config_of
+
+from ae_jax import errors, models
+from ae_jax.models import transformer
+
+random = np.random.default_rng(0)
+SMALL = {
+  "latent": 3,
+  "patch": 4,
+  "width": 8,
+  "hidden": 12,
+  "heads": 2,
+  "depth": 1,
+  "decoder_depth": 2,
+  "queries": 2,
+  "memory": 3,
+}
+
+
+@pytest.fixture(autouse=True)
+def reseed():
+  """Each test draws the same numbers, whichever ran before it."""
+  random.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
+def build(shape=(12, 8, 1), **options):
+  """The model of configs/attention.py, made small, with other options."""
+  return models.build(shape=shape, **{**config_of("attention", "mnist_5k").model, **SMALL, **options})
+
+
+def parameters(model):
+  """Numbers of a usual size in the place of all parameters."""
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  return jax.tree.map(lambda leaf: (0.5 * random.normal(size=leaf.shape)).astype(np.float32), shapes)
+
+
+def images(*shape):
+  return random.random(shape, np.float32)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (6, 10, 3)])
+@pytest.mark.parametrize("patch", [1, 2])
+def test_patches_are_the_squares_row_by_row_and_can_be_put_together_again(shape, patch):
+  x = images(5, *shape)
+  patches = transformer.patchify(x, patch)
+  columns = shape[1] // patch
+  for number in range(patches.shape[1]):
+    top, left = patch * (number // columns), patch * (number % columns)
+    square = x[:, top : top + patch, left : left + patch]
+    np.testing.assert_array_equal(patches[:, number], square.reshape(5, -1))
+  np.testing.assert_array_equal(transformer.unpatchify(patches, shape, patch), x)
+
+
+@pytest.mark.parametrize("shape", [(12, 8, 1), (4, 8, 3)])
+@pytest.mark.parametrize(("bottleneck", "outputs"), [("tanh", 3), ("gaussian", 6)])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_any_image_and_its_number_of_parameters(shape, bottleneck, outputs, qk_norm):
+  model = build(shape, bottleneck=bottleneck, qk_norm=qk_norm)
+  x = jax.ShapeDtypeStruct((5, *shape), jnp.float32)
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  assert jax.eval_shape(model.encode, params, x).shape == (5, 3)
+  assert jax.eval_shape(model.reconstruct, params, x).shape == x.shape
+  patches, pixels, width, hidden = shape[0] * shape[1] // 16, 16 * shape[2], 8, 12
+  attention = 4 * width**2 + width + (2 * 4 if qk_norm else 0)
+  block = attention + 2 * width * hidden + hidden + width + 2 * width
+  ends = (pixels + 1) * width + (2 * width + 1) * outputs + (3 + 1) * 3 * width + (width + 1) * pixels
+  queries = patches * width + 2 * width + patches * width
+  assert model.parameter_count() == ends + queries + 2 * attention + 3 * block + 2 * width
+
+
+def test_the_encoder_takes_patches_and_positions_as_a_set():
+  model, x, order = build(), images(5, 12, 8, 1), random.permutation(6)
+  params = parameters(model)
+  moved = jax.tree.map(lambda leaf: leaf, params)
+  moved["encoder"]["positions"] = params["encoder"]["positions"][order]
+  shuffled = transformer.unpatchify(transformer.patchify(x, 4)[:, order], (12, 8, 1), 4)
+  encode = jax.jit(model.encode)
+  np.testing.assert_allclose(encode(moved, shuffled), encode(params, x), rtol=1e-4, atol=1e-5)
+  assert np.abs(encode(params, shuffled) - encode(params, x)).max() > 1e-2
+
+
+def test_permuting_the_decoders_positions_permutes_the_patches():
+  model, z, order = build(), images(5, 3), random.permutation(6)
+  params = parameters(model)
+  moved = jax.tree.map(lambda leaf: leaf, params)
+  moved["decoder"]["positions"] = params["decoder"]["positions"][order]
+  patches, shuffled = (transformer.patchify(jax.jit(model.decode)(those, z), 4) for those in (params, moved))
+  np.testing.assert_allclose(shuffled, patches[:, order], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bottleneck", ["identity", "gaussian"])
+def test_what_the_encoder_looks_at_is_told_by_layer(bottleneck):
+  model = build(bottleneck=bottleneck, depth=2)
+  params, x = parameters(model), images(5, 12, 8, 1)
+  weights = jax.jit(model.attention)(params, x)
+  shapes = {name: found.shape for name, found in weights.items()}
+  own = {f"encoder/block_{number}/attention/weights": (5, 2, 6, 6) for number in range(2)}
+  assert shapes == {**own, "encoder/pool/weights": (5, 2, 2, 6)}
+  for found in weights.values():
+    np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
+
+
+def test_the_gradient_reaches_every_parameter():
+  model, x = build(qk_norm=True, decoder_depth=1), images(5, 12, 8, 1)
+  gradient = jax.jit(jax.grad(lambda params: (model.reconstruct(params, x) ** 2).sum()))(parameters(model))
+  for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+    assert np.isfinite(leaf).all()
+    assert (leaf != 0).mean() > 0.9, jax.tree_util.keystr(path)
+    assert np.abs(leaf).max() > 1e-4, jax.tree_util.keystr(path)
+
+
+def test_the_first_reconstruction_is_of_a_usual_size():
+  model = build(width=32, heads=4, decoder_depth=1)
+  logits = jax.jit(lambda key, x: model.reconstruct(model.init(key), x))(jax.random.key(0), images(9, 12, 8, 1))
+  assert 0.1 < np.std(logits) < 3
+
+
+def test_a_model_is_a_value():
+  assert build() == build()
+  assert hash(build()) == hash(build())
+  assert build() != build(qk_norm=True)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"patch": 3}, "config.model.patch=3: must be a divisor of both sides of an image of 12x8: 1, 2, 4"),
+    ({"patch": 0}, "config.model.patch=0: must be an integer, 1 or more"),
+    ({"heads": 3}, "config.model.heads=3: must be a divisor of the width, 8"),
+    ({"heads": 0}, "config.model.heads=0: must be an integer, 1 or more"),
+    ({"width": 0}, "config.model.width=0"),
+    ({"depth": -1}, "config.model.depth=-1"),
+    ({"decoder_depth": 1.5}, "config.model.decoder_depth=1.5"),
+    ({"queries": 0}, "config.model.queries=0"),
+    ({"memory": 0}, "config.model.memory=0"),
+    ({"hidden": 0}, "config.model.hidden=0"),
+    ({"latent": 0}, "config.model.latent=0"),
+    ({"qk_norm": 1}, "config.model.qk_norm=1: must be True or False"),
+    ({"scaled": "no"}, "config.model.scaled='no': must be True or False"),
+    ({"activation": "gelo"}, "config.model.activation='gelo' is unknown; did you mean 'gelu'"),
+    ({"bottleneck": "gausian"}, "config.model.bottleneck='gausian' is unknown; did you mean 'gaussian'"),
+  ],
+)
+def test_what_cannot_be_built_is_refused(options, message):
+  with pytest.raises(errors.UserError) as refusal:
+    build(**options)
+  assert message in str(refusal.value)
+
+
+def test_series_are_refused():
+  with pytest.raises(errors.UserError, match=r"config\.model\.name='attention' takes images"):
+    build((12, 8))

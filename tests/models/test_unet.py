@@ -1,0 +1,140 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import config_of
+from jax import lax
+
+from ae_jax import errors, models
+from ae_jax.models import unet
+
+SKIPS = sorted(unet.SKIPS)
+
+
+def build(shape=(28, 28, 1), **options):
+  """The model of configs/unet.py with other options."""
+  return models.build(shape=shape, **{**config_of("unet", "mnist_5k").model, **options})
+
+
+def made(shape=(9, 14, 3), **options):
+  """A small model, its parameters, and images [4, *shape]: odd, not square and in colour unless told otherwise."""
+  model = build(shape, **{"channels": (4, 6), "latent": 5, **options})
+  x = np.random.default_rng(0).uniform(size=(4, *shape)).astype(np.float32)
+  return model, jax.jit(model.init)(jax.random.key(0)), jnp.asarray(x)
+
+
+def run(model, method):
+  return jax.jit(lambda params, *args: model.apply(method, params, *args))
+
+
+@pytest.mark.parametrize(("skips", "count"), [("additive", 111_521), ("none", 111_521), ("concatenated", 116_273)])
+def test_its_parameters(skips, count):
+  encoder = (9 * 1 * 16 + 16) + (9 * 16 * 32 + 32) + (7 * 7 * 32 * 32 + 32)
+  seen = 2 if skips == "concatenated" else 1
+  decoder = (32 * 7 * 7 * 32 + 7 * 7 * 32) + (9 * seen * 32 * 16 + 16) + (9 * seen * 16 + 1)
+  assert build(skips=skips, channels=(16, 32), kernel=3).parameter_count() == count == encoder + decoder
+
+
+@pytest.mark.parametrize("skips", SKIPS)
+def test_it_computes_its_definition(skips):
+  """Another implementation of the same, by XLA's convolutions in the layout [B, H, W, C]."""
+  model, params, x = made(skips=skips)
+  join = {"additive": jnp.add, "concatenated": lambda h, s: jnp.concatenate([h, s], -1), "none": lambda h, _: h}[skips]
+
+  def conv(layer, h):
+    y = lax.conv_general_dilated(h, layer["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return y + layer["bias"][None, None, None]
+
+  def halved(h):
+    return lax.reduce_window(h, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+  def channels_first(h):
+    return h.transpose(0, 3, 1, 2)
+
+  @jax.jit
+  def wanted(x):
+    first = jax.nn.relu(conv(params["down_0"], x))
+    second = jax.nn.relu(conv(params["down_1"], halved(first)))
+    bottom = channels_first(halved(second))
+    z = bottom.reshape(4, -1) @ params["code"]["kernel"] + params["code"]["bias"][None]
+    h = (z @ params["uncode"]["kernel"] + params["uncode"]["bias"][None]).reshape(bottom.shape).transpose(0, 2, 3, 1)
+    for layer, skip in (("up_1", second), ("up_0", first)):
+      size = (4, *skip.shape[1:3], h.shape[3])
+      h = conv(params[layer], join(jax.image.resize(jax.nn.relu(h), size, "nearest"), skip))
+    return z, h
+
+  z, logits = wanted(x)
+  np.testing.assert_allclose(run(model, "encode")(params, x), z, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(run(model, "__call__")(params, x), logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("skips", SKIPS)
+def test_a_reconstruction_is_the_code_beside_its_own_image(skips):
+  model, params, x = made(skips=skips)
+  z = run(model, "encode")(params, x)
+  own = run(model, "decode_beside")(params, z, x)
+  np.testing.assert_allclose(run(model, "__call__")(params, x), own, rtol=1e-5, atol=1e-6)
+
+
+def test_without_skips_it_is_encoder_then_decoder_and_the_image_beside_is_not_looked_at():
+  model, params, x = made(skips="none")
+  z = run(model, "encode")(params, x)
+  decoded = run(model, "decode")(params, z)
+  np.testing.assert_allclose(run(model, "__call__")(params, x), decoded, rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(run(model, "decode_beside")(params, z, x[::-1]), decoded)
+
+
+@pytest.mark.parametrize("skips", ["additive", "concatenated"])
+def test_the_skips_and_the_code_both_matter(skips):
+  model, params, x = made(skips=skips)
+  z, beside = run(model, "encode")(params, x), run(model, "decode_beside")
+  own, other_code, other_skips = beside(params, z, x), beside(params, z[::-1], x), beside(params, z, x[::-1])
+  assert own.shape == other_code.shape == other_skips.shape == x.shape
+  for other in (other_code, other_skips):
+    assert (jnp.abs(own - other).max((1, 2, 3)) > 1e-3).all()
+
+
+@pytest.mark.parametrize("skips", ["additive", "concatenated"])
+def test_decode_has_the_skips_of_a_black_image_while_the_biases_are_zero(skips):
+  model, params, x = made(skips=skips)
+  z = run(model, "encode")(params, x)
+  beside_black = run(model, "decode_beside")(params, z, jnp.zeros_like(x))
+  np.testing.assert_allclose(run(model, "decode")(params, z), beside_black, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("skips", "shape", "channels"),
+  [*((skips, (9, 14, 3), (4, 6)) for skips in SKIPS), ("additive", (8, 8, 1), (3, 4, 5)), ("none", (5, 2, 1), (4,))],
+)
+def test_any_image_and_a_gradient_for_every_parameter(skips, shape, channels):
+  model, params, x = made(shape, skips=skips, channels=channels)
+  probe = jnp.asarray(np.random.default_rng(1).normal(size=x.shape), jnp.float32)
+  slopes = jax.jit(jax.grad(lambda params: jnp.vdot(model.reconstruct(params, x), probe)))(params)
+  assert all(jnp.abs(slope).max() > 0 for slope in jax.tree.leaves(slopes))
+  assert jax.eval_shape(model.encode, params, x).shape == (4, 5)
+  assert jax.eval_shape(model.decode, params, jnp.zeros((3, 5))).shape == (3, *shape)
+
+
+def test_examples_do_not_see_each_other():
+  model, params, x = made()
+  one_by_one = jnp.concatenate([run(model, "__call__")(params, x[i : i + 1]) for i in range(4)])
+  np.testing.assert_allclose(run(model, "__call__")(params, x), one_by_one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("shape", "options", "message"),
+  [
+    ((28, 28, 1), {"latent": 0}, "config.model.latent=0"),
+    ((28, 28, 1), {"kernel": 0}, "config.model.kernel=0"),
+    ((28, 28, 1), {"channels": (4, 0)}, "config.model.channels=(4, 0)"),
+    ((28, 28, 1), {"skips": "addative"}, "config.model.skips='addative' is unknown; did you mean 'additive'?"),
+    ((28, 28, 1), {"activation": "reul"}, "did you mean 'relu'"),
+    ((3, 28, 1), {}, "has 2 stages, but an image of 3x28 is 1x14 after 1 and cannot be halved; use at most 1 stages"),
+    ((28, 1), {}, "config.model.name='unet' takes images"),
+  ],
+)
+def test_what_does_not_fit_is_refused_in_a_line(shape, options, message):
+  with pytest.raises(errors.UserError) as refusal:
+    build(shape, **options)
+  assert message in str(refusal.value)
+  assert "\n" not in str(refusal.value)
