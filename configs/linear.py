@@ -21,4 +21,5 @@ def get_config(data="mnist_5k"):
   config.model.tied = False
   config.data.range = "real"  # so that the output has no activation
   config.objective.likelihood = "gaussian"
+  config.optimizer.learning_rate = 1e-2
   return config

@@ -1,5 +1,6 @@
 """The dense autoencoder: an encoder of fully connected layers and its mirror, perhaps with the same weights."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -81,7 +82,7 @@ class Tied(nn.Module):
   def setup(self):
     sizes = (math.prod(self.shape), *self.widths)
     init, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros  # as nn.Dense's
-    layers = list(enumerate(zip(sizes, sizes[1:], strict=False)))
+    layers = list(enumerate(itertools.pairwise(sizes)))
     self.kernels = [self.param(f"kernel_{i}", init, pair, jnp.float32) for i, pair in layers]
     self.biases = [self.param(f"bias_{i}", zeros, pair[1:], jnp.float32) for i, pair in layers]
     self.decoder_biases = [self.param(f"decoder_bias_{i}", zeros, pair[:1], jnp.float32) for i, pair in layers]

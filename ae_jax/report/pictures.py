@@ -46,9 +46,16 @@ def rows_of_images(path, rows, value_range, title):
 
 def samples(path, images, value_range, title):
   """Saves images [N, H, W, C] as a square of them."""
+  low, high = _limits(images, value_range)
   side = int(len(images) ** 0.5)
-  rows = {" " * number: images[number * side : (number + 1) * side] for number in range(side)}
-  rows_of_images(path, rows, value_range, title)
+  strips = [_strip(images[row * side : (row + 1) * side], high) for row in range(side)]
+  square = _strip(np.stack(strips).swapaxes(1, 2), high).swapaxes(0, 1)
+  figure = Figure(figsize=(4, 4.2), layout="constrained", dpi=150)
+  figure.suptitle(title, fontsize=9)
+  axes = figure.subplots()
+  axes.imshow(np.clip((square - low) / (high - low), 0.0, 1.0), cmap="gray", interpolation="nearest")
+  axes.set(xticks=[], yticks=[], frame_on=False)
+  figure.savefig(path)
 
 
 def attention_to_images(path, images, weights, value_range):
@@ -105,7 +112,7 @@ def _limits(examples, value_range):
 def _strips(path, rows, title):
   """Saves rows of images: (name, images [N, H, W, C], least, most, colour map, value between neighbours)."""
   count = len(rows[0][1])
-  figure = Figure(figsize=(count * 0.7 + 0.6, 0.88 * len(rows) + 0.46), layout="constrained", dpi=150)
+  figure = Figure(figsize=(count * 0.7 + 1.3, 0.88 * len(rows) + 0.46), layout="constrained", dpi=150)
   figure.suptitle(title, fontsize=9)
   for axes, (name, row, least, most, colours, gap) in zip(figure.subplots(len(rows), 1), rows, strict=True):
     strip = _strip(row, gap)
@@ -114,7 +121,7 @@ def _strips(path, rows, title):
     else:
       axes.imshow(np.clip((strip - least) / (most - least), 0.0, 1.0), interpolation="nearest")
     axes.set(xticks=[], yticks=[], frame_on=False)
-    axes.set_ylabel(name, fontsize=7)
+    axes.set_ylabel(name, fontsize=7, rotation=0, ha="right", va="center")
   figure.savefig(path)
 
 
