@@ -105,7 +105,10 @@ class Run:
 
   def attention(self, x):
     """Examples -> {layer of the encoder: attention weights float32 [N, heads, queries, keys]}; {} without attention."""
-    return jax.tree.map(np.asarray, _attention(self.params, self._checked(x), model=self.model))
+    x = self._checked(x)
+    if not jax.eval_shape(self.model.attention, self.params, x):
+      return {}  # without compiling anything
+    return jax.tree.map(np.asarray, _attention(self.params, x, model=self.model))
 
   def apply(self, method, array):
     """`encode`, `decode` or `reconstruct` of a float32 array that is not checked; codes, or examples in the range.

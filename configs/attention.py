@@ -13,12 +13,13 @@ from ae_jax.config import base
 
 def get_config(data="mnist_5k"):
   config = base(data)
+  config.epochs = {"mnist": 40}.get(data, config.epochs)  # it goes on improving
   config.model = ConfigDict()
   config.model.name = "attention"
   config.model.latent = 32
   config.model.patch = {"digits": 2, "cifar10": 8}.get(data, 7)  # side of a patch; must divide both of the image's
   config.model.width = 64  # of a token
-  config.model.hidden = 128  # of the hidden layer in each block
+  config.model.hidden = 256  # of the hidden layer in each block
   config.model.heads = 4  # must divide the width
   config.model.depth = 1  # blocks of self-attention in the encoder
   config.model.decoder_depth = 2  # and in the decoder

@@ -12,6 +12,7 @@ from ae_jax.config import base
 
 def get_config(data="mnist_5k"):
   config = base(data)
+  config.epochs = {"mnist_5k": 30, "mnist": 8}.get(data, config.epochs)
   config.model = ConfigDict()
   config.model.name = "unet"
   config.model.latent = 32

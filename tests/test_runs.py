@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT, config_of
 
 import ae_jax
-from ae_jax import data, errors, runs, train
+from ae_jax import data, errors, models, runs, train
 
 pytestmark = pytest.mark.runs_optax
 
@@ -124,3 +124,15 @@ def test_what_is_no_run_is_refused(workdir, tmp_path):
     with pytest.raises(errors.UserError, match=r"config\.json: is not that of a run"):
       runs.begin(tmp_path, {})
     assert (tmp_path / "config.json").read_text() == foreign
+
+
+def test_attention_is_there_where_the_model_has_some(workdir, test_images):
+  assert ae_jax.load(workdir).attention(test_images[:3]) == {}
+  config = config_of("attention", "digits")
+  model = models.build(shape=(8, 8, 1), **config.model)
+  run = runs.Run(jax.jit(model.init)(jax.random.key(0)), config, {}, [], model)
+  maps = run.attention(np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8))
+  assert set(maps) == {"encoder/block_0/attention", "encoder/pool"}
+  for weights in maps.values():
+    assert weights.shape[::3] == (3, 16)  # of patches of 2x2
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)

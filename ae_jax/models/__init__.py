@@ -68,7 +68,7 @@ class Model:
     found = jax.tree_util.tree_leaves_with_path(
       collections.get("attention", {}), is_leaf=lambda x: isinstance(x, tuple)
     )
-    return {"/".join(key.key for key in path): weights for path, (weights,) in found}
+    return {"/".join(key.key for key in path[:-1]): weights for path, (weights,) in found}
 
   def parameter_count(self):
     """How many numbers `init` gives; nothing is computed."""

@@ -61,20 +61,18 @@ def samples(path, images, value_range, title):
 def attention_to_images(path, images, weights, value_range):
   """Saves images [N, H, W, C] and below each what attention looks at, a row for each head of each layer.
 
-  `weights` maps layers to [N, heads, queries, tokens]; tokens tile the image row by row, and the mean is taken over the
-  queries (and over the heads of a layer with more than one query).
+  `weights` maps layers to [N, heads, queries, tokens]; the tokens tile the image row by row, and a row of the picture
+  is the mean over the queries.
   """
   low, high = _limits(images, value_range)
   rows = [("test images", images, low, high, "gray", high)]
   height, width = images.shape[1:3]
   for layer, array in weights.items():
     patch = round((height * width / array.shape[-1]) ** 0.5)
-    maps = array.mean(2) if array.shape[2] == 1 else array.mean((1, 2))[:, None]
-    for head in range(maps.shape[1]):
-      tiles = maps[:, head].reshape(-1, height // patch, width // patch, 1)
+    for head in range(array.shape[1]):
+      tiles = array[:, head].mean(1).reshape(-1, height // patch, width // patch, 1)
       tiles = np.kron(tiles, np.ones((1, patch, patch, 1), np.float32))
-      name = f"{layer} {head + 1}" if maps.shape[1] > 1 else layer
-      rows.append((name, tiles, 0.0, float(tiles.max()), "viridis", 0.0))
+      rows.append((f"{layer} {head + 1}", tiles, 0.0, float(tiles.max()), "viridis", 0.0))
   _strips(path, rows, "where attention looks (each row from 0 to its greatest weight)")
 
 

@@ -64,14 +64,16 @@ def skips(figure, rows):
 
 
 def checkerboards(figure, rows):
-  """The spectrum of the reconstruction error of each decoder."""
+  """The spectra of each decoder's untrained output and of its error after training."""
   (row,) = rows
-  axes = figure.subplots()
-  for name, power in row["spectrum"].items():
-    axes.plot(np.arange(1, 14) / 27, power[1:], marker="o", markersize=3, linewidth=1.2, label=name)
-  axes.axvline(1 / 3, color="tab:gray", linestyle=":", label="a period of 3 pixels")
-  axes.set(yscale="log", xlabel="frequency, cycles per pixel", ylabel="power of the error")
-  axes.legend(fontsize=7)
+  titles = {"untrained": "output before training", "trained": "error after 8 epochs"}
+  for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+    for name, power in row[f"{key}_spectrum"].items():
+      axes.plot(np.arange(1, 14) / 27, power[1:], marker="o", markersize=3, linewidth=1.2, label=name)
+    axes.axvline(1 / 3, color="tab:gray", linestyle=":", label="a period of 3 pixels")
+    axes.set(yscale="log", xlabel="cycles per pixel", ylabel="power", title=title)
+    axes.set_ylim(max(1e-6, axes.get_ylim()[0]), None)
+  axes.legend(fontsize=6)
 
 
 def permuted_pixels(figure, rows):

@@ -3,12 +3,15 @@
 import dataclasses
 import functools
 import math
+import statistics
 
 import jax
 import numpy as np
 
 from ae_jax import data, losses, models, objectives, optimizers, parallel, steps
 from ae_jax.data import epochs, ranges
+
+SEEDS = (0, 1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,24 @@ class Fitted:
     return squared_error(self.reconstruct(x), x)
 
 
+def configured(module, **changes):
+  """configs/NAME.py:mnist_5k with some keys changed, dotted by two underscores."""
+  config = module.get_config("mnist_5k")
+  config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
+  return config
+
+
+def spread(values, digits=2):
+  """Mean (least to greatest)."""
+  return f"{statistics.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def mnist_5k():
+  """The embedded images, and the test images as floats."""
+  dataset = data.load("mnist_5k", "", "unit", -1)
+  return dataset, test_examples(dataset)
+
+
 def fit(config, dataset, seeds):
   """Trains what the config describes on a data set, once for each seed: a list of `Fitted`."""
   model = models.build(shape=dataset.shape, **config.model)
@@ -60,6 +81,12 @@ def fit(config, dataset, seeds):
         state, _ = chunk(state, examples, *rows, noise_key)
     fitted.append(Fitted(model, state.params, dataset.value_range))
   return fitted
+
+
+def untrained(config, shape, seed):
+  """The model that the config describes, at its initialisation."""
+  model = models.build(shape=shape, **config.model)
+  return Fitted(model, jax.jit(model.init)(jax.random.key(seed)), config.data.range)
 
 
 def test_examples(dataset):

@@ -14,9 +14,26 @@ import sys
 import time
 
 from ae_jax import cache
-from experiments.lecture import claims, figures
+from experiments.lecture import architecture, figures, learning
 
 HERE = pathlib.Path(__file__).parent
+CLAIMS = (
+  architecture.library,
+  architecture.sizes,
+  architecture.untrained,
+  architecture.size_of_models,
+  architecture.upsampling_costs,
+  architecture.affine_decoder,
+  architecture.translation,
+  learning.linear_is_pca,
+  learning.latent_sizes,
+  learning.manifolds,
+  learning.skips,
+  architecture.checkerboards,
+  learning.permuted_pixels,
+  learning.tied_weights,
+  learning.training_losses,
+)
 
 
 def main(arguments):
@@ -25,14 +42,14 @@ def main(arguments):
   stored = HERE / "results.json"
   wanted = [name for argument in arguments for name in argument.removeprefix("--only=").split(",")]
   results = json.loads(stored.read_text()) if wanted and stored.exists() else {}
-  for claim in claims.CLAIMS:
+  for claim in CLAIMS:
     if not wanted or claim.__name__ in wanted:
       started = time.perf_counter()
       rows = [{"says": says, "measured": measured, **numbers} for says, measured, numbers in claim()]
       results[claim.__name__] = {"seconds": round(time.perf_counter() - started, 1), "rows": rows}
       for row in rows:
         print(f"| {row['says']} | {row['measured']} |", flush=True)
-  results = {claim.__name__: results[claim.__name__] for claim in claims.CLAIMS if claim.__name__ in results}
+  results = {claim.__name__: results[claim.__name__] for claim in CLAIMS if claim.__name__ in results}
   figures.draw(results, HERE)
   for row in results.get("manifolds", {"rows": []})["rows"]:
     row.pop("picture", None)

@@ -60,13 +60,13 @@ def test_series_and_where_attention_looks_in_them_can_be_drawn(tmp_path, channel
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (8, 12, 3)])
-def test_attention_is_drawn_a_row_for_each_head_of_a_layer_with_one_query(tmp_path, shape):
+def test_attention_is_drawn_a_row_for_each_head(tmp_path, shape):
   generator = np.random.default_rng(0)
   images = generator.uniform(size=(4, *shape)).astype(np.float32)
   tokens = shape[0] * shape[1] // 16
-  one, many = generator.dirichlet(np.ones(tokens), (4, 3, 1)), generator.dirichlet(np.ones(tokens), (4, 2, tokens))
-  pictures.attention_to_images(tmp_path / "a.png", images, {"pool": one.astype(np.float32)}, "unit")
-  pictures.attention_to_images(tmp_path / "b.png", images, {"block": many.astype(np.float32)}, "unit")
+  one, many = generator.dirichlet(np.ones(tokens), (4, 1, tokens)), generator.dirichlet(np.ones(tokens), (4, 3, 2))
+  pictures.attention_to_images(tmp_path / "a.png", images, {"pool": many.astype(np.float32)}, "unit")
+  pictures.attention_to_images(tmp_path / "b.png", images, {"block": one.astype(np.float32)}, "unit")
   assert read(tmp_path / "a.png").shape[0] > 1.5 * read(tmp_path / "b.png").shape[0]  # 4 rows and 2
 
 
