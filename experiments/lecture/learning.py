@@ -66,8 +66,8 @@ def sheets():
   generator = np.random.default_rng(0)
   roll, angle = sklearn_datasets.make_swiss_roll(3000, random_state=0)
   flat = generator.uniform(-1, 1, size=(3000, 2))
-  waves = generator.normal(scale=2.2, size=(2, 6))
-  crumpled = np.c_[flat, np.zeros(3000)] + 0.35 * np.sin(flat @ waves + generator.uniform(0, 6, 6)) @ generator.normal(
+  waves = generator.normal(scale=1.8, size=(2, 6))
+  crumpled = np.c_[flat, np.zeros(3000)] + 0.3 * np.sin(flat @ waves + generator.uniform(0, 6, 6)) @ generator.normal(
     size=(6, 3)
   )
   found = {"crumpled paper": (crumpled, flat), "swiss roll": (roll, np.c_[angle, roll[:, 1]])}
@@ -81,7 +81,7 @@ def manifolds():
     dataset = fitting.made(points[:2000], points[2000:], "real")
     test, on_sheet = points[2000:], sheet[2000:]
     on_sheet = (on_sheet - on_sheet.mean(0)) / on_sheet.std(0)
-    changes = {"model__latent": 2, "model__widths": (128, 128), "model__activation": "gelu", "epochs": 150}
+    changes = {"model__latent": 2, "model__widths": (256, 128, 64), "model__activation": "gelu", "epochs": 400}
     config = configured(dense, **changes, objective__likelihood="gaussian", data__range="real")
     fitted = fitting.fit(config, dataset, SEEDS)
     pca = PCA(2).fit(points[:2000])
