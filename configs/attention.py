@@ -29,5 +29,5 @@ def get_config(data="mnist_5k"):
   config.model.scaled = True  # scores are divided by sqrt(width / heads)
   config.model.qk_norm = False  # queries and keys are normalised in each head
   config.model.bottleneck = "identity"  # identity, relu, sigmoid, tanh: the activation of the code; gaussian for a VAE
-  config.optimizer.learning_rate = 8e-3
+  config.optimizer.learning_rate = 4e-3  # twice that diverges after a few epochs
   return config

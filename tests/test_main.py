@@ -18,9 +18,9 @@ def test_it_trains_says_how_good_and_then_says_it_again(tmp_path):
   assert (status, err) == (0, "")
   *_, words, nats, speed, where = out.splitlines()
   assert re.match(
-    r"After 2 epochs: squared error [\d.]+ per test image; PCA with as many numbers [\d.]+: that is", words
+    r"After 2 epochs: squared error [\d.]+ per test example; PCA with as many numbers [\d.]+: that is", words
   )
-  assert "nats per test image" in nats
+  assert "nats per test example" in nats
   assert "images/s" in speed
   assert "reconstructions.png" in where
   assert "ae_jax.load(" in where
@@ -127,4 +127,4 @@ def test_the_users_own_images_train(tmp_path):
   flags = ("--config=configs/cnn.py:npz", f"--config.data.path={tmp_path}/mine.npz", "--config.epochs=2")
   status, out, err = run_main(*flags, "--config.batch_size=16", f"--workdir={tmp_path / 'run'}")
   assert (status, err) == (0, "")
-  assert "32 training and 8 test images of 47x61x3" in out
+  assert "32 training and 8 test examples of 47x61x3" in out

@@ -22,7 +22,7 @@ def per_example(model, params, batch, keys, value_range):
 
 
 def metrics(values, dataset):
-  """Generates the KL in nats per test image, its share per dimension, and the number of active units."""
+  """Generates the KL in nats per test example, its share per dimension, and the number of active units."""
   del dataset
   per_dimension = values["posterior_kl"].mean(0, dtype=np.float64)
   yield "test/kl", float(per_dimension.sum())
