@@ -113,7 +113,8 @@ def test_no_metric_depends_on_how_the_test_set_is_cut(name, batch_size):
   del static["optimizer"], static["blocks"]
   images = IMAGES.reshape(50, *SHAPE)
   dataset = data.Dataset("made", "unit", images, images, None, None)
-  measures = evaluators.build(("denoising", "sparsity"), static["model"], dataset)
+  others = ("denoising", "sparsity") if name == "dense" else ()  # a dozen passes more, to be compiled
+  measures = evaluators.build(others, static["model"], dataset)
   statistics = evaluators.statistics(measures, "unit")
   evaluate = jax.jit(functools.partial(steps.evaluate, **static, statistics=statistics, value_range="unit"))
   params = static["model"].init(KEY)
@@ -123,7 +124,8 @@ def test_no_metric_depends_on_how_the_test_set_is_cut(name, batch_size):
     return dict(evaluators.metrics(measures, *evaluate(params, IMAGES, indices, weights, KEY), weights, dataset))
 
   whole, cut = metrics(50, 1), metrics(batch_size, 4)
-  assert {"test/loss", "test/squared_error", "test/nats", "test/psnr_out/masking_0.5", "test/density"} <= set(cut)
+  assert {"test/loss", "test/squared_error", "test/nats"} <= set(cut)
+  assert {"test/psnr_out/masking_0.5", "test/density"} <= set(cut) or not others
   assert cut == pytest.approx(whole, rel=1e-6)
 
 

@@ -98,7 +98,7 @@ def test_what_the_encoder_looks_at_is_told_by_layer(bottleneck):
   params, x = parameters(model), images(5, 12, 8, 1)
   weights = jax.jit(model.attention)(params, x)
   shapes = {name: found.shape for name, found in weights.items()}
-  own = {f"encoder/block_{number}/attention/weights": (5, 2, 6, 6) for number in range(2)}
+  own = {f"encoder/block_{number}/attention": (5, 2, 6, 6) for number in range(2)}
   assert shapes == {**own, "encoder/pool": (5, 2, 2, 6)}
   for found in weights.values():
     np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
