@@ -1,9 +1,12 @@
 """An attention autoencoder: 16 patches of 7x7 become tokens that look at each other, and only so exchange anything.
 
 16 learned latent queries look at the tokens, each with 4 heads, and what they gather becomes the code; the code is
-unfolded to 16 tokens, at which a learned query of each patch looks on the way back. 208,529 parameters, half of the
-dense autoencoder's. The maps of what is looked at come from `Model.attention`.
-Expect, on 2 CPU cores, seeds 0 to 2 (experiments/shipped_configs):
+unfolded to 16 tokens, at which a learned query of each patch looks on the way back. 258,065 parameters, six tenths of
+the dense autoencoder's, at seven times its multiply-adds; pictures/attention.png shows what is looked at.
+
+Expect, seeds 0 to 2 (experiments/shipped_configs):
+
+  mnist,    40 epochs: test/squared_error 2.13 (seed 0), PCA 13.19
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,12 @@
 """The linear autoencoder: one affine layer to 32 numbers, one back, and the squared error. It ends where PCA does.
 
 Shows the one case with a known answer: the same subspace and the same error as PCA, but a code that is any invertible
-mixture of the principal components. FIGURES
+mixture of the principal components.
+
+Expect, seeds 0 to 2 (experiments/shipped_configs):
+
+  mnist_5k, 60 epochs: test/squared_error 13.92 (13.91 to 13.93), PCA 13.91
+  mnist,    20 epochs: test/squared_error 13.19 (13.19 to 13.19), PCA 13.19
 """
 
 from ml_collections import ConfigDict

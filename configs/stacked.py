@@ -1,7 +1,12 @@
 """The stacked denoising autoencoder: layer by layer, then all of it.
 
 Each stage trains one layer to restore what the layers below make of clean digits from a masked copy of it, with the
-layer opposite to it as its decoder; the last stage fine-tunes the whole stack. One loop runs them all. FIGURES
+layer opposite to it as its decoder; the last stage fine-tunes the whole stack. One loop runs them all.
+
+Expect, seeds 0 to 2 (experiments/shipped_configs):
+
+  mnist_5k, 90 epochs: test/squared_error 9.00 (8.96 to 9.08), PCA 13.91
+  mnist,    29 epochs: test/squared_error 3.37 (3.37 to 3.37), PCA 13.19
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,11 @@
 """The dense autoencoder with tied weights: the decoder multiplies by the encoder's matrices, transposed.
 
-210,224 parameters instead of 419,120: weights halve, biases do not. FIGURES
+210,224 parameters instead of 419,120: weights halve, biases do not.
+
+Expect, seeds 0 to 2 (experiments/shipped_configs):
+
+  mnist_5k, 60 epochs: test/squared_error 6.75 (6.64 to 6.90), PCA 13.91
+  mnist,    20 epochs: test/squared_error 3.72 (3.70 to 3.74), PCA 13.19
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,14 @@
 """The variational autoencoder: the code is a gaussian, the loss is the negative ELBO in nats.
 
 test/loss is the bound at beta = 1, test/kl its second term, test/active_units how many of the dimensions carry
-anything; pictures/samples.png shows digits drawn from the prior. FIGURES
+anything; pictures/samples.png shows digits drawn from the prior.
+
+Expect, seeds 0 to 2 (experiments/shipped_configs):
+
+  mnist_5k, 60 epochs: test/squared_error 10.66 (10.48 to 10.76), PCA 13.91
+    negative ELBO 113.4 nats, KL 22.9, active units 32.0
+  mnist,    20 epochs: test/squared_error 5.91 (5.84 to 5.98), PCA 13.19
+    negative ELBO 99.1 nats, KL 24.5, active units 21.3
 """
 
 from ml_collections import ConfigDict

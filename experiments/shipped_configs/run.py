@@ -51,6 +51,8 @@ def train(name, data, seed):
 
 def spread(values, digits=2):
   """The mean of some numbers, and their least and greatest, as a cell of the table."""
+  if len(values) == 1:
+    return f"{values[0]:.{digits}f} (one seed)"
   return f"{statistics.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
