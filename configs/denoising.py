@@ -1,7 +1,7 @@
 """The denoising autoencoder: the clean digit from one whose pixels were set to black, each with probability 0.25.
 
-A code of 32 numbers as everywhere, but the noise makes what is learned robust: look at test/psnr_in and test/psnr_out
-for noises that it was trained on and others.
+It learns to take away this noise, less well more or less of it, and hardly another: test/psnr_in and test/psnr_out tell
+of six noises, and on full MNIST salt and pepper of 0.1 comes out no better than it went in (13.2 and 13.1 dB).
 
 Expect, seeds 0 to 2 (experiments/shipped_configs):
 

@@ -1,7 +1,7 @@
 """Skip connections, for denoising: 28 -> 14 -> 7 -> 32 numbers -> 7 -> 14 -> 28, beside them the image at 28 and 14.
 
 A skip at full resolution hands the decoder the image itself. On a clean input that makes the bottleneck useless: the
-code may be anybody's and nothing changes (`UNet.decode_beside`). In denoising, what comes around the code is as noisy
+code may be anybody's and little changes (`UNet.decode_beside`). In denoising, what comes around the code is as noisy
 as the image, and the two must be put together: skips help (Dong et al., arXiv 1611.09119).
 
 Expect, seeds 0 to 2 (experiments/shipped_configs):
