@@ -17,9 +17,7 @@ def base(data):
 
   config.data = ConfigDict()
   config.data.name = data  # mnist_5k, digits, npz, heartbeats, ucr, or an image set of TensorFlow Datasets
-  config.data.path = (
-    ""  # the .npz file, the UCR folder; TensorFlow Datasets' folder, "" for $TFDS_DATA_DIR or its default
-  )
+  config.data.path = ""  # the .npz file, the UCR folder, or TFDS's folder ("" for $TFDS_DATA_DIR or its default)
   config.data.range = "unit"  # what the model sees: unit [0, 1], symmetric [-1, 1] or real; sets the output activation
   config.data.one_class = -1  # train on examples of this label only, the others of the test set are anomalies; -1: all
 

@@ -178,10 +178,8 @@ def _place(dataset, plan, mesh):
 
 def _start(placed, model, optimizer):
   """The state before the first step."""
-  arguments = (placed.init_key,)
-  return steps.compiled(steps.init, arguments, out_shardings=placed.everywhere, model=model, optimizer=optimizer)(
-    *arguments
-  )
+  static = {"model": model, "optimizer": optimizer}
+  return steps.compiled(steps.init, (placed.init_key,), out_shardings=placed.everywhere, **static)(placed.init_key)
 
 
 def _compile(placed, dataset, model, plan, measures, stage, state):

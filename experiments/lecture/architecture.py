@@ -13,7 +13,8 @@ import numpy as np
 from ae_jax import losses, models
 from configs import cnn, dense
 from experiments.lecture import fitting
-from experiments.lecture.fitting import SEEDS, configured, mnist_5k, spread
+from experiments.lecture.fitting import SEEDS, configured, mnist_5k
+from experiments.shipped_configs.run import spread
 
 
 def library():
@@ -105,7 +106,6 @@ def affine_decoder():
 def translation():
   """Invariance, or equivariance of the convolutions alone."""
   dataset, x = mnist_5k()
-  x = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))[:, 2:-2, 2:-2]
   x[:, [0, 1, -2, -1]] = 0
   x[:, :, [0, 1, -2, -1]] = 0
   moved = np.roll(x, 1, axis=2)

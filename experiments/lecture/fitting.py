@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-import math
-import statistics
 
 import jax
 import numpy as np
 
 from ae_jax import data, losses, models, objectives, optimizers, parallel, steps
 from ae_jax.data import epochs, ranges
+from ae_jax.evaluators import reconstruction
 
 SEEDS = (0, 1, 2)
 
@@ -44,11 +43,6 @@ def configured(module, **changes):
   config = module.get_config("mnist_5k")
   config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
   return config
-
-
-def spread(values, digits=2):
-  """Mean (least to greatest)."""
-  return f"{statistics.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def mnist_5k():
@@ -106,7 +100,7 @@ def squared_error(x_hat, x):
 
 def psnr(x_hat, x):
   """Peak signal-to-noise ratio in dB of images in [0, 1]."""
-  return -10 * math.log10(np.square(x_hat.astype(np.float64) - x).mean())
+  return reconstruction.psnr(float(np.square(x_hat.astype(np.float64) - x).mean()), 1.0)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "method"))

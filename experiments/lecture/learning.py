@@ -12,7 +12,8 @@ from sklearn.manifold import trustworthiness
 from ae_jax import data, losses
 from configs import cnn, dense, linear, tied, unet
 from experiments.lecture import fitting
-from experiments.lecture.fitting import SEEDS, configured, mnist_5k, spread
+from experiments.lecture.fitting import SEEDS, configured, mnist_5k
+from experiments.shipped_configs.run import spread
 
 LATENTS = (2, 4, 8, 16, 32, 64, 128)
 MNIST = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "nowhere")) / "mnist"
