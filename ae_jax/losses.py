@@ -14,6 +14,16 @@ def flat(x):
   return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
+def sum_over_elements(function, *arrays, batch_last):
+  """An elementwise function of arrays [B, ...], summed over each example: [B].
+
+  With `batch_last` it is computed on [elements, B], which spares transposing what lies so in memory.
+  """
+  if batch_last:
+    return function(*(jnp.moveaxis(x, 0, -1).reshape(-1, x.shape[0]) for x in arrays)).sum(0)  # [B]
+  return function(*(flat(x) for x in arrays)).sum(1)  # [B]
+
+
 @jax.custom_jvp
 def binary_cross_entropy_with_logits(logits, targets):
   """-x log p - (1 - x) log(1 - p) in nats per element, p = sigmoid(logits); finite at any finite logit.

@@ -22,23 +22,32 @@ def batch_mean(per_example, weight):
 
 def _bernoulli(logits, x, activation):
   del activation  # it is the sigmoid, inside
-  return losses.binary_cross_entropy_with_logits(losses.flat(logits), losses.flat(x))
+  return losses.binary_cross_entropy_with_logits(logits, x)
 
 
 def _gaussian(logits, x, activation):
-  return jnp.square(losses.flat(activation(logits)) - losses.flat(x))
+  return jnp.square(activation(logits) - x)
 
 
-# The reconstruction term per element [B, elements], and its unit, which is also the term's name.
+# The reconstruction term of each element, and its unit, which is also the term's name.
 LIKELIHOODS = {"bernoulli": _bernoulli, "gaussian": _gaussian}
 _UNITS = {"bernoulli": "nats", "gaussian": "squared_error"}
+
+
+def _mismatch(model, logits, x, likelihood, activation, *emphasis):
+  """The reconstruction term of each example, its elements counting `emphasis` [B, ...] times if that is given: [B]."""
+
+  def term(logits, x, *emphasis):
+    return math.prod(emphasis, start=LIKELIHOODS[likelihood](logits, x, activation))
+
+  return losses.sum_over_elements(term, logits, x, *emphasis, batch_last=model.batch_last)
 
 
 def _reconstruction(model, params, batch, keys, *, likelihood, value_range):
   del keys  # nothing random here
   logits = model.reconstruct(params, batch["x"])
-  per_element = LIKELIHOODS[likelihood](logits, batch["x"], losses.OUTPUT_ACTIVATIONS[value_range])
-  loss = batch_mean(per_element.sum(-1), batch["weight"])
+  per_example = _mismatch(model, logits, batch["x"], likelihood, losses.OUTPUT_ACTIVATIONS[value_range])
+  loss = batch_mean(per_example, batch["weight"])
   return loss, {_UNITS[likelihood]: loss}
 
 
@@ -53,9 +62,9 @@ def _denoising(model, params, batch, keys, *, likelihood, value_range, corruptio
   x = batch["x"]
   corrupted, touched = corruptions.corrupt(corruption, keys, x, level, ranges.BYTE_SPANS[value_range])
   logits = model.reconstruct(params, corrupted)
-  per_element = LIKELIHOODS[likelihood](logits, x, losses.OUTPUT_ACTIVATIONS[value_range])
-  emphasis = jnp.where(losses.flat(touched), alpha, beta)
-  loss = batch_mean((emphasis * per_element).sum(-1), batch["weight"])
+  emphasis = jnp.where(touched, alpha, beta)
+  per_example = _mismatch(model, logits, x, likelihood, losses.OUTPUT_ACTIVATIONS[value_range], emphasis)
+  loss = batch_mean(per_example, batch["weight"])
   return loss, {_UNITS[likelihood]: loss}
 
 
@@ -77,7 +86,7 @@ def _layerwise(model, params, batch, keys, *, likelihood, activation, span, laye
   h = jax.lax.stop_gradient(model.apply("below", params, batch["x"], layer))
   corrupted, _ = corruptions.corrupt(corruption, keys, h, level, span)
   logits = model.apply("layer_logits", params, corrupted, layer)
-  loss = batch_mean(LIKELIHOODS[likelihood](logits, h, activation).sum(-1), batch["weight"])
+  loss = batch_mean(_mismatch(model, logits, h, likelihood, activation), batch["weight"])
   return loss, {_UNITS[likelihood]: loss}
 
 
@@ -174,10 +183,12 @@ def _elbo(model, params, batch, keys, *, likelihood, value_range, noise, beta, f
   mean, log_variance = model.apply("posterior", params, batch["x"])
   normal = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:], mean.dtype))(keys)
   logits = model.decode(params, mean + jnp.exp(0.5 * log_variance) * normal)
-  per_element = LIKELIHOODS[likelihood](logits, batch["x"], losses.OUTPUT_ACTIVATIONS[value_range])
+  per_example = _mismatch(model, logits, batch["x"], likelihood, losses.OUTPUT_ACTIVATIONS[value_range])
   if likelihood == "gaussian":
-    per_element = 0.5 * per_element / noise**2 + (0.5 * math.log(2 * math.pi) + math.log(noise))
-  nats = batch_mean(per_element.sum(-1), batch["weight"])
+    per_example = 0.5 * per_example / noise**2 + math.prod(model.shape) * (
+      0.5 * math.log(2 * math.pi) + math.log(noise)
+    )
+  nats = batch_mean(per_example, batch["weight"])
   kl = batch_mean(losses.gaussian_kl(mean, log_variance), batch["weight"])  # [latent]
   return nats + beta * jnp.maximum(kl, free_bits).sum(), {"nats": nats, "kl": kl.sum()}
 

@@ -14,11 +14,11 @@ from ae_jax.ops import convolutions, resizing
 
 
 class Conv(nn.Module):
-  """A convolution with bias: [C, H, W, B] -> [features, H - k + 1, W - k + 1, B], or [features, H, W, B] if padded."""
+  """A convolution, of a kind, and a bias: [C, H, W, B] -> [features, H', W', B]."""
 
   features: int
   kernel: int
-  operation: Callable = convolutions.conv  # without padding; with it: conv_same
+  operation: Callable  # (image, kernel) -> image: one of ops.convolutions, or `conv_pool`
 
   @nn.compact
   def __call__(self, x):
@@ -28,7 +28,10 @@ class Conv(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-  """Per stage convolution, activation, 2x2 max-pooling; then one dense layer: [B, H, W, C] -> [B, outputs]."""
+  """Per stage convolution, 2x2 max-pooling, activation; then one dense layer: [B, H, W, C] -> [B, outputs].
+
+  Any activation that never falls, such as ReLU, may as well stand before the pooling: here it has a quarter to do.
+  """
 
   outputs: int
   channels: tuple[int, ...]
@@ -39,7 +42,7 @@ class ConvEncoder(nn.Module):
   def __call__(self, x):
     h = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
     for features in self.channels:
-      h = pool(self.activation(Conv(features, self.kernel)(h)))
+      h = self.activation(Conv(features, self.kernel, conv_pool)(h))
     return nn.Dense(self.outputs, name="code")(flat(h))
 
 
@@ -99,7 +102,7 @@ class TiedConv(nn.Module):
   def encode(self, x):
     h = x.transpose(3, 1, 2, 0)
     for kernel, bias in zip(self.kernels, self.biases, strict=True):
-      h = pool(self.activation(convolutions.conv(h, kernel) + bias[:, None, None, None]))
+      h = self.activation(conv_pool(h, kernel) + bias[:, None, None, None])
     return self.code_activation(flat(h) @ self.code_kernel + self.code_bias[None])
 
   def decode(self, z):
@@ -109,6 +112,12 @@ class TiedConv(nn.Module):
       h = resizing.resize(self.decoder_activation(h), size, "nearest")
       h = convolutions.conv_adjoint(h, kernel) + bias[:, None, None, None]
     return h.transpose(3, 1, 2, 0)
+
+
+def conv_pool(h, kernel):
+  """Convolution without padding, then `pool`: [C, H, W, B], [k, k, C, C_out] -> [C_out, H', W', B]."""
+  sides = (side - k + 1 for side, k in zip(h.shape[1:3], kernel.shape[:2], strict=True))
+  return convolutions.conv_max_pool(h, kernel, tuple(min(2, side) for side in sides))
 
 
 def pool(h):

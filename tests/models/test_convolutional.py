@@ -6,7 +6,7 @@ import pytest
 from conftest import config_of
 
 from ae_jax import errors, models
-from ae_jax.models import convolutional, upsampling
+from ae_jax.models import activations, convolutional, upsampling
 from ae_jax.ops import convolutions, resizing
 
 DECODERS = [*upsampling.LAYERS, "tied"]
@@ -154,6 +154,21 @@ def test_a_tied_decoder_has_the_encoders_weights_transposed_and_gives_them_both_
       assert all(jnp.abs(part).max() > 1e-2 * scale for part in parts), name
 
 
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh"])
+def test_a_rising_activation_may_stand_on_either_side_of_the_pooling(activation):
+  """The encoder pools first, as the lecture's does last: the same function of the same parameters."""
+  function = activations.ACTIVATIONS[activation]
+  encoder = convolutional.ConvEncoder(3, (4, 5), 3, function)
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 13, 12, 2)), jnp.float32)
+  params = jax.tree.map(lambda leaf: leaf + 0.05, encoder.init(jax.random.key(0), x)["params"])
+  h = x.transpose(3, 1, 2, 0)
+  for stage in ("Conv_0", "Conv_1"):
+    h = convolutions._conv_xla(h, params[stage]["kernel"]) + params[stage]["bias"][:, None, None, None]
+    h = convolutional.pool(function(h))
+  wanted = convolutional.flat(h) @ params["code"]["kernel"] + params["code"]["bias"][None]
+  np.testing.assert_allclose(encoder.apply({"params": params}, x), wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_a_subpixel_layer_starts_as_nearest_enlarging_after_the_convolution():
   layer = upsampling.SubpixelConv(3, (3, 3), (15, 10))
   x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5, 5, 2)), jnp.float32)
@@ -186,7 +201,7 @@ def test_convolutions_move_with_the_image_and_pooling_only_by_its_window():
   """The image has a black border, so that moving it is rolling it."""
   image = np.zeros((1, 20, 20, 2), np.float32)
   image[:, 8:12, 8:12] = np.random.default_rng(0).normal(size=(1, 4, 4, 2))
-  layers = [convolutional.Conv(4, 3), convolutional.Conv(5, 3)]
+  layers = [convolutional.Conv(features, 3, convolutions.conv) for features in (4, 5)]
   params = layers[0].init(jax.random.key(0), image), layers[1].init(jax.random.key(1), jnp.zeros((4, 18, 18, 2)))
   params = jax.tree.map(lambda leaf: leaf + 0.1, params)
 

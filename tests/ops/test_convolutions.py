@@ -150,9 +150,55 @@ def test_max_pool_is_xlas_also_where_values_are_equal(window, ties):
   np.testing.assert_array_equal(*slopes)
 
 
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(
+  size=strategies.tuples(sides, sides),
+  kernel=strategies.tuples(kernels, kernels),
+  c=strategies.tuples(strategies.sampled_from([1, 3, 4]), channels),  # the CPU's product is another from 4 on
+  window=strategies.sampled_from([(1, 1), (2, 2), (1, 2), (2, 1), (3, 2)]),
+)
+def test_convolution_and_pooling_in_one_are_xlas(size, kernel, c, window):
+  size = tuple(max(side, k + w - 1) for side, k, w in zip(size, kernel, window, strict=True))
+  agree(
+    lambda x, w: convolutions.conv_max_pool(x, w, window),
+    lambda x, w: convolutions.max_pool(convolutions._conv_xla(x, w), window),
+    draw(c[0], *size, 2),
+    draw(*kernel, *c),
+  )
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_a_pooling_window_of_equal_values_gives_its_gradient_to_the_first(channels):
+  x, w = jnp.ones((channels, 5, 6, 1)), jnp.ones((2, 2, channels, 1))
+  slope = jax.grad(lambda x: convolutions.conv_max_pool(x, w, (2, 2)).sum())(x)[0, :, :, 0]
+  seen = np.zeros((5, 6))
+  seen[0:4, 0:4] = 1  # the windows' first outputs, at even rows and columns, each see 2x2
+  np.testing.assert_array_equal(slope, seen)
+
+
+@pytest.mark.parametrize(
+  "operation",
+  [
+    convolutions.conv,
+    convolutions.conv_same,
+    lambda x, w: convolutions.conv_transpose(x, w, 2, (12, 11)),
+    lambda x, w: convolutions.conv_max_pool(x, w, (2, 2)),
+    lambda x, w: convolutions.conv_max_pool(x[:1], w[:, :, :1], (2, 2)),
+  ],
+)
+def test_on_cpu_a_gradient_is_two_more_matrix_products_and_nothing_slow(operation):
+  """The input's gradient one product, the kernel's one over batch and space, and no scatter, gather or convolution."""
+  x, w = draw(4, 6, 5, 3), draw(3, 3, 4, 5)
+  slopes = jax.jit(jax.value_and_grad(lambda x, w: jnp.square(operation(x, w)).sum(), (0, 1)))
+  program = slopes.trace(x, w).lower(lowering_platforms=("cpu",)).as_text()
+  assert program.count("stablehlo.dot_general") == 3
+  assert not any(f"stablehlo.{slow}" in program for slow in ("convolution", "scatter", "gather", "reduce_window"))
+
+
 def test_derivatives_are_right_forward_and_reverse():
   x, w = draw(2, 4, 5, 2), draw(3, 2, 2, 3)
-  check_grads(convolutions.conv, (x, w), order=2, modes=("fwd", "rev"), rtol=2e-2, atol=2e-2)
+  for function in (convolutions.conv, lambda x, w: convolutions.conv_max_pool(x, w, (2, 2))):
+    check_grads(function, (x, w), order=2, modes=("fwd", "rev"), rtol=2e-2, atol=2e-2)
   check_grads(
     lambda x, w: convolutions.conv_transpose(x, w, 2, (8, 9)),
     (x, w),
