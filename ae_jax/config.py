@@ -34,6 +34,7 @@ def base(data):
   config.optimizer.weight_decay = 0.0  # decoupled
 
   config.evaluators = ()  # besides reconstruction: anomaly, denoising, posterior, sparsity
+  config.compute_dtype = "float32"  # or bfloat16, for GPU and TPU: what the model computes in; all else is float32
   config.parallel = "jit"  # over all local devices, the batch split between them
   config.eval_every_epochs = 1  # and at the end
   config.checkpoint_every_epochs = 5  # and at the end; each follows an evaluation

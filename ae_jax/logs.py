@@ -1,5 +1,7 @@
-"""What a run says while it trains: metrics.jsonl, TensorBoard's events, and the progress line."""
+"""What a run says while it trains: metrics.jsonl, TensorBoard's events, the progress line, and a profile if asked."""
 
+import functools
+import itertools
 import json
 import os
 
@@ -13,15 +15,20 @@ class Log:
   """
 
   def __init__(self, workdir, step):
-    self._path = workdir / "metrics.jsonl"
+    self._workdir, self._step = workdir, step
+    path = workdir / "metrics.jsonl"
     kept = [record for record in read(workdir) if record["step"] <= step]
     part = workdir / "metrics.jsonl.part"
     part.write_text("".join(map(_line, kept)))
-    os.replace(part, self._path)
-    self._file = self._path.open("a")
-    from tensorboardX import SummaryWriter  # a second of imports
+    os.replace(part, path)
+    self._file = path.open("a")
 
-    self._events = SummaryWriter(str(workdir), purge_step=step + 1)
+  @functools.cached_property
+  def _events(self):
+    """TensorBoard's writer, opened at the first record: a second of imports, and a file."""
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(self._workdir), purge_step=self._step + 1)
 
   def write(self, record):
     """Appends a record: a dict of numbers with `step` and `epoch`."""
@@ -34,7 +41,8 @@ class Log:
   def close(self):
     """Writes out what TensorBoard still holds back."""
     self._file.close()
-    self._events.close()
+    if "_events" in vars(self):
+      self._events.close()
 
   def __enter__(self):
     return self
@@ -61,6 +69,21 @@ def progress(images, epochs, done):
   total = images * epochs
   form = "{desc}  {percentage:3.0f}% |{bar:20}| {rate_fmt}, {remaining} left{postfix}"
   return tqdm.tqdm(total=total, initial=images * done, unit=" images", unit_scale=True, disable=None, bar_format=form)
+
+
+def traced(function, folder):
+  """`function`, whose second call leaves in `folder` what each device and thread did, for TensorBoard or Perfetto."""
+  calls = itertools.count()
+
+  def call(*args):
+    if next(calls) != 1:
+      return function(*args)
+    import jax
+
+    with jax.profiler.trace(str(folder), create_perfetto_trace=True):
+      return jax.block_until_ready(function(*args))
+
+  return call
 
 
 def _line(record):

@@ -18,12 +18,13 @@ _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The config file, perhaps with :DATA behind it.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; default: runs/CONFIG-DATA-TIME.")
+_PROFILE = flags.DEFINE_bool("profile", False, "Trace a chunk of steps into WORKDIR/profile (TensorBoard, Perfetto).")
 
 WRONG_INPUT, WRONG_USAGE = 1, 2
 
 
 def main(argv):
-  """The two flags, one call."""
+  """The flags, one call."""
   if len(argv) > 1:
     _fail(f"unexpected argument {argv[1]!r}; overrides are written --config.KEY=VALUE", WRONG_USAGE)
   from ae_jax import config as configs  # here, so that --help does not wait for JAX
@@ -35,7 +36,7 @@ def main(argv):
     file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]))
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     default = pathlib.Path("runs") / f"{file.stem}-{config.data.name.replace('/', '_')}-{time}"
-    train.train_and_evaluate(config, pathlib.Path(_WORKDIR.value or default))
+    train.train_and_evaluate(config, pathlib.Path(_WORKDIR.value or default), _PROFILE.value)
   except errors.UserError as error:
     _fail(str(error), WRONG_INPUT)
 

@@ -150,7 +150,8 @@ def load(workdir, which="last"):
     raise errors.UserError(f"{workdir}: there is no run here (no config.json)")
   description = _read_description(workdir)
   config = configs.from_json(description["config"])
-  model = models.build(shape=description["data"]["shape"], **config.model)
+  shape = description["data"]["shape"]
+  model = models.build(shape=shape, compute_dtype=config.compute_dtype, **config.model)
   with checkpoints.open_folder(workdir / "checkpoints", to_save=False) as checkpointer:
     steps = checkpoints.steps(checkpointer)
     if not steps:

@@ -1,7 +1,9 @@
 """The training step, the compiled chunk of steps, and the compiled pass over a test set: pure, and jitted only here."""
 
+import collections
 import dataclasses
 import functools
+import threading
 from typing import Any
 
 import jax
@@ -110,3 +112,19 @@ def compiled(function, arguments, *, out_shardings, donate=(), **static):
   """
   jitted = jax.jit(functools.partial(function, **static), donate_argnums=donate, out_shardings=out_shardings)
   return jitted.lower(*arguments).compile()
+
+
+def compilations():
+  """How many programs this thread has compiled, or taken from the cache of compiled programs, since the first call."""
+  return _compilations()[threading.get_ident()]
+
+
+@functools.cache
+def _compilations():
+  counter = collections.Counter()
+
+  def listen(event, seconds, **_):
+    counter[threading.get_ident()] += event == "/jax/core/compile/backend_compile_duration"
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  return counter

@@ -25,7 +25,7 @@ from ae_jax import (
 )
 from ae_jax import config as configs
 from ae_jax.data import epochs
-from ae_jax.report import album, words
+from ae_jax.report import words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +61,10 @@ class Programs:
   compile_seconds: float
 
 
-def train_and_evaluate(config, workdir):
+def train_and_evaluate(config, workdir, profile=False):
   """Trains what the config describes, or continues the run in `workdir`, and returns its last metrics by name.
 
+  With `profile` a chunk of steps of each stage is traced into `workdir`/profile.
   Raises UserError, before anything is compiled or written, for whatever the user can mend.
   """
   configs.check(config)
@@ -71,7 +72,7 @@ def train_and_evaluate(config, workdir):
   dataset = data.load(**config.data)
   size = len(dataset.train)
   errors.check(config.batch_size <= size, "batch_size", config.batch_size, f"at most the {size} training examples")
-  model = models.build(shape=dataset.shape, **config.model)
+  model = models.build(shape=dataset.shape, compute_dtype=config.compute_dtype, **config.model)
   plan = epochs.Epochs(size, config.batch_size, mesh.size, config.seed)
   stages = _stages(config, model, dataset, plan)
   measures = evaluators.build(config.evaluators, model, dataset)
@@ -81,8 +82,10 @@ def train_and_evaluate(config, workdir):
   print(words.opening(description, workdir), flush=True)
   cache.keep_compiled_programs()
   placed = _place(dataset, plan, mesh)
-  rulers = dict(evaluators.rulers(measures, dataset, config.model.latent))
-  compiled = functools.partial(_compile, placed, dataset, model, plan, measures)
+  rulers = functools.cache(lambda: dict(evaluators.rulers(measures, dataset, config.model.latent)))
+  compiled = functools.partial(
+    _compile, placed, dataset, model, plan, measures, workdir / "profile" if profile else None
+  )
   with checkpoints.open_folder(workdir / "checkpoints", to_save=True) as checkpointer:
     state = _start(placed, model, stages[0].optimizer)
     saved = checkpoints.steps(checkpointer)
@@ -91,7 +94,9 @@ def train_and_evaluate(config, workdir):
       print(f"continuing after epoch {saved['last'] // plan.steps} of {stages[-1].epochs.stop}", flush=True)
     _train(config, state, stages, compiled, plan, rulers, checkpointer, workdir)
   run = runs.load(workdir)
-  album.draw(run, dataset, rulers, workdir / "pictures")
+  from ae_jax.report import album  # Matplotlib: a second of imports that the first step does not wait for
+
+  album.draw(run, dataset, rulers(), workdir / "pictures")
   print(words.closing(run.metrics, workdir), flush=True)
   return run.metrics
 
@@ -118,23 +123,26 @@ def _stages(config, model, dataset, plan):
 
 def _train(config, state, stages, compiled, plan, rulers, checkpointer, workdir):
   """The epochs that the state has not seen, stage after stage: each is trained, then evaluated and saved if due."""
-  begun, last, compile_seconds = int(state.step), stages[-1].epochs.stop, 0.0
-  done = begun // plan.steps
-  with logs.Log(workdir, begun) as log, logs.progress(plan.examples, last, done) as bar:
+  first, last, compile_seconds = int(state.step), stages[-1].epochs.stop, 0.0
+  done = first // plan.steps
+  with logs.Log(workdir, first) as log, logs.progress(plan.examples, last, done) as bar:
     for number, stage in enumerate(stages):
       to_do = range(max(done, stage.epochs.start), stage.epochs.stop)
       if not to_do:
         continue
       programs = compiled(stage, state)
       compile_seconds += programs.compile_seconds
-      constants = {"compile_seconds": compile_seconds, **rulers} | ({"stage": number} if len(stages) > 1 else {})
+      constants = {"compile_seconds": compile_seconds} | ({"stage": number} if len(stages) > 1 else {})
       if to_do.start == stage.epochs.start:
         state = programs.restart(state)
       for epoch in to_do:
+        begun = steps.compilations()
         state, record = _train_epoch(state, programs, plan, epoch, config.log_every_steps, log, bar)
+        if epoch > to_do.start and steps.compilations() > begun:
+          raise RuntimeError(f"epoch {epoch + 1} compiled again what epoch {epoch} had compiled: a bug of ae_jax")
         save_due = _due(epoch + 1, config.checkpoint_every_epochs, last)
         if save_due or _due(epoch + 1, config.eval_every_epochs, last):
-          record |= dict(programs.evaluate(state.params)) | constants
+          record |= dict(programs.evaluate(state.params)) | constants | rulers()
           bar.set_postfix({"test error": f"{record['test/squared_error']:.4g}"}, refresh=False)
         log.write(record)
         if save_due:
@@ -182,7 +190,7 @@ def _start(placed, model, optimizer):
   return steps.compiled(steps.init, (placed.init_key,), out_shardings=placed.everywhere, **static)(placed.init_key)
 
 
-def _compile(placed, dataset, model, plan, measures, stage, state):
+def _compile(placed, dataset, model, plan, measures, profile, stage, state):
   """The programs of a stage, for states like `state`."""
   started = time.perf_counter()
   compiled = functools.partial(steps.compiled, out_shardings=placed.everywhere)
@@ -194,11 +202,13 @@ def _compile(placed, dataset, model, plan, measures, stage, state):
   fixed["statistics"] = evaluators.statistics(measures, dataset.value_range)
   arguments = (state.params, placed.test, *placed.test_rows, placed.noise_key)
   evaluate = compiled(steps.evaluate, arguments, **fixed)
+
+  def train(state, *batches):
+    return train_chunk(state, placed.train, *jax.device_put(batches, placed.rows), placed.noise_key)
+
   return Programs(
     restart=restart,
-    train_chunk=lambda state, *batches: train_chunk(
-      state, placed.train, *jax.device_put(batches, placed.rows), placed.noise_key
-    ),
+    train_chunk=logs.traced(train, profile) if profile else train,
     evaluate=lambda params: evaluators.metrics(
       measures, *evaluate(params, placed.test, *placed.test_rows, placed.noise_key), placed.test_rows[1], dataset
     ),

@@ -1,5 +1,8 @@
 import json
 
+import jax
+import numpy as np
+
 from ae_jax import logs
 
 
@@ -43,6 +46,17 @@ def test_tensorboard_reads_the_same_numbers(tmp_path):
 
 def test_a_run_without_records_has_none(tmp_path):
   assert logs.read(tmp_path) == []
+
+
+def test_the_second_call_and_no_other_is_traced(tmp_path):
+  traced = logs.traced(jax.jit(lambda x: x @ x), tmp_path / "profile")
+  results = [traced(np.eye(3))]
+  assert not (tmp_path / "profile").exists()
+  results += [traced(np.eye(3)) for _ in range(2)]
+  (profile,) = tmp_path.rglob("*.xplane.pb")
+  assert profile.stat().st_size > 0
+  for result in results:
+    np.testing.assert_array_equal(result, np.eye(3))
 
 
 def test_progress_is_silent_when_not_on_a_terminal(capfd):

@@ -132,7 +132,7 @@ def test_attention_is_there_where_the_model_has_some(workdir, test_images):
   model = models.build(shape=(8, 8, 1), **config.model)
   run = runs.Run(jax.jit(model.init)(jax.random.key(0)), config, {}, [], model)
   maps = run.attention(np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8))
-  assert set(maps) == {"encoder/block_0/attention", "encoder/pool"}
+  assert set(maps) == {"encoder/blocks/attention/0", "encoder/pool"}
   for weights in maps.values():
     assert weights.shape[::3] == (3, 16)  # of patches of 2x2
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)

@@ -1,3 +1,4 @@
+import json
 import os
 import pathlib
 import signal
@@ -48,6 +49,48 @@ def trained(tmp_path_factory):
   config = config_of("dense", "digits")
   config.epochs = 3
   return workdir, config, train.train_and_evaluate(config, workdir)
+
+
+def test_what_compiles_again_and_again_fails(tiny, tmp_path, monkeypatch):
+  epoch = train._train_epoch
+
+  def retraces(state, *rest):
+    jax.jit(lambda x: x + 1)(np.zeros(3))  # a new function each time
+    return epoch(state, *rest)
+
+  monkeypatch.setattr(train, "_train_epoch", retraces)
+  with pytest.raises(RuntimeError, match="epoch 2 compiled again"):
+    train.train_and_evaluate(tiny, tmp_path / "run")
+
+
+_COUNT = """
+import collections, importlib, json, pathlib, sys, jax
+counts = collections.Counter()
+jax.monitoring.register_event_listener(lambda event, **_: counts.update([event.rpartition("/")[2]]))
+from ae_jax import train
+from conftest import TINY, config_of
+config = config_of("cnn", "digits")
+config.epochs = 1
+train.train_and_evaluate(config, pathlib.Path(sys.argv[1]))
+print(json.dumps(counts))
+"""
+
+
+def test_a_second_process_compiles_nothing_that_took_long(tmp_path):
+  """The step and the evaluation come from the persistent cache, to which the second process adds nothing."""
+  environment = {**os.environ, "AE_JAX_CACHE": str(tmp_path / "cache"), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+  counts, kept = [], []
+  for run in ("first", "second"):
+    command = [sys.executable, "-c", _COUNT, str(tmp_path / run)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    counts.append(json.loads(done.stdout.splitlines()[-1]))
+    kept.append({file.name for file in (tmp_path / "cache" / "xla").glob("*-cache")})
+  assert counts[0].get("cache_hits", 0) == 0
+  assert counts[1]["cache_hits"] >= 2
+  assert kept[0] == kept[1] != set()
+  ours, theirs = (ae_jax.load(tmp_path / run) for run in ("first", "second"))
+  jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
 
 
 def test_a_run_leaves_what_it_promises(trained):

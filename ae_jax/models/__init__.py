@@ -30,6 +30,12 @@ _KINDS = {2: "series", 3: "images"}
 # fastest with the whole batch at once.
 ROWS_IN_CACHE = {"cnn": 64}
 
+# The families whose images lie with the batch as the last axis.
+BATCH_LAST = {"cnn", "unet"}
+
+# What the modules compute in: None is the type of their parameters. Parameters, losses and KL stay float32.
+COMPUTE_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
@@ -37,6 +43,8 @@ class Model:
 
   module: nn.Module
   shape: tuple[int, ...]  # of an example: (H, W, C) of an image, (T, C) of a series
+  batch_last: bool  # its reconstructions are transposed from [..., B], for whom that matters
+  compute_dtype: str = "float32"  # of COMPUTE_DTYPES
 
   def init(self, key):
     """Parameters: a nested dict of float32 arrays, a function of the key alone."""
@@ -59,26 +67,51 @@ class Model:
     return hasattr(self.module, method)
 
   def apply(self, method, params, *args):
-    """A method of the module on arrays."""
-    return self.module.apply({"params": params}, *args, method=method)
+    """A method of the module on arrays, computed in `compute_dtype`; what goes in and comes out keeps its type."""
+    return self._apply(params, *args, method=method)
 
   def attention(self, params, x):
-    """What the attention layers of the encoder look at: examples -> {path of the layer: [B, heads, queries, keys]}."""
-    _, collections = self.module.apply({"params": params}, x, method="encode", mutable=["attention"])
+    """What the attention layers of the encoder look at: examples -> {path of the layer: [B, heads, queries, keys]}.
+
+    Of layers that are stacked the path ends with the number of each.
+    """
+    _, collections = self._apply(params, x, method="encode", mutable=["attention"])
     found = jax.tree_util.tree_leaves_with_path(
       collections.get("attention", {}), is_leaf=lambda x: isinstance(x, tuple)
     )
-    return {"/".join(key.key for key in path[:-1]): weights for path, (weights,) in found}
+    maps = {}
+    for path, (weights,) in found:
+      name = "/".join(key.key for key in path[:-1])
+      maps |= {name: weights} if weights.ndim == 4 else {f"{name}/{i}": layer for i, layer in enumerate(weights)}
+    return maps
 
   def parameter_count(self):
     """How many numbers `init` gives; nothing is computed."""
     return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self.init, jax.random.key(0))))
 
+  def _apply(self, params, *args, **options):
+    dtype = COMPUTE_DTYPES[self.compute_dtype]
+    if dtype is None:
+      return self.module.apply({"params": params}, *args, **options)
+    params, args = _cast((params, args), dtype)
+    return _cast(self.module.apply({"params": params}, *args, **options), jnp.float32)
 
-def build(name, shape, **options):
+
+def build(name, shape, compute_dtype="float32", **options):
   """The `Model` that `config.model` describes, for examples of a shape; UserError for what cannot be built."""
+  errors.choose(COMPUTE_DTYPES, compute_dtype, "compute_dtype")
   if AXES.get(name, len(shape)) != len(shape):
     raise errors.UserError(
       f"config.model.name={name!r} takes {_KINDS[AXES[name]]}; these data are {_KINDS[len(shape)]}"
     )
-  return Model(errors.call(FAMILIES, "model", name, tuple(shape), **options), tuple(shape))
+  module = errors.call(FAMILIES, "model", name, tuple(shape), **options)
+  return Model(module, tuple(shape), name in BATCH_LAST, compute_dtype)
+
+
+def _cast(tree, dtype):
+  """The arrays of floating-point numbers of a tree as another type; all else as it is."""
+
+  def cast(leaf):
+    return leaf.astype(dtype) if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+  return jax.tree.map(cast, tree)

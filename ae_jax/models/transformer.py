@@ -13,6 +13,8 @@ import flax.linen as nn
 from ae_jax import errors
 from ae_jax.models import activations, attention, bottlenecks
 
+_UNROLLED = 4  # blocks that are compiled one after the other; more of them are a loop
+
 _SMALL, _UNIT = nn.initializers.normal(0.02), nn.initializers.normal(1.0)
 
 
@@ -44,6 +46,19 @@ class Block(nn.Module):
     return h + nn.Dense(self.layers.width)(hidden)
 
 
+def blocks(layers, depth):
+  """`depth` blocks, one after the other, with all their parameters stacked: traced and compiled once however many."""
+
+  def body(block, h, _):
+    return block(h), None
+
+  scanned = nn.scan(
+    body, variable_axes={"params": 0, "attention": 0}, split_rngs={"params": True}, length=depth, unroll=_UNROLLED
+  )
+  stack = Block(layers, name="blocks")
+  return lambda h: scanned(stack, h, None)[0]
+
+
 class AttentionEncoder(nn.Module):
   """[B, H, W, C] -> patches and their positions -> blocks -> the latent queries look at them -> [B, outputs]."""
 
@@ -58,8 +73,7 @@ class AttentionEncoder(nn.Module):
     patches, width = patchify(x, self.patch), self.layers.width
     positions = self.param("positions", _SMALL, (patches.shape[1], width))
     h = nn.Dense(width, name="embedding")(patches) + positions[None]
-    for number in range(self.depth):
-      h = Block(self.layers, name=f"block_{number}")(h)
+    h = blocks(self.layers, self.depth)(h)
     queries = self.param("queries", _UNIT, (self.queries, width))
     pooled = self.layers.attention("pool")(queries[None], nn.RMSNorm()(h))
     return nn.Dense(self.outputs, name="code")(pooled.reshape(x.shape[0], self.queries * width))
@@ -80,8 +94,7 @@ class AttentionDecoder(nn.Module):
     memory = nn.Dense(self.memory * size, name="memory")(z).reshape(z.shape[0], self.memory, size)
     positions = self.param("positions", _UNIT, (height * width // self.patch**2, size))[None]
     h = positions + self.layers.attention("unpool")(positions, memory)
-    for number in range(self.depth):
-      h = Block(self.layers, name=f"block_{number}")(h)
+    h = blocks(self.layers, self.depth)(h)
     patches = nn.Dense(self.patch**2 * channels, name="logits")(nn.RMSNorm()(h))
     return unpatchify(patches, self.shape, self.patch)
 

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,10 +99,38 @@ def test_what_the_encoder_looks_at_is_told_by_layer(bottleneck):
   params, x = parameters(model), images(5, 12, 8, 1)
   weights = jax.jit(model.attention)(params, x)
   shapes = {name: found.shape for name, found in weights.items()}
-  own = {f"encoder/block_{number}/attention": (5, 2, 6, 6) for number in range(2)}
+  own = {f"encoder/blocks/attention/{number}": (5, 2, 6, 6) for number in range(2)}
   assert shapes == {**own, "encoder/pool": (5, 2, 2, 6)}
   for found in weights.values():
     np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [2, 6])  # one after the other in the program, and in a loop
+def test_stacked_blocks_are_one_block_after_another(depth):
+  layers = transformer.Layers(8, 12, jax.nn.gelu, 2, True, False)
+  h = images(3, 5, 8)
+
+  class Stack(nn.Module):
+    @nn.compact
+    def __call__(self, h):
+      return transformer.blocks(layers, depth)(h)
+
+  stacked = jax.jit(Stack().init)(jax.random.key(0), h)["params"]["blocks"]
+  block = jax.jit(transformer.Block(layers).apply)
+  wanted = h
+  for number in range(depth):
+    wanted = block({"params": jax.tree.map(lambda leaf, number=number: leaf[number], stacked)}, wanted)
+  np.testing.assert_allclose(jax.jit(Stack().apply)({"params": {"blocks": stacked}}, h), wanted, rtol=1e-5, atol=1e-5)
+  kernels = stacked["Dense_0"]["kernel"]
+  assert all(jnp.abs(kernels[0] - other).max() > 0.1 for other in kernels[1:])  # each has its own
+
+
+def test_a_deeper_model_is_no_longer_program():
+  programs = [
+    jax.jit(model.reconstruct).lower(jax.eval_shape(model.init, jax.random.key(0)), images(2, 12, 8, 1)).as_text()
+    for model in (build(depth=depth, decoder_depth=depth) for depth in (8, 16))
+  ]
+  assert len(programs[0].splitlines()) == len(programs[1].splitlines())
 
 
 def test_the_gradient_reaches_every_parameter():

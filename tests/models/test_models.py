@@ -1,0 +1,56 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import config_of
+
+from ae_jax import errors, models, objectives
+
+FAMILIES = {
+  "dense": {"widths": (32,)},
+  "vae": {"widths": (32,)},
+  "cnn": {"channels": (4, 6), "decoder_kernels": (3, 3)},
+  "unet": {"channels": (4, 6)},
+  "attention": {"patch": 4, "width": 16, "hidden": 24, "heads": 2},
+  "sequence": {},
+}
+
+
+def build(name, compute_dtype):
+  config = config_of(name)
+  shape = (40, 1) if name == "sequence" else (8, 8, 1)
+  return models.build(shape=shape, compute_dtype=compute_dtype, **{**config.model, **FAMILIES[name]}), config
+
+
+@pytest.mark.runs_optax  # nor is Flax's RMSNorm strict about types
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bfloat16_is_an_arithmetic_and_nothing_that_is_kept(name):
+  """Parameters, codes, logits, loss and gradient are float32, and near those of float32 arithmetic."""
+  found = []
+  for compute_dtype in ("float32", "bfloat16"):
+    model, config = build(name, compute_dtype)
+    likelihood = {"likelihood": config.objective.likelihood}
+    options = (
+      {"name": "elbo", "beta": 1.0, "free_bits": 0.0, "noise": 1.0} if name == "vae" else {"name": "reconstruction"}
+    )
+    objective = objectives.build(model=model, value_range=config.data.range, **options, **likelihood)
+    params = jax.jit(model.init)(jax.random.key(0))
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(16, *model.shape)), jnp.float32)
+    batch = {"x": x, "weight": jnp.ones(16)}
+    step = jax.jit(jax.value_and_grad(lambda *a, m=model, o=objective: o(m, *a), has_aux=True))
+    (loss, terms), gradient = step(params, batch, jax.random.split(jax.random.key(1), 16))
+    z = jax.jit(model.encode)(params, x)
+    for leaf in jax.tree.leaves((params, loss, terms, gradient, z, jax.jit(model.decode)(params, z))):
+      assert leaf.dtype == jnp.float32
+    program = jax.jit(model.reconstruct).lower(params, x).as_text()
+    assert ("bf16" in program) == (compute_dtype == "bfloat16")
+    flat = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)])
+    found.append((float(loss), flat))
+  (exact, slope), (rounded, rounded_slope) = found
+  assert 0 < abs(rounded - exact) < 0.01 * exact
+  assert np.linalg.norm(rounded_slope - slope) < 0.1 * np.linalg.norm(slope)
+
+
+def test_an_unknown_arithmetic_is_refused():
+  with pytest.raises(errors.UserError, match=r"config\.compute_dtype='bfloat'.*did you mean 'bfloat16'"):
+    build("dense", "bfloat")
