@@ -68,8 +68,8 @@ import collections, importlib, json, pathlib, sys, jax
 counts = collections.Counter()
 jax.monitoring.register_event_listener(lambda event, **_: counts.update([event.rpartition("/")[2]]))
 from ae_jax import train
-from conftest import TINY, config_of
-config = config_of("cnn", "digits")
+from configs import cnn
+config = cnn.get_config("digits")
 config.epochs = 1
 train.train_and_evaluate(config, pathlib.Path(sys.argv[1]))
 print(json.dumps(counts))
@@ -78,7 +78,7 @@ print(json.dumps(counts))
 
 def test_a_second_process_compiles_nothing_that_took_long(tmp_path):
   """The step and the evaluation come from the persistent cache, to which the second process adds nothing."""
-  environment = {**os.environ, "AE_JAX_CACHE": str(tmp_path / "cache"), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+  environment = {**os.environ, "AE_JAX_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
   counts, kept = [], []
   for run in ("first", "second"):
     command = [sys.executable, "-c", _COUNT, str(tmp_path / run)]

@@ -93,6 +93,17 @@ def check_heads(width, heads):
   errors.check(width % heads == 0, "model.heads", heads, f"a divisor of the width, {width}")
 
 
+class Dense(nn.Dense):
+  """`nn.Dense` of tokens, [B, N, inputs] -> [B, N, features], as the product of one matrix of all tokens.
+
+  Of a product with two axes of rows XLA's CPU compiler transposes both factors for the gradient of the weights, which
+  takes five times as long.
+  """
+
+  def __call__(self, x):
+    return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
+
+
 class MultiHeadAttention(nn.Module):
   """Attention in `heads` subspaces of width / heads numbers each, and an affine map of their outputs side by side.
 
@@ -117,7 +128,7 @@ class MultiHeadAttention(nn.Module):
     check_heads(self.width, self.heads)
     memory = x if memory is None else memory
     query, key, value = (
-      nn.Dense(self.width, use_bias=False, name=name)(of).reshape(*of.shape[:2], self.heads, self.width // self.heads)
+      Dense(self.width, use_bias=False, name=name)(of).reshape(*of.shape[:2], self.heads, self.width // self.heads)
       for name, of in (("query", x), ("key", memory), ("value", memory))
     )
     if self.qk_norm:
@@ -128,7 +139,7 @@ class MultiHeadAttention(nn.Module):
       output = self._with_weights(query, key, value, mask, scale, causal)
     else:
       output = attend(query, key, value, mask, scale=scale, causal=causal)
-    return nn.Dense(self.width, name="out")(output.reshape(*output.shape[:2], self.width))
+    return Dense(self.width, name="out")(output.reshape(*output.shape[:2], self.width))
 
   def _with_weights(self, query, key, value, mask, scale, causal):
     masks = [_of_rank(mask, 4)] if mask is not None else []

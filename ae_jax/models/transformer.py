@@ -42,8 +42,8 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, h):
     h = h + self.layers.attention("attention")(nn.RMSNorm()(h))
-    hidden = self.layers.activation(nn.Dense(self.layers.hidden)(nn.RMSNorm()(h)))
-    return h + nn.Dense(self.layers.width)(hidden)
+    hidden = self.layers.activation(attention.Dense(self.layers.hidden)(nn.RMSNorm()(h)))
+    return h + attention.Dense(self.layers.width)(hidden)
 
 
 def blocks(layers, depth):
@@ -72,7 +72,7 @@ class AttentionEncoder(nn.Module):
   def __call__(self, x):
     patches, width = patchify(x, self.patch), self.layers.width
     positions = self.param("positions", _SMALL, (patches.shape[1], width))
-    h = nn.Dense(width, name="embedding")(patches) + positions[None]
+    h = attention.Dense(width, name="embedding")(patches) + positions[None]
     h = blocks(self.layers, self.depth)(h)
     queries = self.param("queries", _UNIT, (self.queries, width))
     pooled = self.layers.attention("pool")(queries[None], nn.RMSNorm()(h))
@@ -95,7 +95,7 @@ class AttentionDecoder(nn.Module):
     positions = self.param("positions", _UNIT, (height * width // self.patch**2, size))[None]
     h = positions + self.layers.attention("unpool")(positions, memory)
     h = blocks(self.layers, self.depth)(h)
-    patches = nn.Dense(self.patch**2 * channels, name="logits")(nn.RMSNorm()(h))
+    patches = attention.Dense(self.patch**2 * channels, name="logits")(nn.RMSNorm()(h))
     return unpatchify(patches, self.shape, self.patch)
 
 

@@ -298,3 +298,13 @@ def test_the_first_parameters_cost_no_weights():
 def test_heads_must_divide_the_width(heads, message):
   with pytest.raises(errors.UserError, match=rf"config\.model\.heads={heads}: must be {message}"):
     layer(normal(1, 2, 12), heads=heads)
+
+
+def test_a_layer_of_tokens_is_flax_dense():
+  rng = np.random.default_rng(0)
+  x, probe = (jnp.asarray(rng.normal(size=(3, 5, features)), jnp.float32) for features in (4, 6))
+  layers = attention.Dense(6), nn.Dense(6)
+  params = layers[1].init(jax.random.key(0), x)
+  found = [jax.jit(jax.value_and_grad(lambda p, f=f: jnp.vdot(f.apply(p, x), probe)))(params) for f in layers]
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *found)
+  jax.tree.map(np.testing.assert_array_equal, layers[0].init(jax.random.key(0), x), params)
