@@ -1,0 +1,129 @@
+"""The measurements: records of plain numbers."""
+
+import contextlib
+import datetime
+import pathlib
+import platform
+import statistics
+import tempfile
+import time
+from importlib import metadata
+
+import jax
+import jax.numpy as jnp
+
+from ae_jax.errors import UserError
+from experiments.throughput import peers, problem, processes
+from experiments.throughput.peers import ours
+
+IMAGES_PER_CALL = {"cpu": 4096, "gpu": 60_000}  # what a contestant trains on before anyone looks at the clock
+LONGEST_CALL = 64  # steps, as in `ae_jax.data.epochs`
+START_BATCH = 256
+RACERS = ("ae_jax", "PyTorch eager", "PyTorch compile", "Keras on JAX", "Keras on TensorFlow")
+
+
+def steps_per_call(batch_size, examples):
+  """The steps of a call."""
+  images = min(examples, IMAGES_PER_CALL[jax.default_backend()])
+  return max(1, min(LONGEST_CALL, images // batch_size))
+
+
+def speed(model, batches, contestants, rounds, seconds, images, examples):
+  """Yields a record for each batch size; the contestants take turns, after one call each that does not count."""
+  with contextlib.ExitStack() as stack:
+    cache = stack.enter_context(tempfile.TemporaryDirectory())
+    asks = {who: stack.enter_context(processes.started(who, model, images, cache)) for who in contestants}
+    for batch_size in batches:
+      record = {"model": model, "batch_size": batch_size, "flop_per_image": flop_per_image(model)}
+      record["images_per_second"] = {who: [] for who in contestants}
+      for who, ask in asks.items():
+        _build(ask, who, model, batch_size, examples)
+      for _ in range(rounds):
+        for who, ask in asks.items():
+          answer = ask("turn", batch_size=batch_size, seconds=seconds)
+          record["images_per_second"][who].append(answer["images"] / answer["seconds"])
+      yield record
+
+
+def start(model, who, images, examples):
+  """Seconds from the start of the process to the end of the first call, cold and warm; memory and time of an epoch."""
+  with tempfile.TemporaryDirectory() as cache:
+    record = {"model": model, "contestant": who, "batch_size": START_BATCH}
+    for kind in ("cold", "warm"):
+      begun = time.perf_counter()
+      with processes.started(who, model, images, cache) as ask:
+        _build(ask, who, model, START_BATCH, examples)
+        record[f"{kind}_seconds"] = time.perf_counter() - begun
+        if kind == "cold":
+          answer = ask("epoch", batch_size=START_BATCH)
+          record["peak_bytes"] = answer["peak_bytes"]
+          record["epoch_seconds"] = answer["seconds"] * examples / answer["images"]
+  return record
+
+
+def race(who, images, test):
+  """Test error and seconds after each epoch of the recipe, from empty caches."""
+  with (
+    tempfile.TemporaryDirectory() as cache,
+    processes.started(who, problem.RECIPE_MODEL, images, cache) as ask,
+  ):
+    return {"contestant": who, **ask("race", test=str(test))}
+
+
+def _build(ask, who, model, batch_size, examples):
+  answer = ask("build", batch_size=batch_size, steps=steps_per_call(batch_size, examples))
+  wanted = ours.model(model).parameter_count()
+  if answer["parameters"] != wanted:
+    raise UserError(f"{who}'s {model} has {answer['parameters']} parameters, not {wanted}")
+
+
+def flop_per_image(model):
+  """Floating-point operations of a training step per image, or None where they are not known."""
+  return {"dense": 2.1e6, "cnn": 5.0e6}.get(model)
+
+
+def matrix_product_rate(dtype, sides, repetitions=9):
+  """Floating-point operations a second of XLA's product of square matrices, the best side's median."""
+  rates = []
+  for side in sides:
+    matrix = jnp.ones((side, side), dtype)
+    product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
+    jax.block_until_ready(product(matrix, matrix))
+    seconds = []
+    for _ in range(repetitions):
+      begun = time.perf_counter()
+      jax.block_until_ready(product(matrix, matrix))
+      seconds.append(time.perf_counter() - begun)
+    rates.append(2 * side**3 / statistics.median(seconds))
+  return max(rates)
+
+
+def machine():
+  """What the figures were measured on, and how fast it multiplies matrices."""
+  processor = platform.processor() or platform.machine()
+  if pathlib.Path("/proc/cpuinfo").exists():
+    names = [line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    processor = names[0].partition(":")[2].strip() if names else processor
+  device, packages = (
+    jax.devices()[0],
+    {"jax", "flax"} | {name for entry in peers.ENTRIES.values() for name in entry.needs},
+  )
+  rates = {"float32": matrix_product_rate(jnp.float32, (1024, 2048))}
+  if device.platform == "gpu":
+    rates = {name: matrix_product_rate(name, (4096, 8192)) for name in ("float32", "bfloat16")}
+  return {
+    "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    "processor": processor,
+    "cores": problem.cores(),
+    "device": device.device_kind,
+    "python": platform.python_version(),
+    "packages": {name: _version(name) for name in sorted(packages)},
+    "matrix_product_flops": rates,
+  }
+
+
+def _version(package):
+  try:
+    return metadata.version(package)
+  except metadata.PackageNotFoundError:  # tensorflow may be tensorflow-cpu
+    return next((metadata.version(name) for name in metadata.packages_distributions().get(package, [])), None)

@@ -1,0 +1,71 @@
+"""ae_jax itself: the compiled chunk of steps, called as `ae_jax.train` calls it."""
+
+import jax
+import numpy as np
+
+from ae_jax import cache, losses, models, objectives, optimizers, parallel, steps
+from ae_jax.data.epochs import Epochs
+from configs import attention, cnn, dense, vae
+from experiments.throughput import problem
+
+CONFIGS = {"dense": dense, "cnn": cnn, "attention": attention, "vae": vae}
+
+
+def model(name):
+  """The `Model` of configs/<name>.py on MNIST."""
+  return models.build(shape=(28, 28, 1), **CONFIGS[name].get_config("mnist").model)
+
+
+def build(name, batch_size, images, steps_per_call, recipe):
+  """ae_jax's contestant; `recipe` makes the chunks and the learning rate those of a run of the recipe."""
+  cache.keep_compiled_programs()
+  network, config = model(name), CONFIGS[name].get_config("mnist")
+  plan = Epochs(len(images), batch_size, 1, seed=0)
+  optimizer = _optimizer(plan, recipe)
+  in_cache = (
+    None if config.objective.name in objectives.BATCH_STATISTICS else models.ROWS_IN_CACHE.get(config.model.name)
+  )
+  static = {
+    "model": network,
+    "objective": objectives.build(model=network, value_range="unit", **config.objective),
+    "optimizer": optimizer,
+    "value_range": "unit",
+    "blocks": parallel.blocks(batch_size, in_cache),
+  }
+  placement = parallel.replicated(parallel.mesh(jax.local_devices()[:1]))
+  init_key, key = jax.random.split(jax.random.key(0))
+  data = jax.device_put(images.reshape(len(images), -1), placement)
+  start = steps.compiled(steps.init, (init_key,), out_shardings=placement, model=network, optimizer=optimizer)
+  held = {"state": start(init_key)}
+  shape = (plan.chunk if recipe else steps_per_call, batch_size)
+  rows = jax.device_put((np.zeros(shape, np.int32), np.ones(shape, np.float32)), placement)
+  arguments = jax.device_put((held["state"], data, *rows, key), placement)
+  chunk = steps.compiled(steps.train_chunk, arguments, out_shardings=placement, donate=(0,), **static)
+
+  def train(rows, weights=None):
+    weights = np.ones(rows.shape, np.float32) if weights is None else weights
+    batches = jax.device_put((rows, weights), placement)
+    held["state"], terms = chunk(held["state"], data, *batches, key)
+    jax.block_until_ready(terms)
+
+  @jax.jit
+  def squared_error(params, images):
+    x = images.reshape(-1, *network.shape).astype(np.float32) / 255
+    x_hat = losses.OUTPUT_ACTIVATIONS["unit"](network.reconstruct(params, x))
+    return jax.numpy.square(x_hat - x).sum() / len(x)
+
+  return problem.Contestant(
+    network.parameter_count(),
+    train,
+    lambda test: problem.mean_in_parts(lambda part: squared_error(held["state"].params, part), test),
+    plan.chunks,
+  )
+
+
+def _optimizer(plan, recipe):
+  described = {"name": "adam", "weight_decay": 0.0, "steps_per_epoch": plan.steps}
+  if recipe:
+    warm = {"warmup_epochs": problem.WARMUP_EPOCHS, "epochs": problem.RECIPE_EPOCHS}
+    return optimizers.build(learning_rate=problem.RECIPE_PEAK, schedule="cosine", **warm, **described)
+  constant = {"schedule": "constant", "warmup_epochs": 0, "epochs": 1}
+  return optimizers.build(learning_rate=problem.LEARNING_RATE, **constant, **described)
