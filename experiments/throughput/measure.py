@@ -34,7 +34,7 @@ def speed(model, batches, contestants, rounds, seconds, images, examples):
     cache = stack.enter_context(tempfile.TemporaryDirectory())
     asks = {who: stack.enter_context(processes.started(who, model, images, cache)) for who in contestants}
     for batch_size in batches:
-      record = {"model": model, "batch_size": batch_size, "flop_per_image": flop_per_image(model)}
+      record = {"model": model, "batch_size": batch_size}
       record["images_per_second"] = {who: [] for who in contestants}
       for who, ask in asks.items():
         _build(ask, who, model, batch_size, examples)
@@ -77,9 +77,9 @@ def _build(ask, who, model, batch_size, examples):
     raise UserError(f"{who}'s {model} has {answer['parameters']} parameters, not {wanted}")
 
 
-def flop_per_image(model):
-  """Floating-point operations of a training step per image, or None where they are not known."""
-  return {"dense": 2.1e6, "cnn": 5.0e6}.get(model)
+def costs(model):
+  """What a step costs as it was predicted and as XLA counts it."""
+  return {"model": model, "batch_size": START_BATCH, **ours.costs(model, START_BATCH)}
 
 
 def matrix_product_rate(dtype, sides, repetitions=9):

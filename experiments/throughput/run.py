@@ -2,8 +2,9 @@
 
   pip install -e '.[benchmark]' && python -m experiments.throughput.run
 
-Measures the speed of the training step, the time to the first of them, the memory of an epoch and the time to a
-quality; writes results.json and figure.png beside this file. `--table` prints the tables of what was measured.
+Measures what a step costs beside what was predicted, its speed, the time to the first step, the memory of an epoch and
+the time to a quality; writes results.json and figure.png beside this file. `--table` prints the tables of what was
+measured.
 """
 
 import argparse
@@ -24,21 +25,21 @@ from experiments.throughput import figures, measure, peers, problem, tables
 
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "results.json"
-PARTS = ("speed", "start", "race")
+PARTS = ("costs", "speed", "start", "race")
 
 
 def main():
   """Measures what the flags say and merges it into the results."""
   flags = parse()
-  results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}, "speed": [], "start": [], "race": []}
+  results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}, **{part: [] for part in PARTS}}
   if flags.table:
     print(tables.markdown(results))
     return
   contestants = installed(flags.contestants)
   dataset = load()
   if dataset.name != "mnist":
-    print("TFDS_DATA_DIR is not set: 4,000 images of mnist_5k, and the speed alone", flush=True)
-    flags.parts = ["speed"]
+    print("TFDS_DATA_DIR is not set: 4,000 images of mnist_5k, costs and speed alone", flush=True)
+    flags.parts = ["costs", "speed"]
   machine = measure.machine()
   results["runs"][machine["date"]] = machine
   with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +52,8 @@ def main():
       kept = {record["run"] for name in PARTS for record in results[name]}
       results["runs"] = {date: run for date, run in results["runs"].items() if date in kept}
       RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-  figures.draw(results, HERE / "figure.png")
+  if results["speed"]:
+    figures.draw(results, HERE / "figure.png")
   print(tables.markdown(results))
 
 
@@ -59,6 +61,8 @@ def measured(flags, contestants, train, test, examples):
   """Yields (part, record)."""
   for model in flags.models:
     present = [who for who in contestants if model in peers.ENTRIES[who].models]
+    if "costs" in flags.parts:
+      yield "costs", measure.costs(model)
     if "speed" in flags.parts:
       for record in measure.speed(model, flags.batches, present, flags.rounds, flags.seconds, train, examples):
         yield "speed", record

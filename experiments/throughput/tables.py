@@ -11,7 +11,13 @@ TARGETS = (5.0, 4.0)  # test errors of the race
 
 def markdown(results):
   """All tables that there are results for."""
-  tables = speed(results), against(results["speed"]), start(results["start"]), race(results["race"])
+  tables = (
+    speed(results),
+    against(results["speed"]),
+    start(results["start"]),
+    race(results["race"]),
+    costs(results["costs"]),
+  )
   return "\n\n".join(table for table in tables if table)
 
 
@@ -23,8 +29,9 @@ def speed(results):
     rates, best = cell["images_per_second"], fastest_peer(cell)
     row = [cell["model"], cell["batch_size"], spread(rates[OURS])]
     row += [best, spread(rates[best]), f"**{down(ratio(cell, best))}**"] if best else ["-", "-", "-"]
+    multiply_adds = {record["model"]: record["textbook"] for record in results["costs"]}
     rates_of_products = results["runs"][cell["run"]]["matrix_product_flops"]
-    rows.append([*row, *(percentage(cell, flops) for flops in rates_of_products.values())])
+    rows.append([*row, *(percentage(cell, multiply_adds, flops) for flops in rates_of_products.values())])
     heads[6:] = [f"of the {kind} matrix product" for kind in rates_of_products]
   return grid(heads, rows, left=(0, 3))
 
@@ -53,6 +60,19 @@ def start(records):
   return grid(heads, rows, left=(0, 1))
 
 
+def costs(records):
+  """Predicted beside counted: millions of multiply-adds per image, MiB per step."""
+  heads = ["model", "parameters", "multiply-adds, textbook", "as run", "XLA counts", "kept, MiB", "XLA's temporaries"]
+  heads += ["products read and write, MiB", "XLA's step"]
+  rows = []
+  for record in ordered(records):
+    millions = [f"{record[key] / 1e6:.2f} M" for key in ("textbook", "products", "xla")]
+    keys = ("activation_bytes", "xla_temporary_bytes", "traffic_bytes", "xla_bytes")
+    mebibytes = [f"{record[key] / 2**20:,.1f}" for key in keys]
+    rows.append([record["model"], f"{record['parameters']:,}", *millions, *mebibytes])
+  return grid(heads, rows)
+
+
 def race(records):
   """Seconds until the test error was reached: from the start of the process, of training, and after which epoch."""
   heads = ["contestant", *(f"to {target:.1f}: seconds (training), epoch" for target in TARGETS), "error at the end"]
@@ -74,6 +94,10 @@ def line(part, record):
   if part == "speed":
     figures = ", ".join(f"{who} {statistics.median(rates):,.0f}" for who, rates in record["images_per_second"].items())
     return f"{record['model']} at batch {record['batch_size']}, images/s: {figures}"
+  if part == "costs":
+    return (
+      f"{record['model']}: {record['products'] / 1e6:.2f} M multiply-adds per image, XLA {record['xla'] / 1e6:.2f} M"
+    )
   if part == "start":
     seconds = f"first call after {record['cold_seconds']:.1f} s cold, {record['warm_seconds']:.1f} s warm"
     return f"{record['model']}, {record['contestant']}: {seconds}, {record['peak_bytes'] / 2**20:,.0f} MiB"
@@ -93,11 +117,11 @@ def ratio(cell, peer):
   return statistics.median(a / b for a, b in zip(rates[OURS], rates[peer], strict=True))
 
 
-def percentage(cell, flops):
+def percentage(cell, multiply_adds, flops):
   """ae_jax's arithmetic in percent of a rate."""
-  if cell["flop_per_image"] is None:
+  if cell["model"] not in multiply_adds:
     return "-"
-  return f"{statistics.median(cell['images_per_second'][OURS]) * cell['flop_per_image'] / flops:.0%}"
+  return f"{2 * statistics.median(cell['images_per_second'][OURS]) * multiply_adds[cell['model']] / flops:.0%}"
 
 
 def ordered(records):

@@ -1,9 +1,12 @@
 """ae_jax itself: the compiled chunk of steps, called as `ae_jax.train` calls it."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ae_jax import cache, losses, models, objectives, optimizers, parallel, steps
+from ae_jax import cache, cost, losses, models, objectives, optimizers, parallel, steps
 from ae_jax.data.epochs import Epochs
 from configs import attention, cnn, dense, vae
 from experiments.throughput import problem
@@ -16,22 +19,50 @@ def model(name):
   return models.build(shape=(28, 28, 1), **CONFIGS[name].get_config("mnist").model)
 
 
-def build(name, batch_size, images, steps_per_call, recipe):
-  """ae_jax's contestant; `recipe` makes the chunks and the learning rate those of a run of the recipe."""
-  cache.keep_compiled_programs()
+def step(name, plan, recipe):
+  """The static arguments of the training step."""
   network, config = model(name), CONFIGS[name].get_config("mnist")
-  plan = Epochs(len(images), batch_size, 1, seed=0)
-  optimizer = _optimizer(plan, recipe)
   in_cache = (
     None if config.objective.name in objectives.BATCH_STATISTICS else models.ROWS_IN_CACHE.get(config.model.name)
   )
-  static = {
+  return {
     "model": network,
     "objective": objectives.build(model=network, value_range="unit", **config.objective),
-    "optimizer": optimizer,
-    "value_range": "unit",
-    "blocks": parallel.blocks(batch_size, in_cache),
+    "optimizer": _optimizer(plan, recipe),
+    "blocks": parallel.blocks(plan.batch_size, in_cache),
   }
+
+
+def costs(name, batch_size):
+  """What `ae_jax.cost` predicts of a step, and what XLA counts in the compiled one (a batch in one part), by name.
+
+  Multiply-adds per image: by the textbook, of the products that the CPU runs, and XLA's flops halved; bytes per step.
+  """
+  static = step(name, Epochs(60_000, batch_size, 1, seed=0), False) | {"blocks": 1}
+  parts = static["model"], static["objective"], static["optimizer"], batch_size
+  textbook, here = cost.of(*parts), cost.of(*parts, platform=jax.default_backend())
+  state = jax.eval_shape(functools.partial(steps.init, model=parts[0], optimizer=parts[2]), jax.random.key(0))
+  batch = {"x": jnp.zeros((batch_size, *parts[0].shape)), "weight": jnp.ones(batch_size)}
+  program = jax.jit(functools.partial(steps.train_step, **static)).lower(state, batch, jax.random.key(0)).compile()
+  found, memory = program.cost_analysis(), program.memory_analysis()
+  return {
+    "parameters": textbook.parameters,
+    "textbook": textbook.training,
+    "products": here.training,
+    "xla": found["flops"] / 2 / batch_size,
+    "activation_bytes": here.activation_bytes * batch_size,
+    "xla_temporary_bytes": memory.temp_size_in_bytes,
+    "traffic_bytes": here.traffic_bytes,
+    "xla_bytes": found["bytes accessed"],
+  }
+
+
+def build(name, batch_size, images, steps_per_call, recipe):
+  """ae_jax's contestant; `recipe` makes the chunks and the learning rate those of a run of the recipe."""
+  cache.keep_compiled_programs()
+  plan = Epochs(len(images), batch_size, 1, seed=0)
+  static = step(name, plan, recipe)
+  network, optimizer = static["model"], static["optimizer"]
   placement = parallel.replicated(parallel.mesh(jax.local_devices()[:1]))
   init_key, key = jax.random.split(jax.random.key(0))
   data = jax.device_put(images.reshape(len(images), -1), placement)
@@ -40,7 +71,9 @@ def build(name, batch_size, images, steps_per_call, recipe):
   shape = (plan.chunk if recipe else steps_per_call, batch_size)
   rows = jax.device_put((np.zeros(shape, np.int32), np.ones(shape, np.float32)), placement)
   arguments = jax.device_put((held["state"], data, *rows, key), placement)
-  chunk = steps.compiled(steps.train_chunk, arguments, out_shardings=placement, donate=(0,), **static)
+  chunk = steps.compiled(
+    steps.train_chunk, arguments, out_shardings=placement, donate=(0,), value_range="unit", **static
+  )
 
   def train(rows, weights=None):
     weights = np.ones(rows.shape, np.float32) if weights is None else weights
@@ -52,7 +85,7 @@ def build(name, batch_size, images, steps_per_call, recipe):
   def squared_error(params, images):
     x = images.reshape(-1, *network.shape).astype(np.float32) / 255
     x_hat = losses.OUTPUT_ACTIVATIONS["unit"](network.reconstruct(params, x))
-    return jax.numpy.square(x_hat - x).sum() / len(x)
+    return jnp.square(x_hat - x).sum() / len(x)
 
   return problem.Contestant(
     network.parameter_count(),
