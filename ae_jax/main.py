@@ -4,7 +4,7 @@
   python -m ae_jax.main --config=configs/cnn.py:mnist --config.model.latent=64
 
 The part after the colon is the data set; --config.KEY=VALUE overrides any key of the config. The same command again
-continues a run that was interrupted.
+continues a run that was interrupted. --profile leaves a trace of some steps in the run's folder.
 """
 
 import datetime

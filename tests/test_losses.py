@@ -56,6 +56,15 @@ def test_each_loss_sums_over_the_example_and_keeps_the_batch(images):
     np.testing.assert_allclose(loss(logits, x), one_by_one, rtol=1e-5)
 
 
+def test_where_the_batch_lies_changes_no_sum_over_elements():
+  rng = np.random.default_rng(0)
+  a, b, c = (jnp.asarray(rng.normal(size=(5, 3, 4, 2)), jnp.float32) for _ in range(3))
+  term = lambda a, b, c: jnp.square(a - b) * c
+  wanted = term(a, b, c).sum((1, 2, 3))
+  for batch_last in (False, True):
+    np.testing.assert_allclose(losses.sum_over_elements(term, a, b, c, batch_last=batch_last), wanted, rtol=1e-5)
+
+
 def test_the_kl_of_gaussians_is_that_of_monte_carlo_and_nothing_at_the_prior():
   mean, log_variance = jnp.float32([0.7, -1.0, 0.0]), jnp.float32([0.5, -1.5, 0.0])
   kl = losses.gaussian_kl(mean, log_variance)

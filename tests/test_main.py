@@ -14,8 +14,9 @@ QUICK = (DENSE, "--config.epochs=2")
 
 def test_it_trains_says_how_good_and_then_says_it_again(tmp_path):
   cold = {"AE_JAX_CACHE": str(tmp_path / "cache")}
-  status, out, err = run_main(*QUICK, f"--workdir={tmp_path / 'run'}", **cold)
+  status, out, err = run_main(*QUICK, "--profile", f"--workdir={tmp_path / 'run'}", **cold)
   assert (status, err) == (0, "")
+  assert len(list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))) == 1
   *_, words, nats, speed, where = out.splitlines()
   assert re.match(
     r"After 2 epochs: squared error [\d.]+ per test example; PCA with as many numbers [\d.]+: that is", words

@@ -28,7 +28,7 @@ _KINDS = {2: "series", 3: "images"}
 
 # Rows whose intermediates a processor's cache holds, measured by experiments/throughput; a family that is not here is
 # fastest with the whole batch at once.
-ROWS_IN_CACHE = {"cnn": 64}
+ROWS_IN_CACHE = {"attention": 256, "cnn": 64}
 
 # The families whose images lie with the batch as the last axis.
 BATCH_LAST = {"cnn", "unet"}

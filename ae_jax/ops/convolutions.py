@@ -7,7 +7,6 @@ pooling and bias run at memory speed. Shifts are taken apart with `lax.split`, w
 """
 
 import itertools
-import math
 
 import jax.numpy as jnp
 from jax import lax
@@ -143,24 +142,32 @@ def _conv_transpose_xla(x, kernel, stride, crops):
 def _conv_transpose_as_product(x, kernel, stride, crops):
   kh, kw, c_in, c_out = kernel.shape
   height, width, batch = x.shape[1:]
-  # The output pixels of one phase (row and column modulo the stride) see a kernel of m x n elements at stride 1.
-  m, n = math.ceil(kh / stride), math.ceil(kw / stride)
-  kernel = jnp.pad(kernel[::-1, ::-1], ((0, m * stride - kh), (0, n * stride - kw), (0, 0), (0, 0)))
-  phases = c_out * stride * stride
-  rows = kernel.reshape(m, stride, n, stride, c_in, c_out).transpose(0, 2, 5, 1, 3, 4).reshape(m * n * phases, c_in)
-  product = (rows @ x.reshape(c_in, height * width * batch)).reshape(m * n * phases, height, width, batch)
-  pieces = lax.split(product, [phases] * (m * n))
-
-  def row(i):  # pieces overlap along a row first, then row upon row: m + n sums that XLA keeps apart, not m * n in one
-    return sum(jnp.pad(pieces[i * n + j], ((0, 0), (0, 0), (j, n - 1 - j), (0, 0))) for j in range(n))
-
-  y = sum(jnp.pad(row(i), ((0, 0), (i, m - 1 - i), (0, 0), (0, 0))) for i in range(m))
-  h, w = height + m - 1, width + n - 1
-  y = (
-    y.reshape(c_out, stride, stride, h, w, batch)
-    .transpose(0, 3, 1, 4, 2, 5)
-    .reshape(c_out, h * stride, w * stride, batch)
-  )
+  # A kernel is cut into m x n blocks of at most stride x stride elements: what a block gives is one piece of the
+  # product, its elements being pixels side by side, and the pieces lie a pixel of the input apart.
+  kernel = kernel[::-1, ::-1].transpose(3, 0, 1, 2)
+  high, wide = ([min(stride, k - start) for start in range(0, k, stride)] for k in (kh, kw))
+  corners = list(itertools.product(range(len(high)), range(len(wide))))
+  rows = [kernel[:, stride * i : stride * i + high[i], stride * j : stride * j + wide[j]] for i, j in corners]
+  product = jnp.concatenate([block.reshape(-1, c_in) for block in rows]) @ x.reshape(c_in, height * width * batch)
+  pieces = {
+    (i, j): piece.reshape(c_out, high[i], wide[j], height, width, batch)
+    for (i, j), piece in zip(corners, lax.split(product, [c_out * high[i] * wide[j] for i, j in corners]), strict=True)
+  }
+  # Summed along a row first, then row upon row: m + n sums that XLA keeps apart, not m * n in one.
+  rows = [_overlapped([pieces[i, j] for j in range(len(wide))], 2, stride) for i in range(len(high))]
+  y = _overlapped(rows, 1, stride)
+  y = y.transpose(0, 3, 1, 4, 2, 5).reshape(c_out, y.shape[3] * stride, y.shape[4] * stride, batch)
   (top, bottom), (left, right) = crops
   full = transposed_size((height, width), (kh, kw), stride)
   return y[:, top : full[0] - bottom, left : full[1] - right]
+
+
+def _overlapped(pieces, axis, stride):
+  """The sum of pieces [c, rows, columns, H, W, B], each a pixel of `axis` + 2 behind the one before.
+
+  Their `axis`, as long as the stride or, in the last piece, shorter, is filled up with zeros.
+  """
+  padding = lambda place, piece: [
+    {axis: (0, stride - piece.shape[axis]), axis + 2: (place, len(pieces) - 1 - place)}.get(a, (0, 0)) for a in range(6)
+  ]
+  return sum(jnp.pad(piece, padding(place, piece)) for place, piece in enumerate(pieces))

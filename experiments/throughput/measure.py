@@ -17,14 +17,15 @@ from experiments.throughput import peers, problem, processes
 from experiments.throughput.peers import ours
 
 IMAGES_PER_CALL = {"cpu": 4096, "gpu": 60_000}  # what a contestant trains on before anyone looks at the clock
+CHUNK = 16_384  # images of a call of ae_jax where speed is measured: its training's chunks are as long, or longer
 LONGEST_CALL = 64  # steps, as in `ae_jax.data.epochs`
 START_BATCH = 256
 RACERS = ("ae_jax", "PyTorch eager", "PyTorch compile", "Keras on JAX", "Keras on TensorFlow")
 
 
-def steps_per_call(batch_size, examples):
-  """The steps of a call."""
-  images = min(examples, IMAGES_PER_CALL[jax.default_backend()])
+def steps_per_call(batch_size, examples, least=0):
+  """The steps of a call, of at least so many images where there are as many."""
+  images = min(examples, max(least, IMAGES_PER_CALL[jax.default_backend()]))
   return max(1, min(LONGEST_CALL, images // batch_size))
 
 
@@ -37,7 +38,7 @@ def speed(model, batches, contestants, rounds, seconds, images, examples):
       record = {"model": model, "batch_size": batch_size}
       record["images_per_second"] = {who: [] for who in contestants}
       for who, ask in asks.items():
-        _build(ask, who, model, batch_size, examples)
+        _build(ask, who, model, batch_size, steps_per_call(batch_size, examples, CHUNK if who == "ae_jax" else 0))
       for _ in range(rounds):
         for who, ask in asks.items():
           answer = ask("turn", batch_size=batch_size, seconds=seconds)
@@ -52,7 +53,7 @@ def start(model, who, images, examples):
     for kind in ("cold", "warm"):
       begun = time.perf_counter()
       with processes.started(who, model, images, cache) as ask:
-        _build(ask, who, model, START_BATCH, examples)
+        _build(ask, who, model, START_BATCH, steps_per_call(START_BATCH, examples))
         record[f"{kind}_seconds"] = time.perf_counter() - begun
         if kind == "cold":
           answer = ask("epoch", batch_size=START_BATCH)
@@ -70,8 +71,8 @@ def race(who, images, test):
     return {"contestant": who, **ask("race", test=str(test))}
 
 
-def _build(ask, who, model, batch_size, examples):
-  answer = ask("build", batch_size=batch_size, steps=steps_per_call(batch_size, examples))
+def _build(ask, who, model, batch_size, steps):
+  answer = ask("build", batch_size=batch_size, steps=steps)
   wanted = ours.model(model).parameter_count()
   if answer["parameters"] != wanted:
     raise UserError(f"{who}'s {model} has {answer['parameters']} parameters, not {wanted}")
