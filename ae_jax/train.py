@@ -151,15 +151,17 @@ def _train(config, state, stages, compiled, plan, rulers, checkpointer, workdir)
 
 def _train_epoch(state, programs, plan, epoch, log_every_steps, log, bar):
   """One epoch, logged as it goes: -> (state, the record of its end, not yet written)."""
-  started, step, pending = time.perf_counter(), epoch * plan.steps, []
+  seconds, step, pending = 0.0, epoch * plan.steps, []
 
   def record(window):
     means = {f"train/{name}": float(np.mean([terms[name] for terms in window])) for name in window[0]}
     return {"step": step, "epoch": step / plan.steps, **means}
 
   for rows in plan.chunks(epoch):
+    started = time.perf_counter()
     state, terms = programs.train_chunk(state, *rows)
     columns = {name: np.asarray(values).tolist() for name, values in terms.items()}
+    seconds += time.perf_counter() - started
     pending.extend(dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
     bar.set_description(f"epoch {epoch + 1}  loss {pending[-1]['loss']:.4g}", refresh=False)
     bar.update(plan.examples * plan.chunk / plan.steps)
@@ -168,7 +170,7 @@ def _train_epoch(state, programs, plan, epoch, log_every_steps, log, bar):
       step += len(window)
       log.write(record(window))
   step += len(pending)
-  return state, record(pending) | {"images_per_second": plan.examples / (time.perf_counter() - started)}
+  return state, record(pending) | {"images_per_second": plan.examples / seconds}
 
 
 def _due(epoch, every, last):
