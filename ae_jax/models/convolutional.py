@@ -116,13 +116,18 @@ class TiedConv(nn.Module):
 
 def conv_pool(h, kernel):
   """Convolution without padding, then `pool`: [C, H, W, B], [k, k, C, C_out] -> [C_out, H', W', B]."""
-  sides = (side - k + 1 for side, k in zip(h.shape[1:3], kernel.shape[:2], strict=True))
-  return convolutions.conv_max_pool(h, kernel, tuple(min(2, side) for side in sides))
+  convolved = (side - k + 1 for side, k in zip(h.shape[1:3], kernel.shape[:2], strict=True))
+  return convolutions.conv_max_pool(h, kernel, _window(convolved))
 
 
 def pool(h):
   """2x2 max-pooling, a side of 1 left alone: [C, H, W, B] -> [C, max(1, H // 2), max(1, W // 2), B]."""
-  return convolutions.max_pool(h, tuple(min(2, side) for side in h.shape[1:3]))
+  return convolutions.max_pool(h, _window(h.shape[1:3]))
+
+
+def _window(size):
+  """Of pooling, for an image of (height, width)."""
+  return tuple(min(2, side) for side in size)
 
 
 def flat(h):
