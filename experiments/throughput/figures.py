@@ -9,7 +9,9 @@ from experiments.throughput import peers, problem, tables
 
 COLOURS = dict(
   zip(
-    peers.ENTRIES, ("#d62728", "#08519c", "#6baed6", "#238b45", "#74c476", "#bae4b3", "#756bb1", "#fd8d3c"), strict=True
+    peers.ENTRIES,
+    ("#d62728", "#fc9272", "#08519c", "#6baed6", "#238b45", "#74c476", "#bae4b3", "#756bb1", "#fd8d3c"),
+    strict=True,
   )
 )
 

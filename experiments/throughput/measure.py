@@ -20,7 +20,7 @@ IMAGES_PER_CALL = {"cpu": 4096, "gpu": 60_000}  # what a contestant trains on be
 CHUNK = 16_384  # images of a call of ae_jax where speed is measured: its training's chunks are as long, or longer
 LONGEST_CALL = 64  # steps, as in `ae_jax.data.epochs`
 START_BATCH = 256
-RACERS = ("ae_jax", "PyTorch eager", "PyTorch compile", "Keras on JAX", "Keras on TensorFlow")
+RACERS = ("ae_jax", "ae_jax, bfloat16", "PyTorch eager", "PyTorch compile", "Keras on JAX", "Keras on TensorFlow")
 
 
 def steps_per_call(batch_size, examples, least=0):
@@ -38,7 +38,7 @@ def speed(model, batches, contestants, rounds, seconds, images, examples):
       record = {"model": model, "batch_size": batch_size}
       record["images_per_second"] = {who: [] for who in contestants}
       for who, ask in asks.items():
-        _build(ask, who, model, batch_size, steps_per_call(batch_size, examples, CHUNK if who == "ae_jax" else 0))
+        _build(ask, who, model, batch_size, steps_per_call(batch_size, examples, CHUNK if who in peers.OURS else 0))
       for _ in range(rounds):
         for who, ask in asks.items():
           answer = ask("turn", batch_size=batch_size, seconds=seconds)

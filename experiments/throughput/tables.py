@@ -3,7 +3,7 @@
 import math
 import statistics
 
-from experiments.throughput import problem
+from experiments.throughput import peers, problem
 
 OURS = "ae_jax"
 TARGETS = (5.0, 4.0)  # test errors of the race
@@ -37,16 +37,16 @@ def speed(results):
 
 
 def against(cells):
-  """Median and ratio of every peer."""
-  peers = list(dict.fromkeys(who for cell in cells for who in cell["images_per_second"] if who != OURS))
+  """Median and ratio of every other contestant."""
+  others = list(dict.fromkeys(who for cell in cells for who in cell["images_per_second"] if who != OURS))
   rows = []
   for cell in ordered(cells):
     rates = cell["images_per_second"]
     entries = [
-      f"{statistics.median(rates[who]):,.0f} ({down(ratio(cell, who))})" if who in rates else "" for who in peers
+      f"{statistics.median(rates[who]):,.0f} ({down(ratio(cell, who))})" if who in rates else "" for who in others
     ]
     rows.append([cell["model"], cell["batch_size"], *entries])
-  return grid(["model", "batch", *peers], rows)
+  return grid(["model", "batch", *others], rows)
 
 
 def start(records):
@@ -107,8 +107,8 @@ def line(part, record):
 
 def fastest_peer(cell):
   """The name of the peer with the greatest median; None if there is no peer."""
-  peers = {who: statistics.median(rates) for who, rates in cell["images_per_second"].items() if who != OURS}
-  return max(peers, key=peers.get, default=None)
+  medians = {who: statistics.median(rates) for who, rates in cell["images_per_second"].items() if who not in peers.OURS}
+  return max(medians, key=medians.get, default=None)
 
 
 def ratio(cell, peer):

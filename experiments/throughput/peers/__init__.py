@@ -28,6 +28,7 @@ class Entry:
 
 ENTRIES = {
   "ae_jax": Entry("ours"),
+  "ae_jax, bfloat16": Entry("ours", options={"compute_dtype": "bfloat16"}),
   "PyTorch eager": Entry("pytorch", ("torch",)),
   "PyTorch compile": Entry("pytorch", ("torch",), {"compiled": True}),
   "Keras on JAX": Entry("keras_models", ("keras",), environment={"KERAS_BACKEND": "jax"}),
@@ -36,3 +37,5 @@ ENTRIES = {
   "pythae": Entry("pythae_models", ("torch", "pythae")),
   "Flax VAE example": Entry("flax_vae", models=("vae",)),
 }
+
+OURS = [name for name, entry in ENTRIES.items() if entry.module == "ours"]  # none of them is a peer

@@ -14,14 +14,14 @@ from experiments.throughput import problem
 CONFIGS = {"dense": dense, "cnn": cnn, "attention": attention, "vae": vae}
 
 
-def model(name):
+def model(name, compute_dtype="float32"):
   """The `Model` of configs/<name>.py on MNIST."""
-  return models.build(shape=(28, 28, 1), **CONFIGS[name].get_config("mnist").model)
+  return models.build(shape=(28, 28, 1), compute_dtype=compute_dtype, **CONFIGS[name].get_config("mnist").model)
 
 
-def step(name, plan, recipe):
+def step(name, plan, recipe, compute_dtype="float32"):
   """The static arguments of the training step."""
-  network, config = model(name), CONFIGS[name].get_config("mnist")
+  network, config = model(name, compute_dtype), CONFIGS[name].get_config("mnist")
   in_cache = (
     None if config.objective.name in objectives.BATCH_STATISTICS else models.ROWS_IN_CACHE.get(config.model.name)
   )
@@ -57,11 +57,11 @@ def costs(name, batch_size):
   }
 
 
-def build(name, batch_size, images, steps_per_call, recipe):
+def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float32"):
   """ae_jax's contestant; `recipe` makes the chunks and the learning rate those of a run of the recipe."""
   cache.keep_compiled_programs()
   plan = Epochs(len(images), batch_size, 1, seed=0)
-  static = step(name, plan, recipe)
+  static = step(name, plan, recipe, compute_dtype)
   network, optimizer = static["model"], static["optimizer"]
   placement = parallel.replicated(parallel.mesh(jax.local_devices()[:1]))
   init_key, key = jax.random.split(jax.random.key(0))
