@@ -1,21 +1,35 @@
-"""Saving and restoring the training state: the only place that knows Orbax. Kept are the last and the best."""
+"""Saving and restoring the training state: the only place that knows Orbax. Kept are the last two and the best."""
 
+import gc
+import json
 import math
+import os
+import pathlib
 import sys
+import warnings
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from ae_jax import errors, parallel, steps
 from ae_jax.steps import TrainState
 
 _BEST_BY = "squared_error"
+_LAST = 2  # so many are kept: should the last be damaged, the one before it stands in
 
 
-def open_folder(folder, to_save):
+def open_folder(folder, to_save, report=print):
   """Orbax's checkpointer for a folder, to be used in a `with`; leaving it waits for the save under way.
 
-  Opened `to_save`, what a killed process left half saved is swept away; opened to load, nothing is touched.
+  Opened `to_save`, what a killed process left half saved is swept away, and what is damaged is set aside in the folder
+  `damaged` beside it, each with a line to `report`. Opened to load, nothing is touched, and UserError may be raised.
   """
+  for metrics in sorted(folder.glob("[0-9]*/metrics/metrics")):
+    step, fault = metrics.parents[1].name, _fault_of_json(metrics)
+    if fault and not to_save:
+      raise errors.UserError(f"{metrics}: is damaged ({fault}); the command of the run sets it aside")
+    if not parallel.agreed(not fault):
+      _set_aside(folder, step, fault, report)
   policies = ocp.training.preservation_policies
   best = policies.BestN(
     get_metric_fn=lambda metrics: metrics[_BEST_BY], reverse=True, n=1, keep_checkpoints_without_metrics=False
@@ -23,42 +37,128 @@ def open_folder(folder, to_save):
   return ocp.training.Checkpointer(
     folder.absolute(),
     save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-    preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), best]),
+    preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(_LAST), best]),
     cleanup_tmp_directories=to_save,
   )
 
 
-def save(checkpointer, state, squared_error):
-  """Starts saving; training may go on at once. The smallest `squared_error` so far is the best; NaN never is."""
-  error = squared_error if math.isfinite(squared_error) else sys.float_info.max
-  parts = {"params": state.params, "opt_state": state.opt_state}
-  checkpointer.save_checkpointables_async(int(state.step), parts, metrics={_BEST_BY: error})
+def save(checkpointer, state, squared_error, notes):
+  """Starts saving; training may go on at once. The smallest `squared_error` so far is the best; NaN never is.
 
-
-def steps(checkpointer):
-  """{"last": step, "best": step} of the checkpoints there are; {} where there is none.
-
-  One without its metrics is the rest of one that a killed process was deleting.
+  `notes` are a dict as JSON has them. Raises UserError if this save, or the one before it, cannot be written.
   """
-  kept = [checkpoint for checkpoint in checkpointer.checkpoints if checkpoint.metrics]
-  if not kept:
+  error = squared_error if math.isfinite(squared_error) else sys.float_info.max
+  described = {"notes": notes, "checksums": {name: steps.checksums(part) for name, part in _parts(state).items()}}
+  try:
+    checkpointer.save_checkpointables_async(
+      int(state.step), _parts(state), metrics={_BEST_BY: error}, custom_metadata=described
+    )
+  except Exception as failure:
+    raise _not_written(checkpointer, failure) from failure
+
+
+def wait(checkpointer):
+  """Returns when the save under way is done; UserError if it cannot be written."""
+  try:
+    checkpointer.wait()
+  except Exception as failure:
+    raise _not_written(checkpointer, failure) from failure
+
+
+def holds(checkpointer, step):
+  """Whether there is a checkpoint of this step."""
+  return any(checkpoint.step == step for checkpoint in _whole(checkpointer))
+
+
+def kept(checkpointer):
+  """{"last": step, "best": step} of the checkpoints there are; {} where there is none."""
+  found = _whole(checkpointer)
+  if not found:
     return {}
-  best = min(kept, key=lambda checkpoint: (checkpoint.metrics[_BEST_BY], checkpoint.step))
-  return {"last": max(checkpoint.step for checkpoint in kept), "best": best.step}
+  best = min(found, key=lambda checkpoint: (checkpoint.metrics[_BEST_BY], checkpoint.step))
+  return {"last": max(checkpoint.step for checkpoint in found), "best": best.step}
 
 
-def restore(checkpointer, step, like):
-  """The state saved at a step, with the types and placements of `like`."""
-  abstract = jax.tree.map(_abstract, {"params": like.params, "opt_state": like.opt_state})
-  parts = checkpointer.load_checkpointables(step, abstract)
-  return TrainState(jax.device_put(jax.numpy.int32(step), like.step.sharding), **parts)
+def restore(checkpointer, like, report=print):
+  """(state, notes) of the newest checkpoint that is whole, with the types and placements of `like`; None without one.
+
+  A damaged one is set aside, as by `open_folder`.
+  """
+  abstract = jax.tree.map(_abstract, _parts(like))
+  for step in sorted((checkpoint.step for checkpoint in _whole(checkpointer)), reverse=True):
+    parts, described, fault = _load(checkpointer, step, abstract)
+    if parallel.agreed(not fault):
+      return TrainState(parallel.put(jax.numpy.int32(step), like.step.sharding), **parts), described["notes"]
+    _set_aside(checkpointer.directory, step, fault, report)
+    checkpointer.reload()
+  return None
 
 
 def restore_params(checkpointer, step, like):
-  """The parameters saved at a step, on the first device, for abstract parameters `like`."""
+  """The parameters saved at a step, on the first device, for abstract parameters `like`; UserError if damaged."""
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   abstract = jax.tree.map(lambda leaf: _abstract(leaf, device), like)
-  return checkpointer.load_checkpointables(step, {"params": abstract})["params"]
+  parts, _, fault = _load(checkpointer, step, {"params": abstract})
+  if fault:
+    raise errors.UserError(
+      f"{checkpointer.directory / str(step)}: the checkpoint is damaged ({fault}); train on, or load the other one"
+    )
+  return parts["params"]
+
+
+def _load(checkpointer, step, abstract):
+  """(parts, what was described with them, "") or (None, None, what is wrong with the files)."""
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", RuntimeWarning)  # of the coroutines that Orbax leaves behind a failure
+    try:
+      parts = checkpointer.load_checkpointables(step, abstract)
+      described = checkpointer.checkpointables_metadata(step).custom_metadata
+      if any(described["checksums"][name] != steps.checksums(part) for name, part in parts.items()):
+        raise ValueError("its numbers are not those that were saved")
+      return parts, described, ""
+    except Exception as error:  # whatever a damaged file leads Orbax to
+      fault = _first_line(error)
+    gc.collect()
+  return None, None, fault
+
+
+def _whole(checkpointer):
+  """The checkpoints; one without its metrics is the rest of one that a killed process was deleting."""
+  return [checkpoint for checkpoint in checkpointer.checkpoints if checkpoint.metrics]
+
+
+def _parts(state):
+  return {"params": state.params, "opt_state": state.opt_state}
+
+
+def _fault_of_json(file):
+  try:
+    float(json.loads(file.read_bytes())[_BEST_BY])
+  except (ValueError, TypeError, KeyError) as error:
+    return _first_line(error)
+  return ""
+
+
+def _set_aside(folder, step, fault, report):
+  aside = pathlib.Path(folder).parent / "damaged"
+
+  def move():
+    aside.mkdir(exist_ok=True)
+    free = next(n for n in range(1000) if not (aside / f"{step}.{n}").exists())
+    os.replace(pathlib.Path(folder) / str(step), aside / f"{step}.{free}")
+
+  report(f"the checkpoint of step {step} is damaged ({fault or 'says another process'}); it is set aside in {aside}")
+  parallel.on_first_process(move)
+
+
+def _not_written(checkpointer, failure):
+  return errors.UserError(
+    f"{checkpointer.directory}: the checkpoint cannot be written: {_first_line(failure)}; those before it are untouched"
+  )
+
+
+def _first_line(error):
+  return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
 
 
 def _abstract(leaf, sharding=None):

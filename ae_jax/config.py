@@ -19,6 +19,8 @@ def base(data):
   config.data.name = data  # mnist_5k, digits, npz, heartbeats, ucr, or an image set of TensorFlow Datasets
   config.data.path = ""  # the .npz file, the UCR folder, or TFDS's folder ("" for $TFDS_DATA_DIR or its default)
   config.data.range = "unit"  # what the model sees: unit [0, 1], symmetric [-1, 1] or real; sets the output activation
+  config.data.placement = "auto"  # memory, stream (read while it trains), or auto: stream what is over the budget
+  config.data.budget_gib = 0.0  # bytes of training examples that are kept in memory, in GiB; 0: a quarter of it all
   config.data.one_class = -1  # train on examples of this label only, the others of the test set are anomalies; -1: all
 
   config.objective = ConfigDict()
@@ -32,10 +34,15 @@ def base(data):
   config.optimizer.schedule = "cosine"  # constant, linear or cosine (both to 0)
   config.optimizer.warmup_epochs = 1.0
   config.optimizer.weight_decay = 0.0  # decoupled
+  config.optimizer.clip_norm = 0.0  # longer gradients are shortened to it; 0: not
 
   config.evaluators = ()  # besides reconstruction: anomaly, denoising, posterior, sparsity
   config.compute_dtype = "float32"  # or bfloat16, for GPU and TPU: what the model computes in; all else is float32
-  config.parallel = "jit"  # over all local devices, the batch split between them
+  config.parallel = "jit"  # over all devices, the batch split between them; or pmap, the same by jax.pmap
+  config.parallel_state = "replicated"  # on each device; or sharded: parameters and optimizer split between them
+  config.accumulate = 1  # a batch is computed in so many parts, one after the other, to need less memory
+  config.remat = False  # compute activations again for the gradient, to need less memory
+  config.on_nan = "stop"  # at a loss or gradient that is not finite; or skip: go on without such steps, counting them
   config.eval_every_epochs = 1  # and at the end
   config.checkpoint_every_epochs = 5  # and at the end; each follows an evaluation
   config.log_every_steps = 50  # train/loss is the mean over so many steps
@@ -51,8 +58,15 @@ def check(config):
   wanted = base("").to_dict()
   _check_keys(config.to_dict(), {**wanted, "model": {}}, "")
   errors.check(0 <= config.seed < 2**32, "seed", config.seed, "from 0 to 4294967295")
-  for key in ("epochs", "batch_size", "eval_every_epochs", "checkpoint_every_epochs", "log_every_steps"):
+  for key in ("epochs", "batch_size", "accumulate", "eval_every_epochs", "checkpoint_every_epochs", "log_every_steps"):
     errors.check_positive(key, config[key])
+  for key, known in {"on_nan": ("stop", "skip"), "parallel_state": ("replicated", "sharded")}.items():
+    errors.check(config[key] in known, key, config[key], " or ".join(known))
+  errors.check(config.accumulate <= config.batch_size, "accumulate", config.accumulate, "at most the batch_size")
+  if config.parallel == "pmap":
+    errors.check(
+      config.parallel_state == "replicated", "parallel_state", "sharded", "'replicated' with parallel='pmap'"
+    )
   for number, stage in enumerate(config.stages):
     where = f"stages[{number}]"
     errors.check(isinstance(stage, dict), where, stage, 'a dict {"epochs": ..., "objective": {...}}')
@@ -70,10 +84,14 @@ def from_json(stored):
   return ConfigDict(_tuples(stored)).lock()
 
 
+# Where the examples lie changes nothing that is learned, so that a run may go on with others of these.
+_FREE = ("data.placement", "data.budget_gib")
+
+
 def differences(old, new):
-  """The keys, dotted, in which two nested dicts differ, each with both values: "epochs (20, now 30)"."""
+  """The keys, dotted, in which two runs' configs differ, each with both values: "epochs (20, now 30)"."""
   old, new = _flat(old), _flat(new)
-  keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+  keys = sorted(key for key in {*old, *new} - {*_FREE} if old.get(key) != new.get(key))
   return [f"{key} ({old.get(key, 'absent')!r}, now {new.get(key, 'absent')!r})" for key in keys]
 
 

@@ -1,5 +1,6 @@
 """Errors for the person who reads them, and the one way to choose a thing by its name."""
 
+import contextlib
 import difflib
 import inspect
 
@@ -17,6 +18,22 @@ def hint(name, known):
 def nearest(name, known):
   """The end of a sentence that names the known ones, and first the one that was probably meant."""
   return f"{hint(name, known)}known: {', '.join(sorted(map(str, known)))}"
+
+
+def one_line(error):
+  """What another library's exception says, or its type where it says nothing: one line of 200 characters at most."""
+  return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@contextlib.contextmanager
+def explained(words):
+  """Any exception inside becomes a UserError, the words and what it says: for libraries that raise all sorts."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    raise UserError(f"{words}: {one_line(error)}") from None
 
 
 def choose(table, name, key):

@@ -1,11 +1,14 @@
 """What a run says while it trains: metrics.jsonl, TensorBoard's events, the progress line, and a profile if asked."""
 
+import contextlib
 import functools
 import itertools
 import json
 import os
 
 import tqdm
+
+from ae_jax import errors
 
 
 class Log:
@@ -31,16 +34,33 @@ class Log:
     return SummaryWriter(str(self._workdir), purge_step=self._step + 1)
 
   def write(self, record):
-    """Appends a record: a dict of numbers with `step` and `epoch`."""
-    self._file.write(_line(record))
-    self._file.flush()
+    """Appends a record: a dict of numbers with `step` and `epoch`; UserError if it cannot be written."""
+    with self._complaining():
+      self._file.write(_line(record))
+      self._file.flush()
     for name, value in record.items():
       if name != "step":
         self._events.add_scalar(name, value, record["step"])
 
+  def settle(self):
+    """Returns when the records lie on the disk, which a checkpoint after them may rely on; UserError if they cannot."""
+    with self._complaining():
+      os.fsync(self._file.fileno())
+
+  @contextlib.contextmanager
+  def _complaining(self):
+    try:
+      yield
+    except OSError as error:
+      raise errors.UserError(
+        f"{self._workdir}/metrics.jsonl: cannot be written: {error.strerror}; the checkpoints are untouched, and with "
+        "room for more the same command continues"
+      ) from None
+
   def close(self):
     """Writes out what TensorBoard still holds back."""
-    self._file.close()
+    with contextlib.suppress(OSError):  # said already
+      self._file.close()
     if "_events" in vars(self):
       self._events.close()
 
@@ -51,24 +71,43 @@ class Log:
     self.close()
 
 
+class Silence:
+  """What a process that is not the first has for a `Log`."""
+
+  def write(self, record):
+    """Nothing."""
+
+  def settle(self):
+    """Nothing."""
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    pass
+
+
 def read(workdir):
   """All complete records of a run in order, as dicts; [] where there are none."""
   records = []
   path = workdir / "metrics.jsonl"
   if path.exists():
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
       try:
-        records.append(json.loads(line))
+        record = json.loads(line)
       except json.JSONDecodeError:  # the last line of a run that was killed
         break
+      if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        break
+      records.append(record)
   return records
 
 
-def progress(images, epochs, done):
+def progress(images, epochs, done, shown=True):
   """A tqdm line counting images (with images/s and time left), from `done` epochs on; silent when not a terminal."""
-  total = images * epochs
+  total, silent = images * epochs, None if shown else True
   form = "{desc}  {percentage:3.0f}% |{bar:20}| {rate_fmt}, {remaining} left{postfix}"
-  return tqdm.tqdm(total=total, initial=images * done, unit=" images", unit_scale=True, disable=None, bar_format=form)
+  return tqdm.tqdm(total=total, initial=images * done, unit=" images", unit_scale=True, disable=silent, bar_format=form)
 
 
 def traced(function, folder):

@@ -8,6 +8,7 @@ continues a run that was interrupted. --profile leaves a trace of some steps in 
 """
 
 import datetime
+import os
 import pathlib
 import sys
 
@@ -18,6 +19,11 @@ _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The config file, perhaps with :DATA behind it.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; default: runs/CONFIG-DATA-TIME.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes that the cluster's environment names.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process of several, for all of them.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes the run has, with --coordinator.")
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0, with --coordinator.")
+_DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "On GPU: only kernels that give the same bits each time.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Trace a chunk of steps into WORKDIR/profile (TensorBoard, Perfetto).")
 
 WRONG_INPUT, WRONG_USAGE = 1, 2
@@ -27,18 +33,46 @@ def main(argv):
   """The flags, one call."""
   if len(argv) > 1:
     _fail(f"unexpected argument {argv[1]!r}; overrides are written --config.KEY=VALUE", WRONG_USAGE)
+  if _DETERMINISTIC.value:
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+  import jax
+
   from ae_jax import config as configs  # here, so that --help does not wait for JAX
-  from ae_jax import errors, train
+  from ae_jax import errors, interruptions, parallel, train
 
   config = _CONFIG.value
   try:
     configs.check(config)
+    if _DISTRIBUTED.value or _COORDINATOR.value:
+      _join(parallel.start)
     file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]))
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     default = pathlib.Path("runs") / f"{file.stem}-{config.data.name.replace('/', '_')}-{time}"
     train.train_and_evaluate(config, pathlib.Path(_WORKDIR.value or default), _PROFILE.value)
   except errors.UserError as error:
     _fail(str(error), WRONG_INPUT)
+  except parallel.FailedElsewhere as error:
+    _fail(str(error), WRONG_INPUT)
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1:
+      raise
+    _fail_at_once(f"another process of the run has ended; start all of them again, and they continue ({error})")
+  except interruptions.Interrupted as stop:
+    print(f"{stop}; the same command continues", flush=True)
+
+
+def _fail_at_once(message):
+  """Like `_fail`, but without the farewells of JAX's processes, which wait for the one that is gone."""
+  print(f"ae_jax: {' '.join(message.split())[:500]}", file=sys.stderr, flush=True)
+  os._exit(WRONG_INPUT)
+
+
+def _join(start):
+  """Joins the other processes of the run, as the flags say."""
+  try:
+    start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+  except (RuntimeError, ValueError) as error:
+    _fail(f"--coordinator, --distributed: the processes did not find each other: {error}", WRONG_USAGE)
 
 
 def _parse(argv):

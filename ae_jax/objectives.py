@@ -122,21 +122,21 @@ def layerwise(model, value_range, *, likelihood, layer, corruption, level):
   return functools.partial(_layerwise, likelihood=likelihood, activation=activation, span=span, **options)
 
 
-def _with_penalty(model, params, batch, keys, *, likelihood, value_range, weight, name, penalty):
-  """The reconstruction and `weight` times a penalty(encode, batch, keys), which is called `name`."""
+def _with_penalty(model, params, batch, keys, *, likelihood, value_range, weight, name, penalty, mean=batch_mean):
+  """The reconstruction and `weight` times a penalty(encode, batch, keys, mean), which is called `name`."""
   loss, terms = _reconstruction(model, params, batch, keys, likelihood=likelihood, value_range=value_range)
-  extra = penalty(functools.partial(model.encode, params), batch, keys)
+  extra = penalty(functools.partial(model.encode, params), batch, keys, mean)
   return loss + weight * extra, {**terms, name: extra}
 
 
-def _l1(encode, batch, keys):
+def _l1(encode, batch, keys, mean):
   del keys
-  return batch_mean(jnp.abs(encode(batch["x"])).sum(-1), batch["weight"])
+  return mean(jnp.abs(encode(batch["x"])).sum(-1), batch["weight"])
 
 
-def _sparsity_kl(encode, batch, keys, *, target):
+def _sparsity_kl(encode, batch, keys, mean, *, target):
   del keys
-  return losses.bernoulli_kl(target, batch_mean(encode(batch["x"]), batch["weight"])).sum()
+  return losses.bernoulli_kl(target, mean(encode(batch["x"]), batch["weight"])).sum()
 
 
 def sparse(model, value_range, *, likelihood, penalty, weight, target):
@@ -154,16 +154,17 @@ def sparse(model, value_range, *, likelihood, penalty, weight, target):
   if penalty == "kl" and getattr(model.module, "activation", None) is not jax.nn.sigmoid:
     raise errors.UserError("config.objective.penalty='kl' needs config.model.bottleneck='sigmoid'; or use 'l1'")
   options = {"weight": weight, "name": {"l1": "l1", "kl": "sparsity_kl"}[penalty], "penalty": function}
+  options |= {"mean": batch_mean} if penalty == "kl" else {}
   return functools.partial(_with_penalty, likelihood=likelihood, value_range=value_range, **options)
 
 
-def _contraction(encode, batch, keys, *, probes):
+def _contraction(encode, batch, keys, mean, *, probes):
   norm = (
     losses.jacobian_norm_estimate(encode, batch["x"], keys, probes)
     if probes
     else losses.jacobian_norm(encode, batch["x"])
   )
-  return batch_mean(norm, batch["weight"])
+  return mean(norm, batch["weight"])
 
 
 def contractive(model, value_range, *, likelihood, weight, probes):
@@ -179,17 +180,17 @@ def contractive(model, value_range, *, likelihood, weight, probes):
   return functools.partial(_with_penalty, likelihood=likelihood, value_range=value_range, **options)
 
 
-def _elbo(model, params, batch, keys, *, likelihood, value_range, noise, beta, free_bits):
-  mean, log_variance = model.apply("posterior", params, batch["x"])
-  normal = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:], mean.dtype))(keys)
-  logits = model.decode(params, mean + jnp.exp(0.5 * log_variance) * normal)
+def _elbo(model, params, batch, keys, *, likelihood, value_range, noise, beta, free_bits, mean=batch_mean):
+  centre, log_variance = model.apply("posterior", params, batch["x"])
+  normal = jax.vmap(lambda key: jax.random.normal(key, centre.shape[1:], centre.dtype))(keys)
+  logits = model.decode(params, centre + jnp.exp(0.5 * log_variance) * normal)
   per_example = _mismatch(model, logits, batch["x"], likelihood, losses.OUTPUT_ACTIVATIONS[value_range])
   if likelihood == "gaussian":
     per_example = 0.5 * per_example / noise**2 + math.prod(model.shape) * (
       0.5 * math.log(2 * math.pi) + math.log(noise)
     )
   nats = batch_mean(per_example, batch["weight"])
-  kl = batch_mean(losses.gaussian_kl(mean, log_variance), batch["weight"])  # [latent]
+  kl = mean(losses.gaussian_kl(centre, log_variance), batch["weight"])  # [latent]
   return nats + beta * jnp.maximum(kl, free_bits).sum(), {"nats": nats, "kl": kl.sum()}
 
 
@@ -206,7 +207,7 @@ def elbo(model, value_range, *, likelihood, noise, beta, free_bits):
   errors.check(math.isfinite(noise) and noise > 0, "objective.noise", noise, "a positive number")
   for key, value in {"beta": beta, "free_bits": free_bits}.items():
     _check_not_negative(key, value)
-  options = {"noise": noise, "beta": beta, "free_bits": free_bits}
+  options = {"noise": noise, "beta": beta, "free_bits": free_bits} | ({"mean": batch_mean} if free_bits else {})
   return functools.partial(_elbo, likelihood=likelihood, value_range=value_range, **options)
 
 
@@ -219,13 +220,31 @@ OBJECTIVES = {
   "elbo": elbo,
 }
 
-# Those whose loss is no mean over examples: it holds a function of a mean over the batch.
-BATCH_STATISTICS = {"sparse", "elbo"}
-
 
 def build(name, model, value_range, **options):
   """The objective that `config.objective` describes, for a model and a range; UserError for what does not fit."""
   return errors.call(OBJECTIVES, "objective", name, model, value_range, **options)
+
+
+def is_joint(objective):
+  """Whether the loss is no mean over examples: it holds a function of a mean over the batch, its keyword `mean`."""
+  return "mean" in getattr(objective, "keywords", {})
+
+
+def with_mean(objective, mean):
+  """The objective for a part of a batch, where `mean` (per example, weight) is the mean over the whole."""
+  return functools.partial(objective, mean=mean) if is_joint(objective) else objective
+
+
+def _rematerialised(model, params, batch, keys, *, objective, **joint):
+  kept = jax.checkpoint_policies.dots_saveable
+  return jax.checkpoint(functools.partial(objective, model, **joint), policy=kept)(params, batch, keys)
+
+
+def rematerialised(objective):
+  """The same, of whose intermediates only the results of matrix products are kept for the gradient."""
+  joint = {"mean": objective.keywords["mean"]} if is_joint(objective) else {}
+  return functools.partial(_rematerialised, objective=objective, **joint)
 
 
 def check_bottleneck(name, latent, shape):

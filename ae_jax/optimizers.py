@@ -2,6 +2,8 @@
 
 import math
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from ae_jax import errors
@@ -25,11 +27,12 @@ SCHEDULES = {
 }
 
 
-def build(name, *, learning_rate, schedule, warmup_epochs, weight_decay, epochs, steps_per_epoch):
+def build(name, *, learning_rate, schedule, warmup_epochs, weight_decay, clip_norm, epochs, steps_per_epoch):
   """The optimizer that `config.optimizer` describes, over a run of epochs * steps_per_epoch steps.
 
   The rate rises linearly to `learning_rate` during `warmup_epochs` and then follows the schedule to the end.
-  Weight decay is decoupled (Loshchilov & Hutter 2019): "adam" with some is AdamW. Raises UserError.
+  Weight decay is decoupled (Loshchilov & Hutter 2019): "adam" with some is AdamW. A gradient longer than `clip_norm` is
+  shortened to it (Pascanu et al. 2013), 0 for none. `update` takes the gradient's norm as `norm`. Raises UserError.
   """
   scale = errors.choose(OPTIMIZERS, name, "optimizer.name")
   decay = errors.choose(SCHEDULES, schedule, "optimizer.schedule")
@@ -38,9 +41,22 @@ def build(name, *, learning_rate, schedule, warmup_epochs, weight_decay, epochs,
   errors.check(0 <= warmup_epochs <= epochs, "optimizer.warmup_epochs", warmup_epochs, f"from 0 to epochs={epochs}")
   not_negative = math.isfinite(weight_decay) and weight_decay >= 0
   errors.check(not_negative, "optimizer.weight_decay", weight_decay, "a number of at least 0")
+  not_negative = math.isfinite(clip_norm) and clip_norm >= 0
+  errors.check(not_negative, "optimizer.clip_norm", clip_norm, "a number of at least 0 (0: gradients are not clipped)")
   warmup = round(warmup_epochs * steps_per_epoch)
   rate = decay(learning_rate, max(1, epochs * steps_per_epoch - warmup))
   if warmup:
     rate = optax.join_schedules([optax.linear_schedule(learning_rate / warmup, learning_rate, warmup), rate], [warmup])
   decoupled = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
-  return optax.chain(scale(), *decoupled, optax.scale_by_learning_rate(rate))
+  clip = [_clip(clip_norm)] if clip_norm else []
+  return optax.with_extra_args_support(optax.chain(*clip, scale(), *decoupled, optax.scale_by_learning_rate(rate)))
+
+
+def _clip(limit):
+  """Optax's clip_by_global_norm for a norm that is known: that of a gradient of which the devices hold parts."""
+
+  def update(updates, state, params=None, *, norm, **_):
+    scale = jnp.minimum(1.0, limit / norm)
+    return jax.tree.map(lambda leaf: scale * leaf, updates), state
+
+  return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)

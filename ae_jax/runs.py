@@ -1,5 +1,6 @@
 """The folder of a run: how it is begun or continued, and `load`, a trained model as pure functions."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -17,6 +18,7 @@ from ae_jax import checkpoints, errors, logs, losses, models
 from ae_jax import config as configs
 from ae_jax.data import ranges
 
+LOCK = ".lock"  # the file in a run's folder that the process which trains there holds
 _LARGEST_BATCH = 1024  # images that `Run`'s functions put through the model at once
 _PACKAGES = ("ae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -33,25 +35,48 @@ def describe(config, dataset, model):
     },
     "parameters": model.parameter_count(),
     "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
-    "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()],
+    "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
     "git_commit": _git_commit(),
   }
 
 
-def begin(workdir, description):
-  """Writes config.json into a new or empty folder, or makes sure that the run already there is the same one.
+@contextlib.contextmanager
+def locked(workdir):
+  """Holds a run's folder, which is made if need be, against every other process; UserError if another one holds it."""
+  import filelock
 
-  Raises UserError, and changes nothing, for a run of another config or other data, for a folder with other things in
-  it, and for one that cannot be written.
+  lock = filelock.FileLock(workdir / LOCK, blocking=False)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    _check_holds_a_run_or_nothing(workdir)
+    lock.acquire()
+  except filelock.Timeout:
+    raise errors.UserError(f"--workdir={workdir}: another process is training there; wait, or name another") from None
+  except OSError as error:
+    raise errors.UserError(f"--workdir={workdir}: cannot be written: {error.strerror}") from None
+  try:
+    yield
+  finally:
+    lock.release()
+
+
+def _check_holds_a_run_or_nothing(workdir):
+  if not (workdir / "config.json").exists():
+    others = sorted(path.name for path in workdir.iterdir() if path.name not in ("config.json.part", LOCK))
+    if others:
+      raise errors.UserError(f"--workdir={workdir}: holds {others[0]!r} but no run; name a new or an empty folder")
+
+
+def begin(workdir, description):
+  """Writes config.json into a `locked` folder, or makes sure that the run already there is the same one.
+
+  Raises UserError, and changes nothing, for a run of another config or other data, and for a folder that cannot be
+  written.
   """
   file = workdir / "config.json"
   part = workdir / "config.json.part"
   try:
-    workdir.mkdir(parents=True, exist_ok=True)
     if not file.exists():
-      others = sorted(path.name for path in workdir.iterdir() if path != part)
-      if others:
-        raise errors.UserError(f"--workdir={workdir}: holds {others[0]!r} but no run; name a new or an empty folder")
       part.write_text(json.dumps(description, indent=2) + "\n")
       os.replace(part, file)
     elif not os.access(workdir, os.W_OK):
@@ -140,6 +165,13 @@ class Run:
     return ranges.normalise(x, self.config.data.range)
 
 
+def of(params, config, model, workdir, step):
+  """The `Run` in a folder, as of a step at which its parameters are these."""
+  history = [record for record in logs.read(workdir) if record["step"] <= step]
+  metrics = {name: value for record in history for name, value in record.items()}
+  return Run(params, config, metrics, history, model)
+
+
 def load(workdir, which="last"):
   """The `Run` in a folder, with the parameters of its "last" or its "best" checkpoint (smallest test error).
 
@@ -153,16 +185,14 @@ def load(workdir, which="last"):
   shape = description["data"]["shape"]
   model = models.build(shape=shape, compute_dtype=config.compute_dtype, **config.model)
   with checkpoints.open_folder(workdir / "checkpoints", to_save=False) as checkpointer:
-    steps = checkpoints.steps(checkpointer)
+    steps = checkpoints.kept(checkpointer)
     if not steps:
       raise errors.UserError(f"{workdir}: no checkpoint yet; let the run train for a while")
     if which not in steps:
       raise errors.UserError(f"which={which!r}: must be one of {', '.join(steps)}")
     like = jax.eval_shape(model.init, jax.random.key(0))
     params = checkpoints.restore_params(checkpointer, steps[which], like)
-  history = [record for record in logs.read(workdir) if record["step"] <= steps[which]]
-  metrics = {name: value for record in history for name, value in record.items()}
-  return Run(params, config, metrics, history, model)
+  return of(params, config, model, workdir, steps[which])
 
 
 @functools.partial(jax.jit, static_argnames=("model", "method", "value_range"))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from ae_jax import objectives, parallel
 from ae_jax.data import ranges
 
 
@@ -40,28 +41,46 @@ def example_keys(key, numbers):
   return jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
 
 
-def train_step(state, batch, key, *, model, objective, optimizer, blocks):
-  """One step on a batch (see `ae_jax.objectives`): (state, batch, key) -> (state, {"loss": [], **terms})."""
-  keys = example_keys(jax.random.fold_in(key, state.step), jnp.arange(len(batch["weight"])))
+def train_step(state, batch, key, *, model, objective, optimizer, parts, team=parallel.ALONE):
+  """One step on a batch (see `ae_jax.objectives`): (state, batch, key) -> (state, {"loss": [], **terms}, finite []).
+
+  Of the devices of a team each is given its part of the batch. `finite` says whether loss and gradient are.
+  """
+  rows = len(batch["weight"])
+  numbers = team.first_row(rows) + jnp.arange(rows)
+  keys = example_keys(jax.random.fold_in(key, state.step), numbers)
   (loss, terms), gradient = value_and_gradient(
-    state.params, batch, keys, model=model, objective=objective, blocks=blocks
+    state.params, batch, keys, model=model, objective=objective, parts=parts, team=team
   )
-  updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+  norm = team.norm(gradient)
+  updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, norm=norm)
   params = optax.apply_updates(state.params, updates)
-  return TrainState(state.step + 1, params, opt_state), {"loss": loss, **terms}
+  finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+  return TrainState(state.step + 1, params, opt_state), {"loss": loss, **terms}, finite
 
 
-def value_and_gradient(params, batch, keys, *, model, objective, blocks):
-  """((loss, terms), gradient) of the objective on a batch, computed over `blocks` parts of it one after the other.
+def value_and_gradient(params, batch, keys, *, model, objective, parts, team=parallel.ALONE):
+  """((loss, terms), gradient) of the objective on the batch of a team; of the gradient each device gets its part."""
+  if team.size == 1:
+    return in_parts(params, batch, keys, model=model, objective=objective, parts=parts)
+  objective = objectives.with_mean(objective, team.mean)
+  found, gradient = in_parts(team.whole(params), batch, keys, model=model, objective=objective, parts=parts)
+  here = batch["weight"].sum()
+  gradient, (found, weight) = team.add_up(*jax.tree.map(lambda leaf: here * leaf, (gradient, (found, jnp.ones(())))))
+  return jax.tree.map(lambda leaf: leaf / weight, (found, gradient))
 
-  The parts take every `blocks`-th row and count by their weight, so that the result is that of the whole batch to
-  rounding, for an objective whose loss is a mean over examples. `blocks` divides the batch.
+
+def in_parts(params, batch, keys, *, model, objective, parts):
+  """((loss, terms), gradient) of the objective on a batch, computed over `parts` of it one after the other.
+
+  The parts take every `parts`-th row and count by their weight, so that the result is that of the whole batch to
+  rounding, for an objective whose loss is a mean over examples. `parts` divides the batch.
   """
   differentiate = jax.value_and_grad(functools.partial(objective, model), has_aux=True)
-  if blocks == 1:
+  if parts == 1:
     return differentiate(params, batch, keys)
-  parts = jax.tree.map(lambda rows: rows.reshape(-1, blocks, *rows.shape[1:]).swapaxes(0, 1), (batch, keys))
-  shares = parts[0]["weight"].sum(1) / batch["weight"].sum()
+  cut = jax.tree.map(lambda rows: rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1), (batch, keys))
+  shares = cut[0]["weight"].sum(1) / jnp.maximum(batch["weight"].sum(), 1.0)
 
   def add(total, part):
     share, (rows, row_keys) = part
@@ -70,48 +89,82 @@ def value_and_gradient(params, batch, keys, *, model, objective, blocks):
 
   shapes = jax.eval_shape(differentiate, params, batch, keys)
   zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-  return lax.scan(add, zero, (shares, parts))[0]
+  return lax.scan(add, zero, (shares, cut))[0]
 
 
-def read_batch(examples, indices, weights, *, model, value_range):
-  """Rows of the flat examples [N, elements] as a batch: `x` float32 [B, ...] normalised, `weight` float32 [B]."""
-  x = ranges.normalise(examples[indices], value_range)
+def read_batch(rows, weights, *, examples, model, value_range):
+  """A batch: `x` float32 [B, ...] normalised, `weight` float32 [B].
+
+  `rows` are int32 [B], those of the flat examples [N, elements]; without these they are examples, [B, elements].
+  """
+  x = ranges.normalise(rows if examples is None else examples[rows], value_range)
   return {"x": x.reshape(-1, *model.shape), "weight": weights}
 
 
-def train_chunk(state, examples, indices, weights, key, *, model, objective, optimizer, value_range, blocks):
-  """Trains on batches given by rows [steps, B] and weights [steps, B]: -> (state, {name: [steps]})."""
+def train_chunk(state, examples, rows, weights, key, *, model, value_range, on_nan, team=parallel.ALONE, **static):
+  """Trains on batches given by rows [steps, B] and weights [steps, B]: -> (state, {name: [steps]}, finite [steps]).
 
-  def body(state, rows):
-    batch = read_batch(examples, *rows, model=model, value_range=value_range)
-    return train_step(state, batch, key, model=model, objective=objective, optimizer=optimizer, blocks=blocks)
+  See `read_batch` for the examples and rows. A step whose loss or gradient is not finite changes no parameters; with
+  `on_nan` = "stop" neither do those after it, and the state remains the one before it.
+  """
 
-  return lax.scan(body, state, (indices, weights))
+  def body(carry, batch):
+    state, going = carry
+    batch = read_batch(*batch, examples=examples, model=model, value_range=value_range)
+    new, terms, finite = train_step(state, batch, key, model=model, team=team, **static)
+    going = finite & going if on_nan == "stop" else finite
+    kept = jax.tree.map(lambda new, old: jnp.where(going, new, old), new, state)
+    step = kept.step if on_nan == "stop" else new.step
+    return (dataclasses.replace(kept, step=step), going), (terms, finite)
+
+  (state, _), (terms, finite) = lax.scan(body, (state, jnp.bool_(True)), (rows, weights))
+  return state, terms, finite
 
 
-def evaluate(params, examples, indices, weights, key, *, model, objective, statistics, value_range):
+def evaluate(
+  params, examples, indices, weights, key, *, model, objective, statistics, value_range, team=parallel.ALONE
+):
   """Over the test set, the objective's loss per batch and statistics per example: [batches], {name: [batches, B, ...]}.
 
   `statistics` maps (model, params, batch, keys) to {name: [B, ...]}. An example's key depends on its row alone, so that
   nothing random depends on how the set is cut into batches.
   """
+  if team.size > 1:
+    params, objective = team.whole(params), objectives.with_mean(objective, team.mean)
 
   def body(_, rows):
-    batch = read_batch(examples, *rows, model=model, value_range=value_range)
+    batch = read_batch(*rows, examples=examples, model=model, value_range=value_range)
     keys = example_keys(key, rows[0])
     loss, _ = objective(model, params, batch, keys)
-    return None, (loss, statistics(model, params, batch, keys))
+    loss = team.average(loss, batch["weight"].sum())
+    return None, (loss, team.gathered(statistics(model, params, batch, keys)))
 
   return lax.scan(body, None, (indices, weights))[1]
 
 
-def compiled(function, arguments, *, out_shardings, donate=(), **static):
+def compiled(function, arguments, results, *, mode=parallel.jit, donate=(), **static):
   """`function` compiled once for arguments of these shapes and placements; any other shape is then an error.
 
-  Keyword arguments are static. `donate` gives the positions of the arguments whose memory the result may take.
+  Other keyword arguments are static. `donate` gives the positions of the arguments whose memory the result may take,
+  `results` the placements of what it returns; `mode` is one of `parallel.MODES`.
   """
-  jitted = jax.jit(functools.partial(function, **static), donate_argnums=donate, out_shardings=out_shardings)
-  return jitted.lower(*arguments).compile()
+  return mode(functools.partial(function, **static), arguments, results, donate)
+
+
+def checksums(tree):
+  """A number per array of a tree, of 4-byte numbers, that any one bit of it changes: a list of integers."""
+  return [int(number) for number in _checksums(jax.tree.leaves(tree))]
+
+
+@jax.jit
+def _checksums(leaves):
+  """The sum of odd multiples of the numbers' bits modulo 2**32: no order of summation changes it."""
+
+  def checksum(leaf):
+    bits = lax.bitcast_convert_type(leaf, jnp.uint32).ravel()
+    return (bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
+
+  return jax.tree.map(checksum, leaves)
 
 
 def compilations():

@@ -1,13 +1,12 @@
 """One run from its config: build, restore, loop, evaluate, save. No mathematics here."""
 
+import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
 
 import jax
 import numpy as np
-import optax
 
 from ae_jax import (
   cache,
@@ -15,11 +14,13 @@ from ae_jax import (
   data,
   errors,
   evaluators,
+  interruptions,
   logs,
   models,
   objectives,
   optimizers,
   parallel,
+  programs,
   runs,
   steps,
 )
@@ -28,191 +29,176 @@ from ae_jax.data import epochs
 from ae_jax.report import words
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-  """A part of the training with an objective of its own; its optimizer starts anew."""
+@dataclasses.dataclass
+class Epoch:
+  """How far the training of an epoch has come: of all that a run carries, this alone is no function of the step."""
 
-  epochs: range  # counted over the whole run
-  objective: Callable
-  optimizer: optax.GradientTransformation
-  blocks: int  # parts of a batch that are computed one after the other
-
-
-@dataclasses.dataclass(frozen=True)
-class Placed:
-  """What lies on the devices throughout a run."""
-
-  train: jax.Array  # [N, elements], as test
-  test: jax.Array
-  test_rows: tuple[jax.Array, jax.Array]  # indices and weights of the batches of the test set, [batches, B]
-  init_key: jax.Array
-  noise_key: jax.Array
-  everywhere: jax.sharding.Sharding
-  rows: jax.sharding.Sharding  # of the batches of a chunk
-
-
-@dataclasses.dataclass(frozen=True)
-class Programs:
-  """The compiled functions of a stage, their data in place."""
-
-  restart: Callable  # (state) -> state, its optimizer at the beginning
-  train_chunk: Callable  # (state, indices, weights) -> (state, {name: [chunk]})
-  evaluate: Callable  # (params) -> generator of (name, value)
-  compile_seconds: float
+  number: int
+  pending: list[dict]  # terms of the steps since the last record
+  seconds: float = 0.0  # of training, in this process
+  examples: float = 0.0  # trained in this process
 
 
 def train_and_evaluate(config, workdir, profile=False):
   """Trains what the config describes, or continues the run in `workdir`, and returns its last metrics by name.
 
   With `profile` a chunk of steps of each stage is traced into `workdir`/profile.
-  Raises UserError, before anything is compiled or written, for whatever the user can mend.
+  Raises UserError, before anything is compiled or written, for whatever the user can mend, and Interrupted when a
+  signal has stopped and saved the run.
   """
   configs.check(config)
-  mesh = errors.choose(parallel.MODES, config.parallel, "parallel")()
+  errors.choose(parallel.MODES, config.parallel, "parallel")
+  mesh = parallel.mesh()
   dataset = data.load(**config.data)
   size = len(dataset.train)
   errors.check(config.batch_size <= size, "batch_size", config.batch_size, f"at most the {size} training examples")
   model = models.build(shape=dataset.shape, compute_dtype=config.compute_dtype, **config.model)
-  plan = epochs.Epochs(size, config.batch_size, mesh.size, config.seed)
-  stages = _stages(config, model, dataset, plan)
+  plan = epochs.Epochs(size, config.batch_size, mesh.size * config.accumulate, config.seed)
+  stages = _stages(config, model, dataset, plan, mesh)
   measures = evaluators.build(config.evaluators, model, dataset)
   description = runs.describe(config, dataset, model)
-  runs.begin(workdir, description)
-
-  print(words.opening(description, workdir), flush=True)
-  cache.keep_compiled_programs()
-  placed = _place(dataset, plan, mesh)
   rulers = functools.cache(lambda: dict(evaluators.rulers(measures, dataset, config.model.latent)))
-  compiled = functools.partial(
-    _compile, placed, dataset, model, plan, measures, workdir / "profile" if profile else None
-  )
-  with checkpoints.open_folder(workdir / "checkpoints", to_save=True) as checkpointer:
-    state = _start(placed, model, stages[0].optimizer)
-    saved = checkpoints.steps(checkpointer)
-    if saved:
-      state = checkpoints.restore(checkpointer, saved["last"], state)
-      print(f"continuing after epoch {saved['last'] // plan.steps} of {stages[-1].epochs.stop}", flush=True)
-    _train(config, state, stages, compiled, plan, rulers, checkpointer, workdir)
-  run = runs.load(workdir)
-  from ae_jax.report import album  # Matplotlib: a second of imports that the first step does not wait for
 
-  album.draw(run, dataset, rulers(), workdir / "pictures")
-  print(words.closing(run.metrics, workdir), flush=True)
+  with contextlib.ExitStack() as stack:
+    received = stack.enter_context(interruptions.caught())
+    parallel.on_first_process(lambda: stack.enter_context(runs.locked(workdir)))
+    parallel.on_first_process(lambda: runs.begin(workdir, description))
+    _say(words.opening(description, dataset.placement, workdir))
+    cache.keep_compiled_programs()
+    placed = programs.place(dataset, plan, mesh)
+    compiled = functools.partial(programs.build, config, placed, dataset, model, plan, measures, workdir, profile)
+    checkpointer = stack.enter_context(checkpoints.open_folder(workdir / "checkpoints", True, _say))
+    like = programs.start(placed, model, stages[0].optimizer, config.parallel_state)
+    state, notes = checkpoints.restore(checkpointer, like, _say) or (like, {})
+    if int(state.step):
+      _say(f"continuing after epoch {int(state.step) / plan.steps:.3g} of {stages[-1].epochs.stop}")
+    state = _train(config, state, notes, stages, compiled, plan, rulers, checkpointer, workdir, received)
+    checkpoints.wait(checkpointer)
+    run = runs.of(parallel.fetch(state.params, mesh), config, model, workdir, int(state.step))
+    if jax.process_index() == 0:
+      from ae_jax.report import album  # Matplotlib: a second of imports that the first step does not wait for
+
+      album.draw(run, dataset, rulers(), workdir / "pictures")
+    _say(words.closing(run.metrics, workdir))
   return run.metrics
 
 
-def _stages(config, model, dataset, plan):
+def _stages(config, model, dataset, plan, mesh):
   """`config.stages`, then the one that `config.epochs` and `config.objective` describe."""
   stages, first = [], 0
   described = [(f"config.stages[{number}]: ", stage) for number, stage in enumerate(config.stages)]
   for where, stage in [*described, ("", {"epochs": config.epochs, "objective": config.objective})]:
     try:
       objective = objectives.build(model=model, value_range=dataset.value_range, **stage["objective"])
+      if objectives.is_joint(objective):
+        errors.check(config.accumulate == 1, "accumulate", config.accumulate, "1, as this objective sees a batch whole")
       optimizer = optimizers.build(**config.optimizer, epochs=stage["epochs"], steps_per_epoch=plan.steps)
     except errors.UserError as error:
       raise errors.UserError(f"{where}{error}") from None
-    cached = (
-      None if stage["objective"]["name"] in objectives.BATCH_STATISTICS else models.ROWS_IN_CACHE.get(config.model.name)
-    )
+    in_cache = None if objectives.is_joint(objective) else models.ROWS_IN_CACHE.get(config.model.name)
+    parts = parallel.parts(plan.slots // mesh.size, in_cache, config.accumulate)
     span = range(first, first + stage["epochs"])
-    stages.append(Stage(span, objective, optimizer, parallel.blocks(plan.slots, cached)))
+    stages.append(
+      programs.Stage(span, objectives.rematerialised(objective) if config.remat else objective, optimizer, parts)
+    )
     first = span.stop
   objectives.check_bottleneck(config.objective.name, config.model.latent, dataset.shape)
   return stages
 
 
-def _train(config, state, stages, compiled, plan, rulers, checkpointer, workdir):
+def _train(config, state, notes, stages, compiled, plan, rulers, checkpointer, workdir, received):
   """The epochs that the state has not seen, stage after stage: each is trained, then evaluated and saved if due."""
   first, last, compile_seconds = int(state.step), stages[-1].epochs.stop, 0.0
-  done = first // plan.steps
-  with logs.Log(workdir, first) as log, logs.progress(plan.examples, last, done) as bar:
+  done, shown = first // plan.steps, jax.process_index() == 0
+  with (
+    logs.Log(workdir, first) if shown else logs.Silence() as log,
+    logs.progress(plan.examples, last, first / plan.steps, shown) as bar,
+  ):
     for number, stage in enumerate(stages):
       to_do = range(max(done, stage.epochs.start), stage.epochs.stop)
       if not to_do:
         continue
-      programs = compiled(stage, state)
-      compile_seconds += programs.compile_seconds
+      built, feed = compiled(stage, state, (int(state.step) // plan.chunk, stage.epochs.stop * plan.chunks_per_epoch))
+      compile_seconds += built.compile_seconds
       constants = {"compile_seconds": compile_seconds} | ({"stage": number} if len(stages) > 1 else {})
-      if to_do.start == stage.epochs.start:
-        state = programs.restart(state)
-      for epoch in to_do:
-        begun = steps.compilations()
-        state, record = _train_epoch(state, programs, plan, epoch, config.log_every_steps, log, bar)
-        if epoch > to_do.start and steps.compilations() > begun:
-          raise RuntimeError(f"epoch {epoch + 1} compiled again what epoch {epoch} had compiled: a bug of ae_jax")
-        save_due = _due(epoch + 1, config.checkpoint_every_epochs, last)
-        if save_due or _due(epoch + 1, config.eval_every_epochs, last):
-          record |= dict(programs.evaluate(state.params)) | constants | rulers()
-          bar.set_postfix({"test error": f"{record['test/squared_error']:.4g}"}, refresh=False)
-        log.write(record)
-        if save_due:
-          checkpoints.save(checkpointer, state, record["test/squared_error"])
+      if int(state.step) == stage.epochs.start * plan.steps:
+        state = built.restart(state)
+      with contextlib.closing(feed):
+        for epoch in to_do:
+          begun = steps.compilations()
+          at = Epoch(epoch, notes.pop("pending", []))
+          state, record = _train_epoch(config, state, at, built, feed, plan, log, bar, received)
+          if epoch > to_do.start and steps.compilations() > begun:
+            raise RuntimeError(f"epoch {epoch + 1} compiled again what epoch {epoch} had compiled: a bug of ae_jax")
+          if record is None:
+            _stop(checkpointer, log, state, at, plan, received)
+          save_due = _due(epoch + 1, config.checkpoint_every_epochs, last)
+          if save_due or _due(epoch + 1, config.eval_every_epochs, last):
+            record |= dict(built.evaluate(state.params)) | constants | rulers()
+            bar.set_postfix({"test error": f"{record['test/squared_error']:.4g}"}, refresh=False)
+          log.write(record)
+          if save_due:
+            log.settle()
+            checkpoints.save(checkpointer, state, record["test/squared_error"], {})
+  return state
 
 
-def _train_epoch(state, programs, plan, epoch, log_every_steps, log, bar):
-  """One epoch, logged as it goes: -> (state, the record of its end, not yet written)."""
-  seconds, step, pending = 0.0, epoch * plan.steps, []
+def _train_epoch(config, state, at, built, feed, plan, log, bar, received):
+  """The rest of an epoch, logged as it goes: -> (state, the record of its end, not yet written).
 
-  def record(window):
-    means = {f"train/{name}": float(np.mean([terms[name] for terms in window])) for name in window[0]}
-    return {"step": step, "epoch": step / plan.steps, **means}
-
-  for rows in plan.chunks(epoch):
+  Instead of the record None if the run is to stop before; `at` then says how far it has come.
+  """
+  step = int(state.step) - len(at.pending)
+  for _ in range(int(state.step) // plan.chunk, (at.number + 1) * plan.chunks_per_epoch):
+    if interruptions.asked(received):
+      return state, None
     started = time.perf_counter()
-    state, terms = programs.train_chunk(state, *rows)
-    columns = {name: np.asarray(values).tolist() for name, values in terms.items()}
-    seconds += time.perf_counter() - started
-    pending.extend(dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
-    bar.set_description(f"epoch {epoch + 1}  loss {pending[-1]['loss']:.4g}", refresh=False)
-    bar.update(plan.examples * plan.chunk / plan.steps)
-    while len(pending) > log_every_steps:
-      window, pending = pending[:log_every_steps], pending[log_every_steps:]
+    state, terms, finite = built.train_chunk(state, *next(feed))
+    finite, terms = np.asarray(finite), {name: np.asarray(values) for name, values in terms.items()}
+    at.seconds += time.perf_counter() - started
+    at.examples += plan.examples / plan.chunks_per_epoch
+    stopped = config.on_nan == "stop" and not finite.all()
+    if config.on_nan == "skip":
+      terms["skipped"] = ~finite
+    good = np.argmin(finite) if stopped else len(finite)
+    at.pending.extend({name: values[row].item() for name, values in terms.items()} for row in range(good))
+    bar.set_description(f"epoch {at.number + 1}  loss {terms['loss'][-1]:.4g}", refresh=False)
+    bar.update(plan.examples / plan.chunks_per_epoch)
+    while len(at.pending) > config.log_every_steps:
+      window, at.pending = at.pending[: config.log_every_steps], at.pending[config.log_every_steps :]
       step += len(window)
-      log.write(record(window))
-  step += len(pending)
-  return state, record(pending) | {"images_per_second": plan.examples / seconds}
+      log.write(_record(window, step, plan))
+    if stopped:
+      built.fail(state)
+  step += len(at.pending)
+  return state, _record(at.pending, step, plan) | {"images_per_second": at.examples / at.seconds}
+
+
+def _record(window, step, plan):
+  """The means of the terms of some steps, those that were skipped counted and left out."""
+  used = [terms for terms in window if not terms.get("skipped")]
+  means = {f"train/{name}": float(np.mean([terms[name] for terms in used])) for name in window[0] if used}
+  skipped = {"train/skipped": len(window) - len(used)} if "skipped" in window[0] else {}
+  return {"step": step, "epoch": step / plan.steps} | means | skipped
+
+
+def _stop(checkpointer, log, state, at, plan, received):
+  """Saves the middle of an epoch and raises Interrupted."""
+  log.settle()
+  checkpoints.wait(checkpointer)
+  step = int(state.step)
+  if step and not checkpoints.holds(checkpointer, step):
+    checkpoints.save(checkpointer, state, np.inf, {"pending": at.pending})
+    checkpoints.wait(checkpointer)
+  raise interruptions.Interrupted(
+    f"{interruptions.asked(received)}: stopped after epoch {step / plan.steps:.3g}, saved"
+  )
 
 
 def _due(epoch, every, last):
   return epoch == last or epoch % every == 0
 
 
-def _place(dataset, plan, mesh):
-  """Puts the data on the devices."""
-  everywhere, rows = parallel.replicated(mesh), parallel.split(mesh, axis=1)
-  init_key, noise_key = jax.random.split(jax.device_put(jax.random.key(plan.seed), everywhere))
-  train, test = (jax.device_put(half.reshape(len(half), -1), everywhere) for half in (dataset.train, dataset.test))
-  test_rows = jax.device_put(epochs.in_order(len(dataset.test), plan.batch_size, plan.devices), rows)
-  return Placed(train, test, test_rows, init_key, noise_key, everywhere, rows)
-
-
-def _start(placed, model, optimizer):
-  """The state before the first step."""
-  static = {"model": model, "optimizer": optimizer}
-  return steps.compiled(steps.init, (placed.init_key,), out_shardings=placed.everywhere, **static)(placed.init_key)
-
-
-def _compile(placed, dataset, model, plan, measures, profile, stage, state):
-  """The programs of a stage, for states like `state`."""
-  started = time.perf_counter()
-  compiled = functools.partial(steps.compiled, out_shardings=placed.everywhere)
-  restart = compiled(steps.restart, (state,), optimizer=stage.optimizer)
-  fixed = {"model": model, "objective": stage.objective, "value_range": dataset.value_range}
-  arguments = (state, placed.train, *jax.device_put(plan.chunks(0)[0], placed.rows), placed.noise_key)
-  trained = {"optimizer": stage.optimizer, "blocks": stage.blocks}
-  train_chunk = compiled(steps.train_chunk, arguments, donate=(0,), **trained, **fixed)
-  fixed["statistics"] = evaluators.statistics(measures, dataset.value_range)
-  arguments = (state.params, placed.test, *placed.test_rows, placed.noise_key)
-  evaluate = compiled(steps.evaluate, arguments, **fixed)
-
-  def train(state, *batches):
-    return train_chunk(state, placed.train, *jax.device_put(batches, placed.rows), placed.noise_key)
-
-  return Programs(
-    restart=restart,
-    train_chunk=logs.traced(train, profile) if profile else train,
-    evaluate=lambda params: evaluators.metrics(
-      measures, *evaluate(params, placed.test, *placed.test_rows, placed.noise_key), placed.test_rows[1], dataset
-    ),
-    compile_seconds=time.perf_counter() - started,
-  )
+def _say(line):
+  if jax.process_index() == 0:
+    print(line, flush=True)

@@ -13,7 +13,13 @@ import jax
 import numpy as np
 import pytest
 
+from ae_jax import parallel
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 8)  # for those tests that ask for more than the first
+
+_mesh = parallel.mesh
+parallel.mesh = lambda devices=None: _mesh(jax.devices()[:1] if devices is None else devices)
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -38,6 +44,12 @@ def run_main(*flags, **environment):
     timeout=300,
   )
   return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def eight_devices(monkeypatch):
+  """Runs are spread over eight virtual devices."""
+  monkeypatch.setattr(parallel, "mesh", lambda devices=None: _mesh(jax.devices()[:8] if devices is None else devices))
 
 
 @pytest.fixture(autouse=True)

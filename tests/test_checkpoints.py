@@ -1,3 +1,4 @@
+import contextlib
 import shutil
 
 import jax
@@ -6,42 +7,43 @@ import numpy as np
 import optax
 import pytest
 
-from ae_jax import checkpoints
+from ae_jax import checkpoints, errors, parallel
 from ae_jax.steps import TrainState
 
-DEVICE = jax.devices()[0]
+EVERYWHERE = parallel.replicated(parallel.mesh())
 
 
 def state_at(step):
   params = {"layer": {"kernel": jnp.full((3, 2), step, jnp.float32)}}
-  return jax.device_put(TrainState(jnp.int32(step), params, optax.adam(0.1).init(params)), DEVICE)
+  return jax.device_put(TrainState(jnp.int32(step), params, optax.adam(0.1).init(params)), EVERYWHERE)
 
 
 def save_all(folder, errors, first=1):
   for step, error in enumerate(errors, first):
     with checkpoints.open_folder(folder, to_save=True) as checkpointer:
-      checkpoints.save(checkpointer, state_at(step), error)
+      checkpoints.save(checkpointer, state_at(step), error, {"of": step})
 
 
 def test_what_is_restored_is_what_was_saved(tmp_path):
   save_all(tmp_path, [3.0])
   with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
-    restored = checkpoints.restore(checkpointer, 1, like=state_at(0))
+    restored, notes = checkpoints.restore(checkpointer, state_at(0))
     params = checkpoints.restore_params(checkpointer, 1, jax.eval_shape(lambda: state_at(0)).params)
   jax.tree.map(np.testing.assert_array_equal, restored, state_at(1))
   jax.tree.map(np.testing.assert_array_equal, params, state_at(1).params)
+  assert notes == {"of": 1}
 
 
-def test_the_last_and_the_best_are_kept(tmp_path):
-  save_all(tmp_path, [3.0, 1.0, float("nan"), 4.0])
+def test_the_last_two_and_the_best_are_kept(tmp_path):
+  save_all(tmp_path, [3.0, 1.0, float("nan"), 4.0, 5.0])
   with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
-    assert checkpoints.steps(checkpointer) == {"last": 4, "best": 2}
-  assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4"]
+    assert checkpoints.kept(checkpointer) == {"last": 5, "best": 2}
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4", "5"]
 
 
 def test_an_empty_folder_has_none(tmp_path):
   with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
-    assert checkpoints.steps(checkpointer) == {}
+    assert checkpoints.kept(checkpointer) == {}
 
 
 def test_half_a_save_is_not_taken_for_one_and_swept_away_only_by_the_next_to_save(tmp_path):
@@ -49,9 +51,9 @@ def test_half_a_save_is_not_taken_for_one_and_swept_away_only_by_the_next_to_sav
   half = tmp_path / "3.orbax-checkpoint-tmp"
   (tmp_path / "2").rename(half)
   with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
-    assert checkpoints.steps(checkpointer) == {}
+    assert checkpoints.kept(checkpointer) == {"last": 1, "best": 1}
   assert half.exists()
-  save_all(tmp_path, [1.0])
+  save_all(tmp_path, [1.0], first=2)
   assert not half.exists()
 
 
@@ -59,11 +61,95 @@ def test_half_a_save_is_not_taken_for_one_and_swept_away_only_by_the_next_to_sav
 def test_half_a_deletion_is_not_taken_for_a_checkpoint_and_finished_by_the_next_to_save(tmp_path, gone):
   save_all(tmp_path, [3.0])
   shutil.copytree(tmp_path / "1", tmp_path.parent / "rest")
-  save_all(tmp_path, [2.0], first=2)
+  save_all(tmp_path, [2.0, 1.0], first=2)
   rest = (tmp_path.parent / "rest").rename(tmp_path / "1")
   for name in {"metrics", gone}:
     shutil.rmtree(rest / name) if (rest / name).is_dir() else (rest / name).unlink()
   with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
-    assert checkpoints.steps(checkpointer) == {"last": 2, "best": 2}
-  save_all(tmp_path, [1.0], first=3)
-  assert [path.name for path in tmp_path.iterdir()] == ["3"]
+    assert checkpoints.kept(checkpointer) == {"last": 3, "best": 3}
+  save_all(tmp_path, [0.5], first=4)
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
+
+
+DAMAGES = {
+  "cut": lambda data: data[: len(data) // 2],
+  "emptied": lambda data: b"",
+  "flipped": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 16]) + data[len(data) // 2 + 1 :],
+}
+
+
+def files(folder):
+  return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+  """Two checkpoints, of steps 1 and 2."""
+  folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+  save_all(folder, [3.0, 2.0])
+  return folder
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_no_damage_to_a_file_of_the_last_is_taken_for_a_state(saved, tmp_path, damage):
+  """Either the file did not matter, or the one before it is restored, and the damaged one lies aside, which is said."""
+  damaged = 0
+  for number, name in enumerate(files(saved / "2")):
+    folder, aside, said = tmp_path / str(number) / "checkpoints", tmp_path / str(number) / "damaged", []
+    shutil.copytree(saved, folder)
+    (folder / "2" / name).write_bytes(DAMAGES[damage]((folder / "2" / name).read_bytes()))
+    with checkpoints.open_folder(folder, True, said.append) as checkpointer:
+      state, notes = checkpoints.restore(checkpointer, state_at(0), said.append)
+    assert notes == {"of": int(state.step)}
+    jax.tree.map(np.testing.assert_array_equal, state, state_at(int(state.step)))
+    if int(state.step) == 1:
+      damaged += 1
+      assert len(said) == 1, name
+      assert said[0].startswith("the checkpoint of step 2 is damaged")
+      assert [path.name for path in aside.iterdir()] == ["2.0"]
+  assert damaged >= 4
+
+
+def test_all_damaged_is_none(saved, tmp_path):
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(saved, folder)
+  for file in folder.rglob("*"):
+    if file.is_file() and "ocdbt" in str(file):
+      file.write_bytes(b"")
+  said = []
+  with checkpoints.open_folder(folder, to_save=True) as checkpointer:
+    assert checkpoints.restore(checkpointer, state_at(0), said.append) is None
+  assert len(said) == 2
+
+
+def test_parameters_of_a_damaged_checkpoint_are_not_loaded(saved, tmp_path):
+  for number, name in enumerate(files(saved / "2" / "params")):
+    folder = tmp_path / str(number)
+    shutil.copytree(saved, folder)
+    path = folder / "2" / "params" / name
+    path.write_bytes(DAMAGES["flipped"](path.read_bytes()))
+    like = jax.eval_shape(lambda: state_at(0)).params
+    with checkpoints.open_folder(folder, to_save=False) as checkpointer, contextlib.suppress(errors.UserError):
+      params = checkpoints.restore_params(checkpointer, 2, like)
+      jax.tree.map(np.testing.assert_array_equal, params, state_at(2).params)
+
+
+def save_and_wait(checkpointer):
+  checkpoints.save(checkpointer, state_at(3), 1.0, {})
+  checkpoints.wait(checkpointer)
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_what_was_saved_stays(saved, tmp_path, monkeypatch):
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(saved, folder)
+  before = {name: (folder / name).read_bytes() for name in files(folder)}
+
+  def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+  with checkpoints.open_folder(folder, to_save=True) as checkpointer, monkeypatch.context() as patch:
+    patch.setattr("pathlib.Path.mkdir", full)
+    patch.setattr("os.makedirs", full)
+    with pytest.raises(errors.UserError, match=r"the checkpoint cannot be written.*those before it are untouched"):
+      save_and_wait(checkpointer)
+  assert {name: data for name, data in before.items() if (folder / name).read_bytes() != data} == {}

@@ -2,8 +2,9 @@ import json
 
 import jax
 import numpy as np
+import pytest
 
-from ae_jax import logs
+from ae_jax import errors, logs
 
 
 def write(folder, start, stop):
@@ -64,3 +65,27 @@ def test_progress_is_silent_when_not_on_a_terminal(capfd):
     bar.set_description("epoch 1/2")
     bar.update(10)
   assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_no_record_and_all_behind_it_is_not_read(tmp_path):
+  for torn in (b'{"step": 3', b"\xff\xfe\n", b"12\n", b'{"epoch": 3}\n', b'{"step": "3"}\n'):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + torn)
+    assert logs.read(tmp_path) == [{"step": 1}]
+
+
+class Full:
+  """A file on a disk that is full."""
+
+  def write(self, text):
+    raise OSError(28, "No space left on device")
+
+  def close(self):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+  with logs.Log(tmp_path, step=0) as log:
+    log._file.close()
+    log._file = Full()
+    with pytest.raises(errors.UserError, match=r"jsonl: cannot be written: No space left on device; .* continues"):
+      log.write({"step": 2, "epoch": 2.0})

@@ -8,7 +8,7 @@ from ae_jax import errors, optimizers
 
 pytestmark = pytest.mark.runs_optax
 
-OPTIONS = {"learning_rate": 0.1, "schedule": "constant", "warmup_epochs": 0.0, "weight_decay": 0.0}
+OPTIONS = {"learning_rate": 0.1, "schedule": "constant", "warmup_epochs": 0.0, "weight_decay": 0.0, "clip_norm": 0.0}
 RUN = {"epochs": 4, "steps_per_epoch": 10}
 
 
@@ -18,7 +18,7 @@ def updates(steps=40, name="sgd", **options):
   params = jnp.ones(())
   state = optimizer.init(params)
   for _ in range(steps):
-    update, state = optimizer.update(jnp.ones(()), state, params)
+    update, state = optimizer.update(jnp.ones(()), state, params, norm=jnp.ones(()))
     yield -float(update)
 
 
@@ -64,6 +64,7 @@ def test_every_optimizer_descends_a_bowl(name):
     ({"learning_rate": float("nan")}, "learning_rate=nan"),
     ({"warmup_epochs": 4.5}, "warmup_epochs=4.5: must be from 0 to epochs=4"),
     ({"weight_decay": -1.0}, "weight_decay=-1.0"),
+    ({"clip_norm": -1.0}, "clip_norm=-1.0: must be a number of at least 0"),
     ({"schedule": "cosin"}, "did you mean 'cosine'"),
     ({"name": "adan"}, "did you mean 'adam'"),
   ],

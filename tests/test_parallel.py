@@ -1,19 +1,138 @@
+import functools
+import re
+
+import jax
+import numpy as np
 import pytest
+from conftest import config_of
 from jax.sharding import PartitionSpec
 
-from ae_jax import parallel
+from ae_jax import models, objectives, optimizers, parallel, steps
+from ae_jax.data import epochs
+
+pytestmark = pytest.mark.runs_optax
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
+NOISY = {"name": "denoising", "corruption": "masking", "level": 0.3, "alpha": 1.0, "beta": 0.5}
+ELBO = {"name": "elbo", "noise": 1.0, "beta": 1.0, "free_bits": 0.5}
+SPARSE = {"name": "sparse", "penalty": "kl", "weight": 1.0, "target": 0.1}
+
+# one of each family, and of each objective that sees a batch whole
+CASES = {
+  "dense": ({"latent": 4, "widths": (16,)}, NOISY),
+  "vae": ({"latent": 4, "widths": (16,)}, ELBO),
+  "sparse": ({"latent": 8, "widths": (16,), "bottleneck": "sigmoid"}, SPARSE),
+  "cnn": ({"latent": 4, "channels": (3, 4), "decoder_kernels": (3, 2)}, NOISY),
+  "unet": ({"latent": 4, "channels": (4, 8)}, NOISY),
+  "attention": ({"latent": 4, "patch": 4, "width": 8, "hidden": 8, "heads": 2, "queries": 2, "memory": 2}, NOISY),
+  "sequence": ({"latent": 4}, NOISY),
+}
+
+
+@functools.cache
+def trained(name, devices=1, mode="jit", kind="replicated", batch_size=13, accumulate=1, **optimizer):
+  """(state, terms, the compiled chunk) after an epoch on so many devices; no power of two divides the batch."""
+  options, objective = CASES[name]
+  config = config_of(name, *(["digits"] if name != "sequence" else []))
+  shape = (64, 1) if name == "sequence" else (8, 8, 1)
+  model = models.build(shape=shape, **{**config.model, **options})
+  mesh = parallel.mesh(jax.devices()[:devices])
+  plan = epochs.Epochs(48, batch_size, devices * accumulate, seed=0)
+  schedule = {**config.optimizer, "name": "momentum", "learning_rate": 1e-3, "warmup_epochs": 0.0, **optimizer}
+  static = {
+    "model": model,
+    "objective": objectives.build(model=model, value_range="unit", likelihood="bernoulli", **objective),
+    "optimizer": optimizers.build(**schedule, epochs=1, steps_per_epoch=plan.steps),
+  }
+  everywhere, cut = parallel.replicated(mesh), parallel.split(mesh, axis=1)
+  key = parallel.put(jax.random.key(0), everywhere)
+  start = jax.eval_shape(lambda: steps.init(key, model=model, optimizer=static["optimizer"]))
+  places = parallel.of_state(mesh, start, kind)
+  init = {name: static[name] for name in ("model", "optimizer")}
+  state = steps.compiled(steps.init, (key,), places, mode=parallel.auto, **init)(key)
+  rows = [parallel.put(part, cut) for part in plan.batches(0)]
+  arguments = (state, parallel.put(IMAGES, everywhere), *rows, key)
+  team = parallel.team(mesh, state.params, kind)
+  results = (places, everywhere, everywhere)
+  more = {"value_range": "unit", "on_nan": "stop", "parts": accumulate, "team": team}
+  chunk = steps.compiled(steps.train_chunk, arguments, results, mode=parallel.MODES[mode], **static, **more)
+  state, terms, finite = chunk(*arguments)
+  assert np.asarray(finite).all()
+  return state, terms, chunk
+
+
+WAYS = {name: [(4, "jit", "replicated"), (2, "jit", "sharded")] for name in CASES}
+WAYS["sparse"] += [(2, "pmap", "replicated")]
+WAYS["dense"] = [
+  (n, *way) for n in (2, 4, 8) for way in (("jit", "replicated"), ("jit", "sharded"), ("pmap", "replicated"))
+]
+
+
+@pytest.mark.parametrize(("name", "way"), [(name, way) for name in CASES for way in WAYS[name]], ids=str)
+def test_devices_learn_together_what_one_learns(name, way):
+  """The same losses, terms and parameters to rounding, in every way of sharing the work, for every family."""
+  state, terms, _ = trained(name)
+  others, other_terms, _ = trained(name, *way)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), other_terms, terms)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), others.params, state.params)
+
+
+@pytest.mark.parametrize("way", [(1, "jit", "replicated"), (4, "jit", "sharded")], ids=str)
+@pytest.mark.parametrize("accumulate", [2, 3, 13])
+def test_a_batch_in_parts_teaches_the_same(way, accumulate):
+  state, terms, _ = trained("dense")
+  others, other_terms, _ = trained("dense", *way, accumulate=accumulate)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), other_terms, terms)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), others.params, state.params)
+
+
+@pytest.mark.parametrize("kind", ["replicated", "sharded"])
+def test_gradients_are_clipped_by_the_norm_of_the_whole(kind):
+  state, _, _ = trained("dense", clip_norm=0.1)
+  others, _, _ = trained("dense", 4, "jit", kind, clip_norm=0.1)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), others.params, state.params)
+  free, _, _ = trained("dense")
+  assert any(
+    np.abs(a - b).max() > 1e-3 for a, b in zip(*map(jax.tree.leaves, (state.params, free.params)), strict=True)
+  )
+
+
+@pytest.mark.parametrize("name", ["dense", "cnn", "attention"])
+def test_a_step_reduces_the_gradient_once(name):
+  """Whatever the number of parameters: one all-reduce, or one gathering, one reduce-scatter and that of the norm."""
+
+  def collectives(kind):
+    program = trained(name, 4, "jit", kind)[2].as_text()
+    found = re.findall(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", program)
+    return sorted(found)
+
+  assert collectives("replicated") == ["all-reduce"]
+  assert collectives("sharded") == ["all-gather", "all-reduce", "reduce-scatter"]
+
+
+def test_a_sharded_state_needs_a_part_of_the_memory():
+  whole, sharded = (trained("dense", 8, "jit", kind)[0] for kind in ("replicated", "sharded"))
+  held = [
+    sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves((state.params, state.opt_state)))
+    for state in (whole, sharded)
+  ]
+  assert held[1] < 0.25 * held[0]
 
 
 @pytest.mark.parametrize(
-  ("rows", "blocks"), [(1, 1), (64, 1), (65, 1), (100, 2), (128, 2), (250, 5), (251, 1), (256, 4)]
+  ("rows", "parts"), [(1, 1), (64, 1), (65, 1), (100, 2), (128, 2), (250, 5), (251, 1), (256, 4)]
 )
-def test_on_cpu_a_batch_is_cut_to_what_the_cache_holds(rows, blocks):
-  assert parallel.blocks(rows, in_cache=64) == blocks
-  assert rows % blocks == 0
-  assert parallel.blocks(rows, in_cache=None) == 1
+def test_on_cpu_a_batch_is_cut_to_what_the_cache_holds(rows, parts):
+  assert parallel.parts(rows, in_cache=64) == parts
+  assert rows % parts == 0
+  assert parallel.parts(rows, in_cache=None) == 1
+  assert parallel.parts(4 * rows, in_cache=None, least=4) == 4
 
 
-def test_the_mesh_is_over_all_devices():
-  assert parallel.mesh().axis_names == ("data",)
-  assert parallel.split(parallel.mesh(), axis=1).spec == PartitionSpec(None, "data")
-  assert parallel.replicated(parallel.mesh()).is_fully_replicated
+def test_the_mesh_is_over_the_devices():
+  mesh = parallel.mesh(jax.devices())
+  assert mesh.axis_names == ("data",)
+  assert mesh.size == 8
+  assert parallel.split(mesh, axis=1).spec == PartitionSpec(None, "data")
+  assert parallel.replicated(mesh).is_fully_replicated
+  assert parallel.columns(parallel.split(mesh, axis=1), 16) == slice(0, 16)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import config_of
 
-from ae_jax import data, evaluators, models, objectives, optimizers, steps
+from ae_jax import data, evaluators, models, objectives, optimizers, parallel, steps
 from ae_jax.data import epochs
 
 pytestmark = pytest.mark.runs_optax
@@ -23,14 +23,14 @@ MODELS = {
 
 def parts(name):
   """The static arguments of the step for a small model."""
-  schedule = {"learning_rate": 0.01, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.0}
+  schedule = {"learning_rate": 0.01, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.0, "clip_norm": 0.0}
   model = models.build(shape=SHAPE, **{**config_of(name, "digits").model, **MODELS[name]})
   noisy = {"corruption": "masking", "level": 0.3, "alpha": 1.0, "beta": 0.5}
   return {
     "model": model,
     "objective": objectives.build("denoising", model, "unit", likelihood="bernoulli", **noisy),
     "optimizer": optimizers.build("adam", **schedule, epochs=4, steps_per_epoch=7),
-    "blocks": 1,
+    "parts": 1,
   }
 
 
@@ -42,12 +42,12 @@ def trees_equal(a, b):
 def test_a_chunk_is_its_steps_one_by_one_bit_for_bit(name):
   static = parts(name)
   indices, weights = epochs.Epochs(50, 8, 1, seed=0).batches(0)
-  chunk = jax.jit(functools.partial(steps.train_chunk, **static, value_range="unit"))
+  chunk = jax.jit(functools.partial(steps.train_chunk, **static, value_range="unit", on_nan="stop"))
   state = start = jax.jit(functools.partial(steps.init, model=static["model"], optimizer=static["optimizer"]))(KEY)
-  whole, terms = chunk(start, IMAGES, indices, weights, KEY)
+  whole, terms, _ = chunk(start, IMAGES, indices, weights, KEY)
   losses = []
   for row in range(len(indices)):
-    state, term = chunk(state, IMAGES, indices[row : row + 1], weights[row : row + 1], KEY)
+    state, term, _ = chunk(state, IMAGES, indices[row : row + 1], weights[row : row + 1], KEY)
     losses.append(term["loss"][0])
   trees_equal(whole, state)
   trees_equal(terms["loss"], jnp.stack(losses))
@@ -56,19 +56,19 @@ def test_a_chunk_is_its_steps_one_by_one_bit_for_bit(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("blocks", [2, 4, 8])
-def test_the_gradient_in_parts_is_that_of_the_whole_batch(name, blocks):
+@pytest.mark.parametrize("parts_", [2, 4, 8])
+def test_the_gradient_in_parts_is_that_of_the_whole_batch(name, parts_):
   """Also where rows are padding, and where a part holds nothing else."""
   static = parts(name)
   model, objective = static["model"], static["objective"]
   params = jax.jit(model.init)(KEY)
   for real in (8, 5, 1):
     weights = np.float32([1] * real + [0] * (8 - real))
-    batch = steps.read_batch(IMAGES, np.arange(8), weights, model=model, value_range="unit")
+    batch = steps.read_batch(np.arange(8), weights, examples=IMAGES, model=model, value_range="unit")
     gradient = functools.partial(steps.value_and_gradient, params, batch, KEYS, model=model, objective=objective)
     whole, cut = (
-      jax.jit(gradient, static_argnames="blocks")(blocks=1),
-      jax.jit(gradient, static_argnames="blocks")(blocks=blocks),
+      jax.jit(gradient, static_argnames="parts")(parts=1),
+      jax.jit(gradient, static_argnames="parts")(parts=parts_),
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), cut, whole)
 
@@ -77,8 +77,8 @@ def test_the_loss_falls():
   static = parts("dense")
   state = steps.init(KEY, model=static["model"], optimizer=static["optimizer"])
   batches = epochs.Epochs(50, 50, 1, seed=0).batches(0)
-  chunk = jax.jit(functools.partial(steps.train_chunk, **static, value_range="unit"))
-  state, terms = chunk(state, IMAGES, *[np.repeat(part, 60, 0) for part in batches], KEY)
+  chunk = jax.jit(functools.partial(steps.train_chunk, **static, value_range="unit", on_nan="stop"))
+  state, terms, _ = chunk(state, IMAGES, *[np.repeat(part, 60, 0) for part in batches], KEY)
   assert terms["loss"][-1] < 0.99 * terms["loss"][0]
 
 
@@ -94,13 +94,20 @@ def test_randomness_follows_the_step_alone():
       return {"a": jnp.ones(())}
 
   optimizer = optimizers.build(
-    "sgd", learning_rate=1.0, schedule="constant", warmup_epochs=0.0, weight_decay=0.0, epochs=1, steps_per_epoch=1
+    "sgd",
+    learning_rate=1.0,
+    schedule="constant",
+    warmup_epochs=0.0,
+    weight_decay=0.0,
+    clip_norm=0.0,
+    epochs=1,
+    steps_per_epoch=1,
   )
   state = steps.init(KEY, model=Model(), optimizer=optimizer)
   for step in (0, 1, 5):
     here = steps.TrainState(jnp.int32(step), state.params, state.opt_state)
     steps.train_step(
-      here, {"weight": jnp.ones(3)}, KEY, model=Model(), objective=objective, optimizer=optimizer, blocks=1
+      here, {"weight": jnp.ones(3)}, KEY, model=Model(), objective=objective, optimizer=optimizer, parts=1
     )
     of_step = jax.random.fold_in(KEY, step)
     trees_equal(seen[-1], [jax.random.key_data(jax.random.fold_in(of_step, row)) for row in range(3)])
@@ -110,7 +117,7 @@ def test_randomness_follows_the_step_alone():
 @pytest.mark.parametrize("batch_size", [1, 7, 49, 50, 64])
 def test_no_metric_depends_on_how_the_test_set_is_cut(name, batch_size):
   static = parts(name)
-  del static["optimizer"], static["blocks"]
+  del static["optimizer"], static["parts"]
   images = IMAGES.reshape(50, *SHAPE)
   dataset = data.Dataset("made", "unit", images, images, None, None)
   others = ("denoising", "sparsity") if name == "dense" else ()  # a dozen passes more, to be compiled
@@ -139,18 +146,19 @@ def test_a_compiled_step_is_traced_once_and_refuses_other_shapes():
 
   state = steps.init(KEY, model=static["model"], optimizer=static["optimizer"])
   indices, weights = epochs.Epochs(50, 8, 1, seed=0).batches(0)
-  everywhere = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  everywhere = parallel.replicated(parallel.mesh(jax.devices()[:1]))
   chunk = steps.compiled(
     steps.train_chunk,
     (state, IMAGES, indices, weights, KEY),
-    out_shardings=everywhere,
+    everywhere,
     donate=(0,),
     **{**static, "objective": objective},
     value_range="unit",
+    on_nan="stop",
   )
   traced = len(traces)
   for _ in range(3):
-    old, (state, _) = state, chunk(state, IMAGES, indices, weights, KEY)
+    old, (state, *_) = state, chunk(state, IMAGES, indices, weights, KEY)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old)), "the state was copied, not donated"
   assert len(traces) == traced
   with pytest.raises(TypeError):

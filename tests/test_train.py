@@ -13,7 +13,7 @@ from conftest import CONFIGS, ROOT, config_of, tiny_flags
 from sklearn.decomposition import PCA
 
 import ae_jax
-from ae_jax import data, errors, logs, runs, train
+from ae_jax import data, errors, logs, objectives, runs, train
 from ae_jax.data import epochs
 
 pytestmark = pytest.mark.runs_optax
@@ -138,6 +138,47 @@ def test_the_rulers_are_those_of_scikit_learn_in_double_precision(trained):
   np.testing.assert_allclose(metrics["test/nats_floor"], entropy, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["dense", "cnn", "vae"])
+def test_a_streamed_run_learns_what_one_in_memory_learns_bit_for_bit(tmp_path, monkeypatch, name):
+  monkeypatch.setattr(epochs, "LONGEST_CHUNK", 4)
+  config = config_of(name, "digits")
+  config.epochs, config.batch_size = 2, 100
+  for placement in ("memory", "stream"):
+    config.data.placement = placement
+    train.train_and_evaluate(config, tmp_path / placement)
+  params_equal(tmp_path / "memory", tmp_path / "stream")
+
+
+def test_activations_computed_again_teach_the_same(tiny, tmp_path):
+  losses = []
+  for remat in (False, True):
+    tiny.remat = remat
+    losses.append(train.train_and_evaluate(tiny, tmp_path / str(remat))["test/loss"])
+  np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_skipped_steps_are_counted_and_left_out_of_the_means(tiny, tmp_path, monkeypatch):
+  reconstruction = objectives.OBJECTIVES["reconstruction"]
+
+  def fails_now_and_then(model, value_range, *, likelihood):
+    whole = reconstruction(model, value_range, likelihood=likelihood)
+
+    def objective(model, params, batch, keys):
+      loss, terms = whole(model, params, batch, keys)
+      bad = jax.random.uniform(keys[0]) < 0.3
+      return jax.numpy.where(bad, np.float32(np.nan), loss), terms
+
+    return objective
+
+  monkeypatch.setitem(objectives.OBJECTIVES, "reconstruction", fails_now_and_then)
+  tiny.on_nan = "skip"
+  metrics = train.train_and_evaluate(tiny, tmp_path)
+  records = logs.read(tmp_path)
+  assert 3 < sum(record["train/skipped"] for record in records) < 18  # of 36 steps
+  assert all(np.isfinite(record["train/loss"]) for record in records)
+  assert metrics["test/squared_error"] < 30
+
+
 @pytest.mark.parametrize("stop", [1, 2])
 def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop):
   train.train_and_evaluate(tiny, tmp_path / "straight")
@@ -243,6 +284,12 @@ def test_every_range_trains_and_loads(tmp_path, likelihood, value_range):
     ("optimizer.name", "adm", "did you mean 'adam'"),
     ("optimizer.warmup_epochs", 3.5, "from 0 to epochs=3"),
     ("parallel", "jot", "did you mean 'jit'"),
+    ("parallel_state", "shared", "config.parallel_state='shared': must be replicated or sharded"),
+    ("accumulate", 0, "config.accumulate=0: must be an integer, 1 or more"),
+    ("accumulate", 129, "config.accumulate=129: must be at most the batch_size"),
+    ("on_nan", "ignore", "config.on_nan='ignore': must be stop or skip"),
+    ("optimizer.clip_norm", -1.0, "config.optimizer.clip_norm=-1.0: must be a number of at least 0"),
+    ("data.placement", "disk", "config.data.placement='disk' is unknown"),
     ("model.latent", 65, "config.model.latent=65: larger than the data, 64 numbers, is no bottleneck"),
     ("evaluators", ("posteror",), "config.evaluators='posteror' is unknown; did you mean 'posterior'"),
     ("evaluators", ("posterior",), "'posterior' needs config.model.bottleneck='gaussian'"),
@@ -319,7 +366,7 @@ def test_a_stage_moves_its_layer_alone_and_begins_with_a_new_optimizer(tmp_path,
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_every_config_learns(file, tmp_path):
+def test_every_config_learns_on_eight_devices(file, tmp_path, eight_devices):
   config = config_of(file.stem, *(["mnist_5k"] if file.stem != "sequence" else []))
   config.epochs, config.log_every_steps = 1, 10
   for stage in config.stages:

@@ -25,12 +25,12 @@ class Epochs:
   def chunk(self):
     """Steps in a compiled chunk."""
     steps = -(-self.examples // self.batch_size)
-    return -(-steps // self._chunks)
+    return -(-steps // self.chunks_per_epoch)
 
   @property
   def steps(self):
     """Steps in an epoch."""
-    return self._chunks * self.chunk
+    return self.chunks_per_epoch * self.chunk
 
   @property
   def slots(self):
@@ -38,7 +38,8 @@ class Epochs:
     return _round_up(self.batch_size, self.devices)
 
   @property
-  def _chunks(self):
+  def chunks_per_epoch(self):
+    """Compiled chunks in an epoch."""
     if self.batch_size == 1:
       return 1  # a second chunk could round the steps up to more than there are examples
     return -(-self.examples // (self.batch_size * LONGEST_CHUNK))

@@ -18,6 +18,14 @@ def normalise(images, value_range):
   return images.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
 
 
+def as_float32(values):
+  """Floating-point values of any width as float32 (infinite where they are too large for it), others as they are."""
+  if not np.issubdtype(values.dtype, np.floating):
+    return values
+  with np.errstate(over="ignore"):
+    return values.astype(np.float32)
+
+
 def fault(images, value_range):
   """What is wrong with an array of images as data of this range, in words; None for nothing.
 

@@ -20,8 +20,7 @@ def ucr(name, path):
   series of unequal length, whether they are padded with NaN (as in the archive of 2018) or not.
   """
   where = f"config.data.path={path!r}"
-  if not path:
-    raise errors.UserError(f"config.data.path is empty; name the UCR folder that config.data.name={name!r} is to read")
+  splits.check_path(name, path, "UCR folder")
   file = _training_file(pathlib.Path(path), where)
   train, train_labels = _read_ucr(file, where)
   test_file = file.with_name(_TRAINING_FILE.sub(r"\1_TEST\2", file.name))

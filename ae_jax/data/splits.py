@@ -1,8 +1,11 @@
-"""What the sources share: how labelled examples are parted into training and test, and what needs no path."""
+"""What the sources share: how examples are parted into training and test, and what needs a path."""
 
 import numpy as np
 
 from ae_jax import errors
+from ae_jax.data import rows
+
+_MOST_HELD_OUT = 10_000  # the test examples lie in memory, however many there are to train on
 
 
 def last_of_each_class(labels, share):
@@ -14,9 +17,14 @@ def last_of_each_class(labels, share):
   return mask
 
 
+def drawn_fifth(count):
+  """A mask [N] of a fifth of `count` examples, 10,000 at most, drawn with a fixed seed."""
+  return np.random.default_rng(0).permutation(count) < max(1, min(count // 5, _MOST_HELD_OUT))
+
+
 def split(examples, labels, held_out):
   """The dict that a source gives, from examples [N, ...], labels [N] or None, and the mask [N] of those for testing."""
-  arrays = {"train": examples[~held_out], "test": examples[held_out]}
+  arrays = {"train": rows.take(examples, ~held_out), "test": rows.take(examples, held_out)}
   if labels is not None:
     arrays |= {"train_labels": labels[~held_out], "test_labels": labels[held_out]}
   return arrays
@@ -26,3 +34,9 @@ def check_no_path(name, path):
   """Raises UserError if a data set that is embedded or made is given a path."""
   if path:
     raise errors.UserError(f"config.data.path={path!r}: {name} is embedded and reads no file; leave it empty")
+
+
+def check_path(name, path, wanted):
+  """Raises UserError if a data set that is read from `wanted` is given no path."""
+  if not path:
+    raise errors.UserError(f"config.data.path is empty; name the {wanted} that config.data.name={name!r} is to read")

@@ -57,11 +57,11 @@ def psnr(mse, peak):
 
 
 def pca_squared_errors(dataset, latent):
-  """Squared error of each test example [N] of PCA with `latent` components, fitted on the training examples."""
+  """Squared error of each test example [N] of PCA with `latent` components, fitted on `dataset.train_sample`."""
   from sklearn.decomposition import PCA  # seconds of imports
 
   train, test = (
-    ranges.normalise(half, dataset.value_range).reshape(len(half), -1) for half in (dataset.train, dataset.test)
+    ranges.normalise(half, dataset.value_range).reshape(len(half), -1) for half in (dataset.train_sample, dataset.test)
   )
   components = min(latent, len(train) - 1, train.shape[1])  # N points span N - 1 directions around their mean
   with np.errstate(divide="ignore", invalid="ignore"):  # shares of a variance that is 0: of one image, or of equal ones

@@ -3,13 +3,14 @@
 import math
 
 
-def opening(description, workdir):
+def opening(description, placement, workdir):
   """What is about to be trained, on what, and where it will lie, from what config.json holds."""
   config, data = description["config"], description["data"]
   size = "x".join(map(str, data["shape"]))
   return (
     f"{config['model']['name']} with {description['parameters']:,} parameters, latent {config['model']['latent']}; "
-    f"{config['data']['name']}: {data['train']:,} training and {data['test']:,} test examples of {size}; {workdir}"
+    f"{config['data']['name']}: {data['train']:,} training and {data['test']:,} test examples of {size}, {placement}; "
+    f"{workdir}"
   )
 
 

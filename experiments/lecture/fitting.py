@@ -61,7 +61,8 @@ def fit(config, dataset, seeds):
     "objective": objectives.build(model=model, value_range=dataset.value_range, **config.objective),
     "optimizer": optimizer,
     "value_range": dataset.value_range,
-    "blocks": parallel.blocks(plans[0].slots, models.ROWS_IN_CACHE.get(config.model.name)),
+    "parts": parallel.parts(plans[0].slots, models.ROWS_IN_CACHE.get(config.model.name)),
+    "on_nan": "stop",
   }
   chunk = jax.jit(functools.partial(steps.train_chunk, **static), donate_argnums=0)
   init = jax.jit(functools.partial(steps.init, model=model, optimizer=optimizer))
@@ -72,7 +73,7 @@ def fit(config, dataset, seeds):
     state = init(init_key)
     for epoch in range(config.epochs):
       for rows in plan.chunks(epoch):
-        state, _ = chunk(state, examples, *rows, noise_key)
+        state, *_ = chunk(state, examples, *rows, noise_key)
     fitted.append(Fitted(model, state.params, dataset.value_range))
   return fitted
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ae_jax import cache, data, errors
-from ae_jax.data import sources
+from ae_jax.data import rows, sources
 
 MNIST = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "nowhere")) / "mnist" / "3.0.1"
 
@@ -49,6 +49,17 @@ def test_the_full_set_comes_through_tfds_and_then_from_the_cache(monkeypatch):
   assert load("mnist").fingerprint() == dataset.fingerprint()
 
 
+@pytest.mark.skipif(not MNIST.exists(), reason="MNIST is not prepared for TFDS here: TFDS_DATA_DIR does not hold it")
+def test_the_full_set_streams_as_it_is_in_memory():
+  decoded, streamed = load("mnist"), data.load("mnist", "", "unit", placement="stream")
+  assert isinstance(streamed.train, rows.Rows)
+  some = rows.probes(60_000)
+  np.testing.assert_array_equal(streamed.train[some], decoded.train[some])
+  np.testing.assert_array_equal(streamed.train_labels[some], decoded.train_labels[some])
+  np.testing.assert_array_equal(streamed.test, decoded.test)
+  np.testing.assert_array_equal(streamed.test_labels, decoded.test_labels)
+
+
 def test_an_unprepared_set_says_what_prepares_it(tmp_path):
   with pytest.raises(errors.UserError, match=r"pip install -e '..tfds.'.*tfds build mnist.*mnist_5k needs no prep"):
     load("mnist", tmp_path)
@@ -80,93 +91,18 @@ def test_an_embedded_set_reads_no_file():
     load("mnist_5k", "x.npz")
 
 
-BYTES = np.random.default_rng(0).integers(0, 256, (20, 6, 5, 3), np.uint8)
-
-
-def saved(folder, **arrays):
-  np.savez(folder / "data.npz", **arrays)
-  return folder / "data.npz"
-
-
-def test_npz_gives_what_was_put_in(tmp_path):
-  labels = np.arange(20)
-  path = saved(tmp_path, x_train=BYTES, x_test=BYTES[:3], y_train=labels, y_test=labels[:3])
-  dataset = load("npz", path)
-  np.testing.assert_array_equal(dataset.train, BYTES)
-  np.testing.assert_array_equal(dataset.test, BYTES[:3])
-  np.testing.assert_array_equal(dataset.train_labels, labels)
-
-
-def test_npz_without_a_test_half_holds_a_fifth_out(tmp_path):
-  dataset = load("npz", saved(tmp_path, x_train=BYTES, y_train=np.arange(20)))
-  assert (len(dataset.train), len(dataset.test)) == (16, 4)
-  assert sorted([*dataset.train_labels, *dataset.test_labels]) == list(range(20))
-  np.testing.assert_array_equal(BYTES[dataset.test_labels], dataset.test)
-
-
-def test_npz_takes_grey_images_without_a_channel_axis_and_doubles(tmp_path):
-  grey = np.random.default_rng(0).uniform(-1, 1, (10, 4, 4))
-  dataset = load("npz", saved(tmp_path, x_train=grey), "symmetric")
-  assert dataset.train.dtype == np.float32
-  assert dataset.shape == (4, 4, 1)
-  assert dataset.peak == 2
-
-
-@pytest.mark.parametrize(
-  ("arrays", "message"),
-  [
-    ({"images": BYTES}, "no array `x_train` in it; it holds images"),
-    ({}, "no array `x_train`"),
-    ({"x_train": BYTES[0, 0]}, "has 2 axes|3 images"),
-    ({"x_train": BYTES[:, None]}, "has 5 axes"),
-    ({"x_train": np.float64(3)}, "3 images or more"),
-    ({"x_train": BYTES[:2]}, "3 images or more"),
-    ({"x_train": BYTES[:1], "x_test": BYTES}, "one training example; 2 or more"),
-    ({"x_train": BYTES[:, :, :, :2]}, "has 2 channels"),
-    ({"x_train": BYTES[:, :0]}, "nothing in it"),
-    ({"x_train": BYTES.astype(np.int64)}, "dtype int64"),
-    ({"x_train": BYTES.astype(np.float32)}, "outside the range 'unit'"),
-    ({"x_train": np.where(BYTES == 3, np.nan, 0.5)}, "NaN"),
-    ({"x_train": np.full((9, 3, 3), 1e300)}, "infinite"),
-    ({"x_train": BYTES, "x_test": BYTES[:, :4]}, "the training examples are uint8"),
-    ({"x_train": BYTES, "x_test": BYTES / 255}, "the training examples are uint8"),
-    ({"x_train": BYTES, "y_train": np.arange(19)}, "one label per image"),
-    ({"x_train": BYTES, "y_test": np.arange(20)}, "one label per image"),
-    ({"x_train": np.array([None, "a"])}, "never unpickled"),
-    ({"x_train": np.array(["a", "b", "c"])}, "axes|dtype"),
-  ],
-)
-def test_npz_that_is_not_what_it_should_be_is_refused(tmp_path, arrays, message):
-  with pytest.raises(errors.UserError, match=message) as refusal:
-    load("npz", saved(tmp_path, **arrays))
-  assert "data.npz" in str(refusal.value)
-  assert "\n" not in str(refusal.value)
-
-
-def test_missing_and_damaged_files_are_refused(tmp_path):
-  with pytest.raises(errors.UserError, match=r"config\.data\.path is empty"):
-    load("npz")
-  with pytest.raises(errors.UserError, match="there is no such file"):
-    load("npz", tmp_path / "absent.npz")
-  with pytest.raises(errors.UserError, match="not a readable"):
-    load("npz", tmp_path)
-  whole = saved(tmp_path, x_train=BYTES).read_bytes()
-  generator = np.random.default_rng(0)
-  for case in range(60):
-    damaged = bytearray(whole[: generator.integers(len(whole))] if case % 2 else whole)
-    for place in generator.integers(len(damaged), size=20) if damaged else ():
-      damaged[place] ^= generator.integers(1, 256)
-    (tmp_path / "damaged.npz").write_bytes(damaged)
-    with pytest.raises(errors.UserError):
-      load("npz", tmp_path / "damaged.npz")
-  np.save(tmp_path / "bare.npy", BYTES)
-  with pytest.raises(errors.UserError, match="one bare array"):
-    load("npz", tmp_path / "bare.npy")
-
-
 def test_an_unknown_range_is_refused():
   with pytest.raises(errors.UserError, match=r"config\.data\.range='units' is unknown; did you mean 'unit'"):
     load("digits", range="units")
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist_5k", "heartbeats"])
+def test_a_set_that_is_an_array_streams_from_it(name):
+  held, streamed = (data.load(name, "", "real", placement=placement) for placement in ("memory", "stream"))
+  assert (held.streams, streamed.streams) == (False, True)
+  np.testing.assert_array_equal(streamed.train, held.train)
+  assert streamed.fingerprint() == held.fingerprint()
+  assert streamed.peak == held.peak
 
 
 def test_the_fingerprint_is_of_the_contents():

@@ -81,7 +81,7 @@ def test_the_score_is_the_squared_error_whatever_the_batches(batch_size):
 
   @jax.jit
   def score(indices, weights):
-    batch = steps.read_batch(test, indices, weights, model=model, value_range="real")
+    batch = steps.read_batch(indices, weights, examples=test, model=model, value_range="real")
     return anomaly.per_example(model, params, batch, None, "real")["anomaly_score"]
 
   rows = zip(*epochs.in_order(7, batch_size, 1), strict=True)

@@ -22,14 +22,11 @@ def model(name, compute_dtype="float32"):
 def step(name, plan, recipe, compute_dtype="float32"):
   """The static arguments of the training step."""
   network, config = model(name, compute_dtype), CONFIGS[name].get_config("mnist")
-  in_cache = (
-    None if config.objective.name in objectives.BATCH_STATISTICS else models.ROWS_IN_CACHE.get(config.model.name)
-  )
   return {
     "model": network,
     "objective": objectives.build(model=network, value_range="unit", **config.objective),
     "optimizer": _optimizer(plan, recipe),
-    "blocks": parallel.blocks(plan.batch_size, in_cache),
+    "parts": parallel.parts(plan.batch_size, models.ROWS_IN_CACHE.get(config.model.name)),
   }
 
 
@@ -38,7 +35,7 @@ def costs(name, batch_size):
 
   Multiply-adds per image: by the textbook, of the products that the CPU runs, and XLA's flops halved; bytes per step.
   """
-  static = step(name, Epochs(60_000, batch_size, 1, seed=0), False) | {"blocks": 1}
+  static = step(name, Epochs(60_000, batch_size, 1, seed=0), False) | {"parts": 1}
   parts = static["model"], static["objective"], static["optimizer"], batch_size
   textbook, here = cost.of(*parts), cost.of(*parts, platform=jax.default_backend())
   state = jax.eval_shape(functools.partial(steps.init, model=parts[0], optimizer=parts[2]), jax.random.key(0))
@@ -66,19 +63,19 @@ def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float
   placement = parallel.replicated(parallel.mesh(jax.local_devices()[:1]))
   init_key, key = jax.random.split(jax.random.key(0))
   data = jax.device_put(images.reshape(len(images), -1), placement)
-  start = steps.compiled(steps.init, (init_key,), out_shardings=placement, model=network, optimizer=optimizer)
+  start = steps.compiled(steps.init, (init_key,), placement, model=network, optimizer=optimizer)
   held = {"state": start(init_key)}
   shape = (plan.chunk if recipe else steps_per_call, batch_size)
   rows = jax.device_put((np.zeros(shape, np.int32), np.ones(shape, np.float32)), placement)
   arguments = jax.device_put((held["state"], data, *rows, key), placement)
   chunk = steps.compiled(
-    steps.train_chunk, arguments, out_shardings=placement, donate=(0,), value_range="unit", **static
+    steps.train_chunk, arguments, placement, donate=(0,), value_range="unit", on_nan="stop", **static
   )
 
   def train(rows, weights=None):
     weights = np.ones(rows.shape, np.float32) if weights is None else weights
     batches = jax.device_put((rows, weights), placement)
-    held["state"], terms = chunk(held["state"], data, *batches, key)
+    held["state"], terms, _ = chunk(held["state"], data, *batches, key)
     jax.block_until_ready(terms)
 
   @jax.jit
@@ -96,7 +93,7 @@ def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float
 
 
 def _optimizer(plan, recipe):
-  described = {"name": "adam", "weight_decay": 0.0, "steps_per_epoch": plan.steps}
+  described = {"name": "adam", "weight_decay": 0.0, "clip_norm": 0.0, "steps_per_epoch": plan.steps}
   if recipe:
     warm = {"warmup_epochs": problem.WARMUP_EPOCHS, "epochs": problem.RECIPE_EPOCHS}
     return optimizers.build(learning_rate=problem.RECIPE_PEAK, schedule="cosine", **warm, **described)

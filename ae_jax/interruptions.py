@@ -1,0 +1,85 @@
+"""What ends a run before its time: a signal, or a number that is not finite. Neither loses anything."""
+
+import contextlib
+import os
+import signal
+import threading
+
+import jax
+import numpy as np
+
+from ae_jax import errors, parallel, steps
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(Exception):
+  """The run was asked to stop, and has saved itself."""
+
+
+@contextlib.contextmanager
+def caught():
+  """Yields a function that says which signal has asked this process to stop, "" for none; a second one stops at once.
+
+  Outside the main thread signals are left alone.
+  """
+  received = []
+  if threading.current_thread() is not threading.main_thread():
+    yield lambda: ""
+    return
+
+  def receive(number, _):
+    received.append(signal.Signals(number).name)
+    for each in SIGNALS:
+      signal.signal(each, before[each])
+
+  before = {each: signal.signal(each, receive) for each in SIGNALS}
+  try:
+    yield lambda: "".join(received)
+  finally:
+    for each in SIGNALS:
+      signal.signal(each, before[each])
+
+
+def asked(received):
+  """The signal that any of the processes has received, "" for none: all of them then stop after the same step."""
+  name = received()
+  return name if parallel.agreed(not name) else name or "a signal to another process"
+
+
+def stop_at(state, batch, key, file, *, model, objective, where):
+  """Writes what it takes to repeat a step whose loss or gradient is not finite into an .npz file, and raises UserError.
+
+  `state` is that before the step, its arrays whole and on this device; the batch is as `steps.read_batch` gives it.
+  """
+  numbers = np.arange(len(batch["weight"]), dtype=np.int32)
+  keys = steps.example_keys(jax.random.fold_in(key, state.step), numbers)
+  compute = jax.jit(steps.value_and_gradient, static_argnames=("model", "objective", "parts"))
+  (loss, _), gradient = compute(state.params, batch, keys, model=model, objective=objective, parts=1)
+  bad = {kind: _not_finite(tree) for kind, tree in (("parameter", state.params), ("gradient of", gradient))}
+  kept = {"step": state.step, "key": jax.random.key_data(key), "loss": loss, **batch}
+  for name, tree in {"params": state.params, "opt_state": state.opt_state, "gradient": gradient}.items():
+    kept |= {f"{name}/{path}": leaf for path, leaf in _by_path(tree)}
+  part = file.with_name(file.name + ".part")
+  with open(part, "wb") as stream:
+    np.savez(stream, **{name: np.asarray(value) for name, value in kept.items()})
+  os.replace(part, file)
+  named = next((f", the {kind} {names[0]} is not finite" for kind, names in bad.items() if names), "")
+  raise errors.UserError(
+    f"{where}: the loss is {float(loss)}{named}; nothing was saved over, and {file} holds batch and state; "
+    "lower the learning rate, set config.optimizer.clip_norm, or leave such steps out with config.on_nan='skip'"
+  )
+
+
+def _not_finite(tree):
+  return [path for path, leaf in _by_path(tree) if not np.isfinite(leaf).all()]
+
+
+def _by_path(tree):
+  """(path, leaf) of a tree, the path as a text with slashes."""
+  flat = jax.tree_util.tree_leaves_with_path(tree)
+  return [("/".join(_name(key) for key in path), leaf) for path, leaf in flat]
+
+
+def _name(key):
+  return str(next(getattr(key, kind) for kind in ("key", "name", "idx") if hasattr(key, kind)))

@@ -1,0 +1,59 @@
+"""An hour of training with evaluations and saves: is the memory flat?"""
+
+import pathlib
+import tempfile
+import time
+
+import numpy as np
+import psutil
+
+from ae_jax import logs
+from experiments.endurance import crashes
+
+EVERY = 5.0  # seconds between two looks at the memory
+
+
+def soak(seconds=3600):
+  """The resident memory of a process that trains for so long, and its growth after the first tenth."""
+  with tempfile.TemporaryDirectory() as folder:
+    workdir = pathlib.Path(folder) / "run"
+    command = crashes.command("cnn", workdir, "--config.epochs=1000000", "--config.optimizer.schedule=constant")
+    process = crashes.launch(command)
+    watched, begun, minutes, mebibytes = psutil.Process(process.pid), time.monotonic(), [], []
+    while time.monotonic() < begun + seconds and process.poll() is None:
+      time.sleep(EVERY)
+      minutes.append(round((time.monotonic() - begun) / 60, 3))
+      mebibytes.append(round(watched.memory_info().rss / 2**20, 1))
+    process.terminate()
+    output, complaints = process.communicate(timeout=crashes.PATIENCE)
+    records = logs.read(workdir)
+  settled = slice(len(minutes) // 10, None)
+  slope = np.polyfit(minutes[settled], mebibytes[settled], 1)[0]
+  return {
+    "seconds": round(time.monotonic() - begun),
+    "exit_status": process.returncode,
+    "said": (output.splitlines() or [""])[-1] if process.returncode == 0 else complaints[-2000:],
+    "evaluations_and_saves": sum("test/squared_error" in record for record in records),
+    "steps": records[-1]["step"],
+    "mebibytes_per_hour": round(60 * slope, 2),
+    "minutes": minutes,
+    "mebibytes": mebibytes,
+  }
+
+
+def draw(result, path):
+  """The figure of the memory over time."""
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(7, 2.8), layout="constrained", dpi=150)
+  axes = figure.subplots()
+  axes.plot(result["minutes"], result["mebibytes"], color="#08519c", linewidth=1)
+  axes.set_xlabel("minutes of training, evaluating and saving")
+  axes.set_ylabel("resident memory, MiB")
+  axes.set_ylim(bottom=0)
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.set_title(
+    f"{result['evaluations_and_saves']:,} evaluations and saves: {result['mebibytes_per_hour']:+.1f} MiB an hour",
+    fontsize=10,
+  )
+  figure.savefig(path)

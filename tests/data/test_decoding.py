@@ -1,0 +1,92 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ae_jax import errors
+from ae_jax.data import decoding
+
+GREY = np.random.default_rng(0).integers(0, 256, (6, 5, 1), np.uint8)
+COLOUR = np.random.default_rng(1).integers(0, 256, (6, 5, 3), np.uint8)
+
+
+def encoded(image, form, **options):
+  """A PIL image, or an array of one, as the bytes of a file."""
+  file = io.BytesIO()
+  image = image if isinstance(image, Image.Image) else Image.fromarray(image.squeeze())
+  image.save(file, form, **options)
+  return file.getvalue()
+
+
+def png_that_says(width, height):
+  """The head of a grey PNG of this size, and next to nothing behind it."""
+  chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0), b"IDAT" + zlib.compress(bytes(4))]
+  return b"\x89PNG\r\n\x1a\n" + b"".join(
+    struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
+  )
+
+
+@pytest.mark.parametrize("pixels", [GREY, COLOUR])
+@pytest.mark.parametrize(
+  ("form", "options"), [("PNG", {}), ("BMP", {}), ("PPM", {}), ("TIFF", {}), ("WEBP", {"lossless": True})]
+)
+def test_what_was_encoded_is_decoded(pixels, form, options):
+  file = io.BytesIO(encoded(pixels, form, **options))
+  shape = decoding.shape(file, "x")
+  found = decoding.decode(file, "x", shape)
+  if form == "WEBP" and pixels.shape[2] == 1:  # it knows no grey
+    pixels = pixels.repeat(3, 2)
+  assert shape == pixels.shape
+  np.testing.assert_array_equal(found, pixels)
+
+
+def test_bits_and_palettes_become_grey_and_colour():
+  bits = io.BytesIO(encoded(Image.fromarray(GREY[..., 0] > 99), "PNG"))
+  np.testing.assert_array_equal(decoding.decode(bits, "x", (6, 5, 1)), 255 * (GREY > 99))
+  palette = Image.fromarray(COLOUR).quantize(64)
+  np.testing.assert_array_equal(
+    decoding.decode(io.BytesIO(encoded(palette, "GIF")), "x", (6, 5, 3)), np.asarray(palette.convert("RGB"))
+  )
+
+
+@pytest.mark.parametrize(
+  ("data", "message"),
+  [
+    (png_that_says(5000, 5000), "has 5000 x 5000 pixels; at most 16,777,216 are decoded"),
+    (png_that_says(10_000, 10_000), "(10000 x 10000|exceeds limit)"),
+    (png_that_says(2**31 - 1, 2**31 - 1), "exceeds limit"),
+    (png_that_says(5, 6), "not a readable image"),
+    (encoded(GREY, "PNG")[:-30], "not a readable image"),
+    (encoded(GREY, "JPEG")[:-20], "not a readable image: .*truncated"),
+    (b"", "not a readable image"),
+    (b"not an image", "not a readable image"),
+    (encoded(COLOUR, "EPS"), "not a readable image: cannot identify"),  # a program, for Ghostscript
+    (encoded(Image.new("RGBA", (5, 6)), "PNG"), "its pixels are RGBA; 8-bit grey or RGB is wanted"),
+    (encoded(Image.new("I;16", (5, 6)), "PNG"), "its pixels are I;16"),
+    (encoded(Image.new("CMYK", (5, 6)), "JPEG"), "its pixels are CMYK"),
+    (encoded(COLOUR, "PNG"), "is 5 x 6 with 3 channels, not 5 x 6 with 1 channel as the others"),
+    (encoded(GREY[:5], "PNG"), "is 5 x 5 with 1 channel, not 5 x 6 with 1 channel"),
+  ],
+)
+def test_what_is_no_image_or_too_large_or_of_other_channels_is_refused(data, message):
+  with pytest.raises(errors.UserError, match=f"^a/b.png: .*{message}") as refusal:
+    decoding.decode(io.BytesIO(data), "a/b.png", (6, 5, 1))
+  assert "\n" not in str(refusal.value)
+
+
+def test_any_damage_is_a_refusal_or_another_image():
+  generator = np.random.default_rng(0)
+  for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM", "WEBP"):
+    whole = encoded(GREY if form != "WEBP" else COLOUR, form)
+    for _ in range(20):
+      damaged = bytearray(whole)
+      for place in generator.integers(len(damaged), size=4):
+        damaged[place] ^= generator.integers(1, 256)
+      try:
+        shape = decoding.shape(io.BytesIO(damaged), "x")
+        assert decoding.decode(io.BytesIO(damaged), "x", shape).shape == shape
+      except errors.UserError:
+        pass

@@ -1,0 +1,178 @@
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ae_jax import data, errors
+from ae_jax.data import decoding, rows
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 4, 5), np.uint8)
+
+
+def load(path, **options):
+  return data.load("folder", str(path), "unit", **options)
+
+
+def write(file, pixels):
+  file.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(pixels).save(file)
+
+
+@pytest.fixture
+def flat(tmp_path):
+  """30 grey images right in a folder, and what is no image beside them."""
+  for number, pixels in enumerate(IMAGES):
+    write(tmp_path / "photos" / f"{number:02}.png", pixels)
+  (tmp_path / "photos" / "notes.txt").write_text("no image")
+  (tmp_path / "photos" / ".hidden.png").write_text("no image")
+  return tmp_path / "photos"
+
+
+@pytest.fixture
+def classes(tmp_path):
+  """20 training and 10 test images in folders by class, as of torchvision's ImageFolder; `moth` in `test` only."""
+  for number, pixels in enumerate(IMAGES):
+    half, names = ("train", ("ant", "bee", "cat")) if number < 20 else ("test", ("bee", "moth"))
+    write(tmp_path / half / names[number % len(names)] / "deep" / f"{number:02}.bmp", pixels)
+  return tmp_path
+
+
+@pytest.mark.parametrize("placement", ["memory", "stream"])
+def test_a_folder_of_images_holds_a_fifth_out(flat, placement):
+  dataset = load(flat, placement=placement)
+  assert isinstance(dataset.train, np.ndarray) == (placement == "memory")
+  assert (dataset.train.shape, dataset.test.shape) == ((24, 4, 5, 1), (6, 4, 5, 1))
+  both = np.concatenate([dataset.train[:], dataset.test])[..., 0]
+  np.testing.assert_array_equal(np.unique(both, axis=0), np.unique(IMAGES, axis=0))
+  np.savez(flat / "same.npz", x_train=IMAGES)
+  assert data.load("npz", str(flat / "same.npz"), "unit").fingerprint() == dataset.fingerprint()
+  assert dataset.train_labels is dataset.test_labels is None
+
+
+@pytest.mark.parametrize("placement", ["memory", "stream"])
+def test_folders_are_halves_and_classes(classes, placement):
+  dataset = load(classes, placement=placement)
+  order = np.argsort(np.arange(20) % 3, kind="stable")
+  np.testing.assert_array_equal(dataset.train[:][..., 0], IMAGES[:20][order])
+  np.testing.assert_array_equal(dataset.train_labels, np.sort(np.arange(20) % 3))
+  np.testing.assert_array_equal(dataset.test_labels, [1] * 5 + [3] * 5)
+  ants = load(classes, placement=placement, one_class=1)
+  np.testing.assert_array_equal(ants.train[:][..., 0], IMAGES[1:20:3])
+  assert ants.anomalous.sum() == 5
+
+
+def test_classes_that_are_numbers_are_their_labels(tmp_path):
+  for number, name in enumerate(["10", "9", "2"] * 5):
+    write(tmp_path / name / f"{number}.png", IMAGES[number])
+  dataset = load(tmp_path)
+  assert {*dataset.train_labels, *dataset.test_labels} == {2, 9, 10}
+  (tmp_path / "10").rename(tmp_path / "x")
+  dataset = load(tmp_path)
+  assert {*dataset.train_labels, *dataset.test_labels} == {0, 1, 2}
+
+
+def test_images_of_three_channels_have_three(tmp_path):
+  colours = IMAGES[:27].reshape(9, 3, 4, 5).transpose(0, 2, 3, 1).copy()
+  for number, pixels in enumerate(colours):
+    write(tmp_path / f"{number}.PNG", pixels)
+  assert load(tmp_path).shape == (4, 5, 3)
+
+
+@pytest.mark.parametrize("placement", ["memory", "stream"])
+def test_the_first_file_of_another_size_is_named(flat, placement):
+  write(flat / "13.png", IMAGES[0, :3])
+  write(flat / "14.png", IMAGES[0, :2])
+  with pytest.raises(errors.UserError, match=r"13\.png: is 5 x 3 with 1 channel, but .*00\.png is 5 x 4 with 1"):
+    load(flat, placement=placement)
+  write(flat / "13.png", IMAGES[:3].transpose(1, 2, 0).copy())
+  with pytest.raises(errors.UserError, match=r"13\.png: is 5 x 4 with 3 channels, but"):
+    load(flat, placement=placement)
+
+
+@pytest.mark.parametrize("placement", ["memory", "stream"])
+def test_a_file_that_cannot_be_read_is_named(flat, placement):
+  (flat / "07.png").write_bytes((flat / "07.png").read_bytes()[:60])
+  with pytest.raises(errors.UserError, match=r"photos/07\.png: not a readable image"):
+    load(flat, placement=placement)
+  (flat / "07.png").write_text("no image")
+  with pytest.raises(errors.UserError, match=r"photos/07\.png: not a readable image"):
+    load(flat, placement=placement)
+
+
+def test_a_file_that_changes_during_the_run_is_named(flat):
+  dataset = load(flat, placement="stream")
+  for file in flat.glob("*.png"):
+    write(file, IMAGES[0, :3])
+  with pytest.raises(errors.UserError, match=r"\.png: is 5 x 3 with 1 channel, not 5 x 4 with 1 channel"):
+    dataset.train[:]
+
+
+def test_links_are_followed_inside_the_folder_and_nowhere_else(flat, tmp_path):
+  (flat / "30.png").symlink_to(flat / "00.png")
+  dataset = load(flat)
+  assert len(dataset.train) + len(dataset.test) == 31
+  write(tmp_path / "secret.png", IMAGES[0])
+  (tmp_path / "photos-too").mkdir()
+  write(tmp_path / "photos-too" / "secret.png", IMAGES[0])
+  (flat / "inside").mkdir()
+  for name, target in [
+    ("31.png", tmp_path / "secret.png"),
+    ("31.png", "../secret.png"),
+    ("31.png", "../photos-too/secret.png"),
+    ("31.png", "absent.png"),
+    ("31", tmp_path),
+    ("31", flat / "inside"),
+    ("31", flat),
+  ]:
+    (flat / name).symlink_to(target)
+    with pytest.raises(errors.UserError, match=rf"photos/{name}: is a link to"):
+      load(flat)
+    (flat / name).unlink()
+  (flat / "train").symlink_to(tmp_path / "photos-too")
+  with pytest.raises(errors.UserError, match="photos/train: is a link to"):
+    load(flat)
+  (flat / "train").unlink()
+  (tmp_path / "door").symlink_to(flat)  # the folder itself may be one
+  assert len(load(tmp_path / "door").train) == len(dataset.train)
+
+
+def test_a_set_is_decoded_once_and_again_when_a_file_has_changed(flat, monkeypatch):
+  first = load(flat)
+  with monkeypatch.context() as patch:
+    patch.setattr(decoding, "decode", None)
+    patch.setattr(decoding, "shape", None)
+    np.testing.assert_array_equal(load(flat).train, first.train)
+  write(flat / "05.png", 255 - IMAGES[5])
+  os.utime(flat / "05.png", ns=(1, 1))
+  assert load(flat).fingerprint() != first.fingerprint()
+
+
+def test_what_streams_is_decoded_when_it_is_asked_for(flat, monkeypatch):
+  dataset = load(flat, placement="stream")
+  assert isinstance(dataset.train, rows.Rows)
+  asked, decode = [], decoding.decode
+  monkeypatch.setattr(decoding, "decode", lambda file, *others: asked.append(file) or decode(file, *others))
+  dataset.train[[3, 1]]
+  assert len(asked) == 2
+
+
+def test_a_folder_that_is_none_or_has_too_little_in_it_is_refused(flat, tmp_path):
+  with pytest.raises(errors.UserError, match=r"config\.data\.path is empty; name the folder of images"):
+    load("")
+  with pytest.raises(errors.UserError, match="there is no such folder"):
+    load(flat / "00.png")
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(errors.UserError, match=r"0 images under .*empty; 3 or more are wanted, whose names end in \.bmp"):
+    load(tmp_path / "empty")
+  shutil.copytree(flat, flat / "test")
+  with pytest.raises(errors.UserError, match="a folder `test` but no `train`"):
+    load(flat)
+  (flat / "train").mkdir()
+  with pytest.raises(errors.UserError, match=r"0 images under .*train; 2 or more"):
+    load(flat)
+  (flat / "test").rename(flat / "train" / "ant")
+  write(flat / "train" / "loose.png", IMAGES[0])
+  with pytest.raises(errors.UserError, match=r"loose\.png: lies beside folders of images"):
+    load(flat)

@@ -1,0 +1,209 @@
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ROOT, tiny_flags
+
+import ae_jax
+from ae_jax import errors, interruptions, logs, models, objectives, optimizers, runs, steps, train
+from ae_jax.data import epochs
+
+pytestmark = pytest.mark.runs_optax
+
+TIMING = ("images_per_second", "compile_seconds")
+
+
+def learned(workdir):
+  """Parameters and records of a run, but for what the clock says."""
+  records = [{k: v for k, v in record.items() if k not in TIMING} for record in logs.read(workdir)]
+  return ae_jax.load(workdir).params, records
+
+
+def same(a, b):
+  (params, records), (other_params, other_records) = learned(a), learned(b)
+  jax.tree.map(np.testing.assert_array_equal, params, other_params)
+  assert records == other_records
+
+
+@pytest.fixture
+def signalled(monkeypatch):
+  """A function: from now on runs are asked to stop when they look for a signal for the n-th time."""
+
+  def at(look):
+    @contextlib.contextmanager
+    def caught():
+      looks = iter(range(look + 1))
+      yield lambda: "" if next(looks, look) < look else "SIGTERM"
+
+    monkeypatch.setattr(interruptions, "caught", caught)
+
+  return at
+
+
+@pytest.mark.parametrize(("on_nan", "placement"), [("stop", "memory"), ("skip", "stream")])
+def test_a_run_that_is_stopped_again_and_again_ends_as_if_it_had_not_been(
+  tiny, tmp_path, monkeypatch, signalled, on_nan, placement
+):
+  """In the middle of an epoch, of a window of the log, between epochs, before the first step."""
+  monkeypatch.setattr(epochs, "LONGEST_CHUNK", 4)  # three chunks an epoch
+  tiny.on_nan, tiny.data.placement = on_nan, placement
+  train.train_and_evaluate(tiny, tmp_path / "straight")
+  for look in (0, 1, 3, 2, 1):
+    signalled(look)
+    with pytest.raises(interruptions.Interrupted, match="SIGTERM: stopped after epoch"):
+      train.train_and_evaluate(tiny, tmp_path / "stopped")
+  signalled(100)
+  train.train_and_evaluate(tiny, tmp_path / "stopped")
+  same(tmp_path / "straight", tmp_path / "stopped")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_process_well_and_the_same_command_continues(tiny, tmp_path, number):
+  tiny.epochs = 400
+  command = [sys.executable, "-m", "ae_jax.main", *tiny_flags(epochs=400), f"--workdir={tmp_path / 'run'}"]
+  options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+  with subprocess.Popen(command, **options) as process:
+    while not list((tmp_path / "run").glob("metrics.jsonl")) or not logs.read(tmp_path / "run"):
+      time.sleep(0.05)
+    process.send_signal(number)
+    output, complaints = process.communicate(timeout=60)
+  assert process.returncode == 0, complaints
+  assert complaints == ""
+  assert f"{number.name}: stopped after epoch" in output
+  assert "the same command continues" in output
+  steps_ = [record["step"] for record in logs.read(tmp_path / "run")]
+  assert steps_ == sorted(set(steps_))
+  ae_jax.load(tmp_path / "run")
+
+
+def test_a_second_signal_stops_at_once():
+  script = """
+import os, signal, time
+from ae_jax import interruptions
+with interruptions.caught() as received:
+  os.kill(os.getpid(), signal.SIGTERM)
+  print(received(), flush=True)
+  os.kill(os.getpid(), signal.SIGTERM)
+  time.sleep(60)
+"""
+  done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=ROOT)
+  assert done.stdout == "SIGTERM\n"
+  assert done.returncode == -signal.SIGTERM
+
+
+def test_handlers_are_put_back():
+  before = [signal.getsignal(each) for each in interruptions.SIGNALS]
+  with interruptions.caught():
+    pass
+  assert [signal.getsignal(each) for each in interruptions.SIGNALS] == before
+
+
+def test_two_processes_do_not_train_in_one_folder(tiny, tmp_path):
+  train.train_and_evaluate(tiny, tmp_path / "run")
+  before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+  with runs.locked(tmp_path / "run"), pytest.raises(errors.UserError, match="another process is training there"):
+    train.train_and_evaluate(tiny, tmp_path / "run")
+  assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+  train.train_and_evaluate(tiny, tmp_path / "run")
+
+
+SHAPE, KEY = (6, 1, 1), jax.random.key(0)
+
+
+def small():
+  """The static arguments of a chunk of steps of a dense model of 6 numbers, and a state."""
+  model = models.build(
+    "dense", SHAPE, latent=2, widths=(4,), decoder_widths=(), activation="relu", bottleneck="identity", tied=False
+  )
+  schedule = {"learning_rate": 0.1, "schedule": "constant", "warmup_epochs": 0.0, "weight_decay": 0.0, "clip_norm": 0.0}
+  static = {
+    "model": model,
+    "objective": objectives.build("reconstruction", model, "real", likelihood="gaussian"),
+    "optimizer": optimizers.build("adam", **schedule, epochs=1, steps_per_epoch=1),
+  }
+  state = steps.init(KEY, model=model, optimizer=static["optimizer"])
+  return {**static, "value_range": "real", "parts": 1}, state
+
+
+EXAMPLES = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
+EXAMPLES[5, 2] = np.nan
+ROWS = np.int32([[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]])
+WEIGHTS = np.ones(ROWS.shape, np.float32)
+
+
+def chunk(state, chosen, on_nan, static):
+  return jax.jit(
+    lambda state: steps.train_chunk(state, jnp.asarray(EXAMPLES), ROWS[chosen], WEIGHTS[chosen], KEY, on_nan=on_nan, **static)
+  )(state)
+
+
+def test_nothing_is_learned_from_a_step_that_is_not_finite_nor_from_those_after_it():
+  static, start = small()
+  state, terms, finite = chunk(start, slice(None), "stop", static)
+  assert np.asarray(finite).tolist() == [True, True, False, True, True]
+  assert int(state.step) == 2
+  before, _, _ = chunk(start, slice(2), "stop", static)
+  jax.tree.map(np.testing.assert_array_equal, state, before)
+  assert np.isnan(terms["loss"][2])
+
+
+def test_a_step_that_is_skipped_counts_as_a_step_and_changes_nothing_else():
+  static, start = small()
+  state, _, finite = chunk(start, slice(None), "skip", static)
+  assert np.asarray(finite).tolist() == [True, True, False, True, True]
+  assert int(state.step) == 5
+  before, _, _ = chunk(start, slice(2), "skip", static)
+  after = steps.TrainState(before.step + 1, before.params, before.opt_state)
+  after, _, _ = chunk(after, slice(3, None), "skip", static)
+  jax.tree.map(np.testing.assert_array_equal, state, after)
+
+
+def bursts(tiny):
+  """A config whose loss is soon infinite."""
+  tiny.optimizer.name, tiny.optimizer.learning_rate, tiny.optimizer.schedule = "sgd", 1e18, "constant"
+  tiny.optimizer.warmup_epochs = 2.0
+  tiny.objective.likelihood = "gaussian"
+  tiny.data.range = "real"
+  return tiny
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_looked_at(tiny, tmp_path):
+  with pytest.raises(errors.UserError, match=r"step \d+ \(epoch \d\): the loss is (inf|nan)") as failure:
+    train.train_and_evaluate(bursts(tiny), tmp_path)
+  assert "\n" not in str(failure.value)
+  stored = dict(np.load(tmp_path / "nan.npz"))
+  records = logs.read(tmp_path)
+  assert all(np.isfinite(record["train/loss"]) for record in records)
+  assert f"step {int(stored['step']) + 1} " in str(failure.value)
+  assert not np.isfinite(stored["loss"])
+  model = models.build(shape=(8, 8, 1), **tiny.model)
+  params = {}
+  for name, value in stored.items():
+    if name.startswith("params/"):
+      _, half, layer, kind = name.split("/")
+      params.setdefault(half, {}).setdefault(layer, {})[kind] = value
+  x_hat = model.reconstruct(params, stored["x"])
+  error = np.square(np.float64(x_hat) - stored["x"]).sum((1, 2, 3))
+  with np.errstate(over="ignore"):
+    assert not np.isfinite(np.float32(error.mean())) or not np.isfinite(stored["gradient/decoder/logits/kernel"]).all()
+
+
+def test_the_gradient_that_is_not_finite_is_named(tmp_path):
+  static, state = small()
+  batch = steps.read_batch(ROWS[2], WEIGHTS[2], examples=EXAMPLES, model=static["model"], value_range="real")
+  named = {"model": static["model"], "objective": static["objective"]}
+  with pytest.raises(errors.UserError, match=r"here: the loss is nan, the gradient of \w+/\w+/\w+ is not finite"):
+    interruptions.stop_at(state, batch, KEY, tmp_path / "nan.npz", **named, where="here")
+  broken = jax.tree.map(lambda leaf: leaf, state.params)
+  broken["decoder"]["logits"]["bias"] = jnp.full(6, jnp.inf)
+  broken = steps.TrainState(state.step, broken, state.opt_state)
+  with pytest.raises(errors.UserError, match="the parameter decoder/logits/bias is not finite"):
+    interruptions.stop_at(broken, batch, KEY, tmp_path / "nan.npz", **named, where="here")
+  assert sorted(os.listdir(tmp_path)) == ["nan.npz"]
