@@ -1,6 +1,7 @@
 """The vocabulary of the configs: each key that every config has, declared once, with what it may hold."""
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import RequiredValueError
 
 from ae_jax import errors
 
@@ -56,7 +57,13 @@ def check(config):
       f"the config is a {type(config).__name__}: get_config must return ae_jax.config.base() and more"
     )
   wanted = base("").to_dict()
-  _check_keys(config.to_dict(), {**wanted, "model": {}}, "")
+  try:
+    given = config.to_dict()
+  except RequiredValueError as error:
+    raise errors.UserError(f"config: a required key has no value: {errors.plain(str(error))}") from None
+  _check_keys(given, {**wanted, "model": {}}, "")
+  label = config.data.one_class
+  errors.check(-(2**63) <= label < 2**63, "data.one_class", label, "an integer of 64 bits")
   errors.check(0 <= config.seed < 2**32, "seed", config.seed, "from 0 to 4294967295")
   for key in ("epochs", "batch_size", "accumulate", "eval_every_epochs", "checkpoint_every_epochs", "log_every_steps"):
     errors.check_positive(key, config[key])
@@ -67,11 +74,22 @@ def check(config):
     errors.check(
       config.parallel_state == "replicated", "parallel_state", "sharded", "'replicated' with parallel='pmap'"
     )
+  most = errors.MOST_LAYERS
+  errors.check(len(config.stages) <= most, "stages", config.stages, f"at most {most} stages")
   for number, stage in enumerate(config.stages):
     where = f"stages[{number}]"
     errors.check(isinstance(stage, dict), where, stage, 'a dict {"epochs": ..., "objective": {...}}')
     _check_keys(stage, {"epochs": 1, "objective": wanted["objective"]}, f"{where}.")
     errors.check_positive(f"{where}.epochs", stage["epochs"])
+
+
+def check_trained(config):
+  """Raises UserError unless the config has what its trained model needs; the rest may be of another version."""
+  given = config.to_dict()
+  kept = {key: given[key] for key in ("model", "compute_dtype", "data") if key in given}
+  if isinstance(kept.get("data"), dict):
+    kept["data"] = {key: value for key, value in kept["data"].items() if key == "range"}
+  _check_keys(kept, {"model": {}, "compute_dtype": "", "data": {"range": ""}}, "")
 
 
 def as_json(config):
@@ -80,8 +98,11 @@ def as_json(config):
 
 
 def from_json(stored):
-  """The locked config that `as_json` stored."""
-  return ConfigDict(_tuples(stored)).lock()
+  """The locked config that `as_json` stored; UserError for what it cannot have stored."""
+  try:
+    return ConfigDict(_tuples(stored)).lock()
+  except (TypeError, ValueError) as error:  # a key with a dot in it, for one
+    raise errors.UserError(f"config: {errors.one_line(error)}") from None
 
 
 # Where the examples lie changes nothing that is learned, so that a run may go on with others of these.
@@ -95,25 +116,42 @@ def differences(old, new):
   return [f"{key} ({old.get(key, 'absent')!r}, now {new.get(key, 'absent')!r})" for key in keys]
 
 
-# what the options of a model or an objective are: any of these, checked by whoever takes them
-_OPEN_SECTIONS = ("model", "objective")
+# Sections of any options, checked by whoever takes them; but not of these, that come from elsewhere.
+_OPEN_SECTIONS = {
+  "model": {"shape": "the data", "compute_dtype": "config.compute_dtype"},
+  "objective": {"model": "config.model", "value_range": "config.data.range"},
+}
 
 
 def _check_keys(given, wanted, prefix):
   for key in given:
     if key not in wanted:
-      raise errors.UserError(f"config.{prefix}{key} is no key of the config; {errors.nearest(key, wanted)}")
+      where = f"config.{prefix}{errors.plain(key)}"
+      raise errors.UserError(f"{where} is no key of the config; {errors.nearest(key, wanted)}")
   for key, example in wanted.items():
     if key not in given:
       raise errors.UserError(f"config.{prefix}{key} is missing; start from ae_jax.config.base()")
     value = given[key]
     number = isinstance(example, float) and isinstance(value, int) and not isinstance(value, bool)
     if type(value) is not type(example) and not number:
-      raise errors.UserError(f"config.{prefix}{key}={value!r}: must be {type(example).__name__}")
+      raise errors.UserError(f"config.{prefix}{key}={errors.shown(value)}: must be {type(example).__name__}")
+    if isinstance(example, float):
+      errors.check(errors.is_number(value), f"{prefix}{key}", value, "a finite number (of float32)")
     if key not in _OPEN_SECTIONS and isinstance(example, dict):
       _check_keys(value, example, f"{prefix}{key}.")
-    elif key in _OPEN_SECTIONS and "name" not in value:
-      raise errors.UserError(f"config.{prefix}{key}.name is missing")
+    elif key in _OPEN_SECTIONS:
+      _check_open(value, _OPEN_SECTIONS[key], f"{prefix}{key}.")
+
+
+def _check_open(section, elsewhere, prefix):
+  if "name" not in section:
+    raise errors.UserError(f"config.{prefix}name is missing")
+  for option in section:
+    where = f"config.{prefix}{errors.plain(option)}"
+    if not isinstance(option, str):
+      raise errors.UserError(f"{where} is no option: its name is a {type(option).__name__}; names are strings")
+    if option in elsewhere:
+      raise errors.UserError(f"{where} is no option: it is given by {elsewhere[option]}")
 
 
 def _flat(nested, prefix=""):

@@ -33,6 +33,8 @@ def _gaussian(logits, x, activation):
 LIKELIHOODS = {"bernoulli": _bernoulli, "gaussian": _gaussian}
 _UNITS = {"bernoulli": "nats", "gaussian": "squared_error"}
 
+_NOISE = (1e-12, 1e12)  # of the gaussian likelihood: its square, and errors divided by it, are float32
+
 
 def _mismatch(model, logits, x, likelihood, activation, *emphasis):
   """The reconstruction term of each example, its elements counting `emphasis` [B, ...] times if that is given: [B]."""
@@ -77,7 +79,7 @@ def denoising(model, value_range, *, likelihood, corruption, level, alpha, beta)
   _check_likelihood(likelihood, value_range)
   _check_noise(corruption, level)
   for key, value in {"alpha": alpha, "beta": beta}.items():
-    _check_not_negative(key, value)
+    errors.check_not_negative(f"objective.{key}", value)
   options = {"corruption": corruption, "level": level, "alpha": alpha, "beta": beta}
   return functools.partial(_denoising, likelihood=likelihood, value_range=value_range, **options)
 
@@ -146,12 +148,12 @@ def sparse(model, value_range, *, likelihood, penalty, weight, target):
   as the bottleneck "sigmoid" gives (Ng 2011). `target` (rho, often 0.05) is not used by "l1".
   """
   _check_likelihood(likelihood, value_range)
-  _check_not_negative("weight", weight)
-  errors.check(0 < target < 1, "objective.target", target, "between 0 and 1")
+  errors.check_not_negative("objective.weight", weight)
+  errors.check(errors.is_number(target) and 0 < target < 1, "objective.target", target, "between 0 and 1")
   function = errors.choose(
     {"l1": _l1, "kl": functools.partial(_sparsity_kl, target=target)}, penalty, "objective.penalty"
   )
-  if penalty == "kl" and getattr(model.module, "activation", None) is not jax.nn.sigmoid:
+  if penalty == "kl" and getattr(model.module, "code_activation", None) is not jax.nn.sigmoid:
     raise errors.UserError("config.objective.penalty='kl' needs config.model.bottleneck='sigmoid'; or use 'l1'")
   options = {"weight": weight, "name": {"l1": "l1", "kl": "sparsity_kl"}[penalty], "penalty": function}
   options |= {"mean": batch_mean} if penalty == "kl" else {}
@@ -174,8 +176,9 @@ def contractive(model, value_range, *, likelihood, weight, probes):
   """
   del model
   _check_likelihood(likelihood, value_range)
-  _check_not_negative("weight", weight)
-  errors.check(isinstance(probes, int) and probes >= 0, "objective.probes", probes, "an integer, 0 (exact) or more")
+  errors.check_not_negative("objective.weight", weight)
+  whole = isinstance(probes, int) and not isinstance(probes, bool) and 0 <= probes <= errors.LARGEST_COUNT
+  errors.check(whole, "objective.probes", probes, "an integer, 0 (exact) or more")
   options = {"weight": weight, "name": "jacobian", "penalty": functools.partial(_contraction, probes=probes)}
   return functools.partial(_with_penalty, likelihood=likelihood, value_range=value_range, **options)
 
@@ -204,9 +207,11 @@ def elbo(model, value_range, *, likelihood, noise, beta, free_bits):
   _check_likelihood(likelihood, value_range)
   if not model.can("posterior"):
     raise errors.UserError("config.objective.name='elbo' needs config.model.bottleneck='gaussian'")
-  errors.check(math.isfinite(noise) and noise > 0, "objective.noise", noise, "a positive number")
+  least, most = _NOISE
+  good = errors.is_number(noise) and least <= noise <= most
+  errors.check(good, "objective.noise", noise, f"a positive number from {least:g} to {most:g}")
   for key, value in {"beta": beta, "free_bits": free_bits}.items():
-    _check_not_negative(key, value)
+    errors.check_not_negative(f"objective.{key}", value)
   options = {"noise": noise, "beta": beta, "free_bits": free_bits} | ({"mean": batch_mean} if free_bits else {})
   return functools.partial(_elbo, likelihood=likelihood, value_range=value_range, **options)
 
@@ -267,13 +272,4 @@ def _check_likelihood(likelihood, value_range):
 
 def _check_noise(corruption, level):
   errors.choose(corruptions.CORRUPTIONS, corruption, "objective.corruption")
-  errors.check(_is_number(level) and 0 <= level <= 1, "objective.level", level, "a number from 0 to 1")
-
-
-def _check_not_negative(key, value):
-  good = _is_number(value) and math.isfinite(value) and value >= 0
-  errors.check(good, f"objective.{key}", value, "a number of at least 0")
-
-
-def _is_number(value):
-  return isinstance(value, int | float) and not isinstance(value, bool)
+  errors.check(errors.is_number(level) and 0 <= level <= 1, "objective.level", level, "a number from 0 to 1")

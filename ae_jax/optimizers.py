@@ -1,7 +1,5 @@
 """name -> optax transform with its schedule."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -36,13 +34,14 @@ def build(name, *, learning_rate, schedule, warmup_epochs, weight_decay, clip_no
   """
   scale = errors.choose(OPTIMIZERS, name, "optimizer.name")
   decay = errors.choose(SCHEDULES, schedule, "optimizer.schedule")
-  positive = math.isfinite(learning_rate) and learning_rate > 0
-  errors.check(positive, "optimizer.learning_rate", learning_rate, "a positive number")
+  positive = errors.is_number(learning_rate) and learning_rate >= errors.SMALLEST
+  wanted = f"a positive number from {errors.SMALLEST:g} to {errors.LARGEST:g}"
+  errors.check(positive, "optimizer.learning_rate", learning_rate, wanted)
+  most = errors.LARGEST_COUNT // steps_per_epoch
+  errors.check(epochs <= most, "epochs", epochs, f"at most {most} at {steps_per_epoch} steps an epoch")
   errors.check(0 <= warmup_epochs <= epochs, "optimizer.warmup_epochs", warmup_epochs, f"from 0 to epochs={epochs}")
-  not_negative = math.isfinite(weight_decay) and weight_decay >= 0
-  errors.check(not_negative, "optimizer.weight_decay", weight_decay, "a number of at least 0")
-  not_negative = math.isfinite(clip_norm) and clip_norm >= 0
-  errors.check(not_negative, "optimizer.clip_norm", clip_norm, "a number of at least 0 (0: gradients are not clipped)")
+  errors.check_not_negative("optimizer.weight_decay", weight_decay)
+  errors.check_not_negative("optimizer.clip_norm", clip_norm)
   warmup = round(warmup_epochs * steps_per_epoch)
   rate = decay(learning_rate, max(1, epochs * steps_per_epoch - warmup))
   if warmup:

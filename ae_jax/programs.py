@@ -45,7 +45,7 @@ class Programs:
   restart: Callable  # (state) -> state, its optimizer at the beginning
   train_chunk: Callable  # (state, rows, weights) -> (state, {name: [chunk]}, finite [chunk])
   evaluate: Callable  # (params) -> generator of (name, value)
-  fail: Callable  # (state, rows, weights) raises UserError: the step after this state is not finite
+  fail: Callable  # (state, rows, weights) raises UserError: one of the steps after this state is not finite
   compile_seconds: float
 
 
@@ -102,26 +102,26 @@ def build(config, placed, dataset, model, plan, measures, workdir, profile, stag
     sharding=placed.rows,
   )
   weights = jax.ShapeDtypeStruct(shape, np.float32, sharding=placed.rows)
-  train_chunk = steps.compiled(
+  trained = {"optimizer": stage.optimizer, "parts": stage.parts, "mode": parallel.MODES[config.parallel], **fixed}
+  compiled = functools.partial(
+    steps.compiled,
     steps.train_chunk,
     (state, placed.train, rows, weights, placed.noise_key),
     (places, placed.everywhere, placed.everywhere),
-    mode=parallel.MODES[config.parallel],
-    donate=(0,),
-    optimizer=stage.optimizer,
-    parts=stage.parts,
-    on_nan=config.on_nan,
-    **fixed,
+    **trained,
   )
+  # what may have to be repeated keeps the state that it began with
+  train_chunk = compiled() if config.on_nan == "stop" else compiled(on_nan=config.on_nan, donate=(0,))
   fixed["statistics"] = evaluators.statistics(measures, dataset.value_range)
   arguments = (state.params, placed.test, *placed.test_rows, placed.noise_key)
   evaluate = steps.compiled(steps.evaluate, arguments, placed.everywhere, **fixed)
 
-  def train(state, *batches):
+  def train(state, *batches, chunk=train_chunk):
     batches = [parallel.put_rows(part, placed.rows, plan.slots) for part in batches]
-    return train_chunk(state, placed.train, *batches, placed.noise_key)
+    return chunk(state, placed.train, *batches, placed.noise_key)
 
-  def fail(state):
+  def fail(state, *batches):
+    state, *_ = train(state, *batches, chunk=compiled(on_nan="stop"))
     whole = parallel.fetch(state, mesh)
     epoch, row = divmod(int(whole.step), plan.steps)
     indices, weights = (part[row] for part in plan.batches(epoch))

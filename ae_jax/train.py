@@ -153,7 +153,8 @@ def _train_epoch(config, state, at, built, feed, plan, log, bar, received):
     if interruptions.asked(received):
       return state, None
     started = time.perf_counter()
-    state, terms, finite = built.train_chunk(state, *next(feed))
+    before, batches = state, next(feed)
+    state, terms, finite = built.train_chunk(before, *batches)
     finite, terms = np.asarray(finite), {name: np.asarray(values) for name, values in terms.items()}
     at.seconds += time.perf_counter() - started
     at.examples += plan.examples / plan.chunks_per_epoch
@@ -169,7 +170,7 @@ def _train_epoch(config, state, at, built, feed, plan, log, bar, received):
       step += len(window)
       log.write(_record(window, step, plan))
     if stopped:
-      built.fail(state)
+      built.fail(before, *batches)
   step += len(at.pending)
   return state, _record(at.pending, step, plan) | {"images_per_second": at.examples / at.seconds}
 

@@ -1,7 +1,9 @@
 import json
 
+import numpy as np
 import pytest
 from conftest import CONFIGS, config_of
+from ml_collections import ConfigDict, config_dict
 
 from ae_jax import config as configs
 from ae_jax import errors
@@ -46,3 +48,40 @@ def test_a_mistaken_key_is_met_with_the_nearest():
     errors.UserError, match=r"config\.optimizer\.learningrate is no key.*did you mean 'learning_rate'"
   ):
     configs.check(config)
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "message"),
+  [
+    ("seed", 2**32, "config.seed=4294967296: must be from 0 to 4294967295"),
+    ("epochs", 2**31, "config.epochs=2147483648: must be an integer, 1 or more and at most 2147483647"),
+    ("batch_size", np.zeros((3, 30)), "config.batch_size=array([[0., 0., 0.,"),
+    pytest.param("log_every_steps", 10**5000, "=<int too long to print>: must be an integer", id="huge"),
+    ("optimizer", None, "config.optimizer=None: must be dict"),
+    ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate=nan: must be a finite number"),
+    ("optimizer.weight_decay", 10**400, "must be a finite number"),
+    ("optimizer.a\nb", 1, "config.optimizer.a\\nb is no key of the config"),
+    ("data.one_class", 2**63, "config.data.one_class=9223372036854775808: must be an integer of 64 bits"),
+    ("model.shape", (8, 8, 1), "config.model.shape is no option: it is given by the data"),
+    ("model.compute_dtype", "float32", "config.model.compute_dtype is no option: it is given by config.compute_dtype"),
+    ("objective.model", "dense", "config.objective.model is no option: it is given by config.model"),
+    ("objective.value_range", "unit", "is no option: it is given by config.data.range"),
+    ("model", {"latent": 3}, "config.model.name is missing"),
+    ("stages", ({"epochs": 1, "objective": {"name": "sparse", 3: 4}},), "config.stages[0].objective.3 is no option"),
+    (
+      "stages",
+      ({"epochs": 1, "objective": {"name": "reconstruction", "model": 1}},),
+      "config.stages[0].objective.model",
+    ),
+    ("stages", ({},) * 101, "must be at most 100 stages"),
+    ("model.latent", config_dict.required_placeholder(int), "config: a required key has no value"),
+  ],
+)
+def test_a_value_that_no_run_can_have_is_refused_in_one_line(key, value, message):
+  nested = config_of("dense", "digits").to_dict()
+  *above, last = key.split(".", 1)
+  (nested[above[0]] if above else nested)[last] = value
+  with pytest.raises(errors.UserError) as refusal:
+    configs.check(ConfigDict(nested))
+  assert message in str(refusal.value)
+  assert len(str(refusal.value).splitlines()) == 1

@@ -44,6 +44,13 @@ def test_losses_ops_and_parallel_know_no_other_room():
     assert "ae_jax" not in re.sub(r'""".*?"""|#.*', "", (ROOT / "ae_jax" / name).read_text(), flags=re.DOTALL)
 
 
+def test_nothing_that_is_read_is_run():
+  calls, libraries = r"(?<![\w.])(eval|exec|compile|__import__)\(", r"import (\w*pickle|marshal|shelve|dill|joblib)"
+  for file in SOURCES:
+    found = re.search(rf"{calls}|{libraries}|pickle=True", file.read_text())
+    assert not found, (file, found)
+
+
 def test_ruff_has_nothing_to_say():
   done = subprocess.run(
     [sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True, check=False

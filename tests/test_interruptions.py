@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -139,9 +140,8 @@ WEIGHTS = np.ones(ROWS.shape, np.float32)
 
 
 def chunk(state, chosen, on_nan, static):
-  return jax.jit(
-    lambda state: steps.train_chunk(state, jnp.asarray(EXAMPLES), ROWS[chosen], WEIGHTS[chosen], KEY, on_nan=on_nan, **static)
-  )(state)
+  train = functools.partial(steps.train_chunk, on_nan=on_nan, **static)
+  return jax.jit(train)(state, EXAMPLES, ROWS[chosen], WEIGHTS[chosen], KEY)
 
 
 def test_nothing_is_learned_from_a_step_that_is_not_finite_nor_from_those_after_it():
@@ -152,6 +152,14 @@ def test_nothing_is_learned_from_a_step_that_is_not_finite_nor_from_those_after_
   before, _, _ = chunk(start, slice(2), "stop", static)
   jax.tree.map(np.testing.assert_array_equal, state, before)
   assert np.isnan(terms["loss"][2])
+
+
+def test_without_a_guard_it_is_told_that_something_was_not_finite():
+  static, start = small()
+  state, _, finite = chunk(start, slice(None), None, static)
+  assert np.asarray(finite).tolist() == [True, True, False, False, False]
+  assert not np.isfinite(state.params["encoder"]["code"]["kernel"]).any()
+  assert np.asarray(chunk(start, slice(2), None, static)[2]).all()
 
 
 def test_a_step_that_is_skipped_counts_as_a_step_and_changes_nothing_else():

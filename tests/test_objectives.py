@@ -161,8 +161,15 @@ LAYERWISE = {"likelihood": "bernoulli", "corruption": "masking", "level": 0.1, "
     ("elbo", {**ELBO, "beta": float("nan")}, {"bottleneck": "gaussian"}, "config.objective.beta=nan"),
     ("sparse", SPARSE, {}, "needs config.model.bottleneck='sigmoid'"),
     ("sparse", {**SPARSE, "target": 1.0}, {"bottleneck": "sigmoid"}, "config.objective.target=1.0: must be between"),
+    ("elbo", {**ELBO, "noise": 1e300}, {"bottleneck": "gaussian"}, "config.objective.noise=1e+300: must be a positive"),
+    ("elbo", {**ELBO, "noise": "1"}, {"bottleneck": "gaussian"}, "config.objective.noise='1': must be a positive"),
+    ("elbo", {**ELBO, "beta": 10**400}, {"bottleneck": "gaussian"}, "must be a number of at least 0"),
+    ("sparse", SPARSE, {"tied": True, "activation": "sigmoid"}, "needs config.model.bottleneck='sigmoid'"),
+    ("sparse", {**SPARSE, "target": "0.1"}, {"bottleneck": "sigmoid"}, "objective.target='0.1': must be"),
+    ("sparse", {**SPARSE, "penalty": ["l1"]}, {}, "config.objective.penalty=['l1'] is unknown"),
     ("sparse", {**SPARSE, "penalty": "l2"}, {}, "config.objective.penalty='l2' is unknown"),
     ("contractive", {**CONTRACTIVE, "probes": -1}, {}, "config.objective.probes=-1"),
+    ("contractive", {**CONTRACTIVE, "probes": True}, {}, "config.objective.probes=True"),
     ("layerwise", LAYERWISE, {"tied": True}, "needs config.model.name='dense'"),
     ("layerwise", LAYERWISE, {"decoder_widths": (3, 3)}, "with a mirrored decoder"),
     ("layerwise", {**LAYERWISE, "layer": 2}, {}, "config.objective.layer=2: must be an integer from 0 to 1"),
@@ -181,3 +188,8 @@ def test_a_code_larger_than_the_data_needs_a_reason():
     objectives.check_bottleneck("reconstruction", 31, SHAPE)
   objectives.check_bottleneck("reconstruction", 30, SHAPE)
   objectives.check_bottleneck("sparse", 31, SHAPE)
+
+
+@pytest.mark.parametrize("options", [{}, {"tied": True, "activation": "relu"}])
+def test_the_sparsity_kl_takes_any_model_whose_code_is_a_sigmoid(options):
+  objectives.build("sparse", dense_of(bottleneck="sigmoid", **options), "unit", **SPARSE)

@@ -62,6 +62,10 @@ def test_every_optimizer_descends_a_bowl(name):
   [
     ({"learning_rate": 0.0}, "learning_rate=0.0: must be a positive number"),
     ({"learning_rate": float("nan")}, "learning_rate=nan"),
+    ({"learning_rate": 1e300}, "learning_rate=1e+300: must be a positive number from"),
+    ({"learning_rate": 1e-300}, "learning_rate=1e-300: must be"),
+    ({"learning_rate": "1"}, "learning_rate='1': must be"),
+    ({"weight_decay": 10**400}, "must be a number of at least 0"),
     ({"warmup_epochs": 4.5}, "warmup_epochs=4.5: must be from 0 to epochs=4"),
     ({"weight_decay": -1.0}, "weight_decay=-1.0"),
     ({"clip_norm": -1.0}, "clip_norm=-1.0: must be a number of at least 0"),
@@ -73,3 +77,9 @@ def test_what_makes_no_sense_is_refused(options, message):
   with pytest.raises(errors.UserError, match=r"config\.optimizer\.") as refusal:
     list(updates(**options))
   assert message in str(refusal.value)
+
+
+def test_more_steps_than_int32_counts_are_refused():
+  optimizers.build("adam", **OPTIONS, epochs=214_748_364, steps_per_epoch=10)
+  with pytest.raises(errors.UserError, match=r"config\.epochs=214748365: must be at most 214748364 at 10 "):
+    optimizers.build("adam", **OPTIONS, epochs=214_748_365, steps_per_epoch=10)

@@ -54,7 +54,7 @@ def trained(name, devices=1, mode="jit", kind="replicated", batch_size=13, accum
   arguments = (state, parallel.put(IMAGES, everywhere), *rows, key)
   team = parallel.team(mesh, state.params, kind)
   results = (places, everywhere, everywhere)
-  more = {"value_range": "unit", "on_nan": "stop", "parts": accumulate, "team": team}
+  more = {"value_range": "unit", "parts": accumulate, "team": team}
   chunk = steps.compiled(steps.train_chunk, arguments, results, mode=parallel.MODES[mode], **static, **more)
   state, terms, finite = chunk(*arguments)
   assert np.asarray(finite).all()

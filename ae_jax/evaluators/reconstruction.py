@@ -52,8 +52,10 @@ def _typical(values, dataset):
 
 
 def psnr(mse, peak):
-  """Peak signal-to-noise ratio in dB, 10 log10(peak^2 / mse); infinite for a perfect reconstruction."""
-  return 10.0 * math.log10(peak**2 / mse) if mse else math.inf
+  """Peak signal-to-noise ratio in dB, 10 log10(peak^2 / mse): infinite for a perfect reconstruction."""
+  if mse == 0.0:
+    return math.inf
+  return 10.0 * math.log10(peak**2 / mse) if math.isfinite(mse) else -mse  # of a model that diverged
 
 
 def pca_squared_errors(dataset, latent):

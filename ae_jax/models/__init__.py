@@ -100,6 +100,7 @@ class Model:
 def build(name, shape, compute_dtype="float32", **options):
   """The `Model` that `config.model` describes, for examples of a shape; UserError for what cannot be built."""
   errors.choose(COMPUTE_DTYPES, compute_dtype, "compute_dtype")
+  errors.choose(FAMILIES, name, "model.name")
   if AXES.get(name, len(shape)) != len(shape):
     raise errors.UserError(
       f"config.model.name={name!r} takes {_KINDS[AXES[name]]}; these data are {_KINDS[len(shape)]}"

@@ -19,13 +19,13 @@ class Autoencoder(nn.Module):
 
   encoder: nn.Module
   decoder: nn.Module
-  activation: Callable  # of the code
+  code_activation: Callable
 
   def __call__(self, x):
     return self.decode(self.encode(x))
 
   def encode(self, x):
-    return self.activation(self.encoder(x))
+    return self.code_activation(self.encoder(x))
 
   def decode(self, z):
     return self.decoder(z)

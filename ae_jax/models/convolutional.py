@@ -162,6 +162,7 @@ def build(
     errors.check_all_positive(f"model.{key}", value)
     wanted = f"one number for each of the {len(channels)} stages of model.channels={channels}"
     errors.check(len(value) == len(channels), f"model.{key}", value, wanted)
+    errors.check_reach(f"model.{key}", value, shape[:2])
   convolved, pooled = stage_sizes(shape[:2], kernel, len(channels))
   sizes = (pooled[-1], *convolved[:0:-1], shape[:2])
   function = activations.choose(activation, "activation")

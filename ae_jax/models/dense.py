@@ -110,8 +110,9 @@ def build(shape, *, latent, widths, decoder_widths, activation, bottleneck, tied
   """
   errors.check_positive("model.latent", latent)
   for key, value in {"widths": widths, "decoder_widths": decoder_widths}.items():
-    if value != ():
+    if not isinstance(value, tuple) or value:
       errors.check_all_positive(f"model.{key}", value)
+  errors.check_flag("model.tied", tied)
   function, back = activations.choose(activation, "activation"), decoder_widths or widths[::-1]
   if not tied:
     return bottlenecks.product(

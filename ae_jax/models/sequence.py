@@ -191,14 +191,12 @@ def unfold(x, stride):
   return x.reshape(channels // stride, length * stride, batch)
 
 
-def _recurrent(shape, widths, strides, sizes, kernel, activation):
-  del kernel, activation  # of convolutions
+def _recurrent(shape, widths, strides, sizes, kernel, function):
+  del kernel, function  # of convolutions
   return RecurrentBody(widths, strides), RecurrentDecoder(shape, widths[::-1], strides[::-1], sizes[::-1])
 
 
-def _convolutional(shape, widths, strides, sizes, kernel, activation):
-  errors.check_positive("model.kernel", kernel)
-  function = activations.choose(activation, "activation")
+def _convolutional(shape, widths, strides, sizes, kernel, function):
   decoder = ConvolutionalDecoder(shape, widths[::-1], strides[::-1], sizes[::-1], kernel, function)
   return ConvolutionalBody(widths, strides, kernel, function), decoder
 
@@ -217,10 +215,13 @@ def build(shape, *, latent, cell, widths, strides, kernel, activation, attention
   errors.check_all_positive("model.strides", strides)
   wanted = f"one number for each of the {len(widths)} layers of model.widths={widths}"
   errors.check(len(strides) == len(widths), "model.strides", strides, wanted)
-  errors.check_positive("model.attention_width", attention_width)
+  for key, value in {"kernel": kernel, "attention_width": attention_width}.items():
+    errors.check_positive(f"model.{key}", value)
+  errors.check_reach("model.kernel", kernel, shape[:1])
+  function = activations.choose(activation, "activation")
   sizes = [shape[0]]
   for stride in strides:
     sizes.append(-(-sizes[-1] // stride))
   make = errors.choose(CELLS, cell, "model.cell")
-  body, decoder = make(shape, widths, strides, tuple(sizes), kernel, activation)
+  body, decoder = make(shape, widths, strides, tuple(sizes), kernel, function)
   return bottlenecks.product(bottleneck, latent, lambda outputs: Attended(outputs, body, attention_width), decoder)

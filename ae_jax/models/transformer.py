@@ -140,7 +140,7 @@ def build(
   for key, value in {**positive, "queries": queries, "memory": memory}.items():
     errors.check_positive(f"model.{key}", value)
   for key, value in {"scaled": scaled, "qk_norm": qk_norm}.items():
-    errors.check(isinstance(value, bool), f"model.{key}", value, "True or False")
+    errors.check_flag(f"model.{key}", value)
   attention.check_heads(width, heads)
   divides = all(side % patch == 0 for side in shape[:2])
   common = math.gcd(*shape[:2])

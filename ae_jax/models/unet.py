@@ -86,6 +86,7 @@ def build(shape, *, latent, channels, kernel, activation, skips):
   """The autoencoder with skip connections; "none" leaves them out. Raises UserError, also for an image too small."""
   errors.check_positive("model.latent", latent)
   errors.check_positive("model.kernel", kernel)
+  errors.check_reach("model.kernel", kernel, shape[:2])
   errors.check_all_positive("model.channels", channels)
   stage_sizes(shape[:2], len(channels))
   join = errors.choose(SKIPS, skips, "model.skips")

@@ -62,7 +62,6 @@ def fit(config, dataset, seeds):
     "optimizer": optimizer,
     "value_range": dataset.value_range,
     "parts": parallel.parts(plans[0].slots, models.ROWS_IN_CACHE.get(config.model.name)),
-    "on_nan": "stop",
   }
   chunk = jax.jit(functools.partial(steps.train_chunk, **static), donate_argnums=0)
   init = jax.jit(functools.partial(steps.init, model=model, optimizer=optimizer))

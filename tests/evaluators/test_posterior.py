@@ -15,6 +15,13 @@ def test_active_units_are_those_whose_mean_moves():
   assert [found[f"test/kl_dimension/{j}"] for j in range(5)] == pytest.approx([2.0, 1.0, 0.01, 4.5, 0.0])
 
 
+def test_of_a_huge_code_the_first_dimensions_are_told_and_all_are_counted():
+  kl = np.ones((3, 5000))
+  found = dict(posterior.metrics({"posterior_mean": kl, "posterior_kl": kl}, None))
+  assert found["test/kl"] == 5000
+  assert sum(name.startswith("test/kl_dimension/") for name in found) == posterior.TOLD == 1024
+
+
 def test_a_model_without_a_posterior_is_refused():
   class Plain:
     def can(self, method):

@@ -69,3 +69,10 @@ def test_of_one_class_only_its_test_examples_count():
   values = {"squared_error": np.arange(4.0), "nats": np.arange(4.0)}
   assert dict(reconstruction.metrics(values, dataset))["test/squared_error"] == 1.0  # of 0 and 2
   assert dict(reconstruction.rulers(dataset, 2)) == pytest.approx(dict(reconstruction.rulers(same, 2)))
+
+
+@pytest.mark.parametrize(
+  ("mse", "wanted"), [(0.0, np.inf), (np.inf, -np.inf), (np.nan, np.nan), (0.01, 20.0), (3e38, -384.8)]
+)
+def test_psnr_is_a_number_whatever_came_of_the_training(mse, wanted):
+  np.testing.assert_allclose(reconstruction.psnr(mse, 1.0), wanted, atol=0.1)

@@ -230,6 +230,8 @@ def test_convolutions_move_with_the_image_and_pooling_only_by_its_window():
     ((28, 28, 1), {"latent": 0}, "config.model.latent=0"),
     ((28, 28, 1), {"decoder_kernels": (3,)}, "config.model.decoder_kernels=(3,): must be one number for each of the 2"),
     ((28, 28, 1), {"decoder_strides": (2, 0)}, "config.model.decoder_strides=(2, 0)"),
+    ((28, 28, 1), {"decoder_strides": (2, 10**9)}, "must be at most 56 for an example of 28x28"),
+    ((28, 28, 1), {"decoder_kernels": (57, 3)}, "config.model.decoder_kernels=(57, 3): must be at most 56"),
     ((28, 28, 1), {"channels": ()}, "config.model.channels=()"),
     ((4, 4, 1), {}, "an image of 4x4 is 1x1 after 1 and its 3x3 convolution does not fit"),
     ((2, 30, 1), {}, "an image of 2x30 is 2x30 after 0"),

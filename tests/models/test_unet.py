@@ -126,6 +126,7 @@ def test_examples_do_not_see_each_other():
   [
     ((28, 28, 1), {"latent": 0}, "config.model.latent=0"),
     ((28, 28, 1), {"kernel": 0}, "config.model.kernel=0"),
+    ((28, 20, 1), {"kernel": 57}, "config.model.kernel=57: must be at most 56 for an example of 28x20"),
     ((28, 28, 1), {"channels": (4, 0)}, "config.model.channels=(4, 0)"),
     ((28, 28, 1), {"skips": "addative"}, "config.model.skips='addative' is unknown; did you mean 'additive'?"),
     ((28, 28, 1), {"activation": "reul"}, "did you mean 'relu'"),

@@ -68,9 +68,7 @@ def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float
   shape = (plan.chunk if recipe else steps_per_call, batch_size)
   rows = jax.device_put((np.zeros(shape, np.int32), np.ones(shape, np.float32)), placement)
   arguments = jax.device_put((held["state"], data, *rows, key), placement)
-  chunk = steps.compiled(
-    steps.train_chunk, arguments, placement, donate=(0,), value_range="unit", on_nan="stop", **static
-  )
+  chunk = steps.compiled(steps.train_chunk, arguments, placement, value_range="unit", **static)
 
   def train(rows, weights=None):
     weights = np.ones(rows.shape, np.float32) if weights is None else weights

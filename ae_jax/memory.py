@@ -1,0 +1,61 @@
+"""Whether a run fits the memory of a device: what it is going to need, predicted, against what there is.
+
+A config can ask for terabytes. What is refused here is refused before anything is compiled or written, in a line, and
+not by the operating system, which would end the process or another one.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from ae_jax import cost, errors
+from ae_jax.data import placements
+
+
+def available():
+  """Bytes of memory that a step may take: of the first local device, on CPU of the machine or of its container."""
+  return min(placements._host_bytes(), placements._device_bytes())
+
+
+def check_parameters(model):
+  """The abstract parameters of a model; UserError where they alone do not fit the memory."""
+  params, there = jax.eval_shape(model.init, jax.random.key(0)), available()
+  size = cost._bytes(jax.tree.leaves(params))
+  if size > there:
+    raise errors.UserError(
+      f"config.model: {size // 4:,} parameters need {placements.gib(size)}, and this device has "
+      f"{placements.gib(there)}; make the model smaller"
+    )
+  return params
+
+
+def check(model, objective, optimizer, rows, shards=1):
+  """Raises UserError where a step cannot fit a device that computes `rows` examples at a time.
+
+  The optimizer's state is cut between so many `shards`; parameters and gradient come together on every device.
+  Counted are parameters, optimizer state and gradient, and what the backward pass keeps of the forward pass
+  (`cost.kept_bytes`); nothing is computed.
+  """
+  params, there = check_parameters(model), available()
+  optimizer_state = cost._bytes(jax.tree.leaves(jax.eval_shape(optimizer.init, params)))
+  state = 2 * cost._bytes(jax.tree.leaves(params)) + optimizer_state // shards
+  if state > there:
+    raise errors.UserError(
+      f"config.model: parameters, gradient and optimizer need {placements.gib(state)}, and this device has "
+      f"{placements.gib(there)}; make the model smaller"
+    )
+  kept = state + _kept(model, objective, params, rows)
+  if kept > there:
+    raise errors.UserError(
+      f"config.batch_size: {rows} examples at a time need about {placements.gib(kept)}, and this device has "
+      f"{placements.gib(there)}; make it or the model smaller, or raise config.accumulate"
+    )
+
+
+def _kept(model, objective, params, rows):
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
+  x, weight = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((rows, *model.shape), (rows,)))
+  loss = functools.partial(objective, model)
+  platform = jax.default_backend()
+  return cost.kept_bytes(lambda *args: loss(*args)[0], params, {"x": x, "weight": weight}, keys, platform=platform)

@@ -1,0 +1,56 @@
+"""The short versions of experiments/endurance' fuzzers: whatever it is given, numbers or one clear line."""
+
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.runs_optax
+
+
+@pytest.fixture
+def endurance(monkeypatch):
+  """The experiments are no part of the package."""
+  monkeypatch.syspath_prepend(ROOT)
+  from experiments import endurance
+  from experiments.endurance import config_fuzzer, data_fuzzer  # noqa: F401
+
+  return endurance
+
+
+def test_mistaken_configs_train_or_are_refused_in_a_line(endurance):
+  found = endurance.config_fuzzer.run(120, seed=1)
+  assert found["violations"] == []
+  assert found["cases"] == 120
+  assert found["outcomes"]["refused"] > 40
+  assert found["outcomes"]["trained to the end"] > 10
+
+
+def test_damaged_files_load_or_are_refused_in_a_line(endurance):
+  found = endurance.data_fuzzer.run(120, seed=1)
+  assert found["violations"] == []
+  assert found["cases"] == 120
+  assert found["outcomes"]["refused"] > 40
+  assert found["outcomes"]["loaded"] > 10
+
+
+def test_the_config_fuzzer_sees_what_it_is_looking_for(endurance, tmp_path, monkeypatch):
+  """A traceback, a line that names nothing, a folder left behind, and a run without end, each put there on purpose."""
+  fuzzer, cases = endurance.config_fuzzer, endurance.config_fuzzer.cases
+  cases.write_data(tmp_path)
+  config = cases.shipped("dense", tmp_path)
+
+  def outcome(act):
+    monkeypatch.setattr(fuzzer.train, "train_and_evaluate", act)
+    return fuzzer.judged(config, tmp_path / "run")[0]
+
+  def raises(error):
+    raise error
+
+  refusal = fuzzer.watch.errors.UserError
+  assert outcome(lambda *_: {}) == "trained to the end"
+  assert outcome(lambda *_: raises(refusal("config.epochs=0: must be more"))) == "refused"
+  assert outcome(lambda *_: raises(refusal("something is wrong"))) == "unclear line"
+  assert outcome(lambda *_: raises(refusal("config.epochs" * 99))) == "unclear line"
+  assert outcome(lambda *_: raises(TypeError("unhashable"))) == "traceback"
+  monkeypatch.setattr(fuzzer, "SECONDS", 0.2)
+  assert outcome(lambda *_: [None for _ in iter(int, 1)]) == "hang"
+  assert outcome(lambda _, workdir: workdir.mkdir() or raises(refusal("config.epochs"))) == "partial workdir"

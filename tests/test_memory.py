@@ -1,0 +1,50 @@
+"""What does not fit is refused before anything is computed, and what fits is not."""
+
+import jax
+import pytest
+from conftest import config_of
+
+from ae_jax import cost, errors, memory, models, objectives, optimizers
+
+pytestmark = pytest.mark.runs_optax
+
+
+def parts_of(name="dense", **options):
+  config = config_of(name, "digits")
+  model = models.build(shape=(8, 8, 1), **{**config.model, **options})
+  objective = objectives.build(model=model, value_range="unit", **config.objective)
+  return model, objective, optimizers.build(**config.optimizer, epochs=1, steps_per_epoch=1)
+
+
+def test_parameters_gradient_and_the_two_moments_of_adam_are_counted(monkeypatch):
+  model, objective, optimizer = parts_of()
+  moments = 16 * model.parameter_count()
+  monkeypatch.setattr(memory, "available", lambda: moments)  # but Adam and the schedule have a counter each
+  with pytest.raises(errors.UserError, match=r"^config\.model: parameters, gradient and optimizer need .* smaller$"):
+    memory.check(model, objective, optimizer, 1)
+  monkeypatch.setattr(memory, "available", lambda: moments + 8)
+  with pytest.raises(errors.UserError, match=r"^config\.batch_size: 1 examples at a time need about"):
+    memory.check(model, objective, optimizer, 1)
+
+
+def test_what_is_kept_grows_with_the_rows(monkeypatch):
+  model, objective, optimizer = parts_of("cnn")
+  step = cost.of(model, objective, optimizer, 8, platform=jax.default_backend())
+  needed = step.state_bytes + step.gradient_bytes + 8 * step.activation_bytes
+  monkeypatch.setattr(memory, "available", lambda: needed)
+  memory.check(model, objective, optimizer, 8)
+  with pytest.raises(errors.UserError, match=r"^config\.batch_size: 9 examples at a time need about"):
+    memory.check(model, objective, optimizer, 9)
+
+
+@pytest.mark.parametrize("options", [{"latent": 2**31 - 1}, {"widths": (2**31 - 1,) * 100}, {"widths": (2**18, 2**18)}])
+def test_terabytes_are_refused_without_being_asked_for(options):
+  with pytest.raises(errors.UserError, match=r"^config\.model: [\d,]+ parameters need"):
+    memory.check(*parts_of(**options), 64)
+
+
+def test_this_device_has_some_memory_and_the_shipped_configs_fit():
+  assert 2**28 < memory.available() < 2**50
+  for name in ("dense", "cnn", "unet", "attention", "vae", "contractive"):
+    memory.check(*parts_of(name), 64)
+  jax.clear_caches()
