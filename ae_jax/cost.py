@@ -46,10 +46,10 @@ def of(model, objective, optimizer, batch_size, *, platform=None):
     parameters=sum(leaf.size for leaf in leaves),
     forward=multiply_adds(reconstruction) / batch_size,
     training=multiply_adds(step) / batch_size,
-    state_bytes=_bytes(leaves) + _bytes(opt_leaves),
-    gradient_bytes=_bytes(leaves),
+    state_bytes=bytes_of(leaves) + bytes_of(opt_leaves),
+    gradient_bytes=bytes_of(leaves),
     activation_bytes=kept_bytes(lambda *args: loss(*args)[0], params, batch, keys, platform=platform) / batch_size,
-    traffic_bytes=sum(times * _bytes(var.aval for var in (*each.invars, *each.outvars)) for times, each in step),
+    traffic_bytes=sum(times * bytes_of(var.aval for var in (*each.invars, *each.outvars)) for times, each in step),
   )
 
 
@@ -73,7 +73,7 @@ def kept_bytes(function, params, *args, platform=None):
   program = jax.make_jaxpr(residuals)(params, *args)
   first = len(jax.tree.leaves(params))
   inputs = [_Array(var.aval, place >= first) for place, var in enumerate(program.jaxpr.invars)]
-  return _bytes(array.aval for array in set(_flat(program, inputs, platform)[1]) if array.varies)
+  return bytes_of(array.aval for array in set(_flat(program, inputs, platform)[1]) if array.varies)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,7 +137,8 @@ def _open(program):
   return getattr(program, "jaxpr", program)
 
 
-def _bytes(arrays):
+def bytes_of(arrays):
+  """The bytes of (abstract) arrays together."""
   return sum(array.size * array.dtype.itemsize for array in arrays)
 
 

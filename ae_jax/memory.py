@@ -15,13 +15,13 @@ from ae_jax.data import placements
 
 def available():
   """Bytes of memory that a step may take: of the first local device, on CPU of the machine or of its container."""
-  return min(placements._host_bytes(), placements._device_bytes())
+  return min(placements.host_bytes(), placements.device_bytes())
 
 
 def check_parameters(model):
   """The abstract parameters of a model; UserError where they alone do not fit the memory."""
   params, there = jax.eval_shape(model.init, jax.random.key(0)), available()
-  size = cost._bytes(jax.tree.leaves(params))
+  size = cost.bytes_of(jax.tree.leaves(params))
   if size > there:
     raise errors.UserError(
       f"config.model: {size // 4:,} parameters need {placements.gib(size)}, and this device has "
@@ -38,8 +38,8 @@ def check(model, objective, optimizer, rows, shards=1):
   (`cost.kept_bytes`); nothing is computed.
   """
   params, there = check_parameters(model), available()
-  optimizer_state = cost._bytes(jax.tree.leaves(jax.eval_shape(optimizer.init, params)))
-  state = 2 * cost._bytes(jax.tree.leaves(params)) + optimizer_state // shards
+  optimizer_state = cost.bytes_of(jax.tree.leaves(jax.eval_shape(optimizer.init, params)))
+  state = 2 * cost.bytes_of(jax.tree.leaves(params)) + optimizer_state // shards
   if state > there:
     raise errors.UserError(
       f"config.model: parameters, gradient and optimizer need {placements.gib(state)}, and this device has "

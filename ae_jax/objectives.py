@@ -80,7 +80,7 @@ def denoising(model, value_range, *, likelihood, corruption, level, alpha, beta)
   _check_noise(corruption, level)
   for key, value in {"alpha": alpha, "beta": beta}.items():
     errors.check_not_negative(f"objective.{key}", value)
-  options = {"corruption": corruption, "level": level, "alpha": alpha, "beta": beta}
+  options = {"corruption": corruption, "level": float(level), "alpha": float(alpha), "beta": float(beta)}
   return functools.partial(_denoising, likelihood=likelihood, value_range=value_range, **options)
 
 
@@ -120,7 +120,7 @@ def layerwise(model, value_range, *, likelihood, layer, corruption, level):
         f"config.objective.likelihood='bernoulli' for layer {layer} needs config.model.activation='sigmoid'; use "
         "'gaussian'"
       )
-  options = {"layer": layer, "corruption": corruption, "level": level}
+  options = {"layer": layer, "corruption": corruption, "level": float(level)}
   return functools.partial(_layerwise, likelihood=likelihood, activation=activation, span=span, **options)
 
 
@@ -155,7 +155,7 @@ def sparse(model, value_range, *, likelihood, penalty, weight, target):
   )
   if penalty == "kl" and getattr(model.module, "code_activation", None) is not jax.nn.sigmoid:
     raise errors.UserError("config.objective.penalty='kl' needs config.model.bottleneck='sigmoid'; or use 'l1'")
-  options = {"weight": weight, "name": {"l1": "l1", "kl": "sparsity_kl"}[penalty], "penalty": function}
+  options = {"weight": float(weight), "name": {"l1": "l1", "kl": "sparsity_kl"}[penalty], "penalty": function}
   options |= {"mean": batch_mean} if penalty == "kl" else {}
   return functools.partial(_with_penalty, likelihood=likelihood, value_range=value_range, **options)
 
@@ -179,7 +179,7 @@ def contractive(model, value_range, *, likelihood, weight, probes):
   errors.check_not_negative("objective.weight", weight)
   whole = isinstance(probes, int) and not isinstance(probes, bool) and 0 <= probes <= errors.LARGEST_COUNT
   errors.check(whole, "objective.probes", probes, "an integer, 0 (exact) or more")
-  options = {"weight": weight, "name": "jacobian", "penalty": functools.partial(_contraction, probes=probes)}
+  options = {"weight": float(weight), "name": "jacobian", "penalty": functools.partial(_contraction, probes=probes)}
   return functools.partial(_with_penalty, likelihood=likelihood, value_range=value_range, **options)
 
 
@@ -212,7 +212,8 @@ def elbo(model, value_range, *, likelihood, noise, beta, free_bits):
   errors.check(good, "objective.noise", noise, f"a positive number from {least:g} to {most:g}")
   for key, value in {"beta": beta, "free_bits": free_bits}.items():
     errors.check_not_negative(f"objective.{key}", value)
-  options = {"noise": noise, "beta": beta, "free_bits": free_bits} | ({"mean": batch_mean} if free_bits else {})
+  options = {"noise": float(noise), "beta": float(beta), "free_bits": float(free_bits)}
+  options |= {"mean": batch_mean} if free_bits else {}
   return functools.partial(_elbo, likelihood=likelihood, value_range=value_range, **options)
 
 

@@ -42,6 +42,7 @@ def build(name, *, learning_rate, schedule, warmup_epochs, weight_decay, clip_no
   errors.check(0 <= warmup_epochs <= epochs, "optimizer.warmup_epochs", warmup_epochs, f"from 0 to epochs={epochs}")
   errors.check_not_negative("optimizer.weight_decay", weight_decay)
   errors.check_not_negative("optimizer.clip_norm", clip_norm)
+  learning_rate, weight_decay, clip_norm = map(float, (learning_rate, weight_decay, clip_norm))  # JAX's int is int32
   warmup = round(warmup_epochs * steps_per_epoch)
   rate = decay(learning_rate, max(1, epochs * steps_per_epoch - warmup))
   if warmup:

@@ -193,3 +193,24 @@ def test_a_code_larger_than_the_data_needs_a_reason():
 @pytest.mark.parametrize("options", [{}, {"tied": True, "activation": "relu"}])
 def test_the_sparsity_kl_takes_any_model_whose_code_is_a_sigmoid(options):
   objectives.build("sparse", dense_of(bottleneck="sigmoid", **options), "unit", **SPARSE)
+
+
+@pytest.mark.parametrize(
+  ("name", "options"),
+  [
+    ("denoising", {**DENOISING, "alpha": 10**30, "level": 1}),
+    ("contractive", {**CONTRACTIVE, "weight": 10**30}),
+    ("sparse", {**SPARSE, "penalty": "l1", "weight": 10**30}),
+    ("elbo", {**ELBO, "beta": 10**30}),
+  ],
+)
+def test_a_whole_number_is_a_number_however_large(name, options):
+  model = dense_of(bottleneck="gaussian" if name == "elbo" else "sigmoid")
+  params, batch = model.init(jax.random.key(0)), batch_of(4)
+  found = [
+    loss_of(objectives.build(name, model, "unit", **given), model, params, batch)[0]
+    for given in (options, {key: float(value) if isinstance(value, int) else value for key, value in options.items()})
+    if name != "contractive" or given is options  # whose probes are an integer
+  ]
+  assert np.isfinite(found).all()
+  assert found[0] == found[-1] > 1e20

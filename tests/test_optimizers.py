@@ -79,6 +79,13 @@ def test_what_makes_no_sense_is_refused(options, message):
   assert message in str(refusal.value)
 
 
+def test_a_whole_number_is_a_number_however_large():
+  whole = {"learning_rate": 10**30, "weight_decay": 10**20, "clip_norm": 10**20}
+  real = {key: float(value) for key, value in whole.items()}
+  for found, wanted in zip(updates(steps=3, **whole), updates(steps=3, **real), strict=True):
+    assert found == wanted or found != found
+
+
 def test_more_steps_than_int32_counts_are_refused():
   optimizers.build("adam", **OPTIONS, epochs=214_748_364, steps_per_epoch=10)
   with pytest.raises(errors.UserError, match=r"config\.epochs=214748365: must be at most 214748364 at 10 "):

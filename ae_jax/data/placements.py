@@ -37,8 +37,8 @@ def decide(placement, budget_gib, needed):
   """
   rule = errors.choose(PLACEMENTS, placement, "data.placement")
   errors.check(budget_gib >= 0, "data.budget_gib", budget_gib, "0 (automatic) or more")
-  host = budget_gib * _GIB or _host_bytes() / 4
-  device = budget_gib * _GIB or _device_bytes() / 3
+  host = budget_gib * _GIB or host_bytes() / 4
+  device = budget_gib * _GIB or device_bytes() / 3
   lazy, streams = rule(needed, host, device)
   reasons = f"{gib(needed)}, budget {gib(min(host, device))}"
   if placement != "auto":
@@ -51,14 +51,14 @@ def gib(size):
   return f"{size / _GIB:.3g} GiB"
 
 
-def _host_bytes():
+def host_bytes():
   """The memory of this machine, or of the container that this process is in."""
   physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
   limit = _CGROUP.read_text().strip() if _CGROUP.exists() else "max"
   return min(physical, int(limit)) if limit.isdecimal() else physical
 
 
-def _device_bytes():
+def device_bytes():
   """The memory of an accelerator; infinite on CPU, whose memory is the host's."""
   import jax
 

@@ -17,6 +17,7 @@ def damages(seed=0):
   """Results of damaging each file of the newest checkpoint in turn, in two ways, and of cutting the log short."""
   generator = random.Random(seed)
   result = {"files": 0, "set_aside": 0, "bit_identical": 0, "logs_cut": 0, "logs_complete_again": 0}
+  violations = []
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
     straight, half = folder / "straight", folder / "half"
@@ -31,7 +32,9 @@ def damages(seed=0):
         (damaged / file).write_bytes(way((damaged / file).read_bytes(), generator))
         _train(damaged)
         result["set_aside"] += bool(list(damaged.glob("damaged/*")))
-        result["bit_identical"] += crashes.same(straight, damaged)
+        equal = crashes.same(straight, damaged)
+        result["bit_identical"] += equal
+        violations += [] if equal else [f"{way.__name__[1:]} {file}"]
         shutil.rmtree(damaged)
     for _ in range(5):
       result["logs_cut"] += 1
@@ -42,7 +45,8 @@ def damages(seed=0):
       _train(damaged)
       result["logs_complete_again"] += crashes.same(straight, damaged)
       shutil.rmtree(damaged)
-  return result
+  violations += ["a log"] if result["logs_complete_again"] < result["logs_cut"] else []
+  return {"cases": result["files"] + result["logs_cut"], "outcomes": result, "violations": violations}
 
 
 def full_disk(folder, sizes):
@@ -51,7 +55,7 @@ def full_disk(folder, sizes):
   `folder` is a mount point, `sizes` are in KiB; root alone may do that. What a run of each size says is kept, and
   whether it goes on, and ends as it should, once there is room.
   """
-  result = {"sizes": list(sizes), "one_clear_line": 0, "ended_as_it_should": 0, "said": []}
+  result, said = {"one_clear_line": 0, "ended_as_it_should": 0}, []
   with tempfile.TemporaryDirectory() as kept:
     straight = pathlib.Path(kept) / "straight"
     _train(straight)
@@ -62,12 +66,14 @@ def full_disk(folder, sizes):
         lines = complaints.splitlines()
         clear = process.returncode == 1 and len(lines) == 1 and lines[0].startswith("ae_jax: ")
         result["one_clear_line"] += clear
-        result["said"] += [complaints[:300] if clear else complaints[-2000:]]
+        said += [complaints[:300] if clear else complaints[-2000:]]
         roomy = pathlib.Path(kept) / str(size)
         shutil.copytree(folder / "run", roomy)
       _train(roomy)
       result["ended_as_it_should"] += crashes.same(straight, roomy)
-  return result
+  sound = result["one_clear_line"] == result["ended_as_it_should"] == len(sizes)
+  record = {"cases": len(sizes), "sizes_in_kib": list(sizes), "outcomes": result, "said": said}
+  return record | {"violations": [] if sound else said}
 
 
 def _train(workdir):

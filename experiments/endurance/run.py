@@ -13,6 +13,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -39,8 +40,55 @@ def stranger(flags):
   return stranger_fuzzer.run(flags.runs, flags.seed)
 
 
+def kills(flags):
+  """Runs that are killed at any moment, also while they save."""
+  from experiments.endurance import crashes
+
+  return crashes.kills(flags.kills, flags.seed)
+
+
+def hosts(flags):
+  """Runs of two processes, of which one is killed."""
+  from experiments.endurance import crashes
+
+  return crashes.kills_of_two(flags.host_kills, flags.seed)
+
+
+def damage(flags):
+  """Damaged files of checkpoints and logs."""
+  from experiments.endurance import faults
+
+  return faults.damages(flags.seed)
+
+
+def disk(flags):
+  """Disks that are full at some moment; for root, who may mount them."""
+  from experiments.endurance import faults
+
+  with tempfile.TemporaryDirectory() as folder:
+    return faults.full_disk(pathlib.Path(folder) / "small", flags.disks)
+
+
+def soak(flags):
+  """An hour of training."""
+  from experiments.endurance import soak
+
+  record = soak.soak(flags.soak)
+  soak.draw(record, HERE / "figure.png")
+  return record
+
+
 # name -> (flags) -> plain results, with "violations" that must be empty
-PARTS = {"config": config, "data": data, "stranger": stranger}
+PARTS = {
+  "config": config,
+  "data": data,
+  "stranger": stranger,
+  "kills": kills,
+  "hosts": hosts,
+  "damage": damage,
+  "disk": disk,
+  "soak": soak,
+}
 
 
 def main():
@@ -49,7 +97,9 @@ def main():
   results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
   found = 0
   for part in flags.parts:
+    begun = time.monotonic()
     record = PARTS[part](flags)
+    record.setdefault("seconds", round(time.monotonic() - begun, 1))
     results[part] = {"date": f"{datetime.datetime.now():%Y-%m-%d %H:%M}", "seed": flags.seed, **record}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     found += len(record["violations"])
@@ -68,6 +118,11 @@ def parse():
   parser.add_argument("--commands", type=int, default=30, help="and by the command, each in a process of its own")
   parser.add_argument("--files", type=int, default=600, help="cases of the part data")
   parser.add_argument("--runs", type=int, default=500, help="cases of the part stranger")
+  parser.add_argument("--kills", type=int, default=60, help="of the part kills")
+  parser.add_argument("--host_kills", type=int, default=20, help="of the part hosts")
+  disks = [64, 256, 512, 700, 900, 1100, 1300, 1600]
+  parser.add_argument("--disks", type=int, nargs="+", default=disks, help="KiB of the disks of the part disk")
+  parser.add_argument("--soak", type=float, default=3600, help="seconds of the part soak")
   return parser.parse_args()
 
 

@@ -11,6 +11,7 @@ from ae_jax import logs
 from experiments.endurance import crashes
 
 EVERY = 5.0  # seconds between two looks at the memory
+MOST = 20.0  # MiB of growth an hour
 
 
 def soak(seconds=3600):
@@ -29,13 +30,16 @@ def soak(seconds=3600):
     records = logs.read(workdir)
   settled = slice(len(minutes) // 10, None)
   slope = np.polyfit(minutes[settled], mebibytes[settled], 1)[0]
+  slope = round(60 * slope, 2)
   return {
+    "cases": 1,
+    "outcomes": {"mebibytes_per_hour": slope},
+    "violations": [f"{slope} MiB an hour"] if abs(slope) > MOST else [],
     "seconds": round(time.monotonic() - begun),
     "exit_status": process.returncode,
     "said": (output.splitlines() or [""])[-1] if process.returncode == 0 else complaints[-2000:],
     "evaluations_and_saves": sum("test/squared_error" in record for record in records),
     "steps": records[-1]["step"],
-    "mebibytes_per_hour": round(60 * slope, 2),
     "minutes": minutes,
     "mebibytes": mebibytes,
   }
@@ -52,8 +56,6 @@ def draw(result, path):
   axes.set_ylabel("resident memory, MiB")
   axes.set_ylim(bottom=0)
   axes.spines[["top", "right"]].set_visible(False)
-  axes.set_title(
-    f"{result['evaluations_and_saves']:,} evaluations and saves: {result['mebibytes_per_hour']:+.1f} MiB an hour",
-    fontsize=10,
-  )
+  slope = result["outcomes"]["mebibytes_per_hour"]
+  axes.set_title(f"{result['evaluations_and_saves']:,} evaluations and saves: {slope:+} MiB an hour", fontsize=10)
   figure.savefig(path)

@@ -12,8 +12,8 @@ GIB = 2**30
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
   """40 GiB for the host and 12 GiB on the device: budgets of 10 and 4."""
-  monkeypatch.setattr(placements, "_host_bytes", lambda: 40 * GIB)
-  monkeypatch.setattr(placements, "_device_bytes", lambda: 12 * GIB)
+  monkeypatch.setattr(placements, "host_bytes", lambda: 40 * GIB)
+  monkeypatch.setattr(placements, "device_bytes", lambda: 12 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -51,15 +51,15 @@ def test_a_placement_or_budget_that_is_none_is_refused():
 def test_the_memory_is_that_of_the_container_or_of_the_machine(tmp_path, monkeypatch):
   monkeypatch.undo()
   monkeypatch.setattr(placements, "_CGROUP", tmp_path / "memory.max")
-  machine = placements._host_bytes()
+  machine = placements.host_bytes()
   assert machine > GIB / 2
   for text, wanted in [("max\n", machine), (f"{GIB // 4}\n", GIB // 4), (f"{machine * 8}\n", machine)]:
     (tmp_path / "memory.max").write_text(text)
-    assert placements._host_bytes() == wanted
+    assert placements.host_bytes() == wanted
 
 
 @pytest.mark.parametrize(("stats", "wanted"), [(None, float("inf")), ({}, float("inf")), ({"bytes_limit": 7}, 7)])
 def test_the_device_says_what_it_has_or_is_the_host(stats, wanted, monkeypatch):
   monkeypatch.undo()
   monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(memory_stats=lambda: stats)])
-  assert placements._device_bytes() == wanted
+  assert placements.device_bytes() == wanted
