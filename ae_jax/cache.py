@@ -28,7 +28,7 @@ def arrays(name, version, make):
 
   A damaged or missing file is made anew; writing is atomic, so that a killed process leaves no half of one.
   """
-  digest = hashlib.sha256(version.encode()).hexdigest()[:16]
+  digest = hashlib.sha256(version.encode(errors="surrogateescape")).hexdigest()[:16]
   file = root() / "arrays" / f"{name.replace('/', '_')}-{digest}.npz"
   try:
     return read_npz(file)

@@ -4,6 +4,7 @@ A config can ask for terabytes. What is refused here is refused before anything 
 not by the operating system, which would end the process or another one.
 """
 
+import contextlib
 import functools
 
 import jax
@@ -51,6 +52,20 @@ def check(model, objective, optimizer, rows, shards=1):
       f"config.batch_size: {rows} examples at a time need about {placements.gib(kept)}, and this device has "
       f"{placements.gib(there)}; make it or the model smaller, or raise config.accumulate"
     )
+
+
+@contextlib.contextmanager
+def explained():
+  """Turns what JAX raises where the memory of a device gives out into a UserError."""
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    raise errors.UserError(
+      f"config.batch_size, config.model: the device's memory gave out ({errors.one_line(error)}); make one of them "
+      "smaller, or raise config.accumulate"
+    ) from None
 
 
 def _kept(model, objective, params, rows):

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ae_jax import checkpoints, errors, logs, losses, models
+from ae_jax import checkpoints, errors, logs, losses, memory, models
 from ae_jax import config as configs
 from ae_jax.data import ranges
 
@@ -182,8 +182,10 @@ def load(workdir, which="last"):
     raise errors.UserError(f"{workdir}: there is no run here (no config.json)")
   description = _read_description(workdir)
   config = configs.from_json(description["config"])
-  shape = description["data"]["shape"]
-  model = models.build(shape=shape, compute_dtype=config.compute_dtype, **config.model)
+  configs.check_trained(config)
+  errors.choose(ranges.INTERVALS, config.data.range, "data.range")
+  model = models.build(shape=description["data"]["shape"], compute_dtype=config.compute_dtype, **config.model)
+  memory.check_parameters(model)
   with checkpoints.open_folder(workdir / "checkpoints", to_save=False) as checkpointer:
     steps = checkpoints.kept(checkpointer)
     if not steps:
@@ -211,7 +213,11 @@ def _read_description(workdir):
     description = json.loads((workdir / "config.json").read_text())
   except (OSError, ValueError) as error:
     raise errors.UserError(f"{workdir}/config.json: cannot be read: {error}") from None
-  if not isinstance(description, dict) or not {"config", "data"} <= description.keys():
+  found = description if isinstance(description, dict) else {}
+  config, data = (found.get(key) for key in ("config", "data"))
+  shape = data.get("shape") if isinstance(data, dict) else None
+  sides = isinstance(shape, list) and len(shape) in (2, 3) and all(isinstance(n, int) and 0 < n < 2**31 for n in shape)
+  if not isinstance(config, dict) or not sides:
     raise errors.UserError(f"{workdir}/config.json: is not that of a run; name another folder")
   return description
 

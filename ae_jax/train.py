@@ -16,6 +16,7 @@ from ae_jax import (
   evaluators,
   interruptions,
   logs,
+  memory,
   models,
   objectives,
   optimizers,
@@ -59,7 +60,7 @@ def train_and_evaluate(config, workdir, profile=False):
   description = runs.describe(config, dataset, model)
   rulers = functools.cache(lambda: dict(evaluators.rulers(measures, dataset, config.model.latent)))
 
-  with contextlib.ExitStack() as stack:
+  with contextlib.ExitStack() as stack, memory.explained():
     received = stack.enter_context(interruptions.caught())
     parallel.on_first_process(lambda: stack.enter_context(runs.locked(workdir)))
     parallel.on_first_process(lambda: runs.begin(workdir, description))
@@ -97,10 +98,11 @@ def _stages(config, model, dataset, plan, mesh):
       raise errors.UserError(f"{where}{error}") from None
     in_cache = None if objectives.is_joint(objective) else models.ROWS_IN_CACHE.get(config.model.name)
     parts = parallel.parts(plan.slots // mesh.size, in_cache, config.accumulate)
+    objective = objectives.rematerialised(objective) if config.remat else objective
+    shards = mesh.size if config.parallel_state == "sharded" else 1
+    memory.check(model, objective, optimizer, plan.slots // mesh.size // parts, shards)
     span = range(first, first + stage["epochs"])
-    stages.append(
-      programs.Stage(span, objectives.rematerialised(objective) if config.remat else objective, optimizer, parts)
-    )
+    stages.append(programs.Stage(span, objective, optimizer, parts))
     first = span.stop
   objectives.check_bottleneck(config.objective.name, config.model.latent, dataset.shape)
   return stages

@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import shutil
 
 import jax
@@ -10,7 +11,16 @@ import pytest
 from ae_jax import checkpoints, errors, parallel
 from ae_jax.steps import TrainState
 
+# Orbax leaves coroutines behind a load that fails
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 EVERYWHERE = parallel.replicated(parallel.mesh())
+
+
+@pytest.fixture(autouse=True)
+def collected():
+  """What a test leaves behind is collected before the next one."""
+  yield
+  gc.collect()
 
 
 def state_at(step):

@@ -13,7 +13,7 @@ from ae_jax.models import attention
 from ae_jax.ops import convolutions
 
 DENSE = {"latent": 32, "widths": (256,), "decoder_widths": (), "activation": "relu", "bottleneck": "identity"}
-OPTIMIZER = {"learning_rate": 1e-3, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.0}
+OPTIMIZER = {"learning_rate": 1e-3, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.0, "clip_norm": 0.0}
 
 
 def array(*shape):

@@ -3,6 +3,8 @@
 import pytest
 from conftest import ROOT
 
+CONFIGS, FILES = 30, 60  # cases; the experiment has thousands
+
 pytestmark = pytest.mark.runs_optax
 
 
@@ -17,19 +19,19 @@ def endurance(monkeypatch):
 
 
 def test_mistaken_configs_train_or_are_refused_in_a_line(endurance):
-  found = endurance.config_fuzzer.run(120, seed=1)
+  found = endurance.config_fuzzer.run(CONFIGS, seed=1)
   assert found["violations"] == []
-  assert found["cases"] == 120
-  assert found["outcomes"]["refused"] > 40
-  assert found["outcomes"]["trained to the end"] > 10
+  assert found["cases"] == CONFIGS
+  assert found["outcomes"]["refused"] > CONFIGS // 2
+  assert {"trained an epoch", "trained to the end"} <= found["outcomes"].keys()
 
 
 def test_damaged_files_load_or_are_refused_in_a_line(endurance):
-  found = endurance.data_fuzzer.run(120, seed=1)
+  found = endurance.data_fuzzer.run(FILES, seed=1)
   assert found["violations"] == []
-  assert found["cases"] == 120
-  assert found["outcomes"]["refused"] > 40
-  assert found["outcomes"]["loaded"] > 10
+  assert found["cases"] == FILES
+  assert found["outcomes"]["refused"] > FILES // 2
+  assert found["outcomes"]["loaded"] > FILES // 20
 
 
 def test_the_config_fuzzer_sees_what_it_is_looking_for(endurance, tmp_path, monkeypatch):

@@ -74,7 +74,6 @@ def one(tmp_path_factory):
 @pytest.mark.parametrize(
   ("count", "devices", "keys"),
   [
-    (2, 1, {}),
     (2, 2, {"parallel_state": "sharded"}),
     (4, 1, {"data.placement": "stream"}),
   ],

@@ -48,3 +48,13 @@ def test_this_device_has_some_memory_and_the_shipped_configs_fit():
   for name in ("dense", "cnn", "unet", "attention", "vae", "contractive"):
     memory.check(*parts_of(name), 64)
   jax.clear_caches()
+
+
+def test_memory_that_gives_out_is_one_line_and_other_failures_stay_what_they_are():
+  with (
+    pytest.raises(errors.UserError, match=r"config.batch_size, config.model: the device's memory gave out"),
+    memory.explained(),
+  ):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 844800 bytes")
+  with pytest.raises(jax.errors.JaxRuntimeError), memory.explained():
+    raise jax.errors.JaxRuntimeError("INTERNAL: something else")

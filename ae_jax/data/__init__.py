@@ -86,18 +86,19 @@ def load(name, path, range, one_class=-1, placement="auto", budget_gib=0.0):
   for key in ("train", "test"):
     arrays[key] = _as_float32(arrays[key])
     _check(_shape_fault(arrays[key], arrays["train"], range), key, where)
-  if not decide(rows.bytes_of(arrays["train"])).lazy:
+  first = decide(rows.bytes_of(arrays["train"]))
+  if isinstance(arrays["test"], rows.Rows) and rows.bytes_of(arrays["test"]) > first.budget:
+    raise errors.UserError(
+      f"{where}: the test examples, which lie in memory, need {placements.gib(rows.bytes_of(arrays['test']))}, and the "
+      f"budget is {placements.gib(first.budget)}; give fewer, or raise config.data.budget_gib"
+    )
+  if not first.lazy:
     arrays = {key: rows.loaded(values) for key, values in arrays.items()}
   if one_class != -1:
     _keep_only(one_class, arrays, where)
   if len(arrays["train"]) < 2:
     raise errors.UserError(f"{where}: one training example; 2 or more are wanted")
   decided = decide(rows.bytes_of(arrays["train"]))
-  if isinstance(arrays["test"], rows.Rows) and rows.bytes_of(arrays["test"]) > decided.budget:
-    raise errors.UserError(
-      f"{where}: the test examples, which lie in memory, need {placements.gib(rows.bytes_of(arrays['test']))}, and the "
-      f"budget is {placements.gib(decided.budget)}; give fewer, or raise config.data.budget_gib"
-    )
   for key in arrays:
     if not (decided.lazy and key in ("train", "train_labels")):
       arrays[key] = rows.gathered(arrays[key])

@@ -16,6 +16,7 @@ import numpy as np
 from ae_jax import errors
 from ae_jax.data import rows, splits
 
+_LARGEST_LABEL = 1024  # bytes: a text, at most
 _NAMES = ("x_train", "x_test", "y_train", "y_test")
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _MOST_DEFLATED = 1032  # bytes that a byte of a compressed member can become
@@ -84,6 +85,8 @@ def _member(path, file, archive, info, where):
 
 def _file(path, where):
   """The Rows of an array in a file of its own."""
+  if path.exists() and not path.is_file():
+    raise ValueError(f"{path.name} is a folder, a pipe or a device")
   with open(path, "rb") as file:
     shape, fortran, dtype = _header(file)
     offset = file.tell()
@@ -108,6 +111,8 @@ def _header(file):
   shape, fortran, dtype = _HEADERS[version](file)
   if min(shape, default=0) < 0:
     raise ValueError(f"its shape {shape} is none")
+  if not dtype.itemsize or 0 in shape:
+    raise ValueError(f"its shape is {shape}, its dtype {dtype}: nothing in it")
   if dtype.hasobject:
     raise ValueError("it holds Python objects, which are never unpickled; store plain arrays")
   return shape, fortran, dtype
@@ -144,6 +149,8 @@ def _halves(stored, names, where):
       )
     if images is not None:
       arrays[half] = _with_channels(images)
+    if labels is not None and labels.dtype.itemsize > _LARGEST_LABEL:
+      raise errors.UserError(f"{where}: `y_{half}` has dtype {labels.dtype}; one integer per image is wanted")
     if labels is not None:
       arrays[f"{half}_labels"] = labels.load()
   if "test" in arrays:

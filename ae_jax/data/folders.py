@@ -61,13 +61,15 @@ def _files(folder, root):
     if entry.is_dir():
       yield from _files(entry.path, root)
     elif os.path.splitext(entry.name)[1].lower() in _SUFFIXES:
+      if not entry.is_file():
+        raise errors.UserError(f"{entry.path}: is a pipe or a device; images in files are wanted")
       yield entry.path
 
 
 def _check_link(path, root):
   """Raises UserError for a link to anything but a file inside the folder."""
   if path.is_symlink():
-    target = pathlib.Path(path).resolve()
+    target = pathlib.Path(os.path.realpath(path))  # which, unlike `resolve`, bears a link to itself
     if not (target.is_file() and target.is_relative_to(root)):
       raise errors.UserError(
         f"{os.fspath(path)}: is a link to {target}; links are followed to files inside {root} only"

@@ -1,5 +1,8 @@
 """What the sources share: how examples are parted into training and test, and what needs a path."""
 
+import os
+import stat
+
 import numpy as np
 
 from ae_jax import errors
@@ -37,6 +40,15 @@ def check_no_path(name, path):
 
 
 def check_path(name, path, wanted):
-  """Raises UserError if a data set that is read from `wanted` is given no path."""
+  """Raises UserError if a data set that is read from `wanted` is given no path, or one that can be of neither."""
   if not path:
     raise errors.UserError(f"config.data.path is empty; name the {wanted} that config.data.name={name!r} is to read")
+  where = f"config.data.path={errors.shown(path)}"
+  try:
+    mode = os.stat(path).st_mode
+  except FileNotFoundError:
+    return  # the source says so better
+  except (OSError, ValueError) as error:  # a name that is too long, or with a NUL in it
+    raise errors.UserError(f"{where}: cannot be read: {errors.one_line(error)[:100]}") from None
+  if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # which could be waited for without end
+    raise errors.UserError(f"{where}: is a pipe or a device; a {wanted} is wanted")

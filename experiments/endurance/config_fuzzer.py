@@ -16,6 +16,7 @@ from unittest import mock
 
 import jax
 from hypothesis import strategies as st
+from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from ae_jax import errors, memory, train
@@ -140,10 +141,15 @@ def _cheap_compiling(folder):
     "jax_disable_most_optimizations": True,
   }
   before = {key: jax.config.values[key] for key in wanted}
-  for key, value in wanted.items():
-    jax.config.update(key, value)
+  _configure(wanted)
   try:
     yield
   finally:
-    for key, value in before.items():
-      jax.config.update(key, value)
+    _configure(before)
+
+
+def _configure(values):
+  """Sets JAX's config, and lets go of the folder of compiled programs that JAX has opened."""
+  for key, value in values.items():
+    jax.config.update(key, value)
+  compilation_cache.reset_cache()

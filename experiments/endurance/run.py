@@ -117,7 +117,7 @@ def parse():
   parser.add_argument("--configs", type=int, default=2000, help="cases of the part config, in one process")
   parser.add_argument("--commands", type=int, default=30, help="and by the command, each in a process of its own")
   parser.add_argument("--files", type=int, default=600, help="cases of the part data")
-  parser.add_argument("--runs", type=int, default=500, help="cases of the part stranger")
+  parser.add_argument("--runs", type=int, default=300, help="cases of the part stranger")
   parser.add_argument("--kills", type=int, default=60, help="of the part kills")
   parser.add_argument("--host_kills", type=int, default=20, help="of the part hosts")
   disks = [64, 256, 512, 700, 900, 1100, 1300, 1600]

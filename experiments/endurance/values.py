@@ -66,4 +66,4 @@ def value(key, old):
   kind = type(old)
   plausible = st.sampled_from(KNOWN.get(key, NAMES)) if kind is str else PLAUSIBLE.get(kind, st.just(old))
   extreme = EXTREME.get(kind, WRONG)
-  return st.one_of(plausible, plausible, plausible, extreme, extreme, WRONG)
+  return st.one_of(*[plausible] * 4, *[extreme] * 2, WRONG)
