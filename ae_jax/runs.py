@@ -23,7 +23,7 @@ _LARGEST_BATCH = 1024  # images that `Run`'s functions put through the model at 
 _PACKAGES = ("ae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def describe(config, dataset, model):
+def describe(config, dataset, model, devices):
   """What config.json holds: the resolved config and what else it takes to repeat the run or to use its model."""
   return {
     "config": configs.as_json(config),
@@ -35,7 +35,7 @@ def describe(config, dataset, model):
     },
     "parameters": model.parameter_count(),
     "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
-    "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+    "devices": [f"{device.platform}: {device.device_kind}" for device in devices],
     "git_commit": _git_commit(),
   }
 

@@ -57,7 +57,7 @@ def train_and_evaluate(config, workdir, profile=False):
   plan = epochs.Epochs(size, config.batch_size, mesh.size * config.accumulate, config.seed)
   stages = _stages(config, model, dataset, plan, mesh)
   measures = evaluators.build(config.evaluators, model, dataset)
-  description = runs.describe(config, dataset, model)
+  description = runs.describe(config, dataset, model, mesh.devices.flat)
   rulers = functools.cache(lambda: dict(evaluators.rulers(measures, dataset, config.model.latent)))
 
   with contextlib.ExitStack() as stack, memory.explained():
