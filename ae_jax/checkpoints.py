@@ -117,7 +117,7 @@ def _load(checkpointer, step, abstract):
         raise ValueError("its numbers are not those that were saved")
       return parts, described, ""
     except Exception as error:  # whatever a damaged file leads Orbax to
-      fault = _first_line(error)
+      fault = _in_words(error)
     gc.collect()
   return None, None, fault
 
@@ -135,7 +135,7 @@ def _fault_of_json(file):
   try:
     float(json.loads(file.read_bytes())[_BEST_BY])
   except (ValueError, TypeError, KeyError) as error:
-    return _first_line(error)
+    return _in_words(error)
   return ""
 
 
@@ -153,12 +153,12 @@ def _set_aside(folder, step, fault, report):
 
 def _not_written(checkpointer, failure):
   return errors.UserError(
-    f"{checkpointer.directory}: the checkpoint cannot be written: {_first_line(failure)}; those before it are untouched"
+    f"{checkpointer.directory}: the checkpoint cannot be written: {_in_words(failure)}; those before it are untouched"
   )
 
 
-def _first_line(error):
-  return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+def _in_words(error):
+  return f"{type(error).__name__}: {errors.one_line(error)}"
 
 
 def _abstract(leaf, sharding=None):

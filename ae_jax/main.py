@@ -56,15 +56,10 @@ def main(argv):
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1:
       raise
-    _fail_at_once(f"another process of the run has ended; start all of them again, and they continue ({error})")
+    lost = f"another process of the run has ended; start all of them again, and they continue ({error})"
+    _fail(lost[:500], WRONG_INPUT, os._exit)  # JAX's own farewell would wait for the one that is gone
   except interruptions.Interrupted as stop:
     print(f"{stop}; the same command continues", flush=True)
-
-
-def _fail_at_once(message):
-  """Like `_fail`, but without the farewells of JAX's processes, which wait for the one that is gone."""
-  print(f"ae_jax: {' '.join(message.split())[:500]}", file=sys.stderr, flush=True)
-  os._exit(WRONG_INPUT)
 
 
 def _join(start):
@@ -99,9 +94,9 @@ def _parse(argv):
   return rest
 
 
-def _fail(message, status):
-  print(f"ae_jax: {' '.join(message.split())}", file=sys.stderr)
-  sys.exit(status)
+def _fail(message, status, leave=sys.exit):
+  print(f"ae_jax: {' '.join(message.split())}", file=sys.stderr, flush=True)
+  leave(status)
 
 
 if __name__ == "__main__":

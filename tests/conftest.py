@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from ae_jax import parallel
+import ae_jax
+from ae_jax import logs, parallel
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)  # for those tests that ask for more than the first
@@ -68,6 +69,13 @@ def double_precision():
   enable = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
   with enable(True):
     yield
+
+
+def learned(workdir):
+  """The parameters and the records of a run, but for what the clock says."""
+  timing = ("images_per_second", "compile_seconds")
+  records = [{name: value for name, value in record.items() if name not in timing} for record in logs.read(workdir)]
+  return ae_jax.load(workdir).params, records
 
 
 TINY = {  # a run of a second on 1,438 digits of 8x8

@@ -10,12 +10,9 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, tiny_flags
+from conftest import ROOT, learned, tiny_flags
 
-import ae_jax
 from ae_jax import logs
-
-TIMING = ("images_per_second", "compile_seconds")
 
 
 def started(count, workdir, devices=1, **keys):
@@ -40,12 +37,6 @@ def finished(processes, timeout=240):
   said = [process.communicate(timeout=timeout) for process in processes]
   assert [process.returncode for process in processes] == [0] * len(processes), said
   return said
-
-
-def learned(workdir):
-  return ae_jax.load(workdir).params, [
-    {name: value for name, value in record.items() if name not in TIMING} for record in logs.read(workdir)
-  ]
 
 
 def alike(a, b):

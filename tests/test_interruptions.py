@@ -10,21 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, tiny_flags
+from conftest import ROOT, learned, tiny_flags
 
 import ae_jax
 from ae_jax import errors, interruptions, logs, models, objectives, optimizers, runs, steps, train
 from ae_jax.data import epochs
 
 pytestmark = pytest.mark.runs_optax
-
-TIMING = ("images_per_second", "compile_seconds")
-
-
-def learned(workdir):
-  """Parameters and records of a run, but for what the clock says."""
-  records = [{k: v for k, v in record.items() if k not in TIMING} for record in logs.read(workdir)]
-  return ae_jax.load(workdir).params, records
 
 
 def same(a, b):

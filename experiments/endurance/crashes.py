@@ -36,13 +36,13 @@ def kills(count=60, seed=0):
     for number, name in enumerate(CONFIGS):
       share = count // len(CONFIGS) + (number < count % len(CONFIGS))
       straight, killed = (pathlib.Path(folder) / f"{name}-{kind}" for kind in ("straight", "killed"))
-      _finish(_start(name, straight))
+      finish(_start(name, straight))
       for kill in range(share):
         inside = kill % 3 == 0
         outcome = _kill(_start(name, killed), killed, inside, generator)
         for key in outcome:
           outcomes[key] += 1
-      _finish(_start(name, killed))
+      finish(_start(name, killed))
       runs[name] = {"kills": share, "bit_identical": same(straight, killed), **_traces(killed)}
       violations += [f"{name}: {runs[name]}"] if not _sound(runs[name]) else []
   return {"cases": count, "outcomes": outcomes, "runs": runs, "violations": violations}
@@ -54,7 +54,7 @@ def kills_of_two(count=20, seed=0):
   outcomes, waited, said = {"kills": 0, "one_clear_line": 0}, [], []
   with tempfile.TemporaryDirectory() as folder:
     straight, killed = (pathlib.Path(folder) / kind for kind in ("straight", "killed"))
-    _finish(*_start_two(straight))
+    finish(*_start_two(straight))
     while outcomes["kills"] < count:
       processes = _start_two(killed)
       processes[0].stdout.readline()  # the opening line: the run has begun
@@ -69,7 +69,7 @@ def kills_of_two(count=20, seed=0):
       outcomes["one_clear_line"] += clear
       said += [] if clear else [complaints[-500:]]
       processes[victim].communicate()
-    _finish(*_start_two(killed))
+    finish(*_start_two(killed))
     run = {"bit_identical": same(straight, killed), **_traces(killed)}
   violations = [] if _sound(run) and max(waited) < 60 else [f"{run}, waited {max(waited)} s"]
   record = {"cases": count, "outcomes": outcomes, "seconds_until_the_other_ended": waited, "run": run}
@@ -147,7 +147,7 @@ def wait_for(condition):
     time.sleep(0.001)
 
 
-def _finish(*processes):
+def finish(*processes):
   """Waits for processes that are to end well."""
   for process in processes:
     _, complaints = process.communicate(timeout=2 * PATIENCE)

@@ -2,12 +2,13 @@
 
 import contextlib
 import pathlib
-import random
 import shutil
 import subprocess
 import tempfile
 
-from experiments.endurance import crashes
+import numpy as np
+
+from experiments.endurance import crashes, ingredients
 
 NAME = "dense"
 KEYS = {"epochs": 20}
@@ -15,7 +16,7 @@ KEYS = {"epochs": 20}
 
 def damages(seed=0):
   """Results of damaging each file of the newest checkpoint in turn, in two ways, and of cutting the log short."""
-  generator = random.Random(seed)
+  generator = np.random.default_rng(seed)
   result = {"files": 0, "set_aside": 0, "bit_identical": 0, "logs_cut": 0, "logs_complete_again": 0}
   violations = []
   with tempfile.TemporaryDirectory() as folder:
@@ -24,27 +25,19 @@ def damages(seed=0):
     _train(straight)
     _interrupted(half)
     newest = max((half / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    for file in sorted(path.relative_to(half) for path in newest.rglob("*") if path.is_file()):
-      for way in (_cut, _flip):
+    for file in sorted(path.relative_to(half) for path in newest.rglob("*") if path.is_file() and path.stat().st_size):
+      for way in (ingredients.cut, ingredients.flipped):
         result["files"] += 1
-        damaged = folder / "damaged"
-        shutil.copytree(half, damaged)
-        (damaged / file).write_bytes(way((damaged / file).read_bytes(), generator))
-        _train(damaged)
-        result["set_aside"] += bool(list(damaged.glob("damaged/*")))
-        equal = crashes.same(straight, damaged)
+        with _changed(half, folder, file, lambda data, way=way: way(data, generator)) as damaged:
+          result["set_aside"] += bool(list(damaged.glob("damaged/*")))
+          equal = crashes.same(straight, damaged)
         result["bit_identical"] += equal
-        violations += [] if equal else [f"{way.__name__[1:]} {file}"]
-        shutil.rmtree(damaged)
+        violations += [] if equal else [f"{way.__name__} {file}"]
+    torn = b'{"step": 1234567, "epoch": 1'
     for _ in range(5):
       result["logs_cut"] += 1
-      damaged = folder / "damaged"
-      shutil.copytree(half, damaged)
-      log = damaged / "metrics.jsonl"
-      log.write_bytes(log.read_bytes() + b'{"step": 1234567, "epoch": 1'[: generator.randrange(1, 28)])
-      _train(damaged)
-      result["logs_complete_again"] += crashes.same(straight, damaged)
-      shutil.rmtree(damaged)
+      with _changed(half, folder, "metrics.jsonl", lambda data: data + torn[: generator.integers(1, 28)]) as damaged:
+        result["logs_complete_again"] += crashes.same(straight, damaged)
   violations += ["a log"] if result["logs_complete_again"] < result["logs_cut"] else []
   return {"cases": result["files"] + result["logs_cut"], "outcomes": result, "violations": violations}
 
@@ -77,10 +70,7 @@ def full_disk(folder, sizes):
 
 
 def _train(workdir):
-  process = crashes.launch(crashes.command(NAME, workdir, *_flags()))
-  _, complaints = process.communicate(timeout=crashes.PATIENCE)
-  if process.returncode:
-    raise RuntimeError(complaints[-2000:])
+  crashes.finish(crashes.launch(crashes.command(NAME, workdir, *_flags())))
 
 
 def _interrupted(workdir):
@@ -95,15 +85,15 @@ def _flags():
   return [f"--config.{key}={value}" for key, value in KEYS.items()]
 
 
-def _cut(data, generator):
-  return data[: generator.randrange(len(data))] if data else data
-
-
-def _flip(data, generator):
-  if not data:
-    return data
-  place = generator.randrange(len(data))
-  return data[:place] + bytes([data[place] ^ 1 << generator.randrange(8)]) + data[place + 1 :]
+@contextlib.contextmanager
+def _changed(run, folder, file, change):
+  """A copy of a run, one file of which is changed, trained to its end."""
+  copy = folder / "changed"
+  shutil.copytree(run, copy)
+  (copy / file).write_bytes(change((copy / file).read_bytes()))
+  _train(copy)
+  yield copy
+  shutil.rmtree(copy)
 
 
 @contextlib.contextmanager
