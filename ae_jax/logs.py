@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import json
+import math
 import os
 
 import tqdm
@@ -39,7 +40,7 @@ class Log:
       self._file.write(_line(record))
       self._file.flush()
     for name, value in record.items():
-      if name != "step":
+      if name != "step" and math.isfinite(value):
         self._events.add_scalar(name, value, record["step"])
 
   def settle(self):
@@ -88,7 +89,7 @@ class Silence:
 
 
 def read(workdir):
-  """All complete records of a run in order, as dicts; [] where there are none."""
+  """All complete records of a run in order, as dicts, NaN for what was not finite; [] where there are none."""
   records = []
   path = workdir / "metrics.jsonl"
   if path.exists():
@@ -99,7 +100,7 @@ def read(workdir):
         break
       if not isinstance(record, dict) or not isinstance(record.get("step"), int):
         break
-      records.append(record)
+      records.append({name: math.nan if value is None else value for name, value in record.items()})
   return records
 
 
@@ -126,4 +127,5 @@ def traced(function, folder):
 
 
 def _line(record):
-  return json.dumps(record) + "\n"
+  """A record as JSON has it, which knows no number that is not finite: null stands for it."""
+  return json.dumps({name: value if math.isfinite(value) else None for name, value in record.items()}) + "\n"

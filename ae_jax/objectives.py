@@ -11,7 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ae_jax import corruptions, errors, losses
+from ae_jax import corruptions, errors, losses, remat
 from ae_jax.data import ranges
 
 
@@ -243,12 +243,11 @@ def with_mean(objective, mean):
 
 
 def _rematerialised(model, params, batch, keys, *, objective, **joint):
-  kept = jax.checkpoint_policies.dots_saveable
-  return jax.checkpoint(functools.partial(objective, model, **joint), policy=kept)(params, batch, keys)
+  return remat.in_segments(functools.partial(objective, model, **joint))(params, batch, keys)
 
 
 def rematerialised(objective):
-  """The same, of whose intermediates only the results of matrix products are kept for the gradient."""
+  """The same, most of whose intermediates are computed again for the gradient."""
   joint = {"mean": objective.keywords["mean"]} if is_joint(objective) else {}
   return functools.partial(_rematerialised, objective=objective, **joint)
 

@@ -40,21 +40,21 @@ class Team:
     return tree.unflatten(joined)
 
   def add_up(self, gradient, others):
-    """This device's part of the gradient, and the others, both summed over the devices: one reduction of all."""
+    """This device's part of the gradient, and the others, both summed over the devices: one reduction of all.
+
+    But two where leaves that are not cut are so large that sending them to each device of many would cost more.
+    """
     if self.size == 1:
       return gradient, others
     leaves, tree = jax.tree.flatten(gradient)
     rows = [_rows(leaf, cut, self.size) for leaf, cut in self._with_cuts(leaves) if cut is not None]
     kept, unravel = ravel_pytree(([leaf for leaf, cut in self._with_cuts(leaves) if cut is None], others))
-    if not rows:
-      whole, others = unravel(lax.psum(kept, AXIS))
-      return tree.unflatten(whole), others
-    everything = jnp.concatenate([*rows, jnp.broadcast_to(kept, (self.size, kept.size))], axis=1)
-    *pieces, kept = jnp.split(
-      lax.psum_scatter(everything, AXIS),
-      np.cumsum([part.shape[1] for part in rows]),  # [numbers]
-    )
-    whole, others = unravel(kept)
+    pieces, alone = [], self.size * kept.size > sum(part.size for part in rows)
+    if rows:
+      columns = rows if alone else [*rows, jnp.broadcast_to(kept, (self.size, kept.size))]
+      mine = lax.psum_scatter(jnp.concatenate(columns, axis=1), AXIS)  # [numbers]
+      *pieces, rest = jnp.split(mine, np.cumsum([part.shape[1] for part in rows]))
+    whole, others = unravel(lax.psum(kept, AXIS) if alone else rest)
     whole, pieces = iter(whole), iter(pieces)
     parts = [
       next(whole) if cut is None else next(pieces).reshape(_part_shape(leaf.shape, cut, self.size))
@@ -100,7 +100,7 @@ ALONE = Team()
 
 def team(mesh, params, state="replicated"):
   """The `Team` of a mesh for (abstract) parameters whose state is "replicated" or "sharded"."""
-  cuts = tuple(_cut(leaf.shape, mesh.size) for leaf in jax.tree.leaves(params))
+  cuts = tuple(axis_to_cut(leaf.shape, mesh.size) for leaf in jax.tree.leaves(params))
   return Team(mesh.size, cuts if state == "sharded" and mesh.size > 1 else ())
 
 
@@ -122,7 +122,7 @@ def split(mesh, axis):
 
 def of_state(mesh, state, kind):
   """The placements of a state's arrays: whole on each device, or, "sharded", cut where the devices divide an axis."""
-  cut = {"replicated": lambda shape: None, "sharded": lambda shape: _cut(shape, mesh.size)}[kind]
+  cut = {"replicated": lambda shape: None, "sharded": lambda shape: axis_to_cut(shape, mesh.size)}[kind]
   return jax.tree.map(lambda leaf: split(mesh, cut(leaf.shape)), state)
 
 
@@ -176,11 +176,16 @@ def start(coordinator=None, processes=None, process=None):
   jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=30)
 
 
+def least(number):
+  """The least of the numbers of all processes."""
+  if jax.process_count() == 1:
+    return number
+  return multihost_utils.process_allgather(np.float32(number)).min().item()
+
+
 def agreed(flag):
   """Whether it is true in all processes."""
-  if jax.process_count() == 1:
-    return flag
-  return bool(multihost_utils.process_allgather(np.bool_(flag)).all())
+  return bool(least(flag))
 
 
 class FailedElsewhere(Exception):
@@ -262,7 +267,7 @@ def _spec(axis):
   return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, AXIS)
 
 
-def _cut(shape, size):
+def axis_to_cut(shape, size):
   """The longest axis of a shape that `size` divides, the first of equals; None if there is none."""
   axes = [axis for axis, side in enumerate(shape) if side % size == 0 and side]
   return max(axes, key=lambda axis: (shape[axis], -axis), default=None)

@@ -26,7 +26,7 @@ from ae_jax import (
   steps,
 )
 from ae_jax import config as configs
-from ae_jax.data import epochs
+from ae_jax.data import epochs, rows
 from ae_jax.report import words
 
 
@@ -54,7 +54,8 @@ def train_and_evaluate(config, workdir, profile=False):
   size = len(dataset.train)
   errors.check(config.batch_size <= size, "batch_size", config.batch_size, f"at most the {size} training examples")
   model = models.build(shape=dataset.shape, compute_dtype=config.compute_dtype, **config.model)
-  plan = epochs.Epochs(size, config.batch_size, mesh.size * config.accumulate, config.seed)
+  row_bytes = rows.bytes_of_a_row(dataset.train)
+  plan = epochs.Epochs(size, config.batch_size, mesh.size * config.accumulate, config.seed, row_bytes)
   stages = _stages(config, model, dataset, plan, mesh)
   measures = evaluators.build(config.evaluators, model, dataset)
   description = runs.describe(config, dataset, model, mesh.devices.flat)

@@ -104,6 +104,22 @@ def tiny_flags(**others):
   ]
 
 
+NOISY = {"name": "denoising", "corruption": "masking", "level": 0.3, "alpha": 1.0, "beta": 0.5}
+ELBO = {"name": "elbo", "noise": 1.0, "beta": 1.0, "free_bits": 0.5}
+SPARSE = {"name": "sparse", "penalty": "kl", "weight": 1.0, "target": 0.1}
+
+# one of each family, and of each objective that sees a batch whole
+FAMILIES = {
+  "dense": ({"latent": 4, "widths": (16,)}, NOISY),
+  "vae": ({"latent": 4, "widths": (16,)}, ELBO),
+  "sparse": ({"latent": 8, "widths": (16,), "bottleneck": "sigmoid"}, SPARSE),
+  "cnn": ({"latent": 4, "channels": (3, 4), "decoder_kernels": (3, 2)}, NOISY),
+  "unet": ({"latent": 4, "channels": (4, 8)}, NOISY),
+  "attention": ({"latent": 4, "patch": 4, "width": 8, "hidden": 8, "heads": 2, "queries": 2, "memory": 2}, NOISY),
+  "sequence": ({"latent": 4}, NOISY),
+}
+
+
 @pytest.fixture
 def images():
   """A few images of random bytes [7, 12, 10, 1]."""

@@ -1,4 +1,5 @@
 import json
+import math
 
 import jax
 import numpy as np
@@ -71,6 +72,16 @@ def test_what_is_no_record_and_all_behind_it_is_not_read(tmp_path):
   for torn in (b'{"step": 3', b"\xff\xfe\n", b"12\n", b'{"epoch": 3}\n', b'{"step": "3"}\n'):
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + torn)
     assert logs.read(tmp_path) == [{"step": 1}]
+
+
+def test_what_is_not_finite_is_null_in_the_file_and_nan_when_read(tmp_path):
+  with logs.Log(tmp_path, step=0) as log:
+    log.write({"step": 1, "epoch": 0.5, "test/psnr": math.inf, "train/loss": math.nan})
+  stored = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
+  assert stored == {"step": 1, "epoch": 0.5, "test/psnr": None, "train/loss": None}
+  (record,) = logs.read(tmp_path)
+  assert math.isnan(record["test/psnr"])
+  assert math.isnan(record["train/loss"])
 
 
 class Full:

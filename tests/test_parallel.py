@@ -4,7 +4,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from conftest import config_of
+from conftest import FAMILIES, config_of
 from jax.sharding import PartitionSpec
 
 from ae_jax import models, objectives, optimizers, parallel, steps
@@ -13,26 +13,12 @@ from ae_jax.data import epochs
 pytestmark = pytest.mark.runs_optax
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
-NOISY = {"name": "denoising", "corruption": "masking", "level": 0.3, "alpha": 1.0, "beta": 0.5}
-ELBO = {"name": "elbo", "noise": 1.0, "beta": 1.0, "free_bits": 0.5}
-SPARSE = {"name": "sparse", "penalty": "kl", "weight": 1.0, "target": 0.1}
-
-# one of each family, and of each objective that sees a batch whole
-CASES = {
-  "dense": ({"latent": 4, "widths": (16,)}, NOISY),
-  "vae": ({"latent": 4, "widths": (16,)}, ELBO),
-  "sparse": ({"latent": 8, "widths": (16,), "bottleneck": "sigmoid"}, SPARSE),
-  "cnn": ({"latent": 4, "channels": (3, 4), "decoder_kernels": (3, 2)}, NOISY),
-  "unet": ({"latent": 4, "channels": (4, 8)}, NOISY),
-  "attention": ({"latent": 4, "patch": 4, "width": 8, "hidden": 8, "heads": 2, "queries": 2, "memory": 2}, NOISY),
-  "sequence": ({"latent": 4}, NOISY),
-}
 
 
 @functools.cache
 def trained(name, devices=1, mode="jit", kind="replicated", batch_size=13, accumulate=1, **optimizer):
   """(state, terms, the compiled chunk) after an epoch on so many devices; no power of two divides the batch."""
-  options, objective = CASES[name]
+  options, objective = FAMILIES[name]
   config = config_of(name, *(["digits"] if name != "sequence" else []))
   shape = (64, 1) if name == "sequence" else (8, 8, 1)
   model = models.build(shape=shape, **{**config.model, **options})
@@ -61,13 +47,13 @@ def trained(name, devices=1, mode="jit", kind="replicated", batch_size=13, accum
   return state, terms, chunk
 
 
-WAYS = {name: [(2, "jit", "sharded")] for name in CASES}
+WAYS = {name: [(2, "jit", "sharded")] for name in FAMILIES}
 WAYS["cnn"] += [(4, "jit", "replicated")]
 WAYS["sparse"] += [(2, "pmap", "replicated"), (4, "jit", "replicated")]
 WAYS["dense"] += [(4, "jit", "replicated"), (8, "jit", "replicated"), (8, "jit", "sharded"), (4, "pmap", "replicated")]
 
 
-@pytest.mark.parametrize(("name", "way"), [(name, way) for name in CASES for way in WAYS[name]], ids=str)
+@pytest.mark.parametrize(("name", "way"), [(name, way) for name in FAMILIES for way in WAYS[name]], ids=str)
 def test_devices_learn_together_what_one_learns(name, way):
   """The same losses, terms and parameters to rounding, in every way of sharing the work, for every family."""
   state, terms, _ = trained(name)
@@ -107,6 +93,26 @@ def test_a_step_reduces_the_gradient_once(name):
 
   assert collectives("replicated") == ["all-reduce"]
   assert collectives("sharded") == ["all-gather", "all-reduce", "reduce-scatter"]
+
+
+@pytest.mark.parametrize(("uncut", "reductions"), [(3, 0), (500, 1)])
+def test_what_devices_add_up_is_the_sum_whatever_is_cut(uncut, reductions):
+  """Cut along either axis, or not at all; much that is not cut is reduced on its own."""
+  mesh = parallel.mesh(jax.devices()[:4])
+  team = parallel.Team(4, cuts=(0, 1, None))
+  generator = np.random.default_rng(0)
+  sent = [generator.normal(size=(4, *shape)).astype(np.float32) for shape in ((8, 3), (5, 4), (uncut,))]
+  found = [parallel.split(mesh, 0), parallel.split(mesh, 1), parallel.replicated(mesh)]
+  places = (found, parallel.replicated(mesh))
+  arguments = tuple(parallel.put(array, parallel.split(mesh, 0)) for array in sent)
+  add_up = lambda *leaves: team.add_up([leaf[0] for leaf in leaves], leaves[2].sum())
+  program = parallel.jit(add_up, arguments, places)
+  gradient, total = program(*arguments)
+  for leaf, array in zip(gradient, sent, strict=True):
+    np.testing.assert_allclose(leaf, array.sum(0), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(total, sent[2].sum(), rtol=1e-4)
+  assert len(re.findall(r" reduce-scatter(?:-start)?\(", program.as_text())) == 1
+  assert len(re.findall(r" all-reduce(?:-start)?\(", program.as_text())) == reductions
 
 
 def test_a_sharded_state_needs_a_part_of_the_memory():

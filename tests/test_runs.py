@@ -126,6 +126,34 @@ def test_what_is_no_run_is_refused(workdir, tmp_path):
     assert (tmp_path / "config.json").read_text() == foreign
 
 
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"config": {"model": {"latent": 10**9}}}, "config.model"),
+    ({"config": {"model": {"name": "os.system"}}}, "config.model.name='os.system' is unknown"),
+    ({"config": {"model": {"widths": {"a": 1}}}}, "config.model"),
+    ({"config": {"data": {"range": "[]"}}}, "config.data.range"),
+    ({"config": {"compute_dtype": "float8"}}, "config.compute_dtype"),
+    ({"data": {"shape": [28, 28]}}, "these data are series"),
+    ({"data": {"shape": [28, 28, -1]}}, "is not that of a run"),
+    ({"data": {"shape": [8, 8, 1]}}, "damaged"),
+  ],
+)
+def test_a_config_that_a_stranger_has_altered_gives_numbers_or_one_line(workdir, tmp_path, change, message):
+  subprocess.run(["cp", "-r", workdir, tmp_path / "run"], check=True)
+  file = tmp_path / "run" / "config.json"
+
+  def change_in(old, new):
+    for key, value in new.items():
+      old[key] = change_in(old[key], value) if isinstance(value, dict) and key in old else value
+    return old
+
+  file.write_text(json.dumps(change_in(json.loads(file.read_text()), change)))
+  with pytest.raises(errors.UserError, match=message) as failure:
+    ae_jax.load(tmp_path / "run")
+  assert "\n" not in str(failure.value)
+
+
 def test_attention_is_there_where_the_model_has_some(workdir, test_images):
   assert ae_jax.load(workdir).attention(test_images[:3]) == {}
   config = config_of("attention", "digits")

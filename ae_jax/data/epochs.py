@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 LONGEST_CHUNK = 64  # steps of one compiled chunk: milliseconds of dispatch against seconds of training
+CHUNK_BYTES = 2**28  # of examples in a chunk, at most, unless a single step has more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Epochs:
   batch_size: int
   devices: int  # slots are a multiple of it
   seed: int
+  row_bytes: int = 1  # of an example, which a stream brings to the device a chunk at a time
 
   @property
   def chunk(self):
@@ -40,9 +42,11 @@ class Epochs:
   @property
   def chunks_per_epoch(self):
     """Compiled chunks in an epoch."""
-    if self.batch_size == 1:
-      return 1  # a second chunk could round the steps up to more than there are examples
-    return -(-self.examples // (self.batch_size * LONGEST_CHUNK))
+    longest = max(1, min(LONGEST_CHUNK, CHUNK_BYTES // (self.batch_size * self.row_bytes)))
+    if self.batch_size == 1:  # steps rounded up would be more than there are examples
+      counts = range(-(-self.examples // longest), self.examples + 1)
+      return next(count for count in counts if self.examples % count == 0)
+    return -(-self.examples // (self.batch_size * longest))
 
   def batches(self, epoch):
     """The batches of an epoch: row indices int32 and weights float32, both [steps, slots]; padding has weight 0."""

@@ -5,7 +5,7 @@ import math
 import os
 import pathlib
 
-from ae_jax import errors
+from ae_jax import errors, parallel
 
 _GIB = 2**30
 _CGROUP = pathlib.Path("/sys/fs/cgroup/memory.max")  # the limit of a container; "max" is none
@@ -32,13 +32,13 @@ def decide(placement, budget_gib, needed):
   """The Placement of training examples that need so many bytes when decoded, from `config.data`'s two keys.
 
   A budget of 0 GiB is a quarter of this machine's memory for the host and a third of an accelerator's for the device;
-  another is taken for both. "auto" streams what exceeds either. Raises UserError for an unknown placement or a negative
-  budget.
+  another is taken for both. Of several processes the smallest budget counts. "auto" streams what exceeds either. Raises
+  UserError for an unknown placement or a negative budget.
   """
   rule = errors.choose(PLACEMENTS, placement, "data.placement")
   errors.check(budget_gib >= 0, "data.budget_gib", budget_gib, "0 (automatic) or more")
-  host = budget_gib * _GIB or host_bytes() / 4
-  device = budget_gib * _GIB or device_bytes() / 3
+  host = budget_gib * _GIB or parallel.least(host_bytes() / 4)
+  device = budget_gib * _GIB or parallel.least(device_bytes() / 3)
   lazy, streams = rule(needed, host, device)
   reasons = f"{gib(needed)}, budget {gib(min(host, device))}"
   if placement != "auto":

@@ -6,6 +6,8 @@ from matplotlib.figure import Figure
 
 from ae_jax.data import ranges
 
+_MOST_MAPS = 96  # of attention in a picture, so that it can be drawn and looked at
+
 
 def reconstructions(path, images, reconstructed, value_range, title):
   """Saves three rows: images, their reconstructions, and the difference (red too bright, blue too dark).
@@ -62,7 +64,7 @@ def attention_to_images(path, images, weights, value_range):
   """Saves images [N, H, W, C] and below each what attention looks at, a row for each head of each layer.
 
   `weights` maps layers to [N, heads, queries, tokens]; the tokens tile the image row by row, and a row of the picture
-  is the mean over the queries.
+  is the mean over the queries. There are at most 96 such rows, the others are left out.
   """
   low, high = _limits(images, value_range)
   rows = [("test images", images, low, high, "gray", high)]
@@ -73,7 +75,7 @@ def attention_to_images(path, images, weights, value_range):
       tiles = array[:, head].mean(1).reshape(-1, height // patch, width // patch, 1)
       tiles = np.kron(tiles, np.ones((1, patch, patch, 1), np.float32))
       rows.append((f"{layer} {head + 1}", tiles, 0.0, float(tiles.max()), "viridis", 0.0))
-  _strips(path, rows, "where attention looks (each row from 0 to its greatest weight)")
+  _strips(path, rows[: 1 + _MOST_MAPS], "where attention looks (each row from 0 to its greatest weight)")
 
 
 def attention_to_series(path, examples, weights):

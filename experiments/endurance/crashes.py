@@ -1,5 +1,6 @@
 """Runs that are killed again and again, and end bit for bit as one that was not."""
 
+import collections
 import os
 import pathlib
 import random
@@ -27,53 +28,67 @@ TIMING = ("images_per_second", "compile_seconds")
 PATIENCE = 300  # seconds until a process counts as hanging
 
 
-def kills(count=60, seed=0):
-  """Results of `count` SIGKILLs over the configs, a third of them while a checkpoint is being saved."""
+def kills(count=60, seed=0, names=tuple(CONFIGS)):
+  """Results of `count` SIGKILLs over the configs of these names, a third of them while a checkpoint is being saved."""
   generator = random.Random(seed)
-  outcomes = {"kills": 0, "inside_a_save": 0, "before_any_save": 0, "finished_before_the_kill": 0}
-  runs, violations = {}, []
+  outcomes, runs = collections.Counter(), {}
   with tempfile.TemporaryDirectory() as folder:
-    for number, name in enumerate(CONFIGS):
-      share = count // len(CONFIGS) + (number < count % len(CONFIGS))
-      straight, killed = (pathlib.Path(folder) / f"{name}-{kind}" for kind in ("straight", "killed"))
-      finish(_start(name, straight))
-      for kill in range(share):
-        inside = kill % 3 == 0
-        outcome = _kill(_start(name, killed), killed, inside, generator)
-        for key in outcome:
-          outcomes[key] += 1
-      finish(_start(name, killed))
-      runs[name] = {"kills": share, "bit_identical": same(straight, killed), **_traces(killed)}
-      violations += [f"{name}: {runs[name]}"] if not _sound(runs[name]) else []
-  return {"cases": count, "outcomes": outcomes, "runs": runs, "violations": violations}
+    for number, name in enumerate(names):
+      share = count // len(names) + (number < count % len(names))
+
+      def kill(processes, workdir, before, share=share):
+        return _kill(*processes, workdir, before["inside_a_save"] < -(-share // 3), generator)
+
+      counted, runs[name] = _until(share, lambda workdir, name=name: [_start(name, workdir)], kill, folder, name)
+      outcomes += counted
+  violations = [f"{name}: {end}" for name, ends in runs.items() for end in ends if not _sound(end)]
+  return {"cases": count, "outcomes": dict(outcomes), "runs": runs, "violations": violations}
 
 
 def kills_of_two(count=20, seed=0):
   """Results of `count` SIGKILLs of one of the two processes of a run; the other has to end within a minute."""
-  generator = random.Random(seed)
-  outcomes, waited, said = {"kills": 0, "one_clear_line": 0}, [], []
+  generator, waited, said = random.Random(seed), [], []
+
+  def kill(processes, workdir, before):
+    processes[0].stdout.readline()  # the opening line: the run has begun
+    time.sleep(generator.uniform(0, 3))
+    victim = generator.randrange(2)
+    if any(process.poll() is not None for process in processes):
+      finish(*processes)
+      return None
+    processes[victim].kill()
+    begun = time.monotonic()
+    complaints = processes[1 - victim].communicate(timeout=PATIENCE)[1]
+    waited.append(round(time.monotonic() - begun, 1))
+    clear = "another process of the run has ended" in complaints
+    said.extend([] if clear else [complaints[-500:]])
+    processes[victim].communicate()
+    return ["kills", "one_clear_line"] if clear else ["kills"]
+
   with tempfile.TemporaryDirectory() as folder:
-    straight, killed = (pathlib.Path(folder) / kind for kind in ("straight", "killed"))
-    finish(*_start_two(straight))
-    while outcomes["kills"] < count:
-      processes = _start_two(killed)
-      processes[0].stdout.readline()  # the opening line: the run has begun
-      time.sleep(generator.uniform(0, 3))
-      victim = generator.randrange(2)
-      processes[victim].kill()
-      begun = time.monotonic()
-      complaints = processes[1 - victim].communicate(timeout=PATIENCE)[1]
-      waited.append(round(time.monotonic() - begun, 1))
-      clear = "another process of the run has ended" in complaints
-      outcomes["kills"] += 1
-      outcomes["one_clear_line"] += clear
-      said += [] if clear else [complaints[-500:]]
-      processes[victim].communicate()
-    finish(*_start_two(killed))
-    run = {"bit_identical": same(straight, killed), **_traces(killed)}
-  violations = [] if _sound(run) and max(waited) < 60 else [f"{run}, waited {max(waited)} s"]
-  record = {"cases": count, "outcomes": outcomes, "seconds_until_the_other_ended": waited, "run": run}
-  return record | {"said_otherwise": said, "violations": violations}
+    outcomes, ends = _until(count, _start_two, kill, folder, "dense")
+  violations = [str(end) for end in ends if not _sound(end)] + [f"waited {s} s" for s in waited if s > 60] + said
+  record = {"cases": count, "outcomes": dict(outcomes), "seconds_until_the_other_ended": waited, "runs": ends}
+  return record | {"violations": violations}
+
+
+def _until(count, start, kill, folder, name):
+  """Starts and kills runs until there were `count` kills, and leaves the last one alone: (what was counted, ends).
+
+  `start(workdir)` are the processes of a run. `kill(processes, workdir, counted)` names what is to be counted, or is
+  None where the run had ended before; a new one is begun then. The ends say whether each run was in the end the same
+  as one that was never killed.
+  """
+  straight = pathlib.Path(folder) / f"{name}-straight"
+  finish(*start(straight))
+  counted, ends = collections.Counter(), []
+  while counted["kills"] < count:
+    killed = pathlib.Path(folder) / f"{name}-{len(ends)}"
+    while counted["kills"] < count and (found := kill(start(killed), killed, counted)) is not None:
+      counted.update(found)
+    finish(*start(killed))
+    ends.append({"bit_identical": same(straight, killed), **_traces(killed)})
+  return counted, ends
 
 
 def same(a, b):
@@ -121,18 +136,18 @@ def _start_two(workdir):
 
 
 def _kill(process, workdir, inside, generator):
-  """Kills a run at a random moment, `inside` a save if one comes in time: the names of what is to be counted."""
+  """Kills a run at a random moment, `inside` a save if one comes in time: what to count; None if it had ended."""
   process.stdout.readline()  # the opening line: the run has begun
   if inside:
     wait_for(lambda: process.poll() is not None or list((workdir / "checkpoints").glob("*orbax-checkpoint-tmp*")))
     time.sleep(generator.uniform(0, 0.01))
   else:
     time.sleep(generator.uniform(0, 2))
-  done = process.poll() is not None
+  if process.poll() is not None:
+    finish(process)
+    return None
   process.kill()
   process.communicate(timeout=PATIENCE)
-  if done:
-    return ["finished_before_the_kill"]
   half_saved = list((workdir / "checkpoints").glob("*orbax-checkpoint-tmp*"))
   saved = [path for path in (workdir / "checkpoints").glob("*") if path.name.isdecimal()]
   return ["kills", *(["inside_a_save"] if half_saved else []), *([] if saved else ["before_any_save"])]

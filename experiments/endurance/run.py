@@ -69,6 +69,13 @@ def disk(flags):
     return faults.full_disk(pathlib.Path(folder) / "small", flags.disks)
 
 
+def saves(flags):
+  """What the checkpoints of the default run cost it."""
+  from experiments.endurance import saves
+
+  return saves.cost()
+
+
 def soak(flags):
   """An hour of training."""
   from experiments.endurance import soak
@@ -87,6 +94,7 @@ PARTS = {
   "hosts": hosts,
   "damage": damage,
   "disk": disk,
+  "saves": saves,
   "soak": soak,
 }
 

@@ -2,7 +2,10 @@
 
 import importlib
 
-from ae_jax import cost, models, objectives, optimizers
+import jax
+
+from ae_jax import cost, models, objectives, optimizers, parallel, steps
+from experiments.throughput import tables
 
 MODELS = ("dense", "cnn", "attention", "vae")
 DEVICES = (8, 64, 512, 4096)
@@ -26,19 +29,54 @@ def table():
     objective = objectives.build(model=model, value_range="unit", **config.objective)
     optimizer = optimizers.build(**config.optimizer, epochs=config.epochs, steps_per_epoch=100)
     step = cost.of(model, objective, optimizer, EXAMPLES_PER_DEVICE)
+    state = jax.eval_shape(lambda key: steps.init(key, model=model, optimizer=optimizer), jax.random.key(0))  # noqa: B023
     for devices in DEVICES:
       exchanged = 2 * (devices - 1) / devices * step.gradient_bytes
-      compute = 2 * step.training * EXAMPLES_PER_DEVICE / (REACHED * FLOPS)
       rows.append(
         {
           "model": name,
           "devices": devices,
           "batch": devices * EXAMPLES_PER_DEVICE,
-          "multiply_adds": step.training * EXAMPLES_PER_DEVICE,
+          "multiply_adds": step.training * EXAMPLES_PER_DEVICE,  # of a device
           "exchanged_bytes": exchanged,
-          "compute_seconds": compute,
+          "compute_seconds": 2 * step.training * EXAMPLES_PER_DEVICE / (REACHED * FLOPS),
           "exchange_seconds": exchanged / LINK,
-          "state_bytes_sharded": step.state_bytes / devices,
+          "state_bytes": step.state_bytes,
+          "sharded_state_bytes": sum(_held(leaf, devices) for leaf in jax.tree.leaves(state)),
         }
       )
   return rows
+
+
+def _held(leaf, devices):
+  """Bytes of a leaf of a sharded state that each of the devices holds."""
+  whole = leaf.size * leaf.dtype.itemsize
+  return whole if parallel.axis_to_cut(leaf.shape, devices) is None else whole // devices
+
+
+def markdown():
+  """The table for the README."""
+  heads = ["model", "devices", "batch", "multiply-adds a device", "exchanged a device"]
+  heads += ["computing", "exchanging", "efficiency", "state", "sharded"]
+  cells = []
+  for row in table():
+    compute, exchange = row["compute_seconds"], row["exchange_seconds"]
+    cells.append(
+      [
+        row["model"],
+        row["devices"],
+        f"{row['batch']:,}",
+        f"{row['multiply_adds'] / 1e9:.2f} G",
+        f"{row['exchanged_bytes'] / 1e6:.2f} MB",
+        f"{1e6 * compute:.0f} µs",
+        f"{1e6 * exchange:.0f} µs",
+        f"{compute / (compute + exchange):.0%}",
+        f"{row['state_bytes'] / 1e6:.2f} MB",
+        f"{row['sharded_state_bytes'] / 1e6:.2f} MB",
+      ]
+    )
+  return tables.grid(heads, cells)
+
+
+if __name__ == "__main__":
+  print(markdown())

@@ -10,9 +10,10 @@ from ae_jax.data import epochs
   examples=strategies.integers(1, 3000),
   batch_size=strategies.integers(1, 300),
   devices=strategies.sampled_from([1, 2, 8]),
+  row_bytes=strategies.sampled_from([1, 2**21, 2**26, 2**30]),
 )
-def test_every_epoch_holds_each_example_once_in_batches_of_nearly_equal_size(examples, batch_size, devices):
-  plan = epochs.Epochs(examples, min(batch_size, examples), devices, seed=3)
+def test_every_epoch_holds_each_example_once_in_batches_of_nearly_equal_size(examples, batch_size, devices, row_bytes):
+  plan = epochs.Epochs(examples, min(batch_size, examples), devices, seed=3, row_bytes=row_bytes)
   indices, weights = plan.batches(1)
   assert indices.shape == weights.shape == (plan.steps, plan.slots)
   assert sorted(indices[weights == 1]) == list(range(examples))
@@ -21,7 +22,9 @@ def test_every_epoch_holds_each_example_once_in_batches_of_nearly_equal_size(exa
   assert sizes.min() >= 1
   assert sizes.max() <= plan.batch_size <= plan.slots < plan.batch_size + devices
   assert plan.slots % devices == 0
-  assert plan.steps % plan.chunk == 0
+  assert plan.steps == plan.chunks_per_epoch * plan.chunk
+  assert plan.chunk <= epochs.LONGEST_CHUNK
+  assert plan.chunk == 1 or plan.chunk * plan.batch_size * row_bytes <= epochs.CHUNK_BYTES
 
 
 def test_the_usual_sizes():

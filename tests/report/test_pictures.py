@@ -70,6 +70,12 @@ def test_attention_is_drawn_a_row_for_each_head(tmp_path, shape):
   assert read(tmp_path / "a.png").shape[0] > 1.5 * read(tmp_path / "b.png").shape[0]  # 4 rows and 2
 
 
+def test_of_very_many_attention_maps_the_first_are_drawn(tmp_path):
+  images, weights = np.ones((1, 4, 4, 1), np.float32), np.full((1, 600, 1, 16), 1 / 16, np.float32)
+  pictures.attention_to_images(tmp_path / "a.png", images, {"pool": weights}, "unit")
+  assert read(tmp_path / "a.png").shape[0] < 2**14
+
+
 def test_samples_are_a_square(tmp_path):
   images = np.random.default_rng(0).uniform(size=(9, 6, 6, 1)).astype(np.float32)
   pictures.samples(tmp_path / "a.png", images, "unit", "title")

@@ -1,9 +1,9 @@
-"""The short versions of experiments/endurance' fuzzers: whatever it is given, numbers or one clear line."""
+"""The short versions of experiments/endurance: whatever is given to a run or done to it, numbers or one clear line."""
 
 import pytest
 from conftest import ROOT
 
-CONFIGS, FILES = 30, 60  # cases; the experiment has thousands
+CONFIGS, FILES, KILLS = 30, 60, 3  # cases; the experiment has thousands
 
 pytestmark = pytest.mark.runs_optax
 
@@ -13,7 +13,7 @@ def endurance(monkeypatch):
   """The experiments are no part of the package."""
   monkeypatch.syspath_prepend(ROOT)
   from experiments import endurance
-  from experiments.endurance import config_fuzzer, data_fuzzer  # noqa: F401
+  from experiments.endurance import config_fuzzer, crashes, data_fuzzer, scaling  # noqa: F401
 
   return endurance
 
@@ -32,6 +32,18 @@ def test_damaged_files_load_or_are_refused_in_a_line(endurance):
   assert found["cases"] == FILES
   assert found["outcomes"]["refused"] > FILES // 2
   assert found["outcomes"]["loaded"] > FILES // 20
+
+
+def test_a_run_that_is_killed_again_and_again_ends_bit_for_bit_as_one_that_was_not(endurance, monkeypatch):
+  monkeypatch.setitem(endurance.crashes.CONFIGS["dense"], "epochs", 60)
+  found = endurance.crashes.kills(KILLS, seed=1, names=["dense"])
+  assert found["violations"] == []
+  assert found["outcomes"]["kills"] == KILLS
+  assert found["outcomes"]["inside_a_save"] >= KILLS // 3
+
+
+def test_the_readme_has_the_predicted_cost_of_many_devices(endurance):
+  assert endurance.scaling.markdown() in (ROOT / "README.md").read_text()
 
 
 def test_the_config_fuzzer_sees_what_it_is_looking_for(endurance, tmp_path, monkeypatch):
