@@ -1,10 +1,8 @@
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -375,26 +373,6 @@ def test_every_config_learns_on_eight_devices(file, tmp_path, eight_devices):
     losses = [record["train/loss"] for record in records if stage < record["epoch"] <= stage + 1]
     assert losses[-1] < 0.95 * losses[0]
   assert (tmp_path / "pictures" / "reconstructions.png").exists()
-
-
-def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tiny, tmp_path):
-  """The real thing: a process, SIGKILL at moments drawn from a seed, the same command again, the same bits."""
-  tiny.epochs = 12
-  command = [sys.executable, "-m", "ae_jax.main", *tiny_flags(epochs=12)]
-  train.train_and_evaluate(tiny, tmp_path / "straight")
-  generator = np.random.default_rng(0)
-  for _ in range(4):
-    process = subprocess.Popen(
-      [*command, f"--workdir={tmp_path / 'killed'}"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    process.stdout.readline()  # the opening line: the run has begun
-    time.sleep(generator.uniform(0, 5))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-  subprocess.run([*command, f"--workdir={tmp_path / 'killed'}"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-  params_equal(tmp_path / "straight", tmp_path / "killed")
-  steps = [record["step"] for record in logs.read(tmp_path / "killed")]
-  assert steps == [record["step"] for record in logs.read(tmp_path / "straight")]
 
 
 def test_eight_devices_learn_what_one_learns(tiny, tmp_path):
