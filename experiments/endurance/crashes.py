@@ -36,10 +36,11 @@ def kills(count=60, seed=0, names=tuple(CONFIGS)):
     for number, name in enumerate(names):
       share = count // len(names) + (number < count % len(names))
 
-      def kill(processes, workdir, before, share=share):
-        return _kill(*processes, workdir, before["inside_a_save"] < -(-share // 3), generator)
+      def kill(processes, workdir, moment, before, share=share):
+        return _kill(*processes, workdir, moment, before["inside_a_save"] < -(-share // 3), generator)
 
-      counted, runs[name] = _until(share, lambda workdir, name=name: [_start(name, workdir)], kill, folder, name)
+      start = lambda workdir, name=name: [launch(command(name, workdir))]
+      counted, runs[name] = _until(share, start, kill, generator, folder, name)
       outcomes += counted
   violations = [f"{name}: {end}" for name, ends in runs.items() for end in ends if not _sound(end)]
   return {"cases": count, "outcomes": dict(outcomes), "runs": runs, "violations": violations}
@@ -49,9 +50,8 @@ def kills_of_two(count=20, seed=0):
   """Results of `count` SIGKILLs of one of the two processes of a run; the other has to end within a minute."""
   generator, waited, said = random.Random(seed), [], []
 
-  def kill(processes, workdir, before):
-    processes[0].stdout.readline()  # the opening line: the run has begun
-    time.sleep(generator.uniform(0, 3))
+  def kill(processes, workdir, moment, before):
+    time.sleep(moment)
     victim = generator.randrange(2)
     if any(process.poll() is not None for process in processes):
       finish(*processes)
@@ -66,25 +66,31 @@ def kills_of_two(count=20, seed=0):
     return ["kills", "one_clear_line"] if clear else ["kills"]
 
   with tempfile.TemporaryDirectory() as folder:
-    outcomes, ends = _until(count, _start_two, kill, folder, "dense")
+    outcomes, ends = _until(count, _start_two, kill, generator, folder, "dense")
   violations = [str(end) for end in ends if not _sound(end)] + [f"waited {s} s" for s in waited if s > 60] + said
   record = {"cases": count, "outcomes": dict(outcomes), "seconds_until_the_other_ended": waited, "runs": ends}
   return record | {"violations": violations}
 
 
-def _until(count, start, kill, folder, name):
+def _until(count, start, kill, generator, folder, name):
   """Starts and kills runs until there were `count` kills, and leaves the last one alone: (what was counted, ends).
 
-  `start(workdir)` are the processes of a run. `kill(processes, workdir, counted)` names what is to be counted, or is
-  None where the run had ended before; a new one is begun then. The ends say whether each run was in the end the same
-  as one that was never killed.
+  `start(workdir)` are the processes of a run. `kill(processes, workdir, moment, counted)` kills one of them about
+  `moment` seconds after they have begun, and names what is to be counted, or is None where the run had ended before; a
+  new one is begun then. The ends say whether each run was in the end the same as one that was never killed.
   """
   straight = pathlib.Path(folder) / f"{name}-straight"
-  finish(*start(straight))
+  processes = _begun(start(straight))
+  begun = time.monotonic()
+  finish(*processes)
+  seconds = time.monotonic() - begun
   counted, ends = collections.Counter(), []
   while counted["kills"] < count:
     killed = pathlib.Path(folder) / f"{name}-{len(ends)}"
-    while counted["kills"] < count and (found := kill(start(killed), killed, counted)) is not None:
+    while counted["kills"] < count:
+      found = kill(_begun(start(killed)), killed, generator.uniform(0, 0.8 * seconds), counted)
+      if found is None:
+        break
       counted.update(found)
     finish(*start(killed))
     ends.append({"bit_identical": same(straight, killed), **_traces(killed)})
@@ -124,8 +130,10 @@ def _sound(run):
   return run["bit_identical"] and not run["steps_twice"] + run["torn_lines"] + run["half_saved"]
 
 
-def _start(name, workdir):
-  return launch(command(name, workdir))
+def _begun(processes):
+  """The processes, the first of which has said its opening line."""
+  processes[0].stdout.readline()
+  return processes
 
 
 def _start_two(workdir):
@@ -135,14 +143,12 @@ def _start_two(workdir):
   return [launch(command("dense", workdir, *together, f"--process={number}")) for number in range(2)]
 
 
-def _kill(process, workdir, inside, generator):
-  """Kills a run at a random moment, `inside` a save if one comes in time: what to count; None if it had ended."""
-  process.stdout.readline()  # the opening line: the run has begun
+def _kill(process, workdir, moment, inside, generator):
+  """Kills a run at a moment, or `inside` the save that follows: what to count; None if it had ended."""
+  time.sleep(moment)
   if inside:
     wait_for(lambda: process.poll() is not None or list((workdir / "checkpoints").glob("*orbax-checkpoint-tmp*")))
     time.sleep(generator.uniform(0, 0.01))
-  else:
-    time.sleep(generator.uniform(0, 2))
   if process.poll() is not None:
     finish(process)
     return None
