@@ -18,8 +18,33 @@ _BEST_BY = "squared_error"
 _LAST = 2  # so many are kept: should the last be damaged, the one before it stands in
 
 
+class Opened:
+  """A folder of checkpoints, open; to be used in a `with`, and leaving it waits for the save under way."""
+
+  def __init__(self, orbax):
+    self.orbax, self.under_way = orbax, None
+
+  def settle(self):
+    """Returns when the save under way is done; asked for its result, Orbax ends the thread that it started for it."""
+    under_way, self.under_way = self.under_way, None
+    try:
+      if under_way is not None:
+        under_way.result()
+    finally:
+      self.orbax.wait()  # a failure is told here too, and only once
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    try:
+      self.settle()
+    finally:
+      self.orbax.close()
+
+
 def open_folder(folder, to_save, report=print):
-  """Orbax's checkpointer for a folder, to be used in a `with`; leaving it waits for the save under way.
+  """The checkpoints in a folder, `Opened`.
 
   Opened `to_save`, what a killed process left half saved is swept away, and what is damaged is set aside in the folder
   `damaged` beside it, each with a line to `report`. Opened to load, nothing is touched, and UserError may be raised.
@@ -34,15 +59,17 @@ def open_folder(folder, to_save, report=print):
   best = policies.BestN(
     get_metric_fn=lambda metrics: metrics[_BEST_BY], reverse=True, n=1, keep_checkpoints_without_metrics=False
   )
-  return ocp.training.Checkpointer(
-    folder.absolute(),
-    save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-    preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(_LAST), best]),
-    cleanup_tmp_directories=to_save,
+  return Opened(
+    ocp.training.Checkpointer(
+      folder.absolute(),
+      save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+      preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(_LAST), best]),
+      cleanup_tmp_directories=to_save,
+    )
   )
 
 
-def save(checkpointer, state, squared_error, notes):
+def save(opened, state, squared_error, notes):
   """Starts saving; training may go on at once. The smallest `squared_error` so far is the best; NaN never is.
 
   `notes` are a dict as JSON has them. Raises UserError if this save, or the one before it, cannot be written.
@@ -50,69 +77,70 @@ def save(checkpointer, state, squared_error, notes):
   error = squared_error if math.isfinite(squared_error) else sys.float_info.max
   described = {"notes": notes, "checksums": {name: steps.checksums(part) for name, part in _parts(state).items()}}
   try:
-    checkpointer.save_checkpointables_async(
+    opened.settle()
+    opened.under_way = opened.orbax.save_checkpointables_async(
       int(state.step), _parts(state), metrics={_BEST_BY: error}, custom_metadata=described
     )
   except Exception as failure:
-    raise _not_written(checkpointer, failure) from failure
+    raise _not_written(opened, failure) from failure
 
 
-def wait(checkpointer):
+def wait(opened):
   """Returns when the save under way is done; UserError if it cannot be written."""
   try:
-    checkpointer.wait()
+    opened.settle()
   except Exception as failure:
-    raise _not_written(checkpointer, failure) from failure
+    raise _not_written(opened, failure) from failure
 
 
-def holds(checkpointer, step):
+def holds(opened, step):
   """Whether there is a checkpoint of this step."""
-  return any(checkpoint.step == step for checkpoint in _whole(checkpointer))
+  return any(checkpoint.step == step for checkpoint in _whole(opened))
 
 
-def kept(checkpointer):
+def kept(opened):
   """{"last": step, "best": step} of the checkpoints there are; {} where there is none."""
-  found = _whole(checkpointer)
+  found = _whole(opened)
   if not found:
     return {}
   best = min(found, key=lambda checkpoint: (checkpoint.metrics[_BEST_BY], checkpoint.step))
   return {"last": max(checkpoint.step for checkpoint in found), "best": best.step}
 
 
-def restore(checkpointer, like, report=print):
+def restore(opened, like, report=print):
   """(state, notes) of the newest checkpoint that is whole, with the types and placements of `like`; None without one.
 
   A damaged one is set aside, as by `open_folder`.
   """
   abstract = jax.tree.map(_abstract, _parts(like))
-  for step in sorted((checkpoint.step for checkpoint in _whole(checkpointer)), reverse=True):
-    parts, described, fault = _load(checkpointer, step, abstract)
+  for step in sorted((checkpoint.step for checkpoint in _whole(opened)), reverse=True):
+    parts, described, fault = _load(opened, step, abstract)
     if parallel.agreed(not fault):
       return TrainState(parallel.put(jax.numpy.int32(step), like.step.sharding), **parts), described["notes"]
-    _set_aside(checkpointer.directory, step, fault, report)
-    checkpointer.reload()
+    _set_aside(opened.orbax.directory, step, fault, report)
+    opened.orbax.reload()
   return None
 
 
-def restore_params(checkpointer, step, like):
+def restore_params(opened, step, like):
   """The parameters saved at a step, on the first device, for abstract parameters `like`; UserError if damaged."""
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   abstract = jax.tree.map(lambda leaf: _abstract(leaf, device), like)
-  parts, _, fault = _load(checkpointer, step, {"params": abstract})
+  parts, _, fault = _load(opened, step, {"params": abstract})
   if fault:
     raise errors.UserError(
-      f"{checkpointer.directory / str(step)}: the checkpoint is damaged ({fault}); train on, or load the other one"
+      f"{opened.orbax.directory / str(step)}: the checkpoint is damaged ({fault}); train on, or load the other one"
     )
   return parts["params"]
 
 
-def _load(checkpointer, step, abstract):
+def _load(opened, step, abstract):
   """(parts, what was described with them, "") or (None, None, what is wrong with the files)."""
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", RuntimeWarning)  # of the coroutines that Orbax leaves behind a failure
     try:
-      parts = checkpointer.load_checkpointables(step, abstract)
-      described = checkpointer.checkpointables_metadata(step).custom_metadata
+      parts = opened.orbax.load_checkpointables(step, abstract)
+      described = opened.orbax.checkpointables_metadata(step).custom_metadata
       if any(described["checksums"][name] != steps.checksums(part) for name, part in parts.items()):
         raise ValueError("its numbers are not those that were saved")
       return parts, described, ""
@@ -122,9 +150,9 @@ def _load(checkpointer, step, abstract):
   return None, None, fault
 
 
-def _whole(checkpointer):
+def _whole(opened):
   """The checkpoints; one without its metrics is the rest of one that a killed process was deleting."""
-  return [checkpoint for checkpoint in checkpointer.checkpoints if checkpoint.metrics]
+  return [checkpoint for checkpoint in opened.orbax.checkpoints if checkpoint.metrics]
 
 
 def _parts(state):
@@ -151,9 +179,9 @@ def _set_aside(folder, step, fault, report):
   parallel.on_first_process(move)
 
 
-def _not_written(checkpointer, failure):
+def _not_written(opened, failure):
   return errors.UserError(
-    f"{checkpointer.directory}: the checkpoint cannot be written: {_in_words(failure)}; those before it are untouched"
+    f"{opened.orbax.directory}: the checkpoint cannot be written: {_in_words(failure)}; those before it are untouched"
   )
 
 

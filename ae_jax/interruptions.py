@@ -1,8 +1,15 @@
-"""What ends a run before its time: a signal, or a number that is not finite. Neither loses anything."""
+"""What ends a run before its time: a signal, the loss of another process, a number that is not finite.
+
+None of them loses anything that was saved.
+"""
 
 import contextlib
+import faulthandler
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 
 import jax
@@ -45,6 +52,44 @@ def asked(received):
   """The signal that any of the processes has received, "" for none: all of them then stop after the same step."""
   name = received()
   return name if parallel.agreed(not name) else name or "a signal to another process"
+
+
+# Of a run of several processes that has lost one.
+LOST = "another process of the run has ended; start all of them again, and they continue"
+_LOST = re.compile("gloo|coordination ?service|heartbeat|connection closed by peer|socket closed", re.IGNORECASE)
+_FAREWELL = 10.0  # seconds in which processes that fail alike all say why
+
+
+def others_are_lost(error):
+  """Whether an exception, or one that it came from, is what a collective raises when another process is gone."""
+  while error is not None:
+    if not isinstance(error, errors.UserError) and _LOST.search(str(error)):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
+
+
+def witness():
+  """Starts a process that says `LOST` should this one be aborted, which is how JAX ends it when another is gone.
+
+  No code of ours runs in an abort, but Python's own handler writes the number of the signal to a file.
+  """
+  reading, writing = os.pipe()
+  os.set_blocking(writing, False)
+  script = f"import sys; sys.exit({f'ae_jax: {LOST}'!r} if {int(signal.SIGABRT)} in sys.stdin.buffer.read() else 0)"
+  command = [sys.executable, "-IS", "-c", script]
+  subprocess.Popen(command, stdin=reading, stdout=subprocess.DEVNULL, start_new_session=True)
+  os.close(reading)
+  faulthandler.disable()
+  signal.signal(signal.SIGABRT, lambda *_: None)
+  signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+
+def leave_soon(status):
+  """Ends this process in some seconds, should it still wait then for the others' farewells, as JAX's processes do."""
+  timer = threading.Timer(_FAREWELL, os._exit, [status])
+  timer.daemon = True
+  timer.start()
 
 
 def stop_at(state, batch, key, file, *, model, objective, where):

@@ -44,22 +44,22 @@ def main(argv):
   try:
     configs.check(config)
     if _DISTRIBUTED.value or _COORDINATOR.value:
+      interruptions.witness()
       _join(parallel.start)
     file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]))
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     default = pathlib.Path("runs") / f"{file.stem}-{config.data.name.replace('/', '_')}-{time}"
     train.train_and_evaluate(config, pathlib.Path(_WORKDIR.value or default), _PROFILE.value)
-  except errors.UserError as error:
-    _fail(str(error), WRONG_INPUT)
-  except parallel.FailedElsewhere as error:
-    _fail(str(error), WRONG_INPUT)
-  except jax.errors.JaxRuntimeError as error:
-    if jax.process_count() == 1:
-      raise
-    lost = f"another process of the run has ended; start all of them again, and they continue ({error})"
-    _fail(lost[:500], WRONG_INPUT, os._exit)  # JAX's own farewell would wait for the one that is gone
   except interruptions.Interrupted as stop:
     print(f"{stop}; the same command continues", flush=True)
+  except Exception as error:
+    if jax.process_count() > 1:
+      if interruptions.others_are_lost(error):
+        _fail(f"{interruptions.LOST} ({errors.one_line(error)})", WRONG_INPUT, os._exit)
+      interruptions.leave_soon(WRONG_INPUT)
+    if not isinstance(error, errors.UserError | parallel.FailedElsewhere):
+      raise
+    _fail(str(error), WRONG_INPUT)
 
 
 def _join(start):
@@ -90,7 +90,7 @@ def _parse(argv):
   if _CONFIG.value is None:
     _fail("--config is missing; for instance --config=configs/cnn.py", WRONG_USAGE)
   if not flags.FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.ERROR)  # Orbax tells of every file
+    logging.set_verbosity(logging.FATAL)  # Orbax tells of every file, and of each failure that is a line of ours
   return rest
 
 

@@ -169,8 +169,8 @@ def parts(rows, in_cache, least=1):
 def start(coordinator=None, processes=None, process=None):
   """Joins the processes of a run: as the arguments say, or as the cluster's environment does (Slurm, Cloud TPU, ...).
 
-  Before any other use of JAX. A process that is not heard of for half a minute ends all the others. Raises what JAX
-  raises where they do not find each other: RuntimeError or ValueError.
+  Before any other use of JAX. When one process is gone, JAX ends all the others, at once or after half a minute of
+  silence. Raises what JAX raises where they do not find each other: RuntimeError or ValueError.
   """
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
   jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=30)

@@ -186,14 +186,14 @@ def load(workdir, which="last"):
   errors.choose(ranges.INTERVALS, config.data.range, "data.range")
   model = models.build(shape=description["data"]["shape"], compute_dtype=config.compute_dtype, **config.model)
   memory.check_parameters(model)
-  with checkpoints.open_folder(workdir / "checkpoints", to_save=False) as checkpointer:
-    steps = checkpoints.kept(checkpointer)
+  with checkpoints.open_folder(workdir / "checkpoints", to_save=False) as opened:
+    steps = checkpoints.kept(opened)
     if not steps:
       raise errors.UserError(f"{workdir}: no checkpoint yet; let the run train for a while")
     if which not in steps:
       raise errors.UserError(f"which={which!r}: must be one of {', '.join(steps)}")
     like = jax.eval_shape(model.init, jax.random.key(0))
-    params = checkpoints.restore_params(checkpointer, steps[which], like)
+    params = checkpoints.restore_params(opened, steps[which], like)
   return of(params, config, model, workdir, steps[which])
 
 

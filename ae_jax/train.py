@@ -69,13 +69,13 @@ def train_and_evaluate(config, workdir, profile=False):
     cache.keep_compiled_programs()
     placed = programs.place(dataset, plan, mesh)
     compiled = functools.partial(programs.build, config, placed, dataset, model, plan, measures, workdir, profile)
-    checkpointer = stack.enter_context(checkpoints.open_folder(workdir / "checkpoints", True, _say))
+    opened = stack.enter_context(checkpoints.open_folder(workdir / "checkpoints", True, _say))
     like = programs.start(placed, model, stages[0].optimizer, config.parallel_state)
-    state, notes = checkpoints.restore(checkpointer, like, _say) or (like, {})
+    state, notes = checkpoints.restore(opened, like, _say) or (like, {})
     if int(state.step):
       _say(f"continuing after epoch {int(state.step) / plan.steps:.3g} of {stages[-1].epochs.stop}")
-    state = _train(config, state, notes, stages, compiled, plan, rulers, checkpointer, workdir, received)
-    checkpoints.wait(checkpointer)
+    state = _train(config, state, notes, stages, compiled, plan, rulers, opened, workdir, received)
+    checkpoints.wait(opened)
     run = runs.of(parallel.fetch(state.params, mesh), config, model, workdir, int(state.step))
     if jax.process_index() == 0:
       from ae_jax.report import album  # Matplotlib: a second of imports that the first step does not wait for
@@ -109,7 +109,7 @@ def _stages(config, model, dataset, plan, mesh):
   return stages
 
 
-def _train(config, state, notes, stages, compiled, plan, rulers, checkpointer, workdir, received):
+def _train(config, state, notes, stages, compiled, plan, rulers, opened, workdir, received):
   """The epochs that the state has not seen, stage after stage: each is trained, then evaluated and saved if due."""
   first, last, compile_seconds = int(state.step), stages[-1].epochs.stop, 0.0
   done, shown = first // plan.steps, jax.process_index() == 0
@@ -134,7 +134,7 @@ def _train(config, state, notes, stages, compiled, plan, rulers, checkpointer, w
           if epoch > to_do.start and steps.compilations() > begun:
             raise RuntimeError(f"epoch {epoch + 1} compiled again what epoch {epoch} had compiled: a bug of ae_jax")
           if record is None:
-            _stop(checkpointer, log, state, at, plan, received)
+            _stop(opened, log, state, at, plan, received)
           save_due = _due(epoch + 1, config.checkpoint_every_epochs, last)
           if save_due or _due(epoch + 1, config.eval_every_epochs, last):
             record |= dict(built.evaluate(state.params)) | constants | rulers()
@@ -142,7 +142,7 @@ def _train(config, state, notes, stages, compiled, plan, rulers, checkpointer, w
           log.write(record)
           if save_due:
             log.settle()
-            checkpoints.save(checkpointer, state, record["test/squared_error"], {})
+            checkpoints.save(opened, state, record["test/squared_error"], {})
   return state
 
 
@@ -186,14 +186,14 @@ def _record(window, step, plan):
   return {"step": step, "epoch": step / plan.steps} | means | skipped
 
 
-def _stop(checkpointer, log, state, at, plan, received):
+def _stop(opened, log, state, at, plan, received):
   """Saves the middle of an epoch and raises Interrupted."""
   log.settle()
-  checkpoints.wait(checkpointer)
+  checkpoints.wait(opened)
   step = int(state.step)
-  if step and not checkpoints.holds(checkpointer, step):
-    checkpoints.save(checkpointer, state, np.inf, {"pending": at.pending})
-    checkpoints.wait(checkpointer)
+  if step and not checkpoints.holds(opened, step):
+    checkpoints.save(opened, state, np.inf, {"pending": at.pending})
+    checkpoints.wait(opened)
   raise interruptions.Interrupted(
     f"{interruptions.asked(received)}: stopped after epoch {step / plan.steps:.3g}, saved"
   )

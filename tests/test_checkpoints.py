@@ -1,6 +1,7 @@
 import contextlib
 import gc
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -30,15 +31,15 @@ def state_at(step):
 
 def save_all(folder, errors, first=1):
   for step, error in enumerate(errors, first):
-    with checkpoints.open_folder(folder, to_save=True) as checkpointer:
-      checkpoints.save(checkpointer, state_at(step), error, {"of": step})
+    with checkpoints.open_folder(folder, to_save=True) as opened:
+      checkpoints.save(opened, state_at(step), error, {"of": step})
 
 
 def test_what_is_restored_is_what_was_saved(tmp_path):
   save_all(tmp_path, [3.0])
-  with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
-    restored, notes = checkpoints.restore(checkpointer, state_at(0))
-    params = checkpoints.restore_params(checkpointer, 1, jax.eval_shape(lambda: state_at(0)).params)
+  with checkpoints.open_folder(tmp_path, to_save=False) as opened:
+    restored, notes = checkpoints.restore(opened, state_at(0))
+    params = checkpoints.restore_params(opened, 1, jax.eval_shape(lambda: state_at(0)).params)
   jax.tree.map(np.testing.assert_array_equal, restored, state_at(1))
   jax.tree.map(np.testing.assert_array_equal, params, state_at(1).params)
   assert notes == {"of": 1}
@@ -46,22 +47,32 @@ def test_what_is_restored_is_what_was_saved(tmp_path):
 
 def test_the_last_two_and_the_best_are_kept(tmp_path):
   save_all(tmp_path, [3.0, 1.0, float("nan"), 4.0, 5.0])
-  with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
-    assert checkpoints.kept(checkpointer) == {"last": 5, "best": 2}
+  with checkpoints.open_folder(tmp_path, to_save=False) as opened:
+    assert checkpoints.kept(opened) == {"last": 5, "best": 2}
   assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4", "5"]
 
 
+def test_many_saves_leave_no_more_threads_than_one(tmp_path):
+  counts = []
+  with checkpoints.open_folder(tmp_path, to_save=True) as opened:
+    for step in range(1, 6):
+      checkpoints.save(opened, state_at(step), 1.0, {})
+      checkpoints.wait(opened)
+      counts.append(threading.active_count())
+  assert counts[-1] <= counts[1]
+
+
 def test_an_empty_folder_has_none(tmp_path):
-  with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
-    assert checkpoints.kept(checkpointer) == {}
+  with checkpoints.open_folder(tmp_path, to_save=False) as opened:
+    assert checkpoints.kept(opened) == {}
 
 
 def test_half_a_save_is_not_taken_for_one_and_swept_away_only_by_the_next_to_save(tmp_path):
   save_all(tmp_path, [3.0, 2.0])
   half = tmp_path / "3.orbax-checkpoint-tmp"
   (tmp_path / "2").rename(half)
-  with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
-    assert checkpoints.kept(checkpointer) == {"last": 1, "best": 1}
+  with checkpoints.open_folder(tmp_path, to_save=False) as opened:
+    assert checkpoints.kept(opened) == {"last": 1, "best": 1}
   assert half.exists()
   save_all(tmp_path, [1.0], first=2)
   assert not half.exists()
@@ -75,8 +86,8 @@ def test_half_a_deletion_is_not_taken_for_a_checkpoint_and_finished_by_the_next_
   rest = (tmp_path.parent / "rest").rename(tmp_path / "1")
   for name in {"metrics", gone}:
     shutil.rmtree(rest / name) if (rest / name).is_dir() else (rest / name).unlink()
-  with checkpoints.open_folder(tmp_path, to_save=False) as checkpointer:
-    assert checkpoints.kept(checkpointer) == {"last": 3, "best": 3}
+  with checkpoints.open_folder(tmp_path, to_save=False) as opened:
+    assert checkpoints.kept(opened) == {"last": 3, "best": 3}
   save_all(tmp_path, [0.5], first=4)
   assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
 
@@ -108,8 +119,8 @@ def test_no_damage_to_a_file_of_the_last_is_taken_for_a_state(saved, tmp_path, d
     folder, aside, said = tmp_path / str(number) / "checkpoints", tmp_path / str(number) / "damaged", []
     shutil.copytree(saved, folder)
     (folder / "2" / name).write_bytes(DAMAGES[damage]((folder / "2" / name).read_bytes()))
-    with checkpoints.open_folder(folder, True, said.append) as checkpointer:
-      state, notes = checkpoints.restore(checkpointer, state_at(0), said.append)
+    with checkpoints.open_folder(folder, True, said.append) as opened:
+      state, notes = checkpoints.restore(opened, state_at(0), said.append)
     assert notes == {"of": int(state.step)}
     jax.tree.map(np.testing.assert_array_equal, state, state_at(int(state.step)))
     if int(state.step) == 1:
@@ -127,8 +138,8 @@ def test_all_damaged_is_none(saved, tmp_path):
     if file.is_file() and "ocdbt" in str(file):
       file.write_bytes(b"")
   said = []
-  with checkpoints.open_folder(folder, to_save=True) as checkpointer:
-    assert checkpoints.restore(checkpointer, state_at(0), said.append) is None
+  with checkpoints.open_folder(folder, to_save=True) as opened:
+    assert checkpoints.restore(opened, state_at(0), said.append) is None
   assert len(said) == 2
 
 
@@ -139,14 +150,14 @@ def test_parameters_of_a_damaged_checkpoint_are_not_loaded(saved, tmp_path):
     path = folder / "2" / "params" / name
     path.write_bytes(DAMAGES["flipped"](path.read_bytes()))
     like = jax.eval_shape(lambda: state_at(0)).params
-    with checkpoints.open_folder(folder, to_save=False) as checkpointer, contextlib.suppress(errors.UserError):
-      params = checkpoints.restore_params(checkpointer, 2, like)
+    with checkpoints.open_folder(folder, to_save=False) as opened, contextlib.suppress(errors.UserError):
+      params = checkpoints.restore_params(opened, 2, like)
       jax.tree.map(np.testing.assert_array_equal, params, state_at(2).params)
 
 
-def save_and_wait(checkpointer):
-  checkpoints.save(checkpointer, state_at(3), 1.0, {})
-  checkpoints.wait(checkpointer)
+def save_and_wait(opened):
+  checkpoints.save(opened, state_at(3), 1.0, {})
+  checkpoints.wait(opened)
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_what_was_saved_stays(saved, tmp_path, monkeypatch):
@@ -157,9 +168,9 @@ def test_a_folder_that_cannot_be_written_is_said_and_what_was_saved_stays(saved,
   def full(*_, **__):
     raise OSError(28, "No space left on device")
 
-  with checkpoints.open_folder(folder, to_save=True) as checkpointer, monkeypatch.context() as patch:
+  with checkpoints.open_folder(folder, to_save=True) as opened, monkeypatch.context() as patch:
     patch.setattr("pathlib.Path.mkdir", full)
     patch.setattr("os.makedirs", full)
     with pytest.raises(errors.UserError, match=r"the checkpoint cannot be written.*those before it are untouched"):
-      save_and_wait(checkpointer)
+      save_and_wait(opened)
   assert {name: data for name, data in before.items() if (folder / name).read_bytes() != data} == {}

@@ -46,9 +46,9 @@ def _clock(name, seconds, calls):
 def _work(arguments, folder):
   """Seconds that all threads of this process compute for a save with these arguments, but in another folder."""
   _, state, *others = arguments
-  with checkpoints.open_folder(folder, to_save=True) as checkpointer:
+  with checkpoints.open_folder(folder, to_save=True) as opened:
     begun = time.process_time()
     for step in range(ALONE):
-      checkpoints.save(checkpointer, type(state)(state.step + step, state.params, state.opt_state), *others)
-      checkpoints.wait(checkpointer)
+      checkpoints.save(opened, type(state)(state.step + step, state.params, state.opt_state), *others)
+      checkpoints.wait(opened)
     return (time.process_time() - begun) / ALONE
