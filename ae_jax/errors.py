@@ -48,6 +48,15 @@ def one_line(error):
 
 
 @contextlib.contextmanager
+def writing(where, then=""):
+  """An OSError inside becomes a UserError that says what cannot be written, why, and `then` what can be done."""
+  try:
+    yield
+  except OSError as error:
+    raise UserError(f"{where}: cannot be written: {error.strerror or one_line(error)}{then}") from None
+
+
+@contextlib.contextmanager
 def explained(words):
   """Any exception inside becomes a UserError, the words and what it says: for libraries that raise all sorts."""
   try:

@@ -106,9 +106,10 @@ def stop_at(state, batch, key, file, *, model, objective, where):
   for name, tree in {"params": state.params, "opt_state": state.opt_state, "gradient": gradient}.items():
     kept |= {f"{name}/{path}": leaf for path, leaf in _by_path(tree)}
   part = file.with_name(file.name + ".part")
-  with open(part, "wb") as stream:
-    np.savez(stream, **{name: np.asarray(value) for name, value in kept.items()})
-  os.replace(part, file)
+  with errors.writing(file, f"; {where}: the loss is {float(loss)}"):
+    with open(part, "wb") as stream:
+      np.savez(stream, **{name: np.asarray(value) for name, value in kept.items()})
+    os.replace(part, file)
   named = next((f", the {kind} {names[0]} is not finite" for kind, names in bad.items() if names), "")
   raise errors.UserError(
     f"{where}: the loss is {float(loss)}{named}; nothing was saved over, and {file} holds batch and state; "

@@ -6,10 +6,13 @@ import itertools
 import json
 import math
 import os
+import time
 
 import tqdm
 
 from ae_jax import errors
+
+_EVERY = 30.0  # seconds until TensorBoard sees what is new
 
 
 class Log:
@@ -19,51 +22,62 @@ class Log:
   """
 
   def __init__(self, workdir, step):
-    self._workdir, self._step = workdir, step
+    self._workdir, self._step, self._flushed = workdir, step, time.monotonic()
     path = workdir / "metrics.jsonl"
     kept = [record for record in read(workdir) if record["step"] <= step]
     part = workdir / "metrics.jsonl.part"
-    part.write_text("".join(map(_line, kept)))
-    os.replace(part, path)
-    self._file = path.open("a")
+    with self._writing():
+      part.write_text("".join(map(_line, kept)))
+      os.replace(part, path)
+      self._file = path.open("a")
 
   @functools.cached_property
   def _events(self):
-    """TensorBoard's writer, opened at the first record: a second of imports, and a file."""
-    from tensorboardX import SummaryWriter
+    """TensorBoard's file, opened at the first record: a second of imports. It forgets what lies beyond the step.
 
-    return SummaryWriter(str(self._workdir), purge_step=self._step + 1)
+    Written by this thread: what fails in the one of tensorboardX's SummaryWriter nobody can catch.
+    """
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    events = EventsWriter(str(self._workdir / "events"))
+    events.write_event(Event(step=self._step + 1, session_log=SessionLog(status=SessionLog.START)))
+    return events
 
   def write(self, record):
     """Appends a record: a dict of numbers with `step` and `epoch`; UserError if it cannot be written."""
-    with self._complaining():
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.summary import Summary
+
+    values = [(name, value) for name, value in record.items() if name != "step" and math.isfinite(value)]
+    summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values])
+    with self._writing():
       self._file.write(_line(record))
       self._file.flush()
-    for name, value in record.items():
-      if name != "step" and math.isfinite(value):
-        self._events.add_scalar(name, value, record["step"])
+      self._events.write_event(Event(wall_time=time.time(), step=record["step"], summary=summary))
+      if time.monotonic() > self._flushed + _EVERY:
+        self._flush_events()
 
   def settle(self):
     """Returns when the records lie on the disk, which a checkpoint after them may rely on; UserError if they cannot."""
-    with self._complaining():
+    with self._writing():
       os.fsync(self._file.fileno())
 
-  @contextlib.contextmanager
-  def _complaining(self):
-    try:
-      yield
-    except OSError as error:
-      raise errors.UserError(
-        f"{self._workdir}/metrics.jsonl: cannot be written: {error.strerror}; the checkpoints are untouched, and with "
-        "room for more the same command continues"
-      ) from None
+  def _flush_events(self):
+    self._events.flush()
+    self._flushed = time.monotonic()
+
+  def _writing(self):
+    where = f"{self._workdir}/metrics.jsonl or events.*"
+    return errors.writing(where, "; the checkpoints are untouched, and with room for more the same command continues")
 
   def close(self):
     """Writes out what TensorBoard still holds back."""
     with contextlib.suppress(OSError):  # said already
       self._file.close()
-    if "_events" in vars(self):
-      self._events.close()
+    with contextlib.suppress(OSError):
+      if "_events" in vars(self):
+        self._events.close()
 
   def __enter__(self):
     return self

@@ -46,14 +46,13 @@ def locked(workdir):
   import filelock
 
   lock = filelock.FileLock(workdir / LOCK, blocking=False)
-  try:
+  with errors.writing(f"--workdir={workdir}"):
     workdir.mkdir(parents=True, exist_ok=True)
     _check_holds_a_run_or_nothing(workdir)
-    lock.acquire()
-  except filelock.Timeout:
-    raise errors.UserError(f"--workdir={workdir}: another process is training there; wait, or name another") from None
-  except OSError as error:
-    raise errors.UserError(f"--workdir={workdir}: cannot be written: {error.strerror}") from None
+    try:
+      lock.acquire()
+    except filelock.Timeout:
+      raise errors.UserError(f"--workdir={workdir}: another process is training there; wait, or name another") from None
   try:
     yield
   finally:
@@ -75,14 +74,12 @@ def begin(workdir, description):
   """
   file = workdir / "config.json"
   part = workdir / "config.json.part"
-  try:
+  with errors.writing(f"--workdir={workdir}"):
     if not file.exists():
       part.write_text(json.dumps(description, indent=2) + "\n")
       os.replace(part, file)
     elif not os.access(workdir, os.W_OK):
       raise PermissionError(13, "Permission denied")
-  except OSError as error:
-    raise errors.UserError(f"--workdir={workdir}: cannot be written: {error.strerror}") from None
   there = _read_description(workdir)
   differences = configs.differences(there["config"], description["config"])
   if differences:

@@ -80,7 +80,10 @@ def train_and_evaluate(config, workdir, profile=False):
     if jax.process_index() == 0:
       from ae_jax.report import album  # Matplotlib: a second of imports that the first step does not wait for
 
-      album.draw(run, dataset, rulers(), workdir / "pictures")
+      with errors.writing(
+        workdir / "pictures", "; the run is saved, and with room for more the same command draws them"
+      ):
+        album.draw(run, dataset, rulers(), workdir / "pictures")
     _say(words.closing(run.metrics, workdir))
   return run.metrics
 

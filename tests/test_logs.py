@@ -98,5 +98,7 @@ def test_a_full_disk_is_one_line(tmp_path):
   with logs.Log(tmp_path, step=0) as log:
     log._file.close()
     log._file = Full()
-    with pytest.raises(errors.UserError, match=r"jsonl: cannot be written: No space left on device; .* continues"):
+    with pytest.raises(
+      errors.UserError, match=r"metrics.jsonl or events.*: cannot be written: No space left on device; .* continues"
+    ):
       log.write({"step": 2, "epoch": 2.0})

@@ -48,7 +48,7 @@ def full_disk(folder, sizes):
   `folder` is a mount point, `sizes` are in KiB; root alone may do that. What a run of each size says is kept, and
   whether it goes on, and ends as it should, once there is room.
   """
-  result, said = {"one_clear_line": 0, "ended_as_it_should": 0}, []
+  result, said = {"full": 0, "one_clear_line": 0, "ended_as_it_should": 0}, []
   with tempfile.TemporaryDirectory() as kept:
     straight = pathlib.Path(kept) / "straight"
     _train(straight)
@@ -58,13 +58,14 @@ def full_disk(folder, sizes):
         _, complaints = process.communicate(timeout=crashes.PATIENCE)
         lines = complaints.splitlines()
         clear = process.returncode == 1 and len(lines) == 1 and lines[0].startswith("ae_jax: ")
+        result["full"] += process.returncode != 0
         result["one_clear_line"] += clear
         said += [complaints[:300] if clear else complaints[-2000:]]
         roomy = pathlib.Path(kept) / str(size)
         shutil.copytree(folder / "run", roomy)
       _train(roomy)
       result["ended_as_it_should"] += crashes.same(straight, roomy)
-  sound = result["one_clear_line"] == result["ended_as_it_should"] == len(sizes)
+  sound = result["one_clear_line"] == result["full"] and result["ended_as_it_should"] == len(sizes)
   record = {"cases": len(sizes), "sizes_in_kib": list(sizes), "outcomes": result, "said": said}
   return record | {"violations": [] if sound else said}
 

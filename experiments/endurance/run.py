@@ -128,7 +128,7 @@ def parse():
   parser.add_argument("--runs", type=int, default=300, help="cases of the part stranger")
   parser.add_argument("--kills", type=int, default=60, help="of the part kills")
   parser.add_argument("--host_kills", type=int, default=20, help="of the part hosts")
-  disks = [64, 256, 512, 700, 900, 1100, 1300, 1600]
+  disks = [4, 16, 48, 128, 200, 300, 380, 440]
   parser.add_argument("--disks", type=int, nargs="+", default=disks, help="KiB of the disks of the part disk")
   parser.add_argument("--soak", type=float, default=3600, help="seconds of the part soak")
   return parser.parse_args()
