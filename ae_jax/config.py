@@ -45,7 +45,7 @@ def base(data):
   config.remat = False  # compute activations again for the gradient, to need less memory
   config.on_nan = "stop"  # at a loss or gradient that is not finite; or skip: go on without such steps, counting them
   config.eval_every_epochs = 1  # and at the end
-  config.checkpoint_every_epochs = {"mnist_5k": 20, "digits": 20}.get(data, 5)  # and at the end, after an evaluation
+  config.checkpoint_every_epochs = {"mnist_5k": 30, "digits": 30}.get(data, 5)  # and at the end, after an evaluation
   config.log_every_steps = 50  # train/loss is the mean over so many steps
   return config
 
