@@ -5,6 +5,8 @@ from ml_collections.config_dict import RequiredValueError
 
 from ae_jax import errors
 
+STUDIES = ("latent", "probe", "robustness", "generation")  # what is found out about every trained model
+
 
 def base(data):
   """The keys that all configs share, at their defaults; a config file adds `model` and changes what it likes.
@@ -17,7 +19,7 @@ def base(data):
   config.batch_size = 64  # at most; an epoch is cut into batches of nearly equal size
 
   config.data = ConfigDict()
-  config.data.name = data  # mnist_5k, digits, npz, heartbeats, ucr, or an image set of TensorFlow Datasets
+  config.data.name = data  # mnist_5k, digits, factors, npz, heartbeats, ucr, or an image set of TensorFlow Datasets
   config.data.path = ""  # the .npz file, the UCR folder, or TFDS's folder ("" for $TFDS_DATA_DIR or its default)
   config.data.range = "unit"  # what the model sees: unit [0, 1], symmetric [-1, 1] or real; sets the output activation
   config.data.placement = "auto"  # memory, stream (read while it trains), or auto: stream what is over the budget
@@ -37,7 +39,10 @@ def base(data):
   config.optimizer.weight_decay = 0.0  # decoupled
   config.optimizer.clip_norm = 0.0  # longer gradients are shortened to it; 0: not
 
-  config.evaluators = ()  # besides reconstruction: anomaly, denoising, posterior, sparsity
+  # Besides reconstruction. At each evaluation: anomaly, denoising, posterior, sparsity. Of the trained model, once:
+  # anomaly, denoising, disentanglement, generation, latent, logistic_pca, probe, robustness.
+  config.evaluators = (*STUDIES, "disentanglement") if data == "factors" else STUDIES
+  config.trackers = ()  # besides TensorBoard: mlflow, wandb
   config.compute_dtype = "float32"  # or bfloat16, for GPU and TPU: what the model computes in; all else is float32
   config.parallel = "jit"  # over all devices, the batch split between them; or pmap, the same by jax.pmap
   config.parallel_state = "replicated"  # on each device; or sharded: parameters and optimizer split between them
@@ -85,11 +90,22 @@ def check(config):
 
 def check_trained(config):
   """Raises UserError unless the config has what its trained model needs; the rest may be of another version."""
-  given = config.to_dict()
-  kept = {key: given[key] for key in ("model", "compute_dtype", "data") if key in given}
-  if isinstance(kept.get("data"), dict):
-    kept["data"] = {key: value for key, value in kept["data"].items() if key == "range"}
-  _check_keys(kept, {"model": {}, "compute_dtype": "", "data": {"range": ""}}, "")
+  _check_part(config, {"model": {}, "compute_dtype": "", "data": {"range": ""}})
+
+
+def check_studied(config):
+  """Raises UserError unless the config has what the evaluators need beside its trained model."""
+  wanted = base("").to_dict()
+  _check_part(config, {key: wanted[key] for key in ("seed", "data", "objective", "evaluators")})
+
+
+def _check_part(config, wanted):
+  """Raises UserError unless the config has these keys, and in their sections these, of their types."""
+  kept = {key: value for key, value in config.to_dict().items() if key in wanted}
+  for key, section in wanted.items():
+    if isinstance(section, dict) and key not in _OPEN_SECTIONS and isinstance(kept.get(key), dict):
+      kept[key] = {name: value for name, value in kept[key].items() if name in section}
+  _check_keys(kept, wanted, "")
 
 
 def as_json(config):
@@ -105,14 +121,14 @@ def from_json(stored):
     raise errors.UserError(f"config: {errors.one_line(error)}") from None
 
 
-# Where the examples lie changes nothing that is learned, so that a run may go on with others of these.
-_FREE = ("data.placement", "data.budget_gib")
+# Where the examples lie and who is told changes nothing that is learned: a run may go on with others of these.
+FREE = ("data.placement", "data.budget_gib", "trackers")
 
 
 def differences(old, new):
   """The keys, dotted, in which two runs' configs differ, each with both values: "epochs (20, now 30)"."""
   old, new = _flat(old), _flat(new)
-  keys = sorted(key for key in {*old, *new} - {*_FREE} if old.get(key) != new.get(key))
+  keys = sorted(key for key in {*old, *new} - {*FREE} if old.get(key) != new.get(key))
   return [f"{key} ({old.get(key, 'absent')!r}, now {new.get(key, 'absent')!r})" for key in keys]
 
 

@@ -34,7 +34,7 @@ def of(model, objective, optimizer, batch_size, *, platform=None):
   Of what is written once for a platform and once for all others, `platform` ("cpu", "cuda", "tpu") chooses the variant;
   None is that for all others, here the textbook's. Raises NotImplementedError for what cannot be counted.
   """
-  params = jax.eval_shape(model.init, jax.random.key(0))
+  params = model.abstract_params()
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
   x = jax.ShapeDtypeStruct((batch_size, *model.shape), jnp.float32)
   batch = {"x": x, "weight": jax.ShapeDtypeStruct((batch_size,), jnp.float32)}

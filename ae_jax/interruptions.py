@@ -54,6 +54,11 @@ def asked(received):
   return name if parallel.agreed(not name) else name or "a signal to another process"
 
 
+def stop(received, epochs):
+  """Raises Interrupted: a run that has saved itself after so many epochs."""
+  raise Interrupted(f"{asked(received)}: stopped after epoch {epochs:.3g}, saved")
+
+
 # Of a run of several processes that has lost one.
 LOST = "another process of the run has ended; start all of them again, and they continue"
 _LOST = re.compile("gloo|coordination ?service|heartbeat|connection closed by peer|socket closed", re.IGNORECASE)

@@ -4,6 +4,9 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+SSIM_WINDOW = 11  # pixels on a side of the window of `structural_similarity`
 
 # The output activation follows the range of the data: [0, 1], [-1, 1], or any real number.
 OUTPUT_ACTIVATIONS = {"unit": jax.nn.sigmoid, "symmetric": jnp.tanh, "real": lambda logits: logits}
@@ -57,6 +60,35 @@ def squared_error(x_hat, x):
   return jnp.square(flat(x_hat) - flat(x)).sum(-1)  # [B]
 
 
+def structural_similarity(x_hat, x, peak):
+  """SSIM per image, the mean over windows and channels: [B, H, W, C] -> [B] (Wang et al. 2004).
+
+  `peak` is the width of the range, which begins at 0: to the luminance of SSIM black is 0. The window is a gaussian of
+  deviation 1.5 on 11 x 11 pixels; those that stick out of the image do not count, and there must be one that does not.
+  """
+  over_rows, over_columns = (_gaussian_windows(side).astype(x.dtype) for side in x.shape[1:3])
+  local = lambda images: jnp.einsum("ih,bhw,jw->bij", over_rows, images, over_columns)
+  a, b = (images.transpose(0, 3, 1, 2).reshape(-1, *x.shape[1:3]) for images in (x_hat, x))
+  level_a, level_b = (images.mean((1, 2), keepdims=True) for images in (a, b))
+  a, b = a - level_a, b - level_b  # so that the variances below are no small differences of large numbers
+  mean_a, mean_b = local(a), local(b)
+  covariance = local(a * b) - mean_a * mean_b
+  variances = local(jnp.square(a) + jnp.square(b)) - jnp.square(mean_a) - jnp.square(mean_b)
+  mean_a, mean_b = mean_a + level_a, mean_b + level_b
+  c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+  luminance = (2.0 * mean_a * mean_b + c1) / (jnp.square(mean_a) + jnp.square(mean_b) + c1)
+  return (luminance * (2.0 * covariance + c2) / (variances + c2)).reshape(x.shape[0], -1).mean(1)  # [B]
+
+
+def _gaussian_windows(side):
+  """The weights [side - 10, side] of the pixels of a line in each window that fits into it."""
+  window = np.exp(-0.5 * np.square(np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) / 1.5**2)
+  rows = np.arange(side - SSIM_WINDOW + 1)[:, None]
+  weights = np.zeros((len(rows), side))
+  weights[rows, rows + np.arange(SSIM_WINDOW)] = window / window.sum()
+  return weights
+
+
 def gaussian_kl(mean, log_variance):
   """KL(N(mean, variance) || N(0, 1)) in nats per dimension, [B, latent] (Kingma & Welling 2014, appendix B)."""
   return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)
@@ -65,7 +97,7 @@ def gaussian_kl(mean, log_variance):
 def bernoulli_kl(rho, rho_hat):
   """KL(Bernoulli(rho) || Bernoulli(rho_hat)) in nats, elementwise; finite also where a unit is always off or on."""
   inside = jnp.clip(rho_hat, 1e-6, 1.0 - 1e-6)
-  return rho * (math.log(rho) - jnp.log(inside)) + (1.0 - rho) * (math.log1p(-rho) - jnp.log1p(-inside))
+  return rho * (jnp.log(rho) - jnp.log(inside)) + (1.0 - rho) * (jnp.log1p(-rho) - jnp.log1p(-inside))
 
 
 def jacobian_norm(encode, x):
@@ -90,5 +122,6 @@ def jacobian_norm_estimate(encode, x, keys, probes):
   `keys` [B] holds a key for each example; each of the `probes` costs one pass backward (Hutchinson 1990).
   """
   z, pullback = jax.vjp(encode, x)
-  signs = jax.vmap(lambda key: jax.random.rademacher(key, (probes, *z.shape[1:]), z.dtype), out_axes=1)(keys)
+  signs = jax.vmap(lambda key: jax.random.rademacher(key, (*z.shape[1:], probes), z.dtype), out_axes=-1)(keys)
+  signs = jnp.moveaxis(signs, 0, -1)  # [probes, B, latent]; drawn unit by unit, whose signs do not depend on how many
   return jax.vmap(lambda v: jnp.square(flat(pullback(v)[0])).sum(-1))(signs).mean(0)  # [B]

@@ -19,9 +19,19 @@ def available():
   return min(placements.host_bytes(), placements.device_bytes())
 
 
+def share(devices):
+  """Bytes that each of so many local devices may take: nine tenths of an accelerator's memory.
+
+  On CPU half of the machine's, in equal parts: its devices share it with all else.
+  """
+  if jax.default_backend() == "cpu":
+    return placements.host_bytes() / 2 / devices
+  return 0.9 * placements.device_bytes()
+
+
 def check_parameters(model):
   """The abstract parameters of a model; UserError where they alone do not fit the memory."""
-  params, there = jax.eval_shape(model.init, jax.random.key(0)), available()
+  params, there = model.abstract_params(), available()
   size = cost.bytes_of(jax.tree.leaves(params))
   if size > there:
     raise errors.UserError(

@@ -124,21 +124,23 @@ def layerwise(model, value_range, *, likelihood, layer, corruption, level):
   return functools.partial(_layerwise, likelihood=likelihood, activation=activation, span=span, **options)
 
 
-def _with_penalty(model, params, batch, keys, *, likelihood, value_range, weight, name, penalty, mean=batch_mean):
-  """The reconstruction and `weight` times a penalty(encode, batch, keys, mean), which is called `name`."""
+def _with_penalty(
+  model, params, batch, keys, *, likelihood, value_range, weight, name, penalty, mean=batch_mean, **options
+):
+  """The reconstruction and `weight` times a penalty(model, params, batch, keys, mean), which is called `name`."""
   loss, terms = _reconstruction(model, params, batch, keys, likelihood=likelihood, value_range=value_range)
-  extra = penalty(functools.partial(model.encode, params), batch, keys, mean)
+  extra = penalty(model, params, batch, keys, mean, **options)
   return loss + weight * extra, {**terms, name: extra}
 
 
-def _l1(encode, batch, keys, mean):
+def _l1(model, params, batch, keys, mean):
   del keys
-  return mean(jnp.abs(encode(batch["x"])).sum(-1), batch["weight"])
+  return mean(jnp.abs(model.encode(params, batch["x"])).sum(-1), batch["weight"])
 
 
-def _sparsity_kl(encode, batch, keys, mean, *, target):
+def _sparsity_kl(model, params, batch, keys, mean, *, target):
   del keys
-  return losses.bernoulli_kl(target, mean(encode(batch["x"]), batch["weight"])).sum()
+  return (model.units * losses.bernoulli_kl(target, mean(model.encode(params, batch["x"]), batch["weight"]))).sum()
 
 
 def sparse(model, value_range, *, likelihood, penalty, weight, target):
@@ -150,17 +152,16 @@ def sparse(model, value_range, *, likelihood, penalty, weight, target):
   _check_likelihood(likelihood, value_range)
   errors.check_not_negative("objective.weight", weight)
   errors.check(errors.is_number(target) and 0 < target < 1, "objective.target", target, "between 0 and 1")
-  function = errors.choose(
-    {"l1": _l1, "kl": functools.partial(_sparsity_kl, target=target)}, penalty, "objective.penalty"
-  )
+  function = errors.choose({"l1": _l1, "kl": _sparsity_kl}, penalty, "objective.penalty")
   if penalty == "kl" and getattr(model.module, "code_activation", None) is not jax.nn.sigmoid:
     raise errors.UserError("config.objective.penalty='kl' needs config.model.bottleneck='sigmoid'; or use 'l1'")
   options = {"weight": float(weight), "name": {"l1": "l1", "kl": "sparsity_kl"}[penalty], "penalty": function}
-  options |= {"mean": batch_mean} if penalty == "kl" else {}
+  options |= {"mean": batch_mean, "target": float(target)} if penalty == "kl" else {}
   return functools.partial(_with_penalty, likelihood=likelihood, value_range=value_range, **options)
 
 
-def _contraction(encode, batch, keys, mean, *, probes):
+def _contraction(model, params, batch, keys, mean, *, probes):
+  encode = functools.partial(model.encode, params)
   norm = (
     losses.jacobian_norm_estimate(encode, batch["x"], keys, probes)
     if probes
@@ -179,7 +180,7 @@ def contractive(model, value_range, *, likelihood, weight, probes):
   errors.check_not_negative("objective.weight", weight)
   whole = isinstance(probes, int) and not isinstance(probes, bool) and 0 <= probes <= errors.LARGEST_COUNT
   errors.check(whole, "objective.probes", probes, "an integer, 0 (exact) or more")
-  options = {"weight": float(weight), "name": "jacobian", "penalty": functools.partial(_contraction, probes=probes)}
+  options = {"weight": float(weight), "name": "jacobian", "penalty": _contraction, "probes": probes}
   return functools.partial(_with_penalty, likelihood=likelihood, value_range=value_range, **options)
 
 
@@ -189,12 +190,10 @@ def _elbo(model, params, batch, keys, *, likelihood, value_range, noise, beta, f
   logits = model.decode(params, centre + jnp.exp(0.5 * log_variance) * normal)
   per_example = _mismatch(model, logits, batch["x"], likelihood, losses.OUTPUT_ACTIVATIONS[value_range])
   if likelihood == "gaussian":
-    per_example = 0.5 * per_example / noise**2 + math.prod(model.shape) * (
-      0.5 * math.log(2 * math.pi) + math.log(noise)
-    )
+    per_example = 0.5 * per_example / noise**2 + math.prod(model.shape) * (0.5 * math.log(2 * math.pi) + jnp.log(noise))
   nats = batch_mean(per_example, batch["weight"])
   kl = mean(losses.gaussian_kl(centre, log_variance), batch["weight"])  # [latent]
-  return nats + beta * jnp.maximum(kl, free_bits).sum(), {"nats": nats, "kl": kl.sum()}
+  return nats + beta * (model.units * jnp.maximum(kl, free_bits)).sum(), {"nats": nats, "kl": kl.sum()}
 
 
 def elbo(model, value_range, *, likelihood, noise, beta, free_bits):
@@ -242,14 +241,13 @@ def with_mean(objective, mean):
   return functools.partial(objective, mean=mean) if is_joint(objective) else objective
 
 
-def _rematerialised(model, params, batch, keys, *, objective, **joint):
-  return remat.in_segments(functools.partial(objective, model, **joint))(params, batch, keys)
+def _rematerialised(model, params, batch, keys, *, function, **options):
+  return remat.in_segments(functools.partial(function, model, **options))(params, batch, keys)
 
 
 def rematerialised(objective):
   """The same, most of whose intermediates are computed again for the gradient."""
-  joint = {"mean": objective.keywords["mean"]} if is_joint(objective) else {}
-  return functools.partial(_rematerialised, objective=objective, **joint)
+  return functools.partial(_rematerialised, function=objective.func, **objective.keywords)
 
 
 def check_bottleneck(name, latent, shape):

@@ -1,5 +1,7 @@
 """name -> optax transform with its schedule."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -25,8 +27,13 @@ SCHEDULES = {
 }
 
 
-def build(name, *, learning_rate, schedule, warmup_epochs, weight_decay, clip_norm, epochs, steps_per_epoch):
-  """The optimizer that `config.optimizer` describes, over a run of epochs * steps_per_epoch steps.
+def build(name, **options):
+  """The optimizer that `config.optimizer` describes, over a run of epochs * steps_per_epoch steps: see `recipe`."""
+  return recipe(name, **options)()
+
+
+def recipe(name, *, learning_rate, schedule, warmup_epochs, weight_decay, clip_norm, epochs, steps_per_epoch):
+  """The same as a function of its numbers, a partial: called with none of them it gives the optimizer described.
 
   The rate rises linearly to `learning_rate` during `warmup_epochs` and then follows the schedule to the end.
   Weight decay is decoupled (Loshchilov & Hutter 2019): "adam" with some is AdamW. A gradient longer than `clip_norm` is
@@ -42,13 +49,20 @@ def build(name, *, learning_rate, schedule, warmup_epochs, weight_decay, clip_no
   errors.check(0 <= warmup_epochs <= epochs, "optimizer.warmup_epochs", warmup_epochs, f"from 0 to epochs={epochs}")
   errors.check_not_negative("optimizer.weight_decay", weight_decay)
   errors.check_not_negative("optimizer.clip_norm", clip_norm)
-  learning_rate, weight_decay, clip_norm = map(float, (learning_rate, weight_decay, clip_norm))  # JAX's int is int32
   warmup = round(warmup_epochs * steps_per_epoch)
-  rate = decay(learning_rate, max(1, epochs * steps_per_epoch - warmup))
+  steps = max(1, epochs * steps_per_epoch - warmup)
+  used = {"learning_rate": learning_rate} | ({"weight_decay": weight_decay} if weight_decay else {})
+  used |= {"clip_norm": clip_norm} if clip_norm else {}
+  numbers = {name: float(number) for name, number in used.items()}  # JAX's int is int32
+  return functools.partial(_chain, scale=scale, decay=decay, warmup=warmup, steps=steps, **numbers)
+
+
+def _chain(*, scale, decay, warmup, steps, learning_rate, weight_decay=None, clip_norm=None):
+  rate = decay(learning_rate, steps)
   if warmup:
     rate = optax.join_schedules([optax.linear_schedule(learning_rate / warmup, learning_rate, warmup), rate], [warmup])
-  decoupled = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
-  clip = [_clip(clip_norm)] if clip_norm else []
+  decoupled = [] if weight_decay is None else [optax.add_decayed_weights(weight_decay)]
+  clip = [] if clip_norm is None else [_clip(clip_norm)]
   return optax.with_extra_args_support(optax.chain(*clip, scale(), *decoupled, optax.scale_by_learning_rate(rate)))
 
 

@@ -7,20 +7,9 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-import optax
 
 from ae_jax import evaluators, interruptions, logs, parallel, steps
 from ae_jax.data import epochs, streams
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-  """A part of the training with an objective of its own; its optimizer starts anew."""
-
-  epochs: range  # counted over the whole run
-  objective: Callable
-  optimizer: optax.GradientTransformation
-  parts: int  # of a device's rows of a batch, computed one after the other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +76,14 @@ def _feed(dataset, plan, columns, first, last):
       yield indices[:, columns], weights[:, columns]
 
 
-def build(config, placed, dataset, model, plan, measures, workdir, profile, stage, state, chunks):
-  """The `Programs` of a stage for states like `state`, and a generator of its data, the chunks from `chunks[0]` on."""
+def build(described, placed, workdir, profile, stage, state, chunks):
+  """The `Programs` of a stage for states like `state`, and a generator of its data, the chunks from `chunks[0]` on.
+
+  `described` is the `experiment.Experiment`.
+  """
   started = time.perf_counter()
+  config, dataset, model, plan = described.config, described.dataset, described.model, described.plan
+  measures = described.measures
   mesh = placed.everywhere.mesh
   places = parallel.of_state(mesh, state, config.parallel_state)
   restart = steps.compiled(steps.restart, (state,), places, optimizer=stage.optimizer)

@@ -8,18 +8,20 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
+import sys
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ae_jax import checkpoints, errors, logs, losses, memory, models
+from ae_jax import checkpoints, data, errors, logs, losses, memory, models
 from ae_jax import config as configs
 from ae_jax.data import ranges
 
 LOCK = ".lock"  # the file in a run's folder that the process which trains there holds
-_LARGEST_BATCH = 1024  # images that `Run`'s functions put through the model at once
+_LARGEST_BATCH = 256  # examples that `Run`'s functions put through the model at once: more leave a CPU's cache
 _PACKAGES = ("ae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -27,17 +29,18 @@ def describe(config, dataset, model, devices):
   """What config.json holds: the resolved config and what else it takes to repeat the run or to use its model."""
   return {
     "config": configs.as_json(config),
-    "data": {
-      "shape": list(dataset.shape),
-      "train": len(dataset.train),
-      "test": len(dataset.test),
-      "fingerprint": dataset.fingerprint(),
-    },
+    "data": _describe_data(dataset),
     "parameters": model.parameter_count(),
     "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
     "devices": [f"{device.platform}: {device.device_kind}" for device in devices],
     "git_commit": _git_commit(),
+    "command": shlex.join([pathlib.Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]),
   }
+
+
+def _describe_data(dataset):
+  halves = {"train": len(dataset.train), "test": len(dataset.test)}
+  return {"shape": list(dataset.shape), **halves, "fingerprint": dataset.fingerprint()}
 
 
 @contextlib.contextmanager
@@ -80,16 +83,32 @@ def begin(workdir, description):
       os.replace(part, file)
     elif not os.access(workdir, os.W_OK):
       raise PermissionError(13, "Permission denied")
-  there = _read_description(workdir)
+  check_same(workdir, description)
+
+
+def check_same(workdir, description):
+  """Raises UserError for a folder whose run has another config than a description, or other data."""
+  there = read_description(workdir)
   differences = configs.differences(there["config"], description["config"])
   if differences:
     raise errors.UserError(
       f"--workdir={workdir}: holds a run of another config: it differs in {', '.join(differences)}; name another folder"
     )
-  if there["data"] != description["data"]:
-    raise errors.UserError(
-      f"--workdir={workdir}: its run was trained on other data than {description['config']['data']}"
-    )
+  _check_same_data(workdir, there["data"], description["data"], description["config"]["data"])
+
+
+def data_of(workdir, config):
+  """The data set that the run in a folder was trained on, from its config; UserError where it is another by now."""
+  workdir = pathlib.Path(workdir)
+  configs.check_studied(config)
+  dataset = data.load(**config.data)
+  _check_same_data(workdir, read_description(workdir)["data"], _describe_data(dataset), config.data.to_dict())
+  return dataset
+
+
+def _check_same_data(workdir, there, here, section):
+  if there != here:
+    raise errors.UserError(f"--workdir={workdir}: its run was trained on other data than {section}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +124,7 @@ class Run:
   metrics: dict  # name -> value, as of the checkpoint's step
   history: list  # the records of metrics.jsonl up to that step
   model: models.Model
+  step: int  # of the checkpoint
 
   def encode(self, x):
     """Examples -> codes float32 [N, latent]."""
@@ -166,7 +186,7 @@ def of(params, config, model, workdir, step):
   """The `Run` in a folder, as of a step at which its parameters are these."""
   history = [record for record in logs.read(workdir) if record["step"] <= step]
   metrics = {name: value for record in history for name, value in record.items()}
-  return Run(params, config, metrics, history, model)
+  return Run(params, config, metrics, history, model, step)
 
 
 def load(workdir, which="last"):
@@ -177,7 +197,7 @@ def load(workdir, which="last"):
   workdir = pathlib.Path(workdir)
   if not (workdir / "config.json").exists():
     raise errors.UserError(f"{workdir}: there is no run here (no config.json)")
-  description = _read_description(workdir)
+  description = read_description(workdir)
   config = configs.from_json(description["config"])
   configs.check_trained(config)
   errors.choose(ranges.INTERVALS, config.data.range, "data.range")
@@ -189,7 +209,7 @@ def load(workdir, which="last"):
       raise errors.UserError(f"{workdir}: no checkpoint yet; let the run train for a while")
     if which not in steps:
       raise errors.UserError(f"which={which!r}: must be one of {', '.join(steps)}")
-    like = jax.eval_shape(model.init, jax.random.key(0))
+    like = model.abstract_params()
     params = checkpoints.restore_params(opened, steps[which], like)
   return of(params, config, model, workdir, steps[which])
 
@@ -205,7 +225,8 @@ def _attention(params, x, *, model):
   return model.attention(params, x)
 
 
-def _read_description(workdir):
+def read_description(workdir):
+  """What config.json of a run's folder holds (see `describe`); UserError where that is not what a run wrote."""
   try:
     description = json.loads((workdir / "config.json").read_text())
   except (OSError, ValueError) as error:

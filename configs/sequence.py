@@ -38,7 +38,7 @@ def get_config(data="heartbeats"):
   config.model.attention_width = 32
   config.model.bottleneck = "identity"  # identity, relu, sigmoid, tanh: the activation of the code; gaussian for a VAE
   config.optimizer.learning_rate = 4e-3
-  config.evaluators = ("anomaly",) if data in _NORMAL else ()
+  config.evaluators = (*config.evaluators, "anomaly") if data in _NORMAL else config.evaluators
   config.eval_every_epochs = 5
   config.checkpoint_every_epochs = 20
   return config

@@ -31,5 +31,5 @@ def get_config(data="mnist_5k"):
   config.objective.penalty = "l1"  # l1: the sum of |z|; kl: KL(target || mean activation of a unit), summed over units
   config.objective.weight = 0.1  # nats for a unit of penalty
   config.objective.target = 0.05  # rho of "kl"
-  config.evaluators = ("sparsity",)
+  config.evaluators = (*config.evaluators, "sparsity")
   return config

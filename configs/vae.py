@@ -31,5 +31,5 @@ def get_config(data="mnist_5k"):
   config.objective.free_bits = 0.0  # nats that each dimension has for nothing
   config.objective.noise = 1.0  # standard deviation of the gaussian likelihood; not used by bernoulli
   config.optimizer.learning_rate = 1e-3
-  config.evaluators = ("posterior",)
+  config.evaluators = (*config.evaluators, "posterior")
   return config

@@ -7,15 +7,19 @@ import subprocess
 import sys
 import tempfile
 
-os.environ["AE_JAX_CACHE"] = tempfile.mkdtemp(prefix="ae_jax-tests-")
+if "PYTEST_XDIST_WORKER" not in os.environ:  # one for all workers, and for the processes that tests start
+  os.environ["AE_JAX_CACHE"] = tempfile.mkdtemp(prefix="ae_jax-tests-")
+os.environ["OMP_NUM_THREADS"] = "1"  # each of the processes that share the cores for the tests
 
 import jax
 import numpy as np
 import pytest
 
 import ae_jax
-from ae_jax import logs, parallel
+from ae_jax import cache, logs, parallel
+from ae_jax.config import STUDIES
 
+cache.keep_compiled_programs()  # what was compiled for one test is there for the others
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)  # for those tests that ask for more than the first
 
@@ -32,6 +36,12 @@ def config_of(name, *data):
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module.get_config(*data)
+
+
+def unstudied(config):
+  """The config without those evaluators that study the trained model, which takes seconds."""
+  config.evaluators = tuple(name for name in config.evaluators if name not in STUDIES)
+  return config
 
 
 def run_main(*flags, **environment):
@@ -85,6 +95,7 @@ TINY = {  # a run of a second on 1,438 digits of 8x8
   "model.widths": (16,),
   "checkpoint_every_epochs": 1,
   "log_every_steps": 5,
+  "evaluators": (),
 }
 
 

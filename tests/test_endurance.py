@@ -3,7 +3,7 @@
 import pytest
 from conftest import ROOT
 
-CONFIGS, FILES, KILLS = 30, 60, 3  # cases; the experiment has thousands
+CONFIGS, FILES, KILLS = 20, 60, 3  # cases; the experiment has thousands
 
 pytestmark = pytest.mark.runs_optax
 

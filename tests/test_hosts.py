@@ -76,7 +76,7 @@ def test_processes_learn_together_what_one_learns(one, tmp_path, count, devices,
   assert spoke == [True] + [False] * (count - 1)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_when_one_is_killed_the_others_end_and_any_number_continues(tmp_path, victim):
   keys = {"epochs": 40}
   finished(started(1, tmp_path / "straight", **keys))

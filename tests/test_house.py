@@ -32,7 +32,8 @@ def test_every_config_says_what_it_is_and_only_adds_a_model():
 
 
 def test_each_io_library_is_imported_in_one_file():
-  for library in ("orbax", "tensorflow_datasets", "tensorboardX", "mlxtend", "matplotlib", "grain", "PIL"):
+  libraries = ("orbax", "tensorflow_datasets", "tensorboardX", "mlxtend", "matplotlib", "grain", "PIL")
+  for library in (*libraries, "bokeh", "jinja2", "mlflow", "wandb"):
     importers = [
       file for file in SOURCES if re.search(rf"^\s*(import|from) {library}\b", file.read_text(), re.MULTILINE)
     ]

@@ -1,5 +1,10 @@
+import io
+import itertools
 import json
 import math
+import re
+import sys
+import types
 
 import jax
 import numpy as np
@@ -30,22 +35,6 @@ def test_going_on_from_a_step_leaves_no_step_twice_and_none_missing(tmp_path):
     json.loads(line)
 
 
-def test_tensorboard_reads_the_same_numbers(tmp_path):
-  write(tmp_path, 0, 3)
-  from tensorboardX.proto import event_pb2
-
-  (events,) = tmp_path.glob("events.*")
-  found = {}
-  content = events.read_bytes()
-  while content:  # a record: length, its checksum, the event, its checksum
-    length = int.from_bytes(content[:8], "little")
-    event = event_pb2.Event.FromString(content[12 : 12 + length])
-    content = content[12 + length + 4 :]
-    for value in event.summary.value:
-      found[value.tag, event.step] = value.simple_value
-  assert found == {(tag, s): v for s in (1, 2, 3) for tag, v in {"epoch": s / 2, "train/loss": 1.5 * s}.items()}
-
-
 def test_a_run_without_records_has_none(tmp_path):
   assert logs.read(tmp_path) == []
 
@@ -61,11 +50,89 @@ def test_the_second_call_and_no_other_is_traced(tmp_path):
     np.testing.assert_array_equal(result, np.eye(3))
 
 
-def test_progress_is_silent_when_not_on_a_terminal(capfd):
-  with logs.progress(10, 2, 0) as bar:
-    bar.set_description("epoch 1/2")
-    bar.update(10)
+class Terminal(io.StringIO):
+  """A screen."""
+
+  def isatty(self):
+    return True
+
+
+def evaluation(epoch, **others):
+  values = {"train/loss": 73.124, "test/loss": 74.5, "test/nats": 74.5, "test/squared_error": 7.9312}
+  return {"epoch": epoch, **values, "test/pca_squared_error": 13.91, "images_per_second": 18300.4} | others
+
+
+@pytest.fixture
+def shown(monkeypatch):
+  """Trains some of four epochs of 100 images before a screen, or none: a function that returns what it saw."""
+
+  def show(screen, every, records=lambda epoch: [evaluation(epoch)], epochs=4, **options):
+    clock = itertools.count(10.0, 0.5)
+    monkeypatch.setattr(logs, "_EVERY", dict.fromkeys((False, True), every))
+    monkeypatch.setattr(logs, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(sys, "stdout", screen)
+    with logs.Display(100, 4, **options) as display:
+      for epoch in range(1, epochs + 1):
+        for loss in (80.0, 73.6):
+          display.advance(50, 0.0025, loss)
+        display.evaluated(*records(float(epoch)))
+    return screen.getvalue()
+
+  return show
+
+
+LINE = "epoch {} of 4  loss 73.12  test loss 74.5  test error 7.931 (PCA 13.91)"
+
+
+def test_where_there_is_no_terminal_there_are_lines_now_and_then_and_a_last_one(shown, capfd):
+  last = LINE.format(4) + "  18,300 images/s"
+  assert shown(io.StringIO(), 1e9).splitlines() == [last]
+  *others, end = shown(io.StringIO(), 0.0).splitlines()
+  assert [line.rpartition("  ")[0] for line in others] == [LINE.format(n) + "  18,300 images/s" for n in (1, 2, 3)]
+  assert end == last
+  assert shown(io.StringIO(), 1e9, epochs=3) == ""
   assert capfd.readouterr() == ("", "")
+
+
+def test_the_time_left_is_that_of_the_images_since_the_compiling(shown):
+  """Half a second an evaluation; the first 50 images do not count: 300 x 0.5 / 50, 200 x 1 / 150, 100 x 1.5 / 250."""
+  *lines, _ = shown(io.StringIO(), 0.0).splitlines()
+  assert [re.search(r"  00:(\d\d) left", line).group(1) for line in lines] == ["03", "01", "00"]
+
+
+def test_a_terminal_shows_a_line_that_moves_and_each_evaluation_above_it(shown):
+  seen = shown(Terminal(), 1e9)
+  for number in (1, 2, 3, 4):
+    assert re.search(rf"\r{re.escape(LINE.format(number))}\n", seen)
+  moving = [line for line in re.split(r"[\r\n]", seen) if "|" in line]
+  assert "compiling" in moving[0]
+  assert re.fullmatch(r"epoch 4  loss 73.6  100% \|[█#]+\|, 20,000 images/s, 00:00 left", moving[-1].strip())
+
+
+def test_many_that_are_trained_together_say_little(shown):
+  several = lambda epoch: [evaluation(epoch), evaluation(epoch, **{"test/squared_error": 24.5})]
+  for screen in (io.StringIO, Terminal):
+    assert "members" not in shown(screen(), 1e9, several, sparse=True)
+  assert "epoch 2 of 4  2 members  test error 7.931 to 24.5  " in shown(io.StringIO(), 0.0, several, sparse=True)
+
+
+def test_who_is_not_to_speak_is_silent(shown):
+  for screen in (io.StringIO(), Terminal()):
+    assert shown(screen, 0.0, shown=False) == ""
+
+
+def test_nats_are_told_where_they_are_not_the_loss(shown):
+  other = lambda epoch: [evaluation(epoch, **{"test/nats": 70.12})]
+  assert "nats" not in shown(io.StringIO(), 0.0)
+  assert "(PCA 13.91)  nats 70.12" in shown(io.StringIO(), 0.0, other)
+  gaussian = {name: value for name, value in evaluation(4.0).items() if name not in ("test/nats", "train/loss")}
+  assert shown(io.StringIO(), 0.0, lambda _: [gaussian]).startswith("epoch 4 of 4  test loss 74.5  test error")
+
+
+def test_words_go_out_and_complaints_elsewhere(capfd):
+  logs.say("done")
+  logs.complain("a server\nis gone")
+  assert capfd.readouterr() == ("done\n", "ae_jax: a server is gone\n")
 
 
 def test_what_is_no_record_and_all_behind_it_is_not_read(tmp_path):

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from skimage import metrics
 
 from ae_jax import losses
 
@@ -84,3 +85,35 @@ def test_the_kl_of_coins_is_its_definition_and_finite_at_the_ends():
   assert abs(float(kl[2])) < 1e-6
   assert np.isfinite(kl).all()
   assert np.isfinite(jax.grad(lambda r: losses.bernoulli_kl(0.05, r).sum())(rho_hat)).all()
+
+
+def same_by_scikit_image(x_hat, x, peak):
+  """SSIM of each image, as scikit-image computes what Wang et al. (2004) define."""
+  options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": peak}
+  return [metrics.structural_similarity(*pair, channel_axis=-1, **options) for pair in zip(x_hat, x, strict=True)]
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (11, 11, 1), (12, 30, 3)])
+@pytest.mark.parametrize("peak", [1.0, 2.0])
+def test_ssim_is_that_of_scikit_image(shape, peak):
+  rng = np.random.default_rng(0)
+  x = peak * rng.uniform(size=(4, *shape)).astype(np.float32)
+  noise = rng.normal(size=x.shape).astype(np.float32)
+  for level in (0.02, 0.2, 1.0):
+    x_hat = np.clip(x + np.float32(level * peak) * noise, 0, peak)
+    found = losses.structural_similarity(x_hat, x, peak)
+    np.testing.assert_allclose(found, same_by_scikit_image(x_hat, x, peak), atol=2e-6)
+
+
+def test_ssim_of_constant_images_is_that_of_their_luminance():
+  x, x_hat = (np.full((1, 16, 14, 1), value, np.float32) for value in (0.3, 0.7))
+  luminance = (2 * 0.3 * 0.7 + 1e-4) / (0.3**2 + 0.7**2 + 1e-4)
+  assert losses.structural_similarity(x_hat, x, 1.0)[0] == pytest.approx(luminance, abs=1e-6)
+  assert same_by_scikit_image(*np.float64([x_hat, x]), 1.0)[0] == pytest.approx(luminance, abs=1e-6)
+
+
+def test_ssim_is_symmetric_and_one_for_the_same_image():
+  x, y = np.random.default_rng(0).uniform(size=(2, 5, 20, 13, 3)).astype(np.float32)
+  np.testing.assert_allclose(losses.structural_similarity(x, x, 1.0), 1.0, atol=1e-6)
+  one_way, the_other = (losses.structural_similarity(*pair, 1.0) for pair in ((x, y), (y, x)))
+  np.testing.assert_allclose(one_way, the_other, atol=1e-6)

@@ -4,7 +4,7 @@ import subprocess
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, config_of
+from conftest import ROOT, config_of, unstudied
 
 import ae_jax
 from ae_jax import data, errors, models, runs, train
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.runs_optax
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   folder = tmp_path_factory.mktemp("runs") / "cnn"
-  config = config_of("cnn", "mnist_5k")
+  config = unstudied(config_of("cnn", "mnist_5k"))
   config.update({"epochs": 1, "model": {"channels": (2, 3)}})
   train.train_and_evaluate(config, folder)
   return folder
@@ -157,7 +157,7 @@ def test_attention_is_there_where_the_model_has_some(workdir, test_images):
   assert ae_jax.load(workdir).attention(test_images[:3]) == {}
   config = config_of("attention", "digits")
   model = models.build(shape=(8, 8, 1), **config.model)
-  run = runs.Run(jax.jit(model.init)(jax.random.key(0)), config, {}, [], model)
+  run = runs.Run(jax.jit(model.init)(jax.random.key(0)), config, {}, [], model, 0)
   maps = run.attention(np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8))
   assert set(maps) == {"encoder/blocks/attention/0", "encoder/pool"}
   for weights in maps.values():

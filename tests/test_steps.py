@@ -56,7 +56,7 @@ def test_a_chunk_is_its_steps_one_by_one_bit_for_bit(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("parts_", [2, 4, 8])
+@pytest.mark.parametrize("parts_", [4, *(pytest.param(parts_, marks=pytest.mark.slow) for parts_ in (2, 8))])
 def test_the_gradient_in_parts_is_that_of_the_whole_batch(name, parts_):
   """Also where rows are padding, and where a part holds nothing else."""
   static = parts(name)

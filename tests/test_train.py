@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import CONFIGS, ROOT, config_of, learned, tiny_flags
+from conftest import CONFIGS, ROOT, config_of, learned, tiny_flags, unstudied
 from sklearn.decomposition import PCA
 
 import ae_jax
@@ -44,7 +44,7 @@ def train_until(config, workdir, epoch, monkeypatch):
 def trained(tmp_path_factory):
   """A finished run on digits, its config, and the numbers that it returned."""
   workdir = tmp_path_factory.mktemp("trained") / "run"
-  config = config_of("dense", "digits")
+  config = unstudied(config_of("dense", "digits"))
   config.epochs = 3
   return workdir, config, train.train_and_evaluate(config, workdir)
 
@@ -68,7 +68,7 @@ jax.monitoring.register_event_listener(lambda event, **_: counts.update([event.r
 from ae_jax import train
 from configs import cnn
 config = cnn.get_config("digits")
-config.epochs = 1
+config.epochs, config.evaluators = 1, ()
 train.train_and_evaluate(config, pathlib.Path(sys.argv[1]))
 print(json.dumps(counts))
 """
@@ -141,7 +141,7 @@ def test_the_rulers_are_those_of_scikit_learn_in_double_precision(trained):
 @pytest.mark.parametrize("name", ["cnn", "vae"])
 def test_a_streamed_run_learns_what_one_in_memory_learns_bit_for_bit(tmp_path, monkeypatch, name):
   monkeypatch.setattr(epochs, "LONGEST_CHUNK", 4)
-  config = config_of(name, "digits")
+  config = unstudied(config_of(name, "digits"))
   config.epochs, config.batch_size = 2, 100
   for placement in ("memory", "stream"):
     config.data.placement = placement
@@ -234,7 +234,7 @@ def test_a_folder_of_another_config_is_refused_and_left_alone(trained):
 
 
 def test_a_folder_of_other_data_is_refused(tmp_path):
-  config = config_of("dense", "npz")
+  config = unstudied(config_of("dense", "npz"))
   config.data.path = str(tmp_path / "x.npz")
   config.update({"epochs": 2, "batch_size": 4, "model": {"latent": 2, "widths": (3,)}})
   generator = np.random.default_rng(0)
@@ -251,7 +251,7 @@ def test_a_folder_of_other_data_is_refused(tmp_path):
 def test_every_range_trains_and_loads(tmp_path, likelihood, value_range):
   images = np.random.default_rng(0).integers(0, 256, (30, 9, 8, 3), np.uint8)
   np.savez(tmp_path / "x.npz", x_train=images)
-  config = config_of("cnn", "npz")
+  config = unstudied(config_of("cnn", "npz"))
   config.data.path, config.data.range = str(tmp_path / "x.npz"), value_range
   config.objective.likelihood = likelihood
   config.update({"epochs": 2, "batch_size": 8, "model": {"latent": 2}})
@@ -331,14 +331,14 @@ def test_a_key_too_many_too_few_or_of_the_wrong_type_is_refused(tiny, tmp_path, 
 
 def staged():
   """Two layers trained one after the other for two epochs each, then both for two; on digits."""
-  config = config_of("stacked", "digits")
+  config = unstudied(config_of("stacked", "digits"))
   config.update({"epochs": 2, "batch_size": 128, "checkpoint_every_epochs": 1, "model": {"latent": 4, "widths": (16,)}})
   config.optimizer.schedule = "constant"
   config.stages = tuple({**stage, "epochs": 2} for stage in config.stages[:2])
   return config
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3, 5])
+@pytest.mark.parametrize("stop", [*(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 5)), 2, 3])
 def test_resume_changes_nothing_in_the_middle_of_a_stage_or_between_two(tmp_path, monkeypatch, stop):
   train.train_and_evaluate(staged(), tmp_path / "straight")
   train_until(staged(), tmp_path / "broken", stop, monkeypatch)
@@ -363,7 +363,7 @@ def test_a_stage_moves_its_layer_alone_and_begins_with_a_new_optimizer(tmp_path,
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_every_config_learns_on_eight_devices(file, tmp_path, eight_devices):
-  config = config_of(file.stem, *(["mnist_5k"] if file.stem != "sequence" else []))
+  config = unstudied(config_of(file.stem, *(["mnist_5k"] if file.stem != "sequence" else [])))
   config.epochs, config.log_every_steps = 1, 10
   for stage in config.stages:
     stage["epochs"] = 1
@@ -386,7 +386,7 @@ def test_eight_devices_learn_what_one_learns(tiny, tmp_path):
     check=True,
     stdout=subprocess.DEVNULL,
   )
-  assert len(runs._read_description(pathlib.Path(tmp_path / "eight"))["devices"]) == 8
+  assert len(runs.read_description(pathlib.Path(tmp_path / "eight"))["devices"]) == 8
   eight = ae_jax.load(tmp_path / "eight")
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),

@@ -28,6 +28,9 @@ class Dataset:
   one_class: int = -1  # the label that all training examples have; -1: whatever they have
   streams: bool = False  # whether the training examples go to the device chunk by chunk (`streams.chunks`)
   placement: str = ""  # where they lie and why, in words
+  train_factors: np.ndarray | None = None  # what each example was made of, where that is known: int [N, factors]
+  test_factors: np.ndarray | None = None
+  factor_values: dict = dataclasses.field(default_factory=dict)  # {factor: its values, words or numbers, by number}
 
   @property
   def shape(self):
@@ -82,6 +85,7 @@ def load(name, path, range, one_class=-1, placement="auto", budget_gib=0.0):
   decide = functools.partial(placements.decide, placement, budget_gib)
   source = sources.SOURCES.get(name, sources.tfds)
   arrays = source(name, path)
+  factor_values = arrays.pop("factor_values", {})
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
   for key in ("train", "test"):
     arrays[key] = _as_float32(arrays[key])
@@ -108,8 +112,10 @@ def load(name, path, range, one_class=-1, placement="auto", budget_gib=0.0):
       rows.gather(arrays[key], rows.probes(len(arrays[key])))
     else:
       _check(ranges.fault(arrays[key], range), key, where)
-  labels = [arrays.get(f"{half}_labels") for half in ("train", "test")]
-  return Dataset(name, range, arrays["train"], arrays["test"], *labels, one_class, decided.streams, decided.words)
+  halves = [arrays.get(f"{half}{what}") for what in ("", "_labels", "_factors") for half in ("train", "test")]
+  examples, labels, factors = halves[:2], halves[2:4], halves[4:]
+  lie = (decided.streams, decided.words)
+  return Dataset(name, range, *examples, *labels, one_class, *lie, *factors, factor_values)
 
 
 def _check(fault, key, where):
@@ -151,7 +157,9 @@ def _keep_only(label, arrays, where):
       known = ", ".join(map(str, np.unique(labels)[:20]))
       raise errors.UserError(f"{key}: no {half} example of {where} has this label; it has {known}")
   kept = arrays["train_labels"] == label
-  arrays["train"], arrays["train_labels"] = rows.take(arrays["train"], kept), arrays["train_labels"][kept]
+  for key in ("train", "train_labels", "train_factors"):
+    if key in arrays:
+      arrays[key] = rows.take(arrays[key], kept)
 
 
 def _shape_fault(examples, train, value_range):

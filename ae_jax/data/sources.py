@@ -1,7 +1,8 @@
 """Where data comes from: functions (name, path) -> dict of `train` and `test`, and perhaps their labels [N].
 
 Images are [N, H, W, C], series (see `ae_jax.data.series`) [N, T, C]. Sets that are made or embedded are arrays, those
-that may be large are `rows.Rows`, of which nothing is read yet.
+that may be large are `rows.Rows`, of which nothing is read yet. Where it is known what examples were made of, there are
+`train_factors`, `test_factors` and `factor_values` besides (see `ae_jax.data.Dataset`).
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import re
 import numpy as np
 
 from ae_jax import cache, errors
-from ae_jax.data import archives, decoding, folders, rows, series, splits
+from ae_jax.data import archives, decoding, folders, made, rows, series, splits
 
 NEEDS_NOTHING = "mnist_5k needs no preparation"
 
@@ -141,6 +142,7 @@ def _image_set(builder, where):
 SOURCES = {
   "mnist_5k": mnist_5k,
   "digits": digits,
+  "factors": made.factors,
   "npz": archives.npz,
   "npy": archives.npy,
   "folder": folders.folder,

@@ -1,9 +1,17 @@
-"""What is measured of a model. An evaluator is a module of four functions.
+"""What is measured of a model. An evaluator is a module of some of these functions.
 
-- `check(model, dataset)` raises UserError where it does not apply;
+- `check(model, dataset)` raises UserError where the evaluator does not apply.
+
+What every evaluation of the test set computes, as training goes on:
+
 - `per_example(model, params, batch, keys, value_range)` gives {name: [B, ...]}, computed on the device;
 - `metrics(values, dataset)` generates (name, value) from the same over the whole test set in order, {name: [N, ...]};
 - `rulers(dataset, latent)` generates (name, value) of what these are held against, none of it depending on the model.
+
+What is found out once, about a trained model:
+
+- `study(subject)` generates (name, value) from a `subject.Subject`. A value is a number, what is to be shown (one of
+  `exhibits`), or a remark: a sentence, most often why something could not be measured.
 """
 
 import functools
@@ -11,16 +19,41 @@ import functools
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.evaluators import anomaly, denoising, posterior, reconstruction, sparsity
+from ae_jax.evaluators import (
+  anomaly,
+  denoising,
+  disentanglement,
+  generation,
+  latent,
+  logistic_pca,
+  posterior,
+  probe,
+  reconstruction,
+  robustness,
+  sparsity,
+)
 
-EVALUATORS = {"anomaly": anomaly, "denoising": denoising, "posterior": posterior, "sparsity": sparsity}
+EVALUATORS = {
+  "anomaly": anomaly,
+  "denoising": denoising,
+  "disentanglement": disentanglement,
+  "generation": generation,
+  "latent": latent,
+  "logistic_pca": logistic_pca,
+  "posterior": posterior,
+  "probe": probe,
+  "reconstruction": reconstruction,
+  "robustness": robustness,
+  "sparsity": sparsity,
+}
 
 
 def build(names, model, dataset):
-  """The evaluators of `config.evaluators`, after `reconstruction`, which every run has; UserError for what is amiss."""
+  """The evaluators of these names, after `reconstruction`, which every run has; UserError for what is amiss."""
   chosen = [reconstruction, *(errors.choose(EVALUATORS, name, "evaluators") for name in names)]
+  chosen = list(dict.fromkeys(chosen))
   for evaluator in chosen:
-    evaluator.check(model, dataset)
+    _function(evaluator, "check")(model, dataset)
   return tuple(chosen)
 
 
@@ -32,7 +65,7 @@ def statistics(evaluators, value_range):
 def _per_example(model, params, batch, keys, *, evaluators, value_range):
   found = {}
   for evaluator in evaluators:
-    found |= evaluator.per_example(model, params, batch, keys, value_range)
+    found |= _function(evaluator, "per_example", {})(model, params, batch, keys, value_range)
   return found
 
 
@@ -42,10 +75,28 @@ def metrics(evaluators, losses, values, weights, dataset):
   in_order = {name: np.asarray(rows)[present] for name, rows in values.items()}
   yield "test/loss", float(np.average(np.asarray(losses, np.float64), weights=present.sum(1)))
   for evaluator in evaluators:
-    yield from evaluator.metrics(in_order, dataset)
+    yield from _function(evaluator, "metrics")(in_order, dataset)
 
 
 def rulers(evaluators, dataset, latent):
   """Generates (name, value) of all their rulers."""
   for evaluator in evaluators:
-    yield from evaluator.rulers(dataset, latent)
+    yield from _function(evaluator, "rulers")(dataset, latent)
+
+
+def studies(evaluators, subject):
+  """Generates ("EVALUATOR/NAME", value) of all their studies; of codes that are not finite a remark alone."""
+  finite = np.isfinite(subject.test_codes).all() and np.isfinite(subject.train_codes).all()
+  for evaluator in evaluators:
+    room = evaluator.__name__.rpartition(".")[2]
+    if finite or not hasattr(evaluator, "study"):
+      found = _function(evaluator, "study")(subject)
+    else:
+      found = [("remark", "the codes of some examples are not finite: the training diverged; lower the learning rate")]
+    for name, value in found:
+      yield f"{room}/{name}", value
+
+
+def _function(evaluator, name, nothing=()):
+  """A function of an evaluator, or one that gives nothing."""
+  return getattr(evaluator, name, lambda *_: nothing)

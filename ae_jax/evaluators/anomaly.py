@@ -1,14 +1,22 @@
-"""How well the squared reconstruction error tells the class that was trained on from all others, beside PCA's.
+"""How well a score tells the class that was trained on from all others, beside PCA's residual.
 
-It needs a test set with both (config.data.one_class). An example's score is |x_hat - x|^2; anomalies are positives.
+It needs a test set with both (config.data.one_class). The score of each evaluation is |x_hat - x|^2; the study has two
+more. Anomalies are the positives.
 """
 
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ae_jax import errors, losses
-from ae_jax.evaluators import reconstruction
+from ae_jax import errors, losses, objectives
+from ae_jax.evaluators import exhibits, reconstruction
+
+_AT_ONCE = 16  # examples whose gradients lie in memory, at most
+_NUMBERS = 2**23  # of them, unless those of one example are more
+_MOST_CLASSES = 100  # of anomalies that are told apart
+_FLAT = 1e-6  # of the mean variance, as if the code varied so much in every direction
 
 
 def check(model, dataset):
@@ -39,6 +47,71 @@ def metrics(values, dataset):
   yield "test/auroc", auroc(score, anomalous)
   yield "test/auprc", auprc(score, anomalous)
   yield "test/anomalous_squared_error", float(score[anomalous].mean(dtype=np.float64))
+
+
+def study(subject):
+  """Generates the areas under both curves for each score, and under the ROC curve for each class of anomalies."""
+  anomalous, labels = subject.dataset.anomalous, subject.dataset.test_labels
+  classes = np.unique(labels[anomalous])
+  told = len(classes) <= _MOST_CLASSES
+  if not told:
+    yield "by_class", f"there are {len(classes)} classes of anomalies; more than {_MOST_CLASSES} are not told apart"
+  lines = {}
+  for name, (words, score) in SCORES.items():
+    values = score(subject)
+    yield f"auroc/{name}", auroc(values, anomalous)
+    yield f"auprc/{name}", auprc(values, anomalous)
+    if told:
+      against = [~anomalous | (labels == label) for label in classes]
+      areas = [auroc(values[one], anomalous[one]) for one in against]
+      yield from ((f"auroc/{name}/class_{label}", area) for label, area in zip(classes, areas, strict=True))
+      lines[words] = np.array([classes, areas], np.float64)
+  if told:
+    title = f"how well each class is told from class {subject.dataset.one_class}, the one that was trained on"
+    yield "auroc_by_class", exhibits.Lines(title, lines, "class", "area under the ROC curve")
+
+
+def mahalanobis(codes, train_codes):
+  """Distances [N] of codes [N, latent] to the mean of the training codes, in terms of their covariance.
+
+  A millionth of the mean variance is added to every direction, so that one in which the training codes do not vary has
+  its say, and not all.
+  """
+  centred = train_codes - train_codes.mean(0, dtype=np.float64)
+  covariance = centred.T @ centred / max(1, len(centred) - 1)
+  size = len(covariance)
+  covariance += (_FLAT * np.trace(covariance) / size or 1.0) * np.eye(size)
+  away = codes - train_codes.mean(0, dtype=np.float64)
+  return np.sqrt(np.einsum("nk,nk->n", away, np.linalg.solve(covariance, away.T).T))
+
+
+def gradient_norms(subject):
+  """The norm [N] of the gradient of each test example's reconstruction term by the parameters (Kwon et al. 2020)."""
+  run, value_range = subject.run, subject.dataset.value_range
+  objective = objectives.reconstruction(run.model, value_range, likelihood=run.config.objective.likelihood)
+  parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
+  at_once = max(1, min(_AT_ONCE, _NUMBERS // parameters))
+
+  def norms(params, x, keys):
+    def norm(row):
+      loss = lambda params: objective(run.model, params, {"x": row[None], "weight": jnp.ones(1)}, None)[0]
+      return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(jax.grad(loss)(params))))
+
+    return jax.lax.map(norm, x, batch_size=at_once)
+
+  return subject.each(norms, subject.test)
+
+
+# name -> what it is called, and the function (subject) -> scores [N] of the test examples
+SCORES = {
+  "squared_error": ("squared error", lambda subject: subject.squared_errors),
+  "mahalanobis": ("Mahalanobis distance", lambda subject: mahalanobis(subject.test_codes, subject.train_codes)),
+  "gradient_norm": ("norm of the gradient", gradient_norms),
+  "pca": (
+    "residual of PCA",
+    lambda subject: reconstruction.pca_squared_errors(subject.dataset, subject.run.config.model.latent),
+  ),
+}
 
 
 def rulers(dataset, latent):

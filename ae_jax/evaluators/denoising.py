@@ -1,11 +1,14 @@
 """How much of a noise a model takes away, for noises that it was and was not trained on."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ae_jax import corruptions, losses
 from ae_jax.data import ranges
-from ae_jax.evaluators import reconstruction
+from ae_jax.evaluators import exhibits, reconstruction
+from ae_jax.evaluators.subject import shown
 
 NOISES = (
   ("gaussian", 0.25),
@@ -17,21 +20,15 @@ NOISES = (
 )
 
 
-def check(model, dataset):
-  """It applies to any model."""
-  del model, dataset
-
-
 def per_example(model, params, batch, keys, value_range):
   """Squared error of the noisy input and of its reconstruction, both against the clean example: [B] per noise."""
-  found = {}
-  for number, (name, level) in enumerate(NOISES):
-    noise_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-    noisy, _ = corruptions.corrupt(name, noise_keys, batch["x"], level, ranges.BYTE_SPANS[value_range])
+
+  def both(noisy):
     restored = losses.OUTPUT_ACTIVATIONS[value_range](model.reconstruct(params, noisy))
-    found[f"noisy/{name}_{level:g}"] = losses.squared_error(noisy, batch["x"])
-    found[f"restored/{name}_{level:g}"] = losses.squared_error(restored, batch["x"])
-  return found
+    return {"noisy": losses.squared_error(noisy, batch["x"]), "restored": losses.squared_error(restored, batch["x"])}
+
+  found = _of_each_noise(both, keys, batch["x"], value_range)
+  return {f"{way}/{_name(*noise)}": rows[n] for way, rows in found.items() for n, noise in enumerate(NOISES)}
 
 
 def metrics(values, dataset):
@@ -39,11 +36,47 @@ def metrics(values, dataset):
   elements = np.prod(dataset.shape)
   for name, level in NOISES:
     for way, key in {"in": "noisy", "out": "restored"}.items():
-      mse = values[f"{key}/{name}_{level:g}"].mean(dtype=np.float64) / elements
-      yield f"test/psnr_{way}/{name}_{level:g}", reconstruction.psnr(float(mse), dataset.peak)
+      mse = values[f"{key}/{_name(name, level)}"].mean(dtype=np.float64) / elements
+      yield f"test/psnr_{way}/{_name(name, level)}", reconstruction.psnr(float(mse), dataset.peak)
 
 
-def rulers(dataset, latent):
-  """None."""
-  del dataset, latent
-  yield from ()
+def study(subject):
+  """Generates test examples with each of the noises, and what becomes of them."""
+  examples = subject.test[shown(reconstruction.SHOWN, len(subject.test))]
+  rows = {reconstruction.KINDS[examples.ndim]: examples}
+  for name, noisy in disturbed(subject, examples).items():
+    words = name.replace("_", " ")
+    rows |= {words: noisy, f"{words} restored": subject.run.apply("reconstruct", noisy)}
+  yield "denoised", exhibits.Rows("noisy test examples, and what becomes of them", rows)
+
+
+def disturbed(subject, examples):
+  """Examples [N, ...] with each of the noises, {"gaussian_0.25": [N, ...], ...}; each has its own of the run's seed."""
+  value_range = subject.dataset.value_range
+  noisy = subject.each(
+    lambda params, x, keys: jnp.moveaxis(_of_each_noise(lambda noisy: noisy, keys, x, value_range), 0, 1), examples
+  )
+  return {_name(*noise): noisy[:, number] for number, noise in enumerate(NOISES)}
+
+
+def _of_each_noise(function, keys, x, value_range):
+  """A function of the examples [B, ...] with a noise, over all noises: what it gives, with an axis of them before.
+
+  A noise has keys of its own, folded from the examples'. Function and kinds of noise are compiled once each.
+  """
+  kinds, span = list(corruptions.CORRUPTIONS), ranges.BYTE_SPANS[value_range]
+  branches = [
+    lambda keys, level, kind=kind: corruptions.corrupt(kind, keys, x, level, span)[0] for kind in kinds
+  ]
+
+  def noisy(noise):
+    number, kind, level = noise
+    return lax.switch(kind, branches, jax.vmap(jax.random.fold_in, (0, None))(keys, number), level)
+
+  which = jnp.asarray([kinds.index(kind) for kind, _ in NOISES])
+  levels = jnp.asarray([level for _, level in NOISES], x.dtype)
+  return lax.map(lambda noise: function(noisy(noise)), (jnp.arange(len(NOISES)), which, levels))
+
+
+def _name(kind, level):
+  return f"{kind}_{level:g}"

@@ -27,12 +27,11 @@ def metrics(values, dataset):
   del dataset
   per_dimension = values["posterior_kl"].mean(0, dtype=np.float64)
   yield "test/kl", float(per_dimension.sum())
-  yield "test/active_units", int((values["posterior_mean"].var(0, dtype=np.float64) > ACTIVE).sum())
+  yield "test/active_units", int(active(values["posterior_mean"]).sum())
   for number, nats in enumerate(per_dimension[:TOLD]):
     yield f"test/kl_dimension/{number}", float(nats)
 
 
-def rulers(dataset, latent):
-  """None."""
-  del dataset, latent
-  yield from ()
+def active(means):
+  """Which units' posterior means [N, latent] vary from example to example: bool [latent] (Burda et al. 2016)."""
+  return means.var(0, dtype=np.float64) > ACTIVE

@@ -10,11 +10,13 @@ import numpy as np
 
 from ae_jax import losses
 from ae_jax.data import ranges
+from ae_jax.evaluators import exhibits
+from ae_jax.evaluators.subject import shown
 
-
-def check(model, dataset):
-  """It applies to any model."""
-  del model, dataset
+SHOWN = 16  # examples in a picture
+KINDS = {3: "series", 4: "test images"}  # what examples are called in it, by the axes of their array
+_EXACT = 1000  # numbers of an example up to which PCA's components are exact, and found faster than good ones
+_MOST_CLASSES = 100  # that have an error of their own
 
 
 def per_example(model, params, batch, keys, value_range):
@@ -29,26 +31,107 @@ def per_example(model, params, batch, keys, value_range):
 
 def metrics(values, dataset):
   """Generates squared error per example, per pixel, PSNR in dB, and nats."""
-  squared_error = _typical(values["squared_error"], dataset).mean(dtype=np.float64)
+  squared_error = typical(values["squared_error"], dataset).mean(dtype=np.float64)
   mse = float(squared_error / math.prod(dataset.shape))
   yield "test/squared_error", float(squared_error)
   yield "test/mse", mse
   yield "test/psnr", psnr(mse, dataset.peak)
   if "nats" in values:
-    yield "test/nats", float(_typical(values["nats"], dataset).mean(dtype=np.float64))
+    yield "test/nats", float(typical(values["nats"], dataset).mean(dtype=np.float64))
 
 
 def rulers(dataset, latent):
   """Generates (name, value) of what the metrics are held against; none of it depends on the model."""
   if dataset.value_range == "unit":
     entropy = np.asarray(losses.bernoulli_entropy(ranges.normalise(dataset.test, "unit")))
-    yield "test/nats_floor", float(_typical(entropy, dataset).mean(dtype=np.float64))
-  yield "test/pca_squared_error", float(_typical(pca_squared_errors(dataset, latent), dataset).mean())
+    yield "test/nats_floor", float(typical(entropy, dataset).mean(dtype=np.float64))
+  yield "test/pca_squared_error", float(typical(pca_squared_errors(dataset, latent), dataset).mean())
 
 
-def _typical(values, dataset):
+def study(subject):
+  """Generates the metrics and their rulers, bits per dimension, SSIM, errors by class, and pictures of all this."""
+  dataset, model = subject.dataset, subject.run.model
+  value_range, latent = dataset.value_range, subject.run.config.model.latent
+  values = {"squared_error": subject.squared_errors}
+  if value_range == "unit":
+    values |= subject.each(
+      lambda params, x, keys: {"nats": per_example(model, params, {"x": x}, keys, value_range)["nats"]}, subject.test
+    )
+  found = {name.removeprefix("test/"): value for name, value in metrics(values, dataset)}
+  known = subject.rulers or dict(rulers(dataset, latent))
+  found |= {name: known[f"test/{name}"] for name in ("nats_floor", "pca_squared_error") if f"test/{name}" in known}
+  found["squared_error_over_pca"] = ratio(found["squared_error"], found["pca_squared_error"])
+  if value_range == "unit":
+    to_bits = 1.0 / (math.prod(dataset.shape) * math.log(2.0))
+    found |= {"bits_per_dimension": found["nats"] * to_bits, "bits_per_dimension_floor": found["nats_floor"] * to_bits}
+  yield from found.items()
+  yield "ssim", _ssim(subject)
+  yield from _by_class(subject)
+  yield from _pictures(subject)
+
+
+def _ssim(subject):
+  """The mean SSIM of the test images, or why they have none."""
+  shape, least, peak = subject.dataset.shape, least_value(subject.dataset), subject.dataset.peak
+  if len(shape) == 2:
+    return "series have no SSIM, which compares the windows of images"
+  if min(shape[:2]) < losses.SSIM_WINDOW:
+    return f"images of {shape[0]} x {shape[1]} pixels have no SSIM, whose window has {losses.SSIM_WINDOW} on a side"
+  similarity = subject.each(
+    lambda params, x_hat, x, keys: losses.structural_similarity(x_hat - least, x - least, peak),
+    *(typical(images, subject.dataset) for images in (subject.reconstructed, subject.test)),
+  )
+  return float(similarity.mean(dtype=np.float64))
+
+
+def _by_class(subject):
+  """Generates the squared error of the test examples of each class."""
+  if subject.test_labels is None:
+    yield "by_class", "the data set has no integer labels: there are no classes whose errors could be told apart"
+    return
+  labels, squared_errors = (typical(each, subject.dataset) for each in (subject.test_labels, subject.squared_errors))
+  classes = np.unique(labels)
+  if len(classes) > _MOST_CLASSES:
+    yield "by_class", f"the test set has {len(classes)} classes; of more than {_MOST_CLASSES} errors are not told apart"
+    return
+  means = np.array([squared_errors[labels == label].mean() for label in classes])
+  for label, mean in zip(classes, means, strict=True):
+    yield f"squared_error/class_{label}", float(mean)
+  title = "the squared reconstruction error of each class, mean over its test examples"
+  names = tuple(map(str, classes))
+  yield "squared_error_by_class", exhibits.Bars(title, names, means, "class", "squared error per example")
+
+
+def _pictures(subject):
+  """Generates typical, worst and best reconstructions, where in the image the errors are, and where attention looks."""
+  numbers = typical(np.arange(len(subject.test)), subject.dataset)
+  order = numbers[np.argsort(subject.squared_errors[numbers], kind="stable")]
+  spread = numbers[shown(SHOWN, len(numbers))]
+  choices = {
+    "reconstructions": (spread, "test examples at even distances, and what the model makes of them"),
+    "worst": (order[::-1][:SHOWN], "the test examples with the largest error, the worst first"),
+    "best": (order[:SHOWN], "the test examples with the smallest error, the best first"),
+  }
+  for name, (chosen, title) in choices.items():
+    rows = {KINDS[subject.test.ndim]: subject.test[chosen], "reconstructions": subject.reconstructed[chosen]}
+    yield name, exhibits.Rows(title, rows)
+  squares = np.square(subject.reconstructed[numbers] - subject.test[numbers]).mean(0, dtype=np.float64).sum(-1)
+  yield "error_map", exhibits.Heatmap("where the errors are: the mean over the test set", "squared error", squares)
+  weights = subject.run.attention(subject.test[spread])
+  if weights:
+    yield "attention", exhibits.Attention("where attention looks", subject.test[spread], weights)
+
+
+def typical(values, dataset):
   """Of values over the test set [N], those of examples like the ones that were trained on."""
   return values if dataset.anomalous is None else values[~dataset.anomalous]
+
+
+def least_value(dataset):
+  """The lower end of the range; the least training value where the range is "real" and not of bytes."""
+  if dataset.value_range == "real" and dataset.train.dtype != np.uint8:
+    return float(dataset.train_sample.min())
+  return ranges.BYTE_SPANS[dataset.value_range][0]
 
 
 def psnr(mse, peak):
@@ -58,14 +141,31 @@ def psnr(mse, peak):
   return 10.0 * math.log10(peak**2 / mse) if math.isfinite(mse) else -mse  # of a model that diverged
 
 
+def ratio(error, ruler):
+  """How many times a ruler an error is; NaN where the ruler is 0."""
+  return error / ruler if ruler else math.nan
+
+
 def pca_squared_errors(dataset, latent):
-  """Squared error of each test example [N] of PCA with `latent` components, fitted on `dataset.train_sample`."""
+  """Squared error of each test example [N] of PCA with `latent` components, fitted on `dataset.train_sample`.
+
+  Of examples with many numbers the components are those of a randomised method, a hair worse than the best.
+  """
+  train, test = (ranges.normalise(half, dataset.value_range) for half in (dataset.train_sample, dataset.test))
+  return np.square(test - pca(train, latent)(test), dtype=np.float64).reshape(len(test), -1).sum(1)
+
+
+def pca(train, latent):
+  """PCA with `latent` components, fitted on examples [N, ...]: a function from examples to their reconstructions."""
+  fitted = fitted_pca(train.reshape(len(train), -1), latent)
+  return lambda x: fitted.inverse_transform(fitted.transform(x.reshape(len(x), -1))).reshape(x.shape)
+
+
+def fitted_pca(train, latent):
+  """scikit-learn's PCA with `latent` components, or as many as there are, fitted on examples [N, elements]."""
   from sklearn.decomposition import PCA  # seconds of imports
 
-  train, test = (
-    ranges.normalise(half, dataset.value_range).reshape(len(half), -1) for half in (dataset.train_sample, dataset.test)
-  )
+  solver = "covariance_eigh" if train.shape[1] <= _EXACT else "auto"
   components = min(latent, len(train) - 1, train.shape[1])  # N points span N - 1 directions around their mean
   with np.errstate(divide="ignore", invalid="ignore"):  # shares of a variance that is 0: of one image, or of equal ones
-    pca = PCA(components, random_state=0).fit(train)
-  return np.square(test - pca.inverse_transform(pca.transform(test)), dtype=np.float64).sum(1)
+    return PCA(components, svd_solver=solver, random_state=0).fit(train)

@@ -5,11 +5,6 @@ import numpy as np
 ACTIVE = 0.1  # the magnitude from which a unit counts as active: far from a ReLU's 0, and twice the usual rho
 
 
-def check(model, dataset):
-  """It applies to any model."""
-  del model, dataset
-
-
 def per_example(model, params, batch, keys, value_range):
   """The code [B, latent]."""
   del keys, value_range
@@ -22,10 +17,9 @@ def metrics(values, dataset):
   active = np.abs(values["code"]) > ACTIVE
   yield "test/density", float(active.mean())
   yield "test/mean_activation", float(np.abs(values["code"]).mean(dtype=np.float64))
-  yield "test/dead_units", int((~active.any(0)).sum())
+  yield "test/dead_units", int(dead(values["code"]).sum())
 
 
-def rulers(dataset, latent):
-  """None."""
-  del dataset, latent
-  yield from ()
+def dead(codes):
+  """Which units no example of codes [N, latent] activates: bool [latent]."""
+  return ~(np.abs(codes) > ACTIVE).any(0)

@@ -5,6 +5,7 @@ of the examples' shape, before the output activation, which belongs to the likel
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -45,10 +46,15 @@ class Model:
   shape: tuple[int, ...]  # of an example: (H, W, C) of an image, (T, C) of a series
   batch_last: bool  # its reconstructions are transposed from [..., B], for whom that matters
   compute_dtype: str = "float32"  # of COMPUTE_DTYPES
+  units = 1.0  # which units of the code there are, [latent]: all
 
   def init(self, key):
     """Parameters: a nested dict of float32 arrays, a function of the key alone."""
     return self.module.init(key, jnp.zeros((1, *self.shape), jnp.float32))["params"]
+
+  def abstract_params(self):
+    """The shapes and types of what `init` gives; nothing is computed."""
+    return _abstract_params(self)
 
   def encode(self, params, x):
     """Examples [B, *shape] in the data's range -> codes [B, latent]."""
@@ -87,7 +93,7 @@ class Model:
 
   def parameter_count(self):
     """How many numbers `init` gives; nothing is computed."""
-    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self.init, jax.random.key(0))))
+    return sum(leaf.size for leaf in jax.tree.leaves(self.abstract_params()))
 
   def _apply(self, params, *args, **options):
     dtype = COMPUTE_DTYPES[self.compute_dtype]
@@ -107,6 +113,11 @@ def build(name, shape, compute_dtype="float32", **options):
     )
   module = errors.call(FAMILIES, "model", name, tuple(shape), **options)
   return Model(module, tuple(shape), name in BATCH_LAST, compute_dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _abstract_params(model):
+  return jax.eval_shape(model.init, jax.random.key(0))
 
 
 def _cast(tree, dtype):

@@ -40,7 +40,29 @@ def closing(metrics, workdir):
   lines.append(
     f"Trained at {metrics['images_per_second']:,.0f} images/s after {metrics['compile_seconds']:.1f} s of compiling."
   )
-  lines.append(
-    f"Look at {workdir / 'pictures' / 'reconstructions.png'} and curves.png; use it: ae_jax.load({str(workdir)!r})."
-  )
+  lines.append(f"Look at {workdir / 'report.html'} or at its pictures; use it: ae_jax.load({str(workdir)!r}).")
   return "\n".join(lines)
+
+
+def headline(metrics, latent):
+  """How good a run is, against what, in a sentence or two to begin a page with; `metrics` are the last of each name."""
+  error, pca = metrics.get("test/squared_error"), metrics.get("test/pca_squared_error")
+  if error is None or pca is None:
+    return "The training has begun; how good the model is will stand here after the first evaluation."
+  if not math.isfinite(error):
+    return "The training diverged: lower the learning rate."
+  numbers = f"{latent:,} number{'s' if latent > 1 else ''}"
+  restored = f"Test examples come back with a squared error of {error:.3g}"
+  if pca < 1e-4 * error:
+    said = f"{restored}; the code is so large that PCA with its {numbers} would make none."
+  elif error < pca:
+    said = f"{restored}, {error / pca:.0%} of the {pca:.3g} that PCA leaves with the same {numbers}."
+  else:
+    said = f"{restored}, no better than PCA with its {numbers}, {pca:.3g}: train longer or change the learning rate."
+  if metrics.get("test/nats_floor") is not None and math.isfinite(metrics.get("test/nats", math.nan)):
+    above = metrics["test/nats"] - metrics["test/nats_floor"]
+    said += f" The cross-entropy is {above:.1f} nats above the floor that no model can go below."
+  if math.isfinite(metrics.get("test/auroc", math.nan)):
+    said += f" By its errors the anomalies are told with an AUROC of {metrics['test/auroc']:.3f}"
+    said += f", by PCA's with {metrics['test/pca_auroc']:.3f}." if "test/pca_auroc" in metrics else "."
+  return said

@@ -11,6 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ae_jax import errors
+from ae_jax.config import STUDIES
 from experiments.endurance import values
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -51,7 +52,8 @@ def shipped(name, folder):
   )
   config["model"] |= _SMALLER.get(name, {})
   stages = tuple({**stage, "epochs": 1} for stage in config["stages"][:2])
-  return config | {"epochs": 1, "batch_size": 8, "stages": stages}
+  evaluators = tuple(name for name in config["evaluators"] if name not in STUDIES)
+  return config | {"epochs": 1, "batch_size": 8, "stages": stages, "evaluators": evaluators}
 
 
 def paths(config, prefix=()):
@@ -178,6 +180,7 @@ CONFLICTS = (
   {"data.name": "npy"},
   {"data.one_class": 1, "batch_size": 9},
   {"data.one_class": 1, "evaluators": ("anomaly",)},
+  {"evaluators": STUDIES},
   {
     "evaluators": ("anomaly", "denoising", "posterior", "sparsity"),
     "data.one_class": 1,

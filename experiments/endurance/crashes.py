@@ -17,7 +17,7 @@ import ae_jax
 from ae_jax import logs
 
 ROOT = pathlib.Path(__file__).parents[2]
-COMMON = {"batch_size": 128, "checkpoint_every_epochs": 1, "log_every_steps": 5, "model.latent": 4}
+COMMON = {"batch_size": 128, "checkpoint_every_epochs": 1, "log_every_steps": 5, "model.latent": 4, "evaluators": ()}
 CONFIGS = {  # on digits, each an epoch of milliseconds, so that a good part of the time goes into saving
   "dense": {"epochs": 150, "model.widths": "(16,)"},
   "cnn": {"epochs": 60, "model.channels": "(4,4)"},

@@ -1,12 +1,17 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import config_of
+from scipy import spatial
 
-from ae_jax import data, errors, losses, models, steps
+from ae_jax import data, errors, losses, models, objectives, runs, steps
 from ae_jax.data import epochs
 from ae_jax.evaluators import anomaly, reconstruction
+from ae_jax.evaluators.subject import Subject
 
 
 def dataset_of(train, test, labels, one_class=0):
@@ -104,3 +109,93 @@ def test_it_needs_both_kinds(labels, one_class, message):
   with pytest.raises(errors.UserError) as refusal:
     anomaly.check(None, dataset_of(x, x, labels, one_class))
   assert message in str(refusal.value)
+
+
+@functools.cache
+def model_of(shape, latent=2):
+  """A small random model and its config."""
+  config = config_of("dense", "digits")
+  config.model.update(latent=latent, widths=(3,))
+  config.objective.likelihood = "gaussian"
+  model = models.build(shape=shape, **config.model)
+  return model, jax.jit(model.init)(jax.random.key(0)), config.lock()
+
+
+def subject_of(dataset):
+  """A subject with that model."""
+  model, params, config = model_of(dataset.shape)
+  return Subject(runs.Run(params, config, {}, [], model, 1), dataset)
+
+
+def test_the_distance_is_that_of_mahalanobis():
+  generator = np.random.default_rng(0)
+  train, codes = generator.normal(size=(50, 3)) @ generator.normal(size=(3, 3)), generator.normal(size=(7, 3))
+  covariance = np.cov(train.T)
+  for flat, tolerance in ((1e-6 * np.trace(covariance) / 3, 1e-9), (0.0, 1e-3)):  # exactly with it, nearly without
+    inverse = np.linalg.inv(covariance + flat * np.eye(3))
+    wanted = [spatial.distance.mahalanobis(code, train.mean(0), inverse) for code in codes]
+    np.testing.assert_allclose(anomaly.mahalanobis(codes, train), wanted, rtol=tolerance)
+
+
+def test_what_leaves_the_plane_of_the_training_codes_is_far_away_and_a_constant_code_is_no_mistake():
+  generator = np.random.default_rng(0)
+  flat = generator.normal(size=(50, 3)) * [1.0, 1.0, 0.0]
+  inside, outside = anomaly.mahalanobis(np.array([[3.0, 3.0, 0.0], [0.0, 0.0, 1.0]]), flat)
+  assert inside < 10 < outside
+  assert anomaly.mahalanobis(np.zeros((2, 3)), np.zeros((50, 3))).tolist() == [0.0, 0.0]
+
+
+@functools.cache
+def one_by_one():
+  """The norm of the gradient of each example of `made()`, by the objective itself."""
+  subject = subject_of(made())
+  objective = objectives.reconstruction(subject.run.model, "real", likelihood="gaussian")
+  loss = lambda params, x: objective(subject.run.model, params, {"x": x, "weight": jnp.ones(1)}, None)[0]
+  gradient = jax.jit(jax.grad(loss))
+  return [float(optax.tree.norm(gradient(subject.run.params, x[None]))) for x in subject.test]
+
+
+@pytest.mark.parametrize(("at_once", "numbers"), [(3, 2**23), (64, 2**23), (64, 1)])  # the last: of a large model
+def test_the_norm_of_a_gradient_is_that_of_one_example_by_itself(monkeypatch, at_once, numbers):
+  monkeypatch.setattr(anomaly, "_AT_ONCE", at_once)
+  monkeypatch.setattr(anomaly, "_NUMBERS", numbers)
+  np.testing.assert_allclose(anomaly.gradient_norms(subject_of(made())), one_by_one(), rtol=1e-5)
+
+
+def test_planted_anomalies_are_found_by_each_score_and_their_class_is_named():
+  normal = np.random.default_rng(0).normal(size=(40, 6, 2)).astype(np.float32)
+  labels = np.repeat([0, 4, 7], [8, 2, 2])
+  test = np.concatenate([normal[30:38], 50 + normal[:2], -50 + normal[:2]])
+  found = dict(anomaly.study(subject_of(dataset_of(normal[:30], test, labels))))
+  for score in ("squared_error", "mahalanobis", "gradient_norm", "pca"):
+    for name in (f"auroc/{score}", f"auprc/{score}", f"auroc/{score}/class_4", f"auroc/{score}/class_7"):
+      assert found[name] == 1.0
+  assert set(found["auroc_by_class"].lines) == {words for words, _ in anomaly.SCORES.values()}
+
+
+def test_no_area_depends_on_the_order_of_the_test_examples():
+  dataset, order = made(), np.array([3, 1, 6, 0, 5, 2, 4])
+  other = dataset_of(dataset.train, dataset.test[order], dataset.test_labels[order])
+  one, two = (
+    {name: value for name, value in anomaly.study(subject_of(each)) if isinstance(value, float)}
+    for each in (dataset, other)
+  )
+  assert one == pytest.approx(two)
+
+
+def test_codes_that_are_far_by_the_covariance_alone_are_found_and_duplicates_are_not():
+  generator, scale = np.random.default_rng(0), np.array([1.0, 2.0, 3.0, 0.1])
+  train, normal = (scale * generator.normal(size=(size, 4)) for size in (200, 50))
+  anomalous = np.repeat([False, True], 50)
+  codes = np.concatenate([normal, train[:50] + np.eye(4)[3] * 2.0])
+  assert anomaly.auroc(anomaly.mahalanobis(codes, train), anomalous) == 1.0
+  assert anomaly.auroc(np.linalg.norm(codes - train.mean(0), axis=1), anomalous) < 0.8
+  duplicates = np.concatenate([normal, train[:50]])
+  assert anomaly.auroc(anomaly.mahalanobis(duplicates, train), anomalous) == pytest.approx(0.5, abs=0.15)
+
+
+def test_of_too_many_classes_there_are_the_areas_of_all(monkeypatch):
+  monkeypatch.setattr(anomaly, "_MOST_CLASSES", 1)
+  found = dict(anomaly.study(subject_of(made())))
+  assert "2 classes of anomalies" in found["by_class"]
+  assert found.keys() == {"by_class", *(f"{area}/{score}" for area in ("auroc", "auprc") for score in anomaly.SCORES)}

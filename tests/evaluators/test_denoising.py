@@ -1,9 +1,14 @@
+import functools
+import types
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ae_jax import data
+from ae_jax import corruptions, data, losses
 from ae_jax.evaluators import denoising
+from ae_jax.evaluators import subject as subjects
 
 X = np.random.default_rng(0).uniform(0.3, 0.7, size=(2000, 8, 8, 1)).astype(np.float32)
 DATASET = data.Dataset("made", "real", X, X, None, None)
@@ -16,6 +21,7 @@ class Copies:
     return x
 
 
+@functools.cache
 def found():
   keys = jax.random.split(jax.random.key(0), len(X))
   values = denoising.per_example(Copies(), None, {"x": X}, keys, "real")
@@ -37,3 +43,43 @@ def test_psnr_in_is_that_of_the_noise():
   }
   for name, mse in exact.items():
     assert found()[f"test/psnr_in/{name}"] == pytest.approx(10 * np.log10(peak**2 / mse), abs=0.1)
+
+
+def subject_of(examples, seed=0):
+  """A subject whose run takes off half of what it is given."""
+  run = types.SimpleNamespace(
+    config=types.SimpleNamespace(seed=seed), params=jnp.zeros(()), apply=lambda method, x: 0.5 * x
+  )
+  return subjects.Subject(run, data.Dataset("made", "real", examples, examples, None, None))
+
+
+@pytest.mark.parametrize("examples", [X[:40], X[:5, :, :, 0]])  # images and series
+def test_the_pictures_show_each_noise_and_what_becomes_of_it(examples):
+  rows = dict(denoising.study(subject_of(examples)))["denoised"].rows
+  clean = next(iter(rows.values()))
+  assert len(rows) == 1 + 2 * len(denoising.NOISES)
+  assert len(clean) == min(16, len(examples))
+  np.testing.assert_array_equal(rows["masking 0.5 restored"], 0.5 * rows["masking 0.5"])
+  masked = rows["masking 0.5"] == 0
+  np.testing.assert_array_equal(rows["masking 0.5"][~masked], clean[~masked])
+  assert abs(masked.mean() - 0.5) < 4 * 0.5 / np.sqrt(masked.size)
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_the_noise_of_an_example_depends_on_no_batch_but_on_the_seed(monkeypatch, batch):
+  wanted = denoising.disturbed(subject_of(X[:20]), X[:20])
+  monkeypatch.setattr(subjects, "_BATCH", batch)
+  found = denoising.disturbed(subject_of(X[:20]), X[:20])
+  for name, noisy in wanted.items():
+    np.testing.assert_allclose(found[name], noisy, rtol=1e-6)
+  other = denoising.disturbed(subject_of(X[:20], seed=1), X[:20])
+  assert all((other[name] != noisy).any() for name, noisy in wanted.items())
+
+
+def test_each_noise_of_an_example_is_drawn_by_a_key_of_its_own():
+  keys, x = jax.random.split(jax.random.key(0), 3), X[:3]
+  values = denoising.per_example(Copies(), None, {"x": x}, keys, "real")
+  for number, (name, level) in enumerate(denoising.NOISES):
+    own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+    noisy, _ = corruptions.corrupt(name, own, x, level, (0.0, 1.0))
+    np.testing.assert_allclose(values[f"noisy/{name}_{level:g}"], losses.squared_error(noisy, x), rtol=1e-5)

@@ -1,11 +1,17 @@
+import math
 import os
 import pathlib
+import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 
-from ae_jax import data
-from ae_jax.evaluators import reconstruction
+from ae_jax import data, losses
+from ae_jax.data import ranges
+from ae_jax.evaluators import exhibits, reconstruction
+from ae_jax.evaluators import subject as subjects
 
 MNIST = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "nowhere")) / "mnist" / "3.0.1"
 
@@ -76,3 +82,159 @@ def test_of_one_class_only_its_test_examples_count():
 )
 def test_psnr_is_a_number_whatever_came_of_the_training(mse, wanted):
   np.testing.assert_allclose(reconstruction.psnr(mse, 1.0), wanted, atol=0.1)
+
+
+class Made:
+  """A run whose logits are a function of the examples."""
+
+  def __init__(self, logits, value_range="unit", latent=2):
+    self.config = types.SimpleNamespace(seed=0, model=types.SimpleNamespace(latent=latent))
+    self.params, self.model = jnp.zeros(()), types.SimpleNamespace(reconstruct=lambda params, x: logits(x))
+    self.activation = losses.OUTPUT_ACTIVATIONS[value_range]
+
+  def apply(self, method, x):
+    return np.asarray(self.activation(self.model.reconstruct(self.params, x)))
+
+  def attention(self, x):
+    return {"layer": np.ones((len(x), 1, 1, 4), np.float32)}
+
+
+def perfect(x):
+  inside = jnp.clip(x, 1e-7, 1 - 1e-7)
+  return jnp.log(inside) - jnp.log1p(-inside)
+
+
+def halved(x):
+  return perfect(0.5 * x)
+
+
+def studied(logits, dataset, **options):
+  """What the study finds, by name."""
+  run = Made(logits, dataset.value_range, **options)
+  return dict(reconstruction.study(subjects.Subject(run, dataset)))
+
+
+def made(shape=(13, 12, 1), labels=(0, 1, 2, 1, 0, 2, 2, 5, 5), value_range="unit", one_class=-1):
+  train, test = (np.random.default_rng(n).integers(0, 256, (n, *shape), np.uint8) for n in (20, len(labels)))
+  return data.Dataset("made", value_range, train, test, np.zeros(20, int), np.asarray(labels), one_class)
+
+
+def test_a_perfect_reconstruction_is_told_as_such():
+  images = np.random.default_rng(0).uniform(size=(30, 12, 14, 3)).astype(np.float32)
+  dataset = data.Dataset("made", "real", images[:20], images[20:], None, None)
+  found = studied(lambda x: x, dataset)
+  assert (found["squared_error"], found["mse"], found["psnr"], found["squared_error_over_pca"]) == (0, 0, math.inf, 0)
+  assert found["ssim"] == pytest.approx(1, abs=1e-6)
+  assert not found["error_map"].values.any()
+
+
+def test_the_mean_predictor_has_the_error_of_pca_without_components():
+  """The variance of the test images around the mean of the training images: the squares of all PCA's directions."""
+  dataset = made(shape=(4, 5, 1))
+  train, test = (ranges.normalise(half, "unit") for half in (dataset.train, dataset.test))
+  found = studied(lambda x: jnp.broadcast_to(perfect(train.mean(0)), x.shape), dataset)
+  components = PCA().fit(train.reshape(20, -1))
+  wanted = np.square(components.transform(test.reshape(len(test), -1))).sum(1).mean()
+  assert found["squared_error"] == pytest.approx(wanted, rel=1e-5)
+  assert found["squared_error_over_pca"] == pytest.approx(wanted / found["pca_squared_error"], rel=1e-5)
+
+
+def test_bits_are_nats_per_number_and_the_perfect_reconstruction_reaches_their_floor():
+  found = studied(perfect, made(shape=(3, 4, 1)))
+  assert found["bits_per_dimension"] == pytest.approx(found["nats"] / (3 * 4) / math.log(2))
+  assert found["bits_per_dimension"] == pytest.approx(found["bits_per_dimension_floor"], rel=1e-5)
+  grey = data.Dataset("made", "unit", *np.full((2, 3, 4, 4, 1), 0.5, np.float32), None, None)
+  assert studied(perfect, grey)["bits_per_dimension_floor"] == pytest.approx(1)  # a fair coin per pixel
+
+
+def test_the_study_says_the_same_as_the_metrics_and_the_rulers():
+  dataset = made(shape=(3, 4, 1))
+  subject = subjects.Subject(Made(halved), dataset)
+  values = reconstruction.per_example(subject.run.model, None, {"x": jnp.asarray(subject.test)}, None, "unit")
+  told = dict(reconstruction.metrics({name: np.asarray(rows) for name, rows in values.items()}, dataset))
+  found = dict(reconstruction.study(subject))
+  for name, value in {**told, **dict(reconstruction.rulers(dataset, 2))}.items():
+    assert found[name.removeprefix("test/")] == pytest.approx(value, rel=1e-6)
+
+
+def test_the_errors_of_the_classes_average_to_that_of_all():
+  found, labels = studied(halved, made(shape=(3, 4, 1))), np.array([0, 1, 2, 1, 0, 2, 2, 5, 5])
+  by_class = {label: found[f"squared_error/class_{label}"] for label in (0, 1, 2, 5)}
+  assert np.mean([by_class[label] for label in labels]) == pytest.approx(found["squared_error"])
+  assert found["squared_error_by_class"].names == ("0", "1", "2", "5")
+  assert found["squared_error_by_class"].values.tolist() == list(by_class.values())
+
+
+def test_the_map_of_errors_sums_to_the_error_and_the_worst_come_first():
+  dataset = made(shape=(5, 6, 3), labels=range(40))
+  found = studied(halved, dataset)
+  assert found["error_map"].values.shape == (5, 6)
+  assert found["error_map"].values.sum() == pytest.approx(found["squared_error"])
+  errors_of = lambda rows: np.square(rows["reconstructions"] - rows["test images"]).sum((1, 2, 3))
+  worst, best, some = (errors_of(found[name].rows) for name in ("worst", "best", "reconstructions"))
+  assert (np.diff(worst) <= 0).all()
+  assert (np.diff(best) >= 0).all()
+  assert best[0] <= some.min() <= some.max() <= worst[0]
+  assert len(worst) == len(best) == len(some) == 16
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_study_is_the_same_for_any_batches(monkeypatch, batch):
+  wanted = studied(halved, made())
+  monkeypatch.setattr(subjects, "_BATCH", batch)
+  found = studied(halved, made())
+  numbers = {name: value for name, value in wanted.items() if isinstance(value, float)}
+  assert len(numbers) > 10
+  assert {name: found[name] for name in numbers} == pytest.approx(numbers, rel=1e-6)
+
+
+@pytest.mark.parametrize("value_range", ["unit", "symmetric", "real"])
+def test_ssim_is_of_the_pictures_whatever_range_the_model_sees_them_in(value_range):
+  """The reconstruction is the image, turned upside down."""
+  dataset, floats = made(value_range=value_range), made().test.astype(np.float32) / np.float32(255)
+  logits = {"unit": perfect, "symmetric": lambda x: jnp.arctanh(0.999999 * x), "real": lambda x: x}[value_range]
+  wanted = np.asarray(losses.structural_similarity(floats[:, ::-1], floats, 1.0)).mean()
+  assert studied(lambda x: logits(x[:, ::-1]), dataset)["ssim"] == pytest.approx(wanted, abs=1e-4)
+
+
+def test_of_one_class_the_study_is_of_its_test_examples_alone():
+  dataset = made(shape=(11, 11, 1), labels=(0, 1, 0, 2, 0), one_class=0)
+  alone = data.Dataset("made", "unit", dataset.train, dataset.test[[0, 2, 4]], None, np.zeros(3, int))
+  found, wanted = studied(halved, dataset), studied(halved, alone)
+  for name, value in wanted.items():
+    if isinstance(value, float):
+      assert found[name] == pytest.approx(value, rel=1e-6)
+    elif isinstance(value, exhibits.Rows):
+      np.testing.assert_array_equal(found[name].rows["test images"], value.rows["test images"])
+  np.testing.assert_allclose(found["error_map"].values, wanted["error_map"].values)
+
+
+def test_what_cannot_be_measured_is_said():
+  series = np.random.default_rng(0).normal(size=(9, 20, 2)).astype(np.float32)
+  found = studied(lambda x: 0.5 * x, data.Dataset("made", "real", series, series, None, None))
+  assert "series" in found["ssim"]
+  assert "no integer labels" in found["by_class"]
+  assert [*found["worst"].rows] == ["series", "reconstructions"]
+  assert found["error_map"].values.shape == (20,)
+  small = studied(halved, made(shape=(10, 30, 1)))
+  assert "10 x 30" in small["ssim"]
+  many = studied(halved, made(shape=(3, 3, 1), labels=range(101)))
+  assert "101 classes" in many["by_class"]
+  assert "squared_error/class_0" not in many
+
+
+def test_constant_images_and_a_single_one_are_safe():
+  images = np.full((4, 12, 12, 1), 128, np.uint8)
+  found = studied(halved, data.Dataset("made", "unit", images, images[:1], None, np.zeros(1, int)))
+  assert all(np.isfinite(value) for name, value in found.items() if isinstance(value, float) and "over" not in name)
+  assert found["ssim"] < 1
+  assert len(found["worst"].rows["reconstructions"]) == 1
+
+
+def test_attention_is_shown_where_there_is_any():
+  dataset = made(shape=(3, 4, 1))
+  attention = studied(halved, dataset)["attention"]
+  assert len(attention.examples) == len(attention.weights["layer"]) == 9
+  run = Made(halved)
+  run.attention = lambda x: {}
+  assert "attention" not in dict(reconstruction.study(subjects.Subject(run, dataset)))

@@ -23,7 +23,9 @@ def build(name, compute_dtype):
 
 
 @pytest.mark.runs_optax  # nor is Flax's RMSNorm strict about types
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=pytest.mark.slow if name in ("unet", "sequence") else ()) for name in FAMILIES]
+)
 def test_bfloat16_is_an_arithmetic_and_nothing_that_is_kept(name):
   """Parameters, codes, logits, loss and gradient are float32, and near those of float32 arithmetic."""
   found = []

@@ -40,7 +40,27 @@ def test_the_closing_words_name_every_figure_and_where_to_look():
     "45.50",
     "12,346",
     "2.2 s",
-    "runs/x/pictures/reconstructions.png",
+    "runs/x/report.html",
   ):
     assert part in said
   assert "Cross-entropy" not in words.closing({k: v for k, v in METRICS.items() if "nats" not in k}, pathlib.Path("x"))
+
+
+@pytest.mark.parametrize(
+  ("changes", "said"),
+  [
+    ({}, "squared error of 5, 50% of the 10 that PCA leaves with the same 32 numbers. The cross-entropy is 24.5 nats"),
+    ({"test/squared_error": 11.0}, "no better than PCA with its 32 numbers, 10: train longer"),
+    ({"test/pca_squared_error": 1e-9}, "so large that PCA with its 32 numbers would make none"),
+    ({"test/squared_error": float("nan")}, "diverged: lower the learning rate"),
+    ({"test/nats": float("nan")}, "the same 32 numbers."),
+    ({"test/auroc": 0.926, "test/pca_auroc": 0.54}, "an AUROC of 0.926, by PCA's with 0.540."),
+  ],
+)
+def test_the_headline_judges(changes, said):
+  assert said in words.headline(METRICS | changes, 32)
+
+
+def test_the_headline_of_a_run_that_was_not_evaluated_yet():
+  assert "has begun" in words.headline({"epoch": 0.1, "train/loss": 3.0}, 32)
+  assert "the same 1 number." in words.headline({k: v for k, v in METRICS.items() if "nats" not in k}, 1)

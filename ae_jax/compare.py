@@ -1,0 +1,35 @@
+"""Puts runs side by side: a table on the screen, and a page.
+
+  python -m ae_jax.compare runs/a runs/b runs/c --out=compare.html
+
+Runs that differ in the seed alone are put together: the mean over them, their least and greatest, and from three on the
+95 % t-interval of the mean.
+"""
+
+import pathlib
+
+from absl import flags
+
+from ae_jax import door
+
+flags.adopt_module_key_flags(door)
+
+_OUT = flags.DEFINE_string("out", "compare.html", "The page, a file that ends in .html.")
+
+
+def main(folders):
+  """The flags and arguments, one call."""
+  with door.in_a_line():
+    out = pathlib.Path(_OUT.value)
+    if out.suffix != ".html":
+      door.fail(f"--out={out}: must end in .html", door.WRONG_INPUT)
+    from ae_jax.report import comparison  # seconds of imports
+
+    compared = comparison.read([pathlib.Path(folder) for folder in folders])
+    comparison.write(compared, out)
+    print(comparison.on_screen(compared))
+    print(f"{comparison.answer(compared)}\nLook at {out}.")
+
+
+if __name__ == "__main__":
+  door.run_on_arguments(main, "python -m ae_jax.compare runs/a runs/b")

@@ -1,0 +1,36 @@
+"""Measures a trained run, and makes its pictures and its page anew.
+
+  python -m ae_jax.evaluate --workdir=runs/cnn
+  python -m ae_jax.evaluate --workdir=runs/cnn --only=probe,anomaly
+
+Without --only it is what config.evaluators asks for; with it what is named, whatever the config says, and the rest of
+what was found before stays.
+"""
+
+from absl import flags
+
+from ae_jax import door
+
+flags.adopt_module_key_flags(door)
+
+_ONLY = flags.DEFINE_list("only", [], "Evaluators, NAME,NAME,...; default: those of the run's config.")
+_WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "The checkpoint.")
+
+
+def main(workdir):
+  """The flags, one call."""
+  from ae_jax import cache, evaluation, evaluators, runs
+
+  with door.in_a_line():
+    run = runs.load(workdir, _WHICH.value)
+    dataset = runs.data_of(workdir, run.config)
+    cache.keep_compiled_programs()
+    measures = evaluators.build(_ONLY.value or run.config.evaluators, run.model, dataset)
+    rulers = dict(evaluators.rulers(measures, dataset, run.config.model.latent))
+    found = evaluation.examine(run, dataset, measures, workdir, rulers)
+    for name, value in [*found.values.items(), *found.remarks.items()]:
+      print(f"{name:40} {value if isinstance(value, str) else format(value, '.6g')}")
+
+
+if __name__ == "__main__":
+  door.run_on_folder(main)

@@ -1,0 +1,47 @@
+"""What is found out about a trained run, once: its studies, and what they leave in its folder; and its page before."""
+
+import time
+
+from ae_jax import errors, evaluators
+from ae_jax.evaluators import findings
+from ae_jax.evaluators.subject import Subject
+
+_REFRESHED = 30.0  # seconds between two pages of a run that is being trained
+
+
+def examine(run, dataset, measures, workdir, rulers):
+  """Lets the evaluators study a run (`runs.Run`), and leaves evaluation/, pictures/ and report.html in its folder.
+
+  `rulers` are those of `evaluators.rulers`; what other evaluators found of the same parameters is kept. Returns the
+  `findings.Findings`; UserError where they cannot be written.
+  """
+  found = findings.of(run.step, evaluators.studies(measures, Subject(run, dataset, rulers)))
+  from ae_jax.report import album, page  # Matplotlib and Bokeh: seconds of imports that training does not wait for
+
+  then = "; the run is saved, and with room for more the same command goes on"
+  with errors.writing(f"{workdir}: evaluation, pictures, report.html", then):
+    whole = findings.merged(findings.read(workdir), found)
+    findings.write(workdir, whole)
+    album.draw(found.exhibits, run.config.data.range, run.history, rulers, workdir / "pictures")
+    page.of_run(workdir)
+  return found
+
+
+def pictures(workdir):
+  """The pictures in the folder of a run, {name: path of a PNG file}."""
+  return {file.stem: file for file in sorted((workdir / "pictures").glob("*.png"))}
+
+
+def refresher(workdir):
+  """A function () that makes the page of a run in training, from what lies in its folder, but not too often."""
+  last = time.monotonic()
+
+  def refresh():
+    nonlocal last
+    if time.monotonic() > last + _REFRESHED:
+      from ae_jax.report import page
+
+      page.of_run(workdir)
+      last = time.monotonic()
+
+  return refresh

@@ -1,0 +1,77 @@
+"""What the studies found about a run, and its files in the folder of the run.
+
+evaluation/values.json holds {"step", "values": {name: number, null if it is not finite}, "remarks": {name: sentence},
+"exhibits": [name, ...]}, where a name is EVALUATOR/NAME; evaluation/NAME.npz is an exhibit.
+"""
+
+import dataclasses
+import json
+import math
+import os
+
+from ae_jax import errors
+from ae_jax.evaluators import exhibits
+
+FOLDER = "evaluation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+  """What was found about the parameters of a step; names are "EVALUATOR/NAME"."""
+
+  step: int
+  values: dict  # name -> float or int
+  remarks: dict  # name -> sentence
+  exhibits: dict  # name -> exhibit
+
+
+def of(step, found):
+  """The `Findings` of a step from the (name, value) of `evaluators.studies`."""
+  parts = {"values": {}, "remarks": {}, "exhibits": {}}
+  for name, value in found:
+    kind = "remarks" if isinstance(value, str) else "values" if isinstance(value, int | float) else "exhibits"
+    parts[kind][name] = value
+  return Findings(step, **parts)
+
+
+def merged(old, new):
+  """The new findings, and those of the old that are of the same step and of evaluators that were not asked again."""
+  if old is None or old.step != new.step:
+    return new
+  asked = {name.partition("/")[0] for part in (new.values, new.remarks, new.exhibits) for name in part}
+  kept = lambda part: {name: value for name, value in part.items() if name.partition("/")[0] not in asked}
+  parts = ("values", "remarks", "exhibits")
+  return Findings(new.step, *(kept(getattr(old, part)) | getattr(new, part) for part in parts))
+
+
+def write(workdir, findings):
+  """Writes findings into the folder of a run; OSError where it cannot."""
+  folder = workdir / FOLDER
+  folder.mkdir(exist_ok=True)
+  files = {f"{name.rpartition('/')[2]}.npz": exhibit for name, exhibit in findings.exhibits.items()}
+  for file in folder.glob("*.npz"):
+    if file.name not in files:
+      file.unlink()
+  for file, exhibit in files.items():
+    exhibits.save(folder / file, exhibit)
+  values = {name: value if math.isfinite(value) else None for name, value in findings.values.items()}
+  words = {"step": findings.step, "values": values, "remarks": findings.remarks, "exhibits": list(findings.exhibits)}
+  part = folder / "values.json.part"
+  part.write_text(json.dumps(words, indent=1) + "\n")
+  os.replace(part, folder / "values.json")
+
+
+def read(workdir):
+  """The `Findings` in the folder of a run, None where there are none yet; UserError where they are damaged."""
+  file = workdir / FOLDER / "values.json"
+  if not file.exists():
+    return None
+  try:
+    words = json.loads(file.read_text())
+    values = {str(name): math.nan if value is None else float(value) for name, value in words["values"].items()}
+    remarks = {str(name): str(value) for name, value in words["remarks"].items()}
+    names, step = list(map(str, words["exhibits"])), int(words["step"])
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise errors.UserError(f"{file}: cannot be read ({errors.one_line(error)}); evaluate the run again") from None
+  shown = {name: exhibits.load(workdir / FOLDER / f"{name.rpartition('/')[2]}.npz") for name in names}
+  return Findings(step, values, remarks, shown)

@@ -1,0 +1,202 @@
+"""What a model can make up: from codes drawn from a density, or between and around those of examples.
+
+Such a density is the prior of a variational autoencoder and, for any model, a mixture fitted on the training codes.
+"""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from ae_jax.evaluators import densities, features, likelihood, reconstruction
+from ae_jax.evaluators.exhibits import Explorer, Gallery, Rows
+from ae_jax.evaluators.subject import shown
+
+DRAWS = 3_000  # from each density at most, and as many examples that they are held against
+POSITIONS = np.linspace(-2.5, 2.5, 11)  # in the explorer, in standard deviations
+_COARSE = np.linspace(-2.5, 2.5, 5)  # of large examples
+_NEAREST = 1_000  # draws whose nearest training example is sought, at most
+_MOST_PRODUCTS = 2**35  # for this, unless so few draws that it says nothing take more
+_MOST_NUMBERS = 2**25  # in all draws from a density
+_MOST_LATENT = 4_096
+_GALLERY, _PAIRS, _STEPS = 64, 4, 9  # pictures; pairs of examples, and codes from one to the other
+_DIRECTIONS = 6  # to explore
+
+
+def study(subject):
+  """Generates pictures of what is made up, how it compares with the data, and how likely test examples are."""
+  if subject.train_codes.shape[1] > _MOST_LATENT:
+    yield "remark", f"no density is fitted on codes of more than {_MOST_LATENT:,} numbers, and nothing is made up"
+    return
+  if not len(_numbers(subject)):
+    yield "remark", "no test example is of the class that was trained on: what is made up has nothing to be like"
+    return
+  if subject.has_skips:
+    yield "skips", "in place of the skips of an image, which what is made up does not have, the decoder gets zeros"
+  if subject.run.model.can("posterior") and not variational(subject.run):
+    yield "prior", "the objective is not the ELBO: codes do not follow the prior, and nothing is drawn from it"
+  draws = {}
+  for name, words, codes in _densities(subject):
+    decoded = subject.run.apply("decode", codes)
+    yield f"samples_{name}" if draws else "samples", Gallery(f"decoded draws from {words}", decoded[:_GALLERY])
+    draws[name] = decoded
+  yield from interpolations(subject)
+  yield from explorer(subject)
+  yield from memorisation(subject, draws)
+  yield from likeness(subject, draws)
+  if variational(subject.run):
+    yield from likelihood.study(subject)
+
+
+def variational(run):
+  """Whether codes were trained to follow the prior N(0, 1)."""
+  return run.model.can("posterior") and run.config.objective.name == "elbo"
+
+
+def _numbers(subject):
+  """Those of the test examples that are like the ones trained on."""
+  return reconstruction.typical(np.arange(len(subject.test)), subject.dataset)
+
+
+def _densities(subject):
+  """Generates (name, what it is, codes drawn from it) of each density over codes."""
+  count = max(_GALLERY, min(DRAWS, _MOST_NUMBERS // subject.test[0].size))
+  codes, generator = subject.train_codes, subject.generator()
+  if variational(subject.run):
+    yield "prior", "the prior N(0, 1)", generator.normal(size=(count, codes.shape[1])).astype(np.float32)
+  mixture = densities.fit(codes)
+  yield "mixture", "a mixture fitted on training codes", _possible(mixture.draw(count, generator), subject.run.model)
+
+
+def _possible(codes, model):
+  """The codes nearest to given ones [N, latent] that the activation of a bottleneck can give, float32."""
+  activation = getattr(model.module, "code_activation", lambda z: z)
+  return np.clip(codes, *np.asarray(activation(jnp.array([-jnp.inf, jnp.inf])))).astype(np.float32)
+
+
+def interpolations(subject):
+  """What is decoded from codes between those of two test examples: on a straight line, and on an arc around the centre.
+
+  That is the origin, the centre of the prior, or else the mean code.
+  """
+  pairs = _pairs(subject)
+  if not pairs:
+    yield "interpolations", "there is one test example, and going from one to another takes two"
+    return
+  shares, rows = np.linspace(0.0, 1.0, _STEPS), {}
+  centre = 0.0 if variational(subject.run) else subject.train_codes.mean(0, dtype=np.float64)
+  for number, (start, end) in enumerate(pairs, 1):
+    ends = subject.test_codes[[start, end]].astype(np.float64)
+    for way, codes in {
+      "line": densities.straight(*ends, shares),
+      "arc": densities.arc(*ends, shares, centre),
+    }.items():
+      decoded = subject.run.apply("decode", _possible(codes, subject.run.model))
+      rows[f"{number}, {way}"] = np.concatenate([subject.test[[start]], decoded, subject.test[[end]]])
+  title = "between two test examples, the first and the last: codes on a straight line, and on an arc around the centre"
+  yield "interpolations", Rows(title, rows)
+
+
+def _pairs(subject):
+  """The numbers of some pairs of test examples, with different labels if there are any."""
+  order, labels = subject.generator().permutation(_numbers(subject)), subject.test_labels
+  half = len(order) // 2
+  pairs = []
+  for place, start in enumerate(order[:half][:_PAIRS]):
+    ends = order[half:]
+    if labels is not None and (labels[ends] != labels[start]).any():
+      ends = ends[labels[ends] != labels[start]]
+    pairs.append((start, ends[place % len(ends)]))
+  return pairs
+
+
+def explorer(subject):
+  """What is decoded around the mean test code along pairs of directions: principal ones, or units of a VAE's code."""
+  codes = subject.test_codes[_numbers(subject)]
+  positions = POSITIONS if 3 * len(POSITIONS) ** 2 * subject.test[0].size <= _MOST_NUMBERS else _COARSE
+  names, steps = _directions(codes, variational(subject.run))
+  decode = lambda offsets: subject.run.apply(
+    "decode", _possible(codes.mean(0, dtype=np.float64) + offsets, subject.run.model)
+  )
+  if len(steps) == 0:
+    yield "explorer", "the codes of the test examples do not vary: there is no direction to explore"
+    return
+  if len(steps) == 1:
+    title = f"what is decoded from {POSITIONS[0]:g} to {POSITIONS[-1]:g} standard deviations along all that codes vary"
+    yield "traversal", Rows(title, {names[0]: decode(POSITIONS[:, None] * steps)})
+    return
+  pairs = [(i, i + 1 if i + 1 < len(steps) else 0) for i in range(0, len(steps), 2)]
+  down, across = (steps[[pair[side] for pair in pairs], None, None] for side in (0, 1))
+  offsets = positions[:, None, None] * down + positions[:, None] * across  # [pairs, steps, steps, latent]
+  examples = decode(offsets.reshape(-1, codes.shape[1]))
+  title = "what is decoded around the mean code, in standard deviations of test codes along two directions at a time"
+  shape = (len(pairs), len(positions), len(positions), *examples.shape[1:])
+  yield "explorer", Explorer(title, tuple(names[i] for pair in pairs for i in pair), positions, examples.reshape(shape))
+
+
+def _directions(codes, of_units):
+  """Names, and steps of a standard deviation [D, latent], of the directions along which codes vary most, at most six.
+
+  `of_units` are those of single units: when codes follow the prior, those whose means vary most tell most.
+  """
+  directions, deviations = densities.principal_directions(codes)
+  names = [f"direction {number + 1}" for number in range(len(deviations))]
+  if of_units:
+    deviations = codes.std(0, dtype=np.float64)
+    order = np.argsort(-deviations, kind="stable")[: len(names)]
+    directions, deviations, names = np.eye(codes.shape[1])[order], deviations[order], [f"z[{unit}]" for unit in order]
+  return names[:_DIRECTIONS], (directions * deviations[:, None])[:_DIRECTIONS]
+
+
+def memorisation(subject, draws):
+  """The mean distance of draws to their nearest training example, over that of test examples to theirs.
+
+  A model that hands out its training examples comes near 0. What is blurred is nearer to everything: so the same of
+  reconstructed test examples.
+  """
+  count, numbers = min(_NEAREST, max(_GALLERY, _MOST_PRODUCTS // subject.train.size)), _numbers(subject)
+  numbers = numbers[shown(count, len(numbers))]
+  _, distances = features.nearest(subject.test[numbers], subject.train)
+  yield "nearest_training_distance", float(distances.mean())
+  sets = draws | {"test_reconstructions": subject.reconstructed[numbers]}
+  for place, (name, made) in enumerate(sets.items()):
+    if not np.isfinite(made).all():
+      yield f"memorisation_{name}", f"not all that is decoded is finite: {name}"
+      continue
+    which, of_made = features.nearest(made[:count], subject.train)
+    yield f"memorisation_ratio/{name}", reconstruction.ratio(float(of_made.mean()), float(distances.mean()))
+    if place == 0:
+      some = slice(reconstruction.SHOWN)
+      rows = {"draws": made[some], "nearest training examples": subject.train[which[some]]}
+      yield "nearest", Rows("decoded draws, and below each the training example that is nearest, pixel by pixel", rows)
+  yield "memorisation", (
+    "a memorisation ratio is the mean distance to the nearest training example over that of test examples: near 0 for "
+    "copies, and below 1 also for what is blurred, as reconstructions are"
+  )
+
+
+def likeness(subject, draws):
+  """The Frechet distance of draws to test examples in a space of features, and their precision and recall.
+
+  Beside them those of training examples, and of their reconstructions, which are what the decoder makes of the right
+  codes. All sets are of one size, on which these measures depend; features have a total variance of 1 in training.
+  """
+  numbers = _numbers(subject)
+  size = min(len(numbers), len(subject.train), *map(len, draws.values()), DRAWS)
+  if size <= features.NEIGHBOURS:
+    yield "likeness", f"precision, recall and the Frechet distance take more than {features.NEIGHBOURS} examples"
+    return
+  train = subject.train[shown(size, len(subject.train))]
+  sets = draws | {"training_reconstructions": subject.run.apply("reconstruct", train), "training_examples": train}
+  to_features = yield from features.of(subject)
+  scale = math.sqrt(to_features(train).var(0).sum()) or 1.0
+  real = to_features(subject.test[numbers[shown(size, len(numbers))]]) / scale
+  yield "compared_examples", size
+  for name, examples in sets.items():
+    if not np.isfinite(examples).all():
+      continue
+    made = to_features(examples[:size]) / scale
+    precision, recall = features.precision_recall(real, made)
+    yield f"frechet_distance/{name}", features.frechet_distance(real, made)
+    yield f"precision/{name}", precision
+    yield f"recall/{name}", recall

@@ -1,0 +1,139 @@
+"""Whether the code is in good health: how it varies, whether the decoder uses it, how steep encoder and decoder are.
+
+The dimension is that of training examples, which are often more than those for testing.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from ae_jax import losses
+from ae_jax.data import dimension
+from ae_jax.evaluators import posterior, sparsity, spectra
+from ae_jax.evaluators.exhibits import Bars
+from ae_jax.evaluators.subject import shown
+
+_BARS = 1024  # in a picture at most, the largest ones
+_JACOBIANS = 64  # at most, at as many test examples at even distances
+_NUMBERS = 2**23  # in all Jacobians of encoder or decoder, unless one alone has more
+_LARGEST = 2**26  # in one
+_ESTIMATORS = {"TwoNN": "twonn", "maximum likelihood": "mle"}
+
+
+def study(subject):
+  """Generates what the functions below find."""
+  yield from spread(subject.test_codes)
+  if subject.run.model.can("posterior"):
+    yield from divergence(subject)
+  yield from intrinsic_dimension("data", losses.flat(subject.train))
+  yield from intrinsic_dimension("codes", subject.train_codes)
+  yield from use(subject)
+  yield from steepness(subject)
+
+
+def spread(codes):
+  """Along how many units and directions the codes of the test set vary."""
+  yield "dead_units", int(sparsity.dead(codes).sum())
+  if len(codes) < 2:
+    yield "spread", "there is one test example, and how much codes vary takes two"
+    return
+  eigenvalues = spectra.covariance_eigenvalues(codes)
+  yield "active_units", int(posterior.active(codes).sum())
+  yield "participation_ratio", spectra.participation_ratio(eigenvalues)
+  yield "effective_rank", spectra.effective_rank(eigenvalues)
+  variance = codes.var(0, dtype=np.float64)
+  yield "code_variance", _sorted_bars("How much each unit of the code varies over the test set", variance, "variance")
+
+
+def divergence(subject):
+  """What each unit of a gaussian code tells about a test example: KL(posterior || prior) in nats."""
+
+  def per_unit(params, x, keys):
+    return posterior.per_example(subject.run.model, params, {"x": x}, keys, None)["posterior_kl"]
+
+  nats = subject.each(per_unit, subject.test).mean(0, dtype=np.float64)
+  yield "kl", float(nats.sum())
+  yield "posterior_kl", _sorted_bars("What each unit of the code tells about an example", nats, "KL to the prior, nats")
+
+
+def _sorted_bars(title, values, unit):
+  left_out = f", the {_BARS} largest of {len(values)}" if len(values) > _BARS else ""
+  return Bars(f"{title}{left_out}", (), np.sort(values)[::-1][:_BARS], "unit of the code, sorted", unit)
+
+
+def intrinsic_dimension(kind, points):
+  """The intrinsic dimension of points [N, elements] and its 95 % interval, by two estimators."""
+  found = dimension.estimates(points)
+  if not found:
+    yield f"{kind}_dimension", (
+      f"the intrinsic dimension of the {kind} takes {dimension.FEWEST} different training examples; there are fewer"
+    )
+  for name, each in found.items():
+    for end, value in zip(("", "_low", "_high"), each, strict=True):
+      yield f"{kind}_dimension_{_ESTIMATORS[name]}{end}", float(value)
+
+
+def use(subject):
+  """Squared errors of what is decoded from the code of another test example, and from the mean code, beside its own.
+
+  Where training was on one class, these are of the test examples of that class, as `reconstruction`'s are.
+  """
+  anomalous = subject.dataset.anomalous
+  typical = np.arange(len(subject.test)) if anomalous is None else np.flatnonzero(~anomalous)
+  if len(typical) < 2:
+    yield "use", "there is one test example, and whether it needs its own code takes the code of another"
+    return
+  x, codes, own = subject.test[typical], subject.test_codes[typical], float(subject.squared_errors[typical].mean())
+  cycle = subject.generator().permutation(len(x))  # each gets the code of the one before it
+  other = np.empty_like(codes)
+  other[cycle] = codes[np.roll(cycle, 1)]
+  others, means = (
+    float(np.square(decoded - x, dtype=np.float64).sum() / len(x))
+    for decoded in _decoded(subject, other, codes.mean(0, keepdims=True, dtype=np.float64).astype(codes.dtype), x)
+  )
+  yield "own_code_squared_error", own
+  yield "other_code_squared_error", others
+  yield "shuffle_ratio", others / own if own > 0 else math.inf if others > 0 else 1.0
+  yield "mean_code_squared_error", means
+  if subject.has_skips:
+    yield "skips", (
+      "with another code the decoder still gets the skips of the example itself: what it loses is what the code adds "
+      "to them, nothing where the ratio is 1"
+    )
+
+
+def _decoder(subject):
+  """(params, codes, examples) -> decoded codes; what the decoder sees beside the code is that of the examples."""
+  model, activation = subject.run.model, losses.OUTPUT_ACTIVATIONS[subject.dataset.value_range]
+  if subject.has_skips:
+    return lambda params, z, x: activation(model.apply("decode_beside", params, z, x))
+  return lambda params, z, x: activation(model.decode(params, z))
+
+
+def _decoded(subject, codes, mean, x):
+  """What is decoded from codes [N, latent], and from their mean [1, latent], beside examples x: [N or 1, ...] each."""
+  if subject.has_skips:
+    decode = _decoder(subject)
+    beside = lambda params, z, x, keys: decode(params, z, x)
+    return tuple(subject.each(beside, z, x) for z in (codes, np.broadcast_to(mean, codes.shape)))
+  decoded = subject.run.apply("decode", np.concatenate([codes, mean]))
+  return decoded[:-1], decoded[-1:]
+
+
+def steepness(subject):
+  """The largest singular value of the encoder's and of the decoder's Jacobian at some test examples."""
+  model, decode = subject.run.model, _decoder(subject)
+  numbers = math.prod(subject.test.shape[1:]) * subject.test_codes.shape[1]
+  if numbers > _LARGEST:
+    yield "lipschitz", f"how steep encoder and decoder are takes Jacobians of {numbers:,} numbers: too many"
+    return
+  some = shown(min(max(_NUMBERS // numbers, 1), _JACOBIANS), len(subject.test))
+  grams = {
+    "encoder": lambda params, x, z, keys: spectra.encoder_gram(functools.partial(model.encode, params), x),
+    "decoder": lambda params, x, z, keys: spectra.decoder_gram(lambda z: decode(params, z, x), z),
+  }
+  for name, gram in grams.items():
+    values = spectra.largest_singular_values(subject.each(gram, subject.test[some], subject.test_codes[some]))
+    yield f"{name}_lipschitz_mean", float(values.mean())
+    yield f"{name}_lipschitz_max", float(values.max())

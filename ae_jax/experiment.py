@@ -1,0 +1,86 @@
+"""What a config describes, checked as a whole before anything is compiled or written."""
+
+import dataclasses
+from collections.abc import Callable
+
+import optax
+
+from ae_jax import config as configs
+from ae_jax import data, errors, evaluators, memory, models, objectives, optimizers, parallel, trackers
+from ae_jax.data import epochs, rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """A part of the training with an objective of its own; its optimizer starts anew."""
+
+  epochs: range  # counted over the whole run
+  objective: Callable
+  recipe: Callable  # of the optimizer, see `optimizers.recipe`
+  parts: int  # of a device's rows of a batch, computed one after the other
+
+  @property
+  def optimizer(self) -> optax.GradientTransformation:
+    """The optimizer with the numbers of the config."""
+    return self.recipe()
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A config, and what it names."""
+
+  config: configs.ConfigDict
+  dataset: data.Dataset
+  model: models.Model
+  plan: epochs.Epochs
+  stages: list[Stage]
+  measures: tuple  # evaluators
+
+  def due(self, epochs, every):
+    """Whether after so many epochs comes what comes every `every` epochs, and at the end."""
+    return epochs == self.stages[-1].epochs.stop or epochs % every == 0
+
+
+def of(config, devices, dataset=None):
+  """The `Experiment` of a config on so many devices, with its data set if that is loaded already; UserError."""
+  configs.check(config)
+  errors.choose(parallel.MODES, config.parallel, "parallel")
+  trackers.check(config.trackers)
+  dataset = data.load(**config.data) if dataset is None else dataset
+  size = len(dataset.train)
+  errors.check(config.batch_size <= size, "batch_size", config.batch_size, f"at most the {size} training examples")
+  model = models.build(shape=dataset.shape, compute_dtype=config.compute_dtype, **config.model)
+  row_bytes = rows.bytes_of_a_row(dataset.train)
+  plan = epochs.Epochs(size, config.batch_size, devices * config.accumulate, config.seed, row_bytes)
+  stages = _stages(config, model, dataset, plan, devices)
+  return Experiment(config, dataset, model, plan, stages, evaluators.build(config.evaluators, model, dataset))
+
+
+def check_memory(described, devices):
+  """Raises UserError where a step of it cannot fit one of the devices."""
+  config, plan = described.config, described.plan
+  shards = devices if config.parallel_state == "sharded" else 1
+  for stage in described.stages:
+    memory.check(described.model, stage.objective, stage.optimizer, plan.slots // devices // stage.parts, shards)
+
+
+def _stages(config, model, dataset, plan, devices):
+  """`config.stages`, then the one that `config.epochs` and `config.objective` describe."""
+  stages, first = [], 0
+  described = [(f"config.stages[{number}]: ", stage) for number, stage in enumerate(config.stages)]
+  for where, stage in [*described, ("", {"epochs": config.epochs, "objective": config.objective})]:
+    try:
+      objective = objectives.build(model=model, value_range=dataset.value_range, **stage["objective"])
+      if objectives.is_joint(objective):
+        errors.check(config.accumulate == 1, "accumulate", config.accumulate, "1, as this objective sees a batch whole")
+      recipe = optimizers.recipe(**config.optimizer, epochs=stage["epochs"], steps_per_epoch=plan.steps)
+    except errors.UserError as error:
+      raise errors.UserError(f"{where}{error}") from None
+    in_cache = None if objectives.is_joint(objective) else models.ROWS_IN_CACHE.get(config.model.name)
+    parts = parallel.parts(plan.slots // devices, in_cache, config.accumulate)
+    objective = objectives.rematerialised(objective) if config.remat else objective
+    span = range(first, first + stage["epochs"])
+    stages.append(Stage(span, objective, recipe, parts))
+    first = span.stop
+  objectives.check_bottleneck(config.objective.name, config.model.latent, dataset.shape)
+  return stages

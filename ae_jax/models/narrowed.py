@@ -1,0 +1,65 @@
+"""A model with a wider code than it uses, so that codes of several sizes share one compiled program.
+
+The parameters of the smaller model lie at the beginning of the larger one's, with zeros behind them (`widen`). What is
+computed is the same: a unit of the code that is not there has no weight on either side, its noise falls on rows of
+zeros, and no gradient reaches any of them.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from ae_jax.models import Model
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Narrowed(Model):
+  """A `Model` of which only some units of the code, and the parameters that belong to them, are used.
+
+  `mask` is 1 where the parameters are used and 0 where not, a list beside their leaves: None where all are.
+  """
+
+  units: Any = None  # float32 [latent]: 1 where there is a unit, 0 where not
+  mask: Any = ()
+
+  def encode(self, params, x):
+    """Examples -> codes [B, latent], 0 where there is no unit."""
+    return self.units[None] * super().encode(params, x)
+
+  def _apply(self, params, *args, **options):
+    leaves, tree = jax.tree.flatten(params)
+    used = [leaf if mask is None else mask * leaf for leaf, mask in zip(leaves, self.mask, strict=True)]
+    return super()._apply(tree.unflatten(used), *args, **options)
+
+
+def narrow(model, units, mask):
+  """The model with only these units of its code; see `Narrowed`."""
+  fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(Model)}
+  return Narrowed(**fields, units=units, mask=mask)
+
+
+def widen(tree, like, latent):
+  """A tree of NumPy arrays as the wider model's, whose shapes `like` has: zeros for the units that are not there.
+
+  An axis on which the two differ holds so many groups (means, then log variances) of `latent` units each.
+  """
+  return jax.tree.map(lambda leaf, wider: _resized(leaf, wider.shape, latent), tree, like)
+
+
+def cut(tree, like, latent):
+  """The inverse of `widen`: of each array the units that are there; `like` has the smaller model's shapes."""
+  return jax.tree.map(lambda leaf, smaller: _resized(leaf, smaller.shape, latent), tree, like)
+
+
+def _resized(leaf, shape, latent):
+  for axis, (size, wanted) in enumerate(zip(leaf.shape, shape, strict=True)):
+    if size != wanted:
+      groups = min(size, wanted) // latent
+      before, after = leaf.shape[:axis], leaf.shape[axis + 1 :]
+      resized = np.zeros((*before, groups, wanted // groups, *after), leaf.dtype)
+      kept = (slice(None),) * (axis + 1) + (slice(latent),)
+      resized[kept] = leaf.reshape(*before, groups, size // groups, *after)[kept]
+      leaf = resized.reshape(*before, wanted, *after)
+  return leaf

@@ -1,0 +1,188 @@
+"""What a page tells of several runs: where their configs differ, and what each of them reached."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from ae_jax import config as configs
+from ae_jax import errors
+from ae_jax.report import charts, page, parts, pictures, story, tables
+
+_ERROR = "test/squared_error"
+_ALONE = ("seed", *configs.FREE)  # keys in which runs of a group may differ
+_MOST_TOLD = 3  # groups that the answer names
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Runs that differ in the seed alone, {name: story.Story}, and what their configs have in common."""
+
+  runs: dict
+  config: dict  # dotted key -> value
+
+  @property
+  def name(self):
+    """That of the first run, and the seeds of all where there are several."""
+    seeds = ", ".join(str(told.config["seed"]) for told in self.runs.values())
+    return f"{next(iter(self.runs))} (seeds {seeds})" if len(self.runs) > 1 else next(iter(self.runs))
+
+  @property
+  def data(self):
+    """The fingerprint of their data."""
+    return next(iter(self.runs.values())).description["data"]["fingerprint"]
+
+  def values(self, name):
+    """Those of a metric, of the runs that have it."""
+    return [told.metrics[name] for told in self.runs.values() if name in told.metrics]
+
+
+def read(folders):
+  """The `Group`s of the runs in some folders; UserError for fewer than two of them, and where one tells nothing yet."""
+  if len(folders) < 2:
+    raise errors.UserError(f"there is nothing to compare {folders[0]} with: name two runs or more")
+  places = [folder.resolve() for folder in folders]
+  for number, place in enumerate(places):
+    if place in places[:number]:
+      raise errors.UserError(f"{folders[number]} is named twice")
+  names = [folder.resolve().name for folder in folders]
+  if len(set(names)) < len(names):
+    names = [str(folder) for folder in folders]
+  groups = {}
+  for name, folder in zip(names, folders, strict=True):
+    told = story.read(folder)
+    if _ERROR not in told.metrics:
+      raise errors.UserError(f"{folder}: nothing was measured yet (no {_ERROR} in metrics.jsonl); let the run train on")
+    config = {key: value for key, value in tables.flat(told.config).items() if key not in _ALONE}
+    key = repr((sorted(config.items()), told.description["data"]["fingerprint"]))
+    groups.setdefault(key, Group({}, config)).runs[name] = told
+  return list(groups.values())
+
+
+def answer(groups):
+  """Which group reconstructs best, and by how much, in words."""
+  finite = [group for group in groups if np.isfinite(group.values(_ERROR)).all()]
+  if not finite:
+    return "All of these diverged."
+  ranked = sorted(finite, key=lambda group: np.mean(group.values(_ERROR)))
+  errors_of = [_summary(group.values(_ERROR)) for group in ranked]
+  said = f"{ranked[0].name} has the least squared error per test example, {errors_of[0]}."
+  if len(groups) == 1:
+    return f"The squared error per test example of {ranked[0].name} is {errors_of[0]}."
+  others = [f"{group.name}, {error}" for group, error in zip(ranked[1:], errors_of[1:], strict=True)]
+  if others:
+    more = f"; and {len(others) - _MOST_TOLD} more" if len(others) > _MOST_TOLD else ""
+    said += f" Then {'; '.join(others[:_MOST_TOLD])}{more}."
+  if len({group.data for group in groups}) > 1:
+    said += " They were measured on different data."
+  lost = [group.name for group in groups if group not in finite]
+  return said + (f" Diverged: {', '.join(lost)}." if lost else "")
+
+
+def on_screen(groups):
+  """The metrics that have no parts, side by side, as lines of text."""
+  lines = [["", *(group.name for group in groups)], *_metrics(groups)[0]]
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  padded = [[text.rjust(width) for text, width in zip(line, widths, strict=True)] for line in lines]
+  return "\n".join("  ".join([line[0].ljust(widths[0]), *texts[1:]]) for line, texts in zip(lines, padded, strict=True))
+
+
+def write(groups, path):
+  """Writes the page of the groups; UserError where it cannot be written."""
+  runs = {name: told for group in groups for name, told in group.runs.items()}
+  head, (single, many) = ["", *(group.name for group in groups)], _metrics(groups)
+  numbers = [page.table(head, single)]
+  if many:
+    numbers.append(page.table(head, many, folded=f"{len(many)} more, of parts of the data and of the code"))
+  differences, same = _differences(groups), page.notes("These runs differ in nothing but the seed.")
+  sections = [
+    ("Where they differ", [page.table(head, differences, style="words") if differences else same]),
+    ("What they reached", numbers),
+    ("Learning", _curves(groups)),
+    ("Reconstructions", _reconstructions(runs)),
+  ]
+  title = f"{len(runs)} runs, {len(groups)} config{'s' if len(groups) > 1 else ''}"
+  page.write(path, title, answer(groups), sections)
+
+
+def _differences(groups):
+  """Lines of the keys that differ from group to group, and of what else does."""
+  keys = dict.fromkeys(key for group in groups for key in group.config)
+  lines = [[key, *(tables.text(group.config[key]) if key in group.config else "" for group in groups)] for key in keys]
+  first = [next(iter(group.runs.values())).description for group in groups]
+  beside = {
+    "data": [group.data for group in groups],
+    "parameters": [f"{description['parameters']:,}" for description in first],
+    "devices": [", ".join(map(str, description["devices"])) for description in first],
+    "commit": [str(description.get("git_commit")) for description in first],
+    "versions": [", ".join(f"{k} {v}" for k, v in description["versions"].items()) for description in first],
+  }
+  return [line for line in [*lines, *([name, *texts] for name, texts in beside.items())] if len(set(line[1:])) > 1]
+
+
+def _metrics(groups):
+  """Lines of what each group reached: of the metrics that have no parts, and of those that have."""
+  names = dict.fromkeys(name for group in groups for told in group.runs.values() for name in _comparable(told))
+  single, many = [], []
+  for name in names:
+    texts = [_summary(group.values(name)) for group in groups]
+    (many if name.count("/") > 1 else single).append([_readable(name), *texts])
+  return single, many
+
+
+def _comparable(told):
+  """The names of the metrics of a run that say how good it is."""
+  named = [name for name in told.metrics if "/" in name and not name.startswith("train/")]
+  return [name for name in named if not tables.ends_an_interval(name, told.metrics)]
+
+
+def _readable(name):
+  room, _, rest = name.partition("/")
+  return tables.readable(rest if room == "test" else f"{room}: {rest}")
+
+
+def _summary(values):
+  """The mean of some values, how sure it is, and between what they lie."""
+  if not values:
+    return ""
+  text = tables.number(float(np.mean(values)))
+  if min(values) == max(values):
+    return text
+  half = tables.interval(values)
+  if half is not None and math.isfinite(half):
+    text += f" ± {half:.2g}"
+  return f"{text} ({tables.number(min(values))} to {tables.number(max(values))})"
+
+
+def _curves(groups):
+  """The curves of all runs in the colour of their group."""
+  runs = [(name, told, n) for n, group in enumerate(groups) for name, told in group.runs.items()]
+  colours = [charts.LINES[number % len(charts.LINES)] for _, _, number in runs]
+  named = {name: groups[number].name for name, _, number in runs}
+  rulers = {float(value) for group in groups for value in group.values("test/pca_squared_error")}
+  titles = {
+    _ERROR: ("The squared error of the test set", "squared error per test example"),
+    "train/loss": ("What each minimised, over the training set", "loss per example"),
+  }
+  found = []
+  for metric, (title, label) in titles.items():
+    ruler = {"PCA": rulers.pop()} if metric == _ERROR and len(rulers) == 1 else {}
+    lines = {name: charts.curve(told.records, metric) for name, told, _ in runs}
+    found.append((title, charts.curves(lines, ruler, label, colours, named)))
+  return [parts.chart(title, item) for title, item in found if item]
+
+
+def _reconstructions(runs):
+  """What each run makes of the same test examples, a block for each data set."""
+  blocks = {}
+  for name, told in runs.items():
+    shown = told.found and told.found.exhibits.get("reconstruction/reconstructions")
+    if shown and pictures.reconstructed(shown):
+      key = told.description["data"]["fingerprint"], told.config["data"]["range"], told.config["data"]["name"]
+      (first, examples), (_, made) = shown.rows.items()
+      blocks.setdefault(key, {first: examples})[name] = made
+  return [
+    parts.rows(rows, *pictures.limits(next(iter(rows.values())), value_range))
+    | {"title": f"Test examples of {data}, and what each run makes of them"}
+    for (_, value_range, data), rows in blocks.items()
+  ]

@@ -1,0 +1,209 @@
+"""What a page tells of a run: a pure function of what lies in its folder."""
+
+import dataclasses
+import pathlib
+
+from ae_jax import config as configs
+from ae_jax import errors, logs, runs
+from ae_jax.data import ranges
+from ae_jax.evaluators import exhibits, findings
+from ae_jax.report import charts, page, parts, tables, words
+
+# the sections that pictures are in: by their kind if that is named here, else by their evaluator
+_SECTIONS = {
+  "Reconstructions": ("reconstruction", "denoising", "anomaly", "logistic_pca"),
+  "The code": (exhibits.Points, exhibits.Explorer, "latent", "probe", "posterior", "sparsity", "disentanglement"),
+  "What it can make": ("generation",),
+  "Where it looks": (exhibits.Attention,),
+  "When examples are disturbed": ("robustness",),
+}
+_FIRST = (exhibits.Points, exhibits.Explorer, exhibits.Gallery, exhibits.Rows, exhibits.Attention)  # charts are last
+_TILES = (  # what is worth a tile: its name and label, and what is said beside it, of which value
+  ("test/squared_error", "squared error per example", "PCA: {}", "test/pca_squared_error"),
+  ("test/nats", "nats per example", "the floor: {}", "test/nats_floor"),
+  ("test/auroc", "AUROC of the anomalies", "PCA's residual: {}", "test/pca_auroc"),
+  ("reconstruction/ssim", "structural similarity", "PSNR: {} dB", "reconstruction/psnr"),
+  ("probe/linear/code", "accuracy of a linear probe", "of the pixels: {}", "probe/linear/pixels"),
+  ("generation/nll", "nats, negative log-likelihood", "negative ELBO: {}", "generation/negative_elbo"),
+)
+_AGAIN = """import json, pathlib
+from ae_jax import config, train
+
+stored = json.loads(pathlib.Path("config.json").read_text())  # the one in the folder of this run
+train.train_and_evaluate(config.from_json(stored["config"]), pathlib.Path("runs/again"))"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Story:
+  """A run, as its folder has it."""
+
+  description: dict  # config.json
+  records: list  # metrics.jsonl
+  found: findings.Findings | None  # evaluation/
+
+  @property
+  def config(self):
+    """The config as config.json has it."""
+    return self.description["config"]
+
+  @property
+  def metrics(self):
+    """The last value of each metric, and the values of the studies."""
+    last = {name: value for record in self.records for name, value in record.items()}
+    return last | (self.found.values if self.found else {})
+
+  @property
+  def epochs(self):
+    """(those trained, those asked for)."""
+    asked = self.config["epochs"] + sum(stage["epochs"] for stage in self.config["stages"])
+    return self.records[-1]["epoch"] if self.records else 0.0, asked
+
+  @property
+  def title(self):
+    """The model and its data."""
+    return f"{self.config['model']['name']} on {self.config['data']['name']}"
+
+  @property
+  def answer(self):
+    """How good it is, against what."""
+    return words.headline(self.metrics, self.config["model"]["latent"])
+
+  def facts(self):
+    """What was trained on what, and how far."""
+    data, (done, asked) = self.description["data"], self.epochs
+    size = " x ".join(map(str, data["shape"]))
+    state = f"after {asked} epochs" if done >= asked else f"still training, or stopped: epoch {done:.3g} of {asked}"
+    return [
+      f"{self.description['parameters']:,} parameters",
+      f"{self.config['model']['latent']:,} numbers of code",
+      f"{data['train']:,} training and {data['test']:,} test examples of {size}",
+      state,
+    ]
+
+  def tiles(self):
+    """The numbers to be seen first."""
+    found, metrics = [], self.metrics
+    for name, label, said, ruler in _TILES:
+      if name in metrics:
+        beside = said.format(tables.number(metrics[ruler])) if ruler in metrics else ""
+        found.append({"name": label, "value": tables.number(metrics[name], 3), "beside": beside})
+    return found
+
+  def sections(self):
+    """[(title, blocks)] of a page."""
+    return [
+      ("Learning", self._curves()),
+      *self._exhibits(),
+      ("All numbers", [{"kind": "groups", "groups": groups}] if (groups := self._groups()) else []),
+      ("The run", self._run()),
+    ]
+
+  def _curves(self):
+    titles = {
+      "The loss that is minimised, over the training and the test set": charts.losses(self.records),
+      "The squared error of the test set": charts.errors(self.records),
+    }
+    return [parts.chart(title, item) for title, item in titles.items() if item]
+
+  def _exhibits(self):
+    """The sections of the exhibits; evaluators that are in none of `_SECTIONS` have one of their own."""
+    homes = {member: title for title, members in _SECTIONS.items() for member in members}
+    sections = {title: [] for title in _SECTIONS}
+    if self.found is None:
+      return [("Pictures", [page.notes("Pictures, and what the evaluators find, come when the training has ended.")])]
+    for name, exhibit in self.found.exhibits.items():
+      room = name.partition("/")[0]
+      home = homes.get(type(exhibit)) or homes.get(room) or _room(room)
+      sections.setdefault(home, []).append(exhibit)
+    if self.records and self.found.step != self.records[-1]["step"]:
+      note = page.notes(f"What follows was found at step {self.found.step:,}; the training has gone on since.")
+      sections = {"Before the last step": [note]} | sections
+    place = lambda exhibit: _FIRST.index(type(exhibit)) if type(exhibit) in _FIRST else len(_FIRST)
+    value_range = self.config["data"]["range"]
+    made = lambda shown: parts.of_exhibit(shown, value_range) if not isinstance(shown, dict) else shown
+    return [(title, [made(each) for each in sorted(shown, key=place)]) for title, shown in sections.items()]
+
+  def _groups(self):
+    """All numbers and remarks: those of the training, then those of each evaluator."""
+    lines, more = tables.over_epochs(self.records)
+    groups = [_group("While it was trained", ["", "last", "best", "epoch"], lines, more, [])] if lines else []
+    found = self.found or findings.Findings(0, {}, {}, {})
+    rooms = dict.fromkeys(name.partition("/")[0] for part in (found.values, found.remarks) for name in part)
+    for room in rooms:
+      own = lambda part, room=room: {
+        name.partition("/")[2]: value for name, value in part.items() if name.partition("/")[0] == room
+      }
+      lines, more = tables.of_values(own(found.values))
+      groups.append(_group(_room(room), [], lines, more, own(found.remarks).values()))
+    return groups
+
+  def _run(self):
+    """The config, the environment, and how to do it again."""
+    given, usual = tables.flat(self.config), tables.flat(configs.as_json(configs.base(self.config["data"]["name"])))
+    lines = [
+      {"cells": (key, tables.text(value)), "changed": key in usual and usual[key] != value}
+      for key, value in given.items()
+    ]
+    environment = [
+      *self.description["versions"].items(),
+      ("devices", ", ".join(self.description["devices"])),
+      ("commit", str(self.description.get("git_commit") or "none: not a checkout")),
+      ("data", self.description["data"]["fingerprint"]),
+    ]
+    folded = "Every key of the config; bold where it is not the default"
+    command = self.description.get("command")
+    again = {"kind": "code", "title": "The same again", "text": command or _AGAIN}
+    return [
+      again,
+      page.table([], environment, "Made with", style="words"),
+      page.table([], lines, "Config", style="words", folded=folded),
+    ]
+
+
+def read(workdir):
+  """The `Story` of the run in a folder; UserError for a folder without one, or where a file of it is damaged."""
+  workdir = pathlib.Path(workdir)
+  if not (workdir / "config.json").exists():
+    raise errors.UserError(f"{workdir}: there is no run here (no config.json)")
+  description = runs.read_description(workdir)
+  _check(description, f"{workdir}/config.json")
+  errors.choose(ranges.INTERVALS, description["config"]["data"]["range"], "data.range")
+  return Story(description, logs.read(workdir), findings.read(workdir))
+
+
+_NEEDED = {
+  "config": {
+    "seed": int,
+    "epochs": int,
+    "stages": list,
+    "model": {"name": str, "latent": int},
+    "data": {"name": str, "range": str},
+  },
+  "data": {"train": int, "test": int, "fingerprint": str},
+  "parameters": int,
+  "versions": dict,
+  "devices": list,
+}
+
+
+def _check(found, where, needed=_NEEDED, prefix=""):
+  """Raises UserError where config.json lacks what a page needs, as that of another version may."""
+  for key, kind in needed.items():
+    wanted = dict if isinstance(kind, dict) else kind
+    if not isinstance(found.get(key), wanted):
+      raise errors.UserError(
+        f"{where}: {prefix}{key} is {errors.shown(found.get(key))}, not {wanted.__name__}: it is of another version"
+      )
+    if isinstance(kind, dict):
+      _check(found[key], where, kind, f"{prefix}{key}.")
+
+
+def _group(title, head, lines, more, remarks):
+  rest = [{"head": head, "lines": lines} for head, lines in more]
+  said = [f"{remark[:1].upper()}{remark[1:]}." for remark in remarks]
+  return {"title": title, "tables": [{"head": head, "lines": lines}, *rest] if lines else rest, "remarks": said}
+
+
+def _room(name):
+  words = tables.readable(name)
+  return words[:1].upper() + words[1:]

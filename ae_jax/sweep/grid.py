@@ -1,0 +1,123 @@
+"""The members of a sweep: a config for each point of a grid, and which of them can share a compiled program."""
+
+import dataclasses
+import json
+
+from ml_collections import ConfigDict
+
+from ae_jax import config as configs
+from ae_jax import errors, experiment
+
+_OF_THE_SWEEP = ("data", "parallel", "parallel_state", "compute_dtype", "on_nan", "checkpoint_every_epochs")
+_EXAMPLES = {"latents": "--latents=2,4,8", "grid": "--grid optimizer.learning_rate=1e-3,3e-3"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """A run of the sweep; its folder has its name, such as "latent=8,seed=1"."""
+
+  name: str
+  axes: dict  # key of the config -> value
+  described: experiment.Experiment
+
+  @property
+  def latent(self):
+    """How many numbers its code has."""
+    return self.described.config.model.latent
+
+
+def axis(flag, text):
+  """(key, values) of a flag's KEY=NUMBER,NUMBER,...; UserError for anything else."""
+  key, _, values = text.partition("=")
+  try:
+    numbers = [int(value) if value.strip().lstrip("+-").isdecimal() else float(value) for value in values.split(",")]
+  except ValueError:
+    numbers = []
+  if not numbers or not all(map(errors.is_number, numbers)):
+    raise errors.UserError(f"--{flag} {text}: must be numbers with commas between them, as in {_EXAMPLES[flag]}")
+  if len(set(numbers)) < len(numbers):
+    raise errors.UserError(f"--{flag} {text}: names a number twice")
+  return key.removeprefix("config."), numbers
+
+
+def members(config, keys, points):
+  """The `Member`s whose keys of the config have these values, a tuple for each; UserError if one of them is amiss."""
+  for key in keys:
+    if keys.count(key) > 1:
+      raise errors.UserError(f"--grid {key}: is an axis already")
+  names = _short(keys)
+  made, dataset = [], None
+  for values in points:
+    own = ConfigDict(config.to_dict())
+    for key, value in zip(keys, values, strict=True):
+      _set(own, key, value)
+    described = experiment.of(own.lock(), 1, dataset)
+    dataset = described.dataset
+    if dataset.streams:
+      raise errors.UserError(
+        "config.data.placement: a sweep keeps the data on the device, and these would be streamed; give it a larger "
+        "--config.data.budget_gib"
+      )
+    name = ",".join(f"{short}={value:.9g}" for short, value in zip(names, values, strict=True))
+    made.append(Member(name, dict(zip(keys, values, strict=True)), described))
+  return made
+
+
+def packs(made):
+  """The members in groups that can share a program: they differ only in seed, latent size and numbers."""
+  groups = {}
+  for member in made:
+    groups.setdefault(_program(member.described), []).append(member)
+  return list(groups.values())
+
+
+def numbers(described):
+  """What a program takes as numbers beside its data: for each stage those of the objective and of the optimizer."""
+  return [{"objective": _floats(stage.objective), "optimizer": _floats(stage.recipe)} for stage in described.stages]
+
+
+def _floats(function):
+  return {name: value for name, value in function.keywords.items() if isinstance(value, float)}
+
+
+def _program(described):
+  """All of a config that is compiled into the program, as a text."""
+  config = configs.as_json(described.config)
+  config["seed"] = config["model"]["latent"] = None
+  config["optimizer"] |= dict.fromkeys(_floats(described.stages[-1].recipe))
+  *before, last = [_floats(stage.objective) for stage in described.stages]
+  for stage, floats in zip([*config["stages"], config], [*before, last], strict=True):
+    stage["objective"] |= dict.fromkeys(floats)
+  return json.dumps(config, sort_keys=True)
+
+
+def _set(config, key, value):
+  """Sets a number in a config; UserError where there is none."""
+  section, where = config, key.split(".")
+  for name in where[:-1]:
+    section = section.get(name) if isinstance(section, ConfigDict) else None
+  there = section.get(where[-1]) if isinstance(section, ConfigDict) else None
+  if where[0] in _OF_THE_SWEEP:
+    raise errors.UserError(f"--grid {key}: is the same for a whole sweep; make a sweep for each")
+  if not errors.is_number(there):
+    raise errors.UserError(f"--grid {key}: is no number of the config; {errors.nearest(key, _numeric(config))}")
+  if isinstance(there, int) and value != int(value):
+    raise errors.UserError(f"--grid {key}={value}: must be an integer")
+  section[where[-1]] = int(value) if isinstance(there, int) else float(value)
+
+
+def _numeric(config, prefix=""):
+  """The keys of a config that are numbers, dotted."""
+  found = []
+  for key, value in config.items():
+    if isinstance(value, ConfigDict):
+      found += _numeric(value, f"{prefix}{key}.")
+    elif errors.is_number(value) and f"{prefix}{key}".split(".")[0] not in _OF_THE_SWEEP:
+      found.append(f"{prefix}{key}")
+  return found
+
+
+def _short(keys):
+  """The last part of each key, or the whole key where two have the same."""
+  last = [key.rpartition(".")[2] for key in keys]
+  return [short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)]

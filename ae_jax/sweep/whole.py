@@ -1,0 +1,128 @@
+"""A whole sweep: which members are still to be trained, and the answer that all give together."""
+
+import contextlib
+import dataclasses
+import itertools
+import shutil
+
+from ae_jax import cache, errors, experiment, interruptions, logs, losses, runs
+from ae_jax.data import dimension
+from ae_jax.sweep import answer, engines, grid, halving, packs, programs
+
+
+def run(config, axes, workdir, orders=None, factor=0, engine=engines.local):
+  """Trains the members of the grid of the axes [(key of the config, values)] in `workdir`, and returns their rows.
+
+  With a `factor` there is successive halving (`halving`). `engine` is a function (received, report) ->
+  `engines.Engine`. Members that have ended are left alone. Raises UserError, before anything is compiled or written,
+  for whatever the user can mend, and Interrupted when a signal has stopped and saved the sweep.
+  """
+  keys, orders = [key for key, _ in axes], orders or packs.Orders()
+  members = grid.members(config, keys, list(itertools.product(*(values for _, values in axes))))
+  rungs, groups = halving.rungs(members, factor), grid.packs(members)
+  for group in groups:
+    experiment.check_memory(programs.widest(group).described, 1)
+  _check_place(workdir, members)
+  rows = {row["name"]: row for row in answer.read(workdir)}
+  for member in members:
+    if _has_ended(member, rows, workdir):
+      described = member.described
+      runs.check_same(workdir / member.name, runs.describe(described.config, described.dataset, described.model, []))
+  with contextlib.ExitStack() as stack:
+    received = stack.enter_context(interruptions.caught())
+    cache.keep_compiled_programs()
+    engine = engine(received, logs.say)
+    before = sum(_has_ended(member, rows, workdir) for member in members)
+    logs.say(_opening(len(members), len(groups), before, workdir))
+    going = members
+    for until in [*rungs, None]:
+      to_do = [member for member in going if not _has_ended(member, rows, workdir, until)]
+      asked = dataclasses.replace(orders, until=until)
+      tasks = [
+        engines.Task(config.to_dict(), keys, [tuple(member.axes.values()) for member in part], workdir, asked)
+        for group in grid.packs(to_do)
+        for part in _cut(group, engine.shares)
+      ]
+      for found in engine.run(tasks):
+        rows |= {each.name: answer.row(each, workdir, found[each.name]) for each in to_do if each.name in found}
+        answer.write(workdir, [rows[member.name] for member in members if member.name in rows], {})
+      if until:
+        scores = {member.name: answer.error_after(workdir, member, until) for member in going}
+        lost = halving.stopped(going, scores, factor)
+        going = [member for member in going if member.name not in lost]
+        rows |= {
+          name: rows[name] | {"status": f"stopped after epoch {until}"}
+          for name in lost
+          if "diverged" not in rows[name]["status"]
+        }
+  shutil.rmtree(workdir / packs.PARTS, ignore_errors=True)
+  found = [rows[member.name] for member in members]
+  _conclude(found, members[0].described, workdir)
+  return found
+
+
+def _cut(group, shares):
+  """A group in at most so many parts, as equal as can be."""
+  size = -(-len(group) // shares)
+  return [group[first : first + size] for first in range(0, len(group), size)]
+
+
+def _has_ended(member, rows, workdir, until=None):
+  """Whether a member was trained to its end, or so many epochs, and its run is there."""
+  row = rows.get(member.name)
+  if row is None or not (workdir / member.name / "config.json").exists():
+    return False
+  return row["status"] != answer.TRAINING or (until is not None and row["epochs"] >= until)
+
+
+def _conclude(rows, described, workdir):
+  """Writes the table, the pictures, the page and the sentence."""
+  found = answer.conclusion(rows, dimension.estimates(losses.flat(described.dataset.train_sample)))
+  said = answer.sentence(rows, found)
+  answer.write(workdir, rows, found | {"answer": said})
+  title = f"{described.config.model.name} on {described.config.data.name}"
+  from ae_jax.report import graphs, page  # Matplotlib: a second of imports
+
+  drawn = {workdir / "sweep.png": "the error over the latent size, mean and range of the seeds"}
+  with errors.writing(workdir / "sweep.png, report.html"):
+    marks = (found["knee"], found["dimensions"], f"{title}: {said}")
+    graphs.error_over_latent(workdir / "sweep.png", answer.curves(rows), answer.pca(rows), *marks)
+    frontier = answer.frontier(rows)
+    if frontier:
+      drawn[workdir / "rate_distortion.png"] = "what a nat of code buys, by latent size and beta"
+      graphs.rate_distortion(workdir / "rate_distortion.png", *frontier, title)
+    shown = [page.picture(file, words) for file, words in drawn.items()]
+    members = [page.table(*answer.table(rows)), page.notes(*_notes(rows, workdir))]
+    page.write(workdir / "report.html", title, said, [("What a size costs", shown), ("Members", members)])
+  lost = [f"{each['name']} {each['status']}" for each in rows if "diverged" in each["status"]]
+  one = str(workdir / rows[0]["name"])
+  look = f"Look at {workdir / 'report.html'}, sweep.png and sweep.csv; each member is a run: ae_jax.load({one!r})."
+  logs.say("\n".join([*lost, said, look]))
+
+
+def _notes(rows, workdir):
+  """What the page says under the table."""
+  seconds, ways = sum(each["seconds"] for each in rows), ", ".join(sorted({each["way"] for each in rows}))
+  return [
+    f"{len(rows)} members, {seconds:.0f} s of training and compiling; those of a device computed {', '.join(ways)}.",
+    f"A size is enough from where twice as many units gain less than {answer.ENOUGH:.0%} of the error. Its interval, "
+    "and those of the dimension of the data, hold 95 % of the bootstrap samples.",
+    f"Each member is the folder of a run: ae_jax.load({str(workdir / rows[0]['name'])!r}).",
+  ]
+
+
+def _check_place(workdir, members):
+  """Raises UserError for a folder that holds something else than a sweep."""
+  known = {packs.PARTS, engines.JOBS, *answer.FILES} | {member.name for member in members}
+  if workdir.exists():
+    others = sorted(p.name for p in workdir.iterdir() if p.name not in known and not (p / "config.json").exists())
+    if others:
+      raise errors.UserError(f"--workdir={workdir}: holds {others[0]!r} but no sweep; name a new or an empty folder")
+
+
+def _opening(members, programs, before, workdir):
+  """What is about to be trained, and where it will lie."""
+  there = f", {before} of them trained already" if before else ""
+  return f"{members} members in {programs} program{'s' if programs > 1 else ''}{there}; {workdir}"
+
+

@@ -1,0 +1,60 @@
+"""What the studies found, kept in the folder of a run."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from ae_jax import errors
+from ae_jax.evaluators import exhibits, findings
+
+BARS = exhibits.Bars("bars", ("a", "b"), np.array([1.0, 2.0]), "x", "y")
+FOUND = [("probe/accuracy", 0.5), ("probe/bars", BARS), ("latent/dead", 3), ("latent/remark", "no more than one")]
+
+
+def test_they_are_told_apart_and_come_back_as_they_were(tmp_path):
+  found = findings.of(7, [*FOUND, ("latent/nan", math.nan)])
+  findings.write(tmp_path, found)
+  back = findings.read(tmp_path)
+  assert back.step == 7
+  assert back.values["probe/accuracy"] == 0.5
+  assert back.values["latent/dead"] == 3
+  assert math.isnan(back.values["latent/nan"])
+  assert back.remarks == {"latent/remark": "no more than one"}
+  np.testing.assert_array_equal(back.exhibits["probe/bars"].values, BARS.values)
+  assert back.exhibits["probe/bars"].names == ("a", "b")
+  assert json.loads((tmp_path / "evaluation" / "values.json").read_text())["values"]["latent/nan"] is None
+
+
+def test_an_evaluator_that_is_asked_again_replaces_its_own_and_leaves_the_others():
+  old = findings.of(7, FOUND)
+  new = findings.of(7, [("probe/other", 0.7)])
+  whole = findings.merged(old, new)
+  assert whole.values == {"latent/dead": 3, "probe/other": 0.7}
+  assert whole.exhibits == {}
+  assert whole.remarks == old.remarks
+  assert findings.merged(None, new) is new
+
+
+def test_what_was_found_of_other_parameters_is_forgotten(tmp_path):
+  findings.write(tmp_path, findings.of(7, FOUND))
+  new = findings.of(8, [("latent/dead", 1)])
+  assert findings.merged(findings.read(tmp_path), new) is new
+  findings.write(tmp_path, new)
+  assert not list(tmp_path.glob("evaluation/*.npz"))
+
+
+def test_nothing_is_found_where_nothing_was_looked_for(tmp_path):
+  assert findings.read(tmp_path) is None
+
+
+WRONG = ["", "[]", '{"step": 1}', '{"step": "x", "values": {}, "remarks": {}, "exhibits": []}']
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_damaged_ones_are_said(tmp_path, text):
+  (tmp_path / "evaluation").mkdir()
+  (tmp_path / "evaluation" / "values.json").write_text(text)
+  with pytest.raises(errors.UserError, match=r"values\.json: cannot be read"):
+    findings.read(tmp_path)

@@ -1,0 +1,186 @@
+"""Bounds on likelihoods that are known: of probabilistic PCA in closed form, of a bernoulli decoder by quadrature."""
+
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import config_of
+from scipy import special, stats
+
+from ae_jax import data, losses, models, objectives, runs, steps
+from ae_jax.evaluators import likelihood
+from ae_jax.evaluators import subject as subjects
+
+NOISE = 0.3
+GAUSSIAN = {"value_range": "real", "likelihood": "gaussian", "noise": NOISE}
+BERNOULLI = {"value_range": "unit", "likelihood": "bernoulli", "noise": 1.0}
+
+
+def posterior(method, params, x):
+  """N((x - b) M + shift, variance), of a linear model."""
+  assert method == "posterior"
+  mean = (losses.flat(x) - params["bias"][None]) @ params["matrix"] + params["shift"]
+  return mean, jnp.broadcast_to(jnp.log(params["variance"])[None], mean.shape)
+
+
+def decode(params, z):
+  return (z @ params["weights"] + params["bias"][None])[..., None]
+
+
+LINEAR = types.SimpleNamespace(apply=posterior, decode=decode)
+
+
+def probabilistic_pca(stretch=1.0, shift=0.0):
+  """One of 6 numbers and 2 units, whose posterior is exact but `stretch` times as wide and `shift` off.
+
+  The directions of the units are orthogonal, so that the exact posterior has a diagonal covariance.
+  """
+  generator = np.random.default_rng(0)
+  weights = np.linalg.qr(generator.normal(size=(6, 2)))[0].T * [[1.5], [0.7]]
+  bias = generator.normal(size=6)
+  precision = 1.0 + np.square(weights).sum(1) / NOISE**2
+  exact = stats.multivariate_normal(bias, weights.T @ weights + NOISE**2 * np.eye(6))
+  x = exact.rvs(400, random_state=1).astype(np.float32).reshape(-1, 6, 1)
+  params = {"weights": weights, "bias": bias, "matrix": weights.T / NOISE**2 / precision, "shift": shift}
+  return params | {"variance": stretch**2 / precision}, x, exact.logpdf(x.reshape(-1, 6))
+
+
+@functools.partial(jax.jit, static_argnames=("likelihood_name", "samples"))
+def weigh(params, x, keys, likelihood_name, samples):
+  options = {"gaussian": GAUSSIAN, "bernoulli": BERNOULLI}[likelihood_name]
+  of_pixels = functools.partial(likelihood.log_likelihood, **options)
+  return likelihood.log_weights(LINEAR, params, x, keys, log_likelihood=of_pixels, samples=samples)
+
+
+def logs_of(params, x, likelihood_name="gaussian", samples=256):
+  params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+  return np.asarray(
+    weigh(params, x, steps.example_keys(jax.random.key(3), np.arange(len(x))), likelihood_name, samples)
+  )
+
+
+def test_with_the_exact_posterior_each_weight_is_the_likelihood():
+  params, x, exact = probabilistic_pca()
+  logs = logs_of(params, x)
+  np.testing.assert_allclose(logs, np.repeat(exact[:, None], 256, 1), atol=2e-3)
+  np.testing.assert_allclose(likelihood.effective_samples(logs), 256, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("stretch", "shift"), [(1.5, 0.0), (1.2, 0.1), (0.9, -0.1)])
+def test_of_probabilistic_pca_the_bound_lies_between_the_elbo_and_the_truth(stretch, shift):
+  params, x, exact = probabilistic_pca(stretch, shift)
+  logs = logs_of(params, x)
+  bounds = [likelihood.log_means(logs, 1 << power).mean() for power in range(9)]
+  assert (np.diff(bounds) > 0).all()
+  gaps = likelihood.log_means(logs, 256)[:, 0] - exact  # the same examples, so that only the samples make a difference
+  assert bounds[0] < exact.mean() - 0.02
+  assert abs(gaps.mean()) < 4 * gaps.std() / len(x) ** 0.5 + 1e-3
+  assert bounds[0] == pytest.approx(logs.mean(), abs=1e-4)
+
+
+def test_of_a_bernoulli_decoder_it_agrees_with_quadrature():
+  generator = np.random.default_rng(0)
+  weights, bias = generator.normal(size=(1, 5)), generator.normal(size=5)
+  x = generator.integers(0, 2, (30, 5, 1)).astype(np.float32)
+  params = {"weights": weights, "bias": bias, "matrix": weights.T / 5, "shift": 0.0, "variance": np.ones(1)}
+  nodes, shares = np.polynomial.hermite_e.hermegauss(60)
+  logits = nodes[:, None] * weights + bias
+  log_p = special.log_expit(np.where(x[:, None, :, 0] > 0, logits, -logits)).sum(-1)  # [examples, nodes]
+  wanted = special.logsumexp(log_p, axis=1, b=shares / shares.sum())
+  found = likelihood.log_means(logs_of(params, x, "bernoulli", 2048), 2048)[:, 0]
+  np.testing.assert_allclose(found, wanted, atol=0.15)
+  assert abs((found - wanted).mean()) < 0.02
+
+
+@pytest.mark.parametrize(
+  ("options", "density"),
+  [
+    (BERNOULLI, lambda x, logits: stats.bernoulli.logpmf(x, special.expit(logits))),
+    (GAUSSIAN, lambda x, logits: stats.norm.logpdf(x, logits, NOISE)),
+    ({**GAUSSIAN, "value_range": "unit"}, lambda x, logits: stats.norm.logpdf(x, special.expit(logits), NOISE)),
+  ],
+)
+def test_the_likelihood_of_pixels_is_that_of_scipy(options, density):
+  generator = np.random.default_rng(0)
+  logits, x = generator.normal(size=(7, 3, 2, 1)), generator.integers(0, 2, (7, 3, 2, 1))
+  found = likelihood.log_likelihood(*(jnp.asarray(each, jnp.float32) for each in (logits, x)), **options)
+  np.testing.assert_allclose(found, density(x, logits).reshape(7, -1).sum(1), rtol=1e-5)
+
+
+def test_log_means_and_effective_samples_of_known_weights():
+  weights = np.array([[1.0, 3.0, 5.0, 7.0]])
+  np.testing.assert_allclose(likelihood.log_means(np.log(weights) - 900.0, 4), np.log([[4.0]]) - 900.0)
+  np.testing.assert_allclose(likelihood.log_means(np.log(weights), 2), np.log([[2.0, 6.0]]))
+  np.testing.assert_allclose(likelihood.effective_samples(np.log(weights) + 900.0), 16**2 / 84)
+  np.testing.assert_allclose(likelihood.effective_samples(np.array([[-500.0, 0.0, -500.0]])), 1.0)
+
+
+def subject_of(test, value_range="unit", **objective):
+  """A variational autoencoder with random weights and these test examples."""
+  config = config_of("vae", "digits")
+  config.data.range = value_range
+  config.objective.update(objective)
+  config.model.update(latent=3, widths=(8,))
+  dataset = data.Dataset("made", value_range, test, test, None, None)
+  model = models.build(shape=dataset.shape, **config.model)
+  generator = np.random.default_rng(0)
+  normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
+  params = jax.tree.map(normal, model.abstract_params())
+  return subjects.Subject(runs.Run(params, config, {}, [], model, 0), dataset)
+
+
+def examples(count):
+  return np.random.default_rng(0).uniform(size=(count, 4, 3, 1)).astype(np.float32)
+
+
+@functools.cache
+def bernoulli():
+  """What is found of nine grey examples."""
+  return dict(likelihood.study(subject_of(examples(9))))
+
+
+def test_the_elbo_is_that_of_the_objective():
+  made = subject_of(examples(9), "symmetric", likelihood="gaussian", noise=0.5)
+  objective = objectives.build(model=made.run.model, value_range="symmetric", **made.run.config.objective)
+  batch = {"x": np.repeat(made.test, 1000, 0), "weight": np.ones(9000, np.float32)}
+  keys = steps.example_keys(jax.random.key(1), np.arange(9000))
+  loss, _ = jax.jit(functools.partial(objective, made.run.model))(made.run.params, batch, keys)
+  found = dict(likelihood.study(made))
+  assert found["negative_elbo"] == pytest.approx(float(loss), rel=0.02)
+  assert found["nll"] < found["negative_elbo"]
+  assert "likelihood" not in found  # a remark
+
+
+def test_the_batches_do_not_change_it(monkeypatch):
+  monkeypatch.setattr(subjects, "_BATCH", 4)
+  found = dict(likelihood.study(subject_of(examples(9))))
+  for name in ("nll", "nll_standard_error", "negative_elbo", "effective_samples"):
+    assert found[name] == pytest.approx(bernoulli()[name], rel=1e-6), name
+
+
+def test_of_grey_pixels_it_is_said_that_a_bernoulli_likelihood_is_no_density():
+  assert "no normalised density" in bernoulli()["likelihood"]
+  assert bernoulli()["likelihood_examples"] == 9
+
+
+def test_of_large_sets_some_examples_speak_and_a_single_one_has_no_error(monkeypatch):
+  monkeypatch.setattr(likelihood, "EXAMPLES", 1)
+  found = dict(likelihood.study(subject_of(np.round(examples(5)))))
+  assert found["likelihood_examples"] == 1
+  assert np.isfinite(found["nll"])
+  assert np.isnan(found["nll_standard_error"])
+  assert "likelihood" not in found  # the pixels are black and white
+
+
+def test_a_likelihood_that_is_not_finite_is_said(monkeypatch):
+  monkeypatch.setattr(subjects.Subject, "each", lambda *_: np.array([[0.0, np.nan]]))
+  assert [name for name, _ in likelihood.study(subject_of(examples(3)))] == ["likelihood"]
+
+
+def test_the_picture_goes_from_the_elbo_to_the_bound():
+  powers, bounds = bernoulli()["likelihood_bound"].lines["importance-weighted bound"]
+  assert 2 ** powers[-1] == bernoulli()["likelihood_samples"] == likelihood.SAMPLES
+  np.testing.assert_allclose(bounds[[0, -1]], [bernoulli()["negative_elbo"], bernoulli()["nll"]])

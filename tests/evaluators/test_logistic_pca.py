@@ -1,0 +1,137 @@
+import types
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from ae_jax import data, losses
+from ae_jax.evaluators import logistic_pca
+from ae_jax.evaluators import subject as subjects
+
+
+def grey(*shape, seed=0):
+  return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
+
+
+def objective(codes, weights, x, ridge):
+  """Nats per example with the ridge's share, as it is defined, in double precision."""
+  codes, weights, x = (np.float64(each) for each in (codes, weights, x))
+  logits = codes @ weights[:-1] + weights[-1]
+  nats = np.logaddexp(0, logits) - x * logits
+  return (nats.sum() + 0.5 * ridge * (np.square(codes).sum() + np.square(weights[:-1]).sum())) / len(x)
+
+
+def by_scipy(x, latent, ridge, tries=6):
+  """The least objective that a general method finds from some starts."""
+  count, size = x.shape
+
+  def unpacked(flat):
+    return flat[: count * latent].reshape(count, latent), flat[count * latent :].reshape(latent + 1, size)
+
+  def value(flat):
+    codes, weights = unpacked(flat)
+    logits = codes @ weights[:-1] + weights[-1]
+    residual = (1 / (1 + np.exp(-logits)) - x) / count
+    ridged = ridge / count
+    slopes = residual @ weights[:-1].T + ridged * codes, codes.T @ residual + ridged * weights[:-1], residual.sum(0)
+    return objective(codes, weights, x, ridge), np.concatenate([slope.ravel() for slope in slopes])
+
+  starts = np.random.default_rng(0).normal(size=(tries, count * latent + (latent + 1) * size))
+  options = {"maxiter": 5000, "ftol": 1e-13, "gtol": 1e-9}
+  found = [optimize.minimize(value, start, jac=True, method="L-BFGS-B", options=options) for start in starts]
+  return min(each.fun for each in found)
+
+
+@pytest.mark.parametrize(("latent", "ridge"), [(1, 0.1), (2, 0.3), (1, 1.0)])
+def test_the_fit_is_the_minimum_that_scipy_finds(latent, ridge):
+  x = grey(24, 12)
+  (codes, weights), objectives = logistic_pca.fit(x, latent, ridge, enough=1e-8, most_sweeps=500)
+  assert objective(codes, weights, x, ridge) == pytest.approx(objectives[-1], rel=1e-5)
+  assert objectives[-1] == pytest.approx(by_scipy(np.float64(x), latent, ridge), rel=1e-4)
+
+
+@pytest.mark.parametrize("ridge", [1e-4, 0.1])
+def test_the_objective_falls_with_every_sweep_and_is_what_is_told(ridge):
+  x = np.round(grey(24, 12) ** 2)
+  (codes, weights), objectives = logistic_pca.fit(x, 2, ridge, most_sweeps=30)
+  assert (np.diff(objectives) <= 0).all()
+  assert objectives[-1] < objectives[0]
+  assert objective(codes, weights, x, ridge) == pytest.approx(objectives[-1], rel=1e-5)
+
+
+def test_black_and_white_that_a_plane_tells_apart_have_almost_no_nats():
+  generator = np.random.default_rng(0)
+  x = (generator.normal(size=(24, 2)) @ generator.normal(size=(2, 12)) > 0).astype(np.float32)
+  plane, line = (logistic_pca.fit(x, latent, 1e-5, 1e-6, 200)[0] for latent in (2, 1))
+  assert objective(*plane, x, 0.0) < 0.01 * 12 * np.log(2)
+  assert objective(*line, x, 0.0) > 0.1 * 12 * np.log(2)
+
+
+def test_grey_of_its_own_kind_is_fitted_down_to_its_entropy():
+  generator = np.random.default_rng(0)
+  logits = generator.normal(size=(24, 2)) @ generator.normal(size=(2, 12)) + generator.normal(size=12)
+  x = (1 / (1 + np.exp(-logits))).astype(np.float32)
+  solution, _ = logistic_pca.fit(x, 2, 1e-5, 1e-8, 200)
+  floor = float(losses.bernoulli_entropy(x).mean())
+  assert floor < objective(*solution, x, 0.0) < floor + 0.005
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_codes_of_test_examples_are_the_minimum_given_the_weights(seed):
+  """Also from far away: the bias makes all pixels black that half the examples have white."""
+  weights, x = np.random.default_rng(seed).normal(size=(3, 12)), np.round(grey(24, 12, seed=seed))
+  weights[-1] = -12.0
+  codes, gradients = logistic_pca.codes_of(x, weights.astype(np.float32), 0.05)
+  assert gradients.max() < 1e-3
+  for code, example in zip(codes, x, strict=True):
+    alone = optimize.minimize(lambda z, x=example: objective(z[None], weights, x[None], 0.05), np.zeros(2), tol=1e-9)
+    least = objective(code[None], weights, example[None], 0.05)
+    assert least == pytest.approx(alone.fun, rel=1e-6)
+
+
+def test_codes_do_not_depend_on_what_else_is_coded(monkeypatch):
+  weights, x = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32), grey(24, 12)
+  wanted, _ = logistic_pca.codes_of(x, weights, 0.05)
+  monkeypatch.setattr(logistic_pca, "_ROWS", 5)
+  found, _ = logistic_pca.codes_of(x[::-1], weights, 0.05)
+  np.testing.assert_allclose(found[::-1], wanted, atol=1e-5)
+
+
+def test_fewer_examples_than_codes_have_numbers_and_all_the_same_are_fitted():
+  same = np.full((3, 12), 0.25, np.float32)
+  (codes, weights), objectives = logistic_pca.fit(same, 40, 1e-4)
+  assert np.isfinite(objectives).all()
+  np.testing.assert_allclose(1 / (1 + np.exp(-(codes @ weights[:-1] + weights[-1]))), same, atol=1e-3)
+
+
+def subject_of(value_range="unit", latent=2, labels=None, one_class=-1):
+  train, test = (grey(24, 3, 4, 1, seed=seed) for seed in (1, 2))
+  run = types.SimpleNamespace(
+    config=types.SimpleNamespace(seed=0, model=types.SimpleNamespace(latent=latent)),
+    apply=lambda method, x: np.full_like(x, 0.5),
+  )
+  return subjects.Subject(run, data.Dataset("made", value_range, train, test, None, labels, one_class))
+
+
+def test_the_study_holds_the_model_against_it():
+  subject = subject_of()
+  found = dict(logistic_pca.study(subject))
+  (_, weights), _ = logistic_pca.fit(subject.train.reshape(24, -1), 2, logistic_pca.RIDGE)
+  codes, _ = logistic_pca.codes_of(subject.test.reshape(24, -1), weights, logistic_pca.RIDGE)
+  assert found["nats"] == pytest.approx(objective(codes, weights, subject.test.reshape(24, -1), 0.0), rel=1e-5)
+  assert found["squared_error"] < (error := np.square(subject.test - 0.5).sum() / 24)
+  assert found["model_over_logistic_pca"] == pytest.approx(error / found["squared_error"], rel=1e-5)
+  assert (found["training_examples"], found["test_examples"]) == (24, 24)
+  assert found["largest_gradient_of_a_code"] < 1e-3
+
+
+def test_of_one_class_its_test_examples_count():
+  found = dict(logistic_pca.study(subject_of(labels=np.arange(24) % 3, one_class=0)))
+  assert found["test_examples"] == 8
+
+
+@pytest.mark.parametrize("options", [{"value_range": "real"}, {"value_range": "symmetric"}, {"latent": 129}])
+def test_what_it_is_not_for_is_said(options):
+  ((name, words),) = logistic_pca.study(subject_of(**options))
+  assert name == "remark"
+  assert "logistic PCA is" in words

@@ -1,0 +1,228 @@
+"""What readers get from a code: laws on planted classes."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+from sklearn import cluster, linear_model, metrics, neighbors
+
+from ae_jax.data import Dataset
+from ae_jax.evaluators import exhibits, probe
+from ae_jax.evaluators.subject import Subject
+
+FEATURES = ("code", "pca", "pixels")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+  monkeypatch.setattr(probe, "_MAP_ITERATIONS", 250)  # the fewest of t-SNE
+
+
+def subject_of(train, test, train_labels, test_labels, latent=2, encode=lambda x: x.reshape(len(x), -1)[:, :2], seed=0):
+  """A subject whose code of an example is what `encode` makes of it: its first two numbers."""
+  apply = lambda method, x: encode(x)
+  config = types.SimpleNamespace(seed=seed, model=types.SimpleNamespace(latent=latent))
+  run = types.SimpleNamespace(apply=apply, config=config)
+  return Subject(run, Dataset("made", "real", train, test, train_labels, test_labels))
+
+
+def study(*arrays, **options):
+  found = list(probe.study(subject_of(*arrays, **options)))
+  assert len(dict(found)) == len(found)
+  assert all(isinstance(value, float | str | exhibits.Points | exhibits.Bars) for _, value in found)
+  return dict(found)
+
+
+def blobs(count, seed=0, apart=60.0):
+  """Examples [count, 4, 1] of three classes that lie apart, whose last two numbers say the same as the first two."""
+  generator = np.random.default_rng(seed)
+  labels = np.arange(count) % 3
+  centres = apart * np.array([[0, 0], [1, 0], [0, 1]])[labels]
+  x = generator.normal(size=(count, 4)) + np.concatenate([centres, centres], 1)
+  return x[..., None].astype(np.float32), labels
+
+
+def pairs(train=90, test=60, **options):
+  """Training and test examples and their labels, in the order of `study`'s arguments."""
+  (x, labels), (y, others) = blobs(train, **options), blobs(test, 1, **options)
+  return x, y, labels, others
+
+
+def numbers(values):
+  return {name: value for name, value in values.items() if isinstance(value, float)}
+
+
+def test_classes_that_lie_apart_are_read_without_a_mistake():
+  found = study(*pairs())
+  for features in FEATURES:
+    for measure in ("linear", "knn", "linear_few", "knn_few", "kmeans_nmi", "kmeans_ari"):
+      assert found[f"{measure}/{features}"] == pytest.approx(1.0), (measure, features)
+  assert found["accuracy"].names == tuple(
+    f"{reader} of {what}" for reader in ("linear", "knn") for what in ("code", "PCA", "pixels")
+  )
+  assert found["accuracy"].values.tolist() == [1.0] * 6
+
+
+def test_labels_that_the_code_knows_nothing_of_are_guessed():
+  train, test = (np.random.default_rng(n).normal(size=(n, 4, 1)).astype(np.float32) for n in (600, 601))
+  found = study(train, test, np.arange(600) % 2, np.arange(601) % 2)
+  for measure in ("linear", "knn", "linear_few"):
+    assert found[f"{measure}/code"] == pytest.approx(0.5, abs=0.08)
+  assert found["linear_few_low/code"] <= found["linear_few/code"] <= found["linear_few_high/code"]
+  assert abs(found["kmeans_ari/code"]) < 0.02
+
+
+def test_what_only_the_pixels_know_is_read_from_the_pixels_alone():
+  x, y, labels, others = pairs()
+  hidden = lambda x: np.random.default_rng(len(x)).normal(size=(len(x), 2)).astype(np.float32)
+  found = study(x, y, labels, others, encode=hidden)
+  assert found["linear/pixels"] == found["knn/pixels"] == found["knn/pca"] == 1.0
+  assert max(found["linear/code"], found["knn/code"]) < 0.6
+
+
+def test_standardised_a_number_that_hardly_varies_is_read_like_any_other_and_a_constant_one_is_no_mistake():
+  x, y, labels, others = pairs()
+  scale = np.array([1e-4, 1e4, 0.0, 1.0], np.float32)[:, None]
+  plain, scaled = study(x, y, labels, others), study(x * scale, y * scale, labels, others)
+  for measure in ("linear", "knn", "linear_few", "kmeans_nmi"):
+    assert scaled[f"{measure}/code"] == pytest.approx(plain[f"{measure}/code"])
+    assert np.isfinite(scaled[f"{measure}/pixels"])
+
+
+def test_readers_are_scikit_learns_on_standardised_examples_and_few_labels_a_mean_over_draws():
+  x, y, labels, others = pairs(apart=1.5)
+  found, codes, tests = study(x, y, labels, others), x[:, :2, 0], y[:, :2, 0]
+  codes, tests = ((each - codes.mean(0)) / codes.std(0) for each in (codes, tests))
+  classifiers = {"linear": linear_model.LogisticRegression(tol=1e-8, max_iter=10_000)}
+  classifiers["knn"] = neighbors.KNeighborsClassifier(5)
+  for name, classifier in classifiers.items():
+    wanted = classifier.fit(codes, labels).score(tests, others)
+    assert found[f"{name}/code"] == pytest.approx(wanted, abs=1.01 / len(others))  # one example may lie on the border
+    assert 0.4 < wanted < 0.9
+  generator = np.random.default_rng(0)
+  draws = [probe.few(labels, generator) for _ in range(5)]
+  scores = [classifiers["knn"].fit(codes[draw], labels[draw]).score(tests, others) for draw in draws]
+  values = [found[f"knn_few{end}/code"] for end in ("", "_low", "_high")]
+  assert values == pytest.approx([np.mean(scores), min(scores), max(scores)], abs=0.5 / len(others))
+  assert min(scores) < max(scores)
+
+
+def test_nothing_depends_on_the_order_of_the_test_examples():
+  x, y, labels, others = pairs(test=61, apart=1.5)
+  order = np.random.default_rng(0).permutation(61)
+  one, other = (numbers(study(x, y[each], labels, others[each])) for each in (np.arange(61), order))
+  assert len(one) == 3 * 10
+  assert one == pytest.approx(other, abs=1e-6)
+
+
+def test_the_same_run_finds_the_same_and_only_the_draws_depend_on_its_seed():
+  arrays = pairs(apart=1.5)
+  one, again, other = study(*arrays), study(*arrays), study(*arrays, seed=1)
+  assert numbers(one) == numbers(again)
+  np.testing.assert_array_equal(one["latent_map"].views["t-SNE"], again["latent_map"].views["t-SNE"])
+  assert {name for name, value in numbers(one).items() if value != other[name] and "few" not in name} == set()
+  assert any(one[name] != other[name] for name in numbers(one))
+
+
+def test_clusters_agree_as_scikit_learn_has_it_whatever_the_classes_are_called():
+  x, y, _, labels = pairs(apart=2.0)
+  train, test = x[..., 0], y[..., 0]
+  nmi, ari = probe.agreement(train, test, labels)
+  clusters = cluster.KMeans(3, n_init=4, random_state=0).fit(train).predict(test)
+  assert nmi == pytest.approx(metrics.normalized_mutual_info_score(labels, clusters))
+  assert ari == pytest.approx(metrics.adjusted_rand_score(labels, clusters))
+  assert 0.1 < ari < 0.9
+  assert probe.agreement(train, test, 7 - 2 * labels) == pytest.approx((nmi, ari))
+
+
+def test_few_labels_are_as_many_of_each_class():
+  labels = np.repeat([3, 5, 7], [40, 12, 4])
+  drawn = probe.few(labels, np.random.default_rng(0))
+  assert len(np.unique(drawn)) == len(drawn)
+  assert np.unique(labels[drawn], return_counts=True)[1].tolist() == [probe.FEW] * 2  # the third has too few
+  assert len(probe.few(labels[:40], np.random.default_rng(0))) == 0
+
+
+@pytest.mark.parametrize(("counts", "there"), [((60, 25, 5), True), ((81, 5, 4), False)])
+def test_classes_of_too_few_examples_are_told(counts, there):
+  x, y, _, others = pairs()
+  found = study(x, y, np.repeat([0, 1, 2], counts), others)
+  assert f"of 3 classes {sum(count < 10 for count in counts)} have less than 10 training examples" in found["few"]
+  assert ("linear_few/code" in found) == there
+  assert "linear/code" in found
+
+
+@pytest.mark.parametrize(
+  ("labels", "said"),
+  [
+    (None, "no integer labels"),
+    (np.zeros(30), "no integer labels"),
+    (np.zeros(30, int), "have one label"),
+    (np.arange(30) + 0.5, "no integer labels"),
+  ],
+)
+def test_without_labels_there_is_a_map_and_a_remark(labels, said):
+  x, _ = blobs(30)
+  found = study(x, x, labels, labels)
+  assert found.keys() == {"latent_map", "remark"}
+  assert said in found["remark"]
+  assert not found["latent_map"].labels.any()
+
+
+def test_too_many_classes_are_not_read(monkeypatch):
+  monkeypatch.setattr(probe, "_MOST_CLASSES", 2)
+  assert "have 3 labels" in study(*pairs())["remark"]
+
+
+def test_clusters_need_two_classes_and_large_examples_are_not_read_bare(monkeypatch):
+  monkeypatch.setattr(probe, "MOST_PIXELS", 3)
+  x, y, labels, others = pairs()
+  found = study(x, y[others == 1], labels, others[others == 1])
+  assert "one label" in found["kmeans"]
+  assert "4 numbers" in found["pixels"]
+  assert not any("pixels" in name or "kmeans" in name for name in numbers(found))
+  assert found["accuracy"].names == ("linear of code", "linear of PCA", "knn of code", "knn of PCA")
+  assert found["linear/code"] == 1.0
+
+
+@pytest.mark.parametrize("count", [1, 2, 11, 40])
+def test_a_map_shows_any_number_of_examples(count):
+  x, labels = blobs(count)
+  map_of = study(x, x, labels, labels)["latent_map"]
+  assert exhibits.fault(map_of) is None
+  assert all(np.isfinite(view).all() for view in map_of.views.values())
+  assert ("t-SNE" in map_of.views) == (count > 10)
+  np.testing.assert_array_equal(map_of.labels, labels)
+
+
+def test_a_map_shows_a_thousand_examples_at_most(monkeypatch):
+  monkeypatch.setattr(probe, "MAPPED", 20)
+  x, labels = blobs(90)
+  map_of = study(x, x, labels, labels)["latent_map"]
+  assert len(map_of.examples) == 20
+  rows = [np.flatnonzero((x == example).all((1, 2)))[0] for example in map_of.examples]
+  np.testing.assert_array_equal(labels[rows], map_of.labels)
+
+
+@pytest.mark.parametrize("codes", [np.zeros((40, 3)), np.c_[np.arange(40.0)], 1e-20 * np.arange(80.0).reshape(40, 2)])
+def test_codes_that_lie_in_a_point_or_on_a_line_have_a_map(codes):
+  x, labels = blobs(40)
+  views = study(x, x, labels, labels, encode=lambda x: codes.astype(np.float32))["latent_map"].views
+  assert all(np.isfinite(view).all() for view in views.values())
+  assert ("t-SNE" in views) == bool(codes.any())
+
+
+def test_classes_keep_together_in_the_map():
+  x, labels = blobs(60)
+  for view in study(x, x, labels, labels)["latent_map"].views.values():
+    assert metrics.silhouette_score(view, labels) > 0.5
+
+
+def test_umap_has_a_view_where_it_is_installed(monkeypatch):
+  x, labels = blobs(40)
+  monkeypatch.setitem(sys.modules, "umap", None)  # as if it were not
+  assert "UMAP" not in study(x, x, labels, labels)["latent_map"].views
+  made = types.SimpleNamespace(fit_transform=lambda codes: codes[:, :2])
+  monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=lambda random_state: made))
+  np.testing.assert_allclose(study(x, x, labels, labels)["latent_map"].views["UMAP"], x[:, :2, 0], rtol=1e-6)

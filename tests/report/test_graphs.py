@@ -1,0 +1,46 @@
+"""The curves of a run and of a sweep as pictures."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ae_jax.report import graphs
+
+
+def read(path):
+  with Image.open(path) as image:
+    return np.asarray(image).astype(int)
+
+
+PERFECT = {"epoch": 1.0, "train/loss": 0.0, "test/loss": 0.0, "test/squared_error": 0.0}
+
+
+@pytest.mark.parametrize("records", [[PERFECT], []])
+def test_curves_of_perfection_and_of_nothing_can_be_drawn(tmp_path, records):
+  graphs.curves(tmp_path / "a.png", records, {"test/pca_squared_error": 0.0})
+  assert (tmp_path / "a.png").exists()
+
+
+def test_curves_show_the_records(tmp_path):
+  records = [{"epoch": e / 2, "train/loss": 90.0 / (e + 1)} for e in range(1, 9)]
+  for record in records[1::2]:
+    record |= {"test/loss": 99.0 / record["epoch"], "test/squared_error": 9.0 / record["epoch"]}
+  rulers = {"test/pca_squared_error": 4.0}
+  graphs.curves(tmp_path / "a.png", records, rulers)
+  graphs.curves(tmp_path / "b.png", records[:4], rulers)
+  a, b = (read(tmp_path / name) for name in ("a.png", "b.png"))
+  assert (a != b).any()
+
+
+def test_the_error_over_latent_size_is_drawn_with_all_its_marks_and_without(tmp_path):
+  curves = {"alpha=1": {2: [3.0, 3.1], 4: [2.0, 2.2]}, "alpha=2": {2: [4.0], 4: [3.0]}}
+  dimensions = {"TwoNN": {"estimate": 3.0, "low": 2.9, "high": 3.1}}
+  knee = {"latent": 2, "low": 2, "high": 4}
+  graphs.error_over_latent(tmp_path / "a.png", curves, {2: 5.0, 4: 4.0}, knee, dimensions, "title")
+  graphs.error_over_latent(tmp_path / "b.png", {}, {}, None, {}, "nothing ended well")
+  assert (tmp_path / "a.png").stat().st_size > (tmp_path / "b.png").stat().st_size > 1000
+
+
+def test_rate_and_distortion_are_drawn(tmp_path):
+  graphs.rate_distortion(tmp_path / "a.png", {2: {0.5: (9.0, 70.0), 1.0: (6.0, 80.0)}}, "nats", "title")
+  assert (tmp_path / "a.png").stat().st_size > 1000

@@ -1,0 +1,148 @@
+"""The page of a run: a function of what lies in its folder, at any time of its life."""
+
+import json
+import re
+import shutil
+
+import made_runs
+import numpy as np
+import pytest
+
+from ae_jax import errors
+from ae_jax.evaluators import exhibits, findings
+from ae_jax.report import page, story
+
+FOUND = made_runs.every_kind(made_runs.images(20, side=8), points=30)
+
+
+def page_of(folder):
+  """The text of a run's page, but for what is not shown."""
+  page.of_run(folder)
+  text = (folder / "report.html").read_text()
+  return re.sub(r"<(style|script)\b.*?</\1>", "", text, flags=re.DOTALL).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_it_tells_everything_that_was_found(tmp_path):
+  text = page_of(made_runs.make(tmp_path / "a", found=FOUND))
+  for name, value in FOUND:
+    if isinstance(value, str):
+      assert "There is no posterior to weigh &lt;draws&gt; with." in text
+    elif not isinstance(value, float):
+      assert f"{value.title[:1].upper()}{value.title[1:]}." in text, name
+  assert "0.98 (0.97 to 0.99)" in text
+  assert "after 50 epochs" in text
+  assert "24% of the 13.2 that PCA leaves with the same 32 numbers" in text
+  for part in ("0123456789abcdef", "5a17", "cpu: cpu", "optimizer.learning_rate", "from ae_jax import config, train"):
+    assert part in text
+  assert ">Novel</h2>" in text  # what no template was told of
+
+
+def test_it_is_a_function_of_the_folder(tmp_path):
+  made_runs.make(tmp_path / "a", epochs=3, found=FOUND)
+  first = page_of(tmp_path / "a")
+  shutil.copytree(tmp_path / "a", tmp_path / "elsewhere")
+  assert page_of(tmp_path / "elsewhere") == first
+  made_runs.make(tmp_path / "other", epochs=4, found=FOUND)
+  assert page_of(tmp_path / "other") != first
+
+
+def test_a_run_in_training_says_how_far_it_is(tmp_path):
+  text = page_of(made_runs.make(tmp_path / "a", epochs=7, asked=20))
+  assert "epoch 7 of 20" in text
+  assert "come when the training has ended" in text
+
+
+def test_stages_are_epochs_too(tmp_path):
+  stages = ({"epochs": 5, "objective": {"name": "reconstruction"}},)
+  assert "epoch 7 of 25" in page_of(made_runs.make(tmp_path / "a", epochs=7, asked=20, changes={"stages": stages}))
+
+
+def test_before_the_first_record_and_after_divergence_there_is_a_page(tmp_path):
+  made_runs.make(tmp_path / "a", asked=20)
+  (tmp_path / "a" / "metrics.jsonl").write_text("")
+  assert "The training has begun" in page_of(tmp_path / "a")
+  line = {"step": 1, "epoch": 1.0, "train/loss": None, "test/squared_error": None, "test/pca_squared_error": 13.0}
+  (tmp_path / "a" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+  assert "diverged" in page_of(tmp_path / "a")
+
+
+def test_what_was_found_of_an_earlier_step_is_said_to_be(tmp_path):
+  folder = made_runs.make(tmp_path / "a", epochs=5)
+  findings.write(folder, findings.of(100, FOUND))
+  assert "found at step 100" in page_of(folder)
+  findings.write(folder, findings.of(1500, FOUND))
+  assert "found at step" not in page_of(folder)
+
+
+def test_series_and_colours_have_a_page(tmp_path):
+  series = made_runs.every_kind(made_runs.series(20), points=30)
+  assert "grey: the series" in page_of(made_runs.make(tmp_path / "a", found=series, shape=(60, 1))).lower()
+  colours = made_runs.every_kind(made_runs.images(20, side=8, channels=3), points=30)
+  assert "red: too bright" in page_of(made_runs.make(tmp_path / "b", found=colours, shape=(8, 8, 3))).lower()
+
+
+def test_a_class_a_point_and_a_constant_image_have_a_page(tmp_path):
+  image = np.full((1, 8, 8, 1), 0.5, np.float32)
+  labels, views = np.zeros(1, int), {"PCA": np.zeros((1, 2))}
+  found = [
+    ("a/rows", exhibits.Rows("rows", {"test images": image, "reconstructions": image})),
+    ("a/map", exhibits.Points("map", views, image, labels)),
+    ("a/attention", exhibits.Attention("attention", image, {"pool": np.ones((1, 1, 1, 4), np.float32)})),
+    ("a/explorer", exhibits.Explorer("explorer", ("x", "y"), np.zeros(1), image[None, None])),
+    ("a/values", exhibits.Heatmap("heat", "unit", np.zeros((3, 3)))),
+  ]
+  text = page_of(made_runs.make(tmp_path / "a", epochs=1, found=found))
+  assert "<select>" not in text  # there is one pair
+  assert "<fieldset" not in text  # and one view
+
+
+def test_names_from_a_stranger_are_shown_and_not_run(tmp_path):
+  evil = '<img src=x onerror="alert(1)"></script><script>alert(2)</script>'
+  images = made_runs.images(2, side=8)
+  found = [
+    ("a/one", exhibits.Bars(evil, (evil, "b"), np.ones(2), evil, evil)),
+    ("a/two", exhibits.Rows(evil, {evil: images})),
+    ("a/three", exhibits.Explorer(evil, (evil, evil), np.zeros(1), images[:1, None, None])),
+    ("a/four", exhibits.Points(evil, {evil: np.zeros((2, 2)), "b": np.zeros((2, 2))}, images, np.arange(2))),
+    (f"{evil}/five", 5.0),
+    ("a/six", evil),
+  ]
+  folder = made_runs.make(tmp_path / "a", epochs=2, changes={"data.path": evil}, found=found)
+  page.of_run(folder)
+  text = (folder / "report.html").read_text()
+  assert "<img src=x" not in text
+  assert "</script><script>alert" not in text
+  assert "alert(1)" in text  # it is there, as text
+
+
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    (lambda whole: whole["config"].pop("model"), "config.model is None, not dict: it is of another version"),
+    (lambda whole: whole["config"].update(epochs="20"), "config.epochs is '20', not int"),
+    (lambda whole: whole["config"]["model"].pop("latent"), "config.model.latent is None, not int"),
+    (lambda whole: whole["config"]["data"].update(range="percent"), "data.range='percent' is unknown"),
+    (lambda whole: whole.pop("versions"), "versions is None, not dict"),
+    (lambda whole: whole["data"].pop("fingerprint"), "data.fingerprint is None, not str"),
+    (lambda whole: whole.pop("data"), "is not that of a run"),
+  ],
+)
+def test_a_config_of_another_version_is_said_in_a_line(tmp_path, change, said):
+  folder = made_runs.make(tmp_path / "a", epochs=1)
+  description = json.loads((folder / "config.json").read_text())
+  change(description)
+  (folder / "config.json").write_text(json.dumps(description))
+  with pytest.raises(errors.UserError, match=re.escape(said)):
+    story.read(folder)
+
+
+def test_damage_is_said(tmp_path):
+  with pytest.raises(errors.UserError, match="no run here"):
+    story.read(tmp_path)
+  folder = made_runs.make(tmp_path / "a", epochs=1, found=FOUND)
+  (folder / "evaluation" / "latent_map.npz").write_bytes(b"no")
+  with pytest.raises(errors.UserError, match=r"latent_map\.npz: is not what an evaluator left"):
+    page.of_run(folder)
+  (folder / "config.json").write_text('{"config": {')
+  with pytest.raises(errors.UserError, match=r"config\.json: cannot be read"):
+    page.of_run(folder)

@@ -1,0 +1,103 @@
+"""The numbers of a run as texts."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ae_jax.report import tables
+
+
+@pytest.mark.parametrize(
+  ("value", "text"),
+  [
+    (3, "3"),
+    (3.0, "3"),
+    (419120, "419,120"),
+    (3.14159, "3.142"),
+    (12345.678, "12,345.7"),
+    (0.000012345, "1.234e-05"),
+    (-0.5, "-0.5"),
+    (math.nan, "NaN"),
+    (None, "NaN"),
+    (math.inf, "∞"),
+    (-math.inf, "-∞"),
+  ],
+)
+def test_numbers_are_short(value, text):
+  assert tables.number(value) == text
+
+
+def test_names_are_words():
+  assert tables.readable("pca_squared_error") == "PCA squared error"
+  assert tables.readable("codes_dimension_twonn") == "codes dimension TwoNN"
+
+
+RECORDS = [
+  {"step": 1, "epoch": 0.5, "train/loss": 9.0},
+  {"step": 2, "epoch": 1.0, "train/loss": 7.0, "test/squared_error": 5.0, "test/psnr": 20.0, "test/nats_floor": 4.0},
+  {"step": 3, "epoch": 2.0, "train/loss": 8.0, "test/squared_error": 4.0, "test/psnr": 22.0, "test/nats_floor": 4.0},
+  {"step": 4, "epoch": 3.0, "train/loss": math.nan, "test/squared_error": 6.0, "test/psnr": 21.0, "test/active": 3},
+]
+
+
+def test_the_best_value_is_the_least_error_and_the_highest_psnr():
+  lines, more = tables.over_epochs(RECORDS)
+  found = {line[0]: line[1:] for line in lines}
+  assert found == {
+    "training loss": ["NaN", "7", "1"],
+    "test squared error": ["6", "4", "2"],
+    "test PSNR": ["21", "22", "2"],
+    "test nats floor": ["4", "", ""],  # a ruler
+    "test active": ["3", "", ""],  # who knows what is good
+  }
+  assert more == []
+  assert tables.over_epochs([]) == ([], [])
+
+
+def test_many_values_of_a_kind_are_a_table_of_their_own():
+  psnr = {"test/psnr_in/a": 1.0, "test/psnr_in/b": 2.0, "test/psnr_out/a": 3.0, "test/psnr_out/b": 4.0}
+  lines, more = tables.over_epochs([{"step": 1, "epoch": 1.0} | psnr])
+  assert lines == []
+  assert more == [(["", "PSNR in", "PSNR out"], [["a", "1", "3"], ["b", "2", "4"]])]
+
+
+def test_intervals_stand_beside_their_values():
+  values = {"dimension": 12.0, "dimension_low": 11.0, "dimension_high": 13.0, "nll": 100.5, "nll_standard_error": 0.25}
+  lines, more = tables.of_values(values | {"low": 1.0, "a_low": 2.0})
+  assert lines == [["dimension", "12 (11 to 13)"], ["NLL", "100.5 ± 0.25"], ["low", "1"], ["a low", "2"]]
+  assert more == []
+
+
+def test_every_value_is_told_once():
+  values = {f"{what}/{which}": hash((what, which)) % 97 for what in "abc" for which in ("x", "y")}
+  values |= {"a_low/x": 1, "a_high/x": 2, "d/z": 5, "e": 6}
+  lines, more = tables.of_values(values)
+  texts = [text for line in [*lines, *(line for _, table in more for line in table)] for text in line[1:]]
+  assert len(texts) == len(values) - 2
+  assert sum("(1 to 2)" in text for text in texts) == 1
+
+
+def test_a_wide_table_is_turned():
+  said = {f"{what}/{which}": f"{what}{which}" for what in "abcd" for which in "xy"}
+  ((head, lines),) = tables.pivots(said)
+  assert head == ["", "x", "y"]
+  assert lines[2] == ["c", "cx", "cy"]
+
+
+def test_a_config_is_flat():
+  assert tables.flat({"a": {"b": 1, "c": {"d": [2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [2], "e": {}}
+
+
+@pytest.mark.parametrize("count", [3, 5, 20])
+def test_the_interval_is_that_of_scipy(count):
+  values = np.random.default_rng(count).normal(size=count)
+  low, high = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
+  assert tables.interval(values) == pytest.approx((high - low) / 2, rel=1e-12)
+  assert tables.interval(values[:2]) is None
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says():
+  draws = np.random.default_rng(0).normal(size=(400, 4))
+  assert abs(np.mean([abs(each.mean()) < tables.interval(each) for each in draws]) - 0.95) < 0.03

@@ -1,0 +1,144 @@
+"""Runs side by side: what is put together, what differs, and every mistake in a line."""
+
+import re
+import subprocess
+import sys
+
+import made_runs
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from ae_jax import errors
+from ae_jax.report import comparison
+
+FOUND = made_runs.every_kind(made_runs.images(20, side=8), points=30)
+
+
+def compare(cwd, *arguments):
+  """`python -m ae_jax.compare` as a process: (exit status, output, complaints)."""
+  command = [sys.executable, "-m", "ae_jax.compare", *map(str, arguments)]
+  done = subprocess.run(command, cwd=cwd, env=None, capture_output=True, text=True, timeout=300)
+  return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+  """Three seeds of one config, and one run of another."""
+  root = tmp_path_factory.mktemp("runs")
+  wide = {"model.widths": (512,)}
+  for seed in range(3):
+    changes = wide | {"seed": seed, "data.placement": ("memory", "stream", "auto")[seed]}
+    made_runs.make(root / f"wide-{seed}", epochs=5, found=FOUND, changes=changes, start=1 + 0.1 * seed)
+  made_runs.make(root / "narrow", epochs=5, found=FOUND, start=1.7)
+  return root
+
+
+def read(root, *names):
+  return comparison.read([root / name for name in names])
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_group(folders):
+  groups = read(folders, "wide-0", "narrow", "wide-2", "wide-1")
+  assert [list(group.runs) for group in groups] == [["wide-0", "wide-2", "wide-1"], ["narrow"]]
+  assert groups[0].name == "wide-0 (seeds 0, 2, 1)"
+
+
+def test_other_data_of_the_same_name_are_another_group(folders, tmp_path):
+  made_runs.make(tmp_path / "other", epochs=5, fingerprint="beef")
+  groups = comparison.read([folders / "narrow", tmp_path / "other"])
+  assert len(groups) == 2
+  assert "different data" in comparison.answer(groups)
+
+
+def test_a_group_has_its_mean_its_interval_and_its_ends(folders):
+  said = comparison.on_screen(read(folders, "wide-0", "wide-1", "wide-2", "narrow"))
+  (line,) = [line for line in said.splitlines() if line.startswith("squared error")]
+  values = np.array([3 + 9 * (1 + 0.1 * seed) / 5 for seed in range(3)])
+  half = 4.302653 * values.std(ddof=1) / 3**0.5  # Student's t, 97.5 %, 2 degrees of freedom
+  assert f"{values.mean():.4g} ± {half:.2g} ({values[0]:.4g} to {values[2]:.4g})" in line
+  assert line.endswith(f"{3 + 9 * 1.7 / 5:.4g}")
+  two = comparison.on_screen(read(folders, "wide-0", "wide-1"))
+  assert "±" not in two
+  assert f"({values[0]:.4g} to {values[1]:.4g})" in two
+
+
+def test_the_answer_begins_with_the_least_error(folders):
+  for order in (("narrow", "wide-0"), ("wide-0", "narrow")):
+    said = comparison.answer(read(folders, *order))
+    assert said.startswith("wide-0 has the least squared error per test example, 4.8. Then narrow, 6.06.")
+  assert "of wide-0 (seeds 0, 1) is" in comparison.answer(read(folders, "wide-0", "wide-1"))
+
+
+def test_the_page_shows_the_keys_that_differ_and_no_others(folders, tmp_path):
+  comparison.write(read(folders, "wide-0", "wide-1", "narrow"), tmp_path / "c.html")
+  text = re.sub(r"<(style|script)\b.*?</\1>", "", (tmp_path / "c.html").read_text(), flags=re.DOTALL)
+  differences = text[text.index("Where they differ</h2>") : text.index("What they reached</h2>")]
+  assert re.findall(r'<th scope="row">(.*?)</th>', differences) == ["model.widths"]
+  assert text.count('alt="narrow: 16 pictures"') == 1
+  assert text.count('alt="test images: 16 pictures"') == 1  # they are the same for all
+  comparison.write(read(folders, "wide-0", "wide-1"), tmp_path / "c.html")
+  assert "differ in nothing but the seed" in (tmp_path / "c.html").read_text()
+
+
+def test_runs_without_findings_and_runs_that_diverged_are_compared(folders, tmp_path):
+  plain = made_runs.make(tmp_path / "plain", epochs=2)
+  lost = made_runs.make(tmp_path / "lost", epochs=2, changes={"epochs": 9})
+  (lost / "metrics.jsonl").write_text('{"step": 1, "epoch": 1.0, "test/squared_error": null}\n')
+  groups = comparison.read([folders / "narrow", plain, lost])
+  comparison.write(groups, tmp_path / "c.html")
+  assert comparison.answer(groups).endswith("Diverged: lost.")
+  assert "NaN" in comparison.on_screen(groups)
+  assert comparison.answer(groups[2:]) == "All of these diverged."
+
+
+def test_folders_of_the_same_name_are_told_apart(folders, tmp_path):
+  made_runs.make(tmp_path / "narrow", epochs=4)
+  groups = comparison.read([folders / "narrow", tmp_path / "narrow"])
+  assert [group.name for group in groups] == [str(folders / "narrow"), str(tmp_path / "narrow")]
+
+
+def test_the_command_leaves_a_table_and_a_page(folders, tmp_path):
+  status, output, complaints = compare(ROOT, folders / "wide-0", folders / "narrow", f"--out={tmp_path / 'c.html'}")
+  assert status == 0, complaints
+  assert not complaints
+  assert "narrow" in output.splitlines()[0]
+  assert "has the least squared error" in output
+  assert (tmp_path / "c.html").stat().st_size > 1e6
+
+
+@pytest.mark.parametrize(
+  ("make", "said"),
+  [
+    (lambda root: ["a"], "nothing to compare"),
+    (lambda root: ["a", "none"], "there is no run here"),
+    (lambda root: ["a", "a/../a"], "is named twice"),
+    (lambda root: ["a", "b", (root / "b" / "metrics.jsonl").unlink()], "nothing was measured yet"),
+    (lambda root: ["a", "b", (root / "b" / "config.json").write_text('{"config"')], "cannot be read"),
+    (lambda root: ["a", "b", (root / "b" / "config.json").write_text('{"config": 3}')], "is not that of a run"),
+  ],
+)
+def test_what_is_wrong_is_said(tmp_path, make, said):
+  for name in ("a", "b"):
+    made_runs.make(tmp_path / name, epochs=1)
+  names = [name for name in make(tmp_path) if isinstance(name, str)]
+  with pytest.raises(errors.UserError, match=said):
+    comparison.read([tmp_path / name for name in names])
+
+
+@pytest.mark.parametrize(
+  ("arguments", "status", "said"),
+  [
+    ([], 2, "there are no arguments"),
+    (["none", "other"], 1, "none: there is no run here"),
+    (["none", "other", "--out=a.txt"], 1, "--out=a.txt: must end in .html"),
+  ],
+)
+def test_a_mistake_is_one_line_and_a_status(tmp_path, arguments, status, said):
+  found, output, complaints = compare(tmp_path, *arguments)
+  assert found == status
+  assert complaints.startswith("ae_jax: ")
+  assert len(complaints.splitlines()) == 1
+  assert said in complaints
+  assert not output
+  assert not list(tmp_path.iterdir())

@@ -1,0 +1,93 @@
+"""A trained run is studied by its training, and again by a command; what stands in the way is said in a line."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, run_main, tiny_flags
+
+from ae_jax.evaluators import findings
+
+pytestmark = pytest.mark.runs_optax
+STUDIED = "('sparsity','probe')"
+
+
+def evaluate(workdir, *flags):
+  """`python -m ae_jax.evaluate` as a process: (exit status, output, complaints)."""
+  command = [sys.executable, "-m", "ae_jax.evaluate", f"--workdir={workdir}", *flags]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+  return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+  """The folder of a run whose config asks for the evaluator `probe`."""
+  workdir = tmp_path_factory.mktemp("studied") / "run"
+  status, _, complaints = run_main(*tiny_flags(evaluators=STUDIED), f"--workdir={workdir}")
+  assert status == 0, complaints
+  return workdir
+
+
+def test_a_run_ends_with_what_its_evaluators_found(studied):
+  found = findings.read(studied)
+  record = json.loads((studied / "metrics.jsonl").read_text().splitlines()[-1])
+  assert found.step == record["step"]
+  assert found.values["reconstruction/squared_error"] == pytest.approx(record["test/squared_error"], rel=1e-5)
+  assert 0.3 < found.values["probe/linear/code"] <= found.values["probe/linear/pixels"] + 0.1
+  for name in found.exhibits:
+    assert (studied / "pictures" / f"{name.rpartition('/')[2]}.png").stat().st_size > 500
+  page = (studied / "report.html").read_text()
+  assert "linear" in page
+  assert "squared error" in page
+
+
+def test_one_that_is_asked_again_leaves_the_others_alone(studied, tmp_path):
+  workdir = shutil.copytree(studied, tmp_path / "run")
+  before = findings.read(workdir)
+  status, output, complaints = evaluate(workdir, "--only=latent,reconstruction")
+  assert status == 0, complaints
+  after = findings.read(workdir)
+  assert {name: after.values[name] for name in before.values} == pytest.approx(before.values, rel=1e-5)
+  assert "latent/active_units" in after.values
+  assert "latent/active_units" in output
+  assert before.exhibits.keys() < after.exhibits.keys()
+  assert "latent" in (workdir / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+  ("harm", "flags", "said"),
+  [
+    (lambda run: shutil.rmtree(run / "checkpoints"), [], "no checkpoint yet"),
+    (lambda run: (run / "config.json").unlink(), [], "there is no run here"),
+    (lambda run: (run / "config.json").write_text('{"config": '), [], "config.json: cannot be read"),
+    (lambda run: without(run, "evaluators"), [], "config.evaluators is missing"),
+    (lambda run: changed(run, "digits", "mnist_5k"), [], "was trained on other data"),
+    (lambda run: None, ["--only=prob"], "did you mean 'probe'"),
+    (lambda run: None, ["--only=disentanglement"], "config.data.name=factors"),
+    (lambda run: None, ["--only=anomaly"], "needs config.data.one_class"),
+    (lambda run: None, ["runs/x"], "unexpected argument"),
+  ],
+)
+def test_what_stands_in_the_way_is_said_in_a_line(studied, tmp_path, harm, flags, said):
+  workdir = shutil.copytree(studied, tmp_path / "run")
+  harm(workdir)
+  status, output, complaints = evaluate(workdir, *flags)
+  assert status in (1, 2)
+  assert said in complaints
+  assert complaints.startswith("ae_jax: ")
+  assert len(complaints.splitlines()) == 1
+  assert not output
+
+
+def without(run, key):
+  """Takes a key from the config of a run, as another version may not have it."""
+  description = json.loads((run / "config.json").read_text())
+  del description["config"][key]
+  (run / "config.json").write_text(json.dumps(description))
+
+
+def changed(run, old, new):
+  """Changes the name of a run's data set."""
+  (run / "config.json").write_text((run / "config.json").read_text().replace(f'"{old}"', f'"{new}"'))
