@@ -25,7 +25,7 @@ def get_config(data="mnist_5k"):
   config.model.channels = (16, 32)  # per stage: convolution, activation, 2x2 max-pooling
   config.model.kernel = 3
   config.model.activation = "relu"
-  config.model.bottleneck = "identity"  # identity, relu, sigmoid, tanh: the activation of the code; gaussian for a VAE
+  config.model.bottleneck = "identity"  # the code: identity, relu, sigmoid, tanh; fsq3 to fsq9: levels; gaussian: a VAE
   # How the decoder enlarges: transposed, nearest or bilinear (interpolation, then a convolution), subpixel (a
   # convolution whose channels become pixels), or tied (the encoder's own weights, transposed).
   config.model.decoder = "transposed"

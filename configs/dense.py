@@ -21,6 +21,6 @@ def get_config(data="mnist_5k"):
   config.model.widths = (256,)  # hidden layers of the encoder
   config.model.decoder_widths = ()  # of the decoder; () is the encoder's in reverse
   config.model.activation = "relu"
-  config.model.bottleneck = "identity"  # identity, relu, sigmoid, tanh: the activation of the code; gaussian for a VAE
+  config.model.bottleneck = "identity"  # the code: identity, relu, sigmoid, tanh; fsq3 to fsq9: levels; gaussian: a VAE
   config.model.tied = False  # the decoder's weights are the encoder's, transposed
   return config

@@ -71,7 +71,8 @@ def _densities(subject):
 def _possible(codes, model):
   """The codes nearest to given ones [N, latent] that the activation of a bottleneck can give, float32."""
   activation = getattr(model.module, "code_activation", lambda z: z)
-  return np.clip(codes, *np.asarray(activation(jnp.array([-jnp.inf, jnp.inf])))).astype(np.float32)
+  codes = np.clip(codes, *np.asarray(activation(jnp.array([-jnp.inf, jnp.inf])))).astype(np.float32)
+  return np.asarray(activation.nearest(codes)) if hasattr(activation, "nearest") else codes
 
 
 def interpolations(subject):

@@ -24,6 +24,9 @@ _ESTIMATORS = {"TwoNN": "twonn", "maximum likelihood": "mle"}
 def study(subject):
   """Generates what the functions below find."""
   yield from spread(subject.test_codes)
+  quantised = getattr(subject.run.model.module, "code_activation", None)
+  if hasattr(quantised, "levels"):
+    yield from codebook(subject.test_codes, quantised.levels)
   if subject.run.model.can("posterior"):
     yield from divergence(subject)
   yield from intrinsic_dimension("data", losses.flat(subject.train))
@@ -44,6 +47,33 @@ def spread(codes):
   yield "effective_rank", spectra.effective_rank(eigenvalues)
   variance = codes.var(0, dtype=np.float64)
   yield "code_variance", _sorted_bars("How much each unit of the code varies over the test set", variance, "variance")
+
+
+def codebook(codes, levels):
+  """How much of its codebook a quantised code [N, latent] uses, each unit of which takes one of `levels` levels.
+
+  The perplexity is the exponential of the entropy of what occurs: as many entries, used equally often, would have it.
+  Of few examples from a large codebook it is at most their number; that of the levels of a unit is not so limited.
+  """
+  size, examples = levels ** codes.shape[1], len(codes)
+  entries = np.unique(codes, axis=0, return_counts=True)[1]
+  of_units = [np.unique(unit, return_counts=True)[1] for unit in codes.T]
+  yield "codebook_bits", codes.shape[1] * math.log2(levels)
+  yield "codebook_use", len(entries) / size
+  yield "codebook_perplexity", _perplexity(entries)
+  yield "level_use", float(np.mean([len(counts) / levels for counts in of_units]))
+  yield "level_perplexity", float(np.mean([_perplexity(counts) for counts in of_units]))
+  if examples < size:
+    yield "codebook", (
+      f"the codebook has {levels}^{codes.shape[1]} entries, of which {examples:,} test examples can show no more than "
+      "themselves: how the levels of each unit are used says more"
+    )
+
+
+def _perplexity(counts):
+  """That of what occurs so many times [entries]."""
+  shares = counts / counts.sum()
+  return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 def divergence(subject):
@@ -122,7 +152,10 @@ def _decoded(subject, codes, mean, x):
 
 
 def steepness(subject):
-  """The largest singular value of the encoder's and of the decoder's Jacobian at some test examples."""
+  """The largest singular value of the encoder's and of the decoder's Jacobian at some test examples.
+
+  The encoder's of a quantised code is that of the code before it is rounded.
+  """
   model, decode = subject.run.model, _decoder(subject)
   numbers = math.prod(subject.test.shape[1:]) * subject.test_codes.shape[1]
   if numbers > _LARGEST:

@@ -170,7 +170,7 @@ def build(
   layer = errors.choose({**upsampling.LAYERS, "tied": None}, decoder, "model.decoder")
   if decoder == "tied":
     errors.check_positive("model.latent", latent)
-    wanted = "identity, relu, sigmoid or tanh with config.model.decoder='tied'"
+    wanted = f"one of {', '.join(bottlenecks.DETERMINISTIC)} with config.model.decoder='tied'"
     errors.check(bottleneck != "gaussian", "model.bottleneck", bottleneck, wanted)
     code = errors.choose(bottlenecks.DETERMINISTIC, bottleneck, "model.bottleneck")
     return TiedConv(shape, latent, channels, kernel, function, back, code)

@@ -167,6 +167,13 @@ def test_codes_are_drawn_that_the_bottleneck_can_give(bottleneck, least, most):
   assert codes.max() <= most
 
 
+def test_codes_are_drawn_of_the_levels_that_a_quantised_unit_takes():
+  made = subject_of(images(60), images(30, seed=1), bottleneck="fsq5")
+  ((_, _, codes),) = generation._densities(made)
+  assert set(np.unique(codes)) <= {-1, -0.5, 0, 0.5, 1}
+  assert len(np.unique(codes)) > 1
+
+
 def blobs(count, seed):
   return np.random.default_rng(seed).normal(size=(count, 5, 1, 1)).astype(np.float32)
 

@@ -1,6 +1,7 @@
 """The health of the code, of models whose weights are made so that it is known."""
 
 import functools
+import itertools
 import math
 import types
 
@@ -136,6 +137,32 @@ def test_of_a_huge_code_the_largest_variances_are_shown_and_all_units_are_counte
   assert found["active_units"] == units
   assert found["code_variance"].title.endswith(title)
   np.testing.assert_array_equal(found["code_variance"].values, np.sort(codes.var(0))[::-1][:1024])
+
+
+@pytest.mark.parametrize(
+  ("codes", "use", "perplexity", "level_use", "level_perplexity"),
+  [
+    (list(itertools.product((-1, 0, 1), repeat=2)), 1.0, 9.0, 1.0, 3.0),  # each entry once
+    ([(0, 1)] * 12, 1 / 9, 1.0, 1 / 3, 1.0),  # collapse
+    ([(0, 1)] * 6 + [(0, 0)] * 6, 2 / 9, 2.0, 0.5, 1.5),
+    ([(0, 1)] * 8 + [(1, 0)] * 4, 2 / 9, 1.5**(2 / 3) * 3**(1 / 3), 2 / 3, 1.5**(2 / 3) * 3**(1 / 3)),
+  ],
+)
+def test_a_codebook_is_used_as_much_as_was_planted(codes, use, perplexity, level_use, level_perplexity):
+  found = dict(latent.codebook(np.float32(codes), 3))
+  wanted = {"use": use, "perplexity": perplexity, "bits": 2 * math.log2(3)}
+  assert found == pytest.approx(
+    {**{f"codebook_{name}": value for name, value in wanted.items()}}
+    | {"level_use": level_use, "level_perplexity": level_perplexity}
+  )
+
+
+def test_a_codebook_with_more_entries_than_examples_is_a_remark_beside_the_levels():
+  found = study(subject_of(examples(120), examples(40), latent=5, bottleneck="fsq9"))
+  assert remarks(found) >= {"codebook"}
+  assert "9^5 entries, of which 40 test examples" in found["codebook"]
+  assert 1 <= found["codebook_perplexity"] <= 40
+  assert 1 <= found["level_perplexity"] <= 9 * found["level_use"] <= 9
 
 
 def test_the_divergence_of_a_gaussian_code_from_the_prior_is_that_of_two_gaussians():

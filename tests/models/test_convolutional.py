@@ -240,7 +240,7 @@ def test_convolutions_move_with_the_image_and_pooling_only_by_its_window():
     (
       (28, 28, 1),
       {"decoder": "tied", "bottleneck": "gaussian"},
-      "config.model.bottleneck='gaussian': must be identity,",
+      "config.model.bottleneck='gaussian': must be one of identity,",
     ),
     ((28, 28, 1), {"decoder": "tied", "bottleneck": "gausian"}, "config.model.bottleneck='gausian' is unknown"),
     ((28, 28, 1), {"decoder": "tied", "latent": 0}, "config.model.latent=0"),

@@ -114,6 +114,20 @@ def test_the_bottleneck_is_the_activation_of_the_code(bottleneck, tied):
   np.testing.assert_array_equal(other.reconstruct(params, x), other.decode(params, other.encode(params, x)))
 
 
+@pytest.mark.parametrize("levels", [3, 5, 7, 9])
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_quantised_code_takes_levels_and_learns_as_if_it_were_tanh(levels, tied):
+  tanh, other = (build((3, 2, 1), widths=(5,), bottleneck=name, tied=tied) for name in ("tanh", f"fsq{levels}"))
+  params = tanh.init(jax.random.key(0))
+  x = 9 * np.random.default_rng(0).normal(size=(40, 3, 2, 1)).astype(np.float32)
+  given = np.linspace(-1, 1, levels, dtype=np.float32)
+  codes, bounded = other.encode(params, x), tanh.encode(params, x)
+  np.testing.assert_array_equal(codes, given[np.abs(np.asarray(bounded)[..., None] - given).argmin(-1)])
+  assert len(np.unique(codes)) == levels
+  slopes = [jax.grad(lambda params, m=model: m.encode(params, x).sum())(params) for model in (tanh, other)]
+  jax.tree.map(np.testing.assert_array_equal, *slopes)
+
+
 def test_the_gaussian_bottleneck_has_a_mean_which_is_the_code_and_a_variance():
   model = build(bottleneck="gaussian")
   assert model.parameter_count() == 419_120 + 32 * 257
