@@ -1,6 +1,7 @@
 """Saving and restoring the training state: the only place that knows Orbax. Kept are the last two and the best."""
 
 import contextlib
+import copy
 import ctypes
 import gc
 import json
@@ -75,10 +76,11 @@ def open_folder(folder, to_save, report=print):
 def save(opened, state, squared_error, notes):
   """Starts saving; training may go on at once. The smallest `squared_error` so far is the best; NaN never is.
 
-  `notes` are a dict as JSON has them. Raises UserError if this save, or the one before it, cannot be written.
+  `notes` are a dict as JSON has them, saved as they are now: they may change while the save is under way. Raises
+  UserError if this save, or the one before it, cannot be written.
   """
   error = squared_error if math.isfinite(squared_error) else sys.float_info.max
-  described = {"notes": notes, "checksums": {name: steps.checksums(part) for name, part in _parts(state).items()}}
+  described = {"notes": copy.deepcopy(notes), "checksums": {name: steps.checksums(part) for name, part in _parts(state).items()}}
   try:
     opened.settle()
     opened.under_way = opened.orbax.save_checkpointables_async(

@@ -45,6 +45,15 @@ def test_what_is_restored_is_what_was_saved(tmp_path):
   assert notes == {"of": 1}
 
 
+def test_notes_are_saved_as_they_are_when_the_save_begins(tmp_path):
+  notes = {"pending": []}
+  with checkpoints.open_folder(tmp_path, to_save=True) as opened:
+    checkpoints.save(opened, state_at(1), 1.0, notes)
+    notes["pending"].append({"loss": 1.0})  # training goes on beside the save
+    checkpoints.wait(opened)
+    assert checkpoints.restore(opened, state_at(0))[1] == {"pending": []}
+
+
 def test_the_last_two_and_the_best_are_kept(tmp_path):
   save_all(tmp_path, [3.0, 1.0, float("nan"), 4.0, 5.0])
   with checkpoints.open_folder(tmp_path, to_save=False) as opened:
