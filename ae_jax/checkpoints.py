@@ -80,7 +80,8 @@ def save(opened, state, squared_error, notes):
   UserError if this save, or the one before it, cannot be written.
   """
   error = squared_error if math.isfinite(squared_error) else sys.float_info.max
-  described = {"notes": copy.deepcopy(notes), "checksums": {name: steps.checksums(part) for name, part in _parts(state).items()}}
+  checksums = {name: steps.checksums(part) for name, part in _parts(state).items()}
+  described = {"notes": copy.deepcopy(notes), "checksums": checksums}
   try:
     opened.settle()
     opened.under_way = opened.orbax.save_checkpointables_async(
