@@ -62,14 +62,13 @@ def test_the_gradient_in_parts_is_that_of_the_whole_batch(name, parts_):
   static = parts(name)
   model, objective = static["model"], static["objective"]
   params = jax.jit(model.init)(KEY)
+  gradient = jax.jit(
+    functools.partial(steps.value_and_gradient, model=model, objective=objective), static_argnames="parts"
+  )
   for real in (8, 5, 1):
     weights = np.float32([1] * real + [0] * (8 - real))
     batch = steps.read_batch(np.arange(8), weights, examples=IMAGES, model=model, value_range="unit")
-    gradient = functools.partial(steps.value_and_gradient, params, batch, KEYS, model=model, objective=objective)
-    whole, cut = (
-      jax.jit(gradient, static_argnames="parts")(parts=1),
-      jax.jit(gradient, static_argnames="parts")(parts=parts_),
-    )
+    whole, cut = (gradient(params, batch, KEYS, parts=count) for count in (1, parts_))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), cut, whole)
 
 

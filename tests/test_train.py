@@ -66,8 +66,8 @@ import collections, importlib, json, pathlib, sys, jax
 counts = collections.Counter()
 jax.monitoring.register_event_listener(lambda event, **_: counts.update([event.rpartition("/")[2]]))
 from ae_jax import train
-from configs import cnn
-config = cnn.get_config("digits")
+from configs import dense
+config = dense.get_config("digits")
 config.epochs, config.evaluators = 1, ()
 train.train_and_evaluate(config, pathlib.Path(sys.argv[1]))
 print(json.dumps(counts))
@@ -138,7 +138,7 @@ def test_the_rulers_are_those_of_scikit_learn_in_double_precision(trained):
   np.testing.assert_allclose(metrics["test/nats_floor"], entropy, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["cnn", "vae"])
+@pytest.mark.parametrize("name", [pytest.param("cnn", marks=pytest.mark.slow), "vae"])
 def test_a_streamed_run_learns_what_one_in_memory_learns_bit_for_bit(tmp_path, monkeypatch, name):
   monkeypatch.setattr(epochs, "LONGEST_CHUNK", 4)
   config = unstudied(config_of(name, "digits"))
@@ -251,10 +251,10 @@ def test_a_folder_of_other_data_is_refused(tmp_path):
 def test_every_range_trains_and_loads(tmp_path, likelihood, value_range):
   images = np.random.default_rng(0).integers(0, 256, (30, 9, 8, 3), np.uint8)
   np.savez(tmp_path / "x.npz", x_train=images)
-  config = unstudied(config_of("cnn", "npz"))
+  config = unstudied(config_of("dense", "npz"))
   config.data.path, config.data.range = str(tmp_path / "x.npz"), value_range
   config.objective.likelihood = likelihood
-  config.update({"epochs": 2, "batch_size": 8, "model": {"latent": 2}})
+  config.update({"epochs": 2, "batch_size": 8, "model": {"latent": 2, "widths": (8,)}})
   metrics = train.train_and_evaluate(config, tmp_path / "run")
   assert ("test/nats" in metrics) == (value_range == "unit")
   np.testing.assert_allclose(metrics["test/loss"], metrics["test/squared_error"], rtol=1e-6)
