@@ -16,14 +16,14 @@ def examine(run, dataset, measures, workdir, rulers):
   `findings.Findings`; UserError where they cannot be written.
   """
   found = findings.of(run.step, evaluators.studies(measures, Subject(run, dataset, rulers)))
-  from ae_jax.report import album, page  # Matplotlib and Bokeh: seconds of imports that training does not wait for
+  from ae_jax.report import album, story  # Matplotlib and Bokeh: seconds of imports that training does not wait for
 
   then = "; the run is saved, and with room for more the same command goes on"
   with errors.writing(f"{workdir}: evaluation, pictures, report.html", then):
     whole = findings.merged(findings.read(workdir), found)
     findings.write(workdir, whole)
     album.draw(found.exhibits, run.config.data.range, run.history, rulers, workdir / "pictures")
-    page.of_run(workdir)
+    story.write(workdir)
   return found
 
 
@@ -39,9 +39,9 @@ def refresher(workdir):
   def refresh():
     nonlocal last
     if time.monotonic() > last + _REFRESHED:
-      from ae_jax.report import page
+      from ae_jax.report import story
 
-      page.of_run(workdir)
+      story.write(workdir)
       last = time.monotonic()
 
   return refresh

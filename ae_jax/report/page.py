@@ -8,17 +8,6 @@ import os
 from ae_jax import errors
 
 
-def of_run(workdir):
-  """Writes report.html into the folder of a run, from what else lies there; UserError where it cannot.
-
-  A run that is still being trained has its page too, which says so.
-  """
-  from ae_jax.report import story
-
-  told = story.read(workdir)
-  write(workdir / "report.html", told.title, told.answer, told.sections(), told.facts(), told.tiles())
-
-
 def write(path, title, answer, sections, facts=(), tiles=()):
   """Writes a page: a title, what there is to say in large letters, facts in a line, tiles with numbers, and sections.
 

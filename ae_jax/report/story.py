@@ -186,6 +186,15 @@ _NEEDED = {
 }
 
 
+def write(workdir):
+  """Writes report.html into the folder of a run, from what else lies there; UserError where it cannot.
+
+  A run that is still being trained has its page too, which says so.
+  """
+  told = read(workdir)
+  page.write(workdir / "report.html", told.title, told.answer, told.sections(), told.facts(), told.tiles())
+
+
 def _check(found, where, needed=_NEEDED, prefix=""):
   """Raises UserError where config.json lacks what a page needs, as that of another version may."""
   for key, kind in needed.items():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ae_jax.report import page
+from ae_jax.report import story
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian's package chromium)")
@@ -52,7 +52,7 @@ def report(tmp_path_factory):
   """The page of a run of 50 epochs, with exhibits of every kind and 1,000 images in its map."""
   folder = tmp_path_factory.mktemp("runs") / "made"
   made_runs.make(folder, epochs=50, found=made_runs.every_kind(EXAMPLES))
-  page.of_run(folder)
+  story.write(folder)
   return folder / "report.html"
 
 

@@ -10,14 +10,14 @@ import pytest
 
 from ae_jax import errors
 from ae_jax.evaluators import exhibits, findings
-from ae_jax.report import page, story
+from ae_jax.report import story
 
 FOUND = made_runs.every_kind(made_runs.images(20, side=8), points=30)
 
 
 def page_of(folder):
   """The text of a run's page, but for what is not shown."""
-  page.of_run(folder)
+  story.write(folder)
   text = (folder / "report.html").read_text()
   return re.sub(r"<(style|script)\b.*?</\1>", "", text, flags=re.DOTALL).replace("\N{NO-BREAK SPACE}", " ")
 
@@ -108,7 +108,7 @@ def test_names_from_a_stranger_are_shown_and_not_run(tmp_path):
     ("a/six", evil),
   ]
   folder = made_runs.make(tmp_path / "a", epochs=2, changes={"data.path": evil}, found=found)
-  page.of_run(folder)
+  story.write(folder)
   text = (folder / "report.html").read_text()
   assert "<img src=x" not in text
   assert "</script><script>alert" not in text
@@ -142,7 +142,7 @@ def test_damage_is_said(tmp_path):
   folder = made_runs.make(tmp_path / "a", epochs=1, found=FOUND)
   (folder / "evaluation" / "latent_map.npz").write_bytes(b"no")
   with pytest.raises(errors.UserError, match=r"latent_map\.npz: is not what an evaluator left"):
-    page.of_run(folder)
+    story.write(folder)
   (folder / "config.json").write_text('{"config": {')
   with pytest.raises(errors.UserError, match=r"config\.json: cannot be read"):
-    page.of_run(folder)
+    story.write(folder)
