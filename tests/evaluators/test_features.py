@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import linalg
+from scipy import linalg, special
 from scipy.spatial import distance
 from sklearn.decomposition import PCA
 
@@ -143,6 +143,8 @@ def test_its_features_are_those_that_its_answers_are_made_of(monkeypatch):
   to_features, to_classes = features.of_classifier(train, labels)
   scores = to_features(train) @ networks[0].coefs_[-1] + networks[0].intercepts_[-1]
   np.testing.assert_array_equal(scores.argmax(1), to_classes(train))
+  scaled = (train.reshape(120, -1) - train.mean()) / train.std()
+  np.testing.assert_allclose(special.softmax(scores, 1), networks[0].predict_proba(scaled), atol=1e-5)
 
 
 def test_large_examples_are_learnt_from_in_part(monkeypatch):
