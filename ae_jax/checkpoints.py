@@ -1,8 +1,6 @@
 """Saving and restoring the training state: the only place that knows Orbax. Kept are the last two and the best."""
 
-import contextlib
 import copy
-import ctypes
 import gc
 import json
 import math
@@ -14,7 +12,7 @@ import warnings
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from ae_jax import errors, parallel, steps
+from ae_jax import errors, memory, parallel, steps
 from ae_jax.steps import TrainState
 
 _BEST_BY = "squared_error"
@@ -35,7 +33,7 @@ class Opened:
         under_way.result()
     finally:
       self.orbax.wait()  # a failure is told here too, and only once
-      _trim()
+      memory.give_back()  # it kept 40 MiB, more of them every hour
 
   def __enter__(self):
     return self
@@ -143,12 +141,6 @@ def restore_params(opened, step, like):
       f"{opened.orbax.directory / str(step)}: the checkpoint is damaged ({fault}); train on, or load the other one"
     )
   return parts["params"]
-
-
-def _trim():
-  """Gives what a save has freed back to the system, which glibc does not: it kept 40 MiB, more of them every hour."""
-  with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
-    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _load(opened, step, abstract):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ae_jax import objectives, parallel
+from ae_jax import memory, objectives, parallel
 from ae_jax.data import ranges
 
 
@@ -153,7 +153,9 @@ def compiled(function, arguments, results, *, mode=parallel.jit, donate=(), **st
   Other keyword arguments are static. `donate` gives the positions of the arguments whose memory the result may take,
   `results` the placements of what it returns; `mode` is one of `parallel.MODES`.
   """
-  return mode(functools.partial(function, **static), arguments, results, donate)
+  program = mode(functools.partial(function, **static), arguments, results, donate)
+  memory.give_back()
+  return program
 
 
 def checksums(tree):

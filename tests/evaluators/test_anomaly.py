@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -7,6 +8,7 @@ import optax
 import pytest
 from conftest import config_of
 from scipy import spatial
+from scipy.special import expit
 
 from ae_jax import data, errors, losses, models, objectives, runs, steps
 from ae_jax.data import epochs
@@ -112,18 +114,18 @@ def test_it_needs_both_kinds(labels, one_class, message):
 
 
 @functools.cache
-def model_of(shape, latent=2):
+def model_of(shape, latent=2, likelihood="gaussian"):
   """A small random model and its config."""
   config = config_of("dense", "digits")
   config.model.update(latent=latent, widths=(3,))
-  config.objective.likelihood = "gaussian"
+  config.objective.likelihood = likelihood
   model = models.build(shape=shape, **config.model)
   return model, jax.jit(model.init)(jax.random.key(0)), config.lock()
 
 
-def subject_of(dataset):
+def subject_of(dataset, **options):
   """A subject with that model."""
-  model, params, config = model_of(dataset.shape)
+  model, params, config = model_of(dataset.shape, **options)
   return Subject(runs.Run(params, config, {}, [], model, 1), dataset)
 
 
@@ -145,21 +147,33 @@ def test_what_leaves_the_plane_of_the_training_codes_is_far_away_and_a_constant_
   assert anomaly.mahalanobis(np.zeros((2, 3)), np.zeros((50, 3))).tolist() == [0.0, 0.0]
 
 
+def examples_for(likelihood):
+  """`made()`, in [0, 1] for a bernoulli likelihood."""
+  dataset = made()
+  if likelihood == "gaussian":
+    return dataset
+  return dataclasses.replace(dataset, value_range="unit", train=expit(dataset.train), test=expit(dataset.test))
+
+
 @functools.cache
-def one_by_one():
-  """The norm of the gradient of each example of `made()`, by the objective itself."""
-  subject = subject_of(made())
-  objective = objectives.reconstruction(subject.run.model, "real", likelihood="gaussian")
+def one_by_one(likelihood):
+  """The norm of the gradient of each example of `examples_for(likelihood)`, by the objective itself."""
+  subject = subject_of(examples_for(likelihood), likelihood=likelihood)
+  objective = objectives.reconstruction(subject.run.model, subject.dataset.value_range, likelihood=likelihood)
   loss = lambda params, x: objective(subject.run.model, params, {"x": x, "weight": jnp.ones(1)}, None)[0]
   gradient = jax.jit(jax.grad(loss))
   return [float(optax.tree.norm(gradient(subject.run.params, x[None]))) for x in subject.test]
 
 
-@pytest.mark.parametrize(("at_once", "numbers"), [(3, 2**23), (64, 2**23), (64, 1)])  # the last: of a large model
-def test_the_norm_of_a_gradient_is_that_of_one_example_by_itself(monkeypatch, at_once, numbers):
+@pytest.mark.parametrize(
+  ("likelihood", "at_once", "numbers"),
+  [("gaussian", 3, 2**23), ("gaussian", 64, 2**23), ("gaussian", 64, 1), ("bernoulli", 3, 2**23)],  # 1: a large model
+)
+def test_the_norm_of_a_gradient_is_that_of_one_example_by_itself(monkeypatch, likelihood, at_once, numbers):
   monkeypatch.setattr(anomaly, "_AT_ONCE", at_once)
   monkeypatch.setattr(anomaly, "_NUMBERS", numbers)
-  np.testing.assert_allclose(anomaly.gradient_norms(subject_of(made())), one_by_one(), rtol=1e-5)
+  found = anomaly.gradient_norms(subject_of(examples_for(likelihood), likelihood=likelihood))
+  np.testing.assert_allclose(found, one_by_one(likelihood), rtol=1e-5)
 
 
 def test_planted_anomalies_are_found_by_each_score_and_their_class_is_named():

@@ -102,6 +102,17 @@ def test_the_nearest_is_the_nearest_of_all_distances(monkeypatch, block):
   np.testing.assert_allclose(found, wanted.min(1), rtol=1e-6)
 
 
+def test_the_nearest_of_some_that_are_equally_near_to_rounding_is_found():
+  """Two heaps far from each other: in float32 the squares of a heap's distances have an error larger than they are."""
+  far, generator = np.repeat([-900.0, 900.0], 4)[:, None], np.random.default_rng(0)
+  others = (far + 0.01 * generator.normal(size=(8, 12))).astype(np.float32)
+  examples = np.concatenate([others + np.float32(0.001), others[::-1] - np.float32(0.001)])
+  wanted = distance.cdist(*(x.astype(np.float64) for x in (examples, others)))
+  which, found = features.nearest(examples, others)
+  np.testing.assert_array_equal(which, wanted.argmin(1))
+  np.testing.assert_allclose(found, wanted.min(1))
+
+
 def test_a_copy_is_at_no_distance_from_what_it_was_copied_from():
   others = normal(20, 4, 3, 1).astype(np.float32)
   which, found = features.nearest(others[[7, 7, 2]], others)

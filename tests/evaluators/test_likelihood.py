@@ -118,13 +118,13 @@ def test_log_means_and_effective_samples_of_known_weights():
   np.testing.assert_allclose(likelihood.effective_samples(np.array([[-500.0, 0.0, -500.0]])), 1.0)
 
 
-def subject_of(test, value_range="unit", **objective):
+def subject_of(test, value_range="unit", labels=None, one_class=-1, **objective):
   """A variational autoencoder with random weights and these test examples."""
   config = config_of("vae", "digits")
   config.data.range = value_range
   config.objective.update(objective)
   config.model.update(latent=3, widths=(8,))
-  dataset = data.Dataset("made", value_range, test, test, None, None)
+  dataset = data.Dataset("made", value_range, test, test, None, labels, one_class)
   model = models.build(shape=dataset.shape, **config.model)
   generator = np.random.default_rng(0)
   normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
@@ -152,6 +152,21 @@ def test_the_elbo_is_that_of_the_objective():
   assert found["negative_elbo"] == pytest.approx(float(loss), rel=0.02)
   assert found["nll"] < found["negative_elbo"]
   assert "likelihood" not in found  # a remark
+
+
+def test_its_standard_error_is_that_of_a_mean(monkeypatch):
+  logs = np.random.default_rng(0).normal(size=(5, likelihood.SAMPLES))
+  monkeypatch.setattr(subjects.Subject, "each", lambda *_: logs)
+  nll = -np.log(np.exp(logs).mean(1))
+  assert dict(likelihood.study(subject_of(examples(5))))["nll_standard_error"] == pytest.approx(stats.sem(nll))
+
+
+def test_of_one_class_the_likelihood_is_of_its_test_examples_alone():
+  kept = np.array([0, 1, 2])  # the noise of an example is that of its number
+  labels = np.where(np.isin(np.arange(9), kept), 3, 5)
+  found = dict(likelihood.study(subject_of(examples(9), labels=labels, one_class=3)))
+  assert found["likelihood_examples"] == 3
+  assert found["nll"] == pytest.approx(dict(likelihood.study(subject_of(examples(9)[kept])))["nll"], rel=1e-6)
 
 
 def test_the_batches_do_not_change_it(monkeypatch):
