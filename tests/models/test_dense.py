@@ -74,7 +74,7 @@ def test_a_model_is_a_value():
     ({"decoder_widths": (0,)}, "config.model.decoder_widths=(0,)"),
     ({"decoder_widths": (8, 8), "tied": True}, "config.model.decoder_widths=(8, 8): tied weights need the mirror"),
     ({"bottleneck": "gausian"}, "config.model.bottleneck='gausian' is unknown; did you mean 'gaussian'"),
-    ({"bottleneck": "gaussian", "tied": True}, "config.model.bottleneck='gaussian' is unknown; known: identity"),
+    ({"bottleneck": "gaussian", "tied": True}, "config.model.bottleneck='gaussian' is unknown; known: fsq3, fsq5"),
     ({"activation": "rely"}, "config.model.activation='rely' is unknown; did you mean 'relu'"),
     ({"wdths": (3,)}, "config.model.wdths is no option of 'dense'; did you mean 'widths'"),
   ],
