@@ -33,7 +33,7 @@ class Opened:
         under_way.result()
     finally:
       self.orbax.wait()  # a failure is told here too, and only once
-      memory.give_back()  # it kept 40 MiB, more of them every hour
+      memory.give_back()  # glibc kept 40 MiB, more of them every hour
 
   def __enter__(self):
     return self

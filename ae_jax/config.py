@@ -121,13 +121,21 @@ def from_json(stored):
     raise errors.UserError(f"config: {errors.one_line(error)}") from None
 
 
+def flat(nested, prefix=""):
+  """A nested config, as config.json has it, as {dotted key: value}."""
+  found = {}
+  for key, value in nested.items():
+    found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+  return found
+
+
 # Where the examples lie and who is told changes nothing that is learned: a run may go on with others of these.
 FREE = ("data.placement", "data.budget_gib", "trackers")
 
 
 def differences(old, new):
   """The keys, dotted, in which two runs' configs differ, each with both values: "epochs (20, now 30)"."""
-  old, new = _flat(old), _flat(new)
+  old, new = flat(old), flat(new)
   keys = sorted(key for key in {*old, *new} - {*FREE} if old.get(key) != new.get(key))
   return [f"{key} ({old.get(key, 'absent')!r}, now {new.get(key, 'absent')!r})" for key in keys]
 
@@ -168,13 +176,6 @@ def _check_open(section, elsewhere, prefix):
       raise errors.UserError(f"{where} is no option: its name is a {type(option).__name__}; names are strings")
     if option in elsewhere:
       raise errors.UserError(f"{where} is no option: it is given by {elsewhere[option]}")
-
-
-def _flat(nested, prefix=""):
-  flat = {}
-  for key, value in nested.items():
-    flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-  return flat
 
 
 def _lists(value):

@@ -5,7 +5,7 @@ import math
 import struct
 import time
 
-from flax import traverse_util
+from ae_jax import config as configs
 
 _EVERY = 30.0  # seconds until TensorBoard sees what is new
 
@@ -60,8 +60,8 @@ class Board:
 
 def flat(config):
   """A nested config, as config.json has it, as {"section.key": number, flag or text}; its lists as texts of JSON."""
-  entries = traverse_util.flatten_dict(config, sep=".").items()
-  return {key: json.dumps(value) if isinstance(value, list) else value for key, value in entries}
+  entries = configs.flat(config).items()
+  return {key: json.dumps(value) if isinstance(value, list | dict) else value for key, value in entries}
 
 
 def _session(config):

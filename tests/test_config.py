@@ -85,3 +85,7 @@ def test_a_value_that_no_run_can_have_is_refused_in_one_line(key, value, message
     configs.check(ConfigDict(nested))
   assert message in str(refusal.value)
   assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_config_is_flat():
+  assert configs.flat({"a": {"b": 1, "c": {"d": [2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [2], "e": {}}

@@ -53,7 +53,7 @@ def read(folders):
     told = story.read(folder)
     if _ERROR not in told.metrics:
       raise errors.UserError(f"{folder}: nothing was measured yet (no {_ERROR} in metrics.jsonl); let the run train on")
-    config = {key: value for key, value in tables.flat(told.config).items() if key not in _ALONE}
+    config = {key: value for key, value in configs.flat(told.config).items() if key not in _ALONE}
     key = repr((sorted(config.items()), told.description["data"]["fingerprint"]))
     groups.setdefault(key, Group({}, config)).runs[name] = told
   return list(groups.values())

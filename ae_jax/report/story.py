@@ -139,7 +139,7 @@ class Story:
 
   def _run(self):
     """The config, the environment, and how to do it again."""
-    given, usual = tables.flat(self.config), tables.flat(configs.as_json(configs.base(self.config["data"]["name"])))
+    given, usual = configs.flat(self.config), configs.flat(configs.as_json(configs.base(self.config["data"]["name"])))
     lines = [
       {"cells": (key, tables.text(value)), "changed": key in usual and usual[key] != value}
       for key, value in given.items()

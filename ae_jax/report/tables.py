@@ -101,14 +101,6 @@ def _pivot(columns, whats, whiches):
   return ["", *map(readable, across)], lines
 
 
-def flat(nested, prefix=""):
-  """A config as {dotted key: value}."""
-  found = {}
-  for key, value in nested.items():
-    found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-  return found
-
-
 def text(value):
   """A value of a config as a page shows it."""
   return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -86,10 +86,6 @@ def test_a_wide_table_is_turned():
   assert lines[2] == ["c", "cx", "cy"]
 
 
-def test_a_config_is_flat():
-  assert tables.flat({"a": {"b": 1, "c": {"d": [2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [2], "e": {}}
-
-
 @pytest.mark.parametrize("count", [3, 5, 20])
 def test_the_interval_is_that_of_scipy(count):
   values = np.random.default_rng(count).normal(size=count)
