@@ -2,11 +2,12 @@
 
 import time
 
-from ae_jax import errors, evaluators
+from ae_jax import errors, evaluators, logs
 from ae_jax.evaluators import findings
 from ae_jax.evaluators.subject import Subject
 
-_REFRESHED = 30.0  # seconds between two pages of a run that is being trained
+_REFRESHED = 30.0  # seconds between two pages of a run that is being trained, at least
+_REST = 50  # times as long as making a page takes, at least: pages take a fiftieth of the run
 
 
 def examine(run, dataset, measures, workdir, rulers):
@@ -22,7 +23,7 @@ def examine(run, dataset, measures, workdir, rulers):
   with errors.writing(f"{workdir}: evaluation, pictures, report.html", then):
     whole = findings.merged(findings.read(workdir), found)
     findings.write(workdir, whole)
-    album.draw(found.exhibits, run.config.data.range, run.history, rulers, workdir / "pictures")
+    album.draw(found.exhibits, run.config.data.range, logs.curves(run.history), rulers, workdir / "pictures")
     story.write(workdir)
   return found
 
@@ -34,14 +35,15 @@ def pictures(workdir):
 
 def refresher(workdir):
   """A function () that makes the page of a run in training, from what lies in its folder, but not too often."""
-  last = time.monotonic()
+  due = time.monotonic() + _REFRESHED
 
   def refresh():
-    nonlocal last
-    if time.monotonic() > last + _REFRESHED:
+    nonlocal due
+    if (begun := time.monotonic()) > due:
       from ae_jax.report import story
 
       story.write(workdir)
-      last = time.monotonic()
+      ended = time.monotonic()
+      due = ended + max(_REFRESHED, _REST * (ended - begun))
 
   return refresh

@@ -1,5 +1,6 @@
 """What a run says while it trains: metrics.jsonl and its copies, what the screen shows, and a profile if asked."""
 
+import array
 import contextlib
 import functools
 import itertools
@@ -27,7 +28,7 @@ class Log:
   def __init__(self, workdir, step, description=None, tracked=()):
     self._workdir, self._step, self._config = workdir, step, description and description["config"]
     path = workdir / "metrics.jsonl"
-    kept = [record for record in read(workdir) if record["step"] <= step]
+    kept = [record for record in stream(workdir) if record["step"] <= step]
     part = workdir / "metrics.jsonl.part"
     with self._writing():
       part.write_text("".join(map(_line, kept)))
@@ -138,18 +139,28 @@ class Silence:
 
 def read(workdir):
   """All complete records of a run in order, as dicts, NaN for what was not finite; [] where there are none."""
-  records = []
-  path = workdir / "metrics.jsonl"
-  if path.exists():
-    for line in path.read_text(errors="replace").splitlines():
-      try:
-        record = json.loads(line)
-      except json.JSONDecodeError:  # the last line of a run that was killed
-        break
-      if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-        break
-      records.append({name: math.nan if value is None else value for name, value in record.items()})
-  return records
+  return list(stream(workdir))
+
+
+def stream(workdir):
+  """Generates what `read` has, a record at a time."""
+  with contextlib.suppress(FileNotFoundError), (workdir / "metrics.jsonl").open(errors="replace") as file:
+    yield from itertools.takewhile(lambda record: record is not None, map(_record, file))
+
+
+def curves(records):
+  """What records say of each metric as training goes on: {name: (epochs [n], values [n])}, float64, in their order.
+
+  Of records that are generated no more than these numbers is kept: a long run has tens of thousands, and its page is
+  made again and again.
+  """
+  found = {}
+  for record in records:
+    for name, value in record.items():
+      epochs, values = found.setdefault(name, (array.array("d"), array.array("d")))
+      epochs.append(record["epoch"])
+      values.append(value)
+  return {name: (np.asarray(epochs), np.asarray(values)) for name, (epochs, values) in found.items()}
 
 
 class Display:
@@ -251,6 +262,16 @@ def traced(function, folder):
       return jax.block_until_ready(function(*args))
 
   return call
+
+
+def _record(line):
+  """The record that a line holds, NaN for null; None if it holds none, as the last one of a run that was killed."""
+  try:
+    record = {name: math.nan if value is None else value for name, value in json.loads(line).items()}
+    array.array("d", record.values())  # of numbers alone
+    return record if isinstance(record["step"], int) and "epoch" in record else None
+  except (ValueError, AttributeError, KeyError, TypeError, OverflowError, RecursionError):
+    return None
 
 
 def _line(record):

@@ -184,7 +184,7 @@ class Run:
 
 def of(params, config, model, workdir, step):
   """The `Run` in a folder, as of a step at which its parameters are these."""
-  history = [record for record in logs.read(workdir) if record["step"] <= step]
+  history = [record for record in logs.stream(workdir) if record["step"] <= step]
   metrics = {name: value for record in history for name, value in record.items()}
   return Run(params, config, metrics, history, model, step)
 

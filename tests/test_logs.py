@@ -4,6 +4,7 @@ import json
 import math
 import re
 import sys
+import tracemalloc
 import types
 
 import jax
@@ -136,9 +137,37 @@ def test_words_go_out_and_complaints_elsewhere(capfd):
 
 
 def test_what_is_no_record_and_all_behind_it_is_not_read(tmp_path):
-  for torn in (b'{"step": 3', b"\xff\xfe\n", b"12\n", b'{"epoch": 3}\n', b'{"step": "3"}\n'):
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + torn)
-    assert logs.read(tmp_path) == [{"step": 1}]
+  whole = b'{"step": 1, "epoch": 0.5}\n'
+  torn = [b'{"step": 3, "epoch": 1', b"\xff\xfe\n", b"12\n", b'{"epoch": 3}\n', b'{"step": 3}\n']
+  strange = [b'{"step": "3", "epoch": 1}\n', b'{"step": 3, "epoch": "1"}\n', b'{"step": 3, "epoch": [1]}\n']
+  for other in (*torn, *strange, b'{"step": 3, "epoch": 1' + 400 * b"0" + b"}\n", b"[" * 10**5 + b"\n"):
+    (tmp_path / "metrics.jsonl").write_bytes(whole + other + whole)
+    assert logs.read(tmp_path) == [{"step": 1, "epoch": 0.5}]
+
+
+def test_curves_are_the_points_of_each_metric_in_order():
+  records = [{"step": 1, "epoch": 0.5, "loss": 9}, {"step": 2, "epoch": 1.0, "loss": math.nan, "error": 4.0}]
+  found = logs.curves(records)
+  assert {name: [each.tolist() for each in found[name]] for name in ("step", "error")} == {
+    "step": [[0.5, 1.0], [1.0, 2.0]],
+    "error": [[1.0], [4.0]],
+  }
+  np.testing.assert_array_equal(found["loss"], [[0.5, 1.0], [9.0, math.nan]])
+  assert logs.curves([]) == {}
+
+
+def test_curves_of_a_long_run_take_no_more_memory_than_their_numbers(tmp_path):
+  """A page in training is made of them again and again, and what its records took once Python's allocator keeps."""
+  names = [f"test/{number}" for number in range(6)]
+  with (tmp_path / "metrics.jsonl").open("w") as file:
+    for step in range(5_000):
+      file.write(json.dumps({"step": step, "epoch": step / 7, **dict.fromkeys(names, step / 3)}) + "\n")
+  tracemalloc.start()
+  found = logs.curves(logs.stream(tmp_path))
+  most = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert len(found["epoch"][0]) == 5_000
+  assert most < 1.5 * (16 * 8 * 5_000) + 2**18  # arrays grow in eighths; a record as a dict is five times as much
 
 
 def test_what_is_not_finite_is_null_in_the_file_and_nan_when_read(tmp_path):

@@ -3,9 +3,9 @@
 from ae_jax.report import graphs, pictures
 
 
-def draw(exhibits, value_range, history, rulers, folder):
-  """Draws exhibits {"EVALUATOR/NAME": exhibit} as NAME.png into a folder, and the records of a run as curves.png."""
+def draw(exhibits, value_range, measured, rulers, folder):
+  """Draws exhibits {"EVALUATOR/NAME": exhibit} as NAME.png into a folder, and what `logs.curves` has as curves.png."""
   folder.mkdir(exist_ok=True)
-  graphs.curves(folder / "curves.png", history, rulers)
+  graphs.curves(folder / "curves.png", measured, rulers)
   for name, exhibit in exhibits.items():
     pictures.draw(folder / f"{name.rpartition('/')[2]}.png", exhibit, value_range)

@@ -34,20 +34,20 @@ def script():
   return "\n".join(resources.Resources(mode="inline", components=["bokeh"], log_level="error").js_raw)
 
 
-def losses(records):
-  """The loss of the training and of the test set against the epoch; of `curves`."""
+def losses(measured):
+  """The loss of the training and of the test set against the epoch, of what was `measured` (`logs.curves`)."""
   floor = {}
-  nats, loss = (curve(records, name) for name in ("test/nats", "test/loss"))
-  if nats is not None and loss is not None and np.allclose(nats[1][-1:], loss[1][-1:], rtol=1e-3):
-    floor = {"the floor": _last(records, "test/nats_floor")}
-  found = {"training": curve(records, "train/loss"), "test": loss}
+  nats, loss = measured.get("test/nats"), measured.get("test/loss")
+  if nats and loss and np.allclose(nats[1][-1], loss[1][-1], rtol=1e-3):
+    floor = {"the floor": _last(measured, "test/nats_floor")}
+  found = {"training": measured.get("train/loss"), "test": loss}
   return curves(found, floor, "loss per example", (TRAINING, TEST))
 
 
-def errors(records):
-  """The squared error of the test set against the epoch, beside that of PCA; of `curves`."""
-  rulers = {"PCA": _last(records, "test/pca_squared_error")}
-  found = {"this model": curve(records, "test/squared_error")}
+def errors(measured):
+  """The squared error of the test set against the epoch, beside that of PCA, of what was `measured`."""
+  rulers = {"PCA": _last(measured, "test/pca_squared_error")}
+  found = {"this model": measured.get("test/squared_error")}
   return curves(found, rulers, "squared error per test example", (TEST,))
 
 
@@ -219,15 +219,8 @@ def _made(chart, legend=()):
   return {"item": embed.json_item(chart), "legend": list(dict(legend).items())}
 
 
-def curve(records, name):
-  """(epochs, values) of the records that have a metric; None where none has."""
-  found = np.array([(record["epoch"], record[name]) for record in records if name in record], np.float64)
-  return found.T if len(found) else None
-
-
-def _last(records, name):
-  found = [record[name] for record in records if name in record]
-  return found[-1] if found else None
+def _last(measured, name):
+  return measured[name][1][-1] if name in measured else None
 
 
 def _thinned(x, y):

@@ -167,7 +167,7 @@ def _curves(groups):
   found = []
   for metric, (title, label) in titles.items():
     ruler = {"PCA": rulers.pop()} if metric == _ERROR and len(rulers) == 1 else {}
-    lines = {name: charts.curve(told.records, metric) for name, told, _ in runs}
+    lines = {name: told.curves.get(metric) for name, told, _ in runs}
     found.append((title, charts.curves(lines, ruler, label, colours, named)))
   return [parts.chart(title, item) for title, item in found if item]
 

@@ -5,17 +5,17 @@ import numpy as np
 from ae_jax.report import canvas
 
 
-def curves(path, records, rulers):
+def curves(path, measured, rulers):
   """Saves the loss and the test error against the epoch, on log axes, PCA's error as a line.
 
-  `records` are those of metrics.jsonl, `rulers` maps names to the values that do not depend on the model.
+  `measured` is what `logs.curves` has, `rulers` maps names to the values that do not depend on the model.
   """
   figure = canvas.figure(8, 3.2)
   left, right = figure.subplots(1, 2)
-  _curve(left, records, "train/loss", "training", "tab:blue", "")
-  _curve(left, records, "test/loss", "test", "tab:orange", "o")
+  _curve(left, measured, "train/loss", "training", "tab:blue", "")
+  _curve(left, measured, "test/loss", "test", "tab:orange", "o")
   left.set(ylabel="loss per example")
-  _curve(right, records, "test/squared_error", "autoencoder", "tab:orange", "o")
+  _curve(right, measured, "test/squared_error", "autoencoder", "tab:orange", "o")
   pca = rulers["test/pca_squared_error"]
   right.axhline(pca, color="tab:gray", linestyle="--", label=f"PCA of the same size, {pca:.2f}")
   right.set(ylabel="squared error per test example")
@@ -77,7 +77,6 @@ def rate_distortion(path, curves, distortion, title):
   figure.savefig(path)
 
 
-def _curve(axes, records, name, label, colour, marker):
-  points = [(record["epoch"], record[name]) for record in records if name in record]
-  if points:
-    axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3, linewidth=1.2, label=label)
+def _curve(axes, measured, name, label, colour, marker):
+  if name in measured:
+    axes.plot(*measured[name], color=colour, marker=marker, markersize=3, linewidth=1.2, label=label)

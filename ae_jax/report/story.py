@@ -38,7 +38,7 @@ class Story:
   """A run, as its folder has it."""
 
   description: dict  # config.json
-  records: list  # metrics.jsonl
+  curves: dict  # metrics.jsonl, as `logs.curves` has it
   found: findings.Findings | None  # evaluation/
 
   @property
@@ -49,14 +49,14 @@ class Story:
   @property
   def metrics(self):
     """The last value of each metric, and the values of the studies."""
-    last = {name: value for record in self.records for name, value in record.items()}
+    last = {name: values[-1].item() for name, (_, values) in self.curves.items()}
     return last | (self.found.values if self.found else {})
 
   @property
   def epochs(self):
     """(those trained, those asked for)."""
     asked = self.config["epochs"] + sum(stage["epochs"] for stage in self.config["stages"])
-    return self.records[-1]["epoch"] if self.records else 0.0, asked
+    return self.metrics.get("epoch", 0.0), asked
 
   @property
   def title(self):
@@ -100,8 +100,8 @@ class Story:
 
   def _curves(self):
     titles = {
-      "The loss that is minimised, over the training and the test set": charts.losses(self.records),
-      "The squared error of the test set": charts.errors(self.records),
+      "The loss that is minimised, over the training and the test set": charts.losses(self.curves),
+      "The squared error of the test set": charts.errors(self.curves),
     }
     return [parts.chart(title, item) for title, item in titles.items() if item]
 
@@ -115,7 +115,7 @@ class Story:
       room = name.partition("/")[0]
       home = homes.get(type(exhibit)) or homes.get(room) or _room(room)
       sections.setdefault(home, []).append(exhibit)
-    if self.records and self.found.step != self.records[-1]["step"]:
+    if self.found.step != self.metrics.get("step", self.found.step):
       note = page.notes(f"What follows was found at step {self.found.step:,}; the training has gone on since.")
       sections = {"Before the last step": [note]} | sections
     place = lambda exhibit: _FIRST.index(type(exhibit)) if type(exhibit) in _FIRST else len(_FIRST)
@@ -125,7 +125,7 @@ class Story:
 
   def _groups(self):
     """All numbers and remarks: those of the training, then those of each evaluator."""
-    lines, more = tables.over_epochs(self.records)
+    lines, more = tables.over_epochs(self.curves)
     groups = [_group("While it was trained", ["", "last", "best", "epoch"], lines, more, [])] if lines else []
     found = self.found or findings.Findings(0, {}, {}, {})
     rooms = dict.fromkeys(name.partition("/")[0] for part in (found.values, found.remarks) for name in part)
@@ -168,7 +168,7 @@ def read(workdir):
   description = runs.read_description(workdir)
   _check(description, f"{workdir}/config.json")
   errors.choose(ranges.INTERVALS, description["config"]["data"]["range"], "data.range")
-  return Story(description, logs.read(workdir), findings.read(workdir))
+  return Story(description, logs.curves(logs.stream(workdir)), findings.read(workdir))
 
 
 _NEEDED = {

@@ -30,27 +30,26 @@ def readable(name):
   return " ".join(_WORDS.get(word, word) for word in name.replace("/", " / ").replace("_", " ").split(" "))
 
 
-def over_epochs(records):
-  """What was measured as training went on: lines of the last value, the best and the epoch of that; and `pivots`."""
+def over_epochs(measured):
+  """What `logs.curves` has, as lines of the last value, the best and the epoch of that; and `pivots`."""
   lines, many = [], {}
-  for name in dict.fromkeys(name for record in records for name in record if name not in _ONCE):
-    points = [(record["epoch"], record[name]) for record in records if name in record]
+  for name, (epochs, values) in measured.items():
     if name.count("/") > 1:
-      many[name.removeprefix("test/")] = number(points[-1][1])
-    else:
+      many[name.removeprefix("test/")] = number(values[-1])
+    elif name not in _ONCE:
       said = readable(name.replace("train/", "training ").replace("/", " "))
-      lines.append([said, number(points[-1][1]), *_best(name, points)])
+      lines.append([said, number(values[-1]), *_best(name, epochs, values)])
   return lines, pivots(many)
 
 
-def _best(name, points):
-  """The best value, as a text, and its epoch; two empty texts where the name does not tell what is good."""
+def _best(name, epochs, values):
+  """The best value, as a text, and its first epoch; two empty texts where the name does not tell what is good."""
   sign = 1 if any(part in name for part in _LOWER) else -1 if any(part in name for part in _HIGHER) else 0
-  finite = [(sign * value, epoch) for epoch, value in points if value is not None and math.isfinite(value)]
-  if not sign or not finite or name.startswith(_RULERS):
+  finite = np.isfinite(values)
+  if not sign or not finite.any() or name.startswith(_RULERS):
     return "", ""
-  value, epoch = min(finite)
-  return number(sign * value), f"{epoch:.3g}"
+  best = np.argmin(np.where(finite, sign * values, np.inf))
+  return number(values[best]), f"{epochs[best]:.3g}"
 
 
 def of_values(values):

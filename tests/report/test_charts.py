@@ -9,6 +9,7 @@ import made_runs
 import numpy as np
 import pytest
 
+from ae_jax import logs
 from ae_jax.evaluators import exhibits
 from ae_jax.report import charts, sprites
 
@@ -37,10 +38,11 @@ def sources(made):
 
 
 RECORDS = made_runs.records(5)
+CURVES = logs.curves(RECORDS)
 
 
 def test_the_curves_hold_every_record_beside_the_floor_and_pca():
-  losses, errors = charts.losses(RECORDS), charts.errors(RECORDS)
+  losses, errors = charts.losses(CURVES), charts.errors(CURVES)
   assert [name for name, _ in losses["legend"]] == ["training", "test", "the floor, 45.53"]
   assert [name for name, _ in errors["legend"]] == ["this model", "PCA, 13.19"]
   found = [column(source, "y") for source in sources(losses)]
@@ -52,14 +54,14 @@ def test_the_curves_hold_every_record_beside_the_floor_and_pca():
 
 def test_the_floor_is_shown_only_under_what_has_it():
   records = [record | {"test/loss": record["test/nats"] + 20} for record in RECORDS if "test/nats" in record]
-  assert [name for name, _ in charts.losses(records)["legend"]] == ["training", "test"]
+  assert [name for name, _ in charts.losses(logs.curves(records))["legend"]] == ["training", "test"]
 
 
 def test_a_line_that_is_not_there_takes_no_colour_from_the_others():
-  test = [{"epoch": 1.0, "test/loss": 3.0}]
-  assert charts.losses(test)["legend"] == [("test", charts.TEST)]
-  assert charts.losses([]) is None
-  assert charts.losses([{"epoch": 1.0, "test/loss": math.nan}]) is None
+  test = lambda loss: {"test/loss": (np.array([1.0]), np.array([loss]))}
+  assert charts.losses(test(3.0))["legend"] == [("test", charts.TEST)]
+  assert charts.losses({}) is None
+  assert charts.losses(test(math.nan)) is None
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ae_jax import logs
 from ae_jax.report import graphs
 
 
@@ -17,7 +18,7 @@ PERFECT = {"epoch": 1.0, "train/loss": 0.0, "test/loss": 0.0, "test/squared_erro
 
 @pytest.mark.parametrize("records", [[PERFECT], []])
 def test_curves_of_perfection_and_of_nothing_can_be_drawn(tmp_path, records):
-  graphs.curves(tmp_path / "a.png", records, {"test/pca_squared_error": 0.0})
+  graphs.curves(tmp_path / "a.png", logs.curves(records), {"test/pca_squared_error": 0.0})
   assert (tmp_path / "a.png").exists()
 
 
@@ -26,8 +27,8 @@ def test_curves_show_the_records(tmp_path):
   for record in records[1::2]:
     record |= {"test/loss": 99.0 / record["epoch"], "test/squared_error": 9.0 / record["epoch"]}
   rulers = {"test/pca_squared_error": 4.0}
-  graphs.curves(tmp_path / "a.png", records, rulers)
-  graphs.curves(tmp_path / "b.png", records[:4], rulers)
+  graphs.curves(tmp_path / "a.png", logs.curves(records), rulers)
+  graphs.curves(tmp_path / "b.png", logs.curves(records[:4]), rulers)
   a, b = (read(tmp_path / name) for name in ("a.png", "b.png"))
   assert (a != b).any()
 

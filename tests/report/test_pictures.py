@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ae_jax import logs
 from ae_jax.evaluators import exhibits
 from ae_jax.report import album, pictures
 
@@ -39,7 +40,7 @@ def test_every_kind_can_be_drawn_and_shows_something(tmp_path, examples, number)
 
 def test_an_album_has_a_picture_for_each_exhibit_and_the_curves(tmp_path):
   shown = {"a/one": exhibits.Gallery("one", GREY), "b/two": exhibits.Bars("two", (), np.ones(2), "x", "y")}
-  album.draw(shown, "unit", made_runs.records(2), {"test/pca_squared_error": 4.0}, tmp_path / "pictures")
+  album.draw(shown, "unit", logs.curves(made_runs.records(2)), {"test/pca_squared_error": 4.0}, tmp_path / "pictures")
   assert sorted(file.name for file in (tmp_path / "pictures").iterdir()) == ["curves.png", "one.png", "two.png"]
 
 

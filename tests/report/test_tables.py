@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ae_jax import logs
 from ae_jax.report import tables
 
 
@@ -43,7 +44,7 @@ RECORDS = [
 
 
 def test_the_best_value_is_the_least_error_and_the_highest_psnr():
-  lines, more = tables.over_epochs(RECORDS)
+  lines, more = tables.over_epochs(logs.curves(RECORDS))
   found = {line[0]: line[1:] for line in lines}
   assert found == {
     "training loss": ["NaN", "7", "1"],
@@ -53,12 +54,12 @@ def test_the_best_value_is_the_least_error_and_the_highest_psnr():
     "test active": ["3", "", ""],  # who knows what is good
   }
   assert more == []
-  assert tables.over_epochs([]) == ([], [])
+  assert tables.over_epochs({}) == ([], [])
 
 
 def test_many_values_of_a_kind_are_a_table_of_their_own():
   psnr = {"test/psnr_in/a": 1.0, "test/psnr_in/b": 2.0, "test/psnr_out/a": 3.0, "test/psnr_out/b": 4.0}
-  lines, more = tables.over_epochs([{"step": 1, "epoch": 1.0} | psnr])
+  lines, more = tables.over_epochs(logs.curves([{"step": 1, "epoch": 1.0} | psnr]))
   assert lines == []
   assert more == [(["", "PSNR in", "PSNR out"], [["a", "1", "3"], ["b", "2", "4"]])]
 
