@@ -70,7 +70,7 @@ def train_and_evaluate(config, workdir, profile=False):
     if shown:
       found = evaluation.examine(run, dataset, described.measures, workdir, rulers())
       log.finish(found.values, evaluation.pictures(workdir))
-    _say(words.closing(run.metrics, workdir))
+    _say(words.closing(run.metrics, config.model, workdir))
   return run.metrics
 
 

@@ -66,7 +66,7 @@ class Story:
   @property
   def answer(self):
     """How good it is, against what."""
-    return words.headline(self.metrics, self.config["model"]["latent"])
+    return words.headline(self.metrics, self.config["model"])
 
   def facts(self):
     """What was trained on what, and how far."""

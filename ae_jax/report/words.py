@@ -20,8 +20,8 @@ def error_beside_pca(metrics):
   return f"squared error {error:.3f} per test example; PCA with as many numbers {pca:.3f}"
 
 
-def closing(metrics, workdir):
-  """How good the result is, against what, and where to look."""
+def closing(metrics, model, workdir):
+  """How good the result is, against what, and where to look; `model` is that part of the config."""
   error, pca = metrics["test/squared_error"], metrics["test/pca_squared_error"]
   if not math.isfinite(error):
     verdict = "the training diverged, so lower the learning rate"
@@ -30,7 +30,7 @@ def closing(metrics, workdir):
   elif error < pca:
     verdict = f"that is {error / pca:.0%} of PCA's"
   else:
-    verdict = "that is no better than PCA, so train longer or change the learning rate"
+    verdict = f"that is no better than PCA, so {_advice(model)}"
   lines = [f"After {metrics['epoch']:.0f} epochs: {error_beside_pca(metrics)}: {verdict}."]
   if "test/nats" in metrics:
     lines.append(
@@ -44,21 +44,31 @@ def closing(metrics, workdir):
   return "\n".join(lines)
 
 
-def headline(metrics, latent):
-  """How good a run is, against what, in a sentence or two to begin a page with; `metrics` are the last of each name."""
+def _advice(model):
+  """What may make a model better than PCA that is not."""
+  if str(model.get("bottleneck")).startswith("fsq"):
+    return "give the code more units or levels: PCA's numbers are not rounded to a few"
+  return "train longer or change the learning rate"
+
+
+def headline(metrics, model):
+  """How good a run is, against what, in a sentence or two to begin a page with.
+
+  `metrics` are the last of each name, `model` is that part of the config.
+  """
   error, pca = metrics.get("test/squared_error"), metrics.get("test/pca_squared_error")
   if error is None or pca is None:
     return "The training has begun; how good the model is will stand here after the first evaluation."
   if not math.isfinite(error):
     return "The training diverged: lower the learning rate."
-  numbers = f"{latent:,} number{'s' if latent > 1 else ''}"
+  numbers = f"{model['latent']:,} number{'s' if model['latent'] > 1 else ''}"
   restored = f"Test examples come back with a squared error of {error:.3g}"
   if pca < 1e-4 * error:
     said = f"{restored}; the code is so large that PCA with its {numbers} would make none."
   elif error < pca:
     said = f"{restored}, {error / pca:.0%} of the {pca:.3g} that PCA leaves with the same {numbers}."
   else:
-    said = f"{restored}, no better than PCA with its {numbers}, {pca:.3g}: train longer or change the learning rate."
+    said = f"{restored}, no better than PCA with its {numbers}, {pca:.3g}: {_advice(model)}."
   if metrics.get("test/nats_floor") is not None and math.isfinite(metrics.get("test/nats", math.nan)):
     above = metrics["test/nats"] - metrics["test/nats_floor"]
     said += f" The cross-entropy is {above:.1f} nats above the floor that no model can go below."
