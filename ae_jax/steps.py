@@ -160,14 +160,18 @@ def compiled(function, arguments, results, *, mode=parallel.jit, donate=(), **st
 
 def checksums(tree):
   """A number per array of a tree, of 4-byte numbers, that any one bit of it changes: a list of integers."""
-  return [int(number) for number in list(map(_checksum, jax.tree.leaves(tree)))]  # all on their way, then awaited
+  return [int(number) for number in _checksums(jax.tree.leaves(tree))]
 
 
-@jax.jit  # of an array, not of the tree: Adam's moments, and members of a sweep with other codes, share shapes
-def _checksum(leaf):
+@jax.jit
+def _checksums(leaves):
   """The sum of odd multiples of the numbers' bits modulo 2**32: no order of summation changes it."""
-  bits = lax.bitcast_convert_type(leaf, jnp.uint32).ravel()
-  return (bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
+
+  def checksum(leaf):
+    bits = lax.bitcast_convert_type(leaf, jnp.uint32).ravel()
+    return (bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
+
+  return jax.tree.map(checksum, leaves)
 
 
 def compilations():
