@@ -145,7 +145,7 @@ def read(workdir):
 def stream(workdir):
   """Generates what `read` has, a record at a time."""
   with contextlib.suppress(FileNotFoundError), (workdir / "metrics.jsonl").open(errors="replace") as file:
-    yield from itertools.takewhile(lambda record: record is not None, map(_record, file))
+    yield from filter(None, map(_record, file))
 
 
 def curves(records):
@@ -265,7 +265,10 @@ def traced(function, folder):
 
 
 def _record(line):
-  """The record that a line holds, NaN for null; None if it holds none, as the last one of a run that was killed."""
+  """The record that a line holds, NaN for null; None if it holds none, as the last one of a run that was killed.
+
+  A line that a disk has damaged is as if it were not there: those behind it are kept.
+  """
   try:
     record = {name: math.nan if value is None else value for name, value in json.loads(line).items()}
     array.array("d", record.values())  # of numbers alone

@@ -136,13 +136,13 @@ def test_words_go_out_and_complaints_elsewhere(capfd):
   assert capfd.readouterr() == ("done\n", "ae_jax: a server is gone\n")
 
 
-def test_what_is_no_record_and_all_behind_it_is_not_read(tmp_path):
-  whole = b'{"step": 1, "epoch": 0.5}\n'
-  torn = [b'{"step": 3, "epoch": 1', b"\xff\xfe\n", b"12\n", b'{"epoch": 3}\n', b'{"step": 3}\n']
-  strange = [b'{"step": "3", "epoch": 1}\n', b'{"step": 3, "epoch": "1"}\n', b'{"step": 3, "epoch": [1]}\n']
-  for other in (*torn, *strange, b'{"step": 3, "epoch": 1' + 400 * b"0" + b"}\n", b"[" * 10**5 + b"\n"):
-    (tmp_path / "metrics.jsonl").write_bytes(whole + other + whole)
-    assert logs.read(tmp_path) == [{"step": 1, "epoch": 0.5}]
+def test_a_line_that_is_no_record_is_left_out_alone(tmp_path):
+  torn = [b'{"step": 3, "epoch": 1', b"\xff\xfe", b"12", b"", b'{"epoch": 3}', b'{"step": 3}']
+  strange = [b'{"step": "3", "epoch": 1}', b'{"step": 3, "epoch": "1"}', b'{"step": 3, "epoch": [1]}']
+  for other in (*torn, *strange, b'{"step": 3, "epoch": 1' + 400 * b"0" + b"}", b"[" * 10**5):
+    lines = [b'{"step": 1, "epoch": 0.5}', other, b'{"step": 4, "epoch": 2.0}', other]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    assert logs.read(tmp_path) == [{"step": 1, "epoch": 0.5}, {"step": 4, "epoch": 2.0}]
 
 
 def test_curves_are_the_points_of_each_metric_in_order():
