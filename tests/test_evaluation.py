@@ -8,7 +8,9 @@ import sys
 import pytest
 from conftest import ROOT, run_main, tiny_flags
 
+from ae_jax import evaluation
 from ae_jax.evaluators import findings
+from ae_jax.report import story
 
 pytestmark = pytest.mark.runs_optax
 STUDIED = "('sparsity','probe')"
@@ -79,6 +81,25 @@ def test_what_stands_in_the_way_is_said_in_a_line(studied, tmp_path, harm, flags
   assert complaints.startswith("ae_jax: ")
   assert len(complaints.splitlines()) == 1
   assert not output
+
+
+@pytest.mark.parametrize(("cost", "between"), [(0.2, 30), (4.0, 200)])
+def test_the_page_of_a_run_in_training_is_no_more_than_a_fiftieth_of_its_time(tmp_path, monkeypatch, cost, between):
+  now, begun = [0.0], []
+
+  def write(workdir):
+    begun.append(now[0])
+    now[0] += cost
+
+  monkeypatch.setattr(evaluation.time, "monotonic", lambda: now[0])
+  monkeypatch.setattr(story, "write", write)
+  refresh = evaluation.refresher(tmp_path)
+  while now[0] < 1000:
+    now[0] += 1.0
+    refresh()
+  assert begun[0] == 31
+  assert all(between <= later - earlier <= between + 2 + cost for earlier, later in zip(begun, begun[1:], strict=False))
+  assert len(begun) >= 4
 
 
 def without(run, key):
