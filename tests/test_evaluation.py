@@ -1,5 +1,6 @@
 """A trained run is studied by its training, and again by a command; what stands in the way is said in a line."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -98,7 +99,7 @@ def test_the_page_of_a_run_in_training_is_no_more_than_a_fiftieth_of_its_time(tm
     now[0] += 1.0
     refresh()
   assert begun[0] == 31
-  assert all(between <= later - earlier <= between + 2 + cost for earlier, later in zip(begun, begun[1:], strict=False))
+  assert all(between <= later - earlier <= between + 2 + cost for earlier, later in itertools.pairwise(begun))
   assert len(begun) >= 4
 
 
