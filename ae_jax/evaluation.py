@@ -1,5 +1,6 @@
 """What is found out about a trained run, once: its studies, and what they leave in its folder; and its page before."""
 
+import gc
 import time
 
 from ae_jax import errors, evaluators, logs
@@ -43,6 +44,7 @@ def refresher(workdir):
       from ae_jax.report import story
 
       story.write(workdir)
+      gc.collect()  # hundreds of objects in circles, of which else those of a hundred pages wait for one another
       ended = time.monotonic()
       due = ended + max(_REFRESHED, _REST * (ended - begun))
 

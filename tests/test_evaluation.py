@@ -1,10 +1,12 @@
 """A trained run is studied by its training, and again by a command; what stands in the way is said in a line."""
 
+import gc
 import itertools
 import json
 import shutil
 import subprocess
 import sys
+import weakref
 
 import pytest
 from conftest import ROOT, run_main, tiny_flags
@@ -101,6 +103,27 @@ def test_the_page_of_a_run_in_training_is_no_more_than_a_fiftieth_of_its_time(tm
   assert begun[0] == 31
   assert all(between <= later - earlier <= between + 2 + cost for earlier, later in itertools.pairwise(begun))
   assert len(begun) >= 4
+
+
+def test_the_page_of_a_run_in_training_leaves_nothing_behind(tmp_path, monkeypatch):
+  left = []
+
+  class Chart:
+    """A part of a page that knows the whole, which knows it."""
+
+  def write(workdir):
+    chart = Chart()
+    chart.page = [chart]
+    left.append(weakref.ref(chart))
+
+  monkeypatch.setattr(story, "write", write)
+  monkeypatch.setattr(evaluation, "_REFRESHED", -1.0)
+  gc.disable()
+  try:
+    evaluation.refresher(tmp_path)()
+    assert left[0]() is None
+  finally:
+    gc.enable()
 
 
 def without(run, key):
