@@ -12,7 +12,7 @@ import warnings
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from ae_jax import errors, memory, parallel, steps
+from ae_jax import errors, malloc, parallel, steps
 from ae_jax.steps import TrainState
 
 _BEST_BY = "squared_error"
@@ -33,7 +33,7 @@ class Opened:
         under_way.result()
     finally:
       self.orbax.wait()  # a failure is told here too, and only once
-      memory.give_back()  # glibc kept 40 MiB, more of them every hour
+      malloc.give_back()  # glibc kept 40 MiB, more of them every hour
 
   def __enter__(self):
     return self

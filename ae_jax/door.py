@@ -10,6 +10,8 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from ae_jax import malloc
+
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The config file, perhaps with :DATA behind it.", lock_config=True
 )
@@ -57,6 +59,7 @@ def run_on_arguments(main, example):
 
 def _start(call, unused):
   """Runs `call(arguments that are no flags)`, in silence if asked; the `unused` flags are unknown to the command."""
+  malloc.few_arenas()
   for name in unused:
     delattr(flags.FLAGS, name)
 

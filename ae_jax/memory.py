@@ -5,7 +5,6 @@ not by the operating system, which would end the process or another one.
 """
 
 import contextlib
-import ctypes
 import functools
 
 import jax
@@ -13,12 +12,6 @@ import jax.numpy as jnp
 
 from ae_jax import cost, errors
 from ae_jax.data import placements
-
-
-def give_back():
-  """Gives memory that is free back to the system, which glibc else keeps: of a compilation it is hundreds of MiB."""
-  with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
-    ctypes.CDLL(None).malloc_trim(0)
 
 
 def available():

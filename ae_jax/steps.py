@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ae_jax import memory, objectives, parallel
+from ae_jax import malloc, objectives, parallel
 from ae_jax.data import ranges
 
 
@@ -154,7 +154,7 @@ def compiled(function, arguments, results, *, mode=parallel.jit, donate=(), **st
   `results` the placements of what it returns; `mode` is one of `parallel.MODES`.
   """
   program = mode(functools.partial(function, **static), arguments, results, donate)
-  memory.give_back()
+  malloc.give_back()
   return program
 
 

@@ -1,6 +1,7 @@
-"""What the matrix products of a sweep take by themselves: no sweep of the same steps on the same cores can be faster."""
+"""What the matrix products of a sweep take by themselves: no sweep of the same steps on these cores can be faster."""
 
 import functools
+import itertools
 import json
 import os
 import subprocess
@@ -34,7 +35,7 @@ def measure(members):
   whole = parallel.replicated(mesh)
   generator = jax.random.key(0)
   examples = parallel.put(jax.random.uniform(generator, (plan.steps, plan.slots, sizes[0])), whole)
-  weights = [parallel.put(0.05 * jax.random.normal(generator, pair), whole) for pair in zip(sizes, sizes[1:])]
+  weights = [parallel.put(0.05 * jax.random.normal(generator, pair), whole) for pair in itertools.pairwise(sizes)]
   steps = members * described.config.epochs * plan.steps // mesh.size
 
   def train(weights, examples):

@@ -4,9 +4,9 @@
 
 Six latent sizes x three seeds. Runs the parts that `--parts` names, prints what they found and merges it into
 results.json beside this file: `time` (10 to 20 minutes on 2 cores: as one command, as 18 commands, and as 18 runs in a
-process), `products` (half a minute: the part of it that no program can do without), `memory` (a minute), and `full` (an hour, with MNIST prepared for TensorFlow Datasets in $TFDS_DATA_DIR: the
-sweeps of the README on all of MNIST, whose pictures it leaves beside this file; with --folder it goes on with those
-that lie there).
+process), `products` (half a minute: the part of it that no program can do without), `memory` (a minute), and `full` (an
+hour, with MNIST prepared for TensorFlow Datasets in $TFDS_DATA_DIR: the sweeps of the README on all of MNIST, whose
+pictures it leaves beside this file; with --folder it goes on with those that lie there).
 """
 
 import argparse
