@@ -4,41 +4,13 @@ import dataclasses
 import functools
 import types
 
-import jax
 import numpy as np
 import pytest
-from conftest import FAMILIES, config_of
+from conftest import config_of
+from made_subjects import images, study, subject_of
 
-from ae_jax import data, models, runs
-from ae_jax.evaluators import exhibits, features, generation, likelihood
-from ae_jax.evaluators import subject as subjects
-
-
-def images(count, seed=0, shape=(4, 4, 1)):
-  return np.random.default_rng(seed).uniform(size=(count, *shape)).astype(np.float32)
-
-
-def subject_of(train, test, name="dense", labels=True, one_class=-1, value_range="unit", **options):
-  """A model of this data with random weights; the labels go 0, 1, 2, 0, ..."""
-  config = config_of(name, "digits")
-  config.data.range = value_range
-  config.model.update({**FAMILIES[name][0], **options})
-  halves = (np.arange(len(half)) % 3 if labels else None for half in (train, test))
-  dataset = data.Dataset("made", value_range, train, test, *halves, one_class)
-  model = models.build(shape=dataset.shape, **config.model)
-  generator = np.random.default_rng(0)
-  normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
-  params = jax.tree.map(normal, model.abstract_params())
-  return subjects.Subject(runs.Run(params, config, {}, [], model, 0), dataset)
-
-
-def study(subject, study=generation.study):
-  found = list(study(subject))
-  assert len(dict(found)) == len(found)
-  for name, value in found:
-    assert isinstance(value, int | float | str | exhibits.Rows | exhibits.Gallery | exhibits.Explorer | exhibits.Lines)
-    assert isinstance(value, int | float | str) or "/" not in name
-  return dict(found)
+from ae_jax import data
+from ae_jax.evaluators import densities, generation, likelihood
 
 
 def remarks(found):
@@ -107,13 +79,59 @@ def linear(decoder, codes, variational=False):
   return types.SimpleNamespace(
     run=types.SimpleNamespace(model=model, apply=apply, config=config),
     dataset=dataset,
+    generator=lambda: np.random.default_rng(config.seed),
     test_codes=codes,
+    test_labels=dataset.test_labels,
     test=(codes @ decoder).reshape(len(codes), 2, -1, 1),
   )
 
 
 def codes_of(count, *deviations):
   return np.random.default_rng(0).normal(size=(count, len(deviations))).astype(np.float32) * np.float32(deviations)
+
+
+def circle(count, centre):
+  angles = 2 * np.pi * np.arange(count) / count
+  return (np.stack([np.cos(angles), np.sin(angles)], 1) + centre).astype(np.float32)
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_a_line_goes_by_equal_steps_and_an_arc_by_equal_angles_around_the_prior_or_else_the_mean_code(variational):
+  centre = np.array([3.0, -2.0])
+  made = linear(np.eye(2, dtype=np.float32), circle(11, 0 * centre if variational else centre), variational)
+  made.test_codes, made.train_codes = made.dataset.test, circle(7, centre)
+  rows = study(made, generation.interpolations)["interpolations"].rows
+  assert len(rows) == 8
+  for name, row in rows.items():
+    codes = row[1:-1].reshape(-1, 2) - (0 if variational else centre)
+    np.testing.assert_allclose(row[[0, -1]], row[[1, -2]], atol=1e-6)
+    steps, lengths = np.diff(codes, axis=0), np.linalg.norm(codes, axis=1)
+    np.testing.assert_allclose(np.linalg.norm(steps, axis=1), np.linalg.norm(steps[0]), atol=1e-5)
+    if name.endswith("line"):
+      np.testing.assert_allclose(steps, steps[:1].repeat(len(steps), 0), atol=1e-5)
+      assert lengths.min() < 0.99
+    else:
+      np.testing.assert_allclose(lengths, 1.0, atol=1e-5)
+
+
+def test_without_labels_pairs_share_no_example_and_the_seed_says_which_they_are():
+  made = linear(np.eye(2, dtype=np.float32), codes_of(12, 1.0, 1.0))
+  pairs = generation._pairs(made)
+  assert len(np.unique(pairs)) == 2 * len(pairs) == 8
+  assert pairs == generation._pairs(made)
+  made.run.config.seed += 1
+  assert pairs != generation._pairs(made)
+
+
+def test_on_a_way_and_around_the_mean_there_are_none_but_codes_that_the_bottleneck_can_give():
+  made = linear(np.eye(2, dtype=np.float32), np.round(codes_of(20, 2.0, 3.0)))
+  activation = lambda z: z
+  activation.nearest = np.round
+  made.train_codes, made.run.model.module = made.test_codes, types.SimpleNamespace(code_activation=activation)
+  decoded = [study(made, generation.explorer)["explorer"].examples]
+  decoded += study(made, generation.interpolations)["interpolations"].rows.values()
+  for examples in decoded:
+    np.testing.assert_array_equal(examples, np.round(examples))
 
 
 @pytest.mark.parametrize("variational", [False, True])
@@ -150,6 +168,37 @@ def test_directions_come_in_pairs_at_most_three(deviations, names):
   assert explorer.names == tuple(f"direction {number}" for number in names)
 
 
+@pytest.mark.parametrize(("numbers", "count"), [(3 * 11**2 * 2, 11), (3 * 11**2 * 2 - 1, 5)])
+def test_large_examples_are_explored_in_fewer_steps_that_lie_where_it_says(monkeypatch, numbers, count):
+  monkeypatch.setattr(generation, "_MOST_NUMBERS", numbers)
+  codes = codes_of(300, 2.0, 1.0)
+  explorer = study(linear(np.eye(2, dtype=np.float32), codes), generation.explorer)["explorer"]
+  np.testing.assert_allclose(explorer.positions, np.linspace(-2.5, 2.5, count))
+  assert explorer.examples.shape == (1, count, count, 2, 1, 1)
+  moved = explorer.examples[0].reshape(count, count, 2) - codes.mean(0)
+  for side, deviation in enumerate(densities.principal_directions(codes)[1]):
+    lengths = np.linalg.norm(moved.take(count // 2, 1 - side), axis=1)
+    np.testing.assert_allclose(lengths, deviation * np.abs(explorer.positions), rtol=1e-4, atol=1e-5)
+
+
+def test_units_of_a_variational_code_that_do_not_vary_are_not_explored():
+  codes = codes_of(300, 0.0, 1.0, 0.0, 2.0)
+  explorer = study(linear(np.eye(4, dtype=np.float32), codes, True), generation.explorer)["explorer"]
+  assert explorer.names == ("z[3]", "z[1]")
+
+
+def test_of_one_class_the_explorer_stays_among_its_codes():
+  codes = codes_of(300, 2.0, 0.0)
+  labels = np.arange(300) % 3
+  codes[labels != 0] = 100.0 + codes_of(200, 1.0, 9.0)
+  made = linear(np.eye(2, dtype=np.float32), codes)
+  made.dataset = dataclasses.replace(made.dataset, test_labels=labels, one_class=0)
+  row = study(made, generation.explorer)["traversal"].rows["direction 1"].reshape(-1, 2)
+  own = codes[labels == 0, 0]
+  np.testing.assert_allclose(row[:, 0], own.mean() + generation.POSITIONS * own.std(), rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(row[:, 1], 0.0, atol=1e-6)
+
+
 def test_a_single_direction_is_a_row_and_none_is_a_remark():
   codes, decoder = codes_of(300, 2.0), np.ones((1, 4), np.float32)
   row = study(linear(decoder, codes), generation.explorer)["traversal"].rows["direction 1"]
@@ -174,36 +223,27 @@ def test_codes_are_drawn_of_the_levels_that_a_quantised_unit_takes():
   assert len(np.unique(codes)) > 1
 
 
-def blobs(count, seed):
-  return np.random.default_rng(seed).normal(size=(count, 5, 1, 1)).astype(np.float32)
+@pytest.mark.parametrize(("numbers", "count"), [(2**25, 100), (80 * 16 + 15, 80), (16, 64)])
+def test_as_many_codes_are_drawn_as_pay_and_of_large_examples_fewer(monkeypatch, numbers, count):
+  monkeypatch.setattr(generation, "DRAWS", 100)
+  monkeypatch.setattr(generation, "_MOST_NUMBERS", numbers)
+  drawn = generation._densities(subject_of(images(60), images(30, seed=1), "vae"))
+  assert {name: codes.shape for name, _, codes in drawn} == {"prior": (count, 4), "mixture": (count, 4)}
 
 
-def memorised(draws, train=None):
-  made = types.SimpleNamespace(
-    train=blobs(2000, 0) if train is None else train,
-    test=blobs(800, 1),
-    reconstructed=0.8 * blobs(800, 1),
-    dataset=types.SimpleNamespace(anomalous=None),
-  )
-  return study({"drawn": draws(made)}, lambda draws: generation.memorisation(made, draws))
+def test_another_seed_draws_other_codes_of_each_density():
+  made = subject_of(images(60), images(30, seed=1), "vae")
+  one = list(generation._densities(made))
+  made.run.config.seed += 1
+  for (name, _, codes), (_, _, others) in zip(one, generation._densities(made), strict=True):
+    assert (codes != others).any(1).all(), name
 
 
-def test_copies_of_training_examples_are_at_no_distance():
-  found = memorised(lambda made: made.train[5:700])
-  assert found["memorisation_ratio/drawn"] == 0.0
-  np.testing.assert_array_equal(*found["nearest"].rows.values())
-
-
-def test_other_draws_of_the_same_distribution_are_as_far_as_test_examples():
-  found = memorised(lambda made: blobs(800, 2))
-  assert found["memorisation_ratio/drawn"] == pytest.approx(1.0, abs=0.06)
-  assert found["memorisation_ratio/test_reconstructions"] < 0.9  # nearer to the middle, where there are more
-
-
-def test_copies_with_noise_are_in_between_and_outliers_far_off():
-  noisy = memorised(lambda made: made.train[:800] + 0.1 * blobs(800, 3))["memorisation_ratio/drawn"]
-  assert 0.05 < noisy < 0.6
-  assert memorised(lambda made: 3.0 * blobs(800, 3))["memorisation_ratio/drawn"] > 2.0
+def test_the_mixture_is_one_of_training_codes():
+  made = subject_of(images(60), images(30, seed=1))
+  made.__dict__.update(train_codes=codes_of(500, 1.0, 2.0) + 50, test_codes=codes_of(500, 1.0, 2.0))
+  ((_, _, codes),) = generation._densities(made)
+  np.testing.assert_allclose(codes.mean(0), 50.0, atol=0.5)
 
 
 def test_what_is_decoded_and_is_not_finite_is_said_and_left_out():
@@ -211,29 +251,10 @@ def test_what_is_decoded_and_is_not_finite_is_said_and_left_out():
   made.run.params["decoder"]["logits"]["bias"] = np.full(16, np.nan, np.float32)
   found = study(made)
   assert {"memorisation_mixture", "memorisation_test_reconstructions"} <= remarks(found)
+  for measure in ("memorisation_ratio", "frechet_distance", "precision", "recall"):
+    left = {name for name in found if name.startswith(f"{measure}/")}
+    assert left == ({f"{measure}/training_examples"} if measure != "memorisation_ratio" else set())
   assert np.isfinite([value for value in found.values() if isinstance(value, int | float)]).all()
-
-
-@pytest.mark.parametrize("labels", [True, False])
-def test_draws_that_are_the_test_examples_are_just_like_them(labels):
-  made = subject_of(images(60), images(30, seed=1), labels=labels)
-  draws = {"same": made.test[::-1], "other": made.test + 100.0}
-  found = study(made, lambda made: generation.likeness(made, draws))
-  assert found["frechet_distance/same"] == pytest.approx(0.0, abs=1e-9)
-  assert (found["precision/same"], found["recall/same"]) == (1.0, 1.0)
-  assert found["frechet_distance/other"] > 100 * found["frechet_distance/training_examples"]
-  assert (found["precision/other"], found["recall/other"]) == (0.0, 0.0)
-  assert ("classifier_accuracy" in found) == labels
-  assert ("no labels" in found["features"]) != labels
-
-
-def test_the_distance_of_a_single_picture_is_about_one(monkeypatch):
-  """Features have a total variance of 1, which is what a point in their middle lacks."""
-  made = subject_of(images(400), images(400, seed=1), labels=False)
-  monkeypatch.setattr(features, "of_components", lambda train: lambda x: x.reshape(len(x), -1).astype(np.float64))
-  point = np.repeat(made.test.mean(0, keepdims=True), 400, 0)
-  found = study(made, lambda made: generation.likeness(made, {"point": point}))
-  assert found["frechet_distance/point"] == pytest.approx(1.0, abs=0.05)
 
 
 SMALL = {

@@ -5,11 +5,11 @@ import types
 
 import numpy as np
 import pytest
-from sklearn import cluster, linear_model, metrics, neighbors
+from sklearn import cluster, decomposition, linear_model, metrics, neighbors, preprocessing
 
 from ae_jax.data import Dataset
 from ae_jax.evaluators import exhibits, probe
-from ae_jax.evaluators.subject import Subject
+from ae_jax.evaluators.subject import Subject, shown
 
 FEATURES = ("code", "pca", "pixels")
 
@@ -81,6 +81,56 @@ def test_what_only_the_pixels_know_is_read_from_the_pixels_alone():
   assert max(found["linear/code"], found["knn/code"]) < 0.6
 
 
+def test_a_linear_reader_finds_what_only_the_small_difference_of_two_numbers_says():
+  halves = []
+  for seed in (0, 1):
+    x, labels = np.random.default_rng(seed).normal(size=(600, 4, 1)), np.arange(600) % 2
+    x[:, 1, 0] = x[:, 0, 0] + 0.1 * labels
+    halves.append((x.astype(np.float32), labels))
+  (x, labels), (y, others) = halves
+  assert study(x, y, labels, others)["linear/code"] > 0.95
+
+
+def tied(seed, count, nuisance):
+  """Two classes that lie apart along the second of three numbers only; the first varies more, and the last by this."""
+  generator, labels = np.random.default_rng(seed), np.arange(count) % 2
+  x = generator.normal(size=(count, 3)) * [20.0, 0.1, nuisance] + np.outer(labels, [0.0, 10.0, 0.0])
+  return x[..., None].astype(np.float32), labels
+
+
+@pytest.mark.parametrize(("latent", "read"), [(1, False), (2, True)])
+def test_as_many_principal_components_are_read_as_a_code_has_numbers_and_they_are_the_training_examples(latent, read):
+  (x, labels), (y, others) = tied(0, 200, 0.0), tied(1, 200, 1000.0)
+  found = study(x, y, labels, others, latent=latent)
+  assert (found["linear/pca"] == 1.0) == (found["knn/pca"] == 1.0) == read
+  assert read or max(found["linear/pca"], found["knn/pca"]) < 0.65
+
+
+def test_of_many_test_examples_readers_are_tested_on_some_at_even_distances_each_with_its_own_label(monkeypatch):
+  monkeypatch.setattr(probe, "TESTED", 20)
+  x, y, labels, others = pairs()
+  order, tested = np.random.default_rng(0).permutation(60), np.isin(np.arange(60), shown(20, 60))
+  y, others = y[order], others[order]
+  found = numbers(study(x, y, labels, np.where(tested, others, (others + 1) % 3)))
+  assert len(found) == 3 * 10
+  assert set(found.values()) == {1.0}
+
+
+def test_of_few_labels_there_is_the_mean_of_all_draws_and_the_lowest_and_the_highest(monkeypatch):
+  scores = []
+
+  class Made:
+    fit = lambda self, train, labels: self
+    score = lambda self, test, labels: scores.pop(0)
+
+  monkeypatch.setattr(probe, "READERS", {"made": lambda examples: Made()})
+  scores += 3 * [0.75, 0.0, 0.0, 1.0, 0.5, 0.0]
+  found = study(*pairs())
+  for name in FEATURES:
+    assert found[f"made/{name}"] == 0.75
+    assert [found[f"made_few{end}/{name}"] for end in ("", "_low", "_high")] == pytest.approx([0.3, 0.0, 1.0])
+
+
 def test_standardised_a_number_that_hardly_varies_is_read_like_any_other_and_a_constant_one_is_no_mistake():
   x, y, labels, others = pairs()
   scale = np.array([1e-4, 1e4, 0.0, 1.0], np.float32)[:, None]
@@ -136,15 +186,26 @@ def test_clusters_agree_as_scikit_learn_has_it_whatever_the_classes_are_called()
   assert probe.agreement(train, test, 7 - 2 * labels) == pytest.approx((nmi, ari))
 
 
+def test_clusters_are_of_standardised_numbers_and_the_two_measures_are_not_mistaken_for_each_other():
+  x, y, labels, others = pairs(apart=2.0)
+  x[:, 3], y[:, 3] = (1e3 * np.random.default_rng(n).normal(size=(n, 1)) for n in (90, 60))
+  scaler = preprocessing.StandardScaler().fit(x[..., 0])
+  nmi, ari = probe.agreement(*(scaler.transform(each[..., 0]) for each in (x, y)), others)
+  found = study(x, y, labels, others)
+  assert (found["kmeans_nmi/pixels"], found["kmeans_ari/pixels"]) == pytest.approx((nmi, ari))
+  assert nmi > ari + 0.02
+  assert ari > 0.3 > probe.agreement(x[..., 0], y[..., 0], others)[1]
+
+
 def test_few_labels_are_as_many_of_each_class():
-  labels = np.repeat([3, 5, 7], [40, 12, 4])
+  labels = np.repeat([3, 5, 7], [40, 10, 9])
   drawn = probe.few(labels, np.random.default_rng(0))
   assert len(np.unique(drawn)) == len(drawn)
   assert np.unique(labels[drawn], return_counts=True)[1].tolist() == [probe.FEW] * 2  # the third has too few
   assert len(probe.few(labels[:40], np.random.default_rng(0))) == 0
 
 
-@pytest.mark.parametrize(("counts", "there"), [((60, 25, 5), True), ((81, 5, 4), False)])
+@pytest.mark.parametrize(("counts", "there"), [((60, 25, 5), True), ((71, 10, 9), True), ((81, 5, 4), False)])
 def test_classes_of_too_few_examples_are_told(counts, there):
   x, y, _, others = pairs()
   found = study(x, y, np.repeat([0, 1, 2], counts), others)
@@ -171,13 +232,17 @@ def test_without_labels_there_is_a_map_and_a_remark(labels, said):
 
 
 def test_too_many_classes_are_not_read(monkeypatch):
+  monkeypatch.setattr(probe, "_MOST_CLASSES", 3)
+  assert "remark" not in study(*pairs())
   monkeypatch.setattr(probe, "_MOST_CLASSES", 2)
   assert "have 3 labels" in study(*pairs())["remark"]
 
 
 def test_clusters_need_two_classes_and_large_examples_are_not_read_bare(monkeypatch):
-  monkeypatch.setattr(probe, "MOST_PIXELS", 3)
   x, y, labels, others = pairs()
+  monkeypatch.setattr(probe, "MOST_PIXELS", 4)
+  assert "linear/pixels" in study(x, y, labels, others)
+  monkeypatch.setattr(probe, "MOST_PIXELS", 3)
   found = study(x, y[others == 1], labels, others[others == 1])
   assert "one label" in found["kmeans"]
   assert "4 numbers" in found["pixels"]
@@ -202,7 +267,22 @@ def test_a_map_shows_a_thousand_examples_at_most(monkeypatch):
   map_of = study(x, x, labels, labels)["latent_map"]
   assert len(map_of.examples) == 20
   rows = [np.flatnonzero((x == example).all((1, 2)))[0] for example in map_of.examples]
+  np.testing.assert_array_equal(rows, shown(20, 90))
   np.testing.assert_array_equal(labels[rows], map_of.labels)
+  distances = [metrics.pairwise_distances(points) for points in (map_of.views["PCA"], x[rows, :2, 0])]
+  np.testing.assert_allclose(*distances, rtol=1e-3, atol=1e-3)
+
+
+def test_the_first_view_is_of_the_two_principal_components_around_the_mean():
+  codes = np.random.default_rng(0).normal(size=(40, 5)) * [1.0, 5.0, 2.0, 0.5, 3.0] + [9.0, 0.0, -9.0, 20.0, 0.0]
+  wanted = decomposition.PCA(2).fit_transform(codes)
+  np.testing.assert_allclose(np.abs(probe._by_pca(codes)), np.abs(wanted), atol=1e-9)
+
+
+def test_a_map_of_neighbours_is_the_same_again_and_whatever_the_scale_of_the_codes():
+  line, plane = np.arange(40.0)[:, None], np.random.default_rng(0).normal(size=(40, 2))
+  np.testing.assert_array_equal(probe._by_tsne(line), probe._by_tsne(line))
+  np.testing.assert_array_equal(probe._by_tsne(plane), probe._by_tsne(2.0**-70 * plane))
 
 
 @pytest.mark.parametrize("codes", [np.zeros((40, 3)), np.c_[np.arange(40.0)], 1e-20 * np.arange(80.0).reshape(40, 2)])

@@ -1,0 +1,36 @@
+"""Subjects of studies whose weights and data are made, and what a study finds of them."""
+
+import jax
+import numpy as np
+from conftest import FAMILIES, config_of
+
+from ae_jax import data, models, runs
+from ae_jax.evaluators import exhibits, generation
+from ae_jax.evaluators import subject as subjects
+
+
+def images(count, seed=0, shape=(4, 4, 1)):
+  return np.random.default_rng(seed).uniform(size=(count, *shape)).astype(np.float32)
+
+
+def subject_of(train, test, name="dense", labels=True, one_class=-1, value_range="unit", **options):
+  """A model of this data with random weights; the labels go 0, 1, 2, 0, ..."""
+  config = config_of(name, "digits")
+  config.data.range = value_range
+  config.model.update({**FAMILIES[name][0], **options})
+  halves = (np.arange(len(half)) % 3 if labels else None for half in (train, test))
+  dataset = data.Dataset("made", value_range, train, test, *halves, one_class)
+  model = models.build(shape=dataset.shape, **config.model)
+  generator = np.random.default_rng(0)
+  normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
+  params = jax.tree.map(normal, model.abstract_params())
+  return subjects.Subject(runs.Run(params, config, {}, [], model, 0), dataset)
+
+
+def study(subject, study=generation.study):
+  found = list(study(subject))
+  assert len(dict(found)) == len(found)
+  for name, value in found:
+    assert isinstance(value, int | float | str | exhibits.Rows | exhibits.Gallery | exhibits.Explorer | exhibits.Lines)
+    assert isinstance(value, int | float | str) or "/" not in name
+  return dict(found)
