@@ -20,7 +20,8 @@ def steps_in(cache):
 def test_it_trains_says_how_good_and_then_says_it_again(tmp_path):
   cold = {"AE_JAX_CACHE": str(tmp_path / "cache")}
   status, out, err = run_main(*QUICK, "--profile", f"--workdir={tmp_path / 'run'}", **cold)
-  assert (status, err) == (0, "")
+  said = [line for line in err.splitlines() if "tensorflow.python.profiler" not in line]  # of JAX 0.7.2
+  assert (status, said) == (0, [])
   assert len(list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))) == 1
   *_, words, nats, speed, where = out.splitlines()
   assert re.match(

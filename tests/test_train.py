@@ -65,8 +65,10 @@ _COUNT = """
 import collections, importlib, json, pathlib, sys, jax
 counts = collections.Counter()
 jax.monitoring.register_event_listener(lambda event, **_: counts.update([event.rpartition("/")[2]]))
-from ae_jax import train
+from ae_jax import cache, train
 from configs import dense
+cache.keep_compiled_programs()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # however fast the machine is
 config = dense.get_config("digits")
 config.epochs, config.evaluators = 1, ()
 train.train_and_evaluate(config, pathlib.Path(sys.argv[1]))
