@@ -87,7 +87,9 @@ def test_when_one_is_killed_the_others_end_and_any_number_continues(tmp_path, vi
   _, complaints = processes[1 - victim].communicate(timeout=90)
   assert time.monotonic() - begun < 60
   assert processes[1 - victim].returncode not in (0, None)
-  assert complaints.splitlines()[-1].startswith("ae_jax: another process of the run has ended; start all of them again")
+  ours = "ae_jax: another process of the run has ended; start all of them again"
+  aborted = processes[1 - victim].returncode != 1  # JAX 0.7.2 leaves with status 1, in which nobody else has a word
+  assert complaints.splitlines()[-1].startswith(ours) if aborted else "another task died" in complaints
   processes[victim].communicate()
   finished(started(1, tmp_path / "broken", devices=3, **keys))
   alike(tmp_path / "straight", tmp_path / "broken")
