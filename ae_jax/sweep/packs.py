@@ -178,12 +178,12 @@ def _train(pack, state, report):
     constants = {"stage": number} if len(described.stages) > 1 else {}
     if int(state.step) == stage.epochs.start * plan.steps:
       state = built.restart(state)
+    if not pack.measured:
+      built = _faster(pack, built, number, state, to_do, report)
     for epoch in to_do:
       if not _going(pack):
         return state
       state, times = _train_epoch(pack, state, epoch, built)
-      if not pack.measured:
-        built = _faster(pack, built, number, state, times[0], range(epoch + 1, to_do.stop), report)
       records = [course.windows.rest() | _rate(pack, times) for course in _going(pack)]
       last = epoch + 1 == pack.until
       save_due = last or described.due(epoch + 1, config.checkpoint_every_epochs)
@@ -226,22 +226,25 @@ def _fitting(pack, number, state):
   return built
 
 
-def _faster(pack, built, number, state, seconds, to_do, report):
+def _faster(pack, built, number, state, to_do, report):
   """The programs of a stage in the way that is faster, from now on that of the pack: measured, where that can pay.
 
-  `seconds` is what the first chunk took. It can pay where the epochs to do take some times as long as to compile the
-  other way and to try it on a copy of the state, which remains. A way that is hardly faster is not taken, so that one
-  day chooses like another.
+  It can where the epochs to do take some times as long as to compile the other way and to try both, on copies of the
+  state, which remains. A way that is hardly faster is not taken, so that one day chooses like another.
   """
   plan, pack.measured = pack.members[0].described.plan, True
-  if seconds * plan.chunks_per_epoch * len(to_do) < _WORTH * (built.compile_seconds + seconds):
+  state_bytes = cost.bytes_of(jax.tree.leaves(state)) // pack.placed.everywhere.mesh.size
+  if built.peak_bytes + state_bytes > pack.budget:
+    return built
+  batches = next(_chunks(pack, to_do.start, 0))
+  seconds = _seconds(built, state, batches)
+  if seconds * plan.chunks_per_epoch * len(to_do) < _WORTH * (built.compile_seconds + 2 * seconds):
     return built
   (way,) = set(programs.WAYS) - {pack.way}
   other = programs.build(pack.filled, pack.placed, number, state, way)
-  state_bytes = cost.bytes_of(jax.tree.leaves(state)) // pack.placed.everywhere.mesh.size
   if other.peak_bytes + state_bytes > pack.budget:
     return built
-  ratio = seconds / _seconds(other, state, next(_chunks(pack, to_do.start, 0)))
+  ratio = seconds / _seconds(other, state, batches)
   if ratio > _CLEARLY:
     built, pack.way, pack.peak_bytes = other, way, other.peak_bytes
   report(f"the members of a device are computed {pack.way}: {way} is {ratio:.2f} times as fast as the other way")
