@@ -26,6 +26,7 @@ jax.config.update("jax_num_cpu_devices", 8)  # for those tests that ask for more
 _mesh = parallel.mesh
 parallel.mesh = lambda devices=None: _mesh(jax.devices()[:1] if devices is None else devices)
 
+OLD_JAX = jax.__version_info__ < (0, 8)  # Colab's
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 

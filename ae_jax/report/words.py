@@ -2,6 +2,8 @@
 
 import math
 
+from ae_jax.models import bottlenecks
+
 
 def opening(description, placement, workdir):
   """What is about to be trained, on what, and where it will lie, from what config.json holds."""
@@ -46,7 +48,8 @@ def closing(metrics, model, workdir):
 
 def _advice(model):
   """What may make a model better than PCA that is not."""
-  if str(model.get("bottleneck")).startswith("fsq"):
+  code = bottlenecks.DETERMINISTIC.get(str(model.get("bottleneck")))
+  if isinstance(code, bottlenecks.FiniteScalars):
     return "give the code more units or levels: PCA's numbers are not rounded to a few"
   return "train longer or change the learning rate"
 
