@@ -61,12 +61,16 @@ def open_folder(folder, to_save, report=print):
   best = policies.BestN(
     get_metric_fn=lambda metrics: metrics[_BEST_BY], reverse=True, n=1, keep_checkpoints_without_metrics=False
   )
+  context = ocp.Context()
+  # else, where a folder cannot be made, Orbax's threads wait for it, and the process for them: for five minutes
+  context.async_options.create_directories_asynchronously = False
   return Opened(
     ocp.training.Checkpointer(
       folder.absolute(),
       save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
       preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(_LAST), best]),
       cleanup_tmp_directories=to_save,
+      context=context,
     )
   )
 

@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 import sys
+import warnings
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -60,6 +61,7 @@ def run_on_arguments(main, example):
 def _start(call, unused):
   """Runs `call(arguments that are no flags)`, in silence if asked; the `unused` flags are unknown to the command."""
   malloc.few_arenas()
+  _hush()
   for name in unused:
     delattr(flags.FLAGS, name)
 
@@ -70,6 +72,13 @@ def _start(call, unused):
       call(argv[1:])
 
   app.run(main, flags_parser=functools.partial(_parse, with_config="config" not in unused))
+
+
+def _hush():
+  """Silences what Orbax's threads say after a save that failed, which is one line of ours."""
+  warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+  told = sys.unraisablehook
+  sys.unraisablehook = lambda found: None if str(found.exc_value) == "Event loop is closed" else told(found)
 
 
 def _refuse(arguments, instead):

@@ -177,9 +177,11 @@ def test_a_folder_that_cannot_be_written_is_said_and_what_was_saved_stays(saved,
   def full(*_, **__):
     raise OSError(28, "No space left on device")
 
+  others = set(threading.enumerate())
   with checkpoints.open_folder(folder, to_save=True) as opened, monkeypatch.context() as patch:
     patch.setattr("pathlib.Path.mkdir", full)
     patch.setattr("os.makedirs", full)
     with pytest.raises(errors.UserError, match=r"the checkpoint cannot be written.*those before it are untouched"):
       save_and_wait(opened)
   assert {name: data for name, data in before.items() if (folder / name).read_bytes() != data} == {}
+  assert [thread for thread in threading.enumerate() if thread not in others and not thread.daemon] == []

@@ -8,6 +8,7 @@ from conftest import ROOT, run_main, tiny_flags
 
 COMMAND = '''"""Says what it was given."""
 
+import asyncio
 import os
 import sys
 from absl import flags
@@ -17,8 +18,22 @@ flags.adopt_module_key_flags(door)
 TIMES = flags.DEFINE_integer("times", 1, "How often.")
 
 
+class Late:
+  """Ends as what waits for an event loop that is gone, or in another way."""
+
+  def __init__(self, words="Event loop is closed"):
+    self.words = words
+
+  def __del__(self):
+    raise RuntimeError(self.words)
+
+
 def main(given):
   print(*[given] * TIMES.value)
+  if str(given) == "late":
+    Late()
+    Late("another")
+    asyncio.sleep(1)
   if str(given) == "wrong":
     door.fail("wrong it is", door.WRONG_INPUT)
 
@@ -94,3 +109,10 @@ def test_help_tells_the_flags_that_the_command_has(command, kind):
 def test_a_quiet_run_says_nothing_and_does_the_same(tmp_path):
   assert run_main(*tiny_flags(), "--quiet", f"--workdir={tmp_path / 'run'}") == (0, "", "")
   assert (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_what_a_failed_save_leaves_behind_is_not_told_but_anything_else_is(command):
+  status, _, complaints = command("folder", "--workdir=late")
+  assert status == 0
+  assert "another" in complaints
+  assert "loop" not in complaints and "awaited" not in complaints

@@ -42,18 +42,20 @@ def damages(seed=0):
   return {"cases": result["files"] + result["logs_cut"], "outcomes": result, "violations": violations}
 
 
-def full_disk(folder, sizes):
+def full_disk(folder, sizes, counts):
   """Results of training on small file systems, one after the other, that are full at some moment.
 
-  `folder` is a mount point, `sizes` are in KiB; root alone may do that. What a run of each size says is kept, and
-  whether it goes on, and ends as it should, once there is room.
+  `folder` is a mount point; of the `sizes`, in KiB, there is room for as many bytes, of the `counts` for as many files
+  and folders. Root alone may do that. What a run says on each is kept, and whether it goes on, and ends as it should,
+  once there is room.
   """
+  disks = [f"size={size}k" for size in sizes] + [f"nr_inodes={count}" for count in counts]
   result, said = {"full": 0, "one_clear_line": 0, "ended_as_it_should": 0}, []
   with tempfile.TemporaryDirectory() as kept:
     straight = pathlib.Path(kept) / "straight"
     _train(straight)
-    for size in sizes:
-      with _mounted(folder, size):
+    for disk in disks:
+      with _mounted(folder, disk):
         process = crashes.launch(crashes.command(NAME, folder / "run", *_flags()))
         _, complaints = process.communicate(timeout=crashes.PATIENCE)
         lines = complaints.splitlines()
@@ -61,12 +63,12 @@ def full_disk(folder, sizes):
         result["full"] += process.returncode != 0
         result["one_clear_line"] += clear
         said += [complaints[:300] if clear else complaints[-2000:]]
-        roomy = pathlib.Path(kept) / str(size)
+        roomy = pathlib.Path(kept) / disk
         shutil.copytree(folder / "run", roomy)
       _train(roomy)
       result["ended_as_it_should"] += crashes.same(straight, roomy)
-  sound = result["one_clear_line"] == result["full"] and result["ended_as_it_should"] == len(sizes)
-  record = {"cases": len(sizes), "sizes_in_kib": list(sizes), "outcomes": result, "said": said}
+  sound = result["one_clear_line"] == result["full"] and result["ended_as_it_should"] == len(disks)
+  record = {"cases": len(disks), "disks": disks, "outcomes": result, "said": said}
   return record | {"violations": [] if sound else said}
 
 
@@ -98,10 +100,10 @@ def _changed(run, folder, file, change):
 
 
 @contextlib.contextmanager
-def _mounted(folder, size):
-  """A file system of `size` KiB of memory in a folder."""
+def _mounted(folder, option):
+  """A file system in memory, mounted in a folder with an option that says how small it is."""
   folder.mkdir(parents=True, exist_ok=True)
-  subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(folder)], check=True)
+  subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", str(folder)], check=True)
   try:
     yield
   finally:

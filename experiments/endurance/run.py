@@ -66,7 +66,7 @@ def disk(flags):
   from experiments.endurance import faults
 
   with tempfile.TemporaryDirectory() as folder:
-    return faults.full_disk(pathlib.Path(folder) / "small", flags.disks)
+    return faults.full_disk(pathlib.Path(folder) / "small", flags.disks, flags.inodes)
 
 
 def saves(flags):
@@ -130,6 +130,8 @@ def parse():
   parser.add_argument("--host_kills", type=int, default=20, help="of the part hosts")
   disks = [4, 16, 48, 128, 200, 300, 380, 440]
   parser.add_argument("--disks", type=int, nargs="+", default=disks, help="KiB of the disks of the part disk")
+  inodes = [5, 10, 14, 18, 24, 32, 46, 52, 60, 76, 78, 80]
+  parser.add_argument("--inodes", type=int, nargs="+", default=inodes, help="files that others of its disks have room for")
   parser.add_argument("--soak", type=float, default=3600, help="seconds of the part soak")
   return parser.parse_args()
 
