@@ -126,6 +126,13 @@ def of_state(mesh, state, kind):
   return jax.tree.map(lambda leaf: split(mesh, cut(leaf.shape)), state)
 
 
+def at_hand(array):
+  """Whether this process has an array whole in its own memory: NumPy's, or JAX's on CPUs."""
+  if not isinstance(array, jax.Array):
+    return True
+  return array.is_fully_addressable and all(device.platform == "cpu" for device in array.devices())
+
+
 def put(array, placement):
   """An array that every process has, placed over the devices of all of them; each process writes its own part."""
   if placement.is_fully_addressable:

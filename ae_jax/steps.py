@@ -8,11 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
 from ae_jax import malloc, objectives, parallel
 from ae_jax.data import ranges
+
+_BLOCK = 1 << 18  # numbers that NumPy adds up at a time: what that takes besides stays in the cache
 
 
 @jax.tree_util.register_dataclass
@@ -159,19 +162,29 @@ def compiled(function, arguments, results, *, mode=parallel.jit, donate=(), **st
 
 
 def checksums(tree):
-  """A number per array of a tree, of 4-byte numbers, that any one bit of it changes: a list of integers."""
-  return [int(number) for number in _checksums(jax.tree.leaves(tree))]
+  """A number per array of a tree, of 4-byte numbers, that any one bit of it changes: a list of integers.
+
+  What is at hand is added up by NumPy, for which nothing has to be compiled.
+  """
+  leaves = jax.tree.leaves(tree)
+  if not all(parallel.at_hand(leaf) for leaf in leaves):
+    return [int(number) for number in _checksums(leaves)]
+  blocks = [np.split(_bits(np.asarray(leaf)), range(_BLOCK, leaf.size, _BLOCK)) for leaf in leaves]
+  return [sum(int(_checksum(block, n * _BLOCK, np)) for n, block in enumerate(cut)) % 2**32 for cut in blocks]
 
 
 @jax.jit
 def _checksums(leaves):
-  """The sum of odd multiples of the numbers' bits modulo 2**32: no order of summation changes it."""
+  return [_checksum(_bits(leaf), 0, jnp) for leaf in leaves]
 
-  def checksum(leaf):
-    bits = lax.bitcast_convert_type(leaf, jnp.uint32).ravel()
-    return (bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
 
-  return jax.tree.map(checksum, leaves)
+def _bits(leaf):
+  return leaf.ravel().view(np.uint32)
+
+
+def _checksum(bits, first, xp):
+  """The sum of odd multiples of numbers modulo 2**32, no order of which changes it; `first` numbers come before."""
+  return (bits * (2 * xp.arange(first, first + bits.size, dtype=np.uint32) + 1)).sum(dtype=np.uint32)
 
 
 def compilations():

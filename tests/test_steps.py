@@ -161,3 +161,19 @@ def test_a_compiled_step_is_traced_once_and_refuses_other_shapes():
   assert len(traces) == traced
   with pytest.raises(TypeError):
     chunk(state, IMAGES, indices[:2], weights[:2], KEY)
+
+
+def test_checksums_are_the_same_by_numpy_and_compiled_and_tell_every_bit():
+  generator = np.random.default_rng(0)
+  leaves = [
+    generator.normal(size=(700, 999)).astype(np.float32),  # more than one block
+    np.int32(-7),
+    generator.integers(0, 2**32, size=5, dtype=np.uint32),
+  ]
+  found = steps.checksums(leaves)
+  assert found == steps.checksums(jax.tree.map(jnp.asarray, leaves)) == [int(n) for n in steps._checksums(leaves)]
+  for at, bit in ((0, 0), (5_000, 31), (699_299, 13)):
+    turned = leaves[0].copy()
+    turned.view(np.uint32).reshape(-1)[at] ^= np.uint32(1 << bit)
+    assert steps.checksums([turned])[0] != found[0]
+  assert steps.checksums([np.roll(leaves[0], 1)])[0] != found[0]

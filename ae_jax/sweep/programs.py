@@ -199,13 +199,13 @@ def from_saved(state, placed, members):
 
 
 def own_states(members, state):
-  """Generates the state of each member, at its own size, on the first device."""
+  """Generates the state of each member, at its own size, NumPy arrays."""
   whole = jax.tree.map(np.asarray, (state.params, state.opt_state))
   for index, member in enumerate(members):
     like = _abstract(member.described)
-    own = jax.tree.map(lambda leaf, index=index: leaf[index], whole)
+    own = jax.tree.map(lambda leaf, index=index: np.asarray(leaf[index]), whole)
     cut = narrowed.cut(own, (like.params, like.opt_state), member.latent)
-    yield jax.device_put(TrainState(np.asarray(state.step), *cut), jax.devices()[0])
+    yield TrainState(np.asarray(state.step), *cut)
 
 
 def own_values(member, values):
@@ -223,7 +223,7 @@ def state_bytes(member):
 
 
 def own_like(member):
-  """What `own_states` gives of a member, in the abstract."""
+  """What `own_states` gives of a member, in the abstract, on the first device."""
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   like = _abstract(member.described)
   return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), like)
