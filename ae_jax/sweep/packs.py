@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import shutil
 import time
@@ -178,12 +179,11 @@ def _train(pack, state, report):
     constants = {"stage": number} if len(described.stages) > 1 else {}
     if int(state.step) == stage.epochs.start * plan.steps:
       state = built.restart(state)
-    if not pack.measured:
-      built = _faster(pack, built, number, state, to_do, report)
+    faster = functools.partial(_faster, pack, number, report, to_do.stop * plan.chunks_per_epoch)
     for epoch in to_do:
       if not _going(pack):
         return state
-      state, times = _train_epoch(pack, state, epoch, built)
+      state, built, times = _train_epoch(pack, state, epoch, built, faster)
       records = [course.windows.rest() | _rate(pack, times) for course in _going(pack)]
       last = epoch + 1 == pack.until
       save_due = last or described.due(epoch + 1, config.checkpoint_every_epochs)
@@ -226,19 +226,17 @@ def _fitting(pack, number, state):
   return built
 
 
-def _faster(pack, built, number, state, to_do, report):
+def _faster(pack, number, report, end, built, state, batches, seconds):
   """The programs of a stage in the way that is faster, from now on that of the pack: measured, where that can pay.
 
-  It can where the epochs to do take some times as long as to compile the other way and to try both, on copies of the
-  state, which remains. A way that is hardly faster is not taken, so that one day chooses like another.
+  The last chunk, its `batches`, took `seconds`; `end` chunks are there in all. It can pay where what is left takes some
+  times as long as to compile the other way and to try it, on a copy of the state, which remains. A way that is hardly
+  faster is not taken, so that one day chooses like another.
   """
-  plan, pack.measured = pack.members[0].described.plan, True
+  pack.measured = True
   state_bytes = cost.bytes_of(jax.tree.leaves(state)) // pack.placed.everywhere.mesh.size
-  if built.peak_bytes + state_bytes > pack.budget:
-    return built
-  batches = next(_chunks(pack, to_do.start, 0))
-  seconds = _seconds(built, state, batches)
-  if seconds * plan.chunks_per_epoch * len(to_do) < _WORTH * (built.compile_seconds + 2 * seconds):
+  left = end - int(state.step) // pack.members[0].described.plan.chunk
+  if seconds * left < _WORTH * (built.compile_seconds + seconds) or built.peak_bytes + state_bytes > pack.budget:
     return built
   (way,) = set(programs.WAYS) - {pack.way}
   other = programs.build(pack.filled, pack.placed, number, state, way)
@@ -263,8 +261,8 @@ def _going(pack):
   return [course for course in pack.courses if course.diverged is None]
 
 
-def _train_epoch(pack, state, epoch, built):
-  """The rest of an epoch of all members: -> (state, seconds of each chunk)."""
+def _train_epoch(pack, state, epoch, built, faster):
+  """The rest of an epoch of all members: -> (state, the programs from now on, seconds of each chunk)."""
   config, plan = pack.members[0].described.config, pack.members[0].described.plan
   times = []
   for batches in _chunks(pack, epoch, int(state.step) // plan.chunk - epoch * plan.chunks_per_epoch):
@@ -282,7 +280,9 @@ def _train_epoch(pack, state, epoch, built):
       if course.diverged is None:
         _note(course, {name: values[index] for name, values in terms.items()}, finite[index], int(state.step))
     pack.display.advance(len(pack.courses) * plan.examples / plan.chunks_per_epoch, times[-1])
-  return state, times
+    if not pack.measured:
+      built = faster(built, state, batches, times[-1])
+  return state, built, times
 
 
 def _chunks(pack, epoch, first):

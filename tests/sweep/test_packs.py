@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import learned
 
-from ae_jax import errors, parallel
+from ae_jax import errors, parallel, steps
 from ae_jax.sweep import packs, programs, whole
 
 pytestmark = pytest.mark.runs_optax
@@ -121,19 +121,34 @@ def test_halving_that_makes_no_sense_is_refused(sweep, factor, axes, said):
 )
 def test_the_way_is_measured_where_that_can_pay_and_taken_where_it_is_clearly_faster(monkeypatch, seconds, way, tried):
   built, other = (types.SimpleNamespace(peak_bytes=1, compile_seconds=0.1) for _ in range(2))
-  plan = types.SimpleNamespace(chunks_per_epoch=1)
+  plan = types.SimpleNamespace(chunk=5)
   member = types.SimpleNamespace(described=types.SimpleNamespace(plan=plan))
   mesh = types.SimpleNamespace(mesh=types.SimpleNamespace(size=1))
   placed = types.SimpleNamespace(everywhere=mesh)
   pack = types.SimpleNamespace(
     members=[member], filled=[member], placed=placed, way="in turn", budget=10.0, measured=False, peak_bytes=1
   )
-  lines, clock = [], iter(seconds)
-  monkeypatch.setattr(packs, "_chunks", lambda *_: iter([()]))
+  first, *others = seconds
+  lines, clock = [], iter(others)
   monkeypatch.setattr(packs, "_seconds", lambda *_: next(clock))
   monkeypatch.setattr(programs, "build", lambda *_: other)
-  chosen = packs._faster(pack, built, 0, (), range(100), lines.append)
+  state = steps.TrainState(np.int32(5), (), ())
+  chosen = packs._faster(pack, 0, lines.append, 100, built, state, (), first)
   assert pack.way == way
   assert chosen is (other if way == "side by side" else built)
   assert bool(lines) == tried
   assert pack.measured
+
+
+def test_the_way_is_asked_once_after_the_first_chunk_which_counts(sweep, monkeypatch):
+  asked, choose = [], packs._faster
+
+  def faster(pack, number, report, end, built, state, *rest):
+    plan = pack.members[0].described.plan
+    asked.append((int(state.step), end) == (plan.chunk, 3 * plan.chunks_per_epoch))
+    return choose(pack, number, report, end, built, state, *rest)
+
+  monkeypatch.setattr(packs, "_faster", faster)
+  rows = sweep(LATENTS, orders=packs.Orders(), epochs=3)
+  assert asked == [True]
+  assert {row["status"] for row in rows.values()} == {"done"}
