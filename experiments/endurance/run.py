@@ -131,7 +131,7 @@ def parse():
   disks = [4, 16, 48, 128, 200, 300, 380, 440]
   parser.add_argument("--disks", type=int, nargs="+", default=disks, help="KiB of the disks of the part disk")
   inodes = [5, 10, 14, 18, 24, 32, 46, 52, 60, 76, 78, 80]
-  parser.add_argument("--inodes", type=int, nargs="+", default=inodes, help="files that others of its disks have room for")
+  parser.add_argument("--inodes", type=int, nargs="+", default=inodes, help="files that fit on more disks of that part")
   parser.add_argument("--soak", type=float, default=3600, help="seconds of the part soak")
   return parser.parse_args()
 

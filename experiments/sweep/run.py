@@ -3,15 +3,17 @@
   pip install -e '.[test]' && python -m experiments.sweep.run
 
 Six latent sizes x three seeds. Runs the parts that `--parts` names, prints what they found and merges it into
-results.json beside this file: `time` (10 to 20 minutes on 2 cores: as one command, as 18 commands, and as 18 runs in a
-process), `products` (half a minute: the part of it that no program can do without), `memory` (a minute), and `full` (an
-hour, with MNIST prepared for TensorFlow Datasets in $TFDS_DATA_DIR: the sweeps of the README on all of MNIST, whose
-pictures it leaves beside this file; with --folder it goes on with those that lie there).
+results.json beside this file: `time` (20 to 40 minutes on 2 cores: as one command, as 18 commands without the studies
+that they make by themselves and with them, and as 18 runs in a process), `products` (half a minute: the part of it that
+no program can do without), `memory` (a minute), and `full` (an hour, with MNIST prepared for TensorFlow Datasets in
+$TFDS_DATA_DIR: the sweeps of the README on all of MNIST, whose pictures it leaves beside this file; with --folder it
+goes on with those that lie there).
 """
 
 import argparse
 import csv
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -33,7 +35,13 @@ GRID = (f"--latents={','.join(map(str, LATENTS))}", f"--seeds={len(SEEDS)}")
 def wall_times(folder):
   """Seconds of 18 dense autoencoders on mnist_5k, each way with an empty cache of compiled programs and a full one."""
   found = {}
-  for name, way in (("one sweep", _sweep), ("18 processes", _processes), ("18 runs in a process", _loop)):
+  ways = {
+    "one sweep": _sweep,
+    "18 processes": functools.partial(_processes, keys=("--config.evaluators=()",)),
+    "18 processes as they come": _processes,
+    "18 runs in a process": _loop,
+  }
+  for name, way in ways.items():
     cache = folder / f"cache of {name}"
     for state in ("cold", "warm"):
       begun = time.perf_counter()
@@ -47,12 +55,12 @@ def _sweep(folder, environment):
   _call("ae_jax.sweep", "--config=configs/dense.py", *GRID, f"--workdir={folder}", environment=environment)
 
 
-def _processes(folder, environment):
+def _processes(folder, environment, keys=()):
+  """The command of a run again and again; `keys` without studies, as a sweep makes none of its members."""
   for latent in LATENTS:
     for seed in SEEDS:
-      keys = (f"--config.model.latent={latent}", f"--config.seed={seed}", "--config.evaluators=()")
-      workdir = f"--workdir={folder}/{latent},{seed}"
-      _call("ae_jax.main", "--config=configs/dense.py", *keys, workdir, environment=environment)
+      own = (f"--config.model.latent={latent}", f"--config.seed={seed}", f"--workdir={folder}/{latent},{seed}")
+      _call("ae_jax.main", "--config=configs/dense.py", *own, *keys, environment=environment)
 
 
 def _loop(folder, environment):
