@@ -1,8 +1,12 @@
 """Curves as pictures: those of a run over its epochs, and those of a sweep."""
 
+import textwrap
+
 import numpy as np
 
 from ae_jax.report import canvas
+
+_LETTERS = 76  # of a title that fit above axes some six inches wide
 
 
 def curves(path, measured, rulers):
@@ -54,7 +58,7 @@ def error_over_latent(path, curves, pca, knee, dimensions, title):
     axes.set_xscale("log", base=2)
   axes.set_xticks(list(pca), list(map(str, pca)), minor=False)
   axes.set(xlabel="latent size", ylabel="squared error per test example")
-  axes.set_title(title, fontsize=10, loc="left")
+  _title(axes, title)
   axes.grid(alpha=0.2)
   axes.legend(fontsize=8, framealpha=0.9)
   figure.savefig(path)
@@ -71,10 +75,14 @@ def rate_distortion(path, curves, distortion, title):
       axes.annotate(f"{beta:g}", point, textcoords="offset points", xytext=(4, 4), fontsize=7, color=colour)
   words = {"nats": "distortion: nats of the reconstruction", "squared_error": "distortion: squared error"}
   axes.set(xlabel="rate: KL to the prior, nats", ylabel=f"{words[distortion]} per test example")
-  axes.set_title(f"{title}: what a nat of code buys, by beta", fontsize=10, loc="left")
+  _title(axes, f"{title}: what a nat of code buys, by beta")
   axes.grid(alpha=0.2)
   axes.legend(fontsize=8, framealpha=0.9)
   figure.savefig(path)
+
+
+def _title(axes, text):
+  axes.set_title(textwrap.fill(text, _LETTERS), fontsize=10, loc="left")
 
 
 def _curve(axes, measured, name, label, colour, marker):
