@@ -77,7 +77,7 @@ def curves(rows):
   found = {}
   for each in rows:
     if each["status"] == "done":
-      others = ",".join(part for part in each["name"].split(",") if not part.startswith(("latent=", "seed=")))
+      others = ", ".join(part for part in each["name"].split(",") if not part.startswith(("latent=", "seed=")))
       found.setdefault(others or "autoencoder", {}).setdefault(each["latent"], []).append(each["squared_error"])
   return {others: dict(sorted(curve.items())) for others, curve in found.items()}
 
