@@ -62,6 +62,7 @@ def full_disk(folder, sizes, counts):
         clear = process.returncode == 1 and len(lines) == 1 and lines[0].startswith("ae_jax: ")
         result["full"] += process.returncode != 0
         result["one_clear_line"] += clear
+        complaints = complaints.replace(str(folder), folder.name)  # a temporary one, of no interest to anybody
         said += [complaints[:300] if clear else complaints[-2000:]]
         roomy = pathlib.Path(kept) / disk
         shutil.copytree(folder / "run", roomy)
