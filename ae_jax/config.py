@@ -143,7 +143,7 @@ def differences(old, new):
 # Sections of any options, checked by whoever takes them; but not of these, that come from elsewhere.
 _OPEN_SECTIONS = {
   "model": {"shape": "the data", "compute_dtype": "config.compute_dtype"},
-  "objective": {"model": "config.model", "value_range": "config.data.range"},
+  "objective": {"model": "config.model", "value_range": "config.data.range", "span": "the data"},
 }
 
 

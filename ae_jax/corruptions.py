@@ -1,6 +1,6 @@
 """Noise on one example: functions (key, x, level, span) -> (corrupted x, which of its elements were touched).
 
-`level` is from 0 to 1; `span` is the (least, greatest) value of the data's range. The noise of Vincent et al. (2010).
+`level` is from 0 to 1; `span` is the `data.ranges.Span` of the data. The noise of Vincent et al. (2010, section 3.3).
 """
 
 import jax
@@ -8,21 +8,21 @@ import jax.numpy as jnp
 
 
 def masking(key, x, level, span):
-  """Each element becomes 0 (black, where the range has no 0 inside) with probability `level`."""
+  """Sets each element to `span.missing` with probability `level`: 0 in Vincent et al., black in images."""
   touched = jax.random.bernoulli(key, level, x.shape)
-  return jnp.where(touched, jnp.full_like(x, span[0]), x), touched
+  return jnp.where(touched, jnp.full_like(x, span.missing), x), touched
 
 
 def salt_and_pepper(key, x, level, span):
-  """Each element becomes, with probability `level`, the least or the greatest value by the toss of a coin."""
+  """Sets each element, with probability `level`, to the least or the greatest value with equal chances."""
   u = jax.random.uniform(key, x.shape, x.dtype)
   touched = u < level
-  return jnp.where(touched, jnp.where(u < level / 2, span[0], span[1]).astype(x.dtype), x), touched
+  return jnp.where(touched, jnp.where(u < level / 2, span.low, span.high).astype(x.dtype), x), touched
 
 
 def gaussian(key, x, level, span):
-  """Adds normal noise whose standard deviation is `level` times the width of the range; all elements are touched."""
-  noise = level * (span[1] - span[0]) * jax.random.normal(key, x.shape, x.dtype)
+  """Adds normal noise with the standard deviation `level` times the width of the span; touches all elements."""
+  noise = level * (span.high - span.low) * jax.random.normal(key, x.shape, x.dtype)
   return x + noise, jnp.ones(x.shape, bool)
 
 

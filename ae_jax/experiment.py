@@ -15,7 +15,7 @@ class Stage:
   """A part of the training with an objective of its own; its optimizer starts anew."""
 
   epochs: range  # counted over the whole run
-  objective: Callable
+  objective: objectives.Objective
   recipe: Callable  # of the optimizer, see `optimizers.recipe`
   parts: int  # of a device's rows of a batch, computed one after the other
 
@@ -70,15 +70,16 @@ def _stages(config, model, dataset, plan, devices):
   described = [(f"config.stages[{number}]: ", stage) for number, stage in enumerate(config.stages)]
   for where, stage in [*described, ("", {"epochs": config.epochs, "objective": config.objective})]:
     try:
-      objective = objectives.build(model=model, value_range=dataset.value_range, **stage["objective"])
-      if objectives.is_joint(objective):
+      values = {"value_range": dataset.value_range, "span": dataset.span}
+      objective = objectives.build(model=model, **values, **stage["objective"])
+      if objective.needs_whole_batch:
         errors.check(config.accumulate == 1, "accumulate", config.accumulate, "1, as this objective sees a batch whole")
       recipe = optimizers.recipe(**config.optimizer, epochs=stage["epochs"], steps_per_epoch=plan.steps)
     except errors.UserError as error:
       raise errors.UserError(f"{where}{error}") from None
-    in_cache = None if objectives.is_joint(objective) else models.ROWS_IN_CACHE.get(config.model.name)
+    in_cache = None if objective.needs_whole_batch else models.ROWS_IN_CACHE.get(config.model.name)
     parts = parallel.parts(plan.slots // devices, in_cache, config.accumulate)
-    objective = objectives.rematerialised(objective) if config.remat else objective
+    objective = dataclasses.replace(objective, remat=config.remat)
     span = range(first, first + stage["epochs"])
     stages.append(Stage(span, objective, recipe, parts))
     first = span.stop

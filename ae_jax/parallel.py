@@ -69,23 +69,22 @@ class Team:
       squares[cut is None] += jnp.vdot(leaf, leaf)
     return jnp.sqrt(squares[True] + (lax.psum(squares[False], AXIS) if any(c is not None for c in self.cuts) else 0.0))
 
-  def mean(self, per_example, weight):
-    """The mean over the examples of all devices, [B, ...], [B] -> [...]: in value.
+  def mean(self, values, weight):
+    """Returns the means over the examples of all devices, leaves [B, ...] -> [...], for weights [B].
 
-    Its derivative is that of the mean over this device's own, so that what the devices find adds up, by weight, to the
-    derivative of the whole.
+    Their derivative is that of the means over this device's examples, so that the weighted sum of the devices'
+    gradients is the gradient of the whole batch.
     """
-    sums, count = jnp.tensordot(weight, per_example, 1), weight.sum()
-    own = sums / jnp.maximum(count, 1.0)
+    sums, count = jax.tree.map(lambda leaf: jnp.tensordot(weight, leaf, 1), values), weight.sum()
+    own = jax.tree.map(lambda total: total / jnp.maximum(count, 1.0), sums)
     all_sums, all_count = lax.psum(lax.stop_gradient((sums, count)), AXIS)
-    return all_sums / jnp.maximum(all_count, 1.0) + (own - lax.stop_gradient(own))
+    return jax.tree.map(
+      lambda total, own: total / jnp.maximum(all_count, 1.0) + (own - lax.stop_gradient(own)), all_sums, own
+    )
 
-  def average(self, value, weight):
-    """The mean over the devices of what each has, by weight; numbers alike on all of them."""
-    if self.size == 1:
-      return value
-    sums, weights = lax.psum((weight * value, weight), AXIS)
-    return sums / weights
+  def total(self, tree):
+    """Returns the sum over the devices of a tree of arrays."""
+    return tree if self.size == 1 else lax.psum(tree, AXIS)
 
   def gathered(self, rows):
     """A tree of arrays [B, ...] of this device's rows -> those of all devices."""

@@ -106,7 +106,7 @@ def build(described, placed, workdir, profile, stage, state, chunks):
   )
   # what may have to be repeated keeps the state that it began with
   train_chunk = compiled() if config.on_nan == "stop" else compiled(on_nan=config.on_nan, donate=(0,))
-  fixed["statistics"] = evaluators.statistics(measures, dataset.value_range)
+  fixed["statistics"] = evaluators.statistics(measures, dataset.value_range, dataset.span)
   arguments = (state.params, placed.test, *placed.test_rows, placed.noise_key)
   evaluate = steps.compiled(steps.evaluate, arguments, placed.everywhere, **fixed)
 

@@ -66,7 +66,8 @@ def value_and_gradient(params, batch, keys, *, model, objective, parts, team=par
   """((loss, terms), gradient) of the objective on the batch of a team; of the gradient each device gets its part."""
   if team.size == 1:
     return in_parts(params, batch, keys, model=model, objective=objective, parts=parts)
-  objective = objectives.with_mean(objective, team.mean)
+  if objective.needs_whole_batch:
+    objective = functools.partial(objective, mean=team.mean)
   found, gradient = in_parts(team.whole(params), batch, keys, model=model, objective=objective, parts=parts)
   here = batch["weight"].sum()
   gradient, (found, weight) = team.add_up(*jax.tree.map(lambda leaf: here * leaf, (gradient, (found, jnp.ones(())))))
@@ -132,22 +133,23 @@ def train_chunk(state, examples, rows, weights, key, *, model, value_range, on_n
 def evaluate(
   params, examples, indices, weights, key, *, model, objective, statistics, value_range, team=parallel.ALONE
 ):
-  """Over the test set, the objective's loss per batch and statistics per example: [batches], {name: [batches, B, ...]}.
+  """Returns the objective's loss [] over the test set, and statistics per example {name: [batches, B, ...]}.
 
-  `statistics` maps (model, params, batch, keys) to {name: [B, ...]}. An example's key depends on its row alone, so that
-  nothing random depends on how the set is cut into batches.
+  `statistics` maps (model, params, batch, keys) to {name: [B, ...]}. The loss combines the means over the whole set,
+  and an example's key depends on its row alone, so that nothing depends on how the set is cut into batches.
   """
-  if team.size > 1:
-    params, objective = team.whole(params), objectives.with_mean(objective, team.mean)
+  params = team.whole(params) if team.size > 1 else params
 
   def body(_, rows):
     batch = read_batch(*rows, examples=examples, model=model, value_range=value_range)
     keys = example_keys(key, rows[0])
-    loss, _ = objective(model, params, batch, keys)
-    loss = team.average(loss, batch["weight"].sum())
-    return None, (loss, team.gathered(statistics(model, params, batch, keys)))
+    sums = objectives.batch_sum(objective.statistics(model, params, batch, keys), batch["weight"])
+    return None, (sums, team.gathered(statistics(model, params, batch, keys)))
 
-  return lax.scan(body, None, (indices, weights))[1]
+  sums, values = lax.scan(body, None, (indices, weights))[1]
+  sums, count = team.total((jax.tree.map(lambda leaf: leaf.sum(0), sums), weights.sum()))
+  loss, _ = objective.combine(model, jax.tree.map(lambda leaf: leaf / count, sums))
+  return loss, values
 
 
 def compiled(function, arguments, results, *, mode=parallel.jit, donate=(), **static):

@@ -1,5 +1,6 @@
 """The rules of the house that a search can check."""
 
+import json
 import re
 import subprocess
 import sys
@@ -50,6 +51,13 @@ def test_nothing_that_is_read_is_run():
   for file in SOURCES:
     found = re.search(rf"{calls}|{libraries}|pickle=True", file.read_text())
     assert not found, (file, found)
+
+
+def test_claims_about_speed_name_the_processor():
+  folder = ROOT / "experiments" / "throughput"
+  runs = json.loads((folder / "results.json").read_text())["runs"].values()
+  for text in ((ROOT / "README.md").read_text(), (folder / "README.md").read_text()):
+    assert all(f"{run['processor']} with {run['vectors']}" in text for run in runs)
 
 
 def test_ruff_has_nothing_to_say():

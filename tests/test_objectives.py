@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ae_jax import corruptions, errors, losses, models, objectives
+from ae_jax.data import ranges
 
 SHAPE = (6, 5, 1)
 KEYS = jax.random.split(jax.random.key(0), 4)
@@ -81,7 +82,7 @@ def test_denoising_compares_with_the_clean_example_and_without_noise_is_reconstr
   )
   wanted = loss_of(plain, model, params, batch)[0]
   np.testing.assert_allclose(loss_of(none, model, params, batch)[0], wanted, rtol=1e-6)
-  noisy, _ = corruptions.corrupt(corruption, KEYS, batch["x"], 0.4, (0.0, 1.0))
+  noisy, _ = corruptions.corrupt(corruption, KEYS, batch["x"], 0.4, ranges.SPANS["unit"])
   exact = losses.bernoulli_nats(model.reconstruct(params, noisy), batch["x"]).mean()
   np.testing.assert_allclose(loss_of(some, model, params, batch)[0], exact, rtol=2e-2)
   assert loss_of(some, model, params, batch)[0] != loss_of(some, model, params, batch, seed=1)[0]

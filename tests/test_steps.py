@@ -112,6 +112,37 @@ def test_randomness_follows_the_step_alone():
     trees_equal(seen[-1], [jax.random.key_data(jax.random.fold_in(of_step, row)) for row in range(3)])
 
 
+OBJECTIVES = {
+  "reconstruction": {},
+  "denoising": {"corruption": "masking", "level": 0.3, "alpha": 1.0, "beta": 0.5},
+  "sparse": {"penalty": "kl", "weight": 3.0, "target": 0.05},
+  "contractive": {"weight": 0.1, "probes": 2},
+  "elbo": {"noise": 1.0, "beta": 2.0, "free_bits": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", [*OBJECTIVES, "layerwise"])
+def test_the_test_loss_of_every_objective_depends_on_no_batch(name):
+  """It is the loss of the whole test set as one batch; that of a batch's mean activation or mean KL is not."""
+  bottleneck = {"elbo": "gaussian", "layerwise": "identity"}.get(name, "sigmoid")
+  model = models.build(
+    shape=SHAPE, **{**config_of("dense", "digits").model, **MODELS["dense"], "bottleneck": bottleneck}
+  )
+  options = OBJECTIVES.get(name, {"layer": 0, "corruption": "gaussian", "level": 0.3})
+  objective = objectives.build(name, model, "unit", likelihood="bernoulli", **options)
+  assert objectives.OBJECTIVES.keys() == {*OBJECTIVES, "layerwise"}
+  params, static = model.init(KEY), {"model": model, "objective": objective, "value_range": "unit"}
+  evaluate = jax.jit(functools.partial(steps.evaluate, **static, statistics=lambda *_: {}))
+  losses = [
+    evaluate(params, IMAGES, *epochs.in_order(50, size, devices), KEY)[0]
+    for size, devices in ((50, 1), (7, 1), (16, 4))
+  ]
+  np.testing.assert_allclose(losses[1:], losses[0], rtol=1e-6)
+  batch = steps.read_batch(np.arange(50), np.ones(50), examples=IMAGES, model=model, value_range="unit")
+  whole, _ = objective(model, params, batch, steps.example_keys(KEY, jnp.arange(50)))
+  np.testing.assert_allclose(losses[0], whole, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("batch_size", [1, 7, 49, 50, 64])
 def test_no_metric_depends_on_how_the_test_set_is_cut(name, batch_size):
@@ -121,7 +152,7 @@ def test_no_metric_depends_on_how_the_test_set_is_cut(name, batch_size):
   dataset = data.Dataset("made", "unit", images, images, None, None)
   others = ("denoising", "sparsity") if name == "dense" else ()  # a dozen passes more, to be compiled
   measures = evaluators.build(others, static["model"], dataset)
-  statistics = evaluators.statistics(measures, "unit")
+  statistics = evaluators.statistics(measures, "unit", dataset.span)
   evaluate = jax.jit(functools.partial(steps.evaluate, **static, statistics=statistics, value_range="unit"))
   params = static["model"].init(KEY)
 

@@ -47,13 +47,21 @@ class Dataset:
     """Training examples in memory [K, ...]: all or, of `rows.Rows`, 20,000 or 256 MiB at most, by a fixed seed."""
     return rows.sample(self.train)
 
+  @functools.cached_property
+  def span(self) -> ranges.Span:
+    """The span of the range; of the training values if the range is "real" and the data are not bytes.
+
+    Of those, masked elements become 0 or the training value nearest to it. Constant data have the width 1.
+    """
+    if self.value_range != "real" or self.train.dtype == np.uint8:
+      return ranges.SPANS[self.value_range]
+    low, high = float(self.train_sample.min()), float(self.train_sample.max())
+    return ranges.Span(low, high if high > low else low + 1.0, min(max(0.0, low), high))
+
   @property
-  def peak(self):
-    """The width of the range, as PSNR needs it; of the training values where the range is "real" and not of bytes."""
-    if self.value_range == "real" and self.train.dtype != np.uint8:
-      return float(np.ptp(self.train_sample)) or 1.0
-    low, high = ranges.BYTE_SPANS[self.value_range]
-    return high - low
+  def peak(self) -> float:
+    """The width of the span, as PSNR needs it."""
+    return self.span.high - self.span.low
 
   def fingerprint(self):
     """SHA-256 over shapes, types and contents of the examples: equal for equal data, on any machine, wherever they lie.

@@ -1,10 +1,23 @@
 """The range that a model sees its data in, and the way there from the bytes on the device."""
 
+from typing import NamedTuple
+
 import numpy as np
 
-# name -> what the bytes 0 and 255 become, and the interval that any values must lie in
-BYTE_SPANS = {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "real": (0.0, 1.0)}
-INTERVALS = {**BYTE_SPANS, "real": (-np.inf, np.inf)}
+
+class Span(NamedTuple):
+  """The values of a data set: noise levels and PSNR are in units of its width, `high - low`."""
+
+  low: float  # the least value
+  high: float  # the greatest value
+  missing: float  # what a masked element becomes
+
+
+# range -> the span of bytes in it: 0 becomes `low`, 255 becomes `high`, and a masked pixel is black
+SPANS = {"unit": Span(0.0, 1.0, 0.0), "symmetric": Span(-1.0, 1.0, -1.0), "real": Span(0.0, 1.0, 0.0)}
+
+# range -> the interval that all values must lie in
+INTERVALS = {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "real": (-np.inf, np.inf)}
 
 
 def normalise(images, value_range):
@@ -14,7 +27,7 @@ def normalise(images, value_range):
   """
   if images.dtype != np.uint8:
     return images.astype(np.float32)
-  low, high = BYTE_SPANS[value_range]
+  low, high, _ = SPANS[value_range]
   return images.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
 
 

@@ -4,7 +4,7 @@
 
 What every evaluation of the test set computes, as training goes on:
 
-- `per_example(model, params, batch, keys, value_range)` gives {name: [B, ...]}, computed on the device;
+- `per_example(model, params, batch, keys, value_range, span)` gives {name: [B, ...]}, computed on the device;
 - `metrics(values, dataset)` generates (name, value) from the same over the whole test set in order, {name: [N, ...]};
 - `rulers(dataset, latent)` generates (name, value) of what these are held against, none of it depending on the model.
 
@@ -57,23 +57,26 @@ def build(names, model, dataset):
   return tuple(chosen)
 
 
-def statistics(evaluators, value_range):
-  """What `steps.evaluate` computes for them: a function (model, params, batch, keys) -> {name: [B, ...]}."""
-  return functools.partial(_per_example, evaluators=evaluators, value_range=value_range)
+def statistics(evaluators, value_range, span):
+  """Returns what `steps.evaluate` computes for them: a function (model, params, batch, keys) -> {name: [B, ...]}.
+
+  `span` is the `data.ranges.Span` of the data.
+  """
+  return functools.partial(_per_example, evaluators=evaluators, value_range=value_range, span=span)
 
 
-def _per_example(model, params, batch, keys, *, evaluators, value_range):
+def _per_example(model, params, batch, keys, *, evaluators, value_range, span):
   found = {}
   for evaluator in evaluators:
-    found |= _function(evaluator, "per_example", {})(model, params, batch, keys, value_range)
+    found |= _function(evaluator, "per_example", {})(model, params, batch, keys, value_range, span)
   return found
 
 
-def metrics(evaluators, losses, values, weights, dataset):
-  """Generates (name, value) from what `steps.evaluate` gave, with the weights [batches, B] of its rows."""
+def metrics(evaluators, loss, values, weights, dataset):
+  """Generates (name, value) from what `steps.evaluate` returned, with the weights [batches, B] of its rows."""
   present = np.asarray(weights) > 0
   in_order = {name: np.asarray(rows)[present] for name, rows in values.items()}
-  yield "test/loss", float(np.average(np.asarray(losses, np.float64), weights=present.sum(1)))
+  yield "test/loss", float(loss)
   for evaluator in evaluators:
     yield from _function(evaluator, "metrics")(in_order, dataset)
 

@@ -34,9 +34,9 @@ def check(model, dataset):
       )
 
 
-def per_example(model, params, batch, keys, value_range):
+def per_example(model, params, batch, keys, value_range, span):
   """The score {"anomaly_score": [B]}, in the square of the data's unit."""
-  del keys
+  del keys, span
   x_hat = losses.OUTPUT_ACTIVATIONS[value_range](model.reconstruct(params, batch["x"]))
   return {"anomaly_score": losses.squared_error(x_hat, batch["x"])}
 
@@ -88,7 +88,7 @@ def mahalanobis(codes, train_codes):
 def gradient_norms(subject):
   """The norm [N] of the gradient of each test example's reconstruction term by the parameters (Kwon et al. 2020)."""
   run, value_range = subject.run, subject.dataset.value_range
-  objective = objectives.reconstruction(run.model, value_range, likelihood=run.config.objective.likelihood)
+  objective = objectives.build("reconstruction", run.model, value_range, likelihood=run.config.objective.likelihood)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
   at_once = max(1, min(_AT_ONCE, _NUMBERS // parameters))
 

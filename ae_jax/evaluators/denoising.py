@@ -6,7 +6,6 @@ import numpy as np
 from jax import lax
 
 from ae_jax import corruptions, losses
-from ae_jax.data import ranges
 from ae_jax.evaluators import exhibits, reconstruction
 from ae_jax.evaluators.subject import shown
 
@@ -20,14 +19,14 @@ NOISES = (
 )
 
 
-def per_example(model, params, batch, keys, value_range):
+def per_example(model, params, batch, keys, value_range, span):
   """Squared error of the noisy input and of its reconstruction, both against the clean example: [B] per noise."""
 
   def both(noisy):
     restored = losses.OUTPUT_ACTIVATIONS[value_range](model.reconstruct(params, noisy))
     return {"noisy": losses.squared_error(noisy, batch["x"]), "restored": losses.squared_error(restored, batch["x"])}
 
-  found = _of_each_noise(both, keys, batch["x"], value_range)
+  found = _of_each_noise(both, keys, batch["x"], span)
   return {f"{way}/{_name(*noise)}": rows[n] for way, rows in found.items() for n, noise in enumerate(NOISES)}
 
 
@@ -52,22 +51,20 @@ def study(subject):
 
 def disturbed(subject, examples):
   """Examples [N, ...] with each of the noises, {"gaussian_0.25": [N, ...], ...}; each has its own of the run's seed."""
-  value_range = subject.dataset.value_range
+  span = subject.dataset.span
   noisy = subject.each(
-    lambda params, x, keys: jnp.moveaxis(_of_each_noise(lambda noisy: noisy, keys, x, value_range), 0, 1), examples
+    lambda params, x, keys: jnp.moveaxis(_of_each_noise(lambda noisy: noisy, keys, x, span), 0, 1), examples
   )
   return {_name(*noise): noisy[:, number] for number, noise in enumerate(NOISES)}
 
 
-def _of_each_noise(function, keys, x, value_range):
+def _of_each_noise(function, keys, x, span):
   """A function of the examples [B, ...] with a noise, over all noises: what it gives, with an axis of them before.
 
   A noise has keys of its own, folded from the examples'. Function and kinds of noise are compiled once each.
   """
-  kinds, span = list(corruptions.CORRUPTIONS), ranges.BYTE_SPANS[value_range]
-  branches = [
-    lambda keys, level, kind=kind: corruptions.corrupt(kind, keys, x, level, span)[0] for kind in kinds
-  ]
+  kinds = list(corruptions.CORRUPTIONS)
+  branches = [lambda keys, level, kind=kind: corruptions.corrupt(kind, keys, x, level, span)[0] for kind in kinds]
 
   def noisy(noise):
     number, kind, level = noise

@@ -80,7 +80,7 @@ def divergence(subject):
   """What each unit of a gaussian code tells about a test example: KL(posterior || prior) in nats."""
 
   def per_unit(params, x, keys):
-    return posterior.per_example(subject.run.model, params, {"x": x}, keys, None)["posterior_kl"]
+    return posterior.per_example(subject.run.model, params, {"x": x}, keys, None, None)["posterior_kl"]
 
   nats = subject.each(per_unit, subject.test).mean(0, dtype=np.float64)
   yield "kl", float(nats.sum())

@@ -15,9 +15,9 @@ def check(model, dataset):
     raise errors.UserError("config.evaluators: 'posterior' needs config.model.bottleneck='gaussian'")
 
 
-def per_example(model, params, batch, keys, value_range):
+def per_example(model, params, batch, keys, value_range, span):
   """Posterior mean, and KL to the prior in nats per dimension: [B, latent] each."""
-  del keys, value_range
+  del keys, value_range, span
   mean, log_variance = model.apply("posterior", params, batch["x"])
   return {"posterior_mean": mean, "posterior_kl": losses.gaussian_kl(mean, log_variance)}
 

@@ -19,9 +19,9 @@ _EXACT = 1000  # numbers of an example up to which PCA's components are exact, a
 _MOST_CLASSES = 100  # that have an error of their own
 
 
-def per_example(model, params, batch, keys, value_range):
+def per_example(model, params, batch, keys, value_range, span):
   """{"squared_error": [B]} and, in [0, 1], {"nats": [B]}."""
-  del keys
+  del keys, span
   logits = model.reconstruct(params, batch["x"])
   found = {"squared_error": losses.squared_error(losses.OUTPUT_ACTIVATIONS[value_range](logits), batch["x"])}
   if value_range == "unit":
@@ -55,7 +55,7 @@ def study(subject):
   values = {"squared_error": subject.squared_errors}
   if value_range == "unit":
     values |= subject.each(
-      lambda params, x, keys: {"nats": per_example(model, params, {"x": x}, keys, value_range)["nats"]}, subject.test
+      lambda params, x, keys: {"nats": losses.bernoulli_nats(model.reconstruct(params, x), x)}, subject.test
     )
   found = {name.removeprefix("test/"): value for name, value in metrics(values, dataset)}
   known = subject.rulers or dict(rulers(dataset, latent))
@@ -72,7 +72,7 @@ def study(subject):
 
 def _ssim(subject):
   """The mean SSIM of the test images, or why they have none."""
-  shape, least, peak = subject.dataset.shape, least_value(subject.dataset), subject.dataset.peak
+  shape, least, peak = subject.dataset.shape, subject.dataset.span.low, subject.dataset.peak
   if len(shape) == 2:
     return "series have no SSIM, which compares the windows of images"
   if min(shape[:2]) < losses.SSIM_WINDOW:
@@ -125,13 +125,6 @@ def _pictures(subject):
 def typical(values, dataset):
   """Of values over the test set [N], those of examples like the ones that were trained on."""
   return values if dataset.anomalous is None else values[~dataset.anomalous]
-
-
-def least_value(dataset):
-  """The lower end of the range; the least training value where the range is "real" and not of bytes."""
-  if dataset.value_range == "real" and dataset.train.dtype != np.uint8:
-    return float(dataset.train_sample.min())
-  return ranges.BYTE_SPANS[dataset.value_range][0]
 
 
 def psnr(mse, peak):

@@ -63,7 +63,7 @@ def _disturbances(subject, examples):
   for name, noisy in denoising.disturbed(subject, examples).items():
     yield name, [(noisy, examples)]
   if examples.ndim == 4:
-    fill = reconstruction.least_value(subject.dataset)
+    fill = subject.dataset.span.low
     for kind, (strengths, _, moved) in MOVEMENTS.items():
       for strength in strengths:
         yield f"{kind}_{strength}", [(images, images) for images in moved(examples, strength, fill)]
@@ -72,7 +72,7 @@ def _disturbances(subject, examples):
 def _pictured(subject, examples):
   """Some examples, moved in the ways of `_PICTURED`, and what the model makes of them."""
   examples = examples[shown(reconstruction.SHOWN, len(examples))]
-  rows, fill = {"test images": examples}, reconstruction.least_value(subject.dataset)
+  rows, fill = {"test images": examples}, subject.dataset.span.low
   for kind, strength in _PICTURED:
     images = MOVEMENTS[kind][2](examples, strength, fill)[0]
     rows |= {f"{kind} {strength}": images, f"{kind} {strength} reconstructed": subject.run.apply("reconstruct", images)}

@@ -5,9 +5,9 @@ import numpy as np
 ACTIVE = 0.1  # the magnitude from which a unit counts as active: far from a ReLU's 0, and twice the usual rho
 
 
-def per_example(model, params, batch, keys, value_range):
+def per_example(model, params, batch, keys, value_range, span):
   """The code [B, latent]."""
-  del keys, value_range
+  del keys, value_range, span
   return {"code": model.encode(params, batch["x"])}
 
 

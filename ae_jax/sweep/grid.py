@@ -73,7 +73,7 @@ def packs(made):
 
 def numbers(described):
   """What a program takes as numbers beside its data: for each stage those of the objective and of the optimizer."""
-  return [{"objective": _floats(stage.objective), "optimizer": _floats(stage.recipe)} for stage in described.stages]
+  return [{"objective": stage.objective.numbers(), "optimizer": _floats(stage.recipe)} for stage in described.stages]
 
 
 def _floats(function):
@@ -85,7 +85,7 @@ def _program(described):
   config = configs.as_json(described.config)
   config["seed"] = config["model"]["latent"] = None
   config["optimizer"] |= dict.fromkeys(_floats(described.stages[-1].recipe))
-  *before, last = [_floats(stage.objective) for stage in described.stages]
+  *before, last = [stage.objective.numbers() for stage in described.stages]
   for stage, floats in zip([*config["stages"], config], [*before, last], strict=True):
     stage["objective"] |= dict.fromkeys(floats)
   return json.dumps(config, sort_keys=True)

@@ -48,7 +48,7 @@ class Programs:
 
   restart: Callable  # (state) -> state, its optimizers at the beginning
   train_chunk: Callable  # (state, rows, weights) -> (state, {name: [members, chunk]}, finite [members, chunk])
-  evaluate: Callable  # (params) -> the losses of the batches [members, batches], {name: [members, batches, B, ...]}
+  evaluate: Callable  # (params) -> the losses of the members [members], {name: [members, batches, B, ...]}
   compile_seconds: float
   peak_bytes: int  # of each device, data and states included, as the compiler foretells it
 
@@ -143,7 +143,7 @@ def build(members, placed, number, state, way):
     (state.params, placed.test, *placed.test_rows, *own),
     placed.by_member,
     over=WAYS[way],
-    statistics=evaluators.statistics(described.measures, described.dataset.value_range),
+    statistics=evaluators.statistics(described.measures, described.dataset.value_range, described.dataset.span),
     **static,
   )
 
@@ -211,7 +211,7 @@ def own_states(members, state):
 def own_values(member, values):
   """What `evaluate` found of one member, {name: [batches, B, ...]}, without the units that its code does not have."""
   described = member.described
-  shapes = _shapes(described.model, described.measures, described.dataset.value_range)
+  shapes = _shapes(described.model, described.measures, described.dataset.value_range, described.dataset.span)
   like = {name: jax.ShapeDtypeStruct(rows.shape[:2] + shapes[name], rows.dtype) for name, rows in values.items()}
   return narrowed.cut(values, like, member.latent)
 
@@ -237,11 +237,11 @@ def _abstract(described):
 
 
 @functools.lru_cache(maxsize=1024)
-def _shapes(model, measures, value_range):
+def _shapes(model, measures, value_range, span):
   """The shapes of what the evaluators compute of an example."""
   x, weight = (jax.ShapeDtypeStruct(shape, np.float32) for shape in ((1, *model.shape), (1,)))
   keys = jax.random.split(jax.random.key(0), 1)
-  statistics = functools.partial(evaluators.statistics(measures, value_range), model)
+  statistics = functools.partial(evaluators.statistics(measures, value_range, span), model)
   found = jax.eval_shape(statistics, model.abstract_params(), {"x": x, "weight": weight}, keys)
   return {name: rows.shape[1:] for name, rows in found.items()}
 
@@ -257,7 +257,7 @@ def _train_chunk(state, examples, rows, weights, keys, widths, options, *, over,
       weights,
       key,
       model=narrowed.narrow(model, **widths),
-      objective=functools.partial(objective, **options["objective"]),
+      objective=dataclasses.replace(objective, **options["objective"]),
       optimizer=recipe(**options["optimizer"]),
       **static,
     )
@@ -271,8 +271,9 @@ def _evaluate(params, examples, indices, row_weights, keys, widths, options, *, 
   """`steps.evaluate` of each member."""
 
   def evaluate(params, key, widths, options):
-    own = {"model": narrowed.narrow(model, **widths), "objective": functools.partial(objective, **options["objective"])}
-    return steps.evaluate(params, examples, indices, row_weights, key, **own, **static)
+    own = dataclasses.replace(objective, **options["objective"])
+    of_member = {"model": narrowed.narrow(model, **widths), "objective": own}
+    return steps.evaluate(params, examples, indices, row_weights, key, **of_member, **static)
 
   return over(evaluate)(params, keys, widths, options)
 

@@ -101,10 +101,7 @@ def matrix_product_rate(dtype, sides, repetitions=9):
 
 def machine():
   """What the figures were measured on, and how fast it multiplies matrices."""
-  processor = platform.processor() or platform.machine()
-  if pathlib.Path("/proc/cpuinfo").exists():
-    names = [line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    processor = names[0].partition(":")[2].strip() if names else processor
+  processor, vectors = _processor()
   device, packages = (
     jax.devices()[0],
     {"jax", "flax"} | {name for entry in peers.ENTRIES.values() for name in entry.needs},
@@ -115,12 +112,23 @@ def machine():
   return {
     "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "processor": processor,
+    "vectors": vectors,
     "cores": problem.cores(),
     "device": device.device_kind,
     "python": platform.python_version(),
     "packages": {name: _version(name) for name in sorted(packages)},
     "matrix_product_flops": rates,
   }
+
+
+def _processor():
+  """The processor's name, and its widest vector instructions, "" where neither is known (outside Linux on x86)."""
+  file = pathlib.Path("/proc/cpuinfo")
+  lines = file.read_text().splitlines() if file.exists() else []
+  values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+  instructions = {"avx512f": "AVX-512", "avx2": "AVX2"}
+  known = [name for flag, name in instructions.items() if flag in values.get("flags", "").split()]
+  return values.get("model name") or platform.processor() or platform.machine(), known[0] if known else ""
 
 
 def _version(package):

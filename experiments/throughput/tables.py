@@ -33,7 +33,15 @@ def speed(results):
     rates_of_products = results["runs"][cell["run"]]["matrix_product_flops"]
     rows.append([*row, *(percentage(cell, multiply_adds, flops) for flops in rates_of_products.values())])
     heads[6:] = [f"of the {kind} matrix product" for kind in rates_of_products]
-  return grid(heads, rows, left=(0, 3))
+  measured = dict.fromkeys(processor(results["runs"][cell["run"]]) for cell in ordered(results["speed"]))
+  return "\n\n".join(part for part in (grid(heads, rows, left=(0, 3)), "; ".join(measured)) if part)
+
+
+def processor(run):
+  """What a run was measured on: a claim about speed holds for this processor only."""
+  rates = ", ".join(f"{flops / 1e9:.0f} GFLOP/s of {kind}" for kind, flops in run["matrix_product_flops"].items())
+  name = " with ".join(part for part in (run["processor"], run["vectors"]) if part)
+  return f"Measured on {run['cores']} cores of {name}: matrix product at {rates}"
 
 
 def against(cells):

@@ -89,7 +89,7 @@ def test_the_score_is_the_squared_error_whatever_the_batches(batch_size):
   @jax.jit
   def score(indices, weights):
     batch = steps.read_batch(indices, weights, examples=test, model=model, value_range="real")
-    return anomaly.per_example(model, params, batch, None, "real")["anomaly_score"]
+    return anomaly.per_example(model, params, batch, None, "real", None)["anomaly_score"]
 
   rows = zip(*epochs.in_order(7, batch_size, 1), strict=True)
   found = np.concatenate([np.asarray(score(*row))[row[1] > 0] for row in rows])
@@ -159,7 +159,7 @@ def examples_for(likelihood):
 def one_by_one(likelihood):
   """The norm of the gradient of each example of `examples_for(likelihood)`, by the objective itself."""
   subject = subject_of(examples_for(likelihood), likelihood=likelihood)
-  objective = objectives.reconstruction(subject.run.model, subject.dataset.value_range, likelihood=likelihood)
+  objective = objectives.build("reconstruction", subject.run.model, subject.dataset.value_range, likelihood=likelihood)
   loss = lambda params, x: objective(subject.run.model, params, {"x": x, "weight": jnp.ones(1)}, None)[0]
   gradient = jax.jit(jax.grad(loss))
   return [float(optax.tree.norm(gradient(subject.run.params, x[None]))) for x in subject.test]

@@ -22,10 +22,12 @@ class Copies:
 
 
 @functools.cache
-def found():
-  keys = jax.random.split(jax.random.key(0), len(X))
-  values = denoising.per_example(Copies(), None, {"x": X}, keys, "real")
-  return dict(denoising.metrics({name: np.asarray(rows) for name, rows in values.items()}, DATASET))
+def found(scale=1.0, offset=0.0):
+  """The metrics of a model that copies, for the data times `scale` plus `offset`."""
+  keys, x = jax.random.split(jax.random.key(0), len(X)), np.float32(scale) * X + np.float32(offset)
+  dataset = data.Dataset("made", "real", x, x, None, None)
+  values = denoising.per_example(Copies(), None, {"x": x}, keys, "real", dataset.span)
+  return dict(denoising.metrics({name: np.asarray(rows) for name, rows in values.items()}, dataset))
 
 
 def test_who_copies_gains_nothing():
@@ -37,12 +39,18 @@ def test_who_copies_gains_nothing():
 def test_psnr_in_is_that_of_the_noise():
   peak, x = float(np.ptp(X)), X.astype(np.float64)
   exact = {
-    "gaussian_0.5": 0.25,
-    "masking_0.25": 0.25 * np.square(x).mean(),
-    "salt_and_pepper_0.1": 0.05 * (np.square(x) + np.square(1 - x)).mean(),
+    "gaussian_0.5": (0.5 * peak) ** 2,
+    "masking_0.25": 0.25 * np.square(x - x.min()).mean(),  # 0 lies below all values
+    "salt_and_pepper_0.1": 0.05 * (np.square(x - x.min()) + np.square(x.max() - x)).mean(),
   }
   for name, mse in exact.items():
     assert found()[f"test/psnr_in/{name}"] == pytest.approx(10 * np.log10(peak**2 / mse), abs=0.1)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(2366.0, 0.0), (1e-3, 5.0)])
+def test_psnr_under_noise_does_not_depend_on_the_unit_of_the_data(scale, offset):
+  """Noise is in units of the width of the data, so that a change of unit changes noise and error alike."""
+  assert found(scale, offset) == pytest.approx(found(), abs=0.02)
 
 
 def subject_of(examples, seed=0):
@@ -60,7 +68,7 @@ def test_the_pictures_show_each_noise_and_what_becomes_of_it(examples):
   assert len(rows) == 1 + 2 * len(denoising.NOISES)
   assert len(clean) == min(16, len(examples))
   np.testing.assert_array_equal(rows["masking 0.5 restored"], 0.5 * rows["masking 0.5"])
-  masked = rows["masking 0.5"] == 0
+  masked = rows["masking 0.5"] == np.float32(examples.min())
   np.testing.assert_array_equal(rows["masking 0.5"][~masked], clean[~masked])
   assert abs(masked.mean() - 0.5) < 4 * 0.5 / np.sqrt(masked.size)
 
@@ -78,8 +86,8 @@ def test_the_noise_of_an_example_depends_on_no_batch_but_on_the_seed(monkeypatch
 
 def test_each_noise_of_an_example_is_drawn_by_a_key_of_its_own():
   keys, x = jax.random.split(jax.random.key(0), 3), X[:3]
-  values = denoising.per_example(Copies(), None, {"x": x}, keys, "real")
+  values = denoising.per_example(Copies(), None, {"x": x}, keys, "real", DATASET.span)
   for number, (name, level) in enumerate(denoising.NOISES):
     own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-    noisy, _ = corruptions.corrupt(name, own, x, level, (0.0, 1.0))
+    noisy, _ = corruptions.corrupt(name, own, x, level, DATASET.span)
     np.testing.assert_allclose(values[f"noisy/{name}_{level:g}"], losses.squared_error(noisy, x), rtol=1e-5)

@@ -181,7 +181,7 @@ def test_the_divergence_of_a_gaussian_code_from_the_prior_is_that_of_two_gaussia
 
 def test_what_each_evaluation_tells_is_told_alike():
   made, found = studied()
-  values = posterior.per_example(made.run.model, made.run.params, {"x": made.test}, None, "unit")
+  values = posterior.per_example(made.run.model, made.run.params, {"x": made.test}, None, "unit", None)
   told = dict(posterior.metrics({name: np.asarray(rows) for name, rows in values.items()}, None))
   told |= dict(sparsity.metrics({"code": made.test_codes}, None))
   assert found["kl"] == pytest.approx(told["test/kl"], rel=1e-6)

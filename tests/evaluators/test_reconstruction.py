@@ -150,7 +150,7 @@ def test_bits_are_nats_per_number_and_the_perfect_reconstruction_reaches_their_f
 def test_the_study_says_the_same_as_the_metrics_and_the_rulers():
   dataset = made(shape=(3, 4, 1))
   subject = subjects.Subject(Made(halved), dataset)
-  values = reconstruction.per_example(subject.run.model, None, {"x": jnp.asarray(subject.test)}, None, "unit")
+  values = reconstruction.per_example(subject.run.model, None, {"x": jnp.asarray(subject.test)}, None, "unit", None)
   told = dict(reconstruction.metrics({name: np.asarray(rows) for name, rows in values.items()}, dataset))
   found = dict(reconstruction.study(subject))
   for name, value in {**told, **dict(reconstruction.rulers(dataset, 2))}.items():

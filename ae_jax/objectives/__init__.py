@@ -1,0 +1,53 @@
+"""Objectives: frozen dataclasses that are called as pure functions (model, params, batch, keys) -> (loss, terms).
+
+A batch holds `x` [B, ...], normalised, and `weight` [B], which is 0 for padding; `keys` [B] holds a random key for each
+example. An objective computes `statistics` per example, their means over the batch, and `combine`s the means into the
+loss. Every term is summed over the elements of an example, in nats or in squared error. The same object serves training
+and evaluation; the loss of a test set combines the means over the whole set, so that it does not depend on the batches.
+"""
+
+import dataclasses
+import math
+
+from ae_jax import errors
+from ae_jax.data import ranges
+from ae_jax.objectives.base import LIKELIHOODS, Objective, batch_mean, batch_sum
+from ae_jax.objectives.denoising import Denoising, Layerwise
+from ae_jax.objectives.elbo import Elbo
+from ae_jax.objectives.penalties import Contractive, Sparse
+
+__all__ = ["LIKELIHOODS", "OBJECTIVES", "Objective", "batch_mean", "batch_sum", "build", "check_bottleneck"]
+
+OBJECTIVES = {
+  "reconstruction": Objective,
+  "denoising": Denoising,
+  "layerwise": Layerwise,
+  "sparse": Sparse,
+  "contractive": Contractive,
+  "elbo": Elbo,
+}
+
+
+def build(name, model, value_range, span=None, **options) -> Objective:
+  """Returns the objective that `config.objective` describes; UserError for what does not fit the model or the range.
+
+  Args:
+    name: a key of OBJECTIVES.
+    model: the `models.Model` that it will train.
+    value_range: range of the data, a key of ranges.INTERVALS.
+    span: `ranges.Span` of the data; None: that of the range.
+    **options: the keyword-only fields of the objective's class.
+  """
+  objective = errors.call(OBJECTIVES, "objective", name, value_range, span or ranges.SPANS[value_range], **options)
+  objective.check(model)
+  return dataclasses.replace(objective, **objective.numbers())  # as floats: a large integer overflows JAX's int32
+
+
+def check_bottleneck(name, latent, shape) -> None:
+  """Raises UserError if the latent code is larger than the example and nothing else prevents an identity mapping."""
+  elements = math.prod(shape)
+  if name == "reconstruction" and latent > elements:
+    raise errors.UserError(
+      f"config.model.latent={latent}: larger than the data, {elements} numbers, is no bottleneck and can copy; use at "
+      f"most {elements}, or an objective that regularises (sparse, contractive, denoising, elbo)"
+    )
