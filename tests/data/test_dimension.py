@@ -89,7 +89,7 @@ def test_the_standard_error_is_that_of_repeated_samples(monkeypatch):
     inverses, highest, lowest = 1 / np.array([each[name] for each in samples]).T
     assert inverses.mean() == pytest.approx(1, abs=0.03)
     claimed = (highest - lowest).mean() / 2 / 1.96
-    assert 0.9 < claimed / inverses.std(ddof=1) < 1.3
+    assert claimed / inverses.std(ddof=1) == pytest.approx(1, abs=0.15)
 
 
 def test_a_linear_trend_is_followed_to_distance_zero():
