@@ -22,7 +22,7 @@ def estimates(points):
   Both estimates are biased, because 20 neighbours reach across boundaries, curvature and changes of the density. The
   leading term of the bias is linear in the distance at a boundary, and of second order elsewhere. So each interval
   spans two 95 % confidence intervals: that of the estimate, and that of the estimate extrapolated linearly to distance
-  zero. In simulations of uniform densities (500 to 5,000 points, 1 to 8 dimensions) it holds the true dimension at
+  zero. In simulations of uniform densities (500 to 5,000 points, 1 to 5 dimensions) it holds the true dimension at
   least 90 times in 100. It assumes independent points on one manifold without noise. From six dimensions on the
   extrapolation stops short of distance zero, because the distances to 20 neighbours hardly differ.
 
