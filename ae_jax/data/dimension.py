@@ -1,20 +1,37 @@
-"""How many dimensions points have near each of them: two estimates from the distances to nearest neighbours."""
+"""Intrinsic dimension of points: two estimates from nearest-neighbour distances, with intervals."""
 
 import numpy as np
 
-FEWEST = 100  # different points that say something
-_POINTS = 5000  # at most, by a fixed seed: the distances of all pairs
+FEWEST = 100  # distinct points, below which there is no estimate
+_POINTS = 5000  # larger sets are subsampled with a fixed seed
 _NEIGHBOURS = 20
-_RESAMPLED = 200  # bootstrap samples
+# Neighbouring points share neighbours, so their spacings are correlated. For points of a uniform density without a
+# boundary, simulations of 1 to 9 dimensions give a standard error 1.2 to 1.4 times that of independent points.
+_INFLATION = 1.3
+_NORMAL = 1.96  # the 97.5 % quantile of the normal distribution
+_REACH = 2  # extrapolate at most this many times the observed range of distances: matters from 6 dimensions on
 
 
 def estimates(points):
-  """{"TwoNN": (estimate, low, high), "maximum likelihood": ...} of points [N, elements], with 95 % intervals.
+  """Estimates the intrinsic dimension of points by TwoNN and by maximum likelihood.
 
-  TwoNN is the maximum-likelihood form of Facco et al. (2017): the ratio of the distances to the second and the first
-  neighbour is Pareto-distributed with the dimension as its exponent. The other is that of Levina & Bickel (2004) over
-  20 neighbours, its inverses averaged (MacKay & Ghahramani 2005). Both are biased low where the dimension is high (10
-  comes out as 8.9). Of points that coincide one is taken; {} for fewer than 100 points.
+  TwoNN (Facco et al. 2017, its maximum-likelihood form) uses the ratio of the distances to the second and the first
+  neighbour. The other estimate is that of Levina & Bickel (2004) over 20 neighbours, with the inverses averaged over
+  the points (MacKay & Ghahramani 2005).
+
+  Both estimates are biased, because 20 neighbours reach across boundaries, curvature and changes of the density. The
+  leading term of the bias is linear in the distance at a boundary, and of second order elsewhere. So each interval
+  spans two 95 % confidence intervals: that of the estimate, and that of the estimate extrapolated linearly to distance
+  zero. In simulations of uniform densities (500 to 5,000 points, 1 to 5 dimensions) it holds the true dimension at
+  least 90 times in 100. It assumes independent points on one manifold without noise. From six dimensions on the
+  extrapolation stops short of distance zero, because the distances to 20 neighbours hardly differ.
+
+  Args:
+    points: Array [points, elements]. Duplicates are dropped; of more than 5,000 points a fixed sample is used.
+
+  Returns:
+    {"TwoNN": (estimate, low, high), "maximum likelihood": (estimate, low, high)}, or {} for fewer than 100 distinct
+    points. `high` is at most the number of elements, unless the estimate is larger.
   """
   from sklearn.neighbors import NearestNeighbors  # a second of imports
 
@@ -25,22 +42,40 @@ def estimates(points):
   distances = distances[distances[:, 1] > 0, 1:].astype(np.float64)  # the first is the point itself
   if len(distances) < FEWEST:
     return {}
-  ratios = np.log(distances[:, 1] / distances[:, 0])
-  inverses = np.log(distances[:, -1:] / distances[:, :-1]).mean(1)
-  return {"TwoNN": _estimate(ratios), "maximum likelihood": _estimate(inverses)}
+  # Each has mean 1 / dimension and is independent of the others of its point (Renyi 1953; Denti et al. 2022).
+  spacings = np.arange(1, _NEIGHBOURS) * np.log(distances[:, 1:] / distances[:, :-1])
+  first, every = np.eye(_NEIGHBOURS - 1)[0], np.full(_NEIGHBOURS - 1, 1 / (_NEIGHBOURS - 1))
+  scales = distances[:, :-1].mean(0)
+  with np.errstate(divide="ignore"):  # points on a grid: all neighbours may be equally far
+    return {
+      name: _estimate(spacings, scales, weights, x.shape[1])
+      for name, weights in {"TwoNN": first, "maximum likelihood": every}.items()
+    }
 
 
 def _different(points):
-  """The points as float32, each once, in no order that means anything: five times faster than `np.unique` of rows."""
+  """Returns the distinct points as float32, in arbitrary order: five times faster than `np.unique` of rows."""
   x = points.astype(np.float32) + np.float32(0)  # turns -0 into 0
   _, first = np.unique(x.view(f"V{x.itemsize * x.shape[1]}"), return_index=True)
   return x[first]
 
 
-def _estimate(inverses):
-  """The inverse of the mean of what each point says of 1 / dimension, and its bootstrap interval."""
-  inverses, generator = np.sort(inverses), np.random.default_rng(0)  # so that the order of the points is no matter
-  means = [inverses[generator.integers(len(inverses), size=len(inverses))].mean() for _ in range(_RESAMPLED)]
-  with np.errstate(divide="ignore"):  # of points on a grid all neighbours may be equally far
-    low, high = 1 / np.percentile(means, [97.5, 2.5])
-    return 1 / inverses.mean(), low, high
+def _estimate(spacings, scales, weights, elements):
+  """Returns (estimate, low, high) from spacings [points, neighbours - 1], their scales and weights [neighbours - 1]."""
+  per_point = spacings @ np.stack([weights, _extrapolating(scales, weights)], 1)
+  means = per_point.mean(0)
+  half = _NORMAL * _INFLATION * per_point.std(0, ddof=1) / len(per_point) ** 0.5
+  estimate = 1 / means[0]
+  low, high = 1 / np.max(means + half), 1 / np.maximum(np.min(means - half), 0.0)
+  return estimate, low, min(high, max(estimate, elements))
+
+
+def _extrapolating(scales, weights):
+  """Returns weights that move the weighted mean of the spacings along their linear trend to scale zero.
+
+  The mean of the j-th spacing is 1 / dimension plus, to first order, a multiple of the mean distance to the j-th
+  neighbour.
+  """
+  centred = scales - scales.mean()
+  reach = min(weights @ scales, _REACH * np.ptp(scales))
+  return weights - reach * centred / max(centred @ centred, np.finfo(np.float64).tiny)

@@ -1,6 +1,6 @@
-"""Whether the code is in good health: how it varies, whether the decoder uses it, how steep encoder and decoder are.
+"""Statistics of the latent code: its variation, its use by the decoder, Lipschitz constants of encoder and decoder.
 
-The dimension is that of training examples, which are often more than those for testing.
+The intrinsic dimension is estimated from training examples, because there are more of them than test examples.
 """
 
 import functools
@@ -93,7 +93,11 @@ def _sorted_bars(title, values, unit):
 
 
 def intrinsic_dimension(kind, points):
-  """The intrinsic dimension of points [N, elements] and its 95 % interval, by two estimators."""
+  """Generates the intrinsic dimension of points [N, elements] by two estimators, with intervals.
+
+  An interval holds the sampling error (95 %) and the bias that the trend over neighbour distances suggests; see
+  `dimension.estimates`.
+  """
   found = dimension.estimates(points)
   if not found:
     yield f"{kind}_dimension", (

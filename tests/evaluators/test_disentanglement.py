@@ -88,6 +88,7 @@ def test_codes_that_know_nothing_of_the_factors_are_worth_nothing():
 
 
 def test_information_is_that_of_another_implementation_on_the_same_bins():
+  assert disentanglement.BINS == 20  # as Locatello et al. (2019)
   from sklearn.metrics import mutual_info_score
 
   factors = drawn(700)
@@ -179,6 +180,55 @@ def test_units_that_are_not_in_use_are_as_if_they_were_noise():
   assert alone["mig"][1] > 0.94
 
 
+@pytest.mark.parametrize(("told", "half"), [("train", 0), ("test", 1)])
+def test_scores_fitted_on_one_half_need_the_other_half_to_agree(told, half):
+  """One half has the factors as its codes, the other has noise."""
+  halves = [(noise(len(factors), 3, 5), factors) for _, factors in halves_of(nothing)]
+  halves[half] = (standardised(halves[half][1]), halves[half][1])
+  found = disentanglement.scores(*halves, np.ones(3, bool), NOMINAL, np.random.default_rng(0))
+  assert max(found["dci_informativeness"]) < 0.05
+  assert found["sap"][0] < 0.1
+  assert found["factorvae"] < 0.6
+  assert (np.mean(found["mig"]) > 0.9) == (told == "test")
+  assert (min(found["sap"][1:]) > 0.9) == (told == "test")
+
+
+def test_training_examples_decide_which_factor_a_unit_stands_for():
+  train, test = halves_of(lambda factors, _: 1.0 * factors)
+  test = (test[0][:, [1, 2, 0]], test[1])
+  assert disentanglement.factorvae(train, test, np.random.default_rng(0)) == 0.0
+
+
+def test_a_factor_with_one_frequent_value_counts_like_any_other():
+  """MIG is a share of the entropy of the factor."""
+  generator = np.random.default_rng(0)
+  factors = [np.stack([generator.choice(3, count, p=(0.9, 0.05, 0.05)), drawn(count)[:, 2]], 1) for count in (900, 800)]
+  halves = [(np.concatenate([each, noise(len(each), 1)], 1).astype(float), each) for each in factors]
+  found = disentanglement.scores(*halves, np.ones(3, bool), [True, False], generator)
+  assert min(found["mig"]) > 0.9
+
+
+def test_units_that_never_vary_make_the_code_larger_for_completeness_only():
+  constant = lambda factors, seed: np.insert(a_rotation(factors, seed), 3, 7.0, axis=1)
+  three, four = (scores(encode)["dci_completeness"] for encode in (a_rotation, constant))
+  assert 1 - four == pytest.approx((1 - three) * np.log(3) / np.log(4), abs=0.01)
+
+
+def test_a_unit_that_varies_among_the_test_examples_alone_is_not_in_use():
+  (codes, factors), test = halves_of(the_factors)
+  codes = np.concatenate([codes[:, :4], np.ones((len(codes), 1))], 1)
+  found = disentanglement.scores((codes, factors), test, np.ones(5, bool), NOMINAL, np.random.default_rng(0))
+  assert all(np.isfinite(score).all() for score in found.values())
+
+
+def test_of_many_units_those_that_tell_most_are_asked(monkeypatch):
+  monkeypatch.setattr(disentanglement, "_MOST_UNITS", 3)
+  found = scores(the_factors)
+  assert min(found["dci_informativeness"]) > 0.999
+  assert found["factorvae"] == 1.0
+  assert min(found["sap"]) > 0.5
+
+
 def subject_of(one_class=-1, order=slice(None), latent=5, stretch=1.0, **options):
   """A model whose code is the first `latent` pixels of images of 3 x 2, factors and noise; it is decoded to them."""
   config = config_of("dense", "digits")
@@ -234,6 +284,9 @@ def test_the_unit_that_tells_most_of_a_factor_is_moved_and_no_other():
     np.testing.assert_allclose(pixels[[0, -1], unit], np.quantile(made.test_codes[:, unit], [0.02, 0.98]), rtol=1e-5)
     np.testing.assert_allclose(np.diff(pixels[:, unit], 2), 0, atol=1e-5)
     assert np.ptp(pixels, axis=0).astype(bool).tolist() == [each == unit for each in range(6)]
+    kept = np.delete(pixels[0, :5], unit)  # of the example in the middle
+    assert np.abs(kept - np.median(np.delete(made.test_codes, unit, axis=1), axis=0)).max() < 1
+    assert len(pixels) == 9
 
 
 def test_the_order_of_the_test_examples_changes_nothing():
@@ -275,6 +328,32 @@ def test_where_training_was_on_one_class_so_is_the_study():
   assert "mig_by_factor/kind" not in numbers
   assert numbers["factorvae/code"] == 1.0
   assert numbers["factorvae/chance"] == 1 / 2
+
+
+def test_the_pictures_show_the_test_examples_of_the_class_that_was_trained_on():
+  made = subject_of(one_class=1)
+  kept = made.dataset.test_factors[:, 0] == 1
+  told = disentanglement.information(made.test_codes[kept].astype(float), made.dataset.test_factors[kept][:, 1:])
+  np.testing.assert_allclose(np.sort(study(made)[0]["factor_information"].values), np.sort(told[told.any(1)].T))
+
+
+def test_a_factor_that_varies_in_one_half_alone_is_left_out():
+  kind = subject_of().dataset.test_factors[:, 0]
+  found, numbers = study(subject_of(order=np.flatnonzero(kind == 2)))
+  assert "never varies: kind" in found["constant"]
+  assert numbers["factorvae/chance"] == 1 / 2
+
+
+def test_the_code_is_compared_with_principal_components_of_the_training_examples():
+  from sklearn.decomposition import PCA
+
+  made = subject_of(latent=2)
+  codes = disentanglement._codes(made, np.arange(400))
+  pca = PCA(2, svd_solver="full").fit(made.train.reshape(-1, 6))
+  for mine, points in zip(codes["pca"][1:], (made.train, made.test), strict=True):
+    np.testing.assert_allclose(np.abs(mine), np.abs(pca.transform(points.reshape(-1, 6))), atol=1e-4)
+  for mine, wanted in zip(codes["code"][1:], (made.train_codes, made.test_codes), strict=True):
+    np.testing.assert_array_equal(mine, wanted)
 
 
 def test_one_test_example_is_said_and_not_studied():

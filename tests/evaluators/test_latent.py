@@ -252,6 +252,37 @@ def test_series_that_are_all_the_same_are_no_exception():
   assert remarks(found) == {"data_dimension", "codes_dimension"}
 
 
+@pytest.mark.parametrize(("numbers", "count"), [(5 * 18, 5), (17, 1)])
+def test_large_jacobians_are_those_of_fewer_examples_at_even_distances(monkeypatch, numbers, count):
+  made = studied()[0]
+  every = spectra.largest_singular_values(made.each(_decoder_gram(made), made.test, made.test_codes))
+  monkeypatch.setattr(latent, "_NUMBERS", numbers)
+  monkeypatch.setattr(latent, "_LARGEST", 18)
+  found = dict(latent.steepness(made))
+  some = every[np.linspace(0, 36, count).astype(int)]
+  assert found["decoder_lipschitz_mean"] == pytest.approx(some.mean(), rel=1e-5)
+  assert found["decoder_lipschitz_max"] == pytest.approx(some.max(), rel=1e-5)
+
+
+def _decoder_gram(made):
+  decode = latent._decoder(made)
+  return lambda params, x, z, keys: spectra.decoder_gram(lambda z: decode(params, z, x), z)
+
+
+def test_the_variance_of_a_code_far_from_zero_is_exact():
+  codes = (1000 + np.random.default_rng(0).normal(size=(20_000, 3))).astype(np.float32)
+  found = dict(latent.spread(codes))["code_variance"].values
+  np.testing.assert_allclose(found, np.sort(codes.astype(np.float64).var(0))[::-1], rtol=1e-9)
+
+
+def test_the_seed_decides_which_example_lends_its_code():
+  made, errors = gaussian(examples(37)), []
+  for seed in (0, 1, 0):
+    made.run.config.seed = seed
+    errors.append(dict(latent.use(made))["other_code_squared_error"])
+  assert errors[0] == errors[2] != errors[1]
+
+
 def test_jacobians_that_are_too_large_are_left_out_in_words(monkeypatch):
   monkeypatch.setattr(latent, "_LARGEST", 17)  # 6 times 3 are 18
   found = dict(latent.steepness(studied()[0]))
@@ -300,3 +331,16 @@ def test_where_skips_go_around_the_code_they_stay_the_examples_own(share, skips)
   if skips != "none":
     assert found["mean_code_squared_error"] == pytest.approx(6 * mean)
     assert found["shuffle_ratio"] == pytest.approx(1.0)  # the sum over all is the same, whose ever the code is
+
+
+def test_what_is_decoded_beside_an_example_lies_in_the_range_of_the_data():
+  """A decoder that ignores the code loses nothing by another code, whatever the output activation."""
+  config = types.SimpleNamespace(
+    seed=0, data=types.SimpleNamespace(range="unit"), model=types.SimpleNamespace(latent=2, skips="additive")
+  )
+  test = examples(9)
+  dataset = data.Dataset("made", "unit", test, test, None, None)
+  found = dict(latent.use(subjects.Subject(runs.Run({}, config, {}, [], Skipping(0.0), 0), dataset)))
+  assert found["shuffle_ratio"] == pytest.approx(1.0)
+  wanted = np.square(1 / (1 + np.exp(-test - 0.1)) - test).sum() / 9
+  assert found["other_code_squared_error"] == pytest.approx(wanted, rel=1e-5)
