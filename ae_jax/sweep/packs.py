@@ -151,7 +151,7 @@ def _restored(opened, members, placed, workdir, report):
   start = programs.start(programs.filled(members, placed.everywhere.mesh), placed)
   found = checkpoints.restore(opened, programs.to_save(start, len(members)), report)
   if found:
-    return programs.from_saved(found[0], placed, members), found[1]
+    return programs.from_saved(found[0], placed), found[1]
   new = {"courses": [([], None)] * len(members)}
   if len({checkpoints.newest(workdir / member.name / "checkpoints") for member in members} - {None}) != 1:
     return start, new
