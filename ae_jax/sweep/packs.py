@@ -131,9 +131,7 @@ def _train_pack(members, workdir, mesh, orders, budget, received, report):
       log = stack.enter_context(logs.Log(workdir / member.name, step, description, config.trackers))
       windows = logs.Windows(config.log_every_steps, plan.steps, step, pending)
       courses.append(_Course(member, log, windows, diverged))
-    display = stack.enter_context(
-      logs.Display(len(members) * plan.examples, until, step / plan.steps, sparse=True)
-    )
+    display = stack.enter_context(logs.Display(len(members) * plan.examples, until, step / plan.steps, sparse=True))
     first = programs.likely(mesh) if way == AUTO else way
     pack = _Pack(courses, placed, opened, display, received, budget, until, first, way != AUTO)
     state = _train(pack, state, report)

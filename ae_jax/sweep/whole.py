@@ -137,5 +137,3 @@ def _opening(members, programs, before, workdir):
   """What is about to be trained, and where it will lie."""
   there = f", {before} of them trained already" if before else ""
   return f"{members} members in {programs} program{'s' if programs > 1 else ''}{there}; {workdir}"
-
-
