@@ -38,14 +38,14 @@ def row(member, workdir, ended):
 
 
 def error_after(workdir, member, epochs):
-  """The test error that a member had after so many epochs; infinite where it never came so far."""
-  errors_after = {
-    round(record["epoch"]): record["test/squared_error"]
-    for record in logs.read(workdir / member.name)
-    if "test/squared_error" in record
-  }
-  found = errors_after.get(epochs, math.inf)
-  return found if math.isfinite(found) else math.inf
+  """Returns the test error of a member at its first evaluation after `epochs` or more; infinity if there is none.
+
+  That evaluation is later than `epochs` only for a member that was trained without halving and evaluated less often.
+  """
+  for record in logs.stream(workdir / member.name):
+    if "test/squared_error" in record and round(record["epoch"]) >= epochs:
+      return record["test/squared_error"] if math.isfinite(record["test/squared_error"]) else math.inf
+  return math.inf
 
 
 def read(workdir):

@@ -49,8 +49,7 @@ def members(config, keys, points):
   made, dataset = [], None
   for values in points:
     own = ConfigDict(config.to_dict())
-    for key, value in zip(keys, values, strict=True):
-      _set(own, key, value)
+    texts = [_text(_set(own, key, value)) for key, value in zip(keys, values, strict=True)]
     described = experiment.of(own.lock(), 1, dataset)
     dataset = described.dataset
     if dataset.streams:
@@ -58,7 +57,9 @@ def members(config, keys, points):
         "config.data.placement: a sweep keeps the data on the device, and these would be streamed; give it a larger "
         "--config.data.budget_gib"
       )
-    name = ",".join(f"{short}={value:.9g}" for short, value in zip(names, values, strict=True))
+    name = ",".join(f"{short}={text}" for short, text in zip(names, texts, strict=True))
+    if any(member.name == name for member in made):
+      raise errors.UserError(f"--grid {name}: is named twice; name each number once")
     made.append(Member(name, dict(zip(keys, values, strict=True)), described))
   return made
 
@@ -81,18 +82,23 @@ def _floats(function):
 
 
 def _program(described):
-  """All of a config that is compiled into the program, as a text."""
+  """Returns as a text all that is compiled into the program of an experiment: two with the same text can share one.
+
+  The numbers that a program takes as arguments (`numbers`) are left out. The microbatches are added, as no key of the
+  config gives their count: it depends on whether the objective is a mean over examples, which a number decides.
+  """
   config = configs.as_json(described.config)
   config["seed"] = config["model"]["latent"] = None
   config["optimizer"] |= dict.fromkeys(_floats(described.stages[-1].recipe))
   *before, last = [stage.objective.numbers() for stage in described.stages]
   for stage, floats in zip([*config["stages"], config], [*before, last], strict=True):
     stage["objective"] |= dict.fromkeys(floats)
+  config["parts"] = [stage.parts for stage in described.stages]
   return json.dumps(config, sort_keys=True)
 
 
 def _set(config, key, value):
-  """Sets a number in a config; UserError where there is none."""
+  """Sets a number in a config and returns it, with the type that the config has; UserError where there is none."""
   section, where = config, key.split(".")
   for name in where[:-1]:
     section = section.get(name) if isinstance(section, ConfigDict) else None
@@ -104,6 +110,17 @@ def _set(config, key, value):
   if isinstance(there, int) and value != int(value):
     raise errors.UserError(f"--grid {key}={value}: must be an integer")
   section[where[-1]] = int(value) if isinstance(there, int) else float(value)
+  return section[where[-1]]
+
+
+def _text(value):
+  """Returns a number as names have it: no two numbers of a type have the same text.
+
+  A float has at most nine digits where these are exact ("0.001", "2", "1e-05"), so that the folders of earlier sweeps
+  keep their names, and else as many as it needs.
+  """
+  short = f"{value:.9g}"
+  return str(value) if isinstance(value, int) or float(short) != value else short
 
 
 def _numeric(config, prefix=""):

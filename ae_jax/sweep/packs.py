@@ -131,9 +131,7 @@ def _train_pack(members, workdir, mesh, orders, budget, received, report):
       log = stack.enter_context(logs.Log(workdir / member.name, step, description, config.trackers))
       windows = logs.Windows(config.log_every_steps, plan.steps, step, pending)
       courses.append(_Course(member, log, windows, diverged))
-    display = stack.enter_context(
-      logs.Display(len(members) * plan.examples, until, step / plan.steps, sparse=True)
-    )
+    display = stack.enter_context(logs.Display(len(members) * plan.examples, until, step / plan.steps, sparse=True))
     first = programs.likely(mesh) if way == AUTO else way
     pack = _Pack(courses, placed, opened, display, received, budget, until, first, way != AUTO)
     state = _train(pack, state, report)
@@ -151,7 +149,7 @@ def _restored(opened, members, placed, workdir, report):
   start = programs.start(programs.filled(members, placed.everywhere.mesh), placed)
   found = checkpoints.restore(opened, programs.to_save(start, len(members)), report)
   if found:
-    return programs.from_saved(found[0], placed, members), found[1]
+    return programs.from_saved(found[0], placed), found[1]
   new = {"courses": [([], None)] * len(members)}
   if len({checkpoints.newest(workdir / member.name / "checkpoints") for member in members} - {None}) != 1:
     return start, new

@@ -171,15 +171,14 @@ def _peak_bytes(compiled):
 
 
 def joined(members, states, placed):
-  """The state of all from that of each, the inverse of `own_states`; all are of the same step."""
+  """Joins the states of single members, all of the same step, to that of a pack; the inverse of `own_states`."""
   described = widest(members).described
   like = _abstract(described)
   wide = [
     narrowed.widen(jax.tree.map(np.asarray, (own.params, own.opt_state)), (like.params, like.opt_state), member.latent)
     for own, member in zip(states, members, strict=True)
   ]
-  params, opt_state = parallel.put(_stacked(wide), placed.by_member)
-  return TrainState(parallel.put(states[0].step, placed.everywhere), params, opt_state)
+  return _spread(states[0].step, _stacked(wide), placed)
 
 
 def to_save(state, count):
@@ -189,13 +188,20 @@ def to_save(state, count):
   return TrainState(jax.device_put(state.step, first), *jax.tree.map(trim, (state.params, state.opt_state)))
 
 
-def from_saved(state, placed, members):
-  """The inverse of `to_save`, on all devices."""
-  mesh = placed.everywhere.mesh
-  more = -len(members) % mesh.size
-  fill = lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], more, 0)])
-  params, opt_state = jax.tree.map(lambda leaf: fill(np.asarray(leaf)), (state.params, state.opt_state))
-  return TrainState(parallel.put(state.step, placed.everywhere), *parallel.put((params, opt_state), placed.by_member))
+def from_saved(state, placed):
+  """Puts a saved state on all devices; the inverse of `to_save`."""
+  return _spread(state.step, (state.params, state.opt_state), placed)
+
+
+def _spread(step, trees, placed):
+  """Returns the `TrainState` of (params, opt_state) [members, ...] on the devices, padded like the members by `filled`.
+
+  A sharded axis must be a multiple of the devices.
+  """
+  more = -len(jax.tree.leaves(trees)[0]) % placed.everywhere.mesh.size
+  pad = lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], more, 0)])
+  padded = jax.tree.map(lambda leaf: pad(np.asarray(leaf)), trees)
+  return TrainState(parallel.put(step, placed.everywhere), *parallel.put(padded, placed.by_member))
 
 
 def own_states(members, state):

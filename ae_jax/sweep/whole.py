@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 import shutil
 
 from ae_jax import cache, errors, experiment, interruptions, logs, losses, runs
@@ -14,7 +15,8 @@ def run(config, axes, workdir, orders=None, factor=0, engine=engines.local):
   """Trains the members of the grid of the axes [(key of the config, values)] in `workdir`, and returns their rows.
 
   With a `factor` there is successive halving (`halving`). `engine` is a function (received, report) ->
-  `engines.Engine`. Members that have ended are left alone. Raises UserError, before anything is compiled or written,
+  `engines.Engine`. Members that were trained to the end are left alone, and members that an earlier halving stopped
+  are trained on, unless halving stops them again. Raises UserError, before anything is compiled or written,
   for whatever the user can mend, and Interrupted when a signal has stopped and saved the sweep.
   """
   keys, orders = [key for key, _ in axes], orders or packs.Orders()
@@ -25,7 +27,7 @@ def run(config, axes, workdir, orders=None, factor=0, engine=engines.local):
   _check_place(workdir, members)
   rows = {row["name"]: row for row in answer.read(workdir)}
   for member in members:
-    if _has_ended(member, rows, workdir):
+    if (workdir / member.name / "config.json").exists():
       described = member.described
       runs.check_same(workdir / member.name, runs.describe(described.config, described.dataset, described.model, []))
   with contextlib.ExitStack() as stack:
@@ -40,7 +42,8 @@ def run(config, axes, workdir, orders=None, factor=0, engine=engines.local):
       asked = dataclasses.replace(orders, until=until)
       tasks = [
         engines.Task(config.to_dict(), keys, [tuple(member.axes.values()) for member in part], workdir, asked)
-        for group in grid.packs(to_do)
+        for level in _levels(to_do, rows, workdir)
+        for group in grid.packs(level)
         for part in _cut(group, engine.shares)
       ]
       for found in engine.run(tasks):
@@ -50,11 +53,8 @@ def run(config, axes, workdir, orders=None, factor=0, engine=engines.local):
         scores = {member.name: answer.error_after(workdir, member, until) for member in going}
         lost = halving.stopped(going, scores, factor)
         going = [member for member in going if member.name not in lost]
-        rows |= {
-          name: rows[name] | {"status": f"stopped after epoch {until}"}
-          for name in lost
-          if "diverged" not in rows[name]["status"]
-        }
+        stopped = [rows[name] for name in lost if rows[name]["status"] == answer.TRAINING]
+        rows |= {row["name"]: row | {"status": f"stopped after epoch {row['epochs']}"} for row in stopped}
   shutil.rmtree(workdir / packs.PARTS, ignore_errors=True)
   found = [rows[member.name] for member in members]
   _conclude(found, members[0].described, workdir)
@@ -67,12 +67,25 @@ def _cut(group, shares):
   return [group[first : first + size] for first in range(0, len(group), size)]
 
 
+def _levels(members, rows, workdir):
+  """Returns the members in groups that were trained for equally many epochs; only such members can share a state."""
+  levels = {}
+  for member in members:
+    levels.setdefault(_trained(member, rows, workdir), []).append(member)
+  return list(levels.values())
+
+
 def _has_ended(member, rows, workdir, until=None):
-  """Whether a member was trained to its end, or so many epochs, and its run is there."""
+  """Returns whether a member needs no more training, to epoch `until` or (None) to the end."""
+  return _trained(member, rows, workdir) >= (until or member.described.stages[-1].epochs.stop)
+
+
+def _trained(member, rows, workdir):
+  """Returns the epochs that a member was trained for; infinity if it diverged, 0 if its run is not there."""
   row = rows.get(member.name)
   if row is None or not (workdir / member.name / "config.json").exists():
-    return False
-  return row["status"] != answer.TRAINING or (until is not None and row["epochs"] >= until)
+    return 0
+  return math.inf if "diverged" in row["status"] else row["epochs"]
 
 
 def _conclude(rows, described, workdir):
@@ -124,5 +137,3 @@ def _opening(members, programs, before, workdir):
   """What is about to be trained, and where it will lie."""
   there = f", {before} of them trained already" if before else ""
   return f"{members} members in {programs} program{'s' if programs > 1 else ''}{there}; {workdir}"
-
-

@@ -1,10 +1,13 @@
 """The answer of a sweep: how large is enough, in words, and what a nat of code buys."""
 
+import csv
+import json
 import math
+import types
 
 import pytest
 
-from ae_jax.sweep import answer
+from ae_jax.sweep import answer, packs
 
 
 def row(latent, error, seed=0, **others):
@@ -26,6 +29,30 @@ def test_a_size_is_enough_from_where_doubling_it_gains_little():
   rows = [row(2, 8.0), row(4, 4.0), row(8, 2.0), row(16, 1.96), row(32, 1.96)]
   assert said(rows) == "8 is enough: doubling it gains 2%."
   assert answer.knee({2: [8.0], 8: [4.0], 32: [3.9]})["latent"] == 8  # two doublings: 1 % each
+
+
+@pytest.mark.parametrize("ratio", [2, 4, 16])
+def test_the_gain_of_a_doubling_does_not_depend_on_how_far_apart_the_sizes_are(ratio):
+  for gain, enough in ((0.04, True), (0.06, False)):
+    curve = {3: [7.0], 3 * ratio: [7.0 * (1 - gain) ** math.log2(ratio)]}
+    found = answer.knee(curve)
+    assert (found is not None) == enough
+    assert not enough or found["gain"] == pytest.approx(gain)
+
+
+@pytest.mark.parametrize(("rare", "latent", "low", "high"), [(3.3, 8, 4, 8), (3.79, 4, 4, 8)])
+def test_the_interval_of_the_knee_holds_what_one_in_sixteen_resamplings_gives(rare, latent, low, high):
+  # of four seeds, two have the error `rare` at 8: all or none of a resampling's four with probability 1/16
+  curve = {2: [8.0] * 4, 4: [4.0] * 4, 8: [3.9, 3.9, rare, rare], 16: [3.9] * 4}
+  found = answer.knee(curve)
+  assert (found["latent"], found["low"], found["high"]) == (latent, low, high)
+
+
+def test_the_interval_leaves_out_what_hardly_any_resampling_gives():
+  # 4 is not enough only where all eight draws of a resampling are 3.79: with probability 1/256
+  curve = {2: [8.0] * 8, 4: [4.0] * 8, 8: [3.9] * 4 + [3.79] * 4, 16: [3.9] * 8}
+  found = answer.knee(curve)
+  assert (found["latent"], found["low"], found["high"]) == (4, 4, 4)
 
 
 def test_the_interval_of_the_knee_is_that_of_the_seeds():
@@ -59,6 +86,71 @@ def test_the_best_of_other_settings_is_the_one_that_is_told_of():
   assert said(rows).endswith("(with beta=0.5).")
 
 
+def test_the_best_setting_is_that_of_the_largest_size_of_all():
+  crossing = [row(2, 3.0, beta=1), row(4, 2.0, beta=1), row(2, 9.0, beta=4), row(4, 1.0, beta=4)]
+  assert answer.best(crossing) == "beta=4"
+  assert answer.best([row(2, 3.0, beta=1), row(4, 2.0, beta=1), row(2, 0.5, beta=4)]) == "beta=1"
+  assert answer.best([]) is None
+
+
+@pytest.mark.parametrize("status", ["stopped after epoch 2", "diverged at step 7", answer.TRAINING])
+def test_only_members_that_were_trained_to_the_end_are_in_the_curves(status):
+  rows = [row(4, 2.0, 0), row(2, 3.0, 1), row(2, 5.0, 0), row(2, 1.0, 2) | {"status": status}]
+  assert list(answer.curves(rows).items()) == [("autoencoder", {2: [3.0, 5.0], 4: [2.0]})]
+  assert list(answer.curves(rows)["autoencoder"]) == [2, 4]
+  beta = {"objective.beta": 1.0, "kl": 1.0}
+  both = [row(2, 3.0, **beta), row(2, 4.0, 1, **beta | {"objective.beta": 2.0})]
+  assert answer.frontier(both) is not None
+  assert answer.frontier([both[0], both[1] | {"status": status}]) is None
+
+
+def test_each_number_of_the_table_stands_under_its_name():
+  rows = [
+    row(2, 3.0, kl=1.5),
+    {"name": "latent=4,seed=1", "latent": 4, "seed": 1, "status": "diverged at step 3", "parameters": 9},
+    {"kl": 2.5, "squared_error": 12.34567, "status": "done", "seed": 2, "latent": 8, "name": "latent=8,seed=2"},
+  ]
+  names, texts = answer.table(rows)
+  assert names == ["latent", "seed", "status", "squared_error", "kl"]
+  assert texts == [
+    ["2", "0", "done", "3", "1.5"],
+    ["4", "1", "diverged at step 3", "", ""],
+    ["8", "2", "done", "12.35", "2.5"],
+  ]
+
+
+def test_what_is_written_is_read_again_and_is_a_table(tmp_path):
+  rows = [row(2, 3.0), {"name": "latent=4,seed=0", "latent": 4, "status": "diverged at step 3"}]
+  answer.write(tmp_path, rows, {"answer": "2 is enough."})
+  assert answer.read(tmp_path) == rows
+  assert json.loads((tmp_path / "sweep.json").read_text())["answer"] == "2 is enough."
+  with (tmp_path / "sweep.csv").open(newline="") as file:
+    table = list(csv.DictReader(file))
+  assert [(each["name"], each["latent"], each["squared_error"]) for each in table] == [
+    ("latent=2,seed=0", "2", "3.0"),
+    ("latent=4,seed=0", "4", ""),
+  ]
+
+
+@pytest.mark.parametrize(
+  ("epochs", "diverged", "status"), [(3, None, "done"), (2, None, "training"), (2, 17, "diverged at step 17")]
+)
+def test_a_row_says_where_a_member_stands_and_what_it_reached(tmp_path, epochs, diverged, status):
+  described = types.SimpleNamespace(
+    config=types.SimpleNamespace(seed=11),
+    model=types.SimpleNamespace(parameter_count=lambda: 99),
+    stages=[types.SimpleNamespace(epochs=range(1)), types.SimpleNamespace(epochs=range(1, 3))],
+  )
+  member = types.SimpleNamespace(name="a", axes={"objective.beta": 0.5}, latent=4, described=described)
+  (tmp_path / "a").mkdir()
+  records = [{"step": n, "epoch": float(n), "test/squared_error": 9.0 - n, "train/loss": 1.0} for n in (1, epochs)]
+  (tmp_path / "a" / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+  found = answer.row(member, tmp_path, packs.Ended(diverged, "in turn", 2.345, 7))
+  wanted = {"name": "a", "objective.beta": 0.5, "latent": 4, "seed": 11, "status": status, "epochs": epochs}
+  wanted |= {"seconds": 2.35, "way": "in turn", "peak_bytes": 7, "parameters": 99}
+  assert found == wanted | ({"squared_error": 9.0 - epochs} if diverged is None else {})
+
+
 def test_the_frontier_is_there_where_beta_is_an_axis():
   rows = [
     row(2, 3.0, seed, **{"objective.beta": beta, "kl": 8 / beta + seed, "nats": beta})
@@ -70,9 +162,14 @@ def test_the_frontier_is_there_where_beta_is_an_axis():
   assert answer.frontier(rows[:2]) is None
 
 
-def test_a_member_that_never_came_so_far_has_an_infinite_error(tmp_path):
+def test_the_error_after_some_epochs_is_that_of_the_next_evaluation(tmp_path):
   (tmp_path / "a").mkdir()
-  (tmp_path / "a" / "metrics.jsonl").write_text('{"step": 3, "epoch": 1.0, "test/squared_error": 2.5}\n')
-  member = type("Member", (), {"name": "a"})
-  assert answer.error_after(tmp_path, member, 1) == 2.5
-  assert answer.error_after(tmp_path, member, 2) == math.inf
+  numbers = {"1.0": 2.5, "2.5": None, "3.0": 1.5, "6.0": "NaN"}
+  lines = [
+    f'{{"step": {n}, "epoch": {epoch}' + (f', "test/squared_error": {error}' if error else "") + "}\n"
+    for n, (epoch, error) in enumerate(numbers.items())
+  ]
+  (tmp_path / "a" / "metrics.jsonl").write_text("".join(lines))
+  member = types.SimpleNamespace(name="a")
+  found = [answer.error_after(tmp_path, member, epochs) for epochs in (1, 2, 3, 5, 7)]
+  assert found == [2.5, 1.5, 1.5, math.inf, math.inf]  # it diverged at 6, and never came to 7

@@ -62,9 +62,9 @@ def test_jobs_of_submitit_train_the_members(tmp_path):
   assert all(row["status"] == "done" and np.isfinite(row["squared_error"]) for row in rows)
 
 
-def collected(answers, received=lambda: ""):
-  """What `_collected` gives for a task whose n-th beginning is answered by answers[n]."""
-  starts = []
+def collected(answers, received=lambda: "", starts=None):
+  """What `_collected` gives for a task whose n-th beginning is answered by answers[n], and its beginnings."""
+  starts = [] if starts is None else starts
 
   def begin(task):
     starts.append(task)
@@ -76,8 +76,10 @@ def collected(answers, received=lambda: ""):
 
 def test_what_is_lost_is_begun_again_but_not_for_ever():
   assert collected([None, None, [{"a": 1}]]) == ([{"a": 1}], ["task"] * 3)
-  with pytest.raises(errors.UserError, match="workers were lost"):
-    collected([None] * 9)
+  starts = []
+  with pytest.raises(errors.UserError, match="5 workers were lost"):
+    collected([None] * 9, starts=starts)
+  assert len(starts) == 5
 
 
 def test_a_mistake_of_the_user_is_passed_on_and_a_signal_ends_it():

@@ -9,7 +9,7 @@ import pytest
 from conftest import learned
 
 from ae_jax import errors, parallel, steps
-from ae_jax.sweep import packs, programs, whole
+from ae_jax.sweep import grid, packs, programs, whole
 
 pytestmark = pytest.mark.runs_optax
 
@@ -27,6 +27,13 @@ def sweep(tiny, tmp_path):
     return {row["name"]: row for row in whole.run(tiny, list(axes), tmp_path / folder, orders, factor)}
 
   return run
+
+
+@pytest.fixture
+def three_devices(monkeypatch):
+  """Sweeps are spread over three virtual devices."""
+  three = parallel.mesh(jax.devices()[:3])
+  monkeypatch.setattr(parallel, "mesh", lambda: three)
 
 
 def same(one, other):
@@ -71,35 +78,55 @@ def test_an_odd_number_of_members_on_eight_devices_is_the_same_and_goes_on_with_
     assert eight[name]["squared_error"] == pytest.approx(one[name]["squared_error"], rel=1e-4)
 
 
-def test_what_eight_devices_have_saved_one_restores(tiny, eight_devices):
-  from ae_jax.sweep import grid
+@pytest.mark.parametrize(("devices", "count"), [(1, 2), (2, 1), (2, 3), (3, 2), (8, 3)])
+def test_states_reach_any_number_of_devices_from_packs_and_from_single_members(tiny, devices, count):
+  mesh = parallel.mesh(jax.devices()[:devices])
+  members = grid.members(tiny, ["model.latent", "seed"], [(2 + number % 2, number) for number in range(count)])
+  filled = programs.filled(members, mesh)
+  placed = programs.place(filled, mesh)
+  state = programs.start(filled, placed)
+  saved = programs.to_save(state, count)
+  assert {leaf.shape[0] for leaf in jax.tree.leaves((saved.params, saved.opt_state))} == {count}
+  own = list(programs.own_states(members, state))
+  assert len(own) == count
+  for found in (programs.from_saved(saved, placed), programs.joined(members, own, placed)):
+    assert jax.tree.map(lambda leaf: leaf.sharding, found.params) == jax.tree.map(
+      lambda leaf: leaf.sharding, state.params
+    )
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(state), strict=True)
+    assert all(leaf.shape == first.shape and np.array_equal(leaf, first) for leaf, first in pairs)
 
-  members = grid.members(tiny, ["seed"], [(0,), (1,), (2,)])
-  many, one = parallel.mesh(), parallel.mesh(jax.devices()[:1])
-  placed = [programs.place(programs.filled(members, mesh), mesh) for mesh in (many, one)]
-  state = programs.start(programs.filled(members, many), placed[0])
-  saved = programs.to_save(state, 3)
-  assert {leaf.shape[0] for leaf in jax.tree.leaves(saved.params)} == {3}
-  for place, count in zip(placed, (8, 3), strict=True):
-    restored = programs.from_saved(saved, place, members)
-    for leaf, first in zip(jax.tree.leaves(restored.params), jax.tree.leaves(state.params), strict=True):
-      assert leaf.shape[0] == count
-      assert np.array_equal(leaf[:3], first[:3])
+
+RATES = ("optimizer.learning_rate", [1e-6, 2e-3, 1e-5])
 
 
-def test_successive_halving_stops_the_worse_settings_of_each_latent_size(sweep, tmp_path):
-  rates = ("optimizer.learning_rate", [1e-6, 2e-3, 1e-5])
-  rows = sweep(LATENTS, rates, factor=3, epochs=6)
-  whole_runs = [name for name, row in rows.items() if row["status"] == "done"]
-  assert whole_runs == ["latent=2,learning_rate=0.002", "latent=4,learning_rate=0.002"]
-  lost = rows["latent=2,learning_rate=1e-06"]
-  assert lost["status"] == "stopped after epoch 2"
-  assert lost["epochs"] == 2
-  assert (tmp_path / "run" / lost["name"] / "checkpoints").exists()
-  times = (tmp_path / "run" / whole_runs[0] / "metrics.jsonl").stat().st_mtime_ns
-  assert sweep(LATENTS, rates, factor=3) == rows
-  assert (tmp_path / "run" / whole_runs[0] / "metrics.jsonl").stat().st_mtime_ns == times
+def statuses(rows):
+  """{name: (status, epochs)} of rows."""
+  return {name: (row["status"], row["epochs"]) for name, row in rows.items()}
+
+
+def test_halving_stops_members_that_a_later_run_without_it_trains_to_the_end(sweep, tmp_path, three_devices):
+  # six members, two survivors and four others: no count of them is a multiple of the devices in each run
+  rows = sweep(LATENTS, RATES, factor=3, epochs=6)
+  going = [f"latent={latent},learning_rate=0.002" for latent in (2, 4)]
+  stopped = [name for name in rows if name not in going]
+  assert statuses(rows) == dict.fromkeys(going, ("done", 6)) | dict.fromkeys(stopped, ("stopped after epoch 2", 2))
+  assert all((tmp_path / "run" / name / "checkpoints").exists() for name in rows)
+  logs = {name: tmp_path / "run" / name / "metrics.jsonl" for name in rows}
+  times = {name: log.stat().st_mtime_ns for name, log in logs.items()}
+  assert sweep(LATENTS, RATES, factor=3) == rows
+  assert times == {name: log.stat().st_mtime_ns for name, log in logs.items()}
   json.loads((tmp_path / "run" / "sweep.json").read_text())
+
+  at_the_rung = {name: learned(tmp_path / "run" / name)[1] for name in stopped}
+  complete = sweep(LATENTS, RATES)
+  assert statuses(complete) == dict.fromkeys(rows, ("done", 6))
+  assert [times[name] for name in going] == [logs[name].stat().st_mtime_ns for name in going]
+  for name in stopped:
+    records = learned(tmp_path / "run" / name)[1]
+    assert records[: len(at_the_rung[name])] == at_the_rung[name]
+    assert records[-1]["epoch"] == 6
+  assert sweep(LATENTS, RATES, factor=3) == complete  # trained to the end: halving has nothing to stop
 
 
 @pytest.mark.parametrize(

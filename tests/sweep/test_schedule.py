@@ -1,0 +1,188 @@
+"""Which members of a sweep are trained, to which epoch, and what their rows say: `whole.run` without any training."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from ae_jax import errors, runs
+from ae_jax.sweep import answer, engines, grid, packs, whole
+
+LATENTS = ("model.latent", [2, 4])
+RATES = ("optimizer.learning_rate", [0.003, 0.001, 0.002])
+END = 6
+
+
+@pytest.fixture
+def schedule(tiny, tmp_path, monkeypatch):
+  """A function: a sweep whose engine writes what training would -> ({name: row}, its tasks as ([name], until)).
+
+  The error of a member is its learning rate times its latent size, over the epochs; `diverge` are names of members.
+  """
+  monkeypatch.setattr(whole, "_conclude", lambda *_: None)
+  monkeypatch.setattr(runs, "check_same", lambda *_: None)
+  monkeypatch.setattr(runs, "describe", lambda *_: {})
+  tiny.epochs = END
+
+  def run(*axes, factor=0, shares=1, every=1, diverge=()):
+    tasks = []
+
+    def train(task):
+      members = grid.members(ConfigDict(task.config), task.keys, task.points)
+      tasks.append(([member.name for member in members], task.orders.until))
+      for member in members:
+        write(tmp_path / "run" / member.name, member, task.orders.until or END, every)
+      return {member.name: packs.Ended(7 if member.name in diverge else None, "in turn", 1.0, 0) for member in members}
+
+    engine = lambda received, report: engines.Engine(lambda tasks: map(train, tasks), shares)
+    rows = whole.run(tiny, list(axes), tmp_path / "run", None, factor, engine)
+    assert json.loads((tmp_path / "run" / "sweep.json").read_text())["members"]
+    return {row["name"]: row for row in rows}, tasks
+
+  return run
+
+
+def write(folder, member, until, every):
+  """Writes the records of a member up to an epoch."""
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / "config.json").write_text("{}")
+  error = member.described.config.optimizer.learning_rate * member.latent
+  records = [{"step": epoch, "epoch": float(epoch)} for epoch in range(1, until + 1)]
+  for record in records:
+    if record["step"] % every == 0 or record["step"] == until:
+      record["test/squared_error"] = error / record["step"]
+  (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def named(latents, rates):
+  return [f"latent={latent},learning_rate={rate}" for latent in latents for rate in rates]
+
+
+def stand(rows):
+  """{name: (status, epochs)} of rows."""
+  return {name: (row["status"], row["epochs"]) for name, row in rows.items()}
+
+
+ALL, BEST = named((2, 4), RATES[1]), named((2, 4), [0.001])
+STOPPED = [name for name in ALL if name not in BEST]
+
+
+def test_halving_trains_all_to_the_rung_and_the_best_to_the_end(schedule):
+  rows, tasks = schedule(LATENTS, RATES, factor=3)
+  assert tasks == [(ALL, 2), (BEST, None)]
+  assert stand(rows) == dict.fromkeys(BEST, ("done", END)) | dict.fromkeys(STOPPED, ("stopped after epoch 2", 2))
+  assert list(rows) == ALL
+  again, tasks = schedule(LATENTS, RATES, factor=3)
+  assert (again, tasks) == (rows, [])
+
+
+def test_a_run_without_halving_trains_the_stopped_members_on(schedule):
+  schedule(LATENTS, RATES, factor=3)
+  rows, tasks = schedule(LATENTS, RATES)
+  assert tasks == [(STOPPED, None)]
+  assert stand(rows) == dict.fromkeys(ALL, ("done", END))
+
+
+@pytest.mark.parametrize("every", [1, 4, END])
+def test_halving_does_not_stop_what_was_trained_to_the_end(schedule, every):
+  complete, _ = schedule(LATENTS, RATES, every=every)
+  assert stand(complete) == dict.fromkeys(ALL, ("done", END))
+  assert schedule(LATENTS, RATES, factor=3) == (complete, [])
+
+
+def test_a_new_setting_competes_with_those_of_an_earlier_halving(schedule):
+  schedule(LATENTS, RATES, factor=3)
+  better = (RATES[0], [*RATES[1], 0.0005])
+  rows, tasks = schedule(LATENTS, better, factor=4)
+  new = named((2, 4), [0.0005])
+  assert tasks == [(new, 1), (new, None)]
+  done = [*BEST, *new]
+  assert stand(rows) == dict.fromkeys(done, ("done", END)) | dict.fromkeys(STOPPED, ("stopped after epoch 2", 2))
+
+
+def test_members_that_are_not_as_far_as_each_other_are_no_pack(schedule):
+  schedule(LATENTS, RATES, factor=3)
+  more = (LATENTS[0], [2, 4, 3])
+  new = named((3,), RATES[1])
+  rows, tasks = schedule(more, RATES)
+  assert sorted(tasks) == sorted([(STOPPED, None), (new, None)])
+  assert stand(rows) == dict.fromkeys([*ALL, *new], ("done", END))
+
+
+def test_a_stopped_member_that_a_later_halving_ranks_first_is_trained_on(schedule):
+  schedule(LATENTS, RATES, factor=3)
+  rows, tasks = schedule(LATENTS, (RATES[0], [0.003, 0.002]), factor=2)  # without the setting that was the best
+  assert tasks == [(named((2, 4), [0.003, 0.002]), 3), (named((2, 4), [0.002]), None)]
+  assert stand(rows)["latent=4,learning_rate=0.003"] == ("stopped after epoch 3", 3)
+  assert stand(rows)["latent=4,learning_rate=0.002"] == ("done", END)
+
+
+def test_a_member_that_diverged_is_neither_trained_again_nor_called_stopped(schedule):
+  lost = "latent=2,learning_rate=0.003"
+  for factor in (3, 3, 0):
+    rows, tasks = schedule(LATENTS, RATES, factor=factor, diverge=[lost])
+    assert rows[lost]["status"] == "diverged at step 7"
+  assert tasks == [([name for name in STOPPED if name != lost], None)]
+  assert "squared_error" not in rows[lost]
+
+
+def test_a_member_whose_folder_is_gone_is_trained_again(schedule, tmp_path):
+  schedule(LATENTS)
+  (tmp_path / "run" / "latent=2" / "config.json").unlink()
+  rows, tasks = schedule(LATENTS)
+  assert tasks == [(["latent=2"], None)]
+  assert stand(rows) == dict.fromkeys(("latent=2", "latent=4"), ("done", END))
+
+
+@pytest.mark.parametrize(("shares", "sizes"), [(1, [5]), (2, [3, 2]), (3, [2, 2, 1]), (9, [1] * 5)])
+def test_a_program_is_cut_into_shares_as_equal_as_can_be(schedule, shares, sizes):
+  seeds = ("seed", [0, 1, 2, 3, 4])
+  rows, tasks = schedule(seeds, shares=shares)
+  assert [len(names) for names, _ in tasks] == sizes
+  assert [name for names, _ in tasks for name in names] == list(rows) == [f"seed={seed}" for seed in range(5)]
+
+
+def test_members_of_two_programs_are_two_tasks(schedule, capsys):
+  rows, tasks = schedule(LATENTS, ("optimizer.weight_decay", [0.0, 0.1]))
+  assert [len(names) for names, _ in tasks] == [2, 2]
+  assert capsys.readouterr().out.startswith("4 members in 2 programs; ")
+  assert stand(rows) == dict.fromkeys(rows, ("done", END))
+  schedule(LATENTS, ("optimizer.weight_decay", [0.0]))
+  assert capsys.readouterr().out.startswith("2 members in 1 program, 2 of them trained already; ")
+
+
+def test_another_config_is_refused_before_anything_is_trained(schedule, monkeypatch):
+  schedule(LATENTS, RATES, factor=3)
+
+  def other(workdir, _):
+    if workdir.name == STOPPED[0]:
+      raise errors.UserError("holds a run of another config")
+
+  monkeypatch.setattr(runs, "check_same", other)
+  with pytest.raises(errors.UserError, match="another config"):
+    schedule(LATENTS, RATES)
+
+
+@pytest.mark.parametrize(("file", "refused"), [("notes.txt", True), ("sweep.png", False), (".jobs", False)])
+def test_a_folder_that_holds_something_else_is_refused(schedule, tmp_path, file, refused):
+  (tmp_path / "run").mkdir()
+  (tmp_path / "run" / file).mkdir()
+  if refused:
+    with pytest.raises(errors.UserError, match=r"holds 'notes\.txt' but no sweep"):
+      schedule(LATENTS)
+  else:
+    schedule(LATENTS)
+
+
+def test_members_too_large_for_the_memory_are_refused(schedule, monkeypatch, tmp_path):
+  asked = []
+  monkeypatch.setattr(whole.experiment, "check_memory", lambda described, devices: asked.append(described))
+  schedule(LATENTS, ("optimizer.weight_decay", [0.0, 0.1]))
+  assert [described.config.model.latent for described in asked] == [4, 4]  # the largest of each program
+
+
+def test_what_is_not_finished_is_swept_away_at_the_end(schedule, tmp_path):
+  (tmp_path / "run" / packs.PARTS / "old").mkdir(parents=True)
+  schedule(LATENTS)
+  assert not (tmp_path / "run" / packs.PARTS).exists()
+  assert {path.name for path in (tmp_path / "run").iterdir()} <= {"latent=2", "latent=4", *answer.FILES}
