@@ -1,5 +1,7 @@
+import dataclasses
 import functools
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -171,6 +173,80 @@ def test_one_device_holds_a_sharded_state_whole():
   assert parallel.team(one, params, "sharded") == parallel.ALONE
   assert parallel.team(four, params) == parallel.Team(4)
   assert parallel.team(four, params, "sharded") == parallel.Team(4, cuts=(0,))
+
+
+@dataclasses.dataclass
+class Placed:
+  """An array of JAX, as `at_hand` sees it."""
+
+  is_fully_addressable: bool
+  platforms: tuple[str, ...]
+
+  def devices(self):
+    return [types.SimpleNamespace(platform=platform) for platform in self.platforms]
+
+
+@pytest.mark.parametrize(
+  ("array", "expected"),
+  [
+    (np.ones(2), True),
+    (Placed(True, ("cpu", "cpu")), True),
+    (Placed(False, ("cpu", "cpu")), False),
+    (Placed(True, ("cuda",)), False),
+    (Placed(True, ("cpu", "cuda")), False),
+  ],
+)
+def test_at_hand_are_numpys_arrays_and_whole_ones_on_cpus(monkeypatch, array, expected):
+  monkeypatch.setattr(jax, "Array", Placed)
+  assert parallel.at_hand(array) == expected
+
+
+@pytest.fixture
+def two_processes(monkeypatch):
+  """Two processes: a function that sets which one this is and what number the other sends."""
+
+  def become(index, other):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: index)
+    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", lambda number: np.stack([number, other]))
+
+  return become
+
+
+@pytest.mark.parametrize("mine", [3.0, 7.0])
+def test_the_least_of_all_processes(two_processes, mine):
+  assert parallel.least(mine) == mine
+  two_processes(0, np.float32(5))
+  assert parallel.least(mine) == min(mine, 5)
+
+
+@pytest.mark.parametrize("mine", [True, False])
+@pytest.mark.parametrize("other", [True, False])
+def test_processes_agree_only_if_it_is_true_in_all(two_processes, mine, other):
+  assert parallel.agreed(mine) is mine
+  two_processes(1, np.float32(other))
+  assert parallel.agreed(mine) is (mine and other)
+
+
+def test_what_fails_in_the_first_process_fails_in_all(two_processes):
+  done = []
+
+  def fail():
+    done.append("tried")
+    raise OSError("disk full")
+
+  with pytest.raises(OSError, match="disk full"):
+    parallel.on_first_process(fail)
+  two_processes(0, np.float32(1))
+  with pytest.raises(OSError, match="disk full"):
+    parallel.on_first_process(fail)
+  assert len(done) == 2
+  two_processes(1, np.float32(0))  # the first process says that it failed
+  with pytest.raises(parallel.FailedElsewhere):
+    parallel.on_first_process(fail)
+  two_processes(1, np.float32(1))
+  parallel.on_first_process(fail)
+  assert len(done) == 2  # only the first process acts
 
 
 @pytest.mark.parametrize("compile_", [parallel.jit, parallel.auto])
