@@ -1,6 +1,7 @@
 import functools
 import itertools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -169,6 +170,25 @@ def test_by_the_textbook_a_convolutional_model_costs_less_than_its_matrix_produc
   smallest = 26 * 26 * 9 * 16 + 10 * 10 * 9 * 16 * 32 + 2 * 800 * 32 + 5 * 5 * 9 * 32 * 16 + 11 * 11 * 64 * 16
   assert smallest <= textbook.forward < 1.2 * smallest  # at most the pixels that pooling drops
   assert textbook.training == 3 * textbook.forward - 26 * 26 * 9 * 16 + MEAN
+
+
+@pytest.mark.parametrize("length", [1, 6])
+def test_the_traffic_of_a_loop_is_that_of_each_turn(length):
+  batch, width = 5, 3
+  through = lambda w, x: lax.scan(lambda h, _: (jnp.tanh(h @ w), None), x, length=length)[0]
+  model = types.SimpleNamespace(shape=(width,), abstract_params=lambda: array(width, width), reconstruct=through)
+  objective = lambda model, params, batch, keys: (jnp.square(model.reconstruct(params, batch["x"])).sum(), {})
+  found = cost.of(model, objective, optimizer_of("sgd"), batch)
+  product = 4 * (2 * batch * width + width**2)  # bytes of its operands and its result
+  assert found.traffic_bytes == length * 3 * product
+  assert (found.forward, found.training) == (length * width**2, 3 * length * width**2)
+
+
+def test_bytes_follow_the_type():
+  arrays = [jax.ShapeDtypeStruct((3, 4), jnp.bfloat16), array(5), jax.ShapeDtypeStruct((2,), jnp.int8)]
+  assert cost.bytes_of(arrays) == 3 * 4 * 2 + 5 * 4 + 2
+  x = jax.ShapeDtypeStruct((3, 4), jnp.bfloat16)
+  assert cost.kept_bytes(lambda w, x: (w * x).sum(), x, x) == 3 * 4 * 2
 
 
 def test_of_two_branches_the_dearer_and_of_equal_products_one():

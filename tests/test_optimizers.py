@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from ae_jax import errors, optimizers
 
@@ -43,6 +44,54 @@ def test_adam_with_weight_decay_is_adamw():
   for _ in range(3):
     (u, a), (v, b) = ours.update(gradient, a, params), theirs.update(gradient, b, params)
     np.testing.assert_allclose(u, v, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("schedule", "curve"),
+  [("constant", np.ones_like), ("linear", lambda t: 1 - t), ("cosine", lambda t: (1 + np.cos(np.pi * t)) / 2)],
+)
+def test_a_schedule_has_its_closed_form(schedule, curve):
+  """Over the part `t` of the steps behind the warm-up, whose length of 1.6 steps is rounded to 2."""
+  rates = list(updates(schedule=schedule, warmup_epochs=0.16))
+  np.testing.assert_allclose(rates, 0.1 * np.concatenate([[0.5, 0.75], curve(np.arange(38) / 38)]), atol=1e-7)
+
+
+ALIASES = {
+  "adam": optax.adam,
+  "nadam": optax.nadam,
+  "rmsprop": optax.rmsprop,
+  "adagrad": optax.adagrad,
+  "sgd": optax.sgd,
+  "momentum": lambda rate: optax.sgd(rate, momentum=0.9),
+  "nesterov": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
+}
+GRADIENTS = [  # of norms 5, 0.5, 0 and 13
+  {"a": jnp.asarray([3.0, 0.0]), "b": jnp.asarray([[-4.0]])},
+  {"a": jnp.asarray([0.3, 0.4]), "b": jnp.asarray([[0.0]])},
+  {"a": jnp.zeros(2), "b": jnp.zeros((1, 1))},
+  {"a": jnp.asarray([-5.0, 0.0]), "b": jnp.asarray([[12.0]])},
+]
+
+
+def assert_same_updates(ours, theirs):
+  """Both turn GRADIENTS into the same updates."""
+  params = jax.tree.map(jnp.ones_like, GRADIENTS[0])
+  a, b = ours.init(params), theirs.init(params)
+  for gradient in GRADIENTS:
+    u, a = ours.update(gradient, a, params, norm=jnp.linalg.norm(ravel_pytree(gradient)[0]))
+    v, b = theirs.update(gradient, b, params)
+    jax.tree.map(lambda found, wanted: np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7), u, v)
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_every_optimizer_is_optaxs_of_that_name(name):
+  assert_same_updates(optimizers.build(name, **OPTIONS, **RUN), ALIASES[name](0.1))
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
+def test_a_gradient_longer_than_the_limit_is_shortened_before_the_optimizer_sees_it(name):
+  ours = optimizers.build(name, **{**OPTIONS, "clip_norm": 2.0}, **RUN)
+  assert_same_updates(ours, optax.chain(optax.clip_by_global_norm(2.0), ALIASES[name](0.1)))
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)

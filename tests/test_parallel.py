@@ -1,7 +1,10 @@
+import dataclasses
 import functools
 import re
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import FAMILIES, config_of
@@ -95,7 +98,7 @@ def test_a_step_reduces_the_gradient_once(name):
   assert collectives("sharded") == ["all-gather", "all-reduce", "reduce-scatter"]
 
 
-@pytest.mark.parametrize(("uncut", "reductions"), [(3, 0), (500, 1)])
+@pytest.mark.parametrize(("uncut", "reductions"), [(3, 0), (20, 1), (500, 1)])
 def test_what_devices_add_up_is_the_sum_whatever_is_cut(uncut, reductions):
   """Cut along either axis, or not at all; much that is not cut is reduced on its own."""
   mesh = parallel.mesh(jax.devices()[:4])
@@ -113,6 +116,145 @@ def test_what_devices_add_up_is_the_sum_whatever_is_cut(uncut, reductions):
   np.testing.assert_allclose(total, sent[2].sum(), rtol=1e-4)
   assert len(re.findall(r" reduce-scatter(?:-start)?\(", program.as_text())) == 1
   assert len(re.findall(r" all-reduce(?:-start)?\(", program.as_text())) == reductions
+
+
+def test_what_devices_know_of_each_other_is_what_one_device_computes():
+  """Four devices, with different weights, one of them with nothing but padding."""
+  mesh = parallel.mesh(jax.devices()[:4])
+  team, generator = parallel.Team(4, cuts=(0, 1, None)), np.random.default_rng(0)
+  params = [generator.normal(size=shape).astype(np.float32) for shape in ((8, 3), (5, 4), (3,))]
+  values = generator.normal(size=(12, 2)).astype(np.float32)
+  weight = np.float32([1, 2, 1, 0, 0, 0, 3, 0, 1, 1, 1, 1])
+  everywhere, rows = parallel.replicated(mesh), parallel.split(mesh, 0)
+  held = [parallel.split(mesh, 0), parallel.split(mesh, 1), everywhere]
+  arguments = (
+    [parallel.put(*pair) for pair in zip(params, held, strict=True)],
+    *(parallel.put(array, rows) for array in (values, weight)),
+  )
+
+  def inside(parts, values, weight):
+    mean, back = jax.vjp(lambda values: jnp.square(team.mean(values, weight)).sum(), values)
+    here = weight.sum()
+    shared = {
+      "whole": team.whole(parts),
+      "norm": team.norm(parts),
+      "average": team.average((weight @ values).sum() / jnp.maximum(here, 1.0), here),
+      "gathered": team.gathered(values),
+      "mean": mean,
+    }
+    numbers = team.first_row(3) + jnp.arange(3)
+    return shared, (numbers, here * back(jnp.ones(()))[0])
+
+  shared, (numbers, slopes) = parallel.jit(inside, arguments, (everywhere, rows))(*arguments)
+  mean = weight @ values / weight.sum()
+  wanted = {
+    "whole": params,
+    "norm": np.sqrt(sum(np.square(leaf).sum() for leaf in params)),
+    "average": mean.sum(),
+    "gathered": values,
+    "mean": np.square(mean).sum(),
+  }
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), shared, wanted)
+  np.testing.assert_array_equal(numbers, np.arange(12))
+  np.testing.assert_allclose(slopes, 2 * weight[:, None] * mean[None], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("shape", "axis"),
+  [((4, 8), 1), ((8, 8), 0), ((12, 4, 6), 0), ((6, 4, 10), 1), ((3, 5), None), ((), None), ((0, 3), None)],
+)
+def test_the_longest_axis_that_the_devices_divide_is_cut(shape, axis):
+  assert parallel.axis_to_cut(shape, 4) == axis
+
+
+def test_one_device_holds_a_sharded_state_whole():
+  params = [jax.ShapeDtypeStruct((8, 3), np.float32)]
+  one, four = (parallel.mesh(jax.devices()[:count]) for count in (1, 4))
+  assert parallel.team(one, params, "sharded") == parallel.ALONE
+  assert parallel.team(four, params) == parallel.Team(4)
+  assert parallel.team(four, params, "sharded") == parallel.Team(4, cuts=(0,))
+
+
+@dataclasses.dataclass
+class Placed:
+  """An array of JAX, as `at_hand` sees it."""
+
+  is_fully_addressable: bool
+  platforms: tuple[str, ...]
+
+  def devices(self):
+    return [types.SimpleNamespace(platform=platform) for platform in self.platforms]
+
+
+@pytest.mark.parametrize(
+  ("array", "expected"),
+  [
+    (np.ones(2), True),
+    (Placed(True, ("cpu", "cpu")), True),
+    (Placed(False, ("cpu", "cpu")), False),
+    (Placed(True, ("cuda",)), False),
+    (Placed(True, ("cpu", "cuda")), False),
+  ],
+)
+def test_at_hand_are_numpys_arrays_and_whole_ones_on_cpus(monkeypatch, array, expected):
+  monkeypatch.setattr(jax, "Array", Placed)
+  assert parallel.at_hand(array) == expected
+
+
+@pytest.fixture
+def two_processes(monkeypatch):
+  """Two processes: a function that sets which one this is and what number the other sends."""
+
+  def become(index, other):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: index)
+    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", lambda number: np.stack([number, other]))
+
+  return become
+
+
+@pytest.mark.parametrize("mine", [3.0, 7.0])
+def test_the_least_of_all_processes(two_processes, mine):
+  assert parallel.least(mine) == mine
+  two_processes(0, np.float32(5))
+  assert parallel.least(mine) == min(mine, 5)
+
+
+@pytest.mark.parametrize("mine", [True, False])
+@pytest.mark.parametrize("other", [True, False])
+def test_processes_agree_only_if_it_is_true_in_all(two_processes, mine, other):
+  assert parallel.agreed(mine) is mine
+  two_processes(1, np.float32(other))
+  assert parallel.agreed(mine) is (mine and other)
+
+
+def test_what_fails_in_the_first_process_fails_in_all(two_processes):
+  done = []
+
+  def fail():
+    done.append("tried")
+    raise OSError("disk full")
+
+  with pytest.raises(OSError, match="disk full"):
+    parallel.on_first_process(fail)
+  two_processes(0, np.float32(1))
+  with pytest.raises(OSError, match="disk full"):
+    parallel.on_first_process(fail)
+  assert len(done) == 2
+  two_processes(1, np.float32(0))  # the first process says that it failed
+  with pytest.raises(parallel.FailedElsewhere):
+    parallel.on_first_process(fail)
+  two_processes(1, np.float32(1))
+  parallel.on_first_process(fail)
+  assert len(done) == 2  # only the first process acts
+
+
+@pytest.mark.parametrize("compile_", [parallel.jit, parallel.auto])
+def test_a_donated_argument_gives_its_memory_away_and_no_other_does(compile_):
+  everywhere = parallel.replicated(parallel.mesh(jax.devices()[:2]))
+  arguments = tuple(parallel.put(np.ones(3, np.float32), everywhere) for _ in range(2))
+  compile_(lambda a, b: a + b, arguments, everywhere, donate=(0,))(*arguments)
+  assert [argument.is_deleted() for argument in arguments] == [True, False]
 
 
 def test_a_sharded_state_needs_a_part_of_the_memory():

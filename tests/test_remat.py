@@ -66,6 +66,24 @@ def test_a_loop_of_layers_needs_less_memory_compiled():
   assert needed[1] < 0.5 * needed[0]
 
 
+def test_segments_end_where_least_passes():
+  """Two short vectors are widened and narrowed again and again: nothing wide is kept, though it is fewer arrays."""
+
+  def function(w, x):
+    a, b = x * w, x + w
+    for _ in range(8):
+      wide = jnp.outer(a, b)  # 10,000 numbers
+      for _ in range(6):
+        wide = jnp.sin(wide)
+      a, b = wide.sum(0), wide.sum(1)
+    return (a * b).sum()
+
+  w, x = (jax.ShapeDtypeStruct((100,), jnp.float32) for _ in range(2))
+  kept = [cost.kept_bytes(f, w, x) for f in (function, remat.in_segments(function))]
+  assert kept[0] > 8 * 6 * 4 * 10_000
+  assert kept[1] < 4 * 10_000
+
+
 def test_constants_and_results_that_are_inputs_pass_through():
   function = remat.in_segments(lambda x, y: {"a": jnp.sin(x) + np.arange(3.0), "b": y, "c": 2.0})
   found = function(jnp.ones(3), 5.0)

@@ -169,6 +169,26 @@ def test_a_rising_activation_may_stand_on_either_side_of_the_pooling(activation)
   np.testing.assert_allclose(encoder.apply({"params": params}, x), wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", upsampling.LAYERS)
+def test_the_decoder_is_its_layers_with_the_activation_before_all_but_the_first(name):
+  sizes, kernels, layer = ((3, 2), (6, 4), (11, 8)), ((3, 3), (2, 3)), upsampling.LAYERS[name]
+  decoder = convolutional.ConvDecoder((11, 8, 2), (5, 4), sizes, kernels, (2, 2), jnp.tanh, layer)
+  generator = np.random.default_rng(0)
+  draw = lambda leaf: jnp.asarray(generator.normal(size=leaf.shape), jnp.float32)
+  z = draw(np.empty((3, 6)))
+  params = jax.tree.map(draw, jax.eval_shape(decoder.init, jax.random.key(0), z)["params"])
+  kind = next(name for name in params if name.endswith("_0") and name != "Dense_0").removesuffix("_0")
+
+  @jax.jit
+  def both(params, z):
+    h = jnp.tanh(z @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"][None]).T.reshape(5, 3, 2, 3)
+    h = layer(4, kernels[0], 2, sizes[1]).apply({"params": params[f"{kind}_0"]}, h)
+    h = layer(2, kernels[1], 2, sizes[2]).apply({"params": params[f"{kind}_1"]}, jnp.tanh(h))
+    return decoder.apply({"params": params}, z), h.transpose(3, 1, 2, 0)
+
+  np.testing.assert_allclose(*both(params, z), rtol=1e-4, atol=1e-5)
+
+
 def test_a_subpixel_layer_starts_as_nearest_enlarging_after_the_convolution():
   layer = upsampling.SubpixelConv(3, (3, 3), (15, 10))
   x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5, 5, 2)), jnp.float32)

@@ -139,6 +139,23 @@ def test_the_gaussian_bottleneck_has_a_mean_which_is_the_code_and_a_variance():
   assert log_variance.shape == (2, 32)
 
 
+def test_tied_is_untied_with_the_kernels_transposed():
+  options = {"shape": (3, 2, 1), "widths": (5, 4), "latent": 2, "activation": "tanh", "bottleneck": "sigmoid"}
+  tied, untied = build(tied=True, **options), build(**options)
+  generator = np.random.default_rng(0)
+  draw = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32)
+  params = jax.tree.map(draw, tied.abstract_params())
+  up = [{"kernel": params[f"kernel_{i}"], "bias": params[f"bias_{i}"]} for i in range(3)]
+  down = [{"kernel": params[f"kernel_{i}"].T, "bias": params[f"decoder_bias_{i}"]} for i in range(3)]
+  apart = {
+    "encoder": {"hidden_0": up[0], "hidden_1": up[1], "code": up[2]},
+    "decoder": {"hidden_0": down[2], "hidden_1": down[1], "logits": down[0]},
+  }
+  x = generator.normal(size=(4, 3, 2, 1)).astype(np.float32)
+  np.testing.assert_allclose(tied.encode(params, x), untied.encode(apart, x), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(tied.reconstruct(params, x), untied.reconstruct(apart, x), rtol=1e-5, atol=1e-5)
+
+
 def test_a_layer_at_a_time_makes_the_whole():
   model = build((3, 2, 1), widths=(5, 4), latent=2, activation="tanh")
   params = model.init(jax.random.key(0))

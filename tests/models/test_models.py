@@ -53,6 +53,56 @@ def test_bfloat16_is_an_arithmetic_and_nothing_that_is_kept(name):
   assert np.linalg.norm(rounded_slope - slope) < 0.1 * np.linalg.norm(slope)
 
 
+DIGITS, SERIES = (8, 8, 1), (40, 2)
+INITIALISED = {
+  "dense": (DIGITS, {"widths": (32,)}),
+  "dense tied": (DIGITS, {"widths": (32,), "tied": True}),
+  "cnn": (DIGITS, {"channels": (8, 16), "latent": 6}),
+  "cnn tied": (DIGITS, {"channels": (8, 16), "latent": 6, "decoder": "tied"}),
+  "unet": (DIGITS, {"channels": (8, 16)}),
+  "attention": (DIGITS, {"patch": 2, "width": 16, "hidden": 24, "heads": 2, "queries": 7, "memory": 7}),
+  "sequence recurrent": (SERIES, {"cell": "recurrent", "widths": (12, 16), "strides": (2, 2), "attention_width": 25}),
+  "sequence convolutional": (SERIES, {"cell": "convolutional", "widths": (12, 16), "strides": (2, 2)}),
+}
+DEVIATIONS = {  # of the parameters that are neither kernels nor biases; two have the name "positions"
+  "encoder/positions": 0.02,
+  "decoder/positions": 1.0,
+  "encoder/queries": 1.0,
+  "encoder/body/place": 1.0,
+  "encoder/score": 25**-0.5,
+}
+
+
+def check_first_values(path, leaf):
+  """Asserts that a parameter is drawn as its layer says: kernels with variance 1 / fan-in (LeCun et al. 1998)."""
+  name, rows, spread = path.split("/")[-1], leaf.shape[-2:], 5 * np.sqrt(2 / leaf.size)
+  if name.startswith("recurrent_") and leaf.ndim == 2:
+    np.testing.assert_allclose(leaf @ leaf.T, np.eye(rows[0]), atol=1e-5)
+  elif "bias" in name:
+    assert (leaf == 0).all(), path
+  elif name == "scale":
+    assert (leaf == 1).all(), path
+  elif "kernel" in name:
+    fan_in = rows[0] if "blocks" in path else np.prod(leaf.shape[:-1])
+    assert np.square(leaf).mean() * fan_in == pytest.approx(1, abs=spread), path
+  else:
+    assert np.square(leaf / DEVIATIONS[path]).mean() == pytest.approx(1, abs=spread), path
+
+
+@pytest.mark.runs_optax
+@pytest.mark.parametrize("described", INITIALISED)
+def test_the_first_parameters_have_the_variance_of_their_layer_and_follow_the_key(described):
+  shape, options = INITIALISED[described]
+  model = models.build(shape=shape, **{**config_of(described.split()[0]).model, **options})
+  init = jax.jit(model.init)
+  others = jax.tree.leaves(init(jax.random.key(1)))
+  found = jax.tree_util.tree_leaves_with_path(init(jax.random.key(0)))
+  for (keys, leaf), other in zip(found, others, strict=True):
+    path = "/".join(key.key for key in keys)
+    check_first_values(path, np.asarray(leaf))
+    assert (leaf != other).any() or (leaf.ndim < 3 and (leaf == leaf.ravel()[0]).all()), path
+
+
 def test_an_unknown_arithmetic_is_refused():
   with pytest.raises(errors.UserError, match=r"config\.compute_dtype='bfloat'.*did you mean 'bfloat16'"):
     build("dense", "bfloat")

@@ -173,6 +173,61 @@ def test_the_code_is_affine_in_the_context_and_the_attention_can_be_looked_at(ce
   np.testing.assert_allclose(z, context @ code["kernel"] + code["bias"][None], rtol=1e-4, atol=1e-5)
 
 
+def through_body(cell, params, x):
+  """States and query of the encoder's body, layer by layer."""
+  h, layers = x.transpose(2, 1, 0), zip(*CELLS[cell].values(), strict=True)
+  for number, (width, stride) in enumerate(layers):
+    h = sequence.fold(h, stride)
+    if cell == "recurrent":
+      h = sequence.GRU(width).apply({"params": params[f"GRU_{number}"]}, h, jnp.zeros((width, len(x))))
+    else:
+      h = sequence.Conv(width, 3).apply({"params": params[f"Conv_{number}"]}, h)
+      h = jnp.tanh(h + params["place"][..., None] if number == 1 else h)
+  states = h.transpose(2, 1, 0)
+  return states, states[:, -1] if cell == "recurrent" else states.mean(1)
+
+
+def through_decoder(cell, params, z):
+  """Logits of series of 17 times, layer by layer."""
+
+  def affine(number):
+    layer = params[f"Dense_{number}"]
+    return (z @ layer["kernel"] + layer["bias"][None]).T
+
+  (narrow, wide), (small, large), last = (
+    CELLS[cell]["widths"],
+    CELLS[cell]["strides"],
+    -(-17 // CELLS[cell]["strides"][0]),
+  )
+  shortest = -(-last // large)
+  h = jnp.stack([z.T] * shortest, 1) if cell == "recurrent" else affine(0).reshape(wide, shortest, len(z))
+  for number, (width, features, stride, size) in enumerate([(wide, narrow, large, last), (narrow, 1, small, 17)]):
+    if cell == "recurrent":
+      gru = sequence.GRU(width)
+      h = gru.apply({"params": params[f"GRU_{number}"]}, h, jnp.tanh(affine(number)))
+    layer = sequence.Conv(features * stride, 1 if cell == "recurrent" else 3)
+    h = layer.apply({"params": params[f"Conv_{number}"]}, h if cell == "recurrent" else jnp.tanh(h))
+    h = sequence.unfold(h, stride)[:, :size]
+  return h.transpose(2, 1, 0)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_both_halves_are_their_layers_one_after_another(cell):
+  model, x = build(cell=cell, activation="tanh"), series(3)
+  params = parameters(model)
+  encoder = params["encoder"]
+
+  @jax.jit
+  def both(x):
+    states, query = through_body(cell, encoder["body"], x)
+    kernels = encoder["state_kernel"], encoder["query_kernel"]
+    context, _ = sequence.concat_attention(states, query, *kernels, encoder["score"])
+    z = context @ encoder["code"]["kernel"] + encoder["code"]["bias"][None]
+    return (model.encode(params, x), model.decode(params, z)), (z, through_decoder(cell, params["decoder"], z))
+
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *both(x))
+
+
 @pytest.mark.parametrize(
   ("options", "message"),
   [

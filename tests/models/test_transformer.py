@@ -73,6 +73,55 @@ def test_any_image_and_its_number_of_parameters(shape, bottleneck, outputs, qk_n
   assert model.parameter_count() == ends + queries + 2 * attention + 3 * block + 2 * width
 
 
+def norm(layer, h):
+  return h / np.sqrt(np.square(h).mean(-1, keepdims=True) + 1e-6) * layer["scale"]
+
+
+def affine(layer, h):
+  return h @ layer["kernel"] + layer["bias"]
+
+
+def attend(layer, x, memory, scaled):
+  """Attention with 2 heads; queries and keys are normalised where the layer has scales for it."""
+  x = np.broadcast_to(x, (len(memory), *x.shape[1:]))
+  query, key, value = (
+    (of @ layer[name]["kernel"]).reshape(*of.shape[:2], 2, -1)
+    for name, of in (("query", x), ("key", memory), ("value", memory))
+  )
+  if "query_norm" in layer:
+    query, key = norm(layer["query_norm"], query), norm(layer["key_norm"], key)
+  scores = np.exp(np.einsum("bqhd,bkhd->bhqk", query, key) / (np.sqrt(query.shape[-1]) if scaled else 1))
+  output = np.einsum("bhqk,bkhd->bqhd", scores / scores.sum(-1, keepdims=True), value)
+  return affine(layer["out"], output.reshape(*output.shape[:2], -1))
+
+
+def through_blocks(stacked, h, scaled):
+  for number in range(len(stacked["RMSNorm_0"]["scale"])):
+    block = jax.tree.map(lambda leaf, number=number: leaf[number], stacked)
+    normed = norm(block["RMSNorm_0"], h)
+    h = h + attend(block["attention"], normed, normed, scaled)
+    h = h + affine(block["Dense_1"], np.tanh(affine(block["Dense_0"], norm(block["RMSNorm_1"], h))))
+  return h
+
+
+@pytest.mark.parametrize(("scaled", "qk_norm"), [(True, False), (False, True)])
+def test_it_computes_its_definition(scaled, qk_norm):
+  """Another implementation of the same, in NumPy and float64."""
+  model = build(scaled=scaled, qk_norm=qk_norm, activation="tanh", decoder_depth=1, bottleneck="identity")
+  params, x = jax.tree.map(lambda leaf: leaf / 2, parameters(model)), images(3, 12, 8, 1)
+  encoder, decoder = (jax.tree.map(np.float64, params[half]) for half in ("encoder", "decoder"))
+  h = affine(encoder["embedding"], np.asarray(transformer.patchify(x, 4))) + encoder["positions"]
+  h = norm(encoder["RMSNorm_0"], through_blocks(encoder["blocks"], h, scaled))
+  pooled = attend(encoder["pool"], encoder["queries"][None], h, scaled)
+  z = affine(encoder["code"], pooled.reshape(3, -1))
+  memory = affine(decoder["memory"], z).reshape(3, 3, 8)
+  h = decoder["positions"] + attend(decoder["unpool"], decoder["positions"][None], memory, scaled)
+  patches = affine(decoder["logits"], norm(decoder["RMSNorm_0"], through_blocks(decoder["blocks"], h, scaled)))
+  np.testing.assert_allclose(jax.jit(model.encode)(params, x), z, rtol=1e-3, atol=1e-4)
+  logits = jax.jit(model.decode)(params, z.astype(np.float32))
+  np.testing.assert_allclose(transformer.patchify(logits, 4), patches, rtol=1e-3, atol=1e-4)
+
+
 def test_the_encoder_takes_patches_and_positions_as_a_set():
   model, x, order = build(), images(5, 12, 8, 1), random.permutation(6)
   params = parameters(model)
