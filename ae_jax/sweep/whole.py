@@ -26,10 +26,6 @@ def run(config, axes, workdir, orders=None, factor=0, engine=engines.local):
     experiment.check_memory(programs.widest(group).described, 1)
   _check_place(workdir, members)
   rows = {row["name"]: row for row in answer.read(workdir)}
-  for member in members:
-    if (workdir / member.name / "config.json").exists():
-      described = member.described
-      runs.check_same(workdir / member.name, runs.describe(described.config, described.dataset, described.model, []))
   with contextlib.ExitStack() as stack:
     received = stack.enter_context(interruptions.caught())
     cache.keep_compiled_programs()
@@ -39,26 +35,37 @@ def run(config, axes, workdir, orders=None, factor=0, engine=engines.local):
     going = members
     for until in [*rungs, None]:
       to_do = [member for member in going if not _has_ended(member, rows, workdir, until)]
+      parts = _parts(to_do, rows, workdir, engine.shares)
       asked = dataclasses.replace(orders, until=until)
-      tasks = [
-        engines.Task(config.to_dict(), keys, [tuple(member.axes.values()) for member in part], workdir, asked)
-        for level in _levels(to_do, rows, workdir)
-        for group in grid.packs(level)
-        for part in _cut(group, engine.shares)
-      ]
-      for found in engine.run(tasks):
+      for found in engine.run([_task(config, keys, part, workdir, asked) for part in parts]):
         rows |= {each.name: answer.row(each, workdir, found[each.name]) for each in to_do if each.name in found}
         answer.write(workdir, [rows[member.name] for member in members if member.name in rows], {})
       if until:
         scores = {member.name: answer.error_after(workdir, member, until) for member in going}
         lost = halving.stopped(going, scores, factor)
         going = [member for member in going if member.name not in lost]
-        stopped = [rows[name] for name in lost if rows[name]["status"] == answer.TRAINING]
-        rows |= {row["name"]: row | {"status": f"stopped after epoch {row['epochs']}"} for row in stopped}
+        rows |= _stopped([rows[name] for name in lost])
   shutil.rmtree(workdir / packs.PARTS, ignore_errors=True)
   found = [rows[member.name] for member in members]
   _conclude(found, members[0].described, workdir)
   return found
+
+
+def _parts(members, rows, workdir, shares):
+  """Returns the members in groups for one task each: of one program, and trained for equally many epochs."""
+  packed = [group for level in _levels(members, rows, workdir) for group in grid.packs(level)]
+  return [part for group in packed for part in _cut(group, shares)]
+
+
+def _task(config, keys, members, workdir, orders):
+  """Returns the `engines.Task` that trains these members."""
+  return engines.Task(config.to_dict(), keys, [tuple(member.axes.values()) for member in members], workdir, orders)
+
+
+def _stopped(rows):
+  """Returns {name: row} of the rows that halving lets go no further, but for those that are done or diverged."""
+  stopped = [row for row in rows if row["status"] == answer.TRAINING]
+  return {row["name"]: row | {"status": f"stopped after epoch {row['epochs']}"} for row in stopped}
 
 
 def _cut(group, shares):
@@ -125,12 +132,16 @@ def _notes(rows, workdir):
 
 
 def _check_place(workdir, members):
-  """Raises UserError for a folder that holds something else than a sweep."""
+  """Raises UserError for a folder that holds something else than a sweep, or members of another config."""
   known = {packs.PARTS, engines.JOBS, *answer.FILES} | {member.name for member in members}
   if workdir.exists():
     others = sorted(p.name for p in workdir.iterdir() if p.name not in known and not (p / "config.json").exists())
     if others:
       raise errors.UserError(f"--workdir={workdir}: holds {others[0]!r} but no sweep; name a new or an empty folder")
+  for member in members:
+    if (workdir / member.name / "config.json").exists():
+      described = member.described
+      runs.check_same(workdir / member.name, runs.describe(described.config, described.dataset, described.model, []))
 
 
 def _opening(members, programs, before, workdir):

@@ -88,7 +88,6 @@ def test_codes_that_know_nothing_of_the_factors_are_worth_nothing():
 
 
 def test_information_is_that_of_another_implementation_on_the_same_bins():
-  assert disentanglement.BINS == 20  # as Locatello et al. (2019)
   from sklearn.metrics import mutual_info_score
 
   factors = drawn(700)
@@ -216,9 +215,17 @@ def test_units_that_never_vary_make_the_code_larger_for_completeness_only():
 
 def test_a_unit_that_varies_among_the_test_examples_alone_is_not_in_use():
   (codes, factors), test = halves_of(the_factors)
-  codes = np.concatenate([codes[:, :4], np.ones((len(codes), 1))], 1)
+  codes[:, 0] = 1.0  # tells the kind of the test examples
   found = disentanglement.scores((codes, factors), test, np.ones(5, bool), NOMINAL, np.random.default_rng(0))
+  assert found["mig"][0] < 0.05
+  assert min(found["mig"][1:]) > 0.94
   assert all(np.isfinite(score).all() for score in found.values())
+
+
+def test_a_factor_without_order_is_told_by_its_indicators():
+  """A unit tells one of three kinds: half of their Gini impurity, and nothing of their numbers' order."""
+  halves = halves_of(lambda factors, _: 1.0 * (factors[:, :1] == 1))
+  assert disentanglement.forests(*halves, NOMINAL)[1][0] == pytest.approx(0.5, abs=0.05)
 
 
 def test_of_many_units_those_that_tell_most_are_asked(monkeypatch):
@@ -354,6 +361,18 @@ def test_the_code_is_compared_with_principal_components_of_the_training_examples
     np.testing.assert_allclose(np.abs(mine), np.abs(pca.transform(points.reshape(-1, 6))), atol=1e-4)
   for mine, wanted in zip(codes["code"][1:], (made.train_codes, made.test_codes), strict=True):
     np.testing.assert_array_equal(mine, wanted)
+
+
+def test_a_unit_that_varies_by_rounding_alone_does_not_vary():
+  codes = 5 + noise(100, 3) * [1e-8, 1e-4, 1.0]
+  assert disentanglement.varying(codes).tolist() == [False, True, True]
+
+
+def test_the_settings_are_those_of_the_published_protocols():
+  assert (disentanglement.BINS, disentanglement._C) == (20, 0.01)  # Locatello et al. (2019)
+  votes = disentanglement._votes(1.0 * drawn(500), drawn(500), np.random.default_rng(0))
+  assert votes.sum(0).tolist() == [disentanglement.GROUPS] * 3 == [200] * 3
+  assert disentanglement.GROUP == 64
 
 
 def test_one_test_example_is_said_and_not_studied():
