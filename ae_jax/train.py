@@ -18,6 +18,7 @@ from ae_jax import (
   logs,
   memory,
   parallel,
+  paths,
   programs,
   runs,
   steps,
@@ -42,6 +43,7 @@ def train_and_evaluate(config, workdir, profile=False):
   Raises UserError, before anything is compiled or written, for whatever the user can mend, and Interrupted when a
   signal has stopped and saved the run.
   """
+  workdir = paths.local_path("workdir", workdir)
   mesh = parallel.mesh()
   described = experiment.of(config, mesh.size)
   experiment.check_memory(described, mesh.size)
