@@ -13,6 +13,21 @@ from ml_collections import config_flags
 
 from ae_jax import errors, malloc, paths
 
+
+class _WholeNumber(flags.IntegerParser):
+  """Parser of integers that takes 1e3 for 1000, as for the keys of the config that are real numbers."""
+
+  def convert(self, argument):
+    try:
+      return super().convert(argument)
+    except ValueError:
+      with contextlib.suppress(ValueError):
+        if float(argument).is_integer():
+          return int(float(argument))
+      raise ValueError("must be a whole number, such as 1000 or 1e3") from None
+
+
+config_flags.register_flag_parser_for_type(int, _WholeNumber())
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The config file, perhaps with :DATA behind it.", lock_config=True
 )

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from ae_jax import corruptions, errors, losses, remat
 from ae_jax.data import ranges
+from ae_jax.models import activations
 
 
 def batch_mean(per_example, weight):
@@ -153,7 +154,7 @@ def sparse(model, value_range, *, likelihood, penalty, weight, target):
   errors.check_not_negative("objective.weight", weight)
   errors.check(errors.is_number(target) and 0 < target < 1, "objective.target", target, "between 0 and 1")
   function = errors.choose({"l1": _l1, "kl": _sparsity_kl}, penalty, "objective.penalty")
-  if penalty == "kl" and getattr(model.module, "code_activation", None) is not jax.nn.sigmoid:
+  if penalty == "kl" and getattr(model.module, "code_activation", None) is not activations.sigmoid:
     raise errors.UserError("config.objective.penalty='kl' needs config.model.bottleneck='sigmoid'; or use 'l1'")
   options = {"weight": float(weight), "name": {"l1": "l1", "kl": "sparsity_kl"}[penalty], "penalty": function}
   options |= {"mean": batch_mean, "target": float(target)} if penalty == "kl" else {}
