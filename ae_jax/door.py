@@ -11,7 +11,7 @@ import warnings
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ae_jax import errors, malloc, paths
+from ae_jax import errors, malloc, paths, signals
 
 
 class _WholeNumber(flags.IntegerParser):
@@ -76,6 +76,7 @@ def run_on_arguments(main, example):
 
 def _start(call, unused):
   """Runs `call(arguments that are no flags)`, in silence if asked; the `unused` flags are unknown to the command."""
+  signals.watch()
   malloc.few_arenas()
   _hush()
   for name in unused:
@@ -105,12 +106,10 @@ def _refuse(arguments, instead):
 @contextlib.contextmanager
 def in_a_line():
   """What the user can mend leaves with one line and a status; a run that was asked to stop says how it goes on."""
-  from ae_jax import interruptions
-
   try:
     yield
-  except interruptions.Interrupted as stop:
-    print(f"{stop}; the same command continues", flush=True)
+  except signals.Interrupted as stop:
+    print(stop, flush=True)
   except errors.UserError as error:
     fail(str(error), WRONG_INPUT)
 

@@ -21,6 +21,7 @@ from ae_jax import (
   paths,
   programs,
   runs,
+  signals,
   steps,
 )
 from ae_jax.report import words
@@ -70,7 +71,9 @@ def train_and_evaluate(config, workdir, profile=False):
     checkpoints.wait(opened)
     run = runs.of(parallel.fetch(state.params, mesh), config, model, workdir, int(state.step))
     if shown:
-      found = evaluation.examine(run, dataset, described.measures, workdir, rulers())
+      signals.promise(interruptions.STUDYING)
+      check = functools.partial(interruptions.stop_studies, received, workdir)
+      found = evaluation.examine(run, dataset, described.measures, workdir, rulers(), check)
       log.finish(found.values, evaluation.pictures(workdir))
     _say(words.closing(run.metrics, config.model, workdir))
   return run.metrics

@@ -69,11 +69,43 @@ def test_a_signal_ends_a_process_well_and_the_same_command_continues(tiny, tmp_p
     output, complaints = process.communicate(timeout=60)
   assert process.returncode == 0, complaints
   assert complaints == ""
-  assert f"{number.name}: stopped after epoch" in output
+  acknowledged, *_, last = [line for line in output.splitlines() if line.startswith(number.name)]
+  assert acknowledged == f"{number.name}: {interruptions.TRAINING}; press Ctrl-C again to stop at once"
+  assert last.startswith(f"{number.name}: stopped after epoch")
   assert "the same command continues" in output
   steps_ = [record["step"] for record in logs.read(tmp_path / "run")]
   assert steps_ == sorted(set(steps_))
   ae_jax.load(tmp_path / "run")
+
+
+def test_a_signal_after_the_training_stops_the_studies_and_says_how_to_go_on(tiny, tmp_path, signalled):
+  """Three looks are those of three epochs; the fourth follows the first finding."""
+  signalled(3)
+  message = r"^SIGTERM: stopped; the run is trained and saved, and python -m ae_jax.evaluate --workdir=.* makes"
+  with pytest.raises(interruptions.Interrupted, match=message):
+    train.train_and_evaluate(tiny, tmp_path / "run")
+  assert ae_jax.load(tmp_path / "run").metrics["epoch"] == 3
+  assert not (tmp_path / "run" / "report.html").exists()
+  signalled(100)
+  train.train_and_evaluate(tiny, tmp_path / "run")
+  assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_signal_after_the_last_epoch_ends_a_process_well(tmp_path):
+  workdir = tmp_path / "a run"
+  command = [sys.executable, "-m", "ae_jax.main", *tiny_flags(evaluators="('latent','probe')"), f"--workdir={workdir}"]
+  options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+  with subprocess.Popen(command, **options) as process:
+    for line in process.stdout:
+      if line.startswith("epoch 3 of 3"):
+        break
+    process.send_signal(signal.SIGINT)
+    output, complaints = process.communicate(timeout=60)
+  assert (process.returncode, complaints) == (0, "")
+  acknowledged, last = output.splitlines()
+  assert acknowledged.startswith("SIGINT: ")
+  assert last.startswith("SIGINT: stopped; the run is trained and saved, and python -m ae_jax.evaluate --workdir='")
+  assert not (workdir / "report.html").exists()
 
 
 def test_a_second_signal_stops_at_once():
@@ -87,7 +119,8 @@ with interruptions.caught() as received:
   time.sleep(60)
 """
   done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=ROOT)
-  assert done.stdout == "SIGTERM\n"
+  words = f"SIGTERM: {interruptions.TRAINING}; press Ctrl-C again to stop at once"
+  assert done.stdout.splitlines() == [words, "SIGTERM"]
   assert done.returncode == -signal.SIGTERM
 
 
