@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, learned, tiny_flags
 
 import ae_jax
-from ae_jax import errors, interruptions, logs, models, objectives, optimizers, runs, steps, train
+from ae_jax import errors, interruptions, logs, models, objectives, optimizers, runs, signals, steps, train
 from ae_jax.data import epochs
 
 pytestmark = pytest.mark.runs_optax
@@ -66,7 +66,7 @@ def test_a_signal_ends_a_process_well_and_the_same_command_continues(tiny, tmp_p
     while not list((tmp_path / "run").glob("metrics.jsonl")) or not logs.read(tmp_path / "run"):
       time.sleep(0.05)
     process.send_signal(number)
-    output, complaints = process.communicate(timeout=60)
+    output, complaints = process.communicate(timeout=200)
   assert process.returncode == 0, complaints
   assert complaints == ""
   acknowledged, *_, last = [line for line in output.splitlines() if line.startswith(number.name)]
@@ -100,7 +100,7 @@ def test_a_signal_after_the_last_epoch_ends_a_process_well(tmp_path):
       if line.startswith("epoch 3 of 3"):
         break
     process.send_signal(signal.SIGINT)
-    output, complaints = process.communicate(timeout=60)
+    output, complaints = process.communicate(timeout=200)
   assert (process.returncode, complaints) == (0, "")
   acknowledged, last = output.splitlines()
   assert acknowledged.startswith("SIGINT: ")
@@ -125,10 +125,10 @@ with interruptions.caught() as received:
 
 
 def test_handlers_are_put_back():
-  before = [signal.getsignal(each) for each in interruptions.SIGNALS]
+  before = [signal.getsignal(each) for each in signals.SIGNALS]
   with interruptions.caught():
     pass
-  assert [signal.getsignal(each) for each in interruptions.SIGNALS] == before
+  assert [signal.getsignal(each) for each in signals.SIGNALS] == before
 
 
 def test_two_processes_do_not_train_in_one_folder(tiny, tmp_path):
