@@ -1,6 +1,13 @@
 """An autoencoder laboratory in JAX and Flax: train with `python -m ae_jax.main`, use with `ae_jax.load`."""
 
+import sys
+
 __version__ = "0.1.0"
+
+if sys.argv[:1] == ["-m"]:  # `python -m ae_jax.main` and its like, before they are imported: Ctrl-C is a line at once
+  from ae_jax import signals
+
+  signals.watch()
 
 
 def load(workdir, which="last"):

@@ -45,6 +45,21 @@ class Opened:
       self.orbax.close()
 
 
+class _Best:
+  """Preservation policy of the best checkpoint; Orbax's `BestN` keeps the last one of equals."""
+
+  def should_preserve(self, checkpoints, *, context):
+    """Returns for each checkpoint whether it is the best one."""
+    del context
+    found = [checkpoint for checkpoint in checkpoints if checkpoint.metrics]
+    return [bool(found) and checkpoint.step == _best(found).step for checkpoint in checkpoints]
+
+
+def _best(checkpoints):
+  """Returns the checkpoint with the smallest error, the first one of equals."""
+  return min(checkpoints, key=lambda checkpoint: (checkpoint.metrics[_BEST_BY], checkpoint.step))
+
+
 def open_folder(folder, to_save, report=print):
   """The checkpoints in a folder, `Opened`.
 
@@ -58,9 +73,6 @@ def open_folder(folder, to_save, report=print):
     if not parallel.agreed(not fault):
       _set_aside(folder, step, fault, report)
   policies = ocp.training.preservation_policies
-  best = policies.BestN(
-    get_metric_fn=lambda metrics: metrics[_BEST_BY], reverse=True, n=1, keep_checkpoints_without_metrics=False
-  )
   context = ocp.Context()
   # else, where a folder cannot be made, Orbax's threads wait for it, and the process for them: for five minutes
   context.async_options.create_directories_asynchronously = False
@@ -68,7 +80,7 @@ def open_folder(folder, to_save, report=print):
     ocp.training.Checkpointer(
       folder.absolute(),
       save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-      preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(_LAST), best]),
+      preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(_LAST), _Best()]),
       cleanup_tmp_directories=to_save,
       context=context,
     )
@@ -116,8 +128,7 @@ def kept(opened):
   found = _whole(opened)
   if not found:
     return {}
-  best = min(found, key=lambda checkpoint: (checkpoint.metrics[_BEST_BY], checkpoint.step))
-  return {"last": max(checkpoint.step for checkpoint in found), "best": best.step}
+  return {"last": max(checkpoint.step for checkpoint in found), "best": _best(found).step}
 
 
 def restore(opened, like, report=print):

@@ -6,11 +6,9 @@ Runs that differ in the seed alone are put together: the mean over them, their l
 95 % t-interval of the mean.
 """
 
-import pathlib
-
 from absl import flags
 
-from ae_jax import door
+from ae_jax import door, paths
 
 flags.adopt_module_key_flags(door)
 
@@ -20,12 +18,13 @@ _OUT = flags.DEFINE_string("out", "compare.html", "The page, a file that ends in
 def main(folders):
   """The flags and arguments, one call."""
   with door.in_a_line():
-    out = pathlib.Path(_OUT.value)
+    out = paths.local_path("--out", _OUT.value)
     if out.suffix != ".html":
       door.fail(f"--out={out}: must end in .html", door.WRONG_INPUT)
+    folders = [paths.local_path("folder", folder) for folder in folders]
     from ae_jax.report import comparison  # seconds of imports
 
-    compared = comparison.read([pathlib.Path(folder) for folder in folders])
+    compared = comparison.read(folders)
     comparison.write(compared, out)
     print(comparison.on_screen(compared))
     print(f"{comparison.answer(compared)}\nLook at {out}.")

@@ -16,7 +16,7 @@ def base(data):
   config = ConfigDict()
   config.seed = 0  # of the initialisation, the order of the data and all noise
   config.epochs = {"mnist_5k": 60, "digits": 60}.get(data, 20)  # small sets take more
-  config.batch_size = 64  # at most; an epoch is cut into batches of nearly equal size
+  config.batch_size = 64  # at most, and at most the training set; an epoch is cut into batches of nearly equal size
 
   config.data = ConfigDict()
   config.data.name = data  # mnist_5k, digits, factors, npz, heartbeats, ucr, or an image set of TensorFlow Datasets

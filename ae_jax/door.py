@@ -11,8 +11,23 @@ import warnings
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ae_jax import malloc
+from ae_jax import errors, malloc, paths, signals
 
+
+class _WholeNumber(flags.IntegerParser):
+  """Parser of integers that takes 1e3 for 1000, as for the keys of the config that are real numbers."""
+
+  def convert(self, argument):
+    try:
+      return super().convert(argument)
+    except ValueError:
+      with contextlib.suppress(ValueError):
+        if float(argument).is_integer():
+          return int(float(argument))
+      raise ValueError("must be a whole number, such as 1000 or 1e3") from None
+
+
+config_flags.register_flag_parser_for_type(int, _WholeNumber())
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The config file, perhaps with :DATA behind it.", lock_config=True
 )
@@ -24,13 +39,14 @@ WRONG_INPUT, WRONG_USAGE = 1, 2
 
 
 def run(main):
-  """Runs a command's `main(config, workdir)` with what its flags say."""
+  """Runs a command's `main(config, workdir)`; `workdir(config)` is the folder of the run."""
 
   def call(rest):
     _refuse(rest, "overrides are written --config.KEY=VALUE")
     if _CONFIG.value is None:
       fail("--config is missing; for instance --config=configs/cnn.py", WRONG_USAGE)
-    main(_CONFIG.value, _workdir)
+    named = _local(_WORKDIR.value) if _WORKDIR.value else None
+    main(_CONFIG.value, lambda config: named or _new_folder(config))
 
   _start(call, unused=())
 
@@ -42,7 +58,7 @@ def run_on_folder(main):
     _refuse(rest, "the folder of a run is written --workdir=FOLDER")
     if not _WORKDIR.value:
       fail("--workdir is missing; for instance --workdir=runs/cnn", WRONG_USAGE)
-    main(pathlib.Path(_WORKDIR.value))
+    main(_local(_WORKDIR.value))
 
   _start(call, unused=("config",))
 
@@ -60,6 +76,7 @@ def run_on_arguments(main, example):
 
 def _start(call, unused):
   """Runs `call(arguments that are no flags)`, in silence if asked; the `unused` flags are unknown to the command."""
+  signals.watch()
   malloc.few_arenas()
   _hush()
   for name in unused:
@@ -89,21 +106,27 @@ def _refuse(arguments, instead):
 @contextlib.contextmanager
 def in_a_line():
   """What the user can mend leaves with one line and a status; a run that was asked to stop says how it goes on."""
-  from ae_jax import errors, interruptions
-
   try:
     yield
-  except interruptions.Interrupted as stop:
-    print(f"{stop}; the same command continues", flush=True)
+  except signals.Interrupted as stop:
+    print(stop, flush=True)
   except errors.UserError as error:
     fail(str(error), WRONG_INPUT)
 
 
-def _workdir(config):
-  """The folder that the flags name, or a new one named after a (checked) config."""
+def _new_folder(config):
+  """Returns the folder of a run for which --workdir names none, from its checked config and the time."""
   file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]))
   time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-  return pathlib.Path(_WORKDIR.value or f"runs/{file.stem}-{config.data.name.replace('/', '_')}-{time}")
+  return pathlib.Path(f"runs/{file.stem}-{config.data.name.replace('/', '_')}-{time}")
+
+
+def _local(workdir):
+  """Returns the folder that --workdir names; ends the command where it is no local one."""
+  try:
+    return paths.local_path("--workdir", workdir)
+  except errors.UserError as error:
+    fail(str(error), WRONG_INPUT)
 
 
 def _parse(argv, with_config):

@@ -7,6 +7,8 @@ Without --only it is what config.evaluators asks for; with it what is named, wha
 what was found before stays.
 """
 
+import functools
+
 from absl import flags
 
 from ae_jax import door
@@ -19,7 +21,7 @@ _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "The checkpoint.")
 
 def main(workdir):
   """The flags, one call."""
-  from ae_jax import cache, evaluation, evaluators, runs
+  from ae_jax import cache, evaluation, evaluators, interruptions, runs
 
   with door.in_a_line():
     run = runs.load(workdir, _WHICH.value)
@@ -27,7 +29,9 @@ def main(workdir):
     cache.keep_compiled_programs()
     measures = evaluators.build(_ONLY.value or run.config.evaluators, run.model, dataset)
     rulers = dict(evaluators.rulers(measures, dataset, run.config.model.latent))
-    found = evaluation.examine(run, dataset, measures, workdir, rulers)
+    with interruptions.caught(interruptions.STUDYING) as received:
+      check = functools.partial(interruptions.stop_studies, received, workdir)
+      found = evaluation.examine(run, dataset, measures, workdir, rulers, check)
     for name, value in [*found.values.items(), *found.remarks.items()]:
       print(f"{name:40} {value if isinstance(value, str) else format(value, '.6g')}")
 

@@ -11,22 +11,30 @@ _REFRESHED = 30.0  # seconds between two pages of a run that is being trained, a
 _REST = 50  # times as long as making a page takes, at least: pages take a fiftieth of the run
 
 
-def examine(run, dataset, measures, workdir, rulers):
+def examine(run, dataset, measures, workdir, rulers, check=lambda: None):
   """Lets the evaluators study a run (`runs.Run`), and leaves evaluation/, pictures/ and report.html in its folder.
 
   `rulers` are those of `evaluators.rulers`; what other evaluators found of the same parameters is kept. Returns the
-  `findings.Findings`; UserError where they cannot be written.
+  `findings.Findings`; UserError where they cannot be written. `check()` is called after each finding and before each
+  picture, and stops them by an exception.
   """
-  found = findings.of(run.step, evaluators.studies(measures, Subject(run, dataset, rulers)))
+  studied = evaluators.studies(measures, Subject(run, dataset, rulers))
+  found = findings.of(run.step, _checked(studied, check))
   from ae_jax.report import album, story  # Matplotlib and Bokeh: seconds of imports that training does not wait for
 
   then = "; the run is saved, and with room for more the same command goes on"
   with errors.writing(f"{workdir}: evaluation, pictures, report.html", then):
     whole = findings.merged(findings.read(workdir), found)
     findings.write(workdir, whole)
-    album.draw(found.exhibits, run.config.data.range, logs.curves(run.history), rulers, workdir / "pictures")
+    album.draw(found.exhibits, run.config.data.range, logs.curves(run.history), rulers, workdir / "pictures", check)
     story.write(workdir)
   return found
+
+
+def _checked(found, check):
+  for each in found:
+    yield each
+    check()
 
 
 def pictures(workdir):

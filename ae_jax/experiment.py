@@ -48,10 +48,10 @@ def of(config, devices, dataset=None):
   trackers.check(config.trackers)
   dataset = data.load(**config.data) if dataset is None else dataset
   size = len(dataset.train)
-  errors.check(config.batch_size <= size, "batch_size", config.batch_size, f"at most the {size} training examples")
   model = models.build(shape=dataset.shape, compute_dtype=config.compute_dtype, **config.model)
   row_bytes = rows.bytes_of_a_row(dataset.train)
-  plan = epochs.Epochs(size, config.batch_size, devices * config.accumulate, config.seed, row_bytes)
+  errors.check(config.accumulate <= size, "accumulate", config.accumulate, f"at most the {size} training examples")
+  plan = epochs.Epochs(size, min(config.batch_size, size), devices * config.accumulate, config.seed, row_bytes)
   stages = _stages(config, model, dataset, plan, devices)
   return Experiment(config, dataset, model, plan, stages, evaluators.build(config.evaluators, model, dataset))
 

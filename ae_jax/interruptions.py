@@ -7,7 +7,7 @@ import contextlib
 import faulthandler
 import os
 import re
-import signal
+import shlex
 import subprocess
 import sys
 import threading
@@ -15,37 +15,25 @@ import threading
 import jax
 import numpy as np
 
-from ae_jax import errors, parallel, steps
+from ae_jax import errors, parallel, signals, steps
+from ae_jax.signals import Interrupted
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class Interrupted(Exception):
-  """The run was asked to stop, and has saved itself."""
+TRAINING = "stopping after the current step (or compilation), and saving"
+STUDYING = "the run is trained and saved; stopping after the current evaluator or picture"
 
 
 @contextlib.contextmanager
-def caught():
-  """Yields a function that says which signal has asked this process to stop, "" for none; a second one stops at once.
+def caught(promise=TRAINING):
+  """Yields a function that returns the name of the signal that has asked this process to stop, "" for none.
 
-  Outside the main thread signals are left alone.
+  The signal is acknowledged with the `promise`; see `signals.promising`. Outside the main thread signals are left
+  alone.
   """
-  received = []
   if threading.current_thread() is not threading.main_thread():
     yield lambda: ""
     return
-
-  def receive(number, _):
-    received.append(signal.Signals(number).name)
-    for each in SIGNALS:
-      signal.signal(each, before[each])
-
-  before = {each: signal.signal(each, receive) for each in SIGNALS}
-  try:
-    yield lambda: "".join(received)
-  finally:
-    for each in SIGNALS:
-      signal.signal(each, before[each])
+  with signals.promising(promise) as received:
+    yield received
 
 
 def asked(received):
@@ -55,8 +43,15 @@ def asked(received):
 
 
 def stop(received, epochs):
-  """Raises Interrupted: a run that has saved itself after so many epochs."""
-  raise Interrupted(f"{asked(received)}: stopped after epoch {epochs:.3g}, saved")
+  """Raises Interrupted for a run that has saved itself after so many epochs."""
+  raise Interrupted(f"{asked(received)}: stopped after epoch {epochs:.3g}, saved; the same command continues")
+
+
+def stop_studies(received, workdir):
+  """Raises Interrupted if a signal asks the studies of a trained run to stop."""
+  if name := received():
+    command = f"python -m ae_jax.evaluate --workdir={shlex.quote(str(workdir))}"
+    raise Interrupted(f"{name}: stopped; the run is trained and saved, and {command} makes its page")
 
 
 # Of a run of several processes that has lost one.
@@ -77,17 +72,14 @@ def others_are_lost(error):
 def witness():
   """Starts a process that says `LOST` should this one be aborted, which is how JAX ends it when another is gone.
 
-  No code of ours runs in an abort, but Python's own handler writes the number of the signal to a file.
+  No Python code runs in an abort; faulthandler, which is C, writes its report to the other process.
   """
   reading, writing = os.pipe()
-  os.set_blocking(writing, False)
-  script = f"import sys; sys.exit({f'ae_jax: {LOST}'!r} if {int(signal.SIGABRT)} in sys.stdin.buffer.read() else 0)"
+  script = f"import sys; sys.exit({f'ae_jax: {LOST}'!r} if b'Aborted' in sys.stdin.buffer.read() else 0)"
   command = [sys.executable, "-IS", "-c", script]
   subprocess.Popen(command, stdin=reading, stdout=subprocess.DEVNULL, start_new_session=True)
   os.close(reading)
-  faulthandler.disable()
-  signal.signal(signal.SIGABRT, lambda *_: None)
-  signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+  faulthandler.enable(writing, all_threads=False)
 
 
 def leave_soon(status):

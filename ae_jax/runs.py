@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ae_jax import checkpoints, data, errors, logs, losses, memory, models
+from ae_jax import checkpoints, data, errors, logs, losses, memory, models, paths
 from ae_jax import config as configs
 from ae_jax.data import ranges
 
@@ -99,7 +99,7 @@ def check_same(workdir, description):
 
 def data_of(workdir, config):
   """The data set that the run in a folder was trained on, from its config; UserError where it is another by now."""
-  workdir = pathlib.Path(workdir)
+  workdir = paths.local_path("workdir", workdir)
   configs.check_studied(config)
   dataset = data.load(**config.data)
   _check_same_data(workdir, read_description(workdir)["data"], _describe_data(dataset), config.data.to_dict())
@@ -194,7 +194,7 @@ def load(workdir, which="last"):
 
   Raises UserError for a folder without a run, or without a checkpoint yet.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = paths.local_path("workdir", workdir)
   if not (workdir / "config.json").exists():
     raise errors.UserError(f"{workdir}: there is no run here (no config.json)")
   description = read_description(workdir)

@@ -18,8 +18,10 @@ from ae_jax import (
   logs,
   memory,
   parallel,
+  paths,
   programs,
   runs,
+  signals,
   steps,
 )
 from ae_jax.report import words
@@ -42,6 +44,7 @@ def train_and_evaluate(config, workdir, profile=False):
   Raises UserError, before anything is compiled or written, for whatever the user can mend, and Interrupted when a
   signal has stopped and saved the run.
   """
+  workdir = paths.local_path("workdir", workdir)
   mesh = parallel.mesh()
   described = experiment.of(config, mesh.size)
   experiment.check_memory(described, mesh.size)
@@ -68,7 +71,9 @@ def train_and_evaluate(config, workdir, profile=False):
     checkpoints.wait(opened)
     run = runs.of(parallel.fetch(state.params, mesh), config, model, workdir, int(state.step))
     if shown:
-      found = evaluation.examine(run, dataset, described.measures, workdir, rulers())
+      signals.promise(interruptions.STUDYING)
+      check = functools.partial(interruptions.stop_studies, received, workdir)
+      found = evaluation.examine(run, dataset, described.measures, workdir, rulers(), check)
       log.finish(found.values, evaluation.pictures(workdir))
     _say(words.closing(run.metrics, config.model, workdir))
   return run.metrics

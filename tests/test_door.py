@@ -6,6 +6,8 @@ import sys
 import pytest
 from conftest import ROOT, run_main, tiny_flags
 
+from ae_jax import door
+
 COMMAND = '''"""Says what it was given."""
 
 import asyncio
@@ -116,3 +118,15 @@ def test_what_a_failed_save_leaves_behind_is_not_told_but_anything_else_is(comma
   assert status == 0
   assert "another" in complaints
   assert not any(word in complaints for word in ("loop", "awaited"))
+
+
+@pytest.mark.parametrize("text", ["1000", "1e3", "1000.0", "1_000", "+1E3"])
+def test_a_whole_number_may_be_written_as_a_real_one(text):
+  found = door._WholeNumber().parse(text)
+  assert (found, type(found)) == (1000, int)
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e-3", "inf", "nan", "1e999", "many", ""])
+def test_what_is_no_whole_number_is_none(text):
+  with pytest.raises(ValueError, match="must be a whole number, such as 1000 or 1e3"):
+    door._WholeNumber().parse(text)

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, learned, tiny_flags
 
 import ae_jax
-from ae_jax import errors, interruptions, logs, models, objectives, optimizers, runs, steps, train
+from ae_jax import errors, interruptions, logs, models, objectives, optimizers, runs, signals, steps, train
 from ae_jax.data import epochs
 
 pytestmark = pytest.mark.runs_optax
@@ -66,14 +66,46 @@ def test_a_signal_ends_a_process_well_and_the_same_command_continues(tiny, tmp_p
     while not list((tmp_path / "run").glob("metrics.jsonl")) or not logs.read(tmp_path / "run"):
       time.sleep(0.05)
     process.send_signal(number)
-    output, complaints = process.communicate(timeout=60)
+    output, complaints = process.communicate(timeout=200)
   assert process.returncode == 0, complaints
   assert complaints == ""
-  assert f"{number.name}: stopped after epoch" in output
+  acknowledged, *_, last = [line for line in output.splitlines() if line.startswith(number.name)]
+  assert acknowledged == f"{number.name}: {interruptions.TRAINING}; press Ctrl-C again to stop at once"
+  assert last.startswith(f"{number.name}: stopped after epoch")
   assert "the same command continues" in output
   steps_ = [record["step"] for record in logs.read(tmp_path / "run")]
   assert steps_ == sorted(set(steps_))
   ae_jax.load(tmp_path / "run")
+
+
+def test_a_signal_after_the_training_stops_the_studies_and_says_how_to_go_on(tiny, tmp_path, signalled):
+  """Three looks are those of three epochs; the fourth follows the first finding."""
+  signalled(3)
+  message = r"^SIGTERM: stopped; the run is trained and saved, and python -m ae_jax.evaluate --workdir=.* makes"
+  with pytest.raises(interruptions.Interrupted, match=message):
+    train.train_and_evaluate(tiny, tmp_path / "run")
+  assert ae_jax.load(tmp_path / "run").metrics["epoch"] == 3
+  assert not (tmp_path / "run" / "report.html").exists()
+  signalled(100)
+  train.train_and_evaluate(tiny, tmp_path / "run")
+  assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_signal_after_the_last_epoch_ends_a_process_well(tmp_path):
+  workdir = tmp_path / "a run"
+  command = [sys.executable, "-m", "ae_jax.main", *tiny_flags(evaluators="('latent','probe')"), f"--workdir={workdir}"]
+  options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+  with subprocess.Popen(command, **options) as process:
+    for line in process.stdout:
+      if line.startswith("epoch 3 of 3"):
+        break
+    process.send_signal(signal.SIGINT)
+    output, complaints = process.communicate(timeout=200)
+  assert (process.returncode, complaints) == (0, "")
+  acknowledged, last = output.splitlines()
+  assert acknowledged.startswith("SIGINT: ")
+  assert last.startswith("SIGINT: stopped; the run is trained and saved, and python -m ae_jax.evaluate --workdir='")
+  assert not (workdir / "report.html").exists()
 
 
 def test_a_second_signal_stops_at_once():
@@ -87,15 +119,16 @@ with interruptions.caught() as received:
   time.sleep(60)
 """
   done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=ROOT)
-  assert done.stdout == "SIGTERM\n"
+  words = f"SIGTERM: {interruptions.TRAINING}; press Ctrl-C again to stop at once"
+  assert done.stdout.splitlines() == [words, "SIGTERM"]
   assert done.returncode == -signal.SIGTERM
 
 
 def test_handlers_are_put_back():
-  before = [signal.getsignal(each) for each in interruptions.SIGNALS]
+  before = [signal.getsignal(each) for each in signals.SIGNALS]
   with interruptions.caught():
     pass
-  assert [signal.getsignal(each) for each in interruptions.SIGNALS] == before
+  assert [signal.getsignal(each) for each in signals.SIGNALS] == before
 
 
 def test_two_processes_do_not_train_in_one_folder(tiny, tmp_path):

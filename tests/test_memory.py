@@ -1,10 +1,13 @@
 """What does not fit is refused before anything is computed, and what fits is not."""
 
+import math
+
 import jax
 import pytest
 from conftest import config_of
 
 from ae_jax import cost, errors, memory, models, objectives, optimizers
+from ae_jax.data import placements
 
 pytestmark = pytest.mark.runs_optax
 
@@ -25,6 +28,34 @@ def test_parameters_gradient_and_the_two_moments_of_adam_are_counted(monkeypatch
   monkeypatch.setattr(memory, "available", lambda: moments + 8)
   with pytest.raises(errors.UserError, match=r"^config\.batch_size: 1 examples at a time need about"):
     memory.check(model, objective, optimizer, 1)
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_the_state_of_the_optimizer_is_cut_between_shards_and_nothing_else_is(monkeypatch, shards):
+  model, objective, optimizer = parts_of()
+  numbers = model.parameter_count()
+  needed = 8 * numbers + (8 * numbers + 8) // shards  # parameters and gradient; two moments and two counters
+  monkeypatch.setattr(memory, "available", lambda: needed - 1)
+  with pytest.raises(errors.UserError, match=r"^config\.model: parameters, gradient and optimizer need"):
+    memory.check(model, objective, optimizer, 1, shards)
+  monkeypatch.setattr(memory, "available", lambda: needed)
+  with pytest.raises(errors.UserError, match=r"^config\.batch_size"):
+    memory.check(model, objective, optimizer, 1, shards)
+
+
+@pytest.mark.parametrize(("host", "device", "least"), [(800, 1000, 800), (800, 600, 600), (800, math.inf, 800)])
+def test_a_step_may_take_what_both_the_machine_and_the_device_have(monkeypatch, host, device, least):
+  monkeypatch.setattr(placements, "host_bytes", lambda: host)
+  monkeypatch.setattr(placements, "device_bytes", lambda: device)
+  assert memory.available() == least
+
+
+def test_cores_share_half_of_the_machine_and_an_accelerator_has_its_own_memory(monkeypatch):
+  monkeypatch.setattr(placements, "host_bytes", lambda: 800)
+  monkeypatch.setattr(placements, "device_bytes", lambda: 1000)
+  assert [memory.share(devices) for devices in (1, 2, 8)] == [400, 200, 50]
+  monkeypatch.setattr(jax, "default_backend", lambda: "cuda")
+  assert [memory.share(devices) for devices in (1, 8)] == [900, 900]
 
 
 def test_what_is_kept_grows_with_the_rows(monkeypatch):

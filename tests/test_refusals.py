@@ -10,7 +10,6 @@ from ae_jax import errors, train
   [
     ("epochs", 0, "config.epochs=0: must be an integer, 1 or more"),
     ("batch_size", -1, "config.batch_size=-1"),
-    ("batch_size", 5000, "config.batch_size=5000: must be at most the 1438 training examples"),
     ("seed", -1, "config.seed=-1: must be from 0"),
     ("log_every_steps", 0, "config.log_every_steps=0"),
     ("eval_every_epochs", 0, "config.eval_every_epochs=0"),

@@ -1,4 +1,5 @@
 import json
+import pickle
 import subprocess
 
 import jax
@@ -50,6 +51,14 @@ def test_bytes_floats_and_missing_channel_axes_mean_the_same(workdir, test_image
   wanted = run.encode(test_images[:5])
   np.testing.assert_array_equal(run.encode(test_images[:5, :, :, 0]), wanted)
   np.testing.assert_allclose(run.encode(test_images[:5] / 255), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_run_gives_the_same_codes_after_pickle(workdir, test_images):
+  run = ae_jax.load(workdir)
+  again = pickle.loads(pickle.dumps(run))
+  np.testing.assert_array_equal(again.encode(test_images[:3]), run.encode(test_images[:3]))
+  assert (again.config, again.config.is_locked) == (run.config, True)
+  assert (again.model, again.step, again.history, again.metrics) == (run.model, run.step, run.history, run.metrics)
 
 
 def test_the_run_knows_its_config_its_parameters_and_its_metrics(workdir):

@@ -193,11 +193,16 @@ def stage_sizes(size, kernel, stages):
     if min(convolved[-1]) < 1:
       raise errors.UserError(
         f"config.model.channels has {stages} stages, but an image of {size[0]}x{size[1]} is {pooled[-1][0]}x"
-        f"{pooled[-1][1]} after {stage} and its {kernel}x{kernel} convolution does not fit; use at most {stage} stages "
-        "or a smaller config.model.kernel"
+        f"{pooled[-1][1]} after {stage} and its {kernel}x{kernel} convolution does not fit; {_fix(stage)}use a smaller "
+        "config.model.kernel"
       )
     pooled.append(tuple(max(1, side // 2) for side in convolved[-1]))
   return convolved, pooled[1:]
+
+
+def _fix(stages):
+  """Returns the advice for an image that is large enough for so many stages; "" for none."""
+  return f"use at most {stages} stage{'s' if stages > 1 else ''}, or " if stages else ""
 
 
 def _reaching(kernels, strides, sizes):

@@ -4,6 +4,7 @@ Inside, images are laid out [C, H, W, B] (see `ae_jax.ops.convolutions`).
 """
 
 import math
+import operator
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -79,7 +80,7 @@ def _none(h, skip):
 
 
 # How an image on its way up meets what was pooled on the way down, both [C, H, W, B].
-SKIPS = {"additive": jnp.add, "concatenated": _concatenated, "none": _none}
+SKIPS = {"additive": operator.add, "concatenated": _concatenated, "none": _none}
 
 
 def build(shape, *, latent, channels, kernel, activation, skips):
@@ -100,7 +101,14 @@ def stage_sizes(size, stages):
     if min(sizes[-1]) < 2:
       raise errors.UserError(
         f"config.model.channels has {stages} stages, but an image of {size[0]}x{size[1]} is {sizes[-1][0]}x"
-        f"{sizes[-1][1]} after {stage} and cannot be halved; use at most {stage} stages"
+        f"{sizes[-1][1]} after {stage} and cannot be halved; {_fix(stage)}"
       )
     sizes.append(tuple(side // 2 for side in sizes[-1]))
   return tuple(sizes)
+
+
+def _fix(stages):
+  """Returns the advice for an image that can be halved so many times."""
+  if stages == 0:
+    return "use config.model.name='dense' for images with a side of 1"
+  return f"use at most {stages} stage{'s' if stages > 1 else ''}"

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ae_jax import corruptions, errors, losses
 from ae_jax.data import ranges
+from ae_jax.models import activations
 from ae_jax.objectives import base
 
 
@@ -37,7 +38,7 @@ class Denoising(base.Objective):
 
 
 # The span of a hidden layer's activations, where they have one; the level of noise on others is in their own unit.
-_HIDDEN_SPANS = {jax.nn.sigmoid: ranges.Span(0.0, 1.0, 0.0), jnp.tanh: ranges.Span(-1.0, 1.0, 0.0)}
+_HIDDEN_SPANS = {activations.sigmoid: ranges.Span(0.0, 1.0, 0.0), activations.tanh: ranges.Span(-1.0, 1.0, 0.0)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class Layerwise(base.Objective):
       base.check_likelihood(self.likelihood, self.value_range)
     else:
       errors.choose(base.LIKELIHOODS, self.likelihood, "objective.likelihood")
-      if self.likelihood == "bernoulli" and module.encoder.activation is not jax.nn.sigmoid:
+      if self.likelihood == "bernoulli" and module.encoder.activation is not activations.sigmoid:
         raise errors.UserError(
           f"config.objective.likelihood='bernoulli' for layer {self.layer} needs config.model.activation='sigmoid'; "
           "use 'gaussian'"

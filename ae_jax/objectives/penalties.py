@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ae_jax import errors, losses
+from ae_jax.models import activations
 from ae_jax.objectives import base
 
 
@@ -32,7 +33,7 @@ class Sparse(base.Objective):
     good = errors.is_number(self.target) and 0 < self.target < 1
     errors.check(good, "objective.target", self.target, "between 0 and 1")
     errors.choose(dict.fromkeys(("l1", "kl")), self.penalty, "objective.penalty")
-    if self.penalty == "kl" and getattr(model.module, "code_activation", None) is not jax.nn.sigmoid:
+    if self.penalty == "kl" and getattr(model.module, "code_activation", None) is not activations.sigmoid:
       raise errors.UserError("config.objective.penalty='kl' needs config.model.bottleneck='sigmoid'; or use 'l1'")
 
   def statistics(self, model, params, batch, keys):

@@ -148,7 +148,9 @@ def _collected(tasks, begin, finished, received):
   running = {begin(task): (task, 1) for task in tasks}
   while running:
     if received():
-      raise interruptions.Interrupted(f"{received()}: stopped, and what the workers had saved is kept")
+      raise interruptions.Interrupted(
+        f"{received()}: stopped, and what the workers had saved is kept; the same command continues"
+      )
     for done, found in finished(list(running)):
       task, tries = running.pop(done)
       if isinstance(found, str):

@@ -1,10 +1,13 @@
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import config_of
+from conftest import CONFIGS, config_of
 
 from ae_jax import errors, models, objectives
+from ae_jax.models import activations
 
 FAMILIES = {
   "dense": {"widths": (32,)},
@@ -106,3 +109,20 @@ def test_the_first_parameters_have_the_variance_of_their_layer_and_follow_the_ke
 def test_an_unknown_arithmetic_is_refused():
   with pytest.raises(errors.UserError, match=r"config\.compute_dtype='bfloat'.*did you mean 'bfloat16'"):
     build("dense", "bfloat")
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_a_model_is_equal_after_pickle(file):
+  """Equal and of the same hash, so that a function that was compiled for one of them serves both."""
+  shape = (64, 1) if file.stem == "sequence" else (28, 28, 1)
+  model = models.build(shape=shape, **config_of(file.stem).model)
+  again = pickle.loads(pickle.dumps(model))
+  assert (again, hash(again)) == (model, hash(model))
+
+
+@pytest.mark.parametrize("name", activations.ACTIVATIONS)
+def test_an_activation_is_itself_after_pickle_and_the_librarys_function(name):
+  function = activations.choose(name, "activation")
+  assert pickle.loads(pickle.dumps(function)) is function
+  x = jnp.linspace(-3, 3, 13)
+  np.testing.assert_array_equal(function(x), getattr(jax.nn, name)(x))

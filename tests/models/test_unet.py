@@ -130,7 +130,8 @@ def test_examples_do_not_see_each_other():
     ((28, 28, 1), {"channels": (4, 0)}, "config.model.channels=(4, 0)"),
     ((28, 28, 1), {"skips": "addative"}, "config.model.skips='addative' is unknown; did you mean 'additive'?"),
     ((28, 28, 1), {"activation": "reul"}, "did you mean 'relu'"),
-    ((3, 28, 1), {}, "has 2 stages, but an image of 3x28 is 1x14 after 1 and cannot be halved; use at most 1 stages"),
+    ((3, 28, 1), {}, "has 2 stages, but an image of 3x28 is 1x14 after 1 and cannot be halved; use at most 1 stage"),
+    ((1, 28, 1), {}, "is 1x28 after 0 and cannot be halved; use config.model.name='dense' for images with a side of 1"),
     ((28, 1), {}, "config.model.name='unet' takes images"),
   ],
 )

@@ -1,0 +1,123 @@
+"""The first signal is acknowledged at once, whatever the main thread is busy with; a second one ends the process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, tiny_flags
+
+SOON = 1.0 if os.environ.get("CI") else 3.0  # seconds, of processes that share their cores with others
+BEGIN = "import hashlib, os, signal, time\nfrom ae_jax import signals\nsignals.watch()\n"
+# C code that runs for minutes without the interpreter's lock, and that no signal interrupts: like a compilation
+BUSY = "print('busy', flush=True); hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2**31 - 1)\n"
+
+
+def started(script):
+  command = [sys.executable, "-c", BEGIN + script]
+  return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def answer(process, number):
+  """The line that a signal is met with, and after how many seconds."""
+  begun = time.monotonic()
+  process.send_signal(number)
+  return process.stdout.readline(), time.monotonic() - begun
+
+
+def ended(process, number):
+  """What a process that ends because of a signal says: its line, after how many seconds, its status, its complaints."""
+  said = answer(process, number)
+  rest, complaints = process.communicate(timeout=60)
+  assert rest == ""
+  return *said, process.returncode, complaints
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_where_nothing_is_promised_the_first_signal_ends_the_process_with_a_line(number):
+  with started(BUSY) as process:
+    assert process.stdout.readline() == "busy\n"
+    line, seconds, status, complaints = ended(process, number)
+  assert line == f"{number.name}: stopped at once; what was saved stays\n"
+  assert (status, complaints) == (128 + number, "")
+  assert seconds < SOON
+
+
+@pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)])
+def test_a_promise_is_said_at_once_and_a_second_signal_ends_the_process(first, second):
+  with started(f"with signals.promising('saving the run') as received:\n  {BUSY}") as process:
+    assert process.stdout.readline() == "busy\n"
+    line, seconds = answer(process, first)
+    assert line == f"{first.name}: saving the run; press Ctrl-C again to stop at once\n"
+    assert seconds < SOON
+    time.sleep(0.3)
+    line, seconds, status, complaints = ended(process, second)
+  assert line == f"{second.name}: stopped at once; what was saved stays\n"
+  assert (status, complaints) == (128 + second, "")
+  assert seconds < SOON
+
+
+def said(script):
+  """All that a process says which ends by itself."""
+  with started(script) as process:
+    output, complaints = process.communicate(timeout=60)
+  assert (process.returncode, complaints) == (0, "")
+  return output.splitlines()
+
+
+TWICE = "os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.3)"
+
+
+def test_a_signal_that_is_sent_twice_at_once_is_one():
+  assert said(f"with signals.promising('saving') as received:\n  {TWICE}\nprint(received())") == [
+    "SIGTERM: saving; press Ctrl-C again to stop at once",
+    "SIGTERM",
+  ]
+
+
+def test_a_promise_may_change_and_a_new_one_knows_of_no_signal_before():
+  lines = said(f"""
+for words in ("saving", "again"):
+  with signals.promising("training") as received:
+    signals.promise(words)
+    print(received() == "")
+    {TWICE}
+signals.promise("too late")
+print(signals._state.promise == "")
+""")
+  words = [f"SIGTERM: {words}; press Ctrl-C again to stop at once" for words in ("saving", "again")]
+  assert lines == ["True", words[0], "True", words[1], "True"]
+
+
+def test_a_forked_process_has_its_own_signals():
+  lines = said("""
+reading, writing = os.pipe()
+with signals.promising("saving") as received:
+  child = os.fork()
+  if not child:
+    os.write(writing, b"here")
+    time.sleep(20)
+    os._exit(0)
+  os.read(reading, 4)
+  os.kill(child, signal.SIGTERM)
+  print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), received() == "")
+""")
+  assert lines == ["-15 True"]
+
+
+@pytest.mark.parametrize("module", ["absl", "jax._src"])
+def test_a_command_whose_modules_are_being_imported_ends_with_a_line(tmp_path, module):
+  command = [sys.executable, "-X", "importtime", "-m", "ae_jax.main", *tiny_flags(), f"--workdir={tmp_path / 'run'}"]
+  options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+  with subprocess.Popen(command, **options) as process:
+    for line in process.stderr:
+      if f" {module}." in line:
+        break
+    process.send_signal(signal.SIGINT)
+    output, complaints = process.communicate(timeout=60)
+  assert output == "SIGINT: stopped at once; what was saved stays\n"
+  assert process.returncode == 130
+  assert [line for line in complaints.splitlines() if not line.startswith("import time:")] == []
+  assert not (tmp_path / "run").exists()
