@@ -117,31 +117,45 @@ def load(
   """
   errors.choose(ranges.INTERVALS, range, "data.range")
   path = str(paths.local_path("config.data.path", path)) if path else ""
-  decide = functools.partial(placements.decide, placement, budget_gib)
   arrays = sources.SOURCES.get(name, sources.tfds)(name, path)
   factor_values, said = arrays.pop("factor_values", {}), arrays.pop("remarks", [])
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
   for key in ("train", "test"):
     arrays[key] = _as_float32(arrays[key])
     _check(_shape_fault(arrays[key], arrays["train"], range), key, where)
+  decide = functools.partial(placements.decide, placement, budget_gib)
+  one_class, done, decided = _narrowed(arrays, one_class, decide, where)
+  for key in ("train", "test"):
+    arrays[key] = _verified(arrays[key], range, key, where)
+  return Dataset(
+    name=name,
+    value_range=range,
+    one_class=one_class,
+    streams=decided.streams,
+    placement=decided.words,
+    factor_values=factor_values,
+    remarks=(*said, *done, *remarks.binary_bytes(where, arrays["train"])),
+    **({"train_labels": None, "test_labels": None} | arrays),
+  )
+
+
+def _narrowed(arrays, one_class, decide, where):
+  """Drops the training examples of other classes and reads the arrays that lie in memory, in place.
+
+  Returns the class that was applied, sentences about it, and the `Placement` of the training examples that are left.
+  """
   first = decide(rows.bytes_of(arrays["train"]))
   _check_test_fits(arrays["test"], first, where)
   if not first.lazy:
-    arrays = {key: rows.loaded(values) for key, values in arrays.items()}
-  one_class, done = one_classes.keep(one_class, arrays, where)
+    arrays.update({key: rows.loaded(values) for key, values in arrays.items()})
+  one_class, said = one_classes.keep(one_class, arrays, where)
   if len(arrays["train"]) < 2:
     raise errors.UserError(f"{where}: one training example; 2 or more are wanted")
   decided = decide(rows.bytes_of(arrays["train"]))
   for key in arrays:
     if not (decided.lazy and key in ("train", "train_labels")):
       arrays[key] = rows.gathered(arrays[key])
-  for key in ("train", "test"):
-    arrays[key] = _verified(arrays[key], range, key, where)
-  halves = [arrays.get(f"{half}{what}") for what in ("", "_labels", "_factors") for half in ("train", "test")]
-  examples, labels, factors = halves[:2], halves[2:4], halves[4:]
-  lie = (decided.streams, decided.words)
-  said = (*said, *done, *remarks.binary_bytes(where, arrays["train"]))
-  return Dataset(name, range, *examples, *labels, one_class, *lie, *factors, factor_values, said)
+  return one_class, said, decided
 
 
 def _check_test_fits(examples, decided, where):

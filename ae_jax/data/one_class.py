@@ -38,10 +38,15 @@ def keep(label: int | None, arrays: dict, where: str) -> tuple[int | None, list[
   for half in ("train", "test"):
     if arrays.get(f"{half}_labels") is not None:
       arrays[f"{half}_labels"] = _checked(arrays[f"{half}_labels"], label, f"{key}: ", half, where)
+  return label, _drop_others(label, arrays, key)
+
+
+def _drop_others(label, arrays, key):
+  """Drops the training examples of other labels, in place, and returns sentences about it."""
   others = remarks.counted(int((arrays["test_labels"] != label).sum()), "example")
   if arrays.get("train_labels") is None:
     count = len(arrays["train"])
-    return label, [
+    return [
       f"{key}: the training examples have no labels, so all {count:,} are taken to have this one; the test half has "
       f"{others} of other labels"
     ]
@@ -51,9 +56,9 @@ def keep(label: int | None, arrays: dict, where: str) -> tuple[int | None, list[
       arrays[name] = rows.take(arrays[name], kept)
   dropped = int((~kept).sum())
   if not dropped:
-    return label, []
+    return []
   left_out = remarks.counted(dropped, "training example")
-  return label, [f"{key}: {left_out} of other labels left out; the test half has {others} of other labels"]
+  return [f"{key}: {left_out} of other labels left out; the test half has {others} of other labels"]
 
 
 def _has(label, arrays):

@@ -76,6 +76,16 @@ def test_the_labels_of_a_large_set_are_digested_at_probes_wherever_they_lie(monk
   assert set(asked) == set(rows.probes(8))
 
 
+@pytest.mark.parametrize("small", ["train", "test"])
+def test_a_set_is_large_if_its_halves_are_together(monkeypatch, small):
+  monkeypatch.setattr(rows, "PROBES", 1)
+  monkeypatch.setattr(data, "_DIGESTED_WHOLE", 90)
+  parts = {"train": EXAMPLES[:7], "test": EXAMPLES[:7], small: EXAMPLES[:1]}  # of 12 bytes each
+  whole = made(**parts).fingerprint()
+  monkeypatch.setattr(data, "_DIGESTED_WHOLE", 96)
+  assert made(**parts).fingerprint() != whole
+
+
 def test_the_peak_is_the_width_of_the_range_and_never_zero():
   floats = np.linspace(-3, 5, 96, dtype=np.float32).reshape(8, 3, 4, 1)
   for value_range, train, wanted in [
