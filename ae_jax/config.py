@@ -1,7 +1,7 @@
 """The vocabulary of the configs: each key that every config has, declared once, with what it may hold."""
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import RequiredValueError
+from ml_collections import ConfigDict, FieldReference
+from ml_collections.config_dict import RequiredValueError, placeholder
 
 from ae_jax import errors
 
@@ -24,7 +24,7 @@ def base(data):
   config.data.range = "unit"  # what the model sees: unit [0, 1], symmetric [-1, 1] or real; sets the output activation
   config.data.placement = "auto"  # memory, stream (read while it trains), or auto: stream what is over the budget
   config.data.budget_gib = 0.0  # bytes of training examples that are kept in memory, in GiB; 0: a quarter of it all
-  config.data.one_class = -1  # train on examples of this label only, the others of the test set are anomalies; -1: all
+  config.data.one_class = placeholder(int)  # train on this label only, others in the test set are anomalies; None: all
 
   config.objective = ConfigDict()
   config.objective.name = "reconstruction"
@@ -61,14 +61,14 @@ def check(config):
     raise errors.UserError(
       f"the config is a {type(config).__name__}: get_config must return ae_jax.config.base() and more"
     )
-  wanted = base("").to_dict()
+  wanted = _declared()
   try:
     given = config.to_dict()
   except RequiredValueError as error:
     raise errors.UserError(f"config: a required key has no value: {errors.plain(str(error))}") from None
   _check_keys(given, {**wanted, "model": {}}, "")
   label = config.data.one_class
-  errors.check(-(2**63) <= label < 2**63, "data.one_class", label, "an integer of 64 bits")
+  errors.check(label is None or -(2**63) <= label < 2**63, "data.one_class", label, "an integer of 64 bits")
   errors.check(0 <= config.seed < 2**32, "seed", config.seed, "from 0 to 4294967295")
   for key in ("epochs", "batch_size", "accumulate", "eval_every_epochs", "checkpoint_every_epochs", "log_every_steps"):
     errors.check_positive(key, config[key])
@@ -95,7 +95,7 @@ def check_trained(config):
 
 def check_studied(config):
   """Raises UserError unless the config has what the evaluators need beside its trained model."""
-  wanted = base("").to_dict()
+  wanted = _declared()
   _check_part(config, {key: wanted[key] for key in ("seed", "data", "objective", "evaluators")})
 
 
@@ -106,6 +106,11 @@ def _check_part(config, wanted):
     if isinstance(section, dict) and key not in _OPEN_SECTIONS and isinstance(kept.get(key), dict):
       kept[key] = {name: value for name, value in kept[key].items() if name in section}
   _check_keys(kept, wanted, "")
+
+
+def _declared():
+  """The keys of `base` with examples of their values; a placeholder stays one, for it tells the type."""
+  return base("").to_dict(preserve_field_references=True)
 
 
 def as_json(config):
@@ -156,6 +161,10 @@ def _check_keys(given, wanted, prefix):
     if key not in given:
       raise errors.UserError(f"config.{prefix}{key} is missing; start from ae_jax.config.base()")
     value = given[key]
+    if isinstance(example, FieldReference):
+      kind = example.get_type()
+      errors.check(value is None or type(value) is kind, f"{prefix}{key}", value, f"{kind.__name__} or None")
+      continue
     number = isinstance(example, float) and isinstance(value, int) and not isinstance(value, bool)
     if type(value) is not type(example) and not number:
       raise errors.UserError(f"config.{prefix}{key}={errors.shown(value)}: must be {type(example).__name__}")

@@ -21,11 +21,13 @@ _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "The checkpoint.")
 
 def main(workdir):
   """The flags, one call."""
-  from ae_jax import cache, evaluation, evaluators, interruptions, runs
+  from ae_jax import cache, evaluation, evaluators, interruptions, logs, runs
 
   with door.in_a_line():
     run = runs.load(workdir, _WHICH.value)
     dataset = runs.data_of(workdir, run.config)
+    for line in dataset.remarks:
+      logs.say(line)
     cache.keep_compiled_programs()
     measures = evaluators.build(_ONLY.value or run.config.evaluators, run.model, dataset)
     rulers = dict(evaluators.rulers(measures, dataset, run.config.model.latent))

@@ -22,13 +22,17 @@ from ae_jax.data import ranges
 
 LOCK = ".lock"  # the file in a run's folder that the process which trains there holds
 _LARGEST_BATCH = 256  # examples that `Run`'s functions put through the model at once: more leave a CPU's cache
+FORMAT = 2  # of config.json; without the key it is 1, where config.data.one_class=-1 meant examples of any label
 _PACKAGES = ("ae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def describe(config, dataset, model, devices):
   """What config.json holds: the resolved config and what else it takes to repeat the run or to use its model."""
+  resolved = configs.as_json(config)
+  resolved["data"]["one_class"] = dataset.one_class
   return {
-    "config": configs.as_json(config),
+    "format": FORMAT,
+    "config": resolved,
     "data": _describe_data(dataset),
     "parameters": model.parameter_count(),
     "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -40,7 +44,7 @@ def describe(config, dataset, model, devices):
 
 def _describe_data(dataset):
   halves = {"train": len(dataset.train), "test": len(dataset.test)}
-  return {"shape": list(dataset.shape), **halves, "fingerprint": dataset.fingerprint()}
+  return {"shape": list(dataset.shape), **halves, **dataset.fingerprints()}
 
 
 @contextlib.contextmanager
@@ -106,9 +110,26 @@ def data_of(workdir, config):
   return dataset
 
 
+# Keys of the description of the data -> what differs if they do. Runs of earlier versions have no labels or factors.
+_PARTS = {
+  "shape": "shape",
+  "train": "number of training examples",
+  "test": "number of test examples",
+  "fingerprint": "examples",
+  "labels_fingerprint": "labels",
+  "factors_fingerprint": "factors",
+}
+
+
 def _check_same_data(workdir, there, here, section):
-  if there != here:
-    raise errors.UserError(f"--workdir={workdir}: its run was trained on other data than {section}")
+  """Raises UserError, which names the parts that differ, unless the data are those of the run in a folder."""
+  compared = [key for key in _PARTS if key in there or key == "fingerprint"]
+  differing = [_PARTS[key] for key in compared if there.get(key) != here[key]]
+  if differing:
+    raise errors.UserError(
+      f"--workdir={workdir}: its run was trained on other data than {section}: different {', '.join(differing)}; "
+      "restore the data, or train in another folder"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,6 +258,9 @@ def read_description(workdir):
   sides = isinstance(shape, list) and len(shape) in (2, 3) and all(isinstance(n, int) and 0 < n < 2**31 for n in shape)
   if not isinstance(config, dict) or not sides:
     raise errors.UserError(f"{workdir}/config.json: is not that of a run; name another folder")
+  section = config.get("data")
+  if "format" not in description and isinstance(section, dict) and section.get("one_class") == -1:
+    section["one_class"] = None
   return description
 
 

@@ -56,7 +56,8 @@ def train_and_evaluate(config, workdir, profile=False):
     received = stack.enter_context(interruptions.caught())
     parallel.on_first_process(lambda: stack.enter_context(runs.locked(workdir)))
     parallel.on_first_process(lambda: runs.begin(workdir, description))
-    _say(words.opening(description, dataset.placement, workdir))
+    for line in (words.opening(description, dataset.placement, workdir), *dataset.remarks):
+      _say(line)
     cache.keep_compiled_programs()
     placed = programs.place(dataset, plan, mesh)
     compiled = functools.partial(programs.build, described, placed, workdir, profile)

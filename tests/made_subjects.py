@@ -13,7 +13,7 @@ def images(count, seed=0, shape=(4, 4, 1)):
   return np.random.default_rng(seed).uniform(size=(count, *shape)).astype(np.float32)
 
 
-def subject_of(train, test, name="dense", labels=True, one_class=-1, value_range="unit", **options):
+def subject_of(train, test, name="dense", labels=True, one_class=None, value_range="unit", **options):
   """A model of this data with random weights; the labels go 0, 1, 2, 0, ..."""
   config = config_of(name, "digits")
   config.data.range = value_range

@@ -62,6 +62,9 @@ def test_a_mistaken_key_is_met_with_the_nearest():
     ("optimizer.weight_decay", 10**400, "must be a finite number"),
     ("optimizer.a\nb", 1, "config.optimizer.a\\nb is no key of the config"),
     ("data.one_class", 2**63, "config.data.one_class=9223372036854775808: must be an integer of 64 bits"),
+    ("data.one_class", "good", "config.data.one_class='good': must be int or None"),
+    ("data.one_class", True, "config.data.one_class=True: must be int or None"),
+    ("data.one_class", 1.0, "config.data.one_class=1.0: must be int or None"),
     ("model.shape", (8, 8, 1), "config.model.shape is no option: it is given by the data"),
     ("model.compute_dtype", "float32", "config.model.compute_dtype is no option: it is given by config.compute_dtype"),
     ("objective.model", "dense", "config.objective.model is no option: it is given by config.model"),
@@ -89,3 +92,14 @@ def test_a_value_that_no_run_can_have_is_refused_in_one_line(key, value, message
 
 def test_a_config_is_flat():
   assert configs.flat({"a": {"b": 1, "c": {"d": [2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [2], "e": {}}
+
+
+@pytest.mark.parametrize("label", [None, -1, 0, 3])
+def test_the_one_class_is_a_label_or_none_and_stays_so_in_json_and_in_a_copy(label):
+  config = config_of("dense", "digits")
+  config.data.one_class = label
+  for again in (configs.from_json(configs.as_json(config)), ConfigDict(config.to_dict())):
+    configs.check(again)
+    configs.check_studied(again)
+    assert again.data.one_class == label
+  assert configs.differences(configs.as_json(config), configs.as_json(again)) == []

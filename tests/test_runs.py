@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -8,6 +9,7 @@ import pytest
 from conftest import ROOT, config_of, unstudied
 
 import ae_jax
+from ae_jax import config as configs
 from ae_jax import data, errors, models, runs, train
 
 pytestmark = pytest.mark.runs_optax
@@ -172,3 +174,97 @@ def test_attention_is_there_where_the_model_has_some(workdir, test_images):
   for weights in maps.values():
     assert weights.shape[::3] == (3, 16)  # of patches of 2x2
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 4, 4), np.uint8)
+LABELS = np.arange(40) % 4 - 1
+
+
+@pytest.fixture
+def begin(tmp_path):
+  """A function that stores arrays and begins a run on them: (its folder, its config, its description)."""
+
+  def begun(one_class=None, **arrays):
+    np.savez(tmp_path / "data.npz", **arrays)
+    config = config_of("dense", "npz")
+    config.data.update({"path": str(tmp_path / "data.npz"), "one_class": one_class})
+    workdir = tmp_path / "run"
+    workdir.mkdir(exist_ok=True)
+    description = describe(config)
+    runs.begin(workdir, description)
+    return workdir, config, description
+
+  return begun
+
+
+def describe(config, **changes):
+  dataset = dataclasses.replace(data.load(**config.data), **changes)
+  model = models.build(shape=dataset.shape, compute_dtype="float32", **config.model)
+  return runs.describe(config, dataset, model, [])
+
+
+@pytest.mark.parametrize(
+  ("changes", "different"),
+  [
+    ({"y_train": (LABELS + 1) % 3}, "labels"),
+    ({"y_train": LABELS.astype(float)}, "labels"),
+    ({"y_train": None}, "labels"),
+    ({"x_train": 255 - IMAGES}, "examples"),
+    ({"x_train": IMAGES[:, :3]}, "shape, examples"),
+    ({"x_train": IMAGES[:30], "y_train": LABELS[:30]}, "number of training examples, number of test examples, ex.*"),
+  ],
+)
+def test_a_run_notices_that_its_data_were_replaced_and_says_what_differs(begin, changes, different):
+  given = {"x_train": IMAGES, "y_train": LABELS}
+  workdir, config, description = begin(**given)
+  assert runs.data_of(workdir, config).fingerprints()["labels_fingerprint"]
+  before = (workdir / "config.json").read_text()
+  np.savez(config.data.path, **{key: value for key, value in {**given, **changes}.items() if value is not None})
+  for again in (lambda: runs.data_of(workdir, config), lambda: runs.begin(workdir, describe(config))):
+    with pytest.raises(errors.UserError, match=rf"trained on other data than .*: different {different}; restore"):
+      again()
+  assert (workdir / "config.json").read_text() == before
+  assert before == json.dumps(description, indent=2) + "\n"
+
+
+def test_a_run_notices_that_its_factors_were_replaced(begin):
+  workdir, config, _ = begin(x_train=IMAGES)
+  factors = {"train_factors": np.zeros((32, 2), int), "test_factors": np.zeros((8, 2), int)}
+  with pytest.raises(errors.UserError, match="different factors; restore"):
+    runs.check_same(workdir, describe(config, **factors))
+
+
+def as_of_an_earlier_version(workdir):
+  """Makes config.json what earlier versions wrote: no format, no fingerprint but the examples', -1 for any label."""
+  description = json.loads((workdir / "config.json").read_text())
+  del description["format"], description["data"]["labels_fingerprint"], description["data"]["factors_fingerprint"]
+  if description["config"]["data"]["one_class"] is None:
+    description["config"]["data"]["one_class"] = -1
+  (workdir / "config.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize("one_class", [None, 2])
+def test_a_run_of_an_earlier_version_goes_on_with_its_data_and_its_class(begin, one_class):
+  """Also where -1, which meant any label, is a label of the data."""
+  workdir, config, description = begin(one_class, x_train=IMAGES, y_train=LABELS)
+  as_of_an_earlier_version(workdir)
+  runs.check_same(workdir, description)
+  stored = configs.from_json(runs.read_description(workdir)["config"])
+  assert stored.data.one_class == one_class
+  assert runs.data_of(workdir, stored).one_class == one_class
+  config.data.one_class = -1
+  with pytest.raises(errors.UserError, match=rf"differs in data\.one_class \({one_class}, now -1\)"):
+    runs.check_same(workdir, describe(config))
+  np.savez(config.data.path, x_train=255 - IMAGES, y_train=LABELS)
+  with pytest.raises(errors.UserError, match="different examples; restore"):
+    runs.data_of(workdir, stored)
+
+
+def test_the_label_minus_one_is_stored_as_a_label_where_the_data_have_it_and_as_none_elsewhere(begin):
+  for labels, stored in [(LABELS, -1), (LABELS + 1, None)]:
+    workdir, config, description = begin(-1, x_train=IMAGES, y_train=labels)
+    assert description["config"]["data"]["one_class"] == stored
+    assert runs.read_description(workdir)["config"]["data"]["one_class"] == stored
+    again = configs.from_json(runs.read_description(workdir)["config"])
+    assert len(runs.data_of(workdir, again).train) == len(data.load(**config.data).train)
+    (workdir / "config.json").unlink()

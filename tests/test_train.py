@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -195,6 +196,16 @@ def test_a_save_that_comes_later_than_the_death_is_made_up_for(tiny, tmp_path, m
     ae_jax.load(tmp_path / "broken")
   train.train_and_evaluate(tiny, tmp_path / "broken")
   params_equal(tmp_path / "straight", tmp_path / "broken")
+
+
+def test_remarks_about_the_data_are_said_once(tiny, tmp_path, capsys, monkeypatch):
+  load = data.load
+  monkeypatch.setattr(data, "load", lambda **section: dataclasses.replace(load(**section), remarks=("one", "two")))
+  tiny.epochs = 1
+  train.train_and_evaluate(tiny, tmp_path)
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[1:3] == ["one", "two"]
+  assert (lines.count("one"), lines.count("two")) == (1, 1)
 
 
 def test_a_finished_run_is_finished(trained, capsys):

@@ -6,8 +6,9 @@ import hashlib
 
 import numpy as np
 
-from ae_jax import errors
-from ae_jax.data import placements, ranges, rows, sources
+from ae_jax import errors, paths
+from ae_jax.data import one_class as one_classes
+from ae_jax.data import placements, ranges, remarks, rows, sources
 
 _DIGESTED_WHOLE = 2**28  # bytes
 
@@ -25,12 +26,13 @@ class Dataset:
   test: np.ndarray
   train_labels: np.ndarray | rows.Rows | None
   test_labels: np.ndarray | None
-  one_class: int = -1  # the label that all training examples have; -1: whatever they have
+  one_class: int | None = None  # the label that all training examples have; None: any
   streams: bool = False  # whether the training examples go to the device chunk by chunk (`streams.chunks`)
   placement: str = ""  # where they lie and why, in words
   train_factors: np.ndarray | None = None  # what each example was made of, where that is known: int [N, factors]
   test_factors: np.ndarray | None = None
   factor_values: dict = dataclasses.field(default_factory=dict)  # {factor: its values, words or numbers, by number}
+  remarks: tuple[str, ...] = ()  # sentences for the user: what is not read, left out, or scaled unexpectedly
 
   @property
   def shape(self):
@@ -40,7 +42,7 @@ class Dataset:
   @property
   def anomalous(self):
     """Which test examples have another label than the training examples, bool [N]; None if those are of any label."""
-    return None if self.one_class == -1 else self.test_labels != self.one_class
+    return None if self.one_class is None else self.test_labels != self.one_class
 
   @functools.cached_property
   def train_sample(self):
@@ -63,67 +65,115 @@ class Dataset:
     """The width of the span, as PSNR needs it."""
     return self.span.high - self.span.low
 
-  def fingerprint(self):
-    """SHA-256 over shapes, types and contents of the examples: equal for equal data, on any machine, wherever they lie.
+  def fingerprint(self) -> str:
+    """Returns the SHA-256 of shapes, types and contents of the examples, the same wherever they lie.
 
-    Of a set of more than 256 MiB, of each half the first, the last and 1,000 other examples speak for all.
+    Of a data set of more than 256 MiB, the first, the last and 1,000 other examples of each half are digested.
     """
+    return self._digest(self.train, self.test)
+
+  def fingerprints(self) -> dict[str, str | None]:
+    """Returns the fingerprints of the examples, the labels and the factors, as config.json stores them.
+
+    Labels and factors that are absent have None. Integers count by their value, not by their type.
+    """
+    found = {"fingerprint": self.fingerprint()}
+    for what in ("labels", "factors"):
+      halves = [_as_int64(getattr(self, f"{half}_{what}")) for half in ("train", "test")]
+      absent = all(values is None for values in halves)
+      found[f"{what}_fingerprint"] = None if absent else self._digest(*halves)
+    return found
+
+  def _digest(self, *halves):
+    """The SHA-256 of some arrays of the halves, whole or, if there are many examples, at `rows.probes`."""
     digest = hashlib.sha256()
     whole = rows.bytes_of(self.train) + rows.bytes_of(self.test) <= _DIGESTED_WHOLE
-    for examples in (self.train, self.test):
-      digest.update(f"{examples.dtype.str}{examples.shape}".encode())
-      numbers = np.arange(len(examples)) if whole else rows.probes(len(examples))
-      for part in rows.parts(examples, numbers):
-        digest.update(part.data)
+    for values in halves:
+      if values is None:
+        digest.update(b"None")
+        continue
+      digest.update(f"{values.dtype.str}{values.shape}".encode())
+      numbers = np.arange(len(values)) if whole else rows.probes(len(values))
+      for part in rows.parts(values, numbers):
+        digest.update(part.view(np.uint8).data)  # strings have no buffer of their own
     return digest.hexdigest()
 
 
-def load(name, path, range, one_class=-1, placement="auto", budget_gib=0.0):
-  """The data set that `config.data` describes; UserError where it is absent, damaged or not what it should be.
+def load(
+  name: str,
+  path: str,
+  range: str,
+  one_class: int | None = None,
+  placement: str = "auto",
+  budget_gib: float = 0.0,
+) -> Dataset:
+  """Loads the data set that `config.data` describes.
 
-  `name` is one of `sources.SOURCES` or of TensorFlow Datasets' image sets; `path` what its source reads, or TFDS's
-  folder ("" means TFDS's own choice); `range` is what the model is to see, one of `ranges.INTERVALS`. Unless
-  `one_class` is -1, training keeps only the examples with this label; the test set stays whole. `placement` and
-  `budget_gib` decide where the training examples lie (`placements.decide`); the test examples lie in memory.
+  Of examples that stay in their files, the first, the last and 1,000 others are checked here, and each when it is read.
 
-  Of examples that stay in their files only the first, the last and 1,000 others are looked at here; what is wrong with
-  another is found when it is read.
+  Args:
+    name: A key of `sources.SOURCES`, or an image set of TensorFlow Datasets.
+    path: The path that the source reads; for TensorFlow Datasets its folder, or "" for its own choice.
+    range: The range that the model sees, a key of `ranges.INTERVALS`.
+    one_class: The label of the training examples to keep, or None to keep all (see `one_class.keep`). The test half
+      stays whole.
+    placement: Where the training examples lie, a key of `placements.PLACEMENTS`. The test examples lie in memory.
+    budget_gib: See `placements.decide`.
+
+  Raises:
+    UserError: If the data are absent, damaged, or not of the range.
   """
   errors.choose(ranges.INTERVALS, range, "data.range")
-  decide = functools.partial(placements.decide, placement, budget_gib)
-  source = sources.SOURCES.get(name, sources.tfds)
-  arrays = source(name, path)
-  factor_values = arrays.pop("factor_values", {})
+  path = str(paths.local_path("config.data.path", path)) if path else ""
+  arrays = sources.SOURCES.get(name, sources.tfds)(name, path)
+  factor_values, said = arrays.pop("factor_values", {}), arrays.pop("remarks", [])
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
   for key in ("train", "test"):
     arrays[key] = _as_float32(arrays[key])
     _check(_shape_fault(arrays[key], arrays["train"], range), key, where)
+  decide = functools.partial(placements.decide, placement, budget_gib)
+  one_class, done, decided = _narrowed(arrays, one_class, decide, where)
+  for key in ("train", "test"):
+    arrays[key] = _verified(arrays[key], range, key, where)
+  return Dataset(
+    name=name,
+    value_range=range,
+    one_class=one_class,
+    streams=decided.streams,
+    placement=decided.words,
+    factor_values=factor_values,
+    remarks=(*said, *done, *remarks.binary_bytes(where, arrays["train"])),
+    **({"train_labels": None, "test_labels": None} | arrays),
+  )
+
+
+def _narrowed(arrays, one_class, decide, where):
+  """Drops the training examples of other classes and reads the arrays that lie in memory, in place.
+
+  Returns the class that was applied, sentences about it, and the `Placement` of the training examples that are left.
+  """
   first = decide(rows.bytes_of(arrays["train"]))
-  if isinstance(arrays["test"], rows.Rows) and rows.bytes_of(arrays["test"]) > first.budget:
-    raise errors.UserError(
-      f"{where}: the test examples, which lie in memory, need {placements.gib(rows.bytes_of(arrays['test']))}, and the "
-      f"budget is {placements.gib(first.budget)}; give fewer, or raise config.data.budget_gib"
-    )
+  _check_test_fits(arrays["test"], first, where)
   if not first.lazy:
-    arrays = {key: rows.loaded(values) for key, values in arrays.items()}
-  if one_class != -1:
-    _keep_only(one_class, arrays, where)
+    arrays.update({key: rows.loaded(values) for key, values in arrays.items()})
+  one_class, said = one_classes.keep(one_class, arrays, where)
   if len(arrays["train"]) < 2:
     raise errors.UserError(f"{where}: one training example; 2 or more are wanted")
   decided = decide(rows.bytes_of(arrays["train"]))
   for key in arrays:
     if not (decided.lazy and key in ("train", "train_labels")):
       arrays[key] = rows.gathered(arrays[key])
-  for key in ("train", "test"):
-    if isinstance(arrays[key], rows.Rows):
-      arrays[key] = _checked(arrays[key], range, f"{where}: {key}ing example")
-      rows.gather(arrays[key], rows.probes(len(arrays[key])))
-    else:
-      _check(ranges.fault(arrays[key], range), key, where)
-  halves = [arrays.get(f"{half}{what}") for what in ("", "_labels", "_factors") for half in ("train", "test")]
-  examples, labels, factors = halves[:2], halves[2:4], halves[4:]
-  lie = (decided.streams, decided.words)
-  return Dataset(name, range, *examples, *labels, one_class, *lie, *factors, factor_values)
+  return one_class, said, decided
+
+
+def _check_test_fits(examples, decided, where):
+  """Raises UserError if test examples in files are larger than the budget of the memory."""
+  needed = rows.bytes_of(examples)
+  if isinstance(examples, rows.Rows) and needed > decided.budget:
+    raise errors.UserError(
+      f"{where}: the test examples, which lie in memory, need {placements.gib(needed)}, and the budget is "
+      f"{placements.gib(decided.budget)}; give fewer, or raise config.data.budget_gib"
+    )
 
 
 def _check(fault, key, where):
@@ -138,6 +188,23 @@ def _as_float32(examples):
   return rows.mapped(examples, examples.shape[1:], np.float32, ranges.as_float32)
 
 
+def _as_int64(values):
+  """Integers as int64, so that a fingerprint depends on their values alone; anything else as it is."""
+  if values is None or not np.issubdtype(values.dtype, np.integer):
+    return values
+  return rows.mapped(values, values.shape[1:], "<i8", lambda found: found.astype("<i8"))
+
+
+def _verified(examples, value_range, key, where):
+  """Examples of the range: checked here if they lie in memory, else some here and each when it is read."""
+  if isinstance(examples, rows.Rows):
+    examples = _checked(examples, value_range, f"{where}: {key}ing example")
+    rows.gather(examples, rows.probes(len(examples)))
+  else:
+    _check(ranges.fault(examples, value_range), key, where)
+  return examples
+
+
 def _checked(examples, value_range, name):
   """Lazy examples that raise UserError when one of them is read that is not of the range."""
 
@@ -149,25 +216,6 @@ def _checked(examples, value_range, name):
     return found
 
   return dataclasses.replace(examples, read=read)
-
-
-def _keep_only(label, arrays, where):
-  """Drops the training examples with another label from the arrays."""
-  key = f"config.data.one_class={label!r}"
-  for half in ("train", "test"):
-    labels = arrays.get(f"{half}_labels")
-    if labels is None:
-      raise errors.UserError(f"{key}: {where} has no labels of its {half} examples; set it to -1")
-    if not np.issubdtype(labels.dtype, np.integer):
-      raise errors.UserError(f"{key}: {where} has labels of dtype {labels.dtype}; integers are wanted")
-    arrays[f"{half}_labels"] = labels = rows.gathered(labels)
-    if label not in labels:
-      known = ", ".join(map(str, np.unique(labels)[:20]))
-      raise errors.UserError(f"{key}: no {half} example of {where} has this label; it has {known}")
-  kept = arrays["train_labels"] == label
-  for key in ("train", "train_labels", "train_factors"):
-    if key in arrays:
-      arrays[key] = rows.take(arrays[key], kept)
 
 
 def _shape_fault(examples, train, value_range):

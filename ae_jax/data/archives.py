@@ -14,7 +14,7 @@ import zipfile
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import rows, splits
+from ae_jax.data import remarks, rows, splits
 
 _LARGEST_LABEL = 1024  # bytes: a text, at most
 _NAMES = ("x_train", "x_test", "y_train", "y_test")
@@ -36,7 +36,8 @@ def npz(name, path):
     with zipfile.ZipFile(file) as archive:
       members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
       stored = {key: _member(path, file, archive, members[key], where) for key in _NAMES if key in members}
-  return _halves(stored, ", ".join(members), where)
+  said = remarks.not_read(where, members.keys() - stored.keys(), f"the arrays that are read are {', '.join(_NAMES)}")
+  return _halves(stored, ", ".join(members), where) | {"remarks": said}
 
 
 def npy(name, path):
@@ -46,7 +47,9 @@ def npy(name, path):
   files = {key: there / f"{key}.npy" for key in _NAMES} if there.is_dir() else {"x_train": there}
   with _readable(where):
     stored = {key: _file(file, where) for key, file in files.items() if key == "x_train" or file.exists()}
-  return _halves(stored, "", where)
+    others = set(remarks.visible(path)) - {file.name for file in files.values()} if there.is_dir() else ()
+  said = remarks.not_read(where, others, f"the files that are read are {', '.join(f'{key}.npy' for key in _NAMES)}")
+  return _halves(stored, "", where) | {"remarks": said}
 
 
 def _where(name, path, wanted):

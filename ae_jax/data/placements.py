@@ -1,5 +1,6 @@
 """Where the training examples lie: on the device, or behind a stream of chunks, from memory or from their files."""
 
+import ctypes
 import dataclasses
 import math
 import os
@@ -8,6 +9,7 @@ import pathlib
 from ae_jax import errors, parallel
 
 _GIB = 2**30
+UNKNOWN_BYTES = 8 * _GIB  # taken for the memory of a machine that does not tell it
 _CGROUP = pathlib.Path("/sys/fs/cgroup/memory.max")  # the limit of a container; "max" is none
 
 # name -> (bytes needed, budget of the host, budget of the device) -> (lazy, streams)
@@ -53,9 +55,32 @@ def gib(size):
 
 def host_bytes():
   """The memory of this machine, or of the container that this process is in."""
-  physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  physical = _physical_bytes()
   limit = _CGROUP.read_text().strip() if _CGROUP.exists() else "max"
   return min(physical, int(limit)) if limit.isdecimal() else physical
+
+
+class _MemoryStatus(ctypes.Structure):
+  """MEMORYSTATUSEX of the Windows API (sysinfoapi.h)."""
+
+  _fields_ = (
+    ("length", ctypes.c_uint32),
+    ("load", ctypes.c_uint32),
+    *((f"bytes_{number}", ctypes.c_uint64) for number in range(7)),  # the first is the physical memory
+  )
+
+
+def _physical_bytes():
+  """The physical memory as POSIX (Linux, macOS) or Windows tells it, else `UNKNOWN_BYTES`."""
+  try:
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  except (AttributeError, ValueError, OSError):  # Windows has no sysconf, and some systems not these names
+    found = 0
+  if found <= 0 and hasattr(ctypes, "windll"):
+    status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+    if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+      found = status.bytes_0
+  return found if found > 0 else UNKNOWN_BYTES
 
 
 def device_bytes():

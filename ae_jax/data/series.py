@@ -6,7 +6,7 @@ import re
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import splits
+from ae_jax.data import remarks, splits
 
 _LARGEST_LABEL = 2**31
 _TRAINING_FILE = re.compile(r"(.*)_TRAIN(\.txt|\.tsv|)")
@@ -24,20 +24,29 @@ def ucr(name, path):
   file = _training_file(pathlib.Path(path), where)
   train, train_labels = _read_ucr(file, where)
   test_file = file.with_name(_TRAINING_FILE.sub(r"\1_TEST\2", file.name))
+  others = set(_names(path, where)) - {file.name, test_file.name} if pathlib.Path(path).is_dir() else ()
+  said = remarks.not_read(where, others, f"the files that are read are {file.name} and {test_file.name}")
   if test_file.exists():
     test, test_labels = _read_ucr(test_file, where)
-    return {"train": train, "train_labels": train_labels, "test": test, "test_labels": test_labels}
+    halves = {"train": train, "train_labels": train_labels, "test": test, "test_labels": test_labels}
+    return halves | {"remarks": said}
   held_out = splits.last_of_each_class(train_labels, 1 / 5)
   if not held_out.any():
     raise errors.UserError(
       f"{where}: there is no {test_file.name} beside it, and no class is large enough to hold a fifth of it out"
     )
-  return splits.split(train, train_labels, held_out)
+  return splits.split(train, train_labels, held_out) | {"remarks": said}
+
+
+def _names(path, where):
+  """The names in a folder; UserError if it cannot be read."""
+  with errors.explained(f"{where}: cannot be read"):
+    return sorted(remarks.visible(path))
 
 
 def _training_file(path, where):
   if path.is_dir():
-    files = sorted(file for file in path.iterdir() if _TRAINING_FILE.fullmatch(file.name))
+    files = [path / name for name in _names(path, where) if _TRAINING_FILE.fullmatch(name)]
     if not files:
       raise errors.UserError(f"{where}: no ..._TRAIN.txt or ..._TRAIN.tsv in this folder")
     if len(files) > 1:

@@ -2,20 +2,22 @@
 
 Images are [N, H, W, C], series (see `ae_jax.data.series`) [N, T, C]. Sets that are made or embedded are arrays, those
 that may be large are `rows.Rows`, of which nothing is read yet. Where it is known what examples were made of, there are
-`train_factors`, `test_factors` and `factor_values` besides (see `ae_jax.data.Dataset`).
+`train_factors`, `test_factors` and `factor_values` besides, and where there is something to say, `remarks` (see
+`ae_jax.data.Dataset`).
 """
 
 import dataclasses
 import functools
 import importlib.util
 import io
+import os
 import pathlib
 import re
 
 import numpy as np
 
-from ae_jax import cache, errors
-from ae_jax.data import archives, decoding, folders, made, rows, series, splits
+from ae_jax import cache, errors, paths
+from ae_jax.data import archives, decoding, folders, made, remarks, rows, series, splits
 
 NEEDS_NOTHING = "mnist_5k needs no preparation"
 
@@ -57,15 +59,18 @@ def tfds(name, path):
   if re.split("[/:]", name)[0] not in offered:
     meant, own = errors.hint(name, [*SOURCES, *offered]), ", ".join(SOURCES)
     raise errors.UserError(f"{where} is unknown; {meant}known: {own}, and the image sets of TensorFlow Datasets")
+  place = path or os.environ.get("TFDS_DATA_DIR", "")  # TFDS reads the variable too, but expands no `~` in it
+  place = str(paths.local_path("TFDS_DATA_DIR", place)) if place else None
   with _readable(where):
-    builder = tensorflow_datasets.builder(name, data_dir=path or None)
+    builder = tensorflow_datasets.builder(name, data_dir=place)
     if not builder.is_prepared():
       _prepare(builder, where)
     image_key, label_key, halves = _image_set(builder, where)
     skip = {image_key: tensorflow_datasets.decode.SkipDecoding()}
     files = sorted(pathlib.Path(builder.data_path).glob("*.array_record*"))
     version = ";".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
-    arrays = {}
+    others, read = set(builder.info.splits) - set(halves.values()), " and ".join(halves.values())
+    arrays = {"remarks": remarks.not_read(where, others, f"the splits that are read are {read}")}
     for half, split in halves.items():
       records = builder.as_data_source(split=split, decoders=skip)
       kept = (f"{name}-{half}", f"{builder.data_path} {split} {version}")

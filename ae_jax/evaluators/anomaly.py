@@ -24,7 +24,8 @@ def check(model, dataset):
   del model
   if dataset.anomalous is None:
     raise errors.UserError(
-      "config.evaluators: 'anomaly' needs config.data.one_class, the label of the examples to train on; it is -1"
+      "config.evaluators: 'anomaly' needs config.data.one_class, the label of the normal examples, and labels of the "
+      "test examples"
     )
   for there, kind in ((dataset.anomalous.any(), "anomalies"), (not dataset.anomalous.all(), "normal examples")):
     if not there:

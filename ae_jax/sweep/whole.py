@@ -31,7 +31,8 @@ def run(config, axes, workdir, orders=None, factor=0, engine=engines.local):
     cache.keep_compiled_programs()
     engine = engine(received, logs.say)
     before = sum(_has_ended(member, rows, workdir) for member in members)
-    logs.say(_opening(len(members), len(groups), before, workdir))
+    for line in (_opening(len(members), len(groups), before, workdir), *members[0].described.dataset.remarks):
+      logs.say(line)
     going = members
     for until in [*rungs, None]:
       to_do = [member for member in going if not _has_ended(member, rows, workdir, until)]

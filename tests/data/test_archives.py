@@ -1,3 +1,4 @@
+import re
 import struct
 import zipfile
 
@@ -197,11 +198,14 @@ def test_a_file_that_cannot_be_mapped_is_refused_in_a_line(tmp_path, monkeypatch
 def test_what_cannot_be_mapped_says_so_and_is_read_whole(tmp_path):
   np.savez_compressed(tmp_path / "small.npz", x_train=BYTES)
   np.save(tmp_path / "x_train.npy", np.asfortranarray(BYTES))
+  np.savez(tmp_path / "fortran.npz", x_train=np.asfortranarray(BYTES))
+  whole = load("npz", saved(tmp_path, x_train=BYTES)).train
   for kind, path, message in [
     ("npz", tmp_path / "small.npz", r"x_train\.npy cannot be streamed, for it is compressed: .* numpy\.savez"),
-    ("npy", tmp_path, r"for it is in Fortran's order.*config\.data\.placement=memory"),
+    ("npz", tmp_path / "fortran.npz", r"x_train\.npy cannot be streamed, for it is in Fortran's order"),
+    ("npy", tmp_path / "x_train.npy", r"for it is in Fortran's order.*config\.data\.placement=memory"),
   ]:
-    assert len(load(kind, path).train) == 16
+    np.testing.assert_array_equal(load(kind, path).train, whole)
     with pytest.raises(errors.UserError, match=message):
       load(kind, path, placement="stream")
 
@@ -281,3 +285,25 @@ def test_what_is_held_out_of_many_is_no_more_than_memory_should_hold(tmp_path):
     dataset = load("npy", unpacked(tmp_path, x_train=np.zeros((count, 1, 1), np.uint8)))
     assert len(dataset.test) == held_out
     assert len(dataset.train) == count - held_out
+
+
+UNREAD = ("mask_train", "target_train", "weight_train", "x_val")
+
+
+def test_arrays_that_nothing_reads_are_named_in_one_line(tmp_path):
+  given = {"x_train": BYTES, "y_train": np.arange(20)}
+  for kind, write, suffix in [("npz", saved, ""), ("npy", unpacked, ".npy")]:
+    (tmp_path / kind).mkdir()
+    assert load(kind, write(tmp_path / kind, **given)).remarks == ()
+    path = write(tmp_path / kind, **given, **dict.fromkeys(UNREAD, BYTES))
+    (said,) = load(kind, path).remarks
+    assert said.startswith(f"config.data.path='{path}': not read: {', '.join(name + suffix for name in UNREAD)}; the ")
+    assert f"x_train{suffix}, x_test{suffix}, y_train{suffix}, y_test{suffix}" in said
+  assert load("npy", tmp_path / "npy" / "x_train.npy").remarks == ()  # the file that was named
+
+
+def test_of_many_unread_arrays_some_are_named_and_the_others_counted(tmp_path):
+  for count, wanted in [(8, "more00, .*, more07; the"), (30, "more00, .*, more06, 23 more; the")]:
+    (said,) = load("npz", saved(tmp_path, x_train=BYTES, **{f"more{i:02}": [i] for i in range(count)})).remarks
+    assert re.search(wanted, said)
+    assert "more08" not in said

@@ -43,6 +43,12 @@ def test_order_depends_on_seed_and_epoch_and_on_nothing_else():
   np.testing.assert_array_equal(plan.batches(4)[0], wide.batches(4)[0])
 
 
+def test_no_order_of_a_seed_is_that_of_another_seed_in_another_epoch():
+  """Runs that differ in the seed alone see different orders: seed + epoch would give one run the other's, shifted."""
+  orders = [epochs.Epochs(50, 7, 1, seed).batches(epoch)[0] for seed in range(6) for epoch in range(6)]
+  assert len({order.tobytes() for order in orders}) == 36
+
+
 def test_the_order_is_shuffled_well():
   """The position of an example is uniform over the epochs: its mean is that of a uniform, within 4 standard errors."""
   plan = epochs.Epochs(100, 10, 1, seed=0)

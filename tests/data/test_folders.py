@@ -176,3 +176,60 @@ def test_a_folder_that_is_none_or_has_too_little_in_it_is_refused(flat, tmp_path
   write(flat / "train" / "loose.png", IMAGES[0])
   with pytest.raises(errors.UserError, match=r"loose\.png: lies beside folders of images"):
     load(flat)
+
+
+def halves(root, counts):
+  """Writes so many images into each of the folders, half of each into a class of its own."""
+  for folder, count in counts.items():
+    for number in range(count):
+      write(root / folder / "ab"[number % 2] / f"{number:02}.png", IMAGES[number])
+  return root
+
+
+@pytest.mark.parametrize(
+  ("train", "test"),
+  [("train", "test"), ("Train", "Test"), ("TRAIN", "TEST"), ("Training", "Testing"), ("train", "Test")],
+)
+def test_halves_are_recognised_however_they_are_written(tmp_path, train, test):
+  dataset = load(halves(tmp_path, {train: 20, test: 6}))
+  assert (len(dataset.train), len(dataset.test)) == (20, 6)
+  assert (set(dataset.train_labels), set(dataset.test_labels)) == ({0, 1}, {0, 1})
+  assert dataset.remarks == ()
+
+
+@pytest.mark.parametrize("name", ["val", "Valid", "validation"])
+@pytest.mark.parametrize("test", [0, 6])
+def test_a_folder_for_validation_is_named_and_is_no_class(tmp_path, name, test):
+  dataset = load(halves(tmp_path, {"Train" if name == "Valid" else "train": 20, name: 7, "test": test}))
+  assert len(dataset.train) + len(dataset.test) == 20 + test
+  assert set(dataset.train_labels) == {0, 1}
+  (said,) = dataset.remarks
+  assert f": not read: {name} (7 images); the folders that are read are " in said
+
+
+def test_a_class_named_train_is_a_class_beside_other_vehicles(tmp_path):
+  for names, classes in [(("Bus", "Train"), 2), (("Bus", "Test", "Val"), 3), (("Training",), 1)]:
+    dataset = load(halves(tmp_path / names[-1], dict.fromkeys(names, 10)))
+    assert len(dataset.train) + len(dataset.test) == 10 * len(names)
+    assert len({*dataset.train_labels, *dataset.test_labels}) == classes
+    assert dataset.remarks == ()
+
+
+def test_two_folders_for_one_half_are_refused(tmp_path):
+  with pytest.raises(errors.UserError, match="holds both `Train` and `train`; keep one folder"):
+    load(halves(tmp_path, {"Train": 4, "train": 4, "test": 4}))
+
+
+def test_what_is_not_read_of_a_folder_is_named_with_its_number(tmp_path):
+  halves(tmp_path, {"train": 20, "test": 4, "ground_truth": 3})
+  write(tmp_path / "loose.png", IMAGES[0])
+  for name in ("a.HEIC", "b.heic", "c.npy", "d"):
+    (tmp_path / "train" / "a" / name).touch()
+  for name in (".hidden", "notes.txt"):
+    (tmp_path / name).touch()
+  dataset = load(tmp_path)
+  assert (len(dataset.train), len(dataset.test)) == (20, 4)
+  beside, inside = dataset.remarks
+  wanted = "not read: ground_truth (3 images), loose.png (1 image); the folders that are read are train and test"
+  assert beside == f"config.data.path='{tmp_path}': {wanted}"
+  assert "not read: .heic (2 files), .npy (1 file), no suffix (1 file); the names of images end in" in inside

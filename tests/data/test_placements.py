@@ -1,3 +1,6 @@
+import ctypes
+import os
+import pathlib
 import types
 
 import jax
@@ -56,6 +59,39 @@ def test_the_memory_is_that_of_the_container_or_of_the_machine(tmp_path, monkeyp
   for text, wanted in [("max\n", machine), (f"{GIB // 4}\n", GIB // 4), (f"{machine * 8}\n", machine)]:
     (tmp_path / "memory.max").write_text(text)
     assert placements.host_bytes() == wanted
+
+
+def windows(total):
+  """kernel32 of a machine with so many bytes; None where the call fails."""
+
+  def fill(reference):
+    status = reference._obj
+    assert status.length == 64  # or Windows refuses it
+    status.bytes_0, status.bytes_1 = total or 7, 5
+    return total is not None
+
+  return types.SimpleNamespace(kernel32=types.SimpleNamespace(GlobalMemoryStatusEx=fill))
+
+
+@pytest.mark.parametrize("sysconf", [None, -1, ValueError, OSError])
+def test_a_machine_without_sysconf_tells_its_memory_in_another_way_or_a_default_is_taken(monkeypatch, sysconf):
+  monkeypatch.undo()
+  monkeypatch.setattr(placements, "_CGROUP", pathlib.Path("nowhere"))
+
+  def told(name):
+    if sysconf == -1:
+      return -1 if name == "SC_PHYS_PAGES" else 4096
+    raise sysconf
+
+  monkeypatch.setattr(os, "sysconf", told)
+  if sysconf is None:
+    monkeypatch.delattr(os, "sysconf")
+  monkeypatch.delattr(ctypes, "windll", raising=False)
+  assert placements.host_bytes() == placements.UNKNOWN_BYTES
+  for total, wanted in [(3 * GIB, 3 * GIB), (None, placements.UNKNOWN_BYTES)]:
+    monkeypatch.setattr(ctypes, "windll", windows(total), raising=False)
+    assert placements.host_bytes() == wanted
+    assert not placements.decide("auto", 0.0, 1).streams
 
 
 @pytest.mark.parametrize(("stats", "wanted"), [(None, float("inf")), ({}, float("inf")), ({"bytes_limit": 7}, 7)])

@@ -8,7 +8,7 @@ from ae_jax.data import series
 ECG5000 = ROOT.parent / "shared" / "ucr" / "ECG5000"
 
 
-def load(path, one_class=-1):
+def load(path, one_class=None):
   return data.load("ucr", str(path), "real", one_class)
 
 
@@ -44,6 +44,23 @@ def test_what_is_written_is_read_whatever_the_format(tmp_path, suffix, delimiter
     np.testing.assert_array_equal(dataset.test[..., 0], (TABLE[:4] + 1).astype(np.float32))
     np.testing.assert_array_equal(dataset.train_labels, LABELS)
     np.testing.assert_array_equal(dataset.test_labels, LABELS[-4:])
+
+
+def test_files_beside_those_of_a_set_are_named(tmp_path):
+  train = write(tmp_path / "Made_TRAIN.txt")
+  for _ in range(2):
+    assert load(tmp_path).remarks == ()
+    write(tmp_path / "Made_TEST.txt")
+  write(tmp_path / "Made_VAL.txt")
+  wanted = "not read: Made_VAL.txt; the files that are read are Made_TRAIN.txt and Made_TEST.txt"
+  assert load(tmp_path).remarks == (f"config.data.path='{tmp_path}': {wanted}",)
+  assert load(train).remarks == ()  # the file that was named
+
+
+def test_the_label_minus_one_can_be_chosen(tmp_path):
+  dataset = load(write(tmp_path / "Made_TRAIN.txt"), -1)
+  assert set(dataset.train_labels) == {-1}
+  np.testing.assert_array_equal(dataset.anomalous, dataset.test_labels != -1)
 
 
 def test_without_a_test_file_the_last_fifth_of_each_class_is_held_out(tmp_path):
@@ -127,7 +144,7 @@ def test_one_class_is_of_any_labelled_data_and_must_be_there(tmp_path):
     data.load("digits", "", "unit", 10)
   images = np.zeros((9, 3, 3), np.uint8)
   for arrays, message in [
-    ({}, "has no labels of its train examples"),
+    ({}, "has no labels of its test examples; add them, or leave out .* 'anomaly'"),
     ({"y_train": np.arange(9.0)}, "labels of dtype float64; integers"),
     ({"y_train": np.arange(9), "x_test": images}, "has no labels of its test examples"),
   ]:

@@ -101,7 +101,7 @@ def test_the_score_is_the_squared_error_whatever_the_batches(batch_size):
 @pytest.mark.parametrize(
   ("labels", "one_class", "message"),
   [
-    ((0, 1), -1, "config.evaluators: 'anomaly' needs config.data.one_class"),
+    ((0, 1), None, "config.evaluators: 'anomaly' needs config.data.one_class"),
     ((0, 0), 0, "with config.data.one_class=0 there are no anomalies"),
     ((1, 2), 0, "with config.data.one_class=0 there are no normal examples"),
   ],

@@ -236,7 +236,7 @@ def test_of_many_units_those_that_tell_most_are_asked(monkeypatch):
   assert min(found["sap"]) > 0.5
 
 
-def subject_of(one_class=-1, order=slice(None), latent=5, stretch=1.0, **options):
+def subject_of(one_class=None, order=slice(None), latent=5, stretch=1.0, **options):
   """A model whose code is the first `latent` pixels of images of 3 x 2, factors and noise; it is decoded to them."""
   config = config_of("dense", "digits")
   config.data.range = "real"
@@ -248,7 +248,7 @@ def subject_of(one_class=-1, order=slice(None), latent=5, stretch=1.0, **options
     return pixels.reshape(-1, 3, 2, 1).astype(np.float32), factors
 
   (train, train_factors), (test, factors) = half(600), half(400)
-  kept = np.isin(train_factors[:, 0], [one_class] if one_class != -1 else [0, 1, 2])
+  kept = np.isin(train_factors[:, 0], [one_class] if one_class is not None else [0, 1, 2])
   train, train_factors, test, factors = train[kept], train_factors[kept], test[order], factors[order]
   given = (train, test, train_factors[:, 0], factors[:, 0], one_class, False, "", train_factors, factors, VALUES)
   dataset = data.Dataset("made", "real", *given)

@@ -23,7 +23,7 @@ def examples(count, seed=0, shape=SHAPE):
   return np.random.default_rng(seed).uniform(size=(count, *shape)).astype(np.float32)
 
 
-def subject_of(train, test, change=lambda params: None, one_class=-1, labels=None, value_range="real", **options):
+def subject_of(train, test, change=lambda params: None, one_class=None, labels=None, value_range="real", **options):
   """A dense autoencoder of this data with random weights, after `change` has changed them."""
   config = config_of("dense", "digits")
   config.data.range = value_range

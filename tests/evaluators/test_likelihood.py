@@ -118,7 +118,7 @@ def test_log_means_and_effective_samples_of_known_weights():
   np.testing.assert_allclose(likelihood.effective_samples(np.array([[-500.0, 0.0, -500.0]])), 1.0)
 
 
-def subject_of(test, value_range="unit", labels=None, one_class=-1, **objective):
+def subject_of(test, value_range="unit", labels=None, one_class=None, **objective):
   """A variational autoencoder with random weights and these test examples."""
   config = config_of("vae", "digits")
   config.data.range = value_range

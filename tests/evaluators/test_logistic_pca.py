@@ -104,7 +104,7 @@ def test_fewer_examples_than_codes_have_numbers_and_all_the_same_are_fitted():
   np.testing.assert_allclose(1 / (1 + np.exp(-(codes @ weights[:-1] + weights[-1]))), same, atol=1e-3)
 
 
-def subject_of(value_range="unit", latent=2, labels=None, one_class=-1):
+def subject_of(value_range="unit", latent=2, labels=None, one_class=None):
   train, test = (grey(24, 3, 4, 1, seed=seed) for seed in (1, 2))
   run = types.SimpleNamespace(
     config=types.SimpleNamespace(seed=0, model=types.SimpleNamespace(latent=latent)),

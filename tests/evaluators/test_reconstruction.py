@@ -114,7 +114,7 @@ def studied(logits, dataset, **options):
   return dict(reconstruction.study(subjects.Subject(run, dataset)))
 
 
-def made(shape=(13, 12, 1), labels=(0, 1, 2, 1, 0, 2, 2, 5, 5), value_range="unit", one_class=-1):
+def made(shape=(13, 12, 1), labels=(0, 1, 2, 1, 0, 2, 2, 5, 5), value_range="unit", one_class=None):
   train, test = (np.random.default_rng(n).integers(0, 256, (n, *shape), np.uint8) for n in (20, len(labels)))
   return data.Dataset("made", value_range, train, test, np.zeros(20, int), np.asarray(labels), one_class)
 

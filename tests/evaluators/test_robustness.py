@@ -14,7 +14,7 @@ WIDE = np.random.default_rng(0).uniform(size=(5, 7, 12, 3)).astype(np.float32)
 SQUARE = np.random.default_rng(0).uniform(size=(5, 8, 8, 1)).astype(np.float32)
 
 
-def subject_of(reconstruct, test, train=None, labels=None, one_class=-1, latent=2):
+def subject_of(reconstruct, test, train=None, labels=None, one_class=None, latent=2):
   """A subject whose run reconstructs as a function says."""
   train = test if train is None else train
   config = types.SimpleNamespace(seed=0, model=types.SimpleNamespace(latent=latent))

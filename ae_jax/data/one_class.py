@@ -1,0 +1,78 @@
+"""Training on the examples of one label, so that the others of the test half are anomalies."""
+
+import numpy as np
+
+from ae_jax import errors
+from ae_jax.data import remarks, rows
+
+EARLIER_ALL = -1  # in earlier versions this meant examples of any label
+
+
+def keep(label: int | None, arrays: dict, where: str) -> tuple[int | None, list[str]]:
+  """Drops the training examples with another label from the arrays of a source, in place.
+
+  Training examples without labels are all kept: a user who labels the test half alone has parted the data already. The
+  label -1 means any label, as in earlier versions, if no example has it.
+
+  Args:
+    label: The label to train on; None for any.
+    arrays: What a source gives (see `ae_jax.data.sources`).
+    where: The beginning of messages.
+
+  Returns:
+    The label that was applied, or None, and sentences about what was done.
+
+  Raises:
+    UserError: If the test examples have no labels, labels are no integers, or no example has the label.
+  """
+  if label is None:
+    return None, []
+  key = f"config.data.one_class={label!r}"
+  if label == EARLIER_ALL and not _has(label, arrays):
+    return None, [f"{key}: no example has this label, so examples of all labels are used"]
+  if arrays.get("test_labels") is None:
+    raise errors.UserError(
+      f"{key}: {where} has no labels of its test examples; add them, or leave out config.data.one_class and the "
+      "evaluator 'anomaly'"
+    )
+  for half in ("train", "test"):
+    if arrays.get(f"{half}_labels") is not None:
+      arrays[f"{half}_labels"] = _checked(arrays[f"{half}_labels"], label, f"{key}: ", half, where)
+  return label, _drop_others(label, arrays, key)
+
+
+def _drop_others(label, arrays, key):
+  """Drops the training examples of other labels, in place, and returns sentences about it."""
+  others = remarks.counted(int((arrays["test_labels"] != label).sum()), "example")
+  if arrays.get("train_labels") is None:
+    count = len(arrays["train"])
+    return [
+      f"{key}: the training examples have no labels, so all {count:,} are taken to have this one; the test half has "
+      f"{others} of other labels"
+    ]
+  kept = arrays["train_labels"] == label
+  for name in ("train", "train_labels", "train_factors"):
+    if name in arrays:
+      arrays[name] = rows.take(arrays[name], kept)
+  dropped = int((~kept).sum())
+  if not dropped:
+    return []
+  left_out = remarks.counted(dropped, "training example")
+  return [f"{key}: {left_out} of other labels left out; the test half has {others} of other labels"]
+
+
+def _has(label, arrays):
+  """Whether an example of either half has an integer label."""
+  found = [arrays[name] for name in ("train_labels", "test_labels") if arrays.get(name) is not None]
+  return any(np.issubdtype(labels.dtype, np.integer) and label in rows.gathered(labels) for labels in found)
+
+
+def _checked(labels, label, key, half, where):
+  """The labels of a half in memory; UserError if they are no integers or the label is not among them."""
+  if not np.issubdtype(labels.dtype, np.integer):
+    raise errors.UserError(f"{key}{where} has labels of dtype {labels.dtype}; integers are wanted")
+  labels = rows.gathered(labels)
+  if label not in labels:
+    known = ", ".join(map(str, np.unique(labels)[:20]))
+    raise errors.UserError(f"{key}no {half} example of {where} has this label; it has {known}")
+  return labels

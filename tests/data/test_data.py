@@ -1,0 +1,153 @@
+"""Fingerprints, the peak and the path of data sets, whatever the source."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ae_jax import data, errors
+from ae_jax.data import rows, sources
+
+EXAMPLES = np.random.default_rng(0).integers(0, 256, (12, 3, 4, 1), np.uint8)
+LABELS = np.arange(12) % 3
+FACTORS = np.stack([LABELS, LABELS[::-1]], 1)
+
+
+def made(**changes):
+  halves = {"train": EXAMPLES[:8], "test": EXAMPLES[8:], "train_labels": LABELS[:8], "test_labels": LABELS[8:]}
+  factors = {"train_factors": FACTORS[:8], "test_factors": FACTORS[8:]}
+  return data.Dataset(name="made", value_range="unit", **{**halves, **factors, **changes})
+
+
+def differing(one, other):
+  return {key for key, value in one.fingerprints().items() if other.fingerprints()[key] != value}
+
+
+@pytest.mark.parametrize("half", ["train", "test"])
+@pytest.mark.parametrize(
+  ("part", "key"),
+  [("", "fingerprint"), ("_labels", "labels_fingerprint"), ("_factors", "factors_fingerprint")],
+)
+def test_each_fingerprint_is_of_its_part_of_both_halves(half, part, key):
+  name = f"{half}{part}"
+  values = getattr(made(), name).copy()
+  assert differing(made(), made(**{name: values})) == set()
+  values[-1] += 1
+  assert differing(made(), made(**{name: values})) == {key}
+  if part:
+    assert differing(made(), made(**{name: None})) == {key}
+    nothing = made(**{f"train{part}": None, f"test{part}": None})
+    assert nothing.fingerprints()[key] is None
+
+
+def test_labels_that_are_swapped_between_the_halves_or_cut_otherwise_are_others():
+  a, b = LABELS[:4], LABELS[4:8]
+  one, other = made(train_labels=a, test_labels=b), made(train_labels=b, test_labels=a)
+  assert differing(one, other) == {"labels_fingerprint"}
+  flat, square = made(train_labels=LABELS[:4]), made(train_labels=LABELS[:4].reshape(2, 2))
+  assert differing(flat, square) == {"labels_fingerprint"}
+  assert differing(made(train_labels=None), made(test_labels=None)) == {"labels_fingerprint"}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, ">i8", np.uint64])
+def test_integers_count_by_their_value_wherever_they_lie(dtype):
+  typed = LABELS[:8].astype(dtype)
+  assert differing(made(), made(train_labels=typed)) == set()
+  lazy = rows.Rows(typed.shape, typed.dtype, lambda numbers: typed[numbers])
+  assert differing(made(), made(train_labels=lazy)) == set()
+  assert differing(made(), made(train_labels=LABELS[:8].astype(float))) == {"labels_fingerprint"}
+
+
+@pytest.mark.parametrize("dtype", ["U5", "S3", "M8[s]", bool, [("a", "i4")]])
+def test_labels_of_any_type_have_a_fingerprint(dtype):
+  labels = np.arange(8).astype("i4").view(dtype) if isinstance(dtype, list) else (LABELS[:8] % 2).astype(dtype)
+  assert differing(made(train_labels=labels), made(train_labels=labels.copy())) == set()
+  assert differing(made(train_labels=labels), made(train_labels=labels[::-1].copy())) == {"labels_fingerprint"}
+
+
+def test_the_labels_of_a_large_set_are_digested_at_probes_wherever_they_lie(monkeypatch):
+  whole = made().fingerprints()["labels_fingerprint"]
+  monkeypatch.setattr(data, "_DIGESTED_WHOLE", 10)
+  monkeypatch.setattr(rows, "PROBES", 2)
+  assert made(train_labels=LABELS[:8].copy()).fingerprints()["labels_fingerprint"] != whole
+  asked = []
+  lazy = rows.Rows((8,), LABELS.dtype, lambda numbers: asked.extend(numbers) or LABELS[numbers])
+  assert differing(made(), made(train_labels=lazy)) == set()
+  assert set(asked) == set(rows.probes(8))
+
+
+@pytest.mark.parametrize("small", ["train", "test"])
+def test_a_set_is_large_if_its_halves_are_together(monkeypatch, small):
+  monkeypatch.setattr(rows, "PROBES", 1)
+  monkeypatch.setattr(data, "_DIGESTED_WHOLE", 90)
+  parts = {"train": EXAMPLES[:7], "test": EXAMPLES[:7], small: EXAMPLES[:1]}  # of 12 bytes each
+  whole = made(**parts).fingerprint()
+  monkeypatch.setattr(data, "_DIGESTED_WHOLE", 96)
+  assert made(**parts).fingerprint() != whole
+
+
+def test_the_peak_is_the_width_of_the_range_and_never_zero():
+  floats = np.linspace(-3, 5, 96, dtype=np.float32).reshape(8, 3, 4, 1)
+  for value_range, train, wanted in [
+    ("unit", EXAMPLES, 1),
+    ("symmetric", EXAMPLES, 2),
+    ("real", EXAMPLES, 1),
+    ("real", floats, 8),
+    ("real", np.full_like(floats, 7), 1),  # constant data would divide by zero
+  ]:
+    assert dataclasses.replace(made(), value_range=value_range, train=train).peak == wanted
+
+
+@pytest.mark.parametrize("source", ["npz", "npy", "folder", "ucr"])
+def test_a_path_may_begin_with_a_tilde_and_may_not_be_remote(tmp_path, monkeypatch, source):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  np.savez(tmp_path / "x.npz", x_train=EXAMPLES)
+  asked = []
+
+  def stub(name, path):
+    asked.append(path)
+    raise errors.UserError("seen")
+
+  monkeypatch.setitem(sources.SOURCES, source, stub)
+  with pytest.raises(errors.UserError, match="seen"):
+    data.load(source, "~/some/x", "unit")
+  assert asked == [str(tmp_path / "some" / "x")]
+  for remote in ("gs://bucket/x.npz", "s3://bucket/x", "https://host/x.npz"):
+    with pytest.raises(errors.UserError, match=rf"config\.data\.path='{remote}': remote paths are not supported"):
+      data.load(source, remote, "unit")
+  assert len(asked) == 1
+
+
+def test_the_folder_of_tfds_may_begin_with_a_tilde(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+  for variable, path in [("nowhere", "~/data"), ("~/data", "")]:
+    monkeypatch.setenv("TFDS_DATA_DIR", variable)
+    with pytest.raises(errors.UserError, match=rf"is not prepared in {tmp_path}/data"):
+      data.load("mnist", path, "unit")
+  monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket")
+  with pytest.raises(errors.UserError, match="TFDS_DATA_DIR='gs://bucket': remote paths are not supported"):
+    data.load("mnist", "", "unit")
+
+
+@pytest.mark.parametrize("values", [(0, 1), (1,), (0,), (0, 2), (0, 255)])
+@pytest.mark.parametrize("placement", ["memory", "stream"])
+def test_bytes_of_0_and_1_are_named_for_they_are_scaled_from_0_to_255(tmp_path, values, placement):
+  images = np.random.default_rng(0).choice(np.array(values, np.uint8), (60, 4, 4))
+  np.save(tmp_path / "x.npy", images)
+  said = data.load("npy", str(tmp_path / "x.npy"), "unit", placement=placement).remarks
+  if max(values) == 1:
+    assert len(said) == 1
+    assert "every byte is 0 or 1" in said[0]
+    assert "store 0 and 255, or floats 0.0 and 1.0" in said[0]
+  else:
+    assert said == ()
+
+
+def test_floats_of_0_and_1_and_bytes_with_one_larger_value_are_not_named(tmp_path):
+  images = np.random.default_rng(0).integers(0, 2, (60, 4, 4), np.uint8)
+  larger = images.copy()
+  larger[40:, 2, 2] = 2  # not among the first
+  for found in (images.astype(np.float32), larger):
+    np.save(tmp_path / "x.npy", found)
+    assert data.load("npy", str(tmp_path / "x.npy"), "unit").remarks == ()
