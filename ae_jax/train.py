@@ -22,7 +22,7 @@ from ae_jax import (
   runs,
   steps,
 )
-from ae_jax.report import words
+from ae_jax.report import verdict, words
 
 
 @dataclasses.dataclass
@@ -70,7 +70,8 @@ def train_and_evaluate(config, workdir, profile=False):
     if shown:
       found = evaluation.examine(run, dataset, described.measures, workdir, rulers())
       log.finish(found.values, evaluation.pictures(workdir))
-    _say(words.closing(run.metrics, config.model, workdir))
+      skipped = verdict.skipped_steps(logs.curves(run.history))
+      logs.say(words.closing(run.metrics | found.values, description, workdir, skipped))
   return run.metrics
 
 
