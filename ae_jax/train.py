@@ -24,7 +24,7 @@ from ae_jax import (
   signals,
   steps,
 )
-from ae_jax.report import words
+from ae_jax.report import verdict, words
 
 
 @dataclasses.dataclass
@@ -76,7 +76,8 @@ def train_and_evaluate(config, workdir, profile=False):
       check = functools.partial(interruptions.stop_studies, received, workdir)
       found = evaluation.examine(run, dataset, described.measures, workdir, rulers(), check)
       log.finish(found.values, evaluation.pictures(workdir))
-    _say(words.closing(run.metrics, config.model, workdir))
+      skipped = verdict.skipped_steps(logs.curves(run.history))
+      logs.say(words.closing(run.metrics | found.values, description, workdir, skipped))
   return run.metrics
 
 

@@ -1,5 +1,6 @@
 """Runs side by side: what is put together, what differs, and every mistake in a line."""
 
+import json
 import re
 import subprocess
 import sys
@@ -78,7 +79,52 @@ def test_the_page_shows_the_keys_that_differ_and_no_others(folders, tmp_path):
   assert text.count('alt="narrow: 16 pictures"') == 1
   assert text.count('alt="test images: 16 pictures"') == 1  # they are the same for all
   comparison.write(read(folders, "wide-0", "wide-1"), tmp_path / "c.html")
-  assert "differ in nothing but the seed" in (tmp_path / "c.html").read_text()
+  assert "differ only in seed, data.placement." in (tmp_path / "c.html").read_text()
+
+
+@pytest.mark.parametrize(
+  ("changes", "description", "said"),
+  [
+    ({}, {}, "The configs of these runs are equal."),
+    ({"seed": 1}, {}, "The configs of these runs differ only in seed."),
+    ({"trackers": ("mlflow",)}, {}, "The configs of these runs differ only in trackers."),
+    ({"seed": 1}, {"devices": ["gpu: H100"]}, "differ only in seed; the runs differ also in devices."),
+    ({}, {"git_commit": None, "versions": {"jax": "9"}}, "are equal; the runs differ also in commit, versions."),
+  ],
+)
+def test_how_the_runs_of_one_group_differ_is_said(tmp_path, changes, description, said):
+  made_runs.make(tmp_path / "a", epochs=1)
+  config = json.loads((made_runs.make(tmp_path / "b", epochs=1, changes=changes) / "config.json").read_text())
+  (tmp_path / "b" / "config.json").write_text(json.dumps(config | description))
+  (group,) = read(tmp_path, "a", "b")
+  assert said in comparison._nearly_same(list(group.runs.values()))
+
+
+def test_runs_with_the_same_error_are_both_named(tmp_path):
+  for name, width in (("a", 8), ("b", 16), ("c", 32)):
+    made_runs.make(tmp_path / name, epochs=1, changes={"model.widths": (width,)}, start=2.0 if name == "c" else 1.0)
+  said = comparison.answer(read(tmp_path, "c", "b", "a"))
+  assert said == "b and a have the least squared error per test example, 12. Then c, 21."
+
+
+def test_runs_that_are_not_trained_to_the_end_are_named(folders, tmp_path):
+  made_runs.make(tmp_path / "short", epochs=2, asked=9)
+  assert comparison.answer(comparison.read([folders / "narrow", tmp_path / "short"])).endswith(
+    "Not trained to the end: short."
+  )
+  assert "Not trained" not in comparison.answer(read(folders, "narrow", "wide-0"))
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_group_of_which_some_runs_diverged_did_not_diverge_whole(folders, tmp_path, alone):
+  for seed in range(3):
+    made_runs.make(tmp_path / f"run-{seed}", epochs=1, changes={"seed": seed})
+  (tmp_path / "run-1" / "metrics.jsonl").write_text('{"step": 1, "epoch": 1.0, "test/squared_error": null}\n')
+  runs = [tmp_path / f"run-{seed}" for seed in range(3)]
+  said = comparison.answer(comparison.read(runs if alone else [*runs, folders / "narrow"]))
+  assert "Diverged: 1 of 3 runs of run-0 (seeds 0, 1, 2)." in said
+  assert "All of these" not in said
+  assert ("narrow has the least" in said) == (not alone)
 
 
 def test_runs_without_findings_and_runs_that_diverged_are_compared(folders, tmp_path):
@@ -87,8 +133,8 @@ def test_runs_without_findings_and_runs_that_diverged_are_compared(folders, tmp_
   (lost / "metrics.jsonl").write_text('{"step": 1, "epoch": 1.0, "test/squared_error": null}\n')
   groups = comparison.read([folders / "narrow", plain, lost])
   comparison.write(groups, tmp_path / "c.html")
-  assert comparison.answer(groups).endswith("Diverged: lost.")
-  assert "NaN" in comparison.on_screen(groups)
+  assert "Diverged: lost." in comparison.answer(groups)
+  assert "not finite" in comparison.on_screen(groups)
   assert comparison.answer(groups[2:]) == "All of these diverged."
 
 

@@ -107,7 +107,7 @@ def test_a_run_leaves_what_it_promises(trained):
 def test_metrics_have_their_names_and_agree_with_each_other(trained):
   workdir, config, metrics = trained
   names = "train/loss train/nats test/loss test/squared_error test/mse test/psnr test/nats"
-  rulers = {"test/nats_floor", "test/pca_squared_error"}
+  rulers = {"test/nats_floor", "test/pca_squared_error", "test/mean_predictor_squared_error"}
   assert set(metrics) == {*names.split(), *rulers, "images_per_second", "compile_seconds", "epoch", "step"}
   assert metrics["epoch"] == config.epochs
   np.testing.assert_allclose(metrics["test/mse"], metrics["test/squared_error"] / 64)

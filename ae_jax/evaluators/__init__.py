@@ -15,6 +15,7 @@ What is found out once, about a trained model:
 """
 
 import functools
+import math
 
 import numpy as np
 
@@ -88,7 +89,10 @@ def rulers(evaluators, dataset, latent):
 
 
 def studies(evaluators, subject):
-  """Generates ("EVALUATOR/NAME", value) of all their studies; of codes that are not finite a remark alone."""
+  """Generates ("EVALUATOR/NAME", value) of all their studies.
+
+  A number that is not finite becomes a remark. Where codes are not finite, each evaluator gives a remark alone.
+  """
   finite = np.isfinite(subject.test_codes).all() and np.isfinite(subject.train_codes).all()
   for evaluator in evaluators:
     room = evaluator.__name__.rpartition(".")[2]
@@ -97,7 +101,16 @@ def studies(evaluators, subject):
     else:
       found = [("remark", "the codes of some examples are not finite: the training diverged; lower the learning rate")]
     for name, value in found:
-      yield f"{room}/{name}", value
+      number = isinstance(value, int | float)
+      yield f"{room}/{name}", value if not number or math.isfinite(value) else _undefined(name)
+
+
+def _undefined(name):
+  """A remark instead of a number that is not finite."""
+  return (
+    f"{name.replace('_', ' ')} is not finite: it divides by something that is 0 for these data, or the model's outputs "
+    "are not finite"
+  )
 
 
 def _function(evaluator, name, nothing=()):

@@ -17,6 +17,7 @@ SHOWN = 16  # examples in a picture
 KINDS = {3: "series", 4: "test images"}  # what examples are called in it, by the axes of their array
 _EXACT = 1000  # numbers of an example up to which PCA's components are exact, and found faster than good ones
 _MOST_CLASSES = 100  # that have an error of their own
+_RULERS = ("nats_floor", "pca_squared_error", "mean_predictor_squared_error")
 
 
 def per_example(model, params, batch, keys, value_range, span):
@@ -46,6 +47,7 @@ def rulers(dataset, latent):
     entropy = np.asarray(losses.bernoulli_entropy(ranges.normalise(dataset.test, "unit")))
     yield "test/nats_floor", float(typical(entropy, dataset).mean(dtype=np.float64))
   yield "test/pca_squared_error", float(typical(pca_squared_errors(dataset, latent), dataset).mean())
+  yield "test/mean_predictor_squared_error", float(typical(mean_predictor_squared_errors(dataset), dataset).mean())
 
 
 def study(subject):
@@ -59,8 +61,9 @@ def study(subject):
     )
   found = {name.removeprefix("test/"): value for name, value in metrics(values, dataset)}
   known = subject.rulers or dict(rulers(dataset, latent))
-  found |= {name: known[f"test/{name}"] for name in ("nats_floor", "pca_squared_error") if f"test/{name}" in known}
-  found["squared_error_over_pca"] = ratio(found["squared_error"], found["pca_squared_error"])
+  found |= {name: known[f"test/{name}"] for name in _RULERS if f"test/{name}" in known}
+  over_pca = ratio(found["squared_error"], found["pca_squared_error"])
+  found["squared_error_over_pca"] = "PCA's error is 0: there is no ratio to it" if math.isnan(over_pca) else over_pca
   if value_range == "unit":
     to_bits = 1.0 / (math.prod(dataset.shape) * math.log(2.0))
     found |= {"bits_per_dimension": found["nats"] * to_bits, "bits_per_dimension_floor": found["nats_floor"] * to_bits}
@@ -135,7 +138,7 @@ def psnr(mse, peak):
 
 
 def ratio(error, ruler):
-  """How many times a ruler an error is; NaN where the ruler is 0."""
+  """Returns an error divided by that of a baseline; NaN where the baseline's is 0."""
   return error / ruler if ruler else math.nan
 
 
@@ -146,6 +149,16 @@ def pca_squared_errors(dataset, latent):
   """
   train, test = (ranges.normalise(half, dataset.value_range) for half in (dataset.train_sample, dataset.test))
   return np.square(test - pca(train, latent)(test), dtype=np.float64).reshape(len(test), -1).sum(1)
+
+
+def mean_predictor_squared_errors(dataset):
+  """Squared error of each test example [N] of the mean of `dataset.train_sample`, predicted for all of them.
+
+  It is exactly 0 for test examples that are equal to all training examples: the mean is rounded to float32.
+  """
+  train, test = (ranges.normalise(half, dataset.value_range) for half in (dataset.train_sample, dataset.test))
+  mean = train.mean(0, dtype=np.float64).astype(np.float32)
+  return np.square(test - mean, dtype=np.float64).reshape(len(test), -1).sum(1)
 
 
 def pca(train, latent):

@@ -60,23 +60,38 @@ def read(folders):
 
 
 def answer(groups):
-  """Which group reconstructs best, and by how much, in words."""
-  finite = [group for group in groups if np.isfinite(group.values(_ERROR)).all()]
-  if not finite:
+  """Returns sentences on which group reconstructs best, and by how much."""
+  lost = {group.name: [not math.isfinite(error) for error in group.values(_ERROR)] for group in groups}
+  diverged = [
+    name if all(runs) else f"{sum(runs)} of {len(runs)} runs of {name}" for name, runs in lost.items() if any(runs)
+  ]
+  if all(all(runs) for runs in lost.values()):
     return "All of these diverged."
-  ranked = sorted(finite, key=lambda group: np.mean(group.values(_ERROR)))
-  errors_of = [_summary(group.values(_ERROR)) for group in ranked]
-  said = f"{ranked[0].name} has the least squared error per test example, {errors_of[0]}."
-  if len(groups) == 1:
-    return f"The squared error per test example of {ranked[0].name} is {errors_of[0]}."
-  others = [f"{group.name}, {error}" for group, error in zip(ranked[1:], errors_of[1:], strict=True)]
-  if others:
-    more = f"; and {len(others) - _MOST_TOLD} more" if len(others) > _MOST_TOLD else ""
-    said += f" Then {'; '.join(others[:_MOST_TOLD])}{more}."
+  finite = [group for group in groups if not any(lost[group.name])]
+  said = [_ranking(finite, len(groups))] if finite else []
   if len({group.data for group in groups}) > 1:
-    said += " They were measured on different data."
-  lost = [group.name for group in groups if group not in finite]
-  return said + (f" Diverged: {', '.join(lost)}." if lost else "")
+    said.append("They were measured on different data.")
+  if diverged:
+    said.append(f"Diverged: {', '.join(diverged)}.")
+  unfinished = [name for group in groups for name, told in group.runs.items() if told.epochs[0] < told.epochs[1]]
+  if unfinished:
+    said.append(f"Not trained to the end: {', '.join(unfinished)}.")
+  return " ".join(said)
+
+
+def _ranking(finite, count):
+  """The finite groups, the least error first, of `count` groups in all."""
+  means = {group.name: float(np.mean(group.values(_ERROR))) for group in finite}
+  ranked = sorted(finite, key=lambda group: means[group.name])
+  least = [group.name for group in ranked if means[group.name] == means[ranked[0].name]]
+  error = _summary(ranked[0].values(_ERROR))
+  if count == 1:
+    return f"The squared error per test example of {ranked[0].name} is {error}."
+  have = "has" if len(least) == 1 else "have"
+  said = f"{' and '.join(least)} {have} the least squared error per test example, {error}."
+  others = [f"{group.name}, {_summary(group.values(_ERROR))}" for group in ranked[len(least) :]]
+  more = f"; and {len(others) - _MOST_TOLD} more" if len(others) > _MOST_TOLD else ""
+  return said + (f" Then {'; '.join(others[:_MOST_TOLD])}{more}." if others else "")
 
 
 def on_screen(groups):
@@ -94,9 +109,10 @@ def write(groups, path):
   numbers = [page.table(head, single)]
   if many:
     numbers.append(page.table(head, many, folded=f"{len(many)} more, of parts of the data and of the code"))
-  differences, same = _differences(groups), page.notes("These runs differ in nothing but the seed.")
+  differences = _differences(groups)
+  table = page.table(head, differences, style="words") if differences else page.notes(_nearly_same(list(runs.values())))
   sections = [
-    ("Where they differ", [page.table(head, differences, style="words") if differences else same]),
+    ("Where they differ", [table]),
     ("What they reached", numbers),
     ("Learning", _curves(groups)),
     ("Reconstructions", _reconstructions(runs)),
@@ -106,18 +122,32 @@ def write(groups, path):
 
 
 def _differences(groups):
-  """Lines of the keys that differ from group to group, and of what else does."""
+  """Lines of the keys that differ from group to group, and of other differences."""
   keys = dict.fromkeys(key for group in groups for key in group.config)
   lines = [[key, *(tables.text(group.config[key]) if key in group.config else "" for group in groups)] for key in keys]
-  first = [next(iter(group.runs.values())).description for group in groups]
-  beside = {
-    "data": [group.data for group in groups],
-    "parameters": [f"{description['parameters']:,}" for description in first],
-    "devices": [", ".join(map(str, description["devices"])) for description in first],
-    "commit": [str(description.get("git_commit")) for description in first],
-    "versions": [", ".join(f"{k} {v}" for k, v in description["versions"].items()) for description in first],
-  }
-  return [line for line in [*lines, *([name, *texts] for name, texts in beside.items())] if len(set(line[1:])) > 1]
+  for name, of_run in _BESIDE.items():
+    lines.append([name, *("; ".join(dict.fromkeys(map(of_run, group.runs.values()))) for group in groups)])
+  return [line for line in lines if len(set(line[1:])) > 1]
+
+
+_BESIDE = {  # what else may differ between runs
+  "data": lambda told: told.description["data"]["fingerprint"],
+  "parameters": lambda told: f"{told.description['parameters']:,}",
+  "devices": lambda told: ", ".join(map(str, told.description["devices"])),
+  "commit": lambda told: str(told.description.get("git_commit")),
+  "versions": lambda told: ", ".join(f"{key} {value}" for key, value in told.description["versions"].items()),
+}
+
+
+def _nearly_same(runs):
+  """A sentence on what differs between the runs of a single group."""
+  settings = [configs.flat(told.config) for told in runs]
+  keys = [key for key in _ALONE if len({str(each.get(key)) for each in settings}) > 1]
+  other = [name for name, of_run in _BESIDE.items() if len(set(map(of_run, runs))) > 1]
+  said = (
+    f"The configs of these runs differ only in {', '.join(keys)}" if keys else "The configs of these runs are equal"
+  )
+  return f"{said}; the runs differ also in {', '.join(other)}." if other else f"{said}."
 
 
 def _metrics(groups):

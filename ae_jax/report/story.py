@@ -1,13 +1,14 @@
 """What a page tells of a run: a pure function of what lies in its folder."""
 
 import dataclasses
+import math
 import pathlib
 
 from ae_jax import config as configs
 from ae_jax import errors, logs, runs
 from ae_jax.data import ranges
 from ae_jax.evaluators import exhibits, findings
-from ae_jax.report import charts, page, parts, tables, words
+from ae_jax.report import charts, page, parts, tables, verdict, words
 
 # the sections that pictures are in: by their kind if that is named here, else by their evaluator
 _SECTIONS = {
@@ -65,8 +66,20 @@ class Story:
 
   @property
   def answer(self):
-    """How good it is, against what."""
-    return words.headline(self.metrics, self.config["model"])
+    """Sentences on how good the model is, against what."""
+    done, asked = self.epochs
+    return words.headline(self._current, self.description, verdict.skipped_steps(self.curves), done >= asked)
+
+  @property
+  def _current(self):
+    """`metrics`, without the values of studies of an earlier step."""
+    stale = self.found.values if self.found and self._is_stale else {}
+    return {name: value for name, value in self.metrics.items() if name in self.curves or name not in stale}
+
+  @property
+  def _is_stale(self):
+    """Whether the training has gone on since the studies."""
+    return self.found.step != self.metrics.get("step", self.found.step)
 
   def facts(self):
     """What was trained on what, and how far."""
@@ -81,8 +94,8 @@ class Story:
     ]
 
   def tiles(self):
-    """The numbers to be seen first."""
-    found, metrics = [], self.metrics
+    """The numbers to be seen first, of those that are finite."""
+    found, metrics = [], {name: value for name, value in self._current.items() if math.isfinite(value)}
     for name, label, said, ruler in _TILES:
       if name in metrics:
         beside = said.format(tables.number(metrics[ruler])) if ruler in metrics else ""
@@ -115,7 +128,7 @@ class Story:
       room = name.partition("/")[0]
       home = homes.get(type(exhibit)) or homes.get(room) or _room(room)
       sections.setdefault(home, []).append(exhibit)
-    if self.found.step != self.metrics.get("step", self.found.step):
+    if self._is_stale:
       note = page.notes(f"What follows was found at step {self.found.step:,}; the training has gone on since.")
       sections = {"Before the last step": [note]} | sections
     place = lambda exhibit: _FIRST.index(type(exhibit)) if type(exhibit) in _FIRST else len(_FIRST)
@@ -126,7 +139,9 @@ class Story:
   def _groups(self):
     """All numbers and remarks: those of the training, then those of each evaluator."""
     lines, more = tables.over_epochs(self.curves)
-    groups = [_group("While it was trained", ["", "last", "best", "epoch"], lines, more, [])] if lines else []
+    said = [line for head, part in [([], lines), *more] for line in part if tables.NOT_FINITE in line]
+    remarks = [f"“{tables.NOT_FINITE}” is infinite or undefined, as the PSNR is where the error is 0"] if said else []
+    groups = [_group("While it was trained", ["", "last", "best", "epoch"], lines, more, remarks)] if lines else []
     found = self.found or findings.Findings(0, {}, {}, {})
     rooms = dict.fromkeys(name.partition("/")[0] for part in (found.values, found.remarks) for name in part)
     for room in rooms:

@@ -9,20 +9,25 @@ _SPELT = {"frechet": "Fréchet", "kmeans": "k-means", "knn": "kNN", "lipschitz":
 _WORDS = {name: name.upper() for name in _SHORT.split()} | _SPELT
 _LOWER = ("loss", "error", "nats", "mse")  # in the name of what is good when it is small
 _HIGHER = ("psnr", "auroc", "auprc")
-_RULERS = ("test/pca_", "test/chance_", "test/nats_floor")  # that do not change as training goes on
+_RULERS = ("test/pca_", "test/chance_", "test/nats_floor", "test/mean_predictor_")  # the same in every evaluation
+NOT_FINITE = "not finite"
 _ENDS = ("_low", "_high", "_standard_error")  # of the names of what tells how sure a value is
 _ONCE = ("step", "epoch", "stage", "images_per_second", "compile_seconds")
 
 
 def number(value, digits=4):
-  """A number with so many significant digits."""
+  """Returns a number with `digits` significant digits, or more where that avoids an exponent."""
   if value is None or math.isnan(value):
-    return "NaN"
+    return NOT_FINITE
   if math.isinf(value):
     return "∞" if value > 0 else "-∞"
-  if float(value).is_integer() and abs(value) < 1e15:
+  if abs(value) >= 1e15:
+    return f"{value:.{digits}g}"
+  if float(value).is_integer():
     return f"{int(value):,}"
-  return f"{value:,.1f}" if abs(value) >= 1e4 else f"{value:.{digits}g}"
+  if abs(value) >= 1e4:
+    return f"{value:,.1f}"
+  return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def readable(name):
@@ -31,15 +36,22 @@ def readable(name):
 
 
 def over_epochs(measured):
-  """What `logs.curves` has, as lines of the last value, the best and the epoch of that; and `pivots`."""
-  lines, many = [], {}
+  """Returns lines [name, last value, best value, its epoch] of what `logs.curves` gives; and `pivots`."""
+  lines, many, begun = [], {}, _last_stage(measured)
   for name, (epochs, values) in measured.items():
     if name.count("/") > 1:
       many[name.removeprefix("test/")] = number(values[-1])
     elif name not in _ONCE:
       said = readable(name.replace("train/", "training ").replace("/", " "))
-      lines.append([said, number(values[-1]), *_best(name, epochs, values)])
+      comparable = epochs > begun if name.endswith("loss") else np.ones(len(epochs), bool)
+      lines.append([said, number(values[-1]), *_best(name, epochs[comparable], values[comparable])])
   return lines, pivots(many)
+
+
+def _last_stage(measured):
+  """The epoch after which the last stage was trained: losses of earlier stages are of other objectives."""
+  epochs, stages = measured.get("stage", (np.zeros(0), np.zeros(0)))
+  return epochs[stages < stages[-1:]].max(initial=-np.inf)
 
 
 def _best(name, epochs, values):
@@ -66,8 +78,9 @@ def ends_an_interval(name, values):
 
 def _with_interval(name, values):
   low, high, error = (values.get(_end(name, end)) for end in _ENDS)
-  interval = f" ({number(low, 3)} to {number(high, 3)})" if None not in (low, high) else ""
-  return number(values[name]) + interval + (f" ± {error:.2g}" if error is not None else "")
+  known = lambda *ends: all(end is not None and math.isfinite(end) for end in ends)
+  interval = f" ({number(low, 3)} to {number(high, 3)})" if known(low, high) else ""
+  return number(values[name]) + interval + (f" ± {error:.2g}" if known(error) else "")
 
 
 def _end(name, end):

@@ -90,6 +90,16 @@ def test_pca_is_asked_the_same():
   assert line[:, 0] == pytest.approx([0, 0], abs=1e-9)
 
 
+def test_pca_is_fitted_on_training_examples_and_not_on_those_it_is_tested_on():
+  """A plane of training examples: PCA of two numbers loses nothing of it, and much of test examples outside of it."""
+  generator = np.random.default_rng(3)
+  directions = np.eye(64, dtype=np.float32)
+  train = (generator.normal(size=(20, 2)).astype(np.float32) @ directions[:2]).reshape(-1, 8, 8, 1)
+  test = (generator.normal(size=(20, 2)).astype(np.float32) @ directions[2:4]).reshape(-1, 8, 8, 1)
+  found = dict(robustness.study(subject_of(np.zeros_like, test, train)))
+  assert found["pca_squared_error/undisturbed"] == pytest.approx(np.square(test).sum() / 20, rel=1e-4)
+
+
 @functools.cache
 def of_halves():
   """What is found of a model that takes off half of everything."""

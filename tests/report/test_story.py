@@ -10,7 +10,7 @@ import pytest
 
 from ae_jax import errors
 from ae_jax.evaluators import exhibits, findings
-from ae_jax.report import story
+from ae_jax.report import story, tables
 
 FOUND = made_runs.every_kind(made_runs.images(20, side=8), points=30)
 
@@ -31,7 +31,7 @@ def test_it_tells_everything_that_was_found(tmp_path):
       assert f"{value.title[:1].upper()}{value.title[1:]}." in text, name
   assert "0.98 (0.97 to 0.99)" in text
   assert "after 50 epochs" in text
-  assert "24% of the 13.2 that PCA leaves with the same 32 numbers" in text
+  assert "Squared error 3.180 per test example; PCA with as many numbers 13.193: that is 24% of PCA" in text
   for part in ("0123456789abcdef", "5a17", "cpu: cpu", "optimizer.learning_rate", "from ae_jax import config, train"):
     assert part in text
   assert ">Novel</h2>" in text  # what no template was told of
@@ -64,6 +64,35 @@ def test_before_the_first_record_and_after_divergence_there_is_a_page(tmp_path):
   line = {"step": 1, "epoch": 1.0, "train/loss": None, "test/squared_error": None, "test/pca_squared_error": 13.0}
   (tmp_path / "a" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
   assert "diverged" in page_of(tmp_path / "a")
+
+
+def test_values_that_are_not_finite_are_said_in_words(tmp_path):
+  folder = made_runs.make(tmp_path / "a", epochs=1)
+  line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+  assert "infinite or undefined" not in page_of(folder)
+  (folder / "metrics.jsonl").write_text(json.dumps(line | {"test/psnr": None, "test/psnr_in/masking_0.5": None}) + "\n")
+  text = page_of(folder)
+  assert "infinite or undefined" in text
+  assert not re.search(r"\bnan\b", text, re.IGNORECASE)
+  assert not [tile for tile in story.read(folder).tiles() if tables.NOT_FINITE in tile["value"]]
+
+
+def test_skipped_steps_are_told_on_the_page(tmp_path):
+  folder = made_runs.make(tmp_path / "a", epochs=2)
+  lines = [json.loads(line) | {"train/skipped": 7} for line in (folder / "metrics.jsonl").read_text().splitlines()]
+  (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+  assert f"{7 * len(lines)} of {50 * len(lines)} steps were skipped" in story.read(folder).answer
+
+
+def test_studies_of_an_earlier_step_decide_nothing(tmp_path):
+  vae = {"model.bottleneck": "gaussian"}
+  folder = made_runs.make(tmp_path / "a", epochs=5, changes=vae)
+  found = [("latent/active_units", 0), ("probe/linear/code", 0.5)]
+  for step, decides in ((100, False), (1500, True)):
+    findings.write(folder, findings.of(step, found))
+    told = story.read(folder)
+    assert ("posterior collapse" in told.answer) == decides
+    assert ("accuracy of a linear probe" in str(told.tiles())) == decides
 
 
 def test_what_was_found_of_an_earlier_step_is_said_to_be(tmp_path):

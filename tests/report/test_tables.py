@@ -20,14 +20,23 @@ from ae_jax.report import tables
     (12345.678, "12,345.7"),
     (0.000012345, "1.234e-05"),
     (-0.5, "-0.5"),
-    (math.nan, "NaN"),
-    (None, "NaN"),
+    (math.nan, "not finite"),
+    (None, "not finite"),
+    (2.248673678500904e21, "2.249e+21"),
+    (-1e15, "-1e+15"),
+    (999999999999999, "999,999,999,999,999"),
     (math.inf, "∞"),
     (-math.inf, "-∞"),
   ],
 )
 def test_numbers_are_short(value, text):
   assert tables.number(value) == text
+
+
+def test_few_digits_need_no_exponent_below_ten_thousand():
+  assert tables.number(5432.1, 3) == "5,432"
+  assert tables.number(543.21, 3) == "543"
+  assert tables.number(9999.7, 4) == "1e+04"
 
 
 def test_names_are_words():
@@ -39,7 +48,8 @@ RECORDS = [
   {"step": 1, "epoch": 0.5, "train/loss": 9.0},
   {"step": 2, "epoch": 1.0, "train/loss": 7.0, "test/squared_error": 5.0, "test/psnr": 20.0, "test/nats_floor": 4.0},
   {"step": 3, "epoch": 2.0, "train/loss": 8.0, "test/squared_error": 4.0, "test/psnr": 22.0, "test/nats_floor": 4.0},
-  {"step": 4, "epoch": 3.0, "train/loss": math.nan, "test/squared_error": 6.0, "test/psnr": 21.0, "test/active": 3},
+  {"step": 4, "epoch": 3.0, "train/loss": math.nan, "test/squared_error": 6.0, "test/psnr": 21.0, "test/active": 3}
+  | {"test/mean_predictor_squared_error": 9.0},
 ]
 
 
@@ -47,14 +57,34 @@ def test_the_best_value_is_the_least_error_and_the_highest_psnr():
   lines, more = tables.over_epochs(logs.curves(RECORDS))
   found = {line[0]: line[1:] for line in lines}
   assert found == {
-    "training loss": ["NaN", "7", "1"],
+    "training loss": ["not finite", "7", "1"],
     "test squared error": ["6", "4", "2"],
     "test PSNR": ["21", "22", "2"],
     "test nats floor": ["4", "", ""],  # a ruler
+    "test mean predictor squared error": ["9", "", ""],
     "test active": ["3", "", ""],  # who knows what is good
   }
   assert more == []
   assert tables.over_epochs({}) == ([], [])
+
+
+def test_the_best_loss_is_of_the_last_stage_whose_objective_is_the_one_that_counts():
+  stages = [0, 0, 1, 1]
+  losses, error = [1.0, 2.0, 9.0, 8.0], [3.0, 1.0, 5.0, 4.0]
+  records = [
+    {"step": n, "epoch": n / 2, "stage": stages[n], "train/loss": losses[n], "test/loss": losses[n]}
+    | {"test/squared_error": error[n]}
+    for n in range(4)
+  ]
+  lines, _ = tables.over_epochs(logs.curves(records))
+  found = {line[0]: line[1:] for line in lines}
+  assert found["training loss"] == found["test loss"] == ["8", "8", "1.5"]
+  assert found["test squared error"] == ["4", "1", "0.5"]  # is the same measure in all stages
+
+
+def test_an_interval_whose_end_is_not_finite_is_left_out():
+  values = {"nll": 5.0, "nll_standard_error": math.nan, "a": 2.0, "a_low": 1.0, "a_high": math.inf}
+  assert tables.of_values(values)[0] == [["NLL", "5"], ["a", "2"]]
 
 
 def test_many_values_of_a_kind_are_a_table_of_their_own():
