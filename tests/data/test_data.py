@@ -113,7 +113,7 @@ def test_a_path_may_begin_with_a_tilde_and_may_not_be_remote(tmp_path, monkeypat
     data.load(source, "~/some/x", "unit")
   assert asked == [str(tmp_path / "some" / "x")]
   for remote in ("gs://bucket/x.npz", "s3://bucket/x", "https://host/x.npz"):
-    with pytest.raises(errors.UserError, match=rf"config\.data\.path='{remote}': remote paths are not supported"):
+    with pytest.raises(errors.UserError, match=rf"config\.data\.path={remote}: remote paths are not supported"):
       data.load(source, remote, "unit")
   assert len(asked) == 1
 
@@ -126,7 +126,7 @@ def test_the_folder_of_tfds_may_begin_with_a_tilde(tmp_path, monkeypatch):
     with pytest.raises(errors.UserError, match=rf"is not prepared in {tmp_path}/data"):
       data.load("mnist", path, "unit")
   monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket")
-  with pytest.raises(errors.UserError, match="TFDS_DATA_DIR='gs://bucket': remote paths are not supported"):
+  with pytest.raises(errors.UserError, match="TFDS_DATA_DIR=gs://bucket: remote paths are not supported"):
     data.load("mnist", "", "unit")
 
 
