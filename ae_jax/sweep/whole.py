@@ -122,12 +122,14 @@ def _conclude(rows, described, workdir):
 
 
 def _notes(rows, workdir):
-  """What the page says under the table."""
+  """Returns the notes under the table of the page."""
   seconds, ways = sum(each["seconds"] for each in rows), ", ".join(sorted({each["way"] for each in rows}))
   return [
     f"{len(rows)} members, {seconds:.0f} s of training and compiling; those of a device computed {', '.join(ways)}.",
-    f"A size is enough from where twice as many units gain less than {answer.ENOUGH:.0%} of the error. Its interval, "
-    "and those of the dimension of the data, hold 95 % of the bootstrap samples.",
+    f"A size is enough if twice as many units reduce the error by less than {answer.ENOUGH:.0%}. Its interval holds "
+    "95 % of the bootstrap samples of the seeds, which is their range for two or three seeds.",
+    "The intervals of the dimension of the data cover the sampling error (95 %) and the bias that the trend over the "
+    "distances to the neighbours suggests.",
     f"Each member is the folder of a run: ae_jax.load({str(workdir / rows[0]['name'])!r}).",
   ]
 
