@@ -63,7 +63,8 @@ def answer(groups):
   """Which group reconstructs best, and by how much, in words."""
   finite = [group for group in groups if np.isfinite(group.values(_ERROR)).all()]
   if not finite:
-    return "All of these diverged."
+    some = any(np.isfinite(group.values(_ERROR)).any() for group in groups)
+    return "In each of these groups at least one run diverged." if some else "All of these diverged."
   ranked = sorted(finite, key=lambda group: np.mean(group.values(_ERROR)))
   errors_of = [_summary(group.values(_ERROR)) for group in ranked]
   said = f"{ranked[0].name} has the least squared error per test example, {errors_of[0]}."
@@ -131,9 +132,13 @@ def _metrics(groups):
 
 
 def _comparable(told):
-  """The names of the metrics of a run that say how good it is."""
-  named = [name for name in told.metrics if "/" in name and not name.startswith("train/")]
-  return [name for name in named if not tables.ends_an_interval(name, told.metrics)]
+  """Names of the metrics that say how good a run is: without those of training and without ends of intervals."""
+  rooms = {}
+  for name in told.metrics:
+    room, slash, rest = name.partition("/")
+    if slash and room != "train":
+      rooms.setdefault(room, []).append(rest)
+  return [f"{room}/{rest}" for room, all_ in rooms.items() for rest in all_ if not tables.ends_an_interval(rest, all_)]
 
 
 def _readable(name):
