@@ -24,9 +24,14 @@ def root():
 
 
 def arrays(name, version, make):
-  """`make()`, a dict of arrays, kept on disk under a name and a version (any hashable text) of what it was made from.
+  """Returns the dict of arrays that `make()` returns, and keeps it on disk.
 
-  A damaged or missing file is made anew; writing is atomic, so that a killed process leaves no half of one.
+  A damaged or missing file is made again. Writing is atomic, and a failed write leaves no partial file behind.
+
+  Args:
+    name: Name of the data; part of the file's name.
+    version: Text that changes whenever the arrays do.
+    make: Function without arguments that returns {name: array}; called only if the file cannot be read.
   """
   digest = hashlib.sha256(version.encode(errors="surrogateescape")).hexdigest()[:16]
   file = root() / "arrays" / f"{name.replace('/', '_')}-{digest}.npz"
@@ -36,9 +41,10 @@ def arrays(name, version, make):
     made = make()
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:  # also removed when the disk is full
+      part = pathlib.Path(folder) / file.name
       np.savez(part, **made)
-    os.replace(part.name, file)
+      os.replace(part, file)
   except OSError:
     pass  # a read-only or full disk: the arrays are there, only not kept
   return made

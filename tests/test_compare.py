@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 
 import made_runs
 import numpy as np
@@ -69,6 +70,46 @@ def test_the_answer_begins_with_the_least_error(folders):
     said = comparison.answer(read(folders, *order))
     assert said.startswith("wide-0 has the least squared error per test example, 4.8. Then narrow, 6.06.")
   assert "of wide-0 (seeds 0, 1) is" in comparison.answer(read(folders, "wide-0", "wide-1"))
+
+
+def group(name, errors_, fingerprint="one", **metrics):
+  """A group of runs with these squared errors, and no folders."""
+  told = lambda seed, error: types.SimpleNamespace(
+    metrics={"test/squared_error": error, **metrics},
+    config={"seed": seed},
+    description={"data": {"fingerprint": fingerprint}},
+  )
+  return comparison.Group({f"{name}{seed}": told(seed, error) for seed, error in enumerate(errors_)}, {})
+
+
+def test_a_group_is_ranked_by_its_mean_and_not_by_its_best_its_worst_or_its_median():
+  uneven, even, worst = group("uneven", [1.0, 1.0, 10.0]), group("even", [3.0, 3.5, 3.1]), group("worst", [20.0])
+  said = comparison.answer([worst, uneven, even])
+  assert said.startswith("even0 (seeds 0, 1, 2) has the least squared error per test example, 3.2 ± ")
+  assert said.index("Then uneven0") < said.index("worst0")
+  assert "4 ± 13 (1 to 10)" in said  # the mean; 4.303 * sqrt(27) / sqrt(3)
+
+
+def test_a_group_of_which_a_run_diverged_is_not_ranked():
+  lost, fine = group("lost", [0.1, np.nan]), group("fine", [3.0])
+  assert comparison.answer([lost, fine]) == (
+    "fine0 has the least squared error per test example, 3. Diverged: lost0 (seeds 0, 1)."
+  )
+  assert comparison.answer([group("lost", [np.nan, np.inf])]) == "All of these diverged."
+  assert comparison.answer([lost]) == "In each of these groups at least one run diverged."
+
+
+def test_of_many_groups_three_are_named_and_the_others_counted():
+  said = comparison.answer([group(f"g{n}_", [float(n)]) for n in range(1, 7)])
+  assert [f"g{n}_0," in said for n in range(2, 7)] == [True, True, True, False, False]
+  assert said.endswith("; and 2 more.")
+
+
+def test_training_numbers_and_ends_of_intervals_are_no_lines_of_the_table():
+  metrics = {"train/loss": 1.0, "probe/knn": 0.5, "probe/knn_low": 0.4, "probe/knn_high": 0.6, "probe/knn/code": 0.7}
+  single, many = comparison._metrics([group("a", [1.0], **metrics), group("b", [2.0])])
+  assert single == [["squared error", "1", "2"], ["probe: kNN", "0.5", ""]]
+  assert many == [["probe: kNN / code", "0.7", ""]]
 
 
 def test_the_page_shows_the_keys_that_differ_and_no_others(folders, tmp_path):

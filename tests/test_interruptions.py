@@ -13,7 +13,19 @@ import pytest
 from conftest import ROOT, learned, tiny_flags
 
 import ae_jax
-from ae_jax import errors, interruptions, logs, models, objectives, optimizers, runs, signals, steps, train
+from ae_jax import (
+  checkpoints,
+  errors,
+  interruptions,
+  logs,
+  models,
+  objectives,
+  optimizers,
+  runs,
+  signals,
+  steps,
+  train,
+)
 from ae_jax.data import epochs
 
 pytestmark = pytest.mark.runs_optax
@@ -55,6 +67,41 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_if_it_had_not_been(
   signalled(100)
   train.train_and_evaluate(tiny, tmp_path / "stopped")
   same(tmp_path / "straight", tmp_path / "stopped")
+  best = [ae_jax.load(tmp_path / name, "best") for name in ("straight", "stopped")]
+  assert best[0].step == best[1].step  # a checkpoint in the middle of an epoch, not evaluated, is never the best
+
+
+def bad_now_and_then(model, params, batch, keys):
+  """A loss that is NaN at about every fifth step, as its noise falls."""
+  bad = jax.random.uniform(keys[0]) < 0.2
+  return jnp.where(bad, jnp.nan, 1.0) * jnp.square(model.reconstruct(params, batch["x"])).mean(), {}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_loss_that_is_not_finite_by_its_noise_is_found_again(tiny, tmp_path, monkeypatch, seed):
+  """The step is computed again with the noise that it had."""
+  monkeypatch.setitem(objectives.OBJECTIVES, "reconstruction", lambda *_, **__: bad_now_and_then)
+  tiny.seed = seed
+  with pytest.raises(errors.UserError, match=r"the loss is nan"):
+    train.train_and_evaluate(tiny, tmp_path)
+
+
+@pytest.mark.parametrize("look", [2, 100])
+def test_records_lie_on_the_disk_before_the_checkpoint_that_follows_them(tiny, tmp_path, monkeypatch, signalled, look):
+  """Otherwise a crash leaves a run that goes on behind a gap in metrics.jsonl."""
+  order, save = [], checkpoints.save
+  for name in ("write", "settle"):
+    method = getattr(logs.Log, name)
+    monkeypatch.setattr(logs.Log, name, lambda *a, name=name, method=method: (order.append(name), method(*a)))
+  monkeypatch.setattr(checkpoints, "save", lambda *arguments: (order.append("save"), save(*arguments)))
+  monkeypatch.setattr(epochs, "LONGEST_CHUNK", 4)
+  signalled(look)
+  with contextlib.suppress(interruptions.Interrupted):
+    train.train_and_evaluate(tiny, tmp_path)
+  saves = [number for number, name in enumerate(order) if name == "save"]
+  assert len(saves) == (1 if look == 2 else tiny.epochs)
+  for number in saves:
+    assert order[number - 1] == "settle"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

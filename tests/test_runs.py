@@ -1,8 +1,11 @@
+import contextlib
 import dataclasses
 import json
+import os
 import pickle
 import subprocess
 
+import filelock
 import jax
 import numpy as np
 import pytest
@@ -101,6 +104,54 @@ def test_config_json_says_what_it_takes_to_repeat_the_run(workdir):
     ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
   ).stdout.strip()
   assert (described["git_commit"] or "").rstrip("+") == head
+
+
+def test_a_run_that_continues_keeps_the_description_of_the_process_that_began_it(workdir):
+  before = (workdir / "config.json").read_bytes()
+  runs.begin(workdir, json.loads(before) | {"command": "another", "git_commit": "another"})
+  assert (workdir / "config.json").read_bytes() == before
+  assert not (workdir / "config.json.part").exists()
+
+
+def test_the_commit_tells_whether_the_code_was_changed(tmp_path, monkeypatch):
+  git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
+  call = lambda *arguments: subprocess.run([*git, *arguments], check=True, capture_output=True, text=True).stdout
+  monkeypatch.setattr(runs, "__file__", str(tmp_path / "x.py"))
+  assert runs._git_commit() is None
+  call("init")
+  (tmp_path / "x.py").write_text("1")
+  call("add", "x.py")
+  call("commit", "-m", "a", "--no-gpg-sign")
+  head = call("rev-parse", "HEAD").strip()
+  assert runs._git_commit() == head
+  (tmp_path / "x.py").write_text("2")
+  assert runs._git_commit() == head + "+"
+
+
+@pytest.mark.parametrize("ends", [lambda: None, lambda: 1 / 0])
+def test_a_folder_is_locked_until_the_run_in_it_ends_however_it_ends(tmp_path, monkeypatch, ends):
+  held, make = [], filelock.FileLock
+  monkeypatch.setattr(filelock, "FileLock", lambda *a, **k: held.append(make(*a, **k)) or held[-1])  # none is collected
+  with contextlib.suppress(ZeroDivisionError), runs.locked(tmp_path / "run"):
+    for _ in range(2):
+      with pytest.raises(errors.UserError, match="another process"), runs.locked(tmp_path / "run"):
+        pass
+    ends()
+  with runs.locked(tmp_path / "run"):
+    pass
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+  (tmp_path / "thesis.tex").write_text("text")
+  with pytest.raises(errors.UserError, match=r"holds 'thesis\.tex' but no run"), runs.locked(tmp_path):
+    pass
+  assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_that_became_read_only_is_refused(workdir, monkeypatch):
+  monkeypatch.setattr(runs.os, "access", lambda path, mode: mode != os.W_OK)
+  with pytest.raises(errors.UserError, match="Permission denied"):
+    runs.begin(workdir, json.loads((workdir / "config.json").read_text()))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """What TensorBoard finds in the folder of a run: read back by the protocol, a record at a time."""
 
+import contextlib
 import math
+import time
+import types
 
 import numpy as np
 import pytest
@@ -121,3 +124,17 @@ def test_a_run_that_goes_on_forgets_what_lies_beyond_its_step(tmp_path):
   assert len(list((tmp_path / "run").glob("events.*"))) == 2, "within a second it has written over the first"
   starts = [event.step for event in events(tmp_path / "run") if event.session_log.status == event_pb2.SessionLog.START]
   assert sorted(starts) == [1, 4]
+
+
+def test_tensorboard_sees_records_while_the_run_goes_on(tmp_path, monkeypatch):
+  """Every half minute, and at the end before the file is closed."""
+  shown = lambda: [step for step, value in summaries(tmp_path) if value.tag == "train/loss"]
+  with contextlib.closing(tensorboard.Board(tmp_path, 0, CONFIG)) as board:
+    now = [board._flushed]
+    monkeypatch.setattr(tensorboard, "time", types.SimpleNamespace(time=time.time, monotonic=lambda: now[0]))
+    for step, wanted in ((1, []), (2, []), (3, [1, 2, 3]), (4, [1, 2, 3])):
+      board.write({"step": step, "train/loss": 1.0})
+      assert shown() == wanted
+      now[0] += 20.0
+    board.finish(4)
+    assert shown() == [1, 2, 3, 4]

@@ -74,6 +74,7 @@ def notebook(monkeypatch):
   Fresh.gate.set()
   monkeypatch.setitem(trackers.TRACKERS, "notebook", Fresh)
   monkeypatch.setattr(trackers, "_LINGER", 0.01)
+  monkeypatch.setattr(trackers, "_PATIENCE", PATIENCE)
   monkeypatch.setattr(trackers, "_failed", {})
   return Fresh
 
@@ -113,6 +114,54 @@ def test_whatever_breaks_and_when_all_steps_come_once_and_in_order(sessions):
     assert len(fresh.told) == 1
   assert steps_of(told) == list(range(1, len(told) + 1))
   assert len(told) >= at
+
+
+@pytest.mark.parametrize("sent", [0, 3, 7])
+def test_a_tracker_that_starts_another_run_gets_all_steps(notebook, tmp_path, sent):
+  """The number of steps already sent counts for the run they were sent to, and for no other."""
+  train(tmp_path, 0, 7, ("notebook",), finish=False)
+  file = tmp_path / trackers.FOLDER / "notebook.json"
+  file.write_text(json.dumps({"run": "deleted", "step": sent}))
+  init = notebook.__init__
+  notebook.__init__ = lambda self, workdir, description, run: init(self, workdir, description, None)
+  train(tmp_path, 7, 9, ("notebook",), finish=False)
+  assert steps_of(notebook.told["run 1"][:-1]) == list(range(1, 10))
+  assert json.loads(file.read_text()) == {"run": "run 1", "step": 9}
+
+
+def test_what_was_sent_is_kept_before_the_end(notebook, tmp_path):
+  """A process that is killed afterwards sends no step again."""
+  file = tmp_path / trackers.FOLDER / "notebook.json"
+  with logs.Log(tmp_path, 0, DESCRIPTION, ("notebook",)) as log:
+    for record in records(1, 4):
+      log.write(record)
+      end = time.monotonic() + 10
+      while not file.exists() or json.loads(file.read_text())["step"] < record["step"]:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    assert steps_of(*notebook.told.values()) == [1, 2, 3]
+
+
+def test_a_tracker_that_failed_is_given_nothing_more(notebook, tmp_path, monkeypatch):
+  """Records of a long run do not gather in memory for a server that is gone."""
+  monkeypatch.setattr(logs, "complain", lambda line: None)
+  notebook.broken = True
+  with logs.Log(tmp_path, 0, DESCRIPTION, ("notebook",)) as log:
+    (copy,) = log._copies
+    log.write(records(1, 2)[0])
+    copy._thread.join(10)
+    for record in records(2, 50):
+      log.write(record)
+    assert copy._queue.empty()
+
+
+@pytest.mark.parametrize(("finish", "seconds"), [(True, 7.0), (False, 3.0)])
+def test_a_finished_run_is_waited_for_longer(notebook, tmp_path, monkeypatch, finish, seconds):
+  waited = []
+  monkeypatch.setattr(trackers, "_PATIENCE", {True: 7.0, False: 3.0})
+  monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: waited.append((self.name, timeout)))
+  train(tmp_path, 0, 1, ("notebook",), finish=finish)
+  assert [timeout for name, timeout in waited if name == "tracker-notebook"] == [seconds]
 
 
 def test_one_that_fails_is_told_of_in_one_line_and_gets_the_rest_later(notebook, tmp_path, capfd):
@@ -268,6 +317,8 @@ def test_weights_and_biases_has_the_run_without_a_network(tmp_path, picture, mon
   config = items(run.config.update)
   assert (config["model.latent"], config["model.widths"], config["git_commit"]) == (4, "[16, 8]", "0123abcd+")
   again = ended(second)
+  codes = [record.exit.exit_code for record in found + again if kind(record) == "exit"]
+  assert codes == [1, 0]  # cut short, then finished
   assert {record.run.run_id for record in again if kind(record) == "run"} == {run.run_id}
   rows = [items(record.history.item) for record in found + again if kind(record) == "history"]
   assert [row["_step"] for row in rows] == list(range(1, 46))
@@ -305,9 +356,11 @@ def test_mlflow_has_the_run(server, tmp_path, picture, monkeypatch, capfd):
     from mlflow import MlflowClient
   folder = tmp_path / "my run"
   folder.mkdir()
+  client, file = MlflowClient(), folder / trackers.FOLDER / "mlflow.json"
   train(folder, 0, 700, ("mlflow",), finish=False)  # more numbers than a request holds
+  assert client.get_run(json.loads(file.read_text())["run"]).info.status == "KILLED"
   train(folder, 650, 710, ("mlflow",), pictures={"grid": picture})
-  client, kept = MlflowClient(), json.loads((folder / trackers.FOLDER / "mlflow.json").read_text())
+  kept = json.loads(file.read_text())
   (run,) = client.search_runs([client.get_experiment_by_name("of the tests").experiment_id])
   assert (run.info.run_id, run.info.run_name, run.info.status) == (kept["run"], "my run", "FINISHED")
   assert run.data.params["model.latent"] == "4"
@@ -326,9 +379,22 @@ def test_mlflow_has_the_run(server, tmp_path, picture, monkeypatch, capfd):
   assert pathlib.Path(copied).read_bytes() == picture.read_bytes()
   assert capfd.readouterr() == ("", "")
 
+  for another in ("0" * 32, kept["run"]):  # unknown to the server, and deleted there: a new run gets all the steps
+    client.delete_run(kept["run"]) if another == kept["run"] else None
+    file.write_text(json.dumps({"run": another, "step": 710}))
+    train(folder, 710, 710, ("mlflow",))
+    new = json.loads(file.read_text())["run"]
+    assert new not in (another, kept["run"])
+    assert [metric.step for metric in client.get_metric_history(new, "train/loss")] == list(range(1, 711))
+
   with logs.Log(folder, 710, DESCRIPTION, ("mlflow",)) as log:  # and now the server goes
     for record in records(711, 720):
       log.write(record)
+    running = lambda: client.get_run(new).info.status == "RUNNING"
+    end = time.monotonic() + 60
+    while not running() and time.monotonic() < end:
+      time.sleep(0.1)
+    assert running()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     begun = time.monotonic()

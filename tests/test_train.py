@@ -186,6 +186,7 @@ def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop):
   (params, records), (other_params, other_records) = (learned(tmp_path / name) for name in ("straight", "broken"))
   jax.tree.map(np.testing.assert_array_equal, params, other_params)
   assert records == other_records
+  assert [record["epoch"] for record in records if "test/loss" in record] == [1, 2, 3]  # once, at the end of each
 
 
 def test_a_save_that_comes_later_than_the_death_is_made_up_for(tiny, tmp_path, monkeypatch):
@@ -285,8 +286,10 @@ def test_resume_changes_nothing_in_the_middle_of_a_stage_or_between_two(tmp_path
   train_until(staged(), tmp_path / "broken", stop, monkeypatch)
   train.train_and_evaluate(staged(), tmp_path / "broken")
   params_equal(tmp_path / "straight", tmp_path / "broken")
-  stages = [record["stage"] for record in logs.read(tmp_path / "broken") if "test/loss" in record]
-  assert stages == [0, 0, 1, 1, 2, 2]
+  evaluated = [[r for r in logs.read(tmp_path / name) if "test/loss" in r] for name in ("broken", "straight")]
+  assert [record["stage"] for record in evaluated[0]] == [0, 0, 1, 1, 2, 2]
+  seconds = [record["compile_seconds"] for record in evaluated[1]]
+  assert 0 < seconds[0] == seconds[1] < seconds[2] == seconds[3] < seconds[4] == seconds[5]  # of all stages so far
 
 
 def test_a_stage_moves_its_layer_alone_and_begins_with_a_new_optimizer(tmp_path, monkeypatch):

@@ -161,9 +161,13 @@ def _metrics(groups):
 
 
 def _comparable(told):
-  """The names of the metrics of a run that say how good it is."""
-  named = [name for name in told.metrics if "/" in name and not name.startswith("train/")]
-  return [name for name in named if not tables.ends_an_interval(name, told.metrics)]
+  """Names of the metrics that say how good a run is: without those of training and without ends of intervals."""
+  rooms = {}
+  for name in told.metrics:
+    room, slash, rest = name.partition("/")
+    if slash and room != "train":
+      rooms.setdefault(room, []).append(rest)
+  return [f"{room}/{rest}" for room, all_ in rooms.items() for rest in all_ if not tables.ends_an_interval(rest, all_)]
 
 
 def _readable(name):

@@ -9,6 +9,7 @@ import pytest
 from conftest import config_of
 from scipy import spatial
 from scipy.special import expit
+from sklearn.decomposition import PCA
 
 from ae_jax import data, errors, losses, models, objectives, runs, steps
 from ae_jax.data import epochs
@@ -174,6 +175,49 @@ def test_the_norm_of_a_gradient_is_that_of_one_example_by_itself(monkeypatch, li
   monkeypatch.setattr(anomaly, "_NUMBERS", numbers)
   found = anomaly.gradient_norms(subject_of(examples_for(likelihood), likelihood=likelihood))
   np.testing.assert_allclose(found, one_by_one(likelihood), rtol=1e-5)
+
+
+def pca_residuals(dataset, components):
+  """Squared distances of test examples to the plane of the training examples, by scikit-learn."""
+  train, test = (half.reshape(len(half), -1).astype(np.float64) for half in (dataset.train, dataset.test))
+  pca = PCA(components, svd_solver="full").fit(train)
+  return np.square(pca.inverse_transform(pca.transform(test)) - test).sum(1)
+
+
+def test_each_score_of_the_study_is_computed_from_the_training_half():
+  generator = np.random.default_rng(3)
+  train, test = (generator.normal(size=(n, 6, 2)).astype(np.float32) for n in (60, 40))
+  dataset = dataset_of(train, test, np.arange(40) % 2)
+  subject = subject_of(dataset)
+  covariance = np.cov(subject.train_codes.T.astype(np.float64))
+  inverse = np.linalg.inv(covariance + 1e-6 * np.trace(covariance) / 2 * np.eye(2))
+  mean = subject.train_codes.mean(0, dtype=np.float64)
+  scores = {
+    "squared_error": np.square(subject.run.reconstruct(test) - test).sum((1, 2)),
+    "mahalanobis": [spatial.distance.mahalanobis(code, mean, inverse) for code in subject.test_codes],
+    "pca": pca_residuals(dataset, 2),
+  }
+  found = dict(anomaly.study(subject))
+  for name, score in scores.items():
+    assert found[f"auroc/{name}"] == pytest.approx(pairs(np.asarray(score), dataset.anomalous)), name
+
+
+def test_the_baseline_is_pca_of_as_many_components_as_the_code_has_numbers():
+  areas = [pairs(pca_residuals(made(), latent), made().anomalous) for latent in (1, 2, 3, 4)]
+  assert len(set(areas)) > 2
+  for latent, area in zip((1, 2, 3, 4), areas, strict=True):
+    assert dict(anomaly.rulers(made(), latent))["test/pca_auroc"] == pytest.approx(area)
+
+
+@pytest.mark.parametrize("value_range", ["unit", "symmetric", "real"])
+def test_the_score_is_that_of_the_run_in_every_range(value_range):
+  dataset = dataclasses.replace(examples_for("bernoulli"), value_range=value_range)
+  subject = subject_of(dataset)
+  config = subject.run.config.copy_and_resolve_references().unlock()
+  config.data.range = value_range
+  run = dataclasses.replace(subject.run, config=config)
+  found = anomaly.per_example(run.model, run.params, {"x": jnp.asarray(dataset.test)}, None, value_range)
+  np.testing.assert_allclose(found["anomaly_score"], run.score(dataset.test), rtol=1e-5)
 
 
 def test_planted_anomalies_are_found_by_each_score_and_their_class_is_named():

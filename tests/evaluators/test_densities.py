@@ -1,8 +1,11 @@
 """Densities over codes whose moments, or whose clusters, are known; ways between codes."""
 
+import types
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
 
 from ae_jax.evaluators import densities
 
@@ -44,6 +47,29 @@ def test_clusters_far_apart_are_found_again_in_their_proportions():
   distances = np.linalg.norm(drawn[:, None] - centres, axis=-1)
   assert (distances.min(1) < 2.5).mean() > 0.99
   np.testing.assert_allclose(np.bincount(distances.argmin(1)) / len(drawn), shares, atol=0.02)
+
+
+def test_draws_of_a_mixture_have_the_covariance_of_each_of_its_gaussians():
+  """Two gaussians whose numbers go together in one and against each other in the other."""
+  means, weights = np.array([[-20.0, 0.0], [20.0, 0.0]]), np.array([0.25, 0.75])
+  covariances = np.array([[[4.0, 1.8], [1.8, 1.0]], [[1.0, -2.5], [-2.5, 9.0]]])
+  gaussians = types.SimpleNamespace(weights_=weights, means_=means, covariances_=covariances)
+  mixture = densities.Mixture(np.array([5.0, 7.0]), np.eye(2), np.array([2.0, 1.0]), gaussians)
+  drawn = (mixture.draw(40_000, np.random.default_rng(0)) - mixture.mean) / 2.0
+  for number, right in enumerate((drawn[:, 0] < 0, drawn[:, 0] > 0)):
+    assert right.mean() == pytest.approx(weights[number], abs=0.01)
+    np.testing.assert_allclose(drawn[right].mean(0), means[number], atol=0.1)
+    np.testing.assert_allclose(np.cov(drawn[right], rowvar=False), covariances[number], atol=0.25)
+
+
+def test_a_mixture_is_about_as_likely_as_one_that_has_converged():
+  """Clusters that overlap, of different widths, which k-means alone, where EM begins, cuts in the wrong places."""
+  widths = np.repeat([0.2, 1.0, 3.0], 300)[:, None]
+  codes = (widths * normal(900, 2) + np.repeat([[0.0, 0.0], [1.0, 0.5], [0.0, -1.0]], 300, 0)).astype(np.float32)
+  mixture = densities.fit(codes)
+  along = (codes - mixture.mean) @ mixture.directions.T / mixture.deviations[0]
+  converged = GaussianMixture(mixture.components, tol=1e-6, max_iter=1000, random_state=0).fit(along)
+  assert mixture.gaussians.score(along) > converged.score(along) - 0.05
 
 
 def test_units_of_any_size_make_no_difference():

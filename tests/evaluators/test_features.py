@@ -1,5 +1,7 @@
 """Distances between sets of points that are known, or that SciPy and scikit-learn know."""
 
+import types
+
 import numpy as np
 import pytest
 from scipy import linalg, special
@@ -156,6 +158,19 @@ def test_its_features_are_those_that_its_answers_are_made_of(monkeypatch):
   np.testing.assert_array_equal(scores.argmax(1), to_classes(train))
   scaled = (train.reshape(120, -1) - train.mean()) / train.std()
   np.testing.assert_allclose(special.softmax(scores, 1), networks[0].predict_proba(scaled), atol=1e-5)
+
+
+def test_the_classifier_is_trained_on_training_labels_and_its_accuracy_is_that_of_test_examples():
+  """Two of three labels of each half are those that the images show: not the same two in training and test."""
+  train, labels = clusters(300, 0)
+  test, wanted = clusters(200, 1)
+  made = types.SimpleNamespace(
+    train=train, train_labels=labels, test=test, test_labels=np.where(wanted == 0, 1, wanted)
+  )
+  found = dict(features.of(made))
+  assert found["classifier_accuracy"] == pytest.approx((wanted > 0).mean(), abs=0.05)
+  made.test_labels = None
+  assert "classifier_accuracy" not in dict(features.of(made))
 
 
 def test_large_examples_are_learnt_from_in_part(monkeypatch):

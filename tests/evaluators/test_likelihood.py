@@ -118,6 +118,14 @@ def test_log_means_and_effective_samples_of_known_weights():
   np.testing.assert_allclose(likelihood.effective_samples(np.array([[-500.0, 0.0, -500.0]])), 1.0)
 
 
+@pytest.mark.parametrize("samples", [1, 4, 32])
+def test_log_means_are_those_of_scipy_in_double_precision(samples):
+  logs = (100 * np.random.default_rng(0).normal(size=(5, 32))).astype(np.float32)
+  groups = logs.reshape(5, -1, samples).astype(np.float64)
+  wanted = special.logsumexp(groups, axis=2, b=1 / samples)
+  np.testing.assert_allclose(likelihood.log_means(logs, samples), wanted, rtol=1e-13)
+
+
 def subject_of(test, value_range="unit", labels=None, one_class=None, **objective):
   """A variational autoencoder with random weights and these test examples."""
   config = config_of("vae", "digits")
@@ -188,6 +196,20 @@ def test_of_large_sets_some_examples_speak_and_a_single_one_has_no_error(monkeyp
   assert np.isfinite(found["nll"])
   assert np.isnan(found["nll_standard_error"])
   assert "likelihood" not in found  # the pixels are black and white
+
+
+def test_of_many_examples_those_at_even_distances_speak_for_all(monkeypatch):
+  wanted = dict(likelihood.study(subject_of(examples(9)[[0, 4, 8]])))
+  monkeypatch.setattr(likelihood, "EXAMPLES", 3)
+  found = dict(likelihood.study(subject_of(examples(9))))
+  assert found["likelihood_examples"] == 3
+  assert found["nll"] == pytest.approx(wanted["nll"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("examples_", "count"), [(0.5, 1), (1, 1), (2.9, 2), (5, 5), (50, 9)])
+def test_of_large_examples_fewer_are_looked_at_but_one(monkeypatch, examples_, count):
+  monkeypatch.setattr(likelihood, "_MOST_NUMBERS", int(examples_ * likelihood.SAMPLES * 12))
+  assert dict(likelihood.study(subject_of(examples(9))))["likelihood_examples"] == count
 
 
 def test_a_likelihood_that_is_not_finite_is_said(monkeypatch):
