@@ -78,6 +78,7 @@ def group(name, errors_, fingerprint="one", **metrics):
     metrics={"test/squared_error": error, **metrics},
     config={"seed": seed},
     description={"data": {"fingerprint": fingerprint}},
+    epochs=(1, 1),
   )
   return comparison.Group({f"{name}{seed}": told(seed, error) for seed, error in enumerate(errors_)}, {})
 
@@ -93,10 +94,10 @@ def test_a_group_is_ranked_by_its_mean_and_not_by_its_best_its_worst_or_its_medi
 def test_a_group_of_which_a_run_diverged_is_not_ranked():
   lost, fine = group("lost", [0.1, np.nan]), group("fine", [3.0])
   assert comparison.answer([lost, fine]) == (
-    "fine0 has the least squared error per test example, 3. Diverged: lost0 (seeds 0, 1)."
+    "fine0 has the least squared error per test example, 3. Diverged: 1 of 2 runs of lost0 (seeds 0, 1)."
   )
   assert comparison.answer([group("lost", [np.nan, np.inf])]) == "All of these diverged."
-  assert comparison.answer([lost]) == "In each of these groups at least one run diverged."
+  assert comparison.answer([lost]) == "Diverged: 1 of 2 runs of lost0 (seeds 0, 1)."
 
 
 def test_of_many_groups_three_are_named_and_the_others_counted():
