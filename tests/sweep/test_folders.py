@@ -2,13 +2,14 @@
 
 import itertools
 import json
+import types
 
 import jax
 import numpy as np
 import pytest
 from conftest import TINY, config_of, learned
 
-from ae_jax import checkpoints, interruptions, runs, train
+from ae_jax import checkpoints, evaluation, interruptions, runs, train
 from ae_jax.data import epochs
 from ae_jax.sweep import packs, whole
 
@@ -36,6 +37,9 @@ def folders(tmp_path_factory):
   folder = tmp_path_factory.mktemp("folders")
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(epochs, "LONGEST_CHUNK", 4)
+    patch.setattr(whole, "_conclude", lambda *_: None)  # its pictures are not of concern here, nor those of the run
+    patch.setattr(evaluation, "refresher", lambda _: lambda: None)
+    patch.setattr(evaluation, "examine", lambda *_: types.SimpleNamespace(values={}))
     whole.run(staged(), AXES, folder / "sweep", ORDERS)
     alone = staged()
     alone.model.latent, alone.seed, alone.objective.alpha = 2, 1, 2.0
@@ -72,6 +76,7 @@ def test_a_member_leaves_the_description_and_the_last_checkpoint_of_its_single_r
 
 def test_a_sweep_that_a_signal_stops_in_an_epoch_goes_on_bit_for_bit(folders, tmp_path, monkeypatch):
   monkeypatch.setattr(epochs, "LONGEST_CHUNK", 4)
+  monkeypatch.setattr(whole, "_conclude", lambda *_: None)
   calls = itertools.count()
   with monkeypatch.context() as patch:
     patch.setattr(interruptions, "asked", lambda received: "SIGTERM" if next(calls) >= 4 else "")

@@ -56,6 +56,45 @@ def test_numbers_that_are_one_in_the_config_are_refused(tiny, values):
     names(tiny, RATE, values)
 
 
+def test_names_hold_the_last_part_of_a_key_or_where_two_have_the_same_all_of_it():
+  keys = ["model.latent", "seed", "objective.level", "other.level"]
+  assert grid._short(keys) == ["latent", "seed", "objective.level", "other.level"]
+
+
+@pytest.mark.parametrize(
+  ("text", "axis"),
+  [
+    ("epochs=1,2", ("epochs", [1, 2])),
+    ("config.epochs=1, +2", ("epochs", [1, 2])),
+    ("objective.beta=0.5,1e-3,-2", ("objective.beta", [0.5, 0.001, -2])),
+  ],
+)
+def test_an_axis_is_a_key_and_its_numbers(text, axis):
+  key, values = grid.axis("grid", text)
+  assert (key, values) == axis
+  assert list(map(type, values)) == list(map(type, axis[1]))
+
+
+@pytest.mark.parametrize("text", ["epochs", "epochs=", "epochs=1,,2", "epochs=1,nan", "epochs=inf", "epochs=1,1.0"])
+def test_what_is_no_axis_is_refused(text):
+  with pytest.raises(errors.UserError, match="--grid epochs"):
+    grid.axis("grid", text)
+
+
+@pytest.mark.parametrize("key", ["checkpoint_every_epochs", "data.budget_gib", "on_nan"])
+def test_what_is_the_same_for_a_whole_sweep_is_no_axis(tiny, key):
+  with pytest.raises(errors.UserError, match=f"--grid {key}: is the same for a whole sweep"):
+    names(tiny, key, [1])
+
+
+def test_the_nearest_key_is_one_that_can_be_an_axis(tiny):
+  with pytest.raises(errors.UserError, match="did you mean 'optimizer"):
+    names(tiny, "optimizer.learning_rte", [1])
+  with pytest.raises(errors.UserError) as refused:
+    names(tiny, "date.budget_gib", [1])
+  assert "data.budget_gib" not in str(refused.value)
+
+
 def packed(config, key, values):
   """The values of a key of each pack."""
   return [

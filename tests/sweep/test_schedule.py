@@ -36,7 +36,8 @@ def schedule(tiny, tmp_path, monkeypatch):
 
     engine = lambda received, report: engines.Engine(lambda tasks: map(train, tasks), shares)
     rows = whole.run(tiny, list(axes), tmp_path / "run", None, factor, engine)
-    assert json.loads((tmp_path / "run" / "sweep.json").read_text())["members"]
+    written = [row["name"] for row in json.loads((tmp_path / "run" / "sweep.json").read_text())["members"]]
+    assert not tasks or written == [row["name"] for row in rows]
     return {row["name"]: row for row in rows}, tasks
 
   return run
@@ -74,6 +75,14 @@ def test_halving_trains_all_to_the_rung_and_the_best_to_the_end(schedule):
   assert list(rows) == ALL
   again, tasks = schedule(LATENTS, RATES, factor=3)
   assert (again, tasks) == (rows, [])
+
+
+def test_settings_that_were_stopped_compete_at_no_later_rung(schedule):
+  rates = (RATES[0], [0.004, 0.003, 0.002, 0.001])
+  rows, tasks = schedule(rates, factor=2)
+  left = [[f"learning_rate={rate}" for rate in rates[1][first:]] for first in (0, 2, 3)]
+  assert tasks == [(left[0], 1), (left[1], 3), (left[2], None)]
+  assert [row["epochs"] for row in rows.values()] == [1, 1, 3, END]
 
 
 def test_a_run_without_halving_trains_the_stopped_members_on(schedule):
