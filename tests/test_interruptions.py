@@ -171,6 +171,25 @@ with interruptions.caught() as received:
   assert done.returncode == -signal.SIGTERM
 
 
+@pytest.mark.parametrize(("end", "said"), [("os.abort()", True), ("os._exit(3)", False)])
+def test_an_abort_is_told_by_the_witness_beside_the_thread_that_listens_to_signals(end, said):
+  script = f"""
+import os, signal, time
+from ae_jax import interruptions, signals
+signals.watch()
+interruptions.witness()
+with interruptions.caught() as received:
+  os.kill(os.getpid(), signal.SIGTERM)
+  time.sleep(0.3)
+  print(received(), flush=True)
+{end}
+"""
+  done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200, cwd=ROOT)
+  words = f"SIGTERM: {interruptions.TRAINING}; press Ctrl-C again to stop at once"
+  assert done.stdout.splitlines() == [words, "SIGTERM"]
+  assert done.stderr == (f"ae_jax: {interruptions.LOST}\n" if said else "")
+
+
 def test_handlers_are_put_back():
   before = [signal.getsignal(each) for each in signals.SIGNALS]
   with interruptions.caught():
