@@ -108,8 +108,8 @@ def studies(evaluators, subject):
 def _undefined(name):
   """A remark instead of a number that is not finite."""
   return (
-    f"{name.replace('_', ' ')} is not finite: it divides by something that is 0 for these data, or the model's outputs "
-    "are not finite"
+    f"there is no finite number for {name.replace('_', ' ')}: it divides by something that is 0 for these data, or the "
+    "model's outputs are not finite"
   )
 
 

@@ -149,18 +149,19 @@ def _heatmap(path, exhibit, value_range):
 
 
 def _bars(path, exhibit, value_range):
-  """A bar for each value."""
+  """A bar for each value; none for values that are not finite."""
   del value_range
+  values = np.where(np.isfinite(exhibit.values), exhibit.values, 0.0)
   figure = canvas.figure(6, 2.6, exhibit.title)
   axes = figure.subplots()
   positions = range(1, len(exhibit.values) + 1)
   if len("".join(exhibit.names)) < 60:
-    axes.bar(positions, exhibit.values, color="tab:blue")
+    axes.bar(positions, values, color="tab:blue")
     axes.set(xlabel=exhibit.x_label, ylabel=exhibit.y_label)
     if exhibit.names:
       axes.set_xticks(positions, exhibit.names)
   else:  # long names are read from left to right
-    axes.barh(positions, exhibit.values, color="tab:blue")
+    axes.barh(positions, values, color="tab:blue")
     axes.set(xlabel=exhibit.y_label, ylabel=exhibit.x_label)
     axes.set_yticks(positions, exhibit.names)
     axes.invert_yaxis()

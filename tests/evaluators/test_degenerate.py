@@ -61,8 +61,8 @@ def test_a_number_that_is_not_finite_becomes_a_remark():
   module.study = lambda subject: [("a_b/c", math.nan), ("d", math.inf), ("e", 5), ("f", 1.5), ("g", "said")]
   train, test = CASES["two and one"]
   found = dict(evaluators.studies([module], made_subjects.subject_of(train, test)))
-  assert found["made/a_b/c"].startswith("a b/c is not finite: ")
-  assert found["made/d"].startswith("d is not finite: ")
+  assert found["made/a_b/c"].startswith("there is no finite number for a b/c: ")
+  assert found["made/d"].startswith("there is no finite number for d: ")
   assert (found["made/e"], found["made/f"], found["made/g"]) == (5, 1.5, "said")
 
 

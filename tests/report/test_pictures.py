@@ -72,7 +72,7 @@ def test_a_constant_image_and_a_single_one_can_be_shown(tmp_path):
 def test_what_is_not_finite_can_be_shown(tmp_path):
   images = np.full((2, 4, 4, 1), np.nan, np.float32)
   drawn(tmp_path, exhibits.Rows("t", {"x": images, "reconstructions": images}), "real")
-  drawn(tmp_path, exhibits.Bars("t", (), np.array([np.nan, 1.0]), "x", "y"))
+  drawn(tmp_path, exhibits.Bars("t", (), np.array([np.inf, np.nan, 1.0]), "x", "y"))
 
 
 def test_long_names_leave_room_for_their_bars(tmp_path):

@@ -52,6 +52,23 @@ def test_a_run_in_training_says_how_far_it_is(tmp_path):
   assert "come when the training has ended" in text
 
 
+def test_advice_comes_after_the_last_epoch(tmp_path):
+  for done, advised in ((6, False), (7, True)):
+    folder = made_runs.make(tmp_path / str(done), epochs=done, asked=7, start=30.0)
+    answer = story.read(folder).answer
+    assert "no better than PCA" in answer
+    assert ("train longer" in answer) == advised
+
+
+def test_changed_is_what_differs_from_the_default_of_a_key_that_has_one(tmp_path):
+  folder = made_runs.make(tmp_path / "a", epochs=1, changes={"batch_size": 7, "optimizer.clip_norm": 0.5})
+  _, _, table = story.read(folder)._run()
+  changed = {line["cells"][0] for line in table["lines"] if line["changed"]}
+  assert {"epochs", "batch_size", "optimizer.clip_norm"} <= changed
+  assert not [key for key in changed if key.startswith("model.")]  # which has no default
+  assert "seed" not in changed
+
+
 def test_stages_are_epochs_too(tmp_path):
   stages = ({"epochs": 5, "objective": {"name": "reconstruction"}},)
   assert "epoch 7 of 25" in page_of(made_runs.make(tmp_path / "a", epochs=7, asked=20, changes={"stages": stages}))
