@@ -184,6 +184,19 @@ def test_the_traffic_of_a_loop_is_that_of_each_turn(length):
   assert (found.forward, found.training) == (length * width**2, 3 * length * width**2)
 
 
+@pytest.mark.parametrize(("platform", "products"), [(None, 1), ("cpu", 2)])
+def test_a_platform_has_its_own_program_inside_a_loop_too(platform, products):
+  body = functools.partial(lax.platform_dependent, cpu=lambda h: h @ h @ h, default=lambda h: h @ h)
+  loop = lambda x: lax.scan(lambda h, _: (body(h), None), x, length=3)[0]
+  assert counted(loop, array(4, 4), platform=platform) == 3 * products * 4**3
+
+
+def test_products_of_the_same_arrays_over_other_axes_are_not_the_same():
+  along = lambda *axes: lambda x: lax.dot_general(x, x, (((axes[0],), (axes[1],)), ((), ())))
+  assert counted(lambda x: along(1, 0)(x) + along(1, 1)(x), array(4, 4)) == 2 * 4**3
+  assert counted(lambda x: along(1, 1)(x) + along(1, 1)(x), array(4, 4)) == 4**3
+
+
 def test_bytes_follow_the_type():
   arrays = [jax.ShapeDtypeStruct((3, 4), jnp.bfloat16), array(5), jax.ShapeDtypeStruct((2,), jnp.int8)]
   assert cost.bytes_of(arrays) == 3 * 4 * 2 + 5 * 4 + 2

@@ -165,4 +165,8 @@ def test_a_layer_at_a_time_makes_the_whole():
   assert h.shape == (4, 4)
   kernel = params["decoder"]["hidden_0"]["kernel"]
   np.testing.assert_allclose(model.apply("layer_logits", params, h, 2), model.encode(params, x) @ kernel, rtol=1e-5)
-  assert model.apply("layer_logits", params, model.apply("below", params, x, 1), 1).shape == (4, 5)
+  for layer, opposite in ((1, "hidden_1"), (0, "logits")):  # a hidden layer's activation included, the logits' is not
+    up = model.apply("below", params, x, layer + 1)
+    down = params["decoder"][opposite]
+    found = model.apply("layer_logits", params, model.apply("below", params, x, layer), layer)
+    np.testing.assert_allclose(found, up @ down["kernel"] + down["bias"][None], rtol=1e-5, atol=1e-6)

@@ -63,8 +63,11 @@ INITIALISED = {
   "cnn": (DIGITS, {"channels": (8, 16), "latent": 6}),
   "cnn tied": (DIGITS, {"channels": (8, 16), "latent": 6, "decoder": "tied"}),
   "unet": (DIGITS, {"channels": (8, 16)}),
-  "attention": (DIGITS, {"patch": 2, "width": 16, "hidden": 24, "heads": 2, "queries": 7, "memory": 7}),
-  "sequence recurrent": (SERIES, {"cell": "recurrent", "widths": (12, 16), "strides": (2, 2), "attention_width": 25}),
+  "attention": (
+    DIGITS,
+    {"patch": 2, "width": 16, "hidden": 24, "heads": 2, "queries": 7, "memory": 7, "decoder_depth": 1},
+  ),
+  "sequence recurrent": (SERIES, {"cell": "recurrent", "widths": (16,), "strides": (4,), "attention_width": 25}),
   "sequence convolutional": (SERIES, {"cell": "convolutional", "widths": (12, 16), "strides": (2, 2)}),
 }
 DEVIATIONS = {  # of the parameters that are neither kernels nor biases; two have the name "positions"
