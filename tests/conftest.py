@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import ae_jax
-from ae_jax import cache, logs, parallel
+from ae_jax import cache, logs, objectives, parallel
 from ae_jax.config import STUDIES
 
 cache.keep_compiled_programs()  # what was compiled for one test is there for the others
@@ -114,6 +114,18 @@ def tiny_flags(**others):
     "--config=configs/dense.py:digits",
     *(f"--config.{key}={value}" for key, value in {**TINY, **others}.items()),
   ]
+
+
+@pytest.fixture
+def unreliable(monkeypatch):
+  """Makes the loss of `reconstruction` NaN in about every fourth step, depending on the noise of its first example."""
+
+  class Unreliable(objectives.Objective):
+    def __call__(self, model, params, batch, keys, **options):
+      loss, terms = super().__call__(model, params, batch, keys, **options)
+      return loss * jax.numpy.where(jax.random.uniform(keys[0]) < 0.25, jax.numpy.float32(np.nan), 1.0), terms
+
+  monkeypatch.setitem(objectives.OBJECTIVES, "reconstruction", Unreliable)
 
 
 NOISY = {"name": "denoising", "corruption": "masking", "level": 0.3, "alpha": 1.0, "beta": 0.5}
