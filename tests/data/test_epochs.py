@@ -61,3 +61,4 @@ def test_evaluation_sees_all_examples_once_and_in_order(examples, batch_size, de
   indices, weights = epochs.in_order(examples, batch_size, devices)
   assert indices[weights == 1].tolist() == list(range(examples))
   assert indices.shape[1] % devices == 0
+  assert indices.shape[1] < min(batch_size, examples) + devices  # rows of padding are computed too

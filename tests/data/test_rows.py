@@ -76,6 +76,9 @@ def test_a_sample_is_all_of_a_few_and_no_more_than_it_may_be_of_many(monkeypatch
     assert set(found[:, 0, 0]) <= set(TABLE[:, 0, 0])
     np.testing.assert_array_equal(rows.sample(lazy()), found)
     assert rows.sample(TABLE) is TABLE
+    numbers = [np.flatnonzero(TABLE[:, 0, 0] == value)[0] for value in found[:, 0, 0]]
+    assert numbers == sorted(numbers)  # the order of the file
+    assert abs(np.mean(numbers) - 349.5) < 4 * 700 / np.sqrt(12 * 50)  # from all of it: files may be sorted by class
 
 
 @pytest.mark.parametrize("count", [1, 2, 500, 10**9])

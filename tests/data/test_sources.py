@@ -1,5 +1,6 @@
 import os
 import pathlib
+import types
 import zipfile
 
 import numpy as np
@@ -75,6 +76,22 @@ def test_a_set_that_cannot_be_prepared_says_why_and_what_to_do(tmp_path, monkeyp
   monkeypatch.setattr(tensorflow_datasets.core.DatasetBuilder, "download_and_prepare", fails)
   with pytest.raises(errors.UserError, match=r"preparing it failed \(no route to host\): run `tfds build mnist"):
     load("mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("splits", "held_out"),
+  [(("train", "test"), "test"), (("validation", "train", "test"), "test"), (("train", "validation"), "validation")],
+)
+def test_the_test_split_is_held_out_or_where_there_is_none_the_one_for_validation(splits, held_out):
+  from tensorflow_datasets import features
+
+  given = {"image": features.Image(shape=(4, 4, 3)), "label": features.ClassLabel(num_classes=2)}
+  info = types.SimpleNamespace(features=given, splits=dict.fromkeys(splits))
+  found = sources._image_set(types.SimpleNamespace(info=info), "here")
+  assert found == ("image", "label", {"train": "train", "test": held_out})
+  info.splits = {"train": None}
+  with pytest.raises(errors.UserError, match=r"here: has splits \['train'\]; `train` and `test` are wanted"):
+    sources._image_set(types.SimpleNamespace(info=info), "here")
 
 
 @pytest.mark.parametrize(
