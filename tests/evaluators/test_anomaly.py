@@ -186,8 +186,8 @@ def pca_residuals(dataset, components):
 
 def test_each_score_of_the_study_is_computed_from_the_training_half():
   generator = np.random.default_rng(3)
-  train, test = (generator.normal(size=(n, 6, 2)).astype(np.float32) for n in (60, 40))
-  dataset = dataset_of(train, test, np.arange(40) % 2)
+  train, test = (generator.uniform(size=(n, 6, 2)).astype(np.float32) for n in (60, 40))
+  dataset = dataclasses.replace(dataset_of(train, test, np.arange(40) % 2), value_range="unit")
   subject = subject_of(dataset)
   covariance = np.cov(subject.train_codes.T.astype(np.float64))
   inverse = np.linalg.inv(covariance + 1e-6 * np.trace(covariance) / 2 * np.eye(2))
