@@ -29,6 +29,9 @@ def base(data):
   config.objective = ConfigDict()
   config.objective.name = "reconstruction"
   config.objective.likelihood = "bernoulli"  # bernoulli (BCE, nats; range unit only) or gaussian (squared error)
+  # Numbers of the objective that change in training, each {"key": "objective.beta", "name": "linear", "start": 0.0,
+  # "epochs": 10}: from the start to the objective's number; constant, linear, cosine or cyclic; in epochs or steps.
+  config.schedules = ()
   config.stages = ()  # what is trained before, in order: each {"epochs": ..., "objective": {...}}; same optimizer
 
   config.optimizer = ConfigDict()
@@ -138,9 +141,16 @@ def flat(nested, prefix=""):
 FREE = ("data.placement", "data.budget_gib", "trackers")
 
 
+# Keys that runs of earlier versions do not have, with what they meant.
+_ADDED = {"schedules": []}
+
+
 def differences(old, new):
-  """The keys, dotted, in which two runs' configs differ, each with both values: "epochs (20, now 30)"."""
-  old, new = flat(old), flat(new)
+  """Returns the dotted keys in which two runs' configs differ, each with both values: "epochs (20, now 30)".
+
+  A key that was added since the run began counts with its default.
+  """
+  old, new = flat(_ADDED | old), flat(new)
   keys = sorted(key for key in {*old, *new} - {*FREE} if old.get(key) != new.get(key))
   return [f"{key} ({old.get(key, 'absent')!r}, now {new.get(key, 'absent')!r})" for key in keys]
 
@@ -148,7 +158,12 @@ def differences(old, new):
 # Sections of any options, checked by whoever takes them; but not of these, that come from elsewhere.
 _OPEN_SECTIONS = {
   "model": {"shape": "the data", "compute_dtype": "config.compute_dtype"},
-  "objective": {"model": "config.model", "value_range": "config.data.range", "span": "the data"},
+  "objective": {
+    "model": "config.model",
+    "value_range": "config.data.range",
+    "span": "the data",
+    "schedules": "config.schedules",
+  },
 }
 
 

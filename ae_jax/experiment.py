@@ -6,7 +6,7 @@ from collections.abc import Callable
 import optax
 
 from ae_jax import config as configs
-from ae_jax import data, errors, evaluators, memory, models, objectives, optimizers, parallel, trackers
+from ae_jax import data, errors, evaluators, memory, models, objectives, optimizers, parallel, schedules, trackers
 from ae_jax.data import epochs, rows
 
 
@@ -70,7 +70,9 @@ def _stages(config, model, dataset, plan, devices):
   described = [(f"config.stages[{number}]: ", stage) for number, stage in enumerate(config.stages)]
   for where, stage in [*described, ("", {"epochs": config.epochs, "objective": config.objective})]:
     try:
-      values = {"value_range": dataset.value_range, "span": dataset.span}
+      begin, end = first * plan.steps, (first + stage["epochs"]) * plan.steps
+      changing = () if where else schedules.build(config.schedules, begin, plan.steps, end)
+      values = {"value_range": dataset.value_range, "span": dataset.span, "schedules": changing}
       objective = objectives.build(model=model, **values, **stage["objective"])
       if objective.needs_whole_batch:
         errors.check(config.accumulate == 1, "accumulate", config.accumulate, "1, as this objective sees a batch whole")

@@ -33,7 +33,7 @@ class Programs:
 
   restart: Callable  # (state) -> state, its optimizer at the beginning
   train_chunk: Callable  # (state, rows, weights) -> (state, {name: [chunk]}, finite [chunk])
-  evaluate: Callable  # (params) -> generator of (name, value)
+  evaluate: Callable  # (state) -> generator of (name, value)
   fail: Callable  # (state, rows, weights) raises UserError: one of the steps after this state is not finite
   compile_seconds: float
 
@@ -107,7 +107,7 @@ def build(described, placed, workdir, profile, stage, state, chunks):
   # what may have to be repeated keeps the state that it began with
   train_chunk = compiled() if config.on_nan == "stop" else compiled(on_nan=config.on_nan, donate=(0,))
   fixed["statistics"] = evaluators.statistics(measures, dataset.value_range, dataset.span)
-  arguments = (state.params, placed.test, *placed.test_rows, placed.noise_key)
+  arguments = (state.params, state.step, placed.test, *placed.test_rows, placed.noise_key)
   evaluate = steps.compiled(steps.evaluate, arguments, placed.everywhere, **fixed)
 
   def train(state, *batches, chunk=train_chunk):
@@ -123,14 +123,16 @@ def build(described, placed, workdir, profile, stage, state, chunks):
     batch = steps.read_batch(examples, weights, examples=None, model=model, value_range=dataset.value_range)
     stop = functools.partial(interruptions.stop_at, whole, batch, _keys(plan.seed)[1], workdir / "nan.npz", model=model)
     where = f"step {int(whole.step) + 1} (epoch {epoch + 1})"
-    parallel.on_first_process(functools.partial(stop, objective=stage.objective, where=where))
+    parallel.on_first_process(functools.partial(stop, objective=stage.objective.at(whole.step), where=where))
+
+  def tested(state):
+    found = evaluate(state.params, state.step, placed.test, *placed.test_rows, placed.noise_key)
+    return evaluators.metrics(measures, *found, placed.test_weights, dataset)
 
   programs = Programs(
     restart=restart,
     train_chunk=logs.traced(train, workdir / "profile") if profile else train,
-    evaluate=lambda params: evaluators.metrics(
-      measures, *evaluate(params, placed.test, *placed.test_rows, placed.noise_key), placed.test_weights, dataset
-    ),
+    evaluate=tested,
     fail=fail,
     compile_seconds=time.perf_counter() - started,
   )

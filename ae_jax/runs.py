@@ -258,10 +258,16 @@ def read_description(workdir):
   sides = isinstance(shape, list) and len(shape) in (2, 3) and all(isinstance(n, int) and 0 < n < 2**31 for n in shape)
   if not isinstance(config, dict) or not sides:
     raise errors.UserError(f"{workdir}/config.json: is not that of a run; name another folder")
-  section = config.get("data")
-  if "format" not in description and isinstance(section, dict) and section.get("one_class") == -1:
-    section["one_class"] = None
+  if "format" not in description:
+    _migrate(config)
   return description
+
+
+def _migrate(stored):
+  """Changes a stored config of format 1 to what the same keys mean today."""
+  section = stored["data"] if "data" in stored else None
+  if isinstance(section, dict) and section.get("one_class") == -1:
+    section["one_class"] = None
 
 
 def _git_commit():

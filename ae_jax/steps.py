@@ -52,6 +52,7 @@ def train_step(state, batch, key, *, model, objective, optimizer, parts, team=pa
   rows = len(batch["weight"])
   numbers = team.first_row(rows) + jnp.arange(rows)
   keys = example_keys(jax.random.fold_in(key, state.step), numbers)
+  objective = objective.at(state.step)
   (loss, terms), gradient = value_and_gradient(
     state.params, batch, keys, model=model, objective=objective, parts=parts, team=team
   )
@@ -59,7 +60,8 @@ def train_step(state, batch, key, *, model, objective, optimizer, parts, team=pa
   updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, norm=norm)
   params = optax.apply_updates(state.params, updates)
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-  return TrainState(state.step + 1, params, opt_state), {"loss": loss, **terms}, finite
+  terms = {"loss": loss, **terms} | {name: getattr(objective, name) for name, _ in objective.schedules}
+  return TrainState(state.step + 1, params, opt_state), terms, finite
 
 
 def value_and_gradient(params, batch, keys, *, model, objective, parts, team=parallel.ALONE):
@@ -131,13 +133,15 @@ def train_chunk(state, examples, rows, weights, key, *, model, value_range, on_n
 
 
 def evaluate(
-  params, examples, indices, weights, key, *, model, objective, statistics, value_range, team=parallel.ALONE
+  params, step, examples, indices, weights, key, *, model, objective, statistics, value_range, team=parallel.ALONE
 ):
   """Returns the objective's loss [] over the test set, and statistics per example {name: [batches, B, ...]}.
 
   `statistics` maps (model, params, batch, keys) to {name: [B, ...]}. The loss combines the means over the whole set,
   and an example's key depends on its row alone, so that nothing depends on how the set is cut into batches.
+  Scheduled numbers of the objective are those of `step`, as in training.
   """
+  objective = objective.at(step)
   params = team.whole(params) if team.size > 1 else params
 
   def body(_, rows):

@@ -109,7 +109,7 @@ def _train(described, state, notes, compiled, rulers, opened, workdir, received,
           save_due = described.due(epoch + 1, config.checkpoint_every_epochs)
           eval_due = save_due or described.due(epoch + 1, config.eval_every_epochs)
           if eval_due:
-            record |= dict(built.evaluate(state.params)) | constants | rulers()
+            record |= dict(built.evaluate(state)) | constants | rulers()
           log.write(record)
           if eval_due:
             display.evaluated(record)

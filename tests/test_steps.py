@@ -84,9 +84,10 @@ def test_the_loss_falls():
 def test_randomness_follows_the_step_alone():
   seen = []
 
-  def objective(model, params, batch, keys):
-    seen.append(jax.random.key_data(keys))
-    return jnp.float32(0) * params["a"], {}
+  class Seen(objectives.Objective):
+    def __call__(self, model, params, batch, keys):
+      seen.append(jax.random.key_data(keys))
+      return jnp.float32(0) * params["a"], {}
 
   class Model:
     def init(self, key):
@@ -103,11 +104,10 @@ def test_randomness_follows_the_step_alone():
     steps_per_epoch=1,
   )
   state = steps.init(KEY, model=Model(), optimizer=optimizer)
+  static = {"model": Model(), "objective": Seen("unit", None, likelihood="bernoulli"), "parts": 1}
   for step in (0, 1, 5):
     here = steps.TrainState(jnp.int32(step), state.params, state.opt_state)
-    steps.train_step(
-      here, {"weight": jnp.ones(3)}, KEY, model=Model(), objective=objective, optimizer=optimizer, parts=1
-    )
+    steps.train_step(here, {"weight": jnp.ones(3)}, KEY, optimizer=optimizer, **static)
     of_step = jax.random.fold_in(KEY, step)
     trees_equal(seen[-1], [jax.random.key_data(jax.random.fold_in(of_step, row)) for row in range(3)])
 
@@ -134,7 +134,7 @@ def test_the_test_loss_of_every_objective_depends_on_no_batch(name):
   params, static = model.init(KEY), {"model": model, "objective": objective, "value_range": "unit"}
   evaluate = jax.jit(functools.partial(steps.evaluate, **static, statistics=lambda *_: {}))
   losses = [
-    evaluate(params, IMAGES, *epochs.in_order(50, size, devices), KEY)[0]
+    evaluate(params, jnp.int32(0), IMAGES, *epochs.in_order(50, size, devices), KEY)[0]
     for size, devices in ((50, 1), (7, 1), (16, 4))
   ]
   np.testing.assert_allclose(losses[1:], losses[0], rtol=1e-6)
@@ -158,7 +158,8 @@ def test_no_metric_depends_on_how_the_test_set_is_cut(name, batch_size):
 
   def metrics(size, devices):
     indices, weights = epochs.in_order(50, size, devices)
-    return dict(evaluators.metrics(measures, *evaluate(params, IMAGES, indices, weights, KEY), weights, dataset))
+    found = evaluate(params, jnp.int32(0), IMAGES, indices, weights, KEY)
+    return dict(evaluators.metrics(measures, *found, weights, dataset))
 
   whole, cut = metrics(50, 1), metrics(batch_size, 4)
   assert {"test/loss", "test/squared_error", "test/nats"} <= set(cut)
@@ -170,9 +171,10 @@ def test_a_compiled_step_is_traced_once_and_refuses_other_shapes():
   static = parts("dense")
   traces = []
 
-  def objective(*arguments):
-    traces.append(1)
-    return static["objective"](*arguments)
+  class Counted(objectives.Objective):
+    def __call__(self, *arguments):
+      traces.append(1)
+      return super().__call__(*arguments)
 
   state = steps.init(KEY, model=static["model"], optimizer=static["optimizer"])
   indices, weights = epochs.Epochs(50, 8, 1, seed=0).batches(0)
@@ -182,7 +184,7 @@ def test_a_compiled_step_is_traced_once_and_refuses_other_shapes():
     (state, IMAGES, indices, weights, KEY),
     everywhere,
     donate=(0,),
-    **{**static, "objective": objective},
+    **{**static, "objective": Counted("unit", None, likelihood="bernoulli")},
     value_range="unit",
   )
   traced = len(traces)

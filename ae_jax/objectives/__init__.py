@@ -28,7 +28,7 @@ OBJECTIVES = {
 }
 
 
-def build(name, model, value_range, span=None, **options) -> Objective:
+def build(name, model, value_range, span=None, schedules=(), **options) -> Objective:
   """Returns the objective that `config.objective` describes; UserError for what does not fit the model or the range.
 
   Args:
@@ -36,11 +36,17 @@ def build(name, model, value_range, span=None, **options) -> Objective:
     model: the `models.Model` that it will train.
     value_range: range of the data, a key of ranges.INTERVALS.
     span: `ranges.Span` of the data; None: that of the range.
+    schedules: what `schedules.build` returns.
     **options: the keyword-only fields of the objective's class.
   """
   objective = errors.call(OBJECTIVES, "objective", name, value_range, span or ranges.SPANS[value_range], **options)
   objective.check(model)
-  return dataclasses.replace(objective, **objective.numbers())  # as floats: a large integer overflows JAX's int32
+  for scheduled, _ in schedules:
+    if scheduled not in objective.numbers():
+      known = errors.nearest(scheduled, objective.numbers())
+      raise errors.UserError(f"config.schedules: objective.{scheduled} is no number of the objective {name!r}; {known}")
+  numbers = objective.numbers()  # floats: a large integer overflows JAX's int32
+  return dataclasses.replace(objective, schedules=tuple(schedules), **numbers)
 
 
 def check_bottleneck(name, latent, shape) -> None:

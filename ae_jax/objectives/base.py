@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ae_jax import errors, losses, remat
 from ae_jax.data import ranges
+from ae_jax.schedules import Schedule
 
 Statistics = dict[str, jax.Array]
 
@@ -53,6 +54,7 @@ class Objective:
   value_range: str  # a key of losses.OUTPUT_ACTIVATIONS
   span: ranges.Span  # of the data
   remat: bool = False  # recompute most intermediates for the gradient
+  schedules: tuple[tuple[str, Schedule], ...] = ()  # names of `numbers`, and their way to the values here
   _: dataclasses.KW_ONLY
   likelihood: str  # a key of LIKELIHOODS
 
@@ -70,6 +72,15 @@ class Objective:
     """Returns the fields that may differ between sweep members that share a compiled program."""
     numeric = [field.name for field in dataclasses.fields(self) if field.metadata.get("numeric")]
     return {name: float(getattr(self, name)) for name in numeric}
+
+  def at(self, step: jax.Array) -> "Objective":
+    """Returns the objective with the numbers that its schedules give at a step int32 []."""
+    return dataclasses.replace(self, **{name: schedule(step, getattr(self, name)) for name, schedule in self.schedules})
+
+  def is_zero(self, name: str) -> bool:
+    """Returns whether a number is 0 throughout the training; not if a schedule or a sweep varies it."""
+    value = getattr(self, name)
+    return name not in dict(self.schedules) and isinstance(value, float) and value == 0.0
 
   def check(self, model) -> None:
     """Raises UserError if an option is invalid or does not fit the model."""

@@ -27,7 +27,7 @@ class Elbo(base.Objective):
 
   @property
   def needs_whole_batch(self):
-    return self.free_bits != 0
+    return not self.is_zero("free_bits")
 
   def check(self, model):
     super().check(model)

@@ -186,7 +186,7 @@ def _train(pack, state, report):
       last = epoch + 1 == pack.until
       save_due = last or described.due(epoch + 1, config.checkpoint_every_epochs)
       if save_due or described.due(epoch + 1, config.eval_every_epochs):
-        found = _metrics(pack, built.evaluate(state.params), rulers)
+        found = _metrics(pack, built.evaluate(state), rulers)
         for record, metrics in zip(records, found, strict=True):
           record |= metrics | constants | {"compile_seconds": compile_seconds}
         if records:

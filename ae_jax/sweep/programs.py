@@ -48,7 +48,7 @@ class Programs:
 
   restart: Callable  # (state) -> state, its optimizers at the beginning
   train_chunk: Callable  # (state, rows, weights) -> (state, {name: [members, chunk]}, finite [members, chunk])
-  evaluate: Callable  # (params) -> the losses of the members [members], {name: [members, batches, B, ...]}
+  evaluate: Callable  # (state) -> the losses of the members [members], {name: [members, batches, B, ...]}
   compile_seconds: float
   peak_bytes: int  # of each device, data and states included, as the compiler foretells it
 
@@ -140,7 +140,7 @@ def build(members, placed, number, state, way):
   )
   evaluate = steps.compiled(
     _evaluate,
-    (state.params, placed.test, *placed.test_rows, *own),
+    (state.params, state.step, placed.test, *placed.test_rows, *own),
     placed.by_member,
     over=WAYS[way],
     statistics=evaluators.statistics(described.measures, described.dataset.value_range, described.dataset.span),
@@ -157,7 +157,7 @@ def build(members, placed, number, state, way):
   return Programs(
     restart(stage, placed),
     train,
-    lambda params: evaluate(params, placed.test, *placed.test_rows, *own),
+    lambda state: evaluate(state.params, state.step, placed.test, *placed.test_rows, *own),
     time.perf_counter() - started,
     max(peaks) + (state_bytes(widest(members)) * len(members) if size > 1 else 0),  # the first holds what is saved
   )
@@ -273,13 +273,13 @@ def _train_chunk(state, examples, rows, weights, keys, widths, options, *, over,
   return TrainState(state.step + rows.shape[1], *new), terms, finite
 
 
-def _evaluate(params, examples, indices, row_weights, keys, widths, options, *, over, model, objective, **static):
+def _evaluate(params, step, examples, indices, row_weights, keys, widths, options, *, over, model, objective, **static):
   """`steps.evaluate` of each member."""
 
   def evaluate(params, key, widths, options):
     own = dataclasses.replace(objective, **options["objective"])
     of_member = {"model": narrowed.narrow(model, **widths), "objective": own}
-    return steps.evaluate(params, examples, indices, row_weights, key, **of_member, **static)
+    return steps.evaluate(params, step, examples, indices, row_weights, key, **of_member, **static)
 
   return over(evaluate)(params, keys, widths, options)
 

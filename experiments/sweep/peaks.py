@@ -58,7 +58,7 @@ def measure(name, way):
   batches = tuple(np.stack(part) for part in zip(*(m.described.plan.chunks(0)[0] for m in members), strict=True))
   for _ in range(2):
     state, *_ = jax.block_until_ready(built.train_chunk(state, *batches))
-    jax.block_until_ready(built.evaluate(state.params))
+    jax.block_until_ready(built.evaluate(state))
   measured = _resident("VmHWM") - before - compiled
   mebibytes = {"foretold": built.peak_bytes / 2**20, "measured": measured / 2**20}
   print(

@@ -50,7 +50,7 @@ def trained(kind, axes, way="in turn"):
   batches = (np.stack(part) for part in zip(*chunks, strict=True))
   state, terms, finite = built.train_chunk(programs.start(pack, placed), *batches)
   assert np.asarray(finite).all()
-  _, values = built.evaluate(state.params)
+  _, values = built.evaluate(state)
   found = {}
   for index, own in enumerate(programs.own_states(pack, state)):
     mine = programs.own_values(pack[index], {name: np.asarray(rows)[index] for name, rows in values.items()})
