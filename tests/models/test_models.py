@@ -63,7 +63,10 @@ INITIALISED = {
     {"patch": 2, "width": 16, "hidden": 24, "heads": 2, "queries": 7, "memory": 7, "decoder_depth": 1},
   ),
   "sequence recurrent": (SERIES, {"cell": "recurrent", "widths": (16,), "strides": (4,), "attention_width": 25}),
-  "sequence convolutional": (SERIES, {"cell": "convolutional", "widths": (12, 16), "strides": (2, 2)}),
+  "sequence convolutional": (
+    SERIES,
+    {"cell": "convolutional", "widths": (12, 16), "strides": (2, 2), "attention_width": 25},
+  ),
 }
 DEVIATIONS = {  # of the parameters that are neither kernels nor biases; two have the name "positions"
   "encoder/positions": 0.02,
@@ -99,8 +102,8 @@ def test_the_first_parameters_have_the_variance_of_their_layer_and_follow_the_ke
   keys = (jax.random.key(seed, impl="unsafe_rbg") for seed in (0, 1))  # which compiles fastest
   found, others = map(init, keys)
   found, others = jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(others)
-  for (keys, leaf), other in zip(found, others, strict=True):
-    path = "/".join(key.key for key in keys)
+  for (entries, leaf), other in zip(found, others, strict=True):
+    path = "/".join(entry.key for entry in entries)
     check_first_values(path, np.asarray(leaf))
     assert (leaf != other).any() or (leaf.ndim < 3 and (leaf == leaf.ravel()[0]).all()), path
 
