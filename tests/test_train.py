@@ -213,7 +213,10 @@ def test_how_often_things_are_written_does_not_change_what_is_learned(tiny, tmp_
   tiny.update({"log_every_steps": 1, "checkpoint_every_epochs": 2, "eval_every_epochs": 3})
   train.train_and_evaluate(tiny, tmp_path / "b")
   params_equal(tmp_path / "a", tmp_path / "b")
-  assert [record["step"] for record in logs.read(tmp_path / "b")] == list(range(1, 37))
+  records = logs.read(tmp_path / "b")
+  assert [record["step"] for record in records] == list(range(1, 37))
+  assert [record["epoch"] for record in records if "test/loss" in record] == [2, 3]
+  assert sorted(path.name for path in (tmp_path / "b" / "checkpoints").glob("[0-9]*")) == ["24", "36"]
 
 
 def test_seeds_differ(tiny, tmp_path):
