@@ -149,6 +149,37 @@ def test_runs_with_the_same_error_are_both_named(tmp_path):
   assert said == "b and a have the least squared error per test example, 12. Then c, 21."
 
 
+def test_the_answer_names_the_best_four_and_counts_the_rest(tmp_path):
+  for number in range(6):
+    made_runs.make(tmp_path / f"r{number}", epochs=1, changes={"model.widths": (number + 1,)}, start=1.0 + number)
+  said = comparison.answer(read(tmp_path, *(f"r{number}" for number in (5, 3, 1, 0, 2, 4))))
+  assert said == "r0 has the least squared error per test example, 12. Then r1, 21; r2, 30; r3, 39; and 2 more."
+
+
+def test_the_table_is_of_the_test_set_alone(folders):
+  said = comparison.on_screen(read(folders, "wide-0", "narrow"))
+  assert "nats floor" in said
+  assert "train" not in said
+
+
+def test_the_order_of_the_keys_in_a_config_makes_no_difference(tmp_path):
+  made_runs.make(tmp_path / "a", epochs=1)
+  file = made_runs.make(tmp_path / "b", epochs=1, changes={"seed": 1}) / "config.json"
+  description = json.loads(file.read_text())
+  description["config"] = dict(reversed(description["config"].items()))
+  file.write_text(json.dumps(description))
+  assert len(read(tmp_path, "a", "b")) == 1
+
+
+def test_the_error_of_pca_is_drawn_only_where_it_is_the_same_for_all(tmp_path):
+  for name, widths in (("a", (8,)), ("b", (16,))):
+    made_runs.make(tmp_path / name, epochs=1, changes={"model.widths": widths})
+  assert "PCA, 13.19" in str(comparison._curves(read(tmp_path, "a", "b")))
+  records = (tmp_path / "b" / "metrics.jsonl").read_text()
+  (tmp_path / "b" / "metrics.jsonl").write_text(records.replace("13.193", "14.5"))
+  assert "PCA" not in str(comparison._curves(read(tmp_path, "a", "b")))
+
+
 def test_runs_that_are_not_trained_to_the_end_are_named(folders, tmp_path):
   made_runs.make(tmp_path / "short", epochs=2, asked=9)
   assert comparison.answer(comparison.read([folders / "narrow", tmp_path / "short"])).endswith(

@@ -15,6 +15,11 @@ def test_active_units_are_those_whose_mean_moves():
   assert [found[f"test/kl_dimension/{j}"] for j in range(5)] == pytest.approx([2.0, 1.0, 0.01, 4.5, 0.0])
 
 
+def test_the_threshold_of_an_active_unit_is_a_variance_of_a_hundredth():
+  signs = np.tile([[1.0], [-1.0]], (50, 1))
+  assert posterior.active(signs * np.sqrt([0.0099, 0.0101])).tolist() == [False, True]
+
+
 def test_of_a_huge_code_the_first_dimensions_are_told_and_all_are_counted():
   kl = np.ones((3, 5000))
   found = dict(posterior.metrics({"posterior_mean": kl, "posterior_kl": kl}, None))
