@@ -265,7 +265,7 @@ def read_description(workdir):
 
 def _migrate(stored):
   """Changes a stored config of format 1 to what the same keys mean today."""
-  section = dict(stored).get("data")
+  section = stored.get("data")
   if isinstance(section, dict) and section.get("one_class") == -1:
     section["one_class"] = None
 
