@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from sklearn.decomposition import PCA
 
 from ae_jax import corruptions, losses, models, objectives
+from ae_jax.data import ranges
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -184,7 +185,7 @@ def test_a_linear_denoising_autoencoder_is_ridge_regression():
   repeated = np.tile(x, (times, 1))
   batch, keys = batch_of(repeated, shape), keys_for(len(repeated))
   params, _ = minimise(objective, model, start(model), batch, keys)
-  noisy = np.asarray(corruptions.corrupt("gaussian", keys, batch["x"], sigma, (0.0, 1.0))[0]).reshape(-1, 5)
+  noisy = np.asarray(corruptions.corrupt("gaussian", keys, batch["x"], sigma, ranges.SPANS["real"])[0]).reshape(-1, 5)
   exact = np.linalg.lstsq(np.c_[noisy, np.ones(len(noisy))], repeated, rcond=None)[0]
   basis = jnp.asarray(np.r_[np.zeros((1, 5)), np.eye(5)].reshape(-1, *shape))
   rows = np.asarray(model.reconstruct(params, basis)).reshape(-1, 5)

@@ -216,7 +216,7 @@ def test_the_score_is_that_of_the_run_in_every_range(value_range):
   config = subject.run.config.copy_and_resolve_references().unlock()
   config.data.range = value_range
   run = dataclasses.replace(subject.run, config=config)
-  found = anomaly.per_example(run.model, run.params, {"x": jnp.asarray(dataset.test)}, None, value_range)
+  found = anomaly.per_example(run.model, run.params, {"x": jnp.asarray(dataset.test)}, None, value_range, dataset.span)
   np.testing.assert_allclose(found["anomaly_score"], run.score(dataset.test), rtol=1e-5)
 
 
