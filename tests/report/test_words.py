@@ -144,7 +144,7 @@ def test_no_text_holds_nan_inf_or_a_huge_number_with_decimals(changes, settings,
   [
     ({"test/squared_error": NAN}, {}, ("config.optimizer.learning_rate=50.0", "config.optimizer.clip_norm")),
     ({"test/squared_error": 60.0}, {}, ("config.optimizer.learning_rate=50.0", "config.epochs=3")),
-    ({"test/active_units": 0}, VAE, ("config.objective.beta=100.0", "config.objective.free_bits", "config.stages")),
+    ({"test/active_units": 0}, VAE, ("config.objective.beta=100.0", "config.objective.free_bits", "config.schedules")),
     ({"test/squared_error": 12.0, "test/active_units": 1}, VAE, ("config.objective.beta=100.0", "only 1 of the 32")),
     ({"test/active_units": 0}, {"model.bottleneck": "gaussian"}, ("config.optimizer.learning_rate=50.0",)),
   ],
