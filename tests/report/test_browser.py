@@ -82,7 +82,7 @@ def opened(browser, report):
     tab.on("request", lambda request: requests.append(request.url) if not request.url.startswith("data:") else None)
     begun = time.perf_counter()
     tab.goto(report.as_uri())
-    tab.wait_for_function("document.readyState === 'complete' && document.documentElement.dataset.drawn")
+    tab.wait_for_function("() => document.readyState === 'complete' && document.documentElement.dataset.drawn")
     print(f"{width} pixels, {scheme}: drawn after {time.perf_counter() - begun:.2f} s")
     return tab
 
