@@ -37,8 +37,8 @@ class Denoising(base.Objective):
     return {self.unit: self.mismatch(model, model.reconstruct(params, corrupted), x, emphasis)}
 
 
-# The span of a hidden layer's activations, where they have one; the level of noise on others is in their own unit.
-_HIDDEN_SPANS = {activations.sigmoid: ranges.Span(0.0, 1.0, 0.0), activations.tanh: ranges.Span(-1.0, 1.0, 0.0)}
+# The span of a hidden layer whose activations are in (-1, 1); of others the level of noise is in their own unit.
+_TANH_SPAN = ranges.Span(-1.0, 1.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Layerwise(base.Objective):
     activation, span = losses.OUTPUT_ACTIVATIONS[self.value_range], self.span
     if self.layer:
       activation = model.module.encoder.activation
-      span = _HIDDEN_SPANS.get(activation, ranges.Span(0.0, 1.0, 0.0))
+      span = _TANH_SPAN if activation is activations.tanh else ranges.SPANS["unit"]
     h = jax.lax.stop_gradient(model.apply("below", params, batch["x"], self.layer))
     corrupted, _ = corruptions.corrupt(self.corruption, keys, h, self.level, span)
     logits = model.apply("layer_logits", params, corrupted, self.layer)
