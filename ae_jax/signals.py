@@ -25,7 +25,7 @@ class Interrupted(Exception):
 
 @dataclasses.dataclass
 class _State:
-  """What this process knows of its signals, which are the process's own."""
+  """Signal state of the process."""
 
   wake: socket.socket | None = None  # that the C handler writes to; None outside a command
   promise: str = ""  # what the first signal leads to; "": the end of the process

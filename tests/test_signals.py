@@ -28,7 +28,7 @@ def answer(process, number):
 
 
 def ended(process, number):
-  """What a process that ends because of a signal says: its line, after how many seconds, its status, its complaints."""
+  """Returns the line, the seconds until it, the exit status and stderr of a process that a signal ends."""
   said = answer(process, number)
   rest, complaints = process.communicate(timeout=60)
   assert rest == ""

@@ -93,7 +93,7 @@ def _not_read(root, halves, passed_over, where):
 
 
 def _is_image(file):
-  """Whether the name of a file ends as an image's does."""
+  """Returns True if a file name has the suffix of an image format."""
   return os.path.splitext(file)[1].lower() in _SUFFIXES
 
 

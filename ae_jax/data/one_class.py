@@ -62,7 +62,7 @@ def _drop_others(label, arrays, key):
 
 
 def _has(label, arrays):
-  """Whether an example of either half has an integer label."""
+  """Returns True if a training or test example has this integer label."""
   found = [arrays[name] for name in ("train_labels", "test_labels") if arrays.get(name) is not None]
   return any(np.issubdtype(labels.dtype, np.integer) and label in rows.gathered(labels) for labels in found)
 

@@ -60,7 +60,7 @@ class Objective:
 
   @property
   def needs_whole_batch(self) -> bool:
-    """Whether `combine` is not linear, so that the loss of a batch is not the mean of the losses of its parts."""
+    """True if `combine` is nonlinear; the loss of a batch then differs from the mean loss of its microbatches."""
     return False
 
   @property

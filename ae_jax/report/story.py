@@ -78,7 +78,7 @@ class Story:
 
   @property
   def _is_stale(self):
-    """Whether the training has gone on since the studies."""
+    """True if the run was trained further after its last evaluation."""
     return self.found.step != self.metrics.get("step", self.found.step)
 
   def facts(self):

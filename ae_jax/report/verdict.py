@@ -61,7 +61,7 @@ class Result:
 
   @property
   def diverged(self) -> bool:
-    """Whether a test error or loss is not finite, or the cross-entropy takes logits that no initialisation gives."""
+    """True if a test error or loss is not finite, or the cross-entropy is far above that of an untrained model."""
     measured = [self.metrics[name] for name in ("test/squared_error", "test/loss", "test/nats") if name in self.metrics]
     absurd = self.metrics.get("test/nats", 0.0) > _ABSURD_NATS * self.elements * math.log(2.0)
     return absurd or not np.isfinite(measured).all()

@@ -38,7 +38,7 @@ def speed(results):
 
 
 def processor(run):
-  """What a run was measured on: a claim about speed holds for this processor only."""
+  """Returns the processor and its matrix-product rate; speeds hold for this processor only."""
   rates = ", ".join(f"{flops / 1e9:.0f} GFLOP/s of {kind}" for kind, flops in run["matrix_product_flops"].items())
   name = " with ".join(part for part in (run["processor"], run["vectors"]) if part)
   return f"Measured on {run['cores']} cores of {name}: matrix product at {rates}"

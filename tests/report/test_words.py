@@ -47,7 +47,7 @@ SENTENCES = {
 
 
 def description_of(changes=(), shape=(28, 28, 1), train=1000):
-  """What config.json holds of a dense autoencoder, as far as it matters here, with some dotted keys changed."""
+  """Returns the part of a dense autoencoder's config.json that the sentences use, with some dotted keys changed."""
   settings = {
     "epochs": 3,
     "model.name": "dense",

@@ -1,4 +1,4 @@
-"""What a pack does beside its arithmetic: orders of the data, records, notes, sizes; its programs are pretended."""
+"""Data order, records, notes and sizes of a pack, with stubs in place of its compiled programs."""
 
 import types
 

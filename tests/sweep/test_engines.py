@@ -63,7 +63,7 @@ def test_jobs_of_submitit_train_the_members(tmp_path):
 
 
 def collected(answers, received=lambda: "", starts=None):
-  """What `_collected` gives for a task whose n-th beginning is answered by answers[n], and its beginnings."""
+  """Returns the results of `_collected` for one task whose n-th try gives answers[n], and the task of each try."""
   starts = [] if starts is None else starts
 
   def begin(task):

@@ -25,7 +25,7 @@ def cnn_vae():
 
 
 def names(config, key, values):
-  """What stands behind the "=" of the names of the members with these values."""
+  """Returns the value parts of the names of the members with these values."""
   return [member.name.partition("=")[2] for member in grid.members(config, [key], [(value,) for value in values])]
 
 
