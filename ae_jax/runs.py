@@ -44,7 +44,7 @@ def describe(config, dataset, model, devices):
 
 def _describe_data(dataset):
   halves = {"train": len(dataset.train), "test": len(dataset.test)}
-  return {"shape": list(dataset.shape), **halves, **dataset.fingerprints()}
+  return {"shape": list(dataset.shape), **halves, **dataset.fingerprints}
 
 
 @contextlib.contextmanager

@@ -268,7 +268,7 @@ def describe(config, **changes):
 def test_a_run_notices_that_its_data_were_replaced_and_says_what_differs(begin, changes, different):
   given = {"x_train": IMAGES, "y_train": LABELS}
   workdir, config, description = begin(**given)
-  assert runs.data_of(workdir, config).fingerprints()["labels_fingerprint"]
+  assert runs.data_of(workdir, config).fingerprints["labels_fingerprint"]
   before = (workdir / "config.json").read_text()
   np.savez(config.data.path, **{key: value for key, value in {**given, **changes}.items() if value is not None})
   for again in (lambda: runs.data_of(workdir, config), lambda: runs.begin(workdir, describe(config))):

@@ -72,10 +72,12 @@ class Dataset:
     """
     return self._digest(self.train, self.test)
 
+  @functools.cached_property
   def fingerprints(self) -> dict[str, str | None]:
-    """Returns the fingerprints of the examples, the labels and the factors, as config.json stores them.
+    """The fingerprints of the examples, the labels and the factors, as config.json stores them.
 
-    Labels and factors that are absent have None. Integers count by their value, not by their type.
+    They are computed once, because a sweep describes the data set for each of its members. Labels and factors that are
+    absent have None. Integers count by their value, not by their type.
     """
     found = {"fingerprint": self.fingerprint()}
     for what in ("labels", "factors"):

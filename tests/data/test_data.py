@@ -20,7 +20,7 @@ def made(**changes):
 
 
 def differing(one, other):
-  return {key for key, value in one.fingerprints().items() if other.fingerprints()[key] != value}
+  return {key for key, value in one.fingerprints.items() if other.fingerprints[key] != value}
 
 
 @pytest.mark.parametrize("half", ["train", "test"])
@@ -37,7 +37,7 @@ def test_each_fingerprint_is_of_its_part_of_both_halves(half, part, key):
   if part:
     assert differing(made(), made(**{name: None})) == {key}
     nothing = made(**{f"train{part}": None, f"test{part}": None})
-    assert nothing.fingerprints()[key] is None
+    assert nothing.fingerprints[key] is None
 
 
 def test_labels_that_are_swapped_between_the_halves_or_cut_otherwise_are_others():
@@ -67,10 +67,10 @@ def test_labels_of_any_type_have_a_fingerprint(dtype):
 
 
 def test_the_labels_of_a_large_set_are_digested_at_probes_wherever_they_lie(monkeypatch):
-  whole = made().fingerprints()["labels_fingerprint"]
+  whole = made().fingerprints["labels_fingerprint"]
   monkeypatch.setattr(data, "_DIGESTED_WHOLE", 10)
   monkeypatch.setattr(rows, "PROBES", 2)
-  assert made(train_labels=LABELS[:8].copy()).fingerprints()["labels_fingerprint"] != whole
+  assert made(train_labels=LABELS[:8].copy()).fingerprints["labels_fingerprint"] != whole
   asked = []
   lazy = rows.Rows((8,), LABELS.dtype, lambda numbers: asked.extend(numbers) or LABELS[numbers])
   assert differing(made(), made(train_labels=lazy)) == set()
