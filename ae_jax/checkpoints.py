@@ -1,6 +1,7 @@
 """Saving and restoring the training state: the only place that knows Orbax. Kept are the last two and the best."""
 
 import copy
+import dataclasses
 import gc
 import json
 import math
@@ -16,6 +17,7 @@ from ae_jax import errors, malloc, parallel, steps
 from ae_jax.steps import TrainState
 
 _BEST_BY = "squared_error"
+_ALWAYS = ("params", "opt_state")  # the parts of a state that each checkpoint has
 _LAST = 2  # so many are kept: should the last be damaged, the one before it stands in
 
 
@@ -146,16 +148,19 @@ def restore(opened, like, report=print):
   return None
 
 
-def restore_params(opened, step, like):
-  """The parameters saved at a step, on the first device, for abstract parameters `like`; UserError if damaged."""
+def restore_parts(opened, step, like):
+  """Returns parts of the state saved at a step, on the first device; UserError if they are damaged.
+
+  `like` maps their names, fields of `steps.TrainState`, to abstract arrays.
+  """
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   abstract = jax.tree.map(lambda leaf: _abstract(leaf, device), like)
-  parts, _, fault = _load(opened, step, {"params": abstract})
+  parts, _, fault = _load(opened, step, abstract)
   if fault:
     raise errors.UserError(
       f"{opened.orbax.directory / str(step)}: the checkpoint is damaged ({fault}); train on, or load the other one"
     )
-  return parts["params"]
+  return parts
 
 
 def _load(opened, step, abstract):
@@ -180,7 +185,9 @@ def _whole(opened):
 
 
 def _parts(state):
-  return {"params": state.params, "opt_state": state.opt_state}
+  """The parts of a state by name; those that are empty are left out, as in checkpoints of earlier versions."""
+  parts = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "step"}
+  return {name: part for name, part in parts.items() if name in _ALWAYS or jax.tree.leaves(part)}
 
 
 def _fault_of_json(file):

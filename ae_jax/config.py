@@ -42,6 +42,8 @@ def base(data):
   config.optimizer.weight_decay = 0.0  # decoupled
   config.optimizer.clip_norm = 0.0  # longer gradients are shortened to it; 0: not
 
+  config.ema_decay = 0.0  # of a moving average of the parameters, which is evaluated instead of them (0.999); 0: none
+
   # Besides reconstruction. At each evaluation: anomaly, denoising, posterior, sparsity. Of the trained model, once:
   # anomaly, denoising, disentanglement, generation, latent, logistic_pca, probe, robustness.
   config.evaluators = (*STUDIES, "disentanglement") if data == "factors" else STUDIES
@@ -72,6 +74,7 @@ def check(config):
   _check_keys(given, {**wanted, "model": {}}, "")
   label = config.data.one_class
   errors.check(label is None or -(2**63) <= label < 2**63, "data.one_class", label, "an integer of 64 bits")
+  errors.check(0 <= config.ema_decay < 1, "ema_decay", config.ema_decay, "a number from 0 to below 1")
   errors.check(0 <= config.seed < 2**32, "seed", config.seed, "from 0 to 4294967295")
   for key in ("epochs", "batch_size", "accumulate", "eval_every_epochs", "checkpoint_every_epochs", "log_every_steps"):
     errors.check_positive(key, config[key])
@@ -142,7 +145,7 @@ FREE = ("data.placement", "data.budget_gib", "trackers")
 
 
 # Keys that runs of earlier versions do not have, with what they meant.
-_ADDED = {"schedules": []}
+_ADDED = {"schedules": [], "ema_decay": 0.0, "model.dropout": 0.0}
 
 
 def differences(old, new):
@@ -150,7 +153,8 @@ def differences(old, new):
 
   A key that was added since the run began counts with its default.
   """
-  old, new = flat(_ADDED | old), flat(new)
+  old, new = flat(old), flat(new)
+  old = {key: default for key, default in _ADDED.items() if key in new} | old
   keys = sorted(key for key in {*old, *new} - {*FREE} if old.get(key) != new.get(key))
   return [f"{key} ({old.get(key, 'absent')!r}, now {new.get(key, 'absent')!r})" for key in keys]
 

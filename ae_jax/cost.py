@@ -5,7 +5,6 @@ same once, as XLA does; elementwise work is not, and so a prediction is a little
 """
 
 import dataclasses
-import functools
 import math
 import re
 
@@ -13,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
+
+from ae_jax.models.interface import Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +35,11 @@ def of(model, objective, optimizer, batch_size, *, platform=None):
   Of what is written once for a platform and once for all others, `platform` ("cpu", "cuda", "tpu") chooses the variant;
   None is that for all others, here the textbook's. Raises NotImplementedError for what cannot be counted.
   """
-  params = model.abstract_params()
-  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
-  x = jax.ShapeDtypeStruct((batch_size, *model.shape), jnp.float32)
-  batch = {"x": x, "weight": jax.ShapeDtypeStruct((batch_size,), jnp.float32)}
-  loss = functools.partial(objective, model)
-  reconstruction = contractions(jax.make_jaxpr(model.reconstruct)(params, x), platform)
+  variables = model.abstract_variables()
+  params = variables.params
+  batch, keys = abstract_batch(model, batch_size)
+  loss = training_loss(model, objective, variables.state)
+  reconstruction = contractions(jax.make_jaxpr(model.reconstruct)(variables, batch["x"], batch), platform)
   step = contractions(jax.make_jaxpr(jax.value_and_grad(loss, has_aux=True))(params, batch, keys), platform)
   leaves, opt_leaves = jax.tree.leaves(params), jax.tree.leaves(jax.eval_shape(optimizer.init, params))
   return Cost(
@@ -51,6 +51,19 @@ def of(model, objective, optimizer, batch_size, *, platform=None):
     activation_bytes=kept_bytes(lambda *args: loss(*args)[0], params, batch, keys, platform=platform) / batch_size,
     traffic_bytes=sum(times * bytes_of(var.aval for var in (*each.invars, *each.outvars)) for times, each in step),
   )
+
+
+def abstract_batch(model, rows):
+  """Returns the shapes and types of a batch of a model, with all columns that it needs, and of its keys."""
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
+  batch = {name: jax.ShapeDtypeStruct((rows,), jnp.int32) for name in model.columns}
+  batch |= {"x": jax.ShapeDtypeStruct((rows, *model.shape), jnp.float32)}
+  return batch | {"weight": jax.ShapeDtypeStruct((rows,), jnp.float32)}, keys
+
+
+def training_loss(model, objective, model_state):
+  """Returns the objective in training as a function (params, batch, keys) -> (loss, aux)."""
+  return lambda params, *args: objective(model, Variables(params, model_state), *args, train=True)
 
 
 def contractions(program, platform=None):

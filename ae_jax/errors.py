@@ -75,19 +75,19 @@ def choose(table, name, key):
 
 
 def call(table, section, name, /, *args, **options):
-  """Calls `table[name](*args, **options)`; the options must be exactly the function's keyword-only ones.
+  """Calls `table[name](*args, **options)`; the options must be the function's keyword-only ones.
 
   `section` is the part of the config that the options come from. Raises UserError for an unknown name, for an option
-  that the chosen function does not take, and for one that it needs and did not get.
+  that the chosen function does not take, and for a missing one that has no default.
   """
   function = choose(table, name, f"{section}.name")
   parameters = inspect.signature(function).parameters.values()
-  wanted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+  wanted = {p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
   for option in options:
     if option not in wanted:
       raise UserError(f"config.{section}.{plain(option)} is no option of {name!r}; {nearest(option, wanted)}")
-  for option in wanted:
-    if option not in options:
+  for option, required in wanted.items():
+    if required and option not in options:
       raise UserError(f"config.{section}.{option} is missing; {name!r} needs {', '.join(wanted)}")
   return function(*args, **options)
 

@@ -30,7 +30,7 @@ def main(workdir):
       logs.say(line)
     cache.keep_compiled_programs()
     measures = evaluators.build(_ONLY.value or run.config.evaluators, run.model, dataset)
-    rulers = dict(evaluators.rulers(measures, dataset, run.config.model.latent))
+    rulers = dict(evaluators.rulers(measures, dataset, run.model.code))
     with interruptions.caught(interruptions.STUDYING) as received:
       check = functools.partial(interruptions.stop_studies, received, workdir)
       found = evaluation.examine(run, dataset, measures, workdir, rulers, check)

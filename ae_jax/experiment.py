@@ -48,12 +48,17 @@ def of(config, devices, dataset=None):
   trackers.check(config.trackers)
   dataset = data.load(**config.data) if dataset is None else dataset
   size = len(dataset.train)
-  model = models.build(shape=dataset.shape, compute_dtype=config.compute_dtype, **config.model)
+  labels = data.label_values(dataset, f"config.model.name={config.model.name!r}") if _labelled(config) else ()
+  model = models.build(shape=dataset.shape, compute_dtype=config.compute_dtype, labels=labels, **config.model)
   row_bytes = rows.bytes_of_a_row(dataset.train)
   errors.check(config.accumulate <= size, "accumulate", config.accumulate, f"at most the {size} training examples")
   plan = epochs.Epochs(size, min(config.batch_size, size), devices * config.accumulate, config.seed, row_bytes)
   stages = _stages(config, model, dataset, plan, devices)
   return Experiment(config, dataset, model, plan, stages, evaluators.build(config.evaluators, model, dataset))
+
+
+def _labelled(config):
+  return config.model.name in models.LABELLED
 
 
 def check_memory(described, devices):
@@ -85,5 +90,5 @@ def _stages(config, model, dataset, plan, devices):
     span = range(first, first + stage["epochs"])
     stages.append(Stage(span, objective, recipe, parts))
     first = span.stop
-  objectives.check_bottleneck(config.objective.name, config.model.latent, dataset.shape)
+  objectives.check_bottleneck(config.objective.name, model.code, dataset.shape)
   return stages

@@ -97,10 +97,11 @@ def stop_at(state, batch, key, file, *, model, objective, where):
   numbers = np.arange(len(batch["weight"]), dtype=np.int32)
   keys = steps.example_keys(jax.random.fold_in(key, state.step), numbers)
   compute = jax.jit(steps.value_and_gradient, static_argnames=("model", "objective", "parts"))
-  (loss, _), gradient = compute(state.params, batch, keys, model=model, objective=objective, parts=1)
+  (loss, _), gradient = compute(state.variables, batch, keys, model=model, objective=objective, parts=1)
   bad = {kind: _not_finite(tree) for kind, tree in (("parameter", state.params), ("gradient of", gradient))}
   kept = {"step": state.step, "key": jax.random.key_data(key), "loss": loss, **batch}
-  for name, tree in {"params": state.params, "opt_state": state.opt_state, "gradient": gradient}.items():
+  trees = {"params": state.params, "opt_state": state.opt_state, "model_state": state.model_state}
+  for name, tree in {**trees, "gradient": gradient}.items():
     kept |= {f"{name}/{path}": leaf for path, leaf in _by_path(tree)}
   part = file.with_name(file.name + ".part")
   with errors.writing(file, f"; {where}: the loss is {float(loss)}"):

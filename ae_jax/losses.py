@@ -60,6 +60,11 @@ def squared_error(x_hat, x):
   return jnp.square(flat(x_hat) - flat(x)).sum(-1)  # [B]
 
 
+def gaussian_nats(error, elements, noise):
+  """Returns -log N(x | x_hat, noise^2) in nats from the squared error over `elements` numbers; noise is a deviation."""
+  return 0.5 * error / noise**2 + elements * (0.5 * math.log(2 * math.pi) + jnp.log(noise))
+
+
 def structural_similarity(x_hat, x, peak):
   """SSIM per image, the mean over windows and channels: [B, H, W, C] -> [B] (Wang et al. 2004).
 

@@ -5,10 +5,8 @@ not by the operating system, which would end the process or another one.
 """
 
 import contextlib
-import functools
 
 import jax
-import jax.numpy as jnp
 
 from ae_jax import cost, errors
 from ae_jax.data import placements
@@ -30,15 +28,15 @@ def share(devices):
 
 
 def check_parameters(model):
-  """The abstract parameters of a model; UserError where they alone do not fit the memory."""
-  params, there = model.abstract_params(), available()
-  size = cost.bytes_of(jax.tree.leaves(params))
+  """Returns the abstract variables of a model; UserError if they alone do not fit the memory."""
+  variables, there = model.abstract_variables(), available()
+  size = cost.bytes_of(jax.tree.leaves(variables))
   if size > there:
     raise errors.UserError(
       f"config.model: {size // 4:,} parameters need {placements.gib(size)}, and this device has "
       f"{placements.gib(there)}; make the model smaller"
     )
-  return params
+  return variables
 
 
 def check(model, objective, optimizer, rows, shards=1):
@@ -48,7 +46,8 @@ def check(model, objective, optimizer, rows, shards=1):
   Counted are parameters, optimizer state and gradient, and what the backward pass keeps of the forward pass
   (`cost.kept_bytes`); nothing is computed.
   """
-  params, there = check_parameters(model), available()
+  variables, there = check_parameters(model), available()
+  params = variables.params
   optimizer_state = cost.bytes_of(jax.tree.leaves(jax.eval_shape(optimizer.init, params)))
   state = 2 * cost.bytes_of(jax.tree.leaves(params)) + optimizer_state // shards
   if state > there:
@@ -56,7 +55,7 @@ def check(model, objective, optimizer, rows, shards=1):
       f"config.model: parameters, gradient and optimizer need {placements.gib(state)}, and this device has "
       f"{placements.gib(there)}; make the model smaller"
     )
-  kept = state + _kept(model, objective, params, rows)
+  kept = state + _kept(model, objective, variables, rows)
   if kept > there:
     raise errors.UserError(
       f"config.batch_size: {rows} examples at a time need about {placements.gib(kept)}, and this device has "
@@ -78,9 +77,8 @@ def explained():
     ) from None
 
 
-def _kept(model, objective, params, rows):
-  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
-  x, weight = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((rows, *model.shape), (rows,)))
-  loss = functools.partial(objective, model)
+def _kept(model, objective, variables, rows):
+  batch, keys = cost.abstract_batch(model, rows)
+  loss = cost.training_loss(model, objective, variables.state)
   platform = jax.default_backend()
-  return cost.kept_bytes(lambda *args: loss(*args)[0], params, {"x": x, "weight": weight}, keys, platform=platform)
+  return cost.kept_bytes(lambda *args: loss(*args)[0], variables.params, batch, keys, platform=platform)

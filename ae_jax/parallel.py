@@ -39,6 +39,16 @@ class Team:
     joined = [leaf if cut is None else _join(next(pieces), leaf.shape, cut) for leaf, cut in self._with_cuts(leaves)]
     return tree.unflatten(joined)
 
+  def own_part(self, params):
+    """Returns this device's part of whole parameters; the inverse of `whole`."""
+
+    def part(leaf, cut):
+      size = leaf.shape[cut] // self.size
+      return lax.dynamic_slice_in_dim(leaf, lax.axis_index(AXIS) * size, size, cut)
+
+    leaves, tree = jax.tree.flatten(params)
+    return tree.unflatten([leaf if cut is None else part(leaf, cut) for leaf, cut in self._with_cuts(leaves)])
+
   def add_up(self, gradient, others):
     """This device's part of the gradient, and the others, both summed over the devices: one reduction of all.
 
@@ -120,9 +130,15 @@ def split(mesh, axis):
 
 
 def of_state(mesh, state, kind):
-  """The placements of a state's arrays: whole on each device, or, "sharded", cut where the devices divide an axis."""
+  """Returns the placements of a `steps.TrainState`: "replicated" on each device, or "sharded" along an axis of it.
+
+  The sharded axis is one that the number of devices divides. The model's state is always replicated, because each
+  device computes it from sums over all examples.
+  """
   cut = {"replicated": lambda shape: None, "sharded": lambda shape: axis_to_cut(shape, mesh.size)}[kind]
-  return jax.tree.map(lambda leaf: split(mesh, cut(leaf.shape)), state)
+  placements = jax.tree.map(lambda leaf: split(mesh, cut(leaf.shape)), state)
+  whole = jax.tree.map(lambda leaf: replicated(mesh), state.model_state)
+  return dataclasses.replace(placements, model_state=whole)
 
 
 def at_hand(array):

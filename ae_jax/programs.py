@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from ae_jax import evaluators, interruptions, logs, parallel, steps
+from ae_jax import data, evaluators, interruptions, logs, parallel, steps
 from ae_jax.data import epochs, streams
 
 
@@ -16,8 +16,8 @@ from ae_jax.data import epochs, streams
 class Placed:
   """What lies on the devices throughout a run, and how the rest is to lie there."""
 
-  train: jax.Array | None  # [N, elements], as test; None if it streams
-  test: jax.Array
+  train: dict[str, jax.Array] | None  # columns {"x": [N, elements], ...}, as test; None if they stream
+  test: dict[str, jax.Array]
   test_rows: tuple[jax.Array, jax.Array]  # indices and weights of the batches of the test set, [batches, B]
   test_weights: np.ndarray  # the same weights, in every process
   init_key: jax.Array
@@ -38,13 +38,13 @@ class Programs:
   compile_seconds: float
 
 
-def place(dataset, plan, mesh):
+def place(dataset, model, plan, mesh):
   """Puts the data on the devices."""
   everywhere, rows = parallel.replicated(mesh), parallel.split(mesh, axis=1)
   init_key, noise_key = jax.jit(functools.partial(_keys, plan.seed), out_shardings=everywhere)()
   train, test = (
-    None if half is dataset.train and dataset.streams else parallel.put(half.reshape(len(half), -1), everywhere)
-    for half in (dataset.train, dataset.test)
+    None if half == "train" and dataset.streams else parallel.put(data.flat_columns(dataset, half, model), everywhere)
+    for half in ("train", "test")
   )
   cut = epochs.in_order(len(dataset.test), plan.batch_size, plan.devices)
   test_rows = tuple(parallel.put(part, rows) for part in cut)
@@ -58,17 +58,18 @@ def _keys(seed):
   return init_key, noise_key
 
 
-def start(placed, model, optimizer, kind):
-  """The state before the first step."""
-  init = functools.partial(steps.init, model=model, optimizer=optimizer)
+def start(placed, model, optimizer, config):
+  """Returns the state before the first step."""
+  kind = config.parallel_state
+  init = functools.partial(steps.init, model=model, optimizer=optimizer, ema=config.ema_decay > 0)
   places = parallel.of_state(placed.everywhere.mesh, jax.eval_shape(init, placed.init_key), kind)
   return parallel.auto(init, (placed.init_key,), places)(placed.init_key)
 
 
-def _feed(dataset, plan, columns, first, last):
+def _feed(dataset, model, plan, columns, first, last):
   """The chunks from `first` to `last` of a run: (rows, weights), as `steps.read_batch` takes them, of some slots."""
   if dataset.streams:
-    yield from streams.chunks(dataset.train, plan, first, last, columns)
+    yield from streams.chunks(data.of_half(dataset, "train", model), plan, first, last, columns)
     return
   for epoch in range(first // plan.chunks_per_epoch, last // plan.chunks_per_epoch):
     start = max(0, first - epoch * plan.chunks_per_epoch)
@@ -90,13 +91,13 @@ def build(described, placed, workdir, profile, stage, state, chunks):
   fixed = {"model": model, "objective": stage.objective, "value_range": dataset.value_range}
   fixed["team"] = parallel.team(mesh, state.params, config.parallel_state)
   shape = (plan.chunk, plan.slots)
-  rows = jax.ShapeDtypeStruct(
-    (*shape, dataset.test[0].size) if dataset.streams else shape,
-    dataset.train.dtype if dataset.streams else np.int32,
-    sharding=placed.rows,
-  )
+  rows = jax.ShapeDtypeStruct(shape, np.int32, sharding=placed.rows)
+  if dataset.streams:
+    rows = jax.tree.map(
+      lambda column: jax.ShapeDtypeStruct((*shape, *column.shape[1:]), column.dtype, sharding=placed.rows), placed.test
+    )
   weights = jax.ShapeDtypeStruct(shape, np.float32, sharding=placed.rows)
-  trained = {"optimizer": stage.optimizer, "parts": stage.parts, "mode": parallel.MODES[config.parallel], **fixed}
+  trained = {"optimizer": stage.optimizer, "parts": stage.parts, "ema_decay": config.ema_decay, "mode": parallel.MODES[config.parallel], **fixed}
   compiled = functools.partial(
     steps.compiled,
     steps.train_chunk,
@@ -107,11 +108,11 @@ def build(described, placed, workdir, profile, stage, state, chunks):
   # what may have to be repeated keeps the state that it began with
   train_chunk = compiled() if config.on_nan == "stop" else compiled(on_nan=config.on_nan, donate=(0,))
   fixed["statistics"] = evaluators.statistics(measures, dataset.value_range, dataset.span)
-  arguments = (state.params, state.step, placed.test, *placed.test_rows, placed.noise_key)
+  arguments = (state.evaluated, state.step, placed.test, *placed.test_rows, placed.noise_key)
   evaluate = steps.compiled(steps.evaluate, arguments, placed.everywhere, **fixed)
 
   def train(state, *batches, chunk=train_chunk):
-    batches = [parallel.put_rows(part, placed.rows, plan.slots) for part in batches]
+    batches = jax.tree.map(lambda part: parallel.put_rows(part, placed.rows, plan.slots), batches)
     return chunk(state, placed.train, *batches, placed.noise_key)
 
   def fail(state, *batches):
@@ -119,14 +120,16 @@ def build(described, placed, workdir, profile, stage, state, chunks):
     whole = parallel.fetch(state, mesh)
     epoch, row = divmod(int(whole.step), plan.steps)
     indices, weights = (part[row] for part in plan.batches(epoch))
-    examples = np.asarray(dataset.train[indices]).reshape(len(indices), -1)
+    columns = data.of_half(dataset, "train", model)
+    examples = {name: np.asarray(column[indices]) for name, column in columns.items()}
+    examples["x"] = examples["x"].reshape(len(indices), -1)
     batch = steps.read_batch(examples, weights, examples=None, model=model, value_range=dataset.value_range)
     stop = functools.partial(interruptions.stop_at, whole, batch, _keys(plan.seed)[1], workdir / "nan.npz", model=model)
     where = f"step {int(whole.step) + 1} (epoch {epoch + 1})"
     parallel.on_first_process(functools.partial(stop, objective=stage.objective.at(whole.step), where=where))
 
   def tested(state):
-    found = evaluate(state.params, state.step, placed.test, *placed.test_rows, placed.noise_key)
+    found = evaluate(state.evaluated, state.step, placed.test, *placed.test_rows, placed.noise_key)
     return evaluators.metrics(measures, *found, placed.test_weights, dataset)
 
   programs = Programs(
@@ -136,4 +139,4 @@ def build(described, placed, workdir, profile, stage, state, chunks):
     fail=fail,
     compile_seconds=time.perf_counter() - started,
   )
-  return programs, _feed(dataset, plan, placed.columns, *chunks)
+  return programs, _feed(dataset, model, plan, placed.columns, *chunks)

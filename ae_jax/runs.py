@@ -33,7 +33,7 @@ def describe(config, dataset, model, devices):
   return {
     "format": FORMAT,
     "config": resolved,
-    "data": _describe_data(dataset),
+    "data": _describe_data(dataset) | ({"label_values": list(model.labels)} if model.labels else {}),
     "parameters": model.parameter_count(),
     "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
     "devices": [f"{device.platform}: {device.device_kind}" for device in devices],
@@ -137,56 +137,90 @@ class Run:
   """A trained model as pure functions of NumPy arrays.
 
   Examples are images [N, H, W, C] (without C if there is one channel) or series [N, T, C], as the run was trained on,
-  uint8 or floating point in the run's range; any N.
+  uint8 or floating point in the run's range; any N. A model that was trained on more columns than the examples takes
+  these by name: `run.encode(x, label=labels)`, where one label stands for all examples.
   """
 
-  params: dict
+  variables: models.Variables
   config: ConfigDict
   metrics: dict  # name -> value, as of the checkpoint's step
   history: list  # the records of metrics.jsonl up to that step
   model: models.Model
   step: int  # of the checkpoint
 
-  def encode(self, x):
-    """Examples -> codes float32 [N, latent]."""
-    return self.apply("encode", self._checked(x))
+  @property
+  def params(self):
+    """The trained parameters, nested dicts of arrays."""
+    return self.variables.params
 
-  def decode(self, z):
-    """Codes [N, latent] -> examples float32 [N, ...] in the run's range."""
-    z = np.asarray(z, np.float32)
-    if z.shape[1:] != (self.config.model.latent,):
-      raise errors.UserError(f"codes of shape {z.shape}: this run takes [N, {self.config.model.latent}]")
-    return self.apply("decode", z)
-
-  def reconstruct(self, x):
-    """Examples -> their reconstructions, float32 [N, ...] in the run's range."""
-    return self.apply("reconstruct", self._checked(x))
-
-  def score(self, x):
-    """Examples -> their squared reconstruction errors, float32 [N]: the larger, the less like the training data."""
-    return np.asarray(losses.squared_error(self.reconstruct(x), self._checked(x)))
-
-  def attention(self, x):
-    """Examples -> {layer of the encoder: attention weights float32 [N, heads, queries, keys]}; {} without attention."""
+  def encode(self, x, **columns) -> np.ndarray:
+    """Returns the latent codes float32 [N, *code shape] of examples."""
     x = self._checked(x)
-    if not jax.eval_shape(self.model.attention, self.params, x):
+    return self.apply("encode", x, self._given(len(x), columns))
+
+  def encode_indices(self, x, **columns) -> np.ndarray:
+    """Returns the discrete codes int32 [N, ...] of examples; UserError if the latent code is not discrete."""
+    if self.model.code.levels is None:
+      raise errors.UserError(
+        "encode_indices: the latent code of this run is real, not discrete; use encode, or train a model with a "
+        "quantised code (configs/vqvae.py, or config.model.bottleneck='fsq5')"
+      )
+    x = self._checked(x)
+    return self.apply("indices", x, self._given(len(x), columns))
+
+  def decode(self, z, **columns) -> np.ndarray:
+    """Returns the examples float32 [N, ...] in the run's range that latent codes [N, *code shape] decode to."""
+    z, shape = np.asarray(z, np.float32), self.model.code.shape
+    if z.shape[1:] != shape:
+      raise errors.UserError(f"latent codes of shape {z.shape}: this run takes [N, {', '.join(map(str, shape))}]")
+    return self.apply("decode", z, self._given(len(z), columns))
+
+  def reconstruct(self, x, **columns) -> np.ndarray:
+    """Returns the reconstructions of examples, float32 [N, ...] in the run's range."""
+    x = self._checked(x)
+    return self.apply("reconstruct", x, self._given(len(x), columns))
+
+  def score(self, x, **columns) -> np.ndarray:
+    """Returns the squared reconstruction errors float32 [N]: the larger, the less an example is like those trained on."""
+    return np.asarray(losses.squared_error(self.reconstruct(x, **columns), self._checked(x)))
+
+  def attention(self, x, **columns) -> dict[str, np.ndarray]:
+    """Returns {layer of the encoder: attention weights float32 [N, heads, queries, keys]}; {} without attention."""
+    x = self._checked(x)
+    return self.attention_of(x, self._given(len(x), columns))
+
+  def attention_of(self, x, given) -> dict[str, np.ndarray]:
+    """Returns the same of examples and columns that are not checked; see `apply`."""
+    if not jax.eval_shape(self.model.attention, self.variables, x, given):
       return {}  # without compiling anything
-    return jax.tree.map(np.asarray, _attention(self.params, x, model=self.model))
+    return jax.tree.map(np.asarray, _attention(self.variables, x, given, model=self.model))
 
-  def apply(self, method, array):
-    """`encode`, `decode` or `reconstruct` of a float32 array that is not checked; codes, or examples in the range.
+  def apply(self, method, array, given) -> np.ndarray:
+    """Returns a method of FUNCTIONS of a float32 array that is not checked: latent codes, or examples in the range.
 
-    It goes in batches padded to a power of two, so that few sizes are compiled.
+    `given` holds the columns that the model needs, int32 [N]. The array is processed in batches padded to a power of
+    two, so that few sizes are compiled.
     """
-    shape = (self.config.model.latent,) if method == "encode" else self.model.shape
-    results = [np.zeros((0, *shape), np.float32)]
+    function = functools.partial(_apply, model=self.model, method=method, value_range=self.config.data.range)
+    empty = jax.eval_shape(function, self.variables, array[:1], {name: rows[:1] for name, rows in given.items()})
+    results = [np.zeros((0, *empty.shape[1:]), empty.dtype)]
     for start in range(0, len(array), _LARGEST_BATCH):
-      batch = array[start : start + _LARGEST_BATCH]
-      size = 1 << (len(batch) - 1).bit_length()
-      padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), np.float32)])
-      found = _apply(self.params, padded, model=self.model, method=method, value_range=self.config.data.range)
-      results.append(np.asarray(found)[: len(batch)])
+      batch = {name: rows[start : start + _LARGEST_BATCH] for name, rows in (given | {"": array}).items()}
+      size = len(batch[""])
+      padding = (1 << (size - 1).bit_length()) - size
+      padded = {name: np.concatenate([r, np.zeros((padding, *r.shape[1:]), r.dtype)]) for name, r in batch.items()}
+      results.append(np.asarray(function(self.variables, padded.pop(""), padded))[:size])
     return np.concatenate(results)
+
+  def _given(self, count, columns):
+    """The columns that the model needs besides x, as it takes them; UserError for one that is missing or unknown."""
+    needed = self.model.columns
+    for name in {*columns} - {*needed}:
+      raise errors.UserError(f"{name}=: this run takes no column {name!r}; it takes {', '.join(('x', *needed))}")
+    for name in needed:
+      if name not in columns:
+        raise errors.UserError(f"{name}= is missing: this run was trained on x and {', '.join(needed)}; give it too")
+    return {name: data.class_numbers(columns[name], self.model.labels, count) for name in needed}
 
   def _checked(self, x):
     """The examples as float32 [N, ...] in the run's range."""
@@ -203,17 +237,27 @@ class Run:
     return ranges.normalise(x, self.config.data.range)
 
 
-def of(params, config, model, workdir, step):
-  """The `Run` in a folder, as of a step at which its parameters are these."""
+def of(variables, config, model, workdir, step):
+  """Returns the `Run` in a folder at a step, where its variables are these."""
   history = [record for record in logs.stream(workdir) if record["step"] <= step]
   metrics = {name: value for record in history for name, value in record.items()}
-  return Run(params, config, metrics, history, model, step)
+  return Run(variables, config, metrics, history, model, step)
 
 
-def load(workdir, which="last"):
-  """The `Run` in a folder, with the parameters of its "last" or its "best" checkpoint (smallest test error).
+WEIGHTS = ("auto", "ema", "raw")
 
-  Raises UserError for a folder without a run, or without a checkpoint yet.
+
+def load(workdir, which="last", weights="auto") -> Run:
+  """Returns the `Run` in a folder.
+
+  Args:
+    workdir: the folder.
+    which: "last" checkpoint, or the "best" one, with the smallest test error.
+    weights: "ema" for the moving averages of the parameters (`config.ema_decay`), "raw" for the parameters of the last
+      step, or "auto" for those that the run's metrics belong to: the averages if there are any.
+
+  Raises:
+    UserError: if the folder has no run, no checkpoint yet, or no averages where they are asked for.
   """
   workdir = paths.local_path("workdir", workdir)
   if not (workdir / "config.json").exists():
@@ -222,28 +266,48 @@ def load(workdir, which="last"):
   config = configs.from_json(description["config"])
   configs.check_trained(config)
   errors.choose(ranges.INTERVALS, config.data.range, "data.range")
-  model = models.build(shape=description["data"]["shape"], compute_dtype=config.compute_dtype, **config.model)
-  memory.check_parameters(model)
+  errors.choose(dict.fromkeys(WEIGHTS), weights, "weights")
+  averaged = config.to_dict().get("ema_decay", 0.0) > 0  # runs of earlier versions have no such key
+  if weights == "ema" and not averaged:
+    raise errors.UserError(f"weights='ema': {workdir} was trained with config.ema_decay=0; use weights='raw'")
+  known = description["data"]
+  model = models.build(
+    shape=known["shape"],
+    compute_dtype=config.compute_dtype,
+    labels=known.get("label_values", ()),
+    **config.model,
+  )
+  like = memory.check_parameters(model)
   with checkpoints.open_folder(workdir / "checkpoints", to_save=False) as opened:
     steps = checkpoints.kept(opened)
     if not steps:
       raise errors.UserError(f"{workdir}: no checkpoint yet; let the run train for a while")
     if which not in steps:
       raise errors.UserError(f"which={which!r}: must be one of {', '.join(steps)}")
-    like = model.abstract_params()
-    params = checkpoints.restore_params(opened, steps[which], like)
-  return of(params, config, model, workdir, steps[which])
+    name = "ema_params" if averaged and weights != "raw" else "params"
+    wanted = {name: like.params} | ({"model_state": like.state} if jax.tree.leaves(like.state) else {})
+    parts = checkpoints.restore_parts(opened, steps[which], wanted)
+  return of(models.Variables(parts[name], parts.get("model_state", {})), config, model, workdir, steps[which])
+
+
+# What `Run.apply` computes: (model, output activation) -> (variables, array, given) -> array.
+FUNCTIONS = {
+  "encode": lambda model, activation: lambda *args: model.encode(*args).z,
+  "indices": lambda model, activation: lambda *args: model.encode(*args).indices,
+  "decode": lambda model, activation: lambda *args: activation(model.decode(*args)),
+  "nearest": lambda model, activation: lambda variables, array, given: model.nearest_codes(variables, array),
+  "reconstruct": lambda model, activation: lambda *args: activation(model.reconstruct(*args)),
+}
 
 
 @functools.partial(jax.jit, static_argnames=("model", "method", "value_range"))
-def _apply(params, x, *, model, method, value_range):
-  found = getattr(model, method)(params, x)
-  return found if method == "encode" else losses.OUTPUT_ACTIVATIONS[value_range](found)
+def _apply(variables, array, given, *, model, method, value_range):
+  return FUNCTIONS[method](model, losses.OUTPUT_ACTIVATIONS[value_range])(variables, array, given)
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _attention(params, x, *, model):
-  return model.attention(params, x)
+def _attention(variables, x, given, *, model):
+  return model.attention(variables, x, given)
 
 
 def read_description(workdir):

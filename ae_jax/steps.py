@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from ae_jax import malloc, objectives, parallel
+from ae_jax import malloc, models, objectives, parallel
 from ae_jax.data import ranges
 
 _BLOCK = 1 << 18  # numbers that NumPy adds up at a time: what that takes besides stays in the cache
@@ -26,17 +26,30 @@ class TrainState:
   step: jax.Array  # int32 []
   params: Any
   opt_state: Any
+  model_state: Any = dataclasses.field(default_factory=dict)  # `models.Variables.state`
+  ema_params: Any = None  # moving averages of the parameters; None without `config.ema_decay`
+
+  @property
+  def variables(self) -> models.Variables:
+    """The variables that are trained."""
+    return models.Variables(self.params, self.model_state)
+
+  @property
+  def evaluated(self) -> models.Variables:
+    """The variables that are evaluated: the averaged parameters if there are any."""
+    return models.Variables(self.params if self.ema_params is None else self.ema_params, self.model_state)
 
 
-def init(key, *, model, optimizer):
-  """The state before the first step, a function of the key alone."""
-  params = model.init(key)
-  return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+def init(key, *, model, optimizer, ema=False):
+  """Returns the state before the first step, a function of the key alone; `ema` adds averages of the parameters."""
+  params, model_state = model.init(key)
+  averages = jax.tree.map(jnp.copy, params) if ema else None
+  return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), model_state, averages)
 
 
 def restart(state, *, optimizer):
-  """The state with the optimizer at its beginning, for a new stage of training."""
-  return TrainState(state.step, state.params, optimizer.init(state.params))
+  """Returns the state with the optimizer at its beginning, for a new stage of training."""
+  return dataclasses.replace(state, opt_state=optimizer.init(state.params))
 
 
 def example_keys(key, numbers):
@@ -44,45 +57,69 @@ def example_keys(key, numbers):
   return jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
 
 
-def train_step(state, batch, key, *, model, objective, optimizer, parts, team=parallel.ALONE):
-  """One step on a batch (see `ae_jax.objectives`): (state, batch, key) -> (state, {"loss": [], **terms}, finite []).
+def train_step(state, batch, key, *, model, objective, optimizer, parts, ema_decay=0.0, team=parallel.ALONE):
+  """Trains on a batch (see `ae_jax.objectives`): (state, batch, key) -> (state, {"loss": [], **terms}, finite []).
 
-  Of the devices of a team each is given its part of the batch. `finite` says whether loss and gradient are.
+  Each device of a team receives its part of the batch. `finite` says whether loss and gradient are.
   """
   rows = len(batch["weight"])
   numbers = team.first_row(rows) + jnp.arange(rows)
   keys = example_keys(jax.random.fold_in(key, state.step), numbers)
   objective = objective.at(state.step)
-  (loss, terms), gradient = value_and_gradient(
-    state.params, batch, keys, model=model, objective=objective, parts=parts, team=team
+  (loss, (terms, statistics)), gradient = value_and_gradient(
+    state.variables, batch, keys, model=model, objective=objective, parts=parts, team=team
   )
   norm = team.norm(gradient)
   updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, norm=norm)
   params = optax.apply_updates(state.params, updates)
+  if model.has_projection:
+    params = team.own_part(model.project(team.whole(params)))
+  count = team.total(batch["weight"].sum())
+  model_state = model.update_state(state.model_state, jax.tree.map(lambda mean: mean * count, statistics))
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
   terms = {"loss": loss, **terms} | {name: getattr(objective, name) for name, _ in objective.schedules}
-  return TrainState(state.step + 1, params, opt_state), terms, finite
+  averages = average(state.ema_params, params, state.step, ema_decay) if ema_decay else None
+  return TrainState(state.step + 1, params, opt_state, model_state, averages), terms, finite
 
 
-def value_and_gradient(params, batch, keys, *, model, objective, parts, team=parallel.ALONE):
-  """((loss, terms), gradient) of the objective on the batch of a team; of the gradient each device gets its part."""
+def average(averages, params, step, decay):
+  """Returns the exponential moving average of the parameters after a step.
+
+  The decay of step t is min(decay, (1 + t) / (10 + t)), so that the initialisation is soon forgotten.
+  """
+  t = step.astype(jnp.float32)
+  decay = jnp.minimum(jnp.float32(decay), (1.0 + t) / (10.0 + t))
+  return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, averages, params)
+
+
+def value_and_gradient(variables, batch, keys, *, model, objective, parts, team=parallel.ALONE):
+  """Returns ((loss, aux), gradient) of the objective on the batch of a team; each device gets its part of the gradient.
+
+  The gradient is that of the parameters; see `objectives.Aux`.
+  """
   if team.size == 1:
-    return in_parts(params, batch, keys, model=model, objective=objective, parts=parts)
+    return in_parts(variables, batch, keys, model=model, objective=objective, parts=parts)
   if objective.needs_whole_batch:
     objective = functools.partial(objective, mean=team.mean)
-  found, gradient = in_parts(team.whole(params), batch, keys, model=model, objective=objective, parts=parts)
+  variables = variables._replace(params=team.whole(variables.params))
+  found, gradient = in_parts(variables, batch, keys, model=model, objective=objective, parts=parts)
   here = batch["weight"].sum()
   gradient, (found, weight) = team.add_up(*jax.tree.map(lambda leaf: here * leaf, (gradient, (found, jnp.ones(())))))
   return jax.tree.map(lambda leaf: leaf / weight, (found, gradient))
 
 
-def in_parts(params, batch, keys, *, model, objective, parts):
-  """((loss, terms), gradient) of the objective on a batch, computed over `parts` of it one after the other.
+def in_parts(variables, batch, keys, *, model, objective, parts):
+  """Returns ((loss, aux), gradient) of the objective on a batch, computed over `parts` of it one after the other.
 
   The parts take every `parts`-th row and count by their weight, so that the result is that of the whole batch to
   rounding, for an objective whose loss is a mean over examples. `parts` divides the batch.
   """
-  differentiate = jax.value_and_grad(functools.partial(objective, model), has_aux=True)
+  params, model_state = variables
+
+  def loss(params, batch, keys):
+    return objective(model, models.Variables(params, model_state), batch, keys, train=True)
+
+  differentiate = jax.value_and_grad(loss, has_aux=True)
   if parts == 1:
     return differentiate(params, batch, keys)
   cut = jax.tree.map(lambda rows: rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1), (batch, keys))
@@ -99,12 +136,14 @@ def in_parts(params, batch, keys, *, model, objective, parts):
 
 
 def read_batch(rows, weights, *, examples, model, value_range):
-  """A batch: `x` float32 [B, ...] normalised, `weight` float32 [B].
+  """Returns a batch: `x` float32 [B, ...] normalised, `weight` float32 [B], and the other columns of the examples.
 
-  `rows` are int32 [B], those of the flat examples [N, elements]; without these they are examples, [B, elements].
+  `rows` are int32 [B], indices of the columns of the examples, {"x": [N, elements], ...}; if these are None, `rows` are
+  such columns themselves, {"x": [B, elements], ...}.
   """
-  x = ranges.normalise(rows if examples is None else examples[rows], value_range)
-  return {"x": x.reshape(-1, *model.shape), "weight": weights}
+  columns = rows if examples is None else jax.tree.map(lambda column: column[rows], examples)
+  x = ranges.normalise(columns["x"], value_range)
+  return {**columns, "x": x.reshape(-1, *model.shape), "weight": weights}
 
 
 def train_chunk(state, examples, rows, weights, key, *, model, value_range, on_nan=None, team=parallel.ALONE, **static):
@@ -133,26 +172,27 @@ def train_chunk(state, examples, rows, weights, key, *, model, value_range, on_n
 
 
 def evaluate(
-  params, step, examples, indices, weights, key, *, model, objective, statistics, value_range, team=parallel.ALONE
+  variables, step, examples, indices, weights, key, *, model, objective, statistics, value_range, team=parallel.ALONE
 ):
   """Returns the objective's loss [] over the test set, and statistics per example {name: [batches, B, ...]}.
 
-  `statistics` maps (model, params, batch, keys) to {name: [B, ...]}. The loss combines the means over the whole set,
+  `statistics` maps (model, variables, batch, keys) to {name: [B, ...]}. The loss combines the means over the whole set,
   and an example's key depends on its row alone, so that nothing depends on how the set is cut into batches.
   Scheduled numbers of the objective are those of `step`, as in training.
   """
   objective = objective.at(step)
-  params = team.whole(params) if team.size > 1 else params
+  variables = variables._replace(params=team.whole(variables.params)) if team.size > 1 else variables
 
   def body(_, rows):
     batch = read_batch(*rows, examples=examples, model=model, value_range=value_range)
     keys = example_keys(key, rows[0])
-    sums = objectives.batch_sum(objective.statistics(model, params, batch, keys), batch["weight"])
-    return None, (sums, team.gathered(statistics(model, params, batch, keys)))
+    values, penalties, _ = objective.statistics(model, variables, batch, keys)
+    sums = objectives.batch_sum((values, penalties), batch["weight"])
+    return None, (sums, team.gathered(statistics(model, variables, batch, keys)))
 
   sums, values = lax.scan(body, None, (indices, weights))[1]
   sums, count = team.total((jax.tree.map(lambda leaf: leaf.sum(0), sums), weights.sum()))
-  loss, _ = objective.combine(model, jax.tree.map(lambda leaf: leaf / count, sums))
+  loss, _ = objective.loss(model, *jax.tree.map(lambda leaf: leaf / count, sums))
   return loss, values
 
 

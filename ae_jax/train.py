@@ -50,7 +50,7 @@ def train_and_evaluate(config, workdir, profile=False):
   experiment.check_memory(described, mesh.size)
   dataset, model, plan, stages = described.dataset, described.model, described.plan, described.stages
   description = runs.describe(config, dataset, model, mesh.devices.flat)
-  rulers = functools.cache(lambda: dict(evaluators.rulers(described.measures, dataset, config.model.latent)))
+  rulers = functools.cache(lambda: dict(evaluators.rulers(described.measures, dataset, model.code)))
 
   with contextlib.ExitStack() as stack, memory.explained():
     received = stack.enter_context(interruptions.caught())
@@ -59,10 +59,10 @@ def train_and_evaluate(config, workdir, profile=False):
     for line in (words.opening(description, dataset.placement, workdir), *dataset.remarks):
       _say(line)
     cache.keep_compiled_programs()
-    placed = programs.place(dataset, plan, mesh)
+    placed = programs.place(dataset, model, plan, mesh)
     compiled = functools.partial(programs.build, described, placed, workdir, profile)
     opened = stack.enter_context(checkpoints.open_folder(workdir / "checkpoints", True, _say))
-    like = programs.start(placed, model, stages[0].optimizer, config.parallel_state)
+    like = programs.start(placed, model, stages[0].optimizer, config)
     state, notes = checkpoints.restore(opened, like, _say) or (like, {})
     if int(state.step):
       _say(f"continuing after epoch {int(state.step) / plan.steps:.3g} of {stages[-1].epochs.stop}")
@@ -70,7 +70,7 @@ def train_and_evaluate(config, workdir, profile=False):
     log = stack.enter_context(logs.Log(workdir, first, description, config.trackers) if shown else logs.Silence())
     state = _train(described, state, notes, compiled, rulers, opened, workdir, received, log)
     checkpoints.wait(opened)
-    run = runs.of(parallel.fetch(state.params, mesh), config, model, workdir, int(state.step))
+    run = runs.of(parallel.fetch(state.evaluated, mesh), config, model, workdir, int(state.step))
     if shown:
       signals.promise(interruptions.STUDYING)
       check = functools.partial(interruptions.stop_studies, received, workdir)

@@ -23,7 +23,7 @@ def subject_of(train, test, name="dense", labels=True, one_class=None, value_ran
   model = models.build(shape=dataset.shape, **config.model)
   generator = np.random.default_rng(0)
   normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
-  params = jax.tree.map(normal, model.abstract_params())
+  params = jax.tree.map(normal, model.abstract_variables())
   return subjects.Subject(runs.Run(params, config, {}, [], model, 0), dataset)
 
 

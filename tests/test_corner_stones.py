@@ -78,7 +78,7 @@ def test_a_linear_autoencoder_is_pca(tied):
 
 def test_the_code_of_a_linear_autoencoder_is_not_the_principal_components():
   params, _, model = trained_linear(False)
-  z, components = np.asarray(model.encode(params, batch_of(X)["x"])), PCA_.transform(X)
+  z, components = np.asarray(model.encode(params, batch_of(X)["x"]).z), PCA_.transform(X)
   correlation = np.abs(np.corrcoef(z.T, components.T)[:LATENT, LATENT:])
   assert correlation.max(1).min() < 0.99  # no matching of units to components ...
   mixed = np.linalg.lstsq(np.c_[z, np.ones(60)], components, rcond=None)[0]
@@ -211,7 +211,7 @@ def test_the_contractive_term_of_one_sigmoid_layer_has_its_closed_form():
   """sum_j (h_j (1 - h_j))^2 |W_j|^2 (Rifai et al. 2011, section 3)."""
   model = dense(bottleneck="sigmoid")
   params, x = start(model), batch_of(X)["x"]
-  h = np.asarray(model.encode(params, x))
+  h = np.asarray(model.encode(params, x).z)
   closed = np.square(h * (1 - h)) @ np.square(np.asarray(params["encoder"]["code"]["kernel"])).sum(0)
   np.testing.assert_allclose(losses.jacobian_norm(functools.partial(model.encode, params), x), closed, rtol=1e-12)
 

@@ -33,7 +33,7 @@ CASES = [("bernoulli", "unit"), ("gaussian", "unit"), ("gaussian", "symmetric"),
 def test_value_is_that_of_numpy(model, likelihood, value_range):
   objective = objectives.build("reconstruction", model, value_range, likelihood=likelihood)
   params, batch = model.init(jax.random.key(0)), batch_of(4)
-  logits = np.asarray(model.decode(params, model.encode(params, batch["x"])), np.float64)
+  logits = np.asarray(model.decode(params, model.encode(params, batch["x"]).z), np.float64)
   x = batch["x"].astype(np.float64)
   sigmoid = 1 / (1 + np.exp(-logits))
   if likelihood == "bernoulli":

@@ -9,6 +9,9 @@ import numpy as np
 from ae_jax import errors, paths
 from ae_jax.data import one_class as one_classes
 from ae_jax.data import placements, ranges, remarks, rows, sources
+from ae_jax.data.columns import class_numbers, flat_columns, label_values, of_half
+
+__all__ = ["Dataset", "class_numbers", "flat_columns", "label_values", "load", "of_half"]
 
 _DIGESTED_WHOLE = 2**28  # bytes
 

@@ -4,6 +4,7 @@ import functools
 import os
 import threading
 
+import jax
 import numpy as np
 
 from ae_jax.data import rows
@@ -15,9 +16,10 @@ _MOST_THREADS = 16
 def chunks(examples, plan, first, last, columns=slice(None)):
   """Generates the chunks `first` to `last` - 1 of a run, counted from its beginning: (examples, weights).
 
-  `examples` is an ndarray or `rows.Rows` [N, ...], `plan` its `epochs.Epochs`. What is generated are arrays
-  [plan.chunk, slots, elements], in the dtype of the examples, and float32 [plan.chunk, slots]: chunk c holds what
-  `plan.chunks(c // chunks per epoch)[c % chunks per epoch]` points at, row 0 where the weight is 0. `columns` are the
+  `examples` are columns {"x": ndarray or `rows.Rows` [N, ...], ...}, `plan` is their `epochs.Epochs`. Each chunk has
+  the columns {"x": [plan.chunk, slots, elements], others: [plan.chunk, slots]}, in their dtypes, and weights float32
+  [plan.chunk, slots]: chunk c holds what `plan.chunks(c // chunks per epoch)[c % chunks per epoch]` points at, row 0
+  where the weight is 0. `columns` are the
   slots of a batch that this process holds (a slice or integers); no row of the others is read. The order is a function
   of the seed and the chunk, so that there is nothing to save. Raises what reading raises: UserError for a damaged file.
   Close the generator (`contextlib.closing`) and its threads end.
@@ -26,7 +28,7 @@ def chunks(examples, plan, first, last, columns=slice(None)):
 
   read = functools.partial(_read, examples, columns, plan.steps, _order(plan))
   slots = len(np.arange(plan.slots)[columns])
-  ahead = PREFETCHED_BYTES // (slots * rows.bytes_of_a_row(examples))
+  ahead = PREFETCHED_BYTES // (slots * rows.bytes_of_a_row(examples["x"]))
   ahead = min(max(ahead, 1), 2 * plan.chunk)
   options = grain.ReadOptions(num_threads=min(os.cpu_count() or 1, _MOST_THREADS, ahead), prefetch_buffer_size=ahead)
   steps = grain.MapDataset.range(first * plan.chunk, last * plan.chunk).map(read)
@@ -55,7 +57,9 @@ def _read(examples, columns, steps, order, step):
   epoch, row = divmod(step, steps)
   indices, weights = order(epoch)
   numbers, places = np.unique(indices[row, columns], return_inverse=True)  # each once and in the order of the file
-  return examples[numbers].reshape(len(numbers), -1)[places], weights[row, columns]
+  found = {name: column[numbers][places] for name, column in examples.items()}
+  found["x"] = found["x"].reshape(len(found["x"]), -1)
+  return found, weights[row, columns]
 
 
 def _together(batches, count):
@@ -63,7 +67,7 @@ def _together(batches, count):
   arrays = None
   for place in range(count):
     batch = next(batches)
-    arrays = arrays or [np.empty((count, *part.shape), part.dtype) for part in batch]
-    for array, part in zip(arrays, batch, strict=True):
+    arrays = arrays or jax.tree.map(lambda part: np.empty((count, *part.shape), part.dtype), batch)
+    for array, part in zip(jax.tree.leaves(arrays), jax.tree.leaves(batch), strict=True):
       array[place] = part
-  return tuple(arrays)
+  return arrays

@@ -4,9 +4,9 @@
 
 What every evaluation of the test set computes, as training goes on:
 
-- `per_example(model, params, batch, keys, value_range, span)` gives {name: [B, ...]}, computed on the device;
+- `per_example(model, variables, batch, keys, value_range, span)` gives {name: [B, ...]}, computed on the device;
 - `metrics(values, dataset)` generates (name, value) from the same over the whole test set in order, {name: [N, ...]};
-- `rulers(dataset, latent)` generates (name, value) of what these are held against, none of it depending on the model.
+- `rulers(dataset, code)` generates (name, value) of what these are held against, none of it depending on the model.
 
 What is found out once, about a trained model:
 
@@ -59,17 +59,17 @@ def build(names, model, dataset):
 
 
 def statistics(evaluators, value_range, span):
-  """Returns what `steps.evaluate` computes for them: a function (model, params, batch, keys) -> {name: [B, ...]}.
+  """Returns what `steps.evaluate` computes for them: a function (model, variables, batch, keys) -> {name: [B, ...]}.
 
   `span` is the `data.ranges.Span` of the data.
   """
   return functools.partial(_per_example, evaluators=evaluators, value_range=value_range, span=span)
 
 
-def _per_example(model, params, batch, keys, *, evaluators, value_range, span):
+def _per_example(model, variables, batch, keys, *, evaluators, value_range, span):
   found = {}
   for evaluator in evaluators:
-    found |= _function(evaluator, "per_example", {})(model, params, batch, keys, value_range, span)
+    found |= _function(evaluator, "per_example", {})(model, variables, batch, keys, value_range, span)
   return found
 
 
@@ -82,10 +82,10 @@ def metrics(evaluators, loss, values, weights, dataset):
     yield from _function(evaluator, "metrics")(in_order, dataset)
 
 
-def rulers(evaluators, dataset, latent):
+def rulers(evaluators, dataset, code):
   """Generates (name, value) of all their rulers."""
   for evaluator in evaluators:
-    yield from _function(evaluator, "rulers")(dataset, latent)
+    yield from _function(evaluator, "rulers")(dataset, code)
 
 
 def studies(evaluators, subject):

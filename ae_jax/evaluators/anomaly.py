@@ -35,10 +35,10 @@ def check(model, dataset):
       )
 
 
-def per_example(model, params, batch, keys, value_range, span):
+def per_example(model, variables, batch, keys, value_range, span):
   """The score {"anomaly_score": [B]}, in the square of the data's unit."""
   del keys, span
-  x_hat = losses.OUTPUT_ACTIVATIONS[value_range](model.reconstruct(params, batch["x"]))
+  x_hat = losses.OUTPUT_ACTIVATIONS[value_range](model.reconstruct(variables, batch["x"], batch))
   return {"anomaly_score": losses.squared_error(x_hat, batch["x"])}
 
 
@@ -93,14 +93,15 @@ def gradient_norms(subject):
   parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
   at_once = max(1, min(_AT_ONCE, _NUMBERS // parameters))
 
-  def norms(params, x, keys):
+  def norms(variables, x, given, keys):
     def norm(row):
-      loss = lambda params: objective(run.model, params, {"x": row[None], "weight": jnp.ones(1)}, None)[0]
-      return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(jax.grad(loss)(params))))
+      batch = jax.tree.map(lambda column: column[None], row) | {"weight": jnp.ones(1)}
+      loss = lambda params: objective(run.model, variables._replace(params=params), batch, None)[0]
+      return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(jax.grad(loss)(variables.params))))
 
-    return jax.lax.map(norm, x, batch_size=at_once)
+    return jax.lax.map(norm, {**given, "x": x}, batch_size=at_once)
 
-  return subject.each(norms, subject.test)
+  return subject.each(norms, subject.test, subject.given("test"))
 
 
 # name -> what it is called, and the function (subject) -> scores [N] of the test examples
@@ -110,12 +111,12 @@ SCORES = {
   "gradient_norm": ("norm of the gradient", gradient_norms),
   "pca": (
     "residual of PCA",
-    lambda subject: reconstruction.pca_squared_errors(subject.dataset, subject.run.config.model.latent),
+    lambda subject: reconstruction.pca_squared_errors(subject.dataset, subject.run.model.code.numbers),
   ),
 }
 
 
-def rulers(dataset, latent):
+def rulers(dataset, code):
   """Generates the AUROC of PCA's residual with as many components, and the AUPRC of chance."""
   yield "test/pca_auroc", auroc(reconstruction.pca_squared_errors(dataset, latent), dataset.anomalous)
   yield "test/chance_auprc", float(dataset.anomalous.mean())

@@ -19,11 +19,11 @@ NOISES = (
 )
 
 
-def per_example(model, params, batch, keys, value_range, span):
+def per_example(model, variables, batch, keys, value_range, span):
   """Squared error of the noisy input and of its reconstruction, both against the clean example: [B] per noise."""
 
   def both(noisy):
-    restored = losses.OUTPUT_ACTIVATIONS[value_range](model.reconstruct(params, noisy))
+    restored = losses.OUTPUT_ACTIVATIONS[value_range](model.reconstruct(variables, noisy, batch))
     return {"noisy": losses.squared_error(noisy, batch["x"]), "restored": losses.squared_error(restored, batch["x"])}
 
   found = _of_each_noise(both, keys, batch["x"], span)
@@ -41,11 +41,12 @@ def metrics(values, dataset):
 
 def study(subject):
   """Generates test examples with each of the noises, and what becomes of them."""
-  examples = subject.test[shown(reconstruction.SHOWN, len(subject.test))]
+  numbers = shown(reconstruction.SHOWN, len(subject.test))
+  examples = subject.test[numbers]
   rows = {reconstruction.KINDS[examples.ndim]: examples}
   for name, noisy in disturbed(subject, examples).items():
     words = name.replace("_", " ")
-    rows |= {words: noisy, f"{words} restored": subject.run.apply("reconstruct", noisy)}
+    rows |= {words: noisy, f"{words} restored": subject.reconstruct(noisy, numbers)}
   yield "denoised", exhibits.Rows("noisy test examples, and what becomes of them", rows)
 
 
@@ -53,7 +54,7 @@ def disturbed(subject, examples):
   """Examples [N, ...] with each of the noises, {"gaussian_0.25": [N, ...], ...}; each has its own of the run's seed."""
   span = subject.dataset.span
   noisy = subject.each(
-    lambda params, x, keys: jnp.moveaxis(_of_each_noise(lambda noisy: noisy, keys, x, span), 0, 1), examples
+    lambda variables, x, keys: jnp.moveaxis(_of_each_noise(lambda noisy: noisy, keys, x, span), 0, 1), examples
   )
   return {_name(*noise): noisy[:, number] for number, noise in enumerate(NOISES)}
 

@@ -40,7 +40,7 @@ def study(subject):
     return
   if len(names) < len(values):
     yield "constant", f"left out, for it never varies: {', '.join(name for name in values if name not in names)}"
-  if subject.run.config.model.latent == 1:
+  if subject.run.model.code.numbers == 1:
     yield "gaps", "MIG, SAP and completeness compare the units of a code, and this code has one"
   nominal = [isinstance(values[name][0], str) for name in names]
   found = {}
@@ -58,7 +58,7 @@ def study(subject):
 def _codes(subject, rows):
   """{"code" or "pca": (which units are in use [units], training codes [N, units], codes of the test examples)}."""
   flat, flat_test = (np.asarray(losses.flat(x)) for x in (subject.train, subject.test[rows]))
-  transform = reconstruction.fitted_pca(flat, subject.run.config.model.latent).transform
+  transform = reconstruction.fitted_pca(flat, subject.run.model.code.numbers).transform
   codes, components = subject.test_codes[rows], transform(flat_test)
   return {
     "code": (used(subject, codes), subject.train_codes, codes),
@@ -68,7 +68,7 @@ def _codes(subject, rows):
 
 def used(subject, codes):
   """Which units of a model's code [N, units] tell something, bool [units]."""
-  return (posterior.active if subject.run.model.can("posterior") else varying)(codes)
+  return (posterior.active if subject.run.model.has_posterior else varying)(codes)
 
 
 def varying(codes):
@@ -239,5 +239,5 @@ def _pictures(subject, rows, factors, names):
   for name, unit, nats in zip(names, told.argmax(0), told.max(0), strict=True):
     each = np.tile(codes[middle], (_STEPS, 1))
     each[:, unit] = np.linspace(*np.quantile(codes[:, unit], _ENDS), _STEPS)
-    moved[f"{name}: unit {unit + 1}, {nats:.2f} nats"] = subject.run.apply("decode", each.astype(np.float32))
+    moved[f"{name}: unit {unit + 1}, {nats:.2f} nats"] = subject.decode(each.astype(np.float32), subject.given("test", [0] * _STEPS))
   yield "factors_moved", exhibits.Rows("the unit that tells most of each factor, moved from low to high", moved)

@@ -5,9 +5,9 @@ Such a density is the prior of a variational autoencoder and, for any model, a m
 
 import math
 
-import jax.numpy as jnp
 import numpy as np
 
+from ae_jax import objectives
 from ae_jax.evaluators import densities, features, likelihood, reconstruction
 from ae_jax.evaluators.exhibits import Explorer, Gallery, Rows
 from ae_jax.evaluators.subject import shown
@@ -31,13 +31,13 @@ def study(subject):
   if not len(_numbers(subject)):
     yield "remark", "no test example is of the class that was trained on: what is made up has nothing to be like"
     return
-  if subject.has_skips:
+  if subject.run.model.has_skips:
     yield "skips", "in place of the skips of an image, which what is made up does not have, the decoder gets zeros"
-  if subject.run.model.can("posterior") and not variational(subject.run):
+  if subject.run.model.has_posterior and not variational(subject.run):
     yield "prior", "the objective is not the ELBO: codes do not follow the prior, and nothing is drawn from it"
   draws = {}
   for name, words, codes in _densities(subject):
-    decoded = subject.run.apply("decode", codes)
+    decoded = subject.decode(codes)
     yield f"samples_{name}" if draws else "samples", Gallery(f"decoded draws from {words}", decoded[:_GALLERY])
     draws[name] = decoded
   yield from interpolations(subject)
@@ -49,8 +49,8 @@ def study(subject):
 
 
 def variational(run):
-  """Whether codes were trained to follow the prior N(0, 1)."""
-  return run.model.can("posterior") and run.config.objective.name == "elbo"
+  """Returns whether the training makes codes follow the prior of the model."""
+  return run.model.has_posterior and objectives.OBJECTIVES[run.config.objective.name].samples_posterior
 
 
 def _numbers(subject):
@@ -63,16 +63,9 @@ def _densities(subject):
   count = max(_GALLERY, min(DRAWS, _MOST_NUMBERS // subject.test[0].size))
   codes, generator = subject.train_codes, subject.generator()
   if variational(subject.run):
-    yield "prior", "the prior N(0, 1)", generator.normal(size=(count, codes.shape[1])).astype(np.float32)
+    yield "prior", "the prior", subject.prior_codes(count)
   mixture = densities.fit(codes)
-  yield "mixture", "a mixture fitted on training codes", _possible(mixture.draw(count, generator), subject.run.model)
-
-
-def _possible(codes, model):
-  """The codes nearest to given ones [N, latent] that the activation of a bottleneck can give, float32."""
-  activation = getattr(model.module, "code_activation", lambda z: z)
-  codes = np.clip(codes, *np.asarray(activation(jnp.array([-jnp.inf, jnp.inf])))).astype(np.float32)
-  return np.asarray(activation.nearest(codes)) if hasattr(activation, "nearest") else codes
+  yield "mixture", "a mixture fitted on training codes", subject.possible_codes(mixture.draw(count, generator))
 
 
 def interpolations(subject):
@@ -87,12 +80,13 @@ def interpolations(subject):
   shares, rows = np.linspace(0.0, 1.0, _STEPS), {}
   centre = 0.0 if variational(subject.run) else subject.train_codes.mean(0, dtype=np.float64)
   for number, (start, end) in enumerate(pairs, 1):
+    given = subject.given("test", np.full(_STEPS, start))
     ends = subject.test_codes[[start, end]].astype(np.float64)
     for way, codes in {
       "line": densities.straight(*ends, shares),
       "arc": densities.arc(*ends, shares, centre),
     }.items():
-      decoded = subject.run.apply("decode", _possible(codes, subject.run.model))
+      decoded = subject.decode(subject.possible_codes(codes), given)
       rows[f"{number}, {way}"] = np.concatenate([subject.test[[start]], decoded, subject.test[[end]]])
   title = "between two test examples, the first and the last: codes on a straight line, and on an arc around the centre"
   yield "interpolations", Rows(title, rows)
@@ -116,8 +110,8 @@ def explorer(subject):
   codes = subject.test_codes[_numbers(subject)]
   positions = POSITIONS if 3 * len(POSITIONS) ** 2 * subject.test[0].size <= _MOST_NUMBERS else _COARSE
   names, steps = _directions(codes, variational(subject.run))
-  decode = lambda offsets: subject.run.apply(
-    "decode", _possible(codes.mean(0, dtype=np.float64) + offsets, subject.run.model)
+  decode = lambda offsets: subject.decode(
+    subject.possible_codes(codes.mean(0, dtype=np.float64) + offsets), subject.given("test", [0] * len(offsets))
   )
   if len(steps) == 0:
     yield "explorer", "the codes of the test examples do not vary: there is no direction to explore"
@@ -187,8 +181,10 @@ def likeness(subject, draws):
   if size <= features.NEIGHBOURS:
     yield "likeness", f"precision, recall and the Frechet distance take more than {features.NEIGHBOURS} examples"
     return
-  train = subject.train[shown(size, len(subject.train))]
-  sets = draws | {"training_reconstructions": subject.run.apply("reconstruct", train), "training_examples": train}
+  numbers_trained = shown(size, len(subject.train))
+  train = subject.train[numbers_trained]
+  reconstructed = subject.run.apply("reconstruct", train, subject.given("train", numbers_trained))
+  sets = draws | {"training_reconstructions": reconstructed, "training_examples": train}
   to_features = yield from features.of(subject)
   scale = math.sqrt(to_features(train).var(0).sum()) or 1.0
   real = to_features(subject.test[numbers[shown(size, len(numbers))]]) / scale

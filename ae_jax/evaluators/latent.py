@@ -3,7 +3,6 @@
 The intrinsic dimension is estimated from training examples, because there are more of them than test examples.
 """
 
-import functools
 import math
 
 import numpy as np
@@ -24,10 +23,11 @@ _ESTIMATORS = {"TwoNN": "twonn", "maximum likelihood": "mle"}
 def study(subject):
   """Generates what the functions below find."""
   yield from spread(subject.test_codes)
-  quantised = getattr(subject.run.model.module, "code_activation", None)
-  if hasattr(quantised, "levels"):
-    yield from codebook(subject.test_codes, quantised.levels)
-  if subject.run.model.can("posterior"):
+  code = subject.run.model.code
+  if code.levels is not None:
+    indices = subject.run.apply("indices", subject.test, subject.given("test"))
+    yield from codebook(indices.reshape(len(indices), -1), code.levels)
+  if subject.run.model.has_posterior:
     yield from divergence(subject)
   yield from intrinsic_dimension("data", losses.flat(subject.train))
   yield from intrinsic_dimension("codes", subject.train_codes)
@@ -50,7 +50,7 @@ def spread(codes):
 
 
 def codebook(codes, levels):
-  """How much of its codebook a quantised code [N, latent] uses, each unit of which takes one of `levels` levels.
+  """Generates how much of its codebook a discrete code uses: indices [N, units], each of `levels` values.
 
   The perplexity is the exponential of the entropy of what occurs: as many entries, used equally often, would have it.
   Of few examples from a large codebook it is at most their number; that of the levels of a unit is not so limited.
@@ -79,10 +79,10 @@ def _perplexity(counts):
 def divergence(subject):
   """What each unit of a gaussian code tells about a test example: KL(posterior || prior) in nats."""
 
-  def per_unit(params, x, keys):
-    return posterior.per_example(subject.run.model, params, {"x": x}, keys, None, None)["posterior_kl"]
+  def per_unit(variables, x, given, keys):
+    return posterior.per_example(subject.run.model, variables, {**given, "x": x}, keys, None, None)["posterior_kl"]
 
-  nats = subject.each(per_unit, subject.test).mean(0, dtype=np.float64)
+  nats = subject.each(per_unit, subject.test, subject.given("test")).mean(0, dtype=np.float64)
   yield "kl", float(nats.sum())
   yield "posterior_kl", _sorted_bars("What each unit of the code tells about an example", nats, "KL to the prior, nats")
 
@@ -124,13 +124,13 @@ def use(subject):
   other[cycle] = codes[np.roll(cycle, 1)]
   others, means = (
     float(np.square(decoded - x, dtype=np.float64).sum() / len(x))
-    for decoded in _decoded(subject, other, codes.mean(0, keepdims=True, dtype=np.float64).astype(codes.dtype), x)
+    for decoded in _decoded(subject, other, codes.mean(0, keepdims=True, dtype=np.float64).astype(codes.dtype), typical)
   )
   yield "own_code_squared_error", own
   yield "other_code_squared_error", others
   yield "shuffle_ratio", others / own if own > 0 else math.inf if others > 0 else 1.0
   yield "mean_code_squared_error", means
-  if subject.has_skips:
+  if subject.run.model.has_skips:
     yield "skips", (
       "with another code the decoder still gets the skips of the example itself: what it loses is what the code adds "
       "to them, nothing where the ratio is 1"
@@ -138,20 +138,33 @@ def use(subject):
 
 
 def _decoder(subject):
-  """(params, codes, examples) -> decoded codes; what the decoder sees beside the code is that of the examples."""
+  """Returns a function (variables, vectors, examples, given) -> decoded latent codes.
+
+  What the decoder uses of an example besides its code (skips, columns) is that of the examples.
+  """
   model, activation = subject.run.model, losses.OUTPUT_ACTIVATIONS[subject.dataset.value_range]
-  if subject.has_skips:
-    return lambda params, z, x: activation(model.apply("decode_beside", params, z, x))
-  return lambda params, z, x: activation(model.decode(params, z))
+
+  def decode(variables, vectors, x, given):
+    z = vectors.reshape(-1, *model.code.shape)
+    if model.has_skips:
+      return activation(model.apply("decode_beside", variables, z, x))
+    return activation(model.decode(variables, z, given))
+
+  return decode
 
 
-def _decoded(subject, codes, mean, x):
-  """What is decoded from codes [N, latent], and from their mean [1, latent], beside examples x: [N or 1, ...] each."""
-  if subject.has_skips:
+def _decoded(subject, codes, mean, numbers):
+  """Returns what decodes from codes [N, latent], and from their mean [1, latent], for test examples: [N or 1, ...].
+
+  Without skips and columns the mean code decodes to one example for all.
+  """
+  given = subject.given("test", numbers)
+  if subject.run.model.has_skips or given:
     decode = _decoder(subject)
-    beside = lambda params, z, x, keys: decode(params, z, x)
-    return tuple(subject.each(beside, z, x) for z in (codes, np.broadcast_to(mean, codes.shape)))
-  decoded = subject.run.apply("decode", np.concatenate([codes, mean]))
+    beside = lambda variables, z, x, given, keys: decode(variables, z, x, given)
+    arrays = (subject.test[numbers], given)
+    return tuple(subject.each(beside, z, *arrays) for z in (codes, np.broadcast_to(mean, codes.shape)))
+  decoded = subject.decode(np.concatenate([codes, mean]), given)
   return decoded[:-1], decoded[-1:]
 
 
@@ -166,11 +179,13 @@ def steepness(subject):
     yield "lipschitz", f"how steep encoder and decoder are takes Jacobians of {numbers:,} numbers: too many"
     return
   some = shown(min(max(_NUMBERS // numbers, 1), _JACOBIANS), len(subject.test))
+  encode = lambda variables, x, given: losses.flat(model.encode(variables, x, given).z)
   grams = {
-    "encoder": lambda params, x, z, keys: spectra.encoder_gram(functools.partial(model.encode, params), x),
-    "decoder": lambda params, x, z, keys: spectra.decoder_gram(lambda z: decode(params, z, x), z),
+    "encoder": lambda v, x, z, given, keys: spectra.encoder_gram(lambda x: encode(v, x, given), x),
+    "decoder": lambda v, x, z, given, keys: spectra.decoder_gram(lambda z: decode(v, z, x, given), z),
   }
+  arrays = (subject.test[some], subject.test_codes[some], subject.given("test", some))
   for name, gram in grams.items():
-    values = spectra.largest_singular_values(subject.each(gram, subject.test[some], subject.test_codes[some]))
+    values = spectra.largest_singular_values(subject.each(gram, *arrays))
     yield f"{name}_lipschitz_mean", float(values.mean())
     yield f"{name}_lipschitz_max", float(values.max())

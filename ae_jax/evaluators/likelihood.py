@@ -26,10 +26,12 @@ def study(subject):
   objective = subject.run.config.objective
   numbers = reconstruction.typical(np.arange(len(subject.test)), subject.dataset)
   most = max(1, min(EXAMPLES, _MOST_NUMBERS // (SAMPLES * subject.test[0].size)))
-  x = subject.test[numbers[shown(most, len(numbers))]]
+  numbers = numbers[shown(most, len(numbers))]
+  x = subject.test[numbers]
   options = {"value_range": subject.dataset.value_range, "likelihood": objective.likelihood, "noise": objective.noise}
   of_pixels = functools.partial(log_likelihood, **options)
-  logs = subject.each(functools.partial(log_weights, subject.run.model, log_likelihood=of_pixels, samples=SAMPLES), x)
+  weigh = functools.partial(log_weights, subject.run.model, log_likelihood=of_pixels, samples=SAMPLES)
+  logs = subject.each(weigh, x, subject.given("test", numbers))
   if not np.isfinite(logs).all():
     yield "likelihood", "the likelihood of some test examples is no finite number: the training diverged"
     return
@@ -57,18 +59,18 @@ def log_likelihood(logits, x, *, value_range, likelihood, noise):
   if likelihood == "bernoulli":
     return -losses.bernoulli_nats(logits, x)
   error = losses.squared_error(losses.OUTPUT_ACTIVATIONS[value_range](logits), x)
-  return -0.5 * error / noise**2 - math.prod(x.shape[1:]) * (0.5 * math.log(2 * math.pi) + math.log(noise))
+  return -losses.gaussian_nats(error, math.prod(x.shape[1:]), noise)
 
 
-def log_weights(model, params, x, keys, *, log_likelihood, samples):
-  """log w_k in nats, [B, samples], of examples x [B, ...], whose posteriors are drawn from by a key each."""
-  mean, log_variance = model.apply("posterior", params, x)
-  normal = jax.vmap(lambda key: jax.random.normal(key, (samples, mean.shape[1]), mean.dtype))(keys)
+def log_weights(model, variables, x, given, keys, *, log_likelihood, samples):
+  """Returns log w_k in nats, [B, samples], of examples x [B, ...], from whose posteriors a key each draws."""
+  mean, log_variance = model.encode(variables, x, given).posterior
+  normal = jax.vmap(lambda key: jax.random.normal(key, (samples, *mean.shape[1:]), mean.dtype))(keys)
 
   def weigh(normal):
     z = mean + jnp.exp(0.5 * log_variance) * normal
-    prior_over_posterior = 0.5 * (jnp.square(normal) + log_variance - jnp.square(z)).sum(-1)
-    return log_likelihood(model.decode(params, z), x) + prior_over_posterior
+    log_posterior = -0.5 * losses.flat(jnp.square(normal) + log_variance + math.log(2 * math.pi)).sum(-1)
+    return log_likelihood(model.decode(variables, z, given), x) + model.log_prior(variables, z) - log_posterior
 
   return jax.lax.map(weigh, normal.swapaxes(0, 1)).T
 

@@ -26,7 +26,7 @@ _ROWS = 512  # whose systems of equations are solved at once
 
 def study(subject):
   """Generates its nats and squared error per test example, the model's error beside it, and how well it was fitted."""
-  latent = subject.run.config.model.latent
+  latent = subject.run.model.code.numbers
   if subject.dataset.value_range != "unit":
     yield "remark", "logistic PCA is for data in [0, 1], config.data.range='unit'"
     return

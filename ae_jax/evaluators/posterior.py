@@ -3,6 +3,7 @@
 import numpy as np
 
 from ae_jax import errors, losses
+from ae_jax.objectives import elbo
 
 TOLD = 1024  # dimensions that have a metric of their own, the first ones
 ACTIVE = 0.01  # the variance of the posterior's mean over the test set from which a unit counts (Burda et al. 2016)
@@ -11,15 +12,16 @@ ACTIVE = 0.01  # the variance of the posterior's mean over the test set from whi
 def check(model, dataset):
   """Raises UserError unless the model has a posterior."""
   del dataset
-  if not model.can("posterior"):
+  if not model.has_posterior:
     raise errors.UserError("config.evaluators: 'posterior' needs config.model.bottleneck='gaussian'")
 
 
-def per_example(model, params, batch, keys, value_range, span):
-  """Posterior mean, and KL to the prior in nats per dimension: [B, latent] each."""
-  del keys, value_range, span
-  mean, log_variance = model.apply("posterior", params, batch["x"])
-  return {"posterior_mean": mean, "posterior_kl": losses.gaussian_kl(mean, log_variance)}
+def per_example(model, variables, batch, keys, value_range, span):
+  """Returns the posterior mean, and the KL to the prior in nats per dimension: [B, numbers] each."""
+  del value_range, span
+  posterior = model.encode(variables, batch["x"], batch).posterior
+  kl = model.kl_to_prior(variables, posterior, elbo.sample(posterior, keys))
+  return {"posterior_mean": losses.flat(posterior.mean), "posterior_kl": losses.flat(kl)}
 
 
 def metrics(values, dataset):

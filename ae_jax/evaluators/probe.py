@@ -85,7 +85,7 @@ def _features(subject):
   """What the readers are given: {name: (training examples [N, features], test examples)}."""
   tested = _tested(subject)
   train, test = (losses.flat(x) for x in (subject.train, subject.test[tested]))
-  transform = reconstruction.fitted_pca(train, subject.run.config.model.latent).transform
+  transform = reconstruction.fitted_pca(train, subject.run.model.code.numbers).transform
   found = {"code": (subject.train_codes, subject.test_codes[tested]), "pca": (transform(train), transform(test))}
   return found | ({"pixels": (train, test)} if train.shape[1] <= MOST_PIXELS else {})
 

@@ -16,14 +16,15 @@ from ae_jax.evaluators.subject import shown
 SHOWN = 16  # examples in a picture
 KINDS = {3: "series", 4: "test images"}  # what examples are called in it, by the axes of their array
 _EXACT = 1000  # numbers of an example up to which PCA's components are exact, and found faster than good ones
+_MOST_BITS = 8  # of a component of quantised PCA
 _MOST_CLASSES = 100  # that have an error of their own
-_RULERS = ("nats_floor", "pca_squared_error", "mean_predictor_squared_error")
+_RULERS = ("nats_floor", "pca_squared_error", "pca_quantised_squared_error", "mean_predictor_squared_error")
 
 
-def per_example(model, params, batch, keys, value_range, span):
-  """{"squared_error": [B]} and, in [0, 1], {"nats": [B]}."""
+def per_example(model, variables, batch, keys, value_range, span):
+  """Returns {"squared_error": [B]} and, in [0, 1], {"nats": [B]}."""
   del keys, span
-  logits = model.reconstruct(params, batch["x"])
+  logits = model.reconstruct(variables, batch["x"], batch)
   found = {"squared_error": losses.squared_error(losses.OUTPUT_ACTIVATIONS[value_range](logits), batch["x"])}
   if value_range == "unit":
     found["nats"] = losses.bernoulli_nats(logits, batch["x"])
@@ -41,26 +42,34 @@ def metrics(values, dataset):
     yield "test/nats", float(typical(values["nats"], dataset).mean(dtype=np.float64))
 
 
-def rulers(dataset, latent):
-  """Generates (name, value) of what the metrics are held against; none of it depends on the model."""
+def rulers(dataset, code):
+  """Generates (name, value) of the baselines, which depend on the budget of the `models.CodeSpec` alone.
+
+  PCA has as many numbers as the code; for a discrete code there is also PCA with as many bits.
+  """
   if dataset.value_range == "unit":
     entropy = np.asarray(losses.bernoulli_entropy(ranges.normalise(dataset.test, "unit")))
     yield "test/nats_floor", float(typical(entropy, dataset).mean(dtype=np.float64))
-  yield "test/pca_squared_error", float(typical(pca_squared_errors(dataset, latent), dataset).mean())
+  yield "test/pca_squared_error", float(typical(pca_squared_errors(dataset, code.numbers), dataset).mean())
+  if code.bits is not None:
+    errors = quantised_pca_squared_errors(dataset, code.bits)
+    yield "test/pca_quantised_squared_error", float(typical(errors, dataset).mean())
   yield "test/mean_predictor_squared_error", float(typical(mean_predictor_squared_errors(dataset), dataset).mean())
 
 
 def study(subject):
   """Generates the metrics and their rulers, bits per dimension, SSIM, errors by class, and pictures of all this."""
   dataset, model = subject.dataset, subject.run.model
-  value_range, latent = dataset.value_range, subject.run.config.model.latent
+  value_range = dataset.value_range
   values = {"squared_error": subject.squared_errors}
   if value_range == "unit":
     values |= subject.each(
-      lambda params, x, keys: {"nats": losses.bernoulli_nats(model.reconstruct(params, x), x)}, subject.test
+      lambda variables, x, given, keys: {"nats": losses.bernoulli_nats(model.reconstruct(variables, x, given), x)},
+      subject.test,
+      subject.given("test"),
     )
   found = {name.removeprefix("test/"): value for name, value in metrics(values, dataset)}
-  known = subject.rulers or dict(rulers(dataset, latent))
+  known = subject.rulers or dict(rulers(dataset, model.code))
   found |= {name: known[f"test/{name}"] for name in _RULERS if f"test/{name}" in known}
   over_pca = ratio(found["squared_error"], found["pca_squared_error"])
   found["squared_error_over_pca"] = "PCA's error is 0: there is no ratio to it" if math.isnan(over_pca) else over_pca
@@ -120,7 +129,7 @@ def _pictures(subject):
     yield name, exhibits.Rows(title, rows)
   squares = np.square(subject.reconstructed[numbers] - subject.test[numbers]).mean(0, dtype=np.float64).sum(-1)
   yield "error_map", exhibits.Heatmap("where the errors are: the mean over the test set", "squared error", squares)
-  weights = subject.run.attention(subject.test[spread])
+  weights = subject.attention(spread)
   if weights:
     yield "attention", exhibits.Attention("where attention looks", subject.test[spread], weights)
 
@@ -149,6 +158,42 @@ def pca_squared_errors(dataset, latent):
   """
   train, test = (ranges.normalise(half, dataset.value_range) for half in (dataset.train_sample, dataset.test))
   return np.square(test - pca(train, latent)(test), dtype=np.float64).reshape(len(test), -1).sum(1)
+
+
+def quantised_pca_squared_errors(dataset, bits):
+  """Returns the squared error of each test example [N] of PCA whose components are uniformly quantised.
+
+  Each component is rounded to the centre of one of 2^b equal intervals between its extremes in training. Of b = 1 to 8
+  bits for each of the `bits` / b leading components the b with the smallest training error is used. Fitted on
+  `dataset.train_sample`.
+  """
+  train, test = (
+    ranges.normalise(half, dataset.value_range).reshape(len(half), -1) for half in (dataset.train_sample, dataset.test)
+  )
+  fitted = fitted_pca(train, int(min(bits, train.shape[1])))
+  codes = [fitted.transform(half) for half in (train, test)]
+  low, high = codes[0].min(0), codes[0].max(0)
+  found = []
+  for each in range(1, _MOST_BITS + 1):
+    kept = int(bits // each)
+    if kept == 0:
+      break
+    quantised = [_quantised(half, low, high, 2**each, kept) for half in codes]
+    found.append(
+      [
+        np.square(half - fitted.inverse_transform(code), dtype=np.float64).sum(1)
+        for half, code in zip((train, test), quantised, strict=True)
+      ]
+    )
+  return min(found, key=lambda errors: errors[0].mean())[1]
+
+
+def _quantised(codes, low, high, levels, kept):
+  """The first `kept` numbers of codes [N, components], rounded to `levels` levels; the others are 0, their mean."""
+  width = np.where(high > low, (high - low) / levels, 1.0)
+  cell = np.clip(np.floor((codes - low) / width), 0, levels - 1)
+  rounded = (low + (cell + 0.5) * width).astype(codes.dtype)
+  return np.where(np.arange(codes.shape[1]) < kept, rounded, 0).astype(codes.dtype)
 
 
 def mean_predictor_squared_errors(dataset):

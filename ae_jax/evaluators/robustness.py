@@ -21,10 +21,11 @@ _PICTURED = (("shift", 3), ("rotation", 20), ("rotation", 45))
 
 def study(subject):
   """Generates squared errors per example, by what share they are above the undisturbed, PCA's, and pictures."""
-  examples = _examples(subject)
+  numbers = _numbers(subject)
+  examples = subject.test[numbers]
   ways = {
-    "squared_error": functools.partial(subject.run.apply, "reconstruct"),
-    "pca_squared_error": reconstruction.pca(subject.train, subject.run.config.model.latent),
+    "squared_error": functools.partial(subject.reconstruct, numbers=numbers),
+    "pca_squared_error": reconstruction.pca(subject.train, subject.run.model.code.numbers),
   }
   errors = {way: {} for way in ways}
   yield "examples", len(examples)
@@ -47,14 +48,14 @@ def study(subject):
     title = f"the error of test images after a {kind}, held against what they are then"
     yield f"{kind}s", exhibits.Lines(title, lines, f"{kind}, {unit}", "squared error per example")
   yield "blur", "rotating blurs a little and what is blurred is easier, as PCA's error shows: hold rotations against it"
-  yield "disturbed", _pictured(subject, examples)
+  yield "disturbed", _pictured(subject, numbers)
 
 
-def _examples(subject):
-  """The test examples that are studied, of those that are like the ones trained on."""
+def _numbers(subject):
+  """Returns the numbers of the test examples that are studied, of those that are like the ones trained on."""
   numbers = reconstruction.typical(np.arange(len(subject.test)), subject.dataset)
   most = min(MOST, max(1, _MOST_NUMBERS // subject.test[0].size))
-  return subject.test[numbers[shown(most, len(numbers))]]
+  return numbers[shown(most, len(numbers))]
 
 
 def _disturbances(subject, examples):
@@ -69,13 +70,14 @@ def _disturbances(subject, examples):
         yield f"{kind}_{strength}", [(images, images) for images in moved(examples, strength, fill)]
 
 
-def _pictured(subject, examples):
-  """Some examples, moved in the ways of `_PICTURED`, and what the model makes of them."""
-  examples = examples[shown(reconstruction.SHOWN, len(examples))]
+def _pictured(subject, numbers):
+  """Returns some examples, moved in the ways of `_PICTURED`, and their reconstructions."""
+  numbers = numbers[shown(reconstruction.SHOWN, len(numbers))]
+  examples = subject.test[numbers]
   rows, fill = {"test images": examples}, subject.dataset.span.low
   for kind, strength in _PICTURED:
     images = MOVEMENTS[kind][2](examples, strength, fill)[0]
-    rows |= {f"{kind} {strength}": images, f"{kind} {strength} reconstructed": subject.run.apply("reconstruct", images)}
+    rows |= {f"{kind} {strength}": images, f"{kind} {strength} reconstructed": subject.reconstruct(images, numbers)}
   return exhibits.Rows("test images that were shifted (pixels) or rotated (degrees), and what becomes of them", rows)
 
 

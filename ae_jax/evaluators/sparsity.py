@@ -2,13 +2,15 @@
 
 import numpy as np
 
+from ae_jax import losses
+
 ACTIVE = 0.1  # the magnitude from which a unit counts as active: far from a ReLU's 0, and twice the usual rho
 
 
-def per_example(model, params, batch, keys, value_range, span):
-  """The code [B, latent]."""
+def per_example(model, variables, batch, keys, value_range, span):
+  """Returns the latent codes as vectors [B, numbers]."""
   del keys, value_range, span
-  return {"code": model.encode(params, batch["x"])}
+  return {"code": losses.flat(model.encode(variables, batch["x"], batch).z)}
 
 
 def metrics(values, dataset):

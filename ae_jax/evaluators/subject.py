@@ -36,18 +36,52 @@ class Subject:
 
   @functools.cached_property
   def test_codes(self):
-    """Their codes [N, latent]."""
-    return self.run.apply("encode", self.test)
-
-  @property
-  def has_skips(self):
-    """Whether the decoder sees more of an example than its code."""
-    return self.run.model.can("decode_beside") and self.run.config.model.skips != "none"
+    """Their latent codes as vectors [N, numbers]."""
+    return as_vectors(self.run.apply("encode", self.test, self.given("test")))
 
   @functools.cached_property
   def reconstructed(self):
     """Their reconstructions."""
-    return self.run.apply("reconstruct", self.test)
+    return self.run.apply("reconstruct", self.test, self.given("test"))
+
+  def given(self, half, numbers=None):
+    """Returns the columns, besides x, that the model needs of the "test" or the "train" examples.
+
+    `numbers` chooses some of the examples of the half, as `test` and `train` have them; None: all.
+    """
+    columns = data.of_half(self.dataset, half, self.run.model)
+    del columns["x"]
+    chosen = np.arange(len(self.test)) if half == "test" else self._train_rows
+    chosen = chosen if numbers is None else chosen[numbers]
+    return {name: rows.gather(column, chosen) for name, column in columns.items()}
+
+  def attention(self, numbers):
+    """Returns the attention weights of test examples with these numbers; see `runs.Run.attention`."""
+    return self.run.attention_of(self.test[numbers], self.given("test", numbers))
+
+  def reconstruct(self, x, numbers):
+    """Returns the reconstructions of examples, which are those of the test set with these numbers, or made of them."""
+    return self.run.apply("reconstruct", x, self.given("test", numbers))
+
+  def decode(self, vectors, given=None):
+    """Returns the examples that latent codes, as vectors [N, numbers], decode to.
+
+    `given` holds the other columns that the model needs; without it those of the first test examples.
+    """
+    if given is None:
+      given = self.given("test", np.arange(len(vectors)) % len(self.test))
+    return self.run.apply("decode", vectors.reshape(len(vectors), *self.run.model.code.shape), given)
+
+  def prior_codes(self, count):
+    """Returns `count` latent codes, as vectors [count, numbers], drawn from the model's prior by the run's seed."""
+    draw = jax.jit(self.run.model.sample_prior, static_argnums=2)
+    return as_vectors(np.asarray(draw(self.run.variables, jax.random.key(self.run.config.seed), count)))
+
+  def possible_codes(self, vectors):
+    """Returns the nearest codes that the encoder can output, for vectors [N, numbers]; float32."""
+    code = self.run.model.code
+    codes = np.clip(vectors, code.low, code.high).astype(np.float32)
+    return as_vectors(self.run.apply("nearest", codes.reshape(len(codes), *code.shape), {}))
 
   @functools.cached_property
   def squared_errors(self):
@@ -79,26 +113,33 @@ class Subject:
 
   @functools.cached_property
   def train_codes(self):
-    """Their codes [N, latent]."""
-    return self.run.apply("encode", self.train)
+    """Their latent codes as vectors [N, numbers]."""
+    return as_vectors(self.run.apply("encode", self.train, self.given("train")))
 
   def generator(self):
     """A NumPy generator of what is random in a study."""
     return np.random.default_rng(self.run.config.seed)
 
   def each(self, function, *arrays):
-    """A pure function (params, rows of each array, keys [B]) -> pytree of [B, ...], over all rows, on the device.
+    """Computes a pure function (variables, rows of each array, keys [B]) -> pytree of [B, ...] over all rows.
 
-    Results are NumPy arrays [N, ...]. A row's key depends on its number alone, so that nothing depends on the batches.
+    Arrays may be trees of arrays. Results are NumPy arrays [N, ...]. A row's key depends on its number alone, so that
+    nothing depends on the batches.
     """
     key, call = jax.random.key(self.run.config.seed), jax.jit(function)
-    found, size = [], min(_BATCH, 1 << (len(arrays[0]) - 1).bit_length())
-    for start in range(0, len(arrays[0]), size):
+    count, found = len(arrays[0]), []
+    size = min(_BATCH, 1 << (count - 1).bit_length())
+    for start in range(0, count, size):
       numbers = np.arange(start, start + size)
-      batch = [array[np.minimum(numbers, len(array) - 1)] for array in arrays]
-      result = call(self.run.params, *batch, steps.example_keys(key, numbers))
-      found.append(jax.tree.map(lambda leaf, start=start: np.asarray(leaf)[: len(arrays[0]) - start], result))
+      batch = jax.tree.map(lambda array, numbers=numbers: array[np.minimum(numbers, count - 1)], arrays)
+      result = call(self.run.variables, *batch, steps.example_keys(key, numbers))
+      found.append(jax.tree.map(lambda leaf, start=start: np.asarray(leaf)[: count - start], result))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+
+
+def as_vectors(codes):
+  """Returns codes [N, *code shape] as vectors [N, numbers]."""
+  return codes.reshape(len(codes), -1)
 
 
 def shown(count, examples):

@@ -1,7 +1,7 @@
-"""Models: descriptions that are turned into pure functions of (params, arrays).
+"""Models: frozen descriptions, whose methods are pure functions of (variables, arrays).
 
-`encode` takes examples (images [B, H, W, C] or series [B, T, C]) to codes [B, latent], `decode` takes codes to *logits*
-of the examples' shape, before the output activation, which belongs to the likelihood (`ae_jax.losses`).
+`encode` maps examples (images [B, H, W, C] or series [B, T, C]) to their `Encoding`, `decode` maps codes to *logits* of
+the examples' shape, before the output activation, which belongs to the likelihood (`ae_jax.losses`).
 """
 
 import dataclasses
@@ -13,6 +13,9 @@ import jax.numpy as jnp
 
 from ae_jax import errors
 from ae_jax.models import convolutional, dense, sequence, transformer, unet
+from ae_jax.models.interface import AutoencoderModule, CodeSpec, Columns, Encoding, Gaussian, Variables
+
+__all__ = ["AutoencoderModule", "CodeSpec", "Encoding", "Gaussian", "Model", "Variables", "build"]
 
 # Each builds the module (see `bottlenecks`) from the shape of an example and the options that config.model gives.
 FAMILIES = {
@@ -31,6 +34,9 @@ _KINDS = {2: "series", 3: "images"}
 # fastest with the whole batch at once.
 ROWS_IN_CACHE = {"attention": 256, "cnn": 64}
 
+# The families that are conditioned on labels; their builders take the distinct labels after the shape.
+LABELLED = ()
+
 # The families whose images lie with the batch as the last axis.
 BATCH_LAST = {"cnn", "unet"}
 
@@ -38,50 +44,114 @@ BATCH_LAST = {"cnn", "unet"}
 COMPUTE_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
+_STATE = "state"  # Flax's collection of `Variables.state`
+_DROPOUT = 0xD0  # folded into an example's key, so that dropout is independent of the objective's noise
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """A module as pure functions; frozen and hashable, so that it can be a static argument of compiled functions."""
+  """A module as pure functions; frozen and hashable, so that it can be a static argument of compiled functions.
 
-  module: nn.Module
+  `given` is the batch that the examples belong to. Of its columns the model uses those that `columns` names, and
+  `weight`, 0 for padding. `keys` holds a random key for each example; only `train` uses them, for dropout.
+  """
+
+  module: AutoencoderModule
   shape: tuple[int, ...]  # of an example: (H, W, C) of an image, (T, C) of a series
-  batch_last: bool  # its reconstructions are transposed from [..., B], for whom that matters
+  batch_last: bool  # whether the module computes with the batch as the last axis
   compute_dtype: str = "float32"  # of COMPUTE_DTYPES
-  units = 1.0  # which units of the code there are, [latent]: all
+  units = 1.0  # mask [latent] of the latent units in use; 1.0: all
 
-  def init(self, key):
-    """Parameters: a nested dict of float32 arrays, a function of the key alone."""
-    return self.module.init(key, jnp.zeros((1, *self.shape), jnp.float32))["params"]
+  @property
+  def code(self) -> CodeSpec:
+    """The shape and the kind of the latent code."""
+    return self.module.code_spec
 
-  def abstract_params(self):
-    """The shapes and types of what `init` gives; nothing is computed."""
-    return _abstract_params(self)
+  @property
+  def columns(self) -> tuple[str, ...]:
+    """The columns of a batch that the model needs besides x."""
+    return self.module.columns
 
-  def encode(self, params, x):
-    """Examples [B, *shape] in the data's range -> codes [B, latent]."""
-    return self.apply("encode", params, x)
+  @property
+  def labels(self) -> tuple[int, ...]:
+    """The labels that the column "label" numbers, in this order; () for a model without labels."""
+    return self.module.labels
 
-  def decode(self, params, z):
-    """Codes [B, latent] -> logits [B, *shape]; of what else the decoder saw in training (skips) it gets zeros."""
-    return self.apply("decode", params, z)
+  @property
+  def has_posterior(self) -> bool:
+    """Whether the code is a sample of a posterior, which `encode` returns."""
+    return self.module.has_posterior
 
-  def reconstruct(self, params, x):
-    """Examples [B, *shape] -> logits [B, *shape] of their reconstructions."""
-    return self.apply("__call__", params, x)
+  @property
+  def has_projection(self) -> bool:
+    """Whether `project` changes the parameters."""
+    return self.module.has_projection
 
-  def can(self, method):
-    """Whether the module has a method beyond `encode` and `decode`: "posterior" for one."""
-    return hasattr(self.module, method)
+  @property
+  def has_skips(self) -> bool:
+    """Whether the decoder of `reconstruct` uses more of an example than its code."""
+    return self.module.has_skips
 
-  def apply(self, method, params, *args):
-    """A method of the module on arrays, computed in `compute_dtype`; what goes in and comes out keeps its type."""
-    return self._apply(params, *args, method=method)
+  def init(self, key: jax.Array) -> Variables:
+    """Returns the variables before the first step, float32 arrays, as a function of the key alone."""
+    given = {name: jnp.zeros((1,), jnp.int32) for name in self.columns} | {"weight": jnp.ones((1,), jnp.float32)}
+    found = self.module.init(key, jnp.zeros((1, *self.shape), jnp.float32), given)
+    return Variables(found.get("params", {}), found.get(_STATE, {}))
 
-  def attention(self, params, x):
-    """What the attention layers of the encoder look at: examples -> {path of the layer: [B, heads, queries, keys]}.
+  def abstract_variables(self) -> Variables:
+    """Returns the shapes and types of what `init` returns; nothing is computed."""
+    return _abstract_variables(self)
 
-    Of layers that are stacked the path ends with the number of each.
+  def encode(self, variables, x, given: Columns | None = None, *, keys=None, train=False) -> Encoding:
+    """Returns the `Encoding` of examples [B, *shape] in the data's range."""
+    return self.apply("encode", variables, x, given, _dropout(keys, train))
+
+  def decode(self, variables, z, given: Columns | None = None, *, keys=None, train=False) -> jax.Array:
+    """Returns the logits [B, *shape] of codes [B, *code shape]; a decoder with skips gets zeros for them."""
+    return self.apply("decode", variables, z, given, _dropout(keys, train))
+
+  def autoencode(self, variables, x, given: Columns | None = None, *, keys=None, train=False):
+    """Returns the `Encoding` of examples [B, *shape] and the logits [B, *shape] of their reconstructions."""
+    return self.apply("__call__", variables, x, given, _dropout(keys, train))
+
+  def reconstruct(self, variables, x, given: Columns | None = None) -> jax.Array:
+    """Returns the logits [B, *shape] of the reconstructions of examples [B, *shape]."""
+    return self.autoencode(variables, x, given)[1]
+
+  def nearest_codes(self, variables, z) -> jax.Array:
+    """Returns the codes nearest to z, which are within the bounds of the code, that the encoder can output."""
+    return self.apply("nearest_codes", variables, z)
+
+  def log_prior(self, variables, z) -> jax.Array:
+    """Returns the log density [B] of the prior at codes, in nats."""
+    return self.apply("log_prior", variables, z)
+
+  def sample_prior(self, variables, key, count: int) -> jax.Array:
+    """Returns `count` codes from the prior."""
+    return self.apply("sample_prior", variables, key, count)
+
+  def kl_to_prior(self, variables, posterior: Gaussian, z) -> jax.Array:
+    """Returns the KL divergence [B, ...] in nats of a posterior, of which z is a sample, from the prior."""
+    return self.apply("kl_to_prior", variables, posterior, z)
+
+  def update_state(self, state, sums):
+    """Returns the next state from the sums of `Encoding.statistics` over all examples of a step."""
+    return self.module.update_state(state, sums)
+
+  def project(self, params):
+    """Returns the parameters after an update, projected onto the model's constraint set."""
+    return self.module.project(params)
+
+  def apply(self, method, variables, *args):
+    """Calls a method of the module, computed in `compute_dtype`; inputs and results keep their types."""
+    return self._apply(variables, *args, method=method)
+
+  def attention(self, variables, x, given=None):
+    """Returns the weights of the encoder's attention layers: {path of the layer: [B, heads, queries, keys]}.
+
+    The path of a stacked layer ends with its number.
     """
-    _, collections = self._apply(params, x, method="encode", mutable=["attention"])
+    _, collections = self._apply(variables, x, given, method="encode", mutable=["attention"])
     found = jax.tree_util.tree_leaves_with_path(
       collections.get("attention", {}), is_leaf=lambda x: isinstance(x, tuple)
     )
@@ -91,32 +161,46 @@ class Model:
       maps |= {name: weights} if weights.ndim == 4 else {f"{name}/{i}": layer for i, layer in enumerate(weights)}
     return maps
 
-  def parameter_count(self):
-    """How many numbers `init` gives; nothing is computed."""
-    return sum(leaf.size for leaf in jax.tree.leaves(self.abstract_params()))
+  def parameter_count(self) -> int:
+    """Returns how many numbers gradients train; nothing is computed."""
+    return sum(leaf.size for leaf in jax.tree.leaves(self.abstract_variables().params))
 
-  def _apply(self, params, *args, **options):
+  def _apply(self, variables, *args, **options):
+    params, state = variables
     dtype = COMPUTE_DTYPES[self.compute_dtype]
     if dtype is None:
-      return self.module.apply({"params": params}, *args, **options)
+      return self.module.apply({"params": params, _STATE: state}, *args, **options)
     params, args = _cast((params, args), dtype)
-    return _cast(self.module.apply({"params": params}, *args, **options), jnp.float32)
+    return _cast(self.module.apply({"params": params, _STATE: state}, *args, **options), jnp.float32)
 
 
-def build(name, shape, compute_dtype="float32", **options):
-  """The `Model` that `config.model` describes, for examples of a shape; UserError for what cannot be built."""
+def _dropout(keys, train):
+  return jax.vmap(jax.random.fold_in, (0, None))(keys, _DROPOUT) if train else None
+
+
+def build(name, shape, compute_dtype="float32", labels=(), **options):
+  """Returns the `Model` that `config.model` describes; UserError for what cannot be built.
+
+  Args:
+    name: a key of FAMILIES.
+    shape: of an example.
+    compute_dtype: a key of COMPUTE_DTYPES.
+    labels: the distinct labels of the training examples, for a family of LABELLED.
+    **options: those of the family.
+  """
   errors.choose(COMPUTE_DTYPES, compute_dtype, "compute_dtype")
   errors.choose(FAMILIES, name, "model.name")
   if AXES.get(name, len(shape)) != len(shape):
     raise errors.UserError(
       f"config.model.name={name!r} takes {_KINDS[AXES[name]]}; these data are {_KINDS[len(shape)]}"
     )
-  module = errors.call(FAMILIES, "model", name, tuple(shape), **options)
+  arguments = (tuple(shape), tuple(labels)) if name in LABELLED else (tuple(shape),)
+  module = errors.call(FAMILIES, "model", name, *arguments, **options)
   return Model(module, tuple(shape), name in BATCH_LAST, compute_dtype)
 
 
 @functools.lru_cache(maxsize=256)
-def _abstract_params(model):
+def _abstract_variables(model):
   return jax.eval_shape(model.init, jax.random.key(0))
 
 

@@ -1,9 +1,4 @@
-"""What stands between an encoder and a decoder, and the product of the three.
-
-Every autoencoder module has `encode` (examples -> codes [B, latent]), `decode` (codes -> logits) and `__call__`
-(examples -> logits of their reconstructions). Those here are products; `models.dense.Tied` and `models.unet`, whose two
-halves share something, are modules of their own.
-"""
+"""Bottlenecks between an encoder and a decoder, and the autoencoder that the three make."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,43 +9,49 @@ import jax.numpy as jnp
 
 from ae_jax import errors
 from ae_jax.models import activations
+from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Gaussian
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(AutoencoderModule):
   """Encoder, a deterministic bottleneck, decoder."""
 
   encoder: nn.Module
   decoder: nn.Module
   code_activation: Callable
+  spec: CodeSpec
 
-  def __call__(self, x):
-    return self.decode(self.encode(x))
+  @property
+  def code_spec(self):
+    return self.spec
 
-  def encode(self, x):
-    return self.code_activation(self.encoder(x))
+  def encode(self, x, given=None, dropout=None):
+    return encoding(self.code_activation, self.encoder(x, dropout))
 
-  def decode(self, z):
-    return self.decoder(z)
+  def decode(self, z, given=None, dropout=None):
+    return self.decoder(z, dropout)
 
 
-class VariationalAutoencoder(nn.Module):
+class VariationalAutoencoder(AutoencoderModule):
   """An encoder of a gaussian posterior with a diagonal covariance, and a decoder; the code is the posterior's mean."""
 
   encoder: nn.Module  # -> [B, 2 * latent]: means, then logarithms of variances
   decoder: nn.Module
+  spec: CodeSpec
 
-  def __call__(self, x):
-    return self.decode(self.encode(x))
+  @property
+  def code_spec(self):
+    return self.spec
 
-  def encode(self, x):
-    return self.posterior(x)[0]
+  @property
+  def has_posterior(self):
+    return True
 
-  def posterior(self, x):
-    """Examples -> mean and log variance, [B, latent] each."""
-    return tuple(jnp.split(self.encoder(x), 2, axis=-1))
+  def encode(self, x, given=None, dropout=None):
+    mean, log_variance = jnp.split(self.encoder(x, dropout), 2, axis=-1)
+    return Encoding(mean, Gaussian(mean, log_variance))
 
-  def decode(self, z):
-    return self.decoder(z)
+  def decode(self, z, given=None, dropout=None):
+    return self.decoder(z, dropout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,20 +73,40 @@ class FiniteScalars:
     half = self.levels // 2
     return jnp.round(half * x) / half
 
+  def index(self, z):
+    """The numbers, from 0, of the levels of latents z: int32 of the same shape."""
+    return jnp.round((z + 1) * (self.levels // 2)).astype(jnp.int32)
+
 
 DETERMINISTIC = {
   **{name: activations.ACTIVATIONS[name] for name in ("identity", "relu", "sigmoid", "tanh")},
   **{f"fsq{levels}": FiniteScalars(levels) for levels in (3, 5, 7, 9)},
 }
+_BOUNDS = {"relu": (0.0, float("inf")), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # of the code; others have none
+
+
+def spec(name, latent) -> CodeSpec:
+  """Returns the `CodeSpec` of a vector of `latent` numbers behind the bottleneck of a name."""
+  activation = DETERMINISTIC.get(name)
+  if isinstance(activation, FiniteScalars):
+    return CodeSpec((latent,), low=-1.0, high=1.0, levels=activation.levels, index_shape=(latent,))
+  return CodeSpec((latent,), 0, *_BOUNDS.get(name, ()))
+
+
+def encoding(activation, inputs) -> Encoding:
+  """Returns the encoding of a deterministic bottleneck: inputs [B, latent] through its activation."""
+  z = activation(inputs)
+  indices = activation.index(z) if isinstance(activation, FiniteScalars) else None
+  return Encoding(z, indices=indices)
 
 
 def product(name, latent, encoder, decoder, deterministic=Autoencoder):
-  """The autoencoder with the bottleneck of a name; `encoder(outputs)` gives an encoder of so many outputs.
+  """Returns the autoencoder with the bottleneck of a name; `encoder(outputs)` builds an encoder with that many outputs.
 
   "identity", "relu", "sigmoid", "tanh" and "fsq3" to "fsq9" (quantised, see `FiniteScalars`) are the activation of the
   code, in a module of the class `deterministic`; "gaussian" is the variational bottleneck.
   """
   errors.check_positive("model.latent", latent)
   if errors.choose({**DETERMINISTIC, "gaussian": None}, name, "model.bottleneck"):
-    return deterministic(encoder(latent), decoder, DETERMINISTIC[name])
-  return VariationalAutoencoder(encoder(2 * latent), decoder)
+    return deterministic(encoder(latent), decoder, DETERMINISTIC[name], spec(name, latent))
+  return VariationalAutoencoder(encoder(2 * latent), decoder, spec(name, latent))

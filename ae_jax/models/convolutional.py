@@ -10,6 +10,8 @@ import flax.linen as nn
 
 from ae_jax import errors
 from ae_jax.models import activations, bottlenecks, upsampling
+from ae_jax.models.dropout import DECODER, check_rate, drop
+from ae_jax.models.interface import AutoencoderModule, CodeSpec
 from ae_jax.ops import convolutions, resizing
 
 
@@ -37,12 +39,13 @@ class ConvEncoder(nn.Module):
   channels: tuple[int, ...]
   kernel: int
   activation: Callable
+  dropout: float
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, dropout=None):
     h = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
-    for features in self.channels:
-      h = self.activation(Conv(features, self.kernel, conv_pool)(h))
+    for number, features in enumerate(self.channels):
+      h = drop(self.activation(Conv(features, self.kernel, conv_pool)(h)), dropout, self.dropout, number, -1)
     return nn.Dense(self.outputs, name="code")(flat(h))
 
 
@@ -56,19 +59,21 @@ class ConvDecoder(nn.Module):
   strides: tuple[int, ...]
   activation: Callable
   layer: Callable  # of upsampling.LAYERS
+  dropout: float
 
   @nn.compact
-  def __call__(self, z):
+  def __call__(self, z, dropout=None):
     smallest = (self.channels[0], *self.sizes[0])
     h = self.activation(nn.Dense(math.prod(smallest))(z))
-    h = h.T.reshape(*smallest, z.shape[0])  # [C, H, W, B]
+    h = drop(h.T.reshape(*smallest, z.shape[0]), dropout, self.dropout, DECODER, -1)  # [C, H, W, B]
     stages = zip((*self.channels[1:], self.shape[2]), self.kernels, self.strides, self.sizes[1:], strict=True)
     for stage, (features, kernel, stride, size) in enumerate(stages):
-      h = self.layer(features, kernel, stride, size)(h if stage == 0 else self.activation(h))
+      h = h if stage == 0 else drop(self.activation(h), dropout, self.dropout, DECODER + stage, -1)
+      h = self.layer(features, kernel, stride, size)(h)
     return h.transpose(3, 1, 2, 0)
 
 
-class TiedConv(nn.Module):
+class TiedConv(AutoencoderModule):
   """The convolutional autoencoder whose decoder has the encoder's weights, and biases of its own.
 
   Back up, the code goes through the transposed dense layer; then per stage, last to first, the image is enlarged to
@@ -82,6 +87,12 @@ class TiedConv(nn.Module):
   activation: Callable
   decoder_activation: Callable
   code_activation: Callable
+  spec: CodeSpec
+  dropout: float
+
+  @property
+  def code_spec(self):
+    return self.spec
 
   def setup(self):
     init, zeros = upsampling.KERNEL_INIT, nn.initializers.zeros
@@ -96,20 +107,19 @@ class TiedConv(nn.Module):
     self.code_bias = self.param("code_bias", zeros, (self.latent,))
     self.decoder_code_bias = self.param("decoder_code_bias", zeros, (features,))
 
-  def __call__(self, x):
-    return self.decode(self.encode(x))
-
-  def encode(self, x):
+  def encode(self, x, given=None, dropout=None):
     h = x.transpose(3, 1, 2, 0)
-    for kernel, bias in zip(self.kernels, self.biases, strict=True):
+    for number, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
       h = self.activation(conv_pool(h, kernel) + bias[:, None, None, None])
-    return self.code_activation(flat(h) @ self.code_kernel + self.code_bias[None])
+      h = drop(h, dropout, self.dropout, number, -1)
+    return bottlenecks.encoding(self.code_activation, flat(h) @ self.code_kernel + self.code_bias[None])
 
-  def decode(self, z):
+  def decode(self, z, given=None, dropout=None):
     h = (z @ self.code_kernel.T + self.decoder_code_bias[None]).T.reshape(*self.smallest, z.shape[0])
     stages = zip(self.kernels, self.decoder_biases, self.convolved, strict=True)
-    for kernel, bias, size in reversed(list(stages)):
-      h = resizing.resize(self.decoder_activation(h), size, "nearest")
+    for number, (kernel, bias, size) in enumerate(reversed(list(stages))):
+      h = drop(self.decoder_activation(h), dropout, self.dropout, DECODER + number, -1)
+      h = resizing.resize(h, size, "nearest")
       h = convolutions.conv_adjoint(h, kernel) + bias[:, None, None, None]
     return h.transpose(3, 1, 2, 0)
 
@@ -147,6 +157,7 @@ def build(
   decoder_kernels,
   decoder_strides,
   decoder_activation,
+  dropout=0.0,
 ):
   """The lecture's convolutional autoencoder for any image size, any number of stages and any widths.
 
@@ -154,10 +165,11 @@ def build(
   to the image: at 28x28, 5 -> 11 -> 28. It is one of `upsampling.LAYERS`, or "tied" (`TiedConv`), which needs neither
   kernels nor strides. The paddings of "transposed" follow from these sizes, and a kernel of `decoder_kernels` that
   would leave the far edge of its output without input is enlarged until it reaches. `decoder_activation="identity"` is
-  the affine decoder. Raises UserError, also for an image too small for the stages.
+  the affine decoder; `dropout` is the rate behind each hidden layer in training. Raises UserError, also for an image too small for the stages.
   """
   errors.check_positive("model.kernel", kernel)
   errors.check_all_positive("model.channels", channels)
+  check_rate(dropout)
   for key, value in {"decoder_kernels": decoder_kernels, "decoder_strides": decoder_strides}.items():
     errors.check_all_positive(f"model.{key}", value)
     wanted = f"one number for each of the {len(channels)} stages of model.channels={channels}"
@@ -173,15 +185,16 @@ def build(
     wanted = f"one of {', '.join(bottlenecks.DETERMINISTIC)} with config.model.decoder='tied'"
     errors.check(bottleneck != "gaussian", "model.bottleneck", bottleneck, wanted)
     code = errors.choose(bottlenecks.DETERMINISTIC, bottleneck, "model.bottleneck")
-    return TiedConv(shape, latent, channels, kernel, function, back, code)
+    spec = bottlenecks.spec(bottleneck, latent)
+    return TiedConv(shape, latent, channels, kernel, function, back, code, spec, dropout)
   kernels = tuple((k, k) for k in decoder_kernels)
   if decoder == "transposed":
     kernels = _reaching(kernels, decoder_strides, sizes)
   return bottlenecks.product(
     bottleneck,
     latent,
-    lambda outputs: ConvEncoder(outputs, channels, kernel, function),
-    ConvDecoder(shape, channels[::-1], sizes, kernels, decoder_strides, back, layer),
+    lambda outputs: ConvEncoder(outputs, channels, kernel, function, dropout),
+    ConvDecoder(shape, channels[::-1], sizes, kernels, decoder_strides, back, layer, dropout),
   )
 
 

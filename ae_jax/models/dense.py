@@ -9,6 +9,8 @@ import jax.numpy as jnp
 
 from ae_jax import errors
 from ae_jax.models import activations, bottlenecks
+from ae_jax.models.dropout import DECODER, check_rate, drop
+from ae_jax.models.interface import AutoencoderModule, CodeSpec
 
 
 class DenseEncoder(nn.Module):
@@ -17,19 +19,20 @@ class DenseEncoder(nn.Module):
   outputs: int
   widths: tuple[int, ...]
   activation: Callable
+  dropout: float
 
   def setup(self):
     self.hidden = [nn.Dense(width) for width in self.widths]
     self.code = nn.Dense(self.outputs)
 
-  def __call__(self, x):
-    return self.code(self.below(x, len(self.widths)))
+  def __call__(self, x, dropout=None):
+    return self.code(self.below(x, len(self.widths), dropout))
 
-  def below(self, x, layer):
-    """What layer number `layer` gets to see: [B, ...] -> [B, its inputs]."""
+  def below(self, x, layer, dropout=None):
+    """Returns the input of layer number `layer`: [B, ...] -> [B, inputs]."""
     h = _flat(x)
-    for dense in self.hidden[:layer]:
-      h = self.activation(dense(h))
+    for number, dense in enumerate(self.hidden[:layer]):
+      h = drop(self.activation(dense(h)), dropout, self.dropout, number)
     return h
 
   def up(self, h, layer):
@@ -43,15 +46,16 @@ class DenseDecoder(nn.Module):
   shape: tuple[int, ...]
   widths: tuple[int, ...]
   activation: Callable
+  dropout: float
 
   def setup(self):
     self.hidden = [nn.Dense(width) for width in self.widths]
     self.logits = nn.Dense(math.prod(self.shape))
 
-  def __call__(self, z):
+  def __call__(self, z, dropout=None):
     h = z
-    for dense in self.hidden:
-      h = self.activation(dense(h))
+    for number, dense in enumerate(self.hidden):
+      h = drop(self.activation(dense(h)), dropout, self.dropout, DECODER + number)
     return self.logits(h).reshape(-1, *self.shape)
 
   def down(self, h, layer):
@@ -60,7 +64,11 @@ class DenseDecoder(nn.Module):
 
 
 class Stack(bottlenecks.Autoencoder):
-  """The autoencoder whose layers can be trained one at a time, each as an autoencoder of what the one below gives."""
+  """The autoencoder whose layers can be trained one at a time, each as an autoencoder of the layer below's output."""
+
+  @property
+  def layers(self):
+    return self.encoder, self.decoder
 
   def below(self, x, layer):
     """The input of encoder layer `layer` (0 is the lowest): [B, ...] -> [B, features]."""
@@ -71,13 +79,19 @@ class Stack(bottlenecks.Autoencoder):
     return self.decoder.down(self.encoder.up(h, layer), layer)
 
 
-class Tied(nn.Module):
+class Tied(AutoencoderModule):
   """The dense autoencoder whose decoder has the transposed weights of the encoder, and biases of its own."""
 
   shape: tuple[int, ...]
   widths: tuple[int, ...]  # of the hidden layers, then of the code
   activation: Callable
   code_activation: Callable
+  spec: CodeSpec
+  dropout: float
+
+  @property
+  def code_spec(self):
+    return self.spec
 
   def setup(self):
     sizes = (math.prod(self.shape), *self.widths)
@@ -87,39 +101,38 @@ class Tied(nn.Module):
     self.biases = [self.param(f"bias_{i}", zeros, pair[1:], jnp.float32) for i, pair in layers]
     self.decoder_biases = [self.param(f"decoder_bias_{i}", zeros, pair[:1], jnp.float32) for i, pair in layers]
 
-  def __call__(self, x):
-    return self.decode(self.encode(x))
-
-  def encode(self, x):
+  def encode(self, x, given=None, dropout=None):
     h = _flat(x)
-    for kernel, bias in zip(self.kernels[:-1], self.biases[:-1], strict=True):
-      h = self.activation(h @ kernel + bias[None])
-    return self.code_activation(h @ self.kernels[-1] + self.biases[-1][None])
+    for number, (kernel, bias) in enumerate(zip(self.kernels[:-1], self.biases[:-1], strict=True)):
+      h = drop(self.activation(h @ kernel + bias[None]), dropout, self.dropout, number)
+    return bottlenecks.encoding(self.code_activation, h @ self.kernels[-1] + self.biases[-1][None])
 
-  def decode(self, z):
+  def decode(self, z, given=None, dropout=None):
     h = z
-    for kernel, bias in zip(self.kernels[:0:-1], self.decoder_biases[:0:-1], strict=True):
-      h = self.activation(h @ kernel.T + bias[None])
+    for number, (kernel, bias) in enumerate(zip(self.kernels[:0:-1], self.decoder_biases[:0:-1], strict=True)):
+      h = drop(self.activation(h @ kernel.T + bias[None]), dropout, self.dropout, DECODER + number)
     return (h @ self.kernels[0].T + self.decoder_biases[0][None]).reshape(-1, *self.shape)
 
 
-def build(shape, *, latent, widths, decoder_widths, activation, bottleneck, tied):
+def build(shape, *, latent, widths, decoder_widths, activation, bottleneck, tied, dropout=0.0):
   """The dense autoencoder with hidden `widths`; () for none. `decoder_widths` may differ, () mirrors the encoder's.
 
-  `tied` ties the decoder's weights to the encoder's, which must then be its mirror. Raises UserError.
+  `tied` ties the decoder's weights to the encoder's, which must then be its mirror. `dropout` is the rate behind each
+  hidden layer in training. Raises UserError.
   """
   errors.check_positive("model.latent", latent)
   for key, value in {"widths": widths, "decoder_widths": decoder_widths}.items():
     if not isinstance(value, tuple) or value:
       errors.check_all_positive(f"model.{key}", value)
   errors.check_flag("model.tied", tied)
+  check_rate(dropout)
   function, back = activations.choose(activation, "activation"), decoder_widths or widths[::-1]
   if not tied:
     return bottlenecks.product(
       bottleneck,
       latent,
-      lambda outputs: DenseEncoder(outputs, widths, function),
-      DenseDecoder(shape, back, function),
+      lambda outputs: DenseEncoder(outputs, widths, function, dropout),
+      DenseDecoder(shape, back, function, dropout),
       deterministic=Stack,
     )
   if back != widths[::-1]:
@@ -128,7 +141,7 @@ def build(shape, *, latent, widths, decoder_widths, activation, bottleneck, tied
       "leave it () or set config.model.tied=False"
     )
   code = errors.choose(bottlenecks.DETERMINISTIC, bottleneck, "model.bottleneck")
-  return Tied(shape, (*widths, latent), function, code)
+  return Tied(shape, (*widths, latent), function, code, bottlenecks.spec(bottleneck, latent), dropout)
 
 
 def _flat(x):

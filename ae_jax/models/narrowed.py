@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ae_jax.models import Model
+from ae_jax.models import Model, Variables
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,14 +24,20 @@ class Narrowed(Model):
   units: Any = None  # float32 [latent]: 1 where there is a unit, 0 where not
   mask: Any = ()
 
-  def encode(self, params, x):
-    """Examples -> codes [B, latent], 0 where there is no unit."""
-    return self.units[None] * super().encode(params, x)
+  def encode(self, variables, x, given=None, *, keys=None, train=False):
+    """Returns the `Encoding` of examples, whose code is 0 where there is no unit."""
+    found = super().encode(variables, x, given, keys=keys, train=train)
+    return found._replace(z=self.units[None] * found.z)
 
-  def _apply(self, params, *args, **options):
-    leaves, tree = jax.tree.flatten(params)
+  def autoencode(self, variables, x, given=None, *, keys=None, train=False):
+    """Returns the `Encoding`, whose code is 0 where there is no unit, and the logits of the reconstructions."""
+    found, logits = super().autoencode(variables, x, given, keys=keys, train=train)
+    return found._replace(z=self.units[None] * found.z), logits
+
+  def _apply(self, variables, *args, **options):
+    leaves, tree = jax.tree.flatten(variables.params)
     used = [leaf if mask is None else mask * leaf for leaf, mask in zip(leaves, self.mask, strict=True)]
-    return super()._apply(tree.unflatten(used), *args, **options)
+    return super()._apply(Variables(tree.unflatten(used), variables.state), *args, **options)
 
 
 def narrow(model, units, mask):

@@ -13,6 +13,7 @@ from jax import lax
 
 from ae_jax import errors
 from ae_jax.models import activations, bottlenecks
+from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.ops import convolutions
 
 _KERNEL_INIT = nn.initializers.lecun_normal()
@@ -41,8 +42,8 @@ class Attended(nn.Module):
   width: int  # of the attention's hidden layer
 
   @nn.compact
-  def __call__(self, x):
-    states, query = self.body(x)
+  def __call__(self, x, dropout=None):
+    states, query = self.body(x, dropout)
     size = (states.shape[-1], self.width)
     kernels = [self.param(f"{name}_kernel", _KERNEL_INIT, size) for name in ("state", "query")]
     score = self.param("score", nn.initializers.normal(self.width**-0.5), (self.width,))
@@ -87,12 +88,14 @@ class RecurrentBody(nn.Module):
 
   widths: tuple[int, ...]
   strides: tuple[int, ...]
+  dropout: float
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, dropout=None):
     h = x.transpose(2, 1, 0)  # [C, T, B]
-    for width, stride in zip(self.widths, self.strides, strict=True):
+    for number, (width, stride) in enumerate(zip(self.widths, self.strides, strict=True)):
       h = GRU(width)(fold(h, stride), jnp.zeros((width, x.shape[0]), x.dtype))
+      h = drop(h, dropout, self.dropout, number, -1)
     states = h.transpose(2, 1, 0)
     return states, states[:, -1]
 
@@ -107,13 +110,15 @@ class RecurrentDecoder(nn.Module):
   widths: tuple[int, ...]
   strides: tuple[int, ...]
   sizes: tuple[int, ...]  # the number of the first GRU's steps, then of the times after each layer
+  dropout: float
 
   @nn.compact
-  def __call__(self, z):
+  def __call__(self, z, dropout=None):
     h = jnp.broadcast_to(z.T[:, None], (z.shape[1], self.sizes[0], z.shape[0]))  # [latent, T', B]
     layers = zip(self.widths, (*self.widths[1:], self.shape[1]), self.strides, self.sizes[1:], strict=True)
-    for width, features, stride, size in layers:
+    for number, (width, features, stride, size) in enumerate(layers):
       h = GRU(width)(h, jnp.tanh(nn.Dense(width)(z)).T)
+      h = drop(h, dropout, self.dropout, DECODER + number, -1)
       h = unfold(Conv(features * stride, 1)(h), stride)[:, :size]
     return h.transpose(2, 1, 0)
 
@@ -144,15 +149,16 @@ class ConvolutionalBody(nn.Module):
   strides: tuple[int, ...]
   kernel: int
   activation: Callable
+  dropout: float
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, dropout=None):
     h = x.transpose(2, 1, 0)  # [C, T, B]
     for stage, (width, stride) in enumerate(zip(self.widths, self.strides, strict=True)):
       h = Conv(width, self.kernel)(fold(h, stride))
       if stage == len(self.widths) - 1:
         h = h + self.param("place", nn.initializers.normal(1.0), h.shape[:2])[..., None]
-      h = self.activation(h)
+      h = drop(self.activation(h), dropout, self.dropout, stage, -1)
     states = h.transpose(2, 1, 0)
     return states, states.mean(1)
 
@@ -166,13 +172,16 @@ class ConvolutionalDecoder(nn.Module):
   sizes: tuple[int, ...]  # the shortest length, then that of the output of each stage
   kernel: int
   activation: Callable
+  dropout: float
 
   @nn.compact
-  def __call__(self, z):
+  def __call__(self, z, dropout=None):
     shortest = (self.widths[0], self.sizes[0])
     h = nn.Dense(math.prod(shortest))(z).T.reshape(*shortest, z.shape[0])  # [C, T', B]
-    for width, stride, size in zip((*self.widths[1:], self.shape[1]), self.strides, self.sizes[1:], strict=True):
-      h = unfold(Conv(width * stride, self.kernel)(self.activation(h)), stride)[:, :size]
+    stages = zip((*self.widths[1:], self.shape[1]), self.strides, self.sizes[1:], strict=True)
+    for number, (width, stride, size) in enumerate(stages):
+      h = drop(self.activation(h), dropout, self.dropout, DECODER + number, -1)
+      h = unfold(Conv(width * stride, self.kernel)(h), stride)[:, :size]
     return h.transpose(2, 1, 0)
 
 
@@ -191,28 +200,32 @@ def unfold(x, stride):
   return x.reshape(channels // stride, length * stride, batch)
 
 
-def _recurrent(shape, widths, strides, sizes, kernel, function):
+def _recurrent(shape, widths, strides, sizes, kernel, function, dropout):
   del kernel, function  # of convolutions
-  return RecurrentBody(widths, strides), RecurrentDecoder(shape, widths[::-1], strides[::-1], sizes[::-1])
+  decoder = RecurrentDecoder(shape, widths[::-1], strides[::-1], sizes[::-1], dropout)
+  return RecurrentBody(widths, strides, dropout), decoder
 
 
-def _convolutional(shape, widths, strides, sizes, kernel, function):
-  decoder = ConvolutionalDecoder(shape, widths[::-1], strides[::-1], sizes[::-1], kernel, function)
-  return ConvolutionalBody(widths, strides, kernel, function), decoder
+def _convolutional(shape, widths, strides, sizes, kernel, function, dropout):
+  decoder = ConvolutionalDecoder(shape, widths[::-1], strides[::-1], sizes[::-1], kernel, function, dropout)
+  return ConvolutionalBody(widths, strides, kernel, function, dropout), decoder
 
 
-# (shape, widths, strides, lengths before and after each stride, kernel, activation) -> (body of the encoder, decoder)
+# (shape, widths, strides, lengths before and after each stride, kernel, activation, rate of dropout) -> (body of the
+# encoder, decoder)
 CELLS = {"convolutional": _convolutional, "recurrent": _recurrent}
 
 
-def build(shape, *, latent, cell, widths, strides, kernel, activation, attention_width, bottleneck):
+def build(shape, *, latent, cell, widths, strides, kernel, activation, attention_width, bottleneck, dropout=0.0):
   """CAT-AE for series [T, C] of any length, by the `cell` "convolutional" or "recurrent" (GRUs).
 
   Each of the layers with so many `widths` first makes one time of `strides` of them. `kernel` and `activation` are of
-  the convolutional cell only, whose kernels span `kernel * stride` times. Raises UserError.
+  the convolutional cell only, whose kernels span `kernel * stride` times. `dropout` is the rate behind each layer
+  in training. Raises UserError.
   """
   errors.check_all_positive("model.widths", widths)
   errors.check_all_positive("model.strides", strides)
+  check_rate(dropout)
   wanted = f"one number for each of the {len(widths)} layers of model.widths={widths}"
   errors.check(len(strides) == len(widths), "model.strides", strides, wanted)
   for key, value in {"kernel": kernel, "attention_width": attention_width}.items():
@@ -223,5 +236,5 @@ def build(shape, *, latent, cell, widths, strides, kernel, activation, attention
   for stride in strides:
     sizes.append(-(-sizes[-1] // stride))
   make = errors.choose(CELLS, cell, "model.cell")
-  body, decoder = make(shape, widths, strides, tuple(sizes), kernel, function)
+  body, decoder = make(shape, widths, strides, tuple(sizes), kernel, function, dropout)
   return bottlenecks.product(bottleneck, latent, lambda outputs: Attended(outputs, body, attention_width), decoder)

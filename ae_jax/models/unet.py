@@ -11,12 +11,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ae_jax import errors
-from ae_jax.models import activations
+from ae_jax.models import activations, bottlenecks
 from ae_jax.models.convolutional import Conv, flat, pool
+from ae_jax.models.dropout import DECODER, check_rate, drop
+from ae_jax.models.interface import AutoencoderModule, Encoding
 from ae_jax.ops import convolutions, resizing
 
 
-class UNet(nn.Module):
+class UNet(AutoencoderModule):
   """Per stage a padded convolution and 2x2 max-pooling down to a code, and back up beside what was pooled.
 
   The skips go around the code: `decode` is the decoder without them (zeros), `decode_beside` has those of an image that
@@ -29,6 +31,15 @@ class UNet(nn.Module):
   kernel: int
   activation: Callable
   join: Callable  # of SKIPS
+  dropout: float
+
+  @property
+  def code_spec(self):
+    return bottlenecks.spec("identity", self.latent)
+
+  @property
+  def has_skips(self):
+    return self.join is not SKIPS["none"]
 
   def setup(self):
     self.sizes = stage_sizes(self.shape[:2], len(self.channels))
@@ -38,34 +49,36 @@ class UNet(nn.Module):
     self.uncode = nn.Dense(math.prod(self.smallest))
     self.up = [self._conv(features) for features in (self.shape[2], *self.channels[:-1])]
 
-  def __call__(self, x):
-    return self._ascend(*self._descend(x))
+  def __call__(self, x, given=None, dropout=None):
+    z, skips = self._descend(x, dropout)
+    return Encoding(z), self._ascend(z, skips, dropout)
 
-  def encode(self, x):
-    return self._descend(x)[0]
+  def encode(self, x, given=None, dropout=None):
+    return Encoding(self._descend(x, dropout)[0])
 
-  def decode(self, z):
+  def decode(self, z, given=None, dropout=None):
     stages = zip(self.channels, self.sizes[:-1], strict=True)
-    return self._ascend(z, [jnp.zeros((features, *size, z.shape[0]), z.dtype) for features, size in stages])
+    return self._ascend(z, [jnp.zeros((features, *size, z.shape[0]), z.dtype) for features, size in stages], dropout)
 
   def decode_beside(self, z, x):
     """Codes [B, latent] and images [B, H, W, C] that give the skips -> logits [B, H, W, C]."""
-    return self._ascend(z, self._descend(x)[1])
+    return self._ascend(z, self._descend(x, None)[1], None)
 
   def _conv(self, features):
     return Conv(features, self.kernel, convolutions.conv_same)
 
-  def _descend(self, x):
+  def _descend(self, x, dropout):
     h, skips = x.transpose(3, 1, 2, 0), []
-    for conv in self.down:
-      skips.append(self.activation(conv(h)))
+    for number, conv in enumerate(self.down):
+      skips.append(drop(self.activation(conv(h)), dropout, self.dropout, number, -1))
       h = pool(skips[-1])
     return self.code(flat(h)), skips
 
-  def _ascend(self, z, skips):
+  def _ascend(self, z, skips, dropout):
     h = self.uncode(z).T.reshape(*self.smallest, z.shape[0])
-    for conv, skip in reversed(list(zip(self.up, skips, strict=True))):
-      h = resizing.resize(self.activation(h), skip.shape[1:3], "nearest")
+    for number, (conv, skip) in enumerate(reversed(list(zip(self.up, skips, strict=True)))):
+      h = drop(self.activation(h), dropout, self.dropout, DECODER + number, -1)
+      h = resizing.resize(h, skip.shape[1:3], "nearest")
       h = conv(self.join(h, skip))
     return h.transpose(3, 1, 2, 0)
 
@@ -83,15 +96,16 @@ def _none(h, skip):
 SKIPS = {"additive": operator.add, "concatenated": _concatenated, "none": _none}
 
 
-def build(shape, *, latent, channels, kernel, activation, skips):
+def build(shape, *, latent, channels, kernel, activation, skips, dropout=0.0):
   """The autoencoder with skip connections; "none" leaves them out. Raises UserError, also for an image too small."""
   errors.check_positive("model.latent", latent)
   errors.check_positive("model.kernel", kernel)
   errors.check_reach("model.kernel", kernel, shape[:2])
   errors.check_all_positive("model.channels", channels)
+  check_rate(dropout)
   stage_sizes(shape[:2], len(channels))
   join = errors.choose(SKIPS, skips, "model.skips")
-  return UNet(shape, latent, channels, kernel, activations.choose(activation, "activation"), join)
+  return UNet(shape, latent, channels, kernel, activations.choose(activation, "activation"), join, dropout)
 
 
 def stage_sizes(size, stages):

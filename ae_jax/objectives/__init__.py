@@ -1,7 +1,7 @@
-"""Objectives: frozen dataclasses that are called as pure functions (model, params, batch, keys) -> (loss, terms).
+"""Objectives: frozen dataclasses that are called as pure functions (model, variables, batch, keys) -> (loss, aux).
 
-A batch holds `x` [B, ...], normalised, and `weight` [B], which is 0 for padding; `keys` [B] holds a random key for each
-example. An objective computes `statistics` per example, their means over the batch, and `combine`s the means into the
+A batch holds `x` [B, ...], normalised, `weight` [B], which is 0 for padding, and the columns that the model declares;
+`keys` [B] holds a random key for each example. An objective computes `statistics` per example, their means over the batch, and `combine`s the means into the
 loss. Every term is summed over the elements of an example, in nats or in squared error. The same object serves training
 and evaluation; the loss of a test set combines the means over the whole set, so that it does not depend on the batches.
 """
@@ -11,12 +11,12 @@ import math
 
 from ae_jax import errors
 from ae_jax.data import ranges
-from ae_jax.objectives.base import LIKELIHOODS, Objective, batch_mean, batch_sum
+from ae_jax.objectives.base import LIKELIHOODS, Aux, Objective, batch_mean, batch_sum
 from ae_jax.objectives.denoising import Denoising, Layerwise
 from ae_jax.objectives.elbo import Elbo
 from ae_jax.objectives.penalties import Contractive, Sparse
 
-__all__ = ["LIKELIHOODS", "OBJECTIVES", "Objective", "batch_mean", "batch_sum", "build", "check_bottleneck"]
+__all__ = ["LIKELIHOODS", "Aux", "OBJECTIVES", "Objective", "batch_mean", "batch_sum", "build", "check_bottleneck"]
 
 OBJECTIVES = {
   "reconstruction": Objective,
@@ -49,11 +49,14 @@ def build(name, model, value_range, span=None, schedules=(), **options) -> Objec
   return dataclasses.replace(objective, schedules=tuple(schedules), **numbers)
 
 
-def check_bottleneck(name, latent, shape) -> None:
-  """Raises UserError if the latent code is larger than the example and nothing else prevents an identity mapping."""
+def check_bottleneck(name, code, shape) -> None:
+  """Raises UserError if the latent code is larger than the example and nothing else prevents an identity mapping.
+
+  A code on a grid, or a discrete one, is limited by its shape or its codebook.
+  """
   elements = math.prod(shape)
-  if name == "reconstruction" and latent > elements:
+  if name == "reconstruction" and code.is_vector and code.numbers > elements:
     raise errors.UserError(
-      f"config.model.latent={latent}: larger than the data, {elements} numbers, is no bottleneck and can copy; use at "
+      f"config.model.latent={code.numbers}: larger than the data, {elements} numbers, is no bottleneck and can copy; use at "
       f"most {elements}, or an objective that regularises (sparse, contractive, denoising, elbo)"
     )

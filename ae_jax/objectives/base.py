@@ -1,8 +1,8 @@
 """The plain reconstruction objective, and the parts that the other objectives share."""
 
 import dataclasses
-import functools
 import math
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,21 @@ from ae_jax.data import ranges
 from ae_jax.schedules import Schedule
 
 Statistics = dict[str, jax.Array]
+
+
+class Measured(NamedTuple):
+  """What the loss of a batch is computed from, and what the model's state is updated from."""
+
+  values: Statistics  # leaves [B, ...], for each example
+  penalties: Statistics = {}  # {name: [B]}: terms of the model, see `models.Encoding`
+  sums: Any = {}  # `models.Encoding.statistics`
+
+
+class Aux(NamedTuple):
+  """What an objective returns besides the loss."""
+
+  terms: Statistics  # {name: []}
+  statistics: Any  # the model's statistics, as means over the examples of the batch
 
 
 def batch_sum(values: Statistics, weight: jax.Array) -> Statistics:
@@ -57,6 +72,7 @@ class Objective:
   schedules: tuple[tuple[str, Schedule], ...] = ()  # names of `numbers`, and their way to the values here
   _: dataclasses.KW_ONLY
   likelihood: str  # a key of LIKELIHOODS
+  samples_posterior: ClassVar[bool] = False  # whether the model's posterior is trained towards its prior
 
   @property
   def needs_whole_batch(self) -> bool:
@@ -87,10 +103,10 @@ class Objective:
     del model
     check_likelihood(self.likelihood, self.value_range)
 
-  def statistics(self, model, params, batch, keys) -> Statistics:
-    """Returns what the loss is computed from, for each example: leaves [B, ...]."""
-    del keys
-    return {self.unit: self.mismatch(model, model.reconstruct(params, batch["x"]), batch["x"])}
+  def statistics(self, model, variables, batch, keys, train=False) -> Measured:
+    """Returns what the loss is computed from, for each example."""
+    encoding, logits = model.autoencode(variables, batch["x"], batch, keys=keys, train=train)
+    return measured({self.unit: self.mismatch(model, logits, batch["x"])}, encoding)
 
   def combine(self, model, means: Statistics) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the loss [] and its terms from the means of the statistics."""
@@ -98,15 +114,35 @@ class Objective:
     loss = means[self.unit]
     return loss, {self.unit: loss}
 
-  def __call__(self, model, params, batch, keys, mean=batch_mean) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the loss [] of a batch and its terms; `mean` averages the statistics, as `batch_mean` does."""
-    compute = functools.partial(self.statistics, model)
-    compute = remat.in_segments(compute) if self.remat else compute
-    return self.combine(model, mean(compute(params, batch, keys), batch["weight"]))
+  def loss(self, model, values: Statistics, penalties: Statistics) -> tuple[jax.Array, Statistics]:
+    """Returns the loss [] and its terms from the means of what `statistics` returns."""
+    loss, terms = self.combine(model, values)
+    for penalty in penalties.values():
+      loss = loss + penalty
+    return loss, {**terms, **penalties}
+
+  def __call__(self, model, variables, batch, keys, *, train=False, mean=batch_mean) -> tuple[jax.Array, Aux]:
+    """Returns the loss [] of a batch, its terms and the model's statistics.
+
+    `train` switches dropout on; `mean` averages what is measured of examples, as `batch_mean` does.
+    """
+
+    def compute(variables, batch, keys):
+      return self.statistics(model, variables, batch, keys, train)
+
+    values, penalties, sums = (remat.in_segments(compute) if self.remat else compute)(variables, batch, keys)
+    loss, terms = self.loss(model, *mean((values, penalties), batch["weight"]))
+    count = jnp.maximum(batch["weight"].sum(), 1.0)
+    return loss, Aux(terms, jax.tree.map(lambda total: jax.lax.stop_gradient(total / count), sums))
 
   def mismatch(self, model, logits, x, *emphasis):
     """Returns the reconstruction term [B] of logits; elements count `emphasis` [B, ...] times if it is given."""
     return mismatch(model, self.likelihood, losses.OUTPUT_ACTIVATIONS[self.value_range], logits, x, *emphasis)
+
+
+def measured(values: Statistics, encoding) -> Measured:
+  """Returns the `Measured` of values for each example, with what the `models.Encoding` adds to the loss."""
+  return Measured(values, encoding.penalties, encoding.statistics)
 
 
 def mismatch(model, likelihood, activation, logits, x, *emphasis):

@@ -30,11 +30,12 @@ class Denoising(base.Objective):
     for key in ("alpha", "beta"):
       errors.check_not_negative(f"objective.{key}", getattr(self, key))
 
-  def statistics(self, model, params, batch, keys):
+  def statistics(self, model, variables, batch, keys, train=False):
     x = batch["x"]
     corrupted, touched = corruptions.corrupt(self.corruption, keys, x, self.level, self.span)
     emphasis = jnp.where(touched, self.alpha, self.beta)
-    return {self.unit: self.mismatch(model, model.reconstruct(params, corrupted), x, emphasis)}
+    encoding, logits = model.autoencode(variables, corrupted, batch, keys=keys, train=train)
+    return base.measured({self.unit: self.mismatch(model, logits, x, emphasis)}, encoding)
 
 
 # The span of a hidden layer whose activations are in (-1, 1); of others the level of noise is in their own unit.
@@ -54,13 +55,13 @@ class Layerwise(base.Objective):
   level: float = base.number()
 
   def check(self, model):
-    module = model.module
-    if not model.can("layer_logits") or module.encoder.widths != module.decoder.widths[::-1]:
+    encoder, decoder = model.module.layers or (None, None)
+    if encoder is None or encoder.widths != decoder.widths[::-1]:
       raise errors.UserError(
         "config.objective.name='layerwise': needs config.model.name='dense' with a mirrored decoder, tied=False and a "
         "deterministic bottleneck"
       )
-    layers = len(module.encoder.widths) + 1
+    layers = len(encoder.widths) + 1
     whole = isinstance(self.layer, int) and not isinstance(self.layer, bool) and 0 <= self.layer < layers
     errors.check(whole, "objective.layer", self.layer, f"an integer from 0 to {layers - 1}, a layer of the encoder")
     _check_noise(self.corruption, self.level)
@@ -68,21 +69,22 @@ class Layerwise(base.Objective):
       base.check_likelihood(self.likelihood, self.value_range)
     else:
       errors.choose(base.LIKELIHOODS, self.likelihood, "objective.likelihood")
-      if self.likelihood == "bernoulli" and module.encoder.activation is not activations.sigmoid:
+      if self.likelihood == "bernoulli" and encoder.activation is not activations.sigmoid:
         raise errors.UserError(
           f"config.objective.likelihood='bernoulli' for layer {self.layer} needs config.model.activation='sigmoid'; "
           "use 'gaussian'"
         )
 
-  def statistics(self, model, params, batch, keys):
+  def statistics(self, model, variables, batch, keys, train=False):
+    del train  # dropout belongs to the training of all layers together
     activation, span = losses.OUTPUT_ACTIVATIONS[self.value_range], self.span
     if self.layer:
-      activation = model.module.encoder.activation
+      activation = model.module.layers[0].activation
       span = _TANH_SPAN if activation is activations.tanh else ranges.SPANS["unit"]
-    h = jax.lax.stop_gradient(model.apply("below", params, batch["x"], self.layer))
+    h = jax.lax.stop_gradient(model.apply("below", variables, batch["x"], self.layer))
     corrupted, _ = corruptions.corrupt(self.corruption, keys, h, self.level, span)
-    logits = model.apply("layer_logits", params, corrupted, self.layer)
-    return {self.unit: base.mismatch(model, self.likelihood, activation, logits, h)}
+    logits = model.apply("layer_logits", variables, corrupted, self.layer)
+    return base.Measured({self.unit: base.mismatch(model, self.likelihood, activation, logits, h)})
 
 
 def _check_noise(corruption, level):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,13 @@ from ae_jax import errors, losses
 from ae_jax.objectives import base
 
 _NOISE = (1e-12, 1e12)  # bounds of the gaussian likelihood's deviation: its square must be a float32
+
+
+def sample(posterior, keys):
+  """Returns a sample of the posterior of each example [B, ...], drawn with its key."""
+  mean, log_variance = posterior
+  normal = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:], mean.dtype))(keys)
+  return mean + jnp.exp(0.5 * log_variance) * normal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +32,7 @@ class Elbo(base.Objective):
   noise: float = base.number()
   beta: float = base.number()
   free_bits: float = base.number()
+  samples_posterior: ClassVar[bool] = True
 
   @property
   def needs_whole_batch(self):
@@ -31,7 +40,7 @@ class Elbo(base.Objective):
 
   def check(self, model):
     super().check(model)
-    if not model.can("posterior"):
+    if not model.has_posterior:
       raise errors.UserError("config.objective.name='elbo' needs config.model.bottleneck='gaussian'")
     least, most = _NOISE
     good = errors.is_number(self.noise) and least <= self.noise <= most
@@ -39,15 +48,15 @@ class Elbo(base.Objective):
     for key in ("beta", "free_bits"):
       errors.check_not_negative(f"objective.{key}", getattr(self, key))
 
-  def statistics(self, model, params, batch, keys):
-    centre, log_variance = model.apply("posterior", params, batch["x"])
-    normal = jax.vmap(lambda key: jax.random.normal(key, centre.shape[1:], centre.dtype))(keys)
-    logits = model.decode(params, centre + jnp.exp(0.5 * log_variance) * normal)
+  def statistics(self, model, variables, batch, keys, train=False):
+    encoding = model.encode(variables, batch["x"], batch, keys=keys, train=train)
+    z = sample(encoding.posterior, keys)
+    logits = model.decode(variables, z, batch, keys=keys, train=train)
     nats = self.mismatch(model, logits, batch["x"])
     if self.likelihood == "gaussian":
-      elements = math.prod(model.shape)
-      nats = 0.5 * nats / self.noise**2 + elements * (0.5 * math.log(2 * math.pi) + jnp.log(self.noise))
-    return {"nats": nats, "kl": losses.gaussian_kl(centre, log_variance)}  # [B], [B, latent]
+      nats = losses.gaussian_nats(nats, math.prod(model.shape), self.noise)
+    kl = model.kl_to_prior(variables, encoding.posterior, z)
+    return base.measured({"nats": nats, "kl": kl}, encoding)  # [B], [B, latent]
 
   def combine(self, model, means):
     nats, kl = means["nats"], means["kl"]

@@ -1,12 +1,10 @@
 """Objectives that add a penalty on the latent code to the reconstruction loss."""
 
 import dataclasses
-import functools
 
 import jax.numpy as jnp
 
 from ae_jax import errors, losses
-from ae_jax.models import activations
 from ae_jax.objectives import base
 
 
@@ -32,13 +30,14 @@ class Sparse(base.Objective):
     good = errors.is_number(self.target) and 0 < self.target < 1
     errors.check(good, "objective.target", self.target, "between 0 and 1")
     errors.choose(dict.fromkeys(("l1", "kl")), self.penalty, "objective.penalty")
-    if self.penalty == "kl" and getattr(model.module, "code_activation", None) is not activations.sigmoid:
+    if self.penalty == "kl" and (model.code.low, model.code.high) != (0.0, 1.0):
       raise errors.UserError("config.objective.penalty='kl' needs config.model.bottleneck='sigmoid'; or use 'l1'")
 
-  def statistics(self, model, params, batch, keys):
-    z = model.encode(params, batch["x"])
+  def statistics(self, model, variables, batch, keys, train=False):
+    encoding, logits = model.autoencode(variables, batch["x"], batch, keys=keys, train=train)
+    z = encoding.z.reshape(encoding.z.shape[0], -1)
     activity = {"activation": z} if self.penalty == "kl" else {"l1": jnp.abs(z).sum(-1)}
-    return super().statistics(model, params, batch, keys) | activity
+    return base.measured({self.unit: self.mismatch(model, logits, batch["x"]), **activity}, encoding)
 
   def combine(self, model, means):
     loss, terms = super().combine(model, means)
@@ -66,12 +65,16 @@ class Contractive(base.Objective):
     good = whole and 0 <= self.probes <= errors.LARGEST_COUNT
     errors.check(good, "objective.probes", self.probes, "an integer, 0 (exact) or more")
 
-  def statistics(self, model, params, batch, keys):
-    encode, x = functools.partial(model.encode, params), batch["x"]
+  def statistics(self, model, variables, batch, keys, train=False):
+    def encode(x):
+      return losses.flat(model.encode(variables, x, batch, keys=keys, train=train).z)
+
+    x = batch["x"]
     norm = (
       losses.jacobian_norm_estimate(encode, x, keys, self.probes) if self.probes else losses.jacobian_norm(encode, x)
     )
-    return super().statistics(model, params, batch, keys) | {"jacobian": norm}
+    found = super().statistics(model, variables, batch, keys, train)
+    return found._replace(values={**found.values, "jacobian": norm})
 
   def combine(self, model, means):
     loss, terms = super().combine(model, means)

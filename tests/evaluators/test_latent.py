@@ -31,7 +31,7 @@ def subject_of(train, test, change=lambda params: None, one_class=None, labels=N
   dataset = data.Dataset("made", value_range, train, test, None, labels, one_class)
   model, generator = models.build(shape=dataset.shape, **config.model), np.random.default_rng(0)
   normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
-  params = jax.tree.map(normal, model.abstract_params())
+  params = jax.tree.map(normal, model.abstract_variables())
   change(params)
   return subjects.Subject(runs.Run(params, config, {}, [], model, 0), dataset)
 

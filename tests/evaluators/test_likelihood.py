@@ -136,7 +136,7 @@ def subject_of(test, value_range="unit", labels=None, one_class=None, **objectiv
   model = models.build(shape=dataset.shape, **config.model)
   generator = np.random.default_rng(0)
   normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
-  params = jax.tree.map(normal, model.abstract_params())
+  params = jax.tree.map(normal, model.abstract_variables())
   return subjects.Subject(runs.Run(params, config, {}, [], model, 0), dataset)
 
 

@@ -24,7 +24,7 @@ def test_the_lectures_model_has_its_parameters():
 def test_any_image_any_depth_any_latent(shape, widths, latent):
   model = build(shape, widths=widths, latent=latent)
   params = jax.jit(model.init)(jax.random.key(0))
-  codes = model.encode(params, jnp.ones((3, *shape)))
+  codes = model.encode(params, jnp.ones((3, *shape))).z
   assert codes.shape == (3, latent)
   assert model.decode(params, codes).shape == (3, *shape)
   sides = [np.prod(shape), *widths, latent, *widths[::-1], np.prod(shape)]
@@ -42,7 +42,7 @@ def test_it_computes_its_definition():
 
   codes = affine(params["encoder"]["code"], np.maximum(affine(params["encoder"]["hidden_0"], x.reshape(4, 6)), 0))
   logits = affine(params["decoder"]["logits"], np.maximum(affine(params["decoder"]["hidden_0"], codes), 0))
-  np.testing.assert_allclose(model.encode(params, x), codes, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(model.encode(params, x).z, codes, rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(model.decode(params, codes), logits.reshape(x.shape), rtol=1e-5, atol=1e-6)
 
 
@@ -110,8 +110,8 @@ def test_the_bottleneck_is_the_activation_of_the_code(bottleneck, tied):
   params = plain.init(jax.random.key(0))
   x = np.random.default_rng(0).normal(size=(4, 3, 2, 1)).astype(np.float32)
   function = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}[bottleneck]
-  np.testing.assert_array_equal(other.encode(params, x), function(plain.encode(params, x)))
-  np.testing.assert_array_equal(other.reconstruct(params, x), other.decode(params, other.encode(params, x)))
+  np.testing.assert_array_equal(other.encode(params, x).z, function(plain.encode(params, x).z))
+  np.testing.assert_array_equal(other.reconstruct(params, x), other.decode(params, other.encode(params, x).z))
 
 
 @pytest.mark.parametrize("levels", [3, 5, 7, 9])
@@ -121,21 +121,21 @@ def test_a_quantised_code_takes_levels_and_learns_as_if_it_were_tanh(levels, tie
   params = tanh.init(jax.random.key(0))
   x = 9 * np.random.default_rng(0).normal(size=(40, 3, 2, 1)).astype(np.float32)
   given = np.linspace(-1, 1, levels, dtype=np.float32)
-  codes, bounded = other.encode(params, x), tanh.encode(params, x)
+  codes, bounded = other.encode(params, x).z, tanh.encode(params, x).z
   np.testing.assert_array_equal(codes, given[np.abs(np.asarray(bounded)[..., None] - given).argmin(-1)])
   assert len(np.unique(codes)) == levels
-  slopes = [jax.grad(lambda params, m=model: m.encode(params, x).sum())(params) for model in (tanh, other)]
+  slopes = [jax.grad(lambda params, m=model: m.encode(params, x).z.sum())(params) for model in (tanh, other)]
   jax.tree.map(np.testing.assert_array_equal, *slopes)
 
 
 def test_the_gaussian_bottleneck_has_a_mean_which_is_the_code_and_a_variance():
   model = build(bottleneck="gaussian")
   assert model.parameter_count() == 419_120 + 32 * 257
-  assert model.can("posterior")
-  assert not build().can("posterior")
+  assert model.has_posterior
+  assert not build().has_posterior
   params, x = jax.jit(model.init)(jax.random.key(0)), np.ones((2, 28, 28, 1), np.float32)
   mean, log_variance = model.apply("posterior", params, x)
-  np.testing.assert_array_equal(mean, model.encode(params, x))
+  np.testing.assert_array_equal(mean, model.encode(params, x).z)
   assert log_variance.shape == (2, 32)
 
 
@@ -144,7 +144,7 @@ def test_tied_is_untied_with_the_kernels_transposed():
   tied, untied = build(tied=True, **options), build(**options)
   generator = np.random.default_rng(0)
   draw = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32)
-  params = jax.tree.map(draw, tied.abstract_params())
+  params = jax.tree.map(draw, tied.abstract_variables())
   up = [{"kernel": params[f"kernel_{i}"], "bias": params[f"bias_{i}"]} for i in range(3)]
   down = [{"kernel": params[f"kernel_{i}"].T, "bias": params[f"decoder_bias_{i}"]} for i in range(3)]
   apart = {
@@ -152,7 +152,7 @@ def test_tied_is_untied_with_the_kernels_transposed():
     "decoder": {"hidden_0": down[2], "hidden_1": down[1], "logits": down[0]},
   }
   x = generator.normal(size=(4, 3, 2, 1)).astype(np.float32)
-  np.testing.assert_allclose(tied.encode(params, x), untied.encode(apart, x), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(tied.encode(params, x).z, untied.encode(apart, x).z, rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(tied.reconstruct(params, x), untied.reconstruct(apart, x), rtol=1e-5, atol=1e-5)
 
 
@@ -164,7 +164,7 @@ def test_a_layer_at_a_time_makes_the_whole():
   h = model.apply("below", params, x, 2)
   assert h.shape == (4, 4)
   kernel = params["decoder"]["hidden_0"]["kernel"]
-  np.testing.assert_allclose(model.apply("layer_logits", params, h, 2), model.encode(params, x) @ kernel, rtol=1e-5)
+  np.testing.assert_allclose(model.apply("layer_logits", params, h, 2), model.encode(params, x).z @ kernel, rtol=1e-5)
   for layer, opposite in ((1, "hidden_1"), (0, "logits")):  # a hidden layer's activation included, the logits' is not
     up = model.apply("below", params, x, layer + 1)
     down = params["decoder"][opposite]

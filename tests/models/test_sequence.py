@@ -120,7 +120,7 @@ def test_any_length_and_any_channels_are_reached_to_the_end(cell, shape):
 
   @jax.jit
   def both_ways(x):
-    z, back = jax.vjp(lambda x: model.encode(params, x), x)
+    z, back = jax.vjp(lambda x: model.encode(params, x).z, x)
     logits, influence = jax.jvp(lambda z: model.decode(params, z), (z,), (jnp.ones_like(z),))
     return z, logits, influence, back(jnp.ones_like(z))[0]
 
@@ -162,7 +162,7 @@ def test_the_code_is_affine_in_the_context_and_the_attention_can_be_looked_at(ce
   @jax.jit
   def inside(x):
     found, _ = model.module.encoder.body.apply({"params": params["encoder"]["body"]}, x)
-    return found, model.attention(params, x), model.encode(params, x)
+    return found, model.attention(params, x), model.encode(params, x).z
 
   found, attention, z = inside(x)
   (weights,) = attention.values()
@@ -223,7 +223,7 @@ def test_both_halves_are_their_layers_one_after_another(cell):
     kernels = encoder["state_kernel"], encoder["query_kernel"]
     context, _ = sequence.concat_attention(states, query, *kernels, encoder["score"])
     z = context @ encoder["code"]["kernel"] + encoder["code"]["bias"][None]
-    return (model.encode(params, x), model.decode(params, z)), (z, through_decoder(cell, params["decoder"], z))
+    return (model.encode(params, x).z, model.decode(params, z)), (z, through_decoder(cell, params["decoder"], z))
 
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *both(x))
 

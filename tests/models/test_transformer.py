@@ -63,7 +63,7 @@ def test_any_image_and_its_number_of_parameters(shape, bottleneck, outputs, qk_n
   model = build(shape, bottleneck=bottleneck, qk_norm=qk_norm)
   x = jax.ShapeDtypeStruct((5, *shape), jnp.float32)
   params = jax.eval_shape(model.init, jax.random.key(0))
-  assert jax.eval_shape(model.encode, params, x).shape == (5, 3)
+  assert jax.eval_shape(model.encode, params, x).z.shape == (5, 3)
   assert jax.eval_shape(model.reconstruct, params, x).shape == x.shape
   patches, pixels, width, hidden = shape[0] * shape[1] // 16, 16 * shape[2], 8, 12
   attention = 4 * width**2 + width + (2 * 4 if qk_norm else 0)
@@ -117,7 +117,7 @@ def test_it_computes_its_definition(scaled, qk_norm):
   memory = affine(decoder["memory"], z).reshape(3, 3, 8)
   h = decoder["positions"] + attend(decoder["unpool"], decoder["positions"][None], memory, scaled)
   patches = affine(decoder["logits"], norm(decoder["RMSNorm_0"], through_blocks(decoder["blocks"], h, scaled)))
-  np.testing.assert_allclose(jax.jit(model.encode)(params, x), z, rtol=1e-3, atol=1e-4)
+  np.testing.assert_allclose(jax.jit(model.encode)(params, x).z, z, rtol=1e-3, atol=1e-4)
   logits = jax.jit(model.decode)(params, z.astype(np.float32))
   np.testing.assert_allclose(transformer.patchify(logits, 4), patches, rtol=1e-3, atol=1e-4)
 

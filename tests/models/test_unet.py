@@ -111,7 +111,7 @@ def test_any_image_and_a_gradient_for_every_parameter(skips, shape, channels):
   probe = jnp.asarray(np.random.default_rng(1).normal(size=x.shape), jnp.float32)
   slopes = jax.jit(jax.grad(lambda params: jnp.vdot(model.reconstruct(params, x), probe)))(params)
   assert all(jnp.abs(slope).max() > 0 for slope in jax.tree.leaves(slopes))
-  assert jax.eval_shape(model.encode, params, x).shape == (4, 5)
+  assert jax.eval_shape(model.encode, params, x).z.shape == (4, 5)
   assert jax.eval_shape(model.decode, params, jnp.zeros((3, 5))).shape == (3, *shape)
 
 
