@@ -10,8 +10,8 @@ if sys.argv[:1] == ["-m"]:  # `python -m ae_jax.main` and its like, before they 
   signals.watch()
 
 
-def load(workdir, which="last"):
-  """The trained model in `workdir` as pure functions; see `ae_jax.runs.load`."""
+def load(workdir, which="last", weights="auto"):
+  """Returns the trained model in `workdir` as pure functions; see `ae_jax.runs.load`."""
   from ae_jax import runs  # here, so that `import ae_jax` does not wait for JAX
 
-  return runs.load(workdir, which)
+  return runs.load(workdir, which, weights)
