@@ -13,7 +13,7 @@ import time
 import numpy as np
 import tqdm
 
-from ae_jax import errors, trackers
+from ae_jax import baselines, errors, trackers
 
 _EVERY = {False: 5.0, True: 30.0}  # seconds between two lines where there is no terminal, and of a `sparse` display
 
@@ -246,7 +246,7 @@ def _told(records):
   nats = told.pop("nats", told["test loss"])
   losses = "  ".join(f"{words} {value}" for words, value in told.items())
   more = "" if nats == told["test loss"] else f"  nats {nats}"
-  return f"{losses}  test error {found[0]:.4g} (PCA {first['test/pca_squared_error']:.4g}){more}"
+  return f"{losses}  test error {found[0]:.4g} (PCA {first[baselines.pca_key(first)]:.4g}){more}"
 
 
 def traced(function, folder):

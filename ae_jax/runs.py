@@ -34,6 +34,7 @@ def describe(config, dataset, model, devices):
     "format": FORMAT,
     "config": resolved,
     "data": _describe_data(dataset) | ({"label_values": list(model.labels)} if model.labels else {}),
+    "code": {"shape": list(model.code.shape), "numbers": model.code.numbers, "bits": model.code.bits},
     "parameters": model.parameter_count(),
     "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
     "devices": [f"{device.platform}: {device.device_kind}" for device in devices],
@@ -175,6 +176,19 @@ class Run:
       raise errors.UserError(f"latent codes of shape {z.shape}: this run takes [N, {', '.join(map(str, shape))}]")
     return self.apply("decode", z, self._given(len(z), columns))
 
+  def decode_indices(self, indices, **columns) -> np.ndarray:
+    """Returns what discrete codes, as `encode_indices` returns them, decode to; see `decode`."""
+    code, indices = self.model.code, np.asarray(indices)
+    if code.levels is None:
+      raise errors.UserError("decode_indices: the latent code of this run is real, not discrete; use decode")
+    if indices.shape[1:] != code.index_shape or not np.issubdtype(indices.dtype, np.integer):
+      wanted = ", ".join(map(str, code.index_shape))
+      raise errors.UserError(f"indices {indices.dtype} {indices.shape}: this run takes integers [N, {wanted}]")
+    if indices.size and not 0 <= indices.min() <= indices.max() < code.levels:
+      raise errors.UserError(f"indices from {indices.min()} to {indices.max()}: must be from 0 to {code.levels - 1}")
+    z = self.apply("lookup", indices.astype(np.int32), {})
+    return self.apply("decode", z, self._given(len(z), columns))
+
   def reconstruct(self, x, **columns) -> np.ndarray:
     """Returns the reconstructions of examples, float32 [N, ...] in the run's range."""
     x = self._checked(x)
@@ -295,6 +309,7 @@ FUNCTIONS = {
   "encode": lambda model, activation: lambda *args: model.encode(*args).z,
   "indices": lambda model, activation: lambda *args: model.encode(*args).indices,
   "decode": lambda model, activation: lambda *args: activation(model.decode(*args)),
+  "lookup": lambda model, activation: lambda variables, array, given: model.lookup(variables, array),
   "nearest": lambda model, activation: lambda variables, array, given: model.nearest_codes(variables, array),
   "reconstruct": lambda model, activation: lambda *args: activation(model.reconstruct(*args)),
 }

@@ -22,6 +22,7 @@ import numpy as np
 from ae_jax import errors
 from ae_jax.evaluators import (
   anomaly,
+  codebook,
   denoising,
   disentanglement,
   generation,
@@ -36,6 +37,7 @@ from ae_jax.evaluators import (
 
 EVALUATORS = {
   "anomaly": anomaly,
+  "codebook": codebook,
   "denoising": denoising,
   "disentanglement": disentanglement,
   "generation": generation,

@@ -40,6 +40,7 @@ class CodeSpec(NamedTuple):
   high: float = math.inf
   levels: int | None = None
   index_shape: tuple[int, ...] = ()
+  shared_codebook: bool = False  # whether all discrete latents take their values from one codebook of vectors
 
   @property
   def numbers(self) -> int:
@@ -129,6 +130,11 @@ class AutoencoderModule(nn.Module):
       return z
     step = (spec.high - spec.low) / (spec.levels - 1)
     return spec.low + step * jnp.round((z - spec.low) / step)
+
+  def lookup(self, indices) -> jax.Array:
+    """Returns the code z [B, *code shape] of discrete latents int [B, *index_shape]."""
+    spec = self.code_spec
+    return spec.low + (spec.high - spec.low) / (spec.levels - 1) * indices.astype(jnp.float32)
 
   def log_prior(self, z) -> jax.Array:
     """Returns the log density [B] in nats of the prior at codes; the standard normal unless overridden."""

@@ -8,6 +8,8 @@ import itertools
 import math
 
 import numpy as np
+
+from ae_jax import baselines
 from bokeh import embed, palettes, resources
 from bokeh.models import (
   BasicTicker,
@@ -46,7 +48,7 @@ def losses(measured):
 
 def errors(measured):
   """The squared error of the test set against the epoch, beside that of PCA, of what was `measured`."""
-  rulers = {"PCA": _last(measured, "test/pca_squared_error")}
+  rulers = {"PCA": _last(measured, baselines.pca_key(measured))}
   found = {"this model": measured.get("test/squared_error")}
   return curves(found, rulers, "squared error per test example", (TEST,))
 

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from ae_jax import baselines
 from ae_jax import config as configs
 from ae_jax import errors
 from ae_jax.report import charts, page, parts, pictures, story, tables
@@ -193,7 +194,7 @@ def _curves(groups):
   runs = [(name, told, n) for n, group in enumerate(groups) for name, told in group.runs.items()]
   colours = [charts.LINES[number % len(charts.LINES)] for _, _, number in runs]
   named = {name: groups[number].name for name, _, number in runs}
-  rulers = {float(value) for group in groups for value in group.values("test/pca_squared_error")}
+  rulers = {float(value) for group in groups for value in group.values(baselines.PCA)}
   titles = {
     _ERROR: ("The squared error of the test set", "squared error per test example"),
     "train/loss": ("What each minimised, over the training set", "loss per example"),
