@@ -195,7 +195,7 @@ class Run:
     return self.apply("reconstruct", x, self._given(len(x), columns))
 
   def score(self, x, **columns) -> np.ndarray:
-    """Returns the squared reconstruction errors float32 [N]: the larger, the less an example is like those trained on."""
+    """Returns the squared reconstruction errors float32 [N]: large for examples unlike those trained on."""
     return np.asarray(losses.squared_error(self.reconstruct(x, **columns), self._checked(x)))
 
   def attention(self, x, **columns) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ def check(model, dataset):
   del dataset
   if model.code.levels is None:
     raise errors.UserError(
-      "config.evaluators: 'codebook' needs a discrete code: config.model.name='vqvae', or config.model.bottleneck='fsq5'"
+      "config.evaluators: 'codebook' needs a discrete code: config.model.name='vqvae' or config.model.bottleneck='fsq5'"
     )
 
 

@@ -235,9 +235,9 @@ def _pictures(subject, rows, factors, names):
   title = f"what each unit tells of {', '.join(names)}, units for the same one side by side"
   yield "factor_information", exhibits.Heatmap(title, "nats", told[shown].T, "unit, sorted", "factor")
   middle = np.square((codes - np.median(codes, 0)) / np.where(codes.std(0) > 0, codes.std(0), 1.0)).sum(1).argmin()
-  moved = {}
+  moved, given = {}, subject.given("test", [0] * _STEPS)
   for name, unit, nats in zip(names, told.argmax(0), told.max(0), strict=True):
     each = np.tile(codes[middle], (_STEPS, 1))
     each[:, unit] = np.linspace(*np.quantile(codes[:, unit], _ENDS), _STEPS)
-    moved[f"{name}: unit {unit + 1}, {nats:.2f} nats"] = subject.decode(each.astype(np.float32), subject.given("test", [0] * _STEPS))
+    moved[f"{name}: unit {unit + 1}, {nats:.2f} nats"] = subject.decode(each.astype(np.float32), given)
   yield "factors_moved", exhibits.Rows("the unit that tells most of each factor, moved from low to high", moved)

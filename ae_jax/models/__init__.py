@@ -7,7 +7,6 @@ the examples' shape, before the output activation, which belongs to the likeliho
 import dataclasses
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from ae_jax import losses
 
 Columns = dict[str, jax.Array]
+_NONE: dict = {}
 
 
 class Variables(NamedTuple):
   """The arrays of a model: what gradients train, and what `update_state` changes instead."""
 
   params: Any
-  state: Any = {}  # a pytree of arrays, {} for most models
+  state: Any = _NONE  # a pytree of arrays, {} for most models
 
 
 class Gaussian(NamedTuple):
@@ -64,8 +65,8 @@ class Encoding(NamedTuple):
   z: jax.Array  # [B, *code shape]: what `decode` takes
   posterior: Gaussian | None = None
   indices: jax.Array | None = None  # int32 [B, *index_shape] of a discrete code
-  penalties: Columns = {}  # {name: [B]}: terms that are added to the loss of each example
-  statistics: Any = {}  # a pytree of sums over the examples of the batch, which `update_state` takes
+  penalties: Columns = _NONE  # {name: [B]}: terms that are added to the loss of each example
+  statistics: Any = _NONE  # a pytree of sums over the examples of the batch, which `update_state` takes
 
 
 class AutoencoderModule(nn.Module):
@@ -124,7 +125,7 @@ class AutoencoderModule(nn.Module):
     raise NotImplementedError
 
   def nearest_codes(self, z) -> jax.Array:
-    """Returns the codes nearest to z [B, *code shape] that `encode` can output; z itself unless the code is discrete."""
+    """Returns the codes nearest to z [B, *code shape] that `encode` can output; z itself if the code is real."""
     spec = self.code_spec
     if spec.levels is None:
       return z

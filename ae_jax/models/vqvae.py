@@ -86,7 +86,8 @@ class VQVAE(AutoencoderModule):
 
   @property
   def code_spec(self):
-    return CodeSpec((*self.grid, self.latent), None, levels=self.codebook_size, index_shape=self.grid, shared_codebook=True)
+    shape, size = (*self.grid, self.latent), self.codebook_size
+    return CodeSpec(shape, None, levels=size, index_shape=self.grid, shared_codebook=True)
 
   def setup(self):
     shape = (self.codebook_size, self.latent)

@@ -8,8 +8,6 @@ import itertools
 import math
 
 import numpy as np
-
-from ae_jax import baselines
 from bokeh import embed, palettes, resources
 from bokeh.models import (
   BasicTicker,
@@ -21,6 +19,8 @@ from bokeh.models import (
   PrintfTickFormatter,
 )
 from bokeh.plotting import figure
+
+from ae_jax import baselines
 
 TRAINING, TEST, RULER = "#3b7dce", "#e07b39", "#7d828b"
 LINES = ("#3b7dce", "#e07b39", "#3a9e63", "#b05cc4", "#c9a227", "#d6453f", "#2aa5a0", "#8d6e4f", "#e377a8", "#7f8c3a")

@@ -5,9 +5,8 @@ import math
 
 import numpy as np
 
-from ae_jax import baselines
+from ae_jax import baselines, errors
 from ae_jax import config as configs
-from ae_jax import errors
 from ae_jax.report import charts, page, parts, pictures, story, tables
 
 _ERROR = "test/squared_error"
