@@ -1,9 +1,10 @@
-"""What a run computes with: its data on the devices, and the compiled functions of each of its stages."""
+"""Arrays on the devices and compiled functions of each training stage; `build` makes those of a single run."""
 
 import dataclasses
 import functools
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,59 +15,76 @@ from ae_jax.data import epochs, streams
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
-  """What lies on the devices throughout a run, and how the rest is to lie there."""
+  """Arrays that stay on the devices throughout the training, and the shardings of the others."""
 
-  train: jax.Array | None  # [N, elements], as test; None if it streams
-  test: jax.Array
-  test_rows: tuple[jax.Array, jax.Array]  # indices and weights of the batches of the test set, [batches, B]
-  test_weights: np.ndarray  # the same weights, in every process
-  init_key: jax.Array
-  noise_key: jax.Array
-  everywhere: jax.sharding.Sharding
-  rows: jax.sharding.Sharding  # of the batches of a chunk
-  columns: slice  # of a batch, that this process holds
+  train: Any  # arrays [N, elements], as test; None where the training set is streamed
+  test: Any
+  test_rows: tuple[jax.Array, jax.Array]  # indices and weights of the test batches, [batches, slots]
+  test_weights: np.ndarray  # the same weights, in the memory of every process
+  own: tuple  # what belongs to a model: (noise key,), or of a pack's members (noise keys [members], their masks)
+  everywhere: jax.sharding.Sharding  # replicated
+  split: jax.sharding.Sharding  # of a chunk's rows and weights: the devices share each batch, or a pack's members
 
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-  """The compiled functions of a stage, their data in place."""
+  """The compiled functions of a stage; all but their changing arguments are in place."""
 
-  restart: Callable  # (state) -> state, its optimizer at the beginning
-  train_chunk: Callable  # (state, rows, weights) -> (state, {name: [chunk]}, finite [chunk])
-  evaluate: Callable  # (state) -> generator of (name, value)
-  fail: Callable  # (state, rows, weights) raises UserError: one of the steps after this state is not finite
+  restart: Callable  # (state) -> state with a new optimizer state
+  train_chunk: Callable  # (state, rows, weights) -> (state, {name: terms}, finite), [chunk] or [members, chunk]
+  evaluate: Callable  # (state) -> (loss, {name: values [batches, slots, ...]}), of a pack with a first axis of members
   compile_seconds: float
+  peak_bytes: int = 0  # of a device, as the compiler predicts it for a pack
+  # (state, rows, weights): called where a step of this chunk is not finite; raises UserError, unless others go on
+  fail: Callable = lambda *_: None
+  # (these programs, state, (rows, weights), seconds of their chunk) -> the programs to go on with
+  tune: Callable = lambda programs, *_: programs
 
 
-def place(dataset, plan, mesh):
-  """Puts the data on the devices."""
-  everywhere, rows = parallel.replicated(mesh), parallel.split(mesh, axis=1)
-  init_key, noise_key = jax.jit(functools.partial(_keys, plan.seed), out_shardings=everywhere)()
-  train, test = (
-    None if half is dataset.train and dataset.streams else parallel.put(half.reshape(len(half), -1), everywhere)
-    for half in (dataset.train, dataset.test)
-  )
-  cut = epochs.in_order(len(dataset.test), plan.batch_size, plan.devices)
-  test_rows = tuple(parallel.put(part, rows) for part in cut)
-  return Placed(
-    train, test, test_rows, cut[1], init_key, noise_key, everywhere, rows, parallel.columns(rows, plan.slots)
-  )
-
-
-def _keys(seed):
+def keys(seed):
+  """Returns the keys of the initialisation and of the noise of a run."""
   init_key, noise_key = jax.random.split(jax.random.key(seed))
   return init_key, noise_key
 
 
-def start(placed, model, optimizer, kind):
-  """The state before the first step."""
-  init = functools.partial(steps.init, model=model, optimizer=optimizer)
-  places = parallel.of_state(placed.everywhere.mesh, jax.eval_shape(init, placed.init_key), kind)
-  return parallel.auto(init, (placed.init_key,), places)(placed.init_key)
+def place(dataset, cut, rows, own, split):
+  """Puts a data set on the devices, and `cut`, the indices and weights of its test batches, with the sharding `rows`.
+
+  A streamed training set is left where it is. See `Placed` for `own` and `split`.
+  """
+  everywhere = parallel.replicated(split.mesh)
+  put = functools.partial(jax.tree.map, lambda rows: parallel.put(rows.reshape(len(rows), -1), everywhere))
+  train = None if dataset.streams else put(dataset.train)
+  test_rows = tuple(parallel.put(part, rows) for part in cut)
+  return Placed(train, put(dataset.test), test_rows, cut[1], own, everywhere, split)
 
 
-def _feed(dataset, plan, columns, first, last):
-  """The chunks from `first` to `last` of a run: (rows, weights), as `steps.read_batch` takes them, of some slots."""
+def chunk_arguments(placed, own, state, rows, weights):
+  """Returns the arguments of a compiled `steps.train_chunk`; `own` is `placed.own` and more."""
+  return (state, placed.train, rows, weights, *own)
+
+
+def test_arguments(placed, own, state):
+  """Returns the arguments of a compiled `steps.evaluate`; `own` is `placed.own` and more."""
+  return (state.params, state.step, placed.test, *placed.test_rows, *own)
+
+
+def bound(placed, own, slots, train_chunk, evaluate):
+  """Returns `train_chunk` and `evaluate` of `Programs`, given the compiled functions."""
+
+  def train(state, *batches):
+    rows, weights = jax.tree.map(lambda part: parallel.put_rows(part, placed.split, slots), batches)
+    return train_chunk(*chunk_arguments(placed, own, state, rows, weights))
+
+  return train, lambda state: evaluate(*test_arguments(placed, own, state))
+
+
+def feed(dataset, plan, columns, first, last):
+  """Generates the chunks `first` to `last` - 1 of a run: rows and weights, both [chunk, slots].
+
+  The rows of a streamed training set are its examples, [chunk, slots, elements]. `columns`, a slice, selects the slots
+  of each batch.
+  """
   if dataset.streams:
     yield from streams.chunks(dataset.train, plan, first, last, columns)
     return
@@ -76,64 +94,70 @@ def _feed(dataset, plan, columns, first, last):
       yield indices[:, columns], weights[:, columns]
 
 
-def build(described, placed, workdir, profile, stage, state, chunks):
-  """The `Programs` of a stage for states like `state`, and a generator of its data, the chunks from `chunks[0]` on.
+def begin(described, mesh):
+  """Puts the data of a single run on the devices of a mesh, which share each batch.
 
-  `described` is the `experiment.Experiment`.
+  Returns the `Placed` and the state before the first step.
   """
-  started = time.perf_counter()
-  config, dataset, model, plan = described.config, described.dataset, described.model, described.plan
-  measures = described.measures
-  mesh = placed.everywhere.mesh
-  places = parallel.of_state(mesh, state, config.parallel_state)
-  restart = steps.compiled(steps.restart, (state,), places, optimizer=stage.optimizer)
-  fixed = {"model": model, "objective": stage.objective, "value_range": dataset.value_range}
-  fixed["team"] = parallel.team(mesh, state.params, config.parallel_state)
-  shape = (plan.chunk, plan.slots)
-  rows = jax.ShapeDtypeStruct(
-    (*shape, dataset.test[0].size) if dataset.streams else shape,
-    dataset.train.dtype if dataset.streams else np.int32,
-    sharding=placed.rows,
-  )
-  weights = jax.ShapeDtypeStruct(shape, np.float32, sharding=placed.rows)
-  trained = {"optimizer": stage.optimizer, "parts": stage.parts, "mode": parallel.MODES[config.parallel], **fixed}
-  compiled = functools.partial(
-    steps.compiled,
-    steps.train_chunk,
-    (state, placed.train, rows, weights, placed.noise_key),
-    (places, placed.everywhere, placed.everywhere),
-    **trained,
-  )
-  # what may have to be repeated keeps the state that it began with
-  train_chunk = compiled() if config.on_nan == "stop" else compiled(on_nan=config.on_nan, donate=(0,))
-  fixed["statistics"] = evaluators.statistics(measures, dataset.value_range, dataset.span)
-  arguments = (state.params, state.step, placed.test, *placed.test_rows, placed.noise_key)
-  evaluate = steps.compiled(steps.evaluate, arguments, placed.everywhere, **fixed)
+  config, dataset, plan = described.config, described.dataset, described.plan
+  init_key, noise_key = jax.jit(functools.partial(keys, plan.seed), out_shardings=parallel.replicated(mesh))()
+  split = parallel.split(mesh, axis=1)
+  cut = epochs.in_order(len(dataset.test), plan.batch_size, plan.devices)
+  placed = place(dataset, cut, split, (noise_key,), split)
+  init = functools.partial(steps.init, model=described.model, optimizer=described.stages[0].optimizer)
+  places = parallel.of_state(mesh, jax.eval_shape(init, init_key), config.parallel_state)
+  return placed, parallel.auto(init, (init_key,), places)(init_key)
 
-  def train(state, *batches, chunk=train_chunk):
-    batches = [parallel.put_rows(part, placed.rows, plan.slots) for part in batches]
-    return chunk(state, placed.train, *batches, placed.noise_key)
+
+def build(described, placed, workdir, profile, number, state):
+  """Compiles the `Programs` of a stage of a single run, given by its number, for states like `state`.
+
+  `fail` writes nan.npz into `workdir`. With `profile` the second chunk is traced into `workdir`/profile.
+  """
+  begun = time.perf_counter()
+  config, dataset, stage, plan = described.config, described.dataset, described.stages[number], described.plan
+  everywhere, mesh = placed.everywhere, placed.everywhere.mesh
+  places = parallel.of_state(mesh, state, config.parallel_state)
+  fixed = {"model": described.model, "objective": stage.objective, "value_range": dataset.value_range}
+  fixed["team"] = parallel.team(mesh, state.params, config.parallel_state)
+  arguments = chunk_arguments(placed, placed.own, state, *_abstract_batches(dataset, plan, placed.split))
+  trained = {"optimizer": stage.optimizer, "parts": stage.parts, "mode": parallel.MODES[config.parallel], **fixed}
+  results = (places, everywhere, everywhere)
+  compiled = functools.partial(steps.compiled, steps.train_chunk, arguments, results, **trained)
+  # a chunk that may have to be repeated does not give its state away
+  train_chunk = compiled() if config.on_nan == "stop" else compiled(on_nan=config.on_nan, donate=(0,))
+  fixed["statistics"] = evaluators.statistics(described.measures, dataset.value_range, dataset.span)
+  evaluate = steps.compiled(steps.evaluate, test_arguments(placed, placed.own, state), everywhere, **fixed)
+  train, tested = bound(placed, placed.own, plan.slots, train_chunk, evaluate)
 
   def fail(state, *batches):
-    state, *_ = train(state, *batches, chunk=compiled(on_nan="stop"))
-    whole = parallel.fetch(state, mesh)
-    epoch, row = divmod(int(whole.step), plan.steps)
-    indices, weights = (part[row] for part in plan.batches(epoch))
-    examples = np.asarray(dataset.train[indices]).reshape(len(indices), -1)
-    batch = steps.read_batch(examples, weights, examples=None, model=model, value_range=dataset.value_range)
-    stop = functools.partial(interruptions.stop_at, whole, batch, _keys(plan.seed)[1], workdir / "nan.npz", model=model)
-    where = f"step {int(whole.step) + 1} (epoch {epoch + 1})"
-    parallel.on_first_process(functools.partial(stop, objective=stage.objective.at(whole.step), where=where))
+    guarded, _ = bound(placed, placed.own, plan.slots, compiled(on_nan="stop"), evaluate)
+    _stop_at(described, stage, parallel.fetch(guarded(state, *batches)[0], mesh), workdir)
 
-  def tested(state):
-    found = evaluate(state.params, state.step, placed.test, *placed.test_rows, placed.noise_key)
-    return evaluators.metrics(measures, *found, placed.test_weights, dataset)
-
-  programs = Programs(
-    restart=restart,
+  return Programs(
+    restart=steps.compiled(steps.restart, (state,), places, optimizer=stage.optimizer),
     train_chunk=logs.traced(train, workdir / "profile") if profile else train,
     evaluate=tested,
+    compile_seconds=time.perf_counter() - begun,
     fail=fail,
-    compile_seconds=time.perf_counter() - started,
   )
-  return programs, _feed(dataset, plan, placed.columns, *chunks)
+
+
+def _abstract_batches(dataset, plan, split):
+  """Returns the shapes, types and shardings of the rows and weights of a chunk of all processes."""
+  shape = (plan.chunk, plan.slots)
+  rows, dtype = ((*shape, dataset.test[0].size), dataset.train.dtype) if dataset.streams else (shape, np.int32)
+  return jax.ShapeDtypeStruct(rows, dtype, sharding=split), jax.ShapeDtypeStruct(shape, np.float32, sharding=split)
+
+
+def _stop_at(described, stage, state, workdir):
+  """Raises UserError for the step after `state`, which is not finite, and leaves what repeats it in `workdir`."""
+  dataset, model, plan = described.dataset, described.model, described.plan
+  epoch, row = divmod(int(state.step), plan.steps)
+  indices, weights = (part[row] for part in plan.batches(epoch))
+  examples = np.asarray(dataset.train[indices]).reshape(len(indices), -1)
+  batch = steps.read_batch(examples, weights, examples=None, model=model, value_range=dataset.value_range)
+  _, noise_key = keys(plan.seed)
+  stop = functools.partial(interruptions.stop_at, state, batch, noise_key, workdir / "nan.npz", model=model)
+  where = f"step {int(state.step) + 1} (epoch {epoch + 1})"
+  parallel.on_first_process(functools.partial(stop, objective=stage.objective.at(state.step), where=where))
