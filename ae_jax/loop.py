@@ -66,39 +66,15 @@ def train(training: Training, state: steps.TrainState) -> steps.TrainState:
       if step == stage.epochs.start * plan.steps:
         state = built.restart(state)
       with contextlib.closing(training.feed(step // plan.chunk, to_do.stop * plan.chunks_per_epoch)) as feed:
-        state = _train_stage(training, state, to_do, built, feed, constants, display)
+        for epoch in to_do:
+          if not training.going:
+            break
+          compilations = steps.compilations()
+          state, built, speed = _train_epoch(training, state, epoch, built, feed, display)
+          if epoch > to_do.start and steps.compilations() > compilations:
+            raise RuntimeError(f"epoch {epoch + 1} compiled again what epoch {epoch} had compiled: a bug of ae_jax")
+          _end_epoch(training, state, epoch + 1, built, speed, constants=constants, display=display)
   checkpoints.wait(training.opened)
-  return state
-
-
-def _train_stage(training, state, to_do, built, feed, constants, display):
-  """Trains the epochs `to_do`, then evaluates and saves after each where due; returns the state.
-
-  `constants` join the record of each evaluation.
-  """
-  described, config = training.described, training.described.config
-  for epoch in to_do:
-    if not training.going:
-      break
-    compilations = steps.compilations()
-    state, built, speed = _train_epoch(training, state, epoch, built, feed, display)
-    if epoch > to_do.start and steps.compilations() > compilations:
-      raise RuntimeError(f"epoch {epoch + 1} compiled again what epoch {epoch} had compiled: a bug of ae_jax")
-    courses = training.going
-    records = [course.windows.rest() | speed for course in courses]
-    save_due = epoch + 1 == training.until or described.due(epoch + 1, config.checkpoint_every_epochs)
-    eval_due = courses and (save_due or described.due(epoch + 1, config.eval_every_epochs))
-    if eval_due:
-      losses, values = jax.tree.map(np.asarray, built.evaluate(state))
-      for course, record in zip(courses, records, strict=True):
-        record |= course.metrics(losses, values) | constants | course.baselines()
-    for course, record in zip(courses, records, strict=True):
-      course.log.write(record)
-    if eval_due:
-      display.evaluated(*records)
-      training.refresh()
-    if save_due:
-      _save(training, state, records)
   return state
 
 
@@ -127,6 +103,25 @@ def _train_epoch(training, state, epoch, built, feed, display):
       built.fail(before, *batches)
     built = built.tune(built, state, batches, ended - fed)
   return state, built, {"images_per_second": images * len(seconds) / sum(seconds)}
+
+
+def _end_epoch(training, state, done, built, speed, *, constants, display):
+  """Logs the end of an epoch, after which `done` are done; evaluates and saves where due."""
+  described, config, courses = training.described, training.described.config, training.going
+  records = [course.windows.rest() | speed for course in courses]
+  save_due = done == training.until or described.due(done, config.checkpoint_every_epochs)
+  eval_due = courses and (save_due or described.due(done, config.eval_every_epochs))
+  if eval_due:
+    losses, values = jax.tree.map(np.asarray, built.evaluate(state))
+    for course, record in zip(courses, records, strict=True):
+      record |= course.metrics(losses, values) | constants | course.baselines()
+  for course, record in zip(courses, records, strict=True):
+    course.log.write(record)
+  if eval_due:
+    display.evaluated(*records)
+    training.refresh()
+  if save_due:
+    _save(training, state, records)
 
 
 def _note(course, terms, finite, step):

@@ -38,10 +38,8 @@ def train_and_evaluate(config, workdir, profile=False):
   mesh = parallel.mesh()
   described = experiment.of(config, mesh.size)
   experiment.check_memory(described, mesh.size)
-  dataset, measures = described.dataset, described.measures
+  dataset = described.dataset
   description = runs.describe(config, dataset, described.model, mesh.devices.flat)
-  baselines = functools.cache(lambda: dict(evaluators.rulers(measures, dataset, config.model.latent)))
-
   with contextlib.ExitStack() as stack, memory.explained():
     received = stack.enter_context(interruptions.caught())
     parallel.on_first_process(lambda: stack.enter_context(runs.locked(workdir)))
@@ -49,7 +47,7 @@ def train_and_evaluate(config, workdir, profile=False):
     for line in (words.opening(description, dataset.placement, workdir), *dataset.remarks):
       _say(line)
     cache.keep_compiled_programs()
-    training, state = _training(described, description, workdir, profile, baselines, received, mesh, stack)
+    training, state = _training(described, description, workdir, mesh, profile=profile, received=received, stack=stack)
     state = loop.train(training, state)
     run = runs.of(parallel.fetch(state.params, mesh), config, described.model, workdir, int(state.step))
     if jax.process_index() == 0:
@@ -57,7 +55,7 @@ def train_and_evaluate(config, workdir, profile=False):
   return run.metrics
 
 
-def _training(described, description, workdir, profile, baselines, received, mesh, stack):
+def _training(described, description, workdir, mesh, *, profile, received, stack):
   """Returns the `loop.Training` of a run and its state, restored from its newest checkpoint if there is one."""
   config, dataset, plan, last = described.config, described.dataset, described.plan, described.stages[-1].epochs.stop
   shown = jax.process_index() == 0
@@ -69,12 +67,16 @@ def _training(described, description, workdir, profile, baselines, received, mes
   log = stack.enter_context(logs.Log(workdir, step, description, config.trackers) if shown else logs.Silence())
   windows = logs.Windows(config.log_every_steps, plan.steps, step, notes.get("pending", ()))
 
+  @functools.cache
+  def baselines():
+    return dict(evaluators.rulers(described.measures, dataset, config.model.latent))
+
   def metrics(loss, values):
     return dict(evaluators.metrics(described.measures, loss, values, placed.test_weights, dataset))
 
   def checkpoint(state, records):
     error = records[0]["test/squared_error"] if records else np.inf  # the best checkpoint is an evaluated one
-    return state, error, {"pending": windows.pending} if windows.pending else {}
+    return state, error, {} if records else {"pending": windows.pending}
 
   training = loop.Training(
     described,
