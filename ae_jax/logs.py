@@ -186,8 +186,8 @@ class Display:
       postfix="compiling",
     )
 
-  def advance(self, images, seconds, loss=None):
-    """So many more images have been trained, in so many seconds, the last at this loss."""
+  def advance(self, images, seconds, loss):
+    """Counts `images` that were trained in `seconds`; a display that is not `sparse` shows the last loss."""
     self._seen += images
     self._trained += images
     self._seconds += seconds
@@ -196,7 +196,7 @@ class Display:
       self._first = self._bar.initial = self._bar.n = self._seen
       self._bar.unpause()
       images = 0
-    told = "" if loss is None else f"  loss {loss:.4g}"
+    told = "" if self._sparse else f"  loss {loss:.4g}"
     self._bar.set_description_str(f"epoch {math.ceil(self._seen / self._images - 1e-6)}{told}", refresh=False)
     self._bar.set_postfix_str(f"{self._trained / self._seconds:,.0f} images/s", refresh=False)
     self._bar.update(images)

@@ -17,9 +17,9 @@ def bits(key):
 
 
 def test_initialisation_and_noise_have_keys_of_their_own_that_follow_the_seed():
-  keys = {bits(key) for seed in (0, 1, 2) for key in programs._keys(seed)}
+  keys = {bits(key) for seed in (0, 1, 2) for key in programs.keys(seed)}
   assert len(keys) == 6
-  assert [bits(key) for key in programs._keys(7)] == [bits(key) for key in programs._keys(7)]
+  assert [bits(key) for key in programs.keys(7)] == [bits(key) for key in programs.keys(7)]
 
 
 @pytest.mark.parametrize("streams", [False, True])
@@ -28,7 +28,7 @@ def test_a_feed_that_continues_at_a_chunk_is_the_rest_of_the_whole_feed(monkeypa
   dataset = types.SimpleNamespace(streams=streams, train=np.arange(23, dtype=np.int32)[:, None])
   last = 3 * PLAN.chunks_per_epoch
   assert PLAN.chunks_per_epoch == 3
-  feed = lambda first, last: list(programs._feed(dataset, PLAN, slice(None), first, last))
+  feed = lambda first, last: list(programs.feed(dataset, PLAN, slice(None), first, last))
   whole = feed(0, last)
   assert len(whole) == last
   for epoch in range(3):
@@ -46,7 +46,7 @@ def test_a_feed_that_continues_at_a_chunk_is_the_rest_of_the_whole_feed(monkeypa
 def test_processes_are_fed_their_own_columns():
   dataset = types.SimpleNamespace(streams=False)
   columns = [slice(0, 2), slice(2, 4)]
-  parts = [list(programs._feed(dataset, PLAN, own, 0, PLAN.chunks_per_epoch)) for own in columns]
+  parts = [list(programs.feed(dataset, PLAN, own, 0, PLAN.chunks_per_epoch)) for own in columns]
   for (left, left_weights), (right, right_weights), (rows, weights) in zip(*parts, PLAN.chunks(0), strict=True):
     np.testing.assert_array_equal(np.concatenate([left, right], 1), rows)
     np.testing.assert_array_equal(np.concatenate([left_weights, right_weights], 1), weights)

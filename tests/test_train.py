@@ -12,7 +12,7 @@ from conftest import CONFIGS, ROOT, config_of, learned, tiny_flags, unstudied
 from sklearn.decomposition import PCA
 
 import ae_jax
-from ae_jax import data, errors, logs, runs, train
+from ae_jax import data, errors, logs, loop, runs, train
 from ae_jax.data import epochs
 
 pytestmark = pytest.mark.runs_optax
@@ -51,13 +51,13 @@ def trained(tmp_path_factory):
 
 
 def test_what_compiles_again_and_again_fails(tiny, tmp_path, monkeypatch):
-  epoch = train._train_epoch
+  epoch = loop._train_epoch
 
-  def retraces(state, *rest):
+  def retraces(*args):
     jax.jit(lambda x: x + 1)(np.zeros(3))  # a new function each time
-    return epoch(state, *rest)
+    return epoch(*args)
 
-  monkeypatch.setattr(train, "_train_epoch", retraces)
+  monkeypatch.setattr(loop, "_train_epoch", retraces)
   with pytest.raises(RuntimeError, match="epoch 2 compiled again"):
     train.train_and_evaluate(tiny, tmp_path / "run")
 

@@ -108,10 +108,9 @@ def test_units_that_a_member_has_not_stay_zero_and_the_rest_is_a_single_run_to_r
   alone.model.latent, alone.optimizer.learning_rate = 6, 1e-3
   described = experiment.of(alone, 1)
   (stage,), plan = described.stages, described.plan
-  placed = single.place(described.dataset, plan, parallel.mesh())
-  start = single.start(placed, described.model, stage.optimizer, "replicated")
+  placed, start = single.begin(described, parallel.mesh())
   assert jax.tree.structure(start) == jax.tree.structure(own)
   static = {"model": described.model, "objective": stage.objective, "value_range": described.dataset.value_range}
   chunk = jax.jit(functools.partial(steps.train_chunk, optimizer=stage.optimizer, parts=stage.parts, **static))
-  _, terms, _ = chunk(start, placed.train, *plan.chunks(0)[0], placed.noise_key)
+  _, terms, _ = chunk(start, placed.train, *plan.chunks(0)[0], *placed.own)
   np.testing.assert_allclose(losses[:10], terms["loss"][:10], rtol=2e-4)
