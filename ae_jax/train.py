@@ -49,7 +49,7 @@ def train_and_evaluate(config, workdir, profile=False):
     cache.keep_compiled_programs()
     training, state = _training(described, description, workdir, mesh, profile=profile, received=received, stack=stack)
     state = loop.train(training, state)
-    run = runs.of(parallel.fetch(state.params, mesh), config, described.model, workdir, int(state.step))
+    run = runs.of(parallel.fetch(state.evaluated, mesh), config, described.model, workdir, int(state.step))
     if jax.process_index() == 0:
       _study(run, described, description, workdir, training.courses[0], received)
   return run.metrics
@@ -69,7 +69,7 @@ def _training(described, description, workdir, mesh, *, profile, received, stack
 
   @functools.cache
   def baselines():
-    return dict(evaluators.rulers(described.measures, dataset, config.model.latent))
+    return dict(evaluators.rulers(described.measures, dataset, described.model.code))
 
   def metrics(loss, values):
     return dict(evaluators.metrics(described.measures, loss, values, placed.test_weights, dataset))
@@ -82,7 +82,7 @@ def _training(described, description, workdir, mesh, *, profile, received, stack
     described,
     [loop.Course(log, windows, metrics, baselines)],
     build=functools.partial(programs.build, described, placed, workdir, profile),
-    feed=functools.partial(programs.feed, dataset, plan, parallel.columns(placed.split, plan.slots)),
+    feed=functools.partial(programs.feed, described, parallel.columns(placed.split, plan.slots)),
     checkpoint=checkpoint,
     opened=opened,
     received=received,

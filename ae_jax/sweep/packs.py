@@ -168,10 +168,10 @@ def _restored(opened, members, filled, placed, workdir, report):
 
 def _baselines(members):
   """Returns {latent size: future of the evaluators' reference values, by name}, which a thread computes meanwhile."""
-  described, latents = members[0].described, sorted({member.latent for member in members})
-  find = lambda latent: dict(evaluators.rulers(described.measures, described.dataset, latent))
+  described, codes = members[0].described, {member.latent: member.described.model.code for member in members}
+  find = lambda code: dict(evaluators.rulers(described.measures, described.dataset, code))
   with_one_thread = futures.ThreadPoolExecutor(1)
-  return {latent: with_one_thread.submit(find, latent) for latent in latents}
+  return {latent: with_one_thread.submit(find, code) for latent, code in sorted(codes.items())}
 
 
 def _build(pack, number, state):

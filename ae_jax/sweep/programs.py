@@ -53,16 +53,15 @@ def place(members, mesh) -> Placed:
   noise_keys = [programs.keys(member.described.config.seed)[1] for member in members]
   noise_keys = jax.random.wrap_key_data(np.stack([jax.random.key_data(key) for key in noise_keys]))
   own = parallel.put((noise_keys, _widths(members)), by_member)
-  return programs.place(described.dataset, cut, parallel.replicated(mesh), own, by_member)
+  return programs.place(described, cut, parallel.replicated(mesh), own, by_member)
 
 
 def feed(members, first, last):
   """Generates the chunks from `first` up to `last`: rows and weights [members, chunk, slots]; see `programs.feed`."""
-  plans = {member.described.plan.seed: member.described.plan for member in members}
-  dataset = members[0].described.dataset
-  feeds = [programs.feed(dataset, plan, slice(None), first, last) for plan in plans.values()]
+  of_seeds = {member.described.plan.seed: member.described for member in members}
+  feeds = [programs.feed(described, slice(None), first, last) for described in of_seeds.values()]
   for chunks in zip(*feeds, strict=True):
-    of_seed = dict(zip(plans, chunks, strict=True))
+    of_seed = dict(zip(of_seeds, chunks, strict=True))
     own = [of_seed[member.described.plan.seed] for member in members]
     yield tuple(np.stack(part) for part in zip(*own, strict=True))
 
@@ -70,9 +69,10 @@ def feed(members, first, last):
 def start(members, placed):
   """Returns the state before the first step: each member is initialised at its own size, then widened with zeros."""
   described = widest(members).described
-  init = jax.jit(_init, static_argnames="model")
-  own = [init(programs.keys(member.described.config.seed)[0], model=member.described.model) for member in members]
-  return restart(described.stages[0], placed)(_join(own, _abstract(described.model), members, placed))
+  init, ema = jax.jit(_init, static_argnames=("model", "ema")), described.config.ema_decay > 0
+  keys = [programs.keys(member.described.config.seed)[0] for member in members]
+  own = [init(key, member.described.model, ema) for key, member in zip(keys, members, strict=True)]
+  return restart(described.stages[0], placed)(_join(own, _abstract(described.model, ema), members, placed))
 
 
 def restart(stage, placed):
@@ -95,7 +95,8 @@ def build(members, placed, number, state, way) -> Programs:
   batches = [jax.ShapeDtypeStruct(shape, kind, sharding=placed.split) for kind in (np.int32, np.float32)]
   arguments = programs.chunk_arguments(placed, own, state, *batches)
   fixed |= {"over": WAYS[way]}
-  trained = {"recipe": stage.recipe, "parts": stage.parts, "on_nan": "skip" if on_nan == "skip" else None, **fixed}
+  trained = {"recipe": stage.recipe, "parts": stage.parts, "ema_decay": described.config.ema_decay, **fixed}
+  trained["on_nan"] = "skip" if on_nan == "skip" else None
   results = (_places(placed), placed.split, placed.split)
   train_chunk = steps.compiled(_train_chunk, arguments, results, donate=(0,), **trained)
   fixed["statistics"] = evaluators.statistics(described.measures, described.dataset.value_range, described.dataset.span)
@@ -200,19 +201,19 @@ def _places(placed):
   return TrainState(**split | {"step": placed.everywhere})
 
 
-def _init(key, model):
+def _init(key, model, ema):
   """Returns the state of a member before the first step, without that of an optimizer."""
-  return steps.init(key, model=model, optimizer=optax.identity())
+  return steps.init(key, model=model, optimizer=optax.identity(), ema=ema)
 
 
 @functools.lru_cache(maxsize=1024)
-def _abstract(model):
-  return jax.eval_shape(functools.partial(_init, model=model), jax.random.key(0))
+def _abstract(model, ema):
+  return jax.eval_shape(functools.partial(_init, model=model, ema=ema), jax.random.key(0))
 
 
 def _at_the_end(described):
   """Returns the shapes and types of a member's state in the last stage."""
-  abstract = _abstract(described.model)
+  abstract = _abstract(described.model, described.config.ema_decay > 0)
   opt_state = jax.eval_shape(described.stages[-1].optimizer.init, abstract.params)
   return dataclasses.replace(abstract, opt_state=opt_state)
 
@@ -220,10 +221,8 @@ def _at_the_end(described):
 @functools.lru_cache(maxsize=1024)
 def _shapes(model, measures, value_range, span):
   """Returns the shapes of what the evaluators compute of an example."""
-  x, weight = (jax.ShapeDtypeStruct(shape, np.float32) for shape in ((1, *model.shape), (1,)))
-  keys = jax.random.split(jax.random.key(0), 1)
   statistics = functools.partial(evaluators.statistics(measures, value_range, span), model)
-  found = jax.eval_shape(statistics, model.abstract_params(), {"x": x, "weight": weight}, keys)
+  found = jax.eval_shape(statistics, model.abstract_variables(), *cost.abstract_batch(model, 1))
   return {name: rows.shape[1:] for name, rows in found.items()}
 
 
@@ -240,31 +239,37 @@ def _train_chunk(state, examples, rows, weights, keys, widths, options, *, over,
   return dataclasses.replace(new, step=state.step + rows.shape[1]), terms, finite
 
 
-def _evaluate(params, step, examples, indices, row_weights, keys, widths, options, *, over, model, objective, **static):
+def _evaluate(variables, step, examples, indices, row_weights, keys, widths, options, *, over, model, objective, **static):
   """Applies `steps.evaluate` to each member."""
 
-  def evaluate(params, key, widths, options):
+  def evaluate(variables, key, widths, options):
     of_member = _of_member(model, objective, widths, options)
-    return steps.evaluate(params, step, examples, indices, row_weights, key, **of_member, **static)
+    return steps.evaluate(variables, step, examples, indices, row_weights, key, **of_member, **static)
 
-  return over(evaluate)(params, keys, widths, options)
+  return over(evaluate)(variables, keys, widths, options)
 
 
 def _of_member(model, objective, widths, options):
   objective = dataclasses.replace(objective, **options["objective"])
-  return {"model": narrowed.narrow(model, **widths), "objective": objective}
+  model = model if model.code.size_axis is None else narrowed.narrow(model, **widths)
+  return {"model": model, "objective": objective}
 
 
 def _widths(members):
-  """Returns which units of the widest latent each member has, and which parameters: see `narrowed.Narrowed`."""
+  """Returns which units of the widest latent each member has, and which parameters: see `narrowed.Narrowed`.
+
+  The members of a pack have one latent size if the code cannot be padded: {}.
+  """
   described = widest(members).described
-  config, shape = described.config, described.dataset.shape
-  wider = models.build(shape=shape, **{**config.model, "latent": config.model.latent + 1})
-  abstract = [model.abstract_params() for model in (described.model, wider)]
+  config, model = described.config, described.model
+  if model.code.size_axis is None:
+    return {}
+  wider = models.build(shape=model.shape, labels=model.labels, **{**config.model, "latent": config.model.latent + 1})
+  abstract = [each.abstract_variables().params for each in (model, wider)]
   depends = [one.shape != other.shape for one, other in zip(*map(jax.tree.leaves, abstract), strict=True)]
   masks = []
   for member in members:
-    own = member.described.model.abstract_params()
+    own = member.described.model.abstract_variables().params
     ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), own)
     masks.append(jax.tree.leaves(narrowed.widen(ones, abstract[0], member.latent)))
   mask = [np.stack(leaves) if uses else None for uses, leaves in zip(depends, zip(*masks, strict=True), strict=True)]
