@@ -2,17 +2,11 @@
 
 import numpy as np
 
-from ae_jax import errors, losses
+from ae_jax import losses
+from ae_jax.evaluators import base
 
 TOLD = 1024  # dimensions that have a metric of their own, the first ones
 ACTIVE = 0.01  # the variance of the posterior's mean over the test set from which a unit counts (Burda et al. 2016)
-
-
-def check(model, dataset):
-  """Raises UserError unless the model has a posterior."""
-  del dataset
-  if not model.can("posterior"):
-    raise errors.UserError("config.evaluators: 'posterior' needs config.model.bottleneck='gaussian'")
 
 
 def per_example(model, params, batch, keys, value_range, span):
@@ -35,3 +29,6 @@ def metrics(values, dataset):
 def active(means):
   """Which units' posterior means [N, latent] vary from example to example: bool [latent] (Burda et al. 2016)."""
   return means.var(0, dtype=np.float64) > ACTIVE
+
+
+EVALUATOR = base.Evaluator(name="posterior", needs=("posterior",), per_example=per_example, metrics=metrics)
