@@ -44,7 +44,7 @@ def base(data):
 
   config.ema_decay = 0.0  # of a moving average of the parameters, which is evaluated instead of them (0.999); 0: none
 
-  # Besides reconstruction. At each evaluation: anomaly, denoising, posterior, sparsity. Of the trained model, once:
+  # Besides reconstruction. At each evaluation: anomaly, codebook, denoising, posterior, sparsity. Of the trained model, once:
   # anomaly, denoising, disentanglement, generation, latent, logistic_pca, probe, robustness.
   config.evaluators = (*STUDIES, "disentanglement") if data == "factors" else STUDIES
   config.trackers = ()  # besides TensorBoard: mlflow, wandb

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from ae_jax import objectives
-from ae_jax.evaluators import densities, features, likelihood, reconstruction
+from ae_jax.evaluators import base, densities, features, likelihood, reconstruction
 from ae_jax.evaluators.exhibits import Explorer, Gallery, Rows
 from ae_jax.evaluators.subject import shown
 
@@ -211,3 +211,6 @@ def likeness(subject, draws):
     yield f"frechet_distance/{name}", features.frechet_distance(real, made)
     yield f"precision/{name}", precision
     yield f"recall/{name}", recall
+
+
+EVALUATOR = base.Evaluator(name="generation", studies=(base.Study(study),))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ae_jax import losses
 from ae_jax.data import dimension
-from ae_jax.evaluators import posterior, sparsity, spectra
+from ae_jax.evaluators import base, posterior, sparsity, spectra
 from ae_jax.evaluators.codebook import perplexity
 from ae_jax.evaluators.exhibits import Bars
 from ae_jax.evaluators.subject import shown
@@ -192,3 +192,6 @@ def steepness(subject):
     values = spectra.largest_singular_values(subject.each(gram, *arrays))
     yield f"{name}_lipschitz_mean", float(values.mean())
     yield f"{name}_lipschitz_max", float(values.max())
+
+
+EVALUATOR = base.Evaluator(name="latent", studies=(base.Study(study),))

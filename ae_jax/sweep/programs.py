@@ -264,7 +264,8 @@ def _widths(members):
   config, model = described.config, described.model
   if model.code.size_axis is None:
     return {}
-  wider = models.build(shape=model.shape, labels=model.labels, **{**config.model, "latent": config.model.latent + 1})
+  longer = {**config.model, "latent": config.model.latent + 1}
+  wider = models.build(shape=model.shape, labels=model.labels, **longer)
   abstract = [each.abstract_variables().params for each in (model, wider)]
   depends = [one.shape != other.shape for one, other in zip(*map(jax.tree.leaves, abstract), strict=True)]
   masks = []

@@ -107,6 +107,7 @@ def test_fewer_examples_than_codes_have_numbers_and_all_the_same_are_fitted():
 def subject_of(value_range="unit", latent=2, labels=None, one_class=None):
   train, test = (grey(24, 3, 4, 1, seed=seed) for seed in (1, 2))
   run = types.SimpleNamespace(
+    model=None,
     config=types.SimpleNamespace(seed=0, model=types.SimpleNamespace(latent=latent)),
     apply=lambda method, x: np.full_like(x, 0.5),
   )
@@ -130,8 +131,13 @@ def test_of_one_class_its_test_examples_count():
   assert found["test_examples"] == 8
 
 
-@pytest.mark.parametrize("options", [{"value_range": "real"}, {"value_range": "symmetric"}, {"latent": 129}])
-def test_what_it_is_not_for_is_said(options):
-  ((name, words),) = logistic_pca.study(subject_of(**options))
-  assert name == "remark"
-  assert "logistic PCA is" in words
+@pytest.mark.parametrize(
+  ("options", "said"),
+  [
+    ({"value_range": "real"}, "'logistic_pca' needs data in [0, 1]; set config.data.range='unit'"),
+    ({"value_range": "symmetric"}, "'logistic_pca' needs data in [0, 1]; set config.data.range='unit'"),
+    ({"latent": 129}, "logistic PCA is fitted for codes of up to 128 numbers, and not of 129"),
+  ],
+)
+def test_what_it_is_not_for_is_said(options, said):
+  assert list(logistic_pca.EVALUATOR.study(subject_of(**options))) == [("remark", said)]

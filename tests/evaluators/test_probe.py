@@ -23,12 +23,12 @@ def subject_of(train, test, train_labels, test_labels, latent=2, encode=lambda x
   """A subject whose code of an example is what `encode` makes of it: its first two numbers."""
   apply = lambda method, x: encode(x)
   config = types.SimpleNamespace(seed=seed, model=types.SimpleNamespace(latent=latent))
-  run = types.SimpleNamespace(apply=apply, config=config)
+  run = types.SimpleNamespace(apply=apply, config=config, model=None)
   return Subject(run, Dataset("made", "real", train, test, train_labels, test_labels))
 
 
 def study(*arrays, **options):
-  found = list(probe.study(subject_of(*arrays, **options)))
+  found = list(probe.EVALUATOR.study(subject_of(*arrays, **options)))
   assert len(dict(found)) == len(found)
   assert all(isinstance(value, float | str | exhibits.Points | exhibits.Bars) for _, value in found)
   return dict(found)
