@@ -44,8 +44,8 @@ def base(data):
 
   config.ema_decay = 0.0  # of a moving average of the parameters, which is evaluated instead of them (0.999); 0: none
 
-  # Besides reconstruction. At each evaluation: anomaly, codebook, denoising, posterior, sparsity. Of the trained model, once:
-  # anomaly, denoising, disentanglement, generation, latent, logistic_pca, probe, robustness.
+  # Besides reconstruction. At each evaluation: anomaly, codebook, denoising, posterior, sparsity. Of the trained model,
+  # once: anomaly, denoising, disentanglement, generation, latent, logistic_pca, probe, robustness.
   config.evaluators = (*STUDIES, "disentanglement") if data == "factors" else STUDIES
   config.trackers = ()  # besides TensorBoard: mlflow, wandb
   config.compute_dtype = "float32"  # or bfloat16, for GPU and TPU: what the model computes in; all else is float32

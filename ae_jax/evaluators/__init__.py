@@ -46,6 +46,7 @@ def register(evaluator: Evaluator) -> None:
 
 for _evaluator in (
   anomaly.EVALUATOR,
+  codebook.EVALUATOR,
   denoising.EVALUATOR,
   disentanglement.EVALUATOR,
   generation.EVALUATOR,

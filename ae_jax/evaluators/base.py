@@ -36,6 +36,10 @@ NEEDS: dict[str, Need] = {
     lambda model, dataset: bool(np.any(dataset.anomalous)),
     "normal and anomalous test examples; with config.data.one_class={dataset.one_class} there are no anomalies",
   ),
+  "discrete_code": Need(
+    lambda model, dataset: model.code.levels is not None,
+    "a discrete code: config.model.name='vqvae' or config.model.bottleneck='fsq5'",
+  ),
   "factors": Need(_has_factors, "examples whose factors are known; set config.data.name=factors"),
   "labels": Need(
     _has_integer_labels,
@@ -49,7 +53,7 @@ NEEDS: dict[str, Need] = {
     lambda model, dataset: dataset.anomalous is not None,
     "config.data.one_class, the label of the normal examples, and labels of the test examples",
   ),
-  "posterior": Need(lambda model, dataset: model.can("posterior"), "config.model.bottleneck='gaussian'"),
+  "posterior": Need(lambda model, dataset: model.has_posterior, "config.model.bottleneck='gaussian'"),
   "unit_range": Need(
     lambda model, dataset: dataset.value_range == "unit", "data in [0, 1]; set config.data.range='unit'"
   ),
@@ -79,11 +83,11 @@ class Evaluator:
 
   name: str  # its key in `config.evaluators`, and the first part of the names of its findings
   needs: tuple[str, ...] = ()  # keys of NEEDS, checked in this order; `check` refuses if one is not met
-  # (model, params, batch, keys, value_range, span) -> {name: [B, ...]}, computed on the device
+  # (model, variables, batch, keys, value_range, span) -> {name: [B, ...]}, computed on the device
   per_example: Callable[..., dict] | None = None
   # ({name: [N, ...]}, dataset): generates (name, value) from the values of the whole test set, in order
   metrics: Callable[..., Iterable[tuple[str, Any]]] | None = None
-  # (dataset, latent): generates (name, value) of baselines, which do not depend on the model
+  # (dataset, models.CodeSpec): generates (name, value) of baselines, which do not depend on the model
   rulers: Callable[..., Iterable[tuple[str, Any]]] | None = None
   # A value of a study is a number, an exhibit (see `exhibits`), or a sentence, the remark.
   studies: tuple[Study, ...] = ()

@@ -2,16 +2,7 @@
 
 import numpy as np
 
-from ae_jax import errors
-
-
-def check(model, dataset):
-  """Raises UserError unless the latent code is discrete."""
-  del dataset
-  if model.code.levels is None:
-    raise errors.UserError(
-      "config.evaluators: 'codebook' needs a discrete code: config.model.name='vqvae' or config.model.bottleneck='fsq5'"
-    )
+from ae_jax.evaluators import base
 
 
 def per_example(model, variables, batch, keys, value_range, span):
@@ -36,3 +27,6 @@ def perplexity(counts):
   """
   shares = counts / counts.sum()
   return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+EVALUATOR = base.Evaluator(name="codebook", needs=("discrete_code",), per_example=per_example, metrics=metrics)

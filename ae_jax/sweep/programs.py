@@ -239,12 +239,12 @@ def _train_chunk(state, examples, rows, weights, keys, widths, options, *, over,
   return dataclasses.replace(new, step=state.step + rows.shape[1]), terms, finite
 
 
-def _evaluate(variables, step, examples, indices, row_weights, keys, widths, options, *, over, model, objective, **static):
+def _evaluate(variables, step, examples, indices, weights, keys, widths, options, *, over, model, objective, **static):
   """Applies `steps.evaluate` to each member."""
 
   def evaluate(variables, key, widths, options):
     of_member = _of_member(model, objective, widths, options)
-    return steps.evaluate(variables, step, examples, indices, row_weights, key, **of_member, **static)
+    return steps.evaluate(variables, step, examples, indices, weights, key, **of_member, **static)
 
   return over(evaluate)(variables, keys, widths, options)
 
