@@ -97,6 +97,7 @@ def build(described, placed, workdir, profile, stage, state, chunks):
   )
   weights = jax.ShapeDtypeStruct(shape, np.float32, sharding=placed.rows)
   trained = {"optimizer": stage.optimizer, "parts": stage.parts, "mode": parallel.MODES[config.parallel], **fixed}
+  trained["augment"] = described.augment
   compiled = functools.partial(
     steps.compiled,
     steps.train_chunk,
@@ -122,6 +123,7 @@ def build(described, placed, workdir, profile, stage, state, chunks):
     examples = np.asarray(dataset.train[indices]).reshape(len(indices), -1)
     batch = steps.read_batch(examples, weights, examples=None, model=model, value_range=dataset.value_range)
     stop = functools.partial(interruptions.stop_at, whole, batch, _keys(plan.seed)[1], workdir / "nan.npz", model=model)
+    stop = functools.partial(stop, augment=described.augment)
     where = f"step {int(whole.step) + 1} (epoch {epoch + 1})"
     parallel.on_first_process(functools.partial(stop, objective=stage.objective.at(whole.step), where=where))
 

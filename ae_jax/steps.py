@@ -44,14 +44,16 @@ def example_keys(key, numbers):
   return jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
 
 
-def train_step(state, batch, key, *, model, objective, optimizer, parts, team=parallel.ALONE):
+def train_step(state, batch, key, *, model, objective, optimizer, parts, team=parallel.ALONE, augment=None):
   """One step on a batch (see `ae_jax.objectives`): (state, batch, key) -> (state, {"loss": [], **terms}, finite []).
 
-  Of the devices of a team each is given its part of the batch. `finite` says whether loss and gradient are.
+  Each device of a team is given its part of the batch. `finite` is whether loss and gradient are. `augment` is the
+  `augmentation.Augment` of the batch, or None.
   """
   rows = len(batch["weight"])
   numbers = team.first_row(rows) + jnp.arange(rows)
   keys = example_keys(jax.random.fold_in(key, state.step), numbers)
+  batch = augmented(batch, keys, augment)
   objective = objective.at(state.step)
   (loss, terms), gradient = value_and_gradient(
     state.params, batch, keys, model=model, objective=objective, parts=parts, team=team
@@ -62,6 +64,11 @@ def train_step(state, batch, key, *, model, objective, optimizer, parts, team=pa
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
   terms = {"loss": loss, **terms} | {name: getattr(objective, name) for name, _ in objective.schedules}
   return TrainState(state.step + 1, params, opt_state), terms, finite
+
+
+def augmented(batch, keys, augment):
+  """Returns the batch with its examples augmented by an `augmentation.Augment`; the batch itself for None."""
+  return batch | {"x": augment(batch["x"], keys)} if augment else batch
 
 
 def value_and_gradient(params, batch, keys, *, model, objective, parts, team=parallel.ALONE):

@@ -136,6 +136,7 @@ def build(members, placed, number, state, way):
     recipe=stage.recipe,
     parts=stage.parts,
     on_nan=on_nan,
+    augment=described.augment,
     **static,
   )
   evaluate = steps.compiled(
