@@ -169,8 +169,9 @@ def test_skipped_steps_are_counted_and_left_out_of_the_means(tiny, tmp_path, unr
   assert metrics["test/squared_error"] < 30
 
 
-@pytest.mark.parametrize("stop", [1, 2])
-def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop):
+@pytest.mark.parametrize(("stop", "augment"), [(1, ()), (2, ({"name": "flip"}, {"name": "shift", "pixels": 1}))])
+def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop, augment):
+  tiny.data.augment = augment
   train.train_and_evaluate(tiny, tmp_path / "straight")
   train_until(tiny, tmp_path / "broken", stop, monkeypatch)
   train.train_and_evaluate(tiny, tmp_path / "broken")
