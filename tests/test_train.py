@@ -179,6 +179,11 @@ def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop, augment):
   jax.tree.map(np.testing.assert_array_equal, params, other_params)
   assert records == other_records
   assert [record["epoch"] for record in records if "test/loss" in record] == [1, 2, 3]  # once, at the end of each
+  test = data.load("digits", "", "unit").test
+  x_hat = ae_jax.load(tmp_path / "straight").reconstruct(test)  # examples are not augmented in evaluation
+  np.testing.assert_allclose(
+    records[-1]["test/squared_error"], np.square(x_hat - test).sum((1, 2, 3)).mean(), rtol=1e-5
+  )
 
 
 def test_a_save_that_comes_later_than_the_death_is_made_up_for(tiny, tmp_path, monkeypatch):
