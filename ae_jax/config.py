@@ -25,6 +25,9 @@ def base(data):
   config.data.placement = "auto"  # memory, stream (read while it trains), or auto: stream what is over the budget
   config.data.budget_gib = 0.0  # bytes of training examples that are kept in memory, in GiB; 0: a quarter of it all
   config.data.one_class = placeholder(int)  # train on this label only, others in the test set are anomalies; None: all
+  # Random changes of the training examples, in order: {"name": "flip"}, left to right; {"name": "shift", "pixels": 2},
+  # of images or series; {"name": "crop", "pixels": 2}, after padding; {"name": "brightness", "level": 0.2}.
+  config.data.augment = ()
 
   config.objective = ConfigDict()
   config.objective.name = "reconstruction"
@@ -125,9 +128,9 @@ def as_json(config):
 
 
 def from_json(stored):
-  """The locked config that `as_json` stored; UserError for what it cannot have stored."""
+  """Returns the locked config that `as_json` stored, of this or an earlier version; UserError for anything else."""
   try:
-    return ConfigDict(_tuples(stored)).lock()
+    return ConfigDict(_tuples(_completed(stored))).lock()
   except (TypeError, ValueError) as error:  # a key with a dot in it, for one
     raise errors.UserError(f"config: {errors.one_line(error)}") from None
 
@@ -145,7 +148,7 @@ FREE = ("data.placement", "data.budget_gib", "trackers")
 
 
 # Keys that runs of earlier versions do not have, with what they meant.
-_ADDED = {"schedules": [], "ema_decay": 0.0, "model.dropout": 0.0}
+_ADDED = {"schedules": [], "ema_decay": 0.0, "data.augment": [], "model.dropout": 0.0}
 
 
 def differences(old, new):

@@ -7,7 +7,7 @@ import optax
 
 from ae_jax import config as configs
 from ae_jax import data, errors, evaluators, memory, models, objectives, optimizers, parallel, schedules, trackers
-from ae_jax.data import epochs, rows
+from ae_jax.data import augmentation, epochs, rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Experiment:
   plan: epochs.Epochs
   stages: list[Stage]
   measures: tuple  # evaluators
+  augment: augmentation.Augment | None  # of the training examples
 
   def due(self, epochs, every):
     """Whether after so many epochs comes what comes every `every` epochs, and at the end."""
@@ -54,7 +55,9 @@ def of(config, devices, dataset=None):
   errors.check(config.accumulate <= size, "accumulate", config.accumulate, f"at most the {size} training examples")
   plan = epochs.Epochs(size, min(config.batch_size, size), devices * config.accumulate, config.seed, row_bytes)
   stages = _stages(config, model, dataset, plan, devices)
-  return Experiment(config, dataset, model, plan, stages, evaluators.build(config.evaluators, model, dataset))
+  measures = evaluators.build(config.evaluators, model, dataset)
+  augment = augmentation.build(config.data.augment, dataset.shape, dataset.value_range, dataset.span)
+  return Experiment(config, dataset, model, plan, stages, measures, augment)
 
 
 def _labelled(config):

@@ -127,7 +127,7 @@ def build(described, placed, workdir, profile, number, state):
   fixed["team"] = parallel.team(mesh, state.params, config.parallel_state)
   arguments = chunk_arguments(placed, placed.own, state, *_abstract_batches(plan, placed))
   trained = {"optimizer": stage.optimizer, "parts": stage.parts, "ema_decay": config.ema_decay, **fixed}
-  trained["mode"] = parallel.MODES[config.parallel]
+  trained |= {"mode": parallel.MODES[config.parallel], "augment": described.augment}
   results = (places, everywhere, everywhere)
   compiled = functools.partial(steps.compiled, steps.train_chunk, arguments, results, **trained)
   # a chunk that may have to be repeated does not give its state away
@@ -170,5 +170,6 @@ def _stop_at(described, stage, state, workdir):
   batch = steps.read_batch(examples, weights, examples=None, model=model, value_range=dataset.value_range)
   _, noise_key = keys(plan.seed)
   stop = functools.partial(interruptions.stop_at, state, batch, noise_key, workdir / "nan.npz", model=model)
+  stop = functools.partial(stop, augment=described.augment)
   where = f"step {int(state.step) + 1} (epoch {epoch + 1})"
   parallel.on_first_process(functools.partial(stop, objective=stage.objective.at(state.step), where=where))

@@ -169,8 +169,9 @@ def test_skipped_steps_are_counted_and_left_out_of_the_means(tiny, tmp_path, unr
   assert metrics["test/squared_error"] < 30
 
 
-@pytest.mark.parametrize("stop", [1, 2])
-def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop):
+@pytest.mark.parametrize(("stop", "augment"), [(1, ()), (2, ({"name": "flip"}, {"name": "shift", "pixels": 1}))])
+def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop, augment):
+  tiny.data.augment = augment
   train.train_and_evaluate(tiny, tmp_path / "straight")
   train_until(tiny, tmp_path / "broken", stop, monkeypatch)
   train.train_and_evaluate(tiny, tmp_path / "broken")
@@ -178,6 +179,11 @@ def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop):
   jax.tree.map(np.testing.assert_array_equal, params, other_params)
   assert records == other_records
   assert [record["epoch"] for record in records if "test/loss" in record] == [1, 2, 3]  # once, at the end of each
+  test = data.load("digits", "", "unit").test
+  x_hat = ae_jax.load(tmp_path / "straight").reconstruct(test)  # examples are not augmented in evaluation
+  np.testing.assert_allclose(
+    records[-1]["test/squared_error"], np.square(x_hat - test).sum((1, 2, 3)).mean(), rtol=1e-5
+  )
 
 
 def test_a_save_that_comes_later_than_the_death_is_made_up_for(tiny, tmp_path, monkeypatch):

@@ -96,7 +96,7 @@ def build(members, placed, number, state, way) -> Programs:
   arguments = programs.chunk_arguments(placed, own, state, *batches)
   fixed |= {"over": WAYS[way]}
   trained = {"recipe": stage.recipe, "parts": stage.parts, "ema_decay": described.config.ema_decay, **fixed}
-  trained["on_nan"] = "skip" if on_nan == "skip" else None
+  trained |= {"on_nan": "skip" if on_nan == "skip" else None, "augment": described.augment}
   results = (_places(placed), placed.split, placed.split)
   train_chunk = steps.compiled(_train_chunk, arguments, results, donate=(0,), **trained)
   fixed["statistics"] = evaluators.statistics(described.measures, described.dataset.value_range, described.dataset.span)
