@@ -147,8 +147,20 @@ def flat(nested, prefix=""):
 FREE = ("data.placement", "data.budget_gib", "trackers")
 
 
-# Keys that runs of earlier versions do not have, with what they meant.
+# Dotted keys that configs of earlier versions do not have, with what they meant.
 _ADDED = {"schedules": [], "ema_decay": 0.0, "data.augment": [], "model.dropout": 0.0}
+
+
+def _completed(stored):
+  """Returns a stored config with the keys that were added since; a section that is absent stays so."""
+  whole = dict(stored)
+  for dotted, value in _ADDED.items():
+    section, _, key = dotted.rpartition(".")
+    if not section:
+      whole.setdefault(key, value)
+    elif isinstance(whole.get(section), dict):
+      whole[section] = {key: value} | whole[section]
+  return whole
 
 
 def differences(old, new):
@@ -156,8 +168,7 @@ def differences(old, new):
 
   A key that was added since the run began counts with its default.
   """
-  old, new = flat(old), flat(new)
-  old = {key: default for key, default in _ADDED.items() if key in new} | old
+  old, new = flat(_completed(old)), flat(_completed(new))
   keys = sorted(key for key in {*old, *new} - {*FREE} if old.get(key) != new.get(key))
   return [f"{key} ({old.get(key, 'absent')!r}, now {new.get(key, 'absent')!r})" for key in keys]
 
