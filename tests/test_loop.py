@@ -1,7 +1,10 @@
 """The training loop with stubs in place of compiled programs: records, divergence, saves and stops of its courses."""
 
+import dataclasses
+import gc
 import itertools
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -176,3 +179,20 @@ def test_training_goes_on_in_the_middle_of_an_epoch(training, saved):
   loop.train(mine, at(4))
   assert seen == list(range(5, 13))
   assert [record["step"] for record in mine.courses[0].log] == [6, 9, 12]
+
+
+def test_no_states_are_kept_but_that_of_the_last_chunk_and_that_of_the_last_epoch(training, saved):
+  """A run that may repeat a chunk does not donate its state, so that each of them takes memory of the device."""
+  seen, alive = [], []
+  mine = training(lambda course, step: 1.0, count=1, filled=1, until=3)
+  built = mine.build(0, None)
+
+  def train_chunk(state, *batches):
+    seen.append(weakref.ref(state))
+    gc.collect()
+    alive.append(sum(ref() is not None for ref in seen))
+    return built.train_chunk(state, *batches)
+
+  loop.train(dataclasses.replace(mine, build=lambda *_: dataclasses.replace(built, train_chunk=train_chunk)), at(0))
+  assert len(alive) == 9
+  assert max(alive) == 2
