@@ -6,7 +6,19 @@ from collections.abc import Callable
 import optax
 
 from ae_jax import config as configs
-from ae_jax import data, errors, evaluators, memory, models, objectives, optimizers, parallel, schedules, trackers
+from ae_jax import (
+  data,
+  errors,
+  evaluators,
+  memory,
+  models,
+  objectives,
+  optimizers,
+  parallel,
+  schedules,
+  stopping,
+  trackers,
+)
 from ae_jax.data import augmentation, epochs, rows
 
 
@@ -36,6 +48,7 @@ class Experiment:
   stages: list[Stage]
   measures: tuple  # evaluators
   augment: augmentation.Augment | None  # of the training examples
+  early_stopping: stopping.EarlyStopping
 
   def due(self, epochs, every):
     """Whether after so many epochs comes what comes every `every` epochs, and at the end."""
@@ -57,7 +70,9 @@ def of(config, devices, dataset=None):
   stages = _stages(config, model, dataset, plan, devices)
   measures = evaluators.build(config.evaluators, model, dataset)
   augment = augmentation.build(config.data.augment, dataset.shape, dataset.value_range, dataset.span)
-  return Experiment(config, dataset, model, plan, stages, measures, augment)
+  early_stopping = stopping.EarlyStopping(**config.early_stopping)
+  early_stopping.check()
+  return Experiment(config, dataset, model, plan, stages, measures, augment, early_stopping)
 
 
 def _labelled(config):

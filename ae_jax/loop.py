@@ -38,6 +38,9 @@ class Training:
   received: Callable[[], str]  # see `interruptions.caught`
   until: int  # epochs
   refresh: Callable[[], None] = lambda: None  # called after each evaluation
+  limit: Callable[[], str] = lambda: ""  # called after each epoch: why to end the training now, "" to go on
+  progress: Callable[[list], str] = lambda records: ""  # the same, with the records of each evaluation, [] for none
+  report: Callable[[str], None] = lambda line: None  # is told why the training ends before its last epoch
   sparse: bool = False  # print few lines; see `logs.Display`
 
   @property
@@ -58,11 +61,12 @@ def train(training: Training, state: steps.TrainState) -> steps.TrainState:
     for number, stage in enumerate(stages):
       step = int(state.step)
       to_do = range(max(step // plan.steps, stage.epochs.start), min(stage.epochs.stop, training.until))
-      if not (to_do and training.going):
+      if not (to_do and training.going) or training.progress([]):
         continue
       built = training.build(number, state)
       compile_seconds += built.compile_seconds
       constants = {"compile_seconds": compile_seconds} | ({"stage": number} if len(stages) > 1 else {})
+      ended = ""
       if step == stage.epochs.start * plan.steps:
         state = built.restart(state)
       with contextlib.closing(training.feed(step // plan.chunk, to_do.stop * plan.chunks_per_epoch)) as feed:
@@ -73,7 +77,12 @@ def train(training: Training, state: steps.TrainState) -> steps.TrainState:
           state, built, speed = _train_epoch(training, state, epoch, built, feed, display)
           if epoch > to_do.start and steps.compilations() > compilations:
             raise RuntimeError(f"epoch {epoch + 1} compiled again what epoch {epoch} had compiled: a bug of ae_jax")
-          _end_epoch(training, state, epoch + 1, built, speed, constants=constants, display=display)
+          ended = _end_epoch(training, state, epoch + 1, built, speed, constants=constants, display=display)
+          if ended:
+            break
+      if ended:
+        training.report(f"stopped after epoch {int(state.step) // plan.steps}: {ended}")
+        break
   checkpoints.wait(training.opened)
   return state
 
@@ -106,10 +115,14 @@ def _train_epoch(training, state, epoch, built, feed, display):
 
 
 def _end_epoch(training, state, done, built, speed, *, constants, display):
-  """Logs the end of an epoch, after which `done` are done; evaluates and saves where due."""
+  """Logs the end of an epoch, after which `done` are done; evaluates and saves where due.
+
+  Returns why the training ends here, "" to go on.
+  """
   described, config, courses = training.described, training.described.config, training.going
   records = [course.windows.rest() | speed for course in courses]
-  save_due = done == training.until or described.due(done, config.checkpoint_every_epochs)
+  ended = training.limit()
+  save_due = ended or done == training.until or described.due(done, config.checkpoint_every_epochs)
   eval_due = courses and (save_due or described.due(done, config.eval_every_epochs))
   if eval_due:
     losses, values = jax.tree.map(np.asarray, built.evaluate(state))
@@ -120,8 +133,10 @@ def _end_epoch(training, state, done, built, speed, *, constants, display):
   if eval_due:
     display.evaluated(*records)
     training.refresh()
-  if save_due:
+    ended = ended or training.progress(records)
+  if save_due or ended:
     _save(training, state, records)
+  return ended
 
 
 def _note(course, terms, finite, step):

@@ -77,18 +77,45 @@ def _check_holds_a_run_or_nothing(workdir):
 def begin(workdir, description):
   """Writes config.json into a `locked` folder, or makes sure that the run already there is the same one.
 
+  A run with fewer epochs is extended: its config.json is written anew.
+
   Raises UserError, and changes nothing, for a run of another config or other data, and for a folder that cannot be
   written.
   """
   file = workdir / "config.json"
   part = workdir / "config.json.part"
+  extended = extension(workdir, description)
+  if not extended and file.exists():
+    check_same(workdir, description)
   with errors.writing(f"--workdir={workdir}"):
-    if not file.exists():
+    if extended or not file.exists():
       part.write_text(json.dumps(description, indent=2) + "\n")
       os.replace(part, file)
     elif not os.access(workdir, os.W_OK):
       raise PermissionError(13, "Permission denied")
-  check_same(workdir, description)
+
+
+def extension(workdir, description) -> list[str]:
+  """Returns sentences on how a description extends the run in a folder by more epochs; [] if it does not.
+
+  Raises UserError if the run there has other data.
+  """
+  if not (workdir / "config.json").exists():
+    return []
+  there, config = read_description(workdir), description["config"]
+  before, after = there["config"].get("epochs"), config["epochs"]
+  shorter = {**there["config"], "epochs": after}
+  if not errors.is_number(before) or before >= after or configs.differences(shorter, config):
+    return []
+  _check_same_data(workdir, there["data"], description["data"], config["data"])
+  said = f"config.epochs: the run is extended from {before} to {after} epochs"
+  schedule, last = config["optimizer"]["schedule"], sum(stage["epochs"] for stage in config["stages"])
+  if schedule == "constant":
+    return [f"{said}; the learning rate stays constant"]
+  return [
+    f"{said}; the {schedule} schedule of the learning rate now ends after epoch {last + after}, so the rate after epoch "
+    f"{last + before} is not 0, and the result differs from a run of {after} epochs from the start"
+  ]
 
 
 def check_same(workdir, description):

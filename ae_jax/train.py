@@ -21,6 +21,7 @@ from ae_jax import (
   programs,
   runs,
   signals,
+  stopping,
 )
 from ae_jax.report import verdict, words
 
@@ -43,8 +44,9 @@ def train_and_evaluate(config, workdir, profile=False):
   with contextlib.ExitStack() as stack, memory.explained():
     received = stack.enter_context(interruptions.caught())
     parallel.on_first_process(lambda: stack.enter_context(runs.locked(workdir)))
+    extended = runs.extension(workdir, description)
     parallel.on_first_process(lambda: runs.begin(workdir, description))
-    for line in (words.opening(description, dataset.placement, workdir), *dataset.remarks):
+    for line in (words.opening(description, dataset.placement, workdir), *dataset.remarks, *extended):
       _say(line)
     cache.keep_compiled_programs()
     training, state = _training(described, description, workdir, mesh, profile=profile, received=received, stack=stack)
@@ -67,6 +69,8 @@ def _training(described, description, workdir, mesh, *, profile, received, stack
   log = stack.enter_context(logs.Log(workdir, step, description, config.trackers) if shown else logs.Silence())
   windows = logs.Windows(config.log_every_steps, plan.steps, step, notes.get("pending", ()))
 
+  history = [record for record in logs.stream(workdir) if record["step"] <= step]
+
   @functools.cache
   def baselines():
     return dict(evaluators.rulers(described.measures, dataset, described.model.code))
@@ -88,6 +92,9 @@ def _training(described, description, workdir, mesh, *, profile, received, stack
     received=received,
     until=last,
     refresh=evaluation.refresher(workdir) if shown else lambda: None,
+    limit=stopping.time_limit(config.max_minutes),
+    progress=stopping.progress(described.early_stopping, history),
+    report=_say,
   )
   return training, state
 
