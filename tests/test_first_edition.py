@@ -1,4 +1,4 @@
-"""A run folder that the first edition wrote, before the latent code, the model's state and the columns were declared."""
+"""A run folder of the first edition, written before the models declared their latent code and their state."""
 
 import pathlib
 import shutil
