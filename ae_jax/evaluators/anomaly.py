@@ -118,7 +118,7 @@ SCORES = {
 
 def rulers(dataset, code):
   """Generates the AUROC of PCA's residual with as many components, and the AUPRC of chance."""
-  yield "test/pca_auroc", auroc(reconstruction.pca_squared_errors(dataset, latent), dataset.anomalous)
+  yield "test/pca_auroc", auroc(reconstruction.pca_squared_errors(dataset, code.numbers), dataset.anomalous)
   yield "test/chance_auprc", float(dataset.anomalous.mean())
 
 
