@@ -25,6 +25,9 @@ def base(data):
   config.data.placement = "auto"  # memory, stream (read while it trains), or auto: stream what is over the budget
   config.data.budget_gib = 0.0  # bytes of training examples that are kept in memory, in GiB; 0: a quarter of it all
   config.data.one_class = placeholder(int)  # train on this label only, others in the test set are anomalies; None: all
+  # Random changes of the training examples, in order: {"name": "flip"}, left to right; {"name": "shift", "pixels": 2},
+  # of images or series; {"name": "crop", "pixels": 2}, after padding; {"name": "brightness", "level": 0.2}.
+  config.data.augment = ()
 
   config.objective = ConfigDict()
   config.objective.name = "reconstruction"
@@ -44,8 +47,8 @@ def base(data):
 
   config.ema_decay = 0.0  # of a moving average of the parameters, which is evaluated instead of them (0.999); 0: none
 
-  # Besides reconstruction. At each evaluation: anomaly, denoising, posterior, sparsity. Of the trained model, once:
-  # anomaly, denoising, disentanglement, generation, latent, logistic_pca, probe, robustness.
+  # Besides reconstruction. At each evaluation: anomaly, codebook, denoising, posterior, sparsity. Of the trained model,
+  # once: anomaly, denoising, disentanglement, generation, latent, logistic_pca, probe, robustness.
   config.evaluators = (*STUDIES, "disentanglement") if data == "factors" else STUDIES
   config.trackers = ()  # besides TensorBoard: mlflow, wandb
   config.compute_dtype = "float32"  # or bfloat16, for GPU and TPU: what the model computes in; all else is float32
@@ -54,6 +57,12 @@ def base(data):
   config.accumulate = 1  # a batch is computed in so many parts, one after the other, to need less memory
   config.remat = False  # compute activations again for the gradient, to need less memory
   config.on_nan = "stop"  # at a loss or gradient that is not finite; or skip: go on without such steps, counting them
+  config.max_minutes = 0.0  # the training stops after the epoch in which so many minutes have passed; 0: no limit
+  config.early_stopping = ConfigDict()  # of a single run; a sweep has --halving
+  config.early_stopping.metric = ""  # of the test set, such as "test/squared_error"; "" for none
+  config.early_stopping.patience = 5  # evaluations without an improvement after which the training stops
+  config.early_stopping.min_change = 0.0  # an improvement is a larger change than this
+  config.early_stopping.mode = "min"  # what the metric should become: min or max
   config.eval_every_epochs = 1  # and at the end
   config.checkpoint_every_epochs = {"mnist_5k": 30, "digits": 30}.get(data, 5)  # and at the end, after an evaluation
   config.log_every_steps = 50  # train/loss is the mean over so many steps
@@ -74,6 +83,7 @@ def check(config):
   _check_keys(given, {**wanted, "model": {}}, "")
   label = config.data.one_class
   errors.check(label is None or -(2**63) <= label < 2**63, "data.one_class", label, "an integer of 64 bits")
+  errors.check_not_negative("max_minutes", config.max_minutes)
   errors.check(0 <= config.ema_decay < 1, "ema_decay", config.ema_decay, "a number from 0 to below 1")
   errors.check(0 <= config.seed < 2**32, "seed", config.seed, "from 0 to 4294967295")
   for key in ("epochs", "batch_size", "accumulate", "eval_every_epochs", "checkpoint_every_epochs", "log_every_steps"):
@@ -125,9 +135,9 @@ def as_json(config):
 
 
 def from_json(stored):
-  """The locked config that `as_json` stored; UserError for what it cannot have stored."""
+  """Returns the locked config that `as_json` stored, of this or an earlier version; UserError for anything else."""
   try:
-    return ConfigDict(_tuples(stored)).lock()
+    return ConfigDict(_tuples(_completed(stored))).lock()
   except (TypeError, ValueError) as error:  # a key with a dot in it, for one
     raise errors.UserError(f"config: {errors.one_line(error)}") from None
 
@@ -140,12 +150,36 @@ def flat(nested, prefix=""):
   return found
 
 
-# Where the examples lie and who is told changes nothing that is learned: a run may go on with others of these.
-FREE = ("data.placement", "data.budget_gib", "trackers")
+# Keys, and sections, that change nothing that is learned up to a step: a run may continue with other values of these.
+FREE = ("data.placement", "data.budget_gib", "trackers", "max_minutes", "early_stopping")
 
 
-# Keys that runs of earlier versions do not have, with what they meant.
-_ADDED = {"schedules": [], "ema_decay": 0.0, "model.dropout": 0.0}
+# Dotted keys that configs of earlier versions do not have, with what they meant.
+_ADDED = {
+  "schedules": [],
+  "ema_decay": 0.0,
+  "data.augment": [],
+  "model.dropout": 0.0,
+  "max_minutes": 0.0,
+  "early_stopping": {"metric": "", "patience": 5, "min_change": 0.0, "mode": "min"},
+}
+
+
+def _completed(stored):
+  """Returns a stored config with the keys that were added since; a section that is absent stays so."""
+  whole = dict(stored)
+  for dotted, value in _ADDED.items():
+    section, _, key = dotted.rpartition(".")
+    if not section:
+      whole.setdefault(key, value)
+    elif isinstance(whole.get(section), dict):
+      whole[section] = {key: value} | whole[section]
+  return whole
+
+
+def is_free(key):
+  """Returns whether a dotted key is in FREE."""
+  return key in FREE or key.partition(".")[0] in FREE
 
 
 def differences(old, new):
@@ -153,9 +187,8 @@ def differences(old, new):
 
   A key that was added since the run began counts with its default.
   """
-  old, new = flat(old), flat(new)
-  old = {key: default for key, default in _ADDED.items() if key in new} | old
-  keys = sorted(key for key in {*old, *new} - {*FREE} if old.get(key) != new.get(key))
+  old, new = flat(_completed(old)), flat(_completed(new))
+  keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and not is_free(key))
   return [f"{key} ({old.get(key, 'absent')!r}, now {new.get(key, 'absent')!r})" for key in keys]
 
 

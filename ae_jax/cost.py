@@ -38,9 +38,9 @@ def of(model, objective, optimizer, batch_size, *, platform=None):
   variables = model.abstract_variables()
   params = variables.params
   batch, keys = abstract_batch(model, batch_size)
-  loss = training_loss(model, objective, variables.state)
+  loss = training_loss(model, objective)
   reconstruction = contractions(jax.make_jaxpr(model.reconstruct)(variables, batch["x"], batch), platform)
-  step = contractions(jax.make_jaxpr(jax.value_and_grad(loss, has_aux=True))(params, batch, keys), platform)
+  step = contractions(jax.make_jaxpr(jax.value_and_grad(loss, has_aux=True))(*variables, batch, keys), platform)
   leaves, opt_leaves = jax.tree.leaves(params), jax.tree.leaves(jax.eval_shape(optimizer.init, params))
   return Cost(
     parameters=sum(leaf.size for leaf in leaves),
@@ -48,7 +48,7 @@ def of(model, objective, optimizer, batch_size, *, platform=None):
     training=multiply_adds(step) / batch_size,
     state_bytes=bytes_of(leaves) + bytes_of(opt_leaves),
     gradient_bytes=bytes_of(leaves),
-    activation_bytes=kept_bytes(lambda *args: loss(*args)[0], params, batch, keys, platform=platform) / batch_size,
+    activation_bytes=kept_bytes(lambda *args: loss(*args)[0], *variables, batch, keys, platform=platform) / batch_size,
     traffic_bytes=sum(times * bytes_of(var.aval for var in (*each.invars, *each.outvars)) for times, each in step),
   )
 
@@ -61,9 +61,9 @@ def abstract_batch(model, rows):
   return batch | {"weight": jax.ShapeDtypeStruct((rows,), jnp.float32)}, keys
 
 
-def training_loss(model, objective, model_state):
-  """Returns the objective in training as a function (params, batch, keys) -> (loss, aux)."""
-  return lambda params, *args: objective(model, Variables(params, model_state), *args, train=True)
+def training_loss(model, objective):
+  """Returns the objective in training as a function (params, model state, batch, keys) -> (loss, aux)."""
+  return lambda params, state, *args: objective(model, Variables(params, state), *args, train=True)
 
 
 def contractions(program, platform=None):

@@ -6,8 +6,20 @@ from collections.abc import Callable
 import optax
 
 from ae_jax import config as configs
-from ae_jax import data, errors, evaluators, memory, models, objectives, optimizers, parallel, schedules, trackers
-from ae_jax.data import epochs, rows
+from ae_jax import (
+  data,
+  errors,
+  evaluators,
+  memory,
+  models,
+  objectives,
+  optimizers,
+  parallel,
+  schedules,
+  stopping,
+  trackers,
+)
+from ae_jax.data import augmentation, epochs, rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +47,8 @@ class Experiment:
   plan: epochs.Epochs
   stages: list[Stage]
   measures: tuple  # evaluators
+  augment: augmentation.Augment | None  # of the training examples
+  early_stopping: stopping.EarlyStopping
 
   def due(self, epochs, every):
     """Whether after so many epochs comes what comes every `every` epochs, and at the end."""
@@ -54,7 +68,11 @@ def of(config, devices, dataset=None):
   errors.check(config.accumulate <= size, "accumulate", config.accumulate, f"at most the {size} training examples")
   plan = epochs.Epochs(size, min(config.batch_size, size), devices * config.accumulate, config.seed, row_bytes)
   stages = _stages(config, model, dataset, plan, devices)
-  return Experiment(config, dataset, model, plan, stages, evaluators.build(config.evaluators, model, dataset))
+  measures = evaluators.build(config.evaluators, model, dataset)
+  augment = augmentation.build(config.data.augment, dataset.shape, dataset.value_range, dataset.span)
+  early_stopping = stopping.EarlyStopping(**config.early_stopping)
+  early_stopping.check()
+  return Experiment(config, dataset, model, plan, stages, measures, augment, early_stopping)
 
 
 def _labelled(config):

@@ -89,13 +89,15 @@ def leave_soon(status):
   timer.start()
 
 
-def stop_at(state, batch, key, file, *, model, objective, where):
+def stop_at(state, batch, key, file, *, model, objective, where, augment=None):
   """Writes what it takes to repeat a step whose loss or gradient is not finite into an .npz file, and raises UserError.
 
-  `state` is that before the step, its arrays whole and on this device; the batch is as `steps.read_batch` gives it.
+  `state` is that before the step, its arrays whole and on this device; the batch is as `steps.read_batch` gives it. The
+  file holds the batch as `augment` (`augmentation.Augment` or None) has changed it for this step.
   """
   numbers = np.arange(len(batch["weight"]), dtype=np.int32)
   keys = steps.example_keys(jax.random.fold_in(key, state.step), numbers)
+  batch = steps.augmented(batch, keys, augment)
   compute = jax.jit(steps.value_and_gradient, static_argnames=("model", "objective", "parts"))
   (loss, _), gradient = compute(state.variables, batch, keys, model=model, objective=objective, parts=1)
   bad = {kind: _not_finite(tree) for kind, tree in (("parameter", state.params), ("gradient of", gradient))}

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import tqdm
 
-from ae_jax import errors, trackers
+from ae_jax import baselines, errors, trackers
 
 _EVERY = {False: 5.0, True: 30.0}  # seconds between two lines where there is no terminal, and of a `sparse` display
 
@@ -186,8 +186,8 @@ class Display:
       postfix="compiling",
     )
 
-  def advance(self, images, seconds, loss=None):
-    """So many more images have been trained, in so many seconds, the last at this loss."""
+  def advance(self, images, seconds, loss):
+    """Counts `images` that were trained in `seconds`; a display that is not `sparse` shows the last loss."""
     self._seen += images
     self._trained += images
     self._seconds += seconds
@@ -196,7 +196,7 @@ class Display:
       self._first = self._bar.initial = self._bar.n = self._seen
       self._bar.unpause()
       images = 0
-    told = "" if loss is None else f"  loss {loss:.4g}"
+    told = "" if self._sparse else f"  loss {loss:.4g}"
     self._bar.set_description_str(f"epoch {math.ceil(self._seen / self._images - 1e-6)}{told}", refresh=False)
     self._bar.set_postfix_str(f"{self._trained / self._seconds:,.0f} images/s", refresh=False)
     self._bar.update(images)
@@ -246,7 +246,7 @@ def _told(records):
   nats = told.pop("nats", told["test loss"])
   losses = "  ".join(f"{words} {value}" for words, value in told.items())
   more = "" if nats == told["test loss"] else f"  nats {nats}"
-  return f"{losses}  test error {found[0]:.4g} (PCA {first['test/pca_squared_error']:.4g}){more}"
+  return f"{losses}  test error {found[0]:.4g} (PCA {first[baselines.pca_key(first)]:.4g}){more}"
 
 
 def traced(function, folder):

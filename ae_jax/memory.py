@@ -79,6 +79,6 @@ def explained():
 
 def _kept(model, objective, variables, rows):
   batch, keys = cost.abstract_batch(model, rows)
-  loss = cost.training_loss(model, objective, variables.state)
+  loss = cost.training_loss(model, objective)
   platform = jax.default_backend()
-  return cost.kept_bytes(lambda *args: loss(*args)[0], variables.params, batch, keys, platform=platform)
+  return cost.kept_bytes(lambda *args: loss(*args)[0], *variables, batch, keys, platform=platform)

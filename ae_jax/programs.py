@@ -1,4 +1,4 @@
-"""What a run computes with: its data on the devices, and the compiled functions of each of its stages."""
+"""Arrays on the devices and compiled functions of each training stage; `build` makes those of a single run."""
 
 import dataclasses
 import functools
@@ -14,129 +14,162 @@ from ae_jax.data import epochs, streams
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
-  """What lies on the devices throughout a run, and how the rest is to lie there."""
+  """Arrays that stay on the devices throughout the training, and the shardings of the others."""
 
-  train: dict[str, jax.Array] | None  # columns {"x": [N, elements], ...}, as test; None if they stream
+  train: dict[str, jax.Array] | None  # columns {"x": [N, elements], ...}, as test; None where they are streamed
   test: dict[str, jax.Array]
-  test_rows: tuple[jax.Array, jax.Array]  # indices and weights of the batches of the test set, [batches, B]
-  test_weights: np.ndarray  # the same weights, in every process
-  init_key: jax.Array
-  noise_key: jax.Array
-  everywhere: jax.sharding.Sharding
-  rows: jax.sharding.Sharding  # of the batches of a chunk
-  columns: slice  # of a batch, that this process holds
+  test_rows: tuple[jax.Array, jax.Array]  # indices and weights of the test batches, [batches, slots]
+  test_weights: np.ndarray  # the same weights, in the memory of every process
+  own: tuple  # what belongs to a model: (noise key,), or of a pack's members (noise keys [members], their masks)
+  everywhere: jax.sharding.Sharding  # replicated
+  split: jax.sharding.Sharding  # of a chunk's rows and weights: the devices share each batch, or a pack's members
 
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-  """The compiled functions of a stage, their data in place."""
+  """The compiled functions of a stage; all but their changing arguments are in place."""
 
-  restart: Callable  # (state) -> state, its optimizer at the beginning
-  train_chunk: Callable  # (state, rows, weights) -> (state, {name: [chunk]}, finite [chunk])
-  evaluate: Callable  # (state) -> generator of (name, value)
-  fail: Callable  # (state, rows, weights) raises UserError: one of the steps after this state is not finite
+  restart: Callable  # (state) -> state with a new optimizer state
+  train_chunk: Callable  # (state, rows, weights) -> (state, {name: terms}, finite), [chunk] or [members, chunk]
+  evaluate: Callable  # (state) -> (loss, {name: values [batches, slots, ...]}), of a pack with a first axis of members
   compile_seconds: float
+  peak_bytes: int = 0  # of a device, as the compiler predicts it for a pack
+  # (state, rows, weights): called where a step of this chunk is not finite; raises UserError, unless others go on
+  fail: Callable = lambda *_: None
+  # (these programs, state, (rows, weights), seconds of their chunk) -> the programs to go on with
+  tune: Callable = lambda programs, *_: programs
 
 
-def place(dataset, model, plan, mesh):
-  """Puts the data on the devices."""
-  everywhere, rows = parallel.replicated(mesh), parallel.split(mesh, axis=1)
-  init_key, noise_key = jax.jit(functools.partial(_keys, plan.seed), out_shardings=everywhere)()
-  train, test = (
-    None if half == "train" and dataset.streams else parallel.put(data.flat_columns(dataset, half, model), everywhere)
-    for half in ("train", "test")
-  )
-  cut = epochs.in_order(len(dataset.test), plan.batch_size, plan.devices)
-  test_rows = tuple(parallel.put(part, rows) for part in cut)
-  return Placed(
-    train, test, test_rows, cut[1], init_key, noise_key, everywhere, rows, parallel.columns(rows, plan.slots)
-  )
-
-
-def _keys(seed):
+def keys(seed):
+  """Returns the keys of the initialisation and of the noise of a run."""
   init_key, noise_key = jax.random.split(jax.random.key(seed))
   return init_key, noise_key
 
 
-def start(placed, model, optimizer, config):
-  """Returns the state before the first step."""
-  kind = config.parallel_state
-  init = functools.partial(steps.init, model=model, optimizer=optimizer, ema=config.ema_decay > 0)
-  places = parallel.of_state(placed.everywhere.mesh, jax.eval_shape(init, placed.init_key), kind)
-  return parallel.auto(init, (placed.init_key,), places)(placed.init_key)
+def place(described, cut, rows, own, split):
+  """Puts the data that a model needs on the devices; `cut` are the indices and weights of its test batches.
+
+  `rows` is the sharding of these. A streamed training set is left where it is. See `Placed` for `own` and `split`.
+  """
+  everywhere = parallel.replicated(split.mesh)
+
+  def put(half):
+    columns = data.flat_columns(described.dataset, half, described.model)
+    return jax.tree.map(lambda column: parallel.put(column, everywhere), columns)
+
+  train = None if described.dataset.streams else put("train")
+  test_rows = tuple(parallel.put(part, rows) for part in cut)
+  return Placed(train, put("test"), test_rows, cut[1], own, everywhere, split)
 
 
-def _feed(dataset, model, plan, columns, first, last):
-  """The chunks from `first` to `last` of a run: (rows, weights), as `steps.read_batch` takes them, of some slots."""
+def chunk_arguments(placed, own, state, rows, weights):
+  """Returns the arguments of a compiled `steps.train_chunk`; `own` is `placed.own` and more."""
+  return (state, placed.train, rows, weights, *own)
+
+
+def test_arguments(placed, own, state):
+  """Returns the arguments of a compiled `steps.evaluate`; `own` is `placed.own` and more."""
+  return (state.evaluated, state.step, placed.test, *placed.test_rows, *own)
+
+
+def bound(placed, own, slots, train_chunk, evaluate):
+  """Returns `train_chunk` and `evaluate` of `Programs`, given the compiled functions."""
+
+  def train(state, *batches):
+    batches = jax.tree.map(lambda part: parallel.put_rows(part, placed.split, slots), batches)
+    return train_chunk(*chunk_arguments(placed, own, state, *batches))
+
+  return train, lambda state: evaluate(*test_arguments(placed, own, state))
+
+
+def feed(described, slots, first, last):
+  """Generates the chunks `first` to `last` - 1 of a run: rows and weights, both [chunk, slots].
+
+  The rows of a streamed training set are its columns, {"x": [chunk, slots, elements], ...}. `slots`, a slice, selects
+  the slots of each batch.
+  """
+  dataset, plan = described.dataset, described.plan
   if dataset.streams:
-    yield from streams.chunks(data.of_half(dataset, "train", model), plan, first, last, columns)
+    yield from streams.chunks(data.of_half(dataset, "train", described.model), plan, first, last, slots)
     return
   for epoch in range(first // plan.chunks_per_epoch, last // plan.chunks_per_epoch):
     start = max(0, first - epoch * plan.chunks_per_epoch)
     for indices, weights in plan.chunks(epoch)[start:]:
-      yield indices[:, columns], weights[:, columns]
+      yield indices[:, slots], weights[:, slots]
 
 
-def build(described, placed, workdir, profile, stage, state, chunks):
-  """The `Programs` of a stage for states like `state`, and a generator of its data, the chunks from `chunks[0]` on.
+def begin(described, mesh):
+  """Puts the data of a single run on the devices of a mesh, which share each batch.
 
-  `described` is the `experiment.Experiment`.
+  Returns the `Placed` and the state before the first step.
   """
-  started = time.perf_counter()
-  config, dataset, model, plan = described.config, described.dataset, described.model, described.plan
-  measures = described.measures
-  mesh = placed.everywhere.mesh
-  places = parallel.of_state(mesh, state, config.parallel_state)
-  restart = steps.compiled(steps.restart, (state,), places, optimizer=stage.optimizer)
-  fixed = {"model": model, "objective": stage.objective, "value_range": dataset.value_range}
-  fixed["team"] = parallel.team(mesh, state.params, config.parallel_state)
-  shape = (plan.chunk, plan.slots)
-  rows = jax.ShapeDtypeStruct(shape, np.int32, sharding=placed.rows)
-  if dataset.streams:
-    rows = jax.tree.map(
-      lambda column: jax.ShapeDtypeStruct((*shape, *column.shape[1:]), column.dtype, sharding=placed.rows), placed.test
-    )
-  weights = jax.ShapeDtypeStruct(shape, np.float32, sharding=placed.rows)
-  trained = {"optimizer": stage.optimizer, "parts": stage.parts, "ema_decay": config.ema_decay, "mode": parallel.MODES[config.parallel], **fixed}
-  compiled = functools.partial(
-    steps.compiled,
-    steps.train_chunk,
-    (state, placed.train, rows, weights, placed.noise_key),
-    (places, placed.everywhere, placed.everywhere),
-    **trained,
-  )
-  # what may have to be repeated keeps the state that it began with
-  train_chunk = compiled() if config.on_nan == "stop" else compiled(on_nan=config.on_nan, donate=(0,))
-  fixed["statistics"] = evaluators.statistics(measures, dataset.value_range, dataset.span)
-  arguments = (state.evaluated, state.step, placed.test, *placed.test_rows, placed.noise_key)
-  evaluate = steps.compiled(steps.evaluate, arguments, placed.everywhere, **fixed)
+  config, dataset, plan = described.config, described.dataset, described.plan
+  init_key, noise_key = jax.jit(functools.partial(keys, plan.seed), out_shardings=parallel.replicated(mesh))()
+  split = parallel.split(mesh, axis=1)
+  cut = epochs.in_order(len(dataset.test), plan.batch_size, plan.devices)
+  placed = place(described, cut, split, (noise_key,), split)
+  optimizer, ema = described.stages[0].optimizer, config.ema_decay > 0
+  init = functools.partial(steps.init, model=described.model, optimizer=optimizer, ema=ema)
+  places = parallel.of_state(mesh, jax.eval_shape(init, init_key), config.parallel_state)
+  return placed, parallel.auto(init, (init_key,), places)(init_key)
 
-  def train(state, *batches, chunk=train_chunk):
-    batches = jax.tree.map(lambda part: parallel.put_rows(part, placed.rows, plan.slots), batches)
-    return chunk(state, placed.train, *batches, placed.noise_key)
+
+def build(described, placed, workdir, profile, number, state):
+  """Compiles the `Programs` of a stage of a single run, given by its number, for states like `state`.
+
+  `fail` writes nan.npz into `workdir`. With `profile` the second chunk is traced into `workdir`/profile.
+  """
+  begun = time.perf_counter()
+  config, dataset, stage, plan = described.config, described.dataset, described.stages[number], described.plan
+  everywhere, mesh = placed.everywhere, placed.everywhere.mesh
+  places = parallel.of_state(mesh, state, config.parallel_state)
+  fixed = {"model": described.model, "objective": stage.objective, "value_range": dataset.value_range}
+  fixed["team"] = parallel.team(mesh, state.params, config.parallel_state)
+  arguments = chunk_arguments(placed, placed.own, state, *_abstract_batches(plan, placed))
+  trained = {"optimizer": stage.optimizer, "parts": stage.parts, "ema_decay": config.ema_decay, **fixed}
+  trained |= {"mode": parallel.MODES[config.parallel], "augment": described.augment}
+  results = (places, everywhere, everywhere)
+  compiled = functools.partial(steps.compiled, steps.train_chunk, arguments, results, **trained)
+  # a chunk that may have to be repeated does not give its state away
+  train_chunk = compiled() if config.on_nan == "stop" else compiled(on_nan=config.on_nan, donate=(0,))
+  fixed["statistics"] = evaluators.statistics(described.measures, dataset.value_range, dataset.span)
+  evaluate = steps.compiled(steps.evaluate, test_arguments(placed, placed.own, state), everywhere, **fixed)
+  train, tested = bound(placed, placed.own, plan.slots, train_chunk, evaluate)
 
   def fail(state, *batches):
-    state, *_ = train(state, *batches, chunk=compiled(on_nan="stop"))
-    whole = parallel.fetch(state, mesh)
-    epoch, row = divmod(int(whole.step), plan.steps)
-    indices, weights = (part[row] for part in plan.batches(epoch))
-    columns = data.of_half(dataset, "train", model)
-    examples = {name: np.asarray(column[indices]) for name, column in columns.items()}
-    examples["x"] = examples["x"].reshape(len(indices), -1)
-    batch = steps.read_batch(examples, weights, examples=None, model=model, value_range=dataset.value_range)
-    stop = functools.partial(interruptions.stop_at, whole, batch, _keys(plan.seed)[1], workdir / "nan.npz", model=model)
-    where = f"step {int(whole.step) + 1} (epoch {epoch + 1})"
-    parallel.on_first_process(functools.partial(stop, objective=stage.objective.at(whole.step), where=where))
+    guarded, _ = bound(placed, placed.own, plan.slots, compiled(on_nan="stop"), evaluate)
+    _stop_at(described, stage, parallel.fetch(guarded(state, *batches)[0], mesh), workdir)
 
-  def tested(state):
-    found = evaluate(state.evaluated, state.step, placed.test, *placed.test_rows, placed.noise_key)
-    return evaluators.metrics(measures, *found, placed.test_weights, dataset)
-
-  programs = Programs(
-    restart=restart,
+  return Programs(
+    restart=steps.compiled(steps.restart, (state,), places, optimizer=stage.optimizer),
     train_chunk=logs.traced(train, workdir / "profile") if profile else train,
     evaluate=tested,
+    compile_seconds=time.perf_counter() - begun,
     fail=fail,
-    compile_seconds=time.perf_counter() - started,
   )
-  return programs, _feed(dataset, model, plan, placed.columns, *chunks)
+
+
+def _abstract_batches(plan, placed):
+  """Returns the shapes, types and shardings of the rows and weights of a chunk of all processes."""
+  shape = (plan.chunk, plan.slots)
+  abstract = functools.partial(jax.ShapeDtypeStruct, sharding=placed.split)
+  rows = abstract(shape, np.int32)
+  if placed.train is None:  # streamed: the rows are columns like those of the test set
+    rows = jax.tree.map(lambda column: abstract((*shape, *column.shape[1:]), column.dtype), placed.test)
+  return rows, abstract(shape, np.float32)
+
+
+def _stop_at(described, stage, state, workdir):
+  """Raises UserError for the step after `state`, which is not finite, and leaves what repeats it in `workdir`."""
+  dataset, model, plan = described.dataset, described.model, described.plan
+  epoch, row = divmod(int(state.step), plan.steps)
+  indices, weights = (part[row] for part in plan.batches(epoch))
+  columns = data.of_half(dataset, "train", model)
+  examples = {name: np.asarray(column[indices]) for name, column in columns.items()}
+  examples["x"] = examples["x"].reshape(len(indices), -1)
+  batch = steps.read_batch(examples, weights, examples=None, model=model, value_range=dataset.value_range)
+  _, noise_key = keys(plan.seed)
+  stop = functools.partial(interruptions.stop_at, state, batch, noise_key, workdir / "nan.npz", model=model)
+  stop = functools.partial(stop, augment=described.augment)
+  where = f"step {int(state.step) + 1} (epoch {epoch + 1})"
+  parallel.on_first_process(functools.partial(stop, objective=stage.objective.at(state.step), where=where))

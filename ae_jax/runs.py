@@ -34,6 +34,7 @@ def describe(config, dataset, model, devices):
     "format": FORMAT,
     "config": resolved,
     "data": _describe_data(dataset) | ({"label_values": list(model.labels)} if model.labels else {}),
+    "code": {"shape": list(model.code.shape), "numbers": model.code.numbers, "bits": model.code.bits},
     "parameters": model.parameter_count(),
     "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
     "devices": [f"{device.platform}: {device.device_kind}" for device in devices],
@@ -76,18 +77,45 @@ def _check_holds_a_run_or_nothing(workdir):
 def begin(workdir, description):
   """Writes config.json into a `locked` folder, or makes sure that the run already there is the same one.
 
+  A run with fewer epochs is extended: its config.json is written anew.
+
   Raises UserError, and changes nothing, for a run of another config or other data, and for a folder that cannot be
   written.
   """
   file = workdir / "config.json"
   part = workdir / "config.json.part"
+  extended = extension(workdir, description)
+  if not extended and file.exists():
+    check_same(workdir, description)
   with errors.writing(f"--workdir={workdir}"):
-    if not file.exists():
+    if extended or not file.exists():
       part.write_text(json.dumps(description, indent=2) + "\n")
       os.replace(part, file)
     elif not os.access(workdir, os.W_OK):
       raise PermissionError(13, "Permission denied")
-  check_same(workdir, description)
+
+
+def extension(workdir, description) -> list[str]:
+  """Returns sentences on how a description extends the run in a folder by more epochs; [] if it does not.
+
+  Raises UserError if the run there has other data.
+  """
+  if not (workdir / "config.json").exists():
+    return []
+  there, config = read_description(workdir), description["config"]
+  before, after = there["config"].get("epochs"), config["epochs"]
+  shorter = {**there["config"], "epochs": after}
+  if not errors.is_number(before) or before >= after or configs.differences(shorter, config):
+    return []
+  _check_same_data(workdir, there["data"], description["data"], config["data"])
+  said = f"config.epochs: the run is extended from {before} to {after} epochs"
+  schedule, last = config["optimizer"]["schedule"], sum(stage["epochs"] for stage in config["stages"])
+  if schedule == "constant":
+    return [f"{said}; the learning rate stays constant"]
+  return [
+    f"{said}; the {schedule} schedule of the learning rate now ends after epoch {last + after}, so the rate after epoch "
+    f"{last + before} is not 0, and the result differs from a run of {after} epochs from the start"
+  ]
 
 
 def check_same(workdir, description):
@@ -175,13 +203,26 @@ class Run:
       raise errors.UserError(f"latent codes of shape {z.shape}: this run takes [N, {', '.join(map(str, shape))}]")
     return self.apply("decode", z, self._given(len(z), columns))
 
+  def decode_indices(self, indices, **columns) -> np.ndarray:
+    """Returns what discrete codes, as `encode_indices` returns them, decode to; see `decode`."""
+    code, indices = self.model.code, np.asarray(indices)
+    if code.levels is None:
+      raise errors.UserError("decode_indices: the latent code of this run is real, not discrete; use decode")
+    if indices.shape[1:] != code.index_shape or not np.issubdtype(indices.dtype, np.integer):
+      wanted = ", ".join(map(str, code.index_shape))
+      raise errors.UserError(f"indices {indices.dtype} {indices.shape}: this run takes integers [N, {wanted}]")
+    if indices.size and not 0 <= indices.min() <= indices.max() < code.levels:
+      raise errors.UserError(f"indices from {indices.min()} to {indices.max()}: must be from 0 to {code.levels - 1}")
+    z = self.apply("lookup", indices.astype(np.int32), {})
+    return self.apply("decode", z, self._given(len(z), columns))
+
   def reconstruct(self, x, **columns) -> np.ndarray:
     """Returns the reconstructions of examples, float32 [N, ...] in the run's range."""
     x = self._checked(x)
     return self.apply("reconstruct", x, self._given(len(x), columns))
 
   def score(self, x, **columns) -> np.ndarray:
-    """Returns the squared reconstruction errors float32 [N]: the larger, the less an example is like those trained on."""
+    """Returns the squared reconstruction errors float32 [N]: large for examples unlike those trained on."""
     return np.asarray(losses.squared_error(self.reconstruct(x, **columns), self._checked(x)))
 
   def attention(self, x, **columns) -> dict[str, np.ndarray]:
@@ -295,6 +336,7 @@ FUNCTIONS = {
   "encode": lambda model, activation: lambda *args: model.encode(*args).z,
   "indices": lambda model, activation: lambda *args: model.encode(*args).indices,
   "decode": lambda model, activation: lambda *args: activation(model.decode(*args)),
+  "lookup": lambda model, activation: lambda variables, array, given: model.lookup(variables, array),
   "nearest": lambda model, activation: lambda variables, array, given: model.nearest_codes(variables, array),
   "reconstruct": lambda model, activation: lambda *args: activation(model.reconstruct(*args)),
 }

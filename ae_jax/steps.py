@@ -57,14 +57,18 @@ def example_keys(key, numbers):
   return jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
 
 
-def train_step(state, batch, key, *, model, objective, optimizer, parts, ema_decay=0.0, team=parallel.ALONE):
+def train_step(
+  state, batch, key, *, model, objective, optimizer, parts, ema_decay=0.0, team=parallel.ALONE, augment=None
+):
   """Trains on a batch (see `ae_jax.objectives`): (state, batch, key) -> (state, {"loss": [], **terms}, finite []).
 
-  Each device of a team receives its part of the batch. `finite` says whether loss and gradient are.
+  Each device of a team receives its part of the batch. `finite` says whether loss and gradient are. `augment` is the
+  `augmentation.Augment` of the batch, or None; `ema_decay` is the decay of `TrainState.ema_params`, 0.0 for none.
   """
   rows = len(batch["weight"])
   numbers = team.first_row(rows) + jnp.arange(rows)
   keys = example_keys(jax.random.fold_in(key, state.step), numbers)
+  batch = augmented(batch, keys, augment)
   objective = objective.at(state.step)
   (loss, (terms, statistics)), gradient = value_and_gradient(
     state.variables, batch, keys, model=model, objective=objective, parts=parts, team=team
@@ -90,6 +94,11 @@ def average(averages, params, step, decay):
   t = step.astype(jnp.float32)
   decay = jnp.minimum(jnp.float32(decay), (1.0 + t) / (10.0 + t))
   return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, averages, params)
+
+
+def augmented(batch, keys, augment):
+  """Returns the batch with its examples augmented by an `augmentation.Augment`; the batch itself for None."""
+  return batch | {"x": augment(batch["x"], keys)} if augment else batch
 
 
 def value_and_gradient(variables, batch, keys, *, model, objective, parts, team=parallel.ALONE):

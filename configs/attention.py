@@ -33,5 +33,6 @@ def get_config(data="mnist_5k"):
   config.model.scaled = True  # scores are divided by sqrt(width / heads)
   config.model.qk_norm = False  # queries and keys are normalised in each head
   config.model.bottleneck = "identity"  # the code: identity, relu, sigmoid, tanh; fsq3 to fsq9: levels; gaussian: a VAE
+  config.model.dropout = 0.0  # rate, in training, of the output of attention and of the hidden layer
   config.optimizer.learning_rate = 4e-3  # twice that diverges after a few epochs
   return config

@@ -34,5 +34,6 @@ def get_config(data="mnist_5k"):
   config.model.decoder_kernels = (3, 8)
   config.model.decoder_strides = (2, 2)
   config.model.decoder_activation = "relu"  # "identity" makes the decoder one affine map, as the lecture's table has it
+  config.model.dropout = 0.0  # rate behind each hidden layer in training
   config.optimizer.learning_rate = 4e-3
   return config

@@ -26,6 +26,7 @@ def get_config(data="mnist_5k"):
   config.model.activation = "identity"  # of hidden layers: there is none
   config.model.bottleneck = "sigmoid"
   config.model.tied = True  # or the decoder could undo any contraction by larger weights
+  config.model.dropout = 0.0  # rate behind each hidden layer in training
   config.objective.name = "contractive"
   config.objective.weight = 0.1  # nats for a unit of the squared norm
   config.objective.probes = 1  # 0 takes the norm exactly, at a pass backward for each of the code's dimensions

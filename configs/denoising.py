@@ -26,6 +26,7 @@ def get_config(data="mnist_5k"):
   config.model.activation = "relu"
   config.model.bottleneck = "identity"
   config.model.tied = False
+  config.model.dropout = 0.0  # rate behind each hidden layer in training
   config.objective.name = "denoising"
   config.objective.corruption = "masking"  # masking, salt_and_pepper or gaussian
   config.objective.level = 0.25  # a probability; of gaussian noise the standard deviation, in widths of the range

@@ -23,4 +23,5 @@ def get_config(data="mnist_5k"):
   config.model.activation = "relu"
   config.model.bottleneck = "identity"  # the code: identity, relu, sigmoid, tanh; fsq3 to fsq9: levels; gaussian: a VAE
   config.model.tied = False  # the decoder's weights are the encoder's, transposed
+  config.model.dropout = 0.0  # rate behind each hidden layer in training
   return config

@@ -24,6 +24,7 @@ def get_config(data="mnist_5k"):
   config.model.activation = "identity"
   config.model.bottleneck = "identity"
   config.model.tied = False
+  config.model.dropout = 0.0  # rate behind each hidden layer in training
   config.data.range = "real"  # so that the output has no activation
   config.objective.likelihood = "gaussian"
   config.optimizer.learning_rate = 1e-2

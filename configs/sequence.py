@@ -37,6 +37,7 @@ def get_config(data="heartbeats"):
   config.model.activation = "relu"  # of the convolutional cell
   config.model.attention_width = 32
   config.model.bottleneck = "identity"  # the code: identity, relu, sigmoid, tanh; fsq3 to fsq9: levels; gaussian: a VAE
+  config.model.dropout = 0.0  # rate behind each hidden layer in training
   config.optimizer.learning_rate = 4e-3
   config.evaluators = (*config.evaluators, "anomaly") if data in _NORMAL else config.evaluators
   config.eval_every_epochs = 5

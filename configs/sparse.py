@@ -27,6 +27,7 @@ def get_config(data="mnist_5k"):
   config.model.activation = "relu"
   config.model.bottleneck = "relu"  # "sigmoid" for the penalty "kl"
   config.model.tied = False
+  config.model.dropout = 0.0  # rate behind each hidden layer in training
   config.objective.name = "sparse"
   config.objective.penalty = "l1"  # l1: the sum of |z|; kl: KL(target || mean activation of a unit), summed over units
   config.objective.weight = 0.1  # nats for a unit of penalty

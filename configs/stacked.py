@@ -24,6 +24,7 @@ def get_config(data="mnist_5k"):
   config.model.activation = "sigmoid"
   config.model.bottleneck = "identity"
   config.model.tied = False
+  config.model.dropout = 0.0  # rate behind each hidden layer in training
   masking = {"name": "layerwise", "likelihood": "bernoulli", "corruption": "masking", "level": 0.25}
   config.stages = tuple({"epochs": max(1, config.epochs // 6), "objective": {**masking, "layer": k}} for k in range(3))
   return config

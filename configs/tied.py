@@ -23,4 +23,5 @@ def get_config(data="mnist_5k"):
   config.model.activation = "relu"
   config.model.bottleneck = "identity"
   config.model.tied = True  # biases stay its own
+  config.model.dropout = 0.0  # rate behind each hidden layer in training
   return config

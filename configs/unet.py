@@ -27,6 +27,7 @@ def get_config(data="mnist_5k"):
   config.model.kernel = 3
   config.model.activation = "relu"
   config.model.skips = "additive"  # additive, concatenated or none
+  config.model.dropout = 0.0  # rate behind each hidden layer in training
   config.objective.name = "denoising"
   config.objective.corruption = "gaussian"  # masking, salt_and_pepper or gaussian
   config.objective.level = 0.5  # the standard deviation, in widths of the range; of the others a probability

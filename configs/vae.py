@@ -26,6 +26,7 @@ def get_config(data="mnist_5k"):
   config.model.activation = "relu"
   config.model.bottleneck = "gaussian"
   config.model.tied = False
+  config.model.dropout = 0.0  # rate behind each hidden layer in training
   config.objective.name = "elbo"
   config.objective.beta = 1.0  # the weight of the KL
   config.objective.free_bits = 0.0  # nats that each dimension has for nothing

@@ -90,6 +90,17 @@ def test_a_value_that_no_run_can_have_is_refused_in_one_line(key, value, message
   assert len(str(refusal.value).splitlines()) == 1
 
 
+def test_a_config_of_an_earlier_version_has_no_augmentation_and_is_whole_again():
+  new = configs.as_json(config_of("dense", "digits"))
+  old = json.loads(json.dumps(new))
+  del old["data"]["augment"]
+  assert configs.differences(old, new) == []
+  assert configs.from_json(old).to_dict() == configs.from_json(new).to_dict()
+  assert "augment" not in old["data"]
+  new["data"]["augment"] = [{"name": "flip"}]
+  assert configs.differences(old, new) == ["data.augment ([], now [{'name': 'flip'}])"]
+
+
 def test_a_config_is_flat():
   assert configs.flat({"a": {"b": 1, "c": {"d": [2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [2], "e": {}}
 

@@ -15,6 +15,7 @@ from conftest import ROOT, learned, tiny_flags
 import ae_jax
 from ae_jax import (
   checkpoints,
+  data,
   errors,
   interruptions,
   logs,
@@ -26,7 +27,7 @@ from ae_jax import (
   steps,
   train,
 )
-from ae_jax.data import epochs
+from ae_jax.data import epochs, ranges
 
 pytestmark = pytest.mark.runs_optax
 
@@ -267,7 +268,9 @@ def bursts(tiny):
   return tiny
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_looked_at(tiny, tmp_path):
+@pytest.mark.parametrize("augment", [(), ({"name": "brightness", "level": 0.5},)])
+def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_looked_at(tiny, tmp_path, augment):
+  tiny.data.augment = augment
   with pytest.raises(errors.UserError, match=r"step \d+ \(epoch \d\): the loss is (inf|nan)") as failure:
     train.train_and_evaluate(bursts(tiny), tmp_path)
   assert "\n" not in str(failure.value)
@@ -276,6 +279,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_looked_at(tiny, tmp_p
   assert all(np.isfinite(record["train/loss"]) for record in records)
   assert f"step {int(stored['step']) + 1} " in str(failure.value)
   assert not np.isfinite(stored["loss"])
+  examples = {image.tobytes() for image in ranges.normalise(data.load("digits", "", "real").train, "real")}
+  assert all((image.tobytes() in examples) != bool(augment) for image in stored["x"])  # as the step saw them
   model = models.build(shape=(8, 8, 1), **tiny.model)
   params = {}
   for name, value in stored.items():

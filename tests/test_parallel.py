@@ -11,7 +11,7 @@ from conftest import FAMILIES, config_of
 from jax.sharding import PartitionSpec
 
 from ae_jax import models, objectives, optimizers, parallel, steps
-from ae_jax.data import epochs
+from ae_jax.data import augmentation, epochs, ranges
 
 pytestmark = pytest.mark.runs_optax
 
@@ -19,7 +19,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
 
 
 @functools.cache
-def trained(name, devices=1, mode="jit", kind="replicated", batch_size=13, accumulate=1, **optimizer):
+def trained(name, devices=1, mode="jit", kind="replicated", batch_size=13, accumulate=1, augment=None, **optimizer):
   """(state, terms, the compiled chunk) after an epoch on so many devices; no power of two divides the batch."""
   options, objective = FAMILIES[name]
   config = config_of(name, *(["digits"] if name != "sequence" else []))
@@ -43,7 +43,7 @@ def trained(name, devices=1, mode="jit", kind="replicated", batch_size=13, accum
   arguments = (state, parallel.put({"x": IMAGES}, everywhere), *rows, key)
   team = parallel.team(mesh, state.params, kind)
   results = (places, everywhere, everywhere)
-  more = {"value_range": "unit", "parts": accumulate, "team": team}
+  more = {"value_range": "unit", "parts": accumulate, "team": team, "augment": augment}
   chunk = steps.compiled(steps.train_chunk, arguments, results, mode=parallel.MODES[mode], **static, **more)
   state, terms, finite = chunk(*arguments)
   assert np.asarray(finite).all()
@@ -72,6 +72,28 @@ def test_a_batch_in_parts_teaches_the_same(way, accumulate):
   others, other_terms, _ = trained("dense", *way, accumulate=accumulate)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), other_terms, terms)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), others.params, state.params)
+
+
+AUGMENT = augmentation.build(
+  ({"name": "flip"}, {"name": "shift", "pixels": 1}, {"name": "brightness", "level": 0.2}),
+  (8, 8, 1),
+  "unit",
+  ranges.SPANS["unit"],
+)
+
+
+@pytest.mark.parametrize(
+  "way", [(1, "jit", "replicated"), (2, "jit", "sharded"), (4, "pmap", "replicated"), (8,)], ids=str
+)
+def test_augmentation_depends_on_no_division_of_the_batch(way):
+  """Between devices, or of a device's examples into four microbatches."""
+  state, terms, _ = trained("dense", augment=AUGMENT)
+  others, other_terms, _ = trained("dense", *way, accumulate=1 if way == (8,) else 4, augment=AUGMENT)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), other_terms, terms)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), others.params, state.params)
+  plain, _, _ = trained("dense")
+  pairs = zip(*map(jax.tree.leaves, (state.params, plain.params)), strict=True)
+  assert max(np.abs(a - b).max() for a, b in pairs) > 1e-4
 
 
 @pytest.mark.parametrize("kind", ["replicated", "sharded"])

@@ -28,6 +28,12 @@ from ae_jax import errors, train
     ("accumulate", 129, "config.accumulate=129: must be at most the batch_size"),
     ("on_nan", "ignore", "config.on_nan='ignore': must be stop or skip"),
     ("optimizer.clip_norm", -1.0, "config.optimizer.clip_norm=-1.0: must be a number of at least 0"),
+    ("data.augment", ({"name": "flp"},), "config.data.augment[0].name='flp' is unknown; did you mean 'flip'"),
+    (
+      "data.augment",
+      ({"name": "shift", "pixels": 8},),
+      "pixels=8: must be an integer from 1 to 7, less than each side",
+    ),
     ("data.placement", "disk", "config.data.placement='disk' is unknown"),
     ("model.latent", 65, "config.model.latent=65: larger than the data, 64 numbers, is no bottleneck"),
     ("evaluators", ("posteror",), "config.evaluators='posteror' is unknown; did you mean 'posterior'"),

@@ -286,9 +286,13 @@ def test_a_run_notices_that_its_factors_were_replaced(begin):
 
 
 def as_of_an_earlier_version(workdir):
-  """Makes config.json what earlier versions wrote: no format, no fingerprint but the examples', -1 for any label."""
+  """Makes config.json what earlier versions wrote.
+
+  It has no format, no fingerprint but that of the examples, -1 for any label, and no keys that were added since.
+  """
   description = json.loads((workdir / "config.json").read_text())
   del description["format"], description["data"]["labels_fingerprint"], description["data"]["factors_fingerprint"]
+  del description["config"]["schedules"], description["config"]["data"]["augment"]
   if description["config"]["data"]["one_class"] is None:
     description["config"]["data"]["one_class"] = -1
   (workdir / "config.json").write_text(json.dumps(description))

@@ -83,12 +83,14 @@ def test_the_loss_falls():
 
 
 def test_randomness_follows_the_step_alone():
-  seen = []
+  """The objective has the same keys if the batch is augmented, and sees what the augmentation makes of the batch."""
+  seen, batches = [], []
 
   class Seen(objectives.Objective):
     def __call__(self, model, variables, batch, keys, train):
       assert train
       seen.append(jax.random.key_data(keys))
+      batches.append(batch["x"])
       return jnp.float32(0) * variables.params["a"], objectives.Aux({}, {})
 
   class Model:
@@ -114,9 +116,17 @@ def test_randomness_follows_the_step_alone():
   static = {"model": Model(), "objective": Seen("unit", None, likelihood="bernoulli"), "parts": 1}
   for step in (0, 1, 5):
     here = steps.TrainState(jnp.int32(step), state.params, state.opt_state)
-    steps.train_step(here, {"weight": jnp.ones(3)}, KEY, optimizer=optimizer, **static)
+    batch = {"x": jnp.arange(3.0), "weight": jnp.ones(3)}
     of_step = jax.random.fold_in(KEY, step)
-    trees_equal(seen[-1], [jax.random.key_data(jax.random.fold_in(of_step, row)) for row in range(3)])
+    keys = jnp.stack([jax.random.fold_in(of_step, row) for row in range(3)])
+    for augment, x in ((None, batch["x"]), (_plus_noise, _plus_noise(batch["x"], keys))):
+      steps.train_step(here, batch, KEY, optimizer=optimizer, augment=augment, **static)
+      trees_equal(seen[-1], jax.random.key_data(keys))
+      trees_equal(batches[-1], x)
+
+
+def _plus_noise(x, keys):
+  return x + jax.vmap(jax.random.uniform)(keys)
 
 
 OBJECTIVES = {

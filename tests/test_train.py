@@ -12,7 +12,7 @@ from conftest import CONFIGS, ROOT, config_of, learned, tiny_flags, unstudied
 from sklearn.decomposition import PCA
 
 import ae_jax
-from ae_jax import data, errors, logs, runs, train
+from ae_jax import data, errors, logs, loop, runs, train
 from ae_jax.data import epochs
 
 pytestmark = pytest.mark.runs_optax
@@ -51,13 +51,13 @@ def trained(tmp_path_factory):
 
 
 def test_what_compiles_again_and_again_fails(tiny, tmp_path, monkeypatch):
-  epoch = train._train_epoch
+  epoch = loop._train_epoch
 
-  def retraces(state, *rest):
+  def retraces(*args):
     jax.jit(lambda x: x + 1)(np.zeros(3))  # a new function each time
-    return epoch(state, *rest)
+    return epoch(*args)
 
-  monkeypatch.setattr(train, "_train_epoch", retraces)
+  monkeypatch.setattr(loop, "_train_epoch", retraces)
   with pytest.raises(RuntimeError, match="epoch 2 compiled again"):
     train.train_and_evaluate(tiny, tmp_path / "run")
 
@@ -169,8 +169,9 @@ def test_skipped_steps_are_counted_and_left_out_of_the_means(tiny, tmp_path, unr
   assert metrics["test/squared_error"] < 30
 
 
-@pytest.mark.parametrize("stop", [1, 2])
-def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop):
+@pytest.mark.parametrize(("stop", "augment"), [(1, ()), (2, ({"name": "flip"}, {"name": "shift", "pixels": 1}))])
+def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop, augment):
+  tiny.data.augment = augment
   train.train_and_evaluate(tiny, tmp_path / "straight")
   train_until(tiny, tmp_path / "broken", stop, monkeypatch)
   train.train_and_evaluate(tiny, tmp_path / "broken")
@@ -178,6 +179,11 @@ def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop):
   jax.tree.map(np.testing.assert_array_equal, params, other_params)
   assert records == other_records
   assert [record["epoch"] for record in records if "test/loss" in record] == [1, 2, 3]  # once, at the end of each
+  test = data.load("digits", "", "unit").test
+  x_hat = ae_jax.load(tmp_path / "straight").reconstruct(test)  # examples are not augmented in evaluation
+  np.testing.assert_allclose(
+    records[-1]["test/squared_error"], np.square(x_hat - test).sum((1, 2, 3)).mean(), rtol=1e-5
+  )
 
 
 def test_a_save_that_comes_later_than_the_death_is_made_up_for(tiny, tmp_path, monkeypatch):

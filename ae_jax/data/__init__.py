@@ -111,6 +111,7 @@ def load(
   one_class: int | None = None,
   placement: str = "auto",
   budget_gib: float = 0.0,
+  augment: tuple = (),
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
 
@@ -124,10 +125,12 @@ def load(
       stays whole.
     placement: Where the training examples lie, a key of `placements.PLACEMENTS`. The test examples lie in memory.
     budget_gib: See `placements.decide`.
+    augment: Not used here, where examples are loaded unchanged; see `augmentation.build`.
 
   Raises:
     UserError: If the data are absent, damaged, or not of the range.
   """
+  del augment
   errors.choose(ranges.INTERVALS, range, "data.range")
   path = str(paths.local_path("config.data.path", path)) if path else ""
   arrays = sources.SOURCES.get(name, sources.tfds)(name, path)

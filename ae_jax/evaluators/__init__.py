@@ -1,17 +1,6 @@
-"""What is measured of a model. An evaluator is a module of some of these functions.
+"""Evaluators: what is measured of a model, by the names of `config.evaluators`.
 
-- `check(model, dataset)` raises UserError where the evaluator does not apply.
-
-What every evaluation of the test set computes, as training goes on:
-
-- `per_example(model, variables, batch, keys, value_range, span)` gives {name: [B, ...]}, computed on the device;
-- `metrics(values, dataset)` generates (name, value) from the same over the whole test set in order, {name: [N, ...]};
-- `rulers(dataset, code)` generates (name, value) of what these are held against, none of it depending on the model.
-
-What is found out once, about a trained model:
-
-- `study(subject)` generates (name, value) from a `subject.Subject`. A value is a number, what is to be shown (one of
-  `exhibits`), or a remark: a sentence, most often why something could not be measured.
+Each evaluator is a module whose `EVALUATOR` declares its functions and its needs (see `base.Evaluator`).
 """
 
 import functools
@@ -22,6 +11,7 @@ import numpy as np
 from ae_jax import errors
 from ae_jax.evaluators import (
   anomaly,
+  codebook,
   denoising,
   disentanglement,
   generation,
@@ -33,28 +23,54 @@ from ae_jax.evaluators import (
   robustness,
   sparsity,
 )
+from ae_jax.evaluators.base import Evaluator, Study
 
-EVALUATORS = {
-  "anomaly": anomaly,
-  "denoising": denoising,
-  "disentanglement": disentanglement,
-  "generation": generation,
-  "latent": latent,
-  "logistic_pca": logistic_pca,
-  "posterior": posterior,
-  "probe": probe,
-  "reconstruction": reconstruction,
-  "robustness": robustness,
-  "sparsity": sparsity,
-}
+__all__ = ["EVALUATORS", "Evaluator", "Study", "build", "metrics", "register", "rulers", "statistics", "studies"]
+
+EVALUATORS: dict[str, Evaluator] = {}
 
 
-def build(names, model, dataset):
-  """The evaluators of these names, after `reconstruction`, which every run has; UserError for what is amiss."""
-  chosen = [reconstruction, *(errors.choose(EVALUATORS, name, "evaluators") for name in names)]
+def register(evaluator: Evaluator) -> None:
+  """Adds an evaluator, so that `config.evaluators` can name it.
+
+  Raises:
+    TypeError: If it is no `Evaluator`, such as a module.
+    ValueError: If another evaluator has its name.
+  """
+  if not isinstance(evaluator, Evaluator):
+    raise TypeError(f"register: {errors.shown(evaluator)} is no Evaluator; pass the EVALUATOR that a module declares")
+  if evaluator.name in EVALUATORS:
+    raise ValueError(f"register: the name {evaluator.name!r} is taken; choose another")
+  EVALUATORS[evaluator.name] = evaluator
+
+
+for _evaluator in (
+  anomaly.EVALUATOR,
+  codebook.EVALUATOR,
+  denoising.EVALUATOR,
+  disentanglement.EVALUATOR,
+  generation.EVALUATOR,
+  latent.EVALUATOR,
+  logistic_pca.EVALUATOR,
+  posterior.EVALUATOR,
+  probe.EVALUATOR,
+  reconstruction.EVALUATOR,
+  robustness.EVALUATOR,
+  sparsity.EVALUATOR,
+):
+  register(_evaluator)
+
+
+def build(names, model, dataset) -> tuple[Evaluator, ...]:
+  """Returns the evaluators of these names, after `reconstruction`, which every run has.
+
+  Raises:
+    UserError: If a name is unknown, or a need of an evaluator is not met.
+  """
+  chosen = [reconstruction.EVALUATOR, *(errors.choose(EVALUATORS, name, "evaluators") for name in names)]
   chosen = list(dict.fromkeys(chosen))
   for evaluator in chosen:
-    _function(evaluator, "check")(model, dataset)
+    evaluator.check(model, dataset)
   return tuple(chosen)
 
 
@@ -69,7 +85,10 @@ def statistics(evaluators, value_range, span):
 def _per_example(model, variables, batch, keys, *, evaluators, value_range, span):
   found = {}
   for evaluator in evaluators:
-    found |= _function(evaluator, "per_example", {})(model, variables, batch, keys, value_range, span)
+    if evaluator.per_example:
+      values = evaluator.per_example(model, variables, batch, keys, value_range, span)
+      _check_new(values, found, evaluator)
+      found |= values
   return found
 
 
@@ -78,31 +97,28 @@ def metrics(evaluators, loss, values, weights, dataset):
   present = np.asarray(weights) > 0
   in_order = {name: np.asarray(rows)[present] for name, rows in values.items()}
   yield "test/loss", float(loss)
-  for evaluator in evaluators:
-    yield from _function(evaluator, "metrics")(in_order, dataset)
+  named = [(each, each.metrics(in_order, dataset)) for each in evaluators if each.metrics]
+  yield from _distinct(named, {"test/loss"})
 
 
 def rulers(evaluators, dataset, code):
   """Generates (name, value) of all their rulers."""
-  for evaluator in evaluators:
-    yield from _function(evaluator, "rulers")(dataset, code)
+  yield from _distinct([(each, each.rulers(dataset, code)) for each in evaluators if each.rulers])
 
 
 def studies(evaluators, subject):
   """Generates ("EVALUATOR/NAME", value) of all their studies.
 
-  A number that is not finite becomes a remark. Where codes are not finite, each evaluator gives a remark alone.
+  A number that is not finite becomes a remark. If some codes are not finite, a remark replaces the studies of each
+  evaluator.
   """
   finite = np.isfinite(subject.test_codes).all() and np.isfinite(subject.train_codes).all()
+  diverged = "the codes of some examples are not finite: the training diverged; lower the learning rate"
   for evaluator in evaluators:
-    room = evaluator.__name__.rpartition(".")[2]
-    if finite or not hasattr(evaluator, "study"):
-      found = _function(evaluator, "study")(subject)
-    else:
-      found = [("remark", "the codes of some examples are not finite: the training diverged; lower the learning rate")]
-    for name, value in found:
+    found = evaluator.study(subject) if finite or not evaluator.studies else [("remark", diverged)]
+    for name, value in _distinct([(evaluator, found)]):
       number = isinstance(value, int | float)
-      yield f"{room}/{name}", value if not number or math.isfinite(value) else _undefined(name)
+      yield f"{evaluator.name}/{name}", value if not number or math.isfinite(value) else _undefined(name)
 
 
 def _undefined(name):
@@ -113,6 +129,18 @@ def _undefined(name):
   )
 
 
-def _function(evaluator, name, nothing=()):
-  """A function of an evaluator, or one that gives nothing."""
-  return getattr(evaluator, name, lambda *_: nothing)
+def _distinct(found, taken=()):
+  """Generates the (name, value) of pairs (evaluator, its findings); ValueError if a name occurs twice."""
+  names = set(taken)
+  for evaluator, pairs in found:
+    for name, value in pairs:
+      _check_new([name], names, evaluator)
+      names.add(name)
+      yield name, value
+
+
+def _check_new(names, taken, evaluator):
+  """Raises ValueError if a name is taken: of two values with one name, the first would be lost."""
+  for name in names:
+    if name in taken:
+      raise ValueError(f"evaluator {evaluator.name!r}: the name {name!r} occurs twice; rename one")

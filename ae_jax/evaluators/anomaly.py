@@ -10,29 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ae_jax import errors, losses, objectives
-from ae_jax.evaluators import exhibits, reconstruction
+from ae_jax import losses, objectives
+from ae_jax.evaluators import base, exhibits, reconstruction
 
 _AT_ONCE = 16  # examples whose gradients lie in memory, at most
 _NUMBERS = 2**23  # of them, unless those of one example are more
 _MOST_CLASSES = 100  # of anomalies that are told apart
 _FLAT = 1e-6  # of the mean variance, as if the code varied so much in every direction
-
-
-def check(model, dataset):
-  """Raises UserError unless the test set has both normal and anomalous examples, and says which are which."""
-  del model
-  if dataset.anomalous is None:
-    raise errors.UserError(
-      "config.evaluators: 'anomaly' needs config.data.one_class, the label of the normal examples, and labels of the "
-      "test examples"
-    )
-  for there, kind in ((dataset.anomalous.any(), "anomalies"), (not dataset.anomalous.all(), "normal examples")):
-    if not there:
-      raise errors.UserError(
-        "config.evaluators: 'anomaly' needs normal and anomalous test examples; with "
-        f"config.data.one_class={dataset.one_class} there are no {kind}"
-      )
 
 
 def per_example(model, variables, batch, keys, value_range, span):
@@ -134,3 +118,13 @@ def auprc(score, anomalous):
   from sklearn.metrics import average_precision_score
 
   return float(average_precision_score(anomalous, score)) if np.isfinite(score).all() else math.nan
+
+
+EVALUATOR = base.Evaluator(
+  name="anomaly",
+  needs=("one_class", "anomalies", "normal_examples"),
+  per_example=per_example,
+  metrics=metrics,
+  rulers=rulers,
+  studies=(base.Study(study),),
+)

@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 
 from ae_jax import corruptions, losses
-from ae_jax.evaluators import exhibits, reconstruction
+from ae_jax.evaluators import base, exhibits, reconstruction
 from ae_jax.evaluators.subject import shown
 
 NOISES = (
@@ -78,3 +78,6 @@ def _of_each_noise(function, keys, x, span):
 
 def _name(kind, level):
   return f"{kind}_{level:g}"
+
+
+EVALUATOR = base.Evaluator(name="denoising", per_example=per_example, metrics=metrics, studies=(base.Study(study),))

@@ -7,8 +7,8 @@ principal components ("pca") are asked the same as the code ("code").
 
 import numpy as np
 
-from ae_jax import errors, losses
-from ae_jax.evaluators import exhibits, posterior, reconstruction
+from ae_jax import losses
+from ae_jax.evaluators import base, exhibits, posterior, reconstruction
 
 BINS = 20  # of equal width, into which the values of a unit go
 GROUPS, GROUP = 200, 64  # per factor, groups of so many examples that agree in it
@@ -17,15 +17,6 @@ _TREES, _DRAWN, _LEAF = 32, 2500, 5  # trees of a forest, examples that each gro
 _C = 0.01  # of the linear support vector machines, as Locatello et al. (2019) have it
 _ROUNDING = 1e-6  # of a unit's largest value: what varies less does not vary
 _STEPS, _ENDS = 9, (0.02, 0.98)  # of a unit in the picture: from one of its quantiles to the other
-
-
-def check(model, dataset):
-  """Raises UserError unless it is known what the test examples were made of."""
-  del model
-  if dataset.test_factors is None:
-    raise errors.UserError(
-      "config.evaluators: 'disentanglement' needs examples whose factors are known; set config.data.name=factors"
-    )
 
 
 def study(subject):
@@ -235,9 +226,12 @@ def _pictures(subject, rows, factors, names):
   title = f"what each unit tells of {', '.join(names)}, units for the same one side by side"
   yield "factor_information", exhibits.Heatmap(title, "nats", told[shown].T, "unit, sorted", "factor")
   middle = np.square((codes - np.median(codes, 0)) / np.where(codes.std(0) > 0, codes.std(0), 1.0)).sum(1).argmin()
-  moved = {}
+  moved, given = {}, subject.given("test", [0] * _STEPS)
   for name, unit, nats in zip(names, told.argmax(0), told.max(0), strict=True):
     each = np.tile(codes[middle], (_STEPS, 1))
     each[:, unit] = np.linspace(*np.quantile(codes[:, unit], _ENDS), _STEPS)
-    moved[f"{name}: unit {unit + 1}, {nats:.2f} nats"] = subject.decode(each.astype(np.float32), subject.given("test", [0] * _STEPS))
+    moved[f"{name}: unit {unit + 1}, {nats:.2f} nats"] = subject.decode(each.astype(np.float32), given)
   yield "factors_moved", exhibits.Rows("the unit that tells most of each factor, moved from low to high", moved)
+
+
+EVALUATOR = base.Evaluator(name="disentanglement", needs=("factors",), studies=(base.Study(study),))

@@ -26,10 +26,17 @@ class Findings:
 
 
 def of(step, found):
-  """The `Findings` of a step from the (name, value) of `evaluators.studies`."""
-  parts = {"values": {}, "remarks": {}, "exhibits": {}}
+  """Returns the `Findings` of a step from the (name, value) of `evaluators.studies`.
+
+  Raises:
+    TypeError: If a value is no number, sentence or exhibit.
+  """
+  kinds = {"remarks": str, "values": (int, float), "exhibits": tuple(exhibits.KINDS.values())}
+  parts = {kind: {} for kind in kinds}
   for name, value in found:
-    kind = "remarks" if isinstance(value, str) else "values" if isinstance(value, int | float) else "exhibits"
+    kind = next((kind for kind, types in kinds.items() if isinstance(value, types)), None)
+    if kind is None:
+      raise TypeError(f"{name}: {errors.shown(value)} must be an int, a float, a sentence or an exhibit")
     parts[kind][name] = value
   return Findings(step, **parts)
 
@@ -45,20 +52,36 @@ def merged(old, new):
 
 
 def write(workdir, findings):
-  """Writes findings into the folder of a run; OSError where it cannot."""
+  """Writes findings into the folder of a run.
+
+  Raises:
+    OSError: If the folder cannot be written.
+    ValueError: If two exhibits have the same file.
+  """
+  files = _files(findings.exhibits)
   folder = workdir / FOLDER
   folder.mkdir(exist_ok=True)
-  files = {f"{name.rpartition('/')[2]}.npz": exhibit for name, exhibit in findings.exhibits.items()}
   for file in folder.glob("*.npz"):
     if file.name not in files:
       file.unlink()
-  for file, exhibit in files.items():
-    exhibits.save(folder / file, exhibit)
+  for file, name in files.items():
+    exhibits.save(folder / file, findings.exhibits[name])
   values = {name: value if math.isfinite(value) else None for name, value in findings.values.items()}
   words = {"step": findings.step, "values": values, "remarks": findings.remarks, "exhibits": list(findings.exhibits)}
   part = folder / "values.json.part"
   part.write_text(json.dumps(words, indent=1) + "\n")
   os.replace(part, folder / "values.json")
+
+
+def _files(names):
+  """Returns {file: name of the exhibit in it}; ValueError if two exhibits have the same file."""
+  files = {}
+  for name in names:
+    file = f"{name.rpartition('/')[2]}.npz"
+    if file in files:
+      raise ValueError(f"the exhibits {files[file]} and {name} have the same file, {file}; rename one")
+    files[file] = name
+  return files
 
 
 def read(workdir):

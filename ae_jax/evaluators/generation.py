@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from ae_jax import objectives
-from ae_jax.evaluators import densities, features, likelihood, reconstruction
+from ae_jax.evaluators import base, densities, features, likelihood, reconstruction
 from ae_jax.evaluators.exhibits import Explorer, Gallery, Rows
 from ae_jax.evaluators.subject import shown
 
@@ -21,6 +21,7 @@ _MOST_NUMBERS = 2**25  # in all draws from a density
 _MOST_LATENT = 4_096
 _GALLERY, _PAIRS, _STEPS = 64, 4, 9  # pictures; pairs of examples, and codes from one to the other
 _DIRECTIONS = 6  # to explore
+_CLASSES = 20  # of a conditional model, of which samples are shown
 
 
 def study(subject):
@@ -40,6 +41,8 @@ def study(subject):
     decoded = subject.decode(codes)
     yield f"samples_{name}" if draws else "samples", Gallery(f"decoded draws from {words}", decoded[:_GALLERY])
     draws[name] = decoded
+  if subject.run.model.labels:
+    yield "samples_by_class", samples_by_class(subject)
   yield from interpolations(subject)
   yield from explorer(subject)
   yield from memorisation(subject, draws)
@@ -56,6 +59,17 @@ def variational(run):
 def _numbers(subject):
   """Those of the test examples that are like the ones trained on."""
   return reconstruction.typical(np.arange(len(subject.test)), subject.dataset)
+
+
+def samples_by_class(subject):
+  """Returns what codes from the prior decode to with each label: a row for each label, the codes the same in all."""
+  labels = subject.run.model.labels[:_CLASSES]
+  codes = subject.prior_codes(_STEPS)
+  decoded = {
+    f"label {label}": subject.decode(codes, {"label": np.full(_STEPS, number, np.int32)})
+    for number, label in enumerate(labels)
+  }
+  return Rows("decoded draws from the prior, the same for each label", decoded)
 
 
 def _densities(subject):
@@ -197,3 +211,6 @@ def likeness(subject, draws):
     yield f"frechet_distance/{name}", features.frechet_distance(real, made)
     yield f"precision/{name}", precision
     yield f"recall/{name}", recall
+
+
+EVALUATOR = base.Evaluator(name="generation", studies=(base.Study(study),))

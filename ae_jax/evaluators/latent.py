@@ -9,7 +9,8 @@ import numpy as np
 
 from ae_jax import losses
 from ae_jax.data import dimension
-from ae_jax.evaluators import posterior, sparsity, spectra
+from ae_jax.evaluators import base, posterior, sparsity, spectra
+from ae_jax.evaluators.codebook import perplexity
 from ae_jax.evaluators.exhibits import Bars
 from ae_jax.evaluators.subject import shown
 
@@ -26,7 +27,7 @@ def study(subject):
   code = subject.run.model.code
   if code.levels is not None:
     indices = subject.run.apply("indices", subject.test, subject.given("test"))
-    yield from codebook(indices.reshape(len(indices), -1), code.levels)
+    yield from codebook(indices.reshape(len(indices), -1), code)
   if subject.run.model.has_posterior:
     yield from divergence(subject)
   yield from intrinsic_dimension("data", losses.flat(subject.train))
@@ -49,31 +50,33 @@ def spread(codes):
   yield "code_variance", _sorted_bars("How much each unit of the code varies over the test set", variance, "variance")
 
 
-def codebook(codes, levels):
-  """Generates how much of its codebook a discrete code uses: indices [N, units], each of `levels` values.
+def codebook(codes, code):
+  """Generates how much of its codebook a discrete code uses, from its indices [N, units].
 
-  The perplexity is the exponential of the entropy of what occurs: as many entries, used equally often, would have it.
-  Of few examples from a large codebook it is at most their number; that of the levels of a unit is not so limited.
+  See `evaluators.codebook.perplexity`. The units of a VQ-VAE share one codebook. The codebook of finite scalar
+  quantisation holds all combinations of the levels of its units: its perplexity is at most the number of examples, and
+  that of the levels of a unit is not so limited.
   """
+  levels = code.levels
+  if code.shared_codebook:
+    counts = np.unique(codes, return_counts=True)[1]
+    yield "codebook_bits", code.bits
+    yield "codebook_use", len(counts) / levels
+    yield "codebook_perplexity", perplexity(counts)
+    return
   size, examples = levels ** codes.shape[1], len(codes)
   entries = np.unique(codes, axis=0, return_counts=True)[1]
   of_units = [np.unique(unit, return_counts=True)[1] for unit in codes.T]
-  yield "codebook_bits", codes.shape[1] * math.log2(levels)
+  yield "codebook_bits", code.bits
   yield "codebook_use", len(entries) / size
-  yield "codebook_perplexity", _perplexity(entries)
+  yield "codebook_perplexity", perplexity(entries)
   yield "level_use", float(np.mean([len(counts) / levels for counts in of_units]))
-  yield "level_perplexity", float(np.mean([_perplexity(counts) for counts in of_units]))
+  yield "level_perplexity", float(np.mean([perplexity(counts) for counts in of_units]))
   if examples < size:
     yield "codebook", (
       f"the codebook has {levels}^{codes.shape[1]} entries, of which {examples:,} test examples can show no more than "
       "themselves: how the levels of each unit are used says more"
     )
-
-
-def _perplexity(counts):
-  """That of what occurs so many times [entries]."""
-  shares = counts / counts.sum()
-  return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 def divergence(subject):
@@ -189,3 +192,6 @@ def steepness(subject):
     values = spectra.largest_singular_values(subject.each(gram, *arrays))
     yield f"{name}_lipschitz_mean", float(values.mean())
     yield f"{name}_lipschitz_max", float(values.max())
+
+
+EVALUATOR = base.Evaluator(name="latent", studies=(base.Study(study),))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ae_jax import losses
-from ae_jax.evaluators import reconstruction
+from ae_jax.evaluators import base, reconstruction
 from ae_jax.evaluators.subject import shown
 
 RIDGE = 0.01  # half of it times the squares of codes and weights is added to the cross-entropy of all examples
@@ -27,9 +27,6 @@ _ROWS = 512  # whose systems of equations are solved at once
 def study(subject):
   """Generates its nats and squared error per test example, the model's error beside it, and how well it was fitted."""
   latent = subject.run.model.code.numbers
-  if subject.dataset.value_range != "unit":
-    yield "remark", "logistic PCA is for data in [0, 1], config.data.range='unit'"
-    return
   if latent > MOST_LATENT:
     yield "remark", f"logistic PCA is fitted for codes of up to {MOST_LATENT} numbers, and not of {latent}"
     return
@@ -168,3 +165,6 @@ def _newton_of_some(rows, targets, features, offset, ridges):
   steps = jnp.where(rise(steps)[:, None], 0.0, steps)
   rows = rows + steps * directions
   return rows, objectives(logits + steps * along, rows), jnp.linalg.norm(gradients, axis=1)
+
+
+EVALUATOR = base.Evaluator(name="logistic_pca", studies=(base.Study(study, needs=("unit_range",)),))

@@ -2,18 +2,12 @@
 
 import numpy as np
 
-from ae_jax import errors, losses
+from ae_jax import losses
+from ae_jax.evaluators import base
 from ae_jax.objectives import elbo
 
 TOLD = 1024  # dimensions that have a metric of their own, the first ones
 ACTIVE = 0.01  # the variance of the posterior's mean over the test set from which a unit counts (Burda et al. 2016)
-
-
-def check(model, dataset):
-  """Raises UserError unless the model has a posterior."""
-  del dataset
-  if not model.has_posterior:
-    raise errors.UserError("config.evaluators: 'posterior' needs config.model.bottleneck='gaussian'")
 
 
 def per_example(model, variables, batch, keys, value_range, span):
@@ -37,3 +31,6 @@ def metrics(values, dataset):
 def active(means):
   """Which units' posterior means [N, latent] vary from example to example: bool [latent] (Burda et al. 2016)."""
   return means.var(0, dtype=np.float64) > ACTIVE
+
+
+EVALUATOR = base.Evaluator(name="posterior", needs=("posterior",), per_example=per_example, metrics=metrics)

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 
 from ae_jax import losses
-from ae_jax.evaluators import exhibits, reconstruction
+from ae_jax.evaluators import base, exhibits, reconstruction
 from ae_jax.evaluators.subject import shown
 
 FEW = 10  # labels of each class
@@ -27,12 +27,11 @@ _WORDS = {"code": "code", "pca": "PCA", "pixels": "pixels"}
 
 
 def study(subject):
-  """Generates accuracies with all and with few labels, how clusters agree with classes, and a map of the code.
+  """Generates accuracies with all and with few labels, and how clusters agree with classes.
 
   Their names are MEASURE/FEATURES. Of few labels, 10 of each class drawn 5 times, there is the mean of the accuracies,
   the lowest and the highest.
   """
-  yield "latent_map", _map(subject)
   missing = _missing(subject)
   if missing:
     yield "remark", missing
@@ -56,10 +55,7 @@ def study(subject):
 
 def _missing(subject):
   """Why nothing can be read, "" if it can."""
-  train, test = subject.train_labels, subject.test_labels
-  if train is None or test is None:
-    return "the data set has no integer labels: there is nothing that a classifier could read from the code"
-  classes = len(np.unique(train))
+  classes = len(np.unique(subject.train_labels))
   if classes < 2:
     return "the training examples have one label: there is nothing that a classifier could tell apart"
   if classes > _MOST_CLASSES:
@@ -166,14 +162,15 @@ def agreement(train, test, test_labels):
   return float(nmi), float(metrics.adjusted_rand_score(test_labels, found))
 
 
-def _map(subject):
-  """Test examples where their codes lie in the plane, by PCA, t-SNE and, where it is installed, UMAP."""
+def latent_map(subject):
+  """Generates a map of test examples: their codes in the plane, by PCA, t-SNE and, if it is installed, UMAP."""
   some = shown(MAPPED, len(subject.test))
   codes = subject.test_codes[some].astype(np.float64)
   views = {"PCA": _by_pca(codes)} | {name: view(codes) for name, view in _VIEWS.items() if len(codes) > 10}
   views = {name: np.asarray(points, np.float32) for name, points in views.items() if points is not None}
   labels = np.zeros(len(some), int) if subject.test_labels is None else subject.test_labels[some]
-  return exhibits.Points("test examples where their codes lie, in the plane", views, subject.test[some], labels)
+  title = "test examples where their codes lie, in the plane"
+  yield "latent_map", exhibits.Points(title, views, subject.test[some], labels)
 
 
 def _by_pca(codes):
@@ -210,3 +207,6 @@ def _by_umap(codes):
 
 
 _VIEWS = {"t-SNE": _by_tsne, "UMAP": _by_umap}
+
+
+EVALUATOR = base.Evaluator(name="probe", studies=(base.Study(latent_map), base.Study(study, needs=("labels",))))

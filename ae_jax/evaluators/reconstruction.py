@@ -10,7 +10,7 @@ import numpy as np
 
 from ae_jax import losses
 from ae_jax.data import ranges
-from ae_jax.evaluators import exhibits
+from ae_jax.evaluators import base, exhibits
 from ae_jax.evaluators.subject import shown
 
 SHOWN = 16  # examples in a picture
@@ -220,3 +220,8 @@ def fitted_pca(train, latent):
   components = min(latent, len(train) - 1, train.shape[1])  # N points span N - 1 directions around their mean
   with np.errstate(divide="ignore", invalid="ignore"):  # shares of a variance that is 0: of one image, or of equal ones
     return PCA(components, svd_solver=solver, random_state=0).fit(train)
+
+
+EVALUATOR = base.Evaluator(
+  name="reconstruction", per_example=per_example, metrics=metrics, rulers=rulers, studies=(base.Study(study),)
+)

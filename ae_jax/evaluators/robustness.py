@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-from ae_jax.evaluators import denoising, exhibits, reconstruction
+from ae_jax.evaluators import base, denoising, exhibits, reconstruction
 from ae_jax.evaluators.subject import shown
 
 SHIFTS = (1, 2, 3)  # pixels: the mean over up, down, left and right
@@ -121,3 +121,6 @@ def _rotations(images, degrees, fill):
 
 # name -> strengths, their unit, and what it makes of images at a strength: a list of images
 MOVEMENTS = {"shift": (SHIFTS, "pixels", _shifts), "rotation": (ROTATIONS, "degrees", _rotations)}
+
+
+EVALUATOR = base.Evaluator(name="robustness", studies=(base.Study(study),))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ae_jax import losses
+from ae_jax.evaluators import base
 
 ACTIVE = 0.1  # the magnitude from which a unit counts as active: far from a ReLU's 0, and twice the usual rho
 
@@ -25,3 +26,6 @@ def metrics(values, dataset):
 def dead(codes):
   """Which units no example of codes [N, latent] activates: bool [latent]."""
   return ~(np.abs(codes) > ACTIVE).any(0)
+
+
+EVALUATOR = base.Evaluator(name="sparsity", per_example=per_example, metrics=metrics)

@@ -32,7 +32,7 @@ class Subject:
   @property
   def test_labels(self):
     """Their labels, integers [N]; None where there are none."""
-    return _integers(self.dataset.test_labels)
+    return integers(self.dataset.test_labels)
 
   @functools.cached_property
   def test_codes(self):
@@ -103,7 +103,7 @@ class Subject:
   def train_labels(self):
     """Their labels, integers [N]; None where there are none."""
     labels = self.dataset.train_labels
-    return None if labels is None else _integers(rows.gather(labels, self._train_rows))
+    return None if labels is None else integers(rows.gather(labels, self._train_rows))
 
   @property
   def train_factors(self):
@@ -147,6 +147,6 @@ def shown(count, examples):
   return np.linspace(0, examples - 1, min(count, examples)).astype(int)
 
 
-def _integers(labels):
+def integers(labels):
   """Labels as integers [N], if that is what they are."""
   return labels if labels is not None and np.issubdtype(labels.dtype, np.integer) else None

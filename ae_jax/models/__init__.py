@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ae_jax import errors
-from ae_jax.models import convolutional, dense, sequence, transformer, unet
+from ae_jax.models import convolutional, cvae, dense, sequence, transformer, unet, vqvae
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Columns, Encoding, Gaussian, Variables
 
 __all__ = ["AutoencoderModule", "CodeSpec", "Encoding", "Gaussian", "Model", "Variables", "build"]
@@ -20,24 +20,26 @@ __all__ = ["AutoencoderModule", "CodeSpec", "Encoding", "Gaussian", "Model", "Va
 FAMILIES = {
   "attention": transformer.build,
   "cnn": convolutional.build,
+  "cvae": cvae.build,
   "dense": dense.build,
   "sequence": sequence.build,
   "unet": unet.build,
+  "vqvae": vqvae.build,
 }
 
 # The families that take examples of one kind only, by the axes of their shape.
-AXES = {"attention": 3, "cnn": 3, "sequence": 2, "unet": 3}
+AXES = {"attention": 3, "cnn": 3, "sequence": 2, "unet": 3, "vqvae": 3}
 _KINDS = {2: "series", 3: "images"}
 
 # Rows whose intermediates a processor's cache holds, measured by experiments/throughput; a family that is not here is
 # fastest with the whole batch at once.
-ROWS_IN_CACHE = {"attention": 256, "cnn": 64}
+ROWS_IN_CACHE = {"attention": 256, "cnn": 64, "vqvae": 64}
 
 # The families that are conditioned on labels; their builders take the distinct labels after the shape.
-LABELLED = ()
+LABELLED = {"cvae"}
 
 # The families whose images lie with the batch as the last axis.
-BATCH_LAST = {"cnn", "unet"}
+BATCH_LAST = {"cnn", "unet", "vqvae"}
 
 # What the modules compute in: None is the type of their parameters. Parameters, losses and KL stay float32.
 COMPUTE_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
@@ -120,6 +122,10 @@ class Model:
   def nearest_codes(self, variables, z) -> jax.Array:
     """Returns the codes nearest to z, which are within the bounds of the code, that the encoder can output."""
     return self.apply("nearest_codes", variables, z)
+
+  def lookup(self, variables, indices) -> jax.Array:
+    """Returns the code z [B, *code shape] of discrete latents int [B, *index_shape]."""
+    return self.apply("lookup", variables, indices)
 
   def log_prior(self, variables, z) -> jax.Array:
     """Returns the log density [B] of the prior at codes, in nats."""

@@ -165,7 +165,8 @@ def build(
   to the image: at 28x28, 5 -> 11 -> 28. It is one of `upsampling.LAYERS`, or "tied" (`TiedConv`), which needs neither
   kernels nor strides. The paddings of "transposed" follow from these sizes, and a kernel of `decoder_kernels` that
   would leave the far edge of its output without input is enlarged until it reaches. `decoder_activation="identity"` is
-  the affine decoder; `dropout` is the rate behind each hidden layer in training. Raises UserError, also for an image too small for the stages.
+  the affine decoder; `dropout` is the rate behind each hidden layer in training. Raises UserError, also for an image
+  too small for the stages.
   """
   errors.check_positive("model.kernel", kernel)
   errors.check_all_positive("model.channels", channels)

@@ -121,9 +121,7 @@ def build(shape, *, latent, widths, decoder_widths, activation, bottleneck, tied
   hidden layer in training. Raises UserError.
   """
   errors.check_positive("model.latent", latent)
-  for key, value in {"widths": widths, "decoder_widths": decoder_widths}.items():
-    if not isinstance(value, tuple) or value:
-      errors.check_all_positive(f"model.{key}", value)
+  check_widths(widths, decoder_widths)
   errors.check_flag("model.tied", tied)
   check_rate(dropout)
   function, back = activations.choose(activation, "activation"), decoder_widths or widths[::-1]
@@ -142,6 +140,13 @@ def build(shape, *, latent, widths, decoder_widths, activation, bottleneck, tied
     )
   code = errors.choose(bottlenecks.DETERMINISTIC, bottleneck, "model.bottleneck")
   return Tied(shape, (*widths, latent), function, code, bottlenecks.spec(bottleneck, latent), dropout)
+
+
+def check_widths(widths, decoder_widths):
+  """Raises UserError unless both are tuples of positive integers, or ()."""
+  for key, value in {"widths": widths, "decoder_widths": decoder_widths}.items():
+    if not isinstance(value, tuple) or value:
+      errors.check_all_positive(f"model.{key}", value)
 
 
 def _flat(x):

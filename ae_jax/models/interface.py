@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from ae_jax import losses
 
 Columns = dict[str, jax.Array]
+_NONE: dict = {}
 
 
 class Variables(NamedTuple):
   """The arrays of a model: what gradients train, and what `update_state` changes instead."""
 
   params: Any
-  state: Any = {}  # a pytree of arrays, {} for most models
+  state: Any = _NONE  # a pytree of arrays, {} for most models
 
 
 class Gaussian(NamedTuple):
@@ -40,6 +41,7 @@ class CodeSpec(NamedTuple):
   high: float = math.inf
   levels: int | None = None
   index_shape: tuple[int, ...] = ()
+  shared_codebook: bool = False  # whether all discrete latents take their values from one codebook of vectors
 
   @property
   def numbers(self) -> int:
@@ -63,8 +65,8 @@ class Encoding(NamedTuple):
   z: jax.Array  # [B, *code shape]: what `decode` takes
   posterior: Gaussian | None = None
   indices: jax.Array | None = None  # int32 [B, *index_shape] of a discrete code
-  penalties: Columns = {}  # {name: [B]}: terms that are added to the loss of each example
-  statistics: Any = {}  # a pytree of sums over the examples of the batch, which `update_state` takes
+  penalties: Columns = _NONE  # {name: [B]}: terms that are added to the loss of each example
+  statistics: Any = _NONE  # a pytree of sums over the examples of the batch, which `update_state` takes
 
 
 class AutoencoderModule(nn.Module):
@@ -123,7 +125,7 @@ class AutoencoderModule(nn.Module):
     raise NotImplementedError
 
   def nearest_codes(self, z) -> jax.Array:
-    """Returns the codes nearest to z [B, *code shape] that `encode` can output; z itself unless the code is discrete."""
+    """Returns the codes nearest to z [B, *code shape] that `encode` can output; z itself if the code is real."""
     spec = self.code_spec
     if spec.levels is None:
       return z
@@ -131,6 +133,11 @@ class AutoencoderModule(nn.Module):
     shift = steps % 1  # an even number of levels has none at the centre
     centre, radius = (spec.low + spec.high) / 2, (spec.high - spec.low) / 2
     return centre + radius * ((jnp.round(steps * (z - centre) / radius - shift) + shift) / steps)
+
+  def lookup(self, indices) -> jax.Array:
+    """Returns the code z [B, *code shape] of discrete latents int [B, *index_shape]."""
+    spec = self.code_spec
+    return spec.low + (spec.high - spec.low) / (spec.levels - 1) * indices.astype(jnp.float32)
 
   def log_prior(self, z) -> jax.Array:
     """Returns the log density [B] in nats of the prior at codes; the standard normal unless overridden."""

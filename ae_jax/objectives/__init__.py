@@ -1,9 +1,10 @@
 """Objectives: frozen dataclasses that are called as pure functions (model, variables, batch, keys) -> (loss, aux).
 
 A batch holds `x` [B, ...], normalised, `weight` [B], which is 0 for padding, and the columns that the model declares;
-`keys` [B] holds a random key for each example. An objective computes `statistics` per example, their means over the batch, and `combine`s the means into the
-loss. Every term is summed over the elements of an example, in nats or in squared error. The same object serves training
-and evaluation; the loss of a test set combines the means over the whole set, so that it does not depend on the batches.
+`keys` [B] holds a random key for each example. An objective computes `statistics` per example, their means over the
+batch, and `combine`s the means into the loss. Every term is summed over the elements of an example, in nats or in
+squared error. The same object serves training and evaluation; the loss of a test set combines the means over the whole
+set, so that it does not depend on the batches.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from ae_jax.objectives.denoising import Denoising, Layerwise
 from ae_jax.objectives.elbo import Elbo
 from ae_jax.objectives.penalties import Contractive, Sparse
 
-__all__ = ["LIKELIHOODS", "Aux", "OBJECTIVES", "Objective", "batch_mean", "batch_sum", "build", "check_bottleneck"]
+__all__ = ["LIKELIHOODS", "OBJECTIVES", "Aux", "Objective", "batch_mean", "batch_sum", "build", "check_bottleneck"]
 
 OBJECTIVES = {
   "reconstruction": Objective,
@@ -57,6 +58,6 @@ def check_bottleneck(name, code, shape) -> None:
   elements = math.prod(shape)
   if name == "reconstruction" and code.is_vector and code.numbers > elements:
     raise errors.UserError(
-      f"config.model.latent={code.numbers}: larger than the data, {elements} numbers, is no bottleneck and can copy; use at "
-      f"most {elements}, or an objective that regularises (sparse, contractive, denoising, elbo)"
+      f"config.model.latent={code.numbers}: larger than the data, {elements} numbers, is no bottleneck and can copy; "
+      f"use at most {elements}, or an objective that regularises (sparse, contractive, denoising, elbo)"
     )

@@ -12,14 +12,15 @@ from ae_jax.data import ranges
 from ae_jax.schedules import Schedule
 
 Statistics = dict[str, jax.Array]
+_NONE: dict = {}
 
 
 class Measured(NamedTuple):
   """What the loss of a batch is computed from, and what the model's state is updated from."""
 
   values: Statistics  # leaves [B, ...], for each example
-  penalties: Statistics = {}  # {name: [B]}: terms of the model, see `models.Encoding`
-  sums: Any = {}  # `models.Encoding.statistics`
+  penalties: Statistics = _NONE  # {name: [B]}: terms of the model, see `models.Encoding`
+  sums: Any = _NONE  # `models.Encoding.statistics`
 
 
 class Aux(NamedTuple):

@@ -20,6 +20,8 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
+from ae_jax import baselines
+
 TRAINING, TEST, RULER = "#3b7dce", "#e07b39", "#7d828b"
 LINES = ("#3b7dce", "#e07b39", "#3a9e63", "#b05cc4", "#c9a227", "#d6453f", "#2aa5a0", "#8d6e4f", "#e377a8", "#7f8c3a")
 _FORMATTED = ("@x", "@y", "@image", "$x", "$y")
@@ -46,7 +48,7 @@ def losses(measured):
 
 def errors(measured):
   """The squared error of the test set against the epoch, beside that of PCA, of what was `measured`."""
-  rulers = {"PCA": _last(measured, "test/pca_squared_error")}
+  rulers = {"PCA": _last(measured, baselines.pca_key(measured))}
   found = {"this model": measured.get("test/squared_error")}
   return curves(found, rulers, "squared error per test example", (TEST,))
 

@@ -5,12 +5,11 @@ import math
 
 import numpy as np
 
+from ae_jax import baselines, errors
 from ae_jax import config as configs
-from ae_jax import errors
 from ae_jax.report import charts, page, parts, pictures, story, tables
 
 _ERROR = "test/squared_error"
-_ALONE = ("seed", *configs.FREE)  # keys in which runs of a group may differ
 _MOST_TOLD = 3  # groups that the answer names
 
 
@@ -53,7 +52,7 @@ def read(folders):
     told = story.read(folder)
     if _ERROR not in told.metrics:
       raise errors.UserError(f"{folder}: nothing was measured yet (no {_ERROR} in metrics.jsonl); let the run train on")
-    config = {key: value for key, value in configs.flat(told.config).items() if key not in _ALONE}
+    config = {key: value for key, value in configs.flat(told.config).items() if not _may_differ(key)}
     key = repr((sorted(config.items()), told.description["data"]["fingerprint"]))
     groups.setdefault(key, Group({}, config)).runs[name] = told
   return list(groups.values())
@@ -139,10 +138,16 @@ _BESIDE = {  # what else may differ between runs
 }
 
 
+def _may_differ(key):
+  """Returns whether runs of a group may differ in a dotted key of the config."""
+  return key == "seed" or configs.is_free(key)
+
+
 def _nearly_same(runs):
   """A sentence on what differs between the runs of a single group."""
   settings = [configs.flat(told.config) for told in runs]
-  keys = [key for key in _ALONE if len({str(each.get(key)) for each in settings}) > 1]
+  keys = [key for key in {key: None for each in settings for key in each} if _may_differ(key)]
+  keys = [key for key in keys if len({str(each.get(key)) for each in settings}) > 1]
   other = [name for name, of_run in _BESIDE.items() if len(set(map(of_run, runs))) > 1]
   said = (
     f"The configs of these runs differ only in {', '.join(keys)}" if keys else "The configs of these runs are equal"
@@ -193,7 +198,7 @@ def _curves(groups):
   runs = [(name, told, n) for n, group in enumerate(groups) for name, told in group.runs.items()]
   colours = [charts.LINES[number % len(charts.LINES)] for _, _, number in runs]
   named = {name: groups[number].name for name, _, number in runs}
-  rulers = {float(value) for group in groups for value in group.values("test/pca_squared_error")}
+  rulers = {float(value) for group in groups for value in group.values(baselines.PCA)}
   titles = {
     _ERROR: ("The squared error of the test set", "squared error per test example"),
     "train/loss": ("What each minimised, over the training set", "loss per example"),

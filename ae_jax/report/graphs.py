@@ -4,6 +4,7 @@ import textwrap
 
 import numpy as np
 
+from ae_jax import baselines
 from ae_jax.report import canvas
 
 _LETTERS = 76  # of a title that fit above axes some six inches wide
@@ -20,8 +21,9 @@ def curves(path, measured, rulers):
   _curve(left, measured, "test/loss", "test", "tab:orange", "o")
   left.set(ylabel="loss per example")
   _curve(right, measured, "test/squared_error", "autoencoder", "tab:orange", "o")
-  pca = rulers["test/pca_squared_error"]
-  right.axhline(pca, color="tab:gray", linestyle="--", label=f"PCA of the same size, {pca:.2f}")
+  key = baselines.pca_key(rulers)
+  size = "as many bits" if key == baselines.QUANTISED_PCA else "the same size"
+  right.axhline(rulers[key], color="tab:gray", linestyle="--", label=f"PCA of {size}, {rulers[key]:.2f}")
   right.set(ylabel="squared error per test example")
   for axes in (left, right):
     axes.set(xlabel="epoch")

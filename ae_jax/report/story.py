@@ -4,8 +4,8 @@ import dataclasses
 import math
 import pathlib
 
+from ae_jax import baselines, errors, logs, runs
 from ae_jax import config as configs
-from ae_jax import errors, logs, runs
 from ae_jax.data import ranges
 from ae_jax.evaluators import exhibits, findings
 from ae_jax.report import charts, page, parts, tables, verdict, words
@@ -20,7 +20,7 @@ _SECTIONS = {
 }
 _FIRST = (exhibits.Points, exhibits.Explorer, exhibits.Gallery, exhibits.Rows, exhibits.Attention)  # charts are last
 _TILES = (  # what is worth a tile: its name and label, and what is said beside it, of which value
-  ("test/squared_error", "squared error per example", "PCA: {}", "test/pca_squared_error"),
+  ("test/squared_error", "squared error per example", "PCA: {}", baselines.PCA),
   ("test/nats", "nats per example", "the floor: {}", "test/nats_floor"),
   ("test/auroc", "AUROC of the anomalies", "PCA's residual: {}", "test/pca_auroc"),
   ("reconstruction/ssim", "structural similarity", "PSNR: {} dB", "reconstruction/psnr"),
@@ -81,6 +81,11 @@ class Story:
     """True if the run was trained further after its last evaluation."""
     return self.found.step != self.metrics.get("step", self.found.step)
 
+  def _code(self):
+    """Returns the size of a latent code; runs of earlier versions describe only the latent size."""
+    code = self.description.get("code", {"numbers": self.config["model"]["latent"], "bits": None})
+    return f"{code['numbers']:,} numbers of code" if code["bits"] is None else f"{code['bits']:,.0f} bits of code"
+
   def facts(self):
     """What was trained on what, and how far."""
     data, (done, asked) = self.description["data"], self.epochs
@@ -88,7 +93,7 @@ class Story:
     state = f"after {asked} epochs" if done >= asked else f"still training, or stopped: epoch {done:.3g} of {asked}"
     return [
       f"{self.description['parameters']:,} parameters",
-      f"{self.config['model']['latent']:,} numbers of code",
+      self._code(),
       f"{data['train']:,} training and {data['test']:,} test examples of {size}",
       state,
     ]
@@ -97,6 +102,7 @@ class Story:
     """The numbers to be seen first, of those that are finite."""
     found, metrics = [], {name: value for name, value in self._current.items() if math.isfinite(value)}
     for name, label, said, ruler in _TILES:
+      ruler = baselines.pca_key(metrics) if ruler == baselines.PCA else ruler
       if name in metrics:
         beside = said.format(tables.number(metrics[ruler])) if ruler in metrics else ""
         found.append({"name": label, "value": tables.number(metrics[name], 3), "beside": beside})

@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
+from ae_jax import baselines
 from ae_jax import config as configs
-from ae_jax.models import bottlenecks
 
 _EXACT = 1e-6  # share of the data's variance (or of the error) below which PCA's error is rounding
 _ABSURD_NATS = 10  # times the cross-entropy of predicting 0.5 everywhere
@@ -30,7 +30,12 @@ class Result:
   @property
   def pca(self) -> float:
     """Squared error per test example of PCA."""
-    return self.metrics["test/pca_squared_error"]
+    return self.metrics[baselines.pca_key(self.metrics)]
+
+  @property
+  def is_quantised(self) -> bool:
+    """True if the latent code is discrete, and PCA has as many bits."""
+    return baselines.pca_key(self.metrics) == baselines.QUANTISED_PCA
 
   @property
   def mean_predictor(self) -> float | None:
@@ -44,8 +49,8 @@ class Result:
 
   @property
   def latent(self) -> int:
-    """The latent size."""
-    return self.settings["model.latent"]
+    """The numbers in a latent code."""
+    return self.description.get("code", {}).get("numbers", self.settings["model.latent"])
 
   @property
   def elements(self) -> int:
@@ -147,7 +152,7 @@ def _freer(result):
 def _low_rank(result):
   """PCA's error is rounding: no model can do better, whatever its error is."""
   variance = result.mean_predictor or result.error
-  if not result.pca <= _EXACT * variance:
+  if result.is_quantised or not result.pca <= _EXACT * variance:
     return None
   if result.latent >= result.elements:
     why = "the latent code is at least as large as an example"
@@ -179,9 +184,8 @@ def _no_better_than_pca(result):
       f", and only {active:.0f} of the {result.latent:,} latent units {'is' if active == 1 else 'are'} active"
     )
     return judgement, _freer(result)
-  code = bottlenecks.DETERMINISTIC.get(str(result.settings.get("model.bottleneck")))
-  if isinstance(code, bottlenecks.FiniteScalars):
-    return judgement, "give the code more units or levels, since PCA's numbers are not rounded to a few levels"
+  if result.is_quantised:
+    return judgement, "train longer or change the learning rate, or give the code more latents or a larger codebook"
   return judgement, "train longer or change the learning rate"
 
 

@@ -20,6 +20,8 @@ def error_beside_pca(result):
   """Returns the test error and that of PCA, one clause each."""
   most = min(result.description["data"]["train"] - 1, result.elements)
   size = "as many numbers" if result.latent <= most else f"{most:,} numbers, the most it can have here,"
+  if result.is_quantised:
+    size = "as many bits"
   error, pca = verdict.number(result.error), verdict.number(result.pca)
   return f"squared error {error} per test example; PCA with {size} {pca}"
 

@@ -65,7 +65,10 @@ def members(config, keys, points):
 
 
 def packs(made):
-  """The members in groups that can share a program: they differ only in seed, latent size and numbers."""
+  """Returns the members in groups that can share a program: they differ only in seed, latent size and numbers.
+
+  Latent sizes share a program only if the code can be padded (`models.CodeSpec.size_axis`).
+  """
   groups = {}
   for member in made:
     groups.setdefault(_program(member.described), []).append(member)
@@ -88,7 +91,9 @@ def _program(described):
   config gives their count: it depends on whether the objective is a mean over examples, which a number decides.
   """
   config = configs.as_json(described.config)
-  config["seed"] = config["model"]["latent"] = None
+  config["seed"] = None
+  if described.model.code.size_axis is not None:
+    config["model"]["latent"] = None
   config["optimizer"] |= dict.fromkeys(_floats(described.stages[-1].recipe))
   *before, last = [stage.objective.numbers() for stage in described.stages]
   for stage, floats in zip([*config["stages"], config], [*before, last], strict=True):

@@ -1,4 +1,4 @@
-"""The training of members in packs: logged, saved and continued like a run, and in the end a run for each of them."""
+"""Packs of sweep members: how many fit the memory, how they are computed, and the folder of a run for each of them."""
 
 import contextlib
 import dataclasses
@@ -6,21 +6,22 @@ import functools
 import hashlib
 import shutil
 import time
+from collections.abc import Callable
 from concurrent import futures
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ae_jax import checkpoints, cost, errors, evaluators, interruptions, logs, memory, runs
+from ae_jax import checkpoints, cost, errors, evaluators, logs, loop, memory, runs
 from ae_jax.data import placements
 from ae_jax.sweep import grid, programs
 
-PARTS = ".packs"  # the folder, in that of the sweep, of what is not finished
+PARTS = ".packs"  # the subfolder of a sweep with the checkpoints of unfinished packs
 AUTO = "auto"
 _MOST = 200  # members of a pack: each has three open files
-_WORTH = 30  # times what it costs to try: what is left to train where another way of computing it is tried
-_CLEARLY = 1.2  # times as fast
+_WORTH = 30  # try the other way where the training left takes at least this many times as long as the trial
+_CLEARLY = 1.2  # switch only to a way this many times as fast, so that timing noise does not decide
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,63 +29,45 @@ class Orders:
   """How the members of a sweep are trained."""
 
   way: str = AUTO  # one of `programs.WAYS`, or measured
-  budget_gib: float = 0.0  # of a device's memory for a pack; 0: what is there
+  budget_gib: float = 0.0  # memory of a device for a pack; 0: all that is free
   until: int | None = None  # epochs; None: all
 
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-  """What became of a member; the rest stands in the folder of its run."""
+  """Result of training one member; its metrics are in the folder of its run."""
 
-  diverged: int | None  # the first step whose numbers are not finite
+  diverged: int | None  # the first step with a non-finite loss or gradient
   way: str  # one of `programs.WAYS`
   seconds: float  # its share of the time that its pack took
-  peak_bytes: int  # of a device, that the compiler foretold for its pack; 0 where nothing was left to train
-
-
-@dataclasses.dataclass
-class _Course:
-  """The training of one member, as far as it has come."""
-
-  member: grid.Member
-  log: logs.Log
-  windows: logs.Windows
-  diverged: int | None
+  peak_bytes: int  # of a device, as the compiler predicted it for the pack; 0 where nothing was left to train
 
 
 @dataclasses.dataclass
 class _Pack:
-  """Members in training together, and what that takes."""
+  """Members that are trained together, and how."""
 
-  courses: list[_Course]
+  members: list[grid.Member]
+  filled: list[grid.Member]  # as many for each device; see `programs.filled`
   placed: programs.Placed
-  opened: checkpoints.Opened
-  display: logs.Display
-  received: object
   budget: float  # bytes of a device
   until: int  # epochs
   way: str
   measured: bool  # whether `way` is settled
-  peak_bytes: int = 0  # foretold by the compiler
-
-  @property
-  def members(self):
-    return [course.member for course in self.courses]
-
-  @property
-  def filled(self):
-    return programs.filled(self.members, self.placed.everywhere.mesh)
+  baselines: dict  # latent size -> future of the evaluators' reference values, by name
+  report: Callable[[str], None]
+  peak_bytes: int = 0  # as the compiler predicts it
 
 
 class _TooLarge(Exception):
-  """The compiler foretells that a pack does not fit; `args[0]` is how many members do."""
+  """The compiler predicts that a pack does not fit; `args[0]` is the number of members that do."""
 
 
 def train(members, workdir, mesh, orders, received, report=print):
-  """Trains members that share a program, or goes on with that, and leaves in `workdir` the folder of a run for each.
+  """Trains members that share a program, or continues that, and leaves the folder of a run for each in `workdir`.
 
-  They go in packs, each as large as the memory of the devices allows. Generates {name: Ended} of each pack. Raises
-  UserError, and Interrupted when a signal has stopped and saved them.
+  The members are trained in packs, each as large as the memory of the devices allows. Yields {name: Ended} of each
+  pack. Raises UserError, and Interrupted when a signal has stopped the training, which is saved.
   """
   budget = orders.budget_gib * 2**30 or memory.share(mesh.size)
   left, size = list(members), min(_MOST, _most(members, mesh, budget))
@@ -104,12 +87,12 @@ def train(members, workdir, mesh, orders, received, report=print):
 
 
 def _most(members, mesh, budget):
-  """How many members fit by their states alone: an upper bound that needs no compilation."""
+  """Returns how many members fit by their states alone: an upper bound that needs no compilation."""
   return mesh.size * max(1, int(budget // programs.state_bytes(programs.widest(members))))
 
 
 def _train_pack(members, workdir, mesh, orders, budget, received, report):
-  """({name: the step at which it diverged, or None}, how they were computed, bytes of a device) of a pack."""
+  """Trains a pack; returns {name: the step at which it diverged, or None}, the way, and the peak bytes of a device."""
   until = orders.until or members[0].described.stages[-1].epochs.stop
   names = "\n".join([*(member.name for member in members), str(until)])
   kept = workdir / PARTS / hashlib.sha256(names.encode()).hexdigest()[:16]
@@ -120,33 +103,54 @@ def _train_pack(members, workdir, mesh, orders, budget, received, report):
       stack.enter_context(runs.locked(workdir / member.name))
       descriptions.append(runs.describe(described.config, described.dataset, described.model, mesh.devices.flat))
       runs.begin(workdir / member.name, descriptions[-1])
-    placed = programs.place(programs.filled(members, mesh), mesh)
+    filled = programs.filled(members, mesh)
+    placed = programs.place(filled, mesh)
     opened = stack.enter_context(checkpoints.open_folder(kept / "checkpoints", True, report))
-    state, notes = _restored(opened, members, placed, workdir, report)
-    step, way = int(state.step), notes.get("way") or orders.way
-    plan = members[0].described.plan
+    state, notes = _restored(opened, members, filled, placed, workdir, report)
+    way = notes.get("way") or orders.way
+    settled, first = way != AUTO, programs.likely(mesh) if way == AUTO else way
+    pack = _Pack(members, filled, placed, budget, until, first, settled, _baselines(members), report)
     courses = []
-    for member, description, (pending, diverged) in zip(members, descriptions, notes["courses"], strict=True):
-      config = member.described.config
-      log = stack.enter_context(logs.Log(workdir / member.name, step, description, config.trackers))
-      windows = logs.Windows(config.log_every_steps, plan.steps, step, pending)
-      courses.append(_Course(member, log, windows, diverged))
-    display = stack.enter_context(logs.Display(len(members) * plan.examples, until, step / plan.steps, sparse=True))
-    first = programs.likely(mesh) if way == AUTO else way
-    pack = _Pack(courses, placed, opened, display, received, budget, until, first, way != AUTO)
-    state = _train(pack, state, report)
-    for course, own in zip(courses, programs.own_states(members, state), strict=True):
+    for index, (member, description) in enumerate(zip(members, descriptions, strict=True)):
+      log = logs.Log(workdir / member.name, int(state.step), description, member.described.config.trackers)
+      courses.append(_course(pack, index, stack.enter_context(log), int(state.step), *notes["courses"][index]))
+    state = loop.train(_training(pack, courses, opened, received), state)
+    for course, member, own in zip(courses, members, programs.own_states(members, state), strict=True):
       if course.diverged is None:
-        _export(own, course.member, workdir, stack)
+        _export(own, member, workdir, stack)
         if orders.until is None:
           course.log.finish({}, {})
   shutil.rmtree(kept)
-  return {course.member.name: course.diverged for course in courses}, pack.way, pack.peak_bytes
+  diverged = {member.name: course.diverged for member, course in zip(members, courses, strict=True)}
+  return diverged, pack.way, pack.peak_bytes
 
 
-def _restored(opened, members, placed, workdir, report):
-  """(state, notes) of the pack's newest checkpoint; else of the members' own, where all have come as far; else new."""
-  start = programs.start(programs.filled(members, placed.everywhere.mesh), placed)
+def _course(pack, index, log, step, pending, diverged):
+  """Returns the `loop.Course` of a member, which continues after `step`."""
+  member = pack.members[index]
+  windows = logs.Windows(member.described.config.log_every_steps, member.described.plan.steps, step, pending)
+  metrics = functools.partial(_metrics, member, index, pack.placed.test_weights)
+  return loop.Course(log, windows, metrics, lambda: pack.baselines[member.latent].result(), diverged)
+
+
+def _training(pack, courses, opened, received):
+  """Returns the `loop.Training` of a pack."""
+  return loop.Training(
+    pack.members[0].described,
+    courses,
+    build=functools.partial(_build, pack),
+    feed=functools.partial(programs.feed, pack.filled),
+    checkpoint=functools.partial(_checkpoint, pack, courses),
+    opened=opened,
+    received=received,
+    until=pack.until,
+    sparse=True,
+  )
+
+
+def _restored(opened, members, filled, placed, workdir, report):
+  """Returns the state and notes of the pack's checkpoint; else of the members' own, if at one step; else new ones."""
+  start = programs.start(filled, placed)
   found = checkpoints.restore(opened, programs.to_save(start, len(members)), report)
   if found:
     return programs.from_saved(found[0], placed), found[1]
@@ -162,57 +166,20 @@ def _restored(opened, members, placed, workdir, report):
   return programs.joined(members, [state for state, _ in own], placed), new
 
 
-def _train(pack, state, report):
-  """The epochs that the state has not seen, of all members together: -> the state at the end."""
-  described = pack.members[0].described
-  plan, config = described.plan, described.config
-  compile_seconds, rulers = 0.0, _rulers(pack.members)
-  for number, stage in enumerate(described.stages):
-    to_do = range(max(int(state.step) // plan.steps, stage.epochs.start), min(stage.epochs.stop, pack.until))
-    if not to_do:
-      continue
-    built = _fitting(pack, number, state)
-    futures.wait(rulers.values())  # while the compiler was at work; from now on times are measured
-    compile_seconds += built.compile_seconds
-    constants = {"stage": number} if len(described.stages) > 1 else {}
-    if int(state.step) == stage.epochs.start * plan.steps:
-      state = built.restart(state)
-    faster = functools.partial(_faster, pack, number, report, to_do.stop * plan.chunks_per_epoch)
-    for epoch in to_do:
-      if not _going(pack):
-        return state
-      state, built, times = _train_epoch(pack, state, epoch, built, faster)
-      records = [course.windows.rest() | _rate(pack, times) for course in _going(pack)]
-      last = epoch + 1 == pack.until
-      save_due = last or described.due(epoch + 1, config.checkpoint_every_epochs)
-      if save_due or described.due(epoch + 1, config.eval_every_epochs):
-        found = _metrics(pack, built.evaluate(state), rulers)
-        for record, metrics in zip(records, found, strict=True):
-          record |= metrics | constants | {"compile_seconds": compile_seconds}
-        if records:
-          pack.display.evaluated(*records)
-      for course, record in zip(_going(pack), records, strict=True):
-        course.log.write(record)
-      if save_due:
-        _save(pack, state)
-  checkpoints.wait(pack.opened)
-  return state
-
-
-def _rulers(members):
-  """{latent size: a future of the evaluators' rulers, by name}, computed beside whatever else is done."""
-  described, latents = members[0].described, sorted({member.latent for member in members})
-  find = lambda latent: dict(evaluators.rulers(described.measures, described.dataset, latent))
+def _baselines(members):
+  """Returns {latent size: future of the evaluators' reference values, by name}, which a thread computes meanwhile."""
+  described, codes = members[0].described, {member.latent: member.described.model.code for member in members}
+  find = lambda code: dict(evaluators.rulers(described.measures, described.dataset, code))
   with_one_thread = futures.ThreadPoolExecutor(1)
-  return {latent: with_one_thread.submit(find, latent) for latent in latents}
+  return {latent: with_one_thread.submit(find, code) for latent, code in sorted(codes.items())}
 
 
-def _fitting(pack, number, state):
-  """The programs of a stage; raises _TooLarge, or UserError where not even one member for each device fits."""
+def _build(pack, number, state):
+  """Compiles the programs of a stage; raises _TooLarge, or UserError if one member for each device does not fit."""
   built = programs.build(pack.filled, pack.placed, number, state, pack.way)
   pack.peak_bytes = max(pack.peak_bytes, built.peak_bytes)
   if built.peak_bytes > pack.budget:
-    size, data = pack.placed.everywhere.mesh.size, pack.placed.train.nbytes + pack.placed.test.nbytes
+    size, data = pack.placed.split.mesh.size, cost.bytes_of(jax.tree.leaves((pack.placed.train, pack.placed.test)))
     most = int(len(pack.filled) * (pack.budget - data) / (built.peak_bytes - data))
     most = min(most, len(pack.filled) - 1) // size * size
     if len(pack.filled) == size:
@@ -221,19 +188,22 @@ def _fitting(pack, number, state):
         f"{placements.gib(pack.budget)}; make the batch or the model smaller"
       )
     raise _TooLarge(max(size, most))
-  return built
+  futures.wait(pack.baselines.values())  # computed while the compiler worked; from now on times are measured
+  return dataclasses.replace(built, tune=functools.partial(_faster, pack, number))
 
 
-def _faster(pack, number, report, end, built, state, batches, seconds):
-  """The programs of a stage in the way that is faster, from now on that of the pack: measured, where that can pay.
+def _faster(pack, number, built, state, batches, seconds):
+  """Measures the other way of computing the members, once, where that can pay; returns the faster programs.
 
-  The last chunk, its `batches`, took `seconds`; `end` chunks are there in all. It can pay where what is left takes some
-  times as long as to compile the other way and to try it, on a copy of the state, which remains. A way that is hardly
-  faster is not taken, so that one day chooses like another.
+  `built` are the programs of the stage with this number; their last chunk, `batches`, took `seconds`. A trial can pay
+  where the rest of the stage takes much longer than compiling the other way and trying it on a copy of the state.
   """
+  if pack.measured:
+    return built
   pack.measured = True
-  state_bytes = cost.bytes_of(jax.tree.leaves(state)) // pack.placed.everywhere.mesh.size
-  left = end - int(state.step) // pack.members[0].described.plan.chunk
+  plan, stage = pack.members[0].described.plan, pack.members[0].described.stages[number]
+  state_bytes = cost.bytes_of(jax.tree.leaves(state)) // pack.placed.split.mesh.size
+  left = min(stage.epochs.stop, pack.until) * plan.chunks_per_epoch - int(state.step) // plan.chunk
   if seconds * left < _WORTH * (built.compile_seconds + seconds) or built.peak_bytes + state_bytes > pack.budget:
     return built
   (way,) = set(programs.WAYS) - {pack.way}
@@ -243,95 +213,35 @@ def _faster(pack, number, report, end, built, state, batches, seconds):
   ratio = seconds / _seconds(other, state, batches)
   if ratio > _CLEARLY:
     built, pack.way, pack.peak_bytes = other, way, other.peak_bytes
-  report(f"the members of a device are computed {pack.way}: {way} is {ratio:.2f} times as fast as the other way")
+  pack.report(f"the members of a device are computed {pack.way}: {way} is {ratio:.2f} times as fast as the other way")
   return built
 
 
 def _seconds(built, state, batches):
-  """How long a chunk takes; the state remains."""
+  """Returns how long a chunk takes; it is trained on a copy of the state."""
   state = jax.tree.map(jnp.copy, state)
   begun = time.perf_counter()
   jax.block_until_ready(built.train_chunk(state, *batches))
   return time.perf_counter() - begun
 
 
-def _going(pack):
-  return [course for course in pack.courses if course.diverged is None]
+def _metrics(member, index, test_weights, losses, values):
+  """Returns the test metrics of a member, {name: value}, from what `evaluate` computed for all members."""
+  described = member.described
+  own = programs.own_values(member, {name: rows[index] for name, rows in values.items()})
+  return dict(evaluators.metrics(described.measures, losses[index], own, test_weights, described.dataset))
 
 
-def _train_epoch(pack, state, epoch, built, faster):
-  """The rest of an epoch of all members: -> (state, the programs from now on, seconds of each chunk)."""
-  config, plan = pack.members[0].described.config, pack.members[0].described.plan
-  times = []
-  for batches in _chunks(pack, epoch, int(state.step) // plan.chunk - epoch * plan.chunks_per_epoch):
-    if interruptions.asked(pack.received):
-      _save(pack, state)
-      checkpoints.wait(pack.opened)
-      interruptions.stop(pack.received, int(state.step) / plan.steps)
-    started = time.perf_counter()
-    state, terms, finite = built.train_chunk(state, *batches)
-    terms, finite = {name: np.asarray(values) for name, values in terms.items()}, np.asarray(finite)
-    times.append(time.perf_counter() - started)
-    if config.on_nan == "skip":
-      terms["skipped"], finite = ~finite, np.ones_like(finite)
-    for index, course in enumerate(pack.courses):
-      if course.diverged is None:
-        _note(course, {name: values[index] for name, values in terms.items()}, finite[index], int(state.step))
-    pack.display.advance(len(pack.courses) * plan.examples / plan.chunks_per_epoch, times[-1])
-    if not pack.measured:
-      built = faster(built, state, batches, times[-1])
-  return state, built, times
-
-
-def _chunks(pack, epoch, first):
-  """Generates what an epoch is trained on, from a chunk on: rows and weights [members, steps, B]."""
-  orders = {}
-  for member in pack.members:
-    plan = member.described.plan
-    if plan.seed not in orders:
-      orders[plan.seed] = plan.chunks(epoch)
-  for number in range(first, plan.chunks_per_epoch):
-    own = [orders[member.described.plan.seed][number] for member in pack.filled]
-    yield tuple(np.stack(part) for part in zip(*own, strict=True))
-
-
-def _rate(pack, times):
-  """What a record tells of the speed: that of all members together."""
-  plan = pack.members[0].described.plan
-  return {"images_per_second": len(pack.courses) * plan.examples * len(times) / plan.chunks_per_epoch / sum(times)}
-
-
-def _note(course, terms, finite, step):
-  """Logs the steps of a chunk of one member, up to the first whose numbers are not finite."""
-  good = len(finite) if finite.all() else int(np.argmin(finite))
-  for record in course.windows.add(terms, good):
-    course.log.write(record)
-  if good < len(finite):
-    course.diverged = step - len(finite) + good + 1
-
-
-def _metrics(pack, found, rulers):
-  """The test metrics of each member that has not diverged, dicts by name."""
-  losses, values = (jax.tree.map(np.asarray, part) for part in found)
-  for index, course in enumerate(pack.courses):
-    if course.diverged is None:
-      member, described = course.member, course.member.described
-      own = programs.own_values(member, {name: rows[index] for name, rows in values.items()})
-      metrics = evaluators.metrics(described.measures, losses[index], own, pack.placed.test_weights, described.dataset)
-      yield dict(metrics) | rulers[member.latent].result()
-
-
-def _save(pack, state):
-  """Starts saving the pack."""
-  for course in pack.courses:
-    course.log.settle()
-  notes = {"courses": [(course.windows.pending, course.diverged) for course in pack.courses]}
+def _checkpoint(pack, courses, state, records):
+  """Returns what is saved of a pack: the state of its members, no error, for none is the best, and notes."""
+  del records
+  notes = {"courses": [(course.windows.pending, course.diverged) for course in courses]}
   notes |= {"way": pack.way} if pack.measured else {}
-  checkpoints.save(pack.opened, programs.to_save(state, len(pack.courses)), np.inf, notes)
+  return programs.to_save(state, len(courses)), np.inf, notes
 
 
 def _export(state, member, workdir, stack):
-  """Begins to save the state of one member as that of the run in its folder; leaving the stack waits for it."""
+  """Starts saving the state of a member as that of the run in its folder; leaving the stack waits for it."""
   folder = workdir / member.name
   error = logs.read(folder)[-1]["test/squared_error"]
   opened = stack.enter_context(checkpoints.open_folder(folder / "checkpoints", True))

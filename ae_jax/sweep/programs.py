@@ -1,21 +1,21 @@
-"""What a pack of members computes with: one program for all of them, their states stacked along a first axis.
+"""Compiled functions of a pack of sweep members, whose states are stacked along a first axis.
 
-A member is the same, bit for bit, whatever the others are. They are cut between the devices; on one device they are
-computed side by side (`jax.vmap`) or one after the other (`jax.lax.map`), whichever is faster there.
+A member's results do not depend on the other members, bit for bit. The devices share the members; one device computes
+its members side by side (`jax.vmap`) or in turn (`jax.lax.map`), whichever is faster there.
 """
 
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 
-from ae_jax import cost, evaluators, models, parallel, steps
+from ae_jax import cost, evaluators, models, parallel, programs, steps
 from ae_jax.data import epochs
 from ae_jax.models import narrowed
+from ae_jax.programs import Placed, Programs
 from ae_jax.steps import TrainState
 from ae_jax.sweep import grid
 
@@ -28,38 +28,13 @@ def _in_turn(function):
 WAYS = {"side by side": jax.vmap, "in turn": _in_turn}
 
 
-@dataclasses.dataclass(frozen=True)
-class Placed:
-  """The data of a pack on the devices; what belongs to members has one for each along the first axis."""
-
-  train: jax.Array  # [N, elements], as test
-  test: jax.Array
-  test_rows: tuple[jax.Array, jax.Array]  # indices and weights of the batches of the test set, [batches, B]
-  test_weights: np.ndarray
-  noise_keys: jax.Array  # [members]
-  widths: dict  # what `narrowed.narrow` takes, [members, ...]
-  everywhere: jax.sharding.Sharding
-  by_member: jax.sharding.Sharding
-
-
-@dataclasses.dataclass(frozen=True)
-class Programs:
-  """The compiled functions of a stage of a pack, their data in place."""
-
-  restart: Callable  # (state) -> state, its optimizers at the beginning
-  train_chunk: Callable  # (state, rows, weights) -> (state, {name: [members, chunk]}, finite [members, chunk])
-  evaluate: Callable  # (state) -> the losses of the members [members], {name: [members, batches, B, ...]}
-  compile_seconds: float
-  peak_bytes: int  # of each device, data and states included, as the compiler foretells it
-
-
 def filled(members, mesh):
-  """The members, the last one again and again behind them, so that each device has as many."""
+  """Returns the members, the last one repeated until every device has equally many."""
   return members + members[-1:] * (-len(members) % mesh.size)
 
 
 def likely(mesh):
-  """The way that is faster as a rule: on CPU, where batched products are slower than single ones, one after the other.
+  """Returns the way that is usually faster: in turn on CPU, whose batched products are slower than single ones.
 
   Measured on 2 cores by experiments/sweep: dense members side by side at 0.8 of the speed in turn, CNNs at 0.7.
   """
@@ -67,155 +42,136 @@ def likely(mesh):
 
 
 def widest(members):
-  """The member with the largest code, whose program they share."""
+  """Returns the member with the largest latent size, whose program the others share."""
   return max(members, key=lambda member: member.latent)
 
 
-def place(members, mesh):
+def place(members, mesh) -> Placed:
   """Puts the data of the members, `filled`, on the devices."""
-  everywhere, by_member = parallel.replicated(mesh), parallel.split(mesh, axis=0)
-  described = widest(members).described
-  dataset = described.dataset
-  train, test = (parallel.put(half.reshape(len(half), -1), everywhere) for half in (dataset.train, dataset.test))
-  cut = epochs.in_order(len(dataset.test), described.plan.batch_size, 1)
-  return Placed(
-    train,
-    test,
-    tuple(parallel.put(part, everywhere) for part in cut),
-    cut[1],
-    parallel.put(jax.random.wrap_key_data(np.stack([jax.random.key_data(_keys(m)[1]) for m in members])), by_member),
-    parallel.put(_widths(members), by_member),
-    everywhere,
-    by_member,
-  )
+  described, by_member = widest(members).described, parallel.split(mesh, axis=0)
+  cut = epochs.in_order(len(described.dataset.test), described.plan.batch_size, 1)
+  noise_keys = [programs.keys(member.described.config.seed)[1] for member in members]
+  noise_keys = jax.random.wrap_key_data(np.stack([jax.random.key_data(key) for key in noise_keys]))
+  own = parallel.put((noise_keys, _widths(members)), by_member)
+  return programs.place(described, cut, parallel.replicated(mesh), own, by_member)
+
+
+def feed(members, first, last):
+  """Generates the chunks from `first` up to `last`: rows and weights [members, chunk, slots]; see `programs.feed`."""
+  of_seeds = {member.described.plan.seed: member.described for member in members}
+  feeds = [programs.feed(described, slice(None), first, last) for described in of_seeds.values()]
+  for chunks in zip(*feeds, strict=True):
+    of_seed = dict(zip(of_seeds, chunks, strict=True))
+    own = [of_seed[member.described.plan.seed] for member in members]
+    yield tuple(np.stack(part) for part in zip(*own, strict=True))
 
 
 def start(members, placed):
-  """The state of all before the first step: each initialised as it is alone, then widened with zeros."""
+  """Returns the state before the first step: each member is initialised at its own size, then widened with zeros."""
   described = widest(members).described
-  like = described.model.abstract_params()
-  inits = {member.latent: jax.jit(member.described.model.init) for member in members}
-  own = [jax.tree.map(np.asarray, inits[member.latent](_keys(member)[0])) for member in members]
-  wide = [narrowed.widen(params, like, member.latent) for params, member in zip(own, members, strict=True)]
-  params = parallel.put(_stacked(wide), placed.by_member)
-  return restart(described.stages[0], placed)(TrainState(jnp.zeros((), jnp.int32), params, ()))
-
-
-def places(placed):
-  """The placements of the state."""
-  return TrainState(placed.everywhere, placed.by_member, placed.by_member)
+  init, ema = jax.jit(_init, static_argnames=("model", "ema")), described.config.ema_decay > 0
+  keys = [programs.keys(member.described.config.seed)[0] for member in members]
+  own = [init(key, member.described.model, ema) for key, member in zip(keys, members, strict=True)]
+  return restart(described.stages[0], placed)(_join(own, _abstract(described.model, ema), members, placed))
 
 
 def restart(stage, placed):
-  """A function (state) -> state with the optimizers of a stage at their beginning."""
+  """Returns a function (state) -> state with new optimizer states for a stage."""
 
   def function(state):
     return dataclasses.replace(state, opt_state=jax.vmap(stage.optimizer.init)(state.params))
 
-  return jax.jit(function, out_shardings=places(placed))
+  return jax.jit(function, out_shardings=_places(placed))
 
 
-def build(members, placed, number, state, way):
-  """The `Programs` of a stage, given by its number, for states like `state`; `way` is one of WAYS."""
-  started = time.perf_counter()
+def build(members, placed, number, state, way) -> Programs:
+  """Compiles the functions of a stage, given by its number, for states like `state`; `way` is one of WAYS."""
+  begun = time.perf_counter()
   described = widest(members).described
-  stage, plan = described.stages[number], described.plan
-  static = {"model": described.model, "value_range": described.dataset.value_range, "objective": stage.objective}
-  options = parallel.put(_stacked([grid.numbers(member.described)[number] for member in members]), placed.by_member)
-  shape = (len(members), plan.chunk, plan.slots)
-  rows, weights = (jax.ShapeDtypeStruct(shape, kind, sharding=placed.by_member) for kind in (np.int32, np.float32))
-  results = (places(placed), placed.by_member, placed.by_member)
-  own = (placed.noise_keys, placed.widths, options)
-  on_nan = "skip" if described.config.on_nan == "skip" else None
-  train_chunk = steps.compiled(
-    _train_chunk,
-    (state, placed.train, rows, weights, *own),
-    results,
-    donate=(0,),
-    over=WAYS[way],
-    recipe=stage.recipe,
-    parts=stage.parts,
-    on_nan=on_nan,
-    **static,
-  )
-  evaluate = steps.compiled(
-    _evaluate,
-    (state.params, state.step, placed.test, *placed.test_rows, *own),
-    placed.by_member,
-    over=WAYS[way],
-    statistics=evaluators.statistics(described.measures, described.dataset.value_range, described.dataset.span),
-    **static,
-  )
-
-  def train(state, rows, weights):
-    batches = (parallel.put(part, placed.by_member) for part in (rows, weights))
-    return train_chunk(state, placed.train, *batches, *own)
-
-  peaks = [_peak_bytes(train_chunk) + placed.test.nbytes, _peak_bytes(evaluate) + placed.train.nbytes]
-  size = placed.everywhere.mesh.size
-  peaks[1] += cost.bytes_of(jax.tree.leaves(state.opt_state)) // size
+  stage, plan, on_nan = described.stages[number], described.plan, described.config.on_nan
+  fixed = {"model": described.model, "value_range": described.dataset.value_range, "objective": stage.objective}
+  options = parallel.put(_stacked([grid.numbers(member.described)[number] for member in members]), placed.split)
+  own, shape = (*placed.own, options), (len(members), plan.chunk, plan.slots)
+  batches = [jax.ShapeDtypeStruct(shape, kind, sharding=placed.split) for kind in (np.int32, np.float32)]
+  arguments = programs.chunk_arguments(placed, own, state, *batches)
+  fixed |= {"over": WAYS[way]}
+  trained = {"recipe": stage.recipe, "parts": stage.parts, "ema_decay": described.config.ema_decay, **fixed}
+  trained |= {"on_nan": "skip" if on_nan == "skip" else None, "augment": described.augment}
+  results = (_places(placed), placed.split, placed.split)
+  train_chunk = steps.compiled(_train_chunk, arguments, results, donate=(0,), **trained)
+  fixed["statistics"] = evaluators.statistics(described.measures, described.dataset.value_range, described.dataset.span)
+  evaluate = steps.compiled(_evaluate, programs.test_arguments(placed, own, state), placed.split, **fixed)
+  train, tested = programs.bound(placed, own, plan.slots, train_chunk, evaluate)
   return Programs(
-    restart(stage, placed),
-    train,
-    lambda state: evaluate(state.params, state.step, placed.test, *placed.test_rows, *own),
-    time.perf_counter() - started,
-    max(peaks) + (state_bytes(widest(members)) * len(members) if size > 1 else 0),  # the first holds what is saved
+    restart=restart(stage, placed),
+    train_chunk=train,
+    evaluate=tested,
+    compile_seconds=time.perf_counter() - begun,
+    peak_bytes=_peak_bytes(members, placed, state, train_chunk, evaluate),
   )
 
 
-def _peak_bytes(compiled):
-  """The memory of a device that a compiled function takes, its arguments included."""
+def _peak_bytes(members, placed, state, train_chunk, evaluate):
+  """Returns the memory that each device needs, data and states included, as the compiler predicts it."""
+  size, rest = placed.split.mesh.size, dataclasses.replace(state, step=None, params=None)
+  training = _bytes_of_program(train_chunk) + _bytes(placed.test)
+  evaluating = _bytes_of_program(evaluate) + _bytes(placed.train) + _bytes(rest) // size
+  saved = state_bytes(widest(members)) * len(members) if size > 1 else 0  # on the first device
+  return max(training, evaluating) + saved
+
+
+def _bytes_of_program(compiled):
+  """Returns the memory of a device that a compiled function needs, its arguments included."""
   sizes = compiled.memory_analysis()
   results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
   return sizes.argument_size_in_bytes + sizes.temp_size_in_bytes + results
 
 
+def _bytes(tree):
+  return cost.bytes_of(jax.tree.leaves(tree))
+
+
 def joined(members, states, placed):
   """Joins the states of single members, all of the same step, to that of a pack; the inverse of `own_states`."""
-  described = widest(members).described
-  like = _abstract(described)
-  wide = [
-    narrowed.widen(jax.tree.map(np.asarray, (own.params, own.opt_state)), (like.params, like.opt_state), member.latent)
-    for own, member in zip(states, members, strict=True)
-  ]
-  return _spread(states[0].step, _stacked(wide), placed)
+  return _join(states, _at_the_end(widest(members).described), members, placed)
+
+
+def _join(states, like, members, placed):
+  """Widens the states of members to the shapes of `like`, stacks them, and puts them on the devices."""
+  pairs = zip(states, members, strict=True)
+  wide = [narrowed.widen(jax.tree.map(np.asarray, own), like, member.latent) for own, member in pairs]
+  return from_saved(dataclasses.replace(_stacked(wide), step=states[0].step), placed)
 
 
 def to_save(state, count):
-  """The state of the first `count` members, on one device: as it is saved, whatever the devices of another day are."""
+  """Returns the state of the first `count` members on one device, so that any number of devices can restore it."""
   first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  trim = lambda leaf: jax.device_put(leaf, first)[:count]
-  return TrainState(jax.device_put(state.step, first), *jax.tree.map(trim, (state.params, state.opt_state)))
+  trimmed = jax.tree.map(lambda leaf: jax.device_put(leaf, first)[:count], _of_members(state))
+  return dataclasses.replace(trimmed, step=jax.device_put(state.step, first))
 
 
 def from_saved(state, placed):
-  """Puts a saved state on all devices; the inverse of `to_save`."""
-  return _spread(state.step, (state.params, state.opt_state), placed)
-
-
-def _spread(step, trees, placed):
-  """Returns the `TrainState` of (params, opt_state) [members, ...] on the devices, padded like the members by `filled`.
+  """Puts a saved state on all devices, padded like the members by `filled`; the inverse of `to_save`.
 
   A sharded axis must be a multiple of the devices.
   """
-  more = -len(jax.tree.leaves(trees)[0]) % placed.everywhere.mesh.size
-  pad = lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], more, 0)])
-  padded = jax.tree.map(lambda leaf: pad(np.asarray(leaf)), trees)
-  return TrainState(parallel.put(step, placed.everywhere), *parallel.put(padded, placed.by_member))
+  own = jax.tree.map(np.asarray, _of_members(state))
+  more = -len(jax.tree.leaves(own)[0]) % placed.split.mesh.size
+  padded = jax.tree.map(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], more, 0)]), own)
+  return dataclasses.replace(parallel.put(padded, placed.split), step=parallel.put(state.step, placed.everywhere))
 
 
 def own_states(members, state):
   """Generates the state of each member, at its own size, NumPy arrays."""
-  whole = jax.tree.map(np.asarray, (state.params, state.opt_state))
+  whole = jax.tree.map(np.asarray, _of_members(state))
   for index, member in enumerate(members):
-    like = _abstract(member.described)
     own = jax.tree.map(lambda leaf, index=index: np.asarray(leaf[index]), whole)
-    cut = narrowed.cut(own, (like.params, like.opt_state), member.latent)
-    yield TrainState(np.asarray(state.step), *cut)
+    cut = narrowed.cut(own, _of_members(_at_the_end(member.described)), member.latent)
+    yield dataclasses.replace(cut, step=np.asarray(state.step))
 
 
 def own_values(member, values):
-  """What `evaluate` found of one member, {name: [batches, B, ...]}, without the units that its code does not have."""
+  """Returns what `evaluate` computed for a member, {name: [batches, B, ...]}, without the units that it lacks."""
   described = member.described
   shapes = _shapes(described.model, described.measures, described.dataset.value_range, described.dataset.span)
   like = {name: jax.ShapeDtypeStruct(rows.shape[:2] + shapes[name], rows.dtype) for name, rows in values.items()}
@@ -223,87 +179,103 @@ def own_values(member, values):
 
 
 def state_bytes(member):
-  """The bytes of parameters and optimizer state of a member, at its own size."""
-  like = _abstract(member.described)
-  return cost.bytes_of(jax.tree.leaves((like.params, like.opt_state)))
+  """Returns the bytes of the state of a member, but for the step, at its own size."""
+  return _bytes(_of_members(_at_the_end(member.described)))
 
 
 def own_like(member):
-  """What `own_states` gives of a member, in the abstract, on the first device."""
+  """Returns the shapes and types of the state of a member, at its own size, on the first device."""
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  like = _abstract(member.described)
+  like = _at_the_end(member.described)
   return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), like)
 
 
-def _abstract(described):
-  """The shapes and types of a member's state at the end."""
-  params = described.model.abstract_params()
-  opt_state = jax.eval_shape(described.stages[-1].optimizer.init, params)
-  return TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
+def _of_members(state):
+  """Returns a state without its step: all that remains has a first axis of members."""
+  return dataclasses.replace(state, step=None)
+
+
+def _places(placed):
+  """Returns the shardings of the state of a pack: members are split over the devices, the step is replicated."""
+  split = {field.name: placed.split for field in dataclasses.fields(TrainState)}
+  return TrainState(**split | {"step": placed.everywhere})
+
+
+def _init(key, model, ema):
+  """Returns the state of a member before the first step, without that of an optimizer."""
+  return steps.init(key, model=model, optimizer=optax.identity(), ema=ema)
+
+
+@functools.lru_cache(maxsize=1024)
+def _abstract(model, ema):
+  return jax.eval_shape(functools.partial(_init, model=model, ema=ema), jax.random.key(0))
+
+
+def _at_the_end(described):
+  """Returns the shapes and types of a member's state in the last stage."""
+  abstract = _abstract(described.model, described.config.ema_decay > 0)
+  opt_state = jax.eval_shape(described.stages[-1].optimizer.init, abstract.params)
+  return dataclasses.replace(abstract, opt_state=opt_state)
 
 
 @functools.lru_cache(maxsize=1024)
 def _shapes(model, measures, value_range, span):
-  """The shapes of what the evaluators compute of an example."""
-  x, weight = (jax.ShapeDtypeStruct(shape, np.float32) for shape in ((1, *model.shape), (1,)))
-  keys = jax.random.split(jax.random.key(0), 1)
+  """Returns the shapes of what the evaluators compute of an example."""
   statistics = functools.partial(evaluators.statistics(measures, value_range, span), model)
-  found = jax.eval_shape(statistics, model.abstract_params(), {"x": x, "weight": weight}, keys)
+  found = jax.eval_shape(statistics, model.abstract_variables(), *cost.abstract_batch(model, 1))
   return {name: rows.shape[1:] for name, rows in found.items()}
 
 
 def _train_chunk(state, examples, rows, weights, keys, widths, options, *, over, model, objective, recipe, **static):
-  """`steps.train_chunk` of each member: the state's step is that of all, whatever else has a first axis of members."""
+  """Applies `steps.train_chunk` to each member; all arguments but examples and step have a first axis of members."""
 
-  def chunk(params, opt_state, rows, weights, key, widths, options):
-    new, terms, finite = steps.train_chunk(
-      TrainState(state.step, params, opt_state),
-      examples,
-      rows,
-      weights,
-      key,
-      model=narrowed.narrow(model, **widths),
-      objective=dataclasses.replace(objective, **options["objective"]),
-      optimizer=recipe(**options["optimizer"]),
-      **static,
-    )
-    return (new.params, new.opt_state), terms, finite
+  def chunk(own, rows, weights, key, widths, options):
+    of_member = _of_member(model, objective, widths, options) | {"optimizer": recipe(**options["optimizer"])}
+    own = dataclasses.replace(own, step=state.step)
+    new, terms, finite = steps.train_chunk(own, examples, rows, weights, key, **of_member, **static)
+    return _of_members(new), terms, finite
 
-  new, terms, finite = over(chunk)(state.params, state.opt_state, rows, weights, keys, widths, options)
-  return TrainState(state.step + rows.shape[1], *new), terms, finite
+  new, terms, finite = over(chunk)(_of_members(state), rows, weights, keys, widths, options)
+  return dataclasses.replace(new, step=state.step + rows.shape[1]), terms, finite
 
 
-def _evaluate(params, step, examples, indices, row_weights, keys, widths, options, *, over, model, objective, **static):
-  """`steps.evaluate` of each member."""
+def _evaluate(variables, step, examples, indices, weights, keys, widths, options, *, over, model, objective, **static):
+  """Applies `steps.evaluate` to each member."""
 
-  def evaluate(params, key, widths, options):
-    own = dataclasses.replace(objective, **options["objective"])
-    of_member = {"model": narrowed.narrow(model, **widths), "objective": own}
-    return steps.evaluate(params, step, examples, indices, row_weights, key, **of_member, **static)
+  def evaluate(variables, key, widths, options):
+    of_member = _of_member(model, objective, widths, options)
+    return steps.evaluate(variables, step, examples, indices, weights, key, **of_member, **static)
 
-  return over(evaluate)(params, keys, widths, options)
+  return over(evaluate)(variables, keys, widths, options)
+
+
+def _of_member(model, objective, widths, options):
+  objective = dataclasses.replace(objective, **options["objective"])
+  model = model if model.code.size_axis is None else narrowed.narrow(model, **widths)
+  return {"model": model, "objective": objective}
 
 
 def _widths(members):
-  """Which units of the widest code each member has, and which of the parameters: see `narrowed.Narrowed`."""
+  """Returns which units of the widest latent each member has, and which parameters: see `narrowed.Narrowed`.
+
+  The members of a pack have one latent size if the code cannot be padded: {}.
+  """
   described = widest(members).described
-  config, shape = described.config, described.dataset.shape
-  wider = models.build(shape=shape, **{**config.model, "latent": config.model.latent + 1})
-  abstract = [model.abstract_params() for model in (described.model, wider)]
+  config, model = described.config, described.model
+  if model.code.size_axis is None:
+    return {}
+  longer = {**config.model, "latent": config.model.latent + 1}
+  wider = models.build(shape=model.shape, labels=model.labels, **longer)
+  abstract = [each.abstract_variables().params for each in (model, wider)]
   depends = [one.shape != other.shape for one, other in zip(*map(jax.tree.leaves, abstract), strict=True)]
   masks = []
   for member in members:
-    own = member.described.model.abstract_params()
+    own = member.described.model.abstract_variables().params
     ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), own)
     masks.append(jax.tree.leaves(narrowed.widen(ones, abstract[0], member.latent)))
   mask = [np.stack(leaves) if uses else None for uses, leaves in zip(depends, zip(*masks, strict=True), strict=True)]
   units = np.arange(config.model.latent) < np.array([[member.latent] for member in members])
   return {"units": units.astype(np.float32), "mask": mask}
-
-
-def _keys(member):
-  """The keys of the initialisation and of the noise: those of a run with this seed."""
-  return jax.random.split(jax.random.key(member.described.config.seed))
 
 
 def _stacked(trees):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from ae_jax import errors, memory, train
+from ae_jax import errors, loop, memory, train
 from experiments.endurance import cases, values, watch
 
 SECONDS = 60.0  # of a case; most take one
@@ -60,7 +60,7 @@ def run(count, seed, processes=0):
 def judged(config, workdir, to_the_end=True):
   """(outcome, line) of a nested dict as the config of a run in a new folder, trained `to_the_end` or for an epoch."""
   begun = []
-  epoch = train._train_epoch
+  epoch = loop._train_epoch
 
   def counted(*args, **options):
     begun.append(True)
@@ -75,7 +75,7 @@ def judged(config, workdir, to_the_end=True):
       return "trained to the end"
     return "trained an epoch"
 
-  with mock.patch.object(train, "_train_epoch", counted), contextlib.redirect_stdout(io.StringIO()):
+  with mock.patch.object(loop, "_train_epoch", counted), contextlib.redirect_stdout(io.StringIO()):
     outcome, line = watch.judge(trained, SECONDS)
   if outcome == "refused" and begun:
     return "stopped in training", line

@@ -61,7 +61,7 @@ def test_the_messages_about_missing_labels_do_not_send_the_user_in_a_circle(load
   from ae_jax.evaluators import anomaly
 
   with pytest.raises(errors.UserError) as first:
-    anomaly.check(None, load(None, x_train=EXAMPLES))
+    anomaly.EVALUATOR.check(None, load(None, x_train=EXAMPLES))
   assert "config.data.one_class" in str(first.value)
   assert "labels of the test examples" in str(first.value)
   with pytest.raises(errors.UserError) as second:

@@ -114,7 +114,7 @@ def test_the_score_is_the_squared_error_whatever_the_batches(batch_size):
 def test_it_needs_both_kinds(labels, one_class, message):
   x = np.zeros((2, 4, 1), np.float32)
   with pytest.raises(errors.UserError) as refusal:
-    anomaly.check(None, dataset_of(x, x, labels, one_class))
+    anomaly.EVALUATOR.check(None, dataset_of(x, x, labels, one_class))
   assert message in str(refusal.value)
 
 

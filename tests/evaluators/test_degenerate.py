@@ -57,20 +57,20 @@ def test_a_page_of_degenerate_data_has_no_nan(case, tmp_path):
 
 
 def test_a_number_that_is_not_finite_becomes_a_remark():
-  module = type(reconstruction)("ae_jax.evaluators.made")
-  module.study = lambda subject: [("a_b/c", math.nan), ("d", math.inf), ("e", 5), ("f", 1.5), ("g", "said")]
+  study = lambda subject: [("a_b/c", math.nan), ("d", math.inf), ("e", 5), ("f", 1.5), ("g", "said")]
+  made = evaluators.Evaluator("made", studies=(evaluators.Study(study),))
   train, test = CASES["two and one"]
-  found = dict(evaluators.studies([module], made_subjects.subject_of(train, test)))
+  found = dict(evaluators.studies([made], made_subjects.subject_of(train, test)))
   assert found["made/a_b/c"].startswith("there is no finite number for a b/c: ")
   assert found["made/d"].startswith("there is no finite number for d: ")
   assert (found["made/e"], found["made/f"], found["made/g"]) == (5, 1.5, "said")
 
 
 def test_codes_that_are_not_finite_in_one_half_alone_are_not_studied():
-  module = type(reconstruction)("ae_jax.evaluators.made")
-  module.study = lambda subject: pytest.fail("it was studied")
+  study = lambda subject: pytest.fail("it was studied")
+  made = evaluators.Evaluator("made", studies=(evaluators.Study(study),))
   for half in ("test_codes", "train_codes"):
     subject = made_subjects.subject_of(*CASES["two and one"])
     assert isinstance(subject, subjects.Subject)
     vars(subject)[half] = np.full((2, 4), np.inf, np.float32)
-    assert "diverged" in dict(evaluators.studies([module], subject))["made/remark"]
+    assert "diverged" in dict(evaluators.studies([made], subject))["made/remark"]

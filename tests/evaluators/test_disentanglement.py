@@ -382,7 +382,7 @@ def test_one_test_example_is_said_and_not_studied():
 
 
 def test_it_needs_known_factors():
-  disentanglement.check(None, subject_of().dataset)
+  disentanglement.EVALUATOR.check(None, subject_of().dataset)
   images = np.zeros((2, 3, 2, 1), np.uint8)
   with pytest.raises(errors.UserError, match=r"'disentanglement' needs .*config\.data\.name=factors"):
-    disentanglement.check(None, data.Dataset("digits", "unit", images, images, None, None))
+    disentanglement.EVALUATOR.check(None, data.Dataset("digits", "unit", images, images, None, None))

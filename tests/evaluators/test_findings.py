@@ -58,3 +58,17 @@ def test_damaged_ones_are_said(tmp_path, text):
   (tmp_path / "evaluation" / "values.json").write_text(text)
   with pytest.raises(errors.UserError, match=r"values\.json: cannot be read"):
     findings.read(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, np.ones(3), np.float32(1.0), {"a": 1}, findings])
+def test_what_is_no_number_sentence_or_exhibit_is_refused_by_its_name(value):
+  with pytest.raises(TypeError, match=r"probe/made: .* must be an int, a float, a sentence or an exhibit"):
+    findings.of(7, [*FOUND, ("probe/made", value)])
+
+
+def test_of_two_exhibits_with_one_file_neither_is_lost(tmp_path):
+  found = findings.of(7, [*FOUND, ("latent/bars", BARS)])
+  with pytest.raises(
+    ValueError, match=r"the exhibits probe/bars and latent/bars have the same file, bars\.npz; rename"
+  ):
+    findings.write(tmp_path, found)

@@ -149,7 +149,7 @@ def test_of_a_huge_code_the_largest_variances_are_shown_and_all_units_are_counte
   ],
 )
 def test_a_codebook_is_used_as_much_as_was_planted(codes, use, perplexity, level_use, level_perplexity):
-  found = dict(latent.codebook(np.int32(codes) + 1, 3))
+  found = dict(latent.codebook(np.int32(codes) + 1, models.CodeSpec((2,), levels=3, index_shape=(2,))))
   wanted = {"use": use, "perplexity": perplexity, "bits": 2 * math.log2(3)}
   assert found == pytest.approx(
     {**{f"codebook_{name}": value for name, value in wanted.items()}}

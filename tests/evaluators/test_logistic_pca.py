@@ -132,8 +132,13 @@ def test_of_one_class_its_test_examples_count():
   assert found["test_examples"] == 8
 
 
-@pytest.mark.parametrize("options", [{"value_range": "real"}, {"value_range": "symmetric"}, {"latent": 129}])
-def test_what_it_is_not_for_is_said(options):
-  ((name, words),) = logistic_pca.study(subject_of(**options))
-  assert name == "remark"
-  assert "logistic PCA is" in words
+@pytest.mark.parametrize(
+  ("options", "said"),
+  [
+    ({"value_range": "real"}, "'logistic_pca' needs data in [0, 1]; set config.data.range='unit'"),
+    ({"value_range": "symmetric"}, "'logistic_pca' needs data in [0, 1]; set config.data.range='unit'"),
+    ({"latent": 129}, "logistic PCA is fitted for codes of up to 128 numbers, and not of 129"),
+  ],
+)
+def test_what_it_is_not_for_is_said(options, said):
+  assert list(logistic_pca.EVALUATOR.study(subject_of(**options))) == [("remark", said)]

@@ -34,4 +34,4 @@ def test_a_model_without_a_posterior_is_refused():
 
   images = np.zeros((2, 3, 3, 1), np.float32)
   with pytest.raises(errors.UserError, match="gaussian"):
-    posterior.check(Plain(), data.Dataset("made", "unit", images, images, None, None))
+    posterior.EVALUATOR.check(Plain(), data.Dataset("made", "unit", images, images, None, None))

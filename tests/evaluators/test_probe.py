@@ -29,7 +29,7 @@ def subject_of(train, test, train_labels, test_labels, latent=2, encode=lambda x
 
 
 def study(*arrays, **options):
-  found = list(probe.study(subject_of(*arrays, **options)))
+  found = list(probe.EVALUATOR.study(subject_of(*arrays, **options)))
   assert len(dict(found)) == len(found)
   assert all(isinstance(value, float | str | exhibits.Points | exhibits.Bars) for _, value in found)
   return dict(found)

@@ -128,6 +128,15 @@ def test_members_share_a_program_that_differ_in_its_numbers_alone(key, values, s
   assert packed(cnn_vae(), key, values) == ([values] if shared else [[value] for value in values])
 
 
+def test_members_of_other_augmentation_have_other_programs(tiny):
+  made = []
+  for augment in ((), ({"name": "flip"},), ({"name": "shift", "pixels": 1},), ({"name": "shift", "pixels": 2},)):
+    tiny.data.augment = augment
+    made += grid.members(tiny, ["seed"], [(1,), (2,)])
+  assert [len(pack) for pack in grid.packs(made)] == [2, 2, 2, 2]
+  assert all(len({member.described.augment for member in pack}) == 1 for pack in grid.packs(made))
+
+
 def test_members_of_a_pack_have_stages_that_differ_in_numbers_alone():
   config = cnn_vae()
   axes = {"objective.free_bits": [0.0, 0.5], "optimizer.weight_decay": [0.0, 0.1], "objective.beta": [0.0, 2.0]}

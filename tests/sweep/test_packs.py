@@ -1,5 +1,6 @@
 """Packs of a sweep: cut to a budget, spread over devices, halved, computed in the faster way; and always the same."""
 
+import contextlib
 import json
 import types
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import learned
 
-from ae_jax import errors, parallel, steps
+from ae_jax import errors, interruptions, parallel, steps
 from ae_jax.sweep import grid, packs, programs, whole
 
 pytestmark = pytest.mark.runs_optax
@@ -52,6 +53,21 @@ def test_members_that_do_not_fit_together_go_in_packs_and_are_the_same(sweep, tm
   assert all(row["peak_bytes"] <= budget for row in apart.values())
   for name in rows:
     assert same(tmp_path / "together" / name, tmp_path / "apart" / name)
+
+
+@pytest.mark.parametrize("look", [0, 1, 2])
+def test_a_sweep_that_is_stopped_when_its_state_is_saved_already_goes_on(sweep, tmp_path, monkeypatch, look):
+  """Before the first epoch, and after the save at the end of one; and once more before anything is trained."""
+  sweep(SEEDS, folder="straight")
+  for stop in (look, 0):
+    looks = iter([""] * stop)
+    caught = lambda looks=looks: contextlib.nullcontext(lambda: next(looks, "SIGTERM"))
+    with monkeypatch.context() as patch:
+      patch.setattr(interruptions, "caught", caught)
+      with pytest.raises(interruptions.Interrupted, match=f"SIGTERM: stopped after epoch {look}, saved"):
+        sweep(SEEDS)
+  for name in sweep(SEEDS):
+    assert same(tmp_path / "straight" / name, tmp_path / "run" / name)
 
 
 def test_a_budget_that_not_even_one_member_fits_is_said(sweep):
@@ -148,32 +164,32 @@ def test_halving_that_makes_no_sense_is_refused(sweep, factor, axes, said):
 )
 def test_the_way_is_measured_where_that_can_pay_and_taken_where_it_is_clearly_faster(monkeypatch, seconds, way, tried):
   built, other = (types.SimpleNamespace(peak_bytes=1, compile_seconds=0.1) for _ in range(2))
-  plan = types.SimpleNamespace(chunk=5)
-  member = types.SimpleNamespace(described=types.SimpleNamespace(plan=plan))
-  mesh = types.SimpleNamespace(mesh=types.SimpleNamespace(size=1))
-  placed = types.SimpleNamespace(everywhere=mesh)
-  pack = types.SimpleNamespace(
-    members=[member], filled=[member], placed=placed, way="in turn", budget=10.0, measured=False, peak_bytes=1
+  described = types.SimpleNamespace(
+    plan=types.SimpleNamespace(chunk=5, chunks_per_epoch=50), stages=[types.SimpleNamespace(epochs=range(3))]
   )
+  member = types.SimpleNamespace(described=described)
+  placed = types.SimpleNamespace(split=types.SimpleNamespace(mesh=types.SimpleNamespace(size=1)))
   first, *others = seconds
   lines, clock = [], iter(others)
+  pack = packs._Pack([member], [member], placed, 10.0, 2, "in turn", False, {}, lines.append, peak_bytes=1)
   monkeypatch.setattr(packs, "_seconds", lambda *_: next(clock))
   monkeypatch.setattr(programs, "build", lambda *_: other)
-  state = steps.TrainState(np.int32(5), (), ())
-  chosen = packs._faster(pack, 0, lines.append, 100, built, state, (), first)
+  state = steps.TrainState(step=np.int32(5), params=(), opt_state=())
+  chosen = packs._faster(pack, 0, built, state, (), first)
   assert pack.way == way
   assert chosen is (other if way == "side by side" else built)
   assert bool(lines) == tried
   assert pack.measured
+  assert packs._faster(pack, 0, chosen, state, (), first) is chosen  # and not again
 
 
 def test_the_way_is_asked_once_after_the_first_chunk_which_counts(sweep, monkeypatch):
   asked, choose = [], packs._faster
 
-  def faster(pack, number, report, end, built, state, *rest):
-    plan = pack.members[0].described.plan
-    asked.append((int(state.step), end) == (plan.chunk, 3 * plan.chunks_per_epoch))
-    return choose(pack, number, report, end, built, state, *rest)
+  def faster(pack, number, built, state, *rest):
+    if not pack.measured:
+      asked.append((number, int(state.step)) == (0, pack.members[0].described.plan.chunk))
+    return choose(pack, number, built, state, *rest)
 
   monkeypatch.setattr(packs, "_faster", faster)
   rows = sweep(LATENTS, orders=packs.Orders(), epochs=3)

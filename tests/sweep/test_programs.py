@@ -19,11 +19,12 @@ KINDS = {  # all that a code goes into: noise, means over the batch, penalties o
   **FAMILIES,
   "tied": ({"latent": 4, "widths": (16,)}, {"name": "reconstruction"}),
   "contractive": ({"latent": 4, "widths": (16,)}, {"name": "contractive", "weight": 0.1, "probes": 2}),
+  "augmented": ({"latent": 4, "widths": (16,)}, FAMILIES["dense"][1]),
   "l1": ({"latent": 4, "widths": (16,), "bottleneck": "sigmoid"}, {**FAMILIES["sparse"][1], "penalty": "l1"}),
 }
 MAIN = ("dense", "tied", "cnn", "vae")
 HEAVY = ("unet", "attention", "sequence")  # a minute each, to compile
-FILES = {"contractive": "contractive", "l1": "sparse"}
+FILES = {"contractive": "contractive", "l1": "sparse", "augmented": "dense"}
 
 
 LR = "optimizer.learning_rate"
@@ -37,6 +38,8 @@ def config(kind):
   made.model.update(model)
   made.objective = {"likelihood": made.objective.likelihood, **objective}
   made.update({"batch_size": 64, "optimizer": {"weight_decay": 0.01, "warmup_epochs": 0.0}})
+  if kind == "augmented":
+    made.data.augment = ({"name": "flip"}, {"name": "shift", "pixels": 1}, {"name": "brightness", "level": 0.2})
   return made
 
 
@@ -108,10 +111,10 @@ def test_units_that_a_member_has_not_stay_zero_and_the_rest_is_a_single_run_to_r
   alone.model.latent, alone.optimizer.learning_rate = 6, 1e-3
   described = experiment.of(alone, 1)
   (stage,), plan = described.stages, described.plan
-  placed = single.place(described.dataset, plan, parallel.mesh())
-  start = single.start(placed, described.model, stage.optimizer, "replicated")
+  placed, start = single.begin(described, parallel.mesh())
   assert jax.tree.structure(start) == jax.tree.structure(own)
   static = {"model": described.model, "objective": stage.objective, "value_range": described.dataset.value_range}
+  static["augment"] = described.augment
   chunk = jax.jit(functools.partial(steps.train_chunk, optimizer=stage.optimizer, parts=stage.parts, **static))
-  _, terms, _ = chunk(start, placed.train, *plan.chunks(0)[0], placed.noise_key)
+  _, terms, _ = chunk(start, placed.train, *plan.chunks(0)[0], *placed.own)
   np.testing.assert_allclose(losses[:10], terms["loss"][:10], rtol=2e-4)

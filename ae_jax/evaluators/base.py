@@ -1,0 +1,147 @@
+"""Declaration of an evaluator: its functions, and what they need of the model and the data."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ae_jax import data, errors, models
+from ae_jax.evaluators import subject as subjects
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+  """A property of the model or the data set that an evaluator can need."""
+
+  met: Callable[[models.Model, data.Dataset], bool]
+  words: str  # what is needed and how to get it, after "'NAME' needs"; a format string with `dataset`
+
+
+def _has_integer_labels(model, dataset):
+  """Returns whether both halves have integer labels."""
+  del model
+  return all(subjects.integers(labels) is not None for labels in (dataset.train_labels, dataset.test_labels))
+
+
+def _has_factors(model, dataset):
+  """Returns whether the factors of the examples of both halves are known."""
+  del model
+  return dataset.train_factors is not None and dataset.test_factors is not None
+
+
+# To add a need, add an entry here and name it in an evaluator's `needs` or in a `Study`.
+NEEDS: dict[str, Need] = {
+  "anomalies": Need(
+    lambda model, dataset: bool(np.any(dataset.anomalous)),
+    "normal and anomalous test examples; with config.data.one_class={dataset.one_class} there are no anomalies",
+  ),
+  "discrete_code": Need(
+    lambda model, dataset: model.code.levels is not None,
+    "a discrete code: config.model.name='vqvae' or config.model.bottleneck='fsq5'",
+  ),
+  "factors": Need(_has_factors, "examples whose factors are known; set config.data.name=factors"),
+  "labels": Need(
+    _has_integer_labels,
+    "integer labels of training and test examples; the data set has no integer labels, or of one half only",
+  ),
+  "normal_examples": Need(
+    lambda model, dataset: not np.all(dataset.anomalous),
+    "normal and anomalous test examples; with config.data.one_class={dataset.one_class} there are no normal examples",
+  ),
+  "one_class": Need(
+    lambda model, dataset: dataset.anomalous is not None,
+    "config.data.one_class, the label of the normal examples, and labels of the test examples",
+  ),
+  "posterior": Need(lambda model, dataset: model.has_posterior, "config.model.bottleneck='gaussian'"),
+  "unit_range": Need(
+    lambda model, dataset: dataset.value_range == "unit", "data in [0, 1]; set config.data.range='unit'"
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """A study of a trained model, or a part of one that has needs of its own."""
+
+  function: Callable[[subjects.Subject], Iterable[tuple[str, Any]]]  # generates (name, value)
+  needs: tuple[str, ...] = ()  # keys of NEEDS; if one is not met, a remark replaces the findings
+  remark: str = "remark"  # name of that remark
+
+  def __post_init__(self):
+    _check_function("Study", "function", self.function)
+    _check_needs("Study", self.needs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """What is measured of a model. Only the functions that are declared here are called.
+
+  An evaluator needs at least one function. `per_example`, `metrics` and `rulers` belong to every evaluation of the test
+  set during training, `studies` to the evaluation of the trained model.
+  """
+
+  name: str  # its key in `config.evaluators`, and the first part of the names of its findings
+  needs: tuple[str, ...] = ()  # keys of NEEDS, checked in this order; `check` refuses if one is not met
+  # (model, variables, batch, keys, value_range, span) -> {name: [B, ...]}, computed on the device
+  per_example: Callable[..., dict] | None = None
+  # ({name: [N, ...]}, dataset): generates (name, value) from the values of the whole test set, in order
+  metrics: Callable[..., Iterable[tuple[str, Any]]] | None = None
+  # (dataset, models.CodeSpec): generates (name, value) of baselines, which do not depend on the model
+  rulers: Callable[..., Iterable[tuple[str, Any]]] | None = None
+  # A value of a study is a number, an exhibit (see `exhibits`), or a sentence, the remark.
+  studies: tuple[Study, ...] = ()
+
+  def __post_init__(self):
+    if not isinstance(self.name, str) or not self.name.isidentifier():
+      raise ValueError(f"Evaluator(name={errors.shown(self.name)}): must be an identifier, such as 'latent'")
+    where = f"Evaluator({self.name!r})"
+    _check_needs(where, self.needs)
+    functions = {"per_example": self.per_example, "metrics": self.metrics, "rulers": self.rulers}
+    for field, function in functions.items():
+      if function is not None:
+        _check_function(where, field, function)
+    if not isinstance(self.studies, tuple) or not all(isinstance(study, Study) for study in self.studies):
+      raise TypeError(f"{where}: studies={errors.shown(self.studies)} must be a tuple of Study, such as (Study(f),)")
+    if not self.studies and not any(functions.values()):
+      raise ValueError(f"{where} has no function; declare per_example and metrics, rulers, or studies")
+    if self.per_example and not self.metrics:
+      raise ValueError(f"{where} has per_example and no metrics, so its values would be dropped; declare metrics")
+    remarks = [study.remark for study in self.studies if study.needs]
+    if len(set(remarks)) < len(remarks):
+      raise ValueError(f"{where}: studies with needs share the remark {remarks[0]!r}; give each a name of its own")
+
+  def check(self, model: models.Model, dataset: data.Dataset) -> None:
+    """Raises UserError if one of `needs` is not met."""
+    sentence = self._unmet(self.needs, model, dataset)
+    if sentence:
+      raise errors.UserError(f"config.evaluators: {sentence}")
+
+  def study(self, subject: subjects.Subject) -> Iterator[tuple[str, Any]]:
+    """Generates (name, value) of all studies; a study whose needs are not met is replaced by a remark."""
+    for study in self.studies:
+      sentence = self._unmet(study.needs, subject.run.model, subject.dataset)
+      if sentence:
+        yield study.remark, sentence
+      else:
+        yield from study.function(subject)
+
+  def _unmet(self, needs, model, dataset):
+    """Returns a sentence about the first need that is not met; "" if all are met."""
+    for need in needs:
+      if not NEEDS[need].met(model, dataset):
+        return f"{self.name!r} needs {NEEDS[need].words.format(dataset=dataset)}"
+    return ""
+
+
+def _check_needs(where, needs):
+  if not isinstance(needs, tuple):
+    raise TypeError(f"{where}: needs={errors.shown(needs)} must be a tuple, such as ('labels',)")
+  for need in needs:
+    if need not in NEEDS:
+      raise ValueError(f"{where}: the need {errors.shown(need)} is unknown; {errors.nearest(need, NEEDS)}")
+
+
+def _check_function(where, field, function):
+  if not callable(function):
+    raise TypeError(f"{where}: {field}={errors.shown(function)} must be a function")

@@ -1,0 +1,231 @@
+"""Evaluators declare their functions and needs; a name that is misspelt or declared twice is refused."""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+import re
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import FAMILIES, ROOT, config_of
+
+from ae_jax import config as configs
+from ae_jax import data, errors, evaluators, models
+from ae_jax.evaluators import EVALUATORS, Evaluator, Study, base, exhibits, reconstruction
+from ae_jax.report import story, tables
+
+ROLES = ("per_example", "metrics", "rulers", "study", "check")  # names of functions that look like declared ones
+NOTHING = lambda *arguments: ()
+
+
+def undeclared(module, evaluator):
+  """The public functions of a module that have the name of a role, or nearly so, and are not declared."""
+  functions = [
+    evaluator.per_example,
+    evaluator.metrics,
+    evaluator.rulers,
+    *(part.function for part in evaluator.studies),
+  ]
+  return [
+    name
+    for name, function in vars(module).items()
+    if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
+    if function not in functions and difflib.get_close_matches(name, ROLES, cutoff=0.7)
+  ]
+
+
+def module_of(name):
+  return sys.modules[f"ae_jax.evaluators.{name}"]
+
+
+@pytest.mark.parametrize("name", EVALUATORS)
+def test_a_function_whose_name_is_nearly_that_of_a_role_is_declared(name):
+  assert EVALUATORS[name] is module_of(name).EVALUATOR
+  assert not undeclared(module_of(name), EVALUATORS[name])
+
+
+@pytest.mark.parametrize("name", ["studdy", "study", "metric", "ruler", "per_exemple", "per_examples", "check"])
+def test_the_law_of_near_misses_finds_them(name):
+  module = types.ModuleType("made")
+  for each in (name, "fit", "_metric"):
+    function = types.FunctionType(NOTHING.__code__, {})
+    function.__module__ = "made"
+    setattr(module, each, function)
+  assert undeclared(module, Evaluator("made", rulers=NOTHING)) == [name]
+  assert not undeclared(module, Evaluator("made", rulers=getattr(module, name)))
+
+
+def test_every_module_that_declares_an_evaluator_is_registered():
+  names = [found.name for found in pkgutil.iter_modules(evaluators.__path__)]
+  declaring = [name for name in names if hasattr(importlib.import_module(f"ae_jax.evaluators.{name}"), "EVALUATOR")]
+  assert declaring == sorted(EVALUATORS)
+  assert all(EVALUATORS[name].name == name for name in declaring)
+
+
+def test_every_need_is_needed():
+  needed = {need for each in EVALUATORS.values() for need in (*each.needs, *sum((s.needs for s in each.studies), ()))}
+  assert needed == set(base.NEEDS)
+
+
+def test_a_field_that_is_misspelt_is_refused():
+  with pytest.raises(TypeError, match="studdies"):
+    Evaluator("made", studdies=(Study(NOTHING),))
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({}, "has no function"),
+    ({"per_example": NOTHING}, "its values would be dropped; declare metrics"),
+    ({"metrics": ["mean"]}, r"metrics=\['mean'\] must be a function"),
+    ({"studies": NOTHING}, "must be a tuple of Study"),
+    ({"studies": (NOTHING,)}, "must be a tuple of Study"),
+    ({"rulers": NOTHING, "needs": "labels"}, r"needs='labels' must be a tuple"),
+    ({"rulers": NOTHING, "needs": ("label",)}, "the need 'label' is unknown; did you mean 'labels'"),
+    ({"rulers": NOTHING, "name": "two words"}, "name='two words'"),
+    ({"studies": 2 * (Study(NOTHING, needs=("labels",)),)}, "share the remark 'remark'"),
+  ],
+)
+def test_a_declaration_that_makes_no_sense_is_refused(options, message):
+  with pytest.raises((TypeError, ValueError), match=message):
+    Evaluator(**{"name": "made", **options})
+
+
+def test_a_study_that_is_no_function_or_has_an_unknown_need_is_refused():
+  with pytest.raises(TypeError, match="must be a function"):
+    Study("study")
+  with pytest.raises(ValueError, match="did you mean 'posterior'"):
+    Study(NOTHING, needs=("posteror",))
+
+
+def test_what_is_no_evaluator_is_not_registered(monkeypatch):
+  monkeypatch.setattr(evaluators, "EVALUATORS", dict(EVALUATORS))
+  with pytest.raises(TypeError, match="is no Evaluator; pass the EVALUATOR"):
+    evaluators.register(reconstruction)
+  with pytest.raises(ValueError, match="the name 'probe' is taken"):
+    evaluators.register(Evaluator("probe", rulers=NOTHING))
+  made = Evaluator("made", rulers=NOTHING)
+  evaluators.register(made)
+  assert evaluators.build(("made",), None, None) == (reconstruction.EVALUATOR, made)
+
+
+def model_of(bottleneck):
+  config = config_of("dense", "digits")
+  config.model.update({**FAMILIES["dense"][0], "bottleneck": bottleneck})
+  return models.build(shape=(4, 4, 1), **config.model)
+
+
+def dataset_of(value_range="unit", labels=(0, 1, 1), train_labels=(0, 0), factors=None, one_class=None):
+  """Two training and three test examples."""
+  train, test = (np.full((count, 4, 4, 1), 0.5, np.float32) for count in (2, 3))
+  labels, train_labels = (None if each is None else np.array(each) for each in (labels, train_labels))
+  known = {} if factors is None else {"train_factors": np.zeros((2, 1), int), "test_factors": np.zeros((3, 1), int)}
+  return data.Dataset("made", value_range, train, test, train_labels, labels, one_class, **known)
+
+
+CASES = {  # need -> options of `dataset_of`, or a bottleneck, that meet it, and some that do not
+  "anomalies": ({"one_class": 0}, {"one_class": 0, "labels": (0, 0, 0)}),
+  "factors": ({"factors": 1}, {}),
+  "labels": ({}, {"labels": (0.0, 1.0, 1.0)}),
+  "normal_examples": ({"one_class": 0}, {"one_class": 0, "labels": (1, 1, 1)}),
+  "one_class": ({"one_class": 0}, {}),
+  "posterior": ("gaussian", "identity"),
+  "unit_range": ({}, {"value_range": "real"}),
+}
+
+
+def made_of(case):
+  options = ({}, case) if isinstance(case, str) else (case, "identity")
+  return model_of(options[1]), dataset_of(**options[0])
+
+
+@pytest.mark.parametrize("need", base.NEEDS)
+def test_a_need_of_an_evaluator_is_refused_and_one_of_a_study_becomes_a_remark(need):
+  evaluator = Evaluator("made", needs=(need,), rulers=NOTHING)
+  either = lambda subject: [("found", 1)]
+  parts = Evaluator("made", studies=(Study(either, needs=(need,), remark="why"), Study(lambda _: [("other", 2)])))
+  for case, met in zip(CASES[need], (True, False), strict=True):
+    model, dataset = made_of(case)
+    subject = types.SimpleNamespace(run=types.SimpleNamespace(model=model), dataset=dataset)
+    found = dict(parts.study(subject))
+    parts.check(model, dataset)
+    if met:
+      evaluator.check(model, dataset)
+      assert found == {"found": 1, "other": 2}
+      continue
+    with pytest.raises(errors.UserError) as refusal:
+      evaluator.check(model, dataset)
+    assert str(refusal.value) == f"config.evaluators: {found['why']}"
+    assert found["why"].startswith("'made' needs ")
+    assert "{" not in found["why"]
+    assert found["other"] == 2
+
+
+@pytest.mark.parametrize("half", ["labels", "train_labels"])
+def test_labels_of_one_half_are_not_enough_for_the_probe(half):
+  need = base.NEEDS["labels"]
+  assert need.met(None, dataset_of())
+  assert not need.met(None, dataset_of(**{half: None}))
+
+
+def test_no_two_evaluators_give_a_value_the_same_name():
+  model, dataset = model_of("gaussian"), dataset_of(one_class=0, factors=1)
+  chosen = evaluators.build([*EVALUATORS], model, dataset)
+  keys = jax.random.split(jax.random.key(0), 3)
+  statistics = evaluators.statistics(chosen, "unit", dataset.span)
+  x = jnp.asarray(dataset.test)
+  shapes = jax.eval_shape(lambda params: statistics(model, params, {"x": x}, keys), model.abstract_params())
+  values = {name: np.full((1, *shape.shape), 0.5) for name, shape in shapes.items()}
+  metrics = dict(evaluators.metrics(chosen, 0.0, values, np.ones((1, 3)), dataset))
+  rulers = dict(evaluators.rulers(chosen, dataset, 2))
+  assert not metrics.keys() & rulers.keys()
+  assert {f"test/{name}" for name in reconstruction._RULERS} <= rulers.keys()
+  assert all(any(name.startswith(prefix) for name in rulers) for prefix in tables._RULERS)
+  told = {name for tile in story._TILES for name in (tile[0], tile[3]) if name.startswith("test/")}
+  assert told <= metrics.keys() | rulers.keys()
+
+
+def test_a_name_that_occurs_twice_is_refused():
+  one, two = (
+    Evaluator(
+      name,
+      per_example=lambda *arguments: {"value": jnp.ones(1)},
+      metrics=lambda values, dataset: [("test/value", 1.0)],
+      rulers=lambda dataset, latent: [("test/ruler", 1.0)],
+      studies=(Study(lambda subject: [("value", 1)]), Study(lambda subject: [("value", 2)])),
+    )
+    for name in ("one", "two")
+  )
+  codes = types.SimpleNamespace(test_codes=np.ones((1, 1)), train_codes=np.ones((1, 1)), run=types.SimpleNamespace())
+  codes.run.model, codes.dataset = None, None
+  calls = [
+    lambda: evaluators.statistics([one, two], "unit", None)(None, None, None, None),
+    lambda: dict(evaluators.metrics([one, two], 0.0, {}, np.ones((1, 1)), None)),
+    lambda: dict(evaluators.rulers([one, two], None, 2)),
+  ]
+  for call in calls:
+    with pytest.raises(ValueError, match=r"evaluator 'two': the name '.*' occurs twice"):
+      call()
+  with pytest.raises(ValueError, match="evaluator 'one': the name 'value' occurs twice"):
+    dict(evaluators.studies([one], codes))
+
+
+def test_the_page_has_a_section_for_every_evaluator_and_for_nothing_else():
+  members = [member for section in story._SECTIONS.values() for member in section]
+  assert sorted(each for each in members if isinstance(each, str)) == sorted(EVALUATORS)
+  assert {each for each in members if not isinstance(each, str)} <= set(exhibits.KINDS.values())
+
+
+def test_the_config_names_those_that_are_there():
+  text = (ROOT / "ae_jax" / "config.py").read_text()
+  lists = re.search(r"At each evaluation: (.*?)\. Of the trained model, once:(.*?)\.\n", text, re.DOTALL).groups()
+  at_each, once = (set(re.findall(r"\w+", part)) for part in lists)
+  others = [each for each in EVALUATORS.values() if each is not reconstruction.EVALUATOR]
+  assert at_each == {each.name for each in others if each.metrics}
+  assert once == {each.name for each in others if each.studies}
+  assert set(configs.STUDIES) <= once
