@@ -121,9 +121,9 @@ def unreliable(monkeypatch):
   """Makes the loss of `reconstruction` NaN in about every fourth step, depending on the noise of its first example."""
 
   class Unreliable(objectives.Objective):
-    def __call__(self, model, params, batch, keys, **options):
-      loss, terms = super().__call__(model, params, batch, keys, **options)
-      return loss * jax.numpy.where(jax.random.uniform(keys[0]) < 0.25, jax.numpy.float32(np.nan), 1.0), terms
+    def __call__(self, model, variables, batch, keys, **options):
+      loss, aux = super().__call__(model, variables, batch, keys, **options)
+      return loss * jax.numpy.where(jax.random.uniform(keys[0]) < 0.25, jax.numpy.float32(np.nan), 1.0), aux
 
   monkeypatch.setitem(objectives.OBJECTIVES, "reconstruction", Unreliable)
 

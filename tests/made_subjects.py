@@ -1,5 +1,7 @@
 """Subjects of studies whose weights and data are made, and what a study finds of them."""
 
+import types
+
 import jax
 import numpy as np
 from conftest import FAMILIES, config_of
@@ -23,8 +25,14 @@ def subject_of(train, test, name="dense", labels=True, one_class=None, value_ran
   model = models.build(shape=dataset.shape, **config.model)
   generator = np.random.default_rng(0)
   normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
-  params = jax.tree.map(normal, model.abstract_variables())
-  return subjects.Subject(runs.Run(params, config, {}, [], model, 0), dataset)
+  variables = jax.tree.map(normal, model.abstract_variables())
+  return subjects.Subject(runs.Run(variables, config, {}, [], model, 0), dataset)
+
+
+def fake_model(latent=2, **others):
+  """What studies ask of a model whose code is a vector of real numbers, without columns or skips."""
+  declared = {"code": models.CodeSpec((latent,)), "columns": (), "labels": (), "has_posterior": False, "has_skips": False}
+  return types.SimpleNamespace(**{**declared, **others})
 
 
 def study(subject, study=generation.study):

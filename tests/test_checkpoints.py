@@ -40,9 +40,10 @@ def test_what_is_restored_is_what_was_saved(tmp_path):
   save_all(tmp_path, [3.0])
   with checkpoints.open_folder(tmp_path, to_save=False) as opened:
     restored, notes = checkpoints.restore(opened, state_at(0))
-    params = checkpoints.restore_params(opened, 1, jax.eval_shape(lambda: state_at(0)).params)
+    like = {"params": jax.eval_shape(lambda: state_at(0)).params}
+    parts = checkpoints.restore_parts(opened, 1, like)
   jax.tree.map(np.testing.assert_array_equal, restored, state_at(1))
-  jax.tree.map(np.testing.assert_array_equal, params, state_at(1).params)
+  jax.tree.map(np.testing.assert_array_equal, parts, {"params": state_at(1).params})
   assert notes == {"of": 1}
 
 
@@ -169,10 +170,10 @@ def test_parameters_of_a_damaged_checkpoint_are_not_loaded(saved, tmp_path):
     shutil.copytree(saved, folder)
     path = folder / "2" / "params" / name
     path.write_bytes(DAMAGES["flipped"](path.read_bytes()))
-    like = jax.eval_shape(lambda: state_at(0)).params
+    like = {"params": jax.eval_shape(lambda: state_at(0)).params}
     with checkpoints.open_folder(folder, to_save=False) as opened, contextlib.suppress(errors.UserError):
-      params = checkpoints.restore_params(opened, 2, like)
-      jax.tree.map(np.testing.assert_array_equal, params, state_at(2).params)
+      parts = checkpoints.restore_parts(opened, 2, like)
+      jax.tree.map(np.testing.assert_array_equal, parts, {"params": state_at(2).params})
 
 
 def waiting(others):

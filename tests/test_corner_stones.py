@@ -36,7 +36,7 @@ def doubles(tree):
 
 
 def start(model, seed=0):
-  """Parameters in double precision."""
+  """Variables in double precision."""
   return doubles(jax.jit(model.init)(jax.random.key(seed)))
 
 
@@ -48,9 +48,9 @@ def keys_for(count, seed=0):
   return jax.random.split(jax.random.key(seed), count)
 
 
-def minimise(objective, model, params, batch, keys):
-  """The parameters where L-BFGS ends, and the loss there."""
-  flat, unflatten = ravel_pytree(params)
+def minimise(objective, model, variables, batch, keys):
+  """The variables where L-BFGS ends, and the loss there."""
+  flat, unflatten = ravel_pytree(variables)
   value = jax.jit(jax.value_and_grad(lambda v: objective(model, unflatten(v), batch, keys)[0]))
   options = {"maxiter": 20_000, "maxfun": 40_000, "ftol": 1e-16, "gtol": 1e-11, "maxcor": 30}
   found = scipy.optimize.minimize(
@@ -61,7 +61,7 @@ def minimise(objective, model, params, batch, keys):
 
 @functools.cache
 def trained_linear(tied, widths=()):
-  """A linear autoencoder at its optimum: (params, loss, model)."""
+  """A linear autoencoder at its optimum: (variables, loss, model)."""
   model = dense(tied=tied, widths=widths)
   objective = objectives.build("reconstruction", model, "real", likelihood="gaussian")
   return *minimise(objective, model, start(model, 3), batch_of(X), keys_for(60)), model
@@ -69,16 +69,16 @@ def trained_linear(tied, widths=()):
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_linear_autoencoder_is_pca(tied):
-  params, loss, model = trained_linear(tied)
+  variables, loss, model = trained_linear(tied)
   assert abs(loss / PCA_ERROR - 1) < 1e-10
-  decoded = np.asarray(model.decode(params, jnp.eye(LATENT + 1, LATENT, dtype=jnp.float64))).reshape(-1, 12)
+  decoded = np.asarray(model.decode(variables, jnp.eye(LATENT + 1, LATENT, dtype=jnp.float64))).reshape(-1, 12)
   directions = (decoded[:-1] - decoded[-1]).T  # columns: what each unit of the code adds
   assert scipy.linalg.subspace_angles(directions, PCA_.components_.T).max() < 1e-5
 
 
 def test_the_code_of_a_linear_autoencoder_is_not_the_principal_components():
-  params, _, model = trained_linear(False)
-  z, components = np.asarray(model.encode(params, batch_of(X)["x"]).z), PCA_.transform(X)
+  variables, _, model = trained_linear(False)
+  z, components = np.asarray(model.encode(variables, batch_of(X)["x"]).z), PCA_.transform(X)
   correlation = np.abs(np.corrcoef(z.T, components.T)[:LATENT, LATENT:])
   assert correlation.max(1).min() < 0.99  # no matching of units to components ...
   mixed = np.linalg.lstsq(np.c_[z, np.ones(60)], components, rcond=None)[0]
@@ -87,15 +87,15 @@ def test_the_code_of_a_linear_autoencoder_is_not_the_principal_components():
 
 def test_the_tied_code_spans_orthogonal_directions():
   """W^T W restricted to the subspace is the identity: tied weights leave a rotation, no scaling."""
-  params, _, _ = trained_linear(True)
-  kernel = np.asarray(params["kernel_0"])
+  variables, _, _ = trained_linear(True)
+  kernel = np.asarray(variables.params["kernel_0"])
   np.testing.assert_allclose(kernel.T @ kernel, np.eye(LATENT), atol=1e-4)
 
 
 def test_linear_layers_stacked_are_one_linear_map():
-  params, loss, model = trained_linear(False, (7, 5))
+  variables, loss, model = trained_linear(False, (7, 5))
   assert abs(loss / PCA_ERROR - 1) < 1e-6
-  encode = functools.partial(model.encode, params)
+  encode = lambda x: model.encode(variables, x).z
   a, b = (jnp.asarray(np.random.default_rng(seed).normal(size=(4, *SHAPE))) for seed in (1, 2))
   np.testing.assert_allclose(encode(a + b) + encode(0 * a), encode(a) + encode(b), atol=1e-9)
 
@@ -119,7 +119,7 @@ def planted_ppca(noise, beta=1.0):
   kernel = np.c_[w / m, np.zeros((12, LATENT))]
   code = {"kernel": kernel, "bias": np.r_[-PCA_.mean_ @ w / m, log_variance]}
   params = {"encoder": {"code": code}, "decoder": {"logits": {"kernel": w.T, "bias": PCA_.mean_}}}
-  return model, doubles(params)
+  return model, doubles(models.Variables(params))
 
 
 def elbo_of(model, noise, beta=1.0):
@@ -129,13 +129,13 @@ def elbo_of(model, noise, beta=1.0):
 def test_a_linear_vae_reaches_the_likelihood_of_probabilistic_pca():
   spectrum = np.linalg.eigvalsh(np.cov(X.T, bias=True))[::-1]
   noise = np.sqrt(spectrum[LATENT:].mean())
-  model, params = planted_ppca(noise)
-  w = np.asarray(params["decoder"]["logits"]["kernel"])
+  model, variables = planted_ppca(noise)
+  w = np.asarray(variables.params["decoder"]["logits"]["kernel"])
   covariance = w.T @ w + noise**2 * np.eye(12)
   likelihood = scipy.stats.multivariate_normal(PCA_.mean_, covariance).logpdf(X).mean()
   objective, batch = elbo_of(model, noise), batch_of(X)
   value = jax.jit(jax.vmap(jax.value_and_grad(lambda p, k: objective(model, p, batch, k)[0]), (None, 0)))
-  draws, gradients = value(params, jax.vmap(lambda key: jax.random.split(key, 60))(keys_for(3000)))
+  draws, gradients = value(variables, jax.vmap(lambda key: jax.random.split(key, 60))(keys_for(3000)))
   error = draws.std() / np.sqrt(3000)
   assert error < 5e-3
   assert abs(-draws.mean() - likelihood) < 3 * error
@@ -147,9 +147,9 @@ def test_a_linear_vae_reaches_the_likelihood_of_probabilistic_pca():
 def test_beta_to_zero_brings_a_vae_to_the_autoencoder():
   errors_ = []
   for beta in (1.0, 0.1, 0.01, 1e-3, 1e-5):
-    model, params = planted_ppca(0.3, beta)
+    model, variables = planted_ppca(0.3, beta)
     objective = elbo_of(model, 0.3, beta)
-    loss = jax.jit(lambda k, o=objective, m=model, p=params: o(m, p, batch_of(X), k)[1]["nats"])
+    loss = jax.jit(lambda k, o=objective, m=model, p=variables: o(m, p, batch_of(X), k)[1].terms["nats"])
     nats = np.mean([loss(keys_for(60, seed)) for seed in range(30)])
     errors_.append((nats - 12 * np.log(0.3 * np.sqrt(2 * np.pi))) * 2 * 0.3**2)
   assert (np.diff(errors_) < 0).all()
@@ -158,17 +158,18 @@ def test_beta_to_zero_brings_a_vae_to_the_autoencoder():
 
 def test_without_noise_and_beta_a_vae_has_the_loss_and_the_gradient_of_the_autoencoder():
   model, plain = dense(bottleneck="gaussian", widths=(5,), activation="tanh"), dense(widths=(5,), activation="tanh")
-  params = start(model)
-  params["encoder"]["code"]["bias"] = params["encoder"]["code"]["bias"].at[LATENT:].set(-80.0)
-  deterministic = {**params, "encoder": {**params["encoder"]}}
-  deterministic["encoder"]["code"] = jax.tree.map(lambda a: a[..., :LATENT], params["encoder"]["code"])
+  variables = start(model)
+  variables.params["encoder"]["code"]["bias"] = variables.params["encoder"]["code"]["bias"].at[LATENT:].set(-80.0)
+  params = {**variables.params, "encoder": {**variables.params["encoder"]}}
+  params["encoder"]["code"] = jax.tree.map(lambda a: a[..., :LATENT], variables.params["encoder"]["code"])
   batch, keys = batch_of(1 / (1 + np.exp(-X))), keys_for(60)
   vae = objectives.build("elbo", model, "unit", likelihood="bernoulli", noise=1.0, beta=0.0, free_bits=0.0)
   auto = objectives.build("reconstruction", plain, "unit", likelihood="bernoulli")
-  a, a_gradient = jax.jit(jax.value_and_grad(lambda p: vae(model, p, batch, keys)[0]))(params)
-  b, b_gradient = jax.jit(jax.value_and_grad(lambda p: auto(plain, p, batch, keys)[0]))(deterministic)
+  a, a_gradient = jax.jit(jax.value_and_grad(lambda p: vae(model, p, batch, keys)[0]))(variables)
+  b, b_gradient = jax.jit(jax.value_and_grad(lambda p: auto(plain, p, batch, keys)[0]))(models.Variables(params))
   np.testing.assert_allclose(a, b, rtol=1e-12)
-  a_gradient["encoder"]["code"] = jax.tree.map(lambda g: g[..., :LATENT], a_gradient["encoder"]["code"])
+  encoder = a_gradient.params["encoder"]
+  encoder["code"] = jax.tree.map(lambda g: g[..., :LATENT], encoder["code"])
   jax.tree.map(lambda u, v: np.testing.assert_allclose(u, v, atol=1e-12), a_gradient, b_gradient)
 
 
@@ -184,11 +185,11 @@ def test_a_linear_denoising_autoencoder_is_ridge_regression():
   objective = objectives.build("denoising", model, "real", **options)
   repeated = np.tile(x, (times, 1))
   batch, keys = batch_of(repeated, shape), keys_for(len(repeated))
-  params, _ = minimise(objective, model, start(model), batch, keys)
+  variables, _ = minimise(objective, model, start(model), batch, keys)
   noisy = np.asarray(corruptions.corrupt("gaussian", keys, batch["x"], sigma, ranges.SPANS["real"])[0]).reshape(-1, 5)
   exact = np.linalg.lstsq(np.c_[noisy, np.ones(len(noisy))], repeated, rcond=None)[0]
   basis = jnp.asarray(np.r_[np.zeros((1, 5)), np.eye(5)].reshape(-1, *shape))
-  rows = np.asarray(model.reconstruct(params, basis)).reshape(-1, 5)
+  rows = np.asarray(model.reconstruct(variables, basis)).reshape(-1, 5)
   np.testing.assert_allclose(rows[1:] - rows[0], exact[:-1], atol=1e-5)
   covariance = x.T @ x / 60
   np.testing.assert_allclose(exact[:-1], np.linalg.solve(covariance + sigma**2 * np.eye(5), covariance), atol=0.02)
@@ -196,7 +197,8 @@ def test_a_linear_denoising_autoencoder_is_ridge_regression():
 
 def encoder_of(**options):
   model = dense(**{"widths": (6,), "activation": "tanh", **options})
-  return functools.partial(model.encode, start(model, 1))
+  variables = start(model, 1)
+  return lambda x: model.encode(variables, x).z
 
 
 @pytest.mark.parametrize("latent", [3, 20])  # by rows, and by columns
@@ -210,10 +212,10 @@ def test_the_contractive_term_is_the_norm_of_the_jacobian(latent):
 def test_the_contractive_term_of_one_sigmoid_layer_has_its_closed_form():
   """sum_j (h_j (1 - h_j))^2 |W_j|^2 (Rifai et al. 2011, section 3)."""
   model = dense(bottleneck="sigmoid")
-  params, x = start(model), batch_of(X)["x"]
-  h = np.asarray(model.encode(params, x).z)
-  closed = np.square(h * (1 - h)) @ np.square(np.asarray(params["encoder"]["code"]["kernel"])).sum(0)
-  np.testing.assert_allclose(losses.jacobian_norm(functools.partial(model.encode, params), x), closed, rtol=1e-12)
+  variables, x = start(model), batch_of(X)["x"]
+  h = np.asarray(model.encode(variables, x).z)
+  closed = np.square(h * (1 - h)) @ np.square(np.asarray(variables.params["encoder"]["code"]["kernel"])).sum(0)
+  np.testing.assert_allclose(losses.jacobian_norm(lambda x: model.encode(variables, x).z, x), closed, rtol=1e-12)
 
 
 @pytest.mark.parametrize("probes", [1, 4])
@@ -230,7 +232,8 @@ def test_hutchinsons_estimate_is_unbiased(probes):
 def test_the_gradient_of_tied_weights_is_the_sum_of_both_paths():
   options = {"widths": (6,), "activation": "tanh"}
   tied, plain = dense(tied=True, **options), dense(**options)
-  params = start(tied)
+  variables = start(tied)
+  params = variables.params
   first, second = params["kernel_0"], params["kernel_1"]
 
   def layer(kernel, bias):
@@ -245,11 +248,11 @@ def test_the_gradient_of_tied_weights_is_the_sum_of_both_paths():
   }
   batch, keys = batch_of(X), keys_for(60)
 
-  def gradient(model, params):
+  def gradient(model, variables):
     objective = objectives.build("reconstruction", model, "real", likelihood="gaussian")
-    return jax.jit(jax.value_and_grad(lambda p: objective(model, p, batch, keys)[0]))(params)
+    return jax.jit(jax.value_and_grad(lambda p: objective(model, p, batch, keys)[0]))(variables)
 
-  (a, shared), (b, apart) = gradient(tied, params), gradient(plain, untied)
+  (a, (shared, _)), (b, (apart, _)) = gradient(tied, variables), gradient(plain, models.Variables(untied))
   np.testing.assert_allclose(a, b, rtol=1e-12)
   both = apart["encoder"]["hidden_0"]["kernel"] + apart["decoder"]["logits"]["kernel"].T
   np.testing.assert_allclose(shared["kernel_0"], both, rtol=1e-10)
@@ -279,10 +282,10 @@ def case(name, shape):
 @pytest.mark.parametrize("name", CASES)
 def test_no_objective_changes_when_the_batch_is_given_twice(name):
   model, objective, _ = case(name, SHAPE)
-  params, batch, keys = start(model), batch_of(1 / (1 + np.exp(-X))), keys_for(60)
+  variables, batch, keys = start(model), batch_of(1 / (1 + np.exp(-X))), keys_for(60)
   twice = jax.tree.map(lambda rows: jnp.concatenate([rows, rows]), batch)
   value = jax.jit(jax.value_and_grad(lambda p, b, k: objective(model, p, b, k)[0]))
-  once, doubled = value(params, batch, keys), value(params, twice, jnp.concatenate([keys, keys]))
+  once, doubled = value(variables, batch, keys), value(variables, twice, jnp.concatenate([keys, keys]))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), once, doubled)
 
 
@@ -291,18 +294,19 @@ def test_terms_of_the_image_double_with_it_and_terms_of_the_code_do_not(name):
   """Each image twice side by side, seen by halved weights: the same code, twice the pixels."""
   model, objective, factors = case(name, SHAPE)
   large, large_objective, _ = case(name, (6, 4, 1))
-  params = start(model)
-  first, last = params["encoder"]["hidden_0"], params["decoder"]["logits"]
+  variables = start(model)
+  first, last = variables.params["encoder"]["hidden_0"], variables.params["decoder"]["logits"]
   wide = {
-    "encoder": {**params["encoder"], "hidden_0": {**first, "kernel": jnp.tile(first["kernel"], (2, 1)) / 2}},
+    "encoder": {**variables.params["encoder"], "hidden_0": {**first, "kernel": jnp.tile(first["kernel"], (2, 1)) / 2}},
     "decoder": {
-      **params["decoder"],
+      **variables.params["decoder"],
       "logits": {"kernel": jnp.tile(last["kernel"], (1, 2)), "bias": jnp.tile(last["bias"], 2)},
     },
   }
   x, keys = 1 / (1 + np.exp(-X)), keys_for(60)
-  _, terms = jax.jit(functools.partial(objective, model))(params, batch_of(x), keys)
-  _, doubled = jax.jit(functools.partial(large_objective, large))(wide, batch_of(np.tile(x, (1, 2)), (6, 4, 1)), keys)
+  _, (terms, _) = jax.jit(functools.partial(objective, model))(variables, batch_of(x), keys)
+  batch = batch_of(np.tile(x, (1, 2)), (6, 4, 1))
+  _, (doubled, _) = jax.jit(functools.partial(large_objective, large))(models.Variables(wide), batch, keys)
   assert terms.keys() == factors.keys()
   for term, factor in factors.items():
     np.testing.assert_allclose(doubled[term], factor * terms[term], rtol=1e-9)

@@ -176,8 +176,13 @@ def test_by_the_textbook_a_convolutional_model_costs_less_than_its_matrix_produc
 def test_the_traffic_of_a_loop_is_that_of_each_turn(length):
   batch, width = 5, 3
   through = lambda w, x: lax.scan(lambda h, _: (jnp.tanh(h @ w), None), x, length=length)[0]
-  model = types.SimpleNamespace(shape=(width,), abstract_params=lambda: array(width, width), reconstruct=through)
-  objective = lambda model, params, batch, keys: (jnp.square(model.reconstruct(params, batch["x"])).sum(), {})
+  model = types.SimpleNamespace(
+    shape=(width,),
+    columns=(),
+    abstract_variables=lambda: models.Variables(array(width, width)),
+    reconstruct=lambda variables, x, given: through(variables.params, x),
+  )
+  objective = lambda model, v, batch, keys, train: (jnp.square(model.reconstruct(v, batch["x"], batch)).sum(), {})
   found = cost.of(model, objective, optimizer_of("sgd"), batch)
   product = 4 * (2 * batch * width + width**2)  # bytes of its operands and its result
   assert found.traffic_bytes == length * 3 * product
@@ -250,7 +255,7 @@ def test_the_state_is_copies_of_the_parameters_and_a_counter_or_two(name, copies
   objective = objectives.build("reconstruction", model, "unit", likelihood="bernoulli")
   found = cost.of(model, objective, optimizer_of(name), 8)
   assert found.state_bytes - copies * 4 * found.parameters in (4, 8)
-  real = jax.jit(lambda key: optimizer_of(name).init(model.init(key)))(jax.random.key(0))
+  real = jax.jit(lambda key: optimizer_of(name).init(model.init(key).params))(jax.random.key(0))
   assert found.state_bytes == found.gradient_bytes + sum(leaf.nbytes for leaf in jax.tree.leaves(real))
 
 
@@ -285,8 +290,8 @@ def test_a_cost_is_in_proportion_to_the_batch(name):
 
 def test_learned_queries_are_projected_once_for_the_whole_batch():
   model, _ = stages_of("attention")
-  params = jax.eval_shape(model.init, jax.random.key(0))
-  one, two, three = (counted(model.reconstruct, params, array(size, *model.shape)) for size in (1, 2, 3))
+  variables = jax.eval_shape(model.init, jax.random.key(0))
+  one, two, three = (counted(model.reconstruct, variables, array(size, *model.shape)) for size in (1, 2, 3))
   assert three - two == two - one
   assert one - (two - one) == 2 * 16 * 64 * 64  # 16 queries of width 64 in the encoder, and as many in the decoder
 
@@ -294,10 +299,10 @@ def test_learned_queries_are_projected_once_for_the_whole_batch():
 @pytest.mark.parametrize("name", ["cnn", "dense", "sequence", "vae"])
 def test_a_reconstruction_costs_its_encoder_and_its_decoder(name):
   model, _ = stages_of(name)
-  params, x = jax.eval_shape(model.init, jax.random.key(0)), array(3, *model.shape)
-  z = jax.eval_shape(model.encode, params, x)
-  parts = counted(model.encode, params, x), counted(model.decode, params, z)
-  assert counted(model.reconstruct, params, x) == sum(parts)
+  variables, x = jax.eval_shape(model.init, jax.random.key(0)), array(3, *model.shape)
+  z = jax.eval_shape(model.encode, variables, x).z
+  parts = counted(model.encode, variables, x), counted(model.decode, variables, z)
+  assert counted(model.reconstruct, variables, x) == sum(parts)
   assert min(parts) > 0
 
 
@@ -305,9 +310,9 @@ def test_a_reconstruction_costs_its_encoder_and_its_decoder(name):
 def test_a_step_has_the_flops_that_xla_finds_in_the_compiled_program(name):
   model, (objective,) = stages_of(name)
   size = 32
-  params = jax.eval_shape(model.init, jax.random.key(0))
+  variables = jax.eval_shape(model.init, jax.random.key(0))
   batch = {"x": array(size, *model.shape), "weight": array(size)}
   keys = jax.random.split(jax.random.key(0), size)
   step = jax.jit(jax.value_and_grad(functools.partial(objective, model), has_aux=True))
-  flops = step.lower(params, batch, keys).compile().cost_analysis()["flops"]
+  flops = step.lower(variables, batch, keys).compile().cost_analysis()["flops"]
   assert 0.97 * flops < 2 * size * cost.of(model, objective, optimizer_of(), size).training < flops  # elementwise: rest

@@ -220,13 +220,14 @@ def small():
 
 EXAMPLES = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
 EXAMPLES[5, 2] = np.nan
+COLUMNS = {"x": EXAMPLES}
 ROWS = np.int32([[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]])
 WEIGHTS = np.ones(ROWS.shape, np.float32)
 
 
 def chunk(state, chosen, on_nan, static):
   train = functools.partial(steps.train_chunk, on_nan=on_nan, **static)
-  return jax.jit(train)(state, EXAMPLES, ROWS[chosen], WEIGHTS[chosen], KEY)
+  return jax.jit(train)(state, COLUMNS, ROWS[chosen], WEIGHTS[chosen], KEY)
 
 
 def test_nothing_is_learned_from_a_step_that_is_not_finite_nor_from_those_after_it():
@@ -286,7 +287,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_looked_at(tiny, tmp_p
     if name.startswith("params/"):
       _, half, layer, kind = name.split("/")
       params.setdefault(half, {}).setdefault(layer, {})[kind] = value
-  x_hat = model.reconstruct(params, stored["x"])
+  x_hat = model.reconstruct(models.Variables(params), stored["x"])
   error = np.square(np.float64(x_hat) - stored["x"]).sum((1, 2, 3))
   with np.errstate(over="ignore"):
     assert not np.isfinite(np.float32(error.mean())) or not np.isfinite(stored["gradient/decoder/logits/kernel"]).all()
@@ -294,7 +295,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_looked_at(tiny, tmp_p
 
 def test_the_gradient_that_is_not_finite_is_named(tmp_path):
   static, state = small()
-  batch = steps.read_batch(ROWS[2], WEIGHTS[2], examples=EXAMPLES, model=static["model"], value_range="real")
+  batch = steps.read_batch(ROWS[2], WEIGHTS[2], examples=COLUMNS, model=static["model"], value_range="real")
   named = {"model": static["model"], "objective": static["objective"]}
   with pytest.raises(errors.UserError, match=r"here: the loss is nan, the gradient of \w+/\w+/\w+ is not finite"):
     interruptions.stop_at(state, batch, KEY, tmp_path / "nan.npz", **named, where="here")

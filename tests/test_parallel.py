@@ -40,7 +40,7 @@ def trained(name, devices=1, mode="jit", kind="replicated", batch_size=13, accum
   init = {name: static[name] for name in ("model", "optimizer")}
   state = steps.compiled(steps.init, (key,), places, mode=parallel.auto, **init)(key)
   rows = [parallel.put(part, cut) for part in plan.batches(0)]
-  arguments = (state, parallel.put(IMAGES, everywhere), *rows, key)
+  arguments = (state, parallel.put({"x": IMAGES}, everywhere), *rows, key)
   team = parallel.team(mesh, state.params, kind)
   results = (places, everywhere, everywhere)
   more = {"value_range": "unit", "parts": accumulate, "team": team, "augment": augment}

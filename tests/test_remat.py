@@ -22,7 +22,7 @@ def described(name, shape=(28, 28, 1), **options):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def arguments(model, rows):
-  """Parameters, a batch and its keys."""
+  """Variables, a batch and its keys."""
   keys = jax.random.split(jax.random.key(0), rows)
   x = jax.random.uniform(jax.random.key(1), (rows, *model.shape))
   return model.init(jax.random.key(2)), {"x": x, "weight": jnp.ones(rows)}, keys

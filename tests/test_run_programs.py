@@ -3,6 +3,7 @@
 import types
 
 import jax
+import made_subjects
 import numpy as np
 import pytest
 
@@ -10,6 +11,11 @@ from ae_jax import programs
 from ae_jax.data import epochs
 
 PLAN = epochs.Epochs(examples=23, batch_size=3, devices=2, seed=5)
+
+
+def described_as(**dataset):
+  """The parts of an `experiment.Experiment` that feed a run."""
+  return types.SimpleNamespace(dataset=types.SimpleNamespace(**dataset), model=made_subjects.fake_model(), plan=PLAN)
 
 
 def bits(key):
@@ -25,28 +31,29 @@ def test_initialisation_and_noise_have_keys_of_their_own_that_follow_the_seed():
 @pytest.mark.parametrize("streams", [False, True])
 def test_a_feed_that_continues_at_a_chunk_is_the_rest_of_the_whole_feed(monkeypatch, streams):
   monkeypatch.setattr(epochs, "LONGEST_CHUNK", 3)
-  dataset = types.SimpleNamespace(streams=streams, train=np.arange(23, dtype=np.int32)[:, None])
+  described = described_as(streams=streams, train=np.arange(23, dtype=np.int32)[:, None])
+  numbers = lambda rows: rows["x"] if streams else rows
   last = 3 * PLAN.chunks_per_epoch
   assert PLAN.chunks_per_epoch == 3
-  feed = lambda first, last: list(programs.feed(dataset, PLAN, slice(None), first, last))
+  feed = lambda first, last: list(programs.feed(described, slice(None), first, last))
   whole = feed(0, last)
   assert len(whole) == last
   for epoch in range(3):
     chunks = whole[3 * epoch : 3 * epoch + 3]
-    seen = np.concatenate([rows.reshape(weights.shape)[weights > 0] for rows, weights in chunks])
+    seen = np.concatenate([numbers(rows).reshape(weights.shape)[weights > 0] for rows, weights in chunks])
     assert sorted(seen) == list(range(23))
   for first in range(last):
     rest = feed(first, last)
     assert len(rest) == last - first
     for (rows, weights), (other_rows, other_weights) in zip(rest, whole[first:], strict=True):
-      np.testing.assert_array_equal(rows, other_rows)
+      np.testing.assert_array_equal(numbers(rows), numbers(other_rows))
       np.testing.assert_array_equal(weights, other_weights)
 
 
 def test_processes_are_fed_their_own_columns():
-  dataset = types.SimpleNamespace(streams=False)
+  described = described_as(streams=False)
   columns = [slice(0, 2), slice(2, 4)]
-  parts = [list(programs.feed(dataset, PLAN, own, 0, PLAN.chunks_per_epoch)) for own in columns]
+  parts = [list(programs.feed(described, own, 0, PLAN.chunks_per_epoch)) for own in columns]
   for (left, left_weights), (right, right_weights), (rows, weights) in zip(*parts, PLAN.chunks(0), strict=True):
     np.testing.assert_array_equal(np.concatenate([left, right], 1), rows)
     np.testing.assert_array_equal(np.concatenate([left_weights, right_weights], 1), weights)

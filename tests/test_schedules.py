@@ -87,9 +87,11 @@ def test_the_test_loss_uses_the_value_of_the_step():
   config = config_of("vae", "digits")
   model = models.build(shape=(8, 8, 1), **config.model)
   static = {"model": model, "statistics": lambda *_: {}, "value_range": "unit"}
-  arguments = images, *epochs.in_order(5, 5, 1), jax.random.key(0)
-  params = model.init(jax.random.key(1))
-  evaluate = lambda objective, step: steps.evaluate(params, jnp.int32(step), *arguments, objective=objective, **static)
+  arguments = {"x": images}, *epochs.in_order(5, 5, 1), jax.random.key(0)
+  variables = model.init(jax.random.key(1))
+  evaluate = lambda objective, step: steps.evaluate(
+    variables, jnp.int32(step), *arguments, objective=objective, **static
+  )
   without, half, whole, later = (float(evaluate(warm, step)[0]) for step in (0, 10, 20, 90))
   assert whole == later == pytest.approx(float(evaluate(plain, 0)[0]), rel=1e-6)
   assert half == pytest.approx((without + whole) / 2, rel=1e-6)

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.runs_optax
 
 SHAPE = (9, 8, 1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 72), np.uint8)
+EXAMPLES = {"x": IMAGES}
 KEY = jax.random.key(0)
 KEYS = jax.random.split(KEY, 8)
 MODELS = {
@@ -44,10 +45,10 @@ def test_a_chunk_is_its_steps_one_by_one_bit_for_bit(name):
   indices, weights = epochs.Epochs(50, 8, 1, seed=0).batches(0)
   chunk = jax.jit(functools.partial(steps.train_chunk, **static, value_range="unit"))
   state = start = jax.jit(functools.partial(steps.init, model=static["model"], optimizer=static["optimizer"]))(KEY)
-  whole, terms, _ = chunk(start, IMAGES, indices, weights, KEY)
+  whole, terms, _ = chunk(start, EXAMPLES, indices, weights, KEY)
   losses = []
   for row in range(len(indices)):
-    state, term, _ = chunk(state, IMAGES, indices[row : row + 1], weights[row : row + 1], KEY)
+    state, term, _ = chunk(state, EXAMPLES, indices[row : row + 1], weights[row : row + 1], KEY)
     losses.append(term["loss"][0])
   trees_equal(whole, state)
   trees_equal(terms["loss"], jnp.stack(losses))
@@ -61,14 +62,14 @@ def test_the_gradient_in_parts_is_that_of_the_whole_batch(name, parts_):
   """Also where rows are padding, and where a part holds nothing else."""
   static = parts(name)
   model, objective = static["model"], static["objective"]
-  params = jax.jit(model.init)(KEY)
+  variables = jax.jit(model.init)(KEY)
   gradient = jax.jit(
     functools.partial(steps.value_and_gradient, model=model, objective=objective), static_argnames="parts"
   )
   for real in (8, 5, 1):
     weights = np.float32([1] * real + [0] * (8 - real))
-    batch = steps.read_batch(np.arange(8), weights, examples=IMAGES, model=model, value_range="unit")
-    whole, cut = (gradient(params, batch, KEYS, parts=count) for count in (1, parts_))
+    batch = steps.read_batch(np.arange(8), weights, examples=EXAMPLES, model=model, value_range="unit")
+    whole, cut = (gradient(variables, batch, KEYS, parts=count) for count in (1, parts_))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), cut, whole)
 
 
@@ -77,7 +78,7 @@ def test_the_loss_falls():
   state = steps.init(KEY, model=static["model"], optimizer=static["optimizer"])
   batches = epochs.Epochs(50, 50, 1, seed=0).batches(0)
   chunk = jax.jit(functools.partial(steps.train_chunk, **static, value_range="unit"))
-  state, terms, _ = chunk(state, IMAGES, *[np.repeat(part, 60, 0) for part in batches], KEY)
+  state, terms, _ = chunk(state, EXAMPLES, *[np.repeat(part, 60, 0) for part in batches], KEY)
   assert terms["loss"][-1] < 0.99 * terms["loss"][0]
 
 
@@ -86,14 +87,20 @@ def test_randomness_follows_the_step_alone():
   seen, batches = [], []
 
   class Seen(objectives.Objective):
-    def __call__(self, model, params, batch, keys):
+    def __call__(self, model, variables, batch, keys, train):
+      assert train
       seen.append(jax.random.key_data(keys))
       batches.append(batch["x"])
-      return jnp.float32(0) * params["a"], {}
+      return jnp.float32(0) * variables.params["a"], objectives.Aux({}, {})
 
   class Model:
+    has_projection = False
+
     def init(self, key):
-      return {"a": jnp.ones(())}
+      return models.Variables({"a": jnp.ones(())})
+
+    def update_state(self, state, sums):
+      return state
 
   optimizer = optimizers.build(
     "sgd",
@@ -141,15 +148,15 @@ def test_the_test_loss_of_every_objective_depends_on_no_batch(name):
   options = OBJECTIVES.get(name, {"layer": 0, "corruption": "gaussian", "level": 0.3})
   objective = objectives.build(name, model, "unit", likelihood="bernoulli", **options)
   assert objectives.OBJECTIVES.keys() == {*OBJECTIVES, "layerwise"}
-  params, static = model.init(KEY), {"model": model, "objective": objective, "value_range": "unit"}
+  variables, static = model.init(KEY), {"model": model, "objective": objective, "value_range": "unit"}
   evaluate = jax.jit(functools.partial(steps.evaluate, **static, statistics=lambda *_: {}))
   losses = [
-    evaluate(params, jnp.int32(0), IMAGES, *epochs.in_order(50, size, devices), KEY)[0]
+    evaluate(variables, jnp.int32(0), EXAMPLES, *epochs.in_order(50, size, devices), KEY)[0]
     for size, devices in ((50, 1), (7, 1), (16, 4))
   ]
   np.testing.assert_allclose(losses[1:], losses[0], rtol=1e-6)
-  batch = steps.read_batch(np.arange(50), np.ones(50), examples=IMAGES, model=model, value_range="unit")
-  whole, _ = objective(model, params, batch, steps.example_keys(KEY, jnp.arange(50)))
+  batch = steps.read_batch(np.arange(50), np.ones(50), examples=EXAMPLES, model=model, value_range="unit")
+  whole, _ = objective(model, variables, batch, steps.example_keys(KEY, jnp.arange(50)))
   np.testing.assert_allclose(losses[0], whole, rtol=1e-5)
 
 
@@ -164,11 +171,11 @@ def test_no_metric_depends_on_how_the_test_set_is_cut(name, batch_size):
   measures = evaluators.build(others, static["model"], dataset)
   statistics = evaluators.statistics(measures, "unit", dataset.span)
   evaluate = jax.jit(functools.partial(steps.evaluate, **static, statistics=statistics, value_range="unit"))
-  params = static["model"].init(KEY)
+  variables = static["model"].init(KEY)
 
   def metrics(size, devices):
     indices, weights = epochs.in_order(50, size, devices)
-    found = evaluate(params, jnp.int32(0), IMAGES, indices, weights, KEY)
+    found = evaluate(variables, jnp.int32(0), EXAMPLES, indices, weights, KEY)
     return dict(evaluators.metrics(measures, *found, weights, dataset))
 
   whole, cut = metrics(50, 1), metrics(batch_size, 4)
@@ -182,16 +189,16 @@ def test_a_compiled_step_is_traced_once_and_refuses_other_shapes():
   traces = []
 
   class Counted(objectives.Objective):
-    def __call__(self, *arguments):
+    def __call__(self, *arguments, **options):
       traces.append(1)
-      return super().__call__(*arguments)
+      return super().__call__(*arguments, **options)
 
   state = steps.init(KEY, model=static["model"], optimizer=static["optimizer"])
   indices, weights = epochs.Epochs(50, 8, 1, seed=0).batches(0)
   everywhere = parallel.replicated(parallel.mesh(jax.devices()[:1]))
   chunk = steps.compiled(
     steps.train_chunk,
-    (state, IMAGES, indices, weights, KEY),
+    (state, EXAMPLES, indices, weights, KEY),
     everywhere,
     donate=(0,),
     **{**static, "objective": Counted("unit", None, likelihood="bernoulli")},
@@ -199,11 +206,11 @@ def test_a_compiled_step_is_traced_once_and_refuses_other_shapes():
   )
   traced = len(traces)
   for _ in range(3):
-    old, (state, *_) = state, chunk(state, IMAGES, indices, weights, KEY)
+    old, (state, *_) = state, chunk(state, EXAMPLES, indices, weights, KEY)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old)), "the state was copied, not donated"
   assert len(traces) == traced
   with pytest.raises(TypeError):
-    chunk(state, IMAGES, indices[:2], weights[:2], KEY)
+    chunk(state, EXAMPLES, indices[:2], weights[:2], KEY)
 
 
 def test_checksums_are_the_same_by_numpy_and_compiled_and_tell_every_bit():

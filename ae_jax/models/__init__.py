@@ -129,15 +129,15 @@ class Model:
 
   def log_prior(self, variables, z) -> jax.Array:
     """Returns the log density [B] of the prior at codes, in nats."""
-    return self.apply("log_prior", variables, z)
+    return self._apply(variables, z, method="log_prior", exact=True)
 
   def sample_prior(self, variables, key, count: int) -> jax.Array:
     """Returns `count` codes from the prior."""
-    return self.apply("sample_prior", variables, key, count)
+    return self._apply(variables, key, count, method="sample_prior", exact=True)
 
   def kl_to_prior(self, variables, posterior: Gaussian, z) -> jax.Array:
     """Returns the KL divergence [B, ...] in nats of a posterior, of which z is a sample, from the prior."""
-    return self.apply("kl_to_prior", variables, posterior, z)
+    return self._apply(variables, posterior, z, method="kl_to_prior", exact=True)
 
   def update_state(self, state, sums):
     """Returns the next state from the sums of `Encoding.statistics` over all examples of a step."""
@@ -170,9 +170,10 @@ class Model:
     """Returns how many numbers gradients train; nothing is computed."""
     return sum(leaf.size for leaf in jax.tree.leaves(self.abstract_variables().params))
 
-  def _apply(self, variables, *args, **options):
+  def _apply(self, variables, *args, exact=False, **options):
+    """Calls a method of the module; `exact` computes in the type of the arrays, whatever `compute_dtype` is."""
     params, state = variables
-    dtype = COMPUTE_DTYPES[self.compute_dtype]
+    dtype = None if exact else COMPUTE_DTYPES[self.compute_dtype]
     if dtype is None:
       return self.module.apply({"params": params, _STATE: state}, *args, **options)
     params, args = _cast((params, args), dtype)

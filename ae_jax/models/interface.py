@@ -129,8 +129,10 @@ class AutoencoderModule(nn.Module):
     spec = self.code_spec
     if spec.levels is None:
       return z
-    step = (spec.high - spec.low) / (spec.levels - 1)
-    return spec.low + step * jnp.round((z - spec.low) / step)
+    steps = (spec.levels - 1) / 2  # from the centre to a bound
+    shift = steps % 1  # an even number of levels has none at the centre
+    centre, radius = (spec.low + spec.high) / 2, (spec.high - spec.low) / 2
+    return centre + radius * ((jnp.round(steps * (z - centre) / radius - shift) + shift) / steps)
 
   def lookup(self, indices) -> jax.Array:
     """Returns the code z [B, *code shape] of discrete latents int [B, *index_shape]."""

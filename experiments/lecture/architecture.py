@@ -59,7 +59,7 @@ def size_of_models():
   counts = {}
   for name, module in {"dense": dense, "cnn": cnn}.items():
     model = models.build(shape=(28, 28, 1), **module.get_config().model)
-    params = jax.eval_shape(model.init, jax.random.key(0))
+    params = model.abstract_variables().params
     around = sum(leaf.size for leaf in jax.tree.leaves((params["encoder"]["code"], params["decoder"].get("Dense_0"))))
     counts[name] = {
       "parameters": model.parameter_count(),
@@ -92,7 +92,7 @@ def affine_decoder():
   for activation in ("identity", "relu"):
     config = configured(cnn, epochs=15, model__decoder_activation=activation)
     fitted = fitting.fit(config, dataset, SEEDS)
-    logits = [one.apply("__call__", x).reshape(len(x), -1).astype(np.float64) for one in fitted]
+    logits = [one.logits(x).reshape(len(x), -1).astype(np.float64) for one in fitted]
     values = [np.linalg.svd(matrix, compute_uv=False) for matrix in logits]
     ranks[activation] = [int((v > 1e-5 * v[0]).sum()) for v in values]
     errors[activation] = [one.error(x) for one in fitted]
@@ -111,7 +111,7 @@ def translation():
   moved = np.roll(x, 1, axis=2)
   errors, shares = [], []
   for one in fitting.fit(configured(cnn, epochs=15), dataset, SEEDS):
-    kernel = one.params["encoder"]["Conv_0"]["kernel"]
+    kernel = one.variables.params["encoder"]["Conv_0"]["kernel"]
     maps, moved_maps = (
       np.asarray(jax.lax.conv_general_dilated(a, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")))
       for a in (x[:200], moved[:200])

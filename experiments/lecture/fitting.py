@@ -15,19 +15,23 @@ SEEDS = (0, 1, 2)
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-  """A trained model with its parameters, on arrays of floats in the data's range."""
+  """A trained model with its variables, on arrays of floats in the data's range."""
 
   model: models.Model
-  params: dict
+  variables: models.Variables
   value_range: str
 
   def apply(self, method, *args):
-    """A method of the module, compiled: "encode" for one; NumPy in and out."""
-    return np.asarray(_apply(self.params, *args, model=self.model, method=method))
+    """Returns the codes of "encode", or what another method of the module returns; compiled, NumPy in and out."""
+    return np.asarray(_apply(self.variables, *args, model=self.model, method=method))
 
   def reconstruct(self, x):
     """Examples -> reconstructions in the range."""
-    return self.output(self.apply("__call__", x))
+    return self.output(self.logits(x))
+
+  def logits(self, x):
+    """Examples -> logits of their reconstructions."""
+    return np.asarray(_reconstruct(self.variables, x, model=self.model))
 
   def output(self, logits):
     """Logits -> examples in the range."""
@@ -47,7 +51,7 @@ def configured(module, **changes):
 
 def mnist_5k():
   """The embedded images, and the test images as floats."""
-  dataset = data.load("mnist_5k", "", "unit", -1)
+  dataset = data.load("mnist_5k", "", "unit")
   return dataset, test_examples(dataset)
 
 
@@ -65,7 +69,7 @@ def fit(config, dataset, seeds):
   }
   chunk = jax.jit(functools.partial(steps.train_chunk, **static), donate_argnums=0)
   init = jax.jit(functools.partial(steps.init, model=model, optimizer=optimizer))
-  examples = jax.device_put(dataset.train.reshape(len(dataset.train), -1))
+  examples = jax.device_put({"x": dataset.train.reshape(len(dataset.train), -1)})
   fitted = []
   for plan in plans:
     init_key, noise_key = jax.random.split(jax.random.key(plan.seed))
@@ -73,7 +77,7 @@ def fit(config, dataset, seeds):
     for epoch in range(config.epochs):
       for rows in plan.chunks(epoch):
         state, *_ = chunk(state, examples, *rows, noise_key)
-    fitted.append(Fitted(model, state.params, dataset.value_range))
+    fitted.append(Fitted(model, state.variables, dataset.value_range))
   return fitted
 
 
@@ -104,5 +108,11 @@ def psnr(x_hat, x):
 
 
 @functools.partial(jax.jit, static_argnames=("model", "method"))
-def _apply(params, *args, model, method):
-  return model.apply(method, params, *args)
+def _apply(variables, *args, model, method):
+  found = model.apply(method, variables, *args)
+  return found.z if method == "encode" else found
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _reconstruct(variables, x, *, model):
+  return model.reconstruct(variables, x)

@@ -166,7 +166,7 @@ def permuted_pixels():
 def tied_weights():
   """Tied against untied weights at three sizes of the training set, after equally many steps."""
   full = MNIST.exists()
-  dataset = data.load("mnist", "", "unit", -1) if full else data.load("mnist_5k", "", "unit", -1)
+  dataset = data.load("mnist", "", "unit") if full else data.load("mnist_5k", "", "unit")
   x, errors = fitting.test_examples(dataset), {}
   for size in (1_000, 10_000, 60_000) if full else (1_000, 4_000):
     part = fitting.made(dataset.train[:size], dataset.test, "unit")
@@ -184,7 +184,7 @@ def training_losses():
   for likelihood in ("bernoulli", "gaussian"):
     fitted = fitting.fit(configured(dense, epochs=30, objective__likelihood=likelihood), dataset, SEEDS)
     errors[likelihood] = [one.error(x) for one in fitted]
-    nats[likelihood] = [float(losses.bernoulli_nats(one.apply("__call__", x), x).mean()) for one in fitted]
+    nats[likelihood] = [float(losses.bernoulli_nats(one.logits(x), x).mean()) for one in fitted]
   words = (
     f"trained with BCE: squared error {spread(errors['bernoulli'])}, {spread(nats['bernoulli'])} nats; with MSE: "
     f"{spread(errors['gaussian'])}, {spread(nats['gaussian'])} nats"

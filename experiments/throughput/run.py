@@ -83,7 +83,7 @@ def merge(records, new):
 
 def load():
   """MNIST, or the 5,000 images of it that need no preparation."""
-  return data.load("mnist" if os.environ.get("TFDS_DATA_DIR") else "mnist_5k", "", "unit", -1)
+  return data.load("mnist" if os.environ.get("TFDS_DATA_DIR") else "mnist_5k", "", "unit")
 
 
 def installed(names):

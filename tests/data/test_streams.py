@@ -55,8 +55,9 @@ def wait_for_silence():
 def test_what_streams_is_what_memory_would_have_gathered(examples, batch_size, devices, seed, first, columns, lazy):
   plan = epochs.Epochs(len(examples), batch_size, devices, seed)
   flat = examples.reshape(len(examples), -1)
-  streamed = streams.chunks(recorded(examples)[0] if lazy else examples, plan, first, first + 4, columns)
-  for chunk, (found, weights) in enumerate(streamed, first):
+  streamed = streams.chunks({"x": recorded(examples)[0] if lazy else examples}, plan, first, first + 4, columns)
+  for chunk, (read, weights) in enumerate(streamed, first):
+    (found,) = read.values()
     wanted_rows, wanted_weights = pointed_at(plan, chunk)
     assert found.dtype == examples.dtype
     np.testing.assert_array_equal(found, flat[wanted_rows[:, columns]])
@@ -68,9 +69,9 @@ def test_what_streams_is_what_memory_would_have_gathered(examples, batch_size, d
 @pytest.mark.parametrize("start", [1, 2, 3, 6, 7])
 def test_a_stream_that_begins_late_is_the_rest_of_one_that_began_early(start):
   plan = epochs.Epochs(len(BYTES), 2, 1, seed=4)
-  whole = list(streams.chunks(BYTES, plan, 0, 7))
-  for early, late in zip(whole[start:], streams.chunks(BYTES, plan, start, 7), strict=True):
-    np.testing.assert_array_equal(early[0], late[0])
+  whole = list(streams.chunks({"x": BYTES}, plan, 0, 7))
+  for early, late in zip(whole[start:], streams.chunks({"x": BYTES}, plan, start, 7), strict=True):
+    np.testing.assert_array_equal(early[0]["x"], late[0]["x"])
     np.testing.assert_array_equal(early[1], late[1])
 
 
@@ -80,7 +81,7 @@ def test_each_process_reads_its_own_rows_and_all_together_the_epoch_once():
   for process in range(4):
     columns = slice(2 * process, 2 * process + 2)
     lazy, asked = recorded(BYTES)
-    list(streams.chunks(lazy, plan, 0, 1, columns))
+    list(streams.chunks({"x": lazy}, plan, 0, 1, columns))
     indices, weights = pointed_at(plan, 0)
     mine = indices[:, columns][weights[:, columns] == 1]
     padding = (weights[:, columns] == 0).any(1).sum()
@@ -95,7 +96,7 @@ def test_so_much_is_read_ahead_and_no_more(limit, monkeypatch):
   monkeypatch.setattr(streams, "PREFETCHED_BYTES", limit)
   plan = epochs.Epochs(len(BYTES), 2, 1, seed=0)
   lazy, asked = recorded(BYTES)
-  with contextlib.closing(streams.chunks(lazy, plan, 0, 1000)) as streamed:
+  with contextlib.closing(streams.chunks({"x": lazy}, plan, 0, 1000)) as streamed:
     next(streamed)
     time.sleep(0.2)
     ahead = max(1, min(limit // (2 * 18), 2 * plan.chunk))
@@ -107,15 +108,15 @@ def test_an_order_is_computed_once_an_epoch(monkeypatch):
   monkeypatch.setattr(epochs.Epochs, "batches", lambda plan, epoch: computed.append(epoch) or batches(plan, epoch))
   plan = epochs.Epochs(len(BYTES), 2, 1, seed=0)
   assert plan.steps // plan.chunk == 2
-  list(streams.chunks(BYTES, plan, 1, 7))
+  list(streams.chunks({"x": BYTES}, plan, 1, 7))
   assert computed == [0, 1, 2, 3]
 
 
 def test_threads_end_with_the_stream_however_it_ends():
   plan = epochs.Epochs(len(BYTES), 2, 1, seed=0)
-  list(streams.chunks(BYTES, plan, 0, 2))
+  list(streams.chunks({"x": BYTES}, plan, 0, 2))
   wait_for_silence()
-  with contextlib.closing(streams.chunks(BYTES, plan, 0, 100)) as streamed:
+  with contextlib.closing(streams.chunks({"x": BYTES}, plan, 0, 100)) as streamed:
     next(streamed)
     assert still_reading()
   wait_for_silence()
@@ -130,6 +131,6 @@ def test_what_reading_raises_comes_out_as_it_is(first):
 
   plan = epochs.Epochs(len(BYTES), 8, 1, seed=0)
   with pytest.raises(errors.UserError) as refusal:
-    list(streams.chunks(rows.Rows(BYTES.shape, BYTES.dtype, read), plan, first, first + 1))
+    list(streams.chunks({"x": rows.Rows(BYTES.shape, BYTES.dtype, read)}, plan, first, first + 1))
   assert str(refusal.value) == "photos/100.png: not a readable image"  # beside which Grain leaves a note
   wait_for_silence()

@@ -57,7 +57,11 @@ def test_scores_that_separate_are_perfect_and_equal_ones_are_chance():
   }
   equal = dict(anomaly.metrics({"anomaly_score": np.ones(7)}, dataset))
   assert equal["test/auroc"] == 0.5
-  assert equal["test/auprc"] == dict(anomaly.rulers(dataset, 1))["test/chance_auprc"] == pytest.approx(3 / 7)
+  assert (
+    equal["test/auprc"]
+    == dict(anomaly.rulers(dataset, models.CodeSpec((1,))))["test/chance_auprc"]
+    == pytest.approx(3 / 7)
+  )
 
 
 def test_a_training_that_ran_away_has_no_area():
@@ -72,7 +76,7 @@ def test_pca_finds_what_leaves_the_plane_of_the_training_data():
   test = plane[20:] + labels[:, None] * generator.normal(size=(10, 12))
   train, test = (x.astype(np.float32).reshape(-1, 6, 2) for x in (plane[:20], test))
   dataset = dataset_of(train, test, labels)
-  assert dict(anomaly.rulers(dataset, 3))["test/pca_auroc"] == 1.0
+  assert dict(anomaly.rulers(dataset, models.CodeSpec((3,))))["test/pca_auroc"] == 1.0
   errors_at = {latent: reconstruction.pca_squared_errors(dataset, latent) for latent in (2, 3, 99)}
   assert errors_at[3][:5].max() < 1e-9 < 1e-3 < errors_at[2][:5].max()
   np.testing.assert_allclose(errors_at[99][:5], 0, atol=1e-9)
@@ -83,18 +87,18 @@ def test_the_score_is_the_squared_error_whatever_the_batches(batch_size):
   dataset = made()
   options = {**config_of("dense", "digits").model, "latent": 2, "widths": (3,)}
   model = models.build(shape=dataset.shape, **options)
-  params = jax.jit(model.init)(jax.random.key(0))
+  variables = jax.jit(model.init)(jax.random.key(0))
 
   test = jnp.asarray(dataset.test.reshape(7, -1))
 
   @jax.jit
   def score(indices, weights):
-    batch = steps.read_batch(indices, weights, examples=test, model=model, value_range="real")
-    return anomaly.per_example(model, params, batch, None, "real", None)["anomaly_score"]
+    batch = steps.read_batch(indices, weights, examples={"x": test}, model=model, value_range="real")
+    return anomaly.per_example(model, variables, batch, None, "real", None)["anomaly_score"]
 
   rows = zip(*epochs.in_order(7, batch_size, 1), strict=True)
   found = np.concatenate([np.asarray(score(*row))[row[1] > 0] for row in rows])
-  wanted = losses.squared_error(jax.jit(model.reconstruct)(params, dataset.test), dataset.test)
+  wanted = losses.squared_error(jax.jit(model.reconstruct)(variables, dataset.test), dataset.test)
   np.testing.assert_allclose(found, wanted, rtol=1e-5)
   assert dict(anomaly.metrics({"anomaly_score": found}, dataset))["test/auroc"] == pairs(found, dataset.anomalous)
 
@@ -126,8 +130,8 @@ def model_of(shape, latent=2, likelihood="gaussian"):
 
 def subject_of(dataset, **options):
   """A subject with that model."""
-  model, params, config = model_of(dataset.shape, **options)
-  return Subject(runs.Run(params, config, {}, [], model, 1), dataset)
+  model, variables, config = model_of(dataset.shape, **options)
+  return Subject(runs.Run(variables, config, {}, [], model, 1), dataset)
 
 
 def test_the_distance_is_that_of_mahalanobis():
@@ -161,9 +165,9 @@ def one_by_one(likelihood):
   """The norm of the gradient of each example of `examples_for(likelihood)`, by the objective itself."""
   subject = subject_of(examples_for(likelihood), likelihood=likelihood)
   objective = objectives.build("reconstruction", subject.run.model, subject.dataset.value_range, likelihood=likelihood)
-  loss = lambda params, x: objective(subject.run.model, params, {"x": x, "weight": jnp.ones(1)}, None)[0]
+  loss = lambda variables, x: objective(subject.run.model, variables, {"x": x, "weight": jnp.ones(1)}, None)[0]
   gradient = jax.jit(jax.grad(loss))
-  return [float(optax.tree.norm(gradient(subject.run.params, x[None]))) for x in subject.test]
+  return [float(optax.tree.norm(gradient(subject.run.variables, x[None]))) for x in subject.test]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +210,7 @@ def test_the_baseline_is_pca_of_as_many_components_as_the_code_has_numbers():
   areas = [pairs(pca_residuals(made(), latent), made().anomalous) for latent in (1, 2, 3, 4)]
   assert len(set(areas)) > 2
   for latent, area in zip((1, 2, 3, 4), areas, strict=True):
-    assert dict(anomaly.rulers(made(), latent))["test/pca_auroc"] == pytest.approx(area)
+    assert dict(anomaly.rulers(made(), models.CodeSpec((latent,))))["test/pca_auroc"] == pytest.approx(area)
 
 
 @pytest.mark.parametrize("value_range", ["unit", "symmetric", "real"])
@@ -216,7 +220,7 @@ def test_the_score_is_that_of_the_run_in_every_range(value_range):
   config = subject.run.config.copy_and_resolve_references().unlock()
   config.data.range = value_range
   run = dataclasses.replace(subject.run, config=config)
-  found = anomaly.per_example(run.model, run.params, {"x": jnp.asarray(dataset.test)}, None, value_range, dataset.span)
+  found = anomaly.per_example(run.model, run.variables, {"x": dataset.test}, None, value_range, dataset.span)
   np.testing.assert_allclose(found["anomaly_score"], run.score(dataset.test), rtol=1e-5)
 
 

@@ -8,7 +8,7 @@ import made_subjects
 import numpy as np
 import pytest
 
-from ae_jax import evaluators, logs
+from ae_jax import evaluators, logs, models
 from ae_jax.evaluators import findings, reconstruction
 from ae_jax.evaluators import subject as subjects
 from ae_jax.report import story
@@ -46,7 +46,7 @@ def test_a_page_of_degenerate_data_has_no_nan(case, tmp_path):
   assert all(map(math.isfinite, found.values.values()))
   for name, exhibit in found.exhibits.items():
     assert all(np.isfinite(array).all() for array in arrays(exhibit) if array.dtype.kind == "f"), name
-  metrics = dict(reconstruction.rulers(subject.dataset, 4))
+  metrics = dict(reconstruction.rulers(subject.dataset, models.CodeSpec((4,))))
   values = {"squared_error": subject.squared_errors, "nats": subject.squared_errors}
   records = [{"step": 6, "epoch": 1.0} | metrics | dict(reconstruction.metrics(values, subject.dataset))]
   folder = made_runs.make(tmp_path / "run", epochs=1)

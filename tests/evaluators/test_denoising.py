@@ -2,11 +2,11 @@ import functools
 import types
 
 import jax
-import jax.numpy as jnp
+import made_subjects
 import numpy as np
 import pytest
 
-from ae_jax import corruptions, data, losses
+from ae_jax import corruptions, data, losses, models
 from ae_jax.evaluators import denoising
 from ae_jax.evaluators import subject as subjects
 
@@ -17,7 +17,7 @@ DATASET = data.Dataset("made", "real", X, X, None, None)
 class Copies:
   """A model whose reconstruction is what it is given."""
 
-  def reconstruct(self, params, x):
+  def reconstruct(self, variables, x, given):
     return x
 
 
@@ -56,7 +56,10 @@ def test_psnr_under_noise_does_not_depend_on_the_unit_of_the_data(scale, offset)
 def subject_of(examples, seed=0):
   """A subject whose run takes off half of what it is given."""
   run = types.SimpleNamespace(
-    config=types.SimpleNamespace(seed=seed), params=jnp.zeros(()), apply=lambda method, x: 0.5 * x
+    config=types.SimpleNamespace(seed=seed),
+    variables=models.Variables({}),
+    model=made_subjects.fake_model(),
+    apply=lambda method, x, given: 0.5 * x,
   )
   return subjects.Subject(run, data.Dataset("made", "real", examples, examples, None, None))
 

@@ -253,10 +253,10 @@ def subject_of(one_class=None, order=slice(None), latent=5, stretch=1.0, **optio
   given = (train, test, train_factors[:, 0], factors[:, 0], one_class, False, "", train_factors, factors, VALUES)
   dataset = data.Dataset("made", "real", *given)
   model = models.build(shape=dataset.shape, **config.model)
-  params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), model.abstract_variables())
-  params["encoder"]["code"]["kernel"][:, :latent] = stretch * np.eye(6)[:, :latent]
-  params["decoder"]["logits"]["kernel"][:] = np.eye(6)[:latent]
-  return subject.Subject(runs.Run(params, config, {}, [], model, 0), dataset)
+  variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), model.abstract_variables())
+  variables.params["encoder"]["code"]["kernel"][:, :latent] = stretch * np.eye(6)[:, :latent]
+  variables.params["decoder"]["logits"]["kernel"][:] = np.eye(6)[:latent]
+  return subject.Subject(runs.Run(variables, config, {}, [], model, 0), dataset)
 
 
 def study(made):

@@ -7,10 +7,11 @@ import types
 import numpy as np
 import pytest
 from conftest import config_of
-from made_subjects import images, study, subject_of
+from made_subjects import fake_model, images, study, subject_of
 
 from ae_jax import data
 from ae_jax.evaluators import densities, generation, likelihood
+from ae_jax.evaluators import subject as subjects
 
 
 def remarks(found):
@@ -70,20 +71,25 @@ def test_rows_lead_from_one_example_to_another_of_another_class():
     np.testing.assert_allclose(row[[1, -2]], made.reconstructed[[start, end]], atol=1e-5)
 
 
-def linear(decoder, codes, variational=False):
+def linear(decoder, codes, variational=False, nearest=lambda z: z):
   """A subject whose decoder is a matrix, with these test codes."""
-  model = types.SimpleNamespace(module=None, can=lambda method: variational and method == "posterior")
-  apply = lambda method, z: (z @ decoder).reshape(len(z), 2, -1, 1)
+  model = fake_model(codes.shape[1], has_posterior=variational)
+  decode = lambda z: (z @ decoder).reshape(len(z), 2, -1, 1)
+  apply = lambda method, z, given: {"decode": decode, "nearest": nearest}[method](z)
   config = config_of("vae" if variational else "dense", "digits")
   dataset = data.Dataset("made", "real", codes, codes, None, None)
-  return types.SimpleNamespace(
+  made = types.SimpleNamespace(
     run=types.SimpleNamespace(model=model, apply=apply, config=config),
     dataset=dataset,
     generator=lambda: np.random.default_rng(config.seed),
     test_codes=codes,
     test_labels=dataset.test_labels,
-    test=(codes @ decoder).reshape(len(codes), 2, -1, 1),
+    test=decode(codes),
+    given=lambda half, numbers=None: {},
   )
+  for method in ("decode", "possible_codes"):
+    setattr(made, method, functools.partial(getattr(subjects.Subject, method), made))
+  return made
 
 
 def codes_of(count, *deviations):
@@ -124,10 +130,8 @@ def test_without_labels_pairs_share_no_example_and_the_seed_says_which_they_are(
 
 
 def test_on_a_way_and_around_the_mean_there_are_none_but_codes_that_the_bottleneck_can_give():
-  made = linear(np.eye(2, dtype=np.float32), np.round(codes_of(20, 2.0, 3.0)))
-  activation = lambda z: z
-  activation.nearest = np.round
-  made.train_codes, made.run.model.module = made.test_codes, types.SimpleNamespace(code_activation=activation)
+  made = linear(np.eye(2, dtype=np.float32), np.round(codes_of(20, 2.0, 3.0)), nearest=np.round)
+  made.train_codes = made.test_codes
   decoded = [study(made, generation.explorer)["explorer"].examples]
   decoded += study(made, generation.interpolations)["interpolations"].rows.values()
   for examples in decoded:

@@ -31,9 +31,9 @@ def subject_of(train, test, change=lambda params: None, one_class=None, labels=N
   dataset = data.Dataset("made", value_range, train, test, None, labels, one_class)
   model, generator = models.build(shape=dataset.shape, **config.model), np.random.default_rng(0)
   normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
-  params = jax.tree.map(normal, model.abstract_variables())
-  change(params)
-  return subjects.Subject(runs.Run(params, config, {}, [], model, 0), dataset)
+  variables = jax.tree.map(normal, model.abstract_variables())
+  change(variables.params)
+  return subjects.Subject(runs.Run(variables, config, {}, [], model, 0), dataset)
 
 
 def gaussian(test):
@@ -145,11 +145,11 @@ def test_of_a_huge_code_the_largest_variances_are_shown_and_all_units_are_counte
     (list(itertools.product((-1, 0, 1), repeat=2)), 1.0, 9.0, 1.0, 3.0),  # each entry once
     ([(0, 1)] * 12, 1 / 9, 1.0, 1 / 3, 1.0),  # collapse
     ([(0, 1)] * 6 + [(0, 0)] * 6, 2 / 9, 2.0, 0.5, 1.5),
-    ([(0, 1)] * 8 + [(1, 0)] * 4, 2 / 9, 1.5**(2 / 3) * 3**(1 / 3), 2 / 3, 1.5**(2 / 3) * 3**(1 / 3)),
+    ([(0, 1)] * 8 + [(1, 0)] * 4, 2 / 9, 1.5 ** (2 / 3) * 3 ** (1 / 3), 2 / 3, 1.5 ** (2 / 3) * 3 ** (1 / 3)),
   ],
 )
 def test_a_codebook_is_used_as_much_as_was_planted(codes, use, perplexity, level_use, level_perplexity):
-  found = dict(latent.codebook(np.float32(codes), 3))
+  found = dict(latent.codebook(np.int32(codes) + 1, models.CodeSpec((2,), levels=3, index_shape=(2,))))
   wanted = {"use": use, "perplexity": perplexity, "bits": 2 * math.log2(3)}
   assert found == pytest.approx(
     {**{f"codebook_{name}": value for name, value in wanted.items()}}
@@ -181,7 +181,8 @@ def test_the_divergence_of_a_gaussian_code_from_the_prior_is_that_of_two_gaussia
 
 def test_what_each_evaluation_tells_is_told_alike():
   made, found = studied()
-  values = posterior.per_example(made.run.model, made.run.params, {"x": made.test}, None, "unit", None)
+  keys = jax.random.split(jax.random.key(0), 37)
+  values = posterior.per_example(made.run.model, made.run.variables, {"x": made.test}, keys, "unit", None)
   told = dict(posterior.metrics({name: np.asarray(rows) for name, rows in values.items()}, None))
   told |= dict(sparsity.metrics({"code": made.test_codes}, None))
   assert found["kl"] == pytest.approx(told["test/kl"], rel=1e-6)
@@ -209,7 +210,7 @@ def test_the_order_changes_nothing_of_how_the_codes_vary():
 
 def test_the_decoder_is_as_steep_as_what_it_gives_in_the_range_of_the_data():
   made, found = studied()
-  decode = lambda z: jax.nn.sigmoid(made.run.model.decode(made.run.params, z[None])[0])
+  decode = lambda z: jax.nn.sigmoid(made.run.model.decode(made.run.variables, z[None])[0])
   jacobians = np.asarray(jax.jit(jax.vmap(jax.jacobian(decode)))(jnp.asarray(made.test_codes)))
   wanted = np.linalg.svd(jacobians.reshape(37, 6, 3), compute_uv=False)[:, 0]
   assert found["decoder_lipschitz_mean"] == pytest.approx(wanted.mean(), rel=1e-5)
@@ -266,7 +267,7 @@ def test_large_jacobians_are_those_of_fewer_examples_at_even_distances(monkeypat
 
 def _decoder_gram(made):
   decode = latent._decoder(made)
-  return lambda params, x, z, keys: spectra.decoder_gram(lambda z: decode(params, z, x), z)
+  return lambda variables, x, z, keys: spectra.decoder_gram(lambda z: decode(variables, z, x, {}), z)
 
 
 def test_the_variance_of_a_code_far_from_zero_is_exact():
@@ -293,54 +294,47 @@ def test_jacobians_that_are_too_large_are_left_out_in_words(monkeypatch):
 class Skipping:
   """A model that hands its decoder the example itself, to which it adds a share of the mean of the code."""
 
-  shape = SHAPE
+  shape, code, columns, has_posterior = SHAPE, models.CodeSpec((2,)), (), False
 
-  def __init__(self, share):
-    self.share = share
+  def __init__(self, share, has_skips=True):
+    self.share, self.has_skips = share, has_skips
 
-  def can(self, method):
-    return method == "decode_beside"
+  def encode(self, variables, x, given=None):
+    return models.Encoding(x.mean((1, 2)) * jnp.ones((1, 2)))
 
-  def encode(self, params, x):
-    return x.mean((1, 2)) * jnp.ones((1, 2))
+  def decode(self, variables, z, given=None):
+    return self.apply("decode_beside", variables, z, jnp.zeros((z.shape[0], *SHAPE)))
 
-  def decode(self, params, z):
-    return self.apply("decode_beside", params, z, jnp.zeros((z.shape[0], *SHAPE)))
+  def reconstruct(self, variables, x, given=None):
+    return self.apply("decode_beside", variables, self.encode(variables, x).z, x)
 
-  def reconstruct(self, params, x):
-    return self.apply("decode_beside", params, self.encode(params, x), x)
-
-  def apply(self, method, params, z, x):
+  def apply(self, method, variables, z, x):
     return x + 0.1 + self.share * z.mean(1)[:, None, None, None]
 
 
-@pytest.mark.parametrize(("share", "skips"), [(0.0, "additive"), (0.5, "additive"), (0.5, "none")])
+@pytest.mark.parametrize(("share", "skips"), [(0.0, True), (0.5, True), (0.5, False)])
 def test_where_skips_go_around_the_code_they_stay_the_examples_own(share, skips):
-  config = types.SimpleNamespace(
-    seed=0, data=types.SimpleNamespace(range="real"), model=types.SimpleNamespace(latent=2, skips=skips)
-  )
+  config = types.SimpleNamespace(seed=0, data=types.SimpleNamespace(range="real"))
   test = examples(9)
   dataset = data.Dataset("made", "real", test, test, None, None)
-  made = subjects.Subject(runs.Run({}, config, {}, [], Skipping(share), 0), dataset)
+  made = subjects.Subject(runs.Run(models.Variables({}), config, {}, [], Skipping(share, skips), 0), dataset)
   found = dict([*latent.use(made), *latent.steepness(made)])
-  assert remarks(found) == ({"skips"} if skips != "none" else set())
+  assert remarks(found) == ({"skips"} if skips else set())
   assert found["decoder_lipschitz_max"] == pytest.approx(share * math.sqrt(6 / 2))
   means = test.mean((1, 2, 3))
   own, mean = np.square(0.1 + share * means).mean(), np.square(0.1 + share * means.mean())
   assert found["own_code_squared_error"] == pytest.approx(6 * own)
-  if skips != "none":
+  if skips:
     assert found["mean_code_squared_error"] == pytest.approx(6 * mean)
     assert found["shuffle_ratio"] == pytest.approx(1.0)  # the sum over all is the same, whose ever the code is
 
 
 def test_what_is_decoded_beside_an_example_lies_in_the_range_of_the_data():
   """A decoder that ignores the code loses nothing by another code, whatever the output activation."""
-  config = types.SimpleNamespace(
-    seed=0, data=types.SimpleNamespace(range="unit"), model=types.SimpleNamespace(latent=2, skips="additive")
-  )
+  config = types.SimpleNamespace(seed=0, data=types.SimpleNamespace(range="unit"))
   test = examples(9)
   dataset = data.Dataset("made", "unit", test, test, None, None)
-  found = dict(latent.use(subjects.Subject(runs.Run({}, config, {}, [], Skipping(0.0), 0), dataset)))
+  found = dict(latent.use(subjects.Subject(runs.Run(models.Variables({}), config, {}, [], Skipping(0.0), 0), dataset)))
   assert found["shuffle_ratio"] == pytest.approx(1.0)
   wanted = np.square(1 / (1 + np.exp(-test - 0.1)) - test).sum() / 9
   assert found["other_code_squared_error"] == pytest.approx(wanted, rel=1e-5)

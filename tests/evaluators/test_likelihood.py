@@ -19,18 +19,21 @@ GAUSSIAN = {"value_range": "real", "likelihood": "gaussian", "noise": NOISE}
 BERNOULLI = {"value_range": "unit", "likelihood": "bernoulli", "noise": 1.0}
 
 
-def posterior(method, params, x):
+def encode(params, x, given):
   """N((x - b) M + shift, variance), of a linear model."""
-  assert method == "posterior"
   mean = (losses.flat(x) - params["bias"][None]) @ params["matrix"] + params["shift"]
-  return mean, jnp.broadcast_to(jnp.log(params["variance"])[None], mean.shape)
+  return models.Encoding(mean, models.Gaussian(mean, jnp.broadcast_to(jnp.log(params["variance"])[None], mean.shape)))
 
 
-def decode(params, z):
+def decode(params, z, given):
   return (z @ params["weights"] + params["bias"][None])[..., None]
 
 
-LINEAR = types.SimpleNamespace(apply=posterior, decode=decode)
+def log_prior(params, z):
+  return jax.scipy.stats.norm.logpdf(z).sum(-1)
+
+
+LINEAR = types.SimpleNamespace(encode=encode, decode=decode, log_prior=log_prior)
 
 
 def probabilistic_pca(stretch=1.0, shift=0.0):
@@ -52,7 +55,7 @@ def probabilistic_pca(stretch=1.0, shift=0.0):
 def weigh(params, x, keys, likelihood_name, samples):
   options = {"gaussian": GAUSSIAN, "bernoulli": BERNOULLI}[likelihood_name]
   of_pixels = functools.partial(likelihood.log_likelihood, **options)
-  return likelihood.log_weights(LINEAR, params, x, keys, log_likelihood=of_pixels, samples=samples)
+  return likelihood.log_weights(LINEAR, params, x, {}, keys, log_likelihood=of_pixels, samples=samples)
 
 
 def logs_of(params, x, likelihood_name="gaussian", samples=256):
@@ -136,8 +139,8 @@ def subject_of(test, value_range="unit", labels=None, one_class=None, **objectiv
   model = models.build(shape=dataset.shape, **config.model)
   generator = np.random.default_rng(0)
   normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
-  params = jax.tree.map(normal, model.abstract_variables())
-  return subjects.Subject(runs.Run(params, config, {}, [], model, 0), dataset)
+  variables = jax.tree.map(normal, model.abstract_variables())
+  return subjects.Subject(runs.Run(variables, config, {}, [], model, 0), dataset)
 
 
 def examples(count):
@@ -155,7 +158,7 @@ def test_the_elbo_is_that_of_the_objective():
   objective = objectives.build(model=made.run.model, value_range="symmetric", **made.run.config.objective)
   batch = {"x": np.repeat(made.test, 1000, 0), "weight": np.ones(9000, np.float32)}
   keys = steps.example_keys(jax.random.key(1), np.arange(9000))
-  loss, _ = jax.jit(functools.partial(objective, made.run.model))(made.run.params, batch, keys)
+  loss, _ = jax.jit(functools.partial(objective, made.run.model))(made.run.variables, batch, keys)
   found = dict(likelihood.study(made))
   assert found["negative_elbo"] == pytest.approx(float(loss), rel=0.02)
   assert found["nll"] < found["negative_elbo"]

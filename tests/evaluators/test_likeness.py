@@ -98,7 +98,8 @@ def likened(monkeypatch):
 
   def find(train, test, draws, reconstruct=lambda x: x):
     made = types.SimpleNamespace(train=train, test=test, train_labels=None, test_labels=None)
-    made.run = types.SimpleNamespace(apply=lambda method, x: reconstruct(x))
+    made.run = types.SimpleNamespace(apply=lambda method, x, given: reconstruct(x))
+    made.given = lambda half, numbers: {}
     made.dataset = types.SimpleNamespace(anomalous=None)
     return study(draws, lambda draws: generation.likeness(made, draws))
 

@@ -1,5 +1,6 @@
 import types
 
+import made_subjects
 import numpy as np
 import pytest
 from scipy import optimize
@@ -107,9 +108,9 @@ def test_fewer_examples_than_codes_have_numbers_and_all_the_same_are_fitted():
 def subject_of(value_range="unit", latent=2, labels=None, one_class=None):
   train, test = (grey(24, 3, 4, 1, seed=seed) for seed in (1, 2))
   run = types.SimpleNamespace(
-    model=None,
-    config=types.SimpleNamespace(seed=0, model=types.SimpleNamespace(latent=latent)),
-    apply=lambda method, x: np.full_like(x, 0.5),
+    config=types.SimpleNamespace(seed=0),
+    model=made_subjects.fake_model(latent),
+    apply=lambda method, x, given: np.full_like(x, 0.5),
   )
   return subjects.Subject(run, data.Dataset("made", value_range, train, test, None, labels, one_class))
 

@@ -3,6 +3,7 @@
 import sys
 import types
 
+import made_subjects
 import numpy as np
 import pytest
 from sklearn import cluster, decomposition, linear_model, metrics, neighbors, preprocessing
@@ -21,9 +22,9 @@ def quick(monkeypatch):
 
 def subject_of(train, test, train_labels, test_labels, latent=2, encode=lambda x: x.reshape(len(x), -1)[:, :2], seed=0):
   """A subject whose code of an example is what `encode` makes of it: its first two numbers."""
-  apply = lambda method, x: encode(x)
-  config = types.SimpleNamespace(seed=seed, model=types.SimpleNamespace(latent=latent))
-  run = types.SimpleNamespace(apply=apply, config=config, model=None)
+  apply = lambda method, x, given: encode(x)
+  config = types.SimpleNamespace(seed=seed)
+  run = types.SimpleNamespace(apply=apply, config=config, model=made_subjects.fake_model(latent))
   return Subject(run, Dataset("made", "real", train, test, train_labels, test_labels))
 
 

@@ -4,15 +4,17 @@ import pathlib
 import types
 
 import jax.numpy as jnp
+import made_subjects
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from ae_jax import data, losses
+from ae_jax import data, losses, models
 from ae_jax.data import ranges
 from ae_jax.evaluators import exhibits, reconstruction
 from ae_jax.evaluators import subject as subjects
 
+CODE = models.CodeSpec((2,))
 MNIST = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "nowhere")) / "mnist" / "3.0.1"
 
 
@@ -23,7 +25,7 @@ def dataset_of(train, test, value_range="unit"):
 @pytest.mark.skipif(not MNIST.exists(), reason="MNIST is not prepared for TFDS here: TFDS_DATA_DIR does not hold it")
 @pytest.mark.parametrize(("latent", "error"), [(2, 43.645), (32, 13.193), (128, 3.297)])
 def test_the_rulers_on_mnist_are_the_published_ones(latent, error):
-  rulers = dict(reconstruction.rulers(data.load("mnist", "", "unit"), latent))
+  rulers = dict(reconstruction.rulers(data.load("mnist", "", "unit"), models.CodeSpec((latent,))))
   assert abs(rulers["test/pca_squared_error"] - error) < 6e-4
   assert abs(rulers["test/nats_floor"] - 45.534) < 6e-4
 
@@ -59,7 +61,7 @@ def test_the_mean_predictor_has_the_variance_around_the_training_mean(kind, valu
   dataset = dataset_of(train, test, value_range)
   x, y = (ranges.normalise(half, value_range).astype(np.float64) for half in (train, test))
   wanted = np.square(y - x.mean(0)).sum((1, 2, 3)).mean()
-  rulers = dict(reconstruction.rulers(dataset, 2))
+  rulers = dict(reconstruction.rulers(dataset, CODE))
   assert rulers["test/mean_predictor_squared_error"] == pytest.approx(wanted, rel=1e-6)
   assert rulers["test/mean_predictor_squared_error"] > rulers["test/pca_squared_error"]
 
@@ -104,7 +106,7 @@ def test_of_one_class_only_its_test_examples_count():
   same = data.Dataset("made", "unit", images[:4], images[4:][labels == 0], None, None)
   values = {"squared_error": np.arange(4.0), "nats": np.arange(4.0)}
   assert dict(reconstruction.metrics(values, dataset))["test/squared_error"] == 1.0  # of 0 and 2
-  assert dict(reconstruction.rulers(dataset, 2)) == pytest.approx(dict(reconstruction.rulers(same, 2)))
+  assert dict(reconstruction.rulers(dataset, CODE)) == pytest.approx(dict(reconstruction.rulers(same, CODE)))
 
 
 @pytest.mark.parametrize(
@@ -118,14 +120,14 @@ class Made:
   """A run whose logits are a function of the examples."""
 
   def __init__(self, logits, value_range="unit", latent=2):
-    self.config = types.SimpleNamespace(seed=0, model=types.SimpleNamespace(latent=latent))
-    self.params, self.model = jnp.zeros(()), types.SimpleNamespace(reconstruct=lambda params, x: logits(x))
+    self.config, self.variables = types.SimpleNamespace(seed=0), models.Variables({})
+    self.model = made_subjects.fake_model(latent, reconstruct=lambda variables, x, given: logits(x))
     self.activation = losses.OUTPUT_ACTIVATIONS[value_range]
 
-  def apply(self, method, x):
-    return np.asarray(self.activation(self.model.reconstruct(self.params, x)))
+  def apply(self, method, x, given):
+    return np.asarray(self.activation(self.model.reconstruct(self.variables, x, given)))
 
-  def attention(self, x):
+  def attention_of(self, x, given):
     return {"layer": np.ones((len(x), 1, 1, 4), np.float32)}
 
 
@@ -183,7 +185,7 @@ def test_the_study_says_the_same_as_the_metrics_and_the_rulers():
   values = reconstruction.per_example(subject.run.model, None, {"x": jnp.asarray(subject.test)}, None, "unit", None)
   told = dict(reconstruction.metrics({name: np.asarray(rows) for name, rows in values.items()}, dataset))
   found = dict(reconstruction.study(subject))
-  for name, value in {**told, **dict(reconstruction.rulers(dataset, 2))}.items():
+  for name, value in {**told, **dict(reconstruction.rulers(dataset, CODE))}.items():
     assert found[name.removeprefix("test/")] == pytest.approx(value, rel=1e-6)
 
 
@@ -266,5 +268,5 @@ def test_attention_is_shown_where_there_is_any():
   attention = studied(halved, dataset)["attention"]
   assert len(attention.examples) == len(attention.weights["layer"]) == 9
   run = Made(halved)
-  run.attention = lambda x: {}
+  run.attention_of = lambda x, given: {}
   assert "attention" not in dict(reconstruction.study(subjects.Subject(run, dataset)))

@@ -1,12 +1,12 @@
 import functools
 import types
 
-import jax.numpy as jnp
+import made_subjects
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from ae_jax import data
+from ae_jax import data, models
 from ae_jax.evaluators import denoising, reconstruction, robustness
 from ae_jax.evaluators import subject as subjects
 
@@ -17,8 +17,12 @@ SQUARE = np.random.default_rng(0).uniform(size=(5, 8, 8, 1)).astype(np.float32)
 def subject_of(reconstruct, test, train=None, labels=None, one_class=None, latent=2):
   """A subject whose run reconstructs as a function says."""
   train = test if train is None else train
-  config = types.SimpleNamespace(seed=0, model=types.SimpleNamespace(latent=latent))
-  run = types.SimpleNamespace(config=config, params=jnp.zeros(()), apply=lambda method, x: reconstruct(x))
+  run = types.SimpleNamespace(
+    config=types.SimpleNamespace(seed=0),
+    variables=models.Variables({}),
+    model=made_subjects.fake_model(latent),
+    apply=lambda method, x, given: reconstruct(x),
+  )
   return subjects.Subject(run, data.Dataset("made", "real", train, test, None, labels, one_class))
 
 
@@ -30,9 +34,7 @@ def test_to_move_by_nothing_changes_nothing(images):
 
 @pytest.mark.parametrize("turns", [-1, 1, 2, 3, 4])
 def test_quarters_of_a_turn_are_exact(turns):
-  np.testing.assert_allclose(
-    robustness.rotate(SQUARE, 90 * turns, 9.0), np.rot90(SQUARE, turns, (1, 2)), rtol=1e-6
-  )
+  np.testing.assert_allclose(robustness.rotate(SQUARE, 90 * turns, 9.0), np.rot90(SQUARE, turns, (1, 2)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("degrees", [-45, 5, 10, 123.4])
@@ -126,18 +128,19 @@ def test_series_get_noise_alone_and_hear_why():
 
 def test_of_many_examples_some_are_studied_and_of_large_ones_fewer(monkeypatch):
   many = np.arange(3000, dtype=np.float32).reshape(-1, 1, 1, 1)
-  studied = robustness._examples(subject_of(lambda x: x, many)).ravel()
+  subject = subject_of(lambda x: x, many)
+  studied = subject.test[robustness._numbers(subject)].ravel()
   assert len(studied) == robustness.MOST == 1000
   assert studied[[0, -1]].tolist() == [0, 2999]
   assert set(np.diff(studied)) <= {3, 4}
   monkeypatch.setattr(robustness, "_MOST_NUMBERS", 10)
-  assert len(robustness._examples(subject_of(lambda x: x, many))) == 10
+  assert len(robustness._numbers(subject)) == 10
 
 
 def test_of_one_class_only_its_test_examples_are_studied():
   test = np.concatenate([SQUARE, SQUARE + 9])
-  studied = robustness._examples(subject_of(lambda x: x, test, SQUARE, np.repeat([0, 1], 5), 0))
-  np.testing.assert_array_equal(studied, SQUARE)
+  subject = subject_of(lambda x: x, test, SQUARE, np.repeat([0, 1], 5), 0)
+  np.testing.assert_array_equal(subject.test[robustness._numbers(subject)], SQUARE)
 
 
 def test_the_pictures_are_of_what_is_measured():

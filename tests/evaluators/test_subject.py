@@ -18,8 +18,8 @@ def studied():
   config = config_of("dense", "digits")
   config.model.update(latent=3, widths=(8,))
   model = models.build(shape=dataset.shape, **config.model)
-  params = jax.jit(model.init)(jax.random.key(0))
-  return subject.Subject(runs.Run(params, config.lock(), {}, [], model, 1), dataset)
+  variables = jax.jit(model.init)(jax.random.key(0))
+  return subject.Subject(runs.Run(variables, config.lock(), {}, [], model, 1), dataset)
 
 
 def test_what_is_cached_is_what_the_run_gives(studied):
@@ -42,9 +42,9 @@ def test_of_many_training_examples_some_speak_and_their_labels_with_them(studied
 def test_each_gives_the_same_for_any_batches(studied, monkeypatch, batch):
   model = studied.run.model
 
-  def noisy_error(params, x, keys):
+  def noisy_error(variables, x, keys):
     noise = jax.vmap(lambda key: jax.random.normal(key, model.shape))(keys)
-    return {"error": losses.squared_error(model.reconstruct(params, x + noise), x), "noise": noise}
+    return {"error": losses.squared_error(model.reconstruct(variables, x + noise), x), "noise": noise}
 
   wanted = studied.each(noisy_error, studied.test)
   monkeypatch.setattr(subject, "_BATCH", batch)

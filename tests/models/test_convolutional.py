@@ -61,9 +61,9 @@ def test_interpolating_has_the_parameters_of_transposing_where_no_kernel_is_enla
 )
 def test_any_image_is_reached_to_its_edge(shape, decoder):
   model = build(shape, decoder=decoder, latent=4, channels=(8, 8))
-  params = jax.jit(model.init)(jax.random.key(0))
+  variables = jax.jit(model.init)(jax.random.key(0))
   z = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4)), jnp.float32)
-  influence = jax.jit(jax.jacfwd(lambda z: model.decode(params, z)))(z)  # [1, H, W, C, 1, latent]
+  influence = jax.jit(jax.jacfwd(lambda z: model.decode(variables, z)))(z)  # [1, H, W, C, 1, latent]
   assert influence.shape[:4] == (1, *shape)
   assert (jnp.abs(influence).sum((0, 3, 4, 5)) > 0).all(), "a pixel that the code cannot change"
 
@@ -73,18 +73,18 @@ def test_any_image_is_reached_to_its_edge(shape, decoder):
 def test_any_number_of_stages(channels, kernels, decoder):
   strides = (2,) * len(kernels)
   model = build(channels=channels, decoder=decoder, decoder_kernels=kernels, decoder_strides=strides, latent=3)
-  params = jax.eval_shape(model.init, jax.random.key(0))
-  codes = jax.eval_shape(model.encode, params, jnp.zeros((2, 28, 28, 1)))
+  variables = jax.eval_shape(model.init, jax.random.key(0))
+  codes = jax.eval_shape(model.encode, variables, jnp.zeros((2, 28, 28, 1))).z
   assert codes.shape == (2, 3)
-  assert jax.eval_shape(model.decode, params, codes).shape == (2, 28, 28, 1)
+  assert jax.eval_shape(model.decode, variables, codes).shape == (2, 28, 28, 1)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_examples_do_not_see_each_other(decoder):
   model = build((9, 11, 3), latent=5, decoder=decoder)
-  params = jax.jit(model.init)(jax.random.key(0))
+  variables = jax.jit(model.init)(jax.random.key(0))
   x = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 9, 11, 3)), jnp.float32)
-  both = jax.jit(lambda x: model.decode(params, model.encode(params, x).z))
+  both = jax.jit(lambda x: model.decode(variables, model.encode(variables, x).z))
   one_by_one = jnp.concatenate([both(x[i : i + 1]) for i in range(4)])
   np.testing.assert_allclose(both(x), one_by_one, rtol=1e-4, atol=1e-5)
   assert jnp.abs(one_by_one[0] - one_by_one[1]).max() > 1e-2 * jnp.abs(one_by_one).max()
@@ -96,9 +96,9 @@ def test_the_affine_decoder_collapses_to_one_affine_map_and_the_default_does_not
   ranks = {}
   for activation in ("identity", "relu"):
     model = build((12, 12, 1), latent=4, channels=(8, 8), decoder=decoder, decoder_activation=activation)
-    params = jax.jit(model.init)(jax.random.key(0))
-    params = jax.tree.map(lambda leaf: leaf + 0.1, params)  # no bias is zero
-    logits = jax.jit(model.decode)(params, jnp.concatenate([z, jnp.zeros((1, 4))])).reshape(41, -1)
+    variables = jax.jit(model.init)(jax.random.key(0))
+    variables = jax.tree.map(lambda leaf: leaf + 0.1, variables)  # no bias is zero
+    logits = jax.jit(model.decode)(variables, jnp.concatenate([z, jnp.zeros((1, 4))])).reshape(41, -1)
     ranks[activation] = [np.linalg.matrix_rank(m, tol=1e-3) for m in (logits, logits[:-1] - logits[-1:])]
   assert ranks["identity"] == [4 + 1, 4]
   assert min(ranks["relu"]) > 4 + 1
@@ -107,20 +107,20 @@ def test_the_affine_decoder_collapses_to_one_affine_map_and_the_default_does_not
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_gradient_reaches_every_parameter(decoder):
   model = build((11, 14, 3), latent=5, channels=(4, 6), decoder=decoder)
-  params = jax.jit(model.init)(jax.random.key(0))
+  variables = jax.jit(model.init)(jax.random.key(0))
   rng = np.random.default_rng(0)
   x, probe = (jnp.asarray(rng.normal(size=(4, 11, 14, 3)), jnp.float32) for _ in range(2))
-  slopes = jax.jit(jax.grad(lambda params: jnp.vdot(model.reconstruct(params, x), probe)))(params)
+  slopes = jax.jit(jax.grad(lambda variables: jnp.vdot(model.reconstruct(variables, x), probe)))(variables)
   assert all(jnp.abs(slope).max() > 0 for slope in jax.tree.leaves(slopes))
 
 
 def test_a_tied_decoder_has_the_encoders_weights_transposed_and_gives_them_both_gradients():
   """Untied, with XLA's own transposes of the encoder's layers as the decoder's: once the sum, twice the parts."""
   model = build((12, 15, 2), latent=3, channels=(4, 5), decoder="tied", bottleneck="tanh")
-  params = jax.tree.map(lambda leaf: leaf + 0.05, jax.jit(model.init)(jax.random.key(0)))
+  params = jax.tree.map(lambda leaf: leaf + 0.05, jax.jit(model.init)(jax.random.key(0)).params)
   rng = np.random.default_rng(0)
   x, probe = (jnp.asarray(rng.normal(size=(4, 12, 15, 2)), jnp.float32) for _ in range(2))
-  encoder = convolutional.ConvEncoder(3, (4, 5), 3, jax.nn.relu)
+  encoder = convolutional.ConvEncoder(3, (4, 5), 3, jax.nn.relu, 0.0)
 
   def encode(w):
     stages = {f"Conv_{i}": {"kernel": w[f"kernel_{i}"], "bias": w[f"bias_{i}"]} for i in range(2)}
@@ -139,7 +139,7 @@ def test_a_tied_decoder_has_the_encoders_weights_transposed_and_gives_them_both_
     return h.transpose(3, 1, 2, 0)
 
   def tied(w):
-    return jnp.vdot(model.reconstruct(w, x), probe)
+    return jnp.vdot(model.reconstruct(models.Variables(w), x), probe)
 
   def untied(up, down):
     return jnp.vdot(decode(down, encode(up)), probe)
@@ -158,7 +158,7 @@ def test_a_tied_decoder_has_the_encoders_weights_transposed_and_gives_them_both_
 def test_a_rising_activation_may_stand_on_either_side_of_the_pooling(activation):
   """The encoder pools first, as the lecture's does last: the same function of the same parameters."""
   function = activations.ACTIVATIONS[activation]
-  encoder = convolutional.ConvEncoder(3, (4, 5), 3, function)
+  encoder = convolutional.ConvEncoder(3, (4, 5), 3, function, 0.0)
   x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 13, 12, 2)), jnp.float32)
   params = jax.tree.map(lambda leaf: leaf + 0.05, encoder.init(jax.random.key(0), x)["params"])
   h = x.transpose(3, 1, 2, 0)
@@ -172,7 +172,7 @@ def test_a_rising_activation_may_stand_on_either_side_of_the_pooling(activation)
 @pytest.mark.parametrize("name", upsampling.LAYERS)
 def test_the_decoder_is_its_layers_with_the_activation_before_all_but_the_first(name):
   sizes, kernels, layer = ((3, 2), (6, 4), (11, 8)), ((3, 3), (2, 3)), upsampling.LAYERS[name]
-  decoder = convolutional.ConvDecoder((11, 8, 2), (5, 4), sizes, kernels, (2, 2), jnp.tanh, layer)
+  decoder = convolutional.ConvDecoder((11, 8, 2), (5, 4), sizes, kernels, (2, 2), jnp.tanh, layer, 0.0)
   generator = np.random.default_rng(0)
   draw = lambda leaf: jnp.asarray(generator.normal(size=leaf.shape), jnp.float32)
   z = draw(np.empty((3, 6)))

@@ -23,27 +23,31 @@ def test_the_lectures_model_has_its_parameters():
 @pytest.mark.parametrize("latent", [1, 6])
 def test_any_image_any_depth_any_latent(shape, widths, latent):
   model = build(shape, widths=widths, latent=latent)
-  params = jax.jit(model.init)(jax.random.key(0))
-  codes = model.encode(params, jnp.ones((3, *shape))).z
+  variables = jax.jit(model.init)(jax.random.key(0))
+  codes = model.encode(variables, jnp.ones((3, *shape))).z
   assert codes.shape == (3, latent)
-  assert model.decode(params, codes).shape == (3, *shape)
+  assert model.decode(variables, codes).shape == (3, *shape)
   sides = [np.prod(shape), *widths, latent, *widths[::-1], np.prod(shape)]
   assert model.parameter_count() == sum(int(a) * int(b) + int(b) for a, b in itertools.pairwise(sides))
-  assert model.parameter_count() == sum(leaf.size for leaf in jax.tree.leaves(params))
+  assert model.parameter_count() == sum(leaf.size for leaf in jax.tree.leaves(variables))
 
 
 def test_it_computes_its_definition():
   model = build((3, 2, 1), widths=(5,), latent=2)
-  params = model.init(jax.random.key(1))
+  variables = model.init(jax.random.key(1))
   x = np.random.default_rng(0).normal(size=(4, 3, 2, 1)).astype(np.float32)
 
   def affine(layer, h):
     return h @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
 
-  codes = affine(params["encoder"]["code"], np.maximum(affine(params["encoder"]["hidden_0"], x.reshape(4, 6)), 0))
-  logits = affine(params["decoder"]["logits"], np.maximum(affine(params["decoder"]["hidden_0"], codes), 0))
-  np.testing.assert_allclose(model.encode(params, x).z, codes, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(model.decode(params, codes), logits.reshape(x.shape), rtol=1e-5, atol=1e-6)
+  codes = affine(
+    variables.params["encoder"]["code"], np.maximum(affine(variables.params["encoder"]["hidden_0"], x.reshape(4, 6)), 0)
+  )
+  logits = affine(
+    variables.params["decoder"]["logits"], np.maximum(affine(variables.params["decoder"]["hidden_0"], codes), 0)
+  )
+  np.testing.assert_allclose(model.encode(variables, x).z, codes, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(model.decode(variables, codes), logits.reshape(x.shape), rtol=1e-5, atol=1e-6)
 
 
 def test_a_model_is_a_value():
@@ -107,24 +111,25 @@ def test_the_decoders_widths_are_the_mirror_unless_others_are_given():
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_bottleneck_is_the_activation_of_the_code(bottleneck, tied):
   plain, other = (build((3, 2, 1), widths=(5,), bottleneck=name, tied=tied) for name in ("identity", bottleneck))
-  params = plain.init(jax.random.key(0))
+  variables = plain.init(jax.random.key(0))
   x = np.random.default_rng(0).normal(size=(4, 3, 2, 1)).astype(np.float32)
   function = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}[bottleneck]
-  np.testing.assert_array_equal(other.encode(params, x).z, function(plain.encode(params, x).z))
-  np.testing.assert_array_equal(other.reconstruct(params, x), other.decode(params, other.encode(params, x).z))
+  np.testing.assert_array_equal(other.encode(variables, x).z, function(plain.encode(variables, x).z))
+  np.testing.assert_array_equal(other.reconstruct(variables, x), other.decode(variables, other.encode(variables, x).z))
 
 
 @pytest.mark.parametrize("levels", [3, 5, 7, 9])
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_quantised_code_takes_levels_and_learns_as_if_it_were_tanh(levels, tied):
   tanh, other = (build((3, 2, 1), widths=(5,), bottleneck=name, tied=tied) for name in ("tanh", f"fsq{levels}"))
-  params = tanh.init(jax.random.key(0))
+  variables = tanh.init(jax.random.key(0))
   x = 9 * np.random.default_rng(0).normal(size=(40, 3, 2, 1)).astype(np.float32)
   given = np.linspace(-1, 1, levels, dtype=np.float32)
-  codes, bounded = other.encode(params, x).z, tanh.encode(params, x).z
+  codes, bounded = other.encode(variables, x).z, tanh.encode(variables, x).z
   np.testing.assert_array_equal(codes, given[np.abs(np.asarray(bounded)[..., None] - given).argmin(-1)])
   assert len(np.unique(codes)) == levels
-  slopes = [jax.grad(lambda params, m=model: m.encode(params, x).z.sum())(params) for model in (tanh, other)]
+  np.testing.assert_array_equal(other.nearest_codes(variables, codes + 0.4 / levels), codes)
+  slopes = [jax.grad(lambda variables, m=model: m.encode(variables, x).z.sum())(variables) for model in (tanh, other)]
   jax.tree.map(np.testing.assert_array_equal, *slopes)
 
 
@@ -133,10 +138,10 @@ def test_the_gaussian_bottleneck_has_a_mean_which_is_the_code_and_a_variance():
   assert model.parameter_count() == 419_120 + 32 * 257
   assert model.has_posterior
   assert not build().has_posterior
-  params, x = jax.jit(model.init)(jax.random.key(0)), np.ones((2, 28, 28, 1), np.float32)
-  mean, log_variance = model.apply("posterior", params, x)
-  np.testing.assert_array_equal(mean, model.encode(params, x).z)
-  assert log_variance.shape == (2, 32)
+  variables, x = jax.jit(model.init)(jax.random.key(0)), np.ones((2, 28, 28, 1), np.float32)
+  encoding = model.encode(variables, x)
+  np.testing.assert_array_equal(encoding.posterior.mean, encoding.z)
+  assert encoding.posterior.log_variance.shape == (2, 32)
 
 
 def test_tied_is_untied_with_the_kernels_transposed():
@@ -144,29 +149,37 @@ def test_tied_is_untied_with_the_kernels_transposed():
   tied, untied = build(tied=True, **options), build(**options)
   generator = np.random.default_rng(0)
   draw = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32)
-  params = jax.tree.map(draw, tied.abstract_variables())
-  up = [{"kernel": params[f"kernel_{i}"], "bias": params[f"bias_{i}"]} for i in range(3)]
-  down = [{"kernel": params[f"kernel_{i}"].T, "bias": params[f"decoder_bias_{i}"]} for i in range(3)]
+  variables = jax.tree.map(draw, tied.abstract_variables())
+  up = [{"kernel": variables.params[f"kernel_{i}"], "bias": variables.params[f"bias_{i}"]} for i in range(3)]
+  down = [
+    {"kernel": variables.params[f"kernel_{i}"].T, "bias": variables.params[f"decoder_bias_{i}"]} for i in range(3)
+  ]
   apart = {
     "encoder": {"hidden_0": up[0], "hidden_1": up[1], "code": up[2]},
     "decoder": {"hidden_0": down[2], "hidden_1": down[1], "logits": down[0]},
   }
   x = generator.normal(size=(4, 3, 2, 1)).astype(np.float32)
-  np.testing.assert_allclose(tied.encode(params, x).z, untied.encode(apart, x).z, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(tied.reconstruct(params, x), untied.reconstruct(apart, x), rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(
+    tied.encode(variables, x).z, untied.encode(models.Variables(apart), x).z, rtol=1e-5, atol=1e-6
+  )
+  np.testing.assert_allclose(
+    tied.reconstruct(variables, x), untied.reconstruct(models.Variables(apart), x), rtol=1e-5, atol=1e-5
+  )
 
 
 def test_a_layer_at_a_time_makes_the_whole():
   model = build((3, 2, 1), widths=(5, 4), latent=2, activation="tanh")
-  params = model.init(jax.random.key(0))
+  variables = model.init(jax.random.key(0))
   x = np.random.default_rng(0).normal(size=(4, 3, 2, 1)).astype(np.float32)
-  np.testing.assert_array_equal(model.apply("below", params, x, 0), x.reshape(4, 6))
-  h = model.apply("below", params, x, 2)
+  np.testing.assert_array_equal(model.apply("below", variables, x, 0), x.reshape(4, 6))
+  h = model.apply("below", variables, x, 2)
   assert h.shape == (4, 4)
-  kernel = params["decoder"]["hidden_0"]["kernel"]
-  np.testing.assert_allclose(model.apply("layer_logits", params, h, 2), model.encode(params, x).z @ kernel, rtol=1e-5)
+  kernel = variables.params["decoder"]["hidden_0"]["kernel"]
+  np.testing.assert_allclose(
+    model.apply("layer_logits", variables, h, 2), model.encode(variables, x).z @ kernel, rtol=1e-5
+  )
   for layer, opposite in ((1, "hidden_1"), (0, "logits")):  # a hidden layer's activation included, the logits' is not
-    up = model.apply("below", params, x, layer + 1)
-    down = params["decoder"][opposite]
-    found = model.apply("layer_logits", params, model.apply("below", params, x, layer), layer)
+    up = model.apply("below", variables, x, layer + 1)
+    down = variables.params["decoder"][opposite]
+    found = model.apply("layer_logits", variables, model.apply("below", variables, x, layer), layer)
     np.testing.assert_allclose(found, up @ down["kernel"] + down["bias"][None], rtol=1e-5, atol=1e-6)

@@ -39,21 +39,30 @@ def test_bfloat16_is_an_arithmetic_and_nothing_that_is_kept(name):
       {"name": "elbo", "beta": 1.0, "free_bits": 0.0, "noise": 1.0} if name == "vae" else {"name": "reconstruction"}
     )
     objective = objectives.build(model=model, value_range=config.data.range, **options, **likelihood)
-    params = jax.jit(model.init)(jax.random.key(0))
+    variables = jax.jit(model.init)(jax.random.key(0))
     x = jnp.asarray(np.random.default_rng(0).uniform(size=(16, *model.shape)), jnp.float32)
     batch = {"x": x, "weight": jnp.ones(16)}
     step = jax.jit(jax.value_and_grad(lambda *a, m=model, o=objective: o(m, *a), has_aux=True))
-    (loss, terms), gradient = step(params, batch, jax.random.split(jax.random.key(1), 16))
-    z = jax.jit(model.encode)(params, x).z
-    for leaf in jax.tree.leaves((params, loss, terms, gradient, z, jax.jit(model.decode)(params, z))):
+    (loss, aux), gradient = step(variables, batch, jax.random.split(jax.random.key(1), 16))
+    z = jax.jit(model.encode)(variables, x).z
+    for leaf in jax.tree.leaves((variables, loss, aux, gradient, z, jax.jit(model.decode)(variables, z))):
       assert leaf.dtype == jnp.float32
-    program = jax.jit(model.reconstruct).lower(params, x).as_text()
+    program = jax.jit(model.reconstruct).lower(variables, x).as_text()
     assert ("bf16" in program) == (compute_dtype == "bfloat16")
     flat = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)])
     found.append((float(loss), flat))
   (exact, slope), (rounded, rounded_slope) = found
   assert 0 < abs(rounded - exact) < 0.01 * exact
   assert np.linalg.norm(rounded_slope - slope) < 0.1 * np.linalg.norm(slope)
+
+
+def test_the_prior_is_computed_in_float32_whatever_the_model_computes_in():
+  exact, rounded = (build("vae", compute_dtype)[0] for compute_dtype in ("float32", "bfloat16"))
+  variables = jax.jit(exact.init)(jax.random.key(0))
+  z, mean, log_variance = jax.random.normal(jax.random.key(1), (3, 5, exact.code.numbers))
+  posterior = models.Gaussian(mean, log_variance)
+  for call in (lambda m: m.kl_to_prior(variables, posterior, z), lambda m: m.log_prior(variables, z)):
+    np.testing.assert_array_equal(call(rounded), call(exact))
 
 
 DIGITS, SERIES = (8, 8, 1), (40, 2)
@@ -103,7 +112,7 @@ def test_the_first_parameters_have_the_variance_of_their_layer_and_follow_the_ke
   model = models.build(shape=shape, **{**config_of(described.split()[0]).model, **options})
   init = jax.jit(model.init)
   keys = (jax.random.key(seed, impl="unsafe_rbg") for seed in (0, 1))  # which compiles fastest
-  found, others = map(init, keys)
+  found, others = (init(key).params for key in keys)
   found, others = jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(others)
   for (entries, leaf), other in zip(found, others, strict=True):
     path = "/".join(entry.key for entry in entries)

@@ -116,12 +116,12 @@ def test_a_stage_of_the_body_is_a_strided_convolution():
 @pytest.mark.parametrize("shape", [(17, 1), (5, 3)])
 def test_any_length_and_any_channels_are_reached_to_the_end(cell, shape):
   model = build(shape, cell)
-  params = parameters(model)
+  variables = parameters(model)
 
   @jax.jit
   def both_ways(x):
-    z, back = jax.vjp(lambda x: model.encode(params, x).z, x)
-    logits, influence = jax.jvp(lambda z: model.decode(params, z), (z,), (jnp.ones_like(z),))
+    z, back = jax.vjp(lambda x: model.encode(variables, x).z, x)
+    logits, influence = jax.jvp(lambda z: model.decode(variables, z), (z,), (jnp.ones_like(z),))
     return z, logits, influence, back(jnp.ones_like(z))[0]
 
   z, logits, influence, seen = both_ways(series(4, shape))
@@ -134,12 +134,12 @@ def test_any_length_and_any_channels_are_reached_to_the_end(cell, shape):
 @pytest.mark.parametrize(("cell", "bottleneck"), [("recurrent", "tanh"), ("convolutional", "gaussian")])
 def test_the_gradient_reaches_every_parameter(cell, bottleneck):
   model = build(cell=cell, bottleneck=bottleneck)
-  params, x = parameters(model), series(8)
+  variables, x = parameters(model), series(8)
 
-  def loss(params):
-    return jnp.square(model.reconstruct(params, x) - x).sum()
+  def loss(variables):
+    return jnp.square(model.reconstruct(variables, x) - x).sum()
 
-  for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params)):
+  for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(variables)):
     code = bottleneck == "gaussian" and "code" in str(path)  # half of it is the variance, unseen by the mean
     assert (jnp.abs(gradient) > 0).mean() > (0.4 if code else 0.9), path
 
@@ -147,29 +147,29 @@ def test_the_gradient_reaches_every_parameter(cell, bottleneck):
 @pytest.mark.parametrize("cell", CELLS)
 def test_examples_do_not_see_each_other(cell):
   model, x = build(cell=cell), series(4)
-  params = parameters(model)
+  variables = parameters(model)
   one = jnp.zeros_like(x).at[2].set(1.0)
-  change = jax.jit(lambda x: jax.jvp(lambda x: model.reconstruct(params, x), (x,), (one,))[1])(x)
+  change = jax.jit(lambda x: jax.jvp(lambda x: model.reconstruct(variables, x), (x,), (one,))[1])(x)
   np.testing.assert_array_equal(jnp.abs(change).max((1, 2)) > 0, [False, False, True, False])
 
 
 @pytest.mark.parametrize(("cell", "states"), [("convolutional", 3), ("recurrent", 9)])
 def test_the_code_is_affine_in_the_context_and_the_attention_can_be_looked_at(cell, states):
   model, x = build(cell=cell), series(5)
-  params = parameters(model)
-  assert set(params) == {"encoder", "decoder"}
+  variables = parameters(model)
+  assert set(variables.params) == {"encoder", "decoder"}
 
   @jax.jit
   def inside(x):
-    found, _ = model.module.encoder.body.apply({"params": params["encoder"]["body"]}, x)
-    return found, model.attention(params, x), model.encode(params, x).z
+    found, _ = model.module.encoder.body.apply({"params": variables.params["encoder"]["body"]}, x)
+    return found, model.attention(variables, x), model.encode(variables, x).z
 
   found, attention, z = inside(x)
   (weights,) = attention.values()
   assert weights.shape == (5, 1, 1, states)
   np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
   context = jnp.einsum("bt,btd->bd", weights[:, 0, 0], found)
-  code = params["encoder"]["code"]
+  code = variables.params["encoder"]["code"]
   np.testing.assert_allclose(z, context @ code["kernel"] + code["bias"][None], rtol=1e-4, atol=1e-5)
 
 
@@ -214,8 +214,8 @@ def through_decoder(cell, params, z):
 @pytest.mark.parametrize("cell", CELLS)
 def test_both_halves_are_their_layers_one_after_another(cell):
   model, x = build(cell=cell, activation="tanh"), series(3)
-  params = parameters(model)
-  encoder = params["encoder"]
+  variables = parameters(model)
+  encoder = variables.params["encoder"]
 
   @jax.jit
   def both(x):
@@ -223,7 +223,10 @@ def test_both_halves_are_their_layers_one_after_another(cell):
     kernels = encoder["state_kernel"], encoder["query_kernel"]
     context, _ = sequence.concat_attention(states, query, *kernels, encoder["score"])
     z = context @ encoder["code"]["kernel"] + encoder["code"]["bias"][None]
-    return (model.encode(params, x).z, model.decode(params, z)), (z, through_decoder(cell, params["decoder"], z))
+    return (model.encode(variables, x).z, model.decode(variables, z)), (
+      z,
+      through_decoder(cell, variables.params["decoder"], z),
+    )
 
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *both(x))
 

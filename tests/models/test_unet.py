@@ -24,7 +24,13 @@ def made(shape=(9, 14, 3), **options):
 
 
 def run(model, method):
-  return jax.jit(lambda params, *args: model.apply(method, params, *args))
+  """A method of the module, compiled; of what it returns the codes or the logits."""
+
+  def call(variables, *args):
+    found = model.apply(method, variables, *args)
+    return {"encode": lambda: found.z, "__call__": lambda: found[1]}.get(method, lambda: found)()
+
+  return jax.jit(call)
 
 
 @pytest.mark.parametrize(("skips", "count"), [("additive", 111_521), ("none", 111_521), ("concatenated", 116_273)])
@@ -38,7 +44,7 @@ def test_its_parameters(skips, count):
 @pytest.mark.parametrize("skips", SKIPS)
 def test_it_computes_its_definition(skips):
   """Another implementation of the same, by XLA's convolutions in the layout [B, H, W, C]."""
-  model, params, x = made(skips=skips)
+  model, variables, x = made(skips=skips)
   join = {"additive": jnp.add, "concatenated": lambda h, s: jnp.concatenate([h, s], -1), "none": lambda h, _: h}[skips]
 
   def conv(layer, h):
@@ -53,42 +59,46 @@ def test_it_computes_its_definition(skips):
 
   @jax.jit
   def wanted(x):
-    first = jax.nn.relu(conv(params["down_0"], x))
-    second = jax.nn.relu(conv(params["down_1"], halved(first)))
+    first = jax.nn.relu(conv(variables.params["down_0"], x))
+    second = jax.nn.relu(conv(variables.params["down_1"], halved(first)))
     bottom = channels_first(halved(second))
-    z = bottom.reshape(4, -1) @ params["code"]["kernel"] + params["code"]["bias"][None]
-    h = (z @ params["uncode"]["kernel"] + params["uncode"]["bias"][None]).reshape(bottom.shape).transpose(0, 2, 3, 1)
+    z = bottom.reshape(4, -1) @ variables.params["code"]["kernel"] + variables.params["code"]["bias"][None]
+    h = (
+      (z @ variables.params["uncode"]["kernel"] + variables.params["uncode"]["bias"][None])
+      .reshape(bottom.shape)
+      .transpose(0, 2, 3, 1)
+    )
     for layer, skip in (("up_1", second), ("up_0", first)):
       size = (4, *skip.shape[1:3], h.shape[3])
-      h = conv(params[layer], join(jax.image.resize(jax.nn.relu(h), size, "nearest"), skip))
+      h = conv(variables.params[layer], join(jax.image.resize(jax.nn.relu(h), size, "nearest"), skip))
     return z, h
 
   z, logits = wanted(x)
-  np.testing.assert_allclose(run(model, "encode")(params, x), z, rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(run(model, "__call__")(params, x), logits, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(run(model, "encode")(variables, x), z, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(run(model, "__call__")(variables, x), logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("skips", SKIPS)
 def test_a_reconstruction_is_the_code_beside_its_own_image(skips):
-  model, params, x = made(skips=skips)
-  z = run(model, "encode")(params, x)
-  own = run(model, "decode_beside")(params, z, x)
-  np.testing.assert_allclose(run(model, "__call__")(params, x), own, rtol=1e-5, atol=1e-6)
+  model, variables, x = made(skips=skips)
+  z = run(model, "encode")(variables, x)
+  own = run(model, "decode_beside")(variables, z, x)
+  np.testing.assert_allclose(run(model, "__call__")(variables, x), own, rtol=1e-5, atol=1e-6)
 
 
 def test_without_skips_it_is_encoder_then_decoder_and_the_image_beside_is_not_looked_at():
-  model, params, x = made(skips="none")
-  z = run(model, "encode")(params, x)
-  decoded = run(model, "decode")(params, z)
-  np.testing.assert_allclose(run(model, "__call__")(params, x), decoded, rtol=1e-5, atol=1e-6)
-  np.testing.assert_array_equal(run(model, "decode_beside")(params, z, x[::-1]), decoded)
+  model, variables, x = made(skips="none")
+  z = run(model, "encode")(variables, x)
+  decoded = run(model, "decode")(variables, z)
+  np.testing.assert_allclose(run(model, "__call__")(variables, x), decoded, rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(run(model, "decode_beside")(variables, z, x[::-1]), decoded)
 
 
 @pytest.mark.parametrize("skips", ["additive", "concatenated"])
 def test_the_skips_and_the_code_both_matter(skips):
-  model, params, x = made(skips=skips)
-  z, beside = run(model, "encode")(params, x), run(model, "decode_beside")
-  own, other_code, other_skips = beside(params, z, x), beside(params, z[::-1], x), beside(params, z, x[::-1])
+  model, variables, x = made(skips=skips)
+  z, beside = run(model, "encode")(variables, x), run(model, "decode_beside")
+  own, other_code, other_skips = beside(variables, z, x), beside(variables, z[::-1], x), beside(variables, z, x[::-1])
   assert own.shape == other_code.shape == other_skips.shape == x.shape
   for other in (other_code, other_skips):
     assert (jnp.abs(own - other).max((1, 2, 3)) > 1e-3).all()
@@ -96,10 +106,10 @@ def test_the_skips_and_the_code_both_matter(skips):
 
 @pytest.mark.parametrize("skips", ["additive", "concatenated"])
 def test_decode_has_the_skips_of_a_black_image_while_the_biases_are_zero(skips):
-  model, params, x = made(skips=skips)
-  z = run(model, "encode")(params, x)
-  beside_black = run(model, "decode_beside")(params, z, jnp.zeros_like(x))
-  np.testing.assert_allclose(run(model, "decode")(params, z), beside_black, rtol=1e-5, atol=1e-6)
+  model, variables, x = made(skips=skips)
+  z = run(model, "encode")(variables, x)
+  beside_black = run(model, "decode_beside")(variables, z, jnp.zeros_like(x))
+  np.testing.assert_allclose(run(model, "decode")(variables, z), beside_black, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -107,18 +117,18 @@ def test_decode_has_the_skips_of_a_black_image_while_the_biases_are_zero(skips):
   [*((skips, (9, 14, 3), (4, 6)) for skips in SKIPS), ("additive", (8, 8, 1), (3, 4, 5)), ("none", (5, 2, 1), (4,))],
 )
 def test_any_image_and_a_gradient_for_every_parameter(skips, shape, channels):
-  model, params, x = made(shape, skips=skips, channels=channels)
+  model, variables, x = made(shape, skips=skips, channels=channels)
   probe = jnp.asarray(np.random.default_rng(1).normal(size=x.shape), jnp.float32)
-  slopes = jax.jit(jax.grad(lambda params: jnp.vdot(model.reconstruct(params, x), probe)))(params)
+  slopes = jax.jit(jax.grad(lambda variables: jnp.vdot(model.reconstruct(variables, x), probe)))(variables)
   assert all(jnp.abs(slope).max() > 0 for slope in jax.tree.leaves(slopes))
-  assert jax.eval_shape(model.encode, params, x).z.shape == (4, 5)
-  assert jax.eval_shape(model.decode, params, jnp.zeros((3, 5))).shape == (3, *shape)
+  assert jax.eval_shape(model.encode, variables, x).z.shape == (4, 5)
+  assert jax.eval_shape(model.decode, variables, jnp.zeros((3, 5))).shape == (3, *shape)
 
 
 def test_examples_do_not_see_each_other():
-  model, params, x = made()
-  one_by_one = jnp.concatenate([run(model, "__call__")(params, x[i : i + 1]) for i in range(4)])
-  np.testing.assert_allclose(run(model, "__call__")(params, x), one_by_one, rtol=1e-4, atol=1e-5)
+  model, variables, x = made()
+  one_by_one = jnp.concatenate([run(model, "__call__")(variables, x[i : i + 1]) for i in range(4)])
+  np.testing.assert_allclose(run(model, "__call__")(variables, x), one_by_one, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float
   network, optimizer = static["model"], static["optimizer"]
   placement = parallel.replicated(parallel.mesh(jax.local_devices()[:1]))
   init_key, key = jax.random.split(jax.random.key(0))
-  data = jax.device_put(images.reshape(len(images), -1), placement)
+  data = jax.device_put({"x": images.reshape(len(images), -1)}, placement)
   start = steps.compiled(steps.init, (init_key,), placement, model=network, optimizer=optimizer)
   held = {"state": start(init_key)}
   shape = (plan.chunk if recipe else steps_per_call, batch_size)
@@ -77,15 +77,15 @@ def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float
     jax.block_until_ready(terms)
 
   @jax.jit
-  def squared_error(params, images):
+  def squared_error(variables, images):
     x = images.reshape(-1, *network.shape).astype(np.float32) / 255
-    x_hat = losses.OUTPUT_ACTIVATIONS["unit"](network.reconstruct(params, x))
+    x_hat = losses.OUTPUT_ACTIVATIONS["unit"](network.reconstruct(variables, x))
     return jnp.square(x_hat - x).sum() / len(x)
 
   return problem.Contestant(
     network.parameter_count(),
     train,
-    lambda test: problem.mean_in_parts(lambda part: squared_error(held["state"].params, part), test),
+    lambda test: problem.mean_in_parts(lambda part: squared_error(held["state"].variables, part), test),
     plan.chunks,
   )
 
