@@ -141,6 +141,7 @@ FAMILIES = {
   "unet": ({"latent": 4, "channels": (4, 8)}, NOISY),
   "attention": ({"latent": 4, "patch": 4, "width": 8, "hidden": 8, "heads": 2, "queries": 2, "memory": 2}, NOISY),
   "sequence": ({"latent": 4}, NOISY),
+  "vqvae": ({"latent": 3, "channels": (4,), "codebook_size": 8}, {"name": "reconstruction"}),
 }
 
 

@@ -19,9 +19,21 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
 
 
 @functools.cache
-def trained(name, devices=1, mode="jit", kind="replicated", batch_size=13, accumulate=1, augment=None, **optimizer):
+def trained(
+  name,
+  devices=1,
+  mode="jit",
+  kind="replicated",
+  batch_size=13,
+  accumulate=1,
+  dropout=0.0,
+  ema=0.0,
+  augment=None,
+  **optimizer,
+):
   """(state, terms, the compiled chunk) after an epoch on so many devices; no power of two divides the batch."""
   options, objective = FAMILIES[name]
+  options = {**options, "dropout": dropout}
   config = config_of(name, *(["digits"] if name != "sequence" else []))
   shape = (64, 1) if name == "sequence" else (8, 8, 1)
   model = models.build(shape=shape, **{**config.model, **options})
@@ -35,15 +47,14 @@ def trained(name, devices=1, mode="jit", kind="replicated", batch_size=13, accum
   }
   everywhere, cut = parallel.replicated(mesh), parallel.split(mesh, axis=1)
   key = parallel.put(jax.random.key(0), everywhere)
-  start = jax.eval_shape(lambda: steps.init(key, model=model, optimizer=static["optimizer"]))
-  places = parallel.of_state(mesh, start, kind)
-  init = {name: static[name] for name in ("model", "optimizer")}
+  init = {"model": model, "optimizer": static["optimizer"], "ema": ema > 0}
+  places = parallel.of_state(mesh, jax.eval_shape(functools.partial(steps.init, **init), key), kind)
   state = steps.compiled(steps.init, (key,), places, mode=parallel.auto, **init)(key)
   rows = [parallel.put(part, cut) for part in plan.batches(0)]
   arguments = (state, parallel.put({"x": IMAGES}, everywhere), *rows, key)
   team = parallel.team(mesh, state.params, kind)
   results = (places, everywhere, everywhere)
-  more = {"value_range": "unit", "parts": accumulate, "team": team, "augment": augment}
+  more = {"value_range": "unit", "parts": accumulate, "team": team, "augment": augment, "ema_decay": ema}
   chunk = steps.compiled(steps.train_chunk, arguments, results, mode=parallel.MODES[mode], **static, **more)
   state, terms, finite = chunk(*arguments)
   assert np.asarray(finite).all()
@@ -63,6 +74,26 @@ def test_devices_learn_together_what_one_learns(name, way):
   others, other_terms, _ = trained(name, *way)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), other_terms, terms)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), others.params, state.params)
+
+
+EVERYTHING = {"dropout": 0.2, "ema": 0.9}
+
+
+@pytest.mark.parametrize("way", [(1,), (2, "jit", "sharded"), (4, "pmap"), (8, "jit", "sharded")], ids=str)
+def test_codebook_dropout_and_averages_depend_on_no_division_of_the_batch(way):
+  """Between devices, or of a device's examples into four microbatches."""
+  state, terms, _ = trained("vqvae", **EVERYTHING)
+  others, other_terms, _ = trained("vqvae", *way, accumulate=1 if way[0] == 8 else 4, **EVERYTHING)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), other_terms, terms)
+  for part in ("params", "model_state", "ema_params"):
+    pair = (getattr(each, part) for each in (others, state))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-6), *pair)
+  assert float(state.model_state["examples"]) == 12
+  undropped, _, _ = trained("vqvae")
+  pairs = zip(*map(jax.tree.leaves, (state.params, undropped.params)), strict=True)
+  assert max(np.abs(a - b).max() for a, b in pairs) > 1e-5
+  averages = zip(*map(jax.tree.leaves, (state.ema_params, state.params)), strict=True)
+  assert max(np.abs(a - b).max() for a, b in averages) > 1e-6
 
 
 @pytest.mark.parametrize("way", [(1, "jit", "replicated"), (4, "jit", "sharded")], ids=str)
