@@ -113,8 +113,8 @@ def extension(workdir, description) -> list[str]:
   if schedule == "constant":
     return [f"{said}; the learning rate stays constant"]
   return [
-    f"{said}; the {schedule} schedule of the learning rate now ends after epoch {last + after}, so the rate after epoch "
-    f"{last + before} is not 0, and the result differs from a run of {after} epochs from the start"
+    f"{said}; the {schedule} schedule of the learning rate now ends after epoch {last + after}, so the rate after "
+    f"epoch {last + before} is not 0, and the result differs from a run of {after} epochs from the start"
   ]
 
 
