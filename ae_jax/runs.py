@@ -243,7 +243,8 @@ class Run:
     two, so that few sizes are compiled.
     """
     function = functools.partial(_apply, model=self.model, method=method, value_range=self.config.data.range)
-    empty = jax.eval_shape(function, self.variables, array[:1], {name: rows[:1] for name, rows in given.items()})
+    one = lambda rows: jax.ShapeDtypeStruct((1, *rows.shape[1:]), rows.dtype)
+    empty = jax.eval_shape(function, self.variables, one(array), {name: one(rows) for name, rows in given.items()})
     results = [np.zeros((0, *empty.shape[1:]), empty.dtype)]
     for start in range(0, len(array), _LARGEST_BATCH):
       batch = {name: rows[start : start + _LARGEST_BATCH] for name, rows in (given | {"": array}).items()}

@@ -121,11 +121,11 @@ class Model:
 
   def nearest_codes(self, variables, z) -> jax.Array:
     """Returns the codes nearest to z, which are within the bounds of the code, that the encoder can output."""
-    return self.apply("nearest_codes", variables, z)
+    return self._apply(variables, z, method="nearest_codes", exact=True)
 
   def lookup(self, variables, indices) -> jax.Array:
     """Returns the code z [B, *code shape] of discrete latents int [B, *index_shape]."""
-    return self.apply("lookup", variables, indices)
+    return self._apply(variables, indices, method="lookup", exact=True)
 
   def log_prior(self, variables, z) -> jax.Array:
     """Returns the log density [B] of the prior at codes, in nats."""

@@ -57,4 +57,5 @@ def build(shape, labels, *, latent, widths, decoder_widths, activation, dropout=
   function = activations.choose(activation, "activation")
   encoder = DenseEncoder(2 * latent, widths, function, dropout)
   decoder = DenseDecoder(shape, decoder_widths or widths[::-1], function, dropout)
-  return ConditionalVAE(encoder, decoder, bottlenecks.spec("gaussian", latent), labels)
+  spec = bottlenecks.spec("gaussian", latent)._replace(size_axis=None)  # the label's rows follow those of the code
+  return ConditionalVAE(encoder, decoder, spec, labels)

@@ -129,15 +129,13 @@ class AutoencoderModule(nn.Module):
     spec = self.code_spec
     if spec.levels is None:
       return z
-    steps = (spec.levels - 1) / 2  # from the centre to a bound
-    shift = steps % 1  # an even number of levels has none at the centre
-    centre, radius = (spec.low + spec.high) / 2, (spec.high - spec.low) / 2
-    return centre + radius * ((jnp.round(steps * (z - centre) / radius - shift) + shift) / steps)
+    return self.lookup(jnp.round((z - spec.low) / (spec.high - spec.low) * (spec.levels - 1)))
 
   def lookup(self, indices) -> jax.Array:
     """Returns the code z [B, *code shape] of discrete latents int [B, *index_shape]."""
     spec = self.code_spec
-    return spec.low + (spec.high - spec.low) / (spec.levels - 1) * indices.astype(jnp.float32)
+    middle, steps = (spec.low + spec.high) / 2, (spec.levels - 1) / 2  # steps from the middle to a bound
+    return middle + (spec.high - spec.low) / 2 * ((indices.astype(jnp.float32) - steps) / steps)
 
   def log_prior(self, z) -> jax.Array:
     """Returns the log density [B] in nats of the prior at codes; the standard normal unless overridden."""

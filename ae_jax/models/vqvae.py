@@ -101,7 +101,7 @@ class VQVAE(AutoencoderModule):
     indices = self._nearest(vectors)
     codes = self.lookup(indices)
     distance = jnp.square(vectors - jax.lax.stop_gradient(codes)).reshape(len(x), -1).sum(1)  # [B]
-    z = vectors + jax.lax.stop_gradient(codes - vectors)
+    z = jax.lax.stop_gradient(codes) + (vectors - jax.lax.stop_gradient(vectors))  # codes, bit for bit
     statistics = self._statistics(jax.lax.stop_gradient(vectors), indices, given, dropout)
     return Encoding(z, None, indices, {"commitment": self.commitment * distance}, statistics)
 

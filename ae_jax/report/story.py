@@ -13,7 +13,10 @@ from ae_jax.report import charts, page, parts, tables, verdict, words
 # the sections that pictures are in: by their kind if that is named here, else by their evaluator
 _SECTIONS = {
   "Reconstructions": ("reconstruction", "denoising", "anomaly", "logistic_pca"),
-  "The code": (exhibits.Points, exhibits.Explorer, "latent", "probe", "posterior", "sparsity", "disentanglement"),
+  "The code": (
+    *(exhibits.Points, exhibits.Explorer),
+    *("latent", "codebook", "probe", "posterior", "sparsity", "disentanglement"),
+  ),
   "What it can make": ("generation",),
   "Where it looks": (exhibits.Attention,),
   "When examples are disturbed": ("robustness",),

@@ -1,6 +1,7 @@
 """Evaluators declare their functions and needs; a name that is misspelt or declared twice is refused."""
 
 import difflib
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -130,6 +131,7 @@ def dataset_of(value_range="unit", labels=(0, 1, 1), train_labels=(0, 0), factor
 
 CASES = {  # need -> options of `dataset_of`, or a bottleneck, that meet it, and some that do not
   "anomalies": ({"one_class": 0}, {"one_class": 0, "labels": (0, 0, 0)}),
+  "discrete_code": ("fsq5", "identity"),
   "factors": ({"factors": 1}, {}),
   "labels": ({}, {"labels": (0.0, 1.0, 1.0)}),
   "normal_examples": ({"one_class": 0}, {"one_class": 0, "labels": (1, 1, 1)}),
@@ -174,15 +176,17 @@ def test_labels_of_one_half_are_not_enough_for_the_probe(half):
 
 
 def test_no_two_evaluators_give_a_value_the_same_name():
-  model, dataset = model_of("gaussian"), dataset_of(one_class=0, factors=1)
-  chosen = evaluators.build([*EVALUATORS], model, dataset)
-  keys = jax.random.split(jax.random.key(0), 3)
-  statistics = evaluators.statistics(chosen, "unit", dataset.span)
-  x = jnp.asarray(dataset.test)
-  shapes = jax.eval_shape(lambda params: statistics(model, params, {"x": x}, keys), model.abstract_params())
-  values = {name: np.full((1, *shape.shape), 0.5) for name, shape in shapes.items()}
-  metrics = dict(evaluators.metrics(chosen, 0.0, values, np.ones((1, 3)), dataset))
-  rulers = dict(evaluators.rulers(chosen, dataset, 2))
+  dataset, keys, metrics = dataset_of(one_class=0, factors=1), jax.random.split(jax.random.key(0), 3), {}
+  batch = {"x": jnp.asarray(dataset.test)}
+  for bottleneck, other in (("gaussian", "codebook"), ("fsq5", "posterior")):  # which no model has both
+    model = model_of(bottleneck)
+    chosen = evaluators.build([name for name in EVALUATORS if name != other], model, dataset)
+    statistics = evaluators.statistics(chosen, "unit", dataset.span)
+    measure = functools.partial(statistics, model)
+    shapes = jax.eval_shape(measure, model.abstract_variables(), batch, keys)
+    values = {name: np.full((1, *shape.shape), 0.5) for name, shape in shapes.items()}
+    metrics |= dict(evaluators.metrics(chosen, 0.0, values, np.ones((1, 3)), dataset))
+    rulers = dict(evaluators.rulers(chosen, dataset, model.code))
   assert not metrics.keys() & rulers.keys()
   assert {f"test/{name}" for name in reconstruction._RULERS} <= rulers.keys()
   assert all(any(name.startswith(prefix) for name in rulers) for prefix in tables._RULERS)
@@ -223,7 +227,7 @@ def test_the_page_has_a_section_for_every_evaluator_and_for_nothing_else():
 
 def test_the_config_names_those_that_are_there():
   text = (ROOT / "ae_jax" / "config.py").read_text()
-  lists = re.search(r"At each evaluation: (.*?)\. Of the trained model, once:(.*?)\.\n", text, re.DOTALL).groups()
+  lists = re.search(r"At each evaluation: (.*?)\. Of the trained model,[\s#]+once:(.*?)\.\n", text, re.DOTALL).groups()
   at_each, once = (set(re.findall(r"\w+", part)) for part in lists)
   others = [each for each in EVALUATORS.values() if each is not reconstruction.EVALUATOR]
   assert at_each == {each.name for each in others if each.metrics}

@@ -76,7 +76,7 @@ def test_codes_are_the_nearest_entries_and_the_gradient_passes_straight_through(
   np.testing.assert_allclose(slope, probe, rtol=1e-6)
 
 
-def test_the_gradient_of_the_commitment_is_that_of_finite_differences(double_precision):
+def test_the_gradient_of_the_commitment_is_that_of_finite_differences():
   model, x = frozen(commitment=0.7), jnp.asarray(vectors(3), jnp.float32)
   variables = models.Variables({}, state_of(vectors(2, 1).reshape(-1, LATENT)[:SIZE]))
   penalty = lambda x: model.encode(variables, x).penalties["commitment"].sum()
