@@ -32,12 +32,8 @@ def subject_of(train, test, name="dense", labels=True, one_class=None, value_ran
 def fake_model(latent=2, **others):
   """What studies ask of a model whose code is a vector of real numbers, without columns or skips."""
   declared = {"code": models.CodeSpec((latent,)), "columns": (), "labels": ()}
-<<<<<<< HEAD
   declared |= {"has_posterior": False, "has_skips": False}
   return types.SimpleNamespace(**{**declared, **others})
-=======
-  return types.SimpleNamespace(**{**declared, "has_posterior": False, "has_skips": False, **others})
->>>>>>> h-tests
 
 
 def study(subject, study=generation.study):
