@@ -137,7 +137,7 @@ def as_json(config):
 def from_json(stored):
   """Returns the locked config that `as_json` stored, of this or an earlier version; UserError for anything else."""
   try:
-    return ConfigDict(_tuples(_completed(stored))).lock()
+    return ConfigDict(_tuples(completed(stored))).lock()
   except (TypeError, ValueError) as error:  # a key with a dot in it, for one
     raise errors.UserError(f"config: {errors.one_line(error)}") from None
 
@@ -165,7 +165,7 @@ _ADDED = {
 }
 
 
-def _completed(stored):
+def completed(stored):
   """Returns a stored config with the keys that were added since; a section that is absent stays so."""
   whole = dict(stored)
   for dotted, value in _ADDED.items():
@@ -187,7 +187,7 @@ def differences(old, new):
 
   A key that was added since the run began counts with its default.
   """
-  old, new = flat(_completed(old)), flat(_completed(new))
+  old, new = flat(completed(old)), flat(completed(new))
   keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and not is_free(key))
   return [f"{key} ({old.get(key, 'absent')!r}, now {new.get(key, 'absent')!r})" for key in keys]
 

@@ -367,6 +367,7 @@ def read_description(workdir):
     raise errors.UserError(f"{workdir}/config.json: is not that of a run; name another folder")
   if "format" not in description:
     _migrate(config)
+  description["config"] = configs.completed(config)
   return description
 
 

@@ -12,21 +12,22 @@ import numpy as np
 import pytest
 from conftest import OLD_JAX, ROOT, learned, tiny_flags
 
+import ae_jax
 from ae_jax import logs
 
 
-def started(count, workdir, devices=1, **keys):
-  """The processes of a run, as a user starts them."""
+def started(count, workdir, devices=1, flags=None, **keys):
+  """The processes of a run, as a user starts them; `flags` describe another run than `tiny_flags`."""
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     port = probe.getsockname()[1]
-  command = [sys.executable, "-m", "ae_jax.main", *tiny_flags(**keys), f"--workdir={workdir}"]
+  command = [sys.executable, "-m", "ae_jax.main", *(flags or tiny_flags(**keys)), f"--workdir={workdir}"]
   command += [f"--coordinator=127.0.0.1:{port}", f"--processes={count}"] if count > 1 else []
-  flags = f"--xla_force_host_platform_device_count={devices}"
+  xla_flags = f"--xla_force_host_platform_device_count={devices}"
   options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
   return [
     subprocess.Popen(
-      [*command, *([f"--process={number}"] if count > 1 else [])], env={**os.environ, "XLA_FLAGS": flags}, **options
+      [*command, *([f"--process={number}"] if count > 1 else [])], env={**os.environ, "XLA_FLAGS": xla_flags}, **options
     )
     for number in range(count)
   ]
@@ -74,6 +75,29 @@ def test_processes_learn_together_what_one_learns(one, tmp_path, count, devices,
   alike(one, tmp_path / "many")
   spoke = ["training examples" in output for output, _ in said]
   assert spoke == [True] + [False] * (count - 1)
+
+
+STATEFUL = [
+  "--config=configs/vqvae.py:digits",
+  "--config.epochs=2",
+  "--config.batch_size=128",
+  "--config.model.channels=(4,)",
+  "--config.model.latent=3",
+  "--config.model.codebook_size=8",
+  "--config.model.dropout=0.1",
+  "--config.ema_decay=0.9",
+  "--config.data.augment=({'name': 'shift', 'pixels': 1},)",
+  "--config.evaluators=()",
+]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_codebook_and_averages_of_one(tmp_path):
+  finished(started(1, tmp_path / "one", flags=STATEFUL))
+  finished(started(2, tmp_path / "two", flags=STATEFUL))
+  alike(tmp_path / "one", tmp_path / "two")
+  one, two = (ae_jax.load(tmp_path / name, weights="raw").variables for name in ("one", "two"))
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4), one, two)
 
 
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])

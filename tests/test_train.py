@@ -186,6 +186,30 @@ def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop, augment):
   )
 
 
+def stateful():
+  """A VQ-VAE with dropout, augmentation and averaged parameters, on digits."""
+  config = unstudied(config_of("vqvae", "digits"))
+  config.update({"epochs": 3, "batch_size": 128, "checkpoint_every_epochs": 1, "ema_decay": 0.9})
+  config.model.update({"latent": 3, "channels": (4,), "codebook_size": 8, "dropout": 0.1})
+  config.data.augment = ({"name": "shift", "pixels": 1},)
+  return config
+
+
+def test_resume_changes_nothing_of_codebook_averages_dropout_and_augmentation(tmp_path, monkeypatch):
+  train.train_and_evaluate(stateful(), tmp_path / "straight")
+  train_until(stateful(), tmp_path / "broken", 2, monkeypatch)
+  train.train_and_evaluate(stateful(), tmp_path / "broken")
+  for weights in ("raw", "ema"):
+    straight, broken = (ae_jax.load(tmp_path / name, weights=weights).variables for name in ("straight", "broken"))
+    jax.tree.map(np.testing.assert_array_equal, straight, broken)
+  raw, ema = (ae_jax.load(tmp_path / "straight", weights=weights) for weights in ("raw", "ema"))
+  assert any((a != b).any() for a, b in zip(*(jax.tree.leaves(run.params) for run in (raw, ema)), strict=True))
+  test = data.load("digits", "", "unit").test
+  error = np.square(ema.reconstruct(test) - test).sum((1, 2, 3)).mean()
+  assert ema.metrics["test/squared_error"] == pytest.approx(error, rel=1e-5)  # the averages are what is evaluated
+  assert ae_jax.load(tmp_path / "straight").params["decoder"].keys() == ema.params["decoder"].keys()
+
+
 def test_a_save_that_comes_later_than_the_death_is_made_up_for(tiny, tmp_path, monkeypatch):
   tiny.checkpoint_every_epochs = 2
   train.train_and_evaluate(tiny, tmp_path / "straight")

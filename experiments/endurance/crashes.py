@@ -23,6 +23,7 @@ CONFIGS = {  # on digits, each an epoch of milliseconds, so that a good part of 
   "cnn": {"epochs": 60, "model.channels": "(4,4)"},
   "vae": {"epochs": 150, "model.widths": "(16,)"},
   "stacked": {"epochs": 60},
+  "vqvae": {"epochs": 60, "model.channels": "(4,)", "model.codebook_size": 16, "model.dropout": 0.1, "ema_decay": 0.9},
 }
 TIMING = ("images_per_second", "compile_seconds")
 PATIENCE = 300  # seconds until a process counts as hanging
@@ -99,7 +100,7 @@ def _until(count, start, kill, generator, folder, name):
 
 def same(a, b):
   """Whether two runs learned the same, bit for bit, and wrote the same records, but for what the clock says."""
-  trees = [jax.tree_util.tree_leaves_with_path(ae_jax.load(run).params) for run in (a, b)]
+  trees = [jax.tree_util.tree_leaves_with_path(ae_jax.load(run).variables) for run in (a, b)]
   equal = all(np.array_equal(x, y) for (_, x), (_, y) in zip(*trees, strict=True))
   records = [[{k: v for k, v in record.items() if k not in TIMING} for record in logs.read(run)] for run in (a, b)]
   return equal and records[0] == records[1]
