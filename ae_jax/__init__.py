@@ -11,7 +11,7 @@ if sys.argv[:1] == ["-m"]:  # `python -m ae_jax.main` and its like, before they 
 
 
 def load(workdir, which="last", weights="auto"):
-  """Returns the trained model in `workdir` as pure functions; see `ae_jax.runs.load`."""
-  from ae_jax import runs  # here, so that `import ae_jax` does not wait for JAX
+  """Returns the trained model in `workdir` as pure functions; see `ae_jax.api.load`."""
+  from ae_jax import api  # here, so that `import ae_jax` does not wait for JAX
 
-  return runs.load(workdir, which, weights)
+  return api.load(workdir, which, weights)

@@ -21,10 +21,10 @@ _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "The checkpoint.")
 
 def main(workdir):
   """The flags, one call."""
-  from ae_jax import cache, evaluation, evaluators, interruptions, logs, runs
+  from ae_jax import api, cache, evaluation, evaluators, interruptions, logs, runs
 
   with door.in_a_line():
-    run = runs.load(workdir, _WHICH.value)
+    run = api.load(workdir, _WHICH.value)
     dataset = runs.data_of(workdir, run.config)
     for line in dataset.remarks:
       logs.say(line)

@@ -12,7 +12,7 @@ _REST = 50  # times as long as making a page takes, at least: pages take a fifti
 
 
 def examine(run, dataset, measures, workdir, rulers, check=lambda: None):
-  """Lets the evaluators study a run (`runs.Run`), and leaves evaluation/, pictures/ and report.html in its folder.
+  """Lets the evaluators study a run (`api.Run`), and leaves evaluation/, pictures/ and report.html in its folder.
 
   `rulers` are those of `evaluators.rulers`; what other evaluators found of the same parameters is kept. Returns the
   `findings.Findings`; UserError where they cannot be written. `check()` is called after each finding and before each

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from ae_jax import (
+  api,
   cache,
   checkpoints,
   evaluation,
@@ -51,7 +52,7 @@ def train_and_evaluate(config, workdir, profile=False):
     cache.keep_compiled_programs()
     training, state = _training(described, description, workdir, mesh, profile=profile, received=received, stack=stack)
     state = loop.train(training, state)
-    run = runs.of(parallel.fetch(state.evaluated, mesh), config, described.model, workdir, int(state.step))
+    run = api.of(parallel.fetch(state.evaluated, mesh), config, described.model, workdir, int(state.step))
     if jax.process_index() == 0:
       _study(run, described, description, workdir, training.courses[0], received)
   return run.metrics

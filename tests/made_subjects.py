@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from conftest import FAMILIES, config_of
 
-from ae_jax import data, models, runs
+from ae_jax import api, data, models
 from ae_jax.evaluators import exhibits, generation
 from ae_jax.evaluators import subject as subjects
 
@@ -26,7 +26,7 @@ def subject_of(train, test, name="dense", labels=True, one_class=None, value_ran
   generator = np.random.default_rng(0)
   normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
   variables = jax.tree.map(normal, model.abstract_variables())
-  return subjects.Subject(runs.Run(variables, config, {}, [], model, 0), dataset)
+  return subjects.Subject(api.Run(variables, config, {}, [], model, 0), dataset)
 
 
 def fake_model(latent=2, **others):

@@ -12,8 +12,8 @@ import pytest
 from conftest import ROOT, config_of, unstudied
 
 import ae_jax
+from ae_jax import api, data, errors, models, runs, train
 from ae_jax import config as configs
-from ae_jax import data, errors, models, runs, train
 
 pytestmark = pytest.mark.runs_optax
 
@@ -219,7 +219,7 @@ def test_attention_is_there_where_the_model_has_some(workdir, test_images):
   assert ae_jax.load(workdir).attention(test_images[:3]) == {}
   config = config_of("attention", "digits")
   model = models.build(shape=(8, 8, 1), **config.model)
-  run = runs.Run(jax.jit(model.init)(jax.random.key(0)), config, {}, [], model, 0)
+  run = api.Run(jax.jit(model.init)(jax.random.key(0)), config, {}, [], model, 0)
   maps = run.attention(np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8))
   assert set(maps) == {"encoder/blocks/attention/0", "encoder/pool"}
   for weights in maps.values():

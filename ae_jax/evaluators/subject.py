@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 
-from ae_jax import data, runs, steps
+from ae_jax import api, data, steps
 from ae_jax.data import ranges, rows
 
 MOST_TRAINING = 10_000  # examples, by a fixed seed, that speak for the training set
@@ -20,7 +20,7 @@ class Subject:
   Examples are float32 [N, ...] in the run's range; what is random is a function of the run's seed.
   """
 
-  run: runs.Run
+  run: api.Run
   dataset: data.Dataset
   rulers: dict = dataclasses.field(default_factory=dict)  # those of `reconstruction`, where they are known
 
@@ -56,7 +56,7 @@ class Subject:
     return {name: rows.gather(column, chosen) for name, column in columns.items()}
 
   def attention(self, numbers):
-    """Returns the attention weights of test examples with these numbers; see `runs.Run.attention`."""
+    """Returns the attention weights of test examples with these numbers; see `api.Run.attention`."""
     return self.run.attention_of(self.test[numbers], self.given("test", numbers))
 
   def reconstruct(self, x, numbers):

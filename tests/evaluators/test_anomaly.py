@@ -11,7 +11,7 @@ from scipy import spatial
 from scipy.special import expit
 from sklearn.decomposition import PCA
 
-from ae_jax import data, errors, losses, models, objectives, runs, steps
+from ae_jax import api, data, errors, losses, models, objectives, steps
 from ae_jax.data import epochs
 from ae_jax.evaluators import anomaly, reconstruction
 from ae_jax.evaluators.subject import Subject
@@ -131,7 +131,7 @@ def model_of(shape, latent=2, likelihood="gaussian"):
 def subject_of(dataset, **options):
   """A subject with that model."""
   model, variables, config = model_of(dataset.shape, **options)
-  return Subject(runs.Run(variables, config, {}, [], model, 1), dataset)
+  return Subject(api.Run(variables, config, {}, [], model, 1), dataset)
 
 
 def test_the_distance_is_that_of_mahalanobis():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import config_of
 
-from ae_jax import data, errors, models, runs
+from ae_jax import api, data, errors, models
 from ae_jax.evaluators import disentanglement, exhibits, subject
 
 VALUES = {"kind": ("a", "b", "c"), "size": (1, 2, 4, 8), "place": tuple(range(8))}
@@ -256,7 +256,7 @@ def subject_of(one_class=None, order=slice(None), latent=5, stretch=1.0, **optio
   variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), model.abstract_variables())
   variables.params["encoder"]["code"]["kernel"][:, :latent] = stretch * np.eye(6)[:, :latent]
   variables.params["decoder"]["logits"]["kernel"][:] = np.eye(6)[:latent]
-  return subject.Subject(runs.Run(variables, config, {}, [], model, 0), dataset)
+  return subject.Subject(api.Run(variables, config, {}, [], model, 0), dataset)
 
 
 def study(made):

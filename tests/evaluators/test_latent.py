@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import config_of
 
-from ae_jax import data, losses, models, runs
+from ae_jax import api, data, losses, models
 from ae_jax.data import dimension
 from ae_jax.evaluators import exhibits, latent, posterior, sparsity, spectra
 from ae_jax.evaluators import subject as subjects
@@ -33,7 +33,7 @@ def subject_of(train, test, change=lambda params: None, one_class=None, labels=N
   normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
   variables = jax.tree.map(normal, model.abstract_variables())
   change(variables.params)
-  return subjects.Subject(runs.Run(variables, config, {}, [], model, 0), dataset)
+  return subjects.Subject(api.Run(variables, config, {}, [], model, 0), dataset)
 
 
 def gaussian(test):
@@ -193,7 +193,7 @@ def test_what_each_evaluation_tells_is_told_alike():
 
 def test_the_batches_change_nothing(monkeypatch):
   monkeypatch.setattr(subjects, "_BATCH", 16)
-  monkeypatch.setattr(runs, "_LARGEST_BATCH", 8)
+  monkeypatch.setattr(api, "_LARGEST_BATCH", 8)
   parts, whole = study(gaussian(examples(37))), studied()[1]
   assert set(parts) == set(whole)
   for name, value in whole.items():
@@ -317,7 +317,7 @@ def test_where_skips_go_around_the_code_they_stay_the_examples_own(share, skips)
   config = types.SimpleNamespace(seed=0, data=types.SimpleNamespace(range="real"))
   test = examples(9)
   dataset = data.Dataset("made", "real", test, test, None, None)
-  made = subjects.Subject(runs.Run(models.Variables({}), config, {}, [], Skipping(share, skips), 0), dataset)
+  made = subjects.Subject(api.Run(models.Variables({}), config, {}, [], Skipping(share, skips), 0), dataset)
   found = dict([*latent.use(made), *latent.steepness(made)])
   assert remarks(found) == ({"skips"} if skips else set())
   assert found["decoder_lipschitz_max"] == pytest.approx(share * math.sqrt(6 / 2))
@@ -334,7 +334,7 @@ def test_what_is_decoded_beside_an_example_lies_in_the_range_of_the_data():
   config = types.SimpleNamespace(seed=0, data=types.SimpleNamespace(range="unit"))
   test = examples(9)
   dataset = data.Dataset("made", "unit", test, test, None, None)
-  found = dict(latent.use(subjects.Subject(runs.Run(models.Variables({}), config, {}, [], Skipping(0.0), 0), dataset)))
+  found = dict(latent.use(subjects.Subject(api.Run(models.Variables({}), config, {}, [], Skipping(0.0), 0), dataset)))
   assert found["shuffle_ratio"] == pytest.approx(1.0)
   wanted = np.square(1 / (1 + np.exp(-test - 0.1)) - test).sum() / 9
   assert found["other_code_squared_error"] == pytest.approx(wanted, rel=1e-5)

@@ -10,7 +10,7 @@ import pytest
 from conftest import config_of
 from scipy import special, stats
 
-from ae_jax import data, losses, models, objectives, runs, steps
+from ae_jax import api, data, losses, models, objectives, steps
 from ae_jax.evaluators import likelihood
 from ae_jax.evaluators import subject as subjects
 
@@ -140,7 +140,7 @@ def subject_of(test, value_range="unit", labels=None, one_class=None, **objectiv
   generator = np.random.default_rng(0)
   normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
   variables = jax.tree.map(normal, model.abstract_variables())
-  return subjects.Subject(runs.Run(variables, config, {}, [], model, 0), dataset)
+  return subjects.Subject(api.Run(variables, config, {}, [], model, 0), dataset)
 
 
 def examples(count):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import config_of
 
-from ae_jax import data, evaluators, losses, models, runs
+from ae_jax import api, data, evaluators, losses, models
 from ae_jax.evaluators import subject
 
 
@@ -19,7 +19,7 @@ def studied():
   config.model.update(latent=3, widths=(8,))
   model = models.build(shape=dataset.shape, **config.model)
   variables = jax.jit(model.init)(jax.random.key(0))
-  return subject.Subject(runs.Run(variables, config.lock(), {}, [], model, 1), dataset)
+  return subject.Subject(api.Run(variables, config.lock(), {}, [], model, 1), dataset)
 
 
 def test_what_is_cached_is_what_the_run_gives(studied):

@@ -7,7 +7,7 @@ import pytest
 from conftest import config_of
 
 import ae_jax
-from ae_jax import data, errors, models, objectives, runs, train
+from ae_jax import api, data, errors, models, objectives, train
 from ae_jax.data import columns
 
 OPTIONS = {"latent": 3, "widths": (6,), "decoder_widths": (), "activation": "tanh"}
@@ -86,7 +86,7 @@ def test_a_missing_or_unknown_column_is_refused_by_name(folder, columns, message
 def test_a_run_without_labels_takes_none():
   config = config_of("dense", "digits")
   model = models.build(shape=SHAPE, **{**config.model, "widths": (4,), "latent": 2})
-  run = runs.Run(jax.jit(model.init)(jax.random.key(0)), config, {}, [], model, 0)
+  run = api.Run(jax.jit(model.init)(jax.random.key(0)), config, {}, [], model, 0)
   with pytest.raises(errors.UserError, match="takes no column 'label'"):
     run.encode(np.zeros((1, *SHAPE), np.float32), label=1)
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import config_of
 from sklearn.cluster import KMeans
 
-from ae_jax import errors, models, runs
+from ae_jax import api, errors, models
 from ae_jax.models import vqvae
 
 GRID, LATENT, SIZE = (2, 2), 3, 5
@@ -136,7 +136,7 @@ def run():
   config = config_of("vqvae", "digits")
   config.model.update(channels=(4, 6), latent=3, codebook_size=16)
   model = models.build(shape=(9, 8, 1), **config.model)
-  return runs.Run(jax.jit(model.init)(jax.random.key(0)), config, {}, [], model, 0)
+  return api.Run(jax.jit(model.init)(jax.random.key(0)), config, {}, [], model, 0)
 
 
 def test_a_run_encodes_to_indices_and_decodes_them(run):
@@ -167,7 +167,7 @@ def test_wrong_indices_are_refused(run, indices, message):
 @pytest.mark.parametrize("name", ["encode_indices", "decode_indices"])
 def test_a_real_code_has_no_indices(name):
   code = models.CodeSpec((3,))
-  made = runs.Run(models.Variables({}), None, {}, [], types.SimpleNamespace(code=code), 0)
+  made = api.Run(models.Variables({}), None, {}, [], types.SimpleNamespace(code=code), 0)
   with pytest.raises(errors.UserError, match="real, not discrete"):
     getattr(made, name)(np.zeros((1, 3)))
 
