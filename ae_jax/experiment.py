@@ -103,7 +103,7 @@ def _stages(config, model, dataset, plan, devices):
     except errors.UserError as error:
       raise errors.UserError(f"{where}{error}") from None
     in_cache = None if objective.needs_whole_batch else models.ROWS_IN_CACHE.get(config.model.name)
-    parts = parallel.parts(plan.slots // devices, in_cache, config.accumulate)
+    parts = memory.microbatches(plan.slots // devices, in_cache, config.accumulate)
     objective = dataclasses.replace(objective, remat=config.remat)
     span = range(first, first + stage["epochs"])
     stages.append(Stage(span, objective, recipe, parts))

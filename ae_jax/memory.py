@@ -82,3 +82,15 @@ def _kept(model, objective, variables, rows):
   loss = cost.training_loss(model, objective)
   platform = jax.default_backend()
   return cost.kept_bytes(lambda *args: loss(*args)[0], *variables, batch, keys, platform=platform)
+
+
+def microbatches(rows, in_cache, least=1):
+  """Returns into how many equal parts a device cuts its rows of a batch, so that one part's activations stay in cache.
+
+  On CPU these are the fewest, `least` or more, with at most `in_cache` rows, but more than half as many; `least`, which
+  divides the rows, if no such number divides them, if `in_cache` is None, and on any other platform.
+  """
+  if jax.default_backend() != "cpu" or in_cache is None:
+    return least
+  enough = max(least, -(-rows // in_cache))
+  return next((count for count in range(enough, 2 * enough) if rows % count == 0), least)

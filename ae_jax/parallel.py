@@ -176,18 +176,6 @@ def fetch(tree, mesh):
   return jax.tree.map(np.asarray, whole)
 
 
-def parts(rows, in_cache, least=1):
-  """Into how many equal parts a device cuts its rows of a batch, so that the intermediates of one stay in the cache.
-
-  On CPU the fewest, `least` or more, that have at most `in_cache` rows, but more than half as many; `least`, which
-  divides the rows, where no such number does, where `in_cache` is None, and on any other platform.
-  """
-  if jax.default_backend() != "cpu" or in_cache is None:
-    return least
-  enough = max(least, -(-rows // in_cache))
-  return next((count for count in range(enough, 2 * enough) if rows % count == 0), least)
-
-
 def start(coordinator=None, processes=None, process=None):
   """Joins the processes of a run: as the arguments say, or as the cluster's environment does (Slurm, Cloud TPU, ...).
 

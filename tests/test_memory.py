@@ -89,3 +89,13 @@ def test_memory_that_gives_out_is_one_line_and_other_failures_stay_what_they_are
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 844800 bytes")
   with pytest.raises(jax.errors.JaxRuntimeError), memory.explained():
     raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+@pytest.mark.parametrize(
+  ("rows", "parts"), [(1, 1), (64, 1), (65, 1), (100, 2), (128, 2), (250, 5), (251, 1), (256, 4)]
+)
+def test_on_cpu_a_batch_is_cut_to_what_the_cache_holds(rows, parts):
+  assert memory.microbatches(rows, in_cache=64) == parts
+  assert rows % parts == 0
+  assert memory.microbatches(rows, in_cache=None) == 1
+  assert memory.microbatches(4 * rows, in_cache=None, least=4) == 4

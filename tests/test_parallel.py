@@ -319,16 +319,6 @@ def test_a_sharded_state_needs_a_part_of_the_memory():
   assert held[1] < 0.25 * held[0]
 
 
-@pytest.mark.parametrize(
-  ("rows", "parts"), [(1, 1), (64, 1), (65, 1), (100, 2), (128, 2), (250, 5), (251, 1), (256, 4)]
-)
-def test_on_cpu_a_batch_is_cut_to_what_the_cache_holds(rows, parts):
-  assert parallel.parts(rows, in_cache=64) == parts
-  assert rows % parts == 0
-  assert parallel.parts(rows, in_cache=None) == 1
-  assert parallel.parts(4 * rows, in_cache=None, least=4) == 4
-
-
 def test_the_mesh_is_over_the_devices():
   mesh = parallel.mesh(jax.devices())
   assert mesh.axis_names == ("data",)

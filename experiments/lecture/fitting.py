@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 
-from ae_jax import data, losses, models, objectives, optimizers, parallel, steps
+from ae_jax import data, losses, memory, models, objectives, optimizers, steps
 from ae_jax.data import epochs, ranges
 from ae_jax.evaluators import reconstruction
 
@@ -65,7 +65,7 @@ def fit(config, dataset, seeds):
     "objective": objectives.build(model=model, value_range=dataset.value_range, **config.objective),
     "optimizer": optimizer,
     "value_range": dataset.value_range,
-    "parts": parallel.parts(plans[0].slots, models.ROWS_IN_CACHE.get(config.model.name)),
+    "parts": memory.microbatches(plans[0].slots, models.ROWS_IN_CACHE.get(config.model.name)),
   }
   chunk = jax.jit(functools.partial(steps.train_chunk, **static), donate_argnums=0)
   init = jax.jit(functools.partial(steps.init, model=model, optimizer=optimizer))

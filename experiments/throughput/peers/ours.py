@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ae_jax import cache, cost, losses, models, objectives, optimizers, parallel, steps
+from ae_jax import cache, cost, losses, memory, models, objectives, optimizers, parallel, steps
 from ae_jax.data.epochs import Epochs
 from configs import attention, cnn, dense, vae
 from experiments.throughput import problem
@@ -26,7 +26,7 @@ def step(name, plan, recipe, compute_dtype="float32"):
     "model": network,
     "objective": objectives.build(model=network, value_range="unit", **config.objective),
     "optimizer": _optimizer(plan, recipe),
-    "parts": parallel.parts(plan.batch_size, models.ROWS_IN_CACHE.get(config.model.name)),
+    "parts": memory.microbatches(plan.batch_size, models.ROWS_IN_CACHE.get(config.model.name)),
   }
 
 
