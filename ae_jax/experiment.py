@@ -1,7 +1,6 @@
 """What a config describes, checked as a whole before anything is compiled or written."""
 
 import dataclasses
-from collections.abc import Callable
 
 import optax
 
@@ -28,7 +27,7 @@ class Stage:
 
   epochs: range  # counted over the whole run
   objective: objectives.Objective
-  recipe: Callable  # of the optimizer, see `optimizers.recipe`
+  recipe: optimizers.Recipe
   parts: int  # of a device's rows of a batch, computed one after the other
 
   @property

@@ -1,6 +1,7 @@
 """name -> optax transform with its schedule."""
 
-import functools
+import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +33,25 @@ def build(name, **options):
   return recipe(name, **options)()
 
 
-def recipe(name, *, learning_rate, schedule, warmup_epochs, weight_decay, clip_norm, epochs, steps_per_epoch):
-  """The same as a function of its numbers, a partial: called with none of them it gives the optimizer described.
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """An optimizer as a function of its numbers, which members of a sweep that share a program may differ in."""
+
+  scale: Callable  # of OPTIMIZERS
+  decay: Callable  # of SCHEDULES
+  warmup: int  # steps
+  steps: int  # after the warm-up
+  numbers: tuple[tuple[str, float], ...]  # learning_rate, and those of weight_decay and clip_norm that are not 0
+
+  def __call__(self, **numbers: float | jax.Array) -> optax.GradientTransformation:
+    """Returns the optimizer with these numbers, and its own in place of those that are not given."""
+    return _chain(self.scale, self.decay, self.warmup, self.steps, **{**dict(self.numbers), **numbers})
+
+
+def recipe(
+  name, *, learning_rate, schedule, warmup_epochs, weight_decay, clip_norm, epochs, steps_per_epoch
+) -> Recipe:
+  """Returns the recipe of the optimizer that `config.optimizer` describes.
 
   The rate rises linearly to `learning_rate` during `warmup_epochs` and then follows the schedule to the end.
   Weight decay is decoupled (Loshchilov & Hutter 2019): "adam" with some is AdamW. A gradient longer than `clip_norm` is
@@ -53,11 +71,11 @@ def recipe(name, *, learning_rate, schedule, warmup_epochs, weight_decay, clip_n
   steps = max(1, epochs * steps_per_epoch - warmup)
   used = {"learning_rate": learning_rate} | ({"weight_decay": weight_decay} if weight_decay else {})
   used |= {"clip_norm": clip_norm} if clip_norm else {}
-  numbers = {name: float(number) for name, number in used.items()}  # JAX's int is int32
-  return functools.partial(_chain, scale=scale, decay=decay, warmup=warmup, steps=steps, **numbers)
+  numbers = tuple((name, float(number)) for name, number in used.items())  # JAX's int is int32
+  return Recipe(scale, decay, warmup, steps, numbers)
 
 
-def _chain(*, scale, decay, warmup, steps, learning_rate, weight_decay=None, clip_norm=None):
+def _chain(scale, decay, warmup, steps, *, learning_rate, weight_decay=None, clip_norm=None):
   rate = decay(learning_rate, steps)
   if warmup:
     rate = optax.join_schedules([optax.linear_schedule(learning_rate / warmup, learning_rate, warmup), rate], [warmup])

@@ -9,12 +9,15 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ae_jax import errors
+from ae_jax import compat, errors
 from ae_jax.models import convolutional, cvae, dense, sequence, transformer, unet, vqvae
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Columns, Encoding, Gaussian, Variables
 
 __all__ = ["AutoencoderModule", "CodeSpec", "Encoding", "Gaussian", "Model", "Variables", "build"]
+
+compat.install()
 
 # Each builds the module (see `bottlenecks`) from the shape of an example and the options that config.model gives.
 FAMILIES = {
@@ -214,6 +217,7 @@ def _cast(tree, dtype):
   """The arrays of floating-point numbers of a tree as another type; all else as it is."""
 
   def cast(leaf):
-    return leaf.astype(dtype) if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    is_array = isinstance(leaf, jax.Array | np.ndarray)
+    return leaf.astype(dtype) if is_array and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
   return jax.tree.map(cast, tree)

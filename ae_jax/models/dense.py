@@ -7,7 +7,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ae_jax import errors
+from ae_jax import errors, losses
 from ae_jax.models import activations, bottlenecks
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, CodeSpec
@@ -30,7 +30,7 @@ class DenseEncoder(nn.Module):
 
   def below(self, x, layer, dropout=None):
     """Returns the input of layer number `layer`: [B, ...] -> [B, inputs]."""
-    h = _flat(x)
+    h = losses.flat(x)
     for number, dense in enumerate(self.hidden[:layer]):
       h = drop(self.activation(dense(h)), dropout, self.dropout, number)
     return h
@@ -102,7 +102,7 @@ class Tied(AutoencoderModule):
     self.decoder_biases = [self.param(f"decoder_bias_{i}", zeros, pair[:1], jnp.float32) for i, pair in layers]
 
   def encode(self, x, given=None, dropout=None):
-    h = _flat(x)
+    h = losses.flat(x)
     for number, (kernel, bias) in enumerate(zip(self.kernels[:-1], self.biases[:-1], strict=True)):
       h = drop(self.activation(h @ kernel + bias[None]), dropout, self.dropout, number)
     return bottlenecks.encoding(self.code_activation, h @ self.kernels[-1] + self.biases[-1][None])
@@ -147,7 +147,3 @@ def check_widths(widths, decoder_widths):
   for key, value in {"widths": widths, "decoder_widths": decoder_widths}.items():
     if not isinstance(value, tuple) or value:
       errors.check_all_positive(f"model.{key}", value)
-
-
-def _flat(x):
-  return jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))

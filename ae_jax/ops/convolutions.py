@@ -10,22 +10,11 @@ import itertools
 
 import jax.numpy as jnp
 from jax import lax
-from jax.interpreters import batching
 
 _LAYOUT = ("CHWN", "HWIO", "CHWN")
 
 # Input channels up to which a product over whole pooling windows is faster on CPU, though 16 / 9 the multiplications.
 _FEW_CHANNELS = 3
-
-
-def _on_any_mesh(rule):
-  """JAX 0.7.2's rule for `vmap` of a convolution, which refuses derivatives where the arrays lie on a mesh."""
-  return lambda arrays, axes, *, out_sharding, **options: rule(arrays, axes, out_sharding=None, **options)
-
-
-_RULES = batching.primitive_batchers
-if isinstance(_RULES, dict) and lax.conv_general_dilated_p in _RULES:  # newer ones have another elsewhere
-  _RULES[lax.conv_general_dilated_p] = _on_any_mesh(_RULES[lax.conv_general_dilated_p])
 
 
 def conv(x, kernel):

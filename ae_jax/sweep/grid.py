@@ -77,11 +77,8 @@ def packs(made):
 
 def numbers(described):
   """What a program takes as numbers beside its data: for each stage those of the objective and of the optimizer."""
-  return [{"objective": stage.objective.numbers(), "optimizer": _floats(stage.recipe)} for stage in described.stages]
-
-
-def _floats(function):
-  return {name: value for name, value in function.keywords.items() if isinstance(value, float)}
+  stages = described.stages
+  return [{"objective": stage.objective.numbers(), "optimizer": dict(stage.recipe.numbers)} for stage in stages]
 
 
 def _program(described):
@@ -94,7 +91,7 @@ def _program(described):
   config["seed"] = None
   if described.model.code.size_axis is not None:
     config["model"]["latent"] = None
-  config["optimizer"] |= dict.fromkeys(_floats(described.stages[-1].recipe))
+  config["optimizer"] |= dict.fromkeys(dict(described.stages[-1].recipe.numbers))
   *before, last = [stage.objective.numbers() for stage in described.stages]
   for stage, floats in zip([*config["stages"], config], [*before, last], strict=True):
     stage["objective"] |= dict.fromkeys(floats)
