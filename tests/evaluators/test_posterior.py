@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 
@@ -28,10 +30,7 @@ def test_of_a_huge_code_the_first_dimensions_are_told_and_all_are_counted():
 
 
 def test_a_model_without_a_posterior_is_refused():
-  class Plain:
-    def can(self, method):
-      return False
-
+  plain = types.SimpleNamespace(has_posterior=False)
   images = np.zeros((2, 3, 3, 1), np.float32)
   with pytest.raises(errors.UserError, match="gaussian"):
-    posterior.EVALUATOR.check(Plain(), data.Dataset("made", "unit", images, images, None, None))
+    posterior.EVALUATOR.check(plain, data.Dataset("made", "unit", images, images, None, None))
