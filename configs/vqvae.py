@@ -22,6 +22,6 @@ def get_config(data="mnist_5k"):
   config.model.decay = 0.99  # of the moving averages that the codebook is made of
   config.model.revive_below = 0.03  # an entry used less often than this share of the mean restarts; 0: never
   config.model.dropout = 0.0  # rate behind each hidden layer in training
-  config.optimizer.learning_rate = 2e-3
+  config.optimizer.learning_rate = 4e-3
   config.evaluators = (*config.evaluators, "codebook")
   return config
