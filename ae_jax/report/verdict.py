@@ -144,8 +144,7 @@ def _freer(result):
   if not result.settings.get("objective.beta"):
     return f"check {result.setting('optimizer.learning_rate')} and {result.setting('epochs')}"
   return (
-    f"lower {result.setting('objective.beta')}, warm it up with config.schedules, "
-    "or raise config.objective.free_bits"
+    f"lower {result.setting('objective.beta')}, warm it up with config.schedules, or raise config.objective.free_bits"
   )
 
 

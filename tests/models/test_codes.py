@@ -36,11 +36,11 @@ def test_a_discrete_code_is_what_its_indices_look_up_and_the_nearest_to_itself(n
   x = normal(jax.ShapeDtypeStruct((20, 8, 8, 1), jnp.float32))
 
   @jax.jit
-  def both(x):
+  def both(variables, x):
     found = model.encode(variables, x)
     return found, model.lookup(variables, found.indices), model.nearest_codes(variables, found.z)
 
-  found, again, nearest = both(x)
+  found, again, nearest = both(variables, x)
   assert found.indices.shape == (20, *model.code.index_shape)
   assert found.indices.dtype == jnp.int32
   assert 0 <= found.indices.min() < found.indices.max() < model.code.levels
