@@ -68,6 +68,18 @@ def test_a_run_takes_the_label_by_name(folder):
   assert (folder / "pictures" / "samples_by_class.png").exists()
 
 
+@pytest.mark.runs_optax
+def test_labels_stream_with_the_examples(tmp_path):
+  runs_of = {}
+  for placement in ("memory", "stream"):
+    config = config_of("cvae", "digits")
+    config.update_from_flattened_dict({"epochs": 1, "model.widths": (16,), "model.latent": 4, "batch_size": 128})
+    config.evaluators, config.data.placement = (), placement
+    train.train_and_evaluate(config, tmp_path / placement)
+    runs_of[placement] = ae_jax.load(tmp_path / placement)
+  jax.tree.map(np.testing.assert_array_equal, *(run.variables for run in runs_of.values()))
+
+
 @pytest.mark.parametrize(
   ("columns", "message"),
   [

@@ -29,6 +29,7 @@ FILES = {"contractive": "contractive", "l1": "sparse", "augmented": "dense"}
 
 LR = "optimizer.learning_rate"
 BOTH = (("model.latent", (6, 8)), (LR, (1e-3, 4e-3)))
+ALONE = (("model.latent", (6,)), (LR, (1e-3, 4e-3)))  # for a code that cannot be padded
 
 
 def config(kind):
@@ -101,7 +102,7 @@ def test_a_masked_member_is_the_model_of_its_own_size_bit_for_bit(kind):
   "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in HEAVY else ()) for kind in KINDS]
 )
 def test_units_that_a_member_has_not_stay_zero_and_the_rest_is_a_single_run_to_rounding(kind):
-  found, state = trained(kind, BOTH)
+  found, state = trained(kind, ALONE if kind == "vqvae" else BOTH)
   own, losses, values = found["latent=6,learning_rate=0.001"]
   whole = jax.tree.map(lambda leaf: np.asarray(leaf)[0], state.params)
   assert equal(narrowed.widen(jax.tree.map(np.asarray, own.params), whole, 6), whole)
@@ -116,5 +117,11 @@ def test_units_that_a_member_has_not_stay_zero_and_the_rest_is_a_single_run_to_r
   static = {"model": described.model, "objective": stage.objective, "value_range": described.dataset.value_range}
   static["augment"] = described.augment
   chunk = jax.jit(functools.partial(steps.train_chunk, optimizer=stage.optimizer, parts=stage.parts, **static))
-  _, terms, _ = chunk(start, placed.train, *plan.chunks(0)[0], *placed.own)
+  end, terms, _ = chunk(start, placed.train, *plan.chunks(0)[0], *placed.own)
   np.testing.assert_allclose(losses[:10], terms["loss"][:10], rtol=2e-4)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0.05, atol=0.05), own.model_state, end.model_state)
+
+
+def test_latent_sizes_of_a_code_that_cannot_be_padded_share_no_program():
+  assert [len(pack) for pack in grid.packs(members("vqvae", BOTH))] == [2, 2]
+  assert [len(pack) for pack in grid.packs(members("dense", BOTH))] == [4]
