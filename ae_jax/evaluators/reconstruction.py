@@ -165,35 +165,32 @@ def quantised_pca_squared_errors(dataset, bits):
 
   Each component is rounded to the centre of one of 2^b equal intervals between its extremes in training. Of b = 1 to 8
   bits for each of the `bits` / b leading components the b with the smallest training error is used. Fitted on
-  `dataset.train_sample`.
+  `dataset.train_sample`. The components are orthonormal, so the error is the sum of the errors of the components and
+  of what lies outside their span.
   """
   train, test = (
     ranges.normalise(half, dataset.value_range).reshape(len(half), -1) for half in (dataset.train_sample, dataset.test)
   )
   fitted = fitted_pca(train, int(min(bits, train.shape[1])))
-  codes = [fitted.transform(half) for half in (train, test)]
-  low, high = codes[0].min(0), codes[0].max(0)
+  low, high, halves = None, None, []
+  for half in (train, test):
+    codes = fitted.transform(half).astype(np.float64)
+    outside = np.square(half - fitted.mean_, dtype=np.float64).sum(1) - np.square(codes).sum(1)
+    low, high = (codes.min(0), codes.max(0)) if low is None else (low, high)
+    halves.append((codes, np.maximum(outside, 0.0)))
   found = []
-  for each in range(1, _MOST_BITS + 1):
-    kept = int(bits // each)
-    if kept == 0:
-      break
-    quantised = [_quantised(half, low, high, 2**each, kept) for half in codes]
-    found.append(
-      [
-        np.square(half - fitted.inverse_transform(code), dtype=np.float64).sum(1)
-        for half, code in zip((train, test), quantised, strict=True)
-      ]
-    )
+  for each in range(1, min(_MOST_BITS, int(bits)) + 1):
+    kept = min(int(bits // each), len(low))
+    found.append([rest + _quantisation_errors(codes, low, high, 2**each, kept) for codes, rest in halves])
   return min(found, key=lambda errors: errors[0].mean())[1]
 
 
-def _quantised(codes, low, high, levels, kept):
-  """The first `kept` numbers of codes [N, components], rounded to `levels` levels; the others are 0, their mean."""
+def _quantisation_errors(codes, low, high, levels, kept):
+  """Returns the squared error [N] of codes whose first `kept` numbers are rounded to `levels` levels, the others to 0."""
+  coded, low, high = codes[:, :kept], low[:kept], high[:kept]
   width = np.where(high > low, (high - low) / levels, 1.0)
-  cell = np.clip(np.floor((codes - low) / width), 0, levels - 1)
-  rounded = (low + (cell + 0.5) * width).astype(codes.dtype)
-  return np.where(np.arange(codes.shape[1]) < kept, rounded, 0).astype(codes.dtype)
+  cell = np.clip(np.floor((coded - low) / width), 0, levels - 1)
+  return np.square(coded - low - (cell + 0.5) * width).sum(1) + np.square(codes[:, kept:]).sum(1)
 
 
 def mean_predictor_squared_errors(dataset):

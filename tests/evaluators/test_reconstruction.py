@@ -270,3 +270,28 @@ def test_attention_is_shown_where_there_is_any():
   run = Made(halved)
   run.attention_of = lambda x, given: {}
   assert "attention" not in dict(reconstruction.study(subjects.Subject(run, dataset)))
+
+
+@pytest.mark.parametrize("bits", [1.0, 3.5, 11.6, 24.0, 500.0])
+def test_quantised_pca_has_the_least_error_of_components_that_are_rounded_to_as_many_bits(bits):
+  generator = np.random.default_rng(0)
+  mix = generator.normal(size=(12, 12)) * np.geomspace(2, 0.05, 12)[:, None]
+  train, test = (
+    (generator.normal(size=(count, 12)) @ mix).reshape(-1, 3, 4, 1).astype(np.float32) for count in (300, 40)
+  )
+  found = reconstruction.quantised_pca_squared_errors(data.Dataset("made", "real", train, test, None, None), bits)
+  fitted = PCA(min(12, int(bits))).fit(train.reshape(300, 12))
+  errors = []
+  for each in range(1, min(8, int(bits)) + 1):
+    kept, of_each = int(bits // each), []
+    codes = fitted.transform(train.reshape(300, 12))
+    low, width = codes.min(0), np.ptp(codes, axis=0) / 2**each
+    for half in (train, test):
+      flat = half.reshape(len(half), 12)
+      codes = fitted.transform(flat)
+      rounded = low + (np.clip(np.floor((codes - low) / width), 0, 2**each - 1) + 0.5) * width
+      rounded[:, kept:] = 0
+      of_each.append(np.square(flat - fitted.inverse_transform(rounded)).sum(1))
+    errors.append(of_each)
+  wanted = min(errors, key=lambda pair: pair[0].mean())[1]
+  np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
