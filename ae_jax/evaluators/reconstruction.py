@@ -186,7 +186,7 @@ def quantised_pca_squared_errors(dataset, bits):
 
 
 def _quantisation_errors(codes, low, high, levels, kept):
-  """Returns the squared error [N] of codes whose first `kept` numbers are rounded to `levels` levels, the others to 0."""
+  """Returns the squared error [N] of codes whose first `kept` numbers are rounded to `levels` values, others to 0."""
   coded, low, high = codes[:, :kept], low[:kept], high[:kept]
   width = np.where(high > low, (high - low) / levels, 1.0)
   cell = np.clip(np.floor((coded - low) / width), 0, levels - 1)
