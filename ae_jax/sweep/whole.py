@@ -19,6 +19,7 @@ def run(config, axes, workdir, orders=None, factor=0, engine=engines.local):
   are trained on, unless halving stops them again. Raises UserError, before anything is compiled or written,
   for whatever the user can mend, and Interrupted when a signal has stopped and saved the sweep.
   """
+  _check_ends(config)
   keys, orders = [key for key, _ in axes], orders or packs.Orders()
   members = grid.members(config, keys, list(itertools.product(*(values for _, values in axes))))
   rungs, groups = halving.rungs(members, factor), grid.packs(members)
@@ -50,6 +51,13 @@ def run(config, axes, workdir, orders=None, factor=0, engine=engines.local):
   found = [rows[member.name] for member in members]
   _conclude(found, members[0].described, workdir)
   return found
+
+
+def _check_ends(config):
+  """Raises UserError for what ends a single run before its last epoch: the members of a pack end together."""
+  for key, given in {"early_stopping.metric": config.early_stopping.metric, "max_minutes": config.max_minutes}.items():
+    if given:
+      raise errors.UserError(f"config.{key}={given!r}: is for single runs; a sweep stops members by --halving")
 
 
 def _parts(members, rows, workdir, shares):

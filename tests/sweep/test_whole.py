@@ -10,6 +10,8 @@ import pytest
 from conftest import ROOT, learned, run_main, tiny_flags
 
 import ae_jax
+from ae_jax import errors
+from ae_jax.sweep import whole
 
 pytestmark = pytest.mark.runs_optax
 
@@ -139,3 +141,11 @@ def test_what_is_wrong_with_the_grid_is_said_in_a_line_before_anything_is_writte
   assert not output
   assert len(complaints.splitlines()) == 1
   assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("early_stopping.metric", "test/loss"), ("max_minutes", 1.0)])
+def test_what_ends_a_single_run_early_is_refused(tiny, tmp_path, key, value):
+  tiny.update_from_flattened_dict({key: value})
+  with pytest.raises(errors.UserError, match=f"config.{key}="):
+    whole.run(tiny, [("model.latent", (2, 4))], tmp_path / "sweep")
+  assert not (tmp_path / "sweep").exists()
