@@ -6,7 +6,6 @@ from ae_jax import errors
 from ae_jax.data import rows
 
 MOST_CLASSES = 1_000  # that a model can be conditioned on
-COLUMNS = ("label",)
 
 
 def class_numbers(labels, known: tuple[int, ...], count: int) -> np.ndarray:
