@@ -11,6 +11,7 @@ from ae_jax.config import base
 
 def get_config(data="mnist_5k"):
   config = base(data)
+  config.epochs = {"mnist_5k": 60, "digits": 60}.get(data, 8)
   config.model = ConfigDict()
   config.model.name = "vqvae"
   config.model.latent = 16  # numbers of a codebook vector
