@@ -146,7 +146,7 @@ def _may_differ(key):
 def _nearly_same(runs):
   """A sentence on what differs between the runs of a single group."""
   settings = [configs.flat(told.config) for told in runs]
-  keys = [key for key in {key: None for each in settings for key in each} if _may_differ(key)]
+  keys = sorted({key for each in settings for key in each if _may_differ(key)}, key=lambda key: (key != "seed", key))
   keys = [key for key in keys if len({str(each.get(key)) for each in settings}) > 1]
   other = [name for name, of_run in _BESIDE.items() if len(set(map(of_run, runs))) > 1]
   said = (
