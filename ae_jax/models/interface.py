@@ -148,7 +148,8 @@ class AutoencoderModule(nn.Module):
   def kl_to_prior(self, posterior, z) -> jax.Array:
     """Returns the KL divergence in nats [B, ...] of a posterior from the prior, by dimension.
 
-    `z` is a sample of the posterior, for priors without a closed form: log q(z) - log p(z) is an estimate [B, 1].
+    `z` is a sample of the posterior, for priors without a closed form: log q(z) - log p(z) is an estimate [B, 1]. A
+    module with such a prior needs a code without `size_axis`, since masks of latent units apply by dimension.
     """
     del z
     return losses.gaussian_kl(posterior.mean, posterior.log_variance)
