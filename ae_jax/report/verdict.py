@@ -184,7 +184,9 @@ def _no_better_than_pca(result):
     )
     return judgement, _freer(result)
   if result.is_quantised:
-    return judgement, "train longer or change the learning rate, or give the code more latents or a larger codebook"
+    return judgement, "train longer or change the learning rate, or give the code more units or levels"
+  if str(result.settings.get("model.bottleneck")).startswith("fsq"):  # a run of an earlier version
+    return judgement, "give the code more units or levels, since PCA's numbers are not rounded to a few levels"
   return judgement, "train longer or change the learning rate"
 
 

@@ -75,6 +75,7 @@ def both(metrics, settings=(), skipped=0, **data):
   return closing.replace("\n", " "), words.headline(metrics, description, skipped)
 
 
+QUANTISED = "test/pca_quantised_squared_error"
 CASES = [  # changes of METRICS, changes of the config, skipped steps -> the sentences
   ({}, {}, 0, {"percent"}),
   ({"test/squared_error": 0.0}, {}, 0, {"percent"}),
@@ -84,6 +85,8 @@ CASES = [  # changes of METRICS, changes of the config, skipped steps -> the sen
   ({"test/squared_error": 10.0}, {}, 0, {"worse", "train"}),
   ({"test/squared_error": 11.0}, {"model.skips": "all"}, 0, {"worse", "train"}),
   ({"test/squared_error": 11.0}, {"model.bottleneck": "fsq5"}, 0, {"worse", "levels"}),
+  ({"test/squared_error": 21.0, QUANTISED: 20.0}, {"model.bottleneck": "fsq5"}, 0, {"worse", "levels", "train"}),
+  ({"test/squared_error": 19.0, QUANTISED: 20.0}, {"model.bottleneck": "fsq5"}, 0, {"percent"}),
   ({"test/squared_error": NAN}, {}, 0, {"diverged"}),
   ({"test/squared_error": INF}, {}, 0, {"diverged"}),
   ({"test/loss": NAN}, {}, 0, {"diverged"}),

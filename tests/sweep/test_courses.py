@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from ae_jax import checkpoints, errors, parallel, steps
+from ae_jax import checkpoints, errors, models, parallel, steps
 from ae_jax import programs as single
 from ae_jax.data import epochs
 from ae_jax.sweep import packs, programs
@@ -24,6 +24,7 @@ def pack(monkeypatch):
       config=types.SimpleNamespace(log_every_steps=3),
       measures=(),
       dataset=types.SimpleNamespace(streams=False),
+      model=types.SimpleNamespace(code=models.CodeSpec((latent,))),
     )
     members.append(types.SimpleNamespace(name=f"m{number}", latent=latent, described=described))
   placed = types.SimpleNamespace(
@@ -81,7 +82,7 @@ def test_each_member_has_its_own_metrics_and_the_baselines_of_its_latent_size(pa
 def test_baselines_are_computed_for_each_latent_size_once(pack, monkeypatch):
   asked = []
   monkeypatch.setattr(
-    packs.evaluators, "rulers", lambda measures, dataset, latent: asked.append(latent) or [("n", latent)]
+    packs.evaluators, "rulers", lambda measures, dataset, code: asked.append(code.numbers) or [("n", code.numbers)]
   )
   found = {latent: future.result() for latent, future in packs._baselines(pack.members).items()}
   assert (found, sorted(asked)) == ({2: {"n": 2}, 4: {"n": 4}}, [2, 4])
