@@ -47,7 +47,7 @@ def training(monkeypatch):
     plan = epochs.Epochs(12, 2, 1, 0)
     config = types.SimpleNamespace(on_nan=on_nan, checkpoint_every_epochs=1, eval_every_epochs=1)
     stage = experiment.Stage(range(until), None, None, 1)
-    described = experiment.Experiment(config, None, None, plan, [stage], ())
+    described = experiment.Experiment(config, None, None, plan, [stage], (), augment=None, early_stopping=None)
     courses = [
       loop.Course(Written(), logs.Windows(3, 6, 0), lambda losses, _, n=n: {"test/squared_error": losses[n]}, dict)
       for n in range(count)
@@ -196,3 +196,19 @@ def test_no_states_are_kept_but_that_of_the_last_chunk_and_that_of_the_last_epoc
   loop.train(dataclasses.replace(mine, build=lambda *_: dataclasses.replace(built, train_chunk=train_chunk)), at(0))
   assert len(alive) == 9
   assert max(alive) == 2
+
+
+def test_the_training_ends_after_the_epoch_in_which_its_limit_is_reached_or_its_progress_ends(training, saved):
+  said, reasons = [], iter(["", "no time"])
+  made = training(lambda m, step: 1.0, until=4)
+  ended = loop.train(dataclasses.replace(made, limit=lambda: next(reasons), report=said.append), at(0))
+  assert int(ended.step) == 12
+  assert said == ["stopped after epoch 2: no time"]
+  assert [what[0] for what in saved if what != "waited"] == [6, 12]
+  watched = []
+  made = training(lambda m, step: 1.0, until=4)
+  progress = lambda records: watched.append(len(records)) or ("enough" if watched.count(3) == 3 else "")
+  ended = loop.train(dataclasses.replace(made, progress=progress, report=said.append), at(0))
+  assert int(ended.step) == 18
+  assert said[1:] == ["stopped after epoch 3: enough"]
+  assert watched == [0, 3, 3, 3]  # once before the training, for a run that was stopped already
