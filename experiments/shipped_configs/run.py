@@ -18,6 +18,7 @@ import sys
 import time
 
 import ae_jax
+from ae_jax import baselines
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -29,6 +30,8 @@ SEEDS = (0, 1, 2)
 PICTURED = ("cnn", "mnist", 0)
 BESIDES = {  # what else a config's table row tells: words with the metrics' names in them
   "vae": "negative ELBO {test/loss} nats, KL {test/kl}, active units {test/active_units}",
+  "cvae": "negative ELBO {test/loss} nats, KL {test/kl}, active units {test/active_units}",
+  "vqvae": "perplexity of the codebook {test/codebook_perplexity} of 512; PCA has as many bits, 441",
   "sparse": "density of the code {test/density}, dead units {test/dead_units}",
   "contractive": "squared norm of the Jacobian {train/jacobian}",
   "denoising": "masking 0.25: {test/psnr_in/masking_0.25} -> {test/psnr_out/masking_0.25} dB",
@@ -75,7 +78,7 @@ def row(result):
     f"`configs/{result['config']}.py:{result['data']}`",
     f"{members[0]['epoch']:.0f}",
     spread([member["test/squared_error"] for member in members]),
-    f"{members[0]['test/pca_squared_error']:.2f}",
+    f"{members[0][baselines.pca_key(members[0])]:.2f}",
     spread(nats) if nats else "",
     besides(result["config"], members),
     f"{statistics.median(timed):.0f} s" if timed else "",
