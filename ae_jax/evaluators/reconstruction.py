@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from ae_jax import losses
+from ae_jax import baselines, losses
 from ae_jax.data import ranges
 from ae_jax.evaluators import base, exhibits
 from ae_jax.evaluators.subject import shown
@@ -71,7 +71,8 @@ def study(subject):
   found = {name.removeprefix("test/"): value for name, value in metrics(values, dataset)}
   known = subject.rulers or dict(rulers(dataset, model.code))
   found |= {name: known[f"test/{name}"] for name in _RULERS if f"test/{name}" in known}
-  over_pca = ratio(found["squared_error"], found["pca_squared_error"])
+  pca = baselines.pca_key(known).removeprefix("test/")
+  over_pca = ratio(found["squared_error"], found[pca])
   found["squared_error_over_pca"] = "PCA's error is 0: there is no ratio to it" if math.isnan(over_pca) else over_pca
   if value_range == "unit":
     to_bits = 1.0 / (math.prod(dataset.shape) * math.log(2.0))
