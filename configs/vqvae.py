@@ -2,6 +2,8 @@
 
 `ae_jax.load(workdir).encode_indices(x)` returns the discrete codes, test/codebook_perplexity how evenly they use the
 codebook. The baseline is PCA whose components are quantised to as many bits.
+
+Expect, on mnist, 8 epochs, seed 0: test/squared_error 1.99, quantised PCA 4.94; perplexity of the codebook 370 of 512.
 """
 
 from ml_collections import ConfigDict
