@@ -78,8 +78,7 @@ def train_step(
   params = optax.apply_updates(state.params, updates)
   if model.has_projection:
     params = team.own_part(model.project(team.whole(params)))
-  count = team.total(batch["weight"].sum())
-  model_state = model.update_state(state.model_state, jax.tree.map(lambda mean: mean * count, statistics))
+  model_state = model.update_state(state.model_state, statistics)
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
   terms = {"loss": loss, **terms} | {name: getattr(objective, name) for name, _ in objective.schedules}
   averages = average(state.ema_params, params, state.step, ema_decay) if ema_decay else None
@@ -104,17 +103,20 @@ def augmented(batch, keys, augment):
 def value_and_gradient(variables, batch, keys, *, model, objective, parts, team=parallel.ALONE):
   """Returns ((loss, aux), gradient) of the objective on the batch of a team; each device gets its part of the gradient.
 
-  The gradient is that of the parameters; see `objectives.Aux`.
+  The gradient is that of the parameters. Of the `objectives.Aux` the model's statistics are sums over the examples of
+  all devices here, which the one reduction of the team gives.
   """
+  here = batch["weight"].sum()
   if team.size == 1:
-    return in_parts(variables, batch, keys, model=model, objective=objective, parts=parts)
+    (loss, aux), gradient = in_parts(variables, batch, keys, model=model, objective=objective, parts=parts)
+    return (loss, aux._replace(statistics=jax.tree.map(lambda mean: mean * here, aux.statistics))), gradient
   if objective.needs_whole_batch:
     objective = functools.partial(objective, mean=team.mean)
   variables = variables._replace(params=team.whole(variables.params))
   found, gradient = in_parts(variables, batch, keys, model=model, objective=objective, parts=parts)
-  here = batch["weight"].sum()
   gradient, (found, weight) = team.add_up(*jax.tree.map(lambda leaf: here * leaf, (gradient, (found, jnp.ones(())))))
-  return jax.tree.map(lambda leaf: leaf / weight, (found, gradient))
+  (loss, aux), gradient = jax.tree.map(lambda leaf: leaf / weight, (found, gradient))
+  return (loss, aux._replace(statistics=found[1].statistics)), gradient
 
 
 def in_parts(variables, batch, keys, *, model, objective, parts):

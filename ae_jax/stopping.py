@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ae_jax import errors, parallel
 
@@ -41,17 +41,19 @@ class EarlyStopping:
     return f"{self.metric} has not improved{more} in the last {since} evaluations (config.early_stopping)"
 
 
-def progress(stopping: EarlyStopping, history: list[dict]) -> Callable[[list[dict]], str]:
+def progress(stopping: EarlyStopping, history: Iterable[dict]) -> Callable[[list[dict]], str]:
   """Returns a function of the records of an evaluation, [] for none, that returns why to stop; "" to go on.
 
   Args:
     stopping: what to watch; the function always returns "" if it names no metric.
-    history: the records of the run so far, so that a continued run decides as an uninterrupted one.
+    history: the records of the run so far, so that a continued run decides as an uninterrupted one; read only if a
+      metric is watched.
 
   Raises:
     UserError: the function raises it if the records lack the metric.
   """
-  values = [record[stopping.metric] for record in history if stopping.metric in record]
+  read = history if stopping.metric else ()
+  values = [record[stopping.metric] for record in read if stopping.metric in record]
 
   def reason(records):
     for record in records if stopping.metric else []:

@@ -70,7 +70,7 @@ def _training(described, description, workdir, mesh, *, profile, received, stack
   log = stack.enter_context(logs.Log(workdir, step, description, config.trackers) if shown else logs.Silence())
   windows = logs.Windows(config.log_every_steps, plan.steps, step, notes.get("pending", ()))
 
-  history = [record for record in logs.stream(workdir) if record["step"] <= step]
+  history = (record for record in logs.stream(workdir) if record["step"] <= step)
 
   @functools.cache
   def baselines():

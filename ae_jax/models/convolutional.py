@@ -29,6 +29,17 @@ class Conv(nn.Module):
     return self.operation(x, kernel) + bias[:, None, None, None]
 
 
+def down(h, encoder, operation, dropout):
+  """Applies the stages of an encoder, within its compact method: convolution and pooling, activation, dropout.
+
+  `operation` is the convolution with pooling: (image, kernel) -> image.
+  """
+  for number, features in enumerate(encoder.channels):
+    h = encoder.activation(Conv(features, encoder.kernel, operation)(h))
+    h = drop(h, dropout, encoder.dropout, number, -1)
+  return h
+
+
 class ConvEncoder(nn.Module):
   """Per stage convolution, 2x2 max-pooling, activation; then one dense layer: [B, H, W, C] -> [B, outputs].
 
@@ -44,8 +55,7 @@ class ConvEncoder(nn.Module):
   @nn.compact
   def __call__(self, x, dropout=None):
     h = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
-    for number, features in enumerate(self.channels):
-      h = drop(self.activation(Conv(features, self.kernel, conv_pool)(h)), dropout, self.dropout, number, -1)
+    h = down(h, self, conv_pool, dropout)
     return nn.Dense(self.outputs, name="code")(flat(h))
 
 

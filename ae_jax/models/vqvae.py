@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from ae_jax import errors
 from ae_jax.models import activations, unet
-from ae_jax.models.convolutional import Conv, conv_pool
+from ae_jax.models.convolutional import Conv, conv_pool, down
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding
 from ae_jax.models.upsampling import ResizeConv
@@ -33,9 +33,7 @@ class GridEncoder(nn.Module):
   @nn.compact
   def __call__(self, x, dropout=None):
     h = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
-    for number, features in enumerate(self.channels):
-      h = self.activation(Conv(features, self.kernel, conv_same_pool)(h))
-      h = drop(h, dropout, self.dropout, number, -1)
+    h = down(h, self, conv_same_pool, dropout)
     h = self.activation(Conv(self.channels[-1], self.kernel, convolutions.conv_same)(h))
     return Conv(self.latent, 1, convolutions.conv_same, name="code")(h).transpose(3, 1, 2, 0)
 
@@ -63,8 +61,7 @@ class GridDecoder(nn.Module):
 
 def conv_same_pool(h, kernel):
   """A convolution that keeps the size, then 2x2 max-pooling: [C, H, W, B] -> [C', H // 2, W // 2, B]."""
-  before, behind = (kernel.shape[0] - 1) // 2, kernel.shape[0] // 2
-  return conv_pool(jnp.pad(h, ((0, 0), (before, behind), (before, behind), (0, 0))), kernel)
+  return conv_pool(convolutions.pad_same(h, kernel.shape[:2]), kernel)
 
 
 class VQVAE(AutoencoderModule):

@@ -43,7 +43,13 @@ def conv_same(x, kernel):
   kh, kw, c_in, c_out = kernel.shape
   if c_out < c_in:  # adding up shifts of the output is less than stacking shifts of the input
     return conv_transpose(x, kernel, 1, x.shape[1:3])
-  return conv(jnp.pad(x, ((0, 0), ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2), (0, 0))), kernel)
+  return conv(pad_same(x, (kh, kw)), kernel)
+
+
+def pad_same(x, size):
+  """Pads images with the zeros of `conv_same` for a kernel of size (kh, kw)."""
+  kh, kw = size
+  return jnp.pad(x, ((0, 0), ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2), (0, 0)))
 
 
 def conv_adjoint(y, kernel):
