@@ -32,7 +32,7 @@ class Run:
   step: int  # of the checkpoint
 
   @property
-  def params(self):
+  def params(self) -> dict:
     """The trained parameters, nested dicts of arrays."""
     return self.variables.params
 
@@ -134,7 +134,7 @@ class Run:
     return ranges.normalise(x, self.config.data.range)
 
 
-def of(variables, config, model, workdir, step):
+def of(variables, config, model, workdir, step) -> Run:
   """Returns the `Run` in a folder at a step, where its variables are these."""
   history = [record for record in logs.stream(workdir) if record["step"] <= step]
   metrics = {name: value for record in history for name, value in record.items()}
@@ -161,7 +161,7 @@ def load(workdir, which="last", weights="auto") -> Run:
   configs.check_trained(config)
   errors.choose(ranges.INTERVALS, config.data.range, "data.range")
   errors.choose(dict.fromkeys(WEIGHTS), weights, "weights")
-  averaged = config.to_dict().get("ema_decay", 0.0) > 0  # runs of earlier versions have no such key
+  averaged = config.ema_decay > 0
   if weights == "ema" and not averaged:
     raise errors.UserError(f"weights='ema': {workdir} was trained with config.ema_decay=0; use weights='raw'")
   known = description["data"]
@@ -184,7 +184,7 @@ def load(workdir, which="last", weights="auto") -> Run:
   return of(models.Variables(parts[name], parts.get("model_state", {})), config, model, workdir, steps[which])
 
 
-# What `Run.apply` computes: (model, output activation) -> (variables, array, given) -> array.
+# Methods of `Run.apply`: each maps (model, output activation) to a function (variables, array, given) -> array.
 FUNCTIONS = {
   "encode": lambda model, activation: lambda *args: model.encode(*args).z,
   "indices": lambda model, activation: lambda *args: model.encode(*args).indices,

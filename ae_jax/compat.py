@@ -1,4 +1,4 @@
-"""What older versions of JAX need. `ae_jax.models` calls `install` once, when it is imported."""
+"""Repairs of older versions of JAX. `ae_jax.models` calls `install` once, when it is imported."""
 
 from jax import lax
 from jax.interpreters import batching

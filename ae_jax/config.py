@@ -106,7 +106,7 @@ def check(config):
 
 def check_trained(config):
   """Raises UserError unless the config has what its trained model needs; the rest may be of another version."""
-  _check_part(config, {"model": {}, "compute_dtype": "", "data": {"range": ""}})
+  _check_part(config, {"model": {}, "compute_dtype": "", "ema_decay": 0.0, "data": {"range": ""}})
 
 
 def check_studied(config):
@@ -165,7 +165,7 @@ _ADDED = {
 }
 
 
-def completed(stored):
+def completed(stored) -> dict:
   """Returns a stored config with the keys that were added since; a section that is absent stays so."""
   whole = dict(stored)
   for dotted, value in _ADDED.items():
@@ -177,7 +177,7 @@ def completed(stored):
   return whole
 
 
-def is_free(key):
+def is_free(key) -> bool:
   """Returns whether a dotted key is in FREE."""
   return key in FREE or key.partition(".")[0] in FREE
 

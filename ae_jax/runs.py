@@ -66,17 +66,17 @@ def _check_holds_a_run_or_nothing(workdir):
       raise errors.UserError(f"--workdir={workdir}: holds {others[0]!r} but no run; name a new or an empty folder")
 
 
-def begin(workdir, description):
+def begin(workdir, description) -> list[str]:
   """Writes config.json into a `locked` folder, or makes sure that the run already there is the same one.
 
-  A run with fewer epochs is extended: its config.json is written anew.
+  A run with fewer epochs is extended: its config.json is written anew. Returns sentences about that, [] for none.
 
   Raises UserError, and changes nothing, for a run of another config or other data, and for a folder that cannot be
   written.
   """
   file = workdir / "config.json"
   part = workdir / "config.json.part"
-  extended = extension(workdir, description)
+  extended = _extension(workdir, description)
   if not extended and file.exists():
     check_same(workdir, description)
   with errors.writing(f"--workdir={workdir}"):
@@ -85,9 +85,10 @@ def begin(workdir, description):
       os.replace(part, file)
     elif not os.access(workdir, os.W_OK):
       raise PermissionError(13, "Permission denied")
+  return extended
 
 
-def extension(workdir, description) -> list[str]:
+def _extension(workdir, description) -> list[str]:
   """Returns sentences on how a description extends the run in a folder by more epochs; [] if it does not.
 
   Raises UserError if the run there has other data.

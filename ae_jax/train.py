@@ -45,8 +45,8 @@ def train_and_evaluate(config, workdir, profile=False):
   with contextlib.ExitStack() as stack, memory.explained():
     received = stack.enter_context(interruptions.caught())
     parallel.on_first_process(lambda: stack.enter_context(runs.locked(workdir)))
-    extended = runs.extension(workdir, description)
-    parallel.on_first_process(lambda: runs.begin(workdir, description))
+    extended = []
+    parallel.on_first_process(lambda: extended.extend(runs.begin(workdir, description)))
     for line in (words.opening(description, dataset.placement, workdir), *dataset.remarks, *extended):
       _say(line)
     cache.keep_compiled_programs()

@@ -95,7 +95,7 @@ def build(entries, shape: tuple[int, ...], value_range: str, span: ranges.Span) 
 
 
 class _Data(NamedTuple):
-  """What an entry of the config is checked against."""
+  """The key of an entry of the config, and the data that it must fit."""
 
   key: str  # of the entry
   shape: tuple[int, ...]

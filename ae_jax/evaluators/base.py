@@ -75,7 +75,7 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-  """What is measured of a model. Only the functions that are declared here are called.
+  """Measurements of a model. Only the functions that are declared here are called.
 
   An evaluator needs at least one function. `per_example`, `metrics` and `rulers` belong to every evaluation of the test
   set during training, `studies` to the evaluation of the trained model.

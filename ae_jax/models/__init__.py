@@ -83,17 +83,17 @@ class Model:
 
   @property
   def has_posterior(self) -> bool:
-    """Whether the code is a sample of a posterior, which `encode` returns."""
+    """True if `encode` returns a posterior."""
     return self.module.has_posterior
 
   @property
   def has_projection(self) -> bool:
-    """Whether `project` changes the parameters."""
+    """True if `project` changes the parameters."""
     return self.module.has_projection
 
   @property
   def has_skips(self) -> bool:
-    """Whether the decoder of `reconstruct` uses more of an example than its code."""
+    """True if the decoder of `reconstruct` also receives skip connections."""
     return self.module.has_skips
 
   def init(self, key: jax.Array) -> Variables:

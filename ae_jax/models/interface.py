@@ -60,7 +60,7 @@ class CodeSpec(NamedTuple):
 
 
 class Encoding(NamedTuple):
-  """What an encoder computes from a batch."""
+  """The output of an encoder for a batch."""
 
   z: jax.Array  # [B, *code shape]: what `decode` takes
   posterior: Gaussian | None = None
@@ -93,17 +93,17 @@ class AutoencoderModule(nn.Module):
 
   @property
   def has_posterior(self) -> bool:
-    """Whether `encode` returns a posterior."""
+    """True if `encode` returns a posterior."""
     return False
 
   @property
   def has_projection(self) -> bool:
-    """Whether `project` changes the parameters."""
+    """True if `project` changes the parameters."""
     return False
 
   @property
   def has_skips(self) -> bool:
-    """Whether `decode_beside` passes more of an example to the decoder than its code."""
+    """True if the module has `decode_beside`, a decoder that also receives skip connections of an example."""
     return False
 
   @property

@@ -16,7 +16,7 @@ _NONE: dict = {}
 
 
 class Measured(NamedTuple):
-  """What the loss of a batch is computed from, and what the model's state is updated from."""
+  """Values for each example, from which the loss is computed, and sums, which update the model's state."""
 
   values: Statistics  # leaves [B, ...], for each example
   penalties: Statistics = _NONE  # {name: [B]}: terms of the model, see `models.Encoding`
