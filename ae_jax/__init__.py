@@ -5,7 +5,7 @@ import sys
 __version__ = "0.1.0"
 
 if sys.argv[:1] == ["-m"]:  # `python -m ae_jax.main` and its like, before they are imported: Ctrl-C is a line at once
-  from ae_jax import signals
+  from ae_jax.system import signals
 
   signals.watch()
 

@@ -7,9 +7,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ae_jax import checkpoints, data, errors, logs, losses, memory, models, paths, runs
 from ae_jax import config as configs
+from ae_jax import data, errors, models
 from ae_jax.data import ranges
+from ae_jax.models import memory
+from ae_jax.ops import losses
+from ae_jax.runs import checkpoints, logs, run_folder
+from ae_jax.system import paths
 
 WEIGHTS = ("auto", "ema", "raw")
 _LARGEST_BATCH = 256  # examples that `Run`'s functions put through the model at once: more leave a CPU's cache
@@ -156,7 +160,7 @@ def load(workdir, which="last", weights="auto") -> Run:
   workdir = paths.local_path("workdir", workdir)
   if not (workdir / "config.json").exists():
     raise errors.UserError(f"{workdir}: there is no run here (no config.json)")
-  description = runs.read_description(workdir)
+  description = run_folder.read_description(workdir)
   config = configs.from_json(description["config"])
   configs.check_trained(config)
   errors.choose(ranges.INTERVALS, config.data.range, "data.range")

@@ -8,19 +8,20 @@ Runs that differ in the seed alone are put together: the mean over them, their l
 
 from absl import flags
 
-from ae_jax import door, paths
+from ae_jax import cli
+from ae_jax.system import paths
 
-flags.adopt_module_key_flags(door)
+flags.adopt_module_key_flags(cli)
 
 _OUT = flags.DEFINE_string("out", "compare.html", "The page, a file that ends in .html.")
 
 
 def main(folders):
   """The flags and arguments, one call."""
-  with door.in_a_line():
+  with cli.in_a_line():
     out = paths.local_path("--out", _OUT.value)
     if out.suffix != ".html":
-      door.fail(f"--out={out}: must end in .html", door.WRONG_INPUT)
+      cli.fail(f"--out={out}: must end in .html", cli.WRONG_INPUT)
     folders = [paths.local_path("folder", folder) for folder in folders]
     from ae_jax.report import comparison  # seconds of imports
 
@@ -31,4 +32,4 @@ def main(folders):
 
 
 if __name__ == "__main__":
-  door.run_on_arguments(main, "python -m ae_jax.compare runs/a runs/b")
+  cli.run_on_arguments(main, "python -m ae_jax.compare runs/a runs/b")

@@ -11,9 +11,9 @@ import functools
 
 from absl import flags
 
-from ae_jax import door
+from ae_jax import cli
 
-flags.adopt_module_key_flags(door)
+flags.adopt_module_key_flags(cli)
 
 _ONLY = flags.DEFINE_list("only", [], "Evaluators, NAME,NAME,...; default: those of the run's config.")
 _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "The checkpoint.")
@@ -21,22 +21,26 @@ _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "The checkpoint.")
 
 def main(workdir):
   """The flags, one call."""
-  from ae_jax import api, cache, evaluation, evaluators, interruptions, logs, runs
+  from ae_jax import api, evaluators
+  from ae_jax.report import evaluation
+  from ae_jax.runs import logs, run_folder
+  from ae_jax.system import cache
+  from ae_jax.training import preemption
 
-  with door.in_a_line():
+  with cli.in_a_line():
     run = api.load(workdir, _WHICH.value)
-    dataset = runs.data_of(workdir, run.config)
+    dataset = run_folder.data_of(workdir, run.config)
     for line in dataset.remarks:
       logs.say(line)
     cache.keep_compiled_programs()
     measures = evaluators.build(_ONLY.value or run.config.evaluators, run.model, dataset)
-    rulers = dict(evaluators.rulers(measures, dataset, run.model.code))
-    with interruptions.caught(interruptions.STUDYING) as received:
-      check = functools.partial(interruptions.stop_studies, received, workdir)
-      found = evaluation.examine(run, dataset, measures, workdir, rulers, check)
+    baselines = dict(evaluators.baselines(measures, dataset, run.model.code))
+    with preemption.caught(preemption.ANALYZING) as received:
+      check = functools.partial(preemption.stop_analyses, received, workdir)
+      found = evaluation.examine(run, dataset, measures, workdir, baselines, check)
     for name, value in [*found.values.items(), *found.remarks.items()]:
       print(f"{name:40} {value if isinstance(value, str) else format(value, '.6g')}")
 
 
 if __name__ == "__main__":
-  door.run_on_folder(main)
+  cli.run_on_folder(main)

@@ -11,9 +11,9 @@ import os
 
 from absl import flags
 
-from ae_jax import door
+from ae_jax import cli
 
-flags.adopt_module_key_flags(door)
+flags.adopt_module_key_flags(cli)
 
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes that the cluster's environment names.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process of several, for all of them.")
@@ -30,23 +30,25 @@ def main(config, workdir):
   import jax
 
   from ae_jax import config as configs  # here, so that --help does not wait for JAX
-  from ae_jax import errors, interruptions, parallel, train
+  from ae_jax import errors
+  from ae_jax.system import distributed
+  from ae_jax.training import preemption, train
 
-  with door.in_a_line():
+  with cli.in_a_line():
     try:
       configs.check(config)
       if _DISTRIBUTED.value or _COORDINATOR.value:
-        interruptions.witness()
-        _join(parallel.start)
+        preemption.watchdog()
+        _join(distributed.start)
       train.train_and_evaluate(config, workdir(config), _PROFILE.value)
-    except interruptions.Interrupted:
+    except preemption.Interrupted:
       raise
     except Exception as error:
       if jax.process_count() > 1:
-        if interruptions.others_are_lost(error):
-          door.fail(f"{interruptions.LOST} ({errors.one_line(error)})", door.WRONG_INPUT, os._exit)
-        interruptions.leave_soon(door.WRONG_INPUT)
-      if isinstance(error, parallel.FailedElsewhere):
+        if preemption.others_are_lost(error):
+          cli.fail(f"{preemption.LOST} ({errors.one_line(error)})", cli.WRONG_INPUT, os._exit)
+        preemption.leave_soon(cli.WRONG_INPUT)
+      if isinstance(error, distributed.FailedElsewhere):
         raise errors.UserError(str(error)) from None
       raise
 
@@ -56,8 +58,8 @@ def _join(start):
   try:
     start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   except (RuntimeError, ValueError) as error:
-    door.fail(f"--coordinator, --distributed: the processes did not find each other: {error}", door.WRONG_USAGE)
+    cli.fail(f"--coordinator, --distributed: the processes did not find each other: {error}", cli.WRONG_USAGE)
 
 
 if __name__ == "__main__":
-  door.run(main)
+  cli.run(main)

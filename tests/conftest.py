@@ -16,15 +16,19 @@ import numpy as np
 import pytest
 
 import ae_jax
-from ae_jax import cache, logs, objectives, parallel
-from ae_jax.config import STUDIES
+from ae_jax import objectives
+from ae_jax.config import ANALYSES
+from ae_jax.data import batch_schedule
+from ae_jax.runs import logs
+from ae_jax.system import cache, distributed
+from ae_jax.training import train
 
 cache.keep_compiled_programs()  # what was compiled for one test is there for the others
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)  # for those tests that ask for more than the first
 
-_mesh = parallel.mesh
-parallel.mesh = lambda devices=None: _mesh(jax.devices()[:1] if devices is None else devices)
+_mesh = distributed.mesh
+distributed.mesh = lambda devices=None: _mesh(jax.devices()[:1] if devices is None else devices)
 
 OLD_JAX = jax.__version_info__ < (0, 8)  # Colab's
 ROOT = pathlib.Path(__file__).parent.parent
@@ -40,28 +44,55 @@ def config_of(name, *data):
 
 
 def unstudied(config):
-  """The config without those evaluators that study the trained model, which takes seconds."""
-  config.evaluators = tuple(name for name in config.evaluators if name not in STUDIES)
+  """The config without those evaluators that analyze the trained model, which takes seconds."""
+  config.evaluators = tuple(name for name in config.evaluators if name not in ANALYSES)
   return config
 
 
-def run_main(*flags, **environment):
-  """`python -m ae_jax.main` as a process, in the project's folder: (exit status, output, complaints)."""
+def run_command(module, *arguments, cwd=ROOT, **environment):
+  """Runs `python -m ae_jax.MODULE` in a process; returns (exit status, stdout, stderr)."""
   done = subprocess.run(
-    [sys.executable, "-m", "ae_jax.main", *flags],
-    cwd=ROOT,
+    [sys.executable, "-m", f"ae_jax.{module}", *map(str, arguments)],
+    cwd=cwd,
     env={**os.environ, **environment},
     capture_output=True,
     text=True,
     timeout=300,
+    check=False,
   )
   return done.returncode, done.stdout, done.stderr
+
+
+def run_main(*flags, **environment):
+  """Runs `python -m ae_jax.main`; see `run_command`."""
+  return run_command("main", *flags, **environment)
+
+
+class _Stop(Exception):
+  """Ends a training that `train_until` started."""
+
+
+def train_until(config, workdir, epoch, monkeypatch):
+  """Trains a run and kills it at the beginning of an epoch."""
+  original = batch_schedule.BatchSchedule.chunks
+
+  def stop(schedule, number):
+    if number == epoch:
+      raise _Stop
+    return original(schedule, number)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(batch_schedule.BatchSchedule, "chunks", stop)
+    with pytest.raises(_Stop):
+      train.train_and_evaluate(config, workdir)
 
 
 @pytest.fixture
 def eight_devices(monkeypatch):
   """Runs are spread over eight virtual devices."""
-  monkeypatch.setattr(parallel, "mesh", lambda devices=None: _mesh(jax.devices()[:8] if devices is None else devices))
+  monkeypatch.setattr(
+    distributed, "mesh", lambda devices=None: _mesh(jax.devices()[:8] if devices is None else devices)
+  )
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import numpy as np
 from conftest import config_of
 
 from ae_jax import config as configs
-from ae_jax.evaluators import exhibits, findings
+from ae_jax.evaluators import figures, results
 
 
 def images(count, side=28, channels=1, seed=0):
@@ -25,7 +25,7 @@ def series(count, steps=60, channels=1, seed=0):
 
 
 def every_kind(examples, points=1000):
-  """(name, exhibit) of every kind, made of examples [16 or more, ...], and numbers and remarks."""
+  """(name, figure) of every kind, made of examples [16 or more, ...], and numbers and remarks."""
   generator = np.random.default_rng(1)
   noisy = examples[:16] * 0.8 + 0.1
   name = "test images" if examples.ndim == 4 else "series"
@@ -44,20 +44,23 @@ def every_kind(examples, points=1000):
     ("reconstruction/ssim", 0.93),
     ("reconstruction/squared_error/class_0", 3.0),
     ("reconstruction/squared_error/class_1", 4.2),
-    ("reconstruction/errors", exhibits.Bars("errors by class", ("0", "1", "2"), np.ones(3), "class", "error")),
-    ("reconstruction/reconstructions", exhibits.Rows("test examples and reconstructions", reconstructions)),
-    ("reconstruction/error_map", exhibits.Heatmap("where the errors are", "error", examples[:16].mean((0, -1)))),
-    ("reconstruction/attention", exhibits.Attention("where attention looks", examples[:16], {"pool": weights})),
-    ("probe/latent_map", exhibits.Points("test examples in the plane of their codes", views, many, labels)),
+    ("reconstruction/errors", figures.Bars("errors by class", ("0", "1", "2"), np.ones(3), "class", "error")),
+    ("reconstruction/reconstructions", figures.ExampleRows("test examples and reconstructions", reconstructions)),
+    ("reconstruction/error_map", figures.Heatmap("where the errors are", "error", examples[:16].mean((0, -1)))),
+    ("reconstruction/attention", figures.Attention("where attention looks", examples[:16], {"pool": weights})),
+    ("probe/latent_map", figures.Points("test examples in the plane of their codes", views, many, labels)),
     ("probe/accuracy", 0.98),
     ("probe/accuracy_low", 0.97),
     ("probe/accuracy_high", 0.99),
-    ("generation/explorer", exhibits.Explorer("what is decoded", directions, np.linspace(-3, 3, 9), steps)),
-    ("generation/samples", exhibits.Gallery("decoded draws", np.resize(examples, (36, *examples.shape[1:])))),
+    ("generation/explorer", figures.Explorer("what is decoded", directions, np.linspace(-3, 3, 9), steps)),
+    ("generation/samples", figures.Gallery("decoded draws", np.resize(examples, (36, *examples.shape[1:])))),
     ("generation/likelihood", "there is no posterior to weigh <draws> with"),
-    ("robustness/shifts", exhibits.Lines("errors after a shift", {"model": ramp, "PCA": 2 * ramp}, "shift", "error")),
-    ("robustness/disturbed", exhibits.Rows("disturbed", {"clean": examples[:8], "noisy": noisy[:8], "so": noisy[:8]})),
-    ("novel/unheard_of", exhibits.Bars("what no page was told of", (), np.arange(5.0), "number", "value")),
+    ("robustness/shifts", figures.Lines("errors after a shift", {"model": ramp, "PCA": 2 * ramp}, "shift", "error")),
+    (
+      "robustness/disturbed",
+      figures.ExampleRows("disturbed", {"clean": examples[:8], "noisy": noisy[:8], "so": noisy[:8]}),
+    ),
+    ("novel/unheard_of", figures.Bars("what no page was told of", (), np.arange(5.0), "number", "value")),
   ]
 
 
@@ -95,5 +98,5 @@ def make(folder, epochs=50, asked=None, found=(), shape=(28, 28, 1), changes=(),
   lines = records(epochs, start)
   (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
   if found:
-    findings.write(folder, findings.of(lines[-1]["step"], found))
+    results.write(folder, results.of(lines[-1]["step"], found))
   return folder

@@ -2,14 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
 import types
 
 import made_runs
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_command
 
 from ae_jax import errors
 from ae_jax.report import comparison
@@ -18,10 +16,8 @@ FOUND = made_runs.every_kind(made_runs.images(20, side=8), points=30)
 
 
 def compare(cwd, *arguments):
-  """`python -m ae_jax.compare` as a process: (exit status, output, complaints)."""
-  command = [sys.executable, "-m", "ae_jax.compare", *map(str, arguments)]
-  done = subprocess.run(command, cwd=cwd, env=None, capture_output=True, text=True, timeout=300)
-  return done.returncode, done.stdout, done.stderr
+  """Runs `python -m ae_jax.compare`; returns (exit status, stdout, stderr)."""
+  return run_command("compare", *arguments, cwd=cwd)
 
 
 @pytest.fixture(scope="module")

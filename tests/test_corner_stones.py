@@ -12,8 +12,10 @@ import scipy.stats
 from jax.flatten_util import ravel_pytree
 from sklearn.decomposition import PCA
 
-from ae_jax import corruptions, losses, models, objectives
+from ae_jax import models, objectives
 from ae_jax.data import ranges
+from ae_jax.objectives import corruptions
+from ae_jax.ops import losses
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import OLD_JAX, ROOT, learned, tiny_flags
 
 import ae_jax
-from ae_jax import logs
+from ae_jax.runs import logs
 
 
 def started(count, workdir, devices=1, flags=None, **keys):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ae_jax import errors, train
+from ae_jax import errors
+from ae_jax.training import train
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import hashlib
 
 import numpy as np
 
-from ae_jax import errors, paths
+from ae_jax import errors
+from ae_jax.data import lazy_arrays, placements, ranges, remarks, sources
 from ae_jax.data import one_class as one_classes
-from ae_jax.data import placements, ranges, remarks, rows, sources
 from ae_jax.data.columns import class_numbers, flat_columns, label_values, of_half
+from ae_jax.system import paths
 
 __all__ = ["Dataset", "class_numbers", "flat_columns", "label_values", "load", "of_half"]
 
@@ -20,14 +21,14 @@ _DIGESTED_WHOLE = 2**28  # bytes
 class Dataset:
   """Images [N, H, W, C] or series [N, T, C], uint8 or float32, and labels [N] or None, for training and for testing.
 
-  Training examples that do not fit in memory, and their labels, may be `rows.Rows` instead of ndarrays.
+  Training examples that do not fit in memory, and their labels, may be `lazy_arrays.LazyArray` instead of ndarrays.
   """
 
   name: str
   value_range: str  # a key of ranges.INTERVALS
-  train: np.ndarray | rows.Rows
+  train: np.ndarray | lazy_arrays.LazyArray
   test: np.ndarray
-  train_labels: np.ndarray | rows.Rows | None
+  train_labels: np.ndarray | lazy_arrays.LazyArray | None
   test_labels: np.ndarray | None
   one_class: int | None = None  # the label that all training examples have; None: any
   streams: bool = False  # whether the training examples go to the device chunk by chunk (`streams.chunks`)
@@ -49,8 +50,8 @@ class Dataset:
 
   @functools.cached_property
   def train_sample(self):
-    """Training examples in memory [K, ...]: all or, of `rows.Rows`, 20,000 or 256 MiB at most, by a fixed seed."""
-    return rows.sample(self.train)
+    """Training examples in memory [K, ...]: all or, of `lazy_arrays.LazyArray`, 20,000 or 256 MiB at most, by a fixed seed."""
+    return lazy_arrays.sample(self.train)
 
   @functools.cached_property
   def span(self) -> ranges.Span:
@@ -90,16 +91,16 @@ class Dataset:
     return found
 
   def _digest(self, *halves):
-    """The SHA-256 of some arrays of the halves, whole or, if there are many examples, at `rows.probes`."""
+    """The SHA-256 of some arrays of the halves, whole or, if there are many examples, at `lazy_arrays.probes`."""
     digest = hashlib.sha256()
-    whole = rows.bytes_of(self.train) + rows.bytes_of(self.test) <= _DIGESTED_WHOLE
+    whole = lazy_arrays.bytes_of(self.train) + lazy_arrays.bytes_of(self.test) <= _DIGESTED_WHOLE
     for values in halves:
       if values is None:
         digest.update(b"None")
         continue
       digest.update(f"{values.dtype.str}{values.shape}".encode())
-      numbers = np.arange(len(values)) if whole else rows.probes(len(values))
-      for part in rows.parts(values, numbers):
+      numbers = np.arange(len(values)) if whole else lazy_arrays.probes(len(values))
+      for part in lazy_arrays.parts(values, numbers):
         digest.update(part.view(np.uint8).data)  # strings have no buffer of their own
     return digest.hexdigest()
 
@@ -160,24 +161,24 @@ def _narrowed(arrays, one_class, decide, where):
 
   Returns the class that was applied, sentences about it, and the `Placement` of the training examples that are left.
   """
-  first = decide(rows.bytes_of(arrays["train"]))
+  first = decide(lazy_arrays.bytes_of(arrays["train"]))
   _check_test_fits(arrays["test"], first, where)
   if not first.lazy:
-    arrays.update({key: rows.loaded(values) for key, values in arrays.items()})
+    arrays.update({key: lazy_arrays.loaded(values) for key, values in arrays.items()})
   one_class, said = one_classes.keep(one_class, arrays, where)
   if len(arrays["train"]) < 2:
     raise errors.UserError(f"{where}: one training example; 2 or more are wanted")
-  decided = decide(rows.bytes_of(arrays["train"]))
+  decided = decide(lazy_arrays.bytes_of(arrays["train"]))
   for key in arrays:
     if not (decided.lazy and key in ("train", "train_labels")):
-      arrays[key] = rows.gathered(arrays[key])
+      arrays[key] = lazy_arrays.gathered(arrays[key])
   return one_class, said, decided
 
 
 def _check_test_fits(examples, decided, where):
   """Raises UserError if test examples in files are larger than the budget of the memory."""
-  needed = rows.bytes_of(examples)
-  if isinstance(examples, rows.Rows) and needed > decided.budget:
+  needed = lazy_arrays.bytes_of(examples)
+  if isinstance(examples, lazy_arrays.LazyArray) and needed > decided.budget:
     raise errors.UserError(
       f"{where}: the test examples, which lie in memory, need {placements.gib(needed)}, and the budget is "
       f"{placements.gib(decided.budget)}; give fewer, or raise config.data.budget_gib"
@@ -193,21 +194,21 @@ def _as_float32(examples):
   """Floating-point examples as float32; what is lazy stays so."""
   if not np.issubdtype(examples.dtype, np.floating):
     return examples
-  return rows.mapped(examples, examples.shape[1:], np.float32, ranges.as_float32)
+  return lazy_arrays.mapped(examples, examples.shape[1:], np.float32, ranges.as_float32)
 
 
 def _as_int64(values):
   """Integers as int64, so that a fingerprint depends on their values alone; anything else as it is."""
   if values is None or not np.issubdtype(values.dtype, np.integer):
     return values
-  return rows.mapped(values, values.shape[1:], "<i8", lambda found: found.astype("<i8"))
+  return lazy_arrays.mapped(values, values.shape[1:], "<i8", lambda found: found.astype("<i8"))
 
 
 def _verified(examples, value_range, key, where):
   """Examples of the range: checked here if they lie in memory, else some here and each when it is read."""
-  if isinstance(examples, rows.Rows):
+  if isinstance(examples, lazy_arrays.LazyArray):
     examples = _checked(examples, value_range, f"{where}: {key}ing example")
-    rows.gather(examples, rows.probes(len(examples)))
+    lazy_arrays.gather(examples, lazy_arrays.probes(len(examples)))
   else:
     _check(ranges.fault(examples, value_range), key, where)
   return examples

@@ -14,7 +14,7 @@ import zipfile
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import remarks, rows, splits
+from ae_jax.data import lazy_arrays, remarks, splits
 
 _LARGEST_LABEL = 1024  # bytes: a text, at most
 _NAMES = ("x_train", "x_test", "y_train", "y_test")
@@ -136,7 +136,7 @@ def _rows(path, array, offset, shape, dtype, obstacle, load, where):
     with _readable(where):
       return np.asarray(mapped()[numbers])
 
-  return rows.Rows(shape, dtype, read, functools.cache(load))
+  return lazy_arrays.LazyArray(shape, dtype, read, functools.cache(load))
 
 
 def _halves(stored, names, where):
@@ -169,4 +169,4 @@ def _halves(stored, names, where):
 def _with_channels(images):
   if len(images.shape) != 3:
     return images
-  return rows.mapped(images, (*images.shape[1:], 1), images.dtype, lambda values: values[..., None])
+  return lazy_arrays.mapped(images, (*images.shape[1:], 1), images.dtype, lambda values: values[..., None])

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import rows
+from ae_jax.data import lazy_arrays
 
 MOST_CLASSES = 1_000  # that a model can be conditioned on
 
@@ -47,7 +47,7 @@ def label_values(dataset, where: str) -> tuple[int, ...]:
         f"{where} needs the column 'label', and config.data.name={dataset.name!r} has no integer labels of the {half} "
         "examples; add them to the data, or choose a model without labels"
       )
-  known = np.unique(rows.loaded(dataset.train_labels))
+  known = np.unique(lazy_arrays.loaded(dataset.train_labels))
   if len(known) > MOST_CLASSES:
     raise errors.UserError(f"{where}: {len(known):,} different labels; at most {MOST_CLASSES:,} can be conditioned on")
   found = tuple(map(int, known))
@@ -57,7 +57,7 @@ def label_values(dataset, where: str) -> tuple[int, ...]:
 
 def flat_columns(dataset, half: str, model) -> dict:
   """Returns the columns of a half in memory, with examples of one axis: {"x": [N, elements], ...}."""
-  found = {name: rows.loaded(column) for name, column in of_half(dataset, half, model).items()}
+  found = {name: lazy_arrays.loaded(column) for name, column in of_half(dataset, half, model).items()}
   return {**found, "x": found["x"].reshape(len(found["x"]), -1)}
 
 
@@ -67,5 +67,5 @@ def of_half(dataset, half: str, model) -> dict:
   if "label" in model.columns:
     labels = getattr(dataset, f"{half}_labels")
     numbers = lambda part: class_numbers(part, model.labels, len(part))
-    found["label"] = rows.mapped(labels, (), np.int32, numbers)
+    found["label"] = lazy_arrays.mapped(labels, (), np.int32, numbers)
   return found

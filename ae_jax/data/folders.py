@@ -7,8 +7,9 @@ import pathlib
 
 import numpy as np
 
-from ae_jax import cache, errors
-from ae_jax.data import decoding, remarks, rows, splits
+from ae_jax import errors
+from ae_jax.data import decoding, lazy_arrays, remarks, splits
+from ae_jax.system import cache
 
 _SUFFIXES = {suffix for suffixes in decoding.FORMATS.values() for suffix in suffixes}
 # lower-case names of folders -> what is in them
@@ -137,7 +138,7 @@ def _common_shape(files):
   def read(numbers):
     return np.array([decoding.shape(files[number], files[number]) for number in numbers])
 
-  shapes = rows.gathered(rows.Rows((len(files), 3), np.dtype(np.int64), read))
+  shapes = lazy_arrays.gathered(lazy_arrays.LazyArray((len(files), 3), np.dtype(np.int64), read))
   others = np.flatnonzero((shapes != shapes[0]).any(1))
   if len(others):
     found, wanted = (decoding.in_words(shape) for shape in (shapes[others[0]], shapes[0]))
@@ -153,9 +154,9 @@ def _rows(files, shape, version):
 
   @functools.cache
   def load():
-    return cache.arrays("folder", version, lambda: {"images": rows.gathered(lazy)})["images"]
+    return cache.arrays("folder", version, lambda: {"images": lazy_arrays.gathered(lazy)})["images"]
 
-  lazy = rows.Rows((len(files), *shape), np.dtype(np.uint8), read)
+  lazy = lazy_arrays.LazyArray((len(files), *shape), np.dtype(np.uint8), read)
   return dataclasses.replace(lazy, load=load)
 
 

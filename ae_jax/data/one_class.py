@@ -3,7 +3,7 @@
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import remarks, rows
+from ae_jax.data import lazy_arrays, remarks
 
 EARLIER_ALL = -1  # in earlier versions this meant examples of any label
 
@@ -53,7 +53,7 @@ def _drop_others(label, arrays, key):
   kept = arrays["train_labels"] == label
   for name in ("train", "train_labels", "train_factors"):
     if name in arrays:
-      arrays[name] = rows.take(arrays[name], kept)
+      arrays[name] = lazy_arrays.take(arrays[name], kept)
   dropped = int((~kept).sum())
   if not dropped:
     return []
@@ -64,14 +64,14 @@ def _drop_others(label, arrays, key):
 def _has(label, arrays):
   """Returns True if a training or test example has this integer label."""
   found = [arrays[name] for name in ("train_labels", "test_labels") if arrays.get(name) is not None]
-  return any(np.issubdtype(labels.dtype, np.integer) and label in rows.gathered(labels) for labels in found)
+  return any(np.issubdtype(labels.dtype, np.integer) and label in lazy_arrays.gathered(labels) for labels in found)
 
 
 def _checked(labels, label, key, half, where):
   """The labels of a half in memory; UserError if they are no integers or the label is not among them."""
   if not np.issubdtype(labels.dtype, np.integer):
     raise errors.UserError(f"{key}{where} has labels of dtype {labels.dtype}; integers are wanted")
-  labels = rows.gathered(labels)
+  labels = lazy_arrays.gathered(labels)
   if label not in labels:
     known = ", ".join(map(str, np.unique(labels)[:20]))
     raise errors.UserError(f"{key}no {half} example of {where} has this label; it has {known}")

@@ -6,7 +6,8 @@ import math
 import os
 import pathlib
 
-from ae_jax import errors, parallel
+from ae_jax import errors
+from ae_jax.system import distributed
 
 _GIB = 2**30
 UNKNOWN_BYTES = 8 * _GIB  # taken for the memory of a machine that does not tell it
@@ -39,8 +40,8 @@ def decide(placement, budget_gib, needed):
   """
   rule = errors.choose(PLACEMENTS, placement, "data.placement")
   errors.check(budget_gib >= 0, "data.budget_gib", budget_gib, "0 (automatic) or more")
-  host = budget_gib * _GIB or parallel.least(host_bytes() / 4)
-  device = budget_gib * _GIB or parallel.least(device_bytes() / 3)
+  host = budget_gib * _GIB or distributed.least(host_bytes() / 4)
+  device = budget_gib * _GIB or distributed.least(device_bytes() / 3)
   lazy, streams = rule(needed, host, device)
   reasons = f"{gib(needed)}, budget {gib(min(host, device))}"
   if placement != "auto":

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ae_jax.data import rows
+from ae_jax.data import lazy_arrays
 
 _MOST_NAMES = 8  # in a sentence
 _FIRST = 16  # examples that nearly always tell that bytes are not binary
@@ -37,11 +37,13 @@ def visible(folder: str | os.PathLike[str]) -> list[str]:
   return [name for name in os.listdir(folder) if not name.startswith(".")]
 
 
-def binary_bytes(where: str, examples: np.ndarray | rows.Rows) -> list[str]:
+def binary_bytes(where: str, examples: np.ndarray | lazy_arrays.LazyArray) -> list[str]:
   """Returns a sentence if examples are bytes of 0 and 1 only, which scaling leaves nearly constant."""
   if examples.dtype != np.uint8:
     return []
-  some = examples if isinstance(examples, np.ndarray) else rows.gather(examples, rows.probes(len(examples)))
+  some = (
+    examples if isinstance(examples, np.ndarray) else lazy_arrays.gather(examples, lazy_arrays.probes(len(examples)))
+  )
   if examples[:_FIRST].max() > 1 or some.max() != 1:
     return []
   return [f"{where}: every byte is 0 or 1, but bytes are scaled from 0 to 255; store 0 and 255, or floats 0.0 and 1.0"]

@@ -1,7 +1,7 @@
 """Where data comes from: functions (name, path) -> dict of `train` and `test`, and perhaps their labels [N].
 
 Images are [N, H, W, C], series (see `ae_jax.data.series`) [N, T, C]. Sets that are made or embedded are arrays, those
-that may be large are `rows.Rows`, of which nothing is read yet. Where it is known what examples were made of, there are
+that may be large are `lazy_arrays.LazyArray`, of which nothing is read yet. Where it is known what examples were made of, there are
 `train_factors`, `test_factors` and `factor_values` besides, and where there is something to say, `remarks` (see
 `ae_jax.data.Dataset`).
 """
@@ -16,8 +16,9 @@ import re
 
 import numpy as np
 
-from ae_jax import cache, errors, paths
-from ae_jax.data import archives, decoding, folders, made, remarks, rows, series, splits
+from ae_jax import errors
+from ae_jax.data import archives, decoding, folders, lazy_arrays, remarks, series, splits, synthetic
+from ae_jax.system import cache, paths
 
 NEEDS_NOTHING = "mnist_5k needs no preparation"
 
@@ -94,13 +95,13 @@ def _rows_of_records(records, image_key, label_key, half, kept, where):
     with _readable(where):
       return np.array([record[label_key] for record in records.__getitems__(numbers.tolist())])
 
-  lazy = {half: rows.Rows((len(records), *feature.shape), np.dtype(feature.np_dtype), read_images)}
+  lazy = {half: lazy_arrays.LazyArray((len(records), *feature.shape), np.dtype(feature.np_dtype), read_images)}
   if label_key:
-    lazy[f"{half}_labels"] = rows.Rows((len(records),), np.dtype(np.int64), read_labels)
+    lazy[f"{half}_labels"] = lazy_arrays.LazyArray((len(records),), np.dtype(np.int64), read_labels)
 
   @functools.cache
   def whole():
-    return cache.arrays(*kept, lambda: {key: rows.gathered(part) for key, part in lazy.items()})
+    return cache.arrays(*kept, lambda: {key: lazy_arrays.gathered(part) for key, part in lazy.items()})
 
   return {key: dataclasses.replace(part, load=lambda key=key: whole()[key]) for key, part in lazy.items()}
 
@@ -147,7 +148,7 @@ def _image_set(builder, where):
 SOURCES = {
   "mnist_5k": mnist_5k,
   "digits": digits,
-  "factors": made.factors,
+  "factors": synthetic.factors,
   "npz": archives.npz,
   "npy": archives.npy,
   "folder": folders.folder,

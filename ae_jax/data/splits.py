@@ -6,7 +6,7 @@ import stat
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import rows
+from ae_jax.data import lazy_arrays
 
 _MOST_HELD_OUT = 10_000  # the test examples lie in memory, however many there are to train on
 
@@ -27,7 +27,7 @@ def drawn_fifth(count):
 
 def split(examples, labels, held_out):
   """The dict that a source gives, from examples [N, ...], labels [N] or None, and the mask [N] of those for testing."""
-  arrays = {"train": rows.take(examples, ~held_out), "test": rows.take(examples, held_out)}
+  arrays = {"train": lazy_arrays.take(examples, ~held_out), "test": lazy_arrays.take(examples, held_out)}
   if labels is not None:
     arrays |= {"train_labels": labels[~held_out], "test_labels": labels[held_out]}
   return arrays

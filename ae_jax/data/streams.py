@@ -1,4 +1,4 @@
-"""Training examples that are read while the device trains: Grain's threads, in the order of `ae_jax.data.epochs`."""
+"""Training examples that are read while the device trains: Grain's threads, in the order of `ae_jax.data.batch_schedule`."""
 
 import functools
 import os
@@ -7,18 +7,18 @@ import threading
 import jax
 import numpy as np
 
-from ae_jax.data import rows
+from ae_jax.data import lazy_arrays
 
 PREFETCHED_BYTES = 2**28  # of batches that are read ahead, at most, unless a single one is larger
 _MOST_THREADS = 16
 
 
-def chunks(examples, plan, first, last, columns=slice(None)):
+def chunks(examples, schedule, first, last, columns=slice(None)):
   """Generates the chunks `first` to `last` - 1 of a run, counted from its beginning: (examples, weights).
 
-  `examples` are columns {"x": ndarray or `rows.Rows` [N, ...], ...}, `plan` is their `epochs.Epochs`. Each chunk has
-  the columns {"x": [plan.chunk, slots, elements], others: [plan.chunk, slots]}, in their dtypes, and weights float32
-  [plan.chunk, slots]: chunk c holds what `plan.chunks(c // chunks per epoch)[c % chunks per epoch]` points at, row 0
+  `examples` are columns {"x": ndarray or `lazy_arrays.LazyArray` [N, ...], ...}, `schedule` is their `epochs.BatchSchedule`. Each chunk has
+  the columns {"x": [schedule.chunk, slots, elements], others: [schedule.chunk, slots]}, in their dtypes, and weights float32
+  [schedule.chunk, slots]: chunk c holds what `schedule.chunks(c // chunks per epoch)[c % chunks per epoch]` points at, row 0
   where the weight is 0. `columns` are the
   slots of a batch that this process holds (a slice or integers); no row of the others is read. The order is a function
   of the seed and the chunk, so that there is nothing to save. Raises what reading raises: UserError for a damaged file.
@@ -26,24 +26,24 @@ def chunks(examples, plan, first, last, columns=slice(None)):
   """
   import grain  # half a second of imports that a run in memory does without
 
-  read = functools.partial(_read, examples, columns, plan.steps, _order(plan))
-  slots = len(np.arange(plan.slots)[columns])
-  ahead = PREFETCHED_BYTES // (slots * rows.bytes_of_a_row(examples["x"]))
-  ahead = min(max(ahead, 1), 2 * plan.chunk)
+  read = functools.partial(_read, examples, columns, schedule.steps, _order(schedule))
+  slots = len(np.arange(schedule.padded_batch_size)[columns])
+  ahead = PREFETCHED_BYTES // (slots * lazy_arrays.bytes_of_a_row(examples["x"]))
+  ahead = min(max(ahead, 1), 2 * schedule.chunk)
   options = grain.ReadOptions(num_threads=min(os.cpu_count() or 1, _MOST_THREADS, ahead), prefetch_buffer_size=ahead)
-  steps = grain.MapDataset.range(first * plan.chunk, last * plan.chunk).map(read)
+  steps = grain.MapDataset.range(first * schedule.chunk, last * schedule.chunk).map(read)
   batches = iter(steps.to_iter_dataset(options))
   try:
     for _ in range(first, last):
-      yield _together(batches, plan.chunk)
+      yield _together(batches, schedule.chunk)
   finally:
     batches.close()
 
 
-def _order(plan):
-  """The function `plan.batches`, computed once an epoch whichever thread asks; two epochs are kept, for the seam."""
+def _order(schedule):
+  """The function `schedule.batches`, computed once an epoch whichever thread asks; two epochs are kept, for the seam."""
   lock = threading.Lock()
-  remembered = functools.lru_cache(2)(plan.batches)
+  remembered = functools.lru_cache(2)(schedule.batches)
 
   def batches(epoch):
     with lock:

@@ -23,9 +23,9 @@ from ae_jax.evaluators import (
   robustness,
   sparsity,
 )
-from ae_jax.evaluators.base import Evaluator, Study
+from ae_jax.evaluators.base import Analysis, Evaluator
 
-__all__ = ["EVALUATORS", "Evaluator", "Study", "build", "metrics", "register", "rulers", "statistics", "studies"]
+__all__ = ["EVALUATORS", "Analysis", "Evaluator", "analyses", "baselines", "build", "metrics", "register", "statistics"]
 
 EVALUATORS: dict[str, Evaluator] = {}
 
@@ -101,21 +101,21 @@ def metrics(evaluators, loss, values, weights, dataset):
   yield from _distinct(named, {"test/loss"})
 
 
-def rulers(evaluators, dataset, code):
-  """Generates (name, value) of all their rulers."""
-  yield from _distinct([(each, each.rulers(dataset, code)) for each in evaluators if each.rulers])
+def baselines(evaluators, dataset, code):
+  """Generates (name, value) of all their baselines."""
+  yield from _distinct([(each, each.baselines(dataset, code)) for each in evaluators if each.baselines])
 
 
-def studies(evaluators, subject):
-  """Generates ("EVALUATOR/NAME", value) of all their studies.
+def analyses(evaluators, context):
+  """Generates ("EVALUATOR/NAME", value) of all their analyses.
 
-  A number that is not finite becomes a remark. If some codes are not finite, a remark replaces the studies of each
+  A number that is not finite becomes a remark. If some codes are not finite, a remark replaces the analyses of each
   evaluator.
   """
-  finite = np.isfinite(subject.test_codes).all() and np.isfinite(subject.train_codes).all()
+  finite = np.isfinite(context.test_codes).all() and np.isfinite(context.train_codes).all()
   diverged = "the codes of some examples are not finite: the training diverged; lower the learning rate"
   for evaluator in evaluators:
-    found = evaluator.study(subject) if finite or not evaluator.studies else [("remark", diverged)]
+    found = evaluator.analyze(context) if finite or not evaluator.analyses else [("remark", diverged)]
     for name, value in _distinct([(evaluator, found)]):
       number = isinstance(value, int | float)
       yield f"{evaluator.name}/{name}", value if not number or math.isfinite(value) else _undefined(name)

@@ -1,6 +1,6 @@
 """How well a score tells the class that was trained on from all others, beside PCA's residual.
 
-It needs a test set with both (config.data.one_class). The score of each evaluation is |x_hat - x|^2; the study has two
+It needs a test set with both (config.data.one_class). The score of each evaluation is |x_hat - x|^2; the analyze has two
 more. Anomalies are the positives.
 """
 
@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ae_jax import losses, objectives
-from ae_jax.evaluators import base, exhibits, reconstruction
+from ae_jax import objectives
+from ae_jax.evaluators import base, figures, reconstruction
+from ae_jax.ops import losses
 
 _AT_ONCE = 16  # examples whose gradients lie in memory, at most
 _NUMBERS = 2**23  # of them, unless those of one example are more
@@ -34,16 +35,16 @@ def metrics(values, dataset):
   yield "test/anomalous_squared_error", float(score[anomalous].mean(dtype=np.float64))
 
 
-def study(subject):
+def analyze(context):
   """Generates the areas under both curves for each score, and under the ROC curve for each class of anomalies."""
-  anomalous, labels = subject.dataset.anomalous, subject.dataset.test_labels
+  anomalous, labels = context.dataset.anomalous, context.dataset.test_labels
   classes = np.unique(labels[anomalous])
   told = len(classes) <= _MOST_CLASSES
   if not told:
     yield "by_class", f"there are {len(classes)} classes of anomalies; more than {_MOST_CLASSES} are not told apart"
   lines = {}
   for name, (words, score) in SCORES.items():
-    values = score(subject)
+    values = score(context)
     yield f"auroc/{name}", auroc(values, anomalous)
     yield f"auprc/{name}", auprc(values, anomalous)
     if told:
@@ -52,8 +53,8 @@ def study(subject):
       yield from ((f"auroc/{name}/class_{label}", area) for label, area in zip(classes, areas, strict=True))
       lines[words] = np.array([classes, areas], np.float64)
   if told:
-    title = f"how well each class is told from class {subject.dataset.one_class}, the one that was trained on"
-    yield "auroc_by_class", exhibits.Lines(title, lines, "class", "area under the ROC curve")
+    title = f"how well each class is told from class {context.dataset.one_class}, the one that was trained on"
+    yield "auroc_by_class", figures.Lines(title, lines, "class", "area under the ROC curve")
 
 
 def mahalanobis(codes, train_codes):
@@ -70,9 +71,9 @@ def mahalanobis(codes, train_codes):
   return np.sqrt(np.einsum("nk,nk->n", away, np.linalg.solve(covariance, away.T).T))
 
 
-def gradient_norms(subject):
+def gradient_norms(context):
   """The norm [N] of the gradient of each test example's reconstruction term by the parameters (Kwon et al. 2020)."""
-  run, value_range = subject.run, subject.dataset.value_range
+  run, value_range = context.run, context.dataset.value_range
   objective = objectives.build("reconstruction", run.model, value_range, likelihood=run.config.objective.likelihood)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
   at_once = max(1, min(_AT_ONCE, _NUMBERS // parameters))
@@ -85,22 +86,22 @@ def gradient_norms(subject):
 
     return jax.lax.map(norm, {**given, "x": x}, batch_size=at_once)
 
-  return subject.each(norms, subject.test, subject.given("test"))
+  return context.each(norms, context.test, context.given("test"))
 
 
-# name -> what it is called, and the function (subject) -> scores [N] of the test examples
+# name -> what it is called, and the function (context) -> scores [N] of the test examples
 SCORES = {
-  "squared_error": ("squared error", lambda subject: subject.squared_errors),
-  "mahalanobis": ("Mahalanobis distance", lambda subject: mahalanobis(subject.test_codes, subject.train_codes)),
+  "squared_error": ("squared error", lambda context: context.squared_errors),
+  "mahalanobis": ("Mahalanobis distance", lambda context: mahalanobis(context.test_codes, context.train_codes)),
   "gradient_norm": ("norm of the gradient", gradient_norms),
   "pca": (
     "residual of PCA",
-    lambda subject: reconstruction.pca_squared_errors(subject.dataset, subject.run.model.code.numbers),
+    lambda context: reconstruction.pca_squared_errors(context.dataset, context.run.model.code.numbers),
   ),
 }
 
 
-def rulers(dataset, code):
+def baselines(dataset, code):
   """Generates the AUROC of PCA's residual with as many components, and the AUPRC of chance."""
   yield "test/pca_auroc", auroc(reconstruction.pca_squared_errors(dataset, code.numbers), dataset.anomalous)
   yield "test/chance_auprc", float(dataset.anomalous.mean())
@@ -125,6 +126,6 @@ EVALUATOR = base.Evaluator(
   needs=("one_class", "anomalies", "normal_examples"),
   per_example=per_example,
   metrics=metrics,
-  rulers=rulers,
-  studies=(base.Study(study),),
+  baselines=baselines,
+  analyses=(base.Analysis(analyze),),
 )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ae_jax import data, errors, models
-from ae_jax.evaluators import subject as subjects
+from ae_jax.evaluators import context as contexts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Need:
 def _has_integer_labels(model, dataset):
   """Returns whether both halves have integer labels."""
   del model
-  return all(subjects.integers(labels) is not None for labels in (dataset.train_labels, dataset.test_labels))
+  return all(contexts.integers(labels) is not None for labels in (dataset.train_labels, dataset.test_labels))
 
 
 def _has_factors(model, dataset):
@@ -30,7 +30,7 @@ def _has_factors(model, dataset):
   return dataset.train_factors is not None and dataset.test_factors is not None
 
 
-# To add a need, add an entry here and name it in an evaluator's `needs` or in a `Study`.
+# To add a need, add an entry here and name it in an evaluator's `needs` or in a `Analysis`.
 NEEDS: dict[str, Need] = {
   "anomalies": Need(
     lambda model, dataset: bool(np.any(dataset.anomalous)),
@@ -61,24 +61,24 @@ NEEDS: dict[str, Need] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Study:
-  """A study of a trained model, or a part of one that has needs of its own."""
+class Analysis:
+  """A analyze of a trained model, or a part of one that has needs of its own."""
 
-  function: Callable[[subjects.Subject], Iterable[tuple[str, Any]]]  # generates (name, value)
+  function: Callable[[contexts.EvalContext], Iterable[tuple[str, Any]]]  # generates (name, value)
   needs: tuple[str, ...] = ()  # keys of NEEDS; if one is not met, a remark replaces the findings
   remark: str = "remark"  # name of that remark
 
   def __post_init__(self):
-    _check_function("Study", "function", self.function)
-    _check_needs("Study", self.needs)
+    _check_function("Analysis", "function", self.function)
+    _check_needs("Analysis", self.needs)
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
   """Measurements of a model. Only the functions that are declared here are called.
 
-  An evaluator needs at least one function. `per_example`, `metrics` and `rulers` belong to every evaluation of the test
-  set during training, `studies` to the evaluation of the trained model.
+  An evaluator needs at least one function. `per_example`, `metrics` and `baselines` belong to every evaluation of the test
+  set during training, `analyses` to the evaluation of the trained model.
   """
 
   name: str  # its key in `config.evaluators`, and the first part of the names of its findings
@@ -88,28 +88,30 @@ class Evaluator:
   # ({name: [N, ...]}, dataset): generates (name, value) from the values of the whole test set, in order
   metrics: Callable[..., Iterable[tuple[str, Any]]] | None = None
   # (dataset, models.CodeSpec): generates (name, value) of baselines, which do not depend on the model
-  rulers: Callable[..., Iterable[tuple[str, Any]]] | None = None
-  # A value of a study is a number, an exhibit (see `exhibits`), or a sentence, the remark.
-  studies: tuple[Study, ...] = ()
+  baselines: Callable[..., Iterable[tuple[str, Any]]] | None = None
+  # A value of a analyze is a number, an figure (see `figures`), or a sentence, the remark.
+  analyses: tuple[Analysis, ...] = ()
 
   def __post_init__(self):
     if not isinstance(self.name, str) or not self.name.isidentifier():
       raise ValueError(f"Evaluator(name={errors.shown(self.name)}): must be an identifier, such as 'latent'")
     where = f"Evaluator({self.name!r})"
     _check_needs(where, self.needs)
-    functions = {"per_example": self.per_example, "metrics": self.metrics, "rulers": self.rulers}
+    functions = {"per_example": self.per_example, "metrics": self.metrics, "baselines": self.baselines}
     for field, function in functions.items():
       if function is not None:
         _check_function(where, field, function)
-    if not isinstance(self.studies, tuple) or not all(isinstance(study, Study) for study in self.studies):
-      raise TypeError(f"{where}: studies={errors.shown(self.studies)} must be a tuple of Study, such as (Study(f),)")
-    if not self.studies and not any(functions.values()):
-      raise ValueError(f"{where} has no function; declare per_example and metrics, rulers, or studies")
+    if not isinstance(self.analyses, tuple) or not all(isinstance(analyze, Analysis) for analyze in self.analyses):
+      raise TypeError(
+        f"{where}: analyses={errors.shown(self.analyses)} must be a tuple of Analysis, such as (Analysis(f),)"
+      )
+    if not self.analyses and not any(functions.values()):
+      raise ValueError(f"{where} has no function; declare per_example and metrics, baselines, or analyses")
     if self.per_example and not self.metrics:
       raise ValueError(f"{where} has per_example and no metrics, so its values would be dropped; declare metrics")
-    remarks = [study.remark for study in self.studies if study.needs]
+    remarks = [analyze.remark for analyze in self.analyses if analyze.needs]
     if len(set(remarks)) < len(remarks):
-      raise ValueError(f"{where}: studies with needs share the remark {remarks[0]!r}; give each a name of its own")
+      raise ValueError(f"{where}: analyses with needs share the remark {remarks[0]!r}; give each a name of its own")
 
   def check(self, model: models.Model, dataset: data.Dataset) -> None:
     """Raises UserError if one of `needs` is not met."""
@@ -117,14 +119,14 @@ class Evaluator:
     if sentence:
       raise errors.UserError(f"config.evaluators: {sentence}")
 
-  def study(self, subject: subjects.Subject) -> Iterator[tuple[str, Any]]:
-    """Generates (name, value) of all studies; a study whose needs are not met is replaced by a remark."""
-    for study in self.studies:
-      sentence = self._unmet(study.needs, subject.run.model, subject.dataset)
+  def analyze(self, context: contexts.EvalContext) -> Iterator[tuple[str, Any]]:
+    """Generates (name, value) of all analyses; a analyze whose needs are not met is replaced by a remark."""
+    for analyze in self.analyses:
+      sentence = self._unmet(analyze.needs, context.run.model, context.dataset)
       if sentence:
-        yield study.remark, sentence
+        yield analyze.remark, sentence
       else:
-        yield from study.function(subject)
+        yield from analyze.function(context)
 
   def _unmet(self, needs, model, dataset):
     """Returns a sentence about the first need that is not met; "" if all are met."""

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ae_jax import corruptions, losses
-from ae_jax.evaluators import base, exhibits, reconstruction
-from ae_jax.evaluators.subject import shown
+from ae_jax.evaluators import base, figures, reconstruction
+from ae_jax.evaluators.context import shown
+from ae_jax.objectives import corruptions
+from ae_jax.ops import losses
 
 NOISES = (
   ("gaussian", 0.25),
@@ -39,21 +40,21 @@ def metrics(values, dataset):
       yield f"test/psnr_{way}/{_name(name, level)}", reconstruction.psnr(float(mse), dataset.peak)
 
 
-def study(subject):
+def analyze(context):
   """Generates test examples with each of the noises, and what becomes of them."""
-  numbers = shown(reconstruction.SHOWN, len(subject.test))
-  examples = subject.test[numbers]
+  numbers = shown(reconstruction.SHOWN, len(context.test))
+  examples = context.test[numbers]
   rows = {reconstruction.KINDS[examples.ndim]: examples}
-  for name, noisy in disturbed(subject, examples).items():
+  for name, noisy in disturbed(context, examples).items():
     words = name.replace("_", " ")
-    rows |= {words: noisy, f"{words} restored": subject.reconstruct(noisy, numbers)}
-  yield "denoised", exhibits.Rows("noisy test examples, and what becomes of them", rows)
+    rows |= {words: noisy, f"{words} restored": context.reconstruct(noisy, numbers)}
+  yield "denoised", figures.ExampleRows("noisy test examples, and what becomes of them", rows)
 
 
-def disturbed(subject, examples):
+def disturbed(context, examples):
   """Examples [N, ...] with each of the noises, {"gaussian_0.25": [N, ...], ...}; each has its own of the run's seed."""
-  span = subject.dataset.span
-  noisy = subject.each(
+  span = context.dataset.span
+  noisy = context.each(
     lambda variables, x, keys: jnp.moveaxis(_of_each_noise(lambda noisy: noisy, keys, x, span), 0, 1), examples
   )
   return {_name(*noise): noisy[:, number] for number, noise in enumerate(NOISES)}
@@ -80,4 +81,6 @@ def _name(kind, level):
   return f"{kind}_{level:g}"
 
 
-EVALUATOR = base.Evaluator(name="denoising", per_example=per_example, metrics=metrics, studies=(base.Study(study),))
+EVALUATOR = base.Evaluator(
+  name="denoising", per_example=per_example, metrics=metrics, analyses=(base.Analysis(analyze),)
+)

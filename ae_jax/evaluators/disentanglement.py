@@ -7,8 +7,8 @@ principal components ("pca") are asked the same as the code ("code").
 
 import numpy as np
 
-from ae_jax import losses
-from ae_jax.evaluators import base, exhibits, posterior, reconstruction
+from ae_jax.evaluators import base, figures, posterior, reconstruction
+from ae_jax.ops import losses
 
 BINS = 20  # of equal width, into which the values of a unit go
 GROUPS, GROUP = 200, 64  # per factor, groups of so many examples that agree in it
@@ -19,11 +19,11 @@ _ROUNDING = 1e-6  # of a unit's largest value: what varies less does not vary
 _STEPS, _ENDS = 9, (0.02, 0.98)  # of a unit in the picture: from one of its quantiles to the other
 
 
-def study(subject):
+def analyze(context):
   """Generates the scores of the code and of PCA, how well the code tells each factor, and pictures of this."""
-  rows = reconstruction.typical(np.arange(len(subject.test)), subject.dataset)
-  factors = (subject.train_factors, subject.dataset.test_factors[rows])
-  values = subject.dataset.factor_values
+  rows = reconstruction.typical(np.arange(len(context.test)), context.dataset)
+  factors = (context.train_factors, context.dataset.test_factors[rows])
+  values = context.dataset.factor_values
   varied = [number for number in range(len(values)) if all(len(np.unique(half[:, number])) > 1 for half in factors)]
   names = [list(values)[number] for number in varied]
   if len(names) < 2:
@@ -31,35 +31,35 @@ def study(subject):
     return
   if len(names) < len(values):
     yield "constant", f"left out, for it never varies: {', '.join(name for name in values if name not in names)}"
-  if subject.run.model.code.numbers == 1:
+  if context.run.model.code.numbers == 1:
     yield "gaps", "MIG, SAP and completeness compare the units of a code, and this code has one"
   nominal = [isinstance(values[name][0], str) for name in names]
   found = {}
-  for kind, (in_use, *codes) in _codes(subject, rows).items():
+  for kind, (in_use, *codes) in _codes(context, rows).items():
     halves = [_in_order(each, half[:, varied]) for each, half in zip(codes, factors, strict=True)]
-    found[kind] = scores(*halves, in_use, nominal, subject.generator())
+    found[kind] = scores(*halves, in_use, nominal, context.generator())
     yield from ((f"{name}/{kind}", float(np.mean(score))) for name, score in found[kind].items())
   yield "factorvae/chance", 1 / len(names)
   for name, score in found["code"].items():
     if np.ndim(score):
       yield from ((f"{name}_by_factor/{factor}", float(x)) for factor, x in zip(names, score, strict=True))
-  yield from _pictures(subject, rows, factors[1][:, varied], names)
+  yield from _pictures(context, rows, factors[1][:, varied], names)
 
 
-def _codes(subject, rows):
+def _codes(context, rows):
   """{"code" or "pca": (which units are in use [units], training codes [N, units], codes of the test examples)}."""
-  flat, flat_test = (np.asarray(losses.flat(x)) for x in (subject.train, subject.test[rows]))
-  transform = reconstruction.fitted_pca(flat, subject.run.model.code.numbers).transform
-  codes, components = subject.test_codes[rows], transform(flat_test)
+  flat, flat_test = (np.asarray(losses.flat(x)) for x in (context.train, context.test[rows]))
+  transform = reconstruction.fitted_pca(flat, context.run.model.code.numbers).transform
+  codes, components = context.test_codes[rows], transform(flat_test)
   return {
-    "code": (used(subject, codes), subject.train_codes, codes),
+    "code": (used(context, codes), context.train_codes, codes),
     "pca": (varying(components), transform(flat), components),
   }
 
 
-def used(subject, codes):
+def used(context, codes):
   """Which units of a model's code [N, units] tell something, bool [units]."""
-  return (posterior.active if subject.run.model.has_posterior else varying)(codes)
+  return (posterior.active if context.run.model.has_posterior else varying)(codes)
 
 
 def varying(codes):
@@ -163,8 +163,7 @@ def forests(train, test, nominal):
   for j, without_order in enumerate(nominal if codes.shape[1] else ()):
     known = np.unique(train_factors[:, j])
     wanted, truth = (
-      (each[:, [j]] == known if without_order else each[:, [j]]).astype(np.float64)
-      for each in (train_factors, factors)
+      (each[:, [j]] == known if without_order else each[:, [j]]).astype(np.float64) for each in (train_factors, factors)
     )
     forest = ExtraTreesRegressor(
       _TREES, max_features=None, bootstrap=True, max_samples=drawn, min_samples_leaf=_LEAF, random_state=0, n_jobs=-1
@@ -215,23 +214,23 @@ def _votes(codes, factors, generator):
   return found
 
 
-def _pictures(subject, rows, factors, names):
+def _pictures(context, rows, factors, names):
   """What the units tell, those for the same factor beside each other, and what moving the best unit for each does."""
-  codes = subject.test_codes[rows].astype(np.float64)
-  told = np.where(used(subject, codes)[:, None], information(codes, factors), 0.0)
+  codes = context.test_codes[rows].astype(np.float64)
+  told = np.where(used(context, codes)[:, None], information(codes, factors), 0.0)
   if not told.any():
     return
   shown = np.argsort(-told.sum(1), kind="stable")[: min((told > 0).any(1).sum(), _MOST_UNITS)]
   shown = shown[np.lexsort((-told[shown].max(1), told[shown].argmax(1)))]
   title = f"what each unit tells of {', '.join(names)}, units for the same one side by side"
-  yield "factor_information", exhibits.Heatmap(title, "nats", told[shown].T, "unit, sorted", "factor")
+  yield "factor_information", figures.Heatmap(title, "nats", told[shown].T, "unit, sorted", "factor")
   middle = np.square((codes - np.median(codes, 0)) / np.where(codes.std(0) > 0, codes.std(0), 1.0)).sum(1).argmin()
-  moved, given = {}, subject.given("test", [0] * _STEPS)
+  moved, given = {}, context.given("test", [0] * _STEPS)
   for name, unit, nats in zip(names, told.argmax(0), told.max(0), strict=True):
     each = np.tile(codes[middle], (_STEPS, 1))
     each[:, unit] = np.linspace(*np.quantile(codes[:, unit], _ENDS), _STEPS)
-    moved[f"{name}: unit {unit + 1}, {nats:.2f} nats"] = subject.decode(each.astype(np.float32), given)
-  yield "factors_moved", exhibits.Rows("the unit that tells most of each factor, moved from low to high", moved)
+    moved[f"{name}: unit {unit + 1}, {nats:.2f} nats"] = context.decode(each.astype(np.float32), given)
+  yield "factors_moved", figures.ExampleRows("the unit that tells most of each factor, moved from low to high", moved)
 
 
-EVALUATOR = base.Evaluator(name="disentanglement", needs=("factors",), studies=(base.Study(study),))
+EVALUATOR = base.Evaluator(name="disentanglement", needs=("factors",), analyses=(base.Analysis(analyze),))

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from ae_jax.evaluators.subject import shown
+from ae_jax.evaluators.context import shown
 
 NEIGHBOURS = 3  # k (Kynkaanniemi et al. 2019)
 WIDTH = 64  # features
@@ -17,21 +17,27 @@ _BLOCK = 512  # rows of distances that are computed at once
 _ROUNDING = 1e-10  # of the largest squared distance: what is no longer by more is not longer
 
 
-def of(subject):
+def of(context):
   """A function from examples to features [N, D at most 64]; generates (name, value) of what these are."""
-  labels, test_labels = subject.train_labels, subject.test_labels
+  labels, test_labels = context.train_labels, context.test_labels
   if not labelled(labels):
-    yield "features", (
-      "there are no labels of several classes to train a classifier on: precision, recall and the Frechet distance are "
-      f"in the {WIDTH} leading principal components of the training examples"
+    yield (
+      "features",
+      (
+        "there are no labels of several classes to train a classifier on: precision, recall and the Frechet distance are "
+        f"in the {WIDTH} leading principal components of the training examples"
+      ),
     )
-    return of_components(subject.train)
-  to_features, to_classes = of_classifier(subject.train, labels)
+    return of_components(context.train)
+  to_features, to_classes = of_classifier(context.train, labels)
   if test_labels is not None:
-    yield "classifier_accuracy", float((to_classes(subject.test) == test_labels).mean())
-  yield "features", (
-    f"precision, recall and the Frechet distance are in the {WIDTH} features of a small classifier that is trained "
-    "here: they compare models of the same data, and with no published FID"
+    yield "classifier_accuracy", float((to_classes(context.test) == test_labels).mean())
+  yield (
+    "features",
+    (
+      f"precision, recall and the Frechet distance are in the {WIDTH} features of a small classifier that is trained "
+      "here: they compare models of the same data, and with no published FID"
+    ),
   )
   return to_features
 

@@ -11,27 +11,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ae_jax import losses
 from ae_jax.evaluators import reconstruction
-from ae_jax.evaluators.exhibits import Lines
-from ae_jax.evaluators.subject import shown
+from ae_jax.evaluators.context import shown
+from ae_jax.evaluators.figures import Lines
+from ae_jax.ops import losses
 
 SAMPLES = 128  # of the posterior of an example: K, a power of 2
 EXAMPLES = 1_000  # test examples, at even distances
 _MOST_NUMBERS = 2**27  # in all that is decoded for them, so that fewer of large ones are looked at
 
 
-def study(subject):
+def analyze(context):
   """Generates the bounds in nats per test example, how sure they are, and how they come nearer with more samples."""
-  objective = subject.run.config.objective
-  numbers = reconstruction.typical(np.arange(len(subject.test)), subject.dataset)
-  most = max(1, min(EXAMPLES, _MOST_NUMBERS // (SAMPLES * subject.test[0].size)))
+  objective = context.run.config.objective
+  numbers = reconstruction.typical(np.arange(len(context.test)), context.dataset)
+  most = max(1, min(EXAMPLES, _MOST_NUMBERS // (SAMPLES * context.test[0].size)))
   numbers = numbers[shown(most, len(numbers))]
-  x = subject.test[numbers]
-  options = {"value_range": subject.dataset.value_range, "likelihood": objective.likelihood, "noise": objective.noise}
+  x = context.test[numbers]
+  options = {"value_range": context.dataset.value_range, "likelihood": objective.likelihood, "noise": objective.noise}
   of_pixels = functools.partial(log_likelihood, **options)
-  weigh = functools.partial(log_weights, subject.run.model, log_likelihood=of_pixels, samples=SAMPLES)
-  logs = subject.each(weigh, x, subject.given("test", numbers))
+  weigh = functools.partial(log_weights, context.run.model, log_likelihood=of_pixels, samples=SAMPLES)
+  logs = context.each(weigh, x, context.given("test", numbers))
   if not np.isfinite(logs).all():
     yield "likelihood", "the likelihood of some test examples is no finite number: the training diverged"
     return
@@ -43,9 +43,12 @@ def study(subject):
   yield "likelihood_samples", SAMPLES
   yield "likelihood_examples", len(x)
   if objective.likelihood == "bernoulli" and ((x > 0) & (x < 1)).any():
-    yield "likelihood", (
-      "the data are grey, and of numbers between 0 and 1 the bernoulli likelihood is no normalised density: its nats "
-      "compare models that have it on the same data, and nothing else"
+    yield (
+      "likelihood",
+      (
+        "the data are grey, and of numbers between 0 and 1 the bernoulli likelihood is no normalised density: its nats "
+        "compare models that have it on the same data, and nothing else"
+      ),
     )
   powers = np.arange(SAMPLES.bit_length())
   bounds = np.array([-log_means(logs, 1 << power).mean() for power in powers])

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ae_jax import losses
 from ae_jax.evaluators import base, reconstruction
-from ae_jax.evaluators.subject import shown
+from ae_jax.evaluators.context import shown
+from ae_jax.ops import losses
 
 RIDGE = 0.01  # half of it times the squares of codes and weights is added to the cross-entropy of all examples
 MOST_LATENT = 128
@@ -24,16 +24,16 @@ _STEEP = 4.0  # the length of these directions among the logits
 _ROWS = 512  # whose systems of equations are solved at once
 
 
-def study(subject):
+def analyze(context):
   """Generates its nats and squared error per test example, the model's error beside it, and how well it was fitted."""
-  latent = subject.run.model.code.numbers
+  latent = context.run.model.code.numbers
   if latent > MOST_LATENT:
     yield "remark", f"logistic PCA is fitted for codes of up to {MOST_LATENT} numbers, and not of {latent}"
     return
-  numbers = reconstruction.typical(np.arange(len(subject.test)), subject.dataset)
-  most = max(2, _MOST_NUMBERS // subject.test[0].size)
+  numbers = reconstruction.typical(np.arange(len(context.test)), context.dataset)
+  most = max(2, _MOST_NUMBERS // context.test[0].size)
   numbers = numbers[shown(most, len(numbers))]
-  train, test = subject.train[shown(most, len(subject.train))], subject.test[numbers]
+  train, test = context.train[shown(most, len(context.train))], context.test[numbers]
   train, test = (examples.reshape(len(examples), -1) for examples in (train, test))
   (_, weights), objectives = fit(train, latent, RIDGE)
   codes, gradients = codes_of(test, weights, RIDGE)
@@ -41,7 +41,7 @@ def study(subject):
   squared_error = float(losses.squared_error(jax.nn.sigmoid(logits), test).mean())
   yield "nats", float(losses.bernoulli_nats(logits, test).mean())
   yield "squared_error", squared_error
-  yield "model_over_logistic_pca", reconstruction.ratio(float(subject.squared_errors[numbers].mean()), squared_error)
+  yield "model_over_logistic_pca", reconstruction.ratio(float(context.squared_errors[numbers].mean()), squared_error)
   yield "training_examples", len(train)
   yield "test_examples", len(test)
   yield "sweeps", len(objectives)
@@ -167,4 +167,4 @@ def _newton_of_some(rows, targets, features, offset, ridges):
   return rows, objectives(logits + steps * along, rows), jnp.linalg.norm(gradients, axis=1)
 
 
-EVALUATOR = base.Evaluator(name="logistic_pca", studies=(base.Study(study, needs=("unit_range",)),))
+EVALUATOR = base.Evaluator(name="logistic_pca", analyses=(base.Analysis(analyze, needs=("unit_range",)),))

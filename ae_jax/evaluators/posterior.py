@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ae_jax import losses
 from ae_jax.evaluators import base
 from ae_jax.objectives import elbo
+from ae_jax.ops import losses
 
 TOLD = 1024  # dimensions that have a metric of their own, the first ones
 ACTIVE = 0.01  # the variance of the posterior's mean over the test set from which a unit counts (Burda et al. 2016)

@@ -9,9 +9,9 @@ import warnings
 
 import numpy as np
 
-from ae_jax import losses
-from ae_jax.evaluators import base, exhibits, reconstruction
-from ae_jax.evaluators.subject import shown
+from ae_jax.evaluators import base, figures, reconstruction
+from ae_jax.evaluators.context import shown
+from ae_jax.ops import losses
 
 FEW = 10  # labels of each class
 TESTED = 2_500  # test examples at most: the nearest neighbours of more pixels take longest of all
@@ -26,36 +26,36 @@ _MAP_ITERATIONS = 500  # of t-SNE: after twice as many the map of MNIST is the s
 _WORDS = {"code": "code", "pca": "PCA", "pixels": "pixels"}
 
 
-def study(subject):
+def analyze(context):
   """Generates accuracies with all and with few labels, and how clusters agree with classes.
 
   Their names are MEASURE/FEATURES. Of few labels, 10 of each class drawn 5 times, there is the mean of the accuracies,
   the lowest and the highest.
   """
-  missing = _missing(subject)
+  missing = _missing(context)
   if missing:
     yield "remark", missing
     return
-  generator = subject.generator()
-  draws = [few(subject.train_labels, generator) for _ in range(_DRAWS)]
-  yield from _remarks(subject, draws[0])
+  generator = context.generator()
+  draws = [few(context.train_labels, generator) for _ in range(_DRAWS)]
+  yield from _remarks(context, draws[0])
   from threadpoolctl import threadpool_limits
 
   found = {}
   with threadpool_limits(1):  # where others are at work too, threads that wait for each other cost four times as much
-    for name, (train, test) in _features(subject).items():
-      for measure, value in _read(train, test, subject, draws):
+    for name, (train, test) in _features(context).items():
+      for measure, value in _read(train, test, context, draws):
         found[measure, name] = value
   yield from ((f"{measure}/{name}", value) for (measure, name), value in found.items())
   readings = [(reader, name) for reader in READERS for name in _WORDS if (reader, name) in found]
   bars = {f"{reader} of {_WORDS[name]}": found[reader, name] for reader, name in readings}
   title = "what a linear and a nearest-neighbour classifier get right, given all labels"
-  yield "accuracy", exhibits.Bars(title, tuple(bars), np.array(list(bars.values())), "reader", "test accuracy")
+  yield "accuracy", figures.Bars(title, tuple(bars), np.array(list(bars.values())), "reader", "test accuracy")
 
 
-def _missing(subject):
+def _missing(context):
   """Why nothing can be read, "" if it can."""
-  classes = len(np.unique(subject.train_labels))
+  classes = len(np.unique(context.train_labels))
   if classes < 2:
     return "the training examples have one label: there is nothing that a classifier could tell apart"
   if classes > _MOST_CLASSES:
@@ -63,39 +63,39 @@ def _missing(subject):
   return ""
 
 
-def _remarks(subject, drawn):
+def _remarks(context, drawn):
   """Generates what is left out, and why."""
-  counts = np.unique(subject.train_labels, return_counts=True)[1]
+  counts = np.unique(context.train_labels, return_counts=True)[1]
   small = int((counts < FEW).sum())
   if small:
     outcome = "readers with few labels never say them" if len(drawn) else "there are no readers with few labels"
     yield "few", f"of {len(counts)} classes {small} have less than {FEW} training examples: {outcome}"
-  if len(np.unique(subject.test_labels)) < 2:
+  if len(np.unique(context.test_labels)) < 2:
     yield "kmeans", "the test examples have one label: there are no classes that clusters could agree with"
-  elements = subject.test[0].size
+  elements = context.test[0].size
   if elements > MOST_PIXELS:
     yield "pixels", f"examples of {elements:,} numbers are not read bare, which those of up to {MOST_PIXELS:,} are"
 
 
-def _features(subject):
+def _features(context):
   """What the readers are given: {name: (training examples [N, features], test examples)}."""
-  tested = _tested(subject)
-  train, test = (losses.flat(x) for x in (subject.train, subject.test[tested]))
-  transform = reconstruction.fitted_pca(train, subject.run.model.code.numbers).transform
-  found = {"code": (subject.train_codes, subject.test_codes[tested]), "pca": (transform(train), transform(test))}
+  tested = _tested(context)
+  train, test = (losses.flat(x) for x in (context.train, context.test[tested]))
+  transform = reconstruction.fitted_pca(train, context.run.model.code.numbers).transform
+  found = {"code": (context.train_codes, context.test_codes[tested]), "pca": (transform(train), transform(test))}
   return found | ({"pixels": (train, test)} if train.shape[1] <= MOST_PIXELS else {})
 
 
-def _tested(subject):
+def _tested(context):
   """Numbers of the test examples that readers are tested on."""
-  return shown(TESTED, len(subject.test))
+  return shown(TESTED, len(context.test))
 
 
-def _read(train, test, subject, draws):
+def _read(train, test, context, draws):
   """Generates (name, value) of what all readers make of some features."""
   from sklearn.preprocessing import StandardScaler  # a second of imports
 
-  train_labels, test_labels = subject.train_labels, subject.test_labels[_tested(subject)]
+  train_labels, test_labels = context.train_labels, context.test_labels[_tested(context)]
   scaler = StandardScaler().fit(train)
   train, test = scaler.transform(train), scaler.transform(test)
   for reader, classifier in READERS.items():
@@ -162,15 +162,15 @@ def agreement(train, test, test_labels):
   return float(nmi), float(metrics.adjusted_rand_score(test_labels, found))
 
 
-def latent_map(subject):
+def latent_map(context):
   """Generates a map of test examples: their codes in the plane, by PCA, t-SNE and, if it is installed, UMAP."""
-  some = shown(MAPPED, len(subject.test))
-  codes = subject.test_codes[some].astype(np.float64)
+  some = shown(MAPPED, len(context.test))
+  codes = context.test_codes[some].astype(np.float64)
   views = {"PCA": _by_pca(codes)} | {name: view(codes) for name, view in _VIEWS.items() if len(codes) > 10}
   views = {name: np.asarray(points, np.float32) for name, points in views.items() if points is not None}
-  labels = np.zeros(len(some), int) if subject.test_labels is None else subject.test_labels[some]
+  labels = np.zeros(len(some), int) if context.test_labels is None else context.test_labels[some]
   title = "test examples where their codes lie, in the plane"
-  yield "latent_map", exhibits.Points(title, views, subject.test[some], labels)
+  yield "latent_map", figures.Points(title, views, context.test[some], labels)
 
 
 def _by_pca(codes):
@@ -209,4 +209,6 @@ def _by_umap(codes):
 _VIEWS = {"t-SNE": _by_tsne, "UMAP": _by_umap}
 
 
-EVALUATOR = base.Evaluator(name="probe", studies=(base.Study(latent_map), base.Study(study, needs=("labels",))))
+EVALUATOR = base.Evaluator(
+  name="probe", analyses=(base.Analysis(latent_map), base.Analysis(analyze, needs=("labels",)))
+)

@@ -8,10 +8,11 @@ import math
 
 import numpy as np
 
-from ae_jax import baselines, losses
 from ae_jax.data import ranges
-from ae_jax.evaluators import base, exhibits
-from ae_jax.evaluators.subject import shown
+from ae_jax.evaluators import base, figures
+from ae_jax.evaluators.context import shown
+from ae_jax.ops import losses
+from ae_jax.runs import metric_names
 
 SHOWN = 16  # examples in a picture
 KINDS = {3: "series", 4: "test images"}  # what examples are called in it, by the axes of their array
@@ -42,7 +43,7 @@ def metrics(values, dataset):
     yield "test/nats", float(typical(values["nats"], dataset).mean(dtype=np.float64))
 
 
-def rulers(dataset, code):
+def baselines(dataset, code):
   """Generates (name, value) of the baselines, which depend on the budget of the `models.CodeSpec` alone.
 
   PCA has as many numbers as the code; for a discrete code there is also PCA with as many bits.
@@ -57,52 +58,52 @@ def rulers(dataset, code):
   yield "test/mean_predictor_squared_error", float(typical(mean_predictor_squared_errors(dataset), dataset).mean())
 
 
-def study(subject):
-  """Generates the metrics and their rulers, bits per dimension, SSIM, errors by class, and pictures of all this."""
-  dataset, model = subject.dataset, subject.run.model
+def analyze(context):
+  """Generates the metrics and their baselines, bits per dimension, SSIM, errors by class, and pictures of all this."""
+  dataset, model = context.dataset, context.run.model
   value_range = dataset.value_range
-  values = {"squared_error": subject.squared_errors}
+  values = {"squared_error": context.squared_errors}
   if value_range == "unit":
-    values |= subject.each(
+    values |= context.each(
       lambda variables, x, given, keys: {"nats": losses.bernoulli_nats(model.reconstruct(variables, x, given), x)},
-      subject.test,
-      subject.given("test"),
+      context.test,
+      context.given("test"),
     )
   found = {name.removeprefix("test/"): value for name, value in metrics(values, dataset)}
-  known = subject.rulers or dict(rulers(dataset, model.code))
+  known = context.baselines or dict(baselines(dataset, model.code))
   found |= {name: known[f"test/{name}"] for name in _RULERS if f"test/{name}" in known}
-  pca = baselines.pca_key(known).removeprefix("test/")
+  pca = metric_names.pca_key(known).removeprefix("test/")
   over_pca = ratio(found["squared_error"], found[pca])
   found["squared_error_over_pca"] = "PCA's error is 0: there is no ratio to it" if math.isnan(over_pca) else over_pca
   if value_range == "unit":
     to_bits = 1.0 / (math.prod(dataset.shape) * math.log(2.0))
     found |= {"bits_per_dimension": found["nats"] * to_bits, "bits_per_dimension_floor": found["nats_floor"] * to_bits}
   yield from found.items()
-  yield "ssim", _ssim(subject)
-  yield from _by_class(subject)
-  yield from _pictures(subject)
+  yield "ssim", _ssim(context)
+  yield from _by_class(context)
+  yield from _pictures(context)
 
 
-def _ssim(subject):
+def _ssim(context):
   """The mean SSIM of the test images, or why they have none."""
-  shape, least, peak = subject.dataset.shape, subject.dataset.span.low, subject.dataset.peak
+  shape, least, peak = context.dataset.shape, context.dataset.span.low, context.dataset.peak
   if len(shape) == 2:
     return "series have no SSIM, which compares the windows of images"
   if min(shape[:2]) < losses.SSIM_WINDOW:
     return f"images of {shape[0]} x {shape[1]} pixels have no SSIM, whose window has {losses.SSIM_WINDOW} on a side"
-  similarity = subject.each(
+  similarity = context.each(
     lambda params, x_hat, x, keys: losses.structural_similarity(x_hat - least, x - least, peak),
-    *(typical(images, subject.dataset) for images in (subject.reconstructed, subject.test)),
+    *(typical(images, context.dataset) for images in (context.reconstructed, context.test)),
   )
   return float(similarity.mean(dtype=np.float64))
 
 
-def _by_class(subject):
+def _by_class(context):
   """Generates the squared error of the test examples of each class."""
-  if subject.test_labels is None:
+  if context.test_labels is None:
     yield "by_class", "the data set has no integer labels: there are no classes whose errors could be told apart"
     return
-  labels, squared_errors = (typical(each, subject.dataset) for each in (subject.test_labels, subject.squared_errors))
+  labels, squared_errors = (typical(each, context.dataset) for each in (context.test_labels, context.squared_errors))
   classes = np.unique(labels)
   if len(classes) > _MOST_CLASSES:
     yield "by_class", f"the test set has {len(classes)} classes; of more than {_MOST_CLASSES} errors are not told apart"
@@ -112,13 +113,13 @@ def _by_class(subject):
     yield f"squared_error/class_{label}", float(mean)
   title = "the squared reconstruction error of each class, mean over its test examples"
   names = tuple(map(str, classes))
-  yield "squared_error_by_class", exhibits.Bars(title, names, means, "class", "squared error per example")
+  yield "squared_error_by_class", figures.Bars(title, names, means, "class", "squared error per example")
 
 
-def _pictures(subject):
+def _pictures(context):
   """Generates typical, worst and best reconstructions, where in the image the errors are, and where attention looks."""
-  numbers = typical(np.arange(len(subject.test)), subject.dataset)
-  order = numbers[np.argsort(subject.squared_errors[numbers], kind="stable")]
+  numbers = typical(np.arange(len(context.test)), context.dataset)
+  order = numbers[np.argsort(context.squared_errors[numbers], kind="stable")]
   spread = numbers[shown(SHOWN, len(numbers))]
   choices = {
     "reconstructions": (spread, "test examples at even distances, and what the model makes of them"),
@@ -126,13 +127,13 @@ def _pictures(subject):
     "best": (order[:SHOWN], "the test examples with the smallest error, the best first"),
   }
   for name, (chosen, title) in choices.items():
-    rows = {KINDS[subject.test.ndim]: subject.test[chosen], "reconstructions": subject.reconstructed[chosen]}
-    yield name, exhibits.Rows(title, rows)
-  squares = np.square(subject.reconstructed[numbers] - subject.test[numbers]).mean(0, dtype=np.float64).sum(-1)
-  yield "error_map", exhibits.Heatmap("where the errors are: the mean over the test set", "squared error", squares)
-  weights = subject.attention(spread)
+    rows = {KINDS[context.test.ndim]: context.test[chosen], "reconstructions": context.reconstructed[chosen]}
+    yield name, figures.ExampleRows(title, rows)
+  squares = np.square(context.reconstructed[numbers] - context.test[numbers]).mean(0, dtype=np.float64).sum(-1)
+  yield "error_map", figures.Heatmap("where the errors are: the mean over the test set", "squared error", squares)
+  weights = context.attention(spread)
   if weights:
-    yield "attention", exhibits.Attention("where attention looks", subject.test[spread], weights)
+    yield "attention", figures.Attention("where attention looks", context.test[spread], weights)
 
 
 def typical(values, dataset):
@@ -147,9 +148,9 @@ def psnr(mse, peak):
   return 10.0 * math.log10(peak**2 / mse) if math.isfinite(mse) else -mse  # of a model that diverged
 
 
-def ratio(error, ruler):
+def ratio(error, baseline):
   """Returns an error divided by that of a baseline; NaN where the baseline's is 0."""
-  return error / ruler if ruler else math.nan
+  return error / baseline if baseline else math.nan
 
 
 def pca_squared_errors(dataset, latent):
@@ -221,5 +222,9 @@ def fitted_pca(train, latent):
 
 
 EVALUATOR = base.Evaluator(
-  name="reconstruction", per_example=per_example, metrics=metrics, rulers=rulers, studies=(base.Study(study),)
+  name="reconstruction",
+  per_example=per_example,
+  metrics=metrics,
+  baselines=baselines,
+  analyses=(base.Analysis(analyze),),
 )

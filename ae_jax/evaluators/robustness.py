@@ -9,27 +9,27 @@ import functools
 
 import numpy as np
 
-from ae_jax.evaluators import base, denoising, exhibits, reconstruction
-from ae_jax.evaluators.subject import shown
+from ae_jax.evaluators import base, denoising, figures, reconstruction
+from ae_jax.evaluators.context import shown
 
 SHIFTS = (1, 2, 3)  # pixels: the mean over up, down, left and right
 ROTATIONS = (5, 10, 20, 45)  # degrees: the mean over both ways
 MOST = 1_000  # test examples, at even distances
-_MOST_NUMBERS = 2**24  # in them, so that fewer of large ones are studied
+_MOST_NUMBERS = 2**24  # in them, so that fewer of large ones are analyzed
 _PICTURED = (("shift", 3), ("rotation", 20), ("rotation", 45))
 
 
-def study(subject):
+def analyze(context):
   """Generates squared errors per example, by what share they are above the undisturbed, PCA's, and pictures."""
-  numbers = _numbers(subject)
-  examples = subject.test[numbers]
+  numbers = _numbers(context)
+  examples = context.test[numbers]
   ways = {
-    "squared_error": functools.partial(subject.reconstruct, numbers=numbers),
-    "pca_squared_error": reconstruction.pca(subject.train, subject.run.model.code.numbers),
+    "squared_error": functools.partial(context.reconstruct, numbers=numbers),
+    "pca_squared_error": reconstruction.pca(context.train, context.run.model.code.numbers),
   }
   errors = {way: {} for way in ways}
   yield "examples", len(examples)
-  for name, pairs in _disturbances(subject, examples):
+  for name, pairs in _disturbances(context, examples):
     for way, reconstruct in ways.items():
       errors[way][name] = float(np.mean([_error(reconstruct(given), wanted) for given, wanted in pairs]))
       yield f"{way}/{name}", errors[way][name]
@@ -46,39 +46,41 @@ def study(subject):
       for way, words in {"squared_error": "this model", "pca_squared_error": "PCA of the same size"}.items()
     }
     title = f"the error of test images after a {kind}, held against what they are then"
-    yield f"{kind}s", exhibits.Lines(title, lines, f"{kind}, {unit}", "squared error per example")
+    yield f"{kind}s", figures.Lines(title, lines, f"{kind}, {unit}", "squared error per example")
   yield "blur", "rotating blurs a little and what is blurred is easier, as PCA's error shows: hold rotations against it"
-  yield "disturbed", _pictured(subject, numbers)
+  yield "disturbed", _pictured(context, numbers)
 
 
-def _numbers(subject):
-  """Returns the numbers of the test examples that are studied, of those that are like the ones trained on."""
-  numbers = reconstruction.typical(np.arange(len(subject.test)), subject.dataset)
-  most = min(MOST, max(1, _MOST_NUMBERS // subject.test[0].size))
+def _numbers(context):
+  """Returns the numbers of the test examples that are analyzed, of those that are like the ones trained on."""
+  numbers = reconstruction.typical(np.arange(len(context.test)), context.dataset)
+  most = min(MOST, max(1, _MOST_NUMBERS // context.test[0].size))
   return numbers[shown(most, len(numbers))]
 
 
-def _disturbances(subject, examples):
+def _disturbances(context, examples):
   """Generates (name, pairs of disturbed examples and what their reconstructions are held against)."""
   yield "undisturbed", [(examples, examples)]
-  for name, noisy in denoising.disturbed(subject, examples).items():
+  for name, noisy in denoising.disturbed(context, examples).items():
     yield name, [(noisy, examples)]
   if examples.ndim == 4:
-    fill = subject.dataset.span.low
+    fill = context.dataset.span.low
     for kind, (strengths, _, moved) in MOVEMENTS.items():
       for strength in strengths:
         yield f"{kind}_{strength}", [(images, images) for images in moved(examples, strength, fill)]
 
 
-def _pictured(subject, numbers):
+def _pictured(context, numbers):
   """Returns some examples, moved in the ways of `_PICTURED`, and their reconstructions."""
   numbers = numbers[shown(reconstruction.SHOWN, len(numbers))]
-  examples = subject.test[numbers]
-  rows, fill = {"test images": examples}, subject.dataset.span.low
+  examples = context.test[numbers]
+  rows, fill = {"test images": examples}, context.dataset.span.low
   for kind, strength in _PICTURED:
     images = MOVEMENTS[kind][2](examples, strength, fill)[0]
-    rows |= {f"{kind} {strength}": images, f"{kind} {strength} reconstructed": subject.reconstruct(images, numbers)}
-  return exhibits.Rows("test images that were shifted (pixels) or rotated (degrees), and what becomes of them", rows)
+    rows |= {f"{kind} {strength}": images, f"{kind} {strength} reconstructed": context.reconstruct(images, numbers)}
+  return figures.ExampleRows(
+    "test images that were shifted (pixels) or rotated (degrees), and what becomes of them", rows
+  )
 
 
 def _error(reconstructed, wanted):
@@ -123,4 +125,4 @@ def _rotations(images, degrees, fill):
 MOVEMENTS = {"shift": (SHIFTS, "pixels", _shifts), "rotation": (ROTATIONS, "degrees", _rotations)}
 
 
-EVALUATOR = base.Evaluator(name="robustness", studies=(base.Study(study),))
+EVALUATOR = base.Evaluator(name="robustness", analyses=(base.Analysis(analyze),))

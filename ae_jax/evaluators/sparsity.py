@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ae_jax import losses
 from ae_jax.evaluators import base
+from ae_jax.ops import losses
 
 ACTIVE = 0.1  # the magnitude from which a unit counts as active: far from a ReLU's 0, and twice the usual rho
 

@@ -1,7 +1,7 @@
 """Models: frozen descriptions, whose methods are pure functions of (variables, arrays).
 
 `encode` maps examples (images [B, H, W, C] or series [B, T, C]) to their `Encoding`, `decode` maps codes to *logits* of
-the examples' shape, before the output activation, which belongs to the likelihood (`ae_jax.losses`).
+the examples' shape, before the output activation, which belongs to the likelihood (`ae_jax.ops.losses`).
 """
 
 import dataclasses
@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ae_jax import compat, errors
+from ae_jax import errors
 from ae_jax.models import convolutional, cvae, dense, sequence, transformer, unet, vqvae
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Columns, Encoding, Gaussian, Variables
+from ae_jax.system import compat
 
 __all__ = ["AutoencoderModule", "CodeSpec", "Encoding", "Gaussian", "Model", "Variables", "build"]
 
@@ -64,7 +65,7 @@ class Model:
   shape: tuple[int, ...]  # of an example: (H, W, C) of an image, (T, C) of a series
   batch_last: bool  # whether the module computes with the batch as the last axis
   compute_dtype: str = "float32"  # of COMPUTE_DTYPES
-  units = 1.0  # mask [latent] of the latent units in use; 1.0: all
+  latent_mask = 1.0  # mask [latent] of the latent units in use; 1.0: all
 
   @property
   def code(self) -> CodeSpec:

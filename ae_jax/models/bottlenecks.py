@@ -100,7 +100,7 @@ def encoding(activation, inputs) -> Encoding:
   return Encoding(z, indices=indices)
 
 
-def product(name, latent, encoder, decoder, deterministic=Autoencoder):
+def build_autoencoder(name, latent, encoder, decoder, deterministic=Autoencoder):
   """Returns the autoencoder with the bottleneck of a name; `encoder(outputs)` builds an encoder with that many outputs.
 
   "identity", "relu", "sigmoid", "tanh" and "fsq3" to "fsq9" (quantised, see `FiniteScalars`) are the activation of the

@@ -201,7 +201,7 @@ def build(
   kernels = tuple((k, k) for k in decoder_kernels)
   if decoder == "transposed":
     kernels = _reaching(kernels, decoder_strides, sizes)
-  return bottlenecks.product(
+  return bottlenecks.build_autoencoder(
     bottleneck,
     latent,
     lambda outputs: ConvEncoder(outputs, channels, kernel, function, dropout),

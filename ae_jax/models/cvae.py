@@ -4,11 +4,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ae_jax import errors, losses
+from ae_jax import errors
 from ae_jax.models import activations, bottlenecks
 from ae_jax.models.dense import DenseDecoder, DenseEncoder, check_widths
 from ae_jax.models.dropout import check_rate
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Gaussian
+from ae_jax.ops import losses
 
 
 class ConditionalVAE(AutoencoderModule):

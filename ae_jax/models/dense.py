@@ -7,10 +7,11 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ae_jax import errors, losses
+from ae_jax import errors
 from ae_jax.models import activations, bottlenecks
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, CodeSpec
+from ae_jax.ops import losses
 
 
 class DenseEncoder(nn.Module):
@@ -126,7 +127,7 @@ def build(shape, *, latent, widths, decoder_widths, activation, bottleneck, tied
   check_rate(dropout)
   function, back = activations.choose(activation, "activation"), decoder_widths or widths[::-1]
   if not tied:
-    return bottlenecks.product(
+    return bottlenecks.build_autoencoder(
       bottleneck,
       latent,
       lambda outputs: DenseEncoder(outputs, widths, function, dropout),

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ae_jax import losses
+from ae_jax.ops import losses
 
 Columns = dict[str, jax.Array]
 _NONE: dict = {}

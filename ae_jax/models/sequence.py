@@ -31,7 +31,7 @@ def concat_attention(states, query, state_kernel, query_kernel, score):
   return (weights[..., None] * states).sum(1), weights
 
 
-class Attended(nn.Module):
+class AttentionPooling(nn.Module):
   """An encoder: [B, T, C] -> states and query of `body` -> their context by attention -> a dense layer, [B, outputs].
 
   The weights are sown as "weights" in the collection "attention", [B, 1 (head), 1 (query), states].
@@ -237,4 +237,6 @@ def build(shape, *, latent, cell, widths, strides, kernel, activation, attention
     sizes.append(-(-sizes[-1] // stride))
   make = errors.choose(CELLS, cell, "model.cell")
   body, decoder = make(shape, widths, strides, tuple(sizes), kernel, function, dropout)
-  return bottlenecks.product(bottleneck, latent, lambda outputs: Attended(outputs, body, attention_width), decoder)
+  return bottlenecks.build_autoencoder(
+    bottleneck, latent, lambda outputs: AttentionPooling(outputs, body, attention_width), decoder
+  )

@@ -165,6 +165,6 @@ def build(
   errors.check(divides, "model.patch", patch, f"a divisor of both sides of an image of {shape[0]}x{shape[1]}: {known}")
   layers = Layers(width, hidden, activations.choose(activation, "activation"), heads, scaled, qk_norm, dropout)
   decoder = AttentionDecoder(shape, patch, decoder_depth, memory, layers)
-  return bottlenecks.product(
+  return bottlenecks.build_autoencoder(
     bottleneck, latent, lambda outputs: AttentionEncoder(outputs, patch, depth, queries, layers), decoder
   )

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ae_jax import errors, losses, remat
+from ae_jax import errors
 from ae_jax.data import ranges
-from ae_jax.schedules import Schedule
+from ae_jax.objectives.schedules import Schedule
+from ae_jax.ops import losses, remat
 
 Statistics = dict[str, jax.Array]
 _NONE: dict = {}

@@ -5,10 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ae_jax import corruptions, errors, losses
+from ae_jax import errors
 from ae_jax.data import ranges
 from ae_jax.models import activations
-from ae_jax.objectives import base
+from ae_jax.objectives import base, corruptions
+from ae_jax.ops import losses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from ae_jax import errors, losses
+from ae_jax import errors
 from ae_jax.objectives import base
+from ae_jax.ops import losses
 
 _NOISE = (1e-12, 1e12)  # bounds of the gaussian likelihood's deviation: its square must be a float32
 
@@ -60,5 +61,5 @@ class Elbo(base.Objective):
 
   def combine(self, model, means):
     nats, kl = means["nats"], means["kl"]
-    penalty = (model.units * jnp.maximum(kl, self.free_bits)).sum()
+    penalty = (model.latent_mask * jnp.maximum(kl, self.free_bits)).sum()
     return nats + self.beta * penalty, {"nats": nats, "kl": kl.sum()}

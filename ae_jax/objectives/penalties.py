@@ -4,8 +4,9 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from ae_jax import errors, losses
+from ae_jax import errors
 from ae_jax.objectives import base
+from ae_jax.ops import losses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Sparse(base.Objective):
     if self.penalty == "l1":
       name, activity = "l1", means["l1"]
     else:
-      name, activity = "sparsity_kl", (model.units * losses.bernoulli_kl(self.target, means["activation"])).sum()
+      name, activity = "sparsity_kl", (model.latent_mask * losses.bernoulli_kl(self.target, means["activation"])).sum()
     return loss + self.weight * activity, {**terms, name: activity}
 
 

@@ -20,7 +20,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from ae_jax import baselines
+from ae_jax.runs import metric_names
 
 TRAINING, TEST, RULER = "#3b7dce", "#e07b39", "#7d828b"
 LINES = ("#3b7dce", "#e07b39", "#3a9e63", "#b05cc4", "#c9a227", "#d6453f", "#2aa5a0", "#8d6e4f", "#e377a8", "#7f8c3a")
@@ -48,20 +48,20 @@ def losses(measured):
 
 def errors(measured):
   """The squared error of the test set against the epoch, beside that of PCA, of what was `measured`."""
-  rulers = {"PCA": _last(measured, baselines.pca_key(measured))}
+  baselines = {"PCA": _last(measured, metric_names.pca_key(measured))}
   found = {"this model": measured.get("test/squared_error")}
-  return curves(found, rulers, "squared error per test example", (TEST,))
+  return curves(found, baselines, "squared error per test example", (TEST,))
 
 
-def curves(lines, rulers, y_label, colours=LINES, groups=None):
+def curves(lines, baselines, y_label, colours=LINES, groups=None):
   """{name: (epochs, values) or None} as lines, {name: value or None} dashed; None where there is no point to show.
 
   The axis is logarithmic where all values are positive. `groups` {name: group} are what the legend names instead.
   """
   colours = dict(zip(lines, itertools.cycle(colours)))
   lines = {name: _thinned(*line) for name, line in lines.items() if line is not None}
-  rulers = {name: value for name, value in rulers.items() if value is not None and math.isfinite(value)}
-  values = np.concatenate([*(line[1] for line in lines.values()), list(rulers.values()), []])
+  baselines = {name: value for name, value in baselines.items() if value is not None and math.isfinite(value)}
+  values = np.concatenate([*(line[1] for line in lines.values()), list(baselines.values()), []])
   finite = values[np.isfinite(values)]
   if not lines or not len(finite):
     return None
@@ -75,7 +75,7 @@ def curves(lines, rulers, y_label, colours=LINES, groups=None):
     legend.setdefault(group, colours[name])
     shown.append(_line(chart, name, x, y, colours[name], 4 if len(x) <= _DOTTED else 0.1, group))
   ends = np.array([[line[0][0], line[0][-1]] for line in lines.values()])
-  for name, value in rulers.items():
+  for name, value in baselines.items():
     said, data = f"{name}, {value:.4g}", {"x": [ends[:, 0].min(), ends[:, 1].max()], "y": [value, value]}
     chart.line("x", "y", source=data, color=RULER, line_dash="dashed", line_width=1.5, name=said)
     legend[said] = RULER
@@ -83,78 +83,78 @@ def curves(lines, rulers, y_label, colours=LINES, groups=None):
   return _made(chart, legend)
 
 
-def bars(exhibit):
-  """`exhibits.Bars`."""
-  named = bool(exhibit.names)
-  names = [str(name) for name in exhibit.names] or [str(number + 1) for number in range(len(exhibit.values))]
+def bars(item):
+  """`figures.Bars`."""
+  named = bool(item.names)
+  names = [str(name) for name in item.names] or [str(number + 1) for number in range(len(item.values))]
   if len(set(names)) < len(names):  # an axis of names has each once
     names = [f"{name} ({number + 1})" for number, name in enumerate(names)]
-  chart = _figure(260, exhibit.x_label, exhibit.y_label, **({"x_range": names} if named else {}))
+  chart = _figure(260, item.x_label, item.y_label, **({"x_range": names} if named else {}))
   x = names if named else np.arange(1, len(names) + 1)
-  data = {"x": x, "y": np.asarray(exhibit.values, np.float64), "name": names}
+  data = {"x": x, "y": np.asarray(item.values, np.float64), "name": names}
   drawn = chart.vbar("x", top="y", width=0.8, source=data, color=TRAINING, line_color=None)
   chart.xgrid.visible = False
   if named and len("".join(names)) > 60:
     chart.xaxis.major_label_orientation = 0.9
-  _hover(chart, [(exhibit.x_label, "@name"), (exhibit.y_label, "@y{%.4g}")], renderers=[drawn])
+  _hover(chart, [(item.x_label, "@name"), (item.y_label, "@y{%.4g}")], renderers=[drawn])
   return _made(chart)
 
 
-def lines(exhibit):
-  """`exhibits.Lines`."""
-  chart = _figure(300, exhibit.x_label, exhibit.y_label)
-  legend = dict(zip(exhibit.lines, itertools.cycle(LINES)))
+def lines(item):
+  """`figures.Lines`."""
+  chart = _figure(300, item.x_label, item.y_label)
+  legend = dict(zip(item.lines, itertools.cycle(LINES)))
   shown = [
-    _line(chart, name, *np.asarray(points, np.float64), legend[name], 6, name) for name, points in exhibit.lines.items()
+    _line(chart, name, *np.asarray(points, np.float64), legend[name], 6, name) for name, points in item.lines.items()
   ]
-  hints = [("", "@name"), (exhibit.x_label, "@x{%.4g}"), (exhibit.y_label, "@y{%.4g}")]
+  hints = [("", "@name"), (item.x_label, "@x{%.4g}"), (item.y_label, "@y{%.4g}")]
   _hover(chart, hints, renderers=shown)
   return _made(chart, legend)
 
 
-def heatmap(exhibit):
-  """`exhibits.Heatmap`: pixels in colours, or a line over the steps of a series."""
-  values = np.asarray(exhibit.values, np.float64)
+def heatmap(item):
+  """`figures.Heatmap`: pixels in colours, or a line over the steps of a series."""
+  values = np.asarray(item.values, np.float64)
   if values.ndim == 1:
-    chart = _figure(260, "step", exhibit.unit)
+    chart = _figure(260, "step", item.unit)
     data = {"x": np.arange(len(values)), "y": values}
     drawn = chart.line("x", "y", source=data, color=TRAINING, line_width=2)
-    _hover(chart, [("step", "@x"), (exhibit.unit, "@y{%.4g}")], renderers=[drawn], mode="vline")
+    _hover(chart, [("step", "@x"), (item.unit, "@y{%.4g}")], renderers=[drawn], mode="vline")
     return _made(chart)
   height, width = values.shape
   low, high = (float(end) for end in (np.nanmin(values), np.nanmax(values)))
   colours = LinearColorMapper(palettes.Magma256, low=low, high=high if high > low else low + 1.0)
   spans = {"x_range": (0.5, width + 0.5), "y_range": (height + 0.5, 0.5)}  # a pixel is around its number
   sizes = {"frame_width": round(_MAP * min(2.0, width / height)), "frame_height": _MAP}
-  chart = _figure(None, exhibit.x_label, exhibit.y_label, **spans, **sizes)
+  chart = _figure(None, item.x_label, item.y_label, **spans, **sizes)
   chart.sizing_mode, chart.grid.visible = None, False
-  chart.axis.visible = bool(exhibit.x_label or exhibit.y_label)
+  chart.axis.visible = bool(item.x_label or item.y_label)
   drawn = chart.image([values], 0.5, 0.5, width, height, color_mapper=colours)
-  bar = ColorBar(color_mapper=colours, title=exhibit.unit, ticker=BasicTicker(desired_num_ticks=5), width=10)
+  bar = ColorBar(color_mapper=colours, title=item.unit, ticker=BasicTicker(desired_num_ticks=5), width=10)
   bar.title_text_color = bar.major_label_text_color = RULER  # the page's colours do not reach it
   bar.title_text_font_style, bar.title_text_font_size, bar.background_fill_alpha = "normal", "12px", 0
   chart.add_layout(bar, "right")
-  places = [(exhibit.x_label or "column", "$x{%.0f}"), (exhibit.y_label or "row", "$y{%.0f}")]
-  _hover(chart, [*places, (exhibit.unit, "@image{%.4g}")], renderers=[drawn])
+  places = [(item.x_label or "column", "$x{%.0f}"), (item.y_label or "row", "$y{%.0f}")]
+  _hover(chart, [*places, (item.unit, "@image{%.4g}")], renderers=[drawn])
   return _made(chart)
 
 
-def points(exhibit, sheet):
-  """`exhibits.Points`, each class a group of its own; the sheet has the pictures that appear under the pointer.
+def points(item, sheet):
+  """`figures.Points`, each class a group of its own; the sheet has the pictures that appear under the pointer.
 
   The columns x0, y0, x1, y1, ... are the views.
   """
   chart = figure(height=520, sizing_mode="stretch_width", tools="pan,wheel_zoom,reset", toolbar_location="above")
   chart.toolbar.active_drag = chart.toolbar.active_scroll = chart.toolbar.logo = None
   chart.axis.visible = chart.grid.visible = False
-  classes, of_class = np.unique(exhibit.labels, return_inverse=True)
-  colours, numbers = class_colours(len(classes)), np.arange(len(exhibit.labels))
+  classes, of_class = np.unique(item.labels, return_inverse=True)
+  colours, numbers = class_colours(len(classes)), np.arange(len(item.labels))
   k, across = sheet.scale, numbers % sheet.columns
   columns = {}
-  for view, places in enumerate(exhibit.views.values()):
+  for view, places in enumerate(item.views.values()):
     columns |= {f"x{view}": places[:, 0], f"y{view}": places[:, 1]}
   columns |= {"left": across * sheet.width * k, "top": numbers // sheet.columns * sheet.height * k}
-  columns |= {"label": exhibit.labels, "number": numbers}
+  columns |= {"label": item.labels, "number": numbers}
   for number, (label, colour) in enumerate(zip(classes, colours, strict=True)):
     source = ColumnDataSource({name: values[of_class == number] for name, values in columns.items()})
     chart.scatter("x0", "y0", source=source, size=7, color=colour, alpha=0.8, line_color=None, name=str(label))

@@ -5,9 +5,10 @@ import math
 
 import numpy as np
 
-from ae_jax import baselines, errors
 from ae_jax import config as configs
-from ae_jax.report import charts, page, parts, pictures, story, tables
+from ae_jax import errors
+from ae_jax.report import blocks, charts, page, pictures, run_report, tables
+from ae_jax.runs import metric_names
 
 _ERROR = "test/squared_error"
 _MOST_TOLD = 3  # groups that the answer names
@@ -15,7 +16,7 @@ _MOST_TOLD = 3  # groups that the answer names
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Runs that differ in the seed alone, {name: story.Story}, and what their configs have in common."""
+  """Runs that differ in the seed alone, {name: story.RunReport}, and what their configs have in common."""
 
   runs: dict
   config: dict  # dotted key -> value
@@ -49,7 +50,7 @@ def read(folders):
     names = [str(folder) for folder in folders]
   groups = {}
   for name, folder in zip(names, folders, strict=True):
-    told = story.read(folder)
+    told = run_report.read(folder)
     if _ERROR not in told.metrics:
       raise errors.UserError(f"{folder}: nothing was measured yet (no {_ERROR} in metrics.jsonl); let the run train on")
     config = {key: value for key, value in configs.flat(told.config).items() if not _may_differ(key)}
@@ -198,30 +199,30 @@ def _curves(groups):
   runs = [(name, told, n) for n, group in enumerate(groups) for name, told in group.runs.items()]
   colours = [charts.LINES[number % len(charts.LINES)] for _, _, number in runs]
   named = {name: groups[number].name for name, _, number in runs}
-  rulers = {float(value) for group in groups for value in group.values(baselines.PCA)}
+  baselines = {float(value) for group in groups for value in group.values(metric_names.PCA)}
   titles = {
     _ERROR: ("The squared error of the test set", "squared error per test example"),
     "train/loss": ("What each minimised, over the training set", "loss per example"),
   }
   found = []
   for metric, (title, label) in titles.items():
-    ruler = {"PCA": rulers.pop()} if metric == _ERROR and len(rulers) == 1 else {}
+    baseline = {"PCA": baselines.pop()} if metric == _ERROR and len(baselines) == 1 else {}
     lines = {name: told.curves.get(metric) for name, told, _ in runs}
-    found.append((title, charts.curves(lines, ruler, label, colours, named)))
-  return [parts.chart(title, item) for title, item in found if item]
+    found.append((title, charts.curves(lines, baseline, label, colours, named)))
+  return [blocks.chart(title, item) for title, item in found if item]
 
 
 def _reconstructions(runs):
   """What each run makes of the same test examples, a block for each data set."""
   blocks = {}
   for name, told in runs.items():
-    shown = told.found and told.found.exhibits.get("reconstruction/reconstructions")
+    shown = told.found and told.found.figures.get("reconstruction/reconstructions")
     if shown and pictures.reconstructed(shown):
       key = told.description["data"]["fingerprint"], told.config["data"]["range"], told.config["data"]["name"]
       (first, examples), (_, made) = shown.rows.items()
       blocks.setdefault(key, {first: examples})[name] = made
   return [
-    parts.rows(rows, *pictures.limits(next(iter(rows.values())), value_range))
+    blocks.rows(rows, *pictures.limits(next(iter(rows.values())), value_range))
     | {"title": f"Test examples of {data}, and what each run makes of them"}
     for (_, value_range, data), rows in blocks.items()
   ]

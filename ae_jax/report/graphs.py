@@ -4,16 +4,16 @@ import textwrap
 
 import numpy as np
 
-from ae_jax import baselines
 from ae_jax.report import canvas
+from ae_jax.runs import metric_names
 
 _LETTERS = 76  # of a title that fit above axes some six inches wide
 
 
-def curves(path, measured, rulers):
+def curves(path, measured, baselines):
   """Saves the loss and the test error against the epoch, on log axes, PCA's error as a line.
 
-  `measured` is what `logs.curves` has, `rulers` maps names to the values that do not depend on the model.
+  `measured` is what `logs.curves` has, `baselines` maps names to the values that do not depend on the model.
   """
   figure = canvas.figure(8, 3.2)
   left, right = figure.subplots(1, 2)
@@ -21,9 +21,9 @@ def curves(path, measured, rulers):
   _curve(left, measured, "test/loss", "test", "tab:orange", "o")
   left.set(ylabel="loss per example")
   _curve(right, measured, "test/squared_error", "autoencoder", "tab:orange", "o")
-  key = baselines.pca_key(rulers)
-  size = "as many bits" if key == baselines.QUANTISED_PCA else "the same size"
-  right.axhline(rulers[key], color="tab:gray", linestyle="--", label=f"PCA of {size}, {rulers[key]:.2f}")
+  key = metric_names.pca_key(baselines)
+  size = "as many bits" if key == metric_names.QUANTISED_PCA else "the same size"
+  right.axhline(baselines[key], color="tab:gray", linestyle="--", label=f"PCA of {size}, {baselines[key]:.2f}")
   right.set(ylabel="squared error per test example")
   for axes in (left, right):
     axes.set(xlabel="epoch")

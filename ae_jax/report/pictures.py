@@ -1,9 +1,9 @@
-"""The pictures of exhibits, a function for each kind: (path, exhibit, value_range) -> a PNG file."""
+"""The pictures of figures, a function for each kind: (path, item, value_range) -> a PNG file."""
 
 import numpy as np
 
 from ae_jax.data import ranges
-from ae_jax.evaluators import exhibits
+from ae_jax.evaluators import figures
 from ae_jax.report import canvas
 
 _MOST_ROWS = 49  # of images in a picture, so that it can be drawn and looked at
@@ -11,9 +11,9 @@ _SERIES = 16  # in a picture, one plot each
 _COLOURED = 10  # classes at most that are named in a picture
 
 
-def draw(path, exhibit, value_range):
-  """Saves the picture of an exhibit, whose examples are in this range."""
-  _KINDS[type(exhibit)](path, exhibit, value_range)
+def draw(path, item, value_range):
+  """Saves the picture of an item, whose examples are in this range."""
+  _KINDS[type(item)](path, item, value_range)
 
 
 def limits(examples, value_range):
@@ -25,46 +25,46 @@ def limits(examples, value_range):
   return low, high if high > low else low + 1.0
 
 
-def reconstructed(exhibit):
+def reconstructed(item):
   """Whether a `Rows` has examples and their reconstructions, and no more."""
-  return len(exhibit.rows) == 2 and [*exhibit.rows][1] == "reconstructions"
+  return len(item.rows) == 2 and [*item.rows][1] == "reconstructions"
 
 
-def heads(exhibit):
+def heads(item):
   """Generates (name, weights) of each head of each layer of an `Attention`: [N, H, W, 1] or [N, T, 1].
 
   A weight is the mean over the queries. The tokens of images tile them row by row; a series may have fewer than steps.
   """
-  height, width = exhibit.examples.shape[1:3]
-  for layer, weights in exhibit.weights.items():
+  height, width = item.examples.shape[1:3]
+  for layer, weights in item.weights.items():
     for head in range(weights.shape[1]):
       mean = weights[:, head].mean(1)
-      if exhibit.examples.ndim == 4:
+      if item.examples.ndim == 4:
         patch = max(1, round((height * width / mean.shape[-1]) ** 0.5))
         tiles = mean.reshape(len(mean), height // patch, -1)
         mean = np.kron(tiles, np.ones((1, patch, patch), np.float32))
       yield f"{layer} {head + 1}", mean[..., None]
 
 
-def _rows(path, exhibit, value_range):
+def _rows(path, item, value_range):
   """A row for each name; below reconstructions the difference (red too bright, blue too dark)."""
-  first, *others = exhibit.rows.values()
+  first, *others = item.rows.values()
   if first.ndim == 3:
-    (_overlaid if reconstructed(exhibit) else _rows_of_series)(path, exhibit)
+    (_overlaid if reconstructed(item) else _rows_of_series)(path, item)
     return
   low, high = limits(first, value_range)
-  rows = [(name, images, low, high, "gray", high) for name, images in exhibit.rows.items()]
-  if reconstructed(exhibit):
+  rows = [(name, images, low, high, "gray", high) for name, images in item.rows.items()]
+  if reconstructed(item):
     difference = (others[0] - first).mean(-1, keepdims=True)
     name = "difference" if first.shape[-1] == 1 else "mean difference"
     rows.append((name, difference, low - high, high - low, "RdBu_r", 0.0))
-  _strips(path, rows, exhibit.title)
+  _strips(path, rows, item.title)
 
 
-def _overlaid(path, exhibit):
+def _overlaid(path, item):
   """Series, their reconstructions over them, one small plot each."""
-  series, reconstructions = (each[:_SERIES] for each in exhibit.rows.values())
-  figure = canvas.figure(9, 1.1 * -(-len(series) // 4) + 0.4, exhibit.title)
+  series, reconstructions = (each[:_SERIES] for each in item.rows.values())
+  figure = canvas.figure(9, 1.1 * -(-len(series) // 4) + 0.4, item.title)
   grid = figure.subplots(-(-len(series) // 4), 4, squeeze=False).ravel()
   for axes in grid:
     canvas.bare(axes)
@@ -75,12 +75,12 @@ def _overlaid(path, exhibit):
   figure.savefig(path)
 
 
-def _rows_of_series(path, exhibit):
+def _rows_of_series(path, item):
   """A small plot for each of the first series of each row, all on one scale."""
-  count = min(_SERIES // 2, len(next(iter(exhibit.rows.values()))))
-  figure = canvas.figure(count * 1.1 + 1.5, 0.6 * len(exhibit.rows) + 0.5, exhibit.title)
-  grid = figure.subplots(len(exhibit.rows), count, squeeze=False, sharey=True)
-  for line, (name, series) in zip(grid, exhibit.rows.items(), strict=True):
+  count = min(_SERIES // 2, len(next(iter(item.rows.values()))))
+  figure = canvas.figure(count * 1.1 + 1.5, 0.6 * len(item.rows) + 0.5, item.title)
+  grid = figure.subplots(len(item.rows), count, squeeze=False, sharey=True)
+  for line, (name, series) in zip(grid, item.rows.items(), strict=True):
     for axes, each in zip(line, series, strict=False):
       canvas.bare(axes)
       axes.plot(each, linewidth=0.8)
@@ -88,17 +88,17 @@ def _rows_of_series(path, exhibit):
   figure.savefig(path)
 
 
-def _gallery(path, exhibit, value_range):
+def _gallery(path, item, value_range):
   """A grid that is nearly square."""
-  columns = max(1, round(len(exhibit.examples) ** 0.5))
-  _grids(path, exhibit.examples[None], [""], columns, value_range, exhibit.title)
+  columns = max(1, round(len(item.examples) ** 0.5))
+  _grids(path, item.examples[None], [""], columns, value_range, item.title)
 
 
-def _explorer(path, exhibit, value_range):
+def _explorer(path, item, value_range):
   """For each pair of directions what is decoded, along the first downwards, along the second across."""
-  groups = exhibit.examples.reshape(len(exhibit.examples), -1, *exhibit.examples.shape[3:])
-  names = [f"{down} down, {across} across" for down, across in zip(*[iter(exhibit.names)] * 2, strict=True)]
-  _grids(path, groups, names, len(exhibit.positions), value_range, exhibit.title)
+  groups = item.examples.reshape(len(item.examples), -1, *item.examples.shape[3:])
+  names = [f"{down} down, {across} across" for down, across in zip(*[iter(item.names)] * 2, strict=True)]
+  _grids(path, groups, names, len(item.positions), value_range, item.title)
 
 
 def _grids(path, groups, names, columns, value_range, title):
@@ -128,68 +128,68 @@ def _grid_of_series(axes, group, columns):
     axes.plot(across + np.linspace(0.05, 0.95, len(series)), 0.9 * series - down, color="tab:blue", linewidth=0.6)
 
 
-def _heatmap(path, exhibit, value_range):
+def _heatmap(path, item, value_range):
   """Colours for pixels, a line over the steps of a series."""
   del value_range
-  figure = canvas.figure(*((4.6, 4) if exhibit.values.ndim == 2 else (6, 2.6)), exhibit.title)
+  figure = canvas.figure(*((4.6, 4) if item.values.ndim == 2 else (6, 2.6)), item.title)
   axes = figure.subplots()
-  if exhibit.values.ndim == 2:
-    if exhibit.x_label or exhibit.y_label:
-      axes.set(xlabel=exhibit.x_label, ylabel=exhibit.y_label)
+  if item.values.ndim == 2:
+    if item.x_label or item.y_label:
+      axes.set(xlabel=item.x_label, ylabel=item.y_label)
     else:
       canvas.bare(axes)
-    height, width = exhibit.values.shape
+    height, width = item.values.shape
     around = (0.5, width + 0.5, height + 0.5, 0.5)  # a number is in the middle of its square
-    drawn = axes.imshow(exhibit.values, cmap="magma", interpolation="nearest", extent=around)
-    figure.colorbar(drawn, label=exhibit.unit)
+    drawn = axes.imshow(item.values, cmap="magma", interpolation="nearest", extent=around)
+    figure.colorbar(drawn, label=item.unit)
   else:
-    axes.plot(exhibit.values)
-    axes.set(xlabel="step", ylabel=exhibit.unit)
+    axes.plot(item.values)
+    axes.set(xlabel="step", ylabel=item.unit)
   figure.savefig(path)
 
 
-def _bars(path, exhibit, value_range):
+def _bars(path, item, value_range):
   """A bar for each value; none for values that are not finite."""
   del value_range
-  values = np.where(np.isfinite(exhibit.values), exhibit.values, 0.0)
-  figure = canvas.figure(6, 2.6, exhibit.title)
+  values = np.where(np.isfinite(item.values), item.values, 0.0)
+  figure = canvas.figure(6, 2.6, item.title)
   axes = figure.subplots()
-  positions = range(1, len(exhibit.values) + 1)
-  if len("".join(exhibit.names)) < 60:
+  positions = range(1, len(item.values) + 1)
+  if len("".join(item.names)) < 60:
     axes.bar(positions, values, color="tab:blue")
-    axes.set(xlabel=exhibit.x_label, ylabel=exhibit.y_label)
-    if exhibit.names:
-      axes.set_xticks(positions, exhibit.names)
+    axes.set(xlabel=item.x_label, ylabel=item.y_label)
+    if item.names:
+      axes.set_xticks(positions, item.names)
   else:  # long names are read from left to right
     axes.barh(positions, values, color="tab:blue")
-    axes.set(xlabel=exhibit.y_label, ylabel=exhibit.x_label)
-    axes.set_yticks(positions, exhibit.names)
+    axes.set(xlabel=item.y_label, ylabel=item.x_label)
+    axes.set_yticks(positions, item.names)
     axes.invert_yaxis()
   figure.savefig(path)
 
 
-def _lines(path, exhibit, value_range):
+def _lines(path, item, value_range):
   """Lines with their points."""
   del value_range
-  figure = canvas.figure(6, 3, exhibit.title)
+  figure = canvas.figure(6, 3, item.title)
   axes = figure.subplots()
-  for name, (x, y) in exhibit.lines.items():
+  for name, (x, y) in item.lines.items():
     axes.plot(x, y, "o-", label=name, markersize=3, linewidth=1.2)
-  axes.set(xlabel=exhibit.x_label, ylabel=exhibit.y_label)
+  axes.set(xlabel=item.x_label, ylabel=item.y_label)
   axes.grid(alpha=0.2)
-  if exhibit.lines:
+  if item.lines:
     axes.legend(fontsize=8)
   figure.savefig(path)
 
 
-def _points(path, exhibit, value_range):
+def _points(path, item, value_range):
   """The views beside each other, coloured by label."""
   del value_range
-  figure = canvas.figure(4.4 * len(exhibit.views) + 0.6, 4.4, exhibit.title)
-  classes, numbers = np.unique(exhibit.labels, return_inverse=True)
+  figure = canvas.figure(4.4 * len(item.views) + 0.6, 4.4, item.title)
+  classes, numbers = np.unique(item.labels, return_inverse=True)
   few = len(classes) <= _COLOURED
-  grid = figure.subplots(1, len(exhibit.views), squeeze=False).flat
-  for axes, (name, view) in zip(grid, exhibit.views.items(), strict=True):
+  grid = figure.subplots(1, len(item.views), squeeze=False).flat
+  for axes, (name, view) in zip(grid, item.views.items(), strict=True):
     canvas.bare(axes)
     axes.set_title(name, fontsize=8)
     for number, label in enumerate(classes):
@@ -200,26 +200,26 @@ def _points(path, exhibit, value_range):
   figure.savefig(path)
 
 
-def _attention(path, exhibit, value_range):
+def _attention(path, item, value_range):
   """Examples, and below each what is looked at, a row for each head of each layer."""
-  if exhibit.examples.ndim == 3:
-    _attention_to_series(path, exhibit)
+  if item.examples.ndim == 3:
+    _attention_to_series(path, item)
     return
-  low, high = limits(exhibit.examples, value_range)
-  rows = [("test images", exhibit.examples, low, high, "gray", high)]
-  rows += [(name, weights, 0.0, float(weights.max()), "viridis", 0.0) for name, weights in heads(exhibit)]
-  _strips(path, rows[:_MOST_ROWS], f"{exhibit.title} (each row from 0 to its greatest weight)")
+  low, high = limits(item.examples, value_range)
+  rows = [("test images", item.examples, low, high, "gray", high)]
+  rows += [(name, weights, 0.0, float(weights.max()), "viridis", 0.0) for name, weights in heads(item)]
+  _strips(path, rows[:_MOST_ROWS], f"{item.title} (each row from 0 to its greatest weight)")
 
 
-def _attention_to_series(path, exhibit):
+def _attention_to_series(path, item):
   """Series and the attention weights over time below each; the first four."""
-  count = min(4, len(exhibit.examples))
-  figure = canvas.figure(9, 3, exhibit.title)
+  count = min(4, len(item.examples))
+  figure = canvas.figure(9, 3, item.title)
   for number, (above, below) in enumerate(zip(*figure.subplots(2, count, squeeze=False), strict=True)):
     canvas.bare(above)
     canvas.bare(below)
-    above.plot(exhibit.examples[number], color="tab:gray", linewidth=1.0)
-    for _, weights in heads(exhibit):
+    above.plot(item.examples[number], color="tab:gray", linewidth=1.0)
+    for _, weights in heads(item):
       below.plot(weights[number], linewidth=1.0)
     below.set(ylim=(0, None))
   figure.savefig(path)
@@ -247,12 +247,12 @@ def _strip(images, fill):
 
 
 _KINDS = {
-  exhibits.Rows: _rows,
-  exhibits.Gallery: _gallery,
-  exhibits.Heatmap: _heatmap,
-  exhibits.Bars: _bars,
-  exhibits.Lines: _lines,
-  exhibits.Points: _points,
-  exhibits.Explorer: _explorer,
-  exhibits.Attention: _attention,
+  figures.ExampleRows: _rows,
+  figures.Gallery: _gallery,
+  figures.Heatmap: _heatmap,
+  figures.Bars: _bars,
+  figures.Lines: _lines,
+  figures.Points: _points,
+  figures.Explorer: _explorer,
+  figures.Attention: _attention,
 }

@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
-from ae_jax import baselines
 from ae_jax import config as configs
+from ae_jax.runs import metric_names
 
 _EXACT = 1e-6  # share of the data's variance (or of the error) below which PCA's error is rounding
 _ABSURD_NATS = 10  # times the cross-entropy of predicting 0.5 everywhere
@@ -30,12 +30,12 @@ class Result:
   @property
   def pca(self) -> float:
     """Squared error per test example of PCA."""
-    return self.metrics[baselines.pca_key(self.metrics)]
+    return self.metrics[metric_names.pca_key(self.metrics)]
 
   @property
   def is_quantised(self) -> bool:
     """True if the latent code is discrete, and PCA has as many bits."""
-    return baselines.pca_key(self.metrics) == baselines.QUANTISED_PCA
+    return metric_names.pca_key(self.metrics) == metric_names.QUANTISED_PCA
 
   @property
   def mean_predictor(self) -> float | None:

@@ -11,11 +11,11 @@ import os
 
 from absl import flags
 
-from ae_jax import door
+from ae_jax import cli
 
 WAYS = {"auto": "auto", "in_turn": "in turn", "together": "side by side"}
 
-flags.adopt_module_key_flags(door)
+flags.adopt_module_key_flags(cli)
 _LATENTS = flags.DEFINE_string("latents", None, "Sizes of the code, NUMBER,NUMBER,...; default: that of the config.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds, from that of the config on.", lower_bound=1)
 _GRID = flags.DEFINE_multi_string("grid", [], "KEY=NUMBER,NUMBER,... for a key of the config; any number of times.")
@@ -33,17 +33,18 @@ _SLURM = flags.DEFINE_multi_string("slurm", [], "KEY=VALUE for submitit, such as
 def main(config, workdir):
   """The flags, one call."""
   from ae_jax import config as configs
-  from ae_jax.sweep import engines, grid, packs, whole
+  from ae_jax.sweep import engines, grid, trainer
+  from ae_jax.sweep import run as sweep_run
 
-  with door.in_a_line():
+  with cli.in_a_line():
     configs.check(config)
     place = workdir(config)
     _choose_devices(engines)
     latents = [] if _LATENTS.value is None else [grid.axis("latents", f"model.latent={_LATENTS.value}")]
     seeds = [("seed", [config.seed + number for number in range(_SEEDS.value)])]
     axes = latents + seeds + [grid.axis("grid", text) for text in _GRID.value]
-    orders = packs.Orders(WAYS[_WAY.value], _BUDGET.value)
-    whole.run(config, axes, place, orders, _HALVING.value, _engine(engines, place))
+    options = trainer.SweepOptions(WAYS[_WAY.value], _BUDGET.value)
+    sweep_run.run(config, axes, place, options, _HALVING.value, _engine(engines, place))
 
 
 def _choose_devices(engines):
@@ -66,4 +67,4 @@ def _engine(engines, place):
 
 
 if __name__ == "__main__":
-  door.run(main)
+  cli.run(main)

@@ -16,8 +16,10 @@ from collections.abc import Callable
 import jax
 from ml_collections import ConfigDict
 
-from ae_jax import cache, errors, interruptions, parallel
-from ae_jax.sweep import grid, packs
+from ae_jax import errors
+from ae_jax.sweep import grid, trainer
+from ae_jax.system import cache, distributed
+from ae_jax.training import preemption
 
 JOBS = ".jobs"  # the folder, in that of the sweep, of what Slurm's jobs say
 _TRIES = 5  # of a task whose worker was lost
@@ -34,12 +36,12 @@ class Task:
   keys: list[str]  # of the config
   points: list[tuple]  # of each member the values of the keys
   workdir: pathlib.Path
-  orders: packs.Orders
+  options: trainer.SweepOptions
 
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-  """`run(tasks)` generates {name: packs.Ended} as they come in; a group of members is cut into `shares` tasks."""
+  """`run(tasks)` generates {name: packs.MemberResult} as they come in; a group of members is cut into `shares` tasks."""
 
   run: Callable
   shares: int = 1
@@ -148,7 +150,7 @@ def _collected(tasks, begin, finished, received):
   running = {begin(task): (task, 1) for task in tasks}
   while running:
     if received():
-      raise interruptions.Interrupted(
+      raise preemption.Interrupted(
         f"{received()}: stopped, and what the workers had saved is kept; the same command continues"
       )
     for done, found in finished(list(running)):
@@ -164,21 +166,21 @@ def _collected(tasks, begin, finished, received):
 
 
 def _work(task, cores):
-  """What another process does: a list of {name: packs.Ended}, a line for the user, or None if it was told to stop."""
+  """What another process does: a list of {name: packs.MemberResult}, a line for the user, or None if it was told to stop."""
   use_cores(cores)
   cache.keep_compiled_programs()
   try:
-    with interruptions.caught() as received:
+    with preemption.caught() as received:
       return list(_train(task, received, lambda line: print(line, flush=True)))
   except errors.UserError as error:
     return str(error)
-  except interruptions.Interrupted:
+  except preemption.Interrupted:
     return None
 
 
 def _train(task, received, report):
   members = grid.members(ConfigDict(task.config), task.keys, task.points)
-  yield from packs.train(members, task.workdir, parallel.mesh(), task.orders, received, report)
+  yield from trainer.train(members, task.workdir, distributed.mesh(), task.options, received, report)
 
 
 def _extra(module, extra):

@@ -6,7 +6,8 @@ import json
 from ml_collections import ConfigDict
 
 from ae_jax import config as configs
-from ae_jax import errors, experiment
+from ae_jax import errors
+from ae_jax.training import setup
 
 _OF_THE_SWEEP = ("data", "parallel", "parallel_state", "compute_dtype", "on_nan", "checkpoint_every_epochs")
 _EXAMPLES = {"latents": "--latents=2,4,8", "grid": "--grid optimizer.learning_rate=1e-3,3e-3"}
@@ -18,12 +19,12 @@ class Member:
 
   name: str
   axes: dict  # key of the config -> value
-  described: experiment.Experiment
+  experiment: setup.Experiment
 
   @property
   def latent(self):
     """How many numbers its code has."""
-    return self.described.config.model.latent
+    return self.experiment.config.model.latent
 
 
 def axis(flag, text):
@@ -50,8 +51,8 @@ def members(config, keys, points):
   for values in points:
     own = ConfigDict(config.to_dict())
     texts = [_text(_set(own, key, value)) for key, value in zip(keys, values, strict=True)]
-    described = experiment.of(own.lock(), 1, dataset)
-    dataset = described.dataset
+    experiment = setup.of(own.lock(), 1, dataset)
+    dataset = experiment.dataset
     if dataset.streams:
       raise errors.UserError(
         "config.data.placement: a sweep keeps the data on the device, and these would be streamed; give it a larger "
@@ -60,7 +61,7 @@ def members(config, keys, points):
     name = ",".join(f"{short}={text}" for short, text in zip(names, texts, strict=True))
     if any(member.name == name for member in made):
       raise errors.UserError(f"--grid {name}: is named twice; name each number once")
-    made.append(Member(name, dict(zip(keys, values, strict=True)), described))
+    made.append(Member(name, dict(zip(keys, values, strict=True)), experiment))
   return made
 
 
@@ -71,31 +72,33 @@ def packs(made):
   """
   groups = {}
   for member in made:
-    groups.setdefault(_program(member.described), []).append(member)
+    groups.setdefault(_program(member.experiment), []).append(member)
   return list(groups.values())
 
 
-def numbers(described):
+def numbers(experiment):
   """What a program takes as numbers beside its data: for each stage those of the objective and of the optimizer."""
-  stages = described.stages
-  return [{"objective": stage.objective.numbers(), "optimizer": dict(stage.recipe.numbers)} for stage in stages]
+  stages = experiment.stages
+  return [
+    {"objective": stage.objective.numbers(), "optimizer": dict(stage.optimizer_factory.numbers)} for stage in stages
+  ]
 
 
-def _program(described):
+def _program(experiment):
   """Returns as a text all that is compiled into the program of an experiment: two with the same text can share one.
 
   The numbers that a program takes as arguments (`numbers`) are left out. The microbatches are added, as no key of the
   config gives their count: it depends on whether the objective is a mean over examples, which a number decides.
   """
-  config = configs.as_json(described.config)
+  config = configs.as_json(experiment.config)
   config["seed"] = None
-  if described.model.code.size_axis is not None:
+  if experiment.model.code.size_axis is not None:
     config["model"]["latent"] = None
-  config["optimizer"] |= dict.fromkeys(dict(described.stages[-1].recipe.numbers))
-  *before, last = [stage.objective.numbers() for stage in described.stages]
+  config["optimizer"] |= dict.fromkeys(dict(experiment.stages[-1].optimizer_factory.numbers))
+  *before, last = [stage.objective.numbers() for stage in experiment.stages]
   for stage, floats in zip([*config["stages"], config], [*before, last], strict=True):
     stage["objective"] |= dict.fromkeys(floats)
-  config["parts"] = [stage.parts for stage in described.stages]
+  config["microbatches"] = [stage.microbatches for stage in experiment.stages]
   return json.dumps(config, sort_keys=True)
 
 

@@ -15,7 +15,7 @@ def rungs(members, factor):
   """The epochs after which settings are compared, rising, the end not among them; UserError where none compete."""
   if factor == 0:
     return []
-  ends = {member.described.stages[-1].epochs.stop for member in members}
+  ends = {member.experiment.stages[-1].epochs.stop for member in members}
   settings = len({_setting(member) for member in members})
   if factor < 2:
     raise errors.UserError(f"--halving={factor}: must be 2 or more: one in so many goes on")

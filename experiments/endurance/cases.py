@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ae_jax import errors
-from ae_jax.config import STUDIES
+from ae_jax.config import ANALYSES
 from experiments.endurance import values
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -52,7 +52,7 @@ def shipped(name, folder):
   )
   config["model"] |= _SMALLER.get(name, {})
   stages = tuple({**stage, "epochs": 1} for stage in config["stages"][:2])
-  evaluators = tuple(name for name in config["evaluators"] if name not in STUDIES)
+  evaluators = tuple(name for name in config["evaluators"] if name not in ANALYSES)
   return config | {"epochs": 1, "batch_size": 8, "stages": stages, "evaluators": evaluators}
 
 
@@ -180,7 +180,7 @@ CONFLICTS = (
   {"data.name": "npy"},
   {"data.one_class": 1, "batch_size": 9},
   {"data.one_class": 1, "evaluators": ("anomaly",)},
-  {"evaluators": STUDIES},
+  {"evaluators": ANALYSES},
   {
     "evaluators": ("anomaly", "denoising", "posterior", "sparsity"),
     "data.one_class": 1,

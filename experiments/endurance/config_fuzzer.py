@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from ae_jax import errors, loop, memory, train
+from ae_jax import errors
+from ae_jax.models import memory
+from ae_jax.training import loop, train
 from experiments.endurance import cases, values, watch
 
 SECONDS = 60.0  # of a case; most take one

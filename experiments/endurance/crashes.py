@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import ae_jax
-from ae_jax import logs
+from ae_jax.runs import logs
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMON = {"batch_size": 128, "checkpoint_every_epochs": 1, "log_every_steps": 5, "model.latent": 4, "evaluators": ()}

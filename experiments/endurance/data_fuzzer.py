@@ -15,7 +15,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ae_jax import data
-from ae_jax.data import ranges, rows
+from ae_jax.data import lazy_arrays, ranges
 from experiments.endurance import damaged_images, damages, ingredients, watch
 
 SECONDS = 30.0  # of a case
@@ -58,7 +58,7 @@ def judged(damage, folder, generator, placement, value_range):
 def loaded(name, path, value_range, placement):
   """Loads and reads all of it: "loaded"; AssertionError unless it is a data set as `data.Dataset` describes it."""
   dataset = data.load(name, path, value_range, placement=placement, budget_gib=BUDGET)
-  train, test = (rows.gathered(half) for half in (dataset.train, dataset.test))
+  train, test = (lazy_arrays.gathered(half) for half in (dataset.train, dataset.test))
   assert len(train) >= 2 <= 1 + len(test)
   for half, labels in ((train, dataset.train_labels), (test, dataset.test_labels)):
     assert half.dtype in (np.uint8, np.float32)

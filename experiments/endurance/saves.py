@@ -7,11 +7,12 @@ import tempfile
 import time
 from unittest import mock
 
-from ae_jax import checkpoints, train
+from ae_jax.runs import checkpoints
+from ae_jax.training import train
 from configs import cnn
 
 MOST = 0.02  # of a run
-ALONE = 20  # saves with nothing beside them
+SINGLE_DEVICE = 20  # saves with nothing beside them
 
 
 def cost(rounds=4):
@@ -52,7 +53,7 @@ def _work(arguments, folder):
   _, state, *others = arguments
   with checkpoints.open_folder(folder, to_save=True) as opened:
     begun = time.process_time()
-    for step in range(ALONE):
+    for step in range(SINGLE_DEVICE):
       checkpoints.save(opened, dataclasses.replace(state, step=state.step + step), *others)
       checkpoints.wait(opened)
-    return (time.process_time() - begun) / ALONE
+    return (time.process_time() - begun) / SINGLE_DEVICE

@@ -4,7 +4,11 @@ import importlib
 
 import jax
 
-from ae_jax import cost, models, objectives, optimizers, parallel, steps
+from ae_jax import models, objectives
+from ae_jax.models import cost
+from ae_jax.system import distributed
+from ae_jax.training import optimizers
+from ae_jax.training.state import init_state
 from experiments.throughput import tables
 
 MODELS = ("dense", "cnn", "attention", "vae")
@@ -29,7 +33,7 @@ def table():
     objective = objectives.build(model=model, value_range="unit", **config.objective)
     optimizer = optimizers.build(**config.optimizer, epochs=config.epochs, steps_per_epoch=100)
     step = cost.of(model, objective, optimizer, EXAMPLES_PER_DEVICE)
-    state = jax.eval_shape(lambda key: steps.init(key, model=model, optimizer=optimizer), jax.random.key(0))  # noqa: B023
+    state = jax.eval_shape(lambda key: init_state(key, model=model, optimizer=optimizer), jax.random.key(0))  # noqa: B023
     for devices in DEVICES:
       exchanged = 2 * (devices - 1) / devices * step.gradient_bytes
       rows.append(
@@ -51,7 +55,7 @@ def table():
 def _held(leaf, devices):
   """Bytes of a leaf of a sharded state that each of the devices holds."""
   whole = leaf.size * leaf.dtype.itemsize
-  return whole if parallel.axis_to_cut(leaf.shape, devices) is None else whole // devices
+  return whole if distributed.axis_to_cut(leaf.shape, devices) is None else whole // devices
 
 
 def markdown():

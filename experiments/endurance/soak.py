@@ -13,7 +13,7 @@ import time
 import numpy as np
 import psutil
 
-from ae_jax import logs
+from ae_jax.runs import logs
 from experiments.endurance import crashes
 
 KEYS = {"": "configs/cnn.py", ".epochs": 10**6, ".optimizer.schedule": "constant"}

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 import ae_jax
-from ae_jax import errors, memory, train
+from ae_jax import errors
+from ae_jax.models import memory
+from ae_jax.training import train
 from experiments.endurance import cases, config_fuzzer, ingredients, values, watch
 
 TRAINED = ("dense", "vae", "cnn")

@@ -3,9 +3,12 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from ae_jax import corruptions, evaluators, models, objectives, optimizers, parallel
+from ae_jax import evaluators, models, objectives
 from ae_jax.data import ranges, sources
 from ae_jax.models import activations, bottlenecks, sequence, unet, upsampling
+from ae_jax.objectives import corruptions
+from ae_jax.system import distributed
+from ae_jax.training import optimizers
 
 _SMALL = sorted(sources.SOURCES.keys() - {"mnist_5k", "heartbeats"})  # training on the others takes minutes
 
@@ -23,7 +26,7 @@ KNOWN = {
   "schedule": [*optimizers.SCHEDULES],
   "range": [*ranges.INTERVALS],
   "compute_dtype": [*models.COMPUTE_DTYPES],
-  "parallel": [*parallel.MODES],
+  "parallel": [*distributed.MODES],
   "parallel_state": ["replicated", "sharded"],
   "on_nan": ["stop", "skip"],
   "placement": ["auto", "memory", "stream"],

@@ -65,7 +65,7 @@ class Tally:
     self._outcomes, self._lines, self._violations = collections.Counter(), collections.Counter(), []
 
   def add(self, outcome, line, case):
-    """One case, described by anything that JSON stores."""
+    """One case, experiment by anything that JSON stores."""
     self._outcomes[outcome] += 1
     if outcome in VIOLATIONS:
       self._violations.append({"outcome": outcome, "line": line, "case": case})

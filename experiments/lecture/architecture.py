@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ae_jax import losses, models
+from ae_jax import models
+from ae_jax.ops import losses
 from configs import cnn, dense
 from experiments.lecture import fitting
 from experiments.lecture.fitting import SEEDS, configured, mnist_5k

@@ -6,9 +6,13 @@ import functools
 import jax
 import numpy as np
 
-from ae_jax import data, losses, memory, models, objectives, optimizers, steps
-from ae_jax.data import epochs, ranges
+from ae_jax import data, models, objectives
+from ae_jax.data import batch_schedule, ranges
 from ae_jax.evaluators import reconstruction
+from ae_jax.models import memory
+from ae_jax.ops import losses
+from ae_jax.training import optimizers, steps
+from ae_jax.training.state import init_state
 
 SEEDS = (0, 1, 2)
 
@@ -58,24 +62,24 @@ def mnist_5k():
 def fit(config, dataset, seeds):
   """Trains what the config describes on a data set, once for each seed: a list of `Fitted`."""
   model = models.build(shape=dataset.shape, **config.model)
-  plans = [epochs.Epochs(len(dataset.train), config.batch_size, 1, seed) for seed in seeds]
-  optimizer = optimizers.build(**config.optimizer, epochs=config.epochs, steps_per_epoch=plans[0].steps)
+  schedules = [batch_schedule.BatchSchedule(len(dataset.train), config.batch_size, 1, seed) for seed in seeds]
+  optimizer = optimizers.build(**config.optimizer, epochs=config.epochs, steps_per_epoch=schedules[0].steps)
   static = {
     "model": model,
     "objective": objectives.build(model=model, value_range=dataset.value_range, **config.objective),
     "optimizer": optimizer,
     "value_range": dataset.value_range,
-    "parts": memory.microbatches(plans[0].slots, models.ROWS_IN_CACHE.get(config.model.name)),
+    "parts": memory.microbatches(schedules[0].padded_batch_size, models.ROWS_IN_CACHE.get(config.model.name)),
   }
   chunk = jax.jit(functools.partial(steps.train_chunk, **static), donate_argnums=0)
-  init = jax.jit(functools.partial(steps.init, model=model, optimizer=optimizer))
+  init = jax.jit(functools.partial(init_state, model=model, optimizer=optimizer))
   examples = jax.device_put({"x": dataset.train.reshape(len(dataset.train), -1)})
   fitted = []
-  for plan in plans:
-    init_key, noise_key = jax.random.split(jax.random.key(plan.seed))
+  for schedule in schedules:
+    init_key, noise_key = jax.random.split(jax.random.key(schedule.seed))
     state = init(init_key)
     for epoch in range(config.epochs):
-      for rows in plan.chunks(epoch):
+      for rows in schedule.chunks(epoch):
         state, *_ = chunk(state, examples, *rows, noise_key)
     fitted.append(Fitted(model, state.variables, dataset.value_range))
   return fitted

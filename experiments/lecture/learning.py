@@ -9,7 +9,8 @@ from sklearn import datasets as sklearn_datasets
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 
-from ae_jax import data, losses
+from ae_jax import data
+from ae_jax.ops import losses
 from configs import cnn, dense, linear, tied, unet
 from experiments.lecture import fitting
 from experiments.lecture.fitting import SEEDS, configured, mnist_5k

@@ -13,7 +13,7 @@ import pathlib
 import sys
 import time
 
-from ae_jax import cache
+from ae_jax.system import cache
 from experiments.lecture import architecture, figures, learning
 
 HERE = pathlib.Path(__file__).parent

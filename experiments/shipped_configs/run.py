@@ -18,7 +18,7 @@ import sys
 import time
 
 import ae_jax
-from ae_jax import baselines
+from ae_jax.runs import metric_names
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -78,7 +78,7 @@ def row(result):
     f"`configs/{result['config']}.py:{result['data']}`",
     f"{members[0]['epoch']:.0f}",
     spread([member["test/squared_error"] for member in members]),
-    f"{members[0][baselines.pca_key(members[0])]:.2f}",
+    f"{members[0][metric_names.pca_key(members[0])]:.2f}",
     spread(nats) if nats else "",
     besides(result["config"], members),
     f"{statistics.median(timed):.0f} s" if timed else "",

@@ -40,22 +40,24 @@ def measure(name, way):
   import jax
   import numpy as np
 
-  from ae_jax import parallel
-  from ae_jax.sweep import grid, programs
+  from ae_jax.sweep import compiled_pack, grid
+  from ae_jax.system import distributed
 
   config = importlib.import_module(f"configs.{name}").get_config()
   config.model.update(CASES[name])
   members = grid.members(config.lock(), ["model.latent", "seed"], list(itertools.product((8, 16, 32), (0, 1))))
-  mesh = parallel.mesh()
+  mesh = distributed.mesh()
   jax.block_until_ready(jax.jit(lambda x: x @ x)(np.ones((8, 8), np.float32)))  # the backend's own memory
   before = _resident()
-  placed = programs.place(members, mesh)
-  state = programs.start(members, placed)
-  built = programs.build(members, placed, 0, state, way)
+  device_data = compiled_pack.place(members, mesh)
+  state = compiled_pack.start(members, device_data)
+  built = compiled_pack.build(members, device_data, 0, state, way)
   ctypes.CDLL(None).malloc_trim(0)
-  compiled = _resident() - before - _bytes(state, placed)  # what compiling has left behind
+  compiled = _resident() - before - _bytes(state, device_data)  # what compiling has left behind
   pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-  batches = tuple(np.stack(part) for part in zip(*(m.described.plan.chunks(0)[0] for m in members), strict=True))
+  batches = tuple(
+    np.stack(part) for part in zip(*(m.experiment.batch_schedule.chunks(0)[0] for m in members), strict=True)
+  )
   for _ in range(2):
     state, *_ = jax.block_until_ready(built.train_chunk(state, *batches))
     jax.block_until_ready(built.evaluate(state))
@@ -68,10 +70,10 @@ def measure(name, way):
   )
 
 
-def _bytes(state, placed):
+def _bytes(state, device_data):
   import jax
 
-  return sum(leaf.nbytes for leaf in jax.tree.leaves((state, placed.train, placed.test)))
+  return sum(leaf.nbytes for leaf in jax.tree.leaves((state, device_data.train, device_data.test)))
 
 
 def _resident(name="VmRSS"):

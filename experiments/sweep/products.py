@@ -24,29 +24,32 @@ def measure(members):
   import jax.numpy as jnp
   from jax import lax
 
-  from ae_jax import experiment, parallel
+  from ae_jax.system import distributed
+  from ae_jax.training import setup
   from configs import dense
 
-  described = experiment.of(dense.get_config().lock(), 1)
-  plan, shape = described.plan, described.dataset.train.shape
-  sizes = [shape[1] * shape[2], *described.config.model.widths, described.config.model.latent]
+  experiment = setup.of(dense.get_config().lock(), 1)
+  schedule, shape = experiment.batch_schedule, experiment.dataset.train.shape
+  sizes = [shape[1] * shape[2], *experiment.config.model.widths, experiment.config.model.latent]
   sizes += sizes[-2::-1]
-  mesh = parallel.mesh()
-  whole = parallel.replicated(mesh)
+  mesh = distributed.mesh()
+  whole = distributed.replicated(mesh)
   generator = jax.random.key(0)
-  examples = parallel.put(jax.random.uniform(generator, (plan.steps, plan.slots, sizes[0])), whole)
-  weights = [parallel.put(0.05 * jax.random.normal(generator, pair), whole) for pair in itertools.pairwise(sizes)]
-  steps = members * described.config.epochs * plan.steps // mesh.size
+  examples = distributed.put(
+    jax.random.uniform(generator, (schedule.steps, schedule.padded_batch_size, sizes[0])), whole
+  )
+  weights = [distributed.put(0.05 * jax.random.normal(generator, pair), whole) for pair in itertools.pairwise(sizes)]
+  steps = members * experiment.config.epochs * schedule.steps // mesh.size
 
   def train(weights, examples):
     def step(number, _):
-      network = lambda weights: functools.reduce(jnp.matmul, weights, examples[number % plan.steps])
+      network = lambda weights: functools.reduce(jnp.matmul, weights, examples[number % schedule.steps])
       made, backwards = jax.vjp(network, weights)
       return backwards(made)[0]
 
     return lax.fori_loop(0, steps, step, weights)
 
-  compiled = parallel.jit(train, (weights, examples), whole)
+  compiled = distributed.jit(train, (weights, examples), whole)
   begun = time.perf_counter()
   jax.block_until_ready(compiled(weights, examples))
   print(json.dumps({"products": round(time.perf_counter() - begun, 1)}))

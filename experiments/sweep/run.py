@@ -3,7 +3,7 @@
   pip install -e '.[test]' && python -m experiments.sweep.run
 
 Six latent sizes x three seeds. Runs the parts that `--parts` names, prints what they found and merges it into
-results.json beside this file: `time` (20 to 40 minutes on 2 cores: as one command, as 18 commands without the studies
+results.json beside this file: `time` (20 to 40 minutes on 2 cores: as one command, as 18 commands without the analyses
 that they make by themselves and with them, and as 18 runs in a process), `products` (half a minute: the part of it that
 no program can do without), `memory` (a minute), and `full` (an hour, with MNIST prepared for TensorFlow Datasets in
 $TFDS_DATA_DIR: the sweeps of the README on all of MNIST, whose pictures it leaves beside this file; with --folder it
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 
-from ae_jax import train
+from ae_jax.training import train
 from experiments.sweep import peaks, products
 
 HERE = pathlib.Path(__file__).parent
@@ -56,7 +56,7 @@ def _sweep(folder, environment):
 
 
 def _processes(folder, environment, keys=()):
-  """The command of a run again and again; `keys` without studies, as a sweep makes none of its members."""
+  """The command of a run again and again; `keys` without analyses, as a sweep makes none of its members."""
   for latent in LATENTS:
     for seed in SEEDS:
       own = (f"--config.model.latent={latent}", f"--config.seed={seed}", f"--workdir={folder}/{latent},{seed}")
@@ -76,7 +76,7 @@ def loop(folder):
     for seed in SEEDS:
       config = dense.get_config()
       config.model.latent, config.seed = latent, seed
-      config.evaluators = ()  # as in a sweep, of whose members no studies are made
+      config.evaluators = ()  # as in a sweep, of whose members no analyses are made
       configs.check(config.lock())
       train.train_and_evaluate(config, pathlib.Path(folder) / f"{latent},{seed}")
 

@@ -12,7 +12,7 @@ import pathlib
 from ray import tune
 
 from ae_jax import config as configs
-from ae_jax import train
+from ae_jax.training import train
 from configs import dense
 
 SPACE = {
@@ -33,8 +33,8 @@ def trial(point):
 
 def main():
   """Searches, and prints the best point."""
-  plan = tune.TuneConfig(metric="squared_error", mode="min", num_samples=16)
-  found = tune.Tuner(tune.with_resources(trial, {"cpu": 1}), param_space=SPACE, tune_config=plan).fit()
+  schedule = tune.TuneConfig(metric="squared_error", mode="min", num_samples=16)
+  found = tune.Tuner(tune.with_resources(trial, {"cpu": 1}), param_space=SPACE, tune_config=schedule).fit()
   best = found.get_best_result()
   print(f"{best.metrics['squared_error']:.3f} with {best.config}: {best.path}/run")
 

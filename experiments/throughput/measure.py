@@ -18,7 +18,7 @@ from experiments.throughput.peers import ours
 
 IMAGES_PER_CALL = {"cpu": 4096, "gpu": 60_000}  # what a contestant trains on before anyone looks at the clock
 CHUNK = 16_384  # images of a call of ae_jax where speed is measured: its training's chunks are as long, or longer
-LONGEST_CALL = 64  # steps, as in `ae_jax.data.epochs`
+LONGEST_CALL = 64  # steps, as in `ae_jax.data.batch_schedule`
 START_BATCH = 256
 RACERS = ("ae_jax", "ae_jax, bfloat16", "PyTorch eager", "PyTorch compile", "Keras on JAX", "Keras on TensorFlow")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ae_jax import data, errors
-from ae_jax.data import rows
+from ae_jax.data import lazy_arrays
 
 
 def load(name, path="", range="unit", **options):
@@ -116,7 +116,7 @@ def test_a_map_gives_what_memory_holds(tmp_path, kind, write, images, own_test):
   for one_class in (-1, 2):
     held, mapped = (load(kind, path, "real", one_class=one_class, placement=p) for p in ("memory", "stream"))
     assert isinstance(held.train, np.ndarray)
-    assert isinstance(mapped.train, rows.Rows)
+    assert isinstance(mapped.train, lazy_arrays.LazyArray)
     assert (mapped.train.dtype, mapped.train.shape, mapped.shape) == (held.train.dtype, held.train.shape, held.shape)
     np.testing.assert_array_equal(mapped.train[:], held.train)
     for name in ("test", "train_labels", "test_labels", "anomalous", "train_sample"):
@@ -234,10 +234,10 @@ def test_a_small_file_that_says_it_unpacks_to_a_large_array_is_refused(tmp_path)
 def test_a_budget_decides_and_what_streams_is_not_read_whole(tmp_path, monkeypatch):
   path = unpacked(tmp_path, x_train=BYTES.repeat(200, 0), x_test=BYTES)
   assert isinstance(load("npy", path, budget_gib=1.0).train, np.ndarray)
-  monkeypatch.setattr(rows, "loaded", None)
+  monkeypatch.setattr(lazy_arrays, "loaded", None)
   dataset = load("npy", path, budget_gib=2e-4)
   assert dataset.streams
-  assert isinstance(dataset.train, rows.Rows)
+  assert isinstance(dataset.train, lazy_arrays.LazyArray)
   assert "streamed (0.000335 GiB, budget 0.0002 GiB)" in dataset.placement
   with pytest.raises(errors.UserError, match=r"the test examples, .* need .*config\.data\.budget_gib"):
     load("npy", path, budget_gib=1e-6)
@@ -252,7 +252,7 @@ def test_one_class_that_fits_is_read_to_memory(tmp_path):
 
 
 def test_a_value_outside_the_range_is_found_when_it_is_read(tmp_path, monkeypatch):
-  monkeypatch.setattr(rows, "PROBES", 0)
+  monkeypatch.setattr(lazy_arrays, "PROBES", 0)
   for value, message in [(np.nan, "holds NaN"), (1.5, "values from .* to 1.5, outside the range 'symmetric'")]:
     spoilt = FLOATS.copy()
     spoilt[17, 2, 1] = value

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ae_jax import data, errors
-from ae_jax.data import rows, sources
+from ae_jax.data import lazy_arrays, sources
 
 EXAMPLES = np.random.default_rng(0).integers(0, 256, (12, 3, 4, 1), np.uint8)
 LABELS = np.arange(12) % 3
@@ -54,7 +54,7 @@ def test_labels_that_are_swapped_between_the_halves_or_cut_otherwise_are_others(
 def test_integers_count_by_their_value_wherever_they_lie(dtype):
   typed = LABELS[:8].astype(dtype)
   assert differing(made(), made(train_labels=typed)) == set()
-  lazy = rows.Rows(typed.shape, typed.dtype, lambda numbers: typed[numbers])
+  lazy = lazy_arrays.LazyArray(typed.shape, typed.dtype, lambda numbers: typed[numbers])
   assert differing(made(), made(train_labels=lazy)) == set()
   assert differing(made(), made(train_labels=LABELS[:8].astype(float))) == {"labels_fingerprint"}
 
@@ -69,17 +69,17 @@ def test_labels_of_any_type_have_a_fingerprint(dtype):
 def test_the_labels_of_a_large_set_are_digested_at_probes_wherever_they_lie(monkeypatch):
   whole = made().fingerprints["labels_fingerprint"]
   monkeypatch.setattr(data, "_DIGESTED_WHOLE", 10)
-  monkeypatch.setattr(rows, "PROBES", 2)
+  monkeypatch.setattr(lazy_arrays, "PROBES", 2)
   assert made(train_labels=LABELS[:8].copy()).fingerprints["labels_fingerprint"] != whole
   asked = []
-  lazy = rows.Rows((8,), LABELS.dtype, lambda numbers: asked.extend(numbers) or LABELS[numbers])
+  lazy = lazy_arrays.LazyArray((8,), LABELS.dtype, lambda numbers: asked.extend(numbers) or LABELS[numbers])
   assert differing(made(), made(train_labels=lazy)) == set()
-  assert set(asked) == set(rows.probes(8))
+  assert set(asked) == set(lazy_arrays.probes(8))
 
 
 @pytest.mark.parametrize("small", ["train", "test"])
 def test_a_set_is_large_if_its_halves_are_together(monkeypatch, small):
-  monkeypatch.setattr(rows, "PROBES", 1)
+  monkeypatch.setattr(lazy_arrays, "PROBES", 1)
   monkeypatch.setattr(data, "_DIGESTED_WHOLE", 90)
   parts = {"train": EXAMPLES[:7], "test": EXAMPLES[:7], small: EXAMPLES[:1]}  # of 12 bytes each
   whole = made(**parts).fingerprint()
@@ -103,12 +103,16 @@ def test_the_peak_is_the_width_of_the_range_and_never_zero():
 def test_what_streams_leaves_its_examples_and_their_labels_in_the_files(monkeypatch, placement):
   def source(name, path):
     halves = {"train": EXAMPLES[:8], "test": EXAMPLES[8:], "train_labels": LABELS[:8], "test_labels": LABELS[8:]}
-    return {key: rows.Rows(part.shape, part.dtype, lambda i, part=part: part[i]) for key, part in halves.items()}
+    return {
+      key: lazy_arrays.LazyArray(part.shape, part.dtype, lambda i, part=part: part[i]) for key, part in halves.items()
+    }
 
   monkeypatch.setitem(sources.SOURCES, "npy", source)
   found = data.load("npy", "", "unit", placement=placement)
   for key in ("train", "test", "train_labels", "test_labels"):
-    assert isinstance(getattr(found, key), rows.Rows) == (placement == "stream" and key.startswith("train")), key
+    assert isinstance(getattr(found, key), lazy_arrays.LazyArray) == (
+      placement == "stream" and key.startswith("train")
+    ), key
   np.testing.assert_array_equal(found.train_labels[:], LABELS[:8])
   np.testing.assert_array_equal(found.test_labels, LABELS[8:])
 

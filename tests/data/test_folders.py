@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ae_jax import data, errors
-from ae_jax.data import decoding, rows
+from ae_jax.data import decoding, lazy_arrays
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 4, 5), np.uint8)
 
@@ -151,7 +151,7 @@ def test_a_set_is_decoded_once_and_again_when_a_file_has_changed(flat, monkeypat
 
 def test_what_streams_is_decoded_when_it_is_asked_for(flat, monkeypatch):
   dataset = load(flat, placement="stream")
-  assert isinstance(dataset.train, rows.Rows)
+  assert isinstance(dataset.train, lazy_arrays.LazyArray)
   asked, decode = [], decoding.decode
   monkeypatch.setattr(decoding, "decode", lambda file, *others: asked.append(file) or decode(file, *others))
   dataset.train[[3, 1]]

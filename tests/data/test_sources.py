@@ -6,8 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from ae_jax import cache, data, errors
-from ae_jax.data import rows, sources
+from ae_jax import data, errors
+from ae_jax.data import lazy_arrays, sources
+from ae_jax.system import cache
 
 MNIST = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "nowhere")) / "mnist" / "3.0.1"
 
@@ -53,8 +54,8 @@ def test_the_full_set_comes_through_tfds_and_then_from_the_cache(monkeypatch):
 @pytest.mark.skipif(not MNIST.exists(), reason="MNIST is not prepared for TFDS here: TFDS_DATA_DIR does not hold it")
 def test_the_full_set_streams_as_it_is_in_memory():
   decoded, streamed = load("mnist"), data.load("mnist", "", "unit", placement="stream")
-  assert isinstance(streamed.train, rows.Rows)
-  some = rows.probes(60_000)
+  assert isinstance(streamed.train, lazy_arrays.LazyArray)
+  some = lazy_arrays.probes(60_000)
   np.testing.assert_array_equal(streamed.train[some], decoded.train[some])
   np.testing.assert_array_equal(streamed.train_labels[some], decoded.train_labels[some])
   np.testing.assert_array_equal(streamed.test, decoded.test)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ae_jax import errors
-from ae_jax.data import epochs, rows, streams
+from ae_jax.data import batch_schedule, lazy_arrays, streams
 
 BYTES = np.random.default_rng(0).integers(0, 256, (203, 3, 2, 3), np.uint8)
 FLOATS = np.random.default_rng(1).normal(size=(150, 7, 1)).astype(np.float32)
@@ -20,13 +20,13 @@ def recorded(examples):
     asked.extend(numbers.tolist())
     return examples[numbers]
 
-  return rows.Rows(examples.shape, examples.dtype, read), asked
+  return lazy_arrays.LazyArray(examples.shape, examples.dtype, read), asked
 
 
-def pointed_at(plan, chunk):
+def pointed_at(schedule, chunk):
   """Indices and weights of a chunk of the run."""
-  epoch, place = divmod(chunk, plan.steps // plan.chunk)
-  return plan.chunks(epoch)[place]
+  epoch, place = divmod(chunk, schedule.steps // schedule.chunk)
+  return schedule.chunks(epoch)[place]
 
 
 def still_reading():
@@ -53,12 +53,12 @@ def wait_for_silence():
   ],
 )
 def test_what_streams_is_what_memory_would_have_gathered(examples, batch_size, devices, seed, first, columns, lazy):
-  plan = epochs.Epochs(len(examples), batch_size, devices, seed)
+  schedule = batch_schedule.BatchSchedule(len(examples), batch_size, devices, seed)
   flat = examples.reshape(len(examples), -1)
-  streamed = streams.chunks({"x": recorded(examples)[0] if lazy else examples}, plan, first, first + 4, columns)
+  streamed = streams.chunks({"x": recorded(examples)[0] if lazy else examples}, schedule, first, first + 4, columns)
   for chunk, (read, weights) in enumerate(streamed, first):
     (found,) = read.values()
-    wanted_rows, wanted_weights = pointed_at(plan, chunk)
+    wanted_rows, wanted_weights = pointed_at(schedule, chunk)
     assert found.dtype == examples.dtype
     np.testing.assert_array_equal(found, flat[wanted_rows[:, columns]])
     np.testing.assert_array_equal(weights, wanted_weights[:, columns])
@@ -68,21 +68,21 @@ def test_what_streams_is_what_memory_would_have_gathered(examples, batch_size, d
 
 @pytest.mark.parametrize("start", [1, 2, 3, 6, 7])
 def test_a_stream_that_begins_late_is_the_rest_of_one_that_began_early(start):
-  plan = epochs.Epochs(len(BYTES), 2, 1, seed=4)
-  whole = list(streams.chunks({"x": BYTES}, plan, 0, 7))
-  for early, late in zip(whole[start:], streams.chunks({"x": BYTES}, plan, start, 7), strict=True):
+  schedule = batch_schedule.BatchSchedule(len(BYTES), 2, 1, seed=4)
+  whole = list(streams.chunks({"x": BYTES}, schedule, 0, 7))
+  for early, late in zip(whole[start:], streams.chunks({"x": BYTES}, schedule, start, 7), strict=True):
     np.testing.assert_array_equal(early[0]["x"], late[0]["x"])
     np.testing.assert_array_equal(early[1], late[1])
 
 
 def test_each_process_reads_its_own_rows_and_all_together_the_epoch_once():
-  plan = epochs.Epochs(len(BYTES), 8, 4, seed=0)
+  schedule = batch_schedule.BatchSchedule(len(BYTES), 8, 4, seed=0)
   together = []
   for process in range(4):
     columns = slice(2 * process, 2 * process + 2)
     lazy, asked = recorded(BYTES)
-    list(streams.chunks({"x": lazy}, plan, 0, 1, columns))
-    indices, weights = pointed_at(plan, 0)
+    list(streams.chunks({"x": lazy}, schedule, 0, 1, columns))
+    indices, weights = pointed_at(schedule, 0)
     mine = indices[:, columns][weights[:, columns] == 1]
     padding = (weights[:, columns] == 0).any(1).sum()
     assert sorted(asked) == sorted([*mine, *[0] * (len(asked) - len(mine))])
@@ -94,29 +94,31 @@ def test_each_process_reads_its_own_rows_and_all_together_the_epoch_once():
 @pytest.mark.parametrize("limit", [1, 500, 2**28])
 def test_so_much_is_read_ahead_and_no_more(limit, monkeypatch):
   monkeypatch.setattr(streams, "PREFETCHED_BYTES", limit)
-  plan = epochs.Epochs(len(BYTES), 2, 1, seed=0)
+  schedule = batch_schedule.BatchSchedule(len(BYTES), 2, 1, seed=0)
   lazy, asked = recorded(BYTES)
-  with contextlib.closing(streams.chunks({"x": lazy}, plan, 0, 1000)) as streamed:
+  with contextlib.closing(streams.chunks({"x": lazy}, schedule, 0, 1000)) as streamed:
     next(streamed)
     time.sleep(0.2)
-    ahead = max(1, min(limit // (2 * 18), 2 * plan.chunk))
-    assert 2 * plan.chunk - 1 <= len(asked) <= 2 * (plan.chunk + ahead)
+    ahead = max(1, min(limit // (2 * 18), 2 * schedule.chunk))
+    assert 2 * schedule.chunk - 1 <= len(asked) <= 2 * (schedule.chunk + ahead)
 
 
 def test_an_order_is_computed_once_an_epoch(monkeypatch):
-  computed, batches = [], epochs.Epochs.batches
-  monkeypatch.setattr(epochs.Epochs, "batches", lambda plan, epoch: computed.append(epoch) or batches(plan, epoch))
-  plan = epochs.Epochs(len(BYTES), 2, 1, seed=0)
-  assert plan.steps // plan.chunk == 2
-  list(streams.chunks({"x": BYTES}, plan, 1, 7))
+  computed, batches = [], batch_schedule.BatchSchedule.batches
+  monkeypatch.setattr(
+    batch_schedule.BatchSchedule, "batches", lambda schedule, epoch: computed.append(epoch) or batches(schedule, epoch)
+  )
+  schedule = batch_schedule.BatchSchedule(len(BYTES), 2, 1, seed=0)
+  assert schedule.steps // schedule.chunk == 2
+  list(streams.chunks({"x": BYTES}, schedule, 1, 7))
   assert computed == [0, 1, 2, 3]
 
 
 def test_threads_end_with_the_stream_however_it_ends():
-  plan = epochs.Epochs(len(BYTES), 2, 1, seed=0)
-  list(streams.chunks({"x": BYTES}, plan, 0, 2))
+  schedule = batch_schedule.BatchSchedule(len(BYTES), 2, 1, seed=0)
+  list(streams.chunks({"x": BYTES}, schedule, 0, 2))
   wait_for_silence()
-  with contextlib.closing(streams.chunks({"x": BYTES}, plan, 0, 100)) as streamed:
+  with contextlib.closing(streams.chunks({"x": BYTES}, schedule, 0, 100)) as streamed:
     next(streamed)
     assert still_reading()
   wait_for_silence()
@@ -129,8 +131,8 @@ def test_what_reading_raises_comes_out_as_it_is(first):
       raise errors.UserError("photos/100.png: not a readable image")
     return BYTES[numbers]
 
-  plan = epochs.Epochs(len(BYTES), 8, 1, seed=0)
+  schedule = batch_schedule.BatchSchedule(len(BYTES), 8, 1, seed=0)
   with pytest.raises(errors.UserError) as refusal:
-    list(streams.chunks({"x": rows.Rows(BYTES.shape, BYTES.dtype, read)}, plan, first, first + 1))
+    list(streams.chunks({"x": lazy_arrays.LazyArray(BYTES.shape, BYTES.dtype, read)}, schedule, first, first + 1))
   assert str(refusal.value) == "photos/100.png: not a readable image"  # beside which Grain leaves a note
   wait_for_silence()

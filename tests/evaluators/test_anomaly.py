@@ -11,10 +11,12 @@ from scipy import spatial
 from scipy.special import expit
 from sklearn.decomposition import PCA
 
-from ae_jax import api, data, errors, losses, models, objectives, steps
-from ae_jax.data import epochs
+from ae_jax import api, data, errors, models, objectives
+from ae_jax.data import batch_schedule
 from ae_jax.evaluators import anomaly, reconstruction
-from ae_jax.evaluators.subject import Subject
+from ae_jax.evaluators.context import EvalContext
+from ae_jax.ops import losses
+from ae_jax.training import steps
 
 
 def dataset_of(train, test, labels, one_class=0):
@@ -59,7 +61,7 @@ def test_scores_that_separate_are_perfect_and_equal_ones_are_chance():
   assert equal["test/auroc"] == 0.5
   assert (
     equal["test/auprc"]
-    == dict(anomaly.rulers(dataset, models.CodeSpec((1,))))["test/chance_auprc"]
+    == dict(anomaly.baselines(dataset, models.CodeSpec((1,))))["test/chance_auprc"]
     == pytest.approx(3 / 7)
   )
 
@@ -76,7 +78,7 @@ def test_pca_finds_what_leaves_the_plane_of_the_training_data():
   test = plane[20:] + labels[:, None] * generator.normal(size=(10, 12))
   train, test = (x.astype(np.float32).reshape(-1, 6, 2) for x in (plane[:20], test))
   dataset = dataset_of(train, test, labels)
-  assert dict(anomaly.rulers(dataset, models.CodeSpec((3,))))["test/pca_auroc"] == 1.0
+  assert dict(anomaly.baselines(dataset, models.CodeSpec((3,))))["test/pca_auroc"] == 1.0
   errors_at = {latent: reconstruction.pca_squared_errors(dataset, latent) for latent in (2, 3, 99)}
   assert errors_at[3][:5].max() < 1e-9 < 1e-3 < errors_at[2][:5].max()
   np.testing.assert_allclose(errors_at[99][:5], 0, atol=1e-9)
@@ -96,7 +98,7 @@ def test_the_score_is_the_squared_error_whatever_the_batches(batch_size):
     batch = steps.read_batch(indices, weights, examples={"x": test}, model=model, value_range="real")
     return anomaly.per_example(model, variables, batch, None, "real", None)["anomaly_score"]
 
-  rows = zip(*epochs.in_order(7, batch_size, 1), strict=True)
+  rows = zip(*batch_schedule.in_order(7, batch_size, 1), strict=True)
   found = np.concatenate([np.asarray(score(*row))[row[1] > 0] for row in rows])
   wanted = losses.squared_error(jax.jit(model.reconstruct)(variables, dataset.test), dataset.test)
   np.testing.assert_allclose(found, wanted, rtol=1e-5)
@@ -129,9 +131,9 @@ def model_of(shape, latent=2, likelihood="gaussian"):
 
 
 def subject_of(dataset, **options):
-  """A subject with that model."""
+  """A context with that model."""
   model, variables, config = model_of(dataset.shape, **options)
-  return Subject(api.Run(variables, config, {}, [], model, 1), dataset)
+  return EvalContext(api.Run(variables, config, {}, [], model, 1), dataset)
 
 
 def test_the_distance_is_that_of_mahalanobis():
@@ -163,11 +165,11 @@ def examples_for(likelihood):
 @functools.cache
 def one_by_one(likelihood):
   """The norm of the gradient of each example of `examples_for(likelihood)`, by the objective itself."""
-  subject = subject_of(examples_for(likelihood), likelihood=likelihood)
-  objective = objectives.build("reconstruction", subject.run.model, subject.dataset.value_range, likelihood=likelihood)
-  loss = lambda variables, x: objective(subject.run.model, variables, {"x": x, "weight": jnp.ones(1)}, None)[0]
+  context = subject_of(examples_for(likelihood), likelihood=likelihood)
+  objective = objectives.build("reconstruction", context.run.model, context.dataset.value_range, likelihood=likelihood)
+  loss = lambda variables, x: objective(context.run.model, variables, {"x": x, "weight": jnp.ones(1)}, None)[0]
   gradient = jax.jit(jax.grad(loss))
-  return [float(optax.tree.norm(gradient(subject.run.variables, x[None]))) for x in subject.test]
+  return [float(optax.tree.norm(gradient(context.run.variables, x[None]))) for x in context.test]
 
 
 @pytest.mark.parametrize(
@@ -192,16 +194,16 @@ def test_each_score_of_the_study_is_computed_from_the_training_half():
   generator = np.random.default_rng(3)
   train, test = (generator.uniform(size=(n, 6, 2)).astype(np.float32) for n in (60, 40))
   dataset = dataclasses.replace(dataset_of(train, test, np.arange(40) % 2), value_range="unit")
-  subject = subject_of(dataset)
-  covariance = np.cov(subject.train_codes.T.astype(np.float64))
+  context = subject_of(dataset)
+  covariance = np.cov(context.train_codes.T.astype(np.float64))
   inverse = np.linalg.inv(covariance + 1e-6 * np.trace(covariance) / 2 * np.eye(2))
-  mean = subject.train_codes.mean(0, dtype=np.float64)
+  mean = context.train_codes.mean(0, dtype=np.float64)
   scores = {
-    "squared_error": np.square(subject.run.reconstruct(test) - test).sum((1, 2)),
-    "mahalanobis": [spatial.distance.mahalanobis(code, mean, inverse) for code in subject.test_codes],
+    "squared_error": np.square(context.run.reconstruct(test) - test).sum((1, 2)),
+    "mahalanobis": [spatial.distance.mahalanobis(code, mean, inverse) for code in context.test_codes],
     "pca": pca_residuals(dataset, 2),
   }
-  found = dict(anomaly.study(subject))
+  found = dict(anomaly.analyze(context))
   for name, score in scores.items():
     assert found[f"auroc/{name}"] == pytest.approx(pairs(np.asarray(score), dataset.anomalous)), name
 
@@ -210,16 +212,16 @@ def test_the_baseline_is_pca_of_as_many_components_as_the_code_has_numbers():
   areas = [pairs(pca_residuals(made(), latent), made().anomalous) for latent in (1, 2, 3, 4)]
   assert len(set(areas)) > 2
   for latent, area in zip((1, 2, 3, 4), areas, strict=True):
-    assert dict(anomaly.rulers(made(), models.CodeSpec((latent,))))["test/pca_auroc"] == pytest.approx(area)
+    assert dict(anomaly.baselines(made(), models.CodeSpec((latent,))))["test/pca_auroc"] == pytest.approx(area)
 
 
 @pytest.mark.parametrize("value_range", ["unit", "symmetric", "real"])
 def test_the_score_is_that_of_the_run_in_every_range(value_range):
   dataset = dataclasses.replace(examples_for("bernoulli"), value_range=value_range)
-  subject = subject_of(dataset)
-  config = subject.run.config.copy_and_resolve_references().unlock()
+  context = subject_of(dataset)
+  config = context.run.config.copy_and_resolve_references().unlock()
   config.data.range = value_range
-  run = dataclasses.replace(subject.run, config=config)
+  run = dataclasses.replace(context.run, config=config)
   found = anomaly.per_example(run.model, run.variables, {"x": dataset.test}, None, value_range, dataset.span)
   np.testing.assert_allclose(found["anomaly_score"], run.score(dataset.test), rtol=1e-5)
 
@@ -228,7 +230,7 @@ def test_planted_anomalies_are_found_by_each_score_and_their_class_is_named():
   normal = np.random.default_rng(0).normal(size=(40, 6, 2)).astype(np.float32)
   labels = np.repeat([0, 4, 7], [8, 2, 2])
   test = np.concatenate([normal[30:38], 50 + normal[:2], -50 + normal[:2]])
-  found = dict(anomaly.study(subject_of(dataset_of(normal[:30], test, labels))))
+  found = dict(anomaly.analyze(subject_of(dataset_of(normal[:30], test, labels))))
   for score in ("squared_error", "mahalanobis", "gradient_norm", "pca"):
     for name in (f"auroc/{score}", f"auprc/{score}", f"auroc/{score}/class_4", f"auroc/{score}/class_7"):
       assert found[name] == 1.0
@@ -239,7 +241,7 @@ def test_no_area_depends_on_the_order_of_the_test_examples():
   dataset, order = made(), np.array([3, 1, 6, 0, 5, 2, 4])
   other = dataset_of(dataset.train, dataset.test[order], dataset.test_labels[order])
   one, two = (
-    {name: value for name, value in anomaly.study(subject_of(each)) if isinstance(value, float)}
+    {name: value for name, value in anomaly.analyze(subject_of(each)) if isinstance(value, float)}
     for each in (dataset, other)
   )
   assert one == pytest.approx(two)
@@ -258,6 +260,6 @@ def test_codes_that_are_far_by_the_covariance_alone_are_found_and_duplicates_are
 
 def test_of_too_many_classes_there_are_the_areas_of_all(monkeypatch):
   monkeypatch.setattr(anomaly, "_MOST_CLASSES", 1)
-  found = dict(anomaly.study(subject_of(made())))
+  found = dict(anomaly.analyze(subject_of(made())))
   assert "2 classes of anomalies" in found["by_class"]
   assert found.keys() == {"by_class", *(f"{area}/{score}" for area in ("auroc", "auprc") for score in anomaly.SCORES)}

@@ -17,10 +17,10 @@ from conftest import FAMILIES, ROOT, config_of
 
 from ae_jax import config as configs
 from ae_jax import data, errors, evaluators, models
-from ae_jax.evaluators import EVALUATORS, Evaluator, Study, base, exhibits, reconstruction
-from ae_jax.report import story, tables
+from ae_jax.evaluators import EVALUATORS, Analysis, Evaluator, base, figures, reconstruction
+from ae_jax.report import run_report, tables
 
-ROLES = ("per_example", "metrics", "rulers", "study", "check")  # names of functions that look like declared ones
+ROLES = ("per_example", "metrics", "baselines", "analyze", "check")  # names of functions that look like declared ones
 NOTHING = lambda *arguments: ()
 
 
@@ -29,14 +29,14 @@ def undeclared(module, evaluator):
   functions = [
     evaluator.per_example,
     evaluator.metrics,
-    evaluator.rulers,
-    *(part.function for part in evaluator.studies),
+    evaluator.baselines,
+    *(part.function for part in evaluator.analyses),
   ]
   return [
     name
     for name, function in vars(module).items()
     if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
-    if function not in functions and difflib.get_close_matches(name, ROLES, cutoff=0.7)
+    if function not in functions and difflib.get_close_matches(name, ROLES, cutoff=0.75)
   ]
 
 
@@ -50,15 +50,15 @@ def test_a_function_whose_name_is_nearly_that_of_a_role_is_declared(name):
   assert not undeclared(module_of(name), EVALUATORS[name])
 
 
-@pytest.mark.parametrize("name", ["studdy", "study", "metric", "ruler", "per_exemple", "per_examples", "check"])
+@pytest.mark.parametrize("name", ["analyse", "analyze", "metric", "baseline", "per_exemple", "per_examples", "check"])
 def test_the_law_of_near_misses_finds_them(name):
   module = types.ModuleType("made")
   for each in (name, "fit", "_metric"):
     function = types.FunctionType(NOTHING.__code__, {})
     function.__module__ = "made"
     setattr(module, each, function)
-  assert undeclared(module, Evaluator("made", rulers=NOTHING)) == [name]
-  assert not undeclared(module, Evaluator("made", rulers=getattr(module, name)))
+  assert undeclared(module, Evaluator("made", baselines=NOTHING)) == [name]
+  assert not undeclared(module, Evaluator("made", baselines=getattr(module, name)))
 
 
 def test_every_module_that_declares_an_evaluator_is_registered():
@@ -69,13 +69,13 @@ def test_every_module_that_declares_an_evaluator_is_registered():
 
 
 def test_every_need_is_needed():
-  needed = {need for each in EVALUATORS.values() for need in (*each.needs, *sum((s.needs for s in each.studies), ()))}
+  needed = {need for each in EVALUATORS.values() for need in (*each.needs, *sum((s.needs for s in each.analyses), ()))}
   assert needed == set(base.NEEDS)
 
 
 def test_a_field_that_is_misspelt_is_refused():
-  with pytest.raises(TypeError, match="studdies"):
-    Evaluator("made", studdies=(Study(NOTHING),))
+  with pytest.raises(TypeError, match="analysses"):
+    Evaluator("made", analysses=(Analysis(NOTHING),))
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_a_field_that_is_misspelt_is_refused():
     ({}, "has no function"),
     ({"per_example": NOTHING}, "its values would be dropped; declare metrics"),
     ({"metrics": ["mean"]}, r"metrics=\['mean'\] must be a function"),
-    ({"studies": NOTHING}, "must be a tuple of Study"),
-    ({"studies": (NOTHING,)}, "must be a tuple of Study"),
-    ({"rulers": NOTHING, "needs": "labels"}, r"needs='labels' must be a tuple"),
-    ({"rulers": NOTHING, "needs": ("label",)}, "the need 'label' is unknown; did you mean 'labels'"),
-    ({"rulers": NOTHING, "name": "two words"}, "name='two words'"),
-    ({"studies": 2 * (Study(NOTHING, needs=("labels",)),)}, "share the remark 'remark'"),
+    ({"analyses": NOTHING}, "must be a tuple of Analysis"),
+    ({"analyses": (NOTHING,)}, "must be a tuple of Analysis"),
+    ({"baselines": NOTHING, "needs": "labels"}, r"needs='labels' must be a tuple"),
+    ({"baselines": NOTHING, "needs": ("label",)}, "the need 'label' is unknown; did you mean 'labels'"),
+    ({"baselines": NOTHING, "name": "two words"}, "name='two words'"),
+    ({"analyses": 2 * (Analysis(NOTHING, needs=("labels",)),)}, "share the remark 'remark'"),
   ],
 )
 def test_a_declaration_that_makes_no_sense_is_refused(options, message):
@@ -99,9 +99,9 @@ def test_a_declaration_that_makes_no_sense_is_refused(options, message):
 
 def test_a_study_that_is_no_function_or_has_an_unknown_need_is_refused():
   with pytest.raises(TypeError, match="must be a function"):
-    Study("study")
+    Analysis("analyze")
   with pytest.raises(ValueError, match="did you mean 'posterior'"):
-    Study(NOTHING, needs=("posteror",))
+    Analysis(NOTHING, needs=("posteror",))
 
 
 def test_what_is_no_evaluator_is_not_registered(monkeypatch):
@@ -109,8 +109,8 @@ def test_what_is_no_evaluator_is_not_registered(monkeypatch):
   with pytest.raises(TypeError, match="is no Evaluator; pass the EVALUATOR"):
     evaluators.register(reconstruction)
   with pytest.raises(ValueError, match="the name 'probe' is taken"):
-    evaluators.register(Evaluator("probe", rulers=NOTHING))
-  made = Evaluator("made", rulers=NOTHING)
+    evaluators.register(Evaluator("probe", baselines=NOTHING))
+  made = Evaluator("made", baselines=NOTHING)
   evaluators.register(made)
   assert evaluators.build(("made",), None, None) == (reconstruction.EVALUATOR, made)
 
@@ -148,13 +148,15 @@ def made_of(case):
 
 @pytest.mark.parametrize("need", base.NEEDS)
 def test_a_need_of_an_evaluator_is_refused_and_one_of_a_study_becomes_a_remark(need):
-  evaluator = Evaluator("made", needs=(need,), rulers=NOTHING)
-  either = lambda subject: [("found", 1)]
-  parts = Evaluator("made", studies=(Study(either, needs=(need,), remark="why"), Study(lambda _: [("other", 2)])))
+  evaluator = Evaluator("made", needs=(need,), baselines=NOTHING)
+  either = lambda context: [("found", 1)]
+  parts = Evaluator(
+    "made", analyses=(Analysis(either, needs=(need,), remark="why"), Analysis(lambda _: [("other", 2)]))
+  )
   for case, met in zip(CASES[need], (True, False), strict=True):
     model, dataset = made_of(case)
-    subject = types.SimpleNamespace(run=types.SimpleNamespace(model=model), dataset=dataset)
-    found = dict(parts.study(subject))
+    context = types.SimpleNamespace(run=types.SimpleNamespace(model=model), dataset=dataset)
+    found = dict(parts.analyze(context))
     parts.check(model, dataset)
     if met:
       evaluator.check(model, dataset)
@@ -186,12 +188,12 @@ def test_no_two_evaluators_give_a_value_the_same_name():
     shapes = jax.eval_shape(measure, model.abstract_variables(), batch, keys)
     values = {name: np.full((1, *shape.shape), 0.5) for name, shape in shapes.items()}
     metrics |= dict(evaluators.metrics(chosen, 0.0, values, np.ones((1, 3)), dataset))
-    rulers = dict(evaluators.rulers(chosen, dataset, model.code))
-  assert not metrics.keys() & rulers.keys()
-  assert {f"test/{name}" for name in reconstruction._RULERS} <= rulers.keys()
-  assert all(any(name.startswith(prefix) for name in rulers) for prefix in tables._RULERS)
-  told = {name for tile in story._TILES for name in (tile[0], tile[3]) if name.startswith("test/")}
-  assert told <= metrics.keys() | rulers.keys()
+    baselines = dict(evaluators.baselines(chosen, dataset, model.code))
+  assert not metrics.keys() & baselines.keys()
+  assert {f"test/{name}" for name in reconstruction._RULERS} <= baselines.keys()
+  assert all(any(name.startswith(prefix) for name in baselines) for prefix in tables._RULERS)
+  told = {name for tile in run_report._TILES for name in (tile[0], tile[3]) if name.startswith("test/")}
+  assert told <= metrics.keys() | baselines.keys()
 
 
 def test_a_name_that_occurs_twice_is_refused():
@@ -200,8 +202,8 @@ def test_a_name_that_occurs_twice_is_refused():
       name,
       per_example=lambda *arguments: {"value": jnp.ones(1)},
       metrics=lambda values, dataset: [("test/value", 1.0)],
-      rulers=lambda dataset, latent: [("test/ruler", 1.0)],
-      studies=(Study(lambda subject: [("value", 1)]), Study(lambda subject: [("value", 2)])),
+      baselines=lambda dataset, latent: [("test/baseline", 1.0)],
+      analyses=(Analysis(lambda context: [("value", 1)]), Analysis(lambda context: [("value", 2)])),
     )
     for name in ("one", "two")
   )
@@ -210,26 +212,26 @@ def test_a_name_that_occurs_twice_is_refused():
   calls = [
     lambda: evaluators.statistics([one, two], "unit", None)(None, None, None, None),
     lambda: dict(evaluators.metrics([one, two], 0.0, {}, np.ones((1, 1)), None)),
-    lambda: dict(evaluators.rulers([one, two], None, 2)),
+    lambda: dict(evaluators.baselines([one, two], None, 2)),
   ]
   for call in calls:
     with pytest.raises(ValueError, match=r"evaluator 'two': the name '.*' occurs twice"):
       call()
   with pytest.raises(ValueError, match="evaluator 'one': the name 'value' occurs twice"):
-    dict(evaluators.studies([one], codes))
+    dict(evaluators.analyses([one], codes))
 
 
 def test_the_page_has_a_section_for_every_evaluator_and_for_nothing_else():
-  members = [member for section in story._SECTIONS.values() for member in section]
+  members = [member for section in run_report._SECTIONS.values() for member in section]
   assert sorted(each for each in members if isinstance(each, str)) == sorted(EVALUATORS)
-  assert {each for each in members if not isinstance(each, str)} <= set(exhibits.KINDS.values())
+  assert {each for each in members if not isinstance(each, str)} <= set(figures.KINDS.values())
 
 
 def test_the_config_names_those_that_are_there():
-  text = (ROOT / "ae_jax" / "config.py").read_text()
+  text = (ROOT / "ae_jax" / "config" / "__init__.py").read_text()
   lists = re.search(r"At each evaluation: (.*?)\. Of the trained model,[\s#]+once:(.*?)\.\n", text, re.DOTALL).groups()
   at_each, once = (set(re.findall(r"\w+", part)) for part in lists)
   others = [each for each in EVALUATORS.values() if each is not reconstruction.EVALUATOR]
   assert at_each == {each.name for each in others if each.metrics}
-  assert once == {each.name for each in others if each.studies}
-  assert set(configs.STUDIES) <= once
+  assert once == {each.name for each in others if each.analyses}
+  assert set(configs.ANALYSES) <= once

@@ -3,15 +3,16 @@
 import math
 import re
 
+import made_contexts
 import made_runs
-import made_subjects
 import numpy as np
 import pytest
 
-from ae_jax import evaluators, logs, models
-from ae_jax.evaluators import findings, reconstruction
-from ae_jax.evaluators import subject as subjects
-from ae_jax.report import story
+from ae_jax import evaluators, models
+from ae_jax.evaluators import context as contexts
+from ae_jax.evaluators import reconstruction, results
+from ae_jax.report import run_report
+from ae_jax.runs import logs
 
 TRAIN, TEST = (12, 4, 4, 1), (5, 4, 4, 1)
 ONE = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 1), np.uint8)
@@ -22,7 +23,7 @@ CASES = {  # name -> training and test examples; the same shapes, so that progra
   "repeated": (np.repeat(ONE, 12, 0), np.repeat(ONE, 5, 0)),
   "two and one": (np.concatenate([ONE, 255 - ONE]), ONE // 2),
 }
-STUDIES = ("reconstruction", "robustness", "latent", "generation", "probe", "sparsity")
+ANALYSES = ("reconstruction", "robustness", "latent", "generation", "probe", "sparsity")
 
 
 def texts(part):
@@ -32,45 +33,45 @@ def texts(part):
   return [part] if isinstance(part, str) else []
 
 
-def arrays(exhibit):
-  """The arrays of an exhibit."""
-  for value in vars(exhibit).values():
+def arrays(figure):
+  """The arrays of an figure."""
+  for value in vars(figure).values():
     yield from (value.values() if isinstance(value, dict) else [value] if isinstance(value, np.ndarray) else [])
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_page_of_degenerate_data_has_no_nan(case, tmp_path):
   train, test = CASES[case]
-  subject = made_subjects.subject_of(train, test)
-  found = findings.of(6, evaluators.studies([evaluators.EVALUATORS[name] for name in STUDIES], subject))
+  context = made_contexts.subject_of(train, test)
+  found = results.of(6, evaluators.analyses([evaluators.EVALUATORS[name] for name in ANALYSES], context))
   assert all(map(math.isfinite, found.values.values()))
-  for name, exhibit in found.exhibits.items():
-    assert all(np.isfinite(array).all() for array in arrays(exhibit) if array.dtype.kind == "f"), name
-  metrics = dict(reconstruction.rulers(subject.dataset, models.CodeSpec((4,))))
-  values = {"squared_error": subject.squared_errors, "nats": subject.squared_errors}
-  records = [{"step": 6, "epoch": 1.0} | metrics | dict(reconstruction.metrics(values, subject.dataset))]
+  for name, figure in found.figures.items():
+    assert all(np.isfinite(array).all() for array in arrays(figure) if array.dtype.kind == "f"), name
+  metrics = dict(reconstruction.baselines(context.dataset, models.CodeSpec((4,))))
+  values = {"squared_error": context.squared_errors, "nats": context.squared_errors}
+  records = [{"step": 6, "epoch": 1.0} | metrics | dict(reconstruction.metrics(values, context.dataset))]
   folder = made_runs.make(tmp_path / "run", epochs=1)
-  told = story.Story(story.read(folder).description, logs.curves(records), found)
+  told = run_report.RunReport(run_report.read(folder).description, logs.curves(records), found)
   said = " ".join([told.answer, *texts(told.tiles()), *texts(told._groups()), *told.facts()])
   assert not re.search(r"\b(nan|inf|None)\b|∞", said, re.IGNORECASE)
   assert ("equals the mean training example" in told.answer) == (case != "two and one")
 
 
 def test_a_number_that_is_not_finite_becomes_a_remark():
-  study = lambda subject: [("a_b/c", math.nan), ("d", math.inf), ("e", 5), ("f", 1.5), ("g", "said")]
-  made = evaluators.Evaluator("made", studies=(evaluators.Study(study),))
+  analyze = lambda context: [("a_b/c", math.nan), ("d", math.inf), ("e", 5), ("f", 1.5), ("g", "said")]
+  made = evaluators.Evaluator("made", analyses=(evaluators.Analysis(analyze),))
   train, test = CASES["two and one"]
-  found = dict(evaluators.studies([made], made_subjects.subject_of(train, test)))
+  found = dict(evaluators.analyses([made], made_contexts.subject_of(train, test)))
   assert found["made/a_b/c"].startswith("there is no finite number for a b/c: ")
   assert found["made/d"].startswith("there is no finite number for d: ")
   assert (found["made/e"], found["made/f"], found["made/g"]) == (5, 1.5, "said")
 
 
 def test_codes_that_are_not_finite_in_one_half_alone_are_not_studied():
-  study = lambda subject: pytest.fail("it was studied")
-  made = evaluators.Evaluator("made", studies=(evaluators.Study(study),))
+  analyze = lambda context: pytest.fail("it was analyzed")
+  made = evaluators.Evaluator("made", analyses=(evaluators.Analysis(analyze),))
   for half in ("test_codes", "train_codes"):
-    subject = made_subjects.subject_of(*CASES["two and one"])
-    assert isinstance(subject, subjects.Subject)
-    vars(subject)[half] = np.full((2, 4), np.inf, np.float32)
-    assert "diverged" in dict(evaluators.studies([made], subject))["made/remark"]
+    context = made_contexts.subject_of(*CASES["two and one"])
+    assert isinstance(context, contexts.EvalContext)
+    vars(context)[half] = np.full((2, 4), np.inf, np.float32)
+    assert "diverged" in dict(evaluators.analyses([made], context))["made/remark"]

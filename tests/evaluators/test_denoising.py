@@ -2,13 +2,15 @@ import functools
 import types
 
 import jax
-import made_subjects
+import made_contexts
 import numpy as np
 import pytest
 
-from ae_jax import corruptions, data, losses, models
+from ae_jax import data, models
+from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import denoising
-from ae_jax.evaluators import subject as subjects
+from ae_jax.objectives import corruptions
+from ae_jax.ops import losses
 
 X = np.random.default_rng(0).uniform(0.3, 0.7, size=(2000, 8, 8, 1)).astype(np.float32)
 DATASET = data.Dataset("made", "real", X, X, None, None)
@@ -54,19 +56,19 @@ def test_psnr_under_noise_does_not_depend_on_the_unit_of_the_data(scale, offset)
 
 
 def subject_of(examples, seed=0):
-  """A subject whose run takes off half of what it is given."""
+  """A context whose run takes off half of what it is given."""
   run = types.SimpleNamespace(
     config=types.SimpleNamespace(seed=seed),
     variables=models.Variables({}),
-    model=made_subjects.fake_model(),
+    model=made_contexts.fake_model(),
     apply=lambda method, x, given: 0.5 * x,
   )
-  return subjects.Subject(run, data.Dataset("made", "real", examples, examples, None, None))
+  return contexts.EvalContext(run, data.Dataset("made", "real", examples, examples, None, None))
 
 
 @pytest.mark.parametrize("examples", [X[:40], X[:5, :, :, 0]])  # images and series
 def test_the_pictures_show_each_noise_and_what_becomes_of_it(examples):
-  rows = dict(denoising.study(subject_of(examples)))["denoised"].rows
+  rows = dict(denoising.analyze(subject_of(examples)))["denoised"].rows
   clean = next(iter(rows.values()))
   assert len(rows) == 1 + 2 * len(denoising.NOISES)
   assert len(clean) == min(16, len(examples))
@@ -79,7 +81,7 @@ def test_the_pictures_show_each_noise_and_what_becomes_of_it(examples):
 @pytest.mark.parametrize("batch", [1, 7])
 def test_the_noise_of_an_example_depends_on_no_batch_but_on_the_seed(monkeypatch, batch):
   wanted = denoising.disturbed(subject_of(X[:20]), X[:20])
-  monkeypatch.setattr(subjects, "_BATCH", batch)
+  monkeypatch.setattr(contexts, "_BATCH", batch)
   found = denoising.disturbed(subject_of(X[:20]), X[:20])
   for name, noisy in wanted.items():
     np.testing.assert_allclose(found[name], noisy, rtol=1e-6)

@@ -6,7 +6,7 @@ import pytest
 from conftest import config_of
 
 from ae_jax import api, data, errors, models
-from ae_jax.evaluators import disentanglement, exhibits, subject
+from ae_jax.evaluators import context, disentanglement, figures
 
 VALUES = {"kind": ("a", "b", "c"), "size": (1, 2, 4, 8), "place": tuple(range(8))}
 SIZES = np.array([len(values) for values in VALUES.values()])
@@ -256,25 +256,25 @@ def subject_of(one_class=None, order=slice(None), latent=5, stretch=1.0, **optio
   variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), model.abstract_variables())
   variables.params["encoder"]["code"]["kernel"][:, :latent] = stretch * np.eye(6)[:, :latent]
   variables.params["decoder"]["logits"]["kernel"][:] = np.eye(6)[:latent]
-  return subject.Subject(api.Run(variables, config, {}, [], model, 0), dataset)
+  return context.EvalContext(api.Run(variables, config, {}, [], model, 0), dataset)
 
 
-def study(made):
+def analyze(made):
   """(all that is found, the numbers of it)."""
-  found = list(disentanglement.study(made))
+  found = list(disentanglement.analyze(made))
   assert len(dict(found)) == len(found)
   return dict(found), {name: value for name, value in found if isinstance(value, float)}
 
 
 def test_a_study_says_what_the_code_tells_and_shows_it():
   made = subject_of()
-  found, numbers = study(made)
+  found, numbers = analyze(made)
   assert numbers["mig/code"] == pytest.approx(np.mean([numbers[f"mig_by_factor/{name}"] for name in VALUES]))
   assert numbers["mig/code"] > 0.9
   assert (numbers["factorvae/code"], numbers["factorvae/chance"]) == (1.0, 1 / 3)
   assert {f"{name}/pca" for name in BETWEEN_UNITS} < set(numbers)
   shown = found["factor_information"]
-  assert isinstance(shown, exhibits.Heatmap)
+  assert isinstance(shown, figures.Heatmap)
   assert shown.unit == "nats"
   information = disentanglement.information(made.test_codes.astype(float), made.dataset.test_factors)
   np.testing.assert_allclose(np.sort(shown.values), np.sort(information.T), rtol=1e-9)
@@ -283,7 +283,7 @@ def test_a_study_says_what_the_code_tells_and_shows_it():
 
 def test_the_unit_that_tells_most_of_a_factor_is_moved_and_no_other():
   made = subject_of()
-  moved = study(made)[0]["factors_moved"]
+  moved = analyze(made)[0]["factors_moved"]
   told = disentanglement.information(made.test_codes.astype(float), made.dataset.test_factors)
   assert list(moved.rows) == [f"{name}: unit {i + 1}, {told[i, i]:.2f} nats" for i, name in enumerate(VALUES)]
   for unit, decoded in enumerate(moved.rows.values()):
@@ -298,23 +298,23 @@ def test_the_unit_that_tells_most_of_a_factor_is_moved_and_no_other():
 
 def test_the_order_of_the_test_examples_changes_nothing():
   order = np.random.default_rng(1).permutation(400)
-  assert study(subject_of(order=order))[1] == pytest.approx(study(subject_of())[1], abs=1e-6)
+  assert analyze(subject_of(order=order))[1] == pytest.approx(analyze(subject_of())[1], abs=1e-6)
 
 
 def test_factors_go_with_those_training_examples_that_speak_for_all(monkeypatch):
-  monkeypatch.setattr(subject, "MOST_TRAINING", 300)
-  assert study(subject_of())[1]["dci_informativeness/code"] > 0.95
+  monkeypatch.setattr(context, "MOST_TRAINING", 300)
+  assert analyze(subject_of())[1]["dci_informativeness/code"] > 0.95
 
 
 def test_a_code_of_one_unit_has_no_gaps():
-  found, numbers = study(subject_of(latent=1))
+  found, numbers = analyze(subject_of(latent=1))
   assert "this code has one" in found["gaps"]
   assert not {f"{name}/code" for name in BETWEEN_UNITS} & set(numbers)
   assert numbers["dci_informativeness_by_factor/kind"] > 0.99
 
 
 def test_a_code_that_never_varies_tells_nothing():
-  found, numbers = study(subject_of(stretch=0.0))
+  found, numbers = analyze(subject_of(stretch=0.0))
   scored = {name: value for name, value in numbers.items() if name.endswith("/code")}
   assert scored.pop("factorvae/code") == numbers["factorvae/chance"]
   assert scored == dict.fromkeys(scored, 0.0)
@@ -330,7 +330,7 @@ def test_units_of_a_posterior_count_where_they_are_active(stretch, units):
 
 
 def test_where_training_was_on_one_class_so_is_the_study():
-  found, numbers = study(subject_of(one_class=1))
+  found, numbers = analyze(subject_of(one_class=1))
   assert "never varies: kind" in found["constant"]
   assert "mig_by_factor/kind" not in numbers
   assert numbers["factorvae/code"] == 1.0
@@ -341,12 +341,12 @@ def test_the_pictures_show_the_test_examples_of_the_class_that_was_trained_on():
   made = subject_of(one_class=1)
   kept = made.dataset.test_factors[:, 0] == 1
   told = disentanglement.information(made.test_codes[kept].astype(float), made.dataset.test_factors[kept][:, 1:])
-  np.testing.assert_allclose(np.sort(study(made)[0]["factor_information"].values), np.sort(told[told.any(1)].T))
+  np.testing.assert_allclose(np.sort(analyze(made)[0]["factor_information"].values), np.sort(told[told.any(1)].T))
 
 
 def test_a_factor_that_varies_in_one_half_alone_is_left_out():
   kind = subject_of().dataset.test_factors[:, 0]
-  found, numbers = study(subject_of(order=np.flatnonzero(kind == 2)))
+  found, numbers = analyze(subject_of(order=np.flatnonzero(kind == 2)))
   assert "never varies: kind" in found["constant"]
   assert numbers["factorvae/chance"] == 1 / 2
 
@@ -376,7 +376,7 @@ def test_the_settings_are_those_of_the_published_protocols():
 
 
 def test_one_test_example_is_said_and_not_studied():
-  found, numbers = study(subject_of(order=slice(1)))
+  found, numbers = analyze(subject_of(order=slice(1)))
   assert "fewer than two factors vary" in found["remark"]
   assert not numbers
 

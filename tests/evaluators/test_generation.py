@@ -1,4 +1,4 @@
-"""What models make up whose weights or codes are made so that it is known; nothing is too small to be studied."""
+"""What models make up whose weights or codes are made so that it is known; nothing is too small to be analyzed."""
 
 import dataclasses
 import functools
@@ -7,12 +7,12 @@ import types
 import numpy as np
 import pytest
 from conftest import config_of
-from made_subjects import fake_model, images, study, subject_of
+from made_contexts import analyze, fake_model, images, subject_of
 from scipy import stats
 
 from ae_jax import data
+from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import densities, generation, likelihood
-from ae_jax.evaluators import subject as subjects
 
 
 def remarks(found):
@@ -22,7 +22,7 @@ def remarks(found):
 @functools.cache
 def plain():
   """What is found of an ordinary autoencoder."""
-  return study(subject_of(images(90), images(30, seed=1)))
+  return analyze(subject_of(images(90), images(30, seed=1)))
 
 
 def test_a_plain_autoencoder_has_all_but_a_prior():
@@ -39,16 +39,16 @@ def test_a_plain_autoencoder_has_all_but_a_prior():
 
 
 def test_it_is_the_same_again():
-  again = study(subject_of(images(90), images(30, seed=1)))
+  again = analyze(subject_of(images(90), images(30, seed=1)))
   numbers = {name: value for name, value in again.items() if isinstance(value, int | float)}
   assert numbers == {name: plain()[name] for name in numbers}
   np.testing.assert_array_equal(again["samples"].examples, plain()["samples"].examples)
 
 
 def test_a_variational_one_is_drawn_from_by_its_prior_too(monkeypatch):
-  monkeypatch.setattr(likelihood, "study", lambda subject: [("nll", 1.0)])
+  monkeypatch.setattr(likelihood, "analyze", lambda context: [("nll", 1.0)])
   made = subject_of(images(60), images(30, seed=1), "vae")
-  found = study(made)
+  found = analyze(made)
   assert "prior" in found["samples"].title
   assert "mixture" in found["samples_mixture"].title
   assert {"frechet_distance/prior", "frechet_distance/mixture", "memorisation_ratio/prior", "nll"} <= set(found)
@@ -56,7 +56,7 @@ def test_a_variational_one_is_drawn_from_by_its_prior_too(monkeypatch):
   assert stats.kstest(draws.ravel(), "norm").pvalue > 1e-3
   np.testing.assert_allclose(found["samples"].examples, made.run.decode(draws[:64]), atol=1e-6)
   made.run.config.objective = config_of("dense", "digits").objective
-  found = study(made)
+  found = analyze(made)
   assert "prior" in remarks(found)
   assert "mixture" in found["samples"].title
   assert "nll" not in found
@@ -64,7 +64,7 @@ def test_a_variational_one_is_drawn_from_by_its_prior_too(monkeypatch):
 
 def test_rows_lead_from_one_example_to_another_of_another_class():
   made = subject_of(images(30), images(12, seed=1))
-  rows = study(made, generation.interpolations)["interpolations"].rows
+  rows = analyze(made, generation.interpolations)["interpolations"].rows
   assert len(rows) == 8
   which = lambda image: int(np.abs(made.test - image).reshape(12, -1).sum(1).argmin())
   for row in rows.values():
@@ -74,7 +74,7 @@ def test_rows_lead_from_one_example_to_another_of_another_class():
 
 
 def linear(decoder, codes, variational=False, nearest=lambda z: z):
-  """A subject whose decoder is a matrix, with these test codes."""
+  """A context whose decoder is a matrix, with these test codes."""
   model = fake_model(codes.shape[1], has_posterior=variational)
   decode = lambda z: (z @ decoder).reshape(len(z), 2, -1, 1)
   apply = lambda method, z, given: {"decode": decode, "nearest": nearest}[method](z)
@@ -90,7 +90,7 @@ def linear(decoder, codes, variational=False, nearest=lambda z: z):
     given=lambda half, numbers=None: {},
   )
   for method in ("decode", "possible_codes"):
-    setattr(made, method, functools.partial(getattr(subjects.Subject, method), made))
+    setattr(made, method, functools.partial(getattr(contexts.EvalContext, method), made))
   return made
 
 
@@ -108,7 +108,7 @@ def test_a_line_goes_by_equal_steps_and_an_arc_by_equal_angles_around_the_prior_
   centre = np.array([3.0, -2.0])
   made = linear(np.eye(2, dtype=np.float32), circle(11, 0 * centre if variational else centre), variational)
   made.test_codes, made.train_codes = made.dataset.test, circle(7, centre)
-  rows = study(made, generation.interpolations)["interpolations"].rows
+  rows = analyze(made, generation.interpolations)["interpolations"].rows
   assert len(rows) == 8
   for name, row in rows.items():
     codes = row[1:-1].reshape(-1, 2) - (0 if variational else centre)
@@ -134,8 +134,8 @@ def test_without_labels_pairs_share_no_example_and_the_seed_says_which_they_are(
 def test_on_a_way_and_around_the_mean_there_are_none_but_codes_that_the_bottleneck_can_give():
   made = linear(np.eye(2, dtype=np.float32), np.round(codes_of(20, 2.0, 3.0)), nearest=np.round)
   made.train_codes = made.test_codes
-  decoded = [study(made, generation.explorer)["explorer"].examples]
-  decoded += study(made, generation.interpolations)["interpolations"].rows.values()
+  decoded = [analyze(made, generation.explorer)["explorer"].examples]
+  decoded += analyze(made, generation.interpolations)["interpolations"].rows.values()
   for examples in decoded:
     np.testing.assert_array_equal(examples, np.round(examples))
 
@@ -143,7 +143,7 @@ def test_on_a_way_and_around_the_mean_there_are_none_but_codes_that_the_bottlene
 @pytest.mark.parametrize("variational", [False, True])
 def test_the_explorer_goes_along_the_directions_that_vary_most(variational):
   codes, decoder = codes_of(500, 0.1, 5.0, 1.0, 3.0), np.eye(4, dtype=np.float32)
-  explorer = study(linear(decoder, codes, variational), generation.explorer)["explorer"]
+  explorer = analyze(linear(decoder, codes, variational), generation.explorer)["explorer"]
   if variational:
     assert explorer.names == ("z[1]", "z[3]", "z[2]", "z[0]")
   else:
@@ -170,7 +170,7 @@ def test_the_explorer_goes_along_the_directions_that_vary_most(variational):
 def test_directions_come_in_pairs_at_most_three(deviations, names):
   codes = codes_of(300, *deviations)
   decoder = np.ones((len(deviations), 4), np.float32)
-  explorer = study(linear(decoder, codes), generation.explorer)["explorer"]
+  explorer = analyze(linear(decoder, codes), generation.explorer)["explorer"]
   assert explorer.names == tuple(f"direction {number}" for number in names)
 
 
@@ -178,7 +178,7 @@ def test_directions_come_in_pairs_at_most_three(deviations, names):
 def test_large_examples_are_explored_in_fewer_steps_that_lie_where_it_says(monkeypatch, numbers, count):
   monkeypatch.setattr(generation, "_MOST_NUMBERS", numbers)
   codes = codes_of(300, 2.0, 1.0)
-  explorer = study(linear(np.eye(2, dtype=np.float32), codes), generation.explorer)["explorer"]
+  explorer = analyze(linear(np.eye(2, dtype=np.float32), codes), generation.explorer)["explorer"]
   np.testing.assert_allclose(explorer.positions, np.linspace(-2.5, 2.5, count))
   assert explorer.examples.shape == (1, count, count, 2, 1, 1)
   moved = explorer.examples[0].reshape(count, count, 2) - codes.mean(0)
@@ -189,7 +189,7 @@ def test_large_examples_are_explored_in_fewer_steps_that_lie_where_it_says(monke
 
 def test_units_of_a_variational_code_that_do_not_vary_are_not_explored():
   codes = codes_of(300, 0.0, 1.0, 0.0, 2.0)
-  explorer = study(linear(np.eye(4, dtype=np.float32), codes, True), generation.explorer)["explorer"]
+  explorer = analyze(linear(np.eye(4, dtype=np.float32), codes, True), generation.explorer)["explorer"]
   assert explorer.names == ("z[3]", "z[1]")
 
 
@@ -199,7 +199,7 @@ def test_of_one_class_the_explorer_stays_among_its_codes():
   codes[labels != 0] = 100.0 + codes_of(200, 1.0, 9.0)
   made = linear(np.eye(2, dtype=np.float32), codes)
   made.dataset = dataclasses.replace(made.dataset, test_labels=labels, one_class=0)
-  row = study(made, generation.explorer)["traversal"].rows["direction 1"].reshape(-1, 2)
+  row = analyze(made, generation.explorer)["traversal"].rows["direction 1"].reshape(-1, 2)
   own = codes[labels == 0, 0]
   np.testing.assert_allclose(row[:, 0], own.mean() + generation.POSITIONS * own.std(), rtol=1e-5, atol=1e-5)
   np.testing.assert_allclose(row[:, 1], 0.0, atol=1e-6)
@@ -207,9 +207,9 @@ def test_of_one_class_the_explorer_stays_among_its_codes():
 
 def test_a_single_direction_is_a_row_and_none_is_a_remark():
   codes, decoder = codes_of(300, 2.0), np.ones((1, 4), np.float32)
-  row = study(linear(decoder, codes), generation.explorer)["traversal"].rows["direction 1"]
+  row = analyze(linear(decoder, codes), generation.explorer)["traversal"].rows["direction 1"]
   np.testing.assert_allclose(row[:, 0, 0, 0] - codes.mean(), generation.POSITIONS * codes.std(), rtol=1e-5, atol=1e-6)
-  assert remarks(study(linear(decoder, 0 * codes + 3), generation.explorer)) == {"explorer"}
+  assert remarks(analyze(linear(decoder, 0 * codes + 3), generation.explorer)) == {"explorer"}
 
 
 @pytest.mark.parametrize(("bottleneck", "least", "most"), [("relu", 0, np.inf), ("sigmoid", 0, 1), ("tanh", -1, 1)])
@@ -255,7 +255,7 @@ def test_the_mixture_is_one_of_training_codes():
 def test_what_is_decoded_and_is_not_finite_is_said_and_left_out():
   made = subject_of(images(60), images(30, seed=1), labels=False)
   made.run.params["decoder"]["logits"]["bias"] = np.full(16, np.nan, np.float32)
-  found = study(made)
+  found = analyze(made)
   assert {"memorisation_mixture", "memorisation_test_reconstructions"} <= remarks(found)
   for measure in ("memorisation_ratio", "frechet_distance", "precision", "recall"):
     left = {name for name in found if name.startswith(f"{measure}/")}
@@ -275,14 +275,14 @@ SMALL = {
 @pytest.mark.parametrize("case", SMALL)
 def test_nothing_is_too_small(case):
   counts, options, wanted = SMALL[case]
-  found = study(subject_of(images(counts[0]), images(counts[1], seed=1), **options))
+  found = analyze(subject_of(images(counts[0]), images(counts[1], seed=1), **options))
   assert remarks(found) == wanted
   assert len(found["samples"].examples) == 64
   assert ("traversal" in found) == (case == "one number of code")
 
 
 def test_constant_images_are_no_exception():
-  found = study(subject_of(np.ones((30, 4, 4, 1), np.float32), np.ones((9, 4, 4, 1), np.float32)))
+  found = analyze(subject_of(np.ones((30, 4, 4, 1), np.float32), np.ones((9, 4, 4, 1), np.float32)))
   assert "explorer" in remarks(found)
   assert found["nearest_training_distance"] == 0.0
   assert np.isnan(found["memorisation_ratio/mixture"])
@@ -291,19 +291,19 @@ def test_constant_images_are_no_exception():
 
 def test_of_one_class_the_others_do_not_count():
   made = subject_of(images(30), images(30, seed=1), one_class=0)
-  assert study(made)["compared_examples"] == 10
-  rows = study(made, generation.interpolations)["interpolations"].rows
+  assert analyze(made)["compared_examples"] == 10
+  rows = analyze(made, generation.interpolations)["interpolations"].rows
   for row in rows.values():
     for end in row[[0, -1]]:
       assert int(np.abs(made.test - end).reshape(30, -1).sum(1).argmin()) % 3 == 0
   nobody = subject_of(images(30), images(30, seed=1), one_class=7)
-  assert remarks(study(nobody)) == set(study(nobody)) == {"remark"}
+  assert remarks(analyze(nobody)) == set(analyze(nobody)) == {"remark"}
 
 
 def test_series_are_made_up_as_well():
   train, test = (images(count, count, (20, 1)) for count in (30, 12))
   made = subject_of(train, test, "sequence", value_range="real", widths=(4,), strides=(2,))
-  found = study(made)
+  found = analyze(made)
   assert found["samples"].examples.shape == (64, 20, 1)
   assert found["explorer"].examples.shape[3:] == (20, 1)
   assert np.isfinite(found["frechet_distance/mixture"])
@@ -312,10 +312,10 @@ def test_series_are_made_up_as_well():
 @pytest.mark.parametrize("skips", ["additive", "none"])
 def test_that_a_decoder_lacks_its_skips_is_said(skips):
   made = subject_of(images(9), images(1, seed=1), "unet", channels=(3,), skips=skips)
-  assert ("skips" in remarks(study(made))) == (skips == "additive")
+  assert ("skips" in remarks(analyze(made))) == (skips == "additive")
 
 
 def test_codes_that_are_too_large_are_left_alone():
   made = dataclasses.replace(subject_of(images(9), images(5, seed=1)))
   made.__dict__["train_codes"] = np.zeros((9, 5000), np.float32)
-  assert set(study(made)) == {"remark"}
+  assert set(analyze(made)) == {"remark"}

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from conftest import config_of
 
-from ae_jax import api, data, losses, models
+from ae_jax import api, data, models
 from ae_jax.data import dimension
-from ae_jax.evaluators import exhibits, latent, posterior, sparsity, spectra
-from ae_jax.evaluators import subject as subjects
+from ae_jax.evaluators import context as contexts
+from ae_jax.evaluators import figures, latent, posterior, sparsity, spectra
+from ae_jax.ops import losses
 
 SHAPE = (3, 2, 1)
 
@@ -33,7 +34,7 @@ def subject_of(train, test, change=lambda params: None, one_class=None, labels=N
   normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
   variables = jax.tree.map(normal, model.abstract_variables())
   change(variables.params)
-  return subjects.Subject(api.Run(variables, config, {}, [], model, 0), dataset)
+  return contexts.EvalContext(api.Run(variables, config, {}, [], model, 0), dataset)
 
 
 def gaussian(test):
@@ -41,17 +42,17 @@ def gaussian(test):
 
 
 @functools.cache
-def studied():
+def analyzed():
   """A gaussian code, and all that is found out about it."""
   made = gaussian(examples(37))
-  return made, study(made)
+  return made, analyze(made)
 
 
-def study(made):
-  found = list(latent.study(made))
+def analyze(made):
+  found = list(latent.analyze(made))
   assert len(dict(found)) == len(found)
   for name, value in found:
-    assert isinstance(value, int | float | str | exhibits.Bars), name
+    assert isinstance(value, int | float | str | figures.Bars), name
   return dict(found)
 
 
@@ -74,7 +75,7 @@ def test_a_code_that_is_the_example_turned_and_stretched():
     params["decoder"]["logits"]["bias"][:] = -code_of(params)[1] @ np.linalg.inv(matrix)
 
   test = examples(200, seed=1)
-  found = study(subject_of(examples(120), test, change, latent=6, widths=()))
+  found = analyze(subject_of(examples(120), test, change, latent=6, widths=()))
   pixels = test.reshape(200, 6)
   codes = pixels @ matrix
   eigenvalues = spectra.covariance_eigenvalues(codes)
@@ -96,7 +97,7 @@ def test_a_code_that_is_the_example_turned_and_stretched():
 
 
 def test_the_dimension_is_that_of_the_training_examples_and_of_their_codes():
-  made, found = studied()
+  made, found = analyzed()
   for kind, points in {"data": made.train.reshape(110, 6), "codes": made.train_codes}.items():
     for name, key in {"TwoNN": "twonn", "maximum likelihood": "mle"}.items():
       mine = tuple(found[f"{kind}_dimension_{key}{end}"] for end in ("", "_low", "_high"))
@@ -104,7 +105,7 @@ def test_the_dimension_is_that_of_the_training_examples_and_of_their_codes():
 
 
 def test_a_code_that_never_changes_is_found_out():
-  found = study(subject_of(examples(120), examples(40), lambda params: code_of(params)[0].fill(0)))
+  found = analyze(subject_of(examples(120), examples(40), lambda params: code_of(params)[0].fill(0)))
   nothing = ("active_units", "participation_ratio", "effective_rank", "encoder_lipschitz_mean", "encoder_lipschitz_max")
   assert [found[name] for name in nothing] == [0] * 5
   assert found["shuffle_ratio"] == 1.0
@@ -158,7 +159,7 @@ def test_a_codebook_is_used_as_much_as_was_planted(codes, use, perplexity, level
 
 
 def test_a_codebook_with_more_entries_than_examples_is_a_remark_beside_the_levels():
-  found = study(subject_of(examples(120), examples(40), latent=5, bottleneck="fsq9"))
+  found = analyze(subject_of(examples(120), examples(40), latent=5, bottleneck="fsq9"))
   assert remarks(found) >= {"codebook"}
   assert "9^5 entries, of which 40 test examples" in found["codebook"]
   assert 1 <= found["codebook_perplexity"] <= 40
@@ -180,7 +181,7 @@ def test_the_divergence_of_a_gaussian_code_from_the_prior_is_that_of_two_gaussia
 
 
 def test_what_each_evaluation_tells_is_told_alike():
-  made, found = studied()
+  made, found = analyzed()
   keys = jax.random.split(jax.random.key(0), 37)
   values = posterior.per_example(made.run.model, made.run.variables, {"x": made.test}, keys, "unit", None)
   told = dict(posterior.metrics({name: np.asarray(rows) for name, rows in values.items()}, None))
@@ -192,24 +193,24 @@ def test_what_each_evaluation_tells_is_told_alike():
 
 
 def test_the_batches_change_nothing(monkeypatch):
-  monkeypatch.setattr(subjects, "_BATCH", 16)
+  monkeypatch.setattr(contexts, "_BATCH", 16)
   monkeypatch.setattr(api, "_LARGEST_BATCH", 8)
-  parts, whole = study(gaussian(examples(37))), studied()[1]
+  parts, whole = analyze(gaussian(examples(37))), analyzed()[1]
   assert set(parts) == set(whole)
   for name, value in whole.items():
-    mine, its = (each.values if isinstance(each, exhibits.Bars) else each for each in (parts[name], value))
+    mine, its = (each.values if isinstance(each, figures.Bars) else each for each in (parts[name], value))
     np.testing.assert_allclose(mine, its, rtol=2e-6, err_msg=name)
 
 
 def test_the_order_changes_nothing_of_how_the_codes_vary():
-  whole, turned = studied()[1], gaussian(examples(37)[::-1])
+  whole, turned = analyzed()[1], gaussian(examples(37)[::-1])
   for name, value in [*latent.spread(turned.test_codes), *latent.divergence(turned)]:
-    mine, its = (each.values if isinstance(each, exhibits.Bars) else each for each in (value, whole[name]))
+    mine, its = (each.values if isinstance(each, figures.Bars) else each for each in (value, whole[name]))
     np.testing.assert_allclose(mine, its, rtol=2e-6, err_msg=name)
 
 
 def test_the_decoder_is_as_steep_as_what_it_gives_in_the_range_of_the_data():
-  made, found = studied()
+  made, found = analyzed()
   decode = lambda z: jax.nn.sigmoid(made.run.model.decode(made.run.variables, z[None])[0])
   jacobians = np.asarray(jax.jit(jax.vmap(jax.jacobian(decode)))(jnp.asarray(made.test_codes)))
   wanted = np.linalg.svd(jacobians.reshape(37, 6, 3), compute_uv=False)[:, 0]
@@ -239,7 +240,7 @@ def test_every_example_gets_the_code_of_another_and_each_code_is_given_once(coun
 
 
 def test_one_example_leaves_remarks_and_what_can_be_had():
-  found = study(subject_of(examples(2), examples(1), bottleneck="gaussian"))
+  found = analyze(subject_of(examples(2), examples(1), bottleneck="gaussian"))
   assert remarks(found) == {"data_dimension", "codes_dimension", "spread", "use"}
   assert {"dead_units", "kl", "posterior_kl", "encoder_lipschitz_max", "decoder_lipschitz_max"} <= set(found)
   assert all(math.isfinite(value) for value in found.values() if isinstance(value, float))
@@ -247,7 +248,7 @@ def test_one_example_leaves_remarks_and_what_can_be_had():
 
 def test_series_that_are_all_the_same_are_no_exception():
   same = np.full((120, 7, 2), 0.25, np.float32)
-  found = study(subject_of(same, same[:40]))
+  found = analyze(subject_of(same, same[:40]))
   assert found["participation_ratio"] == 0.0
   assert found["shuffle_ratio"] == pytest.approx(1.0)
   assert remarks(found) == {"data_dimension", "codes_dimension"}
@@ -255,11 +256,11 @@ def test_series_that_are_all_the_same_are_no_exception():
 
 @pytest.mark.parametrize(("numbers", "count"), [(5 * 18, 5), (17, 1)])
 def test_large_jacobians_are_those_of_fewer_examples_at_even_distances(monkeypatch, numbers, count):
-  made = studied()[0]
+  made = analyzed()[0]
   every = spectra.largest_singular_values(made.each(_decoder_gram(made), made.test, made.test_codes))
   monkeypatch.setattr(latent, "_NUMBERS", numbers)
   monkeypatch.setattr(latent, "_LARGEST", 18)
-  found = dict(latent.steepness(made))
+  found = dict(latent.lipschitz(made))
   some = every[np.linspace(0, 36, count).astype(int)]
   assert found["decoder_lipschitz_mean"] == pytest.approx(some.mean(), rel=1e-5)
   assert found["decoder_lipschitz_max"] == pytest.approx(some.max(), rel=1e-5)
@@ -286,7 +287,7 @@ def test_the_seed_decides_which_example_lends_its_code():
 
 def test_jacobians_that_are_too_large_are_left_out_in_words(monkeypatch):
   monkeypatch.setattr(latent, "_LARGEST", 17)  # 6 times 3 are 18
-  found = dict(latent.steepness(studied()[0]))
+  found = dict(latent.lipschitz(analyzed()[0]))
   assert set(found) == {"lipschitz"}
   assert "Jacobians of 18 numbers" in found["lipschitz"]
 
@@ -317,8 +318,8 @@ def test_where_skips_go_around_the_code_they_stay_the_examples_own(share, skips)
   config = types.SimpleNamespace(seed=0, data=types.SimpleNamespace(range="real"))
   test = examples(9)
   dataset = data.Dataset("made", "real", test, test, None, None)
-  made = subjects.Subject(api.Run(models.Variables({}), config, {}, [], Skipping(share, skips), 0), dataset)
-  found = dict([*latent.use(made), *latent.steepness(made)])
+  made = contexts.EvalContext(api.Run(models.Variables({}), config, {}, [], Skipping(share, skips), 0), dataset)
+  found = dict([*latent.use(made), *latent.lipschitz(made)])
   assert remarks(found) == ({"skips"} if skips else set())
   assert found["decoder_lipschitz_max"] == pytest.approx(share * math.sqrt(6 / 2))
   means = test.mean((1, 2, 3))
@@ -334,7 +335,9 @@ def test_what_is_decoded_beside_an_example_lies_in_the_range_of_the_data():
   config = types.SimpleNamespace(seed=0, data=types.SimpleNamespace(range="unit"))
   test = examples(9)
   dataset = data.Dataset("made", "unit", test, test, None, None)
-  found = dict(latent.use(subjects.Subject(api.Run(models.Variables({}), config, {}, [], Skipping(0.0), 0), dataset)))
+  found = dict(
+    latent.use(contexts.EvalContext(api.Run(models.Variables({}), config, {}, [], Skipping(0.0), 0), dataset))
+  )
   assert found["shuffle_ratio"] == pytest.approx(1.0)
   wanted = np.square(1 / (1 + np.exp(-test - 0.1)) - test).sum() / 9
   assert found["other_code_squared_error"] == pytest.approx(wanted, rel=1e-5)

@@ -10,9 +10,10 @@ import pytest
 from conftest import config_of
 from scipy import special, stats
 
-from ae_jax import api, data, losses, models, objectives, steps
+from ae_jax import api, data, models, objectives
+from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import likelihood
-from ae_jax.evaluators import subject as subjects
+from ae_jax.ops import losses, randomness
 
 NOISE = 0.3
 GAUSSIAN = {"value_range": "real", "likelihood": "gaussian", "noise": NOISE}
@@ -61,7 +62,7 @@ def weigh(params, x, keys, likelihood_name, samples):
 def logs_of(params, x, likelihood_name="gaussian", samples=256):
   params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
   return np.asarray(
-    weigh(params, x, steps.example_keys(jax.random.key(3), np.arange(len(x))), likelihood_name, samples)
+    weigh(params, x, randomness.example_keys(jax.random.key(3), np.arange(len(x))), likelihood_name, samples)
   )
 
 
@@ -140,7 +141,7 @@ def subject_of(test, value_range="unit", labels=None, one_class=None, **objectiv
   generator = np.random.default_rng(0)
   normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
   variables = jax.tree.map(normal, model.abstract_variables())
-  return subjects.Subject(api.Run(variables, config, {}, [], model, 0), dataset)
+  return contexts.EvalContext(api.Run(variables, config, {}, [], model, 0), dataset)
 
 
 def examples(count):
@@ -150,16 +151,16 @@ def examples(count):
 @functools.cache
 def bernoulli():
   """What is found of nine grey examples."""
-  return dict(likelihood.study(subject_of(examples(9))))
+  return dict(likelihood.analyze(subject_of(examples(9))))
 
 
 def test_the_elbo_is_that_of_the_objective():
   made = subject_of(examples(9), "symmetric", likelihood="gaussian", noise=0.5)
   objective = objectives.build(model=made.run.model, value_range="symmetric", **made.run.config.objective)
   batch = {"x": np.repeat(made.test, 1000, 0), "weight": np.ones(9000, np.float32)}
-  keys = steps.example_keys(jax.random.key(1), np.arange(9000))
+  keys = randomness.example_keys(jax.random.key(1), np.arange(9000))
   loss, _ = jax.jit(functools.partial(objective, made.run.model))(made.run.variables, batch, keys)
-  found = dict(likelihood.study(made))
+  found = dict(likelihood.analyze(made))
   assert found["negative_elbo"] == pytest.approx(float(loss), rel=0.02)
   assert found["nll"] < found["negative_elbo"]
   assert "likelihood" not in found  # a remark
@@ -167,22 +168,22 @@ def test_the_elbo_is_that_of_the_objective():
 
 def test_its_standard_error_is_that_of_a_mean(monkeypatch):
   logs = np.random.default_rng(0).normal(size=(5, likelihood.SAMPLES))
-  monkeypatch.setattr(subjects.Subject, "each", lambda *_: logs)
+  monkeypatch.setattr(contexts.EvalContext, "each", lambda *_: logs)
   nll = -np.log(np.exp(logs).mean(1))
-  assert dict(likelihood.study(subject_of(examples(5))))["nll_standard_error"] == pytest.approx(stats.sem(nll))
+  assert dict(likelihood.analyze(subject_of(examples(5))))["nll_standard_error"] == pytest.approx(stats.sem(nll))
 
 
 def test_of_one_class_the_likelihood_is_of_its_test_examples_alone():
   kept = np.array([0, 1, 2])  # the noise of an example is that of its number
   labels = np.where(np.isin(np.arange(9), kept), 3, 5)
-  found = dict(likelihood.study(subject_of(examples(9), labels=labels, one_class=3)))
+  found = dict(likelihood.analyze(subject_of(examples(9), labels=labels, one_class=3)))
   assert found["likelihood_examples"] == 3
-  assert found["nll"] == pytest.approx(dict(likelihood.study(subject_of(examples(9)[kept])))["nll"], rel=1e-6)
+  assert found["nll"] == pytest.approx(dict(likelihood.analyze(subject_of(examples(9)[kept])))["nll"], rel=1e-6)
 
 
 def test_the_batches_do_not_change_it(monkeypatch):
-  monkeypatch.setattr(subjects, "_BATCH", 4)
-  found = dict(likelihood.study(subject_of(examples(9))))
+  monkeypatch.setattr(contexts, "_BATCH", 4)
+  found = dict(likelihood.analyze(subject_of(examples(9))))
   for name in ("nll", "nll_standard_error", "negative_elbo", "effective_samples"):
     assert found[name] == pytest.approx(bernoulli()[name], rel=1e-6), name
 
@@ -194,7 +195,7 @@ def test_of_grey_pixels_it_is_said_that_a_bernoulli_likelihood_is_no_density():
 
 def test_of_large_sets_some_examples_speak_and_a_single_one_has_no_error(monkeypatch):
   monkeypatch.setattr(likelihood, "EXAMPLES", 1)
-  found = dict(likelihood.study(subject_of(np.round(examples(5)))))
+  found = dict(likelihood.analyze(subject_of(np.round(examples(5)))))
   assert found["likelihood_examples"] == 1
   assert np.isfinite(found["nll"])
   assert np.isnan(found["nll_standard_error"])
@@ -202,9 +203,9 @@ def test_of_large_sets_some_examples_speak_and_a_single_one_has_no_error(monkeyp
 
 
 def test_of_many_examples_those_at_even_distances_speak_for_all(monkeypatch):
-  wanted = dict(likelihood.study(subject_of(examples(9)[[0, 4, 8]])))
+  wanted = dict(likelihood.analyze(subject_of(examples(9)[[0, 4, 8]])))
   monkeypatch.setattr(likelihood, "EXAMPLES", 3)
-  found = dict(likelihood.study(subject_of(examples(9))))
+  found = dict(likelihood.analyze(subject_of(examples(9))))
   assert found["likelihood_examples"] == 3
   assert found["nll"] == pytest.approx(wanted["nll"], rel=1e-6)
 
@@ -212,12 +213,12 @@ def test_of_many_examples_those_at_even_distances_speak_for_all(monkeypatch):
 @pytest.mark.parametrize(("examples_", "count"), [(0.5, 1), (1, 1), (2.9, 2), (5, 5), (50, 9)])
 def test_of_large_examples_fewer_are_looked_at_but_one(monkeypatch, examples_, count):
   monkeypatch.setattr(likelihood, "_MOST_NUMBERS", int(examples_ * likelihood.SAMPLES * 12))
-  assert dict(likelihood.study(subject_of(examples(9))))["likelihood_examples"] == count
+  assert dict(likelihood.analyze(subject_of(examples(9))))["likelihood_examples"] == count
 
 
 def test_a_likelihood_that_is_not_finite_is_said(monkeypatch):
-  monkeypatch.setattr(subjects.Subject, "each", lambda *_: np.array([[0.0, np.nan]]))
-  assert [name for name, _ in likelihood.study(subject_of(examples(3)))] == ["likelihood"]
+  monkeypatch.setattr(contexts.EvalContext, "each", lambda *_: np.array([[0.0, np.nan]]))
+  assert [name for name, _ in likelihood.analyze(subject_of(examples(3)))] == ["likelihood"]
 
 
 def test_the_picture_goes_from_the_elbo_to_the_bound():

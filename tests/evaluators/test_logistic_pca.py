@@ -1,13 +1,14 @@
 import types
 
-import made_subjects
+import made_contexts
 import numpy as np
 import pytest
 from scipy import optimize
 
-from ae_jax import data, losses
+from ae_jax import data
+from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import logistic_pca
-from ae_jax.evaluators import subject as subjects
+from ae_jax.ops import losses
 
 
 def grey(*shape, seed=0):
@@ -109,26 +110,26 @@ def subject_of(value_range="unit", latent=2, labels=None, one_class=None):
   train, test = (grey(24, 3, 4, 1, seed=seed) for seed in (1, 2))
   run = types.SimpleNamespace(
     config=types.SimpleNamespace(seed=0),
-    model=made_subjects.fake_model(latent),
+    model=made_contexts.fake_model(latent),
     apply=lambda method, x, given: np.full_like(x, 0.5),
   )
-  return subjects.Subject(run, data.Dataset("made", value_range, train, test, None, labels, one_class))
+  return contexts.EvalContext(run, data.Dataset("made", value_range, train, test, None, labels, one_class))
 
 
 def test_the_study_holds_the_model_against_it():
-  subject = subject_of()
-  found = dict(logistic_pca.study(subject))
-  (_, weights), _ = logistic_pca.fit(subject.train.reshape(24, -1), 2, logistic_pca.RIDGE)
-  codes, _ = logistic_pca.codes_of(subject.test.reshape(24, -1), weights, logistic_pca.RIDGE)
-  assert found["nats"] == pytest.approx(objective(codes, weights, subject.test.reshape(24, -1), 0.0), rel=1e-5)
-  assert found["squared_error"] < (error := np.square(subject.test - 0.5).sum() / 24)
+  context = subject_of()
+  found = dict(logistic_pca.analyze(context))
+  (_, weights), _ = logistic_pca.fit(context.train.reshape(24, -1), 2, logistic_pca.RIDGE)
+  codes, _ = logistic_pca.codes_of(context.test.reshape(24, -1), weights, logistic_pca.RIDGE)
+  assert found["nats"] == pytest.approx(objective(codes, weights, context.test.reshape(24, -1), 0.0), rel=1e-5)
+  assert found["squared_error"] < (error := np.square(context.test - 0.5).sum() / 24)
   assert found["model_over_logistic_pca"] == pytest.approx(error / found["squared_error"], rel=1e-5)
   assert (found["training_examples"], found["test_examples"]) == (24, 24)
   assert found["largest_gradient_of_a_code"] < 1e-3
 
 
 def test_of_one_class_its_test_examples_count():
-  found = dict(logistic_pca.study(subject_of(labels=np.arange(24) % 3, one_class=0)))
+  found = dict(logistic_pca.analyze(subject_of(labels=np.arange(24) % 3, one_class=0)))
   assert found["test_examples"] == 8
 
 
@@ -141,4 +142,4 @@ def test_of_one_class_its_test_examples_count():
   ],
 )
 def test_what_it_is_not_for_is_said(options, said):
-  assert list(logistic_pca.EVALUATOR.study(subject_of(**options))) == [("remark", said)]
+  assert list(logistic_pca.EVALUATOR.analyze(subject_of(**options))) == [("remark", said)]

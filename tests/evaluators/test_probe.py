@@ -3,14 +3,14 @@
 import sys
 import types
 
-import made_subjects
+import made_contexts
 import numpy as np
 import pytest
 from sklearn import cluster, decomposition, linear_model, metrics, neighbors, preprocessing
 
 from ae_jax.data import Dataset
-from ae_jax.evaluators import exhibits, probe
-from ae_jax.evaluators.subject import Subject, shown
+from ae_jax.evaluators import figures, probe
+from ae_jax.evaluators.context import EvalContext, shown
 
 FEATURES = ("code", "pca", "pixels")
 
@@ -21,17 +21,17 @@ def quick(monkeypatch):
 
 
 def subject_of(train, test, train_labels, test_labels, latent=2, encode=lambda x: x.reshape(len(x), -1)[:, :2], seed=0):
-  """A subject whose code of an example is what `encode` makes of it: its first two numbers."""
+  """A context whose code of an example is what `encode` makes of it: its first two numbers."""
   apply = lambda method, x, given: encode(x)
   config = types.SimpleNamespace(seed=seed)
-  run = types.SimpleNamespace(apply=apply, config=config, model=made_subjects.fake_model(latent))
-  return Subject(run, Dataset("made", "real", train, test, train_labels, test_labels))
+  run = types.SimpleNamespace(apply=apply, config=config, model=made_contexts.fake_model(latent))
+  return EvalContext(run, Dataset("made", "real", train, test, train_labels, test_labels))
 
 
-def study(*arrays, **options):
-  found = list(probe.EVALUATOR.study(subject_of(*arrays, **options)))
+def analyze(*arrays, **options):
+  found = list(probe.EVALUATOR.analyze(subject_of(*arrays, **options)))
   assert len(dict(found)) == len(found)
-  assert all(isinstance(value, float | str | exhibits.Points | exhibits.Bars) for _, value in found)
+  assert all(isinstance(value, float | str | figures.Points | figures.Bars) for _, value in found)
   return dict(found)
 
 
@@ -45,7 +45,7 @@ def blobs(count, seed=0, apart=60.0):
 
 
 def pairs(train=90, test=60, **options):
-  """Training and test examples and their labels, in the order of `study`'s arguments."""
+  """Training and test examples and their labels, in the order of `analyze`'s arguments."""
   (x, labels), (y, others) = blobs(train, **options), blobs(test, 1, **options)
   return x, y, labels, others
 
@@ -55,7 +55,7 @@ def numbers(values):
 
 
 def test_classes_that_lie_apart_are_read_without_a_mistake():
-  found = study(*pairs())
+  found = analyze(*pairs())
   for features in FEATURES:
     for measure in ("linear", "knn", "linear_few", "knn_few", "kmeans_nmi", "kmeans_ari"):
       assert found[f"{measure}/{features}"] == pytest.approx(1.0), (measure, features)
@@ -67,7 +67,7 @@ def test_classes_that_lie_apart_are_read_without_a_mistake():
 
 def test_labels_that_the_code_knows_nothing_of_are_guessed():
   train, test = (np.random.default_rng(n).normal(size=(n, 4, 1)).astype(np.float32) for n in (600, 601))
-  found = study(train, test, np.arange(600) % 2, np.arange(601) % 2)
+  found = analyze(train, test, np.arange(600) % 2, np.arange(601) % 2)
   for measure in ("linear", "knn", "linear_few"):
     assert found[f"{measure}/code"] == pytest.approx(0.5, abs=0.08)
   assert found["linear_few_low/code"] <= found["linear_few/code"] <= found["linear_few_high/code"]
@@ -77,7 +77,7 @@ def test_labels_that_the_code_knows_nothing_of_are_guessed():
 def test_what_only_the_pixels_know_is_read_from_the_pixels_alone():
   x, y, labels, others = pairs()
   hidden = lambda x: np.random.default_rng(len(x)).normal(size=(len(x), 2)).astype(np.float32)
-  found = study(x, y, labels, others, encode=hidden)
+  found = analyze(x, y, labels, others, encode=hidden)
   assert found["linear/pixels"] == found["knn/pixels"] == found["knn/pca"] == 1.0
   assert max(found["linear/code"], found["knn/code"]) < 0.6
 
@@ -89,7 +89,7 @@ def test_a_linear_reader_finds_what_only_the_small_difference_of_two_numbers_say
     x[:, 1, 0] = x[:, 0, 0] + 0.1 * labels
     halves.append((x.astype(np.float32), labels))
   (x, labels), (y, others) = halves
-  assert study(x, y, labels, others)["linear/code"] > 0.95
+  assert analyze(x, y, labels, others)["linear/code"] > 0.95
 
 
 def tied(seed, count, nuisance):
@@ -102,7 +102,7 @@ def tied(seed, count, nuisance):
 @pytest.mark.parametrize(("latent", "read"), [(1, False), (2, True)])
 def test_as_many_principal_components_are_read_as_a_code_has_numbers_and_they_are_the_training_examples(latent, read):
   (x, labels), (y, others) = tied(0, 200, 0.0), tied(1, 200, 1000.0)
-  found = study(x, y, labels, others, latent=latent)
+  found = analyze(x, y, labels, others, latent=latent)
   assert (found["linear/pca"] == 1.0) == (found["knn/pca"] == 1.0) == read
   assert read or max(found["linear/pca"], found["knn/pca"]) < 0.65
 
@@ -112,7 +112,7 @@ def test_of_many_test_examples_readers_are_tested_on_some_at_even_distances_each
   x, y, labels, others = pairs()
   order, tested = np.random.default_rng(0).permutation(60), np.isin(np.arange(60), shown(20, 60))
   y, others = y[order], others[order]
-  found = numbers(study(x, y, labels, np.where(tested, others, (others + 1) % 3)))
+  found = numbers(analyze(x, y, labels, np.where(tested, others, (others + 1) % 3)))
   assert len(found) == 3 * 10
   assert set(found.values()) == {1.0}
 
@@ -126,7 +126,7 @@ def test_of_few_labels_there_is_the_mean_of_all_draws_and_the_lowest_and_the_hig
 
   monkeypatch.setattr(probe, "READERS", {"made": lambda examples: Made()})
   scores += 3 * [0.75, 0.0, 0.0, 1.0, 0.5, 0.0]
-  found = study(*pairs())
+  found = analyze(*pairs())
   for name in FEATURES:
     assert found[f"made/{name}"] == 0.75
     assert [found[f"made_few{end}/{name}"] for end in ("", "_low", "_high")] == pytest.approx([0.3, 0.0, 1.0])
@@ -135,7 +135,7 @@ def test_of_few_labels_there_is_the_mean_of_all_draws_and_the_lowest_and_the_hig
 def test_standardised_a_number_that_hardly_varies_is_read_like_any_other_and_a_constant_one_is_no_mistake():
   x, y, labels, others = pairs()
   scale = np.array([1e-4, 1e4, 0.0, 1.0], np.float32)[:, None]
-  plain, scaled = study(x, y, labels, others), study(x * scale, y * scale, labels, others)
+  plain, scaled = analyze(x, y, labels, others), analyze(x * scale, y * scale, labels, others)
   for measure in ("linear", "knn", "linear_few", "kmeans_nmi"):
     assert scaled[f"{measure}/code"] == pytest.approx(plain[f"{measure}/code"])
     assert np.isfinite(scaled[f"{measure}/pixels"])
@@ -143,7 +143,7 @@ def test_standardised_a_number_that_hardly_varies_is_read_like_any_other_and_a_c
 
 def test_readers_are_scikit_learns_on_standardised_examples_and_few_labels_a_mean_over_draws():
   x, y, labels, others = pairs(apart=1.5)
-  found, codes, tests = study(x, y, labels, others), x[:, :2, 0], y[:, :2, 0]
+  found, codes, tests = analyze(x, y, labels, others), x[:, :2, 0], y[:, :2, 0]
   codes, tests = ((each - codes.mean(0)) / codes.std(0) for each in (codes, tests))
   classifiers = {"linear": linear_model.LogisticRegression(tol=1e-8, max_iter=10_000)}
   classifiers["knn"] = neighbors.KNeighborsClassifier(5)
@@ -162,14 +162,14 @@ def test_readers_are_scikit_learns_on_standardised_examples_and_few_labels_a_mea
 def test_nothing_depends_on_the_order_of_the_test_examples():
   x, y, labels, others = pairs(test=61, apart=1.5)
   order = np.random.default_rng(0).permutation(61)
-  one, other = (numbers(study(x, y[each], labels, others[each])) for each in (np.arange(61), order))
+  one, other = (numbers(analyze(x, y[each], labels, others[each])) for each in (np.arange(61), order))
   assert len(one) == 3 * 10
   assert one == pytest.approx(other, abs=1e-6)
 
 
 def test_the_same_run_finds_the_same_and_only_the_draws_depend_on_its_seed():
   arrays = pairs(apart=1.5)
-  one, again, other = study(*arrays), study(*arrays), study(*arrays, seed=1)
+  one, again, other = analyze(*arrays), analyze(*arrays), analyze(*arrays, seed=1)
   assert numbers(one) == numbers(again)
   np.testing.assert_array_equal(one["latent_map"].views["t-SNE"], again["latent_map"].views["t-SNE"])
   assert {name for name, value in numbers(one).items() if value != other[name] and "few" not in name} == set()
@@ -192,7 +192,7 @@ def test_clusters_are_of_standardised_numbers_and_the_two_measures_are_not_mista
   x[:, 3], y[:, 3] = (1e3 * np.random.default_rng(n).normal(size=(n, 1)) for n in (90, 60))
   scaler = preprocessing.StandardScaler().fit(x[..., 0])
   nmi, ari = probe.agreement(*(scaler.transform(each[..., 0]) for each in (x, y)), others)
-  found = study(x, y, labels, others)
+  found = analyze(x, y, labels, others)
   assert (found["kmeans_nmi/pixels"], found["kmeans_ari/pixels"]) == pytest.approx((nmi, ari))
   assert nmi > ari + 0.02
   assert ari > 0.3 > probe.agreement(x[..., 0], y[..., 0], others)[1]
@@ -209,7 +209,7 @@ def test_few_labels_are_as_many_of_each_class():
 @pytest.mark.parametrize(("counts", "there"), [((60, 25, 5), True), ((71, 10, 9), True), ((81, 5, 4), False)])
 def test_classes_of_too_few_examples_are_told(counts, there):
   x, y, _, others = pairs()
-  found = study(x, y, np.repeat([0, 1, 2], counts), others)
+  found = analyze(x, y, np.repeat([0, 1, 2], counts), others)
   assert f"of 3 classes {sum(count < 10 for count in counts)} have less than 10 training examples" in found["few"]
   assert ("linear_few/code" in found) == there
   assert "linear/code" in found
@@ -226,7 +226,7 @@ def test_classes_of_too_few_examples_are_told(counts, there):
 )
 def test_without_labels_there_is_a_map_and_a_remark(labels, said):
   x, _ = blobs(30)
-  found = study(x, x, labels, labels)
+  found = analyze(x, x, labels, labels)
   assert found.keys() == {"latent_map", "remark"}
   assert said in found["remark"]
   assert not found["latent_map"].labels.any()
@@ -234,17 +234,17 @@ def test_without_labels_there_is_a_map_and_a_remark(labels, said):
 
 def test_too_many_classes_are_not_read(monkeypatch):
   monkeypatch.setattr(probe, "_MOST_CLASSES", 3)
-  assert "remark" not in study(*pairs())
+  assert "remark" not in analyze(*pairs())
   monkeypatch.setattr(probe, "_MOST_CLASSES", 2)
-  assert "have 3 labels" in study(*pairs())["remark"]
+  assert "have 3 labels" in analyze(*pairs())["remark"]
 
 
 def test_clusters_need_two_classes_and_large_examples_are_not_read_bare(monkeypatch):
   x, y, labels, others = pairs()
   monkeypatch.setattr(probe, "MOST_PIXELS", 4)
-  assert "linear/pixels" in study(x, y, labels, others)
+  assert "linear/pixels" in analyze(x, y, labels, others)
   monkeypatch.setattr(probe, "MOST_PIXELS", 3)
-  found = study(x, y[others == 1], labels, others[others == 1])
+  found = analyze(x, y[others == 1], labels, others[others == 1])
   assert "one label" in found["kmeans"]
   assert "4 numbers" in found["pixels"]
   assert not any("pixels" in name or "kmeans" in name for name in numbers(found))
@@ -255,8 +255,8 @@ def test_clusters_need_two_classes_and_large_examples_are_not_read_bare(monkeypa
 @pytest.mark.parametrize("count", [1, 2, 11, 40])
 def test_a_map_shows_any_number_of_examples(count):
   x, labels = blobs(count)
-  map_of = study(x, x, labels, labels)["latent_map"]
-  assert exhibits.fault(map_of) is None
+  map_of = analyze(x, x, labels, labels)["latent_map"]
+  assert figures.fault(map_of) is None
   assert all(np.isfinite(view).all() for view in map_of.views.values())
   assert ("t-SNE" in map_of.views) == (count > 10)
   np.testing.assert_array_equal(map_of.labels, labels)
@@ -265,7 +265,7 @@ def test_a_map_shows_any_number_of_examples(count):
 def test_a_map_shows_a_thousand_examples_at_most(monkeypatch):
   monkeypatch.setattr(probe, "MAPPED", 20)
   x, labels = blobs(90)
-  map_of = study(x, x, labels, labels)["latent_map"]
+  map_of = analyze(x, x, labels, labels)["latent_map"]
   assert len(map_of.examples) == 20
   rows = [np.flatnonzero((x == example).all((1, 2)))[0] for example in map_of.examples]
   np.testing.assert_array_equal(rows, shown(20, 90))
@@ -289,21 +289,21 @@ def test_a_map_of_neighbours_is_the_same_again_and_whatever_the_scale_of_the_cod
 @pytest.mark.parametrize("codes", [np.zeros((40, 3)), np.c_[np.arange(40.0)], 1e-20 * np.arange(80.0).reshape(40, 2)])
 def test_codes_that_lie_in_a_point_or_on_a_line_have_a_map(codes):
   x, labels = blobs(40)
-  views = study(x, x, labels, labels, encode=lambda x: codes.astype(np.float32))["latent_map"].views
+  views = analyze(x, x, labels, labels, encode=lambda x: codes.astype(np.float32))["latent_map"].views
   assert all(np.isfinite(view).all() for view in views.values())
   assert ("t-SNE" in views) == bool(codes.any())
 
 
 def test_classes_keep_together_in_the_map():
   x, labels = blobs(60)
-  for view in study(x, x, labels, labels)["latent_map"].views.values():
+  for view in analyze(x, x, labels, labels)["latent_map"].views.values():
     assert metrics.silhouette_score(view, labels) > 0.5
 
 
 def test_umap_has_a_view_where_it_is_installed(monkeypatch):
   x, labels = blobs(40)
   monkeypatch.setitem(sys.modules, "umap", None)  # as if it were not
-  assert "UMAP" not in study(x, x, labels, labels)["latent_map"].views
+  assert "UMAP" not in analyze(x, x, labels, labels)["latent_map"].views
   made = types.SimpleNamespace(fit_transform=lambda codes: codes[:, :2])
   monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=lambda random_state: made))
-  np.testing.assert_allclose(study(x, x, labels, labels)["latent_map"].views["UMAP"], x[:, :2, 0], rtol=1e-6)
+  np.testing.assert_allclose(analyze(x, x, labels, labels)["latent_map"].views["UMAP"], x[:, :2, 0], rtol=1e-6)

@@ -4,15 +4,16 @@ import pathlib
 import types
 
 import jax.numpy as jnp
-import made_subjects
+import made_contexts
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from ae_jax import data, losses, models
+from ae_jax import data, models
 from ae_jax.data import ranges
-from ae_jax.evaluators import exhibits, reconstruction
-from ae_jax.evaluators import subject as subjects
+from ae_jax.evaluators import context as contexts
+from ae_jax.evaluators import figures, reconstruction
+from ae_jax.ops import losses
 
 CODE = models.CodeSpec((2,))
 MNIST = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "nowhere")) / "mnist" / "3.0.1"
@@ -25,9 +26,9 @@ def dataset_of(train, test, value_range="unit"):
 @pytest.mark.skipif(not MNIST.exists(), reason="MNIST is not prepared for TFDS here: TFDS_DATA_DIR does not hold it")
 @pytest.mark.parametrize(("latent", "error"), [(2, 43.645), (32, 13.193), (128, 3.297)])
 def test_the_rulers_on_mnist_are_the_published_ones(latent, error):
-  rulers = dict(reconstruction.rulers(data.load("mnist", "", "unit"), models.CodeSpec((latent,))))
-  assert abs(rulers["test/pca_squared_error"] - error) < 6e-4
-  assert abs(rulers["test/nats_floor"] - 45.534) < 6e-4
+  baselines = dict(reconstruction.baselines(data.load("mnist", "", "unit"), models.CodeSpec((latent,))))
+  assert abs(baselines["test/pca_squared_error"] - error) < 6e-4
+  assert abs(baselines["test/nats_floor"] - 45.534) < 6e-4
 
 
 def test_data_of_low_rank_has_no_pca_error_at_that_rank_and_some_below():
@@ -61,9 +62,9 @@ def test_the_mean_predictor_has_the_variance_around_the_training_mean(kind, valu
   dataset = dataset_of(train, test, value_range)
   x, y = (ranges.normalise(half, value_range).astype(np.float64) for half in (train, test))
   wanted = np.square(y - x.mean(0)).sum((1, 2, 3)).mean()
-  rulers = dict(reconstruction.rulers(dataset, CODE))
-  assert rulers["test/mean_predictor_squared_error"] == pytest.approx(wanted, rel=1e-6)
-  assert rulers["test/mean_predictor_squared_error"] > rulers["test/pca_squared_error"]
+  baselines = dict(reconstruction.baselines(dataset, CODE))
+  assert baselines["test/mean_predictor_squared_error"] == pytest.approx(wanted, rel=1e-6)
+  assert baselines["test/mean_predictor_squared_error"] > baselines["test/pca_squared_error"]
 
 
 @pytest.mark.parametrize("value", [0, 1, 128, 255, 0.1, 1 / 3])
@@ -79,7 +80,7 @@ def test_the_mean_predictor_is_fitted_on_training_examples_alone():
 
 def test_where_pca_has_no_error_there_is_a_sentence_instead_of_a_ratio():
   images = np.full((4, 5, 5, 1), 255, np.uint8)
-  found = studied(halved, data.Dataset("made", "unit", images, images[:2], None, np.zeros(2, int)))
+  found = analyzed(halved, data.Dataset("made", "unit", images, images[:2], None, np.zeros(2, int)))
   assert found["pca_squared_error"] == 0.0
   assert "PCA's error is 0" in found["squared_error_over_pca"]
 
@@ -106,7 +107,7 @@ def test_of_one_class_only_its_test_examples_count():
   same = data.Dataset("made", "unit", images[:4], images[4:][labels == 0], None, None)
   values = {"squared_error": np.arange(4.0), "nats": np.arange(4.0)}
   assert dict(reconstruction.metrics(values, dataset))["test/squared_error"] == 1.0  # of 0 and 2
-  assert dict(reconstruction.rulers(dataset, CODE)) == pytest.approx(dict(reconstruction.rulers(same, CODE)))
+  assert dict(reconstruction.baselines(dataset, CODE)) == pytest.approx(dict(reconstruction.baselines(same, CODE)))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ class Made:
 
   def __init__(self, logits, value_range="unit", latent=2):
     self.config, self.variables = types.SimpleNamespace(seed=0), models.Variables({})
-    self.model = made_subjects.fake_model(latent, reconstruct=lambda variables, x, given: logits(x))
+    self.model = made_contexts.fake_model(latent, reconstruct=lambda variables, x, given: logits(x))
     self.activation = losses.OUTPUT_ACTIVATIONS[value_range]
 
   def apply(self, method, x, given):
@@ -140,10 +141,10 @@ def halved(x):
   return perfect(0.5 * x)
 
 
-def studied(logits, dataset, **options):
-  """What the study finds, by name."""
+def analyzed(logits, dataset, **options):
+  """What the analyze finds, by name."""
   run = Made(logits, dataset.value_range, **options)
-  return dict(reconstruction.study(subjects.Subject(run, dataset)))
+  return dict(reconstruction.analyze(contexts.EvalContext(run, dataset)))
 
 
 def made(shape=(13, 12, 1), labels=(0, 1, 2, 1, 0, 2, 2, 5, 5), value_range="unit", one_class=None):
@@ -154,7 +155,7 @@ def made(shape=(13, 12, 1), labels=(0, 1, 2, 1, 0, 2, 2, 5, 5), value_range="uni
 def test_a_perfect_reconstruction_is_told_as_such():
   images = np.random.default_rng(0).uniform(size=(30, 12, 14, 3)).astype(np.float32)
   dataset = data.Dataset("made", "real", images[:20], images[20:], None, None)
-  found = studied(lambda x: x, dataset)
+  found = analyzed(lambda x: x, dataset)
   assert (found["squared_error"], found["mse"], found["psnr"], found["squared_error_over_pca"]) == (0, 0, math.inf, 0)
   assert found["ssim"] == pytest.approx(1, abs=1e-6)
   assert not found["error_map"].values.any()
@@ -164,7 +165,7 @@ def test_the_mean_predictor_has_the_error_of_pca_without_components():
   """The variance of the test images around the mean of the training images: the squares of all PCA's directions."""
   dataset = made(shape=(4, 5, 1))
   train, test = (ranges.normalise(half, "unit") for half in (dataset.train, dataset.test))
-  found = studied(lambda x: jnp.broadcast_to(perfect(train.mean(0)), x.shape), dataset)
+  found = analyzed(lambda x: jnp.broadcast_to(perfect(train.mean(0)), x.shape), dataset)
   components = PCA().fit(train.reshape(20, -1))
   wanted = np.square(components.transform(test.reshape(len(test), -1))).sum(1).mean()
   assert found["squared_error"] == pytest.approx(wanted, rel=1e-5)
@@ -172,25 +173,25 @@ def test_the_mean_predictor_has_the_error_of_pca_without_components():
 
 
 def test_bits_are_nats_per_number_and_the_perfect_reconstruction_reaches_their_floor():
-  found = studied(perfect, made(shape=(3, 4, 1)))
+  found = analyzed(perfect, made(shape=(3, 4, 1)))
   assert found["bits_per_dimension"] == pytest.approx(found["nats"] / (3 * 4) / math.log(2))
   assert found["bits_per_dimension"] == pytest.approx(found["bits_per_dimension_floor"], rel=1e-5)
   grey = data.Dataset("made", "unit", *np.full((2, 3, 4, 4, 1), 0.5, np.float32), None, None)
-  assert studied(perfect, grey)["bits_per_dimension_floor"] == pytest.approx(1)  # a fair coin per pixel
+  assert analyzed(perfect, grey)["bits_per_dimension_floor"] == pytest.approx(1)  # a fair coin per pixel
 
 
 def test_the_study_says_the_same_as_the_metrics_and_the_rulers():
   dataset = made(shape=(3, 4, 1))
-  subject = subjects.Subject(Made(halved), dataset)
-  values = reconstruction.per_example(subject.run.model, None, {"x": jnp.asarray(subject.test)}, None, "unit", None)
+  context = contexts.EvalContext(Made(halved), dataset)
+  values = reconstruction.per_example(context.run.model, None, {"x": jnp.asarray(context.test)}, None, "unit", None)
   told = dict(reconstruction.metrics({name: np.asarray(rows) for name, rows in values.items()}, dataset))
-  found = dict(reconstruction.study(subject))
-  for name, value in {**told, **dict(reconstruction.rulers(dataset, CODE))}.items():
+  found = dict(reconstruction.analyze(context))
+  for name, value in {**told, **dict(reconstruction.baselines(dataset, CODE))}.items():
     assert found[name.removeprefix("test/")] == pytest.approx(value, rel=1e-6)
 
 
 def test_the_errors_of_the_classes_average_to_that_of_all():
-  found, labels = studied(halved, made(shape=(3, 4, 1))), np.array([0, 1, 2, 1, 0, 2, 2, 5, 5])
+  found, labels = analyzed(halved, made(shape=(3, 4, 1))), np.array([0, 1, 2, 1, 0, 2, 2, 5, 5])
   by_class = {label: found[f"squared_error/class_{label}"] for label in (0, 1, 2, 5)}
   assert np.mean([by_class[label] for label in labels]) == pytest.approx(found["squared_error"])
   assert found["squared_error_by_class"].names == ("0", "1", "2", "5")
@@ -199,7 +200,7 @@ def test_the_errors_of_the_classes_average_to_that_of_all():
 
 def test_the_map_of_errors_sums_to_the_error_and_the_worst_come_first():
   dataset = made(shape=(5, 6, 3), labels=range(40))
-  found = studied(halved, dataset)
+  found = analyzed(halved, dataset)
   assert found["error_map"].values.shape == (5, 6)
   assert found["error_map"].values.sum() == pytest.approx(found["squared_error"])
   errors_of = lambda rows: np.square(rows["reconstructions"] - rows["test images"]).sum((1, 2, 3))
@@ -212,9 +213,9 @@ def test_the_map_of_errors_sums_to_the_error_and_the_worst_come_first():
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_the_study_is_the_same_for_any_batches(monkeypatch, batch):
-  wanted = studied(halved, made())
-  monkeypatch.setattr(subjects, "_BATCH", batch)
-  found = studied(halved, made())
+  wanted = analyzed(halved, made())
+  monkeypatch.setattr(contexts, "_BATCH", batch)
+  found = analyzed(halved, made())
   numbers = {name: value for name, value in wanted.items() if isinstance(value, float)}
   assert len(numbers) > 10
   assert {name: found[name] for name in numbers} == pytest.approx(numbers, rel=1e-6)
@@ -226,38 +227,38 @@ def test_ssim_is_of_the_pictures_whatever_range_the_model_sees_them_in(value_ran
   dataset, floats = made(value_range=value_range), made().test.astype(np.float32) / np.float32(255)
   logits = {"unit": perfect, "symmetric": lambda x: jnp.arctanh(0.999999 * x), "real": lambda x: x}[value_range]
   wanted = np.asarray(losses.structural_similarity(floats[:, ::-1], floats, 1.0)).mean()
-  assert studied(lambda x: logits(x[:, ::-1]), dataset)["ssim"] == pytest.approx(wanted, abs=1e-4)
+  assert analyzed(lambda x: logits(x[:, ::-1]), dataset)["ssim"] == pytest.approx(wanted, abs=1e-4)
 
 
 def test_of_one_class_the_study_is_of_its_test_examples_alone():
   dataset = made(shape=(11, 11, 1), labels=(0, 1, 0, 2, 0), one_class=0)
   alone = data.Dataset("made", "unit", dataset.train, dataset.test[[0, 2, 4]], None, np.zeros(3, int))
-  found, wanted = studied(halved, dataset), studied(halved, alone)
+  found, wanted = analyzed(halved, dataset), analyzed(halved, alone)
   for name, value in wanted.items():
     if isinstance(value, float):
       assert found[name] == pytest.approx(value, rel=1e-6)
-    elif isinstance(value, exhibits.Rows):
+    elif isinstance(value, figures.ExampleRows):
       np.testing.assert_array_equal(found[name].rows["test images"], value.rows["test images"])
   np.testing.assert_allclose(found["error_map"].values, wanted["error_map"].values)
 
 
 def test_what_cannot_be_measured_is_said():
   series = np.random.default_rng(0).normal(size=(9, 20, 2)).astype(np.float32)
-  found = studied(lambda x: 0.5 * x, data.Dataset("made", "real", series, series, None, None))
+  found = analyzed(lambda x: 0.5 * x, data.Dataset("made", "real", series, series, None, None))
   assert "series" in found["ssim"]
   assert "no integer labels" in found["by_class"]
   assert [*found["worst"].rows] == ["series", "reconstructions"]
   assert found["error_map"].values.shape == (20,)
-  small = studied(halved, made(shape=(10, 30, 1)))
+  small = analyzed(halved, made(shape=(10, 30, 1)))
   assert "10 x 30" in small["ssim"]
-  many = studied(halved, made(shape=(3, 3, 1), labels=range(101)))
+  many = analyzed(halved, made(shape=(3, 3, 1), labels=range(101)))
   assert "101 classes" in many["by_class"]
   assert "squared_error/class_0" not in many
 
 
 def test_constant_images_and_a_single_one_are_safe():
   images = np.full((4, 12, 12, 1), 128, np.uint8)
-  found = studied(halved, data.Dataset("made", "unit", images, images[:1], None, np.zeros(1, int)))
+  found = analyzed(halved, data.Dataset("made", "unit", images, images[:1], None, np.zeros(1, int)))
   assert all(np.isfinite(value) for value in found.values() if isinstance(value, float))
   assert found["ssim"] < 1
   assert len(found["worst"].rows["reconstructions"]) == 1
@@ -265,11 +266,11 @@ def test_constant_images_and_a_single_one_are_safe():
 
 def test_attention_is_shown_where_there_is_any():
   dataset = made(shape=(3, 4, 1))
-  attention = studied(halved, dataset)["attention"]
+  attention = analyzed(halved, dataset)["attention"]
   assert len(attention.examples) == len(attention.weights["layer"]) == 9
   run = Made(halved)
   run.attention_of = lambda x, given: {}
-  assert "attention" not in dict(reconstruction.study(subjects.Subject(run, dataset)))
+  assert "attention" not in dict(reconstruction.analyze(contexts.EvalContext(run, dataset)))
 
 
 @pytest.mark.parametrize("bits", [1.0, 3.5, 11.6, 24.0, 500.0])

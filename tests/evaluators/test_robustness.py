@@ -1,29 +1,29 @@
 import functools
 import types
 
-import made_subjects
+import made_contexts
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from ae_jax import data, models
+from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import denoising, reconstruction, robustness
-from ae_jax.evaluators import subject as subjects
 
 WIDE = np.random.default_rng(0).uniform(size=(5, 7, 12, 3)).astype(np.float32)
 SQUARE = np.random.default_rng(0).uniform(size=(5, 8, 8, 1)).astype(np.float32)
 
 
 def subject_of(reconstruct, test, train=None, labels=None, one_class=None, latent=2):
-  """A subject whose run reconstructs as a function says."""
+  """A context whose run reconstructs as a function says."""
   train = test if train is None else train
   run = types.SimpleNamespace(
     config=types.SimpleNamespace(seed=0),
     variables=models.Variables({}),
-    model=made_subjects.fake_model(latent),
+    model=made_contexts.fake_model(latent),
     apply=lambda method, x, given: reconstruct(x),
   )
-  return subjects.Subject(run, data.Dataset("made", "real", train, test, None, labels, one_class))
+  return contexts.EvalContext(run, data.Dataset("made", "real", train, test, None, labels, one_class))
 
 
 @pytest.mark.parametrize("images", [WIDE, SQUARE])
@@ -59,7 +59,7 @@ def test_an_image_that_is_as_dark_as_the_outside_is_moved_to_itself():
 
 
 def test_who_copies_knows_all_movements_and_takes_no_noise_away():
-  found = dict(robustness.study(subject_of(lambda x: x, SQUARE)))
+  found = dict(robustness.analyze(subject_of(lambda x: x, SQUARE)))
   assert found["squared_error/undisturbed"] == found["squared_error/shift_2"] == found["squared_error/rotation_45"] == 0
   noisy = denoising.disturbed(subject_of(lambda x: x, SQUARE), SQUARE)
   for name, images in noisy.items():
@@ -68,7 +68,7 @@ def test_who_copies_knows_all_movements_and_takes_no_noise_away():
 
 
 def test_whose_reconstruction_is_black_misses_what_is_there():
-  found = dict(robustness.study(subject_of(np.zeros_like, WIDE)))
+  found = dict(robustness.analyze(subject_of(np.zeros_like, WIDE)))
   energy = lambda images: np.square(images, dtype=np.float64).sum() / len(images)
   least = WIDE.min()
   moved = [ndimage.shift(WIDE, (0, *by, 0), order=0, cval=least) for by in ((0, 3), (0, -3), (3, 0), (-3, 0))]
@@ -81,7 +81,7 @@ def test_whose_reconstruction_is_black_misses_what_is_there():
 
 
 def test_pca_is_asked_the_same():
-  found = dict(robustness.study(subject_of(np.zeros_like, SQUARE, latent=64)))
+  found = dict(robustness.analyze(subject_of(np.zeros_like, SQUARE, latent=64)))
   assert found["pca_squared_error/undisturbed"] < 1e-9  # five images span four directions around their mean
   pca = reconstruction.pca(SQUARE, 64)
   turned = [robustness.rotate(SQUARE, degrees, SQUARE.min()) for degrees in (20, -20)]
@@ -98,21 +98,21 @@ def test_pca_is_fitted_on_training_examples_and_not_on_those_it_is_tested_on():
   directions = np.eye(64, dtype=np.float32)
   train = (generator.normal(size=(20, 2)).astype(np.float32) @ directions[:2]).reshape(-1, 8, 8, 1)
   test = (generator.normal(size=(20, 2)).astype(np.float32) @ directions[2:4]).reshape(-1, 8, 8, 1)
-  found = dict(robustness.study(subject_of(np.zeros_like, test, train)))
+  found = dict(robustness.analyze(subject_of(np.zeros_like, test, train)))
   assert found["pca_squared_error/undisturbed"] == pytest.approx(np.square(test).sum() / 20, rel=1e-4)
 
 
 @functools.cache
 def of_halves():
   """What is found of a model that takes off half of everything."""
-  return dict(robustness.study(subject_of(lambda x: 0.5 * x, WIDE)))
+  return dict(robustness.analyze(subject_of(lambda x: 0.5 * x, WIDE)))
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_it_is_the_same_for_any_batches(monkeypatch, batch):
   wanted = of_halves()
-  monkeypatch.setattr(subjects, "_BATCH", batch)
-  found = dict(robustness.study(subject_of(lambda x: 0.5 * x, WIDE)))
+  monkeypatch.setattr(contexts, "_BATCH", batch)
+  found = dict(robustness.analyze(subject_of(lambda x: 0.5 * x, WIDE)))
   for name, value in wanted.items():
     if isinstance(value, float):
       assert found[name] == pytest.approx(value, rel=1e-6)
@@ -120,7 +120,7 @@ def test_it_is_the_same_for_any_batches(monkeypatch, batch):
 
 def test_series_get_noise_alone_and_hear_why():
   series = np.random.default_rng(0).normal(size=(6, 20, 2)).astype(np.float32)
-  found = dict(robustness.study(subject_of(lambda x: 0.5 * x, series)))
+  found = dict(robustness.analyze(subject_of(lambda x: 0.5 * x, series)))
   assert "series" in found["movements"]
   assert found["squared_error/gaussian_0.5"] > 0
   assert not [name for name in found if "shift" in name or "rotation" in name]
@@ -128,19 +128,19 @@ def test_series_get_noise_alone_and_hear_why():
 
 def test_of_many_examples_some_are_studied_and_of_large_ones_fewer(monkeypatch):
   many = np.arange(3000, dtype=np.float32).reshape(-1, 1, 1, 1)
-  subject = subject_of(lambda x: x, many)
-  studied = subject.test[robustness._numbers(subject)].ravel()
-  assert len(studied) == robustness.MOST == 1000
-  assert studied[[0, -1]].tolist() == [0, 2999]
-  assert set(np.diff(studied)) <= {3, 4}
+  context = subject_of(lambda x: x, many)
+  analyzed = context.test[robustness._numbers(context)].ravel()
+  assert len(analyzed) == robustness.MOST == 1000
+  assert analyzed[[0, -1]].tolist() == [0, 2999]
+  assert set(np.diff(analyzed)) <= {3, 4}
   monkeypatch.setattr(robustness, "_MOST_NUMBERS", 10)
-  assert len(robustness._numbers(subject)) == 10
+  assert len(robustness._numbers(context)) == 10
 
 
 def test_of_one_class_only_its_test_examples_are_studied():
   test = np.concatenate([SQUARE, SQUARE + 9])
-  subject = subject_of(lambda x: x, test, SQUARE, np.repeat([0, 1], 5), 0)
-  np.testing.assert_array_equal(subject.test[robustness._numbers(subject)], SQUARE)
+  context = subject_of(lambda x: x, test, SQUARE, np.repeat([0, 1], 5), 0)
+  np.testing.assert_array_equal(context.test[robustness._numbers(context)], SQUARE)
 
 
 def test_the_pictures_are_of_what_is_measured():

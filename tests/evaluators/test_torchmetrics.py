@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from ae_jax import losses
 from ae_jax.evaluators import anomaly, features, probe, reconstruction
+from ae_jax.ops import losses
 
 torch = pytest.importorskip("torch", reason="torchmetrics needs it, which the extra benchmark brings")
 torchmetrics = pytest.importorskip("torchmetrics", reason="it is in the extra benchmark")

@@ -7,7 +7,7 @@ import pytest
 from conftest import FAMILIES, config_of
 
 from ae_jax import models
-from ae_jax.models import narrowed
+from ae_jax.models import masking
 
 LABELS = (0, 1, 2)
 DISCRETE = {
@@ -55,9 +55,9 @@ def test_a_code_that_can_be_padded_gives_what_the_smaller_model_gives(name):
   if small.code.size_axis is None:
     return
   variables = normal(small.abstract_variables())
-  used = narrowed.widen(jax.tree.map(np.ones_like, variables), wide.abstract_variables(), 2)
-  narrow = narrowed.narrow(wide, np.float32([1, 1, 0, 0, 0]), jax.tree.leaves(used))
-  widened = narrowed.widen(variables, wide.abstract_variables(), 2)
+  used = masking.pad(jax.tree.map(np.ones_like, variables), wide.abstract_variables(), 2)
+  narrow = masking.mask_model(wide, np.float32([1, 1, 0, 0, 0]), jax.tree.leaves(used))
+  widened = masking.pad(variables, wide.abstract_variables(), 2)
   x, given = normal(jax.ShapeDtypeStruct((4, *small.shape), jnp.float32)), {"label": np.int32([0, 2, 1, 1])}
   found, wanted = jax.jit(narrow.autoencode)(widened, x, given), jax.jit(small.autoencode)(variables, x, given)
   np.testing.assert_allclose(found[0].z[:, :2], wanted[0].z, rtol=1e-4, atol=1e-4)

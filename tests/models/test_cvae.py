@@ -7,8 +7,9 @@ import pytest
 from conftest import config_of
 
 import ae_jax
-from ae_jax import api, data, errors, models, objectives, train
+from ae_jax import api, data, errors, models, objectives
 from ae_jax.data import columns
+from ae_jax.training import train
 
 OPTIONS = {"latent": 3, "widths": (6,), "decoder_widths": (), "activation": "tanh"}
 SHAPE = (3, 2, 1)

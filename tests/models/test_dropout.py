@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from conftest import FAMILIES, config_of
 
-from ae_jax import errors, models, objectives, steps
+from ae_jax import errors, models, objectives
 from ae_jax.models import dropout
+from ae_jax.training import steps
 
 SLOW = ("vae", "sparse", "unet", "sequence")  # seconds each, to compile
 KEYS = jax.random.split(jax.random.key(0), 8)

@@ -9,9 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from ae_jax import losses, models, objectives, parallel, steps
+from ae_jax import models, objectives
 from ae_jax.evaluators import likelihood, posterior
 from ae_jax.models import dense
+from ae_jax.ops import losses
+from ae_jax.system import distributed
+from ae_jax.training import steps
+from ae_jax.training.state import init_state
 
 SHAPE = (3, 2, 1)
 OPTIONS = {"latent": 4, "widths": (6,), "decoder_widths": (), "activation": "tanh", "tied": False}
@@ -69,18 +73,18 @@ def normalised(**more):
 @functools.cache
 def stepped(devices, kind):
   """The state after two steps on so many devices."""
-  model, mesh = normalised(), parallel.mesh(jax.devices()[:devices])
+  model, mesh = normalised(), distributed.mesh(jax.devices()[:devices])
   static = {"model": model, "optimizer": optax.with_extra_args_support(optax.sgd(0.1))}
-  everywhere, cut = parallel.replicated(mesh), parallel.split(mesh, axis=1)
-  key = parallel.put(jax.random.key(0), everywhere)
-  init = functools.partial(steps.init, **static)
-  places = parallel.of_state(mesh, jax.eval_shape(init, key), kind)
-  state = parallel.auto(init, (key,), places)(key)
-  data = parallel.put({"x": np.random.default_rng(0).uniform(size=(8, 6)).astype(np.float32)}, everywhere)
+  everywhere, cut = distributed.replicated(mesh), distributed.split(mesh, axis=1)
+  key = distributed.put(jax.random.key(0), everywhere)
+  init = functools.partial(init_state, **static)
+  places = distributed.of_state(mesh, jax.eval_shape(init, key), kind)
+  state = distributed.auto(init, (key,), places)(key)
+  data = distributed.put({"x": np.random.default_rng(0).uniform(size=(8, 6)).astype(np.float32)}, everywhere)
   batches = [np.arange(8, dtype=np.int32).reshape(2, 4), np.ones((2, 4), np.float32)]
-  arguments = (state, data, *(parallel.put(part, cut) for part in batches), key)
+  arguments = (state, data, *(distributed.put(part, cut) for part in batches), key)
   static["objective"] = objectives.build("reconstruction", model, "unit", likelihood="bernoulli")
-  static["team"] = parallel.team(mesh, state.params, kind)
+  static["data_parallel"] = distributed.data_parallel(mesh, state.params, kind)
   results = (places, everywhere, everywhere)
   return steps.compiled(steps.train_chunk, arguments, results, value_range="unit", parts=1, **static)(*arguments)[0]
 

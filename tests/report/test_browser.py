@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ae_jax.report import story
+from ae_jax.report import run_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian's package chromium)")
@@ -49,10 +49,10 @@ SEEN = """(class_) => {  // the columns that are drawn of a class of the map
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-  """The page of a run of 50 epochs, with exhibits of every kind and 1,000 images in its map."""
+  """The page of a run of 50 epochs, with figures of every kind and 1,000 images in its map."""
   folder = tmp_path_factory.mktemp("runs") / "made"
   made_runs.make(folder, epochs=50, found=made_runs.every_kind(EXAMPLES))
-  story.write(folder)
+  run_report.write(folder)
   return folder / "report.html"
 
 
@@ -100,7 +100,7 @@ def seen(element, path):
     return np.asarray(image.convert("RGB")).astype(int)
 
 
-def likeness(picture, example):
+def sample_quality(picture, example):
   """The correlation of a screenshot with the example [28, 28, 1] that it shows, scaled by a whole factor."""
   scale = len(picture) // 28
   return np.corrcoef(picture[scale // 2 :: scale, scale // 2 :: scale, 0].ravel(), example.ravel())[0, 1]
@@ -130,7 +130,7 @@ def test_every_control_works(opened, tmp_path):
   pictures.append(seen(shown, tmp_path / "pair.png"))
   explorer.locator(".contact").click(position={"x": 3, "y": 3})
   pictures.append(seen(shown, tmp_path / "corner.png"))
-  assert likeness(pictures[-1], EXAMPLES[9 * 9 % 40]) > 0.99  # the first of the second pair of directions
+  assert sample_quality(pictures[-1], EXAMPLES[9 * 9 % 40]) > 0.99  # the first of the second pair of directions
   assert all(picture.std() > 5 for picture in pictures)  # none is empty
   assert all((a != b).any() for a, b in itertools.pairwise(pictures))
   assert sliders.first.get_attribute("aria-valuetext") == f"-3.0 {SIGMA}"
@@ -142,7 +142,7 @@ def test_every_control_works(opened, tmp_path):
   tab.mouse.move(*tab.evaluate(PLACE, ["3", 5]))
   tab.wait_for_function(f"() => ({FIND})('thumb')")
   thumbnail = tab.evaluate_handle(FIND, "thumb").as_element()
-  assert likeness(seen(thumbnail, tmp_path / "thumb.png"), EXAMPLES[53 % 40]) > 0.99  # the sixth of its class
+  assert sample_quality(seen(thumbnail, tmp_path / "thumb.png"), EXAMPLES[53 % 40]) > 0.99  # the sixth of its class
   assert "class 3" in thumbnail.evaluate("element => element.parentElement.textContent")
   tab.mouse.move(5, 5)
   tab.locator(".map label", has_text="t-SNE").click()

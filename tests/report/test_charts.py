@@ -9,9 +9,9 @@ import made_runs
 import numpy as np
 import pytest
 
-from ae_jax import logs
-from ae_jax.evaluators import exhibits
+from ae_jax.evaluators import figures
 from ae_jax.report import charts, sprites
+from ae_jax.runs import logs
 
 
 def every(found, kind):
@@ -88,20 +88,20 @@ def test_groups_are_what_the_legend_names():
 
 @pytest.mark.parametrize("names", [(), ("a", "b", "c"), ("a", "a", "b")])
 def test_bars_have_each_value_even_of_equal_names(names):
-  made = charts.bars(exhibits.Bars("t", names, np.array([3.0, 1.0, 2.0]), "x", "y"))
+  made = charts.bars(figures.Bars("t", names, np.array([3.0, 1.0, 2.0]), "x", "y"))
   assert column(sources(made)[0], "y") == [3.0, 1.0, 2.0]
   assert len(set(column(sources(made)[0], "x"))) == 3
 
 
 def test_lines_and_heatmaps_hold_their_numbers():
   lines = {"a": np.array([(0, 1), (2.0, 3.0)]), "b": np.array([(0, 1, 2), (4.0, 5.0, 6.0)])}
-  made = charts.lines(exhibits.Lines("t", lines, "x", "y"))
+  made = charts.lines(figures.Lines("t", lines, "x", "y"))
   assert [name for name, _ in made["legend"]] == ["a", "b"]
   assert [2.0, 3.0] in [column(source, "y") for source in sources(made)]
-  series = charts.heatmap(exhibits.Heatmap("t", "unit", np.array([1.0, 4.0, 2.0])))
+  series = charts.heatmap(figures.Heatmap("t", "unit", np.array([1.0, 4.0, 2.0])))
   assert column(sources(series)[0], "y") == [1.0, 4.0, 2.0]
   for values in (np.eye(3), np.zeros((2, 5))):
-    assert every(charts.heatmap(exhibits.Heatmap("t", "unit", values))["item"], "Image")
+    assert every(charts.heatmap(figures.Heatmap("t", "unit", values))["item"], "Image")
 
 
 @pytest.mark.parametrize("classes", [1, 3, 10, 25])
@@ -109,7 +109,7 @@ def test_points_know_their_picture_and_their_class(classes):
   examples, labels = made_runs.images(50, side=4), np.arange(50) % classes
   views = {"PCA": np.random.default_rng(0).normal(size=(50, 2)), "t-SNE": np.random.default_rng(1).normal(size=(50, 2))}
   sheet = sprites.sheet(sprites.of_examples(examples, 0.0, 1.0), 7, shown=84)
-  made = charts.points(exhibits.Points("t", views, examples, labels), sheet)
+  made = charts.points(figures.Points("t", views, examples, labels), sheet)
   assert len(made["legend"]) == (classes if classes > 1 else 0)
   assert len({colour for _, colour in made["legend"]}) == len(made["legend"])
   seen = set()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ae_jax import logs
 from ae_jax.report import graphs
+from ae_jax.runs import logs
 
 
 def read(path):
@@ -26,9 +26,9 @@ def test_curves_show_the_records(tmp_path):
   records = [{"epoch": e / 2, "train/loss": 90.0 / (e + 1)} for e in range(1, 9)]
   for record in records[1::2]:
     record |= {"test/loss": 99.0 / record["epoch"], "test/squared_error": 9.0 / record["epoch"]}
-  rulers = {"test/pca_squared_error": 4.0}
-  graphs.curves(tmp_path / "a.png", logs.curves(records), rulers)
-  graphs.curves(tmp_path / "b.png", logs.curves(records[:4]), rulers)
+  baselines = {"test/pca_squared_error": 4.0}
+  graphs.curves(tmp_path / "a.png", logs.curves(records), baselines)
+  graphs.curves(tmp_path / "b.png", logs.curves(records[:4]), baselines)
   a, b = (read(tmp_path / name) for name in ("a.png", "b.png"))
   assert (a != b).any()
 

@@ -1,15 +1,16 @@
-"""The pictures of exhibits: of every kind, of images and of series, and of few and of many."""
+"""The pictures of figures: of every kind, of images and of series, and of few and of many."""
 
 import dataclasses
+import types
 
 import made_runs
 import numpy as np
 import pytest
 from PIL import Image
 
-from ae_jax import logs
-from ae_jax.evaluators import exhibits
-from ae_jax.report import album, pictures
+from ae_jax import config as configs
+from ae_jax.evaluators import figures
+from ae_jax.report import evaluation, pictures
 
 GREY, COLOURS, SERIES = made_runs.images(20, side=8), made_runs.images(20, side=8, channels=3), made_runs.series(20)
 
@@ -19,14 +20,14 @@ def read(path):
     return np.asarray(image).astype(int)
 
 
-def drawn(tmp_path, exhibit, value_range="unit"):
-  """The picture of an exhibit."""
-  pictures.draw(tmp_path / "a.png", exhibit, value_range)
+def drawn(tmp_path, figure, value_range="unit"):
+  """The picture of an figure."""
+  pictures.draw(tmp_path / "a.png", figure, value_range)
   return read(tmp_path / "a.png")
 
 
 def kinds(examples):
-  """An exhibit of every kind."""
+  """An figure of every kind."""
   return [value for _, value in made_runs.every_kind(examples, points=30) if dataclasses.is_dataclass(value)]
 
 
@@ -38,9 +39,10 @@ def test_every_kind_can_be_drawn_and_shows_something(tmp_path, examples, number)
   assert max(picture.shape) < 2**13
 
 
-def test_an_album_has_a_picture_for_each_exhibit_and_the_curves(tmp_path):
-  shown = {"a/one": exhibits.Gallery("one", GREY), "b/two": exhibits.Bars("two", (), np.ones(2), "x", "y")}
-  album.draw(shown, "unit", logs.curves(made_runs.records(2)), {"test/pca_squared_error": 4.0}, tmp_path / "pictures")
+def test_each_figure_and_the_learning_curves_are_drawn(tmp_path):
+  shown = {"a/one": figures.Gallery("one", GREY), "b/two": figures.Bars("two", (), np.ones(2), "x", "y")}
+  run = types.SimpleNamespace(history=made_runs.records(2), config=configs.base("digits"))
+  evaluation.draw(shown, run, {"test/pca_squared_error": 4.0}, tmp_path / "pictures")
   assert sorted(file.name for file in (tmp_path / "pictures").iterdir()) == ["curves.png", "one.png", "two.png"]
 
 
@@ -48,7 +50,7 @@ def test_an_album_has_a_picture_for_each_exhibit_and_the_curves(tmp_path):
 @pytest.mark.parametrize("value_range", ["unit", "symmetric", "real"])
 def test_reconstructions_show_images_their_reconstructions_and_what_is_between(tmp_path, channels, value_range):
   images = np.random.default_rng(0).uniform(size=(5, 9, 7, channels)).astype(np.float32)
-  made = lambda other: exhibits.Rows("title", {"test images": images, "reconstructions": other})
+  made = lambda other: figures.ExampleRows("title", {"test images": images, "reconstructions": other})
   a, b = (drawn(tmp_path, made(other), value_range) for other in (images, 1 - images))
   assert a.shape == b.shape
   thirds = [np.abs(x - y).max() for x, y in zip(np.array_split(a, 3), np.array_split(b, 3), strict=True)]
@@ -58,28 +60,28 @@ def test_reconstructions_show_images_their_reconstructions_and_what_is_between(t
 
 @pytest.mark.parametrize("examples", [GREY, COLOURS, SERIES], ids=["grey", "colours", "series"])
 def test_what_differs_is_drawn_differently(tmp_path, examples):
-  one = exhibits.Rows("title", {"a": examples[:4], "b": examples[:4]})
-  other = exhibits.Rows("title", {"a": examples[:4], "b": examples[4:8]})
+  one = figures.ExampleRows("title", {"a": examples[:4], "b": examples[:4]})
+  other = figures.ExampleRows("title", {"a": examples[:4], "b": examples[4:8]})
   assert (drawn(tmp_path, one, "real") != drawn(tmp_path, other, "real")).any()
 
 
 def test_a_constant_image_and_a_single_one_can_be_shown(tmp_path):
   images = np.full((1, 4, 4, 1), 0.5, np.float32)
-  assert drawn(tmp_path, exhibits.Rows("t", {"x": images, "reconstructions": images}), "real").shape[1] > 100
-  assert drawn(tmp_path, exhibits.Gallery("t", images), "real").shape[1] > 100
+  assert drawn(tmp_path, figures.ExampleRows("t", {"x": images, "reconstructions": images}), "real").shape[1] > 100
+  assert drawn(tmp_path, figures.Gallery("t", images), "real").shape[1] > 100
 
 
 def test_what_is_not_finite_can_be_shown(tmp_path):
   images = np.full((2, 4, 4, 1), np.nan, np.float32)
-  drawn(tmp_path, exhibits.Rows("t", {"x": images, "reconstructions": images}), "real")
-  drawn(tmp_path, exhibits.Bars("t", (), np.array([np.inf, np.nan, 1.0]), "x", "y"))
+  drawn(tmp_path, figures.ExampleRows("t", {"x": images, "reconstructions": images}), "real")
+  drawn(tmp_path, figures.Bars("t", (), np.array([np.inf, np.nan, 1.0]), "x", "y"))
 
 
 def test_long_names_leave_room_for_their_bars(tmp_path):
   """Blue is the bars' colour: as much of it as where names are short."""
   blue = []
   for names in (("a", "b", "c", "d"), tuple(f"the classifier number {number}" for number in range(4))):
-    picture = drawn(tmp_path, exhibits.Bars("t", names, np.ones(4), "reader", "accuracy"))
+    picture = drawn(tmp_path, figures.Bars("t", names, np.ones(4), "reader", "accuracy"))
     blue.append((picture[..., 2] > picture[..., 0] + 0.2).mean())
   assert blue[1] > 0.5 * blue[0]
 
@@ -88,9 +90,9 @@ def test_long_names_leave_room_for_their_bars(tmp_path):
 @pytest.mark.parametrize("channels", [1, 2])
 def test_few_and_many_series_can_be_drawn(tmp_path, channels, count):
   series = made_runs.series(count, channels=channels)
-  drawn(tmp_path, exhibits.Rows("t", {"series": series, "reconstructions": 0.5 * series}), "real")
-  drawn(tmp_path, exhibits.Gallery("t", series), "real")
-  drawn(tmp_path, exhibits.Attention("t", series, {"encoder": np.full((count, 1, 1, 60), 1 / 60, np.float32)}), "real")
+  drawn(tmp_path, figures.ExampleRows("t", {"series": series, "reconstructions": 0.5 * series}), "real")
+  drawn(tmp_path, figures.Gallery("t", series), "real")
+  drawn(tmp_path, figures.Attention("t", series, {"encoder": np.full((count, 1, 1, 60), 1 / 60, np.float32)}), "real")
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (8, 12, 3)])
@@ -99,25 +101,25 @@ def test_attention_is_drawn_a_row_for_each_head(tmp_path, shape):
   images = generator.uniform(size=(4, *shape)).astype(np.float32)
   tokens = shape[0] * shape[1] // 16
   one, many = generator.dirichlet(np.ones(tokens), (4, 1, tokens)), generator.dirichlet(np.ones(tokens), (4, 3, 2))
-  few, more = (drawn(tmp_path, exhibits.Attention("t", images, {"a": w.astype(np.float32)})) for w in (one, many))
+  few, more = (drawn(tmp_path, figures.Attention("t", images, {"a": w.astype(np.float32)})) for w in (one, many))
   assert more.shape[0] > 1.5 * few.shape[0]  # 4 rows and 2
 
 
 def test_heads_are_the_means_over_queries_tiled_over_the_image():
   weights = np.random.default_rng(0).dirichlet(np.ones(6), (4, 3, 5)).astype(np.float32)
   images = np.zeros((4, 8, 12, 1), np.float32)
-  found = dict(pictures.heads(exhibits.Attention("t", images, {"pool": weights})))
+  found = dict(pictures.heads(figures.Attention("t", images, {"pool": weights})))
   assert list(found) == ["pool 1", "pool 2", "pool 3"]
   np.testing.assert_allclose(found["pool 2"][:, ::4, ::4, 0], weights[:, 1].mean(1).reshape(4, 2, 3), rtol=1e-6)
   np.testing.assert_array_equal(found["pool 2"][:, 0], found["pool 2"][:, 3])
   series = np.zeros((4, 6, 1), np.float32)
-  (_, over_time), *_ = pictures.heads(exhibits.Attention("t", series, {"pool": weights}))
+  (_, over_time), *_ = pictures.heads(figures.Attention("t", series, {"pool": weights}))
   np.testing.assert_allclose(over_time[..., 0], weights[:, 0].mean(1), rtol=1e-6)
 
 
 def test_of_very_many_attention_maps_the_first_are_drawn(tmp_path):
   images, weights = np.ones((1, 4, 4, 1), np.float32), np.full((1, 600, 1, 16), 1 / 16, np.float32)
-  assert drawn(tmp_path, exhibits.Attention("t", images, {"pool": weights})).shape[0] < 2**14
+  assert drawn(tmp_path, figures.Attention("t", images, {"pool": weights})).shape[0] < 2**14
 
 
 def test_limits_are_those_of_the_range_or_of_what_is_finite():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ae_jax import logs
 from ae_jax.report import tables
+from ae_jax.runs import logs
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_best_value_is_the_least_error_and_the_highest_psnr():
     "training loss": ["not finite", "7", "1"],
     "test squared error": ["6", "4", "2"],
     "test PSNR": ["21", "22", "2"],
-    "test nats floor": ["4", "", ""],  # a ruler
+    "test nats floor": ["4", "", ""],  # a baseline
     "test mean predictor squared error": ["9", "", ""],
     "test active": ["3", "", ""],  # who knows what is good
   }

@@ -5,10 +5,13 @@ import types
 import numpy as np
 import pytest
 
-from ae_jax import checkpoints, errors, models, parallel, steps
-from ae_jax import programs as single
-from ae_jax.data import epochs
-from ae_jax.sweep import packs, programs
+from ae_jax import errors, models
+from ae_jax.data import batch_schedule
+from ae_jax.runs import checkpoints
+from ae_jax.sweep import compiled_pack, trainer
+from ae_jax.system import distributed
+from ae_jax.training import compiled_stage as single
+from ae_jax.training.state import TrainState
 
 LATENTS = (4, 2, 4)
 
@@ -16,62 +19,62 @@ LATENTS = (4, 2, 4)
 @pytest.fixture
 def pack(monkeypatch):
   """A pack of three members with the seeds 5, 6, 5, filled to four, of 6 steps an epoch in chunks of 2."""
-  monkeypatch.setattr(epochs, "LONGEST_CHUNK", 2)
+  monkeypatch.setattr(batch_schedule, "LONGEST_CHUNK", 2)
   members = []
   for number, (seed, latent) in enumerate(zip((5, 6, 5), LATENTS, strict=True)):
-    described = types.SimpleNamespace(
-      plan=epochs.Epochs(12, 2, 1, seed),
+    experiment = types.SimpleNamespace(
+      schedule=batch_schedule.BatchSchedule(12, 2, 1, seed),
       config=types.SimpleNamespace(log_every_steps=3),
       measures=(),
       dataset=types.SimpleNamespace(streams=False),
       model=types.SimpleNamespace(code=models.CodeSpec((latent,))),
     )
-    members.append(types.SimpleNamespace(name=f"m{number}", latent=latent, described=described))
-  placed = types.SimpleNamespace(
+    members.append(types.SimpleNamespace(name=f"m{number}", latent=latent, experiment=experiment))
+  device_data = types.SimpleNamespace(
     split=types.SimpleNamespace(mesh=types.SimpleNamespace(size=2)),
     test_weights=np.ones((1, 2)),
     train=np.zeros(6, np.uint8),
     test=np.zeros(4, np.uint8),
   )
-  filled = programs.filled(members, placed.split.mesh)
-  return packs._Pack(members, filled, placed, 100.0, 9, "in turn", True, {}, print)
+  filled = compiled_pack.filled(members, device_data.split.mesh)
+  return trainer._Pack(members, filled, device_data, 100.0, 9, "in turn", True, {}, print)
 
 
 def at(step):
-  return steps.TrainState(step=np.int32(step), params=(), opt_state=())
+  return TrainState(step=np.int32(step), params=(), opt_state=())
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 3), (4, 6), (5, 9)])
 def test_members_see_the_data_in_the_order_of_their_seeds_from_where_they_are(pack, first, last):
-  chunks = list(programs.feed(pack.filled, first, last))
+  chunks = list(compiled_pack.feed(pack.filled, first, last))
   assert len(chunks) == last - first
   for number, (rows, weights) in zip(range(first, last), chunks, strict=True):
-    wanted = [epochs.Epochs(12, 2, 1, seed).chunks(number // 3)[number % 3] for seed in (5, 6, 5, 5)]
+    wanted = [batch_schedule.BatchSchedule(12, 2, 1, seed).chunks(number // 3)[number % 3] for seed in (5, 6, 5, 5)]
     np.testing.assert_array_equal(rows, np.stack([own for own, _ in wanted]))
     np.testing.assert_array_equal(weights, np.stack([own for _, own in wanted]))
 
 
 def test_the_notes_of_a_pack_are_the_courses_of_its_members_and_the_way_once_it_is_settled(pack, monkeypatch):
-  monkeypatch.setattr(programs, "to_save", lambda state, count: (int(state.step), count))
-  courses = [packs._course(pack, index, None, 4, [{"loss": index}], None) for index in range(3)]
+  monkeypatch.setattr(compiled_pack, "to_save", lambda state, count: (int(state.step), count))
+  courses = [trainer._course(pack, index, None, 4, [{"loss": index}], None) for index in range(3)]
   courses[1].diverged = 2
-  state, error, notes = packs._checkpoint(pack, courses, at(4), ())
+  state, error, notes = trainer._checkpoint(pack, courses, at(4), ())
   assert (state, error) == ((4, 3), np.inf)
   assert notes == {
     "courses": [([{"loss": 0}], None), ([{"loss": 1}], 2), ([{"loss": 2}], None)],
     "way": "in turn",
   }
   pack.measured = False
-  assert list(packs._checkpoint(pack, courses, at(4), ())[2]) == ["courses"]
+  assert list(trainer._checkpoint(pack, courses, at(4), ())[2]) == ["courses"]
 
 
 def test_each_member_has_its_own_metrics_and_the_baselines_of_its_latent_size(pack, monkeypatch):
-  monkeypatch.setattr(programs, "own_values", lambda member, values: {name: values[name] for name in values})
+  monkeypatch.setattr(compiled_pack, "own_values", lambda member, values: {name: values[name] for name in values})
   found = lambda measures, losses, own, weights, dataset: {"loss": losses.item(), "error": own["error"].item()}.items()
-  monkeypatch.setattr(packs.evaluators, "metrics", found)
+  monkeypatch.setattr(trainer.evaluators, "metrics", found)
   pack.baselines = {latent: types.SimpleNamespace(result=lambda latent=latent: {"pca": latent}) for latent in (2, 4)}
   numbers = np.arange(4.0)[:, None]
-  courses = [packs._course(pack, index, None, 0, (), None) for index in range(3)]
+  courses = [trainer._course(pack, index, None, 0, (), None) for index in range(3)]
   assert [course.metrics(numbers, {"error": 10 * numbers}) | course.baselines() for course in courses] == [
     {"loss": 0.0, "error": 0.0, "pca": 4},
     {"loss": 1.0, "error": 10.0, "pca": 2},
@@ -82,9 +85,9 @@ def test_each_member_has_its_own_metrics_and_the_baselines_of_its_latent_size(pa
 def test_baselines_are_computed_for_each_latent_size_once(pack, monkeypatch):
   asked = []
   monkeypatch.setattr(
-    packs.evaluators, "rulers", lambda measures, dataset, code: asked.append(code.numbers) or [("n", code.numbers)]
+    trainer.evaluators, "baselines", lambda measures, dataset, code: asked.append(code.numbers) or [("n", code.numbers)]
   )
-  found = {latent: future.result() for latent, future in packs._baselines(pack.members).items()}
+  found = {latent: future.result() for latent, future in trainer._baselines(pack.members).items()}
   assert (found, sorted(asked)) == ({2: {"n": 2}, 4: {"n": 4}}, [2, 4])
 
 
@@ -104,33 +107,35 @@ def test_baselines_are_computed_for_each_latent_size_once(pack, monkeypatch):
 def test_a_pack_is_cut_to_its_budget_in_whole_rounds_of_the_devices(
   pack, monkeypatch, devices, filled, peak, budget, most
 ):
-  built = single.Programs(*[None] * 3, compile_seconds=0.0, peak_bytes=peak)
-  monkeypatch.setattr(programs, "build", lambda *_: built)
-  pack.placed.split.mesh.size, pack.budget, pack.filled = devices, budget, [None] * filled
+  built = single.CompiledStage(*[None] * 3, compile_seconds=0.0, peak_bytes=peak)
+  monkeypatch.setattr(compiled_pack, "build", lambda *_: built)
+  pack.device_data.split.mesh.size, pack.budget, pack.filled = devices, budget, [None] * filled
   if most is None:
-    assert packs._build(pack, 0, None).peak_bytes == pack.peak_bytes == peak
+    assert trainer._build(pack, 0, None).peak_bytes == pack.peak_bytes == peak
   elif most == "refused":
     with pytest.raises(errors.UserError, match="--budget_gib: a member needs"):
-      packs._build(pack, 0, None)
+      trainer._build(pack, 0, None)
   else:
-    with pytest.raises(packs._TooLarge) as refused:
-      packs._build(pack, 0, None)
+    with pytest.raises(trainer._TooLarge) as refused:
+      trainer._build(pack, 0, None)
     assert refused.value.args == (most,)
 
 
 def test_members_go_in_packs_of_a_size_that_shrinks_until_it_fits(monkeypatch):
   asked, lines, clock = [], [], iter(range(0, 1000, 6))
 
-  def train_pack(pack, workdir, mesh, orders, budget, *_):
+  def train_pack(pack, workdir, mesh, options, budget, *_):
     asked.append((len(pack), budget))
     if len(pack) > 2:
-      raise packs._TooLarge(2)
+      raise trainer._TooLarge(2)
     return dict.fromkeys(pack), "in turn", 2**30
 
-  monkeypatch.setattr(packs, "_train_pack", train_pack)
-  monkeypatch.setattr(packs, "_most", lambda members, mesh, budget: 4)
-  monkeypatch.setattr(packs.time, "monotonic", lambda: next(clock))
-  given = packs.train(list("abcde"), None, parallel.mesh(), packs.Orders(budget_gib=2.0), None, lines.append)
+  monkeypatch.setattr(trainer, "_train_pack", train_pack)
+  monkeypatch.setattr(trainer, "_most", lambda members, mesh, budget: 4)
+  monkeypatch.setattr(trainer.time, "monotonic", lambda: next(clock))
+  given = trainer.train(
+    list("abcde"), None, distributed.mesh(), trainer.SweepOptions(budget_gib=2.0), None, lines.append
+  )
   found = list(given)
   assert asked == [(size, 2.0 * 2**30) for size in (4, 2, 2, 1)]
   assert [list(ended) for ended in found] == [["a", "b"], ["c", "d"], ["e"]]
@@ -164,8 +169,8 @@ def test_a_pack_goes_on_with_its_own_state_or_with_those_of_members_that_are_as_
     checkpoints, "restore", lambda opened, *_: as_state(there[opened.path] if isinstance(opened, _Folder) else pack_s)
   )
   for name in ("start", "to_save", "joined", "from_saved", "own_like"):
-    monkeypatch.setattr(programs, name, lambda *_, name=name: name)
-  state, notes = packs._restored("the pack's", members, members, None, tmp_path, None)
+    monkeypatch.setattr(compiled_pack, name, lambda *_, name=name: name)
+  state, notes = trainer._restored("the pack's", members, members, None, tmp_path, None)
   assert state == way
   assert notes == ({"courses": "kept"} if pack_s else {"courses": [([], None)] * 2})
 

@@ -11,8 +11,9 @@ import psutil
 import pytest
 from conftest import ROOT, learned, tiny_flags
 
-from ae_jax import errors, interruptions
+from ae_jax import errors
 from ae_jax.sweep import engines
+from ae_jax.training import preemption
 
 GRID = ("--latents=2,4", "--seeds=2", "--shares=2")
 
@@ -85,7 +86,7 @@ def test_what_is_lost_is_begun_again_but_not_for_ever():
 def test_a_mistake_of_the_user_is_passed_on_and_a_signal_ends_it():
   with pytest.raises(errors.UserError, match="the disk is full"):
     collected(["the disk is full"])
-  with pytest.raises(interruptions.Interrupted, match="SIGTERM"):
+  with pytest.raises(preemption.Interrupted, match="SIGTERM"):
     collected([None], lambda: "SIGTERM")
 
 

@@ -25,7 +25,7 @@ def cnn_vae():
 
 
 def names(config, key, values):
-  """Returns the value parts of the names of the members with these values."""
+  """Returns the value microbatches of the names of the members with these values."""
   return [member.name.partition("=")[2] for member in grid.members(config, [key], [(value,) for value in values])]
 
 
@@ -134,7 +134,7 @@ def test_members_of_other_augmentation_have_other_programs(tiny):
     tiny.data.augment = augment
     made += grid.members(tiny, ["seed"], [(1,), (2,)])
   assert [len(pack) for pack in grid.packs(made)] == [2, 2, 2, 2]
-  assert all(len({member.described.augment for member in pack}) == 1 for pack in grid.packs(made))
+  assert all(len({member.experiment.augment for member in pack}) == 1 for pack in grid.packs(made))
 
 
 def test_members_of_a_pack_have_stages_that_differ_in_numbers_alone():
@@ -146,8 +146,8 @@ def test_members_of_a_pack_have_stages_that_differ_in_numbers_alone():
   for pack in packs:
     kinds = {
       (
-        jax.tree.structure(grid.numbers(member.described)),
-        *((stage.epochs, stage.parts) for stage in member.described.stages),
+        jax.tree.structure(grid.numbers(member.experiment)),
+        *((stage.epochs, stage.microbatches) for stage in member.experiment.stages),
       )
       for member in pack
     }

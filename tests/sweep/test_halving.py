@@ -12,10 +12,10 @@ def members(latents, rates, seeds, epochs=27):
   for latent in latents:
     for rate in rates:
       for seed in seeds:
-        described = types.SimpleNamespace(stages=[types.SimpleNamespace(epochs=range(epochs))])
+        experiment = types.SimpleNamespace(stages=[types.SimpleNamespace(epochs=range(epochs))])
         axes = {"model.latent": latent, "optimizer.learning_rate": rate, "seed": seed}
         made.append(
-          types.SimpleNamespace(name=f"{latent},{rate},{seed}", latent=latent, axes=axes, described=described)
+          types.SimpleNamespace(name=f"{latent},{rate},{seed}", latent=latent, axes=axes, experiment=experiment)
         )
   return made
 

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 from conftest import TINY, config_of, learned
 
-from ae_jax import checkpoints, evaluation, interruptions, runs, train
-from ae_jax.data import epochs
-from ae_jax.sweep import packs, whole
+from ae_jax.data import batch_schedule
+from ae_jax.report import evaluation
+from ae_jax.runs import checkpoints, run_folder
+from ae_jax.sweep import run as sweep_run
+from ae_jax.sweep import trainer
+from ae_jax.training import preemption, train
 
 pytestmark = pytest.mark.runs_optax
 
 MASKING = {"name": "denoising", "likelihood": "bernoulli", "corruption": "masking", "level": 0.3}
 AXES = [("model.latent", [2, 4]), ("seed", [0, 1]), ("objective.alpha", [1, 2])]
-ORDERS = packs.Orders(way="in turn")
+ORDERS = trainer.SweepOptions(way="in turn")
 NAME = "latent=2,seed=1,alpha=2"
 
 
@@ -36,11 +39,11 @@ def folders(tmp_path_factory):
   """The folder of a sweep, and that of the single run that one of its members is."""
   folder = tmp_path_factory.mktemp("folders")
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(epochs, "LONGEST_CHUNK", 4)
-    patch.setattr(whole, "_conclude", lambda *_: None)  # its pictures are not of concern here, nor those of the run
+    patch.setattr(batch_schedule, "LONGEST_CHUNK", 4)
+    patch.setattr(sweep_run, "_conclude", lambda *_: None)  # its pictures are not of concern here, nor those of the run
     patch.setattr(evaluation, "refresher", lambda _: lambda: None)
     patch.setattr(evaluation, "examine", lambda *_: types.SimpleNamespace(values={}))
-    whole.run(staged(), AXES, folder / "sweep", ORDERS)
+    sweep_run.run(staged(), AXES, folder / "sweep", ORDERS)
     alone = staged()
     alone.model.latent, alone.seed, alone.objective.alpha = 2, 1, 2.0
     train.train_and_evaluate(alone, folder / "alone")
@@ -64,7 +67,9 @@ def test_a_member_leaves_the_records_of_its_single_run(folders):
 def test_a_member_leaves_the_description_and_the_last_checkpoint_of_its_single_run(folders):
   descriptions, kept, errors = [], [], []
   for folder in (folders[0] / NAME, folders[1]):
-    descriptions.append({k: v for k, v in runs.read_description(folder).items() if k not in ("command", "git_commit")})
+    descriptions.append(
+      {k: v for k, v in run_folder.read_description(folder).items() if k not in ("command", "git_commit")}
+    )
     with checkpoints.open_folder(folder / "checkpoints", to_save=False) as opened:
       kept.append(checkpoints.kept(opened)["last"])
     found = json.loads((folder / "checkpoints" / str(kept[-1]) / "metrics" / "metrics").read_text())
@@ -75,15 +80,15 @@ def test_a_member_leaves_the_description_and_the_last_checkpoint_of_its_single_r
 
 
 def test_a_sweep_that_a_signal_stops_in_an_epoch_goes_on_bit_for_bit(folders, tmp_path, monkeypatch):
-  monkeypatch.setattr(epochs, "LONGEST_CHUNK", 4)
-  monkeypatch.setattr(whole, "_conclude", lambda *_: None)
+  monkeypatch.setattr(batch_schedule, "LONGEST_CHUNK", 4)
+  monkeypatch.setattr(sweep_run, "_conclude", lambda *_: None)
   calls = itertools.count()
   with monkeypatch.context() as patch:
-    patch.setattr(interruptions, "asked", lambda received: "SIGTERM" if next(calls) >= 4 else "")
-    with pytest.raises(interruptions.Interrupted, match=r"SIGTERM: stopped after epoch 1\.33"):
-      whole.run(staged(), AXES, tmp_path / "run", ORDERS)
+    patch.setattr(preemption, "asked", lambda received: "SIGTERM" if next(calls) >= 4 else "")
+    with pytest.raises(preemption.Interrupted, match=r"SIGTERM: stopped after epoch 1\.33"):
+      sweep_run.run(staged(), AXES, tmp_path / "run", ORDERS)
   assert not (tmp_path / "run" / "sweep.json").exists()
-  whole.run(staged(), AXES, tmp_path / "run", ORDERS)
+  sweep_run.run(staged(), AXES, tmp_path / "run", ORDERS)
   for name in (NAME, "latent=4,seed=0,alpha=1"):
     (params, records), (others, before) = learned(tmp_path / "run" / name), learned(folders[0] / name)
     assert records == before

@@ -1,12 +1,14 @@
-"""Which members of a sweep are trained, to which epoch, and what their rows say: `whole.run` without any training."""
+"""Which members of a sweep are trained, to which epoch, and what their rows say: `sweep_run.run` without any training."""
 
 import json
 
 import pytest
 from ml_collections import ConfigDict
 
-from ae_jax import errors, runs
-from ae_jax.sweep import answer, engines, grid, packs, whole
+from ae_jax import errors
+from ae_jax.runs import run_folder
+from ae_jax.sweep import engines, grid, summary, trainer
+from ae_jax.sweep import run as sweep_run
 
 LATENTS = ("model.latent", [2, 4])
 RATES = ("optimizer.learning_rate", [0.003, 0.001, 0.002])
@@ -19,9 +21,9 @@ def schedule(tiny, tmp_path, monkeypatch):
 
   The error of a member is its learning rate times its latent size, over the epochs; `diverge` are names of members.
   """
-  monkeypatch.setattr(whole, "_conclude", lambda *_: None)
-  monkeypatch.setattr(runs, "check_same", lambda *_: None)
-  monkeypatch.setattr(runs, "describe", lambda *_: {})
+  monkeypatch.setattr(sweep_run, "_conclude", lambda *_: None)
+  monkeypatch.setattr(run_folder, "check_same", lambda *_: None)
+  monkeypatch.setattr(run_folder, "describe", lambda *_: {})
   tiny.epochs = END
 
   def run(*axes, factor=0, shares=1, every=1, diverge=()):
@@ -29,13 +31,16 @@ def schedule(tiny, tmp_path, monkeypatch):
 
     def train(task):
       members = grid.members(ConfigDict(task.config), task.keys, task.points)
-      tasks.append(([member.name for member in members], task.orders.until))
+      tasks.append(([member.name for member in members], task.options.until))
       for member in members:
-        write(tmp_path / "run" / member.name, member, task.orders.until or END, every)
-      return {member.name: packs.Ended(7 if member.name in diverge else None, "in turn", 1.0, 0) for member in members}
+        write(tmp_path / "run" / member.name, member, task.options.until or END, every)
+      return {
+        member.name: trainer.MemberResult(7 if member.name in diverge else None, "in turn", 1.0, 0)
+        for member in members
+      }
 
     engine = lambda received, report: engines.Engine(lambda tasks: map(train, tasks), shares)
-    rows = whole.run(tiny, list(axes), tmp_path / "run", None, factor, engine)
+    rows = sweep_run.run(tiny, list(axes), tmp_path / "run", None, factor, engine)
     written = [row["name"] for row in json.loads((tmp_path / "run" / "sweep.json").read_text())["members"]]
     assert not tasks or written == [row["name"] for row in rows]
     return {row["name"]: row for row in rows}, tasks
@@ -47,7 +52,7 @@ def write(folder, member, until, every):
   """Writes the records of a member up to an epoch."""
   folder.mkdir(parents=True, exist_ok=True)
   (folder / "config.json").write_text("{}")
-  error = member.described.config.optimizer.learning_rate * member.latent
+  error = member.experiment.config.optimizer.learning_rate * member.latent
   records = [{"step": epoch, "epoch": float(epoch)} for epoch in range(1, until + 1)]
   for record in records:
     if record["step"] % every == 0 or record["step"] == until:
@@ -167,7 +172,7 @@ def test_another_config_is_refused_before_anything_is_trained(schedule, monkeypa
     if workdir.name == STOPPED[0]:
       raise errors.UserError("holds a run of another config")
 
-  monkeypatch.setattr(runs, "check_same", other)
+  monkeypatch.setattr(run_folder, "check_same", other)
   with pytest.raises(errors.UserError, match="another config"):
     schedule(LATENTS, RATES)
 
@@ -185,13 +190,13 @@ def test_a_folder_that_holds_something_else_is_refused(schedule, tmp_path, file,
 
 def test_members_too_large_for_the_memory_are_refused(schedule, monkeypatch, tmp_path):
   asked = []
-  monkeypatch.setattr(whole.experiment, "check_memory", lambda described, devices: asked.append(described))
+  monkeypatch.setattr(sweep_run.setup, "check_memory", lambda experiment, devices: asked.append(experiment))
   schedule(LATENTS, ("optimizer.weight_decay", [0.0, 0.1]))
-  assert [described.config.model.latent for described in asked] == [4, 4]  # the largest of each program
+  assert [experiment.config.model.latent for experiment in asked] == [4, 4]  # the largest of each program
 
 
 def test_what_is_not_finished_is_swept_away_at_the_end(schedule, tmp_path):
-  (tmp_path / "run" / packs.PARTS / "old").mkdir(parents=True)
+  (tmp_path / "run" / trainer.PARTS / "old").mkdir(parents=True)
   schedule(LATENTS)
-  assert not (tmp_path / "run" / packs.PARTS).exists()
-  assert {path.name for path in (tmp_path / "run").iterdir()} <= {"latent=2", "latent=4", *answer.FILES}
+  assert not (tmp_path / "run" / trainer.PARTS).exists()
+  assert {path.name for path in (tmp_path / "run").iterdir()} <= {"latent=2", "latent=4", *summary.FILES}

@@ -22,7 +22,7 @@ def build(name, batch_size, images, steps_per_call, recipe):
     from experiments.throughput.peers import pytorch
 
     return pytorch.contestant(name, batch_size, images, recipe, model, model, shaped)
-  optimizer = keras.optimizers.Adam(Recipe(len(images) // batch_size) if recipe else problem.LEARNING_RATE)
+  optimizer = keras.optimizers.Adam(OptimizerFactory(len(images) // batch_size) if recipe else problem.LEARNING_RATE)
   optimizer.build(model.trainable_variables)
   train, synchronise = LOOPS[keras.backend.backend()](model, optimizer, data, name)
 
@@ -94,7 +94,7 @@ def on_tensorflow(model, optimizer, data, name):
 LOOPS = {"jax": on_jax, "tensorflow": on_tensorflow}
 
 
-class Recipe(keras.optimizers.schedules.LearningRateSchedule):
+class OptimizerFactory(keras.optimizers.schedules.LearningRateSchedule):
   """The learning rate of the recipe."""
 
   def __init__(self, steps_per_epoch):

@@ -1,4 +1,4 @@
-"""ae_jax itself: the compiled chunk of steps, called as `ae_jax.train` calls it."""
+"""ae_jax itself: the compiled chunk of steps, called as `ae_jax.training.train` calls it."""
 
 import functools
 
@@ -6,8 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ae_jax import cache, cost, losses, memory, models, objectives, optimizers, parallel, steps
-from ae_jax.data.epochs import Epochs
+from ae_jax import models, objectives
+from ae_jax.data.batch_schedule import BatchSchedule
+from ae_jax.models import cost, memory
+from ae_jax.ops import losses
+from ae_jax.system import cache, distributed
+from ae_jax.training import optimizers, steps
+from ae_jax.training.state import init_state
 from configs import attention, cnn, dense, vae
 from experiments.throughput import problem
 
@@ -19,26 +24,26 @@ def model(name, compute_dtype="float32"):
   return models.build(shape=(28, 28, 1), compute_dtype=compute_dtype, **CONFIGS[name].get_config("mnist").model)
 
 
-def step(name, plan, recipe, compute_dtype="float32"):
+def step(name, schedule, recipe, compute_dtype="float32"):
   """The static arguments of the training step."""
   network, config = model(name, compute_dtype), CONFIGS[name].get_config("mnist")
   return {
     "model": network,
     "objective": objectives.build(model=network, value_range="unit", **config.objective),
-    "optimizer": _optimizer(plan, recipe),
-    "parts": memory.microbatches(plan.batch_size, models.ROWS_IN_CACHE.get(config.model.name)),
+    "optimizer": _optimizer(schedule, recipe),
+    "parts": memory.microbatches(schedule.batch_size, models.ROWS_IN_CACHE.get(config.model.name)),
   }
 
 
 def costs(name, batch_size):
-  """What `ae_jax.cost` predicts of a step, and what XLA counts in the compiled one (a batch in one part), by name.
+  """What `ae_jax.models.cost` predicts of a step, and what XLA counts in the compiled one (a batch in one part), by name.
 
   Multiply-adds per image: by the textbook, of the products that the CPU runs, and XLA's flops halved; bytes per step.
   """
-  static = step(name, Epochs(60_000, batch_size, 1, seed=0), False) | {"parts": 1}
+  static = step(name, BatchSchedule(60_000, batch_size, 1, seed=0), False) | {"parts": 1}
   parts = static["model"], static["objective"], static["optimizer"], batch_size
   textbook, here = cost.of(*parts), cost.of(*parts, platform=jax.default_backend())
-  state = jax.eval_shape(functools.partial(steps.init, model=parts[0], optimizer=parts[2]), jax.random.key(0))
+  state = jax.eval_shape(functools.partial(init_state, model=parts[0], optimizer=parts[2]), jax.random.key(0))
   batch = {"x": jnp.zeros((batch_size, *parts[0].shape)), "weight": jnp.ones(batch_size)}
   program = jax.jit(functools.partial(steps.train_step, **static)).lower(state, batch, jax.random.key(0)).compile()
   found, memory = program.cost_analysis(), program.memory_analysis()
@@ -57,15 +62,15 @@ def costs(name, batch_size):
 def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float32"):
   """ae_jax's contestant; `recipe` makes the chunks and the learning rate those of a run of the recipe."""
   cache.keep_compiled_programs()
-  plan = Epochs(len(images), batch_size, 1, seed=0)
-  static = step(name, plan, recipe, compute_dtype)
+  schedule = BatchSchedule(len(images), batch_size, 1, seed=0)
+  static = step(name, schedule, recipe, compute_dtype)
   network, optimizer = static["model"], static["optimizer"]
-  placement = parallel.replicated(parallel.mesh(jax.local_devices()[:1]))
+  placement = distributed.replicated(distributed.mesh(jax.local_devices()[:1]))
   init_key, key = jax.random.split(jax.random.key(0))
   data = jax.device_put({"x": images.reshape(len(images), -1)}, placement)
-  start = steps.compiled(steps.init, (init_key,), placement, model=network, optimizer=optimizer)
+  start = steps.compiled(init_state, (init_key,), placement, model=network, optimizer=optimizer)
   held = {"state": start(init_key)}
-  shape = (plan.chunk if recipe else steps_per_call, batch_size)
+  shape = (schedule.chunk if recipe else steps_per_call, batch_size)
   rows = jax.device_put((np.zeros(shape, np.int32), np.ones(shape, np.float32)), placement)
   arguments = jax.device_put((held["state"], data, *rows, key), placement)
   chunk = steps.compiled(steps.train_chunk, arguments, placement, value_range="unit", **static)
@@ -86,14 +91,14 @@ def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float
     network.parameter_count(),
     train,
     lambda test: problem.mean_in_parts(lambda part: squared_error(held["state"].variables, part), test),
-    plan.chunks,
+    schedule.chunks,
   )
 
 
-def _optimizer(plan, recipe):
-  described = {"name": "adam", "weight_decay": 0.0, "clip_norm": 0.0, "steps_per_epoch": plan.steps}
+def _optimizer(schedule, recipe):
+  experiment = {"name": "adam", "weight_decay": 0.0, "clip_norm": 0.0, "steps_per_epoch": schedule.steps}
   if recipe:
     warm = {"warmup_epochs": problem.WARMUP_EPOCHS, "epochs": problem.RECIPE_EPOCHS}
-    return optimizers.build(learning_rate=problem.RECIPE_PEAK, schedule="cosine", **warm, **described)
+    return optimizers.build(learning_rate=problem.RECIPE_PEAK, schedule="cosine", **warm, **experiment)
   constant = {"schedule": "constant", "warmup_epochs": 0, "epochs": 1}
-  return optimizers.build(learning_rate=problem.LEARNING_RATE, **constant, **described)
+  return optimizers.build(learning_rate=problem.LEARNING_RATE, **constant, **experiment)

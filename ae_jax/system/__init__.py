@@ -1,0 +1,1 @@
+"""Process, files and devices: what everything else builds on."""

@@ -1,0 +1,47 @@
+"""Subjects of analyses whose weights and data are made, and what a analyze finds of them."""
+
+import types
+
+import jax
+import numpy as np
+from conftest import FAMILIES, config_of
+
+from ae_jax import api, data, models
+from ae_jax.evaluators import context as contexts
+from ae_jax.evaluators import figures, generation
+
+
+def images(count, seed=0, shape=(4, 4, 1)):
+  return np.random.default_rng(seed).uniform(size=(count, *shape)).astype(np.float32)
+
+
+def subject_of(train, test, name="dense", labels=True, one_class=None, value_range="unit", **options):
+  """A model of this data with random weights; the labels go 0, 1, 2, 0, ..."""
+  config = config_of(name, "digits")
+  config.data.range = value_range
+  config.model.update({**FAMILIES[name][0], **options})
+  halves = (np.arange(len(half)) % 3 if labels else None for half in (train, test))
+  dataset = data.Dataset("made", value_range, train, test, *halves, one_class)
+  model = models.build(shape=dataset.shape, **config.model)
+  generator = np.random.default_rng(0)
+  normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5
+  variables = jax.tree.map(normal, model.abstract_variables())
+  return contexts.EvalContext(api.Run(variables, config, {}, [], model, 0), dataset)
+
+
+def fake_model(latent=2, **others):
+  """What analyses ask of a model whose code is a vector of real numbers, without columns or skips."""
+  declared = {"code": models.CodeSpec((latent,)), "columns": (), "labels": ()}
+  declared |= {"has_posterior": False, "has_skips": False}
+  return types.SimpleNamespace(**{**declared, **others})
+
+
+def analyze(context, analyze=generation.analyze):
+  found = list(analyze(context))
+  assert len(dict(found)) == len(found)
+  for name, value in found:
+    assert isinstance(
+      value, int | float | str | figures.ExampleRows | figures.Gallery | figures.Explorer | figures.Lines
+    )
+    assert isinstance(value, int | float | str) or "/" not in name
+  return dict(found)

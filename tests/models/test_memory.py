@@ -1,0 +1,103 @@
+"""What does not fit is refused before anything is computed, and what fits is not."""
+
+import math
+
+import jax
+import pytest
+from conftest import config_of
+
+from ae_jax import errors, models, objectives
+from ae_jax.data import placements
+from ae_jax.models import cost, memory
+from ae_jax.training import optimizers
+
+pytestmark = pytest.mark.runs_optax
+
+
+def parts_of(name="dense", **options):
+  config = config_of(name, "digits")
+  model = models.build(shape=(8, 8, 1), **{**config.model, **options})
+  objective = objectives.build(model=model, value_range="unit", **config.objective)
+  return model, objective, optimizers.build(**config.optimizer, epochs=1, steps_per_epoch=1)
+
+
+def test_parameters_gradient_and_the_two_moments_of_adam_are_counted(monkeypatch):
+  model, objective, optimizer = parts_of()
+  moments = 16 * model.parameter_count()
+  monkeypatch.setattr(memory, "available", lambda: moments)  # but Adam and the schedule have a counter each
+  with pytest.raises(errors.UserError, match=r"^config\.model: parameters, gradient and optimizer need .* smaller$"):
+    memory.check(model, objective, optimizer, 1)
+  monkeypatch.setattr(memory, "available", lambda: moments + 8)
+  with pytest.raises(errors.UserError, match=r"^config\.batch_size: 1 examples at a time need about"):
+    memory.check(model, objective, optimizer, 1)
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_the_state_of_the_optimizer_is_cut_between_shards_and_nothing_else_is(monkeypatch, shards):
+  model, objective, optimizer = parts_of()
+  numbers = model.parameter_count()
+  needed = 8 * numbers + (8 * numbers + 8) // shards  # parameters and gradient; two moments and two counters
+  monkeypatch.setattr(memory, "available", lambda: needed - 1)
+  with pytest.raises(errors.UserError, match=r"^config\.model: parameters, gradient and optimizer need"):
+    memory.check(model, objective, optimizer, 1, shards)
+  monkeypatch.setattr(memory, "available", lambda: needed)
+  with pytest.raises(errors.UserError, match=r"^config\.batch_size"):
+    memory.check(model, objective, optimizer, 1, shards)
+
+
+@pytest.mark.parametrize(("host", "device", "least"), [(800, 1000, 800), (800, 600, 600), (800, math.inf, 800)])
+def test_a_step_may_take_what_both_the_machine_and_the_device_have(monkeypatch, host, device, least):
+  monkeypatch.setattr(placements, "host_bytes", lambda: host)
+  monkeypatch.setattr(placements, "device_bytes", lambda: device)
+  assert memory.available() == least
+
+
+def test_cores_share_half_of_the_machine_and_an_accelerator_has_its_own_memory(monkeypatch):
+  monkeypatch.setattr(placements, "host_bytes", lambda: 800)
+  monkeypatch.setattr(placements, "device_bytes", lambda: 1000)
+  assert [memory.share(devices) for devices in (1, 2, 8)] == [400, 200, 50]
+  monkeypatch.setattr(jax, "default_backend", lambda: "cuda")
+  assert [memory.share(devices) for devices in (1, 8)] == [900, 900]
+
+
+def test_what_is_kept_grows_with_the_rows(monkeypatch):
+  model, objective, optimizer = parts_of("cnn")
+  step = cost.of(model, objective, optimizer, 8, platform=jax.default_backend())
+  needed = step.state_bytes + step.gradient_bytes + 8 * step.activation_bytes
+  monkeypatch.setattr(memory, "available", lambda: needed)
+  memory.check(model, objective, optimizer, 8)
+  with pytest.raises(errors.UserError, match=r"^config\.batch_size: 9 examples at a time need about"):
+    memory.check(model, objective, optimizer, 9)
+
+
+@pytest.mark.parametrize("options", [{"latent": 2**31 - 1}, {"widths": (2**31 - 1,) * 100}, {"widths": (2**18, 2**18)}])
+def test_terabytes_are_refused_without_being_asked_for(options):
+  with pytest.raises(errors.UserError, match=r"^config\.model: [\d,]+ parameters need"):
+    memory.check(*parts_of(**options), 64)
+
+
+def test_this_device_has_some_memory_and_the_shipped_configs_fit():
+  assert 2**28 < memory.available() < 2**50
+  for name in ("dense", "cnn", "unet", "attention", "vae", "contractive"):
+    memory.check(*parts_of(name), 64)
+  jax.clear_caches()
+
+
+def test_memory_that_gives_out_is_one_line_and_other_failures_stay_what_they_are():
+  with (
+    pytest.raises(errors.UserError, match=r"config.batch_size, config.model: the device's memory gave out"),
+    memory.explained(),
+  ):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 844800 bytes")
+  with pytest.raises(jax.errors.JaxRuntimeError), memory.explained():
+    raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+@pytest.mark.parametrize(
+  ("rows", "microbatches"), [(1, 1), (64, 1), (65, 1), (100, 2), (128, 2), (250, 5), (251, 1), (256, 4)]
+)
+def test_on_cpu_a_batch_is_cut_to_what_the_cache_holds(rows, microbatches):
+  assert memory.microbatches(rows, in_cache=64) == microbatches
+  assert rows % microbatches == 0
+  assert memory.microbatches(rows, in_cache=None) == 1
+  assert memory.microbatches(4 * rows, in_cache=None, least=4) == 4

@@ -1,0 +1,223 @@
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from ae_jax import errors, models, objectives
+from ae_jax.data import ranges
+from ae_jax.objectives import corruptions
+from ae_jax.ops import losses
+
+SHAPE = (6, 5, 1)
+KEYS = jax.random.split(jax.random.key(0), 4)
+
+
+def dense_of(**options):
+  plain = {"latent": 3, "widths": (7,), "decoder_widths": (), "activation": "tanh", "bottleneck": "identity"}
+  return models.build("dense", SHAPE, **{**plain, "tied": False, **options})
+
+
+@pytest.fixture
+def model():
+  return dense_of()
+
+
+def batch_of(size, seed=0):
+  x = np.random.default_rng(seed).uniform(size=(size, *SHAPE)).astype(np.float32)
+  return {"x": x, "weight": np.ones(size, np.float32)}
+
+
+CASES = [("bernoulli", "unit"), ("gaussian", "unit"), ("gaussian", "symmetric"), ("gaussian", "real")]
+
+
+@pytest.mark.parametrize(("likelihood", "value_range"), CASES)
+def test_value_is_that_of_numpy(model, likelihood, value_range):
+  objective = objectives.build("reconstruction", model, value_range, likelihood=likelihood)
+  variables, batch = model.init(jax.random.key(0)), batch_of(4)
+  logits = np.asarray(model.decode(variables, model.encode(variables, batch["x"]).z), np.float64)
+  x = batch["x"].astype(np.float64)
+  sigmoid = 1 / (1 + np.exp(-logits))
+  if likelihood == "bernoulli":
+    exact = -(x * np.log(sigmoid) + (1 - x) * np.log(1 - sigmoid))
+  else:
+    exact = np.square({"unit": sigmoid, "symmetric": np.tanh(logits), "real": logits}[value_range] - x)
+  loss, (terms, _) = objective(model, variables, batch, KEYS)
+  np.testing.assert_allclose(loss, exact.sum() / 4, rtol=1e-5)
+  assert terms == {{"bernoulli": "nats", "gaussian": "squared_error"}[likelihood]: loss}
+
+
+@pytest.mark.parametrize(("likelihood", "value_range"), CASES)
+def test_duplicating_or_padding_the_batch_changes_neither_value_nor_gradient(model, likelihood, value_range):
+  objective = objectives.build("reconstruction", model, value_range, likelihood=likelihood)
+  variables, batch = model.init(jax.random.key(0)), batch_of(4)
+  doubled = {key: np.concatenate([value, value]) for key, value in batch.items()}
+  padding = batch_of(3, seed=9)
+  padded = {"x": np.concatenate([batch["x"], padding["x"]]), "weight": np.repeat(np.float32([1, 0]), [4, 3])}
+  gradient = jax.value_and_grad(lambda v, b: objective(model, v, b, KEYS)[0])
+  wanted = gradient(variables, batch)
+  for other in (doubled, padded):
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradient(variables, other), wanted
+    )
+
+
+@pytest.mark.parametrize("value_range", ["symmetric", "real"])
+def test_bernoulli_is_refused_outside_the_unit_range(model, value_range):
+  with pytest.raises(errors.UserError, match=r"config\.data\.range"):
+    objectives.build("reconstruction", model, value_range, likelihood="bernoulli")
+
+
+NOISE = {"corruption": "masking", "level": 0.4, "alpha": 1.0, "beta": 1.0}
+
+
+def loss_of(objective, model, variables, batch, seed=0):
+  keys = jax.random.split(jax.random.key(seed), len(batch["x"]))
+  return jax.jit(functools.partial(objective, model))(variables, batch, keys)
+
+
+@pytest.mark.parametrize("corruption", corruptions.CORRUPTIONS)
+def test_denoising_compares_with_the_clean_example_and_without_noise_is_reconstruction(model, corruption):
+  variables, batch = model.init(jax.random.key(0)), batch_of(4)
+  plain = objectives.build("reconstruction", model, "unit", likelihood="bernoulli")
+  none, some = (
+    objectives.build("denoising", model, "unit", likelihood="bernoulli", **{**NOISE, "corruption": corruption, **level})
+    for level in ({"level": 0.0}, {})
+  )
+  wanted = loss_of(plain, model, variables, batch)[0]
+  np.testing.assert_allclose(loss_of(none, model, variables, batch)[0], wanted, rtol=1e-6)
+  noisy, _ = corruptions.corrupt(corruption, KEYS, batch["x"], 0.4, ranges.SPANS["unit"])
+  exact = losses.bernoulli_nats(model.reconstruct(variables, noisy), batch["x"]).mean()
+  np.testing.assert_allclose(loss_of(some, model, variables, batch)[0], exact, rtol=2e-2)
+  assert loss_of(some, model, variables, batch)[0] != loss_of(some, model, variables, batch, seed=1)[0]
+
+
+def test_the_emphasised_loss_is_a_sum_over_what_was_touched_and_what_was_not(model):
+  variables, batch = model.init(jax.random.key(0)), batch_of(4)
+
+  def value(alpha, beta):
+    options = {**NOISE, "alpha": alpha, "beta": beta}
+    return float(
+      loss_of(objectives.build("denoising", model, "unit", likelihood="gaussian", **options), model, variables, batch)[
+        0
+      ]
+    )
+
+  assert value(2.0, 0.3) == pytest.approx(2.0 * value(1.0, 0.0) + 0.3 * value(0.0, 1.0), rel=1e-5)
+  share = value(1.0, 0.0) / value(1.0, 1.0)
+  assert 0.2 < share < 0.6  # of elements touched at level 0.4
+  everything = {**NOISE, "corruption": "gaussian", "beta": 0.0}
+  gaussian = objectives.build("denoising", model, "unit", likelihood="gaussian", **everything)
+  assert loss_of(gaussian, model, variables, batch)[0] > 0
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_layerwise_stage_moves_its_own_two_layers_and_no_other(layer):
+  model = dense_of(widths=(7, 5), activation="sigmoid")
+  options = {"likelihood": "bernoulli", "corruption": "masking", "level": 0.3}
+  objective = objectives.build("layerwise", model, "unit", layer=layer, **options)
+  variables = model.init(jax.random.key(0))
+  gradient = jax.grad(lambda v: loss_of(objective, model, v, batch_of(4))[0])(variables).params
+  moved = {
+    half: {name for name, leaf in part.items() if np.abs(leaf["kernel"]).sum() > 0} for half, part in gradient.items()
+  }
+  up, down = ["hidden_0", "hidden_1", "code"], ["logits", "hidden_1", "hidden_0"]
+  assert moved == {"encoder": {up[layer]}, "decoder": {down[layer]}}
+
+
+def test_layerwise_on_one_layer_is_denoising_of_the_model_that_has_no_other():
+  model = dense_of(widths=())
+  variables, batch = model.init(jax.random.key(0)), batch_of(4)
+  options = {"likelihood": "bernoulli", "corruption": "masking", "level": 0.3}
+  one = objectives.build("layerwise", model, "unit", layer=0, **options)
+  other = objectives.build("denoising", model, "unit", alpha=1.0, beta=1.0, **options)
+  wanted = loss_of(other, model, variables, batch)[0]  # masks of [30] and of [6, 5, 1] are the same draws
+  np.testing.assert_allclose(loss_of(one, model, variables, batch)[0], wanted, rtol=1e-6)
+
+
+def test_free_bits_hold_up_what_lies_below_them_and_nothing_else():
+  model = dense_of(bottleneck="gaussian")
+  variables, batch = model.init(jax.random.key(0)), batch_of(4)
+
+  def value(free_bits, beta=1.0):
+    options = {"noise": 1.0, "beta": beta, "free_bits": free_bits}
+    return loss_of(objectives.build("elbo", model, "unit", likelihood="bernoulli", **options), model, variables, batch)
+
+  loss, (terms, _) = value(0.0)
+  np.testing.assert_allclose(loss, terms["nats"] + terms["kl"], rtol=1e-6)
+  np.testing.assert_allclose(value(0.0, beta=4.0)[0], terms["nats"] + 4 * terms["kl"], rtol=1e-6)
+  np.testing.assert_allclose(value(50.0)[0], terms["nats"] + 3 * 50.0, rtol=1e-6)
+
+
+ELBO = {"likelihood": "bernoulli", "noise": 1.0, "beta": 1.0, "free_bits": 0.0}
+SPARSE = {"likelihood": "bernoulli", "penalty": "kl", "weight": 1.0, "target": 0.05}
+CONTRACTIVE = {"likelihood": "bernoulli", "weight": 1.0, "probes": 0}
+DENOISING = {"likelihood": "bernoulli", **NOISE}
+LAYERWISE = {"likelihood": "bernoulli", "corruption": "masking", "level": 0.1, "layer": 0}
+
+
+@pytest.mark.parametrize(
+  ("name", "options", "model_options", "message"),
+  [
+    ("denoising", {**DENOISING, "level": 1.2}, {}, "config.objective.level=1.2: must be a number from 0 to 1"),
+    ("denoising", {**DENOISING, "level": -0.1}, {}, "config.objective.level=-0.1: must be"),
+    ("denoising", {**DENOISING, "corruption": "gausian"}, {}, "did you mean 'gaussian'"),
+    ("denoising", {**DENOISING, "alpha": -1.0}, {}, "config.objective.alpha=-1.0"),
+    ("elbo", ELBO, {}, "needs config.model.bottleneck='gaussian'"),
+    ("elbo", {**ELBO, "noise": 0.0}, {"bottleneck": "gaussian"}, "config.objective.noise=0.0: must be a positive"),
+    ("elbo", {**ELBO, "beta": float("nan")}, {"bottleneck": "gaussian"}, "config.objective.beta=nan"),
+    ("sparse", SPARSE, {}, "needs config.model.bottleneck='sigmoid'"),
+    ("sparse", {**SPARSE, "target": 1.0}, {"bottleneck": "sigmoid"}, "config.objective.target=1.0: must be between"),
+    ("elbo", {**ELBO, "noise": 1e300}, {"bottleneck": "gaussian"}, "config.objective.noise=1e+300: must be a positive"),
+    ("elbo", {**ELBO, "noise": "1"}, {"bottleneck": "gaussian"}, "config.objective.noise='1': must be a positive"),
+    ("elbo", {**ELBO, "beta": 10**400}, {"bottleneck": "gaussian"}, "must be a number of at least 0"),
+    ("sparse", SPARSE, {"tied": True, "activation": "sigmoid"}, "needs config.model.bottleneck='sigmoid'"),
+    ("sparse", {**SPARSE, "target": "0.1"}, {"bottleneck": "sigmoid"}, "objective.target='0.1': must be"),
+    ("sparse", {**SPARSE, "penalty": ["l1"]}, {}, "config.objective.penalty=['l1'] is unknown"),
+    ("sparse", {**SPARSE, "penalty": "l2"}, {}, "config.objective.penalty='l2' is unknown"),
+    ("contractive", {**CONTRACTIVE, "probes": -1}, {}, "config.objective.probes=-1"),
+    ("contractive", {**CONTRACTIVE, "probes": True}, {}, "config.objective.probes=True"),
+    ("layerwise", LAYERWISE, {"tied": True}, "needs config.model.name='dense'"),
+    ("layerwise", LAYERWISE, {"decoder_widths": (3, 3)}, "with a mirrored decoder"),
+    ("layerwise", {**LAYERWISE, "layer": 2}, {}, "config.objective.layer=2: must be an integer from 0 to 1"),
+    ("layerwise", {**LAYERWISE, "layer": 1}, {}, "needs config.model.activation='sigmoid'"),
+    ("reconstruction", {"likelihood": "bernoulli", "beta": 1.0}, {}, "config.objective.beta is no option of"),
+  ],
+)
+def test_what_does_not_fit_is_refused(name, options, model_options, message):
+  with pytest.raises(errors.UserError) as refusal:
+    objectives.build(name, dense_of(**model_options), "unit", **options)
+  assert message in str(refusal.value)
+
+
+def test_a_code_larger_than_the_data_needs_a_reason():
+  with pytest.raises(errors.UserError, match=r"config\.model\.latent=31: larger than the data, 30 numbers"):
+    objectives.check_bottleneck("reconstruction", models.CodeSpec((31,)), SHAPE)
+  objectives.check_bottleneck("reconstruction", models.CodeSpec((30,)), SHAPE)
+  objectives.check_bottleneck("sparse", models.CodeSpec((31,)), SHAPE)
+
+
+@pytest.mark.parametrize("options", [{}, {"tied": True, "activation": "relu"}])
+def test_the_sparsity_kl_takes_any_model_whose_code_is_a_sigmoid(options):
+  objectives.build("sparse", dense_of(bottleneck="sigmoid", **options), "unit", **SPARSE)
+
+
+@pytest.mark.parametrize(
+  ("name", "options"),
+  [
+    ("denoising", {**DENOISING, "alpha": 10**30, "level": 1}),
+    ("contractive", {**CONTRACTIVE, "weight": 10**30}),
+    ("sparse", {**SPARSE, "penalty": "l1", "weight": 10**30}),
+    ("elbo", {**ELBO, "beta": 10**30}),
+  ],
+)
+def test_a_whole_number_is_a_number_however_large(name, options):
+  model = dense_of(bottleneck="gaussian" if name == "elbo" else "sigmoid")
+  variables, batch = model.init(jax.random.key(0)), batch_of(4)
+  found = [
+    loss_of(objectives.build(name, model, "unit", **given), model, variables, batch)[0]
+    for given in (options, {key: float(value) if isinstance(value, int) else value for key, value in options.items()})
+    if name != "contractive" or given is options  # whose probes are an integer
+  ]
+  assert np.isfinite(found).all()
+  assert found[0] == found[-1] > 1e20

@@ -1,0 +1,251 @@
+"""The sentences of a run: each appears in its case, and does not appear in any other."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from ae_jax.report import messages, verdict
+from ae_jax.runs import logs
+
+METRICS = {
+  "step": 60,
+  "epoch": 3.0,
+  "train/loss": 69.0,
+  "test/loss": 70.0,
+  "test/squared_error": 5.0,
+  "test/pca_squared_error": 10.0,
+  "test/mean_predictor_squared_error": 50.0,
+  "test/nats": 70.0,
+  "test/nats_floor": 45.5,
+  "images_per_second": 12345.6,
+  "compile_seconds": 2.25,
+}
+SQUARED = {name: value for name, value in METRICS.items() if "nats" not in name}  # of gaussian likelihood
+NAN, INF = float("nan"), float("inf")
+VAE = {"model.bottleneck": "gaussian", "objective.beta": 100.0, "objective.free_bits": 0.0}
+
+# sentence -> a part of it that occurs in no other
+SENTENCES = {
+  "diverged": "the training diverged",
+  "constant": "equals the mean training example",
+  "mean": "no better than the mean training example",
+  "collapse": "posterior collapse",
+  "nothing": "has learned nothing",
+  "overfit": "overfitting",
+  "rank": "lie in a space of 32 dimensions or fewer",
+  "large": "at least as large as an example",
+  "percent": "% of PCA's",
+  "skips": "skip connections",
+  "worse": "no better than PCA",
+  "few": "latent units are active",
+  "levels": "more units or levels",
+  "train": "train longer",
+  "skipped": "skipped, because",
+}
+
+
+def description_of(changes=(), shape=(28, 28, 1), train=1000):
+  """Returns the part of a dense autoencoder's config.json that the sentences use, with some dotted keys changed."""
+  settings = {
+    "epochs": 3,
+    "model.name": "dense",
+    "model.latent": 32,
+    "model.bottleneck": "identity",
+    "data.name": "digits",
+    "objective.name": "reconstruction",
+    "optimizer.learning_rate": 50.0,
+    "optimizer.clip_norm": 0.0,
+  } | dict(changes)
+  nested = {}
+  for key, value in settings.items():
+    section, dot, name = key.partition(".")
+    if dot:
+      nested.setdefault(section, {})[name] = value
+    else:
+      nested[section] = value
+  return {"config": nested, "data": {"shape": list(shape), "train": train, "test": 100}, "parameters": 7}
+
+
+def both(metrics, settings=(), skipped=0, **data):
+  """The closing words and the headline, each as one line."""
+  description = description_of(settings, **data)
+  closing = messages.closing(metrics, description, pathlib.Path("runs/x"), skipped)
+  return closing.replace("\n", " "), messages.headline(metrics, description, skipped)
+
+
+QUANTISED = "test/pca_quantised_squared_error"
+CASES = [  # changes of METRICS, changes of the config, skipped steps -> the sentences
+  ({}, {}, 0, {"percent"}),
+  ({"test/squared_error": 0.0}, {}, 0, {"percent"}),
+  ({}, {"model.skips": "all"}, 0, {"percent", "skips"}),
+  ({}, {"model.skips": "none"}, 0, {"percent"}),
+  ({"test/squared_error": 11.0}, {}, 0, {"worse", "train"}),
+  ({"test/squared_error": 10.0}, {}, 0, {"worse", "train"}),
+  ({"test/squared_error": 11.0}, {"model.skips": "all"}, 0, {"worse", "train"}),
+  ({"test/squared_error": 11.0}, {"model.bottleneck": "fsq5"}, 0, {"worse", "levels"}),
+  ({"test/squared_error": 21.0, QUANTISED: 20.0}, {"model.bottleneck": "fsq5"}, 0, {"worse", "levels", "train"}),
+  ({"test/squared_error": 19.0, QUANTISED: 20.0}, {"model.bottleneck": "fsq5"}, 0, {"percent"}),
+  ({"test/squared_error": NAN}, {}, 0, {"diverged"}),
+  ({"test/squared_error": INF}, {}, 0, {"diverged"}),
+  ({"test/loss": NAN}, {}, 0, {"diverged"}),
+  ({"test/nats": NAN}, {}, 0, {"diverged"}),
+  ({"test/nats": 2e21, "test/loss": 2e21}, {}, 0, {"diverged"}),
+  ({"test/nats": 9 * 784 * np.log(2)}, {}, 0, {"percent"}),
+  ({"test/squared_error": 6e13}, {}, 0, {"mean", "nothing"}),  # so it is where almost constant data is not learned
+  ({"test/squared_error": 5e3}, {}, 0, {"mean", "nothing"}),
+  ({"test/squared_error": 50.0}, {}, 0, {"mean", "nothing"}),
+  ({"test/squared_error": 49.9}, {}, 0, {"worse", "train"}),
+  ({"test/squared_error": 60.0, "train/loss": 30.0}, {}, 0, {"mean", "overfit"}),
+  ({"test/squared_error": 60.0, "train/loss": 69.0}, {}, 0, {"mean", "nothing"}),
+  ({"train/loss": 30.0}, {}, 0, {"percent"}),
+  ({"test/squared_error": 60.0, "train/loss": -30.0}, {}, 0, {"mean", "nothing"}),
+  ({"test/squared_error": 60.0, "train/loss": NAN}, {}, 0, {"mean", "nothing"}),
+  ({"test/squared_error": 1.0, "test/pca_squared_error": 0.0, "test/mean_predictor_squared_error": 0.0}, {}, 0,
+   {"constant"}),
+  ({"test/squared_error": 60.0, "test/active_units": 0}, VAE, 0, {"mean", "collapse"}),
+  ({"test/squared_error": 48.0, "test/active_units": 0}, VAE, 0, {"collapse"}),
+  ({"test/squared_error": 48.0, "latent/active_units": 0}, VAE, 0, {"collapse"}),
+  ({"test/squared_error": 48.0, "latent/active_units": 0}, {}, 0, {"worse", "train"}),  # no posterior
+  ({"test/squared_error": 60.0, "test/active_units": 29}, VAE, 0, {"mean", "nothing"}),
+  ({"test/squared_error": 48.0, "test/active_units": 3}, VAE, 0, {"worse", "few"}),
+  ({"test/squared_error": 48.0, "test/active_units": 4}, VAE, 0, {"worse", "train"}),
+  ({"test/squared_error": 9.0, "test/active_units": 3}, VAE, 0, {"percent"}),
+  ({"test/pca_squared_error": 1e-9}, {}, 0, {"rank"}),
+  ({"test/pca_squared_error": 0.0, "test/squared_error": 0.0}, {}, 0, {"rank"}),
+  ({"test/pca_squared_error": 1e-9}, {"model.latent": 784}, 0, {"large"}),
+  ({"test/pca_squared_error": 1e-3}, {}, 0, {"worse", "train"}),  # little beside 5, but PCA does lose something
+  ({"test/squared_error": 1e-9, "test/pca_squared_error": 1e-3}, {"model.latent": 784}, 0, {"percent"}),
+  ({}, {}, 1, {"percent", "skipped"}),
+  ({"test/squared_error": 11.0}, {}, 1, {"worse", "train", "skipped"}),
+  ({"test/squared_error": 11.0}, {}, 30, {"worse", "train", "skipped"}),
+  ({"test/squared_error": 11.0}, {}, 31, {"worse", "skipped"}),  # the skipped steps are the reason
+  ({"test/squared_error": NAN}, {}, 59, {"diverged", "skipped"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "settings", "skipped", "wanted"), CASES)
+def test_a_sentence_appears_in_its_case_and_in_no_other(changes, settings, skipped, wanted):
+  for said in both(METRICS | changes, settings, skipped):
+    assert {name for name, part in SENTENCES.items() if part in said} == wanted, said
+
+
+def test_every_sentence_has_a_case_in_which_it_appears():
+  assert set.union(*(wanted for *_, wanted in CASES)) == SENTENCES.keys()
+
+
+@pytest.mark.parametrize(("changes", "settings", "skipped", "wanted"), CASES)
+def test_no_text_holds_nan_inf_or_a_huge_number_with_decimals(changes, settings, skipped, wanted):
+  for said in both(METRICS | changes, settings, skipped):
+    assert not re.search(r"\b(nan|inf)\b", said, re.IGNORECASE)
+    assert not re.search(r"\d{7,}\.\d", said)
+
+
+@pytest.mark.parametrize(
+  ("changes", "settings", "keys"),
+  [
+    ({"test/squared_error": NAN}, {}, ("config.optimizer.learning_rate=50.0", "config.optimizer.clip_norm")),
+    ({"test/squared_error": 60.0}, {}, ("config.optimizer.learning_rate=50.0", "config.epochs=3")),
+    ({"test/active_units": 0}, VAE, ("config.objective.beta=100.0", "config.objective.free_bits", "config.schedules")),
+    ({"test/squared_error": 12.0, "test/active_units": 1}, VAE, ("config.objective.beta=100.0", "only 1 of the 32")),
+    ({"test/active_units": 0}, {"model.bottleneck": "gaussian"}, ("config.optimizer.learning_rate=50.0",)),
+  ],
+)
+def test_advice_names_keys_of_the_config_and_their_values(changes, settings, keys):
+  for said in both(METRICS | changes, settings):
+    for key in keys:
+      assert key in said
+
+
+def test_clipping_is_not_advised_where_gradients_are_clipped_and_beta_only_where_there_is_one():
+  for said in both(METRICS | {"test/squared_error": NAN}, {"optimizer.clip_norm": 1.0}):
+    assert "clip_norm" not in said
+  for settings in ({"model.bottleneck": "gaussian"}, VAE | {"objective.beta": 0.0}):
+    for said in both(METRICS | {"test/active_units": 0}, settings):
+      assert "beta" not in said
+
+
+def test_skipped_steps_are_counted_over_all_records_and_said_once():
+  records = [{"step": 50 * n, "epoch": float(n), "train/skipped": 20 * n} for n in (1, 2)]
+  assert verdict.skipped_steps(logs.curves(records)) == 60
+  assert verdict.skipped_steps(logs.curves([{"step": 1, "epoch": 1.0}])) == 0
+  for said in both(METRICS | {"test/squared_error": NAN, "step": 360}, skipped=359):
+    assert "359 of 360 steps were skipped" in said
+    assert said.count("lower config.optimizer.learning_rate=50.0") == 1
+  assert "1 of 60 steps was skipped" in both(METRICS, skipped=1)[0]
+
+
+@pytest.mark.parametrize(("changes", "settings", "skipped", "wanted"), CASES)
+def test_a_run_in_training_gets_no_advice_but_where_it_diverged(changes, settings, skipped, wanted):
+  said = messages.headline(METRICS | changes, description_of(settings), finished=False)
+  parts = ("train longer", "check config", "lower config", "more training examples", "more units or levels")
+  assert any(part in said for part in parts) == ("diverged" in wanted)
+
+
+def test_runs_of_earlier_versions_have_no_mean_predictor():
+  old = {name: value for name, value in METRICS.items() if "mean" not in name}
+  for changes, part in (
+    ({}, "that is 50% of PCA's"),
+    ({"test/squared_error": 60.0}, "no better than PCA"),
+    ({"test/pca_squared_error": 1e-9}, "32 dimensions or fewer"),
+    ({"test/pca_squared_error": 0.0, "test/squared_error": 0.0}, "32 dimensions or fewer"),
+  ):
+    for said in both(old | changes):
+      assert part in said
+      assert "mean training example" not in said
+
+
+def test_pca_has_no_more_numbers_than_examples_and_elements_allow():
+  assert "PCA with as many numbers 10.000" in both(METRICS)[0]
+  assert "PCA with as many numbers" in both(METRICS, shape=(4, 8, 1))[0]
+  assert "PCA with 9 numbers, the most it can have here, 10.000" in both(METRICS, train=10)[0]
+  assert "PCA with 16 numbers, the most it can have here" in both(METRICS, shape=(4, 4, 1))[0]
+
+
+@pytest.mark.parametrize(
+  ("ratio", "text"),
+  [(0, "0%"), (1e-9, "less than 1%"), (0.0099, "less than 1%"), (0.01, "1%"), (0.24, "24%"), (0.99, "99%"),
+   (0.9901, "just under 100%"), (1 - 1e-9, "just under 100%")],
+)  # fmt: skip
+def test_a_share_is_not_rounded_to_nothing_or_to_all(ratio, text):
+  assert verdict.share(ratio) == text
+
+
+@pytest.mark.parametrize(
+  ("value", "text"),
+  [
+    (0.0, "0.000"),
+    (5.0, "5.000"),
+    (0.01, "0.010"),
+    (0.0012345, "0.00123"),
+    (123456.7, "123456.700"),
+    (2.2e21, "2.2e+21"),
+  ],
+)
+def test_a_number_has_decimals_only_where_they_tell_something(value, text):
+  assert verdict.number(value) == text
+
+
+def test_the_closing_words_name_every_figure_and_where_to_look():
+  said = messages.closing(METRICS, description_of(), pathlib.Path("runs/x"))
+  for part in ("3 epochs", "5.000", "10.000", "50%", "70.00", "45.50", "12,346", "2.2 s", "runs/x/report.html"):
+    assert part in said
+  assert "Cross-entropy" not in both(SQUARED)[0]
+  assert "Cross-entropy" not in both(METRICS | {"test/nats": 2e21})[0]
+  assert "After 1 epoch: " in both(METRICS | {"epoch": 1.0})[0]
+
+
+def test_the_headline_has_cross_entropy_and_auroc_only_where_they_were_measured():
+  assert "24.5 nats above the floor" in both(METRICS)[1]
+  anomalies = {"test/auroc": 0.926, "test/pca_auroc": 0.54}
+  assert "errors is 0.926; with PCA's errors it is 0.540." in both(METRICS | anomalies)[1]
+  assert "errors is 0.926." in both(METRICS | {"test/auroc": 0.926})[1]
+  for changes in ({"test/auroc": NAN}, {}):
+    assert "AUROC" not in both(METRICS | changes)[1]
+  for metrics in (SQUARED, METRICS | {"test/nats": NAN}, METRICS | {"test/nats": 2e21}):
+    assert "cross-entropy" not in both(metrics)[1]
+
+
+def test_the_headline_of_a_run_that_was_not_evaluated_yet():
+  assert "has begun" in messages.headline({"epoch": 0.1, "train/loss": 3.0}, description_of())

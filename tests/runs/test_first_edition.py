@@ -1,0 +1,45 @@
+"""A run folder of the first edition, written before the models declared their latent code and their state."""
+
+import pathlib
+import shutil
+
+import pytest
+
+import ae_jax
+from ae_jax import config as configs
+from ae_jax import evaluators
+from ae_jax.report import evaluation
+from ae_jax.runs import run_folder
+from ae_jax.training import train
+
+FOLDER = pathlib.Path(__file__).parent / "first_edition_run"  # configs/vae.py:digits, latent 3, widths (8,), 2 epochs
+
+
+@pytest.fixture
+def folder(tmp_path):
+  shutil.copytree(FOLDER, tmp_path / "run")
+  return tmp_path / "run"
+
+
+def test_it_loads_and_evaluates_to_the_same_numbers(folder):
+  run = ae_jax.load(folder)
+  dataset = run_folder.data_of(folder, run.config)
+  measures = evaluators.build(run.config.evaluators, run.model, dataset)
+  found = evaluation.examine(
+    run, dataset, measures, folder, dict(evaluators.baselines(measures, dataset, run.model.code))
+  )
+  assert found.values["reconstruction/squared_error"] == pytest.approx(run.metrics["test/squared_error"], rel=1e-5)
+  assert found.values["reconstruction/nats"] == pytest.approx(run.metrics["test/nats"], rel=1e-5)
+  assert run.metrics["test/squared_error"] == 11.271287365544142  # of the folder, not measured again
+  assert run.encode(dataset.test[:5]).shape == (5, 3)
+
+
+@pytest.mark.runs_optax
+def test_its_training_goes_on_and_is_extended(folder):
+  stored = run_folder.read_description(folder)["config"]
+  same = configs.from_json(stored)
+  assert not configs.differences(stored, configs.as_json(same))
+  longer = same.copy_and_resolve_references()
+  longer.epochs = 3
+  train.train_and_evaluate(longer, folder)
+  assert ae_jax.load(folder).step == 1.5 * 46

@@ -1,0 +1,175 @@
+"""The answer of a sweep: how large is enough, in words, and what a nat of code buys."""
+
+import csv
+import json
+import math
+import types
+
+import pytest
+
+from ae_jax.sweep import summary, trainer
+
+
+def row(latent, error, seed=0, **others):
+  return {
+    "name": f"latent={latent},seed={seed}" + "".join(f",{key.split('.')[-1]}={value}" for key, value in others.items()),
+    "latent": latent,
+    "seed": seed,
+    "status": "done",
+    "squared_error": error,
+    **others,
+  }
+
+
+def said(rows):
+  return summary.sentence(rows, summary.conclusion(rows, {}))
+
+
+def test_a_size_is_enough_from_where_doubling_it_gains_little():
+  rows = [row(2, 8.0), row(4, 4.0), row(8, 2.0), row(16, 1.96), row(32, 1.96)]
+  assert said(rows) == "8 is enough: doubling it gains 2%."
+  assert summary.knee({2: [8.0], 8: [4.0], 32: [3.9]})["latent"] == 8  # two doublings: 1 % each
+
+
+@pytest.mark.parametrize("ratio", [2, 4, 16])
+def test_the_gain_of_a_doubling_does_not_depend_on_how_far_apart_the_sizes_are(ratio):
+  for gain, enough in ((0.04, True), (0.06, False)):
+    curve = {3: [7.0], 3 * ratio: [7.0 * (1 - gain) ** math.log2(ratio)]}
+    found = summary.knee(curve)
+    assert (found is not None) == enough
+    assert not enough or found["gain"] == pytest.approx(gain)
+
+
+@pytest.mark.parametrize(("rare", "latent", "low", "high"), [(3.3, 8, 4, 8), (3.79, 4, 4, 8)])
+def test_the_interval_of_the_knee_holds_what_one_in_sixteen_resamplings_gives(rare, latent, low, high):
+  # of four seeds, two have the error `rare` at 8: all or none of a resampling's four with probability 1/16
+  curve = {2: [8.0] * 4, 4: [4.0] * 4, 8: [3.9, 3.9, rare, rare], 16: [3.9] * 4}
+  found = summary.knee(curve)
+  assert (found["latent"], found["low"], found["high"]) == (latent, low, high)
+
+
+def test_the_interval_leaves_out_what_hardly_any_resampling_gives():
+  # 4 is not enough only where all eight draws of a resampling are 3.79: with probability 1/256
+  curve = {2: [8.0] * 8, 4: [4.0] * 8, 8: [3.9] * 4 + [3.79] * 4, 16: [3.9] * 8}
+  found = summary.knee(curve)
+  assert (found["latent"], found["low"], found["high"]) == (4, 4, 4)
+
+
+def test_the_interval_of_the_knee_is_that_of_the_seeds():
+  errors = {2: (8.0, 8.1, 7.9), 4: (4.0, 4.1, 3.9), 8: (3.7, 4.3, 3.4), 16: (3.6, 3.7, 3.6)}
+  rows = [row(latent, error, seed) for latent, seeds in errors.items() for seed, error in enumerate(seeds)]
+  found = summary.conclusion(rows, {})["knee"]
+  assert found["low"] <= found["latent"] <= found["high"]
+  assert found["low"] < found["high"]
+  assert "over the seeds" in said(rows)
+
+
+@pytest.mark.parametrize(
+  ("rows", "sentence"),
+  [
+    ([row(2, 8.0), row(4, 4.0)], "No size is enough: from 2 to 4 the error still falls by 50%; try larger ones."),
+    ([row(2, 8.0)], "The squared error per test example at latent 2 is 8.000."),
+    ([row(2, 8.0), row(4, 9.0)], "2 is enough: a larger one gains nothing."),
+    (
+      [{"name": "latent=2", "latent": 2, "status": "diverged at step 3"}],
+      "No member ended well: lower the learning rate.",
+    ),
+  ],
+)
+def test_other_ends_have_their_words(rows, sentence):
+  assert said(rows) == sentence
+
+
+def test_the_best_of_other_settings_is_the_one_that_is_told_of():
+  rows = [row(2, 3.0, beta=0.5), row(4, 2.0, beta=0.5), row(2, 9.0, beta=4), row(4, 8.0, beta=4)]
+  assert summary.best(rows) == "beta=0.5"
+  assert said(rows).endswith("(with beta=0.5).")
+
+
+def test_the_best_setting_is_that_of_the_largest_size_of_all():
+  crossing = [row(2, 3.0, beta=1), row(4, 2.0, beta=1), row(2, 9.0, beta=4), row(4, 1.0, beta=4)]
+  assert summary.best(crossing) == "beta=4"
+  assert summary.best([row(2, 3.0, beta=1), row(4, 2.0, beta=1), row(2, 0.5, beta=4)]) == "beta=1"
+  assert summary.best([]) is None
+
+
+@pytest.mark.parametrize("status", ["stopped after epoch 2", "diverged at step 7", summary.TRAINING])
+def test_only_members_that_were_trained_to_the_end_are_in_the_curves(status):
+  rows = [row(4, 2.0, 0), row(2, 3.0, 1), row(2, 5.0, 0), row(2, 1.0, 2) | {"status": status}]
+  assert list(summary.curves(rows).items()) == [("autoencoder", {2: [3.0, 5.0], 4: [2.0]})]
+  assert list(summary.curves(rows)["autoencoder"]) == [2, 4]
+  beta = {"objective.beta": 1.0, "kl": 1.0}
+  both = [row(2, 3.0, **beta), row(2, 4.0, 1, **beta | {"objective.beta": 2.0})]
+  assert summary.frontier(both) is not None
+  assert summary.frontier([both[0], both[1] | {"status": status}]) is None
+
+
+def test_each_number_of_the_table_stands_under_its_name():
+  rows = [
+    row(2, 3.0, kl=1.5),
+    {"name": "latent=4,seed=1", "latent": 4, "seed": 1, "status": "diverged at step 3", "parameters": 9},
+    {"kl": 2.5, "squared_error": 12.34567, "status": "done", "seed": 2, "latent": 8, "name": "latent=8,seed=2"},
+  ]
+  names, texts = summary.table(rows)
+  assert names == ["latent", "seed", "status", "squared_error", "kl"]
+  assert texts == [
+    ["2", "0", "done", "3", "1.5"],
+    ["4", "1", "diverged at step 3", "", ""],
+    ["8", "2", "done", "12.35", "2.5"],
+  ]
+
+
+def test_what_is_written_is_read_again_and_is_a_table(tmp_path):
+  rows = [row(2, 3.0), {"name": "latent=4,seed=0", "latent": 4, "status": "diverged at step 3"}]
+  summary.write(tmp_path, rows, {"answer": "2 is enough."})
+  assert summary.read(tmp_path) == rows
+  assert json.loads((tmp_path / "sweep.json").read_text())["answer"] == "2 is enough."
+  with (tmp_path / "sweep.csv").open(newline="") as file:
+    table = list(csv.DictReader(file))
+  assert [(each["name"], each["latent"], each["squared_error"]) for each in table] == [
+    ("latent=2,seed=0", "2", "3.0"),
+    ("latent=4,seed=0", "4", ""),
+  ]
+
+
+@pytest.mark.parametrize(
+  ("epochs", "diverged", "status"), [(3, None, "done"), (2, None, "training"), (2, 17, "diverged at step 17")]
+)
+def test_a_row_says_where_a_member_stands_and_what_it_reached(tmp_path, epochs, diverged, status):
+  experiment = types.SimpleNamespace(
+    config=types.SimpleNamespace(seed=11),
+    model=types.SimpleNamespace(parameter_count=lambda: 99),
+    stages=[types.SimpleNamespace(epochs=range(1)), types.SimpleNamespace(epochs=range(1, 3))],
+  )
+  member = types.SimpleNamespace(name="a", axes={"objective.beta": 0.5}, latent=4, experiment=experiment)
+  (tmp_path / "a").mkdir()
+  records = [{"step": n, "epoch": float(n), "test/squared_error": 9.0 - n, "train/loss": 1.0} for n in (1, epochs)]
+  (tmp_path / "a" / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+  found = summary.row(member, tmp_path, trainer.MemberResult(diverged, "in turn", 2.345, 7))
+  wanted = {"name": "a", "objective.beta": 0.5, "latent": 4, "seed": 11, "status": status, "epochs": epochs}
+  wanted |= {"seconds": 2.35, "way": "in turn", "peak_bytes": 7, "parameters": 99}
+  assert found == wanted | ({"squared_error": 9.0 - epochs} if diverged is None else {})
+
+
+def test_the_frontier_is_there_where_beta_is_an_axis():
+  rows = [
+    row(2, 3.0, seed, **{"objective.beta": beta, "kl": 8 / beta + seed, "nats": beta})
+    for beta in (1, 4)
+    for seed in (0, 2)
+  ]
+  assert summary.frontier(rows) == ({2: {1: (9.0, 1.0), 4: (3.0, 4.0)}}, "nats")
+  assert summary.frontier([row(2, 3.0, kl=1.0)]) is None
+  assert summary.frontier(rows[:2]) is None
+
+
+def test_the_error_after_some_epochs_is_that_of_the_next_evaluation(tmp_path):
+  (tmp_path / "a").mkdir()
+  numbers = {"1.0": 2.5, "2.5": None, "3.0": 1.5, "6.0": "NaN"}
+  lines = [
+    f'{{"step": {n}, "epoch": {epoch}' + (f', "test/squared_error": {error}' if error else "") + "}\n"
+    for n, (epoch, error) in enumerate(numbers.items())
+  ]
+  (tmp_path / "a" / "metrics.jsonl").write_text("".join(lines))
+  member = types.SimpleNamespace(name="a")
+  found = [summary.error_after(tmp_path, member, epochs) for epochs in (1, 2, 3, 5, 7)]
+  assert found == [2.5, 1.5, 1.5, math.inf, math.inf]  # it diverged at 6, and never came to 7

@@ -1,0 +1,60 @@
+"""Paths that the user gives: `~` is the home folder, and a remote path is refused in one line."""
+
+import os
+import pathlib
+
+import pytest
+from conftest import ROOT, run_command, tiny_flags
+
+import ae_jax
+from ae_jax import errors
+from ae_jax.system import paths
+from ae_jax.training import train
+
+REMOTE = ["gs://bucket/run", "s3://bucket/run", "hdfs://host:9000/run", "file:///tmp/run", "GS://bucket/run"]
+
+
+@pytest.mark.parametrize("text", ["runs/a", "/tmp/a", "a:b/c", "C:/runs/a", "", "runs/~", "runs//a"])
+def test_a_local_path_stays_as_it_is(text):
+  assert paths.local_path("--workdir", text) == pathlib.Path(text)
+  assert paths.local_path("--workdir", pathlib.Path(text)) == pathlib.Path(text)
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  assert paths.local_path("--workdir", "~/runs/a") == tmp_path / "runs" / "a"
+  assert paths.local_path("--workdir", "~") == tmp_path
+
+
+@pytest.mark.parametrize("text", [*REMOTE, *map(pathlib.Path, REMOTE), "~no_user_of_this_name/runs"])
+def test_what_is_no_local_path_is_refused_in_one_line(text):
+  with pytest.raises(errors.UserError) as refusal:
+    paths.local_path("--workdir", text)
+  assert str(refusal.value).startswith(f"--workdir={text}: ")
+
+
+def test_the_functions_refuse_a_remote_folder_and_make_none(tiny, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  message = r"^workdir=gs://bucket/run: remote paths are not supported"
+  with pytest.raises(errors.UserError, match=message):
+    train.train_and_evaluate(tiny, "gs://bucket/run")
+  with pytest.raises(errors.UserError, match=message):
+    ae_jax.load("gs://bucket/run")
+  assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+  ("command", "arguments", "message"),
+  [
+    ("main", [*tiny_flags(), "--workdir=gs://bucket/run"], "--workdir=gs://bucket/run: remote"),
+    ("evaluate", ["--workdir=gs://bucket/run"], "--workdir=gs://bucket/run: remote"),
+    ("compare", ["gs://bucket/run", "runs/a"], "folder=gs://bucket/run: remote"),
+    ("compare", ["runs/a", "runs/b", "--out=gs://bucket/c.html"], "--out=gs://bucket/c.html: remote"),
+  ],
+  ids=["main", "evaluate", "compare", "out"],
+)
+def test_a_command_refuses_a_remote_path_in_one_line(command, arguments, message):
+  status, output, complaints = run_command(command, *arguments)
+  assert (status, output, len(complaints.splitlines())) == (1, "", 1)
+  assert complaints.startswith(f"ae_jax: {message}")
+  assert not (ROOT / "gs:").exists()

@@ -1,0 +1,234 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import config_of
+
+from ae_jax import data, evaluators, models, objectives
+from ae_jax.data import batch_schedule
+from ae_jax.ops import randomness
+from ae_jax.runs import checksums
+from ae_jax.system import distributed
+from ae_jax.training import optimizers, steps
+from ae_jax.training.state import TrainState, init_state
+
+pytestmark = pytest.mark.runs_optax
+
+SHAPE = (9, 8, 1)
+IMAGES = np.random.default_rng(0).integers(0, 256, (50, 72), np.uint8)
+EXAMPLES = {"x": IMAGES}
+KEY = jax.random.key(0)
+KEYS = jax.random.split(KEY, 8)
+MODELS = {
+  "dense": {"latent": 4, "widths": (9,)},
+  "cnn": {"latent": 4, "channels": (3, 4), "decoder_kernels": (3, 3)},
+}
+
+
+def microbatches(name):
+  """The static arguments of the step for a small model."""
+  schedule = {"learning_rate": 0.01, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.0, "clip_norm": 0.0}
+  model = models.build(shape=SHAPE, **{**config_of(name, "digits").model, **MODELS[name]})
+  noisy = {"corruption": "masking", "level": 0.3, "alpha": 1.0, "beta": 0.5}
+  return {
+    "model": model,
+    "objective": objectives.build("denoising", model, "unit", likelihood="bernoulli", **noisy),
+    "optimizer": optimizers.build("adam", **schedule, epochs=4, steps_per_epoch=7),
+    "microbatches": 1,
+  }
+
+
+def trees_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_chunk_is_its_steps_one_by_one_bit_for_bit(name):
+  static = microbatches(name)
+  indices, weights = batch_schedule.BatchSchedule(50, 8, 1, seed=0).batches(0)
+  chunk = jax.jit(functools.partial(steps.train_chunk, **static, value_range="unit"))
+  state = start = jax.jit(functools.partial(init_state, model=static["model"], optimizer=static["optimizer"]))(KEY)
+  whole, terms, _ = chunk(start, EXAMPLES, indices, weights, KEY)
+  losses = []
+  for row in range(len(indices)):
+    state, term, _ = chunk(state, EXAMPLES, indices[row : row + 1], weights[row : row + 1], KEY)
+    losses.append(term["loss"][0])
+  trees_equal(whole, state)
+  trees_equal(terms["loss"], jnp.stack(losses))
+  assert int(whole.step) == len(indices)
+  assert any((a != b).any() for a, b in zip(jax.tree.leaves(start.params), jax.tree.leaves(whole.params), strict=True))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("parts_", [4, *(pytest.param(parts_, marks=pytest.mark.slow) for parts_ in (2, 8))])
+def test_the_gradient_in_parts_is_that_of_the_whole_batch(name, parts_):
+  """Also where rows are padding, and where a part holds nothing else."""
+  static = microbatches(name)
+  model, objective = static["model"], static["objective"]
+  variables = jax.jit(model.init)(KEY)
+  gradient = jax.jit(
+    functools.partial(steps.value_and_gradient, model=model, objective=objective), static_argnames="microbatches"
+  )
+  for real in (8, 5, 1):
+    weights = np.float32([1] * real + [0] * (8 - real))
+    batch = steps.read_batch(np.arange(8), weights, examples=EXAMPLES, model=model, value_range="unit")
+    whole, cut = (gradient(variables, batch, KEYS, microbatches=count) for count in (1, parts_))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), cut, whole)
+
+
+def test_the_loss_falls():
+  static = microbatches("dense")
+  state = init_state(KEY, model=static["model"], optimizer=static["optimizer"])
+  batches = batch_schedule.BatchSchedule(50, 50, 1, seed=0).batches(0)
+  chunk = jax.jit(functools.partial(steps.train_chunk, **static, value_range="unit"))
+  state, terms, _ = chunk(state, EXAMPLES, *[np.repeat(part, 60, 0) for part in batches], KEY)
+  assert terms["loss"][-1] < 0.99 * terms["loss"][0]
+
+
+def test_randomness_follows_the_step_alone():
+  """The objective has the same keys if the batch is augmented, and sees what the augmentation makes of the batch."""
+  seen, batches = [], []
+
+  class Seen(objectives.Objective):
+    def __call__(self, model, variables, batch, keys, train):
+      assert train
+      seen.append(jax.random.key_data(keys))
+      batches.append(batch["x"])
+      return jnp.float32(0) * variables.params["a"], objectives.Aux({}, {})
+
+  class Model:
+    has_projection = False
+
+    def init(self, key):
+      return models.Variables({"a": jnp.ones(())})
+
+    def update_state(self, state, sums):
+      return state
+
+  optimizer = optimizers.build(
+    "sgd",
+    learning_rate=1.0,
+    schedule="constant",
+    warmup_epochs=0.0,
+    weight_decay=0.0,
+    clip_norm=0.0,
+    epochs=1,
+    steps_per_epoch=1,
+  )
+  state = init_state(KEY, model=Model(), optimizer=optimizer)
+  static = {"model": Model(), "objective": Seen("unit", None, likelihood="bernoulli"), "microbatches": 1}
+  for step in (0, 1, 5):
+    here = TrainState(jnp.int32(step), state.params, state.opt_state)
+    batch = {"x": jnp.arange(3.0), "weight": jnp.ones(3)}
+    of_step = jax.random.fold_in(KEY, step)
+    keys = jnp.stack([jax.random.fold_in(of_step, row) for row in range(3)])
+    for augment, x in ((None, batch["x"]), (_plus_noise, _plus_noise(batch["x"], keys))):
+      steps.train_step(here, batch, KEY, optimizer=optimizer, augment=augment, **static)
+      trees_equal(seen[-1], jax.random.key_data(keys))
+      trees_equal(batches[-1], x)
+
+
+def _plus_noise(x, keys):
+  return x + jax.vmap(jax.random.uniform)(keys)
+
+
+OBJECTIVES = {
+  "reconstruction": {},
+  "denoising": {"corruption": "masking", "level": 0.3, "alpha": 1.0, "beta": 0.5},
+  "sparse": {"penalty": "kl", "weight": 3.0, "target": 0.05},
+  "contractive": {"weight": 0.1, "probes": 2},
+  "elbo": {"noise": 1.0, "beta": 2.0, "free_bits": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", [*OBJECTIVES, "layerwise"])
+def test_the_test_loss_of_every_objective_depends_on_no_batch(name):
+  """It is the loss of the whole test set as one batch; that of a batch's mean activation or mean KL is not."""
+  bottleneck = {"elbo": "gaussian", "layerwise": "identity"}.get(name, "sigmoid")
+  model = models.build(
+    shape=SHAPE, **{**config_of("dense", "digits").model, **MODELS["dense"], "bottleneck": bottleneck}
+  )
+  options = OBJECTIVES.get(name, {"layer": 0, "corruption": "gaussian", "level": 0.3})
+  objective = objectives.build(name, model, "unit", likelihood="bernoulli", **options)
+  assert objectives.OBJECTIVES.keys() == {*OBJECTIVES, "layerwise"}
+  variables, static = model.init(KEY), {"model": model, "objective": objective, "value_range": "unit"}
+  evaluate = jax.jit(functools.partial(steps.evaluate, **static, statistics=lambda *_: {}))
+  losses = [
+    evaluate(variables, jnp.int32(0), EXAMPLES, *batch_schedule.in_order(50, size, devices), KEY)[0]
+    for size, devices in ((50, 1), (7, 1), (16, 4))
+  ]
+  np.testing.assert_allclose(losses[1:], losses[0], rtol=1e-6)
+  batch = steps.read_batch(np.arange(50), np.ones(50), examples=EXAMPLES, model=model, value_range="unit")
+  whole, _ = objective(model, variables, batch, randomness.example_keys(KEY, jnp.arange(50)))
+  np.testing.assert_allclose(losses[0], whole, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("batch_size", [1, 7, 49, 50, 64])
+def test_no_metric_depends_on_how_the_test_set_is_cut(name, batch_size):
+  static = microbatches(name)
+  del static["optimizer"], static["microbatches"]
+  images = IMAGES.reshape(50, *SHAPE)
+  dataset = data.Dataset("made", "unit", images, images, None, None)
+  others = ("denoising", "sparsity") if name == "dense" else ()  # a dozen passes more, to be compiled
+  measures = evaluators.build(others, static["model"], dataset)
+  statistics = evaluators.statistics(measures, "unit", dataset.span)
+  evaluate = jax.jit(functools.partial(steps.evaluate, **static, statistics=statistics, value_range="unit"))
+  variables = static["model"].init(KEY)
+
+  def metrics(size, devices):
+    indices, weights = batch_schedule.in_order(50, size, devices)
+    found = evaluate(variables, jnp.int32(0), EXAMPLES, indices, weights, KEY)
+    return dict(evaluators.metrics(measures, *found, weights, dataset))
+
+  whole, cut = metrics(50, 1), metrics(batch_size, 4)
+  assert {"test/loss", "test/squared_error", "test/nats"} <= set(cut)
+  assert {"test/psnr_out/masking_0.5", "test/density"} <= set(cut) or not others
+  assert cut == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_compiled_step_is_traced_once_and_refuses_other_shapes():
+  static = microbatches("dense")
+  traces = []
+
+  class Counted(objectives.Objective):
+    def __call__(self, *arguments, **options):
+      traces.append(1)
+      return super().__call__(*arguments, **options)
+
+  state = init_state(KEY, model=static["model"], optimizer=static["optimizer"])
+  indices, weights = batch_schedule.BatchSchedule(50, 8, 1, seed=0).batches(0)
+  everywhere = distributed.replicated(distributed.mesh(jax.devices()[:1]))
+  chunk = steps.compiled(
+    steps.train_chunk,
+    (state, EXAMPLES, indices, weights, KEY),
+    everywhere,
+    donate=(0,),
+    **{**static, "objective": Counted("unit", None, likelihood="bernoulli")},
+    value_range="unit",
+  )
+  traced = len(traces)
+  for _ in range(3):
+    old, (state, *_) = state, chunk(state, EXAMPLES, indices, weights, KEY)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old)), "the state was copied, not donated"
+  assert len(traces) == traced
+  with pytest.raises(TypeError):
+    chunk(state, EXAMPLES, indices[:2], weights[:2], KEY)
+
+
+def test_checksums_are_the_same_by_numpy_and_compiled_and_tell_every_bit():
+  generator = np.random.default_rng(0)
+  leaves = [
+    generator.normal(size=(700, 999)).astype(np.float32),  # more than one block
+    np.int32(-7),
+    generator.integers(0, 2**32, size=5, dtype=np.uint32),
+  ]
+  found = checksums.of(leaves)
+  assert found == checksums.of(jax.tree.map(jnp.asarray, leaves)) == [int(n) for n in checksums._checksums(leaves)]
+  for at, bit in ((0, 0), (5_000, 31), (699_299, 13)):
+    turned = leaves[0].copy()
+    turned.view(np.uint32).reshape(-1)[at] ^= np.uint32(1 << bit)
+    assert checksums.of([turned])[0] != found[0]
+  assert checksums.of([np.roll(leaves[0], 1)])[0] != found[0]

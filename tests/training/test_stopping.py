@@ -1,0 +1,137 @@
+"""A training may end before its last epoch, and go on after it."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+import ae_jax
+from ae_jax import errors
+from ae_jax.runs import logs
+from ae_jax.training import setup, stopping, train
+
+pytestmark = pytest.mark.runs_optax
+
+LOSS = "test/squared_error"
+
+
+def early(**options):
+  return stopping.EarlyStopping(**{"metric": LOSS, "patience": 2, "min_change": 0.0, "mode": "min", **options})
+
+
+def length(values, **options):
+  """After how many evaluations with these values the training stops."""
+  rule = early(**options)
+  return next((n for n in range(1, len(values) + 1) if rule.reason(values[:n])), None)
+
+
+@pytest.mark.parametrize(
+  ("values", "options", "stop"),
+  [
+    ([5, 4, 3, 2, 1], {}, None),
+    ([5, 4, 4, 4, 4], {}, 4),
+    ([5, 4, 6, 3, 6, 6], {}, 6),
+    ([5, 4.95, 4.9, 4.85], {"min_change": 0.2}, 3),
+    ([5, 4.9, 4.7, 4.5], {"min_change": 0.2}, None),
+    ([1, 2, 3, 3, 3], {"mode": "max"}, 5),
+    ([5, 6], {"patience": 1}, 2),
+    ([float("nan")] * 3, {}, 2),
+  ],
+)
+def test_it_stops_after_evaluations_without_improvement(values, options, stop):
+  assert length([float(value) for value in values], **options) == stop
+
+
+def test_a_continued_run_decides_as_an_uninterrupted_one():
+  values = [5.0, 4.0, 3.5, 3.6, 3.7]
+  records = [{"step": n, LOSS: value} for n, value in enumerate(values)]
+  whole = stopping.progress(early(), [])
+  said = [bool(whole([record])) for record in records]
+  for cut in range(1, len(values)):
+    resumed = stopping.progress(early(), [{"step": 0, "train/loss": 1.0}, *records[:cut]])
+    assert bool(resumed([])) == said[cut - 1]
+    assert [bool(resumed([record])) for record in records[cut:]] == said[cut:]
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest():
+  watch = stopping.progress(early(metric="test/squared_eror"), [])
+  with pytest.raises(errors.UserError, match="test/squared_error"):
+    watch([{LOSS: 1.0}])
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "message"),
+  [
+    ("mode", "least", "early_stopping.mode"),
+    ("patience", 0, "early_stopping.patience=0"),
+    ("min_change", -1.0, "early_stopping.min_change"),
+    ("metric", "train/loss", "a metric of the test set"),
+  ],
+)
+def test_bad_options_are_refused(tiny, key, value, message):
+  tiny.early_stopping[key] = value
+  with pytest.raises(errors.UserError, match=message):
+    setup.of(tiny, 1)
+
+
+def test_the_time_limit_counts_minutes(monkeypatch):
+  clock = itertools.count(step=20.0)
+  monkeypatch.setattr(stopping.time, "monotonic", lambda: next(clock))
+  limit = stopping.time_limit(0.9)  # 54 seconds
+  assert [bool(limit()) for _ in range(4)] == [False, False, True, True]
+  assert not stopping.time_limit(0.0)()
+
+
+def stop_early(config):
+  """Makes a run of up to 8 epochs stop after 3, since nothing is an improvement."""
+  config.epochs = 8
+  config.early_stopping = {"metric": LOSS, "patience": 2, "min_change": 1e6, "mode": "min"}
+  return config
+
+
+def test_an_early_stopped_run_is_saved_and_studied_and_stays_stopped(tiny, tmp_path, capsys):
+  train.train_and_evaluate(stop_early(tiny), tmp_path)
+  epochs = [record["epoch"] for record in logs.read(tmp_path) if LOSS in record]
+  assert epochs == [1, 2, 3]
+  assert "stopped after epoch 3: test/squared_error has not improved by more than 1e+06" in capsys.readouterr().out
+  before = ae_jax.load(tmp_path)
+  train.train_and_evaluate(tiny, tmp_path)
+  after = ae_jax.load(tmp_path)
+  assert after.step == before.step
+  tiny.early_stopping.metric = ""  # without it the same run goes on
+  train.train_and_evaluate(tiny, tmp_path)
+  assert ae_jax.load(tmp_path).metrics["epoch"] == 8
+
+
+def test_a_run_that_ran_out_of_time_goes_on_exactly(tiny, tmp_path):
+  tiny.epochs = 3
+  train.train_and_evaluate(tiny, tmp_path / "straight")
+  tiny.max_minutes = 1e-9
+  for epoch in (1, 2, 3):
+    train.train_and_evaluate(tiny, tmp_path / "limited")
+    assert ae_jax.load(tmp_path / "limited").metrics["epoch"] == epoch
+  runs = [ae_jax.load(tmp_path / name) for name in ("straight", "limited")]
+  jax.tree.map(np.testing.assert_array_equal, *(run.variables for run in runs))
+
+
+def test_an_extended_run_with_a_constant_rate_is_the_longer_one(tiny, tmp_path, capsys):
+  tiny.optimizer.schedule = "constant"
+  for name, epochs in (("longer", (3,)), ("extended", (2, 3))):
+    for tiny.epochs in epochs:
+      train.train_and_evaluate(tiny, tmp_path / name)
+  runs = [ae_jax.load(tmp_path / name) for name in ("longer", "extended")]
+  jax.tree.map(np.testing.assert_array_equal, *(run.variables for run in runs))
+  assert runs[1].config.epochs == 3
+  assert "config.epochs: the run is extended from 2 to 3 epochs; the learning rate stays constant" in (
+    capsys.readouterr().out
+  )
+
+
+def test_an_extended_run_says_what_becomes_of_the_schedule_and_a_shortened_one_is_refused(tiny, tmp_path, capsys):
+  for tiny.epochs in (1, 2):
+    train.train_and_evaluate(tiny, tmp_path)
+  assert "the cosine schedule of the learning rate now ends after epoch 2" in capsys.readouterr().out
+  tiny.epochs = 1
+  with pytest.raises(errors.UserError, match=r"epochs \(2, now 1\)"):
+    train.train_and_evaluate(tiny, tmp_path)

@@ -1,0 +1,347 @@
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import CONFIGS, ROOT, config_of, learned, tiny_flags, train_until, unstudied
+from sklearn.decomposition import PCA
+
+import ae_jax
+from ae_jax import data, errors
+from ae_jax.data import batch_schedule
+from ae_jax.runs import logs, run_folder
+from ae_jax.training import loop, train
+
+pytestmark = pytest.mark.runs_optax
+
+
+def params_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, ae_jax.load(a).params, ae_jax.load(b).params)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A finished run on digits, its config, and the numbers that it returned."""
+  workdir = tmp_path_factory.mktemp("trained") / "run"
+  config = unstudied(config_of("dense", "digits"))
+  config.epochs = 3
+  return workdir, config, train.train_and_evaluate(config, workdir)
+
+
+def test_what_compiles_again_and_again_fails(tiny, tmp_path, monkeypatch):
+  epoch = loop._train_epoch
+
+  def retraces(*args):
+    jax.jit(lambda x: x + 1)(np.zeros(3))  # a new function each time
+    return epoch(*args)
+
+  monkeypatch.setattr(loop, "_train_epoch", retraces)
+  with pytest.raises(RuntimeError, match="epoch 2 compiled again"):
+    train.train_and_evaluate(tiny, tmp_path / "run")
+
+
+_COUNT = """
+import collections, importlib, json, pathlib, sys, jax
+counts = collections.Counter()
+jax.monitoring.register_event_listener(lambda event, **_: counts.update([event.rpartition("/")[2]]))
+from ae_jax import cache, train
+from configs import dense
+cache.keep_compiled_programs()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # however fast the machine is
+config = dense.get_config("digits")
+config.epochs, config.evaluators = 1, ()
+train.train_and_evaluate(config, pathlib.Path(sys.argv[1]))
+print(json.dumps(counts))
+"""
+
+
+def test_a_second_process_compiles_nothing_that_took_long(tmp_path):
+  """The step and the evaluation come from the persistent cache, to which the second process adds nothing."""
+  environment = {**os.environ, "AE_JAX_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+  counts, kept = [], []
+  for run in ("first", "second"):
+    command = [sys.executable, "-c", _COUNT, str(tmp_path / run)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    counts.append(json.loads(done.stdout.splitlines()[-1]))
+    kept.append({file.name for file in (tmp_path / "cache" / "xla").glob("*-cache")})
+  assert counts[0].get("cache_hits", 0) == 0
+  assert counts[1]["cache_hits"] >= 2
+  ours = [{file for file in files if file.startswith(("jit_train_chunk-", "jit_evaluate-"))} for files in kept]
+  assert ours[0] == ours[1]
+  assert len(ours[0]) == 2
+  ours, theirs = (ae_jax.load(tmp_path / run) for run in ("first", "second"))
+  jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
+
+
+def test_a_run_leaves_what_it_promises(trained):
+  workdir, _, _ = trained
+  for name in ("config.json", "metrics.jsonl", "checkpoints", "pictures/reconstructions.png", "pictures/curves.png"):
+    assert (workdir / name).exists(), name
+  assert list(workdir.glob("events.*"))
+  assert not list(workdir.rglob("*.part"))
+
+
+def test_metrics_have_their_names_and_agree_with_each_other(trained):
+  workdir, config, metrics = trained
+  names = "train/loss train/nats test/loss test/squared_error test/mse test/psnr test/nats"
+  baselines = {"test/nats_floor", "test/pca_squared_error", "test/mean_predictor_squared_error"}
+  assert set(metrics) == {*names.split(), *baselines, "images_per_second", "compile_seconds", "epoch", "step"}
+  assert metrics["epoch"] == config.epochs
+  np.testing.assert_allclose(metrics["test/mse"], metrics["test/squared_error"] / 64)
+  np.testing.assert_allclose(metrics["test/psnr"], -10 * np.log10(metrics["test/mse"]))
+  np.testing.assert_allclose(metrics["test/loss"], metrics["test/nats"], rtol=1e-6)
+  assert metrics["test/nats"] > metrics["test/nats_floor"]
+  steps = [record["step"] for record in logs.read(workdir)]
+  assert steps == sorted(set(steps))
+
+
+def test_metrics_are_those_of_the_loaded_model_in_numpy(trained):
+  workdir, _, metrics = trained
+  dataset = data.load("digits", "", "unit")
+  x_hat = ae_jax.load(workdir).reconstruct(dataset.test).astype(np.float64)
+  error = np.square(x_hat - dataset.test).sum((1, 2, 3)).mean()
+  np.testing.assert_allclose(metrics["test/squared_error"], error, rtol=1e-5)
+  x = dataset.test.astype(np.float64)
+  nats = -(x * np.log(x_hat) + (1 - x) * np.log1p(-x_hat)).sum((1, 2, 3)).mean()
+  np.testing.assert_allclose(metrics["test/nats"], nats, rtol=1e-4)
+
+
+def test_the_rulers_are_those_of_scikit_learn_in_double_precision(trained):
+  _, _, metrics = trained
+  dataset = data.load("digits", "", "unit")
+  train_, test = (half.reshape(len(half), -1).astype(np.float64) for half in (dataset.train, dataset.test))
+  pca = PCA(32, svd_solver="full").fit(train_)
+  error = np.square(pca.inverse_transform(pca.transform(test)) - test).sum(1).mean()
+  np.testing.assert_allclose(metrics["test/pca_squared_error"], error, rtol=1e-4)
+  inside = test[(test > 0) & (test < 1)]
+  entropy = -(inside * np.log(inside) + (1 - inside) * np.log1p(-inside)).sum() / len(test)
+  np.testing.assert_allclose(metrics["test/nats_floor"], entropy, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [pytest.param("cnn", marks=pytest.mark.slow), "vae"])
+def test_a_streamed_run_learns_what_one_in_memory_learns_bit_for_bit(tmp_path, monkeypatch, name):
+  monkeypatch.setattr(batch_schedule, "LONGEST_CHUNK", 4)
+  config = unstudied(config_of(name, "digits"))
+  config.epochs, config.batch_size = 2, 100
+  for placement in ("memory", "stream"):
+    config.data.placement = placement
+    train.train_and_evaluate(config, tmp_path / placement)
+  params_equal(tmp_path / "memory", tmp_path / "stream")
+
+
+def test_activations_computed_again_teach_the_same(tiny, tmp_path):
+  losses = []
+  for remat in (False, True):
+    tiny.remat = remat
+    losses.append(train.train_and_evaluate(tiny, tmp_path / str(remat))["test/loss"])
+  np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_skipped_steps_are_counted_and_left_out_of_the_means(tiny, tmp_path, unreliable):
+  tiny.on_nan = "skip"
+  metrics = train.train_and_evaluate(tiny, tmp_path)
+  records = logs.read(tmp_path)
+  assert 3 < sum(record["train/skipped"] for record in records) < 18  # of 36 steps
+  assert all(np.isfinite(record["train/loss"]) for record in records)
+  assert metrics["test/squared_error"] < 30
+
+
+@pytest.mark.parametrize(("stop", "augment"), [(1, ()), (2, ({"name": "flip"}, {"name": "shift", "pixels": 1}))])
+def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop, augment):
+  tiny.data.augment = augment
+  train.train_and_evaluate(tiny, tmp_path / "straight")
+  train_until(tiny, tmp_path / "broken", stop, monkeypatch)
+  train.train_and_evaluate(tiny, tmp_path / "broken")
+  (params, records), (other_params, other_records) = (learned(tmp_path / name) for name in ("straight", "broken"))
+  jax.tree.map(np.testing.assert_array_equal, params, other_params)
+  assert records == other_records
+  assert [record["epoch"] for record in records if "test/loss" in record] == [1, 2, 3]  # once, at the end of each
+  test = data.load("digits", "", "unit").test
+  x_hat = ae_jax.load(tmp_path / "straight").reconstruct(test)  # examples are not augmented in evaluation
+  np.testing.assert_allclose(
+    records[-1]["test/squared_error"], np.square(x_hat - test).sum((1, 2, 3)).mean(), rtol=1e-5
+  )
+
+
+def stateful():
+  """A VQ-VAE with dropout, augmentation and averaged parameters, on digits."""
+  config = unstudied(config_of("vqvae", "digits"))
+  config.update({"epochs": 3, "batch_size": 128, "checkpoint_every_epochs": 1, "ema_decay": 0.9})
+  config.model.update({"latent": 3, "channels": (4,), "codebook_size": 8, "dropout": 0.1})
+  config.data.augment = ({"name": "shift", "pixels": 1},)
+  return config
+
+
+def test_resume_changes_nothing_of_codebook_averages_dropout_and_augmentation(tmp_path, monkeypatch):
+  train.train_and_evaluate(stateful(), tmp_path / "straight")
+  train_until(stateful(), tmp_path / "broken", 2, monkeypatch)
+  train.train_and_evaluate(stateful(), tmp_path / "broken")
+  for weights in ("raw", "ema"):
+    straight, broken = (ae_jax.load(tmp_path / name, weights=weights).variables for name in ("straight", "broken"))
+    jax.tree.map(np.testing.assert_array_equal, straight, broken)
+  raw, ema = (ae_jax.load(tmp_path / "straight", weights=weights) for weights in ("raw", "ema"))
+  assert any((a != b).any() for a, b in zip(*(jax.tree.leaves(run.params) for run in (raw, ema)), strict=True))
+  test = data.load("digits", "", "unit").test
+  error = np.square(ema.reconstruct(test) - test).sum((1, 2, 3)).mean()
+  assert ema.metrics["test/squared_error"] == pytest.approx(error, rel=1e-5)  # the averages are what is evaluated
+  assert ae_jax.load(tmp_path / "straight").params["decoder"].keys() == ema.params["decoder"].keys()
+
+
+def test_a_save_that_comes_later_than_the_death_is_made_up_for(tiny, tmp_path, monkeypatch):
+  tiny.checkpoint_every_epochs = 2
+  train.train_and_evaluate(tiny, tmp_path / "straight")
+  train_until(tiny, tmp_path / "broken", 1, monkeypatch)
+  with pytest.raises(errors.UserError, match="no checkpoint yet"):
+    ae_jax.load(tmp_path / "broken")
+  train.train_and_evaluate(tiny, tmp_path / "broken")
+  params_equal(tmp_path / "straight", tmp_path / "broken")
+
+
+def test_remarks_about_the_data_are_said_once(tiny, tmp_path, capsys, monkeypatch):
+  load = data.load
+  monkeypatch.setattr(data, "load", lambda **section: dataclasses.replace(load(**section), remarks=("one", "two")))
+  tiny.epochs = 1
+  train.train_and_evaluate(tiny, tmp_path)
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[1:3] == ["one", "two"]
+  assert (lines.count("one"), lines.count("two")) == (1, 1)
+
+
+def test_a_finished_run_is_finished(trained, capsys):
+  workdir, config, metrics = trained
+  before = (workdir / "metrics.jsonl").read_bytes()
+  assert train.train_and_evaluate(config, workdir) == metrics
+  assert (workdir / "metrics.jsonl").read_bytes() == before
+  assert "continuing after epoch 3 of 3" in capsys.readouterr().out
+
+
+def test_how_often_things_are_written_does_not_change_what_is_learned(tiny, tmp_path):
+  train.train_and_evaluate(tiny, tmp_path / "a")
+  tiny.update({"log_every_steps": 1, "checkpoint_every_epochs": 2, "eval_every_epochs": 3})
+  train.train_and_evaluate(tiny, tmp_path / "b")
+  params_equal(tmp_path / "a", tmp_path / "b")
+  records = logs.read(tmp_path / "b")
+  assert [record["step"] for record in records] == list(range(1, 37))
+  assert [record["epoch"] for record in records if "test/loss" in record] == [2, 3]
+  assert sorted(path.name for path in (tmp_path / "b" / "checkpoints").glob("[0-9]*")) == ["24", "36"]
+
+
+def test_seeds_differ(tiny, tmp_path):
+  train.train_and_evaluate(tiny, tmp_path / "a")
+  tiny.seed = 1
+  train.train_and_evaluate(tiny, tmp_path / "b")
+  with pytest.raises(AssertionError):
+    params_equal(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_folder_of_another_config_is_refused_and_left_alone(trained):
+  workdir, config, _ = trained
+  other = config.copy_and_resolve_references()
+  other.epochs, other.model.widths = 4, (8, 8)
+  before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+  with pytest.raises(errors.UserError, match=r"differs in epochs \(3, now 4\), model.widths \(\[256\], now \[8, 8\]\)"):
+    train.train_and_evaluate(other, workdir)
+  assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_of_other_data_is_refused(tmp_path):
+  config = unstudied(config_of("dense", "npz"))
+  config.data.path = str(tmp_path / "x.npz")
+  config.update({"epochs": 2, "batch_size": 4, "model": {"latent": 2, "widths": (3,)}})
+  generator = np.random.default_rng(0)
+  np.savez(tmp_path / "x.npz", x_train=generator.integers(0, 256, (9, 4, 4), np.uint8))
+  train.train_and_evaluate(config, tmp_path / "run")
+  np.savez(tmp_path / "x.npz", x_train=generator.integers(0, 256, (9, 4, 4), np.uint8))
+  with pytest.raises(errors.UserError, match="other data"):
+    train.train_and_evaluate(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+  ("likelihood", "value_range"), [("gaussian", "unit"), ("gaussian", "symmetric"), ("gaussian", "real")]
+)
+def test_every_range_trains_and_loads(tmp_path, likelihood, value_range):
+  images = np.random.default_rng(0).integers(0, 256, (30, 9, 8, 3), np.uint8)
+  np.savez(tmp_path / "x.npz", x_train=images)
+  config = unstudied(config_of("dense", "npz"))
+  config.data.path, config.data.range = str(tmp_path / "x.npz"), value_range
+  config.objective.likelihood = likelihood
+  config.update({"epochs": 2, "batch_size": 8, "model": {"latent": 2, "widths": (8,)}})
+  metrics = train.train_and_evaluate(config, tmp_path / "run")
+  assert ("test/nats" in metrics) == (value_range == "unit")
+  np.testing.assert_allclose(metrics["test/loss"], metrics["test/squared_error"], rtol=1e-6)
+  assert ae_jax.load(tmp_path / "run").reconstruct(images).shape == images.shape
+
+
+def staged():
+  """Two layers trained one after the other for two epochs each, then both for two; on digits."""
+  config = unstudied(config_of("stacked", "digits"))
+  config.update({"epochs": 2, "batch_size": 128, "checkpoint_every_epochs": 1, "model": {"latent": 4, "widths": (16,)}})
+  config.optimizer.schedule = "constant"
+  config.stages = tuple({**stage, "epochs": 2} for stage in config.stages[:2])
+  return config
+
+
+@pytest.mark.parametrize("stop", [*(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 5)), 2, 3])
+def test_resume_changes_nothing_in_the_middle_of_a_stage_or_between_two(tmp_path, monkeypatch, stop):
+  train.train_and_evaluate(staged(), tmp_path / "straight")
+  train_until(staged(), tmp_path / "broken", stop, monkeypatch)
+  train.train_and_evaluate(staged(), tmp_path / "broken")
+  params_equal(tmp_path / "straight", tmp_path / "broken")
+  evaluated = [[r for r in logs.read(tmp_path / name) if "test/loss" in r] for name in ("broken", "straight")]
+  assert [record["stage"] for record in evaluated[0]] == [0, 0, 1, 1, 2, 2]
+  seconds = [record["compile_seconds"] for record in evaluated[1]]
+  assert 0 < seconds[0] == seconds[1] < seconds[2] == seconds[3] < seconds[4] == seconds[5]  # of all stages so far
+
+
+def test_a_stage_moves_its_layer_alone_and_begins_with_a_new_optimizer(tmp_path, monkeypatch):
+  """What Adam remembers of layer 0 would move it on through stage 1."""
+  ends = []
+  for stop in (2, 4):
+    train_until(staged(), tmp_path / str(stop), stop, monkeypatch)
+    ends.append(ae_jax.load(tmp_path / str(stop)).params)
+  one, two = ends
+  for half, name in (("encoder", "hidden_0"), ("decoder", "logits")):
+    np.testing.assert_array_equal(one[half][name]["kernel"], two[half][name]["kernel"])
+  for half, name in (("encoder", "code"), ("decoder", "hidden_0")):
+    assert (one[half][name]["kernel"] != two[half][name]["kernel"]).any()
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_config_learns_on_eight_devices(file, tmp_path, eight_devices):
+  config = unstudied(config_of(file.stem, *(["mnist_5k"] if file.stem != "sequence" else [])))
+  config.epochs, config.log_every_steps = 1, 10
+  for stage in config.stages:
+    stage["epochs"] = 1
+  train.train_and_evaluate(config, tmp_path)
+  records = logs.read(tmp_path)
+  for stage in range(len(config.stages) + 1):
+    losses = [record["train/loss"] for record in records if stage < record["epoch"] <= stage + 1]
+    assert losses[-1] < 0.95 * losses[0]
+  assert (tmp_path / "pictures" / "reconstructions.png").exists()
+
+
+def test_eight_devices_learn_what_one_learns(tiny, tmp_path):
+  """Data parallel over virtual CPU devices, in a process of its own; a batch of 100 does not divide by 8."""
+  tiny.batch_size = 100
+  one = train.train_and_evaluate(tiny, tmp_path / "one")
+  subprocess.run(
+    [sys.executable, "-m", "ae_jax.main", *tiny_flags(batch_size=100), f"--workdir={tmp_path / 'eight'}"],
+    cwd=ROOT,
+    env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+    check=True,
+    stdout=subprocess.DEVNULL,
+  )
+  assert len(run_folder.read_description(pathlib.Path(tmp_path / "eight"))["devices"]) == 8
+  eight = ae_jax.load(tmp_path / "eight")
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+    eight.params,
+    ae_jax.load(tmp_path / "one").params,
+  )
+  np.testing.assert_allclose(eight.metrics["test/loss"], one["test/loss"], rtol=1e-5)
