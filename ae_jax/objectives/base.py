@@ -56,7 +56,7 @@ LIKELIHOODS = {"bernoulli": _bernoulli, "gaussian": _gaussian}
 _UNITS = {"bernoulli": "nats", "gaussian": "squared_error"}
 
 
-def number() -> float:
+def number() -> Any:
   """Returns a numeric field that may differ between sweep members that share a compiled program."""
   return dataclasses.field(metadata={"numeric": True})
 
