@@ -1,4 +1,4 @@
-"""What the commands share: the flags of a config and a folder, --quiet, and one line with a status for any mistake."""
+"""Shared parts of the commands: flags, --help, and one line with an exit status for every user error."""
 
 import contextlib
 import datetime
@@ -7,18 +7,21 @@ import os
 import pathlib
 import sys
 import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from ae_jax import errors
+from ae_jax.config import shipped
 from ae_jax.system import malloc, paths, signals
 
 
 class _WholeNumber(flags.IntegerParser):
-  """Parser of integers that takes 1e3 for 1000, as for the keys of the config that are real numbers."""
+  """Parser of integers that accepts 1e3 for 1000, as the float keys of a config do."""
 
-  def convert(self, argument):
+  def convert(self, argument: str) -> int:
     try:
       return super().convert(argument)
     except ValueError:
@@ -30,73 +33,76 @@ class _WholeNumber(flags.IntegerParser):
 
 config_flags.register_flag_parser_for_type(int, _WholeNumber())
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "The config file, perhaps with :DATA behind it.", lock_config=True
+  "config", None, "Config file or name of a shipped config, optionally with :DATASET.", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run or sweep; default: runs/CONFIG-DATA-TIME.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or sweep; default: runs/CONFIG-DATA-TIME.")
+_QUIET = flags.DEFINE_bool("quiet", False, "Print only errors.")
 
-_QUIET = flags.DEFINE_bool("quiet", False, "Say nothing but what is wrong.")
+WRONG_INPUT, WRONG_USAGE = 1, 2  # exit statuses
+_HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 
-WRONG_INPUT, WRONG_USAGE = 1, 2
 
+def run(main: Callable[[ConfigDict, Callable[[ConfigDict], pathlib.Path]], Any]) -> None:
+  """Runs the `main(config, workdir)` of a command; `workdir(config)` returns the run folder."""
 
-def run(main):
-  """Runs a command's `main(config, workdir)`; `workdir(config)` is the folder of the run."""
-
-  def call(rest):
-    _refuse(rest, "overrides are written --config.KEY=VALUE")
+  def call(arguments):
+    _refuse(arguments, "write overrides as --config.KEY=VALUE")
     if _CONFIG.value is None:
-      fail("--config is missing; for instance --config=configs/cnn.py", WRONG_USAGE)
+      fail("--config is missing; for example --config=cnn", WRONG_USAGE)
     named = _local(_WORKDIR.value) if _WORKDIR.value else None
     main(_CONFIG.value, lambda config: named or _new_folder(config))
 
-  _start(call, unused=())
+  _start(call, main, unused=())
 
 
-def run_on_folder(main):
-  """Runs the `main(workdir)` of a command that takes no config but a folder that is there."""
+def run_on_folder(main: Callable[[pathlib.Path], Any]) -> None:
+  """Runs the `main(workdir)` of a command that takes an existing run folder and no config."""
 
-  def call(rest):
-    _refuse(rest, "the folder of a run is written --workdir=FOLDER")
+  def call(arguments):
+    _refuse(arguments, "write the run folder as --workdir=FOLDER")
     if not _WORKDIR.value:
-      fail("--workdir is missing; for instance --workdir=runs/cnn", WRONG_USAGE)
+      fail("--workdir is missing; for example --workdir=runs/cnn", WRONG_USAGE)
     main(_local(_WORKDIR.value))
 
-  _start(call, unused=("config",))
+  _start(call, main, unused=("config",))
 
 
-def run_on_arguments(main, example):
-  """Runs the `main(arguments)` of a command that takes texts, at least one, and no config or folder by a flag."""
+def run_on_arguments(main: Callable[[list[str]], Any], example: str) -> None:
+  """Runs the `main(arguments)` of a command that takes at least one positional argument, no config and no folder."""
 
-  def call(rest):
-    if not rest:
-      fail(f"there are no arguments; for instance {example}", WRONG_USAGE)
-    main(rest)
+  def call(arguments):
+    if not arguments:
+      fail(f"arguments are missing; for example {example}", WRONG_USAGE)
+    main(arguments)
 
-  _start(call, unused=("config", "workdir"))
+  _start(call, main, unused=("config", "workdir"))
 
 
-def _start(call, unused):
-  """Runs `call(arguments that are no flags)`, in silence if asked; the `unused` flags are unknown to the command."""
+def _start(call, main, unused):
+  """Parses the flags and runs `call(positional arguments)`; removes the `unused` flags from the command."""
   signals.watch()
   malloc.few_arenas()
-  _hush()
+  _silence_orbax()
   for name in unused:
     delattr(flags.FLAGS, name)
 
-  def main(argv):
+  def run_command(argv):
     with contextlib.ExitStack() as stack:
       if _QUIET.value:
         stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
-      call(argv[1:])
+      try:
+        call(argv[1:])
+      except BrokenPipeError:  # the reader of the output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-  app.run(main, flags_parser=functools.partial(_parse, with_config="config" not in unused))
+  app.run(run_command, flags_parser=functools.partial(_parse, main=main, with_config="config" not in unused))
 
 
-def _hush():
-  """Silences what Orbax's threads say after a save that failed, which is one line of ours."""
+def _silence_orbax():
+  """Silences the warnings of Orbax's threads after a failed save, which the command reports in one line."""
   warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-  told = sys.unraisablehook
-  sys.unraisablehook = lambda found: None if str(found.exc_value) == "Event loop is closed" else told(found)
+  report = sys.unraisablehook
+  sys.unraisablehook = lambda error: None if str(error.exc_value) == "Event loop is closed" else report(error)
 
 
 def _refuse(arguments, instead):
@@ -105,8 +111,8 @@ def _refuse(arguments, instead):
 
 
 @contextlib.contextmanager
-def in_a_line():
-  """What the user can mend leaves with one line and a status; a run that was asked to stop says how it goes on."""
+def user_errors() -> Iterator[None]:
+  """Ends the command with one line and a status for a UserError; prints how to continue after Interrupted."""
   try:
     yield
   except signals.Interrupted as stop:
@@ -116,43 +122,68 @@ def in_a_line():
 
 
 def _new_folder(config):
-  """Returns the folder of a run for which --workdir names none, from its checked config and the time."""
-  file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+  """Returns the run folder that is used without --workdir, named after the checked config and the time."""
   time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-  return pathlib.Path(f"runs/{file.stem}-{config.data.name.replace('/', '_')}-{time}")
+  return pathlib.Path(f"runs/{config_file().stem}-{config.data.name.replace('/', '_')}-{time}")
+
+
+def config_file() -> pathlib.Path:
+  """Returns the file of --config, without the data set behind the colon."""
+  name, extension, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(".py")
+  return pathlib.Path(name + extension)
 
 
 def _local(workdir):
-  """Returns the folder that --workdir names; ends the command where it is no local one."""
+  """Returns the local folder of --workdir; ends the command for a remote path."""
   try:
     return paths.local_path("--workdir", workdir)
   except errors.UserError as error:
     fail(str(error), WRONG_INPUT)
 
 
-def _parse(argv, with_config):
-  """absl's parser, but with one line for any mistake, and exit status 0 for --help."""
-  try:
-    rest = flags.FLAGS(argv)
-    _ = with_config and _CONFIG.value and _CONFIG.value.keys()  # a file that is not there is an error only now
-  except SystemExit:  # absl leaves --help with status 1
+def _parse(argv, main, with_config):
+  """Parses the flags; prints one line for an error, and for --help the command's docstring and flags."""
+  if _HELP & {*argv[1:]}:
+    _print_help(argv[0], main)
     sys.exit(0)
+  try:
+    rest = flags.FLAGS(_with_shipped_config(argv) if with_config else argv)
+    _ = with_config and _CONFIG.value and _CONFIG.value.keys()  # reads the file, which absl does lazily
   except flags.Error as error:
     fail(str(error), WRONG_INPUT if "flag --config" in str(error) else WRONG_USAGE)
   except OSError:
-    fail(
-      f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}: there is no such config file", WRONG_INPUT
-    )
-  except AttributeError as error:  # around a KeyError that knows the key and the nearest one
+    fail(shipped.no_such_config(config_flags.get_config_filename(flags.FLAGS["config"])), WRONG_INPUT)
+  except AttributeError as error:  # wraps a KeyError that names the key and the nearest known one
     fail(f"the config has no key {getattr(error.args[0], 'args', error.args)[0]}", WRONG_INPUT)
-  except Exception as error:  # a config file is code and an override names a key: either may raise anything
+  except Exception as error:  # a config file is code, and an override names a key: either may raise anything
     fail(f"--config: {error}", WRONG_INPUT)
   if not flags.FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.FATAL)  # Orbax tells of every file, and of each failure that is a line of ours
+    logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and failures that the command reports itself
   return rest
 
 
-def fail(message, status, leave=sys.exit):
-  """Says what is wrong in one line and leaves."""
+def _with_shipped_config(argv: Sequence[str]) -> list[str]:
+  """Returns the arguments with the name of a shipped config in --config replaced by the path of its file."""
+  resolved, follows = [], False
+  for argument in argv:
+    flag, equals, value = argument.partition("=")
+    if follows:
+      argument = shipped.resolve(argument)
+    elif equals and flag in ("--config", "-config"):
+      argument = f"--config={shipped.resolve(value)}"
+    follows = argument in ("--config", "-config")
+    resolved.append(argument)
+  return resolved
+
+
+def _print_help(program, main):
+  """Prints the docstring of a command's module and its flags."""
+  module = program if main.__module__ == "__main__" else main.__module__
+  print(f"{main.__globals__['__doc__'].strip()}\n\n{flags.FLAGS.module_help(module)}", flush=True)
+
+
+def fail(message: str, status: int, leave: Callable[[int], Any] = sys.exit) -> NoReturn:
+  """Prints an error in one line on stderr and leaves with a status."""
   print(f"ae_jax: {' '.join(message.split())}", file=sys.stderr, flush=True)
   leave(status)
+  raise AssertionError("leave() returned")

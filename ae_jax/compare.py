@@ -1,8 +1,10 @@
-"""Puts runs side by side: a table on the screen, and a page.
+"""Compares several runs: prints a table and writes a page.
 
-  python -m ae_jax.compare runs/a runs/b runs/c --out=compare.html
+  ae_jax compare runs/a runs/b
+  ae_jax compare runs/a runs/b runs/c --out=compare.html
+  python -m ae_jax.compare runs/*
 
-Runs that differ in the seed alone are put together: the mean over them, their least and greatest, and from three on the
+Runs that differ only in the seed form one group, shown by its mean, minimum and maximum, and from three runs on by the
 95 % t-interval of the mean.
 """
 
@@ -13,17 +15,17 @@ from ae_jax.system import paths
 
 flags.adopt_module_key_flags(cli)
 
-_OUT = flags.DEFINE_string("out", "compare.html", "The page, a file that ends in .html.")
+_OUT = flags.DEFINE_string("out", "compare.html", "Page to write, a file whose name ends in .html.")
 
 
 def main(folders):
-  """The flags and arguments, one call."""
-  with cli.in_a_line():
+  """Compares the runs in the folders."""
+  with cli.user_errors():
     out = paths.local_path("--out", _OUT.value)
     if out.suffix != ".html":
       cli.fail(f"--out={out}: must end in .html", cli.WRONG_INPUT)
     folders = [paths.local_path("folder", folder) for folder in folders]
-    from ae_jax.report import comparison  # seconds of imports
+    from ae_jax.report import comparison  # imports Bokeh, which takes seconds
 
     compared = comparison.read(folders)
     comparison.write(compared, out)
@@ -31,5 +33,10 @@ def main(folders):
     print(f"{comparison.answer(compared)}\nLook at {out}.")
 
 
+def run() -> None:
+  """Runs the command."""
+  cli.run_on_arguments(main, "ae_jax compare runs/a runs/b")
+
+
 if __name__ == "__main__":
-  cli.run_on_arguments(main, "python -m ae_jax.compare runs/a runs/b")
+  run()

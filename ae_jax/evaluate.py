@@ -1,10 +1,11 @@
-"""Measures a trained run, and makes its pictures and its page anew.
+"""Evaluates a trained run again, and draws its figures and report again.
 
-  python -m ae_jax.evaluate --workdir=runs/cnn
-  python -m ae_jax.evaluate --workdir=runs/cnn --only=probe,anomaly
+  ae_jax evaluate --workdir=runs/cnn
+  ae_jax evaluate --workdir=runs/cnn --only=probe,anomaly
+  python -m ae_jax.evaluate --workdir=runs/cnn --which=best
 
-Without --only it is what config.evaluators asks for; with it what is named, whatever the config says, and the rest of
-what was found before stays.
+Without --only the evaluators of config.evaluators run. With --only just the named ones run, whatever the config says,
+and earlier results of other evaluators are kept.
 """
 
 import functools
@@ -16,31 +17,36 @@ from ae_jax import cli
 flags.adopt_module_key_flags(cli)
 
 _ONLY = flags.DEFINE_list("only", [], "Evaluators, NAME,NAME,...; default: those of the run's config.")
-_WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "The checkpoint.")
+_WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to evaluate.")
 
 
 def main(workdir):
-  """The flags, one call."""
+  """Evaluates the run in a folder as the flags say."""
   from ae_jax import api, evaluators
   from ae_jax.report import evaluation
   from ae_jax.runs import logs, run_folder
   from ae_jax.system import cache
   from ae_jax.training import preemption
 
-  with cli.in_a_line():
+  with cli.user_errors():
     run = api.load(workdir, _WHICH.value)
     dataset = run_folder.data_of(workdir, run.config)
     for line in dataset.remarks:
       logs.say(line)
     cache.keep_compiled_programs()
-    measures = evaluators.build(_ONLY.value or run.config.evaluators, run.model, dataset)
-    baselines = dict(evaluators.baselines(measures, dataset, run.model.code))
+    chosen = evaluators.build(_ONLY.value or run.config.evaluators, run.model, dataset)
+    baselines = dict(evaluators.baselines(chosen, dataset, run.model.code))
     with preemption.caught(preemption.ANALYZING) as received:
       check = functools.partial(preemption.stop_analyses, received, workdir)
-      found = evaluation.examine(run, dataset, measures, workdir, baselines, check)
-    for name, value in [*found.values.items(), *found.remarks.items()]:
+      results = evaluation.examine(run, dataset, chosen, workdir, baselines, check)
+    for name, value in [*results.values.items(), *results.remarks.items()]:
       print(f"{name:40} {value if isinstance(value, str) else format(value, '.6g')}")
 
 
-if __name__ == "__main__":
+def run() -> None:
+  """Runs the command."""
   cli.run_on_folder(main)
+
+
+if __name__ == "__main__":
+  run()

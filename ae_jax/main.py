@@ -1,10 +1,11 @@
-"""Trains an autoencoder that a config file describes.
+"""Trains an autoencoder that a config describes, or continues an interrupted run.
 
-  python -m ae_jax.main --config=configs/cnn.py --workdir=runs/cnn
-  python -m ae_jax.main --config=configs/cnn.py:mnist --config.model.latent=64
+  ae_jax train --config=cnn --workdir=runs/cnn
+  ae_jax train --config=cnn:mnist --config.model.latent=64
+  python -m ae_jax.main --config=configs/cnn.py --config.epochs=5
 
-The part after the colon is the data set; --config.KEY=VALUE overrides any key of the config. The same command again
-continues a run that was interrupted. --profile leaves a trace of some steps in the run's folder.
+The part after the colon is the data set; --config.KEY=VALUE overrides any key of the config. The same command with the
+same --workdir continues an interrupted run. --profile writes a trace of some steps to the run folder.
 """
 
 import os
@@ -15,26 +16,34 @@ from ae_jax import cli
 
 flags.adopt_module_key_flags(cli)
 
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes that the cluster's environment names.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process of several, for all of them.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes the run has, with --coordinator.")
-_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0, with --coordinator.")
-_DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "On GPU: only kernels that give the same bits each time.")
-_PROFILE = flags.DEFINE_bool("profile", False, "Trace a chunk of steps into WORKDIR/profile (TensorBoard, Perfetto).")
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "Join the other processes of the run, found through the cluster's environment."
+)
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator", None, "HOST:PORT of the first process; the same for every process of the run."
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes of the run, with --coordinator.")
+_PROCESS = flags.DEFINE_integer("process", None, "Index of this process, from 0, with --coordinator.")
+_DETERMINISTIC = flags.DEFINE_bool(
+  "deterministic", False, "On GPU, use only kernels with bitwise reproducible results."
+)
+_PROFILE = flags.DEFINE_bool(
+  "profile", False, "Write a trace of a chunk of steps to WORKDIR/profile (TensorBoard, Perfetto)."
+)
 
 
 def main(config, workdir):
-  """The flags, one call."""
+  """Trains as the flags say."""
   if _DETERMINISTIC.value:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
   import jax
 
-  from ae_jax import config as configs  # here, so that --help does not wait for JAX
+  from ae_jax import config as configs  # imported late, because --help must not wait for JAX
   from ae_jax import errors
   from ae_jax.system import distributed
   from ae_jax.training import preemption, train
 
-  with cli.in_a_line():
+  with cli.user_errors():
     try:
       configs.check(config)
       if _DISTRIBUTED.value or _COORDINATOR.value:
@@ -54,12 +63,17 @@ def main(config, workdir):
 
 
 def _join(start):
-  """Joins the other processes of the run, as the flags say."""
+  """Joins the other processes of the run as the flags say."""
   try:
     start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   except (RuntimeError, ValueError) as error:
-    cli.fail(f"--coordinator, --distributed: the processes did not find each other: {error}", cli.WRONG_USAGE)
+    cli.fail(f"--coordinator, --distributed: the processes could not connect: {error}", cli.WRONG_USAGE)
+
+
+def run() -> None:
+  """Runs the command."""
+  cli.run(main)
 
 
 if __name__ == "__main__":
-  cli.run(main)
+  run()

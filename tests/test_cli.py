@@ -14,9 +14,9 @@ import asyncio
 import os
 import sys
 from absl import flags
-from ae_jax import door
+from ae_jax import cli
 
-flags.adopt_module_key_flags(door)
+flags.adopt_module_key_flags(cli)
 TIMES = flags.DEFINE_integer("times", 1, "How often.")
 
 
@@ -37,11 +37,11 @@ def main(given):
     Late("another")
     asyncio.sleep(1)
   if str(given) == "wrong":
-    door.fail("wrong it is", door.WRONG_INPUT)
+    cli.fail("wrong it is", cli.WRONG_INPUT)
 
 
 try:
-  door.{run}
+  cli.{run}
 finally:
   if "jax" in sys.modules:
     os._exit(99)  # it has made the user wait
@@ -82,11 +82,11 @@ def test_a_command_without_a_config_is_given_what_it_takes(command, kind, flags,
   ("kind", "flags", "status", "message"),
   [
     ("folder", [], 2, "--workdir is missing"),
-    ("folder", ["runs/a"], 2, "unexpected argument 'runs/a'; the folder of a run is written --workdir=FOLDER"),
+    ("folder", ["runs/a"], 2, "unexpected argument 'runs/a'; write the run folder as --workdir=FOLDER"),
     ("folder", ["--config=configs/cnn.py", "--workdir=runs/a"], 2, "Unknown command line flag 'config'"),
     ("folder", ["--times=x", "--workdir=runs/a"], 2, "--times=x"),
     ("folder", ["--quiet", "--workdir=wrong"], 1, "wrong it is"),
-    ("arguments", [], 2, "there are no arguments; for instance runs/a runs/b"),
+    ("arguments", [], 2, "arguments are missing; for example runs/a runs/b"),
     ("arguments", ["--workdir=runs/a", "runs/b"], 2, "Unknown command line flag 'workdir'"),
   ],
 )

@@ -59,9 +59,9 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(tiny, tmp_pat
   ("section", "key", "value", "message"),
   [
     ("", "epochs", None, "config.epochs is missing"),
-    ("", "epoch", 3, "config.epoch is no key of the config; did you mean 'epochs'"),
+    ("", "epoch", 3, "config.epoch is not a key of the config; did you mean 'epochs'"),
     ("", "epochs", "3", "config.epochs='3': must be int"),
-    ("optimizer", "lr", 1.0, "config.optimizer.lr is no key of the config"),
+    ("optimizer", "lr", 1.0, "config.optimizer.lr is not a key of the config"),
     ("data", "path", None, "config.data.path is missing"),
     ("model", "name", None, "config.model.name is missing"),
   ],

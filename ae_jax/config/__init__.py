@@ -1,79 +1,117 @@
-"""The vocabulary of the configs: each key that every config has, declared once, with what it may hold."""
+"""The keys that every config has, each declared once with its default and meaning, and their checks."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import RequiredValueError, placeholder
 
 from ae_jax import errors
 
-ANALYSES = ("latent", "probe", "robustness", "generation")  # what is found out about every trained model
+ANALYSES = ("latent", "probe", "robustness", "generation")  # evaluators that analyze every trained model by default
 
 
-def base(data):
-  """The keys that all configs share, at their defaults; a config file adds `model` and changes what it likes.
+def base(data: str) -> ConfigDict:
+  """Returns the keys that all configs share, at their defaults; a config file adds `model` and changes values.
 
-  `data` is the name of a data set (`ae_jax.data.load`), the part after the colon in `--config=configs/cnn.py:mnist`.
+  Args:
+    data: name of a data set (see `ae_jax.data.load`), the part after the colon in `--config=cnn:mnist`.
   """
   config = ConfigDict()
-  config.seed = 0  # of the initialisation, the order of the data and all noise
-  config.epochs = {"mnist_5k": 60, "digits": 60}.get(data, 20)  # small sets take more
-  config.batch_size = 64  # at most, and at most the training set; an epoch is cut into batches of nearly equal size
-
-  config.data = ConfigDict()
-  config.data.name = data  # mnist_5k, digits, factors, npz, heartbeats, ucr, or an image set of TensorFlow Datasets
-  config.data.path = ""  # the .npz file, the UCR folder, or TFDS's folder ("" for $TFDS_DATA_DIR or its default)
-  config.data.range = "unit"  # what the model sees: unit [0, 1], symmetric [-1, 1] or real; sets the output activation
-  config.data.placement = "auto"  # memory, stream (read while it trains), or auto: stream what is over the budget
-  config.data.budget_gib = 0.0  # bytes of training examples that are kept in memory, in GiB; 0: a quarter of it all
-  config.data.one_class = placeholder(int)  # train on this label only, others in the test set are anomalies; None: all
-  # Random changes of the training examples, in order: {"name": "flip"}, left to right; {"name": "shift", "pixels": 2},
-  # of images or series; {"name": "crop", "pixels": 2}, after padding; {"name": "brightness", "level": 0.2}.
-  config.data.augment = ()
-
-  config.objective = ConfigDict()
-  config.objective.name = "reconstruction"
-  config.objective.likelihood = "bernoulli"  # bernoulli (BCE, nats; range unit only) or gaussian (squared error)
-  # Numbers of the objective that change in training, each {"key": "objective.beta", "name": "linear", "start": 0.0,
-  # "epochs": 10}: from the start to the objective's number; constant, linear, cosine or cyclic; in epochs or steps.
-  config.schedules = ()
-  config.stages = ()  # what is trained before, in order: each {"epochs": ..., "objective": {...}}; same optimizer
-
-  config.optimizer = ConfigDict()
-  config.optimizer.name = "adam"  # adam, nadam, rmsprop, adagrad, sgd, momentum, nesterov
-  config.optimizer.learning_rate = 2e-3  # at the end of the warm-up
-  config.optimizer.schedule = "cosine"  # constant, linear or cosine (both to 0)
-  config.optimizer.warmup_epochs = 1.0
-  config.optimizer.weight_decay = 0.0  # decoupled
-  config.optimizer.clip_norm = 0.0  # longer gradients are shortened to it; 0: not
-
-  config.ema_decay = 0.0  # of a moving average of the parameters, which is evaluated instead of them (0.999); 0: none
-
-  # Besides reconstruction. At each evaluation: anomaly, codebook, denoising, posterior, sparsity. Of the trained model,
-  # once: anomaly, denoising, disentanglement, generation, latent, logistic_pca, probe, robustness.
+  config.seed = 0  # seed of the initialisation, the order of the data and all noise
+  config.epochs = {"mnist_5k": 60, "digits": 60}.get(data, 20)  # number of epochs; small data sets need more
+  # Largest number of examples in a batch. An epoch is split into batches of nearly equal size, so that no batch is much
+  # smaller than the others.
+  config.batch_size = 64
+  _add_data(config, data)
+  _add_objective(config)
+  _add_optimizer(config)
+  # Evaluators that run besides "reconstruction". At each evaluation: anomaly, codebook, denoising, posterior, sparsity.
+  # Once on the trained model: anomaly, denoising, disentanglement, generation, latent, logistic_pca, probe, robustness.
   config.evaluators = (*ANALYSES, "disentanglement") if data == "factors" else ANALYSES
-  config.trackers = ()  # besides TensorBoard: mlflow, wandb
-  config.compute_dtype = "float32"  # or bfloat16, for GPU and TPU: what the model computes in; all else is float32
-  config.parallel = "jit"  # over all devices, the batch split between them; or pmap, the same by jax.pmap
-  config.parallel_state = "replicated"  # on each device; or sharded: parameters and optimizer split between them
-  config.accumulate = 1  # a batch is computed in so many parts, one after the other, to need less memory
-  config.remat = False  # compute activations again for the gradient, to need less memory
-  config.on_nan = "stop"  # at a loss or gradient that is not finite; or skip: go on without such steps, counting them
-  config.max_minutes = 0.0  # the training stops after the epoch in which so many minutes have passed; 0: no limit
-  config.early_stopping = ConfigDict()  # of a single run; a sweep has --halving
-  config.early_stopping.metric = ""  # of the test set, such as "test/squared_error"; "" for none
-  config.early_stopping.patience = 5  # evaluations without an improvement after which the training stops
-  config.early_stopping.min_change = 0.0  # an improvement is a larger change than this
-  config.early_stopping.mode = "min"  # what the metric should become: min or max
-  config.eval_every_epochs = 1  # and at the end
-  config.checkpoint_every_epochs = {"mnist_5k": 30, "digits": 30}.get(data, 5)  # and at the end, after an evaluation
-  config.log_every_steps = 50  # train/loss is the mean over so many steps
+  config.trackers = ()  # experiment trackers besides TensorBoard: mlflow, wandb
+  _add_devices(config)
+  _add_early_stopping(config)
+  config.eval_every_epochs = 1  # epochs between evaluations; the last epoch is always evaluated
+  # Epochs between checkpoints. The last epoch is always saved, and each of these checkpoints follows an evaluation.
+  config.checkpoint_every_epochs = {"mnist_5k": 30, "digits": 30}.get(data, 5)
+  config.log_every_steps = 50  # steps between records of train/loss, which is the mean over these steps
   return config
 
 
-def check(config):
-  """Raises UserError unless the config has the keys of `base`, of their types, and whole numbers in their bounds."""
+def _add_data(config: ConfigDict, data: str) -> None:
+  """Adds the keys of the data set."""
+  config.data = ConfigDict()
+  config.data.name = data  # mnist_5k, digits, factors, npz, heartbeats, ucr, or an image set of TensorFlow Datasets
+  config.data.path = ""  # path of the .npz file or UCR folder; for TFDS "" means $TFDS_DATA_DIR or the default folder
+  # Range that the model sees: unit [0, 1], symmetric [-1, 1] or real. It determines the output activation.
+  config.data.range = "unit"
+  # Where training examples are kept: memory, stream (read during training), or auto, which streams what exceeds the
+  # memory budget.
+  config.data.placement = "auto"
+  config.data.budget_gib = 0.0  # memory budget for the training examples in GiB; 0: a quarter of the machine's memory
+  # Label of the normal class: only its examples are used for training, and all other test examples count as
+  # anomalies. None: train on all labels.
+  config.data.one_class = placeholder(int)
+  # Augmentation of the training examples, in order: {"name": "flip"}, left to right; {"name": "shift", "pixels": 2},
+  # of images or series; {"name": "crop", "pixels": 2}, after padding; {"name": "brightness", "level": 0.2}.
+  config.data.augment = ()
+
+
+def _add_objective(config: ConfigDict) -> None:
+  """Adds the keys of the objective and of its changes during training."""
+  config.objective = ConfigDict()
+  config.objective.name = "reconstruction"  # reconstruction, denoising, layerwise, sparse, contractive or elbo
+  config.objective.likelihood = "bernoulli"  # bernoulli (cross-entropy; needs the range unit) or gaussian
+  # Schedules of numeric keys of the objective, each {"key": "objective.beta", "name": "linear", "start": 0.0, "epochs":
+  # 10}: from `start` to the value of the key; constant, linear, cosine or cyclic; over "epochs" or "steps".
+  config.schedules = ()
+  # Training stages before the main one, in order, each {"epochs": ..., "objective": {...}}; the optimizer restarts at
+  # each stage.
+  config.stages = ()
+
+
+def _add_optimizer(config: ConfigDict) -> None:
+  """Adds the keys of the optimizer and of the averaged parameters."""
+  config.optimizer = ConfigDict()
+  config.optimizer.name = "adam"  # adam, nadam, rmsprop, adagrad, sgd, momentum or nesterov
+  config.optimizer.learning_rate = 2e-3  # learning rate at the end of the warm-up
+  config.optimizer.schedule = "cosine"  # learning-rate schedule: constant, or linear or cosine, which decay to 0
+  config.optimizer.warmup_epochs = 1.0  # epochs of linear warm-up of the learning rate
+  config.optimizer.weight_decay = 0.0  # decoupled weight decay, as in AdamW
+  config.optimizer.clip_norm = 0.0  # largest norm of the gradient; longer gradients are scaled down; 0: no clipping
+  # Decay of the exponential moving average of the parameters, such as 0.999. The averages are evaluated instead of the
+  # parameters. 0: no averages.
+  config.ema_decay = 0.0
+
+
+def _add_devices(config: ConfigDict) -> None:
+  """Adds the keys of precision, devices and memory, and of steps with a loss that is not finite."""
+  config.compute_dtype = "float32"  # dtype of the model's computation, or bfloat16 for GPU and TPU; all else is float32
+  config.parallel = "jit"  # data parallelism over all devices by jit with sharding, or by pmap
+  # Parameters and optimizer state: replicated on each device, or sharded over the devices.
+  config.parallel_state = "replicated"
+  config.accumulate = 1  # microbatches of a batch, computed one after the other to save memory
+  config.remat = False  # rematerialisation: recompute activations in the backward pass to save memory
+  # What to do when a loss or gradient is not finite: stop, or skip, which leaves such steps out and counts them.
+  config.on_nan = "stop"
+  config.max_minutes = 0.0  # training stops after the epoch in which this many minutes have passed; 0: no limit
+
+
+def _add_early_stopping(config: ConfigDict) -> None:
+  """Adds the keys of early stopping, which applies to single runs; a sweep has --halving."""
+  config.early_stopping = ConfigDict()
+  config.early_stopping.metric = ""  # metric of the test set to watch, such as "test/squared_error"; "": none
+  config.early_stopping.patience = 5  # evaluations without an improvement after which training stops
+  config.early_stopping.min_change = 0.0  # smallest change that counts as an improvement
+  config.early_stopping.mode = "min"  # min if the metric should decrease, max if it should increase
+
+
+def check(config: ConfigDict) -> None:
+  """Checks the keys, types and bounds of a config; raises UserError for the first error."""
   if not isinstance(config, ConfigDict):
     raise errors.UserError(
-      f"the config is a {type(config).__name__}: get_config must return ae_jax.config.base() and more"
+      f"the config is a {type(config).__name__}; get_config must return ae_jax.config.base() with changes"
     )
   wanted = _declared()
   try:
@@ -104,19 +142,19 @@ def check(config):
     errors.check_positive(f"{where}.epochs", stage["epochs"])
 
 
-def check_trained(config):
-  """Raises UserError unless the config has what its trained model needs; the rest may be of another version."""
+def check_trained(config: ConfigDict) -> None:
+  """Checks the keys that loading a trained model needs; other keys may be missing or unknown (other versions)."""
   _check_part(config, {"model": {}, "compute_dtype": "", "ema_decay": 0.0, "data": {"range": ""}})
 
 
-def check_analyzed(config):
-  """Raises UserError unless the config has what the evaluators need beside its trained model."""
+def check_analyzed(config: ConfigDict) -> None:
+  """Checks the keys that the evaluators need besides the trained model."""
   wanted = _declared()
   _check_part(config, {key: wanted[key] for key in ("seed", "data", "objective", "evaluators")})
 
 
 def _check_part(config, wanted):
-  """Raises UserError unless the config has these keys, and in their sections these, of their types."""
+  """Raises UserError unless the config has the `wanted` keys and sections with values of their types."""
   kept = {key: value for key, value in config.to_dict().items() if key in wanted}
   for key, section in wanted.items():
     if isinstance(section, dict) and key not in _OPEN_SECTIONS and isinstance(kept.get(key), dict):
@@ -125,36 +163,40 @@ def _check_part(config, wanted):
 
 
 def _declared():
-  """The keys of `base` with examples of their values; a placeholder stays one, for it tells the type."""
+  """Returns the keys of `base` with their defaults; placeholders are preserved, because they hold the type."""
   return base("").to_dict(preserve_field_references=True)
 
 
-def as_json(config):
-  """The config as JSON stores it: nested dicts, lists for tuples."""
+def as_json(config: ConfigDict) -> dict[str, Any]:
+  """Returns the config as nested dicts for JSON, with lists instead of tuples."""
   return _lists(config.to_dict())
 
 
-def from_json(stored):
-  """Returns the locked config that `as_json` stored, of this or an earlier version; UserError for anything else."""
+def from_json(stored: Mapping[str, Any]) -> ConfigDict:
+  """Returns the locked config that `as_json` of this or an earlier version stored.
+
+  Raises:
+    UserError: If a key is not valid.
+  """
   try:
     return ConfigDict(_tuples(completed(stored))).lock()
-  except (TypeError, ValueError) as error:  # a key with a dot in it, for one
+  except (TypeError, ValueError) as error:  # for example a key that contains a dot
     raise errors.UserError(f"config: {errors.one_line(error)}") from None
 
 
-def flat(nested, prefix=""):
-  """A nested config, as config.json has it, as {dotted key: value}."""
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Returns a nested config as {dotted key: value}."""
   found = {}
   for key, value in nested.items():
     found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
   return found
 
 
-# Keys, and sections, that change nothing that is learned up to a step: a run may continue with other values of these.
+# Keys and sections that do not affect the parameters at a given step: a run may continue with other values.
 FREE = ("data.placement", "data.budget_gib", "trackers", "max_minutes", "early_stopping")
 
 
-# Dotted keys that configs of earlier versions do not have, with what they meant.
+# Keys that configs of earlier versions lack, with the values that reproduce the earlier behaviour.
 _ADDED = {
   "schedules": [],
   "ema_decay": 0.0,
@@ -165,8 +207,8 @@ _ADDED = {
 }
 
 
-def completed(stored) -> dict:
-  """Returns a stored config with the keys that were added since; a section that is absent stays so."""
+def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a stored config with the keys that later versions added; missing sections stay missing."""
   whole = dict(stored)
   for dotted, value in _ADDED.items():
     section, _, key = dotted.rpartition(".")
@@ -177,22 +219,22 @@ def completed(stored) -> dict:
   return whole
 
 
-def is_free(key) -> bool:
+def is_free(key: str) -> bool:
   """Returns whether a dotted key is in FREE."""
   return key in FREE or key.partition(".")[0] in FREE
 
 
-def differences(old, new):
-  """Returns the dotted keys in which two runs' configs differ, each with both values: "epochs (20, now 30)".
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+  """Returns the dotted keys in which two configs differ, with both values: "epochs (20, now 30)".
 
-  A key that was added since the run began counts with its default.
+  A key that a later version added counts with its default.
   """
   old, new = flat(completed(old)), flat(completed(new))
   keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and not is_free(key))
   return [f"{key} ({old.get(key, 'absent')!r}, now {new.get(key, 'absent')!r})" for key in keys]
 
 
-# Sections of any options, checked by whoever takes them; but not of these, that come from elsewhere.
+# Sections whose options are checked by the functions that take them, and the options that come from elsewhere.
 _OPEN_SECTIONS = {
   "model": {"shape": "the data", "compute_dtype": "config.compute_dtype"},
   "objective": {
@@ -208,7 +250,7 @@ def _check_keys(given, wanted, prefix):
   for key in given:
     if key not in wanted:
       where = f"config.{prefix}{errors.plain(key)}"
-      raise errors.UserError(f"{where} is no key of the config; {errors.nearest(key, wanted)}")
+      raise errors.UserError(f"{where} is not a key of the config; {errors.nearest(key, wanted)}")
   for key, example in wanted.items():
     if key not in given:
       raise errors.UserError(f"config.{prefix}{key} is missing; start from ae_jax.config.base()")
@@ -234,9 +276,9 @@ def _check_open(section, elsewhere, prefix):
   for option in section:
     where = f"config.{prefix}{errors.plain(option)}"
     if not isinstance(option, str):
-      raise errors.UserError(f"{where} is no option: its name is a {type(option).__name__}; names are strings")
+      raise errors.UserError(f"{where} is not an option: its name is a {type(option).__name__}; names are strings")
     if option in elsewhere:
-      raise errors.UserError(f"{where} is no option: it is given by {elsewhere[option]}")
+      raise errors.UserError(f"{where} is not an option: it is given by {elsewhere[option]}")
 
 
 def _lists(value):

@@ -1,10 +1,11 @@
-"""Trains a grid of autoencoders: every latent size, seed and number of a config, many of them by one compiled program.
+"""Trains one autoencoder per latent size, seed and hyperparameter value, many of them in one compiled program.
 
-  python -m ae_jax.sweep --config=configs/cnn.py --latents=2,4,8,16,32,64 --seeds=3 --workdir=runs/sweep
-  python -m ae_jax.sweep --config=configs/vae.py --seeds=3 --grid objective.beta=0.5,1,2 --workdir=runs/beta
+  ae_jax sweep --config=cnn --latents=2,4,8,16,32,64 --seeds=3 --workdir=runs/sweep
+  ae_jax sweep --config=vae --seeds=3 --grid objective.beta=0.5,1,2 --workdir=runs/beta
+  python -m ae_jax.sweep --config=configs/dense.py:digits --latents=2,4,8 --halving=2
 
-Each member leaves the folder of a run, as python -m ae_jax.main does. The same command again continues a sweep that was
-interrupted; with more values it adds members to one.
+Each member of the sweep has a run folder, like those of `ae_jax train`. The same command continues an interrupted
+sweep; with more values it adds members.
 """
 
 import os
@@ -16,27 +17,31 @@ from ae_jax import cli
 WAYS = {"auto": "auto", "in_turn": "in turn", "together": "side by side"}
 
 flags.adopt_module_key_flags(cli)
-_LATENTS = flags.DEFINE_string("latents", None, "Sizes of the code, NUMBER,NUMBER,...; default: that of the config.")
-_SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds, from that of the config on.", lower_bound=1)
-_GRID = flags.DEFINE_multi_string("grid", [], "KEY=NUMBER,NUMBER,... for a key of the config; any number of times.")
-_HALVING = flags.DEFINE_integer("halving", 0, "Successive halving: one in so many settings goes on after each rung.")
-_WAY = flags.DEFINE_enum(
-  "way", "auto", list(WAYS), "How the members of a device are computed; auto measures it where that can pay."
+_LATENTS = flags.DEFINE_string("latents", None, "Latent sizes, NUMBER,NUMBER,...; default: that of the config.")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "Number of seeds, counted up from that of the config.", lower_bound=1)
+_GRID = flags.DEFINE_multi_string("grid", [], "KEY=NUMBER,NUMBER,... for a key of the config; may be repeated.")
+_HALVING = flags.DEFINE_integer(
+  "halving", 0, "Successive halving: one in this many settings continues after each rung."
 )
-_BUDGET = flags.DEFINE_float("budget_gib", 0.0, "Of a device's memory, for a pack of members; 0: what is there.", 0.0)
+_WAY = flags.DEFINE_enum(
+  "way", "auto", list(WAYS), "How a device computes its members; auto measures which is faster where that can pay."
+)
+_BUDGET = flags.DEFINE_float(
+  "budget_gib", 0.0, "Memory of a device for one pack of members, in GiB; 0: all that is free.", 0.0
+)
 _ENGINE = flags.DEFINE_enum("engine", "local", ["local", "ray", "slurm"], "Where members are trained.")
-_ADDRESS = flags.DEFINE_string("address", "", "Of a Ray cluster; default: one on this machine.")
-_SHARES = flags.DEFINE_integer("shares", 0, "Tasks or jobs, with --engine; default: one for each GPU, or machine.")
-_SLURM = flags.DEFINE_multi_string("slurm", [], "KEY=VALUE for submitit, such as slurm_partition=gpu; any number.")
+_ADDRESS = flags.DEFINE_string("address", "", "Address of a Ray cluster; default: start one on this machine.")
+_SHARES = flags.DEFINE_integer("shares", 0, "Number of tasks or jobs, with --engine; default: one per GPU or machine.")
+_SLURM = flags.DEFINE_multi_string("slurm", [], "KEY=VALUE for submitit, such as slurm_partition=gpu; may be repeated.")
 
 
 def main(config, workdir):
-  """The flags, one call."""
+  """Trains the sweep as the flags say."""
   from ae_jax import config as configs
   from ae_jax.sweep import engines, grid, trainer
   from ae_jax.sweep import run as sweep_run
 
-  with cli.in_a_line():
+  with cli.user_errors():
     configs.check(config)
     place = workdir(config)
     _choose_devices(engines)
@@ -48,7 +53,7 @@ def main(config, workdir):
 
 
 def _choose_devices(engines):
-  """The devices of this process: all there are, or none but cores where others do the work."""
+  """Chooses the devices of this process: all, or only CPU cores if other processes do the work."""
   import jax
 
   engines.use_cores(os.cpu_count())
@@ -57,7 +62,7 @@ def _choose_devices(engines):
 
 
 def _engine(engines, place):
-  """The engine that the flags name, a function (received, report)."""
+  """Returns the engine that the flags name, a function (received, report)."""
   if _ENGINE.value == "ray":
     return lambda received, _: engines.ray(received, _ADDRESS.value, _SHARES.value)
   if _ENGINE.value == "slurm":
@@ -66,5 +71,10 @@ def _engine(engines, place):
   return engines.local
 
 
-if __name__ == "__main__":
+def run() -> None:
+  """Runs the command."""
   cli.run(main)
+
+
+if __name__ == "__main__":
+  run()

@@ -45,7 +45,7 @@ def test_a_mistaken_key_is_met_with_the_nearest():
   config = config_of("dense", "digits")
   config.optimizer.learningrate = 1.0
   with pytest.raises(
-    errors.UserError, match=r"config\.optimizer\.learningrate is no key.*did you mean 'learning_rate'"
+    errors.UserError, match=r"config\.optimizer\.learningrate is not a key.*did you mean 'learning_rate'"
   ):
     configs.check(config)
 
@@ -60,17 +60,17 @@ def test_a_mistaken_key_is_met_with_the_nearest():
     ("optimizer", None, "config.optimizer=None: must be dict"),
     ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate=nan: must be a finite number"),
     ("optimizer.weight_decay", 10**400, "must be a finite number"),
-    ("optimizer.a\nb", 1, "config.optimizer.a\\nb is no key of the config"),
+    ("optimizer.a\nb", 1, "config.optimizer.a\\nb is not a key of the config"),
     ("data.one_class", 2**63, "config.data.one_class=9223372036854775808: must be an integer of 64 bits"),
     ("data.one_class", "good", "config.data.one_class='good': must be int or None"),
     ("data.one_class", True, "config.data.one_class=True: must be int or None"),
     ("data.one_class", 1.0, "config.data.one_class=1.0: must be int or None"),
-    ("model.shape", (8, 8, 1), "config.model.shape is no option: it is given by the data"),
-    ("model.compute_dtype", "float32", "config.model.compute_dtype is no option: it is given by config.compute_dtype"),
-    ("objective.model", "dense", "config.objective.model is no option: it is given by config.model"),
-    ("objective.value_range", "unit", "is no option: it is given by config.data.range"),
+    ("model.shape", (8, 8, 1), "config.model.shape is not an option: it is given by the data"),
+    ("model.compute_dtype", "float32", "config.model.compute_dtype is not an option: it is given by config.compute_dtype"),
+    ("objective.model", "dense", "config.objective.model is not an option: it is given by config.model"),
+    ("objective.value_range", "unit", "is not an option: it is given by config.data.range"),
     ("model", {"latent": 3}, "config.model.name is missing"),
-    ("stages", ({"epochs": 1, "objective": {"name": "sparse", 3: 4}},), "config.stages[0].objective.3 is no option"),
+    ("stages", ({"epochs": 1, "objective": {"name": "sparse", 3: 4}},), "config.stages[0].objective.3 is not an option"),
     (
       "stages",
       ({"epochs": 1, "objective": {"name": "reconstruction", "model": 1}},),

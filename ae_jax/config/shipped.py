@@ -1,0 +1,38 @@
+"""The configs that the package ships, by name: `cnn` is configs/cnn.py."""
+
+import ast
+import pathlib
+
+from ae_jax import errors
+
+_PACKAGE = pathlib.Path(__file__).parent.parent
+
+
+def folder() -> pathlib.Path:
+  """Returns the folder of the shipped configs, in an installed package or in a checkout."""
+  installed = _PACKAGE / "configs"
+  return installed if installed.is_dir() else _PACKAGE.parent / "configs"
+
+
+def files() -> dict[str, pathlib.Path]:
+  """Returns {name: file} of the shipped configs."""
+  return {file.stem: file for file in sorted(folder().glob("[!_]*.py"))}
+
+
+def summaries() -> dict[str, str]:
+  """Returns {name: first line of its docstring} of the shipped configs; no config is executed."""
+  return {
+    name: (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0] for name, file in files().items()
+  }
+
+
+def resolve(config: str) -> str:
+  """Returns "FILE.py[:DATASET]" for "NAME[:DATASET]" if NAME is a shipped config, and anything else unchanged."""
+  name, colon, data = config.partition(":")
+  known = files()
+  return f"{known[name]}{colon}{data}" if name in known and not pathlib.Path(name).is_file() else config
+
+
+def no_such_config(given: str) -> str:
+  """Returns the error message for a config that is neither a file nor the name of a shipped config."""
+  return f"--config={given}: there is no such config file or shipped config; {errors.nearest(given, files())}"
