@@ -43,7 +43,7 @@ def test_a_run_that_is_killed_again_and_again_ends_bit_for_bit_as_one_that_was_n
 
 
 def test_the_readme_has_the_predicted_cost_of_many_devices(endurance):
-  assert endurance.scaling.markdown() in (ROOT / "README.md").read_text()
+  assert endurance.scaling.markdown() in (ROOT / "experiments" / "endurance" / "README.md").read_text()
 
 
 def test_the_config_fuzzer_sees_what_it_is_looking_for(endurance, tmp_path, monkeypatch):

@@ -59,7 +59,7 @@ def _held(leaf, devices):
 
 
 def markdown():
-  """The table for the README."""
+  """Returns the table of the README beside this file."""
   heads = ["model", "devices", "batch", "multiply-adds a device", "exchanged a device"]
   heads += ["computing", "exchanging", "efficiency", "state", "sharded"]
   cells = []
