@@ -16,7 +16,8 @@ BLOCK = re.compile(
   r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )  # `{code-block}` directives do not run
 WITH_CODE = [page for page in PAGES if BLOCK.search((DOCS / page).read_text())]
-SHORT = "--config.epochs=1"  # for commands that do not set the number of epochs themselves
+# What a command that trains is given besides, unless it says otherwise: the pages' own numbers take minutes.
+SHORT = {"--config.epochs": "1", "--config.evaluators": "()"}
 
 
 def script_of(page):
@@ -31,13 +32,13 @@ def script_of(page):
 
 
 def command_of(line):
-  """Returns the arguments of a console line `$ ae_jax ...`, trained for one epoch unless it says otherwise."""
+  """Returns the arguments of a console line `$ ae_jax ...`; training is shortened by SHORT."""
   assert line.startswith("$ ae_jax "), line
   arguments = shlex.split(line)[2:]
-  train = arguments[0] in ("train", "sweep") and not any(
-    "--config.epochs" in each or each == "--help" for each in arguments
-  )
-  return [sys.executable, "-m", "ae_jax", *arguments, *([SHORT] if train else [])]
+  if arguments[0] in ("train", "sweep") and "--help" not in arguments:
+    given = {argument.partition("=")[0] for argument in arguments}
+    arguments += [f"{flag}={value}" for flag, value in SHORT.items() if flag not in given]
+  return [sys.executable, "-m", "ae_jax", *arguments]
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=str)
