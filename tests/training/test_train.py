@@ -218,7 +218,7 @@ def test_a_finished_run_is_finished(trained, capsys):
   before = (workdir / "metrics.jsonl").read_bytes()
   assert train.train_and_evaluate(config, workdir) == metrics
   assert (workdir / "metrics.jsonl").read_bytes() == before
-  assert "continuing after epoch 3 of 3" in capsys.readouterr().out
+  assert "resuming after epoch 3 of 3" in capsys.readouterr().out
 
 
 def test_how_often_things_are_written_does_not_change_what_is_learned(tiny, tmp_path):
