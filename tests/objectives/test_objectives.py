@@ -191,7 +191,7 @@ def test_what_does_not_fit_is_refused(name, options, model_options, message):
 
 
 def test_a_code_larger_than_the_data_needs_a_reason():
-  with pytest.raises(errors.UserError, match=r"config\.model\.latent=31: larger than the data, 30 numbers"):
+  with pytest.raises(errors.UserError, match=r"config\.model\.latent=31: larger than the example of 30 elements"):
     objectives.check_bottleneck("reconstruction", models.CodeSpec((31,)), SHAPE)
   objectives.check_bottleneck("reconstruction", models.CodeSpec((30,)), SHAPE)
   objectives.check_bottleneck("sparse", models.CodeSpec((31,)), SHAPE)

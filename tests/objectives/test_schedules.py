@@ -123,9 +123,9 @@ def test_free_bits_that_change_need_the_whole_batch():
   [
     (3, r"config\.schedules\[0\]=3: must be a dict such as"),
     ({**WARM_UP, "epochs": 1}, r"config\.schedules\[0\]=.*: must be a dict"),
-    ({**WARM_UP, "key": "optimizer.learning_rate"}, r"\[0\]\.key='optimizer.*: must be a number of config"),
-    ({**WARM_UP, "key": "objective.betta"}, r"objective\.betta is no number of the obj.* did you mean 'beta'"),
-    ({**WARM_UP, "key": "objective.likelihood"}, "objective.likelihood is no number"),
+    ({**WARM_UP, "key": "optimizer.learning_rate"}, r"\[0\]\.key='optimizer.*: must be an option of config"),
+    ({**WARM_UP, "key": "objective.betta"}, r"objective\.betta is no numeric option of the obj.* did you mean 'beta'"),
+    ({**WARM_UP, "key": "objective.likelihood"}, "objective.likelihood is no numeric option"),
     ({**WARM_UP, "name": "liner"}, "did you mean 'linear'"),
     ({**WARM_UP, "start": "0"}, r"\[0\]\.start='0': must be a number"),
     ({**WARM_UP, "steps": 0}, r"\[0\]\.steps=0: must be from 1 to all of the 36 steps"),
