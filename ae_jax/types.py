@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 AnyArray = jax.Array | np.ndarray
-Batch = dict[str, Array]  # named columns: "x" [B, *shape], "weight" [B], and perhaps "label" [B], ...
+Batch = dict[str, AnyArray]  # named columns: "x" [B, *shape], "weight" [B], and perhaps "label" [B], ...
 Columns = dict[str, AnyArray]  # named columns besides "x"
 Keys = Key[Array, "batch"]  # one random key for each example
 Number = float | jax.Array  # of an objective: a constant, or traced where it is scheduled or swept

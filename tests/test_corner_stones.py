@@ -1,4 +1,4 @@
-"""Known answers before new results: what each autoencoder must be where theory says it."""
+"""Known answers: properties of autoencoders that theory predicts."""
 
 import functools
 
@@ -29,8 +29,8 @@ PCA_ERROR = np.square(X - PCA_.inverse_transform(PCA_.transform(X))).sum(1).mean
 
 def dense(**options):
   """A dense model with identity activations, unless other options are given."""
-  plain = {"latent": LATENT, "widths": (), "decoder_widths": (), "activation": "identity", "bottleneck": "identity"}
-  return models.build("dense", SHAPE, **{**plain, "tied": False, **options})
+  defaults = {"latent": LATENT, "widths": (), "decoder_widths": (), "activation": "identity", "bottleneck": "identity"}
+  return models.build("dense", SHAPE, **{**defaults, "tied": False, **options})
 
 
 def doubles(tree):
@@ -51,14 +51,14 @@ def keys_for(count, seed=0):
 
 
 def minimise(objective, model, variables, batch, keys):
-  """The variables where L-BFGS ends, and the loss there."""
+  """The variables at the end of L-BFGS, and their loss."""
   flat, unflatten = ravel_pytree(variables)
   value = jax.jit(jax.value_and_grad(lambda v: objective(model, unflatten(v), batch, keys)[0]))
   options = {"maxiter": 20_000, "maxfun": 40_000, "ftol": 1e-16, "gtol": 1e-11, "maxcor": 30}
-  found = scipy.optimize.minimize(
+  result = scipy.optimize.minimize(
     lambda v: tuple(map(np.asarray, value(v))), flat, jac=True, method="L-BFGS-B", options=options
   )
-  return unflatten(jnp.asarray(found.x)), float(found.fun)
+  return unflatten(jnp.asarray(result.x)), float(result.fun)
 
 
 @functools.cache
@@ -70,15 +70,15 @@ def trained_linear(tied, widths=()):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_linear_autoencoder_is_pca(tied):
+def test_linear_autoencoder_is_pca(tied):
   variables, loss, model = trained_linear(tied)
   assert abs(loss / PCA_ERROR - 1) < 1e-10
   decoded = np.asarray(model.decode(variables, jnp.eye(LATENT + 1, LATENT, dtype=jnp.float64))).reshape(-1, 12)
-  directions = (decoded[:-1] - decoded[-1]).T  # columns: what each unit of the code adds
+  directions = (decoded[:-1] - decoded[-1]).T  # columns: the effect of each latent unit
   assert scipy.linalg.subspace_angles(directions, PCA_.components_.T).max() < 1e-5
 
 
-def test_the_code_of_a_linear_autoencoder_is_not_the_principal_components():
+def test_linear_latents_are_a_linear_map_of_the_principal_components():
   variables, _, model = trained_linear(False)
   z, components = np.asarray(model.encode(variables, batch_of(X)["x"]).z), PCA_.transform(X)
   correlation = np.abs(np.corrcoef(z.T, components.T)[:LATENT, LATENT:])
@@ -87,14 +87,14 @@ def test_the_code_of_a_linear_autoencoder_is_not_the_principal_components():
   np.testing.assert_allclose(np.c_[z, np.ones(60)] @ mixed, components, atol=1e-4)  # ... but a linear map of them
 
 
-def test_the_tied_code_spans_orthogonal_directions():
+def test_tied_linear_encoder_is_orthonormal():
   """W^T W restricted to the subspace is the identity: tied weights leave a rotation, no scaling."""
   variables, _, _ = trained_linear(True)
   kernel = np.asarray(variables.params["kernel_0"])
   np.testing.assert_allclose(kernel.T @ kernel, np.eye(LATENT), atol=1e-4)
 
 
-def test_linear_layers_stacked_are_one_linear_map():
+def test_stacked_linear_layers_are_one_linear_map():
   variables, loss, model = trained_linear(False, (7, 5))
   assert abs(loss / PCA_ERROR - 1) < 1e-6
   encode = lambda x: model.encode(variables, x).z
@@ -103,7 +103,7 @@ def test_linear_layers_stacked_are_one_linear_map():
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_the_logits_of_an_affine_decoder_have_no_more_rank_than_the_code_and_a_bias(tied):
+def test_rank_of_affine_decoder_logits_is_at_most_latent_plus_one(tied):
   model = dense(widths=(9,), tied=tied)
   z = jnp.asarray(np.random.default_rng(0).normal(size=(30, LATENT)))
   logits = np.asarray(model.decode(start(model), z)).reshape(30, 12)
@@ -112,7 +112,7 @@ def test_the_logits_of_an_affine_decoder_have_no_more_rank_than_the_code_and_a_b
 
 
 def planted_ppca(noise, beta=1.0):
-  """A linear VAE with the parameters of probabilistic PCA's optimum (Tipping & Bishop 1999; Lucas et al. 2019)."""
+  """A linear VAE at the optimum of probabilistic PCA (Tipping & Bishop 1999; Lucas et al. 2019)."""
   model = dense(bottleneck="gaussian")
   spectrum = PCA_.explained_variance_ * 59 / 60  # of the maximum-likelihood covariance
   w = PCA_.components_.T * np.sqrt(spectrum - beta * noise**2)  # [12, LATENT]
@@ -128,7 +128,7 @@ def elbo_of(model, noise, beta=1.0):
   return objectives.build("elbo", model, "real", likelihood="gaussian", noise=noise, beta=beta, free_bits=0.0)
 
 
-def test_a_linear_vae_reaches_the_likelihood_of_probabilistic_pca():
+def test_linear_vae_reaches_the_likelihood_of_probabilistic_pca():
   spectrum = np.linalg.eigvalsh(np.cov(X.T, bias=True))[::-1]
   noise = np.sqrt(spectrum[LATENT:].mean())
   model, variables = planted_ppca(noise)
@@ -141,12 +141,12 @@ def test_a_linear_vae_reaches_the_likelihood_of_probabilistic_pca():
   error = draws.std() / np.sqrt(3000)
   assert error < 5e-3
   assert abs(-draws.mean() - likelihood) < 3 * error
-  for gradient in jax.tree.leaves(gradients):  # nothing better is near: the mean gradient vanishes
+  for gradient in jax.tree.leaves(gradients):  # the mean gradient vanishes at the optimum
     deviation = np.abs(gradient.mean(0)) / (gradient.std(0) / np.sqrt(3000) + 1e-9)
     assert deviation.max() < 5
 
 
-def test_beta_to_zero_brings_a_vae_to_the_autoencoder():
+def test_vae_approaches_the_autoencoder_as_beta_vanishes():
   errors_ = []
   for beta in (1.0, 0.1, 0.01, 1e-3, 1e-5):
     model, variables = planted_ppca(0.3, beta)
@@ -158,7 +158,7 @@ def test_beta_to_zero_brings_a_vae_to_the_autoencoder():
   assert errors_[-1] == pytest.approx(PCA_ERROR, rel=1e-3)
 
 
-def test_without_noise_and_beta_a_vae_has_the_loss_and_the_gradient_of_the_autoencoder():
+def test_vae_without_noise_and_beta_equals_the_autoencoder():
   model, plain = dense(bottleneck="gaussian", widths=(5,), activation="tanh"), dense(widths=(5,), activation="tanh")
   variables = start(model)
   variables.params["encoder"]["code"]["bias"] = variables.params["encoder"]["code"]["bias"].at[LATENT:].set(-80.0)
@@ -175,8 +175,8 @@ def test_without_noise_and_beta_a_vae_has_the_loss_and_the_gradient_of_the_autoe
   jax.tree.map(lambda u, v: np.testing.assert_allclose(u, v, atol=1e-12), a_gradient, b_gradient)
 
 
-def test_a_linear_denoising_autoencoder_is_ridge_regression():
-  """Least squares on its very draws exactly; with many draws, S (S + sigma^2)^-1, ridge's shrinkage (Bishop 1995)."""
+def test_linear_denoising_autoencoder_is_ridge_regression():
+  """Least squares on the same draws; for many draws S (S + sigma^2)^-1, the shrinkage of ridge (Bishop 1995)."""
   x = (X - X.mean(0))[:, :5]
   times, sigma = 2000, 0.8
   shape = (5, 1, 1)
@@ -203,15 +203,15 @@ def encoder_of(**options):
   return lambda x: model.encode(variables, x).z
 
 
-@pytest.mark.parametrize("latent", [3, 20])  # by rows, and by columns
-def test_the_contractive_term_is_the_norm_of_the_jacobian(latent):
+@pytest.mark.parametrize("latent", [3, 20])  # by backward passes, and by forward passes
+def test_contractive_term_is_the_norm_of_the_jacobian(latent):
   encode, x = encoder_of(latent=latent), batch_of(X[:5])["x"]
   jacobian = jax.jit(jax.vmap(jax.jacfwd(lambda one: encode(one[None])[0])))(x)  # [5, latent, 3, 4, 1]
   norm = jax.jit(functools.partial(losses.jacobian_norm, encode))(x)
   np.testing.assert_allclose(norm, jnp.square(jacobian).sum((1, 2, 3, 4)), rtol=1e-12)
 
 
-def test_the_contractive_term_of_one_sigmoid_layer_has_its_closed_form():
+def test_contractive_term_of_one_sigmoid_layer_matches_its_closed_form():
   """sum_j (h_j (1 - h_j))^2 |W_j|^2 (Rifai et al. 2011, section 3)."""
   model = dense(bottleneck="sigmoid")
   variables, x = start(model), batch_of(X)["x"]
@@ -221,7 +221,7 @@ def test_the_contractive_term_of_one_sigmoid_layer_has_its_closed_form():
 
 
 @pytest.mark.parametrize("probes", [1, 4])
-def test_hutchinsons_estimate_is_unbiased(probes):
+def test_estimate_of_the_jacobian_norm_is_unbiased(probes):
   encode, x = encoder_of(), batch_of(X[:4])["x"]
   estimate = jax.jit(jax.vmap(lambda keys: losses.jacobian_norm_estimate(encode, x, keys, probes)))
   draws = np.asarray(estimate(jax.random.split(jax.random.key(0), (4000, 4))))
@@ -231,7 +231,7 @@ def test_hutchinsons_estimate_is_unbiased(probes):
   assert (np.abs(draws.mean(0) / losses.jacobian_norm(encode, x) - 1) < 0.05).all()
 
 
-def test_the_gradient_of_tied_weights_is_the_sum_of_both_paths():
+def test_gradient_of_tied_weights_is_the_sum_of_both_paths():
   options = {"widths": (6,), "activation": "tanh"}
   tied, plain = dense(tied=True, **options), dense(**options)
   variables = start(tied)
@@ -262,7 +262,7 @@ def test_the_gradient_of_tied_weights_is_the_sum_of_both_paths():
   np.testing.assert_allclose(shared["kernel_1"], both, rtol=1e-10)
 
 
-CASES = {  # objective: (options, model options, what becomes of the terms when the image doubles)
+CASES = {  # objective: (options, model options, factors of the terms when the image doubles)
   "reconstruction": ({}, {}, {"nats": 2}),
   "denoising": ({"corruption": "masking", "level": 0.0, "alpha": 1.0, "beta": 0.7}, {}, {"nats": 2}),
   "l1": ({"penalty": "l1", "weight": 0.3, "target": 0.1}, {}, {"nats": 2, "l1": 1}),
@@ -282,7 +282,7 @@ def case(name, shape):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_no_objective_changes_when_the_batch_is_given_twice(name):
+def test_duplicated_batch_changes_no_objective(name):
   model, objective, _ = case(name, SHAPE)
   variables, batch, keys = start(model), batch_of(1 / (1 + np.exp(-X))), keys_for(60)
   twice = jax.tree.map(lambda rows: jnp.concatenate([rows, rows]), batch)
@@ -292,8 +292,8 @@ def test_no_objective_changes_when_the_batch_is_given_twice(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_terms_of_the_image_double_with_it_and_terms_of_the_code_do_not(name):
-  """Each image twice side by side, seen by halved weights: the same code, twice the pixels."""
+def test_reconstruction_terms_scale_with_the_image_size_alone(name):
+  """Each image twice side by side, with halved first weights: the same latents and twice the pixels."""
   model, objective, factors = case(name, SHAPE)
   large, large_objective, _ = case(name, (6, 4, 1))
   variables = start(model)

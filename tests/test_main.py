@@ -37,7 +37,7 @@ def test_it_trains_says_how_good_and_then_says_it_again(tmp_path):
   status, again, err = run_main(*QUICK, f"--workdir={tmp_path / 'run'}", **cold)
   assert steps_in(tmp_path / "cache") == compiled, "the second process compiled again"
   assert (status, err) == (0, "")
-  assert "continuing after epoch 2 of 2" in again
+  assert "resuming after epoch 2 of 2" in again
   assert again.splitlines()[-4] == words
 
 

@@ -36,7 +36,7 @@ from ae_jax.training import train
       "pixels=8: must be an integer from 1 to 7, less than each side",
     ),
     ("data.placement", "disk", "config.data.placement='disk' is unknown"),
-    ("model.latent", 65, "config.model.latent=65: larger than the data, 64 numbers, is no bottleneck"),
+    ("model.latent", 65, "config.model.latent=65: larger than the example of 64 elements"),
     ("evaluators", ("posteror",), "config.evaluators='posteror' is unknown; did you mean 'posterior'"),
     ("evaluators", ("posterior",), "'posterior' needs config.model.bottleneck='gaussian'"),
     ("stages", (3,), "config.stages[0]=3: must be a dict"),

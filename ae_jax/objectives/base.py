@@ -1,27 +1,30 @@
-"""The plain reconstruction objective, and the parts that the other objectives share."""
+"""The reconstruction objective, and the parts that the other objectives share."""
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
 
-from ae_jax import errors
+from ae_jax import errors, models
 from ae_jax.data import ranges
 from ae_jax.objectives.schedules import Schedule
 from ae_jax.ops import losses, remat
+from ae_jax.types import AnyArray, Batch, Keys, Scalar
 
-Statistics = dict[str, jax.Array]
-_NONE: dict = {}
+Statistics = dict[str, Array]  # arrays by name
+_EMPTY: dict = {}
 
 
-class Measured(NamedTuple):
-  """Values for each example, from which the loss is computed, and sums, which update the model's state."""
+class ExampleStatistics(NamedTuple):
+  """Statistics of each example, from which the loss is computed, and sums, which update the model's state."""
 
-  values: Statistics  # leaves [B, ...], for each example
-  penalties: Statistics = _NONE  # {name: [B]}: terms of the model, see `models.Encoding`
-  sums: Any = _NONE  # `models.Encoding.statistics`
+  values: Statistics  # {name: [B, ...]}
+  penalties: Statistics = _EMPTY  # {name: [B]}: terms of the model, see `models.Encoding`
+  sums: Any = _EMPTY  # `models.Encoding.statistics`
 
 
 class Aux(NamedTuple):
@@ -31,12 +34,12 @@ class Aux(NamedTuple):
   statistics: Any  # the model's statistics, as means over the examples of the batch
 
 
-def batch_sum(values: Statistics, weight: jax.Array) -> Statistics:
+def batch_sum(values: PyTree, weight: Float[AnyArray, " batch"]) -> PyTree:
   """Returns the weighted sums over a batch: leaves [B, ...] -> [...]."""
   return jax.tree.map(lambda leaf: jnp.tensordot(weight, leaf, 1), values)
 
 
-def batch_mean(values: Statistics, weight: jax.Array) -> Statistics:
+def batch_mean(values: PyTree, weight: Float[AnyArray, " batch"]) -> PyTree:
   """Returns the means over the examples that are not padding, 0 if all are: leaves [B, ...] -> [...]."""
   count = jnp.maximum(weight.sum(), 1.0)
   return jax.tree.map(lambda total: total / count, batch_sum(values, weight))
@@ -51,14 +54,13 @@ def _gaussian(logits, x, activation):
   return jnp.square(activation(logits) - x)
 
 
-# The reconstruction term of each element, and its unit, which is also the name of the term.
-LIKELIHOODS = {"bernoulli": _bernoulli, "gaussian": _gaussian}
-_UNITS = {"bernoulli": "nats", "gaussian": "squared_error"}
+# (logits, x, output activation) -> the reconstruction term of each element
+LIKELIHOODS: dict[str, Callable] = {"bernoulli": _bernoulli, "gaussian": _gaussian}
+_UNITS = {"bernoulli": "nats", "gaussian": "squared_error"}  # unit and name of the term
 
 
-def number() -> Any:
-  """Returns a numeric field that may differ between sweep members that share a compiled program."""
-  return dataclasses.field(metadata={"numeric": True})
+# Metadata of a numeric field, which may differ between sweep members that share a compiled program.
+NUMERIC = {"numeric": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Objective:
   value_range: str  # a key of losses.OUTPUT_ACTIVATIONS
   span: ranges.Span  # of the data
   remat: bool = False  # recompute most intermediates for the gradient
-  schedules: tuple[tuple[str, Schedule], ...] = ()  # names of `numbers`, and their way to the values here
+  schedules: tuple[tuple[str, Schedule], ...] = ()  # names of numeric fields, and the schedules towards their values
   _: dataclasses.KW_ONLY
   likelihood: str  # a key of LIKELIHOODS
   samples_posterior: ClassVar[bool] = False  # whether the model's posterior is trained towards its prior
@@ -86,47 +88,63 @@ class Objective:
     """Name and unit of the reconstruction term."""
     return _UNITS[self.likelihood]
 
+  @classmethod
+  def numeric_fields(cls) -> list[str]:
+    """Returns the names of the fields with the metadata `NUMERIC`."""
+    return [field.name for field in dataclasses.fields(cls) if field.metadata.get("numeric")]
+
   def numbers(self) -> dict[str, float]:
     """Returns the fields that may differ between sweep members that share a compiled program."""
-    numeric = [field.name for field in dataclasses.fields(self) if field.metadata.get("numeric")]
-    return {name: float(getattr(self, name)) for name in numeric}
+    return {name: float(getattr(self, name)) for name in self.numeric_fields()}
 
-  def at(self, step: jax.Array) -> "Objective":
-    """Returns the objective with the numbers that its schedules give at a step int32 []."""
+  def at(self, step: Any) -> "Objective":
+    """Returns the objective with the values that its schedules have at a step, int32 []."""
     return dataclasses.replace(self, **{name: schedule(step, getattr(self, name)) for name, schedule in self.schedules})
 
   def is_zero(self, name: str) -> bool:
-    """Returns whether a number is 0 throughout the training; not if a schedule or a sweep varies it."""
+    """Returns whether a numeric field is 0 throughout the training; False if a schedule or a sweep varies it."""
     value = getattr(self, name)
     return name not in dict(self.schedules) and isinstance(value, float) and value == 0.0
 
-  def check(self, model) -> None:
-    """Raises UserError if an option is invalid or does not fit the model."""
+  @classmethod
+  def check(cls, model: models.Model, value_range: str, options: Mapping[str, Any]) -> None:
+    """Raises UserError if an option of `config.objective` is invalid or does not fit the model or the data."""
     del model
-    check_likelihood(self.likelihood, self.value_range)
+    check_likelihood(options["likelihood"], value_range)
 
-  def statistics(self, model, variables, batch, keys, train=False) -> Measured:
-    """Returns what the loss is computed from, for each example."""
+  def statistics(
+    self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys, train: bool = False
+  ) -> ExampleStatistics:
+    """Returns the statistics of each example, from which the loss is computed."""
     encoding, logits = model.autoencode(variables, batch["x"], batch, keys=keys, train=train)
-    return measured({self.unit: self.mismatch(model, logits, batch["x"])}, encoding)
+    return example_statistics({self.unit: self.reconstruction_term(model, logits, batch["x"])}, encoding)
 
-  def combine(self, model, means: Statistics) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the loss [] and its terms from the means of the statistics."""
+  def combine(self, model: models.Model, means: Statistics) -> tuple[Scalar, Statistics]:
+    """Returns the loss [] and its terms from the means of `ExampleStatistics.values`."""
     del model
     loss = means[self.unit]
     return loss, {self.unit: loss}
 
-  def loss(self, model, values: Statistics, penalties: Statistics) -> tuple[jax.Array, Statistics]:
-    """Returns the loss [] and its terms from the means of what `statistics` returns."""
+  def loss(self, model: models.Model, values: Statistics, penalties: Statistics) -> tuple[Scalar, Statistics]:
+    """Returns the loss [] and its terms from the means of the values and penalties of `ExampleStatistics`."""
     loss, terms = self.combine(model, values)
     for penalty in penalties.values():
       loss = loss + penalty
     return loss, {**terms, **penalties}
 
-  def __call__(self, model, variables, batch, keys, *, train=False, mean=batch_mean) -> tuple[jax.Array, Aux]:
+  def __call__(
+    self,
+    model: models.Model,
+    variables: models.Variables,
+    batch: Batch,
+    keys: Keys,
+    *,
+    train: bool = False,
+    mean: Callable[[PyTree, Array], PyTree] = batch_mean,
+  ) -> tuple[Scalar, Aux]:
     """Returns the loss [] of a batch, its terms and the model's statistics.
 
-    `train` switches dropout on; `mean` averages what is measured of examples, as `batch_mean` does.
+    `train` switches dropout on; `mean` averages the statistics of the examples like `batch_mean`.
     """
 
     def compute(variables, batch, keys):
@@ -137,18 +155,33 @@ class Objective:
     count = jnp.maximum(batch["weight"].sum(), 1.0)
     return loss, Aux(terms, jax.tree.map(lambda total: jax.lax.stop_gradient(total / count), sums))
 
-  def mismatch(self, model, logits, x, *emphasis):
-    """Returns the reconstruction term [B] of logits; elements count `emphasis` [B, ...] times if it is given."""
-    return mismatch(model, self.likelihood, losses.OUTPUT_ACTIVATIONS[self.value_range], logits, x, *emphasis)
+  def reconstruction_term(
+    self,
+    model: models.Model,
+    logits: Float[AnyArray, " batch *shape"],
+    x: Float[AnyArray, " batch *shape"],
+    *emphasis: Float[Array, " batch *shape"],
+  ) -> Float[Array, " batch"]:
+    """Returns the reconstruction term [B] of logits; the optional `emphasis` weights the elements."""
+    return reconstruction_term(
+      model, self.likelihood, losses.OUTPUT_ACTIVATIONS[self.value_range], logits, x, *emphasis
+    )
 
 
-def measured(values: Statistics, encoding) -> Measured:
-  """Returns the `Measured` of values for each example, with what the `models.Encoding` adds to the loss."""
-  return Measured(values, encoding.penalties, encoding.statistics)
+def example_statistics(values: Statistics, encoding: models.Encoding) -> ExampleStatistics:
+  """Returns the `ExampleStatistics` of statistics and of the terms that the encoding adds to the loss."""
+  return ExampleStatistics(values, encoding.penalties, encoding.statistics)
 
 
-def mismatch(model, likelihood, activation, logits, x, *emphasis):
-  """Returns the reconstruction term [B] of a likelihood; elements count `emphasis` [B, ...] times if it is given."""
+def reconstruction_term(
+  model: models.Model,
+  likelihood: str,
+  activation: Callable,
+  logits: Float[AnyArray, " batch *shape"],
+  x: Float[AnyArray, " batch *shape"],
+  *emphasis: Float[Array, " batch *shape"],
+) -> Float[Array, " batch"]:
+  """Returns the reconstruction term [B] of a likelihood; the optional `emphasis` weights the elements."""
 
   def term(logits, x, *emphasis):
     return math.prod(emphasis, start=LIKELIHOODS[likelihood](logits, x, activation))
@@ -156,7 +189,7 @@ def mismatch(model, likelihood, activation, logits, x, *emphasis):
   return losses.sum_over_elements(term, logits, x, *emphasis, batch_last=model.batch_last)
 
 
-def check_likelihood(likelihood, value_range):
+def check_likelihood(likelihood: Any, value_range: str) -> None:
   """Raises UserError if a likelihood is unknown or does not fit the range of the data."""
   errors.choose(LIKELIHOODS, likelihood, "objective.likelihood")
   if likelihood == "bernoulli" and value_range != "unit":

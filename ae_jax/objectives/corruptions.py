@@ -1,27 +1,33 @@
-"""Noise on one example: functions (key, x, level, span) -> (corrupted x, which of its elements were touched).
+"""Noise on one example: functions (key, x, level, span) -> (corrupted x, mask of the corrupted elements).
 
 `level` is from 0 to 1; `span` is the `data.ranges.Span` of the data. The noise of Vincent et al. (2010, section 3.3).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+
+Corrupted = tuple[Float[Array, "*shape"], Bool[Array, "*shape"]]
 
 
-def masking(key, x, level, span):
+def masking(key: Key[Array, ""], x: Float[Array, "*shape"], level: float | Array, span: Any) -> Corrupted:
   """Sets each element to `span.missing` with probability `level`: 0 in Vincent et al., black in images."""
-  touched = jax.random.bernoulli(key, level, x.shape)
-  return jnp.where(touched, jnp.full_like(x, span.missing), x), touched
+  mask = jax.random.bernoulli(key, level, x.shape)
+  return jnp.where(mask, jnp.full_like(x, span.missing), x), mask
 
 
-def salt_and_pepper(key, x, level, span):
-  """Sets each element, with probability `level`, to the least or the greatest value with equal chances."""
+def salt_and_pepper(key: Key[Array, ""], x: Float[Array, "*shape"], level: float | Array, span: Any) -> Corrupted:
+  """Sets each element with probability `level` to the least or the greatest value, with equal probability."""
   u = jax.random.uniform(key, x.shape, x.dtype)
-  touched = u < level
-  return jnp.where(touched, jnp.where(u < level / 2, span.low, span.high).astype(x.dtype), x), touched
+  mask = u < level
+  return jnp.where(mask, jnp.where(u < level / 2, span.low, span.high).astype(x.dtype), x), mask
 
 
-def gaussian(key, x, level, span):
-  """Adds normal noise with the standard deviation `level` times the width of the span; touches all elements."""
+def gaussian(key: Key[Array, ""], x: Float[Array, "*shape"], level: float | Array, span: Any) -> Corrupted:
+  """Adds normal noise of standard deviation `level` times the width of the span to all elements."""
   noise = level * (span.high - span.low) * jax.random.normal(key, x.shape, x.dtype)
   return x + noise, jnp.ones(x.shape, bool)
 
@@ -29,6 +35,20 @@ def gaussian(key, x, level, span):
 CORRUPTIONS = {"masking": masking, "salt_and_pepper": salt_and_pepper, "gaussian": gaussian}
 
 
-def corrupt(name, keys, x, level, span):
-  """A batch [B, ...] with the noise of a name, each example from its own key: (corrupted x, touched), both [B, ...]."""
+def corrupt(
+  name: str,
+  keys: Key[Array, " batch"],
+  x: Float[Array | np.ndarray, " batch *shape"],
+  level: float | Array,
+  span: Any,
+) -> tuple[Float[Array, " batch *shape"], Bool[Array, " batch *shape"]]:
+  """Returns a corrupted batch, each example with noise from its own key, and the mask of its corrupted elements.
+
+  Args:
+    name: A key of CORRUPTIONS.
+    keys: A random key for each example.
+    x: The examples.
+    level: Noise level.
+    span: The `data.ranges.Span` of the data.
+  """
   return jax.vmap(lambda key, example: CORRUPTIONS[name](key, example, level, span))(keys, x)

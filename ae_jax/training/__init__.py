@@ -1,1 +1,1 @@
-"""Training: experiment, optimizers, training step, compiled stages and the loop over epochs."""
+"""Training: experiment, optimizers, training step, compiled stages and the training loop."""

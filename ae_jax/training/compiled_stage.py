@@ -1,59 +1,77 @@
-"""Arrays on the devices and compiled functions of each training stage; `build` makes those of a single run."""
+"""Device arrays and compiled functions of each training stage; `build` compiles those of a single run."""
 
 import dataclasses
 import functools
+import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float, Int, Key
 
 from ae_jax import data, evaluators
-from ae_jax.data import batch_schedule, streams
+from ae_jax.data import streams
+from ae_jax.data.batch_schedule import in_order
 from ae_jax.runs import logs
 from ae_jax.system import distributed
-from ae_jax.training import preemption, steps
-from ae_jax.training.state import init_state, restart_optimizer
+from ae_jax.training import preemption, setup, steps
+from ae_jax.training.state import TrainState, init_state, restart_optimizer
 
 
 @dataclasses.dataclass(frozen=True)
 class DeviceData:
-  """Arrays that stay on the devices throughout the training, and the shardings of the others."""
+  """Arrays that stay on the devices throughout the training, and the shardings of all others."""
 
-  train: dict[str, jax.Array] | None  # columns {"x": [N, elements], ...}, as test; None where they are streamed
+  train: dict[str, jax.Array] | None  # columns {"x": [N, elements], ...}, as in `test`; None if they are streamed
   test: dict[str, jax.Array]
-  test_rows: tuple[jax.Array, jax.Array]  # indices and weights of the test batches, [batches, slots]
+  test_rows: tuple[jax.Array, jax.Array]  # indices and weights of the test batches, [batches, padded batch size]
   test_weights: np.ndarray  # the same weights, in the memory of every process
-  own: tuple  # what belongs to a model: (noise key,), or of a pack's members (noise keys [members], their masks)
+  own: tuple  # arguments of a model: (noise key,), or in a pack (noise keys [members], masks of the members)
   everywhere: jax.sharding.Sharding  # replicated
-  split: jax.sharding.Sharding  # of a chunk's rows and weights: the devices share each batch, or a pack's members
+  split: jax.sharding.Sharding  # of the rows and weights of a chunk: over each batch, or over the members of a pack
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStage:
-  """The compiled functions of a stage; all but their changing arguments are in place."""
+  """The compiled functions of a stage, which take only the arguments that change.
+
+  The arrays of a pack have a first axis of members.
+  """
 
   restart: Callable  # (state) -> state with a new optimizer state
-  train_chunk: Callable  # (state, rows, weights) -> (state, {name: terms}, finite), [chunk] or [members, chunk]
-  evaluate: Callable  # (state) -> (loss, {name: values [batches, slots, ...]}), of a pack with a first axis of members
+  train_chunk: Callable  # (state, rows, weights) -> (state, {name: terms [chunk]}, finite [chunk])
+  evaluate: Callable  # (state) -> (loss, {name: values [batches, padded batch size, ...]})
   compile_seconds: float
-  peak_bytes: int = 0  # of a device, as the compiler predicts it for a pack
-  # (state, rows, weights): called where a step of this chunk is not finite; raises UserError, unless others go on
+  peak_bytes: int = 0  # of a device, as the compiler predicts them for a pack
+  # (state, rows, weights): called after a chunk with a non-finite step; raises UserError, unless other members continue
   fail: Callable = lambda *_: None
-  # (these programs, state, (rows, weights), seconds of their chunk) -> the programs to go on with
-  tune: Callable = lambda programs, *_: programs
+  # (this stage, state, (rows, weights), seconds of the chunk) -> the compiled stage to continue with
+  tune: Callable = lambda stage, *_: stage
 
 
-def keys(seed):
+def keys(seed: int) -> tuple[Key[Array, ""], Key[Array, ""]]:
   """Returns the keys of the initialisation and of the noise of a run."""
   init_key, noise_key = jax.random.split(jax.random.key(seed))
   return init_key, noise_key
 
 
-def place(experiment, cut, rows, own, split):
-  """Puts the data that a model needs on the devices; `cut` are the indices and weights of its test batches.
+def place(
+  experiment: setup.Experiment,
+  cut: tuple[Int[np.ndarray, "batches batch"], Float[np.ndarray, "batches batch"]],
+  rows: jax.sharding.Sharding,
+  own: tuple,
+  split: jax.sharding.Sharding,
+) -> DeviceData:
+  """Puts the data of a model on the devices; a streamed training set stays where it is.
 
-  `rows` is the sharding of these. A streamed training set is left where it is. See `DeviceData` for `own` and `split`.
+  Args:
+    experiment: The experiment.
+    cut: Indices and weights of the test batches.
+    rows: The sharding of `cut`.
+    own: See `DeviceData`.
+    split: See `DeviceData`.
   """
   everywhere = distributed.replicated(split.mesh)
 
@@ -66,18 +84,23 @@ def place(experiment, cut, rows, own, split):
   return DeviceData(train, put("test"), test_rows, cut[1], own, everywhere, split)
 
 
-def chunk_arguments(device_data, own, state, rows, weights):
-  """Returns the arguments of a compiled `steps.train_chunk`; `own` is `device_data.own` and more."""
+def chunk_arguments(device_data: DeviceData, own: tuple, state: TrainState, rows: Any, weights: Any) -> tuple:
+  """Returns the arguments of a compiled `steps.train_chunk`; `own` are `device_data.own` and further ones."""
   return (state, device_data.train, rows, weights, *own)
 
 
-def test_arguments(device_data, own, state):
-  """Returns the arguments of a compiled `steps.evaluate`; `own` is `device_data.own` and more."""
+def test_arguments(device_data: DeviceData, own: tuple, state: TrainState) -> tuple:
+  """Returns the arguments of a compiled `steps.evaluate`; `own` are `device_data.own` and further ones."""
   return (state.evaluated, state.step, device_data.test, *device_data.test_rows, *own)
 
 
-def bound(device_data, own, slots, train_chunk, evaluate):
-  """Returns `train_chunk` and `evaluate` of `CompiledStage`, given the compiled functions."""
+def bound(
+  device_data: DeviceData, own: tuple, slots: int, train_chunk: Callable, evaluate: Callable
+) -> tuple[Callable, Callable]:
+  """Returns `train_chunk` and `evaluate` of a `CompiledStage` from the compiled functions of all arguments.
+
+  `slots` is the padded size of a batch.
+  """
 
   def train(state, *batches):
     batches = jax.tree.map(lambda part: distributed.put_rows(part, device_data.split, slots), batches)
@@ -86,81 +109,125 @@ def bound(device_data, own, slots, train_chunk, evaluate):
   return train, lambda state: evaluate(*test_arguments(device_data, own, state))
 
 
-def feed(experiment, slots, first, last):
-  """Generates the chunks `first` to `last` - 1 of a run: rows and weights, both [chunk, slots].
+def feed(experiment: Any, slots: slice, first: int, last: int) -> Iterator[tuple]:
+  """Yields the chunks `first` to `last` - 1 of a run: rows and weights, both [chunk, slots].
 
-  The rows of a streamed training set are its columns, {"x": [chunk, slots, elements], ...}. `slots`, a slice, selects
-  the slots of each batch.
+  The rows of a streamed training set are its columns, {"x": [chunk, slots, elements], ...}. `slots` selects the slots
+  of each padded batch.
   """
-  dataset, schedule = experiment.dataset, experiment.batch_schedule
+  dataset, batch_schedule = experiment.dataset, experiment.batch_schedule
   if dataset.streams:
-    yield from streams.chunks(data.of_half(dataset, "train", experiment.model), schedule, first, last, slots)
+    columns = data.of_half(dataset, "train", experiment.model)
+    yield from streams.chunks(columns, batch_schedule, first, last, slots)
     return
-  for epoch in range(first // schedule.chunks_per_epoch, last // schedule.chunks_per_epoch):
-    start = max(0, first - epoch * schedule.chunks_per_epoch)
-    for indices, weights in schedule.chunks(epoch)[start:]:
+  chunks_per_epoch = batch_schedule.chunks_per_epoch
+  for epoch in range(first // chunks_per_epoch, last // chunks_per_epoch):
+    start = max(0, first - epoch * chunks_per_epoch)
+    for indices, weights in batch_schedule.chunks(epoch)[start:]:
       yield indices[:, slots], weights[:, slots]
 
 
-def begin(experiment, mesh):
-  """Puts the data of a single run on the devices of a mesh, which share each batch.
-
-  Returns the `DeviceData` and the state before the first step.
-  """
-  config, dataset, schedule = experiment.config, experiment.dataset, experiment.batch_schedule
-  init_key, noise_key = jax.jit(functools.partial(keys, schedule.seed), out_shardings=distributed.replicated(mesh))()
+def begin(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tuple[DeviceData, TrainState]:
+  """Returns the data of a single run on the devices of a mesh, which share each batch, and the initial state."""
+  config, dataset, batch_schedule = experiment.config, experiment.dataset, experiment.batch_schedule
+  replicated = distributed.replicated(mesh)
+  init_key, noise_key = jax.jit(functools.partial(keys, batch_schedule.seed), out_shardings=replicated)()
   split = distributed.split(mesh, axis=1)
-  cut = batch_schedule.in_order(len(dataset.test), schedule.batch_size, schedule.devices)
-  device_data = place(experiment, cut, split, (noise_key,), split)
+  test_batches = in_order(len(dataset.test), batch_schedule.batch_size, batch_schedule.devices)
+  device_data = place(experiment, test_batches, split, (noise_key,), split)
   optimizer, ema = experiment.stages[0].optimizer, config.ema_decay > 0
   init = functools.partial(init_state, model=experiment.model, optimizer=optimizer, ema=ema)
-  places = distributed.of_state(mesh, jax.eval_shape(init, init_key), config.parallel_state)
-  return device_data, distributed.auto(init, (init_key,), places)(init_key)
+  shardings = distributed.of_state(mesh, jax.eval_shape(init, init_key), config.parallel_state)
+  return device_data, distributed.auto(init, (init_key,), shardings)(init_key)
 
 
-def build(experiment, device_data, workdir, profile, number, state):
-  """Compiles the `CompiledStage` of a stage of a single run, given by its number, for states like `state`.
+def build(
+  experiment: setup.Experiment,
+  device_data: DeviceData,
+  workdir: pathlib.Path,
+  profile: bool,
+  number: int,
+  state: TrainState,
+) -> CompiledStage:
+  """Compiles a stage of a single run.
 
-  `fail` writes nan.npz into `workdir`. With `profile` the second chunk is traced into `workdir`/profile.
+  Args:
+    experiment: The experiment.
+    device_data: Its data.
+    workdir: The run folder, into which `fail` writes nan.npz.
+    profile: Whether to trace the second chunk into the subfolder profile.
+    number: Number of the stage.
+    state: A state, for its shapes and shardings.
   """
   begun = time.perf_counter()
-  config, dataset, stage, schedule = (
-    experiment.config,
-    experiment.dataset,
-    experiment.stages[number],
-    experiment.batch_schedule,
-  )
-  everywhere, mesh = device_data.everywhere, device_data.everywhere.mesh
-  places = distributed.of_state(mesh, state, config.parallel_state)
-  fixed = {"model": experiment.model, "objective": stage.objective, "value_range": dataset.value_range}
-  fixed["data_parallel"] = distributed.data_parallel(mesh, state.params, config.parallel_state)
-  arguments = chunk_arguments(device_data, device_data.own, state, *_abstract_batches(schedule, device_data))
-  trained = {"optimizer": stage.optimizer, "microbatches": stage.microbatches, "ema_decay": config.ema_decay, **fixed}
-  trained |= {"mode": distributed.MODES[config.parallel], "augment": experiment.augment}
-  results = (places, everywhere, everywhere)
-  compiled = functools.partial(steps.compiled, steps.train_chunk, arguments, results, **trained)
-  # a chunk that may have to be repeated does not give its state away
-  train_chunk = compiled() if config.on_nan == "stop" else compiled(on_nan=config.on_nan, donate=(0,))
-  fixed["statistics"] = evaluators.statistics(experiment.evaluators, dataset.value_range, dataset.span)
-  evaluate = steps.compiled(steps.evaluate, test_arguments(device_data, device_data.own, state), everywhere, **fixed)
-  train, tested = bound(device_data, device_data.own, schedule.padded_batch_size, train_chunk, evaluate)
+  stage, batch_schedule = experiment.stages[number], experiment.batch_schedule
+  mesh = device_data.everywhere.mesh
+  shardings = distributed.of_state(mesh, state, experiment.config.parallel_state)
+  compile_chunk = _chunk_compiler(experiment, stage, device_data, state, shardings)
+  on_nan = experiment.config.on_nan
+  # "stop" may have to repeat a chunk, so that the chunk must not donate the state before it
+  train_chunk = compile_chunk() if on_nan == "stop" else compile_chunk(on_nan=on_nan, donate=(0,))
+  evaluate = _compiled_evaluate(experiment, stage, device_data, state)
+  bind = functools.partial(bound, device_data, device_data.own, batch_schedule.padded_batch_size)
+  train, evaluate_state = bind(train_chunk, evaluate)
 
   def fail(state, *batches):
-    guarded, _ = bound(device_data, device_data.own, schedule.padded_batch_size, compiled(on_nan="stop"), evaluate)
+    guarded, _ = bind(compile_chunk(on_nan="stop"), evaluate)
     _stop_at(experiment, stage, distributed.fetch(guarded(state, *batches)[0], mesh), workdir)
 
   return CompiledStage(
-    restart=steps.compiled(restart_optimizer, (state,), places, optimizer=stage.optimizer),
+    restart=steps.compiled(restart_optimizer, (state,), shardings, optimizer=stage.optimizer),
     train_chunk=logs.traced(train, workdir / "profile") if profile else train,
-    evaluate=tested,
+    evaluate=evaluate_state,
     compile_seconds=time.perf_counter() - begun,
     fail=fail,
   )
 
 
-def _abstract_batches(schedule, device_data):
-  """Returns the shapes, types and shardings of the rows and weights of a chunk of all processes."""
-  shape = (schedule.chunk, schedule.padded_batch_size)
+def _chunk_compiler(experiment, stage, device_data, state, shardings) -> Callable:
+  """Returns a function (**options of `steps.train_chunk` and `steps.compiled`) -> the compiled chunk."""
+  config = experiment.config
+  arguments = chunk_arguments(device_data, device_data.own, state, *_abstract_batches(experiment, device_data))
+  return functools.partial(
+    steps.compiled,
+    steps.train_chunk,
+    arguments,
+    (shardings, device_data.everywhere, device_data.everywhere),
+    mode=distributed.MODES[config.parallel],
+    optimizer=stage.optimizer,
+    microbatches=stage.microbatches,
+    ema_decay=config.ema_decay,
+    augment=experiment.augment,
+    **_static(experiment, stage, device_data, state),
+  )
+
+
+def _compiled_evaluate(experiment, stage, device_data, state) -> Callable:
+  """Returns the compiled `steps.evaluate`."""
+  dataset = experiment.dataset
+  return steps.compiled(
+    steps.evaluate,
+    test_arguments(device_data, device_data.own, state),
+    device_data.everywhere,
+    statistics=evaluators.statistics(experiment.evaluators, dataset.value_range, dataset.span),
+    **_static(experiment, stage, device_data, state),
+  )
+
+
+def _static(experiment, stage, device_data, state) -> dict[str, Any]:
+  """Returns the static arguments that training and evaluation share."""
+  mesh, parallel_state = device_data.everywhere.mesh, experiment.config.parallel_state
+  return {
+    "model": experiment.model,
+    "objective": stage.objective,
+    "value_range": experiment.dataset.value_range,
+    "data_parallel": distributed.data_parallel(mesh, state.params, parallel_state),
+  }
+
+
+def _abstract_batches(experiment, device_data) -> tuple:
+  """Returns the shapes, dtypes and shardings of the rows and weights of a chunk of all processes."""
+  shape = (experiment.batch_schedule.chunk, experiment.batch_schedule.padded_batch_size)
   abstract = functools.partial(jax.ShapeDtypeStruct, sharding=device_data.split)
   rows = abstract(shape, np.int32)
   if device_data.train is None:  # streamed: the rows are columns like those of the test set
@@ -168,17 +235,17 @@ def _abstract_batches(schedule, device_data):
   return rows, abstract(shape, np.float32)
 
 
-def _stop_at(experiment, stage, state, workdir):
-  """Raises UserError for the step after `state`, which is not finite, and leaves what repeats it in `workdir`."""
-  dataset, model, schedule = experiment.dataset, experiment.model, experiment.batch_schedule
-  epoch, row = divmod(int(state.step), schedule.steps)
-  indices, weights = (part[row] for part in schedule.batches(epoch))
+def _stop_at(experiment, stage, state, workdir) -> None:
+  """Saves the step after `state`, which is not finite, as nan.npz in `workdir`, and raises UserError."""
+  dataset, model, batch_schedule = experiment.dataset, experiment.model, experiment.batch_schedule
+  epoch, row = divmod(int(state.step), batch_schedule.steps)
+  indices, weights = (part[row] for part in batch_schedule.batches(epoch))
   columns = data.of_half(dataset, "train", model)
   examples = {name: np.asarray(column[indices]) for name, column in columns.items()}
   examples["x"] = examples["x"].reshape(len(indices), -1)
   batch = steps.read_batch(examples, weights, examples=None, model=model, value_range=dataset.value_range)
-  _, noise_key = keys(schedule.seed)
-  stop = functools.partial(preemption.stop_at, state, batch, noise_key, workdir / "nan.npz", model=model)
-  stop = functools.partial(stop, augment=experiment.augment)
+  _, noise_key = keys(batch_schedule.seed)
   where = f"step {int(state.step) + 1} (epoch {epoch + 1})"
-  distributed.on_first_process(functools.partial(stop, objective=stage.objective.at(state.step), where=where))
+  stop = functools.partial(preemption.stop_at, state, batch, noise_key, workdir / "nan.npz", model=model)
+  stop = functools.partial(stop, objective=stage.objective.at(state.step), where=where, augment=experiment.augment)
+  distributed.on_first_process(stop)

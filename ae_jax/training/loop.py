@@ -1,9 +1,10 @@
-"""The training loop, the same for a single run and for a pack of sweep members: stages, epochs, chunks of steps."""
+"""The training loop over stages, epochs and chunks of steps, for a single run and for a pack of sweep members."""
 
 import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,8 @@ from ae_jax.runs import checkpoints, logs
 from ae_jax.training import compiled_stage, preemption, setup, steps
 from ae_jax.training.state import TrainState
 
+Record = dict[str, Any]  # a line of metrics.jsonl
+
 
 @dataclasses.dataclass
 class Course:
@@ -19,95 +22,111 @@ class Course:
 
   log: logs.Log | logs.Silence
   windows: logs.Windows
-  metrics: Callable[
-    ..., dict
-  ]  # (losses, values), what `CompiledStage.evaluate` returns, as NumPy arrays -> test metrics
-  baselines: Callable[[], dict]  # reference values that join each evaluation's record
+  metrics: Callable[..., Record]  # (loss, values) of `CompiledStage.evaluate`, as NumPy arrays -> test metrics
+  baselines: Callable[[], Record]  # reference values that join the record of each evaluation
   diverged: int | None = None  # the first step with a non-finite loss or gradient
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """Models that are trained together by the same compiled functions: one in a single run, several in a pack.
+  """Models that the same compiled functions train together: one in a single run, several in a pack.
 
-  `experiment` is the experiment whose epochs, stages and logging intervals all of them share.
+  All of them share the epochs, stages and logging intervals of `experiment`.
   """
 
   experiment: setup.Experiment
   courses: list[Course]
-  build: Callable[[int, TrainState], compiled_stage.CompiledStage]  # (number of a stage, state like all others)
+  build: Callable[[int, TrainState], compiled_stage.CompiledStage]  # (number of a stage, state for its shapes)
   feed: Callable[[int, int], Iterator]  # (first chunk, last + 1) -> generator of (rows, weights)
   checkpoint: Callable  # (state, records of the evaluation or ()) -> (state to save, squared error, notes)
   opened: checkpoints.Opened
   received: Callable[[], str]  # see `preemption.caught`
   until: int  # epochs
   refresh: Callable[[], None] = lambda: None  # called after each evaluation
-  limit: Callable[[], str] = lambda: ""  # called after each epoch: why to end the training now, "" to go on
-  progress: Callable[[list], str] = lambda records: ""  # the same, with the records of each evaluation, [] for none
-  report: Callable[[str], None] = lambda line: None  # is told why the training ends before its last epoch
+  limit: Callable[[], str] = lambda: ""  # called after each epoch: why to end the training now, "" to continue
+  # called with the records of each evaluation, and before each stage with []: why to end the training, "" to continue
+  progress: Callable[[list], str] = lambda records: ""
+  report: Callable[[str], None] = lambda line: None  # receives the reason if the training ends before its last epoch
   sparse: bool = False  # print few lines; see `logs.Display`
 
   @property
-  def going(self) -> list[Course]:
+  def active(self) -> list[Course]:
     """The courses that have not diverged."""
     return [course for course in self.courses if course.diverged is None]
 
 
 def train(training: Training, state: TrainState) -> TrainState:
-  """Trains from `state` up to the epoch `training.until`, or until all courses have diverged; returns the last state.
+  """Trains until the epoch `training.until`, a reason to stop, or the divergence of all courses.
 
-  Raises Interrupted when a signal has stopped the training, which is saved, and UserError where a file cannot be
-  written, or where a step is not finite and `CompiledStage.fail` raises.
+  Returns:
+    The last state.
+
+  Raises:
+    Interrupted: If a signal stops the training; the state is saved.
+    UserError: If a file cannot be written, or if a step is not finite and `CompiledStage.fail` raises.
   """
-  schedule, stages, compile_seconds = training.experiment.batch_schedule, training.experiment.stages, 0.0
-  images, done, shown = (
-    len(training.courses) * schedule.examples,
-    int(state.step) / schedule.steps,
-    jax.process_index() == 0,
-  )
-  with logs.Display(images, training.until, done, shown, training.sparse) as display:
-    for number, stage in enumerate(stages):
-      step = int(state.step)
-      to_do = range(max(step // schedule.steps, stage.epochs.start), min(stage.epochs.stop, training.until))
-      if not (to_do and training.going) or training.progress([]):
+  experiment, compile_seconds, reason = training.experiment, 0.0, ""
+  with _display(training, state) as display:
+    for number, stage in enumerate(experiment.stages):
+      epochs = _epochs_left(training, stage, state)
+      if not (epochs and training.active) or training.progress([]):
         continue
-      built = training.build(number, state)
-      compile_seconds += built.compile_seconds
-      constants = {"compile_seconds": compile_seconds} | ({"stage": number} if len(stages) > 1 else {})
-      ended = ""
-      if step == stage.epochs.start * schedule.steps:
-        state = built.restart(state)
-      with contextlib.closing(training.feed(step // schedule.chunk, to_do.stop * schedule.chunks_per_epoch)) as feed:
-        for epoch in to_do:
-          if not training.going:
+      compiled = training.build(number, state)
+      compile_seconds += compiled.compile_seconds
+      constants = {"compile_seconds": compile_seconds} | ({"stage": number} if len(experiment.stages) > 1 else {})
+      if int(state.step) == stage.epochs.start * experiment.batch_schedule.steps:
+        state = compiled.restart(state)
+      with contextlib.closing(_feed(training, state, epochs)) as feed:
+        for epoch in epochs:
+          if reason or not training.active:
             break
           compilations = steps.compilations()
-          state, built, speed = _train_epoch(training, state, epoch, built, feed, display)
-          if epoch > to_do.start and steps.compilations() > compilations:
+          state, compiled, speed = _train_epoch(training, state, epoch, compiled, feed, display)
+          if epoch > epochs.start and steps.compilations() > compilations:
             raise RuntimeError(f"epoch {epoch + 1} compiled again what epoch {epoch} had compiled: a bug of ae_jax")
-          ended = _end_epoch(training, state, epoch + 1, built, speed, constants=constants, display=display)
-          if ended:
-            break
-      if ended:
-        training.report(f"stopped after epoch {int(state.step) // schedule.steps}: {ended}")
+          reason = _end_epoch(training, state, epoch + 1, compiled, speed, constants=constants, display=display)
+      if reason:
+        training.report(f"stopped after epoch {int(state.step) // experiment.batch_schedule.steps}: {reason}")
         break
   checkpoints.wait(training.opened)
   return state
 
 
-def _train_epoch(training, state, epoch, built, feed, display):
-  """Trains the rest of an epoch, chunk by chunk; returns the state, the programs from now on, and the speed."""
-  config, schedule = training.experiment.config, training.experiment.batch_schedule
-  images, seconds = len(training.courses) * schedule.examples / schedule.chunks_per_epoch, []
-  for number in range(int(state.step) // schedule.chunk, (epoch + 1) * schedule.chunks_per_epoch):
+def _display(training, state) -> logs.Display:
+  """Returns the progress display, which only the first process shows."""
+  batch_schedule = training.experiment.batch_schedule
+  images_per_epoch = len(training.courses) * batch_schedule.examples
+  epochs_done = int(state.step) / batch_schedule.steps
+  return logs.Display(images_per_epoch, training.until, epochs_done, jax.process_index() == 0, training.sparse)
+
+
+def _epochs_left(training, stage, state) -> range:
+  """Returns the epochs of a stage that are not yet complete."""
+  epoch = int(state.step) // training.experiment.batch_schedule.steps
+  return range(max(epoch, stage.epochs.start), min(stage.epochs.stop, training.until))
+
+
+def _feed(training, state, epochs) -> Iterator:
+  """Returns the generator of the chunks from the state to the end of the epochs."""
+  batch_schedule = training.experiment.batch_schedule
+  return training.feed(int(state.step) // batch_schedule.chunk, epochs.stop * batch_schedule.chunks_per_epoch)
+
+
+def _train_epoch(
+  training, state, epoch, compiled, feed, display
+) -> tuple[TrainState, compiled_stage.CompiledStage, Record]:
+  """Trains the rest of an epoch chunk by chunk; returns the state, the stage to continue with, and the speed."""
+  config, batch_schedule = training.experiment.config, training.experiment.batch_schedule
+  images, seconds = len(training.courses) * batch_schedule.examples / batch_schedule.chunks_per_epoch, []
+  for chunk in range(int(state.step) // batch_schedule.chunk, (epoch + 1) * batch_schedule.chunks_per_epoch):
     if preemption.asked(training.received):
       _stop(training, state)
     begun = time.perf_counter()
     before, batches = state, next(feed)
     fed = time.perf_counter()
-    state, terms, finite = built.train_chunk(before, *batches)
-    # [courses, steps of the chunk], and in a pack the members that fill up the devices
-    terms, finite = jax.tree.map(lambda values: np.asarray(values).reshape(-1, schedule.chunk), (terms, finite))
+    state, terms, finite = compiled.train_chunk(before, *batches)
+    # [courses, steps of the chunk]; a pack has further rows for the members that fill up the devices
+    terms, finite = jax.tree.map(lambda values: np.asarray(values).reshape(-1, batch_schedule.chunk), (terms, finite))
     ended = time.perf_counter()
     seconds.append(ended - begun)
     if config.on_nan == "skip":
@@ -115,25 +134,23 @@ def _train_epoch(training, state, epoch, built, feed, display):
     display.advance(images, seconds[-1], terms["loss"][0, -1])
     for index, course in enumerate(training.courses):
       if course.diverged is None:
-        _note(course, {name: values[index] for name, values in terms.items()}, finite[index], number * schedule.chunk)
+        own_terms = {name: values[index] for name, values in terms.items()}
+        _log_chunk(course, own_terms, finite[index], chunk * batch_schedule.chunk)
     if not finite.all():
-      built.fail(before, *batches)
-    built = built.tune(built, state, batches, ended - fed)
-  return state, built, {"images_per_second": images * len(seconds) / sum(seconds)}
+      compiled.fail(before, *batches)
+    compiled = compiled.tune(compiled, state, batches, ended - fed)
+  return state, compiled, {"images_per_second": images * len(seconds) / sum(seconds)}
 
 
-def _end_epoch(training, state, done, built, speed, *, constants, display):
-  """Logs the end of an epoch, after which `done` are done; evaluates and saves where due.
-
-  Returns why the training ends here, "" to go on.
-  """
-  experiment, config, courses = training.experiment, training.experiment.config, training.going
+def _end_epoch(training, state, epochs_done, compiled, speed, *, constants, display) -> str:
+  """Logs an epoch, and evaluates and saves if due; returns why the training ends here, "" to continue."""
+  experiment, config, courses = training.experiment, training.experiment.config, training.active
   records = [course.windows.rest() | speed for course in courses]
-  ended = training.limit()
-  save_due = ended or done == training.until or experiment.due(done, config.checkpoint_every_epochs)
-  eval_due = courses and (save_due or experiment.due(done, config.eval_every_epochs))
+  reason = training.limit()
+  save_due = reason or epochs_done == training.until or experiment.due(epochs_done, config.checkpoint_every_epochs)
+  eval_due = courses and (save_due or experiment.due(epochs_done, config.eval_every_epochs))
   if eval_due:
-    losses, values = jax.tree.map(np.asarray, built.evaluate(state))
+    losses, values = jax.tree.map(np.asarray, compiled.evaluate(state))
     for course, record in zip(courses, records, strict=True):
       record |= course.metrics(losses, values) | constants | course.baselines()
   for course, record in zip(courses, records, strict=True):
@@ -141,30 +158,30 @@ def _end_epoch(training, state, done, built, speed, *, constants, display):
   if eval_due:
     display.evaluated(*records)
     training.refresh()
-    ended = ended or training.progress(records)
-  if save_due or ended:
+    reason = reason or training.progress(records)
+  if save_due or reason:
     _save(training, state, records)
-  return ended
+  return reason
 
 
-def _note(course, terms, finite, step):
-  """Logs the steps of a chunk, which begins after `step`, up to the first that is not finite: there it diverged."""
-  good = len(finite) if finite.all() else int(np.argmin(finite))
-  for record in course.windows.add(terms, good):
+def _log_chunk(course, terms, finite, step) -> None:
+  """Logs the steps of a chunk after `step`; the first one that is not finite ends the log and is marked as diverged."""
+  count = len(finite) if finite.all() else int(np.argmin(finite))
+  for record in course.windows.add(terms, count):
     course.log.write(record)
-  if good < len(finite):
-    course.diverged = step + good + 1
+  if count < len(finite):
+    course.diverged = step + count + 1
 
 
-def _save(training, state, records=()):
-  """Starts saving a checkpoint, after the records that precede it are on the disk."""
+def _save(training, state, records=()) -> None:
+  """Starts saving a checkpoint, once the records before it are on the disk."""
   for course in training.courses:
     course.log.settle()
   checkpoints.save(training.opened, *training.checkpoint(state, records))
 
 
-def _stop(training, state):
-  """Saves the state unless it is saved already, and raises Interrupted."""
+def _stop(training, state) -> None:
+  """Saves the state unless its checkpoint exists, and raises Interrupted."""
   checkpoints.wait(training.opened)
   step = int(state.step)
   if step and not checkpoints.holds(training.opened, step):

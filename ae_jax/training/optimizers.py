@@ -1,16 +1,18 @@
-"""name -> optax transform with its schedule."""
+"""Optimizers: Optax transforms by name, with their learning-rate schedules."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ae_jax import errors
+from ae_jax.types import Number
 
 # Each scales the gradient to a direction; weight decay and the learning rate follow it.
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
   "adam": optax.scale_by_adam,
   "nadam": lambda: optax.scale_by_adam(nesterov=True),
   "rmsprop": optax.scale_by_rms,
@@ -20,42 +22,60 @@ OPTIMIZERS = {
   "nesterov": lambda: optax.trace(decay=0.9, nesterov=True),
 }
 
-# (peak, steps) -> the learning rate over the steps that follow the warm-up
-SCHEDULES = {
+# (peak, steps) -> the learning-rate schedule over the steps after the warmup
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
   "constant": lambda peak, steps: optax.constant_schedule(peak),
   "cosine": lambda peak, steps: optax.cosine_decay_schedule(peak, steps),
   "linear": lambda peak, steps: optax.linear_schedule(peak, 0.0, steps),
 }
 
 
-def build(name, **options):
-  """The optimizer that `config.optimizer` describes, over a run of epochs * steps_per_epoch steps: see `optimizer_factory`."""
+def build(name: str, **options: Any) -> optax.GradientTransformationExtraArgs:
+  """Returns the optimizer that `config.optimizer` describes; see `optimizer_factory` for the arguments."""
   return optimizer_factory(name, **options)()
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerFactory:
-  """An optimizer as a function of its numbers, which members of a sweep that share a program may differ in."""
+  """An optimizer as a function of its hyperparameters, in which sweep members that share a program may differ."""
 
-  scale: Callable  # of OPTIMIZERS
-  decay: Callable  # of SCHEDULES
+  scale: Callable  # a value of OPTIMIZERS
+  decay: Callable  # a value of SCHEDULES
   warmup: int  # steps
-  steps: int  # after the warm-up
-  numbers: tuple[tuple[str, float], ...]  # learning_rate, and those of weight_decay and clip_norm that are not 0
+  steps: int  # after the warmup
+  numbers: tuple[tuple[str, float], ...]  # learning_rate, and weight_decay and clip_norm where they are not 0
 
-  def __call__(self, **numbers: float | jax.Array) -> optax.GradientTransformation:
-    """Returns the optimizer with these numbers, and its own in place of those that are not given."""
+  def __call__(self, **numbers: Number) -> optax.GradientTransformationExtraArgs:
+    """Returns the optimizer with these hyperparameters; `self.numbers` has the values of the others."""
     return _chain(self.scale, self.decay, self.warmup, self.steps, **{**dict(self.numbers), **numbers})
 
 
 def optimizer_factory(
-  name, *, learning_rate, schedule, warmup_epochs, weight_decay, clip_norm, epochs, steps_per_epoch
+  name: str,
+  *,
+  learning_rate: Any,
+  schedule: str,
+  warmup_epochs: float,
+  weight_decay: Any,
+  clip_norm: Any,
+  epochs: int,
+  steps_per_epoch: int,
 ) -> OptimizerFactory:
-  """Returns the optimizer_factory of the optimizer that `config.optimizer` describes.
+  """Returns the factory of the optimizer that `config.optimizer` describes.
 
-  The rate rises linearly to `learning_rate` during `warmup_epochs` and then follows the schedule to the end.
-  Weight decay is decoupled (Loshchilov & Hutter 2019): "adam" with some is AdamW. A gradient longer than `clip_norm` is
-  shortened to it (Pascanu et al. 2013), 0 for none. `update` takes the gradient's norm as `norm`. Raises UserError.
+  Args:
+    name: A key of OPTIMIZERS.
+    learning_rate: Peak of the learning rate, which rises to it linearly during the warmup.
+    schedule: A key of SCHEDULES: the learning rate from the warmup to the last step.
+    warmup_epochs: Length of the warmup.
+    weight_decay: Decoupled weight decay (Loshchilov & Hutter 2019): "adam" with weight decay is AdamW.
+    clip_norm: Longer gradients are scaled to this norm (Pascanu et al. 2013); 0 for no limit. `update` of the optimizer
+      takes the norm of the gradient as `norm`.
+    epochs: Length of the training.
+    steps_per_epoch: Steps in an epoch.
+
+  Raises:
+    UserError: If an option is invalid.
   """
   scale = errors.choose(OPTIMIZERS, name, "optimizer.name")
   decay = errors.choose(SCHEDULES, schedule, "optimizer.schedule")
@@ -63,7 +83,7 @@ def optimizer_factory(
   wanted = f"a positive number from {errors.SMALLEST:g} to {errors.LARGEST:g}"
   errors.check(positive, "optimizer.learning_rate", learning_rate, wanted)
   most = errors.LARGEST_COUNT // steps_per_epoch
-  errors.check(epochs <= most, "epochs", epochs, f"at most {most} at {steps_per_epoch} steps an epoch")
+  errors.check(epochs <= most, "epochs", epochs, f"at most {most} at {steps_per_epoch} steps per epoch")
   errors.check(0 <= warmup_epochs <= epochs, "optimizer.warmup_epochs", warmup_epochs, f"from 0 to epochs={epochs}")
   errors.check_not_negative("optimizer.weight_decay", weight_decay)
   errors.check_not_negative("optimizer.clip_norm", clip_norm)
@@ -84,8 +104,8 @@ def _chain(scale, decay, warmup, steps, *, learning_rate, weight_decay=None, cli
   return optax.with_extra_args_support(optax.chain(*clip, scale(), *decoupled, optax.scale_by_learning_rate(rate)))
 
 
-def _clip(limit):
-  """Optax's clip_by_global_norm for a norm that is known: that of a gradient of which the devices hold parts."""
+def _clip(limit: Number) -> optax.GradientTransformationExtraArgs:
+  """Returns `optax.clip_by_global_norm` for a given norm: a device that holds a shard cannot compute it alone."""
 
   def update(updates, state, params=None, *, norm, **_):
     scale = jnp.minimum(1.0, limit / norm)

@@ -1,43 +1,64 @@
-"""The training step, the compiled chunk of steps, and the compiled pass over a test set: pure, and jitted only here."""
+"""The training step, the compiled chunk of steps and the compiled evaluation: pure functions, jitted only here."""
 
 import collections
 import dataclasses
 import functools
 import threading
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from ae_jax import models, objectives
 from ae_jax.data import ranges
 from ae_jax.ops import randomness
 from ae_jax.system import distributed, malloc
 from ae_jax.training.state import TrainState
+from ae_jax.types import AnyArray, Batch, Columns, Keys, Params, Scalar, Step
+
+Terms = dict[str, Array]  # terms of the loss by name
+Augmentation = Callable[[Array, Keys], Array]  # (x [B, ...], keys [B]) -> x [B, ...]
 
 
 def train_step(
-  state,
-  batch,
-  key,
+  state: TrainState,
+  batch: Batch,
+  key: Key[Array, ""],
   *,
-  model,
-  objective,
-  optimizer,
-  microbatches,
-  ema_decay=0.0,
-  data_parallel=distributed.SINGLE_DEVICE,
-  augment=None,
-):
-  """Trains on a batch (see `ae_jax.objectives`): (state, batch, key) -> (state, {"loss": [], **terms}, finite []).
+  model: models.Model,
+  objective: objectives.Objective,
+  optimizer: optax.GradientTransformationExtraArgs,
+  microbatches: int,
+  ema_decay: float = 0.0,
+  data_parallel: distributed.DataParallel = distributed.SINGLE_DEVICE,
+  augment: Augmentation | None = None,
+) -> tuple[TrainState, Terms, Bool[Array, ""]]:
+  """Trains on one batch.
 
-  Each device of a data_parallel receives its part of the batch. `finite` says whether loss and gradient are. `augment` is the
-  `augmentation.Augment` of the batch, or None; `ema_decay` is the decay of `TrainState.ema_params`, 0.0 for none.
+  All randomness is a function of the key, the step and the position of an example in the batch.
+
+  Args:
+    state: The state before the step; each device holds its shard of a sharded state.
+    batch: A batch as `ae_jax.objectives` describes it; each device receives its shard of the batch.
+    key: The noise key of the run.
+    model: The model.
+    objective: The objective, before its schedules are applied.
+    optimizer: Its `update` takes the norm of the gradient as `norm`.
+    microbatches: Number of microbatches that each device computes one after the other.
+    ema_decay: Decay of `TrainState.ema_params`; 0.0 for none.
+    data_parallel: The devices that share the step.
+    augment: Augmentation of the examples; None for none.
+
+  Returns:
+    The next state, {"loss": [], name of a term: []}, and whether the loss and the gradient are finite.
   """
   rows = len(batch["weight"])
-  numbers = data_parallel.first_row(rows) + jnp.arange(rows)
-  keys = randomness.example_keys(jax.random.fold_in(key, state.step), numbers)
+  positions = data_parallel.first_row(rows) + jnp.arange(rows)  # in the batch of all devices
+  keys = randomness.example_keys(jax.random.fold_in(key, state.step), positions)
   batch = augmented(batch, keys, augment)
   objective = objective.at(state.step)
   (loss, (terms, statistics)), gradient = value_and_gradient(
@@ -55,13 +76,14 @@ def train_step(
   if model.has_projection:
     params = data_parallel.own_part(model.project(data_parallel.all_gather_params(params)))
   model_state = model.update_state(state.model_state, statistics)
+  ema_params = average(state.ema_params, params, state.step, ema_decay) if ema_decay else None
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-  terms = {"loss": loss, **terms} | {name: getattr(objective, name) for name, _ in objective.schedules}
-  averages = average(state.ema_params, params, state.step, ema_decay) if ema_decay else None
-  return TrainState(state.step + 1, params, opt_state, model_state, averages), terms, finite
+  scheduled = {name: getattr(objective, name) for name, _ in objective.schedules}
+  next_state = TrainState(state.step + 1, params, opt_state, model_state, ema_params)
+  return next_state, {"loss": loss, **terms} | scheduled, finite
 
 
-def average(averages, params, step, decay):
+def average(averages: Params, params: Params, step: Step, decay: float) -> Params:
   """Returns the exponential moving average of the parameters after a step.
 
   The decay of step t is min(decay, (1 + t) / (10 + t)), so that the initialisation is soon forgotten.
@@ -71,70 +93,99 @@ def average(averages, params, step, decay):
   return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, averages, params)
 
 
-def augmented(batch, keys, augment):
-  """Returns the batch with its examples augmented by an `augmentation.Augment`; the batch itself for None."""
+def augmented(batch: Batch, keys: Keys, augment: Augmentation | None) -> Batch:
+  """Returns the batch with augmented examples; the batch itself without an augmentation."""
   return batch | {"x": augment(batch["x"], keys)} if augment else batch
 
 
 def value_and_gradient(
-  variables, batch, keys, *, model, objective, microbatches, data_parallel=distributed.SINGLE_DEVICE
-):
-  """Returns ((loss, aux), gradient) of the objective on the batch of a data_parallel; each device gets its part of the gradient.
+  variables: models.Variables,
+  batch: Batch,
+  keys: Keys,
+  *,
+  model: models.Model,
+  objective: objectives.Objective,
+  microbatches: int,
+  data_parallel: distributed.DataParallel = distributed.SINGLE_DEVICE,
+) -> tuple[tuple[Scalar, objectives.Aux], Params]:
+  """Returns ((loss, aux), gradient) of the objective on a batch, with respect to the parameters.
 
-  The gradient is that of the parameters. Of the `objectives.Aux` the model's statistics are sums over the examples of
-  all devices here, which the one reduction of the data_parallel gives.
+  Each device passes its shard of the batch and of the parameters. The loss and its terms are those of the whole batch
+  on every device; each device receives its shard of the gradient. `aux.statistics` are sums over the examples of all
+  devices, not means: the reduction of the gradient includes them, which spares a second one.
   """
-  here = batch["weight"].sum()
+  weight = batch["weight"].sum()
   if data_parallel.size == 1:
     (loss, aux), gradient = accumulate_gradients(
       variables, batch, keys, model=model, objective=objective, microbatches=microbatches
     )
-    return (loss, aux._replace(statistics=jax.tree.map(lambda mean: mean * here, aux.statistics))), gradient
+    return (loss, aux._replace(statistics=jax.tree.map(lambda mean: mean * weight, aux.statistics))), gradient
   if objective.needs_whole_batch:
     objective = functools.partial(objective, mean=data_parallel.mean)
   variables = variables._replace(params=data_parallel.all_gather_params(variables.params))
-  found, gradient = accumulate_gradients(
+  loss_and_aux, gradient = accumulate_gradients(
     variables, batch, keys, model=model, objective=objective, microbatches=microbatches
   )
-  gradient, (found, weight) = data_parallel.reduce_gradients(
-    *jax.tree.map(lambda leaf: here * leaf, (gradient, (found, jnp.ones(()))))
+  gradient, (sums, total_weight) = data_parallel.reduce_gradients(
+    *jax.tree.map(lambda leaf: weight * leaf, (gradient, (loss_and_aux, jnp.ones(()))))
   )
-  (loss, aux), gradient = jax.tree.map(lambda leaf: leaf / weight, (found, gradient))
-  return (loss, aux._replace(statistics=found[1].statistics)), gradient
+  (loss, aux), gradient = jax.tree.map(lambda leaf: leaf / total_weight, (sums, gradient))
+  _, sum_of_aux = sums
+  return (loss, aux._replace(statistics=sum_of_aux.statistics)), gradient
 
 
-def accumulate_gradients(variables, batch, keys, *, model, objective, microbatches):
-  """Returns ((loss, aux), gradient) of the objective on a batch, computed over `microbatches` of it one after the other.
+def accumulate_gradients(
+  variables: models.Variables,
+  batch: Batch,
+  keys: Keys,
+  *,
+  model: models.Model,
+  objective: Callable[..., tuple[Scalar, objectives.Aux]],
+  microbatches: int,
+) -> tuple[tuple[Scalar, objectives.Aux], Params]:
+  """Returns ((loss, aux), gradient) of the objective on a batch, computed one microbatch after the other.
 
-  The microbatches take every `microbatches`-th row and count by their weight, so that the result is that of the whole batch to
-  rounding, for an objective whose loss is a mean over examples. `microbatches` divides the batch.
+  Microbatch i takes the rows i, i + microbatches, ... and counts by its weight. For an objective whose loss is a mean
+  over examples, the result is that of the whole batch to rounding. `microbatches` must divide the rows of the batch.
   """
   params, model_state = variables
 
   def loss(params, batch, keys):
     return objective(model, models.Variables(params, model_state), batch, keys, train=True)
 
-  differentiate = jax.value_and_grad(loss, has_aux=True)
+  value_and_grad = jax.value_and_grad(loss, has_aux=True)
   if microbatches == 1:
-    return differentiate(params, batch, keys)
-  cut = jax.tree.map(lambda rows: rows.reshape(-1, microbatches, *rows.shape[1:]).swapaxes(0, 1), (batch, keys))
-  shares = cut[0]["weight"].sum(1) / jnp.maximum(batch["weight"].sum(), 1.0)
+    return value_and_grad(params, batch, keys)
+  split = jax.tree.map(lambda rows: rows.reshape(-1, microbatches, *rows.shape[1:]).swapaxes(0, 1), (batch, keys))
+  shares = split[0]["weight"].sum(1) / jnp.maximum(batch["weight"].sum(), 1.0)
 
-  def add(total, part):
-    share, (rows, row_keys) = part
-    result = differentiate(params, rows, row_keys)
+  def add(total, microbatch):
+    share, (rows, row_keys) = microbatch
+    result = value_and_grad(params, rows, row_keys)
     return jax.tree.map(lambda a, b: a + share * b, total, result), None
 
-  shapes = jax.eval_shape(differentiate, params, batch, keys)
-  zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-  return lax.scan(add, zero, (shares, cut))[0]
+  shapes = jax.eval_shape(value_and_grad, params, batch, keys)
+  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+  return lax.scan(add, zeros, (shares, split))[0]
 
 
-def read_batch(rows, weights, *, examples, model, value_range):
-  """Returns a batch: `x` float32 [B, ...] normalised, `weight` float32 [B], and the other columns of the examples.
+def read_batch(
+  rows: Int[AnyArray, " batch"] | Columns,
+  weights: Float[AnyArray, " batch"],
+  *,
+  examples: Columns | None,
+  model: models.Model,
+  value_range: str,
+) -> Batch:
+  """Returns a batch: `x` float32 [B, *shape] normalised, `weight` [B], and the other columns of the examples.
 
-  `rows` are int32 [B], indices of the columns of the examples, {"x": [N, elements], ...}; if these are None, `rows` are
-  such columns themselves, {"x": [B, elements], ...}.
+  Args:
+    rows: Indices of the examples; the columns of the batch themselves, {"x": [B, elements], ...}, if `examples` is
+      None.
+    weights: 1 for an example, 0 for padding.
+    examples: Columns of the data set, {"x": [N, elements], ...}.
+    model: The model, whose shape the examples take.
+    value_range: Range of the data, a key of `ranges.SPANS`.
   """
   columns = rows if examples is None else jax.tree.map(lambda column: column[rows], examples)
   x = ranges.normalise(columns["x"], value_range)
@@ -142,35 +193,49 @@ def read_batch(rows, weights, *, examples, model, value_range):
 
 
 def train_chunk(
-  state,
-  examples,
-  rows,
-  weights,
-  key,
+  state: TrainState,
+  examples: Columns | None,
+  rows: Int[AnyArray, "steps batch"] | Columns,
+  weights: Float[AnyArray, "steps batch"],
+  key: Key[Array, ""],
   *,
-  model,
-  value_range,
-  on_nan=None,
-  data_parallel=distributed.SINGLE_DEVICE,
-  **static,
-):
-  """Trains on batches given by rows [steps, B] and weights [steps, B]: -> (state, {name: [steps]}, finite [steps]).
+  model: models.Model,
+  value_range: str,
+  on_nan: str | None = None,
+  data_parallel: distributed.DataParallel = distributed.SINGLE_DEVICE,
+  **static: Any,
+) -> tuple[TrainState, Terms, Bool[Array, " steps"]]:
+  """Trains on a chunk of batches; one compiled program runs all its steps.
 
-  See `read_batch` for the examples and rows. With `on_nan` a step whose loss or gradient is not finite changes no
-  parameters, which costs a tenth of a small model's step; with "stop" neither do those after it, and the state remains
-  the one before it. Without, `finite` tells of the losses, and its last entry of the parameters too.
+  Args:
+    state: The state before the chunk.
+    examples: See `read_batch`, as for `rows`.
+    rows: Rows of each batch, [steps, B].
+    weights: Weights of each batch.
+    key: The noise key of the run.
+    model: The model.
+    value_range: Range of the data.
+    on_nan: What a step with a non-finite loss or gradient does. "skip": it updates nothing but the step. "stop":
+      neither this step nor the later ones update anything, so that the state remains that before it. None: the update
+      is applied; the check of "skip" and "stop" costs a tenth of a small model's step.
+    data_parallel: The devices that share each step.
+    **static: Further arguments of `train_step`.
+
+  Returns:
+    The state after the chunk, {name: terms [steps]}, and whether each step is finite. Without `on_nan` this covers the
+    losses, and the last entry also covers the parameters after the chunk.
   """
 
   def body(carry, batch):
-    state, going = carry
+    state, updating = carry
     batch = read_batch(*batch, examples=examples, model=model, value_range=value_range)
     new, terms, finite = train_step(state, batch, key, model=model, data_parallel=data_parallel, **static)
     if on_nan is None:
-      return (new, going), (terms, jnp.isfinite(terms["loss"]))
-    going = finite & going if on_nan == "stop" else finite
-    kept = jax.tree.map(lambda new, old: jnp.where(going, new, old), new, state)
-    step = kept.step if on_nan == "stop" else new.step
-    return (dataclasses.replace(kept, step=step), going), (terms, finite)
+      return (new, updating), (terms, jnp.isfinite(terms["loss"]))
+    updating = finite & updating if on_nan == "stop" else finite
+    guarded = jax.tree.map(lambda new, old: jnp.where(updating, new, old), new, state)
+    step = guarded.step if on_nan == "stop" else new.step
+    return (dataclasses.replace(guarded, step=step), updating), (terms, finite)
 
   (state, _), (terms, finite) = lax.scan(body, (state, jnp.bool_(True)), (rows, weights))
   if on_nan is None:
@@ -179,31 +244,40 @@ def train_chunk(
 
 
 def evaluate(
-  variables,
-  step,
-  examples,
-  indices,
-  weights,
-  key,
+  variables: models.Variables,
+  step: Step,
+  examples: Columns,
+  indices: Int[AnyArray, "batches batch"],
+  weights: Float[AnyArray, "batches batch"],
+  key: Key[Array, ""],
   *,
-  model,
-  objective,
-  statistics,
-  value_range,
-  data_parallel=distributed.SINGLE_DEVICE,
-):
-  """Returns the objective's loss [] over the test set, and statistics per example {name: [batches, B, ...]}.
+  model: models.Model,
+  objective: objectives.Objective,
+  statistics: Callable[..., Columns],
+  value_range: str,
+  data_parallel: distributed.DataParallel = distributed.SINGLE_DEVICE,
+) -> tuple[Scalar, dict[str, Array]]:
+  """Returns the loss [] of the objective on a test set, and statistics of each example {name: [batches, B, ...]}.
 
-  `statistics` maps (model, variables, batch, keys) to {name: [B, ...]}. The loss combines the means over the whole set,
-  and an example's key depends on its row alone, so that nothing depends on how the set is cut into batches.
-  Scheduled numbers of the objective are those of `step`, as in training.
+  The loss combines means over the whole set, and the key of an example depends on its index alone. The results thus do
+  not depend on how the set is split into batches.
+
+  Args:
+    variables: The variables to evaluate; each device holds its shard of sharded parameters.
+    step: The training step, whose values the schedules of the objective take.
+    examples: Columns of the test set.
+    indices: Indices of the examples of each batch.
+    weights: 1 for an example, 0 for padding.
+    key: The noise key of the run.
+    model: The model.
+    objective: The objective.
+    statistics: Maps (model, variables, batch, keys) to {name: [B, ...]}.
+    value_range: Range of the data.
+    data_parallel: The devices that share each batch.
   """
   objective = objective.at(step)
-  variables = (
-    variables._replace(params=data_parallel.all_gather_params(variables.params))
-    if data_parallel.size > 1
-    else variables
-  )
+  if data_parallel.size > 1:
+    variables = variables._replace(params=data_parallel.all_gather_params(variables.params))
 
   def body(_, rows):
     batch = read_batch(*rows, examples=examples, model=model, value_range=value_range)
@@ -218,24 +292,37 @@ def evaluate(
   return loss, values
 
 
-def compiled(function, arguments, results, *, mode=distributed.jit, donate=(), **static):
-  """`function` compiled once for arguments of these shapes and placements; any other shape is then an error.
+def compiled(
+  function: Callable,
+  arguments: Sequence[Any],
+  results: PyTree,
+  *,
+  mode: Callable = distributed.jit,
+  donate: tuple[int, ...] = (),
+  **static: Any,
+) -> Callable:
+  """Returns a function compiled for arguments of these shapes and shardings; it refuses any others.
 
-  Other keyword arguments are static. `donate` gives the positions of the arguments whose memory the result may take,
-  `results` the placements of what it returns; `mode` is one of `distributed.MODES`.
+  Args:
+    function: The function.
+    arguments: Arrays, or their shapes, dtypes and shardings.
+    results: Shardings of the results, a prefix of their tree.
+    mode: A value of `distributed.MODES`, or `distributed.auto`.
+    donate: Positions of the arguments whose memory the results may reuse.
+    **static: Keyword arguments that are fixed at compilation.
   """
   program = mode(functools.partial(function, **static), arguments, results, donate)
   malloc.give_back()
   return program
 
 
-def compilations():
-  """How many programs this thread has compiled, or taken from the cache of compiled programs, since the first call."""
+def compilations() -> int:
+  """Returns how many programs this thread has compiled, or read from the compilation cache, since the first call."""
   return _compilations()[threading.get_ident()]
 
 
 @functools.cache
-def _compilations():
+def _compilations() -> collections.Counter:
   counter = collections.Counter()
 
   def listen(event, seconds, **_):

@@ -1,13 +1,14 @@
-"""Ends of a training before its last epoch: no more progress, or no more time."""
+"""Reasons to end the training before its last epoch: no more progress, or no more time."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from ae_jax import errors
 from ae_jax.system import distributed
 
-MODES = {"min": 1.0, "max": -1.0}  # what a metric should become, and the sign that makes it a loss
+MODES = {"min": 1.0, "max": -1.0}  # direction of an improvement, and the sign that turns the metric into a loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,37 +25,41 @@ class EarlyStopping:
     errors.choose(MODES, self.mode, "early_stopping.mode")
     errors.check_positive("early_stopping.patience", self.patience)
     errors.check_not_negative("early_stopping.min_change", self.min_change)
-    good = not self.metric or self.metric.startswith("test/")
-    errors.check(good, "early_stopping.metric", self.metric, "a metric of the test set, such as 'test/squared_error'")
+    valid = not self.metric or self.metric.startswith("test/")
+    errors.check(valid, "early_stopping.metric", self.metric, "a metric of the test set, such as 'test/squared_error'")
 
-  def reason(self, values: list[float]) -> str:
-    """Returns why to stop after evaluations with these values of the metric; "" to go on."""
-    best, since = float("inf"), 0
+  def reason(self, values: Sequence[float]) -> str:
+    """Returns why to stop after evaluations with these values of the metric; "" to continue."""
+    best, since_best = float("inf"), 0
     for value in values:
       loss = MODES[self.mode] * value
       if loss < best - self.min_change:
-        best, since = loss, 0
+        best, since_best = loss, 0
       else:
-        since += 1
-    if since < self.patience:
+        since_best += 1
+    if since_best < self.patience:
       return ""
-    more = f" by more than {self.min_change:g}" if self.min_change else ""
-    return f"{self.metric} has not improved{more} in the last {since} evaluations (config.early_stopping)"
+    amount = f" by more than {self.min_change:g}" if self.min_change else ""
+    return f"{self.metric} has not improved{amount} in the last {since_best} evaluations (config.early_stopping)"
 
 
-def progress(stopping: EarlyStopping, history: Iterable[dict]) -> Callable[[list[dict]], str]:
-  """Returns a function of the records of an evaluation, [] for none, that returns why to stop; "" to go on.
+def progress(
+  stopping: EarlyStopping, history: Iterable[Mapping[str, Any]]
+) -> Callable[[Sequence[Mapping[str, Any]]], str]:
+  """Returns a function of the records of an evaluation that returns why to stop, or "" to continue.
+
+  With [] in place of records, the function judges the evaluations so far.
 
   Args:
-    stopping: what to watch; the function always returns "" if it names no metric.
-    history: the records of the run so far, so that a continued run decides as an uninterrupted one; read only if a
-      metric is watched.
+    stopping: The metric to watch; without one the function always returns "".
+    history: The records of the run so far, so that a resumed run decides like an uninterrupted one. Read only if
+      `stopping` names a metric.
 
   Raises:
-    UserError: the function raises it if the records lack the metric.
+    UserError: The returned function raises it if the metric is missing in the records.
   """
-  read = history if stopping.metric else ()
-  values = [record[stopping.metric] for record in read if stopping.metric in record]
+  watched = history if stopping.metric else ()
+  values = [record[stopping.metric] for record in watched if stopping.metric in record]
 
   def reason(records):
     for record in records if stopping.metric else []:
@@ -70,15 +75,15 @@ def progress(stopping: EarlyStopping, history: Iterable[dict]) -> Callable[[list
 
 
 def time_limit(minutes: float) -> Callable[[], str]:
-  """Returns a function that returns why to stop once so many minutes have passed in any process; "" to go on.
+  """Returns a function that returns why to stop, or "" to continue, `minutes` from now on; 0.0 for no limit.
 
-  0.0 minutes are no limit.
+  As soon as the time is over in one process, the function stops all of them.
   """
   begun = time.monotonic()
 
   def reason():
     if not minutes or distributed.agreed(time.monotonic() - begun < 60 * minutes):
       return ""
-    return f"config.max_minutes={minutes:g} have passed; the same command continues"
+    return f"config.max_minutes={minutes:g} have passed; run the same command to continue"
 
   return reason

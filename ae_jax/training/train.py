@@ -1,10 +1,13 @@
-"""A single run from its config: set up, restore, train (`loop`), analyze. No mathematics here."""
+"""A single run from its config: set up, restore, train (`loop`) and analyze. No mathematics here."""
 
 import contextlib
 import functools
+import os
+from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from ae_jax import api, evaluators
 from ae_jax.models import memory
@@ -12,16 +15,21 @@ from ae_jax.report import evaluation, messages, verdict
 from ae_jax.runs import checkpoints, logs, run_folder
 from ae_jax.system import cache, distributed, paths, signals
 from ae_jax.training import compiled_stage, loop, preemption, setup, stopping
+from ae_jax.training.state import TrainState
 
 
-def train_and_evaluate(config, workdir, profile=False):
-  """Trains what the config describes, or continues the run in `workdir`; returns its last metrics by name.
+def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], profile: bool = False) -> dict[str, Any]:
+  """Trains the model of a config, or resumes the run in `workdir`; returns the last value of each metric.
 
-  With `profile` a chunk of steps of each stage is traced into `workdir`/profile.
+  Args:
+    config: A complete config.
+    workdir: The run folder.
+    profile: Whether to trace a chunk of steps of each stage into the subfolder profile.
 
   Raises:
-    UserError: the user can mend what is wrong; a faulty config is told before anything is compiled or written.
-    Interrupted: a signal has stopped the run, which is saved.
+    UserError: If the config, the data or the run folder is invalid; a config is checked before anything is compiled or
+      written.
+    Interrupted: If a signal stops the run; its state is saved.
   """
   workdir = paths.local_path("workdir", workdir)
   mesh = distributed.mesh()
@@ -45,48 +53,29 @@ def train_and_evaluate(config, workdir, profile=False):
   return run.metrics
 
 
-def _training(experiment, description, workdir, mesh, *, profile, received, stack):
-  """Returns the `loop.Training` of a run and its state, restored from its newest checkpoint if there is one."""
-  config, dataset, schedule, last = (
-    experiment.config,
-    experiment.dataset,
-    experiment.batch_schedule,
-    experiment.stages[-1].epochs.stop,
-  )
-  shown = jax.process_index() == 0
+def _training(experiment, description, workdir, mesh, *, profile, received, stack) -> tuple[loop.Training, TrainState]:
+  """Returns the `loop.Training` of a run, and its state: that of its newest checkpoint, or the initial one."""
+  config, batch_schedule, last_epoch = experiment.config, experiment.batch_schedule, experiment.stages[-1].epochs.stop
+  is_first = jax.process_index() == 0
   device_data, start = compiled_stage.begin(experiment, mesh)
   opened = stack.enter_context(checkpoints.open_folder(workdir / "checkpoints", True, _say))
   state, notes = checkpoints.restore(opened, start, _say) or (start, {})
   if step := int(state.step):
-    _say(f"continuing after epoch {step / schedule.steps:.3g} of {last}")
-  log = stack.enter_context(logs.Log(workdir, step, description, config.trackers) if shown else logs.Silence())
-  windows = logs.Windows(config.log_every_steps, schedule.steps, step, notes.get("pending", ()))
-
+    _say(f"resuming after epoch {step / batch_schedule.steps:.3g} of {last_epoch}")
+  log = stack.enter_context(logs.Log(workdir, step, description, config.trackers) if is_first else logs.Silence())
+  windows = logs.Windows(config.log_every_steps, batch_schedule.steps, step, notes.get("pending", ()))
   history = (record for record in logs.stream(workdir) if record["step"] <= step)
-
-  @functools.cache
-  def baselines():
-    return dict(evaluators.baselines(experiment.evaluators, dataset, experiment.model.code))
-
-  def metrics(loss, values):
-    return dict(evaluators.metrics(experiment.evaluators, loss, values, device_data.test_weights, dataset))
-
-  def checkpoint(state, records):
-    error = records[0]["test/squared_error"] if records else np.inf  # the best checkpoint is an evaluated one
-    return state, error, {} if records else {"pending": windows.pending}
-
+  columns = distributed.columns(device_data.split, batch_schedule.padded_batch_size)
   training = loop.Training(
     experiment,
-    [loop.Course(log, windows, metrics, baselines)],
+    [_course(experiment, device_data, log, windows)],
     build=functools.partial(compiled_stage.build, experiment, device_data, workdir, profile),
-    feed=functools.partial(
-      compiled_stage.feed, experiment, distributed.columns(device_data.split, schedule.padded_batch_size)
-    ),
-    checkpoint=checkpoint,
+    feed=functools.partial(compiled_stage.feed, experiment, columns),
+    checkpoint=functools.partial(_checkpoint, windows),
     opened=opened,
     received=received,
-    until=last,
-    refresh=evaluation.refresher(workdir) if shown else lambda: None,
+    until=last_epoch,
+    refresh=evaluation.refresher(workdir) if is_first else lambda: None,
     limit=stopping.time_limit(config.max_minutes),
     progress=stopping.progress(experiment.early_stopping, history),
     report=_say,
@@ -94,16 +83,36 @@ def _training(experiment, description, workdir, mesh, *, profile, received, stac
   return training, state
 
 
-def _analyze(run, experiment, description, workdir, course, received):
-  """Lets the evaluators analyze the trained run, gives what they find to its log, and prints a summary."""
+def _course(experiment, device_data, log, windows) -> loop.Course:
+  """Returns the course of the model, whose baselines are computed at its first evaluation."""
+
+  @functools.cache
+  def baselines():
+    return dict(evaluators.baselines(experiment.evaluators, experiment.dataset, experiment.model.code))
+
+  def metrics(loss, values):
+    weights = device_data.test_weights
+    return dict(evaluators.metrics(experiment.evaluators, loss, values, weights, experiment.dataset))
+
+  return loop.Course(log, windows, metrics, baselines)
+
+
+def _checkpoint(windows, state, records) -> tuple[TrainState, float, dict]:
+  """Returns the state, error and notes to save; only a checkpoint with an evaluation can be the best one."""
+  error = records[0]["test/squared_error"] if records else np.inf
+  return state, error, {} if records else {"pending": windows.pending}
+
+
+def _analyze(run, experiment, description, workdir, course, received) -> None:
+  """Analyzes the trained run with its evaluators, logs the results, and prints a summary."""
   signals.promise(preemption.ANALYZING)
   check = functools.partial(preemption.stop_analyses, received, workdir)
-  found = evaluation.examine(run, experiment.dataset, experiment.evaluators, workdir, course.baselines(), check)
-  course.log.finish(found.values, evaluation.pictures(workdir))
+  results = evaluation.examine(run, experiment.dataset, experiment.evaluators, workdir, course.baselines(), check)
+  course.log.finish(results.values, evaluation.pictures(workdir))
   skipped = verdict.skipped_steps(logs.curves(run.history))
-  logs.say(messages.closing(run.metrics | found.values, description, workdir, skipped))
+  logs.say(messages.closing(run.metrics | results.values, description, workdir, skipped))
 
 
-def _say(line):
+def _say(line: str) -> None:
   if jax.process_index() == 0:
     logs.say(line)

@@ -13,28 +13,28 @@ SPANS = [*ranges.SPANS.values(), ranges.Span(-300.0, 2000.0, 0.0)]
 @pytest.mark.parametrize("span", SPANS)
 @pytest.mark.parametrize("level", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("name", ["masking", "salt_and_pepper"])
-def test_the_share_of_elements_that_is_touched_is_the_level(name, level, span):
-  noisy, touched = corruptions.corrupt(name, KEYS, X, level, span)
-  assert abs(float(np.mean(touched)) - level) <= 4 * np.sqrt(level * (1 - level) / X.size)
-  np.testing.assert_array_equal(np.asarray(noisy)[~np.asarray(touched)], X[~np.asarray(touched)])
-  values = set(np.unique(np.asarray(noisy)[np.asarray(touched)]).tolist())
+def test_level_is_the_fraction_of_corrupted_elements(name, level, span):
+  noisy, mask = corruptions.corrupt(name, KEYS, X, level, span)
+  assert abs(float(np.mean(mask)) - level) <= 4 * np.sqrt(level * (1 - level) / X.size)
+  np.testing.assert_array_equal(np.asarray(noisy)[~np.asarray(mask)], X[~np.asarray(mask)])
+  values = set(np.unique(np.asarray(noisy)[np.asarray(mask)]).tolist())
   assert values <= ({span.missing} if name == "masking" else {span.low, span.high})
   if name == "salt_and_pepper" and level:
-    high = np.mean(np.asarray(noisy)[np.asarray(touched)] == span.high)
+    high = np.mean(np.asarray(noisy)[np.asarray(mask)] == span.high)
     assert abs(high - 0.5) < 4 * 0.5 / np.sqrt(level * X.size)
 
 
 @pytest.mark.parametrize("span", SPANS)
-def test_gaussian_noise_has_its_deviation_in_widths_of_the_range_and_touches_all(span):
-  noisy, touched = corruptions.corrupt("gaussian", KEYS, X, 0.3, span)
+def test_gaussian_noise_scales_with_the_span_and_corrupts_all_elements(span):
+  noisy, mask = corruptions.corrupt("gaussian", KEYS, X, 0.3, span)
   noise = (np.asarray(noisy) - X) / (span.high - span.low)
-  assert np.all(touched)
+  assert np.all(mask)
   assert abs(noise.mean()) < 4 * 0.3 / np.sqrt(X.size)
   assert noise.std() == pytest.approx(0.3, rel=4 / np.sqrt(2 * X.size))
 
 
 @pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
-def test_the_noise_of_an_example_is_its_own_and_nobody_elses(name):
+def test_noise_depends_on_the_key_of_the_example_alone(name):
   unit = ranges.SPANS["unit"]
   noisy, _ = corruptions.corrupt(name, KEYS, X, 0.3, unit)
   part, _ = corruptions.corrupt(name, KEYS[7:9], X[7:9], 0.3, unit)

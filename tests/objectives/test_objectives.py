@@ -14,8 +14,8 @@ KEYS = jax.random.split(jax.random.key(0), 4)
 
 
 def dense_of(**options):
-  plain = {"latent": 3, "widths": (7,), "decoder_widths": (), "activation": "tanh", "bottleneck": "identity"}
-  return models.build("dense", SHAPE, **{**plain, "tied": False, **options})
+  defaults = {"latent": 3, "widths": (7,), "decoder_widths": (), "activation": "tanh", "bottleneck": "identity"}
+  return models.build("dense", SHAPE, **{**defaults, "tied": False, **options})
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ CASES = [("bernoulli", "unit"), ("gaussian", "unit"), ("gaussian", "symmetric"),
 
 
 @pytest.mark.parametrize(("likelihood", "value_range"), CASES)
-def test_value_is_that_of_numpy(model, likelihood, value_range):
+def test_reconstruction_loss_matches_numpy(model, likelihood, value_range):
   objective = objectives.build("reconstruction", model, value_range, likelihood=likelihood)
   variables, batch = model.init(jax.random.key(0)), batch_of(4)
   logits = np.asarray(model.decode(variables, model.encode(variables, batch["x"]).z), np.float64)
@@ -48,22 +48,22 @@ def test_value_is_that_of_numpy(model, likelihood, value_range):
 
 
 @pytest.mark.parametrize(("likelihood", "value_range"), CASES)
-def test_duplicating_or_padding_the_batch_changes_neither_value_nor_gradient(model, likelihood, value_range):
+def test_loss_and_gradient_ignore_duplication_and_padding(model, likelihood, value_range):
   objective = objectives.build("reconstruction", model, value_range, likelihood=likelihood)
   variables, batch = model.init(jax.random.key(0)), batch_of(4)
   doubled = {key: np.concatenate([value, value]) for key, value in batch.items()}
   padding = batch_of(3, seed=9)
   padded = {"x": np.concatenate([batch["x"], padding["x"]]), "weight": np.repeat(np.float32([1, 0]), [4, 3])}
   gradient = jax.value_and_grad(lambda v, b: objective(model, v, b, KEYS)[0])
-  wanted = gradient(variables, batch)
+  expected = gradient(variables, batch)
   for other in (doubled, padded):
     jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradient(variables, other), wanted
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradient(variables, other), expected
     )
 
 
 @pytest.mark.parametrize("value_range", ["symmetric", "real"])
-def test_bernoulli_is_refused_outside_the_unit_range(model, value_range):
+def test_bernoulli_needs_the_unit_range(model, value_range):
   with pytest.raises(errors.UserError, match=r"config\.data\.range"):
     objectives.build("reconstruction", model, value_range, likelihood="bernoulli")
 
@@ -77,22 +77,22 @@ def loss_of(objective, model, variables, batch, seed=0):
 
 
 @pytest.mark.parametrize("corruption", corruptions.CORRUPTIONS)
-def test_denoising_compares_with_the_clean_example_and_without_noise_is_reconstruction(model, corruption):
+def test_denoising_reconstructs_the_clean_example_and_equals_reconstruction_without_noise(model, corruption):
   variables, batch = model.init(jax.random.key(0)), batch_of(4)
   plain = objectives.build("reconstruction", model, "unit", likelihood="bernoulli")
   none, some = (
     objectives.build("denoising", model, "unit", likelihood="bernoulli", **{**NOISE, "corruption": corruption, **level})
     for level in ({"level": 0.0}, {})
   )
-  wanted = loss_of(plain, model, variables, batch)[0]
-  np.testing.assert_allclose(loss_of(none, model, variables, batch)[0], wanted, rtol=1e-6)
+  expected = loss_of(plain, model, variables, batch)[0]
+  np.testing.assert_allclose(loss_of(none, model, variables, batch)[0], expected, rtol=1e-6)
   noisy, _ = corruptions.corrupt(corruption, KEYS, batch["x"], 0.4, ranges.SPANS["unit"])
   exact = losses.bernoulli_nats(model.reconstruct(variables, noisy), batch["x"]).mean()
   np.testing.assert_allclose(loss_of(some, model, variables, batch)[0], exact, rtol=2e-2)
   assert loss_of(some, model, variables, batch)[0] != loss_of(some, model, variables, batch, seed=1)[0]
 
 
-def test_the_emphasised_loss_is_a_sum_over_what_was_touched_and_what_was_not(model):
+def test_emphasised_loss_weights_corrupted_and_other_elements(model):
   variables, batch = model.init(jax.random.key(0)), batch_of(4)
 
   def value(alpha, beta):
@@ -105,14 +105,14 @@ def test_the_emphasised_loss_is_a_sum_over_what_was_touched_and_what_was_not(mod
 
   assert value(2.0, 0.3) == pytest.approx(2.0 * value(1.0, 0.0) + 0.3 * value(0.0, 1.0), rel=1e-5)
   share = value(1.0, 0.0) / value(1.0, 1.0)
-  assert 0.2 < share < 0.6  # of elements touched at level 0.4
+  assert 0.2 < share < 0.6  # of the loss, with level 0.4
   everything = {**NOISE, "corruption": "gaussian", "beta": 0.0}
   gaussian = objectives.build("denoising", model, "unit", likelihood="gaussian", **everything)
   assert loss_of(gaussian, model, variables, batch)[0] > 0
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
-def test_a_layerwise_stage_moves_its_own_two_layers_and_no_other(layer):
+def test_layerwise_gradient_covers_the_layer_and_its_decoder_layer_alone(layer):
   model = dense_of(widths=(7, 5), activation="sigmoid")
   options = {"likelihood": "bernoulli", "corruption": "masking", "level": 0.3}
   objective = objectives.build("layerwise", model, "unit", layer=layer, **options)
@@ -125,17 +125,17 @@ def test_a_layerwise_stage_moves_its_own_two_layers_and_no_other(layer):
   assert moved == {"encoder": {up[layer]}, "decoder": {down[layer]}}
 
 
-def test_layerwise_on_one_layer_is_denoising_of_the_model_that_has_no_other():
+def test_layerwise_equals_denoising_for_a_model_of_one_layer():
   model = dense_of(widths=())
   variables, batch = model.init(jax.random.key(0)), batch_of(4)
   options = {"likelihood": "bernoulli", "corruption": "masking", "level": 0.3}
   one = objectives.build("layerwise", model, "unit", layer=0, **options)
   other = objectives.build("denoising", model, "unit", alpha=1.0, beta=1.0, **options)
-  wanted = loss_of(other, model, variables, batch)[0]  # masks of [30] and of [6, 5, 1] are the same draws
-  np.testing.assert_allclose(loss_of(one, model, variables, batch)[0], wanted, rtol=1e-6)
+  expected = loss_of(other, model, variables, batch)[0]  # masks of [30] and of [6, 5, 1] are the same draws
+  np.testing.assert_allclose(loss_of(one, model, variables, batch)[0], expected, rtol=1e-6)
 
 
-def test_free_bits_hold_up_what_lies_below_them_and_nothing_else():
+def test_elbo_with_beta_and_free_bits_matches_its_terms():
   model = dense_of(bottleneck="gaussian")
   variables, batch = model.init(jax.random.key(0)), batch_of(4)
 
@@ -184,21 +184,21 @@ LAYERWISE = {"likelihood": "bernoulli", "corruption": "masking", "level": 0.1, "
     ("reconstruction", {"likelihood": "bernoulli", "beta": 1.0}, {}, "config.objective.beta is no option of"),
   ],
 )
-def test_what_does_not_fit_is_refused(name, options, model_options, message):
+def test_invalid_options_are_refused(name, options, model_options, message):
   with pytest.raises(errors.UserError) as refusal:
     objectives.build(name, dense_of(**model_options), "unit", **options)
   assert message in str(refusal.value)
 
 
-def test_a_code_larger_than_the_data_needs_a_reason():
-  with pytest.raises(errors.UserError, match=r"config\.model\.latent=31: larger than the data, 30 numbers"):
+def test_latent_larger_than_the_example_needs_a_regulariser():
+  with pytest.raises(errors.UserError, match=r"config\.model\.latent=31: larger than the example of 30 elements"):
     objectives.check_bottleneck("reconstruction", models.CodeSpec((31,)), SHAPE)
   objectives.check_bottleneck("reconstruction", models.CodeSpec((30,)), SHAPE)
   objectives.check_bottleneck("sparse", models.CodeSpec((31,)), SHAPE)
 
 
 @pytest.mark.parametrize("options", [{}, {"tied": True, "activation": "relu"}])
-def test_the_sparsity_kl_takes_any_model_whose_code_is_a_sigmoid(options):
+def test_sparsity_kl_accepts_any_model_with_a_sigmoid_bottleneck(options):
   objectives.build("sparse", dense_of(bottleneck="sigmoid", **options), "unit", **SPARSE)
 
 
@@ -211,13 +211,13 @@ def test_the_sparsity_kl_takes_any_model_whose_code_is_a_sigmoid(options):
     ("elbo", {**ELBO, "beta": 10**30}),
   ],
 )
-def test_a_whole_number_is_a_number_however_large(name, options):
+def test_large_integers_act_as_floats(name, options):
   model = dense_of(bottleneck="gaussian" if name == "elbo" else "sigmoid")
   variables, batch = model.init(jax.random.key(0)), batch_of(4)
-  found = [
+  results = [
     loss_of(objectives.build(name, model, "unit", **given), model, variables, batch)[0]
     for given in (options, {key: float(value) if isinstance(value, int) else value for key, value in options.items()})
-    if name != "contractive" or given is options  # whose probes are an integer
+    if name != "contractive" or given is options  # its probes must stay an integer
   ]
-  assert np.isfinite(found).all()
-  assert found[0] == found[-1] > 1e20
+  assert np.isfinite(results).all()
+  assert results[0] == results[-1] > 1e20

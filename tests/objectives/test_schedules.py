@@ -1,4 +1,4 @@
-"""Scheduled numbers of the objective: their values, what training and evaluation do with them, and refusals."""
+"""Schedules of the objective: their values, their use in training and evaluation, and refusals."""
 
 import copy
 import dataclasses
@@ -30,22 +30,22 @@ WARM_UP = {"key": "objective.beta", "name": "linear", "start": 0.0, "steps": 20}
     ("cyclic", {5: 3.0, 6: 5.0, 7: 7.0, 8: 7.0, 9: 3.0, 10: 5.0, 11: 7.0, 12: 7.0, 13: 3.0, 402: 5.0}),
   ],
 )
-def test_a_number_goes_from_the_start_to_its_value(name, values):
-  """Over four steps, counted from the fifth."""
+def test_schedule_values(name, values):
+  """From 3 to 7 over four steps, counted from step 5."""
   schedule = jax.jit(schedules.Schedule(name, 3.0, 4, first=5))
   for step, value in values.items():
     assert schedule(jnp.int32(step), 7.0) == pytest.approx(value, rel=1e-6), step
 
 
 def tiny_vae(*described):
-  """configs/vae.py:digits, made small: 12 steps an epoch."""
+  """configs/vae.py:digits with a small model: 12 steps per epoch."""
   config = config_of("vae", "digits")
   small = {"epochs": 3, "batch_size": 128, "model.latent": 4, "model.widths": (16,), "checkpoint_every_epochs": 1}
   config.update_from_flattened_dict(small | {"log_every_steps": 1, "evaluators": (), "schedules": described})
   return config
 
 
-def test_training_uses_the_value_of_the_step_and_logs_it(tmp_path):
+def test_training_uses_and_logs_the_value_of_the_step(tmp_path):
   config = tiny_vae(WARM_UP, {"key": "objective.free_bits", "name": "constant", "start": 0.0, "epochs": 1})
   config.objective.beta = 0.5
   train.train_and_evaluate(config, tmp_path)
@@ -57,7 +57,7 @@ def test_training_uses_the_value_of_the_step_and_logs_it(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [1, 2])
-def test_a_run_that_goes_on_has_the_values_of_the_whole(tmp_path, monkeypatch, stop):
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, stop):
   config = tiny_vae({**WARM_UP, "name": "cyclic"})
   train.train_and_evaluate(copy.deepcopy(config), tmp_path / "straight")
   train_until(copy.deepcopy(config), tmp_path / "broken", stop, monkeypatch)
@@ -67,7 +67,7 @@ def test_a_run_that_goes_on_has_the_values_of_the_whole(tmp_path, monkeypatch, s
   assert records == other_records
 
 
-def test_the_last_stage_alone_has_schedules_and_counts_from_its_own_beginning():
+def test_only_the_last_stage_has_schedules_from_its_first_step():
   config = tiny_vae({**WARM_UP, "steps": 10})
   config.stages = ({"epochs": 2, "objective": config.objective.to_dict()},)
   before, last = setup.of(config.lock(), 1).stages
@@ -76,14 +76,14 @@ def test_the_last_stage_alone_has_schedules_and_counts_from_its_own_beginning():
 
 
 def elbo(*scheduled, **numbers):
-  """The objective of a small variational autoencoder."""
+  """The objective of a small VAE."""
   config = config_of("vae", "digits")
   model = models.build(shape=(8, 8, 1), **config.model)
   options = config.objective.to_dict() | numbers
   return objectives.build(model=model, value_range="unit", schedules=scheduled, **options)
 
 
-def test_the_test_loss_uses_the_value_of_the_step():
+def test_test_loss_uses_the_value_of_the_step():
   plain, warm = elbo(), elbo(("beta", schedules.Schedule("linear", 0.0, 20)))
   images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (5, 64), np.uint8))
   config = config_of("vae", "digits")
@@ -94,14 +94,14 @@ def test_the_test_loss_uses_the_value_of_the_step():
   evaluate = lambda objective, step: steps.evaluate(
     variables, jnp.int32(step), *arguments, objective=objective, **static
   )
-  without, half, whole, later = (float(evaluate(warm, step)[0]) for step in (0, 10, 20, 90))
-  assert whole == later == pytest.approx(float(evaluate(plain, 0)[0]), rel=1e-6)
-  assert half == pytest.approx((without + whole) / 2, rel=1e-6)
-  assert without < half < whole
+  start, half, end, later = (float(evaluate(warm, step)[0]) for step in (0, 10, 20, 90))
+  assert end == later == pytest.approx(float(evaluate(plain, 0)[0]), rel=1e-6)
+  assert half == pytest.approx((start + end) / 2, rel=1e-6)
+  assert start < half < end
 
 
-def test_free_bits_that_change_need_the_whole_batch():
-  """Also where the config's number is 0, and where a sweep has traced it."""
+def test_scheduled_free_bits_need_the_whole_batch():
+  """Also if the value in the config is 0, or traced in a sweep."""
   schedule = ("free_bits", schedules.Schedule("linear", 0.5, 10))
   assert not elbo(free_bits=0.0).needs_whole_batch
   assert elbo(free_bits=0.5).needs_whole_batch
@@ -113,8 +113,8 @@ def test_free_bits_that_change_need_the_whole_batch():
     needed.append(swept.at(step).needs_whole_batch)
     return swept.at(step).free_bits
 
-  found = jax.vmap(jax.jit(traced), (None, 0))(jnp.int32(5), jnp.float32([0.0, 1.5]))
-  np.testing.assert_allclose(found, [0.25, 1.0])  # half of the way to each member's own number
+  values = jax.vmap(jax.jit(traced), (None, 0))(jnp.int32(5), jnp.float32([0.0, 1.5]))
+  np.testing.assert_allclose(values, [0.25, 1.0])  # halfway to the value of each member
   assert needed == [True]
 
 
@@ -123,9 +123,9 @@ def test_free_bits_that_change_need_the_whole_batch():
   [
     (3, r"config\.schedules\[0\]=3: must be a dict such as"),
     ({**WARM_UP, "epochs": 1}, r"config\.schedules\[0\]=.*: must be a dict"),
-    ({**WARM_UP, "key": "optimizer.learning_rate"}, r"\[0\]\.key='optimizer.*: must be a number of config"),
-    ({**WARM_UP, "key": "objective.betta"}, r"objective\.betta is no number of the obj.* did you mean 'beta'"),
-    ({**WARM_UP, "key": "objective.likelihood"}, "objective.likelihood is no number"),
+    ({**WARM_UP, "key": "optimizer.learning_rate"}, r"\[0\]\.key='optimizer.*: must be an option of config"),
+    ({**WARM_UP, "key": "objective.betta"}, r"objective\.betta is no numeric option of the obj.* did you mean 'beta'"),
+    ({**WARM_UP, "key": "objective.likelihood"}, "objective.likelihood is no numeric option"),
     ({**WARM_UP, "name": "liner"}, "did you mean 'linear'"),
     ({**WARM_UP, "start": "0"}, r"\[0\]\.start='0': must be a number"),
     ({**WARM_UP, "steps": 0}, r"\[0\]\.steps=0: must be from 1 to all of the 36 steps"),
@@ -133,17 +133,17 @@ def test_free_bits_that_change_need_the_whole_batch():
     ({**WARM_UP, "steps": float("nan")}, r"\[0\]\.steps=nan: must be a number"),
   ],
 )
-def test_what_is_no_schedule_is_refused(described, message):
+def test_invalid_schedules_are_refused(described, message):
   with pytest.raises(errors.UserError, match=message):
     setup.of(tiny_vae(described).lock(), 1)
 
 
-def test_a_number_has_one_schedule():
+def test_second_schedule_of_an_option_is_refused():
   with pytest.raises(errors.UserError, match="no other schedule names"):
     setup.of(tiny_vae(WARM_UP, WARM_UP).lock(), 1)
 
 
-def test_a_run_of_an_earlier_version_has_no_schedules():
+def test_config_of_an_earlier_version_equals_one_without_schedules():
   new = configs.as_json(tiny_vae())
   old = json.loads(json.dumps(new))
   del old["schedules"]

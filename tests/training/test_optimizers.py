@@ -15,7 +15,7 @@ RUN = {"epochs": 4, "steps_per_epoch": 10}
 
 
 def updates(steps=40, name="sgd", **options):
-  """What each step adds to a single parameter whose gradient is always 1."""
+  """Yields the decrease of a single parameter, whose gradient is always 1, in each step."""
   optimizer = optimizers.build(name, **{**OPTIONS, **options}, **RUN)
   params = jnp.ones(())
   state = optimizer.init(params)
@@ -24,7 +24,7 @@ def updates(steps=40, name="sgd", **options):
     yield -float(update)
 
 
-def test_warmup_rises_to_the_peak_and_the_schedule_ends_at_zero():
+def test_learning_rate_rises_to_the_peak_and_falls_to_zero():
   for schedule in ("cosine", "linear"):
     rates = list(updates(schedule=schedule, warmup_epochs=1.5, steps=41))
     assert np.all(np.diff(rates[:16]) > 0)
@@ -32,11 +32,11 @@ def test_warmup_rises_to_the_peak_and_the_schedule_ends_at_zero():
     np.testing.assert_allclose([rates[0], rates[15], rates[40]], [0.1 / 15, 0.1, 0.0], atol=1e-8)
 
 
-def test_a_constant_rate_is_constant():
+def test_constant_learning_rate_is_constant():
   np.testing.assert_allclose(list(updates()), 0.1, rtol=1e-6)
 
 
-def test_adam_with_weight_decay_is_adamw():
+def test_adam_with_weight_decay_equals_adamw():
   ours = optimizers.build("adam", **{**OPTIONS, "weight_decay": 0.3}, **RUN)
   theirs = optax.adamw(0.1, weight_decay=0.3)
   params = jnp.asarray([1.0, -2.0])
@@ -51,8 +51,8 @@ def test_adam_with_weight_decay_is_adamw():
   ("schedule", "curve"),
   [("constant", np.ones_like), ("linear", lambda t: 1 - t), ("cosine", lambda t: (1 + np.cos(np.pi * t)) / 2)],
 )
-def test_a_schedule_has_its_closed_form(schedule, curve):
-  """Over the part `t` of the steps behind the warm-up, whose length of 1.6 steps is rounded to 2."""
+def test_schedule_matches_its_closed_form(schedule, curve):
+  """`t` is the fraction of the steps after the warmup, whose 1.6 steps are rounded to 2."""
   rates = list(updates(schedule=schedule, warmup_epochs=0.16))
   np.testing.assert_allclose(rates, 0.1 * np.concatenate([[0.5, 0.75], curve(np.arange(38) / 38)]), atol=1e-7)
 
@@ -75,36 +75,36 @@ GRADIENTS = [  # of norms 5, 0.5, 0 and 13
 
 
 def assert_same_updates(ours, theirs):
-  """Both turn GRADIENTS into the same updates."""
+  """Asserts that both optimizers turn GRADIENTS into the same updates."""
   params = jax.tree.map(jnp.ones_like, GRADIENTS[0])
   a, b = ours.init(params), theirs.init(params)
   for gradient in GRADIENTS:
     u, a = ours.update(gradient, a, params, norm=jnp.linalg.norm(ravel_pytree(gradient)[0]))
     v, b = theirs.update(gradient, b, params)
-    jax.tree.map(lambda found, wanted: np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7), u, v)
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7), u, v)
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
-def test_every_optimizer_is_optaxs_of_that_name(name):
+def test_every_optimizer_equals_that_of_optax(name):
   assert_same_updates(optimizers.build(name, **OPTIONS, **RUN), ALIASES[name](0.1))
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
-def test_a_gradient_longer_than_the_limit_is_shortened_before_the_optimizer_sees_it(name):
+def test_clipping_precedes_the_optimizer(name):
   ours = optimizers.build(name, **{**OPTIONS, "clip_norm": 2.0}, **RUN)
   assert_same_updates(ours, optax.chain(optax.clip_by_global_norm(2.0), ALIASES[name](0.1)))
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
-def test_every_optimizer_descends_a_bowl(name):
+def test_every_optimizer_minimises_a_quadratic(name):
   optimizer = optimizers.build(name, **OPTIONS, epochs=10, steps_per_epoch=10)
-  bowl = lambda x: jnp.square(x).sum()
+  quadratic = lambda x: jnp.square(x).sum()
   x = jnp.asarray([1.0, -0.5])
   state = optimizer.init(x)
   for _ in range(100):
-    update, state = optimizer.update(jax.grad(bowl)(x), state, x)
+    update, state = optimizer.update(jax.grad(quadratic)(x), state, x)
     x = optax.apply_updates(x, update)
-  assert bowl(x) < 0.15
+  assert quadratic(x) < 0.15
 
 
 @pytest.mark.parametrize(
@@ -123,20 +123,20 @@ def test_every_optimizer_descends_a_bowl(name):
     ({"name": "adan"}, "did you mean 'adam'"),
   ],
 )
-def test_what_makes_no_sense_is_refused(options, message):
+def test_invalid_options_are_refused(options, message):
   with pytest.raises(errors.UserError, match=r"config\.optimizer\.") as refusal:
     list(updates(**options))
   assert message in str(refusal.value)
 
 
-def test_a_whole_number_is_a_number_however_large():
-  whole = {"learning_rate": 10**30, "weight_decay": 10**20, "clip_norm": 10**20}
-  real = {key: float(value) for key, value in whole.items()}
-  for found, wanted in zip(updates(steps=3, **whole), updates(steps=3, **real), strict=True):
-    assert found == wanted or found != found
+def test_large_integers_act_as_floats():
+  integers = {"learning_rate": 10**30, "weight_decay": 10**20, "clip_norm": 10**20}
+  floats = {key: float(value) for key, value in integers.items()}
+  for actual, expected in zip(updates(steps=3, **integers), updates(steps=3, **floats), strict=True):
+    assert actual == expected or actual != actual  # NaN
 
 
-def test_more_steps_than_int32_counts_are_refused():
+def test_more_steps_than_int32_can_count_are_refused():
   optimizers.build("adam", **OPTIONS, epochs=214_748_364, steps_per_epoch=10)
   with pytest.raises(errors.UserError, match=r"config\.epochs=214748365: must be at most 214748364 at 10 "):
     optimizers.build("adam", **OPTIONS, epochs=214_748_365, steps_per_epoch=10)

@@ -23,7 +23,7 @@ from ae_jax.training.state import TrainState, init_state
 pytestmark = pytest.mark.runs_optax
 
 
-def same(a, b):
+def assert_same_run(a, b):
   (params, records), (other_params, other_records) = learned(a), learned(b)
   jax.tree.map(np.testing.assert_array_equal, params, other_params)
   assert records == other_records
@@ -31,7 +31,7 @@ def same(a, b):
 
 @pytest.fixture
 def signalled(monkeypatch):
-  """A function: from now on runs are asked to stop when they look for a signal for the n-th time."""
+  """A function (n): runs receive a signal when they check for one for the n-th time, from 0."""
 
   def at(look):
     @contextlib.contextmanager
@@ -45,10 +45,10 @@ def signalled(monkeypatch):
 
 
 @pytest.mark.parametrize(("on_nan", "placement"), [("stop", "memory"), ("skip", "stream")])
-def test_a_run_that_is_stopped_again_and_again_ends_as_if_it_had_not_been(
+def test_repeatedly_interrupted_run_equals_an_uninterrupted_one(
   tiny, tmp_path, monkeypatch, signalled, on_nan, placement
 ):
-  """In the middle of an epoch, of a window of the log, between epochs, before the first step."""
+  """Within an epoch and a window of the log, between epochs, and before the first step."""
   monkeypatch.setattr(batch_schedule, "LONGEST_CHUNK", 4)  # three chunks an epoch
   tiny.on_nan, tiny.data.placement = on_nan, placement
   train.train_and_evaluate(tiny, tmp_path / "straight")
@@ -58,22 +58,22 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_if_it_had_not_been(
       train.train_and_evaluate(tiny, tmp_path / "stopped")
   signalled(100)
   train.train_and_evaluate(tiny, tmp_path / "stopped")
-  same(tmp_path / "straight", tmp_path / "stopped")
+  assert_same_run(tmp_path / "straight", tmp_path / "stopped")
   best = [ae_jax.load(tmp_path / name, "best") for name in ("straight", "stopped")]
-  assert best[0].step == best[1].step  # a checkpoint in the middle of an epoch, not evaluated, is never the best
+  assert best[0].step == best[1].step  # a checkpoint within an epoch has no evaluation and is never the best
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_loss_that_is_not_finite_by_its_noise_is_found_again(tiny, tmp_path, unreliable, seed):
-  """The step is computed again with the noise that it had."""
+def test_non_finite_step_is_repeated_with_its_own_noise(tiny, tmp_path, unreliable, seed):
+  """A loss that is NaN for some noise is NaN again when the step is repeated."""
   tiny.seed = seed
   with pytest.raises(errors.UserError, match=r"the loss is nan"):
     train.train_and_evaluate(tiny, tmp_path)
 
 
 @pytest.mark.parametrize("look", [2, 100])
-def test_records_lie_on_the_disk_before_the_checkpoint_that_follows_them(tiny, tmp_path, monkeypatch, signalled, look):
-  """Otherwise a crash leaves a run that goes on behind a gap in metrics.jsonl."""
+def test_records_are_on_the_disk_before_their_checkpoint(tiny, tmp_path, monkeypatch, signalled, look):
+  """Otherwise a run resumed after a crash has a gap in metrics.jsonl."""
   order, save = [], checkpoints.save
   for name in ("write", "settle"):
     method = getattr(logs.Log, name)
@@ -90,7 +90,7 @@ def test_records_lie_on_the_disk_before_the_checkpoint_that_follows_them(tiny, t
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_process_well_and_the_same_command_continues(tiny, tmp_path, number):
+def test_signal_ends_a_process_cleanly_and_the_run_can_resume(tiny, tmp_path, number):
   tiny.epochs = 400
   command = [sys.executable, "-m", "ae_jax.main", *tiny_flags(epochs=400), f"--workdir={tmp_path / 'run'}"]
   options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -98,22 +98,24 @@ def test_a_signal_ends_a_process_well_and_the_same_command_continues(tiny, tmp_p
     while not list((tmp_path / "run").glob("metrics.jsonl")) or not logs.read(tmp_path / "run"):
       time.sleep(0.05)
     process.send_signal(number)
-    output, complaints = process.communicate(timeout=200)
-  assert process.returncode == 0, complaints
-  assert complaints == ""
+    output, stderr = process.communicate(timeout=200)
+  assert process.returncode == 0, stderr
+  assert stderr == ""
   acknowledged, *_, last = [line for line in output.splitlines() if line.startswith(number.name)]
   assert acknowledged == f"{number.name}: {preemption.TRAINING}; press Ctrl-C again to stop at once"
   assert last.startswith(f"{number.name}: stopped after epoch")
-  assert "the same command continues" in output
+  assert "run the same command to continue" in output
   steps_ = [record["step"] for record in logs.read(tmp_path / "run")]
   assert steps_ == sorted(set(steps_))
   ae_jax.load(tmp_path / "run")
 
 
-def test_a_signal_after_the_training_stops_the_studies_and_says_how_to_go_on(tiny, tmp_path, signalled):
-  """Three looks are those of three epochs; the fourth follows the first finding."""
+def test_signal_after_the_training_stops_the_analyses(tiny, tmp_path, signalled):
+  """The first three checks for a signal are those of the epochs; the fourth follows the first analysis."""
   signalled(3)
-  message = r"^SIGTERM: stopped; the run is trained and saved, and python -m ae_jax.evaluate --workdir=.* makes"
+  message = (
+    r"^SIGTERM: stopped; the run is trained and saved; to write its report, run python -m ae_jax.evaluate --workdir="
+  )
   with pytest.raises(preemption.Interrupted, match=message):
     train.train_and_evaluate(tiny, tmp_path / "run")
   assert ae_jax.load(tmp_path / "run").metrics["epoch"] == 3
@@ -123,7 +125,7 @@ def test_a_signal_after_the_training_stops_the_studies_and_says_how_to_go_on(tin
   assert (tmp_path / "run" / "report.html").exists()
 
 
-def test_a_signal_after_the_last_epoch_ends_a_process_well(tmp_path):
+def test_signal_after_the_last_epoch_ends_a_process_cleanly(tmp_path):
   workdir = tmp_path / "a run"
   command = [sys.executable, "-m", "ae_jax.main", *tiny_flags(evaluators="('latent','probe')"), f"--workdir={workdir}"]
   options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -132,57 +134,60 @@ def test_a_signal_after_the_last_epoch_ends_a_process_well(tmp_path):
       if line.startswith("epoch 3 of 3"):
         break
     process.send_signal(signal.SIGINT)
-    output, complaints = process.communicate(timeout=200)
-  assert (process.returncode, complaints) == (0, "")
+    output, stderr = process.communicate(timeout=200)
+  assert (process.returncode, stderr) == (0, "")
   acknowledged, last = output.splitlines()
   assert acknowledged.startswith("SIGINT: ")
-  assert last.startswith("SIGINT: stopped; the run is trained and saved, and python -m ae_jax.evaluate --workdir='")
+  assert last.startswith(
+    "SIGINT: stopped; the run is trained and saved; to write its report, run python -m ae_jax.evaluate --workdir='"
+  )
   assert not (workdir / "report.html").exists()
 
 
-def test_a_second_signal_stops_at_once():
+def test_second_signal_stops_at_once():
   script = """
 import os, signal, time
-from ae_jax import interruptions
-with interruptions.caught() as received:
+from ae_jax.training import preemption
+with preemption.caught() as received:
   os.kill(os.getpid(), signal.SIGTERM)
   print(received(), flush=True)
   os.kill(os.getpid(), signal.SIGTERM)
   time.sleep(60)
 """
   done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=ROOT)
-  words = f"SIGTERM: {preemption.TRAINING}; press Ctrl-C again to stop at once"
-  assert done.stdout.splitlines() == [words, "SIGTERM"]
+  acknowledged = f"SIGTERM: {preemption.TRAINING}; press Ctrl-C again to stop at once"
+  assert done.stdout.splitlines() == [acknowledged, "SIGTERM"]
   assert done.returncode == -signal.SIGTERM
 
 
-@pytest.mark.parametrize(("end", "said"), [("os.abort()", True), ("os._exit(3)", False)])
-def test_an_abort_is_told_by_the_witness_beside_the_thread_that_listens_to_signals(end, said):
+@pytest.mark.parametrize(("end", "reported"), [("os.abort()", True), ("os._exit(3)", False)])
+def test_watchdog_reports_an_abort_also_with_the_signal_thread(end, reported):
   script = f"""
 import os, signal, time
-from ae_jax import interruptions, signals
+from ae_jax.system import signals
+from ae_jax.training import preemption
 signals.watch()
-interruptions.watchdog()
-with interruptions.caught() as received:
+preemption.watchdog()
+with preemption.caught() as received:
   os.kill(os.getpid(), signal.SIGTERM)
   time.sleep(0.3)
   print(received(), flush=True)
 {end}
 """
   done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200, cwd=ROOT)
-  words = f"SIGTERM: {preemption.TRAINING}; press Ctrl-C again to stop at once"
-  assert done.stdout.splitlines() == [words, "SIGTERM"]
-  assert done.stderr == (f"ae_jax: {preemption.LOST}\n" if said else "")
+  acknowledged = f"SIGTERM: {preemption.TRAINING}; press Ctrl-C again to stop at once"
+  assert done.stdout.splitlines() == [acknowledged, "SIGTERM"]
+  assert done.stderr == (f"ae_jax: {preemption.LOST}\n" if reported else "")
 
 
-def test_handlers_are_put_back():
-  before = [signal.getsignal(each) for each in signals.SIGNALS]
+def test_signal_handlers_are_restored():
+  before = [signal.getsignal(number) for number in signals.SIGNALS]
   with preemption.caught():
     pass
-  assert [signal.getsignal(each) for each in signals.SIGNALS] == before
+  assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
-def test_two_processes_do_not_train_in_one_folder(tiny, tmp_path):
+def test_second_process_in_a_run_folder_is_refused(tiny, tmp_path):
   train.train_and_evaluate(tiny, tmp_path / "run")
   before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
   with run_folder.locked(tmp_path / "run"), pytest.raises(errors.UserError, match="another process is training there"):
@@ -195,7 +200,7 @@ SHAPE, KEY = (6, 1, 1), jax.random.key(0)
 
 
 def small():
-  """The static arguments of a chunk of steps of a dense model of 6 numbers, and a state."""
+  """The static arguments of a chunk of a dense model for 6 elements, and its initial state."""
   model = models.build(
     "dense", SHAPE, latent=2, widths=(4,), decoder_widths=(), activation="relu", bottleneck="identity", tied=False
   )
@@ -216,12 +221,12 @@ ROWS = np.int32([[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]])
 WEIGHTS = np.ones(ROWS.shape, np.float32)
 
 
-def chunk(state, chosen, on_nan, static):
+def chunk(state, selection, on_nan, static):
   train = functools.partial(steps.train_chunk, on_nan=on_nan, **static)
-  return jax.jit(train)(state, COLUMNS, ROWS[chosen], WEIGHTS[chosen], KEY)
+  return jax.jit(train)(state, COLUMNS, ROWS[selection], WEIGHTS[selection], KEY)
 
 
-def test_nothing_is_learned_from_a_step_that_is_not_finite_nor_from_those_after_it():
+def test_stop_updates_nothing_from_the_first_non_finite_step_on():
   static, start = small()
   state, terms, finite = chunk(start, slice(None), "stop", static)
   assert np.asarray(finite).tolist() == [True, True, False, True, True]
@@ -231,7 +236,7 @@ def test_nothing_is_learned_from_a_step_that_is_not_finite_nor_from_those_after_
   assert np.isnan(terms["loss"][2])
 
 
-def test_without_a_guard_it_is_told_that_something_was_not_finite():
+def test_chunk_without_guard_reports_non_finite_steps():
   static, start = small()
   state, _, finite = chunk(start, slice(None), None, static)
   assert np.asarray(finite).tolist() == [True, True, False, False, False]
@@ -239,7 +244,7 @@ def test_without_a_guard_it_is_told_that_something_was_not_finite():
   assert np.asarray(chunk(start, slice(2), None, static)[2]).all()
 
 
-def test_a_step_that_is_skipped_counts_as_a_step_and_changes_nothing_else():
+def test_skipped_step_updates_only_the_step_count():
   static, start = small()
   state, _, finite = chunk(start, slice(None), "skip", static)
   assert np.asarray(finite).tolist() == [True, True, False, True, True]
@@ -250,8 +255,8 @@ def test_a_step_that_is_skipped_counts_as_a_step_and_changes_nothing_else():
   jax.tree.map(np.testing.assert_array_equal, state, after)
 
 
-def bursts(tiny):
-  """A config whose loss is soon infinite."""
+def diverging(tiny):
+  """A config whose loss soon becomes infinite."""
   tiny.optimizer.name, tiny.optimizer.learning_rate, tiny.optimizer.schedule = "sgd", 1e18, "constant"
   tiny.optimizer.warmup_epochs = 2.0
   tiny.objective.likelihood = "gaussian"
@@ -260,10 +265,10 @@ def bursts(tiny):
 
 
 @pytest.mark.parametrize("augment", [(), ({"name": "brightness", "level": 0.5},)])
-def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_looked_at(tiny, tmp_path, augment):
+def test_non_finite_loss_ends_the_run_and_nan_npz_reproduces_it(tiny, tmp_path, augment):
   tiny.data.augment = augment
   with pytest.raises(errors.UserError, match=r"step \d+ \(epoch \d\): the loss is (inf|nan)") as failure:
-    train.train_and_evaluate(bursts(tiny), tmp_path)
+    train.train_and_evaluate(diverging(tiny), tmp_path)
   assert "\n" not in str(failure.value)
   stored = dict(np.load(tmp_path / "nan.npz"))
   records = logs.read(tmp_path)
@@ -271,7 +276,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_looked_at(tiny, tmp_p
   assert f"step {int(stored['step']) + 1} " in str(failure.value)
   assert not np.isfinite(stored["loss"])
   examples = {image.tobytes() for image in ranges.normalise(data.load("digits", "", "real").train, "real")}
-  assert all((image.tobytes() in examples) != bool(augment) for image in stored["x"])  # as the step saw them
+  assert all((image.tobytes() in examples) != bool(augment) for image in stored["x"])  # as in the step, augmented
   model = models.build(shape=(8, 8, 1), **tiny.model)
   params = {}
   for name, value in stored.items():
@@ -284,15 +289,15 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_looked_at(tiny, tmp_p
     assert not np.isfinite(np.float32(error.mean())) or not np.isfinite(stored["gradient/decoder/logits/kernel"]).all()
 
 
-def test_the_gradient_that_is_not_finite_is_named(tmp_path):
+def test_first_non_finite_gradient_or_parameter_is_named(tmp_path):
   static, state = small()
   batch = steps.read_batch(ROWS[2], WEIGHTS[2], examples=COLUMNS, model=static["model"], value_range="real")
-  named = {"model": static["model"], "objective": static["objective"]}
+  options = {"model": static["model"], "objective": static["objective"]}
   with pytest.raises(errors.UserError, match=r"here: the loss is nan, the gradient of \w+/\w+/\w+ is not finite"):
-    preemption.stop_at(state, batch, KEY, tmp_path / "nan.npz", **named, where="here")
+    preemption.stop_at(state, batch, KEY, tmp_path / "nan.npz", **options, where="here")
   broken = jax.tree.map(lambda leaf: leaf, state.params)
   broken["decoder"]["logits"]["bias"] = jnp.full(6, jnp.inf)
   broken = TrainState(state.step, broken, state.opt_state)
   with pytest.raises(errors.UserError, match="the parameter decoder/logits/bias is not finite"):
-    preemption.stop_at(broken, batch, KEY, tmp_path / "nan.npz", **named, where="here")
+    preemption.stop_at(broken, batch, KEY, tmp_path / "nan.npz", **options, where="here")
   assert sorted(os.listdir(tmp_path)) == ["nan.npz"]

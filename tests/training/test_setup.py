@@ -1,4 +1,4 @@
-"""A config and the data set that it names become one schedule."""
+"""Batch size, memory check and accumulation of an experiment."""
 
 import pytest
 
@@ -9,24 +9,24 @@ from ae_jax.training import setup
 pytestmark = pytest.mark.runs_optax
 
 
-def plans(config, batch_size):
-  """The schedule of a run of this batch size on two devices, and that of a member of a sweep."""
+def batch_schedules(config, batch_size):
+  """The batch schedules of a run on two devices and of a sweep member, for a batch size."""
   config.batch_size = batch_size
   run = setup.of(config, 2)
-  assert run.config.batch_size == batch_size  # config.json has what was asked for
+  assert run.config.batch_size == batch_size  # config.json keeps the value of the user
   (member,) = grid.members(config, ["seed"], [(0,)])
   return run.batch_schedule, member.experiment.batch_schedule
 
 
-def test_a_batch_is_at_most_the_training_set(tiny):
+def test_batch_size_is_limited_to_the_training_set(tiny):
   size = len(setup.of(tiny, 1).dataset.train)
-  whole = plans(tiny, size)
-  assert plans(tiny, 5 * size) == plans(tiny, 2**31 - 1) == whole
+  whole = batch_schedules(tiny, size)
+  assert batch_schedules(tiny, 5 * size) == batch_schedules(tiny, 2**31 - 1) == whole
   assert [(schedule.steps, schedule.padded_batch_size) for schedule in whole] == [(1, size), (1, size)]
-  assert plans(tiny, size - 1) != whole
+  assert batch_schedules(tiny, size - 1) != whole
 
 
-def test_the_memory_of_a_batch_is_that_of_the_training_set_at_most(tiny, monkeypatch):
+def test_memory_check_limits_the_batch_to_the_training_set(tiny, monkeypatch):
   rows = []
   monkeypatch.setattr(memory, "check", lambda model, objective, optimizer, count, shards: rows.append(count))
   tiny.batch_size = 2**31 - 1
@@ -35,7 +35,7 @@ def test_the_memory_of_a_batch_is_that_of_the_training_set_at_most(tiny, monkeyp
   assert rows == [len(experiment.dataset.train) // 2]
 
 
-def test_a_batch_has_no_more_parts_than_examples(tiny):
+def test_accumulate_above_the_number_of_examples_is_refused(tiny):
   tiny.batch_size = tiny.accumulate = 5000
   with pytest.raises(setup.errors.UserError, match=r"^config.accumulate=5000: must be at most the 1438 training"):
     setup.of(tiny, 1)

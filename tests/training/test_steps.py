@@ -7,7 +7,7 @@ import pytest
 from conftest import config_of
 
 from ae_jax import data, evaluators, models, objectives
-from ae_jax.data import batch_schedule
+from ae_jax.data import batch_schedule, ranges
 from ae_jax.ops import randomness
 from ae_jax.runs import checksums
 from ae_jax.system import distributed
@@ -27,8 +27,8 @@ MODELS = {
 }
 
 
-def microbatches(name):
-  """The static arguments of the step for a small model."""
+def static_arguments(name):
+  """The static arguments of the training step for a small model."""
   schedule = {"learning_rate": 0.01, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.0, "clip_norm": 0.0}
   model = models.build(shape=SHAPE, **{**config_of(name, "digits").model, **MODELS[name]})
   noisy = {"corruption": "masking", "level": 0.3, "alpha": 1.0, "beta": 0.5}
@@ -45,27 +45,28 @@ def trees_equal(a, b):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_chunk_is_its_steps_one_by_one_bit_for_bit(name):
-  static = microbatches(name)
+def test_chunk_equals_its_single_steps_bitwise(name):
+  static = static_arguments(name)
   indices, weights = batch_schedule.BatchSchedule(50, 8, 1, seed=0).batches(0)
   chunk = jax.jit(functools.partial(steps.train_chunk, **static, value_range="unit"))
   state = start = jax.jit(functools.partial(init_state, model=static["model"], optimizer=static["optimizer"]))(KEY)
-  whole, terms, _ = chunk(start, EXAMPLES, indices, weights, KEY)
+  chunk_state, terms, _ = chunk(start, EXAMPLES, indices, weights, KEY)
   losses = []
   for row in range(len(indices)):
     state, term, _ = chunk(state, EXAMPLES, indices[row : row + 1], weights[row : row + 1], KEY)
     losses.append(term["loss"][0])
-  trees_equal(whole, state)
+  trees_equal(chunk_state, state)
   trees_equal(terms["loss"], jnp.stack(losses))
-  assert int(whole.step) == len(indices)
-  assert any((a != b).any() for a, b in zip(jax.tree.leaves(start.params), jax.tree.leaves(whole.params), strict=True))
+  assert int(chunk_state.step) == len(indices)
+  leaves = zip(jax.tree.leaves(start.params), jax.tree.leaves(chunk_state.params), strict=True)
+  assert any((a != b).any() for a, b in leaves)
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("parts_", [4, *(pytest.param(parts_, marks=pytest.mark.slow) for parts_ in (2, 8))])
-def test_the_gradient_in_parts_is_that_of_the_whole_batch(name, parts_):
-  """Also where rows are padding, and where a part holds nothing else."""
-  static = microbatches(name)
+@pytest.mark.parametrize("count", [4, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 8))])
+def test_accumulated_gradient_equals_that_of_the_whole_batch(name, count):
+  """Also with padding, and with microbatches of padding alone."""
+  static = static_arguments(name)
   model, objective = static["model"], static["objective"]
   variables = jax.jit(model.init)(KEY)
   gradient = jax.jit(
@@ -74,12 +75,12 @@ def test_the_gradient_in_parts_is_that_of_the_whole_batch(name, parts_):
   for real in (8, 5, 1):
     weights = np.float32([1] * real + [0] * (8 - real))
     batch = steps.read_batch(np.arange(8), weights, examples=EXAMPLES, model=model, value_range="unit")
-    whole, cut = (gradient(variables, batch, KEYS, microbatches=count) for count in (1, parts_))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), cut, whole)
+    whole, accumulated = (gradient(variables, batch, KEYS, microbatches=number) for number in (1, count))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), accumulated, whole)
 
 
-def test_the_loss_falls():
-  static = microbatches("dense")
+def test_loss_decreases():
+  static = static_arguments("dense")
   state = init_state(KEY, model=static["model"], optimizer=static["optimizer"])
   batches = batch_schedule.BatchSchedule(50, 50, 1, seed=0).batches(0)
   chunk = jax.jit(functools.partial(steps.train_chunk, **static, value_range="unit"))
@@ -87,26 +88,23 @@ def test_the_loss_falls():
   assert terms["loss"][-1] < 0.99 * terms["loss"][0]
 
 
-def test_randomness_follows_the_step_alone():
-  """The objective has the same keys if the batch is augmented, and sees what the augmentation makes of the batch."""
-  seen, batches = [], []
+def test_keys_depend_on_the_step_alone():
+  """With an augmentation the objective receives the same keys, and the augmented batch."""
+  all_keys, batches = [], []
+  dense = static_arguments("dense")["model"]
 
-  class Seen(objectives.Objective):
-    def __call__(self, model, variables, batch, keys, train):
+  class Spy(objectives.Objective):
+    def __call__(self, model, variables, batch, keys, *, train):
       assert train
-      seen.append(jax.random.key_data(keys))
+      all_keys.append(jax.random.key_data(keys))
       batches.append(batch["x"])
       return jnp.float32(0) * variables.params["a"], objectives.Aux({}, {})
 
-  class Model:
-    has_projection = False
-
+  class Model(models.Model):
     def init(self, key):
       return models.Variables({"a": jnp.ones(())})
 
-    def update_state(self, state, sums):
-      return state
-
+  model = Model(dense.module, SHAPE, batch_last=False)
   optimizer = optimizers.build(
     "sgd",
     learning_rate=1.0,
@@ -117,20 +115,20 @@ def test_randomness_follows_the_step_alone():
     epochs=1,
     steps_per_epoch=1,
   )
-  state = init_state(KEY, model=Model(), optimizer=optimizer)
-  static = {"model": Model(), "objective": Seen("unit", None, likelihood="bernoulli"), "microbatches": 1}
+  state = init_state(KEY, model=model, optimizer=optimizer)
+  static = {"model": model, "objective": Spy("unit", ranges.SPANS["unit"], likelihood="bernoulli"), "microbatches": 1}
   for step in (0, 1, 5):
-    here = TrainState(jnp.int32(step), state.params, state.opt_state)
+    state_at_step = TrainState(jnp.int32(step), state.params, state.opt_state)
     batch = {"x": jnp.arange(3.0), "weight": jnp.ones(3)}
-    of_step = jax.random.fold_in(KEY, step)
-    keys = jnp.stack([jax.random.fold_in(of_step, row) for row in range(3)])
-    for augment, x in ((None, batch["x"]), (_plus_noise, _plus_noise(batch["x"], keys))):
-      steps.train_step(here, batch, KEY, optimizer=optimizer, augment=augment, **static)
-      trees_equal(seen[-1], jax.random.key_data(keys))
+    step_key = jax.random.fold_in(KEY, step)
+    keys = jnp.stack([jax.random.fold_in(step_key, row) for row in range(3)])
+    for augment, x in ((None, batch["x"]), (add_noise, add_noise(batch["x"], keys))):
+      steps.train_step(state_at_step, batch, KEY, optimizer=optimizer, augment=augment, **static)
+      trees_equal(all_keys[-1], jax.random.key_data(keys))
       trees_equal(batches[-1], x)
 
 
-def _plus_noise(x, keys):
+def add_noise(x, keys):
   return x + jax.vmap(jax.random.uniform)(keys)
 
 
@@ -144,8 +142,8 @@ OBJECTIVES = {
 
 
 @pytest.mark.parametrize("name", [*OBJECTIVES, "layerwise"])
-def test_the_test_loss_of_every_objective_depends_on_no_batch(name):
-  """It is the loss of the whole test set as one batch; that of a batch's mean activation or mean KL is not."""
+def test_test_loss_does_not_depend_on_the_batches(name):
+  """It equals the loss of the test set as one batch, also if the loss of a batch is not a mean over examples."""
   bottleneck = {"elbo": "gaussian", "layerwise": "identity"}.get(name, "sigmoid")
   model = models.build(
     shape=SHAPE, **{**config_of("dense", "digits").model, **MODELS["dense"], "bottleneck": bottleneck}
@@ -167,12 +165,12 @@ def test_the_test_loss_of_every_objective_depends_on_no_batch(name):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("batch_size", [1, 7, 49, 50, 64])
-def test_no_metric_depends_on_how_the_test_set_is_cut(name, batch_size):
-  static = microbatches(name)
+def test_metrics_do_not_depend_on_the_batches(name, batch_size):
+  static = static_arguments(name)
   del static["optimizer"], static["microbatches"]
   images = IMAGES.reshape(50, *SHAPE)
   dataset = data.Dataset("made", "unit", images, images, None, None)
-  others = ("denoising", "sparsity") if name == "dense" else ()  # a dozen passes more, to be compiled
+  others = ("denoising", "sparsity") if name == "dense" else ()  # compiling a dozen further passes takes long
   measures = evaluators.build(others, static["model"], dataset)
   statistics = evaluators.statistics(measures, "unit", dataset.span)
   evaluate = jax.jit(functools.partial(steps.evaluate, **static, statistics=statistics, value_range="unit"))
@@ -180,17 +178,17 @@ def test_no_metric_depends_on_how_the_test_set_is_cut(name, batch_size):
 
   def metrics(size, devices):
     indices, weights = batch_schedule.in_order(50, size, devices)
-    found = evaluate(variables, jnp.int32(0), EXAMPLES, indices, weights, KEY)
-    return dict(evaluators.metrics(measures, *found, weights, dataset))
+    loss, values = evaluate(variables, jnp.int32(0), EXAMPLES, indices, weights, KEY)
+    return dict(evaluators.metrics(measures, loss, values, weights, dataset))
 
-  whole, cut = metrics(50, 1), metrics(batch_size, 4)
-  assert {"test/loss", "test/squared_error", "test/nats"} <= set(cut)
-  assert {"test/psnr_out/masking_0.5", "test/density"} <= set(cut) or not others
-  assert cut == pytest.approx(whole, rel=1e-6)
+  one_batch, batches = metrics(50, 1), metrics(batch_size, 4)
+  assert {"test/loss", "test/squared_error", "test/nats"} <= set(batches)
+  assert {"test/psnr_out/masking_0.5", "test/density"} <= set(batches) or not others
+  assert batches == pytest.approx(one_batch, rel=1e-6)
 
 
-def test_a_compiled_step_is_traced_once_and_refuses_other_shapes():
-  static = microbatches("dense")
+def test_compiled_chunk_is_traced_once_donates_its_state_and_refuses_other_shapes():
+  static = static_arguments("dense")
   traces = []
 
   class Counted(objectives.Objective):
@@ -206,7 +204,7 @@ def test_a_compiled_step_is_traced_once_and_refuses_other_shapes():
     (state, EXAMPLES, indices, weights, KEY),
     everywhere,
     donate=(0,),
-    **{**static, "objective": Counted("unit", None, likelihood="bernoulli")},
+    **{**static, "objective": Counted("unit", ranges.SPANS["unit"], likelihood="bernoulli")},
     value_range="unit",
   )
   traced = len(traces)
@@ -218,17 +216,17 @@ def test_a_compiled_step_is_traced_once_and_refuses_other_shapes():
     chunk(state, EXAMPLES, indices[:2], weights[:2], KEY)
 
 
-def test_checksums_are_the_same_by_numpy_and_compiled_and_tell_every_bit():
+def test_checksums_agree_between_numpy_and_jax_and_detect_every_bit():
   generator = np.random.default_rng(0)
   leaves = [
     generator.normal(size=(700, 999)).astype(np.float32),  # more than one block
     np.int32(-7),
     generator.integers(0, 2**32, size=5, dtype=np.uint32),
   ]
-  found = checksums.of(leaves)
-  assert found == checksums.of(jax.tree.map(jnp.asarray, leaves)) == [int(n) for n in checksums._checksums(leaves)]
+  sums = checksums.of(leaves)
+  assert sums == checksums.of(jax.tree.map(jnp.asarray, leaves)) == [int(n) for n in checksums._checksums(leaves)]
   for at, bit in ((0, 0), (5_000, 31), (699_299, 13)):
-    turned = leaves[0].copy()
-    turned.view(np.uint32).reshape(-1)[at] ^= np.uint32(1 << bit)
-    assert checksums.of([turned])[0] != found[0]
-  assert checksums.of([np.roll(leaves[0], 1)])[0] != found[0]
+    flipped = leaves[0].copy()
+    flipped.view(np.uint32).reshape(-1)[at] ^= np.uint32(1 << bit)
+    assert checksums.of([flipped])[0] != sums[0]
+  assert checksums.of([np.roll(leaves[0], 1)])[0] != sums[0]

@@ -1,4 +1,4 @@
-"""A training may end before its last epoch, and go on after it."""
+"""Early stopping, the time limit, and the extension of a finished run."""
 
 import itertools
 
@@ -20,8 +20,8 @@ def early(**options):
   return stopping.EarlyStopping(**{"metric": LOSS, "patience": 2, "min_change": 0.0, "mode": "min", **options})
 
 
-def length(values, **options):
-  """After how many evaluations with these values the training stops."""
+def stopped_after(values, **options):
+  """The number of evaluations with these values after which the training stops, or None."""
   rule = early(**options)
   return next((n for n in range(1, len(values) + 1) if rule.reason(values[:n])), None)
 
@@ -39,22 +39,22 @@ def length(values, **options):
     ([float("nan")] * 3, {}, 2),
   ],
 )
-def test_it_stops_after_evaluations_without_improvement(values, options, stop):
-  assert length([float(value) for value in values], **options) == stop
+def test_training_stops_after_evaluations_without_improvement(values, options, stop):
+  assert stopped_after([float(value) for value in values], **options) == stop
 
 
-def test_a_continued_run_decides_as_an_uninterrupted_one():
+def test_resumed_run_stops_like_an_uninterrupted_one():
   values = [5.0, 4.0, 3.5, 3.6, 3.7]
   records = [{"step": n, LOSS: value} for n, value in enumerate(values)]
-  whole = stopping.progress(early(), [])
-  said = [bool(whole([record])) for record in records]
+  uninterrupted = stopping.progress(early(), [])
+  stops = [bool(uninterrupted([record])) for record in records]
   for cut in range(1, len(values)):
     resumed = stopping.progress(early(), [{"step": 0, "train/loss": 1.0}, *records[:cut]])
-    assert bool(resumed([])) == said[cut - 1]
-    assert [bool(resumed([record])) for record in records[cut:]] == said[cut:]
+    assert bool(resumed([])) == stops[cut - 1]
+    assert [bool(resumed([record])) for record in records[cut:]] == stops[cut:]
 
 
-def test_an_unknown_metric_is_refused_with_the_nearest():
+def test_unknown_metric_is_refused_with_a_suggestion():
   watch = stopping.progress(early(metric="test/squared_eror"), [])
   with pytest.raises(errors.UserError, match="test/squared_error"):
     watch([{LOSS: 1.0}])
@@ -69,13 +69,13 @@ def test_an_unknown_metric_is_refused_with_the_nearest():
     ("metric", "train/loss", "a metric of the test set"),
   ],
 )
-def test_bad_options_are_refused(tiny, key, value, message):
+def test_invalid_options_are_refused(tiny, key, value, message):
   tiny.early_stopping[key] = value
   with pytest.raises(errors.UserError, match=message):
     setup.of(tiny, 1)
 
 
-def test_the_time_limit_counts_minutes(monkeypatch):
+def test_time_limit_counts_minutes(monkeypatch):
   clock = itertools.count(step=20.0)
   monkeypatch.setattr(stopping.time, "monotonic", lambda: next(clock))
   limit = stopping.time_limit(0.9)  # 54 seconds
@@ -84,13 +84,13 @@ def test_the_time_limit_counts_minutes(monkeypatch):
 
 
 def stop_early(config):
-  """Makes a run of up to 8 epochs stop after 3, since nothing is an improvement."""
+  """Makes a run of up to 8 epochs stop after 3, as no change is large enough to be an improvement."""
   config.epochs = 8
   config.early_stopping = {"metric": LOSS, "patience": 2, "min_change": 1e6, "mode": "min"}
   return config
 
 
-def test_an_early_stopped_run_is_saved_and_studied_and_stays_stopped(tiny, tmp_path, capsys):
+def test_early_stopped_run_is_saved_and_analyzed_and_stays_stopped(tiny, tmp_path, capsys):
   train.train_and_evaluate(stop_early(tiny), tmp_path)
   epochs = [record["epoch"] for record in logs.read(tmp_path) if LOSS in record]
   assert epochs == [1, 2, 3]
@@ -99,12 +99,12 @@ def test_an_early_stopped_run_is_saved_and_studied_and_stays_stopped(tiny, tmp_p
   train.train_and_evaluate(tiny, tmp_path)
   after = ae_jax.load(tmp_path)
   assert after.step == before.step
-  tiny.early_stopping.metric = ""  # without it the same run goes on
+  tiny.early_stopping.metric = ""  # without it the same run continues
   train.train_and_evaluate(tiny, tmp_path)
   assert ae_jax.load(tmp_path).metrics["epoch"] == 8
 
 
-def test_a_run_that_ran_out_of_time_goes_on_exactly(tiny, tmp_path):
+def test_run_stopped_by_the_time_limit_resumes_bitwise(tiny, tmp_path):
   tiny.epochs = 3
   train.train_and_evaluate(tiny, tmp_path / "straight")
   tiny.max_minutes = 1e-9
@@ -115,7 +115,7 @@ def test_a_run_that_ran_out_of_time_goes_on_exactly(tiny, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, *(run.variables for run in runs))
 
 
-def test_an_extended_run_with_a_constant_rate_is_the_longer_one(tiny, tmp_path, capsys):
+def test_extended_run_with_constant_learning_rate_equals_a_longer_run(tiny, tmp_path, capsys):
   tiny.optimizer.schedule = "constant"
   for name, epochs in (("longer", (3,)), ("extended", (2, 3))):
     for tiny.epochs in epochs:
@@ -128,7 +128,7 @@ def test_an_extended_run_with_a_constant_rate_is_the_longer_one(tiny, tmp_path, 
   )
 
 
-def test_an_extended_run_says_what_becomes_of_the_schedule_and_a_shortened_one_is_refused(tiny, tmp_path, capsys):
+def test_extension_reports_the_new_schedule_and_a_shorter_run_is_refused(tiny, tmp_path, capsys):
   for tiny.epochs in (1, 2):
     train.train_and_evaluate(tiny, tmp_path)
   assert "the cosine schedule of the learning rate now ends after epoch 2" in capsys.readouterr().out

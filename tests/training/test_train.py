@@ -26,14 +26,14 @@ def params_equal(a, b):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-  """A finished run on digits, its config, and the numbers that it returned."""
+  """The run folder of a finished run on digits, its config and its metrics."""
   workdir = tmp_path_factory.mktemp("trained") / "run"
   config = unstudied(config_of("dense", "digits"))
   config.epochs = 3
   return workdir, config, train.train_and_evaluate(config, workdir)
 
 
-def test_what_compiles_again_and_again_fails(tiny, tmp_path, monkeypatch):
+def test_recompilation_in_a_later_epoch_fails(tiny, tmp_path, monkeypatch):
   epoch = loop._train_epoch
 
   def retraces(*args):
@@ -49,7 +49,8 @@ _COUNT = """
 import collections, importlib, json, pathlib, sys, jax
 counts = collections.Counter()
 jax.monitoring.register_event_listener(lambda event, **_: counts.update([event.rpartition("/")[2]]))
-from ae_jax import cache, train
+from ae_jax.system import cache
+from ae_jax.training import train
 from configs import dense
 cache.keep_compiled_programs()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # however fast the machine is
@@ -60,8 +61,8 @@ print(json.dumps(counts))
 """
 
 
-def test_a_second_process_compiles_nothing_that_took_long(tmp_path):
-  """The step and the evaluation come from the persistent cache, to which the second process adds nothing."""
+def test_second_process_reads_the_compilation_cache(tmp_path):
+  """It takes training chunk and evaluation from the persistent cache and adds neither."""
   environment = {**os.environ, "AE_JAX_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
   counts, kept = [], []
   for run in ("first", "second"):
@@ -79,7 +80,7 @@ def test_a_second_process_compiles_nothing_that_took_long(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
 
 
-def test_a_run_leaves_what_it_promises(trained):
+def test_run_folder_has_its_files(trained):
   workdir, _, _ = trained
   for name in ("config.json", "metrics.jsonl", "checkpoints", "pictures/reconstructions.png", "pictures/curves.png"):
     assert (workdir / name).exists(), name
@@ -87,7 +88,7 @@ def test_a_run_leaves_what_it_promises(trained):
   assert not list(workdir.rglob("*.part"))
 
 
-def test_metrics_have_their_names_and_agree_with_each_other(trained):
+def test_metrics_are_complete_and_consistent(trained):
   workdir, config, metrics = trained
   names = "train/loss train/nats test/loss test/squared_error test/mse test/psnr test/nats"
   baselines = {"test/nats_floor", "test/pca_squared_error", "test/mean_predictor_squared_error"}
@@ -101,7 +102,7 @@ def test_metrics_have_their_names_and_agree_with_each_other(trained):
   assert steps == sorted(set(steps))
 
 
-def test_metrics_are_those_of_the_loaded_model_in_numpy(trained):
+def test_metrics_match_the_loaded_model_in_numpy(trained):
   workdir, _, metrics = trained
   dataset = data.load("digits", "", "unit")
   x_hat = ae_jax.load(workdir).reconstruct(dataset.test).astype(np.float64)
@@ -112,7 +113,7 @@ def test_metrics_are_those_of_the_loaded_model_in_numpy(trained):
   np.testing.assert_allclose(metrics["test/nats"], nats, rtol=1e-4)
 
 
-def test_the_rulers_are_those_of_scikit_learn_in_double_precision(trained):
+def test_baselines_match_scikit_learn_in_double_precision(trained):
   _, _, metrics = trained
   dataset = data.load("digits", "", "unit")
   train_, test = (half.reshape(len(half), -1).astype(np.float64) for half in (dataset.train, dataset.test))
@@ -125,7 +126,7 @@ def test_the_rulers_are_those_of_scikit_learn_in_double_precision(trained):
 
 
 @pytest.mark.parametrize("name", [pytest.param("cnn", marks=pytest.mark.slow), "vae"])
-def test_a_streamed_run_learns_what_one_in_memory_learns_bit_for_bit(tmp_path, monkeypatch, name):
+def test_streamed_run_equals_a_run_in_memory_bitwise(tmp_path, monkeypatch, name):
   monkeypatch.setattr(batch_schedule, "LONGEST_CHUNK", 4)
   config = unstudied(config_of(name, "digits"))
   config.epochs, config.batch_size = 2, 100
@@ -135,7 +136,7 @@ def test_a_streamed_run_learns_what_one_in_memory_learns_bit_for_bit(tmp_path, m
   params_equal(tmp_path / "memory", tmp_path / "stream")
 
 
-def test_activations_computed_again_teach_the_same(tiny, tmp_path):
+def test_remat_does_not_change_the_loss(tiny, tmp_path):
   losses = []
   for remat in (False, True):
     tiny.remat = remat
@@ -143,7 +144,7 @@ def test_activations_computed_again_teach_the_same(tiny, tmp_path):
   np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-def test_skipped_steps_are_counted_and_left_out_of_the_means(tiny, tmp_path, unreliable):
+def test_skipped_steps_are_counted_and_excluded_from_means(tiny, tmp_path, unreliable):
   tiny.on_nan = "skip"
   metrics = train.train_and_evaluate(tiny, tmp_path)
   records = logs.read(tmp_path)
@@ -153,7 +154,7 @@ def test_skipped_steps_are_counted_and_left_out_of_the_means(tiny, tmp_path, unr
 
 
 @pytest.mark.parametrize(("stop", "augment"), [(1, ()), (2, ({"name": "flip"}, {"name": "shift", "pixels": 1}))])
-def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop, augment):
+def test_resumed_run_equals_an_uninterrupted_one(tiny, tmp_path, monkeypatch, stop, augment):
   tiny.data.augment = augment
   train.train_and_evaluate(tiny, tmp_path / "straight")
   train_until(tiny, tmp_path / "broken", stop, monkeypatch)
@@ -161,7 +162,7 @@ def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop, augment):
   (params, records), (other_params, other_records) = (learned(tmp_path / name) for name in ("straight", "broken"))
   jax.tree.map(np.testing.assert_array_equal, params, other_params)
   assert records == other_records
-  assert [record["epoch"] for record in records if "test/loss" in record] == [1, 2, 3]  # once, at the end of each
+  assert [record["epoch"] for record in records if "test/loss" in record] == [1, 2, 3]  # once per epoch
   test = data.load("digits", "", "unit").test
   x_hat = ae_jax.load(tmp_path / "straight").reconstruct(test)  # examples are not augmented in evaluation
   np.testing.assert_allclose(
@@ -170,7 +171,7 @@ def test_resume_changes_nothing(tiny, tmp_path, monkeypatch, stop, augment):
 
 
 def stateful():
-  """A VQ-VAE with dropout, augmentation and averaged parameters, on digits."""
+  """The config of a VQ-VAE with dropout, augmentation and averaged parameters, on digits."""
   config = unstudied(config_of("vqvae", "digits"))
   config.update({"epochs": 3, "batch_size": 128, "checkpoint_every_epochs": 1, "ema_decay": 0.9})
   config.model.update({"latent": 3, "channels": (4,), "codebook_size": 8, "dropout": 0.1})
@@ -178,7 +179,7 @@ def stateful():
   return config
 
 
-def test_resume_changes_nothing_of_codebook_averages_dropout_and_augmentation(tmp_path, monkeypatch):
+def test_resume_preserves_codebook_averages_dropout_and_augmentation(tmp_path, monkeypatch):
   train.train_and_evaluate(stateful(), tmp_path / "straight")
   train_until(stateful(), tmp_path / "broken", 2, monkeypatch)
   train.train_and_evaluate(stateful(), tmp_path / "broken")
@@ -189,11 +190,11 @@ def test_resume_changes_nothing_of_codebook_averages_dropout_and_augmentation(tm
   assert any((a != b).any() for a, b in zip(*(jax.tree.leaves(run.params) for run in (raw, ema)), strict=True))
   test = data.load("digits", "", "unit").test
   error = np.square(ema.reconstruct(test) - test).sum((1, 2, 3)).mean()
-  assert ema.metrics["test/squared_error"] == pytest.approx(error, rel=1e-5)  # the averages are what is evaluated
+  assert ema.metrics["test/squared_error"] == pytest.approx(error, rel=1e-5)  # evaluations use the averages
   assert ae_jax.load(tmp_path / "straight").params["decoder"].keys() == ema.params["decoder"].keys()
 
 
-def test_a_save_that_comes_later_than_the_death_is_made_up_for(tiny, tmp_path, monkeypatch):
+def test_run_killed_before_its_first_checkpoint_starts_again(tiny, tmp_path, monkeypatch):
   tiny.checkpoint_every_epochs = 2
   train.train_and_evaluate(tiny, tmp_path / "straight")
   train_until(tiny, tmp_path / "broken", 1, monkeypatch)
@@ -203,7 +204,7 @@ def test_a_save_that_comes_later_than_the_death_is_made_up_for(tiny, tmp_path, m
   params_equal(tmp_path / "straight", tmp_path / "broken")
 
 
-def test_remarks_about_the_data_are_said_once(tiny, tmp_path, capsys, monkeypatch):
+def test_remarks_about_the_data_are_printed_once(tiny, tmp_path, capsys, monkeypatch):
   load = data.load
   monkeypatch.setattr(data, "load", lambda **section: dataclasses.replace(load(**section), remarks=("one", "two")))
   tiny.epochs = 1
@@ -213,15 +214,15 @@ def test_remarks_about_the_data_are_said_once(tiny, tmp_path, capsys, monkeypatc
   assert (lines.count("one"), lines.count("two")) == (1, 1)
 
 
-def test_a_finished_run_is_finished(trained, capsys):
+def test_finished_run_is_not_trained_again(trained, capsys):
   workdir, config, metrics = trained
   before = (workdir / "metrics.jsonl").read_bytes()
   assert train.train_and_evaluate(config, workdir) == metrics
   assert (workdir / "metrics.jsonl").read_bytes() == before
-  assert "continuing after epoch 3 of 3" in capsys.readouterr().out
+  assert "resuming after epoch 3 of 3" in capsys.readouterr().out
 
 
-def test_how_often_things_are_written_does_not_change_what_is_learned(tiny, tmp_path):
+def test_logging_and_checkpoint_intervals_do_not_change_the_parameters(tiny, tmp_path):
   train.train_and_evaluate(tiny, tmp_path / "a")
   tiny.update({"log_every_steps": 1, "checkpoint_every_epochs": 2, "eval_every_epochs": 3})
   train.train_and_evaluate(tiny, tmp_path / "b")
@@ -232,7 +233,7 @@ def test_how_often_things_are_written_does_not_change_what_is_learned(tiny, tmp_
   assert sorted(path.name for path in (tmp_path / "b" / "checkpoints").glob("[0-9]*")) == ["24", "36"]
 
 
-def test_seeds_differ(tiny, tmp_path):
+def test_seeds_give_different_parameters(tiny, tmp_path):
   train.train_and_evaluate(tiny, tmp_path / "a")
   tiny.seed = 1
   train.train_and_evaluate(tiny, tmp_path / "b")
@@ -240,7 +241,7 @@ def test_seeds_differ(tiny, tmp_path):
     params_equal(tmp_path / "a", tmp_path / "b")
 
 
-def test_a_folder_of_another_config_is_refused_and_left_alone(trained):
+def test_run_folder_of_another_config_is_refused_and_unchanged(trained):
   workdir, config, _ = trained
   other = config.copy_and_resolve_references()
   other.epochs, other.model.widths = 4, (8, 8)
@@ -250,7 +251,7 @@ def test_a_folder_of_another_config_is_refused_and_left_alone(trained):
   assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
 
 
-def test_a_folder_of_other_data_is_refused(tmp_path):
+def test_run_folder_of_other_data_is_refused(tmp_path):
   config = unstudied(config_of("dense", "npz"))
   config.data.path = str(tmp_path / "x.npz")
   config.update({"epochs": 2, "batch_size": 4, "model": {"latent": 2, "widths": (3,)}})
@@ -265,7 +266,7 @@ def test_a_folder_of_other_data_is_refused(tmp_path):
 @pytest.mark.parametrize(
   ("likelihood", "value_range"), [("gaussian", "unit"), ("gaussian", "symmetric"), ("gaussian", "real")]
 )
-def test_every_range_trains_and_loads(tmp_path, likelihood, value_range):
+def test_every_value_range_trains_and_loads(tmp_path, likelihood, value_range):
   images = np.random.default_rng(0).integers(0, 256, (30, 9, 8, 3), np.uint8)
   np.savez(tmp_path / "x.npz", x_train=images)
   config = unstudied(config_of("dense", "npz"))
@@ -279,7 +280,7 @@ def test_every_range_trains_and_loads(tmp_path, likelihood, value_range):
 
 
 def staged():
-  """Two layers trained one after the other for two epochs each, then both for two; on digits."""
+  """The config of two layerwise stages and a joint one, of two epochs each, on digits."""
   config = unstudied(config_of("stacked", "digits"))
   config.update({"epochs": 2, "batch_size": 128, "checkpoint_every_epochs": 1, "model": {"latent": 4, "widths": (16,)}})
   config.optimizer.schedule = "constant"
@@ -288,7 +289,7 @@ def staged():
 
 
 @pytest.mark.parametrize("stop", [*(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 5)), 2, 3])
-def test_resume_changes_nothing_in_the_middle_of_a_stage_or_between_two(tmp_path, monkeypatch, stop):
+def test_resume_within_or_between_stages_equals_an_uninterrupted_run(tmp_path, monkeypatch, stop):
   train.train_and_evaluate(staged(), tmp_path / "straight")
   train_until(staged(), tmp_path / "broken", stop, monkeypatch)
   train.train_and_evaluate(staged(), tmp_path / "broken")
@@ -299,8 +300,8 @@ def test_resume_changes_nothing_in_the_middle_of_a_stage_or_between_two(tmp_path
   assert 0 < seconds[0] == seconds[1] < seconds[2] == seconds[3] < seconds[4] == seconds[5]  # of all stages so far
 
 
-def test_a_stage_moves_its_layer_alone_and_begins_with_a_new_optimizer(tmp_path, monkeypatch):
-  """What Adam remembers of layer 0 would move it on through stage 1."""
+def test_stage_changes_its_layer_alone_with_a_new_optimizer_state(tmp_path, monkeypatch):
+  """The momentum of Adam from stage 0 would otherwise still change layer 0 in stage 1."""
   ends = []
   for stop in (2, 4):
     train_until(staged(), tmp_path / str(stop), stop, monkeypatch)
@@ -313,7 +314,7 @@ def test_a_stage_moves_its_layer_alone_and_begins_with_a_new_optimizer(tmp_path,
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_every_config_learns_on_eight_devices(file, tmp_path, eight_devices):
+def test_every_config_lowers_its_loss_on_eight_devices(file, tmp_path, eight_devices):
   config = unstudied(config_of(file.stem, *(["mnist_5k"] if file.stem != "sequence" else [])))
   config.epochs, config.log_every_steps = 1, 10
   for stage in config.stages:
@@ -326,8 +327,8 @@ def test_every_config_learns_on_eight_devices(file, tmp_path, eight_devices):
   assert (tmp_path / "pictures" / "reconstructions.png").exists()
 
 
-def test_eight_devices_learn_what_one_learns(tiny, tmp_path):
-  """Data parallel over virtual CPU devices, in a process of its own; a batch of 100 does not divide by 8."""
+def test_eight_devices_match_a_single_device(tiny, tmp_path):
+  """With eight virtual CPU devices in a separate process, and a batch of 100, which 8 does not divide."""
   tiny.batch_size = 100
   one = train.train_and_evaluate(tiny, tmp_path / "one")
   subprocess.run(
