@@ -13,13 +13,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from ae_jax.types import AnyArray
-
-Image = Float[AnyArray, "channels height width batch"]
-Kernel = Float[AnyArray, "kh kw channels features"]
+_Array = jax.Array | np.ndarray
+Image = Float[_Array, "channels height width batch"]
+Kernel = Float[_Array, "kh kw channels features"]
 
 _LAYOUT = ("CHWN", "HWIO", "CHWN")
 
@@ -66,7 +66,7 @@ def pad_same(x: Image, size: Sequence[int]) -> Float[Array, "channels padded_hei
 
 
 def conv_adjoint(
-  y: Float[AnyArray, "features height width batch"], kernel: Kernel
+  y: Float[_Array, "features height width batch"], kernel: Kernel
 ) -> Float[Array, "channels full_height full_width batch"]:
   """Returns the adjoint of `conv`: [C_out, H, W, B] -> [C, H + kh - 1, W + kw - 1, B].
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Key, Shaped
 
-from ae_jax.types import AnyArray, Keys, Number
+_Array = jax.Array | np.ndarray
+_Floats = Float[_Array, "batch ..."]
 
 SSIM_WINDOW = 11  # side in pixels of the window of `structural_similarity`
 
@@ -16,13 +17,13 @@ SSIM_WINDOW = 11  # side in pixels of the window of `structural_similarity`
 OUTPUT_ACTIVATIONS = {"unit": jax.nn.sigmoid, "symmetric": jnp.tanh, "real": lambda logits: logits}
 
 
-def flat(x: Shaped[AnyArray, "batch ..."]) -> Shaped[AnyArray, "batch elements"]:
+def flat(x: Shaped[_Array, "batch ..."]) -> Shaped[_Array, "batch elements"]:
   """Flattens each example: XLA's sums over [B, 28, 28, 1] are several times slower than over flat arrays."""
   return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 def sum_over_elements(
-  function: Callable[..., jax.Array], *arrays: Shaped[AnyArray, "batch ..."], batch_last: bool
+  function: Callable[..., jax.Array], *arrays: Shaped[_Array, "batch ..."], batch_last: bool
 ) -> Shaped[Array, " batch"]:
   """Returns an elementwise function of arrays, summed over the elements of each example.
 
@@ -34,7 +35,7 @@ def sum_over_elements(
 
 
 @jax.custom_jvp
-def binary_cross_entropy_with_logits(logits: AnyArray | float, targets: AnyArray | float) -> jax.Array:
+def binary_cross_entropy_with_logits(logits: _Array | float, targets: _Array | float) -> jax.Array:
   """Returns -x log p - (1 - x) log(1 - p) in nats for each element, with p = sigmoid(logits) and targets x.
 
   It is finite at any finite logit. The derivative sigmoid(logits) - x is given explicitly, because automatic
@@ -51,23 +52,23 @@ def _(primals, tangents):
   return value, (jax.nn.sigmoid(logits) - targets) * logits_dot - logits * targets_dot
 
 
-def bernoulli_nats(logits: Float[AnyArray, "batch ..."], x: Float[AnyArray, "batch ..."]) -> Float[Array, " batch"]:
+def bernoulli_nats(logits: _Floats, x: _Floats) -> Float[Array, " batch"]:
   """Returns -log Bernoulli(x | sigmoid(logits)) in nats per example, for x in [0, 1]."""
   return binary_cross_entropy_with_logits(flat(logits), flat(x)).sum(-1)
 
 
-def bernoulli_entropy(x: Float[AnyArray, "batch ..."]) -> Float[Array, " batch"]:
+def bernoulli_entropy(x: _Floats) -> Float[Array, " batch"]:
   """Returns the minimum of `bernoulli_nats` in nats per example, reached at sigmoid(logits) = x."""
   x = flat(x)
   return -(jax.scipy.special.xlogy(x, x) + jax.scipy.special.xlog1py(1.0 - x, -x)).sum(-1)
 
 
-def squared_error(x_hat: Float[AnyArray, "batch ..."], x: Float[AnyArray, "batch ..."]) -> Float[Array, " batch"]:
+def squared_error(x_hat: _Floats, x: _Floats) -> Float[Array, " batch"]:
   """Returns |x_hat - x|^2 per example, in squared units of the data."""
   return jnp.square(flat(x_hat) - flat(x)).sum(-1)
 
 
-def gaussian_nats(error: Float[AnyArray, "*shape"], elements: int, noise: Number) -> Float[Array, "*shape"]:
+def gaussian_nats(error: Float[_Array, "*shape"], elements: int, noise: float | jax.Array) -> Float[Array, "*shape"]:
   """Returns -log N(x | x_hat, noise^2) in nats.
 
   Args:
@@ -79,7 +80,7 @@ def gaussian_nats(error: Float[AnyArray, "*shape"], elements: int, noise: Number
 
 
 def structural_similarity(
-  x_hat: Float[AnyArray, "batch height width channels"], x: Float[AnyArray, "batch height width channels"], peak: float
+  x_hat: Float[_Array, "batch height width channels"], x: Float[_Array, "batch height width channels"], peak: float
 ) -> Float[Array, " batch"]:
   """Returns the SSIM of each image, the mean over windows and channels (Wang et al. 2004).
 
@@ -109,12 +110,12 @@ def _gaussian_windows(side: int) -> Float[np.ndarray, "windows side"]:
   return weights
 
 
-def gaussian_kl(mean: Float[AnyArray, "*shape"], log_variance: Float[AnyArray, "*shape"]) -> Float[Array, "*shape"]:
+def gaussian_kl(mean: Float[_Array, "*shape"], log_variance: Float[_Array, "*shape"]) -> Float[Array, "*shape"]:
   """Returns KL(N(mean, variance) || N(0, 1)) in nats for each dimension (Kingma & Welling 2014, appendix B)."""
   return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)
 
 
-def bernoulli_kl(rho: Number, rho_hat: Float[AnyArray, "*shape"]) -> Float[Array, "*shape"]:
+def bernoulli_kl(rho: float | jax.Array, rho_hat: Float[_Array, "*shape"]) -> Float[Array, "*shape"]:
   """Returns KL(Bernoulli(rho) || Bernoulli(rho_hat)) in nats for each element.
 
   `rho_hat` is clipped, so the result is finite for a unit that is always off or always on.
@@ -123,7 +124,7 @@ def bernoulli_kl(rho: Number, rho_hat: Float[AnyArray, "*shape"]) -> Float[Array
   return rho * (jnp.log(rho) - jnp.log(inside)) + (1.0 - rho) * (jnp.log1p(-rho) - jnp.log1p(-inside))
 
 
-def jacobian_norm(encode: Callable[[Array], Array], x: Float[AnyArray, "batch ..."]) -> Float[Array, " batch"]:
+def jacobian_norm(encode: Callable[[Array], Array], x: _Floats) -> Float[Array, " batch"]:
   """Returns the exact squared Frobenius norm of dz/dx for each example (Rifai et al. 2011).
 
   It takes one backward pass for each latent dimension, or one forward pass for each element of x if those are fewer.
@@ -143,7 +144,7 @@ def jacobian_norm(encode: Callable[[Array], Array], x: Float[AnyArray, "batch ..
 
 
 def jacobian_norm_estimate(
-  encode: Callable[[Array], Array], x: Float[AnyArray, "batch ..."], keys: Keys, probes: int
+  encode: Callable[[Array], Array], x: _Floats, keys: Key[Array, " batch"], probes: int
 ) -> Float[Array, " batch"]:
   """Returns an unbiased estimate of `jacobian_norm`: the mean of |J^T v|^2 over random signs v (Hutchinson 1990).
 

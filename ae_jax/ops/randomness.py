@@ -3,11 +3,10 @@
 import functools
 
 import jax
+import numpy as np
 from jaxtyping import Array, Integer, Key
 
-from ae_jax.types import AnyArray, Keys
 
-
-def example_keys(key: Key[Array, ""], numbers: Integer[AnyArray, " batch"]) -> Keys:
+def example_keys(key: Key[Array, ""], numbers: Integer[jax.Array | np.ndarray, " batch"]) -> Key[Array, " batch"]:
   """Returns one key for each example, derived from `key` and the number of the example."""
   return jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)

@@ -12,14 +12,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from ae_jax.types import AnyArray
-
-Image = Float[AnyArray, "channels height width batch"]
-Kernel = Float[AnyArray, "kh kw channels features"]
+_Array = jax.Array | np.ndarray
+Image = Float[_Array, "channels height width batch"]
+Kernel = Float[_Array, "kh kw channels features"]
 Taps = tuple[np.ndarray, np.ndarray, np.ndarray]  # indices of the two source pixels, and the weight of the second
 
 
-def resize(x: Image, size: Sequence[int], method: str) -> Float[AnyArray, "channels out_height out_width batch"]:
+def resize(x: Image, size: Sequence[int], method: str) -> Float[_Array, "channels out_height out_width batch"]:
   """Interpolates to `size` = (height, width) by "nearest" or "bilinear": [C, H, W, B] -> [C, *size, B].
 
   Pixel centres lie at half-integers, and edge pixels extend beyond the image. The result is that of `jax.image.resize`

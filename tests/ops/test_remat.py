@@ -37,7 +37,7 @@ def test_what_is_computed_again_is_the_same(name):
   model, _ = described(name, (8, 8, 1), **options)
   objective = objectives.build(model=model, value_range="unit", likelihood="bernoulli", **objective)
   found, again = (
-    jax.jit(functools.partial(steps.accumulate_gradients, model=model, objective=each, parts=1))(*arguments(model, 5))
+    jax.jit(functools.partial(steps.accumulate_gradients, model=model, objective=each, microbatches=1))(*arguments(model, 5))
     for each in (objective, dataclasses.replace(objective, remat=True))
   )
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), again, found)
@@ -59,7 +59,7 @@ def test_a_loop_of_layers_needs_less_memory_compiled():
   model, objective = described("attention", depth=8, patch=7)
   given = jax.eval_shape(functools.partial(arguments, model, 64))
   needed = [
-    jax.jit(functools.partial(steps.accumulate_gradients, model=model, objective=each, parts=1))
+    jax.jit(functools.partial(steps.accumulate_gradients, model=model, objective=each, microbatches=1))
     .lower(*given)
     .compile()
     .memory_analysis()
