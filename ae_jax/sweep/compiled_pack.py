@@ -115,7 +115,7 @@ def build(members: Members, device_data: DeviceData, number: int, state: TrainSt
   stage, batches = experiment.stages[number], experiment.batch_schedule
   numbers = _stack([grid.numbers(member.experiment)[number] for member in members])
   own = (*device_data.own, distributed.put(numbers, device_data.split))
-  train_chunk = _compile_train_chunk(experiment, stage, device_data, own, state, len(members), way)
+  train_chunk = _compile_train_chunk(experiment, stage, device_data, own, state, count=len(members), way=way)
   evaluate = _compile_evaluate(experiment, stage, device_data, own, state, way)
   train, tested = compiled_stage.bound(device_data, own, batches.padded_batch_size, train_chunk, evaluate)
   return CompiledStage(
@@ -133,6 +133,7 @@ def _compile_train_chunk(
   device_data: DeviceData,
   own: tuple,
   state: TrainState,
+  *,
   count: int,
   way: str,
 ) -> Any:

@@ -135,14 +135,10 @@ def slurm(received: Callable[[], str], workdir: pathlib.Path, shares: int, optio
     options: Options of submitit's AutoExecutor.
 
   Raises:
-    UserError: If submitit is not installed, or an option is unknown or invalid.
+    UserError: If submitit is not installed, or an option is invalid.
   """
   submitit = _extra("submitit", "slurm")
-  executor = submitit.AutoExecutor(folder=workdir / JOBS)
-  try:
-    executor.update_parameters(**options)
-  except (NameError, TypeError, ValueError, AssertionError) as error:
-    raise errors.UserError(f"--slurm: {errors.one_line(error)}") from None
+  executor = _executor(submitit, workdir, options)
   cores = int(options.get("cpus_per_task", 1))
 
   def finished(running: list[Any]) -> Iterator[tuple[Any, Any]]:
@@ -172,6 +168,16 @@ def slurm(received: Callable[[], str], workdir: pathlib.Path, shares: int, optio
           job.cancel()
 
   return Engine(run, shares or 1)
+
+
+def _executor(submitit: ModuleType, workdir: pathlib.Path, options: Mapping[str, Any]) -> Any:
+  """Returns submitit's AutoExecutor with options; raises UserError if one is unknown or invalid."""
+  executor = submitit.AutoExecutor(folder=workdir / JOBS)
+  try:
+    executor.update_parameters(**options)
+  except (NameError, TypeError, ValueError, AssertionError) as error:
+    raise errors.UserError(f"--slurm: {errors.one_line(error)}") from None
+  return executor
 
 
 def _collect(

@@ -56,29 +56,30 @@ def train(
   received: Callable[[], str],
   report: Callable[[str], None] = print,
 ) -> Iterator[dict[str, MemberResult]]:
-  """Trains members that share a program in packs, each as large as the memory allows, or continues their training.
+  """Trains members that share a program, in packs as large as the memory allows, from their checkpoints if any.
 
   Args:
     members: Members with the same program; see `grid.packs`.
     workdir: Folder of the sweep, with a run folder for each member.
     mesh: Devices.
     options: Options of the sweep.
-    received: Returns the name of the signal that has asked this process to stop, "" for none.
+    received: See `preemption.caught`.
     report: Receives lines for the user.
 
-  Yields:
-    {name: MemberResult} of each pack.
+  Yields {name: MemberResult} of each pack.
 
   Raises:
     UserError: If a single member does not fit in memory, or a file cannot be written.
-    Interrupted: When a signal has stopped the training, after the state was saved.
+    Interrupted: After a signal has stopped the training and the state was saved.
   """
   budget = options.budget_gib * 2**30 or memory.share(mesh.size)
   remaining, size = list(members), min(_MAX_MEMBERS, _max_members(members, mesh, budget))
   while remaining:
     start_time, pack = time.monotonic(), remaining[:size]
     try:
-      diverged_steps, way, peak_bytes = _train_pack(pack, workdir, mesh, options, budget, received, report)
+      diverged_steps, way, peak_bytes = _train_pack(
+        pack, workdir, mesh, options, budget, received=received, report=report
+      )
     except packs.TooLarge as error:
       (size,) = error.args
       continue
@@ -100,6 +101,7 @@ def _train_pack(
   mesh: Mesh,
   options: SweepOptions,
   budget: float,
+  *,
   received: Callable[[], str],
   report: Callable[[str], None],
 ) -> tuple[dict[str, int | None], str, int]:
