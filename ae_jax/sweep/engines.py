@@ -128,14 +128,8 @@ def _connect(cluster: ModuleType, address: str) -> None:
 def slurm(received: Callable[[], str], workdir: pathlib.Path, shares: int, options: Mapping[str, Any]) -> Engine:
   """Returns an engine that trains in Slurm jobs, or in local processes on a machine without `srun`.
 
-  Args:
-    received: See `local`.
-    workdir: Folder of the sweep.
-    shares: Number of jobs for each group of members; 0 for one.
-    options: Options of submitit's AutoExecutor.
-
-  Raises:
-    UserError: If submitit is not installed, or an option is invalid.
+  `workdir` is the folder of the sweep, `shares` the number of jobs (0 for one), and `options` those of submitit's
+  AutoExecutor. Raises UserError if submitit is not installed or an option is invalid.
   """
   submitit = _extra("submitit", "slurm")
   executor = _executor(submitit, workdir, options)

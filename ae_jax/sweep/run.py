@@ -20,32 +20,33 @@ from ae_jax.system import cache
 from ae_jax.training import preemption, setup
 
 
+StartEngine = Callable[[Callable[[], str], Callable[[str], None]], engines.Engine]  # (received, report) -> engine
+
+
 def run(
   config: ConfigDict,
   axes: Sequence[tuple[str, Sequence[Any]]],
   workdir: Path,
   options: trainer.SweepOptions | None = None,
   factor: int = 0,
-  engine: Callable[[Callable[[], str], Callable[[str], None]], engines.Engine] = engines.local,
+  engine: StartEngine = engines.local,
 ) -> list[Row]:
-  """Trains one member for each point of a grid, and returns a row of results for each.
-
-  Skips members that were trained to the end; continues those that an earlier halving stopped.
+  """Trains the members of a grid and returns a row of results for each; skips members that are already trained.
 
   Args:
     config: Config that all members share, except for the keys of the axes.
     axes: [(config key, values)].
     workdir: Folder of the sweep.
-    options: Options for training.
+    options: See `trainer.SweepOptions`.
     factor: Factor of successive halving (`halving.rungs`); 0 for none.
     engine: See `engines.local`.
 
   Raises:
     UserError: If an input is invalid, before anything is compiled or written.
-    Interrupted: When a signal has stopped the sweep, after its state was saved.
+    Interrupted: After a signal has stopped the sweep and its state was saved.
   """
   _check_no_early_end(config)
-  keys = [key for key, _ in axes]
+  keys, options = [key for key, _ in axes], options or trainer.SweepOptions()
   members = grid.members(config, keys, list(itertools.product(*(values for _, values in axes))))
   rungs, groups = halving.rungs(members, factor), grid.packs(members)
   for group in groups:
@@ -55,10 +56,8 @@ def run(
   with preemption.caught() as received:
     cache.keep_compiled_programs()
     chosen = engine(received, logs.say)
-    ended = sum(_has_ended(member, rows, workdir) for member in members)
-    for line in (_opening(len(members), len(groups), ended, workdir), *members[0].experiment.dataset.remarks):
+    for line in (_opening(members, len(groups), rows, workdir), *members[0].experiment.dataset.remarks):
       logs.say(line)
-    options = options or trainer.SweepOptions()
     rows = _train_rungs(config, keys, members, workdir, options, rungs=rungs, factor=factor, engine=chosen, rows=rows)
   shutil.rmtree(workdir / trainer.PARTS, ignore_errors=True)
   _conclude([rows[member.name] for member in members], members[0].experiment, workdir)
@@ -210,7 +209,8 @@ def _check_folder(workdir: Path, members: Sequence[grid.Member]) -> None:
       )
 
 
-def _opening(members: int, programs: int, ended: int, workdir: Path) -> str:
+def _opening(members: Sequence[grid.Member], programs: int, rows: Mapping[str, Row], workdir: Path) -> str:
   """Returns the first line of output: the numbers of members and programs, and the folder."""
+  ended = sum(_has_ended(member, rows, workdir) for member in members)
   trained = f", {ended} of them trained already" if ended else ""
-  return f"{members} members in {programs} program{'s' if programs > 1 else ''}{trained}; {workdir}"
+  return f"{len(members)} members in {programs} program{'s' if programs > 1 else ''}{trained}; {workdir}"
