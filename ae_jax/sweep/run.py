@@ -19,7 +19,6 @@ from ae_jax.sweep.summary import Row
 from ae_jax.system import cache
 from ae_jax.training import preemption, setup
 
-
 StartEngine = Callable[[Callable[[], str], Callable[[str], None]], engines.Engine]  # (received, report) -> engine
 
 
