@@ -16,6 +16,7 @@ from ae_jax.sweep import grid, trainer
 
 Row = dict[str, Any]  # results of a member, with its values of the axes; see `row`
 Curve = Mapping[int, Sequence[float]]  # latent size -> error of each seed
+RateDistortion = dict[int, dict[int | float, tuple[float, ...]]]  # latent size -> beta -> (rate, distortion)
 
 FILES = ("sweep.json", "sweep.csv", "sweep.png", "rate_distortion.png", "report.html")
 TRAINING = "training"  # status of a member between two rungs of successive halving
@@ -96,14 +97,14 @@ def curves(rows: Sequence[Row]) -> dict[str, dict[int, list[float]]]:
   return {setting: dict(sorted(curve.items())) for setting, curve in errors_of.items()}
 
 
-def frontier(rows: Sequence[Row]) -> tuple[dict[int, dict[float, tuple[float, ...]]], str] | None:
+def frontier(rows: Sequence[Row]) -> tuple[RateDistortion, str] | None:
   """Returns the rate-distortion curves of members that differ in beta, and the name of the distortion.
 
   The curves are {latent: {beta: (rate, distortion)}}, means over the other axes. The rate is the KL divergence to the
   prior in nats. The distortion is the reconstruction term in nats, or the squared error. The result is None if beta is
   not an axis.
   """
-  points: dict[int, dict[float, list[tuple[float, float]]]] = {}
+  points: dict[int, dict[int | float, list[tuple[float, float]]]] = {}
   distortion = "nats" if any("nats" in row for row in rows) else "squared_error"
   for row in rows:
     if row["status"] == "done" and "objective.beta" in row and "kl" in row:
