@@ -1,1 +1,1 @@
-"""The few primitives worth writing for speed."""
+"""Numerical primitives: convolutions, resizing, losses, random keys and rematerialisation."""

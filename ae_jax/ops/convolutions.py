@@ -1,29 +1,42 @@
-"""Convolution, transposed convolution and max-pooling of images laid out [C, H, W, B], kernels [kh, kw, C_in, C_out].
+"""Convolution, transposed convolution and max pooling for images [C, H, W, B] and kernels [kh, kw, C_in, C_out].
 
-On CPU they are matrix products over stacked shifts of the image, on anything else XLA's own convolutions; the platform
-is chosen when the program is lowered. With the batch as the contiguous axis every shift is a copy of whole vectors, and
-pooling and bias run at memory speed. Shifts are taken apart with `lax.split`, whose transpose is one concatenation
-(that of indexing is a padded sum per piece). All of it is plain differentiable code: any order, forward or reverse.
+On CPU each operation is a matrix product over stacked shifts of the image; on other platforms it is XLA's convolution.
+The platform is chosen when the program is lowered. The batch is the contiguous axis, so each shift copies whole
+vectors, and pooling and bias run at memory speed. Pieces come from `lax.split`, whose transpose is one concatenation;
+the transpose of indexing is a padded sum for each piece. All operations can be differentiated to any order, in forward
+and reverse mode.
 """
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jaxtyping import Array, Float
+
+_Array = jax.Array | np.ndarray
+Image = Float[_Array, "channels height width batch"]
+Kernel = Float[_Array, "kh kw channels features"]
 
 _LAYOUT = ("CHWN", "HWIO", "CHWN")
 
-# Input channels up to which a product over whole pooling windows is faster on CPU, though 16 / 9 the multiplications.
+# Up to this number of input channels, one product over whole pooling windows is faster on CPU, although it needs 16 / 9
+# of the multiplications.
 _FEW_CHANNELS = 3
 
 
-def conv(x, kernel):
-  """Cross-correlation without padding: [C, H, W, B] -> [C_out, H - kh + 1, W - kw + 1, B]."""
+def conv(x: Image, kernel: Kernel) -> Float[Array, "features out_height out_width batch"]:
+  """Returns the cross-correlation without padding: [C, H, W, B] -> [C_out, H - kh + 1, W - kw + 1, B]."""
   return lax.platform_dependent(x, kernel, cpu=_conv_as_product, default=_conv_xla)
 
 
-def conv_max_pool(x, kernel, window):
-  """`max_pool(conv(x, kernel), window)`, which computes only what pooling keeps: [C, H, W, B] -> [C_out, H', W', B]."""
+def conv_max_pool(
+  x: Image, kernel: Kernel, window: Sequence[int]
+) -> Float[Array, "features out_height out_width batch"]:
+  """Returns `max_pool(conv(x, kernel), window)` without the outputs that pooling would cut off."""
   height, width = (
     (side - k + 1) // w * w + k - 1 for side, k, w in zip(x.shape[1:3], kernel.shape[:2], window, strict=True)
   )
@@ -35,44 +48,53 @@ def conv_max_pool(x, kernel, window):
   )
 
 
-def conv_same(x, kernel):
-  """Cross-correlation that keeps the image's size, zeros around it: [C, H, W, B] -> [C_out, H, W, B].
-
-  Of the kh - 1 zeros in a column the smaller half is above the image, of the kw - 1 in a row on its left, as in "SAME".
-  """
+def conv_same(x: Image, kernel: Kernel) -> Float[Array, "features height width batch"]:
+  """Returns the cross-correlation with zero padding that keeps the size of the image, as "SAME" padding does."""
   kh, kw, c_in, c_out = kernel.shape
-  if c_out < c_in:  # adding up shifts of the output is less than stacking shifts of the input
+  if c_out < c_in:  # summing shifts of the output is cheaper than stacking shifts of the input
     return conv_transpose(x, kernel, 1, x.shape[1:3])
   return conv(pad_same(x, (kh, kw)), kernel)
 
 
-def pad_same(x, size):
-  """Pads images with the zeros of `conv_same` for a kernel of size (kh, kw)."""
+def pad_same(x: Image, size: Sequence[int]) -> Float[Array, "channels padded_height padded_width batch"]:
+  """Pads images with zeros as `conv_same` does for a kernel of size (kh, kw).
+
+  (kh - 1) // 2 rows go above the image and (kw - 1) // 2 columns to its left; the others go below and to the right.
+  """
   kh, kw = size
   return jnp.pad(x, ((0, 0), ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2), (0, 0)))
 
 
-def conv_adjoint(y, kernel):
-  """The transpose of `conv` as a linear map: [C_out, H, W, B] -> [C, H + kh - 1, W + kw - 1, B].
+def conv_adjoint(
+  y: Float[_Array, "features height width batch"], kernel: Kernel
+) -> Float[Array, "channels full_height full_width batch"]:
+  """Returns the adjoint of `conv`: [C_out, H, W, B] -> [C, H + kh - 1, W + kw - 1, B].
 
-  With the same kernel [kh, kw, C, C_out], so that <conv(x, kernel), y> = <x, conv_adjoint(y, kernel)>.
+  It takes the same kernel [kh, kw, C, C_out] as `conv`: <conv(x, kernel), y> = <x, conv_adjoint(y, kernel)>.
   """
   return conv_transpose(y, kernel[::-1, ::-1].swapaxes(2, 3), 1, transposed_size(y.shape[1:3], kernel.shape, 1))
 
 
-def conv_transpose(x, kernel, stride, size):
-  """The transpose of a strided convolution, cropped to `size` = (height, width): [C, H, W, B] -> [C_out, *size, B].
+def conv_transpose(
+  x: Image, kernel: Kernel, stride: int, size: Sequence[int]
+) -> Float[Array, "features out_height out_width batch"]:
+  """Returns the transposed convolution, cropped to `size` = (height, width): [C, H, W, B] -> [C_out, *size, B].
 
   Input pixel i adds kernel element u to output pixel stride * i + u - crop, with crop = ceil(excess / 2) and excess =
-  stride * (H - 1) + kh - height >= 0: what PyTorch computes with padding = crop and output_padding = 2 crop - excess.
-  The kernel is stored as Flax stores it, flipped in space.
+  stride * (H - 1) + kh - height >= 0. PyTorch computes the same with padding = crop and output_padding = 2 crop -
+  excess. The kernel is flipped in space, as in Flax.
+
+  Raises:
+    ValueError: If `size` is larger than the uncropped output.
   """
-  crops = [
-    full - wanted for full, wanted in zip(transposed_size(x.shape[1:3], kernel.shape, stride), size, strict=True)
-  ]
-  if min(crops) < 0:
-    raise ValueError(f"a kernel {kernel.shape[:2]} at stride {stride} does not reach from {x.shape[1:3]} to {size}")
-  crops = [((crop + 1) // 2, crop // 2) for crop in crops]
+  full_size = transposed_size(x.shape[1:3], kernel.shape, stride)
+  excess = [full - cropped for full, cropped in zip(full_size, size, strict=True)]
+  if min(excess) < 0:
+    raise ValueError(
+      f"size {tuple(size)} is out of reach: the input size {x.shape[1:3]}, the kernel {kernel.shape[:2]} and stride "
+      f"{stride} give at most {full_size}"
+    )
+  crops = [((total + 1) // 2, total // 2) for total in excess]
   return lax.platform_dependent(
     x,
     kernel,
@@ -81,10 +103,10 @@ def conv_transpose(x, kernel, stride, size):
   )
 
 
-def max_pool(x, window):
-  """The maximum over windows (height, width) that do not overlap, the rest cut off: [C, H, W, B] -> [C, H', W', B].
+def max_pool(x: Image, window: Sequence[int]) -> Float[Array, "channels out_height out_width batch"]:
+  """Returns the maximum over non-overlapping windows (height, width): [C, H, W, B] -> [C, H', W', B].
 
-  The gradient goes to the first of equal maxima, in reading order.
+  Rows and columns that fill no window are dropped. The gradient goes to the first of equal maxima, in reading order.
   """
   channels, height, width, batch = x.shape
   h, w = height // window[0], width // window[1]
@@ -94,86 +116,88 @@ def max_pool(x, window):
   return x.reshape(channels, h, w, batch)
 
 
-def transposed_size(size, kernel, stride):
-  """(height, width) of an uncropped transposed convolution."""
+def transposed_size(size: Sequence[int], kernel: Sequence[int], stride: int) -> tuple[int, ...]:
+  """Returns the (height, width) of an uncropped transposed convolution; `kernel` is its shape (kh, kw, ...)."""
   return tuple(stride * (side - 1) + k for side, k in zip(size, kernel[:2], strict=True))
 
 
-def _conv_xla(x, kernel):
+def _conv_xla(x: Image, kernel: Kernel) -> jax.Array:
   return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=_LAYOUT)
 
 
-def _conv_as_product(x, kernel):
+def _conv_as_product(x: Image, kernel: Kernel) -> jax.Array:
   kh, kw, c_in, c_out = kernel.shape
   h, w, batch = x.shape[1] - kh + 1, x.shape[2] - kw + 1, x.shape[3]
-  shifts = jnp.concatenate([x[:, :, j : j + w] for j in range(kw)])  # in two steps: kh + kw pieces, not kh * kw
+  # Two steps concatenate kh + kw pieces instead of kh * kw.
+  shifts = jnp.concatenate([x[:, :, j : j + w] for j in range(kw)])
   shifts = jnp.concatenate([shifts[:, i : i + h] for i in range(kh)])
   product = kernel.reshape(kh * kw * c_in, c_out).T @ shifts.reshape(kh * kw * c_in, h * w * batch)
   return product.reshape(c_out, h, w, batch)
 
 
-def _conv_max_pool_as_product(x, kernel, window):
+def _conv_max_pool_as_product(x: Image, kernel: Kernel, window: Sequence[int]) -> jax.Array:
   kh, kw, c_in, c_out = kernel.shape
   if c_in > _FEW_CHANNELS:
     return max_pool(_conv_as_product(x, kernel), window)
-  # All outputs of a pooling window in one column of the product: patches overlap less, and pooling is between slabs.
+  # One column of the product holds all outputs of a pooling window: patches overlap less, and the maximum is taken
+  # between contiguous slabs.
   rows, columns = window
   h, w, batch = (x.shape[1] - kh + 1) // rows, (x.shape[2] - kw + 1) // columns, x.shape[3]
-  high, wide = kh + rows - 1, kw + columns - 1  # what a window sees
+  high, wide = kh + rows - 1, kw + columns - 1  # receptive field of a window
   ends = (1 + rows * (h - 1), 1 + columns * (w - 1))
   corners = list(itertools.product(range(high), range(wide)))
   patches = [lax.slice(x, (0, i, j, 0), (c_in, i + ends[0], j + ends[1], batch), (1, *window, 1)) for i, j in corners]
   patches = jnp.concatenate(patches).reshape(high * wide * c_in, h * w * batch)
-  places = itertools.product(range(rows), range(columns))
-  kernels = [jnp.pad(kernel, ((i, rows - 1 - i), (j, columns - 1 - j), (0, 0), (0, 0))) for i, j in places]
+  offsets = itertools.product(range(rows), range(columns))
+  kernels = [jnp.pad(kernel, ((i, rows - 1 - i), (j, columns - 1 - j), (0, 0), (0, 0))) for i, j in offsets]
   kernels = jnp.stack(kernels)
   kernels = kernels.transpose(0, 4, 1, 2, 3).reshape(rows * columns * c_out, high * wide * c_in)
   slabs = lax.split(kernels @ patches, [c_out] * (rows * columns))
   return _maximum(slabs).reshape(c_out, h, w, batch)
 
 
-def _maximum(arrays):
-  """The greatest of equally shaped arrays, elementwise; the gradient goes to the first of equals."""
-  while len(arrays) > 1:  # in pairs: a chain of selections makes XLA's fusions grow exponentially with its length
+def _maximum(arrays: Sequence[jax.Array]) -> jax.Array:
+  """Returns the elementwise maximum of arrays; the gradient goes to the first of equal maxima."""
+  while len(arrays) > 1:  # in pairs: XLA's fusions grow exponentially with the length of a chain of selections
     pairs = [jnp.where(a >= b, a, b) for a, b in zip(arrays[::2], arrays[1::2], strict=False)]
     arrays = pairs + list(arrays[2 * len(pairs) :])
   return arrays[0]
 
 
-def _conv_transpose_xla(x, kernel, stride, crops):
+def _conv_transpose_xla(x: Image, kernel: Kernel, stride: int, crops: Sequence[tuple[int, int]]) -> jax.Array:
   padding = [(k - 1 - low, k - 1 - high) for k, (low, high) in zip(kernel.shape[:2], crops, strict=True)]
   return lax.conv_transpose(x, kernel, (stride, stride), padding, dimension_numbers=_LAYOUT)
 
 
-def _conv_transpose_as_product(x, kernel, stride, crops):
+def _conv_transpose_as_product(x: Image, kernel: Kernel, stride: int, crops: Sequence[tuple[int, int]]) -> jax.Array:
   kh, kw, c_in, c_out = kernel.shape
   height, width, batch = x.shape[1:]
-  # A kernel is cut into m x n blocks of at most stride x stride elements: what a block gives is one piece of the
-  # product, its elements being pixels side by side, and the pieces lie a pixel of the input apart.
+  # The kernel is cut into m x n blocks of at most stride x stride elements. Each block gives one piece of the product,
+  # whose elements are neighbouring output pixels. Successive pieces are shifted by one input pixel.
   kernel = kernel[::-1, ::-1].transpose(3, 0, 1, 2)
   high, wide = ([min(stride, k - start) for start in range(0, k, stride)] for k in (kh, kw))
   corners = list(itertools.product(range(len(high)), range(len(wide))))
-  rows = [kernel[:, stride * i : stride * i + high[i], stride * j : stride * j + wide[j]] for i, j in corners]
-  product = jnp.concatenate([block.reshape(-1, c_in) for block in rows]) @ x.reshape(c_in, height * width * batch)
+  blocks = [kernel[:, stride * i : stride * i + high[i], stride * j : stride * j + wide[j]] for i, j in corners]
+  product = jnp.concatenate([block.reshape(-1, c_in) for block in blocks]) @ x.reshape(c_in, height * width * batch)
   pieces = {
     (i, j): piece.reshape(c_out, high[i], wide[j], height, width, batch)
     for (i, j), piece in zip(corners, lax.split(product, [c_out * high[i] * wide[j] for i, j in corners]), strict=True)
   }
-  # Summed along a row first, then row upon row: m + n sums that XLA keeps apart, not m * n in one.
-  rows = [_overlapped([pieces[i, j] for j in range(len(wide))], 2, stride) for i in range(len(high))]
-  y = _overlapped(rows, 1, stride)
+  # Pieces are summed along rows first, then over rows: m + n separate sums instead of one fused sum of m * n terms.
+  rows = [_overlap_add([pieces[i, j] for j in range(len(wide))], 2, stride) for i in range(len(high))]
+  y = _overlap_add(rows, 1, stride)
   y = y.transpose(0, 3, 1, 4, 2, 5).reshape(c_out, y.shape[3] * stride, y.shape[4] * stride, batch)
   (top, bottom), (left, right) = crops
   full = transposed_size((height, width), (kh, kw), stride)
   return y[:, top : full[0] - bottom, left : full[1] - right]
 
 
-def _overlapped(pieces, axis, stride):
-  """The sum of pieces [c, rows, columns, H, W, B], each a pixel of `axis` + 2 behind the one before.
+def _overlap_add(pieces: Sequence[jax.Array], axis: int, stride: int) -> Any:
+  """Returns the sum of pieces [c, rows, columns, H, W, B], each shifted by one pixel of `axis` + 2 from the previous.
 
-  Their `axis`, as long as the stride or, in the last piece, shorter, is filled up with zeros.
+  `axis` is padded with zeros to `stride`; it is shorter only in the last piece.
   """
-  padding = lambda place, piece: [
-    {axis: (0, stride - piece.shape[axis]), axis + 2: (place, len(pieces) - 1 - place)}.get(a, (0, 0)) for a in range(6)
+  padding = lambda shift, piece: [
+    {axis: (0, stride - piece.shape[axis]), axis + 2: (shift, len(pieces) - 1 - shift)}.get(a, (0, 0)) for a in range(6)
   ]
-  return sum(jnp.pad(piece, padding(place, piece)) for place, piece in enumerate(pieces))
+  return sum(jnp.pad(piece, padding(shift, piece)) for shift, piece in enumerate(pieces))

@@ -1,26 +1,33 @@
-"""Arrays in, one number per example out. Reconstruction terms come with the output activation they belong to."""
+"""Loss terms: functions of arrays that return one number for each example, and the output activations."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key, Shaped
 
-SSIM_WINDOW = 11  # pixels on a side of the window of `structural_similarity`
+_Array = jax.Array | np.ndarray
+_Floats = Float[_Array, "batch ..."]
+
+SSIM_WINDOW = 11  # side in pixels of the window of `structural_similarity`
 
 # The output activation follows the range of the data: [0, 1], [-1, 1], or any real number.
 OUTPUT_ACTIVATIONS = {"unit": jax.nn.sigmoid, "symmetric": jnp.tanh, "real": lambda logits: logits}
 
 
-def flat(x):
-  """[B, ...] -> [B, elements]. Losses work on flat arrays: XLA's sums over [B, 28, 28, 1] run several times slower."""
+def flat(x: Shaped[_Array, "batch ..."]) -> Shaped[_Array, "batch elements"]:
+  """Flattens each example: XLA's sums over [B, 28, 28, 1] are several times slower than over flat arrays."""
   return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
-def sum_over_elements(function, *arrays, batch_last):
-  """An elementwise function of arrays [B, ...], summed over each example: [B].
+def sum_over_elements(
+  function: Callable[..., jax.Array], *arrays: Shaped[_Array, "batch ..."], batch_last: bool
+) -> Shaped[Array, " batch"]:
+  """Returns an elementwise function of arrays, summed over the elements of each example.
 
-  With `batch_last` it is computed on [elements, B], which spares transposing what lies so in memory.
+  `batch_last` computes it on [elements, B], which avoids a transpose of arrays that have this layout in memory.
   """
   if batch_last:
     return function(*(jnp.moveaxis(x, 0, -1).reshape(-1, x.shape[0]) for x in arrays)).sum(0)  # [B]
@@ -28,10 +35,11 @@ def sum_over_elements(function, *arrays, batch_last):
 
 
 @jax.custom_jvp
-def binary_cross_entropy_with_logits(logits, targets):
-  """-x log p - (1 - x) log(1 - p) in nats per element, p = sigmoid(logits); finite at any finite logit.
+def binary_cross_entropy_with_logits(logits: _Array | float, targets: _Array | float) -> jax.Array:
+  """Returns -x log p - (1 - x) log(1 - p) in nats for each element, with p = sigmoid(logits) and targets x.
 
-  The derivative is written out, sigmoid(logits) - x: the automatic one costs a second pass of exp and log1p.
+  It is finite at any finite logit. The derivative sigmoid(logits) - x is given explicitly, because automatic
+  differentiation needs a second pass of exp and log1p.
   """
   return jnp.maximum(logits, 0.0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
 
@@ -44,49 +52,57 @@ def _(primals, tangents):
   return value, (jax.nn.sigmoid(logits) - targets) * logits_dot - logits * targets_dot
 
 
-def bernoulli_nats(logits, x):
-  """-log Bernoulli(x | sigmoid(logits)) in nats per example, x in [0, 1]: [B, ...] -> [B]."""
-  return binary_cross_entropy_with_logits(flat(logits), flat(x)).sum(-1)  # [B]
+def bernoulli_nats(logits: _Floats, x: _Floats) -> Float[Array, " batch"]:
+  """Returns -log Bernoulli(x | sigmoid(logits)) in nats per example, for x in [0, 1]."""
+  return binary_cross_entropy_with_logits(flat(logits), flat(x)).sum(-1)
 
 
-def bernoulli_entropy(x):
-  """The least that `bernoulli_nats` can be, in nats per example, reached at sigmoid(logits) = x: [B, ...] -> [B]."""
+def bernoulli_entropy(x: _Floats) -> Float[Array, " batch"]:
+  """Returns the minimum of `bernoulli_nats` in nats per example, reached at sigmoid(logits) = x."""
   x = flat(x)
-  return -(jax.scipy.special.xlogy(x, x) + jax.scipy.special.xlog1py(1.0 - x, -x)).sum(-1)  # [B]
+  return -(jax.scipy.special.xlogy(x, x) + jax.scipy.special.xlog1py(1.0 - x, -x)).sum(-1)
 
 
-def squared_error(x_hat, x):
-  """|x_hat - x|^2 per example, in the square of the data's unit: [B, ...] -> [B]."""
-  return jnp.square(flat(x_hat) - flat(x)).sum(-1)  # [B]
+def squared_error(x_hat: _Floats, x: _Floats) -> Float[Array, " batch"]:
+  """Returns |x_hat - x|^2 per example, in squared units of the data."""
+  return jnp.square(flat(x_hat) - flat(x)).sum(-1)
 
 
-def gaussian_nats(error, elements, noise):
-  """Returns -log N(x | x_hat, noise^2) in nats from the squared error over `elements` numbers; noise is a deviation."""
+def gaussian_nats(error: Float[_Array, "*shape"], elements: int, noise: float | jax.Array) -> Float[Array, "*shape"]:
+  """Returns -log N(x | x_hat, noise^2) in nats.
+
+  Args:
+    error: Squared error, summed over the elements of an example.
+    elements: Number of elements of an example.
+    noise: Standard deviation.
+  """
   return 0.5 * error / noise**2 + elements * (0.5 * math.log(2 * math.pi) + jnp.log(noise))
 
 
-def structural_similarity(x_hat, x, peak):
-  """SSIM per image, the mean over windows and channels: [B, H, W, C] -> [B] (Wang et al. 2004).
+def structural_similarity(
+  x_hat: Float[_Array, "batch height width channels"], x: Float[_Array, "batch height width channels"], peak: float
+) -> Float[Array, " batch"]:
+  """Returns the SSIM of each image, the mean over windows and channels (Wang et al. 2004).
 
-  `peak` is the width of the range, which begins at 0: to the luminance of SSIM black is 0. The window is a gaussian of
-  deviation 1.5 on 11 x 11 pixels; those that stick out of the image do not count, and there must be one that does not.
+  The window is a Gaussian with standard deviation 1.5 on 11 x 11 pixels. Only windows inside the image count, so the
+  image needs at least 11 x 11 pixels. The range of the pixels is [0, peak]: SSIM's luminance term takes black to be 0.
   """
   over_rows, over_columns = (_gaussian_windows(side).astype(x.dtype) for side in x.shape[1:3])
   local = lambda images: jnp.einsum("ih,bhw,jw->bij", over_rows, images, over_columns)
   a, b = (images.transpose(0, 3, 1, 2).reshape(-1, *x.shape[1:3]) for images in (x_hat, x))
   level_a, level_b = (images.mean((1, 2), keepdims=True) for images in (a, b))
-  a, b = a - level_a, b - level_b  # so that the variances below are no small differences of large numbers
+  a, b = a - level_a, b - level_b  # avoids cancellation in the variances below
   mean_a, mean_b = local(a), local(b)
   covariance = local(a * b) - mean_a * mean_b
   variances = local(jnp.square(a) + jnp.square(b)) - jnp.square(mean_a) - jnp.square(mean_b)
   mean_a, mean_b = mean_a + level_a, mean_b + level_b
   c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
   luminance = (2.0 * mean_a * mean_b + c1) / (jnp.square(mean_a) + jnp.square(mean_b) + c1)
-  return (luminance * (2.0 * covariance + c2) / (variances + c2)).reshape(x.shape[0], -1).mean(1)  # [B]
+  return (luminance * (2.0 * covariance + c2) / (variances + c2)).reshape(x.shape[0], -1).mean(1)
 
 
-def _gaussian_windows(side):
-  """The weights [side - 10, side] of the pixels of a line in each window that fits into it."""
+def _gaussian_windows(side: int) -> Float[np.ndarray, "windows side"]:
+  """Returns the weight of each pixel of a line in each window that fits into the line, [side - 10, side]."""
   window = np.exp(-0.5 * np.square(np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) / 1.5**2)
   rows = np.arange(side - SSIM_WINDOW + 1)[:, None]
   weights = np.zeros((len(rows), side))
@@ -94,39 +110,49 @@ def _gaussian_windows(side):
   return weights
 
 
-def gaussian_kl(mean, log_variance):
-  """KL(N(mean, variance) || N(0, 1)) in nats per dimension, [B, latent] (Kingma & Welling 2014, appendix B)."""
+def gaussian_kl(mean: Float[_Array, "*shape"], log_variance: Float[_Array, "*shape"]) -> Float[Array, "*shape"]:
+  """Returns KL(N(mean, variance) || N(0, 1)) in nats for each dimension (Kingma & Welling 2014, appendix B)."""
   return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)
 
 
-def bernoulli_kl(rho, rho_hat):
-  """KL(Bernoulli(rho) || Bernoulli(rho_hat)) in nats, elementwise; finite also where a unit is always off or on."""
+def bernoulli_kl(rho: float | jax.Array, rho_hat: Float[_Array, "*shape"]) -> Float[Array, "*shape"]:
+  """Returns KL(Bernoulli(rho) || Bernoulli(rho_hat)) in nats for each element.
+
+  `rho_hat` is clipped, so the result is finite for a unit that is always off or always on.
+  """
   inside = jnp.clip(rho_hat, 1e-6, 1.0 - 1e-6)
   return rho * (jnp.log(rho) - jnp.log(inside)) + (1.0 - rho) * (jnp.log1p(-rho) - jnp.log1p(-inside))
 
 
-def jacobian_norm(encode, x):
-  """The squared Frobenius norm of dz/dx per example, exact: [B, ...] -> [B] (Rifai et al. 2011).
+def jacobian_norm(encode: Callable[[Array], Array], x: _Floats) -> Float[Array, " batch"]:
+  """Returns the exact squared Frobenius norm of dz/dx for each example (Rifai et al. 2011).
 
-  `encode` takes each example of x by itself to a code [B, latent]. One pass backward per dimension of the code, or one
-  forward per element of x if those are fewer.
+  It takes one backward pass for each latent dimension, or one forward pass for each element of x if those are fewer.
+
+  Args:
+    encode: Maps examples to latents [B, latent]; each latent vector depends on its own example only.
+    x: Examples.
   """
   z, pullback = jax.vjp(encode, x)
   (latent,), elements = z.shape[1:], math.prod(x.shape[1:])
   if latent <= elements:
     rows = jax.vmap(lambda e: pullback(jnp.broadcast_to(e[None], z.shape))[0])(jnp.eye(latent, dtype=z.dtype))
-    return jnp.square(rows.reshape(latent, x.shape[0], elements)).sum((0, 2))  # [B]
+    return jnp.square(rows.reshape(latent, x.shape[0], elements)).sum((0, 2))
   basis = jnp.eye(elements, dtype=x.dtype).reshape(elements, 1, *x.shape[1:])
   columns = jax.vmap(lambda e: jax.jvp(encode, (x,), (jnp.broadcast_to(e, x.shape),))[1])(basis)
-  return jnp.square(columns).sum((0, 2))  # [B]
+  return jnp.square(columns).sum((0, 2))
 
 
-def jacobian_norm_estimate(encode, x, keys, probes):
-  """An unbiased estimate of `jacobian_norm` from random signs v, the mean of |J^T v|^2: [B, ...] -> [B].
+def jacobian_norm_estimate(
+  encode: Callable[[Array], Array], x: _Floats, keys: Key[Array, " batch"], probes: int
+) -> Float[Array, " batch"]:
+  """Returns an unbiased estimate of `jacobian_norm`: the mean of |J^T v|^2 over random signs v (Hutchinson 1990).
 
-  `keys` [B] holds a key for each example; each of the `probes` costs one pass backward (Hutchinson 1990).
+  Each of the `probes` takes one backward pass. The signs of an example depend on its key only.
   """
   z, pullback = jax.vjp(encode, x)
   signs = jax.vmap(lambda key: jax.random.rademacher(key, (*z.shape[1:], probes), z.dtype), out_axes=-1)(keys)
-  signs = jnp.moveaxis(signs, 0, -1)  # [probes, B, latent]; drawn unit by unit, whose signs do not depend on how many
-  return jax.vmap(lambda v: jnp.square(flat(pullback(v)[0])).sum(-1))(signs).mean(0)  # [B]
+  # [probes, B, latent]. The signs are drawn with the latent axis first, so the signs of a unit do not depend on the
+  # latent size.
+  signs = jnp.moveaxis(signs, 0, -1)
+  return jax.vmap(lambda v: jnp.square(flat(pullback(v)[0])).sum(-1))(signs).mean(0)

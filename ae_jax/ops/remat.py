@@ -1,22 +1,25 @@
-"""Memory for arithmetic: gradients that compute most intermediates again (Chen et al., arXiv 1604.06174)."""
+"""Rematerialisation: gradients that recompute most intermediates to save memory (Chen et al., arXiv 1604.06174)."""
 
 import itertools
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 from jax.extend import core
+from jaxtyping import PyTree
 
 
-def in_segments(function):
-  """The same function of trees of arrays, but its gradient keeps only what passes between segments of its program.
+def in_segments(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+  """Returns the same function of pytrees of arrays with a gradient that keeps only values between program segments.
 
-  Of n operations about sqrt(n) make a segment, so that the memory for intermediates is about that of sqrt(n) of them; a
-  loop (`lax.scan`) is a segment that keeps what it carries from turn to turn. All else is computed twice.
+  A segment has about sqrt(n) of the n operations, so the intermediates need about the memory of sqrt(n) operations. A
+  loop (`lax.scan`) is a segment of its own that keeps its carry of each iteration. Everything else is computed twice.
 
-  XLA's CPU compiler computes again as early as it can, which saves nothing: there only the loops need less memory.
+  XLA's CPU compiler recomputes as early as it can, which saves nothing. On CPU only loops need less memory.
   """
 
-  def call(*args):
+  def call(*args: PyTree) -> PyTree:
     program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     results = _evaluate(program.jaxpr, [*program.consts, *jax.tree.leaves(args)])
     return jax.tree.unflatten(jax.tree.structure(shapes), results)
@@ -24,59 +27,63 @@ def in_segments(function):
   return call
 
 
-def _evaluate(jaxpr, inputs):
+def _evaluate(jaxpr: core.Jaxpr, inputs: Sequence[Any]) -> list[Any]:
   values = dict(zip([*jaxpr.constvars, *jaxpr.invars], inputs, strict=True))
   last = _last_uses(jaxpr)
   for start, stop in itertools.pairwise(_cuts(jaxpr.eqns, last)):
     equations = jaxpr.eqns[start:stop]
-    loops = any(map(_loops, equations))
-    given = list(dict.fromkeys(var for each in equations for var in _variables(each.invars) if var in values))
-    wanted = [var for each in equations for var in each.outvars if last.get(var, 0) >= stop]
-    equations = list(map(_body_recomputed, equations)) if loops else equations
-    segment = jaxpr.replace(constvars=[], invars=given, outvars=wanted, eqns=equations)
+    has_loop = any(map(_is_loop, equations))
+    segment_inputs = [var for equation in equations for var in _variables(equation.invars) if var in values]
+    segment_inputs = list(dict.fromkeys(segment_inputs))
+    segment_outputs = [var for equation in equations for var in equation.outvars if last.get(var, 0) >= stop]
+    equations = list(map(_with_recomputed_body, equations)) if has_loop else equations
+    segment = jaxpr.replace(constvars=[], invars=segment_inputs, outvars=segment_outputs, eqns=equations)
     evaluate = lambda *arguments, segment=segment: jax.core.eval_jaxpr(segment, (), *arguments)
-    evaluate = evaluate if loops else jax.checkpoint(evaluate)
-    values |= zip(wanted, evaluate(*(values[var] for var in given)), strict=True)
+    evaluate = evaluate if has_loop else jax.checkpoint(evaluate)
+    values |= zip(segment_outputs, evaluate(*(values[var] for var in segment_inputs)), strict=True)
   return [atom.val if isinstance(atom, core.Literal) else values[atom] for atom in jaxpr.outvars]
 
 
-def _last_uses(jaxpr):
-  """The place of the equation that uses a variable last; their number for a result."""
-  uses = {var: place for place, equation in enumerate(jaxpr.eqns) for var in _variables(equation.invars)}
+def _last_uses(jaxpr: core.Jaxpr) -> dict[core.Var, int]:
+  """Returns for each variable the index of the last equation that uses it; the number of equations for a result."""
+  uses = {var: index for index, equation in enumerate(jaxpr.eqns) for var in _variables(equation.invars)}
   return uses | dict.fromkeys(_variables(jaxpr.outvars), len(jaxpr.eqns))
 
 
-def _cuts(equations, last):
-  """Where segments begin and end: around each loop, and from there on each time within sqrt(n) where least passes."""
-  alive, passing = 0, [0]  # numbers made before a place and used from there on
+def _cuts(equations: Sequence[core.JaxprEqn], last: Mapping[core.Var, int]) -> list[int]:
+  """Returns the boundaries of the segments: around each loop, and otherwise every sqrt(n) to 2 sqrt(n) equations.
+
+  Within that range the boundary is placed where the fewest array elements are alive.
+  """
+  alive, alive_before = 0, [0]  # array elements computed before an equation and used from it on
   ending = [0] * (len(equations) + 1)
-  for place, equation in enumerate(equations):
+  for index, equation in enumerate(equations):
     for var in equation.outvars:
       if var in last:
         alive += var.aval.size
         ending[last[var]] += var.aval.size
-    alive -= ending[place]
-    passing.append(alive)
+    alive -= ending[index]
+    alive_before.append(alive)
   length, cuts = max(1, math.isqrt(len(equations))), [0]
-  for place, equation in enumerate(equations):
-    if _loops(equation):
-      cuts += [place, place + 1]
-    elif place + 1 - cuts[-1] == 2 * length:
-      cuts.append(min(range(cuts[-1] + length, place + 2), key=lambda cut: passing[cut]))
+  for index, equation in enumerate(equations):
+    if _is_loop(equation):
+      cuts += [index, index + 1]
+    elif index + 1 - cuts[-1] == 2 * length:
+      cuts.append(min(range(cuts[-1] + length, index + 2), key=lambda cut: alive_before[cut]))
   return sorted({*cuts, len(equations)})
 
 
-def _loops(equation):
+def _is_loop(equation: core.JaxprEqn) -> bool:
   return equation.primitive.name == "scan"
 
 
-def _body_recomputed(equation):
-  if not _loops(equation):
+def _with_recomputed_body(equation: core.JaxprEqn) -> core.JaxprEqn:
+  if not _is_loop(equation):
     return equation
   body = equation.params["jaxpr"]
   recomputed = jax.make_jaxpr(jax.checkpoint(core.jaxpr_as_fun(body)))(*body.in_avals)
   return equation.replace(params={**equation.params, "jaxpr": recomputed, "unroll": 1})
 
 
-def _variables(atoms):
+def _variables(atoms: Iterable[Any]) -> list[core.Var]:
   return [atom for atom in atoms if not isinstance(atom, core.Literal)]

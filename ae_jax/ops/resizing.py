@@ -1,34 +1,45 @@
-"""Enlarging images laid out [C, H, W, B]: interpolation, interpolation and convolution in one, and depth to space.
+"""Upsampling of images [C, H, W, B]: interpolation, interpolation followed by a convolution, and depth to space.
 
-What is interpolated between is known when the program is traced, so that rows and columns are taken apart with
-`lax.split` and put together again: exact on every platform, and no gradient scatters.
+The source pixels are known when the program is traced, so `lax.split` and `lax.concatenate` select them. The result is
+exact on every platform, and no gradient needs a scatter.
 """
 
+from collections.abc import Sequence
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float
+
+_Array = jax.Array | np.ndarray
+Image = Float[_Array, "channels height width batch"]
+Kernel = Float[_Array, "kh kw channels features"]
+Taps = tuple[np.ndarray, np.ndarray, np.ndarray]  # indices of the two source pixels, and the weight of the second
 
 
-def resize(x, size, method):
-  """Interpolation to `size` = (height, width) by "nearest" or "bilinear": [C, H, W, B] -> [C, *size, B].
+def resize(x: Image, size: Sequence[int], method: str) -> Float[_Array, "channels out_height out_width batch"]:
+  """Interpolates to `size` = (height, width) by "nearest" or "bilinear": [C, H, W, B] -> [C, *size, B].
 
-  Pixels are squares whose centres lie at halves; outside the image its edge goes on. What `jax.image.resize` gives
-  without antialiasing, and PyTorch's `interpolate` for "bilinear" and "nearest-exact".
+  Pixel centres lie at half-integers, and edge pixels extend beyond the image. The result is that of `jax.image.resize`
+  without antialiasing, and of PyTorch's `interpolate` with "bilinear" and "nearest-exact".
   """
-  for axis, after in zip((1, 2), size, strict=True):
-    low, high, share = METHODS[method](x.shape[axis], after)
+  for axis, side in zip((1, 2), size, strict=True):
+    low, high, weight = METHODS[method](x.shape[axis], side)
     lines = lax.split(x, [1] * x.shape[axis], axis=axis)
     below, above = (lax.concatenate([lines[i] for i in indices], axis) for indices in (low, high))
-    share = jnp.asarray(share, x.dtype).reshape([after if a == axis else 1 for a in range(4)])
-    x = below if (low == high).all() else below * (1 - share) + above * share
+    weight = jnp.asarray(weight, x.dtype).reshape([side if a == axis else 1 for a in range(4)])
+    x = below if (low == high).all() else below * (1 - weight) + above * weight
   return x
 
 
-def resize_conv(x, kernel, size, method):
-  """`resize`, then a convolution that keeps the size: [C, H, W, B], [kh, kw, C, C_out] -> [C_out, *size, B].
+def resize_conv(
+  x: Image, kernel: Kernel, size: Sequence[int], method: str
+) -> Float[Array, "features out_height out_width batch"]:
+  """Applies `resize`, then a convolution that keeps the size: [C, H, W, B], [kh, kw, C, C_out] -> [C_out, *size, B].
 
-  Both are linear: on CPU the channels are mixed before the image is enlarged, which saves most of the multiplications,
-  and shifting and interpolating along an axis are one small matrix.
+  Both are linear. On CPU the channels are mixed before the image is enlarged, which saves most of the multiplications,
+  and one small matrix for each axis does both shifting and interpolation.
   """
   return lax.platform_dependent(
     x,
@@ -38,10 +49,13 @@ def resize_conv(x, kernel, size, method):
   )
 
 
-def depth_to_space(x, ratio, size):
-  """Each pixel's channels become the ratio[0] x ratio[1] pixels of a block; the middle `size` of the image is kept.
+def depth_to_space(
+  x: Image, ratio: Sequence[int], size: Sequence[int]
+) -> Float[Array, "features out_height out_width batch"]:
+  """Moves the channels of each pixel into a block of ratio[0] x ratio[1] pixels, and crops the centre to `size`.
 
-  [C * ratio[0] * ratio[1], H, W, B] -> [C, *size, B]; an odd rest is cut off at the top and on the left.
+  [C * ratio[0] * ratio[1], H, W, B] -> [C, *size, B]. An odd number of excess rows or columns loses one more at the top
+  or left.
   """
   height, width, batch = x.shape[1:]
   rows, columns = height * ratio[0], width * ratio[1]
@@ -50,31 +64,31 @@ def depth_to_space(x, ratio, size):
   return x[:, top : top + size[0], left : left + size[1]]
 
 
-def _nearest(before, after):
-  source = (2 * np.arange(after) + 1) * before // (2 * after)
-  return source, source, np.zeros(after)
+def _nearest(size: int, new_size: int) -> Taps:
+  source = (2 * np.arange(new_size) + 1) * size // (2 * new_size)
+  return source, source, np.zeros(new_size)
 
 
-def _bilinear(before, after):
-  position = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
+def _bilinear(size: int, new_size: int) -> Taps:
+  position = np.clip((np.arange(new_size) + 0.5) * size / new_size - 0.5, 0, size - 1)
   low = np.floor(position).astype(int)
-  return low, np.minimum(low + 1, before - 1), position - low
+  return low, np.minimum(low + 1, size - 1), position - low
 
 
-# (sides before, after) -> per pixel after: the two that it lies between, and the share of the second.
+# (size, new size) of an axis -> `Taps`, whose arrays have one entry for each new pixel.
 METHODS = {"nearest": _nearest, "bilinear": _bilinear}
 
 
-def _resize_conv_xla(x, kernel, size, method):
+def _resize_conv_xla(x: Image, kernel: Kernel, size: Sequence[int], method: str) -> jax.Array:
   x = resize(x, size, method)
   return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("CHWN", "HWIO", "CHWN"))
 
 
-def _resize_conv_as_products(x, kernel, size, method):
+def _resize_conv_as_products(x: Image, kernel: Kernel, size: Sequence[int], method: str) -> jax.Array:
   kh, kw, c_in, c_out = kernel.shape
   rows, columns = (
-    jnp.asarray(_shifted(METHODS[method](side, after), side, k), x.dtype)
-    for side, after, k in zip(x.shape[1:3], size, kernel.shape[:2], strict=True)
+    jnp.asarray(_tap_matrix(METHODS[method](side, new_side), side, k), x.dtype)
+    for side, new_side, k in zip(x.shape[1:3], size, kernel.shape[:2], strict=True)
   )
   mixed = kernel.transpose(0, 1, 3, 2).reshape(kh * kw * c_out, c_in) @ x.reshape(c_in, -1)
   mixed = mixed.reshape(kh, kw, c_out, *x.shape[1:])
@@ -82,12 +96,12 @@ def _resize_conv_as_products(x, kernel, size, method):
   return jnp.einsum("xvw,yvcwb->cyxb", columns, mixed)
 
 
-def _shifted(taps, before, kernel):
-  """The weights [after, kernel, before] that input pixels have in what each element of a kernel sees."""
-  low, high, share = taps
-  after = len(low)
-  weights = np.zeros((after + kernel - 1, before))  # outside of the image the convolution sees zeros
-  inside = (kernel - 1) // 2 + np.arange(after)
-  weights[inside, low] += 1 - share
-  weights[inside, high] += share
-  return np.stack([weights[u : u + after] for u in range(kernel)], axis=1)
+def _tap_matrix(taps: Taps, size: int, kernel: int) -> Float[np.ndarray, "new_size kernel size"]:
+  """Returns the weight of each input pixel in the value that each kernel element multiplies, for each output pixel."""
+  low, high, weight = taps
+  new_size = len(low)
+  weights = np.zeros((new_size + kernel - 1, size))  # the convolution pads the resized image with zeros
+  inside = (kernel - 1) // 2 + np.arange(new_size)
+  weights[inside, low] += 1 - weight
+  weights[inside, high] += weight
+  return np.stack([weights[u : u + new_size] for u in range(kernel)], axis=1)

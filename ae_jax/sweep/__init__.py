@@ -1,1 +1,1 @@
-"""Many members of a family of runs, each with a latent size, a seed and numbers of its own, in few programs."""
+"""Sweeps over latent sizes, seeds and hyperparameters, whose members share compiled programs."""

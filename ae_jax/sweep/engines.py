@@ -1,7 +1,7 @@
-"""Where the members of a sweep are trained: in this process, as tasks of Ray, or as jobs of Slurm.
+"""Engines that train the members of a sweep: in this process, as Ray tasks, or as Slurm jobs.
 
-The machines of a cluster share the folder of the sweep and the data. What is lost with a worker is tried again and goes
-on from its last checkpoint.
+The machines of a cluster share the sweep folder and the data. A task whose worker was lost is started again and
+continues from its last checkpoint.
 """
 
 import dataclasses
@@ -11,7 +11,9 @@ import os
 import pathlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -21,45 +23,47 @@ from ae_jax.sweep import grid, trainer
 from ae_jax.system import cache, distributed
 from ae_jax.training import preemption
 
-JOBS = ".jobs"  # the folder, in that of the sweep, of what Slurm's jobs say
-_TRIES = 5  # of a task whose worker was lost
-_LOOK = 1.0  # seconds between two looks at what runs elsewhere
-_ONE_CORE = "--xla_cpu_multi_thread_eigen=false --xla_cpu_prefer_vector_width=512"  # to XLA, of a device that is one
-_SENT = ("TFDS_DATA_DIR", "AE_JAX_CACHE", "JAX_PLATFORMS")  # of the environment, to the workers of a cluster
+JOBS = ".jobs"  # subfolder of the sweep folder for the logs of Slurm jobs
+Results = Iterator[dict[str, trainer.MemberResult]]
+_MAX_TRIES = 5  # of a task whose workers are lost
+_POLL_SECONDS = 1.0
+_ONE_CORE_FLAGS = "--xla_cpu_multi_thread_eigen=false --xla_cpu_prefer_vector_width=512"  # for a device of one core
+_FORWARDED_VARIABLES = ("TFDS_DATA_DIR", "AE_JAX_CACHE", "JAX_PLATFORMS")  # to the workers of a cluster
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """Members that share a program, to be trained by one process, which may be another."""
+  """Members that share a program, trained by one process."""
 
-  config: dict
-  keys: list[str]  # of the config
-  points: list[tuple]  # of each member the values of the keys
+  config: dict[str, Any]
+  keys: list[str]  # config keys of the axes
+  points: list[tuple]  # values of the keys for each member
   workdir: pathlib.Path
   options: trainer.SweepOptions
 
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-  """`run(tasks)` generates {name: packs.MemberResult} as they come in; a group of members is cut into `shares` tasks."""
+  """A way to train tasks."""
 
-  run: Callable
-  shares: int = 1
+  run: Callable[[Iterable[Task]], Results]  # yields {name: MemberResult} as the members end
+  shares: int = 1  # number of tasks into which a group of members is split
 
 
 @functools.cache
-def use_cores(count):
-  """Makes each of so many cores a device, where JAX finds no other; before JAX is first used, and once in a process.
+def use_cores(count: int) -> None:
+  """Makes each of `count` CPU cores a JAX device; has no effect where JAX finds an accelerator.
 
-  A member then waits for no other, and no thread for another. A core computes with the widest vectors it has, which
-  it does not by itself: a dense member's step takes 0.92 of the time with AVX-512, a CNN's 0.9 to 0.97.
+  Call it before JAX is first used, and once per process. With one device per core, members do not wait for each other,
+  nor do threads. The flags also select the widest vectors of the CPU, which XLA does not use by default: a dense
+  member's step takes 0.92 of the time with AVX-512, a CNN's 0.9 to 0.97.
   """
-  os.environ["XLA_FLAGS"] = f"{_ONE_CORE} {os.environ.get('XLA_FLAGS', '')}"
+  os.environ["XLA_FLAGS"] = f"{_ONE_CORE_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
   jax.config.update("jax_num_cpu_devices", count)
 
 
-def options(texts):
-  """What `slurm` takes, of KEY=VALUE texts; UserError for anything else."""
+def options(texts: Sequence[str]) -> dict[str, int | str]:
+  """Parses KEY=VALUE texts into the options of `slurm`; raises UserError for any other text."""
   pairs = [text.partition("=") for text in texts]
   for text, (key, sign, _) in zip(texts, pairs, strict=True):
     if not (key.isidentifier() and sign):
@@ -67,72 +71,91 @@ def options(texts):
   return {key: int(value) if value.isdecimal() else value for key, _, value in pairs}
 
 
-def local(received, report):
-  """In this process, one task after the other."""
-  return Engine(lambda tasks: (ended for task in tasks for ended in _train(task, received, report)))
+def local(received: Callable[[], str], report: Callable[[str], None]) -> Engine:
+  """Returns an engine that trains in this process, one task after the other.
+
+  Args:
+    received: Returns the name of the signal that has asked this process to stop, "" for none.
+    report: Receives lines for the user.
+  """
+  return Engine(lambda tasks: (results for task in tasks for results in _train(task, received, report)))
 
 
-def ray(received, address, shares):
-  """On the Ray cluster at an address, "" for one on this machine; by default a task for each GPU, or each machine.
+def ray(received: Callable[[], str], address: str, shares: int) -> Engine:
+  """Returns an engine that trains on a Ray cluster.
 
-  UserError without the extra, and where there is no cluster.
+  Args:
+    received: See `local`.
+    address: Address of the cluster; "" starts one on this machine.
+    shares: Number of tasks; 0 for one per GPU, or one per machine without GPUs.
+
+  Raises:
+    UserError: If Ray is not installed, or the cluster cannot be reached.
   """
   cluster = _extra("ray", "ray")
-  try:
-    with warnings.catch_warnings():
-      warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX's: what Ray forks starts a program at once
-      cluster.init(address or "local", log_to_driver=False, logging_level="ERROR")
-  except (ConnectionError, ValueError, RuntimeError) as error:
-    raise errors.UserError(f"--address={address}: there is no Ray cluster ({errors.one_line(error)})") from None
+  _connect(cluster, address)
   nodes = [node["Resources"] for node in cluster.nodes() if node["Alive"]]
   gpus, cores = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("GPU", "CPU"))
   shares = shares or gpus or len(nodes)
   cores = max(1, cores // shares)
-  sent = {name: os.environ[name] for name in _SENT if name in os.environ}
-  options = {"num_cpus": cores, "num_gpus": min(gpus, 1), "max_retries": _TRIES, "runtime_env": {"env_vars": sent}}
-  task_of = cluster.remote(**options)(_work)
+  variables = {name: os.environ[name] for name in _FORWARDED_VARIABLES if name in os.environ}
+  limits = {"num_cpus": cores, "num_gpus": min(gpus, 1), "max_retries": _MAX_TRIES}
+  remote_train = cluster.remote(**limits, runtime_env={"env_vars": variables})(_work)
 
-  def finished(running):
-    for each in cluster.wait(running, timeout=_LOOK)[0]:
+  def finished(running: list[Any]) -> Iterator[tuple[Any, Any]]:
+    for reference in cluster.wait(running, timeout=_POLL_SECONDS)[0]:
       try:
-        yield each, cluster.get(each)
-      except cluster.exceptions.RayTaskError:  # raised by our own code: a bug
+        yield reference, cluster.get(reference)
+      except cluster.exceptions.RayTaskError:  # raised by code of this package: a bug
         raise
       except cluster.exceptions.RayError as error:
         raise errors.UserError(f"--engine=ray: {errors.one_line(error)}") from None
 
-  return Engine(lambda tasks: _collected(tasks, lambda task: task_of.remote(task, cores), finished, received), shares)
+  start = lambda task: remote_train.remote(task, cores)
+  return Engine(lambda tasks: _collect(tasks, start, finished, received), shares)
 
 
-def slurm(received, workdir, shares, options):
-  """As jobs of Slurm, with options {name: value} of submitit's AutoExecutor; without `srun`, as processes here.
+def _connect(cluster: ModuleType, address: str) -> None:
+  """Connects Ray to a cluster; raises UserError if it cannot be reached."""
+  try:
+    with warnings.catch_warnings():
+      warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # of JAX; harmless: Ray's forks call exec at once
+      cluster.init(address or "local", log_to_driver=False, logging_level="ERROR")
+  except (ConnectionError, ValueError, RuntimeError) as error:
+    raise errors.UserError(f"--address={address}: no Ray cluster can be reached ({errors.one_line(error)})") from None
 
-  UserError without the extra, and for options that there are not.
+
+def slurm(received: Callable[[], str], workdir: pathlib.Path, shares: int, options: Mapping[str, Any]) -> Engine:
+  """Returns an engine that trains in Slurm jobs, or in local processes on a machine without `srun`.
+
+  `workdir` is the folder of the sweep, `shares` the number of jobs (0 for one), and `options` those of submitit's
+  AutoExecutor. Raises UserError if submitit is not installed or an option is invalid.
   """
   submitit = _extra("submitit", "slurm")
-  executor = submitit.AutoExecutor(folder=workdir / JOBS)
-  try:
-    executor.update_parameters(**options)
-  except (NameError, TypeError, ValueError, AssertionError) as error:
-    raise errors.UserError(f"--slurm: {errors.one_line(error)}") from None
+  executor = _executor(submitit, workdir, options)
   cores = int(options.get("cpus_per_task", 1))
 
-  def finished(running):
+  def finished(running: list[Any]) -> Iterator[tuple[Any, Any]]:
     done = [job for job in running if job.done()]
     if not done:
-      time.sleep(_LOOK)
+      time.sleep(_POLL_SECONDS)
     for job in done:
       try:
         yield job, job.result()
-      except submitit.core.utils.FailedJobError:  # raised by our own code: a bug
+      except submitit.core.utils.FailedJobError:  # raised by code of this package: a bug
         raise
       except submitit.core.utils.UncompletedJobError:
         yield job, None
 
-  def run(tasks):
-    jobs = []
+  def run(tasks: Iterable[Task]) -> Results:
+    jobs: list[Any] = []
+
+    def start(task: Task) -> Any:
+      jobs.append(executor.submit(_work, task, cores))
+      return jobs[-1]
+
     try:
-      yield from _collected(tasks, lambda task: _kept(jobs, executor.submit(_work, task, cores)), finished, received)
+      yield from _collect(tasks, start, finished, received)
     finally:
       for job in jobs:
         if not job.done():
@@ -141,32 +164,58 @@ def slurm(received, workdir, shares, options):
   return Engine(run, shares or 1)
 
 
-def _collected(tasks, begin, finished, received):
-  """Generates what the tasks give, each begun by `begin(task)`, which returns what stands for it while it runs.
+def _executor(submitit: ModuleType, workdir: pathlib.Path, options: Mapping[str, Any]) -> Any:
+  """Returns submitit's AutoExecutor with options; raises UserError if one is unknown or invalid."""
+  executor = submitit.AutoExecutor(folder=workdir / JOBS)
+  try:
+    executor.update_parameters(**options)
+  except (NameError, TypeError, ValueError, AssertionError) as error:
+    raise errors.UserError(f"--slurm: {errors.one_line(error)}") from None
+  return executor
 
-  `finished(running)` generates (what stands for it, what it gave) of those that are done; None was lost, and is begun
-  again. Raises UserError, and Interrupted when a signal has come in.
+
+def _collect(
+  tasks: Iterable[Task],
+  start: Callable[[Task], Any],
+  finished: Callable[[list[Any]], Iterable[tuple[Any, Any]]],
+  received: Callable[[], str],
+) -> Results:
+  """Starts all tasks and yields their results; starts a task again if its worker was lost.
+
+  Args:
+    tasks: Tasks to train.
+    start: Starts a task and returns a handle of it.
+    finished: Yields (handle, result of `_work`) for each handle that is done.
+    received: See `local`.
+
+  Raises:
+    UserError: If a task ends with an error of the user, or its workers were lost `_MAX_TRIES` times.
+    Interrupted: When a signal has arrived.
   """
-  running = {begin(task): (task, 1) for task in tasks}
+  running = {start(task): (task, 1) for task in tasks}
   while running:
     if received():
       raise preemption.Interrupted(
-        f"{received()}: stopped, and what the workers had saved is kept; the same command continues"
+        f"{received()}: stopped; the checkpoints of the workers are kept, and the same command continues"
       )
-    for done, found in finished(list(running)):
-      task, tries = running.pop(done)
-      if isinstance(found, str):
-        raise errors.UserError(found)
-      if found is not None:
-        yield from found
-      elif tries < _TRIES:
-        running[begin(task)] = task, tries + 1
+    for handle, result in finished(list(running)):
+      task, tries = running.pop(handle)
+      if isinstance(result, str):
+        raise errors.UserError(result)
+      if result is not None:
+        yield from result
+      elif tries < _MAX_TRIES:
+        running[start(task)] = task, tries + 1
       else:
-        raise errors.UserError(f"--engine: {tries} workers were lost, one after the other, with the same members")
+        raise errors.UserError(f"--engine: {tries} workers were lost in a row while training the same members")
 
 
-def _work(task, cores):
-  """What another process does: a list of {name: packs.MemberResult}, a line for the user, or None if it was told to stop."""
+def _work(task: Task, cores: int) -> list[dict[str, trainer.MemberResult]] | str | None:
+  """Trains a task in another process.
+
+  Returns:
+    A list of {name: MemberResult}, the message of a UserError, or None if a signal has stopped it.
+  """
   use_cores(cores)
   cache.keep_compiled_programs()
   try:
@@ -178,19 +227,14 @@ def _work(task, cores):
     return None
 
 
-def _train(task, received, report):
+def _train(task: Task, received: Callable[[], str], report: Callable[[str], None]) -> Results:
   members = grid.members(ConfigDict(task.config), task.keys, task.points)
   yield from trainer.train(members, task.workdir, distributed.mesh(), task.options, received, report)
 
 
-def _extra(module, extra):
-  """An optional library; UserError that names the extra where it is not installed."""
+def _extra(module: str, extra: str) -> ModuleType:
+  """Imports an optional library; raises UserError with the extra to install if it is missing."""
   try:
     return importlib.import_module(module)
   except ImportError:
     raise errors.UserError(f"--engine={extra} needs the extra: pip install 'ae_jax[{extra}]'") from None
-
-
-def _kept(jobs, job):
-  jobs.append(job)
-  return job

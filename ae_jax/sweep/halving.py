@@ -1,36 +1,54 @@
-"""Successive halving (Jamieson & Talwalkar 2016): after each rung one in so many settings of a latent size goes on.
+"""Successive halving (Jamieson & Talwalkar 2016): after each rung the best 1/factor of the settings continue.
 
-Latent sizes do not compete, since a larger one has the smaller error by its nature, nor do seeds, whose spread is part
-of the answer: a setting is what the other axes say, and its score the mean error of its seeds.
+A setting is a combination of the axes other than latent size and seed; its score is the mean error over its seeds.
+Settings compete only within a latent size, because a larger size has the smaller error by construction. Seeds do not
+compete, because their spread is part of the result.
 """
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ae_jax import errors
+from ae_jax.sweep import grid
 
 
-def rungs(members, factor):
-  """The epochs after which settings are compared, rising, the end not among them; UserError where none compete."""
+def rungs(members: Sequence[grid.Member], factor: int) -> list[int]:
+  """Returns the epochs after which settings are compared, ascending and without the last epoch.
+
+  Args:
+    members: All members of the sweep.
+    factor: The reciprocal of the fraction of settings that continue after a rung; 0 for no halving.
+
+  Raises:
+    UserError: If `factor` is 1 or negative, if no settings compete, or if members differ in their epochs.
+  """
   if factor == 0:
     return []
   ends = {member.experiment.stages[-1].epochs.stop for member in members}
   settings = len({_setting(member) for member in members})
   if factor < 2:
-    raise errors.UserError(f"--halving={factor}: must be 2 or more: one in so many goes on")
+    raise errors.UserError(f"--halving={factor}: must be 2 or more; one in --halving settings continues after a rung")
   if settings < 2:
-    raise errors.UserError("--halving: needs a --grid; latent sizes and seeds do not compete with each other")
+    raise errors.UserError("--halving: needs a --grid, because latent sizes and seeds do not compete")
   if len(ends) > 1:
-    raise errors.UserError("--halving: needs as many epochs for all; do not make them an axis")
+    raise errors.UserError("--halving: needs the same epochs for all members; remove epochs from --grid")
   (end,) = ends
   count = math.ceil(math.log(settings, factor) - 1e-9)
   return sorted({end // factor**rung for rung in range(1, count + 1)} - {0, end})
 
 
-def stopped(members, scores, factor):
-  """The names of those of the members that do not go on; `scores` are {name: error}, infinite for what diverged."""
-  latents = {}
+def stopped(members: Iterable[grid.Member], scores: Mapping[str, float], factor: int) -> list[str]:
+  """Returns the names of the members that do not continue after a rung.
+
+  Args:
+    members: The members that compete at this rung.
+    scores: Error of each member by name; infinity for a member that diverged.
+    factor: See `rungs`.
+  """
+  latents: dict[int, dict[tuple, list[str]]] = {}
   for member in members:
     settings = latents.setdefault(member.latent, {})
     settings.setdefault(_setting(member), []).append(member.name)
@@ -41,5 +59,5 @@ def stopped(members, scores, factor):
   return names
 
 
-def _setting(member):
+def _setting(member: grid.Member) -> tuple[Any, ...]:
   return tuple(value for key, value in member.axes.items() if key not in ("model.latent", "seed"))

@@ -1,158 +1,205 @@
-"""A whole sweep: which members are still to be trained, and the answer that all give together."""
+"""A whole sweep: selects the members that need training, trains them, and writes the table, figures and report."""
 
-import contextlib
 import dataclasses
 import itertools
 import math
 import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from ae_jax import errors
 from ae_jax.data import dimension
 from ae_jax.ops import losses
 from ae_jax.runs import logs, run_folder
 from ae_jax.sweep import compiled_pack, engines, grid, halving, summary, trainer
+from ae_jax.sweep.summary import Row
 from ae_jax.system import cache
 from ae_jax.training import preemption, setup
 
+StartEngine = Callable[[Callable[[], str], Callable[[str], None]], engines.Engine]  # (received, report) -> engine
 
-def run(config, axes, workdir, options=None, factor=0, engine=engines.local):
-  """Trains the members of the grid of the axes [(key of the config, values)] in `workdir`, and returns their rows.
 
-  With a `factor` there is successive halving (`halving`). `engine` is a function (received, report) ->
-  `engines.Engine`. Members that were trained to the end are left alone, and members that an earlier halving stopped
-  are trained on, unless halving stops them again. Raises UserError, before anything is compiled or written,
-  for whatever the user can mend, and Interrupted when a signal has stopped and saved the sweep.
+def run(
+  config: ConfigDict,
+  axes: Sequence[tuple[str, Sequence[Any]]],
+  workdir: Path,
+  options: trainer.SweepOptions | None = None,
+  factor: int = 0,
+  engine: StartEngine = engines.local,
+) -> list[Row]:
+  """Trains the members of a grid and returns a row of results for each; skips members that are already trained.
+
+  Args:
+    config: Config that all members share, except for the keys of the axes.
+    axes: [(config key, values)].
+    workdir: Folder of the sweep.
+    options: See `trainer.SweepOptions`.
+    factor: Factor of successive halving (`halving.rungs`); 0 for none.
+    engine: See `engines.local`.
+
+  Raises:
+    UserError: If an input is invalid, before anything is compiled or written.
+    Interrupted: After a signal has stopped the sweep and its state was saved.
   """
-  _check_ends(config)
+  _check_no_early_end(config)
   keys, options = [key for key, _ in axes], options or trainer.SweepOptions()
   members = grid.members(config, keys, list(itertools.product(*(values for _, values in axes))))
   rungs, groups = halving.rungs(members, factor), grid.packs(members)
   for group in groups:
     setup.check_memory(compiled_pack.widest(group).experiment, 1)
-  _check_place(workdir, members)
+  _check_folder(workdir, members)
   rows = {row["name"]: row for row in summary.read(workdir)}
-  with contextlib.ExitStack() as stack:
-    received = stack.enter_context(preemption.caught())
+  with preemption.caught() as received:
     cache.keep_compiled_programs()
-    engine = engine(received, logs.say)
-    before = sum(_has_ended(member, rows, workdir) for member in members)
-    for line in (_opening(len(members), len(groups), before, workdir), *members[0].experiment.dataset.remarks):
+    chosen = engine(received, logs.say)
+    for line in (_opening(members, len(groups), rows, workdir), *members[0].experiment.dataset.remarks):
       logs.say(line)
-    going = members
-    for until in [*rungs, None]:
-      to_do = [member for member in going if not _has_ended(member, rows, workdir, until)]
-      parts = _parts(to_do, rows, workdir, engine.shares)
-      asked = dataclasses.replace(options, until=until)
-      for found in engine.run([_task(config, keys, part, workdir, asked) for part in parts]):
-        rows |= {each.name: summary.row(each, workdir, found[each.name]) for each in to_do if each.name in found}
-        summary.write(workdir, [rows[member.name] for member in members if member.name in rows], {})
-      if until:
-        scores = {member.name: summary.error_after(workdir, member, until) for member in going}
-        lost = halving.stopped(going, scores, factor)
-        going = [member for member in going if member.name not in lost]
-        rows |= _stopped([rows[name] for name in lost])
+    rows = _train_rungs(config, keys, members, workdir, options, rungs=rungs, factor=factor, engine=chosen, rows=rows)
   shutil.rmtree(workdir / trainer.PARTS, ignore_errors=True)
-  found = [rows[member.name] for member in members]
-  _conclude(found, members[0].experiment, workdir)
-  return found
+  _conclude([rows[member.name] for member in members], members[0].experiment, workdir)
+  return [rows[member.name] for member in members]
 
 
-def _check_ends(config):
-  """Raises UserError for what ends a single run before its last epoch: the members of a pack end together."""
-  for key, given in {"early_stopping.metric": config.early_stopping.metric, "max_minutes": config.max_minutes}.items():
-    if given:
-      raise errors.UserError(f"config.{key}={given!r}: is for single runs; a sweep stops members by --halving")
+def _train_rungs(
+  config: ConfigDict,
+  keys: list[str],
+  members: Sequence[grid.Member],
+  workdir: Path,
+  options: trainer.SweepOptions,
+  *,
+  rungs: Sequence[int],
+  factor: int,
+  engine: engines.Engine,
+  rows: dict[str, Row],
+) -> dict[str, Row]:
+  """Trains members to each rung and the best of them to the end; returns {name: row} with `rows` of earlier calls."""
+  competing = list(members)
+  for until in [*rungs, None]:
+    unfinished = [member for member in competing if not _has_ended(member, rows, workdir, until)]
+    rung_options = dataclasses.replace(options, until=until)
+    groups = _task_groups(unfinished, rows, workdir, engine.shares)
+    for results in engine.run([_task(config, keys, group, workdir, rung_options) for group in groups]):
+      rows = rows | {
+        member.name: summary.row(member, workdir, results[member.name])
+        for member in unfinished
+        if member.name in results
+      }
+      summary.write(workdir, [rows[member.name] for member in members if member.name in rows], {})
+    if until:
+      scores = {member.name: summary.error_after(workdir, member, until) for member in competing}
+      stopped = halving.stopped(competing, scores, factor)
+      competing = [member for member in competing if member.name not in stopped]
+      rows = rows | _mark_stopped([rows[name] for name in stopped])
+  return rows
 
 
-def _parts(members, rows, workdir, shares):
-  """Returns the members in groups for one task each: of one program, and trained for equally many epochs."""
-  packed = [group for level in _levels(members, rows, workdir) for group in grid.packs(level)]
-  return [part for group in packed for part in _cut(group, shares)]
+def _check_no_early_end(config: ConfigDict) -> None:
+  """Raises UserError if a key could end a run before its last epoch: the members of a pack end together."""
+  for key, value in {"early_stopping.metric": config.early_stopping.metric, "max_minutes": config.max_minutes}.items():
+    if value:
+      raise errors.UserError(f"config.{key}={value!r}: applies to single runs only; stop members with --halving")
 
 
-def _task(config, keys, members, workdir, options):
+def _task_groups(
+  members: Sequence[grid.Member], rows: Mapping[str, Row], workdir: Path, shares: int
+) -> list[list[grid.Member]]:
+  """Groups members into tasks: those of a task share a program and were trained for the same number of epochs."""
+  packs = [pack for level in _by_trained_epochs(members, rows, workdir) for pack in grid.packs(level)]
+  return [part for pack in packs for part in _split(pack, shares)]
+
+
+def _task(
+  config: ConfigDict, keys: list[str], members: Sequence[grid.Member], workdir: Path, options: trainer.SweepOptions
+) -> engines.Task:
   """Returns the `engines.Task` that trains these members."""
   return engines.Task(config.to_dict(), keys, [tuple(member.axes.values()) for member in members], workdir, options)
 
 
-def _stopped(rows):
-  """Returns {name: row} of the rows that halving lets go no further, but for those that are done or diverged."""
-  stopped = [row for row in rows if row["status"] == summary.TRAINING]
-  return {row["name"]: row | {"status": f"stopped after epoch {row['epochs']}"} for row in stopped}
+def _mark_stopped(rows: Iterable[Row]) -> dict[str, Row]:
+  """Returns {name: row} with the status "stopped" for rows in training; rows that are done or diverged are omitted."""
+  unfinished = [row for row in rows if row["status"] == summary.TRAINING]
+  return {row["name"]: row | {"status": f"stopped after epoch {row['epochs']}"} for row in unfinished}
 
 
-def _cut(group, shares):
-  """A group in at most so many parts, as equal as can be."""
+def _split(group: list[grid.Member], shares: int) -> list[list[grid.Member]]:
+  """Splits a group into at most `shares` parts of nearly equal size."""
   size = -(-len(group) // shares)
   return [group[first : first + size] for first in range(0, len(group), size)]
 
 
-def _levels(members, rows, workdir):
-  """Returns the members in groups that were trained for equally many epochs; only such members can share a state."""
-  levels = {}
+def _by_trained_epochs(
+  members: Iterable[grid.Member], rows: Mapping[str, Row], workdir: Path
+) -> list[list[grid.Member]]:
+  """Groups members by the epochs that they were trained for; a state of a pack has one step for all."""
+  levels: dict[float, list[grid.Member]] = {}
   for member in members:
-    levels.setdefault(_trained(member, rows, workdir), []).append(member)
+    levels.setdefault(_trained_epochs(member, rows, workdir), []).append(member)
   return list(levels.values())
 
 
-def _has_ended(member, rows, workdir, until=None):
-  """Returns whether a member needs no more training, to epoch `until` or (None) to the end."""
-  return _trained(member, rows, workdir) >= (until or member.experiment.stages[-1].epochs.stop)
+def _has_ended(member: grid.Member, rows: Mapping[str, Row], workdir: Path, until: int | None = None) -> bool:
+  """Returns whether a member needs no more training to reach epoch `until`, or the last epoch for None."""
+  return _trained_epochs(member, rows, workdir) >= (until or member.experiment.stages[-1].epochs.stop)
 
 
-def _trained(member, rows, workdir):
-  """Returns the epochs that a member was trained for; infinity if it diverged, 0 if its run is not there."""
+def _trained_epochs(member: grid.Member, rows: Mapping[str, Row], workdir: Path) -> int | float:
+  """Returns the epochs that a member was trained for; infinity if it diverged, 0 if it has no run folder."""
   row = rows.get(member.name)
   if row is None or not (workdir / member.name / "config.json").exists():
     return 0
   return math.inf if "diverged" in row["status"] else row["epochs"]
 
 
-def _conclude(rows, experiment, workdir):
-  """Writes the table, the pictures, the page and the sentence."""
-  found = summary.conclusion(rows, dimension.estimates(losses.flat(experiment.dataset.train_sample)))
-  said = summary.sentence(rows, found)
-  summary.write(workdir, rows, found | {"answer": said})
+def _conclude(rows: Sequence[Row], experiment: setup.Experiment, workdir: Path) -> None:
+  """Writes the table, the figures and the report, and prints the answer."""
+  conclusion = summary.conclusion(rows, dimension.estimates(losses.flat(experiment.dataset.train_sample)))
+  answer = summary.sentence(rows, conclusion)
+  summary.write(workdir, rows, conclusion | {"answer": answer})
   title = f"{experiment.config.model.name} on {experiment.config.data.name}"
   from ae_jax.report import graphs, page  # Matplotlib: a second of imports
 
-  drawn = {workdir / "sweep.png": "the error over the latent size, mean and range of the seeds"}
+  figures = {workdir / "sweep.png": "error by latent size: mean and range over the seeds"}
   with errors.writing(workdir / "sweep.png, report.html"):
-    marks = (found["knee"], found["dimensions"], f"{title}: {said}")
+    marks = (conclusion["knee"], conclusion["dimensions"], f"{title}: {answer}")
     graphs.error_over_latent(workdir / "sweep.png", summary.curves(rows), summary.pca(rows), *marks)
     frontier = summary.frontier(rows)
     if frontier:
-      drawn[workdir / "rate_distortion.png"] = "what a nat of code buys, by latent size and beta"
+      figures[workdir / "rate_distortion.png"] = "rate-distortion curves by latent size and beta"
       graphs.rate_distortion(workdir / "rate_distortion.png", *frontier, title)
-    shown = [page.picture(file, words) for file, words in drawn.items()]
+    pictures = [page.picture(file, caption) for file, caption in figures.items()]
     members = [page.table(*summary.table(rows)), page.notes(*_notes(rows, workdir))]
-    page.write(workdir / "report.html", title, said, [("What a size costs", shown), ("Members", members)])
-  lost = [f"{each['name']} {each['status']}" for each in rows if "diverged" in each["status"]]
-  one = str(workdir / rows[0]["name"])
-  look = f"Look at {workdir / 'report.html'}, sweep.png and sweep.csv; each member is a run: ae_jax.load({one!r})."
-  logs.say("\n".join([*lost, said, look]))
+    page.write(workdir / "report.html", title, answer, [("Error by latent size", pictures), ("Members", members)])
+  diverged = [f"{row['name']} {row['status']}" for row in rows if "diverged" in row["status"]]
+  example = str(workdir / rows[0]["name"])
+  files = f"Look at {workdir / 'report.html'}, sweep.png and sweep.csv"
+  logs.say("\n".join([*diverged, answer, f"{files}; each member has a run folder: ae_jax.load({example!r})."]))
 
 
-def _notes(rows, workdir):
-  """Returns the notes under the table of the page."""
-  seconds, ways = sum(each["seconds"] for each in rows), ", ".join(sorted({each["way"] for each in rows}))
+def _notes(rows: Sequence[Row], workdir: Path) -> list[str]:
+  """Returns the notes under the table of the report."""
+  seconds, ways = sum(row["seconds"] for row in rows), ", ".join(sorted({row["way"] for row in rows}))
   return [
-    f"{len(rows)} members, {seconds:.0f} s of training and compiling; those of a device computed {', '.join(ways)}.",
-    f"A size is enough if twice as many units reduce the error by less than {summary.ENOUGH:.0%}. Its interval holds "
-    "95 % of the bootstrap samples of the seeds, which is their range for two or three seeds.",
-    "The intervals of the dimension of the data cover the sampling error (95 %) and the bias that the trend over the "
-    "distances to the neighbours suggests.",
-    f"Each member is the folder of a run: ae_jax.load({str(workdir / rows[0]['name'])!r}).",
+    f"{len(rows)} members, {seconds:.0f} s of training and compilation; the members of a device were computed {ways}.",
+    f"A latent size is enough if doubling it reduces the error by less than {summary.ENOUGH:.0%}. Its interval holds "
+    "95 % of the bootstrap samples over the seeds; for two or three seeds this is their range.",
+    "The intervals of the intrinsic dimension of the data cover the sampling error (95 %) and the bias estimated from "
+    "the trend over the neighbour distances.",
+    f"Each member has a run folder: ae_jax.load({str(workdir / rows[0]['name'])!r}).",
   ]
 
 
-def _check_place(workdir, members):
-  """Raises UserError for a folder that holds something else than a sweep, or members of another config."""
+def _check_folder(workdir: Path, members: Sequence[grid.Member]) -> None:
+  """Raises UserError if the folder holds files that belong to no sweep, or members of another config."""
   known = {trainer.PARTS, engines.JOBS, *summary.FILES} | {member.name for member in members}
   if workdir.exists():
     others = sorted(p.name for p in workdir.iterdir() if p.name not in known and not (p / "config.json").exists())
     if others:
-      raise errors.UserError(f"--workdir={workdir}: holds {others[0]!r} but no sweep; name a new or an empty folder")
+      raise errors.UserError(
+        f"--workdir={workdir}: contains {others[0]!r}, which is no part of a sweep; choose a new or empty folder"
+      )
   for member in members:
     if (workdir / member.name / "config.json").exists():
       experiment = member.experiment
@@ -161,7 +208,8 @@ def _check_place(workdir, members):
       )
 
 
-def _opening(members, programs, before, workdir):
-  """What is about to be trained, and where it will lie."""
-  there = f", {before} of them trained already" if before else ""
-  return f"{members} members in {programs} program{'s' if programs > 1 else ''}{there}; {workdir}"
+def _opening(members: Sequence[grid.Member], programs: int, rows: Mapping[str, Row], workdir: Path) -> str:
+  """Returns the first line of output: the numbers of members and programs, and the folder."""
+  ended = sum(_has_ended(member, rows, workdir) for member in members)
+  trained = f", {ended} of them trained already" if ended else ""
+  return f"{len(members)} members in {programs} program{'s' if programs > 1 else ''}{trained}; {workdir}"

@@ -1,47 +1,56 @@
-"""What a sweep says in the end: a row for each member, and how large a code has to be."""
+"""Results of a sweep: a row for each member, and the smallest latent size that is enough."""
 
 import csv
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ae_jax import errors
 from ae_jax.runs import logs
+from ae_jax.sweep import grid, trainer
+
+Row = dict[str, Any]  # results of a member, with its values of the axes; see `row`
+Curve = Mapping[int, Sequence[float]]  # latent size -> error of each seed
+RateDistortion = dict[int, dict[int | float, tuple[float, ...]]]  # latent size -> beta -> (rate, distortion)
 
 FILES = ("sweep.json", "sweep.csv", "sweep.png", "rate_distortion.png", "report.html")
-TRAINING = "training"  # the status of a member between two rungs of successive halving
-ENOUGH = 0.05  # of the error: what twice the units must gain to be worth it
-_RESAMPLED = 2000  # bootstrap samples of the seeds
+TRAINING = "training"  # status of a member between two rungs of successive halving
+ENOUGH = 0.05  # a latent size is enough if doubling it reduces the error by less than this fraction
+_BOOTSTRAP_SAMPLES = 2000
 
 
-def row(member, workdir, ended):
-  """The row of a member, of which `ended` tells (`packs.MemberResult`): its place in the grid, and what it reached."""
+def row(member: grid.Member, workdir: Path, result: trainer.MemberResult) -> Row:
+  """Returns the row of a member: its point of the grid, its status and its last metrics."""
   records = logs.read(workdir / member.name)
   metrics = {name.removeprefix("test/"): value for record in records for name, value in record.items()}
-  reached = ("squared_error", "nats", "kl", "pca_squared_error", "nats_floor", "psnr")
+  reported = ("squared_error", "nats", "kl", "pca_squared_error", "nats_floor", "psnr")
   epochs = round(metrics.get("epoch", 0))
-  whole = epochs == member.experiment.stages[-1].epochs.stop
+  status = "done" if epochs == member.experiment.stages[-1].epochs.stop else TRAINING
+  diverged = result.diverged is not None
   return {
     "name": member.name,
     **member.axes,
     "latent": member.latent,
     "seed": member.experiment.config.seed,
-    "status": f"diverged at step {ended.diverged}" if ended.diverged is not None else "done" if whole else TRAINING,
+    "status": f"diverged at step {result.diverged}" if diverged else status,
     "epochs": epochs,
-    "seconds": round(ended.seconds, 2),
-    "way": ended.way,
-    "peak_bytes": ended.peak_bytes,
+    "seconds": round(result.seconds, 2),
+    "way": result.way,
+    "peak_bytes": result.peak_bytes,
     "parameters": member.experiment.model.parameter_count(),
-    **({name: metrics[name] for name in reached if name in metrics} if ended.diverged is None else {}),
+    **({} if diverged else {name: metrics[name] for name in reported if name in metrics}),
   }
 
 
-def error_after(workdir, member, epochs):
-  """Returns the test error of a member at its first evaluation after `epochs` or more; infinity if there is none.
+def error_after(workdir: Path, member: grid.Member, epochs: int) -> float:
+  """Returns the test error of a member at its first evaluation after at least `epochs`; infinity if it has none.
 
-  That evaluation is later than `epochs` only for a member that was trained without halving and evaluated less often.
+  The evaluation is later than `epochs` only for a member that was trained without halving and evaluated less often.
   """
   for record in logs.stream(workdir / member.name):
     if "test/squared_error" in record and round(record["epoch"]) >= epochs:
@@ -49,23 +58,25 @@ def error_after(workdir, member, epochs):
   return math.inf
 
 
-def read(workdir):
-  """The rows that `write` wrote; [] where there are none; UserError where they cannot be read."""
+def read(workdir: Path) -> list[Row]:
+  """Returns the rows in sweep.json, [] without the file; raises UserError if it cannot be read."""
   file = workdir / "sweep.json"
   if not file.exists():
     return []
   try:
-    return [dict(each) for each in json.loads(file.read_text())["members"] if isinstance(each["name"], str)]
+    return [dict(row) for row in json.loads(file.read_text())["members"] if isinstance(row["name"], str)]
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise errors.UserError(f"{file}: cannot be read ({errors.one_line(error)}); remove it, to make it anew") from None
+    raise errors.UserError(
+      f"{file}: cannot be read ({errors.one_line(error)}); delete it; the sweep writes a new one"
+    ) from None
 
 
-def write(workdir, rows, found):
-  """Writes the rows, and what was `found` (see `conclusion`), as sweep.json; the rows also as sweep.csv."""
-  names = list(dict.fromkeys(name for each in rows for name in each))
+def write(workdir: Path, rows: Sequence[Row], results: Mapping[str, Any]) -> None:
+  """Writes the rows and the results of `conclusion` to sweep.json, and the rows to sweep.csv."""
+  names = list(dict.fromkeys(name for row in rows for name in row))
   with errors.writing(workdir / "sweep.json"):
     part = workdir / "sweep.json.part"
-    part.write_text(json.dumps({"members": rows, **found}, indent=1) + "\n")
+    part.write_text(json.dumps({"members": rows, **results}, indent=1) + "\n")
     os.replace(part, workdir / "sweep.json")
     with (workdir / "sweep.csv").open("w", newline="") as file:
       table = csv.DictWriter(file, names)
@@ -73,78 +84,85 @@ def write(workdir, rows, found):
       table.writerows(rows)
 
 
-def curves(rows):
-  """{what else is an axis, in words: {latent: errors of the seeds}} of the members that ended well."""
-  found = {}
-  for each in rows:
-    if each["status"] == "done":
-      others = ", ".join(part for part in each["name"].split(",") if not part.startswith(("latent=", "seed=")))
-      found.setdefault(others or "autoencoder", {}).setdefault(each["latent"], []).append(each["squared_error"])
-  return {others: dict(sorted(curve.items())) for others, curve in found.items()}
+def curves(rows: Sequence[Row]) -> dict[str, dict[int, list[float]]]:
+  """Returns {setting: {latent: errors of the seeds}} of the members with status "done".
 
-
-def frontier(rows):
-  """The rate-distortion curves of members that differ in beta, and the name of their distortion.
-
-  {latent: {beta: (rate, distortion)}}: KL to the prior in nats, and nats (else the squared error) of the
-  reconstruction, both means over all else. None where beta is no axis.
+  A setting names the values of the other axes, such as "beta=0.5"; it is "autoencoder" without other axes.
   """
-  found = {}
-  unit = "nats" if any("nats" in each for each in rows) else "squared_error"
-  for each in rows:
-    if each["status"] == "done" and "objective.beta" in each and "kl" in each:
-      found.setdefault(each["latent"], {}).setdefault(each["objective.beta"], []).append((each["kl"], each[unit]))
-  mean = lambda points: tuple(float(value) for value in np.mean(points, 0))
-  curves = {k: {beta: mean(points) for beta, points in sorted(betas.items())} for k, betas in sorted(found.items())}
-  return (curves, unit) if any(len(betas) > 1 for betas in curves.values()) else None
+  errors_of: dict[str, dict[int, list[float]]] = {}
+  for row in rows:
+    if row["status"] == "done":
+      setting = ", ".join(part for part in row["name"].split(",") if not part.startswith(("latent=", "seed=")))
+      errors_of.setdefault(setting or "autoencoder", {}).setdefault(row["latent"], []).append(row["squared_error"])
+  return {setting: dict(sorted(curve.items())) for setting, curve in errors_of.items()}
 
 
-def table(rows):
-  """(names, rows of texts) of what is worth reading, for a page."""
+def frontier(rows: Sequence[Row]) -> tuple[RateDistortion, str] | None:
+  """Returns the rate-distortion curves of members that differ in beta, and the name of the distortion.
+
+  The curves are {latent: {beta: (rate, distortion)}}, means over the other axes. The rate is the KL divergence to the
+  prior in nats. The distortion is the reconstruction term in nats, or the squared error. The result is None if beta is
+  not an axis.
+  """
+  points: dict[int, dict[int | float, list[tuple[float, float]]]] = {}
+  distortion = "nats" if any("nats" in row for row in rows) else "squared_error"
+  for row in rows:
+    if row["status"] == "done" and "objective.beta" in row and "kl" in row:
+      betas = points.setdefault(row["latent"], {})
+      betas.setdefault(row["objective.beta"], []).append((row["kl"], row[distortion]))
+  mean = lambda pairs: tuple(float(value) for value in np.mean(pairs, 0))
+  means = {k: {beta: mean(pairs) for beta, pairs in sorted(betas.items())} for k, betas in sorted(points.items())}
+  return (means, distortion) if any(len(betas) > 1 for betas in means.values()) else None
+
+
+def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+  """Returns the column names and the texts of the table in the report."""
   hidden = {"name", "parameters", "way", "peak_bytes", "nats_floor", "epochs", "model.latent"}
-  names = [name for name in dict.fromkeys(name for each in rows for name in each) if name not in hidden]
-  return names, [[_text(each.get(name, "")) for name in names] for each in rows]
+  names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in hidden]
+  return names, [[_text(row.get(name, "")) for name in names] for row in rows]
 
 
-def _text(value):
+def _text(value: Any) -> str:
   return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def pca(rows):
-  """{latent: the error of PCA of that size}."""
-  return dict(sorted((each["latent"], each["pca_squared_error"]) for each in rows if "pca_squared_error" in each))
+def pca(rows: Sequence[Row]) -> dict[int, float]:
+  """Returns {latent: squared error of PCA with that number of components}."""
+  return dict(sorted((row["latent"], row["pca_squared_error"]) for row in rows if "pca_squared_error" in row))
 
 
-def best(rows):
-  """The name of the curve whose mean error is least at the largest latent size of all; None where none ended well."""
-  found = curves(rows)
-  return min(found, key=lambda others: (-max(found[others]), np.mean(list(found[others].values())[-1])), default=None)
+def best(rows: Sequence[Row]) -> str | None:
+  """Returns the setting with the smallest mean error at the largest latent size; None if no member is done."""
+  by_setting = curves(rows)
+  score = lambda setting: (-max(by_setting[setting]), np.mean(list(by_setting[setting].values())[-1]))
+  return min(by_setting, key=score, default=None)
 
 
-def knee(curve):
-  """Of {latent: errors}: the smallest latent size from which twice as many units gain less than ENOUGH.
+def knee(curve: Curve) -> dict[str, Any] | None:
+  """Returns the smallest latent size that is enough: doubling it reduces the error by less than ENOUGH.
 
-  {"latent", "low", "high", "gain"}: `gain` is the share of the error that the next doubling saves, interpolated in the
-  logarithm of both; low and high bound 95 % of the bootstrap samples of the seeds. None where no size is enough.
+  Returns:
+    {"latent", "low", "high", "gain"}. `gain` is the relative reduction of the error for a doubling, interpolated on log
+    axes. `low` and `high` bound 95 % of the bootstrap samples over the seeds. None if no size is enough.
   """
   sizes = sorted(curve)
   if len(sizes) < 2:
     return None
   latent, gain = _knee(sizes, [np.mean(curve[size]) for size in sizes])
   generator = np.random.default_rng(0)
-  drawn = [
+  bootstrap = [
     _knee(sizes, [generator.choice(curve[size], len(curve[size])).mean() for size in sizes])[0]
-    for _ in range(_RESAMPLED)
+    for _ in range(_BOOTSTRAP_SAMPLES)
   ]
   if latent is None:
     return None
-  found = [size for size in drawn if size is not None] or [latent]
-  low, high = np.percentile(found, [2.5, 97.5], method="nearest")
+  samples = [size for size in bootstrap if size is not None] or [latent]
+  low, high = np.percentile(samples, [2.5, 97.5], method="nearest")
   return {"latent": int(latent), "low": int(low), "high": int(high), "gain": float(gain)}
 
 
-def _knee(sizes, means):
-  """(the size that is enough, what a doubling of it gains), or (None, the last gain)."""
+def _knee(sizes: Sequence[int], means: Sequence[float]) -> tuple[int | None, float]:
+  """Returns (smallest size that is enough, gain of doubling it), or (None, gain at the largest size)."""
   gain = math.nan
   for number in range(len(sizes) - 1):
     gain = 1 - (means[number + 1] / means[number]) ** (1 / math.log2(sizes[number + 1] / sizes[number]))
@@ -153,32 +171,38 @@ def _knee(sizes, means):
   return None, gain
 
 
-def conclusion(rows, dimensions):
-  """What the rows say together: {"knee", "curve", "dimensions"}, as JSON has it."""
-  chosen = best(rows)
-  found = None if chosen is None else knee(curves(rows)[chosen])
+def conclusion(rows: Sequence[Row], dimensions: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+  """Returns the results for sweep.json: {"curve", "knee", "dimensions"}.
+
+  Args:
+    rows: Rows of all members.
+    dimensions: Estimates of the intrinsic dimension of the data, {name: (estimate, low, high)}.
+  """
+  setting = best(rows)
   keys = ("estimate", "low", "high")
-  named = {name: dict(zip(keys, map(float, each), strict=True)) for name, each in dimensions.items()}
-  return {"curve": chosen, "knee": found, "dimensions": named}
+  return {
+    "curve": setting,
+    "knee": None if setting is None else knee(curves(rows)[setting]),
+    "dimensions": {name: dict(zip(keys, map(float, values), strict=True)) for name, values in dimensions.items()},
+  }
 
 
-def sentence(rows, found):
-  """The answer in words."""
-  chosen = found["curve"]
-  if chosen is None:
-    return "No member ended well: lower the learning rate."
-  curve = curves(rows)[chosen]
-  errors_at = {size: float(np.mean(errors)) for size, errors in curve.items()}
-  largest = max(errors_at)
-  best_words = f" (with {chosen})" if "=" in chosen else ""
-  if len(curve) == 1:
-    return f"The squared error per test example at latent {largest} is {errors_at[largest]:.3f}{best_words}."
-  point = found["knee"]
+def sentence(rows: Sequence[Row], results: Mapping[str, Any]) -> str:
+  """Returns the result of a sweep as a sentence, from the rows and their `conclusion`."""
+  setting = results["curve"]
+  if setting is None:
+    return "No member was trained to the end without diverging: lower the learning rate."
+  mean_errors = {size: float(np.mean(errors)) for size, errors in curves(rows)[setting].items()}
+  largest = max(mean_errors)
+  suffix = f" (with {setting})" if "=" in setting else ""
+  if len(mean_errors) == 1:
+    return f"The squared error per test example at latent size {largest} is {mean_errors[largest]:.3f}{suffix}."
+  point = results["knee"]
   if point is None:
-    sizes = sorted(errors_at)
-    gain = 1 - errors_at[sizes[-1]] / errors_at[sizes[-2]]
-    end = f"from {sizes[-2]} to {largest} the error still falls by {gain:.0%}; try larger ones"
-    return f"No size is enough: {end}{best_words}."
+    second = sorted(mean_errors)[-2]
+    fall = f"from {second} to {largest} the error still falls by {1 - mean_errors[largest] / mean_errors[second]:.0%}"
+    return f"No latent size is enough: {fall}; try larger ones{suffix}."
   interval = "" if point["low"] == point["high"] else f" ({point['low']} to {point['high']} over the seeds)"
-  gains = f"doubling it gains {point['gain']:.0%}" if point["gain"] > 0 else "a larger one gains nothing"
-  return f"{point['latent']} is enough{interval}: {gains}{best_words}."
+  gain = f"doubling it reduces the error by {point['gain']:.0%}"
+  gain = gain if point["gain"] > 0 else "a larger one does not reduce the error"
+  return f"Latent size {point['latent']} is enough{interval}: {gain}{suffix}."

@@ -1,4 +1,4 @@
-"""Packs of sweep members: how many fit the memory, how they are computed, and the folder of a run for each of them."""
+"""Training of sweep members in packs that fit in memory; each member gets a run folder."""
 
 import contextlib
 import dataclasses
@@ -6,131 +6,146 @@ import functools
 import hashlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
+from pathlib import Path
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from ae_jax import errors, evaluators
+from ae_jax import evaluators
 from ae_jax.data import placements
-from ae_jax.models import cost, memory
+from ae_jax.models import memory
 from ae_jax.runs import checkpoints, logs, run_folder
 from ae_jax.sweep import compiled_pack, grid
+from ae_jax.sweep import pack as packs
 from ae_jax.training import loop
+from ae_jax.training.state import TrainState
+from ae_jax.types import AnyArray
 
-PARTS = ".packs"  # the subfolder of a sweep with the checkpoints of unfinished packs
+PARTS = ".packs"  # subfolder of a sweep folder for the checkpoints of unfinished packs
 AUTO = "auto"
-_MOST = 200  # members of a pack: each has three open files
-_WORTH = 30  # try the other way where the training left takes at least this many times as long as the trial
-_CLEARLY = 1.2  # switch only to a way this many times as fast, so that timing noise does not decide
+_MAX_MEMBERS = 200  # of a pack, because each member has three open files
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-  """How the members of a sweep are trained."""
+  """Options for training the members of a sweep."""
 
-  way: str = AUTO  # one of `compiled_pack.WAYS`, or measured
-  budget_gib: float = 0.0  # memory of a device for a pack; 0: all that is free
-  until: int | None = None  # epochs; None: all
+  way: str = AUTO  # a key of `compiled_pack.WAYS`, or AUTO to measure the faster one
+  budget_gib: float = 0.0  # memory of a device for a pack in GiB; 0 for all free memory
+  until: int | None = None  # number of epochs; None for all
 
 
 @dataclasses.dataclass(frozen=True)
 class MemberResult:
   """Result of training one member; its metrics are in the folder of its run."""
 
-  diverged: int | None  # the first step with a non-finite loss or gradient
-  way: str  # one of `compiled_pack.WAYS`
-  seconds: float  # its share of the time that its pack took
-  peak_bytes: int  # of a device, as the compiler predicted it for the pack; 0 where nothing was left to train
+  diverged: int | None  # first step with a non-finite loss or gradient
+  way: str  # a key of `compiled_pack.WAYS`
+  seconds: float  # wall time of its pack, divided by the number of members
+  peak_bytes: int  # of a device, as the compiler predicted it for the pack; 0 if no training was left
 
 
-@dataclasses.dataclass
-class _Pack:
-  """Members that are trained together, and how."""
+def train(
+  members: Sequence[grid.Member],
+  workdir: Path,
+  mesh: Mesh,
+  options: SweepOptions,
+  received: Callable[[], str],
+  report: Callable[[str], None] = print,
+) -> Iterator[dict[str, MemberResult]]:
+  """Trains members that share a program, in packs as large as the memory allows, from their checkpoints if any.
 
-  members: list[grid.Member]
-  filled: list[grid.Member]  # as many for each device; see `compiled_pack.filled`
-  device_data: compiled_pack.DeviceData
-  budget: float  # bytes of a device
-  until: int  # epochs
-  way: str
-  measured: bool  # whether `way` is settled
-  baselines: dict  # latent size -> future of the evaluators' reference values, by name
-  report: Callable[[str], None]
-  peak_bytes: int = 0  # as the compiler predicts it
+  Args:
+    members: Members with the same program; see `grid.packs`.
+    workdir: Folder of the sweep, with a run folder for each member.
+    mesh: Devices.
+    options: Options of the sweep.
+    received: See `preemption.caught`.
+    report: Receives lines for the user.
 
+  Yields {name: MemberResult} of each pack.
 
-class _TooLarge(Exception):
-  """The compiler predicts that a pack does not fit; `args[0]` is the number of members that do."""
-
-
-def train(members, workdir, mesh, options, received, report=print):
-  """Trains members that share a program, or continues that, and leaves the folder of a run for each in `workdir`.
-
-  The members are trained in packs, each as large as the memory of the devices allows. Yields {name: MemberResult} of each
-  pack. Raises UserError, and Interrupted when a signal has stopped the training, which is saved.
+  Raises:
+    UserError: If a single member does not fit in memory, or a file cannot be written.
+    Interrupted: After a signal has stopped the training and the state was saved.
   """
   budget = options.budget_gib * 2**30 or memory.share(mesh.size)
-  left, size = list(members), min(_MOST, _most(members, mesh, budget))
-  while left:
-    begun, pack = time.monotonic(), left[:size]
+  remaining, size = list(members), min(_MAX_MEMBERS, _max_members(members, mesh, budget))
+  while remaining:
+    start_time, pack = time.monotonic(), remaining[:size]
     try:
-      ended, *how = _train_pack(pack, workdir, mesh, options, budget, received, report)
-    except _TooLarge as refused:
-      (size,) = refused.args
+      diverged_steps, way, peak_bytes = _train_pack(
+        pack, workdir, mesh, options, budget, received=received, report=report
+      )
+    except packs.TooLarge as error:
+      (size,) = error.args
       continue
-    way, peak_bytes = how
-    if len(left) == len(members) > size:
-      report(f"{size} of {len(members)} members at a time: they take {placements.gib(peak_bytes)} of a device")
-    seconds = (time.monotonic() - begun) / len(pack)
-    yield {name: MemberResult(diverged, way, seconds, peak_bytes) for name, diverged in ended.items()}
-    left = left[size:]
+    if len(remaining) == len(members) > size:
+      report(f"{size} of {len(members)} members at a time: they need {placements.gib(peak_bytes)} on each device")
+    seconds = (time.monotonic() - start_time) / len(pack)
+    yield {name: MemberResult(diverged, way, seconds, peak_bytes) for name, diverged in diverged_steps.items()}
+    remaining = remaining[size:]
 
 
-def _most(members, mesh, budget):
-  """Returns how many members fit by their states alone: an upper bound that needs no compilation."""
+def _max_members(members: Sequence[grid.Member], mesh: Mesh, budget: float) -> int:
+  """Returns how many members fit by their states alone, an upper bound that needs no compilation."""
   return mesh.size * max(1, int(budget // compiled_pack.state_bytes(compiled_pack.widest(members))))
 
 
-def _train_pack(members, workdir, mesh, options, budget, received, report):
-  """Trains a pack; returns {name: the step at which it diverged, or None}, the way, and the peak bytes of a device."""
+def _train_pack(
+  members: Sequence[grid.Member],
+  workdir: Path,
+  mesh: Mesh,
+  options: SweepOptions,
+  budget: float,
+  *,
+  received: Callable[[], str],
+  report: Callable[[str], None],
+) -> tuple[dict[str, int | None], str, int]:
+  """Trains a pack; returns {name: step at which it diverged, or None}, the way, and the peak bytes of a device."""
   until = options.until or members[0].experiment.stages[-1].epochs.stop
   names = "\n".join([*(member.name for member in members), str(until)])
-  kept = workdir / PARTS / hashlib.sha256(names.encode()).hexdigest()[:16]
+  pack_folder = workdir / PARTS / hashlib.sha256(names.encode()).hexdigest()[:16]
   with contextlib.ExitStack() as stack, memory.explained():
-    descriptions = []
-    for member in members:
-      experiment = member.experiment
-      stack.enter_context(run_folder.locked(workdir / member.name))
-      descriptions.append(
-        run_folder.describe(experiment.config, experiment.dataset, experiment.model, mesh.devices.flat)
-      )
-      run_folder.begin(workdir / member.name, descriptions[-1])
-    filled = compiled_pack.filled(members, mesh)
-    device_data = compiled_pack.place(filled, mesh)
-    opened = stack.enter_context(checkpoints.open_folder(kept / "checkpoints", True, report))
-    state, notes = _restored(opened, members, filled, device_data, workdir, report)
+    descriptions = [_begin(member, workdir, mesh, stack) for member in members]
+    padded_members = compiled_pack.pad_to_devices(list(members), mesh)
+    device_data = compiled_pack.place(padded_members, mesh)
+    opened = stack.enter_context(checkpoints.open_folder(pack_folder / "checkpoints", True, report))
+    state, notes = _restore(opened, members, padded_members, device_data, workdir, report)
     way = notes.get("way") or options.way
-    settled, first = way != AUTO, compiled_pack.likely(mesh) if way == AUTO else way
-    pack = _Pack(members, filled, device_data, budget, until, first, settled, _baselines(members), report)
+    measured, way = way != AUTO, compiled_pack.default_way(mesh) if way == AUTO else way
+    baselines = _baselines(members)
+    pack = packs.Pack(list(members), padded_members, device_data, budget, until, way, measured, baselines, report)
     courses = []
     for index, (member, description) in enumerate(zip(members, descriptions, strict=True)):
       log = logs.Log(workdir / member.name, int(state.step), description, member.experiment.config.trackers)
       courses.append(_course(pack, index, stack.enter_context(log), int(state.step), *notes["courses"][index]))
     state = loop.train(_training(pack, courses, opened, received), state)
-    for course, member, own in zip(courses, members, compiled_pack.own_states(members, state), strict=True):
+    for course, member, member_state in zip(courses, members, compiled_pack.member_states(members, state), strict=True):
       if course.diverged is None:
-        _export(own, member, workdir, stack)
+        _export(member_state, member, workdir, stack)
         if options.until is None:
           course.log.finish({}, {})
-  shutil.rmtree(kept)
-  diverged = {member.name: course.diverged for member, course in zip(members, courses, strict=True)}
-  return diverged, pack.way, pack.peak_bytes
+  shutil.rmtree(pack_folder)
+  diverged_steps = {member.name: course.diverged for member, course in zip(members, courses, strict=True)}
+  return diverged_steps, pack.way, pack.peak_bytes
 
 
-def _course(pack, index, log, step, pending, diverged):
+def _begin(member: grid.Member, workdir: Path, mesh: Mesh, stack: contextlib.ExitStack) -> dict[str, Any]:
+  """Locks the run folder of a member until `stack` closes, writes its config.json, and returns the content."""
+  experiment = member.experiment
+  stack.enter_context(run_folder.locked(workdir / member.name))
+  description = run_folder.describe(experiment.config, experiment.dataset, experiment.model, mesh.devices.flat)
+  run_folder.begin(workdir / member.name, description)
+  return description
+
+
+def _course(
+  pack: packs.Pack, index: int, log: logs.Log | logs.Silence, step: int, pending: Sequence[Any], diverged: int | None
+) -> loop.Course:
   """Returns the `loop.Course` of a member, which continues after `step`."""
   member = pack.members[index]
   windows = logs.Windows(
@@ -140,13 +155,15 @@ def _course(pack, index, log, step, pending, diverged):
   return loop.Course(log, windows, metrics, lambda: pack.baselines[member.latent].result(), diverged)
 
 
-def _training(pack, courses, opened, received):
+def _training(
+  pack: packs.Pack, courses: list[loop.Course], opened: checkpoints.Opened, received: Callable[[], str]
+) -> loop.Training:
   """Returns the `loop.Training` of a pack."""
   return loop.Training(
     pack.members[0].experiment,
     courses,
-    build=functools.partial(_build, pack),
-    feed=functools.partial(compiled_pack.feed, pack.filled),
+    build=functools.partial(packs.build, pack),
+    feed=functools.partial(compiled_pack.feed, pack.padded_members),
     checkpoint=functools.partial(_checkpoint, pack, courses),
     opened=opened,
     received=received,
@@ -155,103 +172,70 @@ def _training(pack, courses, opened, received):
   )
 
 
-def _restored(opened, members, filled, device_data, workdir, report):
-  """Returns the state and notes of the pack's checkpoint; else of the members' own, if at one step; else new ones."""
-  start = compiled_pack.start(filled, device_data)
-  found = checkpoints.restore(opened, compiled_pack.to_save(start, len(members)), report)
-  if found:
-    return compiled_pack.from_saved(found[0], device_data), found[1]
-  new = {"courses": [([], None)] * len(members)}
+def _restore(
+  opened: checkpoints.Opened,
+  members: Sequence[grid.Member],
+  padded_members: Sequence[grid.Member],
+  device_data: compiled_pack.DeviceData,
+  workdir: Path,
+  report: Callable[[str], None],
+) -> tuple[TrainState, dict[str, Any]]:
+  """Returns the state and the notes from which a pack continues.
+
+  They come from the pack's checkpoint; without one from the members' own checkpoints, if all are at the same step;
+  otherwise training starts at step 0.
+  """
+  initial = compiled_pack.start(padded_members, device_data)
+  restored = checkpoints.restore(opened, compiled_pack.to_save(initial, len(members)), report)
+  if restored:
+    state, notes = restored
+    return compiled_pack.from_saved(state, device_data), notes
+  new_notes = {"courses": [([], None)] * len(members)}
   if len({checkpoints.newest(workdir / member.name / "checkpoints") for member in members} - {None}) != 1:
-    return start, new
-  own = []
+    return initial, new_notes
+  member_checkpoints = []
   for member in members:
     with checkpoints.open_folder(workdir / member.name / "checkpoints", True, report) as folder:
-      own.append(checkpoints.restore(folder, compiled_pack.own_like(member), report))
-  if None in own or len({int(state.step) for state, _ in own}) != 1 or any(notes for _, notes in own):
-    return start, new
-  return compiled_pack.joined(members, [state for state, _ in own], device_data), new
+      abstract = compiled_pack.abstract_member_state(member)
+      member_checkpoints.append(checkpoints.restore(folder, abstract, report))
+  # notes are left by single runs that were interrupted within an epoch; a pack cannot continue these
+  if None in member_checkpoints or any(notes for _, notes in member_checkpoints):
+    return initial, new_notes
+  states = [state for state, _ in member_checkpoints]
+  if len({int(state.step) for state in states}) != 1:
+    return initial, new_notes
+  return compiled_pack.join(members, states, device_data), new_notes
 
 
-def _baselines(members):
-  """Returns {latent size: future of the evaluators' reference values, by name}, which a thread computes meanwhile."""
+def _baselines(members: Sequence[grid.Member]) -> dict[int, futures.Future]:
+  """Returns {latent size: future of the evaluators' baselines {name: value}}, which a thread computes."""
   experiment, codes = members[0].experiment, {member.latent: member.experiment.model.code for member in members}
-  find = lambda code: dict(evaluators.baselines(experiment.evaluators, experiment.dataset, code))
-  with_one_thread = futures.ThreadPoolExecutor(1)
-  return {latent: with_one_thread.submit(find, code) for latent, code in sorted(codes.items())}
+  compute = lambda code: dict(evaluators.baselines(experiment.evaluators, experiment.dataset, code))
+  executor = futures.ThreadPoolExecutor(1)
+  return {latent: executor.submit(compute, code) for latent, code in sorted(codes.items())}
 
 
-def _build(pack, number, state):
-  """Compiles the programs of a stage; raises _TooLarge, or UserError if one member for each device does not fit."""
-  built = compiled_pack.build(pack.filled, pack.device_data, number, state, pack.way)
-  pack.peak_bytes = max(pack.peak_bytes, built.peak_bytes)
-  if built.peak_bytes > pack.budget:
-    size, data = (
-      pack.device_data.split.mesh.size,
-      cost.bytes_of(jax.tree.leaves((pack.device_data.train, pack.device_data.test))),
-    )
-    most = int(len(pack.filled) * (pack.budget - data) / (built.peak_bytes - data))
-    most = min(most, len(pack.filled) - 1) // size * size
-    if len(pack.filled) == size:
-      raise errors.UserError(
-        f"--budget_gib: a member needs {placements.gib(built.peak_bytes)} of a device, and may take "
-        f"{placements.gib(pack.budget)}; make the batch or the model smaller"
-      )
-    raise _TooLarge(max(size, most))
-  futures.wait(pack.baselines.values())  # computed while the compiler worked; from now on times are measured
-  return dataclasses.replace(built, tune=functools.partial(_faster, pack, number))
-
-
-def _faster(pack, number, built, state, batches, seconds):
-  """Measures the other way of computing the members, once, where that can pay; returns the faster programs.
-
-  `built` are the programs of the stage with this number; their last chunk, `batches`, took `seconds`. A trial can pay
-  where the rest of the stage takes much longer than compiling the other way and trying it on a copy of the state.
-  """
-  if pack.measured:
-    return built
-  pack.measured = True
-  schedule, stage = pack.members[0].experiment.batch_schedule, pack.members[0].experiment.stages[number]
-  state_bytes = cost.bytes_of(jax.tree.leaves(state)) // pack.device_data.split.mesh.size
-  left = min(stage.epochs.stop, pack.until) * schedule.chunks_per_epoch - int(state.step) // schedule.chunk
-  if seconds * left < _WORTH * (built.compile_seconds + seconds) or built.peak_bytes + state_bytes > pack.budget:
-    return built
-  (way,) = set(compiled_pack.WAYS) - {pack.way}
-  other = compiled_pack.build(pack.filled, pack.device_data, number, state, way)
-  if other.peak_bytes + state_bytes > pack.budget:
-    return built
-  ratio = seconds / _seconds(other, state, batches)
-  if ratio > _CLEARLY:
-    built, pack.way, pack.peak_bytes = other, way, other.peak_bytes
-  pack.report(f"the members of a device are computed {pack.way}: {way} is {ratio:.2f} times as fast as the other way")
-  return built
-
-
-def _seconds(built, state, batches):
-  """Returns how long a chunk takes; it is trained on a copy of the state."""
-  state = jax.tree.map(jnp.copy, state)
-  begun = time.perf_counter()
-  jax.block_until_ready(built.train_chunk(state, *batches))
-  return time.perf_counter() - begun
-
-
-def _metrics(member, index, test_weights, losses, values):
-  """Returns the test metrics of a member, {name: value}, from what `evaluate` computed for all members."""
+def _metrics(
+  member: grid.Member, index: int, test_weights: AnyArray, losses: AnyArray, values: Mapping[str, AnyArray]
+) -> dict[str, Any]:
+  """Returns the test metrics of a member, {name: value}, from the results of `evaluate` for all members."""
   experiment = member.experiment
-  own = compiled_pack.own_values(member, {name: rows[index] for name, rows in values.items()})
-  return dict(evaluators.metrics(experiment.evaluators, losses[index], own, test_weights, experiment.dataset))
+  member_values = compiled_pack.member_values(member, {name: rows[index] for name, rows in values.items()})
+  return dict(evaluators.metrics(experiment.evaluators, losses[index], member_values, test_weights, experiment.dataset))
 
 
-def _checkpoint(pack, courses, state, records):
-  """Returns what is saved of a pack: the state of its members, no error, for none is the best, and notes."""
+def _checkpoint(
+  pack: packs.Pack, courses: Sequence[loop.Course], state: TrainState, records: Sequence[Any]
+) -> tuple[TrainState, float, dict[str, Any]]:
+  """Returns what to save of a pack: the state, an infinite error because no checkpoint is the best, and notes."""
   del records
-  notes = {"courses": [(course.windows.pending, course.diverged) for course in courses]}
+  notes: dict[str, Any] = {"courses": [(course.windows.pending, course.diverged) for course in courses]}
   notes |= {"way": pack.way} if pack.measured else {}
   return compiled_pack.to_save(state, len(courses)), np.inf, notes
 
 
-def _export(state, member, workdir, stack):
-  """Starts saving the state of a member as that of the run in its folder; leaving the stack waits for it."""
+def _export(state: TrainState, member: grid.Member, workdir: Path, stack: contextlib.ExitStack) -> None:
+  """Starts saving the state of a member as a checkpoint of its run; closing `stack` waits for it."""
   folder = workdir / member.name
   error = logs.read(folder)[-1]["test/squared_error"]
   opened = stack.enter_context(checkpoints.open_folder(folder / "checkpoints", True))

@@ -14,17 +14,17 @@ def draw(*shape):
 
 
 def agree(ours, theirs, *arguments, rtol=1e-4):
-  """Same value, and same gradient and second derivative of a curved function of it."""
+  """Asserts that two functions have the same value, gradient and second derivative (of a quadratic in the value)."""
   probe = jnp.asarray(np.random.default_rng(0).normal(size=jax.eval_shape(ours, *arguments).shape), jnp.float32)
 
   def energy(f):
     return lambda *a: (jnp.square(f(*a)) * probe).sum()
 
-  def bend(f):
+  def gradient_norm(f):
     return lambda *a: sum(jnp.square(g).sum() for g in jax.grad(energy(f), tuple(range(len(a))))(*a))
 
   every = tuple(range(len(arguments)))
-  for derive in (lambda f: f, lambda f: jax.grad(energy(f), every), lambda f: jax.grad(bend(f), every)):
+  for derive in (lambda f: f, lambda f: jax.grad(energy(f), every), lambda f: jax.grad(gradient_norm(f), every)):
     for a, b in zip(
       jax.tree.leaves(jax.jit(derive(ours))(*arguments)),
       jax.tree.leaves(jax.jit(derive(theirs))(*arguments)),
@@ -42,7 +42,7 @@ sides, kernels, channels = strategies.integers(1, 9), strategies.integers(1, 5),
   kernel=strategies.tuples(kernels, kernels),
   c=strategies.tuples(channels, channels),
 )
-def test_conv_is_xlas(size, kernel, c):
+def test_conv_matches_xla(size, kernel, c):
   size = tuple(max(side, k) for side, k in zip(size, kernel, strict=True))
   x, w = draw(c[0], *size, 2), draw(*kernel, *c)
   agree(convolutions.conv, convolutions._conv_xla, x, w)
@@ -52,7 +52,7 @@ def test_conv_is_xlas(size, kernel, c):
   ("size", "kernel", "c"),
   [((5, 6), (3, 3), (2, 3)), ((4, 7), (2, 5), (3, 1)), ((3, 2), (4, 6), (2, 2)), ((5, 4), (8, 1), (3, 2))],
 )
-def test_conv_same_is_xlas(size, kernel, c):
+def test_conv_same_matches_xla(size, kernel, c):
   def xla(x, w):
     return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("CHWN", "HWIO", "CHWN"))
 
@@ -65,16 +65,16 @@ def test_conv_same_is_xlas(size, kernel, c):
   kernel=strategies.tuples(kernels, kernels),
   c=strategies.tuples(channels, channels),
 )
-def test_the_adjoint_moves_a_convolution_to_the_other_side_of_an_inner_product(size, kernel, c):
+def test_conv_adjoint_satisfies_the_inner_product_identity(size, kernel, c):
   size = tuple(max(side, k) for side, k in zip(size, kernel, strict=True))
   x, w = draw(c[0], *size, 2), draw(*kernel, *c)
   y = draw(c[1], *(side - k + 1 for side, k in zip(size, kernel, strict=True)), 2)
 
   @jax.jit
-  def sides_of_the_equation(x, w, y):
+  def inner_products(x, w, y):
     return jnp.vdot(convolutions.conv(x, w), y), jnp.vdot(x, convolutions.conv_adjoint(y, w))
 
-  left, right = sides_of_the_equation(x, w, y)
+  left, right = inner_products(x, w, y)
   np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
 
 
@@ -86,7 +86,7 @@ def test_the_adjoint_moves_a_convolution_to_the_other_side_of_an_inner_product(s
   stride=strategies.integers(1, 3),
   crop=strategies.tuples(strategies.integers(0, 4), strategies.integers(0, 4)),
 )
-def test_conv_transpose_is_xlas(size, kernel, c, stride, crop):
+def test_conv_transpose_matches_xla(size, kernel, c, stride, crop):
   full = convolutions.transposed_size(size, kernel, stride)
   crop = tuple(min(cut, side - 1, k - 1) for cut, side, k in zip(crop, full, kernel, strict=True))
   wanted = tuple(side - cut for side, cut in zip(full, crop, strict=True))
@@ -109,11 +109,11 @@ def test_conv_transpose_is_xlas(size, kernel, c, stride, crop):
     (11, 4, 3, 3, 0, 28),
     (11, 8, 2, 0, 0, 28),
     (11, 6, 3, 4, 0, 28),
-    (5, 3, 2, 1, 0, 9),  # what the lecture's own parameters give, instead of 11 and 28
+    (5, 3, 2, 1, 0, 9),  # the lecture's own parameters give 9 and 31 instead of 11 and 28
     (11, 3, 3, 1, 0, 31),
   ],
 )
-def test_conv_transpose_scatters_as_pytorchs_padding_says(size, kernel, stride, padding, output_padding, reached):
+def test_conv_transpose_matches_the_padding_of_pytorch(size, kernel, stride, padding, output_padding, reached):
   x, w = np.asarray(draw(1, size, size, 1)), np.asarray(draw(kernel, kernel, 1, 1))
   full = np.zeros((stride * (size - 1) + kernel + output_padding,) * 2)
   for i in range(size):
@@ -127,13 +127,13 @@ def test_conv_transpose_scatters_as_pytorchs_padding_says(size, kernel, stride, 
 
 
 def test_conv_transpose_refuses_a_size_out_of_reach():
-  with pytest.raises(ValueError, match="does not reach"):
+  with pytest.raises(ValueError, match="is out of reach"):
     convolutions.conv_transpose(jnp.zeros((1, 5, 5, 1)), jnp.zeros((3, 3, 1, 1)), 2, (12, 11))
 
 
 @pytest.mark.parametrize("window", [(2, 2), (1, 2), (3, 2)])
 @pytest.mark.parametrize("ties", [False, True])
-def test_max_pool_is_xlas_also_where_values_are_equal(window, ties):
+def test_max_pool_matches_xla_with_and_without_ties(window, ties):
   x = draw(3, 7, 6, 2)
   if ties:
     x = jnp.round(x)
@@ -154,10 +154,10 @@ def test_max_pool_is_xlas_also_where_values_are_equal(window, ties):
 @given(
   size=strategies.tuples(sides, sides),
   kernel=strategies.tuples(kernels, kernels),
-  c=strategies.tuples(strategies.sampled_from([1, 3, 4]), channels),  # the CPU's product is another from 4 on
+  c=strategies.tuples(strategies.sampled_from([1, 3, 4]), channels),  # the CPU uses another product from 4 channels on
   window=strategies.sampled_from([(1, 1), (2, 2), (1, 2), (2, 1), (3, 2)]),
 )
-def test_convolution_and_pooling_in_one_are_xlas(size, kernel, c, window):
+def test_conv_max_pool_matches_xla(size, kernel, c, window):
   size = tuple(max(side, k + w - 1) for side, k, w in zip(size, kernel, window, strict=True))
   agree(
     lambda x, w: convolutions.conv_max_pool(x, w, window),
@@ -168,11 +168,11 @@ def test_convolution_and_pooling_in_one_are_xlas(size, kernel, c, window):
 
 
 @pytest.mark.parametrize("channels", [2, 5])
-def test_a_pooling_window_of_equal_values_gives_its_gradient_to_the_first(channels):
+def test_gradient_of_tied_maxima_goes_to_the_first(channels):
   x, w = jnp.ones((channels, 5, 6, 1)), jnp.ones((2, 2, channels, 1))
   slope = jax.grad(lambda x: convolutions.conv_max_pool(x, w, (2, 2)).sum())(x)[0, :, :, 0]
   seen = np.zeros((5, 6))
-  seen[0:4, 0:4] = 1  # the windows' first outputs, at even rows and columns, each see 2x2
+  seen[0:4, 0:4] = 1  # the first output of each window, at even rows and columns, has a 2x2 receptive field
   np.testing.assert_array_equal(slope, seen)
 
 
@@ -186,8 +186,8 @@ def test_a_pooling_window_of_equal_values_gives_its_gradient_to_the_first(channe
     lambda x, w: convolutions.conv_max_pool(x[:1], w[:, :, :1], (2, 2)),
   ],
 )
-def test_on_cpu_a_gradient_is_two_more_matrix_products_and_nothing_slow(operation):
-  """The input's gradient one product, the kernel's one over batch and space, and no scatter, gather or convolution."""
+def test_cpu_gradient_adds_two_matrix_products_and_no_slow_operation(operation):
+  """The gradients of input and kernel take one product each, and no scatter, gather or convolution."""
   x, w = draw(4, 6, 5, 3), draw(3, 3, 4, 5)
   slopes = jax.jit(jax.value_and_grad(lambda x, w: jnp.square(operation(x, w)).sum(), (0, 1)))
   program = slopes.trace(x, w).lower(lowering_platforms=("cpu",)).as_text()
@@ -195,7 +195,7 @@ def test_on_cpu_a_gradient_is_two_more_matrix_products_and_nothing_slow(operatio
   assert not any(f"stablehlo.{slow}" in program for slow in ("convolution", "scatter", "gather", "reduce_window"))
 
 
-def test_derivatives_are_right_forward_and_reverse():
+def test_forward_and_reverse_derivatives_match_finite_differences():
   x, w = draw(2, 4, 5, 2), draw(3, 2, 2, 3)
   for function in (convolutions.conv, lambda x, w: convolutions.conv_max_pool(x, w, (2, 2))):
     check_grads(function, (x, w), order=2, modes=("fwd", "rev"), rtol=2e-2, atol=2e-2)
@@ -209,14 +209,14 @@ def test_derivatives_are_right_forward_and_reverse():
   )
 
 
-def test_the_matrix_products_map_over_members():
+def test_conv_supports_vmap_over_kernels():
   x, w = draw(3, 2, 5, 5, 2), draw(3, 3, 3, 2, 4)
-  each = jnp.stack([convolutions.conv(a, b) for a, b in zip(x, w, strict=True)])
-  np.testing.assert_allclose(jax.vmap(convolutions.conv)(x, w), each, rtol=1e-5, atol=1e-5)
+  unbatched = jnp.stack([convolutions.conv(a, b) for a, b in zip(x, w, strict=True)])
+  np.testing.assert_allclose(jax.vmap(convolutions.conv)(x, w), unbatched, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("platform", "convolves"), [("cpu", False), ("cuda", True), ("tpu", True)])
-def test_the_platform_chooses_between_matrix_products_and_xlas_convolutions(platform, convolves):
+def test_only_cpu_uses_matrix_products(platform, convolves):
   def both(x, w):
     return convolutions.conv_transpose(convolutions.conv(x, w), w.swapaxes(2, 3), 2, (9, 9))
 

@@ -1,16 +1,21 @@
-"""Data order, metrics, notes and sizes of a pack, with stubs in place of its compiled programs."""
+"""Data order, metrics, notes and restored states of a pack, with stubs in place of its compiled programs."""
 
+import dataclasses
 import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from stubs import stub, stub_member
 
 from ae_jax import errors, models
 from ae_jax.data import batch_schedule
-from ae_jax.runs import checkpoints
+from ae_jax.runs import checkpoints, logs
 from ae_jax.sweep import compiled_pack, trainer
+from ae_jax.sweep import pack as packs
 from ae_jax.system import distributed
-from ae_jax.training import compiled_stage as single
+from ae_jax.training.compiled_stage import CompiledStage, DeviceData
 from ae_jax.training.state import TrainState
 
 LATENTS = (4, 2, 4)
@@ -18,48 +23,60 @@ LATENTS = (4, 2, 4)
 
 @pytest.fixture
 def pack(monkeypatch):
-  """A pack of three members with the seeds 5, 6, 5, filled to four, of 6 steps an epoch in chunks of 2."""
+  """Returns a pack of three members with seeds 5, 6, 5 on two devices: 6 steps an epoch in chunks of 2."""
   monkeypatch.setattr(batch_schedule, "LONGEST_CHUNK", 2)
-  members = []
-  for number, (seed, latent) in enumerate(zip((5, 6, 5), LATENTS, strict=True)):
-    experiment = types.SimpleNamespace(
-      schedule=batch_schedule.BatchSchedule(12, 2, 1, seed),
-      config=types.SimpleNamespace(log_every_steps=3),
-      measures=(),
+  members = [
+    stub_member(
+      f"m{number}",
+      latent,
+      config={"log_every_steps": 3},
+      batch_schedule=batch_schedule.BatchSchedule(12, 2, 1, seed),
+      evaluators=(),
       dataset=types.SimpleNamespace(streams=False),
       model=types.SimpleNamespace(code=models.CodeSpec((latent,))),
     )
-    members.append(types.SimpleNamespace(name=f"m{number}", latent=latent, experiment=experiment))
-  device_data = types.SimpleNamespace(
-    split=types.SimpleNamespace(mesh=types.SimpleNamespace(size=2)),
+    for number, (seed, latent) in enumerate(zip((5, 6, 5), LATENTS, strict=True))
+  ]
+  mesh = mesh_of(2)
+  device_data = stub(
+    DeviceData,
+    split=distributed.split(mesh, axis=0),
     test_weights=np.ones((1, 2)),
     train=np.zeros(6, np.uint8),
     test=np.zeros(4, np.uint8),
   )
-  filled = compiled_pack.filled(members, device_data.split.mesh)
-  return trainer._Pack(members, filled, device_data, 100.0, 9, "in turn", True, {}, print)
+  padded_members = compiled_pack.pad_to_devices(members, mesh)
+  return packs.Pack(members, padded_members, device_data, 100.0, 9, "in turn", True, {}, print)
+
+
+def mesh_of(devices):
+  return distributed.mesh(jax.devices()[:devices])
 
 
 def at(step):
-  return TrainState(step=np.int32(step), params=(), opt_state=())
+  return TrainState(step=jnp.int32(step), params=(), opt_state=())
+
+
+def course_of(pack, index, step=0, pending=()):
+  return trainer._course(pack, index, logs.Silence(), step, list(pending), None)
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 3), (4, 6), (5, 9)])
-def test_members_see_the_data_in_the_order_of_their_seeds_from_where_they_are(pack, first, last):
-  chunks = list(compiled_pack.feed(pack.filled, first, last))
+def test_feed_gives_each_member_the_chunks_of_its_seed(pack, first, last):
+  chunks = list(compiled_pack.feed(pack.padded_members, first, last))
   assert len(chunks) == last - first
   for number, (rows, weights) in zip(range(first, last), chunks, strict=True):
     wanted = [batch_schedule.BatchSchedule(12, 2, 1, seed).chunks(number // 3)[number % 3] for seed in (5, 6, 5, 5)]
-    np.testing.assert_array_equal(rows, np.stack([own for own, _ in wanted]))
-    np.testing.assert_array_equal(weights, np.stack([own for _, own in wanted]))
+    np.testing.assert_array_equal(rows, np.stack([member_rows for member_rows, _ in wanted]))
+    np.testing.assert_array_equal(weights, np.stack([member_weights for _, member_weights in wanted]))
 
 
-def test_the_notes_of_a_pack_are_the_courses_of_its_members_and_the_way_once_it_is_settled(pack, monkeypatch):
-  monkeypatch.setattr(compiled_pack, "to_save", lambda state, count: (int(state.step), count))
-  courses = [trainer._course(pack, index, None, 4, [{"loss": index}], None) for index in range(3)]
+def test_checkpoint_notes_hold_the_courses_and_the_way_once_it_is_measured(pack, monkeypatch):
+  monkeypatch.setattr(compiled_pack, "to_save", lambda state, count: dataclasses.replace(state, params=(count,)))
+  courses = [course_of(pack, index, 4, [{"loss": index}]) for index in range(3)]
   courses[1].diverged = 2
   state, error, notes = trainer._checkpoint(pack, courses, at(4), ())
-  assert (state, error) == ((4, 3), np.inf)
+  assert (int(state.step), state.params, error) == (4, (3,), np.inf)
   assert notes == {
     "courses": [([{"loss": 0}], None), ([{"loss": 1}], 2), ([{"loss": 2}], None)],
     "way": "in turn",
@@ -68,13 +85,16 @@ def test_the_notes_of_a_pack_are_the_courses_of_its_members_and_the_way_once_it_
   assert list(trainer._checkpoint(pack, courses, at(4), ())[2]) == ["courses"]
 
 
-def test_each_member_has_its_own_metrics_and_the_baselines_of_its_latent_size(pack, monkeypatch):
-  monkeypatch.setattr(compiled_pack, "own_values", lambda member, values: {name: values[name] for name in values})
-  found = lambda measures, losses, own, weights, dataset: {"loss": losses.item(), "error": own["error"].item()}.items()
-  monkeypatch.setattr(trainer.evaluators, "metrics", found)
+def test_each_member_has_its_metrics_and_the_baselines_of_its_latent_size(pack, monkeypatch):
+  monkeypatch.setattr(compiled_pack, "member_values", lambda member, values: dict(values))
+  metrics = lambda evaluators, losses, values, weights, dataset: {
+    "loss": losses.item(),
+    "error": values["error"].item(),
+  }.items()
+  monkeypatch.setattr(trainer.evaluators, "metrics", metrics)
   pack.baselines = {latent: types.SimpleNamespace(result=lambda latent=latent: {"pca": latent}) for latent in (2, 4)}
   numbers = np.arange(4.0)[:, None]
-  courses = [trainer._course(pack, index, None, 0, (), None) for index in range(3)]
+  courses = [course_of(pack, index) for index in range(3)]
   assert [course.metrics(numbers, {"error": 10 * numbers}) | course.baselines() for course in courses] == [
     {"loss": 0.0, "error": 0.0, "pca": 4},
     {"loss": 1.0, "error": 10.0, "pca": 2},
@@ -82,20 +102,19 @@ def test_each_member_has_its_own_metrics_and_the_baselines_of_its_latent_size(pa
   ]
 
 
-def test_baselines_are_computed_for_each_latent_size_once(pack, monkeypatch):
-  asked = []
-  monkeypatch.setattr(
-    trainer.evaluators, "baselines", lambda measures, dataset, code: asked.append(code.numbers) or [("n", code.numbers)]
-  )
-  found = {latent: future.result() for latent, future in trainer._baselines(pack.members).items()}
-  assert (found, sorted(asked)) == ({2: {"n": 2}, 4: {"n": 4}}, [2, 4])
+def test_baselines_are_computed_once_for_each_latent_size(pack, monkeypatch):
+  computed = []
+  baselines = lambda evaluators, dataset, code: computed.append(code.numbers) or [("n", code.numbers)]
+  monkeypatch.setattr(trainer.evaluators, "baselines", baselines)
+  results = {latent: future.result() for latent, future in trainer._baselines(pack.members).items()}
+  assert (results, sorted(computed)) == ({2: {"n": 2}, 4: {"n": 4}}, [2, 4])
 
 
 @pytest.mark.parametrize(
-  ("devices", "filled", "peak", "budget", "most"),
+  ("devices", "count", "peak", "budget", "most"),
   [
-    (2, 8, 90, 50, 4),  # ten of data, ten a member
-    (1, 8, 18, 14, 4),  # ten of data, one a member
+    (2, 8, 90, 50, 4),  # 10 bytes of data, 10 for each member
+    (1, 8, 18, 14, 4),  # 10 bytes of data, 1 for each member
     (2, 8, 90, 90, None),
     (2, 8, 90, 89.9, 6),
     (3, 9, 100, 60, 3),
@@ -104,79 +123,77 @@ def test_baselines_are_computed_for_each_latent_size_once(pack, monkeypatch):
     (2, 2, 30, 29, "refused"),
   ],
 )
-def test_a_pack_is_cut_to_its_budget_in_whole_rounds_of_the_devices(
-  pack, monkeypatch, devices, filled, peak, budget, most
-):
-  built = single.CompiledStage(*[None] * 3, compile_seconds=0.0, peak_bytes=peak)
+def test_a_pack_over_budget_is_cut_to_a_multiple_of_the_devices(pack, monkeypatch, devices, count, peak, budget, most):
+  built = CompiledStage(*[lambda *_: None] * 3, compile_seconds=0.0, peak_bytes=peak)
   monkeypatch.setattr(compiled_pack, "build", lambda *_: built)
-  pack.device_data.split.mesh.size, pack.budget, pack.filled = devices, budget, [None] * filled
+  vars(pack.device_data)["split"] = distributed.split(mesh_of(devices), axis=0)
+  pack.budget, pack.padded_members = budget, pack.members[:1] * count
   if most is None:
-    assert trainer._build(pack, 0, None).peak_bytes == pack.peak_bytes == peak
+    assert packs.build(pack, 0, at(0)).peak_bytes == pack.peak_bytes == peak
   elif most == "refused":
     with pytest.raises(errors.UserError, match="--budget_gib: a member needs"):
-      trainer._build(pack, 0, None)
+      packs.build(pack, 0, at(0))
   else:
-    with pytest.raises(trainer._TooLarge) as refused:
-      trainer._build(pack, 0, None)
+    with pytest.raises(packs.TooLarge) as refused:
+      packs.build(pack, 0, at(0))
     assert refused.value.args == (most,)
 
 
-def test_members_go_in_packs_of_a_size_that_shrinks_until_it_fits(monkeypatch):
-  asked, lines, clock = [], [], iter(range(0, 1000, 6))
+def test_train_shrinks_the_packs_until_they_fit(monkeypatch, tmp_path):
+  tried, lines, clock = [], [], iter(range(0, 1000, 6))
 
-  def train_pack(pack, workdir, mesh, options, budget, *_):
-    asked.append((len(pack), budget))
+  def train_pack(pack, workdir, mesh, options, budget, **_):
+    tried.append((len(pack), budget))
     if len(pack) > 2:
-      raise trainer._TooLarge(2)
-    return dict.fromkeys(pack), "in turn", 2**30
+      raise packs.TooLarge(2)
+    return dict.fromkeys(member.name for member in pack), "in turn", 2**30
 
   monkeypatch.setattr(trainer, "_train_pack", train_pack)
-  monkeypatch.setattr(trainer, "_most", lambda members, mesh, budget: 4)
+  monkeypatch.setattr(trainer, "_max_members", lambda members, mesh, budget: 4)
   monkeypatch.setattr(trainer.time, "monotonic", lambda: next(clock))
-  given = trainer.train(
-    list("abcde"), None, distributed.mesh(), trainer.SweepOptions(budget_gib=2.0), None, lines.append
-  )
-  found = list(given)
-  assert asked == [(size, 2.0 * 2**30) for size in (4, 2, 2, 1)]
-  assert [list(ended) for ended in found] == [["a", "b"], ["c", "d"], ["e"]]
-  assert [next(iter(ended.values())).seconds for ended in found] == [3.0, 3.0, 6.0]
-  assert lines == ["2 of 5 members at a time: they take 1 GiB of a device"]
+  members = [stub_member(name, 2) for name in "abcde"]
+  options = trainer.SweepOptions(budget_gib=2.0)
+  results = list(trainer.train(members, tmp_path, distributed.mesh(), options, lambda: "", lines.append))
+  assert tried == [(size, 2.0 * 2**30) for size in (4, 2, 2, 1)]
+  assert [list(result) for result in results] == [["a", "b"], ["c", "d"], ["e"]]
+  assert [next(iter(result.values())).seconds for result in results] == [3.0, 3.0, 6.0]
+  assert lines == ["2 of 5 members at a time: they need 1 GiB on each device"]
 
 
 @pytest.mark.parametrize(
-  ("own", "pack_s", "way"),
+  ("of_members", "of_pack", "way"),
   [
     ((None, None), None, "start"),
-    (((12, {}), (12, {})), None, "joined"),
+    (((12, {}), (12, {})), None, "join"),
     (((12, {}), None), None, "start"),
     (((12, {}), (24, {})), None, "start"),
-    (((12, {}, 24), (24, {})), None, "start"),  # the newest of one, of step 24, is damaged
+    (((12, {}, 24), (24, {})), None, "start"),  # the newest checkpoint of one member, of step 24, is damaged
     (((12, {"pending": [1]}), (12, {})), None, "start"),
     (((12, {}), (12, {})), (18, {"courses": "kept"}), "from_saved"),
   ],
 )
-def test_a_pack_goes_on_with_its_own_state_or_with_those_of_members_that_are_as_far(
-  monkeypatch, tmp_path, own, pack_s, way
+def test_a_pack_continues_from_its_checkpoint_or_from_members_at_the_same_step(
+  monkeypatch, tmp_path, of_members, of_pack, way
 ):
-  members = [types.SimpleNamespace(name=name) for name in "ab"]
-  there = {str(tmp_path / name / "checkpoints"): found for name, found in zip("ab", own, strict=True)}
-  folder = lambda path, *_: _Folder(path)
-  as_state = lambda found: found and (at(found[0]), found[1])
-  monkeypatch.setattr(checkpoints, "open_folder", folder)
-  steps_of = lambda found: [number for number in found or () if isinstance(number, int)]
-  monkeypatch.setattr(checkpoints, "newest", lambda path: max(steps_of(there[str(path)]), default=None))
-  monkeypatch.setattr(
-    checkpoints, "restore", lambda opened, *_: as_state(there[opened.path] if isinstance(opened, _Folder) else pack_s)
-  )
-  for name in ("start", "to_save", "joined", "from_saved", "own_like"):
-    monkeypatch.setattr(compiled_pack, name, lambda *_, name=name: name)
-  state, notes = trainer._restored("the pack's", members, members, None, tmp_path, None)
-  assert state == way
-  assert notes == ({"courses": "kept"} if pack_s else {"courses": [([], None)] * 2})
+  members = [stub_member(name, 2) for name in "ab"]
+  saved = {str(tmp_path / name / "checkpoints"): checkpoint for name, checkpoint in zip("ab", of_members, strict=True)}
+  saved["pack"] = of_pack
+  states = {name: at(number) for number, name in enumerate(("start", "to_save", "join", "from_saved", "abstract"))}
+  restored = lambda checkpoint: checkpoint and (at(checkpoint[0]), checkpoint[1])
+  steps_of = lambda checkpoint: [number for number in checkpoint or () if isinstance(number, int)]
+  monkeypatch.setattr(checkpoints, "open_folder", lambda path, *_: _Folder(path))
+  monkeypatch.setattr(checkpoints, "newest", lambda path: max(steps_of(saved[str(path)]), default=None))
+  monkeypatch.setattr(checkpoints, "restore", lambda opened, *_: restored(saved[opened.path]))
+  for name in ("start", "to_save", "join", "from_saved"):
+    monkeypatch.setattr(compiled_pack, name, lambda *_, name=name: states[name])
+  monkeypatch.setattr(compiled_pack, "abstract_member_state", lambda _: states["abstract"])
+  state, notes = trainer._restore(_Folder("pack"), members, members, stub(DeviceData), tmp_path, print)
+  assert state is states[way]
+  assert notes == ({"courses": "kept"} if of_pack else {"courses": [([], None)] * 2})
 
 
-class _Folder:
-  """Checkpoints of a member that are open."""
+class _Folder(checkpoints.Opened):
+  """An open folder of checkpoints that only knows its path."""
 
   def __init__(self, path):
     self.path = str(path)

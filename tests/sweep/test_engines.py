@@ -1,7 +1,8 @@
-"""Sweeps by other processes: a worker that is killed, jobs, and what cannot be."""
+"""Engines: a Ray worker that is killed, Slurm jobs, lost workers, and invalid options."""
 
 import contextlib
 import json
+import pathlib
 import subprocess
 import sys
 import time
@@ -12,30 +13,31 @@ import pytest
 from conftest import ROOT, learned, tiny_flags
 
 from ae_jax import errors
-from ae_jax.sweep import engines
+from ae_jax.sweep import engines, trainer
 from ae_jax.training import preemption
 
 GRID = ("--latents=2,4", "--seeds=2", "--shares=2")
 
 
-def begun(workdir, engine, *flags, **keys):
-  """`python -m ae_jax.sweep` by an engine, in two shares, as a process that runs."""
-  given = [flag for flag in tiny_flags(**keys) if "model.latent" not in flag]
-  command = [sys.executable, "-m", "ae_jax.sweep", f"--workdir={workdir}", f"--engine={engine}", *GRID, *given, *flags]
+def start_sweep(workdir, engine, *flags, **keys):
+  """Starts `python -m ae_jax.sweep` with an engine and two shares; returns the process."""
+  base_flags = [flag for flag in tiny_flags(**keys) if "model.latent" not in flag]
+  command = [sys.executable, "-m", "ae_jax.sweep", f"--workdir={workdir}", f"--engine={engine}", *GRID]
+  command += [*base_flags, *flags]
   return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def workers(process):
-  """The processes that train for a sweep on Ray."""
-  found = []
+  """Returns the worker processes of a sweep on Ray."""
+  processes = []
   for child in psutil.Process(process.pid).children(recursive=True):
     with contextlib.suppress(psutil.Error):  # it has ended
-      found += [child] if "ray::_work" in " ".join(child.cmdline()) else []
-  return found
+      processes += [child] if "ray::_work" in " ".join(child.cmdline()) else []
+  return processes
 
 
-def test_a_ray_worker_that_is_killed_costs_its_members_nothing(tmp_path):
-  process = begun(tmp_path / "run", "ray", epochs=60, checkpoint_every_epochs=5)
+def test_members_of_a_killed_ray_worker_are_trained_to_the_end(tmp_path):
+  process = start_sweep(tmp_path / "run", "ray", epochs=60, checkpoint_every_epochs=5)
   until = time.monotonic() + 120
   while process.poll() is None and time.monotonic() < until:
     if list((tmp_path / "run").glob(".packs/*/checkpoints/[0-9]*/metrics/metrics")) and len(workers(process)) == 2:
@@ -43,8 +45,8 @@ def test_a_ray_worker_that_is_killed_costs_its_members_nothing(tmp_path):
     time.sleep(0.02)
   (lost, *_), before = workers(process), {worker.pid for worker in workers(process)}
   lost.kill()
-  output, complaints = process.communicate(timeout=240)
-  assert process.returncode == 0, complaints
+  output, stderr = process.communicate(timeout=240)
+  assert process.returncode == 0, stderr
   assert len(before) == 2
   assert "members in 1 program" in output
   rows = json.loads((tmp_path / "run" / "sweep.json").read_text())["members"]
@@ -56,47 +58,50 @@ def test_a_ray_worker_that_is_killed_costs_its_members_nothing(tmp_path):
     assert records[-1]["epoch"] == 60
 
 
-def test_jobs_of_submitit_train_the_members(tmp_path):
-  output, complaints = begun(tmp_path / "run", "slurm", "--slurm", "timeout_min=5").communicate(timeout=240)
-  assert "Look at" in output, complaints
+def test_submitit_jobs_train_the_members(tmp_path):
+  output, stderr = start_sweep(tmp_path / "run", "slurm", "--slurm", "timeout_min=5").communicate(timeout=240)
+  assert "Look at" in output, stderr
   rows = json.loads((tmp_path / "run" / "sweep.json").read_text())["members"]
   assert all(row["status"] == "done" and np.isfinite(row["squared_error"]) for row in rows)
 
 
-def collected(answers, received=lambda: "", starts=None):
-  """Returns the results of `_collected` for one task whose n-th try gives answers[n], and the task of each try."""
+TASK = engines.Task({}, [], [], pathlib.Path("sweep"), trainer.SweepOptions())
+
+
+def collect(answers, received=lambda: "", starts=None):
+  """Returns the results of `_collect` for one task whose n-th try gives answers[n], and the task of each try."""
   starts = [] if starts is None else starts
 
-  def begin(task):
+  def start(task):
     starts.append(task)
     return len(starts) - 1
 
-  found = engines._collected(["task"], begin, lambda running: ((n, answers[n]) for n in running), received)
-  return list(found), starts
+  results = engines._collect([TASK], start, lambda running: ((n, answers[n]) for n in running), received)
+  return list(results), starts
 
 
-def test_what_is_lost_is_begun_again_but_not_for_ever():
-  assert collected([None, None, [{"a": 1}]]) == ([{"a": 1}], ["task"] * 3)
+def test_a_lost_task_is_started_again_a_limited_number_of_times():
+  assert collect([None, None, [{"a": 1}]]) == ([{"a": 1}], [TASK] * 3)
   starts = []
   with pytest.raises(errors.UserError, match="5 workers were lost"):
-    collected([None] * 9, starts=starts)
+    collect([None] * 9, starts=starts)
   assert len(starts) == 5
 
 
-def test_a_mistake_of_the_user_is_passed_on_and_a_signal_ends_it():
+def test_collect_raises_a_workers_user_error_and_stops_at_a_signal():
   with pytest.raises(errors.UserError, match="the disk is full"):
-    collected(["the disk is full"])
+    collect(["the disk is full"])
   with pytest.raises(preemption.Interrupted, match="SIGTERM"):
-    collected([None], lambda: "SIGTERM")
+    collect([None], lambda: "SIGTERM")
 
 
-def test_options_of_slurm_are_names_and_values():
+def test_slurm_options_are_parsed_from_key_value_texts():
   assert engines.options(["slurm_partition=gpu", "timeout_min=5"]) == {"slurm_partition": "gpu", "timeout_min": 5}
   with pytest.raises(errors.UserError, match="--slurm gpu: must be KEY=VALUE"):
     engines.options(["gpu"])
 
 
-def test_an_engine_that_is_not_installed_names_its_extra(monkeypatch):
+def test_a_missing_engine_raises_with_the_extra_to_install(monkeypatch):
   monkeypatch.setitem(sys.modules, "ray", None)
   with pytest.raises(errors.UserError, match=r"pip install 'ae_jax\[ray\]'"):
     engines.ray(lambda: "", "", 0)

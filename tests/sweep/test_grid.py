@@ -1,4 +1,4 @@
-"""The members of a grid: their names, and which of them share a program."""
+"""Grids: names of members, invalid axes, and which members share a program."""
 
 import functools
 import math
@@ -16,7 +16,7 @@ RATE = "optimizer.learning_rate"
 
 @functools.cache
 def cnn_vae():
-  """configs/vae.py:digits with convolutions, whose batch of 256 goes in microbatches on CPU."""
+  """Returns configs/vae.py:digits with convolutions, whose batch of 256 is cut into microbatches on CPU."""
   config = config_of("vae", "digits")
   config.model = config_of("cnn", "digits").model
   config.model.update({"latent": 4, "channels": (3, 4), "decoder_kernels": (3, 2), "bottleneck": "gaussian"})
@@ -25,7 +25,7 @@ def cnn_vae():
 
 
 def names(config, key, values):
-  """Returns the value microbatches of the names of the members with these values."""
+  """Returns the part after "=" of the names of the members with these values."""
   return [member.name.partition("=")[2] for member in grid.members(config, [key], [(value,) for value in values])]
 
 
@@ -34,16 +34,16 @@ def names(config, key, values):
   [
     ("seed", [0, 17, 3000000001, 3000000002], ["0", "17", "3000000001", "3000000002"]),
     ("seed", [3000000001.0], ["3000000001"]),
-    (RATE, [0.001, 1e-05, 2.5e-4, 0.1], ["0.001", "1e-05", "0.00025", "0.1"]),  # the folders of earlier sweeps
+    (RATE, [0.001, 1e-05, 2.5e-4, 0.1], ["0.001", "1e-05", "0.00025", "0.1"]),  # folder names of earlier sweeps
     (RATE, [2, 3.0, 2000000000], ["2", "3", "2e+09"]),
     (RATE, [1 / 3, 0.12345678912, 0.12345678913], ["0.3333333333333333", "0.12345678912", "0.12345678913"]),
   ],
 )
-def test_names_hold_integers_whole_and_floats_as_short_as_they_are_exact(tiny, key, values, texts):
+def test_member_names_have_exact_integers_and_the_shortest_exact_floats(tiny, key, values, texts):
   assert names(tiny, key, values) == texts
 
 
-def test_floats_have_the_same_text_only_if_they_are_the_same():
+def test_text_of_a_float_is_unique():
   values = np.random.default_rng(0).lognormal(0.0, 20.0, 300)
   values = [float(value) for value in (*values, *values.round(3), *np.nextafter(values, math.inf))]
   assert all(float(grid._text(value)) == value for value in values)
@@ -51,14 +51,14 @@ def test_floats_have_the_same_text_only_if_they_are_the_same():
 
 
 @pytest.mark.parametrize("values", [[0.5, 0.5], [2**53, 2**53 + 1]])
-def test_numbers_that_are_one_in_the_config_are_refused(tiny, values):
-  with pytest.raises(errors.UserError, match=r"--grid learning_rate=.*: is named twice"):
+def test_values_that_are_equal_in_the_config_are_refused(tiny, values):
+  with pytest.raises(errors.UserError, match=r"--grid learning_rate=.*: occurs twice"):
     names(tiny, RATE, values)
 
 
-def test_names_hold_the_last_part_of_a_key_or_where_two_have_the_same_all_of_it():
+def test_short_keys_are_the_last_part_unless_two_are_the_same():
   keys = ["model.latent", "seed", "objective.level", "other.level"]
-  assert grid._short(keys) == ["latent", "seed", "objective.level", "other.level"]
+  assert grid._short_keys(keys) == ["latent", "seed", "objective.level", "other.level"]
 
 
 @pytest.mark.parametrize(
@@ -69,25 +69,25 @@ def test_names_hold_the_last_part_of_a_key_or_where_two_have_the_same_all_of_it(
     ("objective.beta=0.5,1e-3,-2", ("objective.beta", [0.5, 0.001, -2])),
   ],
 )
-def test_an_axis_is_a_key_and_its_numbers(text, axis):
+def test_axis_parses_a_key_and_numbers(text, axis):
   key, values = grid.axis("grid", text)
   assert (key, values) == axis
   assert list(map(type, values)) == list(map(type, axis[1]))
 
 
 @pytest.mark.parametrize("text", ["epochs", "epochs=", "epochs=1,,2", "epochs=1,nan", "epochs=inf", "epochs=1,1.0"])
-def test_what_is_no_axis_is_refused(text):
+def test_an_invalid_axis_is_refused(text):
   with pytest.raises(errors.UserError, match="--grid epochs"):
     grid.axis("grid", text)
 
 
 @pytest.mark.parametrize("key", ["checkpoint_every_epochs", "data.budget_gib", "on_nan"])
-def test_what_is_the_same_for_a_whole_sweep_is_no_axis(tiny, key):
-  with pytest.raises(errors.UserError, match=f"--grid {key}: is the same for a whole sweep"):
+def test_a_key_that_is_fixed_within_a_sweep_is_refused(tiny, key):
+  with pytest.raises(errors.UserError, match=f"--grid {key}: must be the same for all members"):
     names(tiny, key, [1])
 
 
-def test_the_nearest_key_is_one_that_can_be_an_axis(tiny):
+def test_the_suggested_key_can_be_an_axis(tiny):
   with pytest.raises(errors.UserError, match="did you mean 'optimizer"):
     names(tiny, "optimizer.learning_rte", [1])
   with pytest.raises(errors.UserError) as refused:
@@ -96,13 +96,13 @@ def test_the_nearest_key_is_one_that_can_be_an_axis(tiny):
 
 
 def packed(config, key, values):
-  """The values of a key of each pack."""
+  """Returns the values of a key in each pack."""
   return [
     [member.axes[key] for member in pack] for pack in grid.packs(grid.members(config, [key], [(v,) for v in values]))
   ]
 
 
-def test_members_of_other_microbatches_have_other_programs():
+def test_members_with_different_microbatches_share_no_program():
   assert packed(cnn_vae(), "objective.free_bits", [0.0, 0.5, 0.25]) == [[0.0], [0.5, 0.25]]
 
 
@@ -124,20 +124,20 @@ def test_members_of_other_microbatches_have_other_programs():
     ("log_every_steps", [5, 10], False),
   ],
 )
-def test_members_share_a_program_that_differ_in_its_numbers_alone(key, values, shared):
+def test_members_share_a_program_if_only_its_numeric_arguments_differ(key, values, shared):
   assert packed(cnn_vae(), key, values) == ([values] if shared else [[value] for value in values])
 
 
-def test_members_of_other_augmentation_have_other_programs(tiny):
-  made = []
+def test_members_with_different_augmentation_share_no_program(tiny):
+  members = []
   for augment in ((), ({"name": "flip"},), ({"name": "shift", "pixels": 1},), ({"name": "shift", "pixels": 2},)):
     tiny.data.augment = augment
-    made += grid.members(tiny, ["seed"], [(1,), (2,)])
-  assert [len(pack) for pack in grid.packs(made)] == [2, 2, 2, 2]
-  assert all(len({member.experiment.augment for member in pack}) == 1 for pack in grid.packs(made))
+    members += grid.members(tiny, ["seed"], [(1,), (2,)])
+  assert [len(pack) for pack in grid.packs(members)] == [2, 2, 2, 2]
+  assert all(len({member.experiment.augment for member in pack}) == 1 for pack in grid.packs(members))
 
 
-def test_members_of_a_pack_have_stages_that_differ_in_numbers_alone():
+def test_stages_of_a_pack_differ_only_in_numbers():
   config = cnn_vae()
   axes = {"objective.free_bits": [0.0, 0.5], "optimizer.weight_decay": [0.0, 0.1], "objective.beta": [0.0, 2.0]}
   points = [(bits, decay, beta) for bits in (0.0, 0.5) for decay in (0.0, 0.1) for beta in (0.0, 2.0)]

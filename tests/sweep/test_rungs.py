@@ -1,4 +1,4 @@
-"""Which members of a sweep are trained, to which epoch, and what their rows say: `sweep_run.run` without any training."""
+"""`sweep_run.run` without training: which members are trained to which epoch, and the status in their rows."""
 
 import json
 
@@ -16,10 +16,11 @@ END = 6
 
 
 @pytest.fixture
-def schedule(tiny, tmp_path, monkeypatch):
-  """A function: a sweep whose engine writes what training would -> ({name: row}, its tasks as ([name], until)).
+def run_sweep(tiny, tmp_path, monkeypatch):
+  """Returns a function that runs a sweep and returns ({name: row}, tasks as ([name], until)).
 
-  The error of a member is its learning rate times its latent size, over the epochs; `diverge` are names of members.
+  Its engine writes records instead of training. The error of a member is its learning rate times its latent size,
+  divided by the epochs. `diverge` holds the names of members that diverge.
   """
   monkeypatch.setattr(sweep_run, "_conclude", lambda *_: None)
   monkeypatch.setattr(run_folder, "check_same", lambda *_: None)
@@ -49,7 +50,7 @@ def schedule(tiny, tmp_path, monkeypatch):
 
 
 def write(folder, member, until, every):
-  """Writes the records of a member up to an epoch."""
+  """Writes the records of a member up to an epoch, with a test error in every `every`-th."""
   folder.mkdir(parents=True, exist_ok=True)
   (folder / "config.json").write_text("{}")
   error = member.experiment.config.optimizer.learning_rate * member.latent
@@ -60,113 +61,113 @@ def write(folder, member, until, every):
   (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
-def named(latents, rates):
+def names_of(latents, rates):
   return [f"latent={latent},learning_rate={rate}" for latent in latents for rate in rates]
 
 
-def stand(rows):
-  """{name: (status, epochs)} of rows."""
+def statuses(rows):
+  """Returns {name: (status, epochs)}."""
   return {name: (row["status"], row["epochs"]) for name, row in rows.items()}
 
 
-ALL, BEST = named((2, 4), RATES[1]), named((2, 4), [0.001])
+ALL, BEST = names_of((2, 4), RATES[1]), names_of((2, 4), [0.001])
 STOPPED = [name for name in ALL if name not in BEST]
 
 
-def test_halving_trains_all_to_the_rung_and_the_best_to_the_end(schedule):
-  rows, tasks = schedule(LATENTS, RATES, factor=3)
+def test_halving_trains_all_to_the_rung_and_the_best_to_the_end(run_sweep):
+  rows, tasks = run_sweep(LATENTS, RATES, factor=3)
   assert tasks == [(ALL, 2), (BEST, None)]
-  assert stand(rows) == dict.fromkeys(BEST, ("done", END)) | dict.fromkeys(STOPPED, ("stopped after epoch 2", 2))
+  assert statuses(rows) == dict.fromkeys(BEST, ("done", END)) | dict.fromkeys(STOPPED, ("stopped after epoch 2", 2))
   assert list(rows) == ALL
-  again, tasks = schedule(LATENTS, RATES, factor=3)
+  again, tasks = run_sweep(LATENTS, RATES, factor=3)
   assert (again, tasks) == (rows, [])
 
 
-def test_settings_that_were_stopped_compete_at_no_later_rung(schedule):
+def test_stopped_settings_do_not_compete_at_later_rungs(run_sweep):
   rates = (RATES[0], [0.004, 0.003, 0.002, 0.001])
-  rows, tasks = schedule(rates, factor=2)
+  rows, tasks = run_sweep(rates, factor=2)
   left = [[f"learning_rate={rate}" for rate in rates[1][first:]] for first in (0, 2, 3)]
   assert tasks == [(left[0], 1), (left[1], 3), (left[2], None)]
   assert [row["epochs"] for row in rows.values()] == [1, 1, 3, END]
 
 
-def test_a_run_without_halving_trains_the_stopped_members_on(schedule):
-  schedule(LATENTS, RATES, factor=3)
-  rows, tasks = schedule(LATENTS, RATES)
+def test_a_sweep_without_halving_continues_stopped_members(run_sweep):
+  run_sweep(LATENTS, RATES, factor=3)
+  rows, tasks = run_sweep(LATENTS, RATES)
   assert tasks == [(STOPPED, None)]
-  assert stand(rows) == dict.fromkeys(ALL, ("done", END))
+  assert statuses(rows) == dict.fromkeys(ALL, ("done", END))
 
 
 @pytest.mark.parametrize("every", [1, 4, END])
-def test_halving_does_not_stop_what_was_trained_to_the_end(schedule, every):
-  complete, _ = schedule(LATENTS, RATES, every=every)
-  assert stand(complete) == dict.fromkeys(ALL, ("done", END))
-  assert schedule(LATENTS, RATES, factor=3) == (complete, [])
+def test_halving_does_not_stop_members_that_are_done(run_sweep, every):
+  complete, _ = run_sweep(LATENTS, RATES, every=every)
+  assert statuses(complete) == dict.fromkeys(ALL, ("done", END))
+  assert run_sweep(LATENTS, RATES, factor=3) == (complete, [])
 
 
-def test_a_new_setting_competes_with_those_of_an_earlier_halving(schedule):
-  schedule(LATENTS, RATES, factor=3)
+def test_a_new_setting_competes_with_those_of_an_earlier_halving(run_sweep):
+  run_sweep(LATENTS, RATES, factor=3)
   better = (RATES[0], [*RATES[1], 0.0005])
-  rows, tasks = schedule(LATENTS, better, factor=4)
-  new = named((2, 4), [0.0005])
+  rows, tasks = run_sweep(LATENTS, better, factor=4)
+  new = names_of((2, 4), [0.0005])
   assert tasks == [(new, 1), (new, None)]
   done = [*BEST, *new]
-  assert stand(rows) == dict.fromkeys(done, ("done", END)) | dict.fromkeys(STOPPED, ("stopped after epoch 2", 2))
+  assert statuses(rows) == dict.fromkeys(done, ("done", END)) | dict.fromkeys(STOPPED, ("stopped after epoch 2", 2))
 
 
-def test_members_that_are_not_as_far_as_each_other_are_no_pack(schedule):
-  schedule(LATENTS, RATES, factor=3)
+def test_members_trained_for_different_epochs_are_separate_tasks(run_sweep):
+  run_sweep(LATENTS, RATES, factor=3)
   more = (LATENTS[0], [2, 4, 3])
-  new = named((3,), RATES[1])
-  rows, tasks = schedule(more, RATES)
+  new = names_of((3,), RATES[1])
+  rows, tasks = run_sweep(more, RATES)
   assert sorted(tasks) == sorted([(STOPPED, None), (new, None)])
-  assert stand(rows) == dict.fromkeys([*ALL, *new], ("done", END))
+  assert statuses(rows) == dict.fromkeys([*ALL, *new], ("done", END))
 
 
-def test_a_stopped_member_that_a_later_halving_ranks_first_is_trained_on(schedule):
-  schedule(LATENTS, RATES, factor=3)
-  rows, tasks = schedule(LATENTS, (RATES[0], [0.003, 0.002]), factor=2)  # without the setting that was the best
-  assert tasks == [(named((2, 4), [0.003, 0.002]), 3), (named((2, 4), [0.002]), None)]
-  assert stand(rows)["latent=4,learning_rate=0.003"] == ("stopped after epoch 3", 3)
-  assert stand(rows)["latent=4,learning_rate=0.002"] == ("done", END)
+def test_a_stopped_member_that_a_later_halving_ranks_first_continues(run_sweep):
+  run_sweep(LATENTS, RATES, factor=3)
+  rows, tasks = run_sweep(LATENTS, (RATES[0], [0.003, 0.002]), factor=2)  # without the best setting
+  assert tasks == [(names_of((2, 4), [0.003, 0.002]), 3), (names_of((2, 4), [0.002]), None)]
+  assert statuses(rows)["latent=4,learning_rate=0.003"] == ("stopped after epoch 3", 3)
+  assert statuses(rows)["latent=4,learning_rate=0.002"] == ("done", END)
 
 
-def test_a_member_that_diverged_is_neither_trained_again_nor_called_stopped(schedule):
-  lost = "latent=2,learning_rate=0.003"
+def test_a_diverged_member_is_not_trained_again_and_keeps_its_status(run_sweep):
+  diverged = "latent=2,learning_rate=0.003"
   for factor in (3, 3, 0):
-    rows, tasks = schedule(LATENTS, RATES, factor=factor, diverge=[lost])
-    assert rows[lost]["status"] == "diverged at step 7"
-  assert tasks == [([name for name in STOPPED if name != lost], None)]
-  assert "squared_error" not in rows[lost]
+    rows, tasks = run_sweep(LATENTS, RATES, factor=factor, diverge=[diverged])
+    assert rows[diverged]["status"] == "diverged at step 7"
+  assert tasks == [([name for name in STOPPED if name != diverged], None)]
+  assert "squared_error" not in rows[diverged]
 
 
-def test_a_member_whose_folder_is_gone_is_trained_again(schedule, tmp_path):
-  schedule(LATENTS)
+def test_a_member_without_its_folder_is_trained_again(run_sweep, tmp_path):
+  run_sweep(LATENTS)
   (tmp_path / "run" / "latent=2" / "config.json").unlink()
-  rows, tasks = schedule(LATENTS)
+  rows, tasks = run_sweep(LATENTS)
   assert tasks == [(["latent=2"], None)]
-  assert stand(rows) == dict.fromkeys(("latent=2", "latent=4"), ("done", END))
+  assert statuses(rows) == dict.fromkeys(("latent=2", "latent=4"), ("done", END))
 
 
 @pytest.mark.parametrize(("shares", "sizes"), [(1, [5]), (2, [3, 2]), (3, [2, 2, 1]), (9, [1] * 5)])
-def test_a_program_is_cut_into_shares_as_equal_as_can_be(schedule, shares, sizes):
+def test_a_program_is_cut_into_shares_of_nearly_equal_size(run_sweep, shares, sizes):
   seeds = ("seed", [0, 1, 2, 3, 4])
-  rows, tasks = schedule(seeds, shares=shares)
+  rows, tasks = run_sweep(seeds, shares=shares)
   assert [len(names) for names, _ in tasks] == sizes
   assert [name for names, _ in tasks for name in names] == list(rows) == [f"seed={seed}" for seed in range(5)]
 
 
-def test_members_of_two_programs_are_two_tasks(schedule, capsys):
-  rows, tasks = schedule(LATENTS, ("optimizer.weight_decay", [0.0, 0.1]))
+def test_members_of_two_programs_are_two_tasks(run_sweep, capsys):
+  rows, tasks = run_sweep(LATENTS, ("optimizer.weight_decay", [0.0, 0.1]))
   assert [len(names) for names, _ in tasks] == [2, 2]
   assert capsys.readouterr().out.startswith("4 members in 2 programs; ")
-  assert stand(rows) == dict.fromkeys(rows, ("done", END))
-  schedule(LATENTS, ("optimizer.weight_decay", [0.0]))
+  assert statuses(rows) == dict.fromkeys(rows, ("done", END))
+  run_sweep(LATENTS, ("optimizer.weight_decay", [0.0]))
   assert capsys.readouterr().out.startswith("2 members in 1 program, 2 of them trained already; ")
 
 
-def test_another_config_is_refused_before_anything_is_trained(schedule, monkeypatch):
-  schedule(LATENTS, RATES, factor=3)
+def test_another_config_is_refused_before_training(run_sweep, monkeypatch):
+  run_sweep(LATENTS, RATES, factor=3)
 
   def other(workdir, _):
     if workdir.name == STOPPED[0]:
@@ -174,29 +175,29 @@ def test_another_config_is_refused_before_anything_is_trained(schedule, monkeypa
 
   monkeypatch.setattr(run_folder, "check_same", other)
   with pytest.raises(errors.UserError, match="another config"):
-    schedule(LATENTS, RATES)
+    run_sweep(LATENTS, RATES)
 
 
 @pytest.mark.parametrize(("file", "refused"), [("notes.txt", True), ("sweep.png", False), (".jobs", False)])
-def test_a_folder_that_holds_something_else_is_refused(schedule, tmp_path, file, refused):
+def test_a_folder_with_other_files_is_refused(run_sweep, tmp_path, file, refused):
   (tmp_path / "run").mkdir()
   (tmp_path / "run" / file).mkdir()
   if refused:
-    with pytest.raises(errors.UserError, match=r"holds 'notes\.txt' but no sweep"):
-      schedule(LATENTS)
+    with pytest.raises(errors.UserError, match=r"contains 'notes\.txt', which is no part of a sweep"):
+      run_sweep(LATENTS)
   else:
-    schedule(LATENTS)
+    run_sweep(LATENTS)
 
 
-def test_members_too_large_for_the_memory_are_refused(schedule, monkeypatch, tmp_path):
-  asked = []
-  monkeypatch.setattr(sweep_run.setup, "check_memory", lambda experiment, devices: asked.append(experiment))
-  schedule(LATENTS, ("optimizer.weight_decay", [0.0, 0.1]))
-  assert [experiment.config.model.latent for experiment in asked] == [4, 4]  # the largest of each program
+def test_memory_is_checked_for_the_largest_member_of_each_program(run_sweep, monkeypatch, tmp_path):
+  checked = []
+  monkeypatch.setattr(sweep_run.setup, "check_memory", lambda experiment, devices: checked.append(experiment))
+  run_sweep(LATENTS, ("optimizer.weight_decay", [0.0, 0.1]))
+  assert [experiment.config.model.latent for experiment in checked] == [4, 4]  # the largest of each program
 
 
-def test_what_is_not_finished_is_swept_away_at_the_end(schedule, tmp_path):
+def test_unfinished_packs_are_deleted_at_the_end(run_sweep, tmp_path):
   (tmp_path / "run" / trainer.PARTS / "old").mkdir(parents=True)
-  schedule(LATENTS)
+  run_sweep(LATENTS)
   assert not (tmp_path / "run" / trainer.PARTS).exists()
   assert {path.name for path in (tmp_path / "run").iterdir()} <= {"latent=2", "latent=4", *summary.FILES}

@@ -1,4 +1,4 @@
-"""The answer of a sweep: how large is enough, in words, and what a nat of code buys."""
+"""Results of a sweep: rows, the knee and its interval, the rate-distortion curves, and the answer."""
 
 import csv
 import json
@@ -6,6 +6,7 @@ import math
 import types
 
 import pytest
+from stubs import stub_member
 
 from ae_jax.sweep import summary, trainer
 
@@ -21,72 +22,75 @@ def row(latent, error, seed=0, **others):
   }
 
 
-def said(rows):
+def answer(rows):
   return summary.sentence(rows, summary.conclusion(rows, {}))
 
 
-def test_a_size_is_enough_from_where_doubling_it_gains_little():
+def test_the_knee_is_the_first_size_whose_doubling_gains_little():
   rows = [row(2, 8.0), row(4, 4.0), row(8, 2.0), row(16, 1.96), row(32, 1.96)]
-  assert said(rows) == "8 is enough: doubling it gains 2%."
-  assert summary.knee({2: [8.0], 8: [4.0], 32: [3.9]})["latent"] == 8  # two doublings: 1 % each
+  assert answer(rows) == "Latent size 8 is enough: doubling it reduces the error by 2%."
+  assert summary.knee({2: [8.0], 8: [4.0], 32: [3.9]})["latent"] == 8  # two doublings of 1 % each
 
 
 @pytest.mark.parametrize("ratio", [2, 4, 16])
-def test_the_gain_of_a_doubling_does_not_depend_on_how_far_apart_the_sizes_are(ratio):
+def test_the_gain_of_a_doubling_does_not_depend_on_the_ratio_of_the_sizes(ratio):
   for gain, enough in ((0.04, True), (0.06, False)):
     curve = {3: [7.0], 3 * ratio: [7.0 * (1 - gain) ** math.log2(ratio)]}
-    found = summary.knee(curve)
-    assert (found is not None) == enough
-    assert not enough or found["gain"] == pytest.approx(gain)
+    knee = summary.knee(curve)
+    assert (knee is not None) == enough
+    assert not enough or knee["gain"] == pytest.approx(gain)
 
 
 @pytest.mark.parametrize(("rare", "latent", "low", "high"), [(3.3, 8, 4, 8), (3.79, 4, 4, 8)])
-def test_the_interval_of_the_knee_holds_what_one_in_sixteen_resamplings_gives(rare, latent, low, high):
-  # of four seeds, two have the error `rare` at 8: all or none of a resampling's four with probability 1/16
+def test_the_interval_contains_a_knee_of_one_in_sixteen_bootstrap_samples(rare, latent, low, high):
+  # two of four seeds have the error `rare` at 8: a sample has four of them, or none, with probability 1/16 each
   curve = {2: [8.0] * 4, 4: [4.0] * 4, 8: [3.9, 3.9, rare, rare], 16: [3.9] * 4}
-  found = summary.knee(curve)
-  assert (found["latent"], found["low"], found["high"]) == (latent, low, high)
+  knee = summary.knee(curve)
+  assert (knee["latent"], knee["low"], knee["high"]) == (latent, low, high)
 
 
-def test_the_interval_leaves_out_what_hardly_any_resampling_gives():
-  # 4 is not enough only where all eight draws of a resampling are 3.79: with probability 1/256
+def test_the_interval_excludes_a_knee_of_one_in_256_bootstrap_samples():
+  # 4 is not enough only if all eight draws of a sample are 3.79
   curve = {2: [8.0] * 8, 4: [4.0] * 8, 8: [3.9] * 4 + [3.79] * 4, 16: [3.9] * 8}
-  found = summary.knee(curve)
-  assert (found["latent"], found["low"], found["high"]) == (4, 4, 4)
+  knee = summary.knee(curve)
+  assert (knee["latent"], knee["low"], knee["high"]) == (4, 4, 4)
 
 
-def test_the_interval_of_the_knee_is_that_of_the_seeds():
+def test_the_interval_of_the_knee_reflects_the_seeds():
   errors = {2: (8.0, 8.1, 7.9), 4: (4.0, 4.1, 3.9), 8: (3.7, 4.3, 3.4), 16: (3.6, 3.7, 3.6)}
   rows = [row(latent, error, seed) for latent, seeds in errors.items() for seed, error in enumerate(seeds)]
-  found = summary.conclusion(rows, {})["knee"]
-  assert found["low"] <= found["latent"] <= found["high"]
-  assert found["low"] < found["high"]
-  assert "over the seeds" in said(rows)
+  knee = summary.conclusion(rows, {})["knee"]
+  assert knee["low"] <= knee["latent"] <= knee["high"]
+  assert knee["low"] < knee["high"]
+  assert "over the seeds" in answer(rows)
 
 
 @pytest.mark.parametrize(
   ("rows", "sentence"),
   [
-    ([row(2, 8.0), row(4, 4.0)], "No size is enough: from 2 to 4 the error still falls by 50%; try larger ones."),
-    ([row(2, 8.0)], "The squared error per test example at latent 2 is 8.000."),
-    ([row(2, 8.0), row(4, 9.0)], "2 is enough: a larger one gains nothing."),
+    (
+      [row(2, 8.0), row(4, 4.0)],
+      "No latent size is enough: from 2 to 4 the error still falls by 50%; try larger ones.",
+    ),
+    ([row(2, 8.0)], "The squared error per test example at latent size 2 is 8.000."),
+    ([row(2, 8.0), row(4, 9.0)], "Latent size 2 is enough: a larger one does not reduce the error."),
     (
       [{"name": "latent=2", "latent": 2, "status": "diverged at step 3"}],
-      "No member ended well: lower the learning rate.",
+      "No member was trained to the end without diverging: lower the learning rate.",
     ),
   ],
 )
-def test_other_ends_have_their_words(rows, sentence):
-  assert said(rows) == sentence
+def test_the_answer_without_a_knee(rows, sentence):
+  assert answer(rows) == sentence
 
 
-def test_the_best_of_other_settings_is_the_one_that_is_told_of():
+def test_the_answer_is_that_of_the_best_setting():
   rows = [row(2, 3.0, beta=0.5), row(4, 2.0, beta=0.5), row(2, 9.0, beta=4), row(4, 8.0, beta=4)]
   assert summary.best(rows) == "beta=0.5"
-  assert said(rows).endswith("(with beta=0.5).")
+  assert answer(rows).endswith("(with beta=0.5).")
 
 
-def test_the_best_setting_is_that_of_the_largest_size_of_all():
+def test_the_best_setting_has_the_smallest_error_at_the_largest_latent_size():
   crossing = [row(2, 3.0, beta=1), row(4, 2.0, beta=1), row(2, 9.0, beta=4), row(4, 1.0, beta=4)]
   assert summary.best(crossing) == "beta=4"
   assert summary.best([row(2, 3.0, beta=1), row(4, 2.0, beta=1), row(2, 0.5, beta=4)]) == "beta=1"
@@ -94,7 +98,7 @@ def test_the_best_setting_is_that_of_the_largest_size_of_all():
 
 
 @pytest.mark.parametrize("status", ["stopped after epoch 2", "diverged at step 7", summary.TRAINING])
-def test_only_members_that_were_trained_to_the_end_are_in_the_curves(status):
+def test_curves_contain_only_members_that_are_done(status):
   rows = [row(4, 2.0, 0), row(2, 3.0, 1), row(2, 5.0, 0), row(2, 1.0, 2) | {"status": status}]
   assert list(summary.curves(rows).items()) == [("autoencoder", {2: [3.0, 5.0], 4: [2.0]})]
   assert list(summary.curves(rows)["autoencoder"]) == [2, 4]
@@ -104,7 +108,7 @@ def test_only_members_that_were_trained_to_the_end_are_in_the_curves(status):
   assert summary.frontier([both[0], both[1] | {"status": status}]) is None
 
 
-def test_each_number_of_the_table_stands_under_its_name():
+def test_table_aligns_values_with_their_names():
   rows = [
     row(2, 3.0, kl=1.5),
     {"name": "latent=4,seed=1", "latent": 4, "seed": 1, "status": "diverged at step 3", "parameters": 9},
@@ -119,14 +123,14 @@ def test_each_number_of_the_table_stands_under_its_name():
   ]
 
 
-def test_what_is_written_is_read_again_and_is_a_table(tmp_path):
+def test_written_rows_can_be_read_from_json_and_csv(tmp_path):
   rows = [row(2, 3.0), {"name": "latent=4,seed=0", "latent": 4, "status": "diverged at step 3"}]
   summary.write(tmp_path, rows, {"answer": "2 is enough."})
   assert summary.read(tmp_path) == rows
   assert json.loads((tmp_path / "sweep.json").read_text())["answer"] == "2 is enough."
   with (tmp_path / "sweep.csv").open(newline="") as file:
     table = list(csv.DictReader(file))
-  assert [(each["name"], each["latent"], each["squared_error"]) for each in table] == [
+  assert [(line["name"], line["latent"], line["squared_error"]) for line in table] == [
     ("latent=2,seed=0", "2", "3.0"),
     ("latent=4,seed=0", "4", ""),
   ]
@@ -135,23 +139,25 @@ def test_what_is_written_is_read_again_and_is_a_table(tmp_path):
 @pytest.mark.parametrize(
   ("epochs", "diverged", "status"), [(3, None, "done"), (2, None, "training"), (2, 17, "diverged at step 17")]
 )
-def test_a_row_says_where_a_member_stands_and_what_it_reached(tmp_path, epochs, diverged, status):
-  experiment = types.SimpleNamespace(
-    config=types.SimpleNamespace(seed=11),
+def test_row_has_the_status_and_the_last_metrics_of_a_member(tmp_path, epochs, diverged, status):
+  member = stub_member(
+    "a",
+    4,
+    axes={"objective.beta": 0.5},
+    config={"seed": 11},
     model=types.SimpleNamespace(parameter_count=lambda: 99),
     stages=[types.SimpleNamespace(epochs=range(1)), types.SimpleNamespace(epochs=range(1, 3))],
   )
-  member = types.SimpleNamespace(name="a", axes={"objective.beta": 0.5}, latent=4, experiment=experiment)
   (tmp_path / "a").mkdir()
   records = [{"step": n, "epoch": float(n), "test/squared_error": 9.0 - n, "train/loss": 1.0} for n in (1, epochs)]
   (tmp_path / "a" / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-  found = summary.row(member, tmp_path, trainer.MemberResult(diverged, "in turn", 2.345, 7))
+  result = summary.row(member, tmp_path, trainer.MemberResult(diverged, "in turn", 2.345, 7))
   wanted = {"name": "a", "objective.beta": 0.5, "latent": 4, "seed": 11, "status": status, "epochs": epochs}
   wanted |= {"seconds": 2.35, "way": "in turn", "peak_bytes": 7, "parameters": 99}
-  assert found == wanted | ({"squared_error": 9.0 - epochs} if diverged is None else {})
+  assert result == wanted | ({"squared_error": 9.0 - epochs} if diverged is None else {})
 
 
-def test_the_frontier_is_there_where_beta_is_an_axis():
+def test_frontier_needs_beta_as_an_axis():
   rows = [
     row(2, 3.0, seed, **{"objective.beta": beta, "kl": 8 / beta + seed, "nats": beta})
     for beta in (1, 4)
@@ -162,7 +168,7 @@ def test_the_frontier_is_there_where_beta_is_an_axis():
   assert summary.frontier(rows[:2]) is None
 
 
-def test_the_error_after_some_epochs_is_that_of_the_next_evaluation(tmp_path):
+def test_error_after_is_that_of_the_first_evaluation_from_an_epoch_on(tmp_path):
   (tmp_path / "a").mkdir()
   numbers = {"1.0": 2.5, "2.5": None, "3.0": 1.5, "6.0": "NaN"}
   lines = [
@@ -170,6 +176,6 @@ def test_the_error_after_some_epochs_is_that_of_the_next_evaluation(tmp_path):
     for n, (epoch, error) in enumerate(numbers.items())
   ]
   (tmp_path / "a" / "metrics.jsonl").write_text("".join(lines))
-  member = types.SimpleNamespace(name="a")
-  found = [summary.error_after(tmp_path, member, epochs) for epochs in (1, 2, 3, 5, 7)]
-  assert found == [2.5, 1.5, 1.5, math.inf, math.inf]  # it diverged at 6, and never came to 7
+  member = stub_member("a", 2)
+  errors_after = [summary.error_after(tmp_path, member, epochs) for epochs in (1, 2, 3, 5, 7)]
+  assert errors_after == [2.5, 1.5, 1.5, math.inf, math.inf]  # diverged at epoch 6, and did not reach epoch 7

@@ -1,0 +1,114 @@
+"""Training and evaluation steps mapped over the members of a pack, and the masks of their latent sizes."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ae_jax import models, objectives
+from ae_jax.models import masking
+from ae_jax.sweep import grid
+from ae_jax.training import optimizers, steps
+from ae_jax.training.state import TrainState
+from ae_jax.types import Columns
+
+
+def latent_masks(members: Sequence[grid.Member], widest: grid.Member) -> dict[str, Any]:
+  """Returns which latent units and which parameters each member uses, stacked; see `masking.MaskedModel`.
+
+  `widest` is the member with the largest latent size. The result is {} if the latent code cannot be padded, since then
+  all members of a pack have the same latent size.
+  """
+  config, model = widest.experiment.config, widest.experiment.model
+  if model.code.size_axis is None:
+    return {}
+  wider = models.build(shape=model.shape, labels=model.labels, **{**config.model, "latent": config.model.latent + 1})
+  abstract, abstract_wider = (each.abstract_variables().params for each in (model, wider))
+  pairs = zip(jax.tree.leaves(abstract), jax.tree.leaves(abstract_wider), strict=True)
+  depends = [leaf.shape != wider_leaf.shape for leaf, wider_leaf in pairs]  # on the latent size
+  masks = []
+  for member in members:
+    abstract_params = member.experiment.model.abstract_variables().params
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), abstract_params)
+    masks.append(jax.tree.leaves(masking.pad(ones, abstract, member.latent)))
+  by_leaf = zip(depends, zip(*masks, strict=True), strict=True)
+  units = np.arange(config.model.latent) < np.array([[member.latent] for member in members])
+  return {
+    "latent_mask": units.astype(np.float32),
+    "mask": [np.stack(leaf_masks) if is_masked else None for is_masked, leaf_masks in by_leaf],
+  }
+
+
+def train_chunk(
+  state: TrainState,
+  examples: Columns,
+  rows: jax.Array,
+  weights: jax.Array,
+  keys: jax.Array,
+  masks: Mapping[str, Any],
+  numbers: Mapping[str, Mapping[str, jax.Array]],
+  *,
+  over: Callable[[Callable], Callable],
+  model: models.Model,
+  objective: objectives.Objective,
+  optimizer_factory: optimizers.OptimizerFactory,
+  **static: Any,
+) -> tuple[TrainState, Mapping[str, jax.Array], jax.Array]:
+  """Applies `steps.train_chunk` to each member.
+
+  All arrays except `examples` and `state.step` have a leading axis of members. `masks` comes from `latent_masks`,
+  `numbers` from `grid.numbers`, and `over` is a value of `compiled_pack.WAYS`.
+  """
+
+  def chunk(member_state, rows, weights, key, masks, numbers):
+    arguments = _member_arguments(model, objective, masks, numbers)
+    arguments["optimizer"] = optimizer_factory(**numbers["optimizer"])
+    member_state = dataclasses.replace(member_state, step=state.step)
+    new, terms, finite = steps.train_chunk(member_state, examples, rows, weights, key, **arguments, **static)
+    return without_step(new), terms, finite
+
+  new, terms, finite = over(chunk)(without_step(state), rows, weights, keys, masks, numbers)
+  return dataclasses.replace(new, step=state.step + rows.shape[1]), terms, finite
+
+
+def evaluate(
+  variables: models.Variables,
+  step: jax.Array,
+  examples: Columns,
+  indices: jax.Array,
+  weights: jax.Array,
+  keys: jax.Array,
+  masks: Mapping[str, Any],
+  numbers: Mapping[str, Mapping[str, jax.Array]],
+  *,
+  over: Callable[[Callable], Callable],
+  model: models.Model,
+  objective: objectives.Objective,
+  **static: Any,
+) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+  """Applies `steps.evaluate` to each member; see `train_chunk` for the arguments."""
+
+  def evaluate_member(variables, key, masks, numbers):
+    arguments = _member_arguments(model, objective, masks, numbers)
+    return steps.evaluate(variables, step, examples, indices, weights, key, **arguments, **static)
+
+  return over(evaluate_member)(variables, keys, masks, numbers)
+
+
+def without_step(state: TrainState) -> TrainState:
+  """Returns a state whose step is None: in a pack every remaining array has a leading axis of members."""
+  return dataclasses.replace(state, step=None)
+
+
+def _member_arguments(
+  model: models.Model,
+  objective: objectives.Objective,
+  masks: Mapping[str, Any],
+  numbers: Mapping[str, Mapping[str, jax.Array]],
+) -> dict[str, Any]:
+  """Returns the model and the objective of one member."""
+  objective = dataclasses.replace(objective, **numbers["objective"])
+  model = model if model.code.size_axis is None else masking.mask_model(model, **masks)
+  return {"model": model, "objective": objective}
