@@ -155,7 +155,7 @@ def _common_shape(files: Sequence[str]) -> Int[np.ndarray, " 3"]:
   shapes = lazy_arrays.gathered(lazy_arrays.LazyArray((len(files), 3), np.dtype(np.int64), read))
   others = np.flatnonzero((shapes != shapes[0]).any(1))
   if len(others):
-    other, first = (decoding.in_words(shape) for shape in (shapes[others[0]], shapes[0]))
+    other, first = (decoding.in_words(shape.tolist()) for shape in (shapes[others[0]], shapes[0]))
     raise errors.UserError(f"{files[others[0]]}: is {other}, but {files[0]} is {first}; all images must have one size")
   return shapes[0]
 
