@@ -76,7 +76,7 @@ WRONG_INPUT = [
   ((DENSE, "--config.model.widths=(8,-1)"), "config.model.widths=(8, -1)"),
   ((DENSE, "--config.epochs=1e999"), "--config.epochs=1e999: must be a whole number"),
   (("--config=configs/dense.py:mnist_5l",), "did you mean 'mnist_5k'"),
-  (("--config=configs/dense.py:npz", "--config.data.path=absent.npz"), "there is no such file"),
+  (("--config=configs/dense.py:npz", "--config.data.path=absent.npz"), "file not found"),
   (("--config=configs/dense.py:mnist",), "tfds build mnist"),
   (("--config=configs/cnn.py:digits", "--config.model.channels=(4,4,4)", "--config.model.decoder_kernels=(3,3,3)",
     "--config.model.decoder_strides=(2,2,2)"), "an image of 8x8 is 1x1 after 2"),

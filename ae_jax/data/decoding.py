@@ -1,13 +1,18 @@
-"""Encoded images as arrays: of few formats, up to so many pixels, and whatever is wrong with one names it."""
+"""Decoding of image files, limited to a few formats and a maximum size. Every error names the file."""
 
 import contextlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from ae_jax import errors
 
 MOST_PIXELS = 2**24  # 4,096 x 4,096: a file of a few kilobytes can ask for gigabytes
-FORMATS = {  # of Pillow -> the ends of their files' names; none of them runs a program, as PostScript does
+FORMATS = {  # Pillow's name -> file suffixes; none of these formats runs a program, as PostScript does
   "BMP": (".bmp",),
   "GIF": (".gif",),
   "JPEG": (".jpg", ".jpeg"),
@@ -16,45 +21,57 @@ FORMATS = {  # of Pillow -> the ends of their files' names; none of them runs a 
   "TIFF": (".tif", ".tiff"),
   "WEBP": (".webp",),
 }
-_MODES = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}  # of a file -> what it is decoded to, without loss
+_MODES = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}  # mode of the file -> mode after decoding, without loss
+
+File = str | os.PathLike[str] | io.BufferedIOBase
 
 
-def shape(file, name):
-  """(H, W, C) as the head of an image file says (a path or a binary file); UserError, with the name, as of `decode`."""
+def shape(file: File, name: str) -> tuple[int, int, int]:
+  """Returns the shape (H, W, C) that the header of an image file states.
+
+  Raises:
+    UserError: With `name`, if the file cannot be read, is too large, or has unsupported channels.
+  """
   with _opened(file, name) as image:
     return _shape(image)
 
 
-def decode(file, name, wanted):
-  """The image uint8 of the wanted shape (H, W, C), as it is stored (EXIF turns nothing); of several frames the first.
+def decode(file: File, name: str, expected: Sequence[int]) -> UInt8[np.ndarray, "height width channels"]:
+  """Returns an image as it is stored: EXIF orientation is ignored, and only the first of several frames is read.
 
-  Raises UserError, with the name, for one that cannot be read, is too large, or has another shape or other channels
-  than grey or RGB: before a pixel is decoded, where the head of the file tells.
+  Args:
+    file: Path or binary file.
+    name: Name of the file in messages.
+    expected: Shape (H, W, C) that the image must have.
+
+  Raises:
+    UserError: If the file cannot be read, is too large, has another shape, or has channels other than grey or RGB.
+      The header is checked before any pixel is decoded.
   """
   with _opened(file, name) as image:
-    if _shape(image) != tuple(wanted):
-      raise errors.UserError(f"{name}: is {in_words(_shape(image))}, not {in_words(wanted)} as the others")
-    return np.asarray(image.convert(_MODES[image.mode])).reshape(wanted)
+    if _shape(image) != tuple(expected):
+      raise errors.UserError(f"{name}: is {in_words(_shape(image))}, but the other images are {in_words(expected)}")
+    return np.asarray(image.convert(_MODES[image.mode])).reshape(expected)
 
 
-def in_words(shape):
-  """(H, W, C) as "W x H with C channels"."""
+def in_words(shape: Sequence[int]) -> str:
+  """Returns a shape (H, W, C) as "W x H with C channels"."""
   height, width, channels = shape
   return f"{width} x {height} with {channels} channel{'s' if channels > 1 else ''}"
 
 
-def _shape(image):
+def _shape(image: Any) -> tuple[int, int, int]:
   return image.height, image.width, len(_MODES[image.mode])
 
 
 @contextlib.contextmanager
-def _opened(file, name):
+def _opened(file: File, name: str) -> Iterator[Any]:
   from PIL import Image
 
-  # Pillow raises nearly anything at a damaged file, and at what it takes for a bomb itself
+  # Pillow raises almost any exception for a damaged file, and one of its own for a decompression bomb
   with errors.explained(f"{name}: not a readable image"), Image.open(file, formats=tuple(FORMATS)) as image:
     if image.width * image.height > MOST_PIXELS:
-      raise errors.UserError(f"{name}: has {image.width} x {image.height} pixels; at most {MOST_PIXELS:,} are decoded")
+      raise errors.UserError(f"{name}: has {image.width} x {image.height} pixels; the limit is {MOST_PIXELS:,} pixels")
     if image.mode not in _MODES:
-      raise errors.UserError(f"{name}: its pixels are {image.mode}; 8-bit grey or RGB is wanted")
+      raise errors.UserError(f"{name}: has pixels of mode {image.mode}; expected 8-bit grey or RGB")
     yield image

@@ -1,111 +1,136 @@
-"""Examples that stay in their files until they are asked for; an ndarray is such rows too, all of them at hand."""
+"""Arrays whose rows stay in files until they are read. Every function here also accepts an ndarray."""
 
 import concurrent.futures
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Int
+from numpy.typing import DTypeLike
 
-BLOCK = 256  # rows that a thread reads at a time
-PART_BYTES = 2**26  # of what `parts` gives at a time
+from ae_jax.types import AnyArray
+
+BLOCK = 256  # rows that one thread reads at a time
+PART_BYTES = 2**26  # size limit of each array that `parts` yields
 PROBES = 1000
-SAMPLE_ROWS, SAMPLE_BYTES = 20_000, 2**28  # at most, of `sample`
+SAMPLE_ROWS, SAMPLE_BYTES = 20_000, 2**28  # limits of `sample`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LazyArray:
-  """LazyArray [N, ...] read on demand: `rows[a slice, or integers [K] from 0 to N - 1]` is an ndarray [K, ...]."""
+  """An array [N, ...] that reads its rows on demand: `array[slice or indices]` returns an ndarray.
+
+  Indices are integers [K] from 0 to N - 1.
+  """
 
   shape: tuple[int, ...]  # (N, ...)
   dtype: np.dtype
-  read: Callable  # int64 [K] -> ndarray [K, ...]; of these rows only, and from any thread
-  load: Callable | None = None  # () -> ndarray [N, ...]: all, from a cache or checked better; None: as `read` has them
+  read: Callable[[np.ndarray], np.ndarray]  # int64 [K] -> [K, ...]: reads these rows only; called from any thread
+  load: Callable[[], np.ndarray] | None = (
+    None  # () -> [N, ...]: reads all rows (cached, or with checksums); None: `read`
+  )
 
-  def __len__(self):
+  def __len__(self) -> int:
     return self.shape[0]
 
-  def __getitem__(self, index):
-    numbers = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index, np.int64)
-    return self.read(numbers)
+  def __getitem__(self, index: slice | Sequence[int] | AnyArray) -> np.ndarray:
+    indices = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index, np.int64)
+    return self.read(indices)
 
 
-def mapped(rows, shape, dtype, function):
-  """Each row through a function of ndarrays [K, ...]; `shape` is that of a row. What is lazy stays so."""
-  if isinstance(rows, np.ndarray):
-    return function(rows)
+MaybeLazy = np.ndarray | LazyArray  # in memory, or in files
+
+
+def mapped(
+  array: MaybeLazy, shape: tuple[int, ...], dtype: DTypeLike, function: Callable[[np.ndarray], np.ndarray]
+) -> MaybeLazy:
+  """Applies a function to the rows of an array; the result is lazy if the array is.
+
+  Args:
+    array: Rows [N, ...].
+    shape: Shape of a row of the result.
+    dtype: Dtype of the result.
+    function: Maps rows [K, ...] to rows [K, *shape], each row on its own.
+  """
+  if isinstance(array, np.ndarray):
+    return function(array)
   return LazyArray(
-    shape=(len(rows), *shape),
+    shape=(len(array), *shape),
     dtype=np.dtype(dtype),
-    read=lambda numbers: function(rows.read(numbers)),
-    load=lambda: function(loaded(rows)),
+    read=lambda indices: function(array.read(indices)),
+    load=lambda: function(loaded(array)),
   )
 
 
-def take(rows, mask):
-  """The rows of a mask [N]. What is lazy stays so, and none of it is read."""
-  if isinstance(rows, np.ndarray):
-    return rows[mask]
+def take(array: MaybeLazy, mask: Bool[np.ndarray, " rows"]) -> MaybeLazy:
+  """Returns the rows that a mask selects. The result is lazy if the array is; no row is read here."""
+  if isinstance(array, np.ndarray):
+    return array[mask]
   kept = np.flatnonzero(mask)
   return LazyArray(
-    shape=(len(kept), *rows.shape[1:]),
-    dtype=rows.dtype,
-    read=lambda numbers: rows.read(kept[numbers]),
-    load=lambda: loaded(rows)[mask],
+    shape=(len(kept), *array.shape[1:]),
+    dtype=array.dtype,
+    read=lambda indices: array.read(kept[indices]),
+    load=lambda: loaded(array)[mask],
   )
 
 
-def loaded(rows):
-  """All rows as an ndarray, by `LazyArray.load`."""
-  return rows.load() if isinstance(rows, LazyArray) and rows.load else gathered(rows)
+def loaded(array: MaybeLazy) -> np.ndarray:
+  """Returns all rows in memory, by `LazyArray.load` where it is set."""
+  return array.load() if isinstance(array, LazyArray) and array.load else gathered(array)
 
 
-def gathered(rows):
-  """All rows as an ndarray, by `LazyArray.read`."""
-  return rows if isinstance(rows, np.ndarray) else gather(rows, np.arange(len(rows)))
+def gathered(array: MaybeLazy) -> np.ndarray:
+  """Returns all rows in memory, by `LazyArray.read`."""
+  return array if isinstance(array, np.ndarray) else gather(array, np.arange(len(array)))
 
 
-def gather(rows, numbers):
-  """The rows of these numbers [K], as an ndarray [K, ...], read by a few threads."""
-  found = np.empty((len(numbers), *rows.shape[1:]), rows.dtype)
+def gather(array: MaybeLazy, indices: Int[np.ndarray, " rows"]) -> np.ndarray:
+  """Returns the rows at `indices` [K] as an ndarray [K, ...]; several threads read them."""
+  rows = np.empty((len(indices), *array.shape[1:]), array.dtype)
 
   def fill(start):
     block = slice(start, start + BLOCK)
-    found[block] = rows[numbers[block]]
+    rows[block] = array[indices[block]]
 
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    for _ in pool.map(fill, range(0, len(numbers), BLOCK)):
+    for _ in pool.map(fill, range(0, len(indices), BLOCK)):
       pass
-  return found
+  return rows
 
 
-def parts(rows, numbers):
-  """Generates the rows of these numbers, in order, as ndarrays of a bounded size."""
-  size = max(1, PART_BYTES // bytes_of_a_row(rows))
-  for start in range(0, len(numbers), size):
-    yield gather(rows, numbers[start : start + size])
+def parts(array: MaybeLazy, indices: Int[np.ndarray, " rows"]) -> Iterator[np.ndarray]:
+  """Yields the rows at `indices`, in order, in ndarrays of at most `PART_BYTES` (or one row)."""
+  size = max(1, PART_BYTES // bytes_of_a_row(array))
+  for start in range(0, len(indices), size):
+    yield gather(array, indices[start : start + size])
 
 
-def probes(count):
-  """The numbers of some of `count` rows, sorted: the first, the last, and 1,000 drawn with a fixed seed."""
+def probes(count: int) -> Int[np.ndarray, " probes"]:
+  """Returns sorted indices below `count`: the first, the last, and 1,000 drawn with a fixed seed."""
   drawn = np.random.default_rng(0).integers(count, size=PROBES)
   return np.unique(np.concatenate([[0, count - 1], drawn]))
 
 
-def sample(rows):
-  """LazyArray that speak for all, as an ndarray: the ndarray itself, or lazy ones drawn with a fixed seed, all if few."""
-  if isinstance(rows, np.ndarray):
-    return rows
-  size = min(len(rows), SAMPLE_ROWS, max(2, SAMPLE_BYTES // bytes_of_a_row(rows)))
-  return gather(rows, np.sort(np.random.default_rng(0).choice(len(rows), size, replace=False)))
+def sample(array: MaybeLazy) -> np.ndarray:
+  """Returns an ndarray itself, or a sample in memory of a LazyArray.
+
+  The sample is drawn with a fixed seed and keeps the order of the rows. It has at most `SAMPLE_ROWS` rows and
+  `SAMPLE_BYTES` bytes.
+  """
+  if isinstance(array, np.ndarray):
+    return array
+  size = min(len(array), SAMPLE_ROWS, max(2, SAMPLE_BYTES // bytes_of_a_row(array)))
+  return gather(array, np.sort(np.random.default_rng(0).choice(len(array), size, replace=False)))
 
 
-def bytes_of_a_row(rows):
-  """The size of a row in memory."""
-  return max(1, math.prod(rows.shape[1:]) * rows.dtype.itemsize)
+def bytes_of_a_row(array: MaybeLazy) -> int:
+  """Returns the size of one row in memory."""
+  return max(1, math.prod(array.shape[1:]) * array.dtype.itemsize)
 
 
-def bytes_of(rows):
-  """The size of all rows in memory."""
-  return len(rows) * bytes_of_a_row(rows)
+def bytes_of(array: MaybeLazy) -> int:
+  """Returns the size of all rows in memory."""
+  return len(array) * bytes_of_a_row(array)

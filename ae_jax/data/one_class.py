@@ -1,29 +1,32 @@
-"""Training on the examples of one label, so that the others of the test half are anomalies."""
+"""Training on the examples of one label, so that test examples with other labels are anomalies."""
+
+from typing import Any
 
 import numpy as np
+from jaxtyping import Integer
 
 from ae_jax import errors
 from ae_jax.data import lazy_arrays, remarks
 
-EARLIER_ALL = -1  # in earlier versions this meant examples of any label
+EARLIER_ALL = -1  # earlier versions used it for "any label"
 
 
-def keep(label: int | None, arrays: dict, where: str) -> tuple[int | None, list[str]]:
+def keep(label: int | None, arrays: dict[str, Any], where: str) -> tuple[int | None, list[str]]:
   """Drops the training examples with another label from the arrays of a source, in place.
 
-  Training examples without labels are all kept: a user who labels the test half alone has parted the data already. The
-  label -1 means any label, as in earlier versions, if no example has it.
+  Training examples without labels are all kept: a user who labels the test half alone has already separated the
+  classes. The label -1 means any label, as in earlier versions, if no example has it.
 
   Args:
     label: The label to train on; None for any.
-    arrays: What a source gives (see `ae_jax.data.sources`).
-    where: The beginning of messages.
+    arrays: The result of a source (see `ae_jax.data.sources`).
+    where: Beginning of messages.
 
   Returns:
-    The label that was applied, or None, and sentences about what was done.
+    The label that was applied, or None, and remarks about what was done.
 
   Raises:
-    UserError: If the test examples have no labels, labels are no integers, or no example has the label.
+    UserError: If the test examples have no labels, labels are not integers, or no example has the label.
   """
   if label is None:
     return None, []
@@ -32,22 +35,22 @@ def keep(label: int | None, arrays: dict, where: str) -> tuple[int | None, list[
     return None, [f"{key}: no example has this label, so examples of all labels are used"]
   if arrays.get("test_labels") is None:
     raise errors.UserError(
-      f"{key}: {where} has no labels of its test examples; add them, or leave out config.data.one_class and the "
+      f"{key}: the test examples of {where} have no labels; add them, or remove config.data.one_class and the "
       "evaluator 'anomaly'"
     )
   for half in ("train", "test"):
     if arrays.get(f"{half}_labels") is not None:
-      arrays[f"{half}_labels"] = _checked(arrays[f"{half}_labels"], label, f"{key}: ", half, where)
+      arrays[f"{half}_labels"] = _checked(arrays[f"{half}_labels"], label, key, half, where)
   return label, _drop_others(label, arrays, key)
 
 
-def _drop_others(label, arrays, key):
-  """Drops the training examples of other labels, in place, and returns sentences about it."""
+def _drop_others(label: int, arrays: dict[str, Any], key: str) -> list[str]:
+  """Drops the training examples of other labels, in place, and returns remarks about it."""
   others = remarks.counted(int((arrays["test_labels"] != label).sum()), "example")
   if arrays.get("train_labels") is None:
     count = len(arrays["train"])
     return [
-      f"{key}: the training examples have no labels, so all {count:,} are taken to have this one; the test half has "
+      f"{key}: the training examples have no labels, so all {count:,} are assumed to have this one; the test half has "
       f"{others} of other labels"
     ]
   kept = arrays["train_labels"] == label
@@ -58,21 +61,23 @@ def _drop_others(label, arrays, key):
   if not dropped:
     return []
   left_out = remarks.counted(dropped, "training example")
-  return [f"{key}: {left_out} of other labels left out; the test half has {others} of other labels"]
+  return [f"{key}: dropped {left_out} of other labels; the test half has {others} of other labels"]
 
 
-def _has(label, arrays):
-  """Returns True if a training or test example has this integer label."""
-  found = [arrays[name] for name in ("train_labels", "test_labels") if arrays.get(name) is not None]
-  return any(np.issubdtype(labels.dtype, np.integer) and label in lazy_arrays.gathered(labels) for labels in found)
+def _has(label: int, arrays: dict[str, Any]) -> bool:
+  """Returns whether a training or test example has this integer label."""
+  halves = [arrays[name] for name in ("train_labels", "test_labels") if arrays.get(name) is not None]
+  return any(np.issubdtype(labels.dtype, np.integer) and label in lazy_arrays.gathered(labels) for labels in halves)
 
 
-def _checked(labels, label, key, half, where):
-  """The labels of a half in memory; UserError if they are no integers or the label is not among them."""
+def _checked(
+  labels: lazy_arrays.MaybeLazy, label: int, key: str, half: str, where: str
+) -> Integer[np.ndarray, " examples"]:
+  """Returns the labels of a half in memory; raises UserError if they are not integers or lack the label."""
   if not np.issubdtype(labels.dtype, np.integer):
-    raise errors.UserError(f"{key}{where} has labels of dtype {labels.dtype}; integers are wanted")
+    raise errors.UserError(f"{key}: {where} has labels of dtype {labels.dtype}; expected integers")
   labels = lazy_arrays.gathered(labels)
   if label not in labels:
     known = ", ".join(map(str, np.unique(labels)[:20]))
-    raise errors.UserError(f"{key}no {half} example of {where} has this label; it has {known}")
+    raise errors.UserError(f"{key}: no {half} example of {where} has this label; known labels: {known}")
   return labels

@@ -1,4 +1,4 @@
-"""Where the training examples lie: on the device, or behind a stream of chunks, from memory or from their files."""
+"""Placement of the training examples: on the device, or streamed chunk by chunk from memory or from files."""
 
 import ctypes
 import dataclasses
@@ -10,8 +10,8 @@ from ae_jax import errors
 from ae_jax.system import distributed
 
 _GIB = 2**30
-UNKNOWN_BYTES = 8 * _GIB  # taken for the memory of a machine that does not tell it
-_CGROUP = pathlib.Path("/sys/fs/cgroup/memory.max")  # the limit of a container; "max" is none
+UNKNOWN_BYTES = 8 * _GIB  # assumed where the machine does not report its memory
+_CGROUP = pathlib.Path("/sys/fs/cgroup/memory.max")  # memory limit of a container; "max" means no limit
 
 # name -> (bytes needed, budget of the host, budget of the device) -> (lazy, streams)
 PLACEMENTS = {
@@ -23,20 +23,27 @@ PLACEMENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-  """What was decided, and in words why."""
+  """A placement decision and its reason."""
 
-  lazy: bool  # the examples stay in their files, where their source can read single ones
-  streams: bool  # they go to the device chunk by chunk
-  budget: float  # bytes of this machine's memory
-  words: str
+  lazy: bool  # the examples stay in their files, if their source can read single rows
+  streams: bool  # the examples go to the device chunk by chunk
+  budget: int | float  # bytes of host memory
+  words: str  # the decision and its reason, for the user
 
 
-def decide(placement, budget_gib, needed):
-  """The Placement of training examples that need so many bytes when decoded, from `config.data`'s two keys.
+def decide(placement: str, budget_gib: int | float, needed: int) -> Placement:
+  """Returns the placement of training examples that take `needed` bytes when decoded.
 
-  A budget of 0 GiB is a quarter of this machine's memory for the host and a third of an accelerator's for the device;
-  another is taken for both. Of several processes the smallest budget counts. "auto" streams what exceeds either. Raises
-  UserError for an unknown placement or a negative budget.
+  "auto" streams examples that exceed the budget of the host or of the device.
+
+  Args:
+    placement: `config.data.placement`, a key of `PLACEMENTS`.
+    budget_gib: `config.data.budget_gib`, for host and device alike. 0 means a quarter of the host's memory and a third
+      of an accelerator's. With several processes the smallest budget counts.
+    needed: Size in bytes.
+
+  Raises:
+    UserError: For an unknown placement or a negative budget.
   """
   rule = errors.choose(PLACEMENTS, placement, "data.placement")
   errors.check(budget_gib >= 0, "data.budget_gib", budget_gib, "0 (automatic) or more")
@@ -49,13 +56,13 @@ def decide(placement, budget_gib, needed):
   return Placement(lazy, streams, host, f"training examples {'streamed' if streams else 'in memory'} ({reasons})")
 
 
-def gib(size):
-  """Bytes in words."""
+def gib(size: int | float) -> str:
+  """Returns a size in bytes as text in GiB."""
   return f"{size / _GIB:.3g} GiB"
 
 
-def host_bytes():
-  """The memory of this machine, or of the container that this process is in."""
+def host_bytes() -> int:
+  """Returns the memory of this machine, or of the container that this process runs in."""
   physical = _physical_bytes()
   limit = _CGROUP.read_text().strip() if _CGROUP.exists() else "max"
   return min(physical, int(limit)) if limit.isdecimal() else physical
@@ -71,21 +78,21 @@ class _MemoryStatus(ctypes.Structure):
   )
 
 
-def _physical_bytes():
-  """The physical memory as POSIX (Linux, macOS) or Windows tells it, else `UNKNOWN_BYTES`."""
+def _physical_bytes() -> int:
+  """Returns the physical memory that POSIX (Linux, macOS) or Windows reports, else `UNKNOWN_BYTES`."""
   try:
-    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-  except (AttributeError, ValueError, OSError):  # Windows has no sysconf, and some systems not these names
-    found = 0
-  if found <= 0 and hasattr(ctypes, "windll"):
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  except (AttributeError, ValueError, OSError):  # Windows has no sysconf, and some systems lack these names
+    size = 0
+  if size <= 0 and hasattr(ctypes, "windll"):
     status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
     if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
-      found = status.bytes_0
-  return found if found > 0 else UNKNOWN_BYTES
+      size = status.bytes_0
+  return size if size > 0 else UNKNOWN_BYTES
 
 
-def device_bytes():
-  """The memory of an accelerator; infinite on CPU, whose memory is the host's."""
+def device_bytes() -> int | float:
+  """Returns the memory of an accelerator; infinity on CPU, where the host's memory is the limit."""
   import jax
 
   return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)

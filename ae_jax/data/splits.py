@@ -1,18 +1,20 @@
-"""What the sources share: how examples are parted into training and test, and what needs a path."""
+"""Train-test splits and checks of `config.data.path`, shared by the data sources."""
 
 import os
 import stat
+from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Shaped
 
 from ae_jax import errors
 from ae_jax.data import lazy_arrays
 
-_MOST_HELD_OUT = 10_000  # the test examples lie in memory, however many there are to train on
+_MOST_HELD_OUT = 10_000  # test examples lie in memory, so their number is limited
 
 
-def last_of_each_class(labels, share):
-  """A mask [N] of the last `share` of each class."""
+def last_of_each_class(labels: Shaped[np.ndarray, " examples"], share: float) -> Bool[np.ndarray, " examples"]:
+  """Returns a mask of the last `share` of the examples of each class."""
   mask = np.zeros(len(labels), bool)
   for label in np.unique(labels):
     of_class = np.flatnonzero(labels == label)
@@ -20,35 +22,45 @@ def last_of_each_class(labels, share):
   return mask
 
 
-def drawn_fifth(count):
-  """A mask [N] of a fifth of `count` examples, 10,000 at most, drawn with a fixed seed."""
+def drawn_fifth(count: int) -> Bool[np.ndarray, " {count}"]:
+  """Returns a mask of a fifth of `count` examples (at least 1, at most 10,000), drawn with a fixed seed."""
   return np.random.default_rng(0).permutation(count) < max(1, min(count // 5, _MOST_HELD_OUT))
 
 
-def split(examples, labels, held_out):
-  """The dict that a source gives, from examples [N, ...], labels [N] or None, and the mask [N] of those for testing."""
+def split(
+  examples: lazy_arrays.MaybeLazy,
+  labels: Shaped[np.ndarray, " examples"] | None,
+  held_out: Bool[np.ndarray, " examples"],
+) -> dict[str, Any]:
+  """Returns the arrays of a source: the examples in `held_out` become the test half, the others the training half."""
   arrays = {"train": lazy_arrays.take(examples, ~held_out), "test": lazy_arrays.take(examples, held_out)}
   if labels is not None:
     arrays |= {"train_labels": labels[~held_out], "test_labels": labels[held_out]}
   return arrays
 
 
-def check_no_path(name, path):
-  """Raises UserError if a data set that is embedded or made is given a path."""
+def check_no_path(name: str, path: str) -> None:
+  """Raises UserError if an embedded or generated data set is given a path."""
   if path:
-    raise errors.UserError(f"config.data.path={path!r}: {name} is embedded and reads no file; leave it empty")
+    raise errors.UserError(f"config.data.path={path!r}: {name} is embedded and reads no file; leave the path empty")
 
 
-def check_path(name, path, wanted):
-  """Raises UserError if a data set that is read from `wanted` is given no path, or one that can be of neither."""
+def check_path(name: str, path: str, expected: str) -> None:
+  """Raises UserError if a data set that reads files is given no path, or the path of a pipe or device.
+
+  Args:
+    name: Name of the source.
+    path: Path to check. A missing file passes, because the source reports it better.
+    expected: What the path should name, for the message.
+  """
   if not path:
-    raise errors.UserError(f"config.data.path is empty; name the {wanted} that config.data.name={name!r} is to read")
+    raise errors.UserError(f"config.data.path is empty; set it to the {expected} for config.data.name={name!r}")
   where = f"config.data.path={errors.shown(path)}"
   try:
     mode = os.stat(path).st_mode
   except FileNotFoundError:
-    return  # the source says so better
-  except (OSError, ValueError) as error:  # a name that is too long, or with a NUL in it
+    return
+  except (OSError, ValueError) as error:  # a name that is too long, or that contains NUL
     raise errors.UserError(f"{where}: cannot be read: {errors.one_line(error)[:100]}") from None
-  if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # which could be waited for without end
-    raise errors.UserError(f"{where}: is a pipe or a device; a {wanted} is wanted")
+  if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading it could block forever
+    raise errors.UserError(f"{where}: is a pipe or a device; expected a {expected}")

@@ -1,73 +1,98 @@
-"""Training examples that are read while the device trains: Grain's threads, in the order of `ae_jax.data.batch_schedule`."""
+"""Training examples that Grain's threads read while the device trains, in the order of a `BatchSchedule`."""
 
 import functools
 import os
 import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float32, Int
 
-from ae_jax.data import lazy_arrays
+from ae_jax.data import batch_schedule, lazy_arrays
 
-PREFETCHED_BYTES = 2**28  # of batches that are read ahead, at most, unless a single one is larger
+PREFETCHED_BYTES = 2**28  # limit of the batches that are read ahead, unless a single batch is larger
 _MOST_THREADS = 16
 
+Slots = slice | Int[np.ndarray, "slots"]  # of a padded batch
 
-def chunks(examples, schedule, first, last, columns=slice(None)):
-  """Generates the chunks `first` to `last` - 1 of a run, counted from its beginning: (examples, weights).
 
-  `examples` are columns {"x": ndarray or `lazy_arrays.LazyArray` [N, ...], ...}, `schedule` is their `epochs.BatchSchedule`. Each chunk has
-  the columns {"x": [schedule.chunk, slots, elements], others: [schedule.chunk, slots]}, in their dtypes, and weights float32
-  [schedule.chunk, slots]: chunk c holds what `schedule.chunks(c // chunks per epoch)[c % chunks per epoch]` points at, row 0
-  where the weight is 0. `columns` are the
-  slots of a batch that this process holds (a slice or integers); no row of the others is read. The order is a function
-  of the seed and the chunk, so that there is nothing to save. Raises what reading raises: UserError for a damaged file.
-  Close the generator (`contextlib.closing`) and its threads end.
+def chunks(
+  examples: Mapping[str, lazy_arrays.MaybeLazy],
+  schedule: batch_schedule.BatchSchedule,
+  first: int,
+  last: int,
+  slots: Slots = slice(None),
+) -> Generator[tuple[dict[str, np.ndarray], Float32[np.ndarray, "steps slots"]], None, None]:
+  """Yields the chunks `first` to `last` - 1 of a run, counted from its beginning: (columns, weights).
+
+  Chunk c holds the rows that `schedule.chunks(c // chunks_per_epoch)[c % chunks_per_epoch]` lists; padding repeats row
+  0 with weight 0. The order is a function of the seed and the chunk, so no reader state needs saving. Close the
+  generator (`contextlib.closing`) to end its threads.
+
+  Args:
+    examples: Columns {"x": [N, ...], ...}.
+    schedule: Order of the examples.
+    first: First chunk.
+    last: End of the chunks (exclusive).
+    slots: Slots of each padded batch that this process holds; it reads no rows of other slots.
+
+  Yields:
+    {"x": [chunk, slots, elements], other columns: [chunk, slots]} in their dtypes, and weights [chunk, slots].
+
+  Raises:
+    UserError: If a file is damaged. Other exceptions of reading pass unchanged.
   """
-  import grain  # half a second of imports that a run in memory does without
+  import grain  # takes half a second; a run in memory does not need it
 
-  read = functools.partial(_read, examples, columns, schedule.steps, _order(schedule))
-  slots = len(np.arange(schedule.padded_batch_size)[columns])
-  ahead = PREFETCHED_BYTES // (slots * lazy_arrays.bytes_of_a_row(examples["x"]))
+  read = functools.partial(_read, examples, slots, schedule.steps, _order(schedule))
+  count = len(np.arange(schedule.padded_batch_size)[slots])
+  ahead = PREFETCHED_BYTES // (count * lazy_arrays.bytes_of_a_row(examples["x"]))
   ahead = min(max(ahead, 1), 2 * schedule.chunk)
   options = grain.ReadOptions(num_threads=min(os.cpu_count() or 1, _MOST_THREADS, ahead), prefetch_buffer_size=ahead)
   steps = grain.MapDataset.range(first * schedule.chunk, last * schedule.chunk).map(read)
   batches = iter(steps.to_iter_dataset(options))
   try:
     for _ in range(first, last):
-      yield _together(batches, schedule.chunk)
+      yield _stacked(batches, schedule.chunk)
   finally:
     batches.close()
 
 
-def _order(schedule):
-  """The function `schedule.batches`, computed once an epoch whichever thread asks; two epochs are kept, for the seam."""
+def _order(schedule: batch_schedule.BatchSchedule) -> Callable[[int], batch_schedule.Batches]:
+  """Returns `schedule.batches` with a thread-safe cache of two epochs: prefetching crosses from one to the next."""
   lock = threading.Lock()
-  remembered = functools.lru_cache(2)(schedule.batches)
+  cached = functools.lru_cache(2)(schedule.batches)
 
   def batches(epoch):
     with lock:
-      return remembered(epoch)
+      return cached(epoch)
 
   return batches
 
 
-def _read(examples, columns, steps, order, step):
-  """The batch of a step of the run: (examples [slots, elements], weights [slots])."""
+def _read(examples, slots, steps, order, step):
+  """Returns the batch of a step of the run: (columns, weights [slots])."""
   epoch, row = divmod(step, steps)
   indices, weights = order(epoch)
-  numbers, places = np.unique(indices[row, columns], return_inverse=True)  # each once and in the order of the file
-  found = {name: column[numbers][places] for name, column in examples.items()}
-  found["x"] = found["x"].reshape(len(found["x"]), -1)
-  return found, weights[row, columns]
+  distinct, inverse = np.unique(
+    indices[row, slots], return_inverse=True
+  )  # reads each row once, in the order of the file
+  columns = {name: column[distinct][inverse] for name, column in examples.items()}
+  columns["x"] = columns["x"].reshape(len(columns["x"]), -1)
+  return columns, weights[row, slots]
 
 
-def _together(batches, count):
-  """The next `count` batches as one chunk; copied as they come, so that they are not all in memory twice."""
+def _stacked(batches: Iterator[Any], count: int) -> Any:
+  """Returns the next `count` batches stacked into one chunk.
+
+  Batches are copied as they arrive, because stacking a list would hold them in memory twice.
+  """
   arrays = None
-  for place in range(count):
+  for position in range(count):
     batch = next(batches)
     arrays = arrays or jax.tree.map(lambda part: np.empty((count, *part.shape), part.dtype), batch)
     for array, part in zip(jax.tree.leaves(arrays), jax.tree.leaves(batch), strict=True):
-      array[place] = part
+      array[position] = part
   return arrays

@@ -1,35 +1,40 @@
-"""Images made from known factors, as dSprites' are (Matthey et al. 2017): what a code should find is known.
+"""Images generated from known factors, as in dSprites (Matthey et al. 2017), so that disentanglement can be measured.
 
-An image shows one white shape on black. Its factors are independent of each other, and each can be told from the image:
-the shapes have no more symmetry than half a turn, they are turned by a quarter of a turn at most, and at equal scale
-their areas are equal, so that the amount of white tells the scale and nothing else.
+An image shows one white shape on black. The factors are independent, and each can be inferred from the image: no shape
+has a symmetry other than half a turn, orientations span at most a quarter of a turn, and all shapes have the same area
+at the same scale, so that the amount of white depends on the scale alone.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
 
 from ae_jax.data import splits
 
-_WINDOW, _POSITIONS = 17, 16  # pixels: the side of the window that any shape fits, and the places where it can be
-SIDE = _WINDOW + _POSITIONS - 1  # of an image, in pixels
-AREA = 110.0  # pixels, of any shape at scale 1
+_WINDOW, _POSITIONS = 17, 16  # pixels: the side of the window that contains any shape, and its positions along an axis
+SIDE = _WINDOW + _POSITIONS - 1  # pixels of an image
+AREA = 110.0  # pixels of any shape at scale 1
 _TRAIN, _TEST = 10_000, 2_000
-_SAMPLES = 8  # along a pixel's side, that give the share of it which the shape covers
+_SAMPLES = 8  # per pixel and axis, to estimate the share of the pixel that the shape covers
+
+Coordinate = Float[np.ndarray, "..."]
+Inside = Bool[np.ndarray, "..."]
 
 
-def _rectangle(u, v):
-  """Whether points lie inside a rectangle twice as wide as high."""
+def _rectangle(u: Coordinate, v: Coordinate) -> Inside:
+  """Returns which points lie inside a rectangle twice as wide as high."""
   return (np.abs(u) <= np.sqrt(1 / 2)) & (np.abs(v) <= np.sqrt(1 / 8))
 
 
-def _ellipse(u, v):
-  """Whether points lie inside an ellipse twice as wide as high."""
+def _ellipse(u: Coordinate, v: Coordinate) -> Inside:
+  """Returns which points lie inside an ellipse twice as wide as high."""
   return np.square(u / 2) + np.square(v) <= 1 / (2 * np.pi)
 
 
-def _heart(u, v):
-  """Whether points lie inside a square that stands on a corner, with half a disc on each of its upper sides."""
+def _heart(u: Coordinate, v: Coordinate) -> Inside:
+  """Returns which points lie inside a square standing on a corner, with half a disc on each of its upper sides."""
   side = 1 / np.sqrt(1 + np.pi / 4)
   centroid = (7 / 12 + 3 * np.pi / 16) * side**3  # along each lower side, from the corner
   p, q = (v + u) / np.sqrt(2) + centroid, (v - u) / np.sqrt(2) + centroid
@@ -38,10 +43,10 @@ def _heart(u, v):
   return square | discs[0] | discs[1]
 
 
-# name -> whether points (u to the right, v upwards) lie inside; of area 1, with the centroid at the origin
+# name -> (u to the right, v upwards) -> inside the shape; each has area 1 and its centroid at the origin
 SHAPES = {"rectangle": _rectangle, "ellipse": _ellipse, "heart": _heart}
 
-# name -> values: lengths in units of the largest, degrees anticlockwise, pixels from the left and from the top
+# name -> values: scale relative to the largest, degrees anticlockwise, pixels from the left and from the top
 FACTORS = {
   "shape": tuple(SHAPES),
   "scale": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
@@ -51,39 +56,42 @@ FACTORS = {
 }
 
 
-def factors(name, path):
-  """12,000 different ones of the 46,080 images that the values of `FACTORS` give, drawn uniformly with a fixed seed.
+def factors(name: str, path: str) -> dict[str, Any]:
+  """Generates 12,000 distinct images of the 46,080 that `FACTORS` defines, drawn uniformly with a fixed seed.
 
-  No image for testing is one for training. The labels are the shapes. `train_factors` and `test_factors` [N, factors]
-  are the numbers of their values, `factor_values` is `FACTORS`.
+  The test images do not occur in training. The labels are the shapes. `train_factors` and `test_factors` [N, factors]
+  hold the indices of the factor values, and `factor_values` is `FACTORS`.
   """
   splits.check_no_path(name, path)
   sizes = [len(values) for values in FACTORS.values()]
   cells = np.random.default_rng(0).permutation(np.prod(sizes))[: _TRAIN + _TEST]
-  numbers = np.stack(np.unravel_index(cells, sizes), axis=-1)
+  indices = np.stack(np.unravel_index(cells, sizes), axis=-1)
   held_out = np.arange(len(cells)) >= _TRAIN
-  arrays = splits.split(images(numbers), numbers[:, 0], held_out)
+  arrays = splits.split(images(indices), indices[:, 0], held_out)
   return arrays | {
-    "train_factors": numbers[~held_out],
-    "test_factors": numbers[held_out],
+    "train_factors": indices[~held_out],
+    "test_factors": indices[held_out],
     "factor_values": FACTORS,
   }
 
 
-def images(numbers):
-  """The images uint8 [N, SIDE, SIDE, 1] of these numbers of values [N, factors]."""
+def images(indices: Int[np.ndarray, "images factors"]) -> UInt8[np.ndarray, "images height width 1"]:
+  """Returns the images that have the factor values at `indices`."""
   window = functools.cache(_window)
-  made = np.zeros((len(numbers), SIDE, SIDE, 1), np.uint8)
-  for image, (*kind, x, y) in zip(made, numbers.tolist(), strict=True):
-    image[y : y + _WINDOW, x : x + _WINDOW, 0] = window(*kind)
-  return made
+  drawn = np.zeros((len(indices), SIDE, SIDE, 1), np.uint8)
+  for image, (*window_indices, x, y) in zip(drawn, indices.tolist(), strict=True):
+    image[y : y + _WINDOW, x : x + _WINDOW, 0] = window(*window_indices)
+  return drawn
 
 
-def _window(*kind):
-  """The share of each pixel that a shape in the middle of its window covers, in bytes: uint8 [_WINDOW, _WINDOW]."""
-  shape, scale, degrees = (values[number] for values, number in zip(FACTORS.values(), kind, strict=False))
-  places = (np.arange(_WINDOW * _SAMPLES) + 0.5) / _SAMPLES - _WINDOW / 2
-  right, up = (axis / (scale * np.sqrt(AREA)) for axis in (places[None, :], -places[:, None]))
+def _window(*indices: int) -> UInt8[np.ndarray, "window window"]:
+  """Returns the share of each pixel that a centred shape covers, in bytes [_WINDOW, _WINDOW].
+
+  The indices select its shape, scale and orientation in `FACTORS`.
+  """
+  shape, scale, degrees = (values[index] for values, index in zip(FACTORS.values(), indices, strict=False))
+  points = (np.arange(_WINDOW * _SAMPLES) + 0.5) / _SAMPLES - _WINDOW / 2
+  right, up = (axis / (scale * np.sqrt(AREA)) for axis in (points[None, :], -points[:, None]))
   cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
   inside = SHAPES[shape](cosine * right + sine * up, cosine * up - sine * right)
   covered = inside.reshape(_WINDOW, _SAMPLES, _WINDOW, _SAMPLES).mean((1, 3))

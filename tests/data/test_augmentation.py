@@ -1,4 +1,4 @@
-"""Augmentations: what each changes, that it depends on the example's key alone, and refusals."""
+"""Augmentations: their effect, dependence on the example's key alone, and refusals."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def build(*entries, shape=IMAGE.shape, value_range="unit", span=None):
 
 
 def augmented(x, *entries, **data):
-  """Returns the batch x, augmented by as many of KEYS."""
+  """Returns the batch x, augmented with the first of KEYS."""
   return np.asarray(jax.jit(build(*entries, **data))(x, KEYS[: len(x)]))
 
 
@@ -34,18 +34,18 @@ def many(function, x):
 
 
 def windows(x, pixels, mode):
-  """Returns all crops of a padded image or series, by NumPy."""
+  """Returns all crops of a padded image or series, computed by NumPy."""
   sides = x.shape[:-1]
   padded = np.pad(x, [(pixels, pixels)] * len(sides) + [(0, 0)], mode=mode)
-  found = np.lib.stride_tricks.sliding_window_view(padded, x.shape)
-  return found.reshape(-1, *x.shape)
+  views = np.lib.stride_tricks.sliding_window_view(padded, x.shape)
+  return views.reshape(-1, *x.shape)
 
 
-def test_every_augmentation_is_tested_here():
+def test_all_augmentations_are_covered():
   assert ENTRIES.keys() == augmentation.AUGMENTATIONS.keys()
 
 
-def test_a_flip_mirrors_left_to_right_half_of_the_time_and_twice_is_the_identity():
+def test_flip_mirrors_with_probability_one_half_and_is_an_involution():
   flipped = many(augmentation.flip, IMAGE)
   mirrored = (flipped == IMAGE[:, ::-1]).all((1, 2, 3))
   assert ((flipped == IMAGE).all((1, 2, 3)) ^ mirrored).all()
@@ -57,31 +57,31 @@ def test_a_flip_mirrors_left_to_right_half_of_the_time_and_twice_is_the_identity
   ("function", "x", "mode"),
   [(augmentation.shift, IMAGE, "edge"), (augmentation.shift, SERIES, "edge"), (augmentation.crop, IMAGE, "reflect")],
 )
-def test_shift_and_crop_are_windows_of_the_padded_example_all_equally_probable(function, x, mode):
-  found = many(lambda key, x: function(key, x, 2), x)
-  wanted = windows(x, 2, mode)
-  assert found.shape[1:] == x.shape
-  same = (found[:, None] == wanted[None]).reshape(*found.shape[:1], len(wanted), -1).all(-1)
+def test_shift_and_crop_draw_windows_of_the_padded_example_uniformly(function, x, mode):
+  results = many(lambda key, x: function(key, x, 2), x)
+  expected = windows(x, 2, mode)
+  assert results.shape[1:] == x.shape
+  same = (results[:, None] == expected[None]).reshape(*results.shape[:1], len(expected), -1).all(-1)
   assert (same.sum(1) == 1).all()
   share = same.mean(0)
-  assert (np.abs(share - 1 / len(wanted)) < 5 * np.sqrt(share.mean() / len(KEYS))).all()
+  assert (np.abs(share - 1 / len(expected)) < 5 * np.sqrt(share.mean() / len(KEYS))).all()
   assert share.min() > 0
 
 
-def test_a_shift_moves_all_pixels_alike_and_repeats_the_edge():
+def test_shift_repeats_the_edge():
   ramp = jnp.arange(5, dtype=jnp.float32)[:, None]
   shifted = {tuple(row.ravel().tolist()) for row in many(lambda key, x: augmentation.shift(key, x, 1), ramp)}
   assert shifted == {(0, 0, 1, 2, 3), (0, 1, 2, 3, 4), (1, 2, 3, 4, 4)}
 
 
 @pytest.mark.parametrize("value_range", ranges.INTERVALS)
-def test_brightness_adds_one_number_and_stays_in_the_range(value_range):
+def test_brightness_adds_a_constant_and_clips_to_the_range(value_range):
   span = ranges.Span(-2.0, 6.0, 0.0) if value_range == "real" else None
   low, high, _ = span or ranges.SPANS[value_range]
   x = low + (high - low) * IMAGE
-  found = augmented(np.repeat(x[None], len(KEYS), 0), ENTRIES["brightness"], value_range=value_range, span=span)
-  added = found - x
-  within = np.ones_like(found, bool) if value_range == "real" else (found > low) & (found < high)
+  results = augmented(np.repeat(x[None], len(KEYS), 0), ENTRIES["brightness"], value_range=value_range, span=span)
+  added = results - x
+  within = np.ones_like(results, bool) if value_range == "real" else (results > low) & (results < high)
   spread = np.where(within, added, np.nan)
   np.testing.assert_allclose(np.nanmax(spread, (1, 2, 3)), np.nanmin(spread, (1, 2, 3)), atol=1e-5)
   most = 0.5 * (high - low)
@@ -89,15 +89,14 @@ def test_brightness_adds_one_number_and_stays_in_the_range(value_range):
   assert added.min() < -0.9 * most
   assert added.max() > 0.9 * most
   if value_range == "real":
-    assert found.min() < low
-    assert found.max() > high
+    assert results.min() < low
+    assert results.max() > high
   else:
-    assert found.min() == low
-    assert found.max() == high
+    assert results.min() == low
+    assert results.max() == high
 
 
-def test_the_result_of_an_example_depends_on_its_key_alone():
-  """However the batch is permuted or cut, bit for bit."""
+def test_augmentation_is_bitwise_invariant_to_permuting_and_splitting_the_batch():
   augment = jax.jit(build(*ENTRIES.values()))
   x, keys = np.random.default_rng(2).uniform(size=(13, *IMAGE.shape)).astype(np.float32), KEYS[:13]
   whole = np.asarray(augment(x, keys))
@@ -108,26 +107,26 @@ def test_the_result_of_an_example_depends_on_its_key_alone():
   np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
-def test_entries_follow_one_another_each_with_a_number_of_its_own():
+def test_entries_apply_in_order_with_independent_keys():
   x = np.zeros((len(KEYS), *IMAGE.shape), np.float32)
   first = augmented(x, ENTRIES["brightness"], value_range="real")[:, 0, 0, 0]
   both = augmented(x, ENTRIES["brightness"], ENTRIES["brightness"], value_range="real")[:, 0, 0, 0]
   assert abs(np.corrcoef(first, both - first)[0, 1]) < 0.2
   clipped = augmented(x, ENTRIES["brightness"], ENTRIES["brightness"])[:, 0, 0, 0]
-  wanted = np.clip(np.maximum(first, 0.0) + (both - first), 0.0, 1.0)  # clipped after each
-  np.testing.assert_allclose(clipped, wanted, atol=1e-6)
+  expected = np.clip(np.maximum(first, 0.0) + (both - first), 0.0, 1.0)  # clipped after each
+  np.testing.assert_allclose(clipped, expected, atol=1e-6)
 
 
-def test_augmentation_is_independent_of_the_noise_that_an_objective_draws_with_the_same_key():
-  """Objectives draw with an example's key, or with keys that are split from it."""
+def test_augmentation_is_independent_of_the_noise_of_the_objective():
+  """Objectives draw noise with the example's key, or with keys derived from it."""
   x = np.zeros((len(KEYS), *IMAGE.shape), np.float32)
   added = augmented(x, ENTRIES["brightness"], value_range="real")[:, 0, 0, 0]
-  own = [jax.vmap(jax.random.uniform)(KEYS)]
-  own += [jax.vmap(lambda key, n=n: jax.random.uniform(jax.random.fold_in(key, n)))(KEYS) for n in range(4)]
-  assert max(abs(np.corrcoef(added, np.asarray(noise))[0, 1]) for noise in own) < 0.2
+  noises = [jax.vmap(jax.random.uniform)(KEYS)]
+  noises += [jax.vmap(lambda key, n=n: jax.random.uniform(jax.random.fold_in(key, n)))(KEYS) for n in range(4)]
+  assert max(abs(np.corrcoef(added, np.asarray(noise))[0, 1]) for noise in noises) < 0.2
 
 
-def test_no_entries_are_no_function_and_equal_entries_are_equal_static_arguments():
+def test_build_returns_none_without_entries_and_hashable_augmentations():
   assert build() is None
   assert build(*ENTRIES.values()) == build(*ENTRIES.values())
   assert hash(build(*ENTRIES.values())) == hash(build(*ENTRIES.values()))
@@ -154,14 +153,14 @@ def test_no_entries_are_no_function_and_equal_entries_are_equal_static_arguments
     ({"name": "brightness", "level": float("nan")}, "config.data.augment[0].level=nan: must be a number above 0"),
   ],
 )
-def test_what_is_no_augmentation_is_refused(entry, message):
+def test_invalid_entries_are_refused(entry, message):
   with pytest.raises(errors.UserError) as refusal:
     build(entry)
   assert message in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_series_are_shifted_in_time_and_not_changed_otherwise(name):
+def test_series_accept_shift_only(name):
   if name == "shift":
     assert augmented(SERIES[None], ENTRIES[name], shape=SERIES.shape).shape == (1, *SERIES.shape)
   else:

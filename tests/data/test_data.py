@@ -1,4 +1,4 @@
-"""Fingerprints, the peak and the path of data sets, whatever the source."""
+"""Data sets of any source: fingerprints, peak, path and placement."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ def differing(one, other):
   ("part", "key"),
   [("", "fingerprint"), ("_labels", "labels_fingerprint"), ("_factors", "factors_fingerprint")],
 )
-def test_each_fingerprint_is_of_its_part_of_both_halves(half, part, key):
+def test_each_fingerprint_covers_its_part_of_both_halves(half, part, key):
   name = f"{half}{part}"
   values = getattr(made(), name).copy()
   assert differing(made(), made(**{name: values})) == set()
@@ -36,11 +36,11 @@ def test_each_fingerprint_is_of_its_part_of_both_halves(half, part, key):
   assert differing(made(), made(**{name: values})) == {key}
   if part:
     assert differing(made(), made(**{name: None})) == {key}
-    nothing = made(**{f"train{part}": None, f"test{part}": None})
-    assert nothing.fingerprints[key] is None
+    absent = made(**{f"train{part}": None, f"test{part}": None})
+    assert absent.fingerprints[key] is None
 
 
-def test_labels_that_are_swapped_between_the_halves_or_cut_otherwise_are_others():
+def test_fingerprint_depends_on_the_half_and_shape_of_labels():
   a, b = LABELS[:4], LABELS[4:8]
   one, other = made(train_labels=a, test_labels=b), made(train_labels=b, test_labels=a)
   assert differing(one, other) == {"labels_fingerprint"}
@@ -51,7 +51,7 @@ def test_labels_that_are_swapped_between_the_halves_or_cut_otherwise_are_others(
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, ">i8", np.uint64])
-def test_integers_count_by_their_value_wherever_they_lie(dtype):
+def test_label_fingerprint_ignores_integer_dtype_and_laziness(dtype):
   typed = LABELS[:8].astype(dtype)
   assert differing(made(), made(train_labels=typed)) == set()
   lazy = lazy_arrays.LazyArray(typed.shape, typed.dtype, lambda numbers: typed[numbers])
@@ -60,47 +60,47 @@ def test_integers_count_by_their_value_wherever_they_lie(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["U5", "S3", "M8[s]", bool, [("a", "i4")]])
-def test_labels_of_any_type_have_a_fingerprint(dtype):
+def test_labels_of_any_dtype_have_a_fingerprint(dtype):
   labels = np.arange(8).astype("i4").view(dtype) if isinstance(dtype, list) else (LABELS[:8] % 2).astype(dtype)
   assert differing(made(train_labels=labels), made(train_labels=labels.copy())) == set()
   assert differing(made(train_labels=labels), made(train_labels=labels[::-1].copy())) == {"labels_fingerprint"}
 
 
-def test_the_labels_of_a_large_set_are_digested_at_probes_wherever_they_lie(monkeypatch):
+def test_label_fingerprint_of_large_data_reads_the_probes_only(monkeypatch):
   whole = made().fingerprints["labels_fingerprint"]
   monkeypatch.setattr(data, "_DIGESTED_WHOLE", 10)
   monkeypatch.setattr(lazy_arrays, "PROBES", 2)
   assert made(train_labels=LABELS[:8].copy()).fingerprints["labels_fingerprint"] != whole
-  asked = []
-  lazy = lazy_arrays.LazyArray((8,), LABELS.dtype, lambda numbers: asked.extend(numbers) or LABELS[numbers])
+  read = []
+  lazy = lazy_arrays.LazyArray((8,), LABELS.dtype, lambda numbers: read.extend(numbers) or LABELS[numbers])
   assert differing(made(), made(train_labels=lazy)) == set()
-  assert set(asked) == set(lazy_arrays.probes(8))
+  assert set(read) == set(lazy_arrays.probes(8))
 
 
 @pytest.mark.parametrize("small", ["train", "test"])
-def test_a_set_is_large_if_its_halves_are_together(monkeypatch, small):
+def test_fingerprint_samples_rows_if_both_halves_together_are_large(monkeypatch, small):
   monkeypatch.setattr(lazy_arrays, "PROBES", 1)
   monkeypatch.setattr(data, "_DIGESTED_WHOLE", 90)
-  parts = {"train": EXAMPLES[:7], "test": EXAMPLES[:7], small: EXAMPLES[:1]}  # of 12 bytes each
+  parts = {"train": EXAMPLES[:7], "test": EXAMPLES[:7], small: EXAMPLES[:1]}  # 12 bytes per example
   whole = made(**parts).fingerprint()
   monkeypatch.setattr(data, "_DIGESTED_WHOLE", 96)
   assert made(**parts).fingerprint() != whole
 
 
-def test_the_peak_is_the_width_of_the_range_and_never_zero():
+def test_peak_is_the_width_of_the_span_and_never_zero():
   floats = np.linspace(-3, 5, 96, dtype=np.float32).reshape(8, 3, 4, 1)
-  for value_range, train, wanted in [
+  for value_range, train, expected in [
     ("unit", EXAMPLES, 1),
     ("symmetric", EXAMPLES, 2),
     ("real", EXAMPLES, 1),
     ("real", floats, 8),
     ("real", np.full_like(floats, 7), 1),  # constant data would divide by zero
   ]:
-    assert dataclasses.replace(made(), value_range=value_range, train=train).peak == wanted
+    assert dataclasses.replace(made(), value_range=value_range, train=train).peak == expected
 
 
 @pytest.mark.parametrize("placement", ["memory", "stream"])
-def test_what_streams_leaves_its_examples_and_their_labels_in_the_files(monkeypatch, placement):
+def test_streamed_training_examples_and_labels_stay_lazy(monkeypatch, placement):
   def source(name, path):
     halves = {"train": EXAMPLES[:8], "test": EXAMPLES[8:], "train_labels": LABELS[:8], "test_labels": LABELS[8:]}
     return {
@@ -108,36 +108,36 @@ def test_what_streams_leaves_its_examples_and_their_labels_in_the_files(monkeypa
     }
 
   monkeypatch.setitem(sources.SOURCES, "npy", source)
-  found = data.load("npy", "", "unit", placement=placement)
+  dataset = data.load("npy", "", "unit", placement=placement)
   for key in ("train", "test", "train_labels", "test_labels"):
-    assert isinstance(getattr(found, key), lazy_arrays.LazyArray) == (
+    assert isinstance(getattr(dataset, key), lazy_arrays.LazyArray) == (
       placement == "stream" and key.startswith("train")
     ), key
-  np.testing.assert_array_equal(found.train_labels[:], LABELS[:8])
-  np.testing.assert_array_equal(found.test_labels, LABELS[8:])
+  np.testing.assert_array_equal(dataset.train_labels[:], LABELS[:8])
+  np.testing.assert_array_equal(dataset.test_labels, LABELS[8:])
 
 
 @pytest.mark.parametrize("source", ["npz", "npy", "folder", "ucr"])
-def test_a_path_may_begin_with_a_tilde_and_may_not_be_remote(tmp_path, monkeypatch, source):
+def test_path_expands_a_tilde_and_refuses_remote_locations(tmp_path, monkeypatch, source):
   monkeypatch.setenv("HOME", str(tmp_path))
   np.savez(tmp_path / "x.npz", x_train=EXAMPLES)
-  asked = []
+  paths = []
 
   def stub(name, path):
-    asked.append(path)
+    paths.append(path)
     raise errors.UserError("seen")
 
   monkeypatch.setitem(sources.SOURCES, source, stub)
   with pytest.raises(errors.UserError, match="seen"):
     data.load(source, "~/some/x", "unit")
-  assert asked == [str(tmp_path / "some" / "x")]
+  assert paths == [str(tmp_path / "some" / "x")]
   for remote in ("gs://bucket/x.npz", "s3://bucket/x", "https://host/x.npz"):
     with pytest.raises(errors.UserError, match=rf"config\.data\.path={remote}: remote paths are not supported"):
       data.load(source, remote, "unit")
-  assert len(asked) == 1
+  assert len(paths) == 1
 
 
-def test_the_folder_of_tfds_may_begin_with_a_tilde(tmp_path, monkeypatch):
+def test_tfds_folder_expands_a_tilde(tmp_path, monkeypatch):
   monkeypatch.setenv("HOME", str(tmp_path))
   monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
   for variable, path in [("nowhere", "~/data"), ("~/data", "")]:
@@ -147,26 +147,3 @@ def test_the_folder_of_tfds_may_begin_with_a_tilde(tmp_path, monkeypatch):
   monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket")
   with pytest.raises(errors.UserError, match="TFDS_DATA_DIR=gs://bucket: remote paths are not supported"):
     data.load("mnist", "", "unit")
-
-
-@pytest.mark.parametrize("values", [(0, 1), (1,), (0,), (0, 2), (0, 255)])
-@pytest.mark.parametrize("placement", ["memory", "stream"])
-def test_bytes_of_0_and_1_are_named_for_they_are_scaled_from_0_to_255(tmp_path, values, placement):
-  images = np.random.default_rng(0).choice(np.array(values, np.uint8), (60, 4, 4))
-  np.save(tmp_path / "x.npy", images)
-  said = data.load("npy", str(tmp_path / "x.npy"), "unit", placement=placement).remarks
-  if max(values) == 1:
-    assert len(said) == 1
-    assert "every byte is 0 or 1" in said[0]
-    assert "store 0 and 255, or floats 0.0 and 1.0" in said[0]
-  else:
-    assert said == ()
-
-
-def test_floats_of_0_and_1_and_bytes_with_one_larger_value_are_not_named(tmp_path):
-  images = np.random.default_rng(0).integers(0, 2, (60, 4, 4), np.uint8)
-  larger = images.copy()
-  larger[40:, 2, 2] = 2  # not among the first
-  for found in (images.astype(np.float32), larger):
-    np.save(tmp_path / "x.npy", found)
-    assert data.load("npy", str(tmp_path / "x.npy"), "unit").remarks == ()

@@ -14,15 +14,15 @@ COLOUR = np.random.default_rng(1).integers(0, 256, (6, 5, 3), np.uint8)
 
 
 def encoded(image, form, **options):
-  """A PIL image, or an array of one, as the bytes of a file."""
+  """Returns the file contents of a PIL image or an array."""
   file = io.BytesIO()
   image = image if isinstance(image, Image.Image) else Image.fromarray(image.squeeze())
   image.save(file, form, **options)
   return file.getvalue()
 
 
-def png_that_says(width, height):
-  """The head of a grey PNG of this size, and next to nothing behind it."""
+def png_claiming(width, height):
+  """Returns a grey PNG whose header claims a size, with almost no data."""
   chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0), b"IDAT" + zlib.compress(bytes(4))]
   return b"\x89PNG\r\n\x1a\n" + b"".join(
     struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
@@ -33,17 +33,17 @@ def png_that_says(width, height):
 @pytest.mark.parametrize(
   ("form", "options"), [("PNG", {}), ("BMP", {}), ("PPM", {}), ("TIFF", {}), ("WEBP", {"lossless": True})]
 )
-def test_what_was_encoded_is_decoded(pixels, form, options):
+def test_lossless_formats_decode_to_the_encoded_pixels(pixels, form, options):
   file = io.BytesIO(encoded(pixels, form, **options))
   shape = decoding.shape(file, "x")
   found = decoding.decode(file, "x", shape)
-  if form == "WEBP" and pixels.shape[2] == 1:  # it knows no grey
+  if form == "WEBP" and pixels.shape[2] == 1:  # WEBP has no grey mode
     pixels = pixels.repeat(3, 2)
   assert shape == pixels.shape
   np.testing.assert_array_equal(found, pixels)
 
 
-def test_bits_and_palettes_become_grey_and_colour():
+def test_bilevel_and_palette_images_become_grey_and_rgb():
   bits = io.BytesIO(encoded(Image.fromarray(GREY[..., 0] > 99), "PNG"))
   np.testing.assert_array_equal(decoding.decode(bits, "x", (6, 5, 1)), 255 * (GREY > 99))
   palette = Image.fromarray(COLOUR).quantize(64)
@@ -55,29 +55,29 @@ def test_bits_and_palettes_become_grey_and_colour():
 @pytest.mark.parametrize(
   ("data", "message"),
   [
-    (png_that_says(5000, 5000), "has 5000 x 5000 pixels; at most 16,777,216 are decoded"),
-    (png_that_says(10_000, 10_000), "(10000 x 10000|exceeds limit)"),
-    (png_that_says(2**31 - 1, 2**31 - 1), "exceeds limit"),
-    (png_that_says(5, 6), "not a readable image"),
+    (png_claiming(5000, 5000), "has 5000 x 5000 pixels; the limit is 16,777,216 pixels"),
+    (png_claiming(10_000, 10_000), "(10000 x 10000|exceeds limit)"),
+    (png_claiming(2**31 - 1, 2**31 - 1), "exceeds limit"),
+    (png_claiming(5, 6), "not a readable image"),
     (encoded(GREY, "PNG")[:-30], "not a readable image"),
     (encoded(GREY, "JPEG")[:-20], "not a readable image: .*truncated"),
     (b"", "not a readable image"),
     (b"not an image", "not a readable image"),
-    (encoded(COLOUR, "EPS"), "not a readable image: cannot identify"),  # a program, for Ghostscript
-    (encoded(Image.new("RGBA", (5, 6)), "PNG"), "its pixels are RGBA; 8-bit grey or RGB is wanted"),
-    (encoded(Image.new("I;16", (5, 6)), "PNG"), "its pixels are I;16"),
-    (encoded(Image.new("CMYK", (5, 6)), "JPEG"), "its pixels are CMYK"),
-    (encoded(COLOUR, "PNG"), "is 5 x 6 with 3 channels, not 5 x 6 with 1 channel as the others"),
-    (encoded(GREY[:5], "PNG"), "is 5 x 5 with 1 channel, not 5 x 6 with 1 channel"),
+    (encoded(COLOUR, "EPS"), "not a readable image: cannot identify"),  # would run a PostScript program
+    (encoded(Image.new("RGBA", (5, 6)), "PNG"), "has pixels of mode RGBA; expected 8-bit grey or RGB"),
+    (encoded(Image.new("I;16", (5, 6)), "PNG"), "has pixels of mode I;16"),
+    (encoded(Image.new("CMYK", (5, 6)), "JPEG"), "has pixels of mode CMYK"),
+    (encoded(COLOUR, "PNG"), "is 5 x 6 with 3 channels, but the other images are 5 x 6 with 1 channel"),
+    (encoded(GREY[:5], "PNG"), "is 5 x 5 with 1 channel, but the other images are 5 x 6 with 1 channel"),
   ],
 )
-def test_what_is_no_image_or_too_large_or_of_other_channels_is_refused(data, message):
+def test_unreadable_large_and_mismatched_images_are_refused(data, message):
   with pytest.raises(errors.UserError, match=f"^a/b.png: .*{message}") as refusal:
     decoding.decode(io.BytesIO(data), "a/b.png", (6, 5, 1))
   assert "\n" not in str(refusal.value)
 
 
-def test_any_damage_is_a_refusal_or_another_image():
+def test_damaged_files_raise_user_errors_or_decode_to_the_header_shape():
   generator = np.random.default_rng(0)
   for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM", "WEBP"):
     whole = encoded(GREY if form != "WEBP" else COLOUR, form)

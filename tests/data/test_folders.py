@@ -22,7 +22,7 @@ def write(file, pixels):
 
 @pytest.fixture
 def flat(tmp_path):
-  """30 grey images right in a folder, and what is no image beside them."""
+  """30 grey images in one folder, with files that are not images."""
   for number, pixels in enumerate(IMAGES):
     write(tmp_path / "photos" / f"{number:02}.png", pixels)
   (tmp_path / "photos" / "notes.txt").write_text("no image")
@@ -32,7 +32,7 @@ def flat(tmp_path):
 
 @pytest.fixture
 def classes(tmp_path):
-  """20 training and 10 test images in folders by class, as of torchvision's ImageFolder; `moth` in `test` only."""
+  """20 training and 10 test images in class folders, as in torchvision's ImageFolder; `moth` is in `test` only."""
   for number, pixels in enumerate(IMAGES):
     half, names = ("train", ("ant", "bee", "cat")) if number < 20 else ("test", ("bee", "moth"))
     write(tmp_path / half / names[number % len(names)] / "deep" / f"{number:02}.bmp", pixels)
@@ -40,7 +40,7 @@ def classes(tmp_path):
 
 
 @pytest.mark.parametrize("placement", ["memory", "stream"])
-def test_a_folder_of_images_holds_a_fifth_out(flat, placement):
+def test_folder_without_halves_holds_out_a_fifth(flat, placement):
   dataset = load(flat, placement=placement)
   assert isinstance(dataset.train, np.ndarray) == (placement == "memory")
   assert (dataset.train.shape, dataset.test.shape) == ((24, 4, 5, 1), (6, 4, 5, 1))
@@ -52,7 +52,7 @@ def test_a_folder_of_images_holds_a_fifth_out(flat, placement):
 
 
 @pytest.mark.parametrize("placement", ["memory", "stream"])
-def test_folders_are_halves_and_classes(classes, placement):
+def test_subfolders_define_halves_and_classes(classes, placement):
   dataset = load(classes, placement=placement)
   order = np.argsort(np.arange(20) % 3, kind="stable")
   np.testing.assert_array_equal(dataset.train[:][..., 0], IMAGES[:20][order])
@@ -63,7 +63,7 @@ def test_folders_are_halves_and_classes(classes, placement):
   assert ants.anomalous.sum() == 5
 
 
-def test_classes_that_are_numbers_are_their_labels(tmp_path):
+def test_numeric_class_names_are_the_labels(tmp_path):
   for number, name in enumerate(["10", "9", "2"] * 5):
     write(tmp_path / name / f"{number}.png", IMAGES[number])
   dataset = load(tmp_path)
@@ -73,7 +73,7 @@ def test_classes_that_are_numbers_are_their_labels(tmp_path):
   assert {*dataset.train_labels, *dataset.test_labels} == {0, 1, 2}
 
 
-def test_images_of_three_channels_have_three(tmp_path):
+def test_colour_images_have_three_channels(tmp_path):
   colours = IMAGES[:27].reshape(9, 3, 4, 5).transpose(0, 2, 3, 1).copy()
   for number, pixels in enumerate(colours):
     write(tmp_path / f"{number}.PNG", pixels)
@@ -81,7 +81,7 @@ def test_images_of_three_channels_have_three(tmp_path):
 
 
 @pytest.mark.parametrize("placement", ["memory", "stream"])
-def test_the_first_file_of_another_size_is_named(flat, placement):
+def test_error_names_the_first_file_of_another_size(flat, placement):
   write(flat / "13.png", IMAGES[0, :3])
   write(flat / "14.png", IMAGES[0, :2])
   with pytest.raises(errors.UserError, match=r"13\.png: is 5 x 3 with 1 channel, but .*00\.png is 5 x 4 with 1"):
@@ -92,7 +92,7 @@ def test_the_first_file_of_another_size_is_named(flat, placement):
 
 
 @pytest.mark.parametrize("placement", ["memory", "stream"])
-def test_a_file_that_cannot_be_read_is_named(flat, placement):
+def test_error_names_an_unreadable_file(flat, placement):
   (flat / "07.png").write_bytes((flat / "07.png").read_bytes()[:60])
   with pytest.raises(errors.UserError, match=r"photos/07\.png: not a readable image"):
     load(flat, placement=placement)
@@ -101,15 +101,15 @@ def test_a_file_that_cannot_be_read_is_named(flat, placement):
     load(flat, placement=placement)
 
 
-def test_a_file_that_changes_during_the_run_is_named(flat):
+def test_error_names_a_file_that_changes_during_the_run(flat):
   dataset = load(flat, placement="stream")
   for file in flat.glob("*.png"):
     write(file, IMAGES[0, :3])
-  with pytest.raises(errors.UserError, match=r"\.png: is 5 x 3 with 1 channel, not 5 x 4 with 1 channel"):
+  with pytest.raises(errors.UserError, match=r"\.png: is 5 x 3 with 1 channel, but the other images are 5 x 4 with 1"):
     dataset.train[:]
 
 
-def test_links_are_followed_inside_the_folder_and_nowhere_else(flat, tmp_path):
+def test_links_are_followed_only_to_files_inside_the_folder(flat, tmp_path):
   (flat / "30.png").symlink_to(flat / "00.png")
   dataset = load(flat)
   assert len(dataset.train) + len(dataset.test) == 31
@@ -134,11 +134,11 @@ def test_links_are_followed_inside_the_folder_and_nowhere_else(flat, tmp_path):
   with pytest.raises(errors.UserError, match="photos/train: is a link to"):
     load(flat)
   (flat / "train").unlink()
-  (tmp_path / "door").symlink_to(flat)  # the folder itself may be one
-  assert len(load(tmp_path / "door").train) == len(dataset.train)
+  (tmp_path / "link").symlink_to(flat)  # the folder itself may be a link
+  assert len(load(tmp_path / "link").train) == len(dataset.train)
 
 
-def test_a_set_is_decoded_once_and_again_when_a_file_has_changed(flat, monkeypatch):
+def test_images_are_decoded_once_and_again_after_a_file_changes(flat, monkeypatch):
   first = load(flat)
   with monkeypatch.context() as patch:
     patch.setattr(decoding, "decode", None)
@@ -149,37 +149,39 @@ def test_a_set_is_decoded_once_and_again_when_a_file_has_changed(flat, monkeypat
   assert load(flat).fingerprint() != first.fingerprint()
 
 
-def test_what_streams_is_decoded_when_it_is_asked_for(flat, monkeypatch):
+def test_streamed_images_are_decoded_on_demand(flat, monkeypatch):
   dataset = load(flat, placement="stream")
   assert isinstance(dataset.train, lazy_arrays.LazyArray)
-  asked, decode = [], decoding.decode
-  monkeypatch.setattr(decoding, "decode", lambda file, *others: asked.append(file) or decode(file, *others))
+  decoded, decode = [], decoding.decode
+  monkeypatch.setattr(decoding, "decode", lambda file, *others: decoded.append(file) or decode(file, *others))
   dataset.train[[3, 1]]
-  assert len(asked) == 2
+  assert len(decoded) == 2
 
 
-def test_a_folder_that_is_none_or_has_too_little_in_it_is_refused(flat, tmp_path):
-  with pytest.raises(errors.UserError, match=r"config\.data\.path is empty; name the folder of images"):
+def test_missing_and_incomplete_folders_are_refused(flat, tmp_path):
+  with pytest.raises(errors.UserError, match=r"config\.data\.path is empty; set it to the folder of images"):
     load("")
-  with pytest.raises(errors.UserError, match="there is no such folder"):
+  with pytest.raises(errors.UserError, match="folder not found"):
     load(flat / "00.png")
   (tmp_path / "empty").mkdir()
-  with pytest.raises(errors.UserError, match=r"0 images under .*empty; 3 or more are wanted, whose names end in \.bmp"):
+  with pytest.raises(
+    errors.UserError, match=r"found 0 images under .*empty; at least 3 required, with names that end in \.bmp"
+  ):
     load(tmp_path / "empty")
   shutil.copytree(flat, flat / "test")
-  with pytest.raises(errors.UserError, match="a folder `test` but no `train`"):
+  with pytest.raises(errors.UserError, match="a folder `test` but no folder `train`"):
     load(flat)
   (flat / "train").mkdir()
-  with pytest.raises(errors.UserError, match=r"0 images under .*train; 2 or more"):
+  with pytest.raises(errors.UserError, match=r"0 images under .*train; at least 2"):
     load(flat)
   (flat / "test").rename(flat / "train" / "ant")
   write(flat / "train" / "loose.png", IMAGES[0])
-  with pytest.raises(errors.UserError, match=r"loose\.png: lies beside folders of images"):
+  with pytest.raises(errors.UserError, match=r"loose\.png: lies beside class folders"):
     load(flat)
 
 
 def halves(root, counts):
-  """Writes so many images into each of the folders, half of each into a class of its own."""
+  """Writes {folder: number of images}, divided between two classes."""
   for folder, count in counts.items():
     for number in range(count):
       write(root / folder / "ab"[number % 2] / f"{number:02}.png", IMAGES[number])
@@ -190,7 +192,7 @@ def halves(root, counts):
   ("train", "test"),
   [("train", "test"), ("Train", "Test"), ("TRAIN", "TEST"), ("Training", "Testing"), ("train", "Test")],
 )
-def test_halves_are_recognised_however_they_are_written(tmp_path, train, test):
+def test_halves_are_recognised_in_all_spellings(tmp_path, train, test):
   dataset = load(halves(tmp_path, {train: 20, test: 6}))
   assert (len(dataset.train), len(dataset.test)) == (20, 6)
   assert (set(dataset.train_labels), set(dataset.test_labels)) == ({0, 1}, {0, 1})
@@ -199,15 +201,15 @@ def test_halves_are_recognised_however_they_are_written(tmp_path, train, test):
 
 @pytest.mark.parametrize("name", ["val", "Valid", "validation"])
 @pytest.mark.parametrize("test", [0, 6])
-def test_a_folder_for_validation_is_named_and_is_no_class(tmp_path, name, test):
+def test_validation_folder_is_reported_and_is_not_a_class(tmp_path, name, test):
   dataset = load(halves(tmp_path, {"Train" if name == "Valid" else "train": 20, name: 7, "test": test}))
   assert len(dataset.train) + len(dataset.test) == 20 + test
   assert set(dataset.train_labels) == {0, 1}
-  (said,) = dataset.remarks
-  assert f": not read: {name} (7 images); the folders that are read are " in said
+  (remark,) = dataset.remarks
+  assert f": not read: {name} (7 images); the folders that are read are " in remark
 
 
-def test_a_class_named_train_is_a_class_beside_other_vehicles(tmp_path):
+def test_train_beside_other_classes_is_a_class(tmp_path):
   for names, classes in [(("Bus", "Train"), 2), (("Bus", "Test", "Val"), 3), (("Training",), 1)]:
     dataset = load(halves(tmp_path / names[-1], dict.fromkeys(names, 10)))
     assert len(dataset.train) + len(dataset.test) == 10 * len(names)
@@ -216,11 +218,11 @@ def test_a_class_named_train_is_a_class_beside_other_vehicles(tmp_path):
 
 
 def test_two_folders_for_one_half_are_refused(tmp_path):
-  with pytest.raises(errors.UserError, match="holds both `Train` and `train`; keep one folder"):
+  with pytest.raises(errors.UserError, match="contains both `Train` and `train`; keep one folder"):
     load(halves(tmp_path, {"Train": 4, "train": 4, "test": 4}))
 
 
-def test_what_is_not_read_of_a_folder_is_named_with_its_number(tmp_path):
+def test_unread_files_are_reported_with_their_counts(tmp_path):
   halves(tmp_path, {"train": 20, "test": 4, "ground_truth": 3})
   write(tmp_path / "loose.png", IMAGES[0])
   for name in ("a.HEIC", "b.heic", "c.npy", "d"):
@@ -229,7 +231,9 @@ def test_what_is_not_read_of_a_folder_is_named_with_its_number(tmp_path):
     (tmp_path / name).touch()
   dataset = load(tmp_path)
   assert (len(dataset.train), len(dataset.test)) == (20, 4)
-  beside, inside = dataset.remarks
-  wanted = "not read: ground_truth (3 images), loose.png (1 image); the folders that are read are train and test"
-  assert beside == f"config.data.path='{tmp_path}': {wanted}"
-  assert "not read: .heic (2 files), .npy (1 file), no suffix (1 file); the names of images end in" in inside
+  outside, inside = dataset.remarks
+  expected = "not read: ground_truth (3 images), loose.png (1 image); the folders that are read are train and test"
+  assert outside == f"config.data.path='{tmp_path}': {expected}"
+  assert (
+    "not read: .heic (2 files), .npy (1 file), no suffix (1 file); these files have no supported image suffix" in inside
+  )

@@ -7,13 +7,13 @@ TABLE = np.random.default_rng(0).normal(size=(700, 3, 2))
 MASK = np.random.default_rng(1).uniform(size=700) < 0.3
 
 
-def lazy(asked=None):
-  """TABLE as lazy rows; the numbers that are read of it go into a list."""
+def lazy(log=None):
+  """Returns TABLE as a LazyArray; the indices of the rows that are read are appended to `log`."""
 
-  def read(numbers):
-    if asked is not None:
-      asked.extend(numbers.tolist())
-    return TABLE[numbers]
+  def read(indices):
+    if log is not None:
+      log.extend(indices.tolist())
+    return TABLE[indices]
 
   return lazy_arrays.LazyArray(TABLE.shape, TABLE.dtype, read)
 
@@ -21,13 +21,13 @@ def lazy(asked=None):
 @pytest.mark.parametrize(
   "index", [slice(None), slice(3, 9), slice(-5, None), slice(0, 0), [5, 1, 5], np.arange(699, 0, -7)]
 )
-def test_lazy_rows_are_indexed_as_an_array_is(index):
+def test_indexing_agrees_with_numpy(index):
   np.testing.assert_array_equal(lazy()[index], TABLE[index])
   assert len(lazy()) == 700
 
 
-@pytest.mark.parametrize("whole", [lazy_arrays.loaded, lazy_arrays.gathered])
-def test_what_is_taken_and_mapped_is_that_of_the_array(whole):
+@pytest.mark.parametrize("read_all", [lazy_arrays.loaded, lazy_arrays.gathered])
+def test_take_and_mapped_agree_with_numpy(read_all):
   def doubled(values):
     return (2 * values[..., None]).astype(np.float32)
 
@@ -36,28 +36,30 @@ def test_what_is_taken_and_mapped_is_that_of_the_array(whole):
     lambda table: lazy_arrays.mapped(table, (3, 2, 1), np.float32, doubled),
     lambda table: lazy_arrays.mapped(lazy_arrays.take(table, MASK), (3, 2, 1), np.float32, doubled),
   ):
-    found, wanted = make(lazy()), make(TABLE)
-    assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
-    assert lazy_arrays.bytes_of(found) == wanted.nbytes
-    np.testing.assert_array_equal(whole(found), wanted)
-    np.testing.assert_array_equal(whole(wanted), wanted)
+    found, expected = make(lazy()), make(TABLE)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    assert lazy_arrays.bytes_of(found) == expected.nbytes
+    np.testing.assert_array_equal(read_all(found), expected)
+    np.testing.assert_array_equal(read_all(expected), expected)
 
 
-def test_only_the_rows_that_are_asked_for_are_read():
-  asked = []
-  part = lazy_arrays.mapped(lazy_arrays.take(lazy(asked), MASK), (3, 2), np.float64, np.negative)
-  assert asked == []
+def test_only_the_requested_rows_are_read():
+  log = []
+  part = lazy_arrays.mapped(lazy_arrays.take(lazy(log), MASK), (3, 2), np.float64, np.negative)
+  assert log == []
   part[[2, 0]]
-  assert asked == np.flatnonzero(MASK)[[2, 0]].tolist()
+  assert log == np.flatnonzero(MASK)[[2, 0]].tolist()
 
 
-def test_loading_is_by_the_faster_way_where_there_is_one():
-  quick = lazy_arrays.LazyArray(TABLE.shape, TABLE.dtype, read=None, load=lambda: TABLE)
-  np.testing.assert_array_equal(lazy_arrays.loaded(lazy_arrays.take(quick, MASK)), TABLE[MASK])
+def test_loaded_uses_load_where_it_is_set():
+  fast = lazy_arrays.LazyArray(
+    TABLE.shape, TABLE.dtype, read=lambda _: pytest.fail("reads row by row"), load=lambda: TABLE
+  )
+  np.testing.assert_array_equal(lazy_arrays.loaded(lazy_arrays.take(fast, MASK)), TABLE[MASK])
 
 
 @pytest.mark.parametrize("size", [1, 100, 2**26])
-def test_parts_are_the_whole_in_order(size, monkeypatch):
+def test_parts_concatenate_to_the_selected_rows(size, monkeypatch):
   monkeypatch.setattr(lazy_arrays, "PART_BYTES", size * 48)
   numbers = np.flatnonzero(MASK)
   found = list(lazy_arrays.parts(lazy(), numbers))
@@ -65,7 +67,7 @@ def test_parts_are_the_whole_in_order(size, monkeypatch):
   np.testing.assert_array_equal(np.concatenate(found), TABLE[numbers])
 
 
-def test_a_sample_is_all_of_a_few_and_no_more_than_it_may_be_of_many(monkeypatch):
+def test_sample_is_limited_reproducible_and_spread_over_the_array(monkeypatch):
   np.testing.assert_array_equal(lazy_arrays.sample(lazy()), TABLE)
   for name, limit in (("SAMPLE_ROWS", 50), ("SAMPLE_BYTES", 50 * 48)):
     monkeypatch.undo()
@@ -77,12 +79,14 @@ def test_a_sample_is_all_of_a_few_and_no_more_than_it_may_be_of_many(monkeypatch
     np.testing.assert_array_equal(lazy_arrays.sample(lazy()), found)
     assert lazy_arrays.sample(TABLE) is TABLE
     numbers = [np.flatnonzero(TABLE[:, 0, 0] == value)[0] for value in found[:, 0, 0]]
-    assert numbers == sorted(numbers)  # the order of the file
-    assert abs(np.mean(numbers) - 349.5) < 4 * 700 / np.sqrt(12 * 50)  # from all of it: files may be sorted by class
+    assert numbers == sorted(numbers)  # in the order of the file
+    assert abs(np.mean(numbers) - 349.5) < 4 * 700 / np.sqrt(
+      12 * 50
+    )  # spread over all rows: files may be sorted by class
 
 
 @pytest.mark.parametrize("count", [1, 2, 500, 10**9])
-def test_probes_hold_both_ends(count):
+def test_probes_contain_both_ends(count):
   found = lazy_arrays.probes(count)
   assert {0, count - 1} <= set(found.tolist())
   assert found.max() < count

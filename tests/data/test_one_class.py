@@ -9,54 +9,54 @@ MINUS = np.where(np.arange(24) % 3 == 0, -1, 1)
 
 @pytest.fixture
 def load(tmp_path):
-  """A function that stores arrays and loads them."""
+  """Returns a function that saves arrays and loads them."""
 
-  def stored(one_class=None, placement="memory", **arrays):
+  def save_and_load(one_class=None, placement="memory", **arrays):
     np.savez(tmp_path / "data.npz", **arrays)
     return data.load("npz", str(tmp_path / "data.npz"), "unit", one_class, placement)
 
-  return stored
+  return save_and_load
 
 
 @pytest.mark.parametrize("placement", ["memory", "stream"])
-def test_the_label_minus_one_is_a_label_where_an_example_has_it(load, placement):
+def test_label_minus_one_selects_a_class_if_an_example_has_it(load, placement):
   halves = {"x_train": EXAMPLES, "y_train": MINUS, "x_test": EXAMPLES, "y_test": MINUS}
-  found = load(-1, placement, **halves)
-  np.testing.assert_array_equal(found.train[:][..., 0], EXAMPLES[MINUS == -1])
-  np.testing.assert_array_equal(found.anomalous, MINUS == 1)
-  assert found.one_class == -1
+  dataset = load(-1, placement, **halves)
+  np.testing.assert_array_equal(dataset.train[:][..., 0], EXAMPLES[MINUS == -1])
+  np.testing.assert_array_equal(dataset.anomalous, MINUS == 1)
+  assert dataset.one_class == -1
   everything = load(None, placement, **halves)
   assert len(everything.train) == 24
   assert (everything.anomalous, everything.one_class, everything.remarks) == (None, None, ())
 
 
 @pytest.mark.parametrize("labels", [None, MINUS + 1, MINUS.astype(float), MINUS.astype(str)])
-def test_minus_one_is_all_labels_where_no_example_has_it_and_that_is_said(load, labels):
+def test_label_minus_one_that_no_example_has_selects_all_with_a_remark(load, labels):
   given = {} if labels is None else {"y_train": labels}
-  found = load(-1, x_train=EXAMPLES, **given)
-  assert len(found.train) == 20
-  assert (found.anomalous, found.one_class) == (None, None)
-  assert found.remarks == ("config.data.one_class=-1: no example has this label, so examples of all labels are used",)
+  dataset = load(-1, x_train=EXAMPLES, **given)
+  assert len(dataset.train) == 20
+  assert (dataset.anomalous, dataset.one_class) == (None, None)
+  assert dataset.remarks == ("config.data.one_class=-1: no example has this label, so examples of all labels are used",)
 
 
-def test_minus_one_in_one_half_alone_is_a_label(load):
-  with pytest.raises(errors.UserError, match=r"one_class=-1: no train example of .* has this label; it has 1"):
+def test_label_minus_one_in_one_half_only_is_refused(load):
+  with pytest.raises(errors.UserError, match=r"one_class=-1: no train example of .* has this label; known labels: 1"):
     load(-1, x_train=EXAMPLES, y_train=np.ones(24, int), x_test=EXAMPLES, y_test=MINUS)
 
 
 @pytest.mark.parametrize("placement", ["memory", "stream"])
-def test_training_examples_without_labels_are_all_of_the_class(load, placement):
-  found = load(1, placement, x_train=EXAMPLES, x_test=EXAMPLES, y_test=MINUS)
-  assert len(found.train) == 24
-  assert found.train_labels is None
-  np.testing.assert_array_equal(found.anomalous, MINUS == -1)
-  (said,) = found.remarks
-  assert said.endswith(
-    "have no labels, so all 24 are taken to have this one; the test half has 8 examples of other labels"
+def test_unlabelled_training_examples_are_all_kept(load, placement):
+  dataset = load(1, placement, x_train=EXAMPLES, x_test=EXAMPLES, y_test=MINUS)
+  assert len(dataset.train) == 24
+  assert dataset.train_labels is None
+  np.testing.assert_array_equal(dataset.anomalous, MINUS == -1)
+  (remark,) = dataset.remarks
+  assert remark.endswith(
+    "have no labels, so all 24 are assumed to have this one; the test half has 8 examples of other labels"
   )
 
 
-def test_the_messages_about_missing_labels_do_not_send_the_user_in_a_circle(load):
+def test_error_messages_about_missing_labels_do_not_contradict_each_other(load):
   """Neither advises what the other refuses."""
   from ae_jax.evaluators import anomaly
 
@@ -66,15 +66,15 @@ def test_the_messages_about_missing_labels_do_not_send_the_user_in_a_circle(load
   assert "labels of the test examples" in str(first.value)
   with pytest.raises(errors.UserError) as second:
     load(1, x_train=EXAMPLES)
-  assert "no labels of its test examples; add them, or leave out" in str(second.value)
+  assert "have no labels; add them, or remove config.data.one_class" in str(second.value)
   assert "the evaluator 'anomaly'" in str(second.value)
 
 
-@pytest.mark.parametrize(("labels", "left_out"), [(MINUS, 6), (np.ones(24, int), 0)])
-def test_what_is_left_out_is_said_with_its_number(load, labels, left_out):
-  found = load(1, x_train=EXAMPLES, y_train=labels)
-  assert 20 - len(found.train) == left_out
-  assert len(found.remarks) == (left_out > 0)
-  for said in found.remarks:
-    assert said.startswith("config.data.one_class=1: 6 training examples of other labels left out; ")
-    assert said.endswith("; the test half has 2 examples of other labels")
+@pytest.mark.parametrize(("labels", "dropped"), [(MINUS, 6), (np.ones(24, int), 0)])
+def test_number_of_dropped_examples_is_reported(load, labels, dropped):
+  dataset = load(1, x_train=EXAMPLES, y_train=labels)
+  assert 20 - len(dataset.train) == dropped
+  assert len(dataset.remarks) == (dropped > 0)
+  for remark in dataset.remarks:
+    assert remark.startswith("config.data.one_class=1: dropped 6 training examples of other labels; ")
+    assert remark.endswith("; the test half has 2 examples of other labels")

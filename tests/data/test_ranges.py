@@ -8,7 +8,7 @@ BYTES = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
 
 
 @pytest.mark.parametrize(("value_range", "low", "high"), [("unit", 0, 1), ("symmetric", -1, 1), ("real", 0, 1)])
-def test_bytes_fill_the_range_evenly(value_range, low, high):
+def test_bytes_map_linearly_onto_the_range(value_range, low, high):
   values = ranges.normalise(BYTES, value_range)
   assert values.dtype == np.float32
   np.testing.assert_allclose(values.ravel(), np.linspace(low, high, 256), atol=1e-6)
@@ -16,7 +16,7 @@ def test_bytes_fill_the_range_evenly(value_range, low, high):
   np.testing.assert_array_equal(ranges.normalise(jnp.asarray(BYTES), value_range), values)
 
 
-def test_floats_are_left_as_they_are():
+def test_floats_are_unchanged():
   x = np.random.default_rng(0).uniform(size=(2, 3, 3, 1))
   np.testing.assert_array_equal(ranges.normalise(x, "unit"), x.astype(np.float32))
 
@@ -34,5 +34,5 @@ def test_floats_are_left_as_they_are():
     (np.array(["a"]), "unit", "dtype"),
   ],
 )
-def test_faults_are_found(array, value_range, words):
+def test_invalid_examples_are_detected(array, value_range, words):
   assert words in ranges.fault(array, value_range)

@@ -22,7 +22,7 @@ def write(file, table=TABLE, labels=LABELS, delimiter="  "):
 
 
 @pytest.mark.skipif(not ECG5000.exists(), reason="ECG5000 does not lie in ../shared/ucr")
-def test_ecg5000_has_its_heartbeats():
+def test_ecg5000_agrees_with_its_file():
   dataset = load(ECG5000)
   table = np.loadtxt(ECG5000 / "ECG5000_TRAIN.txt")
   assert dataset.shape == (140, 1)
@@ -35,7 +35,7 @@ def test_ecg5000_has_its_heartbeats():
 
 
 @pytest.mark.parametrize(("suffix", "delimiter"), [(".txt", "  "), (".tsv", "\t"), ("", ",")])
-def test_what_is_written_is_read_whatever_the_format(tmp_path, suffix, delimiter):
+def test_all_file_formats_load_the_saved_series(tmp_path, suffix, delimiter):
   train = write(tmp_path / f"Made_TRAIN{suffix}", delimiter=delimiter)
   write(tmp_path / f"Made_TEST{suffix}", TABLE[:4] + 1, LABELS[-4:], delimiter)
   for path in (train, tmp_path):
@@ -46,26 +46,26 @@ def test_what_is_written_is_read_whatever_the_format(tmp_path, suffix, delimiter
     np.testing.assert_array_equal(dataset.test_labels, LABELS[-4:])
 
 
-def test_files_beside_those_of_a_set_are_named(tmp_path):
+def test_unread_files_are_reported(tmp_path):
   train = write(tmp_path / "Made_TRAIN.txt")
   for _ in range(2):
     assert load(tmp_path).remarks == ()
     write(tmp_path / "Made_TEST.txt")
   write(tmp_path / "Made_VAL.txt")
-  wanted = "not read: Made_VAL.txt; the files that are read are Made_TRAIN.txt and Made_TEST.txt"
-  assert load(tmp_path).remarks == (f"config.data.path='{tmp_path}': {wanted}",)
-  assert load(train).remarks == ()  # the file that was named
+  expected = "not read: Made_VAL.txt; the files that are read are Made_TRAIN.txt and Made_TEST.txt"
+  assert load(tmp_path).remarks == (f"config.data.path='{tmp_path}': {expected}",)
+  assert load(train).remarks == ()  # a path to a file reports no other files
 
 
-def test_the_label_minus_one_can_be_chosen(tmp_path):
+def test_one_class_accepts_label_minus_one(tmp_path):
   dataset = load(write(tmp_path / "Made_TRAIN.txt"), -1)
   assert set(dataset.train_labels) == {-1}
   np.testing.assert_array_equal(dataset.anomalous, dataset.test_labels != -1)
 
 
-def test_without_a_test_file_the_last_fifth_of_each_class_is_held_out(tmp_path):
+def test_missing_test_file_holds_out_the_last_fifth_of_each_class(tmp_path):
   dataset = load(write(tmp_path / "Made_TRAIN.txt"))
-  held_out = [4, 13, 14, 27, 28, 29]  # of 5, 10 and 15
+  held_out = [4, 13, 14, 27, 28, 29]  # classes of 5, 10 and 15 series
   np.testing.assert_array_equal(dataset.test[..., 0], TABLE[held_out].astype(np.float32))
   np.testing.assert_array_equal(dataset.train[..., 0], np.delete(TABLE, held_out, 0).astype(np.float32))
   np.testing.assert_array_equal(dataset.test_labels, LABELS[held_out])
@@ -76,20 +76,20 @@ def test_without_a_test_file_the_last_fifth_of_each_class_is_held_out(tmp_path):
   [
     ("", "Bad_TRAIN.txt is empty"),
     ("\n \n", "Bad_TRAIN.txt is empty"),
-    ("1 2 3\n1 2 3 4\n", "line 2 of Bad_TRAIN.txt has 3 samples after its label; 2, as many as the first, are wanted"),
+    ("1 2 3\n1 2 3 4\n", "line 2 of Bad_TRAIN.txt has 3 samples after its label; expected 2, as in the first series"),
     ("1\n1\n", "line 1 of Bad_TRAIN.txt has 0 samples"),
-    ("1 2 NaN\n1 2 3\n", "line 1 of Bad_TRAIN.txt has missing samples"),
-    ("1 2 3\n\n1 2 ?\n", "line 3 of Bad_TRAIN.txt has missing samples"),
+    ("1 2 NaN\n1 2 3\n", "line 1 of Bad_TRAIN.txt has missing .* or infinite samples"),
+    ("1 2 3\n\n1 2 ?\n", "line 3 of Bad_TRAIN.txt has missing .* or infinite samples"),
     ("1 2 inf\n", "infinite"),
     ("1 2 1e300\n" * 9, "infinite"),
     ("@problemName x\n", "line 1 of Bad_TRAIN.txt is not a line of numbers: .*'@problemName'"),
-    ("1.5 2 3\n", "begins with 1.5; an integer label is wanted"),
-    ("1e300 2 3\n", "begins with 1e300; an integer label"),
-    ("1 2 3\n", "no Bad_TEST.txt beside it, and no class is large enough"),
-    ("1 2 ü\n", "is not a text of numbers"),
+    ("1.5 2 3\n", "begins with 1.5; expected an integer label"),
+    ("1e300 2 3\n", "begins with 1e300; expected an integer label"),
+    ("1 2 3\n", "Bad_TEST.txt not found, and no class is large enough"),
+    ("1 2 ü\n", "is not an ASCII text file"),
   ],
 )
-def test_a_file_that_is_not_what_it_should_be_is_refused(tmp_path, text, message):
+def test_damaged_files_are_refused(tmp_path, text, message):
   (tmp_path / "Bad_TRAIN.txt").write_text(text, encoding="utf-8")
   with pytest.raises(errors.UserError, match=message) as refusal:
     load(tmp_path)
@@ -97,34 +97,34 @@ def test_a_file_that_is_not_what_it_should_be_is_refused(tmp_path, text, message
   assert "\n" not in str(refusal.value)
 
 
-def test_files_that_are_not_there_are_said_to_be_missing(tmp_path):
-  with pytest.raises(errors.UserError, match=r"config\.data\.path is empty; name the UCR folder"):
+def test_missing_and_ambiguous_files_are_refused(tmp_path):
+  with pytest.raises(errors.UserError, match=r"config\.data\.path is empty; set it to the UCR folder"):
     load("")
-  with pytest.raises(errors.UserError, match=r"no \.\.\._TRAIN\.txt or \.\.\._TRAIN\.tsv in this folder"):
+  with pytest.raises(errors.UserError, match=r"contains no \.\.\._TRAIN\.txt or \.\.\._TRAIN\.tsv"):
     load(tmp_path)
-  with pytest.raises(errors.UserError, match="there is no such file or folder"):
+  with pytest.raises(errors.UserError, match="file or folder not found"):
     load(tmp_path / "Absent_TRAIN.txt")
   with pytest.raises(errors.UserError, match=r"ends in _TRAIN\.txt or _TRAIN\.tsv"):
     load(write(tmp_path / "Made.txt"))
   write(tmp_path / "A_TRAIN.txt"), write(tmp_path / "B_TRAIN.tsv")
-  with pytest.raises(errors.UserError, match=r"holds A_TRAIN\.txt and B_TRAIN\.tsv; name the file"):
+  with pytest.raises(errors.UserError, match=r"contains A_TRAIN\.txt and B_TRAIN\.tsv; set the path"):
     load(tmp_path)
   (tmp_path / "A_TEST.txt").mkdir()
   with pytest.raises(errors.UserError, match=r"A_TEST\.txt cannot be read"):
     load(tmp_path / "A_TRAIN.txt")
 
 
-def test_one_series_and_halves_of_unequal_length_are_refused(tmp_path):
+def test_single_series_and_halves_of_unequal_length_are_refused(tmp_path):
   train = write(tmp_path / "Made_TRAIN.txt", TABLE[:1], LABELS[:1])
   write(tmp_path / "Made_TEST.txt")
-  with pytest.raises(errors.UserError, match="one training example"):
+  with pytest.raises(errors.UserError, match="only one training example"):
     load(train)
   write(tmp_path / "Made_TRAIN.txt", TABLE[:, :5])
   with pytest.raises(errors.UserError, match=r"the array of test examples is float32 \(7, 1\), but the training"):
     load(train)
 
 
-def test_one_class_drops_the_others_from_training_and_nothing_else(tmp_path):
+def test_one_class_drops_training_examples_only(tmp_path):
   path = write(tmp_path / "Made_TRAIN.txt")
   whole, part = load(path), load(path, 5)
   np.testing.assert_array_equal(part.train, whole.train[whole.train_labels == 5])
@@ -136,7 +136,7 @@ def test_one_class_drops_the_others_from_training_and_nothing_else(tmp_path):
   assert part.fingerprint() != whole.fingerprint()
 
 
-def test_one_class_is_of_any_labelled_data_and_must_be_there(tmp_path):
+def test_one_class_works_for_any_source_and_needs_integer_labels(tmp_path):
   digits = data.load("digits", "", "unit", 3)
   assert set(digits.train_labels) == {3}
   assert digits.anomalous.sum() == (digits.test_labels != 3).sum()
@@ -144,9 +144,9 @@ def test_one_class_is_of_any_labelled_data_and_must_be_there(tmp_path):
     data.load("digits", "", "unit", 10)
   images = np.zeros((9, 3, 3), np.uint8)
   for arrays, message in [
-    ({}, "has no labels of its test examples; add them, or leave out .* 'anomaly'"),
-    ({"y_train": np.arange(9.0)}, "labels of dtype float64; integers"),
-    ({"y_train": np.arange(9), "x_test": images}, "has no labels of its test examples"),
+    ({}, "the test examples of .* have no labels; add them, or remove .* 'anomaly'"),
+    ({"y_train": np.arange(9.0)}, "labels of dtype float64; expected integers"),
+    ({"y_train": np.arange(9), "x_test": images}, "the test examples of .* have no labels"),
   ]:
     np.savez(tmp_path / "data.npz", x_train=images, **arrays)
     with pytest.raises(errors.UserError, match=message):
@@ -158,7 +158,7 @@ def beats():
   return data.load("heartbeats", "", "real")
 
 
-def test_heartbeats_are_the_same_each_time_and_split_by_kind(beats):
+def test_heartbeats_are_reproducible_and_stratified(beats):
   assert data.load("heartbeats", "", "real").fingerprint() == beats.fingerprint()
   assert beats.train.shape == (4000, 140, 1)
   np.testing.assert_array_equal(np.bincount(beats.train_labels), [2400, 400, 400, 400, 400])
@@ -168,23 +168,27 @@ def test_heartbeats_are_the_same_each_time_and_split_by_kind(beats):
     data.load("heartbeats", "x", "real")
 
 
-def test_heartbeats_are_normalised_as_the_archives(beats):
+def test_heartbeats_have_mean_0_and_standard_deviation_1(beats):
   np.testing.assert_allclose(beats.train.mean(1), 0, atol=2e-5)
   np.testing.assert_allclose(beats.train.std(1, ddof=1), 1, atol=2e-4)
 
 
 def around_the_peaks(x, labels, kind):
-  """The mean series around the highest samples of a kind, from 20 before to 30 behind [51]."""
+  """Returns the mean of a kind of series, aligned at the highest sample: 20 samples before it to 30 after [51]."""
   of_kind = x[labels == kind, :, 0]
   peaks = of_kind[:, 20:-30].argmax(1) + 20
   return np.stack([row[peak - 20 : peak + 31] for row, peak in zip(of_kind, peaks, strict=True)]).mean(0)
 
 
-def test_each_anomaly_is_where_it_should_be(beats):
+def test_each_anomaly_changes_its_wave(beats):
   normal, no_p, early, depressed, inverted = (around_the_peaks(beats.train, beats.train_labels, k) for k in range(5))
-  p, st, t = slice(6, 11), slice(26, 31), slice(36, 43)  # 0.2 to 0.13 s before the peak, at 20; 0.1 and 0.25 s behind
+  p, st, t = (
+    slice(6, 11),
+    slice(26, 31),
+    slice(36, 43),
+  )  # the peak is at 20; P 0.2 to 0.13 s before it, ST 0.1 s and T 0.25 s after
   assert no_p[p].mean() < normal[p].mean() - 0.4
-  np.testing.assert_allclose(no_p[16:], normal[16:], atol=0.35)  # and nowhere else
+  np.testing.assert_allclose(no_p[16:], normal[16:], atol=0.35)  # the rest is normal
   assert depressed[st].mean() < normal[st].mean() - 0.3
   assert inverted[t].mean() < -0.5 < 0.5 < normal[t].mean()
-  assert early[17] > normal[17] + 0.5  # wide
+  assert early[17] > normal[17] + 0.5  # wider

@@ -17,7 +17,7 @@ def load(name, path="", range="unit"):
   return data.load(name, str(path), range)
 
 
-def test_mnist_5k_is_mnist_and_its_split_is_stratified_and_fixed():
+def test_mnist_5k_has_mnist_statistics_and_a_fixed_stratified_split():
   dataset = load("mnist_5k")
   assert dataset.train.shape == (4000, 28, 28, 1)
   assert dataset.test.shape == (1000, 28, 28, 1)
@@ -30,7 +30,7 @@ def test_mnist_5k_is_mnist_and_its_split_is_stratified_and_fixed():
   assert abs(both.mean() / 255 - 0.1307) < 0.003  # MNIST's mean pixel
 
 
-def test_digits_are_sixteenths():
+def test_digits_are_multiples_of_one_sixteenth():
   dataset = load("digits")
   assert dataset.train.shape[1:] == dataset.shape == (8, 8, 1)
   assert len(dataset.train) + len(dataset.test) == 1797
@@ -39,7 +39,7 @@ def test_digits_are_sixteenths():
 
 
 @pytest.mark.skipif(not MNIST.exists(), reason="MNIST is not prepared for TFDS here: TFDS_DATA_DIR does not hold it")
-def test_the_full_set_comes_through_tfds_and_then_from_the_cache(monkeypatch):
+def test_mnist_loads_from_tfds_and_then_from_the_cache(monkeypatch):
   dataset = load("mnist")
   assert dataset.train.shape == (60_000, 28, 28, 1)
   assert dataset.test.shape == (10_000, 28, 28, 1)
@@ -52,30 +52,30 @@ def test_the_full_set_comes_through_tfds_and_then_from_the_cache(monkeypatch):
 
 
 @pytest.mark.skipif(not MNIST.exists(), reason="MNIST is not prepared for TFDS here: TFDS_DATA_DIR does not hold it")
-def test_the_full_set_streams_as_it_is_in_memory():
+def test_streamed_mnist_equals_mnist_in_memory():
   decoded, streamed = load("mnist"), data.load("mnist", "", "unit", placement="stream")
   assert isinstance(streamed.train, lazy_arrays.LazyArray)
-  some = lazy_arrays.probes(60_000)
-  np.testing.assert_array_equal(streamed.train[some], decoded.train[some])
-  np.testing.assert_array_equal(streamed.train_labels[some], decoded.train_labels[some])
+  rows = lazy_arrays.probes(60_000)
+  np.testing.assert_array_equal(streamed.train[rows], decoded.train[rows])
+  np.testing.assert_array_equal(streamed.train_labels[rows], decoded.train_labels[rows])
   np.testing.assert_array_equal(streamed.test, decoded.test)
   np.testing.assert_array_equal(streamed.test_labels, decoded.test_labels)
 
 
-def test_an_unprepared_set_says_what_prepares_it(tmp_path):
+def test_error_for_an_unprepared_set_names_the_commands(tmp_path):
   with pytest.raises(errors.UserError, match=r"pip install -e '..tfds.'.*tfds build mnist.*mnist_5k needs no prep"):
     load("mnist", tmp_path)
 
 
-def test_a_set_that_cannot_be_prepared_says_why_and_what_to_do(tmp_path, monkeypatch):
+def test_failed_preparation_reports_the_reason_and_the_fix(tmp_path, monkeypatch):
   import tensorflow_datasets
 
   def fails(builder, **_):
     raise ConnectionError("no route\nto host")
 
-  monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: name)  # TensorFlow is there, it seems
+  monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: name)  # pretends that TensorFlow is installed
   monkeypatch.setattr(tensorflow_datasets.core.DatasetBuilder, "download_and_prepare", fails)
-  with pytest.raises(errors.UserError, match=r"preparing it failed \(no route to host\): run `tfds build mnist"):
+  with pytest.raises(errors.UserError, match=r"preparing it failed \(no route to host\)\. Run `tfds build mnist"):
     load("mnist", tmp_path)
 
 
@@ -83,15 +83,15 @@ def test_a_set_that_cannot_be_prepared_says_why_and_what_to_do(tmp_path, monkeyp
   ("splits", "held_out"),
   [(("train", "test"), "test"), (("validation", "train", "test"), "test"), (("train", "validation"), "validation")],
 )
-def test_the_test_split_is_held_out_or_where_there_is_none_the_one_for_validation(splits, held_out):
+def test_held_out_split_is_test_or_else_validation(splits, held_out):
   from tensorflow_datasets import features
 
-  given = {"image": features.Image(shape=(4, 4, 3)), "label": features.ClassLabel(num_classes=2)}
-  info = types.SimpleNamespace(features=given, splits=dict.fromkeys(splits))
+  feature_types = {"image": features.Image(shape=(4, 4, 3)), "label": features.ClassLabel(num_classes=2)}
+  info = types.SimpleNamespace(features=feature_types, splits=dict.fromkeys(splits))
   found = sources._image_set(types.SimpleNamespace(info=info), "here")
   assert found == ("image", "label", {"train": "train", "test": held_out})
   info.splits = {"train": None}
-  with pytest.raises(errors.UserError, match=r"here: has splits \['train'\]; `train` and `test` are wanted"):
+  with pytest.raises(errors.UserError, match=r"here: has splits \['train'\]; expected `train` and `test`"):
     sources._image_set(types.SimpleNamespace(info=info), "here")
 
 
@@ -99,23 +99,23 @@ def test_the_test_split_is_held_out_or_where_there_is_none_the_one_for_validatio
   ("name", "message"),
   [("mnist_5l", "did you mean 'mnist_5k'"), ("cifar_10", "did you mean 'cifar10'"), ("", "unknown")],
 )
-def test_an_unknown_name_is_met_with_the_nearest(name, message):
+def test_unknown_name_suggests_the_nearest(name, message):
   with pytest.raises(errors.UserError, match=message):
     load(name)
 
 
-def test_an_embedded_set_reads_no_file():
+def test_embedded_set_refuses_a_path():
   with pytest.raises(errors.UserError, match=r"config\.data\.path='x.npz'"):
     load("mnist_5k", "x.npz")
 
 
-def test_an_unknown_range_is_refused():
+def test_unknown_range_is_refused():
   with pytest.raises(errors.UserError, match=r"config\.data\.range='units' is unknown; did you mean 'unit'"):
     load("digits", range="units")
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist_5k", "heartbeats"])
-def test_a_set_that_is_an_array_streams_from_it(name):
+def test_embedded_sets_stream_from_memory(name):
   held, streamed = (data.load(name, "", "real", placement=placement) for placement in ("memory", "stream"))
   assert (held.streams, streamed.streams) == (False, True)
   np.testing.assert_array_equal(streamed.train, held.train)
@@ -123,7 +123,7 @@ def test_a_set_that_is_an_array_streams_from_it(name):
   assert streamed.peak == held.peak
 
 
-def test_the_fingerprint_is_of_the_contents():
+def test_fingerprint_depends_on_the_contents():
   first = load("digits")
   second = load("digits")
   assert first.fingerprint() == second.fingerprint()
@@ -131,26 +131,26 @@ def test_the_fingerprint_is_of_the_contents():
   assert first.fingerprint() != second.fingerprint()
 
 
-def test_the_cache_makes_once_and_survives_damage(tmp_path, monkeypatch):
+def test_cache_computes_once_and_recovers_from_damage(tmp_path, monkeypatch):
   monkeypatch.setenv("AE_JAX_CACHE", str(tmp_path))
-  made = []
+  calls = []
 
   def make():
-    made.append(1)
+    calls.append(1)
     return {"a": np.arange(5)}
 
   for version, times in [("1", 1), ("1", 1), ("2", 2)]:
     np.testing.assert_array_equal(cache.arrays("some/set", version, make)["a"], np.arange(5))
-    assert len(made) == times
+    assert len(calls) == times
   files = list((tmp_path / "arrays").iterdir())
   assert all(zipfile.is_zipfile(file) for file in files)
   for file in files:
     file.write_bytes(file.read_bytes()[:50])
   cache.arrays("some/set", "1", make)
-  assert len(made) == 3
+  assert len(calls) == 3
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path, monkeypatch):
+def test_unwritable_cache_still_returns_the_arrays(tmp_path, monkeypatch):
   (tmp_path / "file").touch()
   monkeypatch.setenv("AE_JAX_CACHE", str(tmp_path / "file"))
   assert cache.arrays("a", "1", lambda: {"a": np.ones(2)})["a"].sum() == 2

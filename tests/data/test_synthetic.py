@@ -1,4 +1,4 @@
-"""Images made from factors: that they show them, and that the factors are independent."""
+"""Images generated from factors: the images show their factors, and the factors are independent."""
 
 import itertools
 
@@ -20,80 +20,83 @@ def loaded():
   return load()
 
 
-def some(**fixed):
-  """Images [N, SIDE, SIDE] in which shape, scale and orientation take all values, the rest 0, but for those fixed."""
+def grid(**fixed):
+  """Returns factor indices and images [N, SIDE, SIDE] for all shapes, scales and orientations, at x = y = 0.
+
+  Keyword arguments fix the index of a factor.
+  """
   ranges = [
     [fixed[name]] if name in fixed else range(size if name in ("shape", "scale", "orientation") else 1)
     for name, size in zip(synthetic.FACTORS, SIZES, strict=True)
   ]
-  numbers = np.array(list(itertools.product(*ranges)))
-  return numbers, synthetic.images(numbers)[..., 0] / 255
+  indices = np.array(list(itertools.product(*ranges)))
+  return indices, synthetic.images(indices)[..., 0] / 255
 
 
 def centroids(images):
-  """Columns and rows of the centroids [N, 2]."""
-  places = np.arange(synthetic.SIDE)
-  moments = np.stack([(images.sum(axis) * places).sum(1) for axis in (1, 2)], 1)
+  """Returns columns and rows of the centroids [N, 2]."""
+  pixels = np.arange(synthetic.SIDE)
+  moments = np.stack([(images.sum(axis) * pixels).sum(1) for axis in (1, 2)], 1)
   return moments / images.sum((1, 2))[:, None]
 
 
 def axes(images):
-  """Degrees, modulo 180, that the principal axis of each shape is turned anticlockwise."""
-  found = []
+  """Returns the anticlockwise angle of the principal axis of each shape, in degrees modulo 180."""
+  angles = []
   for image, (x, y) in zip(images, centroids(images), strict=True):
     rows, columns = np.indices(image.shape)
     right, up = columns - x, y - rows
-    found.append(np.arctan2(2 * (image * right * up).sum(), (image * (right**2 - up**2)).sum()) / 2)
-  return np.rad2deg(found) % 180
+    angles.append(np.arctan2(2 * (image * right * up).sum(), (image * (right**2 - up**2)).sum()) / 2)
+  return np.rad2deg(angles) % 180
 
 
 @pytest.mark.parametrize("name", synthetic.SHAPES)
-def test_a_shape_has_area_1_and_its_centroid_at_the_origin(name):
+def test_shape_has_area_1_and_centroid_at_the_origin(name):
   u, v = np.meshgrid(*[np.linspace(-1.2, 1.2, 801)] * 2)
   inside = synthetic.SHAPES[name](u, v)
   assert inside.sum() * 0.003**2 == pytest.approx(1, abs=5e-3)
   np.testing.assert_allclose([u[inside].mean(), v[inside].mean()], 0, atol=1e-3)
-  assert np.hypot(u, v)[inside].max() * np.sqrt(synthetic.AREA) < 17 / 2  # it stays in its window
+  assert np.hypot(u, v)[inside].max() * np.sqrt(synthetic.AREA) < 17 / 2  # fits its window
 
 
-def test_x_and_y_are_where_the_centroid_is():
+def test_x_and_y_are_the_centroid():
   for x, y in ((0, 0), (15, 3), (8, 15)):
-    _, images = some(x=x, y=y)
-    wanted = np.broadcast_to([synthetic.FACTORS["x"][x], synthetic.FACTORS["y"][y]], (len(images), 2))
-    np.testing.assert_allclose(centroids(images), wanted, atol=0.06)
-  (_, first), (_, moved) = some(x=2, y=5), some(x=9, y=3)
+    _, images = grid(x=x, y=y)
+    expected = np.broadcast_to([synthetic.FACTORS["x"][x], synthetic.FACTORS["y"][y]], (len(images), 2))
+    np.testing.assert_allclose(centroids(images), expected, atol=0.06)
+  (_, first), (_, moved) = grid(x=2, y=5), grid(x=9, y=3)
   np.testing.assert_allclose(centroids(moved) - centroids(first), np.broadcast_to([7, -2], (len(first), 2)), atol=1e-9)
   np.testing.assert_array_equal(np.roll(first, (-2, 7), (1, 2)), moved)
 
 
-def test_the_area_is_that_of_the_scale_whatever_the_shape_and_the_orientation():
-  numbers, images = some()
-  scales = np.array(synthetic.FACTORS["scale"])[numbers[:, 1]]
+def test_area_depends_on_the_scale_only():
+  indices, images = grid()
+  scales = np.array(synthetic.FACTORS["scale"])[indices[:, 1]]
   np.testing.assert_allclose(images.sum((1, 2)), synthetic.AREA * scales**2, rtol=0.04)
 
 
-def test_the_orientation_is_that_of_the_shape_anticlockwise():
+def test_orientation_is_the_anticlockwise_angle_of_the_shape():
   for shape in range(SIZES[0]):
-    numbers, images = some(shape=shape, scale=5)
+    indices, images = grid(shape=shape, scale=5)
     turned = axes(images) - axes(images[:1])
-    away = (turned - np.array(synthetic.FACTORS["orientation"])[numbers[:, 2]] + 90) % 180 - 90
-    np.testing.assert_allclose(away, 0, atol=2)
+    error = (turned - np.array(synthetic.FACTORS["orientation"])[indices[:, 2]] + 90) % 180 - 90
+    np.testing.assert_allclose(error, 0, atol=2)
     upright, lying = (image[:17, :17] for image in images[[0, -1]])
     np.testing.assert_allclose(np.rot90(upright), lying, atol=0.02)  # anticlockwise
-  _, (heart, *_) = some(shape=2, scale=5)
+  _, (heart, *_) = grid(shape=2, scale=5)
   widths = heart.sum(1)
-  assert widths[:8].max() > 2 * widths[12] > 0  # it stands on its tip
+  assert widths[:8].max() > 2 * widths[12] > 0  # the heart stands on its tip
 
 
-def test_no_two_values_look_the_same():
-  _, images = some()
+def test_images_of_different_factor_values_differ():
+  _, images = grid()
   flat = images.reshape(len(images), -1)
   squares = np.square(flat).sum(1)
   distances = squares[:, None] + squares - 2 * flat @ flat.T
   assert distances[~np.eye(len(flat), dtype=bool)].min() > 0.4
 
 
-def test_the_set_is_what_it_says(loaded):
+def test_set_has_the_documented_sizes_and_factors(loaded):
   assert loaded.train.shape == (10_000, 32, 32, 1)
   assert loaded.test.shape == (2_000, 32, 32, 1)
   assert loaded.train.dtype == np.uint8
@@ -103,14 +106,14 @@ def test_the_set_is_what_it_says(loaded):
     np.testing.assert_array_equal(getattr(loaded, f"{half}_labels"), factors[:, 0])
     np.testing.assert_array_equal(getattr(loaded, half)[::500], synthetic.images(factors[::500]))
   assert list(loaded.factor_values) == ["shape", "scale", "orientation", "x", "y"]
-  every = np.concatenate([loaded.train_factors, loaded.test_factors])
-  assert len(np.unique(every, axis=0)) == 12_000  # nothing that is tested was trained on
-  assert every.max(0).tolist() == [size - 1 for size in SIZES]
+  factors = np.concatenate([loaded.train_factors, loaded.test_factors])
+  assert len(np.unique(factors, axis=0)) == 12_000  # no test example occurs in training
+  assert factors.max(0).tolist() == [size - 1 for size in SIZES]
 
 
-def test_the_set_is_the_same_every_time(loaded):
+def test_set_is_reproducible(loaded):
   assert load().fingerprint() == loaded.fingerprint()
-  assert loaded.fingerprint().startswith("6db2428956316183")  # what runs on it are continued with
+  assert loaded.fingerprint().startswith("6db2428956316183")  # resumed runs check this fingerprint
 
 
 @pytest.mark.parametrize("half", ["train", "test"])
@@ -126,7 +129,7 @@ def test_factors_are_uniform_and_independent(loaded, half):
 
 
 @pytest.mark.parametrize("placement", ["memory", "stream"])
-def test_with_one_class_the_factors_go_with_their_examples(loaded, placement):
+def test_one_class_selects_the_factors_of_the_kept_examples(loaded, placement):
   ellipses = load(one_class=1, placement=placement)
   kept = loaded.train_labels == 1
   np.testing.assert_array_equal(ellipses.train, loaded.train[kept])
@@ -135,11 +138,11 @@ def test_with_one_class_the_factors_go_with_their_examples(loaded, placement):
   np.testing.assert_array_equal(ellipses.test_factors, loaded.test_factors)
 
 
-def test_other_sets_have_no_factors():
+def test_other_sources_have_no_factors():
   beats = data.load("heartbeats", "", "real")
   assert (beats.train_factors, beats.test_factors, beats.factor_values) == (None, None, {})
 
 
-def test_it_reads_no_file():
+def test_factors_refuses_a_path():
   with pytest.raises(errors.UserError, match="factors is embedded and reads no file"):
     data.load("factors", "some.npz", "unit")

@@ -86,7 +86,7 @@ def test_labels_stream_with_the_examples(tmp_path):
   [
     ({}, "label= is missing: this run was trained on x and label"),
     ({"lable": 1}, "this run takes no column 'lable'; it takes x, label"),
-    ({"label": 10}, "label=10: is none of the labels that were trained on: 0, 1, 2"),
+    ({"label": 10}, "label=10: is not a training label; known labels: 0, 1, 2"),
     ({"label": 1.5}, "must be an integer"),
     ({"label": [1, 2]}, "one for each of the 3 examples"),
   ],
@@ -112,10 +112,10 @@ def dataset(labels, test_labels):
 @pytest.mark.parametrize(
   ("labels", "test_labels", "message"),
   [
-    (None, np.arange(4), "no integer labels of the training examples"),
-    (np.arange(4), None, "no integer labels of the test examples"),
-    (np.arange(4) / 2, np.arange(4), "no integer labels of the training examples"),
-    (np.zeros(4, int), np.arange(4), "label=1: is none of the labels"),
+    (None, np.arange(4), "training examples of .* have no integer labels"),
+    (np.arange(4), None, "test examples of .* have no integer labels"),
+    (np.arange(4) / 2, np.arange(4), "training examples of .* have no integer labels"),
+    (np.zeros(4, int), np.arange(4), "label=1: is not a training label"),
   ],
 )
 def test_data_without_the_labels_are_refused(labels, test_labels, message):
