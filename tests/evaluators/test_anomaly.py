@@ -228,7 +228,9 @@ def test_the_score_equals_run_score_in_every_range(value_range):
   config = context.run.config.copy_and_resolve_references().unlock()
   config.data.range = value_range
   run = dataclasses.replace(context.run, config=config)
-  results = anomaly.per_example(run.model, run.variables, {"x": dataset.test}, None, value_range, dataset.span)
+  results = anomaly.per_example(
+    run.model, run.variables, {"x": jnp.asarray(dataset.test)}, None, value_range, dataset.span
+  )
   np.testing.assert_allclose(results["anomaly_score"], run.score(dataset.test), rtol=1e-5)
 
 
