@@ -25,7 +25,7 @@ def series(count, steps=60, channels=1, seed=0):
 
 
 def every_kind(examples, points=1000):
-  """Returns (name, value) pairs with a figure of every kind, made of examples [16 or more, ...], numbers and remarks."""
+  """Returns (name, value) pairs: a figure of every kind from examples [16 or more, ...], numbers and remarks."""
   generator = np.random.default_rng(1)
   noisy = examples[:16] * 0.8 + 0.1
   name = "test images" if examples.ndim == 4 else "series"
@@ -46,13 +46,13 @@ def every_kind(examples, points=1000):
     ("reconstruction/squared_error/class_1", 4.2),
     ("reconstruction/errors", figures.Bars("errors by class", ("0", "1", "2"), np.ones(3), "class", "error")),
     ("reconstruction/reconstructions", figures.ExampleRows("test examples and reconstructions", reconstructions)),
-    ("reconstruction/error_map", figures.Heatmap("where the errors are", "error", examples[:16].mean((0, -1)))),
-    ("reconstruction/attention", figures.Attention("where attention looks", examples[:16], {"pool": weights})),
-    ("probe/latent_map", figures.Points("test examples in the plane of their codes", views, many, labels)),
+    ("reconstruction/error_map", figures.Heatmap("mean error", "error", examples[:16].mean((0, -1)))),
+    ("reconstruction/attention", figures.Attention("attention weights", examples[:16], {"pool": weights})),
+    ("probe/latent_map", figures.Points("latent codes of test examples", views, many, labels)),
     ("probe/accuracy", 0.98),
     ("probe/accuracy_low", 0.97),
     ("probe/accuracy_high", 0.99),
-    ("generation/explorer", figures.Explorer("what is decoded", directions, np.linspace(-3, 3, 9), steps)),
+    ("generation/explorer", figures.Explorer("decoded examples", directions, np.linspace(-3, 3, 9), steps)),
     ("generation/samples", figures.Gallery("decoded draws", np.resize(examples, (36, *examples.shape[1:])))),
     ("generation/likelihood", "there is no posterior to weigh <draws> with"),
     ("robustness/shifts", figures.Lines("errors after a shift", {"model": ramp, "PCA": 2 * ramp}, "shift", "error")),
@@ -60,7 +60,7 @@ def every_kind(examples, points=1000):
       "robustness/disturbed",
       figures.ExampleRows("disturbed", {"clean": examples[:8], "noisy": noisy[:8], "so": noisy[:8]}),
     ),
-    ("novel/unheard_of", figures.Bars("what no page was told of", (), np.arange(5.0), "number", "value")),
+    ("novel/unheard_of", figures.Bars("figure of an unregistered evaluator", (), np.arange(5.0), "number", "value")),
   ]
 
 

@@ -135,7 +135,7 @@ def test_linear_scores_agree_with_regression_and_a_support_vector_machine():
 
 
 def test_two_factors_in_one_unit_lower_disentanglement():
-  results = scores(lambda factors, seed: np.stack([factors[:, 0], 4 * factors[:, 2] + factors[:, 1]], 1))
+  results = scores(lambda factors, seed: np.stack([factors[:, 0], 4.0 * factors[:, 2] + factors[:, 1]], 1))
   assert results["factorvae"] == pytest.approx(2 / 3)  # groups of the third factor vote like those of the second
   assert 0.3 < results["dci_disentanglement"] < 0.8
   assert results["dci_completeness"] > 0.95
