@@ -68,7 +68,7 @@ for _evaluator in (
   register(_evaluator)
 
 
-def build(names: Iterable[str], model: Any, dataset: data.Dataset | None) -> tuple[Evaluator, ...]:
+def build(names: Iterable[str], model: Any, dataset: data.Dataset) -> tuple[Evaluator, ...]:
   """Returns the evaluators of these names, preceded by `reconstruction`, which every run has.
 
   Args:
@@ -111,7 +111,7 @@ def metrics(
   loss: SupportsFloat,
   values: Mapping[str, AnyArray],
   weights: AnyArray,
-  dataset: data.Dataset | None,
+  dataset: data.Dataset,
 ) -> Iterator[tuple[str, Any]]:
   """Yields (name, value) of the test metrics.
 
@@ -130,7 +130,7 @@ def metrics(
 
 
 def baselines(
-  evaluators: Sequence[Evaluator], dataset: data.Dataset | None, code: models.CodeSpec
+  evaluators: Sequence[Evaluator], dataset: data.Dataset, code: models.CodeSpec
 ) -> Iterator[tuple[str, Any]]:
   """Yields (name, value) of the baselines of all evaluators."""
   yield from _distinct([(each, each.baselines(dataset, code)) for each in evaluators if each.baselines])

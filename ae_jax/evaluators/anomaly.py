@@ -45,6 +45,8 @@ def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields both areas for each score, and the AUROC of each class of anomalies."""
   anomalous, labels = context.dataset.anomalous, context.dataset.test_labels
+  assert labels is not None  # because the evaluator needs "one_class"
+  assert anomalous is not None
   classes = np.unique(labels[anomalous])
   by_class = len(classes) <= _MOST_CLASSES
   if not by_class:

@@ -113,7 +113,7 @@ class Evaluator:
     if len(set(remarks)) < len(remarks):
       raise ValueError(f"{where}: analyses with needs share the remark {remarks[0]!r}; give each its own name")
 
-  def check(self, model: Any, dataset: data.Dataset | None) -> None:
+  def check(self, model: Any, dataset: data.Dataset) -> None:
     """Raises UserError if one of `needs` is not met; `model` is a `models.Model`."""
     unmet = self._unmet(self.needs, model, dataset)
     if unmet:
@@ -128,7 +128,7 @@ class Evaluator:
       else:
         yield from analysis.function(context)
 
-  def _unmet(self, needs: tuple[str, ...], model: Any, dataset: data.Dataset | None) -> str:
+  def _unmet(self, needs: tuple[str, ...], model: Any, dataset: data.Dataset) -> str:
     """Returns a sentence about the first need that is not met; "" if all are met."""
     for need in needs:
       if not NEEDS[need].is_met(model, dataset):

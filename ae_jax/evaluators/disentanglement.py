@@ -30,7 +30,10 @@ Half = tuple[Float[np.ndarray, "_ units"], Integer[np.ndarray, "_ factors"]]
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields the scores of the latent code and of PCA, the scores by factor, and figures."""
   rows = reconstruction.typical(np.arange(len(context.test)), context.dataset)
-  factors = (context.train_factors, context.dataset.test_factors[rows])
+  train_factors, test_factors = context.train_factors, context.dataset.test_factors
+  assert train_factors is not None  # because the evaluator needs "factors"
+  assert test_factors is not None
+  factors = (train_factors, test_factors[rows])
   values = context.dataset.factor_values
   varied = [number for number in range(len(values)) if all(len(np.unique(half[:, number])) > 1 for half in factors)]
   names = [list(values)[number] for number in varied]
@@ -44,8 +47,8 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   nominal = [isinstance(values[name][0], str) for name in names]
   results = {}
   for kind, (in_use, *codes) in _codes(context, rows).items():
-    halves = [_sorted(code, half[:, varied]) for code, half in zip(codes, factors, strict=True)]
-    results[kind] = scores(*halves, in_use, nominal, context.generator())
+    train, test = (_sorted(code, half[:, varied]) for code, half in zip(codes, factors, strict=True))
+    results[kind] = scores(train, test, in_use, nominal, context.generator())
     yield from ((f"{name}/{kind}", float(np.mean(score))) for name, score in results[kind].items())
   yield "factorvae/chance", 1 / len(names)
   for name, score in results["code"].items():
@@ -274,7 +277,8 @@ def _figures(
   traversals, given = {}, context.given("test", [0] * _STEPS)
   for name, unit, most in zip(names, nats.argmax(0), nats.max(0), strict=True):
     steps = np.tile(codes[middle], (_STEPS, 1))
-    steps[:, unit] = np.linspace(*np.quantile(codes[:, unit], _ENDS), _STEPS)
+    low, high = np.quantile(codes[:, unit], _ENDS)
+    steps[:, unit] = np.linspace(low, high, _STEPS)
     traversals[f"{name}: unit {unit + 1}, {most:.2f} nats"] = context.decode(steps.astype(np.float32), given)
   title = "traversal of the most informative latent unit for each factor, from low to high"
   yield "factors_moved", figures.ExampleRows(title, traversals)

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import pathlib
 import typing
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -154,7 +154,7 @@ def _of_attention(figure: Attention) -> Iterator[tuple[Any, str]]:
       yield tokens == height // patch * (width // patch), f"{tokens} tokens that do not tile {height} x {width}"
 
 
-_CONDITIONS = {
+_CONDITIONS: dict[type, Callable[[Any], Iterator[tuple[Any, str]]]] = {
   ExampleRows: _of_rows,
   Gallery: _of_gallery,
   Heatmap: _of_heatmap,
@@ -169,7 +169,8 @@ _CONDITIONS = {
 def save(path: pathlib.Path, figure: Any) -> None:
   """Writes a figure as an .npz file: its arrays, and the other fields as JSON in the member "words"."""
   assert fault(figure) is None, f"{path.name}: {fault(figure)}"
-  words, arrays = {"kind": type(figure).__name__}, {}
+  words: dict[str, Any] = {"kind": type(figure).__name__}
+  arrays: dict[str, Any] = {}
   for field in dataclasses.fields(figure):
     value = getattr(figure, field.name)
     if isinstance(value, np.ndarray):
@@ -200,7 +201,7 @@ def _field(field: dataclasses.Field, words: dict[str, Any], stored: Any) -> Any:
   """Returns the value of a field from a file's JSON (`words`) and its arrays (`stored`)."""
   if field.name not in (*words, *stored) and field.default is not dataclasses.MISSING:
     return field.default  # the file is of a version without this field
-  kind = typing.get_origin(field.type) or field.type  # dict of dict[str, np.ndarray]
+  kind: Any = typing.get_origin(field.type) or field.type  # dict of dict[str, np.ndarray]
   if kind is np.ndarray:
     return stored[field.name]
   if kind is dict:

@@ -34,8 +34,8 @@ def of(step: int, pairs: Iterable[tuple[str, Any]]) -> Results:
   Raises:
     TypeError: If a value is not a number, sentence or figure.
   """
-  kinds = {"remarks": str, "values": (int, float), "figures": tuple(figures.KINDS.values())}
-  parts = {kind: {} for kind in kinds}
+  kinds: dict[str, Any] = {"remarks": str, "values": (int, float), "figures": tuple(figures.KINDS.values())}
+  parts: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
   for name, value in pairs:
     kind = next((kind for kind, types in kinds.items() if isinstance(value, types)), None)
     if kind is None:
@@ -64,9 +64,9 @@ def write(workdir: pathlib.Path, results: Results) -> None:
   files = _files(results.figures)
   folder = workdir / FOLDER
   folder.mkdir(exist_ok=True)
-  for file in folder.glob("*.npz"):
-    if file.name not in files:
-      file.unlink()
+  for old in folder.glob("*.npz"):
+    if old.name not in files:
+      old.unlink()
   for file, name in files.items():
     figures.save(folder / file, results.figures[name])
   values = {name: value if math.isfinite(value) else None for name, value in results.values.items()}
@@ -78,7 +78,7 @@ def write(workdir: pathlib.Path, results: Results) -> None:
 
 def _files(names: Iterable[str]) -> dict[str, str]:
   """Returns {file: name of its figure}; raises ValueError if two figures have the same file."""
-  files = {}
+  files: dict[str, str] = {}
   for name in names:
     file = f"{name.rpartition('/')[2]}.npz"
     if file in files:

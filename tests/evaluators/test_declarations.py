@@ -128,7 +128,7 @@ def test_only_an_evaluator_with_a_new_name_is_registered(unchecked, monkeypatch)
     evaluators.register(Evaluator("probe", baselines=NOTHING))
   evaluator = Evaluator("made", baselines=NOTHING)
   evaluators.register(evaluator)
-  assert evaluators.build(("made",), None, None) == (reconstruction.EVALUATOR, evaluator)
+  assert evaluators.build(("made",), None, dataset_of()) == (reconstruction.EVALUATOR, evaluator)
 
 
 def model_of(bottleneck):
@@ -224,8 +224,8 @@ def test_a_result_name_that_occurs_twice_is_refused():
   vars(context).update(test_codes=np.ones((1, 1)), train_codes=np.ones((1, 1)))
   calls = [
     lambda: evaluators.statistics([one, two], "unit", None)(None, None, None, None),
-    lambda: dict(evaluators.metrics([one, two], 0.0, {}, np.ones((1, 1)), None)),
-    lambda: dict(evaluators.baselines([one, two], None, models.CodeSpec((2,)))),
+    lambda: dict(evaluators.metrics([one, two], 0.0, {}, np.ones((1, 1)), dataset_of())),
+    lambda: dict(evaluators.baselines([one, two], dataset_of(), models.CodeSpec((2,)))),
   ]
   for call in calls:
     with pytest.raises(ValueError, match=r"evaluator 'two': the name '.*' occurs twice"):
