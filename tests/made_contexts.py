@@ -1,4 +1,4 @@
-"""Subjects of analyses whose weights and data are made, and what a analyze finds of them."""
+"""Evaluation contexts with random weights and data, and their analyses."""
 
 import types
 
@@ -16,7 +16,7 @@ def images(count, seed=0, shape=(4, 4, 1)):
 
 
 def subject_of(train, test, name="dense", labels=True, one_class=None, value_range="unit", **options):
-  """A model of this data with random weights; the labels go 0, 1, 2, 0, ..."""
+  """Returns the context of a model with random weights on these data; the labels are 0, 1, 2, 0, ..."""
   config = config_of(name, "digits")
   config.data.range = value_range
   config.model.update({**FAMILIES[name][0], **options})
@@ -29,19 +29,20 @@ def subject_of(train, test, name="dense", labels=True, one_class=None, value_ran
   return contexts.EvalContext(api.Run(variables, config, {}, [], model, 0), dataset)
 
 
-def fake_model(latent=2, **others):
-  """What analyses ask of a model whose code is a vector of real numbers, without columns or skips."""
+def fake_model(latent=2, **attributes):
+  """Returns the attributes that analyses read of a model with a real latent vector, without columns or skips."""
   declared = {"code": models.CodeSpec((latent,)), "columns": (), "labels": ()}
   declared |= {"has_posterior": False, "has_skips": False}
-  return types.SimpleNamespace(**{**declared, **others})
+  return types.SimpleNamespace(**{**declared, **attributes})
 
 
 def analyze(context, analyze=generation.analyze):
-  found = list(analyze(context))
-  assert len(dict(found)) == len(found)
-  for name, value in found:
+  """Returns the results of an analysis as a dict, after checks of their names and types."""
+  results = list(analyze(context))
+  assert len(dict(results)) == len(results)
+  for name, value in results:
     assert isinstance(
       value, int | float | str | figures.ExampleRows | figures.Gallery | figures.Explorer | figures.Lines
     )
     assert isinstance(value, int | float | str) or "/" not in name
-  return dict(found)
+  return dict(results)

@@ -1,4 +1,4 @@
-"""Folders of runs for tests of what reads them: written by hand, nothing is trained."""
+"""Run folders for tests of their readers: written directly, without training."""
 
 import json
 
@@ -10,22 +10,22 @@ from ae_jax.evaluators import figures, results
 
 
 def images(count, side=28, channels=1, seed=0):
-  """Images [count, side, side, channels] in [0, 1]: a bright spot somewhere, of some width, on black."""
+  """Returns images [count, side, side, channels] in [0, 1]: a bright spot of random position and width on black."""
   generator = np.random.default_rng(seed)
-  place = np.mgrid[:side, :side].transpose(1, 2, 0)[None] / side
+  grid = np.mgrid[:side, :side].transpose(1, 2, 0)[None] / side
   centres, widths = generator.uniform(0.25, 0.75, (count, 1, 1, 2)), generator.uniform(0.05, 0.2, (count, 1, 1))
-  spots = np.exp(-np.square(place - centres).sum(-1) / widths**2)
+  spots = np.exp(-np.square(grid - centres).sum(-1) / widths**2)
   return np.repeat(np.round(255 * spots[..., None]) / 255, channels, -1).astype(np.float32)
 
 
 def series(count, steps=60, channels=1, seed=0):
-  """Series [count, steps, channels]: waves."""
+  """Returns series [count, steps, channels]: sine waves with random phases."""
   phases = np.random.default_rng(seed).uniform(0, 6, (count, 1, channels))
   return np.sin(np.linspace(0, 9, steps)[None, :, None] + phases).astype(np.float32)
 
 
 def every_kind(examples, points=1000):
-  """(name, figure) of every kind, made of examples [16 or more, ...], and numbers and remarks."""
+  """Returns (name, value) pairs: a figure of every kind from examples [16 or more, ...], numbers and remarks."""
   generator = np.random.default_rng(1)
   noisy = examples[:16] * 0.8 + 0.1
   name = "test images" if examples.ndim == 4 else "series"
@@ -46,13 +46,13 @@ def every_kind(examples, points=1000):
     ("reconstruction/squared_error/class_1", 4.2),
     ("reconstruction/errors", figures.Bars("errors by class", ("0", "1", "2"), np.ones(3), "class", "error")),
     ("reconstruction/reconstructions", figures.ExampleRows("test examples and reconstructions", reconstructions)),
-    ("reconstruction/error_map", figures.Heatmap("where the errors are", "error", examples[:16].mean((0, -1)))),
-    ("reconstruction/attention", figures.Attention("where attention looks", examples[:16], {"pool": weights})),
-    ("probe/latent_map", figures.Points("test examples in the plane of their codes", views, many, labels)),
+    ("reconstruction/error_map", figures.Heatmap("mean error", "error", examples[:16].mean((0, -1)))),
+    ("reconstruction/attention", figures.Attention("attention weights", examples[:16], {"pool": weights})),
+    ("probe/latent_map", figures.Points("latent codes of test examples", views, many, labels)),
     ("probe/accuracy", 0.98),
     ("probe/accuracy_low", 0.97),
     ("probe/accuracy_high", 0.99),
-    ("generation/explorer", figures.Explorer("what is decoded", directions, np.linspace(-3, 3, 9), steps)),
+    ("generation/explorer", figures.Explorer("decoded examples", directions, np.linspace(-3, 3, 9), steps)),
     ("generation/samples", figures.Gallery("decoded draws", np.resize(examples, (36, *examples.shape[1:])))),
     ("generation/likelihood", "there is no posterior to weigh <draws> with"),
     ("robustness/shifts", figures.Lines("errors after a shift", {"model": ramp, "PCA": 2 * ramp}, "shift", "error")),
@@ -60,13 +60,13 @@ def every_kind(examples, points=1000):
       "robustness/disturbed",
       figures.ExampleRows("disturbed", {"clean": examples[:8], "noisy": noisy[:8], "so": noisy[:8]}),
     ),
-    ("novel/unheard_of", figures.Bars("what no page was told of", (), np.arange(5.0), "number", "value")),
+    ("novel/unheard_of", figures.Bars("figure of an unregistered evaluator", (), np.arange(5.0), "number", "value")),
   ]
 
 
 def records(epochs, start=1.0, per_epoch=6):
-  """What metrics.jsonl holds after so many epochs of falling errors."""
-  found = []
+  """Returns the records of metrics.jsonl after `epochs` epochs with falling errors."""
+  lines = []
   for part in range(1, epochs * per_epoch + 1):
     epoch = part / per_epoch
     record = {"step": 50 * part, "epoch": epoch, "train/loss": 60 + 90 * start / epoch}
@@ -75,12 +75,12 @@ def records(epochs, start=1.0, per_epoch=6):
       record |= {"images_per_second": 1e5, "compile_seconds": 1.5, "test/loss": 61 + 90 * start / epoch}
       record |= {"test/squared_error": error, "test/psnr": 20.0 + epoch / 10, "test/nats": 61 + 90 * start / epoch}
       record |= {"test/pca_squared_error": 13.193, "test/nats_floor": 45.534}
-    found.append(record)
-  return found
+    lines.append(record)
+  return lines
 
 
 def make(folder, epochs=50, asked=None, found=(), shape=(28, 28, 1), changes=(), start=1.0, fingerprint="5a17"):
-  """Makes the folder of a run that has come so far, of configs/dense.py with some changes, and returns it."""
+  """Writes and returns the folder of a run of configs/dense.py, with `changes`, after `epochs` of `asked` epochs."""
   config = config_of("dense", "digits")
   config.update_from_flattened_dict({"epochs": asked or epochs, "model.latent": 32, **dict(changes)})
   if len(shape) == 2:

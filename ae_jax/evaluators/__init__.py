@@ -1,14 +1,17 @@
-"""Evaluators: what is measured of a model, by the names of `config.evaluators`.
+"""Evaluators: measurements of a model, registered by the names that `config.evaluators` uses.
 
-Each evaluator is a module whose `EVALUATOR` declares its functions and its needs (see `base.Evaluator`).
+Each evaluator is a module whose `EVALUATOR` declares its functions and needs (see `base.Evaluator`).
 """
 
 import functools
 import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, SupportsFloat
 
 import numpy as np
 
-from ae_jax import errors
+from ae_jax import data, errors, models
+from ae_jax.data import ranges
 from ae_jax.evaluators import (
   anomaly,
   codebook,
@@ -24,6 +27,8 @@ from ae_jax.evaluators import (
   sparsity,
 )
 from ae_jax.evaluators.base import Analysis, Evaluator
+from ae_jax.evaluators.context import EvalContext
+from ae_jax.types import AnyArray
 
 __all__ = ["EVALUATORS", "Analysis", "Evaluator", "analyses", "baselines", "build", "metrics", "register", "statistics"]
 
@@ -34,11 +39,13 @@ def register(evaluator: Evaluator) -> None:
   """Adds an evaluator, so that `config.evaluators` can name it.
 
   Raises:
-    TypeError: If it is no `Evaluator`, such as a module.
+    TypeError: If it is not an `Evaluator` but, for example, a module.
     ValueError: If another evaluator has its name.
   """
   if not isinstance(evaluator, Evaluator):
-    raise TypeError(f"register: {errors.shown(evaluator)} is no Evaluator; pass the EVALUATOR that a module declares")
+    raise TypeError(
+      f"register: {errors.shown(evaluator)} is not an Evaluator; pass the EVALUATOR that a module declares"
+    )
   if evaluator.name in EVALUATORS:
     raise ValueError(f"register: the name {evaluator.name!r} is taken; choose another")
   EVALUATORS[evaluator.name] = evaluator
@@ -61,8 +68,13 @@ for _evaluator in (
   register(_evaluator)
 
 
-def build(names, model, dataset) -> tuple[Evaluator, ...]:
-  """Returns the evaluators of these names, after `reconstruction`, which every run has.
+def build(names: Iterable[str], model: Any, dataset: data.Dataset) -> tuple[Evaluator, ...]:
+  """Returns the evaluators of these names, preceded by `reconstruction`, which every run has.
+
+  Args:
+    names: Keys of EVALUATORS; repeated names count once.
+    model: A `models.Model`.
+    dataset: The data that the model is trained and evaluated on.
 
   Raises:
     UserError: If a name is unknown, or a need of an evaluator is not met.
@@ -74,8 +86,10 @@ def build(names, model, dataset) -> tuple[Evaluator, ...]:
   return tuple(chosen)
 
 
-def statistics(evaluators, value_range, span):
-  """Returns what `steps.evaluate` computes for them: a function (model, variables, batch, keys) -> {name: [B, ...]}.
+def statistics(
+  evaluators: Sequence[Evaluator], value_range: str, span: ranges.Span | None
+) -> Callable[..., dict[str, AnyArray]]:
+  """Returns the function (model, variables, batch, keys) -> {name: [B, ...]} that `steps.evaluate` computes.
 
   `span` is the `data.ranges.Span` of the data.
   """
@@ -83,56 +97,70 @@ def statistics(evaluators, value_range, span):
 
 
 def _per_example(model, variables, batch, keys, *, evaluators, value_range, span):
-  found = {}
+  results = {}
   for evaluator in evaluators:
     if evaluator.per_example:
       values = evaluator.per_example(model, variables, batch, keys, value_range, span)
-      _check_new(values, found, evaluator)
-      found |= values
-  return found
+      _check_new(values, results, evaluator)
+      results |= values
+  return results
 
 
-def metrics(evaluators, loss, values, weights, dataset):
-  """Generates (name, value) from what `steps.evaluate` returned, with the weights [batches, B] of its rows."""
+def metrics(
+  evaluators: Sequence[Evaluator],
+  loss: SupportsFloat,
+  values: Mapping[str, AnyArray],
+  weights: AnyArray,
+  dataset: data.Dataset,
+) -> Iterator[tuple[str, Any]]:
+  """Yields (name, value) of the test metrics.
+
+  Args:
+    evaluators: The evaluators of the run.
+    loss: Mean test loss.
+    values: Per-example values {name: [batches, B, ...]} from `steps.evaluate`.
+    weights: [batches, B], 0 for padded examples.
+    dataset: The data whose test half was evaluated.
+  """
   present = np.asarray(weights) > 0
   in_order = {name: np.asarray(rows)[present] for name, rows in values.items()}
   yield "test/loss", float(loss)
-  named = [(each, each.metrics(in_order, dataset)) for each in evaluators if each.metrics]
-  yield from _distinct(named, {"test/loss"})
+  pairs = [(evaluator, evaluator.metrics(in_order, dataset)) for evaluator in evaluators if evaluator.metrics]
+  yield from _distinct(pairs, {"test/loss"})
 
 
-def baselines(evaluators, dataset, code):
-  """Generates (name, value) of all their baselines."""
+def baselines(
+  evaluators: Sequence[Evaluator], dataset: data.Dataset, code: models.CodeSpec
+) -> Iterator[tuple[str, Any]]:
+  """Yields (name, value) of the baselines of all evaluators."""
   yield from _distinct([(each, each.baselines(dataset, code)) for each in evaluators if each.baselines])
 
 
-def analyses(evaluators, context):
-  """Generates ("EVALUATOR/NAME", value) of all their analyses.
+def analyses(evaluators: Sequence[Evaluator], context: EvalContext) -> Iterator[tuple[str, Any]]:
+  """Yields ("EVALUATOR/NAME", value) of all analyses of the evaluators.
 
-  A number that is not finite becomes a remark. If some codes are not finite, a remark replaces the analyses of each
-  evaluator.
+  A remark replaces each number that is not finite. If some latent codes are not finite, one remark replaces all
+  analyses of each evaluator.
   """
   finite = np.isfinite(context.test_codes).all() and np.isfinite(context.train_codes).all()
-  diverged = "the codes of some examples are not finite: the training diverged; lower the learning rate"
+  diverged = "some latent codes are not finite: training diverged; lower the learning rate"
   for evaluator in evaluators:
-    found = evaluator.analyze(context) if finite or not evaluator.analyses else [("remark", diverged)]
-    for name, value in _distinct([(evaluator, found)]):
+    results = evaluator.analyze(context) if finite or not evaluator.analyses else [("remark", diverged)]
+    for name, value in _distinct([(evaluator, results)]):
       number = isinstance(value, int | float)
-      yield f"{evaluator.name}/{name}", value if not number or math.isfinite(value) else _undefined(name)
+      yield f"{evaluator.name}/{name}", value if not number or math.isfinite(value) else _not_finite(name)
 
 
-def _undefined(name):
-  """A remark instead of a number that is not finite."""
-  return (
-    f"there is no finite number for {name.replace('_', ' ')}: it divides by something that is 0 for these data, or the "
-    "model's outputs are not finite"
-  )
+def _not_finite(name: str) -> str:
+  """Returns the remark that replaces a number that is not finite."""
+  text = name.replace("_", " ")
+  return f"{text} is not finite: its denominator is 0 for these data, or the model's outputs are not finite"
 
 
-def _distinct(found, taken=()):
-  """Generates the (name, value) of pairs (evaluator, its findings); ValueError if a name occurs twice."""
+def _distinct(results, taken=()):
+  """Yields the (name, value) pairs of all (evaluator, pairs); raises ValueError if a name occurs twice."""
   names = set(taken)
-  for evaluator, pairs in found:
+  for evaluator, pairs in results:
     for name, value in pairs:
       _check_new([name], names, evaluator)
       names.add(name)
@@ -140,7 +168,7 @@ def _distinct(found, taken=()):
 
 
 def _check_new(names, taken, evaluator):
-  """Raises ValueError if a name is taken: of two values with one name, the first would be lost."""
+  """Raises ValueError if a name is taken, because the second value would overwrite the first."""
   for name in names:
     if name in taken:
       raise ValueError(f"evaluator {evaluator.name!r}: the name {name!r} occurs twice; rename one")

@@ -1,4 +1,4 @@
-"""Declaration of an evaluator: its functions, and what they need of the model and the data."""
+"""Declaration of an evaluator: its functions, and their needs of the model and the data."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -12,25 +12,25 @@ from ae_jax.evaluators import context as contexts
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-  """A property of the model or the data set that an evaluator can need."""
+  """A property of the model or the data set that an evaluator can require."""
 
-  met: Callable[[models.Model, data.Dataset], bool]
-  words: str  # what is needed and how to get it, after "'NAME' needs"; a format string with `dataset`
+  is_met: Callable[[models.Model, data.Dataset], bool]
+  text: str  # the property and how to get it, after "'NAME' needs"; a format string with `dataset`
 
 
-def _has_integer_labels(model, dataset):
-  """Returns whether both halves have integer labels."""
+def _has_integer_labels(model: Any, dataset: data.Dataset) -> bool:
+  """Returns whether the training and test examples have integer labels."""
   del model
   return all(contexts.integers(labels) is not None for labels in (dataset.train_labels, dataset.test_labels))
 
 
-def _has_factors(model, dataset):
-  """Returns whether the factors of the examples of both halves are known."""
+def _has_factors(model: Any, dataset: data.Dataset) -> bool:
+  """Returns whether the factors of the training and test examples are known."""
   del model
   return dataset.train_factors is not None and dataset.test_factors is not None
 
 
-# To add a need, add an entry here and name it in an evaluator's `needs` or in a `Analysis`.
+# To add a need, add an entry here and name it in the `needs` of an evaluator or an `Analysis`.
 NEEDS: dict[str, Need] = {
   "anomalies": Need(
     lambda model, dataset: bool(np.any(dataset.anomalous)),
@@ -38,12 +38,12 @@ NEEDS: dict[str, Need] = {
   ),
   "discrete_code": Need(
     lambda model, dataset: model.code.levels is not None,
-    "a discrete code: config.model.name='vqvae' or config.model.bottleneck='fsq5'",
+    "a discrete latent code: config.model.name='vqvae' or config.model.bottleneck='fsq5'",
   ),
   "factors": Need(_has_factors, "examples whose factors are known; set config.data.name=factors"),
   "labels": Need(
     _has_integer_labels,
-    "integer labels of training and test examples; the data set has no integer labels, or of one half only",
+    "integer labels of training and test examples; the data set lacks integer labels for at least one of the two",
   ),
   "normal_examples": Need(
     lambda model, dataset: not np.all(dataset.anomalous),
@@ -62,10 +62,10 @@ NEEDS: dict[str, Need] = {
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-  """A analyze of a trained model, or a part of one that has needs of its own."""
+  """An analysis of a trained model, or a part of one that has its own needs."""
 
-  function: Callable[[contexts.EvalContext], Iterable[tuple[str, Any]]]  # generates (name, value)
-  needs: tuple[str, ...] = ()  # keys of NEEDS; if one is not met, a remark replaces the findings
+  function: Callable[[contexts.EvalContext], Iterable[tuple[str, Any]]]  # yields (name, value)
+  needs: tuple[str, ...] = ()  # keys of NEEDS; if one is not met, a remark replaces the results
   remark: str = "remark"  # name of that remark
 
   def __post_init__(self):
@@ -77,19 +77,19 @@ class Analysis:
 class Evaluator:
   """Measurements of a model. Only the functions that are declared here are called.
 
-  An evaluator needs at least one function. `per_example`, `metrics` and `baselines` belong to every evaluation of the test
-  set during training, `analyses` to the evaluation of the trained model.
+  An evaluator needs at least one function. `per_example`, `metrics` and `baselines` belong to every evaluation of the
+  test set during training, `analyses` to the evaluation of the trained model.
   """
 
-  name: str  # its key in `config.evaluators`, and the first part of the names of its findings
-  needs: tuple[str, ...] = ()  # keys of NEEDS, checked in this order; `check` refuses if one is not met
+  name: str  # key in `config.evaluators`, and the first part of the names of its results
+  needs: tuple[str, ...] = ()  # keys of NEEDS, checked in this order; `check` raises if one is not met
   # (model, variables, batch, keys, value_range, span) -> {name: [B, ...]}, computed on the device
   per_example: Callable[..., dict] | None = None
-  # ({name: [N, ...]}, dataset): generates (name, value) from the values of the whole test set, in order
+  # ({name: [N, ...]}, dataset): yields (name, value) from the values of the whole test set, in order
   metrics: Callable[..., Iterable[tuple[str, Any]]] | None = None
-  # (dataset, models.CodeSpec): generates (name, value) of baselines, which do not depend on the model
+  # (dataset, models.CodeSpec): yields (name, value) of baselines, which do not depend on the model
   baselines: Callable[..., Iterable[tuple[str, Any]]] | None = None
-  # A value of a analyze is a number, an figure (see `figures`), or a sentence, the remark.
+  # A value of an analysis is a number, a figure (see `figures`), or a sentence, which is called a remark.
   analyses: tuple[Analysis, ...] = ()
 
   def __post_init__(self):
@@ -101,42 +101,42 @@ class Evaluator:
     for field, function in functions.items():
       if function is not None:
         _check_function(where, field, function)
-    if not isinstance(self.analyses, tuple) or not all(isinstance(analyze, Analysis) for analyze in self.analyses):
+    if not isinstance(self.analyses, tuple) or not all(isinstance(analysis, Analysis) for analysis in self.analyses):
       raise TypeError(
         f"{where}: analyses={errors.shown(self.analyses)} must be a tuple of Analysis, such as (Analysis(f),)"
       )
     if not self.analyses and not any(functions.values()):
       raise ValueError(f"{where} has no function; declare per_example and metrics, baselines, or analyses")
     if self.per_example and not self.metrics:
-      raise ValueError(f"{where} has per_example and no metrics, so its values would be dropped; declare metrics")
-    remarks = [analyze.remark for analyze in self.analyses if analyze.needs]
+      raise ValueError(f"{where} has per_example but no metrics, so its values would be dropped; declare metrics")
+    remarks = [analysis.remark for analysis in self.analyses if analysis.needs]
     if len(set(remarks)) < len(remarks):
-      raise ValueError(f"{where}: analyses with needs share the remark {remarks[0]!r}; give each a name of its own")
+      raise ValueError(f"{where}: analyses with needs share the remark {remarks[0]!r}; give each its own name")
 
-  def check(self, model: models.Model, dataset: data.Dataset) -> None:
-    """Raises UserError if one of `needs` is not met."""
-    sentence = self._unmet(self.needs, model, dataset)
-    if sentence:
-      raise errors.UserError(f"config.evaluators: {sentence}")
+  def check(self, model: Any, dataset: data.Dataset) -> None:
+    """Raises UserError if one of `needs` is not met; `model` is a `models.Model`."""
+    unmet = self._unmet(self.needs, model, dataset)
+    if unmet:
+      raise errors.UserError(f"config.evaluators: {unmet}")
 
   def analyze(self, context: contexts.EvalContext) -> Iterator[tuple[str, Any]]:
-    """Generates (name, value) of all analyses; a analyze whose needs are not met is replaced by a remark."""
-    for analyze in self.analyses:
-      sentence = self._unmet(analyze.needs, context.run.model, context.dataset)
-      if sentence:
-        yield analyze.remark, sentence
+    """Yields (name, value) of all analyses; a remark replaces an analysis whose needs are not met."""
+    for analysis in self.analyses:
+      unmet = self._unmet(analysis.needs, context.run.model, context.dataset)
+      if unmet:
+        yield analysis.remark, unmet
       else:
-        yield from analyze.function(context)
+        yield from analysis.function(context)
 
-  def _unmet(self, needs, model, dataset):
+  def _unmet(self, needs: tuple[str, ...], model: Any, dataset: data.Dataset) -> str:
     """Returns a sentence about the first need that is not met; "" if all are met."""
     for need in needs:
-      if not NEEDS[need].met(model, dataset):
-        return f"{self.name!r} needs {NEEDS[need].words.format(dataset=dataset)}"
+      if not NEEDS[need].is_met(model, dataset):
+        return f"{self.name!r} needs {NEEDS[need].text.format(dataset=dataset)}"
     return ""
 
 
-def _check_needs(where, needs):
+def _check_needs(where: str, needs: Any) -> None:
   if not isinstance(needs, tuple):
     raise TypeError(f"{where}: needs={errors.shown(needs)} must be a tuple, such as ('labels',)")
   for need in needs:
@@ -144,6 +144,6 @@ def _check_needs(where, needs):
       raise ValueError(f"{where}: the need {errors.shown(need)} is unknown; {errors.nearest(need, NEEDS)}")
 
 
-def _check_function(where, field, function):
+def _check_function(where: str, field: str, function: Any) -> None:
   if not callable(function):
     raise TypeError(f"{where}: {field}={errors.shown(function)} must be a function")

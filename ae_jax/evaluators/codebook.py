@@ -1,29 +1,36 @@
-"""How a discrete code uses its codebook."""
+"""Codebook usage of a discrete latent code."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from ae_jax.evaluators import base
+from ae_jax.types import AnyArray
 
 
-def per_example(model, variables, batch, keys, value_range, span):
-  """Returns the discrete latents of each example: int32 [B, latents]."""
+def per_example(
+  model: Any, variables: Any, batch: Mapping[str, AnyArray], keys: Any, value_range: Any, span: Any
+) -> dict[str, AnyArray]:
+  """Returns the discrete latents of each example: {"indices": int32 [B, latents]}."""
   del keys, value_range, span
   indices = model.encode(variables, batch["x"], batch).indices
   return {"indices": indices.reshape(indices.shape[0], -1)}
 
 
-def metrics(values, dataset):
-  """Generates the perplexity of the codebook and the number of its entries that occur, over all latents."""
+def metrics(values: Mapping[str, np.ndarray], dataset: Any) -> Iterator[tuple[str, float | int]]:
+  """Yields the perplexity of the codebook and the number of entries in use, over all latents."""
   del dataset
   counts = np.unique(values["indices"], return_counts=True)[1]
   yield "test/codebook_perplexity", perplexity(counts)
   yield "test/codebook_entries", len(counts)
 
 
-def perplexity(counts):
-  """Returns exp of the entropy of a distribution, from how often each value occurs [values].
+def perplexity(counts: Int[np.ndarray, " values"]) -> float:
+  """Returns the exponential of the entropy of the distribution with these counts.
 
-  As many values, used equally often, have the same entropy.
+  It is the number of equally frequent values that would have the same entropy.
   """
   shares = counts / counts.sum()
   return float(np.exp(-(shares * np.log(shares)).sum()))

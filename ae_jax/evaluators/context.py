@@ -1,153 +1,162 @@
-"""What the analyses of the evaluators are given: a trained model, and the data that it is analyzed on."""
+"""The input of the evaluators' analyses: a trained model and the data to analyze it on."""
 
 import dataclasses
 import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int, Integer, PyTree
 
-from ae_jax import api, data
+from ae_jax import data
 from ae_jax.data import lazy_arrays, ranges
 from ae_jax.ops import randomness
 
-MOST_TRAINING = 10_000  # examples, by a fixed seed, that speak for the training set
-_BATCH = 512  # examples that `each` puts through the model at once
+MOST_TRAINING = 10_000  # training examples in an analysis at most, drawn with a fixed seed
+_BATCH = 512  # examples per call in `EvalContext.each`
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalContext:
-  """A trained model and its data; what several analyses need is computed once.
+  """A trained model and its data; values that several analyses need are computed once.
 
-  Examples are float32 [N, ...] in the run's range; what is random is a function of the run's seed.
+  Examples are float32 [N, ...] in the range of the run's data. Random numbers depend on the run's seed alone.
   """
 
-  run: api.Run
+  run: Any  # an `api.Run`
   dataset: data.Dataset
-  baselines: dict = dataclasses.field(default_factory=dict)  # those of `reconstruction`, where they are known
+  # (name, value) of the `reconstruction` baselines if they are known
+  baselines: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @functools.cached_property
-  def test(self):
+  def test(self) -> Float[np.ndarray, "examples ..."]:
     """All test examples."""
     return ranges.normalise(self.dataset.test, self.dataset.value_range)
 
   @property
-  def test_labels(self):
-    """Their labels, integers [N]; None where there are none."""
+  def test_labels(self) -> Integer[np.ndarray, " examples"] | None:
+    """Labels of the test examples; None if they have no integer labels."""
     return integers(self.dataset.test_labels)
 
   @functools.cached_property
-  def test_codes(self):
-    """Their latent codes as vectors [N, numbers]."""
+  def test_codes(self) -> Float[np.ndarray, "examples latents"]:
+    """Latent codes of the test examples, as vectors."""
     return as_vectors(self.run.apply("encode", self.test, self.given("test")))
 
   @functools.cached_property
-  def reconstructed(self):
-    """Their reconstructions."""
+  def reconstructed(self) -> Float[np.ndarray, "examples ..."]:
+    """Reconstructions of the test examples."""
     return self.run.apply("reconstruct", self.test, self.given("test"))
 
-  def given(self, half, numbers=None):
-    """Returns the columns, besides x, that the model needs of the "test" or the "train" examples.
+  def given(self, half: str, numbers: Sequence[int] | np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Returns the columns, besides x, that the model needs for "test" or "train" examples.
 
-    `numbers` chooses some of the examples of the half, as `test` and `train` have them; None: all.
+    `numbers` are positions in `test` or `train`; None selects all examples.
     """
     columns = data.of_half(self.dataset, half, self.run.model)
     del columns["x"]
-    chosen = np.arange(len(self.test)) if half == "test" else self._train_rows
-    chosen = chosen if numbers is None else chosen[numbers]
-    return {name: lazy_arrays.gather(column, chosen) for name, column in columns.items()}
+    rows = np.arange(len(self.test)) if half == "test" else self._train_rows
+    rows = rows if numbers is None else rows[numbers]
+    return {name: lazy_arrays.gather(column, rows) for name, column in columns.items()}
 
-  def attention(self, numbers):
-    """Returns the attention weights of test examples with these numbers; see `api.Run.attention`."""
+  def attention(self, numbers: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the attention weights of the test examples at these positions; see `api.Run.attention`."""
     return self.run.attention_of(self.test[numbers], self.given("test", numbers))
 
-  def reconstruct(self, x, numbers):
-    """Returns the reconstructions of examples, which are those of the test set with these numbers, or made of them."""
+  def reconstruct(self, x: np.ndarray, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Returns the reconstructions of x, which are the test examples at these positions or corruptions of them."""
     return self.run.apply("reconstruct", x, self.given("test", numbers))
 
-  def decode(self, vectors, given=None):
-    """Returns the examples that latent codes, as vectors [N, numbers], decode to.
+  def decode(
+    self, vectors: Float[np.ndarray, "examples latents"], given: Mapping[str, np.ndarray] | None = None
+  ) -> Float[np.ndarray, "examples ..."]:
+    """Returns the decoded examples of latent codes.
 
-    `given` holds the other columns that the model needs; without it those of the first test examples.
+    `given` holds the other columns that the model needs; by default those of the first test examples.
     """
     if given is None:
       given = self.given("test", np.arange(len(vectors)) % len(self.test))
     return self.run.apply("decode", vectors.reshape(len(vectors), *self.run.model.code.shape), given)
 
-  def prior_codes(self, count):
-    """Returns `count` latent codes, as vectors [count, numbers], drawn from the model's prior by the run's seed."""
+  def prior_codes(self, count: int) -> Float[np.ndarray, "count latents"]:
+    """Returns `count` latent codes drawn from the model's prior with the run's seed."""
     draw = jax.jit(self.run.model.sample_prior, static_argnums=2)
     return as_vectors(np.asarray(draw(self.run.variables, jax.random.key(self.run.config.seed), count)))
 
-  def possible_codes(self, vectors):
-    """Returns the nearest codes that the encoder can output, for vectors [N, numbers]; float32."""
+  def possible_codes(self, vectors: Float[np.ndarray, "examples latents"]) -> Float[np.ndarray, "examples latents"]:
+    """Returns the nearest latent codes, float32, that the encoder can output."""
     code = self.run.model.code
     codes = np.clip(vectors, code.low, code.high).astype(np.float32)
     return as_vectors(self.run.apply("nearest", codes.reshape(len(codes), *code.shape), {}))
 
   @functools.cached_property
-  def squared_errors(self):
-    """Their squared reconstruction errors, float64 [N]."""
+  def squared_errors(self) -> Float[np.ndarray, " examples"]:
+    """Squared reconstruction errors of the test examples, float64."""
     return np.square(self.reconstructed - self.test, dtype=np.float64).reshape(len(self.test), -1).sum(1)
 
   @functools.cached_property
-  def _train_rows(self):
-    """Which training examples speak for all."""
+  def _train_rows(self) -> Int[np.ndarray, " examples"]:
+    """Sorted positions of the training examples in the analyses."""
     size = len(self.dataset.train)
     return np.sort(np.random.default_rng(0).permutation(size)[:MOST_TRAINING])
 
   @functools.cached_property
-  def train(self):
+  def train(self) -> Float[np.ndarray, "examples ..."]:
     """Training examples, at most 10,000."""
     return ranges.normalise(lazy_arrays.gather(self.dataset.train, self._train_rows), self.dataset.value_range)
 
   @functools.cached_property
-  def train_labels(self):
-    """Their labels, integers [N]; None where there are none."""
+  def train_labels(self) -> Integer[np.ndarray, " examples"] | None:
+    """Labels of `train`; None if they have no integer labels."""
     labels = self.dataset.train_labels
     return None if labels is None else integers(lazy_arrays.gather(labels, self._train_rows))
 
   @property
-  def train_factors(self):
-    """What they were made of, int [N, factors]; None where that is not known."""
+  def train_factors(self) -> Integer[np.ndarray, "examples factors"] | None:
+    """Factors of `train`; None if they are unknown."""
     factors = self.dataset.train_factors
     return None if factors is None else factors[self._train_rows]
 
   @functools.cached_property
-  def train_codes(self):
-    """Their latent codes as vectors [N, numbers]."""
+  def train_codes(self) -> Float[np.ndarray, "examples latents"]:
+    """Latent codes of `train`, as vectors."""
     return as_vectors(self.run.apply("encode", self.train, self.given("train")))
 
-  def generator(self):
-    """A NumPy generator of what is random in a analyze."""
+  def generator(self) -> np.random.Generator:
+    """Returns a NumPy generator with the run's seed."""
     return np.random.default_rng(self.run.config.seed)
 
-  def each(self, function, *arrays):
-    """Computes a pure function (variables, rows of each array, keys [B]) -> pytree of [B, ...] over all rows.
+  def each(self, function: Callable[..., PyTree], *arrays: PyTree) -> PyTree:
+    """Returns a pure function of examples, computed over all rows of arrays in batches, as NumPy arrays [N, ...].
 
-    Arrays may be trees of arrays. Results are NumPy arrays [N, ...]. A row's key depends on its number alone, so that
-    nothing depends on the batches.
+    The key of a row depends on its position alone, so results do not depend on the batch size.
+
+    Args:
+      function: (variables, rows of each array, keys [B]) -> pytree of [B, ...].
+      *arrays: Pytrees of arrays [N, ...]; the first must be an array.
     """
     key, call = jax.random.key(self.run.config.seed), jax.jit(function)
-    count, found = len(arrays[0]), []
+    count, results = len(arrays[0]), []
     size = min(_BATCH, 1 << (count - 1).bit_length())
     for start in range(0, count, size):
       numbers = np.arange(start, start + size)
       batch = jax.tree.map(lambda array, numbers=numbers: array[np.minimum(numbers, count - 1)], arrays)
       result = call(self.run.variables, *batch, randomness.example_keys(key, numbers))
-      found.append(jax.tree.map(lambda leaf, start=start: np.asarray(leaf)[: count - start], result))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+      results.append(jax.tree.map(lambda leaf, start=start: np.asarray(leaf)[: count - start], result))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
 
 
-def as_vectors(codes):
-  """Returns codes [N, *code shape] as vectors [N, numbers]."""
+def as_vectors(codes: Float[np.ndarray, "examples ..."]) -> Float[np.ndarray, "examples latents"]:
+  """Returns latent codes [N, *code shape] as vectors."""
   return codes.reshape(len(codes), -1)
 
 
-def shown(count, examples):
-  """Numbers of some of `examples` examples, at most `count`, at even distances: those that pictures show."""
+def shown(count: int, examples: int) -> Int[np.ndarray, " shown"]:
+  """Returns at most `count` evenly spaced positions among `examples`, such as those of the examples in a figure."""
   return np.linspace(0, examples - 1, min(count, examples)).astype(int)
 
 
-def integers(labels):
-  """Labels as integers [N], if that is what they are."""
+def integers(labels: Any) -> Any:
+  """Returns the labels [N] if they are integers, else None; they may be a `lazy_arrays.LazyArray`."""
   return labels if labels is not None and np.issubdtype(labels.dtype, np.integer) else None

@@ -1,16 +1,23 @@
-"""How much of a noise a model takes away, for noises that it was and was not trained on."""
+"""Denoising: PSNR before and after reconstruction, for noises that the model was and was not trained on."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, PyTree
 
+from ae_jax import data
+from ae_jax.data import ranges
 from ae_jax.evaluators import base, figures, reconstruction
-from ae_jax.evaluators.context import shown
+from ae_jax.evaluators.context import EvalContext, shown
 from ae_jax.objectives import corruptions
 from ae_jax.ops import losses
+from ae_jax.types import AnyArray, Keys
 
-NOISES = (
+NOISES = (  # (key of corruptions.CORRUPTIONS, level)
   ("gaussian", 0.25),
   ("gaussian", 0.5),
   ("masking", 0.25),
@@ -20,50 +27,54 @@ NOISES = (
 )
 
 
-def per_example(model, variables, batch, keys, value_range, span):
-  """Squared error of the noisy input and of its reconstruction, both against the clean example: [B] per noise."""
+def per_example(
+  model: Any, variables: Any, batch: Mapping[str, AnyArray], keys: Keys, value_range: str, span: ranges.Span
+) -> dict[str, Float[Array, " batch"]]:
+  """Returns the squared errors of each noisy input and of its reconstruction, both against the clean example."""
 
-  def both(noisy):
+  def squared_errors(noisy):
     restored = losses.OUTPUT_ACTIVATIONS[value_range](model.reconstruct(variables, noisy, batch))
     return {"noisy": losses.squared_error(noisy, batch["x"]), "restored": losses.squared_error(restored, batch["x"])}
 
-  found = _of_each_noise(both, keys, batch["x"], span)
-  return {f"{way}/{_name(*noise)}": rows[n] for way, rows in found.items() for n, noise in enumerate(NOISES)}
+  errors = _for_each_noise(squared_errors, keys, batch["x"], span)
+  return {f"{part}/{_name(*noise)}": rows[n] for part, rows in errors.items() for n, noise in enumerate(NOISES)}
 
 
-def metrics(values, dataset):
-  """Generates PSNR in dB of the noisy input and of what the model makes of it, per noise."""
+def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, float]]:
+  """Yields the PSNR in dB of the noisy input ("in") and of its reconstruction ("out") for each noise."""
   elements = np.prod(dataset.shape)
-  for name, level in NOISES:
-    for way, key in {"in": "noisy", "out": "restored"}.items():
-      mse = values[f"{key}/{_name(name, level)}"].mean(dtype=np.float64) / elements
-      yield f"test/psnr_{way}/{_name(name, level)}", reconstruction.psnr(float(mse), dataset.peak)
+  for kind, level in NOISES:
+    for side, part in {"in": "noisy", "out": "restored"}.items():
+      mse = values[f"{part}/{_name(kind, level)}"].mean(dtype=np.float64) / elements
+      yield f"test/psnr_{side}/{_name(kind, level)}", reconstruction.psnr(float(mse), dataset.peak)
 
 
-def analyze(context):
-  """Generates test examples with each of the noises, and what becomes of them."""
+def analyze(context: EvalContext) -> Iterator[tuple[str, figures.ExampleRows]]:
+  """Yields a figure of test examples, their noisy versions and the reconstructions of these."""
   numbers = shown(reconstruction.SHOWN, len(context.test))
   examples = context.test[numbers]
   rows = {reconstruction.KINDS[examples.ndim]: examples}
   for name, noisy in disturbed(context, examples).items():
-    words = name.replace("_", " ")
-    rows |= {words: noisy, f"{words} restored": context.reconstruct(noisy, numbers)}
-  yield "denoised", figures.ExampleRows("noisy test examples, and what becomes of them", rows)
+    label = name.replace("_", " ")
+    rows |= {label: noisy, f"{label} restored": context.reconstruct(noisy, numbers)}
+  yield "denoised", figures.ExampleRows("noisy test examples and their reconstructions", rows)
 
 
-def disturbed(context, examples):
-  """Examples [N, ...] with each of the noises, {"gaussian_0.25": [N, ...], ...}; each has its own of the run's seed."""
+def disturbed(context: EvalContext, examples: Float[np.ndarray, "examples ..."]) -> dict[str, np.ndarray]:
+  """Returns the examples with each noise, {"gaussian_0.25": [N, ...], ...}; the noise depends on the run's seed."""
   span = context.dataset.span
   noisy = context.each(
-    lambda variables, x, keys: jnp.moveaxis(_of_each_noise(lambda noisy: noisy, keys, x, span), 0, 1), examples
+    lambda variables, x, keys: jnp.moveaxis(_for_each_noise(lambda noisy: noisy, keys, x, span), 0, 1), examples
   )
   return {_name(*noise): noisy[:, number] for number, noise in enumerate(NOISES)}
 
 
-def _of_each_noise(function, keys, x, span):
-  """A function of the examples [B, ...] with a noise, over all noises: what it gives, with an axis of them before.
+def _for_each_noise(
+  function: Callable[[Array], PyTree], keys: Keys, x: Float[AnyArray, "batch ..."], span: ranges.Span
+) -> PyTree:
+  """Returns a function of the noisy examples for each noise, stacked along a new first axis.
 
-  A noise has keys of its own, folded from the examples'. Function and kinds of noise are compiled once each.
+  Each noise has its own keys, folded from those of the examples. The function and each kind of noise are compiled once.
   """
   kinds = list(corruptions.CORRUPTIONS)
   branches = [lambda keys, level, kind=kind: corruptions.corrupt(kind, keys, x, level, span)[0] for kind in kinds]
@@ -72,12 +83,12 @@ def _of_each_noise(function, keys, x, span):
     number, kind, level = noise
     return lax.switch(kind, branches, jax.vmap(jax.random.fold_in, (0, None))(keys, number), level)
 
-  which = jnp.asarray([kinds.index(kind) for kind, _ in NOISES])
+  indices = jnp.asarray([kinds.index(kind) for kind, _ in NOISES])
   levels = jnp.asarray([level for _, level in NOISES], x.dtype)
-  return lax.map(lambda noise: function(noisy(noise)), (jnp.arange(len(NOISES)), which, levels))
+  return lax.map(lambda noise: function(noisy(noise)), (jnp.arange(len(NOISES)), indices, levels))
 
 
-def _name(kind, level):
+def _name(kind: str, level: float) -> str:
   return f"{kind}_{level:g}"
 
 

@@ -1,40 +1,42 @@
-"""Densities over codes, to draw new ones from, and ways from one code to another."""
+"""Densities of latent codes, for sampling, and paths between two latent codes."""
 
 import dataclasses
 import warnings
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 COMPONENTS = 10  # of a mixture at most (Ghosh et al. 2020)
-_MIXED = 64  # leading directions of the codes that a mixture is fitted in, at most
-_EXAMPLES = 10  # for each number of a component, so that fewer examples get fewer components
-_ROUNDING = 1e-6  # of the codes' largest number: what varies less than this is the noise of float32
-_RIDGE = 1e-6  # of the largest variance is added to each
-_TOLERANCE = 1e-2  # nats per code: less is not worth another step of EM
+_MIXED = 64  # leading directions in which a mixture is fitted, at most
+_EXAMPLES = 10  # per dimension of a component, so that fewer examples get fewer components
+_ROUNDING = 1e-6  # share of the largest number of the codes below which a deviation is float32 noise
+_RIDGE = 1e-6  # share of the largest variance that is added to each variance
+_TOLERANCE = 1e-2  # nats per code: EM stops at a smaller gain
 _MOST_STEPS = 50  # of EM
-_PARALLEL = 1e-6  # radians by which directions must differ, and miss being opposite, for an arc between them
+_PARALLEL = 1e-6  # radians: at smaller angles to parallel or opposite directions the arc is undefined
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-  """A density fitted on codes after training, "ex post": a mixture of gaussians with full covariances.
+  """A density fitted to latent codes after training ("ex post"): a mixture of gaussians with full covariances.
 
-  It is in the leading directions of the codes; along the others, of which only very large codes have any, they are
-  gaussian. Along directions in which the codes do not vary there is nothing but their mean.
+  The mixture covers the leading directions of the codes; in the other directions, which only very large codes have, it
+  is one gaussian. In directions in which the codes do not vary, samples have the mean of the codes.
   """
 
-  mean: np.ndarray  # [latent]
-  directions: np.ndarray  # [D, latent], of length 1, those along which the codes vary most first
-  deviations: np.ndarray  # [D], along them
-  gaussians: object | None  # sklearn's, in the leading ones divided by the first deviation; None where nothing varies
+  mean: Float[np.ndarray, " latents"]
+  directions: Float[np.ndarray, "directions latents"]  # unit vectors, by decreasing variance
+  deviations: Float[np.ndarray, " directions"]  # standard deviations along them
+  gaussians: Any  # scikit-learn's mixture in the leading directions, in units of the first deviation; None if constant
 
   @property
-  def components(self):
-    """How many gaussians it is a mixture of."""
+  def components(self) -> int:
+    """Number of gaussians in the mixture; 0 if the codes do not vary."""
     return 0 if self.gaussians is None else len(self.gaussians.weights_)
 
-  def draw(self, count, generator):
-    """Codes float32 [count, latent]."""
+  def draw(self, count: int, generator: np.random.Generator) -> Float[np.ndarray, "count latents"]:
+    """Returns `count` latent codes, float32."""
     along = generator.normal(size=(count, len(self.deviations))) * self.deviations
     if self.gaussians is not None:
       picked = generator.choice(self.components, count, p=self.gaussians.weights_ / self.gaussians.weights_.sum())
@@ -46,8 +48,11 @@ class Mixture:
     return (self.mean + along @ self.directions).astype(np.float32)
 
 
-def fit(codes):
-  """The `Mixture` of codes [N, latent], by scikit-learn's EM (Ghosh et al. 2020, section 4); they may be degenerate."""
+def fit(codes: Float[np.ndarray, "examples latents"]) -> Mixture:
+  """Returns the `Mixture` of latent codes, fitted by scikit-learn's EM (Ghosh et al. 2020, section 4).
+
+  The codes may be constant or lie in a subspace.
+  """
   mean = codes.mean(0, dtype=np.float64)
   directions, deviations = principal_directions(codes)
   if not len(deviations):
@@ -58,40 +63,49 @@ def fit(codes):
   return Mixture(mean, directions, deviations, _gaussians(along, components))
 
 
-def _gaussians(points, components):
-  """Scikit-learn's mixture of so many gaussians, fitted on points [N, D]."""
+def _gaussians(points: Float[np.ndarray, "examples directions"], components: int) -> Any:
+  """Returns scikit-learn's mixture with this number of components, fitted to points."""
   from sklearn.exceptions import ConvergenceWarning  # a second of imports
   from sklearn.mixture import GaussianMixture
   from threadpoolctl import threadpool_limits
 
   options = {"reg_covar": _RIDGE, "tol": _TOLERANCE, "max_iter": _MOST_STEPS, "random_state": 0}
-  with threadpool_limits(1, "blas"), warnings.catch_warnings():  # many small products, for which threads only wait
-    warnings.simplefilter("ignore", ConvergenceWarning)  # of equal points, or of steps: nearly there is good enough
+  with threadpool_limits(1, "blas"), warnings.catch_warnings():  # many small products, where threads only wait
+    warnings.simplefilter("ignore", ConvergenceWarning)  # equal points, or _MOST_STEPS reached: the fit is good enough
     return GaussianMixture(components, **options).fit(points)
 
 
-def principal_directions(codes):
-  """Directions [D, latent] along which codes [N, latent] vary, the most first, and by what deviation, float64 [D]."""
+def principal_directions(
+  codes: Float[np.ndarray, "examples latents"],
+) -> tuple[Float[np.ndarray, "directions latents"], Float[np.ndarray, " directions"]]:
+  """Returns the directions in which latent codes vary, by decreasing variance, and the deviations, float64."""
   centred = codes - codes.mean(0, dtype=np.float64)
   scale = float(np.abs(codes).max())
   variances, vectors = np.linalg.eigh(centred.T @ centred / len(codes))
   deviations = np.sqrt(np.maximum(variances[::-1], 0.0))
-  vary = deviations > _ROUNDING * scale
-  vectors = vectors.T[::-1][vary]
-  signs = np.sign(vectors[np.arange(len(vectors)), np.abs(vectors).argmax(1)])  # which is not left to the solver
-  return vectors * signs[:, None], deviations[vary]
+  varies = deviations > _ROUNDING * scale
+  vectors = vectors.T[::-1][varies]
+  signs = np.sign(vectors[np.arange(len(vectors)), np.abs(vectors).argmax(1)])  # the solver's signs are arbitrary
+  return vectors * signs[:, None], deviations[varies]
 
 
-def straight(start, end, shares):
-  """Codes [steps, latent] on the line from `start` to `end` [latent], at `shares` [steps] of the way."""
+def straight(
+  start: Float[np.ndarray, " latents"], end: Float[np.ndarray, " latents"], shares: Float[np.ndarray, " steps"]
+) -> Float[np.ndarray, "steps latents"]:
+  """Returns the latent codes on the line from `start` to `end`, at `shares` of its length."""
   return start + shares[:, None] * (end - start)
 
 
-def arc(start, end, shares, centre):
-  """Codes [steps, latent] from `start` to `end` [latent] around `centre`, "slerp" (White 2016, section 2.1).
+def arc(
+  start: Float[np.ndarray, " latents"],
+  end: Float[np.ndarray, " latents"],
+  shares: Float[np.ndarray, " steps"],
+  centre: float | Float[np.ndarray, " latents"],
+) -> Float[np.ndarray, "steps latents"]:
+  """Returns latent codes from `start` to `end` around `centre` by spherical interpolation (White 2016, section 2.1).
 
-  Between codes equally far from the centre it goes by equal angles, at that distance. Where there is no one arc,
-  between directions that are the same or opposite, it is the straight line.
+  Between codes at the same distance from the centre, the steps have equal angles and keep that distance. If the
+  directions from the centre are equal or opposite, the arc is undefined and the codes lie on the straight line.
   """
   a, b = start - centre, end - centre
   lengths = np.linalg.norm(a), np.linalg.norm(b)

@@ -1,31 +1,36 @@
-"""How alike two sets of examples are: in features that mean something for the data, and in their pixels."""
+"""Similarity of two sets of examples, in features that fit the data and in pixels."""
 
 import warnings
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int, Integer
 
 from ae_jax.evaluators.context import shown
 
 NEIGHBOURS = 3  # k (Kynkaanniemi et al. 2019)
 WIDTH = 64  # features
-_HIDDEN = 128  # of the classifier, before them
+_HIDDEN = 128  # width of the classifier's layer before the features
 _EPOCHS = 6
 _MOST_CLASSES = 1_000
-_MOST_NUMBERS = 2**26  # in the examples that it is trained on, so that fewer of large ones are taken
-_CANDIDATES = 4  # for the nearest, among which rounding does not decide
-_BLOCK = 512  # rows of distances that are computed at once
-_ROUNDING = 1e-10  # of the largest squared distance: what is no longer by more is not longer
+_MOST_NUMBERS = 2**26  # in the examples that the classifier is trained on, so large examples are subsampled
+_CANDIDATES = 4  # for the nearest example: the exact distances of these decide, not the rounded ones
+_BLOCK = 512  # rows of distances per matrix product
+_ROUNDING = 1e-10  # share of the largest squared distance: a smaller difference counts as equal
+
+Function = Callable[[np.ndarray], np.ndarray]  # of examples [N, ...]
 
 
-def of(context):
-  """A function from examples to features [N, D at most 64]; generates (name, value) of what these are."""
+def of(context: Any) -> Generator[tuple[str, Any], None, Function]:
+  """Returns a function from examples of an `EvalContext` to features [N, at most 64]; yields remarks about them."""
   labels, test_labels = context.train_labels, context.test_labels
   if not labelled(labels):
     yield (
       "features",
       (
-        "there are no labels of several classes to train a classifier on: precision, recall and the Frechet distance are "
-        f"in the {WIDTH} leading principal components of the training examples"
+        "no classifier is trained, because the labels do not have several classes: precision, recall and the Frechet "
+        f"distance use the {WIDTH} leading principal components of the training examples"
       ),
     )
     return of_components(context.train)
@@ -35,36 +40,38 @@ def of(context):
   yield (
     "features",
     (
-      f"precision, recall and the Frechet distance are in the {WIDTH} features of a small classifier that is trained "
-      "here: they compare models of the same data, and with no published FID"
+      f"precision, recall and the Frechet distance use {WIDTH} features of a small classifier trained on these data: "
+      "they compare models of the same data, and cannot be compared with a published FID"
     ),
   )
   return to_features
 
 
-def labelled(labels):
-  """Whether a classifier can be trained on labels, integers [N] or None."""
+def labelled(labels: Integer[np.ndarray, " examples"] | None) -> bool:
+  """Returns whether a classifier can be trained on the labels."""
   return labels is not None and 2 <= len(np.unique(labels)) <= min(_MOST_CLASSES, len(labels) // 2)
 
 
-def of_classifier(examples, labels):
-  """A small classifier trained on examples [N, ...] and their labels: (to features, to classes), functions of examples.
+def of_classifier(
+  examples: Float[np.ndarray, "examples ..."], labels: Integer[np.ndarray, " examples"]
+) -> tuple[Function, Function]:
+  """Trains a small classifier; returns functions from examples to features and to classes.
 
-  Features are float64 [N, 64], its last hidden layer. Its seed is the same in all runs, which are measured alike on
-  the same data.
+  The features are its last hidden layer, float64 [N, 64]. Its seed is fixed, so all runs on the same data are measured
+  with the same features.
   """
   from sklearn.exceptions import ConvergenceWarning  # a second of imports
   from sklearn.neural_network import MLPClassifier
   from threadpoolctl import threadpool_limits
 
-  some = shown(max(2, _MOST_NUMBERS // examples[0].size), len(examples))
-  examples, labels = examples[some], labels[some]
+  chosen = shown(max(2, _MOST_NUMBERS // examples[0].size), len(examples))
+  examples, labels = examples[chosen], labels[chosen]
   flat = lambda x: x.reshape(len(x), -1)
   centre, scale = examples.mean(dtype=np.float64), examples.std(dtype=np.float64) or 1.0
   scaled = lambda x: ((flat(x) - centre) / scale).astype(np.float32)
   network = MLPClassifier((_HIDDEN, WIDTH), learning_rate_init=2e-3, max_iter=_EPOCHS, random_state=0)
-  with threadpool_limits(1, "blas"), warnings.catch_warnings():  # many small products, for which threads only wait
-    warnings.simplefilter("ignore", ConvergenceWarning)  # so many epochs and no more
+  with threadpool_limits(1, "blas"), warnings.catch_warnings():  # many small products, where threads only wait
+    warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is fixed
     network.fit(scaled(examples), labels)
 
   def features(x):
@@ -76,8 +83,8 @@ def of_classifier(examples, labels):
   return features, lambda x: network.predict(scaled(x))
 
 
-def of_components(examples):
-  """A function from examples [N, ...] to their leading principal components, float64 [N, 64 at most]."""
+def of_components(examples: Float[np.ndarray, "examples ..."]) -> Function:
+  """Returns a function from examples to the leading principal components of these, float64 [N, at most 64]."""
   from sklearn.decomposition import PCA  # a second of imports
 
   flat = examples.reshape(len(examples), -1)
@@ -86,15 +93,15 @@ def of_components(examples):
   return lambda x: fitted.transform(x.reshape(len(x), -1)).astype(np.float64)
 
 
-def frechet_distance(a, b):
-  """|difference of means|^2 + tr(A + B - 2 (A B)^(1/2)) of the gaussians of points [N, D] and [M, D].
+def frechet_distance(a: Float[np.ndarray, "n features"], b: Float[np.ndarray, "m features"]) -> float:
+  """Returns |difference of means|^2 + tr(A + B - 2 (A B)^(1/2)), with A and B the covariances of two sets of points.
 
-  It is the squared Wasserstein distance of these (Dowson & Landau 1982).
+  It is the squared Wasserstein distance of the gaussians with these moments (Dowson & Landau 1982).
   """
   between_means = np.square(a.mean(0) - b.mean(0)).sum()
   a, b = (_covariance(points) for points in (a, b))
   root = square_root(a)
-  cross = np.linalg.eigvalsh(root @ b @ root)  # those of A B
+  cross = np.linalg.eigvalsh(root @ b @ root)  # the eigenvalues of A B
   return float(max(between_means + np.trace(a) + np.trace(b) - 2 * np.sqrt(np.maximum(cross, 0.0)).sum(), 0.0))
 
 
@@ -103,37 +110,42 @@ def _covariance(points):
   return centred.T @ centred / len(points)
 
 
-def square_root(matrix):
-  """The symmetric square root of a symmetric matrix [D, D] without negative eigenvalues."""
+def square_root(matrix: Float[np.ndarray, "features features"]) -> Float[np.ndarray, "features features"]:
+  """Returns the symmetric square root of a positive semidefinite matrix."""
   values, vectors = np.linalg.eigh(matrix)
   return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
 
-def precision_recall(real, made, neighbours=NEIGHBOURS):
-  """Shares of `made` points [M, D] in the manifold of `real` ones [N, D], and of these in that of the made ones.
+def precision_recall(
+  real: Float[np.ndarray, "n features"], generated: Float[np.ndarray, "m features"], neighbours: int = NEIGHBOURS
+) -> tuple[float, float]:
+  """Returns the share of generated points in the manifold of the real ones, and the reverse share.
 
-  A point is in the manifold of a set if it is no further from one of its points than that one's k-th neighbour
-  (Kynkaanniemi et al. 2019).
+  A point is in the manifold of a set if its distance to a member of the set is at most the distance of that member to
+  its k-th neighbour (Kynkaanniemi et al. 2019).
   """
   centre = real.mean(0)
-  real, made = real - centre, made - centre
-  slack = _ROUNDING * max(np.square(real).sum(1).max(), np.square(made).sum(1).max())
-  reach_of_real, reach_of_made = (_squared_reach(points, neighbours) + slack for points in (real, made))
-  looks_real, covered = np.zeros(len(made), bool), np.zeros(len(real), bool)
-  for block, distances in _squared_distances(made, real):
-    looks_real[block] = (distances <= reach_of_real).any(1)
-    covered |= (distances <= reach_of_made[block, None]).any(0)
-  return float(looks_real.mean()), float(covered.mean())
+  real, generated = real - centre, generated - centre
+  slack = _ROUNDING * max(np.square(real).sum(1).max(), np.square(generated).sum(1).max())
+  real_radii, generated_radii = (_squared_radii(points, neighbours) + slack for points in (real, generated))
+  realistic, covered = np.zeros(len(generated), bool), np.zeros(len(real), bool)
+  for block, distances in _squared_distances(generated, real):
+    realistic[block] = (distances <= real_radii).any(1)
+    covered |= (distances <= generated_radii[block, None]).any(0)
+  return float(realistic.mean()), float(covered.mean())
 
 
-def _squared_reach(points, neighbours):
-  """The squared distance of each point [N, D] to its k-th neighbour among the others: [N]."""
+def _squared_radii(points: Float[np.ndarray, "n features"], neighbours: int) -> Float[np.ndarray, " n"]:
+  """Returns the squared distance of each point to its k-th neighbour among the others."""
   blocks = _squared_distances(points, points)
-  return np.concatenate([np.partition(distances, neighbours, 1)[:, neighbours] for _, distances in blocks])  # 0: itself
+  # index 0 of the sorted distances is the point itself
+  return np.concatenate([np.partition(distances, neighbours, 1)[:, neighbours] for _, distances in blocks])
 
 
-def _squared_distances(a, b):
-  """Generates (rows of a, their squared distances to all points of b [rows, M]), to rounding."""
+def _squared_distances(
+  a: Float[np.ndarray, "n features"], b: Float[np.ndarray, "m features"]
+) -> Iterator[tuple[slice, Float[np.ndarray, "block m"]]]:
+  """Yields slices of a and their rounded squared distances to all points of b."""
   squares = np.square(b).sum(1)
   for start in range(0, len(a), _BLOCK):
     block = slice(start, start + _BLOCK)
@@ -143,21 +155,23 @@ def _squared_distances(a, b):
     yield block, distances
 
 
-def nearest(examples, others):
-  """Which of others [M, ...] is nearest to each of examples [N, ...], pixel by pixel, and how far: [N], float64 [N].
+def nearest(
+  examples: Float[np.ndarray, "examples ..."], others: Float[np.ndarray, "others ..."]
+) -> tuple[Int[np.ndarray, " examples"], Float[np.ndarray, " examples"]]:
+  """Returns the position of each example's nearest neighbour in `others`, by pixels, and its distance, float64.
 
-  Products in float32 find a few that are near, and of these it is exact.
+  Products in float32 select a few candidates; their distances are then computed exactly.
   """
-  examples, others = (each.reshape(len(each), -1) for each in (examples, others))
-  centre, few = others.mean(0), min(_CANDIDATES, len(others))
-  which, distances = [], []
+  examples, others = (images.reshape(len(images), -1) for images in (examples, others))
+  centre, candidates = others.mean(0), min(_CANDIDATES, len(others))
+  positions, distances = [], []
   for block, rounded in _squared_distances(examples - centre, others - centre):
-    near = np.argpartition(rounded, few - 1, 1)[:, :few]
+    near = np.argpartition(rounded, candidates - 1, 1)[:, :candidates]
     exact = np.stack([_squared_errors(examples[block], others[column]) for column in near.T], 1)
     best = exact.argmin(1)[:, None]
-    which.append(np.take_along_axis(near, best, 1)[:, 0])
+    positions.append(np.take_along_axis(near, best, 1)[:, 0])
     distances.append(np.sqrt(np.take_along_axis(exact, best, 1)[:, 0]))
-  return np.concatenate(which), np.concatenate(distances)
+  return np.concatenate(positions), np.concatenate(distances)
 
 
 def _squared_errors(a, b):

@@ -1,10 +1,14 @@
-"""What an evaluator shows, as plain data: `ae_jax.report` draws it, and files keep it, without the model.
+"""Figures as plain data: evaluators make them, files store them, and `ae_jax.report` draws them without the model.
 
 Examples are images [N, H, W, C] or series [N, T, C], float32 in the range of the run's data.
 """
 
 import dataclasses
 import json
+import pathlib
+import typing
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -13,37 +17,37 @@ from ae_jax import errors
 
 @dataclasses.dataclass(frozen=True)
 class ExampleRows:
-  """Examples one row below the other, each row with a name: {name: [N, ...]}, of equal N."""
+  """Named rows of examples, one below the other."""
 
   title: str
-  rows: dict
+  rows: dict[str, np.ndarray]  # name -> [N, ...], the same N in all rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-  """Many examples [N, ...], row by row in a grid."""
+  """A grid of examples, filled row by row."""
 
   title: str
-  examples: np.ndarray
+  examples: np.ndarray  # [N, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Heatmap:
-  """A number for each pixel [H, W], or for each step of a series [T]; or a table of numbers whose axes have names."""
+  """One number per pixel, per step of a series, or per cell of a table with labelled axes."""
 
   title: str
   unit: str
-  values: np.ndarray
+  values: np.ndarray  # [H, W] or [T]
   x_label: str = ""
   y_label: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Bars:
-  """A number for each of some names or, where `names` is empty, of some positions from 1 on."""
+  """One number per name; if `names` is empty, per position, counted from 1."""
 
   title: str
-  names: tuple
+  names: tuple[str, ...]
   values: np.ndarray  # [K]
   x_label: str
   y_label: str
@@ -51,110 +55,106 @@ class Bars:
 
 @dataclasses.dataclass(frozen=True)
 class Lines:
-  """Lines {name: [2, K]}: x and y of their points."""
+  """Named lines."""
 
   title: str
-  lines: dict
+  lines: dict[str, np.ndarray]  # name -> [2, K], x and y of the points
   x_label: str
   y_label: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-  """Examples as points of the plane, seen in several ways: `views` are {name: [N, 2]}; labels [N], all 0 without."""
+  """Scatter plots of examples, one per view."""
 
   title: str
-  views: dict
+  views: dict[str, np.ndarray]  # name -> [N, 2]
   examples: np.ndarray  # [N, ...]
-  labels: np.ndarray  # int [N]
+  labels: np.ndarray  # int [N], all 0 if there are no labels
 
 
 @dataclasses.dataclass(frozen=True)
 class Explorer:
-  """What is decoded along pairs of directions of the code: examples [pairs, steps, steps, ...].
-
-  `names` has the two names of each pair, 2 * pairs of them; the first axis of steps goes along the first, and
-  `positions` [steps], in standard deviations, holds for both.
-  """
+  """Decoded examples along pairs of directions in latent space."""
 
   title: str
-  names: tuple
-  positions: np.ndarray
-  examples: np.ndarray
+  names: tuple[str, ...]  # of the directions, 2 per pair
+  positions: np.ndarray  # [steps], along both directions, in standard deviations
+  examples: np.ndarray  # [pairs, steps, steps, ...]; the first axis of steps follows the first direction of the pair
 
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-  """Examples [N, ...] and where each layer looks: {layer: [N, heads, queries, tokens]}."""
+  """Examples and the attention weights of each layer."""
 
   title: str
-  examples: np.ndarray
-  weights: dict
+  examples: np.ndarray  # [N, ...]
+  weights: dict[str, np.ndarray]  # layer -> [N, heads, queries, tokens]
 
 
 KINDS = {kind.__name__: kind for kind in (ExampleRows, Gallery, Heatmap, Bars, Lines, Points, Explorer, Attention)}
-_OLD_NAMES = {"Rows": "ExampleRows"}  # of kinds in files that version 0.1 wrote
+_OLD_NAMES = {"Rows": "ExampleRows"}  # names of kinds in files of version 0.1
 
 
-def fault(figure):
-  """What is wrong with the shapes of an figure, in words; None for nothing."""
-  wrong = [said for right, said in _CONDITIONS[type(figure)](figure) if not right]
-  return wrong[0] if wrong else None
+def fault(figure: Any) -> str | None:
+  """Returns a description of the first wrong shape in a figure; None if all shapes fit."""
+  faults = [message for fits, message in _CONDITIONS[type(figure)](figure) if not fits]
+  return faults[0] if faults else None
 
 
-def _alike(arrays, dimensions):
-  """Conditions on arrays: there is one, all have the same shape of so many axes, and none is empty."""
+def _same_shape(arrays: Collection[np.ndarray], dimensions: tuple[int, ...]) -> Iterator[tuple[Any, str]]:
+  """Yields conditions: one shape for all arrays, with a number of axes in `dimensions`, and no empty array."""
   shapes = {array.shape for array in arrays}
   yield len(shapes) == 1 and len(next(iter(shapes))) in dimensions, f"arrays of shapes {sorted(shapes)}"
-  yield all(array.size for array in arrays), "an array that is empty"
+  yield all(array.size for array in arrays), "an empty array"
 
 
-def _of_rows(figure):
-  yield from _alike(figure.rows.values(), (3, 4))
+def _of_rows(figure: ExampleRows) -> Iterator[tuple[Any, str]]:
+  yield from _same_shape(figure.rows.values(), (3, 4))
 
 
-def _of_gallery(figure):
-  yield from _alike([figure.examples], (3, 4))
+def _of_gallery(figure: Gallery) -> Iterator[tuple[Any, str]]:
+  yield from _same_shape([figure.examples], (3, 4))
 
 
-def _of_heatmap(figure):
-  yield from _alike([figure.values], (1, 2))
+def _of_heatmap(figure: Heatmap) -> Iterator[tuple[Any, str]]:
+  yield from _same_shape([figure.values], (1, 2))
 
 
-def _of_bars(figure):
-  yield from _alike([figure.values], (1,))
-  yield len(figure.names) in (0, len(figure.values)), f"{len(figure.names)} names of {len(figure.values)} values"
+def _of_bars(figure: Bars) -> Iterator[tuple[Any, str]]:
+  yield from _same_shape([figure.values], (1,))
+  yield len(figure.names) in (0, len(figure.values)), f"{len(figure.names)} names for {len(figure.values)} values"
 
 
-def _of_lines(figure):
+def _of_lines(figure: Lines) -> Iterator[tuple[Any, str]]:
   yield figure.lines and all(line.shape == (2, line.size // 2) for line in figure.lines.values()), "no lines [2, K]"
 
 
-def _of_points(figure):
+def _of_points(figure: Points) -> Iterator[tuple[Any, str]]:
   count = len(figure.examples)
-  yield from _alike([figure.examples], (3, 4))
+  yield from _same_shape([figure.examples], (3, 4))
   yield figure.views and all(view.shape == (count, 2) for view in figure.views.values()), f"no views [{count}, 2]"
   yield figure.labels.shape == (count,) and figure.labels.dtype.kind in "iu", f"no labels [{count}]"
 
 
-def _of_explorer(figure):
-  yield from _alike([figure.examples], (5, 6))
-  yield figure.examples.shape[1:3] == figure.positions.shape * 2, "steps that are not those of the positions"
-  yield len(figure.names) == 2 * len(figure.examples), f"{len(figure.names)} names of {len(figure.examples)} pairs"
+def _of_explorer(figure: Explorer) -> Iterator[tuple[Any, str]]:
+  yield from _same_shape([figure.examples], (5, 6))
+  yield figure.examples.shape[1:3] == figure.positions.shape * 2, "other numbers of steps than positions"
+  yield len(figure.names) == 2 * len(figure.examples), f"{len(figure.names)} names for {len(figure.examples)} pairs"
 
 
-def _of_attention(figure):
-  yield from _alike([figure.examples], (3, 4))
+def _of_attention(figure: Attention) -> Iterator[tuple[Any, str]]:
+  yield from _same_shape([figure.examples], (3, 4))
   count, height, width = figure.examples.shape[:3]
   for weights in figure.weights.values():
     yield weights.ndim == 4 and len(weights) == count and weights.size > 0, f"weights of shape {weights.shape}"
     tokens = weights.shape[-1]
-    if figure.examples.ndim == 4:  # an encoder may shorten a series, whose tokens are then fewer than its steps
+    if figure.examples.ndim == 4:  # not for series: an encoder may shorten them to fewer tokens than steps
       patch = max(1, round((height * width / tokens) ** 0.5))
       yield tokens == height // patch * (width // patch), f"{tokens} tokens that do not tile {height} x {width}"
 
 
-_CONDITIONS = {
+_CONDITIONS: dict[type, Callable[[Any], Iterator[tuple[Any, str]]]] = {
   ExampleRows: _of_rows,
   Gallery: _of_gallery,
   Heatmap: _of_heatmap,
@@ -166,26 +166,27 @@ _CONDITIONS = {
 }
 
 
-def save(path, figure):
-  """Writes an figure as an .npz file: its arrays, and all else as JSON in a member "words"."""
+def save(path: pathlib.Path, figure: Any) -> None:
+  """Writes a figure as an .npz file: its arrays, and the other fields as JSON in the member "words"."""
   assert fault(figure) is None, f"{path.name}: {fault(figure)}"
-  words, arrays = {"kind": type(figure).__name__}, {}
+  words: dict[str, Any] = {"kind": type(figure).__name__}
+  arrays: dict[str, Any] = {}
   for field in dataclasses.fields(figure):
     value = getattr(figure, field.name)
     if isinstance(value, np.ndarray):
       arrays[field.name] = value
     elif isinstance(value, dict):
       words[field.name] = list(value)
-      arrays |= {f"{field.name}.{number}": each for number, each in enumerate(value.values())}
+      arrays |= {f"{field.name}.{number}": array for number, array in enumerate(value.values())}
     else:
       words[field.name] = value
   with path.open("wb") as file:
     np.savez_compressed(file, words=np.frombuffer(json.dumps(words).encode(), np.uint8), **arrays)
 
 
-def load(path):
-  """The figure that `save` wrote; UserError for a file that is damaged or something else."""
-  damaged = f"{path}: is not what an evaluator left; remove it"
+def load(path: pathlib.Path) -> Any:
+  """Returns the figure in a file of `save`; raises UserError if the file is damaged or holds something else."""
+  damaged = f"{path}: cannot be read as a figure; remove it"
   with errors.explained(damaged), path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
     words = json.loads(stored["words"].tobytes())
     name = words.pop("kind")
@@ -196,11 +197,13 @@ def load(path):
   return figure
 
 
-def _field(field, words, stored):
+def _field(field: dataclasses.Field, words: dict[str, Any], stored: Any) -> Any:
+  """Returns the value of a field from a file's JSON (`words`) and its arrays (`stored`)."""
   if field.name not in (*words, *stored) and field.default is not dataclasses.MISSING:
-    return field.default  # of a version that had no such field
-  if field.type is np.ndarray:
+    return field.default  # the file is of a version without this field
+  kind: Any = typing.get_origin(field.type) or field.type  # dict of dict[str, np.ndarray]
+  if kind is np.ndarray:
     return stored[field.name]
-  if field.type is dict:
+  if kind is dict:
     return {name: stored[f"{field.name}.{number}"] for number, name in enumerate(words[field.name])}
-  return field.type(words[field.name])
+  return kind(words[field.name])

@@ -1,13 +1,16 @@
-"""What the analyses found about a run, and its files in the folder of the run.
+"""Results of the analyses of a run, and their files in the run folder.
 
 evaluation/values.json holds {"step", "values": {name: number, null if it is not finite}, "remarks": {name: sentence},
-"figures": [name, ...]}, where a name is EVALUATOR/NAME; evaluation/NAME.npz is an figure.
+"figures": [name, ...]}, where a name is EVALUATOR/NAME; evaluation/NAME.npz holds a figure.
 """
 
 import dataclasses
 import json
 import math
 import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any
 
 from ae_jax import errors
 from ae_jax.evaluators import figures
@@ -17,42 +20,42 @@ FOLDER = "evaluation"
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-  """What was found about the parameters of a step; names are "EVALUATOR/NAME"."""
+  """Results of analyzing the parameters at a step; names are "EVALUATOR/NAME"."""
 
   step: int
-  values: dict  # name -> float or int
-  remarks: dict  # name -> sentence
-  figures: dict  # name -> figure
+  values: dict[str, float | int]
+  remarks: dict[str, str]  # name -> sentence
+  figures: dict[str, Any]  # name -> a kind of `figures.KINDS`
 
 
-def of(step, found):
-  """Returns the `Results` of a step from the (name, value) of `evaluators.analyses`.
+def of(step: int, pairs: Iterable[tuple[str, Any]]) -> Results:
+  """Returns the `Results` at a step from the (name, value) pairs of `evaluators.analyses`.
 
   Raises:
-    TypeError: If a value is no number, sentence or figure.
+    TypeError: If a value is not a number, sentence or figure.
   """
-  kinds = {"remarks": str, "values": (int, float), "figures": tuple(figures.KINDS.values())}
-  parts = {kind: {} for kind in kinds}
-  for name, value in found:
+  kinds: dict[str, Any] = {"remarks": str, "values": (int, float), "figures": tuple(figures.KINDS.values())}
+  parts: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
+  for name, value in pairs:
     kind = next((kind for kind, types in kinds.items() if isinstance(value, types)), None)
     if kind is None:
-      raise TypeError(f"{name}: {errors.shown(value)} must be an int, a float, a sentence or an figure")
+      raise TypeError(f"{name}: {errors.shown(value)} must be an int, a float, a sentence or a figure")
     parts[kind][name] = value
   return Results(step, **parts)
 
 
-def merged(old, new):
-  """The new findings, and those of the old that are of the same step and of evaluators that were not asked again."""
+def merged(old: Results | None, new: Results) -> Results:
+  """Returns the new results, plus the old results of the same step from evaluators that have no new ones."""
   if old is None or old.step != new.step:
     return new
-  asked = {name.partition("/")[0] for part in (new.values, new.remarks, new.figures) for name in part}
-  kept = lambda part: {name: value for name, value in part.items() if name.partition("/")[0] not in asked}
+  evaluated = {name.partition("/")[0] for part in (new.values, new.remarks, new.figures) for name in part}
+  kept = lambda part: {name: value for name, value in part.items() if name.partition("/")[0] not in evaluated}
   parts = ("values", "remarks", "figures")
   return Results(new.step, *(kept(getattr(old, part)) | getattr(new, part) for part in parts))
 
 
-def write(workdir, results):
-  """Writes findings into the folder of a run.
+def write(workdir: pathlib.Path, results: Results) -> None:
+  """Writes results into a run folder and removes the files of other figures.
 
   Raises:
     OSError: If the folder cannot be written.
@@ -61,21 +64,21 @@ def write(workdir, results):
   files = _files(results.figures)
   folder = workdir / FOLDER
   folder.mkdir(exist_ok=True)
-  for file in folder.glob("*.npz"):
-    if file.name not in files:
-      file.unlink()
+  for old in folder.glob("*.npz"):
+    if old.name not in files:
+      old.unlink()
   for file, name in files.items():
     figures.save(folder / file, results.figures[name])
   values = {name: value if math.isfinite(value) else None for name, value in results.values.items()}
-  words = {"step": results.step, "values": values, "remarks": results.remarks, "figures": list(results.figures)}
+  stored = {"step": results.step, "values": values, "remarks": results.remarks, "figures": list(results.figures)}
   part = folder / "values.json.part"
-  part.write_text(json.dumps(words, indent=1) + "\n")
+  part.write_text(json.dumps(stored, indent=1) + "\n")
   os.replace(part, folder / "values.json")
 
 
-def _files(names):
-  """Returns {file: name of the figure in it}; ValueError if two figures have the same file."""
-  files = {}
+def _files(names: Iterable[str]) -> dict[str, str]:
+  """Returns {file: name of its figure}; raises ValueError if two figures have the same file."""
+  files: dict[str, str] = {}
   for name in names:
     file = f"{name.rpartition('/')[2]}.npz"
     if file in files:
@@ -84,18 +87,18 @@ def _files(names):
   return files
 
 
-def read(workdir):
-  """The `Results` in the folder of a run, None where there are none yet; UserError where they are damaged."""
+def read(workdir: pathlib.Path) -> Results | None:
+  """Returns the results in a run folder, None if it has none; raises UserError if they are damaged."""
   file = workdir / FOLDER / "values.json"
   if not file.exists():
     return None
   try:
-    words = json.loads(file.read_text())
-    values = {str(name): math.nan if value is None else float(value) for name, value in words["values"].items()}
-    remarks = {str(name): str(value) for name, value in words["remarks"].items()}
-    names = list(map(str, words["figures"] if "figures" in words else words["exhibits"]))  # its name in version 0.1
-    step = int(words["step"])
+    stored = json.loads(file.read_text())
+    values = {str(name): math.nan if value is None else float(value) for name, value in stored["values"].items()}
+    remarks = {str(name): str(value) for name, value in stored["remarks"].items()}
+    names = list(map(str, stored["figures"] if "figures" in stored else stored["exhibits"]))  # the key in version 0.1
+    step = int(stored["step"])
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise errors.UserError(f"{file}: cannot be read ({errors.one_line(error)}); evaluate the run again") from None
-  shown = {name: figures.load(workdir / FOLDER / f"{name.rpartition('/')[2]}.npz") for name in names}
-  return Results(step, values, remarks, shown)
+  loaded = {name: figures.load(workdir / FOLDER / f"{name.rpartition('/')[2]}.npz") for name in names}
+  return Results(step, values, remarks, loaded)

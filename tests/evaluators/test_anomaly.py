@@ -23,13 +23,13 @@ def dataset_of(train, test, labels, one_class=0):
   return data.Dataset("made", "real", train, test, np.zeros(len(train), int), np.asarray(labels), one_class)
 
 
-def made(labels=(0, 1, 0, 2, 0, 1, 0), shape=(6, 2)):
+def random_dataset(labels=(0, 1, 0, 2, 0, 1, 0), shape=(6, 2)):
   generator = np.random.default_rng(0)
   return dataset_of(*(generator.normal(size=(n, *shape)).astype(np.float32) for n in (9, len(labels))), labels)
 
 
-def pairs(score, anomalous):
-  """The share of (anomalous, normal) pairs in which the anomaly scores higher, ties half."""
+def share_of_pairs(score, anomalous):
+  """Returns the share of (anomalous, normal) pairs in which the anomaly scores higher; ties count half."""
   won = [(a > n) + 0.5 * (a == n) for a in score[anomalous] for n in score[~anomalous]]
   return sum(won) / len(won)
 
@@ -38,8 +38,8 @@ def pairs(score, anomalous):
 def test_auroc_is_the_share_of_pairs_in_the_right_order(levels):
   generator = np.random.default_rng(levels)
   score, anomalous = generator.integers(0, levels, 80).astype(np.float32), generator.uniform(size=80) < 0.3
-  assert anomaly.auroc(score, anomalous) == pytest.approx(pairs(score, anomalous))
-  assert anomaly.auroc(-score, anomalous) == pytest.approx(1 - pairs(score, anomalous))
+  assert anomaly.auroc(score, anomalous) == pytest.approx(share_of_pairs(score, anomalous))
+  assert anomaly.auroc(-score, anomalous) == pytest.approx(1 - share_of_pairs(score, anomalous))
 
 
 def test_auprc_is_the_mean_precision_at_each_anomaly():
@@ -49,10 +49,10 @@ def test_auprc_is_the_mean_precision_at_each_anomaly():
   assert anomaly.auprc(score, anomalous) == pytest.approx(np.mean(precisions))
 
 
-def test_scores_that_separate_are_perfect_and_equal_ones_are_chance():
-  dataset = made()
-  apart = dict(anomaly.metrics({"anomaly_score": np.where(dataset.anomalous, 2.0, 0.5)}, dataset))
-  assert apart == {
+def test_separating_scores_have_area_one_and_equal_scores_have_chance():
+  dataset = random_dataset()
+  separated = dict(anomaly.metrics({"anomaly_score": np.where(dataset.anomalous, 2.0, 0.5)}, dataset))
+  assert separated == {
     "test/auroc": 1.0,
     "test/auprc": 1.0,
     "test/anomalous_squared_error": 2.0,
@@ -66,12 +66,12 @@ def test_scores_that_separate_are_perfect_and_equal_ones_are_chance():
   )
 
 
-def test_a_training_that_ran_away_has_no_area():
-  found = dict(anomaly.metrics({"anomaly_score": np.array([1, np.nan, 1, 1, 1, 1, 1])}, made()))
-  assert np.isnan([found["test/auroc"], found["test/auprc"]]).all()
+def test_a_score_that_is_not_finite_gives_nan_areas():
+  results = dict(anomaly.metrics({"anomaly_score": np.array([1, np.nan, 1, 1, 1, 1, 1])}, random_dataset()))
+  assert np.isnan([results["test/auroc"], results["test/auprc"]]).all()
 
 
-def test_pca_finds_what_leaves_the_plane_of_the_training_data():
+def test_pca_detects_examples_outside_the_plane_of_the_training_data():
   generator = np.random.default_rng(0)
   plane = generator.normal(size=(30, 3)) @ generator.normal(size=(3, 12))
   labels = np.repeat([0, 1], 5)
@@ -85,8 +85,8 @@ def test_pca_finds_what_leaves_the_plane_of_the_training_data():
 
 
 @pytest.mark.parametrize("batch_size", [3, 7])
-def test_the_score_is_the_squared_error_whatever_the_batches(batch_size):
-  dataset = made()
+def test_the_score_is_the_squared_error_for_any_batch_size(batch_size):
+  dataset = random_dataset()
   options = {**config_of("dense", "digits").model, "latent": 2, "widths": (3,)}
   model = models.build(shape=dataset.shape, **options)
   variables = jax.jit(model.init)(jax.random.key(0))
@@ -99,10 +99,12 @@ def test_the_score_is_the_squared_error_whatever_the_batches(batch_size):
     return anomaly.per_example(model, variables, batch, None, "real", None)["anomaly_score"]
 
   rows = zip(*batch_schedule.in_order(7, batch_size, 1), strict=True)
-  found = np.concatenate([np.asarray(score(*row))[row[1] > 0] for row in rows])
-  wanted = losses.squared_error(jax.jit(model.reconstruct)(variables, dataset.test), dataset.test)
-  np.testing.assert_allclose(found, wanted, rtol=1e-5)
-  assert dict(anomaly.metrics({"anomaly_score": found}, dataset))["test/auroc"] == pairs(found, dataset.anomalous)
+  results = np.concatenate([np.asarray(score(*row))[row[1] > 0] for row in rows])
+  expected = losses.squared_error(jax.jit(model.reconstruct)(variables, dataset.test), dataset.test)
+  np.testing.assert_allclose(results, expected, rtol=1e-5)
+  assert dict(anomaly.metrics({"anomaly_score": results}, dataset))["test/auroc"] == share_of_pairs(
+    results, dataset.anomalous
+  )
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_the_score_is_the_squared_error_whatever_the_batches(batch_size):
     ((1, 2), 0, "with config.data.one_class=0 there are no normal examples"),
   ],
 )
-def test_it_needs_both_kinds(labels, one_class, message):
+def test_normal_and_anomalous_test_examples_are_required(labels, one_class, message):
   x = np.zeros((2, 4, 1), np.float32)
   with pytest.raises(errors.UserError) as refusal:
     anomaly.EVALUATOR.check(None, dataset_of(x, x, labels, one_class))
@@ -122,7 +124,7 @@ def test_it_needs_both_kinds(labels, one_class, message):
 
 @functools.cache
 def model_of(shape, latent=2, likelihood="gaussian"):
-  """A small random model and its config."""
+  """Returns a small random model, its variables and its config."""
   config = config_of("dense", "digits")
   config.model.update(latent=latent, widths=(3,))
   config.objective.likelihood = likelihood
@@ -130,23 +132,23 @@ def model_of(shape, latent=2, likelihood="gaussian"):
   return model, jax.jit(model.init)(jax.random.key(0)), config.lock()
 
 
-def subject_of(dataset, **options):
-  """A context with that model."""
+def context_of(dataset, **options):
+  """Returns a context with the model of `model_of`."""
   model, variables, config = model_of(dataset.shape, **options)
   return EvalContext(api.Run(variables, config, {}, [], model, 1), dataset)
 
 
-def test_the_distance_is_that_of_mahalanobis():
+def test_mahalanobis_agrees_with_scipy():
   generator = np.random.default_rng(0)
   train, codes = generator.normal(size=(50, 3)) @ generator.normal(size=(3, 3)), generator.normal(size=(7, 3))
   covariance = np.cov(train.T)
-  for flat, tolerance in ((1e-6 * np.trace(covariance) / 3, 1e-9), (0.0, 1e-3)):  # exactly with it, nearly without
-    inverse = np.linalg.inv(covariance + flat * np.eye(3))
-    wanted = [spatial.distance.mahalanobis(code, train.mean(0), inverse) for code in codes]
-    np.testing.assert_allclose(anomaly.mahalanobis(codes, train), wanted, rtol=tolerance)
+  for ridge, tolerance in ((1e-6 * np.trace(covariance) / 3, 1e-9), (0.0, 1e-3)):  # the ridge changes little
+    inverse = np.linalg.inv(covariance + ridge * np.eye(3))
+    expected = [spatial.distance.mahalanobis(code, train.mean(0), inverse) for code in codes]
+    np.testing.assert_allclose(anomaly.mahalanobis(codes, train), expected, rtol=tolerance)
 
 
-def test_what_leaves_the_plane_of_the_training_codes_is_far_away_and_a_constant_code_is_no_mistake():
+def test_mahalanobis_handles_singular_covariances():
   generator = np.random.default_rng(0)
   flat = generator.normal(size=(50, 3)) * [1.0, 1.0, 0.0]
   inside, outside = anomaly.mahalanobis(np.array([[3.0, 3.0, 0.0], [0.0, 0.0, 1.0]]), flat)
@@ -155,17 +157,17 @@ def test_what_leaves_the_plane_of_the_training_codes_is_far_away_and_a_constant_
 
 
 def examples_for(likelihood):
-  """`made()`, in [0, 1] for a bernoulli likelihood."""
-  dataset = made()
+  """Returns `random_dataset()`, in [0, 1] for a bernoulli likelihood."""
+  dataset = random_dataset()
   if likelihood == "gaussian":
     return dataset
   return dataclasses.replace(dataset, value_range="unit", train=expit(dataset.train), test=expit(dataset.test))
 
 
 @functools.cache
-def one_by_one(likelihood):
-  """The norm of the gradient of each example of `examples_for(likelihood)`, by the objective itself."""
-  context = subject_of(examples_for(likelihood), likelihood=likelihood)
+def gradient_norms_one_by_one(likelihood):
+  """Returns the gradient norm of each example of `examples_for(likelihood)`, computed from the objective."""
+  context = context_of(examples_for(likelihood), likelihood=likelihood)
   objective = objectives.build("reconstruction", context.run.model, context.dataset.value_range, likelihood=likelihood)
   loss = lambda variables, x: objective(context.run.model, variables, {"x": x, "weight": jnp.ones(1)}, None)[0]
   gradient = jax.jit(jax.grad(loss))
@@ -173,28 +175,28 @@ def one_by_one(likelihood):
 
 
 @pytest.mark.parametrize(
-  ("likelihood", "at_once", "numbers"),
+  ("likelihood", "gradients", "numbers"),
   [("gaussian", 3, 2**23), ("gaussian", 64, 2**23), ("gaussian", 64, 1), ("bernoulli", 3, 2**23)],  # 1: a large model
 )
-def test_the_norm_of_a_gradient_is_that_of_one_example_by_itself(monkeypatch, likelihood, at_once, numbers):
-  monkeypatch.setattr(anomaly, "_AT_ONCE", at_once)
-  monkeypatch.setattr(anomaly, "_NUMBERS", numbers)
-  found = anomaly.gradient_norms(subject_of(examples_for(likelihood), likelihood=likelihood))
-  np.testing.assert_allclose(found, one_by_one(likelihood), rtol=1e-5)
+def test_gradient_norms_do_not_depend_on_the_batch(monkeypatch, likelihood, gradients, numbers):
+  monkeypatch.setattr(anomaly, "_GRADIENTS", gradients)
+  monkeypatch.setattr(anomaly, "_GRADIENT_NUMBERS", numbers)
+  results = anomaly.gradient_norms(context_of(examples_for(likelihood), likelihood=likelihood))
+  np.testing.assert_allclose(results, gradient_norms_one_by_one(likelihood), rtol=1e-5)
 
 
 def pca_residuals(dataset, components):
-  """Squared distances of test examples to the plane of the training examples, by scikit-learn."""
+  """Returns the squared distances of test examples to the plane of the training examples, by scikit-learn."""
   train, test = (half.reshape(len(half), -1).astype(np.float64) for half in (dataset.train, dataset.test))
   pca = PCA(components, svd_solver="full").fit(train)
   return np.square(pca.inverse_transform(pca.transform(test)) - test).sum(1)
 
 
-def test_each_score_of_the_study_is_computed_from_the_training_half():
+def test_scores_of_the_analysis_are_fitted_on_the_training_half():
   generator = np.random.default_rng(3)
   train, test = (generator.uniform(size=(n, 6, 2)).astype(np.float32) for n in (60, 40))
   dataset = dataclasses.replace(dataset_of(train, test, np.arange(40) % 2), value_range="unit")
-  context = subject_of(dataset)
+  context = context_of(dataset)
   covariance = np.cov(context.train_codes.T.astype(np.float64))
   inverse = np.linalg.inv(covariance + 1e-6 * np.trace(covariance) / 2 * np.eye(2))
   mean = context.train_codes.mean(0, dtype=np.float64)
@@ -203,51 +205,57 @@ def test_each_score_of_the_study_is_computed_from_the_training_half():
     "mahalanobis": [spatial.distance.mahalanobis(code, mean, inverse) for code in context.test_codes],
     "pca": pca_residuals(dataset, 2),
   }
-  found = dict(anomaly.analyze(context))
+  results = dict(anomaly.analyze(context))
   for name, score in scores.items():
-    assert found[f"auroc/{name}"] == pytest.approx(pairs(np.asarray(score), dataset.anomalous)), name
+    assert results[f"auroc/{name}"] == pytest.approx(share_of_pairs(np.asarray(score), dataset.anomalous)), name
 
 
-def test_the_baseline_is_pca_of_as_many_components_as_the_code_has_numbers():
-  areas = [pairs(pca_residuals(made(), latent), made().anomalous) for latent in (1, 2, 3, 4)]
+def test_the_baseline_is_pca_with_one_component_per_latent():
+  areas = [
+    share_of_pairs(pca_residuals(random_dataset(), latent), random_dataset().anomalous) for latent in (1, 2, 3, 4)
+  ]
   assert len(set(areas)) > 2
   for latent, area in zip((1, 2, 3, 4), areas, strict=True):
-    assert dict(anomaly.baselines(made(), models.CodeSpec((latent,))))["test/pca_auroc"] == pytest.approx(area)
+    assert dict(anomaly.baselines(random_dataset(), models.CodeSpec((latent,))))["test/pca_auroc"] == pytest.approx(
+      area
+    )
 
 
 @pytest.mark.parametrize("value_range", ["unit", "symmetric", "real"])
-def test_the_score_is_that_of_the_run_in_every_range(value_range):
+def test_the_score_equals_run_score_in_every_range(value_range):
   dataset = dataclasses.replace(examples_for("bernoulli"), value_range=value_range)
-  context = subject_of(dataset)
+  context = context_of(dataset)
   config = context.run.config.copy_and_resolve_references().unlock()
   config.data.range = value_range
   run = dataclasses.replace(context.run, config=config)
-  found = anomaly.per_example(run.model, run.variables, {"x": dataset.test}, None, value_range, dataset.span)
-  np.testing.assert_allclose(found["anomaly_score"], run.score(dataset.test), rtol=1e-5)
+  results = anomaly.per_example(
+    run.model, run.variables, {"x": jnp.asarray(dataset.test)}, None, value_range, dataset.span
+  )
+  np.testing.assert_allclose(results["anomaly_score"], run.score(dataset.test), rtol=1e-5)
 
 
-def test_planted_anomalies_are_found_by_each_score_and_their_class_is_named():
+def test_each_score_separates_planted_anomalies_by_class():
   normal = np.random.default_rng(0).normal(size=(40, 6, 2)).astype(np.float32)
   labels = np.repeat([0, 4, 7], [8, 2, 2])
   test = np.concatenate([normal[30:38], 50 + normal[:2], -50 + normal[:2]])
-  found = dict(anomaly.analyze(subject_of(dataset_of(normal[:30], test, labels))))
+  results = dict(anomaly.analyze(context_of(dataset_of(normal[:30], test, labels))))
   for score in ("squared_error", "mahalanobis", "gradient_norm", "pca"):
     for name in (f"auroc/{score}", f"auprc/{score}", f"auroc/{score}/class_4", f"auroc/{score}/class_7"):
-      assert found[name] == 1.0
-  assert set(found["auroc_by_class"].lines) == {words for words, _ in anomaly.SCORES.values()}
+      assert results[name] == 1.0
+  assert set(results["auroc_by_class"].lines) == {label for label, _ in anomaly.SCORES.values()}
 
 
-def test_no_area_depends_on_the_order_of_the_test_examples():
-  dataset, order = made(), np.array([3, 1, 6, 0, 5, 2, 4])
+def test_areas_do_not_depend_on_the_order_of_the_test_examples():
+  dataset, order = random_dataset(), np.array([3, 1, 6, 0, 5, 2, 4])
   other = dataset_of(dataset.train, dataset.test[order], dataset.test_labels[order])
   one, two = (
-    {name: value for name, value in anomaly.analyze(subject_of(each)) if isinstance(value, float)}
+    {name: value for name, value in anomaly.analyze(context_of(each)) if isinstance(value, float)}
     for each in (dataset, other)
   )
   assert one == pytest.approx(two)
 
 
-def test_codes_that_are_far_by_the_covariance_alone_are_found_and_duplicates_are_not():
+def test_mahalanobis_uses_the_covariance_and_does_not_flag_duplicates():
   generator, scale = np.random.default_rng(0), np.array([1.0, 2.0, 3.0, 0.1])
   train, normal = (scale * generator.normal(size=(size, 4)) for size in (200, 50))
   anomalous = np.repeat([False, True], 50)
@@ -258,8 +266,8 @@ def test_codes_that_are_far_by_the_covariance_alone_are_found_and_duplicates_are
   assert anomaly.auroc(anomaly.mahalanobis(duplicates, train), anomalous) == pytest.approx(0.5, abs=0.15)
 
 
-def test_of_too_many_classes_there_are_the_areas_of_all(monkeypatch):
+def test_too_many_classes_leave_only_the_areas_over_all_classes(monkeypatch):
   monkeypatch.setattr(anomaly, "_MOST_CLASSES", 1)
-  found = dict(anomaly.analyze(subject_of(made())))
-  assert "2 classes of anomalies" in found["by_class"]
-  assert found.keys() == {"by_class", *(f"{area}/{score}" for area in ("auroc", "auprc") for score in anomaly.SCORES)}
+  results = dict(anomaly.analyze(context_of(random_dataset())))
+  assert "2 classes of anomalies" in results["by_class"]
+  assert results.keys() == {"by_class", *(f"{area}/{score}" for area in ("auroc", "auprc") for score in anomaly.SCORES)}

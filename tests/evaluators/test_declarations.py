@@ -1,4 +1,4 @@
-"""Evaluators declare their functions and needs; a name that is misspelt or declared twice is refused."""
+"""Declarations of evaluators: misspelt, invalid and duplicate names are refused."""
 
 import difflib
 import functools
@@ -11,6 +11,7 @@ import types
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from conftest import FAMILIES, ROOT, config_of
@@ -18,14 +19,29 @@ from conftest import FAMILIES, ROOT, config_of
 from ae_jax import config as configs
 from ae_jax import data, errors, evaluators, models
 from ae_jax.evaluators import EVALUATORS, Analysis, Evaluator, base, figures, reconstruction
+from ae_jax.evaluators.context import EvalContext
 from ae_jax.report import run_report, tables
 
-ROLES = ("per_example", "metrics", "baselines", "analyze", "check")  # names of functions that look like declared ones
+ROLES = (
+  "per_example",
+  "metrics",
+  "baselines",
+  "analyze",
+  "check",
+)  # a public function with a similar name should be declared
 NOTHING = lambda *arguments: ()
 
 
+@pytest.fixture
+def unchecked():
+  """Turns off the runtime type check of the tests, so that the library's own checks of types are reached."""
+  jaxtyping.config.update("jaxtyping_disable", True)
+  yield
+  jaxtyping.config.update("jaxtyping_disable", False)
+
+
 def undeclared(module, evaluator):
-  """The public functions of a module that have the name of a role, or nearly so, and are not declared."""
+  """Returns the undeclared public functions of a module whose names are close to that of a role."""
   functions = [
     evaluator.per_example,
     evaluator.metrics,
@@ -45,35 +61,35 @@ def module_of(name):
 
 
 @pytest.mark.parametrize("name", EVALUATORS)
-def test_a_function_whose_name_is_nearly_that_of_a_role_is_declared(name):
+def test_functions_named_like_a_role_are_declared(name):
   assert EVALUATORS[name] is module_of(name).EVALUATOR
   assert not undeclared(module_of(name), EVALUATORS[name])
 
 
 @pytest.mark.parametrize("name", ["analyse", "analyze", "metric", "baseline", "per_exemple", "per_examples", "check"])
-def test_the_law_of_near_misses_finds_them(name):
+def test_undeclared_finds_misspelt_roles(name):
   module = types.ModuleType("made")
-  for each in (name, "fit", "_metric"):
+  for function_name in (name, "fit", "_metric"):
     function = types.FunctionType(NOTHING.__code__, {})
     function.__module__ = "made"
-    setattr(module, each, function)
+    setattr(module, function_name, function)
   assert undeclared(module, Evaluator("made", baselines=NOTHING)) == [name]
   assert not undeclared(module, Evaluator("made", baselines=getattr(module, name)))
 
 
 def test_every_module_that_declares_an_evaluator_is_registered():
-  names = [found.name for found in pkgutil.iter_modules(evaluators.__path__)]
+  names = [info.name for info in pkgutil.iter_modules(evaluators.__path__)]
   declaring = [name for name in names if hasattr(importlib.import_module(f"ae_jax.evaluators.{name}"), "EVALUATOR")]
   assert declaring == sorted(EVALUATORS)
   assert all(EVALUATORS[name].name == name for name in declaring)
 
 
-def test_every_need_is_needed():
-  needed = {need for each in EVALUATORS.values() for need in (*each.needs, *sum((s.needs for s in each.analyses), ()))}
-  assert needed == set(base.NEEDS)
+def test_every_need_is_used():
+  used = {need for each in EVALUATORS.values() for need in (*each.needs, *sum((s.needs for s in each.analyses), ()))}
+  assert used == set(base.NEEDS)
 
 
-def test_a_field_that_is_misspelt_is_refused():
+def test_a_misspelt_field_is_refused():
   with pytest.raises(TypeError, match="analysses"):
     Evaluator("made", analysses=(Analysis(NOTHING),))
 
@@ -92,27 +108,27 @@ def test_a_field_that_is_misspelt_is_refused():
     ({"analyses": 2 * (Analysis(NOTHING, needs=("labels",)),)}, "share the remark 'remark'"),
   ],
 )
-def test_a_declaration_that_makes_no_sense_is_refused(options, message):
+def test_an_invalid_declaration_is_refused(unchecked, options, message):
   with pytest.raises((TypeError, ValueError), match=message):
     Evaluator(**{"name": "made", **options})
 
 
-def test_a_study_that_is_no_function_or_has_an_unknown_need_is_refused():
+def test_an_analysis_that_is_not_a_function_or_has_an_unknown_need_is_refused(unchecked):
   with pytest.raises(TypeError, match="must be a function"):
     Analysis("analyze")
   with pytest.raises(ValueError, match="did you mean 'posterior'"):
     Analysis(NOTHING, needs=("posteror",))
 
 
-def test_what_is_no_evaluator_is_not_registered(monkeypatch):
+def test_only_an_evaluator_with_a_new_name_is_registered(unchecked, monkeypatch):
   monkeypatch.setattr(evaluators, "EVALUATORS", dict(EVALUATORS))
-  with pytest.raises(TypeError, match="is no Evaluator; pass the EVALUATOR"):
+  with pytest.raises(TypeError, match="is not an Evaluator; pass the EVALUATOR"):
     evaluators.register(reconstruction)
   with pytest.raises(ValueError, match="the name 'probe' is taken"):
     evaluators.register(Evaluator("probe", baselines=NOTHING))
-  made = Evaluator("made", baselines=NOTHING)
-  evaluators.register(made)
-  assert evaluators.build(("made",), None, None) == (reconstruction.EVALUATOR, made)
+  evaluator = Evaluator("made", baselines=NOTHING)
+  evaluators.register(evaluator)
+  assert evaluators.build(("made",), None, dataset_of()) == (reconstruction.EVALUATOR, evaluator)
 
 
 def model_of(bottleneck):
@@ -122,14 +138,14 @@ def model_of(bottleneck):
 
 
 def dataset_of(value_range="unit", labels=(0, 1, 1), train_labels=(0, 0), factors=None, one_class=None):
-  """Two training and three test examples."""
+  """Returns a data set of two training and three test examples."""
   train, test = (np.full((count, 4, 4, 1), 0.5, np.float32) for count in (2, 3))
   labels, train_labels = (None if each is None else np.array(each) for each in (labels, train_labels))
   known = {} if factors is None else {"train_factors": np.zeros((2, 1), int), "test_factors": np.zeros((3, 1), int)}
   return data.Dataset("made", value_range, train, test, train_labels, labels, one_class, **known)
 
 
-CASES = {  # need -> options of `dataset_of`, or a bottleneck, that meet it, and some that do not
+CASES = {  # need -> options of `dataset_of`, or a bottleneck: first those that meet it, then those that do not
   "anomalies": ({"one_class": 0}, {"one_class": 0, "labels": (0, 0, 0)}),
   "discrete_code": ("fsq5", "identity"),
   "factors": ({"factors": 1}, {}),
@@ -141,46 +157,43 @@ CASES = {  # need -> options of `dataset_of`, or a bottleneck, that meet it, and
 }
 
 
-def made_of(case):
+def model_and_dataset(case):
   options = ({}, case) if isinstance(case, str) else (case, "identity")
   return model_of(options[1]), dataset_of(**options[0])
 
 
 @pytest.mark.parametrize("need", base.NEEDS)
-def test_a_need_of_an_evaluator_is_refused_and_one_of_a_study_becomes_a_remark(need):
+def test_an_unmet_need_of_an_evaluator_is_refused_and_that_of_an_analysis_becomes_a_remark(need):
   evaluator = Evaluator("made", needs=(need,), baselines=NOTHING)
-  either = lambda context: [("found", 1)]
-  parts = Evaluator(
-    "made", analyses=(Analysis(either, needs=(need,), remark="why"), Analysis(lambda _: [("other", 2)]))
-  )
+  needy = Analysis(lambda context: [("result", 1)], needs=(need,), remark="why")
+  with_analyses = Evaluator("made", analyses=(needy, Analysis(lambda context: [("other", 2)])))
   for case, met in zip(CASES[need], (True, False), strict=True):
-    model, dataset = made_of(case)
-    context = types.SimpleNamespace(run=types.SimpleNamespace(model=model), dataset=dataset)
-    found = dict(parts.analyze(context))
-    parts.check(model, dataset)
+    model, dataset = model_and_dataset(case)
+    results = dict(with_analyses.analyze(EvalContext(types.SimpleNamespace(model=model), dataset)))
+    with_analyses.check(model, dataset)
     if met:
       evaluator.check(model, dataset)
-      assert found == {"found": 1, "other": 2}
+      assert results == {"result": 1, "other": 2}
       continue
     with pytest.raises(errors.UserError) as refusal:
       evaluator.check(model, dataset)
-    assert str(refusal.value) == f"config.evaluators: {found['why']}"
-    assert found["why"].startswith("'made' needs ")
-    assert "{" not in found["why"]
-    assert found["other"] == 2
+    assert str(refusal.value) == f"config.evaluators: {results['why']}"
+    assert results["why"].startswith("'made' needs ")
+    assert "{" not in results["why"]
+    assert results["other"] == 2
 
 
 @pytest.mark.parametrize("half", ["labels", "train_labels"])
-def test_labels_of_one_half_are_not_enough_for_the_probe(half):
+def test_the_labels_need_takes_training_and_test_labels(half):
   need = base.NEEDS["labels"]
-  assert need.met(None, dataset_of())
-  assert not need.met(None, dataset_of(**{half: None}))
+  assert need.is_met(None, dataset_of())
+  assert not need.is_met(None, dataset_of(**{half: None}))
 
 
-def test_no_two_evaluators_give_a_value_the_same_name():
+def test_evaluators_have_distinct_metric_and_baseline_names():
   dataset, keys, metrics = dataset_of(one_class=0, factors=1), jax.random.split(jax.random.key(0), 3), {}
   batch = {"x": jnp.asarray(dataset.test)}
-  for bottleneck, other in (("gaussian", "codebook"), ("fsq5", "posterior")):  # which no model has both
+  for bottleneck, other in (("gaussian", "codebook"), ("fsq5", "posterior")):  # no model supports both
     model = model_of(bottleneck)
     chosen = evaluators.build([name for name in EVALUATORS if name != other], model, dataset)
     statistics = evaluators.statistics(chosen, "unit", dataset.span)
@@ -192,11 +205,11 @@ def test_no_two_evaluators_give_a_value_the_same_name():
   assert not metrics.keys() & baselines.keys()
   assert {f"test/{name}" for name in reconstruction._RULERS} <= baselines.keys()
   assert all(any(name.startswith(prefix) for name in baselines) for prefix in tables._RULERS)
-  told = {name for tile in run_report._TILES for name in (tile[0], tile[3]) if name.startswith("test/")}
-  assert told <= metrics.keys() | baselines.keys()
+  tile_names = {name for tile in run_report._TILES for name in (tile[0], tile[3]) if name.startswith("test/")}
+  assert tile_names <= metrics.keys() | baselines.keys()
 
 
-def test_a_name_that_occurs_twice_is_refused():
+def test_a_result_name_that_occurs_twice_is_refused():
   one, two = (
     Evaluator(
       name,
@@ -207,27 +220,27 @@ def test_a_name_that_occurs_twice_is_refused():
     )
     for name in ("one", "two")
   )
-  codes = types.SimpleNamespace(test_codes=np.ones((1, 1)), train_codes=np.ones((1, 1)), run=types.SimpleNamespace())
-  codes.run.model, codes.dataset = None, None
+  context = EvalContext(types.SimpleNamespace(model=None), dataset_of())
+  vars(context).update(test_codes=np.ones((1, 1)), train_codes=np.ones((1, 1)))
   calls = [
     lambda: evaluators.statistics([one, two], "unit", None)(None, None, None, None),
-    lambda: dict(evaluators.metrics([one, two], 0.0, {}, np.ones((1, 1)), None)),
-    lambda: dict(evaluators.baselines([one, two], None, 2)),
+    lambda: dict(evaluators.metrics([one, two], 0.0, {}, np.ones((1, 1)), dataset_of())),
+    lambda: dict(evaluators.baselines([one, two], dataset_of(), models.CodeSpec((2,)))),
   ]
   for call in calls:
     with pytest.raises(ValueError, match=r"evaluator 'two': the name '.*' occurs twice"):
       call()
   with pytest.raises(ValueError, match="evaluator 'one': the name 'value' occurs twice"):
-    dict(evaluators.analyses([one], codes))
+    dict(evaluators.analyses([one], context))
 
 
-def test_the_page_has_a_section_for_every_evaluator_and_for_nothing_else():
+def test_the_report_has_a_section_for_every_evaluator_and_no_other():
   members = [member for section in run_report._SECTIONS.values() for member in section]
   assert sorted(each for each in members if isinstance(each, str)) == sorted(EVALUATORS)
   assert {each for each in members if not isinstance(each, str)} <= set(figures.KINDS.values())
 
 
-def test_the_config_names_those_that_are_there():
+def test_the_config_lists_the_registered_evaluators():
   text = (ROOT / "ae_jax" / "config" / "__init__.py").read_text()
   lists = re.search(r"At each evaluation: (.*?)\. Of the trained model,[\s#]+once:(.*?)\.\n", text, re.DOTALL).groups()
   at_each, once = (set(re.findall(r"\w+", part)) for part in lists)

@@ -1,4 +1,4 @@
-"""Studies of data without variance and of hardly any data: numbers are finite, or a sentence says why there is none."""
+"""Analyses of constant or very few data: each number is finite, or a remark replaces it."""
 
 import math
 import re
@@ -16,7 +16,7 @@ from ae_jax.runs import logs
 
 TRAIN, TEST = (12, 4, 4, 1), (5, 4, 4, 1)
 ONE = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 1), np.uint8)
-CASES = {  # name -> training and test examples; the same shapes, so that programs are compiled once
+CASES = {  # name -> training and test examples, of the same shapes, so that programs are compiled once
   "constant": (np.full(TRAIN, 128, np.uint8), np.full(TEST, 128, np.uint8)),
   "zero": (np.zeros(TRAIN, np.uint8), np.zeros(TEST, np.uint8)),
   "white": (np.full(TRAIN, 255, np.uint8), np.full(TEST, 255, np.uint8)),
@@ -27,51 +27,51 @@ ANALYSES = ("reconstruction", "robustness", "latent", "generation", "probe", "sp
 
 
 def texts(part):
-  """All strings in nested lists and dicts."""
+  """Returns all strings in nested lists and dicts."""
   if isinstance(part, dict | list | tuple):
     return [text for each in (part.values() if isinstance(part, dict) else part) for text in texts(each)]
   return [part] if isinstance(part, str) else []
 
 
 def arrays(figure):
-  """The arrays of an figure."""
+  """Yields the arrays of a figure."""
   for value in vars(figure).values():
     yield from (value.values() if isinstance(value, dict) else [value] if isinstance(value, np.ndarray) else [])
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_page_of_degenerate_data_has_no_nan(case, tmp_path):
+def test_a_report_of_degenerate_data_has_no_nan(case, tmp_path):
   train, test = CASES[case]
   context = made_contexts.subject_of(train, test)
-  found = results.of(6, evaluators.analyses([evaluators.EVALUATORS[name] for name in ANALYSES], context))
-  assert all(map(math.isfinite, found.values.values()))
-  for name, figure in found.figures.items():
+  analyzed = results.of(6, evaluators.analyses([evaluators.EVALUATORS[name] for name in ANALYSES], context))
+  assert all(map(math.isfinite, analyzed.values.values()))
+  for name, figure in analyzed.figures.items():
     assert all(np.isfinite(array).all() for array in arrays(figure) if array.dtype.kind == "f"), name
   metrics = dict(reconstruction.baselines(context.dataset, models.CodeSpec((4,))))
   values = {"squared_error": context.squared_errors, "nats": context.squared_errors}
   records = [{"step": 6, "epoch": 1.0} | metrics | dict(reconstruction.metrics(values, context.dataset))]
   folder = made_runs.make(tmp_path / "run", epochs=1)
-  told = run_report.RunReport(run_report.read(folder).description, logs.curves(records), found)
-  said = " ".join([told.answer, *texts(told.tiles()), *texts(told._groups()), *told.facts()])
-  assert not re.search(r"\b(nan|inf|None)\b|∞", said, re.IGNORECASE)
-  assert ("equals the mean training example" in told.answer) == (case != "two and one")
+  report = run_report.RunReport(run_report.read(folder).description, logs.curves(records), analyzed)
+  text = " ".join([report.answer, *texts(report.tiles()), *texts(report._groups()), *report.facts()])
+  assert not re.search(r"\b(nan|inf|None)\b|∞", text, re.IGNORECASE)
+  assert ("equals the mean training example" in report.answer) == (case != "two and one")
 
 
 def test_a_number_that_is_not_finite_becomes_a_remark():
   analyze = lambda context: [("a_b/c", math.nan), ("d", math.inf), ("e", 5), ("f", 1.5), ("g", "said")]
-  made = evaluators.Evaluator("made", analyses=(evaluators.Analysis(analyze),))
+  evaluator = evaluators.Evaluator("made", analyses=(evaluators.Analysis(analyze),))
   train, test = CASES["two and one"]
-  found = dict(evaluators.analyses([made], made_contexts.subject_of(train, test)))
-  assert found["made/a_b/c"].startswith("there is no finite number for a b/c: ")
-  assert found["made/d"].startswith("there is no finite number for d: ")
-  assert (found["made/e"], found["made/f"], found["made/g"]) == (5, 1.5, "said")
+  analyzed = dict(evaluators.analyses([evaluator], made_contexts.subject_of(train, test)))
+  assert analyzed["made/a_b/c"].startswith("a b/c is not finite: ")
+  assert analyzed["made/d"].startswith("d is not finite: ")
+  assert (analyzed["made/e"], analyzed["made/f"], analyzed["made/g"]) == (5, 1.5, "said")
 
 
-def test_codes_that_are_not_finite_in_one_half_alone_are_not_studied():
+def test_latent_codes_that_are_not_finite_in_one_half_are_not_analyzed():
   analyze = lambda context: pytest.fail("it was analyzed")
-  made = evaluators.Evaluator("made", analyses=(evaluators.Analysis(analyze),))
+  evaluator = evaluators.Evaluator("made", analyses=(evaluators.Analysis(analyze),))
   for half in ("test_codes", "train_codes"):
     context = made_contexts.subject_of(*CASES["two and one"])
     assert isinstance(context, contexts.EvalContext)
     vars(context)[half] = np.full((2, 4), np.inf, np.float32)
-    assert "diverged" in dict(evaluators.analyses([made], context))["made/remark"]
+    assert "diverged" in dict(evaluators.analyses([evaluator], context))["made/remark"]

@@ -17,28 +17,28 @@ DATASET = data.Dataset("made", "real", X, X, None, None)
 
 
 class Copies:
-  """A model whose reconstruction is what it is given."""
+  """A model that returns its input as the reconstruction."""
 
   def reconstruct(self, variables, x, given):
     return x
 
 
 @functools.cache
-def found(scale=1.0, offset=0.0):
-  """The metrics of a model that copies, for the data times `scale` plus `offset`."""
+def metrics_of_copies(scale=1.0, offset=0.0):
+  """Returns the metrics of a model that copies, for the data times `scale` plus `offset`."""
   keys, x = jax.random.split(jax.random.key(0), len(X)), np.float32(scale) * X + np.float32(offset)
   dataset = data.Dataset("made", "real", x, x, None, None)
   values = denoising.per_example(Copies(), None, {"x": x}, keys, "real", dataset.span)
   return dict(denoising.metrics({name: np.asarray(rows) for name, rows in values.items()}, dataset))
 
 
-def test_who_copies_gains_nothing():
-  metrics = found()
+def test_copying_the_input_leaves_the_psnr_unchanged():
+  metrics = metrics_of_copies()
   for name, level in denoising.NOISES:
     assert metrics[f"test/psnr_in/{name}_{level:g}"] == metrics[f"test/psnr_out/{name}_{level:g}"]
 
 
-def test_psnr_in_is_that_of_the_noise():
+def test_input_psnr_is_the_closed_form_of_the_noise():
   peak, x = float(np.ptp(X)), X.astype(np.float64)
   exact = {
     "gaussian_0.5": (0.5 * peak) ** 2,
@@ -46,17 +46,17 @@ def test_psnr_in_is_that_of_the_noise():
     "salt_and_pepper_0.1": 0.05 * (np.square(x - x.min()) + np.square(x.max() - x)).mean(),
   }
   for name, mse in exact.items():
-    assert found()[f"test/psnr_in/{name}"] == pytest.approx(10 * np.log10(peak**2 / mse), abs=0.1)
+    assert metrics_of_copies()[f"test/psnr_in/{name}"] == pytest.approx(10 * np.log10(peak**2 / mse), abs=0.1)
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(2366.0, 0.0), (1e-3, 5.0)])
 def test_psnr_under_noise_does_not_depend_on_the_unit_of_the_data(scale, offset):
-  """Noise is in units of the width of the data, so that a change of unit changes noise and error alike."""
-  assert found(scale, offset) == pytest.approx(found(), abs=0.02)
+  """The noise level is a share of the width of the data, so a change of unit scales noise and error alike."""
+  assert metrics_of_copies(scale, offset) == pytest.approx(metrics_of_copies(), abs=0.02)
 
 
-def subject_of(examples, seed=0):
-  """A context whose run takes off half of what it is given."""
+def context_of(examples, seed=0):
+  """Returns a context whose run halves its input."""
   run = types.SimpleNamespace(
     config=types.SimpleNamespace(seed=seed),
     variables=models.Variables({}),
@@ -67,8 +67,8 @@ def subject_of(examples, seed=0):
 
 
 @pytest.mark.parametrize("examples", [X[:40], X[:5, :, :, 0]])  # images and series
-def test_the_pictures_show_each_noise_and_what_becomes_of_it(examples):
-  rows = dict(denoising.analyze(subject_of(examples)))["denoised"].rows
+def test_the_figure_has_a_noisy_and_a_restored_row_per_noise(examples):
+  rows = dict(denoising.analyze(context_of(examples)))["denoised"].rows
   clean = next(iter(rows.values()))
   assert len(rows) == 1 + 2 * len(denoising.NOISES)
   assert len(clean) == min(16, len(examples))
@@ -79,20 +79,20 @@ def test_the_pictures_show_each_noise_and_what_becomes_of_it(examples):
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_the_noise_of_an_example_depends_on_no_batch_but_on_the_seed(monkeypatch, batch):
-  wanted = denoising.disturbed(subject_of(X[:20]), X[:20])
+def test_noise_depends_on_the_seed_but_not_on_the_batch_size(monkeypatch, batch):
+  expected = denoising.disturbed(context_of(X[:20]), X[:20])
   monkeypatch.setattr(contexts, "_BATCH", batch)
-  found = denoising.disturbed(subject_of(X[:20]), X[:20])
-  for name, noisy in wanted.items():
-    np.testing.assert_allclose(found[name], noisy, rtol=1e-6)
-  other = denoising.disturbed(subject_of(X[:20], seed=1), X[:20])
-  assert all((other[name] != noisy).any() for name, noisy in wanted.items())
+  actual = denoising.disturbed(context_of(X[:20]), X[:20])
+  for name, noisy in expected.items():
+    np.testing.assert_allclose(actual[name], noisy, rtol=1e-6)
+  other = denoising.disturbed(context_of(X[:20], seed=1), X[:20])
+  assert all((other[name] != noisy).any() for name, noisy in expected.items())
 
 
-def test_each_noise_of_an_example_is_drawn_by_a_key_of_its_own():
+def test_each_noise_of_an_example_has_its_own_key():
   keys, x = jax.random.split(jax.random.key(0), 3), X[:3]
   values = denoising.per_example(Copies(), None, {"x": x}, keys, "real", DATASET.span)
   for number, (name, level) in enumerate(denoising.NOISES):
-    own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-    noisy, _ = corruptions.corrupt(name, own, x, level, DATASET.span)
+    noise_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+    noisy, _ = corruptions.corrupt(name, noise_keys, x, level, DATASET.span)
     np.testing.assert_allclose(values[f"noisy/{name}_{level:g}"], losses.squared_error(noisy, x), rtol=1e-5)

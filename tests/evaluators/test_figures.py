@@ -1,4 +1,4 @@
-"""What evaluators show, as files: it comes back as it was, and a file that is damaged is said to be."""
+"""Figures survive a round trip through a file, and a damaged file raises a UserError."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ BARS = figures.Bars("bars", ("a", "b"), np.array([1.0, np.nan]), "x", "y")
 
 
 def same(a, b):
-  """Whether two fields are the same in type, names and every bit."""
+  """Returns whether two fields have the same type, names and bits."""
   if isinstance(a, np.ndarray):
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
   if isinstance(a, dict):
@@ -26,17 +26,17 @@ def same(a, b):
   return type(a) is type(b) and a == b
 
 
-def test_there_is_one_of_every_kind():
+def test_examples_cover_every_kind():
   assert {type(each) for each in KINDS} == set(figures.KINDS.values())
 
 
 @pytest.mark.parametrize("figure", [*KINDS, BARS], ids=lambda each: f"{type(each).__name__}: {each.title}")
-def test_it_comes_back_as_it_was(tmp_path, figure):
+def test_a_figure_survives_a_round_trip_bitwise(tmp_path, figure):
   figures.save(tmp_path / "a.npz", figure)
-  back = figures.load(tmp_path / "a.npz")
-  assert type(back) is type(figure)
+  loaded = figures.load(tmp_path / "a.npz")
+  assert type(loaded) is type(figure)
   for field in dataclasses.fields(figure):
-    assert same(getattr(figure, field.name), getattr(back, field.name)), field.name
+    assert same(getattr(figure, field.name), getattr(loaded, field.name)), field.name
 
 
 def test_names_may_be_any_text(tmp_path):
@@ -45,7 +45,7 @@ def test_names_may_be_any_text(tmp_path):
   assert list(figures.load(tmp_path / "a.npz").rows) == list(rows)
 
 
-def test_a_field_that_came_later_has_its_default(tmp_path):
+def test_a_file_without_a_newer_field_gets_its_default(tmp_path):
   figures.save(tmp_path / "a.npz", figures.Heatmap("map", "unit", np.ones((2, 3))))
   stored = dict(np.load(tmp_path / "a.npz"))
   words = json.loads(stored["words"].tobytes())
@@ -73,49 +73,49 @@ WRONG = [
 
 
 @pytest.mark.parametrize("figure", WRONG, ids=lambda each: f"{type(each).__name__}: {each.title}")
-def test_shapes_that_do_not_fit_are_refused(tmp_path, monkeypatch, figure):
+def test_inconsistent_shapes_are_refused(tmp_path, monkeypatch, figure):
   assert figures.fault(figure)
   with pytest.raises(AssertionError, match=r"a\.npz: "):
     figures.save(tmp_path / "a.npz", figure)
-  told = figures.fault
+  fault = figures.fault
   monkeypatch.setattr(figures, "fault", lambda figure: None)
   figures.save(tmp_path / "a.npz", figure)
-  monkeypatch.setattr(figures, "fault", told)
-  with pytest.raises(errors.UserError, match=r"a\.npz: is not what an evaluator left; remove it: "):
+  monkeypatch.setattr(figures, "fault", fault)
+  with pytest.raises(errors.UserError, match=r"a\.npz: cannot be read as a figure; remove it: "):
     figures.load(tmp_path / "a.npz")
 
 
-def test_every_byte_of_a_file_may_be_damaged(tmp_path):
+def test_damage_anywhere_in_a_file_raises_a_user_error(tmp_path):
   path = tmp_path / "a.npz"
   figures.save(path, BARS)
-  whole = path.read_bytes()
-  said = []
-  for place in range(0, len(whole), 7):
-    path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+  content = path.read_bytes()
+  messages = []
+  for position in range(0, len(content), 7):
+    path.write_bytes(content[:position] + bytes([content[position] ^ 0x55]) + content[position + 1 :])
     try:
       figures.load(path)
     except errors.UserError as error:
-      said.append(str(error))
-  assert all("a.npz: is not what an evaluator left" in each for each in said)
-  assert len(said) > len(whole) / 7 / 2  # the rest lie in what zip does not check, as times
+      messages.append(str(error))
+  assert all("a.npz: cannot be read as a figure" in message for message in messages)
+  assert len(messages) > len(content) / 7 / 2  # zip does not check the other bytes, such as times
 
 
 @pytest.mark.parametrize("cut", [0, 1, 30, 200, -1])
-def test_a_file_that_was_cut_short_is_said(tmp_path, cut):
+def test_a_truncated_file_raises_a_user_error(tmp_path, cut):
   figures.save(tmp_path / "a.npz", BARS)
   (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:cut])
-  with pytest.raises(errors.UserError, match="is not what an evaluator left"):
+  with pytest.raises(errors.UserError, match="cannot be read as a figure"):
     figures.load(tmp_path / "a.npz")
 
 
 def words(**changes):
-  """The member "words" of an figure of bars, with some changes."""
-  said = {"kind": "Bars", "title": "t", "names": [], "x_label": "x", "y_label": "y"} | changes
-  return np.frombuffer(json.dumps(said).encode(), np.uint8)
+  """Returns the member "words" of a bar chart, with some changes."""
+  fields = {"kind": "Bars", "title": "t", "names": [], "x_label": "x", "y_label": "y"} | changes
+  return np.frombuffer(json.dumps(fields).encode(), np.uint8)
 
 
 class Trap:
-  """What shows that it was unpickled."""
+  """Fails the test when it is unpickled."""
 
   def __reduce__(self):
     return pytest.fail, ("it was unpickled",)
@@ -135,18 +135,18 @@ class Trap:
     {"words": np.array(Trap(), object), "values": np.ones(2)},
   ],
 )
-def test_a_file_of_something_else_is_said_and_nothing_in_it_is_run(tmp_path, members):
+def test_a_foreign_file_raises_a_user_error_and_none_of_its_code_runs(tmp_path, members):
   with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
     for name, array in members.items():
       with file.open(f"{name}.npy", "w") as member:
         np.lib.format.write_array(member, array)
-  with pytest.raises(errors.UserError, match="is not what an evaluator left"):
+  with pytest.raises(errors.UserError, match="cannot be read as a figure"):
     figures.load(tmp_path / "a.npz")
 
 
-def test_a_pickle_is_no_exhibit(tmp_path):
+def test_a_pickle_and_a_missing_file_raise_a_user_error(tmp_path):
   (tmp_path / "a.npz").write_bytes(pickle.dumps(Trap()))
-  with pytest.raises(errors.UserError, match="is not what an evaluator left"):
+  with pytest.raises(errors.UserError, match="cannot be read as a figure"):
     figures.load(tmp_path / "a.npz")
-  with pytest.raises(errors.UserError, match="is not what an evaluator left"):
+  with pytest.raises(errors.UserError, match="cannot be read as a figure"):
     figures.load(tmp_path / "none.npz")

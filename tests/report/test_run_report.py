@@ -187,7 +187,7 @@ def test_damage_is_said(tmp_path):
     run_report.read(tmp_path)
   folder = made_runs.make(tmp_path / "a", epochs=1, found=FOUND)
   (folder / "evaluation" / "latent_map.npz").write_bytes(b"no")
-  with pytest.raises(errors.UserError, match=r"latent_map\.npz: is not what an evaluator left"):
+  with pytest.raises(errors.UserError, match=r"latent_map\.npz: cannot be read as a figure"):
     run_report.write(folder)
   (folder / "config.json").write_text('{"config": {')
   with pytest.raises(errors.UserError, match=r"config\.json: cannot be read"):
