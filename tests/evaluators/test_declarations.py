@@ -190,7 +190,7 @@ def test_no_two_evaluators_give_a_value_the_same_name():
     metrics |= dict(evaluators.metrics(chosen, 0.0, values, np.ones((1, 3)), dataset))
     baselines = dict(evaluators.baselines(chosen, dataset, model.code))
   assert not metrics.keys() & baselines.keys()
-  assert {f"test/{name}" for name in reconstruction._RULERS} <= baselines.keys()
+  assert {f"test/{name}" for name in reconstruction._BASELINES} <= baselines.keys()
   assert all(any(name.startswith(prefix) for name in baselines) for prefix in tables._RULERS)
   told = {name for tile in run_report._TILES for name in (tile[0], tile[3]) if name.startswith("test/")}
   assert told <= metrics.keys() | baselines.keys()
