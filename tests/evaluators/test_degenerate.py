@@ -42,7 +42,7 @@ def arrays(figure):
 @pytest.mark.parametrize("case", CASES)
 def test_a_page_of_degenerate_data_has_no_nan(case, tmp_path):
   train, test = CASES[case]
-  context = made_contexts.subject_of(train, test)
+  context = made_contexts.context_of(train, test)
   found = results.of(6, evaluators.analyses([evaluators.EVALUATORS[name] for name in ANALYSES], context))
   assert all(map(math.isfinite, found.values.values()))
   for name, figure in found.figures.items():
@@ -61,7 +61,7 @@ def test_a_number_that_is_not_finite_becomes_a_remark():
   analyze = lambda context: [("a_b/c", math.nan), ("d", math.inf), ("e", 5), ("f", 1.5), ("g", "said")]
   made = evaluators.Evaluator("made", analyses=(evaluators.Analysis(analyze),))
   train, test = CASES["two and one"]
-  found = dict(evaluators.analyses([made], made_contexts.subject_of(train, test)))
+  found = dict(evaluators.analyses([made], made_contexts.context_of(train, test)))
   assert found["made/a_b/c"].startswith("there is no finite number for a b/c: ")
   assert found["made/d"].startswith("there is no finite number for d: ")
   assert (found["made/e"], found["made/f"], found["made/g"]) == (5, 1.5, "said")
@@ -71,7 +71,7 @@ def test_codes_that_are_not_finite_in_one_half_alone_are_not_studied():
   analyze = lambda context: pytest.fail("it was analyzed")
   made = evaluators.Evaluator("made", analyses=(evaluators.Analysis(analyze),))
   for half in ("test_codes", "train_codes"):
-    context = made_contexts.subject_of(*CASES["two and one"])
+    context = made_contexts.context_of(*CASES["two and one"])
     assert isinstance(context, contexts.EvalContext)
     vars(context)[half] = np.full((2, 4), np.inf, np.float32)
     assert "diverged" in dict(evaluators.analyses([made], context))["made/remark"]
