@@ -1,4 +1,4 @@
-"""Evaluation contexts with random weights and data, and their analyses."""
+"""Evaluation contexts with random weights and made data, and fakes of the library's classes."""
 
 import types
 
@@ -15,8 +15,8 @@ def images(count, seed=0, shape=(4, 4, 1)):
   return np.random.default_rng(seed).uniform(size=(count, *shape)).astype(np.float32)
 
 
-def subject_of(train, test, name="dense", labels=True, one_class=None, value_range="unit", **options):
-  """Returns the context of a model with random weights on these data; the labels are 0, 1, 2, 0, ..."""
+def context_of(train, test, name="dense", labels=True, one_class=None, value_range="unit", **options):
+  """Returns a context whose model has random weights; the labels are 0, 1, 2, 0, ..."""
   config = config_of(name, "digits")
   config.data.range = value_range
   config.model.update({**FAMILIES[name][0], **options})
@@ -29,15 +29,26 @@ def subject_of(train, test, name="dense", labels=True, one_class=None, value_ran
   return contexts.EvalContext(api.Run(variables, config, {}, [], model, 0), dataset)
 
 
-def fake_model(latent=2, **attributes):
-  """Returns the attributes that analyses read of a model with a real latent vector, without columns or skips."""
+def fake(kind, **attributes):
+  """Returns an instance of a subclass of `kind` whose attributes are these; no constructor is called."""
+  declared = {name: staticmethod(value) if callable(value) else value for name, value in attributes.items()}
+  return object.__new__(type(f"Fake{kind.__name__}", (kind,), declared))
+
+
+def fake_run(model, apply, seed=0, **attributes):
+  """Returns a run of a fake model, with the functions of `apply` (method, array, given)."""
+  config, variables = types.SimpleNamespace(seed=seed), models.Variables({})
+  return fake(api.Run, **{"config": config, "variables": variables, "model": model, "apply": apply, **attributes})
+
+
+def fake_model(latent=2, **others):
+  """Returns what analyses need of a model whose code is a vector of real numbers, without columns or skips."""
   declared = {"code": models.CodeSpec((latent,)), "columns": (), "labels": ()}
   declared |= {"has_posterior": False, "has_skips": False}
-  return types.SimpleNamespace(**{**declared, **attributes})
+  return fake(models.Model, **{**declared, **others})
 
 
 def analyze(context, analyze=generation.analyze):
-  """Returns the results of an analysis as a dict, after checks of their names and types."""
   results = list(analyze(context))
   assert len(dict(results)) == len(results)
   for name, value in results:

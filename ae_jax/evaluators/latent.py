@@ -4,25 +4,30 @@ The intrinsic dimension is estimated from training examples, because there are m
 """
 
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import jax
 import numpy as np
+from jaxtyping import Float, Int
 
+from ae_jax import models
 from ae_jax.data import dimension
 from ae_jax.evaluators import base, posterior, sparsity, spectra
 from ae_jax.evaluators.codebook import perplexity
-from ae_jax.evaluators.context import shown
+from ae_jax.evaluators.context import EvalContext, shown
 from ae_jax.evaluators.figures import Bars
 from ae_jax.ops import losses
 
-_BARS = 1024  # in a picture at most, the largest ones
-_JACOBIANS = 64  # at most, at as many test examples at even distances
-_NUMBERS = 2**23  # in all Jacobians of encoder or decoder, unless one alone has more
-_LARGEST = 2**26  # in one
+_MAX_BARS = 1024  # in a figure: the largest values
+_MAX_JACOBIANS = 64  # at evenly spaced test examples
+_MAX_ELEMENTS = 2**23  # in all Jacobians of encoder or decoder; one Jacobian may have more
+_MAX_JACOBIAN_ELEMENTS = 2**26  # in one Jacobian
 _ESTIMATORS = {"TwoNN": "twonn", "maximum likelihood": "mle"}
 
 
-def analyze(context):
-  """Generates what the functions below find."""
+def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
+  """Generates all statistics of the latent code."""
   yield from spread(context.test_codes)
   code = context.run.model.code
   if code.levels is not None:
@@ -32,125 +37,132 @@ def analyze(context):
     yield from divergence(context)
   yield from intrinsic_dimension("data", losses.flat(context.train))
   yield from intrinsic_dimension("codes", context.train_codes)
-  yield from use(context)
+  yield from code_ablation(context)
   yield from lipschitz(context)
 
 
-def spread(codes):
-  """Along how many units and directions the codes of the test set vary."""
+def spread(codes: Float[np.ndarray, "examples latent"]) -> Iterator[tuple[str, Any]]:
+  """Generates how many latent units and directions vary over the test set."""
   yield "dead_units", int(sparsity.dead(codes).sum())
   if len(codes) < 2:
-    yield "spread", "there is one test example, and how much codes vary takes two"
+    yield "spread", "the variation of the latent code needs two test examples; there is only one"
     return
   eigenvalues = spectra.covariance_eigenvalues(codes)
   yield "active_units", int(posterior.active(codes).sum())
   yield "participation_ratio", spectra.participation_ratio(eigenvalues)
   yield "effective_rank", spectra.effective_rank(eigenvalues)
   variance = codes.var(0, dtype=np.float64)
-  yield "code_variance", _sorted_bars("How much each unit of the code varies over the test set", variance, "variance")
+  yield "code_variance", _sorted_bars("Variance of each latent unit over the test set", variance, "variance")
 
 
-def codebook(codes, code):
-  """Generates how much of its codebook a discrete code uses, from its indices [N, units].
+def codebook(indices: Int[np.ndarray, "examples units"], code: models.CodeSpec) -> Iterator[tuple[str, Any]]:
+  """Generates the codebook usage of a discrete latent code.
 
   See `evaluators.codebook.perplexity`. The units of a VQ-VAE share one codebook. The codebook of finite scalar
-  quantisation holds all combinations of the levels of its units: its perplexity is at most the number of examples, and
-  that of the levels of a unit is not so limited.
+  quantisation consists of all combinations of the levels of its units. Its perplexity is at most the number of
+  examples; the perplexity of the levels of a unit has no such limit.
   """
   levels = code.levels
   if code.shared_codebook:
-    counts = np.unique(codes, return_counts=True)[1]
+    counts = np.unique(indices, return_counts=True)[1]
     yield "codebook_bits", code.bits
     yield "codebook_use", len(counts) / levels
     yield "codebook_perplexity", perplexity(counts)
     return
-  size, examples = levels ** codes.shape[1], len(codes)
-  entries = np.unique(codes, axis=0, return_counts=True)[1]
-  of_units = [np.unique(unit, return_counts=True)[1] for unit in codes.T]
+  size, examples = levels ** indices.shape[1], len(indices)
+  entry_counts = np.unique(indices, axis=0, return_counts=True)[1]
+  level_counts = [np.unique(unit, return_counts=True)[1] for unit in indices.T]
   yield "codebook_bits", code.bits
-  yield "codebook_use", len(entries) / size
-  yield "codebook_perplexity", perplexity(entries)
-  yield "level_use", float(np.mean([len(counts) / levels for counts in of_units]))
-  yield "level_perplexity", float(np.mean([perplexity(counts) for counts in of_units]))
+  yield "codebook_use", len(entry_counts) / size
+  yield "codebook_perplexity", perplexity(entry_counts)
+  yield "level_use", float(np.mean([len(counts) / levels for counts in level_counts]))
+  yield "level_perplexity", float(np.mean([perplexity(counts) for counts in level_counts]))
   if examples < size:
     yield (
       "codebook",
       (
-        f"the codebook has {levels}^{codes.shape[1]} entries, of which {examples:,} test examples can show no more than "
-        "themselves: how the levels of each unit are used says more"
+        f"the codebook has {levels}^{indices.shape[1]} entries, of which {examples:,} test examples can use at most "
+        f"{examples:,}: the usage of the levels of each unit is more informative"
       ),
     )
 
 
-def divergence(context):
-  """What each unit of a gaussian code tells about a test example: KL(posterior || prior) in nats."""
+def divergence(context: EvalContext) -> Iterator[tuple[str, Any]]:
+  """Generates KL(posterior || prior) in nats per test example, in total and for each latent unit."""
+  dataset = context.dataset
 
   def per_unit(variables, x, given, keys):
-    return posterior.per_example(context.run.model, variables, {**given, "x": x}, keys, None, None)["posterior_kl"]
+    batch = {**given, "x": x}
+    values = posterior.per_example(context.run.model, variables, batch, keys, dataset.value_range, dataset.span)
+    return values["posterior_kl"]
 
   nats = context.each(per_unit, context.test, context.given("test")).mean(0, dtype=np.float64)
   yield "kl", float(nats.sum())
-  yield "posterior_kl", _sorted_bars("What each unit of the code tells about an example", nats, "KL to the prior, nats")
+  title = "KL divergence of the posterior from the prior, for each latent unit"
+  yield "posterior_kl", _sorted_bars(title, nats, "KL to the prior, nats")
 
 
-def _sorted_bars(title, values, unit):
-  left_out = f", the {_BARS} largest of {len(values)}" if len(values) > _BARS else ""
-  return Bars(f"{title}{left_out}", (), np.sort(values)[::-1][:_BARS], "unit of the code, sorted", unit)
+def _sorted_bars(title: str, values: Float[np.ndarray, " units"], unit: str) -> Bars:
+  """Returns the largest values as bars, in descending order."""
+  left_out = f", the {_MAX_BARS} largest of {len(values)}" if len(values) > _MAX_BARS else ""
+  return Bars(f"{title}{left_out}", (), np.sort(values)[::-1][:_MAX_BARS], "latent unit, sorted", unit)
 
 
-def intrinsic_dimension(kind, points):
-  """Generates the intrinsic dimension of points [N, elements] by two estimators, with intervals.
+def intrinsic_dimension(kind: str, points: Float[np.ndarray, "points elements"]) -> Iterator[tuple[str, Any]]:
+  """Generates the intrinsic dimension of points by two estimators, with intervals.
 
   An interval holds the sampling error (95 %) and the bias that the trend over neighbour distances suggests; see
   `dimension.estimates`.
   """
-  found = dimension.estimates(points)
-  if not found:
+  estimates = dimension.estimates(points)
+  if not estimates:
     yield (
       f"{kind}_dimension",
-      (f"the intrinsic dimension of the {kind} takes {dimension.FEWEST} different training examples; there are fewer"),
+      (f"the intrinsic dimension of the {kind} needs {dimension.FEWEST} distinct training examples; there are fewer"),
     )
-  for name, each in found.items():
-    for end, value in zip(("", "_low", "_high"), each, strict=True):
+  for name, interval in estimates.items():
+    for end, value in zip(("", "_low", "_high"), interval, strict=True):
       yield f"{kind}_dimension_{_ESTIMATORS[name]}{end}", float(value)
 
 
-def use(context):
-  """Squared errors of what is decoded from the code of another test example, and from the mean code, beside its own.
+def code_ablation(context: EvalContext) -> Iterator[tuple[str, Any]]:
+  """Generates the squared errors with an example's own latent code, with that of another example, and with the mean.
 
-  Where training was on one class, these are of the test examples of that class, as `reconstruction`'s are.
+  Anomalous test examples do not count, as in `reconstruction`.
   """
   anomalous = context.dataset.anomalous
-  typical = np.arange(len(context.test)) if anomalous is None else np.flatnonzero(~anomalous)
-  if len(typical) < 2:
-    yield "use", "there is one test example, and whether it needs its own code takes the code of another"
+  indices = np.arange(len(context.test)) if anomalous is None else np.flatnonzero(~anomalous)
+  if len(indices) < 2:
+    yield "use", "replacing a latent code by that of another test example needs two; there is only one"
     return
-  x, codes, own = context.test[typical], context.test_codes[typical], float(context.squared_errors[typical].mean())
-  cycle = context.generator().permutation(len(x))  # each gets the code of the one before it
-  other = np.empty_like(codes)
-  other[cycle] = codes[np.roll(cycle, 1)]
-  others, means = (
+  x, codes = context.test[indices], context.test_codes[indices]
+  own_error = float(context.squared_errors[indices].mean())
+  cycle = context.generator().permutation(len(x))  # each example gets the code of the one before it
+  other_codes = np.empty_like(codes)
+  other_codes[cycle] = codes[np.roll(cycle, 1)]
+  mean_code = codes.mean(0, keepdims=True, dtype=np.float64).astype(codes.dtype)
+  other_error, mean_error = (
     float(np.square(decoded - x, dtype=np.float64).sum() / len(x))
-    for decoded in _decoded(context, other, codes.mean(0, keepdims=True, dtype=np.float64).astype(codes.dtype), typical)
+    for decoded in _decoded(context, other_codes, mean_code, indices)
   )
-  yield "own_code_squared_error", own
-  yield "other_code_squared_error", others
-  yield "shuffle_ratio", others / own if own > 0 else math.inf if others > 0 else 1.0
-  yield "mean_code_squared_error", means
+  yield "own_code_squared_error", own_error
+  yield "other_code_squared_error", other_error
+  yield "shuffle_ratio", other_error / own_error if own_error > 0 else math.inf if other_error > 0 else 1.0
+  yield "mean_code_squared_error", mean_error
   if context.run.model.has_skips:
     yield (
       "skips",
       (
-        "with another code the decoder still gets the skips of the example itself: what it loses is what the code adds "
-        "to them, nothing where the ratio is 1"
+        "with every latent code the decoder also receives the skip connections of the example itself: the shuffle "
+        "ratio measures what the code adds to them, and 1 means that it adds nothing"
       ),
     )
 
 
-def _decoder(context):
+def _decoder(context: EvalContext) -> Callable[..., jax.Array]:
   """Returns a function (variables, vectors, examples, given) -> decoded latent codes.
 
-  What the decoder uses of an example besides its code (skips, columns) is that of the examples.
+  The examples provide the other inputs of the decoder (skip connections, columns).
   """
   model, activation = context.run.model, losses.OUTPUT_ACTIVATIONS[context.dataset.value_range]
 
@@ -163,38 +175,43 @@ def _decoder(context):
   return decode
 
 
-def _decoded(context, codes, mean, numbers):
-  """Returns what decodes from codes [N, latent], and from their mean [1, latent], for test examples: [N or 1, ...].
+def _decoded(
+  context: EvalContext,
+  codes: Float[np.ndarray, "examples latent"],
+  mean: Float[np.ndarray, "1 latent"],
+  indices: Int[np.ndarray, " examples"],
+) -> tuple[Float[np.ndarray, " examples *shape"], Float[np.ndarray, " _ *shape"]]:
+  """Decodes latent codes, and their mean, for the test examples at `indices`.
 
-  Without skips and columns the mean code decodes to one example for all.
+  Without skip connections and columns, the mean is decoded once, to one example.
   """
-  given = context.given("test", numbers)
+  given = context.given("test", indices)
   if context.run.model.has_skips or given:
     decode = _decoder(context)
-    beside = lambda variables, z, x, given, keys: decode(variables, z, x, given)
-    arrays = (context.test[numbers], given)
-    return tuple(context.each(beside, z, *arrays) for z in (codes, np.broadcast_to(mean, codes.shape)))
+    decode_rows = lambda variables, z, x, given, keys: decode(variables, z, x, given)
+    arrays = (context.test[indices], given)
+    return tuple(context.each(decode_rows, z, *arrays) for z in (codes, np.broadcast_to(mean, codes.shape)))
   decoded = context.decode(np.concatenate([codes, mean]), given)
   return decoded[:-1], decoded[-1:]
 
 
-def lipschitz(context):
-  """The largest singular value of the encoder's and of the decoder's Jacobian at some test examples.
+def lipschitz(context: EvalContext) -> Iterator[tuple[str, Any]]:
+  """Generates the mean and maximum over test examples of the largest singular value of each Jacobian.
 
-  The encoder's of a quantised code is that of the code before it is rounded.
+  The Jacobian of the encoder of a quantised code is that of the code before rounding.
   """
   model, decode = context.run.model, _decoder(context)
-  numbers = math.prod(context.test.shape[1:]) * context.test_codes.shape[1]
-  if numbers > _LARGEST:
-    yield "lipschitz", f"how steep encoder and decoder are takes Jacobians of {numbers:,} numbers: too many"
+  elements = math.prod(context.test.shape[1:]) * context.test_codes.shape[1]
+  if elements > _MAX_JACOBIAN_ELEMENTS:
+    yield "lipschitz", f"the Lipschitz constants are not computed: each Jacobian has {elements:,} elements, too many"
     return
-  some = shown(min(max(_NUMBERS // numbers, 1), _JACOBIANS), len(context.test))
+  chosen = shown(min(max(_MAX_ELEMENTS // elements, 1), _MAX_JACOBIANS), len(context.test))
   encode = lambda variables, x, given: losses.flat(model.encode(variables, x, given).z)
   grams = {
     "encoder": lambda v, x, z, given, keys: spectra.encoder_gram(lambda x: encode(v, x, given), x),
     "decoder": lambda v, x, z, given, keys: spectra.decoder_gram(lambda z: decode(v, z, x, given), z),
   }
-  arrays = (context.test[some], context.test_codes[some], context.given("test", some))
+  arrays = (context.test[chosen], context.test_codes[chosen], context.given("test", chosen))
   for name, gram in grams.items():
     values = spectra.largest_singular_values(context.each(gram, *arrays))
     yield f"{name}_lipschitz_mean", float(values.mean())

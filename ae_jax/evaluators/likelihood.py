@@ -1,4 +1,4 @@
-"""How likely a variational autoencoder makes the test examples: log p(x) in nats, bounded from below by sampling.
+"""Importance-weighted bounds on the log-likelihood log p(x) of a variational autoencoder, in nats per test example.
 
 log p(x) >= E log mean_k w_k with w_k = p(x | z_k) p(z_k) / q(z_k | x) and z_k from the posterior q; K = 1 is the ELBO,
 and the bound rises with K towards log p(x) (Burda et al. 2016, "Importance weighted autoencoders").
@@ -6,34 +6,39 @@ and the bound rises with K towards log p(x) (Burda et al. 2016, "Importance weig
 
 import functools
 import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float64
 
+from ae_jax import models
 from ae_jax.evaluators import reconstruction
-from ae_jax.evaluators.context import shown
+from ae_jax.evaluators.context import EvalContext, shown
 from ae_jax.evaluators.figures import Lines
 from ae_jax.ops import losses
+from ae_jax.types import AnyArray, Keys
 
-SAMPLES = 128  # of the posterior of an example: K, a power of 2
-EXAMPLES = 1_000  # test examples, at even distances
-_MOST_NUMBERS = 2**27  # in all that is decoded for them, so that fewer of large ones are looked at
+SAMPLES = 128  # K, from the posterior of each example; a power of 2
+MAX_EXAMPLES = 1_000  # evenly spaced test examples
+_MAX_ELEMENTS = 2**27  # in all decoded samples; limits the number of large examples
 
 
-def analyze(context):
-  """Generates the bounds in nats per test example, how sure they are, and how they come nearer with more samples."""
+def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
+  """Generates the bounds in nats per test example, their standard error, and the bound as a function of K."""
   objective = context.run.config.objective
-  numbers = reconstruction.typical(np.arange(len(context.test)), context.dataset)
-  most = max(1, min(EXAMPLES, _MOST_NUMBERS // (SAMPLES * context.test[0].size)))
-  numbers = numbers[shown(most, len(numbers))]
-  x = context.test[numbers]
+  indices = reconstruction.typical(np.arange(len(context.test)), context.dataset)
+  count = max(1, min(MAX_EXAMPLES, _MAX_ELEMENTS // (SAMPLES * context.test[0].size)))
+  indices = indices[shown(count, len(indices))]
+  x = context.test[indices]
   options = {"value_range": context.dataset.value_range, "likelihood": objective.likelihood, "noise": objective.noise}
-  of_pixels = functools.partial(log_likelihood, **options)
-  weigh = functools.partial(log_weights, context.run.model, log_likelihood=of_pixels, samples=SAMPLES)
-  logs = context.each(weigh, x, context.given("test", numbers))
+  log_p = functools.partial(log_likelihood, **options)
+  weigh = functools.partial(log_weights, context.run.model, log_likelihood=log_p, samples=SAMPLES)
+  logs = context.each(weigh, x, context.given("test", indices))
   if not np.isfinite(logs).all():
-    yield "likelihood", "the likelihood of some test examples is no finite number: the training diverged"
+    yield "likelihood", "the likelihood of some test examples is not finite: the training diverged"
     return
   nll = -log_means(logs, SAMPLES)[:, 0]
   yield "nll", float(nll.mean())
@@ -46,27 +51,51 @@ def analyze(context):
     yield (
       "likelihood",
       (
-        "the data are grey, and of numbers between 0 and 1 the bernoulli likelihood is no normalised density: its nats "
-        "compare models that have it on the same data, and nothing else"
+        "the data have values between 0 and 1, for which the bernoulli likelihood is not a normalised density: compare "
+        "these nats only with those of models with the same likelihood on the same data"
       ),
     )
   powers = np.arange(SAMPLES.bit_length())
   bounds = np.array([-log_means(logs, 1 << power).mean() for power in powers])
-  title = f"the negative log-likelihood of {len(x):,} test examples, bounded by more and more samples"
+  title = f"Upper bound on the negative log-likelihood of {len(x):,} test examples, by number of posterior samples"
   lines = {"importance-weighted bound": np.stack([powers, bounds])}
-  yield "likelihood_bound", Lines(title, lines, "logarithm of the samples for an example, base 2", "nats per example")
+  yield "likelihood_bound", Lines(title, lines, "samples per example, log2", "nats per example")
 
 
-def log_likelihood(logits, x, *, value_range, likelihood, noise):
-  """log p(x | z) in nats per example [B], of logits and examples [B, ...]; `noise` is the gaussian's deviation."""
+def log_likelihood(
+  logits: Float[AnyArray, " batch *shape"],
+  x: Float[AnyArray, " batch *shape"],
+  *,
+  value_range: str,
+  likelihood: str,
+  noise: float,
+) -> Float[jax.Array, " batch"]:
+  """Returns log p(x | z) in nats per example, from the decoder's logits.
+
+  Args:
+    logits: Logits of the decoder.
+    x: Examples.
+    value_range: Range of the data, a key of `losses.OUTPUT_ACTIVATIONS`.
+    likelihood: "bernoulli" or "gaussian".
+    noise: Standard deviation of the gaussian likelihood.
+  """
   if likelihood == "bernoulli":
     return -losses.bernoulli_nats(logits, x)
   error = losses.squared_error(losses.OUTPUT_ACTIVATIONS[value_range](logits), x)
   return -losses.gaussian_nats(error, math.prod(x.shape[1:]), noise)
 
 
-def log_weights(model, variables, x, given, keys, *, log_likelihood, samples):
-  """Returns log w_k in nats, [B, samples], of examples x [B, ...], from whose posteriors a key each draws."""
+def log_weights(
+  model: models.Model,
+  variables: models.Variables,
+  x: Float[AnyArray, " batch *shape"],
+  given: Mapping[str, AnyArray],
+  keys: Keys,
+  *,
+  log_likelihood: Callable[[jax.Array, AnyArray], jax.Array],
+  samples: int,
+) -> Float[jax.Array, "batch samples"]:
+  """Returns log w_k in nats, with `samples` draws from the posterior of each example; a draw depends on its key."""
   mean, log_variance = model.encode(variables, x, given).posterior
   normal = jax.vmap(lambda key: jax.random.normal(key, (samples, *mean.shape[1:]), mean.dtype))(keys)
 
@@ -78,14 +107,14 @@ def log_weights(model, variables, x, given, keys, *, log_likelihood, samples):
   return jax.lax.map(weigh, normal.swapaxes(0, 1)).T
 
 
-def log_means(logs, samples):
-  """log mean_k w_k of each `samples` successive weights, from their logarithms [N, K]: float64 [N, K / samples]."""
+def log_means(logs: Float[np.ndarray, "examples weights"], samples: int) -> Float64[np.ndarray, "examples groups"]:
+  """Returns log mean_k w_k over groups of `samples` successive weights, from the logarithms of the weights."""
   groups = logs.reshape(len(logs), -1, samples).astype(np.float64)
-  most = groups.max(-1, keepdims=True)
-  return most[..., 0] + np.log(np.exp(groups - most).mean(-1))
+  largest = groups.max(-1, keepdims=True)
+  return largest[..., 0] + np.log(np.exp(groups - largest).mean(-1))
 
 
-def effective_samples(logs):
-  """(sum of w)^2 / sum of w^2, float64 [N] from 1 to K: how many of the weights with these logarithms [N, K] count."""
+def effective_samples(logs: Float[np.ndarray, "examples weights"]) -> Float64[np.ndarray, " examples"]:
+  """Returns the effective sample size (sum_k w_k)^2 / sum_k w_k^2, from 1 to K, from the logarithms of the weights."""
   weights = np.exp((logs - logs.max(1, keepdims=True)).astype(np.float64))
   return np.square(weights.sum(1)) / np.square(weights).sum(1)

@@ -1,39 +1,43 @@
-"""PCA for data in [0, 1]: what a model is held against whose outputs are sigmoids (Collins et al. 2002).
+"""Logistic PCA: a baseline for models with sigmoid outputs on data in [0, 1] (Collins et al. 2002).
 
-The logits of all examples are a matrix of rank `latent` and a bias, Z W + b; codes, weights and bias minimise the
-cross-entropy, and so do the codes of test examples, given the weights. They are searched for, example by example, which
-is more than an encoder may do that gives them in one pass.
+The logits of all examples form a matrix of rank `latent` plus a bias, Z W + b. Codes, weights and bias minimise the
+cross-entropy; so do the codes of test examples, given the weights. The codes are found by optimisation for each
+example, an advantage over an encoder, which computes them in one pass.
 """
+
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32
 
 from ae_jax.evaluators import base, reconstruction
-from ae_jax.evaluators.context import shown
+from ae_jax.evaluators.context import EvalContext, shown
 from ae_jax.ops import losses
 
 RIDGE = 0.01  # half of it times the squares of codes and weights is added to the cross-entropy of all examples
-MOST_LATENT = 128
-_MOST_NUMBERS = 2**23  # in the examples that it is fitted on, and in those that it is tested on
-_MOST_SWEEPS = 100
-_ENOUGH = 1e-5  # the share of the objective that a sweep must take off for another one
-_CODE_STEPS = 50  # of Newton, at most, for the codes of test examples
-_STARTING = 5000  # training examples whose principal directions the fit starts from
-_STEEP = 4.0  # the length of these directions among the logits
+MAX_LATENT = 128
+_MAX_ELEMENTS = 2**23  # in the training examples, and in the test examples
+_MAX_SWEEPS = 100
+_TOLERANCE = 1e-5  # stop after a sweep that lowers the objective by a smaller share
+_MAX_CODE_STEPS = 50  # Newton steps for the codes of test examples
+_INITIAL_EXAMPLES = 5000  # training examples whose principal directions initialise the weights
+_INITIAL_SCALE = 4.0  # length of these directions as logits
 _ROWS = 512  # whose systems of equations are solved at once
 
 
-def analyze(context):
-  """Generates its nats and squared error per test example, the model's error beside it, and how well it was fitted."""
+def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
+  """Generates nats and squared error per test example, the model's error relative to it, and the quality of the fit."""
   latent = context.run.model.code.numbers
-  if latent > MOST_LATENT:
-    yield "remark", f"logistic PCA is fitted for codes of up to {MOST_LATENT} numbers, and not of {latent}"
+  if latent > MAX_LATENT:
+    yield "remark", f"logistic PCA is fitted for latent sizes up to {MAX_LATENT}; this model has {latent}"
     return
-  numbers = reconstruction.typical(np.arange(len(context.test)), context.dataset)
-  most = max(2, _MOST_NUMBERS // context.test[0].size)
-  numbers = numbers[shown(most, len(numbers))]
-  train, test = context.train[shown(most, len(context.train))], context.test[numbers]
+  indices = reconstruction.typical(np.arange(len(context.test)), context.dataset)
+  count = max(2, _MAX_ELEMENTS // context.test[0].size)
+  indices = indices[shown(count, len(indices))]
+  train, test = context.train[shown(count, len(context.train))], context.test[indices]
   train, test = (examples.reshape(len(examples), -1) for examples in (train, test))
   (_, weights), objectives = fit(train, latent, RIDGE)
   codes, gradients = codes_of(test, weights, RIDGE)
@@ -41,97 +45,117 @@ def analyze(context):
   squared_error = float(losses.squared_error(jax.nn.sigmoid(logits), test).mean())
   yield "nats", float(losses.bernoulli_nats(logits, test).mean())
   yield "squared_error", squared_error
-  yield "model_over_logistic_pca", reconstruction.ratio(float(context.squared_errors[numbers].mean()), squared_error)
+  yield "model_over_logistic_pca", reconstruction.ratio(float(context.squared_errors[indices].mean()), squared_error)
   yield "training_examples", len(train)
   yield "test_examples", len(test)
   yield "sweeps", len(objectives)
   yield "largest_gradient_of_a_code", float(gradients.max())
 
 
-def fit(x, latent, ridge, enough=_ENOUGH, most_sweeps=_MOST_SWEEPS):
-  """Fits it to x [N, D] in [0, 1]: ((codes [N, latent], weights and below them the bias [latent + 1, D]), objectives).
+def fit(
+  x: Float32[np.ndarray, "examples elements"],
+  latent: int,
+  ridge: float,
+  tolerance: float = _TOLERANCE,
+  max_sweeps: int = _MAX_SWEEPS,
+) -> tuple[tuple[Float32[np.ndarray, "examples units"], Float32[np.ndarray, "rows elements"]], list[float]]:
+  """Fits logistic PCA to examples in [0, 1].
 
-  The objective, in nats per example, is that after each sweep: a Newton step of all codes and one of all weights, which
-  are systems of `latent` equations for each example and each number. A sweep starts from where the last two point, and
-  from the last one itself if that would raise the objective.
+  A sweep is a Newton step of all codes and one of all weights: systems of `latent` equations for each example and each
+  element. A sweep starts from an extrapolation of the last two solutions, or from the last solution if the
+  extrapolation would raise the objective.
+
+  Returns:
+    ((codes, weights [units + 1, elements]), objectives): the bias is the last row of the weights. Few examples have
+    fewer units than `latent`. There is one objective per sweep, in nats per example.
   """
-  ahead = solution = _start(x, latent)
+  start = solution = _initial(x, latent)
   objectives, momentum = [np.inf], 0.0
-  for _ in range(most_sweeps):
-    found, objective = _sweep(ahead, x, ridge)
+  for _ in range(max_sweeps):
+    candidate, objective = _sweep(start, x, ridge)
     if objective > objectives[-1]:
       if not momentum:
         break
-      ahead, momentum = solution, 0.0
+      start, momentum = solution, 0.0
       continue
     momentum = min(0.9, 0.5 + momentum)
-    ahead = [new + momentum * (new - old) for new, old in zip(found, solution, strict=True)]
-    solution = found
+    start = tuple(new + momentum * (new - old) for new, old in zip(candidate, solution, strict=True))
+    solution = candidate
     objectives.append(objective)
-    if objectives[-2] - objectives[-1] < enough * objectives[-1]:
+    if objectives[-2] - objectives[-1] < tolerance * objectives[-1]:
       break
   return solution, objectives[1:]
 
 
-def codes_of(x, weights, ridge):
-  """The codes [N, latent] of examples x [N, D] that minimise the same objective, and its gradients' norms there [N]."""
+def codes_of(
+  x: Float[np.ndarray, "examples elements"], weights: Float32[np.ndarray, "rows elements"], ridge: float
+) -> tuple[Float32[np.ndarray, "examples units"], Float32[np.ndarray, " examples"]]:
+  """Returns the codes of examples that minimise the objective given the weights, and the norms of its gradients."""
   codes = np.zeros((len(x), len(weights) - 1), np.float32)
   ridges = np.full(codes.shape[1], ridge, np.float32)
-  for _ in range(_CODE_STEPS):
+  for _ in range(_MAX_CODE_STEPS):
     codes, _, gradients = _newton(codes, x, weights[:-1].T, weights[-1], ridges)
     if float(gradients.max()) < 1e-3:
       break
   return codes, gradients
 
 
-def _start(x, latent):
-  """Where the fit begins: PCA's directions of some examples, codes of deviation 1, and the logits of the mean."""
+def _initial(
+  x: Float32[np.ndarray, "examples elements"], latent: int
+) -> tuple[Float32[np.ndarray, "examples units"], Float32[np.ndarray, "rows elements"]]:
+  """Returns the initial codes, with standard deviation 1, and weights: PCA's directions and the logits of the mean."""
   mean = x.mean(0)
-  directions = np.linalg.svd(x[:_STARTING] - mean, full_matrices=False)[2][:latent]  # fewer of few examples
+  directions = np.linalg.svd(x[:_INITIAL_EXAMPLES] - mean, full_matrices=False)[2][:latent]  # fewer of few examples
   codes = (x - mean) @ directions.T
   deviations = codes.std(0)
   bias = np.log((mean + 1e-4) / (1.0 - mean + 1e-4))
-  weights = np.concatenate([_STEEP * directions, bias[None]]).astype(np.float32)
+  weights = np.concatenate([_INITIAL_SCALE * directions, bias[None]]).astype(np.float32)
   return (codes / np.where(deviations > 0.0, deviations, 1.0)).astype(np.float32), weights
 
 
 def _sweep(solution, x, ridge):
-  """A Newton step of all codes, one of all weights: the new solution and its objective in nats per example.
+  """Returns the solution after a Newton step of all codes and one of all weights, and its nats per example.
 
-  Between them the mean code goes over into the bias, which changes no logit.
+  Between the two steps the mean code is moved into the bias, which changes no logit.
   """
   codes, weights = solution
   codes, _, _ = _newton(codes, x, weights[:-1].T, weights[-1], np.full(codes.shape[1], ridge, np.float32))
   mean = codes.mean(0)
   codes, weights = codes - mean, np.concatenate([weights[:-1], weights[-1:] + mean @ weights[:-1]])
   features = np.concatenate([codes, np.ones((len(x), 1), np.float32)], axis=1)
-  ridges = np.append(np.full(codes.shape[1], ridge, np.float32), np.float32(0.0))  # the bias is free
+  ridges = np.append(np.full(codes.shape[1], ridge, np.float32), np.float32(0.0))  # the bias has no penalty
   columns, objectives, _ = _newton(weights.T, x.T, features, np.zeros(len(x), np.float32), ridges)
   penalty = 0.5 * ridge * np.square(codes, dtype=np.float64).sum()
-  return (codes, columns.T), (objectives.sum(dtype=np.float64) + penalty) / len(x)
+  return (codes, columns.T), float((objectives.sum(dtype=np.float64) + penalty) / len(x))
 
 
-def _newton(rows, targets, features, offset, ridges):
-  """A Newton step of rows [R, m] for the logits rows @ features.T + offset of targets [R, C]; each row by itself.
+def _newton(
+  rows: Float[np.ndarray, "rows units"],
+  targets: Float[np.ndarray, "rows columns"],
+  features: Float[np.ndarray, "columns units"],
+  offset: Float[np.ndarray, " columns"],
+  ridges: Float[np.ndarray, " units"],
+) -> tuple[Float[np.ndarray, "rows units"], Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+  """Takes a Newton step of each row, independently, for the logits rows @ features.T + offset.
 
-  Takes features [C, m], offset [C] and ridges [m]. Returns rows [R, m], their objectives [R], and the norms [R] of the
-  gradients before the step.
+  Returns:
+    The rows after the step, their objectives, and the norms of the gradients before the step.
   """
   parts = -(-len(rows) // _ROWS)
   size = -(-len(rows) // parts)
-  found = []
+  results = []
   for start in range(0, len(rows), size):
-    numbers = np.minimum(np.arange(start, start + size), len(rows) - 1)
-    done = _newton_of_some(rows[numbers], targets[numbers], features, offset, ridges)
-    found.append([np.asarray(each)[: len(rows) - start] for each in done])
-  return [np.concatenate(each) for each in zip(*found, strict=True)]
+    indices = np.minimum(np.arange(start, start + size), len(rows) - 1)
+    arrays = _newton_of_some(rows[indices], targets[indices], features, offset, ridges)
+    results.append([np.asarray(array)[: len(rows) - start] for array in arrays])
+  return tuple(np.concatenate(arrays) for arrays in zip(*results, strict=True))
 
 
 @jax.jit
-def _newton_of_some(rows, targets, features, offset, ridges):
-  """`_newton` of so few rows that their systems of equations fit in memory.
+def _newton_of_some(rows, targets, features, offset, ridges) -> tuple[Array, Array, Array]:
+  """Does the same as `_newton` for at most `_ROWS` rows, so that their systems of equations fit in memory.
 
-  Each row has a convex problem of its own. Its step is halved until its objective does not rise, but for rounding.
+  Each row has a convex problem of its own. Its step is halved until its objective does not rise, except for rounding.
   """
   size = features.shape[1]
   upper = np.triu_indices(size)
@@ -146,23 +170,23 @@ def _newton_of_some(rows, targets, features, offset, ridges):
   p = jax.nn.sigmoid(logits)
   gradients = (p - targets) @ features + ridges[None] * rows
   curvatures = ((p * (1.0 - p)) @ (features[:, upper[0]] * features[:, upper[1]]))[:, where]  # [R, m, m]
-  # The largest ridge for all, so that steps stay short where nothing is curved; and something against rounding.
+  # The largest ridge bounds the steps where the curvature vanishes; the trace guards against rounding errors.
   shifts = ridges.max() + 1e-6 * jnp.trace(curvatures, axis1=1, axis2=2) / size
   curvatures = curvatures + shifts[:, None, None] * jnp.eye(size)[None]
   factors = jnp.linalg.cholesky(curvatures), True
   directions = -jax.scipy.linalg.cho_solve(factors, gradients[..., None])[..., 0]
   along = directions @ features.T
-  most = objectives(logits, rows) * (1.0 + 1e-6)
-  rise = lambda steps: objectives(logits + steps * along, rows + steps * directions) > most
+  bound = objectives(logits, rows) * (1.0 + 1e-6)
+  rises = lambda steps: objectives(logits + steps * along, rows + steps * directions) > bound
 
-  def halved(carry):
+  def halve(carry):
     steps, rising = carry
     steps = jnp.where(rising[:, None], 0.5 * steps, steps)
-    return steps, rise(steps) & (steps[:, 0] > 1e-6)
+    return steps, rises(steps) & (steps[:, 0] > 1e-6)
 
   steps = jnp.ones((len(rows), 1))
-  steps, _ = jax.lax.while_loop(lambda carry: carry[1].any(), halved, (steps, rise(steps)))
-  steps = jnp.where(rise(steps)[:, None], 0.0, steps)
+  steps, _ = jax.lax.while_loop(lambda carry: carry[1].any(), halve, (steps, rises(steps)))
+  steps = jnp.where(rises(steps)[:, None], 0.0, steps)
   rows = rows + steps * directions
   return rows, objectives(logits + steps * along, rows), jnp.linalg.norm(gradients, axis=1)
 

@@ -1,35 +1,48 @@
-"""What a gaussian posterior tells about the example, dimension by dimension."""
+"""KL divergence of a gaussian posterior from the prior, per latent dimension, and active units."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
+from ae_jax import models
 from ae_jax.evaluators import base
 from ae_jax.objectives import elbo
 from ae_jax.ops import losses
+from ae_jax.types import AnyArray, Keys
 
-TOLD = 1024  # dimensions that have a metric of their own, the first ones
-ACTIVE = 0.01  # the variance of the posterior's mean over the test set from which a unit counts (Burda et al. 2016)
+MAX_LOGGED_DIMENSIONS = 1024  # the first ones have a metric of their own
+ACTIVE = 0.01  # variance of the posterior mean over the test set above which a unit is active (Burda et al. 2016)
 
 
-def per_example(model, variables, batch, keys, value_range, span):
-  """Returns the posterior mean, and the KL to the prior in nats per dimension: [B, numbers] each."""
+def per_example(
+  model: models.Model,
+  variables: models.Variables,
+  batch: Mapping[str, AnyArray],
+  keys: Keys,
+  value_range: str,
+  span: Any,
+) -> dict[str, Float[Array, "batch _"]]:
+  """Returns the posterior mean [B, latent], and the KL to the prior in nats per dimension [B, latent]."""
   del value_range, span
   posterior = model.encode(variables, batch["x"], batch).posterior
   kl = model.kl_to_prior(variables, posterior, elbo.sample(posterior, keys))
   return {"posterior_mean": losses.flat(posterior.mean), "posterior_kl": losses.flat(kl)}
 
 
-def metrics(values, dataset):
+def metrics(values: Mapping[str, Float[np.ndarray, "examples _"]], dataset: Any) -> Iterator[tuple[str, Any]]:
   """Generates the KL in nats per test example, its share per dimension, and the number of active units."""
   del dataset
   per_dimension = values["posterior_kl"].mean(0, dtype=np.float64)
   yield "test/kl", float(per_dimension.sum())
   yield "test/active_units", int(active(values["posterior_mean"]).sum())
-  for number, nats in enumerate(per_dimension[:TOLD]):
+  for number, nats in enumerate(per_dimension[:MAX_LOGGED_DIMENSIONS]):
     yield f"test/kl_dimension/{number}", float(nats)
 
 
-def active(means):
-  """Which units' posterior means [N, latent] vary from example to example: bool [latent] (Burda et al. 2016)."""
+def active(means: Float[np.ndarray, "examples latent"]) -> Bool[np.ndarray, " latent"]:
+  """Returns which units are active: the variance of their posterior means exceeds `ACTIVE` (Burda et al. 2016)."""
   return means.var(0, dtype=np.float64) > ACTIVE
 
 

@@ -1,39 +1,51 @@
-"""How well the test set is reconstructed, beside what PCA does with as many numbers.
+"""Reconstruction errors of the test set, and those of PCA of the same size as a baseline.
 
-Where training was on one class, the test examples of that class are what counts; the rest are anomalies, to be told by
-their errors (`ae_jax.evaluators.anomaly`).
+If the model was trained on one class, the metrics are over the test examples of that class. All others are anomalies,
+to be detected by their errors (`ae_jax.evaluators.anomaly`).
 """
 
 import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Float, Float64, Shaped
 
+from ae_jax import data, models
 from ae_jax.data import ranges
 from ae_jax.evaluators import base, figures
-from ae_jax.evaluators.context import shown
+from ae_jax.evaluators.context import EvalContext, shown
 from ae_jax.ops import losses
 from ae_jax.runs import metric_names
+from ae_jax.types import AnyArray, Keys
 
-SHOWN = 16  # examples in a picture
-KINDS = {3: "series", 4: "test images"}  # what examples are called in it, by the axes of their array
-_EXACT = 1000  # numbers of an example up to which PCA's components are exact, and found faster than good ones
-_MOST_BITS = 8  # of a component of quantised PCA
-_MOST_CLASSES = 100  # that have an error of their own
-_RULERS = ("nats_floor", "pca_squared_error", "pca_quantised_squared_error", "mean_predictor_squared_error")
+SHOWN = 16  # examples in a figure
+KINDS = {3: "series", 4: "test images"}  # name of the examples in a figure, by the number of axes of their array
+_MAX_EXACT = 1000  # elements of an example up to which PCA is exact, and faster than a good randomised solver
+_MAX_BITS = 8  # of a component of quantised PCA
+_MAX_CLASSES = 100  # with an error for each class
+_BASELINES = ("nats_floor", "pca_squared_error", "pca_quantised_squared_error", "mean_predictor_squared_error")
 
 
-def per_example(model, variables, batch, keys, value_range, span):
-  """Returns {"squared_error": [B]} and, in [0, 1], {"nats": [B]}."""
+def per_example(
+  model: models.Model,
+  variables: models.Variables,
+  batch: Mapping[str, AnyArray],
+  keys: Keys,
+  value_range: str,
+  span: Any,
+) -> dict[str, Float[Array, " batch"]]:
+  """Returns {"squared_error": [B]} and, for data in [0, 1], {"nats": [B]}."""
   del keys, span
   logits = model.reconstruct(variables, batch["x"], batch)
-  found = {"squared_error": losses.squared_error(losses.OUTPUT_ACTIVATIONS[value_range](logits), batch["x"])}
+  values = {"squared_error": losses.squared_error(losses.OUTPUT_ACTIVATIONS[value_range](logits), batch["x"])}
   if value_range == "unit":
-    found["nats"] = losses.bernoulli_nats(logits, batch["x"])
-  return found
+    values["nats"] = losses.bernoulli_nats(logits, batch["x"])
+  return values
 
 
-def metrics(values, dataset):
-  """Generates squared error per example, per pixel, PSNR in dB, and nats."""
+def metrics(values: Mapping[str, Float[np.ndarray, " examples"]], dataset: data.Dataset) -> Iterator[tuple[str, Any]]:
+  """Generates squared error per example, mean squared error per pixel, PSNR in dB, and nats per example."""
   squared_error = typical(values["squared_error"], dataset).mean(dtype=np.float64)
   mse = float(squared_error / math.prod(dataset.shape))
   yield "test/squared_error", float(squared_error)
@@ -43,10 +55,10 @@ def metrics(values, dataset):
     yield "test/nats", float(typical(values["nats"], dataset).mean(dtype=np.float64))
 
 
-def baselines(dataset, code):
-  """Generates (name, value) of the baselines, which depend on the budget of the `models.CodeSpec` alone.
+def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[str, float]]:
+  """Generates (name, value) of the baselines, which depend on the model only through the size of its latent code.
 
-  PCA has as many numbers as the code; for a discrete code there is also PCA with as many bits.
+  PCA has as many components as the code has dimensions; for a discrete code there is also PCA with as many bits.
   """
   if dataset.value_range == "unit":
     entropy = np.asarray(losses.bernoulli_entropy(ranges.normalise(dataset.test, "unit")))
@@ -58,8 +70,8 @@ def baselines(dataset, code):
   yield "test/mean_predictor_squared_error", float(typical(mean_predictor_squared_errors(dataset), dataset).mean())
 
 
-def analyze(context):
-  """Generates the metrics and their baselines, bits per dimension, SSIM, errors by class, and pictures of all this."""
+def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
+  """Generates the metrics and their baselines, bits per dimension, SSIM, errors by class, and figures."""
   dataset, model = context.dataset, context.run.model
   value_range = dataset.value_range
   values = {"squared_error": context.squared_errors}
@@ -69,106 +81,113 @@ def analyze(context):
       context.test,
       context.given("test"),
     )
-  found = {name.removeprefix("test/"): value for name, value in metrics(values, dataset)}
+  results = {name.removeprefix("test/"): value for name, value in metrics(values, dataset)}
   known = context.baselines or dict(baselines(dataset, model.code))
-  found |= {name: known[f"test/{name}"] for name in _RULERS if f"test/{name}" in known}
+  results |= {name: known[f"test/{name}"] for name in _BASELINES if f"test/{name}" in known}
   pca = metric_names.pca_key(known).removeprefix("test/")
-  over_pca = ratio(found["squared_error"], found[pca])
-  found["squared_error_over_pca"] = "PCA's error is 0: there is no ratio to it" if math.isnan(over_pca) else over_pca
+  over_pca = ratio(results["squared_error"], results[pca])
+  undefined = "the error of PCA is 0, so there is no ratio to it"
+  results["squared_error_over_pca"] = undefined if math.isnan(over_pca) else over_pca
   if value_range == "unit":
     to_bits = 1.0 / (math.prod(dataset.shape) * math.log(2.0))
-    found |= {"bits_per_dimension": found["nats"] * to_bits, "bits_per_dimension_floor": found["nats_floor"] * to_bits}
-  yield from found.items()
+    results["bits_per_dimension"] = results["nats"] * to_bits
+    results["bits_per_dimension_floor"] = results["nats_floor"] * to_bits
+  yield from results.items()
   yield "ssim", _ssim(context)
   yield from _by_class(context)
-  yield from _pictures(context)
+  yield from _figures(context)
 
 
-def _ssim(context):
-  """The mean SSIM of the test images, or why they have none."""
-  shape, least, peak = context.dataset.shape, context.dataset.span.low, context.dataset.peak
+def _ssim(context: EvalContext) -> float | str:
+  """Returns the mean SSIM of the test images, or a remark why it is undefined."""
+  shape, low, peak = context.dataset.shape, context.dataset.span.low, context.dataset.peak
   if len(shape) == 2:
-    return "series have no SSIM, which compares the windows of images"
+    return "SSIM compares windows of images; it is undefined for series"
   if min(shape[:2]) < losses.SSIM_WINDOW:
-    return f"images of {shape[0]} x {shape[1]} pixels have no SSIM, whose window has {losses.SSIM_WINDOW} on a side"
+    window = f"{losses.SSIM_WINDOW} x {losses.SSIM_WINDOW}"
+    return f"SSIM is undefined for images of {shape[0]} x {shape[1]} pixels, smaller than its window of {window}"
   similarity = context.each(
-    lambda params, x_hat, x, keys: losses.structural_similarity(x_hat - least, x - least, peak),
+    lambda variables, x_hat, x, keys: losses.structural_similarity(x_hat - low, x - low, peak),
     *(typical(images, context.dataset) for images in (context.reconstructed, context.test)),
   )
   return float(similarity.mean(dtype=np.float64))
 
 
-def _by_class(context):
+def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Generates the squared error of the test examples of each class."""
   if context.test_labels is None:
-    yield "by_class", "the data set has no integer labels: there are no classes whose errors could be told apart"
+    yield "by_class", "errors by class are left out: the data set has no integer labels"
     return
-  labels, squared_errors = (typical(each, context.dataset) for each in (context.test_labels, context.squared_errors))
+  labels, squared_errors = (
+    typical(values, context.dataset) for values in (context.test_labels, context.squared_errors)
+  )
   classes = np.unique(labels)
-  if len(classes) > _MOST_CLASSES:
-    yield "by_class", f"the test set has {len(classes)} classes; of more than {_MOST_CLASSES} errors are not told apart"
+  if len(classes) > _MAX_CLASSES:
+    yield "by_class", f"errors by class are left out: the test set has {len(classes)} classes (limit {_MAX_CLASSES})"
     return
   means = np.array([squared_errors[labels == label].mean() for label in classes])
   for label, mean in zip(classes, means, strict=True):
     yield f"squared_error/class_{label}", float(mean)
-  title = "the squared reconstruction error of each class, mean over its test examples"
+  title = "Mean squared error per example, for each class of the test set"
   names = tuple(map(str, classes))
   yield "squared_error_by_class", figures.Bars(title, names, means, "class", "squared error per example")
 
 
-def _pictures(context):
-  """Generates typical, worst and best reconstructions, where in the image the errors are, and where attention looks."""
-  numbers = typical(np.arange(len(context.test)), context.dataset)
-  order = numbers[np.argsort(context.squared_errors[numbers], kind="stable")]
-  spread = numbers[shown(SHOWN, len(numbers))]
+def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
+  """Generates typical, worst and best reconstructions, the mean squared error of each pixel, and attention weights."""
+  indices = typical(np.arange(len(context.test)), context.dataset)
+  order = indices[np.argsort(context.squared_errors[indices], kind="stable")]
+  spaced = indices[shown(SHOWN, len(indices))]
   choices = {
-    "reconstructions": (spread, "test examples at even distances, and what the model makes of them"),
-    "worst": (order[::-1][:SHOWN], "the test examples with the largest error, the worst first"),
-    "best": (order[:SHOWN], "the test examples with the smallest error, the best first"),
+    "reconstructions": (spaced, "Evenly spaced test examples and their reconstructions"),
+    "worst": (order[::-1][:SHOWN], "The test examples with the largest squared errors, in descending order"),
+    "best": (order[:SHOWN], "The test examples with the smallest squared errors, in ascending order"),
   }
   for name, (chosen, title) in choices.items():
     rows = {KINDS[context.test.ndim]: context.test[chosen], "reconstructions": context.reconstructed[chosen]}
     yield name, figures.ExampleRows(title, rows)
-  squares = np.square(context.reconstructed[numbers] - context.test[numbers]).mean(0, dtype=np.float64).sum(-1)
-  yield "error_map", figures.Heatmap("where the errors are: the mean over the test set", "squared error", squares)
-  weights = context.attention(spread)
+  squares = np.square(context.reconstructed[indices] - context.test[indices]).mean(0, dtype=np.float64).sum(-1)
+  place = "pixel" if context.test.ndim == 4 else "step"
+  title = f"Mean squared error per {place} over the test set"
+  yield "error_map", figures.Heatmap(title, "squared error", squares)
+  weights = context.attention(spaced)
   if weights:
-    yield "attention", figures.Attention("where attention looks", context.test[spread], weights)
+    yield "attention", figures.Attention("Attention weights of the encoder", context.test[spaced], weights)
 
 
-def typical(values, dataset):
-  """Of values over the test set [N], those of examples like the ones that were trained on."""
+def typical(values: Shaped[np.ndarray, "examples ..."], dataset: data.Dataset) -> Shaped[np.ndarray, "normal ..."]:
+  """Returns the values [N, ...] of the test set without those of anomalies."""
   return values if dataset.anomalous is None else values[~dataset.anomalous]
 
 
-def psnr(mse, peak):
-  """Peak signal-to-noise ratio in dB, 10 log10(peak^2 / mse): infinite for a perfect reconstruction."""
+def psnr(mse: float, peak: float) -> float:
+  """Returns the peak signal-to-noise ratio in dB, 10 log10(peak^2 / mse): infinite for a perfect reconstruction."""
   if mse == 0.0:
     return math.inf
-  return 10.0 * math.log10(peak**2 / mse) if math.isfinite(mse) else -mse  # of a model that diverged
+  return 10.0 * math.log10(peak**2 / mse) if math.isfinite(mse) else -mse  # not finite if the training diverged
 
 
-def ratio(error, baseline):
-  """Returns an error divided by that of a baseline; NaN where the baseline's is 0."""
+def ratio(error: float, baseline: float) -> float:
+  """Returns an error divided by that of a baseline; NaN if the latter is 0."""
   return error / baseline if baseline else math.nan
 
 
-def pca_squared_errors(dataset, latent):
-  """Squared error of each test example [N] of PCA with `latent` components, fitted on `dataset.train_sample`.
+def pca_squared_errors(dataset: data.Dataset, latent: int) -> Float64[np.ndarray, " examples"]:
+  """Returns the squared error of each test example for PCA fitted to `dataset.train_sample`, with `latent` components.
 
-  Of examples with many numbers the components are those of a randomised method, a hair worse than the best.
+  A randomised solver computes the components of large examples; its error is marginally above the minimum.
   """
   train, test = (ranges.normalise(half, dataset.value_range) for half in (dataset.train_sample, dataset.test))
   return np.square(test - pca(train, latent)(test), dtype=np.float64).reshape(len(test), -1).sum(1)
 
 
-def quantised_pca_squared_errors(dataset, bits):
-  """Returns the squared error of each test example [N] of PCA whose components are uniformly quantised.
+def quantised_pca_squared_errors(dataset: data.Dataset, bits: float) -> Float64[np.ndarray, " examples"]:
+  """Returns the squared error of each test example for PCA with uniformly quantised components.
 
-  Each component is rounded to the centre of one of 2^b equal intervals between its extremes in training. Of b = 1 to 8
-  bits for each of the `bits` / b leading components the b with the smallest training error is used. Fitted on
-  `dataset.train_sample`. The components are orthonormal, so the error is the sum of the errors of the components and
-  of what lies outside their span.
+  Each of the `bits` / b leading components is rounded to the centre of one of 2^b equal intervals between its extremes
+  in training. Of b = 1 to 8, the one with the smallest training error is used. PCA is fitted to `dataset.train_sample`.
+  The components are orthonormal, so the error is the sum of the errors of the components and of the residual outside
+  their span.
   """
   train, test = (
     ranges.normalise(half, dataset.value_range).reshape(len(half), -1) for half in (dataset.train_sample, dataset.test)
@@ -177,47 +196,53 @@ def quantised_pca_squared_errors(dataset, bits):
   low, high, halves = None, None, []
   for half in (train, test):
     codes = fitted.transform(half).astype(np.float64)
-    outside = np.square(half - fitted.mean_, dtype=np.float64).sum(1) - np.square(codes).sum(1)
+    residual = np.square(half - fitted.mean_, dtype=np.float64).sum(1) - np.square(codes).sum(1)
     low, high = (codes.min(0), codes.max(0)) if low is None else (low, high)
-    halves.append((codes, np.maximum(outside, 0.0)))
-  found = []
-  for each in range(1, min(_MOST_BITS, int(bits)) + 1):
-    kept = min(int(bits // each), len(low))
-    found.append([rest + _quantisation_errors(codes, low, high, 2**each, kept) for codes, rest in halves])
-  return min(found, key=lambda errors: errors[0].mean())[1]
+    halves.append((codes, np.maximum(residual, 0.0)))
+  candidates = []
+  for b in range(1, min(_MAX_BITS, int(bits)) + 1):
+    kept = min(int(bits // b), len(low))
+    candidates.append([residual + _quantisation_errors(codes, low, high, 2**b, kept) for codes, residual in halves])
+  return min(candidates, key=lambda errors: errors[0].mean())[1]
 
 
-def _quantisation_errors(codes, low, high, levels, kept):
-  """Returns the squared error [N] of codes whose first `kept` numbers are rounded to `levels` values, others to 0."""
-  coded, low, high = codes[:, :kept], low[:kept], high[:kept]
+def _quantisation_errors(
+  codes: Float64[np.ndarray, "examples components"],
+  low: Float64[np.ndarray, " components"],
+  high: Float64[np.ndarray, " components"],
+  levels: int,
+  kept: int,
+) -> Float64[np.ndarray, " examples"]:
+  """Returns the squared errors of codes whose first `kept` components are rounded to `levels` values, others to 0."""
+  quantised, low, high = codes[:, :kept], low[:kept], high[:kept]
   width = np.where(high > low, (high - low) / levels, 1.0)
-  cell = np.clip(np.floor((coded - low) / width), 0, levels - 1)
-  return np.square(coded - low - (cell + 0.5) * width).sum(1) + np.square(codes[:, kept:]).sum(1)
+  cell = np.clip(np.floor((quantised - low) / width), 0, levels - 1)
+  return np.square(quantised - low - (cell + 0.5) * width).sum(1) + np.square(codes[:, kept:]).sum(1)
 
 
-def mean_predictor_squared_errors(dataset):
-  """Squared error of each test example [N] of the mean of `dataset.train_sample`, predicted for all of them.
+def mean_predictor_squared_errors(dataset: data.Dataset) -> Float64[np.ndarray, " examples"]:
+  """Returns the squared error of each test example if the mean of `dataset.train_sample` is always predicted.
 
-  It is exactly 0 for test examples that are equal to all training examples: the mean is rounded to float32.
+  It is exactly 0 for test examples that equal all training examples, because the mean is rounded to float32.
   """
   train, test = (ranges.normalise(half, dataset.value_range) for half in (dataset.train_sample, dataset.test))
   mean = train.mean(0, dtype=np.float64).astype(np.float32)
   return np.square(test - mean, dtype=np.float64).reshape(len(test), -1).sum(1)
 
 
-def pca(train, latent):
-  """PCA with `latent` components, fitted on examples [N, ...]: a function from examples to their reconstructions."""
+def pca(train: Float[np.ndarray, "examples ..."], latent: int) -> Callable[[np.ndarray], np.ndarray]:
+  """Fits PCA with `latent` components; returns a function from examples to their reconstructions."""
   fitted = fitted_pca(train.reshape(len(train), -1), latent)
   return lambda x: fitted.inverse_transform(fitted.transform(x.reshape(len(x), -1))).reshape(x.shape)
 
 
-def fitted_pca(train, latent):
-  """scikit-learn's PCA with `latent` components, or as many as there are, fitted on examples [N, elements]."""
+def fitted_pca(train: Float[np.ndarray, "examples elements"], latent: int) -> Any:
+  """Returns scikit-learn's PCA with `latent` components, or as many as the examples have."""
   from sklearn.decomposition import PCA  # seconds of imports
 
-  solver = "covariance_eigh" if train.shape[1] <= _EXACT else "auto"
+  solver = "covariance_eigh" if train.shape[1] <= _MAX_EXACT else "auto"
   components = min(latent, len(train) - 1, train.shape[1])  # N points span N - 1 directions around their mean
-  with np.errstate(divide="ignore", invalid="ignore"):  # shares of a variance that is 0: of one image, or of equal ones
+  with np.errstate(divide="ignore", invalid="ignore"):  # shares of a total variance of 0: one image, or equal images
     return PCA(components, svd_solver=solver, random_state=0).fit(train)
 
 

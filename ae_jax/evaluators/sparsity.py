@@ -1,21 +1,34 @@
-"""How few of a code's units are at work at a time."""
+"""Sparsity of the latent code: density, mean activation and dead units."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
+from ae_jax import models
 from ae_jax.evaluators import base
 from ae_jax.ops import losses
+from ae_jax.types import AnyArray, Keys
 
-ACTIVE = 0.1  # the magnitude from which a unit counts as active: far from a ReLU's 0, and twice the usual rho
+ACTIVE = 0.1  # magnitude above which a unit is active: far from a ReLU's 0, and twice the usual target activation rho
 
 
-def per_example(model, variables, batch, keys, value_range, span):
-  """Returns the latent codes as vectors [B, numbers]."""
+def per_example(
+  model: models.Model,
+  variables: models.Variables,
+  batch: Mapping[str, AnyArray],
+  keys: Keys,
+  value_range: str,
+  span: Any,
+) -> dict[str, Float[Array, "batch latent"]]:
+  """Returns the latent codes as vectors."""
   del keys, value_range, span
   return {"code": losses.flat(model.encode(variables, batch["x"], batch).z)}
 
 
-def metrics(values, dataset):
-  """Generates the share of active units, the mean activation, and how many units no test example activates."""
+def metrics(values: Mapping[str, Float[np.ndarray, "examples latent"]], dataset: Any) -> Iterator[tuple[str, Any]]:
+  """Generates the share of active latents, the mean activation, and the number of dead units."""
   del dataset
   active = np.abs(values["code"]) > ACTIVE
   yield "test/density", float(active.mean())
@@ -23,8 +36,8 @@ def metrics(values, dataset):
   yield "test/dead_units", int(dead(values["code"]).sum())
 
 
-def dead(codes):
-  """Which units no example of codes [N, latent] activates: bool [latent]."""
+def dead(codes: Float[np.ndarray, "examples latent"]) -> Bool[np.ndarray, " latent"]:
+  """Returns which latent units no example activates."""
   return ~(np.abs(codes) > ACTIVE).any(0)
 
 

@@ -1,57 +1,65 @@
-"""Along how many directions codes vary, from the eigenvalues of their covariance; how far a function stretches."""
+"""Spectra of the covariance of latent codes, and of the Jacobians of encoder and decoder."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float64
 
-_ROUNDING = 1e-6  # of the largest code: what varies less than this is the noise of float32
+from ae_jax.types import AnyArray
+
+_ROUNDING = 1e-6  # relative to the largest latent: smaller deviations are float32 rounding errors
 
 
-def covariance_eigenvalues(codes):
-  """Those of the covariance of codes [N, latent], largest first, float64 [min(N, latent)]; of rounding errors 0."""
+def covariance_eigenvalues(codes: Float[np.ndarray, "examples latent"]) -> Float64[np.ndarray, " directions"]:
+  """Returns the min(examples, latent) largest eigenvalues of the covariance, in descending order.
+
+  Eigenvalues within rounding errors of 0 are returned as 0.
+  """
   centred = codes - codes.mean(0, dtype=np.float64)
   rows, columns = codes.shape
   gram = centred.T @ centred if columns <= rows else centred @ centred.T
-  found = np.linalg.eigvalsh(gram)[::-1] / rows
-  return np.where(found > (_ROUNDING * np.abs(codes).max()) ** 2, found, 0.0)
+  eigenvalues = np.linalg.eigvalsh(gram)[::-1] / rows
+  return np.where(eigenvalues > (_ROUNDING * np.abs(codes).max()) ** 2, eigenvalues, 0.0)
 
 
-def participation_ratio(eigenvalues):
-  """(sum of eigenvalues)^2 / sum of their squares: k for k equal ones, 0 where nothing varies."""
+def participation_ratio(eigenvalues: Float64[np.ndarray, " directions"]) -> float:
+  """Returns (sum of eigenvalues)^2 / sum of their squares: k for k equal ones, 0 if all are 0."""
   total = eigenvalues.sum()
   return float(1 / np.square(eigenvalues / total).sum()) if total > 0 else 0.0
 
 
-def effective_rank(eigenvalues):
-  """exp of the entropy of the singular values, as shares of their sum (Roy & Vetterli 2007); 0 where nothing varies.
+def effective_rank(eigenvalues: Float64[np.ndarray, " directions"]) -> float:
+  """Returns exp of the entropy of the normalised singular values (Roy & Vetterli 2007); 0 if all are 0.
 
-  The singular values are those of the centred codes: roots of the eigenvalues of their covariance.
+  The singular values are those of the centred codes: the roots of the eigenvalues of their covariance.
   """
   singular = np.sqrt(eigenvalues[eigenvalues > 0])
   shares = singular / singular.sum()
   return float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0
 
 
-def encoder_gram(encode, x):
-  """J J^T [B, latent, latent] of the Jacobians of `encode` at examples x [B, ...], which it takes each by itself."""
+def encoder_gram(encode: Callable, x: Float[AnyArray, "batch ..."]) -> Float[Array, "batch latent latent"]:
+  """Returns J J^T of the Jacobian of `encode` at each example; `encode` must process examples independently."""
   z, pull = jax.vjp(encode, x)
   return _gram(jax.lax.map(lambda unit: pull(jnp.broadcast_to(unit[None], z.shape))[0], jnp.eye(z.shape[1])))
 
 
-def decoder_gram(decode, z):
-  """J^T J [B, latent, latent] of the Jacobians of `decode` at codes z [B, latent], which it takes each by itself."""
+def decoder_gram(decode: Callable, z: Float[AnyArray, "batch latent"]) -> Float[Array, "batch latent latent"]:
+  """Returns J^T J of the Jacobian of `decode` at each latent code; `decode` must process codes independently."""
   push = lambda unit: jax.jvp(decode, (z,), (jnp.broadcast_to(unit[None], z.shape),))[1]
   return _gram(jax.lax.map(push, jnp.eye(z.shape[1])))
 
 
-def _gram(vectors):
-  """[latent, B, ...] -> their inner products [B, latent, latent]."""
+def _gram(vectors: Float[Array, "latent batch ..."]) -> Float[Array, "batch latent latent"]:
+  """Returns the inner products of the vectors of each example."""
   vectors = vectors.reshape(*vectors.shape[:2], -1)
   return jnp.einsum("ibe,jbe->bij", vectors, vectors)
 
 
-def largest_singular_values(gram):
-  """Of the Jacobians with these Gram matrices [B, latent, latent]: float64 [B], NaN where one is not finite."""
+def largest_singular_values(gram: Float[np.ndarray, "batch latent latent"]) -> Float64[np.ndarray, " batch"]:
+  """Returns the largest singular value of the Jacobian with each Gram matrix; NaN if it is not finite."""
   finite = np.isfinite(gram).all((1, 2))
   squares = np.linalg.eigvalsh(np.where(finite[:, None, None], gram, 0.0).astype(np.float64))[:, -1]
   return np.where(finite, np.sqrt(np.maximum(squares, 0.0)), np.nan)

@@ -203,7 +203,7 @@ def test_evaluators_have_distinct_metric_and_baseline_names():
     metrics |= dict(evaluators.metrics(chosen, 0.0, values, np.ones((1, 3)), dataset))
     baselines = dict(evaluators.baselines(chosen, dataset, model.code))
   assert not metrics.keys() & baselines.keys()
-  assert {f"test/{name}" for name in reconstruction._RULERS} <= baselines.keys()
+  assert {f"test/{name}" for name in reconstruction._BASELINES} <= baselines.keys()
   assert all(any(name.startswith(prefix) for name in baselines) for prefix in tables._RULERS)
   tile_names = {name for tile in run_report._TILES for name in (tile[0], tile[3]) if name.startswith("test/")}
   assert tile_names <= metrics.keys() | baselines.keys()

@@ -42,7 +42,7 @@ def arrays(figure):
 @pytest.mark.parametrize("case", CASES)
 def test_a_report_of_degenerate_data_has_no_nan(case, tmp_path):
   train, test = CASES[case]
-  context = made_contexts.subject_of(train, test)
+  context = made_contexts.context_of(train, test)
   analyzed = results.of(6, evaluators.analyses([evaluators.EVALUATORS[name] for name in ANALYSES], context))
   assert all(map(math.isfinite, analyzed.values.values()))
   for name, figure in analyzed.figures.items():
@@ -61,7 +61,7 @@ def test_a_number_that_is_not_finite_becomes_a_remark():
   analyze = lambda context: [("a_b/c", math.nan), ("d", math.inf), ("e", 5), ("f", 1.5), ("g", "said")]
   evaluator = evaluators.Evaluator("made", analyses=(evaluators.Analysis(analyze),))
   train, test = CASES["two and one"]
-  analyzed = dict(evaluators.analyses([evaluator], made_contexts.subject_of(train, test)))
+  analyzed = dict(evaluators.analyses([evaluator], made_contexts.context_of(train, test)))
   assert analyzed["made/a_b/c"].startswith("a b/c is not finite: ")
   assert analyzed["made/d"].startswith("d is not finite: ")
   assert (analyzed["made/e"], analyzed["made/f"], analyzed["made/g"]) == (5, 1.5, "said")
@@ -71,7 +71,7 @@ def test_latent_codes_that_are_not_finite_in_one_half_are_not_analyzed():
   analyze = lambda context: pytest.fail("it was analyzed")
   evaluator = evaluators.Evaluator("made", analyses=(evaluators.Analysis(analyze),))
   for half in ("test_codes", "train_codes"):
-    context = made_contexts.subject_of(*CASES["two and one"])
+    context = made_contexts.context_of(*CASES["two and one"])
     assert isinstance(context, contexts.EvalContext)
     vars(context)[half] = np.full((2, 4), np.inf, np.float32)
     assert "diverged" in dict(evaluators.analyses([evaluator], context))["made/remark"]

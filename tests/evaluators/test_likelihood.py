@@ -1,13 +1,13 @@
-"""Bounds on likelihoods that are known: of probabilistic PCA in closed form, of a bernoulli decoder by quadrature."""
+"""Bounds on known likelihoods: probabilistic PCA in closed form, a bernoulli decoder by quadrature."""
 
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import config_of
+from made_contexts import fake
 from scipy import special, stats
 
 from ae_jax import api, data, models, objectives
@@ -20,27 +20,28 @@ GAUSSIAN = {"value_range": "real", "likelihood": "gaussian", "noise": NOISE}
 BERNOULLI = {"value_range": "unit", "likelihood": "bernoulli", "noise": 1.0}
 
 
-def encode(params, x, given):
-  """N((x - b) M + shift, variance), of a linear model."""
+def encode(variables, x, given):
+  """Returns the posterior N((x - b) M + shift, variance) of a linear model."""
+  params = variables.params
   mean = (losses.flat(x) - params["bias"][None]) @ params["matrix"] + params["shift"]
   return models.Encoding(mean, models.Gaussian(mean, jnp.broadcast_to(jnp.log(params["variance"])[None], mean.shape)))
 
 
-def decode(params, z, given):
-  return (z @ params["weights"] + params["bias"][None])[..., None]
+def decode(variables, z, given):
+  return (z @ variables.params["weights"] + variables.params["bias"][None])[..., None]
 
 
-def log_prior(params, z):
+def log_prior(variables, z):
   return jax.scipy.stats.norm.logpdf(z).sum(-1)
 
 
-LINEAR = types.SimpleNamespace(encode=encode, decode=decode, log_prior=log_prior)
+LINEAR = fake(models.Model, encode=encode, decode=decode, log_prior=log_prior)
 
 
 def probabilistic_pca(stretch=1.0, shift=0.0):
-  """One of 6 numbers and 2 units, whose posterior is exact but `stretch` times as wide and `shift` off.
+  """Returns parameters, examples and their log p(x); the posterior is exact except for `stretch` and `shift`.
 
-  The directions of the units are orthogonal, so that the exact posterior has a diagonal covariance.
+  The directions of the 2 units are orthogonal, so that the exact posterior has a diagonal covariance.
   """
   generator = np.random.default_rng(0)
   weights = np.linalg.qr(generator.normal(size=(6, 2)))[0].T * [[1.5], [0.7]]
@@ -55,8 +56,9 @@ def probabilistic_pca(stretch=1.0, shift=0.0):
 @functools.partial(jax.jit, static_argnames=("likelihood_name", "samples"))
 def weigh(params, x, keys, likelihood_name, samples):
   options = {"gaussian": GAUSSIAN, "bernoulli": BERNOULLI}[likelihood_name]
-  of_pixels = functools.partial(likelihood.log_likelihood, **options)
-  return likelihood.log_weights(LINEAR, params, x, {}, keys, log_likelihood=of_pixels, samples=samples)
+  log_p = functools.partial(likelihood.log_likelihood, **options)
+  variables = models.Variables(params)
+  return likelihood.log_weights(LINEAR, variables, x, {}, keys, log_likelihood=log_p, samples=samples)
 
 
 def logs_of(params, x, likelihood_name="gaussian", samples=256):
@@ -66,7 +68,7 @@ def logs_of(params, x, likelihood_name="gaussian", samples=256):
   )
 
 
-def test_with_the_exact_posterior_each_weight_is_the_likelihood():
+def test_each_weight_is_the_likelihood_if_the_posterior_is_exact():
   params, x, exact = probabilistic_pca()
   logs = logs_of(params, x)
   np.testing.assert_allclose(logs, np.repeat(exact[:, None], 256, 1), atol=2e-3)
@@ -74,18 +76,18 @@ def test_with_the_exact_posterior_each_weight_is_the_likelihood():
 
 
 @pytest.mark.parametrize(("stretch", "shift"), [(1.5, 0.0), (1.2, 0.1), (0.9, -0.1)])
-def test_of_probabilistic_pca_the_bound_lies_between_the_elbo_and_the_truth(stretch, shift):
+def test_the_bound_of_probabilistic_pca_lies_between_the_elbo_and_the_likelihood(stretch, shift):
   params, x, exact = probabilistic_pca(stretch, shift)
   logs = logs_of(params, x)
   bounds = [likelihood.log_means(logs, 1 << power).mean() for power in range(9)]
   assert (np.diff(bounds) > 0).all()
-  gaps = likelihood.log_means(logs, 256)[:, 0] - exact  # the same examples, so that only the samples make a difference
+  gaps = likelihood.log_means(logs, 256)[:, 0] - exact  # over the same examples, so that only the samples differ
   assert bounds[0] < exact.mean() - 0.02
   assert abs(gaps.mean()) < 4 * gaps.std() / len(x) ** 0.5 + 1e-3
   assert bounds[0] == pytest.approx(logs.mean(), abs=1e-4)
 
 
-def test_of_a_bernoulli_decoder_it_agrees_with_quadrature():
+def test_the_bound_of_a_bernoulli_decoder_agrees_with_quadrature():
   generator = np.random.default_rng(0)
   weights, bias = generator.normal(size=(1, 5)), generator.normal(size=5)
   x = generator.integers(0, 2, (30, 5, 1)).astype(np.float32)
@@ -93,10 +95,10 @@ def test_of_a_bernoulli_decoder_it_agrees_with_quadrature():
   nodes, shares = np.polynomial.hermite_e.hermegauss(60)
   logits = nodes[:, None] * weights + bias
   log_p = special.log_expit(np.where(x[:, None, :, 0] > 0, logits, -logits)).sum(-1)  # [examples, nodes]
-  wanted = special.logsumexp(log_p, axis=1, b=shares / shares.sum())
-  found = likelihood.log_means(logs_of(params, x, "bernoulli", 2048), 2048)[:, 0]
-  np.testing.assert_allclose(found, wanted, atol=0.15)
-  assert abs((found - wanted).mean()) < 0.02
+  expected = special.logsumexp(log_p, axis=1, b=shares / shares.sum())
+  results = likelihood.log_means(logs_of(params, x, "bernoulli", 2048), 2048)[:, 0]
+  np.testing.assert_allclose(results, expected, atol=0.15)
+  assert abs((results - expected).mean()) < 0.02
 
 
 @pytest.mark.parametrize(
@@ -107,11 +109,11 @@ def test_of_a_bernoulli_decoder_it_agrees_with_quadrature():
     ({**GAUSSIAN, "value_range": "unit"}, lambda x, logits: stats.norm.logpdf(x, special.expit(logits), NOISE)),
   ],
 )
-def test_the_likelihood_of_pixels_is_that_of_scipy(options, density):
+def test_the_likelihood_of_pixels_agrees_with_scipy(options, density):
   generator = np.random.default_rng(0)
   logits, x = generator.normal(size=(7, 3, 2, 1)), generator.integers(0, 2, (7, 3, 2, 1))
-  found = likelihood.log_likelihood(*(jnp.asarray(each, jnp.float32) for each in (logits, x)), **options)
-  np.testing.assert_allclose(found, density(x, logits).reshape(7, -1).sum(1), rtol=1e-5)
+  results = likelihood.log_likelihood(*(jnp.asarray(array, jnp.float32) for array in (logits, x)), **options)
+  np.testing.assert_allclose(results, density(x, logits).reshape(7, -1).sum(1), rtol=1e-5)
 
 
 def test_log_means_and_effective_samples_of_known_weights():
@@ -123,15 +125,15 @@ def test_log_means_and_effective_samples_of_known_weights():
 
 
 @pytest.mark.parametrize("samples", [1, 4, 32])
-def test_log_means_are_those_of_scipy_in_double_precision(samples):
+def test_log_means_agree_with_scipy_in_double_precision(samples):
   logs = (100 * np.random.default_rng(0).normal(size=(5, 32))).astype(np.float32)
   groups = logs.reshape(5, -1, samples).astype(np.float64)
-  wanted = special.logsumexp(groups, axis=2, b=1 / samples)
-  np.testing.assert_allclose(likelihood.log_means(logs, samples), wanted, rtol=1e-13)
+  expected = special.logsumexp(groups, axis=2, b=1 / samples)
+  np.testing.assert_allclose(likelihood.log_means(logs, samples), expected, rtol=1e-13)
 
 
-def subject_of(test, value_range="unit", labels=None, one_class=None, **objective):
-  """A variational autoencoder with random weights and these test examples."""
+def context_of(test, value_range="unit", labels=None, one_class=None, **objective):
+  """Returns the context of a variational autoencoder with random weights and these test examples."""
   config = config_of("vae", "digits")
   config.data.range = value_range
   config.objective.update(objective)
@@ -150,78 +152,78 @@ def examples(count):
 
 @functools.cache
 def bernoulli():
-  """What is found of nine grey examples."""
-  return dict(likelihood.analyze(subject_of(examples(9))))
+  """Returns the results for nine grey examples."""
+  return dict(likelihood.analyze(context_of(examples(9))))
 
 
-def test_the_elbo_is_that_of_the_objective():
-  made = subject_of(examples(9), "symmetric", likelihood="gaussian", noise=0.5)
-  objective = objectives.build(model=made.run.model, value_range="symmetric", **made.run.config.objective)
-  batch = {"x": np.repeat(made.test, 1000, 0), "weight": np.ones(9000, np.float32)}
+def test_the_elbo_equals_that_of_the_objective():
+  context = context_of(examples(9), "symmetric", likelihood="gaussian", noise=0.5)
+  objective = objectives.build(model=context.run.model, value_range="symmetric", **context.run.config.objective)
+  batch = {"x": np.repeat(context.test, 1000, 0), "weight": np.ones(9000, np.float32)}
   keys = randomness.example_keys(jax.random.key(1), np.arange(9000))
-  loss, _ = jax.jit(functools.partial(objective, made.run.model))(made.run.variables, batch, keys)
-  found = dict(likelihood.analyze(made))
-  assert found["negative_elbo"] == pytest.approx(float(loss), rel=0.02)
-  assert found["nll"] < found["negative_elbo"]
-  assert "likelihood" not in found  # a remark
+  loss, _ = jax.jit(functools.partial(objective, context.run.model))(context.run.variables, batch, keys)
+  results = dict(likelihood.analyze(context))
+  assert results["negative_elbo"] == pytest.approx(float(loss), rel=0.02)
+  assert results["nll"] < results["negative_elbo"]
+  assert "likelihood" not in results  # a remark
 
 
-def test_its_standard_error_is_that_of_a_mean(monkeypatch):
+def test_the_standard_error_is_that_of_the_mean(monkeypatch):
   logs = np.random.default_rng(0).normal(size=(5, likelihood.SAMPLES))
   monkeypatch.setattr(contexts.EvalContext, "each", lambda *_: logs)
   nll = -np.log(np.exp(logs).mean(1))
-  assert dict(likelihood.analyze(subject_of(examples(5))))["nll_standard_error"] == pytest.approx(stats.sem(nll))
+  assert dict(likelihood.analyze(context_of(examples(5))))["nll_standard_error"] == pytest.approx(stats.sem(nll))
 
 
-def test_of_one_class_the_likelihood_is_of_its_test_examples_alone():
-  kept = np.array([0, 1, 2])  # the noise of an example is that of its number
+def test_anomalies_do_not_count_in_the_likelihood():
+  kept = np.array([0, 1, 2])  # the first ones, because the noise of an example depends on its index
   labels = np.where(np.isin(np.arange(9), kept), 3, 5)
-  found = dict(likelihood.analyze(subject_of(examples(9), labels=labels, one_class=3)))
-  assert found["likelihood_examples"] == 3
-  assert found["nll"] == pytest.approx(dict(likelihood.analyze(subject_of(examples(9)[kept])))["nll"], rel=1e-6)
+  results = dict(likelihood.analyze(context_of(examples(9), labels=labels, one_class=3)))
+  assert results["likelihood_examples"] == 3
+  assert results["nll"] == pytest.approx(dict(likelihood.analyze(context_of(examples(9)[kept])))["nll"], rel=1e-6)
 
 
-def test_the_batches_do_not_change_it(monkeypatch):
+def test_the_likelihood_does_not_depend_on_the_batch_size(monkeypatch):
   monkeypatch.setattr(contexts, "_BATCH", 4)
-  found = dict(likelihood.analyze(subject_of(examples(9))))
+  results = dict(likelihood.analyze(context_of(examples(9))))
   for name in ("nll", "nll_standard_error", "negative_elbo", "effective_samples"):
-    assert found[name] == pytest.approx(bernoulli()[name], rel=1e-6), name
+    assert results[name] == pytest.approx(bernoulli()[name], rel=1e-6), name
 
 
-def test_of_grey_pixels_it_is_said_that_a_bernoulli_likelihood_is_no_density():
-  assert "no normalised density" in bernoulli()["likelihood"]
+def test_grey_pixels_have_a_remark_on_the_bernoulli_likelihood():
+  assert "not a normalised density" in bernoulli()["likelihood"]
   assert bernoulli()["likelihood_examples"] == 9
 
 
-def test_of_large_sets_some_examples_speak_and_a_single_one_has_no_error(monkeypatch):
-  monkeypatch.setattr(likelihood, "EXAMPLES", 1)
-  found = dict(likelihood.analyze(subject_of(np.round(examples(5)))))
-  assert found["likelihood_examples"] == 1
-  assert np.isfinite(found["nll"])
-  assert np.isnan(found["nll_standard_error"])
-  assert "likelihood" not in found  # the pixels are black and white
+def test_the_standard_error_of_one_example_is_nan(monkeypatch):
+  monkeypatch.setattr(likelihood, "MAX_EXAMPLES", 1)
+  results = dict(likelihood.analyze(context_of(np.round(examples(5)))))
+  assert results["likelihood_examples"] == 1
+  assert np.isfinite(results["nll"])
+  assert np.isnan(results["nll_standard_error"])
+  assert "likelihood" not in results  # the pixels are black and white
 
 
-def test_of_many_examples_those_at_even_distances_speak_for_all(monkeypatch):
-  wanted = dict(likelihood.analyze(subject_of(examples(9)[[0, 4, 8]])))
-  monkeypatch.setattr(likelihood, "EXAMPLES", 3)
-  found = dict(likelihood.analyze(subject_of(examples(9))))
-  assert found["likelihood_examples"] == 3
-  assert found["nll"] == pytest.approx(wanted["nll"], rel=1e-6)
+def test_large_sets_are_represented_by_evenly_spaced_examples(monkeypatch):
+  expected = dict(likelihood.analyze(context_of(examples(9)[[0, 4, 8]])))
+  monkeypatch.setattr(likelihood, "MAX_EXAMPLES", 3)
+  results = dict(likelihood.analyze(context_of(examples(9))))
+  assert results["likelihood_examples"] == 3
+  assert results["nll"] == pytest.approx(expected["nll"], rel=1e-6)
 
 
-@pytest.mark.parametrize(("examples_", "count"), [(0.5, 1), (1, 1), (2.9, 2), (5, 5), (50, 9)])
-def test_of_large_examples_fewer_are_looked_at_but_one(monkeypatch, examples_, count):
-  monkeypatch.setattr(likelihood, "_MOST_NUMBERS", int(examples_ * likelihood.SAMPLES * 12))
-  assert dict(likelihood.analyze(subject_of(examples(9))))["likelihood_examples"] == count
+@pytest.mark.parametrize(("full_examples", "count"), [(0.5, 1), (1, 1), (2.9, 2), (5, 5), (50, 9)])
+def test_fewer_large_examples_are_used_but_at_least_one(monkeypatch, full_examples, count):
+  monkeypatch.setattr(likelihood, "_MAX_ELEMENTS", int(full_examples * likelihood.SAMPLES * 12))
+  assert dict(likelihood.analyze(context_of(examples(9))))["likelihood_examples"] == count
 
 
-def test_a_likelihood_that_is_not_finite_is_said(monkeypatch):
+def test_a_likelihood_that_is_not_finite_has_only_a_remark(monkeypatch):
   monkeypatch.setattr(contexts.EvalContext, "each", lambda *_: np.array([[0.0, np.nan]]))
-  assert [name for name, _ in likelihood.analyze(subject_of(examples(3)))] == ["likelihood"]
+  assert [name for name, _ in likelihood.analyze(context_of(examples(3)))] == ["likelihood"]
 
 
-def test_the_picture_goes_from_the_elbo_to_the_bound():
+def test_the_figure_starts_at_the_elbo_and_ends_at_the_bound():
   powers, bounds = bernoulli()["likelihood_bound"].lines["importance-weighted bound"]
   assert 2 ** powers[-1] == bernoulli()["likelihood_samples"] == likelihood.SAMPLES
   np.testing.assert_allclose(bounds[[0, -1]], [bernoulli()["negative_elbo"], bernoulli()["nll"]])
