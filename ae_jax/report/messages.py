@@ -27,16 +27,16 @@ def opening(description: Mapping[str, Any], placement: str, workdir: pathlib.Pat
 
 
 def error_and_baseline(result: verdict.Result) -> str:
-  """Returns the test error and the error of the PCA baseline, one clause each."""
+  """Returns a clause with the test error and the error of the PCA baseline."""
   max_components = min(result.description["data"]["train"] - 1, result.elements)
   if result.is_quantised:
     baseline = "PCA with the same number of bits"
   elif result.latent <= max_components:
     baseline = "PCA with the same latent size"
   else:
-    baseline = f"PCA with {max_components:,} components (the maximum for this data)"
+    baseline = f"PCA with {max_components:,} components, the maximum for this data"
   error, pca = verdict.number(result.error), verdict.number(result.pca)
-  return f"squared error {error} per test example; baseline: {baseline}, {pca}"
+  return f"squared error {error} per test example (baseline: {baseline}, {pca})"
 
 
 def closing(metrics: verdict.Metrics, description: Mapping[str, Any], workdir: pathlib.Path, skipped: int = 0) -> str:
