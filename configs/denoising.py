@@ -1,9 +1,10 @@
-"""The denoising autoencoder: the clean digit from one whose pixels were set to black, each with probability 0.25.
+"""Denoising autoencoder: reconstructs a clean digit from one whose pixels were masked with probability 0.25.
 
-It learns to take away this noise, less well more or less of it, and hardly another: test/psnr_in and test/psnr_out tell
-of six noises, and on full MNIST salt and pepper of 0.1 comes out no better than it went in (13.2 and 13.1 dB).
+It learns to remove noise of this level, is worse at other levels, and hardly removes other types of noise:
+test/psnr_in and test/psnr_out measure six kinds of noise. On full MNIST, salt-and-pepper noise of level 0.1 does not
+improve (13.2 dB before, 13.1 dB after).
 
-Expect, seeds 0 to 2 (experiments/shipped_configs):
+Results, mean and range of seeds 0 to 2 (experiments/shipped_configs):
 
   mnist_5k, 60 epochs: test/squared_error 9.06 (9.04 to 9.07), PCA 13.91
     masking 0.25: 15.5 -> 19.7 dB
@@ -22,16 +23,16 @@ def get_config(data="mnist_5k"):
   config.model.name = "dense"
   config.model.latent = 32
   config.model.widths = (512,)
-  config.model.decoder_widths = ()  # the encoder's in reverse
+  config.model.decoder_widths = ()  # (): the encoder's in reverse
   config.model.activation = "relu"
   config.model.bottleneck = "identity"
   config.model.tied = False
-  config.model.dropout = 0.0  # rate behind each hidden layer in training
+  config.model.dropout = 0.0  # dropout rate after each hidden layer
   config.objective.name = "denoising"
   config.objective.corruption = "masking"  # masking, salt_and_pepper or gaussian
-  config.objective.level = 0.25  # a probability; of gaussian noise the standard deviation, in widths of the range
-  config.objective.alpha = 1.0  # how much the touched pixels count
-  config.objective.beta = 1.0  # and the others
-  config.evaluators = (*config.evaluators, "denoising")  # a dozen passes over the test set, so not every epoch
+  config.objective.level = 0.25  # a probability; for gaussian noise, the standard deviation / width of the range
+  config.objective.alpha = 1.0  # weight of the corrupted pixels
+  config.objective.beta = 1.0  # weight of the other pixels
+  config.evaluators = (*config.evaluators, "denoising")  # slow: a dozen passes over the test set
   config.eval_every_epochs = 5
   return config

@@ -1,4 +1,4 @@
-"""Runs side by side: what is put together, what differs, and every mistake in a line."""
+"""Comparison of runs: grouping, differences, ranking, and one-line errors."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from conftest import ROOT, run_command
 from ae_jax import errors
 from ae_jax.report import comparison
 
-FOUND = made_runs.every_kind(made_runs.images(20, side=8), points=30)
+RESULTS = made_runs.every_kind(made_runs.images(20, side=8), points=30)
 
 
 def compare(cwd, *arguments):
@@ -22,13 +22,13 @@ def compare(cwd, *arguments):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-  """Three seeds of one config, and one run of another."""
+  """Three seeds of one config, and one run of another config."""
   root = tmp_path_factory.mktemp("runs")
   wide = {"model.widths": (512,)}
   for seed in range(3):
     changes = wide | {"seed": seed, "data.placement": ("memory", "stream", "auto")[seed]}
-    made_runs.make(root / f"wide-{seed}", epochs=5, found=FOUND, changes=changes, start=1 + 0.1 * seed)
-  made_runs.make(root / "narrow", epochs=5, found=FOUND, start=1.7)
+    made_runs.make(root / f"wide-{seed}", epochs=5, found=RESULTS, changes=changes, start=1 + 0.1 * seed)
+  made_runs.make(root / "narrow", epochs=5, found=RESULTS, start=1.7)
   return root
 
 
@@ -36,20 +36,20 @@ def read(root, *names):
   return comparison.read([root / name for name in names])
 
 
-def test_runs_that_differ_in_the_seed_alone_are_one_group(folders):
+def test_runs_that_differ_only_in_the_seed_form_a_group(folders):
   groups = read(folders, "wide-0", "narrow", "wide-2", "wide-1")
   assert [list(group.runs) for group in groups] == [["wide-0", "wide-2", "wide-1"], ["narrow"]]
   assert groups[0].name == "wide-0 (seeds 0, 2, 1)"
 
 
-def test_other_data_of_the_same_name_are_another_group(folders, tmp_path):
+def test_different_data_of_the_same_name_forms_another_group(folders, tmp_path):
   made_runs.make(tmp_path / "other", epochs=5, fingerprint="beef")
   groups = comparison.read([folders / "narrow", tmp_path / "other"])
   assert len(groups) == 2
   assert "different data" in comparison.answer(groups)
 
 
-def test_a_group_has_its_mean_its_interval_and_its_ends(folders):
+def test_group_has_mean_interval_and_range(folders):
   said = comparison.on_screen(read(folders, "wide-0", "wide-1", "wide-2", "narrow"))
   (line,) = [line for line in said.splitlines() if line.startswith("squared error")]
   values = np.array([3 + 9 * (1 + 0.1 * seed) / 5 for seed in range(3)])
@@ -61,61 +61,61 @@ def test_a_group_has_its_mean_its_interval_and_its_ends(folders):
   assert f"({values[0]:.4g} to {values[1]:.4g})" in two
 
 
-def test_the_answer_begins_with_the_least_error(folders):
+def test_answer_begins_with_the_lowest_error(folders):
   for order in (("narrow", "wide-0"), ("wide-0", "narrow")):
     said = comparison.answer(read(folders, *order))
-    assert said.startswith("wide-0 has the least squared error per test example, 4.8. Then narrow, 6.06.")
+    assert said.startswith("wide-0 has the lowest squared error per test example, 4.8. Next: narrow, 6.06.")
   assert "of wide-0 (seeds 0, 1) is" in comparison.answer(read(folders, "wide-0", "wide-1"))
 
 
 def group(name, errors_, fingerprint="one", **metrics):
-  """A group of runs with these squared errors, and no folders."""
-  told = lambda seed, error: types.SimpleNamespace(
+  """Returns a group of runs with these squared errors, without folders."""
+  run = lambda seed, error: types.SimpleNamespace(
     metrics={"test/squared_error": error, **metrics},
     config={"seed": seed},
     description={"data": {"fingerprint": fingerprint}},
     epochs=(1, 1),
   )
-  return comparison.Group({f"{name}{seed}": told(seed, error) for seed, error in enumerate(errors_)}, {})
+  return comparison.Group({f"{name}{seed}": run(seed, error) for seed, error in enumerate(errors_)}, {})
 
 
-def test_a_group_is_ranked_by_its_mean_and_not_by_its_best_its_worst_or_its_median():
+def test_groups_are_ranked_by_their_mean():
   uneven, even, worst = group("uneven", [1.0, 1.0, 10.0]), group("even", [3.0, 3.5, 3.1]), group("worst", [20.0])
   said = comparison.answer([worst, uneven, even])
-  assert said.startswith("even0 (seeds 0, 1, 2) has the least squared error per test example, 3.2 ± ")
-  assert said.index("Then uneven0") < said.index("worst0")
+  assert said.startswith("even0 (seeds 0, 1, 2) has the lowest squared error per test example, 3.2 ± ")
+  assert said.index("Next: uneven0") < said.index("worst0")
   assert "4 ± 13 (1 to 10)" in said  # the mean; 4.303 * sqrt(27) / sqrt(3)
 
 
-def test_a_group_of_which_a_run_diverged_is_not_ranked():
+def test_group_with_a_diverged_run_is_not_ranked():
   lost, fine = group("lost", [0.1, np.nan]), group("fine", [3.0])
   assert comparison.answer([lost, fine]) == (
-    "fine0 has the least squared error per test example, 3. Diverged: 1 of 2 runs of lost0 (seeds 0, 1)."
+    "fine0 has the lowest squared error per test example, 3. Diverged: 1 of 2 runs of lost0 (seeds 0, 1)."
   )
-  assert comparison.answer([group("lost", [np.nan, np.inf])]) == "All of these diverged."
+  assert comparison.answer([group("lost", [np.nan, np.inf])]) == "All runs diverged."
   assert comparison.answer([lost]) == "Diverged: 1 of 2 runs of lost0 (seeds 0, 1)."
 
 
-def test_of_many_groups_three_are_named_and_the_others_counted():
+def test_answer_names_three_groups_after_the_best_and_counts_the_rest():
   said = comparison.answer([group(f"g{n}_", [float(n)]) for n in range(1, 7)])
   assert [f"g{n}_0," in said for n in range(2, 7)] == [True, True, True, False, False]
   assert said.endswith("; and 2 more.")
 
 
-def test_training_numbers_and_ends_of_intervals_are_no_lines_of_the_table():
+def test_table_omits_training_metrics_and_bounds_of_intervals():
   metrics = {"train/loss": 1.0, "probe/knn": 0.5, "probe/knn_low": 0.4, "probe/knn_high": 0.6, "probe/knn/code": 0.7}
   single, many = comparison._metrics([group("a", [1.0], **metrics), group("b", [2.0])])
   assert single == [["squared error", "1", "2"], ["probe: kNN", "0.5", ""]]
   assert many == [["probe: kNN / code", "0.7", ""]]
 
 
-def test_the_page_shows_the_keys_that_differ_and_no_others(folders, tmp_path):
+def test_page_shows_only_the_keys_that_differ(folders, tmp_path):
   comparison.write(read(folders, "wide-0", "wide-1", "narrow"), tmp_path / "c.html")
   text = re.sub(r"<(style|script)\b.*?</\1>", "", (tmp_path / "c.html").read_text(), flags=re.DOTALL)
-  differences = text[text.index("Where they differ</h2>") : text.index("What they reached</h2>")]
+  differences = text[text.index("Config differences</h2>") : text.index("Metrics</h2>")]
   assert re.findall(r'<th scope="row">(.*?)</th>', differences) == ["model.widths"]
   assert text.count('alt="narrow: 16 pictures"') == 1
-  assert text.count('alt="test images: 16 pictures"') == 1  # they are the same for all
+  assert text.count('alt="test images: 16 pictures"') == 1  # the same for all runs
   comparison.write(read(folders, "wide-0", "wide-1"), tmp_path / "c.html")
   assert "differ only in seed, data.placement." in (tmp_path / "c.html").read_text()
 
@@ -123,14 +123,14 @@ def test_the_page_shows_the_keys_that_differ_and_no_others(folders, tmp_path):
 @pytest.mark.parametrize(
   ("changes", "description", "said"),
   [
-    ({}, {}, "The configs of these runs are equal."),
+    ({}, {}, "The configs of these runs are identical."),
     ({"seed": 1}, {}, "The configs of these runs differ only in seed."),
     ({"trackers": ("mlflow",)}, {}, "The configs of these runs differ only in trackers."),
-    ({"seed": 1}, {"devices": ["gpu: H100"]}, "differ only in seed; the runs differ also in devices."),
-    ({}, {"git_commit": None, "versions": {"jax": "9"}}, "are equal; the runs differ also in commit, versions."),
+    ({"seed": 1}, {"devices": ["gpu: H100"]}, "differ only in seed; the runs also differ in devices."),
+    ({}, {"git_commit": None, "versions": {"jax": "9"}}, "are identical; the runs also differ in commit, versions."),
   ],
 )
-def test_how_the_runs_of_one_group_differ_is_said(tmp_path, changes, description, said):
+def test_page_states_the_differences_within_a_group(tmp_path, changes, description, said):
   made_runs.make(tmp_path / "a", epochs=1)
   config = json.loads((made_runs.make(tmp_path / "b", epochs=1, changes=changes) / "config.json").read_text())
   (tmp_path / "b" / "config.json").write_text(json.dumps(config | description))
@@ -138,27 +138,27 @@ def test_how_the_runs_of_one_group_differ_is_said(tmp_path, changes, description
   assert said in comparison._nearly_same(list(group.runs.values()))
 
 
-def test_runs_with_the_same_error_are_both_named(tmp_path):
+def test_runs_with_equal_errors_are_both_named(tmp_path):
   for name, width in (("a", 8), ("b", 16), ("c", 32)):
     made_runs.make(tmp_path / name, epochs=1, changes={"model.widths": (width,)}, start=2.0 if name == "c" else 1.0)
   said = comparison.answer(read(tmp_path, "c", "b", "a"))
-  assert said == "b and a have the least squared error per test example, 12. Then c, 21."
+  assert said == "b and a have the lowest squared error per test example, 12. Next: c, 21."
 
 
-def test_the_answer_names_the_best_four_and_counts_the_rest(tmp_path):
+def test_answer_names_the_best_four_runs_and_counts_the_rest(tmp_path):
   for number in range(6):
     made_runs.make(tmp_path / f"r{number}", epochs=1, changes={"model.widths": (number + 1,)}, start=1.0 + number)
   said = comparison.answer(read(tmp_path, *(f"r{number}" for number in (5, 3, 1, 0, 2, 4))))
-  assert said == "r0 has the least squared error per test example, 12. Then r1, 21; r2, 30; r3, 39; and 2 more."
+  assert said == "r0 has the lowest squared error per test example, 12. Next: r1, 21; r2, 30; r3, 39; and 2 more."
 
 
-def test_the_table_is_of_the_test_set_alone(folders):
+def test_table_has_no_training_metrics(folders):
   said = comparison.on_screen(read(folders, "wide-0", "narrow"))
   assert "nats floor" in said
   assert "train" not in said
 
 
-def test_the_order_of_the_keys_in_a_config_makes_no_difference(tmp_path):
+def test_order_of_config_keys_does_not_matter(tmp_path):
   made_runs.make(tmp_path / "a", epochs=1)
   file = made_runs.make(tmp_path / "b", epochs=1, changes={"seed": 1}) / "config.json"
   description = json.loads(file.read_text())
@@ -167,7 +167,7 @@ def test_the_order_of_the_keys_in_a_config_makes_no_difference(tmp_path):
   assert len(read(tmp_path, "a", "b")) == 1
 
 
-def test_the_error_of_pca_is_drawn_only_where_it_is_the_same_for_all(tmp_path):
+def test_pca_baseline_is_drawn_only_if_equal_for_all_runs(tmp_path):
   for name, widths in (("a", (8,)), ("b", (16,))):
     made_runs.make(tmp_path / name, epochs=1, changes={"model.widths": widths})
   assert "PCA, 13.19" in str(comparison._curves(read(tmp_path, "a", "b")))
@@ -176,27 +176,27 @@ def test_the_error_of_pca_is_drawn_only_where_it_is_the_same_for_all(tmp_path):
   assert "PCA" not in str(comparison._curves(read(tmp_path, "a", "b")))
 
 
-def test_runs_that_are_not_trained_to_the_end_are_named(folders, tmp_path):
+def test_unfinished_runs_are_named(folders, tmp_path):
   made_runs.make(tmp_path / "short", epochs=2, asked=9)
   assert comparison.answer(comparison.read([folders / "narrow", tmp_path / "short"])).endswith(
-    "Not trained to the end: short."
+    "Training not finished: short."
   )
-  assert "Not trained" not in comparison.answer(read(folders, "narrow", "wide-0"))
+  assert "not finished" not in comparison.answer(read(folders, "narrow", "wide-0"))
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_a_group_of_which_some_runs_diverged_did_not_diverge_whole(folders, tmp_path, alone):
+def test_diverged_runs_of_a_group_are_counted(folders, tmp_path, alone):
   for seed in range(3):
     made_runs.make(tmp_path / f"run-{seed}", epochs=1, changes={"seed": seed})
   (tmp_path / "run-1" / "metrics.jsonl").write_text('{"step": 1, "epoch": 1.0, "test/squared_error": null}\n')
   runs = [tmp_path / f"run-{seed}" for seed in range(3)]
   said = comparison.answer(comparison.read(runs if alone else [*runs, folders / "narrow"]))
   assert "Diverged: 1 of 3 runs of run-0 (seeds 0, 1, 2)." in said
-  assert "All of these" not in said
-  assert ("narrow has the least" in said) == (not alone)
+  assert "All runs" not in said
+  assert ("narrow has the lowest" in said) == (not alone)
 
 
-def test_runs_without_findings_and_runs_that_diverged_are_compared(folders, tmp_path):
+def test_runs_without_evaluation_and_diverged_runs_can_be_compared(folders, tmp_path):
   plain = made_runs.make(tmp_path / "plain", epochs=2)
   lost = made_runs.make(tmp_path / "lost", epochs=2, changes={"epochs": 9})
   (lost / "metrics.jsonl").write_text('{"step": 1, "epoch": 1.0, "test/squared_error": null}\n')
@@ -204,36 +204,36 @@ def test_runs_without_findings_and_runs_that_diverged_are_compared(folders, tmp_
   comparison.write(groups, tmp_path / "c.html")
   assert "Diverged: lost." in comparison.answer(groups)
   assert "not finite" in comparison.on_screen(groups)
-  assert comparison.answer(groups[2:]) == "All of these diverged."
+  assert comparison.answer(groups[2:]) == "All runs diverged."
 
 
-def test_folders_of_the_same_name_are_told_apart(folders, tmp_path):
+def test_folders_with_equal_names_are_shown_with_their_path(folders, tmp_path):
   made_runs.make(tmp_path / "narrow", epochs=4)
   groups = comparison.read([folders / "narrow", tmp_path / "narrow"])
   assert [group.name for group in groups] == [str(folders / "narrow"), str(tmp_path / "narrow")]
 
 
-def test_the_command_leaves_a_table_and_a_page(folders, tmp_path):
+def test_command_prints_a_table_and_writes_a_page(folders, tmp_path):
   status, output, complaints = compare(ROOT, folders / "wide-0", folders / "narrow", f"--out={tmp_path / 'c.html'}")
   assert status == 0, complaints
   assert not complaints
   assert "narrow" in output.splitlines()[0]
-  assert "has the least squared error" in output
+  assert "has the lowest squared error" in output
   assert (tmp_path / "c.html").stat().st_size > 1e6
 
 
 @pytest.mark.parametrize(
   ("make", "said"),
   [
-    (lambda root: ["a"], "nothing to compare"),
+    (lambda root: ["a"], "nothing to compare with"),
     (lambda root: ["a", "none"], "there is no run here"),
     (lambda root: ["a", "a/../a"], "is named twice"),
-    (lambda root: ["a", "b", (root / "b" / "metrics.jsonl").unlink()], "nothing was measured yet"),
+    (lambda root: ["a", "b", (root / "b" / "metrics.jsonl").unlink()], "has no evaluation yet"),
     (lambda root: ["a", "b", (root / "b" / "config.json").write_text('{"config"')], "cannot be read"),
     (lambda root: ["a", "b", (root / "b" / "config.json").write_text('{"config": 3}')], "is not that of a run"),
   ],
 )
-def test_what_is_wrong_is_said(tmp_path, make, said):
+def test_unusable_folders_are_errors(tmp_path, make, said):
   for name in ("a", "b"):
     made_runs.make(tmp_path / name, epochs=1)
   names = [name for name in make(tmp_path) if isinstance(name, str)]
@@ -249,7 +249,7 @@ def test_what_is_wrong_is_said(tmp_path, make, said):
     (["none", "other", "--out=a.txt"], 1, "--out=a.txt: must end in .html"),
   ],
 )
-def test_a_mistake_is_one_line_and_a_status(tmp_path, arguments, status, said):
+def test_error_of_the_command_is_one_line_and_a_status(tmp_path, arguments, status, said):
   found, output, complaints = compare(tmp_path, *arguments)
   assert found == status
   assert complaints.startswith("ae_jax: ")

@@ -26,7 +26,8 @@ def test_it_trains_says_how_good_and_then_says_it_again(tmp_path):
   assert len(list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))) == 1
   *_, words, nats, speed, where = out.splitlines()
   assert re.match(
-    r"After 2 epochs: squared error [\d.]+ per test example; PCA with as many numbers [\d.]+: that is", words
+    r"After 2 epochs: squared error [\d.]+ per test example \(baseline: PCA with the same latent size, [\d.]+\)\. ",
+    words,
   )
   assert "nats per test example" in nats
   assert "images/s" in speed

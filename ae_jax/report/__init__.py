@@ -1,1 +1,1 @@
-"""What a run shows: sentences and pictures."""
+"""Reports on runs: messages, static images and HTML pages."""

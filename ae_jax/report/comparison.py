@@ -1,7 +1,10 @@
-"""What a page tells of several runs: where their configs differ, and what each of them reached."""
+"""Page and table that compare several runs: their configs, metrics, curves and reconstructions."""
 
 import dataclasses
 import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,178 +14,194 @@ from ae_jax.report import blocks, charts, page, pictures, run_report, tables
 from ae_jax.runs import metric_names
 
 _ERROR = "test/squared_error"
-_MOST_TOLD = 3  # groups that the answer names
+_MAX_NAMED = 3  # groups that the answer names after the best one
+
+Rows = list[list[str]]  # rows of texts; the first text of each is its header
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Runs that differ in the seed alone, {name: story.RunReport}, and what their configs have in common."""
+  """Runs whose configs differ only in the seed and in keys that do not change the result."""
 
-  runs: dict
-  config: dict  # dotted key -> value
+  runs: dict[str, Any]  # name -> run_report.RunReport
+  config: dict[str, Any]  # dotted key -> value; the keys that all runs share
 
   @property
-  def name(self):
-    """That of the first run, and the seeds of all where there are several."""
-    seeds = ", ".join(str(told.config["seed"]) for told in self.runs.values())
+  def name(self) -> str:
+    """The name of the first run, followed by the seeds if there are several runs."""
+    seeds = ", ".join(str(run.config["seed"]) for run in self.runs.values())
     return f"{next(iter(self.runs))} (seeds {seeds})" if len(self.runs) > 1 else next(iter(self.runs))
 
   @property
-  def data(self):
-    """The fingerprint of their data."""
+  def data(self) -> str:
+    """The fingerprint of the data."""
     return next(iter(self.runs.values())).description["data"]["fingerprint"]
 
-  def values(self, name):
-    """Those of a metric, of the runs that have it."""
-    return [told.metrics[name] for told in self.runs.values() if name in told.metrics]
+  def values(self, name: str) -> list[float | int]:
+    """Returns the values of a metric; runs without the metric are left out."""
+    return [run.metrics[name] for run in self.runs.values() if name in run.metrics]
 
 
-def read(folders):
-  """The `Group`s of the runs in some folders; UserError for fewer than two of them, and where one tells nothing yet."""
+def read(folders: Sequence[pathlib.Path]) -> list[Group]:
+  """Returns the runs in these folders, grouped by config and data.
+
+  Raises:
+    UserError: If there are fewer than two folders, one is named twice, or one holds no evaluated run.
+  """
   if len(folders) < 2:
-    raise errors.UserError(f"there is nothing to compare {folders[0]} with: name two runs or more")
-  places = [folder.resolve() for folder in folders]
-  for number, place in enumerate(places):
-    if place in places[:number]:
-      raise errors.UserError(f"{folders[number]} is named twice")
-  names = [folder.resolve().name for folder in folders]
+    raise errors.UserError(f"{folders[0]}: there is nothing to compare with; name two or more run folders")
+  resolved = [folder.resolve() for folder in folders]
+  for number, folder in enumerate(resolved):
+    if folder in resolved[:number]:
+      raise errors.UserError(f"{folders[number]}: is named twice; name each run folder once")
+  names = [folder.name for folder in resolved]
   if len(set(names)) < len(names):
     names = [str(folder) for folder in folders]
   groups = {}
   for name, folder in zip(names, folders, strict=True):
-    told = run_report.read(folder)
-    if _ERROR not in told.metrics:
-      raise errors.UserError(f"{folder}: nothing was measured yet (no {_ERROR} in metrics.jsonl); let the run train on")
-    config = {key: value for key, value in configs.flat(told.config).items() if not _may_differ(key)}
-    key = repr((sorted(config.items()), told.description["data"]["fingerprint"]))
-    groups.setdefault(key, Group({}, config)).runs[name] = told
+    run = run_report.read(folder)
+    if _ERROR not in run.metrics:
+      raise errors.UserError(f"{folder}: has no evaluation yet (no {_ERROR} in metrics.jsonl); train the run further")
+    config = {key: value for key, value in configs.flat(run.config).items() if not _may_differ(key)}
+    key = repr((sorted(config.items()), run.description["data"]["fingerprint"]))
+    groups.setdefault(key, Group({}, config)).runs[name] = run
   return list(groups.values())
 
 
-def answer(groups):
-  """Returns sentences on which group reconstructs best, and by how much."""
-  lost = {group.name: [not math.isfinite(error) for error in group.values(_ERROR)] for group in groups}
-  diverged = [
-    name if all(runs) else f"{sum(runs)} of {len(runs)} runs of {name}" for name, runs in lost.items() if any(runs)
-  ]
-  if all(all(runs) for runs in lost.values()):
-    return "All of these diverged."
-  finite = [group for group in groups if not any(lost[group.name])]
-  said = [_ranking(finite, len(groups))] if finite else []
+def answer(groups: Sequence[Group]) -> str:
+  """Returns sentences that rank the groups by their mean test error, and name diverged and unfinished runs."""
+  diverged = {group.name: [not math.isfinite(error) for error in group.values(_ERROR)] for group in groups}
+  if all(all(runs) for runs in diverged.values()):
+    return "All runs diverged."
+  finite = [group for group in groups if not any(diverged[group.name])]
+  sentences = [_ranking(finite, len(groups))] if finite else []
   if len({group.data for group in groups}) > 1:
-    said.append("They were measured on different data.")
-  if diverged:
-    said.append(f"Diverged: {', '.join(diverged)}.")
-  unfinished = [name for group in groups for name, told in group.runs.items() if told.epochs[0] < told.epochs[1]]
+    sentences.append("The runs were evaluated on different data.")
+  names = [
+    name if all(runs) else f"{sum(runs)} of {len(runs)} runs of {name}" for name, runs in diverged.items() if any(runs)
+  ]
+  if names:
+    sentences.append(f"Diverged: {', '.join(names)}.")
+  unfinished = [name for group in groups for name, run in group.runs.items() if run.epochs[0] < run.epochs[1]]
   if unfinished:
-    said.append(f"Not trained to the end: {', '.join(unfinished)}.")
-  return " ".join(said)
+    sentences.append(f"Training not finished: {', '.join(unfinished)}.")
+  return " ".join(sentences)
 
 
-def _ranking(finite, count):
-  """The finite groups, the least error first, of `count` groups in all."""
+def _ranking(finite: Sequence[Group], count: int) -> str:
+  """Returns sentences on the groups in ascending order of their mean error, where `count` groups are compared."""
   means = {group.name: float(np.mean(group.values(_ERROR))) for group in finite}
   ranked = sorted(finite, key=lambda group: means[group.name])
-  least = [group.name for group in ranked if means[group.name] == means[ranked[0].name]]
+  best = [group.name for group in ranked if means[group.name] == means[ranked[0].name]]
   error = _summary(ranked[0].values(_ERROR))
   if count == 1:
     return f"The squared error per test example of {ranked[0].name} is {error}."
-  have = "has" if len(least) == 1 else "have"
-  said = f"{' and '.join(least)} {have} the least squared error per test example, {error}."
-  others = [f"{group.name}, {_summary(group.values(_ERROR))}" for group in ranked[len(least) :]]
-  more = f"; and {len(others) - _MOST_TOLD} more" if len(others) > _MOST_TOLD else ""
-  return said + (f" Then {'; '.join(others[:_MOST_TOLD])}{more}." if others else "")
+  have = "has" if len(best) == 1 else "have"
+  sentence = f"{' and '.join(best)} {have} the lowest squared error per test example, {error}."
+  others = [f"{group.name}, {_summary(group.values(_ERROR))}" for group in ranked[len(best) :]]
+  more = f"; and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""
+  return sentence + (f" Next: {'; '.join(others[:_MAX_NAMED])}{more}." if others else "")
 
 
-def on_screen(groups):
-  """The metrics that have no parts, side by side, as lines of text."""
+def on_screen(groups: Sequence[Group]) -> str:
+  """Returns the table of the scalar metrics as text, one column for each group."""
   lines = [["", *(group.name for group in groups)], *_metrics(groups)[0]]
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   padded = [[text.rjust(width) for text, width in zip(line, widths, strict=True)] for line in lines]
   return "\n".join("  ".join([line[0].ljust(widths[0]), *texts[1:]]) for line, texts in zip(lines, padded, strict=True))
 
 
-def write(groups, path):
-  """Writes the page of the groups; UserError where it cannot be written."""
-  runs = {name: told for group in groups for name, told in group.runs.items()}
-  head, (single, many) = ["", *(group.name for group in groups)], _metrics(groups)
-  numbers = [page.table(head, single)]
-  if many:
-    numbers.append(page.table(head, many, folded=f"{len(many)} more, of parts of the data and of the code"))
+def write(groups: Sequence[Group], path: pathlib.Path) -> None:
+  """Writes the page that compares the groups.
+
+  Raises:
+    UserError: If the file cannot be written.
+  """
+  runs = {name: run for group in groups for name, run in group.runs.items()}
+  head, (scalars, details) = ["", *(group.name for group in groups)], _metrics(groups)
+  metrics = [page.table(head, scalars)]
+  if details:
+    metrics.append(page.table(head, details, folded=f"{len(details)} detailed metrics, such as errors per class"))
   differences = _differences(groups)
   table = page.table(head, differences, style="words") if differences else page.notes(_nearly_same(list(runs.values())))
   sections = [
-    ("Where they differ", [table]),
-    ("What they reached", numbers),
-    ("Learning", _curves(groups)),
+    ("Config differences", [table]),
+    ("Metrics", metrics),
+    ("Learning curves", _curves(groups)),
     ("Reconstructions", _reconstructions(runs)),
   ]
   title = f"{len(runs)} runs, {len(groups)} config{'s' if len(groups) > 1 else ''}"
   page.write(path, title, answer(groups), sections)
 
 
-def _differences(groups):
-  """Lines of the keys that differ from group to group, and of other differences."""
+def _differences(groups: Sequence[Group]) -> Rows:
+  """Returns the rows of the config keys, and of the `_PROPERTIES`, that differ between groups."""
   keys = dict.fromkeys(key for group in groups for key in group.config)
   lines = [[key, *(tables.text(group.config[key]) if key in group.config else "" for group in groups)] for key in keys]
-  for name, of_run in _BESIDE.items():
+  for name, of_run in _PROPERTIES.items():
     lines.append([name, *("; ".join(dict.fromkeys(map(of_run, group.runs.values()))) for group in groups)])
   return [line for line in lines if len(set(line[1:])) > 1]
 
 
-_BESIDE = {  # what else may differ between runs
-  "data": lambda told: told.description["data"]["fingerprint"],
-  "parameters": lambda told: f"{told.description['parameters']:,}",
-  "devices": lambda told: ", ".join(map(str, told.description["devices"])),
-  "commit": lambda told: str(told.description.get("git_commit")),
-  "versions": lambda told: ", ".join(f"{key} {value}" for key, value in told.description["versions"].items()),
+_PROPERTIES = {  # properties of a run that are not in its config
+  "data": lambda run: run.description["data"]["fingerprint"],
+  "parameters": lambda run: f"{run.description['parameters']:,}",
+  "devices": lambda run: ", ".join(map(str, run.description["devices"])),
+  "commit": lambda run: str(run.description.get("git_commit")),
+  "versions": lambda run: ", ".join(f"{key} {value}" for key, value in run.description["versions"].items()),
 }
 
 
-def _may_differ(key):
-  """Returns whether runs of a group may differ in a dotted key of the config."""
+def _may_differ(key: str) -> bool:
+  """Returns whether the runs of a group may differ in a dotted key of the config."""
   return key == "seed" or configs.is_free(key)
 
 
-def _nearly_same(runs):
-  """A sentence on what differs between the runs of a single group."""
-  settings = [configs.flat(told.config) for told in runs]
-  keys = sorted({key for each in settings for key in each if _may_differ(key)}, key=lambda key: (key != "seed", key))
-  keys = [key for key in keys if len({str(each.get(key)) for each in settings}) > 1]
-  other = [name for name, of_run in _BESIDE.items() if len(set(map(of_run, runs))) > 1]
-  said = (
-    f"The configs of these runs differ only in {', '.join(keys)}" if keys else "The configs of these runs are equal"
+def _nearly_same(runs: Sequence[run_report.RunReport]) -> str:
+  """Returns a sentence on the differences between the runs of a single group."""
+  settings = [configs.flat(run.config) for run in runs]
+  keys = sorted(
+    {key for config in settings for key in config if _may_differ(key)}, key=lambda key: (key != "seed", key)
   )
-  return f"{said}; the runs differ also in {', '.join(other)}." if other else f"{said}."
+  keys = [key for key in keys if len({str(config.get(key)) for config in settings}) > 1]
+  properties = [name for name, of_run in _PROPERTIES.items() if len(set(map(of_run, runs))) > 1]
+  text = f"differ only in {', '.join(keys)}" if keys else "are identical"
+  also = f"; the runs also differ in {', '.join(properties)}" if properties else ""
+  return f"The configs of these runs {text}{also}."
 
 
-def _metrics(groups):
-  """Lines of what each group reached: of the metrics that have no parts, and of those that have."""
-  names = dict.fromkeys(name for group in groups for told in group.runs.values() for name in _comparable(told))
-  single, many = [], []
+def _metrics(groups: Sequence[Group]) -> tuple[Rows, Rows]:
+  """Returns the rows of the scalar metrics, and of the metrics of parts, such as a class or a noise level."""
+  names = dict.fromkeys(name for group in groups for run in group.runs.values() for name in _comparable(run))
+  scalars, details = [], []
   for name in names:
     texts = [_summary(group.values(name)) for group in groups]
-    (many if name.count("/") > 1 else single).append([_readable(name), *texts])
-  return single, many
+    (details if name.count("/") > 1 else scalars).append([_readable(name), *texts])
+  return scalars, details
 
 
-def _comparable(told):
-  """Names of the metrics that say how good a run is: without those of training and without ends of intervals."""
-  rooms = {}
-  for name in told.metrics:
-    room, slash, rest = name.partition("/")
-    if slash and room != "train":
-      rooms.setdefault(room, []).append(rest)
-  return [f"{room}/{rest}" for room, all_ in rooms.items() for rest in all_ if not tables.ends_an_interval(rest, all_)]
+def _comparable(run: Any) -> list[str]:
+  """Returns the names of the metrics that rate a run: no training metrics, no bounds of intervals."""
+  by_prefix = {}
+  for name in run.metrics:
+    prefix, slash, rest = name.partition("/")
+    if slash and prefix != "train":
+      by_prefix.setdefault(prefix, []).append(rest)
+  return [
+    f"{prefix}/{rest}"
+    for prefix, names in by_prefix.items()
+    for rest in names
+    if not tables.ends_an_interval(rest, names)
+  ]
 
 
-def _readable(name):
-  room, _, rest = name.partition("/")
-  return tables.readable(rest if room == "test" else f"{room}: {rest}")
+def _readable(name: str) -> str:
+  prefix, _, rest = name.partition("/")
+  return tables.readable(rest if prefix == "test" else f"{prefix}: {rest}")
 
 
-def _summary(values):
-  """The mean of some values, how sure it is, and between what they lie."""
+def _summary(values: Sequence[float | int]) -> str:
+  """Returns the mean of some values, its interval, and their range."""
   if not values:
     return ""
   text = tables.number(float(np.mean(values)))
@@ -194,35 +213,35 @@ def _summary(values):
   return f"{text} ({tables.number(min(values))} to {tables.number(max(values))})"
 
 
-def _curves(groups):
-  """The curves of all runs in the colour of their group."""
-  runs = [(name, told, n) for n, group in enumerate(groups) for name, told in group.runs.items()]
+def _curves(groups: Sequence[Group]) -> list[blocks.Block]:
+  """Returns charts of the curves of all runs, each in the colour of its group."""
+  runs = [(name, run, number) for number, group in enumerate(groups) for name, run in group.runs.items()]
   colours = [charts.LINES[number % len(charts.LINES)] for _, _, number in runs]
-  named = {name: groups[number].name for name, _, number in runs}
+  group_names = {name: groups[number].name for name, _, number in runs}
   baselines = {float(value) for group in groups for value in group.values(metric_names.PCA)}
-  titles = {
-    _ERROR: ("The squared error of the test set", "squared error per test example"),
-    "train/loss": ("What each minimised, over the training set", "loss per example"),
+  labels = {
+    _ERROR: ("Squared error on the test set", "squared error per test example"),
+    "train/loss": ("Training loss", "loss per example"),
   }
-  found = []
-  for metric, (title, label) in titles.items():
-    baseline = {"PCA": baselines.pop()} if metric == _ERROR and len(baselines) == 1 else {}
-    lines = {name: told.curves.get(metric) for name, told, _ in runs}
-    found.append((title, charts.curves(lines, baseline, label, colours, named)))
-  return [blocks.chart(title, item) for title, item in found if item]
+  curve_charts = []
+  for metric, (title, y_label) in labels.items():
+    baseline = {"baseline: PCA": baselines.pop()} if metric == _ERROR and len(baselines) == 1 else {}
+    lines = {name: run.curves.get(metric) for name, run, _ in runs}
+    curve_charts.append((title, charts.curves(lines, baseline, y_label, colours, group_names)))
+  return [blocks.chart(title, item) for title, item in curve_charts if item]
 
 
-def _reconstructions(runs):
-  """What each run makes of the same test examples, a block for each data set."""
-  blocks = {}
-  for name, told in runs.items():
-    shown = told.found and told.found.figures.get("reconstruction/reconstructions")
-    if shown and pictures.reconstructed(shown):
-      key = told.description["data"]["fingerprint"], told.config["data"]["range"], told.config["data"]["name"]
-      (first, examples), (_, made) = shown.rows.items()
-      blocks.setdefault(key, {first: examples})[name] = made
+def _reconstructions(runs: Mapping[str, run_report.RunReport]) -> list[blocks.Block]:
+  """Returns, for each data set, a block with the reconstructions of the same test examples by each run."""
+  by_data = {}
+  for name, run in runs.items():
+    figure = run.evaluation and run.evaluation.figures.get("reconstruction/reconstructions")
+    if figure and pictures.reconstructed(figure):
+      key = run.description["data"]["fingerprint"], run.config["data"]["range"], run.config["data"]["name"]
+      (examples_name, examples), (_, reconstructions) = figure.rows.items()
+      by_data.setdefault(key, {examples_name: examples})[name] = reconstructions
   return [
     blocks.rows(rows, *pictures.limits(next(iter(rows.values())), value_range))
-    | {"title": f"Test examples of {data}, and what each run makes of them"}
-    for (_, value_range, data), rows in blocks.items()
+    | {"title": f"Test examples of {data}, and their reconstructions by each run"}
+    for (_, value_range, data), rows in by_data.items()
   ]

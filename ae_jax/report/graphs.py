@@ -1,19 +1,28 @@
-"""Curves as pictures: those of a run over its epochs, and those of a sweep."""
+"""Line graphs as static images: the learning curves of a run, and the results of a sweep."""
 
+import pathlib
 import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from ae_jax.report import canvas
 from ae_jax.runs import metric_names
 
-_LETTERS = 76  # of a title that fit above axes some six inches wide
+_TITLE_WIDTH = 76  # characters that fit above axes about six inches wide
 
 
-def curves(path, measured, baselines):
-  """Saves the loss and the test error against the epoch, on log axes, PCA's error as a line.
+def curves(
+  path: pathlib.Path, measured: Mapping[str, tuple[np.ndarray, np.ndarray]], baselines: Mapping[str, Any]
+) -> None:
+  """Saves the loss and the squared test error over the epochs, on logarithmic axes, with PCA's error as a line.
 
-  `measured` is what `logs.curves` has, `baselines` maps names to the values that do not depend on the model.
+  Args:
+    path: the PNG file.
+    measured: the curves of the metrics, see `logs.curves`.
+    baselines: the metrics that do not depend on the model.
   """
   figure = canvas.figure(8, 3.2)
   left, right = figure.subplots(1, 2)
@@ -22,8 +31,9 @@ def curves(path, measured, baselines):
   left.set(ylabel="loss per example")
   _curve(right, measured, "test/squared_error", "autoencoder", "tab:orange", "o")
   key = metric_names.pca_key(baselines)
-  size = "as many bits" if key == metric_names.QUANTISED_PCA else "the same size"
-  right.axhline(baselines[key], color="tab:gray", linestyle="--", label=f"PCA of {size}, {baselines[key]:.2f}")
+  size = "number of bits" if key == metric_names.QUANTISED_PCA else "latent size"
+  label = f"baseline: PCA with the same {size}, {baselines[key]:.2f}"
+  right.axhline(baselines[key], color="tab:gray", linestyle="--", label=label)
   right.set(ylabel="squared error per test example")
   for axes in (left, right):
     axes.set(xlabel="epoch")
@@ -35,58 +45,94 @@ def curves(path, measured, baselines):
   figure.savefig(path)
 
 
-def error_over_latent(path, curves, pca, knee, dimensions, title):
-  """Saves the mean error over latent size, the seeds' range around it, on log axes, beside PCA's.
+def error_over_latent(
+  path: pathlib.Path,
+  curves: Mapping[str, Mapping[int, Sequence[float]]],
+  pca: Mapping[int, float],
+  knee: Mapping[str, Any] | None,
+  dimensions: Mapping[str, Mapping[str, Any]],
+  title: str,
+) -> None:
+  """Saves the mean test error over the latent size, with the range of the seeds, on logarithmic axes.
 
-  `curves` are {name: {latent: [error of each seed]}}, `pca` {latent: error}. `knee` {"latent", "low", "high"} or None,
-  and `dimensions` of the data, {name: {"estimate", "low", "high"}}, are marked on the same axis with their intervals.
+  Args:
+    path: the PNG file.
+    curves: {name: {latent size: [error of each seed]}}.
+    pca: {latent size: error of PCA}.
+    knee: {"latent", "low", "high"}, the smallest sufficient latent size and its interval; None if there is none.
+    dimensions: {estimator: {"estimate", "low", "high"}}, the intrinsic dimension of the data with its interval.
+    title: is written above the axes.
   """
   figure = canvas.figure(7, 4.4)
   axes = figure.subplots()
   for number, (name, curve) in enumerate(curves.items()):
-    sizes, colour = list(curve), canvas.shade("viridis", 0.25 + 0.6 * number / len(curves))
-    axes.plot(sizes, [np.mean(each) for each in curve.values()], "o-", color=colour, label=name, markersize=4, zorder=3)
-    axes.fill_between(sizes, *zip(*((min(e), max(e)) for e in curve.values()), strict=True), color=colour, alpha=0.2)
-  axes.plot(list(pca), list(pca.values()), "s--", color="tab:gray", label="PCA of the same size", markersize=3.5)
+    _mean_and_range(axes, curve, name, canvas.shade("viridis", 0.25 + 0.6 * number / len(curves)))
+  label = "baseline: PCA with the same latent size"
+  axes.plot(list(pca), list(pca.values()), "s--", color="tab:gray", label=label, markersize=3.5)
   if knee:
-    axes.axvspan(knee["low"], knee["high"], color="tab:orange", alpha=0.15, linewidth=0)
-    axes.axvline(knee["latent"], color="tab:orange", linewidth=1.2, label=f"{knee['latent']} is enough")
-  for style, (name, found) in zip((":", "-."), dimensions.items(), strict=False):
-    label = f"dimension of the data, {name}: {found['estimate']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
-    axes.axvspan(found["low"], found["high"], color="tab:green", alpha=0.15, linewidth=0)
-    axes.axvline(found["estimate"], color="tab:green", linewidth=1.2, linestyle=style, label=label)
-  if curves:  # nothing has no logarithm
+    label = f"smallest sufficient latent size: {knee['latent']}"
+    _mark(axes, knee["latent"], knee, "tab:orange", label=label)
+  for style, (name, dimension) in zip((":", "-."), dimensions.items(), strict=False):
+    interval = f"{dimension['estimate']:.1f} ({dimension['low']:.1f} to {dimension['high']:.1f})"
+    label = f"intrinsic dimension of the data, {name}: {interval}"
+    _mark(axes, dimension["estimate"], dimension, "tab:green", label=label, linestyle=style)
+  if curves:  # without a curve the limits of the axes may be 0, which has no logarithm
     canvas.logarithmic(axes)
     axes.set_xscale("log", base=2)
   axes.set_xticks(list(pca), list(map(str, pca)), minor=False)
   axes.set(xlabel="latent size", ylabel="squared error per test example")
-  _title(axes, title)
-  axes.grid(alpha=0.2)
-  axes.legend(fontsize=8, framealpha=0.9)
+  _finish(axes, title)
   figure.savefig(path)
 
 
-def rate_distortion(path, curves, distortion, title):
-  """Saves {latent: {beta: (rate, distortion)}} as a curve for each latent size, a point for each beta."""
+def rate_distortion(
+  path: pathlib.Path,
+  curves: Mapping[int, Mapping[float, tuple[float, float]]],
+  distortion: str,
+  title: str,
+) -> None:
+  """Saves a rate-distortion curve for each latent size, with a point for each beta.
+
+  Args:
+    path: the PNG file.
+    curves: {latent size: {beta: (rate, distortion)}}.
+    distortion: the measure of the distortion, "nats" or "squared_error".
+    title: is written above the axes.
+  """
   figure = canvas.figure(7, 4.4)
   axes = figure.subplots()
   for number, (latent, points) in enumerate(curves.items()):
     colour = canvas.shade("viridis", 0.1 + 0.8 * number / len(curves))
-    axes.plot(*zip(*points.values(), strict=True), "o-", color=colour, label=f"latent {latent}", markersize=4)
+    label = f"latent size {latent}"
+    axes.plot(*zip(*points.values(), strict=True), "o-", color=colour, label=label, markersize=4)
     for beta, point in points.items():
       axes.annotate(f"{beta:g}", point, textcoords="offset points", xytext=(4, 4), fontsize=7, color=colour)
-  words = {"nats": "distortion: nats of the reconstruction", "squared_error": "distortion: squared error"}
-  axes.set(xlabel="rate: KL to the prior, nats", ylabel=f"{words[distortion]} per test example")
-  _title(axes, f"{title}: what a nat of code buys, by beta")
-  axes.grid(alpha=0.2)
-  axes.legend(fontsize=8, framealpha=0.9)
+  labels = {"nats": "distortion: reconstruction loss in nats", "squared_error": "distortion: squared error"}
+  axes.set(xlabel="rate: KL divergence from the prior, nats", ylabel=f"{labels[distortion]} per test example")
+  _finish(axes, f"{title}: rate-distortion curves; the label of a point is its beta")
   figure.savefig(path)
 
 
-def _title(axes, text):
-  axes.set_title(textwrap.fill(text, _LETTERS), fontsize=10, loc="left")
+def _mean_and_range(axes: Axes, curve: Mapping[int, Sequence[float]], name: str, colour: Any) -> None:
+  """Draws the mean over the seeds as a line, and their range as a band."""
+  means, lows, highs = ([of(errors) for errors in curve.values()] for of in (np.mean, min, max))
+  axes.plot(list(curve), means, "o-", color=colour, label=name, markersize=4, zorder=3)
+  axes.fill_between(list(curve), lows, highs, color=colour, alpha=0.2)
 
 
-def _curve(axes, measured, name, label, colour, marker):
+def _mark(axes: Axes, value: float | int, interval: Mapping[str, Any], colour: str, **looks: Any) -> None:
+  """Marks a value on the x axis with a vertical line, and its interval with a band."""
+  axes.axvspan(interval["low"], interval["high"], color=colour, alpha=0.15, linewidth=0)
+  axes.axvline(value, color=colour, linewidth=1.2, **looks)
+
+
+def _finish(axes: Axes, title: str) -> None:
+  """Adds the title, a grid and the legend."""
+  axes.set_title(textwrap.fill(title, _TITLE_WIDTH), fontsize=10, loc="left")
+  axes.grid(alpha=0.2)
+  axes.legend(fontsize=8, framealpha=0.9)
+
+
+def _curve(axes: Axes, measured: Mapping[str, Any], name: str, label: str, colour: str, marker: str) -> None:
   if name in measured:
     axes.plot(*measured[name], color=colour, marker=marker, markersize=3, linewidth=1.2, label=label)

@@ -1,23 +1,40 @@
-"""The pictures of figures, a function for each kind: (path, item, value_range) -> a PNG file."""
+"""Draws figures as PNG files, with one function (path, item, value_range) for each kind."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from ae_jax.data import ranges
 from ae_jax.evaluators import figures
 from ae_jax.report import canvas
 
-_MOST_ROWS = 49  # of images in a picture, so that it can be drawn and looked at
-_SERIES = 16  # in a picture, one plot each
-_COLOURED = 10  # classes at most that are named in a picture
+_MAX_ROWS = 49  # rows of images, so that the picture stays readable
+_MAX_SERIES = 16  # series, each in its own plot
+_MAX_NAMED_CLASSES = 10  # classes that fit into a legend
+_MAX_GRIDS = 6  # grids beside each other
+
+Figure = (
+  figures.ExampleRows
+  | figures.Gallery
+  | figures.Heatmap
+  | figures.Bars
+  | figures.Lines
+  | figures.Points
+  | figures.Explorer
+  | figures.Attention
+)
 
 
-def draw(path, item, value_range):
-  """Saves the picture of an item, whose examples are in this range."""
+def draw(path: pathlib.Path, item: Figure, value_range: str) -> None:
+  """Saves a figure, whose examples lie in `value_range`, as a PNG file."""
   _KINDS[type(item)](path, item, value_range)
 
 
-def limits(examples, value_range):
-  """The least and the greatest value of the range, those of the examples where it has none."""
+def limits(examples: np.ndarray, value_range: str) -> tuple[float, float]:
+  """Returns the bounds of the range; for an unbounded range, the least and greatest finite value of the examples."""
   low, high = ranges.INTERVALS[value_range]
   if not np.isfinite(low):
     finite = examples[np.isfinite(examples)]
@@ -25,15 +42,15 @@ def limits(examples, value_range):
   return low, high if high > low else low + 1.0
 
 
-def reconstructed(item):
-  """Whether a `Rows` has examples and their reconstructions, and no more."""
+def reconstructed(item: figures.ExampleRows) -> bool:
+  """Returns whether the rows are examples and their reconstructions, and nothing else."""
   return len(item.rows) == 2 and [*item.rows][1] == "reconstructions"
 
 
-def heads(item):
-  """Generates (name, weights) of each head of each layer of an `Attention`: [N, H, W, 1] or [N, T, 1].
+def heads(item: figures.Attention) -> Iterator[tuple[str, np.ndarray]]:
+  """Yields (name, weights [N, H, W, 1] or [N, T, 1]) for each head of each layer, averaged over the queries.
 
-  A weight is the mean over the queries. The tokens of images tile them row by row; a series may have fewer than steps.
+  The tokens of an image tile it row by row. A series may have fewer tokens T than steps.
   """
   height, width = item.examples.shape[1:3]
   for layer, weights in item.weights.items():
@@ -46,8 +63,8 @@ def heads(item):
       yield f"{layer} {head + 1}", mean[..., None]
 
 
-def _rows(path, item, value_range):
-  """A row for each name; below reconstructions the difference (red too bright, blue too dark)."""
+def _rows(path: pathlib.Path, item: figures.ExampleRows, value_range: str) -> None:
+  """Draws a row for each name, and the difference below reconstructions (red: too bright; blue: too dark)."""
   first, *others = item.rows.values()
   if first.ndim == 3:
     (_overlaid if reconstructed(item) else _rows_of_series)(path, item)
@@ -61,49 +78,51 @@ def _rows(path, item, value_range):
   _strips(path, rows, item.title)
 
 
-def _overlaid(path, item):
-  """Series, their reconstructions over them, one small plot each."""
-  series, reconstructions = (each[:_SERIES] for each in item.rows.values())
+def _overlaid(path: pathlib.Path, item: figures.ExampleRows) -> None:
+  """Draws each series and its reconstruction in a small plot."""
+  series, reconstructions = (examples[:_MAX_SERIES] for examples in item.rows.values())
   figure = canvas.figure(9, 1.1 * -(-len(series) // 4) + 0.4, item.title)
   grid = figure.subplots(-(-len(series) // 4), 4, squeeze=False).ravel()
   for axes in grid:
     canvas.bare(axes)
-  for axes, original, other in zip(grid, series, reconstructions, strict=False):
+  for axes, original, reconstruction in zip(grid, series, reconstructions, strict=False):
     axes.plot(original, color="tab:gray", linewidth=1.0)
-    axes.plot(other, color="tab:orange", linewidth=1.0)
+    axes.plot(reconstruction, color="tab:orange", linewidth=1.0)
   figure.legend(grid[0].lines[:: series.shape[-1]], ["series", "reconstruction"], fontsize=7, loc="upper right")
   figure.savefig(path)
 
 
-def _rows_of_series(path, item):
-  """A small plot for each of the first series of each row, all on one scale."""
-  count = min(_SERIES // 2, len(next(iter(item.rows.values()))))
+def _rows_of_series(path: pathlib.Path, item: figures.ExampleRows) -> None:
+  """Draws a small plot for each of the first series of each row, all on the same scale."""
+  count = min(_MAX_SERIES // 2, len(next(iter(item.rows.values()))))
   figure = canvas.figure(count * 1.1 + 1.5, 0.6 * len(item.rows) + 0.5, item.title)
   grid = figure.subplots(len(item.rows), count, squeeze=False, sharey=True)
-  for line, (name, series) in zip(grid, item.rows.items(), strict=True):
-    for axes, each in zip(line, series, strict=False):
+  for row, (name, examples) in zip(grid, item.rows.items(), strict=True):
+    for axes, series in zip(row, examples, strict=False):
       canvas.bare(axes)
-      axes.plot(each, linewidth=0.8)
-    canvas.bare(line[0], name)
+      axes.plot(series, linewidth=0.8)
+    canvas.bare(row[0], name)
   figure.savefig(path)
 
 
-def _gallery(path, item, value_range):
-  """A grid that is nearly square."""
+def _gallery(path: pathlib.Path, item: figures.Gallery, value_range: str) -> None:
+  """Draws a nearly square grid."""
   columns = max(1, round(len(item.examples) ** 0.5))
   _grids(path, item.examples[None], [""], columns, value_range, item.title)
 
 
-def _explorer(path, item, value_range):
-  """For each pair of directions what is decoded, along the first downwards, along the second across."""
+def _explorer(path: pathlib.Path, item: figures.Explorer, value_range: str) -> None:
+  """Draws a grid for each pair of latent directions: the first downwards, the second across."""
   groups = item.examples.reshape(len(item.examples), -1, *item.examples.shape[3:])
   names = [f"{down} down, {across} across" for down, across in zip(*[iter(item.names)] * 2, strict=True)]
   _grids(path, groups, names, len(item.positions), value_range, item.title)
 
 
-def _grids(path, groups, names, columns, value_range, title):
-  """Groups of examples [groups, N, ...] beside each other, each as a grid of so many columns; the first six."""
-  groups = groups[:6]
+def _grids(
+  path: pathlib.Path, groups: np.ndarray, names: Sequence[str], columns: int, value_range: str, title: str
+) -> None:
+  """Draws the first groups of examples [groups, N, ...] beside each other, each as a grid of `columns` columns."""
+  groups = groups[:_MAX_GRIDS]
   figure = canvas.figure(4 * len(groups), 4.3, title)
   low, high = limits(groups, value_range)
   for axes, name, group in zip(figure.subplots(1, len(groups), squeeze=False).flat, names, groups, strict=False):
@@ -113,23 +132,23 @@ def _grids(path, groups, names, columns, value_range, title):
       _grid_of_series(axes, (group - low) / (high - low), columns)
       continue
     missing = -len(group) % columns
-    whole = np.concatenate([group, np.full((missing, *group.shape[1:]), high, group.dtype)])
-    strips = [_strip(whole[first : first + columns], high) for first in range(0, len(whole), columns)]
+    padded = np.concatenate([group, np.full((missing, *group.shape[1:]), high, group.dtype)])
+    strips = [_strip(padded[first : first + columns], high) for first in range(0, len(padded), columns)]
     square = _strip(np.stack(strips).swapaxes(1, 2), high).swapaxes(0, 1)
     square = np.clip((square - low) / (high - low), 0.0, 1.0)
     axes.imshow(square, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
   figure.savefig(path)
 
 
-def _grid_of_series(axes, group, columns):
-  """Series [N, T, C] in [0, 1] as lines in the cells of a grid."""
+def _grid_of_series(axes: Any, group: Float[np.ndarray, "n t c"], columns: int) -> None:
+  """Draws series with values in [0, 1] as lines in the cells of a grid."""
   for number, series in enumerate(group):
     down, across = divmod(number, columns)
     axes.plot(across + np.linspace(0.05, 0.95, len(series)), 0.9 * series - down, color="tab:blue", linewidth=0.6)
 
 
-def _heatmap(path, item, value_range):
-  """Colours for pixels, a line over the steps of a series."""
+def _heatmap(path: pathlib.Path, item: figures.Heatmap, value_range: str) -> None:
+  """Draws values [H, W] as colours, and values [T] as a line."""
   del value_range
   figure = canvas.figure(*((4.6, 4) if item.values.ndim == 2 else (6, 2.6)), item.title)
   axes = figure.subplots()
@@ -139,17 +158,17 @@ def _heatmap(path, item, value_range):
     else:
       canvas.bare(axes)
     height, width = item.values.shape
-    around = (0.5, width + 0.5, height + 0.5, 0.5)  # a number is in the middle of its square
-    drawn = axes.imshow(item.values, cmap="magma", interpolation="nearest", extent=around)
-    figure.colorbar(drawn, label=item.unit)
+    extent = (0.5, width + 0.5, height + 0.5, 0.5)  # pixel n is centred at n
+    colours = axes.imshow(item.values, cmap="magma", interpolation="nearest", extent=extent)
+    figure.colorbar(colours, label=item.unit)
   else:
     axes.plot(item.values)
     axes.set(xlabel="step", ylabel=item.unit)
   figure.savefig(path)
 
 
-def _bars(path, item, value_range):
-  """A bar for each value; none for values that are not finite."""
+def _bars(path: pathlib.Path, item: figures.Bars, value_range: str) -> None:
+  """Draws a bar for each finite value."""
   del value_range
   values = np.where(np.isfinite(item.values), item.values, 0.0)
   figure = canvas.figure(6, 2.6, item.title)
@@ -160,7 +179,7 @@ def _bars(path, item, value_range):
     axes.set(xlabel=item.x_label, ylabel=item.y_label)
     if item.names:
       axes.set_xticks(positions, item.names)
-  else:  # long names are read from left to right
+  else:  # long names fit only beside horizontal bars
     axes.barh(positions, values, color="tab:blue")
     axes.set(xlabel=item.y_label, ylabel=item.x_label)
     axes.set_yticks(positions, item.names)
@@ -168,8 +187,8 @@ def _bars(path, item, value_range):
   figure.savefig(path)
 
 
-def _lines(path, item, value_range):
-  """Lines with their points."""
+def _lines(path: pathlib.Path, item: figures.Lines, value_range: str) -> None:
+  """Draws lines with markers."""
   del value_range
   figure = canvas.figure(6, 3, item.title)
   axes = figure.subplots()
@@ -182,12 +201,12 @@ def _lines(path, item, value_range):
   figure.savefig(path)
 
 
-def _points(path, item, value_range):
-  """The views beside each other, coloured by label."""
+def _points(path: pathlib.Path, item: figures.Points, value_range: str) -> None:
+  """Draws the views beside each other, coloured by label."""
   del value_range
   figure = canvas.figure(4.4 * len(item.views) + 0.6, 4.4, item.title)
   classes, numbers = np.unique(item.labels, return_inverse=True)
-  few = len(classes) <= _COLOURED
+  few = len(classes) <= _MAX_NAMED_CLASSES
   grid = figure.subplots(1, len(item.views), squeeze=False).flat
   for axes, (name, view) in zip(grid, item.views.items(), strict=True):
     canvas.bare(axes)
@@ -200,19 +219,19 @@ def _points(path, item, value_range):
   figure.savefig(path)
 
 
-def _attention(path, item, value_range):
-  """Examples, and below each what is looked at, a row for each head of each layer."""
+def _attention(path: pathlib.Path, item: figures.Attention, value_range: str) -> None:
+  """Draws images, and below them a row of attention weights for each head of each layer."""
   if item.examples.ndim == 3:
     _attention_to_series(path, item)
     return
   low, high = limits(item.examples, value_range)
   rows = [("test images", item.examples, low, high, "gray", high)]
   rows += [(name, weights, 0.0, float(weights.max()), "viridis", 0.0) for name, weights in heads(item)]
-  _strips(path, rows[:_MOST_ROWS], f"{item.title} (each row from 0 to its greatest weight)")
+  _strips(path, rows[:_MAX_ROWS], f"{item.title} (each row is scaled from 0 to its maximum)")
 
 
-def _attention_to_series(path, item):
-  """Series and the attention weights over time below each; the first four."""
+def _attention_to_series(path: pathlib.Path, item: figures.Attention) -> None:
+  """Draws the first four series, and the attention weights over time below each."""
   count = min(4, len(item.examples))
   figure = canvas.figure(9, 3, item.title)
   for number, (above, below) in enumerate(zip(*figure.subplots(2, count, squeeze=False), strict=True)):
@@ -225,22 +244,22 @@ def _attention_to_series(path, item):
   figure.savefig(path)
 
 
-def _strips(path, rows, title):
-  """Rows of images: (name, images [N, H, W, C], least, most, colour map, value between neighbours)."""
+def _strips(path: pathlib.Path, rows: Sequence[tuple[Any, ...]], title: str) -> None:
+  """Draws rows of images (name, images [N, H, W, C], lowest value, highest value, colour map, value of the gaps)."""
   figure = canvas.figure(len(rows[0][1]) * 0.7 + 1.3, 0.88 * len(rows) + 0.46, title)
   grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
-  for axes, (name, images, least, most, colours, gap) in zip(grid, rows, strict=True):
+  for axes, (name, images, low, high, colours, gap) in zip(grid, rows, strict=True):
     strip = _strip(images, gap)
     if strip.shape[-1] == 1:
-      axes.imshow(strip[..., 0], cmap=colours, vmin=least, vmax=most, interpolation="nearest")
+      axes.imshow(strip[..., 0], cmap=colours, vmin=low, vmax=high, interpolation="nearest")
     else:
-      axes.imshow(np.clip((strip - least) / (most - least), 0.0, 1.0), interpolation="nearest")
+      axes.imshow(np.clip((strip - low) / (high - low), 0.0, 1.0), interpolation="nearest")
     canvas.bare(axes, name)
   figure.savefig(path)
 
 
-def _strip(images, fill):
-  """[N, H, W, C] -> one row [H, N * (W + 1) - 1, C], a pixel of `fill` between neighbours."""
+def _strip(images: np.ndarray, fill: float | int) -> np.ndarray:
+  """Returns images [N, H, W, C] as one row [H, N * (W + 1) - 1, C], with one pixel of `fill` between neighbours."""
   gap = np.full((*images.shape[:2], 1, images.shape[3]), fill, images.dtype)
   padded = np.concatenate([images, gap], axis=2)
   return np.concatenate(list(padded), axis=1)[:, :-1]

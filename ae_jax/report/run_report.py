@@ -1,8 +1,10 @@
-"""What a page tells of a run: a pure function of what lies in its folder."""
+"""Report of a run: a pure function of the files in its folder."""
 
 import dataclasses
 import math
 import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ae_jax import config as configs
 from ae_jax import errors
@@ -11,182 +13,196 @@ from ae_jax.evaluators import figures, results
 from ae_jax.report import blocks, charts, messages, page, tables, verdict
 from ae_jax.runs import logs, metric_names, run_folder
 
-# the sections that pictures are in: by their kind if that is named here, else by their evaluator
+# Section of each figure: chosen by the type of the figure if it is listed here, else by its evaluator.
 _SECTIONS = {
   "Reconstructions": ("reconstruction", "denoising", "anomaly", "logistic_pca"),
-  "The code": (
+  "Latent codes": (
     *(figures.Points, figures.Explorer),
     *("latent", "codebook", "probe", "posterior", "sparsity", "disentanglement"),
   ),
-  "What it can make": ("generation",),
-  "Where it looks": (figures.Attention,),
-  "When examples are disturbed": ("robustness",),
+  "Samples": ("generation",),
+  "Attention": (figures.Attention,),
+  "Robustness": ("robustness",),
 }
-_FIRST = (figures.Points, figures.Explorer, figures.Gallery, figures.ExampleRows, figures.Attention)  # charts are last
-_TILES = (  # what is worth a tile: its name and label, and what is said beside it, of which value
-  ("test/squared_error", "squared error per example", "PCA: {}", metric_names.PCA),
-  ("test/nats", "nats per example", "the floor: {}", "test/nats_floor"),
-  ("test/auroc", "AUROC of the anomalies", "PCA's residual: {}", "test/pca_auroc"),
-  ("reconstruction/ssim", "structural similarity", "PSNR: {} dB", "reconstruction/psnr"),
-  ("probe/linear/code", "accuracy of a linear probe", "of the pixels: {}", "probe/linear/pixels"),
-  ("generation/nll", "nats, negative log-likelihood", "negative ELBO: {}", "generation/negative_elbo"),
+_FIRST = (figures.Points, figures.Explorer, figures.Gallery, figures.ExampleRows, figures.Attention)  # before charts
+_TILES = (  # metric, label, text below the value, metric in that text
+  ("test/squared_error", "squared error per test example", "baseline PCA: {}", metric_names.PCA),
+  ("test/nats", "cross-entropy per test example, nats", "lower bound: {}", "test/nats_floor"),
+  ("test/auroc", "AUROC of anomaly detection", "baseline PCA: {}", "test/pca_auroc"),
+  ("reconstruction/ssim", "structural similarity (SSIM)", "PSNR: {} dB", "reconstruction/psnr"),
+  ("probe/linear/code", "linear probe accuracy, latent codes", "on pixels: {}", "probe/linear/pixels"),
+  ("generation/nll", "negative log-likelihood, nats", "negative ELBO: {}", "generation/negative_elbo"),
 )
-_AGAIN = """import json, pathlib
+_SCRIPT = """import json, pathlib
 from ae_jax import config, train
 
 stored = json.loads(pathlib.Path("config.json").read_text())  # the one in the folder of this run
-train.train_and_evaluate(config.from_json(stored["config"]), pathlib.Path("runs/again"))"""
+train.train_and_evaluate(config.from_json(stored["config"]), pathlib.Path("runs/reproduced"))"""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunReport:
-  """A run, as its folder has it."""
+  """The contents of a run folder."""
 
-  description: dict  # config.json
-  curves: dict  # metrics.jsonl, as `logs.curves` has it
-  found: results.Results | None  # evaluation/
+  description: dict[str, Any]  # config.json
+  curves: dict[str, Any]  # metrics.jsonl, see `logs.curves`
+  evaluation: results.Results | None  # evaluation/
 
   @property
-  def config(self):
-    """The config as config.json has it."""
+  def config(self) -> dict[str, Any]:
+    """The config in config.json."""
     return self.description["config"]
 
   @property
-  def metrics(self):
+  def metrics(self) -> dict[str, float | int]:
     """The last value of each metric, and the values of the analyses."""
     last = {name: values[-1].item() for name, (_, values) in self.curves.items()}
-    return last | (self.found.values if self.found else {})
+    return last | (self.evaluation.values if self.evaluation else {})
 
   @property
-  def epochs(self):
-    """(those trained, those asked for)."""
-    asked = self.config["epochs"] + sum(stage["epochs"] for stage in self.config["stages"])
-    return self.metrics.get("epoch", 0.0), asked
+  def epochs(self) -> tuple[float | int, int]:
+    """The number of trained epochs, and the number of epochs in the config."""
+    total = self.config["epochs"] + sum(stage["epochs"] for stage in self.config["stages"])
+    return self.metrics.get("epoch", 0.0), total
 
   @property
-  def title(self):
-    """The model and its data."""
+  def title(self) -> str:
+    """The names of the model and the data set."""
     return f"{self.config['model']['name']} on {self.config['data']['name']}"
 
   @property
-  def answer(self):
-    """Sentences on how good the model is, against what."""
-    done, asked = self.epochs
-    return messages.headline(self._current, self.description, verdict.skipped_steps(self.curves), done >= asked)
+  def answer(self) -> str:
+    """The errors of the model, its baseline, and the verdict."""
+    done, total = self.epochs
+    return messages.headline(self._current, self.description, verdict.skipped_steps(self.curves), done >= total)
 
   @property
-  def _current(self):
-    """`metrics`, without the values of analyses of an earlier step."""
-    stale = self.found.values if self.found and self._is_stale else {}
+  def _current(self) -> dict[str, float | int]:
+    """`metrics` without the values of analyses of an earlier step."""
+    stale = self.evaluation.values if self.evaluation and self._is_stale else {}
     return {name: value for name, value in self.metrics.items() if name in self.curves or name not in stale}
 
   @property
-  def _is_stale(self):
+  def _is_stale(self) -> bool:
     """True if the run was trained further after its last evaluation."""
-    return self.found.step != self.metrics.get("step", self.found.step)
+    return self.evaluation.step != self.metrics.get("step", self.evaluation.step)
 
-  def _code(self):
+  def _code(self) -> str:
     """Returns the size of a latent code; runs of earlier versions describe only the latent size."""
     code = self.description.get("code", {"numbers": self.config["model"]["latent"], "bits": None})
-    return f"{code['numbers']:,} numbers of code" if code["bits"] is None else f"{code['bits']:,.0f} bits of code"
+    return (
+      f"latent code of {code['numbers']:,} values"
+      if code["bits"] is None
+      else (f"latent code of {code['bits']:,.0f} bits")
+    )
 
-  def facts(self):
-    """What was trained on what, and how far."""
-    data, (done, asked) = self.description["data"], self.epochs
-    size = " x ".join(map(str, data["shape"]))
-    state = f"after {asked} epochs" if done >= asked else f"still training, or stopped: epoch {done:.3g} of {asked}"
+  def facts(self) -> list[str]:
+    """Returns the sizes of the model and the data, and the progress of the training."""
+    data, (done, total) = self.description["data"], self.epochs
+    shape = " x ".join(map(str, data["shape"]))
+    state = f"trained for {total} epochs" if done >= total else f"in training or stopped: epoch {done:.3g} of {total}"
     return [
       f"{self.description['parameters']:,} parameters",
       self._code(),
-      f"{data['train']:,} training and {data['test']:,} test examples of {size}",
+      f"{data['train']:,} training and {data['test']:,} test examples of shape {shape}",
       state,
     ]
 
-  def tiles(self):
-    """The numbers to be seen first, of those that are finite."""
-    found, metrics = [], {name: value for name, value in self._current.items() if math.isfinite(value)}
-    for name, label, said, baseline in _TILES:
-      baseline = metric_names.pca_key(metrics) if baseline == metric_names.PCA else baseline
+  def tiles(self) -> list[dict[str, str]]:
+    """Returns the most important metrics that are finite, each with a metric to compare it with."""
+    tiles, metrics = [], {name: value for name, value in self._current.items() if math.isfinite(value)}
+    for name, label, template, other in _TILES:
+      other = metric_names.pca_key(metrics) if other == metric_names.PCA else other
       if name in metrics:
-        beside = said.format(tables.number(metrics[baseline])) if baseline in metrics else ""
-        found.append({"name": label, "value": tables.number(metrics[name], 3), "beside": beside})
-    return found
+        beside = template.format(tables.number(metrics[other])) if other in metrics else ""
+        tiles.append({"name": label, "value": tables.number(metrics[name], 3), "beside": beside})
+    return tiles
 
-  def sections(self):
-    """[(title, blocks)] of a page."""
+  def sections(self) -> list[tuple[str, list[blocks.Block]]]:
+    """Returns the sections of the page, each with a title and blocks."""
     return [
-      ("Learning", self._curves()),
-      *self._exhibits(),
-      ("All numbers", [{"kind": "groups", "groups": groups}] if (groups := self._groups()) else []),
-      ("The run", self._run()),
+      ("Learning curves", self._curves()),
+      *self._figures(),
+      ("All metrics", [{"kind": "groups", "groups": groups}] if (groups := self._groups()) else []),
+      ("Reproduce this run", self._run()),
     ]
 
-  def _curves(self):
-    titles = {
-      "The loss that is minimised, over the training and the test set": charts.losses(self.curves),
-      "The squared error of the test set": charts.errors(self.curves),
+  def _curves(self) -> list[blocks.Block]:
+    items = {
+      "Training and test loss": charts.losses(self.curves),
+      "Squared error on the test set": charts.errors(self.curves),
     }
-    return [blocks.chart(title, item) for title, item in titles.items() if item]
+    return [blocks.chart(title, item) for title, item in items.items() if item]
 
-  def _exhibits(self):
-    """The sections of the figures; evaluators that are in none of `_SECTIONS` have one of their own."""
-    homes = {member: title for title, members in _SECTIONS.items() for member in members}
+  def _figures(self) -> list[tuple[str, list[blocks.Block]]]:
+    """Returns the sections of the figures; an evaluator that is not in `_SECTIONS` gets its own section."""
+    if self.evaluation is None:
+      return [
+        ("Figures", [page.notes("Figures and the results of the evaluators appear here when training has ended.")])
+      ]
+    section_of = {member: title for title, members in _SECTIONS.items() for member in members}
     sections = {title: [] for title in _SECTIONS}
-    if self.found is None:
-      return [("Pictures", [page.notes("Pictures, and what the evaluators find, come when the training has ended.")])]
-    for name, figure in self.found.figures.items():
-      room = name.partition("/")[0]
-      home = homes.get(type(figure)) or homes.get(room) or _room(room)
-      sections.setdefault(home, []).append(figure)
-    if self._is_stale:
-      note = page.notes(f"What follows was found at step {self.found.step:,}; the training has gone on since.")
-      sections = {"Before the last step": [note]} | sections
+    for name, figure in self.evaluation.figures.items():
+      evaluator = name.partition("/")[0]
+      title = section_of.get(type(figure)) or section_of.get(evaluator) or _capitalised(evaluator)
+      sections.setdefault(title, []).append(figure)
     place = lambda figure: _FIRST.index(type(figure)) if type(figure) in _FIRST else len(_FIRST)
     value_range = self.config["data"]["range"]
-    made = lambda shown: blocks.of_figure(shown, value_range) if not isinstance(shown, dict) else shown
-    return [(title, [made(each) for each in sorted(shown, key=place)]) for title, shown in sections.items()]
+    rendered = [
+      (title, [blocks.of_figure(figure, value_range) for figure in sorted(members, key=place)])
+      for title, members in sections.items()
+    ]
+    if not self._is_stale:
+      return rendered
+    step = f"{self.evaluation.step:,}"
+    note = page.notes(f"The results below were measured at step {step}. The run has been trained further since then.")
+    return [("Earlier evaluation", [note]), *rendered]
 
-  def _groups(self):
-    """All numbers and remarks: those of the training, then those of each evaluator."""
+  def _groups(self) -> list[dict[str, Any]]:
+    """Returns tables of all metrics, with remarks: of the training first, then of each evaluator."""
     lines, more = tables.over_epochs(self.curves)
-    said = [line for head, part in [([], lines), *more] for line in part if tables.NOT_FINITE in line]
-    remarks = [f"“{tables.NOT_FINITE}” is infinite or undefined, as the PSNR is where the error is 0"] if said else []
-    groups = [_group("While it was trained", ["", "last", "best", "epoch"], lines, more, remarks)] if lines else []
-    found = self.found or results.Results(0, {}, {}, {})
-    rooms = dict.fromkeys(name.partition("/")[0] for part in (found.values, found.remarks) for name in part)
-    for room in rooms:
-      own = lambda part, room=room: {
-        name.partition("/")[2]: value for name, value in part.items() if name.partition("/")[0] == room
-      }
-      lines, more = tables.of_values(own(found.values))
-      groups.append(_group(_room(room), [], lines, more, own(found.remarks).values()))
+    not_finite = any(tables.NOT_FINITE in line for _, part in [([], lines), *more] for line in part)
+    remark = f"“{tables.NOT_FINITE}” means infinite or undefined, such as the PSNR of a perfect reconstruction"
+    head, remarks = ["", "last", "best", "best epoch"], [remark] if not_finite else []
+    groups = [_group("During training", head, lines, more, remarks)] if lines else []
+    evaluation = self.evaluation or results.Results(0, {}, {}, {})
+    names = [*evaluation.values, *evaluation.remarks]
+    for evaluator in dict.fromkeys(name.partition("/")[0] for name in names):
+      lines, more = tables.of_values(_of_evaluator(evaluator, evaluation.values))
+      remarks = _of_evaluator(evaluator, evaluation.remarks).values()
+      groups.append(_group(_capitalised(evaluator), [], lines, more, remarks))
     return groups
 
-  def _run(self):
-    """The config, the environment, and how to do it again."""
-    given, usual = configs.flat(self.config), configs.flat(configs.as_json(configs.base(self.config["data"]["name"])))
+  def _run(self) -> list[blocks.Block]:
+    """Returns the command, the environment and the config of the run."""
+    settings = configs.flat(self.config)
+    defaults = configs.flat(configs.as_json(configs.base(self.config["data"]["name"])))
     lines = [
-      {"cells": (key, tables.text(value)), "changed": key in usual and usual[key] != value}
-      for key, value in given.items()
+      {"cells": (key, tables.text(value)), "changed": key in defaults and defaults[key] != value}
+      for key, value in settings.items()
     ]
     environment = [
       *self.description["versions"].items(),
       ("devices", ", ".join(self.description["devices"])),
-      ("commit", str(self.description.get("git_commit") or "none: not a checkout")),
-      ("data", self.description["data"]["fingerprint"]),
+      ("commit", str(self.description.get("git_commit") or "none (not a Git checkout)")),
+      ("data fingerprint", self.description["data"]["fingerprint"]),
     ]
-    folded = "Every key of the config; bold where it is not the default"
+    folded = "All config keys; bold: differs from the default"
     command = self.description.get("command")
-    again = {"kind": "code", "title": "The same again", "text": command or _AGAIN}
+    code = {"kind": "code", "title": "Command" if command else "Python script", "text": command or _SCRIPT}
     return [
-      again,
-      page.table([], environment, "Made with", style="words"),
+      code,
+      page.table([], environment, "Environment", style="words"),
       page.table([], lines, "Config", style="words", folded=folded),
     ]
 
 
-def read(workdir):
-  """The `RunReport` of the run in a folder; UserError for a folder without one, or where a file of it is damaged."""
+def read(workdir: pathlib.Path) -> RunReport:
+  """Returns the contents of a run folder.
+
+  Raises:
+    UserError: If the folder holds no run, or a file is damaged or of another version.
+  """
   workdir = pathlib.Path(workdir)
   if not (workdir / "config.json").exists():
     raise errors.UserError(f"{workdir}: there is no run here (no config.json)")
@@ -196,7 +212,7 @@ def read(workdir):
   return RunReport(description, logs.curves(logs.stream(workdir)), results.read(workdir))
 
 
-_NEEDED = {
+_REQUIRED = {
   "config": {
     "seed": int,
     "epochs": int,
@@ -211,33 +227,44 @@ _NEEDED = {
 }
 
 
-def write(workdir):
-  """Writes report.html into the folder of a run, from what else lies there; UserError where it cannot.
+def write(workdir: pathlib.Path) -> None:
+  """Writes report.html into a run folder, from the other files in it; the run may still be in training.
 
-  A run that is still being trained has its page too, which says so.
+  Raises:
+    UserError: If a file is damaged, or the report cannot be written.
   """
-  told = read(workdir)
-  page.write(workdir / "report.html", told.title, told.answer, told.sections(), told.facts(), told.tiles())
+  report = read(workdir)
+  page.write(workdir / "report.html", report.title, report.answer, report.sections(), report.facts(), report.tiles())
 
 
-def _check(found, where, needed=_NEEDED, prefix=""):
-  """Raises UserError where config.json lacks what a page needs, as that of another version may."""
-  for key, kind in needed.items():
+def _check(section: Mapping[str, Any], file: str, required: Mapping[str, Any] = _REQUIRED, prefix: str = "") -> None:
+  """Raises UserError if config.json lacks a key that the report needs, as the file of another version may."""
+  for key, kind in required.items():
     wanted = dict if isinstance(kind, dict) else kind
-    if not isinstance(found.get(key), wanted):
+    value = section.get(key)
+    if not isinstance(value, wanted):
       raise errors.UserError(
-        f"{where}: {prefix}{key} is {errors.shown(found.get(key))}, not {wanted.__name__}: it is of another version"
+        f"{file}: {prefix}{key} is {errors.shown(value)}, not {wanted.__name__}: another version wrote the file"
       )
     if isinstance(kind, dict):
-      _check(found[key], where, kind, f"{prefix}{key}.")
+      _check(value, file, kind, f"{prefix}{key}.")
 
 
-def _group(title, head, lines, more, remarks):
+def _of_evaluator(evaluator: str, values: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the entries of one evaluator, without its name: {"EVALUATOR/NAME": value} becomes {"NAME": value}."""
+  parts = {name: name.partition("/") for name in values}
+  return {parts[name][2]: value for name, value in values.items() if parts[name][0] == evaluator}
+
+
+def _group(
+  title: str, head: list[str], lines: tables.Rows, more: Sequence[tables.Table], remarks: Iterable[str]
+) -> dict[str, Any]:
+  """Returns a group of tables with remarks below them, for the block "groups"."""
   rest = [{"head": head, "lines": lines} for head, lines in more]
-  said = [f"{remark[:1].upper()}{remark[1:]}." for remark in remarks]
-  return {"title": title, "tables": [{"head": head, "lines": lines}, *rest] if lines else rest, "remarks": said}
+  sentences = [f"{remark[:1].upper()}{remark[1:]}." for remark in remarks]
+  return {"title": title, "tables": [{"head": head, "lines": lines}, *rest] if lines else rest, "remarks": sentences}
 
 
-def _room(name):
+def _capitalised(name: str) -> str:
   words = tables.readable(name)
   return words[:1].upper() + words[1:]

@@ -1,4 +1,4 @@
-"""The page of a run in a real browser: Debian's Chromium, offline, of any scheme and width."""
+"""The report of a run in Chromium: offline, in both colour schemes, on a desktop and a phone."""
 
 import itertools
 import shutil
@@ -12,7 +12,7 @@ from PIL import Image
 from ae_jax.report import run_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian's package chromium)")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium)")
 
 FLAGS = (
   *("no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
@@ -20,7 +20,7 @@ FLAGS = (
 )
 SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 EXAMPLES = made_runs.images(40)
-FIND = """(name) => {  // the first element of a class, in whatever shadow it is
+FIND = """(name) => {  // the first element of a class, in any shadow root
   const within = (root) => {
     for (const element of root.querySelectorAll("*")) {
       if (element.classList.contains(name)) return element;
@@ -30,7 +30,7 @@ FIND = """(name) => {  // the first element of a class, in whatever shadow it is
   };
   return within(document);
 }"""
-PLACE = """([class_, point]) => {  // where on the screen a point of a class of the map is
+PLACE = """([class_, point]) => {  // the position on the screen of a point of a class of the map
   const named = ({ model }) => (model.renderers ?? []).some(({ name }) => name === class_);
   const view = Object.values(Bokeh.index.roots).find(named);
   const { glyph, data_source: { data } } = view.model.renderers.find(({ name }) => name === class_);
@@ -40,7 +40,7 @@ PLACE = """([class_, point]) => {  // where on the screen a point of a class of 
 }"""
 
 
-SEEN = """(class_) => {  // the columns that are drawn of a class of the map
+SEEN = """(class_) => {  // the columns that the renderer of a class of the map draws
   const all = Object.values(Bokeh.index.roots).flatMap(({ model }) => model.renderers ?? []);
   const { glyph } = all.find(({ name }) => name === class_);
   return [glyph.x.field, glyph.y.field];
@@ -49,7 +49,7 @@ SEEN = """(class_) => {  // the columns that are drawn of a class of the map
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-  """The page of a run of 50 epochs, with figures of every kind and 1,000 images in its map."""
+  """The report of a run of 50 epochs, with figures of every kind and 1,000 images in its map."""
   folder = tmp_path_factory.mktemp("runs") / "made"
   made_runs.make(folder, epochs=50, found=made_runs.every_kind(EXAMPLES))
   run_report.write(folder)
@@ -69,15 +69,15 @@ def browser():
 
 @pytest.fixture
 def opened(browser, report):
-  """A function (width, scheme) -> the page, drawn; in the end nothing has gone wrong and no network was asked for."""
+  """Returns a function (width, scheme) that opens the report; checks at the end for errors and network requests."""
   complaints, requests, contexts = [], [], []
 
   def open_page(width=1100, scheme="light"):
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
     contexts.append(context)
-    context.set_default_timeout(120_000)  # milliseconds, of a machine with much else to do
+    context.set_default_timeout(120_000)  # milliseconds; the machine may be busy
     tab = context.new_page()
-    tab.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    tab.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.on("request", lambda request: requests.append(request.url) if not request.url.startswith("data:") else None)
     begun = time.perf_counter()
@@ -94,20 +94,20 @@ def opened(browser, report):
 
 
 def seen(element, path):
-  """A screenshot of an element, as an array of bytes."""
+  """Returns a screenshot of an element as an array of RGB values."""
   element.screenshot(path=path)
   with Image.open(path) as image:
     return np.asarray(image.convert("RGB")).astype(int)
 
 
 def sample_quality(picture, example):
-  """The correlation of a screenshot with the example [28, 28, 1] that it shows, scaled by a whole factor."""
+  """Returns the correlation of a screenshot with the example [28, 28, 1] that it shows, enlarged by an integer."""
   scale = len(picture) // 28
   return np.corrcoef(picture[scale // 2 :: scale, scale // 2 :: scale, 0].ravel(), example.ravel())[0, 1]
 
 
 def until(tab, condition):
-  """Waits for what is drawn a moment later."""
+  """Waits until a condition holds; returns whether it does."""
   for _ in range(100):
     if condition():
       return True
@@ -130,7 +130,7 @@ def test_every_control_works(opened, tmp_path):
   pictures.append(seen(shown, tmp_path / "pair.png"))
   explorer.locator(".contact").click(position={"x": 3, "y": 3})
   pictures.append(seen(shown, tmp_path / "corner.png"))
-  assert sample_quality(pictures[-1], EXAMPLES[9 * 9 % 40]) > 0.99  # the first of the second pair of directions
+  assert sample_quality(pictures[-1], EXAMPLES[9 * 9 % 40]) > 0.99  # the first image of the second pair of directions
   assert all(picture.std() > 5 for picture in pictures)  # none is empty
   assert all((a != b).any() for a, b in itertools.pairwise(pictures))
   assert sliders.first.get_attribute("aria-valuetext") == f"-3.0 {SIGMA}"
@@ -159,7 +159,7 @@ def test_every_control_works(opened, tmp_path):
   assert until(tab, lambda: (seen(curves, tmp_path / "test.png") != before).any())
 
 
-def test_on_a_phone_nothing_is_wider_than_it_and_all_is_legible_and_has_a_name(opened, tmp_path):
+def test_report_fits_a_phone_and_is_accessible(opened, tmp_path):
   tab = opened(width=360)
   assert tab.evaluate("document.documentElement.scrollWidth") == 360
   tab.locator("details").evaluate_all("all => all.forEach(each => { each.open = true; })")
@@ -169,11 +169,11 @@ def test_on_a_phone_nothing_is_wider_than_it_and_all_is_legible_and_has_a_name(o
   assert seen(tab, tmp_path / "phone.png").std() > 10
   named = "all => all.every(each => (each.getAttribute('aria-label') || each.alt || '').trim())"
   assert tab.locator("img, [role=img], [role=group], nav").evaluate_all(named)
-  controls = "[...document.querySelectorAll('input, select')]"  # not those that BokehJS has in its shadows
+  controls = "[...document.querySelectorAll('input, select')]"  # without those in the shadow roots of BokehJS
   assert tab.evaluate(f"{controls}.length && {controls}.every(each => each.labels.length === 1)")
 
 
-def test_dark_and_light_differ_and_what_is_drawn_follows_a_change(opened, tmp_path):
+def test_charts_follow_the_colour_scheme(opened, tmp_path):
   light, dark = opened(scheme="light"), opened(scheme="dark")
   day, night = seen(light, tmp_path / "light.png"), seen(dark, tmp_path / "dark.png")
   assert day.mean() > 180 > 60 > night.mean()
@@ -184,7 +184,7 @@ def test_dark_and_light_differ_and_what_is_drawn_follows_a_change(opened, tmp_pa
   assert until(light, lambda: np.abs(seen(curves[0], tmp_path / "later.png") - at_night).max() <= 2)
 
 
-def test_it_is_small_enough_to_be_sent(report):
+def test_report_is_smaller_than_3_megabytes(report):
   megabytes = report.stat().st_size / 1e6
   print(f"{megabytes:.1f} MB")
   assert megabytes < 3

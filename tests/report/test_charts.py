@@ -1,4 +1,4 @@
-"""Charts: what BokehJS is given holds every number, in the colour that the legend says."""
+"""Charts: the JSON for BokehJS holds every value, in the colour of the legend."""
 
 import base64
 import gzip
@@ -14,90 +14,96 @@ from ae_jax.report import charts, sprites
 from ae_jax.runs import logs
 
 
-def every(found, kind):
-  """All objects of a type that a chart consists of, as attributes."""
-  if isinstance(found, list):
-    return [one for each in found for one in every(each, kind)]
-  if not isinstance(found, dict):
+def every(node, kind):
+  """Returns the attributes of all Bokeh objects of a type in a JSON tree."""
+  if isinstance(node, list):
+    return [attributes for child in node for attributes in every(child, kind)]
+  if not isinstance(node, dict):
     return []
-  own = [found.get("attributes", {}) | {"id": found["id"]}] if found.get("name") == kind and "id" in found else []
-  return own + every(list(found.values()), kind)
+  own = [node.get("attributes", {}) | {"id": node["id"]}] if node.get("name") == kind and "id" in node else []
+  return own + every(list(node.values()), kind)
 
 
 def column(data, name):
-  """The values of a column, as BokehJS will read them."""
-  (found,) = [value for key, value in data["data"]["entries"] if key == name]
-  if isinstance(found, dict):
-    size, kind = math.prod(found["shape"]), {"float64": "d", "int32": "i", "int64": "q"}[found["dtype"]]
-    found = struct.unpack(f"{size}{kind}", gzip.decompress(base64.b64decode(found["array"]["data"])))
-  return list(found)
+  """Returns the values of a column of a Bokeh data source."""
+  (values,) = [value for key, value in data["data"]["entries"] if key == name]
+  if isinstance(values, dict):
+    size, kind = math.prod(values["shape"]), {"float64": "d", "int32": "i", "int64": "q"}[values["dtype"]]
+    values = struct.unpack(f"{size}{kind}", gzip.decompress(base64.b64decode(values["array"]["data"])))
+  return list(values)
 
 
-def sources(made):
-  return every(made["item"], "ColumnDataSource")
+def sources(chart):
+  """Returns the data sources of a chart."""
+  return every(chart["item"], "ColumnDataSource")
 
 
 RECORDS = made_runs.records(5)
 CURVES = logs.curves(RECORDS)
 
 
-def test_the_curves_hold_every_record_beside_the_floor_and_pca():
+def test_curves_hold_every_record_and_the_baselines():
   losses, errors = charts.losses(CURVES), charts.errors(CURVES)
-  assert [name for name, _ in losses["legend"]] == ["training", "test", "the floor, 45.53"]
-  assert [name for name, _ in errors["legend"]] == ["this model", "PCA, 13.19"]
-  found = [column(source, "y") for source in sources(losses)]
-  assert [record["train/loss"] for record in RECORDS] in found
-  assert [record["test/loss"] for record in RECORDS if "test/loss" in record] in found
+  assert [name for name, _ in losses["legend"]] == ["training", "test", "lower bound, 45.53"]
+  assert [name for name, _ in errors["legend"]] == ["autoencoder", "baseline: PCA, 13.19"]
+  y_columns = [column(source, "y") for source in sources(losses)]
+  assert [record["train/loss"] for record in RECORDS] in y_columns
+  assert [record["test/loss"] for record in RECORDS if "test/loss" in record] in y_columns
   assert [13.193, 13.193] in [column(source, "y") for source in sources(errors)]
   assert every(losses["item"], "LogScale")
 
 
-def test_the_floor_is_shown_only_under_what_has_it():
+def test_lower_bound_is_shown_only_if_the_loss_is_the_cross_entropy():
   records = [record | {"test/loss": record["test/nats"] + 20} for record in RECORDS if "test/nats" in record]
   assert [name for name, _ in charts.losses(logs.curves(records))["legend"]] == ["training", "test"]
 
 
-def test_a_line_that_is_not_there_takes_no_colour_from_the_others():
+def test_colours_do_not_depend_on_missing_lines():
   test = lambda loss: {"test/loss": (np.array([1.0]), np.array([loss]))}
   assert charts.losses(test(3.0))["legend"] == [("test", charts.TEST)]
   assert charts.losses({}) is None
   assert charts.losses(test(math.nan)) is None
 
 
+def test_logarithmic_axis_has_round_ticks():
+  chart = charts.curves({"a": (np.array([1.0, 2.0]), np.array([0.2, 3.0]))}, {}, "y")
+  (ticker,) = every(chart["item"], "FixedTicker")
+  assert all(len(str(tick)) <= 3 for tick in ticker["ticks"])  # 3 * 10**-1 is 0.30000000000000004
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0])
-def test_what_has_no_logarithm_is_on_a_linear_axis(value):
-  made = charts.curves({"a": (np.array([1.0, 2.0]), np.array([value, 3.0]))}, {}, "y")
-  assert not every(made["item"], "LogScale")
+def test_axis_is_linear_if_a_value_is_not_positive(value):
+  chart = charts.curves({"a": (np.array([1.0, 2.0]), np.array([value, 3.0]))}, {}, "y")
+  assert not every(chart["item"], "LogScale")
 
 
-def test_a_long_curve_is_thinned_to_means():
+def test_long_curve_is_reduced_to_means():
   values = np.random.default_rng(0).uniform(size=12_000)
-  made = charts.curves({"a": (np.arange(12_000.0), values)}, {}, "y")
-  found = column(sources(made)[0], "y")
-  np.testing.assert_allclose(found, values.reshape(-1, 12).mean(1))
+  chart = charts.curves({"a": (np.arange(12_000.0), values)}, {}, "y")
+  np.testing.assert_allclose(column(sources(chart)[0], "y"), values.reshape(-1, 12).mean(1))
 
 
-def test_groups_are_what_the_legend_names():
+def test_legend_lists_the_groups():
   line = (np.array([1.0, 2.0]), np.array([3.0, 4.0]))
   lines, groups = dict.fromkeys("abc", line), {"a": "one", "b": "one", "c": "two"}
-  made = charts.curves(lines, {}, "y", ["#111111", "#111111", "#222222"], groups)
-  assert made["legend"] == [("one", "#111111"), ("two", "#222222")]
-  names = {renderer["name"] for renderer in every(made["item"], "GlyphRenderer")}
+  chart = charts.curves(lines, {}, "y", ["#111111", "#111111", "#222222"], groups)
+  assert chart["legend"] == [("one", "#111111"), ("two", "#222222")]
+  names = {renderer["name"] for renderer in every(chart["item"], "GlyphRenderer")}
   assert names == {"one", "two"}
 
 
 @pytest.mark.parametrize("names", [(), ("a", "b", "c"), ("a", "a", "b")])
-def test_bars_have_each_value_even_of_equal_names(names):
-  made = charts.bars(figures.Bars("t", names, np.array([3.0, 1.0, 2.0]), "x", "y"))
-  assert column(sources(made)[0], "y") == [3.0, 1.0, 2.0]
-  assert len(set(column(sources(made)[0], "x"))) == 3
+def test_bars_keep_every_value_even_with_equal_names(names):
+  chart = charts.bars(figures.Bars("t", names, np.array([3.0, 1.0, 2.0]), "x", "y"))
+  assert column(sources(chart)[0], "y") == [3.0, 1.0, 2.0]
+  assert len(set(column(sources(chart)[0], "x"))) == 3
 
 
-def test_lines_and_heatmaps_hold_their_numbers():
+def test_lines_and_heatmaps_hold_their_values():
   lines = {"a": np.array([(0, 1), (2.0, 3.0)]), "b": np.array([(0, 1, 2), (4.0, 5.0, 6.0)])}
-  made = charts.lines(figures.Lines("t", lines, "x", "y"))
-  assert [name for name, _ in made["legend"]] == ["a", "b"]
-  assert [2.0, 3.0] in [column(source, "y") for source in sources(made)]
+  chart = charts.lines(figures.Lines("t", lines, "x", "y"))
+  assert [name for name, _ in chart["legend"]] == ["a", "b"]
+  assert [2.0, 3.0] in [column(source, "y") for source in sources(chart)]
   series = charts.heatmap(figures.Heatmap("t", "unit", np.array([1.0, 4.0, 2.0])))
   assert column(sources(series)[0], "y") == [1.0, 4.0, 2.0]
   for values in (np.eye(3), np.zeros((2, 5))):
@@ -105,15 +111,15 @@ def test_lines_and_heatmaps_hold_their_numbers():
 
 
 @pytest.mark.parametrize("classes", [1, 3, 10, 25])
-def test_points_know_their_picture_and_their_class(classes):
+def test_points_have_the_right_thumbnail_and_class(classes):
   examples, labels = made_runs.images(50, side=4), np.arange(50) % classes
   views = {"PCA": np.random.default_rng(0).normal(size=(50, 2)), "t-SNE": np.random.default_rng(1).normal(size=(50, 2))}
   sheet = sprites.sheet(sprites.of_examples(examples, 0.0, 1.0), 7, shown=84)
-  made = charts.points(figures.Points("t", views, examples, labels), sheet)
-  assert len(made["legend"]) == (classes if classes > 1 else 0)
-  assert len({colour for _, colour in made["legend"]}) == len(made["legend"])
+  chart = charts.points(figures.Points("t", views, examples, labels), sheet)
+  assert len(chart["legend"]) == (classes if classes > 1 else 0)
+  assert len({colour for _, colour in chart["legend"]}) == len(chart["legend"])
   seen = set()
-  for source in sources(made):
+  for source in sources(chart):
     numbers = column(source, "number")
     seen |= set(numbers)
     assert len(set(labels[numbers])) == 1
@@ -124,7 +130,7 @@ def test_points_know_their_picture_and_their_class(classes):
   assert seen == set(range(50))
 
 
-def test_the_library_is_all_there():
+def test_script_is_the_complete_library():
   text = charts.script()
   assert "Bokeh" in text
   assert "</script" not in text

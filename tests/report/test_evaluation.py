@@ -1,4 +1,4 @@
-"""A trained run is analyzed by its training, and again by a command; what stands in the way is said in a line."""
+"""Analysis of a trained run, at the end of training and by the command; errors are one line."""
 
 import gc
 import itertools
@@ -14,7 +14,7 @@ from ae_jax.evaluators import results
 from ae_jax.report import evaluation, run_report
 
 pytestmark = pytest.mark.runs_optax
-STUDIED = "('sparsity','probe')"
+EVALUATORS = "('sparsity','probe')"
 
 
 def evaluate(workdir, *flags):
@@ -26,12 +26,12 @@ def evaluate(workdir, *flags):
 def analyzed(tmp_path_factory):
   """The folder of a run whose config asks for the evaluator `probe`."""
   workdir = tmp_path_factory.mktemp("analyzed") / "run"
-  status, _, complaints = run_main(*tiny_flags(evaluators=STUDIED), f"--workdir={workdir}")
+  status, _, complaints = run_main(*tiny_flags(evaluators=EVALUATORS), f"--workdir={workdir}")
   assert status == 0, complaints
   return workdir
 
 
-def test_a_run_ends_with_what_its_evaluators_found(analyzed):
+def test_training_ends_with_the_results_of_the_evaluators(analyzed):
   found = results.read(analyzed)
   record = json.loads((analyzed / "metrics.jsonl").read_text().splitlines()[-1])
   assert found.step == record["step"]
@@ -44,7 +44,7 @@ def test_a_run_ends_with_what_its_evaluators_found(analyzed):
   assert "squared error" in page
 
 
-def test_one_that_is_asked_again_leaves_the_others_alone(analyzed, tmp_path):
+def test_a_repeated_evaluation_keeps_the_other_results(analyzed, tmp_path):
   workdir = shutil.copytree(analyzed, tmp_path / "run")
   before = results.read(workdir)
   status, output, complaints = evaluate(workdir, "--only=latent,reconstruction")
@@ -58,7 +58,7 @@ def test_one_that_is_asked_again_leaves_the_others_alone(analyzed, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("harm", "flags", "said"),
+  ("harm", "flags", "message"),
   [
     (lambda run: shutil.rmtree(run / "checkpoints"), [], "no checkpoint yet"),
     (lambda run: (run / "config.json").unlink(), [], "there is no run here"),
@@ -71,19 +71,19 @@ def test_one_that_is_asked_again_leaves_the_others_alone(analyzed, tmp_path):
     (lambda run: None, ["runs/x"], "unexpected argument"),
   ],
 )
-def test_what_stands_in_the_way_is_said_in_a_line(analyzed, tmp_path, harm, flags, said):
+def test_an_error_of_the_command_is_one_line(analyzed, tmp_path, harm, flags, message):
   workdir = shutil.copytree(analyzed, tmp_path / "run")
   harm(workdir)
   status, output, complaints = evaluate(workdir, *flags)
   assert status in (1, 2)
-  assert said in complaints
+  assert message in complaints
   assert complaints.startswith("ae_jax: ")
   assert len(complaints.splitlines()) == 1
   assert not output
 
 
 @pytest.mark.parametrize(("cost", "between"), [(0.2, 30), (4.0, 200)])
-def test_the_page_of_a_run_in_training_is_no_more_than_a_fiftieth_of_its_time(tmp_path, monkeypatch, cost, between):
+def test_report_takes_at_most_two_percent_of_the_training_time(tmp_path, monkeypatch, cost, between):
   now, begun = [0.0], []
 
   def write(workdir):
@@ -101,11 +101,11 @@ def test_the_page_of_a_run_in_training_is_no_more_than_a_fiftieth_of_its_time(tm
   assert len(begun) >= 4
 
 
-def test_the_page_of_a_run_in_training_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_refreshing_the_report_leaves_no_reference_cycles(tmp_path, monkeypatch):
   left = []
 
   class Chart:
-    """A part of a page that knows the whole, which knows it."""
+    """Part of a reference cycle with its page."""
 
   def write(workdir):
     chart = Chart()
@@ -113,7 +113,7 @@ def test_the_page_of_a_run_in_training_leaves_nothing_behind(tmp_path, monkeypat
     left.append(weakref.ref(chart))
 
   monkeypatch.setattr(run_report, "write", write)
-  monkeypatch.setattr(evaluation, "_REFRESHED", -1.0)
+  monkeypatch.setattr(evaluation, "_MIN_PAUSE", -1.0)
   gc.disable()
   try:
     evaluation.refresher(tmp_path)()
@@ -123,12 +123,12 @@ def test_the_page_of_a_run_in_training_leaves_nothing_behind(tmp_path, monkeypat
 
 
 def without(run, key):
-  """Takes a key from the config of a run, as another version may not have it."""
+  """Removes a key from the config of a run."""
   description = json.loads((run / "config.json").read_text())
   del description["config"][key]
   (run / "config.json").write_text(json.dumps(description))
 
 
 def changed(run, old, new):
-  """Changes the name of a run's data set."""
+  """Replaces a string in the config of a run."""
   (run / "config.json").write_text((run / "config.json").read_text().replace(f'"{old}"', f'"{new}"'))

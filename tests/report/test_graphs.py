@@ -1,4 +1,4 @@
-"""The curves of a run and of a sweep as pictures."""
+"""Graphs of a run and of a sweep."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ PERFECT = {"epoch": 1.0, "train/loss": 0.0, "test/loss": 0.0, "test/squared_erro
 
 
 @pytest.mark.parametrize("records", [[PERFECT], []])
-def test_curves_of_perfection_and_of_nothing_can_be_drawn(tmp_path, records):
+def test_curves_can_be_drawn_with_zero_errors_and_without_records(tmp_path, records):
   graphs.curves(tmp_path / "a.png", logs.curves(records), {"test/pca_squared_error": 0.0})
   assert (tmp_path / "a.png").exists()
 
@@ -33,7 +33,7 @@ def test_curves_show_the_records(tmp_path):
   assert (a != b).any()
 
 
-def test_the_error_over_latent_size_is_drawn_with_all_its_marks_and_without(tmp_path):
+def test_error_over_latent_size_can_be_drawn_with_and_without_marks(tmp_path):
   curves = {"alpha=1": {2: [3.0, 3.1], 4: [2.0, 2.2]}, "alpha=2": {2: [4.0], 4: [3.0]}}
   dimensions = {"TwoNN": {"estimate": 3.0, "low": 2.9, "high": 3.1}}
   knee = {"latent": 2, "low": 2, "high": 4}
@@ -42,7 +42,7 @@ def test_the_error_over_latent_size_is_drawn_with_all_its_marks_and_without(tmp_
   assert (tmp_path / "a.png").stat().st_size > (tmp_path / "b.png").stat().st_size > 1000
 
 
-def test_no_title_leaves_the_picture(tmp_path):
+def test_long_titles_fit_into_the_image(tmp_path):
   title = "dense on mnist_5k: No size is enough: from 32 to 64 the error still falls by 39%; try larger ones (beta=1)"
   graphs.error_over_latent(tmp_path / "a.png", {"a": {2: [3.0], 4: [2.0]}}, {2: 5.0, 4: 4.0}, None, {}, title)
   graphs.rate_distortion(tmp_path / "b.png", {2: {0.5: (9.0, 70.0), 1.0: (6.0, 80.0)}}, "nats", title)
@@ -52,6 +52,6 @@ def test_no_title_leaves_the_picture(tmp_path):
     assert (picture[:3] == 255).all()
 
 
-def test_rate_and_distortion_are_drawn(tmp_path):
+def test_rate_distortion_curves_can_be_drawn(tmp_path):
   graphs.rate_distortion(tmp_path / "a.png", {2: {0.5: (9.0, 70.0), 1.0: (6.0, 80.0)}}, "nats", "title")
   assert (tmp_path / "a.png").stat().st_size > 1000

@@ -1,4 +1,4 @@
-"""The sentences of a run: each appears in its case, and does not appear in any other."""
+"""Messages of a run: each sentence appears in its case and in no other."""
 
 import pathlib
 import re
@@ -26,13 +26,13 @@ SQUARED = {name: value for name, value in METRICS.items() if "nats" not in name}
 NAN, INF = float("nan"), float("inf")
 VAE = {"model.bottleneck": "gaussian", "objective.beta": 100.0, "objective.free_bits": 0.0}
 
-# sentence -> a part of it that occurs in no other
+# sentence -> a part of it that occurs in no other sentence
 SENTENCES = {
-  "diverged": "the training diverged",
+  "diverged": "Training diverged",
   "constant": "equals the mean training example",
-  "mean": "no better than the mean training example",
+  "mean": "no better than predicting the mean",
   "collapse": "posterior collapse",
-  "nothing": "has learned nothing",
+  "nothing": "it has learned nothing",
   "overfit": "overfitting",
   "rank": "lie in a space of 32 dimensions or fewer",
   "large": "at least as large as an example",
@@ -40,14 +40,14 @@ SENTENCES = {
   "skips": "skip connections",
   "worse": "no better than PCA",
   "few": "latent units are active",
-  "levels": "more units or levels",
-  "train": "train longer",
-  "skipped": "skipped, because",
+  "levels": "more latent units or levels",
+  "train": "Train longer",
+  "skipped": "skipped because",
 }
 
 
 def description_of(changes=(), shape=(28, 28, 1), train=1000):
-  """Returns the part of a dense autoencoder's config.json that the sentences use, with some dotted keys changed."""
+  """Returns the part of config.json that the sentences use, for a dense autoencoder with some dotted keys changed."""
   settings = {
     "epochs": 3,
     "model.name": "dense",
@@ -69,14 +69,14 @@ def description_of(changes=(), shape=(28, 28, 1), train=1000):
 
 
 def both(metrics, settings=(), skipped=0, **data):
-  """The closing words and the headline, each as one line."""
+  """Returns the closing lines and the headline, each as one line."""
   description = description_of(settings, **data)
   closing = messages.closing(metrics, description, pathlib.Path("runs/x"), skipped)
   return closing.replace("\n", " "), messages.headline(metrics, description, skipped)
 
 
 QUANTISED = "test/pca_quantised_squared_error"
-CASES = [  # changes of METRICS, changes of the config, skipped steps -> the sentences
+CASES = [  # changed metrics, changed config keys, number of skipped steps, expected sentences
   ({}, {}, 0, {"percent"}),
   ({"test/squared_error": 0.0}, {}, 0, {"percent"}),
   ({}, {"model.skips": "all"}, 0, {"percent", "skips"}),
@@ -93,7 +93,7 @@ CASES = [  # changes of METRICS, changes of the config, skipped steps -> the sen
   ({"test/nats": NAN}, {}, 0, {"diverged"}),
   ({"test/nats": 2e21, "test/loss": 2e21}, {}, 0, {"diverged"}),
   ({"test/nats": 9 * 784 * np.log(2)}, {}, 0, {"percent"}),
-  ({"test/squared_error": 6e13}, {}, 0, {"mean", "nothing"}),  # so it is where almost constant data is not learned
+  ({"test/squared_error": 6e13}, {}, 0, {"mean", "nothing"}),  # happens if a model fails on almost constant data
   ({"test/squared_error": 5e3}, {}, 0, {"mean", "nothing"}),
   ({"test/squared_error": 50.0}, {}, 0, {"mean", "nothing"}),
   ({"test/squared_error": 49.9}, {}, 0, {"worse", "train"}),
@@ -115,7 +115,7 @@ CASES = [  # changes of METRICS, changes of the config, skipped steps -> the sen
   ({"test/pca_squared_error": 1e-9}, {}, 0, {"rank"}),
   ({"test/pca_squared_error": 0.0, "test/squared_error": 0.0}, {}, 0, {"rank"}),
   ({"test/pca_squared_error": 1e-9}, {"model.latent": 784}, 0, {"large"}),
-  ({"test/pca_squared_error": 1e-3}, {}, 0, {"worse", "train"}),  # little beside 5, but PCA does lose something
+  ({"test/pca_squared_error": 1e-3}, {}, 0, {"worse", "train"}),  # much less than 5, but PCA is not exact
   ({"test/squared_error": 1e-9, "test/pca_squared_error": 1e-3}, {"model.latent": 784}, 0, {"percent"}),
   ({}, {}, 1, {"percent", "skipped"}),
   ({"test/squared_error": 11.0}, {}, 1, {"worse", "train", "skipped"}),
@@ -126,17 +126,17 @@ CASES = [  # changes of METRICS, changes of the config, skipped steps -> the sen
 
 
 @pytest.mark.parametrize(("changes", "settings", "skipped", "wanted"), CASES)
-def test_a_sentence_appears_in_its_case_and_in_no_other(changes, settings, skipped, wanted):
+def test_each_sentence_appears_in_its_case_only(changes, settings, skipped, wanted):
   for said in both(METRICS | changes, settings, skipped):
     assert {name for name, part in SENTENCES.items() if part in said} == wanted, said
 
 
-def test_every_sentence_has_a_case_in_which_it_appears():
+def test_every_sentence_is_covered_by_a_case():
   assert set.union(*(wanted for *_, wanted in CASES)) == SENTENCES.keys()
 
 
 @pytest.mark.parametrize(("changes", "settings", "skipped", "wanted"), CASES)
-def test_no_text_holds_nan_inf_or_a_huge_number_with_decimals(changes, settings, skipped, wanted):
+def test_texts_contain_no_nan_inf_or_large_number_with_decimals(changes, settings, skipped, wanted):
   for said in both(METRICS | changes, settings, skipped):
     assert not re.search(r"\b(nan|inf)\b", said, re.IGNORECASE)
     assert not re.search(r"\d{7,}\.\d", said)
@@ -152,13 +152,13 @@ def test_no_text_holds_nan_inf_or_a_huge_number_with_decimals(changes, settings,
     ({"test/active_units": 0}, {"model.bottleneck": "gaussian"}, ("config.optimizer.learning_rate=50.0",)),
   ],
 )
-def test_advice_names_keys_of_the_config_and_their_values(changes, settings, keys):
+def test_advice_names_config_keys_and_their_values(changes, settings, keys):
   for said in both(METRICS | changes, settings):
     for key in keys:
       assert key in said
 
 
-def test_clipping_is_not_advised_where_gradients_are_clipped_and_beta_only_where_there_is_one():
+def test_advice_omits_clipping_if_it_is_set_and_beta_if_it_is_zero_or_missing():
   for said in both(METRICS | {"test/squared_error": NAN}, {"optimizer.clip_norm": 1.0}):
     assert "clip_norm" not in said
   for settings in ({"model.bottleneck": "gaussian"}, VAE | {"objective.beta": 0.0}):
@@ -166,27 +166,27 @@ def test_clipping_is_not_advised_where_gradients_are_clipped_and_beta_only_where
       assert "beta" not in said
 
 
-def test_skipped_steps_are_counted_over_all_records_and_said_once():
+def test_skipped_steps_are_summed_over_all_records_and_reported_once():
   records = [{"step": 50 * n, "epoch": float(n), "train/skipped": 20 * n} for n in (1, 2)]
   assert verdict.skipped_steps(logs.curves(records)) == 60
   assert verdict.skipped_steps(logs.curves([{"step": 1, "epoch": 1.0}])) == 0
   for said in both(METRICS | {"test/squared_error": NAN, "step": 360}, skipped=359):
     assert "359 of 360 steps were skipped" in said
-    assert said.count("lower config.optimizer.learning_rate=50.0") == 1
+    assert said.count("Lower config.optimizer.learning_rate=50.0") == 1
   assert "1 of 60 steps was skipped" in both(METRICS, skipped=1)[0]
 
 
 @pytest.mark.parametrize(("changes", "settings", "skipped", "wanted"), CASES)
-def test_a_run_in_training_gets_no_advice_but_where_it_diverged(changes, settings, skipped, wanted):
+def test_unfinished_run_gets_advice_only_if_it_diverged(changes, settings, skipped, wanted):
   said = messages.headline(METRICS | changes, description_of(settings), finished=False)
-  parts = ("train longer", "check config", "lower config", "more training examples", "more units or levels")
+  parts = ("Train longer", "Check config", "Lower config", "more training examples", "more latent units or levels")
   assert any(part in said for part in parts) == ("diverged" in wanted)
 
 
-def test_runs_of_earlier_versions_have_no_mean_predictor():
+def test_verdict_works_without_the_mean_predictor_of_newer_versions():
   old = {name: value for name, value in METRICS.items() if "mean" not in name}
   for changes, part in (
-    ({}, "that is 50% of PCA's"),
+    ({}, "error is 50% of PCA's"),
     ({"test/squared_error": 60.0}, "no better than PCA"),
     ({"test/pca_squared_error": 1e-9}, "32 dimensions or fewer"),
     ({"test/pca_squared_error": 0.0, "test/squared_error": 0.0}, "32 dimensions or fewer"),
@@ -196,11 +196,11 @@ def test_runs_of_earlier_versions_have_no_mean_predictor():
       assert "mean training example" not in said
 
 
-def test_pca_has_no_more_numbers_than_examples_and_elements_allow():
-  assert "PCA with as many numbers 10.000" in both(METRICS)[0]
-  assert "PCA with as many numbers" in both(METRICS, shape=(4, 8, 1))[0]
-  assert "PCA with 9 numbers, the most it can have here, 10.000" in both(METRICS, train=10)[0]
-  assert "PCA with 16 numbers, the most it can have here" in both(METRICS, shape=(4, 4, 1))[0]
+def test_pca_baseline_has_at_most_the_possible_number_of_components():
+  assert "(baseline: PCA with the same latent size, 10.000)" in both(METRICS)[0]
+  assert "PCA with the same latent size" in both(METRICS, shape=(4, 8, 1))[0]
+  assert "PCA with 9 components, the maximum for this data, 10.000" in both(METRICS, train=10)[0]
+  assert "PCA with 16 components, the maximum for this data" in both(METRICS, shape=(4, 4, 1))[0]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_pca_has_no_more_numbers_than_examples_and_elements_allow():
   [(0, "0%"), (1e-9, "less than 1%"), (0.0099, "less than 1%"), (0.01, "1%"), (0.24, "24%"), (0.99, "99%"),
    (0.9901, "just under 100%"), (1 - 1e-9, "just under 100%")],
 )  # fmt: skip
-def test_a_share_is_not_rounded_to_nothing_or_to_all(ratio, text):
+def test_percentage_is_not_rounded_to_0_or_100(ratio, text):
   assert verdict.share(ratio) == text
 
 
@@ -223,11 +223,11 @@ def test_a_share_is_not_rounded_to_nothing_or_to_all(ratio, text):
     (2.2e21, "2.2e+21"),
   ],
 )
-def test_a_number_has_decimals_only_where_they_tell_something(value, text):
+def test_number_uses_significant_digits_if_very_small_or_large(value, text):
   assert verdict.number(value) == text
 
 
-def test_the_closing_words_name_every_figure_and_where_to_look():
+def test_closing_lines_contain_all_metrics_and_the_path_of_the_report():
   said = messages.closing(METRICS, description_of(), pathlib.Path("runs/x"))
   for part in ("3 epochs", "5.000", "10.000", "50%", "70.00", "45.50", "12,346", "2.2 s", "runs/x/report.html"):
     assert part in said
@@ -236,16 +236,16 @@ def test_the_closing_words_name_every_figure_and_where_to_look():
   assert "After 1 epoch: " in both(METRICS | {"epoch": 1.0})[0]
 
 
-def test_the_headline_has_cross_entropy_and_auroc_only_where_they_were_measured():
-  assert "24.5 nats above the floor" in both(METRICS)[1]
+def test_headline_has_cross_entropy_and_auroc_only_if_measured():
+  assert "24.5 nats above its lower bound" in both(METRICS)[1]
   anomalies = {"test/auroc": 0.926, "test/pca_auroc": 0.54}
-  assert "errors is 0.926; with PCA's errors it is 0.540." in both(METRICS | anomalies)[1]
-  assert "errors is 0.926." in both(METRICS | {"test/auroc": 0.926})[1]
+  assert "AUROC 0.926 (PCA: 0.540)." in both(METRICS | anomalies)[1]
+  assert "AUROC 0.926." in both(METRICS | {"test/auroc": 0.926})[1]
   for changes in ({"test/auroc": NAN}, {}):
     assert "AUROC" not in both(METRICS | changes)[1]
   for metrics in (SQUARED, METRICS | {"test/nats": NAN}, METRICS | {"test/nats": 2e21}):
     assert "cross-entropy" not in both(metrics)[1]
 
 
-def test_the_headline_of_a_run_that_was_not_evaluated_yet():
-  assert "has begun" in messages.headline({"epoch": 0.1, "train/loss": 3.0}, description_of())
+def test_headline_before_the_first_evaluation():
+  assert "Training has started" in messages.headline({"epoch": 0.1, "train/loss": 3.0}, description_of())

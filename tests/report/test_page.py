@@ -1,4 +1,4 @@
-"""A page: one file, whole or not there, in which nothing runs that is not needed."""
+"""Pages: one file that is written atomically, without unneeded scripts and network access."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from ae_jax import errors
 from ae_jax.report import page
 
 
-def test_it_holds_its_pictures_and_shows_names_as_they_are(tmp_path):
+def test_page_embeds_images_and_escapes_texts(tmp_path):
   picture = tmp_path / "a.png"
   picture.write_bytes(b"\x89PNG")
   table = page.table(["name"], [["<script>alert(1)</script>"]])
@@ -26,14 +26,14 @@ def test_it_holds_its_pictures_and_shows_names_as_they_are(tmp_path):
   assert not list(tmp_path.glob("*.part"))
 
 
-def test_it_forbids_the_browser_any_network(tmp_path):
+def test_page_forbids_network_access(tmp_path):
   page.write(tmp_path / "p.html", "title", "answer", [])
   (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', (tmp_path / "p.html").read_text())
   assert "default-src 'none'" in policy
   assert "http" not in policy
 
 
-def test_sections_without_anything_are_left_out(tmp_path):
+def test_empty_sections_are_left_out(tmp_path):
   page.write(tmp_path / "p.html", "title", "answer", [("Empty", []), ("Full", [page.notes("something")])])
   text = (tmp_path / "p.html").read_text()
   assert "Empty" not in text
@@ -41,7 +41,7 @@ def test_sections_without_anything_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["write_text", "replace"])
-def test_a_page_that_cannot_be_written_is_said_and_the_old_one_stays(tmp_path, monkeypatch, failing):
+def test_failed_write_is_an_error_and_keeps_the_old_page(tmp_path, monkeypatch, failing):
   path = tmp_path / "p.html"
   page.write(path, "title", "the first", [])
 
@@ -56,6 +56,6 @@ def test_a_page_that_cannot_be_written_is_said_and_the_old_one_stays(tmp_path, m
   assert [file.name for file in tmp_path.iterdir()] == ["p.html"]
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path):
+def test_missing_folder_is_an_error(tmp_path):
   with pytest.raises(errors.UserError, match="cannot be written"):
     page.write(tmp_path / "none" / "p.html", "title", "answer", [])

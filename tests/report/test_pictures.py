@@ -1,4 +1,4 @@
-"""The pictures of figures: of every kind, of images and of series, and of few and of many."""
+"""Static images of every kind of figure, for images and series, and for few and many examples."""
 
 import dataclasses
 import types
@@ -21,25 +21,25 @@ def read(path):
 
 
 def drawn(tmp_path, figure, value_range="unit"):
-  """The picture of an figure."""
+  """Draws a figure, and returns the pixels."""
   pictures.draw(tmp_path / "a.png", figure, value_range)
   return read(tmp_path / "a.png")
 
 
 def kinds(examples):
-  """An figure of every kind."""
+  """Returns a figure of every kind."""
   return [value for _, value in made_runs.every_kind(examples, points=30) if dataclasses.is_dataclass(value)]
 
 
 @pytest.mark.parametrize("number", range(len(kinds(GREY))))
 @pytest.mark.parametrize("examples", [GREY, SERIES], ids=["images", "series"])
-def test_every_kind_can_be_drawn_and_shows_something(tmp_path, examples, number):
+def test_every_kind_of_figure_can_be_drawn(tmp_path, examples, number):
   picture = drawn(tmp_path, kinds(examples)[number], "unit" if examples.ndim == 4 else "real")
   assert picture.std() > 10
   assert max(picture.shape) < 2**13
 
 
-def test_each_figure_and_the_learning_curves_are_drawn(tmp_path):
+def test_every_figure_and_the_learning_curves_are_saved(tmp_path):
   shown = {"a/one": figures.Gallery("one", GREY), "b/two": figures.Bars("two", (), np.ones(2), "x", "y")}
   run = types.SimpleNamespace(history=made_runs.records(2), config=configs.base("digits"))
   evaluation.draw(shown, run, {"test/pca_squared_error": 4.0}, tmp_path / "pictures")
@@ -48,7 +48,7 @@ def test_each_figure_and_the_learning_curves_are_drawn(tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("value_range", ["unit", "symmetric", "real"])
-def test_reconstructions_show_images_their_reconstructions_and_what_is_between(tmp_path, channels, value_range):
+def test_reconstructions_show_images_reconstructions_and_differences(tmp_path, channels, value_range):
   images = np.random.default_rng(0).uniform(size=(5, 9, 7, channels)).astype(np.float32)
   made = lambda other: figures.ExampleRows("title", {"test images": images, "reconstructions": other})
   a, b = (drawn(tmp_path, made(other), value_range) for other in (images, 1 - images))
@@ -59,26 +59,26 @@ def test_reconstructions_show_images_their_reconstructions_and_what_is_between(t
 
 
 @pytest.mark.parametrize("examples", [GREY, COLOURS, SERIES], ids=["grey", "colours", "series"])
-def test_what_differs_is_drawn_differently(tmp_path, examples):
+def test_different_examples_give_different_images(tmp_path, examples):
   one = figures.ExampleRows("title", {"a": examples[:4], "b": examples[:4]})
   other = figures.ExampleRows("title", {"a": examples[:4], "b": examples[4:8]})
   assert (drawn(tmp_path, one, "real") != drawn(tmp_path, other, "real")).any()
 
 
-def test_a_constant_image_and_a_single_one_can_be_shown(tmp_path):
+def test_constant_and_single_images_can_be_drawn(tmp_path):
   images = np.full((1, 4, 4, 1), 0.5, np.float32)
   assert drawn(tmp_path, figures.ExampleRows("t", {"x": images, "reconstructions": images}), "real").shape[1] > 100
   assert drawn(tmp_path, figures.Gallery("t", images), "real").shape[1] > 100
 
 
-def test_what_is_not_finite_can_be_shown(tmp_path):
+def test_values_that_are_not_finite_can_be_drawn(tmp_path):
   images = np.full((2, 4, 4, 1), np.nan, np.float32)
   drawn(tmp_path, figures.ExampleRows("t", {"x": images, "reconstructions": images}), "real")
   drawn(tmp_path, figures.Bars("t", (), np.array([np.inf, np.nan, 1.0]), "x", "y"))
 
 
-def test_long_names_leave_room_for_their_bars(tmp_path):
-  """Blue is the bars' colour: as much of it as where names are short."""
+def test_long_names_leave_room_for_the_bars(tmp_path):
+  """Counts the blue pixels of the bars, with short and with long names."""
   blue = []
   for names in (("a", "b", "c", "d"), tuple(f"the classifier number {number}" for number in range(4))):
     picture = drawn(tmp_path, figures.Bars("t", names, np.ones(4), "reader", "accuracy"))
@@ -96,7 +96,7 @@ def test_few_and_many_series_can_be_drawn(tmp_path, channels, count):
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (8, 12, 3)])
-def test_attention_is_drawn_a_row_for_each_head(tmp_path, shape):
+def test_attention_has_a_row_for_each_head(tmp_path, shape):
   generator = np.random.default_rng(0)
   images = generator.uniform(size=(4, *shape)).astype(np.float32)
   tokens = shape[0] * shape[1] // 16
@@ -105,7 +105,7 @@ def test_attention_is_drawn_a_row_for_each_head(tmp_path, shape):
   assert more.shape[0] > 1.5 * few.shape[0]  # 4 rows and 2
 
 
-def test_heads_are_the_means_over_queries_tiled_over_the_image():
+def test_heads_are_means_over_the_queries_tiled_over_the_image():
   weights = np.random.default_rng(0).dirichlet(np.ones(6), (4, 3, 5)).astype(np.float32)
   images = np.zeros((4, 8, 12, 1), np.float32)
   found = dict(pictures.heads(figures.Attention("t", images, {"pool": weights})))
@@ -117,12 +117,12 @@ def test_heads_are_the_means_over_queries_tiled_over_the_image():
   np.testing.assert_allclose(over_time[..., 0], weights[:, 0].mean(1), rtol=1e-6)
 
 
-def test_of_very_many_attention_maps_the_first_are_drawn(tmp_path):
+def test_number_of_attention_rows_is_limited(tmp_path):
   images, weights = np.ones((1, 4, 4, 1), np.float32), np.full((1, 600, 1, 16), 1 / 16, np.float32)
   assert drawn(tmp_path, figures.Attention("t", images, {"pool": weights})).shape[0] < 2**14
 
 
-def test_limits_are_those_of_the_range_or_of_what_is_finite():
+def test_limits_are_the_bounds_of_the_range_or_of_the_finite_values():
   assert pictures.limits(np.array([0.2, 0.3]), "symmetric") == (-1.0, 1.0)
   assert pictures.limits(np.array([-3.0, np.inf, 5.0, np.nan]), "real") == (-3.0, 5.0)
   assert pictures.limits(np.array([2.0, 2.0]), "real") == (2.0, 3.0)

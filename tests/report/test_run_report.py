@@ -1,4 +1,4 @@
-"""The page of a run: a function of what lies in its folder, at any time of its life."""
+"""The report of a run is a function of the files in its folder, at any stage of the training."""
 
 import json
 import re
@@ -12,78 +12,79 @@ from ae_jax import errors
 from ae_jax.evaluators import figures, results
 from ae_jax.report import run_report, tables
 
-FOUND = made_runs.every_kind(made_runs.images(20, side=8), points=30)
+RESULTS = made_runs.every_kind(made_runs.images(20, side=8), points=30)
 
 
 def page_of(folder):
-  """The text of a run's page, but for what is not shown."""
+  """Writes the report of a run, and returns its text without scripts and styles."""
   run_report.write(folder)
   text = (folder / "report.html").read_text()
   return re.sub(r"<(style|script)\b.*?</\1>", "", text, flags=re.DOTALL).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_it_tells_everything_that_was_found(tmp_path):
-  text = page_of(made_runs.make(tmp_path / "a", found=FOUND))
-  for name, value in FOUND:
+def test_report_shows_every_result(tmp_path):
+  text = page_of(made_runs.make(tmp_path / "a", found=RESULTS))
+  for name, value in RESULTS:
     if isinstance(value, str):
       assert "There is no posterior to weigh &lt;draws&gt; with." in text
     elif not isinstance(value, float):
       assert f"{value.title[:1].upper()}{value.title[1:]}." in text, name
   assert "0.98 (0.97 to 0.99)" in text
-  assert "after 50 epochs" in text
-  assert "Squared error 3.180 per test example; PCA with as many numbers 13.193: that is 24% of PCA" in text
+  assert "trained for 50 epochs" in text
+  assert "Squared error 3.180 per test example (baseline: PCA with the same latent size, 13.193). " in text
+  assert "The model&#39;s error is 24% of PCA&#39;s." in text
   for part in ("0123456789abcdef", "5a17", "cpu: cpu", "optimizer.learning_rate", "from ae_jax import config, train"):
     assert part in text
-  assert ">Novel</h2>" in text  # what no template was told of
+  assert ">Novel</h2>" in text  # an evaluator that the report does not know
 
 
-def test_it_is_a_function_of_the_folder(tmp_path):
-  made_runs.make(tmp_path / "a", epochs=3, found=FOUND)
+def test_report_depends_only_on_the_folder(tmp_path):
+  made_runs.make(tmp_path / "a", epochs=3, found=RESULTS)
   first = page_of(tmp_path / "a")
   shutil.copytree(tmp_path / "a", tmp_path / "elsewhere")
   assert page_of(tmp_path / "elsewhere") == first
-  made_runs.make(tmp_path / "other", epochs=4, found=FOUND)
+  made_runs.make(tmp_path / "other", epochs=4, found=RESULTS)
   assert page_of(tmp_path / "other") != first
 
 
-def test_a_run_in_training_says_how_far_it_is(tmp_path):
+def test_report_of_an_unfinished_run_shows_its_progress(tmp_path):
   text = page_of(made_runs.make(tmp_path / "a", epochs=7, asked=20))
   assert "epoch 7 of 20" in text
-  assert "come when the training has ended" in text
+  assert "appear here when training has ended" in text
 
 
-def test_advice_comes_after_the_last_epoch(tmp_path):
+def test_advice_is_given_only_after_the_last_epoch(tmp_path):
   for done, advised in ((6, False), (7, True)):
     folder = made_runs.make(tmp_path / str(done), epochs=done, asked=7, start=30.0)
     answer = run_report.read(folder).answer
     assert "no better than PCA" in answer
-    assert ("train longer" in answer) == advised
+    assert ("Train longer" in answer) == advised
 
 
-def test_changed_is_what_differs_from_the_default_of_a_key_that_has_one(tmp_path):
+def test_only_keys_that_differ_from_their_default_are_marked(tmp_path):
   folder = made_runs.make(tmp_path / "a", epochs=1, changes={"batch_size": 7, "optimizer.clip_norm": 0.5})
   _, _, table = run_report.read(folder)._run()
   changed = {line["cells"][0] for line in table["lines"] if line["changed"]}
   assert {"epochs", "batch_size", "optimizer.clip_norm"} <= changed
-  assert not [key for key in changed if key.startswith("model.")]  # which has no default
+  assert not [key for key in changed if key.startswith("model.")]  # model keys have no default
   assert "seed" not in changed
 
 
-def test_stages_are_epochs_too(tmp_path):
+def test_epochs_of_stages_count(tmp_path):
   stages = ({"epochs": 5, "objective": {"name": "reconstruction"}},)
   assert "epoch 7 of 25" in page_of(made_runs.make(tmp_path / "a", epochs=7, asked=20, changes={"stages": stages}))
 
 
-def test_before_the_first_record_and_after_divergence_there_is_a_page(tmp_path):
+def test_report_exists_before_the_first_record_and_after_divergence(tmp_path):
   made_runs.make(tmp_path / "a", asked=20)
   (tmp_path / "a" / "metrics.jsonl").write_text("")
-  assert "The training has begun" in page_of(tmp_path / "a")
+  assert "Training has started" in page_of(tmp_path / "a")
   line = {"step": 1, "epoch": 1.0, "train/loss": None, "test/squared_error": None, "test/pca_squared_error": 13.0}
   (tmp_path / "a" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
   assert "diverged" in page_of(tmp_path / "a")
 
 
-def test_values_that_are_not_finite_are_said_in_words(tmp_path):
+def test_values_that_are_not_finite_are_written_in_words(tmp_path):
   folder = made_runs.make(tmp_path / "a", epochs=1)
   line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
   assert "infinite or undefined" not in page_of(folder)
@@ -94,40 +95,40 @@ def test_values_that_are_not_finite_are_said_in_words(tmp_path):
   assert not [tile for tile in run_report.read(folder).tiles() if tables.NOT_FINITE in tile["value"]]
 
 
-def test_skipped_steps_are_told_on_the_page(tmp_path):
+def test_report_states_the_skipped_steps(tmp_path):
   folder = made_runs.make(tmp_path / "a", epochs=2)
   lines = [json.loads(line) | {"train/skipped": 7} for line in (folder / "metrics.jsonl").read_text().splitlines()]
   (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
   assert f"{7 * len(lines)} of {50 * len(lines)} steps were skipped" in run_report.read(folder).answer
 
 
-def test_studies_of_an_earlier_step_decide_nothing(tmp_path):
+def test_analyses_of_an_earlier_step_do_not_affect_the_verdict(tmp_path):
   vae = {"model.bottleneck": "gaussian"}
   folder = made_runs.make(tmp_path / "a", epochs=5, changes=vae)
-  found = [("latent/active_units", 0), ("probe/linear/code", 0.5)]
+  values = [("latent/active_units", 0), ("probe/linear/code", 0.5)]
   for step, decides in ((100, False), (1500, True)):
-    results.write(folder, results.of(step, found))
-    told = run_report.read(folder)
-    assert ("posterior collapse" in told.answer) == decides
-    assert ("accuracy of a linear probe" in str(told.tiles())) == decides
+    results.write(folder, results.of(step, values))
+    report = run_report.read(folder)
+    assert ("posterior collapse" in report.answer) == decides
+    assert ("linear probe accuracy" in str(report.tiles())) == decides
 
 
-def test_what_was_found_of_an_earlier_step_is_said_to_be(tmp_path):
+def test_report_marks_results_of_an_earlier_step(tmp_path):
   folder = made_runs.make(tmp_path / "a", epochs=5)
-  results.write(folder, results.of(100, FOUND))
-  assert "found at step 100" in page_of(folder)
-  results.write(folder, results.of(1500, FOUND))
-  assert "found at step" not in page_of(folder)
+  results.write(folder, results.of(100, RESULTS))
+  assert "measured at step 100" in page_of(folder)
+  results.write(folder, results.of(1500, RESULTS))
+  assert "measured at step" not in page_of(folder)
 
 
-def test_series_and_colours_have_a_page(tmp_path):
+def test_series_and_colour_images_have_a_report(tmp_path):
   series = made_runs.every_kind(made_runs.series(20), points=30)
-  assert "grey: the series" in page_of(made_runs.make(tmp_path / "a", found=series, shape=(60, 1))).lower()
+  assert "grey: original series" in page_of(made_runs.make(tmp_path / "a", found=series, shape=(60, 1))).lower()
   colours = made_runs.every_kind(made_runs.images(20, side=8, channels=3), points=30)
   assert "red: too bright" in page_of(made_runs.make(tmp_path / "b", found=colours, shape=(8, 8, 3))).lower()
 
 
-def test_a_class_a_point_and_a_constant_image_have_a_page(tmp_path):
+def test_a_single_class_point_and_constant_image_have_a_report(tmp_path):
   image = np.full((1, 8, 8, 1), 0.5, np.float32)
   labels, views = np.zeros(1, int), {"PCA": np.zeros((1, 2))}
   found = [
@@ -138,54 +139,57 @@ def test_a_class_a_point_and_a_constant_image_have_a_page(tmp_path):
     ("a/values", figures.Heatmap("heat", "unit", np.zeros((3, 3)))),
   ]
   text = page_of(made_runs.make(tmp_path / "a", epochs=1, found=found))
-  assert "<select>" not in text  # there is one pair
-  assert "<fieldset" not in text  # and one view
+  assert "<select>" not in text  # only one pair of directions
+  assert "<fieldset" not in text  # only one view
 
 
-def test_names_from_a_stranger_are_shown_and_not_run(tmp_path):
-  evil = '<img src=x onerror="alert(1)"></script><script>alert(2)</script>'
+def test_names_are_escaped(tmp_path):
+  unsafe = '<img src=x onerror="alert(1)"></script><script>alert(2)</script>'
   images = made_runs.images(2, side=8)
   found = [
-    ("a/one", figures.Bars(evil, (evil, "b"), np.ones(2), evil, evil)),
-    ("a/two", figures.ExampleRows(evil, {evil: images})),
-    ("a/three", figures.Explorer(evil, (evil, evil), np.zeros(1), images[:1, None, None])),
-    ("a/four", figures.Points(evil, {evil: np.zeros((2, 2)), "b": np.zeros((2, 2))}, images, np.arange(2))),
-    (f"{evil}/five", 5.0),
-    ("a/six", evil),
+    ("a/one", figures.Bars(unsafe, (unsafe, "b"), np.ones(2), unsafe, unsafe)),
+    ("a/two", figures.ExampleRows(unsafe, {unsafe: images})),
+    ("a/three", figures.Explorer(unsafe, (unsafe, unsafe), np.zeros(1), images[:1, None, None])),
+    ("a/four", figures.Points(unsafe, {unsafe: np.zeros((2, 2)), "b": np.zeros((2, 2))}, images, np.arange(2))),
+    (f"{unsafe}/five", 5.0),
+    ("a/six", unsafe),
   ]
-  folder = made_runs.make(tmp_path / "a", epochs=2, changes={"data.path": evil}, found=found)
+  folder = made_runs.make(tmp_path / "a", epochs=2, changes={"data.path": unsafe}, found=found)
   run_report.write(folder)
   text = (folder / "report.html").read_text()
   assert "<img src=x" not in text
   assert "</script><script>alert" not in text
-  assert "alert(1)" in text  # it is there, as text
+  assert "alert(1)" in text  # as escaped text
 
 
 @pytest.mark.parametrize(
-  ("change", "said"),
+  ("change", "message"),
   [
-    (lambda whole: whole["config"].pop("model"), "config.model is None, not dict: it is of another version"),
-    (lambda whole: whole["config"].update(epochs="20"), "config.epochs is '20', not int"),
-    (lambda whole: whole["config"]["model"].pop("latent"), "config.model.latent is None, not int"),
-    (lambda whole: whole["config"]["data"].update(range="percent"), "data.range='percent' is unknown"),
-    (lambda whole: whole.pop("versions"), "versions is None, not dict"),
-    (lambda whole: whole["data"].pop("fingerprint"), "data.fingerprint is None, not str"),
-    (lambda whole: whole.pop("data"), "is not that of a run"),
+    (
+      lambda description: description["config"].pop("model"),
+      "config.model is None, not dict: another version wrote the file",
+    ),
+    (lambda description: description["config"].update(epochs="20"), "config.epochs is '20', not int"),
+    (lambda description: description["config"]["model"].pop("latent"), "config.model.latent is None, not int"),
+    (lambda description: description["config"]["data"].update(range="percent"), "data.range='percent' is unknown"),
+    (lambda description: description.pop("versions"), "versions is None, not dict"),
+    (lambda description: description["data"].pop("fingerprint"), "data.fingerprint is None, not str"),
+    (lambda description: description.pop("data"), "is not that of a run"),
   ],
 )
-def test_a_config_of_another_version_is_said_in_a_line(tmp_path, change, said):
+def test_config_of_another_version_is_an_error(tmp_path, change, message):
   folder = made_runs.make(tmp_path / "a", epochs=1)
   description = json.loads((folder / "config.json").read_text())
   change(description)
   (folder / "config.json").write_text(json.dumps(description))
-  with pytest.raises(errors.UserError, match=re.escape(said)):
+  with pytest.raises(errors.UserError, match=re.escape(message)):
     run_report.read(folder)
 
 
-def test_damage_is_said(tmp_path):
+def test_damaged_files_are_errors(tmp_path):
   with pytest.raises(errors.UserError, match="no run here"):
     run_report.read(tmp_path)
-  folder = made_runs.make(tmp_path / "a", epochs=1, found=FOUND)
+  folder = made_runs.make(tmp_path / "a", epochs=1, found=RESULTS)
   (folder / "evaluation" / "latent_map.npz").write_bytes(b"no")
   with pytest.raises(errors.UserError, match=r"latent_map\.npz: cannot be read as a figure"):
     run_report.write(folder)

@@ -1,4 +1,4 @@
-"""The numbers of a run as texts."""
+"""Metrics of a run as tables of texts."""
 
 import math
 
@@ -29,17 +29,17 @@ from ae_jax.runs import logs
     (-math.inf, "-∞"),
   ],
 )
-def test_numbers_are_short(value, text):
+def test_number_formats(value, text):
   assert tables.number(value) == text
 
 
-def test_few_digits_need_no_exponent_below_ten_thousand():
+def test_numbers_with_few_digits_have_no_exponent_below_ten_thousand():
   assert tables.number(5432.1, 3) == "5,432"
   assert tables.number(543.21, 3) == "543"
   assert tables.number(9999.7, 4) == "1e+04"
 
 
-def test_names_are_words():
+def test_readable_names():
   assert tables.readable("pca_squared_error") == "PCA squared error"
   assert tables.readable("codes_dimension_twonn") == "codes dimension TwoNN"
 
@@ -53,7 +53,7 @@ RECORDS = [
 ]
 
 
-def test_the_best_value_is_the_least_error_and_the_highest_psnr():
+def test_best_value_is_the_lowest_error_and_the_highest_psnr():
   lines, more = tables.over_epochs(logs.curves(RECORDS))
   found = {line[0]: line[1:] for line in lines}
   assert found == {
@@ -62,13 +62,13 @@ def test_the_best_value_is_the_least_error_and_the_highest_psnr():
     "test PSNR": ["21", "22", "2"],
     "test nats floor": ["4", "", ""],  # a baseline
     "test mean predictor squared error": ["9", "", ""],
-    "test active": ["3", "", ""],  # who knows what is good
+    "test active": ["3", "", ""],  # the name does not say which value is best
   }
   assert more == []
   assert tables.over_epochs({}) == ([], [])
 
 
-def test_the_best_loss_is_of_the_last_stage_whose_objective_is_the_one_that_counts():
+def test_best_loss_is_of_the_last_stage():
   stages = [0, 0, 1, 1]
   losses, error = [1.0, 2.0, 9.0, 8.0], [3.0, 1.0, 5.0, 4.0]
   records = [
@@ -79,29 +79,29 @@ def test_the_best_loss_is_of_the_last_stage_whose_objective_is_the_one_that_coun
   lines, _ = tables.over_epochs(logs.curves(records))
   found = {line[0]: line[1:] for line in lines}
   assert found["training loss"] == found["test loss"] == ["8", "8", "1.5"]
-  assert found["test squared error"] == ["4", "1", "0.5"]  # is the same measure in all stages
+  assert found["test squared error"] == ["4", "1", "0.5"]  # the same measure in all stages
 
 
-def test_an_interval_whose_end_is_not_finite_is_left_out():
+def test_interval_with_a_bound_that_is_not_finite_is_left_out():
   values = {"nll": 5.0, "nll_standard_error": math.nan, "a": 2.0, "a_low": 1.0, "a_high": math.inf}
   assert tables.of_values(values)[0] == [["NLL", "5"], ["a", "2"]]
 
 
-def test_many_values_of_a_kind_are_a_table_of_their_own():
+def test_metrics_with_parts_get_their_own_table():
   psnr = {"test/psnr_in/a": 1.0, "test/psnr_in/b": 2.0, "test/psnr_out/a": 3.0, "test/psnr_out/b": 4.0}
   lines, more = tables.over_epochs(logs.curves([{"step": 1, "epoch": 1.0} | psnr]))
   assert lines == []
   assert more == [(["", "PSNR in", "PSNR out"], [["a", "1", "3"], ["b", "2", "4"]])]
 
 
-def test_intervals_stand_beside_their_values():
+def test_values_are_shown_with_their_intervals():
   values = {"dimension": 12.0, "dimension_low": 11.0, "dimension_high": 13.0, "nll": 100.5, "nll_standard_error": 0.25}
   lines, more = tables.of_values(values | {"low": 1.0, "a_low": 2.0})
   assert lines == [["dimension", "12 (11 to 13)"], ["NLL", "100.5 ± 0.25"], ["low", "1"], ["a low", "2"]]
   assert more == []
 
 
-def test_every_value_is_told_once():
+def test_every_value_is_shown_once():
   values = {f"{what}/{which}": hash((what, which)) % 97 for what in "abc" for which in ("x", "y")}
   values |= {"a_low/x": 1, "a_high/x": 2, "d/z": 5, "e": 6}
   lines, more = tables.of_values(values)
@@ -110,7 +110,7 @@ def test_every_value_is_told_once():
   assert sum("(1 to 2)" in text for text in texts) == 1
 
 
-def test_a_wide_table_is_turned():
+def test_wide_table_is_transposed():
   said = {f"{what}/{which}": f"{what}{which}" for what in "abcd" for which in "xy"}
   ((head, lines),) = tables.pivots(said)
   assert head == ["", "x", "y"]
@@ -118,13 +118,13 @@ def test_a_wide_table_is_turned():
 
 
 @pytest.mark.parametrize("count", [3, 5, 20])
-def test_the_interval_is_that_of_scipy(count):
+def test_interval_agrees_with_scipy(count):
   values = np.random.default_rng(count).normal(size=count)
   low, high = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
   assert tables.interval(values) == pytest.approx((high - low) / 2, rel=1e-12)
   assert tables.interval(values[:2]) is None
 
 
-def test_the_interval_covers_the_mean_as_often_as_it_says():
+def test_interval_has_the_nominal_coverage():
   draws = np.random.default_rng(0).normal(size=(400, 4))
   assert abs(np.mean([abs(each.mean()) < tables.interval(each) for each in draws]) - 0.95) < 0.03
