@@ -38,7 +38,7 @@ def test_an_option_by_the_name_of_a_parameter_is_no_option(option):
     return latent
 
   assert errors.call({"dense": build}, "model", "dense", latent=3) == 3
-  with pytest.raises(errors.UserError, match=r"is no option of 'dense'; .*known: latent$"):
+  with pytest.raises(errors.UserError, match=r"is not an option of 'dense'; .*known: latent$"):
     errors.call({"dense": build}, "model", "dense", latent=3, **{option: 1})
 
 
