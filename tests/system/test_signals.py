@@ -40,7 +40,7 @@ def test_where_nothing_is_promised_the_first_signal_ends_the_process_with_a_line
   with started(BUSY) as process:
     assert process.stdout.readline() == "busy\n"
     line, seconds, status, complaints = ended(process, number)
-  assert line == f"{number.name}: stopped at once; what was saved stays\n"
+  assert line == f"{number.name}: stopped at once; saved files are kept\n"
   assert (status, complaints) == (128 + number, "")
   assert seconds < SOON
 
@@ -54,7 +54,7 @@ def test_a_promise_is_said_at_once_and_a_second_signal_ends_the_process(first, s
     assert seconds < SOON
     time.sleep(0.3)
     line, seconds, status, complaints = ended(process, second)
-  assert line == f"{second.name}: stopped at once; what was saved stays\n"
+  assert line == f"{second.name}: stopped at once; saved files are kept\n"
   assert (status, complaints) == (128 + second, "")
   assert seconds < SOON
 
@@ -117,7 +117,7 @@ def test_a_command_whose_modules_are_being_imported_ends_with_a_line(tmp_path, m
         break
     process.send_signal(signal.SIGINT)
     output, complaints = process.communicate(timeout=60)
-  assert output == "SIGINT: stopped at once; what was saved stays\n"
+  assert output == "SIGINT: stopped at once; saved files are kept\n"
   assert process.returncode == 130
   assert [line for line in complaints.splitlines() if not line.startswith("import time:")] == []
   assert not (tmp_path / "run").exists()
