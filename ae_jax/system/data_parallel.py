@@ -21,9 +21,9 @@ class DataParallel:
   """Data parallelism: the collectives of a training step whose batch is split over the devices.
 
   The parameters and the optimizer state are replicated, or sharded to save memory (as in ZeRO, Rajbhandari et al.
-  2020). With sharding, a step needs one all-gather, of the parameters, and one reduce-scatter, of the gradients;
-  without it, one all-reduce of the gradients. The methods are called inside `shard_map`, where each device sees its
-  rows of the batch and its shards of the parameters.
+  2020). With sharding, a step needs one all-gather, of the parameters, one reduce-scatter, of the gradients, and a
+  scalar all-reduce for the gradient norm; without sharding, one all-reduce of the gradients. The methods are called
+  inside `shard_map`, where each device sees its rows of the batch and its shards of the parameters.
 
   Attributes:
     size: Number of devices.
