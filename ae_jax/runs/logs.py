@@ -11,17 +11,14 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tqdm
-from jaxtyping import Float64, Shaped
+from jaxtyping import Shaped
 
 from ae_jax import errors
-from ae_jax.runs import metric_names, trackers
-
-if TYPE_CHECKING:
-  from ae_jax.runs import tensorboard
+from ae_jax.runs import metric_names, tensorboard, trackers
 
 _INTERVALS = {False: 5.0, True: 30.0}  # seconds between two lines without a terminal, and of a `sparse` display
 
@@ -32,7 +29,8 @@ class Log:
   """The metrics of a run: metrics.jsonl with one JSON object per line, and copies for TensorBoard and trackers.
 
   Opening the log at a step removes records beyond that step, and an incomplete last line, so that the run continues
-  from that step and each step has one record.
+  from that step and each step has one record. `description` holds the contents of config.json, for the copies, and
+  `tracked` the names of trackers that receive a copy (`trackers.TRACKERS`).
   """
 
   def __init__(
@@ -42,14 +40,6 @@ class Log:
     description: Mapping[str, Any] | None = None,
     tracked: Iterable[str] = (),
   ) -> None:
-    """Opens the log.
-
-    Args:
-      workdir: The run folder.
-      step: Step that the run continues from, 0 for a new run.
-      description: Contents of config.json; see `run_folder.describe`.
-      tracked: Names of trackers that receive a copy; see `trackers.TRACKERS`.
-    """
     self._workdir, self._step, self._config = workdir, step, description and description["config"]
     path = workdir / "metrics.jsonl"
     records = [record for record in stream(workdir) if record["step"] <= step]
@@ -61,10 +51,8 @@ class Log:
     self._copies = [trackers.Copy(name, workdir, description, records, complain) for name in dict.fromkeys(tracked)]
 
   @functools.cached_property
-  def _board(self) -> "tensorboard.Board":
-    """TensorBoard's event file, opened with the first record because the import takes a second."""
-    from ae_jax.runs import tensorboard
-
+  def _board(self) -> tensorboard.Board:
+    """TensorBoard's event file, opened with the first record because its imports take a second."""
     return tensorboard.Board(self._workdir, self._step, self._config)
 
   def write(self, record: Record) -> None:
@@ -83,12 +71,7 @@ class Log:
       os.fsync(self._file.fileno())
 
   def finish(self, numbers: Mapping[str, float | int], pictures: Mapping[str, pathlib.Path]) -> None:
-    """Adds final results to the copies.
-
-    Args:
-      numbers: Metrics that are in no record, by name.
-      pictures: PNG files by name.
-    """
+    """Adds metrics that are in no record, by name, and PNG files by name to the copies."""
     with self._writing():
       self._board.write({"step": self._step, **numbers})
       self._board.pictures(pictures, self._step)
@@ -118,19 +101,14 @@ class Log:
 
 
 class Windows:
-  """Averages loss terms over windows of `every` steps, and over the rest of an epoch; skipped steps are only counted."""
+  """Averages loss terms over windows of `every` steps and over the rest of an epoch; skipped steps are only counted.
+
+  `step` is the number of completed steps; `pending` holds the terms of the last ones that are in no record yet.
+  """
 
   def __init__(
     self, every: int, steps_per_epoch: int, step: int, pending: Iterable[dict[str, float | int]] = ()
   ) -> None:
-    """Continues after `step`.
-
-    Args:
-      every: Steps per window.
-      steps_per_epoch: Steps per epoch.
-      step: Number of completed steps.
-      pending: Terms of the last completed steps that are in no record yet.
-    """
     self._every, self._steps_per_epoch = every, steps_per_epoch
     self.pending = list(pending)
     self._step = step - len(self.pending)
@@ -189,10 +167,8 @@ def stream(workdir: pathlib.Path) -> Iterator[Record]:
     yield from filter(None, map(_record, file))
 
 
-def curves(
-  records: Iterable[Record],
-) -> dict[str, tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]]:
-  """Returns the course of each metric: {name: (epochs, values)}, in the order of the records.
+def curves(records: Iterable[Record]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Returns each metric over time: {name: (epochs, values)}, float64 [points], in the order of the records.
 
   If `records` is a generator, only these numbers are kept in memory: a long run has tens of thousands of records, and
   its report is written repeatedly.
@@ -211,19 +187,11 @@ class Display:
 
   Without a terminal, only the lines are printed, at most one every few seconds, and always the one of the last
   evaluation. A sparse display also prints at most one line every few seconds on a terminal, and none in particular for
-  the last evaluation.
+  the last evaluation. `images` is the number of examples per epoch, and `done` the number of completed epochs. Nothing
+  is displayed if `shown` is False.
   """
 
   def __init__(self, images: int, epochs: int, done: float = 0.0, shown: bool = True, sparse: bool = False) -> None:
-    """Starts the display.
-
-    Args:
-      images: Examples per epoch.
-      epochs: Number of epochs.
-      done: Completed epochs.
-      shown: If False, nothing is displayed.
-      sparse: If True, few lines are printed.
-    """
     self._images, self._epochs, self._shown, self._sparse = images, epochs, shown, sparse
     self._seen, self._first, self._begun, self._printed = images * done, None, None, None
     self._trained, self._seconds = 0.0, 0.0  # trained examples and their training time, without evaluation and saving
@@ -253,7 +221,7 @@ class Display:
     self._bar.set_postfix_str(f"{self._trained / self._seconds:,.0f} images/s", refresh=False)
     self._bar.update(images)
 
-  def evaluated(self, *records: Mapping[str, float | int]) -> None:
+  def evaluated(self, *records: Mapping[str, Any]) -> None:
     """Shows an evaluation, given the record of each model."""
     now, epoch = time.monotonic(), records[0]["epoch"]
     due = self._begun is not None and now > self._printed + _INTERVALS[self._sparse]
@@ -288,7 +256,7 @@ def complain(line: str) -> None:
   tqdm.tqdm.write(f"ae_jax: {' '.join(line.split())}", file=sys.stderr)
 
 
-def _summary(records: Collection[Mapping[str, float | int]]) -> str:
+def _summary(records: Collection[Mapping[str, Any]]) -> str:
   """Returns the losses and errors of an evaluation as text."""
   first, *others = records
   squared_errors = [record["test/squared_error"] for record in records]
