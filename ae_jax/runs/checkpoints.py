@@ -85,7 +85,7 @@ def open_folder(folder: pathlib.Path, to_save: bool, report: _Report = print) ->
   for metrics in sorted(folder.glob("[0-9]*/metrics/metrics")):
     step, fault = metrics.parents[1].name, _fault_of_json(metrics)
     if fault and not to_save:
-      raise errors.UserError(f"{metrics}: is damaged ({fault}); continue the training, which removes the checkpoint")
+      raise errors.UserError(f"{metrics}: is damaged ({fault}); continue the training, which moves it away")
     if not distributed.agreed(not fault):
       _set_aside(folder, step, fault, report)
   policies = ocp.training.preservation_policies

@@ -207,7 +207,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_what_was_saved_stays(saved,
   with checkpoints.open_folder(folder, to_save=True) as opened, monkeypatch.context() as patch:
     patch.setattr("pathlib.Path.mkdir", full)
     patch.setattr("os.makedirs", full)
-    with pytest.raises(errors.UserError, match=r"the checkpoint cannot be written.*those before it are untouched"):
+    with pytest.raises(errors.UserError, match=r"the checkpoint cannot be written.*earlier checkpoints are unchanged"):
       save_and_wait(opened)
   assert {name: data for name, data in before.items() if (folder / name).read_bytes() != data} == {}
   assert waiting(others) == []

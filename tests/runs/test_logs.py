@@ -71,7 +71,7 @@ def shown(monkeypatch):
 
   def show(screen, every, records=lambda epoch: [evaluation(epoch)], epochs=4, **options):
     clock = itertools.count(10.0, 0.5)
-    monkeypatch.setattr(logs, "_EVERY", dict.fromkeys((False, True), every))
+    monkeypatch.setattr(logs, "_INTERVALS", dict.fromkeys((False, True), every))
     monkeypatch.setattr(logs, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(sys, "stdout", screen)
     with logs.Display(100, 4, **options) as display:

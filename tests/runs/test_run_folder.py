@@ -183,9 +183,9 @@ def test_what_is_no_run_is_refused(workdir, tmp_path):
     ae_jax.load(tmp_path)
   for foreign in ("{}", "[1]", '{"config": 3}'):
     (tmp_path / "config.json").write_text(foreign)
-    with pytest.raises(errors.UserError, match=r"config\.json: is not that of a run"):
+    with pytest.raises(errors.UserError, match=r"config\.json: was not written by a training run"):
       ae_jax.load(tmp_path)
-    with pytest.raises(errors.UserError, match=r"config\.json: is not that of a run"):
+    with pytest.raises(errors.UserError, match=r"config\.json: was not written by a training run"):
       run_folder.begin(tmp_path, {})
     assert (tmp_path / "config.json").read_text() == foreign
 
@@ -199,7 +199,7 @@ def test_what_is_no_run_is_refused(workdir, tmp_path):
     ({"config": {"data": {"range": "[]"}}}, "config.data.range"),
     ({"config": {"compute_dtype": "float8"}}, "config.compute_dtype"),
     ({"data": {"shape": [28, 28]}}, "these data are series"),
-    ({"data": {"shape": [28, 28, -1]}}, "is not that of a run"),
+    ({"data": {"shape": [28, 28, -1]}}, "was not written by a training run"),
   ],
 )
 def test_a_config_that_a_stranger_has_altered_gives_numbers_or_one_line(workdir, tmp_path, change, message):

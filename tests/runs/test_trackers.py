@@ -74,7 +74,7 @@ def notebook(monkeypatch):
 
   Fresh.gate.set()
   monkeypatch.setitem(trackers.TRACKERS, "notebook", Fresh)
-  monkeypatch.setattr(trackers, "_LINGER", 0.01)
+  monkeypatch.setattr(trackers, "_BATCH_SECONDS", 0.01)
   monkeypatch.setattr(trackers, "_PATIENCE", PATIENCE)
   monkeypatch.setattr(trackers, "_failed", {})
   return Fresh
@@ -170,7 +170,7 @@ def test_one_that_fails_is_told_of_in_one_line_and_gets_the_rest_later(notebook,
   train(tmp_path, 0, 3, ("notebook",))
   said = capfd.readouterr()
   assert said.err.splitlines() == [
-    "ae_jax: notebook: the line is dead; the run goes on without it, and the same command sends what is missing"
+    "ae_jax: notebook: the line is dead; training continues without it; repeat the command to send the rest"
   ]
   assert said.out == ""
   assert len(logs.read(tmp_path)) == 3
@@ -186,7 +186,7 @@ def test_one_that_does_not_answer_holds_nobody_up(notebook, tmp_path, capfd, mon
   begun = time.monotonic()
   train(tmp_path, 0, 300, ("notebook",))
   assert time.monotonic() - begun < 5
-  assert "notebook: it has not answered" in capfd.readouterr().err
+  assert "notebook: no answer for" in capfd.readouterr().err
   notebook.gate.set()
 
 
@@ -206,7 +206,7 @@ def test_that_a_server_is_gone_is_said_and_waited_for_once(notebook, tmp_path, c
 def test_one_that_cannot_even_begin_is_one_line(tmp_path, capfd, monkeypatch):
   monkeypatch.setitem(trackers.TRACKERS, "none", lambda *_: 1 / 0)
   train(tmp_path, 0, 3, ("none",))
-  assert capfd.readouterr().err.startswith("ae_jax: none: division by zero; the run goes on")
+  assert capfd.readouterr().err.startswith("ae_jax: none: division by zero; training continues")
 
 
 def test_what_was_kept_of_it_may_be_torn(notebook, tmp_path):
@@ -404,5 +404,5 @@ def test_mlflow_has_the_run(server, tmp_path, picture, monkeypatch, capfd):
     assert time.monotonic() - begun < 1
   (line,) = capfd.readouterr().err.splitlines()
   assert line.startswith("ae_jax: mlflow: ")
-  assert "the run goes on without it" in line
+  assert "training continues without it" in line
   assert logs.read(folder)[-1]["step"] == 729

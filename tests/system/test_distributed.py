@@ -42,11 +42,11 @@ def trained(
   model = models.build(shape=shape, **{**config.model, **options})
   mesh = distributed.mesh(jax.devices()[:devices])
   schedule = batch_schedule.BatchSchedule(48, batch_size, devices * accumulate, seed=0)
-  schedule = {**config.optimizer, "name": "momentum", "learning_rate": 1e-3, "warmup_epochs": 0.0, **optimizer}
+  optimizer = {**config.optimizer, "name": "momentum", "learning_rate": 1e-3, "warmup_epochs": 0.0, **optimizer}
   static = {
     "model": model,
     "objective": objectives.build(model=model, value_range="unit", likelihood="bernoulli", **objective),
-    "optimizer": optimizers.build(**schedule, epochs=1, steps_per_epoch=schedule.steps),
+    "optimizer": optimizers.build(**optimizer, epochs=1, steps_per_epoch=schedule.steps),
   }
   everywhere, cut = distributed.replicated(mesh), distributed.split(mesh, axis=1)
   key = distributed.put(jax.random.key(0), everywhere)

@@ -13,7 +13,7 @@ from ae_jax.system import malloc
 pytestmark = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="glibc's allocator alone")
 THREADS = """
 import ctypes, sys, threading
-from ae_jax import malloc
+from ae_jax.system import malloc
 if sys.argv[2] == "few":
   malloc.few_arenas()
 libc, barrier = ctypes.CDLL(None), threading.Barrier(20)

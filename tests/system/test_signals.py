@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, tiny_flags
 
 SOON = 1.0 if os.environ.get("CI") else 3.0  # seconds, of processes that share their cores with others
-BEGIN = "import hashlib, os, signal, time\nfrom ae_jax import signals\nsignals.watch()\n"
+BEGIN = "import hashlib, os, signal, time\nfrom ae_jax.system import signals\nsignals.watch()\n"
 # C code that runs for minutes without the interpreter's lock, and that no signal interrupts: like a compilation
 BUSY = "print('busy', flush=True); hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2**31 - 1)\n"
 
