@@ -206,7 +206,7 @@ class Display:
       postfix="compiling",
     )
 
-  def advance(self, images: float, seconds: float, loss: float | np.floating[Any]) -> None:
+  def advance(self, images: float | int, seconds: float, loss: float | np.floating[Any]) -> None:
     """Adds `images` examples that were trained in `seconds`, with the last loss, which a sparse display omits."""
     self._seen += images
     self._trained += images
