@@ -230,7 +230,7 @@ def test_the_command_leaves_a_table_and_a_page(folders, tmp_path):
     (lambda root: ["a", "a/../a"], "is named twice"),
     (lambda root: ["a", "b", (root / "b" / "metrics.jsonl").unlink()], "nothing was measured yet"),
     (lambda root: ["a", "b", (root / "b" / "config.json").write_text('{"config"')], "cannot be read"),
-    (lambda root: ["a", "b", (root / "b" / "config.json").write_text('{"config": 3}')], "was not written by a training run"),
+    (lambda root: ["a", "b", (root / "b" / "config.json").write_text('{"config": 3}')], "was not written by ae_jax"),
   ],
 )
 def test_what_is_wrong_is_said(tmp_path, make, said):

@@ -195,7 +195,7 @@ def read_description(workdir: pathlib.Path) -> dict[str, Any]:
   A config of an earlier version is completed by the keys that were added since, with their defaults.
 
   Raises:
-    UserError: The file cannot be read, or was not written by a training run.
+    UserError: The file cannot be read, or was not written by ae_jax.
   """
   try:
     description = json.loads((workdir / "config.json").read_text())
@@ -206,7 +206,7 @@ def read_description(workdir: pathlib.Path) -> dict[str, Any]:
   shape = data.get("shape") if isinstance(data, dict) else None
   valid = isinstance(shape, list) and len(shape) in (2, 3) and all(isinstance(n, int) and 0 < n < 2**31 for n in shape)
   if not isinstance(config, dict) or not valid:
-    raise errors.UserError(f"{workdir}/config.json: was not written by a training run; name another folder")
+    raise errors.UserError(f"{workdir}/config.json: was not written by ae_jax; name another folder")
   if "format" not in description:
     _migrate(config)
   description["config"] = configs.completed(config)

@@ -170,7 +170,7 @@ def test_names_from_a_stranger_are_shown_and_not_run(tmp_path):
     (lambda whole: whole["config"]["data"].update(range="percent"), "data.range='percent' is unknown"),
     (lambda whole: whole.pop("versions"), "versions is None, not dict"),
     (lambda whole: whole["data"].pop("fingerprint"), "data.fingerprint is None, not str"),
-    (lambda whole: whole.pop("data"), "was not written by a training run"),
+    (lambda whole: whole.pop("data"), "was not written by ae_jax"),
   ],
 )
 def test_a_config_of_another_version_is_said_in_a_line(tmp_path, change, said):
