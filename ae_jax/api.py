@@ -1,10 +1,15 @@
-"""A trained model in Python: `load` reads the folder of a run, `Run` is its model as functions of NumPy arrays."""
+"""Python API of a trained model: `load` reads a run folder and returns a `Run`."""
 
 import dataclasses
 import functools
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int32, Shaped
 from ml_collections import ConfigDict
 
 from ae_jax import config as configs
@@ -14,56 +19,113 @@ from ae_jax.models import memory
 from ae_jax.ops import losses
 from ae_jax.runs import checkpoints, logs, run_folder
 from ae_jax.system import paths
+from ae_jax.types import AnyArray, Columns
 
 WEIGHTS = ("auto", "ema", "raw")
-_LARGEST_BATCH = 256  # examples that `Run`'s functions put through the model at once: more leave a CPU's cache
+_LARGEST_BATCH = 256  # examples per call of the model: the activations of more do not fit in a CPU's cache
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A trained model as pure functions of NumPy arrays.
+  """A trained model with methods that map NumPy arrays to NumPy arrays.
 
-  Examples are images [N, H, W, C] (without C if there is one channel) or series [N, T, C], as the run was trained on,
-  uint8 or floating point in the run's range; any N. A model that was trained on more columns than the examples takes
-  these by name: `run.encode(x, label=labels)`, where one label stands for all examples.
+  The methods take any number N of examples. Examples have the shape that the model was trained on: images
+  [N, H, W, C] or series [N, T, C]; the axis C may be omitted if its size is 1. They are uint8, or floating point in
+  the data range of the run (`config.data.range`).
+
+  A conditional model also needs the columns that it was trained on, as keyword arguments. A label is an array [N] of
+  integers, or one integer for all examples: `run.encode(x, label=labels)`, `run.decode(z, label=7)`.
+
+  The methods raise UserError if the shape, dtype or values of an array do not fit the run, or if a column is missing
+  or unknown.
+
+  Example:
+    >>> run = ae_jax.load("runs/cnn")
+    >>> z = run.encode(images)
+    >>> x_hat = run.decode(z)
+    >>> errors = run.score(images)
+
+  Attributes:
+    variables: Parameters and model state.
+    config: The config of the run.
+    metrics: Most recent value of each metric up to the step of the checkpoint.
+    history: Records of metrics.jsonl up to the step of the checkpoint.
+    model: The model, whose methods are functions of `variables`.
+    step: Number of optimizer steps at the checkpoint.
   """
 
   variables: models.Variables
   config: ConfigDict
-  metrics: dict  # name -> value, as of the checkpoint's step
-  history: list  # the records of metrics.jsonl up to that step
+  metrics: dict[str, float | int]
+  history: list[dict[str, float | int]]
   model: models.Model
-  step: int  # of the checkpoint
+  step: int
 
   @property
-  def params(self) -> dict:
-    """The trained parameters, nested dicts of arrays."""
+  def params(self) -> dict[str, Any]:
+    """The trained parameters: nested dicts of arrays."""
     return self.variables.params
 
-  def encode(self, x, **columns) -> np.ndarray:
-    """Returns the latent codes float32 [N, *code shape] of examples."""
-    x = self._checked(x)
-    return self.apply("encode", x, self._given(len(x), columns))
+  def encode(self, x: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
+    """Returns the latent codes of examples.
 
-  def encode_indices(self, x, **columns) -> np.ndarray:
-    """Returns the discrete codes int32 [N, ...] of examples; UserError if the latent code is not discrete."""
+    Args:
+      x: Examples [N, *shape].
+      **columns: Other inputs of a conditional model, such as `label`.
+
+    Returns:
+      Latent codes float32 [N, *code shape], for example [N, latent].
+    """
+    x = self._checked_examples(x)
+    return self.apply("encode", x, self._checked_columns(len(x), columns))
+
+  def encode_indices(self, x: AnyArray, **columns: Any) -> Int32[np.ndarray, "examples ..."]:
+    """Returns the codebook indices of examples, for a model with a discrete latent code.
+
+    Args:
+      x: Examples [N, *shape].
+
+    Returns:
+      Indices int32 [N, *index shape].
+
+    Raises:
+      UserError: The latent code is not discrete, or an argument does not fit.
+    """
     if self.model.code.levels is None:
       raise errors.UserError(
         "encode_indices: the latent code of this run is real, not discrete; use encode, or train a model with a "
         "quantised code (configs/vqvae.py, or config.model.bottleneck='fsq5')"
       )
-    x = self._checked(x)
-    return self.apply("indices", x, self._given(len(x), columns))
+    x = self._checked_examples(x)
+    return self.apply("indices", x, self._checked_columns(len(x), columns))
 
-  def decode(self, z, **columns) -> np.ndarray:
-    """Returns the examples float32 [N, ...] in the run's range that latent codes [N, *code shape] decode to."""
+  def decode(self, z: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
+    """Returns the decoder outputs for latent codes.
+
+    Args:
+      z: Latent codes [N, *code shape], as returned by `encode`.
+      **columns: Other inputs of a conditional model, such as `label`.
+
+    Returns:
+      Examples float32 [N, *shape] in the data range of the run.
+    """
     z, shape = np.asarray(z, np.float32), self.model.code.shape
     if z.shape[1:] != shape:
       raise errors.UserError(f"latent codes of shape {z.shape}: this run takes [N, {', '.join(map(str, shape))}]")
-    return self.apply("decode", z, self._given(len(z), columns))
+    return self.apply("decode", z, self._checked_columns(len(z), columns))
 
-  def decode_indices(self, indices, **columns) -> np.ndarray:
-    """Returns what discrete codes, as `encode_indices` returns them, decode to; see `decode`."""
+  def decode_indices(self, indices: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
+    """Returns the decoder outputs for codebook indices, for a model with a discrete latent code.
+
+    Args:
+      indices: Integers [N, *index shape], as returned by `encode_indices`.
+
+    Returns:
+      Examples float32 [N, *shape] in the data range of the run.
+
+    Raises:
+      UserError: The latent code is not discrete, or an argument does not fit.
+    """
     code, indices = self.model.code, np.asarray(indices)
     if code.levels is None:
       raise errors.UserError("decode_indices: the latent code of this run is real, not discrete; use decode")
@@ -73,38 +135,51 @@ class Run:
     if indices.size and not 0 <= indices.min() <= indices.max() < code.levels:
       raise errors.UserError(f"indices from {indices.min()} to {indices.max()}: must be from 0 to {code.levels - 1}")
     z = self.apply("lookup", indices.astype(np.int32), {})
-    return self.apply("decode", z, self._given(len(z), columns))
+    return self.apply("decode", z, self._checked_columns(len(z), columns))
 
-  def reconstruct(self, x, **columns) -> np.ndarray:
-    """Returns the reconstructions of examples, float32 [N, ...] in the run's range."""
-    x = self._checked(x)
-    return self.apply("reconstruct", x, self._given(len(x), columns))
+  def reconstruct(self, x: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
+    """Returns the reconstructions float32 [N, *shape] of examples [N, *shape], in the data range of the run."""
+    x = self._checked_examples(x)
+    return self.apply("reconstruct", x, self._checked_columns(len(x), columns))
 
-  def score(self, x, **columns) -> np.ndarray:
-    """Returns the squared reconstruction errors float32 [N]: large for examples unlike those trained on."""
-    return np.asarray(losses.squared_error(self.reconstruct(x, **columns), self._checked(x)))
+  def score(self, x: AnyArray, **columns: Any) -> Float[np.ndarray, " examples"]:
+    """Returns the anomaly scores of examples: large for examples that differ from the training data.
 
-  def attention(self, x, **columns) -> dict[str, np.ndarray]:
-    """Returns {layer of the encoder: attention weights float32 [N, heads, queries, keys]}; {} without attention."""
-    x = self._checked(x)
-    return self.attention_of(x, self._given(len(x), columns))
+    Returns:
+      Squared reconstruction errors float32 [N], summed over the elements of an example.
+    """
+    return np.asarray(losses.squared_error(self.reconstruct(x, **columns), self._checked_examples(x)))
 
-  def attention_of(self, x, given) -> dict[str, np.ndarray]:
-    """Returns the same of examples and columns that are not checked; see `apply`."""
+  def attention(self, x: AnyArray, **columns: Any) -> dict[str, Float[np.ndarray, "examples heads queries keys"]]:
+    """Returns the attention weights of the encoder for examples.
+
+    Returns:
+      Attention weights float32 [N, heads, queries, keys] by layer name; {} for an encoder without attention.
+    """
+    x = self._checked_examples(x)
+    return self.attention_of(x, self._checked_columns(len(x), columns))
+
+  def attention_of(self, x: AnyArray, given: Columns) -> dict[str, np.ndarray]:
+    """Returns the attention weights, as `attention` does, for arguments that are already checked; see `apply`."""
     if not jax.eval_shape(self.model.attention, self.variables, x, given):
       return {}  # without compiling anything
     return jax.tree.map(np.asarray, _attention(self.variables, x, given, model=self.model))
 
-  def apply(self, method, array, given) -> np.ndarray:
-    """Returns a method of FUNCTIONS of a float32 array that is not checked: latent codes, or examples in the range.
+  def apply(self, method: str, array: AnyArray, given: Columns) -> Shaped[np.ndarray, "examples ..."]:
+    """Returns the result of a method in FUNCTIONS for arguments that are already checked.
 
-    `given` holds the columns that the model needs, int32 [N]. The array is processed in batches padded to a power of
-    two, so that few sizes are compiled.
+    The array is processed in batches that are padded to a power of two, so that few batch sizes are compiled.
+
+    Args:
+      method: Key of FUNCTIONS.
+      array: Examples float32 [N, *shape] in the data range, latent codes float32 [N, *code shape], or for "lookup"
+        indices int32 [N, *index shape].
+      given: Columns int32 [N] that the model needs besides the array.
     """
     function = functools.partial(_apply, model=self.model, method=method, value_range=self.config.data.range)
     one = lambda rows: jax.ShapeDtypeStruct((1, *rows.shape[1:]), rows.dtype)
-    empty = jax.eval_shape(function, self.variables, one(array), {name: one(rows) for name, rows in given.items()})
-    results = [np.zeros((0, *empty.shape[1:]), empty.dtype)]
+    output = jax.eval_shape(function, self.variables, one(array), {name: one(rows) for name, rows in given.items()})
+    results = [np.zeros((0, *output.shape[1:]), output.dtype)]
     for start in range(0, len(array), _LARGEST_BATCH):
       batch = {name: rows[start : start + _LARGEST_BATCH] for name, rows in (given | {"": array}).items()}
       size = len(batch[""])
@@ -113,18 +188,18 @@ class Run:
       results.append(np.asarray(function(self.variables, padded.pop(""), padded))[:size])
     return np.concatenate(results)
 
-  def _given(self, count, columns):
-    """The columns that the model needs besides x, as it takes them; UserError for one that is missing or unknown."""
+  def _checked_columns(self, count: int, columns: Mapping[str, Any]) -> Columns:
+    """Returns the columns that the model needs besides x, int32 [count]; UserError if one is missing or unknown."""
     needed = self.model.columns
     for name in {*columns} - {*needed}:
       raise errors.UserError(f"{name}=: this run takes no column {name!r}; it takes {', '.join(('x', *needed))}")
     for name in needed:
       if name not in columns:
-        raise errors.UserError(f"{name}= is missing: this run was trained on x and {', '.join(needed)}; give it too")
+        raise errors.UserError(f"{name}= is missing: this run was trained on x and {', '.join(needed)}; pass it too")
     return {name: data.class_numbers(columns[name], self.model.labels, count) for name in needed}
 
-  def _checked(self, x):
-    """The examples as float32 [N, ...] in the run's range."""
+  def _checked_examples(self, x: AnyArray) -> Float[np.ndarray, "examples ..."]:
+    """Returns the examples as float32 [N, *shape] in the data range; UserError if they do not fit."""
     x = np.asarray(x)
     if x.ndim == len(self.model.shape) and self.model.shape[-1] == 1:
       x = x[..., None]
@@ -138,24 +213,30 @@ class Run:
     return ranges.normalise(x, self.config.data.range)
 
 
-def of(variables, config, model, workdir, step) -> Run:
-  """Returns the `Run` in a folder at a step, where its variables are these."""
+def of(variables: models.Variables, config: ConfigDict, model: models.Model, workdir: pathlib.Path, step: int) -> Run:
+  """Returns a `Run` with these variables and the metrics that the run folder holds up to `step`."""
   history = [record for record in logs.stream(workdir) if record["step"] <= step]
   metrics = {name: value for record in history for name, value in record.items()}
   return Run(variables, config, metrics, history, model, step)
 
 
-def load(workdir, which="last", weights="auto") -> Run:
-  """Returns the `Run` in a folder.
+def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "auto") -> Run:
+  """Returns the trained model in a run folder.
+
+  Example:
+    >>> run = ae_jax.load("runs/cnn", which="best")
+    >>> x_hat = run.reconstruct(images)
 
   Args:
-    workdir: the folder.
-    which: "last" checkpoint, or the "best" one, with the smallest test error.
-    weights: "ema" for the moving averages of the parameters (`config.ema_decay`), "raw" for the parameters of the last
-      step, or "auto" for those that the run's metrics belong to: the averages if there are any.
+    workdir: The run folder, the `--workdir` of the training.
+    which: "last" for the newest checkpoint, "best" for the checkpoint with the smallest test error.
+    weights: "raw" for the parameters of the last step, "ema" for their exponential moving averages
+      (`config.ema_decay`), "auto" for the parameters that the metrics of the run were measured with: the averages if
+      the run has them, otherwise the parameters of the last step.
 
   Raises:
-    UserError: if the folder has no run, no checkpoint yet, or no averages where they are asked for.
+    UserError: The folder contains no run or no checkpoint yet, the checkpoint is damaged, the moving averages are
+      requested and the run has none, or an argument is unknown.
   """
   workdir = paths.local_path("workdir", workdir)
   if not (workdir / "config.json").exists():
@@ -168,27 +249,26 @@ def load(workdir, which="last", weights="auto") -> Run:
   averaged = config.ema_decay > 0
   if weights == "ema" and not averaged:
     raise errors.UserError(f"weights='ema': {workdir} was trained with config.ema_decay=0; use weights='raw'")
-  known = description["data"]
   model = models.build(
-    shape=known["shape"],
+    shape=description["data"]["shape"],
     compute_dtype=config.compute_dtype,
-    labels=known.get("label_values", ()),
+    labels=description["data"].get("label_values", ()),
     **config.model,
   )
-  like = memory.check_parameters(model)
+  abstract = memory.check_parameters(model)
   with checkpoints.open_folder(workdir / "checkpoints", to_save=False) as opened:
     steps = checkpoints.kept(opened)
     if not steps:
-      raise errors.UserError(f"{workdir}: no checkpoint yet; let the run train for a while")
+      raise errors.UserError(f"{workdir}: no checkpoint yet; wait until the training has saved one")
     if which not in steps:
       raise errors.UserError(f"which={which!r}: must be one of {', '.join(steps)}")
     name = "ema_params" if averaged and weights != "raw" else "params"
-    wanted = {name: like.params} | ({"model_state": like.state} if jax.tree.leaves(like.state) else {})
+    wanted = {name: abstract.params} | ({"model_state": abstract.state} if jax.tree.leaves(abstract.state) else {})
     parts = checkpoints.restore_parts(opened, steps[which], wanted)
   return of(models.Variables(parts[name], parts.get("model_state", {})), config, model, workdir, steps[which])
 
 
-# Methods of `Run.apply`: each maps (model, output activation) to a function (variables, array, given) -> array.
+# Methods of `Run.apply`: functions of (model, output activation) that return a function of (variables, array, given).
 FUNCTIONS = {
   "encode": lambda model, activation: lambda *args: model.encode(*args).z,
   "indices": lambda model, activation: lambda *args: model.encode(*args).indices,
@@ -200,10 +280,14 @@ FUNCTIONS = {
 
 
 @functools.partial(jax.jit, static_argnames=("model", "method", "value_range"))
-def _apply(variables, array, given, *, model, method, value_range):
+def _apply(
+  variables: models.Variables, array: jax.Array, given: Columns, *, model: models.Model, method: str, value_range: str
+) -> jax.Array:
   return FUNCTIONS[method](model, losses.OUTPUT_ACTIVATIONS[value_range])(variables, array, given)
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _attention(variables, x, given, *, model):
+def _attention(
+  variables: models.Variables, x: jax.Array, given: Columns, *, model: models.Model
+) -> dict[str, jax.Array]:
   return model.attention(variables, x, given)

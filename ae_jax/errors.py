@@ -1,55 +1,57 @@
-"""Errors for the person who reads them, and the one way to choose a thing by its name."""
+"""Errors for users, checks of config values, and lookup by name."""
 
 import contextlib
 import difflib
 import inspect
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
 
-LARGEST_COUNT = 2**31 - 1  # what counts and indexes arrays is int32
-SMALLEST, LARGEST = 1.2e-38, 3.4e38  # positive numbers that float32 holds without loss
-MOST_LAYERS = 100  # each is traced and compiled on its own
-_SHOWN = 80  # characters of a value
+LARGEST_COUNT = 2**31 - 1  # counts and indices of arrays are int32
+SMALLEST, LARGEST = 1.2e-38, 3.4e38  # the positive normal numbers of float32
+MOST_LAYERS = 100  # each layer is traced and compiled on its own
+_MAX_CHARACTERS = 80  # of a value in a message
 
 
 class UserError(Exception):
-  """Something the user can mend: one line with the key or file, what is wrong, and what would be right."""
+  """An error that the user can fix: one line that names the key or file, the problem and the fix."""
 
-  def __init__(self, message):
-    super().__init__(" ".join(message.splitlines()))  # the name of a file may hold anything
+  def __init__(self, message: str) -> None:
+    super().__init__(" ".join(message.splitlines()))  # file names may contain line breaks
 
 
-def shown(value):
-  """A value as a message shows it: its repr in one line, cut where it is long."""
+def shown(value: object) -> str:
+  """Returns the repr of a value for a message: one line, truncated to 80 characters."""
   try:
     text = " ".join(line.strip() for line in repr(value).splitlines())
-  except ValueError:  # Python prints no integer of thousands of digits
+  except ValueError:  # Python refuses to print integers of more than 4,300 digits
     text = f"<{type(value).__name__} too long to print>"
-  return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+  return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 3]}..."
 
 
-def plain(key):
-  """A key as a message shows it: its letters, in one line."""
+def plain(key: object) -> str:
+  """Returns a key for a message: its text without quotes, in one line."""
   return shown(key)[1:-1] if isinstance(key, str) else shown(key)
 
 
-def hint(name, known):
-  """ "did you mean ...? " with the one that was probably meant, or ""."""
+def hint(name: object, known: Iterable[object]) -> str:
+  """Returns "did you mean 'x'? " with the known name that is most similar, or ""."""
   match = difflib.get_close_matches(plain(name), [str(k) for k in known], n=1)
   return f"did you mean {match[0]!r}? " if match else ""
 
 
-def nearest(name, known):
-  """The end of a sentence that names the known ones, and first the one that was probably meant."""
+def nearest(name: object, known: Collection[object]) -> str:
+  """Returns the end of a message about an unknown name: the most similar known name, then all known names."""
   return f"{hint(name, known)}known: {', '.join(sorted(map(str, known)))}"
 
 
-def one_line(error):
-  """What another library's exception says, or its type where it says nothing: one line of 200 characters at most."""
+def one_line(error: BaseException) -> str:
+  """Returns the text of an exception in one line of at most 200 characters, or its type if the text is empty."""
   return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @contextlib.contextmanager
-def writing(where, then=""):
-  """An OSError inside becomes a UserError that says what cannot be written, why, and `then` what can be done."""
+def writing(where: object, then: str = "") -> Iterator[None]:
+  """Converts an OSError to a UserError "`where`: cannot be written: reason", followed by `then`."""
   try:
     yield
   except OSError as error:
@@ -57,8 +59,11 @@ def writing(where, then=""):
 
 
 @contextlib.contextmanager
-def explained(words):
-  """Any exception inside becomes a UserError, the words and what it says: for libraries that raise all sorts."""
+def explained(words: str) -> Iterator[None]:
+  """Converts any exception to a UserError "`words`: text of the exception".
+
+  For libraries that document no exception type.
+  """
   try:
     yield
   except UserError:
@@ -67,72 +72,93 @@ def explained(words):
     raise UserError(f"{words}: {one_line(error)}") from None
 
 
-def choose(table, name, key):
-  """`table[name]`; an unknown name raises UserError with the config `key`, the known names and the nearest."""
+def choose(table: Mapping[str, Any], name: object, key: str) -> Any:
+  """Returns `table[name]`.
+
+  Args:
+    table: Values by name.
+    name: Name from the config.
+    key: Config key that the name comes from, for the message.
+
+  Raises:
+    UserError: The name is unknown. The message lists the known names and suggests the most similar one.
+  """
   if not isinstance(name, str) or name not in table:
     raise UserError(f"config.{key}={shown(name)} is unknown; {nearest(name, table)}")
   return table[name]
 
 
-def call(table, section, name, /, *args, **options):
-  """Calls `table[name](*args, **options)`; the options must be the function's keyword-only ones.
+def call(table: Mapping[str, Callable[..., Any]], section: str, name: object, /, *args: Any, **options: Any) -> Any:
+  """Returns `table[name](*args, **options)`, where `options` must be keyword-only parameters of the function.
 
-  `section` is the part of the config that the options come from. Raises UserError for an unknown name, for an option
-  that the chosen function does not take, and for a missing one that has no default.
+  Args:
+    table: Functions by name.
+    section: Section of the config that the name and the options come from, for the message.
+    name: Name of the function.
+    *args: Positional arguments.
+    **options: Options from the config.
+
+  Raises:
+    UserError: The name is unknown, the function does not accept an option, or a required option is missing.
   """
   function = choose(table, name, f"{section}.name")
   parameters = inspect.signature(function).parameters.values()
-  wanted = {p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
+  required = {p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
   for option in options:
-    if option not in wanted:
-      raise UserError(f"config.{section}.{plain(option)} is no option of {name!r}; {nearest(option, wanted)}")
-  for option, required in wanted.items():
-    if required and option not in options:
-      raise UserError(f"config.{section}.{option} is missing; {name!r} needs {', '.join(wanted)}")
+    if option not in required:
+      raise UserError(f"config.{section}.{plain(option)} is not an option of {name!r}; {nearest(option, required)}")
+  for option, is_required in required.items():
+    if is_required and option not in options:
+      raise UserError(f"config.{section}.{option} is missing; {name!r} needs {', '.join(required)}")
   return function(*args, **options)
 
 
-def check(condition, key, value, wanted):
-  """Raises UserError `config.key=value: must be wanted` unless the condition holds."""
+def check(condition: object, key: str, value: object, wanted: str) -> None:
+  """Raises UserError "config.`key`=`value`: must be `wanted`" unless the condition holds."""
   if not condition:
     raise UserError(f"config.{key}={shown(value)}: must be {wanted}")
 
 
-def check_positive(key, value):
-  """Raises UserError unless the value is an integer of at least 1, and a count that int32 holds."""
-  check(_positive(value), key, value, f"an integer, 1 or more and at most {LARGEST_COUNT}")
+def check_positive(key: str, value: object) -> None:
+  """Raises UserError unless the value is an integer from 1 to LARGEST_COUNT."""
+  check(_is_count(value), key, value, f"an integer, 1 or more and at most {LARGEST_COUNT}")
 
 
-def check_all_positive(key, values):
-  """Raises UserError unless the values are a tuple of integers of at least 1, one a layer: not empty, and not many."""
-  good = isinstance(values, tuple) and 0 < len(values) <= MOST_LAYERS and all(map(_positive, values))
-  check(good, key, values, f"a tuple of integers, each 1 or more, of at most {MOST_LAYERS} of them")
+def check_all_positive(key: str, values: object) -> None:
+  """Raises UserError unless the values, one per layer, are a tuple of 1 to MOST_LAYERS positive integers."""
+  valid = isinstance(values, tuple) and 0 < len(values) <= MOST_LAYERS and all(map(_is_count, values))
+  check(valid, key, values, f"a tuple of integers, each 1 or more, of at most {MOST_LAYERS} of them")
 
 
-def check_reach(key, values, sides):
-  """Raises UserError where a kernel or a stride, or one of a tuple, is so large that all but a part sees only padding.
+def check_reach(key: str, values: int | tuple[int, ...], sides: Collection[int]) -> None:
+  """Raises UserError if a kernel size or stride is more than twice the longest side of the example, and above 16.
 
-  `sides` are those of the example; each element of a kernel is a step of tracing and compiling.
+  Larger kernels would read mostly padding, and each element of a kernel adds to the time of tracing and compiling.
+
+  Args:
+    key: Config key.
+    values: One size, or one per layer.
+    sides: Sizes of the spatial axes of an example.
   """
   limit = max(16, 2 * max(sides))
-  every = values if isinstance(values, tuple) else (values,)
-  check(max(every) <= limit, key, values, f"at most {limit} for an example of {'x'.join(map(str, sides))}")
+  sizes = values if isinstance(values, tuple) else (values,)
+  check(max(sizes) <= limit, key, values, f"at most {limit} for an example of {'x'.join(map(str, sides))}")
 
 
-def check_not_negative(key, value):
-  """Raises UserError unless the value is a number of at least 0."""
+def check_not_negative(key: str, value: object) -> None:
+  """Raises UserError unless the value is a number from 0 to LARGEST."""
   check(is_number(value) and value >= 0, key, value, f"a number of at least 0, at most {LARGEST:g}")
 
 
-def check_flag(key, value):
+def check_flag(key: str, value: object) -> None:
   """Raises UserError unless the value is True or False."""
   check(isinstance(value, bool), key, value, "True or False")
 
 
-def is_number(value):
-  """Whether a value is a real number, and no bool, that float32 holds."""
+def is_number(value: object) -> bool:
+  """Returns whether the value is an int or float, not a bool, that is finite in float32."""
   return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
-def _positive(value):
+def _is_count(value: object) -> bool:
   return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_COUNT

@@ -5,10 +5,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 AnyArray = jax.Array | np.ndarray
-Batch = dict[str, AnyArray]  # named columns: "x" [B, *shape], "weight" [B], and perhaps "label" [B], ...
-Columns = dict[str, AnyArray]  # named columns besides "x"
-Keys = Key[Array, "batch"]  # one random key for each example
-Number = float | jax.Array  # of an objective: a constant, or traced where it is scheduled or swept
-Params = PyTree  # parameters: nested dicts of arrays, or of their shapes and dtypes
+Batch = dict[str, AnyArray]  # columns by name: "x" [B, *shape], "weight" [B], and others such as "label" [B]
+Columns = dict[str, AnyArray]  # columns by name, without "x"
+Keys = Key[Array, "batch"]  # one random key per example
+Number = float | jax.Array  # hyperparameter of an objective: a constant, or a tracer if it is scheduled or swept
+Params = PyTree  # nested dicts of parameters, or of their shapes and dtypes
 Scalar = Float[Array, ""]
-Step = Int[Array, ""]  # number of optimizer steps so far
+Step = Int[Array, ""]  # number of completed optimizer steps

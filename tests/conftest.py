@@ -1,4 +1,4 @@
-"""Strict arithmetic, a cache of their own, and small configs for all tests."""
+"""Shared by all tests: strict dtype and rank promotion, a temporary cache, fixtures and small configs."""
 
 import importlib.util
 import os
@@ -7,9 +7,9 @@ import subprocess
 import sys
 import tempfile
 
-if "PYTEST_XDIST_WORKER" not in os.environ:  # one for all workers, and for the processes that tests start
+if "PYTEST_XDIST_WORKER" not in os.environ:  # one cache for all workers and their subprocesses
   os.environ["AE_JAX_CACHE"] = tempfile.mkdtemp(prefix="ae_jax-tests-")
-os.environ["OMP_NUM_THREADS"] = "1"  # each of the processes that share the cores for the tests
+os.environ["OMP_NUM_THREADS"] = "1"  # the test processes share the cores
 
 import jax
 import numpy as np
@@ -23,20 +23,20 @@ from ae_jax.runs import logs
 from ae_jax.system import cache, distributed
 from ae_jax.training import train
 
-cache.keep_compiled_programs()  # what was compiled for one test is there for the others
+cache.keep_compiled_programs()  # tests share compiled programs
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_num_cpu_devices", 8)  # for those tests that ask for more than the first
+jax.config.update("jax_num_cpu_devices", 8)  # tests use one device unless they request more
 
 _mesh = distributed.mesh
 distributed.mesh = lambda devices=None: _mesh(jax.devices()[:1] if devices is None else devices)
 
-OLD_JAX = jax.__version_info__ < (0, 8)  # Colab's
+OLD_JAX = jax.__version_info__ < (0, 8)  # the version of Colab
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 
 def config_of(name, *data):
-  """configs/NAME.py:DATA, or without data its own."""
+  """Returns the config `configs/NAME.py:DATA`, or with the default data of that file."""
   spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -44,14 +44,14 @@ def config_of(name, *data):
 
 
 def unstudied(config):
-  """The config without those evaluators that analyze the trained model, which takes seconds."""
+  """Removes the evaluators that analyze the trained model, which take seconds, and returns the config."""
   config.evaluators = tuple(name for name in config.evaluators if name not in ANALYSES)
   return config
 
 
 def run_command(module, *arguments, cwd=ROOT, **environment):
-  """Runs `python -m ae_jax.MODULE` in a process; returns (exit status, stdout, stderr)."""
-  done = subprocess.run(
+  """Runs `python -m ae_jax.MODULE` in a subprocess; returns (exit status, stdout, stderr)."""
+  process = subprocess.run(
     [sys.executable, "-m", f"ae_jax.{module}", *map(str, arguments)],
     cwd=cwd,
     env={**os.environ, **environment},
@@ -60,7 +60,7 @@ def run_command(module, *arguments, cwd=ROOT, **environment):
     timeout=300,
     check=False,
   )
-  return done.returncode, done.stdout, done.stderr
+  return process.returncode, process.stdout, process.stderr
 
 
 def run_main(*flags, **environment):
@@ -69,11 +69,11 @@ def run_main(*flags, **environment):
 
 
 class _Stop(Exception):
-  """Ends a training that `train_until` started."""
+  """Ends a training started by `train_until`."""
 
 
 def train_until(config, workdir, epoch, monkeypatch):
-  """Trains a run and kills it at the beginning of an epoch."""
+  """Trains a run and stops it by an exception at the beginning of an epoch."""
   original = batch_schedule.BatchSchedule.chunks
 
   def stop(schedule, number):
@@ -89,7 +89,7 @@ def train_until(config, workdir, epoch, monkeypatch):
 
 @pytest.fixture
 def eight_devices(monkeypatch):
-  """Runs are spread over eight virtual devices."""
+  """Distributes runs over eight virtual devices."""
   monkeypatch.setattr(
     distributed, "mesh", lambda devices=None: _mesh(jax.devices()[:8] if devices is None else devices)
   )
@@ -97,7 +97,7 @@ def eight_devices(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def strict_dtypes(request):
-  """No silent promotion of types, but where Optax runs: its bias correction promotes."""
+  """Forbids implicit dtype promotion, except in tests that run Optax, whose bias correction promotes."""
   if request.node.get_closest_marker("runs_optax"):
     yield
   else:
@@ -107,20 +107,20 @@ def strict_dtypes(request):
 
 @pytest.fixture
 def double_precision():
-  """float64 in JAX; under the name that the oldest JAX has for it, or the newest."""
+  """Enables float64 in JAX, by the function of the oldest or of newer supported versions."""
   enable = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
   with enable(True):
     yield
 
 
 def learned(workdir):
-  """The parameters and the records of a run, but for what the clock says."""
+  """Returns the parameters and the records of a run, without the timing metrics."""
   timing = ("images_per_second", "compile_seconds")
   records = [{name: value for name, value in record.items() if name not in timing} for record in logs.read(workdir)]
   return ae_jax.load(workdir).params, records
 
 
-TINY = {  # a run of a second on 1,438 digits of 8x8
+TINY = {  # a run of one second on 1,438 digits of 8x8 pixels
   "epochs": 3,
   "batch_size": 128,
   "model.latent": 4,
@@ -133,14 +133,14 @@ TINY = {  # a run of a second on 1,438 digits of 8x8
 
 @pytest.fixture
 def tiny():
-  """configs/dense.py:digits, made small."""
+  """The config configs/dense.py:digits, made small."""
   config = config_of("dense", "digits")
   config.update_from_flattened_dict(TINY)
   return config
 
 
 def tiny_flags(**others):
-  """The flags of main that describe the same run, but for some keys."""
+  """Returns the flags of ae_jax.main for the same run, with some keys replaced."""
   return [
     "--config=configs/dense.py:digits",
     *(f"--config.{key}={value}" for key, value in {**TINY, **others}.items()),
@@ -149,7 +149,7 @@ def tiny_flags(**others):
 
 @pytest.fixture
 def unreliable(monkeypatch):
-  """Makes the loss of `reconstruction` NaN in about every fourth step, depending on the noise of its first example."""
+  """Makes the loss of `reconstruction` NaN in about every fourth step, depending on the key of its first example."""
 
   class Unreliable(objectives.Objective):
     def __call__(self, model, variables, batch, keys, **options):
@@ -163,7 +163,7 @@ NOISY = {"name": "denoising", "corruption": "masking", "level": 0.3, "alpha": 1.
 ELBO = {"name": "elbo", "noise": 1.0, "beta": 1.0, "free_bits": 0.5}
 SPARSE = {"name": "sparse", "penalty": "kl", "weight": 1.0, "target": 0.1}
 
-# one of each family, and of each objective that sees a batch whole
+# one config of each model family, and of each objective that depends on the whole batch
 FAMILIES = {
   "dense": ({"latent": 4, "widths": (16,)}, NOISY),
   "vae": ({"latent": 4, "widths": (16,)}, ELBO),
@@ -178,5 +178,5 @@ FAMILIES = {
 
 @pytest.fixture
 def images():
-  """A few images of random bytes [7, 12, 10, 1]."""
+  """Random uint8 images [7, 12, 10, 1]."""
   return np.random.default_rng(0).integers(0, 256, (7, 12, 10, 1), np.uint8)

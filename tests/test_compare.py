@@ -230,7 +230,7 @@ def test_command_prints_a_table_and_writes_a_page(folders, tmp_path):
     (lambda root: ["a", "a/../a"], "is named twice"),
     (lambda root: ["a", "b", (root / "b" / "metrics.jsonl").unlink()], "has no evaluation yet"),
     (lambda root: ["a", "b", (root / "b" / "config.json").write_text('{"config"')], "cannot be read"),
-    (lambda root: ["a", "b", (root / "b" / "config.json").write_text('{"config": 3}')], "is not that of a run"),
+    (lambda root: ["a", "b", (root / "b" / "config.json").write_text('{"config": 3}')], "was not written by ae_jax"),
   ],
 )
 def test_unusable_folders_are_errors(tmp_path, make, said):

@@ -1,16 +1,16 @@
-"""The short versions of experiments/endurance: whatever is given to a run or done to it, numbers or one clear line."""
+"""Short versions of experiments/endurance: each fault leads to a valid result or to one clear error line."""
 
 import pytest
 from conftest import ROOT
 
-CONFIGS, FILES, KILLS = 20, 60, 3  # cases; the experiment has thousands
+CONFIGS, FILES, KILLS = 20, 60, 3  # numbers of cases; the experiment has thousands
 
 pytestmark = pytest.mark.runs_optax
 
 
 @pytest.fixture
 def endurance(monkeypatch):
-  """The experiments are no part of the package."""
+  """The package of the experiment, which is not installed."""
   monkeypatch.syspath_prepend(ROOT)
   from experiments import endurance
   from experiments.endurance import config_fuzzer, crashes, data_fuzzer, scaling  # noqa: F401
@@ -18,36 +18,36 @@ def endurance(monkeypatch):
   return endurance
 
 
-def test_mistaken_configs_train_or_are_refused_in_a_line(endurance):
-  found = endurance.config_fuzzer.run(CONFIGS, seed=1)
-  assert found["violations"] == []
-  assert found["cases"] == CONFIGS
-  assert found["outcomes"]["refused"] > CONFIGS // 2
-  assert {"trained an epoch", "trained to the end"} <= found["outcomes"].keys()
+def test_invalid_configs_train_or_are_refused_with_one_line(endurance):
+  result = endurance.config_fuzzer.run(CONFIGS, seed=1)
+  assert result["violations"] == []
+  assert result["cases"] == CONFIGS
+  assert result["outcomes"]["refused"] > CONFIGS // 2
+  assert {"trained an epoch", "trained to the end"} <= result["outcomes"].keys()
 
 
-def test_damaged_files_load_or_are_refused_in_a_line(endurance):
-  found = endurance.data_fuzzer.run(FILES, seed=1)
-  assert found["violations"] == []
-  assert found["cases"] == FILES
-  assert found["outcomes"]["refused"] > FILES // 2
-  assert found["outcomes"]["loaded"] > FILES // 20
+def test_damaged_files_load_or_are_refused_with_one_line(endurance):
+  result = endurance.data_fuzzer.run(FILES, seed=1)
+  assert result["violations"] == []
+  assert result["cases"] == FILES
+  assert result["outcomes"]["refused"] > FILES // 2
+  assert result["outcomes"]["loaded"] > FILES // 20
 
 
-def test_a_run_that_is_killed_again_and_again_ends_bit_for_bit_as_one_that_was_not(endurance, monkeypatch):
+def test_repeatedly_killed_run_equals_an_uninterrupted_run_bitwise(endurance, monkeypatch):
   monkeypatch.setitem(endurance.crashes.CONFIGS["dense"], "epochs", 60)
-  found = endurance.crashes.kills(KILLS, seed=1, names=["dense"])
-  assert found["violations"] == []
-  assert found["outcomes"]["kills"] == KILLS
-  assert found["outcomes"]["inside_a_save"] >= KILLS // 3
+  result = endurance.crashes.kills(KILLS, seed=1, names=["dense"])
+  assert result["violations"] == []
+  assert result["outcomes"]["kills"] == KILLS
+  assert result["outcomes"]["inside_a_save"] >= KILLS // 3
 
 
-def test_the_readme_has_the_predicted_cost_of_many_devices(endurance):
+def test_readme_contains_the_predicted_scaling_table(endurance):
   assert endurance.scaling.markdown() in (ROOT / "experiments" / "endurance" / "README.md").read_text()
 
 
-def test_the_config_fuzzer_sees_what_it_is_looking_for(endurance, tmp_path, monkeypatch):
-  """A traceback, a line that names nothing, a folder left behind, and a run without end, each put there on purpose."""
+def test_config_fuzzer_detects_each_kind_of_fault(endurance, tmp_path, monkeypatch):
+  """Injects a traceback, an unclear message, a leftover folder and an endless run."""
   fuzzer, cases = endurance.config_fuzzer, endurance.config_fuzzer.cases
   cases.write_data(tmp_path)
   config = cases.shipped("dense", tmp_path)

@@ -1,4 +1,4 @@
-"""Several processes of one run, real ones, on this machine."""
+"""Runs with several processes, started on this machine."""
 
 import os
 import signal
@@ -16,8 +16,8 @@ import ae_jax
 from ae_jax.runs import logs
 
 
-def started(count, workdir, devices=1, flags=None, **keys):
-  """The processes of a run, as a user starts them; `flags` describe another run than `tiny_flags`."""
+def start(count, workdir, devices=1, flags=None, **keys):
+  """Starts the processes of a run by the command line; `flags` replace `tiny_flags(**keys)`."""
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     port = probe.getsockname()[1]
@@ -33,14 +33,15 @@ def started(count, workdir, devices=1, flags=None, **keys):
   ]
 
 
-def finished(processes, timeout=240):
-  """What they all said, once they have ended well."""
-  said = [process.communicate(timeout=timeout) for process in processes]
-  assert [process.returncode for process in processes] == [0] * len(processes), said
-  return said
+def finish(processes, timeout=240):
+  """Waits until the processes have ended without error; returns their (stdout, stderr)."""
+  outputs = [process.communicate(timeout=timeout) for process in processes]
+  assert [process.returncode for process in processes] == [0] * len(processes), outputs
+  return outputs
 
 
-def alike(a, b):
+def assert_runs_agree(a, b):
+  """Asserts that two runs have the same parameters and records to rounding."""
   (params, records), (other_params, other_records) = learned(a), learned(b)
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), params, other_params)
   assert [record["step"] for record in records] == [record["step"] for record in other_records]
@@ -51,15 +52,15 @@ def alike(a, b):
 def wait_for_records(workdir, count, seconds=120):
   end = time.monotonic() + seconds
   while len(logs.read(workdir)) < count:
-    assert time.monotonic() < end, "the run does not begin"
+    assert time.monotonic() < end, "the run does not start"
     time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
-  """What one process learned."""
+def single_process_run(tmp_path_factory):
+  """The folder of a run with one process."""
   workdir = tmp_path_factory.mktemp("one") / "run"
-  finished(started(1, workdir))
+  finish(start(1, workdir))
   return workdir
 
 
@@ -70,11 +71,11 @@ def one(tmp_path_factory):
     (4, 1, {"data.placement": "stream"}),
   ],
 )
-def test_processes_learn_together_what_one_learns(one, tmp_path, count, devices, keys):
-  said = finished(started(count, tmp_path / "many", devices, **keys))
-  alike(one, tmp_path / "many")
-  spoke = ["training examples" in output for output, _ in said]
-  assert spoke == [True] + [False] * (count - 1)
+def test_several_processes_agree_with_one(single_process_run, tmp_path, count, devices, keys):
+  outputs = finish(start(count, tmp_path / "many", devices, **keys))
+  assert_runs_agree(single_process_run, tmp_path / "many")
+  printed = ["training examples" in output for output, _ in outputs]
+  assert printed == [True] + [False] * (count - 1)
 
 
 STATEFUL = [
@@ -92,47 +93,47 @@ STATEFUL = [
 
 
 @pytest.mark.slow
-def test_two_processes_learn_the_codebook_and_averages_of_one(tmp_path):
-  finished(started(1, tmp_path / "one", flags=STATEFUL))
-  finished(started(2, tmp_path / "two", flags=STATEFUL))
-  alike(tmp_path / "one", tmp_path / "two")
+def test_codebook_and_moving_averages_of_two_processes_agree_with_one(tmp_path):
+  finish(start(1, tmp_path / "one", flags=STATEFUL))
+  finish(start(2, tmp_path / "two", flags=STATEFUL))
+  assert_runs_agree(tmp_path / "one", tmp_path / "two")
   one, two = (ae_jax.load(tmp_path / name, weights="raw").variables for name in ("one", "two"))
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4), one, two)
 
 
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_when_one_is_killed_the_others_end_and_any_number_continues(tmp_path, victim):
+def test_when_one_process_is_killed_all_end_and_any_number_can_continue(tmp_path, victim):
   keys = {"epochs": 40}
-  finished(started(1, tmp_path / "straight", **keys))
-  processes = started(2, tmp_path / "broken", **keys)
+  finish(start(1, tmp_path / "straight", **keys))
+  processes = start(2, tmp_path / "broken", **keys)
   wait_for_records(tmp_path / "broken", 4)
   processes[victim].kill()
   begun = time.monotonic()
   _, complaints = processes[1 - victim].communicate(timeout=90)
   assert time.monotonic() - begun < 60
   assert processes[1 - victim].returncode not in (0, None)
-  ours = "ae_jax: another process of the run has ended; start all of them again"
-  if OLD_JAX:  # it leaves with status 1 by itself, where nobody else has a word
+  message = "ae_jax: another process of the run has ended; start all of them again"
+  if OLD_JAX:  # JAX itself ends the process with status 1
     assert "another task died" in complaints
   else:
-    assert complaints.splitlines()[-1].startswith(ours)
+    assert complaints.splitlines()[-1].startswith(message)
   processes[victim].communicate()
-  finished(started(1, tmp_path / "broken", devices=3, **keys))
-  alike(tmp_path / "straight", tmp_path / "broken")
+  finish(start(1, tmp_path / "broken", devices=3, **keys))
+  assert_runs_agree(tmp_path / "straight", tmp_path / "broken")
 
 
-def test_a_signal_to_one_stops_all_after_the_same_step(tmp_path):
+def test_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
   keys = {"epochs": 200}
-  processes = started(2, tmp_path / "run", **keys)
+  processes = start(2, tmp_path / "run", **keys)
   wait_for_records(tmp_path / "run", 4)
   processes[1].send_signal(signal.SIGTERM)
-  said = finished(processes)
-  assert "stopped after epoch" in said[0][0]
+  outputs = finish(processes)
+  assert "stopped after epoch" in outputs[0][0]
 
 
-def test_all_are_told_that_the_config_makes_no_sense(tmp_path):
-  processes = started(2, tmp_path / "run", epochs=0)
-  said = [process.communicate(timeout=120)[1] for process in processes]
+def test_all_processes_report_an_invalid_config(tmp_path):
+  processes = start(2, tmp_path / "run", epochs=0)
+  errors = [process.communicate(timeout=120)[1] for process in processes]
   assert [process.returncode for process in processes] == [1, 1]
-  assert all("config.epochs=0: must be an integer, 1 or more" in complaints for complaints in said)
+  assert all("config.epochs=0: must be an integer, 1 or more" in error for error in errors)
   assert not (tmp_path / "run").exists()

@@ -1,1 +1,1 @@
-"""The folder of a run: config, checkpoints, metrics and trackers."""
+"""Run folders: config, checkpoints, metrics, and copies of the metrics for experiment trackers."""

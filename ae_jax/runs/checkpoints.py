@@ -1,4 +1,4 @@
-"""Saving and restoring the training state: the only place that knows Orbax. Kept are the last two and the best."""
+"""Saves and restores the training state with Orbax. The last two checkpoints and the best one are kept."""
 
 import copy
 import dataclasses
@@ -9,6 +9,8 @@ import os
 import pathlib
 import sys
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -16,32 +18,37 @@ from orbax.checkpoint import v1 as ocp
 from ae_jax import errors
 from ae_jax.runs import checksums
 from ae_jax.system import distributed, malloc
+from ae_jax.types import Params
 
 _BEST_BY = "squared_error"
-_ALWAYS = ("params", "opt_state")  # the parts of a state that each checkpoint has
-_LAST = 2  # so many are kept: should the last be damaged, the one before it stands in
+_ALWAYS_SAVED = ("params", "opt_state")  # parts of the state that are saved even if they are empty
+_KEEP_LAST = 2  # so that the last but one can be restored if the last one is damaged
+_Report = Callable[[str], object]
 
 
 class Opened:
-  """A folder of checkpoints, open; to be used in a `with`, and leaving it waits for the save under way."""
+  """An open folder of checkpoints; a context manager that waits for a pending save at its end."""
 
-  def __init__(self, orbax):
-    self.orbax, self.under_way = orbax, None
+  def __init__(self, orbax: ocp.training.Checkpointer) -> None:
+    self.orbax, self.pending = orbax, None
 
-  def settle(self):
-    """Returns when the save under way is done; asked for its result, Orbax ends the thread that it started for it."""
-    under_way, self.under_way = self.under_way, None
+  def settle(self) -> None:
+    """Waits for the pending save; raises its exception if it failed.
+
+    Orbax ends the thread of a save only when its result is requested.
+    """
+    pending, self.pending = self.pending, None
     try:
-      if under_way is not None:
-        under_way.result()
+      if pending is not None:
+        pending.result()
     finally:
-      self.orbax.wait()  # a failure is told here too, and only once
-      malloc.give_back()  # glibc kept 40 MiB, more of them every hour
+      self.orbax.wait()  # also raises the exception of a failed save, once
+      malloc.give_back()  # glibc kept 40 MiB, and more every hour
 
-  def __enter__(self):
+  def __enter__(self) -> "Opened":
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object) -> None:
     try:
       self.settle()
     finally:
@@ -49,179 +56,204 @@ class Opened:
 
 
 class _Best:
-  """Preservation policy of the best checkpoint; Orbax's `BestN` keeps the last one of equals."""
+  """Preservation policy that keeps the first checkpoint with the smallest error; Orbax's `BestN` keeps the last."""
 
-  def should_preserve(self, checkpoints, *, context):
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> list[bool]:
     """Returns for each checkpoint whether it is the best one."""
     del context
-    found = [checkpoint for checkpoint in checkpoints if checkpoint.metrics]
-    return [bool(found) and checkpoint.step == _best(found).step for checkpoint in checkpoints]
+    evaluated = [checkpoint for checkpoint in checkpoints if checkpoint.metrics]
+    return [bool(evaluated) and checkpoint.step == _best(evaluated).step for checkpoint in checkpoints]
 
 
-def _best(checkpoints):
-  """Returns the checkpoint with the smallest error, the first one of equals."""
+def _best(checkpoints: Sequence[Any]) -> Any:
+  """Returns the first checkpoint with the smallest error."""
   return min(checkpoints, key=lambda checkpoint: (checkpoint.metrics[_BEST_BY], checkpoint.step))
 
 
-def open_folder(folder, to_save, report=print):
-  """The checkpoints in a folder, `Opened`.
+def open_folder(folder: pathlib.Path, to_save: bool, report: _Report = print) -> Opened:
+  """Opens a folder of checkpoints.
 
-  Opened `to_save`, what a killed process left half saved is swept away, and what is damaged is set aside in the folder
-  `damaged` beside it, each with a line to `report`. Opened to load, nothing is touched, and UserError may be raised.
+  Args:
+    folder: The folder.
+    to_save: If True, deletes partial checkpoints of a killed process, and moves damaged ones to the folder `damaged`
+      next to `folder`. If False, changes nothing.
+    report: Receives a line about each damaged checkpoint that is moved.
+
+  Raises:
+    UserError: A checkpoint is damaged and `to_save` is False.
   """
   for metrics in sorted(folder.glob("[0-9]*/metrics/metrics")):
     step, fault = metrics.parents[1].name, _fault_of_json(metrics)
     if fault and not to_save:
-      raise errors.UserError(f"{metrics}: is damaged ({fault}); the command of the run sets it aside")
+      raise errors.UserError(f"{metrics}: is damaged ({fault}); continue the training, which moves it away")
     if not distributed.agreed(not fault):
       _set_aside(folder, step, fault, report)
   policies = ocp.training.preservation_policies
   context = ocp.Context()
-  # else, where a folder cannot be made, Orbax's threads wait for it, and the process for them: for five minutes
+  # otherwise, if a folder cannot be created, Orbax's threads wait for it, and the process for them, for five minutes
   context.async_options.create_directories_asynchronously = False
   return Opened(
     ocp.training.Checkpointer(
       folder.absolute(),
       save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-      preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(_LAST), _Best()]),
+      preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(_KEEP_LAST), _Best()]),
       cleanup_tmp_directories=to_save,
       context=context,
     )
   )
 
 
-def save(opened, state, squared_error, notes):
-  """Starts saving; training may go on at once. The smallest `squared_error` so far is the best; NaN never is.
+def save(opened: Opened, state: Any, squared_error: float | int, notes: Mapping[str, Any]) -> None:
+  """Starts saving a checkpoint; training may continue immediately.
 
-  `notes` are a dict as JSON has them, saved as they are now: they may change while the save is under way. Raises
-  UserError if this save, or the one before it, cannot be written.
+  Args:
+    opened: The folder.
+    state: The `TrainState`.
+    squared_error: Test error; the checkpoint with the smallest error is the best one. NaN counts as infinite.
+    notes: Data of JSON types, saved with the state. They are copied, so the caller may change them immediately.
+
+  Raises:
+    UserError: This checkpoint or the previous one cannot be written.
   """
   error = squared_error if math.isfinite(squared_error) else sys.float_info.max
   sums = {name: checksums.of(part) for name, part in _parts(state).items()}
-  described = {"notes": copy.deepcopy(notes), "checksums": sums}
+  metadata = {"notes": copy.deepcopy(notes), "checksums": sums}
   try:
     opened.settle()
-    opened.under_way = opened.orbax.save_checkpointables_async(
-      int(state.step), _parts(state), metrics={_BEST_BY: error}, custom_metadata=described
+    opened.pending = opened.orbax.save_checkpointables_async(
+      int(state.step), _parts(state), metrics={_BEST_BY: error}, custom_metadata=metadata
     )
   except Exception as failure:
     raise _not_written(opened, failure) from failure
 
 
-def wait(opened):
-  """Returns when the save under way is done; UserError if it cannot be written."""
+def wait(opened: Opened) -> None:
+  """Waits for the pending save; raises UserError if it cannot be written."""
   try:
     opened.settle()
   except Exception as failure:
     raise _not_written(opened, failure) from failure
 
 
-def holds(opened, step):
-  """Whether there is a checkpoint of this step."""
-  return any(checkpoint.step == step for checkpoint in _whole(opened))
+def holds(opened: Opened, step: int) -> bool:
+  """Returns whether the folder contains a checkpoint of this step."""
+  return any(checkpoint.step == step for checkpoint in _complete(opened))
 
 
-def newest(folder):
-  """The step of the newest checkpoint in a folder, which is only listed; None where there is none."""
+def newest(folder: pathlib.Path) -> int | None:
+  """Returns the step of the newest checkpoint in a folder, without opening it; None if it has none."""
   return max((int(file.parents[1].name) for file in folder.glob("[0-9]*/metrics/metrics")), default=None)
 
 
-def kept(opened):
-  """{"last": step, "best": step} of the checkpoints there are; {} where there is none."""
-  found = _whole(opened)
-  if not found:
+def kept(opened: Opened) -> dict[str, int]:
+  """Returns {"last": step, "best": step} of the checkpoints; {} if there are none."""
+  checkpoints = _complete(opened)
+  if not checkpoints:
     return {}
-  return {"last": max(checkpoint.step for checkpoint in found), "best": _best(found).step}
+  return {"last": max(checkpoint.step for checkpoint in checkpoints), "best": _best(checkpoints).step}
 
 
-def restore(opened, like, report=print):
-  """(state, notes) of the newest checkpoint that is whole, with the types and placements of `like`; None without one.
+def restore(opened: Opened, target: Any, report: _Report = print) -> tuple[Any, dict[str, Any]] | None:
+  """Restores the newest checkpoint that is not damaged, and moves damaged ones away as `open_folder` does.
 
-  A damaged one is set aside, as by `open_folder`.
+  Args:
+    opened: The folder.
+    target: `TrainState` of arrays, or of their shapes, with the dtypes and shardings of the result.
+    report: Receives a line about each damaged checkpoint that is moved.
+
+  Returns:
+    The state and the notes of `save`, or None if no checkpoint can be restored.
   """
-  abstract = jax.tree.map(_abstract, _parts(like))
-  for step in sorted((checkpoint.step for checkpoint in _whole(opened)), reverse=True):
-    parts, described, fault = _load(opened, step, abstract)
+  abstract = jax.tree.map(_abstract, _parts(target))
+  for step in sorted((checkpoint.step for checkpoint in _complete(opened)), reverse=True):
+    parts, metadata, fault = _load(opened, step, abstract)
     if distributed.agreed(not fault):
-      return dataclasses.replace(
-        like, step=distributed.put(jax.numpy.int32(step), like.step.sharding), **parts
-      ), described["notes"]
+      state = dataclasses.replace(target, step=distributed.put(jax.numpy.int32(step), target.step.sharding), **parts)
+      return state, metadata["notes"]
     _set_aside(opened.orbax.directory, step, fault, report)
     opened.orbax.reload()
   return None
 
 
-def restore_parts(opened, step, like):
-  """Returns parts of the state saved at a step, on the first device; UserError if they are damaged.
+def restore_parts(opened: Opened, step: int, target: Mapping[str, Params]) -> dict[str, Params]:
+  """Restores some fields of the state, on the first device.
 
-  `like` maps their names, fields of the state, to abstract arrays.
+  Args:
+    opened: The folder.
+    step: Step of the checkpoint.
+    target: Abstract arrays by field of the `TrainState`.
+
+  Raises:
+    UserError: The checkpoint is damaged.
   """
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  abstract = jax.tree.map(lambda leaf: _abstract(leaf, device), like)
+  abstract = jax.tree.map(lambda leaf: _abstract(leaf, device), target)
   parts, _, fault = _load(opened, step, abstract)
   if fault:
-    raise errors.UserError(
-      f"{opened.orbax.directory / str(step)}: the checkpoint is damaged ({fault}); train on, or load the other one"
-    )
+    where = opened.orbax.directory / str(step)
+    raise errors.UserError(f"{where}: the checkpoint is damaged ({fault}); continue the training, or load another one")
   return parts
 
 
-def _load(opened, step, abstract):
-  """(parts, what was described with them, "") or (None, None, what is wrong with the files)."""
+def _load(opened: Opened, step: int, abstract: Mapping[str, Any]) -> tuple[Any, Any, str]:
+  """Returns the parts of the state, their metadata, and "" or a description of the damage (then None, None)."""
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore", RuntimeWarning)  # of the coroutines that Orbax leaves behind a failure
+    warnings.simplefilter("ignore", RuntimeWarning)  # Orbax leaves coroutines behind when it fails
     try:
       parts = opened.orbax.load_checkpointables(step, abstract)
-      described = opened.orbax.checkpointables_metadata(step).custom_metadata
-      if any(described["checksums"][name] != checksums.of(part) for name, part in parts.items()):
-        raise ValueError("its numbers are not those that were saved")
-      return parts, described, ""
-    except Exception as error:  # whatever a damaged file leads Orbax to
-      fault = _in_words(error)
+      metadata = opened.orbax.checkpointables_metadata(step).custom_metadata
+      if any(metadata["checksums"][name] != checksums.of(part) for name, part in parts.items()):
+        raise ValueError("the checksums differ from those of the saved arrays")
+      return parts, metadata, ""
+    except Exception as error:  # damaged files make Orbax raise many types of exceptions
+      fault = _describe(error)
     gc.collect()
   return None, None, fault
 
 
-def _whole(opened):
-  """The checkpoints; one without its metrics is the rest of one that a killed process was deleting."""
+def _complete(opened: Opened) -> list[Any]:
+  """Returns the checkpoints with metrics; a checkpoint without them is one that a killed process was deleting."""
   return [checkpoint for checkpoint in opened.orbax.checkpoints if checkpoint.metrics]
 
 
-def _parts(state):
-  """The parts of a state by name; those that are empty are left out, as in checkpoints of earlier versions."""
+def _parts(state: Any) -> dict[str, Any]:
+  """Returns the fields of a `TrainState` except `step`, without empty ones, which earlier versions did not have."""
   parts = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "step"}
-  return {name: part for name, part in parts.items() if name in _ALWAYS or jax.tree.leaves(part)}
+  return {name: part for name, part in parts.items() if name in _ALWAYS_SAVED or jax.tree.leaves(part)}
 
 
-def _fault_of_json(file):
+def _fault_of_json(file: pathlib.Path) -> str:
   try:
     float(json.loads(file.read_bytes())[_BEST_BY])
   except (ValueError, TypeError, KeyError) as error:
-    return _in_words(error)
+    return _describe(error)
   return ""
 
 
-def _set_aside(folder, step, fault, report):
-  aside = pathlib.Path(folder).parent / "damaged"
+def _set_aside(folder: os.PathLike[str], step: int | str, fault: str, report: _Report) -> None:
+  """Moves a damaged checkpoint to the folder `damaged`."""
+  damaged = pathlib.Path(folder).parent / "damaged"
 
-  def move():
-    aside.mkdir(exist_ok=True)
-    free = next(n for n in range(1000) if not (aside / f"{step}.{n}").exists())
-    os.replace(pathlib.Path(folder) / str(step), aside / f"{step}.{free}")
+  def move() -> None:
+    damaged.mkdir(exist_ok=True)
+    free = next(n for n in range(1000) if not (damaged / f"{step}.{n}").exists())
+    os.replace(pathlib.Path(folder) / str(step), damaged / f"{step}.{free}")
 
-  report(f"the checkpoint of step {step} is damaged ({fault or 'says another process'}); it is set aside in {aside}")
+  fault = fault or "reported by another process"
+  report(f"the checkpoint of step {step} is damaged ({fault}); it is moved to {damaged}")
   distributed.on_first_process(move)
 
 
-def _not_written(opened, failure):
+def _not_written(opened: Opened, failure: Exception) -> errors.UserError:
+  reason = _describe(failure)
   return errors.UserError(
-    f"{opened.orbax.directory}: the checkpoint cannot be written: {_in_words(failure)}; those before it are untouched"
+    f"{opened.orbax.directory}: the checkpoint cannot be written: {reason}; earlier checkpoints are unchanged"
   )
 
 
-def _in_words(error):
+def _describe(error: Exception) -> str:
   return f"{type(error).__name__}: {errors.one_line(error)}"
 
 
-def _abstract(leaf, sharding=None):
+def _abstract(leaf: Any, sharding: jax.sharding.Sharding | None = None) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding or leaf.sharding)

@@ -1,18 +1,25 @@
 """Checksums of arrays, to detect damaged checkpoints."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree, Shaped, UInt32
 
 from ae_jax.system import distributed
+from ae_jax.types import AnyArray
 
-_BLOCK = 1 << 18  # numbers that NumPy adds up at a time: what that takes besides stays in the cache
+_BLOCK = 1 << 18  # elements per sum in NumPy, so that its temporary arrays stay in the cache
 
 
-def of(tree):
-  """A number per array of a tree, of 4-byte numbers, that any one bit of it changes: a list of integers.
+def of(tree: PyTree) -> list[int]:
+  """Returns the checksum of each array of a tree; a change of any single bit changes it.
 
-  What is at hand is added up by NumPy, for which nothing has to be compiled.
+  Arrays in host memory are summed by NumPy, which needs no compilation.
+
+  Args:
+    tree: Arrays with elements of 4 bytes.
   """
   leaves = jax.tree.leaves(tree)
   if not all(distributed.at_hand(leaf) for leaf in leaves):
@@ -22,14 +29,20 @@ def of(tree):
 
 
 @jax.jit
-def _checksums(leaves):
+def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
   return [_checksum(_bits(leaf), 0, jnp) for leaf in leaves]
 
 
-def _bits(leaf):
+def _bits(leaf: Shaped[AnyArray, "..."]) -> UInt32[AnyArray, " elements"]:
   return leaf.ravel().view(np.uint32)
 
 
-def _checksum(bits, first, xp):
-  """The sum of odd multiples of numbers modulo 2**32, no order of which changes it; `first` numbers come before."""
+def _checksum(bits: UInt32[AnyArray, " elements"], first: int, xp: types.ModuleType) -> AnyArray | np.uint32:
+  """Returns the sum modulo 2**32 of elements times odd numbers, which does not depend on the order of summation.
+
+  Args:
+    bits: Elements of an array, or of a block of it.
+    first: Index of the first element in the array.
+    xp: numpy or jax.numpy.
+  """
   return (bits * (2 * xp.arange(first, first + bits.size, dtype=np.uint32) + 1)).sum(dtype=np.uint32)

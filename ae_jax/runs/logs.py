@@ -1,4 +1,4 @@
-"""What a run says while it trains: metrics.jsonl and its copies, what the screen shows, and a profile if asked."""
+"""Output of a training run: metrics.jsonl and its copies, the progress display, and profiles."""
 
 import array
 import contextlib
@@ -7,45 +7,56 @@ import itertools
 import json
 import math
 import os
+import pathlib
 import sys
 import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tqdm
+from jaxtyping import Shaped
 
 from ae_jax import errors
-from ae_jax.runs import metric_names, trackers
+from ae_jax.runs import metric_names, tensorboard, trackers
 
-_EVERY = {False: 5.0, True: 30.0}  # seconds between two lines where there is no terminal, and of a `sparse` display
+_INTERVALS = {False: 5.0, True: 30.0}  # seconds between two lines without a terminal, and of a `sparse` display
+
+Record = dict[str, float | int]  # a line of metrics.jsonl: metrics by name, with "step" and "epoch"
 
 
 class Log:
-  """The records of a run, one JSON object a line, each with a `step` that no other line has, and copies of them.
+  """The metrics of a run: metrics.jsonl with one JSON object per line, and copies for TensorBoard and trackers.
 
-  Opening it at a step drops what lies beyond that step (and a line cut short by a crash): the run goes on from there.
-  The copies are TensorBoard's file, and those of the trackers by their names, given what config.json holds.
+  Opening the log at a step removes records beyond that step, and an incomplete last line, so that the run continues
+  from that step and each step has one record. `description` holds the contents of config.json, for the copies, and
+  `tracked` the names of trackers that receive a copy (`trackers.TRACKERS`).
   """
 
-  def __init__(self, workdir, step, description=None, tracked=()):
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    step: int,
+    description: Mapping[str, Any] | None = None,
+    tracked: Iterable[str] = (),
+  ) -> None:
     self._workdir, self._step, self._config = workdir, step, description and description["config"]
     path = workdir / "metrics.jsonl"
-    kept = [record for record in stream(workdir) if record["step"] <= step]
+    records = [record for record in stream(workdir) if record["step"] <= step]
     part = workdir / "metrics.jsonl.part"
     with self._writing():
-      part.write_text("".join(map(_line, kept)))
+      part.write_text("".join(map(_line, records)))
       os.replace(part, path)
       self._file = path.open("a")
-    self._copies = [trackers.Copy(name, workdir, description, kept, complain) for name in dict.fromkeys(tracked)]
+    self._copies = [trackers.Copy(name, workdir, description, records, complain) for name in dict.fromkeys(tracked)]
 
   @functools.cached_property
-  def _board(self):
-    """TensorBoard's file, opened at the first record: a second of imports."""
-    from ae_jax.runs import tensorboard
-
+  def _board(self) -> tensorboard.Board:
+    """TensorBoard's event file, opened with the first record because its imports take a second."""
     return tensorboard.Board(self._workdir, self._step, self._config)
 
-  def write(self, record):
-    """Appends a record: a dict of numbers with `step` and `epoch`; UserError if it cannot be written."""
+  def write(self, record: Record) -> None:
+    """Appends a record; raises UserError if it cannot be written."""
     with self._writing():
       self._file.write(_line(record))
       self._file.flush()
@@ -54,13 +65,13 @@ class Log:
     for copy in self._copies:
       copy.write(record)
 
-  def settle(self):
-    """Returns when the records lie on the disk, which a checkpoint after them may rely on; UserError if they cannot."""
+  def settle(self) -> None:
+    """Flushes all records to the disk, before a checkpoint that follows them; raises UserError if that fails."""
     with self._writing():
       os.fsync(self._file.fileno())
 
-  def finish(self, numbers, pictures):
-    """Gives the copies what is known at the end: numbers {name: value} of no record, pictures {name: path of a PNG}."""
+  def finish(self, numbers: Mapping[str, float | int], pictures: Mapping[str, pathlib.Path]) -> None:
+    """Adds metrics that are in no record, by name, and PNG files by name to the copies."""
     with self._writing():
       self._board.write({"step": self._step, **numbers})
       self._board.pictures(pictures, self._step)
@@ -68,13 +79,13 @@ class Log:
     for copy in self._copies:
       copy.finish(numbers, pictures)
 
-  def _writing(self):
+  def _writing(self) -> contextlib.AbstractContextManager[None]:
     where = f"{self._workdir}/metrics.jsonl or events.*"
-    return errors.writing(where, "; the checkpoints are untouched, and with room for more the same command continues")
+    return errors.writing(where, "; the checkpoints are unchanged. Free disk space; then the same command continues")
 
-  def close(self):
-    """Writes out what the copies still lack."""
-    with contextlib.suppress(OSError):  # said already
+  def close(self) -> None:
+    """Closes the file and the copies; waits for trackers to receive the remaining records."""
+    with contextlib.suppress(OSError):  # already reported by `write`
       self._file.close()
     with contextlib.suppress(OSError):
       if "_board" in vars(self):
@@ -82,35 +93,42 @@ class Log:
     for copy in self._copies:
       copy.close()
 
-  def __enter__(self):
+  def __enter__(self) -> "Log":
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object) -> None:
     self.close()
 
 
 class Windows:
-  """Makes records of the terms of steps: the means over `every` of them, and over what is left at the end of an epoch.
+  """Averages loss terms over windows of `every` steps and over the rest of an epoch; skipped steps are only counted.
 
-  Steps that were skipped are counted and left out.
+  `step` is the number of completed steps; `pending` holds the terms of the last ones that are in no record yet.
   """
 
-  def __init__(self, every, steps_per_epoch, step, pending=()):
+  def __init__(
+    self, every: int, steps_per_epoch: int, step: int, pending: Iterable[dict[str, float | int]] = ()
+  ) -> None:
     self._every, self._steps_per_epoch = every, steps_per_epoch
-    self.pending = list(pending)  # terms of the steps up to `step` that are in no record yet, as dicts
+    self.pending = list(pending)
     self._step = step - len(self.pending)
 
-  def add(self, terms, count):
-    """The first `count` of the next steps, whose terms are {name: [steps]}: generates the records that are complete."""
+  def add(self, terms: Mapping[str, Shaped[np.ndarray, " steps"]], count: int) -> Iterator[Record]:
+    """Adds the next `count` steps and yields the records of completed windows.
+
+    Args:
+      terms: Values by term, of at least `count` steps.
+      count: Number of steps to add.
+    """
     self.pending.extend({name: values[row].item() for name, values in terms.items()} for row in range(count))
     while len(self.pending) > self._every:
       yield self._record(self._every)
 
-  def rest(self):
-    """The record of the steps that are in none yet."""
+  def rest(self) -> Record:
+    """Returns the record of the steps that are in no record yet."""
     return self._record(len(self.pending))
 
-  def _record(self, count):
+  def _record(self, count: int) -> Record:
     window, self.pending = self.pending[:count], self.pending[count:]
     self._step += count
     used = [terms for terms in window if not terms.get("skipped")]
@@ -120,141 +138,143 @@ class Windows:
 
 
 class Silence:
-  """What a process that is not the first has for a `Log`."""
+  """A `Log` that writes nothing, for all processes but the first."""
 
-  def write(self, record):
-    """Nothing."""
+  def write(self, record: Record) -> None:
+    """Does nothing."""
 
-  def settle(self):
-    """Nothing."""
+  def settle(self) -> None:
+    """Does nothing."""
 
-  def finish(self, numbers, pictures):
-    """Nothing."""
+  def finish(self, numbers: Mapping[str, float | int], pictures: Mapping[str, pathlib.Path]) -> None:
+    """Does nothing."""
 
-  def __enter__(self):
+  def __enter__(self) -> "Silence":
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object) -> None:
     pass
 
 
-def read(workdir):
-  """All complete records of a run in order, as dicts, NaN for what was not finite; [] where there are none."""
+def read(workdir: pathlib.Path) -> list[Record]:
+  """Returns all records of a run in order, with NaN for values that were not finite; [] without metrics.jsonl."""
   return list(stream(workdir))
 
 
-def stream(workdir):
-  """Generates what `read` has, a record at a time."""
+def stream(workdir: pathlib.Path) -> Iterator[Record]:
+  """Yields the records of a run; see `read`."""
   with contextlib.suppress(FileNotFoundError), (workdir / "metrics.jsonl").open(errors="replace") as file:
     yield from filter(None, map(_record, file))
 
 
-def curves(records):
-  """What records say of each metric as training goes on: {name: (epochs [n], values [n])}, float64, in their order.
+def curves(records: Iterable[Record]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Returns each metric over time: {name: (epochs, values)}, float64 [points], in the order of the records.
 
-  Of records that are generated no more than these numbers is kept: a long run has tens of thousands, and its page is
-  made again and again.
+  If `records` is a generator, only these numbers are kept in memory: a long run has tens of thousands of records, and
+  its report is written repeatedly.
   """
-  found = {}
+  points = {}
   for record in records:
     for name, value in record.items():
-      epochs, values = found.setdefault(name, (array.array("d"), array.array("d")))
+      epochs, values = points.setdefault(name, (array.array("d"), array.array("d")))
       epochs.append(record["epoch"])
       values.append(value)
-  return {name: (np.asarray(epochs), np.asarray(values)) for name, (epochs, values) in found.items()}
+  return {name: (np.asarray(epochs), np.asarray(values)) for name, (epochs, values) in points.items()}
 
 
 class Display:
-  """What the screen shows of a training: on a terminal a line that moves, and above it one for each evaluation.
+  """Progress of a training on the screen: a progress bar on a terminal, and a line for each evaluation above it.
 
-  Where there is no terminal it is those lines alone, one in some seconds at most, but always that of the last. With
-  `sparse` it is one in some seconds on a terminal too, and the last is one like any other.
+  Without a terminal, only the lines are printed, at most one every few seconds, and always the one of the last
+  evaluation. A sparse display also prints at most one line every few seconds on a terminal, and none in particular for
+  the last evaluation. `images` is the number of examples per epoch, and `done` the number of completed epochs. Nothing
+  is displayed if `shown` is False.
   """
 
-  def __init__(self, images, epochs, done=0.0, shown=True, sparse=False):
-    """Of `images` an epoch and so many `epochs`, of which `done` are; nothing at all if not `shown`."""
+  def __init__(self, images: int, epochs: int, done: float = 0.0, shown: bool = True, sparse: bool = False) -> None:
     self._images, self._epochs, self._shown, self._sparse = images, epochs, shown, sparse
-    self._seen, self._first, self._begun, self._said = images * done, None, None, None
-    self._trained, self._seconds = 0.0, 0.0  # images, and the time that they took, without what is done in between
-    form = "{desc}  {percentage:3.0f}% |{bar:20}|{postfix}, {remaining} left"
+    self._seen, self._first, self._begun, self._printed = images * done, None, None, None
+    self._trained, self._seconds = 0.0, 0.0  # trained examples and their training time, without evaluation and saving
+    bar_format = "{desc}  {percentage:3.0f}% |{bar:20}|{postfix}, {remaining} left"
     self._terminal = sys.stdout.isatty()
     self._bar = tqdm.tqdm(
       total=images * epochs,
       initial=images * done,
       disable=not (shown and self._terminal),
       file=sys.stdout,
-      bar_format=form,
+      bar_format=bar_format,
       postfix="compiling",
     )
 
-  def advance(self, images, seconds, loss):
-    """Counts `images` that were trained in `seconds`; a display that is not `sparse` shows the last loss."""
+  def advance(self, images: float | int, seconds: float, loss: float | np.floating[Any]) -> None:
+    """Adds `images` examples that were trained in `seconds`, with the last loss, which a sparse display omits."""
     self._seen += images
     self._trained += images
     self._seconds += seconds
-    if self._begun is None:  # the clock starts now: what went before was compiling too
-      self._begun = self._said = time.monotonic()
+    if self._begun is None:  # the time so far includes the compilation, so the clock starts now
+      self._begun = self._printed = time.monotonic()
       self._first = self._bar.initial = self._bar.n = self._seen
       self._bar.unpause()
       images = 0
-    told = "" if self._sparse else f"  loss {loss:.4g}"
-    self._bar.set_description_str(f"epoch {math.ceil(self._seen / self._images - 1e-6)}{told}", refresh=False)
+    text = "" if self._sparse else f"  loss {loss:.4g}"
+    self._bar.set_description_str(f"epoch {math.ceil(self._seen / self._images - 1e-6)}{text}", refresh=False)
     self._bar.set_postfix_str(f"{self._trained / self._seconds:,.0f} images/s", refresh=False)
     self._bar.update(images)
 
-  def evaluated(self, *records):
-    """The test set was evaluated: the records of the model, or of some that are trained together, say how it went."""
+  def evaluated(self, *records: Mapping[str, Any]) -> None:
+    """Shows an evaluation, given the record of each model."""
     now, epoch = time.monotonic(), records[0]["epoch"]
-    due = self._begun is not None and now > self._said + _EVERY[self._sparse]
+    due = self._begun is not None and now > self._printed + _INTERVALS[self._sparse]
     last = epoch >= self._epochs and not self._sparse
     if self._shown and (due or last or (self._terminal and not self._sparse)):
-      self._said = now
-      line = f"epoch {epoch:g} of {self._epochs}  {_told(records)}"
+      self._printed = now
+      line = f"epoch {epoch:g} of {self._epochs}  {_summary(records)}"
       say(line if self._terminal else f"{line}  {records[0]['images_per_second']:,.0f} images/s{self._left(now)}")
 
-  def _left(self, now):
-    """How long it will take, at the speed since the compiling was over."""
-    to_do = self._images * self._epochs - self._seen
-    if self._begun is None or self._seen <= self._first or to_do < 0.5:
+  def _left(self, now: float) -> str:
+    """Returns the remaining time, at the speed since the end of the compilation."""
+    remaining = self._images * self._epochs - self._seen
+    if self._begun is None or self._seen <= self._first or remaining < 0.5:
       return ""
-    return f"  {tqdm.tqdm.format_interval(to_do * (now - self._begun) / (self._seen - self._first))} left"
+    return f"  {tqdm.tqdm.format_interval(remaining * (now - self._begun) / (self._seen - self._first))} left"
 
-  def __enter__(self):
+  def __enter__(self) -> "Display":
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object) -> None:
     self._bar.close()
 
 
-def say(line):
-  """Prints a line, above that which moves if there is one."""
+def say(line: str) -> None:
+  """Prints a line to stdout, above the progress bar."""
   tqdm.tqdm.write(line, file=sys.stdout)
   sys.stdout.flush()
 
 
-def complain(line):
-  """Says what is wrong in a line, above that which moves if there is one."""
+def complain(line: str) -> None:
+  """Prints a warning to stderr, above the progress bar."""
   tqdm.tqdm.write(f"ae_jax: {' '.join(line.split())}", file=sys.stderr)
 
 
-def _told(records):
-  """The losses and errors of an evaluation in a few words."""
-  first, found = records[0], [record["test/squared_error"] for record in records]
-  if len(records) > 1:
-    return f"{len(records)} members  test error {min(found):.4g} to {max(found):.4g}"
+def _summary(records: Collection[Mapping[str, Any]]) -> str:
+  """Returns the losses and errors of an evaluation as text."""
+  first, *others = records
+  squared_errors = [record["test/squared_error"] for record in records]
+  if others:
+    return f"{len(records)} members  test error {min(squared_errors):.4g} to {max(squared_errors):.4g}"
   names = {"loss": "train/loss", "test loss": "test/loss", "nats": "test/nats"}
-  told = {words: f"{first[name]:.4g}" for words, name in names.items() if name in first}
-  nats = told.pop("nats", told["test loss"])
-  losses = "  ".join(f"{words} {value}" for words, value in told.items())
-  more = "" if nats == told["test loss"] else f"  nats {nats}"
-  return f"{losses}  test error {found[0]:.4g} (PCA {first[metric_names.pca_key(first)]:.4g}){more}"
+  values = {label: f"{first[name]:.4g}" for label, name in names.items() if name in first}
+  nats = values.pop("nats", values["test loss"])
+  losses = "  ".join(f"{label} {value}" for label, value in values.items())
+  suffix = "" if nats == values["test loss"] else f"  nats {nats}"
+  return f"{losses}  test error {squared_errors[0]:.4g} (PCA {first[metric_names.pca_key(first)]:.4g}){suffix}"
 
 
-def traced(function, folder):
-  """`function`, whose second call leaves in `folder` what each device and thread did, for TensorBoard or Perfetto."""
+def traced(function: Callable[..., Any], folder: pathlib.Path) -> Callable[..., Any]:
+  """Returns the function with its second call profiled; the trace in `folder` is for TensorBoard or Perfetto."""
   calls = itertools.count()
 
-  def call(*args):
+  def call(*args: Any) -> Any:
     if next(calls) != 1:
       return function(*args)
     import jax
@@ -265,19 +285,16 @@ def traced(function, folder):
   return call
 
 
-def _record(line):
-  """The record that a line holds, NaN for null; None if it holds none, as the last one of a run that was killed.
-
-  A line that a disk has damaged is as if it were not there: those behind it are kept.
-  """
+def _record(line: str) -> Record | None:
+  """Returns the record in a line, with NaN for null, or None if the line is incomplete or damaged."""
   try:
     record = {name: math.nan if value is None else value for name, value in json.loads(line).items()}
-    array.array("d", record.values())  # of numbers alone
+    array.array("d", record.values())  # raises TypeError unless all values are numbers
     return record if isinstance(record["step"], int) and "epoch" in record else None
   except (ValueError, AttributeError, KeyError, TypeError, OverflowError, RecursionError):
     return None
 
 
-def _line(record):
-  """A record as JSON has it, which knows no number that is not finite: null stands for it."""
+def _line(record: Record) -> str:
+  """Returns a record as a line of JSON, with null for NaN and infinity, which JSON does not have."""
   return json.dumps({name: value if math.isfinite(value) else None for name, value in record.items()}) + "\n"

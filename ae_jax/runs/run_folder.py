@@ -1,4 +1,4 @@
-"""The folder of a run: how it is begun, continued and extended, and what its config.json holds."""
+"""Run folders: starting, continuing and extending a run, and the contents of config.json."""
 
 import contextlib
 import importlib.metadata
@@ -9,18 +9,22 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from ae_jax import config as configs
-from ae_jax import data, errors
+from ae_jax import data, errors, models
 from ae_jax.system import paths
 
-LOCK = ".lock"  # the file in a run's folder that the process which trains there holds
-FORMAT = 2  # of config.json; without the key it is 1, where config.data.one_class=-1 meant examples of any label
+LOCK = ".lock"  # lock file in a run folder, held by the process that trains in it
+FORMAT = 2  # of config.json; files without this key have format 1, where config.data.one_class=-1 meant all labels
 _PACKAGES = ("ae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def describe(config, dataset, model, devices):
-  """What config.json holds: the resolved config and what else it takes to repeat the run or to use its model."""
+def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, devices: Iterable[Any]) -> dict[str, Any]:
+  """Returns the contents of config.json: the resolved config, and facts needed to repeat the run or load its model."""
   resolved = configs.as_json(config)
   resolved["data"]["one_class"] = dataset.one_class
   return {
@@ -36,44 +40,57 @@ def describe(config, dataset, model, devices):
   }
 
 
-def _describe_data(dataset):
-  halves = {"train": len(dataset.train), "test": len(dataset.test)}
-  return {"shape": list(dataset.shape), **halves, **dataset.fingerprints}
+def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
+  sizes = {"train": len(dataset.train), "test": len(dataset.test)}
+  return {"shape": list(dataset.shape), **sizes, **dataset.fingerprints}
 
 
 @contextlib.contextmanager
-def locked(workdir):
-  """Holds a run's folder, which is made if need be, against every other process; UserError if another one holds it."""
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Locks a run folder against other processes, and creates it if necessary.
+
+  Raises:
+    UserError: Another process holds the lock, or the folder contains other files and no run.
+  """
   import filelock
 
   lock = filelock.FileLock(workdir / LOCK, blocking=False)
   with errors.writing(f"--workdir={workdir}"):
     workdir.mkdir(parents=True, exist_ok=True)
-    _check_holds_a_run_or_nothing(workdir)
+    _check_is_run_or_empty(workdir)
     try:
       lock.acquire()
     except filelock.Timeout:
-      raise errors.UserError(f"--workdir={workdir}: another process is training there; wait, or name another") from None
+      raise errors.UserError(
+        f"--workdir={workdir}: another process is training there; wait, or use another folder"
+      ) from None
   try:
     yield
   finally:
     lock.release()
 
 
-def _check_holds_a_run_or_nothing(workdir):
+def _check_is_run_or_empty(workdir: pathlib.Path) -> None:
   if not (workdir / "config.json").exists():
     others = sorted(path.name for path in workdir.iterdir() if path.name not in ("config.json.part", LOCK))
     if others:
       raise errors.UserError(f"--workdir={workdir}: holds {others[0]!r} but no run; name a new or an empty folder")
 
 
-def begin(workdir, description) -> list[str]:
-  """Writes config.json into a `locked` folder, or makes sure that the run already there is the same one.
+def begin(workdir: pathlib.Path, description: Mapping[str, Any]) -> list[str]:
+  """Writes config.json into a `locked` folder, or checks that the folder holds a run with the same config and data.
 
-  A run with fewer epochs is extended: its config.json is written anew. Returns sentences about that, [] for none.
+  If the only difference is a larger number of epochs, the run is extended and its config.json is replaced.
 
-  Raises UserError, and changes nothing, for a run of another config or other data, and for a folder that cannot be
-  written.
+  Args:
+    workdir: The run folder.
+    description: Contents of config.json; see `describe`.
+
+  Returns:
+    Sentences for the user about an extension, [] if the run is not extended.
+
+  Raises:
+    UserError: The run has another config or other data, or the folder is not writable. Nothing is changed.
   """
   file = workdir / "config.json"
   part = workdir / "config.json.part"
@@ -89,42 +106,51 @@ def begin(workdir, description) -> list[str]:
   return extended
 
 
-def _extension(workdir, description) -> list[str]:
-  """Returns sentences on how a description extends the run in a folder by more epochs; [] if it does not.
+def _extension(workdir: pathlib.Path, description: Mapping[str, Any]) -> list[str]:
+  """Returns sentences for the user if the description extends the run in a folder, [] if it does not.
 
-  Raises UserError if the run there has other data.
+  Raises:
+    UserError: The description extends the run with other data.
   """
   if not (workdir / "config.json").exists():
     return []
-  there, config = read_description(workdir), description["config"]
-  before, after = there["config"].get("epochs"), config["epochs"]
-  shorter = {**there["config"], "epochs": after}
-  if not errors.is_number(before) or before >= after or configs.differences(shorter, config):
+  stored, config = read_description(workdir), description["config"]
+  before, after = stored["config"].get("epochs"), config["epochs"]
+  extended = {**stored["config"], "epochs": after}
+  if not errors.is_number(before) or before >= after or configs.differences(extended, config):
     return []
-  _check_same_data(workdir, there["data"], description["data"], config["data"])
-  said = f"config.epochs: the run is extended from {before} to {after} epochs"
+  _check_same_data(workdir, stored["data"], description["data"], config["data"])
+  sentence = f"config.epochs: the run is extended from {before} to {after} epochs"
   schedule, last = config["optimizer"]["schedule"], sum(stage["epochs"] for stage in config["stages"])
   if schedule == "constant":
-    return [f"{said}; the learning rate stays constant"]
+    return [f"{sentence}; the learning rate stays constant"]
   return [
-    f"{said}; the {schedule} schedule of the learning rate now ends after epoch {last + after}, so the rate after "
+    f"{sentence}; the {schedule} schedule of the learning rate now ends after epoch {last + after}, so the rate after "
     f"epoch {last + before} is not 0, and the result differs from a run of {after} epochs from the start"
   ]
 
 
-def check_same(workdir, description):
-  """Raises UserError for a folder whose run has another config than a description, or other data."""
-  there = read_description(workdir)
-  differences = configs.differences(there["config"], description["config"])
+def check_same(workdir: pathlib.Path, description: Mapping[str, Any]) -> None:
+  """Raises UserError if the run in a folder has another config or other data than the description."""
+  stored = read_description(workdir)
+  differences = configs.differences(stored["config"], description["config"])
   if differences:
     raise errors.UserError(
       f"--workdir={workdir}: holds a run of another config: it differs in {', '.join(differences)}; name another folder"
     )
-  _check_same_data(workdir, there["data"], description["data"], description["config"]["data"])
+  _check_same_data(workdir, stored["data"], description["data"], description["config"]["data"])
 
 
-def data_of(workdir, config):
-  """The data set that the run in a folder was trained on, from its config; UserError where it is another by now."""
+def data_of(workdir: str | os.PathLike[str], config: ConfigDict) -> data.Dataset:
+  """Returns the data set of the run in a folder.
+
+  Args:
+    workdir: The run folder.
+    config: The config of the run.
+
+  Raises:
+    UserError: The data differ from those that the run was trained on, or cannot be loaded.
+  """
   workdir = paths.local_path("workdir", workdir)
   configs.check_analyzed(config)
   dataset = data.load(**config.data)
@@ -132,7 +158,7 @@ def data_of(workdir, config):
   return dataset
 
 
-# Keys of the description of the data -> what differs if they do. Runs of earlier versions have no labels or factors.
+# Key of the description of the data -> name for the message. Runs of earlier versions lack the last two.
 _PARTS = {
   "shape": "shape",
   "train": "number of training examples",
@@ -143,10 +169,19 @@ _PARTS = {
 }
 
 
-def _check_same_data(workdir, there, here, section):
-  """Raises UserError, which names the parts that differ, unless the data are those of the run in a folder."""
-  compared = [key for key in _PARTS if key in there or key == "fingerprint"]
-  differing = [_PARTS[key] for key in compared if there.get(key) != here[key]]
+def _check_same_data(
+  workdir: str | os.PathLike[str], stored: Mapping[str, Any], current: Mapping[str, Any], section: Mapping[str, Any]
+) -> None:
+  """Raises UserError, which names the differing parts, unless the descriptions of the data agree.
+
+  Args:
+    workdir: The run folder, for the message.
+    stored: Description of the data in config.json.
+    current: Description of the data as they are now.
+    section: `config.data`, for the message.
+  """
+  compared = [key for key in _PARTS if key in stored or key == "fingerprint"]
+  differing = [_PARTS[key] for key in compared if stored.get(key) != current[key]]
   if differing:
     raise errors.UserError(
       f"--workdir={workdir}: its run was trained on other data than {section}: different {', '.join(differing)}; "
@@ -154,33 +189,39 @@ def _check_same_data(workdir, there, here, section):
     )
 
 
-def read_description(workdir):
-  """What config.json of a run's folder holds (see `describe`); UserError where that is not what a run wrote."""
+def read_description(workdir: pathlib.Path) -> dict[str, Any]:
+  """Returns the contents of config.json in a run folder; see `describe`.
+
+  A config of an earlier version is completed by the keys that were added since, with their defaults.
+
+  Raises:
+    UserError: The file cannot be read, or was not written by ae_jax.
+  """
   try:
     description = json.loads((workdir / "config.json").read_text())
   except (OSError, ValueError) as error:
     raise errors.UserError(f"{workdir}/config.json: cannot be read: {error}") from None
-  found = description if isinstance(description, dict) else {}
-  config, data = (found.get(key) for key in ("config", "data"))
+  contents = description if isinstance(description, dict) else {}
+  config, data = (contents.get(key) for key in ("config", "data"))
   shape = data.get("shape") if isinstance(data, dict) else None
-  sides = isinstance(shape, list) and len(shape) in (2, 3) and all(isinstance(n, int) and 0 < n < 2**31 for n in shape)
-  if not isinstance(config, dict) or not sides:
-    raise errors.UserError(f"{workdir}/config.json: is not that of a run; name another folder")
+  valid = isinstance(shape, list) and len(shape) in (2, 3) and all(isinstance(n, int) and 0 < n < 2**31 for n in shape)
+  if not isinstance(config, dict) or not valid:
+    raise errors.UserError(f"{workdir}/config.json: was not written by ae_jax; name another folder")
   if "format" not in description:
     _migrate(config)
   description["config"] = configs.completed(config)
   return description
 
 
-def _migrate(stored):
-  """Changes a stored config of format 1 to what the same keys mean today."""
+def _migrate(stored: dict[str, Any]) -> None:
+  """Converts a stored config of format 1 in place to the current meaning of its keys."""
   section = stored.get("data")
   if isinstance(section, dict) and section.get("one_class") == -1:
     section["one_class"] = None
 
 
-def _git_commit():
-  """The commit of the checkout that this package runs from, "+" behind it if there are changes; None outside one."""
+def _git_commit() -> str | None:
+  """Returns the Git commit of this package, followed by "+" if files were changed; None outside a repository."""
   git = ("git", "-C", str(pathlib.Path(__file__).parent))
   try:
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,23 +1,26 @@
-"""What TensorBoard shows of a run: the file events.* of its folder."""
+"""TensorBoard event files of a run."""
 
 import json
 import math
+import pathlib
 import struct
 import time
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ae_jax import config as configs
 
-_EVERY = 30.0  # seconds until TensorBoard sees what is new
+_FLUSH_INTERVAL = 30.0  # seconds
 
 
 class Board:
-  """The events of a run from a step on; TensorBoard forgets what earlier ones say beyond that step.
+  """Writer of an event file from a step on; TensorBoard discards earlier events beyond that step.
 
-  Written by the thread that calls: what fails in the one of tensorboardX's SummaryWriter nobody can catch. Every method
-  raises OSError where the file cannot be written.
+  It writes in the calling thread, because errors in the thread of tensorboardX's SummaryWriter cannot be caught. All
+  methods raise OSError if the file cannot be written.
   """
 
-  def __init__(self, workdir, step, config):
+  def __init__(self, workdir: pathlib.Path, step: int, config: Mapping[str, Any] | None) -> None:
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import SessionLog
 
@@ -26,49 +29,49 @@ class Board:
     if config:
       self._write(step, summary=_session(config)[0])
 
-  def write(self, record):
-    """A record: a dict of numbers with `step`, of which those are shown that are finite."""
+  def write(self, record: Mapping[str, float | int]) -> None:
+    """Writes the finite metrics of a record, which holds its `step`."""
     values = [(name, value) for name, value in record.items() if name != "step" and math.isfinite(value)]
     self._write(record["step"], summary=_summary({"tag": name, "simple_value": value} for name, value in values))
-    if time.monotonic() > self._flushed + _EVERY:
+    if time.monotonic() > self._flushed + _FLUSH_INTERVAL:
       self.flush()
 
-  def pictures(self, files, step):
-    """Pictures, {name: path of a PNG file}."""
+  def pictures(self, files: Mapping[str, pathlib.Path], step: int) -> None:
+    """Writes PNG files by name."""
     for name, file in files.items():
       self._write(step, summary=_summary([{"tag": f"pictures/{name}", "image": _image(file.read_bytes())}]))
 
-  def finish(self, step):
-    """The end of the run: its line in the table of the HParams tab counts as a success."""
+  def finish(self, step: int) -> None:
+    """Marks the run as successful in the table of the HParams tab."""
     self._write(step, summary=_session({})[1])
     self.flush()
 
-  def flush(self):
-    """Lets TensorBoard see all that was written."""
+  def flush(self) -> None:
+    """Flushes the file, so that TensorBoard shows all events."""
     self._events.flush()
     self._flushed = time.monotonic()
 
-  def close(self):
-    """Flushes, and closes the file."""
+  def close(self) -> None:
+    """Flushes and closes the file."""
     self._events.close()
 
-  def _write(self, step, **content):
+  def _write(self, step: int, **content: Any) -> None:
     from tensorboardX.proto.event_pb2 import Event
 
     self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
-def flat(config):
-  """A nested config, as config.json has it, as {"section.key": number, flag or text}; its lists as texts of JSON."""
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a nested config of JSON types as {"section.key": value}, with lists and dicts in lists as JSON text."""
   entries = configs.flat(config).items()
   return {key: json.dumps(value) if isinstance(value, list | dict) else value for key, value in entries}
 
 
-def _session(config):
-  """The summaries that begin and end a session of the HParams tab, which is a run with its config.
+def _session(config: Mapping[str, Any]) -> tuple[Any, Any]:
+  """Returns the summaries that start and end a session of the HParams tab, which is a run with its config.
 
-  The third that there can be, of the experiment, is left out: TensorBoard then makes it of all the runs in its folder,
-  and shows first the keys in which they differ. It would use that of one run for all, in alphabetical order.
+  The optional summary of the experiment is omitted. Then TensorBoard derives it from all runs in its folder and lists
+  the keys that differ first. Otherwise it would use the summary of one run for all runs, in alphabetical order.
   """
   from tensorboardX.summary import hparams
 
@@ -76,14 +79,14 @@ def _session(config):
   return start, end
 
 
-def _summary(values):
+def _summary(values: Iterable[Mapping[str, Any]]) -> Any:
   from tensorboardX.proto.summary_pb2 import Summary
 
   return Summary(value=[Summary.Value(**value) for value in values])
 
 
-def _image(png):
-  """The bytes of a PNG file as an image of a summary; its header says the size, and the kind of its pixels."""
-  width, height, _, kind = struct.unpack(">IIBB", png[16:26])
-  channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[kind]
+def _image(png: bytes) -> dict[str, Any]:
+  """Returns the image of a summary from the bytes of a PNG file, with the size and color type of its header."""
+  width, height, _, color_type = struct.unpack(">IIBB", png[16:26])
+  channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[color_type]
   return {"width": width, "height": height, "colorspace": channels, "encoded_image_string": png}

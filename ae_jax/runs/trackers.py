@@ -1,7 +1,8 @@
-"""Trackers of experiments besides TensorBoard, MLflow and Weights & Biases: each is given a copy of what a run records.
+"""Copies of the metrics of a run for experiment trackers: MLflow and Weights & Biases.
 
-They are configured by their own environment variables. A thread copies, so that training waits for no server. What the
-run is called there, and how far the copy has come, stands in its folder: a run that goes on is the same one there too.
+The trackers are configured by their own environment variables. Each copy is sent by its own thread, so that training
+never waits for a server. The run folder stores the tracker's ID of the run and the last step that was sent, so that a
+continued run is the same run in the tracker.
 """
 
 import collections
@@ -10,33 +11,38 @@ import importlib
 import json
 import math
 import os
+import pathlib
 import queue
 import threading
 import time
 import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from ae_jax import errors
 from ae_jax.runs import tensorboard
 
-FOLDER = "trackers"  # in that of a run
-_DEFAULTS = {  # of the environment, where it does not say otherwise: no noise, and nothing to anybody else
+FOLDER = "trackers"  # subfolder of the run folder
+_ENVIRONMENT = {  # default environment variables: no output and no telemetry
   "MLFLOW_DISABLE_TELEMETRY": "true",
-  "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # a minute
+  "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # about a minute
   "MLFLOW_LOGGING_LEVEL": "ERROR",
   "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
   "WANDB_ERROR_REPORTING": "false",
   "WANDB_INIT_TIMEOUT": "25",  # seconds
   "WANDB_SILENT": "true",
 }
-_PROJECT = "ae_jax"  # or experiment, where the environment names none
-_LINGER = 2.0  # seconds in which records are gathered, to be sent together
-_PATIENCE = {True: 30.0, False: 5.0}  # seconds for what is still to be sent, of a run that has ended; of one cut short
-_LONGEST = 500  # characters of a parameter of MLflow
-_failed = {}  # tracker -> when it last failed in this process: members of a sweep repeat neither the line nor the wait
+_PROJECT = "ae_jax"  # default name of the project or experiment
+_BATCH_SECONDS = 2.0  # records that arrive within this time are sent together
+_PATIENCE = {True: 30.0, False: 5.0}  # seconds to wait at the end: for a finished run, for an interrupted run
+_MAX_CHARACTERS = 500  # of an MLflow parameter
+_failed: dict[str, float] = {}  # tracker -> time of its last failure in this process: sweep members report it once
+
+Records = Sequence[tuple[float, int, dict[str, float | int]]]  # (time, step, metrics)
 
 
-def check(names):
-  """Raises UserError for a tracker that there is not, that is not installed, or that does not know who you are."""
+def check(names: Iterable[str]) -> None:
+  """Raises UserError if a tracker is unknown, not installed, or has no login."""
   for name in names:
     errors.choose(TRACKERS, name, "trackers")
     _check_installed(name)
@@ -45,9 +51,16 @@ def check(names):
 
 
 class Copy:
-  """A run as one tracker has it; `records` are those of the run so far. Whatever fails is told by `complain(line)`."""
+  """The copy of a run for one tracker. Errors are reported by `complain(line)` and never stop the training."""
 
-  def __init__(self, name, workdir, description, records, complain):
+  def __init__(
+    self,
+    name: str,
+    workdir: pathlib.Path,
+    description: Mapping[str, Any] | None,
+    records: Iterable[Mapping[str, float | int]],
+    complain: Callable[[str], object],
+  ) -> None:
     self._name, self._workdir, self._description, self._complain = name, workdir, description, complain
     self._file, self._queue, self._end, self._lost = workdir / FOLDER / f"{name}.json", queue.SimpleQueue(), None, False
     self._begun = time.monotonic()
@@ -56,196 +69,197 @@ class Copy:
     self._thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
     self._thread.start()
 
-  def write(self, record):
-    """Gives it a record; at once."""
+  def write(self, record: Mapping[str, float | int]) -> None:
+    """Queues a record, without waiting for the tracker."""
     if not self._lost:
       self._queue.put((time.time(), record))
 
-  def finish(self, numbers, pictures):
-    """What it shall have at the end: numbers {name: value}, pictures {name: path of a PNG file}."""
+  def finish(self, numbers: Mapping[str, float | int], pictures: Mapping[str, pathlib.Path]) -> None:
+    """Sets the final metrics by name and the PNG files by name, which are sent at the end."""
     self._end = (numbers, pictures)
 
-  def close(self):
-    """Waits until it has everything, half a minute at most, or a few seconds for a run that was cut short."""
+  def close(self) -> None:
+    """Waits until everything is sent, at most 30 seconds, or 5 seconds for an interrupted run."""
     self._queue.put(None)
     seconds = 0.0 if self._has_failed_since() else _PATIENCE[self._end is not None]
     self._thread.join(seconds)
     if self._thread.is_alive():
-      self._give_up(f"it has not answered for {seconds:.0f} s")
+      self._give_up(f"no answer for {seconds:.0f} s")
 
-  def _work(self):
+  def _work(self) -> None:
     try:
-      kept = self._read()
-      tracker = TRACKERS[self._name](self._workdir, self._description, kept["run"])
-      sent, going = kept["step"] if tracker.run == kept["run"] else -1, True
-      self._keep({"run": tracker.run, "step": sent})
-      while going:
-        found = self._gathered()
-        going = found[-1] is not None
-        new = [(when, record) for when, record in filter(None, found) if record["step"] > sent]
+      stored = self._load_progress()
+      tracker = TRACKERS[self._name](self._workdir, self._description, stored["run"])
+      sent, running = stored["step"] if tracker.run == stored["run"] else -1, True
+      self._store_progress(tracker.run, sent)
+      while running:
+        batch = self._next_batch()
+        running = batch[-1] is not None
+        new = [(when, record) for when, record in filter(None, batch) if record["step"] > sent]
         if new:
           tracker.write([(when, record["step"], _finite(record)) for when, record in new])
           sent = new[-1][1]["step"]
-          self._keep({"run": tracker.run, "step": sent})
+          self._store_progress(tracker.run, sent)
       if self._end is None:
         tracker.stop()
       else:
         tracker.finish(sent, _finite(self._end[0]), self._end[1])
-    except Exception as error:  # whatever a library or a server comes up with, the training is worth more
+    except Exception as error:  # no error of a library or server may stop the training
       self._give_up(errors.one_line(error))
 
-  def _gathered(self):
-    """What is there to be sent, once something is: [(when, record), ...], at the end None."""
-    found = [self._queue.get()]
-    end = time.monotonic() + _LINGER
+  def _next_batch(self) -> list[tuple[float, Mapping[str, float | int]] | None]:
+    """Waits for records and returns those to send together: [(time, record), ...], followed by None at the end."""
+    batch = [self._queue.get()]
+    end = time.monotonic() + _BATCH_SECONDS
     with contextlib.suppress(queue.Empty):
-      while found[-1] is not None:
-        found.append(self._queue.get(timeout=max(0.0, end - time.monotonic())))
-    return found
+      while batch[-1] is not None:
+        batch.append(self._queue.get(timeout=max(0.0, end - time.monotonic())))
+    return batch
 
-  def _give_up(self, why):
+  def _give_up(self, reason: str) -> None:
     if not self._lost:
       self._lost = True
       if not self._has_failed_since():
-        self._complain(f"{self._name}: {why}; the run goes on without it, and the same command sends what is missing")
+        self._complain(f"{self._name}: {reason}; training continues without it; repeat the command to send the rest")
       _failed[self._name] = time.monotonic()
 
-  def _has_failed_since(self):
-    """Whether the same tracker has failed another run since this copy began."""
+  def _has_failed_since(self) -> bool:
+    """Returns whether the same tracker has failed in another run since this copy was created."""
     return _failed.get(self._name, -math.inf) > self._begun
 
-  def _read(self):
+  def _load_progress(self) -> dict[str, Any]:
+    """Returns the tracker's ID of the run and the last step that was sent."""
     try:
       return {"run": None, "step": -1} | json.loads(self._file.read_text())
-    except (OSError, ValueError):  # it is new
+    except (OSError, ValueError):  # a new run, or a damaged file
       return {"run": None, "step": -1}
 
-  def _keep(self, entries):
+  def _store_progress(self, run: str, step: int) -> None:
     self._file.parent.mkdir(exist_ok=True)
     part = self._file.with_suffix(".part")
-    part.write_text(json.dumps(entries) + "\n")
+    part.write_text(json.dumps({"run": run, "step": step}) + "\n")
     os.replace(part, self._file)
 
 
 class _MLflow:
-  """A run in MLflow: $MLFLOW_TRACKING_URI, $MLFLOW_EXPERIMENT_NAME."""
+  """A run in MLflow; reads $MLFLOW_TRACKING_URI and $MLFLOW_EXPERIMENT_NAME."""
 
-  def __init__(self, workdir, description, run):
+  def __init__(self, workdir: pathlib.Path, description: Mapping[str, Any], run: str | None) -> None:
     import mlflow
 
-    self._entities, self._client, self._refused = mlflow.entities, mlflow.MlflowClient(), mlflow.MlflowException
-    self.run = run if run and self._goes_on(run) else self._begin(workdir, description)
+    self._entities, self._client, self._exception = mlflow.entities, mlflow.MlflowClient(), mlflow.MlflowException
+    self.run = run if run and self._resume(run) else self._begin(workdir, description)
 
-  def _goes_on(self, run):
-    """Whether the run is there to go on; a server that does not know it is another one than that which did."""
+  def _resume(self, run: str) -> bool:
+    """Resumes a run; returns False if it was deleted or the server, perhaps another one, does not know it."""
     try:
       if self._client.get_run(run).info.lifecycle_stage != "active":
         return False
-    except self._refused as error:
+    except self._exception as error:
       if error.error_code != "RESOURCE_DOES_NOT_EXIST":
         raise
       return False
     self._client.update_run(run, status="RUNNING")
     return True
 
-  def _begin(self, workdir, description):
+  def _begin(self, workdir: pathlib.Path, description: Mapping[str, Any]) -> str:
     experiment = os.environ.get("MLFLOW_EXPERIMENT_ID") or self._experiment()
-    tags = {name: str(value) for name, value in _marks(description).items()}
+    tags = {name: str(value) for name, value in _provenance(description).items()}
     tags |= {"mlflow.source.name": _PROJECT, "mlflow.source.git.commit": tags["git_commit"]}
     run = self._client.create_run(experiment, run_name=workdir.name, tags=tags).info.run_id
     config = tensorboard.flat(description["config"])
-    params = [self._entities.Param(key, str(value)[:_LONGEST]) for key, value in config.items()]
+    params = [self._entities.Param(key, str(value)[:_MAX_CHARACTERS]) for key, value in config.items()]
     self._client.log_batch(run, params=params)
     return run
 
-  def _experiment(self):
+  def _experiment(self) -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _PROJECT
-    found = self._client.get_experiment_by_name(name)
-    if found is None:
-      with contextlib.suppress(self._refused):  # another run has made it just now
+    experiment = self._client.get_experiment_by_name(name)
+    if experiment is None:
+      with contextlib.suppress(self._exception):  # another run may create it at the same time
         return self._client.create_experiment(name)
-      found = self._client.get_experiment_by_name(name)
-    return found.experiment_id
+      experiment = self._client.get_experiment_by_name(name)
+    return experiment.experiment_id
 
-  def write(self, records):
+  def write(self, records: Records) -> None:
     metrics = [
       self._entities.Metric(name, float(value), int(1000 * when), step)
       for when, step, values in records
       for name, value in values.items()
     ]
-    self._client.log_batch(self.run, metrics=metrics)  # which makes as few requests of it as the server allows
+    self._client.log_batch(self.run, metrics=metrics)  # splits the metrics into requests of the allowed size
 
-  def finish(self, step, numbers, pictures):
+  def finish(self, step: int, numbers: Mapping[str, float | int], pictures: Mapping[str, pathlib.Path]) -> None:
     if numbers:
       self.write([(time.time(), step, numbers)])
     for file in pictures.values():
       self._client.log_artifact(self.run, str(file), "pictures")
     self._client.set_terminated(self.run, "FINISHED")
 
-  def stop(self):
+  def stop(self) -> None:
     self._client.set_terminated(self.run, "KILLED")
 
 
 class _Wandb:
-  """A run in Weights & Biases: $WANDB_MODE, $WANDB_PROJECT, $WANDB_ENTITY; what it keeps lies in the run's folder."""
+  """A run in Weights & Biases, with its files in the run folder; reads $WANDB_MODE, $WANDB_PROJECT, $WANDB_ENTITY."""
 
-  def __init__(self, workdir, description, run):
+  def __init__(self, workdir: pathlib.Path, description: Mapping[str, Any], run: str | None) -> None:
     import wandb
 
     self._image = wandb.Image
     self._run = wandb.init(
       id=run,
       resume="allow",
-      reinit="create_new",  # beside those of the other members of a sweep
+      reinit="create_new",  # sweep members have runs in the same process
       name=workdir.name,
       project=os.environ.get("WANDB_PROJECT") or _PROJECT,
       dir=os.environ.get("WANDB_DIR") or str(workdir),
-      config=tensorboard.flat(description["config"]) | _marks(description),
+      config=tensorboard.flat(description["config"]) | _provenance(description),
       settings=wandb.Settings(console="off"),
     )
     self.run = self._run.id
 
-  def write(self, records):
+  def write(self, records: Records) -> None:
     for _, step, values in records:
       self._run.log(values, step=step)
 
-  def finish(self, step, numbers, pictures):
+  def finish(self, step: int, numbers: Mapping[str, float | int], pictures: Mapping[str, pathlib.Path]) -> None:
     self._run.summary.update(numbers)
     self._run.log({f"pictures/{name}": self._image(str(file)) for name, file in pictures.items()})
     self._run.finish(0)
 
-  def stop(self):
+  def stop(self) -> None:
     self._run.finish(1)
 
 
-TRACKERS = {"mlflow": _MLflow, "wandb": _Wandb}
+TRACKERS: dict[str, Any] = {"mlflow": _MLflow, "wandb": _Wandb}
 
 
-def _check_installed(name):
-  """Imports the library of a tracker, in the main thread; UserError that names the extra where it is not installed."""
-  for key, value in _DEFAULTS.items():
+def _check_installed(name: str) -> None:
+  """Imports the library of a tracker, in the main thread; raises UserError if it is not installed."""
+  for key, value in _ENVIRONMENT.items():
     os.environ.setdefault(key, value)
   try:
     with warnings.catch_warnings():
-      warnings.simplefilter("ignore")  # those of what it is built upon
+      warnings.simplefilter("ignore")  # warnings of the library's dependencies
       library = importlib.import_module(name)
   except ImportError:
     library = None
-  if getattr(library, "__file__", None) is None:  # a folder of that name, as it leaves one itself, is not it
+  if getattr(library, "__file__", None) is None:  # a folder with the library's name, which wandb itself creates
     raise errors.UserError(f"config.trackers: {name!r} needs the extra: pip install 'ae_jax[{name}]'")
 
 
-def _check_login():
-  """Raises UserError where Weights & Biases would ask who you are."""
+def _check_login() -> None:
+  """Raises UserError if Weights & Biases would ask for a login."""
   import wandb
 
-  asks = wandb.setup().settings.mode not in ("offline", "dryrun", "disabled")
-  if asks and not wandb.login(prompt=False, verify=False):
-    raise errors.UserError("config.trackers: 'wandb' does not know you: run `wandb login`, or set WANDB_MODE=offline")
+  online = wandb.setup().settings.mode not in ("offline", "dryrun", "disabled")
+  if online and not wandb.login(prompt=False, verify=False):
+    raise errors.UserError("config.trackers: 'wandb' needs a login: run `wandb login`, or set WANDB_MODE=offline")
 
 
-def _marks(description):
-  """What else a tracker shall know of a run: the commit, the devices, the data."""
+def _provenance(description: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns facts about a run beside its config: commit, devices, data and number of parameters."""
   devices = collections.Counter(description["devices"]).items()
   return {
     "git_commit": description["git_commit"] or "none",
@@ -255,6 +269,6 @@ def _marks(description):
   }
 
 
-def _finite(values):
-  """The entries of a record that can be drawn."""
+def _finite(values: Mapping[str, float | int]) -> dict[str, float | int]:
+  """Returns the finite metrics of a record, without its step."""
   return {name: value for name, value in values.items() if name != "step" and math.isfinite(value)}

@@ -1,1 +1,1 @@
-"""Process, files and devices: what everything else builds on."""
+"""Devices, signals, memory and files: utilities that do not depend on the rest of the package."""

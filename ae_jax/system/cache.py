@@ -1,7 +1,7 @@
-"""What may be thrown away: decoded arrays and compiled programs, in one folder outside the runs.
+"""Cache of decoded arrays and compiled programs, in a folder outside the run folders that may be deleted at any time.
 
-The folder is $AE_JAX_CACHE, or `ae_jax` in $XDG_CACHE_HOME, or `~/.cache/ae_jax`. A folder that cannot be written costs
-time and nothing else.
+The folder is $AE_JAX_CACHE, `ae_jax` in $XDG_CACHE_HOME, or `~/.cache/ae_jax`. If it is not writable, results are
+computed again and nothing else changes.
 """
 
 import hashlib
@@ -10,49 +10,50 @@ import pathlib
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 
-# what numpy.load may raise at a file that is missing, cut short, altered, or not made by NumPy
+# Exceptions that numpy.load raises for a file that is missing, truncated, damaged, or not written by NumPy.
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
-def root():
-  """The cache folder (it may not exist yet)."""
+def root() -> pathlib.Path:
+  """Returns the cache folder, which may not exist yet."""
   parent = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
   return pathlib.Path(os.environ.get("AE_JAX_CACHE") or pathlib.Path(parent) / "ae_jax")
 
 
-def arrays(name, version, make):
-  """Returns the dict of arrays that `make()` returns, and keeps it on disk.
+def arrays(name: str, version: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  """Returns cached arrays by name, or those that `make()` returns after storing them in the cache.
 
-  A damaged or missing file is made again. Writing is atomic, and a failed write leaves no partial file behind.
+  A missing or damaged file is replaced. Writes are atomic, and a failed write leaves no partial file.
 
   Args:
-    name: Name of the data; part of the file's name.
-    version: Text that changes whenever the arrays do.
-    make: Function without arguments that returns {name: array}; called only if the file cannot be read.
+    name: Name of the data; part of the file name.
+    version: Text that changes whenever the arrays change.
+    make: Returns {name: array}; called only if the file cannot be read.
   """
   digest = hashlib.sha256(version.encode(errors="surrogateescape")).hexdigest()[:16]
   file = root() / "arrays" / f"{name.replace('/', '_')}-{digest}.npz"
   try:
     return read_npz(file)
   except UNREADABLE:
-    made = make()
+    result = make()
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:  # also removed when the disk is full
       part = pathlib.Path(folder) / file.name
-      np.savez(part, **made)
+      np.savez(part, **result)
       os.replace(part, file)
   except OSError:
-    pass  # a read-only or full disk: the arrays are there, only not kept
-  return made
+    pass  # a read-only or full disk
+  return result
 
 
-def read_npz(path):
-  """All arrays of an .npz file, by name; nothing is unpickled. Raises one of UNREADABLE."""
-  with open(path, "rb") as file:  # opened here: numpy.load leaves it open where the archive is damaged
+def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+  """Returns the arrays of an .npz file by name, without unpickling; raises one of UNREADABLE if that fails."""
+  with open(path, "rb") as file:  # numpy.load would leave the file of a damaged archive open
     archive = np.load(file, allow_pickle=False)
     if isinstance(archive, np.ndarray):
       raise ValueError("it is one bare array, not an archive of named ones (numpy.savez)")
@@ -60,10 +61,10 @@ def read_npz(path):
       return dict(archive)
 
 
-def keep_compiled_programs():
-  """Turns JAX's persistent compilation cache on, in our folder unless JAX was told of another; call before compiling.
+def keep_compiled_programs() -> None:
+  """Enables JAX's persistent compilation cache, in the cache folder unless JAX is configured to use another.
 
-  `JAX_ENABLE_COMPILATION_CACHE=false` in the environment turns it off.
+  Call this before the first compilation. `JAX_ENABLE_COMPILATION_CACHE=false` in the environment disables the cache.
   """
   import jax
 

@@ -1,19 +1,22 @@
-"""Repairs of older versions of JAX. `ae_jax.models` calls `install` once, when it is imported."""
+"""Workarounds for older versions of JAX; `ae_jax.models` calls `install` when it is imported."""
+
+from collections.abc import Callable
+from typing import Any
 
 from jax import lax
 from jax.interpreters import batching
 
 
 def install() -> None:
-  """Mends JAX 0.7.2, which refuses `vmap` of the derivatives of convolutions whose arrays lie on a mesh.
+  """Patches JAX 0.7.2, which rejects `vmap` of the derivatives of convolutions of arrays on a mesh.
 
-  Newer versions keep this rule elsewhere, and nothing is changed there.
+  Newer versions keep this batching rule elsewhere and are not changed.
   """
   rules, primitive = batching.primitive_batchers, lax.conv_general_dilated_p
   if isinstance(rules, dict) and primitive in rules:
     rules[primitive] = _on_any_mesh(rules[primitive])
 
 
-def _on_any_mesh(rule):
-  """Returns a batching rule of a convolution that leaves the sharding of the result to the compiler."""
+def _on_any_mesh(rule: Callable[..., Any]) -> Callable[..., Any]:
+  """Returns the batching rule of a convolution with the sharding of the result left to the compiler."""
   return lambda arrays, axes, *, out_sharding, **options: rule(arrays, axes, out_sharding=None, **options)

@@ -1,4 +1,4 @@
-"""Folders and files that the user names."""
+"""Paths from the user."""
 
 import os
 import pathlib
@@ -6,19 +6,19 @@ import re
 
 from ae_jax import errors
 
-# "gs://bucket/run", and "gs:/bucket/run" as pathlib writes it; a drive of Windows has one letter
+# "gs://bucket/run", or "gs:/bucket/run" after pathlib; two or more letters, because Windows drives have one
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
-def local_path(key: str, text: str | os.PathLike) -> pathlib.Path:
-  """Returns the local path that a text names, with a leading `~` expanded.
+def local_path(key: str, text: str | os.PathLike[str]) -> pathlib.Path:
+  """Returns a path from the user with a leading `~` expanded.
 
   Args:
-    key: Flag, config key or argument that the text comes from, for the message.
-    text: Path as the user writes it.
+    key: Flag, config key or argument that the path comes from, for the message.
+    text: The path as the user wrote it.
 
   Raises:
-    UserError: For a remote path ("gs://bucket/run") and for the home folder of an unknown user.
+    UserError: The path is remote ("gs://bucket/run"), or `~user` is the home folder of an unknown user.
   """
   text = os.fspath(text)
   if _REMOTE.match(text):

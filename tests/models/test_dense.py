@@ -80,7 +80,7 @@ def test_a_model_is_a_value():
     ({"bottleneck": "gausian"}, "config.model.bottleneck='gausian' is unknown; did you mean 'gaussian'"),
     ({"bottleneck": "gaussian", "tied": True}, "config.model.bottleneck='gaussian' is unknown; known: fsq3, fsq5"),
     ({"activation": "rely"}, "config.model.activation='rely' is unknown; did you mean 'relu'"),
-    ({"wdths": (3,)}, "config.model.wdths is no option of 'dense'; did you mean 'widths'"),
+    ({"wdths": (3,)}, "config.model.wdths is not an option of 'dense'; did you mean 'widths'"),
   ],
 )
 def test_what_cannot_be_built_is_refused(options, message):

@@ -181,7 +181,7 @@ LAYERWISE = {"likelihood": "bernoulli", "corruption": "masking", "level": 0.1, "
     ("layerwise", LAYERWISE, {"decoder_widths": (3, 3)}, "with a mirrored decoder"),
     ("layerwise", {**LAYERWISE, "layer": 2}, {}, "config.objective.layer=2: must be an integer from 0 to 1"),
     ("layerwise", {**LAYERWISE, "layer": 1}, {}, "needs config.model.activation='sigmoid'"),
-    ("reconstruction", {"likelihood": "bernoulli", "beta": 1.0}, {}, "config.objective.beta is no option of"),
+    ("reconstruction", {"likelihood": "bernoulli", "beta": 1.0}, {}, "config.objective.beta is not an option of"),
   ],
 )
 def test_invalid_options_are_refused(name, options, model_options, message):

@@ -174,7 +174,7 @@ def test_names_are_escaped(tmp_path):
     (lambda description: description["config"]["data"].update(range="percent"), "data.range='percent' is unknown"),
     (lambda description: description.pop("versions"), "versions is None, not dict"),
     (lambda description: description["data"].pop("fingerprint"), "data.fingerprint is None, not str"),
-    (lambda description: description.pop("data"), "is not that of a run"),
+    (lambda description: description.pop("data"), "was not written by ae_jax"),
   ],
 )
 def test_config_of_another_version_is_an_error(tmp_path, change, message):

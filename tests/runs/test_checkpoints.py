@@ -1,3 +1,5 @@
+"""Checkpoints: round trips, which ones are kept, damaged files, and failed saves."""
+
 import contextlib
 import gc
 import shutil
@@ -15,14 +17,14 @@ from ae_jax.runs import checkpoints
 from ae_jax.system import distributed
 from ae_jax.training.state import TrainState
 
-# Orbax leaves coroutines behind a load that fails
+# Orbax leaves coroutines behind when a load fails
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 EVERYWHERE = distributed.replicated(distributed.mesh())
 
 
 @pytest.fixture(autouse=True)
 def collected():
-  """What a test leaves behind is collected before the next one."""
+  """Collects the garbage of each test before the next one."""
   yield
   gc.collect()
 
@@ -35,25 +37,25 @@ def state_at(step):
 def save_all(folder, errors, first=1):
   for step, error in enumerate(errors, first):
     with checkpoints.open_folder(folder, to_save=True) as opened:
-      checkpoints.save(opened, state_at(step), error, {"of": step})
+      checkpoints.save(opened, state_at(step), error, {"step": step})
 
 
-def test_what_is_restored_is_what_was_saved(tmp_path):
+def test_checkpoint_restores_bitwise(tmp_path):
   save_all(tmp_path, [3.0])
   with checkpoints.open_folder(tmp_path, to_save=False) as opened:
     restored, notes = checkpoints.restore(opened, state_at(0))
-    like = {"params": jax.eval_shape(lambda: state_at(0)).params}
-    parts = checkpoints.restore_parts(opened, 1, like)
+    target = {"params": jax.eval_shape(lambda: state_at(0)).params}
+    parts = checkpoints.restore_parts(opened, 1, target)
   jax.tree.map(np.testing.assert_array_equal, restored, state_at(1))
   jax.tree.map(np.testing.assert_array_equal, parts, {"params": state_at(1).params})
-  assert notes == {"of": 1}
+  assert notes == {"step": 1}
 
 
-def test_notes_are_saved_as_they_are_when_the_save_begins(tmp_path):
+def test_notes_are_copied_when_the_save_begins(tmp_path):
   notes = {"pending": []}
   with checkpoints.open_folder(tmp_path, to_save=True) as opened:
     checkpoints.save(opened, state_at(1), 1.0, notes)
-    notes["pending"].append({"loss": 1.0})  # training goes on beside the save
+    notes["pending"].append({"loss": 1.0})  # training continues during the save
     checkpoints.wait(opened)
     assert checkpoints.restore(opened, state_at(0))[1] == {"pending": []}
 
@@ -65,14 +67,14 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
   assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4", "5"]
 
 
-@pytest.mark.parametrize(("found", "best"), [([1.0, 1.0], 1), ([3.0, 1.0, 1.0], 2), ([1.0, 2.0, 1.0], 1)])
-def test_of_checkpoints_with_the_same_error_the_first_is_the_best(tmp_path, found, best):
-  save_all(tmp_path, found)
+@pytest.mark.parametrize(("squared_errors", "best"), [([1.0, 1.0], 1), ([3.0, 1.0, 1.0], 2), ([1.0, 2.0, 1.0], 1)])
+def test_best_checkpoint_is_the_first_of_equals(tmp_path, squared_errors, best):
+  save_all(tmp_path, squared_errors)
   with checkpoints.open_folder(tmp_path, to_save=False) as opened:
-    assert checkpoints.kept(opened) == {"last": len(found), "best": best}
+    assert checkpoints.kept(opened) == {"last": len(squared_errors), "best": best}
 
 
-def test_many_saves_leave_no_more_threads_than_one(tmp_path):
+def test_number_of_threads_does_not_grow_with_saves(tmp_path):
   counts = []
   with checkpoints.open_folder(tmp_path, to_save=True) as opened:
     for step in range(1, 6):
@@ -81,33 +83,33 @@ def test_many_saves_leave_no_more_threads_than_one(tmp_path):
       counts.append(threading.active_count())
     end = time.monotonic() + 5.0
     while threading.active_count() > counts[1] and time.monotonic() < end:
-      time.sleep(0.01)  # threads of an event loop that Orbax has closed are about to end
+      time.sleep(0.01)  # the threads of a closed event loop of Orbax end with a delay
     assert threading.active_count() <= counts[1]
 
 
-def test_an_empty_folder_has_none(tmp_path):
+def test_empty_folder_has_no_checkpoints(tmp_path):
   with checkpoints.open_folder(tmp_path, to_save=False) as opened:
     assert checkpoints.kept(opened) == {}
 
 
-def test_half_a_save_is_not_taken_for_one_and_swept_away_only_by_the_next_to_save(tmp_path):
+def test_partial_save_is_ignored_and_deleted_by_the_next_save(tmp_path):
   save_all(tmp_path, [3.0, 2.0])
-  half = tmp_path / "3.orbax-checkpoint-tmp"
-  (tmp_path / "2").rename(half)
+  partial = tmp_path / "3.orbax-checkpoint-tmp"
+  (tmp_path / "2").rename(partial)
   with checkpoints.open_folder(tmp_path, to_save=False) as opened:
     assert checkpoints.kept(opened) == {"last": 1, "best": 1}
-  assert half.exists()
+  assert partial.exists()
   save_all(tmp_path, [1.0], first=2)
-  assert not half.exists()
+  assert not partial.exists()
 
 
-@pytest.mark.parametrize("gone", ["metrics", "params", "_CHECKPOINT_METADATA"])
-def test_half_a_deletion_is_not_taken_for_a_checkpoint_and_finished_by_the_next_to_save(tmp_path, gone):
+@pytest.mark.parametrize("deleted", ["metrics", "params", "_CHECKPOINT_METADATA"])
+def test_partial_deletion_is_ignored_and_completed_by_the_next_save(tmp_path, deleted):
   save_all(tmp_path, [3.0])
   shutil.copytree(tmp_path / "1", tmp_path.parent / "rest")
   save_all(tmp_path, [2.0, 1.0], first=2)
   rest = (tmp_path.parent / "rest").rename(tmp_path / "1")
-  for name in {"metrics", gone}:
+  for name in {"metrics", deleted}:
     shutil.rmtree(rest / name) if (rest / name).is_dir() else (rest / name).unlink()
   with checkpoints.open_folder(tmp_path, to_save=False) as opened:
     assert checkpoints.kept(opened) == {"last": 3, "best": 3}
@@ -128,42 +130,42 @@ def files(folder):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-  """Two checkpoints, of steps 1 and 2."""
+  """A folder with checkpoints of steps 1 and 2."""
   folder = tmp_path_factory.mktemp("saved") / "checkpoints"
   save_all(folder, [3.0, 2.0])
   return folder
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_no_damage_to_a_file_of_the_last_is_taken_for_a_state(saved, tmp_path, damage):
-  """Either the file did not matter, or the one before it is restored, and the damaged one lies aside, which is said."""
+def test_damaged_checkpoint_is_never_restored(saved, tmp_path, damage):
+  """If the damaged file matters, the previous checkpoint is restored, and the damaged one is reported and moved."""
   damaged = 0
   for number, name in enumerate(files(saved / "2")):
-    folder, aside, said = tmp_path / str(number) / "checkpoints", tmp_path / str(number) / "damaged", []
+    folder, moved, reports = tmp_path / str(number) / "checkpoints", tmp_path / str(number) / "damaged", []
     shutil.copytree(saved, folder)
     (folder / "2" / name).write_bytes(DAMAGES[damage]((folder / "2" / name).read_bytes()))
-    with checkpoints.open_folder(folder, True, said.append) as opened:
-      state, notes = checkpoints.restore(opened, state_at(0), said.append)
-    assert notes == {"of": int(state.step)}
+    with checkpoints.open_folder(folder, True, reports.append) as opened:
+      state, notes = checkpoints.restore(opened, state_at(0), reports.append)
+    assert notes == {"step": int(state.step)}
     jax.tree.map(np.testing.assert_array_equal, state, state_at(int(state.step)))
     if int(state.step) == 1:
       damaged += 1
-      assert len(said) == 1, name
-      assert said[0].startswith("the checkpoint of step 2 is damaged")
-      assert [path.name for path in aside.iterdir()] == ["2.0"]
+      assert len(reports) == 1, name
+      assert reports[0].startswith("the checkpoint of step 2 is damaged")
+      assert [path.name for path in moved.iterdir()] == ["2.0"]
   assert damaged >= 4
 
 
-def test_all_damaged_is_none(saved, tmp_path):
+def test_restore_returns_none_if_all_checkpoints_are_damaged(saved, tmp_path):
   folder = tmp_path / "checkpoints"
   shutil.copytree(saved, folder)
   for file in folder.rglob("*"):
     if file.is_file() and "ocdbt" in str(file):
       file.write_bytes(b"")
-  said = []
+  reports = []
   with checkpoints.open_folder(folder, to_save=True) as opened:
-    assert checkpoints.restore(opened, state_at(0), said.append) is None
-  assert len(said) == 2
+    assert checkpoints.restore(opened, state_at(0), reports.append) is None
+  assert len(reports) == 2
 
 
 def test_parameters_of_a_damaged_checkpoint_are_not_loaded(saved, tmp_path):
@@ -172,18 +174,18 @@ def test_parameters_of_a_damaged_checkpoint_are_not_loaded(saved, tmp_path):
     shutil.copytree(saved, folder)
     path = folder / "2" / "params" / name
     path.write_bytes(DAMAGES["flipped"](path.read_bytes()))
-    like = {"params": jax.eval_shape(lambda: state_at(0)).params}
+    target = {"params": jax.eval_shape(lambda: state_at(0)).params}
     with checkpoints.open_folder(folder, to_save=False) as opened, contextlib.suppress(errors.UserError):
-      parts = checkpoints.restore_parts(opened, 2, like)
+      parts = checkpoints.restore_parts(opened, 2, target)
       jax.tree.map(np.testing.assert_array_equal, parts, {"params": state_at(2).params})
 
 
-def waiting(others):
-  """The threads beside some others that the end of this process would wait for, seconds from now.
+def remaining_threads(known):
+  """Returns new threads that are not daemons and still run after a few seconds.
 
   Orbax closes the event loop of a save without waiting for the loop's threads, which end milliseconds later.
   """
-  threads = [thread for thread in threading.enumerate() if thread not in others and not thread.daemon]
+  threads = [thread for thread in threading.enumerate() if thread not in known and not thread.daemon]
   end = time.monotonic() + 5.0
   for thread in threads:
     thread.join(max(0.0, end - time.monotonic()))
@@ -195,7 +197,7 @@ def save_and_wait(opened):
   checkpoints.wait(opened)
 
 
-def test_a_folder_that_cannot_be_written_is_said_and_what_was_saved_stays(saved, tmp_path, monkeypatch):
+def test_failed_save_is_reported_and_keeps_earlier_checkpoints(saved, tmp_path, monkeypatch):
   folder = tmp_path / "checkpoints"
   shutil.copytree(saved, folder)
   before = {name: (folder / name).read_bytes() for name in files(folder)}
@@ -203,11 +205,11 @@ def test_a_folder_that_cannot_be_written_is_said_and_what_was_saved_stays(saved,
   def full(*_, **__):
     raise OSError(28, "No space left on device")
 
-  others = set(threading.enumerate())
+  known = set(threading.enumerate())
   with checkpoints.open_folder(folder, to_save=True) as opened, monkeypatch.context() as patch:
     patch.setattr("pathlib.Path.mkdir", full)
     patch.setattr("os.makedirs", full)
-    with pytest.raises(errors.UserError, match=r"the checkpoint cannot be written.*those before it are untouched"):
+    with pytest.raises(errors.UserError, match=r"the checkpoint cannot be written.*earlier checkpoints are unchanged"):
       save_and_wait(opened)
   assert {name: data for name, data in before.items() if (folder / name).read_bytes() != data} == {}
-  assert waiting(others) == []
+  assert remaining_threads(known) == []

@@ -1,4 +1,4 @@
-"""A run folder of the first edition, written before the models declared their latent code and their state."""
+"""A run folder of the first version, before models declared their latent code and state, can be used and continued."""
 
 import pathlib
 import shutil
@@ -21,21 +21,21 @@ def folder(tmp_path):
   return tmp_path / "run"
 
 
-def test_it_loads_and_evaluates_to_the_same_numbers(folder):
+def test_old_run_loads_and_evaluates_to_the_same_metrics(folder):
   run = ae_jax.load(folder)
   dataset = run_folder.data_of(folder, run.config)
   measures = evaluators.build(run.config.evaluators, run.model, dataset)
-  found = evaluation.examine(
+  results = evaluation.examine(
     run, dataset, measures, folder, dict(evaluators.baselines(measures, dataset, run.model.code))
   )
-  assert found.values["reconstruction/squared_error"] == pytest.approx(run.metrics["test/squared_error"], rel=1e-5)
-  assert found.values["reconstruction/nats"] == pytest.approx(run.metrics["test/nats"], rel=1e-5)
-  assert run.metrics["test/squared_error"] == 11.271287365544142  # of the folder, not measured again
+  assert results.values["reconstruction/squared_error"] == pytest.approx(run.metrics["test/squared_error"], rel=1e-5)
+  assert results.values["reconstruction/nats"] == pytest.approx(run.metrics["test/nats"], rel=1e-5)
+  assert run.metrics["test/squared_error"] == 11.271287365544142  # stored in the folder, not measured again
   assert run.encode(dataset.test[:5]).shape == (5, 3)
 
 
 @pytest.mark.runs_optax
-def test_its_training_goes_on_and_is_extended(folder):
+def test_old_run_can_be_continued_and_extended(folder):
   stored = run_folder.read_description(folder)["config"]
   same = configs.from_json(stored)
   assert not configs.differences(stored, configs.as_json(same))

@@ -1,3 +1,5 @@
+"""metrics.jsonl, the progress display, and profiles."""
+
 import io
 import itertools
 import json
@@ -22,27 +24,27 @@ def write(folder, start, stop):
       log.write({"step": step, "epoch": step / 2, "train/loss": 1.5 * step})
 
 
-def test_records_come_back(tmp_path):
+def test_records_are_read_as_written(tmp_path):
   write(tmp_path, 0, 3)
   assert logs.read(tmp_path) == [{"step": s, "epoch": s / 2, "train/loss": 1.5 * s} for s in (1, 2, 3)]
   assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
 
 
-def test_going_on_from_a_step_leaves_no_step_twice_and_none_missing(tmp_path):
+def test_continued_log_has_each_step_once(tmp_path):
   write(tmp_path, 0, 7)
   with (tmp_path / "metrics.jsonl").open("a") as file:
-    file.write('{"step": 8, "epo')  # killed here
+    file.write('{"step": 8, "epo')  # as after a kill
   write(tmp_path, 4, 9)
   assert [record["step"] for record in logs.read(tmp_path)] == list(range(1, 10))
   for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
     json.loads(line)
 
 
-def test_a_run_without_records_has_none(tmp_path):
+def test_read_returns_an_empty_list_without_a_file(tmp_path):
   assert logs.read(tmp_path) == []
 
 
-def test_the_second_call_and_no_other_is_traced(tmp_path):
+def test_only_the_second_call_is_profiled(tmp_path):
   traced = logs.traced(jax.jit(lambda x: x @ x), tmp_path / "profile")
   results = [traced(np.eye(3))]
   assert not (tmp_path / "profile").exists()
@@ -54,24 +56,24 @@ def test_the_second_call_and_no_other_is_traced(tmp_path):
 
 
 class Terminal(io.StringIO):
-  """A screen."""
+  """A stream that is a terminal."""
 
   def isatty(self):
     return True
 
 
-def evaluation(epoch, **others):
+def evaluation(epoch, **changes):
   values = {"train/loss": 73.124, "test/loss": 74.5, "test/nats": 74.5, "test/squared_error": 7.9312}
-  return {"epoch": epoch, **values, "test/pca_squared_error": 13.91, "images_per_second": 18300.4} | others
+  return {"epoch": epoch, **values, "test/pca_squared_error": 13.91, "images_per_second": 18300.4} | changes
 
 
 @pytest.fixture
-def shown(monkeypatch):
-  """Trains some of four epochs of 100 images before a screen, or none: a function that returns what it saw."""
+def output(monkeypatch):
+  """A function that shows up to four epochs of 100 images on a stream and returns the text."""
 
   def show(screen, every, records=lambda epoch: [evaluation(epoch)], epochs=4, **options):
     clock = itertools.count(10.0, 0.5)
-    monkeypatch.setattr(logs, "_EVERY", dict.fromkeys((False, True), every))
+    monkeypatch.setattr(logs, "_INTERVALS", dict.fromkeys((False, True), every))
     monkeypatch.setattr(logs, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(sys, "stdout", screen)
     with logs.Display(100, 4, **options) as display:
@@ -87,99 +89,99 @@ def shown(monkeypatch):
 LINE = "epoch {} of 4  loss 73.12  test loss 74.5  test error 7.931 (PCA 13.91)"
 
 
-def test_where_there_is_no_terminal_there_are_lines_now_and_then_and_a_last_one(shown, capfd):
+def test_without_a_terminal_lines_are_printed_at_intervals_and_at_the_end(output, capfd):
   last = LINE.format(4) + "  18,300 images/s"
-  assert shown(io.StringIO(), 1e9).splitlines() == [last]
-  *others, end = shown(io.StringIO(), 0.0).splitlines()
-  assert [line.rpartition("  ")[0] for line in others] == [LINE.format(n) + "  18,300 images/s" for n in (1, 2, 3)]
+  assert output(io.StringIO(), 1e9).splitlines() == [last]
+  *lines, end = output(io.StringIO(), 0.0).splitlines()
+  assert [line.rpartition("  ")[0] for line in lines] == [LINE.format(n) + "  18,300 images/s" for n in (1, 2, 3)]
   assert end == last
-  assert shown(io.StringIO(), 1e9, epochs=3) == ""
+  assert output(io.StringIO(), 1e9, epochs=3) == ""
   assert capfd.readouterr() == ("", "")
 
 
-def test_the_time_left_is_that_of_the_images_since_the_compiling(shown):
-  """Half a second an evaluation; the first 50 images do not count: 300 x 0.5 / 50, 200 x 1 / 150, 100 x 1.5 / 250."""
-  *lines, _ = shown(io.StringIO(), 0.0).splitlines()
+def test_remaining_time_excludes_the_compilation(output):
+  """An evaluation takes 0.5 s; the first 50 images are excluded: 300 x 0.5 / 50, 200 x 1 / 150, 100 x 1.5 / 250."""
+  *lines, _ = output(io.StringIO(), 0.0).splitlines()
   assert [re.search(r"  00:(\d\d) left", line).group(1) for line in lines] == ["03", "01", "00"]
 
 
-def test_a_terminal_shows_a_line_that_moves_and_each_evaluation_above_it(shown):
-  seen = shown(Terminal(), 1e9)
+def test_terminal_shows_a_progress_bar_and_a_line_per_evaluation(output):
+  text = output(Terminal(), 1e9)
   for number in (1, 2, 3, 4):
-    assert re.search(rf"\r{re.escape(LINE.format(number))}\n", seen)
-  moving = [line for line in re.split(r"[\r\n]", seen) if "|" in line]
-  assert "compiling" in moving[0]
-  assert re.fullmatch(r"epoch 4  loss 73.6  100% \|[█#]+\|, 20,000 images/s, 00:00 left", moving[-1].strip())
+    assert re.search(rf"\r{re.escape(LINE.format(number))}\n", text)
+  bars = [line for line in re.split(r"[\r\n]", text) if "|" in line]
+  assert "compiling" in bars[0]
+  assert re.fullmatch(r"epoch 4  loss 73.6  100% \|[█#]+\|, 20,000 images/s, 00:00 left", bars[-1].strip())
 
 
-def test_the_rate_is_that_of_this_process_alone(shown):
-  """Two of four epochs are done: 50 images in 0.0025 s are 20,000 images/s, whatever came before."""
-  moving = [line for line in re.split(r"[\r\n]", shown(Terminal(), 1e9, epochs=2, done=2.0)) if "images/s, " in line]
-  assert moving
-  assert all("|, 20,000 images/s, " in line for line in moving)
+def test_rate_excludes_epochs_of_earlier_processes(output):
+  """Two of four epochs are done before; 50 images in 0.0025 s are 20,000 images/s."""
+  bars = [line for line in re.split(r"[\r\n]", output(Terminal(), 1e9, epochs=2, done=2.0)) if "images/s, " in line]
+  assert bars
+  assert all("|, 20,000 images/s, " in line for line in bars)
 
 
-def test_many_that_are_trained_together_say_little(shown):
-  several = lambda epoch: [evaluation(epoch), evaluation(epoch, **{"test/squared_error": 24.5})]
+def test_sparse_display_prints_few_lines(output):
+  members = lambda epoch: [evaluation(epoch), evaluation(epoch, **{"test/squared_error": 24.5})]
   for screen in (io.StringIO, Terminal):
-    assert "members" not in shown(screen(), 1e9, several, sparse=True)
-  assert "epoch 2 of 4  2 members  test error 7.931 to 24.5  " in shown(io.StringIO(), 0.0, several, sparse=True)
+    assert "members" not in output(screen(), 1e9, members, sparse=True)
+  assert "epoch 2 of 4  2 members  test error 7.931 to 24.5  " in output(io.StringIO(), 0.0, members, sparse=True)
 
 
-def test_who_is_not_to_speak_is_silent(shown):
+def test_hidden_display_prints_nothing(output):
   for screen in (io.StringIO(), Terminal()):
-    assert shown(screen, 0.0, shown=False) == ""
+    assert output(screen, 0.0, shown=False) == ""
 
 
-def test_nats_are_told_where_they_are_not_the_loss(shown):
-  other = lambda epoch: [evaluation(epoch, **{"test/nats": 70.12})]
-  assert "nats" not in shown(io.StringIO(), 0.0)
-  assert "(PCA 13.91)  nats 70.12" in shown(io.StringIO(), 0.0, other)
+def test_nats_are_shown_if_they_differ_from_the_loss(output):
+  with_nats = lambda epoch: [evaluation(epoch, **{"test/nats": 70.12})]
+  assert "nats" not in output(io.StringIO(), 0.0)
+  assert "(PCA 13.91)  nats 70.12" in output(io.StringIO(), 0.0, with_nats)
   gaussian = {name: value for name, value in evaluation(4.0).items() if name not in ("test/nats", "train/loss")}
-  assert shown(io.StringIO(), 0.0, lambda _: [gaussian]).startswith("epoch 4 of 4  test loss 74.5  test error")
+  assert output(io.StringIO(), 0.0, lambda _: [gaussian]).startswith("epoch 4 of 4  test loss 74.5  test error")
 
 
-def test_words_go_out_and_complaints_elsewhere(capfd):
+def test_say_prints_to_stdout_and_complain_to_stderr(capfd):
   logs.say("done")
   logs.complain("a server\nis gone")
   assert capfd.readouterr() == ("done\n", "ae_jax: a server is gone\n")
 
 
-def test_a_line_that_is_no_record_is_left_out_alone(tmp_path):
-  torn = [b'{"step": 3, "epoch": 1', b"\xff\xfe", b"12", b"", b'{"epoch": 3}', b'{"step": 3}']
-  strange = [b'{"step": "3", "epoch": 1}', b'{"step": 3, "epoch": "1"}', b'{"step": 3, "epoch": [1]}']
-  for other in (*torn, *strange, b'{"step": 3, "epoch": 1' + 400 * b"0" + b"}", b"[" * 10**5):
-    lines = [b'{"step": 1, "epoch": 0.5}', other, b'{"step": 4, "epoch": 2.0}', other]
+def test_damaged_lines_are_skipped(tmp_path):
+  incomplete = [b'{"step": 3, "epoch": 1', b"\xff\xfe", b"12", b"", b'{"epoch": 3}', b'{"step": 3}']
+  wrong_types = [b'{"step": "3", "epoch": 1}', b'{"step": 3, "epoch": "1"}', b'{"step": 3, "epoch": [1]}']
+  for damaged in (*incomplete, *wrong_types, b'{"step": 3, "epoch": 1' + 400 * b"0" + b"}", b"[" * 10**5):
+    lines = [b'{"step": 1, "epoch": 0.5}', damaged, b'{"step": 4, "epoch": 2.0}', damaged]
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
     assert logs.read(tmp_path) == [{"step": 1, "epoch": 0.5}, {"step": 4, "epoch": 2.0}]
 
 
-def test_curves_are_the_points_of_each_metric_in_order():
+def test_curves_returns_the_points_of_each_metric_in_order():
   records = [{"step": 1, "epoch": 0.5, "loss": 9}, {"step": 2, "epoch": 1.0, "loss": math.nan, "error": 4.0}]
-  found = logs.curves(records)
-  assert {name: [each.tolist() for each in found[name]] for name in ("step", "error")} == {
+  curves = logs.curves(records)
+  assert {name: [axis.tolist() for axis in curves[name]] for name in ("step", "error")} == {
     "step": [[0.5, 1.0], [1.0, 2.0]],
     "error": [[1.0], [4.0]],
   }
-  np.testing.assert_array_equal(found["loss"], [[0.5, 1.0], [9.0, math.nan]])
+  np.testing.assert_array_equal(curves["loss"], [[0.5, 1.0], [9.0, math.nan]])
   assert logs.curves([]) == {}
 
 
-def test_curves_of_a_long_run_take_no_more_memory_than_their_numbers(tmp_path):
-  """A page in training is made of them again and again, and what its records took once Python's allocator keeps."""
+def test_curves_of_a_long_run_need_little_more_memory_than_their_values(tmp_path):
+  """Reports are written repeatedly during training, and Python's allocator would keep the memory of all records."""
   names = [f"test/{number}" for number in range(6)]
   with (tmp_path / "metrics.jsonl").open("w") as file:
     for step in range(5_000):
       file.write(json.dumps({"step": step, "epoch": step / 7, **dict.fromkeys(names, step / 3)}) + "\n")
   tracemalloc.start()
-  found = logs.curves(logs.stream(tmp_path))
-  most = tracemalloc.get_traced_memory()[1]
+  curves = logs.curves(logs.stream(tmp_path))
+  peak = tracemalloc.get_traced_memory()[1]
   tracemalloc.stop()
-  assert len(found["epoch"][0]) == 5_000
-  assert most < 1.5 * (16 * 8 * 5_000) + 2**18  # arrays grow in eighths; a record as a dict is five times as much
+  assert len(curves["epoch"][0]) == 5_000
+  assert peak < 1.5 * (16 * 8 * 5_000) + 2**18  # arrays grow by an eighth; records as dicts need five times as much
 
 
-def test_what_is_not_finite_is_null_in_the_file_and_nan_when_read(tmp_path):
+def test_nonfinite_values_are_null_in_the_file_and_nan_when_read(tmp_path):
   with logs.Log(tmp_path, step=0) as log:
     log.write({"step": 1, "epoch": 0.5, "test/psnr": math.inf, "train/loss": math.nan})
   stored = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
@@ -189,20 +191,20 @@ def test_what_is_not_finite_is_null_in_the_file_and_nan_when_read(tmp_path):
   assert math.isnan(record["train/loss"])
 
 
-def test_settled_records_are_written_through_to_the_disk(tmp_path, monkeypatch):
+def test_settle_flushes_the_records_to_the_disk(tmp_path, monkeypatch):
   synced = []
   monkeypatch.setattr(os, "fsync", lambda file: synced.append((os.fstat(file).st_ino, os.fstat(file).st_size)))
   with logs.Log(tmp_path, step=0) as log:
     log.write({"step": 1, "epoch": 0.5})
     assert synced == []
     log.settle()
-    found = (tmp_path / "metrics.jsonl").stat()
-    assert synced == [(found.st_ino, found.st_size)]
-    assert found.st_size > 0
+    stat = (tmp_path / "metrics.jsonl").stat()
+    assert synced == [(stat.st_ino, stat.st_size)]
+    assert stat.st_size > 0
 
 
 class Full:
-  """A file on a disk that is full."""
+  """A file on a full disk."""
 
   def write(self, text):
     raise OSError(28, "No space left on device")
@@ -211,7 +213,7 @@ class Full:
     raise OSError(28, "No space left on device")
 
 
-def test_a_full_disk_is_one_line(tmp_path):
+def test_full_disk_raises_a_user_error(tmp_path):
   with logs.Log(tmp_path, step=0) as log:
     log._file.close()
     log._file = Full()

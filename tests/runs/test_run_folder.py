@@ -1,3 +1,5 @@
+"""Run folders: loading a run, config.json, locks, and changes of the data or the config."""
+
 import contextlib
 import dataclasses
 import json
@@ -35,7 +37,7 @@ def test_images():
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 7, 1000])
-def test_any_batch_size_gives_each_image_its_own_code(workdir, test_images, count):
+def test_methods_do_not_depend_on_the_number_of_examples(workdir, test_images, count):
   run = ae_jax.load(workdir)
   codes = run.encode(test_images[:count])
   assert codes.shape == (count, 32)
@@ -53,22 +55,27 @@ def test_any_batch_size_gives_each_image_its_own_code(workdir, test_images, coun
   assert ((images >= 0) & (images <= 1)).all()
 
 
-def test_bytes_floats_and_missing_channel_axes_mean_the_same(workdir, test_images):
+def test_bytes_floats_and_missing_channel_axis_are_equivalent(workdir, test_images):
   run = ae_jax.load(workdir)
-  wanted = run.encode(test_images[:5])
-  np.testing.assert_array_equal(run.encode(test_images[:5, :, :, 0]), wanted)
-  np.testing.assert_allclose(run.encode(test_images[:5] / 255), wanted, rtol=1e-5, atol=1e-5)
+  expected = run.encode(test_images[:5])
+  np.testing.assert_array_equal(run.encode(test_images[:5, :, :, 0]), expected)
+  np.testing.assert_allclose(run.encode(test_images[:5] / 255), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_run_gives_the_same_codes_after_pickle(workdir, test_images):
+def test_pickled_run_returns_the_same_codes(workdir, test_images):
   run = ae_jax.load(workdir)
-  again = pickle.loads(pickle.dumps(run))
-  np.testing.assert_array_equal(again.encode(test_images[:3]), run.encode(test_images[:3]))
-  assert (again.config, again.config.is_locked) == (run.config, True)
-  assert (again.model, again.step, again.history, again.metrics) == (run.model, run.step, run.history, run.metrics)
+  restored = pickle.loads(pickle.dumps(run))
+  np.testing.assert_array_equal(restored.encode(test_images[:3]), run.encode(test_images[:3]))
+  assert (restored.config, restored.config.is_locked) == (run.config, True)
+  assert (restored.model, restored.step, restored.history, restored.metrics) == (
+    run.model,
+    run.step,
+    run.history,
+    run.metrics,
+  )
 
 
-def test_the_run_knows_its_config_its_parameters_and_its_metrics(workdir):
+def test_run_has_its_config_parameters_and_metrics(workdir):
   run = ae_jax.load(workdir)
   assert run.config.model.channels == (2, 3)
   assert run.metrics["epoch"] == 1
@@ -77,45 +84,45 @@ def test_the_run_knows_its_config_its_parameters_and_its_metrics(workdir):
   assert count == json.loads((workdir / "config.json").read_text())["parameters"]
 
 
-def test_a_run_can_be_moved(workdir, tmp_path, test_images):
+def test_run_folder_can_be_moved(workdir, tmp_path, test_images):
   subprocess.run(["cp", "-r", workdir, tmp_path / "elsewhere"], check=True)
   moved = ae_jax.load(str(tmp_path / "elsewhere"))
   np.testing.assert_array_equal(moved.encode(test_images[:3]), ae_jax.load(workdir).encode(test_images[:3]))
 
 
-def test_best_is_the_one_with_the_smallest_test_error(tiny, tmp_path):
+def test_best_checkpoint_has_the_smallest_test_error(tiny, tmp_path):
   tiny.optimizer.update({"learning_rate": 0.05, "schedule": "constant", "warmup_epochs": 0.0})
   tiny.epochs = 6
   train.train_and_evaluate(tiny, tmp_path)
   last, best = (ae_jax.load(tmp_path, which) for which in ("last", "best"))
-  errors_ = [record["test/squared_error"] for record in last.history if "test/squared_error" in record]
-  assert best.metrics["test/squared_error"] == min(errors_)
-  assert last.metrics["test/squared_error"] == errors_[-1]
+  test_errors = [record["test/squared_error"] for record in last.history if "test/squared_error" in record]
+  assert best.metrics["test/squared_error"] == min(test_errors)
+  assert last.metrics["test/squared_error"] == test_errors[-1]
   digits = data.load("digits", "", "unit").test
   error = np.square(best.reconstruct(digits) - digits).sum((1, 2, 3)).mean()
-  np.testing.assert_allclose(error, min(errors_), rtol=1e-5)
+  np.testing.assert_allclose(error, min(test_errors), rtol=1e-5)
 
 
-def test_config_json_says_what_it_takes_to_repeat_the_run(workdir):
-  described = json.loads((workdir / "config.json").read_text())
-  assert described["config"]["model"]["name"] == "cnn"
-  assert described["versions"]["jax"] == jax.__version__
-  assert described["devices"] == ["cpu: cpu"]
-  assert len(described["data"]["fingerprint"]) == 64
+def test_config_json_describes_how_to_repeat_the_run(workdir):
+  description = json.loads((workdir / "config.json").read_text())
+  assert description["config"]["model"]["name"] == "cnn"
+  assert description["versions"]["jax"] == jax.__version__
+  assert description["devices"] == ["cpu: cpu"]
+  assert len(description["data"]["fingerprint"]) == 64
   head = subprocess.run(
     ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
   ).stdout.strip()
-  assert (described["git_commit"] or "").rstrip("+") == head
+  assert (description["git_commit"] or "").rstrip("+") == head
 
 
-def test_a_run_that_continues_keeps_the_description_of_the_process_that_began_it(workdir):
+def test_continued_run_keeps_its_description(workdir):
   before = (workdir / "config.json").read_bytes()
   run_folder.begin(workdir, json.loads(before) | {"command": "another", "git_commit": "another"})
   assert (workdir / "config.json").read_bytes() == before
   assert not (workdir / "config.json.part").exists()
 
 
-def test_the_commit_tells_whether_the_code_was_changed(tmp_path, monkeypatch):
+def test_git_commit_marks_changed_files(tmp_path, monkeypatch):
   git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
   call = lambda *arguments: subprocess.run([*git, *arguments], check=True, capture_output=True, text=True).stdout
   monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "x.py"))
@@ -130,27 +137,27 @@ def test_the_commit_tells_whether_the_code_was_changed(tmp_path, monkeypatch):
   assert run_folder._git_commit() == head + "+"
 
 
-@pytest.mark.parametrize("ends", [lambda: None, lambda: 1 / 0])
-def test_a_folder_is_locked_until_the_run_in_it_ends_however_it_ends(tmp_path, monkeypatch, ends):
-  held, make = [], filelock.FileLock
-  monkeypatch.setattr(filelock, "FileLock", lambda *a, **k: held.append(make(*a, **k)) or held[-1])  # none is collected
+@pytest.mark.parametrize("end", [lambda: None, lambda: 1 / 0])
+def test_folder_is_locked_until_the_run_ends_or_fails(tmp_path, monkeypatch, end):
+  locks, make = [], filelock.FileLock
+  monkeypatch.setattr(filelock, "FileLock", lambda *a, **k: locks.append(make(*a, **k)) or locks[-1])  # keep them alive
   with contextlib.suppress(ZeroDivisionError), run_folder.locked(tmp_path / "run"):
     for _ in range(2):
       with pytest.raises(errors.UserError, match="another process"), run_folder.locked(tmp_path / "run"):
         pass
-    ends()
+    end()
   with run_folder.locked(tmp_path / "run"):
     pass
 
 
-def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+def test_folder_with_other_files_is_refused(tmp_path):
   (tmp_path / "thesis.tex").write_text("text")
   with pytest.raises(errors.UserError, match=r"holds 'thesis\.tex' but no run"), run_folder.locked(tmp_path):
     pass
   assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_folder_that_became_read_only_is_refused(workdir, monkeypatch):
+def test_read_only_folder_is_refused(workdir, monkeypatch):
   monkeypatch.setattr(run_folder.os, "access", lambda path, mode: mode != os.W_OK)
   with pytest.raises(errors.UserError, match="Permission denied"):
     run_folder.begin(workdir, json.loads((workdir / "config.json").read_text()))
@@ -167,12 +174,12 @@ def test_a_folder_that_became_read_only_is_refused(workdir, monkeypatch):
     ("decode", np.zeros((1, 31)), r"\(1, 31\): this run takes \[N, 32\]"),
   ],
 )
-def test_arrays_that_do_not_fit_are_refused(workdir, method, array, message):
+def test_arrays_of_wrong_shape_dtype_or_range_are_refused(workdir, method, array, message):
   with pytest.raises(errors.UserError, match=message):
     getattr(ae_jax.load(workdir), method)(array)
 
 
-def test_what_is_no_run_is_refused(workdir, tmp_path):
+def test_load_refuses_folders_without_a_run(workdir, tmp_path):
   with pytest.raises(errors.UserError, match="there is no run here"):
     ae_jax.load(tmp_path)
   assert not list(tmp_path.iterdir())
@@ -183,9 +190,9 @@ def test_what_is_no_run_is_refused(workdir, tmp_path):
     ae_jax.load(tmp_path)
   for foreign in ("{}", "[1]", '{"config": 3}'):
     (tmp_path / "config.json").write_text(foreign)
-    with pytest.raises(errors.UserError, match=r"config\.json: is not that of a run"):
+    with pytest.raises(errors.UserError, match=r"config\.json: was not written by ae_jax"):
       ae_jax.load(tmp_path)
-    with pytest.raises(errors.UserError, match=r"config\.json: is not that of a run"):
+    with pytest.raises(errors.UserError, match=r"config\.json: was not written by ae_jax"):
       run_folder.begin(tmp_path, {})
     assert (tmp_path / "config.json").read_text() == foreign
 
@@ -199,25 +206,25 @@ def test_what_is_no_run_is_refused(workdir, tmp_path):
     ({"config": {"data": {"range": "[]"}}}, "config.data.range"),
     ({"config": {"compute_dtype": "float8"}}, "config.compute_dtype"),
     ({"data": {"shape": [28, 28]}}, "these data are series"),
-    ({"data": {"shape": [28, 28, -1]}}, "is not that of a run"),
+    ({"data": {"shape": [28, 28, -1]}}, "was not written by ae_jax"),
   ],
 )
-def test_a_config_that_a_stranger_has_altered_gives_numbers_or_one_line(workdir, tmp_path, change, message):
+def test_edited_config_json_is_refused_with_one_line(workdir, tmp_path, change, message):
   subprocess.run(["cp", "-r", workdir, tmp_path / "run"], check=True)
   file = tmp_path / "run" / "config.json"
 
-  def change_in(old, new):
+  def update(old, new):
     for key, value in new.items():
-      old[key] = change_in(old[key], value) if isinstance(value, dict) and key in old else value
+      old[key] = update(old[key], value) if isinstance(value, dict) and key in old else value
     return old
 
-  file.write_text(json.dumps(change_in(json.loads(file.read_text()), change)))
+  file.write_text(json.dumps(update(json.loads(file.read_text()), change)))
   with pytest.raises(errors.UserError, match=message) as failure:
     ae_jax.load(tmp_path / "run")
   assert "\n" not in str(failure.value)
 
 
-def test_attention_is_there_where_the_model_has_some(workdir, test_images):
+def test_attention_weights_by_layer(workdir, test_images):
   assert ae_jax.load(workdir).attention(test_images[:3]) == {}
   config = config_of("attention", "digits")
   model = models.build(shape=(8, 8, 1), **config.model)
@@ -225,7 +232,7 @@ def test_attention_is_there_where_the_model_has_some(workdir, test_images):
   maps = run.attention(np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8))
   assert set(maps) == {"encoder/blocks/attention/0", "encoder/pool"}
   for weights in maps.values():
-    assert weights.shape[::3] == (3, 16)  # of patches of 2x2
+    assert weights.shape[::3] == (3, 16)  # 4 x 4 patches of 2 x 2 pixels
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
 
 
@@ -235,9 +242,9 @@ LABELS = np.arange(40) % 4 - 1
 
 @pytest.fixture
 def begin(tmp_path):
-  """A function that stores arrays and begins a run on them: (its folder, its config, its description)."""
+  """A function that stores arrays and begins a run on them; it returns (run folder, config, description)."""
 
-  def begun(one_class=None, **arrays):
+  def begin_run(one_class=None, **arrays):
     np.savez(tmp_path / "data.npz", **arrays)
     config = config_of("dense", "npz")
     config.data.update({"path": str(tmp_path / "data.npz"), "one_class": one_class})
@@ -247,7 +254,7 @@ def begin(tmp_path):
     run_folder.begin(workdir, description)
     return workdir, config, description
 
-  return begun
+  return begin_run
 
 
 def describe(config, **changes):
@@ -267,30 +274,30 @@ def describe(config, **changes):
     ({"x_train": IMAGES[:30], "y_train": LABELS[:30]}, "number of training examples, number of test examples, ex.*"),
   ],
 )
-def test_a_run_notices_that_its_data_were_replaced_and_says_what_differs(begin, changes, different):
-  given = {"x_train": IMAGES, "y_train": LABELS}
-  workdir, config, description = begin(**given)
+def test_changed_data_are_refused_with_the_differing_parts(begin, changes, different):
+  arrays = {"x_train": IMAGES, "y_train": LABELS}
+  workdir, config, description = begin(**arrays)
   assert run_folder.data_of(workdir, config).fingerprints["labels_fingerprint"]
   before = (workdir / "config.json").read_text()
-  np.savez(config.data.path, **{key: value for key, value in {**given, **changes}.items() if value is not None})
-  for again in (lambda: run_folder.data_of(workdir, config), lambda: run_folder.begin(workdir, describe(config))):
+  np.savez(config.data.path, **{key: value for key, value in {**arrays, **changes}.items() if value is not None})
+  for check in (lambda: run_folder.data_of(workdir, config), lambda: run_folder.begin(workdir, describe(config))):
     with pytest.raises(errors.UserError, match=rf"trained on other data than .*: different {different}; restore"):
-      again()
+      check()
   assert (workdir / "config.json").read_text() == before
   assert before == json.dumps(description, indent=2) + "\n"
 
 
-def test_a_run_notices_that_its_factors_were_replaced(begin):
+def test_changed_factors_are_refused(begin):
   workdir, config, _ = begin(x_train=IMAGES)
   factors = {"train_factors": np.zeros((32, 2), int), "test_factors": np.zeros((8, 2), int)}
   with pytest.raises(errors.UserError, match="different factors; restore"):
     run_folder.check_same(workdir, describe(config, **factors))
 
 
-def as_of_an_earlier_version(workdir):
-  """Makes config.json what earlier versions wrote.
+def convert_to_format_1(workdir):
+  """Rewrites config.json as an earlier version would have written it.
 
-  It has no format, no fingerprint but that of the examples, -1 for any label, and no keys that were added since.
+  It has no format, only the fingerprint of the examples, -1 for all labels, and no keys that were added since.
   """
   description = json.loads((workdir / "config.json").read_text())
   del description["format"], description["data"]["labels_fingerprint"], description["data"]["factors_fingerprint"]
@@ -301,10 +308,10 @@ def as_of_an_earlier_version(workdir):
 
 
 @pytest.mark.parametrize("one_class", [None, 2])
-def test_a_run_of_an_earlier_version_goes_on_with_its_data_and_its_class(begin, one_class):
-  """Also where -1, which meant any label, is a label of the data."""
+def test_run_of_format_1_continues_with_its_data_and_class(begin, one_class):
+  """This also holds if -1, which meant all labels, is a label of the data."""
   workdir, config, description = begin(one_class, x_train=IMAGES, y_train=LABELS)
-  as_of_an_earlier_version(workdir)
+  convert_to_format_1(workdir)
   run_folder.check_same(workdir, description)
   stored = configs.from_json(run_folder.read_description(workdir)["config"])
   assert stored.data.one_class == one_class
@@ -317,11 +324,11 @@ def test_a_run_of_an_earlier_version_goes_on_with_its_data_and_its_class(begin, 
     run_folder.data_of(workdir, stored)
 
 
-def test_the_label_minus_one_is_stored_as_a_label_where_the_data_have_it_and_as_none_elsewhere(begin):
+def test_label_minus_one_is_stored_as_none_unless_the_data_contain_it(begin):
   for labels, stored in [(LABELS, -1), (LABELS + 1, None)]:
     workdir, config, description = begin(-1, x_train=IMAGES, y_train=labels)
     assert description["config"]["data"]["one_class"] == stored
     assert run_folder.read_description(workdir)["config"]["data"]["one_class"] == stored
-    again = configs.from_json(run_folder.read_description(workdir)["config"])
-    assert len(run_folder.data_of(workdir, again).train) == len(data.load(**config.data).train)
+    config_again = configs.from_json(run_folder.read_description(workdir)["config"])
+    assert len(run_folder.data_of(workdir, config_again).train) == len(data.load(**config.data).train)
     (workdir / "config.json").unlink()

@@ -1,4 +1,4 @@
-"""Trackers: what they are told, once each, whatever happens; and two of them as they really are."""
+"""Trackers receive each record once, whatever fails; MLflow and Weights & Biases are tested with their libraries."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ DESCRIPTION = {
   "parameters": 12345,
 }
 
-PATIENCE = {True: 200.0, False: 200.0}  # with a machine that has much else to do
+PATIENCE = {True: 200.0, False: 200.0}  # seconds; the machine may be busy
 
 
 def records(start, stop):
@@ -39,7 +39,7 @@ def records(start, stop):
 
 
 def train(folder, start, stop, names, finish=True, pictures=None):
-  """Logs the steps from the one after `start` to `stop`, as a run does that continues at `start`."""
+  """Logs the steps from `start + 1` to `stop`, as a run that continues at `start`."""
   with logs.Log(folder, start, DESCRIPTION, names) as log:
     for record in records(start + 1, stop + 1):
       log.write(record)
@@ -48,60 +48,60 @@ def train(folder, start, stop, names, finish=True, pictures=None):
 
 
 class Notebook:
-  """A tracker that keeps what it is told, in all its runs, and may be told to fail."""
+  """A tracker that stores the entries of each run, and fails if `broken`."""
 
   def __init__(self, workdir, description, run):
-    self.run, kept = run or f"run {len(self.told)}", self.told
-    self.mine = kept.setdefault(self.run, [])
+    self.run = run or f"run {len(self.entries)}"
+    self.own_entries = self.entries.setdefault(self.run, [])
 
   def write(self, batch):
     self.gate.wait()
     if self.broken:
-      raise OSError("the line\nis dead")
-    self.mine.extend((step, values) for _, step, values in batch)
+      raise OSError("the connection\nis lost")
+    self.own_entries.extend((step, values) for _, step, values in batch)
 
   def finish(self, step, numbers, pictures):
-    self.mine.append((step, numbers))
+    self.own_entries.append((step, numbers))
 
   def stop(self):
-    self.mine.append("stopped")
+    self.own_entries.append("stopped")
 
 
 @pytest.fixture
 def notebook(monkeypatch):
   class Fresh(Notebook):
-    told, broken, gate = {}, False, threading.Event()
+    entries, broken, gate = {}, False, threading.Event()
 
   Fresh.gate.set()
   monkeypatch.setitem(trackers.TRACKERS, "notebook", Fresh)
-  monkeypatch.setattr(trackers, "_LINGER", 0.01)
+  monkeypatch.setattr(trackers, "_BATCH_SECONDS", 0.01)
   monkeypatch.setattr(trackers, "_PATIENCE", PATIENCE)
   monkeypatch.setattr(trackers, "_failed", {})
   return Fresh
 
 
-def steps_of(told):
-  return [entry[0] for entry in told]
+def steps_of(entries):
+  return [entry[0] for entry in entries]
 
 
-def test_what_is_told_is_what_is_finite_and_the_end(notebook, tmp_path):
+def test_tracker_receives_finite_metrics_and_final_results(notebook, tmp_path):
   train(tmp_path, 0, 3, ("notebook", "notebook"))
-  (told,) = notebook.told.values()
-  assert told[:3] == [(s, {"epoch": s / 2, "train/loss": 1 / s}) for s in (1, 2, 3)]
-  assert told[3:] == [(3, {"probe/accuracy": 0.75})]
+  (entries,) = notebook.entries.values()
+  assert entries[:3] == [(s, {"epoch": s / 2, "train/loss": 1 / s}) for s in (1, 2, 3)]
+  assert entries[3:] == [(3, {"probe/accuracy": 0.75})]
 
 
-def test_a_run_that_is_cut_short_goes_on_as_the_same_and_is_told_no_step_twice(notebook, tmp_path):
+def test_continued_run_is_the_same_run_and_sends_each_step_once(notebook, tmp_path):
   train(tmp_path, 0, 7, ("notebook",), finish=False)
   train(tmp_path, 4, 9, ("notebook",))
-  (told,) = notebook.told.values()
-  assert told.pop(7) == "stopped"
-  assert steps_of(told) == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
+  (entries,) = notebook.entries.values()
+  assert entries.pop(7) == "stopped"
+  assert steps_of(entries) == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
 
 
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9), st.booleans()), max_size=4))
-def test_whatever_breaks_and_when_all_steps_come_once_and_in_order(sessions):
+def test_all_steps_arrive_once_and_in_order_whenever_the_tracker_fails(sessions):
   import tempfile
 
   with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
@@ -111,26 +111,26 @@ def test_whatever_breaks_and_when_all_steps_come_once_and_in_order(sessions):
       fresh.broken, at = broken, max(0, at - back)
       train(pathlib.Path(folder), at, at + on, ("notebook",), finish=False)
       at += on
-    told = [entry for entry in next(iter(fresh.told.values())) if entry != "stopped"]
-    assert len(fresh.told) == 1
-  assert steps_of(told) == list(range(1, len(told) + 1))
-  assert len(told) >= at
+    entries = [entry for entry in next(iter(fresh.entries.values())) if entry != "stopped"]
+    assert len(fresh.entries) == 1
+  assert steps_of(entries) == list(range(1, len(entries) + 1))
+  assert len(entries) >= at
 
 
 @pytest.mark.parametrize("sent", [0, 3, 7])
-def test_a_tracker_that_starts_another_run_gets_all_steps(notebook, tmp_path, sent):
-  """The number of steps already sent counts for the run they were sent to, and for no other."""
+def test_new_run_of_a_tracker_receives_all_steps(notebook, tmp_path, sent):
+  """The stored last step counts only for the run that it was sent to."""
   train(tmp_path, 0, 7, ("notebook",), finish=False)
   file = tmp_path / trackers.FOLDER / "notebook.json"
   file.write_text(json.dumps({"run": "deleted", "step": sent}))
   init = notebook.__init__
   notebook.__init__ = lambda self, workdir, description, run: init(self, workdir, description, None)
   train(tmp_path, 7, 9, ("notebook",), finish=False)
-  assert steps_of(notebook.told["run 1"][:-1]) == list(range(1, 10))
+  assert steps_of(notebook.entries["run 1"][:-1]) == list(range(1, 10))
   assert json.loads(file.read_text()) == {"run": "run 1", "step": 9}
 
 
-def test_what_was_sent_is_kept_before_the_end(notebook, tmp_path):
+def test_progress_is_stored_while_the_run_continues(notebook, tmp_path):
   """A process that is killed afterwards sends no step again."""
   file = tmp_path / trackers.FOLDER / "notebook.json"
   with logs.Log(tmp_path, 0, DESCRIPTION, ("notebook",)) as log:
@@ -140,11 +140,11 @@ def test_what_was_sent_is_kept_before_the_end(notebook, tmp_path):
       while not file.exists() or json.loads(file.read_text())["step"] < record["step"]:
         assert time.monotonic() < end
         time.sleep(0.005)
-    assert steps_of(*notebook.told.values()) == [1, 2, 3]
+    assert steps_of(*notebook.entries.values()) == [1, 2, 3]
 
 
-def test_a_tracker_that_failed_is_given_nothing_more(notebook, tmp_path, monkeypatch):
-  """Records of a long run do not gather in memory for a server that is gone."""
+def test_failed_tracker_receives_no_more_records(notebook, tmp_path, monkeypatch):
+  """Records of a long run do not accumulate in memory if the server is unavailable."""
   monkeypatch.setattr(logs, "complain", lambda line: None)
   notebook.broken = True
   with logs.Log(tmp_path, 0, DESCRIPTION, ("notebook",)) as log:
@@ -157,7 +157,7 @@ def test_a_tracker_that_failed_is_given_nothing_more(notebook, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(("finish", "seconds"), [(True, 7.0), (False, 3.0)])
-def test_a_finished_run_is_waited_for_longer(notebook, tmp_path, monkeypatch, finish, seconds):
+def test_close_waits_longer_for_a_finished_run(notebook, tmp_path, monkeypatch, finish, seconds):
   waited = []
   monkeypatch.setattr(trackers, "_PATIENCE", {True: 7.0, False: 3.0})
   monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: waited.append((self.name, timeout)))
@@ -165,36 +165,36 @@ def test_a_finished_run_is_waited_for_longer(notebook, tmp_path, monkeypatch, fi
   assert [timeout for name, timeout in waited if name == "tracker-notebook"] == [seconds]
 
 
-def test_one_that_fails_is_told_of_in_one_line_and_gets_the_rest_later(notebook, tmp_path, capfd):
+def test_failure_is_reported_once_and_missing_records_are_sent_later(notebook, tmp_path, capfd):
   notebook.broken = True
   train(tmp_path, 0, 3, ("notebook",))
-  said = capfd.readouterr()
-  assert said.err.splitlines() == [
-    "ae_jax: notebook: the line is dead; the run goes on without it, and the same command sends what is missing"
+  captured = capfd.readouterr()
+  assert captured.err.splitlines() == [
+    "ae_jax: notebook: the connection is lost; training continues without it; repeat the command to send the rest"
   ]
-  assert said.out == ""
+  assert captured.out == ""
   assert len(logs.read(tmp_path)) == 3
   notebook.broken = False
   train(tmp_path, 3, 3, ("notebook",))
-  assert steps_of(*notebook.told.values()) == [1, 2, 3, 3]
+  assert steps_of(*notebook.entries.values()) == [1, 2, 3, 3]
   assert capfd.readouterr() == ("", "")
 
 
-def test_one_that_does_not_answer_holds_nobody_up(notebook, tmp_path, capfd, monkeypatch):
+def test_unresponsive_tracker_does_not_delay_the_run(notebook, tmp_path, capfd, monkeypatch):
   monkeypatch.setattr(trackers, "_PATIENCE", {True: 0.05, False: 0.05})
   notebook.gate.clear()
   begun = time.monotonic()
   train(tmp_path, 0, 300, ("notebook",))
   assert time.monotonic() - begun < 5
-  assert "notebook: it has not answered" in capfd.readouterr().err
+  assert "notebook: no answer for" in capfd.readouterr().err
   notebook.gate.set()
 
 
-def test_that_a_server_is_gone_is_said_and_waited_for_once(notebook, tmp_path, capfd, monkeypatch):
+def test_unresponsive_server_is_reported_and_waited_for_once(notebook, tmp_path, capfd, monkeypatch):
   monkeypatch.setattr(trackers, "_PATIENCE", {True: 1.0, False: 1.0})
   notebook.gate.clear()
   begun = time.monotonic()
-  with contextlib.ExitStack() as stack:  # as for the members of a sweep
+  with contextlib.ExitStack() as stack:  # like the members of a sweep
     for member in range(12):
       (tmp_path / str(member)).mkdir()
       stack.enter_context(logs.Log(tmp_path / str(member), 0, DESCRIPTION, ("notebook",))).write(*records(1, 2))
@@ -203,21 +203,21 @@ def test_that_a_server_is_gone_is_said_and_waited_for_once(notebook, tmp_path, c
   notebook.gate.set()
 
 
-def test_one_that_cannot_even_begin_is_one_line(tmp_path, capfd, monkeypatch):
+def test_failing_constructor_is_reported_with_one_line(tmp_path, capfd, monkeypatch):
   monkeypatch.setitem(trackers.TRACKERS, "none", lambda *_: 1 / 0)
   train(tmp_path, 0, 3, ("none",))
-  assert capfd.readouterr().err.startswith("ae_jax: none: division by zero; the run goes on")
+  assert capfd.readouterr().err.startswith("ae_jax: none: division by zero; training continues")
 
 
-def test_what_was_kept_of_it_may_be_torn(notebook, tmp_path):
+def test_damaged_progress_file_starts_a_new_run(notebook, tmp_path):
   (tmp_path / trackers.FOLDER).mkdir()
   (tmp_path / trackers.FOLDER / "notebook.json").write_text('{"run": "12')
   train(tmp_path, 0, 2, ("notebook",))
-  assert steps_of(*notebook.told.values()) == [1, 2, 2]
+  assert steps_of(*notebook.entries.values()) == [1, 2, 2]
   assert json.loads((tmp_path / trackers.FOLDER / "notebook.json").read_text()) == {"run": "run 0", "step": 2}
 
 
-def test_what_there_is_not_is_refused(tmp_path, monkeypatch):
+def test_unknown_and_missing_trackers_are_refused(tmp_path, monkeypatch):
   with pytest.raises(errors.UserError, match=r"config.trackers='mlfow' is unknown; did you mean 'mlflow'"):
     trackers.check(("mlfow",))
   monkeypatch.setitem(trackers.TRACKERS, "absent_tracker", Notebook)
@@ -225,12 +225,12 @@ def test_what_there_is_not_is_refused(tmp_path, monkeypatch):
   for _ in range(2):
     with pytest.raises(errors.UserError, match=r"needs the extra: pip install 'ae_jax\[absent_tracker\]'"):
       trackers.check(("absent_tracker",))
-    (tmp_path / "absent_tracker").mkdir(exist_ok=True)  # as Weights & Biases leaves a folder `wandb`
+    (tmp_path / "absent_tracker").mkdir(exist_ok=True)  # Weights & Biases creates a folder `wandb`
 
 
 @pytest.fixture
 def server(tmp_path_factory):
-  """A real MLflow server, as a process that answers: (its address, the process)."""
+  """A running MLflow server: (address, process)."""
   folder = tmp_path_factory.mktemp("mlflow")
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
@@ -238,11 +238,12 @@ def server(tmp_path_factory):
   command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1"]
   command += [f"--backend-store-uri=sqlite:///{folder}/mlflow.db", f"--artifacts-destination={folder}/artifacts"]
   environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-  with open(folder / "said", "w") as said:
-    process = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True, cwd=folder)
+  with open(folder / "output", "w") as output:
+    options = {"stdout": output, "stderr": output, "start_new_session": True, "cwd": folder}
+    process = subprocess.Popen(command, env=environment, **options)
 
   try:
-    _wait_for(f"http://127.0.0.1:{port}/health", process, folder / "said")
+    _wait_for(f"http://127.0.0.1:{port}/health", process, folder / "output")
     yield f"http://127.0.0.1:{port}", process
   finally:
     if process.poll() is None:
@@ -250,48 +251,48 @@ def server(tmp_path_factory):
       process.wait()
 
 
-def _wait_for(address, process, said):
+def _wait_for(address, process, output):
   end = time.monotonic() + 240
   while time.monotonic() < end and process.poll() is None:
     try:
       return urllib.request.urlopen(address, timeout=5).close()
     except OSError:
       time.sleep(0.1)
-  pytest.fail(said.read_text())
+  pytest.fail(output.read_text())
 
 
 @pytest.fixture
 def picture(tmp_path):
-  """A small PNG."""
+  """A small PNG file."""
   file = tmp_path / "grid.png"
   Image.fromarray(np.arange(60, dtype=np.uint8).reshape(6, 10)).save(file)
   return file
 
 
 def stored(file):
-  """The records of a file of Weights & Biases: blocks as LevelDB has them, after a header of 7 bytes."""
+  """Yields the records in a file of Weights & Biases: blocks in LevelDB's format after a header of 7 bytes."""
   from wandb.proto import wandb_internal_pb2
 
-  content, at, whole = file.read_bytes(), 7, b""
+  content, at, record = file.read_bytes(), 7, b""
   while at + 7 <= len(content):
     if at % 32768 > 32768 - 7:
       at += 32768 - at % 32768
       continue
     size, part = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
-    whole, at = whole + content[at + 7 : at + 7 + size], at + 7 + size
-    if part in (1, 4):  # it is whole, or this was its last part
-      yield wandb_internal_pb2.Record.FromString(whole)
-      whole = b""
+    record, at = record + content[at + 7 : at + 7 + size], at + 7 + size
+    if part in (1, 4):  # a complete record, or the last part of one
+      yield wandb_internal_pb2.Record.FromString(record)
+      record = b""
 
 
-def ended(file):
-  """The records of such a file once its last is there: the process that writes it may be some way behind."""
-  end, found = time.monotonic() + 60, []
-  while not any(kind(record) == "exit" for record in found):
-    assert time.monotonic() < end, "it does not end"
+def finished_records(file):
+  """Waits until the writing process has stored the last record of a file; returns all records."""
+  end, entries = time.monotonic() + 60, []
+  while not any(kind(record) == "exit" for record in entries):
+    assert time.monotonic() < end, "the last record is missing"
     time.sleep(0.05)
-    found = list(stored(file))
-  return found
+    entries = list(stored(file))
+  return entries
 
 
 def kind(record):
@@ -302,7 +303,7 @@ def items(entries):
   return {"/".join(entry.nested_key) or entry.key: json.loads(entry.value_json) for entry in entries}
 
 
-def test_weights_and_biases_has_the_run_without_a_network(tmp_path, picture, monkeypatch, capfd):
+def test_wandb_stores_the_run_offline(tmp_path, picture, monkeypatch, capfd):
   monkeypatch.setattr(trackers, "_PATIENCE", PATIENCE)
   monkeypatch.setenv("WANDB_MODE", "offline")
   trackers.check(("wandb",))
@@ -312,45 +313,45 @@ def test_weights_and_biases_has_the_run_without_a_network(tmp_path, picture, mon
   train(folder, 30, 45, ("wandb",), pictures={"grid": picture})
   first, second = sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda file: file.stat().st_mtime)
   assert json.loads((folder / trackers.FOLDER / "wandb.json").read_text())["step"] == 45
-  found = ended(first)
-  (run,) = (record.run for record in found if kind(record) == "run")
+  first_records = finished_records(first)
+  (run,) = (record.run for record in first_records if kind(record) == "run")
   assert (run.display_name, run.project) == ("my run", "ae_jax")
   config = items(run.config.update)
   assert (config["model.latent"], config["model.widths"], config["git_commit"]) == (4, "[16, 8]", "0123abcd+")
-  again = ended(second)
-  codes = [record.exit.exit_code for record in found + again if kind(record) == "exit"]
-  assert codes == [1, 0]  # cut short, then finished
-  assert {record.run.run_id for record in again if kind(record) == "run"} == {run.run_id}
-  rows = [items(record.history.item) for record in found + again if kind(record) == "history"]
+  second_records = finished_records(second)
+  codes = [record.exit.exit_code for record in first_records + second_records if kind(record) == "exit"]
+  assert codes == [1, 0]  # interrupted, then finished
+  assert {record.run.run_id for record in second_records if kind(record) == "run"} == {run.run_id}
+  rows = [items(record.history.item) for record in first_records + second_records if kind(record) == "history"]
   assert [row["_step"] for row in rows] == list(range(1, 46))
   np.testing.assert_allclose([row["train/loss"] for row in rows], 1 / np.arange(1, 46))
   assert not any("test/psnr" in row for row in rows)
   (copied,) = second.parent.rglob("media/**/*.png")
   assert copied.read_bytes() == picture.read_bytes()
-  summaries = [items(record.summary.update) for record in again if kind(record) == "summary"]
+  summaries = [items(record.summary.update) for record in second_records if kind(record) == "summary"]
   assert any(summary.get("probe/accuracy") == 0.75 for summary in summaries)
   assert capfd.readouterr() == ("", "")
 
 
-def test_weights_and_biases_asks_nobody_who_he_is(tmp_path, monkeypatch):
+def test_wandb_without_a_login_is_refused_instead_of_asking(tmp_path, monkeypatch):
   import wandb
 
   for name, value in {"WANDB_MODE": "online", "HOME": tmp_path, "NETRC": tmp_path / "absent"}.items():
     monkeypatch.setenv(name, str(value))
   monkeypatch.delenv("WANDB_API_KEY", raising=False)
-  wandb.teardown()  # it reads the environment once
+  wandb.teardown()  # so that it reads the environment again
   with pytest.raises(errors.UserError, match="run `wandb login`, or set WANDB_MODE=offline"):
     trackers.check(("wandb",))
   wandb.teardown()
 
 
-def test_mlflow_has_the_run(server, tmp_path, picture, monkeypatch, capfd):
+def test_mlflow_stores_the_run(server, tmp_path, picture, monkeypatch, capfd):
   address, process = server
   monkeypatch.setattr(trackers, "_PATIENCE", PATIENCE)
   monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-  monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "of the tests")
+  monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "tests")
   monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-  monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of what this test downloads
+  monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for the download in this test
   trackers.check(("mlflow",))
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -358,37 +359,37 @@ def test_mlflow_has_the_run(server, tmp_path, picture, monkeypatch, capfd):
   folder = tmp_path / "my run"
   folder.mkdir()
   client, file = MlflowClient(), folder / trackers.FOLDER / "mlflow.json"
-  train(folder, 0, 700, ("mlflow",), finish=False)  # more numbers than a request holds
+  train(folder, 0, 700, ("mlflow",), finish=False)  # more metrics than fit in one request
   assert client.get_run(json.loads(file.read_text())["run"]).info.status == "KILLED"
   train(folder, 650, 710, ("mlflow",), pictures={"grid": picture})
-  kept = json.loads(file.read_text())
-  (run,) = client.search_runs([client.get_experiment_by_name("of the tests").experiment_id])
-  assert (run.info.run_id, run.info.run_name, run.info.status) == (kept["run"], "my run", "FINISHED")
+  progress = json.loads(file.read_text())
+  (run,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
+  assert (run.info.run_id, run.info.run_name, run.info.status) == (progress["run"], "my run", "FINISHED")
   assert run.data.params["model.latent"] == "4"
   assert run.data.params["model.widths"] == "[16, 8]"
   assert run.data.params["data.path"] == "x" * 500
   assert sum(key.startswith("many.") for key in run.data.params) == 120
-  wanted = {"git_commit": "0123abcd+", "devices": "2 x cpu: cpu", "data_fingerprint": "abc"}
-  assert run.data.tags.items() >= wanted.items()
+  expected = {"git_commit": "0123abcd+", "devices": "2 x cpu: cpu", "data_fingerprint": "abc"}
+  assert run.data.tags.items() >= expected.items()
   history = client.get_metric_history(run.info.run_id, "train/loss")
   assert [metric.step for metric in history] == list(range(1, 711))
   np.testing.assert_allclose([metric.value for metric in history], 1 / np.arange(1, 711))
   assert run.data.metrics["probe/accuracy"] == 0.75
   assert "test/psnr" not in run.data.metrics
-  (there,) = client.list_artifacts(run.info.run_id, "pictures")
-  copied = client.download_artifacts(run.info.run_id, there.path, str(tmp_path))
+  (artifact,) = client.list_artifacts(run.info.run_id, "pictures")
+  copied = client.download_artifacts(run.info.run_id, artifact.path, str(tmp_path))
   assert pathlib.Path(copied).read_bytes() == picture.read_bytes()
   assert capfd.readouterr() == ("", "")
 
-  for another in ("0" * 32, kept["run"]):  # unknown to the server, and deleted there: a new run gets all the steps
-    client.delete_run(kept["run"]) if another == kept["run"] else None
-    file.write_text(json.dumps({"run": another, "step": 710}))
+  for other in ("0" * 32, progress["run"]):  # unknown to the server, then deleted: a new run gets all steps
+    client.delete_run(progress["run"]) if other == progress["run"] else None
+    file.write_text(json.dumps({"run": other, "step": 710}))
     train(folder, 710, 710, ("mlflow",))
     new = json.loads(file.read_text())["run"]
-    assert new not in (another, kept["run"])
+    assert new not in (other, progress["run"])
     assert [metric.step for metric in client.get_metric_history(new, "train/loss")] == list(range(1, 711))
 
-  with logs.Log(folder, 710, DESCRIPTION, ("mlflow",)) as log:  # and now the server goes
+  with logs.Log(folder, 710, DESCRIPTION, ("mlflow",)) as log:  # then the server ends
     for record in records(711, 720):
       log.write(record)
     running = lambda: client.get_run(new).info.status == "RUNNING"
@@ -404,5 +405,5 @@ def test_mlflow_has_the_run(server, tmp_path, picture, monkeypatch, capfd):
     assert time.monotonic() - begun < 1
   (line,) = capfd.readouterr().err.splitlines()
   assert line.startswith("ae_jax: mlflow: ")
-  assert "the run goes on without it" in line
+  assert "training continues without it" in line
   assert logs.read(folder)[-1]["step"] == 729

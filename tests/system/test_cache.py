@@ -1,4 +1,4 @@
-"""Folder, keys and files of the cache; what happens when the disk is full."""
+"""Folder, keys and files of the cache, and its behavior on a full disk."""
 
 import pathlib
 
@@ -16,26 +16,26 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  ("ours", "xdg", "wanted"),
+  ("ae_jax_cache", "xdg_cache_home", "expected"),
   [("/a", "/b", "/a"), ("", "/b", "/b/ae_jax"), ("", "", "/home/.cache/ae_jax"), (None, None, "/home/.cache/ae_jax")],
 )
-def test_the_folder_is_ours_then_that_of_xdg_then_the_one_at_home(monkeypatch, ours, xdg, wanted):
+def test_cache_folder_precedence(monkeypatch, ae_jax_cache, xdg_cache_home, expected):
   monkeypatch.setattr(pathlib.Path, "home", lambda: pathlib.Path("/home"))
-  for name, value in (("AE_JAX_CACHE", ours), ("XDG_CACHE_HOME", xdg)):
+  for name, value in (("AE_JAX_CACHE", ae_jax_cache), ("XDG_CACHE_HOME", xdg_cache_home)):
     monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
-  assert cache.root() == pathlib.Path(wanted)
+  assert cache.root() == pathlib.Path(expected)
 
 
-def test_arrays_are_kept_by_name_and_by_version(folder):
+def test_arrays_are_cached_by_name_and_version(folder):
   keys = [(name, version) for name in ("a", "b", "a/b") for version in ("1", "2")]
   for number, key in enumerate(keys):
     cache.arrays(*key, lambda number=number: {"x": np.array(number)})
   for number, key in enumerate(keys):
-    assert cache.arrays(*key, lambda: pytest.fail("made again"))["x"] == number
+    assert cache.arrays(*key, lambda: pytest.fail("not cached"))["x"] == number
   assert len(list(folder.iterdir())) == len(keys)
 
 
-def test_a_full_disk_keeps_no_half_of_a_file(folder, monkeypatch):
+def test_full_disk_leaves_no_partial_file(folder, monkeypatch):
   def full(file, **_):
     file.write(b"half") if hasattr(file, "write") else pathlib.Path(file).write_bytes(b"half")
     raise OSError(28, "No space left on device")
@@ -45,18 +45,18 @@ def test_a_full_disk_keeps_no_half_of_a_file(folder, monkeypatch):
   assert not list(folder.iterdir())
 
 
-def test_nothing_is_unpickled(folder, tmp_path):
-  class Harm:
+def test_read_npz_does_not_unpickle(folder, tmp_path):
+  class Exploit:
     def __reduce__(self):
-      return pathlib.Path.touch, (tmp_path / "harm",)
+      return pathlib.Path.touch, (tmp_path / "exploited",)
 
-  np.savez(tmp_path / "x.npz", x=np.array([Harm()], object))
+  np.savez(tmp_path / "x.npz", x=np.array([Exploit()], object))
   with pytest.raises(cache.UNREADABLE):
     cache.read_npz(tmp_path / "x.npz")
-  assert not (tmp_path / "harm").exists()
+  assert not (tmp_path / "exploited").exists()
 
 
-def test_one_bare_array_is_refused(tmp_path):
+def test_npy_file_is_rejected(tmp_path):
   np.save(tmp_path / "x.npy", np.ones(3))
   with pytest.raises(ValueError, match="one bare array"):
     cache.read_npz(tmp_path / "x.npy")
@@ -66,15 +66,15 @@ def test_one_bare_array_is_refused(tmp_path):
 def compilation_cache():
   """Restores the settings of JAX's compilation cache."""
   names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-  before = {name: getattr(jax.config, name) for name in names}
+  previous = {name: getattr(jax.config, name) for name in names}
   yield
-  for name, value in before.items():
+  for name, value in previous.items():
     jax.config.update(name, value)
 
 
-@pytest.mark.parametrize("given", [None, "/elsewhere"])
-def test_compiled_programs_are_kept_in_our_folder_unless_jax_was_told_of_another(monkeypatch, compilation_cache, given):
-  monkeypatch.setenv("AE_JAX_CACHE", "/ours")
-  jax.config.update("jax_compilation_cache_dir", given)
+@pytest.mark.parametrize("configured", [None, "/elsewhere"])
+def test_compilation_cache_is_in_the_cache_folder_unless_configured(monkeypatch, compilation_cache, configured):
+  monkeypatch.setenv("AE_JAX_CACHE", "/cache")
+  jax.config.update("jax_compilation_cache_dir", configured)
   cache.keep_compiled_programs()
-  assert jax.config.jax_compilation_cache_dir == (given or "/ours/xla")
+  assert jax.config.jax_compilation_cache_dir == (configured or "/cache/xla")

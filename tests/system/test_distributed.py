@@ -1,3 +1,5 @@
+"""Data parallelism over virtual devices agrees with one device, and processes agree with each other."""
+
 import dataclasses
 import functools
 import re
@@ -34,7 +36,7 @@ def trained(
   augment=None,
   **optimizer,
 ):
-  """(state, terms, the compiled chunk) after an epoch on so many devices; no power of two divides the batch."""
+  """Trains an epoch; returns the state, the terms and the compiled chunk. No device count divides the batch size."""
   options, objective = FAMILIES[name]
   options = {**options, "dropout": dropout}
   config = config_of(name, *(["digits"] if name != "sequence" else []))
@@ -42,11 +44,11 @@ def trained(
   model = models.build(shape=shape, **{**config.model, **options})
   mesh = distributed.mesh(jax.devices()[:devices])
   schedule = batch_schedule.BatchSchedule(48, batch_size, devices * accumulate, seed=0)
-  schedule = {**config.optimizer, "name": "momentum", "learning_rate": 1e-3, "warmup_epochs": 0.0, **optimizer}
+  optimizer = {**config.optimizer, "name": "momentum", "learning_rate": 1e-3, "warmup_epochs": 0.0, **optimizer}
   static = {
     "model": model,
     "objective": objectives.build(model=model, value_range="unit", likelihood="bernoulli", **objective),
-    "optimizer": optimizers.build(**schedule, epochs=1, steps_per_epoch=schedule.steps),
+    "optimizer": optimizers.build(**optimizer, epochs=1, steps_per_epoch=schedule.steps),
   }
   everywhere, cut = distributed.replicated(mesh), distributed.split(mesh, axis=1)
   key = distributed.put(jax.random.key(0), everywhere)
@@ -70,6 +72,7 @@ def trained(
   return state, terms, chunk
 
 
+# Family -> (number of devices, config.parallel, config.parallel_state).
 WAYS = {name: [(2, "jit", "sharded")] for name in FAMILIES}
 WAYS["cnn"] += [(4, "jit", "replicated")]
 WAYS["sparse"] += [(2, "pmap", "replicated"), (4, "jit", "replicated")]
@@ -77,8 +80,8 @@ WAYS["dense"] += [(4, "jit", "replicated"), (8, "jit", "replicated"), (8, "jit",
 
 
 @pytest.mark.parametrize(("name", "way"), [(name, way) for name in FAMILIES for way in WAYS[name]], ids=str)
-def test_devices_learn_together_what_one_learns(name, way):
-  """The same losses, terms and parameters to rounding, in every way of sharing the work, for every family."""
+def test_devices_agree_with_one_device(name, way):
+  """Losses, terms and parameters agree to rounding for every model family and mode of data parallelism."""
   state, terms, _ = trained(name)
   others, other_terms, _ = trained(name, *way)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), other_terms, terms)
@@ -89,13 +92,13 @@ EVERYTHING = {"dropout": 0.2, "ema": 0.9}
 
 
 @pytest.mark.parametrize("way", [(1,), (2, "jit", "sharded"), (4, "pmap"), (8, "jit", "sharded")], ids=str)
-def test_codebook_dropout_and_averages_depend_on_no_division_of_the_batch(way):
-  """Between devices, or of a device's examples into four microbatches."""
+def test_codebook_dropout_and_averages_do_not_depend_on_the_split_of_the_batch(way):
+  """The batch is split over devices, and the examples of a device into four microbatches."""
   state, terms, _ = trained("vqvae", **EVERYTHING)
   others, other_terms, _ = trained("vqvae", *way, accumulate=1 if way[0] == 8 else 4, **EVERYTHING)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), other_terms, terms)
   for part in ("params", "model_state", "ema_params"):
-    pair = (getattr(each, part) for each in (others, state))
+    pair = (getattr(result, part) for result in (others, state))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-6), *pair)
   assert float(state.model_state["examples"]) == 12
   undropped, _, _ = trained("vqvae")
@@ -107,7 +110,7 @@ def test_codebook_dropout_and_averages_depend_on_no_division_of_the_batch(way):
 
 @pytest.mark.parametrize("way", [(1, "jit", "replicated"), (4, "jit", "sharded")], ids=str)
 @pytest.mark.parametrize("accumulate", [3, 13])
-def test_a_batch_in_parts_teaches_the_same(way, accumulate):
+def test_accumulated_microbatches_agree_with_the_whole_batch(way, accumulate):
   state, terms, _ = trained("dense")
   others, other_terms, _ = trained("dense", *way, accumulate=accumulate)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), other_terms, terms)
@@ -125,8 +128,8 @@ AUGMENT = augmentation.build(
 @pytest.mark.parametrize(
   "way", [(1, "jit", "replicated"), (2, "jit", "sharded"), (4, "pmap", "replicated"), (8,)], ids=str
 )
-def test_augmentation_depends_on_no_division_of_the_batch(way):
-  """Between devices, or of a device's examples into four microbatches."""
+def test_augmentation_does_not_depend_on_the_split_of_the_batch(way):
+  """The batch is split over devices, and the examples of a device into four microbatches."""
   state, terms, _ = trained("dense", augment=AUGMENT)
   others, other_terms, _ = trained("dense", *way, accumulate=1 if way == (8,) else 4, augment=AUGMENT)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), other_terms, terms)
@@ -137,7 +140,7 @@ def test_augmentation_depends_on_no_division_of_the_batch(way):
 
 
 @pytest.mark.parametrize("kind", ["replicated", "sharded"])
-def test_gradients_are_clipped_by_the_norm_of_the_whole(kind):
+def test_gradients_are_clipped_by_their_global_norm(kind):
   state, _, _ = trained("dense", clip_norm=0.1)
   others, _, _ = trained("dense", 4, "jit", kind, clip_norm=0.1)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), others.params, state.params)
@@ -148,27 +151,27 @@ def test_gradients_are_clipped_by_the_norm_of_the_whole(kind):
 
 
 @pytest.mark.parametrize("name", ["dense", "cnn"])
-def test_a_step_reduces_the_gradient_once(name):
-  """Whatever the number of parameters: one all-reduce, or one gathering, one reduce-scatter and that of the norm."""
+def test_number_of_collectives_does_not_depend_on_the_number_of_parameters(name):
+  """One all-reduce; with sharding one all-gather, one reduce-scatter, and the all-reduce of the gradient norm."""
 
   def collectives(kind):
     program = trained(name, 4, "jit", kind)[2].as_text()
-    found = re.findall(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", program)
-    return sorted(found)
+    pattern = r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
+    return sorted(re.findall(pattern, program))
 
   assert collectives("replicated") == ["all-reduce"]
   assert collectives("sharded") == ["all-gather", "all-reduce", "reduce-scatter"]
 
 
-@pytest.mark.parametrize(("uncut", "reductions"), [(3, 0), (20, 1), (500, 1)])
-def test_what_devices_add_up_is_the_sum_whatever_is_cut(uncut, reductions):
-  """Cut along either axis, or not at all; much that is not cut is reduced on its own."""
+@pytest.mark.parametrize(("replicated_size", "reductions"), [(3, 0), (20, 1), (500, 1)])
+def test_reduce_gradients_returns_sums_over_devices(replicated_size, reductions):
+  """Arrays are sharded along either axis or replicated; large replicated arrays have an all-reduce of their own."""
   mesh = distributed.mesh(jax.devices()[:4])
   data_parallel = distributed.DataParallel(4, cuts=(0, 1, None))
   generator = np.random.default_rng(0)
-  sent = [generator.normal(size=(4, *shape)).astype(np.float32) for shape in ((8, 3), (5, 4), (uncut,))]
-  found = [distributed.split(mesh, 0), distributed.split(mesh, 1), distributed.replicated(mesh)]
-  places = (found, distributed.replicated(mesh))
+  sent = [generator.normal(size=(4, *shape)).astype(np.float32) for shape in ((8, 3), (5, 4), (replicated_size,))]
+  shardings = [distributed.split(mesh, 0), distributed.split(mesh, 1), distributed.replicated(mesh)]
+  places = (shardings, distributed.replicated(mesh))
   arguments = tuple(distributed.put(array, distributed.split(mesh, 0)) for array in sent)
   reduce_gradients = lambda *leaves: data_parallel.reduce_gradients([leaf[0] for leaf in leaves], leaves[2].sum())
   program = distributed.jit(reduce_gradients, arguments, places)
@@ -180,43 +183,43 @@ def test_what_devices_add_up_is_the_sum_whatever_is_cut(uncut, reductions):
   assert len(re.findall(r" all-reduce(?:-start)?\(", program.as_text())) == reductions
 
 
-def test_what_devices_know_of_each_other_is_what_one_device_computes():
-  """Four devices, with different weights, one of them with nothing but padding."""
+def test_collectives_agree_with_one_device():
+  """Four devices with different weights, one of which has only padding."""
   mesh = distributed.mesh(jax.devices()[:4])
   data_parallel, generator = distributed.DataParallel(4, cuts=(0, 1, None)), np.random.default_rng(0)
   params = [generator.normal(size=shape).astype(np.float32) for shape in ((8, 3), (5, 4), (3,))]
   values = generator.normal(size=(12, 2)).astype(np.float32)
   weight = np.float32([1, 2, 1, 0, 0, 0, 3, 0, 1, 1, 1, 1])
   everywhere, rows = distributed.replicated(mesh), distributed.split(mesh, 0)
-  held = [distributed.split(mesh, 0), distributed.split(mesh, 1), everywhere]
+  shardings = [distributed.split(mesh, 0), distributed.split(mesh, 1), everywhere]
   arguments = (
-    [distributed.put(*pair) for pair in zip(params, held, strict=True)],
+    [distributed.put(*pair) for pair in zip(params, shardings, strict=True)],
     *(distributed.put(array, rows) for array in (values, weight)),
   )
 
-  def inside(microbatches, values, weight):
+  def on_device(shards, values, weight):
     mean, back = jax.vjp(lambda values: jnp.square(data_parallel.mean(values, weight)).sum(), values)
-    here = weight.sum()
+    local_weight = weight.sum()
     shared = {
-      "whole": data_parallel.all_gather_params(microbatches),
-      "norm": data_parallel.norm(microbatches),
+      "params": data_parallel.all_gather_params(shards),
+      "norm": data_parallel.norm(shards),
       "total": data_parallel.total(weight @ values),
       "gathered": data_parallel.all_gather(values),
       "mean": mean,
     }
     numbers = data_parallel.first_row(3) + jnp.arange(3)
-    return shared, (numbers, here * back(jnp.ones(()))[0])
+    return shared, (numbers, local_weight * back(jnp.ones(()))[0])
 
-  shared, (numbers, slopes) = distributed.jit(inside, arguments, (everywhere, rows))(*arguments)
+  shared, (numbers, slopes) = distributed.jit(on_device, arguments, (everywhere, rows))(*arguments)
   mean = weight @ values / weight.sum()
-  wanted = {
-    "whole": params,
+  expected = {
+    "params": params,
     "norm": np.sqrt(sum(np.square(leaf).sum() for leaf in params)),
     "total": weight @ values,
     "gathered": values,
     "mean": np.square(mean).sum(),
   }
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), shared, wanted)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), shared, expected)
   np.testing.assert_array_equal(numbers, np.arange(12))
   np.testing.assert_allclose(slopes, 2 * weight[:, None] * mean[None], rtol=1e-5, atol=1e-6)
 
@@ -225,11 +228,11 @@ def test_what_devices_know_of_each_other_is_what_one_device_computes():
   ("shape", "axis"),
   [((4, 8), 1), ((8, 8), 0), ((12, 4, 6), 0), ((6, 4, 10), 1), ((3, 5), None), ((), None), ((0, 3), None)],
 )
-def test_the_longest_axis_that_the_devices_divide_is_cut(shape, axis):
+def test_longest_divisible_axis_is_sharded(shape, axis):
   assert distributed.axis_to_cut(shape, 4) == axis
 
 
-def test_one_device_holds_a_sharded_state_whole():
+def test_sharding_has_no_effect_on_one_device():
   params = [jax.ShapeDtypeStruct((8, 3), np.float32)]
   one, four = (distributed.mesh(jax.devices()[:count]) for count in (1, 4))
   assert distributed.data_parallel(one, params, "sharded") == distributed.SINGLE_DEVICE
@@ -239,7 +242,7 @@ def test_one_device_holds_a_sharded_state_whole():
 
 @dataclasses.dataclass
 class DeviceData:
-  """An array of JAX, as `at_hand` sees it."""
+  """A fake of a JAX array, for `at_hand`."""
 
   is_fully_addressable: bool
   platforms: tuple[str, ...]
@@ -258,14 +261,14 @@ class DeviceData:
     (DeviceData(True, ("cpu", "cuda")), False),
   ],
 )
-def test_at_hand_are_numpys_arrays_and_whole_ones_on_cpus(monkeypatch, array, expected):
+def test_at_hand_accepts_numpy_arrays_and_unsharded_cpu_arrays(monkeypatch, array, expected):
   monkeypatch.setattr(jax, "Array", DeviceData)
   assert distributed.at_hand(array) == expected
 
 
 @pytest.fixture
 def two_processes(monkeypatch):
-  """Two processes: a function that sets which one this is and what number the other sends."""
+  """A function that fakes two processes: it sets the index of this one and the number that the other sends."""
 
   def become(index, other):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
@@ -276,7 +279,7 @@ def two_processes(monkeypatch):
 
 
 @pytest.mark.parametrize("mine", [3.0, 7.0])
-def test_the_least_of_all_processes(two_processes, mine):
+def test_least_returns_the_minimum_over_processes(two_processes, mine):
   assert distributed.least(mine) == mine
   two_processes(0, np.float32(5))
   assert distributed.least(mine) == min(mine, 5)
@@ -284,17 +287,17 @@ def test_the_least_of_all_processes(two_processes, mine):
 
 @pytest.mark.parametrize("mine", [True, False])
 @pytest.mark.parametrize("other", [True, False])
-def test_processes_agree_only_if_it_is_true_in_all(two_processes, mine, other):
+def test_agreed_is_true_only_if_true_in_all_processes(two_processes, mine, other):
   assert distributed.agreed(mine) is mine
   two_processes(1, np.float32(other))
   assert distributed.agreed(mine) is (mine and other)
 
 
-def test_what_fails_in_the_first_process_fails_in_all(two_processes):
-  done = []
+def test_failure_in_the_first_process_fails_in_all(two_processes):
+  calls = []
 
   def fail():
-    done.append("tried")
+    calls.append("fail")
     raise OSError("disk full")
 
   with pytest.raises(OSError, match="disk full"):
@@ -302,33 +305,33 @@ def test_what_fails_in_the_first_process_fails_in_all(two_processes):
   two_processes(0, np.float32(1))
   with pytest.raises(OSError, match="disk full"):
     distributed.on_first_process(fail)
-  assert len(done) == 2
-  two_processes(1, np.float32(0))  # the first process says that it failed
+  assert len(calls) == 2
+  two_processes(1, np.float32(0))  # the first process reports its failure
   with pytest.raises(distributed.FailedElsewhere):
     distributed.on_first_process(fail)
   two_processes(1, np.float32(1))
   distributed.on_first_process(fail)
-  assert len(done) == 2  # only the first process acts
+  assert len(calls) == 2  # only the first process calls the action
 
 
 @pytest.mark.parametrize("compile_", [distributed.jit, distributed.auto])
-def test_a_donated_argument_gives_its_memory_away_and_no_other_does(compile_):
+def test_only_donated_arguments_are_deleted(compile_):
   everywhere = distributed.replicated(distributed.mesh(jax.devices()[:2]))
   arguments = tuple(distributed.put(np.ones(3, np.float32), everywhere) for _ in range(2))
   compile_(lambda a, b: a + b, arguments, everywhere, donate=(0,))(*arguments)
   assert [argument.is_deleted() for argument in arguments] == [True, False]
 
 
-def test_a_sharded_state_needs_a_part_of_the_memory():
-  whole, sharded = (trained("dense", 8, "jit", kind)[0] for kind in ("replicated", "sharded"))
-  held = [
+def test_sharded_state_needs_a_fraction_of_the_memory():
+  replicated, sharded = (trained("dense", 8, "jit", kind)[0] for kind in ("replicated", "sharded"))
+  sizes = [
     sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves((state.params, state.opt_state)))
-    for state in (whole, sharded)
+    for state in (replicated, sharded)
   ]
-  assert held[1] < 0.25 * held[0]
+  assert sizes[1] < 0.25 * sizes[0]
 
 
-def test_the_mesh_is_over_the_devices():
+def test_mesh_and_shardings():
   mesh = distributed.mesh(jax.devices())
   assert mesh.axis_names == ("data",)
   assert mesh.size == 8

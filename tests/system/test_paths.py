@@ -1,4 +1,4 @@
-"""Paths that the user gives: `~` is the home folder, and a remote path is refused in one line."""
+"""Paths from the user: `~` is expanded, and remote paths are refused with one line."""
 
 import os
 import pathlib
@@ -15,25 +15,25 @@ REMOTE = ["gs://bucket/run", "s3://bucket/run", "hdfs://host:9000/run", "file://
 
 
 @pytest.mark.parametrize("text", ["runs/a", "/tmp/a", "a:b/c", "C:/runs/a", "", "runs/~", "runs//a"])
-def test_a_local_path_stays_as_it_is(text):
+def test_local_path_is_unchanged(text):
   assert paths.local_path("--workdir", text) == pathlib.Path(text)
   assert paths.local_path("--workdir", pathlib.Path(text)) == pathlib.Path(text)
 
 
-def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
+def test_tilde_is_expanded_to_the_home_folder(monkeypatch, tmp_path):
   monkeypatch.setenv("HOME", str(tmp_path))
   assert paths.local_path("--workdir", "~/runs/a") == tmp_path / "runs" / "a"
   assert paths.local_path("--workdir", "~") == tmp_path
 
 
 @pytest.mark.parametrize("text", [*REMOTE, *map(pathlib.Path, REMOTE), "~no_user_of_this_name/runs"])
-def test_what_is_no_local_path_is_refused_in_one_line(text):
+def test_remote_paths_and_unknown_users_are_refused(text):
   with pytest.raises(errors.UserError) as refusal:
     paths.local_path("--workdir", text)
   assert str(refusal.value).startswith(f"--workdir={text}: ")
 
 
-def test_the_functions_refuse_a_remote_folder_and_make_none(tiny, tmp_path, monkeypatch):
+def test_functions_refuse_a_remote_folder_and_create_nothing(tiny, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   message = r"^workdir=gs://bucket/run: remote paths are not supported"
   with pytest.raises(errors.UserError, match=message):
@@ -53,7 +53,7 @@ def test_the_functions_refuse_a_remote_folder_and_make_none(tiny, tmp_path, monk
   ],
   ids=["main", "evaluate", "compare", "out"],
 )
-def test_a_command_refuses_a_remote_path_in_one_line(command, arguments, message):
+def test_commands_refuse_a_remote_path_with_one_line(command, arguments, message):
   status, output, complaints = run_command(command, *arguments)
   assert (status, output, len(complaints.splitlines())) == (1, "", 1)
   assert complaints.startswith(f"ae_jax: {message}")

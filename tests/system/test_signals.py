@@ -1,4 +1,4 @@
-"""The first signal is acknowledged at once, whatever the main thread is busy with; a second one ends the process."""
+"""The first signal is acknowledged immediately, even while the main thread is busy; a second one ends the process."""
 
 import os
 import signal
@@ -9,59 +9,59 @@ import time
 import pytest
 from conftest import ROOT, tiny_flags
 
-SOON = 1.0 if os.environ.get("CI") else 3.0  # seconds, of processes that share their cores with others
-BEGIN = "import hashlib, os, signal, time\nfrom ae_jax import signals\nsignals.watch()\n"
-# C code that runs for minutes without the interpreter's lock, and that no signal interrupts: like a compilation
+SOON = 1.0 if os.environ.get("CI") else 3.0  # seconds; test processes share their cores
+BEGIN = "import hashlib, os, signal, time\nfrom ae_jax.system import signals\nsignals.watch()\n"
+# C code that runs for minutes without the GIL and is not interrupted by signals, like a compilation
 BUSY = "print('busy', flush=True); hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2**31 - 1)\n"
 
 
-def started(script):
+def start(script):
   command = [sys.executable, "-c", BEGIN + script]
   return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def answer(process, number):
-  """The line that a signal is met with, and after how many seconds."""
+  """Sends a signal; returns the line printed for it, and the seconds until then."""
   begun = time.monotonic()
   process.send_signal(number)
   return process.stdout.readline(), time.monotonic() - begun
 
 
 def ended(process, number):
-  """Returns the line, the seconds until it, the exit status and stderr of a process that a signal ends."""
-  said = answer(process, number)
+  """Ends a process by a signal; returns its line, the seconds until it, the exit status and stderr."""
+  response = answer(process, number)
   rest, complaints = process.communicate(timeout=60)
   assert rest == ""
-  return *said, process.returncode, complaints
+  return *response, process.returncode, complaints
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_where_nothing_is_promised_the_first_signal_ends_the_process_with_a_line(number):
-  with started(BUSY) as process:
+def test_first_signal_ends_the_process_without_a_promise(number):
+  with start(BUSY) as process:
     assert process.stdout.readline() == "busy\n"
     line, seconds, status, complaints = ended(process, number)
-  assert line == f"{number.name}: stopped at once; what was saved stays\n"
+  assert line == f"{number.name}: stopped at once; saved files are kept\n"
   assert (status, complaints) == (128 + number, "")
   assert seconds < SOON
 
 
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)])
-def test_a_promise_is_said_at_once_and_a_second_signal_ends_the_process(first, second):
-  with started(f"with signals.promising('saving the run') as received:\n  {BUSY}") as process:
+def test_first_signal_is_acknowledged_and_second_ends_the_process(first, second):
+  with start(f"with signals.promising('saving the run') as received:\n  {BUSY}") as process:
     assert process.stdout.readline() == "busy\n"
     line, seconds = answer(process, first)
     assert line == f"{first.name}: saving the run; press Ctrl-C again to stop at once\n"
     assert seconds < SOON
     time.sleep(0.3)
     line, seconds, status, complaints = ended(process, second)
-  assert line == f"{second.name}: stopped at once; what was saved stays\n"
+  assert line == f"{second.name}: stopped at once; saved files are kept\n"
   assert (status, complaints) == (128 + second, "")
   assert seconds < SOON
 
 
-def said(script):
-  """All that a process says which ends by itself."""
-  with started(script) as process:
+def output_lines(script):
+  """Returns the lines that a script prints until it ends."""
+  with start(script) as process:
     output, complaints = process.communicate(timeout=60)
   assert (process.returncode, complaints) == (0, "")
   return output.splitlines()
@@ -70,15 +70,15 @@ def said(script):
 TWICE = "os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.3)"
 
 
-def test_a_signal_that_is_sent_twice_at_once_is_one():
-  assert said(f"with signals.promising('saving') as received:\n  {TWICE}\nprint(received())") == [
+def test_two_signals_at_the_same_time_count_as_one():
+  assert output_lines(f"with signals.promising('saving') as received:\n  {TWICE}\nprint(received())") == [
     "SIGTERM: saving; press Ctrl-C again to stop at once",
     "SIGTERM",
   ]
 
 
-def test_a_promise_may_change_and_a_new_one_knows_of_no_signal_before():
-  lines = said(f"""
+def test_promise_can_be_changed_and_a_new_one_resets_the_signal():
+  lines = output_lines(f"""
 for words in ("saving", "again"):
   with signals.promising("training") as received:
     signals.promise(words)
@@ -91,8 +91,8 @@ print(signals._state.promise == "")
   assert lines == ["True", words[0], "True", words[1], "True"]
 
 
-def test_a_forked_process_has_its_own_signals():
-  lines = said("""
+def test_forked_process_uses_default_signal_handlers():
+  lines = output_lines("""
 reading, writing = os.pipe()
 with signals.promising("saving") as received:
   child = os.fork()
@@ -108,7 +108,7 @@ with signals.promising("saving") as received:
 
 
 @pytest.mark.parametrize("module", ["absl", "jax._src"])
-def test_a_command_whose_modules_are_being_imported_ends_with_a_line(tmp_path, module):
+def test_signal_during_import_ends_the_command_with_one_line(tmp_path, module):
   command = [sys.executable, "-X", "importtime", "-m", "ae_jax.main", *tiny_flags(), f"--workdir={tmp_path / 'run'}"]
   options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
   with subprocess.Popen(command, **options) as process:
@@ -117,7 +117,7 @@ def test_a_command_whose_modules_are_being_imported_ends_with_a_line(tmp_path, m
         break
     process.send_signal(signal.SIGINT)
     output, complaints = process.communicate(timeout=60)
-  assert output == "SIGINT: stopped at once; what was saved stays\n"
+  assert output == "SIGINT: stopped at once; saved files are kept\n"
   assert process.returncode == 130
   assert [line for line in complaints.splitlines() if not line.startswith("import time:")] == []
   assert not (tmp_path / "run").exists()

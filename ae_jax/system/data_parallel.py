@@ -1,0 +1,139 @@
+"""Data parallelism: the collectives of a training step."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int, PyTree, Shaped
+
+from ae_jax.types import Params
+
+AXIS = "data"  # name of the only axis of the mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class DataParallel:
+  """Data parallelism: the collectives of a training step whose batch is split over the devices.
+
+  The parameters and the optimizer state are replicated, or sharded to save memory (as in ZeRO, Rajbhandari et al.
+  2020). With sharding, a step needs one all-gather, of the parameters, one reduce-scatter, of the gradients, and a
+  scalar all-reduce for the gradient norm; without sharding, one all-reduce of the gradients. The methods are called
+  inside `shard_map`, where each device sees its rows of the batch and its shards of the parameters.
+
+  Attributes:
+    size: Number of devices.
+    cuts: The sharded axis of each parameter, or None if it is replicated; () if all of them are.
+  """
+
+  size: int = 1
+  cuts: tuple[int | None, ...] = ()
+
+  def first_row(self, rows: int) -> int | Int[Array, ""]:
+    """Returns the index in the batch of this device's first row, if each device holds `rows` rows."""
+    return 0 if self.size == 1 else lax.axis_index(AXIS) * rows
+
+  def all_gather_params(self, params: Params) -> Params:
+    """Returns the full parameters from this device's shards, with a single all-gather for all of them."""
+    leaves, tree = jax.tree.flatten(params)
+    shards = [leaf for leaf, cut in self._with_cuts(leaves) if cut is not None]
+    if not shards:
+      return params
+    rows = lax.all_gather(jnp.concatenate([shard.ravel() for shard in shards]), AXIS)  # [devices, elements of a shard]
+    pieces = iter(jnp.split(rows, np.cumsum([shard.size for shard in shards])[:-1], axis=1))
+    full = [leaf if cut is None else _join(next(pieces), leaf.shape, cut) for leaf, cut in self._with_cuts(leaves)]
+    return tree.unflatten(full)
+
+  def own_part(self, params: Params) -> Params:
+    """Returns this device's shards of full parameters; the inverse of `all_gather_params`."""
+
+    def shard(leaf: jax.Array, cut: int) -> jax.Array:
+      size = leaf.shape[cut] // self.size
+      return lax.dynamic_slice_in_dim(leaf, lax.axis_index(AXIS) * size, size, cut)
+
+    leaves, tree = jax.tree.flatten(params)
+    return tree.unflatten([leaf if cut is None else shard(leaf, cut) for leaf, cut in self._with_cuts(leaves)])
+
+  def reduce_gradients(self, gradient: Params, others: PyTree) -> tuple[Params, PyTree]:
+    """Returns this device's shards of the gradient, and other arrays, both summed over the devices.
+
+    A single reduce-scatter sums the sharded gradients and a copy of all other arrays for each device; where these
+    copies would be larger than the sharded gradients, the other arrays are summed by an all-reduce of their own.
+
+    Args:
+      gradient: Gradients of the full parameters, from this device's examples.
+      others: Arrays of any shape from this device's examples, such as sums of loss terms.
+    """
+    if self.size == 1:
+      return gradient, others
+    leaves, tree = jax.tree.flatten(gradient)
+    rows = [_rows(leaf, cut, self.size) for leaf, cut in self._with_cuts(leaves) if cut is not None]
+    unsharded, unravel = ravel_pytree(([leaf for leaf, cut in self._with_cuts(leaves) if cut is None], others))
+    pieces, separate = [], self.size * unsharded.size > sum(part.size for part in rows)
+    if rows:
+      columns = rows if separate else [*rows, jnp.broadcast_to(unsharded, (self.size, unsharded.size))]
+      reduced = lax.psum_scatter(jnp.concatenate(columns, axis=1), AXIS)  # [elements]
+      *pieces, rest = jnp.split(reduced, np.cumsum([part.shape[1] for part in rows]))
+    replicated, others = unravel(lax.psum(unsharded, AXIS) if separate else rest)
+    replicated, pieces = iter(replicated), iter(pieces)
+    shards = [
+      next(replicated) if cut is None else next(pieces).reshape(_part_shape(leaf.shape, cut, self.size))
+      for leaf, cut in self._with_cuts(leaves)
+    ]
+    return tree.unflatten(shards), others
+
+  def norm(self, gradient: Params) -> Float[Array, ""]:
+    """Returns the Euclidean norm of the full gradient from this device's shards."""
+    replicated, sharded = jnp.float32(0), jnp.float32(0)
+    for leaf, cut in self._with_cuts(jax.tree.leaves(gradient)):
+      square = jnp.vdot(leaf, leaf)
+      replicated, sharded = (replicated + square, sharded) if cut is None else (replicated, sharded + square)
+    return jnp.sqrt(replicated + (lax.psum(sharded, AXIS) if any(cut is not None for cut in self.cuts) else 0.0))
+
+  def mean(self, values: PyTree, weight: Float[Array, " examples"]) -> PyTree:
+    """Returns weighted means over the examples of all devices: leaves [B, ...] -> [...].
+
+    The derivative is that of the mean over this device's examples, so that the sum of the devices' gradients, each
+    weighted by its number of examples, is the gradient of the whole batch.
+
+    Args:
+      values: Arrays [B, ...] of this device's examples.
+      weight: Weights of these examples.
+    """
+    sums, count = jax.tree.map(lambda leaf: jnp.tensordot(weight, leaf, 1), values), weight.sum()
+    local = jax.tree.map(lambda total: total / jnp.maximum(count, 1.0), sums)
+    all_sums, all_count = lax.psum(lax.stop_gradient((sums, count)), AXIS)
+    return jax.tree.map(
+      lambda total, local: total / jnp.maximum(all_count, 1.0) + (local - lax.stop_gradient(local)), all_sums, local
+    )
+
+  def total(self, tree: PyTree) -> PyTree:
+    """Returns arrays summed over the devices."""
+    return tree if self.size == 1 else lax.psum(tree, AXIS)
+
+  def all_gather(self, rows: PyTree) -> PyTree:
+    """Returns the rows of all devices from this device's rows: leaves [B, ...] -> [B * devices, ...]."""
+    return rows if self.size == 1 else jax.tree.map(lambda leaf: lax.all_gather(leaf, AXIS, tiled=True), rows)
+
+  def _with_cuts(self, leaves: Sequence[Any]) -> Iterator[tuple[Any, int | None]]:
+    return zip(leaves, self.cuts or (None,) * len(leaves), strict=True)
+
+
+def _part_shape(shape: tuple[int, ...], cut: int, size: int) -> tuple[int, ...]:
+  return (*shape[:cut], shape[cut] // size, *shape[cut + 1 :])
+
+
+def _rows(leaf: jax.Array, cut: int, size: int) -> Shaped[Array, "devices elements"]:
+  """Returns the shards of a full array as rows."""
+  shape = (*leaf.shape[:cut], size, leaf.shape[cut] // size, *leaf.shape[cut + 1 :])
+  return jnp.moveaxis(leaf.reshape(shape), cut, 0).reshape(size, -1)
+
+
+def _join(rows: Shaped[Array, "devices elements"], part_shape: tuple[int, ...], cut: int) -> jax.Array:
+  """Returns the full array from the rows of its shards; the inverse of `_rows`."""
+  parts = jnp.moveaxis(rows.reshape(-1, *part_shape), 0, cut)  # [..., devices, side of a shard, ...]
+  return parts.reshape(*part_shape[:cut], -1, *part_shape[cut + 1 :])
