@@ -1,26 +1,39 @@
-"""Models: frozen descriptions, whose methods are pure functions of (variables, arrays).
+"""Models: frozen, hashable descriptions whose methods are pure functions of (variables, arrays).
 
-`encode` maps examples (images [B, H, W, C] or series [B, T, C]) to their `Encoding`, `decode` maps codes to *logits* of
-the examples' shape, before the output activation, which belongs to the likelihood (`ae_jax.ops.losses`).
+`encode` maps examples (images [B, H, W, C] or series [B, T, C]) to their `Encoding`. `decode` maps latents to *logits*
+of the examples' shape; the output activation belongs to the likelihood (`ae_jax.ops.losses`).
 """
 
 import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ae_jax import errors
 from ae_jax.models import convolutional, cvae, dense, sequence, transformer, unet, vqvae
-from ae_jax.models.interface import AutoencoderModule, CodeSpec, Columns, Encoding, Gaussian, Variables
+from ae_jax.models.interface import (
+  AutoencoderModule,
+  CodeSpec,
+  Encoding,
+  Examples,
+  Gaussian,
+  Latents,
+  Logits,
+  Variables,
+)
 from ae_jax.system import compat
+from ae_jax.types import AnyArray, Columns, Keys, Params
 
 __all__ = ["AutoencoderModule", "CodeSpec", "Encoding", "Gaussian", "Model", "Variables", "build"]
 
 compat.install()
 
-# Each builds the module (see `bottlenecks`) from the shape of an example and the options that config.model gives.
+# config.model.name -> function that builds the module from the shape of an example and the options of config.model.
 FAMILIES = {
   "attention": transformer.build,
   "cnn": convolutional.build,
@@ -31,25 +44,25 @@ FAMILIES = {
   "vqvae": vqvae.build,
 }
 
-# The families that take examples of one kind only, by the axes of their shape.
+# Number of axes of an example, for families that accept only images or only series.
 AXES = {"attention": 3, "cnn": 3, "sequence": 2, "unet": 3, "vqvae": 3}
 _KINDS = {2: "series", 3: "images"}
 
-# Rows whose intermediates a processor's cache holds, measured by experiments/throughput; a family that is not here is
-# fastest with the whole batch at once.
+# Number of examples whose intermediates fit the cache of a CPU, measured by experiments/throughput. The other families
+# are fastest with the whole batch at once.
 ROWS_IN_CACHE = {"attention": 256, "cnn": 64, "vqvae": 64}
 
-# The families that are conditioned on labels; their builders take the distinct labels after the shape.
+# Families conditioned on labels; their builders take the distinct labels after the shape.
 LABELLED = {"cvae"}
 
-# The families whose images lie with the batch as the last axis.
+# Families that compute with the batch as the last axis.
 BATCH_LAST = {"cnn", "unet", "vqvae"}
 
-# What the modules compute in: None is the type of their parameters. Parameters, losses and KL stay float32.
+# config.compute_dtype -> dtype of the module's arithmetic, or None for that of its parameters. Parameters, losses and
+# KL stay float32.
 COMPUTE_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
-
-_STATE = "state"  # Flax's collection of `Variables.state`
+_STATE = "state"  # name of the Flax collection of `Variables.state`
 _DROPOUT = 0xD0  # folded into an example's key, so that dropout is independent of the objective's noise
 
 
@@ -57,29 +70,29 @@ _DROPOUT = 0xD0  # folded into an example's key, so that dropout is independent 
 class Model:
   """A module as pure functions; frozen and hashable, so that it can be a static argument of compiled functions.
 
-  `given` is the batch that the examples belong to. Of its columns the model uses those that `columns` names, and
-  `weight`, 0 for padding. `keys` holds a random key for each example; only `train` uses them, for dropout.
+  In all methods `given` is the batch of the examples, of which the model uses the columns named by `columns` and
+  `weight`, which is 0 for padding. `keys` holds one random key per example, used for dropout if `train` is True.
   """
 
   module: AutoencoderModule
   shape: tuple[int, ...]  # of an example: (H, W, C) of an image, (T, C) of a series
   batch_last: bool  # whether the module computes with the batch as the last axis
-  compute_dtype: str = "float32"  # of COMPUTE_DTYPES
-  latent_mask = 1.0  # mask [latent] of the latent units in use; 1.0: all
+  compute_dtype: str = "float32"  # a key of COMPUTE_DTYPES
+  latent_mask = 1.0  # mask [latent] of the latent units in use; 1.0 for all
 
   @property
   def code(self) -> CodeSpec:
-    """The shape and the kind of the latent code."""
+    """The shape and kind of the latent code."""
     return self.module.code_spec
 
   @property
   def columns(self) -> tuple[str, ...]:
-    """The columns of a batch that the model needs besides x."""
+    """The columns of a batch that the model needs besides x, such as "label"."""
     return self.module.columns
 
   @property
   def labels(self) -> tuple[int, ...]:
-    """The labels that the column "label" numbers, in this order; () for a model without labels."""
+    """The distinct labels; the column "label" holds positions in this tuple; () for a model without labels."""
     return self.module.labels
 
   @property
@@ -97,85 +110,111 @@ class Model:
     """True if the decoder of `reconstruct` also receives skip connections."""
     return self.module.has_skips
 
-  def init(self, key: jax.Array) -> Variables:
-    """Returns the variables before the first step, float32 arrays, as a function of the key alone."""
+  def init(self, key: Key[Array, ""]) -> Variables:
+    """Returns the initial variables, float32 arrays, which depend on the key alone."""
     given = {name: jnp.zeros((1,), jnp.int32) for name in self.columns} | {"weight": jnp.ones((1,), jnp.float32)}
-    found = self.module.init(key, jnp.zeros((1, *self.shape), jnp.float32), given)
-    return Variables(found.get("params", {}), found.get(_STATE, {}))
+    collections = self.module.init(key, jnp.zeros((1, *self.shape), jnp.float32), given)
+    return Variables(collections.get("params", {}), collections.get(_STATE, {}))
 
   def abstract_variables(self) -> Variables:
-    """Returns the shapes and types of what `init` returns; nothing is computed."""
+    """Returns the shapes and types of the variables; nothing is computed."""
     return _abstract_variables(self)
 
-  def encode(self, variables, x, given: Columns | None = None, *, keys=None, train=False) -> Encoding:
-    """Returns the `Encoding` of examples [B, *shape] in the data's range."""
+  def encode(
+    self,
+    variables: Variables,
+    x: Examples,
+    given: Columns | None = None,
+    *,
+    keys: Keys | None = None,
+    train: bool = False,
+  ) -> Encoding:
+    """Returns the `Encoding` of examples in the data's range."""
     return self.apply("encode", variables, x, given, _dropout(keys, train))
 
-  def decode(self, variables, z, given: Columns | None = None, *, keys=None, train=False) -> jax.Array:
-    """Returns the logits [B, *shape] of codes [B, *code shape]; a decoder with skips gets zeros for them."""
+  def decode(
+    self,
+    variables: Variables,
+    z: Latents,
+    given: Columns | None = None,
+    *,
+    keys: Keys | None = None,
+    train: bool = False,
+  ) -> Logits:
+    """Returns the logits of latents; skip connections, if the decoder has them, are replaced by zeros."""
     return self.apply("decode", variables, z, given, _dropout(keys, train))
 
-  def autoencode(self, variables, x, given: Columns | None = None, *, keys=None, train=False):
-    """Returns the `Encoding` of examples [B, *shape] and the logits [B, *shape] of their reconstructions."""
+  def autoencode(
+    self,
+    variables: Variables,
+    x: Examples,
+    given: Columns | None = None,
+    *,
+    keys: Keys | None = None,
+    train: bool = False,
+  ) -> tuple[Encoding, Logits]:
+    """Returns the `Encoding` of examples and the logits of their reconstructions."""
     return self.apply("__call__", variables, x, given, _dropout(keys, train))
 
-  def reconstruct(self, variables, x, given: Columns | None = None) -> jax.Array:
-    """Returns the logits [B, *shape] of the reconstructions of examples [B, *shape]."""
+  def reconstruct(self, variables: Variables, x: Examples, given: Columns | None = None) -> Logits:
+    """Returns the logits of the reconstructions of examples."""
     return self.autoencode(variables, x, given)[1]
 
-  def nearest_codes(self, variables, z) -> jax.Array:
-    """Returns the codes nearest to z, which are within the bounds of the code, that the encoder can output."""
+  def nearest_codes(self, variables: Variables, z: Latents) -> Latents:
+    """Returns the latent codes nearest to z that the encoder can output; z must be within the bounds of `code`."""
     return self._apply(variables, z, method="nearest_codes", exact=True)
 
-  def lookup(self, variables, indices) -> jax.Array:
-    """Returns the code z [B, *code shape] of discrete latents int [B, *index_shape]."""
+  def lookup(self, variables: Variables, indices: Int[AnyArray, " batch *index_shape"]) -> Latents:
+    """Returns the latents z of discrete latents."""
     return self._apply(variables, indices, method="lookup", exact=True)
 
-  def log_prior(self, variables, z) -> jax.Array:
-    """Returns the log density [B] of the prior at codes, in nats."""
+  def log_prior(self, variables: Variables, z: Latents) -> Float[Array, " batch"]:
+    """Returns the log density of the prior at z, in nats."""
     return self._apply(variables, z, method="log_prior", exact=True)
 
-  def sample_prior(self, variables, key, count: int) -> jax.Array:
-    """Returns `count` codes from the prior."""
+  def sample_prior(self, variables: Variables, key: Key[Array, ""], count: int) -> Float[Array, " count *latent"]:
+    """Returns `count` latent codes drawn from the prior."""
     return self._apply(variables, key, count, method="sample_prior", exact=True)
 
-  def kl_to_prior(self, variables, posterior: Gaussian, z) -> jax.Array:
-    """Returns the KL divergence [B, ...] in nats of a posterior, of which z is a sample, from the prior."""
+  def kl_to_prior(self, variables: Variables, posterior: Gaussian, z: Latents) -> Float[Array, "batch ..."]:
+    """Returns the KL divergence in nats of a posterior, of which z is a sample, from the prior."""
     return self._apply(variables, posterior, z, method="kl_to_prior", exact=True)
 
-  def update_state(self, state, sums):
-    """Returns the next state from the sums of `Encoding.statistics` over all examples of a step."""
+  def update_state(self, state: PyTree, sums: PyTree) -> PyTree:
+    """Returns the next state, from the sums of `Encoding.statistics` over all examples of a step."""
     return self.module.update_state(state, sums)
 
-  def project(self, params):
-    """Returns the parameters after an update, projected onto the model's constraint set."""
+  def project(self, params: Params) -> Params:
+    """Returns the parameters projected onto the model's constraint set, after an update."""
     return self.module.project(params)
 
-  def apply(self, method, variables, *args):
-    """Calls a method of the module, computed in `compute_dtype`; inputs and results keep their types."""
+  def apply(self, method: str, variables: Variables, *args: Any) -> Any:
+    """Calls a method of the module in `compute_dtype` arithmetic; inputs and results keep their types."""
     return self._apply(variables, *args, method=method)
 
-  def attention(self, variables, x, given=None):
-    """Returns the weights of the encoder's attention layers: {path of the layer: [B, heads, queries, keys]}.
+  def attention(
+    self, variables: Variables, x: Examples, given: Columns | None = None
+  ) -> dict[str, Float[Array, "batch heads queries keys"]]:
+    """Returns the weights of the encoder's attention layers by the path of the layer.
 
     The path of a stacked layer ends with its number.
     """
     _, collections = self._apply(variables, x, given, method="encode", mutable=["attention"])
-    found = jax.tree_util.tree_leaves_with_path(
+    leaves = jax.tree_util.tree_leaves_with_path(
       collections.get("attention", {}), is_leaf=lambda x: isinstance(x, tuple)
     )
     maps = {}
-    for path, (weights,) in found:
+    for path, (weights,) in leaves:
       name = "/".join(key.key for key in path[:-1])
       maps |= {name: weights} if weights.ndim == 4 else {f"{name}/{i}": layer for i, layer in enumerate(weights)}
     return maps
 
   def parameter_count(self) -> int:
-    """Returns how many numbers gradients train; nothing is computed."""
+    """Returns the number of trained parameters; nothing is computed."""
     return sum(leaf.size for leaf in jax.tree.leaves(self.abstract_variables().params))
 
   def _apply(self, variables, *args, exact=False, **options):
-    """Calls a method of the module; `exact` computes in the type of the arrays, whatever `compute_dtype` is."""
+    """Calls a method of the module; `exact` computes in the type of the arrays and ignores `compute_dtype`."""
     params, state = variables
     dtype = None if exact else COMPUTE_DTYPES[self.compute_dtype]
     if dtype is None:
@@ -188,15 +227,17 @@ def _dropout(keys, train):
   return jax.vmap(jax.random.fold_in, (0, None))(keys, _DROPOUT) if train else None
 
 
-def build(name, shape, compute_dtype="float32", labels=(), **options):
-  """Returns the `Model` that `config.model` describes; UserError for what cannot be built.
+def build(
+  name: Any, shape: Sequence[int], compute_dtype: Any = "float32", labels: Sequence[int] = (), **options: Any
+) -> Model:
+  """Returns the `Model` that `config.model` describes; raises UserError for invalid options.
 
   Args:
     name: a key of FAMILIES.
-    shape: of an example.
+    shape: shape of an example.
     compute_dtype: a key of COMPUTE_DTYPES.
     labels: the distinct labels of the training examples, for a family of LABELLED.
-    **options: those of the family.
+    **options: the options of the family.
   """
   errors.choose(COMPUTE_DTYPES, compute_dtype, "compute_dtype")
   errors.choose(FAMILIES, name, "model.name")
@@ -215,7 +256,7 @@ def _abstract_variables(model):
 
 
 def _cast(tree, dtype):
-  """The arrays of floating-point numbers of a tree as another type; all else as it is."""
+  """Casts the floating-point arrays of a tree; other leaves stay unchanged."""
 
   def cast(leaf):
     is_array = isinstance(leaf, jax.Array | np.ndarray)

@@ -1,4 +1,4 @@
-"""Attention, softmax(Q K^T / sqrt(d_k)) V (Vaswani et al. 2017, section 3.2), its masks, and the layer with heads."""
+"""Scaled dot-product attention (Vaswani et al. 2017, section 3.2), its masks, and the multi-head attention layer."""
 
 import functools
 import math
@@ -7,111 +7,146 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
 from ae_jax import errors
+from ae_jax.types import AnyArray
 
-# Queries that `attend` takes at a time, so that its scores never need more memory than a multiple of the keys.
-BLOCK = 128
+BLOCK = 128  # queries that `attend` processes at a time, so that its memory is linear in the number of keys
+
+Mask = Bool[AnyArray, "..."]  # True where a query may attend to a key
+Heads = Float[Array, "batch queries heads features"]
 
 
-def scaled_dot_product_attention(query, key, value, mask=None, *, scale=None):
-  """What each query gathers, and how it weighs the keys: ([..., N_q, d_v], [..., N_q, N_k]), rows summing to 1.
+def scaled_dot_product_attention(
+  query: Float[AnyArray, "... queries features"],
+  key: Float[AnyArray, "... keys features"],
+  value: Float[AnyArray, "... keys value_features"],
+  mask: Mask | None = None,
+  *,
+  scale: float | None = None,
+) -> tuple[Float[Array, "... queries value_features"], Float[Array, "... queries keys"]]:
+  """Returns the output of attention, softmax(Q K^T / sqrt(d_k)) V, and its weights, whose rows sum to 1.
 
-  `query` is [..., N_q, d_k], `key` [..., N_k, d_k], `value` [..., N_k, d_v]. `mask` is boolean, True where a query may
-  look, of a shape that broadcasts to the weights'; a query that may look nowhere has weights and an output of zeros.
-  `scale` multiplies the scores: None is 1 / sqrt(d_k), 1.0 leaves them as they are.
+  Args:
+    query: [..., N_q, d_k].
+    key: [..., N_k, d_k].
+    value: [..., N_k, d_v].
+    mask: broadcasts to the weights [..., N_q, N_k]. A query that may attend to no key has zero weights and output.
+    scale: factor of the scores; None is 1 / sqrt(d_k).
   """
   scores = jnp.einsum("...qd,...kd->...qk", query, key) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
   if mask is None:
     weights = jax.nn.softmax(scores, axis=-1)
   else:
-    mask = _of_rank(mask, scores.ndim)
-    hidden = jnp.asarray(jnp.finfo(scores.dtype).min / 2, scores.dtype)  # finite: no NaN on the way, all masked or not
-    weights = jnp.where(mask, jax.nn.softmax(jnp.where(mask, scores, hidden), axis=-1), jnp.zeros((), scores.dtype))
+    mask = _expand_rank(mask, scores.ndim)
+    masked = jnp.asarray(jnp.finfo(scores.dtype).min / 2, scores.dtype)  # finite: no NaN even if a whole row is masked
+    weights = jnp.where(mask, jax.nn.softmax(jnp.where(mask, scores, masked), axis=-1), jnp.zeros((), scores.dtype))
   return jnp.einsum("...qk,...kd->...qd", weights, value), weights
 
 
-def causal_mask(queries, keys=None):
-  """[queries, keys], True where query t may look: at keys 0 ... t. As many keys as queries if not said."""
+def causal_mask(queries: int, keys: int | None = None) -> Bool[Array, "queries keys"]:
+  """Returns the mask that lets query t attend to keys 0 ... t; `keys` defaults to the number of queries."""
   return jnp.tril(jnp.ones((queries, queries if keys is None else keys), bool))
 
 
-def padding_mask(lengths, keys):
-  """Lengths [B] -> [B, 1, 1, keys] for all heads and queries of an example, True for its first `length` keys."""
+def padding_mask(lengths: Int[AnyArray, " batch"], keys: int) -> Bool[Array, "batch 1 1 keys"]:
+  """Returns the mask that lets all queries and heads of an example attend to its first `length` keys."""
   return (jnp.arange(keys)[None] < lengths[:, None])[:, None, None]
 
 
-def attend(query, key, value, mask=None, *, scale=None, causal=False, block=BLOCK):
-  """The output of `scaled_dot_product_attention` where nobody asks for the weights: [B, N_q, heads, d].
+def attend(
+  query: Float[AnyArray, "batch queries heads features"],
+  key: Float[AnyArray, "batch keys heads features"],
+  value: Float[AnyArray, "batch keys heads features"],
+  mask: Mask | None = None,
+  *,
+  scale: float | None = None,
+  causal: bool = False,
+  block: int = BLOCK,
+) -> Heads:
+  """Returns the output of `scaled_dot_product_attention` [B, N_q, heads, d] without its weights.
 
-  `query` is [B, N_q, heads, d], `key` and `value` are [B, N_k, heads, d]; `mask` broadcasts to [B, heads, N_q, N_k],
-  and `causal` adds `causal_mask` without its N_q * N_k numbers. More than `block` queries are taken a block at a time
-  and computed again in the backward pass, so that memory is linear in the length of the sequence.
+  More than `block` queries are processed a block at a time and recomputed in the backward pass, so that memory is
+  linear in the length of the sequence.
+
+  Args:
+    query: [B, N_q, heads, d].
+    key: [B, N_k, heads, d].
+    value: [B, N_k, heads, d].
+    mask: broadcasts to [B, heads, N_q, N_k].
+    scale: factor of the scores; None is 1 / sqrt(d).
+    causal: adds `causal_mask` without storing its N_q * N_k elements.
+    block: number of queries of a block.
   """
-  mask = None if mask is None else _of_rank(mask, 4)
+  mask = None if mask is None else _expand_rank(mask, 4)
   if query.shape[1] <= block:
     return _attend_block(query, key, value, mask, 0, scale, causal)
-  each = mask is not None and mask.shape[2] > 1  # query has its own row of the mask
+  mask_per_query = mask is not None and mask.shape[2] > 1
 
   @jax.checkpoint
-  def one(part):
-    query, rows, first = part
-    return _attend_block(query, key, value, rows if each else mask, first, scale, causal)
+  def block_output(inputs):
+    queries, rows, first = inputs
+    return _attend_block(queries, key, value, rows if mask_per_query else mask, first, scale, causal)
 
-  rows = _blocks(mask, 2, block) if each else None
-  outputs = lax.map(one, (_blocks(query, 1, block), rows, jnp.arange(0, query.shape[1], block)))
+  rows = _split_blocks(mask, 2, block) if mask_per_query else None
+  outputs = lax.map(block_output, (_split_blocks(query, 1, block), rows, jnp.arange(0, query.shape[1], block)))
   return jnp.moveaxis(outputs, 0, 1).reshape(query.shape[0], -1, *query.shape[2:])[:, : query.shape[1]]
 
 
 def _attend_block(query, key, value, mask, first, scale, causal):
-  """Attention of queries number `first` and on, by the library; the rows that it would spread evenly become zeros."""
+  """Returns the attention of consecutive queries, the first of which has the number `first`.
+
+  `jax.nn.dot_product_attention` gives a fully masked query uniform weights; here its output is 0.
+  """
   if causal:
     row = first + jnp.arange(query.shape[1])
-    below = (row[:, None] >= jnp.arange(key.shape[1])[None])[None, None]
-    mask = below if mask is None else mask & below
+    causal_rows = (row[:, None] >= jnp.arange(key.shape[1])[None])[None, None]
+    mask = causal_rows if mask is None else mask & causal_rows
   if mask is None:
     return jax.nn.dot_product_attention(query, key, value, scale=scale)
   output = jax.nn.dot_product_attention(query, key, value, mask=mask, scale=scale)
-  sees = mask.any(-1, keepdims=True).swapaxes(1, 2)  # [B, N_q, heads, 1]
-  return jnp.where(sees, output, jnp.zeros((), output.dtype))
+  has_keys = mask.any(-1, keepdims=True).swapaxes(1, 2)  # [B, N_q, heads, 1]
+  return jnp.where(has_keys, output, jnp.zeros((), output.dtype))
 
 
-def _blocks(x, axis, block):
-  """An axis cut into blocks, the last one filled with zeros: [..., N, ...] -> [ceil(N / block), ..., block, ...]."""
+def _split_blocks(x, axis, block):
+  """Splits an axis into blocks, the last padded with zeros: [..., N, ...] -> [ceil(N / block), ..., block, ...]."""
   count = -(-x.shape[axis] // block)
-  x = jnp.pad(x, [(0, count * block - side if place == axis else 0) for place, side in enumerate(x.shape)])
+  x = jnp.pad(x, [(0, count * block - side if i == axis else 0) for i, side in enumerate(x.shape)])
   return jnp.moveaxis(x.reshape(*x.shape[:axis], count, block, *x.shape[axis + 1 :]), axis, 0)
 
 
-def _of_rank(mask, rank):
+def _expand_rank(mask, rank):
+  """Adds leading axes of size 1."""
   return mask.reshape(*(1,) * (rank - mask.ndim), *mask.shape)
 
 
-def check_heads(width, heads):
-  """Raises UserError unless the heads divide the width."""
+def check_heads(width: int, heads: object) -> None:
+  """Raises UserError unless `config.model.heads` is a positive integer that divides the width."""
   errors.check_positive("model.heads", heads)
   errors.check(width % heads == 0, "model.heads", heads, f"a divisor of the width, {width}")
 
 
 class Dense(nn.Dense):
-  """`nn.Dense` of tokens, [B, N, inputs] -> [B, N, features], as the product of one matrix of all tokens.
+  """`nn.Dense` of tokens [B, N, inputs] -> [B, N, features], computed as one product of the matrix of all tokens.
 
-  Of a product with two axes of rows XLA's CPU compiler transposes both factors for the gradient of the weights, which
-  takes five times as long.
+  For a product with two row axes XLA's CPU compiler transposes both factors in the gradient of the weights, which takes
+  five times as long.
   """
 
-  def __call__(self, x):
+  def __call__(self, x: Float[AnyArray, "batch tokens inputs"]) -> Float[Array, "batch tokens features"]:
     return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
 
 
 class MultiHeadAttention(nn.Module):
-  """Attention in `heads` subspaces of width / heads numbers each, and an affine map of their outputs side by side.
+  """Multi-head attention: attention in `heads` subspaces of width / heads features, then an affine map of all outputs.
 
-  Neither queries nor keys have a bias: the softmax takes no notice of a key's. With `qk_norm` both are divided by their
-  root mean square within each head and multiplied by a learned scale per number (the RMS form of Dehghani et al. 2023,
-  section 2), which bounds the scores. `scaled` divides the scores by sqrt(width / heads).
+  Queries and keys have no bias; the softmax is invariant to a key's. `qk_norm` divides both by their root mean square
+  within each head and multiplies them by a learned scale per feature, which bounds the scores (the RMS form of
+  Dehghani et al. 2023, section 2). `scaled` divides the scores by sqrt(width / heads).
 
-  The weights are kept, as "weights" [B, heads, N_q, N_k] in the collection "attention", if that is mutable.
+  The weights [B, heads, N_q, N_k] are sown as "weights" in the collection "attention" if it is mutable.
   """
 
   width: int
@@ -120,31 +155,43 @@ class MultiHeadAttention(nn.Module):
   qk_norm: bool = False
 
   @nn.compact
-  def __call__(self, x, memory=None, mask=None, causal=False):
-    """Queries [B or 1, N_q, ...] that look at `memory` [B, N_k, ...], or at themselves -> [B, N_q, width].
+  def __call__(
+    self,
+    x: Float[AnyArray, "query_batch queries inputs"],
+    memory: Float[AnyArray, "batch keys memory_inputs"] | None = None,
+    mask: Mask | None = None,
+    causal: bool = False,
+  ) -> Float[Array, "batch queries width"]:
+    """Returns the outputs [B, N_q, width] of queries x that attend to `memory`; raises UserError for invalid heads.
 
-    `mask` broadcasts to [B, heads, N_q, N_k]; with `causal` query t looks at 0 ... t only. UserError for the heads.
+    Args:
+      x: tokens of the queries; one set of queries, a batch of 1, serves all examples of `memory`.
+      memory: tokens of the keys and values; None is x (self-attention).
+      mask: broadcasts to [B, heads, N_q, N_k].
+      causal: whether query t attends to keys 0 ... t only.
     """
     check_heads(self.width, self.heads)
     memory = x if memory is None else memory
     query, key, value = (
-      Dense(self.width, use_bias=False, name=name)(of).reshape(*of.shape[:2], self.heads, self.width // self.heads)
-      for name, of in (("query", x), ("key", memory), ("value", memory))
+      Dense(self.width, use_bias=False, name=name)(tokens).reshape(
+        *tokens.shape[:2], self.heads, self.width // self.heads
+      )
+      for name, tokens in (("query", x), ("key", memory), ("value", memory))
     )
     if self.qk_norm:
       query, key = nn.RMSNorm(name="query_norm")(query), nn.RMSNorm(name="key_norm")(key)
-    query = jnp.broadcast_to(query, (memory.shape[0], *query.shape[1:]))  # one set of queries may ask in every example
+    query = jnp.broadcast_to(query, (memory.shape[0], *query.shape[1:]))
     scale = None if self.scaled else 1.0
     if self.is_mutable_collection("attention") and not self.is_initializing():
-      output = self._with_weights(query, key, value, mask, scale, causal)
+      output = self._attend_and_sow(query, key, value, mask, scale, causal)
     else:
       output = attend(query, key, value, mask, scale=scale, causal=causal)
     return Dense(self.width, name="out")(output.reshape(*output.shape[:2], self.width))
 
-  def _with_weights(self, query, key, value, mask, scale, causal):
-    masks = [_of_rank(mask, 4)] if mask is not None else []
-    masks += [_of_rank(causal_mask(query.shape[1], key.shape[1]), 4)] if causal else []
-    query, key, value = (each.swapaxes(1, 2) for each in (query, key, value))  # [B, heads, N, d]
+  def _attend_and_sow(self, query, key, value, mask, scale, causal):
+    masks = [_expand_rank(mask, 4)] if mask is not None else []
+    masks += [_expand_rank(causal_mask(query.shape[1], key.shape[1]), 4)] if causal else []
+    query, key, value = (array.swapaxes(1, 2) for array in (query, key, value))  # [B, heads, N, d]
     mask = functools.reduce(jnp.logical_and, masks) if masks else None
     output, weights = scaled_dot_product_attention(query, key, value, mask, scale=scale)
     self.sow("attention", "weights", weights)

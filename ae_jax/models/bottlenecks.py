@@ -1,19 +1,22 @@
-"""Bottlenecks between an encoder and a decoder, and the autoencoder that the three make."""
+"""Bottlenecks between an encoder and a decoder, and the autoencoders that use them."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from ae_jax import errors
 from ae_jax.models import activations
-from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Gaussian
+from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Gaussian, Latents, Logits
+from ae_jax.types import AnyArray, Columns, Keys
 
 
 class Autoencoder(AutoencoderModule):
-  """Encoder, a deterministic bottleneck, decoder."""
+  """The deterministic autoencoder: encoder [B, *shape] -> [B, latent], activation of the latents, decoder -> logits."""
 
   encoder: nn.Module
   decoder: nn.Module
@@ -21,60 +24,64 @@ class Autoencoder(AutoencoderModule):
   spec: CodeSpec
 
   @property
-  def code_spec(self):
+  def code_spec(self) -> CodeSpec:
     return self.spec
 
-  def encode(self, x, given=None, dropout=None):
+  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
     return encoding(self.code_activation, self.encoder(x, dropout))
 
-  def decode(self, z, given=None, dropout=None):
+  def decode(self, z: Latents, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
     return self.decoder(z, dropout)
 
 
 class VariationalAutoencoder(AutoencoderModule):
-  """An encoder of a gaussian posterior with a diagonal covariance, and a decoder; the code is the posterior's mean."""
+  """The variational autoencoder (Kingma & Welling 2014): the encoder outputs a Gaussian posterior of the latents.
 
-  encoder: nn.Module  # -> [B, 2 * latent]: means, then logarithms of variances
+  The posterior has a diagonal covariance. The latent code of an example is its posterior mean [B, latent].
+  """
+
+  encoder: nn.Module  # -> [B, 2 * latent]: means, then log variances
   decoder: nn.Module
   spec: CodeSpec
 
   @property
-  def code_spec(self):
+  def code_spec(self) -> CodeSpec:
     return self.spec
 
   @property
-  def has_posterior(self):
+  def has_posterior(self) -> bool:
     return True
 
-  def encode(self, x, given=None, dropout=None):
+  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
     mean, log_variance = jnp.split(self.encoder(x, dropout), 2, axis=-1)
     return Encoding(mean, Gaussian(mean, log_variance))
 
-  def decode(self, z, given=None, dropout=None):
+  def decode(self, z: Latents, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
     return self.decoder(z, dropout)
 
 
 @dataclasses.dataclass(frozen=True)
 class FiniteScalars:
-  """Each unit of the code takes one of an odd number of levels, evenly from -1 to 1 (FSQ; Mentzer et al. 2023).
+  """Finite scalar quantisation (FSQ; Mentzer et al. 2023): each unit takes one of `levels` values in [-1, 1].
 
-  tanh, then the nearest level; the gradient is tanh's, as if nothing had been rounded. The codebook is all
-  combinations: levels ** latent of them.
+  The number of levels is odd and they are evenly spaced. The forward pass rounds tanh(x) to the nearest level; the
+  gradient is that of tanh (straight-through). The implicit codebook has levels ** latent entries.
   """
 
   levels: int
 
-  def __call__(self, x):
+  def __call__(self, x: Float[AnyArray, "*shape"]) -> Float[Array, "*shape"]:
+    """Returns x squashed by tanh and rounded to the nearest levels."""
     bounded = jnp.tanh(x)
     return jax.lax.stop_gradient(self.nearest(bounded)) + (bounded - jax.lax.stop_gradient(bounded))
 
-  def nearest(self, x):
-    """The levels nearest to numbers from -1 to 1."""
+  def nearest(self, x: Float[AnyArray, "*shape"]) -> Float[Array, "*shape"]:
+    """Returns the levels nearest to values in [-1, 1]."""
     half = self.levels // 2
     return jnp.round(half * x) / half
 
-  def index(self, z):
-    """The numbers, from 0, of the levels of latents z: int32 of the same shape."""
+  def index(self, z: Float[AnyArray, "*shape"]) -> Int[Array, "*shape"]:
+    """Returns the indices int32, from 0, of the levels of latents z."""
     return jnp.round((z + 1) * (self.levels // 2)).astype(jnp.int32)
 
 
@@ -82,29 +89,40 @@ DETERMINISTIC = {
   **{name: activations.ACTIVATIONS[name] for name in ("identity", "relu", "sigmoid", "tanh")},
   **{f"fsq{levels}": FiniteScalars(levels) for levels in (3, 5, 7, 9)},
 }
-_BOUNDS = {"relu": (0.0, float("inf")), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # of the code; others have none
+_BOUNDS = {"relu": (0.0, float("inf")), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # of the latents; others have none
 
 
-def spec(name, latent) -> CodeSpec:
-  """Returns the `CodeSpec` of a vector of `latent` numbers behind the bottleneck of a name."""
+def spec(name: str, latent: int) -> CodeSpec:
+  """Returns the `CodeSpec` of `latent` units with the named bottleneck."""
   activation = DETERMINISTIC.get(name)
   if isinstance(activation, FiniteScalars):
     return CodeSpec((latent,), low=-1.0, high=1.0, levels=activation.levels, index_shape=(latent,))
   return CodeSpec((latent,), 0, *_BOUNDS.get(name, ()))
 
 
-def encoding(activation, inputs) -> Encoding:
-  """Returns the encoding of a deterministic bottleneck: inputs [B, latent] through its activation."""
+def encoding(activation: Callable, inputs: Latents) -> Encoding:
+  """Returns the encoding of a deterministic bottleneck, which applies its activation to the encoder's output."""
   z = activation(inputs)
   indices = activation.index(z) if isinstance(activation, FiniteScalars) else None
   return Encoding(z, indices=indices)
 
 
-def build_autoencoder(name, latent, encoder, decoder, deterministic=Autoencoder):
-  """Returns the autoencoder with the bottleneck of a name; `encoder(outputs)` builds an encoder with that many outputs.
+def build_autoencoder(
+  name: Any,
+  latent: Any,
+  encoder: Callable[[int], nn.Module],
+  decoder: nn.Module,
+  deterministic: type[Autoencoder] = Autoencoder,
+) -> AutoencoderModule:
+  """Returns the autoencoder with the named bottleneck; raises UserError for an invalid name or latent size.
 
-  "identity", "relu", "sigmoid", "tanh" and "fsq3" to "fsq9" (quantised, see `FiniteScalars`) are the activation of the
-  code, in a module of the class `deterministic`; "gaussian" is the variational bottleneck.
+  Args:
+    name: "identity", "relu", "sigmoid", "tanh", "fsq3" to "fsq9" (quantised, see `FiniteScalars`), or "gaussian" for
+      the variational autoencoder.
+    latent: the latent size.
+    encoder: builds the encoder with the given number of outputs.
+    decoder: the decoder.
+    deterministic: class of the module for all bottlenecks but "gaussian".
   """
   errors.check_positive("model.latent", latent)
   if errors.choose({**DETERMINISTIC, "gaussian": None}, name, "model.bottleneck"):

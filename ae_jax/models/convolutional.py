@@ -1,36 +1,40 @@
-"""The convolutional autoencoder: convolutions and pooling down to a code, and one of several ways back up.
+"""The convolutional autoencoder: convolutions and pooling to a latent vector, then one of several upsampling decoders.
 
-Inside, images are laid out [C, H, W, B] (see `ae_jax.ops.convolutions`).
+The layers work on images laid out [C, H, W, B] (see `ae_jax.ops.convolutions`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
+from jaxtyping import Array, Float
 
 from ae_jax import errors
 from ae_jax.models import activations, bottlenecks, upsampling
 from ae_jax.models.dropout import DECODER, check_rate, drop
-from ae_jax.models.interface import AutoencoderModule, CodeSpec
+from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Latents, Logits
+from ae_jax.models.upsampling import Maps, OutputMaps
 from ae_jax.ops import convolutions, resizing
+from ae_jax.types import AnyArray, Columns, Keys
 
 
 class Conv(nn.Module):
-  """A convolution, of a kind, and a bias: [C, H, W, B] -> [features, H', W', B]."""
+  """A convolution with bias: [C, H, W, B] -> [features, H', W', B]."""
 
   features: int
   kernel: int
-  operation: Callable  # (image, kernel) -> image: one of ops.convolutions, or `conv_pool`
+  operation: Callable  # (image, kernel) -> image: a convolution of ops.convolutions, or `conv_pool`
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Maps) -> OutputMaps:
     kernel = self.param("kernel", upsampling.KERNEL_INIT, (self.kernel, self.kernel, x.shape[0], self.features))
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
     return self.operation(x, kernel) + bias[:, None, None, None]
 
 
-def down(h, encoder, operation, dropout):
-  """Applies the stages of an encoder, within its compact method: convolution and pooling, activation, dropout.
+def down(h: Maps, encoder: nn.Module, operation: Callable, dropout: Keys | None) -> OutputMaps:
+  """Applies the stages of an encoder, inside its compact method: convolution and pooling, activation, dropout.
 
   `operation` is the convolution with pooling: (image, kernel) -> image.
   """
@@ -41,26 +45,27 @@ def down(h, encoder, operation, dropout):
 
 
 class ConvEncoder(nn.Module):
-  """Per stage convolution, 2x2 max-pooling, activation; then one dense layer: [B, H, W, C] -> [B, outputs].
+  """Stages of convolution, 2x2 max-pooling and activation, then a dense layer: [B, H, W, C] -> [B, outputs].
 
-  Any activation that never falls, such as ReLU, may as well stand before the pooling: here it has a quarter to do.
+  The activation follows the pooling, where it has a quarter of the elements. For a monotone activation such as ReLU
+  both orders give the same result.
   """
 
   outputs: int
-  channels: tuple[int, ...]
+  channels: tuple[int, ...]  # of each stage
   kernel: int
   activation: Callable
   dropout: float
 
   @nn.compact
-  def __call__(self, x, dropout=None):
+  def __call__(self, x: Examples, dropout: Keys | None = None) -> Float[Array, "batch outputs"]:
     h = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
     h = down(h, self, conv_pool, dropout)
     return nn.Dense(self.outputs, name="code")(flat(h))
 
 
 class ConvDecoder(nn.Module):
-  """A dense layer to the smallest image, then per stage a layer that enlarges it to the next of `sizes`: logits."""
+  """A dense layer to the smallest image, then one upsampling layer per stage: [B, latent] -> logits [B, H, W, C]."""
 
   shape: tuple[int, int, int]
   channels: tuple[int, ...]  # of the smallest image, then of the output of each stage but the last
@@ -72,7 +77,7 @@ class ConvDecoder(nn.Module):
   dropout: float
 
   @nn.compact
-  def __call__(self, z, dropout=None):
+  def __call__(self, z: Latents, dropout: Keys | None = None) -> Logits:
     smallest = (self.channels[0], *self.sizes[0])
     h = self.activation(nn.Dense(math.prod(smallest))(z))
     h = drop(h.T.reshape(*smallest, z.shape[0]), dropout, self.dropout, DECODER, -1)  # [C, H, W, B]
@@ -84,10 +89,10 @@ class ConvDecoder(nn.Module):
 
 
 class TiedConv(AutoencoderModule):
-  """The convolutional autoencoder whose decoder has the encoder's weights, and biases of its own.
+  """The convolutional autoencoder with tied weights: the decoder uses the encoder's kernels and its own biases.
 
-  Back up, the code goes through the transposed dense layer; then per stage, last to first, the image is enlarged to
-  the size that pooling saw (the nearest pixel) and goes through the transpose of the stage's convolution.
+  Decoder: the transposed dense layer, then per stage, last to first, nearest-neighbour upsampling to the size before
+  pooling and the transpose of the stage's convolution.
   """
 
   shape: tuple[int, int, int]
@@ -101,10 +106,10 @@ class TiedConv(AutoencoderModule):
   dropout: float
 
   @property
-  def code_spec(self):
+  def code_spec(self) -> CodeSpec:
     return self.spec
 
-  def setup(self):
+  def setup(self) -> None:
     init, zeros = upsampling.KERNEL_INIT, nn.initializers.zeros
     self.convolved, pooled = stage_sizes(self.shape[:2], self.kernel, len(self.channels))
     self.smallest = (self.channels[-1], *pooled[-1])
@@ -117,14 +122,14 @@ class TiedConv(AutoencoderModule):
     self.code_bias = self.param("code_bias", zeros, (self.latent,))
     self.decoder_code_bias = self.param("decoder_code_bias", zeros, (features,))
 
-  def encode(self, x, given=None, dropout=None):
-    h = x.transpose(3, 1, 2, 0)
+  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
+    h = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
     for number, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
       h = self.activation(conv_pool(h, kernel) + bias[:, None, None, None])
       h = drop(h, dropout, self.dropout, number, -1)
     return bottlenecks.encoding(self.code_activation, flat(h) @ self.code_kernel + self.code_bias[None])
 
-  def decode(self, z, given=None, dropout=None):
+  def decode(self, z: Latents, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
     h = (z @ self.code_kernel.T + self.decoder_code_bias[None]).T.reshape(*self.smallest, z.shape[0])
     stages = zip(self.kernels, self.decoder_biases, self.convolved, strict=True)
     for number, (kernel, bias, size) in enumerate(reversed(list(stages))):
@@ -134,50 +139,72 @@ class TiedConv(AutoencoderModule):
     return h.transpose(3, 1, 2, 0)
 
 
-def conv_pool(h, kernel):
-  """Convolution without padding, then `pool`: [C, H, W, B], [k, k, C, C_out] -> [C_out, H', W', B]."""
+def conv_pool(
+  h: Maps,
+  kernel: Float[AnyArray, "kernel_height kernel_width channels features"],
+) -> OutputMaps:
+  """Returns `pool` of the convolution without padding."""
   convolved = (side - k + 1 for side, k in zip(h.shape[1:3], kernel.shape[:2], strict=True))
-  return convolutions.conv_max_pool(h, kernel, _window(convolved))
+  return convolutions.conv_max_pool(h, kernel, _pooling_window(convolved))
 
 
-def pool(h):
-  """2x2 max-pooling, a side of 1 left alone: [C, H, W, B] -> [C, max(1, H // 2), max(1, W // 2), B]."""
-  return convolutions.max_pool(h, _window(h.shape[1:3]))
+def pool(h: Maps) -> Float[Array, "channels rows columns batch"]:
+  """Returns the 2x2 max-pooling of images, [C, max(1, H // 2), max(1, W // 2), B]; a side of 1 is not pooled."""
+  return convolutions.max_pool(h, _pooling_window(h.shape[1:3]))
 
 
-def _window(size):
-  """Of pooling, for an image of (height, width)."""
+def _pooling_window(size):
+  """Returns the pooling window (height, width) for images of a size."""
   return tuple(min(2, side) for side in size)
 
 
-def flat(h):
-  """Images [C, H, W, B] -> features [B, C * H * W]."""
+def flat(h: Maps) -> Float[AnyArray, "batch features"]:
+  """Flattens images [C, H, W, B] to vectors [B, C * H * W]."""
   return h.reshape(math.prod(h.shape[:3]), h.shape[3]).T
 
 
 def build(
-  shape,
+  shape: tuple[int, ...],
   *,
-  latent,
-  channels,
-  kernel,
-  activation,
-  bottleneck,
-  decoder,
-  decoder_kernels,
-  decoder_strides,
-  decoder_activation,
-  dropout=0.0,
-):
-  """The lecture's convolutional autoencoder for any image size, any number of stages and any widths.
+  latent: Any,
+  channels: Any,
+  kernel: Any,
+  activation: Any,
+  bottleneck: Any,
+  decoder: Any,
+  decoder_kernels: Any,
+  decoder_strides: Any,
+  decoder_activation: Any,
+  dropout: Any = 0.0,
+) -> AutoencoderModule:
+  """Returns the convolutional autoencoder; raises UserError for invalid options or an image too small for the stages.
 
-  The decoder goes from the smallest image to the outputs of the encoder's convolutions, last to second, and from there
-  to the image: at 28x28, 5 -> 11 -> 28. It is one of `upsampling.LAYERS`, or "tied" (`TiedConv`), which needs neither
-  kernels nor strides. The paddings of "transposed" follow from these sizes, and a kernel of `decoder_kernels` that
-  would leave the far edge of its output without input is enlarged until it reaches. `decoder_activation="identity"` is
-  the affine decoder; `dropout` is the rate behind each hidden layer in training. Raises UserError, also for an image
-  too small for the stages.
+  `decoder` is a key of `upsampling.LAYERS`, or "tied" (`TiedConv`), which ignores `decoder_kernels` and
+  `decoder_strides`. The decoder enlarges the smallest image to the sizes of the encoder's convolutions in reverse, then
+  to the image: 5 -> 11 -> 28 for 28x28. `decoder_activation="identity"` makes the decoder affine. `dropout` is the rate
+  after each hidden layer in training.
   """
+  _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dropout)
+  convolved, pooled = stage_sizes(shape[:2], kernel, len(channels))
+  encoder_function = activations.choose(activation, "activation")
+  decoder_function = activations.choose(decoder_activation, "decoder_activation")
+  layer = errors.choose({**upsampling.LAYERS, "tied": None}, decoder, "model.decoder")
+  if decoder == "tied":
+    return _build_tied(shape, latent, channels, kernel, encoder_function, decoder_function, bottleneck, dropout)
+  sizes = (pooled[-1], *convolved[:0:-1], shape[:2])
+  kernels = tuple((k, k) for k in decoder_kernels)
+  if decoder == "transposed":
+    kernels = _enlarged_kernels(kernels, decoder_strides, sizes)
+  return bottlenecks.build_autoencoder(
+    bottleneck,
+    latent,
+    lambda outputs: ConvEncoder(outputs, channels, kernel, encoder_function, dropout),
+    ConvDecoder(shape, channels[::-1], sizes, kernels, decoder_strides, decoder_function, layer, dropout),
+  )
+
+
+def _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dropout):
+  """Raises UserError for invalid options of the stages, also with a decoder that does not use them."""
   errors.check_positive("model.kernel", kernel)
   errors.check_all_positive("model.channels", channels)
   check_rate(dropout)
@@ -186,51 +213,45 @@ def build(
     wanted = f"one number for each of the {len(channels)} stages of model.channels={channels}"
     errors.check(len(value) == len(channels), f"model.{key}", value, wanted)
     errors.check_reach(f"model.{key}", value, shape[:2])
-  convolved, pooled = stage_sizes(shape[:2], kernel, len(channels))
-  sizes = (pooled[-1], *convolved[:0:-1], shape[:2])
-  function = activations.choose(activation, "activation")
-  back = activations.choose(decoder_activation, "decoder_activation")
-  layer = errors.choose({**upsampling.LAYERS, "tied": None}, decoder, "model.decoder")
-  if decoder == "tied":
-    errors.check_positive("model.latent", latent)
-    wanted = f"one of {', '.join(bottlenecks.DETERMINISTIC)} with config.model.decoder='tied'"
-    errors.check(bottleneck != "gaussian", "model.bottleneck", bottleneck, wanted)
-    code = errors.choose(bottlenecks.DETERMINISTIC, bottleneck, "model.bottleneck")
-    spec = bottlenecks.spec(bottleneck, latent)
-    return TiedConv(shape, latent, channels, kernel, function, back, code, spec, dropout)
-  kernels = tuple((k, k) for k in decoder_kernels)
-  if decoder == "transposed":
-    kernels = _reaching(kernels, decoder_strides, sizes)
-  return bottlenecks.build_autoencoder(
-    bottleneck,
-    latent,
-    lambda outputs: ConvEncoder(outputs, channels, kernel, function, dropout),
-    ConvDecoder(shape, channels[::-1], sizes, kernels, decoder_strides, back, layer, dropout),
-  )
 
 
-def stage_sizes(size, kernel, stages):
-  """The (height, width) after the convolution and after the pooling of each stage; a side of 1 is not pooled."""
+def _build_tied(shape, latent, channels, kernel, activation, decoder_activation, bottleneck, dropout):
+  errors.check_positive("model.latent", latent)
+  wanted = f"one of {', '.join(bottlenecks.DETERMINISTIC)} with config.model.decoder='tied'"
+  errors.check(bottleneck != "gaussian", "model.bottleneck", bottleneck, wanted)
+  code_activation = errors.choose(bottlenecks.DETERMINISTIC, bottleneck, "model.bottleneck")
+  spec = bottlenecks.spec(bottleneck, latent)
+  return TiedConv(shape, latent, channels, kernel, activation, decoder_activation, code_activation, spec, dropout)
+
+
+def stage_sizes(size: tuple[int, ...], kernel: int, stages: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+  """Returns the sizes (height, width) after the convolution and after the pooling of each stage.
+
+  A side of 1 is not pooled. Raises UserError if the image is too small for the stages.
+  """
   convolved, pooled = [], [size]
   for stage in range(stages):
     convolved.append(tuple(side - kernel + 1 for side in pooled[-1]))
     if min(convolved[-1]) < 1:
+      advice = f"use at most {count_stages(stage)} or " if stage else "use "
       raise errors.UserError(
-        f"config.model.channels has {stages} stages, but an image of {size[0]}x{size[1]} is {pooled[-1][0]}x"
-        f"{pooled[-1][1]} after {stage} and its {kernel}x{kernel} convolution does not fit; {_fix(stage)}use a smaller "
-        "config.model.kernel"
+        f"config.model.channels has {count_stages(stages)}, but an image of {size[0]}x{size[1]} is "
+        f"{pooled[-1][0]}x{pooled[-1][1]} after {count_stages(stage)}, too small for a {kernel}x{kernel} convolution; "
+        f"{advice}a smaller config.model.kernel"
       )
     pooled.append(tuple(max(1, side // 2) for side in convolved[-1]))
   return convolved, pooled[1:]
 
 
-def _fix(stages):
-  """Returns the advice for an image that is large enough for so many stages; "" for none."""
-  return f"use at most {stages} stage{'s' if stages > 1 else ''}, or " if stages else ""
+def count_stages(count: int) -> str:
+  """Returns "1 stage", or the plural with another number."""
+  return "1 stage" if count == 1 else f"{count} stages"
 
 
-def _reaching(kernels, strides, sizes):
-  """The kernels, enlarged where a transposed convolution of this stride would not reach its size."""
+def _enlarged_kernels(
+  kernels: Sequence[tuple[int, int]], strides: Sequence[int], sizes: Sequence[tuple[int, ...]]
+) -> tuple[tuple[int, ...], ...]:
+  """Returns the kernels, enlarged where a transposed convolution would leave the far edge of its output uncovered."""
   return tuple(
     tuple(max(side, after - stride * (before - 1)) for side, before, after in zip(kernel, small, large, strict=True))
     for kernel, stride, small, large in zip(kernels, strides, sizes, sizes[1:], strict=False)

@@ -1,62 +1,84 @@
-"""The conditional variational autoencoder: encoder and decoder know the label of the example (Sohn et al. 2015)."""
+"""The conditional variational autoencoder: encoder and decoder receive the label of the example (Sohn et al. 2015)."""
+
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ae_jax import errors
 from ae_jax.models import activations, bottlenecks
 from ae_jax.models.dense import DenseDecoder, DenseEncoder, check_widths
 from ae_jax.models.dropout import check_rate
-from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Gaussian
+from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Gaussian, Latents, Logits
 from ae_jax.ops import losses
+from ae_jax.types import AnyArray, Columns, Keys
 
 
 class ConditionalVAE(AutoencoderModule):
-  """A dense encoder of (x, label) to a gaussian posterior, and a dense decoder of (z, label).
+  """A dense encoder (x, label) -> Gaussian posterior [B, latent], and a dense decoder (z, label) -> logits [B, *shape].
 
-  The label enters both as a one-hot vector beside the example or the code. The prior does not depend on it.
+  Both receive the label as a one-hot vector, concatenated to the flat example or to the latents. The prior does not
+  depend on the label.
   """
 
   encoder: nn.Module
   decoder: nn.Module
   spec: CodeSpec
-  known: tuple[int, ...]  # the labels; the column "label" holds positions in this tuple
+  classes: tuple[int, ...]  # the distinct labels; the column "label" holds positions in this tuple
 
   @property
-  def code_spec(self):
+  def code_spec(self) -> CodeSpec:
     return self.spec
 
   @property
-  def columns(self):
+  def columns(self) -> tuple[str, ...]:
     return ("label",)
 
   @property
-  def labels(self):
-    return self.known
+  def labels(self) -> tuple[int, ...]:
+    return self.classes
 
   @property
-  def has_posterior(self):
+  def has_posterior(self) -> bool:
     return True
 
-  def encode(self, x, given=None, dropout=None):
-    mean, log_variance = jnp.split(self.encoder(self._beside(losses.flat(x), given), dropout), 2, axis=-1)
+  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
+    outputs = self.encoder(self._with_label(losses.flat(x), given), dropout)
+    mean, log_variance = jnp.split(outputs, 2, axis=-1)
     return Encoding(mean, Gaussian(mean, log_variance))
 
-  def decode(self, z, given=None, dropout=None):
-    return self.decoder(self._beside(z, given), dropout)
+  def decode(self, z: Latents, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
+    return self.decoder(self._with_label(z, given), dropout)
 
-  def _beside(self, vectors, given):
-    return jnp.concatenate([vectors, jax.nn.one_hot(given["label"], len(self.known), dtype=vectors.dtype)], axis=1)
+  def _with_label(
+    self, vectors: Float[AnyArray, "batch features"], given: Columns
+  ) -> Float[Array, "batch features_and_labels"]:
+    one_hot = jax.nn.one_hot(given["label"], len(self.classes), dtype=vectors.dtype)
+    return jnp.concatenate([vectors, one_hot], axis=1)
 
 
-def build(shape, labels, *, latent, widths, decoder_widths, activation, dropout=0.0):
-  """Returns the conditional VAE of examples of a shape with these labels; the options are those of the dense family."""
+def build(
+  shape: tuple[int, ...],
+  labels: tuple[int, ...],
+  *,
+  latent: Any,
+  widths: Any,
+  decoder_widths: Any,
+  activation: Any,
+  dropout: Any = 0.0,
+) -> ConditionalVAE:
+  """Returns the conditional VAE of examples with these labels; raises UserError for invalid options.
+
+  The options are those of the dense autoencoder, see `dense.build`.
+  """
   errors.check_positive("model.latent", latent)
   check_widths(widths, decoder_widths)
   check_rate(dropout)
   function = activations.choose(activation, "activation")
   encoder = DenseEncoder(2 * latent, widths, function, dropout)
   decoder = DenseDecoder(shape, decoder_widths or widths[::-1], function, dropout)
-  spec = bottlenecks.spec("gaussian", latent)._replace(size_axis=None)  # the label's rows follow those of the code
+  # The rows of the label follow those of the latents in the decoder's first kernel, so padding cannot append units.
+  spec = bottlenecks.spec("gaussian", latent)._replace(size_axis=None)
   return ConditionalVAE(encoder, decoder, spec, labels)

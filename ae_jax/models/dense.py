@@ -1,149 +1,167 @@
-"""The dense autoencoder: an encoder of fully connected layers and its mirror, perhaps with the same weights."""
+"""The dense autoencoder: an encoder of fully connected layers and its mirror image, with separate or tied weights."""
 
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ae_jax import errors
 from ae_jax.models import activations, bottlenecks
 from ae_jax.models.dropout import DECODER, check_rate, drop
-from ae_jax.models.interface import AutoencoderModule, CodeSpec
+from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Latents, Logits
 from ae_jax.ops import losses
+from ae_jax.types import AnyArray, Columns, Keys
 
 
 class DenseEncoder(nn.Module):
-  """[B, ...] -> hidden layers -> [B, outputs], the last layer affine."""
+  """A multilayer perceptron [B, *shape] -> hidden layers `widths` -> [B, outputs]; the last layer is affine."""
 
   outputs: int
   widths: tuple[int, ...]
   activation: Callable
   dropout: float
 
-  def setup(self):
+  def setup(self) -> None:
     self.hidden = [nn.Dense(width) for width in self.widths]
     self.code = nn.Dense(self.outputs)
 
-  def __call__(self, x, dropout=None):
+  def __call__(self, x: Examples, dropout: Keys | None = None) -> Float[Array, "batch outputs"]:
     return self.code(self.below(x, len(self.widths), dropout))
 
-  def below(self, x, layer, dropout=None):
-    """Returns the input of layer number `layer`: [B, ...] -> [B, inputs]."""
+  def below(self, x: Examples, layer: int, dropout: Keys | None = None) -> Float[AnyArray, "batch inputs"]:
+    """Returns the input of layer number `layer`, counted from 0."""
     h = losses.flat(x)
     for number, dense in enumerate(self.hidden[:layer]):
       h = drop(self.activation(dense(h)), dropout, self.dropout, number)
     return h
 
-  def up(self, h, layer):
-    """Through one layer, its activation included (the last has none): [B, its inputs] -> [B, its outputs]."""
+  def up(self, h: Float[AnyArray, "batch inputs"], layer: int) -> Float[Array, "batch outputs"]:
+    """Applies one layer and its activation; the last layer has no activation."""
     return self.activation(self.hidden[layer](h)) if layer < len(self.widths) else self.code(h)
 
 
 class DenseDecoder(nn.Module):
-  """Codes [B, latent] -> hidden layers -> logits [B, *shape]."""
+  """A multilayer perceptron of latents [B, latent] -> hidden layers `widths` -> logits [B, *shape]."""
 
   shape: tuple[int, ...]
   widths: tuple[int, ...]
   activation: Callable
   dropout: float
 
-  def setup(self):
+  def setup(self) -> None:
     self.hidden = [nn.Dense(width) for width in self.widths]
     self.logits = nn.Dense(math.prod(self.shape))
 
-  def __call__(self, z, dropout=None):
+  def __call__(self, z: Latents, dropout: Keys | None = None) -> Logits:
     h = z
     for number, dense in enumerate(self.hidden):
       h = drop(self.activation(dense(h)), dropout, self.dropout, DECODER + number)
     return self.logits(h).reshape(-1, *self.shape)
 
-  def down(self, h, layer):
-    """Through one layer, without its activation; layers are counted from the logits: 0 is the last."""
+  def down(self, h: Float[AnyArray, "batch inputs"], layer: int) -> Float[Array, "batch outputs"]:
+    """Applies one layer without its activation; layers are counted backwards, 0 is the output layer."""
     return self.logits(h) if layer == 0 else self.hidden[-layer](h)
 
 
 class Stack(bottlenecks.Autoencoder):
-  """The autoencoder whose layers can be trained one at a time, each as an autoencoder of the layer below's output."""
+  """The stacked autoencoder: layers can be trained one at a time, each as an autoencoder of the previous one's output.
+
+  Layer i of the encoder pairs with layer i of the decoder, counted from its output (greedy layer-wise training).
+  """
 
   @property
-  def layers(self):
+  def layers(self) -> tuple[nn.Module, nn.Module]:
     return self.encoder, self.decoder
 
-  def below(self, x, layer):
-    """The input of encoder layer `layer` (0 is the lowest): [B, ...] -> [B, features]."""
+  def below(self, x: Examples, layer: int) -> Float[AnyArray, "batch features"]:
+    """Returns the input of encoder layer `layer`, counted from 0."""
     return self.encoder.below(x, layer)
 
-  def layer_logits(self, h, layer):
-    """Up through encoder layer `layer` and down through the decoder's opposite: [B, features] -> logits of the same."""
+  def layer_logits(self, h: Float[AnyArray, "batch features"], layer: int) -> Float[Array, "batch features"]:
+    """Returns the logits of the reconstruction of h by encoder layer `layer` and the matching decoder layer."""
     return self.decoder.down(self.encoder.up(h, layer), layer)
 
 
 class Tied(AutoencoderModule):
-  """The dense autoencoder whose decoder has the transposed weights of the encoder, and biases of its own."""
+  """The dense autoencoder with tied weights: the decoder uses the encoder's transposed kernels and its own biases."""
 
   shape: tuple[int, ...]
-  widths: tuple[int, ...]  # of the hidden layers, then of the code
+  widths: tuple[int, ...]  # of the hidden layers, then the latent size
   activation: Callable
   code_activation: Callable
   spec: CodeSpec
   dropout: float
 
   @property
-  def code_spec(self):
+  def code_spec(self) -> CodeSpec:
     return self.spec
 
-  def setup(self):
+  def setup(self) -> None:
     sizes = (math.prod(self.shape), *self.widths)
-    init, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros  # as nn.Dense's
+    init, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros  # the initialisers of nn.Dense
     layers = list(enumerate(itertools.pairwise(sizes)))
     self.kernels = [self.param(f"kernel_{i}", init, pair, jnp.float32) for i, pair in layers]
     self.biases = [self.param(f"bias_{i}", zeros, pair[1:], jnp.float32) for i, pair in layers]
     self.decoder_biases = [self.param(f"decoder_bias_{i}", zeros, pair[:1], jnp.float32) for i, pair in layers]
 
-  def encode(self, x, given=None, dropout=None):
+  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
     h = losses.flat(x)
     for number, (kernel, bias) in enumerate(zip(self.kernels[:-1], self.biases[:-1], strict=True)):
       h = drop(self.activation(h @ kernel + bias[None]), dropout, self.dropout, number)
     return bottlenecks.encoding(self.code_activation, h @ self.kernels[-1] + self.biases[-1][None])
 
-  def decode(self, z, given=None, dropout=None):
+  def decode(self, z: Latents, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
     h = z
     for number, (kernel, bias) in enumerate(zip(self.kernels[:0:-1], self.decoder_biases[:0:-1], strict=True)):
       h = drop(self.activation(h @ kernel.T + bias[None]), dropout, self.dropout, DECODER + number)
     return (h @ self.kernels[0].T + self.decoder_biases[0][None]).reshape(-1, *self.shape)
 
 
-def build(shape, *, latent, widths, decoder_widths, activation, bottleneck, tied, dropout=0.0):
-  """The dense autoencoder with hidden `widths`; () for none. `decoder_widths` may differ, () mirrors the encoder's.
+def build(
+  shape: tuple[int, ...],
+  *,
+  latent: Any,
+  widths: Any,
+  decoder_widths: Any,
+  activation: Any,
+  bottleneck: Any,
+  tied: Any,
+  dropout: Any = 0.0,
+) -> AutoencoderModule:
+  """Returns the dense autoencoder; raises UserError for invalid options.
 
-  `tied` ties the decoder's weights to the encoder's, which must then be its mirror. `dropout` is the rate behind each
-  hidden layer in training. Raises UserError.
+  `widths` are the encoder's hidden widths, () for none; `decoder_widths` the decoder's, () for the mirror image of the
+  encoder. `tied` ties the decoder's weights to the encoder's, and needs the mirror image. `dropout` is the rate after
+  each hidden layer in training.
   """
   errors.check_positive("model.latent", latent)
   check_widths(widths, decoder_widths)
   errors.check_flag("model.tied", tied)
   check_rate(dropout)
-  function, back = activations.choose(activation, "activation"), decoder_widths or widths[::-1]
+  function = activations.choose(activation, "activation")
+  decoder_widths = decoder_widths or widths[::-1]
   if not tied:
     return bottlenecks.build_autoencoder(
       bottleneck,
       latent,
       lambda outputs: DenseEncoder(outputs, widths, function, dropout),
-      DenseDecoder(shape, back, function, dropout),
+      DenseDecoder(shape, decoder_widths, function, dropout),
       deterministic=Stack,
     )
-  if back != widths[::-1]:
+  if decoder_widths != widths[::-1]:
     raise errors.UserError(
-      f"config.model.decoder_widths={decoder_widths}: tied weights need the mirror of config.model.widths={widths}; "
-      "leave it () or set config.model.tied=False"
+      f"config.model.decoder_widths={decoder_widths}: tied weights need the mirror image of "
+      f"config.model.widths={widths}; set it to () or set config.model.tied=False"
     )
-  code = errors.choose(bottlenecks.DETERMINISTIC, bottleneck, "model.bottleneck")
-  return Tied(shape, (*widths, latent), function, code, bottlenecks.spec(bottleneck, latent), dropout)
+  code_activation = errors.choose(bottlenecks.DETERMINISTIC, bottleneck, "model.bottleneck")
+  return Tied(shape, (*widths, latent), function, code_activation, bottlenecks.spec(bottleneck, latent), dropout)
 
 
-def check_widths(widths, decoder_widths):
+def check_widths(widths: Any, decoder_widths: Any) -> None:
   """Raises UserError unless both are tuples of positive integers, or ()."""
   for key, value in {"widths": widths, "decoder_widths": decoder_widths}.items():
     if not isinstance(value, tuple) or value:

@@ -1,30 +1,35 @@
-"""Dropout with a random key for each example, so that no result depends on how a batch is split."""
+"""Dropout with one random key per example, so that results do not depend on how a batch is split."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ae_jax import errors
+from ae_jax.types import AnyArray, Keys
 
-DECODER = 1 << 16  # added to the layer numbers of a decoder, whose masks are not those of the encoder
+Activations = Float[AnyArray, "*shape"]
+DECODER = 1 << 16  # added to the layer numbers of a decoder, so that its masks differ from the encoder's
 
 
-def drop(h, keys, rate, layer, batch_axis=0):
-  """Returns activations of which a share `rate` is set to 0 and the others are divided by 1 - rate.
+def drop(h: Activations, keys: Keys | None, rate: float, layer: int | jax.Array, batch_axis: int = 0) -> Activations:
+  """Returns activations with each unit set to 0 with probability `rate` and the others divided by 1 - rate.
 
   Args:
     h: activations, with the examples along `batch_axis`.
-    keys: a random key for each example [B]; None, as in evaluation, returns the activations unchanged.
-    rate: the probability that a unit is dropped.
+    keys: one random key per example; None, as in evaluation, returns the activations unchanged.
+    rate: probability that a unit is dropped.
     layer: number of the layer; each layer of a model draws its own mask.
-    batch_axis: the axis of the examples.
+    batch_axis: axis of the examples.
   """
   if keys is None or rate == 0.0:
     return h
   shape = tuple(side for axis, side in enumerate(h.shape) if axis != batch_axis % h.ndim)
-  own = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, layer), 1.0 - rate, shape))
-  return h * jnp.moveaxis(own(keys), 0, batch_axis).astype(h.dtype) / jnp.asarray(1.0 - rate, h.dtype)
+  draw_masks = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, layer), 1.0 - rate, shape))
+  return h * jnp.moveaxis(draw_masks(keys), 0, batch_axis).astype(h.dtype) / jnp.asarray(1.0 - rate, h.dtype)
 
 
-def check_rate(rate):
-  """Raises UserError unless `config.model.dropout` is a rate from 0 to below 1."""
+def check_rate(rate: Any) -> None:
+  """Raises UserError unless `config.model.dropout` is a number in [0, 1)."""
   errors.check(errors.is_number(rate) and 0 <= rate < 1, "model.dropout", rate, "a number from 0 to below 1")

@@ -1,43 +1,48 @@
-"""The interface of every autoencoder module, and the values that it takes and returns."""
+"""The interface of every autoencoder module, and the types that its methods take and return."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, Num, PyTree
 
 from ae_jax.ops import losses
+from ae_jax.types import AnyArray, Columns, Keys, Params
 
-Columns = dict[str, jax.Array]
-_NONE: dict = {}
+_EMPTY: dict = {}
+
+Examples = Float[AnyArray, "batch *shape"]  # images [B, H, W, C] or series [B, T, C]
+Latents = Float[AnyArray, "batch *latent"]
+Logits = Float[Array, "batch *shape"]  # of reconstructions, before the output activation
 
 
 class Variables(NamedTuple):
-  """The arrays of a model: what gradients train, and what `update_state` changes instead."""
+  """The arrays of a model."""
 
-  params: Any
-  state: Any = _NONE  # a pytree of arrays, {} for most models
+  params: Params  # trained by gradients
+  state: PyTree = _EMPTY  # changed by `update_state` instead; {} for most models
 
 
 class Gaussian(NamedTuple):
-  """A gaussian with a diagonal covariance for each example, [B, *code shape] each."""
+  """One Gaussian distribution with a diagonal covariance per example."""
 
-  mean: jax.Array
-  log_variance: jax.Array
+  mean: Latents
+  log_variance: Latents
 
 
 class CodeSpec(NamedTuple):
-  """The shape and the kind of the latent code of a model.
+  """Shape and kind of the latent code z of a model.
 
-  A code is a real array, or (`levels` is set) an array of discrete latents of `index_shape`, each of which has one of
-  `levels` values. `size_axis` is the axis that a sweep over latent sizes pads with unused units; with None each latent
-  size is compiled by itself.
+  A latent code is real or, if `levels` is set, an array of discrete latents of shape `index_shape` that take `levels`
+  values each. `size_axis` is the axis that a sweep over latent sizes pads with unused units; None compiles each latent
+  size by itself.
   """
 
   shape: tuple[int, ...]  # of z, without the batch
   size_axis: int | None = 0
-  low: float = -math.inf  # bounds of each number of z
+  low: float = -math.inf  # bounds of each element of z
   high: float = math.inf
   levels: int | None = None
   index_shape: tuple[int, ...] = ()
@@ -45,50 +50,51 @@ class CodeSpec(NamedTuple):
 
   @property
   def numbers(self) -> int:
-    """Returns how many numbers a code has: the budget of a baseline such as PCA."""
+    """The number of elements of z, which is the budget of a baseline such as PCA."""
     return math.prod(self.shape)
 
   @property
   def bits(self) -> float | None:
-    """Returns the size in bits of a discrete code; None for a real one."""
+    """The size of a discrete latent code in bits; None for a real one."""
     return None if self.levels is None else math.prod(self.index_shape) * math.log2(self.levels)
 
   @property
   def is_vector(self) -> bool:
-    """Returns whether the code is one vector, not a grid or a sequence."""
+    """True if the latent code is a vector, False if it is a grid or a sequence of vectors."""
     return len(self.shape) == 1
 
 
 class Encoding(NamedTuple):
   """The output of an encoder for a batch."""
 
-  z: jax.Array  # [B, *code shape]: what `decode` takes
+  z: Latents  # which `decode` takes
   posterior: Gaussian | None = None
-  indices: jax.Array | None = None  # int32 [B, *index_shape] of a discrete code
-  penalties: Columns = _NONE  # {name: [B]}: terms that are added to the loss of each example
-  statistics: Any = _NONE  # a pytree of sums over the examples of the batch, which `update_state` takes
+  indices: Int[Array, " batch *index_shape"] | None = None  # int32, of a discrete latent code
+  penalties: dict[str, Float[Array, " batch"]] = _EMPTY  # named terms that are added to the loss of each example
+  statistics: PyTree = _EMPTY  # sums over the examples of the batch, which `update_state` takes
 
 
 class AutoencoderModule(nn.Module):
-  """The interface of a Flax module that is an autoencoder, with the defaults of what is optional.
+  """The interface of a Flax module that is an autoencoder, with defaults for its optional parts.
 
-  `given` holds the other columns of the batch: those that `columns` names, and perhaps `weight`, 0 for padding.
-  `dropout` holds a random key for each example in training; None switches dropout off.
+  A module defines `code_spec`, `encode` and `decode`. `given` holds the other columns of the batch: those named by
+  `columns` and, where the batch is padded, `weight`, which is 0 for padding. `dropout` holds one random key per example
+  in training; None switches dropout off.
   """
 
   @property
   def code_spec(self) -> CodeSpec:
-    """The shape and the kind of the latent code."""
+    """The shape and kind of the latent code."""
     raise NotImplementedError
 
   @property
   def columns(self) -> tuple[str, ...]:
-    """The columns of a batch, besides x, that encoder or decoder need: "label" for one."""
+    """The columns of a batch that the encoder or the decoder needs besides x, such as "label"."""
     return ()
 
   @property
   def labels(self) -> tuple[int, ...]:
-    """The labels that the column "label" numbers, in this order."""
+    """The distinct labels; the column "label" holds positions in this tuple."""
     return ()
 
   @property
@@ -103,7 +109,7 @@ class AutoencoderModule(nn.Module):
 
   @property
   def has_skips(self) -> bool:
-    """True if the module has `decode_beside`, a decoder that also receives skip connections of an example."""
+    """True if the module has `decode_beside`, a decoder that also receives the skip connections of an example."""
     return False
 
   @property
@@ -111,56 +117,57 @@ class AutoencoderModule(nn.Module):
     """The (encoder, decoder) of a model that can be trained layer by layer; () for others."""
     return ()
 
-  def __call__(self, x, given=None, dropout=None) -> tuple[Encoding, jax.Array]:
-    """Returns the encoding of examples [B, ...] and the logits of their reconstructions."""
+  def __call__(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> tuple[Encoding, Logits]:
+    """Returns the encoding of examples and the logits of their reconstructions."""
     encoding = self.encode(x, given, dropout)
     return encoding, self.decode(encoding.z, given, dropout)
 
-  def encode(self, x, given=None, dropout=None) -> Encoding:
-    """Returns the encoding of examples [B, ...]."""
+  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
+    """Returns the encoding of examples."""
     raise NotImplementedError
 
-  def decode(self, z, given=None, dropout=None) -> jax.Array:
-    """Returns logits [B, ...] of codes [B, *code shape]."""
+  def decode(self, z: Latents, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
+    """Returns the logits of latents."""
     raise NotImplementedError
 
-  def nearest_codes(self, z) -> jax.Array:
-    """Returns the codes nearest to z [B, *code shape] that `encode` can output; z itself if the code is real."""
+  def nearest_codes(self, z: Latents) -> Latents:
+    """Returns the latent codes nearest to z that `encode` can output; z itself if the latent code is real."""
     spec = self.code_spec
     if spec.levels is None:
       return z
     return self.lookup(jnp.round((z - spec.low) / (spec.high - spec.low) * (spec.levels - 1)))
 
-  def lookup(self, indices) -> jax.Array:
-    """Returns the code z [B, *code shape] of discrete latents int [B, *index_shape]."""
+  def lookup(self, indices: Num[AnyArray, " batch *index_shape"]) -> Float[Array, " batch *latent"]:
+    """Returns the latents z of discrete latents, given as whole numbers from 0 to `levels` - 1."""
     spec = self.code_spec
-    middle, steps = (spec.low + spec.high) / 2, (spec.levels - 1) / 2  # steps from the middle to a bound
-    return middle + (spec.high - spec.low) / 2 * ((indices.astype(jnp.float32) - steps) / steps)
+    middle, half_range = (spec.low + spec.high) / 2, (spec.levels - 1) / 2  # half_range: levels from middle to bound
+    return middle + (spec.high - spec.low) / 2 * ((indices.astype(jnp.float32) - half_range) / half_range)
 
-  def log_prior(self, z) -> jax.Array:
-    """Returns the log density [B] in nats of the prior at codes; the standard normal unless overridden."""
+  def log_prior(self, z: Latents) -> Float[Array, " batch"]:
+    """Returns the log density of the prior at z in nats; the default prior is the standard normal distribution."""
     return -0.5 * (jnp.square(z) + math.log(2 * math.pi)).reshape(z.shape[0], -1).sum(-1)
 
-  def sample_prior(self, key, count) -> jax.Array:
-    """Returns `count` codes from the prior."""
+  def sample_prior(self, key: Key[Array, ""], count: int) -> Float[Array, " count *latent"]:
+    """Returns `count` latent codes drawn from the prior."""
     return jax.random.normal(key, (count, *self.code_spec.shape))
 
-  def kl_to_prior(self, posterior, z) -> jax.Array:
-    """Returns the KL divergence in nats [B, ...] of a posterior from the prior, by dimension.
+  def kl_to_prior(self, posterior: Gaussian, z: Latents) -> Float[Array, "batch ..."]:
+    """Returns the KL divergence of a posterior from the prior in nats, by dimension [B, *latent].
 
-    `z` is a sample of the posterior, for priors without a closed form: log q(z) - log p(z) is an estimate [B, 1]. A
-    module with such a prior needs a code without `size_axis`, since masks of latent units apply by dimension.
+    `z` is a sample of the posterior, for priors without a closed form: the estimate log q(z) - log p(z) has shape
+    [B, 1]. A module with such a prior needs a latent code without `size_axis`, since the masks of latent units apply by
+    dimension.
     """
     del z
     return losses.gaussian_kl(posterior.mean, posterior.log_variance)
 
   @nn.nowrap
-  def update_state(self, state, sums) -> Any:
-    """Returns the next state from the sums of `Encoding.statistics` over all examples of a step."""
+  def update_state(self, state: PyTree, sums: PyTree) -> PyTree:
+    """Returns the next state, from the sums of `Encoding.statistics` over all examples of a step."""
     del sums
     return state
 
   @nn.nowrap
-  def project(self, params) -> Any:
-    """Returns the parameters after an update, projected onto a constraint set."""
+  def project(self, params: Params) -> Params:
+    """Returns the parameters projected onto the model's constraint set, after an update."""
     return params

@@ -1,38 +1,58 @@
-"""A model with a wider code than it uses, so that codes of several sizes share one compiled program.
+"""Models with masked latent units, so that models of several latent sizes share one compiled program.
 
-The parameters of the smaller model lie at the beginning of the larger one's, with zeros behind them (`pad`). What is
-computed is the same: a unit of the code that is not there has no weight on either side, its noise falls on rows of
-zeros, and no gradient reaches any of them.
+`pad` places the parameters of the smaller model at the beginning of the larger model's, followed by zeros. The result
+is the same: a masked unit has zero weights on both sides, its noise is multiplied by zero weights, and it receives no
+gradient.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, PyTree
 
 from ae_jax.models import Model, Variables
+from ae_jax.models.interface import Encoding, Examples, Logits
+from ae_jax.types import AnyArray, Columns, Keys
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MaskedModel(Model):
-  """A `Model` of which only some units of the code, and the parameters that belong to them, are used.
+  """A `Model` that uses only some of its latent units and the parameters that belong to them.
 
-  `mask` is 1 where the parameters are used and 0 where not, a list beside their leaves: None where all are.
+  `mask` lists one mask per leaf of the parameters, 1 where the parameter is used and 0 where not; None if all are used.
   """
 
-  latent_mask: Any = None  # float32 [latent]: 1 where there is a unit, 0 where not
-  mask: Any = ()
+  latent_mask: Any = None  # float32 [latent]: 1 for units in use, 0 for the others
+  mask: Sequence[AnyArray | None] = ()
 
-  def encode(self, variables, x, given=None, *, keys=None, train=False):
-    """Returns the `Encoding` of examples, whose code is 0 where there is no unit."""
-    found = super().encode(variables, x, given, keys=keys, train=train)
-    return found._replace(z=self.latent_mask[None] * found.z)
+  def encode(
+    self,
+    variables: Variables,
+    x: Examples,
+    given: Columns | None = None,
+    *,
+    keys: Keys | None = None,
+    train: bool = False,
+  ) -> Encoding:
+    """Returns the `Encoding` of examples, in which masked latents are 0."""
+    encoding = super().encode(variables, x, given, keys=keys, train=train)
+    return encoding._replace(z=self.latent_mask[None] * encoding.z)
 
-  def autoencode(self, variables, x, given=None, *, keys=None, train=False):
-    """Returns the `Encoding`, whose code is 0 where there is no unit, and the logits of the reconstructions."""
-    found, logits = super().autoencode(variables, x, given, keys=keys, train=train)
-    return found._replace(z=self.latent_mask[None] * found.z), logits
+  def autoencode(
+    self,
+    variables: Variables,
+    x: Examples,
+    given: Columns | None = None,
+    *,
+    keys: Keys | None = None,
+    train: bool = False,
+  ) -> tuple[Encoding, Logits]:
+    """Returns the `Encoding`, in which masked latents are 0, and the logits of the reconstructions."""
+    encoding, logits = super().autoencode(variables, x, given, keys=keys, train=train)
+    return encoding._replace(z=self.latent_mask[None] * encoding.z), logits
 
   def _apply(self, variables, *args, **options):
     leaves, tree = jax.tree.flatten(variables.params)
@@ -40,32 +60,36 @@ class MaskedModel(Model):
     return super()._apply(Variables(tree.unflatten(used), variables.state), *args, **options)
 
 
-def mask_model(model, latent_mask, mask):
-  """The model with only these units of its code; see `MaskedModel`."""
+def mask_model(model: Model, latent_mask: Float[AnyArray, " latent"], mask: Sequence[AnyArray | None]) -> MaskedModel:
+  """Returns the model restricted to some latent units and parameters; see `MaskedModel`."""
   fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(Model)}
   return MaskedModel(**fields, latent_mask=latent_mask, mask=mask)
 
 
-def pad(tree, like, latent):
-  """A tree of NumPy arrays as the wider model's, whose shapes `like` has: zeros for the units that are not there.
+def pad(tree: PyTree, like: PyTree, latent: int) -> PyTree:
+  """Pads NumPy arrays with zeros to the shapes of the larger model.
 
-  An axis on which the two differ holds so many groups (means, then log variances) of `latent` units each.
+  Args:
+    tree: arrays of the smaller model, such as its parameters.
+    like: the same tree of the larger model, arrays or their shapes.
+    latent: latent size of the smaller model. An axis whose size differs between the trees holds one or more groups of
+      `latent` units, such as the means and the log variances.
   """
-  return jax.tree.map(lambda leaf, wider: _resized(leaf, wider.shape, latent), tree, like)
+  return jax.tree.map(lambda leaf, larger: _resize(leaf, larger.shape, latent), tree, like)
 
 
-def unpad(tree, like, latent):
-  """The inverse of `pad`: of each array the units that are there; `like` has the smaller model's shapes."""
-  return jax.tree.map(lambda leaf, smaller: _resized(leaf, smaller.shape, latent), tree, like)
+def unpad(tree: PyTree, like: PyTree, latent: int) -> PyTree:
+  """Inverts `pad`: cuts the arrays to the shapes of the smaller model, given by `like`."""
+  return jax.tree.map(lambda leaf, smaller: _resize(leaf, smaller.shape, latent), tree, like)
 
 
-def _resized(leaf, shape, latent):
-  for axis, (size, wanted) in enumerate(zip(leaf.shape, shape, strict=True)):
-    if size != wanted:
-      groups = min(size, wanted) // latent
+def _resize(leaf, shape, latent):
+  for axis, (size, new_size) in enumerate(zip(leaf.shape, shape, strict=True)):
+    if size != new_size:
+      groups = min(size, new_size) // latent
       before, after = leaf.shape[:axis], leaf.shape[axis + 1 :]
-      resized = np.zeros((*before, groups, wanted // groups, *after), leaf.dtype)
-      kept = (slice(None),) * (axis + 1) + (slice(latent),)
-      resized[kept] = leaf.reshape(*before, groups, size // groups, *after)[kept]
-      leaf = resized.reshape(*before, wanted, *after)
+      resized = np.zeros((*before, groups, new_size // groups, *after), leaf.dtype)
+      units = (slice(None),) * (axis + 1) + (slice(latent),)
+      resized[units] = leaf.reshape(*before, groups, size // groups, *after)[units]
+      leaf = resized.reshape(*before, new_size, *after)
   return leaf

@@ -1,30 +1,45 @@
-"""The attention autoencoder of series, CAT-AE (Sensors 22(1):123, 2022): states over time, one context vector, a code.
+"""The autoencoder of series with attention pooling, CAT-AE (Sensors 22(1):123, 2022).
 
-Inside both halves, series are laid out [C, T, B] (see `ae_jax.ops.convolutions`).
+The encoder computes states over time, pools them to one context vector by attention, and maps it to the latents. The
+layers work on series laid out [C, T, B] (see `ae_jax.ops.convolutions`).
 """
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 from ae_jax import errors
 from ae_jax.models import activations, bottlenecks
 from ae_jax.models.dropout import DECODER, check_rate, drop
+from ae_jax.models.interface import AutoencoderModule, Latents, Logits
 from ae_jax.ops import convolutions
+from ae_jax.types import AnyArray, Keys
+
+Series = Float[AnyArray, "batch time channels"]
+Signals = Float[AnyArray, "channels time batch"]  # series in the layout of the layers
+OutputSignals = Float[Array, "features new_time batch"]
+StatesAndQuery = tuple[Float[Array, "batch states features"], Float[Array, "batch features"]]
 
 _KERNEL_INIT = nn.initializers.lecun_normal()
 
 
-def concat_attention(states, query, state_kernel, query_kernel, score):
-  """Luong's "concat" attention: score^T tanh(W [state; query]), its softmax over time, and the states' weighted mean.
+def concat_attention(
+  states: Float[AnyArray, "batch time features"],
+  query: Float[AnyArray, "batch query_features"],
+  state_kernel: Float[AnyArray, "features width"],
+  query_kernel: Float[AnyArray, "query_features width"],
+  score: Float[AnyArray, " width"],
+) -> tuple[Float[Array, "batch features"], Float[Array, "batch time"]]:
+  """Returns the context and the weights of "concat" attention (Luong, Pham & Manning 2015, section 3.1).
 
-  States are [B, T, D], the query [B, Q]; W comes in its two parts, `state_kernel` [D, A] and `query_kernel` [Q, A];
-  `score` is [A]. Returns the context [B, D] and the weights [B, T], each row summing to 1 (Luong, Pham & Manning 2015,
-  section 3.1).
+  The weights are the softmax over time of score^T tanh(W [state; query]); the context is the mean of the states with
+  these weights. `state_kernel` and `query_kernel` are the two parts of W.
   """
   hidden = jnp.tanh(states @ state_kernel[None] + (query @ query_kernel)[:, None])  # [B, T, A]
   weights = jax.nn.softmax((hidden * score[None, None]).sum(-1), axis=-1)  # [B, T]
@@ -32,17 +47,18 @@ def concat_attention(states, query, state_kernel, query_kernel, score):
 
 
 class AttentionPooling(nn.Module):
-  """An encoder: [B, T, C] -> states and query of `body` -> their context by attention -> a dense layer, [B, outputs].
+  """An encoder that pools the states of `body` by attention: [B, T, C] -> [B, states, D] -> [B, D] -> [B, outputs].
 
-  The weights are sown as "weights" in the collection "attention", [B, 1 (head), 1 (query), states].
+  `concat_attention` pools, a dense layer follows. The weights [B, 1 (head), 1 (query), states] are sown as "weights" in
+  the collection "attention" if it is mutable.
   """
 
   outputs: int
   body: nn.Module  # [B, T, C] -> states [B, states, D], query [B, D]
-  width: int  # of the attention's hidden layer
+  width: int  # of the hidden layer of the attention
 
   @nn.compact
-  def __call__(self, x, dropout=None):
+  def __call__(self, x: Series, dropout: Keys | None = None) -> Float[Array, "batch outputs"]:
     states, query = self.body(x, dropout)
     size = (states.shape[-1], self.width)
     kernels = [self.param(f"{name}_kernel", _KERNEL_INIT, size) for name in ("state", "query")]
@@ -54,16 +70,16 @@ class AttentionPooling(nn.Module):
 
 
 class GRU(nn.Module):
-  """A gated recurrent unit from the state `initial` [width, B] on: [C, T, B] -> its states [width, T, B].
+  """A gated recurrent unit (GRU) with the initial state `initial` [width, B]: [C, T, B] -> states [width, T, B].
 
-  What comes from the inputs is one product for all times. It is `nn.GRUCell` in `nn.RNN`, but with the batch as the
-  contiguous axis and its three gates side by side, in the order reset, update, new.
+  It computes the same as `nn.RNN(nn.GRUCell)`, with the batch as the contiguous axis, one product of the inputs of all
+  times, and the parameters of the three gates concatenated in the order reset, update, new.
   """
 
   width: int
 
   @nn.compact
-  def __call__(self, x, initial):
+  def __call__(self, x: Signals, initial: Float[AnyArray, "width batch"]) -> Float[Array, "width time batch"]:
     channels, length, batch = x.shape
     kernel = self.param("kernel", _KERNEL_INIT, (channels, 3 * self.width))
     bias = self.param("bias", nn.initializers.zeros, (3, self.width))
@@ -74,9 +90,9 @@ class GRU(nn.Module):
     inputs = (inputs + bias[..., None, None]).transpose(2, 0, 1, 3)  # [T, 3, width, B]
 
     def step(h, inputs):
-      of_h = (recurrent @ h).reshape(inputs.shape)
-      reset, update = nn.sigmoid(inputs[:2] + of_h[:2])
-      new = jnp.tanh(inputs[2] + reset * (of_h[2] + recurrent_bias[:, None]))
+      from_state = (recurrent @ h).reshape(inputs.shape)
+      reset, update = nn.sigmoid(inputs[:2] + from_state[:2])
+      new = jnp.tanh(inputs[2] + reset * (from_state[2] + recurrent_bias[:, None]))
       h = new + update * (h - new)
       return h, h
 
@@ -84,14 +100,17 @@ class GRU(nn.Module):
 
 
 class RecurrentBody(nn.Module):
-  """Per layer `stride` times become one, a GRU follows: [B, T, C] -> states [B, T', D] and the last of them [B, D]."""
+  """Layers of `fold` and GRU: [B, T, C] -> states [B, T', D] and, as the query, the last state [B, D].
+
+  A layer with stride s shortens T to ceil(T / s).
+  """
 
   widths: tuple[int, ...]
   strides: tuple[int, ...]
   dropout: float
 
   @nn.compact
-  def __call__(self, x, dropout=None):
+  def __call__(self, x: Series, dropout: Keys | None = None) -> StatesAndQuery:
     h = x.transpose(2, 1, 0)  # [C, T, B]
     for number, (width, stride) in enumerate(zip(self.widths, self.strides, strict=True)):
       h = GRU(width)(fold(h, stride), jnp.zeros((width, x.shape[0]), x.dtype))
@@ -101,19 +120,20 @@ class RecurrentBody(nn.Module):
 
 
 class RecurrentDecoder(nn.Module):
-  """Per layer a GRU that begins at a state made from the code, each of its states unfolding to `stride` times: logits.
+  """Layers of GRU, dense layer and `unfold`: [B, latent] -> logits [B, T, C].
 
-  The first GRU sees the code at every time, the others what the one before unfolded to.
+  A dense layer of the latents gives the initial state of each GRU. The first GRU receives the latents at every time,
+  the others the output of the previous layer.
   """
 
   shape: tuple[int, int]
   widths: tuple[int, ...]
   strides: tuple[int, ...]
-  sizes: tuple[int, ...]  # the number of the first GRU's steps, then of the times after each layer
+  sizes: tuple[int, ...]  # number of times of the first GRU, then after each layer
   dropout: float
 
   @nn.compact
-  def __call__(self, z, dropout=None):
+  def __call__(self, z: Latents, dropout: Keys | None = None) -> Logits:
     h = jnp.broadcast_to(z.T[:, None], (z.shape[1], self.sizes[0], z.shape[0]))  # [latent, T', B]
     layers = zip(self.widths, (*self.widths[1:], self.shape[1]), self.strides, self.sizes[1:], strict=True)
     for number, (width, features, stride, size) in enumerate(layers):
@@ -124,13 +144,13 @@ class RecurrentDecoder(nn.Module):
 
 
 class Conv(nn.Module):
-  """A convolution with bias that keeps the length, the ends padded with zeros: [C, T, B] -> [features, T, B]."""
+  """A zero-padded, length-preserving convolution with bias: [C, T, B] -> [features, T, B]."""
 
   features: int
   kernel: int
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Signals) -> Float[Array, "features time batch"]:
     kernel = self.param("kernel", _KERNEL_INIT, (self.kernel, 1, x.shape[0], self.features))
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
     before = (self.kernel - 1) // 2
@@ -139,10 +159,10 @@ class Conv(nn.Module):
 
 
 class ConvolutionalBody(nn.Module):
-  """Per stage `stride` times become one, a convolution follows: [B, T, C] -> states [B, T', D] and their mean [B, D].
+  """Stages of `fold`, convolution and activation: [B, T, C] -> states [B, T', D] and, as the query, their mean [B, D].
 
-  Stage by stage T becomes ceil(T / stride). A learned vector for each of the T' places makes the states of different
-  places different, so that their mean can hold all of the series.
+  A stage with stride s shortens T to ceil(T / s). A learned position embedding per state makes the states distinct, so
+  that their mean can represent the whole series.
   """
 
   widths: tuple[int, ...]
@@ -152,7 +172,7 @@ class ConvolutionalBody(nn.Module):
   dropout: float
 
   @nn.compact
-  def __call__(self, x, dropout=None):
+  def __call__(self, x: Series, dropout: Keys | None = None) -> StatesAndQuery:
     h = x.transpose(2, 1, 0)  # [C, T, B]
     for stage, (width, stride) in enumerate(zip(self.widths, self.strides, strict=True)):
       h = Conv(width, self.kernel)(fold(h, stride))
@@ -164,7 +184,7 @@ class ConvolutionalBody(nn.Module):
 
 
 class ConvolutionalDecoder(nn.Module):
-  """The body's mirror: a dense layer, then per stage a convolution whose channels unfold to `stride` times: logits."""
+  """A dense layer, then stages of activation, convolution and `unfold`: [B, latent] -> logits [B, T, C]."""
 
   shape: tuple[int, int]
   widths: tuple[int, ...]  # of the shortest series, then of the output of each stage but the last
@@ -175,7 +195,7 @@ class ConvolutionalDecoder(nn.Module):
   dropout: float
 
   @nn.compact
-  def __call__(self, z, dropout=None):
+  def __call__(self, z: Latents, dropout: Keys | None = None) -> Logits:
     shortest = (self.widths[0], self.sizes[0])
     h = nn.Dense(math.prod(shortest))(z).T.reshape(*shortest, z.shape[0])  # [C, T', B]
     stages = zip((*self.widths[1:], self.shape[1]), self.strides, self.sizes[1:], strict=True)
@@ -185,23 +205,23 @@ class ConvolutionalDecoder(nn.Module):
     return h.transpose(2, 1, 0)
 
 
-def fold(x, stride):
-  """`stride` successive times become one with their channels: [C, T, B] -> [C * stride, ceil(T / stride), B]."""
+def fold(x: Signals, stride: int) -> OutputSignals:
+  """Concatenates the channels of `stride` successive times: [C, T, B] -> [C * stride, ceil(T / stride), B]."""
   channels, length, batch = x.shape
   x = jnp.pad(x, ((0, 0), (0, -length % stride), (0, 0)))
   x = x.reshape(channels, -1, stride, batch).swapaxes(1, 2)
   return x.reshape(channels * stride, -1, batch)
 
 
-def unfold(x, stride):
-  """The inverse of `fold`: [C * stride, T, B] -> [C, T * stride, B]."""
+def unfold(x: Signals, stride: int) -> OutputSignals:
+  """Inverts `fold`: [C * stride, T, B] -> [C, T * stride, B]."""
   channels, length, batch = x.shape
   x = x.reshape(channels // stride, stride, length, batch).swapaxes(1, 2)
   return x.reshape(channels // stride, length * stride, batch)
 
 
 def _recurrent(shape, widths, strides, sizes, kernel, function, dropout):
-  del kernel, function  # of convolutions
+  del kernel, function  # of the convolutional cell
   decoder = RecurrentDecoder(shape, widths[::-1], strides[::-1], sizes[::-1], dropout)
   return RecurrentBody(widths, strides, dropout), decoder
 
@@ -211,17 +231,28 @@ def _convolutional(shape, widths, strides, sizes, kernel, function, dropout):
   return ConvolutionalBody(widths, strides, kernel, function, dropout), decoder
 
 
-# (shape, widths, strides, lengths before and after each stride, kernel, activation, rate of dropout) -> (body of the
-# encoder, decoder)
+# config.model.cell -> function (shape, widths, strides, lengths before and after each stride, kernel, activation,
+# dropout rate) that builds (encoder body, decoder).
 CELLS = {"convolutional": _convolutional, "recurrent": _recurrent}
 
 
-def build(shape, *, latent, cell, widths, strides, kernel, activation, attention_width, bottleneck, dropout=0.0):
-  """CAT-AE for series [T, C] of any length, by the `cell` "convolutional" or "recurrent" (GRUs).
+def build(
+  shape: tuple[int, ...],
+  *,
+  latent: Any,
+  cell: Any,
+  widths: Any,
+  strides: Any,
+  kernel: Any,
+  activation: Any,
+  attention_width: Any,
+  bottleneck: Any,
+  dropout: Any = 0.0,
+) -> AutoencoderModule:
+  """Returns the CAT-AE of series [T, C]; raises UserError for invalid options.
 
-  Each of the layers with so many `widths` first makes one time of `strides` of them. `kernel` and `activation` are of
-  the convolutional cell only, whose kernels span `kernel * stride` times. `dropout` is the rate behind each layer
-  in training. Raises UserError.
+  `cell` is a key of `CELLS`. `widths` and `strides` have one number per layer. Only the convolutional cell uses
+  `kernel`, which spans `kernel * stride` times, and `activation`. `dropout` is the rate after each layer in training.
   """
   errors.check_all_positive("model.widths", widths)
   errors.check_all_positive("model.strides", strides)
@@ -235,8 +266,8 @@ def build(shape, *, latent, cell, widths, strides, kernel, activation, attention
   sizes = [shape[0]]
   for stride in strides:
     sizes.append(-(-sizes[-1] // stride))
-  make = errors.choose(CELLS, cell, "model.cell")
-  body, decoder = make(shape, widths, strides, tuple(sizes), kernel, function, dropout)
+  build_halves = errors.choose(CELLS, cell, "model.cell")
+  body, decoder = build_halves(shape, widths, strides, tuple(sizes), kernel, function, dropout)
   return bottlenecks.build_autoencoder(
     bottleneck, latent, lambda outputs: AttentionPooling(outputs, body, attention_width), decoder
   )

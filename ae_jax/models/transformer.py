@@ -1,62 +1,70 @@
-"""The attention autoencoder: patches of an image are tokens, and all that passes between them passes by attention.
+"""The attention autoencoder: a transformer whose tokens are patches of an image.
 
-A few learned latent queries gather the code from the tokens of the patches; on the way back a learned query of each
-patch gathers the patch from a few tokens that the code is unfolded to.
+In the encoder a few learned queries pool the patch tokens to the latents by cross-attention. In the decoder one learned
+query per patch reads the patch from a few memory tokens, which a dense layer computes from the latents.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ae_jax import errors
 from ae_jax.models import activations, attention, bottlenecks
 from ae_jax.models.dropout import DECODER, check_rate, drop
+from ae_jax.models.interface import AutoencoderModule, Examples, Latents, Logits
+from ae_jax.types import AnyArray, Keys
 
-_UNROLLED = 4  # blocks that are compiled one after the other; more of them are a loop
+_UNROLLED = 4  # blocks per iteration of the compiled loop; up to this many compile without a loop
+
+Tokens = Float[AnyArray, "batch tokens width"]
 
 _SMALL, _UNIT = nn.initializers.normal(0.02), nn.initializers.normal(1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-  """What all layers of a model have in common."""
+  """The hyperparameters that all layers of a model share."""
 
   width: int  # of a token
-  hidden: int
+  hidden: int  # width of the hidden layer of a block
   activation: Callable
   heads: int
   scaled: bool
   qk_norm: bool
   dropout: float
 
-  def attention(self, name):
-    """A layer of attention; the path of its weights ends with its name."""
+  def attention(self, name: str) -> attention.MultiHeadAttention:
+    """Returns an attention layer; the path of its weights ends with its name."""
     return attention.MultiHeadAttention(self.width, self.heads, self.scaled, self.qk_norm, name=name)
 
 
 class Block(nn.Module):
-  """Self-attention, then a hidden layer, each behind a norm and beside a residual: [B, N, width] -> the same.
+  """A pre-norm transformer block, [B, N, width] -> [B, N, width]: self-attention, then a two-layer perceptron.
 
-  Dropout acts on the output of both before it is added (Vaswani et al. 2017, section 5.4).
+  Each has an RMS norm of its input and a residual connection, with dropout of its output before the sum (Vaswani et al.
+  2017, section 5.4).
   """
 
   layers: Layers
 
   @nn.compact
-  def __call__(self, h, dropout=None, number=0):
+  def __call__(self, h: Tokens, dropout: Keys | None = None, number: int | jax.Array = 0) -> Tokens:
     rate = self.layers.dropout
     h = h + drop(self.layers.attention("attention")(nn.RMSNorm()(h)), dropout, rate, 2 * number)
     hidden = self.layers.activation(attention.Dense(self.layers.hidden)(nn.RMSNorm()(h)))
     return h + drop(attention.Dense(self.layers.width)(hidden), dropout, rate, 2 * number + 1)
 
 
-def blocks(layers, depth, first=0):
-  """Returns a function of `depth` blocks, whose parameters are stacked, so that one block is traced and compiled.
+def blocks(layers: Layers, depth: int, first: int = 0) -> Callable[[Tokens, Keys | None], Tokens]:
+  """Returns a function that applies `depth` blocks with stacked parameters; one block is traced and compiled.
 
-  `first` is the number of the first block, by which dropout tells the blocks of a model apart.
+  `first` is the number of the first block: dropout draws its masks by these numbers.
   """
 
   def body(block, h, number, dropout):
@@ -75,7 +83,11 @@ def blocks(layers, depth, first=0):
 
 
 class AttentionEncoder(nn.Module):
-  """[B, H, W, C] -> patches and their positions -> blocks -> the latent queries look at them -> [B, outputs]."""
+  """An encoder [B, H, W, C] -> [B, outputs].
+
+  It embeds patches and adds learned positions, applies `depth` blocks, pools the tokens by cross-attention of `queries`
+  learned queries, and maps the concatenated results by a dense layer.
+  """
 
   outputs: int
   patch: int
@@ -84,7 +96,7 @@ class AttentionEncoder(nn.Module):
   layers: Layers
 
   @nn.compact
-  def __call__(self, x, dropout=None):
+  def __call__(self, x: Examples, dropout: Keys | None = None) -> Float[Array, "batch outputs"]:
     patches, width = patchify(x, self.patch), self.layers.width
     positions = self.param("positions", _SMALL, (patches.shape[1], width))
     h = attention.Dense(width, name="embedding")(patches) + positions[None]
@@ -95,7 +107,11 @@ class AttentionEncoder(nn.Module):
 
 
 class AttentionDecoder(nn.Module):
-  """Codes [B, latent] -> memory tokens -> a query of each patch looks at them -> blocks -> logits [B, *shape]."""
+  """A decoder of latents [B, latent] -> logits [B, *shape].
+
+  A dense layer computes `memory` tokens from the latents; one learned query per patch attends to them; `depth` blocks
+  and a dense layer per token follow.
+  """
 
   shape: tuple[int, int, int]
   patch: int
@@ -104,7 +120,7 @@ class AttentionDecoder(nn.Module):
   layers: Layers
 
   @nn.compact
-  def __call__(self, z, dropout=None):
+  def __call__(self, z: Latents, dropout: Keys | None = None) -> Logits:
     (height, width, channels), size = self.shape, self.layers.width
     memory = nn.Dense(self.memory * size, name="memory")(z).reshape(z.shape[0], self.memory, size)
     positions = self.param("positions", _UNIT, (height * width // self.patch**2, size))[None]
@@ -114,43 +130,45 @@ class AttentionDecoder(nn.Module):
     return unpatchify(patches, self.shape, self.patch)
 
 
-def patchify(x, patch):
-  """Images [B, H, W, C] -> their squares, row by row: [B, H * W / patch**2, patch**2 * C]."""
+def patchify(x: Float[AnyArray, "batch height width channels"], patch: int) -> Float[AnyArray, "batch patches pixels"]:
+  """Splits images into square patches, row by row: [B, H, W, C] -> [B, H * W / patch**2, patch**2 * C]."""
   batch, height, width, channels = x.shape
   rows, columns = height // patch, width // patch
   squares = x.reshape(batch, rows, patch, columns, patch, channels).swapaxes(2, 3)
   return squares.reshape(batch, rows * columns, patch * patch * channels)
 
 
-def unpatchify(patches, shape, patch):
-  """The images [B, *shape] that `patchify` cut into these patches."""
+def unpatchify(
+  patches: Float[AnyArray, "batch patches pixels"], shape: tuple[int, ...], patch: int
+) -> Float[AnyArray, "batch height width channels"]:
+  """Inverts `patchify`: returns the images [B, *shape]."""
   height, width, channels = shape
   squares = patches.reshape(-1, height // patch, width // patch, patch, patch, channels)
   return squares.swapaxes(2, 3).reshape(-1, *shape)
 
 
 def build(
-  shape,
+  shape: tuple[int, ...],
   *,
-  latent,
-  patch,
-  width,
-  hidden,
-  heads,
-  depth,
-  decoder_depth,
-  queries,
-  memory,
-  activation,
-  scaled,
-  qk_norm,
-  bottleneck,
-  dropout=0.0,
-):
-  """The attention autoencoder of images whose sides `patch` divides, with blocks of `heads` dividing `width`.
+  latent: Any,
+  patch: Any,
+  width: Any,
+  hidden: Any,
+  heads: Any,
+  depth: Any,
+  decoder_depth: Any,
+  queries: Any,
+  memory: Any,
+  activation: Any,
+  scaled: Any,
+  qk_norm: Any,
+  bottleneck: Any,
+  dropout: Any = 0.0,
+) -> AutoencoderModule:
+  """Returns the attention autoencoder of images; raises UserError for invalid options.
 
-  The encoder has `depth` blocks and `queries` latent queries, the decoder `memory` tokens and `decoder_depth` blocks;
-  `dropout` is the rate in training. Raises UserError.
+  `patch` must divide both sides of the image, and `heads` the `width` of a token. The encoder has `depth` blocks and
+  `queries` learned queries, the decoder `memory` tokens and `decoder_depth` blocks. `dropout` is the rate in training.
   """
   positive = {"patch": patch, "width": width, "hidden": hidden, "depth": depth, "decoder_depth": decoder_depth}
   for key, value in {**positive, "queries": queries, "memory": memory}.items():
@@ -159,12 +177,17 @@ def build(
     errors.check_flag(f"model.{key}", value)
   attention.check_heads(width, heads)
   check_rate(dropout)
-  divides = all(side % patch == 0 for side in shape[:2])
-  common = math.gcd(*shape[:2])
-  known = ", ".join(str(side) for side in range(1, common + 1) if common % side == 0)
-  errors.check(divides, "model.patch", patch, f"a divisor of both sides of an image of {shape[0]}x{shape[1]}: {known}")
+  _check_patch(patch, shape)
   layers = Layers(width, hidden, activations.choose(activation, "activation"), heads, scaled, qk_norm, dropout)
   decoder = AttentionDecoder(shape, patch, decoder_depth, memory, layers)
   return bottlenecks.build_autoencoder(
     bottleneck, latent, lambda outputs: AttentionEncoder(outputs, patch, depth, queries, layers), decoder
   )
+
+
+def _check_patch(patch, shape):
+  """Raises UserError unless the patch divides both sides of the image."""
+  common = math.gcd(*shape[:2])
+  divisors = ", ".join(str(side) for side in range(1, common + 1) if common % side == 0)
+  wanted = f"a divisor of both sides of an image of {shape[0]}x{shape[1]}: {divisors}"
+  errors.check(common % patch == 0, "model.patch", patch, wanted)

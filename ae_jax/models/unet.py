@@ -1,28 +1,33 @@
 """A convolutional autoencoder with symmetric skip connections (Dong et al., arXiv 1611.09119; U-Net, arXiv 1505.04597).
 
-Inside, images are laid out [C, H, W, B] (see `ae_jax.ops.convolutions`).
+The layers work on images laid out [C, H, W, B] (see `ae_jax.ops.convolutions`).
 """
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ae_jax import errors
 from ae_jax.models import activations, bottlenecks
-from ae_jax.models.convolutional import Conv, flat, pool
+from ae_jax.models.convolutional import Conv, count_stages, flat, pool
 from ae_jax.models.dropout import DECODER, check_rate, drop
-from ae_jax.models.interface import AutoencoderModule, Encoding
+from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Latents, Logits
 from ae_jax.ops import convolutions, resizing
+from ae_jax.types import Columns, Keys
 
 
 class UNet(AutoencoderModule):
-  """Per stage a padded convolution and 2x2 max-pooling down to a code, and back up beside what was pooled.
+  """A U-Net with a dense bottleneck: [B, H, W, C] -> latents [B, latent] -> logits [B, H, W, C].
 
-  The skips go around the code: `decode` is the decoder without them (zeros), `decode_beside` has those of an image that
-  need not be the code's.
+  Encoder: per stage a size-preserving convolution, activation and 2x2 max-pooling, then a dense layer. Decoder: a dense
+  layer, then per stage activation, nearest-neighbour upsampling and a convolution of the result joined with the skip
+  connection. The skip connections, one per encoder stage before its pooling, bypass the latents: `decode` replaces them
+  by zeros, `decode_beside` takes them from an image, which need not be the one that was encoded to the latents.
   """
 
   shape: tuple[int, int, int]
@@ -34,14 +39,14 @@ class UNet(AutoencoderModule):
   dropout: float
 
   @property
-  def code_spec(self):
+  def code_spec(self) -> CodeSpec:
     return bottlenecks.spec("identity", self.latent)
 
   @property
-  def has_skips(self):
+  def has_skips(self) -> bool:
     return self.join is not SKIPS["none"]
 
-  def setup(self):
+  def setup(self) -> None:
     self.sizes = stage_sizes(self.shape[:2], len(self.channels))
     self.smallest = (self.channels[-1], *self.sizes[-1])
     self.down = [self._conv(features) for features in self.channels]
@@ -49,32 +54,34 @@ class UNet(AutoencoderModule):
     self.uncode = nn.Dense(math.prod(self.smallest))
     self.up = [self._conv(features) for features in (self.shape[2], *self.channels[:-1])]
 
-  def __call__(self, x, given=None, dropout=None):
-    z, skips = self._descend(x, dropout)
-    return Encoding(z), self._ascend(z, skips, dropout)
+  def __call__(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> tuple[Encoding, Logits]:
+    z, skips = self._encode_with_skips(x, dropout)
+    return Encoding(z), self._decode_with_skips(z, skips, dropout)
 
-  def encode(self, x, given=None, dropout=None):
-    return Encoding(self._descend(x, dropout)[0])
+  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
+    return Encoding(self._encode_with_skips(x, dropout)[0])
 
-  def decode(self, z, given=None, dropout=None):
+  def decode(self, z: Latents, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
     stages = zip(self.channels, self.sizes[:-1], strict=True)
-    return self._ascend(z, [jnp.zeros((features, *size, z.shape[0]), z.dtype) for features, size in stages], dropout)
+    skips = [jnp.zeros((features, *size, z.shape[0]), z.dtype) for features, size in stages]
+    return self._decode_with_skips(z, skips, dropout)
 
-  def decode_beside(self, z, x):
-    """Codes [B, latent] and images [B, H, W, C] that give the skips -> logits [B, H, W, C]."""
-    return self._ascend(z, self._descend(x, None)[1], None)
+  def decode_beside(self, z: Latents, x: Examples) -> Logits:
+    """Returns the logits of latents z with the skip connections of images x."""
+    return self._decode_with_skips(z, self._encode_with_skips(x, None)[1], None)
 
-  def _conv(self, features):
+  def _conv(self, features: int) -> Conv:
     return Conv(features, self.kernel, convolutions.conv_same)
 
-  def _descend(self, x, dropout):
+  def _encode_with_skips(self, x: Examples, dropout: Keys | None) -> tuple[Float[Array, "batch latent"], list[Array]]:
+    """Returns the latents and the skip connections, each [C, H, W, B] of its stage."""
     h, skips = x.transpose(3, 1, 2, 0), []
     for number, conv in enumerate(self.down):
       skips.append(drop(self.activation(conv(h)), dropout, self.dropout, number, -1))
       h = pool(skips[-1])
     return self.code(flat(h)), skips
 
-  def _ascend(self, z, skips, dropout):
+  def _decode_with_skips(self, z: Latents, skips: Sequence[Array], dropout: Keys | None) -> Logits:
     h = self.uncode(z).T.reshape(*self.smallest, z.shape[0])
     for number, (conv, skip) in enumerate(reversed(list(zip(self.up, skips, strict=True)))):
       h = drop(self.activation(h), dropout, self.dropout, DECODER + number, -1)
@@ -92,12 +99,25 @@ def _none(h, skip):
   return h
 
 
-# How an image on its way up meets what was pooled on the way down, both [C, H, W, B].
+# config.model.skips -> function that joins a decoder image with the skip connection of its stage, both [C, H, W, B].
 SKIPS = {"additive": operator.add, "concatenated": _concatenated, "none": _none}
 
 
-def build(shape, *, latent, channels, kernel, activation, skips, dropout=0.0):
-  """The autoencoder with skip connections; "none" leaves them out. Raises UserError, also for an image too small."""
+def build(
+  shape: tuple[int, ...],
+  *,
+  latent: Any,
+  channels: Any,
+  kernel: Any,
+  activation: Any,
+  skips: Any,
+  dropout: Any = 0.0,
+) -> UNet:
+  """Returns the autoencoder with skip connections; raises UserError for invalid options or an image too small.
+
+  `channels` are those of the encoder's stages. `skips` is a key of `SKIPS`; "none" omits the skip connections.
+  `dropout` is the rate after each hidden layer in training.
+  """
   errors.check_positive("model.latent", latent)
   errors.check_positive("model.kernel", kernel)
   errors.check_reach("model.kernel", kernel, shape[:2])
@@ -108,21 +128,20 @@ def build(shape, *, latent, channels, kernel, activation, skips, dropout=0.0):
   return UNet(shape, latent, channels, kernel, activations.choose(activation, "activation"), join, dropout)
 
 
-def stage_sizes(size, stages):
-  """The (height, width) of the image and after each pooling; each stage halves, an odd side loses its last pixel."""
+def stage_sizes(size: tuple[int, ...], stages: int) -> tuple[tuple[int, ...], ...]:
+  """Returns the sizes (height, width) of the image and after each stage, which halves the sides, rounding down.
+
+  Raises UserError if the image is too small for the stages.
+  """
   sizes = [size]
   for stage in range(stages):
     if min(sizes[-1]) < 2:
+      advice = (
+        f"use at most {count_stages(stage)}" if stage else "use config.model.name='dense' for images with a side of 1"
+      )
       raise errors.UserError(
-        f"config.model.channels has {stages} stages, but an image of {size[0]}x{size[1]} is {sizes[-1][0]}x"
-        f"{sizes[-1][1]} after {stage} and cannot be halved; {_fix(stage)}"
+        f"config.model.channels has {count_stages(stages)}, but an image of {size[0]}x{size[1]} is {sizes[-1][0]}x"
+        f"{sizes[-1][1]} after {count_stages(stage)} and cannot be halved; {advice}"
       )
     sizes.append(tuple(side // 2 for side in sizes[-1]))
   return tuple(sizes)
-
-
-def _fix(stages):
-  """Returns the advice for an image that can be halved so many times."""
-  if stages == 0:
-    return "use config.model.name='dense' for images with a side of 1"
-  return f"use at most {stages} stage{'s' if stages > 1 else ''}"

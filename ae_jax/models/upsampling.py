@@ -1,11 +1,19 @@
-"""What a convolutional decoder enlarges images with, each with a kernel and a bias: [C, H, W, B] -> [C', H', W', B]."""
+"""Upsampling layers of convolutional decoders, each with a kernel and a bias: [C, H, W, B] -> [features, *size, B]."""
+
+from collections.abc import Callable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ae_jax.ops import convolutions, resizing
+from ae_jax.types import AnyArray
 
-KERNEL_INIT = nn.initializers.lecun_normal()  # as nn.Conv's
+Maps = Float[AnyArray, "channels height width batch"]
+OutputMaps = Float[Array, "features rows columns batch"]
+
+KERNEL_INIT = nn.initializers.lecun_normal()  # the default of nn.Conv
 
 
 class ConvTranspose(nn.Module):
@@ -17,35 +25,35 @@ class ConvTranspose(nn.Module):
   size: tuple[int, int]
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Maps) -> OutputMaps:
     kernel = self.param("kernel", KERNEL_INIT, (*self.kernel, x.shape[0], self.features))
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
     return convolutions.conv_transpose(x, kernel, self.stride, self.size) + bias[:, None, None, None]
 
 
 class ResizeConv(nn.Module):
-  """Interpolation to `size`, then a convolution that keeps it, with bias: [C, H, W, B] -> [features, *size, B].
+  """Interpolation to `size`, then a size-preserving convolution with bias: [C, H, W, B] -> [features, *size, B].
 
-  Free of the checkerboards that overlapping transposed kernels leave (Odena et al. 2016, Distill).
+  It avoids the checkerboard artifacts of overlapping transposed kernels (Odena et al. 2016, Distill).
   """
 
   features: int
   kernel: tuple[int, int]
   size: tuple[int, int]
-  method: str  # of ae_jax.ops.resizing.METHODS
+  method: str  # a key of ae_jax.ops.resizing.METHODS
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Maps) -> OutputMaps:
     kernel = self.param("kernel", KERNEL_INIT, (*self.kernel, x.shape[0], self.features))
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
     return resizing.resize_conv(x, kernel, self.size, self.method) + bias[:, None, None, None]
 
 
 class SubpixelConv(nn.Module):
-  """A convolution whose channels become pixels, cropped to `size`: [C, H, W, B] -> [features, *size, B].
+  """A sub-pixel convolution (depth to space) with bias, cropped to `size`: [C, H, W, B] -> [features, *size, B].
 
-  Each pixel becomes a block of r = ceil(after / before) pixels a side. At initialisation the filters of a block are
-  equal (ICNR, Aitken et al. 2017, arXiv 1707.02937), so that the blocks are constant and nothing shows their pattern.
+  Each pixel becomes a block of ceil(size / [H, W]) pixels. At initialisation the filters of a block are equal (ICNR,
+  Aitken et al. 2017, arXiv 1707.02937): each block is constant, which avoids checkerboard artifacts.
   """
 
   features: int
@@ -53,11 +61,11 @@ class SubpixelConv(nn.Module):
   size: tuple[int, int]
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Maps) -> OutputMaps:
     ratio = tuple(-(-after // before) for before, after in zip(x.shape[1:3], self.size, strict=True))
     block = ratio[0] * ratio[1]
 
-    def icnr(key, shape):
+    def icnr(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
       return jnp.repeat(KERNEL_INIT(key, (*shape[:-1], self.features)), block, axis=-1)
 
     kernel = self.param("kernel", icnr, (*self.kernel, x.shape[0], self.features * block))
@@ -65,20 +73,26 @@ class SubpixelConv(nn.Module):
     return resizing.depth_to_space(convolutions.conv_same(x, kernel) + bias[:, None, None, None], ratio, self.size)
 
 
-def _nearest(features, kernel, stride, size):
+def _nearest(features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int]) -> ResizeConv:
   del stride
   return ResizeConv(features, kernel, size, "nearest")
 
 
-def _bilinear(features, kernel, stride, size):
+def _bilinear(features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int]) -> ResizeConv:
   del stride
   return ResizeConv(features, kernel, size, "bilinear")
 
 
-def _subpixel(features, kernel, stride, size):
+def _subpixel(features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int]) -> SubpixelConv:
   del stride
   return SubpixelConv(features, kernel, size)
 
 
-# The decoder's name -> (features, kernel, stride, size) -> the layer that reaches the size; one alone has a stride.
-LAYERS = {"transposed": ConvTranspose, "nearest": _nearest, "bilinear": _bilinear, "subpixel": _subpixel}
+# config.model.decoder -> function (features, kernel, stride, size) that builds the layer; only "transposed" uses the
+# stride.
+LAYERS: dict[str, Callable[..., nn.Module]] = {
+  "transposed": ConvTranspose,
+  "nearest": _nearest,
+  "bilinear": _bilinear,
+  "subpixel": _subpixel,
+}

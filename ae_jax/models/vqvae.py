@@ -1,28 +1,37 @@
-"""The VQ-VAE: a grid of codes from a learned codebook (van den Oord et al. 2017).
+"""The VQ-VAE: a grid of latent vectors from a learned codebook (van den Oord et al. 2017).
 
-Inside, images are laid out [C, H, W, B] (see `ae_jax.ops.convolutions`).
+The layers work on images laid out [C, H, W, B] (see `ae_jax.ops.convolutions`).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
 
 from ae_jax import errors
 from ae_jax.models import activations, unet
 from ae_jax.models.convolutional import Conv, conv_pool, down
 from ae_jax.models.dropout import DECODER, check_rate, drop
-from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding
-from ae_jax.models.upsampling import ResizeConv
+from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Logits
+from ae_jax.models.upsampling import Maps, OutputMaps, ResizeConv
 from ae_jax.ops import convolutions
+from ae_jax.types import AnyArray, Columns, Keys
+
+Grid = Float[AnyArray, "batch rows columns latent"]
+GridIndices = Int[AnyArray, "batch rows columns"]
 
 _SMOOTHING = 1e-5  # Laplace smoothing of the counts, so that no count is 0
-_REVIVAL = 0x5E  # folded into an example's key for the choice of candidates
+_REVIVAL = 0x5E  # folded into an example's key to draw the candidates for dead entries
 
 
 class GridEncoder(nn.Module):
-  """Per stage convolution, 2x2 max-pooling, activation; then two convolutions: [B, H, W, C] -> [B, h, w, latent]."""
+  """Stages of convolution, 2x2 max-pooling and activation, then two convolutions: [B, H, W, C] -> [B, h, w, latent].
+
+  The last convolution is 1x1 and affine.
+  """
 
   latent: int
   channels: tuple[int, ...]
@@ -31,7 +40,7 @@ class GridEncoder(nn.Module):
   dropout: float
 
   @nn.compact
-  def __call__(self, x, dropout=None):
+  def __call__(self, x: Examples, dropout: Keys | None = None) -> Float[Array, "batch rows columns latent"]:
     h = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
     h = down(h, self, conv_same_pool, dropout)
     h = self.activation(Conv(self.channels[-1], self.kernel, convolutions.conv_same)(h))
@@ -39,7 +48,7 @@ class GridEncoder(nn.Module):
 
 
 class GridDecoder(nn.Module):
-  """A convolution; then per stage enlarging (nearest pixel) and a convolution: [B, h, w, latent] -> logits."""
+  """A convolution, then per stage nearest-neighbour upsampling and a convolution: [B, h, w, latent] -> [B, H, W, C]."""
 
   shape: tuple[int, int, int]
   channels: tuple[int, ...]  # the encoder's
@@ -49,7 +58,7 @@ class GridDecoder(nn.Module):
   dropout: float
 
   @nn.compact
-  def __call__(self, z, dropout=None):
+  def __call__(self, z: Grid, dropout: Keys | None = None) -> Logits:
     h = z.transpose(3, 1, 2, 0)  # [latent, h, w, B]
     h = Conv(self.channels[-1], self.kernel, convolutions.conv_same)(h)
     stages = zip((self.shape[2], *self.channels[:-1]), self.sizes[:-1], strict=True)
@@ -59,90 +68,94 @@ class GridDecoder(nn.Module):
     return h.transpose(3, 1, 2, 0)
 
 
-def conv_same_pool(h, kernel):
-  """A convolution that keeps the size, then 2x2 max-pooling: [C, H, W, B] -> [C', H // 2, W // 2, B]."""
+def conv_same_pool(h: Maps, kernel: Float[AnyArray, "kh kw channels features"]) -> OutputMaps:
+  """Returns the 2x2 max-pooling of a size-preserving convolution: [C, H, W, B] -> [features, H // 2, W // 2, B]."""
   return conv_pool(convolutions.pad_same(h, kernel.shape[:2]), kernel)
 
 
 class VQVAE(AutoencoderModule):
-  """An encoder to a grid of vectors, each replaced by the nearest of a codebook, and a decoder of the grid.
+  """The VQ-VAE: encoder [B, H, W, C] -> grid [B, h, w, latent], nearest codebook entries, decoder -> logits.
 
-  The gradient passes the codebook unchanged (straight-through). The codebook is a state: the moving average of the
-  vectors that were assigned to each entry (appendix A.1 of the paper). An entry whose moving count falls below
-  `revive_below` times the mean is dead: it restarts at a vector of the batch, with a count of 1.
+  The gradient passes the quantisation unchanged (straight-through). The codebook is a state, the exponential moving
+  average of the encoder's vectors assigned to each entry (appendix A.1 of the paper). An entry whose moving count falls
+  below `revive_below` times the mean count is dead and restarts at a vector of the batch, with a count of 1.
   """
 
   encoder: nn.Module
   decoder: nn.Module
   grid: tuple[int, int]
-  latent: int  # numbers of a codebook vector
+  latent: int  # length of a codebook vector
   codebook_size: int
   commitment: float  # weight of the squared distance between the encoder's vectors and their codebook entries
-  decay: float
+  decay: float  # of the moving averages
   revive_below: float
 
   @property
-  def code_spec(self):
+  def code_spec(self) -> CodeSpec:
     shape, size = (*self.grid, self.latent), self.codebook_size
     return CodeSpec(shape, None, levels=size, index_shape=self.grid, shared_codebook=True)
 
-  def setup(self):
+  def setup(self) -> None:
     shape = (self.codebook_size, self.latent)
     self.codebook = self.variable("state", "codebook", lambda: jax.random.normal(self.make_rng("params"), shape))
     self.variable("state", "counts", lambda: jnp.ones(shape[:1]))
     self.variable("state", "sums", lambda: self.codebook.value)
     self.examples = self.variable("state", "examples", lambda: jnp.ones(()))
 
-  def encode(self, x, given=None, dropout=None):
+  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
     vectors = self.encoder(x, dropout).astype(jnp.float32)  # [B, h, w, latent]
     indices = self._nearest(vectors)
-    codes = self.lookup(indices)
-    distance = jnp.square(vectors - jax.lax.stop_gradient(codes)).reshape(len(x), -1).sum(1)  # [B]
-    z = jax.lax.stop_gradient(codes) + (vectors - jax.lax.stop_gradient(vectors))  # codes, bit for bit
+    quantised = jax.lax.stop_gradient(self.lookup(indices))
+    distance = jnp.square(vectors - quantised).reshape(len(x), -1).sum(1)  # [B]
+    z = quantised + (vectors - jax.lax.stop_gradient(vectors))  # bitwise equal to the codebook entries
     statistics = self._statistics(jax.lax.stop_gradient(vectors), indices, given, dropout)
     return Encoding(z, None, indices, {"commitment": self.commitment * distance}, statistics)
 
-  def decode(self, z, given=None, dropout=None):
+  def decode(self, z: Grid, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
     return self.decoder(z, dropout)
 
-  def nearest_codes(self, z):
+  def nearest_codes(self, z: Grid) -> Float[Array, "batch rows columns latent"]:
     return self.lookup(self._nearest(z.astype(jnp.float32)))
 
-  def lookup(self, indices):
+  def lookup(self, indices: GridIndices) -> Float[Array, "batch rows columns latent"]:
     return self.codebook.value[indices]
 
-  def _nearest(self, vectors):
-    """The entries nearest to vectors [..., latent]: int32 [...]."""
+  def _nearest(self, vectors: Grid) -> GridIndices:
+    """Returns the indices int32 of the codebook entries nearest to vectors."""
     codebook = self.codebook.value
     flat = vectors.reshape(-1, self.latent)
-    distances = jnp.square(codebook).sum(1)[None] - 2 * flat @ codebook.T  # less the square of the vector
+    distances = (
+      jnp.square(codebook).sum(1)[None] - 2 * flat @ codebook.T
+    )  # without the squared vector, which is constant
     return distances.argmin(1).astype(jnp.int32).reshape(vectors.shape[:-1])
 
-  def _statistics(self, vectors, indices, given, keys):
-    """Sums over the examples: how often and to which vectors each entry was assigned, and candidates for dead ones.
+  def _statistics(
+    self, vectors: Grid, indices: GridIndices, given: Columns | None, keys: Keys | None
+  ) -> dict[str, Array]:
+    """Returns sums over the examples: the vectors assigned to each entry, and candidates to revive dead entries.
 
-    For each entry every example offers one of its vectors with probability 1 / examples. An entry that exactly one
-    example offers to has a candidate. So the choice is a sum over examples, and depends on no division of the batch.
+    Each example offers one of its vectors to each entry with probability 1 / examples; an entry with exactly one offer
+    has a candidate. The choice is thus a sum over examples, which does not depend on how the batch is split.
     """
     weight = jnp.ones(len(vectors)) if given is None or "weight" not in given else given["weight"].astype(jnp.float32)
     positions = self.grid[0] * self.grid[1]
     flat, rows = vectors.reshape(-1, self.latent), jnp.repeat(weight, positions)
     assigned = jax.nn.one_hot(indices.reshape(-1), self.codebook_size) * rows[:, None]  # [B * positions, entries]
-    found = {"counts": assigned.sum(0), "sums": assigned.T @ flat, "examples": weight.sum()}
+    assignments = {"counts": assigned.sum(0), "sums": assigned.T @ flat, "examples": weight.sum()}
     offered = jnp.zeros((len(vectors), self.codebook_size))
     chosen = vectors[:, 0, 0]
     if keys is not None:
       draw = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, _REVIVAL)))(keys)  # [B, 2]
-      where = jax.vmap(lambda key: jax.random.randint(key, (), 0, positions))(draw[:, 0])
-      chosen = jax.vmap(lambda grid, place: grid.reshape(positions, -1)[place])(vectors, where)
+      position = jax.vmap(lambda key: jax.random.randint(key, (), 0, positions))(draw[:, 0])
+      chosen = jax.vmap(lambda grid, index: grid.reshape(positions, -1)[index])(vectors, position)
       share = 1.0 / jnp.maximum(self.examples.value, 1.0)
       offered = jax.vmap(lambda key: jax.random.uniform(key, (self.codebook_size,)))(draw[:, 1]) < share
       offered = offered.astype(jnp.float32) * weight[:, None]
-    return {**found, "offers": offered.sum(0), "candidates": offered.T @ chosen}
+    return {**assignments, "offers": offered.sum(0), "candidates": offered.T @ chosen}
 
   @nn.nowrap
-  def update_state(self, state, sums):
-    """Returns the state after a step: moving averages, and dead entries restarted at their candidates."""
+  def update_state(self, state: PyTree, sums: PyTree) -> PyTree:
+    """Returns the state after a step: moving averages, with dead entries restarted at their candidates."""
     average = lambda old, new: self.decay * old + (1.0 - self.decay) * new
     counts, totals = average(state["counts"], sums["counts"]), average(state["sums"], sums["sums"])
     dead = counts < self.revive_below * counts.mean()
@@ -155,28 +168,29 @@ class VQVAE(AutoencoderModule):
 
 
 def build(
-  shape,
+  shape: tuple[int, ...],
   *,
-  latent,
-  channels,
-  kernel,
-  activation,
-  codebook_size,
-  commitment,
-  decay,
-  revive_below,
-  dropout=0.0,
-):
-  """Returns the VQ-VAE of images, whose grid of codes is halved once for each number of `channels`.
+  latent: Any,
+  channels: Any,
+  kernel: Any,
+  activation: Any,
+  codebook_size: Any,
+  commitment: Any,
+  decay: Any,
+  revive_below: Any,
+  dropout: Any = 0.0,
+) -> VQVAE:
+  """Returns the VQ-VAE of images; raises UserError for invalid options or an image too small.
 
-  `latent` is the length of a codebook vector. Raises UserError, also for an image too small.
+  `latent` is the length of a codebook vector. Each of the `channels` is a stage, which halves the sides of the grid.
+  The other options are fields of `VQVAE`; `dropout` is the rate after each hidden layer in training.
   """
   for key, value in {"latent": latent, "kernel": kernel}.items():
     errors.check_positive(f"model.{key}", value)
   errors.check_reach("model.kernel", kernel, shape[:2])
   errors.check_all_positive("model.channels", channels)
-  large = isinstance(codebook_size, int) and not isinstance(codebook_size, bool) and 2 <= codebook_size <= 2**20
-  errors.check(large, "model.codebook_size", codebook_size, f"an integer from 2 to {2**20}")
+  valid = isinstance(codebook_size, int) and not isinstance(codebook_size, bool) and 2 <= codebook_size <= 2**20
+  errors.check(valid, "model.codebook_size", codebook_size, f"an integer from 2 to {2**20}")
   errors.check_not_negative("model.commitment", commitment)
   for key, value in {"decay": decay, "revive_below": revive_below}.items():
     errors.check(errors.is_number(value) and 0 <= value < 1, f"model.{key}", value, "a number from 0 to below 1")

@@ -16,6 +16,6 @@ FORMULAS = {
 
 
 @pytest.mark.parametrize("name", activations.ACTIVATIONS)
-def test_an_activation_has_its_closed_form(name):
-  found = activations.choose(name, "activation")(X.astype(np.float32))
-  np.testing.assert_allclose(found, FORMULAS[name], rtol=1e-5, atol=1e-6)
+def test_activation_matches_closed_form(name):
+  outputs = activations.choose(name, "activation")(X.astype(np.float32))
+  np.testing.assert_allclose(outputs, FORMULAS[name], rtol=1e-5, atol=1e-6)

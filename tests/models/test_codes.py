@@ -1,4 +1,4 @@
-"""The laws of codes that hold for every family: discrete codes, and codes that a sweep pads with unused units."""
+"""Properties of the latent code of every family: discrete latents, and latents that a sweep pads with unused units."""
 
 import jax
 import jax.numpy as jnp
@@ -24,42 +24,43 @@ def build(name, options, **others):
 
 
 def normal(shapes):
-  """Numbers of a usual size for all arrays of a tree."""
+  """Returns standard normal values for all arrays of a tree."""
   generator = np.random.default_rng(0)
   return jax.tree.map(lambda leaf: generator.normal(size=leaf.shape).astype(np.float32), shapes)
 
 
 @pytest.mark.parametrize("name", DISCRETE)
-def test_a_discrete_code_is_what_its_indices_look_up_and_the_nearest_to_itself(name):
+def test_discrete_latents_equal_their_lookup_and_their_nearest_codes(name):
   model = build(*DISCRETE[name])
   variables = normal(model.abstract_variables())
   x = normal(jax.ShapeDtypeStruct((20, 8, 8, 1), jnp.float32))
 
   @jax.jit
-  def both(variables, x):
-    found = model.encode(variables, x)
-    return found, model.lookup(variables, found.indices), model.nearest_codes(variables, found.z)
+  def encode_and_look_up(variables, x):
+    encoding = model.encode(variables, x)
+    return encoding, model.lookup(variables, encoding.indices), model.nearest_codes(variables, encoding.z)
 
-  found, again, nearest = both(variables, x)
-  assert found.indices.shape == (20, *model.code.index_shape)
-  assert found.indices.dtype == jnp.int32
-  assert 0 <= found.indices.min() < found.indices.max() < model.code.levels
-  np.testing.assert_array_equal(again, found.z)
-  np.testing.assert_array_equal(nearest, found.z)
+  encoding, looked_up, nearest = encode_and_look_up(variables, x)
+  assert encoding.indices.shape == (20, *model.code.index_shape)
+  assert encoding.indices.dtype == jnp.int32
+  assert 0 <= encoding.indices.min() < encoding.indices.max() < model.code.levels
+  np.testing.assert_array_equal(looked_up, encoding.z)
+  np.testing.assert_array_equal(nearest, encoding.z)
 
 
-@pytest.mark.runs_optax  # Flax's RMSNorm is not strict about types
+@pytest.mark.runs_optax  # Flax's RMSNorm promotes types
 @pytest.mark.parametrize("name", PADDED)
-def test_a_code_that_can_be_padded_gives_what_the_smaller_model_gives(name):
+def test_padded_model_matches_smaller_model(name):
   small, wide = (build(name, PADDED[name], latent=latent) for latent in (2, 5))
   if small.code.size_axis is None:
     return
   variables = normal(small.abstract_variables())
-  used = masking.pad(jax.tree.map(np.ones_like, variables), wide.abstract_variables(), 2)
-  narrow = masking.mask_model(wide, np.float32([1, 1, 0, 0, 0]), jax.tree.leaves(used))
-  widened = masking.pad(variables, wide.abstract_variables(), 2)
+  mask = masking.pad(jax.tree.map(np.ones_like, variables), wide.abstract_variables(), 2)
+  masked = masking.mask_model(wide, np.float32([1, 1, 0, 0, 0]), jax.tree.leaves(mask))
+  padded = masking.pad(variables, wide.abstract_variables(), 2)
   x, given = normal(jax.ShapeDtypeStruct((4, *small.shape), jnp.float32)), {"label": np.int32([0, 2, 1, 1])}
-  found, wanted = jax.jit(narrow.autoencode)(widened, x, given), jax.jit(small.autoencode)(variables, x, given)
-  np.testing.assert_allclose(found[0].z[:, :2], wanted[0].z, rtol=1e-4, atol=1e-4)
-  np.testing.assert_array_equal(found[0].z[:, 2:], 0)
-  np.testing.assert_allclose(found[1], wanted[1], rtol=1e-3, atol=1e-3)
+  encoding, logits = jax.jit(masked.autoencode)(padded, x, given)
+  small_encoding, small_logits = jax.jit(small.autoencode)(variables, x, given)
+  np.testing.assert_allclose(encoding.z[:, :2], small_encoding.z, rtol=1e-4, atol=1e-4)
+  np.testing.assert_array_equal(encoding.z[:, 2:], 0)
+  np.testing.assert_allclose(logits, small_logits, rtol=1e-3, atol=1e-3)

@@ -13,7 +13,7 @@ DECODERS = [*upsampling.LAYERS, "tied"]
 
 
 def build(shape=(28, 28, 1), **options):
-  """The model of configs/cnn.py, which is the lecture's, with other options."""
+  """Returns the model of configs/cnn.py, the lecture's, with other options."""
   return models.build(shape=shape, **{**config_of("cnn", "mnist_5k").model, **options})
 
 
@@ -21,7 +21,7 @@ def build(shape=(28, 28, 1), **options):
   ("kernels", "strides", "count"),
   [((3, 8), (2, 2), 62_481), ((3, 6), (2, 3), 62_481 - 16 * (64 - 36)), ((3, 4), (2, 3), 61_713)],
 )
-def test_the_lectures_model_has_its_parameters(kernels, strides, count):
+def test_parameter_count_matches_the_lectures_model(kernels, strides, count):
   model = build(decoder_kernels=kernels, decoder_strides=strides)
   assert model.parameter_count() == count
   assert model.module.decoder.sizes == ((5, 5), (11, 11), (28, 28))
@@ -36,12 +36,12 @@ def test_the_lectures_model_has_its_parameters(kernels, strides, count):
     ("tied", 62_481 - 800 * 32 - 9 * 32 * 16 - 64 * 16),  # the same biases, and the encoder's weights only
   ],
 )
-def test_the_other_decoders_have_theirs(decoder, count):
+def test_parameter_counts_of_the_other_decoders(decoder, count):
   assert build(decoder=decoder).parameter_count() == count
 
 
 @pytest.mark.parametrize("decoder", ["nearest", "bilinear"])
-def test_interpolating_has_the_parameters_of_transposing_where_no_kernel_is_enlarged(decoder):
+def test_interpolating_decoders_have_the_parameters_of_the_transposed_one_unless_kernels_are_enlarged(decoder):
   sizes = [
     sorted(leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(build(decoder=name).init, jax.random.key(0))))
     for name in ("transposed", decoder)
@@ -59,18 +59,18 @@ def test_interpolating_has_the_parameters_of_transposing_where_no_kernel_is_enla
     *((shape, "transposed") for shape in ((28, 28, 1), (8, 8, 1), (32, 32, 3))),
   ],
 )
-def test_any_image_is_reached_to_its_edge(shape, decoder):
+def test_latents_influence_every_pixel_of_any_image(shape, decoder):
   model = build(shape, decoder=decoder, latent=4, channels=(8, 8))
   variables = jax.jit(model.init)(jax.random.key(0))
   z = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4)), jnp.float32)
   influence = jax.jit(jax.jacfwd(lambda z: model.decode(variables, z)))(z)  # [1, H, W, C, 1, latent]
   assert influence.shape[:4] == (1, *shape)
-  assert (jnp.abs(influence).sum((0, 3, 4, 5)) > 0).all(), "a pixel that the code cannot change"
+  assert (jnp.abs(influence).sum((0, 3, 4, 5)) > 0).all(), "the latents do not influence some pixel"
 
 
 @pytest.mark.parametrize(("channels", "kernels"), [((4,), (6,)), ((4, 6), (3, 8)), ((4, 6, 8), (3, 6, 8))])
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_any_number_of_stages(channels, kernels, decoder):
+def test_shapes_for_any_number_of_stages(channels, kernels, decoder):
   strides = (2,) * len(kernels)
   model = build(channels=channels, decoder=decoder, decoder_kernels=kernels, decoder_strides=strides, latent=3)
   variables = jax.eval_shape(model.init, jax.random.key(0))
@@ -80,7 +80,7 @@ def test_any_number_of_stages(channels, kernels, decoder):
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_examples_do_not_see_each_other(decoder):
+def test_examples_of_a_batch_are_independent(decoder):
   model = build((9, 11, 3), latent=5, decoder=decoder)
   variables = jax.jit(model.init)(jax.random.key(0))
   x = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 9, 11, 3)), jnp.float32)
@@ -91,7 +91,7 @@ def test_examples_do_not_see_each_other(decoder):
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_the_affine_decoder_collapses_to_one_affine_map_and_the_default_does_not(decoder):
+def test_only_the_identity_decoder_is_one_affine_map(decoder):
   z = jnp.asarray(np.random.default_rng(0).normal(size=(40, 4)), jnp.float32)
   ranks = {}
   for activation in ("identity", "relu"):
@@ -105,7 +105,7 @@ def test_the_affine_decoder_collapses_to_one_affine_map_and_the_default_does_not
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_a_gradient_reaches_every_parameter(decoder):
+def test_gradient_reaches_every_parameter(decoder):
   model = build((11, 14, 3), latent=5, channels=(4, 6), decoder=decoder)
   variables = jax.jit(model.init)(jax.random.key(0))
   rng = np.random.default_rng(0)
@@ -114,8 +114,8 @@ def test_a_gradient_reaches_every_parameter(decoder):
   assert all(jnp.abs(slope).max() > 0 for slope in jax.tree.leaves(slopes))
 
 
-def test_a_tied_decoder_has_the_encoders_weights_transposed_and_gives_them_both_gradients():
-  """Untied, with XLA's own transposes of the encoder's layers as the decoder's: once the sum, twice the parts."""
+def test_tied_decoder_transposes_the_encoder_and_sums_both_gradients():
+  """Compares with an untied model whose decoder uses XLA's transposes of the encoder's convolutions."""
   model = build((12, 15, 2), latent=3, channels=(4, 5), decoder="tied", bottleneck="tanh")
   params = jax.tree.map(lambda leaf: leaf + 0.05, jax.jit(model.init)(jax.random.key(0)).params)
   rng = np.random.default_rng(0)
@@ -155,8 +155,8 @@ def test_a_tied_decoder_has_the_encoders_weights_transposed_and_gives_them_both_
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh"])
-def test_a_rising_activation_may_stand_on_either_side_of_the_pooling(activation):
-  """The encoder pools first, as the lecture's does last: the same function of the same parameters."""
+def test_monotone_activation_commutes_with_pooling(activation):
+  """The encoder pools before the activation, the lecture's after it: the same function of the same parameters."""
   function = activations.ACTIVATIONS[activation]
   encoder = convolutional.ConvEncoder(3, (4, 5), 3, function, 0.0)
   x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 13, 12, 2)), jnp.float32)
@@ -170,7 +170,7 @@ def test_a_rising_activation_may_stand_on_either_side_of_the_pooling(activation)
 
 
 @pytest.mark.parametrize("name", upsampling.LAYERS)
-def test_the_decoder_is_its_layers_with_the_activation_before_all_but_the_first(name):
+def test_decoder_applies_the_activation_before_each_layer_but_the_first(name):
   sizes, kernels, layer = ((3, 2), (6, 4), (11, 8)), ((3, 3), (2, 3)), upsampling.LAYERS[name]
   decoder = convolutional.ConvDecoder((11, 8, 2), (5, 4), sizes, kernels, (2, 2), jnp.tanh, layer, 0.0)
   generator = np.random.default_rng(0)
@@ -189,7 +189,7 @@ def test_the_decoder_is_its_layers_with_the_activation_before_all_but_the_first(
   np.testing.assert_allclose(*both(params, z), rtol=1e-4, atol=1e-5)
 
 
-def test_a_subpixel_layer_starts_as_nearest_enlarging_after_the_convolution():
+def test_subpixel_layer_starts_as_nearest_upsampling_after_the_convolution():
   layer = upsampling.SubpixelConv(3, (3, 3), (15, 10))
   x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5, 5, 2)), jnp.float32)
   params = layer.init(jax.random.key(0), x)["params"]
@@ -203,22 +203,22 @@ def test_a_subpixel_layer_starts_as_nearest_enlarging_after_the_convolution():
   np.testing.assert_array_equal(cropped, enlarged[:, 1:14, 1:])
 
 
-def test_only_equal_filters_leave_no_energy_at_the_frequency_of_the_blocks():
+def test_icnr_leaves_no_energy_at_the_frequency_of_the_blocks():
   layer = upsampling.SubpixelConv(3, (3, 3), (15, 15))
   x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5, 5, 2)), jnp.float32)
   icnr = layer.init(jax.random.key(0), x)["params"]
   other = {**icnr, "kernel": nn.initializers.lecun_normal()(jax.random.key(0), icnr["kernel"].shape)}
 
-  def share(params):  # of the energy that a period of three pixels has along either axis
+  def block_energy(params):  # fraction of the energy at a period of three pixels along either axis
     energy = jnp.square(jnp.abs(jnp.fft.fft2(layer.apply({"params": params}, x), axes=(1, 2))))
     return (energy[:, 5].sum() + energy[:, :, 5].sum()) / energy.sum()
 
-  assert share(icnr) < 1e-9
-  assert share(other) > 1e-2
+  assert block_energy(icnr) < 1e-9
+  assert block_energy(other) > 1e-2
 
 
-def test_convolutions_move_with_the_image_and_pooling_only_by_its_window():
-  """The image has a black border, so that moving it is rolling it."""
+def test_convolutions_are_shift_equivariant_and_pooling_only_by_its_window():
+  """The image has a black border, so that shifting it equals rolling it."""
   image = np.zeros((1, 20, 20, 2), np.float32)
   image[:, 8:12, 8:12] = np.random.default_rng(0).normal(size=(1, 4, 4, 2))
   layers = [convolutional.Conv(features, 3, convolutions.conv) for features in (4, 5)]
@@ -231,17 +231,17 @@ def test_convolutions_move_with_the_image_and_pooling_only_by_its_window():
       x = jax.nn.relu(layer.apply(p, x))
     return x, convolutional.pool(x)
 
-  def moved(x, by):
+  def shifted(x, by):
     return np.roll(x, by, axis=(1, 2))
 
   maps, pooled = features(image)
-  maps_1, pooled_1 = features(moved(image, (1, 1)))
-  maps_2, pooled_2 = features(moved(image, (2, 2)))
-  np.testing.assert_allclose(maps_1, moved(maps, (1, 1)), rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(maps_2, moved(maps, (2, 2)), rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(pooled_2, moved(pooled, (1, 1)), rtol=1e-5, atol=1e-6)
+  maps_1, pooled_1 = features(shifted(image, (1, 1)))
+  maps_2, pooled_2 = features(shifted(image, (2, 2)))
+  np.testing.assert_allclose(maps_1, shifted(maps, (1, 1)), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(maps_2, shifted(maps, (2, 2)), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(pooled_2, shifted(pooled, (1, 1)), rtol=1e-5, atol=1e-6)
   for by in ((0, 0), (0, 1), (1, 0), (1, 1)):
-    assert np.abs(pooled_1 - moved(pooled, by)).max() > 0.1
+    assert np.abs(pooled_1 - shifted(pooled, by)).max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -253,8 +253,8 @@ def test_convolutions_move_with_the_image_and_pooling_only_by_its_window():
     ((28, 28, 1), {"decoder_strides": (2, 10**9)}, "must be at most 56 for an example of 28x28"),
     ((28, 28, 1), {"decoder_kernels": (57, 3)}, "config.model.decoder_kernels=(57, 3): must be at most 56"),
     ((28, 28, 1), {"channels": ()}, "config.model.channels=()"),
-    ((4, 4, 1), {}, "is 1x1 after 1 and its 3x3 convolution does not fit; use at most 1 stage, or use a smaller"),
-    ((2, 4, 1), {}, "is 2x4 after 0 and its 3x3 convolution does not fit; use a smaller config.model.kernel"),
+    ((4, 4, 1), {}, "is 1x1 after 1 stage, too small for a 3x3 convolution; use at most 1 stage or a smaller"),
+    ((2, 4, 1), {}, "is 2x4 after 0 stages, too small for a 3x3 convolution; use a smaller config.model.kernel"),
     ((2, 30, 1), {}, "an image of 2x30 is 2x30 after 0"),
     ((28, 28, 1), {"decoder_activation": "reul"}, "did you mean 'relu'"),
     ((28, 28, 1), {"decoder": "nearset"}, "config.model.decoder='nearset' is unknown; did you mean 'nearest'?"),
@@ -268,7 +268,7 @@ def test_convolutions_move_with_the_image_and_pooling_only_by_its_window():
     ((28, 28, 1), {"decoder": "nearest", "decoder_kernels": (3,)}, "config.model.decoder_kernels=(3,)"),
   ],
 )
-def test_what_does_not_fit_is_refused(shape, options, message):
+def test_invalid_options_are_refused(shape, options, message):
   with pytest.raises(errors.UserError) as refusal:
     build(shape, **options)
   assert message in str(refusal.value)

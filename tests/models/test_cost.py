@@ -48,14 +48,14 @@ MEAN = 2  # multiply-adds of the mean over the batch and of its gradient, per ex
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("widths", [(), (256,), (64, 48, 40)])
-def test_dense_layers_cost_three_products_each_and_the_first_two(widths, tied):
+def test_dense_layers_cost_three_products_in_training_and_the_first_layer_two(widths, tied):
   model = dense_of(widths=widths, tied=tied)
   sides = (784, *widths, 32)
   forward = 2 * sum(a * b for a, b in itertools.pairwise(sides))
-  found = cost_of(model)
-  assert found.forward == forward
-  assert found.training == 3 * forward - sides[0] * sides[1] + MEAN
-  assert found.parameters == model.parameter_count()
+  step_cost = cost_of(model)
+  assert step_cost.forward == forward
+  assert step_cost.training == 3 * forward - sides[0] * sides[1] + MEAN
+  assert step_cost.parameters == model.parameter_count()
 
 
 CONVS = [((9, 8), (3, 3), (2, 5)), ((5, 7), (2, 5), (4, 1)), ((6, 6), (6, 1), (1, 3))]
@@ -63,7 +63,7 @@ CONVS = [((9, 8), (3, 3), (2, 5)), ((5, 7), (2, 5), (4, 1)), ((6, 6), (6, 1), (1
 
 @pytest.mark.parametrize("platform", [None, "cpu"])
 @pytest.mark.parametrize(("size", "kernel", "channels"), CONVS)
-def test_a_convolution_costs_its_taps_per_output_and_twice_that_back(size, kernel, channels, platform):
+def test_convolution_costs_its_taps_per_output_and_twice_that_in_the_backward_pass(size, kernel, channels, platform):
   x, k = array(channels[0], *size, 3), array(*kernel, *channels)
   outputs = math.prod(side - taps + 1 for side, taps in zip(size, kernel, strict=True))
   wanted = 3 * outputs * math.prod(kernel) * math.prod(channels)
@@ -81,12 +81,12 @@ def test_a_convolution_costs_its_taps_per_output_and_twice_that_back(size, kerne
     ((3, 3), (2, 2), 3, (8, 8)),
   ],
 )
-def test_a_transposed_convolution_costs_what_reaches_its_output(size, kernel, stride, wanted):
-  def meeting(side, taps, after):
+def test_transposed_convolution_counts_only_products_inside_its_output(size, kernel, stride, wanted):
+  def products_along(side, taps, after):
     crop = (stride * (side - 1) + taps - after + 1) // 2
     return sum(0 <= stride * i + u - crop < after for i in range(side) for u in range(taps))
 
-  products = math.prod(meeting(*sides) for sides in zip(size, kernel, wanted, strict=True)) * 2 * 5 * 3
+  products = math.prod(products_along(*sides) for sides in zip(size, kernel, wanted, strict=True)) * 2 * 5 * 3
   function = functools.partial(convolutions.conv_transpose, stride=stride, size=wanted)
   x, k = array(2, *size, 3), array(*kernel, 2, 5)
   assert counted(function, x, k) == products
@@ -109,7 +109,7 @@ def test_a_transposed_convolution_costs_what_reaches_its_output(size, kernel, st
     {"padding": "SAME", "batch_group_count": 2},
   ],
 )
-def test_a_convolution_counts_as_in_xlas_own_analysis(options):
+def test_convolution_matches_xla_cost_analysis(options):
   options = {"window_strides": (1, 1), **options}
   function = functools.partial(lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"), **options)
   x, k = array(4, 9, 8, 6), array(3, 2, 6 // options.get("feature_group_count", 1), 10)
@@ -117,42 +117,42 @@ def test_a_convolution_counts_as_in_xlas_own_analysis(options):
 
 
 @pytest.mark.parametrize(("queries", "keys", "blocks"), [(7, 9, 1), (12, 12, 1), (40, 11, 3)])
-def test_attention_costs_its_scores_and_its_values(queries, keys, blocks):
+def test_attention_costs_scores_and_weighted_values(queries, keys, blocks):
   q, kv = array(2, queries, 4, 5), array(2, keys, 4, 5)
   block = -(-queries // blocks)
   attend = functools.partial(attention.attend, block=block)
-  products = 2 * 2 * 4 * (blocks * block) * keys * 5  # the last block is filled up
+  products = 2 * 2 * 4 * (blocks * block) * keys * 5  # with the padding of the last block
   assert counted(attend, q, kv, kv) == products
   back = counted(jax.value_and_grad(total(attend), (0, 1, 2)), q, kv, kv)
   assert 3 * products <= back <= 4 * products
-  assert (back == 3 * products) == (blocks == 1)  # blocks are computed again
+  assert (back == 3 * products) == (blocks == 1)  # blocks are recomputed
 
 
 @pytest.mark.parametrize("length", [1, 6])
-def test_a_loop_costs_its_length_and_one_without_end_is_refused(length):
+def test_scan_costs_its_length_and_while_loop_with_products_is_refused(length):
   x, w = array(3, 4), array(4, 4)
 
   def loop(x, w):
     return lax.scan(lambda h, _: (jnp.tanh(h @ w), None), x, length=length)[0]
 
-  def wait(x, w):
+  def endless(x, w):
     return lax.while_loop(lambda h: h.sum() < 1.0, lambda h: h @ w, x)
 
   assert counted(loop, x, w) == length * 3 * 4 * 4
   assert counted(jax.value_and_grad(total(loop), (0, 1)), x, w) == 3 * length * 3 * 4 * 4
   with pytest.raises(NotImplementedError, match="'while'"):
-    counted(wait, x, w)
+    counted(endless, x, w)
   assert counted(lambda x: lax.while_loop(lambda h: h.sum() < 1.0, lambda h: h + 1.0, x), x) == 0
 
 
 @pytest.mark.parametrize("function", [jnp.linalg.inv, jnp.linalg.eigh, jnp.linalg.cholesky, jnp.fft.fft])
-def test_products_that_nobody_counts_are_refused(function):
+def test_uncounted_linear_algebra_is_refused(function):
   with pytest.raises(NotImplementedError, match="cannot count"):
     counted(function, array(4, 4))
 
 
 @pytest.mark.parametrize(("platform", "products"), [(None, 1), ("cuda", 1), ("tpu", 2), ("cpu", 3)])
-def test_a_platform_has_its_own_program(platform, products):
+def test_platform_selects_its_branch(platform, products):
   def power(x):
     return lax.platform_dependent(
       x, cpu=lambda x: x @ x.T @ x @ x.T, tpu=lambda x: x @ x.T @ x, default=lambda x: x @ x
@@ -162,19 +162,19 @@ def test_a_platform_has_its_own_program(platform, products):
   assert counted(jax.vmap(jax.value_and_grad(total(power))), array(5, 4, 4), platform=platform) == 3 * products * 5 * 64
 
 
-def test_by_the_textbook_a_convolutional_model_costs_less_than_its_matrix_products_on_cpu():
+def test_convolutional_model_costs_less_by_the_textbook_than_on_cpu():
   options = {key: value for key, value in config_of("cnn").model.items() if key != "name"}
   model = models.build("cnn", (28, 28, 1), **options)
   textbook, cpu = (cost_of(model, 2, platform=platform) for platform in (None, "cpu"))
   for name in ("forward", "training", "activation_bytes", "traffic_bytes"):
     assert getattr(textbook, name) < getattr(cpu, name)
   smallest = 26 * 26 * 9 * 16 + 10 * 10 * 9 * 16 * 32 + 2 * 800 * 32 + 5 * 5 * 9 * 32 * 16 + 11 * 11 * 64 * 16
-  assert smallest <= textbook.forward < 1.2 * smallest  # at most the pixels that pooling drops
+  assert smallest <= textbook.forward < 1.2 * smallest  # the difference: pixels that pooling drops
   assert textbook.training == 3 * textbook.forward - 26 * 26 * 9 * 16 + MEAN
 
 
 @pytest.mark.parametrize("length", [1, 6])
-def test_the_traffic_of_a_loop_is_that_of_each_turn(length):
+def test_traffic_of_a_scan_is_the_sum_over_its_iterations(length):
   batch, width = 5, 3
   through = lambda w, x: lax.scan(lambda h, _: (jnp.tanh(h @ w), None), x, length=length)[0]
   model = types.SimpleNamespace(
@@ -184,33 +184,33 @@ def test_the_traffic_of_a_loop_is_that_of_each_turn(length):
     reconstruct=lambda variables, x, given: through(variables.params, x),
   )
   objective = lambda model, v, batch, keys, train: (jnp.square(model.reconstruct(v, batch["x"], batch)).sum(), {})
-  found = cost.of(model, objective, optimizer_of("sgd"), batch)
+  step_cost = cost.of(model, objective, optimizer_of("sgd"), batch)
   product = 4 * (2 * batch * width + width**2)  # bytes of its operands and its result
-  assert found.traffic_bytes == length * 3 * product
-  assert (found.forward, found.training) == (length * width**2, 3 * length * width**2)
+  assert step_cost.traffic_bytes == length * 3 * product
+  assert (step_cost.forward, step_cost.training) == (length * width**2, 3 * length * width**2)
 
 
 @pytest.mark.parametrize(("platform", "products"), [(None, 1), ("cpu", 2)])
-def test_a_platform_has_its_own_program_inside_a_loop_too(platform, products):
+def test_platform_selects_its_branch_inside_a_scan(platform, products):
   body = functools.partial(lax.platform_dependent, cpu=lambda h: h @ h @ h, default=lambda h: h @ h)
   loop = lambda x: lax.scan(lambda h, _: (body(h), None), x, length=3)[0]
   assert counted(loop, array(4, 4), platform=platform) == 3 * products * 4**3
 
 
-def test_products_of_the_same_arrays_over_other_axes_are_not_the_same():
+def test_products_over_different_axes_are_not_merged():
   along = lambda *axes: lambda x: lax.dot_general(x, x, (((axes[0],), (axes[1],)), ((), ())))
   assert counted(lambda x: along(1, 0)(x) + along(1, 1)(x), array(4, 4)) == 2 * 4**3
   assert counted(lambda x: along(1, 1)(x) + along(1, 1)(x), array(4, 4)) == 4**3
 
 
-def test_bytes_follow_the_type():
+def test_bytes_depend_on_the_dtype():
   arrays = [jax.ShapeDtypeStruct((3, 4), jnp.bfloat16), array(5), jax.ShapeDtypeStruct((2,), jnp.int8)]
   assert cost.bytes_of(arrays) == 3 * 4 * 2 + 5 * 4 + 2
   x = jax.ShapeDtypeStruct((3, 4), jnp.bfloat16)
   assert cost.kept_bytes(lambda w, x: (w * x).sum(), x, x) == 3 * 4 * 2
 
 
-def test_of_two_branches_the_dearer_and_of_equal_products_one():
+def test_cond_counts_the_most_expensive_branch_and_identical_products_count_once():
   x = array(4, 4)
   either = lambda x: lax.cond(x.sum() > 0, lambda x: x @ x, lambda x: x @ x @ x, x)
   assert counted(either, x) == 2 * 64
@@ -218,87 +218,89 @@ def test_of_two_branches_the_dearer_and_of_equal_products_one():
   assert counted(lambda x: (x @ x) + (x @ x.T), x) == 2 * 64
 
 
-def test_checkpoint_keeps_less_and_computes_again():
+def test_checkpoint_keeps_less_and_recomputes():
   layers = lambda w, x: jnp.tanh(jnp.tanh(x @ w) @ w).sum()
   w, x = array(6, 6), array(5, 6)
-  plain, again = (counted(jax.grad(f), w, x) for f in (layers, jax.checkpoint(layers)))
+  plain, recomputed = (counted(jax.grad(f), w, x) for f in (layers, jax.checkpoint(layers)))
   assert plain == (2 + 3) * 5 * 6 * 6  # forward; both kernels and the one inner activation
-  assert plain < again <= plain + 2 * 5 * 6 * 6
+  assert plain < recomputed <= plain + 2 * 5 * 6 * 6
   assert cost.kept_bytes(jax.checkpoint(layers), w, x) == 4 * 5 * 6
   assert cost.kept_bytes(layers, w, x) >= 3 * 4 * 5 * 6
 
 
-def test_the_linear_autoencoder_in_closed_form():
+def test_linear_autoencoder_matches_closed_form():
   model = dense_of(widths=(), activation="identity")
   batch, pixels, latent = 16, 784, 32
-  found = cost_of(model, batch, value_range="real", likelihood="gaussian")
+  step_cost = cost_of(model, batch, value_range="real", likelihood="gaussian")
   weights = 4 * (2 * pixels * latent + pixels + latent)
-  assert found.gradient_bytes == weights
+  assert step_cost.gradient_bytes == weights
   kept = batch * (pixels + latent + pixels + 1) + 1  # x, z, x_hat - x, and the examples' weights with their sum
-  assert found.activation_bytes == 4 * kept / batch
+  assert step_cost.activation_bytes == 4 * kept / batch
   product = batch * pixels + pixels * latent + batch * latent
-  assert found.traffic_bytes == 4 * (5 * product + 2 * (2 * batch + 1))
+  assert step_cost.traffic_bytes == 4 * (5 * product + 2 * (2 * batch + 1))
 
 
 @pytest.mark.parametrize(("latent", "probes"), [(6, 0), (6, 1), (6, 4), (16, 0)])
-def test_contractive_costs_a_second_order_pass_for_each_direction(latent, probes):
+def test_contractive_costs_a_second_order_pass_per_direction(latent, probes):
   model = dense_of((5, 5, 1), latent=latent, widths=(), bottleneck="sigmoid", tied=True)
   plain = cost_of(model)
-  found = cost_of(model, name="contractive", weight=0.1, probes=probes)
-  directions = probes or latent  # each one product back and two behind it; and once more the gradient of the encoder
-  assert found.training - plain.training == (3 * directions + 1) * latent * 25 + MEAN
-  assert found.forward == plain.forward
+  step_cost = cost_of(model, name="contractive", weight=0.1, probes=probes)
+  directions = probes or latent  # each a backward product with two for its gradient; once, the encoder's gradient
+  assert step_cost.training - plain.training == (3 * directions + 1) * latent * 25 + MEAN
+  assert step_cost.forward == plain.forward
 
 
 @pytest.mark.parametrize(("name", "copies"), [("adam", 3), ("rmsprop", 2), ("sgd", 1)])
-def test_the_state_is_copies_of_the_parameters_and_a_counter_or_two(name, copies):
+def test_state_is_copies_of_the_parameters_and_one_or_two_counters(name, copies):
   model = dense_of((4, 4, 1))
   objective = objectives.build("reconstruction", model, "unit", likelihood="bernoulli")
-  found = cost.of(model, objective, optimizer_of(name), 8)
-  assert found.state_bytes - copies * 4 * found.parameters in (4, 8)
+  step_cost = cost.of(model, objective, optimizer_of(name), 8)
+  assert step_cost.state_bytes - copies * 4 * step_cost.parameters in (4, 8)
   real = jax.jit(lambda key: optimizer_of(name).init(model.init(key).params))(jax.random.key(0))
-  assert found.state_bytes == found.gradient_bytes + sum(leaf.nbytes for leaf in jax.tree.leaves(real))
+  assert step_cost.state_bytes == step_cost.gradient_bytes + sum(leaf.nbytes for leaf in jax.tree.leaves(real))
 
 
 def stages_of(name):
-  """The model of a config for data of its default's shape, and the objective of each stage."""
+  """Returns the model of a config for examples of the default shape, and the objective of each stage."""
   config = config_of(name)
   model = models.build(shape=(140, 1) if name == "sequence" else (28, 28, 1), **config.model)
-  described = [*(stage["objective"] for stage in config.stages), config.objective]
-  return model, [objectives.build(model=model, value_range=config.data.range, **options) for options in described]
+  objective_options = [*(stage["objective"] for stage in config.stages), config.objective]
+  return model, [
+    objectives.build(model=model, value_range=config.data.range, **options) for options in objective_options
+  ]
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_every_config_and_stage_has_a_cost(file):
   model, stages = stages_of(file.stem)
   for objective in stages:
-    found = cost.of(model, objective, optimizer_of(), 4)
-    assert found.parameters == model.parameter_count()
-    assert 0 < found.training < 5 * found.forward
-    assert found.activation_bytes > 4 * math.prod(model.shape) / 8
-    assert found.traffic_bytes > 0
+    step_cost = cost.of(model, objective, optimizer_of(), 4)
+    assert step_cost.parameters == model.parameter_count()
+    assert 0 < step_cost.training < 5 * step_cost.forward
+    assert step_cost.activation_bytes > 4 * math.prod(model.shape) / 8
+    assert step_cost.traffic_bytes > 0
 
 
 @pytest.mark.parametrize("name", ["contractive", "dense"])
-def test_a_cost_is_in_proportion_to_the_batch(name):
+def test_cost_is_proportional_to_the_batch_size(name):
   model, (objective,) = stages_of(name)
   small, large = (cost.of(model, objective, optimizer_of(), size) for size in (4, 8))
   assert (small.forward, small.training) == (large.forward, large.training)
   assert small.activation_bytes - large.activation_bytes == 4 / 4 - 4 / 8  # the sum of the examples' weights
-  assert small.traffic_bytes < large.traffic_bytes < 2 * small.traffic_bytes  # parameters are read once for all
+  assert small.traffic_bytes < large.traffic_bytes < 2 * small.traffic_bytes  # parameters are read once per step
   assert (small.state_bytes, small.gradient_bytes) == (large.state_bytes, large.gradient_bytes)
 
 
-def test_learned_queries_are_projected_once_for_the_whole_batch():
+def test_learned_queries_are_projected_once_per_batch():
   model, _ = stages_of("attention")
   variables = jax.eval_shape(model.init, jax.random.key(0))
   one, two, three = (counted(model.reconstruct, variables, array(size, *model.shape)) for size in (1, 2, 3))
   assert three - two == two - one
-  assert one - (two - one) == 2 * 16 * 64 * 64  # 16 queries of width 64 in the encoder, and as many in the decoder
+  assert one - (two - one) == 2 * 16 * 64 * 64  # 16 queries of width 64 in the encoder and in the decoder
 
 
 @pytest.mark.parametrize("name", ["cnn", "dense", "sequence", "vae"])
-def test_a_reconstruction_costs_its_encoder_and_its_decoder(name):
+def test_reconstruction_costs_encoder_plus_decoder(name):
   model, _ = stages_of(name)
   variables, x = jax.eval_shape(model.init, jax.random.key(0)), array(3, *model.shape)
   z = jax.eval_shape(model.encode, variables, x).z
@@ -308,7 +310,7 @@ def test_a_reconstruction_costs_its_encoder_and_its_decoder(name):
 
 
 @pytest.mark.parametrize("name", ["dense", "sparse"])
-def test_a_step_has_the_flops_that_xla_finds_in_the_compiled_program(name):
+def test_step_matches_the_flops_of_the_compiled_program(name):
   model, (objective,) = stages_of(name)
   size = 32
   variables = jax.eval_shape(model.init, jax.random.key(0))
@@ -316,4 +318,5 @@ def test_a_step_has_the_flops_that_xla_finds_in_the_compiled_program(name):
   keys = jax.random.split(jax.random.key(0), size)
   step = jax.jit(jax.value_and_grad(functools.partial(objective, model), has_aux=True))
   flops = step.lower(variables, batch, keys).compile().cost_analysis()["flops"]
-  assert 0.97 * flops < 2 * size * cost.of(model, objective, optimizer_of(), size).training < flops  # elementwise: rest
+  predicted = 2 * size * cost.of(model, objective, optimizer_of(), size).training
+  assert 0.97 * flops < predicted < flops  # the rest is elementwise

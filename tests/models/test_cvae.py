@@ -1,4 +1,4 @@
-"""The conditional VAE: with one label it is the VAE, and it needs the label everywhere."""
+"""The conditional VAE: with a constant label it equals the VAE, and all its methods need the label."""
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,8 @@ def numbers(*shape, seed=0):
   return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def test_with_a_constant_label_it_is_the_vae():
-  """The one-hot label adds a row of each first kernel, which acts as a bias: loss and gradient are the VAE's."""
+def test_cvae_with_a_constant_label_is_the_vae():
+  """The one-hot label selects a row of each first kernel, which acts as a bias: loss and gradient equal the VAE's."""
   conditional = models.build("cvae", SHAPE, labels=(4, 7), **OPTIONS)
   plain = models.build("dense", SHAPE, bottleneck="gaussian", tied=False, **OPTIONS)
   variables = conditional.init(jax.random.key(0))
@@ -33,18 +33,18 @@ def test_with_a_constant_label_it_is_the_vae():
   objective = {"name": "elbo", "likelihood": "gaussian", "noise": 0.5, "beta": 1.0, "free_bits": 0.0}
   keys = jax.random.split(jax.random.key(1), 5)
   batch = {"x": numbers(5, *SHAPE), "weight": jnp.ones(5), "label": jnp.ones(5, jnp.int32)}
-  found = []
+  results = []
   for model, given in ((conditional, params), (plain, without)):
     loss = objectives.build(model=model, value_range="real", **objective)
     value = jax.value_and_grad(lambda p, m=model, o=loss: o(m, models.Variables(p), batch, keys)[0])
-    found.append(value(given))
-  (loss, gradient), (wanted, slope) = found
+    results.append(value(given))
+  (loss, gradient), (wanted, slope) = results
   assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
   np.testing.assert_allclose(gradient["decoder"]["logits"]["kernel"], slope["decoder"]["logits"]["kernel"], atol=1e-4)
-  own = gradient["encoder"]["hidden_0"]
-  np.testing.assert_allclose(own["kernel"][:6], slope["encoder"]["hidden_0"]["kernel"], rtol=1e-3, atol=1e-4)
-  np.testing.assert_allclose(own["kernel"][7], slope["encoder"]["hidden_0"]["bias"], rtol=1e-3, atol=1e-4)
-  assert not np.asarray(own["kernel"][6]).any()  # of the label that does not occur
+  hidden = gradient["encoder"]["hidden_0"]
+  np.testing.assert_allclose(hidden["kernel"][:6], slope["encoder"]["hidden_0"]["kernel"], rtol=1e-3, atol=1e-4)
+  np.testing.assert_allclose(hidden["kernel"][7], slope["encoder"]["hidden_0"]["bias"], rtol=1e-3, atol=1e-4)
+  assert not np.asarray(hidden["kernel"][6]).any()  # the row of the label that does not occur
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def folder(tmp_path_factory):
   return workdir
 
 
-def test_a_run_takes_the_label_by_name(folder):
+def test_run_takes_the_label_by_name(folder):
   run, digits = ae_jax.load(folder), data.load("digits", "", "unit")
   x, labels = digits.test[:6], digits.test_labels[:6]
   z = run.encode(x, label=labels)
@@ -91,12 +91,12 @@ def test_labels_stream_with_the_examples(tmp_path):
     ({"label": [1, 2]}, "one for each of the 3 examples"),
   ],
 )
-def test_a_missing_or_unknown_column_is_refused_by_name(folder, columns, message):
+def test_missing_or_unknown_column_is_refused_by_name(folder, columns, message):
   with pytest.raises(errors.UserError, match=message):
     ae_jax.load(folder).decode(np.zeros((3, 4)), **columns)
 
 
-def test_a_run_without_labels_takes_none():
+def test_run_without_labels_refuses_a_label():
   config = config_of("dense", "digits")
   model = models.build(shape=SHAPE, **{**config.model, "widths": (4,), "latent": 2})
   run = api.Run(jax.jit(model.init)(jax.random.key(0)), config, {}, [], model, 0)
@@ -118,7 +118,7 @@ def dataset(labels, test_labels):
     (np.zeros(4, int), np.arange(4), "label=1: is not a training label"),
   ],
 )
-def test_data_without_the_labels_are_refused(labels, test_labels, message):
+def test_data_without_labels_are_refused(labels, test_labels, message):
   with pytest.raises(errors.UserError, match=message):
     columns.label_values(dataset(labels, test_labels), "config.model.name='cvae'")
 

@@ -10,18 +10,18 @@ from ae_jax import errors, models
 
 
 def build(shape=(28, 28, 1), **options):
-  """The model of configs/dense.py, which is the lecture's, with other options."""
+  """Returns the model of configs/dense.py, the lecture's, with other options."""
   return models.build(shape=shape, **{**config_of("dense", "mnist_5k").model, **options})
 
 
-def test_the_lectures_model_has_its_parameters():
+def test_parameter_count_matches_the_lectures_model():
   assert build().parameter_count() == 419_120
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (8, 8, 1), (32, 32, 3), (47, 61, 3)])
 @pytest.mark.parametrize("widths", [(), (5,), (9, 4, 7)])
 @pytest.mark.parametrize("latent", [1, 6])
-def test_any_image_any_depth_any_latent(shape, widths, latent):
+def test_shapes_and_parameter_counts_of_any_image_depth_and_latent_size(shape, widths, latent):
   model = build(shape, widths=widths, latent=latent)
   variables = jax.jit(model.init)(jax.random.key(0))
   codes = model.encode(variables, jnp.ones((3, *shape))).z
@@ -32,7 +32,7 @@ def test_any_image_any_depth_any_latent(shape, widths, latent):
   assert model.parameter_count() == sum(leaf.size for leaf in jax.tree.leaves(variables))
 
 
-def test_it_computes_its_definition():
+def test_model_matches_its_definition():
   model = build((3, 2, 1), widths=(5,), latent=2)
   variables = model.init(jax.random.key(1))
   x = np.random.default_rng(0).normal(size=(4, 3, 2, 1)).astype(np.float32)
@@ -50,7 +50,7 @@ def test_it_computes_its_definition():
   np.testing.assert_allclose(model.decode(variables, codes), logits.reshape(x.shape), rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_is_a_value():
+def test_models_compare_by_value():
   assert build() == build()
   assert hash(build()) == hash(build())
   assert build() != build(latent=31)
@@ -83,24 +83,24 @@ def test_a_model_is_a_value():
     ({"wdths": (3,)}, "config.model.wdths is not an option of 'dense'; did you mean 'widths'"),
   ],
 )
-def test_what_cannot_be_built_is_refused(options, message):
+def test_invalid_options_are_refused(options, message):
   with pytest.raises(errors.UserError) as refusal:
     build(**options)
   assert message in str(refusal.value)
 
 
-def test_an_unknown_family_and_a_missing_option_are_named():
+def test_unknown_family_and_missing_option_are_named():
   with pytest.raises(errors.UserError, match=r"config\.model\.name='dens' is unknown; did you mean 'dense'"):
     models.build("dens", (8, 8, 1), latent=2)
   with pytest.raises(errors.UserError, match=r"config\.model\.widths is missing"):
     models.build("dense", (8, 8, 1), latent=2, activation="relu")
 
 
-def test_tied_weights_halve_but_biases_do_not():
+def test_tied_weights_share_the_kernels_but_not_the_biases():
   assert build(tied=True).parameter_count() == 210_224
 
 
-def test_the_decoders_widths_are_the_mirror_unless_others_are_given():
+def test_decoder_widths_default_to_the_mirror_image():
   assert build(widths=(9, 7), decoder_widths=(7, 9)) == build(widths=(9, 7))
   sides = [(6, 9), (9, 2), (2, 5), (5, 4), (4, 6)]
   other = build((3, 2, 1), latent=2, widths=(9,), decoder_widths=(5, 4))
@@ -109,7 +109,7 @@ def test_the_decoders_widths_are_the_mirror_unless_others_are_given():
 
 @pytest.mark.parametrize("bottleneck", ["relu", "sigmoid", "tanh"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_the_bottleneck_is_the_activation_of_the_code(bottleneck, tied):
+def test_bottleneck_is_the_activation_of_the_latents(bottleneck, tied):
   plain, other = (build((3, 2, 1), widths=(5,), bottleneck=name, tied=tied) for name in ("identity", bottleneck))
   variables = plain.init(jax.random.key(0))
   x = np.random.default_rng(0).normal(size=(4, 3, 2, 1)).astype(np.float32)
@@ -120,20 +120,20 @@ def test_the_bottleneck_is_the_activation_of_the_code(bottleneck, tied):
 
 @pytest.mark.parametrize("levels", [3, 5, 7, 9])
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_quantised_code_takes_levels_and_learns_as_if_it_were_tanh(levels, tied):
+def test_fsq_rounds_tanh_to_levels_and_has_its_gradient(levels, tied):
   tanh, other = (build((3, 2, 1), widths=(5,), bottleneck=name, tied=tied) for name in ("tanh", f"fsq{levels}"))
   variables = tanh.init(jax.random.key(0))
   x = 9 * np.random.default_rng(0).normal(size=(40, 3, 2, 1)).astype(np.float32)
-  given = np.linspace(-1, 1, levels, dtype=np.float32)
+  level_values = np.linspace(-1, 1, levels, dtype=np.float32)
   codes, bounded = other.encode(variables, x).z, tanh.encode(variables, x).z
-  np.testing.assert_array_equal(codes, given[np.abs(np.asarray(bounded)[..., None] - given).argmin(-1)])
+  np.testing.assert_array_equal(codes, level_values[np.abs(np.asarray(bounded)[..., None] - level_values).argmin(-1)])
   assert len(np.unique(codes)) == levels
   np.testing.assert_array_equal(other.nearest_codes(variables, codes + 0.4 / levels), codes)
   slopes = [jax.grad(lambda variables, m=model: m.encode(variables, x).z.sum())(variables) for model in (tanh, other)]
   jax.tree.map(np.testing.assert_array_equal, *slopes)
 
 
-def test_the_gaussian_bottleneck_has_a_mean_which_is_the_code_and_a_variance():
+def test_gaussian_bottleneck_has_a_variance_and_its_mean_as_latent_code():
   model = build(bottleneck="gaussian")
   assert model.parameter_count() == 419_120 + 32 * 257
   assert model.has_posterior
@@ -144,7 +144,7 @@ def test_the_gaussian_bottleneck_has_a_mean_which_is_the_code_and_a_variance():
   assert encoding.posterior.log_variance.shape == (2, 32)
 
 
-def test_tied_is_untied_with_the_kernels_transposed():
+def test_tied_model_equals_the_untied_model_with_transposed_kernels():
   options = {"shape": (3, 2, 1), "widths": (5, 4), "latent": 2, "activation": "tanh", "bottleneck": "sigmoid"}
   tied, untied = build(tied=True, **options), build(**options)
   generator = np.random.default_rng(0)
@@ -167,7 +167,7 @@ def test_tied_is_untied_with_the_kernels_transposed():
   )
 
 
-def test_a_layer_at_a_time_makes_the_whole():
+def test_single_layers_compose_to_the_whole_model():
   model = build((3, 2, 1), widths=(5, 4), latent=2, activation="tanh")
   variables = model.init(jax.random.key(0))
   x = np.random.default_rng(0).normal(size=(4, 3, 2, 1)).astype(np.float32)
@@ -178,7 +178,10 @@ def test_a_layer_at_a_time_makes_the_whole():
   np.testing.assert_allclose(
     model.apply("layer_logits", variables, h, 2), model.encode(variables, x).z @ kernel, rtol=1e-5
   )
-  for layer, opposite in ((1, "hidden_1"), (0, "logits")):  # a hidden layer's activation included, the logits' is not
+  for layer, opposite in (
+    (1, "hidden_1"),
+    (0, "logits"),
+  ):  # with the activation of hidden layers, without one of the logits
     up = model.apply("below", variables, x, layer + 1)
     down = variables.params["decoder"][opposite]
     found = model.apply("layer_logits", variables, model.apply("below", variables, x, layer), layer)

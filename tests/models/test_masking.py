@@ -1,4 +1,4 @@
-"""A model with units masked is the smaller model, whatever lies in the parameters that are masked."""
+"""A model with masked units equals the smaller model, whatever the values of the masked parameters."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ SMALL, LARGE = 2, 5
 
 
 def pair(bottleneck):
-  """(small model, its variables, wide model, narrowed model) of latent sizes SMALL and LARGE."""
+  """Returns (small model, its variables, wide model, masked wide model) of latent sizes SMALL and LARGE."""
   options = {"widths": (6,), "decoder_widths": (), "activation": "tanh", "bottleneck": bottleneck, "tied": False}
   small, wide = (models.build("dense", (3, 2, 1), latent=latent, **options) for latent in (SMALL, LARGE))
   generator = np.random.default_rng(0)
@@ -23,28 +23,28 @@ def pair(bottleneck):
 
 
 @pytest.mark.parametrize("bottleneck", ["identity", "sigmoid", "gaussian"])
-def test_a_narrowed_model_computes_what_the_smaller_one_does(bottleneck):
-  small, variables, wide, narrow = pair(bottleneck)
-  widened = masking.pad(variables, wide.abstract_variables(), SMALL)
-  used = jax.tree.unflatten(jax.tree.structure(variables), narrow.mask)
-  dirty = jax.tree.map(lambda leaf, mask: leaf + 9 * (1 - mask), widened, used)  # nothing reads the masked numbers
+def test_masked_model_matches_smaller_model(bottleneck):
+  small, variables, wide, masked = pair(bottleneck)
+  padded = masking.pad(variables, wide.abstract_variables(), SMALL)
+  used = jax.tree.unflatten(jax.tree.structure(variables), masked.mask)
+  dirty = jax.tree.map(lambda leaf, mask: leaf + 9 * (1 - mask), padded, used)
   x = np.random.default_rng(1).normal(size=(4, 3, 2, 1)).astype(np.float32)
   z = np.asarray(small.encode(variables, x).z)
-  found = np.asarray(narrow.encode(dirty, x).z)
-  np.testing.assert_allclose(found[:, :SMALL], z, rtol=1e-5, atol=1e-6)
-  np.testing.assert_array_equal(found[:, SMALL:], 0)
-  noisy = found + 3 * (1 - narrow.latent_mask)[None]  # noise on units that are not there
-  np.testing.assert_allclose(narrow.decode(dirty, noisy), small.decode(variables, z), rtol=1e-5, atol=1e-5)
+  z_masked = np.asarray(masked.encode(dirty, x).z)
+  np.testing.assert_allclose(z_masked[:, :SMALL], z, rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(z_masked[:, SMALL:], 0)
+  noisy = z_masked + 3 * (1 - masked.latent_mask)[None]  # noise on masked units
+  np.testing.assert_allclose(masked.decode(dirty, noisy), small.decode(variables, z), rtol=1e-5, atol=1e-5)
   if bottleneck == "gaussian":
-    pairs = zip(narrow.encode(dirty, x).posterior, small.encode(variables, x).posterior, strict=True)
+    pairs = zip(masked.encode(dirty, x).posterior, small.encode(variables, x).posterior, strict=True)
     for wide_half, half in pairs:
       np.testing.assert_allclose(wide_half[:, :SMALL], half, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("bottleneck", ["identity", "gaussian"])
-def test_cutting_undoes_widening_and_the_rest_is_zero(bottleneck):
+def test_unpad_inverts_pad_and_padding_is_zero(bottleneck):
   small, variables, wide, _ = pair(bottleneck)
-  widened = masking.pad(variables, wide.abstract_variables(), SMALL)
-  jax.tree.map(np.testing.assert_array_equal, masking.unpad(widened, small.abstract_variables(), SMALL), variables)
+  padded = masking.pad(variables, wide.abstract_variables(), SMALL)
+  jax.tree.map(np.testing.assert_array_equal, masking.unpad(padded, small.abstract_variables(), SMALL), variables)
   total = lambda tree: sum(float(np.abs(leaf).sum(dtype=np.float64)) for leaf in jax.tree.leaves(tree))
-  assert total(widened) == pytest.approx(total(variables), rel=1e-6)
+  assert total(padded) == pytest.approx(total(variables), rel=1e-6)

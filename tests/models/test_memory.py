@@ -1,4 +1,4 @@
-"""What does not fit is refused before anything is computed, and what fits is not."""
+"""Runs that exceed the memory are refused before anything is computed; runs that fit are not."""
 
 import math
 
@@ -21,10 +21,10 @@ def parts_of(name="dense", **options):
   return model, objective, optimizers.build(**config.optimizer, epochs=1, steps_per_epoch=1)
 
 
-def test_parameters_gradient_and_the_two_moments_of_adam_are_counted(monkeypatch):
+def test_check_counts_parameters_gradient_and_both_adam_moments(monkeypatch):
   model, objective, optimizer = parts_of()
   moments = 16 * model.parameter_count()
-  monkeypatch.setattr(memory, "available", lambda: moments)  # but Adam and the schedule have a counter each
+  monkeypatch.setattr(memory, "available", lambda: moments)  # without the counters of Adam and the schedule
   with pytest.raises(errors.UserError, match=r"^config\.model: parameters, gradient and optimizer need .* smaller$"):
     memory.check(model, objective, optimizer, 1)
   monkeypatch.setattr(memory, "available", lambda: moments + 8)
@@ -33,7 +33,7 @@ def test_parameters_gradient_and_the_two_moments_of_adam_are_counted(monkeypatch
 
 
 @pytest.mark.parametrize("shards", [1, 4])
-def test_the_state_of_the_optimizer_is_cut_between_shards_and_nothing_else_is(monkeypatch, shards):
+def test_only_the_optimizer_state_is_divided_by_the_shards(monkeypatch, shards):
   model, objective, optimizer = parts_of()
   numbers = model.parameter_count()
   needed = 8 * numbers + (8 * numbers + 8) // shards  # parameters and gradient; two moments and two counters
@@ -46,13 +46,13 @@ def test_the_state_of_the_optimizer_is_cut_between_shards_and_nothing_else_is(mo
 
 
 @pytest.mark.parametrize(("host", "device", "least"), [(800, 1000, 800), (800, 600, 600), (800, math.inf, 800)])
-def test_a_step_may_take_what_both_the_machine_and_the_device_have(monkeypatch, host, device, least):
+def test_available_memory_is_the_minimum_of_host_and_device(monkeypatch, host, device, least):
   monkeypatch.setattr(placements, "host_bytes", lambda: host)
   monkeypatch.setattr(placements, "device_bytes", lambda: device)
   assert memory.available() == least
 
 
-def test_cores_share_half_of_the_machine_and_an_accelerator_has_its_own_memory(monkeypatch):
+def test_cpu_devices_share_half_the_host_and_an_accelerator_has_its_own_memory(monkeypatch):
   monkeypatch.setattr(placements, "host_bytes", lambda: 800)
   monkeypatch.setattr(placements, "device_bytes", lambda: 1000)
   assert [memory.share(devices) for devices in (1, 2, 8)] == [400, 200, 50]
@@ -60,7 +60,7 @@ def test_cores_share_half_of_the_machine_and_an_accelerator_has_its_own_memory(m
   assert [memory.share(devices) for devices in (1, 8)] == [900, 900]
 
 
-def test_what_is_kept_grows_with_the_rows(monkeypatch):
+def test_activation_memory_grows_with_the_rows(monkeypatch):
   model, objective, optimizer = parts_of("cnn")
   step = cost.of(model, objective, optimizer, 8, platform=jax.default_backend())
   needed = step.state_bytes + step.gradient_bytes + 8 * step.activation_bytes
@@ -71,21 +71,21 @@ def test_what_is_kept_grows_with_the_rows(monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{"latent": 2**31 - 1}, {"widths": (2**31 - 1,) * 100}, {"widths": (2**18, 2**18)}])
-def test_terabytes_are_refused_without_being_asked_for(options):
+def test_terabytes_are_refused_before_allocation(options):
   with pytest.raises(errors.UserError, match=r"^config\.model: [\d,]+ parameters need"):
     memory.check(*parts_of(**options), 64)
 
 
-def test_this_device_has_some_memory_and_the_shipped_configs_fit():
+def test_default_configs_fit_this_device():
   assert 2**28 < memory.available() < 2**50
   for name in ("dense", "cnn", "unet", "attention", "vae", "contractive"):
     memory.check(*parts_of(name), 64)
   jax.clear_caches()
 
 
-def test_memory_that_gives_out_is_one_line_and_other_failures_stay_what_they_are():
+def test_out_of_memory_becomes_a_user_error_and_other_errors_pass_through():
   with (
-    pytest.raises(errors.UserError, match=r"config.batch_size, config.model: the device's memory gave out"),
+    pytest.raises(errors.UserError, match=r"config.batch_size, config.model: the device is out of memory"),
     memory.explained(),
   ):
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 844800 bytes")
@@ -96,7 +96,7 @@ def test_memory_that_gives_out_is_one_line_and_other_failures_stay_what_they_are
 @pytest.mark.parametrize(
   ("rows", "microbatches"), [(1, 1), (64, 1), (65, 1), (100, 2), (128, 2), (250, 5), (251, 1), (256, 4)]
 )
-def test_on_cpu_a_batch_is_cut_to_what_the_cache_holds(rows, microbatches):
+def test_microbatches_fit_the_cache_on_cpu(rows, microbatches):
   assert memory.microbatches(rows, in_cache=64) == microbatches
   assert rows % microbatches == 0
   assert memory.microbatches(rows, in_cache=None) == 1

@@ -25,13 +25,13 @@ def build(name, compute_dtype):
   return models.build(shape=shape, compute_dtype=compute_dtype, **{**config.model, **FAMILIES[name]}), config
 
 
-@pytest.mark.runs_optax  # nor is Flax's RMSNorm strict about types
+@pytest.mark.runs_optax  # Flax's RMSNorm promotes types
 @pytest.mark.parametrize(
   "name", [pytest.param(name, marks=pytest.mark.slow if name in ("unet", "sequence") else ()) for name in FAMILIES]
 )
-def test_bfloat16_is_an_arithmetic_and_nothing_that_is_kept(name):
-  """Parameters, codes, logits, loss and gradient are float32, and near those of float32 arithmetic."""
-  found = []
+def test_bfloat16_changes_the_arithmetic_but_no_stored_dtype(name):
+  """Parameters, latents, logits, loss and gradient are float32, and close to those of float32 arithmetic."""
+  results = []
   for compute_dtype in ("float32", "bfloat16"):
     model, config = build(name, compute_dtype)
     likelihood = {"likelihood": config.objective.likelihood}
@@ -50,13 +50,13 @@ def test_bfloat16_is_an_arithmetic_and_nothing_that_is_kept(name):
     program = jax.jit(model.reconstruct).lower(variables, x).as_text()
     assert ("bf16" in program) == (compute_dtype == "bfloat16")
     flat = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)])
-    found.append((float(loss), flat))
-  (exact, slope), (rounded, rounded_slope) = found
+    results.append((float(loss), flat))
+  (exact, slope), (rounded, rounded_slope) = results
   assert 0 < abs(rounded - exact) < 0.01 * exact
   assert np.linalg.norm(rounded_slope - slope) < 0.1 * np.linalg.norm(slope)
 
 
-def test_the_prior_is_computed_in_float32_whatever_the_model_computes_in():
+def test_prior_is_computed_in_float32_for_any_compute_dtype():
   exact, rounded = (build("vae", compute_dtype)[0] for compute_dtype in ("float32", "bfloat16"))
   variables = jax.jit(exact.init)(jax.random.key(0))
   z, mean, log_variance = jax.random.normal(jax.random.key(1), (3, 5, exact.code.numbers))
@@ -66,7 +66,7 @@ def test_the_prior_is_computed_in_float32_whatever_the_model_computes_in():
 
 
 DIGITS, SERIES = (8, 8, 1), (40, 2)
-INITIALISED = {
+INITIALISED_MODELS = {
   "dense tied": (DIGITS, {"widths": (32,), "tied": True}),
   "cnn": (DIGITS, {"channels": (8, 16), "latent": 6}),
   "cnn tied": (DIGITS, {"channels": (8, 16), "latent": 6, "decoder": "tied"}),
@@ -80,7 +80,7 @@ INITIALISED = {
     {"cell": "convolutional", "widths": (12, 16), "strides": (2, 2), "attention_width": 25},
   ),
 }
-DEVIATIONS = {  # of the parameters that are neither kernels nor biases; two have the name "positions"
+DEVIATIONS = {  # initial standard deviation of the parameters that are neither kernels, biases nor scales
   "encoder/positions": 0.02,
   "decoder/positions": 1.0,
   "encoder/queries": 1.0,
@@ -90,7 +90,7 @@ DEVIATIONS = {  # of the parameters that are neither kernels nor biases; two hav
 
 
 def check_first_values(path, leaf):
-  """Asserts that a parameter is drawn as its layer says: kernels with variance 1 / fan-in (LeCun et al. 1998)."""
+  """Asserts that a parameter has its layer's initialisation: kernels with variance 1 / fan-in (LeCun et al. 1998)."""
   name, rows, spread = path.split("/")[-1], leaf.shape[-2:], 5 * np.sqrt(2 / leaf.size)
   if name.startswith("recurrent_") and leaf.ndim == 2:
     np.testing.assert_allclose(leaf @ leaf.T, np.eye(rows[0]), atol=1e-5)
@@ -106,36 +106,36 @@ def check_first_values(path, leaf):
 
 
 @pytest.mark.runs_optax
-@pytest.mark.parametrize("described", INITIALISED)
-def test_the_first_parameters_have_the_variance_of_their_layer_and_follow_the_key(described):
-  shape, options = INITIALISED[described]
-  model = models.build(shape=shape, **{**config_of(described.split()[0]).model, **options})
+@pytest.mark.parametrize("case", INITIALISED_MODELS)
+def test_initial_parameters_have_the_variance_of_their_layer_and_depend_on_the_key(case):
+  shape, options = INITIALISED_MODELS[case]
+  model = models.build(shape=shape, **{**config_of(case.split()[0]).model, **options})
   init = jax.jit(model.init)
-  keys = (jax.random.key(seed, impl="unsafe_rbg") for seed in (0, 1))  # which compiles fastest
-  found, others = (init(key).params for key in keys)
-  found, others = jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(others)
-  for (entries, leaf), other in zip(found, others, strict=True):
+  keys = (jax.random.key(seed, impl="unsafe_rbg") for seed in (0, 1))  # compiles fastest
+  params, other_params = (init(key).params for key in keys)
+  leaves, others = jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(other_params)
+  for (entries, leaf), other in zip(leaves, others, strict=True):
     path = "/".join(entry.key for entry in entries)
     check_first_values(path, np.asarray(leaf))
     assert (leaf != other).any() or (leaf.ndim < 3 and (leaf == leaf.ravel()[0]).all()), path
 
 
-def test_an_unknown_arithmetic_is_refused():
+def test_unknown_compute_dtype_is_refused():
   with pytest.raises(errors.UserError, match=r"config\.compute_dtype='bfloat'.*did you mean 'bfloat16'"):
     build("dense", "bfloat")
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_a_model_is_equal_after_pickle(file):
-  """Equal and of the same hash, so that a function that was compiled for one of them serves both."""
+def test_model_is_equal_after_pickle(file):
+  """Equality includes the hash, so that both share compiled functions."""
   shape = (64, 1) if file.stem == "sequence" else (28, 28, 1)
   model = models.build(shape=shape, **config_of(file.stem).model)
-  again = pickle.loads(pickle.dumps(model))
-  assert (again, hash(again)) == (model, hash(model))
+  restored = pickle.loads(pickle.dumps(model))
+  assert (restored, hash(restored)) == (model, hash(model))
 
 
 @pytest.mark.parametrize("name", activations.ACTIVATIONS)
-def test_an_activation_is_itself_after_pickle_and_the_librarys_function(name):
+def test_activation_survives_pickle_and_equals_jax_nn(name):
   function = activations.choose(name, "activation")
   assert pickle.loads(pickle.dumps(function)) is function
   x = jnp.linspace(-3, 3, 13)

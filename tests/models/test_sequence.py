@@ -23,7 +23,7 @@ def series(batch, shape=(17, 1)):
 
 
 def parameters(model):
-  """Parameters of the model's shapes, drawn without compiling its initialisation; no bias is 0."""
+  """Returns normal parameters, without compiling the initialisation; no bias is 0."""
   generator = np.random.default_rng(1)
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   return jax.tree.map(lambda leaf: jnp.asarray(0.3 * generator.normal(size=leaf.shape), leaf.dtype), shapes)
@@ -38,7 +38,7 @@ def attention_arrays(batch=3, states=5, size=4, width=6):
 concat_attention = jax.jit(sequence.concat_attention)
 
 
-def test_concat_attention_is_the_sum_that_the_paper_writes():
+def test_concat_attention_matches_the_formula_of_the_paper():
   states, query, state_kernel, query_kernel, score = (a.astype(np.float64) for a in attention_arrays())
   joint = np.concatenate([state_kernel, query_kernel])
   wanted, wanted_weights = np.zeros((3, 4)), np.zeros((3, 5))
@@ -53,7 +53,7 @@ def test_concat_attention_is_the_sum_that_the_paper_writes():
   np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
 
 
-def test_attention_follows_the_states_wherever_they_stand():
+def test_concat_attention_is_permutation_equivariant():
   states, *others = attention_arrays()
   order = np.array([3, 0, 4, 1, 2])
   context, weights = concat_attention(states, *others)
@@ -62,7 +62,7 @@ def test_attention_follows_the_states_wherever_they_stand():
   np.testing.assert_allclose(moved_context, context, rtol=1e-4, atol=1e-6)
 
 
-def test_the_context_lies_between_the_states_even_where_one_takes_all():
+def test_context_is_a_convex_combination_of_the_states():
   states, query, state_kernel, query_kernel, score = attention_arrays()
   context, weights = concat_attention(states, query, state_kernel, query_kernel, 1e4 * score)
   assert np.isfinite(context).all()
@@ -73,10 +73,10 @@ def test_the_context_lies_between_the_states_even_where_one_takes_all():
   assert ((states.min(1) <= context) & (context <= states.max(1))).all()
 
 
-def test_the_gru_is_flaxs():
-  ours, theirs = sequence.GRU(5), nn.RNN(nn.GRUCell(5))
+def test_gru_matches_flax():
+  gru, flax_gru = sequence.GRU(5), nn.RNN(nn.GRUCell(5))
   x, initial = series(3, (9, 2)), jnp.asarray(np.random.default_rng(1).normal(size=(5, 3)), jnp.float32)
-  params = ours.init(jax.random.key(0), x.T, initial)["params"]
+  params = gru.init(jax.random.key(0), x.T, initial)["params"]
   params = jax.tree.map(lambda leaf: leaf + 0.1, params)  # biases that are not 0
   cell = {}
   for number, (gate, name) in enumerate([("r", "r"), ("u", "z"), ("n", "n")]):
@@ -85,14 +85,14 @@ def test_the_gru_is_flaxs():
     cell[f"h{name}"] = {"kernel": params[f"recurrent_{gate}"]}
   cell["hn"]["bias"] = params["recurrent_bias"]
   with jax.numpy_rank_promotion("allow"):
-    wanted = jax.jit(lambda x: theirs.apply({"params": {"cell": cell}}, x, initial_carry=initial.T))(x)
-  states = jax.jit(lambda x: ours.apply({"params": params}, x.T, initial))(x)
+    wanted = jax.jit(lambda x: flax_gru.apply({"params": {"cell": cell}}, x, initial_carry=initial.T))(x)
+  states = jax.jit(lambda x: gru.apply({"params": params}, x.T, initial))(x)
   np.testing.assert_allclose(states.T, wanted, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [1, 6, 7, 11])
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_unfolding_undoes_folding(length, stride):
+def test_unfold_inverts_fold(length, stride):
   x = series(4, (length, 2)).T  # [C, T, B]
   folded = sequence.fold(x, stride)
   assert folded.shape == (2 * stride, -(-length // stride), 4)
@@ -101,8 +101,8 @@ def test_unfolding_undoes_folding(length, stride):
   np.testing.assert_array_equal(unfolded[:, length:], 0)
 
 
-def test_a_stage_of_the_body_is_a_strided_convolution():
-  """Kernel 3 at stride 2, folded, is XLA's convolution of 6 taps at stride 2."""
+def test_fold_and_convolution_equal_a_strided_convolution():
+  """Kernel 3 after folding by 2 equals XLA's convolution of 6 taps at stride 2."""
   x = series(2, (8, 1))
   layer = sequence.Conv(5, 3)
   folded = sequence.fold(x.T, 2)
@@ -114,7 +114,7 @@ def test_a_stage_of_the_body_is_a_strided_convolution():
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("shape", [(17, 1), (5, 3)])
-def test_any_length_and_any_channels_are_reached_to_the_end(cell, shape):
+def test_latents_depend_on_and_influence_every_sample(cell, shape):
   model = build(shape, cell)
   variables = parameters(model)
 
@@ -127,12 +127,12 @@ def test_any_length_and_any_channels_are_reached_to_the_end(cell, shape):
   z, logits, influence, seen = both_ways(series(4, shape))
   assert z.shape == (4, 3)
   assert logits.shape == (4, *shape)
-  assert (jnp.abs(influence) > 0).any(0).all(), "a sample that the code cannot change"
-  assert (jnp.abs(seen) > 0).any(0).all(), "a sample that the code does not see"
+  assert (jnp.abs(influence) > 0).any(0).all(), "the latents do not influence some sample"
+  assert (jnp.abs(seen) > 0).any(0).all(), "the latents do not depend on some sample"
 
 
 @pytest.mark.parametrize(("cell", "bottleneck"), [("recurrent", "tanh"), ("convolutional", "gaussian")])
-def test_the_gradient_reaches_every_parameter(cell, bottleneck):
+def test_gradient_reaches_every_parameter(cell, bottleneck):
   model = build(cell=cell, bottleneck=bottleneck)
   variables, x = parameters(model), series(8)
 
@@ -140,12 +140,12 @@ def test_the_gradient_reaches_every_parameter(cell, bottleneck):
     return jnp.square(model.reconstruct(variables, x) - x).sum()
 
   for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(variables)):
-    code = bottleneck == "gaussian" and "code" in str(path)  # half of it is the variance, unseen by the mean
+    code = bottleneck == "gaussian" and "code" in str(path)  # half of it computes the variance, not the mean
     assert (jnp.abs(gradient) > 0).mean() > (0.4 if code else 0.9), path
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_examples_do_not_see_each_other(cell):
+def test_examples_of_a_batch_are_independent(cell):
   model, x = build(cell=cell), series(4)
   variables = parameters(model)
   one = jnp.zeros_like(x).at[2].set(1.0)
@@ -154,27 +154,27 @@ def test_examples_do_not_see_each_other(cell):
 
 
 @pytest.mark.parametrize(("cell", "states"), [("convolutional", 3), ("recurrent", 9)])
-def test_the_code_is_affine_in_the_context_and_the_attention_can_be_looked_at(cell, states):
+def test_latents_are_affine_in_the_context_and_weights_are_returned(cell, states):
   model, x = build(cell=cell), series(5)
   variables = parameters(model)
   assert set(variables.params) == {"encoder", "decoder"}
 
   @jax.jit
   def inside(x):
-    found, _ = model.module.encoder.body.apply({"params": variables.params["encoder"]["body"]}, x)
-    return found, model.attention(variables, x), model.encode(variables, x).z
+    states, _ = model.module.encoder.body.apply({"params": variables.params["encoder"]["body"]}, x)
+    return states, model.attention(variables, x), model.encode(variables, x).z
 
-  found, attention, z = inside(x)
+  body_states, attention, z = inside(x)
   (weights,) = attention.values()
   assert weights.shape == (5, 1, 1, states)
   np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
-  context = jnp.einsum("bt,btd->bd", weights[:, 0, 0], found)
+  context = jnp.einsum("bt,btd->bd", weights[:, 0, 0], body_states)
   code = variables.params["encoder"]["code"]
   np.testing.assert_allclose(z, context @ code["kernel"] + code["bias"][None], rtol=1e-4, atol=1e-5)
 
 
 def through_body(cell, params, x):
-  """States and query of the encoder's body, layer by layer."""
+  """Returns states and query of the encoder's body, layer by layer."""
   h, layers = x.transpose(2, 1, 0), zip(*CELLS[cell].values(), strict=True)
   for number, (width, stride) in enumerate(layers):
     h = sequence.fold(h, stride)
@@ -188,7 +188,7 @@ def through_body(cell, params, x):
 
 
 def through_decoder(cell, params, z):
-  """Logits of series of 17 times, layer by layer."""
+  """Returns logits of series of 17 times, layer by layer."""
 
   def affine(number):
     layer = params[f"Dense_{number}"]
@@ -212,7 +212,7 @@ def through_decoder(cell, params, z):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_both_halves_are_their_layers_one_after_another(cell):
+def test_encoder_and_decoder_are_their_layers_in_sequence(cell):
   model, x = build(cell=cell, activation="tanh"), series(3)
   variables = parameters(model)
   encoder = variables.params["encoder"]
@@ -249,7 +249,7 @@ def test_both_halves_are_their_layers_one_after_another(cell):
     ({"shape": (8, 8, 1)}, "config.model.name='sequence' takes series; these data are images"),
   ],
 )
-def test_what_does_not_fit_is_refused(options, message):
+def test_invalid_options_are_refused(options, message):
   options = {"shape": (17, 1), "cell": "convolutional", **CELLS["convolutional"], **options}
   with pytest.raises(errors.UserError) as refusal:
     models.build(

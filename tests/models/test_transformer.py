@@ -24,17 +24,17 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def reseed():
-  """Each test draws the same numbers, whichever ran before it."""
+  """Makes the draws of a test independent of the tests before it."""
   random.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 def build(shape=(12, 8, 1), **options):
-  """The model of configs/attention.py, made small, with other options."""
+  """Returns a small model of configs/attention.py with other options."""
   return models.build(shape=shape, **{**config_of("attention", "mnist_5k").model, **SMALL, **options})
 
 
 def parameters(model):
-  """Numbers of a usual size in the place of all parameters."""
+  """Returns normal values of deviation 0.5 for all parameters."""
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   return jax.tree.map(lambda leaf: (0.5 * random.normal(size=leaf.shape)).astype(np.float32), shapes)
 
@@ -45,7 +45,7 @@ def images(*shape):
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (6, 10, 3)])
 @pytest.mark.parametrize("patch", [1, 2])
-def test_patches_are_the_squares_row_by_row_and_can_be_put_together_again(shape, patch):
+def test_patchify_splits_squares_row_by_row_and_unpatchify_inverts_it(shape, patch):
   x = images(5, *shape)
   patches = transformer.patchify(x, patch)
   columns = shape[1] // patch
@@ -59,7 +59,7 @@ def test_patches_are_the_squares_row_by_row_and_can_be_put_together_again(shape,
 @pytest.mark.parametrize("shape", [(12, 8, 1), (4, 8, 3)])
 @pytest.mark.parametrize(("bottleneck", "outputs"), [("tanh", 3), ("gaussian", 6)])
 @pytest.mark.parametrize("qk_norm", [False, True])
-def test_any_image_and_its_number_of_parameters(shape, bottleneck, outputs, qk_norm):
+def test_shapes_and_parameter_counts_of_any_image(shape, bottleneck, outputs, qk_norm):
   model = build(shape, bottleneck=bottleneck, qk_norm=qk_norm)
   x = jax.ShapeDtypeStruct((5, *shape), jnp.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0))
@@ -82,7 +82,7 @@ def affine(layer, h):
 
 
 def attend(layer, x, memory, scaled):
-  """Attention with 2 heads; queries and keys are normalised where the layer has scales for it."""
+  """Returns attention with 2 heads; queries and keys are normalised if the layer has norms."""
   x = np.broadcast_to(x, (len(memory), *x.shape[1:]))
   query, key, value = (
     (of @ layer[name]["kernel"]).reshape(*of.shape[:2], 2, -1)
@@ -105,8 +105,8 @@ def through_blocks(stacked, h, scaled):
 
 
 @pytest.mark.parametrize(("scaled", "qk_norm"), [(True, False), (False, True)])
-def test_it_computes_its_definition(scaled, qk_norm):
-  """Another implementation of the same, in NumPy and float64."""
+def test_model_matches_its_definition(scaled, qk_norm):
+  """Compares with an implementation in NumPy and float64."""
   model = build(scaled=scaled, qk_norm=qk_norm, activation="tanh", decoder_depth=1, bottleneck="identity")
   variables, x = jax.tree.map(lambda leaf: leaf / 2, parameters(model)), images(3, 12, 8, 1)
   encoder, decoder = (jax.tree.map(np.float64, variables.params[half]) for half in ("encoder", "decoder"))
@@ -122,7 +122,7 @@ def test_it_computes_its_definition(scaled, qk_norm):
   np.testing.assert_allclose(transformer.patchify(logits, 4), patches, rtol=1e-3, atol=1e-4)
 
 
-def test_the_encoder_takes_patches_and_positions_as_a_set():
+def test_encoder_is_invariant_to_the_order_of_patches_with_positions():
   model, x, order = build(), images(5, 12, 8, 1), random.permutation(6)
   variables = parameters(model)
   moved = jax.tree.map(lambda leaf: leaf, variables)
@@ -138,24 +138,24 @@ def test_permuting_the_decoders_positions_permutes_the_patches():
   variables = parameters(model)
   moved = jax.tree.map(lambda leaf: leaf, variables)
   moved.params["decoder"]["positions"] = variables.params["decoder"]["positions"][order]
-  patches, shuffled = (transformer.patchify(jax.jit(model.decode)(those, z), 4) for those in (variables, moved))
+  patches, shuffled = (transformer.patchify(jax.jit(model.decode)(params, z), 4) for params in (variables, moved))
   np.testing.assert_allclose(shuffled, patches[:, order], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("bottleneck", ["identity", "gaussian"])
-def test_what_the_encoder_looks_at_is_told_by_layer(bottleneck):
+def test_attention_weights_are_returned_by_layer(bottleneck):
   model = build(bottleneck=bottleneck, depth=2)
   variables, x = parameters(model), images(5, 12, 8, 1)
   weights = jax.jit(model.attention)(variables, x)
-  shapes = {name: found.shape for name, found in weights.items()}
-  own = {f"encoder/blocks/attention/{number}": (5, 2, 6, 6) for number in range(2)}
-  assert shapes == {**own, "encoder/pool": (5, 2, 2, 6)}
-  for found in weights.values():
-    np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
+  shapes = {name: layer.shape for name, layer in weights.items()}
+  blocks = {f"encoder/blocks/attention/{number}": (5, 2, 6, 6) for number in range(2)}
+  assert shapes == {**blocks, "encoder/pool": (5, 2, 2, 6)}
+  for layer in weights.values():
+    np.testing.assert_allclose(layer.sum(-1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("depth", [2, 6])  # one after the other in the program, and in a loop
-def test_stacked_blocks_are_one_block_after_another(depth):
+@pytest.mark.parametrize("depth", [2, 6])  # compiled without and with a loop
+def test_stacked_blocks_equal_blocks_applied_in_sequence(depth):
   layers = transformer.Layers(8, 12, jax.nn.gelu, 2, True, False, 0.0)
   h = images(3, 5, 8)
 
@@ -171,10 +171,10 @@ def test_stacked_blocks_are_one_block_after_another(depth):
     wanted = block({"params": jax.tree.map(lambda leaf, number=number: leaf[number], stacked)}, wanted)
   np.testing.assert_allclose(jax.jit(Stack().apply)({"params": {"blocks": stacked}}, h), wanted, rtol=1e-5, atol=1e-5)
   kernels = stacked["Dense_0"]["kernel"]
-  assert all(jnp.abs(kernels[0] - other).max() > 0.1 for other in kernels[1:])  # each has its own
+  assert all(jnp.abs(kernels[0] - other).max() > 0.1 for other in kernels[1:])  # blocks have different parameters
 
 
-def test_a_deeper_model_is_no_longer_program():
+def test_program_size_does_not_grow_with_depth():
   programs = [
     jax.jit(model.reconstruct).lower(jax.eval_shape(model.init, jax.random.key(0)), images(2, 12, 8, 1)).as_text()
     for model in (build(depth=depth, decoder_depth=depth) for depth in (8, 16))
@@ -182,7 +182,7 @@ def test_a_deeper_model_is_no_longer_program():
   assert len(programs[0].splitlines()) == len(programs[1].splitlines())
 
 
-def test_the_gradient_reaches_every_parameter():
+def test_gradient_reaches_every_parameter():
   model, x = build(qk_norm=True, decoder_depth=1), images(5, 12, 8, 1)
   gradient = jax.jit(jax.grad(lambda variables: (model.reconstruct(variables, x) ** 2).sum()))(parameters(model))
   for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
@@ -191,13 +191,13 @@ def test_the_gradient_reaches_every_parameter():
     assert np.abs(leaf).max() > 1e-4, jax.tree_util.keystr(path)
 
 
-def test_the_first_reconstruction_is_of_a_usual_size():
+def test_initial_logits_have_unit_scale():
   model = build(width=32, heads=4, decoder_depth=1)
   logits = jax.jit(lambda key, x: model.reconstruct(model.init(key), x))(jax.random.key(0), images(9, 12, 8, 1))
   assert 0.1 < np.std(logits) < 3
 
 
-def test_a_model_is_a_value():
+def test_models_compare_by_value():
   assert build() == build()
   assert hash(build()) == hash(build())
   assert build() != build(qk_norm=True)
@@ -223,7 +223,7 @@ def test_a_model_is_a_value():
     ({"bottleneck": "gausian"}, "config.model.bottleneck='gausian' is unknown; did you mean 'gaussian'"),
   ],
 )
-def test_what_cannot_be_built_is_refused(options, message):
+def test_invalid_options_are_refused(options, message):
   with pytest.raises(errors.UserError) as refusal:
     build(**options)
   assert message in str(refusal.value)

@@ -12,39 +12,39 @@ SKIPS = sorted(unet.SKIPS)
 
 
 def build(shape=(28, 28, 1), **options):
-  """The model of configs/unet.py with other options."""
+  """Returns the model of configs/unet.py with other options."""
   return models.build(shape=shape, **{**config_of("unet", "mnist_5k").model, **options})
 
 
-def made(shape=(9, 14, 3), **options):
-  """A small model, its parameters, and images [4, *shape]: odd, not square and in colour unless told otherwise."""
+def small_model(shape=(9, 14, 3), **options):
+  """Returns a small model, its parameters, and images [4, *shape], by default odd, not square and in colour."""
   model = build(shape, **{"channels": (4, 6), "latent": 5, **options})
   x = np.random.default_rng(0).uniform(size=(4, *shape)).astype(np.float32)
   return model, jax.jit(model.init)(jax.random.key(0)), jnp.asarray(x)
 
 
 def run(model, method):
-  """A method of the module, compiled; of what it returns the codes or the logits."""
+  """Returns a compiled method of the module that returns the latents or the logits."""
 
   def call(variables, *args):
-    found = model.apply(method, variables, *args)
-    return {"encode": lambda: found.z, "__call__": lambda: found[1]}.get(method, lambda: found)()
+    output = model.apply(method, variables, *args)
+    return {"encode": lambda: output.z, "__call__": lambda: output[1]}.get(method, lambda: output)()
 
   return jax.jit(call)
 
 
 @pytest.mark.parametrize(("skips", "count"), [("additive", 111_521), ("none", 111_521), ("concatenated", 116_273)])
-def test_its_parameters(skips, count):
+def test_parameter_count(skips, count):
   encoder = (9 * 1 * 16 + 16) + (9 * 16 * 32 + 32) + (7 * 7 * 32 * 32 + 32)
-  seen = 2 if skips == "concatenated" else 1
-  decoder = (32 * 7 * 7 * 32 + 7 * 7 * 32) + (9 * seen * 32 * 16 + 16) + (9 * seen * 16 + 1)
+  joined = 2 if skips == "concatenated" else 1
+  decoder = (32 * 7 * 7 * 32 + 7 * 7 * 32) + (9 * joined * 32 * 16 + 16) + (9 * joined * 16 + 1)
   assert build(skips=skips, channels=(16, 32), kernel=3).parameter_count() == count == encoder + decoder
 
 
 @pytest.mark.parametrize("skips", SKIPS)
-def test_it_computes_its_definition(skips):
-  """Another implementation of the same, by XLA's convolutions in the layout [B, H, W, C]."""
-  model, variables, x = made(skips=skips)
+def test_model_matches_its_definition(skips):
+  """Compares with an implementation by XLA's convolutions in the layout [B, H, W, C]."""
+  model, variables, x = small_model(skips=skips)
   join = {"additive": jnp.add, "concatenated": lambda h, s: jnp.concatenate([h, s], -1), "none": lambda h, _: h}[skips]
 
   def conv(layer, h):
@@ -79,15 +79,15 @@ def test_it_computes_its_definition(skips):
 
 
 @pytest.mark.parametrize("skips", SKIPS)
-def test_a_reconstruction_is_the_code_beside_its_own_image(skips):
-  model, variables, x = made(skips=skips)
+def test_reconstruction_equals_decode_beside_with_the_same_image(skips):
+  model, variables, x = small_model(skips=skips)
   z = run(model, "encode")(variables, x)
   own = run(model, "decode_beside")(variables, z, x)
   np.testing.assert_allclose(run(model, "__call__")(variables, x), own, rtol=1e-5, atol=1e-6)
 
 
-def test_without_skips_it_is_encoder_then_decoder_and_the_image_beside_is_not_looked_at():
-  model, variables, x = made(skips="none")
+def test_without_skips_reconstruction_is_decode_of_encode_and_decode_beside_ignores_the_image():
+  model, variables, x = small_model(skips="none")
   z = run(model, "encode")(variables, x)
   decoded = run(model, "decode")(variables, z)
   np.testing.assert_allclose(run(model, "__call__")(variables, x), decoded, rtol=1e-5, atol=1e-6)
@@ -95,8 +95,8 @@ def test_without_skips_it_is_encoder_then_decoder_and_the_image_beside_is_not_lo
 
 
 @pytest.mark.parametrize("skips", ["additive", "concatenated"])
-def test_the_skips_and_the_code_both_matter(skips):
-  model, variables, x = made(skips=skips)
+def test_logits_depend_on_the_skips_and_on_the_latents(skips):
+  model, variables, x = small_model(skips=skips)
   z, beside = run(model, "encode")(variables, x), run(model, "decode_beside")
   own, other_code, other_skips = beside(variables, z, x), beside(variables, z[::-1], x), beside(variables, z, x[::-1])
   assert own.shape == other_code.shape == other_skips.shape == x.shape
@@ -105,8 +105,8 @@ def test_the_skips_and_the_code_both_matter(skips):
 
 
 @pytest.mark.parametrize("skips", ["additive", "concatenated"])
-def test_decode_has_the_skips_of_a_black_image_while_the_biases_are_zero(skips):
-  model, variables, x = made(skips=skips)
+def test_decode_uses_the_skips_of_a_black_image_while_the_biases_are_zero(skips):
+  model, variables, x = small_model(skips=skips)
   z = run(model, "encode")(variables, x)
   beside_black = run(model, "decode_beside")(variables, z, jnp.zeros_like(x))
   np.testing.assert_allclose(run(model, "decode")(variables, z), beside_black, rtol=1e-5, atol=1e-6)
@@ -116,8 +116,8 @@ def test_decode_has_the_skips_of_a_black_image_while_the_biases_are_zero(skips):
   ("skips", "shape", "channels"),
   [*((skips, (9, 14, 3), (4, 6)) for skips in SKIPS), ("additive", (8, 8, 1), (3, 4, 5)), ("none", (5, 2, 1), (4,))],
 )
-def test_any_image_and_a_gradient_for_every_parameter(skips, shape, channels):
-  model, variables, x = made(shape, skips=skips, channels=channels)
+def test_gradient_reaches_every_parameter_for_any_image(skips, shape, channels):
+  model, variables, x = small_model(shape, skips=skips, channels=channels)
   probe = jnp.asarray(np.random.default_rng(1).normal(size=x.shape), jnp.float32)
   slopes = jax.jit(jax.grad(lambda variables: jnp.vdot(model.reconstruct(variables, x), probe)))(variables)
   assert all(jnp.abs(slope).max() > 0 for slope in jax.tree.leaves(slopes))
@@ -125,8 +125,8 @@ def test_any_image_and_a_gradient_for_every_parameter(skips, shape, channels):
   assert jax.eval_shape(model.decode, variables, jnp.zeros((3, 5))).shape == (3, *shape)
 
 
-def test_examples_do_not_see_each_other():
-  model, variables, x = made()
+def test_examples_of_a_batch_are_independent():
+  model, variables, x = small_model()
   one_by_one = jnp.concatenate([run(model, "__call__")(variables, x[i : i + 1]) for i in range(4)])
   np.testing.assert_allclose(run(model, "__call__")(variables, x), one_by_one, rtol=1e-4, atol=1e-5)
 
@@ -140,12 +140,20 @@ def test_examples_do_not_see_each_other():
     ((28, 28, 1), {"channels": (4, 0)}, "config.model.channels=(4, 0)"),
     ((28, 28, 1), {"skips": "addative"}, "config.model.skips='addative' is unknown; did you mean 'additive'?"),
     ((28, 28, 1), {"activation": "reul"}, "did you mean 'relu'"),
-    ((3, 28, 1), {}, "has 2 stages, but an image of 3x28 is 1x14 after 1 and cannot be halved; use at most 1 stage"),
-    ((1, 28, 1), {}, "is 1x28 after 0 and cannot be halved; use config.model.name='dense' for images with a side of 1"),
+    (
+      (3, 28, 1),
+      {},
+      "has 2 stages, but an image of 3x28 is 1x14 after 1 stage and cannot be halved; use at most 1 stage",
+    ),
+    (
+      (1, 28, 1),
+      {},
+      "is 1x28 after 0 stages and cannot be halved; use config.model.name='dense' for images with a side of",
+    ),
     ((28, 1), {}, "config.model.name='unet' takes images"),
   ],
 )
-def test_what_does_not_fit_is_refused_in_a_line(shape, options, message):
+def test_invalid_options_are_refused(shape, options, message):
   with pytest.raises(errors.UserError) as refusal:
     build(shape, **options)
   assert message in str(refusal.value)

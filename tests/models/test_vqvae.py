@@ -1,4 +1,4 @@
-"""The VQ-VAE: its codebook is k-means of the encoder's vectors, its gradient passes straight through."""
+"""The VQ-VAE: its codebook is the k-means of the encoder's vectors, its gradient is straight-through."""
 
 import types
 
@@ -17,7 +17,7 @@ GRID, LATENT, SIZE = (2, 2), 3, 5
 
 
 class Frozen(nn.Module):
-  """An encoder whose vectors are its input [B, 2, 2, 3], or a decoder whose logits are its code."""
+  """The identity: an encoder whose vectors are its input [B, 2, 2, 3], or a decoder whose logits are its input."""
 
   @nn.compact
   def __call__(self, x, dropout=None):
@@ -30,7 +30,7 @@ def frozen(decay=0.0, revive_below=0.0, commitment=0.25):
 
 
 def vectors(count, seed=0):
-  """Vectors around five centres, [count, 2, 2, 3]."""
+  """Returns vectors around five centres, [count, 2, 2, 3]."""
   generator = np.random.default_rng(seed)
   centres = 4 * generator.normal(size=(5, LATENT))[generator.integers(0, 5, count * 4)]
   return (centres + generator.normal(size=centres.shape)).reshape(count, *GRID, LATENT).astype(np.float32)
@@ -42,14 +42,14 @@ def state_of(codebook):
 
 
 def stepped(model, state, x, keys=None, weight=None):
-  """The state after a step on the examples."""
+  """Returns the state after a step on the examples, and their encoding."""
   given = {"weight": np.ones(len(x), np.float32) if weight is None else weight}
   encoding = model.encode(models.Variables({}, state), x, given, keys=keys, train=keys is not None)
   return model.update_state(state, encoding.statistics), encoding
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.8])
-def test_with_a_frozen_encoder_the_codebook_becomes_that_of_k_means(decay):
+def test_codebook_of_a_frozen_encoder_converges_to_k_means(decay):
   x, model = vectors(60), frozen(decay)
   flat = x.reshape(-1, LATENT)
   start = flat[np.random.default_rng(1).permutation(len(flat))[:SIZE]]
@@ -61,7 +61,7 @@ def test_with_a_frozen_encoder_the_codebook_becomes_that_of_k_means(decay):
   np.testing.assert_array_equal(np.sort(np.bincount(wanted.labels_)), np.sort(np.round(state["counts"])))
 
 
-def test_codes_are_the_nearest_entries_and_the_gradient_passes_straight_through():
+def test_latents_are_the_nearest_entries_and_the_gradient_is_straight_through():
   x, model = vectors(7), frozen()
   variables = models.Variables({}, state_of(vectors(2, 1).reshape(-1, LATENT)[:SIZE]))
   codebook = np.asarray(variables.state["codebook"])
@@ -76,7 +76,7 @@ def test_codes_are_the_nearest_entries_and_the_gradient_passes_straight_through(
   np.testing.assert_allclose(slope, probe, rtol=1e-6)
 
 
-def test_the_gradient_of_the_commitment_is_that_of_finite_differences():
+def test_commitment_gradient_matches_finite_differences():
   model, x = frozen(commitment=0.7), jnp.asarray(vectors(3), jnp.float32)
   variables = models.Variables({}, state_of(vectors(2, 1).reshape(-1, LATENT)[:SIZE]))
   penalty = lambda x: model.encode(variables, x).penalties["commitment"].sum()
@@ -88,7 +88,7 @@ def test_the_gradient_of_the_commitment_is_that_of_finite_differences():
   np.testing.assert_allclose(slope, 2 * 0.7 * (x - codes), rtol=1e-5)
 
 
-def test_the_statistics_are_sums_over_the_examples_that_are_not_padding():
+def test_statistics_are_sums_over_examples_without_padding():
   x, model, keys = vectors(12), frozen(), jax.random.split(jax.random.key(0), 12)
   state = state_of(x.reshape(-1, LATENT)[:SIZE])
 
@@ -103,9 +103,9 @@ def test_the_statistics_are_sums_over_the_examples_that_are_not_padding():
   assert float(whole["counts"].sum()) == 10 * 4
 
 
-def test_a_dead_entry_restarts_at_a_vector_of_the_batch_with_count_and_sum():
+def test_dead_entry_restarts_at_a_vector_of_the_batch():
   x, model = vectors(8), frozen(decay=0.5, revive_below=0.2)
-  state = state_of(np.r_[x.reshape(-1, LATENT)[: SIZE - 1], [[100.0] * LATENT]])  # nothing is near the last entry
+  state = state_of(np.r_[x.reshape(-1, LATENT)[: SIZE - 1], [[100.0] * LATENT]])  # no vector is near the last entry
   for step in range(60):
     keys = jax.random.split(jax.random.key(step), 8)
     new, encoding = stepped(model, state, x, keys)
@@ -124,7 +124,7 @@ def test_a_dead_entry_restarts_at_a_vector_of_the_batch_with_count_and_sum():
   np.testing.assert_array_equal(new["sums"][-1], new["codebook"][-1])
 
 
-def test_without_keys_nothing_is_offered():
+def test_no_candidates_without_keys():
   x, model = vectors(8), frozen(revive_below=0.2)
   _, encoding = stepped(model, state_of(x.reshape(-1, LATENT)[:SIZE]), x)
   assert not np.asarray(encoding.statistics["offers"]).any()
@@ -132,14 +132,14 @@ def test_without_keys_nothing_is_offered():
 
 @pytest.fixture(scope="module")
 def run():
-  """A run with random weights on images of 9 x 8."""
+  """Returns a run with random weights on images of 9 x 8."""
   config = config_of("vqvae", "digits")
   config.model.update(channels=(4, 6), latent=3, codebook_size=16)
   model = models.build(shape=(9, 8, 1), **config.model)
   return api.Run(jax.jit(model.init)(jax.random.key(0)), config, {}, [], model, 0)
 
 
-def test_a_run_encodes_to_indices_and_decodes_them(run):
+def test_run_encodes_to_indices_and_decodes_them(run):
   x = np.random.default_rng(0).uniform(size=(5, 9, 8, 1)).astype(np.float32)
   indices, z = run.encode_indices(x), run.encode(x)
   assert indices.shape == (5, 2, 2)
@@ -159,17 +159,17 @@ def test_a_run_encodes_to_indices_and_decodes_them(run):
     (np.full((1, 2, 2), 16), "from 16 to 16: must be from 0 to 15"),
   ],
 )
-def test_wrong_indices_are_refused(run, indices, message):
+def test_invalid_indices_are_refused(run, indices, message):
   with pytest.raises(errors.UserError, match=message):
     run.decode_indices(indices)
 
 
 @pytest.mark.parametrize("name", ["encode_indices", "decode_indices"])
-def test_a_real_code_has_no_indices(name):
+def test_real_latent_code_has_no_indices(name):
   code = models.CodeSpec((3,))
-  made = api.Run(models.Variables({}), None, {}, [], types.SimpleNamespace(code=code), 0)
+  fake_run = api.Run(models.Variables({}), None, {}, [], types.SimpleNamespace(code=code), 0)
   with pytest.raises(errors.UserError, match="real, not discrete"):
-    getattr(made, name)(np.zeros((1, 3)))
+    getattr(fake_run, name)(np.zeros((1, 3)))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_real_code_has_no_indices(name):
     ("channels", (4, 4, 4, 4), "stages"),
   ],
 )
-def test_bad_options_are_refused(option, value, message):
+def test_invalid_options_are_refused(option, value, message):
   config = config_of("vqvae", "digits")
   with pytest.raises(errors.UserError, match=message):
     models.build(shape=(8, 8, 1), **{**config.model, option: value})
