@@ -66,11 +66,19 @@ def test_a_mistaken_key_is_met_with_the_nearest():
     ("data.one_class", True, "config.data.one_class=True: must be int or None"),
     ("data.one_class", 1.0, "config.data.one_class=1.0: must be int or None"),
     ("model.shape", (8, 8, 1), "config.model.shape is not an option: it is given by the data"),
-    ("model.compute_dtype", "float32", "config.model.compute_dtype is not an option: it is given by config.compute_dtype"),
+    (
+      "model.compute_dtype",
+      "float32",
+      "config.model.compute_dtype is not an option: it is given by config.compute_dtype",
+    ),
     ("objective.model", "dense", "config.objective.model is not an option: it is given by config.model"),
     ("objective.value_range", "unit", "is not an option: it is given by config.data.range"),
     ("model", {"latent": 3}, "config.model.name is missing"),
-    ("stages", ({"epochs": 1, "objective": {"name": "sparse", 3: 4}},), "config.stages[0].objective.3 is not an option"),
+    (
+      "stages",
+      ({"epochs": 1, "objective": {"name": "sparse", 3: 4}},),
+      "config.stages[0].objective.3 is not an option",
+    ),
     (
       "stages",
       ({"epochs": 1, "objective": {"name": "reconstruction", "model": 1}},),
