@@ -55,10 +55,10 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
         "these nats only with those of models with the same likelihood on the same data"
       ),
     )
-  powers = np.arange(SAMPLES.bit_length())
+  powers = range(SAMPLES.bit_length())
   bounds = np.array([-log_means(logs, 1 << power).mean() for power in powers])
   title = f"Upper bound on the negative log-likelihood of {len(x):,} test examples, by number of posterior samples"
-  lines = {"importance-weighted bound": np.stack([powers, bounds])}
+  lines = {"importance-weighted bound": np.stack([np.asarray(powers), bounds])}
   yield "likelihood_bound", Lines(title, lines, "samples per example, log2", "nats per example")
 
 

@@ -94,7 +94,7 @@ def _error(
 
 
 def shift(
-  images: Float[np.ndarray, "examples H W C"], rows: int, columns: int, fill: float
+  images: Float[np.ndarray, "examples H W C"], rows: int, columns: int, fill: float | np.floating
 ) -> Float[np.ndarray, "examples H W C"]:
   """Shifts images down and to the right (up and left if negative); pixels from outside are `fill`."""
   margins = (0, 0), (abs(rows),) * 2, (abs(columns),) * 2, (0, 0)
@@ -104,7 +104,7 @@ def shift(
 
 
 def rotate(
-  images: Float[np.ndarray, "examples H W C"], degrees: float, fill: float
+  images: Float[np.ndarray, "examples H W C"], degrees: float | int, fill: float | np.floating
 ) -> Float[np.ndarray, "examples H W C"]:
   """Rotates images anticlockwise around their centre, with bilinear interpolation; pixels from outside are `fill`."""
   sides, angle = np.reshape(images.shape[1:3], (2, 1, 1)), np.deg2rad(degrees)
