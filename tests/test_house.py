@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from conftest import CONFIGS, ROOT, config_of
 from ml_collections import ConfigDict
 
@@ -60,9 +61,17 @@ def test_claims_about_speed_name_the_processor():
     assert all(f"{run['processor']} with {run['vectors']}" in text for run in runs)
 
 
-def test_ruff_has_nothing_to_say():
+@pytest.mark.parametrize("command", [("check",), ("format", "--check")])
+def test_ruff_finds_nothing(command):
   done = subprocess.run(
-    [sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True, check=False
+    [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 0, done.stdout
+
+
+def test_mypy_finds_nothing(tmp_path):
+  done = subprocess.run(
+    [sys.executable, "-m", "mypy", f"--cache-dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=False
   )
   assert done.returncode == 0, done.stdout
 
