@@ -21,7 +21,7 @@ from ae_jax.system import malloc, paths, signals
 class _WholeNumber(flags.IntegerParser):
   """Parser of integers that accepts 1e3 for 1000, as the float keys of a config do."""
 
-  def convert(self, argument: str) -> int:
+  def convert(self, argument: Any) -> int:
     try:
       return super().convert(argument)
     except ValueError:

@@ -145,7 +145,7 @@ def check_reach(key: str, values: int | tuple[int, ...], sides: Collection[int])
   check(max(sizes) <= limit, key, values, f"at most {limit} for an example of {'x'.join(map(str, sides))}")
 
 
-def check_not_negative(key: str, value: object) -> None:
+def check_not_negative(key: str, value: Any) -> None:
   """Raises UserError unless the value is a number from 0 to LARGEST."""
   check(is_number(value) and value >= 0, key, value, f"a number of at least 0, at most {LARGEST:g}")
 

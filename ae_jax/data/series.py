@@ -112,7 +112,7 @@ def _append(rows: list[np.ndarray], words: list[str]) -> str | None:
 
 
 # The waves of a beat: (seconds after the R peak, height in units of R, width as a standard deviation in seconds).
-_WAVES = {
+_WAVES: dict[str, tuple[Any, Any, Any]] = {
   "P": (-0.17, 0.15, 0.025),
   "Q": (-0.035, -0.12, 0.010),
   "R": (0.0, 1.0, 0.012),

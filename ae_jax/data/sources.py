@@ -108,7 +108,9 @@ def _lazy_half(
   def load():
     return cache.arrays(*cache_key, lambda: {key: lazy_arrays.gathered(array) for key, array in lazy.items()})
 
-  return {key: dataclasses.replace(array, load=lambda key=key: load()[key]) for key, array in lazy.items()}
+  return {
+    key: dataclasses.replace(array, load=functools.partial(lambda key: load()[key], key)) for key, array in lazy.items()
+  }
 
 
 def _explained(where: str) -> AbstractContextManager[None]:

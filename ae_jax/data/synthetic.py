@@ -47,7 +47,7 @@ def _heart(u: Coordinate, v: Coordinate) -> Inside:
 SHAPES = {"rectangle": _rectangle, "ellipse": _ellipse, "heart": _heart}
 
 # name -> values: scale relative to the largest, degrees anticlockwise, pixels from the left and from the top
-FACTORS = {
+FACTORS: dict[str, tuple[Any, ...]] = {
   "shape": tuple(SHAPES),
   "scale": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
   "orientation": tuple(range(0, 100, 10)),

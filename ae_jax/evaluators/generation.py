@@ -101,8 +101,8 @@ def interpolations(context: EvalContext) -> Iterator[tuple[str, Any]]:
   centre = 0.0 if variational(context.run) else context.train_codes.mean(0, dtype=np.float64)
   for number, (start, end) in enumerate(pairs, 1):
     given = context.given("test", np.full(_STEPS, start))
-    ends = context.test_codes[[start, end]].astype(np.float64)
-    paths = {"line": densities.straight(*ends, fractions), "arc": densities.arc(*ends, fractions, centre)}
+    first, last = context.test_codes[[start, end]].astype(np.float64)
+    paths = {"line": densities.straight(first, last, fractions), "arc": densities.arc(first, last, fractions, centre)}
     for path, codes in paths.items():
       decoded = context.decode(context.possible_codes(codes), given)
       rows[f"{number}, {path}"] = np.concatenate([context.test[[start]], decoded, context.test[[end]]])

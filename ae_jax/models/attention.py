@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -122,7 +123,7 @@ def _expand_rank(mask, rank):
   return mask.reshape(*(1,) * (rank - mask.ndim), *mask.shape)
 
 
-def check_heads(width: int, heads: object) -> None:
+def check_heads(width: int, heads: Any) -> None:
   """Raises UserError unless `config.model.heads` is a positive integer that divides the width."""
   errors.check_positive("model.heads", heads)
   errors.check(width % heads == 0, "model.heads", heads, f"a divisor of the width, {width}")

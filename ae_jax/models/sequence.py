@@ -61,9 +61,9 @@ class AttentionPooling(nn.Module):
   def __call__(self, x: Series, dropout: Keys | None = None) -> Float[Array, "batch outputs"]:
     states, query = self.body(x, dropout)
     size = (states.shape[-1], self.width)
-    kernels = [self.param(f"{name}_kernel", _KERNEL_INIT, size) for name in ("state", "query")]
+    state_kernel, query_kernel = (self.param(f"{name}_kernel", _KERNEL_INIT, size) for name in ("state", "query"))
     score = self.param("score", nn.initializers.normal(self.width**-0.5), (self.width,))
-    context, weights = concat_attention(states, query, *kernels, score)
+    context, weights = concat_attention(states, query, state_kernel, query_kernel, score)
     if self.is_mutable_collection("attention"):
       self.sow("attention", "weights", weights[:, None, None])
     return nn.Dense(self.outputs, name="code")(context)

@@ -71,7 +71,7 @@ def build(described: Sequence[Any], first: int, steps_per_epoch: int, last: int)
 def _check(where: str, options: Any) -> str:
   """Returns the unit of a schedule, "epochs" or "steps"; raises UserError if its options are invalid."""
   example = '{"key": "objective.beta", "name": "linear", "start": 0.0, "epochs": 10}'
-  units = {"epochs", "steps"} & options.keys() if isinstance(options, dict) else ()
+  units = {"epochs", "steps"} & options.keys() if isinstance(options, dict) else set()
   valid = len(units) == 1 and options.keys() == _KEYS | units
   errors.check(valid, where, options, f'a dict such as {example}, or with "steps"')
   (unit,) = units

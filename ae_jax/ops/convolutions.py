@@ -146,13 +146,12 @@ def _conv_max_pool_as_product(x: Image, kernel: Kernel, window: Sequence[int]) -
   high, wide = kh + rows - 1, kw + columns - 1  # receptive field of a window
   ends = (1 + rows * (h - 1), 1 + columns * (w - 1))
   corners = list(itertools.product(range(high), range(wide)))
-  patches = [lax.slice(x, (0, i, j, 0), (c_in, i + ends[0], j + ends[1], batch), (1, *window, 1)) for i, j in corners]
-  patches = jnp.concatenate(patches).reshape(high * wide * c_in, h * w * batch)
+  slices = [lax.slice(x, (0, i, j, 0), (c_in, i + ends[0], j + ends[1], batch), (1, *window, 1)) for i, j in corners]
+  patches = jnp.concatenate(slices).reshape(high * wide * c_in, h * w * batch)
   offsets = itertools.product(range(rows), range(columns))
-  kernels = [jnp.pad(kernel, ((i, rows - 1 - i), (j, columns - 1 - j), (0, 0), (0, 0))) for i, j in offsets]
-  kernels = jnp.stack(kernels)
-  kernels = kernels.transpose(0, 4, 1, 2, 3).reshape(rows * columns * c_out, high * wide * c_in)
-  slabs = lax.split(kernels @ patches, [c_out] * (rows * columns))
+  padded = [jnp.pad(kernel, ((i, rows - 1 - i), (j, columns - 1 - j), (0, 0), (0, 0))) for i, j in offsets]
+  matrix = jnp.stack(padded).transpose(0, 4, 1, 2, 3).reshape(rows * columns * c_out, high * wide * c_in)
+  slabs = lax.split(matrix @ patches, [c_out] * (rows * columns))
   return _maximum(slabs).reshape(c_out, h, w, batch)
 
 

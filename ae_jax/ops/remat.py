@@ -60,8 +60,8 @@ def _cuts(equations: Sequence[core.JaxprEqn], last: Mapping[core.Var, int]) -> l
   for index, equation in enumerate(equations):
     for var in equation.outvars:
       if var in last:
-        alive += var.aval.size
-        ending[last[var]] += var.aval.size
+        alive += var.aval.size  # type: ignore[attr-defined]
+        ending[last[var]] += var.aval.size  # type: ignore[attr-defined]
     alive -= ending[index]
     alive_before.append(alive)
   length, cuts = max(1, math.isqrt(len(equations))), [0]

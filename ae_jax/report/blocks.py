@@ -1,6 +1,6 @@
 """Converts figures to blocks of an HTML page: plain data that template.html renders."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def rows(named_examples: Mapping[str, np.ndarray], low: float, high: float) -> B
 
 def chart(title: str, item: Mapping[str, Any], wide: bool = False) -> Block:
   """Returns a block for a chart that a function of `charts` returned."""
-  return {"kind": "chart", "title": title, "wide": wide} | item
+  return {"kind": "chart", "title": title, "wide": wide, **item}
 
 
 def _rows(figure: figures.ExampleRows, value_range: str) -> Block:
@@ -105,7 +105,7 @@ def _square(count: int) -> int:
   return max(1, round(count**0.5))
 
 
-_KINDS = {
+_KINDS: dict[type, Callable[[Any, str], Block]] = {
   figures.ExampleRows: _rows,
   figures.Gallery: _gallery,
   figures.Heatmap: lambda figure, _: chart(figure.title, charts.heatmap(figure)),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from bokeh import embed, palettes, resources
-from bokeh.models import (
+from bokeh.models import (  # type: ignore[attr-defined]
   BasicTicker,
   ColorBar,
   ColumnDataSource,
@@ -120,9 +120,8 @@ def lines(item: figures.Lines) -> Chart:
   """Returns a line chart."""
   chart = _figure(300, item.x_label, item.y_label)
   legend = dict(zip(item.lines, itertools.cycle(LINES)))
-  renderers = [
-    _line(chart, name, *np.asarray(points, np.float64), legend[name], 6, name) for name, points in item.lines.items()
-  ]
+  points = {name: np.asarray(line, np.float64) for name, line in item.lines.items()}
+  renderers = [_line(chart, name, x, y, legend[name], 6, name) for name, (x, y) in points.items()]
   tooltips = [("", "@name"), (item.x_label, "@x{%.4g}"), (item.y_label, "@y{%.4g}")]
   _add_hover(chart, tooltips, renderers=renderers)
   return _exported(chart, legend)
@@ -145,7 +144,7 @@ def heatmap(item: figures.Heatmap) -> Chart:
   chart = _figure(None, item.x_label, item.y_label, **spans, **sizes)
   chart.sizing_mode, chart.grid.visible = None, False
   chart.axis.visible = bool(item.x_label or item.y_label)
-  renderer = chart.image([values], 0.5, 0.5, width, height, color_mapper=colours)
+  renderer = chart.image([values], 0.5, 0.5, width, height, color_mapper=colours)  # type: ignore[call-arg]
   bar = ColorBar(color_mapper=colours, title=item.unit, ticker=BasicTicker(desired_num_ticks=5), width=10)
   bar.title_text_color = bar.major_label_text_color = BASELINE  # a colour bar ignores the CSS variables of the page
   bar.title_text_font_style, bar.title_text_font_size, bar.background_fill_alpha = "normal", "12px", 0

@@ -40,7 +40,7 @@ def write(
     loader=jinja2.PackageLoader("ae_jax", "report"), autoescape=True, undefined=jinja2.ChainableUndefined
   )
   environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # BokehJS resolves references in this order
-  numbered = [
+  numbered: list[dict[str, Any]] = [
     {"title": name, "id": f"part-{number}", "blocks": _numbered(number, blocks)}
     for number, (name, blocks) in enumerate(sections)
     if blocks

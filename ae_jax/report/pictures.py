@@ -1,7 +1,7 @@
 """Draws figures as PNG files, with one function (path, item, value_range) for each kind."""
 
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,7 +150,8 @@ def _grid_of_series(axes: Any, group: Float[np.ndarray, "n t c"], columns: int) 
 def _heatmap(path: pathlib.Path, item: figures.Heatmap, value_range: str) -> None:
   """Draws values [H, W] as colours, and values [T] as a line."""
   del value_range
-  figure = canvas.figure(*((4.6, 4) if item.values.ndim == 2 else (6, 2.6)), item.title)
+  width, height = (4.6, 4) if item.values.ndim == 2 else (6, 2.6)
+  figure = canvas.figure(width, height, item.title)
   axes = figure.subplots()
   if item.values.ndim == 2:
     if item.x_label or item.y_label:
@@ -265,7 +266,7 @@ def _strip(images: np.ndarray, fill: float | int) -> np.ndarray:
   return np.concatenate(list(padded), axis=1)[:, :-1]
 
 
-_KINDS = {
+_KINDS: dict[type, Callable[[pathlib.Path, Any, str], None]] = {
   figures.ExampleRows: _rows,
   figures.Gallery: _gallery,
   figures.Heatmap: _heatmap,

@@ -1,6 +1,7 @@
 """Checksums of arrays, to detect damaged checkpoints."""
 
 import types
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ def _bits(leaf: Shaped[AnyArray, "..."]) -> UInt32[AnyArray, " elements"]:
   return leaf.ravel().view(np.uint32)
 
 
-def _checksum(bits: UInt32[AnyArray, " elements"], first: int, xp: types.ModuleType) -> AnyArray | np.uint32:
+def _checksum(bits: UInt32[AnyArray, " elements"], first: int, xp: types.ModuleType) -> Any:
   """Returns the sum modulo 2**32 of elements times odd numbers, which does not depend on the order of summation.
 
   Args:

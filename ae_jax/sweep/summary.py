@@ -148,7 +148,7 @@ def knee(curve: Curve) -> dict[str, Any] | None:
   sizes = sorted(curve)
   if len(sizes) < 2:
     return None
-  latent, gain = _knee(sizes, [np.mean(curve[size]) for size in sizes])
+  latent, gain = _knee(sizes, [float(np.mean(curve[size])) for size in sizes])
   generator = np.random.default_rng(0)
   bootstrap = [
     _knee(sizes, [generator.choice(curve[size], len(curve[size])).mean() for size in sizes])[0]

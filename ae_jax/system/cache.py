@@ -68,6 +68,6 @@ def keep_compiled_programs() -> None:
   """
   import jax
 
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
     jax.config.update("jax_compilation_cache_dir", str(root() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

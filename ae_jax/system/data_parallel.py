@@ -46,7 +46,7 @@ class DataParallel:
     rows = lax.all_gather(jnp.concatenate([shard.ravel() for shard in shards]), AXIS)  # [devices, elements of a shard]
     pieces = iter(jnp.split(rows, np.cumsum([shard.size for shard in shards])[:-1], axis=1))
     full = [leaf if cut is None else _join(next(pieces), leaf.shape, cut) for leaf, cut in self._with_cuts(leaves)]
-    return tree.unflatten(full)
+    return jax.tree.unflatten(tree, full)
 
   def own_part(self, params: Params) -> Params:
     """Returns this device's shards of full parameters; the inverse of `all_gather_params`."""
@@ -56,7 +56,9 @@ class DataParallel:
       return lax.dynamic_slice_in_dim(leaf, lax.axis_index(AXIS) * size, size, cut)
 
     leaves, tree = jax.tree.flatten(params)
-    return tree.unflatten([leaf if cut is None else shard(leaf, cut) for leaf, cut in self._with_cuts(leaves)])
+    return jax.tree.unflatten(
+      tree, [leaf if cut is None else shard(leaf, cut) for leaf, cut in self._with_cuts(leaves)]
+    )
 
   def reduce_gradients(self, gradient: Params, others: PyTree) -> tuple[Params, PyTree]:
     """Returns this device's shards of the gradient, and other arrays, both summed over the devices.
@@ -79,12 +81,12 @@ class DataParallel:
       reduced = lax.psum_scatter(jnp.concatenate(columns, axis=1), AXIS)  # [elements]
       *pieces, rest = jnp.split(reduced, np.cumsum([part.shape[1] for part in rows]))
     replicated, others = unravel(lax.psum(unsharded, AXIS) if separate else rest)
-    replicated, pieces = iter(replicated), iter(pieces)
+    unsharded_leaves, sharded_leaves = iter(replicated), iter(pieces)
     shards = [
-      next(replicated) if cut is None else next(pieces).reshape(_part_shape(leaf.shape, cut, self.size))
+      next(unsharded_leaves) if cut is None else next(sharded_leaves).reshape(_part_shape(leaf.shape, cut, self.size))
       for leaf, cut in self._with_cuts(leaves)
     ]
-    return tree.unflatten(shards), others
+    return jax.tree.unflatten(tree, shards), others
 
   def norm(self, gradient: Params) -> Float[Array, ""]:
     """Returns the Euclidean norm of the full gradient from this device's shards."""

@@ -184,7 +184,7 @@ def pmap(
   axes = tuple(_axis(placement) for placement in jax.tree.leaves(_placements(arguments)))
   tree = jax.tree.structure(arguments)
   mapped = jax.pmap(
-    lambda *leaves: function(*tree.unflatten(leaves)),
+    lambda *leaves: function(*jax.tree.unflatten(tree, leaves)),
     AXIS,
     in_axes=axes,
     out_axes=None,

@@ -29,8 +29,8 @@ class DeviceData:
   test_rows: tuple[jax.Array, jax.Array]  # indices and weights of the test batches, [batches, padded batch size]
   test_weights: np.ndarray  # the same weights, in the memory of every process
   own: tuple  # arguments of a model: (noise key,), or in a pack (noise keys [members], masks of the members)
-  everywhere: jax.sharding.Sharding  # replicated
-  split: jax.sharding.Sharding  # of the rows and weights of a chunk: over each batch, or over the members of a pack
+  everywhere: jax.sharding.NamedSharding  # replicated
+  split: jax.sharding.NamedSharding  # of rows and weights of a chunk: over each batch, or over members
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +60,9 @@ def keys(seed: int) -> tuple[Key[Array, ""], Key[Array, ""]]:
 def place(
   experiment: setup.Experiment,
   cut: tuple[Int[np.ndarray, "batches batch"], Float[np.ndarray, "batches batch"]],
-  rows: jax.sharding.Sharding,
+  rows: jax.sharding.NamedSharding,
   own: tuple,
-  split: jax.sharding.Sharding,
+  split: jax.sharding.NamedSharding,
 ) -> DeviceData:
   """Puts the data of a model on the devices; a streamed training set stays where it is.
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -37,7 +37,7 @@ class Training:
   experiment: setup.Experiment
   courses: list[Course]
   build: Callable[[int, TrainState], compiled_stage.CompiledStage]  # (number of a stage, state for its shapes)
-  feed: Callable[[int, int], Iterator]  # (first chunk, last + 1) -> generator of (rows, weights)
+  feed: Callable[[int, int], Generator]  # (first chunk, last + 1) -> generator of (rows, weights)
   checkpoint: Callable  # (state, records of the evaluation or ()) -> (state to save, squared error, notes)
   opened: checkpoints.Opened
   received: Callable[[], str]  # see `preemption.caught`
@@ -106,7 +106,7 @@ def _epochs_left(training, stage, state) -> range:
   return range(max(epoch, stage.epochs.start), min(stage.epochs.stop, training.until))
 
 
-def _feed(training, state, epochs) -> Iterator:
+def _feed(training, state, epochs) -> Generator:
   """Returns the generator of the chunks from the state to the end of the epochs."""
   batch_schedule = training.experiment.batch_schedule
   return training.feed(int(state.step) // batch_schedule.chunk, epochs.stop * batch_schedule.chunks_per_epoch)

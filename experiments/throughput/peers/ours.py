@@ -36,7 +36,7 @@ def step(name, schedule, recipe, compute_dtype="float32"):
 
 
 def costs(name, batch_size):
-  """What `ae_jax.models.cost` predicts of a step, and what XLA counts in the compiled one (a batch in one part), by name.
+  """Returns the predicted cost of a step, and the cost that XLA counts in the compiled step, by name.
 
   Multiply-adds per image: by the textbook, of the products that the CPU runs, and XLA's flops halved; bytes per step.
   """
