@@ -196,7 +196,7 @@ class Run:
     for name in needed:
       if name not in columns:
         raise errors.UserError(f"{name}= is missing: this run was trained on x and {', '.join(needed)}; pass it too")
-    return {name: data.class_numbers(columns[name], self.model.labels, count) for name in needed}
+    return {name: data.class_indices(columns[name], self.model.labels, count) for name in needed}
 
   def _checked_examples(self, x: AnyArray) -> Float[np.ndarray, "examples ..."]:
     """Returns the examples as float32 [N, *shape] in the data range; UserError if they do not fit."""
@@ -207,13 +207,15 @@ class Run:
       raise errors.UserError(
         f"examples of shape {x.shape}: this run takes [N, {', '.join(map(str, self.model.shape))}]"
       )
-    fault = ranges.fault(x, self.config.data.range)
+    fault = ranges.range_error(x, self.config.data.range)
     if fault:
       raise errors.UserError(f"the array of examples {fault}")
     return ranges.normalise(x, self.config.data.range)
 
 
-def of(variables: models.Variables, config: ConfigDict, model: models.Model, workdir: pathlib.Path, step: int) -> Run:
+def make_run(
+  variables: models.Variables, config: ConfigDict, model: models.Model, workdir: pathlib.Path, step: int
+) -> Run:
   """Returns a `Run` with these variables and the metrics that the run folder holds up to `step`."""
   history = [record for record in logs.stream(workdir) if record["step"] <= step]
   metrics = {name: value for record in history for name, value in record.items()}
@@ -257,7 +259,7 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
   )
   abstract = memory.check_parameters(model)
   with checkpoints.open_folder(workdir / "checkpoints", to_save=False) as opened:
-    steps = checkpoints.kept(opened)
+    steps = checkpoints.last_and_best(opened)
     if not steps:
       raise errors.UserError(f"{workdir}: no checkpoint yet; wait until the training has saved one")
     if which not in steps:
@@ -265,7 +267,7 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     name = "ema_params" if averaged and weights != "raw" else "params"
     wanted = {name: abstract.params} | ({"model_state": abstract.state} if jax.tree.leaves(abstract.state) else {})
     parts = checkpoints.restore_parts(opened, steps[which], wanted)
-  return of(models.Variables(parts[name], parts.get("model_state", {})), config, model, workdir, steps[which])
+  return make_run(models.Variables(parts[name], parts.get("model_state", {})), config, model, workdir, steps[which])
 
 
 # Methods of `Run.apply`: functions of (model, output activation) that return a function of (variables, array, given).

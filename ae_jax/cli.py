@@ -81,7 +81,7 @@ def run_on_arguments(main: Callable[[list[str]], Any], example: str) -> None:
 def _start(call, main, unused):
   """Parses the flags and runs `call(positional arguments)`; removes the `unused` flags from the command."""
   signals.watch()
-  malloc.few_arenas()
+  malloc.limit_arenas()
   _silence_orbax()
   for name in unused:
     delattr(flags.FLAGS, name)

@@ -41,9 +41,9 @@ def _size_and_cost(config):
   from ae_jax.models import cost
   from ae_jax.training import setup
 
-  experiment = setup.of(config, 1)
+  experiment = setup.build_experiment(config, 1)
   model, stage = experiment.model, experiment.stages[-1]
-  step = cost.of(model, stage.objective, stage.optimizer, config.batch_size, platform=jax.default_backend())
+  step = cost.step_cost(model, stage.objective, stage.optimizer, config.batch_size, platform=jax.default_backend())
   yield f"examples: {' x '.join(map(str, model.shape))}; {len(experiment.dataset.train):,} for training"
   yield f"latent code: {' x '.join(map(str, model.code.shape))}" + (
     f", {model.code.bits:,.0f} bits" if model.code.bits is not None else ""

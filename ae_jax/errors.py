@@ -19,7 +19,7 @@ class UserError(Exception):
     super().__init__(" ".join(message.splitlines()))  # file names may contain line breaks
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
   """Returns the repr of a value for a message: one line, truncated to 80 characters."""
   try:
     text = " ".join(line.strip() for line in repr(value).splitlines())
@@ -28,20 +28,20 @@ def shown(value: object) -> str:
   return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 3]}..."
 
 
-def plain(key: object) -> str:
+def format_key(key: object) -> str:
   """Returns a key for a message: its text without quotes, in one line."""
-  return shown(key)[1:-1] if isinstance(key, str) else shown(key)
+  return format_value(key)[1:-1] if isinstance(key, str) else format_value(key)
 
 
-def hint(name: object, known: Iterable[object]) -> str:
+def suggestion(name: object, known: Iterable[object]) -> str:
   """Returns "did you mean 'x'? " with the known name that is most similar, or ""."""
-  match = difflib.get_close_matches(plain(name), [str(k) for k in known], n=1)
+  match = difflib.get_close_matches(format_key(name), [str(k) for k in known], n=1)
   return f"did you mean {match[0]!r}? " if match else ""
 
 
-def nearest(name: object, known: Collection[object]) -> str:
+def list_known(name: object, known: Collection[object]) -> str:
   """Returns the end of a message about an unknown name: the most similar known name, then all known names."""
-  return f"{hint(name, known)}known: {', '.join(sorted(map(str, known)))}"
+  return f"{suggestion(name, known)}known: {', '.join(sorted(map(str, known)))}"
 
 
 def one_line(error: BaseException) -> str:
@@ -50,7 +50,7 @@ def one_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def writing(where: object, then: str = "") -> Iterator[None]:
+def convert_os_errors(where: object, then: str = "") -> Iterator[None]:
   """Converts an OSError to a UserError "`where`: cannot be written: reason", followed by `then`."""
   try:
     yield
@@ -59,7 +59,7 @@ def writing(where: object, then: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def explained(words: str) -> Iterator[None]:
+def convert_errors(words: str) -> Iterator[None]:
   """Converts any exception to a UserError "`words`: text of the exception".
 
   For libraries that document no exception type.
@@ -84,7 +84,7 @@ def choose(table: Mapping[str, Any], name: object, key: str) -> Any:
     UserError: The name is unknown. The message lists the known names and suggests the most similar one.
   """
   if not isinstance(name, str) or name not in table:
-    raise UserError(f"config.{key}={shown(name)} is unknown; {nearest(name, table)}")
+    raise UserError(f"config.{key}={format_value(name)} is unknown; {list_known(name, table)}")
   return table[name]
 
 
@@ -106,7 +106,9 @@ def call(table: Mapping[str, Callable[..., Any]], section: str, name: object, /,
   required = {p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
   for option in options:
     if option not in required:
-      raise UserError(f"config.{section}.{plain(option)} is not an option of {name!r}; {nearest(option, required)}")
+      raise UserError(
+        f"config.{section}.{format_key(option)} is not an option of {name!r}; {list_known(option, required)}"
+      )
   for option, is_required in required.items():
     if is_required and option not in options:
       raise UserError(f"config.{section}.{option} is missing; {name!r} needs {', '.join(required)}")
@@ -116,7 +118,7 @@ def call(table: Mapping[str, Callable[..., Any]], section: str, name: object, /,
 def check(condition: object, key: str, value: object, wanted: str) -> None:
   """Raises UserError "config.`key`=`value`: must be `wanted`" unless the condition holds."""
   if not condition:
-    raise UserError(f"config.{key}={shown(value)}: must be {wanted}")
+    raise UserError(f"config.{key}={format_value(value)}: must be {wanted}")
 
 
 def check_positive(key: str, value: object) -> None:
@@ -130,7 +132,7 @@ def check_all_positive(key: str, values: object) -> None:
   check(valid, key, values, f"a tuple of integers, each 1 or more, of at most {MOST_LAYERS} of them")
 
 
-def check_reach(key: str, values: int | tuple[int, ...], sides: Collection[int]) -> None:
+def check_kernel_size(key: str, values: int | tuple[int, ...], sides: Collection[int]) -> None:
   """Raises UserError if a kernel size or stride is more than twice the longest side of the example, and above 16.
 
   Larger kernels would read mostly padding, and each element of a kernel adds to the time of tracing and compiling.

@@ -30,9 +30,9 @@ def main(workdir):
 
   with cli.user_errors():
     run = api.load(workdir, _WHICH.value)
-    dataset = run_folder.data_of(workdir, run.config)
+    dataset = run_folder.load_data(workdir, run.config)
     for line in dataset.remarks:
-      logs.say(line)
+      logs.print_line(line)
     cache.keep_compiled_programs()
     chosen = evaluators.build(_ONLY.value or run.config.evaluators, run.model, dataset)
     baselines = dict(evaluators.baselines(chosen, dataset, run.model.code))

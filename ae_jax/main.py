@@ -48,7 +48,7 @@ def main(config, workdir):
       configs.check(config)
       if _DISTRIBUTED.value or _COORDINATOR.value:
         preemption.watchdog()
-        _join(distributed.start)
+        _join(distributed.initialize)
       train.train_and_evaluate(config, workdir(config), _PROFILE.value)
     except preemption.Interrupted:
       raise

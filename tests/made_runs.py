@@ -98,5 +98,5 @@ def make(folder, epochs=50, asked=None, found=(), shape=(28, 28, 1), changes=(),
   lines = records(epochs, start)
   (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
   if found:
-    results.write(folder, results.of(lines[-1]["step"], found))
+    results.write(folder, results.collect(lines[-1]["step"], found))
   return folder

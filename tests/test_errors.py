@@ -16,14 +16,14 @@ def test_user_error_is_one_line():
   "value", [np.zeros((3, 30)), "a\nb", "x" * 5000, pytest.param(HUGE, id="huge"), (HUGE,), {"a": {}}, 3, "relu"]
 )
 def test_value_is_formatted_in_one_short_line(value):
-  line = errors.shown(value)
+  line = errors.format_value(value)
   assert len(line.splitlines()) == 1
   assert len(line) <= 80
 
 
 def test_short_value_is_formatted_as_its_repr():
   for value in (3, 0.5, "relu", (256,), None, {"epochs": 1}):
-    assert errors.shown(value) == repr(value)
+    assert errors.format_value(value) == repr(value)
 
 
 @pytest.mark.parametrize("name", [["relu"], {"a": 1}, {1}, 3, None, float("nan"), "", np.zeros(2), ("relu",), "\n"])

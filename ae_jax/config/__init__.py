@@ -117,7 +117,7 @@ def check(config: ConfigDict) -> None:
   try:
     given = config.to_dict()
   except RequiredValueError as error:
-    raise errors.UserError(f"config: a required key has no value: {errors.plain(str(error))}") from None
+    raise errors.UserError(f"config: a required key has no value: {errors.format_key(str(error))}") from None
   _check_keys(given, {**wanted, "model": {}}, "")
   label = config.data.one_class
   errors.check(label is None or -(2**63) <= label < 2**63, "data.one_class", label, "an integer of 64 bits")
@@ -249,8 +249,8 @@ _OPEN_SECTIONS = {
 def _check_keys(given, wanted, prefix):
   for key in given:
     if key not in wanted:
-      where = f"config.{prefix}{errors.plain(key)}"
-      raise errors.UserError(f"{where} is not a key of the config; {errors.nearest(key, wanted)}")
+      where = f"config.{prefix}{errors.format_key(key)}"
+      raise errors.UserError(f"{where} is not a key of the config; {errors.list_known(key, wanted)}")
   for key, example in wanted.items():
     if key not in given:
       raise errors.UserError(f"config.{prefix}{key} is missing; start from ae_jax.config.base()")
@@ -261,7 +261,7 @@ def _check_keys(given, wanted, prefix):
       continue
     number = isinstance(example, float) and isinstance(value, int) and not isinstance(value, bool)
     if type(value) is not type(example) and not number:
-      raise errors.UserError(f"config.{prefix}{key}={errors.shown(value)}: must be {type(example).__name__}")
+      raise errors.UserError(f"config.{prefix}{key}={errors.format_value(value)}: must be {type(example).__name__}")
     if isinstance(example, float):
       errors.check(errors.is_number(value), f"{prefix}{key}", value, "a finite number (of float32)")
     if key not in _OPEN_SECTIONS and isinstance(example, dict):
@@ -274,7 +274,7 @@ def _check_open(section, elsewhere, prefix):
   if "name" not in section:
     raise errors.UserError(f"config.{prefix}name is missing")
   for option in section:
-    where = f"config.{prefix}{errors.plain(option)}"
+    where = f"config.{prefix}{errors.format_key(option)}"
     if not isinstance(option, str):
       raise errors.UserError(f"{where} is not an option: its name is a {type(option).__name__}; names are strings")
     if option in elsewhere:

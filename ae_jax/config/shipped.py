@@ -35,4 +35,4 @@ def resolve(config: str) -> str:
 
 def no_such_config(given: str) -> str:
   """Returns the error message for a config that is neither a file nor the name of a shipped config."""
-  return f"--config={given}: there is no such config file or shipped config; {errors.nearest(given, files())}"
+  return f"--config={given}: there is no such config file or shipped config; {errors.list_known(given, files())}"

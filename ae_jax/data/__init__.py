@@ -12,10 +12,10 @@ from jaxtyping import Bool
 from ae_jax import errors
 from ae_jax.data import lazy_arrays, placements, ranges, remarks, sources
 from ae_jax.data import one_class as one_classes
-from ae_jax.data.columns import class_numbers, flat_columns, label_values, of_half
+from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values
 from ae_jax.system import paths
 
-__all__ = ["Dataset", "class_numbers", "flat_columns", "label_values", "load", "of_half"]
+__all__ = ["Dataset", "class_indices", "flat_columns", "half_columns", "label_values", "load"]
 
 _DIGESTED_WHOLE = 2**28  # bytes: the fingerprint of a larger data set covers a sample only
 
@@ -94,15 +94,15 @@ class Dataset:
     return fingerprints
 
   def _digest(self, *halves: lazy_arrays.MaybeLazy | None) -> str:
-    """Returns the SHA-256 of arrays; for large data sets, of their rows at `lazy_arrays.probes`."""
+    """Returns the SHA-256 of arrays; for large data sets, of their rows at `lazy_arrays.probe_indices`."""
     digest = hashlib.sha256()
-    whole = lazy_arrays.bytes_of(self.train) + lazy_arrays.bytes_of(self.test) <= _DIGESTED_WHOLE
+    whole = lazy_arrays.total_bytes(self.train) + lazy_arrays.total_bytes(self.test) <= _DIGESTED_WHOLE
     for values in halves:
       if values is None:
         digest.update(b"None")
         continue
       digest.update(f"{values.dtype.str}{values.shape}".encode())
-      indices = np.arange(len(values)) if whole else lazy_arrays.probes(len(values))
+      indices = np.arange(len(values)) if whole else lazy_arrays.probe_indices(len(values))
       for part in lazy_arrays.parts(values, indices):
         digest.update(part.view(np.uint8).data)  # arrays of strings do not export a buffer
     return digest.hexdigest()
@@ -163,27 +163,27 @@ def _narrowed(
 
   Returns the class that was applied, remarks about it, and the placement of the remaining training examples.
   """
-  first = decide(lazy_arrays.bytes_of(arrays["train"]))
+  first = decide(lazy_arrays.total_bytes(arrays["train"]))
   _check_test_fits(arrays["test"], first, where)
   if not first.lazy:
-    arrays.update({key: lazy_arrays.loaded(values) for key, values in arrays.items()})
+    arrays.update({key: lazy_arrays.load_all(values) for key, values in arrays.items()})
   one_class, notes = one_classes.keep(one_class, arrays, where)
   if len(arrays["train"]) < 2:
     raise errors.UserError(f"{where}: has only one training example; at least 2 are required")
-  chosen = decide(lazy_arrays.bytes_of(arrays["train"]))
+  chosen = decide(lazy_arrays.total_bytes(arrays["train"]))
   for key in arrays:
     if not (chosen.lazy and key in ("train", "train_labels")):
-      arrays[key] = lazy_arrays.gathered(arrays[key])
+      arrays[key] = lazy_arrays.read_all(arrays[key])
   return one_class, notes, chosen
 
 
 def _check_test_fits(examples: lazy_arrays.MaybeLazy, chosen: placements.Placement, where: str) -> None:
   """Raises UserError if test examples in files exceed the memory budget."""
-  needed = lazy_arrays.bytes_of(examples)
+  needed = lazy_arrays.total_bytes(examples)
   if isinstance(examples, lazy_arrays.LazyArray) and needed > chosen.budget:
     raise errors.UserError(
-      f"{where}: the test examples need {placements.gib(needed)} of memory, and the budget is "
-      f"{placements.gib(chosen.budget)}; use fewer test examples, or raise config.data.budget_gib"
+      f"{where}: the test examples need {placements.format_gib(needed)} of memory, and the budget is "
+      f"{placements.format_gib(chosen.budget)}; use fewer test examples, or raise config.data.budget_gib"
     )
 
 
@@ -196,23 +196,23 @@ def _as_float32(examples: lazy_arrays.MaybeLazy) -> lazy_arrays.MaybeLazy:
   """Returns floating-point examples as float32, and others unchanged; the result is lazy if the examples are."""
   if not np.issubdtype(examples.dtype, np.floating):
     return examples
-  return lazy_arrays.mapped(examples, examples.shape[1:], np.float32, ranges.as_float32)
+  return lazy_arrays.map_rows(examples, examples.shape[1:], np.float32, ranges.as_float32)
 
 
 def _as_int64(values: lazy_arrays.MaybeLazy | None) -> lazy_arrays.MaybeLazy | None:
   """Returns integers as int64, so that their fingerprint depends on the values alone; other arrays unchanged."""
   if values is None or not np.issubdtype(values.dtype, np.integer):
     return values
-  return lazy_arrays.mapped(values, values.shape[1:], "<i8", lambda rows: rows.astype("<i8"))
+  return lazy_arrays.map_rows(values, values.shape[1:], "<i8", lambda rows: rows.astype("<i8"))
 
 
 def _verified(examples: lazy_arrays.MaybeLazy, value_range: str, half: str, where: str) -> lazy_arrays.MaybeLazy:
   """Returns examples checked against the range: those in files a few at once, and each when it is read."""
   if isinstance(examples, lazy_arrays.LazyArray):
     examples = _checked(examples, value_range, f"{where}: {half}ing example")
-    lazy_arrays.gather(examples, lazy_arrays.probes(len(examples)))
+    lazy_arrays.read_rows(examples, lazy_arrays.probe_indices(len(examples)))
   else:
-    _check(ranges.fault(examples, value_range), half, where)
+    _check(ranges.range_error(examples, value_range), half, where)
   return examples
 
 
@@ -221,8 +221,8 @@ def _checked(examples: lazy_arrays.LazyArray, value_range: str, name: str) -> la
 
   def read(indices):
     rows = examples.read(indices)
-    if ranges.fault(rows, value_range):
-      faults = ((index, ranges.fault(row, value_range)) for index, row in zip(indices, rows, strict=True))
+    if ranges.range_error(rows, value_range):
+      faults = ((index, ranges.range_error(row, value_range)) for index, row in zip(indices, rows, strict=True))
       raise errors.UserError("{} {} {}".format(name, *next(pair for pair in faults if pair[1])))
     return rows
 
@@ -240,4 +240,4 @@ def _shape_fault(examples: lazy_arrays.MaybeLazy, train: lazy_arrays.MaybeLazy, 
     return f"has {examples.shape[3]} channels in its last axis; expected 1 or 3"
   if examples.shape[1:] != train.shape[1:] or examples.dtype != train.dtype:
     return f"is {examples.dtype} {examples.shape[1:]}, but the training examples are {train.dtype} {train.shape[1:]}"
-  return ranges.fault(np.empty(0, examples.dtype), value_range)
+  return ranges.range_error(np.empty(0, examples.dtype), value_range)

@@ -67,7 +67,7 @@ def _where(name: str, path: str, expected: str) -> str:
 
 def _explained(where: str) -> AbstractContextManager[None]:
   """Turns exceptions into a one-line UserError: NumPy, zipfile and zlib raise many types for damaged files."""
-  return errors.explained(f"{where}: not a readable NumPy file")
+  return errors.convert_errors(f"{where}: not a readable NumPy file")
 
 
 def _member(path: str, file: Any, archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> lazy_arrays.LazyArray:
@@ -189,4 +189,4 @@ def _with_channels(images: lazy_arrays.LazyArray) -> lazy_arrays.MaybeLazy:
   """Returns images [N, H, W] as [N, H, W, 1], and others unchanged."""
   if len(images.shape) != 3:
     return images
-  return lazy_arrays.mapped(images, (*images.shape[1:], 1), images.dtype, lambda values: values[..., None])
+  return lazy_arrays.map_rows(images, (*images.shape[1:], 1), images.dtype, lambda values: values[..., None])

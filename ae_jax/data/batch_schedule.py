@@ -63,7 +63,7 @@ class BatchSchedule:
     return [(indices[start : start + self.chunk], weights[start : start + self.chunk]) for start in starts]
 
 
-def in_order(examples: int, batch_size: int, devices: int) -> Batches:
+def evaluation_batches(examples: int, batch_size: int, devices: int) -> Batches:
   """Returns row indices and weights [batches, padded_batch_size] for evaluation: all examples once, in order."""
   return cut(np.arange(examples), -(-examples // batch_size), _round_up(min(batch_size, examples), devices))
 

@@ -11,7 +11,7 @@ from ae_jax.data import lazy_arrays
 MOST_CLASSES = 1_000  # limit of a conditional model
 
 
-def class_numbers(labels: Any, known: tuple[int, ...], count: int) -> Int32[np.ndarray, " {count}"]:
+def class_indices(labels: Any, known: tuple[int, ...], count: int) -> Int32[np.ndarray, " {count}"]:
   """Returns the class index of each label: its position among the known labels.
 
   Args:
@@ -51,25 +51,25 @@ def label_values(dataset: Any, where: str) -> tuple[int, ...]:
         f"{where} needs the column 'label', but the {half} examples of config.data.name={dataset.name!r} have no "
         "integer labels; add them to the data, or choose a model without labels"
       )
-  distinct = np.unique(lazy_arrays.loaded(dataset.train_labels))
+  distinct = np.unique(lazy_arrays.load_all(dataset.train_labels))
   if len(distinct) > MOST_CLASSES:
     raise errors.UserError(f"{where}: the data have {len(distinct):,} different labels; the limit is {MOST_CLASSES:,}")
   known = tuple(map(int, distinct))
-  class_numbers(dataset.test_labels, known, len(dataset.test))
+  class_indices(dataset.test_labels, known, len(dataset.test))
   return known
 
 
 def flat_columns(dataset: Any, half: str, model: Any) -> dict[str, np.ndarray]:
   """Returns the columns of a half in memory, with flattened examples: {"x": [N, elements], ...}."""
-  columns = {name: lazy_arrays.loaded(column) for name, column in of_half(dataset, half, model).items()}
+  columns = {name: lazy_arrays.load_all(column) for name, column in half_columns(dataset, half, model).items()}
   return {**columns, "x": columns["x"].reshape(len(columns["x"]), -1)}
 
 
-def of_half(dataset: Any, half: str, model: Any) -> dict[str, lazy_arrays.MaybeLazy]:
+def half_columns(dataset: Any, half: str, model: Any) -> dict[str, lazy_arrays.MaybeLazy]:
   """Returns the columns of the "train" or "test" half that a model needs: {"x": examples, ...}."""
   columns = {"x": getattr(dataset, half)}
   if "label" in model.columns:
     labels = getattr(dataset, f"{half}_labels")
-    indices = lambda part: class_numbers(part, model.labels, len(part))
-    columns["label"] = lazy_arrays.mapped(labels, (), np.int32, indices)
+    indices = lambda part: class_indices(part, model.labels, len(part))
+    columns["label"] = lazy_arrays.map_rows(labels, (), np.int32, indices)
   return columns

@@ -69,7 +69,7 @@ def _opened(file: File, name: str) -> Iterator[Any]:
   from PIL import Image
 
   # Pillow raises almost any exception for a damaged file, and one of its own for a decompression bomb
-  with errors.explained(f"{name}: not a readable image"), Image.open(file, formats=tuple(FORMATS)) as image:
+  with errors.convert_errors(f"{name}: not a readable image"), Image.open(file, formats=tuple(FORMATS)) as image:
     if image.width * image.height > MOST_PIXELS:
       raise errors.UserError(f"{name}: has {image.width} x {image.height} pixels; the limit is {MOST_PIXELS:,} pixels")
     if image.mode not in _MODES:

@@ -152,7 +152,7 @@ def _common_shape(files: Sequence[str]) -> Int[np.ndarray, " 3"]:
   def read(indices):
     return np.array([decoding.shape(files[index], files[index]) for index in indices])
 
-  shapes = lazy_arrays.gathered(lazy_arrays.LazyArray((len(files), 3), np.dtype(np.int64), read))
+  shapes = lazy_arrays.read_all(lazy_arrays.LazyArray((len(files), 3), np.dtype(np.int64), read))
   others = np.flatnonzero((shapes != shapes[0]).any(1))
   if len(others):
     other, first = (decoding.in_words(shape.tolist()) for shape in (shapes[others[0]], shapes[0]))
@@ -168,7 +168,7 @@ def _images(files: Sequence[str], shape: Sequence[int], version: str) -> lazy_ar
 
   @functools.cache
   def load():
-    return cache.arrays("folder", version, lambda: {"images": lazy_arrays.gathered(lazy)})["images"]
+    return cache.arrays("folder", version, lambda: {"images": lazy_arrays.read_all(lazy)})["images"]
 
   lazy = lazy_arrays.LazyArray((len(files), *shape), np.dtype(np.uint8), read)
   return dataclasses.replace(lazy, load=load)
@@ -190,4 +190,4 @@ def _labels(classes: Mapping[str, Sequence[str] | None]) -> dict[str, Int[np.nda
   names = sorted({name for half in classes.values() for name in half or ()})
   numeric = all(name.isascii() and name.isdecimal() and len(name) <= _LONGEST_NUMBER for name in names)
   label_of = {name: int(name) if numeric else position for position, name in enumerate(names)}
-  return {half: np.array([label_of[name] for name in of_half]) for half, of_half in classes.items() if of_half}
+  return {half: np.array([label_of[name] for name in names]) for half, names in classes.items() if half_columns}

@@ -43,7 +43,7 @@ class LazyArray:
 MaybeLazy = np.ndarray | LazyArray  # in memory, or in files
 
 
-def mapped(
+def map_rows(
   array: MaybeLazy, shape: tuple[int, ...], dtype: DTypeLike, function: Callable[[np.ndarray], np.ndarray]
 ) -> MaybeLazy:
   """Applies a function to the rows of an array; the result is lazy if the array is.
@@ -60,7 +60,7 @@ def mapped(
     shape=(len(array), *shape),
     dtype=np.dtype(dtype),
     read=lambda indices: function(array.read(indices)),
-    load=lambda: function(loaded(array)),
+    load=lambda: function(load_all(array)),
   )
 
 
@@ -73,21 +73,21 @@ def take(array: MaybeLazy, mask: Bool[np.ndarray, " rows"]) -> MaybeLazy:
     shape=(len(kept), *array.shape[1:]),
     dtype=array.dtype,
     read=lambda indices: array.read(kept[indices]),
-    load=lambda: loaded(array)[mask],
+    load=lambda: load_all(array)[mask],
   )
 
 
-def loaded(array: MaybeLazy) -> np.ndarray:
+def load_all(array: MaybeLazy) -> np.ndarray:
   """Returns all rows in memory, by `LazyArray.load` where it is set."""
-  return array.load() if isinstance(array, LazyArray) and array.load else gathered(array)
+  return array.load() if isinstance(array, LazyArray) and array.load else read_all(array)
 
 
-def gathered(array: MaybeLazy) -> np.ndarray:
+def read_all(array: MaybeLazy) -> np.ndarray:
   """Returns all rows in memory, by `LazyArray.read`."""
-  return array if isinstance(array, np.ndarray) else gather(array, np.arange(len(array)))
+  return array if isinstance(array, np.ndarray) else read_rows(array, np.arange(len(array)))
 
 
-def gather(array: MaybeLazy, indices: Int[np.ndarray, " rows"]) -> np.ndarray:
+def read_rows(array: MaybeLazy, indices: Int[np.ndarray, " rows"]) -> np.ndarray:
   """Returns the rows at `indices` [K] as an ndarray [K, ...]; several threads read them."""
   rows = np.empty((len(indices), *array.shape[1:]), array.dtype)
 
@@ -103,12 +103,12 @@ def gather(array: MaybeLazy, indices: Int[np.ndarray, " rows"]) -> np.ndarray:
 
 def parts(array: MaybeLazy, indices: Int[np.ndarray, " rows"]) -> Iterator[np.ndarray]:
   """Yields the rows at `indices`, in order, in ndarrays of at most `PART_BYTES` (or one row)."""
-  size = max(1, PART_BYTES // bytes_of_a_row(array))
+  size = max(1, PART_BYTES // row_bytes(array))
   for start in range(0, len(indices), size):
-    yield gather(array, indices[start : start + size])
+    yield read_rows(array, indices[start : start + size])
 
 
-def probes(count: int) -> Int[np.ndarray, " probes"]:
+def probe_indices(count: int) -> Int[np.ndarray, " probes"]:
   """Returns sorted indices below `count`: the first, the last, and 1,000 drawn with a fixed seed."""
   drawn = np.random.default_rng(0).integers(count, size=PROBES)
   return np.unique(np.concatenate([[0, count - 1], drawn]))
@@ -122,15 +122,15 @@ def sample(array: MaybeLazy) -> np.ndarray:
   """
   if isinstance(array, np.ndarray):
     return array
-  size = min(len(array), SAMPLE_ROWS, max(2, SAMPLE_BYTES // bytes_of_a_row(array)))
-  return gather(array, np.sort(np.random.default_rng(0).choice(len(array), size, replace=False)))
+  size = min(len(array), SAMPLE_ROWS, max(2, SAMPLE_BYTES // row_bytes(array)))
+  return read_rows(array, np.sort(np.random.default_rng(0).choice(len(array), size, replace=False)))
 
 
-def bytes_of_a_row(array: MaybeLazy) -> int:
+def row_bytes(array: MaybeLazy) -> int:
   """Returns the size of one row in memory."""
   return max(1, math.prod(array.shape[1:]) * array.dtype.itemsize)
 
 
-def bytes_of(array: MaybeLazy) -> int:
+def total_bytes(array: MaybeLazy) -> int:
   """Returns the size of all rows in memory."""
-  return len(array) * bytes_of_a_row(array)
+  return len(array) * row_bytes(array)

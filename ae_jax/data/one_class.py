@@ -67,7 +67,7 @@ def _drop_others(label: int, arrays: dict[str, Any], key: str) -> list[str]:
 def _has(label: int, arrays: dict[str, Any]) -> bool:
   """Returns whether a training or test example has this integer label."""
   halves = [arrays[name] for name in ("train_labels", "test_labels") if arrays.get(name) is not None]
-  return any(np.issubdtype(labels.dtype, np.integer) and label in lazy_arrays.gathered(labels) for labels in halves)
+  return any(np.issubdtype(labels.dtype, np.integer) and label in lazy_arrays.read_all(labels) for labels in halves)
 
 
 def _checked(
@@ -76,7 +76,7 @@ def _checked(
   """Returns the labels of a half in memory; raises UserError if they are not integers or lack the label."""
   if not np.issubdtype(labels.dtype, np.integer):
     raise errors.UserError(f"{key}: {where} has labels of dtype {labels.dtype}; expected integers")
-  labels = lazy_arrays.gathered(labels)
+  labels = lazy_arrays.read_all(labels)
   if label not in labels:
     known = ", ".join(map(str, np.unique(labels)[:20]))
     raise errors.UserError(f"{key}: no {half} example of {where} has this label; known labels: {known}")

@@ -47,16 +47,16 @@ def decide(placement: str, budget_gib: int | float, needed: int) -> Placement:
   """
   rule = errors.choose(PLACEMENTS, placement, "data.placement")
   errors.check(budget_gib >= 0, "data.budget_gib", budget_gib, "0 (automatic) or more")
-  host = budget_gib * _GIB or distributed.least(host_bytes() / 4)
-  device = budget_gib * _GIB or distributed.least(device_bytes() / 3)
+  host = budget_gib * _GIB or distributed.global_min(host_bytes() / 4)
+  device = budget_gib * _GIB or distributed.global_min(device_bytes() / 3)
   lazy, streams = rule(needed, host, device)
-  reasons = f"{gib(needed)}, budget {gib(min(host, device))}"
+  reasons = f"{format_gib(needed)}, budget {format_gib(min(host, device))}"
   if placement != "auto":
     reasons += f"; config.data.placement={placement}"
   return Placement(lazy, streams, host, f"training examples {'streamed' if streams else 'in memory'} ({reasons})")
 
 
-def gib(size: int | float) -> str:
+def format_gib(size: int | float) -> str:
   """Returns a size in bytes as text in GiB."""
   return f"{size / _GIB:.3g} GiB"
 

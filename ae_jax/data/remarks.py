@@ -44,7 +44,7 @@ def binary_bytes(where: str, examples: lazy_arrays.MaybeLazy) -> list[str]:
   if isinstance(examples, np.ndarray):
     checked = examples
   else:
-    checked = lazy_arrays.gather(examples, lazy_arrays.probes(len(examples)))
+    checked = lazy_arrays.read_rows(examples, lazy_arrays.probe_indices(len(examples)))
   if examples[:_FIRST].max() > 1 or checked.max() != 1:
     return []
   return [f"{where}: every byte is 0 or 1, but bytes are scaled from 0 to 255; store 0 and 255, or floats 0.0 and 1.0"]

@@ -49,7 +49,7 @@ def ucr(name: str, path: str) -> dict[str, Any]:
 
 def _names(path: str | pathlib.Path, where: str) -> list[str]:
   """Returns the sorted names in a folder; raises UserError if it cannot be read."""
-  with errors.explained(f"{where}: cannot be read"):
+  with errors.convert_errors(f"{where}: cannot be read"):
     return sorted(remarks.visible(path))
 
 

@@ -61,7 +61,7 @@ def tfds(name: str, path: str) -> dict[str, Any]:
   where = f"config.data.name={name!r}"
   offered = tensorflow_datasets.list_builders(with_community_datasets=False)  # community sets need a network
   if re.split("[/:]", name)[0] not in offered:
-    suggestion, known = errors.hint(name, [*SOURCES, *offered]), ", ".join(SOURCES)
+    suggestion, known = errors.suggestion(name, [*SOURCES, *offered]), ", ".join(SOURCES)
     raise errors.UserError(f"{where} is unknown; {suggestion}known: {known}, and the image sets of TensorFlow Datasets")
   data_dir = path or os.environ.get("TFDS_DATA_DIR", "")  # TFDS reads the variable too, but does not expand `~`
   data_dir = str(paths.local_path("TFDS_DATA_DIR", data_dir)) if data_dir else None
@@ -106,7 +106,7 @@ def _lazy_half(
 
   @functools.cache
   def load():
-    return cache.arrays(*cache_key, lambda: {key: lazy_arrays.gathered(array) for key, array in lazy.items()})
+    return cache.arrays(*cache_key, lambda: {key: lazy_arrays.read_all(array) for key, array in lazy.items()})
 
   return {
     key: dataclasses.replace(array, load=functools.partial(lambda key: load()[key], key)) for key, array in lazy.items()
@@ -115,7 +115,7 @@ def _lazy_half(
 
 def _explained(where: str) -> AbstractContextManager[None]:
   """Turns any exception of TFDS, the network or the file system into a one-line UserError."""
-  return errors.explained(f"{where}: TensorFlow Datasets could not read it")
+  return errors.convert_errors(f"{where}: TensorFlow Datasets could not read it")
 
 
 def _prepare(builder: Any, where: str) -> None:

@@ -55,7 +55,7 @@ def check_path(name: str, path: str, expected: str) -> None:
   """
   if not path:
     raise errors.UserError(f"config.data.path is empty; set it to the {expected} for config.data.name={name!r}")
-  where = f"config.data.path={errors.shown(path)}"
+  where = f"config.data.path={errors.format_value(path)}"
   try:
     mode = os.stat(path).st_mode
   except FileNotFoundError:

@@ -48,7 +48,7 @@ def chunks(
 
   read = functools.partial(_read, examples, slots, schedule.steps, _order(schedule))
   count = len(np.arange(schedule.padded_batch_size)[slots])
-  ahead = PREFETCHED_BYTES // (count * lazy_arrays.bytes_of_a_row(examples["x"]))
+  ahead = PREFETCHED_BYTES // (count * lazy_arrays.row_bytes(examples["x"]))
   ahead = min(max(ahead, 1), 2 * schedule.chunk)
   options = grain.ReadOptions(num_threads=min(os.cpu_count() or 1, _MOST_THREADS, ahead), prefetch_buffer_size=ahead)
   steps = grain.MapDataset.range(first * schedule.chunk, last * schedule.chunk).map(read)

@@ -44,7 +44,7 @@ def register(evaluator: Evaluator) -> None:
   """
   if not isinstance(evaluator, Evaluator):
     raise TypeError(
-      f"register: {errors.shown(evaluator)} is not an Evaluator; pass the EVALUATOR that a module declares"
+      f"register: {errors.format_value(evaluator)} is not an Evaluator; pass the EVALUATOR that a module declares"
     )
   if evaluator.name in EVALUATORS:
     raise ValueError(f"register: the name {evaluator.name!r} is taken; choose another")
@@ -123,9 +123,9 @@ def metrics(
     dataset: The data whose test half was evaluated.
   """
   present = np.asarray(weights) > 0
-  in_order = {name: np.asarray(rows)[present] for name, rows in values.items()}
+  evaluation_batches = {name: np.asarray(rows)[present] for name, rows in values.items()}
   yield "test/loss", float(loss)
-  pairs = [(evaluator, evaluator.metrics(in_order, dataset)) for evaluator in evaluators if evaluator.metrics]
+  pairs = [(evaluator, evaluator.metrics(evaluation_batches, dataset)) for evaluator in evaluators if evaluator.metrics]
   yield from _distinct(pairs, {"test/loss"})
 
 

@@ -94,7 +94,7 @@ class Evaluator:
 
   def __post_init__(self):
     if not isinstance(self.name, str) or not self.name.isidentifier():
-      raise ValueError(f"Evaluator(name={errors.shown(self.name)}): must be an identifier, such as 'latent'")
+      raise ValueError(f"Evaluator(name={errors.format_value(self.name)}): must be an identifier, such as 'latent'")
     where = f"Evaluator({self.name!r})"
     _check_needs(where, self.needs)
     functions = {"per_example": self.per_example, "metrics": self.metrics, "baselines": self.baselines}
@@ -103,7 +103,7 @@ class Evaluator:
         _check_function(where, field, function)
     if not isinstance(self.analyses, tuple) or not all(isinstance(analysis, Analysis) for analysis in self.analyses):
       raise TypeError(
-        f"{where}: analyses={errors.shown(self.analyses)} must be a tuple of Analysis, such as (Analysis(f),)"
+        f"{where}: analyses={errors.format_value(self.analyses)} must be a tuple of Analysis, such as (Analysis(f),)"
       )
     if not self.analyses and not any(functions.values()):
       raise ValueError(f"{where} has no function; declare per_example and metrics, baselines, or analyses")
@@ -138,12 +138,12 @@ class Evaluator:
 
 def _check_needs(where: str, needs: Any) -> None:
   if not isinstance(needs, tuple):
-    raise TypeError(f"{where}: needs={errors.shown(needs)} must be a tuple, such as ('labels',)")
+    raise TypeError(f"{where}: needs={errors.format_value(needs)} must be a tuple, such as ('labels',)")
   for need in needs:
     if need not in NEEDS:
-      raise ValueError(f"{where}: the need {errors.shown(need)} is unknown; {errors.nearest(need, NEEDS)}")
+      raise ValueError(f"{where}: the need {errors.format_value(need)} is unknown; {errors.list_known(need, NEEDS)}")
 
 
 def _check_function(where: str, field: str, function: Any) -> None:
   if not callable(function):
-    raise TypeError(f"{where}: {field}={errors.shown(function)} must be a function")
+    raise TypeError(f"{where}: {field}={errors.format_value(function)} must be a function")

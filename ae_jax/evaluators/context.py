@@ -54,11 +54,11 @@ class EvalContext:
 
     `numbers` are positions in `test` or `train`; None selects all examples.
     """
-    columns = data.of_half(self.dataset, half, self.run.model)
+    columns = data.half_columns(self.dataset, half, self.run.model)
     del columns["x"]
     rows = np.arange(len(self.test)) if half == "test" else self._train_rows
     rows = rows if numbers is None else rows[numbers]
-    return {name: lazy_arrays.gather(column, rows) for name, column in columns.items()}
+    return {name: lazy_arrays.read_rows(column, rows) for name, column in columns.items()}
 
   def attention(self, numbers: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
     """Returns the attention weights of the test examples at these positions; see `api.Run.attention`."""
@@ -104,13 +104,13 @@ class EvalContext:
   @functools.cached_property
   def train(self) -> Float[np.ndarray, "examples ..."]:
     """Training examples, at most 10,000."""
-    return ranges.normalise(lazy_arrays.gather(self.dataset.train, self._train_rows), self.dataset.value_range)
+    return ranges.normalise(lazy_arrays.read_rows(self.dataset.train, self._train_rows), self.dataset.value_range)
 
   @functools.cached_property
   def train_labels(self) -> Integer[np.ndarray, " examples"] | None:
     """Labels of `train`; None if they have no integer labels."""
     labels = self.dataset.train_labels
-    return None if labels is None else integers(lazy_arrays.gather(labels, self._train_rows))
+    return None if labels is None else integers(lazy_arrays.read_rows(labels, self._train_rows))
 
   @property
   def train_factors(self) -> Integer[np.ndarray, "examples factors"] | None:

@@ -89,7 +89,7 @@ def principal_directions(
   return vectors * signs[:, None], deviations[varies]
 
 
-def straight(
+def line(
   start: Float[np.ndarray, " latents"], end: Float[np.ndarray, " latents"], shares: Float[np.ndarray, " steps"]
 ) -> Float[np.ndarray, "steps latents"]:
   """Returns the latent codes on the line from `start` to `end`, at `shares` of its length."""
@@ -110,10 +110,10 @@ def arc(
   a, b = start - centre, end - centre
   lengths = np.linalg.norm(a), np.linalg.norm(b)
   if min(lengths) == 0.0:
-    return straight(start, end, shares)
+    return line(start, end, shares)
   cosine = np.clip(np.dot(a / lengths[0], b / lengths[1]), -1.0, 1.0)
   angle = np.arccos(cosine)
   if not _PARALLEL < angle < np.pi - _PARALLEL:
-    return straight(start, end, shares)
+    return line(start, end, shares)
   weights = np.sin(np.stack([1.0 - shares, shares], 1) * angle) / np.sin(angle)  # [steps, 2]
   return centre + weights @ np.stack([a, b])

@@ -29,7 +29,7 @@ Half = tuple[Float[np.ndarray, "_ units"], Integer[np.ndarray, "_ factors"]]
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields the scores of the latent code and of PCA, the scores by factor, and figures."""
-  rows = reconstruction.typical(np.arange(len(context.test)), context.dataset)
+  rows = reconstruction.trained_class_only(np.arange(len(context.test)), context.dataset)
   train_factors, test_factors = context.train_factors, context.dataset.test_factors
   assert train_factors is not None  # because the evaluator needs "factors"
   assert test_factors is not None

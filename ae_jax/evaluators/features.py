@@ -22,10 +22,10 @@ _ROUNDING = 1e-10  # share of the largest squared distance: a smaller difference
 Function = Callable[[np.ndarray], np.ndarray]  # of examples [N, ...]
 
 
-def of(context: Any) -> Generator[tuple[str, Any], None, Function]:
+def feature_function(context: Any) -> Generator[tuple[str, Any], None, Function]:
   """Returns a function from examples of an `EvalContext` to features [N, at most 64]; yields remarks about them."""
   labels, test_labels = context.train_labels, context.test_labels
-  if not labelled(labels):
+  if not has_classes(labels):
     yield (
       "features",
       (
@@ -33,8 +33,8 @@ def of(context: Any) -> Generator[tuple[str, Any], None, Function]:
         f"distance use the {WIDTH} leading principal components of the training examples"
       ),
     )
-    return of_components(context.train)
-  to_features, to_classes = of_classifier(context.train, labels)
+    return component_features(context.train)
+  to_features, to_classes = classifier_features(context.train, labels)
   if test_labels is not None:
     yield "classifier_accuracy", float((to_classes(context.test) == test_labels).mean())
   yield (
@@ -47,12 +47,12 @@ def of(context: Any) -> Generator[tuple[str, Any], None, Function]:
   return to_features
 
 
-def labelled(labels: Integer[np.ndarray, " examples"] | None) -> bool:
+def has_classes(labels: Integer[np.ndarray, " examples"] | None) -> bool:
   """Returns whether a classifier can be trained on the labels."""
   return labels is not None and 2 <= len(np.unique(labels)) <= min(_MOST_CLASSES, len(labels) // 2)
 
 
-def of_classifier(
+def classifier_features(
   examples: Float[np.ndarray, "examples ..."], labels: Integer[np.ndarray, " examples"]
 ) -> tuple[Function, Function]:
   """Trains a small classifier; returns functions from examples to features and to classes.
@@ -83,7 +83,7 @@ def of_classifier(
   return features, lambda x: network.predict(scaled(x))
 
 
-def of_components(examples: Float[np.ndarray, "examples ..."]) -> Function:
+def component_features(examples: Float[np.ndarray, "examples ..."]) -> Function:
   """Returns a function from examples to the leading principal components of these, float64 [N, at most 64]."""
   from sklearn.decomposition import PCA  # a second of imports
 

@@ -96,7 +96,7 @@ KINDS = {kind.__name__: kind for kind in (ExampleRows, Gallery, Heatmap, Bars, L
 _OLD_NAMES = {"Rows": "ExampleRows"}  # names of kinds in files of version 0.1
 
 
-def fault(figure: Any) -> str | None:
+def shape_error(figure: Any) -> str | None:
   """Returns a description of the first wrong shape in a figure; None if all shapes fit."""
   faults = [message for fits, message in _CONDITIONS[type(figure)](figure) if not fits]
   return faults[0] if faults else None
@@ -168,7 +168,7 @@ _CONDITIONS: dict[type, Callable[[Any], Iterator[tuple[Any, str]]]] = {
 
 def save(path: pathlib.Path, figure: Any) -> None:
   """Writes a figure as an .npz file: its arrays, and the other fields as JSON in the member "words"."""
-  assert fault(figure) is None, f"{path.name}: {fault(figure)}"
+  assert shape_error(figure) is None, f"{path.name}: {shape_error(figure)}"
   words: dict[str, Any] = {"kind": type(figure).__name__}
   arrays: dict[str, Any] = {}
   for field in dataclasses.fields(figure):
@@ -187,13 +187,13 @@ def save(path: pathlib.Path, figure: Any) -> None:
 def load(path: pathlib.Path) -> Any:
   """Returns the figure in a file of `save`; raises UserError if the file is damaged or holds something else."""
   damaged = f"{path}: cannot be read as a figure; remove it"
-  with errors.explained(damaged), path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+  with errors.convert_errors(damaged), path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
     words = json.loads(stored["words"].tobytes())
     name = words.pop("kind")
     kind = KINDS[_OLD_NAMES.get(name, name)]
     figure = kind(**{field.name: _field(field, words, stored) for field in dataclasses.fields(kind)})
-    if fault(figure):
-      raise ValueError(fault(figure))
+    if shape_error(figure):
+      raise ValueError(shape_error(figure))
   return figure
 
 

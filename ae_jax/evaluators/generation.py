@@ -63,7 +63,7 @@ def variational(run: api.Run) -> bool:
 
 def _normal_indices(context: EvalContext) -> Int[np.ndarray, " normal"]:
   """Returns the indices of the test examples that are not anomalous."""
-  return reconstruction.typical(np.arange(len(context.test)), context.dataset)
+  return reconstruction.trained_class_only(np.arange(len(context.test)), context.dataset)
 
 
 def samples_by_class(context: EvalContext) -> ExampleRows:
@@ -102,7 +102,7 @@ def interpolations(context: EvalContext) -> Iterator[tuple[str, Any]]:
   for number, (start, end) in enumerate(pairs, 1):
     given = context.given("test", np.full(_STEPS, start))
     first, last = context.test_codes[[start, end]].astype(np.float64)
-    paths = {"line": densities.straight(first, last, fractions), "arc": densities.arc(first, last, fractions, centre)}
+    paths = {"line": densities.line(first, last, fractions), "arc": densities.arc(first, last, fractions, centre)}
     for path, codes in paths.items():
       decoded = context.decode(context.possible_codes(codes), given)
       rows[f"{number}, {path}"] = np.concatenate([context.test[[start]], decoded, context.test[[end]]])
@@ -221,7 +221,7 @@ def sample_quality(context: EvalContext, samples: Mapping[str, np.ndarray]) -> I
   train = context.train[train_indices]
   reconstructed = context.run.apply("reconstruct", train, context.given("train", train_indices))
   sets = {**samples, "training_reconstructions": reconstructed, "training_examples": train}
-  to_features = yield from features.of(context)
+  to_features = yield from features.feature_function(context)
   scale = math.sqrt(to_features(train).var(0).sum()) or 1.0
   real = to_features(context.test[indices[shown(size, len(indices))]]) / scale
   yield "compared_examples", size

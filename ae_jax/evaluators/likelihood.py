@@ -29,7 +29,7 @@ _MAX_ELEMENTS = 2**27  # in all decoded samples; limits the number of large exam
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Generates the bounds in nats per test example, their standard error, and the bound as a function of K."""
   objective = context.run.config.objective
-  indices = reconstruction.typical(np.arange(len(context.test)), context.dataset)
+  indices = reconstruction.trained_class_only(np.arange(len(context.test)), context.dataset)
   count = max(1, min(MAX_EXAMPLES, _MAX_ELEMENTS // (SAMPLES * context.test[0].size)))
   indices = indices[shown(count, len(indices))]
   x = context.test[indices]

@@ -34,7 +34,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   if latent > MAX_LATENT:
     yield "remark", f"logistic PCA is fitted for latent sizes up to {MAX_LATENT}; this model has {latent}"
     return
-  indices = reconstruction.typical(np.arange(len(context.test)), context.dataset)
+  indices = reconstruction.trained_class_only(np.arange(len(context.test)), context.dataset)
   count = max(2, _MAX_ELEMENTS // context.test[0].size)
   indices = indices[shown(count, len(indices))]
   train, test = context.train[shown(count, len(context.train))], context.test[indices]

@@ -46,13 +46,13 @@ def per_example(
 
 def metrics(values: Mapping[str, Float[np.ndarray, " examples"]], dataset: data.Dataset) -> Iterator[tuple[str, Any]]:
   """Generates squared error per example, mean squared error per pixel, PSNR in dB, and nats per example."""
-  squared_error = typical(values["squared_error"], dataset).mean(dtype=np.float64)
+  squared_error = trained_class_only(values["squared_error"], dataset).mean(dtype=np.float64)
   mse = float(squared_error / math.prod(dataset.shape))
   yield "test/squared_error", float(squared_error)
   yield "test/mse", mse
   yield "test/psnr", psnr(mse, dataset.peak)
   if "nats" in values:
-    yield "test/nats", float(typical(values["nats"], dataset).mean(dtype=np.float64))
+    yield "test/nats", float(trained_class_only(values["nats"], dataset).mean(dtype=np.float64))
 
 
 def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[str, float]]:
@@ -62,12 +62,15 @@ def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[st
   """
   if dataset.value_range == "unit":
     entropy = np.asarray(losses.bernoulli_entropy(ranges.normalise(dataset.test, "unit")))
-    yield "test/nats_floor", float(typical(entropy, dataset).mean(dtype=np.float64))
-  yield "test/pca_squared_error", float(typical(pca_squared_errors(dataset, code.numbers), dataset).mean())
+    yield "test/nats_floor", float(trained_class_only(entropy, dataset).mean(dtype=np.float64))
+  yield "test/pca_squared_error", float(trained_class_only(pca_squared_errors(dataset, code.numbers), dataset).mean())
   if code.bits is not None:
     errors = quantised_pca_squared_errors(dataset, code.bits)
-    yield "test/pca_quantised_squared_error", float(typical(errors, dataset).mean())
-  yield "test/mean_predictor_squared_error", float(typical(mean_predictor_squared_errors(dataset), dataset).mean())
+    yield "test/pca_quantised_squared_error", float(trained_class_only(errors, dataset).mean())
+  yield (
+    "test/mean_predictor_squared_error",
+    float(trained_class_only(mean_predictor_squared_errors(dataset), dataset).mean()),
+  )
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
@@ -108,7 +111,7 @@ def _ssim(context: EvalContext) -> float | str:
     return f"SSIM is undefined for images of {shape[0]} x {shape[1]} pixels, smaller than its window of {window}"
   similarity = context.each(
     lambda variables, x_hat, x, keys: losses.structural_similarity(x_hat - low, x - low, peak),
-    *(typical(images, context.dataset) for images in (context.reconstructed, context.test)),
+    *(trained_class_only(images, context.dataset) for images in (context.reconstructed, context.test)),
   )
   return float(similarity.mean(dtype=np.float64))
 
@@ -119,7 +122,7 @@ def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
     yield "by_class", "errors by class are left out: the data set has no integer labels"
     return
   labels, squared_errors = (
-    typical(values, context.dataset) for values in (context.test_labels, context.squared_errors)
+    trained_class_only(values, context.dataset) for values in (context.test_labels, context.squared_errors)
   )
   classes = np.unique(labels)
   if len(classes) > _MAX_CLASSES:
@@ -135,7 +138,7 @@ def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Generates typical, worst and best reconstructions, the mean squared error of each pixel, and attention weights."""
-  indices = typical(np.arange(len(context.test)), context.dataset)
+  indices = trained_class_only(np.arange(len(context.test)), context.dataset)
   order = indices[np.argsort(context.squared_errors[indices], kind="stable")]
   spaced = indices[shown(SHOWN, len(indices))]
   choices = {
@@ -155,7 +158,9 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
     yield "attention", figures.Attention("Attention weights of the encoder", context.test[spaced], weights)
 
 
-def typical(values: Shaped[np.ndarray, "examples ..."], dataset: data.Dataset) -> Shaped[np.ndarray, "normal ..."]:
+def trained_class_only(
+  values: Shaped[np.ndarray, "examples ..."], dataset: data.Dataset
+) -> Shaped[np.ndarray, "normal ..."]:
   """Returns the values [N, ...] of the test set without those of anomalies."""
   return values if dataset.anomalous is None else values[~dataset.anomalous]
 

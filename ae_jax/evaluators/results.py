@@ -28,7 +28,7 @@ class Results:
   figures: dict[str, Any]  # name -> a kind of `figures.KINDS`
 
 
-def of(step: int, pairs: Iterable[tuple[str, Any]]) -> Results:
+def collect(step: int, pairs: Iterable[tuple[str, Any]]) -> Results:
   """Returns the `Results` at a step from the (name, value) pairs of `evaluators.analyses`.
 
   Raises:
@@ -39,12 +39,12 @@ def of(step: int, pairs: Iterable[tuple[str, Any]]) -> Results:
   for name, value in pairs:
     kind = next((kind for kind, types in kinds.items() if isinstance(value, types)), None)
     if kind is None:
-      raise TypeError(f"{name}: {errors.shown(value)} must be an int, a float, a sentence or a figure")
+      raise TypeError(f"{name}: {errors.format_value(value)} must be an int, a float, a sentence or a figure")
     parts[kind][name] = value
   return Results(step, **parts)
 
 
-def merged(old: Results | None, new: Results) -> Results:
+def merge(old: Results | None, new: Results) -> Results:
   """Returns the new results, plus the old results of the same step from evaluators that have no new ones."""
   if old is None or old.step != new.step:
     return new

@@ -56,7 +56,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 def _indices(context: EvalContext) -> Int[np.ndarray, " chosen"]:
   """Returns the indices of the test examples that are analyzed; none of them is anomalous."""
-  indices = reconstruction.typical(np.arange(len(context.test)), context.dataset)
+  indices = reconstruction.trained_class_only(np.arange(len(context.test)), context.dataset)
   count = min(MAX_EXAMPLES, max(1, _MAX_ELEMENTS // context.test[0].size))
   return indices[shown(count, len(indices))]
 

@@ -212,7 +212,7 @@ def _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dr
     errors.check_all_positive(f"model.{key}", value)
     wanted = f"one number for each of the {len(channels)} stages of model.channels={channels}"
     errors.check(len(value) == len(channels), f"model.{key}", value, wanted)
-    errors.check_reach(f"model.{key}", value, shape[:2])
+    errors.check_kernel_size(f"model.{key}", value, shape[:2])
 
 
 def _build_tied(shape, latent, channels, kernel, activation, decoder_activation, bottleneck, dropout):

@@ -37,7 +37,7 @@ class Cost:
   traffic_bytes: int  # per step, of operands and results of each contraction, as if without a cache
 
 
-def of(
+def step_cost(
   model: Any,
   objective: Callable,
   optimizer: optax.GradientTransformation,

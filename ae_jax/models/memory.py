@@ -40,8 +40,8 @@ def check_parameters(model: Any) -> Variables:
   size = cost.bytes_of(jax.tree.leaves(variables))
   if size > limit:
     raise errors.UserError(
-      f"config.model: {size // 4:,} parameters need {placements.gib(size)}, and this device has "
-      f"{placements.gib(limit)}; make the model smaller"
+      f"config.model: {size // 4:,} parameters need {placements.format_gib(size)}, and this device has "
+      f"{placements.format_gib(limit)}; make the model smaller"
     )
   return variables
 
@@ -65,14 +65,14 @@ def check(model: Any, objective: Callable, optimizer: optax.GradientTransformati
   state = 2 * cost.bytes_of(jax.tree.leaves(params)) + optimizer_state // shards
   if state > limit:
     raise errors.UserError(
-      f"config.model: parameters, gradient and optimizer need {placements.gib(state)}, and this device has "
-      f"{placements.gib(limit)}; make the model smaller"
+      f"config.model: parameters, gradient and optimizer need {placements.format_gib(state)}, and this device has "
+      f"{placements.format_gib(limit)}; make the model smaller"
     )
   total = state + _activation_bytes(model, objective, variables, rows)
   if total > limit:
     raise errors.UserError(
-      f"config.batch_size: {rows} examples at a time need about {placements.gib(total)}, and this device has "
-      f"{placements.gib(limit)}; reduce config.batch_size, make the model smaller, or raise config.accumulate"
+      f"config.batch_size: {rows} examples at a time need about {placements.format_gib(total)}, and this device has "
+      f"{placements.format_gib(limit)}; reduce config.batch_size, make the model smaller, or raise config.accumulate"
     )
 
 

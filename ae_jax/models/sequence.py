@@ -261,7 +261,7 @@ def build(
   errors.check(len(strides) == len(widths), "model.strides", strides, wanted)
   for key, value in {"kernel": kernel, "attention_width": attention_width}.items():
     errors.check_positive(f"model.{key}", value)
-  errors.check_reach("model.kernel", kernel, shape[:1])
+  errors.check_kernel_size("model.kernel", kernel, shape[:1])
   function = activations.choose(activation, "activation")
   sizes = [shape[0]]
   for stride in strides:

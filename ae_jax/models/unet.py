@@ -120,7 +120,7 @@ def build(
   """
   errors.check_positive("model.latent", latent)
   errors.check_positive("model.kernel", kernel)
-  errors.check_reach("model.kernel", kernel, shape[:2])
+  errors.check_kernel_size("model.kernel", kernel, shape[:2])
   errors.check_all_positive("model.channels", channels)
   check_rate(dropout)
   stage_sizes(shape[:2], len(channels))

@@ -187,7 +187,7 @@ def build(
   """
   for key, value in {"latent": latent, "kernel": kernel}.items():
     errors.check_positive(f"model.{key}", value)
-  errors.check_reach("model.kernel", kernel, shape[:2])
+  errors.check_kernel_size("model.kernel", kernel, shape[:2])
   errors.check_all_positive("model.channels", channels)
   valid = isinstance(codebook_size, int) and not isinstance(codebook_size, bool) and 2 <= codebook_size <= 2**20
   errors.check(valid, "model.codebook_size", codebook_size, f"an integer from 2 to {2**20}")

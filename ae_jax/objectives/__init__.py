@@ -58,7 +58,7 @@ def build(
   objective = errors.call(constructors, "objective", name, value_range, span or ranges.SPANS[value_range], **options)
   for scheduled, _ in schedules:
     if scheduled not in objective.numbers():
-      known = errors.nearest(scheduled, objective.numbers())
+      known = errors.list_known(scheduled, objective.numbers())
       raise errors.UserError(
         f"config.schedules: objective.{scheduled} is no numeric option of the objective {name!r}; {known}"
       )

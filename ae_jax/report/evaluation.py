@@ -42,12 +42,12 @@ def examine(
     UserError: If the files cannot be written.
   """
   analyzed = evaluators.analyses(measures, EvalContext(run, dataset, baselines))
-  found = results.of(run.step, _checked(analyzed, check))
+  found = results.collect(run.step, _checked(analyzed, check))
   from ae_jax.report import run_report  # imports Matplotlib and Bokeh, which takes seconds: training does not wait
 
   then = "; the checkpoints are saved: free disk space, then run the same command again"
-  with errors.writing(f"{workdir}: evaluation, pictures, report.html", then):
-    results.write(workdir, results.merged(results.read(workdir), found))
+  with errors.convert_os_errors(f"{workdir}: evaluation, pictures, report.html", then):
+    results.write(workdir, results.merge(results.read(workdir), found))
     draw(found.figures, run, baselines, workdir / "pictures", check)
     run_report.write(workdir)
   return found

@@ -65,7 +65,7 @@ def write(
     script=script,
   )
   part = path.with_name(f"{path.name}.part")
-  with errors.writing(path):
+  with errors.convert_os_errors(path):
     try:
       part.write_text(text, encoding="utf-8")
       os.replace(part, path)

@@ -244,7 +244,7 @@ def _check(section: Mapping[str, Any], file: str, required: Mapping[str, Any] = 
     value = section.get(key)
     if not isinstance(value, wanted):
       raise errors.UserError(
-        f"{file}: {prefix}{key} is {errors.shown(value)}, not {wanted.__name__}: another version wrote the file"
+        f"{file}: {prefix}{key} is {errors.format_value(value)}, not {wanted.__name__}: another version wrote the file"
       )
     if isinstance(kind, dict):
       _check(value, file, kind, f"{prefix}{key}.")

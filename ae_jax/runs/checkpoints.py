@@ -26,7 +26,7 @@ _KEEP_LAST = 2  # so that the last but one can be restored if the last one is da
 _Report = Callable[[str], object]
 
 
-class Opened:
+class CheckpointFolder:
   """An open folder of checkpoints; a context manager that waits for a pending save at its end."""
 
   def __init__(self, orbax: ocp.training.Checkpointer) -> None:
@@ -43,9 +43,9 @@ class Opened:
         pending.result()
     finally:
       self.orbax.wait()  # also raises the exception of a failed save, once
-      malloc.give_back()  # glibc kept 40 MiB, and more every hour
+      malloc.trim()  # glibc kept 40 MiB, and more every hour
 
-  def __enter__(self) -> "Opened":
+  def __enter__(self) -> "CheckpointFolder":
     return self
 
   def __exit__(self, *_: object) -> None:
@@ -70,7 +70,7 @@ def _best(checkpoints: Sequence[Any]) -> Any:
   return min(checkpoints, key=lambda checkpoint: (checkpoint.metrics[_BEST_BY], checkpoint.step))
 
 
-def open_folder(folder: pathlib.Path, to_save: bool, report: _Report = print) -> Opened:
+def open_folder(folder: pathlib.Path, to_save: bool, report: _Report = print) -> CheckpointFolder:
   """Opens a folder of checkpoints.
 
   Args:
@@ -86,13 +86,13 @@ def open_folder(folder: pathlib.Path, to_save: bool, report: _Report = print) ->
     step, fault = metrics.parents[1].name, _fault_of_json(metrics)
     if fault and not to_save:
       raise errors.UserError(f"{metrics}: is damaged ({fault}); continue the training, which moves it away")
-    if not distributed.agreed(not fault):
+    if not distributed.all_processes(not fault):
       _set_aside(folder, step, fault, report)
   policies = ocp.training.preservation_policies
   context = ocp.Context()
   # otherwise, if a folder cannot be created, Orbax's threads wait for it, and the process for them, for five minutes
   context.async_options.create_directories_asynchronously = False
-  return Opened(
+  return CheckpointFolder(
     ocp.training.Checkpointer(
       folder.absolute(),
       save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
@@ -103,7 +103,7 @@ def open_folder(folder: pathlib.Path, to_save: bool, report: _Report = print) ->
   )
 
 
-def save(opened: Opened, state: Any, squared_error: float | int, notes: Mapping[str, Any]) -> None:
+def save(opened: CheckpointFolder, state: Any, squared_error: float | int, notes: Mapping[str, Any]) -> None:
   """Starts saving a checkpoint; training may continue immediately.
 
   Args:
@@ -116,7 +116,7 @@ def save(opened: Opened, state: Any, squared_error: float | int, notes: Mapping[
     UserError: This checkpoint or the previous one cannot be written.
   """
   error = squared_error if math.isfinite(squared_error) else sys.float_info.max
-  sums = {name: checksums.of(part) for name, part in _parts(state).items()}
+  sums = {name: checksums.compute(part) for name, part in _parts(state).items()}
   metadata = {"notes": copy.deepcopy(notes), "checksums": sums}
   try:
     opened.settle()
@@ -127,7 +127,7 @@ def save(opened: Opened, state: Any, squared_error: float | int, notes: Mapping[
     raise _not_written(opened, failure) from failure
 
 
-def wait(opened: Opened) -> None:
+def wait(opened: CheckpointFolder) -> None:
   """Waits for the pending save; raises UserError if it cannot be written."""
   try:
     opened.settle()
@@ -135,17 +135,17 @@ def wait(opened: Opened) -> None:
     raise _not_written(opened, failure) from failure
 
 
-def holds(opened: Opened, step: int) -> bool:
+def has_step(opened: CheckpointFolder, step: int) -> bool:
   """Returns whether the folder contains a checkpoint of this step."""
   return any(checkpoint.step == step for checkpoint in _complete(opened))
 
 
-def newest(folder: pathlib.Path) -> int | None:
+def newest_step(folder: pathlib.Path) -> int | None:
   """Returns the step of the newest checkpoint in a folder, without opening it; None if it has none."""
   return max((int(file.parents[1].name) for file in folder.glob("[0-9]*/metrics/metrics")), default=None)
 
 
-def kept(opened: Opened) -> dict[str, int]:
+def last_and_best(opened: CheckpointFolder) -> dict[str, int]:
   """Returns {"last": step, "best": step} of the checkpoints; {} if there are none."""
   checkpoints = _complete(opened)
   if not checkpoints:
@@ -153,7 +153,7 @@ def kept(opened: Opened) -> dict[str, int]:
   return {"last": max(checkpoint.step for checkpoint in checkpoints), "best": _best(checkpoints).step}
 
 
-def restore(opened: Opened, target: Any, report: _Report = print) -> tuple[Any, dict[str, Any]] | None:
+def restore(opened: CheckpointFolder, target: Any, report: _Report = print) -> tuple[Any, dict[str, Any]] | None:
   """Restores the newest checkpoint that is not damaged, and moves damaged ones away as `open_folder` does.
 
   Args:
@@ -167,7 +167,7 @@ def restore(opened: Opened, target: Any, report: _Report = print) -> tuple[Any, 
   abstract = jax.tree.map(_abstract, _parts(target))
   for step in sorted((checkpoint.step for checkpoint in _complete(opened)), reverse=True):
     parts, metadata, fault = _load(opened, step, abstract)
-    if distributed.agreed(not fault):
+    if distributed.all_processes(not fault):
       state = dataclasses.replace(target, step=distributed.put(jax.numpy.int32(step), target.step.sharding), **parts)
       return state, metadata["notes"]
     _set_aside(opened.orbax.directory, step, fault, report)
@@ -175,7 +175,7 @@ def restore(opened: Opened, target: Any, report: _Report = print) -> tuple[Any, 
   return None
 
 
-def restore_parts(opened: Opened, step: int, target: Mapping[str, Params]) -> dict[str, Params]:
+def restore_parts(opened: CheckpointFolder, step: int, target: Mapping[str, Params]) -> dict[str, Params]:
   """Restores some fields of the state, on the first device.
 
   Args:
@@ -195,14 +195,14 @@ def restore_parts(opened: Opened, step: int, target: Mapping[str, Params]) -> di
   return parts
 
 
-def _load(opened: Opened, step: int, abstract: Mapping[str, Any]) -> tuple[Any, Any, str]:
+def _load(opened: CheckpointFolder, step: int, abstract: Mapping[str, Any]) -> tuple[Any, Any, str]:
   """Returns the parts of the state, their metadata, and "" or a description of the damage (then None, None)."""
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", RuntimeWarning)  # Orbax leaves coroutines behind when it fails
     try:
       parts = opened.orbax.load_checkpointables(step, abstract)
       metadata = opened.orbax.checkpointables_metadata(step).custom_metadata
-      if any(metadata["checksums"][name] != checksums.of(part) for name, part in parts.items()):
+      if any(metadata["checksums"][name] != checksums.compute(part) for name, part in parts.items()):
         raise ValueError("the checksums differ from those of the saved arrays")
       return parts, metadata, ""
     except Exception as error:  # damaged files make Orbax raise many types of exceptions
@@ -211,7 +211,7 @@ def _load(opened: Opened, step: int, abstract: Mapping[str, Any]) -> tuple[Any, 
   return None, None, fault
 
 
-def _complete(opened: Opened) -> list[Any]:
+def _complete(opened: CheckpointFolder) -> list[Any]:
   """Returns the checkpoints with metrics; a checkpoint without them is one that a killed process was deleting."""
   return [checkpoint for checkpoint in opened.orbax.checkpoints if checkpoint.metrics]
 
@@ -244,7 +244,7 @@ def _set_aside(folder: os.PathLike[str], step: int | str, fault: str, report: _R
   distributed.on_first_process(move)
 
 
-def _not_written(opened: Opened, failure: Exception) -> errors.UserError:
+def _not_written(opened: CheckpointFolder, failure: Exception) -> errors.UserError:
   reason = _describe(failure)
   return errors.UserError(
     f"{opened.orbax.directory}: the checkpoint cannot be written: {reason}; earlier checkpoints are unchanged"

@@ -14,7 +14,7 @@ from ae_jax.types import AnyArray
 _BLOCK = 1 << 18  # elements per sum in NumPy, so that its temporary arrays stay in the cache
 
 
-def of(tree: PyTree) -> list[int]:
+def compute(tree: PyTree) -> list[int]:
   """Returns the checksum of each array of a tree; a change of any single bit changes it.
 
   Arrays in host memory are summed by NumPy, which needs no compilation.
@@ -23,7 +23,7 @@ def of(tree: PyTree) -> list[int]:
     tree: Arrays with elements of 4 bytes.
   """
   leaves = jax.tree.leaves(tree)
-  if not all(distributed.at_hand(leaf) for leaf in leaves):
+  if not all(distributed.is_in_host_memory(leaf) for leaf in leaves):
     return [int(number) for number in _checksums(leaves)]
   blocks = [np.split(_bits(np.asarray(leaf)), range(_BLOCK, leaf.size, _BLOCK)) for leaf in leaves]
   return [sum(int(_checksum(block, n * _BLOCK, np)) for n, block in enumerate(cut)) % 2**32 for cut in blocks]

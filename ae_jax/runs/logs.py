@@ -48,7 +48,7 @@ class Log:
       part.write_text("".join(map(_line, records)))
       os.replace(part, path)
       self._file = path.open("a")
-    self._copies = [trackers.Copy(name, workdir, description, records, complain) for name in dict.fromkeys(tracked)]
+    self._copies = [trackers.Copy(name, workdir, description, records, warn) for name in dict.fromkeys(tracked)]
 
   @functools.cached_property
   def _board(self) -> tensorboard.Board:
@@ -81,7 +81,9 @@ class Log:
 
   def _writing(self) -> contextlib.AbstractContextManager[None]:
     where = f"{self._workdir}/metrics.jsonl or events.*"
-    return errors.writing(where, "; the checkpoints are unchanged. Free disk space; then the same command continues")
+    return errors.convert_os_errors(
+      where, "; the checkpoints are unchanged. Free disk space; then the same command continues"
+    )
 
   def close(self) -> None:
     """Closes the file and the copies; waits for trackers to receive the remaining records."""
@@ -100,7 +102,7 @@ class Log:
     self.close()
 
 
-class Windows:
+class WindowAverages:
   """Averages loss terms over windows of `every` steps and over the rest of an epoch; skipped steps are only counted.
 
   `step` is the number of completed steps; `pending` holds the terms of the last ones that are in no record yet.
@@ -137,7 +139,7 @@ class Windows:
     return {"step": self._step, "epoch": self._step / self._steps_per_epoch} | means | skipped
 
 
-class Silence:
+class NullLog:
   """A `Log` that writes nothing, for all processes but the first."""
 
   def write(self, record: Record) -> None:
@@ -149,7 +151,7 @@ class Silence:
   def finish(self, numbers: Mapping[str, float | int], pictures: Mapping[str, pathlib.Path]) -> None:
     """Does nothing."""
 
-  def __enter__(self) -> "Silence":
+  def __enter__(self) -> "NullLog":
     return self
 
   def __exit__(self, *_: object) -> None:
@@ -229,7 +231,9 @@ class Display:
     if self._shown and (due or last or (self._terminal and not self._sparse)):
       self._printed = now
       line = f"epoch {epoch:g} of {self._epochs}  {_summary(records)}"
-      say(line if self._terminal else f"{line}  {records[0]['images_per_second']:,.0f} images/s{self._left(now)}")
+      print_line(
+        line if self._terminal else f"{line}  {records[0]['images_per_second']:,.0f} images/s{self._left(now)}"
+      )
 
   def _left(self, now: float) -> str:
     """Returns the remaining time, at the speed since the end of the compilation."""
@@ -245,13 +249,13 @@ class Display:
     self._bar.close()
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
   """Prints a line to stdout, above the progress bar."""
   tqdm.tqdm.write(line, file=sys.stdout)
   sys.stdout.flush()
 
 
-def complain(line: str) -> None:
+def warn(line: str) -> None:
   """Prints a warning to stderr, above the progress bar."""
   tqdm.tqdm.write(f"ae_jax: {' '.join(line.split())}", file=sys.stderr)
 
@@ -270,7 +274,7 @@ def _summary(records: Collection[Mapping[str, Any]]) -> str:
   return f"{losses}  test error {squared_errors[0]:.4g} (PCA {first[metric_names.pca_key(first)]:.4g}){suffix}"
 
 
-def traced(function: Callable[..., Any], folder: pathlib.Path) -> Callable[..., Any]:
+def profiled(function: Callable[..., Any], folder: pathlib.Path) -> Callable[..., Any]:
   """Returns the function with its second call profiled; the trace in `folder` is for TensorBoard or Perfetto."""
   calls = itertools.count()
 

@@ -55,7 +55,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
   import filelock
 
   lock = filelock.FileLock(workdir / LOCK, blocking=False)
-  with errors.writing(f"--workdir={workdir}"):
+  with errors.convert_os_errors(f"--workdir={workdir}"):
     workdir.mkdir(parents=True, exist_ok=True)
     _check_is_run_or_empty(workdir)
     try:
@@ -97,7 +97,7 @@ def begin(workdir: pathlib.Path, description: Mapping[str, Any]) -> list[str]:
   extended = _extension(workdir, description)
   if not extended and file.exists():
     check_same(workdir, description)
-  with errors.writing(f"--workdir={workdir}"):
+  with errors.convert_os_errors(f"--workdir={workdir}"):
     if extended or not file.exists():
       part.write_text(json.dumps(description, indent=2) + "\n")
       os.replace(part, file)
@@ -141,7 +141,7 @@ def check_same(workdir: pathlib.Path, description: Mapping[str, Any]) -> None:
   _check_same_data(workdir, stored["data"], description["data"], description["config"]["data"])
 
 
-def data_of(workdir: str | os.PathLike[str], config: ConfigDict) -> data.Dataset:
+def load_data(workdir: str | os.PathLike[str], config: ConfigDict) -> data.Dataset:
   """Returns the data set of the run in a folder.
 
   Args:

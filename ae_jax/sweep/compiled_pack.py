@@ -60,8 +60,10 @@ def widest(members: Members) -> grid.Member:
 
 def place(members: Members, mesh: Mesh) -> DeviceData:
   """Puts the data of members on the devices; the devices must divide the number of members (`pad_to_devices`)."""
-  experiment, by_member = widest(members).experiment, distributed.split(mesh, axis=0)
-  test_batches = batch_schedule.in_order(len(experiment.dataset.test), experiment.batch_schedule.batch_size, 1)
+  experiment, by_member = widest(members).experiment, distributed.sharded(mesh, axis=0)
+  test_batches = batch_schedule.evaluation_batches(
+    len(experiment.dataset.test), experiment.batch_schedule.batch_size, 1
+  )
   noise_keys = [compiled_stage.keys(member.experiment.config.seed)[1] for member in members]
   noise_keys = jax.random.wrap_key_data(np.stack([jax.random.key_data(key) for key in noise_keys]))
   own = distributed.put((noise_keys, member_steps.latent_masks(members, widest(members))), by_member)

@@ -70,7 +70,7 @@ def members(config: ConfigDict, keys: Sequence[str], points: Iterable[Sequence[A
   for values in points:
     member_config = ConfigDict(config.to_dict())
     texts = [_text(_set(member_config, key, value)) for key, value in zip(keys, values, strict=True)]
-    experiment = setup.of(member_config.lock(), 1, dataset)
+    experiment = setup.build_experiment(member_config.lock(), 1, dataset)
     dataset = experiment.dataset
     _check_on_device(dataset)
     name = ",".join(f"{short}={text}" for short, text in zip(short_keys, texts, strict=True))
@@ -138,7 +138,9 @@ def _set(config: ConfigDict, key: str, value: int | float) -> int | float:
   if path[0] in _FIXED_KEYS:
     raise errors.UserError(f"--grid {key}: must be the same for all members; run one sweep for each value")
   if not errors.is_number(current):
-    raise errors.UserError(f"--grid {key}: is not a numeric config key; {errors.nearest(key, _numeric_keys(config))}")
+    raise errors.UserError(
+      f"--grid {key}: is not a numeric config key; {errors.list_known(key, _numeric_keys(config))}"
+    )
   if isinstance(current, int) and value != int(value):
     raise errors.UserError(f"--grid {key}={value}: must be an integer")
   section[path[-1]] = int(value) if isinstance(current, int) else float(value)

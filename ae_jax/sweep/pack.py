@@ -54,8 +54,8 @@ def build(pack: Pack, number: int, state: TrainState) -> CompiledStage:
     size, count = pack.device_data.split.mesh.size, len(pack.padded_members)
     if count == size:
       raise errors.UserError(
-        f"--budget_gib: a member needs {placements.gib(built.peak_bytes)} on a device, but may use "
-        f"{placements.gib(pack.budget)}; use a smaller batch or model"
+        f"--budget_gib: a member needs {placements.format_gib(built.peak_bytes)} on a device, but may use "
+        f"{placements.format_gib(pack.budget)}; use a smaller batch or model"
       )
     data_bytes = cost.bytes_of(jax.tree.leaves((pack.device_data.train, pack.device_data.test)))
     fitting = int(count * (pack.budget - data_bytes) / (built.peak_bytes - data_bytes))

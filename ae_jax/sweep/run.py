@@ -54,9 +54,9 @@ def run(
   rows = {row["name"]: row for row in summary.read(workdir)}
   with preemption.caught() as received:
     cache.keep_compiled_programs()
-    chosen = engine(received, logs.say)
+    chosen = engine(received, logs.print_line)
     for line in (_opening(members, len(groups), rows, workdir), *members[0].experiment.dataset.remarks):
-      logs.say(line)
+      logs.print_line(line)
     rows = _train_rungs(config, keys, members, workdir, options, rungs=rungs, factor=factor, engine=chosen, rows=rows)
   shutil.rmtree(workdir / trainer.PARTS, ignore_errors=True)
   _conclude([rows[member.name] for member in members], members[0].experiment, workdir)
@@ -162,7 +162,7 @@ def _conclude(rows: Sequence[Row], experiment: setup.Experiment, workdir: Path) 
   from ae_jax.report import graphs, page  # Matplotlib: a second of imports
 
   figures = {workdir / "sweep.png": "error by latent size: mean and range over the seeds"}
-  with errors.writing(workdir / "sweep.png, report.html"):
+  with errors.convert_os_errors(workdir / "sweep.png, report.html"):
     marks = (conclusion["knee"], conclusion["dimensions"], f"{title}: {answer}")
     graphs.error_over_latent(workdir / "sweep.png", summary.curves(rows), summary.pca(rows), *marks)
     frontier = summary.frontier(rows)
@@ -175,7 +175,7 @@ def _conclude(rows: Sequence[Row], experiment: setup.Experiment, workdir: Path) 
   diverged = [f"{row['name']} {row['status']}" for row in rows if "diverged" in row["status"]]
   example = str(workdir / rows[0]["name"])
   files = f"Look at {workdir / 'report.html'}, sweep.png and sweep.csv"
-  logs.say("\n".join([*diverged, answer, f"{files}; each member has a run folder: ae_jax.load({example!r})."]))
+  logs.print_line("\n".join([*diverged, answer, f"{files}; each member has a run folder: ae_jax.load({example!r})."]))
 
 
 def _notes(rows: Sequence[Row], workdir: Path) -> list[str]:

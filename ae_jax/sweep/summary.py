@@ -74,7 +74,7 @@ def read(workdir: Path) -> list[Row]:
 def write(workdir: Path, rows: Sequence[Row], results: Mapping[str, Any]) -> None:
   """Writes the rows and the results of `conclusion` to sweep.json, and the rows to sweep.csv."""
   names = list(dict.fromkeys(name for row in rows for name in row))
-  with errors.writing(workdir / "sweep.json"):
+  with errors.convert_os_errors(workdir / "sweep.json"):
     part = workdir / "sweep.json.part"
     part.write_text(json.dumps({"members": rows, **results}, indent=1) + "\n")
     os.replace(part, workdir / "sweep.json")

@@ -84,7 +84,9 @@ def train(
       (size,) = error.args
       continue
     if len(remaining) == len(members) > size:
-      report(f"{size} of {len(members)} members at a time: they need {placements.gib(peak_bytes)} on each device")
+      report(
+        f"{size} of {len(members)} members at a time: they need {placements.format_gib(peak_bytes)} on each device"
+      )
     seconds = (time.monotonic() - start_time) / len(pack)
     yield {name: MemberResult(diverged, way, seconds, peak_bytes) for name, diverged in diverged_steps.items()}
     remaining = remaining[size:]
@@ -144,11 +146,11 @@ def _begin(member: grid.Member, workdir: Path, mesh: Mesh, stack: contextlib.Exi
 
 
 def _course(
-  pack: packs.Pack, index: int, log: logs.Log | logs.Silence, step: int, pending: Sequence[Any], diverged: int | None
+  pack: packs.Pack, index: int, log: logs.Log | logs.NullLog, step: int, pending: Sequence[Any], diverged: int | None
 ) -> loop.Course:
   """Returns the `loop.Course` of a member, which continues after `step`."""
   member = pack.members[index]
-  windows = logs.Windows(
+  windows = logs.WindowAverages(
     member.experiment.config.log_every_steps, member.experiment.batch_schedule.steps, step, pending
   )
   metrics = functools.partial(_metrics, member, index, pack.device_data.test_weights)
@@ -156,7 +158,7 @@ def _course(
 
 
 def _training(
-  pack: packs.Pack, courses: list[loop.Course], opened: checkpoints.Opened, received: Callable[[], str]
+  pack: packs.Pack, courses: list[loop.Course], opened: checkpoints.CheckpointFolder, received: Callable[[], str]
 ) -> loop.Training:
   """Returns the `loop.Training` of a pack."""
   return loop.Training(
@@ -173,7 +175,7 @@ def _training(
 
 
 def _restore(
-  opened: checkpoints.Opened,
+  opened: checkpoints.CheckpointFolder,
   members: Sequence[grid.Member],
   padded_members: Sequence[grid.Member],
   device_data: compiled_pack.DeviceData,
@@ -191,7 +193,7 @@ def _restore(
     state, notes = restored
     return compiled_pack.from_saved(state, device_data), notes
   new_notes = {"courses": [([], None)] * len(members)}
-  if len({checkpoints.newest(workdir / member.name / "checkpoints") for member in members} - {None}) != 1:
+  if len({checkpoints.newest_step(workdir / member.name / "checkpoints") for member in members} - {None}) != 1:
     return initial, new_notes
   member_checkpoints = []
   for member in members:
@@ -239,5 +241,5 @@ def _export(state: TrainState, member: grid.Member, workdir: Path, stack: contex
   folder = workdir / member.name
   error = logs.read(folder)[-1]["test/squared_error"]
   opened = stack.enter_context(checkpoints.open_folder(folder / "checkpoints", True))
-  if not checkpoints.holds(opened, int(state.step)):
+  if not checkpoints.has_step(opened, int(state.step)):
     checkpoints.save(opened, state, error, {})

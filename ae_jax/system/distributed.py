@@ -24,7 +24,7 @@ def data_parallel(mesh: Mesh, params: Params, state: str = "replicated") -> Data
     params: Parameters, or their shapes.
     state: "replicated" or "sharded" parameters and optimizer state.
   """
-  cuts = tuple(axis_to_cut(leaf.shape, mesh.size) for leaf in jax.tree.leaves(params))
+  cuts = tuple(axis_to_shard(leaf.shape, mesh.size) for leaf in jax.tree.leaves(params))
   return DataParallel(mesh.size, cuts if state == "sharded" and mesh.size > 1 else ())
 
 
@@ -39,12 +39,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def split(mesh: Mesh, axis: int | None) -> NamedSharding:
+def sharded(mesh: Mesh, axis: int | None) -> NamedSharding:
   """Returns the sharding of an array that is split over the devices along `axis`; None replicates it."""
   return NamedSharding(mesh, _spec(axis))
 
 
-def of_state(mesh: Mesh, state: Any, kind: str) -> Any:
+def state_shardings(mesh: Mesh, state: Any, kind: str) -> Any:
   """Returns the shardings of a training state, as a `TrainState`.
 
   The model state is always replicated, because each device computes it from sums over all examples.
@@ -54,13 +54,13 @@ def of_state(mesh: Mesh, state: Any, kind: str) -> Any:
     state: `TrainState` of arrays or of their shapes.
     kind: "replicated", or "sharded": each array along its longest axis that the number of devices divides.
   """
-  axis = {"replicated": lambda shape: None, "sharded": lambda shape: axis_to_cut(shape, mesh.size)}[kind]
-  shardings = jax.tree.map(lambda leaf: split(mesh, axis(leaf.shape)), state)
+  axis = {"replicated": lambda shape: None, "sharded": lambda shape: axis_to_shard(shape, mesh.size)}[kind]
+  shardings = jax.tree.map(lambda leaf: sharded(mesh, axis(leaf.shape)), state)
   model_state = jax.tree.map(lambda leaf: replicated(mesh), state.model_state)
   return dataclasses.replace(shardings, model_state=model_state)
 
 
-def at_hand(array: Any) -> bool:
+def is_in_host_memory(array: Any) -> bool:
   """Returns whether this process holds all of an array in host memory: a NumPy array, or a JAX array on CPUs."""
   if not isinstance(array, jax.Array):
     return True
@@ -87,7 +87,7 @@ def put_rows(
   return jax.make_array_from_process_local_data(placement, rows, (rows.shape[0], padded_batch_size, *rows.shape[2:]))
 
 
-def columns(placement: NamedSharding, padded_batch_size: int) -> slice:
+def local_rows(placement: NamedSharding, padded_batch_size: int) -> slice:
   """Returns the slice of a padded batch that the devices of this process hold."""
   indices = placement.addressable_devices_indices_map((1, padded_batch_size)).values()
   starts, stops = zip(*(index[1].indices(padded_batch_size)[:2] for index in indices), strict=True)
@@ -100,7 +100,7 @@ def fetch(tree: PyTree, mesh: Mesh) -> PyTree:
   return jax.tree.map(np.asarray, full)
 
 
-def start(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
+def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
   """Connects the processes of a run; call before any other use of JAX.
 
   If a process ends, JAX ends all others, immediately or after 30 seconds without a heartbeat.
@@ -119,16 +119,16 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
   jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=30)
 
 
-def least(number: float | int) -> float | int:
+def global_min(number: float | int) -> float | int:
   """Returns the minimum of a number over all processes."""
   if jax.process_count() == 1:
     return number
   return multihost_utils.process_allgather(np.float32(number)).min().item()
 
 
-def agreed(flag: bool) -> bool:
+def all_processes(flag: bool) -> bool:
   """Returns whether the flag is true in all processes."""
-  return bool(least(flag))
+  return bool(global_min(flag))
 
 
 class FailedElsewhere(Exception):
@@ -146,7 +146,7 @@ def on_first_process(action: Callable[[], object]) -> None:
       action()
     except Exception as error:
       failure = error
-  if not agreed(failure is None):
+  if not all_processes(failure is None):
     raise failure or FailedElsewhere("the first process failed; see its message")
 
 
@@ -222,7 +222,7 @@ def _spec(axis: int | None) -> PartitionSpec:
   return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, AXIS)
 
 
-def axis_to_cut(shape: Sequence[int], size: int) -> int | None:
+def axis_to_shard(shape: Sequence[int], size: int) -> int | None:
   """Returns the longest axis that `size` divides, the first of equals; None if no axis is divisible."""
   axes = [axis for axis, side in enumerate(shape) if side % size == 0 and side]
   return max(axes, key=lambda axis: (shape[axis], -axis), default=None)

@@ -22,8 +22,10 @@ def local_path(key: str, text: str | os.PathLike[str]) -> pathlib.Path:
   """
   text = os.fspath(text)
   if _REMOTE.match(text):
-    raise errors.UserError(f"{key}={errors.plain(text)}: remote paths are not supported; name a local folder or file")
+    raise errors.UserError(
+      f"{key}={errors.format_key(text)}: remote paths are not supported; name a local folder or file"
+    )
   try:
     return pathlib.Path(text).expanduser()
   except RuntimeError as error:
-    raise errors.UserError(f"{key}={errors.plain(text)}: {errors.one_line(error)}") from None
+    raise errors.UserError(f"{key}={errors.format_key(text)}: {errors.one_line(error)}") from None

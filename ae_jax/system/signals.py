@@ -51,7 +51,7 @@ def watch() -> None:
 
 
 @contextlib.contextmanager
-def promising(words: str) -> Iterator[Callable[[], str]]:
+def catching(words: str) -> Iterator[Callable[[], str]]:
   """Lets the first signal set a flag instead of ending the process; only in the main thread.
 
   Yields a function that returns the name of the first signal received since then, or "". In a command, a second signal
@@ -81,7 +81,7 @@ def promising(words: str) -> Iterator[Callable[[], str]]:
 
 
 def promise(words: str) -> None:
-  """Changes the words of the surrounding `promising`."""
+  """Changes the words of the surrounding `catching`."""
   if _state.promise:
     _state.promise = words
 

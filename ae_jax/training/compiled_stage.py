@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ae_jax import data, evaluators
 from ae_jax.data import streams
-from ae_jax.data.batch_schedule import in_order
+from ae_jax.data.batch_schedule import evaluation_batches
 from ae_jax.runs import logs
 from ae_jax.system import distributed
 from ae_jax.training import preemption, setup, steps
@@ -117,7 +117,7 @@ def feed(experiment: Any, slots: slice, first: int, last: int) -> Iterator[tuple
   """
   dataset, batch_schedule = experiment.dataset, experiment.batch_schedule
   if dataset.streams:
-    columns = data.of_half(dataset, "train", experiment.model)
+    columns = data.half_columns(dataset, "train", experiment.model)
     yield from streams.chunks(columns, batch_schedule, first, last, slots)
     return
   chunks_per_epoch = batch_schedule.chunks_per_epoch
@@ -132,12 +132,12 @@ def begin(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tuple[Device
   config, dataset, batch_schedule = experiment.config, experiment.dataset, experiment.batch_schedule
   replicated = distributed.replicated(mesh)
   init_key, noise_key = jax.jit(functools.partial(keys, batch_schedule.seed), out_shardings=replicated)()
-  split = distributed.split(mesh, axis=1)
-  test_batches = in_order(len(dataset.test), batch_schedule.batch_size, batch_schedule.devices)
+  split = distributed.sharded(mesh, axis=1)
+  test_batches = evaluation_batches(len(dataset.test), batch_schedule.batch_size, batch_schedule.devices)
   device_data = place(experiment, test_batches, split, (noise_key,), split)
   optimizer, ema = experiment.stages[0].optimizer, config.ema_decay > 0
   init = functools.partial(init_state, model=experiment.model, optimizer=optimizer, ema=ema)
-  shardings = distributed.of_state(mesh, jax.eval_shape(init, init_key), config.parallel_state)
+  shardings = distributed.state_shardings(mesh, jax.eval_shape(init, init_key), config.parallel_state)
   return device_data, distributed.auto(init, (init_key,), shardings)(init_key)
 
 
@@ -162,7 +162,7 @@ def build(
   begun = time.perf_counter()
   stage, batch_schedule = experiment.stages[number], experiment.batch_schedule
   mesh = device_data.everywhere.mesh
-  shardings = distributed.of_state(mesh, state, experiment.config.parallel_state)
+  shardings = distributed.state_shardings(mesh, state, experiment.config.parallel_state)
   compile_chunk = _chunk_compiler(experiment, stage, device_data, state, shardings)
   on_nan = experiment.config.on_nan
   # "stop" may have to repeat a chunk, so that the chunk must not donate the state before it
@@ -177,7 +177,7 @@ def build(
 
   return CompiledStage(
     restart=steps.compiled(restart_optimizer, (state,), shardings, optimizer=stage.optimizer),
-    train_chunk=logs.traced(train, workdir / "profile") if profile else train,
+    train_chunk=logs.profiled(train, workdir / "profile") if profile else train,
     evaluate=evaluate_state,
     compile_seconds=time.perf_counter() - begun,
     fail=fail,
@@ -240,7 +240,7 @@ def _stop_at(experiment, stage, state, workdir) -> None:
   dataset, model, batch_schedule = experiment.dataset, experiment.model, experiment.batch_schedule
   epoch, row = divmod(int(state.step), batch_schedule.steps)
   indices, weights = (part[row] for part in batch_schedule.batches(epoch))
-  columns = data.of_half(dataset, "train", model)
+  columns = data.half_columns(dataset, "train", model)
   examples = {name: np.asarray(column[indices]) for name, column in columns.items()}
   examples["x"] = examples["x"].reshape(len(indices), -1)
   batch = steps.read_batch(examples, weights, examples=None, model=model, value_range=dataset.value_range)

@@ -20,8 +20,8 @@ Record = dict[str, Any]  # a line of metrics.jsonl
 class Course:
   """Training of one model: its log, and the step at which it diverged."""
 
-  log: logs.Log | logs.Silence
-  windows: logs.Windows
+  log: logs.Log | logs.NullLog
+  windows: logs.WindowAverages
   metrics: Callable[..., Record]  # (loss, values) of `CompiledStage.evaluate`, as NumPy arrays -> test metrics
   baselines: Callable[[], Record]  # reference values that join the record of each evaluation
   diverged: int | None = None  # the first step with a non-finite loss or gradient
@@ -39,7 +39,7 @@ class Training:
   build: Callable[[int, TrainState], compiled_stage.CompiledStage]  # (number of a stage, state for its shapes)
   feed: Callable[[int, int], Generator]  # (first chunk, last + 1) -> generator of (rows, weights)
   checkpoint: Callable  # (state, records of the evaluation or ()) -> (state to save, squared error, notes)
-  opened: checkpoints.Opened
+  opened: checkpoints.CheckpointFolder
   received: Callable[[], str]  # see `preemption.caught`
   until: int  # epochs
   refresh: Callable[[], None] = lambda: None  # called after each evaluation
@@ -184,7 +184,7 @@ def _stop(training, state) -> None:
   """Saves the state unless its checkpoint exists, and raises Interrupted."""
   checkpoints.wait(training.opened)
   step = int(state.step)
-  if step and not checkpoints.holds(training.opened, step):
+  if step and not checkpoints.has_step(training.opened, step):
     _save(training, state)
     checkpoints.wait(training.opened)
   preemption.stop(training.received, step / training.experiment.batch_schedule.steps)

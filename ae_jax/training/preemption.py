@@ -38,19 +38,19 @@ def caught(promise: str = TRAINING) -> Iterator[Callable[[], str]]:
   Outside the main thread signals are not handled, and the function always returns "".
 
   Args:
-    promise: What the signal leads to, for the line that acknowledges it; see `signals.promising`.
+    promise: What the signal leads to, for the line that acknowledges it; see `signals.catching`.
   """
   if threading.current_thread() is not threading.main_thread():
     yield lambda: ""
     return
-  with signals.promising(promise) as received:
+  with signals.catching(promise) as received:
     yield received
 
 
 def asked(received: Callable[[], str]) -> str:
   """Returns the signal that any of the processes has received, or ""; all of them then stop after the same step."""
   name = received()
-  return name if distributed.agreed(not name) else name or "a signal to another process"
+  return name if distributed.all_processes(not name) else name or "a signal to another process"
 
 
 def stop(received: Callable[[], str], epochs: float) -> NoReturn:
@@ -133,7 +133,7 @@ def stop_at(
   for name, tree in {**trees, "gradient": gradient}.items():
     arrays |= {f"{name}/{path}": leaf for path, leaf in _by_path(tree)}
   part = file.with_name(file.name + ".part")
-  with errors.writing(file, f"; {where}: the loss is {float(loss)}"):
+  with errors.convert_os_errors(file, f"; {where}: the loss is {float(loss)}"):
     with open(part, "wb") as stream:
       np.savez(stream, **{name: np.asarray(value) for name, value in arrays.items()})
     os.replace(part, file)

@@ -48,7 +48,7 @@ class Experiment:
     return epochs == self.stages[-1].epochs.stop or epochs % every == 0
 
 
-def of(config: configs.ConfigDict, devices: int, dataset: data.Dataset | None = None) -> Experiment:
+def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dataset | None = None) -> Experiment:
   """Returns the experiment of a config.
 
   Args:
@@ -67,7 +67,7 @@ def of(config: configs.ConfigDict, devices: int, dataset: data.Dataset | None = 
   labelled = config.model.name in models.LABELLED
   labels = data.label_values(dataset, f"config.model.name={config.model.name!r}") if labelled else ()
   model = models.build(shape=dataset.shape, compute_dtype=config.compute_dtype, labels=labels, **config.model)
-  row_bytes = lazy_arrays.bytes_of_a_row(dataset.train)
+  row_bytes = lazy_arrays.row_bytes(dataset.train)
   errors.check(config.accumulate <= size, "accumulate", config.accumulate, f"at most the {size} training examples")
   batch_schedule = BatchSchedule(
     size, min(config.batch_size, size), devices * config.accumulate, config.seed, row_bytes

@@ -312,7 +312,7 @@ def compiled(
     **static: Keyword arguments that are fixed at compilation.
   """
   program = mode(functools.partial(function, **static), arguments, results, donate)
-  malloc.give_back()
+  malloc.trim()
   return program
 
 

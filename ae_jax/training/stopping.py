@@ -66,7 +66,8 @@ def progress(
       if stopping.metric not in record:
         known = [name for name in record if name.startswith("test/")]
         raise errors.UserError(
-          f"config.early_stopping.metric={stopping.metric!r} is not measured; {errors.nearest(stopping.metric, known)}"
+          f"config.early_stopping.metric={stopping.metric!r} is not measured; "
+          f"{errors.list_known(stopping.metric, known)}"
         )
       values.append(record[stopping.metric])
     return stopping.reason(values) if stopping.metric else ""
@@ -82,7 +83,7 @@ def time_limit(minutes: float) -> Callable[[], str]:
   begun = time.monotonic()
 
   def reason():
-    if not minutes or distributed.agreed(time.monotonic() - begun < 60 * minutes):
+    if not minutes or distributed.all_processes(time.monotonic() - begun < 60 * minutes):
       return ""
     return f"config.max_minutes={minutes:g} have passed; run the same command to continue"
 

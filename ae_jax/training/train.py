@@ -33,7 +33,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
   """
   workdir = paths.local_path("workdir", workdir)
   mesh = distributed.mesh()
-  experiment = setup.of(config, mesh.size)
+  experiment = setup.build_experiment(config, mesh.size)
   setup.check_memory(experiment, mesh.size)
   dataset = experiment.dataset
   description = run_folder.describe(config, dataset, experiment.model, mesh.devices.flat)
@@ -47,7 +47,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
     cache.keep_compiled_programs()
     training, state = _training(experiment, description, workdir, mesh, profile=profile, received=received, stack=stack)
     state = loop.train(training, state)
-    run = api.of(distributed.fetch(state.evaluated, mesh), config, experiment.model, workdir, int(state.step))
+    run = api.make_run(distributed.fetch(state.evaluated, mesh), config, experiment.model, workdir, int(state.step))
     if jax.process_index() == 0:
       _analyze(run, experiment, description, workdir, training.courses[0], received)
   return run.metrics
@@ -62,10 +62,10 @@ def _training(experiment, description, workdir, mesh, *, profile, received, stac
   state, notes = checkpoints.restore(opened, start, _say) or (start, {})
   if step := int(state.step):
     _say(f"resuming after epoch {step / batch_schedule.steps:.3g} of {last_epoch}")
-  log = stack.enter_context(logs.Log(workdir, step, description, config.trackers) if is_first else logs.Silence())
-  windows = logs.Windows(config.log_every_steps, batch_schedule.steps, step, notes.get("pending", ()))
+  log = stack.enter_context(logs.Log(workdir, step, description, config.trackers) if is_first else logs.NullLog())
+  windows = logs.WindowAverages(config.log_every_steps, batch_schedule.steps, step, notes.get("pending", ()))
   history = (record for record in logs.stream(workdir) if record["step"] <= step)
-  columns = distributed.columns(device_data.split, batch_schedule.padded_batch_size)
+  columns = distributed.local_rows(device_data.split, batch_schedule.padded_batch_size)
   training = loop.Training(
     experiment,
     [_course(experiment, device_data, log, windows)],
@@ -110,9 +110,9 @@ def _analyze(run, experiment, description, workdir, course, received) -> None:
   results = evaluation.examine(run, experiment.dataset, experiment.evaluators, workdir, course.baselines(), check)
   course.log.finish(results.values, evaluation.pictures(workdir))
   skipped = verdict.skipped_steps(logs.curves(run.history))
-  logs.say(messages.closing(run.metrics | results.values, description, workdir, skipped))
+  logs.print_line(messages.closing(run.metrics | results.values, description, workdir, skipped))
 
 
 def _say(line: str) -> None:
   if jax.process_index() == 0:
-    logs.say(line)
+    logs.print_line(line)

@@ -112,7 +112,7 @@ def cases(draw, folder):
 def _set(draw, config, _):
   path = draw(st.sampled_from(sorted(paths(config), key=str)))
   new = draw(values.value(path[-1], read(config, path)))
-  return write(config, path, new), f"{dotted(path)}={errors.shown(new)}"
+  return write(config, path, new), f"{dotted(path)}={errors.format_value(new)}"
 
 
 def _add(draw, config, _):
@@ -152,7 +152,7 @@ def _conflict(draw, config, all_shipped):
   for key, new in changes.items():
     new = all_shipped[new[1:]][key] if isinstance(new, str) and new.startswith("@") else new
     config = write(config, tuple(key.split(".")), copy.deepcopy(new))
-  return config, ", ".join(f"{key}={errors.shown(new)}" for key, new in changes.items())
+  return config, ", ".join(f"{key}={errors.format_value(new)}" for key, new in changes.items())
 
 
 # Values that do not go together, or seldom do; "@vae" is that section of the shipped config.

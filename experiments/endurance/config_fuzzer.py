@@ -110,7 +110,7 @@ def _sayable(value):
     return "\0" not in value and value.isprintable()
   numbers = value if isinstance(value, tuple) else (value,)
   modest = all(isinstance(n, int | float) and not 100 < n < 2**31 - 1 for n in numbers)
-  printable = not errors.shown(value).startswith("<")
+  printable = not errors.format_value(value).startswith("<")
   return isinstance(value, bool | int | float | tuple) and modest and printable and len(numbers) < 100
 
 

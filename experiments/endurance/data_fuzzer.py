@@ -58,14 +58,14 @@ def judged(damage, folder, generator, placement, value_range):
 def loaded(name, path, value_range, placement):
   """Loads and reads all of it: "loaded"; AssertionError unless it is a data set as `data.Dataset` describes it."""
   dataset = data.load(name, path, value_range, placement=placement, budget_gib=BUDGET)
-  train, test = (lazy_arrays.gathered(half) for half in (dataset.train, dataset.test))
+  train, test = (lazy_arrays.read_all(half) for half in (dataset.train, dataset.test))
   assert len(train) >= 2 <= 1 + len(test)
   for half, labels in ((train, dataset.train_labels), (test, dataset.test_labels)):
     assert half.dtype in (np.uint8, np.float32)
     assert half.ndim == (3 if name == "ucr" else 4)
     assert half.shape[1:] == dataset.shape
     assert half.shape[-1] in (1, 3)
-    assert ranges.fault(half, value_range) is None
+    assert ranges.range_error(half, value_range) is None
     assert labels is None or labels.shape == half.shape[:1]
   assert len(dataset.fingerprint()) == 64
   return "loaded"

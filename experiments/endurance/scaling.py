@@ -32,7 +32,7 @@ def table():
     model = models.build(shape=(28, 28, 1), **config.model)
     objective = objectives.build(model=model, value_range="unit", **config.objective)
     optimizer = optimizers.build(**config.optimizer, epochs=config.epochs, steps_per_epoch=100)
-    step = cost.of(model, objective, optimizer, EXAMPLES_PER_DEVICE)
+    step = cost.step_cost(model, objective, optimizer, EXAMPLES_PER_DEVICE)
     state = jax.eval_shape(lambda key: init_state(key, model=model, optimizer=optimizer), jax.random.key(0))  # noqa: B023
     for devices in DEVICES:
       exchanged = 2 * (devices - 1) / devices * step.gradient_bytes
@@ -55,7 +55,7 @@ def table():
 def _held(leaf, devices):
   """Bytes of a leaf of a sharded state that each of the devices holds."""
   whole = leaf.size * leaf.dtype.itemsize
-  return whole if distributed.axis_to_cut(leaf.shape, devices) is None else whole // devices
+  return whole if distributed.axis_to_shard(leaf.shape, devices) is None else whole // devices
 
 
 def markdown():

@@ -81,7 +81,7 @@ def _keys(draw, run):
       stored = json.loads((folder / "config.json").read_text())
       stored = cases.without(stored, path) if gone else cases.write(stored, path, value)
       (folder / "config.json").write_text(json.dumps(stored))  # of what JSON does not know, nothing comes
-    return f"config.json: {cases.dotted(path)} {'deleted' if gone else f'= {errors.shown(value)}'}"
+    return f"config.json: {cases.dotted(path)} {'deleted' if gone else f'= {errors.format_value(value)}'}"
 
   return change
 

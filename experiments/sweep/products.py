@@ -28,7 +28,7 @@ def measure(members):
   from ae_jax.training import setup
   from configs import dense
 
-  experiment = setup.of(dense.get_config().lock(), 1)
+  experiment = setup.build_experiment(dense.get_config().lock(), 1)
   schedule, shape = experiment.batch_schedule, experiment.dataset.train.shape
   sizes = [shape[1] * shape[2], *experiment.config.model.widths, experiment.config.model.latent]
   sizes += sizes[-2::-1]

@@ -233,7 +233,7 @@ def test_small_file_that_claims_a_huge_array_is_refused(tmp_path):
 def test_data_above_the_budget_are_streamed_without_loading_them(tmp_path, monkeypatch):
   path = unpacked(tmp_path, x_train=BYTES.repeat(200, 0), x_test=BYTES)
   assert isinstance(load("npy", path, budget_gib=1.0).train, np.ndarray)
-  monkeypatch.setattr(lazy_arrays, "loaded", None)
+  monkeypatch.setattr(lazy_arrays, "load_all", None)
   dataset = load("npy", path, budget_gib=2e-4)
   assert dataset.streams
   assert isinstance(dataset.train, lazy_arrays.LazyArray)

@@ -63,7 +63,7 @@ def test_mean_position_of_each_example_is_uniform_over_epochs():
 
 @pytest.mark.parametrize(("examples", "batch_size", "devices"), [(10, 4, 1), (10, 64, 1), (7, 3, 8), (1, 1, 1)])
 def test_evaluation_visits_all_examples_once_in_order(examples, batch_size, devices):
-  indices, weights = batch_schedule.in_order(examples, batch_size, devices)
+  indices, weights = batch_schedule.evaluation_batches(examples, batch_size, devices)
   assert indices[weights == 1].tolist() == list(range(examples))
   assert indices.shape[1] % devices == 0
   assert indices.shape[1] < min(batch_size, examples) + devices  # padding costs computation

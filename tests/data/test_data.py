@@ -74,7 +74,7 @@ def test_label_fingerprint_of_large_data_reads_the_probes_only(monkeypatch):
   read = []
   lazy = lazy_arrays.LazyArray((8,), LABELS.dtype, lambda numbers: read.extend(numbers) or LABELS[numbers])
   assert differing(made(), made(train_labels=lazy)) == set()
-  assert set(read) == set(lazy_arrays.probes(8))
+  assert set(read) == set(lazy_arrays.probe_indices(8))
 
 
 @pytest.mark.parametrize("small", ["train", "test"])

@@ -26,26 +26,26 @@ def test_indexing_agrees_with_numpy(index):
   assert len(lazy()) == 700
 
 
-@pytest.mark.parametrize("read_all", [lazy_arrays.loaded, lazy_arrays.gathered])
+@pytest.mark.parametrize("read_all", [lazy_arrays.load_all, lazy_arrays.read_all])
 def test_take_and_mapped_agree_with_numpy(read_all):
   def doubled(values):
     return (2 * values[..., None]).astype(np.float32)
 
   for make in (
     lambda table: lazy_arrays.take(table, MASK),
-    lambda table: lazy_arrays.mapped(table, (3, 2, 1), np.float32, doubled),
-    lambda table: lazy_arrays.mapped(lazy_arrays.take(table, MASK), (3, 2, 1), np.float32, doubled),
+    lambda table: lazy_arrays.map_rows(table, (3, 2, 1), np.float32, doubled),
+    lambda table: lazy_arrays.map_rows(lazy_arrays.take(table, MASK), (3, 2, 1), np.float32, doubled),
   ):
     found, expected = make(lazy()), make(TABLE)
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
-    assert lazy_arrays.bytes_of(found) == expected.nbytes
+    assert lazy_arrays.total_bytes(found) == expected.nbytes
     np.testing.assert_array_equal(read_all(found), expected)
     np.testing.assert_array_equal(read_all(expected), expected)
 
 
 def test_only_the_requested_rows_are_read():
   log = []
-  part = lazy_arrays.mapped(lazy_arrays.take(lazy(log), MASK), (3, 2), np.float64, np.negative)
+  part = lazy_arrays.map_rows(lazy_arrays.take(lazy(log), MASK), (3, 2), np.float64, np.negative)
   assert log == []
   part[[2, 0]]
   assert log == np.flatnonzero(MASK)[[2, 0]].tolist()
@@ -55,7 +55,7 @@ def test_loaded_uses_load_where_it_is_set():
   fast = lazy_arrays.LazyArray(
     TABLE.shape, TABLE.dtype, read=lambda _: pytest.fail("reads row by row"), load=lambda: TABLE
   )
-  np.testing.assert_array_equal(lazy_arrays.loaded(lazy_arrays.take(fast, MASK)), TABLE[MASK])
+  np.testing.assert_array_equal(lazy_arrays.load_all(lazy_arrays.take(fast, MASK)), TABLE[MASK])
 
 
 @pytest.mark.parametrize("size", [1, 100, 2**26])
@@ -87,7 +87,7 @@ def test_sample_is_limited_reproducible_and_spread_over_the_array(monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 2, 500, 10**9])
 def test_probes_contain_both_ends(count):
-  found = lazy_arrays.probes(count)
+  found = lazy_arrays.probe_indices(count)
   assert {0, count - 1} <= set(found.tolist())
   assert found.max() < count
   assert len(found) <= min(count, lazy_arrays.PROBES + 2)

@@ -12,7 +12,7 @@ def test_bytes_map_linearly_onto_the_range(value_range, low, high):
   values = ranges.normalise(BYTES, value_range)
   assert values.dtype == np.float32
   np.testing.assert_allclose(values.ravel(), np.linspace(low, high, 256), atol=1e-6)
-  assert ranges.fault(values, value_range) is None
+  assert ranges.range_error(values, value_range) is None
   np.testing.assert_array_equal(ranges.normalise(jnp.asarray(BYTES), value_range), values)
 
 
@@ -35,4 +35,4 @@ def test_floats_are_unchanged():
   ],
 )
 def test_invalid_examples_are_detected(array, value_range, words):
-  assert words in ranges.fault(array, value_range)
+  assert words in ranges.range_error(array, value_range)

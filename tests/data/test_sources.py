@@ -55,7 +55,7 @@ def test_mnist_loads_from_tfds_and_then_from_the_cache(monkeypatch):
 def test_streamed_mnist_equals_mnist_in_memory():
   decoded, streamed = load("mnist"), data.load("mnist", "", "unit", placement="stream")
   assert isinstance(streamed.train, lazy_arrays.LazyArray)
-  rows = lazy_arrays.probes(60_000)
+  rows = lazy_arrays.probe_indices(60_000)
   np.testing.assert_array_equal(streamed.train[rows], decoded.train[rows])
   np.testing.assert_array_equal(streamed.train_labels[rows], decoded.train_labels[rows])
   np.testing.assert_array_equal(streamed.test, decoded.test)

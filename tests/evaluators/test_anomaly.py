@@ -98,7 +98,7 @@ def test_the_score_is_the_squared_error_for_any_batch_size(batch_size):
     batch = steps.read_batch(indices, weights, examples={"x": test}, model=model, value_range="real")
     return anomaly.per_example(model, variables, batch, None, "real", None)["anomaly_score"]
 
-  rows = zip(*batch_schedule.in_order(7, batch_size, 1), strict=True)
+  rows = zip(*batch_schedule.evaluation_batches(7, batch_size, 1), strict=True)
   results = np.concatenate([np.asarray(score(*row))[row[1] > 0] for row in rows])
   expected = losses.squared_error(jax.jit(model.reconstruct)(variables, dataset.test), dataset.test)
   np.testing.assert_allclose(results, expected, rtol=1e-5)

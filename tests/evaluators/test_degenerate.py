@@ -43,7 +43,7 @@ def arrays(figure):
 def test_a_report_of_degenerate_data_has_no_nan(case, tmp_path):
   train, test = CASES[case]
   context = made_contexts.context_of(train, test)
-  analyzed = results.of(6, evaluators.analyses([evaluators.EVALUATORS[name] for name in ANALYSES], context))
+  analyzed = results.collect(6, evaluators.analyses([evaluators.EVALUATORS[name] for name in ANALYSES], context))
   assert all(map(math.isfinite, analyzed.values.values()))
   for name, figure in analyzed.figures.items():
     assert all(np.isfinite(array).all() for array in arrays(figure) if array.dtype.kind == "f"), name

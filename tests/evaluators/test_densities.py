@@ -136,7 +136,7 @@ def test_constant_directions_are_omitted():
 SHARES = np.linspace(0.0, 1.0, 7)
 
 
-@pytest.mark.parametrize("path", [densities.straight, lambda *ends: densities.arc(*ends, 0.5)])
+@pytest.mark.parametrize("path", [densities.line, lambda *ends: densities.arc(*ends, 0.5)])
 def test_paths_connect_their_ends_and_are_reversible(path):
   start, end = normal(2, 6)
   codes = path(start, end, SHARES)
@@ -145,7 +145,7 @@ def test_paths_connect_their_ends_and_are_reversible(path):
 
 
 def test_a_straight_path_has_equal_steps():
-  codes = densities.straight(*normal(2, 6), SHARES)
+  codes = densities.line(*normal(2, 6), SHARES)
   np.testing.assert_allclose(np.diff(codes, axis=0), np.diff(codes, axis=0)[[0] * 6], atol=1e-12)
 
 
@@ -162,4 +162,4 @@ def test_an_arc_keeps_its_distance_from_the_centre_and_has_equal_angles():
 def test_an_undefined_arc_is_the_straight_line(factor):
   start = normal(4)
   for ends in ((start, factor * start), (factor * start, start)):
-    np.testing.assert_allclose(densities.arc(*ends, SHARES, 0.0), densities.straight(*ends, SHARES), atol=1e-6)
+    np.testing.assert_allclose(densities.arc(*ends, SHARES, 0.0), densities.line(*ends, SHARES), atol=1e-6)

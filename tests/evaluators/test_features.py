@@ -135,13 +135,13 @@ def clusters(count, seed):
 def test_the_classifier_learns_and_is_reproducible_in_any_range():
   train, labels = clusters(300, 0)
   test, expected = clusters(200, 1)
-  to_features, to_classes = features.of_classifier(train, labels)
+  to_features, to_classes = features.classifier_features(train, labels)
   assert (to_classes(test) == expected).mean() > 0.95
   actual = to_features(test)
   assert actual.shape == (200, features.WIDTH)
   assert actual.dtype == np.float64
-  np.testing.assert_array_equal(features.of_classifier(train, labels)[0](test), actual)
-  rescaled = features.of_classifier(2 * train - 1, labels)[0](2 * test - 1)
+  np.testing.assert_array_equal(features.classifier_features(train, labels)[0](test), actual)
+  rescaled = features.classifier_features(2 * train - 1, labels)[0](2 * test - 1)
   np.testing.assert_allclose(rescaled, actual, atol=1e-2 * actual.max())
 
 
@@ -153,7 +153,7 @@ def test_features_are_the_input_of_the_last_layer(monkeypatch):
   fit = MLPClassifier.fit
   monkeypatch.setattr(MLPClassifier, "fit", lambda self, *data: networks.append(self) or fit(self, *data))
   train, labels = clusters(120, 0)
-  to_features, to_classes = features.of_classifier(train, labels)
+  to_features, to_classes = features.classifier_features(train, labels)
   scores = to_features(train) @ networks[0].coefs_[-1] + networks[0].intercepts_[-1]
   np.testing.assert_array_equal(scores.argmax(1), to_classes(train))
   scaled = (train.reshape(120, -1) - train.mean()) / train.std()
@@ -167,20 +167,20 @@ def test_the_classifier_trains_on_training_labels_and_is_scored_on_test_labels()
   context = types.SimpleNamespace(
     train=train, train_labels=labels, test=test, test_labels=np.where(expected == 0, 1, expected)
   )
-  results = dict(features.of(context))
+  results = dict(features.feature_function(context))
   assert results["classifier_accuracy"] == pytest.approx((expected > 0).mean(), abs=0.05)
   context.test_labels = None
-  assert "classifier_accuracy" not in dict(features.of(context))
+  assert "classifier_accuracy" not in dict(features.feature_function(context))
 
 
 def test_large_examples_are_subsampled(monkeypatch):
   monkeypatch.setattr(features, "_MOST_NUMBERS", 12 * 30)
   train, labels = clusters(300, 0)
   chosen = np.linspace(0, 299, 30).astype(int)
-  actual = features.of_classifier(train, labels)[0](train)
-  np.testing.assert_array_equal(features.of_classifier(train[chosen], labels[chosen])[0](train), actual)
+  actual = features.classifier_features(train, labels)[0](train)
+  np.testing.assert_array_equal(features.classifier_features(train[chosen], labels[chosen])[0](train), actual)
   monkeypatch.undo()
-  assert np.abs(features.of_classifier(train, labels)[0](train) - actual).max() > 0.1
+  assert np.abs(features.classifier_features(train, labels)[0](train) - actual).max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -194,17 +194,17 @@ def test_large_examples_are_subsampled(monkeypatch):
   ],
 )
 def test_a_classifier_needs_several_repeated_classes(labels, expected):
-  assert features.labelled(labels) == expected
+  assert features.has_classes(labels) == expected
 
 
 @pytest.mark.parametrize("count", [5, 40])
 def test_components_agree_with_pca(count):
   examples = normal(count, 4, 3, 1).astype(np.float32)
   flat = examples.reshape(count, -1)
-  actual = features.of_components(examples)(examples)
+  actual = features.component_features(examples)(examples)
   expected = PCA(min(count, 12)).fit_transform(flat.astype(np.float64))
   np.testing.assert_allclose(actual @ actual.T, expected @ expected.T, atol=1e-3)
 
 
 def test_components_of_equal_images_do_not_vary():
-  assert features.of_components(np.ones((6, 2, 2, 1), np.float32))(np.ones((3, 2, 2, 1), np.float32)).var() == 0.0
+  assert features.component_features(np.ones((6, 2, 2, 1), np.float32))(np.ones((3, 2, 2, 1), np.float32)).var() == 0.0

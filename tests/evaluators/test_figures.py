@@ -74,13 +74,13 @@ WRONG = [
 
 @pytest.mark.parametrize("figure", WRONG, ids=lambda each: f"{type(each).__name__}: {each.title}")
 def test_inconsistent_shapes_are_refused(tmp_path, monkeypatch, figure):
-  assert figures.fault(figure)
+  assert figures.shape_error(figure)
   with pytest.raises(AssertionError, match=r"a\.npz: "):
     figures.save(tmp_path / "a.npz", figure)
-  fault = figures.fault
-  monkeypatch.setattr(figures, "fault", lambda figure: None)
+  fault = figures.shape_error
+  monkeypatch.setattr(figures, "shape_error", lambda figure: None)
   figures.save(tmp_path / "a.npz", figure)
-  monkeypatch.setattr(figures, "fault", fault)
+  monkeypatch.setattr(figures, "shape_error", fault)
   with pytest.raises(errors.UserError, match=r"a\.npz: cannot be read as a figure; remove it: "):
     figures.load(tmp_path / "a.npz")
 

@@ -218,10 +218,10 @@ def test_classes_with_too_few_examples_have_a_remark(counts, probed):
 @pytest.mark.parametrize(
   ("labels", "remark"),
   [
-    (None, "no integer labels"),
-    (np.zeros(30), "no integer labels"),
+    (None, "lacks integer labels"),
+    (np.zeros(30), "lacks integer labels"),
     (np.zeros(30, int), "have one label"),
-    (np.arange(30) + 0.5, "no integer labels"),
+    (np.arange(30) + 0.5, "lacks integer labels"),
   ],
 )
 def test_without_labels_there_is_a_map_and_a_remark(labels, remark):
@@ -256,7 +256,7 @@ def test_clusters_need_two_classes_and_large_examples_have_no_pixel_probe(monkey
 def test_a_map_shows_any_number_of_examples(count):
   x, labels = blobs(count)
   map_of = analyze(x, x, labels, labels)["latent_map"]
-  assert figures.fault(map_of) is None
+  assert figures.shape_error(map_of) is None
   assert all(np.isfinite(view).all() for view in map_of.views.values())
   assert ("t-SNE" in map_of.views) == (count > 10)
   np.testing.assert_array_equal(map_of.labels, labels)

@@ -14,7 +14,7 @@ PAIRS = [("probe/accuracy", 0.5), ("probe/bars", BARS), ("latent/dead", 3), ("la
 
 
 def test_results_are_sorted_by_kind_and_survive_a_round_trip(tmp_path):
-  written = results.of(7, [*PAIRS, ("latent/nan", math.nan)])
+  written = results.collect(7, [*PAIRS, ("latent/nan", math.nan)])
   results.write(tmp_path, written)
   read = results.read(tmp_path)
   assert read.step == 7
@@ -28,19 +28,19 @@ def test_results_are_sorted_by_kind_and_survive_a_round_trip(tmp_path):
 
 
 def test_merging_replaces_only_the_results_of_the_new_evaluators():
-  old = results.of(7, PAIRS)
-  new = results.of(7, [("probe/other", 0.7)])
-  merged = results.merged(old, new)
+  old = results.collect(7, PAIRS)
+  new = results.collect(7, [("probe/other", 0.7)])
+  merged = results.merge(old, new)
   assert merged.values == {"latent/dead": 3, "probe/other": 0.7}
   assert merged.figures == {}
   assert merged.remarks == old.remarks
-  assert results.merged(None, new) is new
+  assert results.merge(None, new) is new
 
 
 def test_results_of_another_step_are_discarded(tmp_path):
-  results.write(tmp_path, results.of(7, PAIRS))
-  new = results.of(8, [("latent/dead", 1)])
-  assert results.merged(results.read(tmp_path), new) is new
+  results.write(tmp_path, results.collect(7, PAIRS))
+  new = results.collect(8, [("latent/dead", 1)])
+  assert results.merge(results.read(tmp_path), new) is new
   results.write(tmp_path, new)
   assert not list(tmp_path.glob("evaluation/*.npz"))
 
@@ -63,10 +63,10 @@ def test_a_damaged_file_raises_a_user_error(tmp_path, text):
 @pytest.mark.parametrize("value", [None, np.ones(3), np.float32(1.0), {"a": 1}, results])
 def test_a_value_of_another_type_is_refused_by_name(value):
   with pytest.raises(TypeError, match=r"probe/made: .* must be an int, a float, a sentence or a figure"):
-    results.of(7, [*PAIRS, ("probe/made", value)])
+    results.collect(7, [*PAIRS, ("probe/made", value)])
 
 
 def test_two_figures_with_the_same_file_are_refused(tmp_path):
-  written = results.of(7, [*PAIRS, ("latent/bars", BARS)])
+  written = results.collect(7, [*PAIRS, ("latent/bars", BARS)])
   with pytest.raises(ValueError, match=r"the figures probe/bars and latent/bars have the same file, bars\.npz; rename"):
     results.write(tmp_path, written)

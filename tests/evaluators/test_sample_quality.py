@@ -85,7 +85,7 @@ def test_samples_equal_to_the_test_examples_have_distance_zero_and_full_precisio
 def test_the_frechet_distance_of_one_repeated_image_is_about_one(monkeypatch):
   """Features have a total variance of 1, and a point at their mean has none."""
   context = context_of(images(400), images(400, seed=1), labels=False)
-  monkeypatch.setattr(features, "of_components", lambda train: lambda x: x.reshape(len(x), -1).astype(np.float64))
+  monkeypatch.setattr(features, "component_features", lambda train: lambda x: x.reshape(len(x), -1).astype(np.float64))
   point = np.repeat(context.test.mean(0, keepdims=True), 400, 0)
   results = analyze(context, lambda context: generation.sample_quality(context, {"point": point}))
   assert results["frechet_distance/point"] == pytest.approx(1.0, abs=0.05)
@@ -94,7 +94,7 @@ def test_the_frechet_distance_of_one_repeated_image_is_about_one(monkeypatch):
 @pytest.fixture
 def quality_of(monkeypatch):
   """Returns a function to the quality of samples, with the elements of an example as its features."""
-  monkeypatch.setattr(features, "of_components", lambda train: lambda x: x.astype(np.float64))
+  monkeypatch.setattr(features, "component_features", lambda train: lambda x: x.astype(np.float64))
 
   def find(train, test, samples, reconstruct=lambda x: x):
     run = fake_run(None, lambda method, x, given: reconstruct(x))

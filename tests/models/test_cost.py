@@ -40,7 +40,7 @@ def dense_of(shape=(28, 28, 1), **options):
 
 def cost_of(model, batch_size=8, name="reconstruction", value_range="unit", platform=None, **options):
   objective = objectives.build(name, model, value_range, **{"likelihood": "bernoulli", **options})
-  return cost.of(model, objective, optimizer_of(), batch_size, platform=platform)
+  return cost.step_cost(model, objective, optimizer_of(), batch_size, platform=platform)
 
 
 MEAN = 2  # multiply-adds of the mean over the batch and of its gradient, per example
@@ -184,7 +184,7 @@ def test_traffic_of_a_scan_is_the_sum_over_its_iterations(length):
     reconstruct=lambda variables, x, given: through(variables.params, x),
   )
   objective = lambda model, v, batch, keys, train: (jnp.square(model.reconstruct(v, batch["x"], batch)).sum(), {})
-  step_cost = cost.of(model, objective, optimizer_of("sgd"), batch)
+  step_cost = cost.step_cost(model, objective, optimizer_of("sgd"), batch)
   product = 4 * (2 * batch * width + width**2)  # bytes of its operands and its result
   assert step_cost.traffic_bytes == length * 3 * product
   assert (step_cost.forward, step_cost.training) == (length * width**2, 3 * length * width**2)
@@ -254,7 +254,7 @@ def test_contractive_costs_a_second_order_pass_per_direction(latent, probes):
 def test_state_is_copies_of_the_parameters_and_one_or_two_counters(name, copies):
   model = dense_of((4, 4, 1))
   objective = objectives.build("reconstruction", model, "unit", likelihood="bernoulli")
-  step_cost = cost.of(model, objective, optimizer_of(name), 8)
+  step_cost = cost.step_cost(model, objective, optimizer_of(name), 8)
   assert step_cost.state_bytes - copies * 4 * step_cost.parameters in (4, 8)
   real = jax.jit(lambda key: optimizer_of(name).init(model.init(key).params))(jax.random.key(0))
   assert step_cost.state_bytes == step_cost.gradient_bytes + sum(leaf.nbytes for leaf in jax.tree.leaves(real))
@@ -274,7 +274,7 @@ def stages_of(name):
 def test_every_config_and_stage_has_a_cost(file):
   model, stages = stages_of(file.stem)
   for objective in stages:
-    step_cost = cost.of(model, objective, optimizer_of(), 4)
+    step_cost = cost.step_cost(model, objective, optimizer_of(), 4)
     assert step_cost.parameters == model.parameter_count()
     assert 0 < step_cost.training < 5 * step_cost.forward
     assert step_cost.activation_bytes > 4 * math.prod(model.shape) / 8
@@ -284,7 +284,7 @@ def test_every_config_and_stage_has_a_cost(file):
 @pytest.mark.parametrize("name", ["contractive", "dense"])
 def test_cost_is_proportional_to_the_batch_size(name):
   model, (objective,) = stages_of(name)
-  small, large = (cost.of(model, objective, optimizer_of(), size) for size in (4, 8))
+  small, large = (cost.step_cost(model, objective, optimizer_of(), size) for size in (4, 8))
   assert (small.forward, small.training) == (large.forward, large.training)
   assert small.activation_bytes - large.activation_bytes == 4 / 4 - 4 / 8  # the sum of the examples' weights
   assert small.traffic_bytes < large.traffic_bytes < 2 * small.traffic_bytes  # parameters are read once per step
@@ -318,5 +318,5 @@ def test_step_matches_the_flops_of_the_compiled_program(name):
   keys = jax.random.split(jax.random.key(0), size)
   step = jax.jit(jax.value_and_grad(functools.partial(objective, model), has_aux=True))
   flops = step.lower(variables, batch, keys).compile().cost_analysis()["flops"]
-  predicted = 2 * size * cost.of(model, objective, optimizer_of(), size).training
+  predicted = 2 * size * cost.step_cost(model, objective, optimizer_of(), size).training
   assert 0.97 * flops < predicted < flops  # the rest is elementwise

@@ -127,4 +127,4 @@ def test_labels_may_be_any_integers():
   labels = np.array([-1, 5, 5, 300])
   known = columns.label_values(dataset(labels, labels[::-1]), "here")
   assert known == (-1, 5, 300)
-  np.testing.assert_array_equal(columns.class_numbers(labels, known, 4), [0, 1, 1, 2])
+  np.testing.assert_array_equal(columns.class_indices(labels, known, 4), [0, 1, 1, 2])

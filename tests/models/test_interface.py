@@ -75,10 +75,10 @@ def stepped(devices, kind):
   """Returns the state after two steps on a number of devices."""
   model, mesh = unit_norm_model(), distributed.mesh(jax.devices()[:devices])
   static = {"model": model, "optimizer": optax.with_extra_args_support(optax.sgd(0.1))}
-  replicated, split = distributed.replicated(mesh), distributed.split(mesh, axis=1)
+  replicated, split = distributed.replicated(mesh), distributed.sharded(mesh, axis=1)
   key = distributed.put(jax.random.key(0), replicated)
   init = functools.partial(init_state, **static)
-  shardings = distributed.of_state(mesh, jax.eval_shape(init, key), kind)
+  shardings = distributed.state_shardings(mesh, jax.eval_shape(init, key), kind)
   state = distributed.auto(init, (key,), shardings)(key)
   data = distributed.put({"x": np.random.default_rng(0).uniform(size=(8, 6)).astype(np.float32)}, replicated)
   batches = [np.arange(8, dtype=np.int32).reshape(2, 4), np.ones((2, 4), np.float32)]

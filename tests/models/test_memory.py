@@ -62,7 +62,7 @@ def test_cpu_devices_share_half_the_host_and_an_accelerator_has_its_own_memory(m
 
 def test_activation_memory_grows_with_the_rows(monkeypatch):
   model, objective, optimizer = parts_of("cnn")
-  step = cost.of(model, objective, optimizer, 8, platform=jax.default_backend())
+  step = cost.step_cost(model, objective, optimizer, 8, platform=jax.default_backend())
   needed = step.state_bytes + step.gradient_bytes + 8 * step.activation_bytes
   monkeypatch.setattr(memory, "available", lambda: needed)
   memory.check(model, objective, optimizer, 8)

@@ -70,7 +70,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, stop):
 def test_only_the_last_stage_has_schedules_from_its_first_step():
   config = tiny_vae({**WARM_UP, "steps": 10})
   config.stages = ({"epochs": 2, "objective": config.objective.to_dict()},)
-  before, last = setup.of(config.lock(), 1).stages
+  before, last = setup.build_experiment(config.lock(), 1).stages
   assert before.objective.schedules == ()
   assert last.objective.schedules == (("beta", schedules.Schedule("linear", 0.0, 10, first=24)),)
 
@@ -89,7 +89,7 @@ def test_test_loss_uses_the_value_of_the_step():
   config = config_of("vae", "digits")
   model = models.build(shape=(8, 8, 1), **config.model)
   static = {"model": model, "statistics": lambda *_: {}, "value_range": "unit"}
-  arguments = {"x": images}, *batch_schedule.in_order(5, 5, 1), jax.random.key(0)
+  arguments = {"x": images}, *batch_schedule.evaluation_batches(5, 5, 1), jax.random.key(0)
   variables = model.init(jax.random.key(1))
   evaluate = lambda objective, step: steps.evaluate(
     variables, jnp.int32(step), *arguments, objective=objective, **static
@@ -135,12 +135,12 @@ def test_scheduled_free_bits_need_the_whole_batch():
 )
 def test_invalid_schedules_are_refused(described, message):
   with pytest.raises(errors.UserError, match=message):
-    setup.of(tiny_vae(described).lock(), 1)
+    setup.build_experiment(tiny_vae(described).lock(), 1)
 
 
 def test_second_schedule_of_an_option_is_refused():
   with pytest.raises(errors.UserError, match="no other schedule names"):
-    setup.of(tiny_vae(WARM_UP, WARM_UP).lock(), 1)
+    setup.build_experiment(tiny_vae(WARM_UP, WARM_UP).lock(), 1)
 
 
 def test_config_of_an_earlier_version_equals_one_without_schedules():

@@ -107,7 +107,7 @@ def test_analyses_of_an_earlier_step_do_not_affect_the_verdict(tmp_path):
   folder = made_runs.make(tmp_path / "a", epochs=5, changes=vae)
   values = [("latent/active_units", 0), ("probe/linear/code", 0.5)]
   for step, decides in ((100, False), (1500, True)):
-    results.write(folder, results.of(step, values))
+    results.write(folder, results.collect(step, values))
     report = run_report.read(folder)
     assert ("posterior collapse" in report.answer) == decides
     assert ("linear probe accuracy" in str(report.tiles())) == decides
@@ -115,9 +115,9 @@ def test_analyses_of_an_earlier_step_do_not_affect_the_verdict(tmp_path):
 
 def test_report_marks_results_of_an_earlier_step(tmp_path):
   folder = made_runs.make(tmp_path / "a", epochs=5)
-  results.write(folder, results.of(100, RESULTS))
+  results.write(folder, results.collect(100, RESULTS))
   assert "measured at step 100" in page_of(folder)
-  results.write(folder, results.of(1500, RESULTS))
+  results.write(folder, results.collect(1500, RESULTS))
   assert "measured at step" not in page_of(folder)
 
 

@@ -63,7 +63,7 @@ def test_notes_are_copied_when_the_save_begins(tmp_path):
 def test_the_last_two_and_the_best_are_kept(tmp_path):
   save_all(tmp_path, [3.0, 1.0, float("nan"), 4.0, 5.0])
   with checkpoints.open_folder(tmp_path, to_save=False) as opened:
-    assert checkpoints.kept(opened) == {"last": 5, "best": 2}
+    assert checkpoints.last_and_best(opened) == {"last": 5, "best": 2}
   assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4", "5"]
 
 
@@ -71,7 +71,7 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
 def test_best_checkpoint_is_the_first_of_equals(tmp_path, squared_errors, best):
   save_all(tmp_path, squared_errors)
   with checkpoints.open_folder(tmp_path, to_save=False) as opened:
-    assert checkpoints.kept(opened) == {"last": len(squared_errors), "best": best}
+    assert checkpoints.last_and_best(opened) == {"last": len(squared_errors), "best": best}
 
 
 def test_number_of_threads_does_not_grow_with_saves(tmp_path):
@@ -89,7 +89,7 @@ def test_number_of_threads_does_not_grow_with_saves(tmp_path):
 
 def test_empty_folder_has_no_checkpoints(tmp_path):
   with checkpoints.open_folder(tmp_path, to_save=False) as opened:
-    assert checkpoints.kept(opened) == {}
+    assert checkpoints.last_and_best(opened) == {}
 
 
 def test_partial_save_is_ignored_and_deleted_by_the_next_save(tmp_path):
@@ -97,7 +97,7 @@ def test_partial_save_is_ignored_and_deleted_by_the_next_save(tmp_path):
   partial = tmp_path / "3.orbax-checkpoint-tmp"
   (tmp_path / "2").rename(partial)
   with checkpoints.open_folder(tmp_path, to_save=False) as opened:
-    assert checkpoints.kept(opened) == {"last": 1, "best": 1}
+    assert checkpoints.last_and_best(opened) == {"last": 1, "best": 1}
   assert partial.exists()
   save_all(tmp_path, [1.0], first=2)
   assert not partial.exists()
@@ -112,7 +112,7 @@ def test_partial_deletion_is_ignored_and_completed_by_the_next_save(tmp_path, de
   for name in {"metrics", deleted}:
     shutil.rmtree(rest / name) if (rest / name).is_dir() else (rest / name).unlink()
   with checkpoints.open_folder(tmp_path, to_save=False) as opened:
-    assert checkpoints.kept(opened) == {"last": 3, "best": 3}
+    assert checkpoints.last_and_best(opened) == {"last": 3, "best": 3}
   save_all(tmp_path, [0.5], first=4)
   assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
 

@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 def test_old_run_loads_and_evaluates_to_the_same_metrics(folder):
   run = ae_jax.load(folder)
-  dataset = run_folder.data_of(folder, run.config)
+  dataset = run_folder.load_data(folder, run.config)
   measures = evaluators.build(run.config.evaluators, run.model, dataset)
   results = evaluation.examine(
     run, dataset, measures, folder, dict(evaluators.baselines(measures, dataset, run.model.code))

@@ -45,7 +45,7 @@ def test_read_returns_an_empty_list_without_a_file(tmp_path):
 
 
 def test_only_the_second_call_is_profiled(tmp_path):
-  traced = logs.traced(jax.jit(lambda x: x @ x), tmp_path / "profile")
+  traced = logs.profiled(jax.jit(lambda x: x @ x), tmp_path / "profile")
   results = [traced(np.eye(3))]
   assert not (tmp_path / "profile").exists()
   results += [traced(np.eye(3)) for _ in range(2)]
@@ -142,8 +142,8 @@ def test_nats_are_shown_if_they_differ_from_the_loss(output):
 
 
 def test_say_prints_to_stdout_and_complain_to_stderr(capfd):
-  logs.say("done")
-  logs.complain("a server\nis gone")
+  logs.print_line("done")
+  logs.warn("a server\nis gone")
   assert capfd.readouterr() == ("done\n", "ae_jax: a server is gone\n")
 
 

@@ -277,10 +277,10 @@ def describe(config, **changes):
 def test_changed_data_are_refused_with_the_differing_parts(begin, changes, different):
   arrays = {"x_train": IMAGES, "y_train": LABELS}
   workdir, config, description = begin(**arrays)
-  assert run_folder.data_of(workdir, config).fingerprints["labels_fingerprint"]
+  assert run_folder.load_data(workdir, config).fingerprints["labels_fingerprint"]
   before = (workdir / "config.json").read_text()
   np.savez(config.data.path, **{key: value for key, value in {**arrays, **changes}.items() if value is not None})
-  for check in (lambda: run_folder.data_of(workdir, config), lambda: run_folder.begin(workdir, describe(config))):
+  for check in (lambda: run_folder.load_data(workdir, config), lambda: run_folder.begin(workdir, describe(config))):
     with pytest.raises(errors.UserError, match=rf"trained on other data than .*: different {different}; restore"):
       check()
   assert (workdir / "config.json").read_text() == before
@@ -315,13 +315,13 @@ def test_run_of_format_1_continues_with_its_data_and_class(begin, one_class):
   run_folder.check_same(workdir, description)
   stored = configs.from_json(run_folder.read_description(workdir)["config"])
   assert stored.data.one_class == one_class
-  assert run_folder.data_of(workdir, stored).one_class == one_class
+  assert run_folder.load_data(workdir, stored).one_class == one_class
   config.data.one_class = -1
   with pytest.raises(errors.UserError, match=rf"differs in data\.one_class \({one_class}, now -1\)"):
     run_folder.check_same(workdir, describe(config))
   np.savez(config.data.path, x_train=255 - IMAGES, y_train=LABELS)
   with pytest.raises(errors.UserError, match="different examples; restore"):
-    run_folder.data_of(workdir, stored)
+    run_folder.load_data(workdir, stored)
 
 
 def test_label_minus_one_is_stored_as_none_unless_the_data_contain_it(begin):
@@ -330,5 +330,5 @@ def test_label_minus_one_is_stored_as_none_unless_the_data_contain_it(begin):
     assert description["config"]["data"]["one_class"] == stored
     assert run_folder.read_description(workdir)["config"]["data"]["one_class"] == stored
     config_again = configs.from_json(run_folder.read_description(workdir)["config"])
-    assert len(run_folder.data_of(workdir, config_again).train) == len(data.load(**config.data).train)
+    assert len(run_folder.load_data(workdir, config_again).train) == len(data.load(**config.data).train)
     (workdir / "config.json").unlink()

@@ -111,7 +111,7 @@ def test_padded_units_stay_zero_and_member_matches_single_run(kind):
 
   single_config = config(kind)
   single_config.model.latent, single_config.optimizer.learning_rate = 6, 1e-3
-  experiment = setup.of(single_config, 1)
+  experiment = setup.build_experiment(single_config, 1)
   (stage,), batch_schedule = experiment.stages, experiment.batch_schedule
   device_data, start = compiled_stage.begin(experiment, distributed.mesh())
   assert jax.tree.structure(start) == jax.tree.structure(member_state)

@@ -40,7 +40,7 @@ def pack(monkeypatch):
   mesh = mesh_of(2)
   device_data = stub(
     DeviceData,
-    split=distributed.split(mesh, axis=0),
+    split=distributed.sharded(mesh, axis=0),
     test_weights=np.ones((1, 2)),
     train=np.zeros(6, np.uint8),
     test=np.zeros(4, np.uint8),
@@ -58,7 +58,7 @@ def at(step):
 
 
 def course_of(pack, index, step=0, pending=()):
-  return trainer._course(pack, index, logs.Silence(), step, list(pending), None)
+  return trainer._course(pack, index, logs.NullLog(), step, list(pending), None)
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 3), (4, 6), (5, 9)])
@@ -126,7 +126,7 @@ def test_baselines_are_computed_once_for_each_latent_size(pack, monkeypatch):
 def test_a_pack_over_budget_is_cut_to_a_multiple_of_the_devices(pack, monkeypatch, devices, count, peak, budget, most):
   built = CompiledStage(*[lambda *_: None] * 3, compile_seconds=0.0, peak_bytes=peak)
   monkeypatch.setattr(compiled_pack, "build", lambda *_: built)
-  vars(pack.device_data)["split"] = distributed.split(mesh_of(devices), axis=0)
+  vars(pack.device_data)["split"] = distributed.sharded(mesh_of(devices), axis=0)
   pack.budget, pack.padded_members = budget, pack.members[:1] * count
   if most is None:
     assert packs.build(pack, 0, at(0)).peak_bytes == pack.peak_bytes == peak
@@ -182,7 +182,7 @@ def test_a_pack_continues_from_its_checkpoint_or_from_members_at_the_same_step(
   restored = lambda checkpoint: checkpoint and (at(checkpoint[0]), checkpoint[1])
   steps_of = lambda checkpoint: [number for number in checkpoint or () if isinstance(number, int)]
   monkeypatch.setattr(checkpoints, "open_folder", lambda path, *_: _Folder(path))
-  monkeypatch.setattr(checkpoints, "newest", lambda path: max(steps_of(saved[str(path)]), default=None))
+  monkeypatch.setattr(checkpoints, "newest_step", lambda path: max(steps_of(saved[str(path)]), default=None))
   monkeypatch.setattr(checkpoints, "restore", lambda opened, *_: restored(saved[opened.path]))
   for name in ("start", "to_save", "join", "from_saved"):
     monkeypatch.setattr(compiled_pack, name, lambda *_, name=name: states[name])
@@ -192,7 +192,7 @@ def test_a_pack_continues_from_its_checkpoint_or_from_members_at_the_same_step(
   assert notes == ({"courses": "kept"} if of_pack else {"courses": [([], None)] * 2})
 
 
-class _Folder(checkpoints.Opened):
+class _Folder(checkpoints.CheckpointFolder):
   """An open folder of checkpoints that only knows its path."""
 
   def __init__(self, path):

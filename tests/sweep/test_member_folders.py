@@ -71,7 +71,7 @@ def test_member_has_the_description_and_the_last_checkpoint_of_its_single_run(fo
       {k: v for k, v in run_folder.read_description(folder).items() if k not in ("command", "git_commit")}
     )
     with checkpoints.open_folder(folder / "checkpoints", to_save=False) as opened:
-      kept.append(checkpoints.kept(opened)["last"])
+      kept.append(checkpoints.last_and_best(opened)["last"])
     metrics = json.loads((folder / "checkpoints" / str(kept[-1]) / "metrics" / "metrics").read_text())
     errors.append((metrics["squared_error"], learned(folder)[1][-1]["test/squared_error"]))
   assert descriptions[0] == descriptions[1]

@@ -50,10 +50,10 @@ def trained(
     "objective": objectives.build(model=model, value_range="unit", likelihood="bernoulli", **objective),
     "optimizer": optimizers.build(**optimizer, epochs=1, steps_per_epoch=schedule.steps),
   }
-  everywhere, cut = distributed.replicated(mesh), distributed.split(mesh, axis=1)
+  everywhere, cut = distributed.replicated(mesh), distributed.sharded(mesh, axis=1)
   key = distributed.put(jax.random.key(0), everywhere)
   init = {"model": model, "optimizer": static["optimizer"], "ema": ema > 0}
-  places = distributed.of_state(mesh, jax.eval_shape(functools.partial(init_state, **init), key), kind)
+  places = distributed.state_shardings(mesh, jax.eval_shape(functools.partial(init_state, **init), key), kind)
   state = steps.compiled(init_state, (key,), places, mode=distributed.auto, **init)(key)
   rows = [distributed.put(part, cut) for part in schedule.batches(0)]
   arguments = (state, distributed.put({"x": IMAGES}, everywhere), *rows, key)
@@ -170,9 +170,9 @@ def test_reduce_gradients_returns_sums_over_devices(replicated_size, reductions)
   data_parallel = distributed.DataParallel(4, cuts=(0, 1, None))
   generator = np.random.default_rng(0)
   sent = [generator.normal(size=(4, *shape)).astype(np.float32) for shape in ((8, 3), (5, 4), (replicated_size,))]
-  shardings = [distributed.split(mesh, 0), distributed.split(mesh, 1), distributed.replicated(mesh)]
+  shardings = [distributed.sharded(mesh, 0), distributed.sharded(mesh, 1), distributed.replicated(mesh)]
   places = (shardings, distributed.replicated(mesh))
-  arguments = tuple(distributed.put(array, distributed.split(mesh, 0)) for array in sent)
+  arguments = tuple(distributed.put(array, distributed.sharded(mesh, 0)) for array in sent)
   reduce_gradients = lambda *leaves: data_parallel.reduce_gradients([leaf[0] for leaf in leaves], leaves[2].sum())
   program = distributed.jit(reduce_gradients, arguments, places)
   gradient, total = program(*arguments)
@@ -190,8 +190,8 @@ def test_collectives_agree_with_one_device():
   params = [generator.normal(size=shape).astype(np.float32) for shape in ((8, 3), (5, 4), (3,))]
   values = generator.normal(size=(12, 2)).astype(np.float32)
   weight = np.float32([1, 2, 1, 0, 0, 0, 3, 0, 1, 1, 1, 1])
-  everywhere, rows = distributed.replicated(mesh), distributed.split(mesh, 0)
-  shardings = [distributed.split(mesh, 0), distributed.split(mesh, 1), everywhere]
+  everywhere, rows = distributed.replicated(mesh), distributed.sharded(mesh, 0)
+  shardings = [distributed.sharded(mesh, 0), distributed.sharded(mesh, 1), everywhere]
   arguments = (
     [distributed.put(*pair) for pair in zip(params, shardings, strict=True)],
     *(distributed.put(array, rows) for array in (values, weight)),
@@ -229,7 +229,7 @@ def test_collectives_agree_with_one_device():
   [((4, 8), 1), ((8, 8), 0), ((12, 4, 6), 0), ((6, 4, 10), 1), ((3, 5), None), ((), None), ((0, 3), None)],
 )
 def test_longest_divisible_axis_is_sharded(shape, axis):
-  assert distributed.axis_to_cut(shape, 4) == axis
+  assert distributed.axis_to_shard(shape, 4) == axis
 
 
 def test_sharding_has_no_effect_on_one_device():
@@ -263,7 +263,7 @@ class DeviceData:
 )
 def test_at_hand_accepts_numpy_arrays_and_unsharded_cpu_arrays(monkeypatch, array, expected):
   monkeypatch.setattr(jax, "Array", DeviceData)
-  assert distributed.at_hand(array) == expected
+  assert distributed.is_in_host_memory(array) == expected
 
 
 @pytest.fixture
@@ -280,17 +280,17 @@ def two_processes(monkeypatch):
 
 @pytest.mark.parametrize("mine", [3.0, 7.0])
 def test_least_returns_the_minimum_over_processes(two_processes, mine):
-  assert distributed.least(mine) == mine
+  assert distributed.global_min(mine) == mine
   two_processes(0, np.float32(5))
-  assert distributed.least(mine) == min(mine, 5)
+  assert distributed.global_min(mine) == min(mine, 5)
 
 
 @pytest.mark.parametrize("mine", [True, False])
 @pytest.mark.parametrize("other", [True, False])
 def test_agreed_is_true_only_if_true_in_all_processes(two_processes, mine, other):
-  assert distributed.agreed(mine) is mine
+  assert distributed.all_processes(mine) is mine
   two_processes(1, np.float32(other))
-  assert distributed.agreed(mine) is (mine and other)
+  assert distributed.all_processes(mine) is (mine and other)
 
 
 def test_failure_in_the_first_process_fails_in_all(two_processes):
@@ -335,6 +335,6 @@ def test_mesh_and_shardings():
   mesh = distributed.mesh(jax.devices())
   assert mesh.axis_names == ("data",)
   assert mesh.size == 8
-  assert distributed.split(mesh, axis=1).spec == PartitionSpec(None, "data")
+  assert distributed.sharded(mesh, axis=1).spec == PartitionSpec(None, "data")
   assert distributed.replicated(mesh).is_fully_replicated
-  assert distributed.columns(distributed.split(mesh, axis=1), 16) == slice(0, 16)
+  assert distributed.local_rows(distributed.sharded(mesh, axis=1), 16) == slice(0, 16)

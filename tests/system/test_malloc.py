@@ -15,7 +15,7 @@ THREADS = """
 import ctypes, sys, threading
 from ae_jax.system import malloc
 if sys.argv[2] == "few":
-  malloc.few_arenas()
+  malloc.limit_arenas()
 libc, barrier = ctypes.CDLL(None), threading.Barrier(20)
 libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
 def allocate():
@@ -55,6 +55,6 @@ def test_give_back_returns_free_memory_to_the_system(tmp_path):
   for piece in pieces[:-1]:  # the last one is at the top of the heap, so the heap cannot shrink by itself
     libc.free(piece)
   before = resident()
-  malloc.give_back()
+  malloc.trim()
   assert resident() < before - 50 * 1000 * 1000
   libc.free(pieces[-1])

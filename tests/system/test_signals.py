@@ -47,7 +47,7 @@ def test_first_signal_ends_the_process_without_a_promise(number):
 
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)])
 def test_first_signal_is_acknowledged_and_second_ends_the_process(first, second):
-  with start(f"with signals.promising('saving the run') as received:\n  {BUSY}") as process:
+  with start(f"with signals.catching('saving the run') as received:\n  {BUSY}") as process:
     assert process.stdout.readline() == "busy\n"
     line, seconds = answer(process, first)
     assert line == f"{first.name}: saving the run; press Ctrl-C again to stop at once\n"
@@ -71,7 +71,7 @@ TWICE = "os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTE
 
 
 def test_two_signals_at_the_same_time_count_as_one():
-  assert output_lines(f"with signals.promising('saving') as received:\n  {TWICE}\nprint(received())") == [
+  assert output_lines(f"with signals.catching('saving') as received:\n  {TWICE}\nprint(received())") == [
     "SIGTERM: saving; press Ctrl-C again to stop at once",
     "SIGTERM",
   ]
@@ -80,7 +80,7 @@ def test_two_signals_at_the_same_time_count_as_one():
 def test_promise_can_be_changed_and_a_new_one_resets_the_signal():
   lines = output_lines(f"""
 for words in ("saving", "again"):
-  with signals.promising("training") as received:
+  with signals.catching("training") as received:
     signals.promise(words)
     print(received() == "")
     {TWICE}
@@ -94,7 +94,7 @@ print(signals._state.promise == "")
 def test_forked_process_uses_default_signal_handlers():
   lines = output_lines("""
 reading, writing = os.pipe()
-with signals.promising("saving") as received:
+with signals.catching("saving") as received:
   child = os.fork()
   if not child:
     os.write(writing, b"here")

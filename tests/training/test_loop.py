@@ -19,7 +19,7 @@ from ae_jax.training import compiled_stage, loop, optimizers, preemption, setup,
 from ae_jax.training.state import TrainState
 
 
-class MemoryLog(logs.Silence):
+class MemoryLog(logs.NullLog):
   """A log that keeps its records and counts its calls of `settle`."""
 
   def __init__(self):
@@ -32,7 +32,7 @@ class MemoryLog(logs.Silence):
     self.settled += 1
 
 
-class Opened(checkpoints.Opened):
+class Opened(checkpoints.CheckpointFolder):
   """A folder of checkpoints without Orbax."""
 
   def __init__(self):
@@ -81,7 +81,7 @@ def saved(monkeypatch):
   calls = []
   monkeypatch.setattr(checkpoints, "save", lambda opened, *checkpoint: calls.append(checkpoint))
   monkeypatch.setattr(checkpoints, "wait", lambda opened: calls.append("waited"))
-  monkeypatch.setattr(checkpoints, "holds", lambda opened, step: step == 6)
+  monkeypatch.setattr(checkpoints, "has_step", lambda opened, step: step == 6)
   return calls
 
 
@@ -93,7 +93,9 @@ def make_training(monkeypatch):
   def make(loss_at, count=3, filled=4, on_nan="stop", until=2, **options):
     experiment = experiment_of(batch_schedule.BatchSchedule(12, 2, 1, 0), until, on_nan)
     courses = [
-      loop.Course(MemoryLog(), logs.Windows(3, 6, 0), lambda losses, _, n=n: {"test/squared_error": losses[n]}, dict)
+      loop.Course(
+        MemoryLog(), logs.WindowAverages(3, 6, 0), lambda losses, _, n=n: {"test/squared_error": losses[n]}, dict
+      )
       for n in range(count)
     ]
 
@@ -225,7 +227,7 @@ def test_tuned_stage_trains_the_next_chunk(make_training, saved):
 def test_training_resumes_within_an_epoch(make_training, saved):
   seen = []
   mine = make_training(lambda course, step: seen.append(step) or 1.0, count=1, filled=1)
-  mine.courses[0].windows = logs.Windows(3, 6, 4, [{"loss": 1.0}])
+  mine.courses[0].windows = logs.WindowAverages(3, 6, 4, [{"loss": 1.0}])
   loop.train(mine, state_at(4))
   assert seen == list(range(5, 13))
   assert [record["step"] for record in mine.courses[0].log.records] == [6, 9, 12]

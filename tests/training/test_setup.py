@@ -12,14 +12,14 @@ pytestmark = pytest.mark.runs_optax
 def batch_schedules(config, batch_size):
   """The batch schedules of a run on two devices and of a sweep member, for a batch size."""
   config.batch_size = batch_size
-  run = setup.of(config, 2)
+  run = setup.build_experiment(config, 2)
   assert run.config.batch_size == batch_size  # config.json keeps the value of the user
   (member,) = grid.members(config, ["seed"], [(0,)])
   return run.batch_schedule, member.experiment.batch_schedule
 
 
 def test_batch_size_is_limited_to_the_training_set(tiny):
-  size = len(setup.of(tiny, 1).dataset.train)
+  size = len(setup.build_experiment(tiny, 1).dataset.train)
   whole = batch_schedules(tiny, size)
   assert batch_schedules(tiny, 5 * size) == batch_schedules(tiny, 2**31 - 1) == whole
   assert [(schedule.steps, schedule.padded_batch_size) for schedule in whole] == [(1, size), (1, size)]
@@ -30,7 +30,7 @@ def test_memory_check_limits_the_batch_to_the_training_set(tiny, monkeypatch):
   rows = []
   monkeypatch.setattr(memory, "check", lambda model, objective, optimizer, count, shards: rows.append(count))
   tiny.batch_size = 2**31 - 1
-  experiment = setup.of(tiny, 2)
+  experiment = setup.build_experiment(tiny, 2)
   setup.check_memory(experiment, 2)
   assert rows == [len(experiment.dataset.train) // 2]
 
@@ -38,4 +38,4 @@ def test_memory_check_limits_the_batch_to_the_training_set(tiny, monkeypatch):
 def test_accumulate_above_the_number_of_examples_is_refused(tiny):
   tiny.batch_size = tiny.accumulate = 5000
   with pytest.raises(setup.errors.UserError, match=r"^config.accumulate=5000: must be at most the 1438 training"):
-    setup.of(tiny, 1)
+    setup.build_experiment(tiny, 1)

@@ -154,7 +154,7 @@ def test_test_loss_does_not_depend_on_the_batches(name):
   variables, static = model.init(KEY), {"model": model, "objective": objective, "value_range": "unit"}
   evaluate = jax.jit(functools.partial(steps.evaluate, **static, statistics=lambda *_: {}))
   losses = [
-    evaluate(variables, jnp.int32(0), EXAMPLES, *batch_schedule.in_order(50, size, devices), KEY)[0]
+    evaluate(variables, jnp.int32(0), EXAMPLES, *batch_schedule.evaluation_batches(50, size, devices), KEY)[0]
     for size, devices in ((50, 1), (7, 1), (16, 4))
   ]
   np.testing.assert_allclose(losses[1:], losses[0], rtol=1e-6)
@@ -177,7 +177,7 @@ def test_metrics_do_not_depend_on_the_batches(name, batch_size):
   variables = static["model"].init(KEY)
 
   def metrics(size, devices):
-    indices, weights = batch_schedule.in_order(50, size, devices)
+    indices, weights = batch_schedule.evaluation_batches(50, size, devices)
     loss, values = evaluate(variables, jnp.int32(0), EXAMPLES, indices, weights, KEY)
     return dict(evaluators.metrics(measures, loss, values, weights, dataset))
 
@@ -223,10 +223,10 @@ def test_checksums_agree_between_numpy_and_jax_and_detect_every_bit():
     np.int32(-7),
     generator.integers(0, 2**32, size=5, dtype=np.uint32),
   ]
-  sums = checksums.of(leaves)
-  assert sums == checksums.of(jax.tree.map(jnp.asarray, leaves)) == [int(n) for n in checksums._checksums(leaves)]
+  sums = checksums.compute(leaves)
+  assert sums == checksums.compute(jax.tree.map(jnp.asarray, leaves)) == [int(n) for n in checksums._checksums(leaves)]
   for at, bit in ((0, 0), (5_000, 31), (699_299, 13)):
     flipped = leaves[0].copy()
     flipped.view(np.uint32).reshape(-1)[at] ^= np.uint32(1 << bit)
-    assert checksums.of([flipped])[0] != sums[0]
-  assert checksums.of([np.roll(leaves[0], 1)])[0] != sums[0]
+    assert checksums.compute([flipped])[0] != sums[0]
+  assert checksums.compute([np.roll(leaves[0], 1)])[0] != sums[0]

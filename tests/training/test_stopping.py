@@ -72,7 +72,7 @@ def test_unknown_metric_is_refused_with_a_suggestion():
 def test_invalid_options_are_refused(tiny, key, value, message):
   tiny.early_stopping[key] = value
   with pytest.raises(errors.UserError, match=message):
-    setup.of(tiny, 1)
+    setup.build_experiment(tiny, 1)
 
 
 def test_time_limit_counts_minutes(monkeypatch):

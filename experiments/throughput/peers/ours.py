@@ -42,7 +42,7 @@ def costs(name, batch_size):
   """
   static = step(name, BatchSchedule(60_000, batch_size, 1, seed=0), False) | {"parts": 1}
   parts = static["model"], static["objective"], static["optimizer"], batch_size
-  textbook, here = cost.of(*parts), cost.of(*parts, platform=jax.default_backend())
+  textbook, here = cost.step_cost(*parts), cost.step_cost(*parts, platform=jax.default_backend())
   state = jax.eval_shape(functools.partial(init_state, model=parts[0], optimizer=parts[2]), jax.random.key(0))
   batch = {"x": jnp.zeros((batch_size, *parts[0].shape)), "weight": jnp.ones(batch_size)}
   program = jax.jit(functools.partial(steps.train_step, **static)).lower(state, batch, jax.random.key(0)).compile()
