@@ -190,4 +190,4 @@ def _labels(classes: Mapping[str, Sequence[str] | None]) -> dict[str, Int[np.nda
   names = sorted({name for half in classes.values() for name in half or ()})
   numeric = all(name.isascii() and name.isdecimal() and len(name) <= _LONGEST_NUMBER for name in names)
   label_of = {name: int(name) if numeric else position for position, name in enumerate(names)}
-  return {half: np.array([label_of[name] for name in names]) for half, names in classes.items() if half_columns}
+  return {half: np.array([label_of[name] for name in names]) for half, names in classes.items() if names}

@@ -31,7 +31,7 @@ def per_example(
   return {"posterior_mean": losses.flat(posterior.mean), "posterior_kl": losses.flat(kl)}
 
 
-def metrics(values: Mapping[str, Float[np.ndarray, "examples _"]], dataset: Any) -> Iterator[tuple[str, Any]]:
+def metrics(values: Mapping[str, np.ndarray], dataset: Any) -> Iterator[tuple[str, Any]]:
   """Generates the KL in nats per test example, its share per dimension, and the number of active units."""
   del dataset
   per_dimension = values["posterior_kl"].mean(0, dtype=np.float64)

@@ -44,7 +44,7 @@ def per_example(
   return values
 
 
-def metrics(values: Mapping[str, Float[np.ndarray, " examples"]], dataset: data.Dataset) -> Iterator[tuple[str, Any]]:
+def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, Any]]:
   """Generates squared error per example, mean squared error per pixel, PSNR in dB, and nats per example."""
   squared_error = trained_class_only(values["squared_error"], dataset).mean(dtype=np.float64)
   mse = float(squared_error / math.prod(dataset.shape))

@@ -27,7 +27,7 @@ def per_example(
   return {"code": losses.flat(model.encode(variables, batch["x"], batch).z)}
 
 
-def metrics(values: Mapping[str, Float[np.ndarray, "examples latent"]], dataset: Any) -> Iterator[tuple[str, Any]]:
+def metrics(values: Mapping[str, np.ndarray], dataset: Any) -> Iterator[tuple[str, Any]]:
   """Generates the share of active latents, the mean activation, and the number of dead units."""
   del dataset
   active = np.abs(values["code"]) > ACTIVE

@@ -5,6 +5,7 @@ None of them affects checkpoints that are already saved.
 
 import contextlib
 import faulthandler
+import functools
 import os
 import pathlib
 import re
@@ -126,8 +127,9 @@ def stop_at(
   positions = np.arange(len(batch["weight"]), dtype=np.int32)
   keys = randomness.example_keys(jax.random.fold_in(key, state.step), positions)
   batch = steps.augmented(batch, keys, augment)
-  compute = jax.jit(steps.value_and_gradient, static_argnames=("model", "objective", "microbatches"))
-  (loss, _), gradient = compute(state.variables, batch, keys, model=model, objective=objective, microbatches=1)
+  # bound, not static: scheduled numbers of the objective are arrays, which have no hash
+  compute = jax.jit(functools.partial(steps.value_and_gradient, model=model, objective=objective, microbatches=1))
+  (loss, _), gradient = compute(state.variables, batch, keys)
   arrays = {"step": state.step, "key": jax.random.key_data(key), "loss": loss, **batch}
   trees = {"params": state.params, "opt_state": state.opt_state, "model_state": state.model_state}
   for name, tree in {**trees, "gradient": gradient}.items():

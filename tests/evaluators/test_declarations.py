@@ -242,7 +242,7 @@ def test_the_report_has_a_section_for_every_evaluator_and_no_other():
 
 def test_the_config_lists_the_registered_evaluators():
   text = (ROOT / "ae_jax" / "config" / "__init__.py").read_text()
-  lists = re.search(r"At each evaluation: (.*?)\. Of the trained model,[\s#]+once:(.*?)\.\n", text, re.DOTALL).groups()
+  lists = re.search(r"At each evaluation: (.*?)\.\s.*?Once on the trained model:(.*?)\.\n", text, re.DOTALL).groups()
   at_each, once = (set(re.findall(r"\w+", part)) for part in lists)
   others = [each for each in EVALUATORS.values() if each is not reconstruction.EVALUATOR]
   assert at_each == {each.name for each in others if each.metrics}

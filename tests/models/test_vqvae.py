@@ -1,7 +1,5 @@
 """The VQ-VAE: its codebook is the k-means of the encoder's vectors, its gradient is straight-through."""
 
-import types
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -166,8 +164,8 @@ def test_invalid_indices_are_refused(run, indices, message):
 
 @pytest.mark.parametrize("name", ["encode_indices", "decode_indices"])
 def test_real_latent_code_has_no_indices(name):
-  code = models.CodeSpec((3,))
-  fake_run = api.Run(models.Variables({}), None, {}, [], types.SimpleNamespace(code=code), 0)
+  config = config_of("dense", "digits")
+  fake_run = api.Run(models.Variables({}), config, {}, [], models.build(shape=(8, 8, 1), **config.model), 0)
   with pytest.raises(errors.UserError, match="real, not discrete"):
     getattr(fake_run, name)(np.zeros((1, 3)))
 

@@ -54,7 +54,8 @@ def test_loss_and_gradient_ignore_duplication_and_padding(model, likelihood, val
   doubled = {key: np.concatenate([value, value]) for key, value in batch.items()}
   padding = batch_of(3, seed=9)
   padded = {"x": np.concatenate([batch["x"], padding["x"]]), "weight": np.repeat(np.float32([1, 0]), [4, 3])}
-  gradient = jax.value_and_grad(lambda v, b: objective(model, v, b, KEYS)[0])
+  keys = jax.random.split(jax.random.key(2), 8)
+  gradient = jax.value_and_grad(lambda v, b: objective(model, v, b, keys[: len(b["x"])])[0])
   expected = gradient(variables, batch)
   for other in (doubled, padded):
     jax.tree.map(

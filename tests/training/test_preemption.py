@@ -289,10 +289,14 @@ def test_non_finite_loss_ends_the_run_and_nan_npz_reproduces_it(tiny, tmp_path, 
     assert not np.isfinite(np.float32(error.mean())) or not np.isfinite(stored["gradient/decoder/logits/kernel"]).all()
 
 
-def test_first_non_finite_gradient_or_parameter_is_named(tmp_path):
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_first_non_finite_gradient_or_parameter_is_named(tmp_path, scheduled):
   static, state = small()
   batch = steps.read_batch(ROWS[2], WEIGHTS[2], examples=COLUMNS, model=static["model"], value_range="real")
   options = {"model": static["model"], "objective": static["objective"]}
+  if scheduled:  # numbers of the objective at a step are arrays
+    noisy = {"corruption": "gaussian", "level": 0.1, "alpha": jnp.float32(1.0), "beta": 1.0, "likelihood": "gaussian"}
+    options["objective"] = objectives.build("denoising", static["model"], "real", **noisy)
   with pytest.raises(errors.UserError, match=r"here: the loss is nan, the gradient of \w+/\w+/\w+ is not finite"):
     preemption.stop_at(state, batch, KEY, tmp_path / "nan.npz", **options, where="here")
   broken = jax.tree.map(lambda leaf: leaf, state.params)
