@@ -295,8 +295,9 @@ def test_first_non_finite_gradient_or_parameter_is_named(tmp_path, scheduled):
   batch = steps.read_batch(ROWS[2], WEIGHTS[2], examples=COLUMNS, model=static["model"], value_range="real")
   options = {"model": static["model"], "objective": static["objective"]}
   if scheduled:  # numbers of the objective at a step are arrays
-    noisy = {"corruption": "gaussian", "level": 0.1, "alpha": jnp.float32(1.0), "beta": 1.0, "likelihood": "gaussian"}
-    options["objective"] = objectives.build("denoising", static["model"], "real", **noisy)
+    noisy = {"corruption": "gaussian", "level": 0.1, "alpha": 1.0, "beta": 1.0, "likelihood": "gaussian"}
+    objective = objectives.build("denoising", static["model"], "real", **noisy)
+    options["objective"] = dataclasses.replace(objective, alpha=jnp.float32(1.0))
   with pytest.raises(errors.UserError, match=r"here: the loss is nan, the gradient of \w+/\w+/\w+ is not finite"):
     preemption.stop_at(state, batch, KEY, tmp_path / "nan.npz", **options, where="here")
   broken = jax.tree.map(lambda leaf: leaf, state.params)
