@@ -43,7 +43,7 @@ def as_float32(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*sha
 
 
 def fault(examples: AnyArray, value_range: str) -> str | None:
-  """Returns the end of a sentence that says why examples do not fit a range, or None if they do.
+  """Returns the fault that makes examples unfit for a range, as the end of a sentence, or None.
 
   Checks the dtype (uint8, or finite floating point inside the interval) and the values, never the shape.
   """
