@@ -207,7 +207,7 @@ def _as_int64(values: lazy_arrays.MaybeLazy | None) -> lazy_arrays.MaybeLazy | N
 
 
 def _verified(examples: lazy_arrays.MaybeLazy, value_range: str, half: str, where: str) -> lazy_arrays.MaybeLazy:
-  """Returns examples checked against the range: those in files a few at once, and each when it is read."""
+  """Checks examples against the range: in memory all now, in files a few now and each row when it is read."""
   if isinstance(examples, lazy_arrays.LazyArray):
     examples = _checked(examples, value_range, f"{where}: {half}ing example")
     lazy_arrays.read_rows(examples, lazy_arrays.probe_indices(len(examples)))
@@ -230,7 +230,7 @@ def _checked(examples: lazy_arrays.LazyArray, value_range: str, name: str) -> la
 
 
 def _shape_fault(examples: lazy_arrays.MaybeLazy, train: lazy_arrays.MaybeLazy, value_range: str) -> str | None:
-  """Returns the end of a sentence that says what is wrong with the shape or dtype of examples, or None."""
+  """Returns the fault in the shape or dtype of examples, as the end of a sentence, or None."""
   axes = len(examples.shape)
   if axes not in (3, 4):
     return f"has {axes} axes; expected [N, H, W] or [N, H, W, C]"

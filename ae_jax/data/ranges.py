@@ -42,8 +42,8 @@ def as_float32(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*sha
     return values.astype(np.float32)
 
 
-def range_error(examples: AnyArray, value_range: str) -> str | None:
-  """Returns the end of a sentence that says why examples do not fit a range, or None if they do.
+def fault(examples: AnyArray, value_range: str) -> str | None:
+  """Returns the fault that makes examples unfit for a range, as the end of a sentence, or None.
 
   Checks the dtype (uint8, or finite floating point inside the interval) and the values, never the shape.
   """

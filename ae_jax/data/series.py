@@ -92,7 +92,7 @@ def _read_ucr(
 def _append(rows: list[np.ndarray], words: list[str]) -> str | None:
   """Appends the numbers of a line to `rows`, and skips a blank line.
 
-  Returns the end of a sentence that says what is wrong with the line, or None.
+  Returns the fault in the line, as the end of a sentence, or None.
   """
   if not words:
     return None

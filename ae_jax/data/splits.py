@@ -10,7 +10,7 @@ from jaxtyping import Bool, Shaped
 from ae_jax import errors
 from ae_jax.data import lazy_arrays
 
-_MOST_HELD_OUT = 10_000  # test examples lie in memory, so their number is limited
+_MOST_HELD_OUT = 10_000  # test examples are kept in memory
 
 
 def last_of_each_class(labels: Shaped[np.ndarray, " examples"], share: float) -> Bool[np.ndarray, " examples"]:

@@ -36,11 +36,11 @@ def png_claiming(width, height):
 def test_lossless_formats_decode_to_the_encoded_pixels(pixels, form, options):
   file = io.BytesIO(encoded(pixels, form, **options))
   shape = decoding.shape(file, "x")
-  found = decoding.decode(file, "x", shape)
+  decoded = decoding.decode(file, "x", shape)
   if form == "WEBP" and pixels.shape[2] == 1:  # WEBP has no grey mode
     pixels = pixels.repeat(3, 2)
   assert shape == pixels.shape
-  np.testing.assert_array_equal(found, pixels)
+  np.testing.assert_array_equal(decoded, pixels)
 
 
 def test_bilevel_and_palette_images_become_grey_and_rgb():

@@ -36,10 +36,10 @@ def test_take_and_mapped_agree_with_numpy(read_all):
     lambda table: lazy_arrays.map_rows(table, (3, 2, 1), np.float32, doubled),
     lambda table: lazy_arrays.map_rows(lazy_arrays.take(table, MASK), (3, 2, 1), np.float32, doubled),
   ):
-    found, expected = make(lazy()), make(TABLE)
-    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
-    assert lazy_arrays.total_bytes(found) == expected.nbytes
-    np.testing.assert_array_equal(read_all(found), expected)
+    result, expected = make(lazy()), make(TABLE)
+    assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
+    assert lazy_arrays.bytes_of(result) == expected.nbytes
+    np.testing.assert_array_equal(read_all(result), expected)
     np.testing.assert_array_equal(read_all(expected), expected)
 
 
@@ -62,9 +62,9 @@ def test_loaded_uses_load_where_it_is_set():
 def test_parts_concatenate_to_the_selected_rows(size, monkeypatch):
   monkeypatch.setattr(lazy_arrays, "PART_BYTES", size * 48)
   numbers = np.flatnonzero(MASK)
-  found = list(lazy_arrays.parts(lazy(), numbers))
-  assert max(map(len, found)) <= size
-  np.testing.assert_array_equal(np.concatenate(found), TABLE[numbers])
+  result = list(lazy_arrays.parts(lazy(), numbers))
+  assert max(map(len, result)) <= size
+  np.testing.assert_array_equal(np.concatenate(result), TABLE[numbers])
 
 
 def test_sample_is_limited_reproducible_and_spread_over_the_array(monkeypatch):
@@ -72,13 +72,13 @@ def test_sample_is_limited_reproducible_and_spread_over_the_array(monkeypatch):
   for name, limit in (("SAMPLE_ROWS", 50), ("SAMPLE_BYTES", 50 * 48)):
     monkeypatch.undo()
     monkeypatch.setattr(lazy_arrays, name, limit)
-    found = lazy_arrays.sample(lazy())
-    assert found.shape == (50, 3, 2)
-    assert len(np.unique(found[:, 0, 0])) == 50
-    assert set(found[:, 0, 0]) <= set(TABLE[:, 0, 0])
-    np.testing.assert_array_equal(lazy_arrays.sample(lazy()), found)
+    result = lazy_arrays.sample(lazy())
+    assert result.shape == (50, 3, 2)
+    assert len(np.unique(result[:, 0, 0])) == 50
+    assert set(result[:, 0, 0]) <= set(TABLE[:, 0, 0])
+    np.testing.assert_array_equal(lazy_arrays.sample(lazy()), result)
     assert lazy_arrays.sample(TABLE) is TABLE
-    numbers = [np.flatnonzero(TABLE[:, 0, 0] == value)[0] for value in found[:, 0, 0]]
+    numbers = [np.flatnonzero(TABLE[:, 0, 0] == value)[0] for value in result[:, 0, 0]]
     assert numbers == sorted(numbers)  # in the order of the file
     assert abs(np.mean(numbers) - 349.5) < 4 * 700 / np.sqrt(
       12 * 50
@@ -87,7 +87,7 @@ def test_sample_is_limited_reproducible_and_spread_over_the_array(monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 2, 500, 10**9])
 def test_probes_contain_both_ends(count):
-  found = lazy_arrays.probe_indices(count)
-  assert {0, count - 1} <= set(found.tolist())
-  assert found.max() < count
-  assert len(found) <= min(count, lazy_arrays.PROBES + 2)
+  result = lazy_arrays.probes(count)
+  assert {0, count - 1} <= set(result.tolist())
+  assert result.max() < count
+  assert len(result) <= min(count, lazy_arrays.PROBES + 2)

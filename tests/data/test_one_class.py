@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from conftest import config_of
 
-from ae_jax import data, errors
+from ae_jax import data, errors, models
 
 EXAMPLES = np.arange(24, dtype=np.float32).reshape(24, 1, 1) / 24
 MINUS = np.where(np.arange(24) % 3 == 0, -1, 1)
@@ -60,8 +61,9 @@ def test_error_messages_about_missing_labels_do_not_contradict_each_other(load):
   """Neither advises what the other refuses."""
   from ae_jax.evaluators import anomaly
 
+  model = models.build(shape=(1, 1, 1), **config_of("dense", "digits").model)
   with pytest.raises(errors.UserError) as first:
-    anomaly.EVALUATOR.check(None, load(None, x_train=EXAMPLES))
+    anomaly.EVALUATOR.check(model, load(None, x_train=EXAMPLES))
   assert "config.data.one_class" in str(first.value)
   assert "labels of the test examples" in str(first.value)
   with pytest.raises(errors.UserError) as second:

@@ -104,7 +104,7 @@ def test_missing_and_ambiguous_files_are_refused(tmp_path):
     load(tmp_path)
   with pytest.raises(errors.UserError, match="file or folder not found"):
     load(tmp_path / "Absent_TRAIN.txt")
-  with pytest.raises(errors.UserError, match=r"end in _TRAIN\.txt or _TRAIN\.tsv"):
+  with pytest.raises(errors.UserError, match=r"must end in _TRAIN\.txt or _TRAIN\.tsv"):
     load(write(tmp_path / "Made.txt"))
   write(tmp_path / "A_TRAIN.txt"), write(tmp_path / "B_TRAIN.tsv")
   with pytest.raises(errors.UserError, match=r"contains A_TRAIN\.txt and B_TRAIN\.tsv; set the path"):

@@ -88,8 +88,8 @@ def test_held_out_split_is_test_or_else_validation(splits, held_out):
 
   feature_types = {"image": features.Image(shape=(4, 4, 3)), "label": features.ClassLabel(num_classes=2)}
   info = types.SimpleNamespace(features=feature_types, splits=dict.fromkeys(splits))
-  found = sources._image_set(types.SimpleNamespace(info=info), "here")
-  assert found == ("image", "label", {"train": "train", "test": held_out})
+  image_set = sources._image_set(types.SimpleNamespace(info=info), "here")
+  assert image_set == ("image", "label", {"train": "train", "test": held_out})
   info.splits = {"train": None}
   with pytest.raises(errors.UserError, match=r"here: has splits \['train'\]; expected `train` and `test`"):
     sources._image_set(types.SimpleNamespace(info=info), "here")

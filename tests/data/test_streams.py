@@ -57,10 +57,10 @@ def test_streamed_chunks_equal_gathered_rows(examples, batch_size, devices, seed
   flat = examples.reshape(len(examples), -1)
   streamed = streams.chunks({"x": recorded(examples)[0] if lazy else examples}, schedule, first, first + 4, slots)
   for chunk, (read, weights) in enumerate(streamed, first):
-    (found,) = read.values()
+    (rows,) = read.values()
     expected_rows, expected_weights = scheduled(schedule, chunk)
-    assert found.dtype == examples.dtype
-    np.testing.assert_array_equal(found, flat[expected_rows[:, slots]])
+    assert rows.dtype == examples.dtype
+    np.testing.assert_array_equal(rows, flat[expected_rows[:, slots]])
     np.testing.assert_array_equal(weights, expected_weights[:, slots])
     assert weights.dtype == np.float32
   assert chunk == first + 3
