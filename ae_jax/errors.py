@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 LARGEST_COUNT = 2**31 - 1  # counts and indices of arrays are int32
 SMALLEST, LARGEST = 1.2e-38, 3.4e38  # the positive normal numbers of float32
@@ -157,7 +157,7 @@ def check_flag(key: str, value: object) -> None:
   check(isinstance(value, bool), key, value, "True or False")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
   """Returns whether the value is an int or float, not a bool, that is finite in float32."""
   return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
