@@ -15,7 +15,7 @@ _EMPTY: dict = {}
 
 Examples = Float[AnyArray, "batch *shape"]  # images [B, H, W, C] or series [B, T, C]
 Latents = Float[AnyArray, "batch *latent"]
-Logits = Float[Array, "batch *shape"]  # of reconstructions, before the output activation
+Logits = Float[AnyArray, "batch *shape"]  # of reconstructions, before the output activation
 
 
 class Variables(NamedTuple):
@@ -137,7 +137,7 @@ class AutoencoderModule(nn.Module):
       return z
     return self.lookup(jnp.round((z - spec.low) / (spec.high - spec.low) * (spec.levels - 1)))
 
-  def lookup(self, indices: Num[AnyArray, " batch *index_shape"]) -> Float[Array, " batch *latent"]:
+  def lookup(self, indices: Num[AnyArray, " batch *index_shape"]) -> Latents:
     """Returns the latents z of discrete latents, given as whole numbers from 0 to `levels` - 1."""
     spec = self.code_spec
     middle, half_range = (spec.low + spec.high) / 2, (spec.levels - 1) / 2  # half_range: levels from middle to bound

@@ -23,7 +23,7 @@ from ae_jax.types import AnyArray, Keys
 
 Series = Float[AnyArray, "batch time channels"]
 Signals = Float[AnyArray, "channels time batch"]  # series in the layout of the layers
-OutputSignals = Float[Array, "features new_time batch"]
+OutputSignals = Float[AnyArray, "features new_time batch"]
 StatesAndQuery = tuple[Float[Array, "batch states features"], Float[Array, "batch features"]]
 
 _KERNEL_INIT = nn.initializers.lecun_normal()

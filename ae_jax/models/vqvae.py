@@ -114,10 +114,10 @@ class VQVAE(AutoencoderModule):
   def decode(self, z: Grid, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
     return self.decoder(z, dropout)
 
-  def nearest_codes(self, z: Grid) -> Float[Array, "batch rows columns latent"]:
+  def nearest_codes(self, z: Grid) -> Grid:
     return self.lookup(self._nearest(z.astype(jnp.float32)))
 
-  def lookup(self, indices: GridIndices) -> Float[Array, "batch rows columns latent"]:
+  def lookup(self, indices: GridIndices) -> Grid:
     return self.codebook.value[indices]
 
   def _nearest(self, vectors: Grid) -> GridIndices:
