@@ -42,7 +42,7 @@ def as_float32(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*sha
     return values.astype(np.float32)
 
 
-def fault(examples: AnyArray, value_range: str) -> str | None:
+def range_error(examples: AnyArray, value_range: str) -> str | None:
   """Returns the fault that makes examples unfit for a range, as the end of a sentence, or None.
 
   Checks the dtype (uint8, or finite floating point inside the interval) and the values, never the shape.

@@ -109,7 +109,7 @@ class VQVAE(AutoencoderModule):
     distance = jnp.square(vectors - quantised).reshape(len(x), -1).sum(1)  # [B]
     z = quantised + (vectors - jax.lax.stop_gradient(vectors))  # bitwise equal to the codebook entries
     statistics = self._statistics(jax.lax.stop_gradient(vectors), indices, given, dropout)
-    return Encoding(z, None, indices, {"commitment": self.commitment * distance}, statistics)
+    return Encoding(z.astype(x.dtype), None, indices, {"commitment": self.commitment * distance}, statistics)
 
   def decode(self, z: Grid, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
     return self.decoder(z, dropout)

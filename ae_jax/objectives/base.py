@@ -113,7 +113,7 @@ class Objective:
     check_likelihood(options["likelihood"], value_range)
 
   def statistics(
-    self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys, train: bool = False
+    self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False
   ) -> ExampleStatistics:
     """Returns the statistics of each example, from which the loss is computed."""
     encoding, logits = model.autoencode(variables, batch["x"], batch, keys=keys, train=train)
@@ -137,7 +137,7 @@ class Objective:
     model: models.Model,
     variables: models.Variables,
     batch: Batch,
-    keys: Keys,
+    keys: Keys | None,
     *,
     train: bool = False,
     mean: Callable[[PyTree, Array], PyTree] = batch_mean,

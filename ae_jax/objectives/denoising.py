@@ -37,7 +37,7 @@ class Denoising(base.Objective):
       errors.check_not_negative(f"objective.{key}", options[key])
 
   def statistics(
-    self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys, train: bool = False
+    self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False
   ) -> base.ExampleStatistics:
     x = batch["x"]
     corrupted, mask = corruptions.corrupt(self.corruption, keys, x, self.level, self.span)
@@ -85,7 +85,7 @@ class Layerwise(base.Objective):
         )
 
   def statistics(
-    self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys, train: bool = False
+    self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False
   ) -> base.ExampleStatistics:
     del train  # dropout belongs to the training of all layers together
     activation, span = losses.OUTPUT_ACTIVATIONS[self.value_range], self.span

@@ -55,7 +55,7 @@ class Elbo(base.Objective):
       errors.check_not_negative(f"objective.{key}", options[key])
 
   def statistics(
-    self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys, train: bool = False
+    self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False
   ) -> base.ExampleStatistics:
     encoding = model.encode(variables, batch["x"], batch, keys=keys, train=train)
     z = sample(encoding.posterior, keys)

@@ -39,7 +39,7 @@ class Sparse(base.Objective):
       raise errors.UserError("config.objective.penalty='kl' needs config.model.bottleneck='sigmoid'; or use 'l1'")
 
   def statistics(
-    self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys, train: bool = False
+    self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False
   ) -> base.ExampleStatistics:
     encoding, logits = model.autoencode(variables, batch["x"], batch, keys=keys, train=train)
     z = encoding.z.reshape(encoding.z.shape[0], -1)
@@ -77,7 +77,7 @@ class Contractive(base.Objective):
     errors.check(valid, "objective.probes", probes, "an integer, 0 (exact) or more")
 
   def statistics(
-    self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys, train: bool = False
+    self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False
   ) -> base.ExampleStatistics:
     def encode(x):
       return losses.flat(model.encode(variables, x, batch, keys=keys, train=train).z)

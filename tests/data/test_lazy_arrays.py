@@ -38,7 +38,7 @@ def test_take_and_mapped_agree_with_numpy(read_all):
   ):
     result, expected = make(lazy()), make(TABLE)
     assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
-    assert lazy_arrays.bytes_of(result) == expected.nbytes
+    assert lazy_arrays.total_bytes(result) == expected.nbytes
     np.testing.assert_array_equal(read_all(result), expected)
     np.testing.assert_array_equal(read_all(expected), expected)
 
@@ -87,7 +87,7 @@ def test_sample_is_limited_reproducible_and_spread_over_the_array(monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 2, 500, 10**9])
 def test_probes_contain_both_ends(count):
-  result = lazy_arrays.probes(count)
+  result = lazy_arrays.probe_indices(count)
   assert {0, count - 1} <= set(result.tolist())
   assert result.max() < count
   assert len(result) <= min(count, lazy_arrays.PROBES + 2)

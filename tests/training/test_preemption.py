@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import functools
 import os
 import signal
