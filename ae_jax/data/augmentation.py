@@ -15,13 +15,13 @@ from jaxtyping import Array, Float, Key
 
 from ae_jax import errors
 from ae_jax.data import ranges
-from ae_jax.types import Keys
+from ae_jax.types import AnyArray, Keys
 
 # Objectives use an example's key itself and fold small numbers into it; this number keeps augmentation independent.
 _STREAM = 2**31
 
-Image = Float[Array, "height width channels"]
-Example = Float[Array, "*shape"]  # an image, or a series [T, C]
+Image = Float[AnyArray, "height width channels"]
+Example = Float[AnyArray, "*shape"]  # an image, or a series [T, C]
 
 
 def flip(key: Key[Array, ""], x: Image) -> Image:
@@ -64,7 +64,7 @@ class Augment:
 
   calls: tuple[tuple[Callable, tuple], ...]  # functions above, each with its arguments after (key, x)
 
-  def __call__(self, x: Float[Array, " batch *shape"], keys: Keys) -> Float[Array, " batch *shape"]:
+  def __call__(self, x: Float[AnyArray, " batch *shape"], keys: Keys) -> Float[Array, " batch *shape"]:
     """Returns an augmented batch; each example depends on its own key alone."""
     return jax.vmap(self._one)(x, keys)
 
