@@ -42,7 +42,6 @@ def examine(
     UserError: If the files cannot be written.
   """
   analyzed = evaluators.analyses(measures, EvalContext(run, dataset, baselines))
-<<<<<<< HEAD
   found = results.collect(run.step, _checked(analyzed, check))
   from ae_jax.report import run_report  # imports Matplotlib and Bokeh, which takes seconds: training does not wait
 
@@ -50,17 +49,8 @@ def examine(
   with errors.convert_os_errors(f"{workdir}: evaluation, pictures, report.html", then):
     results.write(workdir, results.merge(results.read(workdir), found))
     draw(found.figures, run, baselines, workdir / "pictures", check)
-=======
-  new = results.of(run.step, _checked(analyzed, check))
-  from ae_jax.report import run_report  # imports Matplotlib and Bokeh, which takes seconds: training does not wait
-
-  then = "; the checkpoints are saved: free disk space, then run the same command again"
-  with errors.writing(f"{workdir}: evaluation, pictures, report.html", then):
-    results.write(workdir, results.merged(results.read(workdir), new))
-    draw(new.figures, run, baselines, workdir / "pictures", check)
->>>>>>> plain-E
     run_report.write(workdir)
-  return new
+  return found
 
 
 def draw(
@@ -80,9 +70,9 @@ def draw(
     pictures.draw(folder / f"{name.rpartition('/')[2]}.png", figure, run.config.data.range)
 
 
-def _checked(analyzed: Iterable[tuple[str, Any]], check: Callable[[], None]) -> Iterator[tuple[str, Any]]:
+def _checked(found: Iterable[tuple[str, Any]], check: Callable[[], None]) -> Iterator[tuple[str, Any]]:
   """Yields each result, then calls `check`."""
-  for result in analyzed:
+  for result in found:
     yield result
     check()
 
