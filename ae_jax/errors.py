@@ -159,7 +159,7 @@ def check_flag(key: str, value: object) -> None:
 
 def is_number(value: object) -> TypeGuard[float]:
   """Returns whether the value is an int or float, not a bool, that is finite in float32."""
-  return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+  return bool(isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST)
 
 
 def _is_count(value: object) -> bool:

@@ -244,7 +244,7 @@ def test_unusable_folders_are_errors(tmp_path, make, said):
 @pytest.mark.parametrize(
   ("arguments", "status", "said"),
   [
-    ([], 2, "there are no arguments"),
+    ([], 2, "arguments are missing"),
     (["none", "other"], 1, "none: there is no run here"),
     (["none", "other", "--out=a.txt"], 1, "--out=a.txt: must end in .html"),
   ],
