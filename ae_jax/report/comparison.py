@@ -163,7 +163,7 @@ def _nearly_same(runs: Sequence[run_report.RunReport]) -> str:
   keys = sorted(
     {key for config in settings for key in config if _may_differ(key)}, key=lambda key: (key != "seed", key)
   )
-  keys = [key for key in keys if len({str(config.get(key)) for config in settings}) > 1]
+  keys = [key for key in keys if len({str(setting.get(key)) for setting in settings}) > 1]
   properties = [name for name, of_run in _PROPERTIES.items() if len(set(map(of_run, runs))) > 1]
   text = f"differ only in {', '.join(keys)}" if keys else "are identical"
   also = f"; the runs also differ in {', '.join(properties)}" if properties else ""

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from ae_jax.report import canvas
+from ae_jax.report.canvas import Axes
 from ae_jax.runs import metric_names
 
 _TITLE_WIDTH = 76  # characters that fit above axes about six inches wide
