@@ -93,6 +93,8 @@ print(signals._state.promise == "")
 
 def test_forked_process_uses_default_signal_handlers():
   lines = output_lines("""
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12 and later, for a fork beside threads
 reading, writing = os.pipe()
 with signals.catching("saving") as received:
   child = os.fork()
