@@ -1,17 +1,22 @@
-"""An autoencoder laboratory in JAX and Flax: train with `python -m ae_jax.main`, use with `ae_jax.load`."""
+"""Autoencoders in JAX and Flax: train with `ae_jax train`, load a trained model with `ae_jax.load`."""
 
+import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  import ae_jax.api
 
 __version__ = "0.1.0"
 
-if sys.argv[:1] == ["-m"]:  # `python -m ae_jax.main` and its like, before they are imported: Ctrl-C is a line at once
+if sys.argv[:1] == ["-m"]:  # `python -m ae_jax.main` and other modules: handle Ctrl-C before their slow imports
   from ae_jax.system import signals
 
   signals.watch()
 
 
-def load(workdir, which="last", weights="auto"):
-  """Returns the trained model in `workdir` as pure functions; see `ae_jax.api.load`."""
-  from ae_jax import api  # here, so that `import ae_jax` does not wait for JAX
+def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "auto") -> "ae_jax.api.Run":
+  """Returns the trained model in a run folder; see `ae_jax.api.load`."""
+  from ae_jax import api  # imported late, because `import ae_jax` must not wait for JAX
 
   return api.load(workdir, which, weights)

@@ -18,7 +18,7 @@ flags.adopt_module_key_flags(cli)
 _OUT = flags.DEFINE_string("out", "compare.html", "Page to write, a file whose name ends in .html.")
 
 
-def main(folders):
+def main(folders: list[str]) -> None:
   """Compares the runs in the folders."""
   with cli.user_errors():
     out = paths.local_path("--out", _OUT.value)

@@ -7,14 +7,18 @@
 Nothing is compiled, trained or written. The data set is read, because its shape determines the size of the model.
 """
 
+import pathlib
+from collections.abc import Callable
+
 from absl import flags
+from ml_collections import ConfigDict
 
 from ae_jax import cli
 
 flags.adopt_module_key_flags(cli)
 
 
-def main(config, workdir):
+def main(config: ConfigDict, workdir: Callable[[ConfigDict], pathlib.Path]) -> None:
   """Prints the keys, then the size and cost of the model."""
   del workdir
   from ae_jax import config as configs

@@ -9,6 +9,7 @@ and earlier results of other evaluators are kept.
 """
 
 import functools
+import pathlib
 
 from absl import flags
 
@@ -20,7 +21,7 @@ _ONLY = flags.DEFINE_list("only", [], "Evaluators, NAME,NAME,...; default: those
 _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to evaluate.")
 
 
-def main(workdir):
+def main(workdir: pathlib.Path) -> None:
   """Evaluates the run in a folder as the flags say."""
   from ae_jax import api, evaluators
   from ae_jax.report import evaluation

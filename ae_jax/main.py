@@ -9,8 +9,11 @@ same --workdir continues an interrupted run. --profile writes a trace of some st
 """
 
 import os
+import pathlib
+from collections.abc import Callable
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from ae_jax import cli
 
@@ -32,7 +35,7 @@ _PROFILE = flags.DEFINE_bool(
 )
 
 
-def main(config, workdir):
+def main(config: ConfigDict, workdir: Callable[[ConfigDict], pathlib.Path]) -> None:
   """Trains as the flags say."""
   if _DETERMINISTIC.value:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"

@@ -1,5 +1,6 @@
 """The rules of the house that a search can check."""
 
+import ast
 import json
 import re
 import subprocess
@@ -70,6 +71,24 @@ def test_ruff_finds_nothing(command):
     [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True, check=False
   )
   assert done.returncode == 0, done.stdout
+
+
+def public_functions(tree):
+  """Yields the public functions of a module and the public methods of its public classes."""
+  for node in tree.body:
+    if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+      yield from public_functions(node)
+    elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+      yield node
+
+
+def test_public_functions_are_annotated():
+  for file in SOURCES:
+    for function in public_functions(ast.parse(file.read_text())):
+      arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+      bare = [each.arg for each in arguments if each.annotation is None and each.arg not in ("self", "cls")]
+      assert function.returns is not None, (file, function.name)
+      assert not bare, (file, function.name, bare)
 
 
 def test_mypy_finds_nothing(tmp_path):

@@ -9,8 +9,11 @@ sweep; with more values it adds members.
 """
 
 import os
+import pathlib
+from collections.abc import Callable
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from ae_jax import cli
 
@@ -35,7 +38,7 @@ _SHARES = flags.DEFINE_integer("shares", 0, "Number of tasks or jobs, with --eng
 _SLURM = flags.DEFINE_multi_string("slurm", [], "KEY=VALUE for submitit, such as slurm_partition=gpu; may be repeated.")
 
 
-def main(config, workdir):
+def main(config: ConfigDict, workdir: Callable[[ConfigDict], pathlib.Path]) -> None:
   """Trains the sweep as the flags say."""
   from ae_jax import config as configs
   from ae_jax.sweep import engines, grid, trainer
