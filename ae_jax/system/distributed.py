@@ -67,7 +67,7 @@ def is_in_host_memory(array: Any) -> bool:
   return array.is_fully_addressable and all(device.platform == "cpu" for device in array.devices())
 
 
-def put(array: PyTree, placement: NamedSharding) -> PyTree:
+def put(array: PyTree, placement: jax.sharding.Sharding) -> PyTree:
   """Returns an array, which every process holds, as a sharded array; each process writes the shards of its devices.
 
   In a single process, `array` may be a pytree.
