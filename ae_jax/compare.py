@@ -24,10 +24,10 @@ def main(folders: list[str]) -> None:
     out = paths.local_path("--out", _OUT.value)
     if out.suffix != ".html":
       cli.fail(f"--out={out}: must end in .html", cli.WRONG_INPUT)
-    folders = [paths.local_path("folder", folder) for folder in folders]
+    runs = [paths.local_path("folder", folder) for folder in folders]
     from ae_jax.report import comparison  # imports Bokeh, which takes seconds
 
-    compared = comparison.read(folders)
+    compared = comparison.read(runs)
     comparison.write(compared, out)
     print(comparison.on_screen(compared))
     print(f"{comparison.answer(compared)}\nLook at {out}.")

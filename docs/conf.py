@@ -55,7 +55,7 @@ def escape_shapes(app, what, name, obj, options, lines):
   for number, line in enumerate(lines):
     parts = re.split(r"(`[^`]*`|:\w+:`[^`]*`)", line)
     lines[number] = "".join(
-      part if part.startswith((":", "`")) else re.sub(r"(?<!\\)[*|]", r"\\\g<0>", part) for part in parts
+      part if part.endswith("`") and "`" in part[:-1] else re.sub(r"(?<!\\)[*|]", r"\\\g<0>", part) for part in parts
     )
     lines[number] = re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", lines[number])  # `name`s
 
