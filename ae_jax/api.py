@@ -241,8 +241,6 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
       requested and the run has none, or an argument is unknown.
   """
   workdir = paths.local_path("workdir", workdir)
-  if not (workdir / "config.json").exists():
-    raise errors.UserError(f"{workdir}: there is no run here (no config.json)")
   description = run_folder.read_description(workdir)
   config = configs.from_json(description["config"])
   configs.check_trained(config)

@@ -22,7 +22,6 @@ nitpicky = False
 
 html_theme = "sphinx_book_theme"
 html_title = "ae_jax"
-html_static_path = ["_static"]
 html_theme_options = {
   "show_toc_level": 2,
   "use_download_button": False,

@@ -46,8 +46,8 @@ def _add_data(config: ConfigDict, data: str) -> None:
   config.data.path = ""  # path of the .npz file or UCR folder; for TFDS "" means $TFDS_DATA_DIR or the default folder
   # Range that the model sees: unit [0, 1], symmetric [-1, 1] or real. It determines the output activation.
   config.data.range = "unit"
-  # Where training examples are kept: memory, stream (read during training), or auto, which streams what exceeds the
-  # memory budget.
+  # Placement of the training examples: memory, stream (read during training), or auto (stream if they exceed the
+  # memory budget).
   config.data.placement = "auto"
   config.data.budget_gib = 0.0  # memory budget for the training examples in GiB; 0: a quarter of the machine's memory
   # Label of the normal class: only its examples are used for training, and all other test examples count as
@@ -93,7 +93,7 @@ def _add_devices(config: ConfigDict) -> None:
   config.parallel_state = "replicated"
   config.accumulate = 1  # microbatches of a batch, computed one after the other to save memory
   config.remat = False  # rematerialisation: recompute activations in the backward pass to save memory
-  # What to do when a loss or gradient is not finite: stop, or skip, which leaves such steps out and counts them.
+  # Reaction to a loss or gradient that is not finite: stop ends the run, skip leaves out the step and counts it.
   config.on_nan = "stop"
   config.max_minutes = 0.0  # training stops after the epoch in which this many minutes have passed; 0: no limit
 

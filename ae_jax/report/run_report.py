@@ -204,8 +204,6 @@ def read(workdir: pathlib.Path) -> RunReport:
     UserError: If the folder holds no run, or a file is damaged or of another version.
   """
   workdir = pathlib.Path(workdir)
-  if not (workdir / "config.json").exists():
-    raise errors.UserError(f"{workdir}: there is no run here (no config.json)")
   description = run_folder.read_description(workdir)
   _check(description, f"{workdir}/config.json")
   errors.choose(ranges.INTERVALS, description["config"]["data"]["range"], "data.range")

@@ -195,8 +195,10 @@ def read_description(workdir: pathlib.Path) -> dict[str, Any]:
   A config of an earlier version is completed by the keys that were added since, with their defaults.
 
   Raises:
-    UserError: The file cannot be read, or was not written by ae_jax.
+    UserError: There is no such file, or it cannot be read or was not written by ae_jax.
   """
+  if not (workdir / "config.json").exists():
+    raise errors.UserError(f"{workdir}: there is no run here (no config.json)")
   try:
     description = json.loads((workdir / "config.json").read_text())
   except (OSError, ValueError) as error:

@@ -125,6 +125,9 @@ class DataParallel:
     return zip(leaves, self.cuts or (None,) * len(leaves), strict=True)
 
 
+SINGLE_DEVICE = DataParallel()
+
+
 def _part_shape(shape: tuple[int, ...], cut: int, size: int) -> tuple[int, ...]:
   return (*shape[:cut], shape[cut] // size, *shape[cut + 1 :])
 

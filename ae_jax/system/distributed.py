@@ -13,10 +13,8 @@ from jaxtyping import Array, PyTree, Shaped
 from ae_jax.system.data_parallel import AXIS, DataParallel
 from ae_jax.types import Params
 
-SINGLE_DEVICE = DataParallel()
 
-
-def data_parallel(mesh: Mesh, params: Params, state: str = "replicated") -> DataParallel:
+def build_data_parallel(mesh: Mesh, params: Params, state: str = "replicated") -> DataParallel:
   """Returns the `DataParallel` of a mesh.
 
   Args:

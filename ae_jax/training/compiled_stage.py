@@ -221,7 +221,7 @@ def _static(experiment, stage, device_data, state) -> dict[str, Any]:
     "model": experiment.model,
     "objective": stage.objective,
     "value_range": experiment.dataset.value_range,
-    "data_parallel": distributed.data_parallel(mesh, state.params, parallel_state),
+    "data_parallel": distributed.build_data_parallel(mesh, state.params, parallel_state),
   }
 
 

@@ -17,6 +17,7 @@ from ae_jax import models, objectives
 from ae_jax.data import ranges
 from ae_jax.ops import randomness
 from ae_jax.system import distributed, malloc
+from ae_jax.system.data_parallel import SINGLE_DEVICE, DataParallel
 from ae_jax.training.state import TrainState
 from ae_jax.types import AnyArray, Batch, Columns, Keys, Params, Scalar, Step
 
@@ -34,7 +35,7 @@ def train_step(
   optimizer: optax.GradientTransformationExtraArgs,
   microbatches: int,
   ema_decay: float = 0.0,
-  data_parallel: distributed.DataParallel = distributed.SINGLE_DEVICE,
+  data_parallel: DataParallel = SINGLE_DEVICE,
   augment: Augmentation | None = None,
 ) -> tuple[TrainState, Terms, Bool[Array, ""]]:
   """Trains on one batch.
@@ -106,7 +107,7 @@ def value_and_gradient(
   model: models.Model,
   objective: objectives.Objective,
   microbatches: int,
-  data_parallel: distributed.DataParallel = distributed.SINGLE_DEVICE,
+  data_parallel: DataParallel = SINGLE_DEVICE,
 ) -> tuple[tuple[Scalar, objectives.Aux], Params]:
   """Returns ((loss, aux), gradient) of the objective on a batch, with respect to the parameters.
 
@@ -202,7 +203,7 @@ def train_chunk(
   model: models.Model,
   value_range: str,
   on_nan: str | None = None,
-  data_parallel: distributed.DataParallel = distributed.SINGLE_DEVICE,
+  data_parallel: DataParallel = SINGLE_DEVICE,
   **static: Any,
 ) -> tuple[TrainState, Terms, Bool[Array, " steps"]]:
   """Trains on a chunk of batches; one compiled program runs all its steps.
@@ -255,7 +256,7 @@ def evaluate(
   objective: objectives.Objective,
   statistics: Callable[..., Columns],
   value_range: str,
-  data_parallel: distributed.DataParallel = distributed.SINGLE_DEVICE,
+  data_parallel: DataParallel = SINGLE_DEVICE,
 ) -> tuple[Scalar, dict[str, Array]]:
   """Returns the loss [] of the objective on a test set, and statistics of each example {name: [batches, B, ...]}.
 

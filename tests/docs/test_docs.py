@@ -16,7 +16,7 @@ BLOCK = re.compile(
   r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )  # `{code-block}` directives do not run
 WITH_CODE = [page for page in PAGES if BLOCK.search((DOCS / page).read_text())]
-# What a command that trains is given besides, unless it says otherwise: the pages' own numbers take minutes.
+# Flags that shorten the training commands of a page, unless the command sets them: full trainings take minutes.
 SHORT = {"--config.epochs": "1", "--config.evaluators": "()"}
 
 

@@ -84,7 +84,7 @@ def stepped(devices, kind):
   batches = [np.arange(8, dtype=np.int32).reshape(2, 4), np.ones((2, 4), np.float32)]
   arguments = (state, data, *(distributed.put(array, split) for array in batches), key)
   static["objective"] = objectives.build("reconstruction", model, "unit", likelihood="bernoulli")
-  static["data_parallel"] = distributed.data_parallel(mesh, state.params, kind)
+  static["data_parallel"] = distributed.build_data_parallel(mesh, state.params, kind)
   results = (shardings, replicated, replicated)
   return steps.compiled(steps.train_chunk, arguments, results, value_range="unit", microbatches=1, **static)(
     *arguments

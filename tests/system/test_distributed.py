@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec
 from ae_jax import models, objectives
 from ae_jax.data import augmentation, batch_schedule, ranges
 from ae_jax.system import distributed
+from ae_jax.system.data_parallel import SINGLE_DEVICE, DataParallel
 from ae_jax.training import optimizers, steps
 from ae_jax.training.state import init_state
 
@@ -57,7 +58,7 @@ def trained(
   state = steps.compiled(init_state, (key,), places, mode=distributed.auto, **init)(key)
   rows = [distributed.put(part, cut) for part in schedule.batches(0)]
   arguments = (state, distributed.put({"x": IMAGES}, everywhere), *rows, key)
-  data_parallel = distributed.data_parallel(mesh, state.params, kind)
+  data_parallel = distributed.build_data_parallel(mesh, state.params, kind)
   results = (places, everywhere, everywhere)
   more = {
     "value_range": "unit",
@@ -167,7 +168,7 @@ def test_number_of_collectives_does_not_depend_on_the_number_of_parameters(name)
 def test_reduce_gradients_returns_sums_over_devices(replicated_size, reductions):
   """Arrays are sharded along either axis or replicated; large replicated arrays have an all-reduce of their own."""
   mesh = distributed.mesh(jax.devices()[:4])
-  data_parallel = distributed.DataParallel(4, cuts=(0, 1, None))
+  data_parallel = DataParallel(4, cuts=(0, 1, None))
   generator = np.random.default_rng(0)
   sent = [generator.normal(size=(4, *shape)).astype(np.float32) for shape in ((8, 3), (5, 4), (replicated_size,))]
   shardings = [distributed.sharded(mesh, 0), distributed.sharded(mesh, 1), distributed.replicated(mesh)]
@@ -186,7 +187,7 @@ def test_reduce_gradients_returns_sums_over_devices(replicated_size, reductions)
 def test_collectives_agree_with_one_device():
   """Four devices with different weights, one of which has only padding."""
   mesh = distributed.mesh(jax.devices()[:4])
-  data_parallel, generator = distributed.DataParallel(4, cuts=(0, 1, None)), np.random.default_rng(0)
+  data_parallel, generator = DataParallel(4, cuts=(0, 1, None)), np.random.default_rng(0)
   params = [generator.normal(size=shape).astype(np.float32) for shape in ((8, 3), (5, 4), (3,))]
   values = generator.normal(size=(12, 2)).astype(np.float32)
   weight = np.float32([1, 2, 1, 0, 0, 0, 3, 0, 1, 1, 1, 1])
@@ -235,9 +236,9 @@ def test_longest_divisible_axis_is_sharded(shape, axis):
 def test_sharding_has_no_effect_on_one_device():
   params = [jax.ShapeDtypeStruct((8, 3), np.float32)]
   one, four = (distributed.mesh(jax.devices()[:count]) for count in (1, 4))
-  assert distributed.data_parallel(one, params, "sharded") == distributed.SINGLE_DEVICE
-  assert distributed.data_parallel(four, params) == distributed.DataParallel(4)
-  assert distributed.data_parallel(four, params, "sharded") == distributed.DataParallel(4, cuts=(0,))
+  assert distributed.build_data_parallel(one, params, "sharded") == SINGLE_DEVICE
+  assert distributed.build_data_parallel(four, params) == DataParallel(4)
+  assert distributed.build_data_parallel(four, params, "sharded") == DataParallel(4, cuts=(0,))
 
 
 @dataclasses.dataclass

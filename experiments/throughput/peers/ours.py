@@ -31,7 +31,7 @@ def step(name, schedule, recipe, compute_dtype="float32"):
     "model": network,
     "objective": objectives.build(model=network, value_range="unit", **config.objective),
     "optimizer": _optimizer(schedule, recipe),
-    "parts": memory.microbatches(schedule.batch_size, models.ROWS_IN_CACHE.get(config.model.name)),
+    "microbatches": memory.microbatches(schedule.batch_size, models.ROWS_IN_CACHE.get(config.model.name)),
   }
 
 
@@ -40,7 +40,7 @@ def costs(name, batch_size):
 
   Multiply-adds per image: by the textbook, of the products that the CPU runs, and XLA's flops halved; bytes per step.
   """
-  static = step(name, BatchSchedule(60_000, batch_size, 1, seed=0), False) | {"parts": 1}
+  static = step(name, BatchSchedule(60_000, batch_size, 1, seed=0), False) | {"microbatches": 1}
   parts = static["model"], static["objective"], static["optimizer"], batch_size
   textbook, here = cost.step_cost(*parts), cost.step_cost(*parts, platform=jax.default_backend())
   state = jax.eval_shape(functools.partial(init_state, model=parts[0], optimizer=parts[2]), jax.random.key(0))
