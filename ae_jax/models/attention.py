@@ -1,6 +1,5 @@
-"""Scaled dot-product attention (Vaswani et al. 2017, section 3.2), its masks, and the multi-head attention layer."""
+"""Scaled dot-product attention (Vaswani et al. 2017, section 3.2) and the multi-head attention layer."""
 
-import functools
 import math
 from typing import Any
 
@@ -8,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from ae_jax import errors
 from ae_jax.types import AnyArray
@@ -46,16 +45,6 @@ def scaled_dot_product_attention(
   return jnp.einsum("...qk,...kd->...qd", weights, value), weights
 
 
-def causal_mask(queries: int, keys: int | None = None) -> Bool[Array, "queries keys"]:
-  """Returns the mask that lets query t attend to keys 0 ... t; `keys` defaults to the number of queries."""
-  return jnp.tril(jnp.ones((queries, queries if keys is None else keys), bool))
-
-
-def padding_mask(lengths: Int[AnyArray, " batch"], keys: int) -> Bool[Array, "batch 1 1 keys"]:
-  """Returns the mask that lets all queries and heads of an example attend to its first `length` keys."""
-  return (jnp.arange(keys)[None] < lengths[:, None])[:, None, None]
-
-
 def attend(
   query: Float[AnyArray, "batch queries heads features"],
   key: Float[AnyArray, "batch keys heads features"],
@@ -63,7 +52,6 @@ def attend(
   mask: Mask | None = None,
   *,
   scale: float | None = None,
-  causal: bool = False,
   block: int = BLOCK,
 ) -> Heads:
   """Returns the output of `scaled_dot_product_attention` [B, N_q, heads, d] without its weights.
@@ -77,33 +65,28 @@ def attend(
     value: [B, N_k, heads, d].
     mask: broadcasts to [B, heads, N_q, N_k].
     scale: factor of the scores; None is 1 / sqrt(d).
-    causal: adds `causal_mask` without storing its N_q * N_k elements.
     block: number of queries of a block.
   """
   mask = None if mask is None else _expand_rank(mask, 4)
   if query.shape[1] <= block:
-    return _attend_block(query, key, value, mask, 0, scale, causal)
+    return _attend_block(query, key, value, mask, scale)
   mask_per_query = mask is not None and mask.shape[2] > 1
 
   @jax.checkpoint
   def block_output(inputs):
-    queries, rows, first = inputs
-    return _attend_block(queries, key, value, rows if mask_per_query else mask, first, scale, causal)
+    queries, rows = inputs
+    return _attend_block(queries, key, value, rows if mask_per_query else mask, scale)
 
   rows = _split_blocks(mask, 2, block) if mask_per_query else None
-  outputs = lax.map(block_output, (_split_blocks(query, 1, block), rows, jnp.arange(0, query.shape[1], block)))
+  outputs = lax.map(block_output, (_split_blocks(query, 1, block), rows))
   return jnp.moveaxis(outputs, 0, 1).reshape(query.shape[0], -1, *query.shape[2:])[:, : query.shape[1]]
 
 
-def _attend_block(query, key, value, mask, first, scale, causal):
-  """Returns the attention of consecutive queries, the first of which has the number `first`.
+def _attend_block(query, key, value, mask, scale):
+  """Returns the attention of a block of queries.
 
   `jax.nn.dot_product_attention` gives a fully masked query uniform weights; here its output is 0.
   """
-  if causal:
-    row = first + jnp.arange(query.shape[1])
-    causal_rows = (row[:, None] >= jnp.arange(key.shape[1])[None])[None, None]
-    mask = causal_rows if mask is None else mask & causal_rows
   if mask is None:
     return jax.nn.dot_product_attention(query, key, value, scale=scale)
   output = jax.nn.dot_product_attention(query, key, value, mask=mask, scale=scale)
@@ -161,7 +144,6 @@ class MultiHeadAttention(nn.Module):
     x: Float[AnyArray, "query_batch queries inputs"],
     memory: Float[AnyArray, "batch keys memory_inputs"] | None = None,
     mask: Mask | None = None,
-    causal: bool = False,
   ) -> Float[Array, "batch queries width"]:
     """Returns the outputs [B, N_q, width] of queries x that attend to `memory`; raises UserError for invalid heads.
 
@@ -169,7 +151,6 @@ class MultiHeadAttention(nn.Module):
       x: tokens of the queries; one set of queries, a batch of 1, serves all examples of `memory`.
       memory: tokens of the keys and values; None is x (self-attention).
       mask: broadcasts to [B, heads, N_q, N_k].
-      causal: whether query t attends to keys 0 ... t only.
     """
     check_heads(self.width, self.heads)
     memory = x if memory is None else memory
@@ -184,16 +165,13 @@ class MultiHeadAttention(nn.Module):
     query = jnp.broadcast_to(query, (memory.shape[0], *query.shape[1:]))
     scale = None if self.scaled else 1.0
     if self.is_mutable_collection("attention") and not self.is_initializing():
-      output = self._attend_and_sow(query, key, value, mask, scale, causal)
+      output = self._attend_and_sow(query, key, value, mask, scale)
     else:
-      output = attend(query, key, value, mask, scale=scale, causal=causal)
+      output = attend(query, key, value, mask, scale=scale)
     return Dense(self.width, name="out")(output.reshape(*output.shape[:2], self.width))
 
-  def _attend_and_sow(self, query, key, value, mask, scale, causal):
-    masks = [_expand_rank(mask, 4)] if mask is not None else []
-    masks += [_expand_rank(causal_mask(query.shape[1], key.shape[1]), 4)] if causal else []
+  def _attend_and_sow(self, query, key, value, mask, scale):
     query, key, value = (array.swapaxes(1, 2) for array in (query, key, value))  # [B, heads, N, d]
-    mask = functools.reduce(jnp.logical_and, masks) if masks else None
     output, weights = scaled_dot_product_attention(query, key, value, mask, scale=scale)
     self.sow("attention", "weights", weights)
     return output.swapaxes(1, 2)

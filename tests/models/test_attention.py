@@ -10,7 +10,7 @@ from ae_jax.models import attention
 BATCH, HEADS, QUERIES, KEYS, WIDTH = 2, 3, 11, 7, 5
 random = np.random.default_rng(0)
 attention_with_weights = jax.jit(attention.scaled_dot_product_attention, static_argnames="scale")
-attend = jax.jit(attention.attend, static_argnames=("scale", "causal", "block"))
+attend = jax.jit(attention.attend, static_argnames=("scale", "block"))
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +32,11 @@ def query_key_value(queries=QUERIES, keys=KEYS):
   )
 
 
+def padding_mask(lengths, keys):
+  """Returns the mask [B, 1, 1, keys] of the first `length` keys of each example."""
+  return (np.arange(keys) < np.array(lengths)[:, None])[:, None, None]
+
+
 def masks(queries=QUERIES, keys=KEYS):
   """Returns masks of all supported shapes; each but "none" leaves some query without a key."""
   full = random.random((BATCH, HEADS, queries, keys)) < 0.4
@@ -41,7 +46,7 @@ def masks(queries=QUERIES, keys=KEYS):
     "full": full,
     "per query": full[0, 0],
     "per head": full[:1],
-    "padding": np.asarray(attention.padding_mask(jnp.array([keys - 2, 0]), keys)),
+    "padding": padding_mask([keys - 2, 0], keys),
   }
 
 
@@ -158,31 +163,16 @@ def test_fully_masked_query_has_zero_output_and_finite_gradients(kind):
   assert (np.asarray(gradients[0])[masked] == 0).all()
 
 
-@pytest.mark.parametrize(("kind", "causal"), [("padding", False), ("none", True), ("full", True)])
-def test_block_size_changes_neither_value_nor_gradient(kind, causal):
+@pytest.mark.parametrize("kind", ["none", "padding", "full"])
+def test_block_size_changes_neither_value_nor_gradient(kind):
   arrays, mask, direction = query_key_value(), masks()[kind], normal(BATCH, QUERIES, HEADS, WIDTH)
 
   def value_and_gradients(block):
-    output, back = jax.vjp(lambda *a: attention.attend(*a, mask, causal=causal, block=block), *arrays)
+    output, back = jax.vjp(lambda *a: attention.attend(*a, mask, block=block), *arrays)
     return output, back(direction)
 
   whole, parts = jax.jit(lambda: (value_and_gradients(64), value_and_gradients(4)))()
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), whole, parts)
-
-
-def test_causal_outputs_do_not_depend_on_later_tokens():
-  arrays = query_key_value(KEYS, KEYS)
-  outputs = [attend(*arrays, causal=True, block=block) for block in (128, 3)]
-  outputs.append(attend(*arrays, attention.causal_mask(KEYS)))
-  for output in outputs:
-    np.testing.assert_allclose(output, outputs[0], rtol=1e-5, atol=1e-6)
-  changed = [array.copy() for array in arrays]
-  for array in changed:
-    array[:, 4:] += 1
-  output = attend(*changed, causal=True)
-  np.testing.assert_array_equal(output[:, :4], outputs[0][:, :4])
-  assert (output[:, 4:] != outputs[0][:, 4:]).any((2, 3)).all()
-  np.testing.assert_array_equal(attention.causal_mask(2, 3), [[True, False, False], [True, True, False]])
 
 
 def parameters(module, *arrays):
@@ -193,15 +183,15 @@ def parameters(module, *arrays):
   return jax.tree.map(lambda leaf: draw(leaf.shape).astype(np.float32), shapes)
 
 
-def layer(x, memory=None, mask=None, *, params=None, causal=False, **options):
+def layer(x, memory=None, mask=None, *, params=None, **options):
   """Returns (output, params, weights) of a layer of width 12 with 3 heads; checks that both code paths agree."""
   module = attention.MultiHeadAttention(**{"width": 12, "heads": 3, **options})
   params = parameters(module, x, memory) if params is None else params
 
   @jax.jit
   def run(params, *arrays):
-    output, collections = module.apply(params, *arrays, causal, mutable=["attention"])
-    return module.apply(params, *arrays, causal), output, collections["attention"]["weights"][0]
+    output, collections = module.apply(params, *arrays, mutable=["attention"])
+    return module.apply(params, *arrays), output, collections["attention"]["weights"][0]
 
   plain, output, weights = run(params, x, memory, mask)
   np.testing.assert_allclose(plain, output, rtol=1e-4, atol=1e-5 * np.abs(output).max())
@@ -228,20 +218,8 @@ def test_layer_matches_flax_multi_head_attention(cross):
 def test_padding_mask_equals_truncation():
   x = normal(1, 6, 12)
   short, params, _ = layer(x[:, :4])
-  padded, _, _ = layer(x, None, attention.padding_mask(jnp.array([4]), 6), params=params)
+  padded, _, _ = layer(x, None, padding_mask([4], 6), params=params)
   np.testing.assert_allclose(padded[:, :4], short, rtol=1e-5, atol=1e-6)
-
-
-def test_causal_layer_ignores_later_tokens():
-  x = normal(2, 6, 12)
-  mask = attention.padding_mask(jnp.array([6, 5]), 6)
-  output, params, weights = layer(x, mask=mask, causal=True)
-  later = x.copy()
-  later[:, 3:] += 1
-  changed, *_ = layer(later, mask=mask, causal=True, params=params)
-  np.testing.assert_allclose(changed[:, :3], output[:, :3], rtol=1e-5, atol=1e-6)
-  assert (np.asarray(weights)[..., ~np.tri(6, dtype=bool)] == 0).all()
-  assert (np.asarray(weights)[1, ..., 5] == 0).all()
 
 
 def test_one_set_of_queries_is_shared_by_all_examples():
@@ -274,15 +252,14 @@ def test_unscaled_layer_multiplies_the_scores_by_sqrt_d():
   np.testing.assert_allclose(layer(x, params=params, scaled=False)[2], weights, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_memory_is_linear_in_the_sequence_length(causal):
+def test_memory_is_linear_in_the_sequence_length():
   module = attention.MultiHeadAttention(width=8, heads=2)
   params = jax.eval_shape(module.init, jax.random.key(0), jnp.ones((1, 1, 8)))
 
   def memory(length):
     x = jax.ShapeDtypeStruct((1, length, 8), jnp.float32)
     mask = jax.ShapeDtypeStruct((1, 1, 1, length), bool)
-    loss = lambda params, x, mask: (module.apply(params, x, None, mask, causal) ** 2).sum()
+    loss = lambda params, x, mask: (module.apply(params, x, None, mask) ** 2).sum()
     compiled = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(params, x, mask).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
