@@ -159,13 +159,13 @@ class Run:
     x = self._checked_examples(x)
     return self.attention_of(x, self._checked_columns(len(x), columns))
 
-  def attention_of(self, x: AnyArray, given: Columns) -> dict[str, np.ndarray]:
+  def attention_of(self, x: AnyArray, columns: Columns) -> dict[str, np.ndarray]:
     """Returns the attention weights, as `attention` does, for arguments that are already checked; see `apply`."""
-    if not jax.eval_shape(self.model.attention, self.variables, x, given):
+    if not jax.eval_shape(self.model.attention, self.variables, x, columns):
       return {}  # without compiling anything
-    return jax.tree.map(np.asarray, _attention(self.variables, x, given, model=self.model))
+    return jax.tree.map(np.asarray, _attention(self.variables, x, columns, model=self.model))
 
-  def apply(self, method: str, array: AnyArray, given: Columns) -> Shaped[np.ndarray, "examples ..."]:
+  def apply(self, method: str, array: AnyArray, columns: Columns) -> Shaped[np.ndarray, "examples ..."]:
     """Returns the result of a method in FUNCTIONS for arguments that are already checked.
 
     The array is processed in batches that are padded to a power of two, so that few batch sizes are compiled.
@@ -174,14 +174,14 @@ class Run:
       method: Key of FUNCTIONS.
       array: Examples float32 [N, *shape] in the data range, latent codes float32 [N, *code shape], or for "lookup"
         indices int32 [N, *index shape].
-      given: Columns int32 [N] that the model needs besides the array.
+      columns: Columns int32 [N] that the model needs besides the array.
     """
     function = functools.partial(_apply, model=self.model, method=method, value_range=self.config.data.range)
     one = lambda rows: jax.ShapeDtypeStruct((1, *rows.shape[1:]), rows.dtype)
-    output = jax.eval_shape(function, self.variables, one(array), {name: one(rows) for name, rows in given.items()})
+    output = jax.eval_shape(function, self.variables, one(array), {name: one(rows) for name, rows in columns.items()})
     results = [np.zeros((0, *output.shape[1:]), output.dtype)]
     for start in range(0, len(array), _LARGEST_BATCH):
-      batch = {name: rows[start : start + _LARGEST_BATCH] for name, rows in (given | {"": array}).items()}
+      batch = {name: rows[start : start + _LARGEST_BATCH] for name, rows in (columns | {"": array}).items()}
       size = len(batch[""])
       padding = (1 << (size - 1).bit_length()) - size
       padded = {name: np.concatenate([r, np.zeros((padding, *r.shape[1:]), r.dtype)]) for name, r in batch.items()}
@@ -268,26 +268,26 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
   return make_run(models.Variables(parts[name], parts.get("model_state", {})), config, model, workdir, steps[which])
 
 
-# Methods of `Run.apply`: functions of (model, output activation) that return a function of (variables, array, given).
+# Methods of `Run.apply`: functions of (model, output activation) that return a function of (variables, array, columns).
 FUNCTIONS = {
   "encode": lambda model, activation: lambda *args: model.encode(*args).z,
   "indices": lambda model, activation: lambda *args: model.encode(*args).indices,
   "decode": lambda model, activation: lambda *args: activation(model.decode(*args)),
-  "lookup": lambda model, activation: lambda variables, array, given: model.lookup(variables, array),
-  "nearest": lambda model, activation: lambda variables, array, given: model.nearest_codes(variables, array),
+  "lookup": lambda model, activation: lambda variables, array, columns: model.lookup(variables, array),
+  "nearest": lambda model, activation: lambda variables, array, columns: model.nearest_codes(variables, array),
   "reconstruct": lambda model, activation: lambda *args: activation(model.reconstruct(*args)),
 }
 
 
 @functools.partial(jax.jit, static_argnames=("model", "method", "value_range"))
 def _apply(
-  variables: models.Variables, array: jax.Array, given: Columns, *, model: models.Model, method: str, value_range: str
+  variables: models.Variables, array: jax.Array, columns: Columns, *, model: models.Model, method: str, value_range: str
 ) -> jax.Array:
-  return FUNCTIONS[method](model, losses.OUTPUT_ACTIVATIONS[value_range])(variables, array, given)
+  return FUNCTIONS[method](model, losses.OUTPUT_ACTIVATIONS[value_range])(variables, array, columns)
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def _attention(
-  variables: models.Variables, x: jax.Array, given: Columns, *, model: models.Model
+  variables: models.Variables, x: jax.Array, columns: Columns, *, model: models.Model
 ) -> dict[str, jax.Array]:
-  return model.attention(variables, x, given)
+  return model.attention(variables, x, columns)

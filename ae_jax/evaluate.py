@@ -37,9 +37,9 @@ def main(workdir: pathlib.Path) -> None:
     cache.keep_compiled_programs()
     chosen = evaluators.build(_ONLY.value or run.config.evaluators, run.model, dataset)
     baselines = dict(evaluators.baselines(chosen, dataset, run.model.code))
-    with preemption.caught(preemption.ANALYZING) as received:
+    with preemption.catch_signals(preemption.ANALYZING) as received:
       check = functools.partial(preemption.stop_analyses, received, workdir)
-      results = evaluation.examine(run, dataset, chosen, workdir, baselines, check)
+      results = evaluation.analyze(run, dataset, chosen, workdir, baselines, check)
     for name, value in [*results.values.items(), *results.remarks.items()]:
       print(f"{name:40} {value if isinstance(value, str) else format(value, '.6g')}")
 

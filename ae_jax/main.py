@@ -59,7 +59,7 @@ def main(config: ConfigDict, workdir: Callable[[ConfigDict], pathlib.Path]) -> N
       if jax.process_count() > 1:
         if preemption.others_are_lost(error):
           cli.fail(f"{preemption.LOST} ({errors.one_line(error)})", cli.WRONG_INPUT, os._exit)
-        preemption.leave_soon(cli.WRONG_INPUT)
+        preemption.exit_after_delay(cli.WRONG_INPUT)
       if isinstance(error, distributed.FailedElsewhere):
         raise errors.UserError(str(error)) from None
       raise

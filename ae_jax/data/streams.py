@@ -15,7 +15,7 @@ from ae_jax.data import batch_schedule, lazy_arrays
 PREFETCHED_BYTES = 2**28  # limit of the batches that are read ahead, unless a single batch is larger
 _MOST_THREADS = 16
 
-Slots = slice | Int[np.ndarray, "slots"]  # of a padded batch
+Positions = slice | Int[np.ndarray, "positions"]  # in a padded batch
 
 
 def chunks(
@@ -23,8 +23,8 @@ def chunks(
   schedule: batch_schedule.BatchSchedule,
   first: int,
   last: int,
-  slots: Slots = slice(None),
-) -> Generator[tuple[dict[str, np.ndarray], Float32[np.ndarray, "steps slots"]], None, None]:
+  positions: Positions = slice(None),
+) -> Generator[tuple[dict[str, np.ndarray], Float32[np.ndarray, "steps positions"]], None, None]:
   """Yields the chunks `first` to `last` - 1 of a run, counted from its beginning: (columns, weights).
 
   Chunk c holds the rows that `schedule.chunks(c // chunks_per_epoch)[c % chunks_per_epoch]` lists; padding repeats row
@@ -36,18 +36,19 @@ def chunks(
     schedule: Order of the examples.
     first: First chunk.
     last: End of the chunks (exclusive).
-    slots: Slots of each padded batch that this process holds; it reads no rows of other slots.
+    positions: Positions in each padded batch that this process holds; it reads no rows of other positions.
 
   Yields:
-    {"x": [chunk, slots, elements], other columns: [chunk, slots]} in their dtypes, and weights [chunk, slots].
+    {"x": [chunk, positions, elements], other columns: [chunk, positions]} in their dtypes, and weights
+    [chunk, positions].
 
   Raises:
     UserError: If a file is damaged. Other exceptions of reading pass unchanged.
   """
   import grain  # takes half a second; a run in memory does not need it
 
-  read = functools.partial(_read, examples, slots, schedule.steps, _order(schedule))
-  count = len(np.arange(schedule.padded_batch_size)[slots])
+  read = functools.partial(_read, examples, positions, schedule.steps, _order(schedule))
+  count = len(np.arange(schedule.padded_batch_size)[positions])
   ahead = PREFETCHED_BYTES // (count * lazy_arrays.row_bytes(examples["x"]))
   ahead = min(max(ahead, 1), 2 * schedule.chunk)
   options = grain.ReadOptions(num_threads=min(os.cpu_count() or 1, _MOST_THREADS, ahead), prefetch_buffer_size=ahead)
@@ -72,16 +73,16 @@ def _order(schedule: batch_schedule.BatchSchedule) -> Callable[[int], batch_sche
   return batches
 
 
-def _read(examples, slots, steps, order, step):
-  """Returns the batch of a step of the run: (columns, weights [slots])."""
+def _read(examples, positions, steps, order, step):
+  """Returns the batch of a step of the run: (columns, weights [positions])."""
   epoch, row = divmod(step, steps)
   indices, weights = order(epoch)
   distinct, inverse = np.unique(
-    indices[row, slots], return_inverse=True
+    indices[row, positions], return_inverse=True
   )  # reads each row once, in the order of the file
   columns = {name: column[distinct][inverse] for name, column in examples.items()}
   columns["x"] = columns["x"].reshape(len(columns["x"]), -1)
-  return columns, weights[row, slots]
+  return columns, weights[row, positions]
 
 
 def _stacked(batches: Iterator[Any], count: int) -> Any:

@@ -92,15 +92,15 @@ def gradient_norms(context: EvalContext) -> Float[np.ndarray, " examples"]:
   parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
   batch_size = max(1, min(_GRADIENTS, _GRADIENT_NUMBERS // parameters))
 
-  def norms(variables, x, given, keys):
+  def norms(variables, x, columns, keys):
     def norm(row):
       batch = jax.tree.map(lambda column: column[None], row) | {"weight": jnp.ones(1)}
       loss = lambda params: objective(run.model, variables._replace(params=params), batch, None)[0]
       return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(jax.grad(loss)(variables.params))))
 
-    return jax.lax.map(norm, {**given, "x": x}, batch_size=batch_size)
+    return jax.lax.map(norm, {**columns, "x": x}, batch_size=batch_size)
 
-  return context.each(norms, context.test, context.given("test"))
+  return context.map_examples(norms, context.test, context.columns("test"))
 
 
 # name -> (label, function (context) -> scores [N] of the test examples)
@@ -110,14 +110,14 @@ SCORES = {
   "gradient_norm": ("norm of the gradient", gradient_norms),
   "pca": (
     "squared error of PCA",
-    lambda context: reconstruction.pca_squared_errors(context.dataset, context.run.model.code.numbers),
+    lambda context: reconstruction.pca_squared_errors(context.dataset, context.run.model.code.size),
   ),
 }
 
 
 def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[str, float]]:
   """Yields the AUROC of PCA's squared error, with one component per latent, and the AUPRC of random scores."""
-  yield "test/pca_auroc", auroc(reconstruction.pca_squared_errors(dataset, code.numbers), dataset.anomalous)
+  yield "test/pca_auroc", auroc(reconstruction.pca_squared_errors(dataset, code.size), dataset.anomalous)
   yield "test/chance_auprc", float(dataset.anomalous.mean())
 
 

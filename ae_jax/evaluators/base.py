@@ -21,7 +21,7 @@ class Need:
 def _has_integer_labels(model: Any, dataset: data.Dataset) -> bool:
   """Returns whether the training and test examples have integer labels."""
   del model
-  return all(contexts.integers(labels) is not None for labels in (dataset.train_labels, dataset.test_labels))
+  return all(contexts.integer_labels(labels) is not None for labels in (dataset.train_labels, dataset.test_labels))
 
 
 def _has_factors(model: Any, dataset: data.Dataset) -> bool:

@@ -14,7 +14,7 @@ from ae_jax.data import lazy_arrays, ranges
 from ae_jax.ops import randomness
 
 MOST_TRAINING = 10_000  # training examples in an analysis at most, drawn with a fixed seed
-_BATCH = 512  # examples per call in `EvalContext.each`
+_BATCH = 512  # examples per call in `EvalContext.map_examples`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,19 +37,19 @@ class EvalContext:
   @property
   def test_labels(self) -> Integer[np.ndarray, " examples"] | None:
     """Labels of the test examples; None if they have no integer labels."""
-    return integers(self.dataset.test_labels)
+    return integer_labels(self.dataset.test_labels)
 
   @functools.cached_property
   def test_codes(self) -> Float[np.ndarray, "examples latents"]:
     """Latent codes of the test examples, as vectors."""
-    return as_vectors(self.run.apply("encode", self.test, self.given("test")))
+    return as_vectors(self.run.apply("encode", self.test, self.columns("test")))
 
   @functools.cached_property
-  def reconstructed(self) -> Float[np.ndarray, "examples ..."]:
+  def reconstructions(self) -> Float[np.ndarray, "examples ..."]:
     """Reconstructions of the test examples."""
-    return self.run.apply("reconstruct", self.test, self.given("test"))
+    return self.run.apply("reconstruct", self.test, self.columns("test"))
 
-  def given(self, half: str, numbers: Sequence[int] | np.ndarray | None = None) -> dict[str, np.ndarray]:
+  def columns(self, half: str, numbers: Sequence[int] | np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Returns the columns, besides x, that the model needs for "test" or "train" examples.
 
     `numbers` are positions in `test` or `train`; None selects all examples.
@@ -62,29 +62,29 @@ class EvalContext:
 
   def attention(self, numbers: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
     """Returns the attention weights of the test examples at these positions; see `api.Run.attention`."""
-    return self.run.attention_of(self.test[numbers], self.given("test", numbers))
+    return self.run.attention_of(self.test[numbers], self.columns("test", numbers))
 
   def reconstruct(self, x: np.ndarray, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
     """Returns the reconstructions of x, which are the test examples at these positions or corruptions of them."""
-    return self.run.apply("reconstruct", x, self.given("test", numbers))
+    return self.run.apply("reconstruct", x, self.columns("test", numbers))
 
   def decode(
-    self, vectors: Float[np.ndarray, "examples latents"], given: Mapping[str, np.ndarray] | None = None
+    self, vectors: Float[np.ndarray, "examples latents"], columns: Mapping[str, np.ndarray] | None = None
   ) -> Float[np.ndarray, "examples ..."]:
     """Returns the decoded examples of latent codes.
 
-    `given` holds the other columns that the model needs; by default those of the first test examples.
+    `columns` holds the other columns that the model needs; by default those of the first test examples.
     """
-    if given is None:
-      given = self.given("test", np.arange(len(vectors)) % len(self.test))
-    return self.run.apply("decode", vectors.reshape(len(vectors), *self.run.model.code.shape), given)
+    if columns is None:
+      columns = self.columns("test", np.arange(len(vectors)) % len(self.test))
+    return self.run.apply("decode", vectors.reshape(len(vectors), *self.run.model.code.shape), columns)
 
   def prior_codes(self, count: int) -> Float[np.ndarray, "count latents"]:
     """Returns `count` latent codes drawn from the model's prior with the run's seed."""
     draw = jax.jit(self.run.model.sample_prior, static_argnums=2)
     return as_vectors(np.asarray(draw(self.run.variables, jax.random.key(self.run.config.seed), count)))
 
-  def possible_codes(self, vectors: Float[np.ndarray, "examples latents"]) -> Float[np.ndarray, "examples latents"]:
+  def nearest_codes(self, vectors: Float[np.ndarray, "examples latents"]) -> Float[np.ndarray, "examples latents"]:
     """Returns the nearest latent codes, float32, that the encoder can output."""
     code = self.run.model.code
     codes = np.clip(vectors, code.low, code.high).astype(np.float32)
@@ -93,7 +93,7 @@ class EvalContext:
   @functools.cached_property
   def squared_errors(self) -> Float[np.ndarray, " examples"]:
     """Squared reconstruction errors of the test examples, float64."""
-    return np.square(self.reconstructed - self.test, dtype=np.float64).reshape(len(self.test), -1).sum(1)
+    return np.square(self.reconstructions - self.test, dtype=np.float64).reshape(len(self.test), -1).sum(1)
 
   @functools.cached_property
   def _train_rows(self) -> Int[np.ndarray, " examples"]:
@@ -110,7 +110,7 @@ class EvalContext:
   def train_labels(self) -> Integer[np.ndarray, " examples"] | None:
     """Labels of `train`; None if they have no integer labels."""
     labels = self.dataset.train_labels
-    return None if labels is None else integers(lazy_arrays.read_rows(labels, self._train_rows))
+    return None if labels is None else integer_labels(lazy_arrays.read_rows(labels, self._train_rows))
 
   @property
   def train_factors(self) -> Integer[np.ndarray, "examples factors"] | None:
@@ -121,13 +121,13 @@ class EvalContext:
   @functools.cached_property
   def train_codes(self) -> Float[np.ndarray, "examples latents"]:
     """Latent codes of `train`, as vectors."""
-    return as_vectors(self.run.apply("encode", self.train, self.given("train")))
+    return as_vectors(self.run.apply("encode", self.train, self.columns("train")))
 
   def generator(self) -> np.random.Generator:
     """Returns a NumPy generator with the run's seed."""
     return np.random.default_rng(self.run.config.seed)
 
-  def each(self, function: Callable[..., PyTree], *arrays: PyTree) -> PyTree:
+  def map_examples(self, function: Callable[..., PyTree], *arrays: PyTree) -> PyTree:
     """Returns a pure function of examples, computed over all rows of arrays in batches, as NumPy arrays [N, ...].
 
     The key of a row depends on its position alone, so results do not depend on the batch size.
@@ -152,11 +152,11 @@ def as_vectors(codes: Float[np.ndarray, "examples ..."]) -> Float[np.ndarray, "e
   return codes.reshape(len(codes), -1)
 
 
-def shown(count: int, examples: int) -> Int[np.ndarray, " shown"]:
+def spaced(count: int, examples: int) -> Int[np.ndarray, " shown"]:
   """Returns at most `count` evenly spaced positions among `examples`, such as those of the examples in a figure."""
   return np.linspace(0, examples - 1, min(count, examples)).astype(int)
 
 
-def integers(labels: Any) -> Any:
+def integer_labels(labels: Any) -> Any:
   """Returns the labels [N] if they are integers, else None; they may be a `lazy_arrays.LazyArray`."""
   return labels if labels is not None and np.issubdtype(labels.dtype, np.integer) else None

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from ae_jax import data
 from ae_jax.data import ranges
 from ae_jax.evaluators import base, figures, reconstruction
-from ae_jax.evaluators.context import EvalContext, shown
+from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.objectives import corruptions
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray, Keys
@@ -51,7 +51,7 @@ def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, figures.ExampleRows]]:
   """Yields a figure of test examples, their noisy versions and the reconstructions of these."""
-  numbers = shown(reconstruction.SHOWN, len(context.test))
+  numbers = spaced(reconstruction.SHOWN, len(context.test))
   examples = context.test[numbers]
   rows = {reconstruction.KINDS[examples.ndim]: examples}
   for name, noisy in disturbed(context, examples).items():
@@ -63,7 +63,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, figures.ExampleRows]]:
 def disturbed(context: EvalContext, examples: Float[np.ndarray, "examples ..."]) -> dict[str, np.ndarray]:
   """Returns the examples with each noise, {"gaussian_0.25": [N, ...], ...}; the noise depends on the run's seed."""
   span = context.dataset.span
-  noisy = context.each(
+  noisy = context.map_examples(
     lambda variables, x, keys: jnp.moveaxis(_for_each_noise(lambda noisy: noisy, keys, x, span), 0, 1), examples
   )
   return {_name(*noise): noisy[:, number] for number, noise in enumerate(NOISES)}

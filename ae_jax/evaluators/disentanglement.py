@@ -42,7 +42,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
     return
   if len(names) < len(values):
     yield "constant", f"factors that never vary are omitted: {', '.join(name for name in values if name not in names)}"
-  if context.run.model.code.numbers == 1:
+  if context.run.model.code.size == 1:
     yield "gaps", "MIG, SAP and completeness are omitted: they compare units, and this latent code has only one"
   nominal = [isinstance(values[name][0], str) for name in names]
   results = {}
@@ -62,7 +62,7 @@ def _codes(
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
   """Returns {"code" or "pca": (units in use [units], training codes [N, units], codes of the test examples)}."""
   flat, flat_test = (np.asarray(losses.flat(x)) for x in (context.train, context.test[rows]))
-  transform = reconstruction.fitted_pca(flat, context.run.model.code.numbers).transform
+  transform = reconstruction.fitted_pca(flat, context.run.model.code.size).transform
   codes, components = context.test_codes[rows], transform(flat_test)
   return {
     "code": (units_in_use(context, codes), context.train_codes, codes),
@@ -274,12 +274,12 @@ def _figures(
   title = f"mutual information of latent units with {', '.join(names)}; units are grouped by factor"
   yield "factor_information", figures.Heatmap(title, "nats", nats[chosen].T, "unit, sorted", "factor")
   middle = np.square((codes - np.median(codes, 0)) / np.where(codes.std(0) > 0, codes.std(0), 1.0)).sum(1).argmin()
-  traversals, given = {}, context.given("test", [0] * _STEPS)
+  traversals, columns = {}, context.columns("test", [0] * _STEPS)
   for name, unit, most in zip(names, nats.argmax(0), nats.max(0), strict=True):
     steps = np.tile(codes[middle], (_STEPS, 1))
     low, high = np.quantile(codes[:, unit], _ENDS)
     steps[:, unit] = np.linspace(low, high, _STEPS)
-    traversals[f"{name}: unit {unit + 1}, {most:.2f} nats"] = context.decode(steps.astype(np.float32), given)
+    traversals[f"{name}: unit {unit + 1}, {most:.2f} nats"] = context.decode(steps.astype(np.float32), columns)
   title = "traversal of the most informative latent unit for each factor, from low to high"
   yield "factors_moved", figures.ExampleRows(title, traversals)
 

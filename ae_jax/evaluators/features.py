@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
-from ae_jax.evaluators.context import shown
+from ae_jax.evaluators.context import spaced
 
 NEIGHBOURS = 3  # k (Kynkaanniemi et al. 2019)
 WIDTH = 64  # features
@@ -64,7 +64,7 @@ def classifier_features(
   from sklearn.neural_network import MLPClassifier
   from threadpoolctl import threadpool_limits
 
-  chosen = shown(max(2, _MOST_NUMBERS // examples[0].size), len(examples))
+  chosen = spaced(max(2, _MOST_NUMBERS // examples[0].size), len(examples))
   examples, labels = examples[chosen], labels[chosen]
   flat = lambda x: x.reshape(len(x), -1)
   centre, scale = examples.mean(dtype=np.float64), examples.std(dtype=np.float64) or 1.0

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32, Int
 
 from ae_jax import api, objectives
 from ae_jax.evaluators import base, densities, features, likelihood, reconstruction
-from ae_jax.evaluators.context import EvalContext, shown
+from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.evaluators.figures import ExampleRows, Explorer, Gallery
 
 DRAWS = 3_000  # maximum number of samples from each density, and of the examples they are compared with
@@ -85,7 +85,7 @@ def _densities(context: EvalContext) -> Iterator[tuple[str, str, Float32[np.ndar
     yield "prior", "the prior", context.prior_codes(count)
   mixture = densities.fit(codes)
   description = "a Gaussian mixture fitted to the training codes"
-  yield "mixture", description, context.possible_codes(mixture.draw(count, generator))
+  yield "mixture", description, context.nearest_codes(mixture.draw(count, generator))
 
 
 def interpolations(context: EvalContext) -> Iterator[tuple[str, Any]]:
@@ -100,11 +100,11 @@ def interpolations(context: EvalContext) -> Iterator[tuple[str, Any]]:
   fractions, rows = np.linspace(0.0, 1.0, _STEPS), {}
   centre = 0.0 if variational(context.run) else context.train_codes.mean(0, dtype=np.float64)
   for number, (start, end) in enumerate(pairs, 1):
-    given = context.given("test", np.full(_STEPS, start))
+    columns = context.columns("test", np.full(_STEPS, start))
     first, last = context.test_codes[[start, end]].astype(np.float64)
     paths = {"line": densities.line(first, last, fractions), "arc": densities.arc(first, last, fractions, centre)}
     for path, codes in paths.items():
-      decoded = context.decode(context.possible_codes(codes), given)
+      decoded = context.decode(context.nearest_codes(codes), columns)
       rows[f"{number}, {path}"] = np.concatenate([context.test[[start]], decoded, context.test[[end]]])
   title = (
     "Interpolations between two test examples (first and last column): latent codes on a straight line, and on an arc "
@@ -136,8 +136,8 @@ def explorer(context: EvalContext) -> Iterator[tuple[str, Any]]:
   positions = _COARSE_POSITIONS if large else POSITIONS
   names, steps = _directions(codes, variational(context.run))
   mean = codes.mean(0, dtype=np.float64)
-  given = lambda count: context.given("test", np.zeros(count, int))  # the columns of the first test example
-  decode = lambda offsets: context.decode(context.possible_codes(mean + offsets), given(len(offsets)))
+  columns = lambda count: context.columns("test", np.zeros(count, int))  # the columns of the first test example
+  decode = lambda offsets: context.decode(context.nearest_codes(mean + offsets), columns(len(offsets)))
   if len(steps) == 0:
     yield "explorer", "the latent codes of the test examples do not vary: there is no direction to explore"
     return
@@ -182,10 +182,10 @@ def memorisation(context: EvalContext, samples: Mapping[str, np.ndarray]) -> Ite
   reconstructed test examples is given as a reference.
   """
   count, indices = min(_MAX_NEAREST, max(_GALLERY, _MAX_PRODUCTS // context.train.size)), _normal_indices(context)
-  indices = indices[shown(count, len(indices))]
+  indices = indices[spaced(count, len(indices))]
   _, test_distances = features.nearest(context.test[indices], context.train)
   yield "nearest_training_distance", float(test_distances.mean())
-  sets = {**samples, "test_reconstructions": context.reconstructed[indices]}
+  sets = {**samples, "test_reconstructions": context.reconstructions[indices]}
   for place, (name, examples) in enumerate(sets.items()):
     if not np.isfinite(examples).all():
       yield f"memorisation_{name}", f"some decoded examples are not finite: {name}"
@@ -217,13 +217,13 @@ def sample_quality(context: EvalContext, samples: Mapping[str, np.ndarray]) -> I
   if size <= features.NEIGHBOURS:
     yield "likeness", f"precision, recall and the Frechet distance need more than {features.NEIGHBOURS} examples"
     return
-  train_indices = shown(size, len(context.train))
+  train_indices = spaced(size, len(context.train))
   train = context.train[train_indices]
-  reconstructed = context.run.apply("reconstruct", train, context.given("train", train_indices))
+  reconstructed = context.run.apply("reconstruct", train, context.columns("train", train_indices))
   sets = {**samples, "training_reconstructions": reconstructed, "training_examples": train}
   to_features = yield from features.feature_function(context)
   scale = math.sqrt(to_features(train).var(0).sum()) or 1.0
-  real = to_features(context.test[indices[shown(size, len(indices))]]) / scale
+  real = to_features(context.test[indices[spaced(size, len(indices))]]) / scale
   yield "compared_examples", size
   for name, examples in sets.items():
     if not np.isfinite(examples).all():

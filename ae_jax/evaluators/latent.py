@@ -15,7 +15,7 @@ from ae_jax import models
 from ae_jax.data import dimension
 from ae_jax.evaluators import base, posterior, sparsity, spectra
 from ae_jax.evaluators.codebook import perplexity
-from ae_jax.evaluators.context import EvalContext, shown
+from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.evaluators.figures import Bars
 from ae_jax.ops import losses
 
@@ -31,7 +31,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   yield from spread(context.test_codes)
   code = context.run.model.code
   if code.levels is not None:
-    indices = context.run.apply("indices", context.test, context.given("test"))
+    indices = context.run.apply("indices", context.test, context.columns("test"))
     yield from codebook(indices.reshape(len(indices), -1), code)
   if context.run.model.has_posterior:
     yield from divergence(context)
@@ -91,12 +91,12 @@ def divergence(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Generates KL(posterior || prior) in nats per test example, in total and for each latent unit."""
   dataset = context.dataset
 
-  def per_unit(variables, x, given, keys):
-    batch = {**given, "x": x}
+  def per_unit(variables, x, columns, keys):
+    batch = {**columns, "x": x}
     values = posterior.per_example(context.run.model, variables, batch, keys, dataset.value_range, dataset.span)
     return values["posterior_kl"]
 
-  nats = context.each(per_unit, context.test, context.given("test")).mean(0, dtype=np.float64)
+  nats = context.map_examples(per_unit, context.test, context.columns("test")).mean(0, dtype=np.float64)
   yield "kl", float(nats.sum())
   title = "KL divergence of the posterior from the prior, for each latent unit"
   yield "posterior_kl", _sorted_bars(title, nats, "KL to the prior, nats")
@@ -160,17 +160,17 @@ def code_ablation(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def _decoder(context: EvalContext) -> Callable[..., jax.Array]:
-  """Returns a function (variables, vectors, examples, given) -> decoded latent codes.
+  """Returns a function (variables, vectors, examples, columns) -> decoded latent codes.
 
   The examples provide the other inputs of the decoder (skip connections, columns).
   """
   model, activation = context.run.model, losses.OUTPUT_ACTIVATIONS[context.dataset.value_range]
 
-  def decode(variables, vectors, x, given):
+  def decode(variables, vectors, x, columns):
     z = vectors.reshape(-1, *model.code.shape)
     if model.has_skips:
       return activation(model.apply("decode_beside", variables, z, x))
-    return activation(model.decode(variables, z, given))
+    return activation(model.decode(variables, z, columns))
 
   return decode
 
@@ -185,13 +185,13 @@ def _decoded(
 
   Without skip connections and columns, the mean is decoded once, to one example.
   """
-  given = context.given("test", indices)
-  if context.run.model.has_skips or given:
+  columns = context.columns("test", indices)
+  if context.run.model.has_skips or columns:
     decode = _decoder(context)
-    decode_rows = lambda variables, z, x, given, keys: decode(variables, z, x, given)
-    arrays = (context.test[indices], given)
-    return tuple(context.each(decode_rows, z, *arrays) for z in (codes, np.broadcast_to(mean, codes.shape)))
-  decoded = context.decode(np.concatenate([codes, mean]), given)
+    decode_rows = lambda variables, z, x, columns, keys: decode(variables, z, x, columns)
+    arrays = (context.test[indices], columns)
+    return tuple(context.map_examples(decode_rows, z, *arrays) for z in (codes, np.broadcast_to(mean, codes.shape)))
+  decoded = context.decode(np.concatenate([codes, mean]), columns)
   return decoded[:-1], decoded[-1:]
 
 
@@ -205,15 +205,15 @@ def lipschitz(context: EvalContext) -> Iterator[tuple[str, Any]]:
   if elements > _MAX_JACOBIAN_ELEMENTS:
     yield "lipschitz", f"the Lipschitz constants are not computed: each Jacobian has {elements:,} elements, too many"
     return
-  chosen = shown(min(max(_MAX_ELEMENTS // elements, 1), _MAX_JACOBIANS), len(context.test))
-  encode = lambda variables, x, given: losses.flat(model.encode(variables, x, given).z)
+  chosen = spaced(min(max(_MAX_ELEMENTS // elements, 1), _MAX_JACOBIANS), len(context.test))
+  encode = lambda variables, x, columns: losses.flat(model.encode(variables, x, columns).z)
   grams = {
-    "encoder": lambda v, x, z, given, keys: spectra.encoder_gram(lambda x: encode(v, x, given), x),
-    "decoder": lambda v, x, z, given, keys: spectra.decoder_gram(lambda z: decode(v, z, x, given), z),
+    "encoder": lambda v, x, z, columns, keys: spectra.encoder_gram(lambda x: encode(v, x, columns), x),
+    "decoder": lambda v, x, z, columns, keys: spectra.decoder_gram(lambda z: decode(v, z, x, columns), z),
   }
-  arrays = (context.test[chosen], context.test_codes[chosen], context.given("test", chosen))
+  arrays = (context.test[chosen], context.test_codes[chosen], context.columns("test", chosen))
   for name, gram in grams.items():
-    values = spectra.largest_singular_values(context.each(gram, *arrays))
+    values = spectra.largest_singular_values(context.map_examples(gram, *arrays))
     yield f"{name}_lipschitz_mean", float(values.mean())
     yield f"{name}_lipschitz_max", float(values.max())
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Float64
 
 from ae_jax import models
 from ae_jax.evaluators import reconstruction
-from ae_jax.evaluators.context import EvalContext, shown
+from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.evaluators.figures import Lines
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray, Keys
@@ -31,12 +31,12 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   objective = context.run.config.objective
   indices = reconstruction.trained_class_only(np.arange(len(context.test)), context.dataset)
   count = max(1, min(MAX_EXAMPLES, _MAX_ELEMENTS // (SAMPLES * context.test[0].size)))
-  indices = indices[shown(count, len(indices))]
+  indices = indices[spaced(count, len(indices))]
   x = context.test[indices]
   options = {"value_range": context.dataset.value_range, "likelihood": objective.likelihood, "noise": objective.noise}
   log_p = functools.partial(log_likelihood, **options)
   weigh = functools.partial(log_weights, context.run.model, log_likelihood=log_p, samples=SAMPLES)
-  logs = context.each(weigh, x, context.given("test", indices))
+  logs = context.map_examples(weigh, x, context.columns("test", indices))
   if not np.isfinite(logs).all():
     yield "likelihood", "the likelihood of some test examples is not finite: the training diverged"
     return
@@ -89,20 +89,20 @@ def log_weights(
   model: models.Model,
   variables: models.Variables,
   x: Float[AnyArray, " batch *shape"],
-  given: Mapping[str, AnyArray],
+  columns: Mapping[str, AnyArray],
   keys: Keys,
   *,
   log_likelihood: Callable[[jax.Array, AnyArray], jax.Array],
   samples: int,
 ) -> Float[jax.Array, "batch samples"]:
   """Returns log w_k in nats, with `samples` draws from the posterior of each example; a draw depends on its key."""
-  mean, log_variance = model.encode(variables, x, given).posterior
+  mean, log_variance = model.encode(variables, x, columns).posterior
   normal = jax.vmap(lambda key: jax.random.normal(key, (samples, *mean.shape[1:]), mean.dtype))(keys)
 
   def weigh(normal):
     z = mean + jnp.exp(0.5 * log_variance) * normal
     log_posterior = -0.5 * losses.flat(jnp.square(normal) + log_variance + math.log(2 * math.pi)).sum(-1)
-    return log_likelihood(model.decode(variables, z, given), x) + model.log_prior(variables, z) - log_posterior
+    return log_likelihood(model.decode(variables, z, columns), x) + model.log_prior(variables, z) - log_posterior
 
   return jax.lax.map(weigh, normal.swapaxes(0, 1)).T
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from ae_jax.evaluators import base, reconstruction
-from ae_jax.evaluators.context import EvalContext, shown
+from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
 
 RIDGE = 0.01  # half of it times the squares of codes and weights is added to the cross-entropy of all examples
@@ -30,14 +30,14 @@ _ROWS = 512  # whose systems of equations are solved at once
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Generates nats and squared error per test example, the model's error relative to it, and the quality of the fit."""
-  latent = context.run.model.code.numbers
+  latent = context.run.model.code.size
   if latent > MAX_LATENT:
     yield "remark", f"logistic PCA is fitted for latent sizes up to {MAX_LATENT}; this model has {latent}"
     return
   indices = reconstruction.trained_class_only(np.arange(len(context.test)), context.dataset)
   count = max(2, _MAX_ELEMENTS // context.test[0].size)
-  indices = indices[shown(count, len(indices))]
-  train, test = context.train[shown(count, len(context.train))], context.test[indices]
+  indices = indices[spaced(count, len(indices))]
+  train, test = context.train[spaced(count, len(context.train))], context.test[indices]
   train, test = (examples.reshape(len(examples), -1) for examples in (train, test))
   (_, weights), objectives = fit(train, latent, RIDGE)
   codes, gradients = codes_of(test, weights, RIDGE)

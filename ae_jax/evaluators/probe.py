@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ae_jax.evaluators import base, figures, reconstruction
-from ae_jax.evaluators.context import EvalContext, shown
+from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
 
 FEW_LABELS = 10  # per class
@@ -84,14 +84,14 @@ def _features(context: EvalContext) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   """Returns the features of training and test examples, {name: ([N, features], [M, features])}."""
   tested = _tested(context)
   train, test = (losses.flat(x) for x in (context.train, context.test[tested]))
-  transform = reconstruction.fitted_pca(train, context.run.model.code.numbers).transform
+  transform = reconstruction.fitted_pca(train, context.run.model.code.size).transform
   features = {"code": (context.train_codes, context.test_codes[tested]), "pca": (transform(train), transform(test))}
   return features | ({"pixels": (train, test)} if train.shape[1] <= MAX_PIXELS else {})
 
 
 def _tested(context: EvalContext) -> Int[np.ndarray, " tested"]:
   """Returns the indices of the test examples on which probes are tested."""
-  return shown(MAX_TESTED, len(context.test))
+  return spaced(MAX_TESTED, len(context.test))
 
 
 def _probe(
@@ -183,7 +183,7 @@ def agreement(
 
 def latent_map(context: EvalContext) -> Iterator[tuple[str, figures.Points]]:
   """Generates a map of test examples: their latent codes in the plane, by PCA, t-SNE and, if it is installed, UMAP."""
-  mapped = shown(MAX_MAPPED, len(context.test))
+  mapped = spaced(MAX_MAPPED, len(context.test))
   codes = context.test_codes[mapped].astype(np.float64)
   views = {"PCA": _by_pca(codes)} | {name: view(codes) for name, view in _VIEWS.items() if len(codes) > 10}
   views = {name: np.asarray(points, np.float32) for name, points in views.items() if points is not None}

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Float64, Shaped
 from ae_jax import data, models
 from ae_jax.data import ranges
 from ae_jax.evaluators import base, figures
-from ae_jax.evaluators.context import EvalContext, shown
+from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
 from ae_jax.runs import metric_names
 from ae_jax.types import AnyArray, Keys
@@ -63,7 +63,7 @@ def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[st
   if dataset.value_range == "unit":
     entropy = np.asarray(losses.bernoulli_entropy(ranges.normalise(dataset.test, "unit")))
     yield "test/nats_floor", float(trained_class_only(entropy, dataset).mean(dtype=np.float64))
-  yield "test/pca_squared_error", float(trained_class_only(pca_squared_errors(dataset, code.numbers), dataset).mean())
+  yield "test/pca_squared_error", float(trained_class_only(pca_squared_errors(dataset, code.size), dataset).mean())
   if code.bits is not None:
     errors = quantised_pca_squared_errors(dataset, code.bits)
     yield "test/pca_quantised_squared_error", float(trained_class_only(errors, dataset).mean())
@@ -79,10 +79,10 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   value_range = dataset.value_range
   values = {"squared_error": context.squared_errors}
   if value_range == "unit":
-    values |= context.each(
-      lambda variables, x, given, keys: {"nats": losses.bernoulli_nats(model.reconstruct(variables, x, given), x)},
+    values |= context.map_examples(
+      lambda variables, x, columns, keys: {"nats": losses.bernoulli_nats(model.reconstruct(variables, x, columns), x)},
       context.test,
-      context.given("test"),
+      context.columns("test"),
     )
   results = {name.removeprefix("test/"): value for name, value in metrics(values, dataset)}
   known = context.baselines or dict(baselines(dataset, model.code))
@@ -109,9 +109,9 @@ def _ssim(context: EvalContext) -> float | str:
   if min(shape[:2]) < losses.SSIM_WINDOW:
     window = f"{losses.SSIM_WINDOW} x {losses.SSIM_WINDOW}"
     return f"SSIM is undefined for images of {shape[0]} x {shape[1]} pixels, smaller than its window of {window}"
-  similarity = context.each(
+  similarity = context.map_examples(
     lambda variables, x_hat, x, keys: losses.structural_similarity(x_hat - low, x - low, peak),
-    *(trained_class_only(images, context.dataset) for images in (context.reconstructed, context.test)),
+    *(trained_class_only(images, context.dataset) for images in (context.reconstructions, context.test)),
   )
   return float(similarity.mean(dtype=np.float64))
 
@@ -140,22 +140,22 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Generates typical, worst and best reconstructions, the mean squared error of each pixel, and attention weights."""
   indices = trained_class_only(np.arange(len(context.test)), context.dataset)
   order = indices[np.argsort(context.squared_errors[indices], kind="stable")]
-  spaced = indices[shown(SHOWN, len(indices))]
+  typical = indices[spaced(SHOWN, len(indices))]
   choices = {
-    "reconstructions": (spaced, "Evenly spaced test examples and their reconstructions"),
+    "reconstructions": (typical, "Evenly spaced test examples and their reconstructions"),
     "worst": (order[::-1][:SHOWN], "The test examples with the largest squared errors, in descending order"),
     "best": (order[:SHOWN], "The test examples with the smallest squared errors, in ascending order"),
   }
   for name, (chosen, title) in choices.items():
-    rows = {KINDS[context.test.ndim]: context.test[chosen], "reconstructions": context.reconstructed[chosen]}
+    rows = {KINDS[context.test.ndim]: context.test[chosen], "reconstructions": context.reconstructions[chosen]}
     yield name, figures.ExampleRows(title, rows)
-  squares = np.square(context.reconstructed[indices] - context.test[indices]).mean(0, dtype=np.float64).sum(-1)
+  squares = np.square(context.reconstructions[indices] - context.test[indices]).mean(0, dtype=np.float64).sum(-1)
   place = "pixel" if context.test.ndim == 4 else "step"
   title = f"Mean squared error per {place} over the test set"
   yield "error_map", figures.Heatmap(title, "squared error", squares)
-  weights = context.attention(spaced)
+  weights = context.attention(typical)
   if weights:
-    yield "attention", figures.Attention("Attention weights of the encoder", context.test[spaced], weights)
+    yield "attention", figures.Attention("Attention weights of the encoder", context.test[typical], weights)
 
 
 def trained_class_only(

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from ae_jax.evaluators import base, denoising, figures, reconstruction
-from ae_jax.evaluators.context import EvalContext, shown
+from ae_jax.evaluators.context import EvalContext, spaced
 
 SHIFTS = (1, 2, 3)  # pixels: the mean over up, down, left and right
 ROTATIONS = (5, 10, 20, 45)  # degrees: the mean over both directions
@@ -28,7 +28,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   examples = context.test[indices]
   methods = {
     "squared_error": lambda x: context.reconstruct(x, indices),
-    "pca_squared_error": reconstruction.pca(context.train, context.run.model.code.numbers),
+    "pca_squared_error": reconstruction.pca(context.train, context.run.model.code.size),
   }
   errors = {method: {} for method in methods}
   yield "examples", len(examples)
@@ -58,7 +58,7 @@ def _indices(context: EvalContext) -> Int[np.ndarray, " chosen"]:
   """Returns the indices of the test examples that are analyzed; none of them is anomalous."""
   indices = reconstruction.trained_class_only(np.arange(len(context.test)), context.dataset)
   count = min(MAX_EXAMPLES, max(1, _MAX_ELEMENTS // context.test[0].size))
-  return indices[shown(count, len(indices))]
+  return indices[spaced(count, len(indices))]
 
 
 def _disturbances(
@@ -77,7 +77,7 @@ def _disturbances(
 
 def _pictured(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> figures.ExampleRows:
   """Returns some test images after the movements of `_PICTURED`, and their reconstructions."""
-  indices = indices[shown(reconstruction.SHOWN, len(indices))]
+  indices = indices[spaced(reconstruction.SHOWN, len(indices))]
   examples = context.test[indices]
   rows, fill = {"test images": examples}, context.dataset.span.low
   for kind, strength in _PICTURED:

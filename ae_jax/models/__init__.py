@@ -70,7 +70,7 @@ _DROPOUT = 0xD0  # folded into an example's key, so that dropout is independent 
 class Model:
   """A module as pure functions; frozen and hashable, so that it can be a static argument of compiled functions.
 
-  In all methods `given` is the batch of the examples, of which the model uses the columns named by `columns` and
+  In all methods `batch` is the batch of the examples, of which the model uses the columns named by `columns` and
   `weight`, which is 0 for padding. `keys` holds one random key per example, used for dropout if `train` is True.
   """
 
@@ -112,8 +112,8 @@ class Model:
 
   def init(self, key: Key[Array, ""]) -> Variables:
     """Returns the initial variables, float32 arrays, which depend on the key alone."""
-    given = {name: jnp.zeros((1,), jnp.int32) for name in self.columns} | {"weight": jnp.ones((1,), jnp.float32)}
-    collections = self.module.init(key, jnp.zeros((1, *self.shape), jnp.float32), given)
+    batch = {name: jnp.zeros((1,), jnp.int32) for name in self.columns} | {"weight": jnp.ones((1,), jnp.float32)}
+    collections = self.module.init(key, jnp.zeros((1, *self.shape), jnp.float32), batch)
     return Variables(collections.get("params", {}), collections.get(_STATE, {}))
 
   def abstract_variables(self) -> Variables:
@@ -124,41 +124,41 @@ class Model:
     self,
     variables: Variables,
     x: Examples,
-    given: Columns | None = None,
+    batch: Columns | None = None,
     *,
     keys: Keys | None = None,
     train: bool = False,
   ) -> Encoding:
     """Returns the `Encoding` of examples in the data's range."""
-    return self.apply("encode", variables, x, given, _dropout(keys, train))
+    return self.apply("encode", variables, x, batch, _dropout(keys, train))
 
   def decode(
     self,
     variables: Variables,
     z: Latents,
-    given: Columns | None = None,
+    batch: Columns | None = None,
     *,
     keys: Keys | None = None,
     train: bool = False,
   ) -> Logits:
     """Returns the logits of latents; skip connections, if the decoder has them, are replaced by zeros."""
-    return self.apply("decode", variables, z, given, _dropout(keys, train))
+    return self.apply("decode", variables, z, batch, _dropout(keys, train))
 
   def autoencode(
     self,
     variables: Variables,
     x: Examples,
-    given: Columns | None = None,
+    batch: Columns | None = None,
     *,
     keys: Keys | None = None,
     train: bool = False,
   ) -> tuple[Encoding, Logits]:
     """Returns the `Encoding` of examples and the logits of their reconstructions."""
-    return self.apply("__call__", variables, x, given, _dropout(keys, train))
+    return self.apply("__call__", variables, x, batch, _dropout(keys, train))
 
-  def reconstruct(self, variables: Variables, x: Examples, given: Columns | None = None) -> Logits:
+  def reconstruct(self, variables: Variables, x: Examples, batch: Columns | None = None) -> Logits:
     """Returns the logits of the reconstructions of examples."""
-    return self.autoencode(variables, x, given)[1]
+    return self.autoencode(variables, x, batch)[1]
 
   def nearest_codes(self, variables: Variables, z: Latents) -> Latents:
     """Returns the latent codes nearest to z that the encoder can output; z must be within the bounds of `code`."""
@@ -193,13 +193,13 @@ class Model:
     return self._apply(variables, *args, method=method)
 
   def attention(
-    self, variables: Variables, x: Examples, given: Columns | None = None
+    self, variables: Variables, x: Examples, batch: Columns | None = None
   ) -> dict[str, Float[Array, "batch heads queries keys"]]:
     """Returns the weights of the encoder's attention layers by the path of the layer.
 
     The path of a stacked layer ends with its number.
     """
-    _, collections = self._apply(variables, x, given, method="encode", mutable=["attention"])
+    _, collections = self._apply(variables, x, batch, method="encode", mutable=["attention"])
     leaves = jax.tree_util.tree_leaves_with_path(
       collections.get("attention", {}), is_leaf=lambda x: isinstance(x, tuple)
     )

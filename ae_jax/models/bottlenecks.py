@@ -27,10 +27,10 @@ class Autoencoder(AutoencoderModule):
   def code_spec(self) -> CodeSpec:
     return self.spec
 
-  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
+  def encode(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> Encoding:
     return encoding(self.code_activation, self.encoder(x, dropout))
 
-  def decode(self, z: Latents, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
+  def decode(self, z: Latents, batch: Columns | None = None, dropout: Keys | None = None) -> Logits:
     return self.decoder(z, dropout)
 
 
@@ -52,11 +52,11 @@ class VariationalAutoencoder(AutoencoderModule):
   def has_posterior(self) -> bool:
     return True
 
-  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
+  def encode(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> Encoding:
     mean, log_variance = jnp.split(self.encoder(x, dropout), 2, axis=-1)
     return Encoding(mean, Gaussian(mean, log_variance))
 
-  def decode(self, z: Latents, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
+  def decode(self, z: Latents, batch: Columns | None = None, dropout: Keys | None = None) -> Logits:
     return self.decoder(z, dropout)
 
 

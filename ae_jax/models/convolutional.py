@@ -122,14 +122,14 @@ class TiedConv(AutoencoderModule):
     self.code_bias = self.param("code_bias", zeros, (self.latent,))
     self.decoder_code_bias = self.param("decoder_code_bias", zeros, (features,))
 
-  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
+  def encode(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> Encoding:
     h = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
     for number, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
       h = self.activation(conv_pool(h, kernel) + bias[:, None, None, None])
       h = drop(h, dropout, self.dropout, number, -1)
     return bottlenecks.encoding(self.code_activation, flat(h) @ self.code_kernel + self.code_bias[None])
 
-  def decode(self, z: Latents, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
+  def decode(self, z: Latents, batch: Columns | None = None, dropout: Keys | None = None) -> Logits:
     h = (z @ self.code_kernel.T + self.decoder_code_bias[None]).T.reshape(*self.smallest, z.shape[0])
     stages = zip(self.kernels, self.decoder_biases, self.convolved, strict=True)
     for number, (kernel, bias, size) in enumerate(reversed(list(stages))):

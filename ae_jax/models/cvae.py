@@ -44,18 +44,18 @@ class ConditionalVAE(AutoencoderModule):
   def has_posterior(self) -> bool:
     return True
 
-  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
-    outputs = self.encoder(self._with_label(losses.flat(x), given), dropout)
+  def encode(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> Encoding:
+    outputs = self.encoder(self._with_label(losses.flat(x), batch), dropout)
     mean, log_variance = jnp.split(outputs, 2, axis=-1)
     return Encoding(mean, Gaussian(mean, log_variance))
 
-  def decode(self, z: Latents, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
-    return self.decoder(self._with_label(z, given), dropout)
+  def decode(self, z: Latents, batch: Columns | None = None, dropout: Keys | None = None) -> Logits:
+    return self.decoder(self._with_label(z, batch), dropout)
 
   def _with_label(
-    self, vectors: Float[AnyArray, "batch features"], given: Columns
+    self, vectors: Float[AnyArray, "batch features"], batch: Columns
   ) -> Float[Array, "batch features_and_labels"]:
-    one_hot = jax.nn.one_hot(given["label"], len(self.classes), dtype=vectors.dtype)
+    one_hot = jax.nn.one_hot(batch["label"], len(self.classes), dtype=vectors.dtype)
     return jnp.concatenate([vectors, one_hot], axis=1)
 
 

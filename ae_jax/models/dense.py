@@ -108,13 +108,13 @@ class Tied(AutoencoderModule):
     self.biases = [self.param(f"bias_{i}", zeros, pair[1:], jnp.float32) for i, pair in layers]
     self.decoder_biases = [self.param(f"decoder_bias_{i}", zeros, pair[:1], jnp.float32) for i, pair in layers]
 
-  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
+  def encode(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> Encoding:
     h = losses.flat(x)
     for number, (kernel, bias) in enumerate(zip(self.kernels[:-1], self.biases[:-1], strict=True)):
       h = drop(self.activation(h @ kernel + bias[None]), dropout, self.dropout, number)
     return bottlenecks.encoding(self.code_activation, h @ self.kernels[-1] + self.biases[-1][None])
 
-  def decode(self, z: Latents, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
+  def decode(self, z: Latents, batch: Columns | None = None, dropout: Keys | None = None) -> Logits:
     h = z
     for number, (kernel, bias) in enumerate(zip(self.kernels[:0:-1], self.decoder_biases[:0:-1], strict=True)):
       h = drop(self.activation(h @ kernel.T + bias[None]), dropout, self.dropout, DECODER + number)

@@ -49,7 +49,7 @@ class CodeSpec(NamedTuple):
   shared_codebook: bool = False  # whether all discrete latents take their values from one codebook of vectors
 
   @property
-  def numbers(self) -> int:
+  def size(self) -> int:
     """The number of elements of z, which is the budget of a baseline such as PCA."""
     return math.prod(self.shape)
 
@@ -77,7 +77,7 @@ class Encoding(NamedTuple):
 class AutoencoderModule(nn.Module):
   """The interface of a Flax module that is an autoencoder, with defaults for its optional parts.
 
-  A module defines `code_spec`, `encode` and `decode`. `given` holds the other columns of the batch: those named by
+  A module defines `code_spec`, `encode` and `decode`. `batch` holds the other columns of the batch: those named by
   `columns` and, where the batch is padded, `weight`, which is 0 for padding. `dropout` holds one random key per example
   in training; None switches dropout off.
   """
@@ -117,16 +117,16 @@ class AutoencoderModule(nn.Module):
     """The (encoder, decoder) of a model that can be trained layer by layer; () for others."""
     return ()
 
-  def __call__(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> tuple[Encoding, Logits]:
+  def __call__(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> tuple[Encoding, Logits]:
     """Returns the encoding of examples and the logits of their reconstructions."""
-    encoding = self.encode(x, given, dropout)
-    return encoding, self.decode(encoding.z, given, dropout)
+    encoding = self.encode(x, batch, dropout)
+    return encoding, self.decode(encoding.z, batch, dropout)
 
-  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
+  def encode(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> Encoding:
     """Returns the encoding of examples."""
     raise NotImplementedError
 
-  def decode(self, z: Latents, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
+  def decode(self, z: Latents, batch: Columns | None = None, dropout: Keys | None = None) -> Logits:
     """Returns the logits of latents."""
     raise NotImplementedError
 

@@ -32,26 +32,26 @@ class MaskedModel(Model):
     self,
     variables: Variables,
     x: Examples,
-    given: Columns | None = None,
+    batch: Columns | None = None,
     *,
     keys: Keys | None = None,
     train: bool = False,
   ) -> Encoding:
     """Returns the `Encoding` of examples, in which masked latents are 0."""
-    encoding = super().encode(variables, x, given, keys=keys, train=train)
+    encoding = super().encode(variables, x, batch, keys=keys, train=train)
     return encoding._replace(z=self.latent_mask[None] * encoding.z)
 
   def autoencode(
     self,
     variables: Variables,
     x: Examples,
-    given: Columns | None = None,
+    batch: Columns | None = None,
     *,
     keys: Keys | None = None,
     train: bool = False,
   ) -> tuple[Encoding, Logits]:
     """Returns the `Encoding`, in which masked latents are 0, and the logits of the reconstructions."""
-    encoding, logits = super().autoencode(variables, x, given, keys=keys, train=train)
+    encoding, logits = super().autoencode(variables, x, batch, keys=keys, train=train)
     return encoding._replace(z=self.latent_mask[None] * encoding.z), logits
 
   def _apply(self, variables, *args, **options):

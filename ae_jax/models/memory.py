@@ -16,7 +16,7 @@ from ae_jax.models import cost
 from ae_jax.models.interface import Variables
 
 
-def available() -> int | float:
+def available_bytes() -> int | float:
   """Returns the bytes of memory that a step may use.
 
   They are the memory of the first local device; on CPU that of the machine or of its container.
@@ -24,7 +24,7 @@ def available() -> int | float:
   return min(placements.host_bytes(), placements.device_bytes())
 
 
-def share(devices: int) -> float:
+def device_share(devices: int) -> float:
   """Returns the bytes that each of the local devices may use: 90 % of an accelerator's memory.
 
   On CPU half of the machine's memory, divided by the devices, which share it with all other processes.
@@ -36,7 +36,7 @@ def share(devices: int) -> float:
 
 def check_parameters(model: Any) -> Variables:
   """Returns the abstract variables of a model; raises UserError if they alone exceed the memory."""
-  variables, limit = model.abstract_variables(), available()
+  variables, limit = model.abstract_variables(), available_bytes()
   size = cost.bytes_of(jax.tree.leaves(variables))
   if size > limit:
     raise errors.UserError(
@@ -46,7 +46,9 @@ def check_parameters(model: Any) -> Variables:
   return variables
 
 
-def check(model: Any, objective: Callable, optimizer: optax.GradientTransformation, rows: int, shards: int = 1) -> None:
+def check_step(
+  model: Any, objective: Callable, optimizer: optax.GradientTransformation, rows: int, shards: int = 1
+) -> None:
   """Raises UserError if a training step exceeds the memory of a device. Nothing is computed.
 
   The estimate counts the parameters, the optimizer state, the gradient, and the activations that the backward pass
@@ -59,7 +61,7 @@ def check(model: Any, objective: Callable, optimizer: optax.GradientTransformati
     rows: number of examples that a device processes at a time.
     shards: number of devices that share the optimizer state; each holds all parameters and the whole gradient.
   """
-  variables, limit = check_parameters(model), available()
+  variables, limit = check_parameters(model), available_bytes()
   params = variables.params
   optimizer_state = cost.bytes_of(jax.tree.leaves(jax.eval_shape(optimizer.init, params)))
   state = 2 * cost.bytes_of(jax.tree.leaves(params)) + optimizer_state // shards
@@ -77,7 +79,7 @@ def check(model: Any, objective: Callable, optimizer: optax.GradientTransformati
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
+def explain_out_of_memory() -> Iterator[None]:
   """Turns JAX's out-of-memory error inside the context into a UserError."""
   try:
     yield

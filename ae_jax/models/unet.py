@@ -54,14 +54,14 @@ class UNet(AutoencoderModule):
     self.uncode = nn.Dense(math.prod(self.smallest))
     self.up = [self._conv(features) for features in (self.shape[2], *self.channels[:-1])]
 
-  def __call__(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> tuple[Encoding, Logits]:
+  def __call__(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> tuple[Encoding, Logits]:
     z, skips = self._encode_with_skips(x, dropout)
     return Encoding(z), self._decode_with_skips(z, skips, dropout)
 
-  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
+  def encode(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> Encoding:
     return Encoding(self._encode_with_skips(x, dropout)[0])
 
-  def decode(self, z: Latents, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
+  def decode(self, z: Latents, batch: Columns | None = None, dropout: Keys | None = None) -> Logits:
     stages = zip(self.channels, self.sizes[:-1], strict=True)
     skips = [jnp.zeros((features, *size, z.shape[0]), z.dtype) for features, size in stages]
     return self._decode_with_skips(z, skips, dropout)

@@ -102,16 +102,16 @@ class VQVAE(AutoencoderModule):
     self.variable("state", "sums", lambda: self.codebook.value)
     self.examples = self.variable("state", "examples", lambda: jnp.ones(()))
 
-  def encode(self, x: Examples, given: Columns | None = None, dropout: Keys | None = None) -> Encoding:
+  def encode(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> Encoding:
     vectors = self.encoder(x, dropout).astype(jnp.float32)  # [B, h, w, latent]
     indices = self._nearest(vectors)
     quantised = jax.lax.stop_gradient(self.lookup(indices))
     distance = jnp.square(vectors - quantised).reshape(len(x), -1).sum(1)  # [B]
     z = quantised + (vectors - jax.lax.stop_gradient(vectors))  # bitwise equal to the codebook entries
-    statistics = self._statistics(jax.lax.stop_gradient(vectors), indices, given, dropout)
+    statistics = self._statistics(jax.lax.stop_gradient(vectors), indices, batch, dropout)
     return Encoding(z.astype(x.dtype), None, indices, {"commitment": self.commitment * distance}, statistics)
 
-  def decode(self, z: Grid, given: Columns | None = None, dropout: Keys | None = None) -> Logits:
+  def decode(self, z: Grid, batch: Columns | None = None, dropout: Keys | None = None) -> Logits:
     return self.decoder(z, dropout)
 
   def nearest_codes(self, z: Grid) -> Grid:
@@ -130,14 +130,14 @@ class VQVAE(AutoencoderModule):
     return distances.argmin(1).astype(jnp.int32).reshape(vectors.shape[:-1])
 
   def _statistics(
-    self, vectors: Grid, indices: GridIndices, given: Columns | None, keys: Keys | None
+    self, vectors: Grid, indices: GridIndices, batch: Columns | None, keys: Keys | None
   ) -> dict[str, Array]:
     """Returns sums over the examples: the vectors assigned to each entry, and candidates to revive dead entries.
 
     Each example offers one of its vectors to each entry with probability 1 / examples; an entry with exactly one offer
     has a candidate. The choice is thus a sum over examples, which does not depend on how the batch is split.
     """
-    weight = jnp.ones(len(vectors)) if given is None or "weight" not in given else given["weight"].astype(jnp.float32)
+    weight = jnp.ones(len(vectors)) if batch is None or "weight" not in batch else batch["weight"].astype(jnp.float32)
     positions = self.grid[0] * self.grid[1]
     flat, rows = vectors.reshape(-1, self.latent), jnp.repeat(weight, positions)
     assigned = jax.nn.one_hot(indices.reshape(-1), self.codebook_size) * rows[:, None]  # [B * positions, entries]

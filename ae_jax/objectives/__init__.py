@@ -88,8 +88,8 @@ def check_bottleneck(name: str, code: models.CodeSpec, shape: Sequence[int]) -> 
     shape: Shape of an example.
   """
   elements = math.prod(shape)
-  if name == "reconstruction" and code.is_vector and code.numbers > elements:
+  if name == "reconstruction" and code.is_vector and code.size > elements:
     raise errors.UserError(
-      f"config.model.latent={code.numbers}: larger than the example of {elements} elements, so that the model can copy "
+      f"config.model.latent={code.size}: larger than the example of {elements} elements, so that the model can copy "
       f"it; use at most {elements}, or an objective that regularises (sparse, contractive, denoising, elbo)"
     )

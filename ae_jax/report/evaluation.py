@@ -15,7 +15,7 @@ _MIN_PAUSE = 30.0  # seconds between two pages of a run in training, at least
 _PAUSE_FACTOR = 50  # the pause is at least this many times the seconds that a page takes: at most 2 % of the run
 
 
-def examine(
+def analyze(
   run: api.Run,
   dataset: data.Dataset,
   measures: Sequence[evaluators.Evaluator],

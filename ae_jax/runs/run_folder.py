@@ -31,7 +31,7 @@ def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, dev
     "format": FORMAT,
     "config": resolved,
     "data": _describe_data(dataset) | ({"label_values": list(model.labels)} if model.labels else {}),
-    "code": {"shape": list(model.code.shape), "numbers": model.code.numbers, "bits": model.code.bits},
+    "code": {"shape": list(model.code.shape), "numbers": model.code.size, "bits": model.code.bits},
     "parameters": model.parameter_count(),
     "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
     "devices": [f"{device.platform}: {device.device_kind}" for device in devices],

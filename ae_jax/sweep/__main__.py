@@ -48,9 +48,9 @@ def main(config: ConfigDict, workdir: Callable[[ConfigDict], pathlib.Path]) -> N
     configs.check(config)
     place = workdir(config)
     _choose_devices(engines)
-    latents = [] if _LATENTS.value is None else [grid.axis("latents", f"model.latent={_LATENTS.value}")]
+    latents = [] if _LATENTS.value is None else [grid.parse_axis("latents", f"model.latent={_LATENTS.value}")]
     seeds = [("seed", [config.seed + number for number in range(_SEEDS.value)])]
-    axes = latents + seeds + [grid.axis("grid", text) for text in _GRID.value]
+    axes = latents + seeds + [grid.parse_axis("grid", text) for text in _GRID.value]
     options = trainer.SweepOptions(WAYS[_WAY.value], _BUDGET.value)
     sweep_run.run(config, axes, place, options, _HALVING.value, _engine(engines, place))
 
@@ -69,7 +69,7 @@ def _engine(engines, place):
   if _ENGINE.value == "ray":
     return lambda received, _: engines.ray(received, _ADDRESS.value, _SHARES.value)
   if _ENGINE.value == "slurm":
-    options = engines.options(_SLURM.value)
+    options = engines.parse_options(_SLURM.value)
     return lambda received, _: engines.slurm(received, place, _SHARES.value, options)
   return engines.local
 

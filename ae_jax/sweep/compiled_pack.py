@@ -58,7 +58,7 @@ def widest(members: Members) -> grid.Member:
   return max(members, key=lambda member: member.latent)
 
 
-def place(members: Members, mesh: Mesh) -> DeviceData:
+def place_data(members: Members, mesh: Mesh) -> DeviceData:
   """Puts the data of members on the devices; the devices must divide the number of members (`pad_to_devices`)."""
   experiment, by_member = widest(members).experiment, distributed.sharded(mesh, axis=0)
   test_batches = batch_schedule.evaluation_batches(
@@ -66,8 +66,8 @@ def place(members: Members, mesh: Mesh) -> DeviceData:
   )
   noise_keys = [compiled_stage.keys(member.experiment.config.seed)[1] for member in members]
   noise_keys = jax.random.wrap_key_data(np.stack([jax.random.key_data(key) for key in noise_keys]))
-  own = distributed.put((noise_keys, member_steps.latent_masks(members, widest(members))), by_member)
-  return compiled_stage.place(experiment, test_batches, distributed.replicated(mesh), own, by_member)
+  model_args = distributed.put((noise_keys, member_steps.latent_masks(members, widest(members))), by_member)
+  return compiled_stage.place_data(experiment, test_batches, distributed.replicated(mesh), model_args, by_member)
 
 
 def feed(members: Members, first: int, last: int) -> Iterator[tuple[np.ndarray, ...]]:
@@ -107,7 +107,7 @@ def build(members: Members, device_data: DeviceData, number: int, state: TrainSt
 
   Args:
     members: The members, padded to the devices.
-    device_data: See `place`.
+    device_data: See `place_data`.
     number: Number of the stage.
     state: State of the pack.
     way: One of WAYS.
@@ -116,10 +116,10 @@ def build(members: Members, device_data: DeviceData, number: int, state: TrainSt
   experiment = widest(members).experiment
   stage, batches = experiment.stages[number], experiment.batch_schedule
   numbers = _stack([grid.numbers(member.experiment)[number] for member in members])
-  own = (*device_data.own, distributed.put(numbers, device_data.split))
-  train_chunk = _compile_train_chunk(experiment, stage, device_data, own, state, count=len(members), way=way)
-  evaluate = _compile_evaluate(experiment, stage, device_data, own, state, way)
-  train, tested = compiled_stage.bound(device_data, own, batches.padded_batch_size, train_chunk, evaluate)
+  model_args = (*device_data.model_args, distributed.put(numbers, device_data.batch_sharding))
+  train_chunk = _compile_train_chunk(experiment, stage, device_data, model_args, state, count=len(members), way=way)
+  evaluate = _compile_evaluate(experiment, stage, device_data, model_args, state, way)
+  train, tested = compiled_stage.bind_data(device_data, model_args, batches.padded_batch_size, train_chunk, evaluate)
   return CompiledStage(
     restart=restart(stage, device_data),
     train_chunk=train,
@@ -133,7 +133,7 @@ def _compile_train_chunk(
   experiment: Experiment,
   stage: Stage,
   device_data: DeviceData,
-  own: tuple,
+  model_args: tuple,
   state: TrainState,
   *,
   count: int,
@@ -142,12 +142,12 @@ def _compile_train_chunk(
   batches = experiment.batch_schedule
   shape = (count, batches.chunk, batches.padded_batch_size)
   rows_and_weights = [
-    jax.ShapeDtypeStruct(shape, dtype, sharding=device_data.split) for dtype in (np.int32, np.float32)
+    jax.ShapeDtypeStruct(shape, dtype, sharding=device_data.batch_sharding) for dtype in (np.int32, np.float32)
   ]
   return steps.compiled(
     member_steps.train_chunk,
-    compiled_stage.chunk_arguments(device_data, own, state, *rows_and_weights),
-    (_shardings(device_data), device_data.split, device_data.split),
+    compiled_stage.chunk_arguments(device_data, model_args, state, *rows_and_weights),
+    (_shardings(device_data), device_data.batch_sharding, device_data.batch_sharding),
     donate=(0,),
     over=WAYS[way],
     model=experiment.model,
@@ -162,13 +162,13 @@ def _compile_train_chunk(
 
 
 def _compile_evaluate(
-  experiment: Experiment, stage: Stage, device_data: DeviceData, own: tuple, state: TrainState, way: str
+  experiment: Experiment, stage: Stage, device_data: DeviceData, model_args: tuple, state: TrainState, way: str
 ) -> Any:
   dataset = experiment.dataset
   return steps.compiled(
     member_steps.evaluate,
-    compiled_stage.test_arguments(device_data, own, state),
-    device_data.split,
+    compiled_stage.test_arguments(device_data, model_args, state),
+    device_data.batch_sharding,
     over=WAYS[way],
     model=experiment.model,
     value_range=dataset.value_range,
@@ -179,7 +179,7 @@ def _compile_evaluate(
 
 def _peak_bytes(members: Members, device_data: DeviceData, state: TrainState, train_chunk: Any, evaluate: Any) -> int:
   """Returns the bytes that each device needs, including data and states, as the compiler predicts it."""
-  size, rest = device_data.split.mesh.size, dataclasses.replace(state, step=None, params=None)
+  size, rest = device_data.batch_sharding.mesh.size, dataclasses.replace(state, step=None, params=None)
   training = _program_bytes(train_chunk) + _bytes(device_data.test)
   evaluating = _program_bytes(evaluate) + _bytes(device_data.train) + _bytes(rest) // size
   saved = state_bytes(widest(members)) * len(members) if size > 1 else 0  # on the first device
@@ -221,10 +221,10 @@ def to_save(state: TrainState, count: int) -> TrainState:
 def from_saved(state: TrainState, device_data: DeviceData) -> TrainState:
   """Puts a saved state on all devices, padded as by `pad_to_devices`; the inverse of `to_save`."""
   stacked = jax.tree.map(np.asarray, without_step(state))
-  missing = -len(jax.tree.leaves(stacked)[0]) % device_data.split.mesh.size
+  missing = -len(jax.tree.leaves(stacked)[0]) % device_data.batch_sharding.mesh.size
   padded = jax.tree.map(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], missing, 0)]), stacked)
   return dataclasses.replace(
-    distributed.put(padded, device_data.split), step=distributed.put(state.step, device_data.everywhere)
+    distributed.put(padded, device_data.batch_sharding), step=distributed.put(state.step, device_data.replicated)
   )
 
 
@@ -261,8 +261,8 @@ def abstract_member_state(member: grid.Member) -> TrainState:
 
 def _shardings(device_data: DeviceData) -> TrainState:
   """Returns the shardings of the state of a pack: members are split over the devices, the step is replicated."""
-  split = {field.name: device_data.split for field in dataclasses.fields(TrainState)}
-  return TrainState(**split | {"step": device_data.everywhere})
+  split = {field.name: device_data.batch_sharding for field in dataclasses.fields(TrainState)}
+  return TrainState(**split | {"step": device_data.replicated})
 
 
 def _init(key: jax.Array, model: models.Model, ema: bool) -> TrainState:

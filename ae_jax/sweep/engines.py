@@ -62,7 +62,7 @@ def use_cores(count: int) -> None:
   jax.config.update("jax_num_cpu_devices", count)
 
 
-def options(texts: Sequence[str]) -> dict[str, int | str]:
+def parse_options(texts: Sequence[str]) -> dict[str, int | str]:
   """Parses KEY=VALUE texts into the options of `slurm`; raises UserError for any other text."""
   pairs = [text.partition("=") for text in texts]
   for text, (key, sign, _) in zip(texts, pairs, strict=True):
@@ -219,7 +219,7 @@ def _work(task: Task, cores: int) -> list[dict[str, trainer.MemberResult]] | str
   use_cores(cores)
   cache.keep_compiled_programs()
   try:
-    with preemption.caught() as received:
+    with preemption.catch_signals() as received:
       return list(_train(task, received, lambda line: print(line, flush=True)))
   except errors.UserError as error:
     return str(error)

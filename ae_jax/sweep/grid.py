@@ -29,7 +29,7 @@ class Member:
     return self.experiment.config.model.latent
 
 
-def axis(flag: str, text: str) -> tuple[str, list[int | float]]:
+def parse_axis(flag: str, text: str) -> tuple[str, list[int | float]]:
   """Parses KEY=NUMBER,NUMBER,... into (config key, values).
 
   Args:

@@ -40,7 +40,7 @@ def rungs(members: Sequence[grid.Member], factor: int) -> list[int]:
   return sorted({end // factor**rung for rung in range(1, count + 1)} - {0, end})
 
 
-def stopped(members: Iterable[grid.Member], scores: Mapping[str, float], factor: int) -> list[str]:
+def eliminated(members: Iterable[grid.Member], scores: Mapping[str, float], factor: int) -> list[str]:
   """Returns the names of the members that do not continue after a rung.
 
   Args:

@@ -51,7 +51,7 @@ def build(pack: Pack, number: int, state: TrainState) -> CompiledStage:
   built = compiled_pack.build(pack.padded_members, pack.device_data, number, state, pack.way)
   pack.peak_bytes = max(pack.peak_bytes, built.peak_bytes)
   if built.peak_bytes > pack.budget:
-    size, count = pack.device_data.split.mesh.size, len(pack.padded_members)
+    size, count = pack.device_data.batch_sharding.mesh.size, len(pack.padded_members)
     if count == size:
       raise errors.UserError(
         f"--budget_gib: a member needs {placements.format_gib(built.peak_bytes)} on a device, but may use "
@@ -84,7 +84,7 @@ def choose_way(
     return built
   pack.measured = True
   batch_schedule, stage = pack.members[0].experiment.batch_schedule, pack.members[0].experiment.stages[number]
-  state_bytes = cost.bytes_of(jax.tree.leaves(state)) // pack.device_data.split.mesh.size
+  state_bytes = cost.bytes_of(jax.tree.leaves(state)) // pack.device_data.batch_sharding.mesh.size
   last_epoch, chunk = min(stage.epochs.stop, pack.until), int(state.step) // batch_schedule.chunk
   remaining_seconds = seconds * (last_epoch * batch_schedule.chunks_per_epoch - chunk)
   trial_seconds = built.compile_seconds + seconds

@@ -52,13 +52,13 @@ def run(
     setup.check_memory(compiled_pack.widest(group).experiment, 1)
   _check_folder(workdir, members)
   rows = {row["name"]: row for row in summary.read(workdir)}
-  with preemption.caught() as received:
+  with preemption.catch_signals() as received:
     cache.keep_compiled_programs()
     chosen = engine(received, logs.print_line)
     for line in (_opening(members, len(groups), rows, workdir), *members[0].experiment.dataset.remarks):
       logs.print_line(line)
     rows = _train_rungs(config, keys, members, workdir, options, rungs=rungs, factor=factor, engine=chosen, rows=rows)
-  shutil.rmtree(workdir / trainer.PARTS, ignore_errors=True)
+  shutil.rmtree(workdir / trainer.PACKS, ignore_errors=True)
   _conclude([rows[member.name] for member in members], members[0].experiment, workdir)
   return [rows[member.name] for member in members]
 
@@ -90,9 +90,9 @@ def _train_rungs(
       summary.write(workdir, [rows[member.name] for member in members if member.name in rows], {})
     if until:
       scores = {member.name: summary.error_after(workdir, member, until) for member in competing}
-      stopped = halving.stopped(competing, scores, factor)
-      competing = [member for member in competing if member.name not in stopped]
-      rows = rows | _mark_stopped([rows[name] for name in stopped])
+      eliminated = halving.eliminated(competing, scores, factor)
+      competing = [member for member in competing if member.name not in eliminated]
+      rows = rows | _mark_stopped([rows[name] for name in eliminated])
   return rows
 
 
@@ -193,7 +193,7 @@ def _notes(rows: Sequence[Row], workdir: Path) -> list[str]:
 
 def _check_folder(workdir: Path, members: Sequence[grid.Member]) -> None:
   """Raises UserError if the folder holds files that belong to no sweep, or members of another config."""
-  known = {trainer.PARTS, engines.JOBS, *summary.FILES} | {member.name for member in members}
+  known = {trainer.PACKS, engines.JOBS, *summary.FILES} | {member.name for member in members}
   if workdir.exists():
     others = sorted(p.name for p in workdir.iterdir() if p.name not in known and not (p / "config.json").exists())
     if others:

@@ -24,7 +24,7 @@ from ae_jax.training import loop
 from ae_jax.training.state import TrainState
 from ae_jax.types import AnyArray
 
-PARTS = ".packs"  # subfolder of a sweep folder for the checkpoints of unfinished packs
+PACKS = ".packs"  # subfolder of a sweep folder for the checkpoints of unfinished packs
 AUTO = "auto"
 _MAX_MEMBERS = 200  # of a pack, because each member has three open files
 
@@ -63,7 +63,7 @@ def train(
     workdir: Folder of the sweep, with a run folder for each member.
     mesh: Devices.
     options: Options of the sweep.
-    received: See `preemption.caught`.
+    received: See `preemption.catch_signals`.
     report: Receives lines for the user.
 
   Yields {name: MemberResult} of each pack.
@@ -72,7 +72,7 @@ def train(
     UserError: If a single member does not fit in memory, or a file cannot be written.
     Interrupted: After a signal has stopped the training and the state was saved.
   """
-  budget = options.budget_gib * 2**30 or memory.share(mesh.size)
+  budget = options.budget_gib * 2**30 or memory.device_share(mesh.size)
   remaining, size = list(members), min(_MAX_MEMBERS, _max_members(members, mesh, budget))
   while remaining:
     start_time, pack = time.monotonic(), remaining[:size]
@@ -110,29 +110,31 @@ def _train_pack(
   """Trains a pack; returns {name: step at which it diverged, or None}, the way, and the peak bytes of a device."""
   until = options.until or members[0].experiment.stages[-1].epochs.stop
   names = "\n".join([*(member.name for member in members), str(until)])
-  pack_folder = workdir / PARTS / hashlib.sha256(names.encode()).hexdigest()[:16]
-  with contextlib.ExitStack() as stack, memory.explained():
+  pack_folder = workdir / PACKS / hashlib.sha256(names.encode()).hexdigest()[:16]
+  with contextlib.ExitStack() as stack, memory.explain_out_of_memory():
     descriptions = [_begin(member, workdir, mesh, stack) for member in members]
     padded_members = compiled_pack.pad_to_devices(list(members), mesh)
-    device_data = compiled_pack.place(padded_members, mesh)
-    opened = stack.enter_context(checkpoints.open_folder(pack_folder / "checkpoints", True, report))
-    state, notes = _restore(opened, members, padded_members, device_data, workdir, report)
+    device_data = compiled_pack.place_data(padded_members, mesh)
+    checkpoint_folder = stack.enter_context(checkpoints.open_folder(pack_folder / "checkpoints", True, report))
+    state, notes = _restore(checkpoint_folder, members, padded_members, device_data, workdir, report)
     way = notes.get("way") or options.way
     measured, way = way != AUTO, compiled_pack.default_way(mesh) if way == AUTO else way
     baselines = _baselines(members)
     pack = packs.Pack(list(members), padded_members, device_data, budget, until, way, measured, baselines, report)
-    courses = []
+    recorders = []
     for index, (member, description) in enumerate(zip(members, descriptions, strict=True)):
       log = logs.Log(workdir / member.name, int(state.step), description, member.experiment.config.trackers)
-      courses.append(_course(pack, index, stack.enter_context(log), int(state.step), *notes["courses"][index]))
-    state = loop.train(_training(pack, courses, opened, received), state)
-    for course, member, member_state in zip(courses, members, compiled_pack.member_states(members, state), strict=True):
-      if course.diverged is None:
+      recorders.append(_recorder(pack, index, stack.enter_context(log), int(state.step), *notes["courses"][index]))
+    state = loop.train(_training(pack, recorders, checkpoint_folder, received), state)
+    for recorder, member, member_state in zip(
+      recorders, members, compiled_pack.member_states(members, state), strict=True
+    ):
+      if recorder.diverged is None:
         _export(member_state, member, workdir, stack)
         if options.until is None:
-          course.log.finish({}, {})
+          recorder.log.finish({}, {})
   shutil.rmtree(pack_folder)
-  diverged_steps = {member.name: course.diverged for member, course in zip(members, courses, strict=True)}
+  diverged_steps = {member.name: recorder.diverged for member, recorder in zip(members, recorders, strict=True)}
   return diverged_steps, pack.way, pack.peak_bytes
 
 
@@ -145,29 +147,32 @@ def _begin(member: grid.Member, workdir: Path, mesh: Mesh, stack: contextlib.Exi
   return description
 
 
-def _course(
+def _recorder(
   pack: packs.Pack, index: int, log: logs.Log | logs.NullLog, step: int, pending: Sequence[Any], diverged: int | None
-) -> loop.Course:
-  """Returns the `loop.Course` of a member, which continues after `step`."""
+) -> loop.Recorder:
+  """Returns the `loop.Recorder` of a member, which continues after `step`."""
   member = pack.members[index]
   windows = logs.WindowAverages(
     member.experiment.config.log_every_steps, member.experiment.batch_schedule.steps, step, pending
   )
   metrics = functools.partial(_metrics, member, index, pack.device_data.test_weights)
-  return loop.Course(log, windows, metrics, lambda: pack.baselines[member.latent].result(), diverged)
+  return loop.Recorder(log, windows, metrics, lambda: pack.baselines[member.latent].result(), diverged)
 
 
 def _training(
-  pack: packs.Pack, courses: list[loop.Course], opened: checkpoints.CheckpointFolder, received: Callable[[], str]
+  pack: packs.Pack,
+  recorders: list[loop.Recorder],
+  checkpoint_folder: checkpoints.CheckpointFolder,
+  received: Callable[[], str],
 ) -> loop.Training:
   """Returns the `loop.Training` of a pack."""
   return loop.Training(
     pack.members[0].experiment,
-    courses,
+    recorders,
     build=functools.partial(packs.build, pack),
     feed=functools.partial(compiled_pack.feed, pack.padded_members),
-    checkpoint=functools.partial(_checkpoint, pack, courses),
-    opened=opened,
+    checkpoint=functools.partial(_checkpoint, pack, recorders),
+    checkpoint_folder=checkpoint_folder,
     received=received,
     until=pack.until,
     sparse=True,
@@ -175,7 +180,7 @@ def _training(
 
 
 def _restore(
-  opened: checkpoints.CheckpointFolder,
+  checkpoint_folder: checkpoints.CheckpointFolder,
   members: Sequence[grid.Member],
   padded_members: Sequence[grid.Member],
   device_data: compiled_pack.DeviceData,
@@ -188,7 +193,7 @@ def _restore(
   otherwise training starts at step 0.
   """
   initial = compiled_pack.start(padded_members, device_data)
-  restored = checkpoints.restore(opened, compiled_pack.to_save(initial, len(members)), report)
+  restored = checkpoints.restore(checkpoint_folder, compiled_pack.to_save(initial, len(members)), report)
   if restored:
     state, notes = restored
     return compiled_pack.from_saved(state, device_data), notes
@@ -227,19 +232,19 @@ def _metrics(
 
 
 def _checkpoint(
-  pack: packs.Pack, courses: Sequence[loop.Course], state: TrainState, records: Sequence[Any]
+  pack: packs.Pack, recorders: Sequence[loop.Recorder], state: TrainState, records: Sequence[Any]
 ) -> tuple[TrainState, float, dict[str, Any]]:
   """Returns what to save of a pack: the state, an infinite error because no checkpoint is the best, and notes."""
   del records
-  notes: dict[str, Any] = {"courses": [(course.windows.pending, course.diverged) for course in courses]}
+  notes: dict[str, Any] = {"courses": [(recorder.windows.pending, recorder.diverged) for recorder in recorders]}
   notes |= {"way": pack.way} if pack.measured else {}
-  return compiled_pack.to_save(state, len(courses)), np.inf, notes
+  return compiled_pack.to_save(state, len(recorders)), np.inf, notes
 
 
 def _export(state: TrainState, member: grid.Member, workdir: Path, stack: contextlib.ExitStack) -> None:
   """Starts saving the state of a member as a checkpoint of its run; closing `stack` waits for it."""
   folder = workdir / member.name
   error = logs.read(folder)[-1]["test/squared_error"]
-  opened = stack.enter_context(checkpoints.open_folder(folder / "checkpoints", True))
-  if not checkpoints.has_step(opened, int(state.step)):
-    checkpoints.save(opened, state, error, {})
+  checkpoint_folder = stack.enter_context(checkpoints.open_folder(folder / "checkpoints", True))
+  if not checkpoints.has_step(checkpoint_folder, int(state.step)):
+    checkpoints.save(checkpoint_folder, state, error, {})

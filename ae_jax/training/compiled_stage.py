@@ -28,9 +28,9 @@ class DeviceData:
   test: dict[str, jax.Array]
   test_rows: tuple[jax.Array, jax.Array]  # indices and weights of the test batches, [batches, padded batch size]
   test_weights: np.ndarray  # the same weights, in the memory of every process
-  own: tuple  # arguments of a model: (noise key,), or in a pack (noise keys [members], masks of the members)
-  everywhere: jax.sharding.NamedSharding  # replicated
-  split: jax.sharding.NamedSharding  # of rows and weights of a chunk: over each batch, or over members
+  model_args: tuple  # arguments of a model: (noise key,), or in a pack (noise keys [members], masks of the members)
+  replicated: jax.sharding.NamedSharding  # replicated
+  batch_sharding: jax.sharding.NamedSharding  # of rows and weights of a chunk: over each batch, or over members
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +57,12 @@ def keys(seed: int) -> tuple[Key[Array, ""], Key[Array, ""]]:
   return init_key, noise_key
 
 
-def place(
+def place_data(
   experiment: setup.Experiment,
   cut: tuple[Int[np.ndarray, "batches batch"], Float[np.ndarray, "batches batch"]],
   rows: jax.sharding.NamedSharding,
-  own: tuple,
-  split: jax.sharding.NamedSharding,
+  model_args: tuple,
+  batch_sharding: jax.sharding.NamedSharding,
 ) -> DeviceData:
   """Puts the data of a model on the devices; a streamed training set stays where it is.
 
@@ -71,70 +71,72 @@ def place(
     cut: Indices and weights of the test batches.
     rows: The sharding of `cut`.
     own: See `DeviceData`.
-    split: See `DeviceData`.
+    batch_sharding: See `DeviceData`.
   """
-  everywhere = distributed.replicated(split.mesh)
+  replicated = distributed.replicated(batch_sharding.mesh)
 
   def put(half):
     columns = data.flat_columns(experiment.dataset, half, experiment.model)
-    return jax.tree.map(lambda column: distributed.put(column, everywhere), columns)
+    return jax.tree.map(lambda column: distributed.put(column, replicated), columns)
 
   train = None if experiment.dataset.streams else put("train")
   test_rows = tuple(distributed.put(part, rows) for part in cut)
-  return DeviceData(train, put("test"), test_rows, cut[1], own, everywhere, split)
+  return DeviceData(train, put("test"), test_rows, cut[1], model_args, replicated, batch_sharding)
 
 
-def chunk_arguments(device_data: DeviceData, own: tuple, state: TrainState, rows: Any, weights: Any) -> tuple:
-  """Returns the arguments of a compiled `steps.train_chunk`; `own` are `device_data.own` and further ones."""
-  return (state, device_data.train, rows, weights, *own)
+def chunk_arguments(device_data: DeviceData, model_args: tuple, state: TrainState, rows: Any, weights: Any) -> tuple:
+  """Returns the arguments of a compiled `steps.train_chunk`; `model_args` start with `device_data.model_args`."""
+  return (state, device_data.train, rows, weights, *model_args)
 
 
-def test_arguments(device_data: DeviceData, own: tuple, state: TrainState) -> tuple:
-  """Returns the arguments of a compiled `steps.evaluate`; `own` are `device_data.own` and further ones."""
-  return (state.evaluated, state.step, device_data.test, *device_data.test_rows, *own)
+def test_arguments(device_data: DeviceData, model_args: tuple, state: TrainState) -> tuple:
+  """Returns the arguments of a compiled `steps.evaluate`; `model_args` start with `device_data.model_args`."""
+  return (state.evaluated, state.step, device_data.test, *device_data.test_rows, *model_args)
 
 
-def bound(
-  device_data: DeviceData, own: tuple, slots: int, train_chunk: Callable, evaluate: Callable
+def bind_data(
+  device_data: DeviceData, model_args: tuple, padded_batch_size: int, train_chunk: Callable, evaluate: Callable
 ) -> tuple[Callable, Callable]:
   """Returns `train_chunk` and `evaluate` of a `CompiledStage` from the compiled functions of all arguments.
 
-  `slots` is the padded size of a batch.
+  `padded_batch_size` is the padded size of a batch.
   """
 
   def train(state, *batches):
-    batches = jax.tree.map(lambda part: distributed.put_rows(part, device_data.split, slots), batches)
-    return train_chunk(*chunk_arguments(device_data, own, state, *batches))
+    batches = jax.tree.map(
+      lambda part: distributed.put_rows(part, device_data.batch_sharding, padded_batch_size), batches
+    )
+    return train_chunk(*chunk_arguments(device_data, model_args, state, *batches))
 
-  return train, lambda state: evaluate(*test_arguments(device_data, own, state))
+  return train, lambda state: evaluate(*test_arguments(device_data, model_args, state))
 
 
-def feed(experiment: Any, slots: slice, first: int, last: int) -> Iterator[tuple]:
-  """Yields the chunks `first` to `last` - 1 of a run: rows and weights, both [chunk, slots].
+def feed(experiment: Any, positions: slice, first: int, last: int) -> Iterator[tuple]:
+  """Yields the chunks `first` to `last` - 1 of a run: rows and weights, both [chunk, padded batch size].
 
-  The rows of a streamed training set are its columns, {"x": [chunk, slots, elements], ...}. `slots` selects the slots
-  of each padded batch.
+  The rows of a streamed training set are its columns, {"x": [chunk, padded batch size, elements], ...}. `positions`
+  selects the positions of each padded batch that this process needs.
   """
   dataset, batch_schedule = experiment.dataset, experiment.batch_schedule
   if dataset.streams:
     columns = data.half_columns(dataset, "train", experiment.model)
-    yield from streams.chunks(columns, batch_schedule, first, last, slots)
+    yield from streams.chunks(columns, batch_schedule, first, last, positions)
     return
   chunks_per_epoch = batch_schedule.chunks_per_epoch
   for epoch in range(first // chunks_per_epoch, last // chunks_per_epoch):
     start = max(0, first - epoch * chunks_per_epoch)
     for indices, weights in batch_schedule.chunks(epoch)[start:]:
-      yield indices[:, slots], weights[:, slots]
+      yield indices[:, positions], weights[:, positions]
 
 
-def begin(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tuple[DeviceData, TrainState]:
+def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tuple[DeviceData, TrainState]:
   """Returns the data of a single run on the devices of a mesh, which share each batch, and the initial state."""
   config, dataset, batch_schedule = experiment.config, experiment.dataset, experiment.batch_schedule
   replicated = distributed.replicated(mesh)
   init_key, noise_key = jax.jit(functools.partial(keys, batch_schedule.seed), out_shardings=replicated)()
-  split = distributed.sharded(mesh, axis=1)
+  batch_sharding = distributed.sharded(mesh, axis=1)
   test_batches = evaluation_batches(len(dataset.test), batch_schedule.batch_size, batch_schedule.devices)
-  device_data = place(experiment, test_batches, split, (noise_key,), split)
+  device_data = place_data(experiment, test_batches, batch_sharding, (noise_key,), batch_sharding)
   optimizer, ema = experiment.stages[0].optimizer, config.ema_decay > 0
   init = functools.partial(init_state, model=experiment.model, optimizer=optimizer, ema=ema)
   shardings = distributed.state_shardings(mesh, jax.eval_shape(init, init_key), config.parallel_state)
@@ -161,14 +163,14 @@ def build(
   """
   begun = time.perf_counter()
   stage, batch_schedule = experiment.stages[number], experiment.batch_schedule
-  mesh = device_data.everywhere.mesh
+  mesh = device_data.replicated.mesh
   shardings = distributed.state_shardings(mesh, state, experiment.config.parallel_state)
   compile_chunk = _chunk_compiler(experiment, stage, device_data, state, shardings)
   on_nan = experiment.config.on_nan
   # "stop" may have to repeat a chunk, so that the chunk must not donate the state before it
   train_chunk = compile_chunk() if on_nan == "stop" else compile_chunk(on_nan=on_nan, donate=(0,))
   evaluate = _compiled_evaluate(experiment, stage, device_data, state)
-  bind = functools.partial(bound, device_data, device_data.own, batch_schedule.padded_batch_size)
+  bind = functools.partial(bind_data, device_data, device_data.model_args, batch_schedule.padded_batch_size)
   train, evaluate_state = bind(train_chunk, evaluate)
 
   def fail(state, *batches):
@@ -187,12 +189,12 @@ def build(
 def _chunk_compiler(experiment, stage, device_data, state, shardings) -> Callable:
   """Returns a function (**options of `steps.train_chunk` and `steps.compiled`) -> the compiled chunk."""
   config = experiment.config
-  arguments = chunk_arguments(device_data, device_data.own, state, *_abstract_batches(experiment, device_data))
+  arguments = chunk_arguments(device_data, device_data.model_args, state, *_abstract_batches(experiment, device_data))
   return functools.partial(
     steps.compiled,
     steps.train_chunk,
     arguments,
-    (shardings, device_data.everywhere, device_data.everywhere),
+    (shardings, device_data.replicated, device_data.replicated),
     mode=distributed.MODES[config.parallel],
     optimizer=stage.optimizer,
     microbatches=stage.microbatches,
@@ -207,8 +209,8 @@ def _compiled_evaluate(experiment, stage, device_data, state) -> Callable:
   dataset = experiment.dataset
   return steps.compiled(
     steps.evaluate,
-    test_arguments(device_data, device_data.own, state),
-    device_data.everywhere,
+    test_arguments(device_data, device_data.model_args, state),
+    device_data.replicated,
     statistics=evaluators.statistics(experiment.evaluators, dataset.value_range, dataset.span),
     **_static(experiment, stage, device_data, state),
   )
@@ -216,7 +218,7 @@ def _compiled_evaluate(experiment, stage, device_data, state) -> Callable:
 
 def _static(experiment, stage, device_data, state) -> dict[str, Any]:
   """Returns the static arguments that training and evaluation share."""
-  mesh, parallel_state = device_data.everywhere.mesh, experiment.config.parallel_state
+  mesh, parallel_state = device_data.replicated.mesh, experiment.config.parallel_state
   return {
     "model": experiment.model,
     "objective": stage.objective,
@@ -228,7 +230,7 @@ def _static(experiment, stage, device_data, state) -> dict[str, Any]:
 def _abstract_batches(experiment, device_data) -> tuple:
   """Returns the shapes, dtypes and shardings of the rows and weights of a chunk of all processes."""
   shape = (experiment.batch_schedule.chunk, experiment.batch_schedule.padded_batch_size)
-  abstract = functools.partial(jax.ShapeDtypeStruct, sharding=device_data.split)
+  abstract = functools.partial(jax.ShapeDtypeStruct, sharding=device_data.batch_sharding)
   rows = abstract(shape, np.int32)
   if device_data.train is None:  # streamed: the rows are columns like those of the test set
     rows = jax.tree.map(lambda column: abstract((*shape, *column.shape[1:]), column.dtype), device_data.test)
@@ -246,6 +248,6 @@ def _stop_at(experiment, stage, state, workdir) -> None:
   batch = steps.read_batch(examples, weights, examples=None, model=model, value_range=dataset.value_range)
   _, noise_key = keys(batch_schedule.seed)
   where = f"step {int(state.step) + 1} (epoch {epoch + 1})"
-  stop = functools.partial(preemption.stop_at, state, batch, noise_key, workdir / "nan.npz", model=model)
+  stop = functools.partial(preemption.fail_not_finite, state, batch, noise_key, workdir / "nan.npz", model=model)
   stop = functools.partial(stop, objective=stage.objective.at(state.step), where=where, augment=experiment.augment)
   distributed.on_first_process(stop)

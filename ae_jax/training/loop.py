@@ -17,7 +17,7 @@ Record = dict[str, Any]  # a line of metrics.jsonl
 
 
 @dataclasses.dataclass
-class Course:
+class Recorder:
   """Training of one model: its log, and the step at which it diverged."""
 
   log: logs.Log | logs.NullLog
@@ -35,12 +35,12 @@ class Training:
   """
 
   experiment: setup.Experiment
-  courses: list[Course]
+  recorders: list[Recorder]
   build: Callable[[int, TrainState], compiled_stage.CompiledStage]  # (number of a stage, state for its shapes)
   feed: Callable[[int, int], Generator]  # (first chunk, last + 1) -> generator of (rows, weights)
   checkpoint: Callable  # (state, records of the evaluation or ()) -> (state to save, squared error, notes)
-  opened: checkpoints.CheckpointFolder
-  received: Callable[[], str]  # see `preemption.caught`
+  checkpoint_folder: checkpoints.CheckpointFolder
+  received: Callable[[], str]  # see `preemption.catch_signals`
   until: int  # epochs
   refresh: Callable[[], None] = lambda: None  # called after each evaluation
   limit: Callable[[], str] = lambda: ""  # called after each epoch: why to end the training now, "" to continue
@@ -50,13 +50,13 @@ class Training:
   sparse: bool = False  # print few lines; see `logs.Display`
 
   @property
-  def active(self) -> list[Course]:
-    """The courses that have not diverged."""
-    return [course for course in self.courses if course.diverged is None]
+  def active(self) -> list[Recorder]:
+    """The recorders of the models that have not diverged."""
+    return [recorder for recorder in self.recorders if recorder.diverged is None]
 
 
 def train(training: Training, state: TrainState) -> TrainState:
-  """Trains until the epoch `training.until`, a reason to stop, or the divergence of all courses.
+  """Trains until the epoch `training.until`, a reason to stop, or the divergence of all models.
 
   Returns:
     The last state.
@@ -88,14 +88,14 @@ def train(training: Training, state: TrainState) -> TrainState:
       if reason:
         training.report(f"stopped after epoch {int(state.step) // experiment.batch_schedule.steps}: {reason}")
         break
-  checkpoints.wait(training.opened)
+  checkpoints.wait(training.checkpoint_folder)
   return state
 
 
 def _display(training, state) -> logs.Display:
   """Returns the progress display, which only the first process shows."""
   batch_schedule = training.experiment.batch_schedule
-  images_per_epoch = len(training.courses) * batch_schedule.examples
+  images_per_epoch = len(training.recorders) * batch_schedule.examples
   epochs_done = int(state.step) / batch_schedule.steps
   return logs.Display(images_per_epoch, training.until, epochs_done, jax.process_index() == 0, training.sparse)
 
@@ -117,25 +117,25 @@ def _train_epoch(
 ) -> tuple[TrainState, compiled_stage.CompiledStage, Record]:
   """Trains the rest of an epoch chunk by chunk; returns the state, the stage to continue with, and the speed."""
   config, batch_schedule = training.experiment.config, training.experiment.batch_schedule
-  images, seconds = len(training.courses) * batch_schedule.examples / batch_schedule.chunks_per_epoch, []
+  images, seconds = len(training.recorders) * batch_schedule.examples / batch_schedule.chunks_per_epoch, []
   for chunk in range(int(state.step) // batch_schedule.chunk, (epoch + 1) * batch_schedule.chunks_per_epoch):
-    if preemption.asked(training.received):
+    if preemption.requested_stop(training.received):
       _stop(training, state)
     begun = time.perf_counter()
     before, batches = state, next(feed)
     fed = time.perf_counter()
     state, terms, finite = compiled.train_chunk(before, *batches)
-    # [courses, steps of the chunk]; a pack has further rows for the members that fill up the devices
+    # [recorders, steps of the chunk]; a pack has further rows for the members that fill up the devices
     terms, finite = jax.tree.map(lambda values: np.asarray(values).reshape(-1, batch_schedule.chunk), (terms, finite))
     ended = time.perf_counter()
     seconds.append(ended - begun)
     if config.on_nan == "skip":
       terms["skipped"], finite = ~finite, np.ones_like(finite)
     display.advance(images, seconds[-1], terms["loss"][0, -1])
-    for index, course in enumerate(training.courses):
-      if course.diverged is None:
+    for index, recorder in enumerate(training.recorders):
+      if recorder.diverged is None:
         own_terms = {name: values[index] for name, values in terms.items()}
-        _log_chunk(course, own_terms, finite[index], chunk * batch_schedule.chunk)
+        _log_chunk(recorder, own_terms, finite[index], chunk * batch_schedule.chunk)
     if not finite.all():
       compiled.fail(before, *batches)
     compiled = compiled.tune(compiled, state, batches, ended - fed)
@@ -144,17 +144,17 @@ def _train_epoch(
 
 def _end_epoch(training, state, epochs_done, compiled, speed, *, constants, display) -> str:
   """Logs an epoch, and evaluates and saves if due; returns why the training ends here, "" to continue."""
-  experiment, config, courses = training.experiment, training.experiment.config, training.active
-  records = [course.windows.rest() | speed for course in courses]
+  experiment, config, recorders = training.experiment, training.experiment.config, training.active
+  records = [recorder.windows.rest() | speed for recorder in recorders]
   reason = training.limit()
   save_due = reason or epochs_done == training.until or experiment.due(epochs_done, config.checkpoint_every_epochs)
-  eval_due = courses and (save_due or experiment.due(epochs_done, config.eval_every_epochs))
+  eval_due = recorders and (save_due or experiment.due(epochs_done, config.eval_every_epochs))
   if eval_due:
     losses, values = jax.tree.map(np.asarray, compiled.evaluate(state))
-    for course, record in zip(courses, records, strict=True):
-      record |= course.metrics(losses, values) | constants | course.baselines()
-  for course, record in zip(courses, records, strict=True):
-    course.log.write(record)
+    for recorder, record in zip(recorders, records, strict=True):
+      record |= recorder.metrics(losses, values) | constants | recorder.baselines()
+  for recorder, record in zip(recorders, records, strict=True):
+    recorder.log.write(record)
   if eval_due:
     display.evaluated(*records)
     training.refresh()
@@ -164,27 +164,27 @@ def _end_epoch(training, state, epochs_done, compiled, speed, *, constants, disp
   return reason
 
 
-def _log_chunk(course, terms, finite, step) -> None:
+def _log_chunk(recorder, terms, finite, step) -> None:
   """Logs the steps of a chunk after `step`; the first one that is not finite ends the log and is marked as diverged."""
   count = len(finite) if finite.all() else int(np.argmin(finite))
-  for record in course.windows.add(terms, count):
-    course.log.write(record)
+  for record in recorder.windows.add(terms, count):
+    recorder.log.write(record)
   if count < len(finite):
-    course.diverged = step + count + 1
+    recorder.diverged = step + count + 1
 
 
 def _save(training, state, records=()) -> None:
   """Starts saving a checkpoint, once the records before it are on the disk."""
-  for course in training.courses:
-    course.log.settle()
-  checkpoints.save(training.opened, *training.checkpoint(state, records))
+  for recorder in training.recorders:
+    recorder.log.settle()
+  checkpoints.save(training.checkpoint_folder, *training.checkpoint(state, records))
 
 
 def _stop(training, state) -> None:
   """Saves the state unless its checkpoint exists, and raises Interrupted."""
-  checkpoints.wait(training.opened)
+  checkpoints.wait(training.checkpoint_folder)
   step = int(state.step)
-  if step and not checkpoints.has_step(training.opened, step):
+  if step and not checkpoints.has_step(training.checkpoint_folder, step):
     _save(training, state)
-    checkpoints.wait(training.opened)
+    checkpoints.wait(training.checkpoint_folder)
   preemption.stop(training.received, step / training.experiment.batch_schedule.steps)

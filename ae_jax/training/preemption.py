@@ -33,7 +33,7 @@ ANALYZING = "the run is trained and saved; stopping after the current evaluator 
 
 
 @contextlib.contextmanager
-def caught(promise: str = TRAINING) -> Iterator[Callable[[], str]]:
+def catch_signals(promise: str = TRAINING) -> Iterator[Callable[[], str]]:
   """Yields a function that returns the name of the first signal that asks this process to stop, or "".
 
   Outside the main thread signals are not handled, and the function always returns "".
@@ -48,7 +48,7 @@ def caught(promise: str = TRAINING) -> Iterator[Callable[[], str]]:
     yield received
 
 
-def asked(received: Callable[[], str]) -> str:
+def requested_stop(received: Callable[[], str]) -> str:
   """Returns the signal that any of the processes has received, or ""; all of them then stop after the same step."""
   name = received()
   return name if distributed.all_processes(not name) else name or "a signal to another process"
@@ -56,7 +56,9 @@ def asked(received: Callable[[], str]) -> str:
 
 def stop(received: Callable[[], str], epochs: float) -> NoReturn:
   """Raises Interrupted for a run whose checkpoint after `epochs` is saved."""
-  raise Interrupted(f"{asked(received)}: stopped after epoch {epochs:.3g}, saved; run the same command to continue")
+  raise Interrupted(
+    f"{requested_stop(received)}: stopped after epoch {epochs:.3g}, saved; run the same command to continue"
+  )
 
 
 def stop_analyses(received: Callable[[], str], workdir: pathlib.Path) -> None:
@@ -94,14 +96,14 @@ def watchdog() -> None:
   faulthandler.enable(writing, all_threads=False)
 
 
-def leave_soon(status: int) -> None:
+def exit_after_delay(status: int) -> None:
   """Ends this process after some seconds even if it is still waiting for the others, as JAX does at exit."""
   timer = threading.Timer(_EXIT_DELAY, os._exit, [status])
   timer.daemon = True
   timer.start()
 
 
-def stop_at(
+def fail_not_finite(
   state: TrainState,
   batch: Batch,
   key: Key[Array, ""],

@@ -85,7 +85,7 @@ def check_memory(experiment: Experiment, devices: int) -> None:
   config, rows = experiment.config, experiment.batch_schedule.padded_batch_size // devices
   shards = devices if config.parallel_state == "sharded" else 1
   for stage in experiment.stages:
-    memory.check(experiment.model, stage.objective, stage.optimizer, rows // stage.microbatches, shards)
+    memory.check_step(experiment.model, stage.objective, stage.optimizer, rows // stage.microbatches, shards)
 
 
 def _stages(config, model, dataset, batch_schedule, devices) -> list[Stage]:

@@ -37,8 +37,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
   setup.check_memory(experiment, mesh.size)
   dataset = experiment.dataset
   description = run_folder.describe(config, dataset, experiment.model, mesh.devices.flat)
-  with contextlib.ExitStack() as stack, memory.explained():
-    received = stack.enter_context(preemption.caught())
+  with contextlib.ExitStack() as stack, memory.explain_out_of_memory():
+    received = stack.enter_context(preemption.catch_signals())
     distributed.on_first_process(lambda: stack.enter_context(run_folder.locked(workdir)))
     extended = []
     distributed.on_first_process(lambda: extended.extend(run_folder.begin(workdir, description)))
@@ -49,7 +49,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
     state = loop.train(training, state)
     run = api.make_run(distributed.fetch(state.evaluated, mesh), config, experiment.model, workdir, int(state.step))
     if jax.process_index() == 0:
-      _analyze(run, experiment, description, workdir, training.courses[0], received)
+      _analyze(run, experiment, description, workdir, training.recorders[0], received)
   return run.metrics
 
 
@@ -57,22 +57,22 @@ def _training(experiment, description, workdir, mesh, *, profile, received, stac
   """Returns the `loop.Training` of a run, and its state: that of its newest checkpoint, or the initial one."""
   config, batch_schedule, last_epoch = experiment.config, experiment.batch_schedule, experiment.stages[-1].epochs.stop
   is_first = jax.process_index() == 0
-  device_data, start = compiled_stage.begin(experiment, mesh)
-  opened = stack.enter_context(checkpoints.open_folder(workdir / "checkpoints", True, _say))
-  state, notes = checkpoints.restore(opened, start, _say) or (start, {})
+  device_data, start = compiled_stage.place_and_init(experiment, mesh)
+  checkpoint_folder = stack.enter_context(checkpoints.open_folder(workdir / "checkpoints", True, _say))
+  state, notes = checkpoints.restore(checkpoint_folder, start, _say) or (start, {})
   if step := int(state.step):
     _say(f"resuming after epoch {step / batch_schedule.steps:.3g} of {last_epoch}")
   log = stack.enter_context(logs.Log(workdir, step, description, config.trackers) if is_first else logs.NullLog())
   windows = logs.WindowAverages(config.log_every_steps, batch_schedule.steps, step, notes.get("pending", ()))
   history = (record for record in logs.stream(workdir) if record["step"] <= step)
-  columns = distributed.local_rows(device_data.split, batch_schedule.padded_batch_size)
+  columns = distributed.local_rows(device_data.batch_sharding, batch_schedule.padded_batch_size)
   training = loop.Training(
     experiment,
-    [_course(experiment, device_data, log, windows)],
+    [_recorder(experiment, device_data, log, windows)],
     build=functools.partial(compiled_stage.build, experiment, device_data, workdir, profile),
     feed=functools.partial(compiled_stage.feed, experiment, columns),
     checkpoint=functools.partial(_checkpoint, windows),
-    opened=opened,
+    checkpoint_folder=checkpoint_folder,
     received=received,
     until=last_epoch,
     refresh=evaluation.refresher(workdir) if is_first else lambda: None,
@@ -83,8 +83,8 @@ def _training(experiment, description, workdir, mesh, *, profile, received, stac
   return training, state
 
 
-def _course(experiment, device_data, log, windows) -> loop.Course:
-  """Returns the course of the model, whose baselines are computed at its first evaluation."""
+def _recorder(experiment, device_data, log, windows) -> loop.Recorder:
+  """Returns the recorder of the model, whose baselines are computed at its first evaluation."""
 
   @functools.cache
   def baselines():
@@ -94,7 +94,7 @@ def _course(experiment, device_data, log, windows) -> loop.Course:
     weights = device_data.test_weights
     return dict(evaluators.metrics(experiment.evaluators, loss, values, weights, experiment.dataset))
 
-  return loop.Course(log, windows, metrics, baselines)
+  return loop.Recorder(log, windows, metrics, baselines)
 
 
 def _checkpoint(windows, state, records) -> tuple[TrainState, float, dict]:
@@ -103,12 +103,12 @@ def _checkpoint(windows, state, records) -> tuple[TrainState, float, dict]:
   return state, error, {} if records else {"pending": windows.pending}
 
 
-def _analyze(run, experiment, description, workdir, course, received) -> None:
+def _analyze(run, experiment, description, workdir, recorder, received) -> None:
   """Analyzes the trained run with its evaluators, logs the results, and prints a summary."""
   signals.promise(preemption.ANALYZING)
   check = functools.partial(preemption.stop_analyses, received, workdir)
-  results = evaluation.examine(run, experiment.dataset, experiment.evaluators, workdir, course.baselines(), check)
-  course.log.finish(results.values, evaluation.pictures(workdir))
+  results = evaluation.analyze(run, experiment.dataset, experiment.evaluators, workdir, recorder.baselines(), check)
+  recorder.log.finish(results.values, evaluation.pictures(workdir))
   skipped = verdict.skipped_steps(logs.curves(run.history))
   logs.print_line(messages.closing(run.metrics | results.values, description, workdir, skipped))
 

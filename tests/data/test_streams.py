@@ -42,7 +42,7 @@ def wait_for_threads_to_end():
 
 @pytest.mark.parametrize("lazy", [True, False])
 @pytest.mark.parametrize(
-  ("examples", "batch_size", "devices", "seed", "first", "slots"),
+  ("examples", "batch_size", "devices", "seed", "first", "positions"),
   [
     (BYTES, 2, 1, 0, 0, slice(None)),
     (BYTES, 2, 1, 1, 3, slice(1)),
@@ -52,16 +52,16 @@ def wait_for_threads_to_end():
     (FLOATS, 1, 4, 0, 1, slice(None)),
   ],
 )
-def test_streamed_chunks_equal_gathered_rows(examples, batch_size, devices, seed, first, slots, lazy):
+def test_streamed_chunks_equal_gathered_rows(examples, batch_size, devices, seed, first, positions, lazy):
   schedule = batch_schedule.BatchSchedule(len(examples), batch_size, devices, seed)
   flat = examples.reshape(len(examples), -1)
-  streamed = streams.chunks({"x": recorded(examples)[0] if lazy else examples}, schedule, first, first + 4, slots)
+  streamed = streams.chunks({"x": recorded(examples)[0] if lazy else examples}, schedule, first, first + 4, positions)
   for chunk, (read, weights) in enumerate(streamed, first):
     (rows,) = read.values()
     expected_rows, expected_weights = scheduled(schedule, chunk)
     assert rows.dtype == examples.dtype
-    np.testing.assert_array_equal(rows, flat[expected_rows[:, slots]])
-    np.testing.assert_array_equal(weights, expected_weights[:, slots])
+    np.testing.assert_array_equal(rows, flat[expected_rows[:, positions]])
+    np.testing.assert_array_equal(weights, expected_weights[:, positions])
     assert weights.dtype == np.float32
   assert chunk == first + 3
 
@@ -79,12 +79,12 @@ def test_processes_read_disjoint_rows_that_cover_the_epoch_once():
   schedule = batch_schedule.BatchSchedule(len(BYTES), 8, 4, seed=0)
   all_rows = []
   for process in range(4):
-    slots = slice(2 * process, 2 * process + 2)
+    positions = slice(2 * process, 2 * process + 2)
     lazy, log = recorded(BYTES)
-    list(streams.chunks({"x": lazy}, schedule, 0, 1, slots))
+    list(streams.chunks({"x": lazy}, schedule, 0, 1, positions))
     indices, weights = scheduled(schedule, 0)
-    own_rows = indices[:, slots][weights[:, slots] == 1]
-    padding = (weights[:, slots] == 0).any(1).sum()
+    own_rows = indices[:, positions][weights[:, positions] == 1]
+    padding = (weights[:, positions] == 0).any(1).sum()
     assert sorted(log) == sorted([*own_rows, *[0] * (len(log) - len(own_rows))])
     assert len(log) - len(own_rows) <= padding  # padding reads row 0 once per batch
     all_rows.extend(own_rows)

@@ -25,7 +25,7 @@ def context():
 
 def test_cached_arrays_equal_the_outputs_of_the_run(context):
   np.testing.assert_array_equal(context.test_codes, context.run.encode(context.dataset.test))
-  np.testing.assert_array_equal(context.reconstructed, context.run.reconstruct(context.dataset.test))
+  np.testing.assert_array_equal(context.reconstructions, context.run.reconstruct(context.dataset.test))
   np.testing.assert_allclose(context.squared_errors, context.run.score(context.dataset.test), rtol=1e-5)
   np.testing.assert_array_equal(context.train_codes, context.run.encode(context.dataset.train))
   assert context.train_labels.tolist() == (np.arange(50) % 3).tolist()
@@ -49,9 +49,9 @@ def test_each_does_not_depend_on_the_batch_size(context, monkeypatch, batch):
     noise = jax.vmap(lambda key: jax.random.normal(key, model.shape))(keys)
     return {"error": losses.squared_error(model.reconstruct(variables, x + noise), x), "noise": noise}
 
-  expected = context.each(noisy_error, context.test)
+  expected = context.map_examples(noisy_error, context.test)
   monkeypatch.setattr(contexts, "_BATCH", batch)
-  actual = context.each(noisy_error, context.test)
+  actual = context.map_examples(noisy_error, context.test)
   np.testing.assert_array_equal(actual["noise"], expected["noise"])
   np.testing.assert_allclose(actual["error"], expected["error"], rtol=1e-6)
   assert actual["noise"].shape == context.test.shape
@@ -67,6 +67,6 @@ def test_latent_codes_that_are_not_finite_become_a_remark(context):
 
 
 def test_shown_positions_are_evenly_spaced():
-  assert contexts.shown(3, 7).tolist() == [0, 3, 6]
-  assert contexts.shown(16, 2).tolist() == [0, 1]
-  assert contexts.shown(16, 1).tolist() == [0]
+  assert contexts.spaced(3, 7).tolist() == [0, 3, 6]
+  assert contexts.spaced(16, 2).tolist() == [0, 1]
+  assert contexts.spaced(16, 1).tolist() == [0]

@@ -69,7 +69,7 @@ def test_interpolations_connect_examples_of_different_classes():
   for row in rows.values():
     start, end = index_of(row[0]), index_of(row[-1])
     assert start % 3 != end % 3
-    np.testing.assert_allclose(row[[1, -2]], context.reconstructed[[start, end]], atol=1e-5)
+    np.testing.assert_allclose(row[[1, -2]], context.reconstructions[[start, end]], atol=1e-5)
 
 
 def linear(decoder, codes, variational=False, nearest=lambda z: z):
@@ -80,8 +80,8 @@ def linear(decoder, codes, variational=False, nearest=lambda z: z):
   config = config_of("vae" if variational else "dense", "digits")
   dataset = data.Dataset("made", "real", codes, codes, None, None)
   run = fake_run(model, apply, config=config)
-  given = lambda half, indices=None: {}
-  return fake(contexts.EvalContext, run=run, dataset=dataset, test_codes=codes, test=decode(codes), given=given)
+  columns = lambda half, indices=None: {}
+  return fake(contexts.EvalContext, run=run, dataset=dataset, test_codes=codes, test=decode(codes), columns=columns)
 
 
 def codes_of(count, *deviations):

@@ -261,7 +261,9 @@ def test_constant_series_have_defined_results():
 @pytest.mark.parametrize(("numbers", "count"), [(5 * 18, 5), (17, 1)])
 def test_large_jacobians_are_computed_at_fewer_evenly_spaced_examples(monkeypatch, numbers, count):
   context = analyzed()[0]
-  values = spectra.largest_singular_values(context.each(_decoder_gram(context), context.test, context.test_codes))
+  values = spectra.largest_singular_values(
+    context.map_examples(_decoder_gram(context), context.test, context.test_codes)
+  )
   monkeypatch.setattr(latent, "_MAX_ELEMENTS", numbers)
   monkeypatch.setattr(latent, "_MAX_JACOBIAN_ELEMENTS", 18)
   results = dict(latent.lipschitz(context))
@@ -298,14 +300,14 @@ def test_jacobians_that_are_too_large_have_only_a_remark(monkeypatch):
 
 def skip_context(test, share, has_skips=True, value_range="real"):
   """Returns the context of a model whose skip connection is the example, plus a share of the mean latent."""
-  encode = lambda variables, x, given=None: models.Encoding(x.mean((1, 2)) * jnp.ones((1, 2)))
+  encode = lambda variables, x, columns=None: models.Encoding(x.mean((1, 2)) * jnp.ones((1, 2)))
   apply = lambda method, variables, z, x: x + 0.1 + share * z.mean(1)[:, None, None, None]
   model = fake(
     models.Model,
     **{"module": None, "batch_last": False, "shape": SHAPE, "code": models.CodeSpec((2,)), "columns": ()},
     **{"has_posterior": False, "has_skips": has_skips, "encode": encode, "apply": apply},
-    decode=lambda variables, z, given=None: apply("", variables, z, jnp.zeros((z.shape[0], *SHAPE))),
-    reconstruct=lambda variables, x, given=None: apply("", variables, encode(variables, x).z, x),
+    decode=lambda variables, z, columns=None: apply("", variables, z, jnp.zeros((z.shape[0], *SHAPE))),
+    reconstruct=lambda variables, x, columns=None: apply("", variables, encode(variables, x).z, x),
   )
   config = config_of("dense", "digits")
   config.data.range = value_range

@@ -10,7 +10,7 @@ from sklearn import cluster, decomposition, linear_model, metrics, neighbors, pr
 
 from ae_jax.data import Dataset
 from ae_jax.evaluators import figures, probe
-from ae_jax.evaluators.context import EvalContext, shown
+from ae_jax.evaluators.context import EvalContext, spaced
 
 FEATURES = ("code", "pca", "pixels")
 
@@ -108,7 +108,7 @@ def test_pca_is_fitted_to_training_examples_with_as_many_components_as_latents(l
 def test_large_test_sets_are_represented_by_evenly_spaced_examples_with_their_labels(monkeypatch):
   monkeypatch.setattr(probe, "MAX_TESTED", 20)
   x, y, labels, others = pairs()
-  order, tested = np.random.default_rng(0).permutation(60), np.isin(np.arange(60), shown(20, 60))
+  order, tested = np.random.default_rng(0).permutation(60), np.isin(np.arange(60), spaced(20, 60))
   y, others = y[order], others[order]
   results = numbers(analyze(x, y, labels, np.where(tested, others, (others + 1) % 3)))
   assert len(results) == 3 * 10
@@ -268,7 +268,7 @@ def test_a_map_shows_a_limited_number_of_examples(monkeypatch):
   map_of = analyze(x, x, labels, labels)["latent_map"]
   assert len(map_of.examples) == 20
   rows = [np.flatnonzero((x == example).all((1, 2)))[0] for example in map_of.examples]
-  np.testing.assert_array_equal(rows, shown(20, 90))
+  np.testing.assert_array_equal(rows, spaced(20, 90))
   np.testing.assert_array_equal(labels[rows], map_of.labels)
   distances = [metrics.pairwise_distances(points) for points in (map_of.views["PCA"], x[rows, :2, 0])]
   np.testing.assert_allclose(*distances, rtol=1e-3, atol=1e-3)

@@ -99,8 +99,8 @@ def quality_of(monkeypatch):
   def find(train, test, samples, reconstruct=lambda x: x):
     run = fake_run(None, lambda method, x, given: reconstruct(x))
     arrays = {"train": train, "test": test, "train_labels": None}
-    given = lambda half, indices: {}
-    context = fake(contexts.EvalContext, run=run, dataset=dataset_of(), given=given, **arrays)
+    columns = lambda half, indices: {}
+    context = fake(contexts.EvalContext, run=run, dataset=dataset_of(), columns=columns, **arrays)
     return analyze(samples, lambda samples: generation.sample_quality(context, samples))
 
   return find
@@ -131,7 +131,7 @@ def test_precision_counts_samples_and_recall_counts_test_examples(quality_of):
 def test_all_compared_sets_have_one_size_and_evenly_spaced_examples(monkeypatch, quality_of, limit, names):
   monkeypatch.setattr(generation, "DRAWS", limit)
   ramp = np.arange(40.0)[:, None]
-  even = ramp[contexts.shown(10, 40)]
+  even = ramp[contexts.spaced(10, 40)]
   samples = {"even": even, "long": np.concatenate([even, 1000.0 + ramp])}
   results = quality_of(ramp, ramp, {name: samples[name] for name in names})
   assert results["compared_examples"] == 10

@@ -46,11 +46,11 @@ class Shifted(models.AutoencoderModule):
   def has_posterior(self):
     return True
 
-  def encode(self, x, given=None, dropout=None):
+  def encode(self, x, batch=None, dropout=None):
     mean = losses.flat(x)
     return models.Encoding(mean, models.Gaussian(mean, jnp.zeros_like(mean)))
 
-  def decode(self, z, given=None, dropout=None):
+  def decode(self, z, batch=None, dropout=None):
     return z.reshape(-1, *SHAPE)
 
   def log_prior(self, z):

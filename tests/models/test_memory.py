@@ -24,12 +24,12 @@ def parts_of(name="dense", **options):
 def test_check_counts_parameters_gradient_and_both_adam_moments(monkeypatch):
   model, objective, optimizer = parts_of()
   moments = 16 * model.parameter_count()
-  monkeypatch.setattr(memory, "available", lambda: moments)  # without the counters of Adam and the schedule
+  monkeypatch.setattr(memory, "available_bytes", lambda: moments)  # without the counters of Adam and the schedule
   with pytest.raises(errors.UserError, match=r"^config\.model: parameters, gradient and optimizer need .* smaller$"):
-    memory.check(model, objective, optimizer, 1)
-  monkeypatch.setattr(memory, "available", lambda: moments + 8)
+    memory.check_step(model, objective, optimizer, 1)
+  monkeypatch.setattr(memory, "available_bytes", lambda: moments + 8)
   with pytest.raises(errors.UserError, match=r"^config\.batch_size: 1 examples at a time need about"):
-    memory.check(model, objective, optimizer, 1)
+    memory.check_step(model, objective, optimizer, 1)
 
 
 @pytest.mark.parametrize("shards", [1, 4])
@@ -37,59 +37,59 @@ def test_only_the_optimizer_state_is_divided_by_the_shards(monkeypatch, shards):
   model, objective, optimizer = parts_of()
   numbers = model.parameter_count()
   needed = 8 * numbers + (8 * numbers + 8) // shards  # parameters and gradient; two moments and two counters
-  monkeypatch.setattr(memory, "available", lambda: needed - 1)
+  monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
   with pytest.raises(errors.UserError, match=r"^config\.model: parameters, gradient and optimizer need"):
-    memory.check(model, objective, optimizer, 1, shards)
-  monkeypatch.setattr(memory, "available", lambda: needed)
+    memory.check_step(model, objective, optimizer, 1, shards)
+  monkeypatch.setattr(memory, "available_bytes", lambda: needed)
   with pytest.raises(errors.UserError, match=r"^config\.batch_size"):
-    memory.check(model, objective, optimizer, 1, shards)
+    memory.check_step(model, objective, optimizer, 1, shards)
 
 
 @pytest.mark.parametrize(("host", "device", "least"), [(800, 1000, 800), (800, 600, 600), (800, math.inf, 800)])
 def test_available_memory_is_the_minimum_of_host_and_device(monkeypatch, host, device, least):
   monkeypatch.setattr(placements, "host_bytes", lambda: host)
   monkeypatch.setattr(placements, "device_bytes", lambda: device)
-  assert memory.available() == least
+  assert memory.available_bytes() == least
 
 
 def test_cpu_devices_share_half_the_host_and_an_accelerator_has_its_own_memory(monkeypatch):
   monkeypatch.setattr(placements, "host_bytes", lambda: 800)
   monkeypatch.setattr(placements, "device_bytes", lambda: 1000)
-  assert [memory.share(devices) for devices in (1, 2, 8)] == [400, 200, 50]
+  assert [memory.device_share(devices) for devices in (1, 2, 8)] == [400, 200, 50]
   monkeypatch.setattr(jax, "default_backend", lambda: "cuda")
-  assert [memory.share(devices) for devices in (1, 8)] == [900, 900]
+  assert [memory.device_share(devices) for devices in (1, 8)] == [900, 900]
 
 
 def test_activation_memory_grows_with_the_rows(monkeypatch):
   model, objective, optimizer = parts_of("cnn")
   step = cost.step_cost(model, objective, optimizer, 8, platform=jax.default_backend())
   needed = step.state_bytes + step.gradient_bytes + 8 * step.activation_bytes
-  monkeypatch.setattr(memory, "available", lambda: needed)
-  memory.check(model, objective, optimizer, 8)
+  monkeypatch.setattr(memory, "available_bytes", lambda: needed)
+  memory.check_step(model, objective, optimizer, 8)
   with pytest.raises(errors.UserError, match=r"^config\.batch_size: 9 examples at a time need about"):
-    memory.check(model, objective, optimizer, 9)
+    memory.check_step(model, objective, optimizer, 9)
 
 
 @pytest.mark.parametrize("options", [{"latent": 2**31 - 1}, {"widths": (2**31 - 1,) * 100}, {"widths": (2**18, 2**18)}])
 def test_terabytes_are_refused_before_allocation(options):
   with pytest.raises(errors.UserError, match=r"^config\.model: [\d,]+ parameters need"):
-    memory.check(*parts_of(**options), 64)
+    memory.check_step(*parts_of(**options), 64)
 
 
 def test_default_configs_fit_this_device():
-  assert 2**28 < memory.available() < 2**50
+  assert 2**28 < memory.available_bytes() < 2**50
   for name in ("dense", "cnn", "unet", "attention", "vae", "contractive"):
-    memory.check(*parts_of(name), 64)
+    memory.check_step(*parts_of(name), 64)
   jax.clear_caches()
 
 
 def test_out_of_memory_becomes_a_user_error_and_other_errors_pass_through():
   with (
     pytest.raises(errors.UserError, match=r"config.batch_size, config.model: the device is out of memory"),
-    memory.explained(),
+    memory.explain_out_of_memory(),
   ):
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 844800 bytes")
-  with pytest.raises(jax.errors.JaxRuntimeError), memory.explained():
+  with pytest.raises(jax.errors.JaxRuntimeError), memory.explain_out_of_memory():
     raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
 

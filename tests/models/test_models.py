@@ -59,7 +59,7 @@ def test_bfloat16_changes_the_arithmetic_but_no_stored_dtype(name):
 def test_prior_is_computed_in_float32_for_any_compute_dtype():
   exact, rounded = (build("vae", compute_dtype)[0] for compute_dtype in ("float32", "bfloat16"))
   variables = jax.jit(exact.init)(jax.random.key(0))
-  z, mean, log_variance = jax.random.normal(jax.random.key(1), (3, 5, exact.code.numbers))
+  z, mean, log_variance = jax.random.normal(jax.random.key(1), (3, 5, exact.code.size))
   posterior = models.Gaussian(mean, log_variance)
   for call in (lambda m: m.kl_to_prior(variables, posterior, z), lambda m: m.log_prior(variables, z)):
     np.testing.assert_array_equal(call(rounded), call(exact))

@@ -25,7 +25,7 @@ def test_old_run_loads_and_evaluates_to_the_same_metrics(folder):
   run = ae_jax.load(folder)
   dataset = run_folder.load_data(folder, run.config)
   measures = evaluators.build(run.config.evaluators, run.model, dataset)
-  results = evaluation.examine(
+  results = evaluation.analyze(
     run, dataset, measures, folder, dict(evaluators.baselines(measures, dataset, run.model.code))
   )
   assert results.values["reconstruction/squared_error"] == pytest.approx(run.metrics["test/squared_error"], rel=1e-5)

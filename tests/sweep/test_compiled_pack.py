@@ -48,7 +48,7 @@ def config(kind):
 def trained(kind, axes, way="in turn"):
   """Trains one chunk; returns {name: (state, losses, test values)} of the members, and the state of the pack."""
   (pack,) = grid.packs(members(kind, axes))
-  device_data = compiled_pack.place(pack, distributed.mesh())
+  device_data = compiled_pack.place_data(pack, distributed.mesh())
   built = compiled_pack.build(pack, device_data, 0, compiled_pack.start(pack, device_data), way)
   chunks = [member.experiment.batch_schedule.chunks(0)[0] for member in pack]
   batches = (np.stack(part) for part in zip(*chunks, strict=True))
@@ -113,14 +113,14 @@ def test_padded_units_stay_zero_and_member_matches_single_run(kind):
   single_config.model.latent, single_config.optimizer.learning_rate = 6, 1e-3
   experiment = setup.build_experiment(single_config, 1)
   (stage,), batch_schedule = experiment.stages, experiment.batch_schedule
-  device_data, start = compiled_stage.begin(experiment, distributed.mesh())
+  device_data, start = compiled_stage.place_and_init(experiment, distributed.mesh())
   assert jax.tree.structure(start) == jax.tree.structure(member_state)
   static = {"model": experiment.model, "objective": stage.objective, "value_range": experiment.dataset.value_range}
   static["augment"] = experiment.augment
   chunk = jax.jit(
     functools.partial(steps.train_chunk, optimizer=stage.optimizer, microbatches=stage.microbatches, **static)
   )
-  end, terms, _ = chunk(start, device_data.train, *batch_schedule.chunks(0)[0], *device_data.own)
+  end, terms, _ = chunk(start, device_data.train, *batch_schedule.chunks(0)[0], *device_data.model_args)
   np.testing.assert_allclose(losses[:10], terms["loss"][:10], rtol=2e-4)
   close = functools.partial(np.testing.assert_allclose, rtol=0.05, atol=0.05)
   jax.tree.map(close, member_state.model_state, end.model_state)

@@ -96,9 +96,9 @@ def test_collect_raises_a_workers_user_error_and_stops_at_a_signal():
 
 
 def test_slurm_options_are_parsed_from_key_value_texts():
-  assert engines.options(["slurm_partition=gpu", "timeout_min=5"]) == {"slurm_partition": "gpu", "timeout_min": 5}
+  assert engines.parse_options(["slurm_partition=gpu", "timeout_min=5"]) == {"slurm_partition": "gpu", "timeout_min": 5}
   with pytest.raises(errors.UserError, match="--slurm gpu: must be KEY=VALUE"):
-    engines.options(["gpu"])
+    engines.parse_options(["gpu"])
 
 
 def test_a_missing_engine_raises_with_the_extra_to_install(monkeypatch):

@@ -70,7 +70,7 @@ def test_short_keys_are_the_last_part_unless_two_are_the_same():
   ],
 )
 def test_axis_parses_a_key_and_numbers(text, axis):
-  key, values = grid.axis("grid", text)
+  key, values = grid.parse_axis("grid", text)
   assert (key, values) == axis
   assert list(map(type, values)) == list(map(type, axis[1]))
 
@@ -78,7 +78,7 @@ def test_axis_parses_a_key_and_numbers(text, axis):
 @pytest.mark.parametrize("text", ["epochs", "epochs=", "epochs=1,,2", "epochs=1,nan", "epochs=inf", "epochs=1,1.0"])
 def test_an_invalid_axis_is_refused(text):
   with pytest.raises(errors.UserError, match="--grid epochs"):
-    grid.axis("grid", text)
+    grid.parse_axis("grid", text)
 
 
 @pytest.mark.parametrize("key", ["checkpoint_every_epochs", "data.budget_gib", "on_nan"])

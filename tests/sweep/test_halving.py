@@ -34,7 +34,7 @@ def test_rungs_leave_one_setting_at_the_end():
 def test_the_fraction_that_continues_is_rounded_up(settings, factor, left):
   competing = members((2,), range(settings), (0,))
   scores = {member.name: float(member.axes["optimizer.learning_rate"]) for member in competing}
-  stopped = halving.stopped(competing, scores, factor)
+  stopped = halving.eliminated(competing, scores, factor)
   assert [member.name for member in competing if member.name not in stopped] == [f"2,{rate},0" for rate in range(left)]
 
 
@@ -42,5 +42,5 @@ def test_settings_compete_within_a_latent_size_by_their_mean_over_seeds():
   competing = members((2, 4), ("a", "b", "c"), (0, 1))
   scores = {member.name: {"a": 5.0, "b": 3.0, "c": 4.0}[member.axes["optimizer.learning_rate"]] for member in competing}
   scores["4,b,1"] = float("inf")  # one seed diverged
-  stopped = set(halving.stopped(competing, scores, 3))
+  stopped = set(halving.eliminated(competing, scores, 3))
   assert {member.name for member in competing} - stopped == {"2,b,0", "2,b,1", "4,c,0", "4,c,1"}

@@ -42,7 +42,7 @@ def folders(tmp_path_factory):
     patch.setattr(batch_schedule, "LONGEST_CHUNK", 4)
     patch.setattr(sweep_run, "_conclude", lambda *_: None)  # no figures, to save time; nor those of the single run
     patch.setattr(evaluation, "refresher", lambda _: lambda: None)
-    patch.setattr(evaluation, "examine", lambda *_: types.SimpleNamespace(values={}))
+    patch.setattr(evaluation, "analyze", lambda *_: types.SimpleNamespace(values={}))
     sweep_run.run(staged(), AXES, folder / "sweep", OPTIONS)
     single = staged()
     single.model.latent, single.seed, single.objective.alpha = 2, 1, 2.0
@@ -84,7 +84,7 @@ def test_sweep_stopped_within_an_epoch_continues_bitwise(folders, tmp_path, monk
   monkeypatch.setattr(sweep_run, "_conclude", lambda *_: None)
   calls = itertools.count()
   with monkeypatch.context() as patch:
-    patch.setattr(preemption, "asked", lambda received: "SIGTERM" if next(calls) >= 4 else "")
+    patch.setattr(preemption, "requested_stop", lambda received: "SIGTERM" if next(calls) >= 4 else "")
     with pytest.raises(preemption.Interrupted, match=r"SIGTERM: stopped after epoch 1\.33"):
       sweep_run.run(staged(), AXES, tmp_path / "run", OPTIONS)
   assert not (tmp_path / "run" / "sweep.json").exists()

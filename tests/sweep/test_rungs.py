@@ -197,7 +197,7 @@ def test_memory_is_checked_for_the_largest_member_of_each_program(run_sweep, mon
 
 
 def test_unfinished_packs_are_deleted_at_the_end(run_sweep, tmp_path):
-  (tmp_path / "run" / trainer.PARTS / "old").mkdir(parents=True)
+  (tmp_path / "run" / trainer.PACKS / "old").mkdir(parents=True)
   run_sweep(LATENTS)
-  assert not (tmp_path / "run" / trainer.PARTS).exists()
+  assert not (tmp_path / "run" / trainer.PACKS).exists()
   assert {path.name for path in (tmp_path / "run").iterdir()} <= {"latent=2", "latent=4", *summary.FILES}

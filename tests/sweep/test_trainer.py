@@ -71,7 +71,7 @@ def test_sweep_stopped_after_its_state_was_saved_continues_bitwise(sweep, tmp_pa
     looks = iter([""] * stop)
     caught = lambda looks=looks: contextlib.nullcontext(lambda: next(looks, "SIGTERM"))
     with monkeypatch.context() as patch:
-      patch.setattr(preemption, "caught", caught)
+      patch.setattr(preemption, "catch_signals", caught)
       with pytest.raises(preemption.Interrupted, match=f"SIGTERM: stopped after epoch {look}, saved"):
         sweep(SEEDS)
   for name in sweep(SEEDS):
@@ -107,7 +107,7 @@ def test_a_state_is_restored_from_a_pack_or_from_members_on_any_number_of_device
   mesh = distributed.mesh(jax.devices()[:devices])
   members = grid.members(tiny, ["model.latent", "seed"], [(2 + number % 2, number) for number in range(count)])
   padded_members = compiled_pack.pad_to_devices(members, mesh)
-  device_data = compiled_pack.place(padded_members, mesh)
+  device_data = compiled_pack.place_data(padded_members, mesh)
   state = compiled_pack.start(padded_members, device_data)
   saved = compiled_pack.to_save(state, count)
   assert {leaf.shape[0] for leaf in jax.tree.leaves((saved.params, saved.opt_state))} == {count}

@@ -52,10 +52,10 @@ def test_resumed_feed_equals_the_rest_of_the_whole_feed(monkeypatch, streams):
       np.testing.assert_array_equal(weights, other_weights)
 
 
-def test_each_process_receives_its_slots_of_the_batches():
+def test_each_process_receives_its_positions_of_the_batches():
   experiment = fake_experiment(streams=False)
-  slots = [slice(0, 2), slice(2, 4)]
-  parts = [list(compiled_stage.feed(experiment, own, 0, BATCH_SCHEDULE.chunks_per_epoch)) for own in slots]
+  positions = [slice(0, 2), slice(2, 4)]
+  parts = [list(compiled_stage.feed(experiment, own, 0, BATCH_SCHEDULE.chunks_per_epoch)) for own in positions]
   for (left, left_weights), (right, right_weights), (rows, weights) in zip(
     *parts, BATCH_SCHEDULE.chunks(0), strict=True
   ):

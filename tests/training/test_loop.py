@@ -79,21 +79,21 @@ def state_at(step):
 def saved(monkeypatch):
   """The (state, error, notes) of each saved checkpoint, and "waited"; a checkpoint of step 6 already exists."""
   calls = []
-  monkeypatch.setattr(checkpoints, "save", lambda opened, *checkpoint: calls.append(checkpoint))
-  monkeypatch.setattr(checkpoints, "wait", lambda opened: calls.append("waited"))
-  monkeypatch.setattr(checkpoints, "has_step", lambda opened, step: step == 6)
+  monkeypatch.setattr(checkpoints, "save", lambda checkpoint_folder, *checkpoint: calls.append(checkpoint))
+  monkeypatch.setattr(checkpoints, "wait", lambda checkpoint_folder: calls.append("waited"))
+  monkeypatch.setattr(checkpoints, "has_step", lambda checkpoint_folder, step: step == 6)
   return calls
 
 
 @pytest.fixture
 def make_training(monkeypatch):
-  """A function that makes a `Training` with 6 steps per epoch in chunks of 2, and losses `loss_at(course, step)`."""
+  """A function that makes a `Training` with 6 steps per epoch in chunks of 2, and losses `loss_at(recorder, step)`."""
   monkeypatch.setattr(batch_schedule, "LONGEST_CHUNK", 2)
 
   def make(loss_at, count=3, filled=4, on_nan="stop", until=2, **options):
     experiment = experiment_of(batch_schedule.BatchSchedule(12, 2, 1, 0), until, on_nan)
-    courses = [
-      loop.Course(
+    recorders = [
+      loop.Recorder(
         MemoryLog(), logs.WindowAverages(3, 6, 0), lambda losses, _, n=n: {"test/squared_error": losses[n]}, dict
       )
       for n in range(count)
@@ -112,11 +112,11 @@ def make_training(monkeypatch):
     )
     return loop.Training(
       experiment,
-      courses,
+      recorders,
       build=lambda number, state: stage,
       feed=lambda first, last: ((chunk, chunk) for chunk in range(first, last)),
-      checkpoint=lambda state, records: (int(state.step), len(records), [c.windows.pending[:] for c in courses]),
-      opened=Opened(),
+      checkpoint=lambda state, records: (int(state.step), len(records), [c.windows.pending[:] for c in recorders]),
+      checkpoint_folder=Opened(),
       received=lambda: "",
       until=until,
       sparse=True,
@@ -127,31 +127,31 @@ def make_training(monkeypatch):
 
 @pytest.mark.parametrize("bad", range(1, 7))
 def test_course_diverges_at_its_first_non_finite_step_and_the_others_continue(make_training, saved, bad):
-  mine = make_training(lambda course, step: np.nan if course == 1 and step >= bad else 1.0 + course)
+  mine = make_training(lambda recorder, step: np.nan if recorder == 1 and step >= bad else 1.0 + recorder)
   state = loop.train(mine, state_at(0))
   assert int(state.step) == 12
-  assert [course.diverged for course in mine.courses] == [None, bad, None]
-  assert mine.active == [mine.courses[0], mine.courses[2]]
+  assert [recorder.diverged for recorder in mine.recorders] == [None, bad, None]
+  assert mine.active == [mine.recorders[0], mine.recorders[2]]
   for index in (0, 2):
-    records = mine.courses[index].log.records
+    records = mine.recorders[index].log.records
     assert [record["step"] for record in records] == [3, 6, 9, 12]
     assert [record["train/loss"] for record in records] == [1.0 + index] * 4
     assert [record["test/squared_error"] for record in records if record["step"] in (6, 12)] == [index] * 2
-  lost = mine.courses[1]
+  lost = mine.recorders[1]
   assert [record["step"] for record in lost.log.records] == ([3] if bad > 4 else [])  # written when a step follows
   assert len(lost.windows.pending) == (bad - 1) - 3 * (bad > 4)
 
 
 def test_training_ends_when_all_courses_have_diverged(make_training, saved):
-  mine = make_training(lambda course, step: np.nan if step >= 2 + course else 1.0)
+  mine = make_training(lambda recorder, step: np.nan if step >= 2 + recorder else 1.0)
   assert int(loop.train(mine, state_at(0)).step) == 6
-  assert [course.diverged for course in mine.courses] == [2, 3, 4]
+  assert [recorder.diverged for recorder in mine.recorders] == [2, 3, 4]
 
 
 def test_non_finite_padding_member_has_no_effect(make_training, saved):
-  mine = make_training(lambda course, step: np.nan if course == 3 else 1.0)
+  mine = make_training(lambda recorder, step: np.nan if recorder == 3 else 1.0)
   loop.train(mine, state_at(0))
-  assert [course.diverged for course in mine.courses] == [None] * 3
+  assert [recorder.diverged for recorder in mine.recorders] == [None] * 3
 
 
 def test_fail_is_called_after_the_finite_steps_are_logged(make_training, saved):
@@ -161,34 +161,36 @@ def test_fail_is_called_after_the_finite_steps_are_logged(make_training, saved):
   def fail(state, rows, weights):
     raise Failed(int(state.step), rows)
 
-  mine = make_training(lambda course, step: np.nan if step == 5 else 1.0, count=1, filled=1, fail=fail)
+  mine = make_training(lambda recorder, step: np.nan if step == 5 else 1.0, count=1, filled=1, fail=fail)
   with pytest.raises(Failed) as failed:
     loop.train(mine, state_at(0))
   assert failed.value.args == (4, 2)  # the state before the chunk, and its rows
-  assert [record["step"] for record in mine.courses[0].log.records] == [3]
+  assert [record["step"] for record in mine.recorders[0].log.records] == [3]
   assert saved == []
 
 
-def test_skipped_steps_are_counted_and_no_course_diverges(make_training, saved):
-  mine = make_training(lambda course, step: np.nan if course == 1 and step in (2, 3) else 1.0, on_nan="skip", until=1)
+def test_skipped_steps_are_counted_and_no_model_diverges(make_training, saved):
+  mine = make_training(
+    lambda recorder, step: np.nan if recorder == 1 and step in (2, 3) else 1.0, on_nan="skip", until=1
+  )
   loop.train(mine, state_at(0))
-  assert [course.diverged for course in mine.courses] == [None] * 3
-  assert [[record["train/skipped"] for record in course.log.records] for course in mine.courses] == [
+  assert [recorder.diverged for recorder in mine.recorders] == [None] * 3
+  assert [[record["train/skipped"] for record in recorder.log.records] for recorder in mine.recorders] == [
     [0, 0],
     [2, 0],
     [0, 0],
   ]
-  assert all(record["train/loss"] == 1.0 for course in mine.courses for record in course.log.records)
+  assert all(record["train/loss"] == 1.0 for recorder in mine.recorders for record in recorder.log.records)
 
 
 def test_stop_within_an_epoch_saves_the_pending_steps(make_training, saved, monkeypatch):
   signals = itertools.chain(["", ""], itertools.repeat("SIGTERM"))
-  monkeypatch.setattr(preemption, "asked", lambda received: next(signals))
-  mine = make_training(lambda course, step: np.nan if (course, step) == (1, 2) else 1.0)
+  monkeypatch.setattr(preemption, "requested_stop", lambda received: next(signals))
+  mine = make_training(lambda recorder, step: np.nan if (recorder, step) == (1, 2) else 1.0)
   with pytest.raises(preemption.Interrupted, match=r"stopped after epoch 0\.667"):
     loop.train(mine, state_at(0))
   assert saved == ["waited", (4, 0, [[{"loss": 1.0}]] * 3), "waited"]
-  assert [course.log.settled for course in mine.courses] == [1, 1, 1]
+  assert [recorder.log.settled for recorder in mine.recorders] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(("looks", "epoch"), [(0, "0"), (3, "1")])
@@ -196,9 +198,9 @@ def test_stop_saves_neither_the_initial_state_nor_an_existing_checkpoint(
   make_training, saved, monkeypatch, looks, epoch
 ):
   signals = itertools.chain([""] * looks, itertools.repeat("SIGTERM"))
-  monkeypatch.setattr(preemption, "asked", lambda received: next(signals))
+  monkeypatch.setattr(preemption, "requested_stop", lambda received: next(signals))
   with pytest.raises(preemption.Interrupted, match=f"stopped after epoch {epoch}, saved"):
-    loop.train(make_training(lambda course, step: 1.0), state_at(0))
+    loop.train(make_training(lambda recorder, step: 1.0), state_at(0))
   assert [checkpoint[0] for checkpoint in saved if checkpoint != "waited"] == ([6] if looks else [])
 
 
@@ -207,9 +209,9 @@ def test_speed_counts_all_courses_and_includes_the_feed(make_training, saved, mo
   monkeypatch.setattr(loop, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
   calls = []
   tune = lambda stage, state, batches, seconds: calls.append((int(state.step), batches, seconds)) or stage
-  mine = make_training(lambda course, step: 1.0, until=1, tune=tune)
+  mine = make_training(lambda recorder, step: 1.0, until=1, tune=tune)
   loop.train(mine, state_at(0))
-  assert mine.courses[0].log.records[-1]["images_per_second"] == pytest.approx(3 * 12 / (3 * 4.0))
+  assert mine.recorders[0].log.records[-1]["images_per_second"] == pytest.approx(3 * 12 / (3 * 4.0))
   assert calls == [(2, (0, 0), 3.0), (4, (1, 1), 3.0), (6, (2, 2), 3.0)]  # without the feed
 
 
@@ -220,17 +222,17 @@ def test_tuned_stage_trains_the_next_chunk(make_training, saved):
     tuned.append(stage)
     return compiled_stage.CompiledStage(stage.restart, stage.train_chunk, stage.evaluate, 0.0)
 
-  loop.train(make_training(lambda course, step: 1.0, tune=tune), state_at(0))
+  loop.train(make_training(lambda recorder, step: 1.0, tune=tune), state_at(0))
   assert len(tuned) == 1  # the new stage has no `tune` of its own
 
 
 def test_training_resumes_within_an_epoch(make_training, saved):
   seen = []
-  mine = make_training(lambda course, step: seen.append(step) or 1.0, count=1, filled=1)
-  mine.courses[0].windows = logs.WindowAverages(3, 6, 4, [{"loss": 1.0}])
+  mine = make_training(lambda recorder, step: seen.append(step) or 1.0, count=1, filled=1)
+  mine.recorders[0].windows = logs.WindowAverages(3, 6, 4, [{"loss": 1.0}])
   loop.train(mine, state_at(4))
   assert seen == list(range(5, 13))
-  assert [record["step"] for record in mine.courses[0].log.records] == [6, 9, 12]
+  assert [record["step"] for record in mine.recorders[0].log.records] == [6, 9, 12]
 
 
 def test_only_the_states_of_the_last_chunk_and_the_last_epoch_stay_in_memory(make_training, saved, monkeypatch):
@@ -240,7 +242,7 @@ def test_only_the_states_of_the_last_chunk_and_the_last_epoch_stay_in_memory(mak
   """
   monkeypatch.setattr(loop, "_train_epoch", inspect.unwrap(loop._train_epoch))
   seen, alive = [], []
-  mine = make_training(lambda course, step: 1.0, count=1, filled=1, until=3)
+  mine = make_training(lambda recorder, step: 1.0, count=1, filled=1, until=3)
   stage = mine.build(0, state_at(0))
 
   def train_chunk(state, *batches):

@@ -40,7 +40,7 @@ def signalled(monkeypatch):
       looks = iter(range(look + 1))
       yield lambda: "" if next(looks, look) < look else "SIGTERM"
 
-    monkeypatch.setattr(preemption, "caught", caught)
+    monkeypatch.setattr(preemption, "catch_signals", caught)
 
   return at
 
@@ -183,7 +183,7 @@ with preemption.caught() as received:
 
 def test_signal_handlers_are_restored():
   before = [signal.getsignal(number) for number in signals.SIGNALS]
-  with preemption.caught():
+  with preemption.catch_signals():
     pass
   assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
@@ -300,10 +300,10 @@ def test_first_non_finite_gradient_or_parameter_is_named(tmp_path, scheduled):
     objective = objectives.build("denoising", static["model"], "real", **noisy)
     options["objective"] = dataclasses.replace(objective, alpha=jnp.float32(1.0))
   with pytest.raises(errors.UserError, match=r"here: the loss is nan, the gradient of \w+/\w+/\w+ is not finite"):
-    preemption.stop_at(state, batch, KEY, tmp_path / "nan.npz", **options, where="here")
+    preemption.fail_not_finite(state, batch, KEY, tmp_path / "nan.npz", **options, where="here")
   broken = jax.tree.map(lambda leaf: leaf, state.params)
   broken["decoder"]["logits"]["bias"] = jnp.full(6, jnp.inf)
   broken = TrainState(state.step, broken, state.opt_state)
   with pytest.raises(errors.UserError, match="the parameter decoder/logits/bias is not finite"):
-    preemption.stop_at(broken, batch, KEY, tmp_path / "nan.npz", **options, where="here")
+    preemption.fail_not_finite(broken, batch, KEY, tmp_path / "nan.npz", **options, where="here")
   assert sorted(os.listdir(tmp_path)) == ["nan.npz"]

@@ -28,7 +28,7 @@ def test_batch_size_is_limited_to_the_training_set(tiny):
 
 def test_memory_check_limits_the_batch_to_the_training_set(tiny, monkeypatch):
   rows = []
-  monkeypatch.setattr(memory, "check", lambda model, objective, optimizer, count, shards: rows.append(count))
+  monkeypatch.setattr(memory, "check_step", lambda model, objective, optimizer, count, shards: rows.append(count))
   tiny.batch_size = 2**31 - 1
   experiment = setup.build_experiment(tiny, 2)
   setup.check_memory(experiment, 2)

@@ -57,8 +57,8 @@ def at(step):
   return TrainState(step=jnp.int32(step), params=(), opt_state=())
 
 
-def course_of(pack, index, step=0, pending=()):
-  return trainer._course(pack, index, logs.NullLog(), step, list(pending), None)
+def recorder_of(pack, index, step=0, pending=()):
+  return trainer._recorder(pack, index, logs.NullLog(), step, list(pending), None)
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 3), (4, 6), (5, 9)])
@@ -71,18 +71,18 @@ def test_feed_gives_each_member_the_chunks_of_its_seed(pack, first, last):
     np.testing.assert_array_equal(weights, np.stack([member_weights for _, member_weights in wanted]))
 
 
-def test_checkpoint_notes_hold_the_courses_and_the_way_once_it_is_measured(pack, monkeypatch):
+def test_checkpoint_notes_hold_the_recorders_and_the_way_once_it_is_measured(pack, monkeypatch):
   monkeypatch.setattr(compiled_pack, "to_save", lambda state, count: dataclasses.replace(state, params=(count,)))
-  courses = [course_of(pack, index, 4, [{"loss": index}]) for index in range(3)]
-  courses[1].diverged = 2
-  state, error, notes = trainer._checkpoint(pack, courses, at(4), ())
+  recorders = [recorder_of(pack, index, 4, [{"loss": index}]) for index in range(3)]
+  recorders[1].diverged = 2
+  state, error, notes = trainer._checkpoint(pack, recorders, at(4), ())
   assert (int(state.step), state.params, error) == (4, (3,), np.inf)
   assert notes == {
     "courses": [([{"loss": 0}], None), ([{"loss": 1}], 2), ([{"loss": 2}], None)],
     "way": "in turn",
   }
   pack.measured = False
-  assert list(trainer._checkpoint(pack, courses, at(4), ())[2]) == ["courses"]
+  assert list(trainer._checkpoint(pack, recorders, at(4), ())[2]) == ["courses"]
 
 
 def test_each_member_has_its_metrics_and_the_baselines_of_its_latent_size(pack, monkeypatch):
@@ -94,8 +94,8 @@ def test_each_member_has_its_metrics_and_the_baselines_of_its_latent_size(pack, 
   monkeypatch.setattr(trainer.evaluators, "metrics", metrics)
   pack.baselines = {latent: types.SimpleNamespace(result=lambda latent=latent: {"pca": latent}) for latent in (2, 4)}
   numbers = np.arange(4.0)[:, None]
-  courses = [course_of(pack, index) for index in range(3)]
-  assert [course.metrics(numbers, {"error": 10 * numbers}) | course.baselines() for course in courses] == [
+  recorders = [recorder_of(pack, index) for index in range(3)]
+  assert [recorder.metrics(numbers, {"error": 10 * numbers}) | recorder.baselines() for recorder in recorders] == [
     {"loss": 0.0, "error": 0.0, "pca": 4},
     {"loss": 1.0, "error": 10.0, "pca": 2},
     {"loss": 2.0, "error": 20.0, "pca": 4},
@@ -104,7 +104,7 @@ def test_each_member_has_its_metrics_and_the_baselines_of_its_latent_size(pack, 
 
 def test_baselines_are_computed_once_for_each_latent_size(pack, monkeypatch):
   computed = []
-  baselines = lambda evaluators, dataset, code: computed.append(code.numbers) or [("n", code.numbers)]
+  baselines = lambda evaluators, dataset, code: computed.append(code.size) or [("n", code.size)]
   monkeypatch.setattr(trainer.evaluators, "baselines", baselines)
   results = {latent: future.result() for latent, future in trainer._baselines(pack.members).items()}
   assert (results, sorted(computed)) == ({2: {"n": 2}, 4: {"n": 4}}, [2, 4])
