@@ -3,8 +3,8 @@
   TFDS_DATA_DIR=... python -m experiments.shipped_configs.run [CONFIG ...]
 
 Trains each file in configs/ with three seeds on mnist_5k and on the full MNIST, each run by the command in its own
-process. The sequence config is trained on heartbeats, and on ECG5000 if its training file is in ../shared/ucr. Runs that
-are already in runs/shipped_configs are not repeated. Prints the rows of the README's table and writes results.json and
+process. The sequence config is trained on heartbeats, and on ECG5000 if its training file is in ../shared/ucr. Existing
+runs in runs/shipped_configs are not repeated. Prints the rows of the README's table and writes results.json and
 figure.png (reconstructions of the convolutional autoencoder, full MNIST, seed 0) to this folder. With names of configs
 as arguments, only these are trained and the other results are kept.
 """
