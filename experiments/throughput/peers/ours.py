@@ -63,13 +63,8 @@ def costs(name, batch_size):
 def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float32"):
   """Builds the contestant of ae_jax.
 
-  Args:
-    name: Name of the model, one of `problem.MODELS`.
-    batch_size: Number of images per step.
-    images: Training images as bytes [N, 28, 28, 1].
-    steps_per_call: Number of steps per call of `train`.
-    recipe: Whether to use the chunks and the learning rate of the race's recipe.
-    compute_dtype: Type of the model's computations.
+  `name` is one of `problem.MODELS`, and `images` are the training images as bytes [N, 28, 28, 1]. `steps_per_call` is
+  ignored with `recipe`, which uses the chunks and the learning rate of the race's recipe.
   """
   cache.keep_compiled_programs()
   schedule = BatchSchedule(len(images), batch_size, 1, seed=0)
