@@ -153,8 +153,8 @@ def _fast_compilation(folder):
     _configure(before)
 
 
-def _configure(values):
+def _configure(settings):
   """Sets keys of JAX's config and closes the compilation cache, so that JAX opens the configured folder."""
-  for key, value in values.items():
+  for key, value in settings.items():
     jax.config.update(key, value)
   compilation_cache.reset_cache()

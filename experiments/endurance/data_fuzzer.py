@@ -26,7 +26,7 @@ PLACEMENTS = ("auto", "stream")
 
 def run(count, seed):
   """Tests `count` damaged files or folders; returns results with "violations"."""
-  tally, mark = watch.Tally(), pathlib.Path(ingredients.Explosive.MARK)
+  tally, mark = watch.Tally(), pathlib.Path(ingredients.UnpickleDetector.MARK)
   mark.unlink(missing_ok=True)
   kinds = st.sampled_from([*damages.ARRAYS, *damaged_images.IMAGES])
 

@@ -28,7 +28,7 @@ TRAINED = ("dense", "vae", "cnn")
 
 def run(count, seed):
   """Tests `count` damaged runs; returns results with "violations"."""
-  tally, mark = watch.Tally(), pathlib.Path(ingredients.Explosive.MARK)
+  tally, mark = watch.Tally(), pathlib.Path(ingredients.UnpickleDetector.MARK)
   with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
     folder = pathlib.Path(folder)
     cases.write_data(folder)
