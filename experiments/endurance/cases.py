@@ -1,6 +1,6 @@
-"""The cases of the config fuzzer: shipped configs on tiny data, each with one to four changes that few would make.
+"""Cases of the config fuzzer: shipped configs on tiny data, each with one to four unusual changes.
 
-A config is a nested dict here, a key of it a path: ("model", "widths"), ("stages", 0, "epochs").
+In this module, a config is a nested dict and a key is a path such as ("model", "widths") or ("stages", 0, "epochs").
 """
 
 import copy
@@ -19,7 +19,7 @@ SHIPPED = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 
 
 def write_data(folder):
-  """Writes a few images (images.npz, 8x8 bytes; colour.npz, 9x7x3 floats) and series (beats/) into a folder."""
+  """Writes images (images.npz: 8x8 bytes; colour.npz: 9x7x3 floats) and series (beats/) into a folder."""
   generator = np.random.default_rng(0)
   labels = {"y_train": np.arange(24) % 3, "y_test": np.arange(8) % 3}
   grey = {
@@ -33,7 +33,7 @@ def write_data(folder):
     np.savetxt(folder / "beats" / f"Beats_{half}.txt", table, fmt="%.4f")
 
 
-_SMALLER = {  # than as they are shipped, for most of a case's time goes into compiling
+_SMALLER = {  # changes that make shipped configs smaller, because compilation takes most of a case's time
   "cnn": {"channels": (4,), "decoder_kernels": (3,), "decoder_strides": (2,)},
   "unet": {"channels": (4,)},
   "sequence": {"widths": (8,), "strides": (2,)},
@@ -44,7 +44,7 @@ _SMALLER = {  # than as they are shipped, for most of a case's time goes into co
 
 
 def shipped(name, folder):
-  """A shipped config as a nested dict, but small, on the data that `write_data` wrote, one epoch long."""
+  """Returns a small version of a shipped config as a nested dict, for one epoch on the data of `write_data`."""
   data = "ucr" if name == "sequence" else "digits"
   config = importlib.import_module(f"configs.{name}").get_config(data).to_dict()
   config["data"] |= (
@@ -57,7 +57,7 @@ def shipped(name, folder):
 
 
 def paths(config, prefix=()):
-  """The paths of all keys, of sections too."""
+  """Yields the paths of all keys and sections."""
   entries = config.items() if isinstance(config, dict) else enumerate(config)
   for key, value in entries:
     yield (*prefix, key)
@@ -66,46 +66,46 @@ def paths(config, prefix=()):
 
 
 def read(config, path):
-  """What lies at a path."""
+  """Returns the value or section at a path."""
   for key in path:
     config = config[key]
   return config
 
 
 def write(config, path, value):
-  """A copy of the config with a value at a path; what is no section on the way there becomes one."""
+  """Returns a copy of the config with a value at a path; intermediate values are replaced by sections."""
   if not path:
     return value
   key, *rest = path
   if isinstance(config, tuple):
-    return tuple(write(entry, rest, value) if place == key else entry for place, entry in enumerate(config))
+    return tuple(write(entry, rest, value) if index == key else entry for index, entry in enumerate(config))
   section = config if isinstance(config, dict) else {}
   return {**section, key: write(section.get(key), rest, value)}
 
 
 def without(config, path):
-  """A copy of the config without the key at a path."""
-  *above, last = path
-  section = read(config, above)
+  """Returns a copy of the config without the key at a path."""
+  *parent, last = path
+  section = read(config, parent)
   if isinstance(section, tuple):
-    return write(config, above, section[:last] + section[last + 1 :])
-  return write(config, above, {key: value for key, value in section.items() if key != last})
+    return write(config, parent, section[:last] + section[last + 1 :])
+  return write(config, parent, {key: value for key, value in section.items() if key != last})
 
 
 def dotted(path):
-  """A path as messages and flags write it."""
+  """Returns a path in the notation of messages and flags."""
   return ".".join(map(str, path))
 
 
 @st.composite
 def cases(draw, folder):
-  """(name of the shipped config, nested dict, what was changed in words)."""
+  """Draws (name of the shipped config, changed config, descriptions of the changes)."""
   all_shipped = {name: shipped(name, folder) for name in SHIPPED}
   name = draw(st.sampled_from(SHIPPED))
   config, changes = copy.deepcopy(all_shipped[name]), []
   for _ in range(draw(st.integers(1, 4))):
-    config, words = draw(st.sampled_from(_CHANGES))(draw, config, all_shipped)
-    changes.append(words)
+    config, description = draw(st.sampled_from(_CHANGES))(draw, config, all_shipped)
+    changes.append(description)
   return name, config, changes
 
 
@@ -155,7 +155,7 @@ def _conflict(draw, config, all_shipped):
   return config, ", ".join(f"{key}={errors.format_value(new)}" for key, new in changes.items())
 
 
-# Values that do not go together, or seldom do; "@vae" is that section of the shipped config.
+# Combinations of values that are invalid or unusual; "@vae" stands for the section of the shipped config vae.
 CONFLICTS = (
   {"data.range": "real", "objective.likelihood": "bernoulli"},
   {"objective": "@vae", "model.bottleneck": "identity"},

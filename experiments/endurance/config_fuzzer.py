@@ -1,7 +1,7 @@
-"""Do mistaken configs train a step, or end in one clear line?
+"""Tests that an invalid config either trains or is refused with one clear line.
 
-Each case (see `cases`) goes through `train.train_and_evaluate`, some also through the command. It may neither raise
-anything but UserError, nor hang, nor leave a folder behind that says it was begun.
+Each case (see `cases`) is trained by `train.train_and_evaluate`, some also by the command. A case must not raise any
+exception but UserError, must not hang, and must not leave a run folder behind if it is refused.
 """
 
 import contextlib
@@ -24,19 +24,19 @@ from ae_jax.models import memory
 from ae_jax.training import loop, train
 from experiments.endurance import cases, values, watch
 
-SECONDS = 60.0  # of a case; most take one
-MEMORY = 2**30  # bytes that the configs are told there are, so that this machine survives what just fits
-LONGEST = 3  # epochs that are trained to their end; of more, one
-_TO_THE_END = 3  # every third case is, with its evaluation, checkpoint and pictures
-_FORGET_EVERY = 40  # cases: compiled programs stay in memory
+SECONDS = 60.0  # time limit of a case; most take one second
+MEMORY = 2**30  # bytes reported as available memory, so that configs that just fit do not exhaust this machine
+LONGEST = 3  # runs with more epochs are stopped after the first
+_TO_THE_END = 3  # every third case is trained to the end, with evaluation, checkpoint and figures
+_CLEAR_CACHES_EVERY = 40  # cases; compiled programs stay in memory otherwise
 
 
-class Trained(Exception):
-  """The first epoch of a run that would take long has been trained."""
+class FirstEpochTrained(Exception):
+  """Stops a long run after its first epoch."""
 
 
 def run(count, seed, processes=0):
-  """Judges `count` configs in this process and `processes` by the command: plain results, violations among them."""
+  """Tests `count` configs in this process and `processes` by the command; returns results with "violations"."""
   tally, commands = watch.Tally(), watch.Tally()
   with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
     folder = pathlib.Path(folder)
@@ -46,40 +46,41 @@ def run(count, seed, processes=0):
     def judge(case):
       number = next(numbers)
       name, config, changes = case
-      (folder / "current").write_text(f"{number} {name} {changes!r}")  # for whoever finds this process dead
+      (folder / "current").write_text(f"{number} {name} {changes!r}")  # names the case if this process dies
       outcome, line = judged(config, folder / f"run{number}", number % _TO_THE_END == 0)
       tally.add(outcome, line, {"config": name, "changes": changes})
-      if number % _FORGET_EVERY == 0:
+      if number % _CLEAR_CACHES_EVERY == 0:
         jax.clear_caches()
 
-    with mock.patch.object(memory, "available", return_value=MEMORY), _cheap_compiling(folder / "xla"):
+    with mock.patch.object(memory, "available", return_value=MEMORY), _fast_compilation(folder / "xla"):
       watch.explore(cases.cases(folder), count, seed, judge)
-      watch.explore(commands_of(folder), processes, seed, lambda flags: commands.add(*commanded(flags, folder), flags))
-  found, spoken = tally.results(), commands.results()
-  return {**found, "commands": spoken, "violations": found["violations"] + spoken.pop("violations")}
+      watch.explore(flags_of(folder), processes, seed, lambda flags: commands.add(*run_command(flags, folder), flags))
+  results, command_results = tally.results(), commands.results()
+  violations = results["violations"] + command_results.pop("violations")
+  return {**results, "commands": command_results, "violations": violations}
 
 
 def judged(config, workdir, to_the_end=True):
-  """(outcome, line) of a nested dict as the config of a run in a new folder, trained `to_the_end` or for an epoch."""
-  begun = []
-  epoch = loop._train_epoch
+  """Trains a config (a nested dict) in a new folder, to the end or for one epoch, and returns (outcome, line)."""
+  started_epochs = []
+  train_epoch = loop._train_epoch
 
-  def counted(*args, **options):
-    begun.append(True)
-    result = epoch(*args, **options)
+  def counted_epoch(*args, **options):
+    started_epochs.append(True)
+    result = train_epoch(*args, **options)
     if not to_the_end or config["epochs"] > LONGEST:
-      raise Trained
+      raise FirstEpochTrained
     return result
 
-  def trained():
-    with contextlib.suppress(Trained):
+  def train_config():
+    with contextlib.suppress(FirstEpochTrained):
       train.train_and_evaluate(ConfigDict(config), workdir)
       return "trained to the end"
     return "trained an epoch"
 
-  with mock.patch.object(loop, "_train_epoch", counted), contextlib.redirect_stdout(io.StringIO()):
-    outcome, line = watch.judge(trained, SECONDS)
-  if outcome == "refused" and begun:
+  with mock.patch.object(loop, "_train_epoch", counted_epoch), contextlib.redirect_stdout(io.StringIO()):
+    outcome, line = watch.judge(train_config, SECONDS)
+  if outcome == "refused" and started_epochs:
     return "stopped in training", line
   if outcome == "refused" and workdir.exists():
     return "partial workdir", f"{line} [{', '.join(sorted(path.name for path in workdir.iterdir()))}]"
@@ -87,8 +88,8 @@ def judged(config, workdir, to_the_end=True):
 
 
 @st.composite
-def commands_of(draw, folder):
-  """The flags of a command: a shipped config on tiny data, and one or two keys of it with values that flags can say."""
+def flags_of(draw, folder):
+  """Draws the flags of a command: a shipped config on tiny data with one or two changed keys."""
   name = draw(st.sampled_from(cases.SHIPPED))
   config = cases.shipped(name, folder)
   source = config["data"]["name"]
@@ -98,14 +99,14 @@ def commands_of(draw, folder):
   for _ in range(draw(st.integers(1, 2))):
     path = draw(st.sampled_from(sorted(cases.paths(config), key=str)))
     old = cases.read(config, path)
-    value = draw(values.value(path[-1], old))  # a filter of Hypothesis would print what Python cannot
-    flags[cases.dotted(path)] = value if _sayable(value) else "nonsense"
-  words = [f"--config.{key}={value if isinstance(value, str) else repr(value)}" for key, value in flags.items()]
-  return [f"--config={cases.ROOT}/configs/{name}.py:{source}", *words]
+    value = draw(values.value(path[-1], old))  # not filtered by Hypothesis, which would print unprintable values
+    flags[cases.dotted(path)] = value if _is_valid_flag(value) else "nonsense"
+  arguments = [f"--config.{key}={value if isinstance(value, str) else repr(value)}" for key, value in flags.items()]
+  return [f"--config={cases.ROOT}/configs/{name}.py:{source}", *arguments]
 
 
-def _sayable(value):
-  """Whether a flag can hold the value, and a test wait for what comes of it."""
+def _is_valid_flag(value):
+  """Returns whether a flag can represent the value and its run is short enough for a test."""
   if isinstance(value, str):
     return "\0" not in value and value.isprintable()
   numbers = value if isinstance(value, tuple) else (value,)
@@ -114,44 +115,46 @@ def _sayable(value):
   return isinstance(value, bool | int | float | tuple) and modest and printable and len(numbers) < 100
 
 
-def commanded(flags, folder):
-  """(outcome, line) of `python -m ae_jax.main` with these flags."""
-  with tempfile.TemporaryDirectory(dir=folder) as place:
-    workdir = pathlib.Path(place) / "run"
+def run_command(flags, folder):
+  """Runs `python -m ae_jax.main` with these flags and returns (outcome, line)."""
+  with tempfile.TemporaryDirectory(dir=folder) as directory:
+    workdir = pathlib.Path(directory) / "run"
     command = [sys.executable, "-m", "ae_jax.main", *flags, f"--workdir={workdir}"]
     environment = {**os.environ, "PYTHONPATH": str(cases.ROOT)}
     try:
-      done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=4 * SECONDS)
+      process = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=4 * SECONDS
+      )
     except subprocess.TimeoutExpired:
       return "hang", f"more than {4 * SECONDS:g} s"
-    lines = done.stderr.splitlines()
-    if "Traceback" in done.stderr or done.returncode not in (0, 1, 2):
-      return "traceback", f"status {done.returncode}: {' | '.join(lines[-3:])}"
-    if done.returncode == 0:
+    lines = process.stderr.splitlines()
+    if "Traceback" in process.stderr or process.returncode not in (0, 1, 2):
+      return "traceback", f"status {process.returncode}: {' | '.join(lines[-3:])}"
+    if process.returncode == 0:
       return "trained to the end", ""
-    if len(lines) != 1 or done.stdout:
-      return "unclear line", f"status {done.returncode}: {' | '.join(lines)}"
+    if len(lines) != 1 or process.stdout:
+      return "unclear line", f"status {process.returncode}: {' | '.join(lines)}"
     return "partial workdir" if workdir.exists() else "refused", lines[0]
 
 
 @contextlib.contextmanager
-def _cheap_compiling(folder):
-  """Most of the time goes into compiling: programs are kept in a folder, and little is done to make them fast."""
-  wanted = {
+def _fast_compilation(folder):
+  """Shortens compilation, which takes most of the time: caches programs in a folder and disables optimisations."""
+  settings = {
     "jax_compilation_cache_dir": str(folder),
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_disable_most_optimizations": True,
   }
-  before = {key: jax.config.values[key] for key in wanted}
-  _configure(wanted)
+  before = {key: jax.config.values[key] for key in settings}
+  _configure(settings)
   try:
     yield
   finally:
     _configure(before)
 
 
-def _configure(values):
-  """Sets JAX's config, and lets go of the folder of compiled programs that JAX has opened."""
-  for key, value in values.items():
+def _configure(settings):
+  """Sets keys of JAX's config and closes the compilation cache, so that JAX opens the configured folder."""
+  for key, value in settings.items():
     jax.config.update(key, value)
   compilation_cache.reset_cache()

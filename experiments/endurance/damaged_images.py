@@ -1,4 +1,4 @@
-"""Folders of images that are not what they should be: functions (folder, generator) -> (name of the source, path)."""
+"""Damaged folders of images: functions (folder, generator) -> (name of the source, path)."""
 
 import io
 import os
@@ -7,13 +7,13 @@ import zlib
 
 from PIL import Image
 
-from experiments.endurance.ingredients import WAYS, image_bytes
+from experiments.endurance.ingredients import BYTE_DAMAGES, image_bytes
 
-CLAIMED = 60_000  # pixels a side, of a bomb
+CLAIMED = 60_000  # side of a decompression bomb in pixels
 
 
-def _with(folder, generator, **files):
-  """A folder of a few good images and these, {stem__suffix: bytes}."""
+def _write_images(folder, generator, **files):
+  """Writes a few undamaged images and the given files {stem__suffix: bytes} into a folder."""
   for number in range(4):
     (folder / f"good{number}.png").write_bytes(image_bytes(generator))
   for name, data in files.items():
@@ -22,7 +22,7 @@ def _with(folder, generator, **files):
 
 
 def images_damaged(folder, generator):
-  """One of the images cut short, altered or shuffled."""
+  """Writes a truncated, altered or shuffled image."""
   form, suffix, mode = (
     ("PNG", "png", "L"),
     ("PNG", "png", "RGB"),
@@ -33,12 +33,12 @@ def images_damaged(folder, generator):
     ("PPM", "pgm", "L"),
     ("WEBP", "webp", "RGB"),
   )[generator.integers(8)]
-  data = WAYS[generator.integers(len(WAYS))](image_bytes(generator, form, mode), generator)
-  return _with(folder, generator, **{f"bad__{suffix}": data})
+  data = BYTE_DAMAGES[generator.integers(len(BYTE_DAMAGES))](image_bytes(generator, form, mode), generator)
+  return _write_images(folder, generator, **{f"bad__{suffix}": data})
 
 
 def images_of_another_mode(folder, generator):
-  """16 bits, palettes, inks, transparency, one bit, floats, many frames."""
+  """Writes an image with an unusual mode: 16 bits, palette, CMYK, transparency, one bit, floats, many frames."""
   frames = [Image.new("L", (7, 6), shade) for shade in range(3)]
   animated = io.BytesIO()
   frames[0].save(animated, "GIF", save_all=True, append_images=frames[1:])
@@ -62,21 +62,21 @@ def images_of_another_mode(folder, generator):
     ("tif", pages.getvalue()),
   ]
   suffix, data = odd[generator.integers(len(odd))]
-  return _with(folder, generator, **{f"odd__{suffix}": data})
+  return _write_images(folder, generator, **{f"odd__{suffix}": data})
 
 
 def images_of_another_kind(folder, generator):
-  """Something else with an image's name."""
+  """Writes a file of another kind with the name of an image."""
   vector = b"<svg xmlns='http://www.w3.org/2000/svg' width='7' height='6'/>"
   script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 7 6\n(/tmp/ae_jax-was-unpickled) (w) file closefile\n"
   others = [b"", b"hello\n" * 20, generator.bytes(300), vector, script, image_bytes(generator, "ICO"), bytes(4000)]
   others += [image_bytes(generator, "PDF"), image_bytes(generator, "JPEG"), image_bytes(generator, size=(6, 7))]
   suffix = ("png", "jpg", "gif", "tiff", "webp", "bmp", "ppm", "PNG")[generator.integers(8)]
-  return _with(folder, generator, **{f"other__{suffix}": others[generator.integers(len(others))]})
+  return _write_images(folder, generator, **{f"other__{suffix}": others[generator.integers(len(others))]})
 
 
 def images_bomb(folder, generator):
-  """A file of some kilobytes that asks for gigabytes."""
+  """Writes a file of kilobytes that unpacks to gigabytes."""
   side = CLAIMED
   rows = b"\0" + bytes(side)
   text = _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**28), 1))
@@ -93,12 +93,12 @@ def images_bomb(folder, generator):
     ("pgm", b"P5\n99999999999999999999 3\n255\n" + bytes(99)),
   ]
   suffix, data = bombs[generator.integers(len(bombs))]
-  return _with(folder, generator, **{f"bomb__{suffix}": data})
+  return _write_images(folder, generator, **{f"bomb__{suffix}": data})
 
 
 def folder_of_odd_files(folder, generator):
-  """Links, pipes, folders with an image's name, names that are hard to write."""
-  source, path = _with(folder, generator)
+  """Writes links, pipes, folders with names of images, or unusual names."""
+  source, path = _write_images(folder, generator)
   odd = (
     lambda: os.symlink("/etc/passwd", folder / "link.png"),
     lambda: os.symlink("link.png", folder / "link.png"),
@@ -122,14 +122,16 @@ def folder_of_odd_files(folder, generator):
 
 
 def folder_of_classes(folder, generator):
-  """Halves and classes, some of them empty, of odd names or damaged."""
+  """Writes a folder of train and test halves with classes, some of them empty, oddly named or damaged."""
   for half in ("train", "test"):
     for label in ("0", "1", "1e3", "²", "a b")[: generator.integers(1, 6)]:
-      place = folder / half / label
-      place.mkdir(parents=True)
+      class_folder = folder / half / label
+      class_folder.mkdir(parents=True)
       for number in range(generator.integers(0, 4)):
         data = image_bytes(generator)
-        (place / f"{number}.png").write_bytes(data if generator.integers(8) else WAYS[number % 3](data, generator))
+        (class_folder / f"{number}.png").write_bytes(
+          data if generator.integers(8) else BYTE_DAMAGES[number % 3](data, generator)
+        )
   return "folder", str(folder)
 
 
@@ -144,9 +146,9 @@ def _chunk(kind, data):
 
 
 def _png(width, height, rows, depth=8, colour=0, between=b""):
-  """A PNG whose head says what it is told to."""
-  head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-  return b"\x89PNG\r\n\x1a\n" + head + between + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+  """Returns a PNG with the given header fields."""
+  header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+  return b"\x89PNG\r\n\x1a\n" + header + between + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
 
 
 IMAGES = (

@@ -1,6 +1,6 @@
-"""Arrays that are not what they should be: functions (folder, generator) -> (name of the source, path).
+"""Damaged data files with arrays: functions (folder, generator) -> (name of the source, path).
 
-Each writes into an empty folder what is, or claims to be, data of one of the sources that read the user's own files.
+Each function writes valid, damaged or fake data of a source that reads the user's files into an empty folder.
 """
 
 import io
@@ -12,22 +12,33 @@ import zlib
 
 import numpy as np
 
-from experiments.endurance.ingredients import WAYS, Explosive, arrays, header, image_bytes, npy_bytes, npz_bytes, write
+from experiments.endurance.ingredients import (
+  BYTE_DAMAGES,
+  UnpickleDetector,
+  arrays,
+  header,
+  image_bytes,
+  npy_bytes,
+  npz_bytes,
+  write,
+)
 
-CLAIMED = 3 * 2**30  # bytes, of a bomb
+CLAIMED = 3 * 2**30  # unpacked bytes of a decompression bomb
 
 
 def npz_damaged(folder, generator):
-  """An archive cut short, altered or shuffled."""
+  """Writes a truncated, altered or shuffled archive."""
   data = npz_bytes(**arrays(generator))
-  return "npz", write(folder, "mine.npz", WAYS[generator.integers(len(WAYS))](data, generator))
+  return "npz", write(folder, "mine.npz", BYTE_DAMAGES[generator.integers(len(BYTE_DAMAGES))](data, generator))
 
 
 def npz_compressed_and_damaged(folder, generator):
-  """The same, compressed."""
+  """Writes a truncated, altered or shuffled compressed archive."""
   file = io.BytesIO()
   np.savez_compressed(file, **arrays(generator))
-  return "npz", write(folder, "mine.npz", WAYS[generator.integers(len(WAYS))](file.getvalue(), generator))
+  return "npz", write(
+    folder, "mine.npz", BYTE_DAMAGES[generator.integers(len(BYTE_DAMAGES))](file.getvalue(), generator)
+  )
 
 
 _DTYPES = ["bool", "int8", "int64", "uint16", "float16", "float32", ">f8", "longdouble", "complex64"]
@@ -35,58 +46,58 @@ _DTYPES += ["S3", "U2", "V4", "M8[s]", "m8[D]", "i4,f4", "V0", "U0"]
 
 
 def npz_dtype(folder, generator):
-  """An array of another type."""
-  found = arrays(generator)
-  key, dtype = generator.choice(list(found)), np.dtype(generator.choice(_DTYPES))
+  """Writes an array with another dtype."""
+  members = arrays(generator)
+  key, dtype = generator.choice(list(members)), np.dtype(generator.choice(_DTYPES))
   numbers = dtype.kind in "biufc"
-  found[key] = (found[key] % 2).astype(dtype) if numbers else np.zeros(found[key].shape, dtype)
-  return "npz", write(folder, "mine.npz", npz_bytes(**found))
+  members[key] = (members[key] % 2).astype(dtype) if numbers else np.zeros(members[key].shape, dtype)
+  return "npz", write(folder, "mine.npz", npz_bytes(**members))
 
 
 def npz_objects(folder, generator):
-  """An array that can only be unpickled."""
-  found = arrays(generator)
-  found[generator.choice(list(found))] = np.array([None, {"a": Explosive()}, 3], object)
-  return "npz", write(folder, "mine.npz", npz_bytes(**found))
+  """Writes an array that can only be read by unpickling."""
+  members = arrays(generator)
+  members[generator.choice(list(members))] = np.array([None, {"a": UnpickleDetector()}, 3], object)
+  return "npz", write(folder, "mine.npz", npz_bytes(**members))
 
 
 def npz_rank(folder, generator):
-  """An array of any number of axes, some of length 0."""
-  found = arrays(generator)
-  key = generator.choice(list(found))
+  """Writes an array with a random number of axes, some of length 0."""
+  members = arrays(generator)
+  key = generator.choice(list(members))
   shape = tuple(generator.integers(0, 4, generator.integers(0, 7)))
-  return "npz", write(folder, "mine.npz", npz_bytes(**{**found, key: np.zeros(shape, np.uint8)}))
+  return "npz", write(folder, "mine.npz", npz_bytes(**{**members, key: np.zeros(shape, np.uint8)}))
 
 
 def npz_not_finite(folder, generator):
-  """A value that is none, or outside of the range."""
-  found = arrays(generator)
+  """Writes a value that is not finite or not in the range."""
+  members = arrays(generator)
   key = generator.choice(["x_train", "x_test"])
-  both = {half: (found[half] / 255).astype(generator.choice(["f4", "f8"])) for half in ("x_train", "x_test")}
+  both = {half: (members[half] / 255).astype(generator.choice(["f4", "f8"])) for half in ("x_train", "x_test")}
   both[key].flat[generator.integers(both[key].size)] = generator.choice([np.nan, np.inf, -np.inf, 1e300, -1e-3, 1.001])
-  return "npz", write(folder, "mine.npz", npz_bytes(**{**found, **both}))
+  return "npz", write(folder, "mine.npz", npz_bytes(**{**members, **both}))
 
 
 def npz_labels(folder, generator):
-  """Labels of another number or rank."""
-  found = arrays(generator)
+  """Writes labels with a wrong length or rank."""
+  members = arrays(generator)
   key = generator.choice(["y_train", "y_test"])
   labels = np.arange(generator.integers(0, 30))
-  found[key] = labels if generator.integers(3) else labels[:, None]
-  return "npz", write(folder, "mine.npz", npz_bytes(**found))
+  members[key] = labels if generator.integers(3) else labels[:, None]
+  return "npz", write(folder, "mine.npz", npz_bytes(**members))
 
 
 def npz_missing(folder, generator):
-  """Some arrays by other names."""
-  found = arrays(generator)
-  for key in generator.choice(list(found), generator.integers(1, 5), replace=False):
-    found[generator.choice(["X_train", "a/b", "../x_train", "x_train.npy", "é"])] = found.pop(key)
-  return "npz", write(folder, "mine.npz", npz_bytes(**found))
+  """Writes some arrays with other names."""
+  members = arrays(generator)
+  for key in generator.choice(list(members), generator.integers(1, 5), replace=False):
+    members[generator.choice(["X_train", "a/b", "../x_train", "x_train.npy", "é"])] = members.pop(key)
+  return "npz", write(folder, "mine.npz", npz_bytes(**members))
 
 
 def npz_members(folder, generator):
-  """Members twice, with roads out of the archive for names, or that are no arrays."""
-  found, file = arrays(generator), io.BytesIO()
+  """Writes an archive with duplicate members, names outside of the archive, or members that are not arrays."""
+  members, file = arrays(generator), io.BytesIO()
   names = [
     "x_train.npy",
     "x_train.npy",
@@ -99,21 +110,21 @@ def npz_members(folder, generator):
   with zipfile.ZipFile(file, "w") as archive:
     for name in generator.choice(names, generator.integers(1, 7)):
       contents = [
-        npy_bytes(found["x_train"]),
-        npy_bytes(found["x_train"][:3]),
+        npy_bytes(members["x_train"]),
+        npy_bytes(members["x_train"][:3]),
         b"",
         b"text",
-        npy_bytes(found["y_train"]),
+        npy_bytes(members["y_train"]),
       ]
       archive.writestr(str(name), contents[generator.integers(len(contents))])
   return "npz", write(folder, "mine.npz", file.getvalue())
 
 
 def npz_bomb(folder, generator):
-  """A member that unpacks to gigabytes, in truth, beside others that are as they should be."""
-  found = arrays(generator)
-  key = str(generator.choice(list(found)))
-  count, *sides = found[key].shape
+  """Writes a valid member that unpacks to gigabytes, with other members undamaged."""
+  contents = arrays(generator)
+  key = str(generator.choice(list(contents)))
+  count, *sides = contents[key].shape
   if key[0] == "x":
     descr, shape, size = "|u1", (CLAIMED // 30, *sides), CLAIMED // 30 * 30
   else:  # labels of many bytes each
@@ -122,14 +133,14 @@ def npz_bomb(folder, generator):
   packed = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
   block = packer.compress(bytes(2**24)) + packer.flush(zlib.Z_FULL_FLUSH)
   packed += block * (size // 2**24) + packer.compress(bytes(size % 2**24)) + packer.flush()
-  others = [name for name in found if name != key and (name[0] == "x" or key[0] == "y")]
-  good = {name: npy_bytes(found[name]) for name in others}
+  others = [name for name in contents if name != key and (name[0] == "x" or key[0] == "y")]
+  good = {name: npy_bytes(contents[name]) for name in others}
   members = [(name, data, len(data), zipfile.ZIP_STORED) for name, data in good.items()]
   return "npz", write(folder, "mine.npz", _archive(*members, (key, packed, len(head) + size, zipfile.ZIP_DEFLATED)))
 
 
 def npz_claims(folder, generator):
-  """A member whose header, or whose archive, claims sizes that are not there."""
+  """Writes a member whose header or archive entry states a wrong size."""
   shapes = [
     (2**40, 8, 8),
     (2**62, 8, 8),
@@ -147,26 +158,26 @@ def npz_claims(folder, generator):
 
 
 def _archive(*members):
-  """A zip file of members, each (name, contents, the size that they are said to unpack to, method)."""
+  """Returns a zip file of members (name, contents, stated unpacked size, method)."""
   local, central = b"", b""
   for name, packed, size, method in members:
     stem = f"{name}.npy".encode()
-    checksum = zlib.crc32(packed) if method == zipfile.ZIP_STORED else 0  # that of a bomb is wrong
+    checksum = zlib.crc32(packed) if method == zipfile.ZIP_STORED else 0  # wrong for a bomb
     fields = struct.pack("<HHHHHIIIHH", 20, 0, method, 0, 0x21, checksum, len(packed), size, len(stem), 0)
-    place = struct.pack("<HHHII", 0, 0, 0, 0, len(local))
-    central += b"PK\1\2" + struct.pack("<H", 20) + fields + place + stem
+    location = struct.pack("<HHHII", 0, 0, 0, 0, len(local))
+    central += b"PK\1\2" + struct.pack("<H", 20) + fields + location + stem
     local += b"PK\3\4" + fields + stem + packed
   count = len(members)
   return local + central + b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, count, count, len(central), len(local), 0)
 
 
 def npz_of_another_kind(folder, generator):
-  """Something else by this name."""
+  """Writes a file of another kind with the name of an archive."""
   others = [
     b"",
     b"hello\n" * 50,
     generator.bytes(500),
-    pickle.dumps(Explosive()),
+    pickle.dumps(UnpickleDetector()),
     b"\x93NUMPY",
     header("|u1", (3, 8, 8)) + bytes(192),
     image_bytes(generator),
@@ -177,13 +188,13 @@ def npz_of_another_kind(folder, generator):
 
 
 def npy_damaged(folder, generator):
-  """A file cut short, altered or shuffled."""
+  """Writes a truncated, altered or shuffled file."""
   data = npy_bytes(arrays(generator)["x_train"])
-  return "npy", write(folder, "mine.npy", WAYS[generator.integers(len(WAYS))](data, generator))
+  return "npy", write(folder, "mine.npy", BYTE_DAMAGES[generator.integers(len(BYTE_DAMAGES))](data, generator))
 
 
 def npy_claims(folder, generator):
-  """A header that does not fit what follows."""
+  """Writes a header that does not match the data."""
   shapes = [
     (12, 6, 5),
     (2**40, 6, 5),
@@ -202,37 +213,41 @@ def npy_claims(folder, generator):
 
 
 def npy_objects(folder, generator):
-  """A file that can only be unpickled."""
-  return "npy", write(folder, "mine.npy", npy_bytes(np.array([Explosive()] * generator.integers(1, 9), object)))
+  """Writes a file that can only be read by unpickling."""
+  return "npy", write(folder, "mine.npy", npy_bytes(np.array([UnpickleDetector()] * generator.integers(1, 9), object)))
 
 
 def npy_folder(folder, generator):
-  """A folder of arrays, some of them damaged or absent."""
+  """Writes a folder of arrays, some of them damaged or missing."""
   for key, array in arrays(generator).items():
     if generator.integers(5):
       data = npy_bytes(array)
       write(
-        folder, f"{key}.npy", data if generator.integers(3) else WAYS[generator.integers(len(WAYS))](data, generator)
+        folder,
+        f"{key}.npy",
+        data if generator.integers(3) else BYTE_DAMAGES[generator.integers(len(BYTE_DAMAGES))](data, generator),
       )
   return "npy", str(folder)
 
 
 def ucr_damaged(folder, generator):
-  """A text of numbers that is not quite one."""
+  """Writes a slightly damaged text of numbers."""
   table = np.round(generator.normal(size=(9, 7)), 3)
   table[:, 0] = np.arange(9) % 2
   lines = "\n".join(" ".join(map(str, row)) for row in table).encode()
-  ways = (
-    *WAYS,
+  modifications = (
+    *BYTE_DAMAGES,
     lambda text, _: text.replace(b".", b","),
     lambda text, _: text.replace(b" ", b"\t"),
     lambda text, _: b"",
   )
-  return "ucr", write(folder, "Beats_TRAIN.txt", ways[generator.integers(len(ways))](lines, generator))
+  return "ucr", write(
+    folder, "Beats_TRAIN.txt", modifications[generator.integers(len(modifications))](lines, generator)
+  )
 
 
 def odd_path(folder, generator):
-  """A path that is none, or leads to something else than the source reads."""
+  """Returns an invalid path, or a path to something that the source does not read."""
   (folder / "empty").mkdir()
   write(folder, "text", b"some words")
   os.mkfifo(folder / "pipe")

@@ -1,4 +1,4 @@
-"""What the data fuzzer makes damaged files of: undamaged ones as bytes, and ways to damage bytes."""
+"""Undamaged files as bytes, and functions that damage bytes, for the fuzzers."""
 
 import io
 import os
@@ -7,31 +7,31 @@ import struct
 import numpy as np
 from PIL import Image
 
-SHAPE = (12, 6, 5)  # of the images, before they are damaged
+SHAPE = (12, 6, 5)  # of the undamaged images
 
 
 def arrays(generator):
-  """Undamaged arrays of an archive."""
+  """Returns undamaged arrays of an archive."""
   train, test = (generator.integers(0, 256, (size, *SHAPE[1:]), np.uint8) for size in (SHAPE[0], 4))
   return {"x_train": train, "x_test": test, "y_train": np.arange(len(train)), "y_test": np.arange(len(test))}
 
 
 def npz_bytes(**members):
-  """An archive as `numpy.savez` writes it."""
+  """Returns the bytes of an archive written by `numpy.savez`."""
   file = io.BytesIO()
   np.savez(file, **members)
   return file.getvalue()
 
 
 def npy_bytes(array):
-  """An array as `numpy.save` writes it."""
+  """Returns the bytes of an array written by `numpy.save`."""
   file = io.BytesIO()
   np.save(file, array, allow_pickle=True)
   return file.getvalue()
 
 
 def image_bytes(generator, form="PNG", mode="L", size=(7, 6), **options):
-  """An encoded image of random pixels."""
+  """Returns the bytes of an image of random pixels."""
   bands = len(Image.new(mode, (1, 1)).getbands())
   pixels = generator.integers(0, 256, (size[1], size[0], bands), np.uint8)
   file = io.BytesIO()
@@ -40,44 +40,44 @@ def image_bytes(generator, form="PNG", mode="L", size=(7, 6), **options):
 
 
 def header(descr, shape, fortran=False):
-  """The beginning of a file in NumPy's format, whatever it claims."""
+  """Returns a header of NumPy's format with arbitrary, also invalid, values."""
   text = f"{{'descr': {descr!r}, 'fortran_order': {fortran}, 'shape': {shape}, }}".encode()
   text += b" " * (-(len(text) + 11) % 64) + b"\n"
   return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
 
 
 def cut(data, generator):
-  """The first part of some bytes."""
+  """Returns the bytes truncated at a random position."""
   return data[: generator.integers(len(data) + 1)]
 
 
 def flipped(data, generator):
-  """The bytes with a few of them changed."""
+  """Returns the bytes with a few flipped bits."""
   damaged = bytearray(data)
-  for place in generator.integers(len(data), size=generator.integers(1, 12)):
-    damaged[place] ^= 1 << generator.integers(8)
+  for position in generator.integers(len(data), size=generator.integers(1, 12)):
+    damaged[position] ^= 1 << generator.integers(8)
   return bytes(damaged)
 
 
 def shuffled(data, generator):
-  """The bytes with a piece of them somewhere else."""
+  """Returns the bytes with a random piece moved to a random position."""
   start, end = sorted(generator.integers(len(data), size=2))
-  place = generator.integers(len(data) - (end - start) + 1)
+  position = generator.integers(len(data) - (end - start) + 1)
   rest = data[:start] + data[end:]
-  return rest[:place] + data[start:end] + rest[place:]
+  return rest[:position] + data[start:end] + rest[position:]
 
 
-WAYS = (cut, flipped, shuffled)
+BYTE_DAMAGES = (cut, flipped, shuffled)
 
 
 def write(folder, name, data):
-  """Writes a file into a folder: its path."""
+  """Writes a file into a folder and returns its path."""
   (folder / name).write_bytes(data)
   return str(folder / name)
 
 
-class Explosive:
-  """What must never be unpickled: it would leave a file behind."""
+class UnpickleDetector:
+  """An object that creates the file MARK when it is unpickled, which must never happen."""
 
   MARK = "/tmp/ae_jax-was-unpickled"
 

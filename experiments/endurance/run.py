@@ -1,9 +1,9 @@
-"""Does ae_jax end in numbers or in one clear line, whatever it is given?
+"""Tests that each fault leads to a valid result or to one clear error line.
 
   pip install -e '.[test]' && python -m experiments.endurance.run
 
-Runs the parts that the flags name and merges what they found into results.json beside this file. Exits with status 1
-where something was found that may not be.
+Runs the parts named by the flags and merges their results into results.json in this folder. Exits with status 1 if
+there are violations.
 """
 
 import argparse
@@ -20,49 +20,49 @@ RESULTS = HERE / "results.json"
 
 
 def config(flags):
-  """Mistaken configs, in this process and by the command."""
+  """Tests invalid configs, in this process and by the command."""
   from experiments.endurance import config_fuzzer
 
   return config_fuzzer.run(flags.configs, flags.seed, flags.commands)
 
 
 def data(flags):
-  """Damaged files of data."""
+  """Tests damaged data files."""
   from experiments.endurance import data_fuzzer
 
   return data_fuzzer.run(flags.files, flags.seed)
 
 
 def stranger(flags):
-  """Folders of runs that are not to be trusted."""
+  """Tests modified run folders from untrusted sources."""
   from experiments.endurance import stranger_fuzzer
 
   return stranger_fuzzer.run(flags.runs, flags.seed)
 
 
 def kills(flags):
-  """Runs that are killed at any moment, also while they save."""
+  """Kills runs at random moments, also during saves."""
   from experiments.endurance import crashes
 
   return crashes.kills(flags.kills, flags.seed)
 
 
 def hosts(flags):
-  """Runs of two processes, of which one is killed."""
+  """Kills one of the two processes of a run."""
   from experiments.endurance import crashes
 
   return crashes.kills_of_two(flags.host_kills, flags.seed)
 
 
 def damage(flags):
-  """Damaged files of checkpoints and logs."""
+  """Tests damaged checkpoints and logs."""
   from experiments.endurance import faults
 
   return faults.damages(flags.seed)
 
 
 def disk(flags):
-  """Disks that are full at some moment; for root, who may mount them."""
+  """Tests full disks; needs root to mount them."""
   from experiments.endurance import faults
 
   with tempfile.TemporaryDirectory() as folder:
@@ -70,14 +70,14 @@ def disk(flags):
 
 
 def saves(flags):
-  """What the checkpoints of the default run cost it."""
+  """Measures the cost of the checkpoints of the default run."""
   from experiments.endurance import saves
 
   return saves.cost()
 
 
 def soak(flags):
-  """An hour of training."""
+  """Measures the memory growth during an hour of training."""
   from experiments.endurance import soak
 
   record = soak.soak(flags.soak)
@@ -85,7 +85,7 @@ def soak(flags):
   return record
 
 
-# name -> (flags) -> plain results, with "violations" that must be empty
+# name -> function of the flags that returns results; "violations" must be empty
 PARTS = {
   "config": config,
   "data": data,
@@ -100,39 +100,43 @@ PARTS = {
 
 
 def main():
-  """Runs what the flags say and merges it into the results."""
+  """Runs the parts, merges their results, and returns the exit status."""
   flags = parse()
   results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-  found = 0
+  violations = 0
   for part in flags.parts:
-    begun = time.monotonic()
+    start = time.monotonic()
     record = PARTS[part](flags)
-    record.setdefault("seconds", round(time.monotonic() - begun, 1))
+    record.setdefault("seconds", round(time.monotonic() - start, 1))
     results[part] = {"date": f"{datetime.datetime.now():%Y-%m-%d %H:%M}", "seed": flags.seed, **record}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    found += len(record["violations"])
+    violations += len(record["violations"])
     print(f"{part}: {record['cases']} cases in {record['seconds']} s: {record['outcomes']}", flush=True)
     for violation in record["violations"]:
       print(f"  {violation}", flush=True)
-  return 1 if found else 0
+  return 1 if violations else 0
 
 
 def parse():
-  """The flags."""
+  """Returns the parsed flags."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
   parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--configs", type=int, default=2000, help="cases of the part config, in one process")
-  parser.add_argument("--commands", type=int, default=30, help="and by the command, each in a process of its own")
+  parser.add_argument("--configs", type=int, default=2000, help="cases of the part config in this process")
+  parser.add_argument("--commands", type=int, default=30, help="cases of the part config by the command")
   parser.add_argument("--files", type=int, default=600, help="cases of the part data")
   parser.add_argument("--runs", type=int, default=300, help="cases of the part stranger")
-  parser.add_argument("--kills", type=int, default=60, help="of the part kills")
-  parser.add_argument("--host_kills", type=int, default=20, help="of the part hosts")
+  parser.add_argument("--kills", type=int, default=60, help="kills of the part kills")
+  parser.add_argument("--host_kills", type=int, default=20, help="kills of the part hosts")
   disks = [4, 16, 48, 128, 200, 300, 380, 440]
-  parser.add_argument("--disks", type=int, nargs="+", default=disks, help="KiB of the disks of the part disk")
+  parser.add_argument(
+    "--disks", type=int, nargs="+", default=disks, help="sizes in KiB of the file systems of the part disk"
+  )
   inodes = [5, 10, 14, 18, 24, 32, 46, 52, 60, 76, 78, 80]
-  parser.add_argument("--inodes", type=int, nargs="+", default=inodes, help="files that fit on more disks of that part")
-  parser.add_argument("--soak", type=float, default=3600, help="seconds of the part soak")
+  parser.add_argument(
+    "--inodes", type=int, nargs="+", default=inodes, help="file limits of further file systems of the part disk"
+  )
+  parser.add_argument("--soak", type=float, default=3600, help="seconds of training of the part soak")
   return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""What checkpoints cost a run: the time that it waits for them, and the processors' time that they take beside it."""
+"""Measures the cost of checkpoints: the time that a run waits for them, and the CPU time of the saving threads."""
 
 import dataclasses
 import os
@@ -11,49 +11,49 @@ from ae_jax.runs import checkpoints
 from ae_jax.training import train
 from configs import cnn
 
-MOST = 0.02  # of a run
-SINGLE_DEVICE = 20  # saves with nothing beside them
+LIMIT = 0.02  # share of a run's time
+ISOLATED_SAVES = 20  # saves without training beside them
 
 
 def cost(rounds=4):
-  """Results of training by configs/cnn.py as it is shipped, `rounds` times, with a clock at all that saves.
+  """Trains configs/cnn.py `rounds` times, times its saves, and returns results with "violations".
 
-  The first round compiles the checksums, which the others find compiled; it is kept but not judged.
+  The first round is recorded but not judged, because it compiles the checksums.
   """
   shares = []
   for _ in range(rounds):
     with tempfile.TemporaryDirectory() as folder:
       waited, saves = [], []
-      begun = time.monotonic()
-      with _clock("save", waited, saves), _clock("wait", waited, []):
+      start = time.monotonic()
+      with _timed_calls("save", waited, saves), _timed_calls("wait", waited, []):
         train.train_and_evaluate(cnn.get_config("mnist_5k"), pathlib.Path(folder) / "run")
-      seconds = time.monotonic() - begun
-      beside = len(saves) * _work(saves[-1], pathlib.Path(folder) / "alone") / os.cpu_count()
-      shares.append({"waited": sum(waited) / seconds, "worked_beside": beside / seconds})
-  violations = [str(share) for share in shares[1:] if sum(share.values()) > MOST]
+      seconds = time.monotonic() - start
+      background = len(saves) * _cpu_seconds_per_save(saves[-1], pathlib.Path(folder) / "alone") / os.cpu_count()
+      shares.append({"waited": sum(waited) / seconds, "worked_beside": background / seconds})
+  violations = [str(share) for share in shares[1:] if sum(share.values()) > LIMIT]
   outcomes = {"shares_of_the_run": shares, "saves": len(saves), "seconds_of_the_run": round(seconds, 1)}
   return {"cases": rounds, "outcomes": outcomes, "violations": violations}
 
 
-def _clock(name, seconds, calls):
-  """A patch of one of the functions of `checkpoints`: notes how long each call takes, and its arguments."""
+def _timed_calls(name, seconds, calls):
+  """Patches a function of `checkpoints` to record the duration and the arguments of each call."""
   function = getattr(checkpoints, name)
 
   def timed(*arguments):
     calls.append(arguments)
-    begun = time.monotonic()
+    start = time.monotonic()
     function(*arguments)
-    seconds.append(time.monotonic() - begun)
+    seconds.append(time.monotonic() - start)
 
   return mock.patch.object(checkpoints, name, timed)
 
 
-def _work(arguments, folder):
-  """Seconds that all threads of this process compute for a save with these arguments, but in another folder."""
+def _cpu_seconds_per_save(arguments, folder):
+  """Returns the CPU seconds of all threads for a save with these arguments in another folder."""
   _, state, *others = arguments
-  with checkpoints.open_folder(folder, to_save=True) as opened:
-    begun = time.process_time()
-    for step in range(SINGLE_DEVICE):
-      checkpoints.save(opened, dataclasses.replace(state, step=state.step + step), *others)
-      checkpoints.wait(opened)
-    return (time.process_time() - begun) / SINGLE_DEVICE
+  with checkpoints.open_folder(folder, to_save=True) as checkpoint_folder:
+    start = time.process_time()
+    for step in range(ISOLATED_SAVES):
+      checkpoints.save(checkpoint_folder, dataclasses.replace(state, step=state.step + step), *others)
+      checkpoints.wait(checkpoint_folder)
+    return (time.process_time() - start) / ISOLATED_SAVES

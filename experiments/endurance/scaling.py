@@ -1,4 +1,4 @@
-"""What a step on many devices costs, from the cost model: arithmetic per device, and bytes that it must exchange."""
+"""Predicts the cost of a step on many devices from the cost model: arithmetic and communication per device."""
 
 import importlib
 
@@ -14,17 +14,17 @@ from experiments.throughput import tables
 MODELS = ("dense", "cnn", "attention", "vae")
 DEVICES = (8, 64, 512, 4096)
 EXAMPLES_PER_DEVICE = 128
-# Cloud TPU v5e: bfloat16 operations a second of a chip, and bytes a second over its links to the others (Google Cloud's
-# documentation of the v5e gives 197 TFLOP/s, and 1,600 Gbit/s in all four directions)
+# One TPU v5e chip: bfloat16 FLOP/s, and bytes per second over its links (Google Cloud's documentation: 197 TFLOP/s, and
+# 1,600 Gbit/s in all four directions together).
 FLOPS, LINK = 197e12, 200e9
-REACHED = 0.2  # of the arithmetic peak, as the CNN does of a processor's
+UTILISATION = 0.2  # share of the arithmetic peak, as measured for the CNN on a CPU
 
 
 def table():
-  """Rows of plain numbers for each model and number of devices, the batch growing with the devices.
+  """Returns a row for each model and number of devices; the batch size is proportional to the number of devices.
 
-  A ring all-reduce of P parameters in float32 sends and receives 2 (n - 1) / n * 4 P bytes per device; with a sharded
-  state the reduce-scatter and the gathering exchange the same bytes.
+  A ring all-reduce of P float32 parameters sends and receives 2 (n - 1) / n * 4 P bytes per device. With sharded state,
+  reduce-scatter and all-gather exchange the same number of bytes.
   """
   rows = []
   for name in MODELS:
@@ -41,27 +41,27 @@ def table():
           "model": name,
           "devices": devices,
           "batch": devices * EXAMPLES_PER_DEVICE,
-          "multiply_adds": step.training * EXAMPLES_PER_DEVICE,  # of a device
+          "multiply_adds": step.training * EXAMPLES_PER_DEVICE,  # per device
           "exchanged_bytes": exchanged,
-          "compute_seconds": 2 * step.training * EXAMPLES_PER_DEVICE / (REACHED * FLOPS),
+          "compute_seconds": 2 * step.training * EXAMPLES_PER_DEVICE / (UTILISATION * FLOPS),
           "exchange_seconds": exchanged / LINK,
           "state_bytes": step.state_bytes,
-          "sharded_state_bytes": sum(_held(leaf, devices) for leaf in jax.tree.leaves(state)),
+          "sharded_state_bytes": sum(_bytes_per_device(leaf, devices) for leaf in jax.tree.leaves(state)),
         }
       )
   return rows
 
 
-def _held(leaf, devices):
-  """Bytes of a leaf of a sharded state that each of the devices holds."""
-  whole = leaf.size * leaf.dtype.itemsize
-  return whole if distributed.axis_to_shard(leaf.shape, devices) is None else whole // devices
+def _bytes_per_device(leaf, devices):
+  """Returns the bytes of a leaf of the sharded state per device."""
+  size = leaf.size * leaf.dtype.itemsize
+  return size if distributed.axis_to_shard(leaf.shape, devices) is None else size // devices
 
 
 def markdown():
-  """Returns the table of the README beside this file."""
-  heads = ["model", "devices", "batch", "multiply-adds a device", "exchanged a device"]
-  heads += ["computing", "exchanging", "efficiency", "state", "sharded"]
+  """Returns the table of this folder's README."""
+  headings = ["model", "devices", "batch", "multiply-adds a device", "exchanged a device"]
+  headings += ["computing", "exchanging", "efficiency", "state", "sharded"]
   cells = []
   for row in table():
     compute, exchange = row["compute_seconds"], row["exchange_seconds"]
@@ -79,7 +79,7 @@ def markdown():
         f"{row['sharded_state_bytes'] / 1e6:.2f} MB",
       ]
     )
-  return tables.grid(heads, cells)
+  return tables.markdown_table(headings, cells)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Does the folder of a stranger's run, whatever is in it, give an error of one line or numbers?
+"""Tests that a modified run folder from an untrusted source either works or is refused with one clear line.
 
-A run is trained once; a case is a copy of it with one to three changes, to a key of config.json or to the bytes of any
-of its files, and goes through `ae_jax.load` and the functions that this gives.
+Each case is a copy of a trained run with one to three changes, to keys of config.json or to the bytes of files. It is
+loaded by `ae_jax.load`, and the methods of the loaded run are called.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ TRAINED = ("dense", "vae", "cnn")
 
 
 def run(count, seed):
-  """Judges `count` damaged runs: plain results, violations among them."""
-  tally, mark = watch.Tally(), pathlib.Path(ingredients.Explosive.MARK)
+  """Tests `count` damaged runs; returns results with "violations"."""
+  tally, mark = watch.Tally(), pathlib.Path(ingredients.UnpickleDetector.MARK)
   with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
     folder = pathlib.Path(folder)
     cases.write_data(folder)
@@ -40,9 +40,9 @@ def run(count, seed):
       name, changes = case
       damaged = folder / "damaged"
       shutil.copytree(folder / name, damaged)
-      words = [change(damaged) for change in changes]
-      outcome, line = watch.judge(lambda: used(damaged), config_fuzzer.SECONDS)
-      tally.add("unpickled" if mark.exists() else outcome, line, {"run": name, "changes": words})
+      descriptions = [change(damaged) for change in changes]
+      outcome, line = watch.judge(lambda: use_run(damaged), config_fuzzer.SECONDS)
+      tally.add("unpickled" if mark.exists() else outcome, line, {"run": name, "changes": descriptions})
       mark.unlink(missing_ok=True)
       shutil.rmtree(damaged)
 
@@ -51,8 +51,8 @@ def run(count, seed):
   return tally.results()
 
 
-def used(workdir):
-  """Loads the run and puts examples through it: "numbers"."""
+def use_run(workdir):
+  """Loads a run, calls its methods on examples, and returns "numbers"."""
   run = ae_jax.load(workdir)
   x = np.zeros((2, *run.model.shape), np.float32)
   for array in (run.encode(x), run.reconstruct(x), run.decode(run.encode(x)), run.score(x)):
@@ -63,41 +63,42 @@ def used(workdir):
 
 @st.composite
 def _damaged_runs(draw, folder):
-  """(name of the run, functions that each change a copy of its folder and say how)."""
+  """Draws (name of the run, functions that change a folder and return a description of the change)."""
   name = draw(st.sampled_from(TRAINED))
-  return name, draw(st.lists(st.one_of(_keys(folder / name), _bytes_of(folder / name)), min_size=1, max_size=3))
+  changes = st.one_of(_key_changes(folder / name), _byte_changes(folder / name))
+  return name, draw(st.lists(changes, min_size=1, max_size=3))
 
 
 @st.composite
-def _keys(draw, run):
-  """A change of a key of config.json, or of one that goes."""
+def _key_changes(draw, run):
+  """Draws a function that changes or deletes a key of config.json."""
   description = json.loads((run / "config.json").read_text())
   path = draw(st.sampled_from(sorted(cases.paths(description), key=str)))
   value = draw(values.value(path[-1], cases.read(description, path)))
-  gone = draw(st.integers(0, 4)) == 0
+  deleted = draw(st.integers(0, 4)) == 0
 
   def change(folder):
-    with contextlib.suppress(ValueError, KeyError, TypeError, OSError):  # of what an earlier change has damaged
+    with contextlib.suppress(ValueError, KeyError, TypeError, OSError):  # if an earlier change has damaged the file
       stored = json.loads((folder / "config.json").read_text())
-      stored = cases.without(stored, path) if gone else cases.write(stored, path, value)
-      (folder / "config.json").write_text(json.dumps(stored))  # of what JSON does not know, nothing comes
-    return f"config.json: {cases.dotted(path)} {'deleted' if gone else f'= {errors.format_value(value)}'}"
+      stored = cases.without(stored, path) if deleted else cases.write(stored, path, value)
+      (folder / "config.json").write_text(json.dumps(stored))  # values that JSON cannot store are skipped
+    return f"config.json: {cases.dotted(path)} {'deleted' if deleted else f'= {errors.format_value(value)}'}"
 
   return change
 
 
 @st.composite
-def _bytes_of(draw, run):
-  """A change of the bytes of a file, or of one that goes."""
+def _byte_changes(draw, run):
+  """Draws a function that damages or deletes a file."""
   file = draw(st.sampled_from(sorted(path.relative_to(run) for path in run.rglob("*") if path.is_file())))
-  way, number = draw(st.sampled_from([*ingredients.WAYS, None])), draw(st.integers(0, 2**32 - 1))
+  damage, number = draw(st.sampled_from([*ingredients.BYTE_DAMAGES, None])), draw(st.integers(0, 2**32 - 1))
 
   def change(folder):
-    with contextlib.suppress(FileNotFoundError, ValueError):  # gone, or empty
-      if way is None:
+    with contextlib.suppress(FileNotFoundError, ValueError):  # the file is deleted or empty
+      if damage is None:
         (folder / file).unlink()
       else:
-        (folder / file).write_bytes(way((folder / file).read_bytes(), np.random.default_rng(number)))
-    return f"{file} {way.__name__ if way else 'deleted'}, {number}"
+        (folder / file).write_bytes(damage((folder / file).read_bytes(), np.random.default_rng(number)))
+    return f"{file} {damage.__name__ if damage else 'deleted'}, {number}"
 
   return change

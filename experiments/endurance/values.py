@@ -1,4 +1,4 @@
-"""What the config fuzzer puts into keys: plausible values, extreme ones, and such as no key may hold."""
+"""Values that the config fuzzer assigns to keys: plausible, extreme and wrong ones."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -10,9 +10,9 @@ from ae_jax.objectives import corruptions
 from ae_jax.system import distributed
 from ae_jax.training import optimizers
 
-_SMALL = sorted(sources.SOURCES.keys() - {"mnist_5k", "heartbeats"})  # training on the others takes minutes
+_SMALL = sorted(sources.SOURCES.keys() - {"mnist_5k", "heartbeats"})  # training on these two takes minutes
 
-# What the keys of these names may hold; any other text may hold any of it.
+# Plausible texts by name of the key; keys with other names get any of these texts.
 KNOWN = {
   "activation": [*activations.ACTIVATIONS],
   "decoder_activation": [*activations.ACTIVATIONS],
@@ -58,14 +58,14 @@ EXTREME = {
   tuple: st.sampled_from(_TUPLES),
 }
 _ODD = [None, True, False, 0, 7, -1.5, "", "three", b"bytes", 3j, 1e300, (), print]
-_MADE = [list, lambda: [256], dict, lambda: {"name": "adam"}, lambda: {1, 2}, lambda: np.arange(3)]
-_MADE += [lambda: np.zeros((3, 30)), lambda: np.float32(0.5), lambda: np.int64(3), lambda: np.array(["a"])]
-_MADE += [lambda: slice(3), lambda: range(3), object]  # made anew: some may be changed
-WRONG = st.sampled_from(_ODD) | st.sampled_from(_MADE).map(lambda make: make())
+_FACTORIES = [list, lambda: [256], dict, lambda: {"name": "adam"}, lambda: {1, 2}, lambda: np.arange(3)]
+_FACTORIES += [lambda: np.zeros((3, 30)), lambda: np.float32(0.5), lambda: np.int64(3), lambda: np.array(["a"])]
+_FACTORIES += [lambda: slice(3), lambda: range(3), object]  # new objects for each case, because some are mutable
+WRONG = st.sampled_from(_ODD) | st.sampled_from(_FACTORIES).map(lambda make: make())
 
 
 def value(key, old):
-  """A strategy of what a key that held `old` may come to hold: half of it plausible, the rest extreme or wrong."""
+  """Returns a strategy of new values for a key whose value is `old`: most plausible, some extreme or wrong."""
   kind = type(old)
   plausible = st.sampled_from(KNOWN.get(key, NAMES)) if kind is str else PLAUSIBLE.get(kind, st.just(old))
   extreme = EXTREME.get(kind, WRONG)

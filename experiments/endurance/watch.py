@@ -1,4 +1,4 @@
-"""What watches a case: a limit on its time, and the judgement of how it ended."""
+"""Runs cases with a time limit, classifies and counts their outcomes."""
 
 import collections
 import contextlib
@@ -14,22 +14,25 @@ import hypothesis
 from ae_jax import errors
 
 LONGEST_LINE = 600  # characters
-_NAMES_IT = re.compile(r"config\b|--\w+|/")  # a key, a flag or a file
+_NAMES_CAUSE = re.compile(r"config\b|--\w+|/")  # a key, a flag or a file
 VIOLATIONS = ("traceback", "unclear line", "partial workdir", "hang", "unpickled", "too much memory")
 
 
 class Hang(BaseException):
-  """More time than the case has; no handler of errors stops it."""
+  """A case exceeded its time limit. Not an Exception, so that no error handler catches it."""
 
 
 @contextlib.contextmanager
 def time_limit(seconds):
-  """Raises Hang after so long; ends the process, with all its stacks, if even that is not heard for as long again."""
+  """Raises Hang after a time limit.
 
-  def late(*_):
+  If the exception has no effect, the process prints all stacks and ends after about twice the time.
+  """
+
+  def raise_hang(*_):
     raise Hang(f"more than {seconds:g} s")
 
-  before = signal.signal(signal.SIGALRM, late)
+  before = signal.signal(signal.SIGALRM, raise_hang)
   signal.setitimer(signal.ITIMER_REAL, seconds)
   faulthandler.dump_traceback_later(2 * seconds + 60, exit=True)
   try:
@@ -41,13 +44,16 @@ def time_limit(seconds):
 
 
 def judge(function, seconds):
-  """Calls it: -> (outcome, line), the outcome being what it returns, "refused", or one of VIOLATIONS."""
+  """Calls a function and returns (outcome, line).
+
+  The outcome is the returned value, "refused" after a clear UserError, or one of VIOLATIONS.
+  """
   try:
     with time_limit(seconds):
       return function(), ""
   except errors.UserError as error:
     line = str(error)
-    clear = len(line.splitlines()) == 1 and len(line) <= LONGEST_LINE and _NAMES_IT.search(line)
+    clear = len(line.splitlines()) == 1 and len(line) <= LONGEST_LINE and _NAMES_CAUSE.search(line)
     return "refused" if clear else "unclear line", line
   except Hang as error:
     return "hang", str(error)
@@ -58,14 +64,14 @@ def judge(function, seconds):
 
 
 class Tally:
-  """Counts how cases ended, and keeps those that may not have ended so."""
+  """Counts the outcomes of cases and collects violations."""
 
   def __init__(self):
     self._started = time.perf_counter()
     self._outcomes, self._lines, self._violations = collections.Counter(), collections.Counter(), []
 
   def add(self, outcome, line, case):
-    """One case, experiment by anything that JSON stores."""
+    """Adds a case; `case` describes it and must be JSON serialisable."""
     self._outcomes[outcome] += 1
     if outcome in VIOLATIONS:
       self._violations.append({"outcome": outcome, "line": line, "case": case})
@@ -74,7 +80,7 @@ class Tally:
       self._lines[_kind(line)] += 1
 
   def results(self):
-    """All of it as JSON stores it."""
+    """Returns the counts and violations in a form that JSON can store."""
     return {
       "cases": self._outcomes.total(),
       "outcomes": dict(self._outcomes.most_common()),
@@ -86,9 +92,9 @@ class Tally:
 
 
 def explore(strategy, count, seed, function):
-  """Calls it with `count` draws from a Hypothesis strategy, the same for the same seed."""
+  """Calls a function with `count` draws from a Hypothesis strategy, determined by the seed."""
   if not count:
-    return  # less than Hypothesis takes
+    return  # Hypothesis needs at least one example
 
   @hypothesis.seed(seed)
   @hypothesis.settings(
@@ -99,14 +105,14 @@ def explore(strategy, count, seed, function):
     suppress_health_check=list(hypothesis.HealthCheck),
   )
   @hypothesis.given(strategy)
-  def each(case):
+  def test(case):
     function(case)
 
-  each()
+  test()
 
 
 def _kind(line):
-  """The line without what differs from case to case: values and folders."""
+  """Returns the line without values and folders, which differ between cases of the same kind."""
   line = re.sub(r"=.*?(: must| is unknown)", r"=...\1", line)
   line = re.sub(r"/\S*/", "", line)
   return re.sub(r"\d[\d.,e+]*", "0", line)[:200]

@@ -1,4 +1,4 @@
-"""The figures of the lecture's claims."""
+"""Figures of the results, one for each claim in `FIGURES`."""
 
 import statistics
 
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 
 def draw(results, folder):
-  """Draws a figure for each claim that has one and was run."""
+  """Draws the figure of each claim in `results` that has one."""
   for name, function in FIGURES.items():
     if name in results:
       rows = results[name]["rows"]
@@ -18,7 +18,7 @@ def draw(results, folder):
 
 
 def latent_sizes(figure, rows):
-  """Squared error against the size of the code, the autoencoder with its seeds and PCA."""
+  """Plots squared error against latent size for the autoencoder (mean and range of the seeds) and PCA."""
   (row,) = rows
   axes = figure.subplots()
   axes.plot(row["latent"], row["pca"], "--", color="tab:gray", label="PCA")
@@ -27,44 +27,46 @@ def latent_sizes(figure, rows):
   axes.fill_between(
     row["latent"], *zip(*[(min(v), max(v)) for v in row["dense"]], strict=True), alpha=0.3, color="tab:orange"
   )
-  axes.set(xscale="log", yscale="log", xlabel="size of the code", ylabel="squared error per test image")
+  axes.set(xscale="log", yscale="log", xlabel="latent size", ylabel="squared error per test image")
   axes.set_xticks(row["latent"], row["latent"])
   axes.grid(alpha=0.2)
   axes.legend()
 
 
 def manifolds(figure, rows):
-  """Each sheet in space, its code, and PCA's, coloured by a coordinate of the sheet."""
+  """Plots each sheet in space, its latent code and its PCA, coloured by a coordinate of the sheet."""
   for number, row in enumerate(rows):
     picture = row["picture"]
     colours = np.asarray(picture["sheet"])[:, 0]
     space = figure.add_subplot(len(rows), 3, 3 * number + 1, projection="3d")
     space.scatter(*np.asarray(picture["points"]).T, c=colours, s=4, cmap="turbo")
     space.set(xticks=[], yticks=[], zticks=[], title=picture["name"])
-    for column, (key, title) in enumerate({"code": "the autoencoder's code", "pca": "PCA"}.items()):
+    for column, (key, title) in enumerate({"code": "latent code of the autoencoder", "pca": "PCA"}.items()):
       axes = figure.add_subplot(len(rows), 3, 3 * number + 2 + column)
       axes.scatter(*np.asarray(picture[key]).T, c=colours, s=4, cmap="turbo")
       axes.set(xticks=[], yticks=[], title=title)
 
 
 def skips(figure, rows):
-  """Errors with the right codes and with those of other digits; PSNR of restored digits."""
+  """Plots errors with the right latent codes and with those of other digits, and the PSNR of denoised digits."""
   clean, noisy = rows
   left, right = figure.subplots(1, 2)
   kinds = {"additive": "with the skip", "none": "without"}
-  for offset, (key, label) in enumerate({"squared_error": "its own code", "shuffled": "another digit's"}.items()):
-    places = np.arange(2) + 0.36 * offset
-    _bars(left, places, [clean[key][kind] for kind in kinds], label)
+  for offset, (key, label) in enumerate(
+    {"squared_error": "own latent code", "shuffled": "latent code of another digit"}.items()
+  ):
+    positions = np.arange(2) + 0.36 * offset
+    _bars(left, positions, [clean[key][kind] for kind in kinds], label)
   left.set(ylabel="squared error per test image, clean input", yscale="log")
   left.set_xticks(np.arange(2) + 0.18, kinds.values())
   left.legend()
   _bars(right, np.arange(2), [noisy["psnr"][kind] for kind in kinds], None)
-  right.set(ylabel="PSNR of restored digits, dB", ylim=(0.9 * min(min(v) for v in noisy["psnr"].values()), None))
+  right.set(ylabel="PSNR of denoised digits, dB", ylim=(0.9 * min(min(v) for v in noisy["psnr"].values()), None))
   right.set_xticks(np.arange(2), kinds.values())
 
 
 def checkerboards(figure, rows):
-  """The spectra of each decoder's untrained output and of its error after training."""
+  """Plots the spectra of each decoder's output before training and of its error after training."""
   (row,) = rows
   titles = {"untrained": "output before training", "trained": "error after 8 epochs"}
   for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
@@ -77,7 +79,7 @@ def checkerboards(figure, rows):
 
 
 def permuted_pixels(figure, rows):
-  """The two models on the images and on permuted ones."""
+  """Plots the errors of both models on images and on images with permuted pixels."""
   (row,) = rows
   axes = figure.subplots()
   for offset, (suffix, label) in enumerate({"": "images", ", permuted": "pixels permuted"}.items()):
@@ -88,29 +90,29 @@ def permuted_pixels(figure, rows):
 
 
 def tied_weights(figure, rows):
-  """Tied and untied weights against the number of training images."""
+  """Plots the errors with tied and untied weights against the number of training images."""
   (row,) = rows
   axes = figure.subplots()
   for kind, colour in {"tied": "tab:blue", "untied": "tab:orange"}.items():
     sizes = [name.split(", ")[1] for name in row if name.startswith(f"{kind}, ")]
     values = [row[f"{kind}, {size}"] for size in sizes]
-    numbers = [int(size.replace(",", "")) for size in sizes]
-    axes.plot(numbers, [statistics.mean(v) for v in values], marker="o", markersize=3, color=colour, label=kind)
-    axes.fill_between(numbers, [min(v) for v in values], [max(v) for v in values], alpha=0.3, color=colour)
+    image_counts = [int(size.replace(",", "")) for size in sizes]
+    axes.plot(image_counts, [statistics.mean(v) for v in values], marker="o", markersize=3, color=colour, label=kind)
+    axes.fill_between(image_counts, [min(v) for v in values], [max(v) for v in values], alpha=0.3, color=colour)
   axes.set(xscale="log", yscale="log", xlabel="training images", ylabel="squared error per test image")
-  axes.set_xticks(numbers, sizes)
+  axes.set_xticks(image_counts, sizes)
   axes.minorticks_off()
   axes.legend()
 
 
-def _bars(axes, places, values, label):
-  """Bars of means with the least and the greatest value."""
+def _bars(axes, positions, values, label):
+  """Draws bars of means with whiskers from the minimum to the maximum."""
   means = [statistics.mean(v) for v in values]
-  reach = [
+  whiskers = [
     [m - min(v) for m, v in zip(means, values, strict=True)],
     [max(v) - m for m, v in zip(means, values, strict=True)],
   ]
-  axes.bar(places, means, 0.34, yerr=reach, capsize=3, label=label)
+  axes.bar(positions, means, 0.34, yerr=whiskers, capsize=3, label=label)
 
 
 FIGURES = {

@@ -1,4 +1,4 @@
-"""Training in this process, several seeds by one compiled program, and what is asked of what was trained."""
+"""Training of several seeds in this process by one compiled program, and functions of the trained models."""
 
 import dataclasses
 import functools
@@ -19,48 +19,48 @@ SEEDS = (0, 1, 2)
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-  """A trained model with its variables, on arrays of floats in the data's range."""
+  """A trained model with its variables. Arrays are NumPy arrays of floats in the range of the data."""
 
   model: models.Model
   variables: models.Variables
   value_range: str
 
   def apply(self, method, *args):
-    """Returns the codes of "encode", or what another method of the module returns; compiled, NumPy in and out."""
+    """Returns the output of a compiled method of the module; for "encode", the latent codes."""
     return np.asarray(_apply(self.variables, *args, model=self.model, method=method))
 
   def reconstruct(self, x):
-    """Examples -> reconstructions in the range."""
+    """Returns the reconstructions of examples."""
     return self.output(self.logits(x))
 
   def logits(self, x):
-    """Examples -> logits of their reconstructions."""
+    """Returns the logits of the reconstructions of examples."""
     return np.asarray(_reconstruct(self.variables, x, model=self.model))
 
   def output(self, logits):
-    """Logits -> examples in the range."""
+    """Maps logits to the range of the data."""
     return np.asarray(losses.OUTPUT_ACTIVATIONS[self.value_range](logits))
 
   def error(self, x):
-    """The mean squared error per example."""
+    """Returns the squared error of the reconstructions; see `squared_error`."""
     return squared_error(self.reconstruct(x), x)
 
 
-def configured(module, **changes):
-  """configs/NAME.py:mnist_5k with some keys changed, dotted by two underscores."""
+def make_config(module, **changes):
+  """Returns the mnist_5k config of a module in configs/ with changed keys; `__` stands for the dot in a key."""
   config = module.get_config("mnist_5k")
   config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
   return config
 
 
 def mnist_5k():
-  """The embedded images, and the test images as floats."""
+  """Returns the data set mnist_5k and its test images as floats."""
   dataset = data.load("mnist_5k", "", "unit")
   return dataset, test_examples(dataset)
 
 
 def fit(config, dataset, seeds):
-  """Trains what the config describes on a data set, once for each seed: a list of `Fitted`."""
+  """Trains the config's model on a data set with each seed and returns a list of `Fitted`."""
   model = models.build(shape=dataset.shape, **config.model)
   schedules = [batch_schedule.BatchSchedule(len(dataset.train), config.batch_size, 1, seed) for seed in seeds]
   optimizer = optimizers.build(**config.optimizer, epochs=config.epochs, steps_per_epoch=schedules[0].steps)
@@ -85,36 +85,36 @@ def fit(config, dataset, seeds):
   return fitted
 
 
-def untrained(config, shape, seed):
-  """The model that the config describes, at its initialisation."""
+def initialised(config, shape, seed):
+  """Returns the untrained model of a config."""
   model = models.build(shape=shape, **config.model)
   return Fitted(model, jax.jit(model.init)(jax.random.key(seed)), config.data.range)
 
 
 def test_examples(dataset):
-  """The test set as floats in the data's range."""
+  """Returns the test set as floats in the range of the data."""
   return ranges.normalise(dataset.test, dataset.value_range)
 
 
-def made(train, test, value_range):
-  """A data set from arrays."""
+def array_dataset(train, test, value_range):
+  """Returns a data set of arrays."""
   return data.Dataset("made", value_range, train, test, None, None)
 
 
 def squared_error(x_hat, x):
-  """The mean over examples of the squared error summed over each."""
+  """Returns the squared error, summed over each example and averaged over the examples."""
   return float(np.square(x_hat.astype(np.float64) - x).sum() / len(x))
 
 
 def psnr(x_hat, x):
-  """Peak signal-to-noise ratio in dB of images in [0, 1]."""
+  """Returns the peak signal-to-noise ratio in dB of images in [0, 1]."""
   return reconstruction.psnr(float(np.square(x_hat.astype(np.float64) - x).mean()), 1.0)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "method"))
 def _apply(variables, *args, model, method):
-  found = model.apply(method, variables, *args)
-  return found.z if method == "encode" else found
+  output = model.apply(method, variables, *args)
+  return output.z if method == "encode" else output
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -1,11 +1,10 @@
-"""What does the lecture say, and what is so?
+"""Checks the lecture's claims by measurements (under 15 minutes on 2 CPU cores).
 
   python -m experiments.lecture.run
 
-Checks the lecture's claims one after the other (under 15 minutes on 2 CPU cores), prints the table of this folder's
-README, and writes results.json and the figures beside this file. With MNIST prepared for TensorFlow Datasets in
-$TFDS_DATA_DIR, tied weights are compared at 1,000 to 60,000 images, without it at 1,000 and 4,000; the rest needs
-nothing. `--only=skips,checkerboards` runs some claims and leaves the results of the others as they are.
+Prints the rows of the README's table and writes results.json and the figures to this folder. Tied weights are compared
+at 1,000 to 60,000 images if MNIST is prepared for TensorFlow Datasets in $TFDS_DATA_DIR, otherwise at 1,000 and 4,000.
+The other claims need no download. `--only=skips,checkerboards` checks these claims and keeps the other results.
 """
 
 import json
@@ -37,15 +36,15 @@ CLAIMS = (
 
 
 def main(arguments):
-  """Runs the claims, prints the table, writes the results."""
+  """Checks the claims, prints the table and writes the results."""
   cache.keep_compiled_programs()
   stored = HERE / "results.json"
-  wanted = [name for argument in arguments for name in argument.removeprefix("--only=").split(",")]
-  results = json.loads(stored.read_text()) if wanted and stored.exists() else {}
+  selected = [name for argument in arguments for name in argument.removeprefix("--only=").split(",")]
+  results = json.loads(stored.read_text()) if selected and stored.exists() else {}
   for claim in CLAIMS:
-    if not wanted or claim.__name__ in wanted:
+    if not selected or claim.__name__ in selected:
       started = time.perf_counter()
-      rows = [{"says": says, "measured": measured, **numbers} for says, measured, numbers in claim()]
+      rows = [{"says": says, "measured": measured, **values} for says, measured, values in claim()]
       results[claim.__name__] = {"seconds": round(time.perf_counter() - started, 1), "rows": rows}
       for row in rows:
         print(f"| {row['says']} | {row['measured']} |", flush=True)

@@ -1,12 +1,12 @@
-"""What do the shipped configs reach, beside PCA with as many numbers?
+"""Measures the test error of each shipped config and compares it with PCA at the same latent size.
 
-  TFDS_DATA_DIR=... python -m experiments.shipped_configs.run
+  TFDS_DATA_DIR=... python -m experiments.shipped_configs.run [CONFIG ...]
 
-Trains every file in configs/ on mnist_5k and on the full MNIST (the sequence config on heartbeats, and on ECG5000 where
-its training file is in ../shared/ucr) with three seeds, as a user would, each in a process of its own; a run that is
-already in runs/shipped_configs is not repeated. Prints the README's table, and writes results.json and figure.png (the
-reconstructions of the convolutional autoencoder, full MNIST, seed 0) beside this file. Names of configs as arguments
-run those only and leave the results of the others as they are.
+Trains each file in configs/ with three seeds on mnist_5k and on the full MNIST, each run by the command in its own
+process. The sequence config is trained on heartbeats, and on ECG5000 if its training file is in ../shared/ucr. Existing
+runs in runs/shipped_configs are not repeated. Prints the rows of the README's table and writes results.json and
+figure.png (reconstructions of the convolutional autoencoder, full MNIST, seed 0) to this folder. With names of configs
+as arguments, only these are trained and the other results are kept.
 """
 
 import json
@@ -25,14 +25,14 @@ ROOT = HERE.parent.parent
 RUNS = ROOT / "runs" / "shipped_configs"
 ECG = pathlib.Path("..") / "shared" / "ucr" / "ECG5000"
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
-DATA = {"sequence": ("heartbeats", "ucr")}  # of the others, mnist_5k and mnist
+DATA = {"sequence": ("heartbeats", "ucr")}  # the other configs use mnist_5k and mnist
 SEEDS = (0, 1, 2)
-PICTURED = ("cnn", "mnist", 0)
-BESIDES = {  # what else a config's table row tells: words with the metrics' names in them
+FIGURE_RUN = ("cnn", "mnist", 0)
+OTHER_METRICS = {  # templates of the column "other metrics"
   "vae": "negative ELBO {test/loss} nats, KL {test/kl}, active units {test/active_units}",
   "cvae": "negative ELBO {test/loss} nats, KL {test/kl}, active units {test/active_units}",
   "vqvae": "perplexity of the codebook {test/codebook_perplexity} of 512; PCA has as many bits, 441",
-  "sparse": "density of the code {test/density}, dead units {test/dead_units}",
+  "sparse": "density of the latent code {test/density}, dead units {test/dead_units}",
   "contractive": "squared norm of the Jacobian {train/jacobian}",
   "denoising": "masking 0.25: {test/psnr_in/masking_0.25} -> {test/psnr_out/masking_0.25} dB",
   "unet": "gaussian 0.5: {test/psnr_in/gaussian_0.5} -> {test/psnr_out/gaussian_0.5} dB",
@@ -41,7 +41,11 @@ BESIDES = {  # what else a config's table row tells: words with the metrics' nam
 
 
 def train(name, data, seed):
-  """One run by the command: its folder, and its seconds from start to end (None if it was there already)."""
+  """Trains one run by the command.
+
+  Returns:
+    The run folder, and the wall time of the command in seconds (None if the run existed already).
+  """
   workdir = RUNS / f"{name}-{data}-{seed}"
   if (workdir / "pictures" / "reconstructions.png").exists():
     return workdir, None
@@ -53,51 +57,54 @@ def train(name, data, seed):
 
 
 def spread(values, digits=2):
-  """The mean of some numbers, and their least and greatest, as a cell of the table."""
+  """Returns a table cell "mean (minimum to maximum)"."""
   if len(values) == 1:
     return f"{values[0]:.{digits}f} (one seed)"
   return f"{statistics.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def besides(name, members):
-  """The last cell of a config's row."""
-  words = BESIDES.get(name, "")
+def other_metrics(name, members):
+  """Returns the cell of a config's other metrics, averaged over the seeds."""
+  text = OTHER_METRICS.get(name, "")
   for metric in members[0]:
     values = [member[metric] for member in members]
-    if f"{{{metric}}}" in words:
-      words = words.replace(f"{{{metric}}}", f"{statistics.mean(values):.{3 if max(values) < 1 else 1}f}")
-  return words
+    if f"{{{metric}}}" in text:
+      text = text.replace(f"{{{metric}}}", f"{statistics.mean(values):.{3 if max(values) < 1 else 1}f}")
+  return text
 
 
 def row(result):
-  """A row of the README's table."""
+  """Returns a row of the README's table."""
   members = result["members"]
   nats = [member["test/nats"] for member in members if "test/nats" in member]
-  timed = [member["seconds"] for member in members if member["seconds"]]
+  durations = [member["seconds"] for member in members if member["seconds"]]
   cells = [
     f"`configs/{result['config']}.py:{result['data']}`",
     f"{members[0]['epoch']:.0f}",
     spread([member["test/squared_error"] for member in members]),
     f"{members[0][metric_names.pca_key(members[0])]:.2f}",
     spread(nats) if nats else "",
-    besides(result["config"], members),
-    f"{statistics.median(timed):.0f} s" if timed else "",
+    other_metrics(result["config"], members),
+    f"{statistics.median(durations):.0f} s" if durations else "",
   ]
   return f"| {' | '.join(cells)} |"
 
 
 def measure(name, data, stored):
-  """The three runs of a config on a data set; the seconds of those that were there already are the stored ones."""
+  """Returns the result of a config on a data set, with one member per seed.
+
+  Runs that existed already keep the time in `stored`.
+  """
   seconds = {member["seed"]: member["seconds"] for member in stored.get((name, data), {"members": []})["members"]}
   members = []
   for seed in SEEDS:
-    workdir, took = train(name, data, seed)
-    members.append({"seed": seed, "seconds": took or seconds.get(seed), **ae_jax.load(workdir).metrics})
+    workdir, duration = train(name, data, seed)
+    members.append({"seed": seed, "seconds": duration or seconds.get(seed), **ae_jax.load(workdir).metrics})
   return {"config": name, "data": data, "members": members}
 
 
 def main(names):
-  """Runs what is missing, prints the table, and writes the results."""
+  """Trains the missing runs, prints the table, and writes the results."""
   file = HERE / "results.json"
   stored = {(result["config"], result["data"]): result for result in json.loads(file.read_text())}
   for name in names or CONFIGS:
@@ -106,7 +113,7 @@ def main(names):
         stored[name, data] = measure(name, data, stored)
         print(row(stored[name, data]), flush=True)
         file.write_text(json.dumps([stored[key] for key in sorted(stored)], indent=1) + "\n")
-  name, data, seed = PICTURED
+  name, data, seed = FIGURE_RUN
   picture = RUNS / f"{name}-{data}-{seed}" / "pictures" / "reconstructions.png"
   if picture.exists():
     shutil.copy(picture, HERE / "figure.png")

@@ -1,4 +1,4 @@
-"""Is the memory of a pack as the compiler foretells it? Measured by the resident memory of a process of its own."""
+"""Compares the predicted peak memory of a sweep's pack with the measured peak of a separate process."""
 
 import ctypes
 import itertools
@@ -9,29 +9,33 @@ import re
 import subprocess
 import sys
 
-CASES = {  # name of the config -> keys that make it large, so that the rest of the process weighs little; members
+CASES = {  # config -> keys of its model; large models make the memory of the rest of the process negligible
   "dense": {"widths": (2048, 1024)},
   "vae": {"widths": (2048, 1024)},
   "cnn": {"channels": (64, 128)},
 }
-_GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is free is not kept: it is nobody's need
+_RETURN_FREE_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc returns freed blocks, so they do not count
 WAYS = ("in turn", "side by side")
 
 
 def compare(folder):
-  """{"dense, in turn": {"foretold", "measured", "ratio"}, ...} in MiB, of six members."""
+  """Returns {"dense, in turn": {"foretold", "measured", "ratio"}, ...} for packs of six members, in MiB.
+
+  "foretold" is the compiler's prediction.
+  """
   del folder
-  found = {}
+  results = {}
   for name, way in itertools.product(CASES, WAYS):
     command = [sys.executable, "-m", "experiments.sweep.peaks", name, way]
-    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | _GIVEN_BACK).stdout
-    found[f"{name}, {way}"] = json.loads(said.splitlines()[-1])
-    print(f"{name}, {way}: {found[f'{name}, {way}']}", flush=True)
-  return found
+    environment = os.environ | _RETURN_FREE_MEMORY
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+    results[f"{name}, {way}"] = json.loads(output.splitlines()[-1])
+    print(f"{name}, {way}: {results[f'{name}, {way}']}", flush=True)
+  return results
 
 
 def measure(name, way):
-  """One case, in this process: MiB that the compiler foretells, and by which the resident memory rises at most."""
+  """Prints the predicted peak memory of one case and the largest increase of this process's resident memory, in MiB."""
   from ae_jax.sweep import engines
 
   engines.use_cores(1)
@@ -51,23 +55,20 @@ def measure(name, way):
   before = _resident()
   device_data = compiled_pack.place(members, mesh)
   state = compiled_pack.start(members, device_data)
-  built = compiled_pack.build(members, device_data, 0, state, way)
+  pack = compiled_pack.build(members, device_data, 0, state, way)
   ctypes.CDLL(None).malloc_trim(0)
-  compiled = _resident() - before - _bytes(state, device_data)  # what compiling has left behind
-  pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+  compiled = _resident() - before - _bytes(state, device_data)  # memory that compilation has not returned
+  pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
   batches = tuple(
     np.stack(part) for part in zip(*(m.experiment.batch_schedule.chunks(0)[0] for m in members), strict=True)
   )
   for _ in range(2):
-    state, *_ = jax.block_until_ready(built.train_chunk(state, *batches))
-    jax.block_until_ready(built.evaluate(state))
+    state, *_ = jax.block_until_ready(pack.train_chunk(state, *batches))
+    jax.block_until_ready(pack.evaluate(state))
   measured = _resident("VmHWM") - before - compiled
-  mebibytes = {"foretold": built.peak_bytes / 2**20, "measured": measured / 2**20}
-  print(
-    json.dumps(
-      {key: round(each, 1) for key, each in mebibytes.items()} | {"ratio": round(built.peak_bytes / measured, 2)}
-    )
-  )
+  mebibytes = {"foretold": pack.peak_bytes / 2**20, "measured": measured / 2**20}
+  ratio = {"ratio": round(pack.peak_bytes / measured, 2)}
+  print(json.dumps({key: round(value, 1) for key, value in mebibytes.items()} | ratio))
 
 
 def _bytes(state, device_data):

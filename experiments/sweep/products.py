@@ -1,4 +1,4 @@
-"""What the matrix products of a sweep take by themselves: no sweep of the same steps on these cores can be faster."""
+"""Measures the time of the matrix products of a sweep, a lower bound for any sweep of these steps on these cores."""
 
 import functools
 import itertools
@@ -9,14 +9,14 @@ import sys
 import time
 
 
-def floor(members):
-  """{"products": seconds} of so many dense autoencoders' training on mnist_5k, a core to each half of the members."""
+def lower_bound(members):
+  """Returns {"products": seconds} for training `members` dense autoencoders on mnist_5k, split over the cores."""
   command = [sys.executable, "-m", "experiments.sweep.products", str(members)]
   return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
 def measure(members):
-  """The same in this process: the products of each step, forwards and backwards, and nothing else of it."""
+  """Prints the time of the matrix products of all steps, forward and backward, computed in this process."""
   from ae_jax.sweep import engines
 
   engines.use_cores(os.cpu_count())
@@ -33,26 +33,24 @@ def measure(members):
   sizes = [shape[1] * shape[2], *experiment.config.model.widths, experiment.config.model.latent]
   sizes += sizes[-2::-1]
   mesh = distributed.mesh()
-  whole = distributed.replicated(mesh)
-  generator = jax.random.key(0)
-  examples = distributed.put(
-    jax.random.uniform(generator, (schedule.steps, schedule.padded_batch_size, sizes[0])), whole
-  )
-  weights = [distributed.put(0.05 * jax.random.normal(generator, pair), whole) for pair in itertools.pairwise(sizes)]
+  sharding = distributed.replicated(mesh)
+  key = jax.random.key(0)
+  examples = distributed.put(jax.random.uniform(key, (schedule.steps, schedule.padded_batch_size, sizes[0])), sharding)
+  weights = [distributed.put(0.05 * jax.random.normal(key, pair), sharding) for pair in itertools.pairwise(sizes)]
   steps = members * experiment.config.epochs * schedule.steps // mesh.size
 
   def train(weights, examples):
     def step(number, _):
       network = lambda weights: functools.reduce(jnp.matmul, weights, examples[number % schedule.steps])
-      made, backwards = jax.vjp(network, weights)
-      return backwards(made)[0]
+      output, backward = jax.vjp(network, weights)
+      return backward(output)[0]
 
     return lax.fori_loop(0, steps, step, weights)
 
-  compiled = distributed.jit(train, (weights, examples), whole)
-  begun = time.perf_counter()
+  compiled = distributed.jit(train, (weights, examples), sharding)
+  start = time.perf_counter()
   jax.block_until_ready(compiled(weights, examples))
-  print(json.dumps({"products": round(time.perf_counter() - begun, 1)}))
+  print(json.dumps({"products": round(time.perf_counter() - start, 1)}))
 
 
 if __name__ == "__main__":

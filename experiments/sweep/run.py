@@ -1,13 +1,16 @@
-"""What does a sweep cost beside a loop of runs, and is its memory as foretold?
+"""Compares the time of a sweep with a loop of runs, and its predicted memory with the measured memory.
 
   pip install -e '.[test]' && python -m experiments.sweep.run
 
-Six latent sizes x three seeds. Runs the parts that `--parts` names, prints what they found and merges it into
-results.json beside this file: `time` (20 to 40 minutes on 2 cores: as one command, as 18 commands without the analyses
-that they make by themselves and with them, and as 18 runs in a process), `products` (half a minute: the part of it that
-no program can do without), `memory` (a minute), and `full` (an hour, with MNIST prepared for TensorFlow Datasets in
-$TFDS_DATA_DIR: the sweeps of the README on all of MNIST, whose pictures it leaves beside this file; with --folder it
-goes on with those that lie there).
+The sweep trains six latent sizes x three seeds. Runs the parts named by `--parts` and merges their results into
+results.json in this folder:
+
+  time      18 runs as one sweep, as 18 commands with and without evaluators, and as a loop in one process (20 to 40
+            minutes on 2 cores)
+  products  the matrix products of the sweep alone (half a minute)
+  memory    predicted and measured peak memory (a minute)
+  full      the README's sweeps on all of MNIST and their figures (an hour; needs MNIST prepared for TensorFlow Datasets
+            in $TFDS_DATA_DIR). With --folder, it continues the sweeps in that folder.
 """
 
 import argparse
@@ -33,8 +36,8 @@ GRID = (f"--latents={','.join(map(str, LATENTS))}", f"--seeds={len(SEEDS)}")
 
 
 def wall_times(folder):
-  """Seconds of 18 dense autoencoders on mnist_5k, each way with an empty cache of compiled programs and a full one."""
-  found = {}
+  """Returns the seconds for 18 dense autoencoders on mnist_5k, each way with a cold and a warm compilation cache."""
+  seconds = {}
   ways = {
     "one sweep": _sweep,
     "18 processes": functools.partial(_processes, keys=("--config.evaluators=()",)),
@@ -44,11 +47,11 @@ def wall_times(folder):
   for name, way in ways.items():
     cache = folder / f"cache of {name}"
     for state in ("cold", "warm"):
-      begun = time.perf_counter()
+      start = time.perf_counter()
       way(folder / f"{name} {state}", {**os.environ, "AE_JAX_CACHE": str(cache)})
-      found[f"{name}, {state} cache"] = round(time.perf_counter() - begun, 1)
-      print(f"{name}, {state} cache: {found[f'{name}, {state} cache']} s", flush=True)
-  return found
+      seconds[f"{name}, {state} cache"] = round(time.perf_counter() - start, 1)
+      print(f"{name}, {state} cache: {seconds[f'{name}, {state} cache']} s", flush=True)
+  return seconds
 
 
 def _sweep(folder, environment):
@@ -56,11 +59,11 @@ def _sweep(folder, environment):
 
 
 def _processes(folder, environment, keys=()):
-  """The command of a run again and again; `keys` without analyses, as a sweep makes none of its members."""
+  """Runs the training command for each member with the additional flags `keys`."""
   for latent in LATENTS:
     for seed in SEEDS:
-      own = (f"--config.model.latent={latent}", f"--config.seed={seed}", f"--workdir={folder}/{latent},{seed}")
-      _call("ae_jax.main", "--config=configs/dense.py", *own, *keys, environment=environment)
+      flags = (f"--config.model.latent={latent}", f"--config.seed={seed}", f"--workdir={folder}/{latent},{seed}")
+      _call("ae_jax.main", "--config=configs/dense.py", *flags, *keys, environment=environment)
 
 
 def _loop(folder, environment):
@@ -68,7 +71,7 @@ def _loop(folder, environment):
 
 
 def loop(folder):
-  """The 18 runs one after the other in this process."""
+  """Trains the 18 members one after the other in this process."""
   from ae_jax import config as configs
   from configs import dense
 
@@ -76,23 +79,27 @@ def loop(folder):
     for seed in SEEDS:
       config = dense.get_config()
       config.model.latent, config.seed = latent, seed
-      config.evaluators = ()  # as in a sweep, of whose members no analyses are made
+      config.evaluators = ()  # a sweep does not run evaluators for its members
       configs.check(config.lock())
       train.train_and_evaluate(config, pathlib.Path(folder) / f"{latent},{seed}")
 
 
 def full(folder):
-  """The README's sweeps on all of MNIST: {config: {"seconds", "answer", "members"}}; their pictures come here."""
-  found = {}
+  """Runs the README's sweeps on all of MNIST and copies their figures to this folder.
+
+  Returns:
+    {config: {"seconds", "answer", "members", ...}}.
+  """
+  results = {}
   for name in ("dense", "cnn"):
     _call("ae_jax.sweep", f"--config=configs/{name}.py:mnist", *GRID, f"--workdir={folder / name}")
     shutil.copy(folder / name / "sweep.png", HERE / f"{name}.png")
     with (folder / name / "sweep.csv").open() as file:
       members = list(csv.DictReader(file))
     seconds = round(sum(float(member["seconds"]) for member in members))
-    found[name] = {"seconds": seconds, **json.loads((folder / name / "sweep.json").read_text()), "members": members}
-    print(name, seconds, found[name]["answer"], flush=True)
-  return found
+    results[name] = {"seconds": seconds, **json.loads((folder / name / "sweep.json").read_text()), "members": members}
+    print(name, seconds, results[name]["answer"], flush=True)
+  return results
 
 
 def _call(module, *flags, environment=None):
@@ -100,22 +107,22 @@ def _call(module, *flags, environment=None):
   subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
 
 
-def floor(folder):
-  """What the matrix products of all members' steps take by themselves."""
+def matrix_products(folder):
+  """Returns the time of the matrix products of all members' steps."""
   del folder
-  found = products.floor(len(LATENTS) * len(SEEDS))
-  print(found, flush=True)
-  return found
+  result = products.lower_bound(len(LATENTS) * len(SEEDS))
+  print(result, flush=True)
+  return result
 
 
-PARTS = {"time": wall_times, "products": floor, "memory": peaks.compare, "full": full}
+PARTS = {"time": wall_times, "products": matrix_products, "memory": peaks.compare, "full": full}
 
 
 def main():
-  """Runs the parts, and stores what they found."""
+  """Runs the parts and stores their results."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-  parser.add_argument("--folder", type=pathlib.Path, help="where the sweeps lie; default: one that is thrown away")
+  parser.add_argument("--folder", type=pathlib.Path, help="folder of the sweeps; default: a temporary folder")
   parser.add_argument("--loop", help=argparse.SUPPRESS)
   flags = parser.parse_args()
   if flags.loop:
@@ -124,8 +131,8 @@ def main():
   results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
   for part in flags.parts:
     with tempfile.TemporaryDirectory() as folder:
-      found = PARTS[part](flags.folder or pathlib.Path(folder))
-    results[part] = {"date": f"{datetime.datetime.now():%Y-%m-%d %H:%M}", **found}
+      result = PARTS[part](flags.folder or pathlib.Path(folder))
+    results[part] = {"date": f"{datetime.datetime.now():%Y-%m-%d %H:%M}", **result}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 

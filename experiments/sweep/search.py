@@ -1,10 +1,10 @@
-"""A search that no grid can do: rates from a range, trials that look bad given up. Ray Tune's job; this is how.
+"""Random hyperparameter search with Ray Tune, an example of a search that is not a grid.
 
   pip install -e '.[ray]' && python -m experiments.sweep.search
 
-Trains 16 dense autoencoders on digits (two minutes on 2 cores). With `pip install optuna` and
-`search_alg=tune.search.optuna.OptunaSearch()` in `TuneConfig`, Optuna proposes the points; `ray.init("auto")` before it
-searches on a cluster.
+Trains 16 dense autoencoders on digits (two minutes on 2 cores). To let Optuna propose the points, `pip install optuna`
+and set `search_alg=tune.search.optuna.OptunaSearch()` in `TuneConfig`. To search on a cluster, call `ray.init("auto")`
+first.
 """
 
 import pathlib
@@ -23,7 +23,7 @@ SPACE = {
 
 
 def trial(point):
-  """One run at a point of the space, in the folder that Tune gives it; -> its test metrics."""
+  """Trains one run at a point of the search space, in the folder of its trial, and returns its test metrics."""
   config = dense.get_config("digits")
   config.update_from_flattened_dict({**point, "model.widths": (64,), "epochs": 20})
   configs.check(config.lock())
@@ -32,10 +32,10 @@ def trial(point):
 
 
 def main():
-  """Searches, and prints the best point."""
-  schedule = tune.TuneConfig(metric="squared_error", mode="min", num_samples=16)
-  found = tune.Tuner(tune.with_resources(trial, {"cpu": 1}), param_space=SPACE, tune_config=schedule).fit()
-  best = found.get_best_result()
+  """Runs the search and prints the best point."""
+  tune_config = tune.TuneConfig(metric="squared_error", mode="min", num_samples=16)
+  results = tune.Tuner(tune.with_resources(trial, {"cpu": 1}), param_space=SPACE, tune_config=tune_config).fit()
+  best = results.get_best_result()
   print(f"{best.metrics['squared_error']:.3f} with {best.config}: {best.path}/run")
 
 

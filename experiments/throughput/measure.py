@@ -1,4 +1,4 @@
-"""The measurements: records of plain numbers."""
+"""Measurements of the contestants, returned as records that JSON can store."""
 
 import contextlib
 import datetime
@@ -16,75 +16,85 @@ from ae_jax.errors import UserError
 from experiments.throughput import peers, problem, processes
 from experiments.throughput.peers import ours
 
-IMAGES_PER_CALL = {"cpu": 4096, "gpu": 60_000}  # what a contestant trains on before anyone looks at the clock
-CHUNK = 16_384  # images of a call of ae_jax where speed is measured: its training's chunks are as long, or longer
+IMAGES_PER_CALL = {"cpu": 4096, "gpu": 60_000}  # images trained between two readings of the clock
+CHUNK = 16_384  # images per call of ae_jax in the speed measurement; chunks in its training have at least this size
 LONGEST_CALL = 64  # steps, as in `ae_jax.data.batch_schedule`
 START_BATCH = 256
 RACERS = ("ae_jax", "ae_jax, bfloat16", "PyTorch eager", "PyTorch compile", "Keras on JAX", "Keras on TensorFlow")
 
 
 def steps_per_call(batch_size, examples, least=0):
-  """The steps of a call, of at least so many images where there are as many."""
+  """Returns the number of steps per call, for at least `least` images if the data set has as many."""
   images = min(examples, max(least, IMAGES_PER_CALL[jax.default_backend()]))
   return max(1, min(LONGEST_CALL, images // batch_size))
 
 
 def speed(model, batches, contestants, rounds, seconds, images, examples):
-  """Yields a record for each batch size; the contestants take turns, after one call each that does not count."""
+  """Yields the images per second of all contestants, one record per batch size.
+
+  The contestants take turns. A first call of each, which compiles, is not counted.
+  """
   with contextlib.ExitStack() as stack:
     cache = stack.enter_context(tempfile.TemporaryDirectory())
-    asks = {who: stack.enter_context(processes.started(who, model, images, cache)) for who in contestants}
+    workers = {
+      contestant: stack.enter_context(processes.start_worker(contestant, model, images, cache))
+      for contestant in contestants
+    }
     for batch_size in batches:
       record = {"model": model, "batch_size": batch_size}
-      record["images_per_second"] = {who: [] for who in contestants}
-      for who, ask in asks.items():
-        _build(ask, who, model, batch_size, steps_per_call(batch_size, examples, CHUNK if who in peers.OURS else 0))
+      record["images_per_second"] = {contestant: [] for contestant in contestants}
+      for contestant, send in workers.items():
+        least = CHUNK if contestant in peers.OURS else 0
+        _build(send, contestant, model, batch_size, steps_per_call(batch_size, examples, least))
       for _ in range(rounds):
-        for who, ask in asks.items():
-          answer = ask("turn", batch_size=batch_size, seconds=seconds)
-          record["images_per_second"][who].append(answer["images"] / answer["seconds"])
+        for contestant, send in workers.items():
+          answer = send("turn", batch_size=batch_size, seconds=seconds)
+          record["images_per_second"][contestant].append(answer["images"] / answer["seconds"])
       yield record
 
 
-def start(model, who, images, examples):
-  """Seconds from the start of the process to the end of the first call, cold and warm; memory and time of an epoch."""
+def startup(model, contestant, images, examples):
+  """Returns the startup time with cold and warm compilation caches, and the peak memory and duration of an epoch.
+
+  Startup time is the time from the start of the process to the end of the first call.
+  """
   with tempfile.TemporaryDirectory() as cache:
-    record = {"model": model, "contestant": who, "batch_size": START_BATCH}
+    record = {"model": model, "contestant": contestant, "batch_size": START_BATCH}
     for kind in ("cold", "warm"):
-      begun = time.perf_counter()
-      with processes.started(who, model, images, cache) as ask:
-        _build(ask, who, model, START_BATCH, steps_per_call(START_BATCH, examples))
-        record[f"{kind}_seconds"] = time.perf_counter() - begun
+      start = time.perf_counter()
+      with processes.start_worker(contestant, model, images, cache) as send:
+        _build(send, contestant, model, START_BATCH, steps_per_call(START_BATCH, examples))
+        record[f"{kind}_seconds"] = time.perf_counter() - start
         if kind == "cold":
-          answer = ask("epoch", batch_size=START_BATCH)
+          answer = send("epoch", batch_size=START_BATCH)
           record["peak_bytes"] = answer["peak_bytes"]
           record["epoch_seconds"] = answer["seconds"] * examples / answer["images"]
   return record
 
 
-def race(who, images, test):
-  """Test error and seconds after each epoch of the recipe, from empty caches."""
+def race(contestant, images, test):
+  """Returns test error and seconds after each epoch of the recipe, with cold caches."""
   with (
     tempfile.TemporaryDirectory() as cache,
-    processes.started(who, problem.RECIPE_MODEL, images, cache) as ask,
+    processes.start_worker(contestant, problem.RECIPE_MODEL, images, cache) as send,
   ):
-    return {"contestant": who, **ask("race", test=str(test))}
+    return {"contestant": contestant, **send("race", test=str(test))}
 
 
-def _build(ask, who, model, batch_size, steps):
-  answer = ask("build", batch_size=batch_size, steps=steps)
-  wanted = ours.model(model).parameter_count()
-  if answer["parameters"] != wanted:
-    raise UserError(f"{who}'s {model} has {answer['parameters']} parameters, not {wanted}")
+def _build(send, contestant, model, batch_size, steps):
+  answer = send("build", batch_size=batch_size, steps=steps)
+  expected = ours.model(model).parameter_count()
+  if answer["parameters"] != expected:
+    raise UserError(f"{contestant}'s {model} has {answer['parameters']} parameters, not {expected}")
 
 
 def costs(model):
-  """What a step costs as it was predicted and as XLA counts it."""
+  """Returns the cost of a step as predicted and as counted by XLA."""
   return {"model": model, "batch_size": START_BATCH, **ours.costs(model, START_BATCH)}
 
 
 def matrix_product_rate(dtype, sides, repetitions=9):
-  """Floating-point operations a second of XLA's product of square matrices, the best side's median."""
+  """Returns the FLOP/s of XLA's product of square matrices: the median over repetitions, for the fastest size."""
   rates = []
   for side in sides:
     matrix = jnp.ones((side, side), dtype)
@@ -92,20 +102,18 @@ def matrix_product_rate(dtype, sides, repetitions=9):
     jax.block_until_ready(product(matrix, matrix))
     seconds = []
     for _ in range(repetitions):
-      begun = time.perf_counter()
+      start = time.perf_counter()
       jax.block_until_ready(product(matrix, matrix))
-      seconds.append(time.perf_counter() - begun)
+      seconds.append(time.perf_counter() - start)
     rates.append(2 * side**3 / statistics.median(seconds))
   return max(rates)
 
 
 def machine():
-  """What the figures were measured on, and how fast it multiplies matrices."""
+  """Returns a description of this machine, with versions of packages and the rate of its matrix products."""
   processor, vectors = _processor()
-  device, packages = (
-    jax.devices()[0],
-    {"jax", "flax"} | {name for entry in peers.ENTRIES.values() for name in entry.needs},
-  )
+  device = jax.devices()[0]
+  packages = {"jax", "flax"} | {name for entry in peers.ENTRIES.values() for name in entry.packages}
   rates = {"float32": matrix_product_rate(jnp.float32, (1024, 2048))}
   if device.platform == "gpu":
     rates = {name: matrix_product_rate(name, (4096, 8192)) for name in ("float32", "bfloat16")}
@@ -122,7 +130,7 @@ def machine():
 
 
 def _processor():
-  """The processor's name, and its widest vector instructions, "" where neither is known (outside Linux on x86)."""
+  """Returns the processor's name and its widest vector instructions ("" outside Linux on x86)."""
   file = pathlib.Path("/proc/cpuinfo")
   lines = file.read_text().splitlines() if file.exists() else []
   values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}

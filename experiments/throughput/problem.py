@@ -1,6 +1,6 @@
-"""What every contestant is given: the models' sizes, the images, the rows of each step, and the recipe.
+"""The common problem of all contestants: model sizes, images, batches and the recipe of the race.
 
-NumPy only, so that a peer's process holds nothing of JAX that the peer itself does not bring.
+Imports NumPy only, so that JAX adds no memory or threads to a process whose library does not use it.
 """
 
 import dataclasses
@@ -10,53 +10,53 @@ from collections.abc import Callable
 
 import numpy as np
 
-# The models of configs/*.py; that they are the same is checked by their numbers of parameters.
+# The models of configs/*.py. The number of parameters of each peer's model is checked against ours.
 MODELS = ("dense", "cnn", "attention", "vae")
 PIXELS, SIDE, LATENT = 784, 28, 32
-WIDTHS = {"dense": (256,), "vae": (512, 256)}  # hidden layers of the encoder, the decoder's in reverse
-LEARNING_RATE = 1e-3  # Adam's, where speed is measured
+WIDTHS = {"dense": (256,), "vae": (512, 256)}  # hidden layers of the encoder; the decoder has them in reverse order
+LEARNING_RATE = 1e-3  # of Adam, for all measurements except the race
 
-# The recipe of the race to a quality: configs/cnn.py at 8 epochs.
+# The recipe of the race to a test error: configs/cnn.py with 8 epochs.
 RECIPE_MODEL, RECIPE_BATCH, RECIPE_EPOCHS, RECIPE_PEAK, WARMUP_EPOCHS = "cnn", 64, 8, 4e-3, 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-  """A model in training, by whatever library."""
+  """A model and its training step in one library."""
 
   parameters: int
-  train: Callable  # (rows int32 [steps, B]) -> None; one step on each batch of rows, waited for
-  squared_error: Callable  # (images uint8 [N, 28, 28, 1]) -> their mean squared error, summed over the pixels
-  epoch: Callable  # (number) -> list of arguments of `train`, all images once
+  train: Callable  # (rows int32 [steps, B]) -> None; trains one step per batch and waits for the device
+  squared_error: Callable  # (images uint8 [N, 28, 28, 1]) -> squared error summed over pixels, averaged over images
+  epoch: Callable  # (number) -> list of arguments of `train` that visit all images once
 
 
 def cores():
-  """The processor cores that this process may use."""
+  """Returns the number of processor cores that this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def unit(images):
-  """Bytes [N, 28, 28, 1] -> float32 in [0, 1], as every peer keeps them in memory."""
+  """Converts bytes [N, 28, 28, 1] to float32 in [0, 1], the format in which peers keep the images in memory."""
   return np.divide(images, 255, dtype=np.float32)
 
 
 def calls(examples, batch_size, steps):
-  """A shuffled epoch cut into as many calls as are full: rows int32 [calls, steps, B]."""
+  """Returns the full calls of a shuffled epoch, rows int32 [calls, steps, B]."""
   order = np.random.default_rng(0).permutation(examples).astype(np.int32)
   size = steps * batch_size
   return order[: len(order) // size * size].reshape(-1, steps, batch_size)
 
 
 def epoch(examples, batch_size, number):
-  """The full batches of a shuffled epoch, as the arguments of one call: [(rows int32 [steps, B],)]."""
+  """Returns the full batches of a shuffled epoch as the arguments of one call, [(rows int32 [steps, B],)]."""
   order = np.random.default_rng((0, number)).permutation(examples).astype(np.int32)
   return [(order[: examples // batch_size * batch_size].reshape(-1, batch_size),)]
 
 
 def learning_rate(step, steps_per_epoch, cosine=math.cos, minimum=min):
-  """The recipe's rate: up in a straight line during the warm-up, then down a cosine to 0.
+  """Returns the learning rate of the recipe: linear warm-up, then cosine decay to 0.
 
-  `cosine` and `minimum` are those of the library that `step` belongs to.
+  `cosine` and `minimum` are functions of the library whose tensor `step` is.
   """
   warmup = WARMUP_EPOCHS * steps_per_epoch
   fraction = minimum(1.0, (step + 1) / warmup)
@@ -65,6 +65,6 @@ def learning_rate(step, steps_per_epoch, cosine=math.cos, minimum=min):
 
 
 def mean_in_parts(function, images, size=1000):
-  """The mean over parts of the images of what `function` says of each; `size` divides their number."""
+  """Returns the mean of `function` over parts of `size` images; `size` must divide the number of images."""
   parts = images.reshape(-1, size, *images.shape[1:])
   return sum(float(function(part)) for part in parts) / len(parts)

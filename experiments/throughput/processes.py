@@ -1,4 +1,4 @@
-"""A contestant's process seen from outside: started, asked, closed."""
+"""Starts the process of a contestant and exchanges requests and answers with it."""
 
 import contextlib
 import json
@@ -15,32 +15,36 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_
 
 
 def caches(folder):
-  """The environment that keeps all compiled programs in a folder; ae_jax and the other JAX users have one each."""
+  """Returns environment variables that place all compilation caches in a folder.
+
+  Returns:
+    The variables of every contestant, and the additional ones of the other libraries that use JAX.
+  """
   xla = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/xla", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
   return {"AE_JAX_CACHE": f"{folder}/ae_jax", "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}, xla
 
 
 @contextlib.contextmanager
-def started(who, model, images, cache):
-  """A process of a contestant; yields `ask`, which sends a request (see `worker`) and waits for the answer."""
-  entry = peers.ENTRIES[who]
+def start_worker(contestant, model, images, cache):
+  """Starts the process of a contestant; yields a function that sends a request (see `worker`), returning the answer."""
+  entry = peers.ENTRIES[contestant]
   common, xla = caches(cache)
-  environment = os.environ | QUIET | common | (xla if entry.needs else {}) | entry.environment
-  command = [sys.executable, "-m", "experiments.throughput.worker", who, model, str(images), repr(time.time())]
-  with tempfile.TemporaryFile("w+") as complaints:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": complaints, "text": True}
+  environment = os.environ | QUIET | common | (xla if entry.packages else {}) | entry.environment
+  command = [sys.executable, "-m", "experiments.throughput.worker", contestant, model, str(images), repr(time.time())]
+  with tempfile.TemporaryFile("w+") as stderr:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": stderr, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as process:
 
-      def ask(do, **request):
+      def send(do, **request):
         try:
           print(json.dumps({"do": do, **request}), file=process.stdin, flush=True)
           return json.loads(process.stdout.readline())
         except (BrokenPipeError, json.JSONDecodeError):
-          complaints.seek(0)
-          raise UserError(f"{who} failed at {do} of {model}:\n{complaints.read()[-2000:]}") from None
+          stderr.seek(0)
+          raise UserError(f"{contestant}, {model}: the request {do!r} failed:\n{stderr.read()[-2000:]}") from None
 
       try:
-        yield ask
+        yield send
       finally:
         process.stdin.close()
         process.wait()

@@ -1,11 +1,11 @@
-"""A contestant's process: one model, asked on stdin and answering on stdout, a line of JSON each.
+"""The process of a contestant: trains one model on requests. Requests (stdin) and answers (stdout) are lines of JSON.
 
-  {"do": "build", "batch_size": 256, "steps": 16}   -> {"parameters": 62481}, after the first call of so many steps
+  {"do": "build", "batch_size": 256, "steps": 16}   -> {"parameters": 62481}, after a first call of 16 steps
   {"do": "turn", "batch_size": 256, "seconds": 0.7} -> {"images": 4096, "seconds": 0.71}
   {"do": "epoch", "batch_size": 256}                -> {"images": 57344, "seconds": 4.1, "peak_bytes": 512000000}
-  {"do": "race", "folder": ...}                     -> {"epochs": [{"error", "seconds", "training_seconds"}]}
+  {"do": "race", "test": "test.npy"}                -> {"epochs": [{"error", "seconds", "training_seconds"}]}
 
-Between the turns it is blocked in reading a line. Started as `worker <contestant> <model> <images.npy> <time.time()>`.
+Between requests the process waits for a line and uses no CPU. Arguments: contestant, model, images.npy, start time.
 """
 
 import itertools
@@ -21,15 +21,15 @@ from experiments.throughput import peers, problem
 
 
 class Worker:
-  """The contestants of one library and one model, by batch size, and what they can be asked."""
+  """The contestants of one library and model by batch size. Each public method answers one kind of request."""
 
-  def __init__(self, who, model, images, started):
-    self.entry, self.model, self.started = peers.ENTRIES[who], model, float(started)
+  def __init__(self, name, model, images, started):
+    self.entry, self.model, self.started = peers.ENTRIES[name], model, float(started)
     self.images = np.load(images)
     self.built = {}
 
   def build(self, batch_size, steps):
-    """Builds the contestant of a batch size and trains its first call."""
+    """Builds the contestant for a batch size and trains its first call."""
     contestant = self.entry.build(self.model, batch_size, self.images, steps, False)
     calls = problem.calls(len(self.images), batch_size, steps)
     contestant.train(calls[0])
@@ -37,52 +37,52 @@ class Worker:
     return {"parameters": contestant.parameters}
 
   def turn(self, batch_size, seconds):
-    """Trains for about so many seconds."""
+    """Trains for about `seconds`."""
     contestant, calls, _ = self.built[batch_size]
-    done, begun = 0, time.perf_counter()
-    while (taken := time.perf_counter() - begun) < seconds:
+    images, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds:
       rows = next(calls)
       contestant.train(rows)
-      done += rows.size
-    return {"images": done, "seconds": taken}
+      images += rows.size
+    return {"images": images, "seconds": elapsed}
 
   def epoch(self, batch_size):
-    """Trains an epoch's full calls; the most memory that the process has had."""
+    """Trains the full calls of an epoch and returns the peak memory of the process."""
     contestant, calls, count = self.built[batch_size]
-    done, begun = 0, time.perf_counter()
+    images, start = 0, time.perf_counter()
     for rows in itertools.islice(calls, count):
       contestant.train(rows)
-      done += rows.size
-    return {"images": done, "seconds": time.perf_counter() - begun, "peak_bytes": _peak_bytes()}
+      images += rows.size
+    return {"images": images, "seconds": time.perf_counter() - start, "peak_bytes": _peak_bytes()}
 
   def race(self, test):
-    """Trains the recipe; the test error after each epoch, and the seconds that it took without the evaluations."""
+    """Trains the recipe and returns the test error and the seconds after each epoch, without evaluation time."""
     test = np.load(test)
     contestant = self.entry.build(self.model, problem.RECIPE_BATCH, self.images, 0, True)
     records, evaluating, training = [], 0.0, 0.0
     for number in range(problem.RECIPE_EPOCHS):
-      begun = time.perf_counter()
+      start = time.perf_counter()
       for arguments in contestant.epoch(number):
         contestant.train(*arguments)
-      training += time.perf_counter() - begun
+      training += time.perf_counter() - start
       seconds = time.time() - self.started - evaluating
-      begun = time.perf_counter()
+      start = time.perf_counter()
       error = contestant.squared_error(test)
-      evaluating += time.perf_counter() - begun
+      evaluating += time.perf_counter() - start
       records.append({"error": error, "seconds": seconds, "training_seconds": training})
     return {"epochs": records}
 
 
 def _peak_bytes():
-  """The most memory that this program has had; getrusage would count what its parent had when it started it."""
+  """Returns the peak memory of this process. getrusage would include the memory of the parent at the fork."""
   lines = pathlib.Path("/proc/self/status").read_text().splitlines()
   return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def main(*arguments):
-  """Answers until stdin ends."""
+  """Answers requests until stdin is closed."""
   answers = os.fdopen(os.dup(1), "w")
-  os.dup2(2, 1)  # what libraries print goes where their warnings go
+  os.dup2(2, 1)  # libraries that print to stdout write to stderr instead
   worker = Worker(*arguments)
   for line in sys.stdin:
     request = json.loads(line)

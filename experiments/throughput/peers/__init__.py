@@ -1,4 +1,4 @@
-"""The contestants: name -> how to start one."""
+"""The contestants by name."""
 
 import dataclasses
 import importlib
@@ -9,20 +9,20 @@ from experiments.throughput import problem
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """A contestant before its process starts."""
+  """Description of a contestant."""
 
-  module: str  # of this package
-  needs: tuple[str, ...] = ()  # packages
-  options: dict = dataclasses.field(default_factory=dict)  # of the module's `build`
+  module: str  # module of this package
+  packages: tuple[str, ...] = ()  # required packages
+  options: dict = dataclasses.field(default_factory=dict)  # keyword arguments of the module's `build`
   environment: dict = dataclasses.field(default_factory=dict)
   models: tuple[str, ...] = problem.MODELS
 
   def missing(self):
-    """The packages that are not installed."""
-    return [package for package in self.needs if importlib.util.find_spec(package) is None]
+    """Returns the required packages that are not installed."""
+    return [package for package in self.packages if importlib.util.find_spec(package) is None]
 
   def build(self, *args):
-    """The `Contestant` of a model, in the process that is to run it; see `ours.build` for the arguments."""
+    """Builds the `Contestant` of a model in this process; see `ours.build` for the arguments."""
     return importlib.import_module(f"{__name__}.{self.module}").build(*args, **self.options)
 
 
@@ -38,4 +38,4 @@ ENTRIES = {
   "Flax VAE example": Entry("flax_vae", models=("vae",)),
 }
 
-OURS = [name for name, entry in ENTRIES.items() if entry.module == "ours"]  # none of them is a peer
+OURS = [name for name, entry in ENTRIES.items() if entry.module == "ours"]  # variants of ae_jax, not peers

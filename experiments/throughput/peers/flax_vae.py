@@ -1,6 +1,6 @@
-"""The step of Flax's VAE example (google/flax, examples/vae), written afresh for the model of configs/vae.py.
+"""The training step of Flax's VAE example (google/flax, examples/vae), rewritten for the model of configs/vae.py.
 
-A jitted step on a batch that is given to it, in a Python loop; the randomness is split from a key at each step.
+A Python loop passes each batch to a jitted step and splits the random key at each step.
 """
 
 import flax.linen as nn
@@ -20,18 +20,18 @@ class Perceptron(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    """[B, features] -> [B, sizes[-1]]."""
+    """Maps [B, features] to [B, sizes[-1]]."""
     for size in self.sizes[:-1]:
       x = nn.relu(nn.Dense(size)(x))
     return nn.Dense(self.sizes[-1])(x)
 
 
 class VAE(nn.Module):
-  """The gaussian posterior, one sample of it, and the logits."""
+  """VAE with a Gaussian posterior and one sample."""
 
   @nn.compact
   def __call__(self, x, key):
-    """Images [B, 784] -> logits [B, 784], means and logarithms of variances [B, 32]."""
+    """Returns logits [B, 784], posterior means [B, 32] and log variances [B, 32] of images [B, 784]."""
     mean, log_variance = jnp.split(Perceptron((*WIDTHS["vae"], 2 * LATENT))(x), 2, axis=1)
     z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
     return Perceptron((*WIDTHS["vae"][::-1], PIXELS))(z), mean, log_variance
@@ -39,7 +39,7 @@ class VAE(nn.Module):
 
 @jax.jit
 def train_step(state, x, key):
-  """One step of Adam on the negative ELBO of images [B, 784]."""
+  """Takes one Adam step on the negative ELBO of images [B, 784]."""
 
   def loss(params):
     logits, mean, log_variance = state.apply_fn({"params": params}, x, key)
@@ -50,17 +50,17 @@ def train_step(state, x, key):
 
 
 def build(name, batch_size, images, steps_per_call, recipe):
-  """The example's contestant; it takes no part in the race."""
+  """Builds the contestant of the example, which does not take part in the race."""
   data = problem.unit(images).reshape(-1, PIXELS)
   model, key = VAE(), jax.random.key(0)
   params = model.init(key, data[:1], key)["params"]
   adam = optax.adam(problem.LEARNING_RATE)
-  held = {"state": train_state.TrainState.create(apply_fn=model.apply, params=params, tx=adam), "key": key}
+  holder = {"state": train_state.TrainState.create(apply_fn=model.apply, params=params, tx=adam), "key": key}
 
   def train(rows):
     for row in rows:
-      held["key"], noise = jax.random.split(held["key"])
-      held["state"] = train_step(held["state"], data[row], noise)
-    jax.block_until_ready(held["state"].params)
+      holder["key"], noise = jax.random.split(holder["key"])
+      holder["state"] = train_step(holder["state"], data[row], noise)
+    jax.block_until_ready(holder["state"].params)
 
   return problem.Contestant(sum(leaf.size for leaf in jax.tree.leaves(params)), train, None, None)

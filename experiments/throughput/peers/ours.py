@@ -1,4 +1,4 @@
-"""ae_jax itself: the compiled chunk of steps, called as `ae_jax.training.train` calls it."""
+"""ae_jax: the compiled chunk of training steps, called as in `ae_jax.training.train`."""
 
 import functools
 
@@ -20,12 +20,12 @@ CONFIGS = {"dense": dense, "cnn": cnn, "attention": attention, "vae": vae}
 
 
 def model(name, compute_dtype="float32"):
-  """The `Model` of configs/<name>.py on MNIST."""
+  """Returns the model of configs/<name>.py on MNIST."""
   return models.build(shape=(28, 28, 1), compute_dtype=compute_dtype, **CONFIGS[name].get_config("mnist").model)
 
 
 def step(name, schedule, recipe, compute_dtype="float32"):
-  """The static arguments of the training step."""
+  """Returns the static arguments of the training step."""
   network, config = model(name, compute_dtype), CONFIGS[name].get_config("mnist")
   return {
     "model": network,
@@ -36,31 +36,36 @@ def step(name, schedule, recipe, compute_dtype="float32"):
 
 
 def costs(name, batch_size):
-  """Returns the predicted cost of a step, and the cost that XLA counts in the compiled step, by name.
+  """Returns the predicted cost of a step and the cost that XLA counts in the compiled step, by name.
 
-  Multiply-adds per image: by the textbook, of the products that the CPU runs, and XLA's flops halved; bytes per step.
+  Multiply-adds are per image ("textbook": by formula; "products": executed by the CPU; "xla": half of XLA's flops).
+  Bytes are per step.
   """
   static = step(name, BatchSchedule(60_000, batch_size, 1, seed=0), False) | {"microbatches": 1}
   parts = static["model"], static["objective"], static["optimizer"], batch_size
-  textbook, here = cost.step_cost(*parts), cost.step_cost(*parts, platform=jax.default_backend())
+  textbook, executed = cost.step_cost(*parts), cost.step_cost(*parts, platform=jax.default_backend())
   state = jax.eval_shape(functools.partial(init_state, model=parts[0], optimizer=parts[2]), jax.random.key(0))
   batch = {"x": jnp.zeros((batch_size, *parts[0].shape)), "weight": jnp.ones(batch_size)}
   program = jax.jit(functools.partial(steps.train_step, **static)).lower(state, batch, jax.random.key(0)).compile()
-  found, memory = program.cost_analysis(), program.memory_analysis()
+  xla_cost, xla_memory = program.cost_analysis(), program.memory_analysis()
   return {
     "parameters": textbook.parameters,
     "textbook": textbook.training,
-    "products": here.training,
-    "xla": found["flops"] / 2 / batch_size,
-    "activation_bytes": here.activation_bytes * batch_size,
-    "xla_temporary_bytes": memory.temp_size_in_bytes,
-    "traffic_bytes": here.traffic_bytes,
-    "xla_bytes": found["bytes accessed"],
+    "products": executed.training,
+    "xla": xla_cost["flops"] / 2 / batch_size,
+    "activation_bytes": executed.activation_bytes * batch_size,
+    "xla_temporary_bytes": xla_memory.temp_size_in_bytes,
+    "traffic_bytes": executed.traffic_bytes,
+    "xla_bytes": xla_cost["bytes accessed"],
   }
 
 
 def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float32"):
-  """ae_jax's contestant; `recipe` makes the chunks and the learning rate those of a run of the recipe."""
+  """Builds the contestant of ae_jax.
+
+  `name` is one of `problem.MODELS`, and `images` are the training images as bytes [N, 28, 28, 1]. `steps_per_call` is
+  ignored with `recipe`, which uses the chunks and the learning rate of the race's recipe.
+  """
   cache.keep_compiled_programs()
   schedule = BatchSchedule(len(images), batch_size, 1, seed=0)
   static = step(name, schedule, recipe, compute_dtype)
@@ -68,17 +73,17 @@ def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float
   placement = distributed.replicated(distributed.mesh(jax.local_devices()[:1]))
   init_key, key = jax.random.split(jax.random.key(0))
   data = jax.device_put({"x": images.reshape(len(images), -1)}, placement)
-  start = steps.compiled(init_state, (init_key,), placement, model=network, optimizer=optimizer)
-  held = {"state": start(init_key)}
+  initialise = steps.compiled(init_state, (init_key,), placement, model=network, optimizer=optimizer)
+  holder = {"state": initialise(init_key)}
   shape = (schedule.chunk if recipe else steps_per_call, batch_size)
   rows = jax.device_put((np.zeros(shape, np.int32), np.ones(shape, np.float32)), placement)
-  arguments = jax.device_put((held["state"], data, *rows, key), placement)
+  arguments = jax.device_put((holder["state"], data, *rows, key), placement)
   chunk = steps.compiled(steps.train_chunk, arguments, placement, value_range="unit", **static)
 
   def train(rows, weights=None):
     weights = np.ones(rows.shape, np.float32) if weights is None else weights
     batches = jax.device_put((rows, weights), placement)
-    held["state"], terms, _ = chunk(held["state"], data, *batches, key)
+    holder["state"], terms, _ = chunk(holder["state"], data, *batches, key)
     jax.block_until_ready(terms)
 
   @jax.jit
@@ -90,15 +95,15 @@ def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float
   return problem.Contestant(
     network.parameter_count(),
     train,
-    lambda test: problem.mean_in_parts(lambda part: squared_error(held["state"].variables, part), test),
+    lambda test: problem.mean_in_parts(lambda part: squared_error(holder["state"].variables, part), test),
     schedule.chunks,
   )
 
 
 def _optimizer(schedule, recipe):
-  experiment = {"name": "adam", "weight_decay": 0.0, "clip_norm": 0.0, "steps_per_epoch": schedule.steps}
+  common = {"name": "adam", "weight_decay": 0.0, "clip_norm": 0.0, "steps_per_epoch": schedule.steps}
   if recipe:
-    warm = {"warmup_epochs": problem.WARMUP_EPOCHS, "epochs": problem.RECIPE_EPOCHS}
-    return optimizers.build(learning_rate=problem.RECIPE_PEAK, schedule="cosine", **warm, **experiment)
+    epochs = {"warmup_epochs": problem.WARMUP_EPOCHS, "epochs": problem.RECIPE_EPOCHS}
+    return optimizers.build(learning_rate=problem.RECIPE_PEAK, schedule="cosine", **epochs, **common)
   constant = {"schedule": "constant", "warmup_epochs": 0, "epochs": 1}
-  return optimizers.build(learning_rate=problem.LEARNING_RATE, **constant, **experiment)
+  return optimizers.build(learning_rate=problem.LEARNING_RATE, **constant, **common)

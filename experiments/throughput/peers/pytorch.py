@@ -1,4 +1,4 @@
-"""PyTorch, eager and compiled: floats in memory, rows picked by index, fused Adam, no data loader."""
+"""PyTorch, eager and compiled: images as floats in memory, batches gathered by index, fused Adam, no data loader."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Loss(nn.Module):
-  """The model and its objective, so that both are compiled as one: images -> []."""
+  """Model and objective in one module, so that both are compiled together."""
 
   def __init__(self, name):
     super().__init__()
@@ -18,7 +18,7 @@ class Loss(nn.Module):
     self.encoder, self.decoder = torch_modules.encoder(name), torch_modules.decoder(name)
 
   def forward(self, x):
-    """Images of the model's shape -> nats []."""
+    """Returns the nats [] of images, for the VAE the negative ELBO."""
     if not self.variational:
       return torch_modules.cross_entropy(self.decoder(self.encoder(x)), x)
     mean, log_variance = self.encoder(x).chunk(2, 1)
@@ -26,12 +26,12 @@ class Loss(nn.Module):
     return torch_modules.cross_entropy(self.decoder(z), x) + torch_modules.gaussian_kl(mean, log_variance)
 
   def reconstruct(self, x):
-    """Images -> [0, 1], of their shape."""
+    """Returns the reconstructions of images, in [0, 1]."""
     return torch.sigmoid(self.decoder(self.encoder(x)[:, : problem.LATENT]))
 
 
 def build(name, batch_size, images, steps_per_call, recipe, compiled=False):
-  """PyTorch's contestant."""
+  """Builds the contestant of PyTorch."""
   torch.manual_seed(0)
   module = Loss(name).apply(torch_modules.initialise).to(DEVICE)
   loss = torch.compile(module, dynamic=False) if compiled else module
@@ -39,9 +39,16 @@ def build(name, batch_size, images, steps_per_call, recipe, compiled=False):
 
 
 def contestant(name, batch_size, images, recipe, module, loss, shape=None):
-  """The loop around `loss` (images -> []), a function of the module's parameters.
+  """Builds a contestant with a PyTorch training loop.
 
-  `shape` (name, bytes [N, 28, 28, 1]) -> floats is how the module wants its images; the default is PyTorch's layout.
+  Args:
+    name: Name of the model.
+    batch_size: Number of images per step.
+    images: Training images as bytes [N, 28, 28, 1].
+    recipe: Whether to use the learning rate of the race's recipe.
+    module: Module whose parameters are trained.
+    loss: Function of images that returns the loss [].
+    shape: Function (name, bytes [N, 28, 28, 1]) -> floats in the module's layout; default: PyTorch's layout.
   """
   torch.set_num_threads(problem.cores())
   to_device = lambda images: torch.from_numpy((shape or shaped)(name, images)).to(DEVICE)
@@ -73,7 +80,7 @@ def contestant(name, batch_size, images, recipe, module, loss, shape=None):
 
 
 def shaped(name, images):
-  """Bytes [N, 28, 28, 1] -> floats [N, 1, 28, 28], or [N, 784] for a model without convolutions."""
+  """Converts bytes [N, 28, 28, 1] to floats [N, 1, 28, 28], or [N, 784] for a model without convolutions."""
   return problem.unit(images).reshape(-1, *((1, 28, 28) if name == "cnn" else (problem.PIXELS,)))
 
 
