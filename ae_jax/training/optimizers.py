@@ -30,11 +30,6 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 }
 
 
-def build(name: str, **options: Any) -> optax.GradientTransformationExtraArgs:
-  """Returns the optimizer that `config.optimizer` describes; see `optimizer_factory` for the arguments."""
-  return optimizer_factory(name, **options)()
-
-
 @dataclasses.dataclass(frozen=True)
 class OptimizerFactory:
   """An optimizer as a function of its hyperparameters, in which sweep members that share a program may differ."""

@@ -31,7 +31,7 @@ def table():
     config = importlib.import_module(f"configs.{name}").get_config("mnist")
     model = models.build(shape=(28, 28, 1), **config.model)
     objective = objectives.build(model=model, value_range="unit", **config.objective)
-    optimizer = optimizers.build(**config.optimizer, epochs=config.epochs, steps_per_epoch=100)
+    optimizer = optimizers.optimizer_factory(**config.optimizer, epochs=config.epochs, steps_per_epoch=100)()
     step = cost.step_cost(model, objective, optimizer, EXAMPLES_PER_DEVICE)
     state = jax.eval_shape(lambda key: init_state(key, model=model, optimizer=optimizer), jax.random.key(0))  # noqa: B023
     for devices in DEVICES:

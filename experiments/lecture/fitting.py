@@ -63,7 +63,9 @@ def fit(config, dataset, seeds):
   """Trains the config's model on a data set with each seed and returns a list of `Fitted`."""
   model = models.build(shape=dataset.shape, **config.model)
   schedules = [batch_schedule.BatchSchedule(len(dataset.train), config.batch_size, 1, seed) for seed in seeds]
-  optimizer = optimizers.build(**config.optimizer, epochs=config.epochs, steps_per_epoch=schedules[0].steps)
+  optimizer = optimizers.optimizer_factory(
+    **config.optimizer, epochs=config.epochs, steps_per_epoch=schedules[0].steps
+  )()
   static = {
     "model": model,
     "objective": objectives.build(model=model, value_range=dataset.value_range, **config.objective),

@@ -20,7 +20,7 @@ def dataset_of(anomalous=None):
 def memorisation_of(samples_of):
   """Returns the results for the samples that `samples_of` makes from a context of gaussian examples."""
   train, test = blobs(2000, 0), blobs(800, 1)
-  context = fake(contexts.EvalContext, train=train, test=test, reconstructed=0.8 * test, dataset=dataset_of())
+  context = fake(contexts.EvalContext, train=train, test=test, reconstructions=0.8 * test, dataset=dataset_of())
   return analyze({"drawn": samples_of(context)}, lambda samples: generation.memorisation(context, samples))
 
 

@@ -31,7 +31,7 @@ def total(function):
 
 
 def optimizer_of(name="adam"):
-  return optimizers.build(name, **OPTIMIZER, epochs=2, steps_per_epoch=10)
+  return optimizers.optimizer_factory(name, **OPTIMIZER, epochs=2, steps_per_epoch=10)()
 
 
 def dense_of(shape=(28, 28, 1), **options):

@@ -18,7 +18,7 @@ def parts_of(name="dense", **options):
   config = config_of(name, "digits")
   model = models.build(shape=(8, 8, 1), **{**config.model, **options})
   objective = objectives.build(model=model, value_range="unit", **config.objective)
-  return model, objective, optimizers.build(**config.optimizer, epochs=1, steps_per_epoch=1)
+  return model, objective, optimizers.optimizer_factory(**config.optimizer, epochs=1, steps_per_epoch=1)()
 
 
 def test_check_counts_parameters_gradient_and_both_adam_moments(monkeypatch):

@@ -199,8 +199,16 @@ def test_latent_larger_than_the_example_needs_a_regulariser():
 
 
 @pytest.mark.parametrize("options", [{}, {"tied": True, "activation": "relu"}])
-def test_sparsity_kl_accepts_any_model_with_a_sigmoid_bottleneck(options):
-  objectives.build("sparse", dense_of(bottleneck="sigmoid", **options), "unit", **SPARSE)
+def test_sparsity_kl_is_that_of_the_mean_activations_over_the_batch(options):
+  model = dense_of(bottleneck="sigmoid", **options)
+  variables, batch = model.init(jax.random.key(0)), batch_of(4)
+  loss, (terms, _) = loss_of(
+    objectives.build("sparse", model, "unit", **{**SPARSE, "weight": 2.0}), model, variables, batch
+  )
+  mean = np.asarray(jax.jit(model.encode)(variables, batch["x"]).z, np.float64).mean(0)
+  kl = 0.05 * np.log(0.05 / mean) + 0.95 * np.log(0.95 / (1 - mean))
+  np.testing.assert_allclose(terms["sparsity_kl"], kl.sum(), rtol=1e-5)
+  np.testing.assert_allclose(loss, terms["nats"] + 2 * kl.sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

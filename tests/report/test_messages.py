@@ -36,7 +36,7 @@ SENTENCES = {
   "overfit": "overfitting",
   "rank": "lie in a space of 32 dimensions or fewer",
   "large": "at least as large as an example",
-  "percent": "% of PCA's",
+  "percent": "% of the PCA error",
   "skips": "skip connections",
   "worse": "no better than PCA",
   "few": "latent units are active",
@@ -186,7 +186,7 @@ def test_unfinished_run_gets_advice_only_if_it_diverged(changes, settings, skipp
 def test_verdict_works_without_the_mean_predictor_of_newer_versions():
   old = {name: value for name, value in METRICS.items() if "mean" not in name}
   for changes, part in (
-    ({}, "error is 50% of PCA's"),
+    ({}, "error is 50% of the PCA error"),
     ({"test/squared_error": 60.0}, "no better than PCA"),
     ({"test/pca_squared_error": 1e-9}, "32 dimensions or fewer"),
     ({"test/pca_squared_error": 0.0, "test/squared_error": 0.0}, "32 dimensions or fewer"),

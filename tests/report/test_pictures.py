@@ -71,28 +71,48 @@ def test_constant_and_single_images_can_be_drawn(tmp_path):
   assert drawn(tmp_path, figures.Gallery("t", images), "real").shape[1] > 100
 
 
-def test_values_that_are_not_finite_can_be_drawn(tmp_path):
-  images = np.full((2, 4, 4, 1), np.nan, np.float32)
-  drawn(tmp_path, figures.ExampleRows("t", {"x": images, "reconstructions": images}), "real")
-  drawn(tmp_path, figures.Bars("t", (), np.array([np.inf, np.nan, 1.0]), "x", "y"))
+def blue_share(picture):
+  """Returns the share of blue pixels, the colour of bars."""
+  return (picture[..., 2] > picture[..., 0] + 0.2).mean()
+
+
+def test_values_that_are_not_finite_do_not_change_the_others(tmp_path):
+  """The scale ignores them, so the first image is drawn as beside an image within its range."""
+  first = np.linspace(-3, 5, 16, dtype=np.float32).reshape(1, 4, 4, 1)
+  pictures_of = [
+    drawn(tmp_path, figures.Gallery("t", np.concatenate([first, np.full((1, 4, 4, 1), other, np.float32)])), "real")
+    for other in (0.0, np.nan, np.inf)
+  ]
+  half = pictures_of[0].shape[0] // 2  # two images, one below the other
+  assert all((picture[:half] == pictures_of[0][:half]).all() for picture in pictures_of)
+  bars = [figures.Bars("t", (), np.array([other, 0.0, 1.0]), "x", "y") for other in (0.0, np.nan, np.inf)]
+  shares = [blue_share(drawn(tmp_path, item)) for item in bars]
+  assert min(shares) > 0.5 * shares[0] > 0
 
 
 def test_long_names_leave_room_for_the_bars(tmp_path):
   """Counts the blue pixels of the bars, with short and with long names."""
-  blue = []
-  for names in (("a", "b", "c", "d"), tuple(f"the classifier number {number}" for number in range(4))):
-    picture = drawn(tmp_path, figures.Bars("t", names, np.ones(4), "reader", "accuracy"))
-    blue.append((picture[..., 2] > picture[..., 0] + 0.2).mean())
-  assert blue[1] > 0.5 * blue[0]
+  short, long = (
+    blue_share(drawn(tmp_path, figures.Bars("t", names, np.ones(4), "reader", "accuracy")))
+    for names in (("a", "b", "c", "d"), tuple(f"the classifier number {number}" for number in range(4)))
+  )
+  assert long > 0.5 * short
 
 
 @pytest.mark.parametrize("count", [1, 3, 20])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_few_and_many_series_can_be_drawn(tmp_path, channels, count):
+def test_every_series_up_to_the_limit_appears(tmp_path, channels, count):
+  """Changes the last series: the picture changes, unless the series is beyond the limit of the kind."""
   series = made_runs.series(count, channels=channels)
-  drawn(tmp_path, figures.ExampleRows("t", {"series": series, "reconstructions": 0.5 * series}), "real")
-  drawn(tmp_path, figures.Gallery("t", series), "real")
-  drawn(tmp_path, figures.Attention("t", series, {"encoder": np.full((count, 1, 1, 60), 1 / 60, np.float32)}), "real")
+  changed = np.concatenate([series[:-1], series[-1:, ::-1]])
+  weights = {"encoder": np.full((count, 1, 1, 60), 1 / 60, np.float32)}
+  for figure_of, limit in (
+    (lambda x: figures.ExampleRows("t", {"series": x, "reconstructions": 0.5 * x}), 16),
+    (lambda x: figures.Gallery("t", x), 100),
+    (lambda x: figures.Attention("t", x, weights), 16),
+  ):
+    differ = (drawn(tmp_path, figure_of(series), "real") != drawn(tmp_path, figure_of(changed), "real")).any()
+    assert differ == (count <= limit)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (8, 12, 3)])

@@ -32,7 +32,7 @@ def test_report_shows_every_result(tmp_path):
   assert "0.98 (0.97 to 0.99)" in text
   assert "trained for 50 epochs" in text
   assert "Squared error 3.180 per test example (baseline: PCA with the same latent size, 13.193). " in text
-  assert "The model&#39;s error is 24% of PCA&#39;s." in text
+  assert "The model&#39;s error is 24% of the PCA error." in text
   for part in ("0123456789abcdef", "5a17", "cpu: cpu", "optimizer.learning_rate", "from ae_jax import config, train"):
     assert part in text
   assert ">Novel</h2>" in text  # an evaluator that the report does not know
@@ -167,7 +167,7 @@ def test_names_are_escaped(tmp_path):
   [
     (
       lambda description: description["config"].pop("model"),
-      "config.model is None, not dict: another version wrote the file",
+      "config.model is None, not dict; another version of ae_jax wrote the file",
     ),
     (lambda description: description["config"].update(epochs="20"), "config.epochs is '20', not int"),
     (lambda description: description["config"]["model"].pop("latent"), "config.model.latent is None, not int"),

@@ -40,7 +40,7 @@ def pack(monkeypatch):
   mesh = mesh_of(2)
   device_data = stub(
     DeviceData,
-    split=distributed.sharded(mesh, axis=0),
+    batch_sharding=distributed.sharded(mesh, axis=0),
     test_weights=np.ones((1, 2)),
     train=np.zeros(6, np.uint8),
     test=np.zeros(4, np.uint8),

@@ -179,7 +179,7 @@ def test_the_other_way_is_tried_if_that_can_pay_and_used_if_clearly_faster(monke
     batch_schedule=types.SimpleNamespace(chunk=5, chunks_per_epoch=50),
     stages=[types.SimpleNamespace(epochs=range(3))],
   )
-  device_data = stub(DeviceData, split=distributed.sharded(distributed.mesh(jax.devices()[:1]), axis=0))
+  device_data = stub(DeviceData, batch_sharding=distributed.sharded(distributed.mesh(jax.devices()[:1]), axis=0))
   first, *others = seconds
   lines, clock = [], iter(others)
   pack = packs.Pack([member], [member], device_data, 10.0, 2, "in turn", False, {}, lines.append, peak_bytes=1)

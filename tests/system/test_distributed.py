@@ -49,7 +49,7 @@ def trained(
   static = {
     "model": model,
     "objective": objectives.build(model=model, value_range="unit", likelihood="bernoulli", **objective),
-    "optimizer": optimizers.build(**optimizer, epochs=1, steps_per_epoch=schedule.steps),
+    "optimizer": optimizers.optimizer_factory(**optimizer, epochs=1, steps_per_epoch=schedule.steps)(),
   }
   everywhere, cut = distributed.replicated(mesh), distributed.sharded(mesh, axis=1)
   key = distributed.put(jax.random.key(0), everywhere)

@@ -16,7 +16,7 @@ RUN = {"epochs": 4, "steps_per_epoch": 10}
 
 def updates(steps=40, name="sgd", **options):
   """Yields the decrease of a single parameter, whose gradient is always 1, in each step."""
-  optimizer = optimizers.build(name, **{**OPTIONS, **options}, **RUN)
+  optimizer = optimizers.optimizer_factory(name, **{**OPTIONS, **options}, **RUN)()
   params = jnp.ones(())
   state = optimizer.init(params)
   for _ in range(steps):
@@ -37,7 +37,7 @@ def test_constant_learning_rate_is_constant():
 
 
 def test_adam_with_weight_decay_equals_adamw():
-  ours = optimizers.build("adam", **{**OPTIONS, "weight_decay": 0.3}, **RUN)
+  ours = optimizers.optimizer_factory("adam", **{**OPTIONS, "weight_decay": 0.3}, **RUN)()
   theirs = optax.adamw(0.1, weight_decay=0.3)
   params = jnp.asarray([1.0, -2.0])
   gradient = jnp.asarray([0.5, 3.0])
@@ -86,18 +86,18 @@ def assert_same_updates(ours, theirs):
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_every_optimizer_equals_that_of_optax(name):
-  assert_same_updates(optimizers.build(name, **OPTIONS, **RUN), ALIASES[name](0.1))
+  assert_same_updates(optimizers.optimizer_factory(name, **OPTIONS, **RUN)(), ALIASES[name](0.1))
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
 def test_clipping_precedes_the_optimizer(name):
-  ours = optimizers.build(name, **{**OPTIONS, "clip_norm": 2.0}, **RUN)
+  ours = optimizers.optimizer_factory(name, **{**OPTIONS, "clip_norm": 2.0}, **RUN)()
   assert_same_updates(ours, optax.chain(optax.clip_by_global_norm(2.0), ALIASES[name](0.1)))
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_every_optimizer_minimises_a_quadratic(name):
-  optimizer = optimizers.build(name, **OPTIONS, epochs=10, steps_per_epoch=10)
+  optimizer = optimizers.optimizer_factory(name, **OPTIONS, epochs=10, steps_per_epoch=10)()
   quadratic = lambda x: jnp.square(x).sum()
   x = jnp.asarray([1.0, -0.5])
   state = optimizer.init(x)
@@ -137,6 +137,6 @@ def test_large_integers_act_as_floats():
 
 
 def test_more_steps_than_int32_can_count_are_refused():
-  optimizers.build("adam", **OPTIONS, epochs=214_748_364, steps_per_epoch=10)
+  optimizers.optimizer_factory("adam", **OPTIONS, epochs=214_748_364, steps_per_epoch=10)()
   with pytest.raises(errors.UserError, match=r"config\.epochs=214748365: must be at most 214748364 at 10 "):
-    optimizers.build("adam", **OPTIONS, epochs=214_748_365, steps_per_epoch=10)
+    optimizers.optimizer_factory("adam", **OPTIONS, epochs=214_748_365, steps_per_epoch=10)()

@@ -209,7 +209,7 @@ def small():
   static = {
     "model": model,
     "objective": objectives.build("reconstruction", model, "real", likelihood="gaussian"),
-    "optimizer": optimizers.build("adam", **schedule, epochs=1, steps_per_epoch=1),
+    "optimizer": optimizers.optimizer_factory("adam", **schedule, epochs=1, steps_per_epoch=1)(),
   }
   state = init_state(KEY, model=model, optimizer=static["optimizer"])
   return {**static, "value_range": "real", "microbatches": 1}, state

@@ -104,6 +104,6 @@ def _optimizer(schedule, recipe):
   common = {"name": "adam", "weight_decay": 0.0, "clip_norm": 0.0, "steps_per_epoch": schedule.steps}
   if recipe:
     epochs = {"warmup_epochs": problem.WARMUP_EPOCHS, "epochs": problem.RECIPE_EPOCHS}
-    return optimizers.build(learning_rate=problem.RECIPE_PEAK, schedule="cosine", **epochs, **common)
+    return optimizers.optimizer_factory(learning_rate=problem.RECIPE_PEAK, schedule="cosine", **epochs, **common)()
   constant = {"schedule": "constant", "warmup_epochs": 0, "epochs": 1}
-  return optimizers.build(learning_rate=problem.LEARNING_RATE, **constant, **common)
+  return optimizers.optimizer_factory(learning_rate=problem.LEARNING_RATE, **constant, **common)()
