@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-if sys.argv[:1] == ["-m"]:  # `python -m ae_jax.main` and other modules: handle Ctrl-C before their slow imports
+if sys.argv[:1] == ["-m"]:  # for `python -m ae_jax.main` and similar commands: handle Ctrl-C before their slow imports
   from ae_jax.system import signals
 
   signals.watch()

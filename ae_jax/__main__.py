@@ -14,15 +14,15 @@ import sys
 COMMANDS = {
   "train": ("ae_jax.main", "Train an autoencoder."),
   "sweep": ("ae_jax.sweep.__main__", "Train one autoencoder per latent size, seed and hyperparameter."),
-  "evaluate": ("ae_jax.evaluate", "Evaluate a trained run and draw its report again."),
-  "compare": ("ae_jax.compare", "Compare several runs in a table and a page."),
+  "evaluate": ("ae_jax.evaluate", "Evaluate a trained run again and update its report."),
+  "compare": ("ae_jax.compare", "Compare several runs in a table and an HTML page."),
   "describe": ("ae_jax.describe", "Print the keys of a config, and the size and cost of its model."),
   "configs": ("ae_jax.config.__main__", "List the shipped configs."),
 }
 
 
 def main(argv: list[str] | None = None) -> None:
-  """Runs the subcommand that the first argument names."""
+  """Runs the command that the first argument names."""
   program, *arguments = sys.argv if argv is None else argv
   if not arguments or arguments[0] in ("--help", "-h", "help"):
     print(_usage())
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(2)
   from ae_jax.system import signals
 
-  signals.watch()  # before slow imports, so that Ctrl-C always ends with one line
+  signals.watch()  # before slow imports, so Ctrl-C always ends the command with one line
   sys.argv = [f"{program} {name}", *rest]
   importlib.import_module(COMMANDS[name][0]).run()
 

@@ -22,7 +22,7 @@ from ae_jax.system import paths
 from ae_jax.types import AnyArray, Columns
 
 WEIGHTS = ("auto", "ema", "raw")
-_LARGEST_BATCH = 256  # examples per call of the model: the activations of more do not fit in a CPU's cache
+_LARGEST_BATCH = 256  # examples per call of the model; activations of larger batches do not fit in a CPU's cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Run:
   [N, H, W, C] or series [N, T, C]; the axis C may be omitted if its size is 1. They are uint8, or floating point in
   the data range of the run (`config.data.range`).
 
-  A conditional model also needs the columns that it was trained on, as keyword arguments. A label is an array [N] of
-  integers, or one integer for all examples: `run.encode(x, label=labels)`, `run.decode(z, label=7)`.
+  A conditional model also needs its other inputs as keyword arguments. A label is an array [N] of integers, or one
+  integer for all examples: `run.encode(x, label=labels)`, `run.decode(z, label=7)`.
 
-  The methods raise UserError if the shape, dtype or values of an array do not fit the run, or if a column is missing
+  The methods raise UserError if the shape, dtype or values of an array do not match the run, or if an input is missing
   or unknown.
 
   Example:
@@ -50,7 +50,7 @@ class Run:
     config: The config of the run.
     metrics: Most recent value of each metric up to the step of the checkpoint.
     history: Records of metrics.jsonl up to the step of the checkpoint.
-    model: The model, whose methods are functions of `variables`.
+    model: The model; its methods take `variables` as an argument.
     step: Number of optimizer steps at the checkpoint.
   """
 
@@ -63,7 +63,7 @@ class Run:
 
   @property
   def params(self) -> dict[str, Any]:
-    """The trained parameters: nested dicts of arrays."""
+    """The trained parameters, as nested dicts of arrays."""
     return self.variables.params
 
   def encode(self, x: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
@@ -89,12 +89,12 @@ class Run:
       Indices int32 [N, *index shape].
 
     Raises:
-      UserError: The latent code is not discrete, or an argument does not fit.
+      UserError: The latent code is not discrete, or an argument is invalid.
     """
     if self.model.code.levels is None:
       raise errors.UserError(
-        "encode_indices: the latent code of this run is real, not discrete; use encode, or train a model with a "
-        "quantised code (configs/vqvae.py, or config.model.bottleneck='fsq5')"
+        "encode_indices: the latent code of this run is continuous, not discrete; use encode, or train a model with a "
+        "quantised latent code (configs/vqvae.py, or config.model.bottleneck='fsq5')"
       )
     x = self._checked_examples(x)
     return self.apply("indices", x, self._checked_columns(len(x), columns))
@@ -111,7 +111,9 @@ class Run:
     """
     z, shape = np.asarray(z, np.float32), self.model.code.shape
     if z.shape[1:] != shape:
-      raise errors.UserError(f"latent codes of shape {z.shape}: this run takes [N, {', '.join(map(str, shape))}]")
+      raise errors.UserError(
+        f"latent codes of shape {z.shape}: the shape must be [N, {', '.join(map(str, shape))}] for this run"
+      )
     return self.apply("decode", z, self._checked_columns(len(z), columns))
 
   def decode_indices(self, indices: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
@@ -124,14 +126,16 @@ class Run:
       Examples float32 [N, *shape] in the data range of the run.
 
     Raises:
-      UserError: The latent code is not discrete, or an argument does not fit.
+      UserError: The latent code is not discrete, or an argument is invalid.
     """
     code, indices = self.model.code, np.asarray(indices)
     if code.levels is None:
-      raise errors.UserError("decode_indices: the latent code of this run is real, not discrete; use decode")
+      raise errors.UserError("decode_indices: the latent code of this run is continuous, not discrete; use decode")
     if indices.shape[1:] != code.index_shape or not np.issubdtype(indices.dtype, np.integer):
       wanted = ", ".join(map(str, code.index_shape))
-      raise errors.UserError(f"indices {indices.dtype} {indices.shape}: this run takes integers [N, {wanted}]")
+      raise errors.UserError(
+        f"indices of dtype {indices.dtype} and shape {indices.shape}: must be integers of shape [N, {wanted}]"
+      )
     if indices.size and not 0 <= indices.min() <= indices.max() < code.levels:
       raise errors.UserError(f"indices from {indices.min()} to {indices.max()}: must be from 0 to {code.levels - 1}")
     z = self.apply("lookup", indices.astype(np.int32), {})
@@ -143,7 +147,7 @@ class Run:
     return self.apply("reconstruct", x, self._checked_columns(len(x), columns))
 
   def score(self, x: AnyArray, **columns: Any) -> Float[np.ndarray, " examples"]:
-    """Returns the anomaly scores of examples: large for examples that differ from the training data.
+    """Returns the anomaly scores of examples, which are large for examples that differ from the training data.
 
     Returns:
       Squared reconstruction errors float32 [N], summed over the elements of an example.
@@ -154,27 +158,27 @@ class Run:
     """Returns the attention weights of the encoder for examples.
 
     Returns:
-      Attention weights float32 [N, heads, queries, keys] by layer name; {} for an encoder without attention.
+      {layer name: attention weights float32 [N, heads, queries, keys]}; {} for an encoder without attention.
     """
     x = self._checked_examples(x)
     return self.attention_of(x, self._checked_columns(len(x), columns))
 
   def attention_of(self, x: AnyArray, columns: Columns) -> dict[str, np.ndarray]:
-    """Returns the attention weights, as `attention` does, for arguments that are already checked; see `apply`."""
+    """Returns the result of `attention` for arguments that are already checked, as in `apply`."""
     if not jax.eval_shape(self.model.attention, self.variables, x, columns):
-      return {}  # without compiling anything
+      return {}  # known from the shapes, without compiling
     return jax.tree.map(np.asarray, _attention(self.variables, x, columns, model=self.model))
 
   def apply(self, method: str, array: AnyArray, columns: Columns) -> Shaped[np.ndarray, "examples ..."]:
     """Returns the result of a method in FUNCTIONS for arguments that are already checked.
 
-    The array is processed in batches that are padded to a power of two, so that few batch sizes are compiled.
+    The array is processed in batches. Their sizes are padded to a power of two, so only few sizes are compiled.
 
     Args:
-      method: Key of FUNCTIONS.
-      array: Examples float32 [N, *shape] in the data range, latent codes float32 [N, *code shape], or for "lookup"
+      method: A key of FUNCTIONS.
+      array: Examples float32 [N, *shape] in the data range, latent codes float32 [N, *code shape], or, for "lookup",
         indices int32 [N, *index shape].
-      columns: Columns int32 [N] that the model needs besides the array.
+      columns: Other inputs of the model, {name: int32 [N]}.
     """
     function = functools.partial(_apply, model=self.model, method=method, value_range=self.config.data.range)
     one = lambda rows: jax.ShapeDtypeStruct((1, *rows.shape[1:]), rows.dtype)
@@ -189,23 +193,25 @@ class Run:
     return np.concatenate(results)
 
   def _checked_columns(self, count: int, columns: Mapping[str, Any]) -> Columns:
-    """Returns the columns that the model needs besides x, int32 [count]; UserError if one is missing or unknown."""
+    """Returns the other inputs of the model, {name: int32 [count]}; UserError if an input is missing or unknown."""
     needed = self.model.columns
     for name in {*columns} - {*needed}:
-      raise errors.UserError(f"{name}=: this run takes no column {name!r}; it takes {', '.join(('x', *needed))}")
+      known = ", ".join(("x", *needed))
+      raise errors.UserError(f"{name}=: the model of this run has no input {name!r}; its inputs are {known}")
     for name in needed:
       if name not in columns:
-        raise errors.UserError(f"{name}= is missing: this run was trained on x and {', '.join(needed)}; pass it too")
+        inputs = ", ".join(needed)
+        raise errors.UserError(f"{name}= is missing: this run was trained on x and {inputs}; pass {name}=... too")
     return {name: data.class_indices(columns[name], self.model.labels, count) for name in needed}
 
   def _checked_examples(self, x: AnyArray) -> Float[np.ndarray, "examples ..."]:
-    """Returns the examples as float32 [N, *shape] in the data range; UserError if they do not fit."""
+    """Returns the examples as float32 [N, *shape] in the data range; UserError if they do not match the run."""
     x = np.asarray(x)
     if x.ndim == len(self.model.shape) and self.model.shape[-1] == 1:
       x = x[..., None]
     if x.shape[1:] != self.model.shape:
       raise errors.UserError(
-        f"examples of shape {x.shape}: this run takes [N, {', '.join(map(str, self.model.shape))}]"
+        f"examples of shape {x.shape}: the shape must be [N, {', '.join(map(str, self.model.shape))}] for this run"
       )
     fault = ranges.range_error(x, self.config.data.range)
     if fault:
@@ -216,7 +222,7 @@ class Run:
 def make_run(
   variables: models.Variables, config: ConfigDict, model: models.Model, workdir: pathlib.Path, step: int
 ) -> Run:
-  """Returns a `Run` with these variables and the metrics that the run folder holds up to `step`."""
+  """Returns a `Run` with the given variables and the metrics that the run folder contains up to `step`."""
   history = [record for record in logs.stream(workdir) if record["step"] <= step]
   metrics = {name: value for record in history for name, value in record.items()}
   return Run(variables, config, metrics, history, model, step)
@@ -232,13 +238,13 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
   Args:
     workdir: The run folder, the `--workdir` of the training.
     which: "last" for the newest checkpoint, "best" for the checkpoint with the smallest test error.
-    weights: "raw" for the parameters of the last step, "ema" for their exponential moving averages
-      (`config.ema_decay`), "auto" for the parameters that the metrics of the run were measured with: the averages if
-      the run has them, otherwise the parameters of the last step.
+    weights: "raw" for the trained parameters, "ema" for their exponential moving averages (`config.ema_decay`), "auto"
+      for the averages if the run has them and otherwise the trained parameters. The metrics of the run are measured
+      with the parameters that "auto" returns.
 
   Raises:
-    UserError: The folder contains no run or no checkpoint yet, the checkpoint is damaged, the moving averages are
-      requested and the run has none, or an argument is unknown.
+    UserError: The folder contains no run or no checkpoint, the checkpoint is damaged, an argument has an unknown value,
+      or `weights` is "ema" and the run has no averages.
   """
   workdir = paths.local_path("workdir", workdir)
   description = run_folder.read_description(workdir)
@@ -268,7 +274,8 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
   return make_run(models.Variables(parts[name], parts.get("model_state", {})), config, model, workdir, steps[which])
 
 
-# Methods of `Run.apply`: functions of (model, output activation) that return a function of (variables, array, columns).
+# Methods of `Run.apply`: name -> function of (model, output activation) that returns a function of (variables, array,
+# columns).
 FUNCTIONS = {
   "encode": lambda model, activation: lambda *args: model.encode(*args).z,
   "indices": lambda model, activation: lambda *args: model.encode(*args).indices,

@@ -1,4 +1,4 @@
-"""Shared parts of the commands: flags, --help, and one line with an exit status for every user error."""
+"""Functions that the commands share: flags, --help, and error messages of one line with an exit status."""
 
 import contextlib
 import datetime
@@ -43,7 +43,7 @@ _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 
 
 def run(main: Callable[[ConfigDict, Callable[[ConfigDict], pathlib.Path]], Any]) -> None:
-  """Runs the `main(config, workdir)` of a command; `workdir(config)` returns the run folder."""
+  """Runs `main(config, workdir)` of a command, where the function `workdir(config)` returns the run folder."""
 
   def call(arguments):
     _refuse(arguments, "write overrides as --config.KEY=VALUE")
@@ -56,7 +56,7 @@ def run(main: Callable[[ConfigDict, Callable[[ConfigDict], pathlib.Path]], Any])
 
 
 def run_on_folder(main: Callable[[pathlib.Path], Any]) -> None:
-  """Runs the `main(workdir)` of a command that takes an existing run folder and no config."""
+  """Runs `main(workdir)` of a command that takes an existing run folder and no config."""
 
   def call(arguments):
     _refuse(arguments, "write the run folder as --workdir=FOLDER")
@@ -68,7 +68,7 @@ def run_on_folder(main: Callable[[pathlib.Path], Any]) -> None:
 
 
 def run_on_arguments(main: Callable[[list[str]], Any], example: str) -> None:
-  """Runs the `main(arguments)` of a command that takes at least one positional argument, no config and no folder."""
+  """Runs `main(arguments)` of a command that takes one or more positional arguments, and no config or run folder."""
 
   def call(arguments):
     if not arguments:
@@ -92,14 +92,14 @@ def _start(call, main, unused):
         stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
       try:
         call(argv[1:])
-      except BrokenPipeError:  # the reader of the output, such as `head`, has ended
+      except BrokenPipeError:  # the process that reads the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
   app.run(run_command, flags_parser=functools.partial(_parse, main=main, with_config="config" not in unused))
 
 
 def _silence_orbax():
-  """Silences the warnings of Orbax's threads after a failed save, which the command reports in one line."""
+  """Silences warnings of Orbax's threads after a failed save; the command itself reports the failure in one line."""
   warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
   report = sys.unraisablehook
   sys.unraisablehook = lambda error: None if str(error.exc_value) == "Event loop is closed" else report(error)
@@ -112,7 +112,7 @@ def _refuse(arguments, instead):
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-  """Ends the command with one line and a status for a UserError; prints how to continue after Interrupted."""
+  """Ends the command with one line and an exit status on UserError; prints how to continue on Interrupted."""
   try:
     yield
   except signals.Interrupted as stop:
@@ -122,19 +122,19 @@ def user_errors() -> Iterator[None]:
 
 
 def _new_folder(config):
-  """Returns the run folder that is used without --workdir, named after the checked config and the time."""
+  """Returns the default run folder, which is named after the config file, the data set and the time."""
   time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
   return pathlib.Path(f"runs/{config_file().stem}-{config.data.name.replace('/', '_')}-{time}")
 
 
 def config_file() -> pathlib.Path:
-  """Returns the file of --config, without the data set behind the colon."""
+  """Returns the path in `--config=PATH:DATASET`, without `:DATASET`."""
   name, extension, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(".py")
   return pathlib.Path(name + extension)
 
 
 def _local(workdir):
-  """Returns the local folder of --workdir; ends the command for a remote path."""
+  """Returns --workdir as a local path; ends the command with an error if the path is remote."""
   try:
     return paths.local_path("--workdir", workdir)
   except errors.UserError as error:
@@ -142,23 +142,23 @@ def _local(workdir):
 
 
 def _parse(argv, main, with_config):
-  """Parses the flags; prints one line for an error, and for --help the command's docstring and flags."""
+  """Parses the flags; prints one line on an error, and the command's docstring and flags for --help."""
   if _HELP & {*argv[1:]}:
     _print_help(argv[0], main)
     sys.exit(0)
   try:
     rest = flags.FLAGS(_with_shipped_config(argv) if with_config else argv)
-    _ = with_config and _CONFIG.value and _CONFIG.value.keys()  # reads the file, which absl does lazily
+    _ = with_config and _CONFIG.value and _CONFIG.value.keys()  # reads the config file, which absl loads lazily
   except flags.Error as error:
     fail(str(error), WRONG_INPUT if "flag --config" in str(error) else WRONG_USAGE)
   except OSError:
     fail(shipped.no_such_config(config_flags.get_config_filename(flags.FLAGS["config"])), WRONG_INPUT)
-  except AttributeError as error:  # wraps a KeyError that names the key and the nearest known one
+  except AttributeError as error:  # wraps a KeyError that names the key and the most similar known key
     fail(f"the config has no key {getattr(error.args[0], 'args', error.args)[0]}", WRONG_INPUT)
-  except Exception as error:  # a config file is code, and an override names a key: either may raise anything
+  except Exception as error:  # the code of a config file may raise any exception, and so may an override
     fail(f"--config: {error}", WRONG_INPUT)
   if not flags.FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and failures that the command reports itself
+    logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and failures that the command itself reports
   return rest
 
 
@@ -177,13 +177,13 @@ def _with_shipped_config(argv: Sequence[str]) -> list[str]:
 
 
 def _print_help(program, main):
-  """Prints the docstring of a command's module and its flags."""
+  """Prints the docstring and the flags of a command's module."""
   module = program if main.__module__ == "__main__" else main.__module__
   print(f"{main.__globals__['__doc__'].strip()}\n\n{flags.FLAGS.module_help(module)}", flush=True)
 
 
 def fail(message: str, status: int, leave: Callable[[int], Any] = sys.exit) -> NoReturn:
-  """Prints an error in one line on stderr and leaves with a status."""
+  """Prints an error in one line on stderr and exits by calling `leave(status)`."""
   print(f"ae_jax: {' '.join(message.split())}", file=sys.stderr, flush=True)
   leave(status)
   raise AssertionError("leave() returned")

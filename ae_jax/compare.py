@@ -1,11 +1,11 @@
-"""Compares several runs: prints a table and writes a page.
+"""Compares several runs: prints a table and writes an HTML page.
 
   ae_jax compare runs/a runs/b
   ae_jax compare runs/a runs/b runs/c --out=compare.html
   python -m ae_jax.compare runs/*
 
-Runs that differ only in the seed form one group, shown by its mean, minimum and maximum, and from three runs on by the
-95 % t-interval of the mean.
+Runs that differ only in the seed form one group. The mean, minimum and maximum of each group are shown, and for groups
+of three or more runs also the 95 % t-interval of the mean.
 """
 
 from absl import flags
@@ -15,11 +15,11 @@ from ae_jax.system import paths
 
 flags.adopt_module_key_flags(cli)
 
-_OUT = flags.DEFINE_string("out", "compare.html", "Page to write, a file whose name ends in .html.")
+_OUT = flags.DEFINE_string("out", "compare.html", "HTML file to write; its name must end in .html.")
 
 
 def main(folders: list[str]) -> None:
-  """Compares the runs in the folders."""
+  """Compares the runs in the given run folders."""
   with cli.user_errors():
     out = paths.local_path("--out", _OUT.value)
     if out.suffix != ".html":

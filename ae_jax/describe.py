@@ -39,7 +39,7 @@ def main(config: ConfigDict, workdir: Callable[[ConfigDict], pathlib.Path]) -> N
 
 
 def _size_and_cost(config):
-  """Yields lines on the latent code, the parameters, and the memory and multiply-adds of a training step."""
+  """Yields lines of text about the latent code, the parameters, and the memory and multiply-adds of a training step."""
   import jax
 
   from ae_jax.models import cost

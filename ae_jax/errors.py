@@ -7,20 +7,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeGuard
 
 LARGEST_COUNT = 2**31 - 1  # counts and indices of arrays are int32
-SMALLEST, LARGEST = 1.2e-38, 3.4e38  # the positive normal numbers of float32
-MOST_LAYERS = 100  # each layer is traced and compiled on its own
-_MAX_CHARACTERS = 80  # of a value in a message
+SMALLEST, LARGEST = 1.2e-38, 3.4e38  # range of the positive normal numbers of float32
+MOST_LAYERS = 100  # the time of tracing and compiling grows with the number of layers
+_MAX_CHARACTERS = 80  # length of a value in a message
 
 
 class UserError(Exception):
-  """An error that the user can fix: one line that names the key or file, the problem and the fix."""
+  """An error that the user can fix; the message names the key or file, the problem and the fix in one line."""
 
   def __init__(self, message: str) -> None:
     super().__init__(" ".join(message.splitlines()))  # file names may contain line breaks
 
 
 def format_value(value: object) -> str:
-  """Returns the repr of a value for a message: one line, truncated to 80 characters."""
+  """Returns the repr of a value for a message, in one line of at most 80 characters."""
   try:
     text = " ".join(line.strip() for line in repr(value).splitlines())
   except ValueError:  # Python refuses to print integers of more than 4,300 digits
@@ -29,29 +29,29 @@ def format_value(value: object) -> str:
 
 
 def format_key(key: object) -> str:
-  """Returns a key for a message: its text without quotes, in one line."""
+  """Returns the text of a key for a message, in one line and without quotes."""
   return format_value(key)[1:-1] if isinstance(key, str) else format_value(key)
 
 
 def suggestion(name: object, known: Iterable[object]) -> str:
-  """Returns "did you mean 'x'? " with the known name that is most similar, or ""."""
+  """Returns "did you mean 'NAME'? " for the most similar known name, or "" if no known name is similar."""
   match = difflib.get_close_matches(format_key(name), [str(k) for k in known], n=1)
   return f"did you mean {match[0]!r}? " if match else ""
 
 
 def list_known(name: object, known: Collection[object]) -> str:
-  """Returns the end of a message about an unknown name: the most similar known name, then all known names."""
+  """Returns the end of a message about an unknown name, with the most similar known name and all known names."""
   return f"{suggestion(name, known)}known: {', '.join(sorted(map(str, known)))}"
 
 
 def one_line(error: BaseException) -> str:
-  """Returns the text of an exception in one line of at most 200 characters, or its type if the text is empty."""
+  """Returns the text of an exception in one line of at most 200 characters; the name of its type if it has no text."""
   return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @contextlib.contextmanager
 def convert_os_errors(where: object, then: str = "") -> Iterator[None]:
-  """Converts an OSError to a UserError "`where`: cannot be written: reason", followed by `then`."""
+  """Converts an OSError to the UserError "WHERE: cannot be written: REASON", followed by the text `then`."""
   try:
     yield
   except OSError as error:
@@ -60,9 +60,9 @@ def convert_os_errors(where: object, then: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def convert_errors(words: str) -> Iterator[None]:
-  """Converts any exception to a UserError "`words`: text of the exception".
+  """Converts any exception to the UserError "WORDS: TEXT OF THE EXCEPTION".
 
-  For libraries that document no exception type.
+  For calls of libraries that do not document their exception types.
   """
   try:
     yield
@@ -73,12 +73,12 @@ def convert_errors(words: str) -> Iterator[None]:
 
 
 def choose(table: Mapping[str, Any], name: object, key: str) -> Any:
-  """Returns `table[name]`.
+  """Returns `table[name]`, where `name` is the value of the config key `key`.
 
   Args:
-    table: Values by name.
-    name: Name from the config.
-    key: Config key that the name comes from, for the message.
+    table: {name: value}.
+    name: Value of the config key.
+    key: Name of the config key, for the error message.
 
   Raises:
     UserError: The name is unknown. The message lists the known names and suggests the most similar one.
@@ -92,10 +92,10 @@ def call(table: Mapping[str, Callable[..., Any]], section: str, name: object, /,
   """Returns `table[name](*args, **options)`, where `options` must be keyword-only parameters of the function.
 
   Args:
-    table: Functions by name.
-    section: Section of the config that the name and the options come from, for the message.
+    table: {name: function}.
+    section: Section of the config that contains the name and the options, for the error message.
     name: Name of the function.
-    *args: Positional arguments.
+    *args: Positional arguments of the function.
     **options: Options from the config.
 
   Raises:
@@ -116,26 +116,26 @@ def call(table: Mapping[str, Callable[..., Any]], section: str, name: object, /,
 
 
 def check(condition: object, key: str, value: object, wanted: str) -> None:
-  """Raises UserError "config.`key`=`value`: must be `wanted`" unless the condition holds."""
+  """Raises the UserError "config.KEY=VALUE: must be WANTED" if the condition is false."""
   if not condition:
     raise UserError(f"config.{key}={format_value(value)}: must be {wanted}")
 
 
 def check_positive(key: str, value: object) -> None:
   """Raises UserError unless the value is an integer from 1 to LARGEST_COUNT."""
-  check(_is_count(value), key, value, f"an integer, 1 or more and at most {LARGEST_COUNT}")
+  check(_is_count(value), key, value, f"an integer from 1 to {LARGEST_COUNT}")
 
 
 def check_all_positive(key: str, values: object) -> None:
-  """Raises UserError unless the values, one per layer, are a tuple of 1 to MOST_LAYERS positive integers."""
+  """Raises UserError unless `values` is a tuple of 1 to MOST_LAYERS positive integers, one per layer."""
   valid = isinstance(values, tuple) and 0 < len(values) <= MOST_LAYERS and all(map(_is_count, values))
-  check(valid, key, values, f"a tuple of integers, each 1 or more, of at most {MOST_LAYERS} of them")
+  check(valid, key, values, f"a tuple of integers, each 1 or more, with 1 to {MOST_LAYERS} entries")
 
 
 def check_kernel_size(key: str, values: int | tuple[int, ...], sides: Collection[int]) -> None:
-  """Raises UserError if a kernel size or stride is more than twice the longest side of the example, and above 16.
+  """Raises UserError if a kernel size or stride is larger than 16 and larger than twice the longest side of an example.
 
-  Larger kernels would read mostly padding, and each element of a kernel adds to the time of tracing and compiling.
+  Larger kernels read mostly padding, and the time of tracing and compiling grows with the size of a kernel.
 
   Args:
     key: Config key.
@@ -148,8 +148,8 @@ def check_kernel_size(key: str, values: int | tuple[int, ...], sides: Collection
 
 
 def check_not_negative(key: str, value: Any) -> None:
-  """Raises UserError unless the value is a number from 0 to LARGEST."""
-  check(is_number(value) and value >= 0, key, value, f"a number of at least 0, at most {LARGEST:g}")
+  """Raises UserError unless the value is a number in [0, LARGEST]."""
+  check(is_number(value) and value >= 0, key, value, f"a number of at least 0 and at most {LARGEST:g}")
 
 
 def check_flag(key: str, value: object) -> None:
@@ -158,7 +158,7 @@ def check_flag(key: str, value: object) -> None:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-  """Returns whether the value is an int or float, not a bool, that is finite in float32."""
+  """Returns whether the value is an int or float (not a bool) that is finite in float32."""
   return bool(isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST)
 
 

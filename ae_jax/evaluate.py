@@ -1,11 +1,11 @@
-"""Evaluates a trained run again, and draws its figures and report again.
+"""Evaluates a trained run again and updates its figures and report.
 
   ae_jax evaluate --workdir=runs/cnn
   ae_jax evaluate --workdir=runs/cnn --only=probe,anomaly
   python -m ae_jax.evaluate --workdir=runs/cnn --which=best
 
-Without --only the evaluators of config.evaluators run. With --only just the named ones run, whatever the config says,
-and earlier results of other evaluators are kept.
+Without --only, the evaluators in config.evaluators run. With --only, the named evaluators run instead, and the earlier
+results of other evaluators are kept.
 """
 
 import functools
@@ -17,12 +17,12 @@ from ae_jax import cli
 
 flags.adopt_module_key_flags(cli)
 
-_ONLY = flags.DEFINE_list("only", [], "Evaluators, NAME,NAME,...; default: those of the run's config.")
+_ONLY = flags.DEFINE_list("only", [], "Evaluators to run, NAME,NAME,...; default: config.evaluators of the run.")
 _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to evaluate.")
 
 
 def main(workdir: pathlib.Path) -> None:
-  """Evaluates the run in a folder as the flags say."""
+  """Evaluates the run in a folder with the evaluators and the checkpoint that the flags name."""
   from ae_jax import api, evaluators
   from ae_jax.report import evaluation
   from ae_jax.runs import logs, run_folder

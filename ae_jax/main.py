@@ -1,11 +1,11 @@
-"""Trains an autoencoder that a config describes, or continues an interrupted run.
+"""Trains the autoencoder that a config describes, or continues an interrupted run.
 
   ae_jax train --config=cnn --workdir=runs/cnn
   ae_jax train --config=cnn:mnist --config.model.latent=64
   python -m ae_jax.main --config=configs/cnn.py --config.epochs=5
 
-The part after the colon is the data set; --config.KEY=VALUE overrides any key of the config. The same command with the
-same --workdir continues an interrupted run. --profile writes a trace of some steps to the run folder.
+The part after the colon is the data set. --config.KEY=VALUE overrides a key of the config. The same command with the
+same --workdir continues an interrupted run. --profile writes a profiler trace of some training steps to the run folder.
 """
 
 import os
@@ -20,23 +20,23 @@ from ae_jax import cli
 flags.adopt_module_key_flags(cli)
 
 _DISTRIBUTED = flags.DEFINE_bool(
-  "distributed", False, "Join the other processes of the run, found through the cluster's environment."
+  "distributed", False, "Join the other processes of the run, which are detected from the cluster environment."
 )
 _COORDINATOR = flags.DEFINE_string(
-  "coordinator", None, "HOST:PORT of the first process; the same for every process of the run."
+  "coordinator", None, "HOST:PORT of the first process; use the same value for all processes of the run."
 )
-_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes of the run, with --coordinator.")
-_PROCESS = flags.DEFINE_integer("process", None, "Index of this process, from 0, with --coordinator.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes of the run; use with --coordinator.")
+_PROCESS = flags.DEFINE_integer("process", None, "Index of this process, counted from 0; use with --coordinator.")
 _DETERMINISTIC = flags.DEFINE_bool(
   "deterministic", False, "On GPU, use only kernels with bitwise reproducible results."
 )
 _PROFILE = flags.DEFINE_bool(
-  "profile", False, "Write a trace of a chunk of steps to WORKDIR/profile (TensorBoard, Perfetto)."
+  "profile", False, "Write a profiler trace of some training steps to WORKDIR/profile (for TensorBoard or Perfetto)."
 )
 
 
 def main(config: ConfigDict, workdir: Callable[[ConfigDict], pathlib.Path]) -> None:
-  """Trains as the flags say."""
+  """Trains with `config` in the run folder `workdir(config)`."""
   if _DETERMINISTIC.value:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
   import jax
@@ -66,11 +66,12 @@ def main(config: ConfigDict, workdir: Callable[[ConfigDict], pathlib.Path]) -> N
 
 
 def _join(start):
-  """Joins the other processes of the run as the flags say."""
+  """Joins the other processes of the run by calling `start` with the flags."""
   try:
     start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   except (RuntimeError, ValueError) as error:
-    cli.fail(f"--coordinator, --distributed: the processes could not connect: {error}", cli.WRONG_USAGE)
+    fix = "check these flags, and start all processes of the run"
+    cli.fail(f"--coordinator, --distributed: the processes could not connect ({error}); {fix}", cli.WRONG_USAGE)
 
 
 def run() -> None:

@@ -1,7 +1,7 @@
 """Contractive autoencoder: a penalty keeps the latent code insensitive to small changes of the example.
 
-The penalty is the squared Frobenius norm of the encoder's Jacobian at each example (`train/jacobian`): exact with
-`probes` = 0, or estimated from `probes` random directions.
+The penalty is the squared Frobenius norm of the encoder's Jacobian at each example (metric train/jacobian). The norm is
+exact if `probes` = 0, and otherwise estimated from `probes` random directions.
 
 Results, mean and range of seeds 0 to 2 (experiments/shipped_configs):
 
@@ -21,13 +21,13 @@ def get_config(data="mnist_5k"):
   config.model = ConfigDict()
   config.model.name = "dense"
   config.model.latent = 256
-  config.model.widths = ()  # no hidden layer
-  config.model.decoder_widths = ()  # (): the encoder's in reverse
-  config.model.activation = "identity"  # of hidden layers; not used here
+  config.model.widths = ()  # widths of the hidden layers; (): no hidden layer
+  config.model.decoder_widths = ()  # (): config.model.widths in reverse
+  config.model.activation = "identity"  # activation of hidden layers; not used, because there are none
   config.model.bottleneck = "sigmoid"
-  config.model.tied = True  # otherwise the decoder could undo the contraction with larger weights
+  config.model.tied = True  # tied weights; otherwise the decoder could undo the contraction with larger weights
   config.model.dropout = 0.0  # dropout rate after each hidden layer
   config.objective.name = "contractive"
-  config.objective.weight = 0.1  # nats per unit of the squared norm
-  config.objective.probes = 1  # random directions; 0: exact norm, with one backward pass for each latent
+  config.objective.weight = 0.1  # weight of the penalty, in nats per unit of the squared norm
+  config.objective.probes = 1  # number of random directions; 0: exact norm, with one backward pass per latent
   return config

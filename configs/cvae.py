@@ -1,7 +1,8 @@
 """Conditional variational autoencoder: the encoder and the decoder also receive the label (Sohn et al. 2015).
 
-The latent code needs to represent only what the label does not determine. `ae_jax.load(workdir).decode(z, label=7)`
-decodes latent codes to sevens; pictures/samples_by_class.png shows samples of each class.
+The latent code needs to represent only properties that the label does not determine, such as the writing style of a
+digit. `ae_jax.load(workdir).decode(z, label=7)` decodes latent codes to sevens. pictures/samples_by_class.png shows
+samples of each class.
 """
 
 from ml_collections import ConfigDict
@@ -15,12 +16,12 @@ def get_config(data="mnist_5k"):
   config.model.name = "cvae"
   config.model.latent = 32
   config.model.widths = (512, 256)
-  config.model.decoder_widths = ()  # (): the encoder's in reverse
+  config.model.decoder_widths = ()  # (): config.model.widths in reverse
   config.model.activation = "relu"
   config.model.dropout = 0.0  # dropout rate after each hidden layer
   config.objective.name = "elbo"
   config.objective.beta = 1.0  # weight of the KL term
-  config.objective.free_bits = 0.0  # nats of KL for each latent that are not penalised
+  config.objective.free_bits = 0.0  # KL per latent, in nats, that is not penalised
   config.objective.noise = 1.0  # standard deviation of the gaussian likelihood; not used by bernoulli
   config.optimizer.learning_rate = 1e-3
   config.evaluators = (*config.evaluators, "posterior")

@@ -1,7 +1,7 @@
-"""Linear autoencoder: one affine layer to 32 latents, one affine layer back, squared error. It converges to PCA.
+"""Linear autoencoder: an affine encoder to 32 latents, an affine decoder and the squared error. It converges to PCA.
 
-The optimum is known: it has the subspace and the error of PCA, and its latent code is an invertible linear map of the
-principal components.
+At the optimum the model has the same subspace and the same error as PCA. Its latent code is an invertible linear map of
+the principal components.
 
 Results, mean and range of seeds 0 to 2 (experiments/shipped_configs):
 
@@ -19,13 +19,13 @@ def get_config(data="mnist_5k"):
   config.model = ConfigDict()
   config.model.name = "dense"
   config.model.latent = 32
-  config.model.widths = ()  # no hidden layer
-  config.model.decoder_widths = ()  # (): the encoder's in reverse
+  config.model.widths = ()  # widths of the hidden layers; (): no hidden layer
+  config.model.decoder_widths = ()  # (): config.model.widths in reverse
   config.model.activation = "identity"
   config.model.bottleneck = "identity"
   config.model.tied = False
   config.model.dropout = 0.0  # dropout rate after each hidden layer
-  config.data.range = "real"  # unbounded, so that the output has no activation
+  config.data.range = "real"  # "real" is unbounded, so the output has no activation
   config.objective.likelihood = "gaussian"
   config.optimizer.learning_rate = 1e-2
   return config

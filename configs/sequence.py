@@ -1,17 +1,19 @@
 """CAT-AE, a sequence autoencoder: series -> states -> context vector by concat attention -> latent code, and back.
 
-It is trained on normal heartbeats only, and its reconstruction error is used to detect abnormal ones (test/auroc);
-test/squared_error is the mean over both. 297,746 parameters. Results of seeds 0 to 2 on two shared CPU cores:
+The model has 297,746 parameters. It is trained only on normal heartbeats, and its reconstruction error is used to
+detect abnormal heartbeats (metric test/auroc). test/squared_error is the mean over normal and abnormal heartbeats.
+
+Results, mean and range of seeds 0 to 2 on two shared CPU cores:
 
   heartbeats, 60 epochs: test/auroc 0.926 (0.922 to 0.930), PCA with 16 components 0.540, in about 45 s
-  ucr, ECG5000's training file only, 200 epochs: test/auroc 0.999 (0.998 to 0.999), PCA 0.987, in about 20 s
+  ucr, only the training file of ECG5000, 200 epochs: test/auroc 0.999 (0.998 to 0.999), PCA 0.987, in about 20 s
 
   python -m ae_jax.main --config=configs/sequence.py:ucr --config.data.path=../shared/ucr/ECG5000 --workdir=runs/ecg
 
 PCA is better with fewer components: its best AUROC is 0.602 on heartbeats (4 components; 2 to 32 were tried) and 0.996
-on ECG5000 (2 components), whose 58 normal and 41 abnormal test beats are too few to separate the two methods. A missing
-P wave is the hardest anomaly, an inverted T wave the easiest. The recurrent cell trains more slowly and has learned
-little on heartbeats after 10 epochs.
+on ECG5000 (2 components). The 58 normal and 41 abnormal test beats of ECG5000 are too few to distinguish the two
+methods. A missing P wave is the hardest anomaly to detect, and an inverted T wave is the easiest. The recurrent cell
+trains more slowly: after 10 epochs on heartbeats it has learned little.
 """
 
 from ml_collections import ConfigDict
@@ -31,13 +33,14 @@ def get_config(data="heartbeats"):
   config.model = ConfigDict()
   config.model.name = "sequence"
   config.model.latent = 16
-  config.model.cell = "convolutional"  # or "recurrent" (GRUs)
-  config.model.widths = (32, 64, 128)  # channels of the stages, or state sizes of the GRUs
+  config.model.cell = "convolutional"  # convolutional or recurrent (GRUs)
+  config.model.widths = (32, 64, 128)  # channels of the convolutional stages, or state sizes of the GRUs
   config.model.strides = (2, 2, 5)  # downsampling in time before each stage: 140 -> 70 -> 35 -> 7 states
-  config.model.kernel = 3  # of the convolutional cell
-  config.model.activation = "relu"  # of the convolutional cell
+  config.model.kernel = 3  # kernel size of the convolutional cell
+  config.model.activation = "relu"  # activation of the convolutional cell
   config.model.attention_width = 32
-  config.model.bottleneck = "identity"  # identity, relu, sigmoid, tanh, fsq3 to fsq9 (levels) or gaussian (a VAE)
+  # identity, relu, sigmoid, tanh, fsq3, fsq5, fsq7 or fsq9 (quantised to 3, 5, 7 or 9 levels), or gaussian (a VAE).
+  config.model.bottleneck = "identity"
   config.model.dropout = 0.0  # dropout rate after each hidden layer
   config.optimizer.learning_rate = 4e-3
   config.evaluators = (*config.evaluators, "anomaly") if data in _NORMAL else config.evaluators

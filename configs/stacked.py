@@ -1,7 +1,7 @@
 """Stacked denoising autoencoder: layer-wise pretraining, then fine-tuning of all layers.
 
-Each pretraining stage trains one encoder layer, with the matching decoder layer, to reconstruct the output of the
-layers below it from a masked copy. The last stage fine-tunes all layers. The same training loop runs all stages.
+Each pretraining stage trains one encoder layer and the matching decoder layer to reconstruct the input of the encoder
+layer from a masked copy of this input. The last stage fine-tunes all layers. The same training loop runs all stages.
 
 Results, mean and range of seeds 0 to 2 (experiments/shipped_configs):
 
@@ -20,7 +20,7 @@ def get_config(data="mnist_5k"):
   config.model.name = "dense"
   config.model.latent = 32
   config.model.widths = (512, 256)
-  config.model.decoder_widths = ()  # (): the encoder's in reverse
+  config.model.decoder_widths = ()  # (): config.model.widths in reverse
   config.model.activation = "sigmoid"
   config.model.bottleneck = "identity"
   config.model.tied = False

@@ -57,7 +57,7 @@ def test_is_number_accepts_numbers_within_float32(value, expected):
 @pytest.mark.parametrize("value", [0, -1, 2**31, pytest.param(HUGE, id="huge"), True, 1.0, "1", None, np.int64(3)])
 def test_check_positive_accepts_positive_int32_only(value):
   errors.check_positive("epochs", 2**31 - 1)
-  with pytest.raises(errors.UserError, match=r"^config\.epochs=.*: must be an integer, 1 or more"):
+  with pytest.raises(errors.UserError, match=r"^config\.epochs=.*: must be an integer from 1"):
     errors.check_positive("epochs", value)
   with pytest.raises(errors.UserError, match=r"^config\.widths=.*: must be a tuple of integers, each 1 or more"):
     errors.check_all_positive("widths", (value,))

@@ -135,5 +135,5 @@ def test_all_processes_report_an_invalid_config(tmp_path):
   processes = start(2, tmp_path / "run", epochs=0)
   errors = [process.communicate(timeout=120)[1] for process in processes]
   assert [process.returncode for process in processes] == [1, 1]
-  assert all("config.epochs=0: must be an integer, 1 or more" in error for error in errors)
+  assert all("config.epochs=0: must be an integer from 1" in error for error in errors)
   assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ from ae_jax.training import train
 @pytest.mark.parametrize(
   ("path", "value", "message"),
   [
-    ("epochs", 0, "config.epochs=0: must be an integer, 1 or more"),
+    ("epochs", 0, "config.epochs=0: must be an integer from 1"),
     ("batch_size", -1, "config.batch_size=-1"),
     ("seed", -1, "config.seed=-1: must be from 0"),
     ("log_every_steps", 0, "config.log_every_steps=0"),
@@ -25,8 +25,8 @@ from ae_jax.training import train
     ("optimizer.warmup_epochs", 3.5, "from 0 to epochs=3"),
     ("parallel", "jot", "did you mean 'jit'"),
     ("parallel_state", "shared", "config.parallel_state='shared': must be replicated or sharded"),
-    ("accumulate", 0, "config.accumulate=0: must be an integer, 1 or more"),
-    ("accumulate", 129, "config.accumulate=129: must be at most the batch_size"),
+    ("accumulate", 0, "config.accumulate=0: must be an integer from 1"),
+    ("accumulate", 129, "config.accumulate=129: must be at most config.batch_size="),
     ("on_nan", "ignore", "config.on_nan='ignore': must be stop or skip"),
     ("optimizer.clip_norm", -1.0, "config.optimizer.clip_norm=-1.0: must be a number of at least 0"),
     ("data.augment", ({"name": "flp"},), "config.data.augment[0].name='flp' is unknown; did you mean 'flip'"),
@@ -36,7 +36,7 @@ from ae_jax.training import train
       "pixels=8: must be an integer from 1 to 7, less than each side",
     ),
     ("data.placement", "disk", "config.data.placement='disk' is unknown"),
-    ("model.latent", 65, "config.model.latent=65: larger than the example of 64 elements"),
+    ("model.latent", 65, "config.model.latent=65: larger than the 64 elements of an example"),
     ("evaluators", ("posteror",), "config.evaluators='posteror' is unknown; did you mean 'posterior'"),
     ("evaluators", ("posterior",), "'posterior' needs config.model.bottleneck='gaussian'"),
     ("stages", (3,), "config.stages[0]=3: must be a dict"),

@@ -4,7 +4,7 @@
   ae_jax train --config=cnn
   ae_jax describe --config=cnn:mnist
 
-Each name can be given to --config, optionally with a colon and a data set.
+Pass a name to --config, optionally followed by a colon and the name of a data set.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The configs that the package ships, by name: `cnn` is configs/cnn.py."""
+"""Finds the configs that are shipped with the package by name: `cnn` is configs/cnn.py."""
 
 import ast
 import pathlib
@@ -9,7 +9,7 @@ _PACKAGE = pathlib.Path(__file__).parent.parent
 
 
 def folder() -> pathlib.Path:
-  """Returns the folder of the shipped configs, in an installed package or in a checkout."""
+  """Returns the folder of the shipped configs: inside an installed package, or beside the package in a checkout."""
   installed = _PACKAGE / "configs"
   return installed if installed.is_dir() else _PACKAGE.parent / "configs"
 
@@ -20,14 +20,17 @@ def files() -> dict[str, pathlib.Path]:
 
 
 def summaries() -> dict[str, str]:
-  """Returns {name: first line of its docstring} of the shipped configs; no config is executed."""
+  """Returns {name: first line of the docstring} of the shipped configs, without executing them."""
   return {
     name: (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0] for name, file in files().items()
   }
 
 
 def resolve(config: str) -> str:
-  """Returns "FILE.py[:DATASET]" for "NAME[:DATASET]" if NAME is a shipped config, and anything else unchanged."""
+  """Returns "FILE.py[:DATASET]" for "NAME[:DATASET]" if NAME is a shipped config.
+
+  Any other value, and the name of an existing file, is returned unchanged.
+  """
   name, colon, data = config.partition(":")
   known = files()
   return f"{known[name]}{colon}{data}" if name in known and not pathlib.Path(name).is_file() else config

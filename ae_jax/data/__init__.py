@@ -1,4 +1,4 @@
-"""Data sets in memory or in files: `load` returns a `Dataset` for every source."""
+"""Data sets in memory or in files. `load` returns a `Dataset` from any source."""
 
 import dataclasses
 import functools
@@ -17,50 +17,53 @@ from ae_jax.system import paths
 
 __all__ = ["Dataset", "class_indices", "flat_columns", "half_columns", "label_values", "load"]
 
-_DIGESTED_WHOLE = 2**28  # bytes: the fingerprint of a larger data set covers a sample only
+_DIGESTED_WHOLE = 2**28  # bytes; the fingerprint of a larger data set covers only a sample of the examples
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """Training and test examples: images [N, H, W, C] or series [N, T, C], uint8 or float32, and optional labels [N].
+  """Training and test set: images [N, H, W, C] or time series [N, T, C], uint8 or float32, with optional labels [N].
 
-  Training examples that do not fit in memory, and their labels, may be `LazyArray` instead of ndarrays.
+  Training examples that do not fit in memory, and their labels, may be `LazyArray`s, which read rows from files on
+  demand.
   """
 
   name: str
-  value_range: str  # a key of ranges.INTERVALS
+  value_range: str  # range of the values that the model receives, a key of ranges.INTERVALS
   train: lazy_arrays.MaybeLazy
   test: np.ndarray
   train_labels: lazy_arrays.MaybeLazy | None
   test_labels: np.ndarray | None
-  one_class: int | None = None  # the label of all training examples; None: any label
-  streams: bool = False  # whether the training examples go to the device chunk by chunk (`streams.chunks`)
-  placement: str = ""  # for the user: where the training examples are kept, and why
-  train_factors: np.ndarray | None = None  # indices of the generating factors' values, if known: int [N, factors]
+  one_class: int | None = None  # the only label of the training examples; None: any label
+  streams: bool = False  # whether the training examples are copied to the device during training (`streams.chunks`)
+  placement: str = ""  # message for the user: where the training examples are kept, and why
+  train_factors: np.ndarray | None = None  # int [N, factors]: index of the value of each generating factor, if known
   test_factors: np.ndarray | None = None
-  factor_values: dict[str, Any] = dataclasses.field(default_factory=dict)  # {factor: tuple of its values}
-  remarks: tuple[str, ...] = ()  # for the user: data not read, dropped, or scaled unexpectedly
+  factor_values: dict[str, Any] = dataclasses.field(default_factory=dict)  # {name of a factor: tuple of its values}
+  remarks: tuple[str, ...] = ()  # messages for the user about unread or dropped data, or an unexpected scale
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """Shape of an example: (H, W, C) of an image, (T, C) of a series."""
+    """Shape of an example: (H, W, C) for images, (T, C) for time series."""
     return self.train.shape[1:]
 
   @property
   def anomalous(self) -> Bool[np.ndarray, " test"] | None:
-    """Mask of the test examples with another label than the training examples; None without `one_class`."""
+    """Mask of the test examples whose label is not `one_class`; None if `one_class` is None."""
     return None if self.one_class is None else self.test_labels != self.one_class
 
   @functools.cached_property
   def train_sample(self) -> np.ndarray:
-    """Training examples in memory: all, or a sample of a `LazyArray` (see `lazy_arrays.sample`)."""
+    """Training examples in memory; for a `LazyArray`, a random sample of them (see `lazy_arrays.sample`)."""
     return lazy_arrays.sample(self.train)
 
   @functools.cached_property
   def span(self) -> ranges.Span:
-    """Span of the range or, for floats in the range "real", of the training values.
+    """Interval of the values of the data.
 
-    In the latter case masked elements become 0, or the training value nearest to 0. Constant data have width 1.
+    It depends only on `value_range`, except for floats in the range "real". For these, it extends from the smallest to
+    the largest value of `train_sample`, or has width 1 if the data are constant. Masked elements then become 0 or, if 0
+    is outside the interval, the nearest value inside.
     """
     if self.value_range != "real" or self.train.dtype == np.uint8:
       return ranges.SPANS[self.value_range]
@@ -69,13 +72,14 @@ class Dataset:
 
   @property
   def peak(self) -> float:
-    """Width of the span, for PSNR."""
+    """Width of `span`: the peak value in the definition of PSNR."""
     return self.span.high - self.span.low
 
   def fingerprint(self) -> str:
-    """Returns the SHA-256 of the shapes, dtypes and contents of the examples. It does not depend on the placement.
+    """Returns the SHA-256 of the shapes, dtypes and contents of the examples; it is the same for every placement.
 
-    For data sets above 256 MiB it covers the first, the last and 1,000 other examples of each half.
+    For data sets above 256 MiB, it covers only the first, the last and 1,000 random examples of the training set, and
+    likewise of the test set.
     """
     return self._digest(self.train, self.test)
 
@@ -83,8 +87,8 @@ class Dataset:
   def fingerprints(self) -> dict[str, str | None]:
     """Fingerprints of the examples, the labels and the factors, as stored in config.json.
 
-    They are cached, because a sweep describes the data set for each of its members. Absent labels and factors have
-    None. The fingerprint of integers depends on their values, not on their dtype.
+    The value is None if there are no labels or no factors. The fingerprint of integer labels and factors depends on
+    their values, not on their dtype. The result is cached, because each sweep member stores it.
     """
     fingerprints = {"fingerprint": self.fingerprint()}
     for name in ("labels", "factors"):
@@ -94,15 +98,15 @@ class Dataset:
     return fingerprints
 
   def _digest(self, *halves: lazy_arrays.MaybeLazy | None) -> str:
-    """Returns the SHA-256 of arrays; for large data sets, of their rows at `lazy_arrays.probe_indices`."""
+    """Returns the SHA-256 of arrays or, if the data set is large, of their rows at `lazy_arrays.probe_indices`."""
     digest = hashlib.sha256()
-    whole = lazy_arrays.total_bytes(self.train) + lazy_arrays.total_bytes(self.test) <= _DIGESTED_WHOLE
+    is_small = lazy_arrays.total_bytes(self.train) + lazy_arrays.total_bytes(self.test) <= _DIGESTED_WHOLE
     for values in halves:
       if values is None:
         digest.update(b"None")
         continue
       digest.update(f"{values.dtype.str}{values.shape}".encode())
-      indices = np.arange(len(values)) if whole else lazy_arrays.probe_indices(len(values))
+      indices = np.arange(len(values)) if is_small else lazy_arrays.probe_indices(len(values))
       for part in lazy_arrays.parts(values, indices):
         digest.update(part.view(np.uint8).data)  # arrays of strings do not export a buffer
     return digest.hexdigest()
@@ -119,19 +123,20 @@ def load(
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
 
-  Examples that stay in their files are checked when they are read; the first, the last and 1,000 others also here.
+  Training examples that stay in files are checked when they are read. The first, the last and 1,000 random examples
+  are also checked here.
 
   Args:
-    name: A key of `sources.SOURCES`, or an image set of TensorFlow Datasets.
-    path: Path that the source reads; for TensorFlow Datasets its folder, or "" for the default folder.
-    range: Range that the model sees, a key of `ranges.INTERVALS`.
-    one_class: Label of the training examples to keep, or None for all. All test examples are kept.
-    placement: A key of `placements.PLACEMENTS`, for the training examples. Test examples are kept in memory.
-    budget_gib: See `placements.decide`.
-    augment: Not used, because examples are loaded unchanged; see `augmentation.build`.
+    name: A key of `sources.SOURCES`, or the name of an image data set of TensorFlow Datasets.
+    path: Path of the file or folder to read. For TensorFlow Datasets, "" means the default folder.
+    range: Range of the values that the model receives, a key of `ranges.INTERVALS`.
+    one_class: Label of the training examples to keep, or None to keep all. All test examples are kept.
+    placement: Placement of the training examples, a key of `placements.PLACEMENTS`. Test examples are kept in memory.
+    budget_gib: Memory budget for the training examples in GiB; 0 chooses it automatically (see `placements.decide`).
+    augment: Ignored, because augmentation happens during training; see `augmentation.build`.
 
   Raises:
-    UserError: If the data are missing, damaged, or outside the range.
+    UserError: The data are missing, damaged, or outside the range.
   """
   del augment
   errors.choose(ranges.INTERVALS, range, "data.range")
@@ -140,15 +145,15 @@ def load(
   arrays = _from_source(name, path, range, where)
   factor_values, notes = arrays.pop("factor_values", {}), arrays.pop("remarks", [])
   decide = functools.partial(placements.decide, placement, budget_gib)
-  one_class, class_notes, chosen = _narrowed(arrays, one_class, decide, where)
-  arrays |= {half: _verified(arrays[half], range, half, where) for half in ("train", "test")}
+  one_class, class_notes, decision = _keep_class_and_place(arrays, one_class, decide, where)
+  arrays |= {half: _with_range_check(arrays[half], range, half, where) for half in ("train", "test")}
   notes = (*notes, *class_notes, *remarks.binary_bytes(where, arrays["train"]))
   arrays = {"train_labels": None, "test_labels": None, "factor_values": factor_values, "remarks": notes} | arrays
-  return Dataset(name, range, one_class=one_class, streams=chosen.streams, placement=chosen.words, **arrays)
+  return Dataset(name, range, one_class=one_class, streams=decision.streams, placement=decision.words, **arrays)
 
 
 def _from_source(name: str, path: str, value_range: str, where: str) -> dict[str, Any]:
-  """Returns the result of a source, with floats as float32; raises UserError for a wrong shape or dtype."""
+  """Returns the arrays of a source, with floats as float32; raises UserError for a wrong shape or dtype."""
   arrays = sources.SOURCES.get(name, sources.tfds)(name, path)
   for half in ("train", "test"):
     arrays[half] = _as_float32(arrays[half])
@@ -156,34 +161,35 @@ def _from_source(name: str, path: str, value_range: str, where: str) -> dict[str
   return arrays
 
 
-def _narrowed(
+def _keep_class_and_place(
   arrays: dict[str, Any], one_class: int | None, decide: Callable[[int], placements.Placement], where: str
 ) -> tuple[int | None, list[str], placements.Placement]:
-  """Drops the training examples of other classes and reads the arrays that are kept in memory, in place.
+  """Drops the training examples with other labels, and reads the arrays that are kept in memory.
 
-  Returns the class that was applied, remarks about it, and the placement of the remaining training examples.
+  Changes `arrays` in place. Returns the label that was applied (None: all labels), remarks about the dropped examples,
+  and the placement of the remaining training examples.
   """
-  first = decide(lazy_arrays.total_bytes(arrays["train"]))
-  _check_test_fits(arrays["test"], first, where)
-  if not first.lazy:
+  before_dropping = decide(lazy_arrays.total_bytes(arrays["train"]))
+  _check_test_fits(arrays["test"], before_dropping, where)
+  if not before_dropping.lazy:
     arrays.update({key: lazy_arrays.load_all(values) for key, values in arrays.items()})
   one_class, notes = one_classes.keep(one_class, arrays, where)
   if len(arrays["train"]) < 2:
     raise errors.UserError(f"{where}: has only one training example; at least 2 are required")
-  chosen = decide(lazy_arrays.total_bytes(arrays["train"]))
+  decision = decide(lazy_arrays.total_bytes(arrays["train"]))
   for key in arrays:
-    if not (chosen.lazy and key in ("train", "train_labels")):
+    if not (decision.lazy and key in ("train", "train_labels")):
       arrays[key] = lazy_arrays.read_all(arrays[key])
-  return one_class, notes, chosen
+  return one_class, notes, decision
 
 
-def _check_test_fits(examples: lazy_arrays.MaybeLazy, chosen: placements.Placement, where: str) -> None:
-  """Raises UserError if test examples in files exceed the memory budget."""
+def _check_test_fits(examples: lazy_arrays.MaybeLazy, decision: placements.Placement, where: str) -> None:
+  """Raises UserError if the test examples are still in files and exceed the memory budget."""
   needed = lazy_arrays.total_bytes(examples)
-  if isinstance(examples, lazy_arrays.LazyArray) and needed > chosen.budget:
+  if isinstance(examples, lazy_arrays.LazyArray) and needed > decision.budget:
     raise errors.UserError(
-      f"{where}: the test examples need {placements.format_gib(needed)} of memory, and the budget is "
-      f"{placements.format_gib(chosen.budget)}; use fewer test examples, or raise config.data.budget_gib"
+      f"{where}: the test examples need {placements.format_gib(needed)} of memory, but the budget is "
+      f"{placements.format_gib(decision.budget)}; use fewer test examples, or raise config.data.budget_gib"
     )
 
 
@@ -193,31 +199,33 @@ def _check(fault: str | None, half: str, where: str) -> None:
 
 
 def _as_float32(examples: lazy_arrays.MaybeLazy) -> lazy_arrays.MaybeLazy:
-  """Returns floating-point examples as float32, and others unchanged; the result is lazy if the examples are."""
+  """Returns floating-point examples as float32, and other examples unchanged; a lazy array stays lazy."""
   if not np.issubdtype(examples.dtype, np.floating):
     return examples
   return lazy_arrays.map_rows(examples, examples.shape[1:], np.float32, ranges.as_float32)
 
 
 def _as_int64(values: lazy_arrays.MaybeLazy | None) -> lazy_arrays.MaybeLazy | None:
-  """Returns integers as int64, so that their fingerprint depends on the values alone; other arrays unchanged."""
+  """Returns integers as int64, so their fingerprint depends only on the values; other arrays are unchanged."""
   if values is None or not np.issubdtype(values.dtype, np.integer):
     return values
   return lazy_arrays.map_rows(values, values.shape[1:], "<i8", lambda rows: rows.astype("<i8"))
 
 
-def _verified(examples: lazy_arrays.MaybeLazy, value_range: str, half: str, where: str) -> lazy_arrays.MaybeLazy:
-  """Checks examples against the range: in memory all now, in files a few now and each row when it is read."""
+def _with_range_check(
+  examples: lazy_arrays.MaybeLazy, value_range: str, half: str, where: str
+) -> lazy_arrays.MaybeLazy:
+  """Checks the range of examples. The rows of a `LazyArray` are checked when they are read, and a few rows here."""
   if isinstance(examples, lazy_arrays.LazyArray):
-    examples = _checked(examples, value_range, f"{where}: {half}ing example")
+    examples = _lazily_checked(examples, value_range, f"{where}: {half}ing example")
     lazy_arrays.read_rows(examples, lazy_arrays.probe_indices(len(examples)))
   else:
     _check(ranges.range_error(examples, value_range), half, where)
   return examples
 
 
-def _checked(examples: lazy_arrays.LazyArray, value_range: str, name: str) -> lazy_arrays.LazyArray:
-  """Returns lazy examples that raise UserError when a row outside the range is read."""
+def _lazily_checked(examples: lazy_arrays.LazyArray, value_range: str, name: str) -> lazy_arrays.LazyArray:
+  """Returns a `LazyArray` of the same examples that raises UserError when it reads a row outside the range."""
 
   def read(indices):
     rows = examples.read(indices)
@@ -230,14 +238,17 @@ def _checked(examples: lazy_arrays.LazyArray, value_range: str, name: str) -> la
 
 
 def _shape_fault(examples: lazy_arrays.MaybeLazy, train: lazy_arrays.MaybeLazy, value_range: str) -> str | None:
-  """Returns the fault in the shape or dtype of examples, as the end of a sentence, or None."""
+  """Returns the fault in the shape or dtype of examples, as the end of an error message, or None."""
   axes = len(examples.shape)
   if axes not in (3, 4):
     return f"has {axes} axes; expected [N, H, W] or [N, H, W, C]"
   if 0 in examples.shape:
-    return f"has shape {examples.shape}: it is empty"
+    return f"has shape {examples.shape}, so it is empty; provide at least one value per axis"
   if axes == 4 and examples.shape[3] not in (1, 3):
     return f"has {examples.shape[3]} channels in its last axis; expected 1 or 3"
   if examples.shape[1:] != train.shape[1:] or examples.dtype != train.dtype:
-    return f"is {examples.dtype} {examples.shape[1:]}, but the training examples are {train.dtype} {train.shape[1:]}"
+    return (
+      f"is {examples.dtype} {examples.shape[1:]}, but the training examples are {train.dtype} {train.shape[1:]}; "
+      "use one shape and dtype"
+    )
   return ranges.range_error(np.empty(0, examples.dtype), value_range)

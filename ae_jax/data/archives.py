@@ -1,7 +1,7 @@
-"""Data sources for the user's own arrays: `npz` and `npy`, read whole or, if they are too large, memory-mapped.
+"""Data sources for `npz` and `npy` files, read whole or, if they exceed the memory budget, through a memory map.
 
-Nothing is unpickled or unpacked to disk. A memory map reads only the requested rows. Checksums are verified only when
-an archive is read whole.
+Nothing is unpickled, and nothing is unpacked to disk. A memory map reads only the requested rows. The checksums of an
+archive are verified only when it is read whole.
 """
 
 import functools
@@ -19,7 +19,7 @@ import numpy as np
 from ae_jax import errors
 from ae_jax.data import lazy_arrays, remarks, splits
 
-_LARGEST_LABEL = 1024  # bytes: allows labels that are short texts
+_LARGEST_LABEL = 1024  # bytes per label; labels may be short texts
 _NAMES = ("x_train", "x_test", "y_train", "y_test")
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _MOST_DEFLATED = 1032  # largest compression ratio of deflate
@@ -28,45 +28,49 @@ _FORTRAN = "is in Fortran order; convert it with numpy.ascontiguousarray"
 
 
 def npz(name: str, path: str) -> dict[str, Any]:
-  """Reads an archive of `x_train` and optionally `x_test` [N, H, W] or [N, H, W, C], `y_train` and `y_test` [N].
+  """Reads the arrays `x_train`, `x_test`, `y_train` and `y_test` of an archive; only `x_train` is required.
 
-  Without `x_test`, a fifth of the examples (at most 10,000), drawn once with a fixed seed, is held out. Object arrays
-  are refused. Archives of `numpy.savez` allow reading single rows; archives of `numpy.savez_compressed` do not.
+  Images are [N, H, W] or [N, H, W, C], and labels [N]. Without `x_test`, a random fifth of the examples (at most
+  10,000), drawn with a fixed seed, becomes the test set. Arrays of Python objects are refused. Examples can be streamed
+  from archives of `numpy.savez`, but not from archives of `numpy.savez_compressed`.
   """
   where = _where(name, path, ".npz file")
-  with _explained(where), open(path, "rb") as file:
+  with _convert_errors(where), open(path, "rb") as file:
     if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
       raise errors.UserError(f"{where}: is a single array, not an archive; set config.data.name=npy")
     with zipfile.ZipFile(file) as archive:
       members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
       stored = {key: _member(path, file, archive, members[key], where) for key in _NAMES if key in members}
   notes = remarks.not_read(where, members.keys() - stored.keys(), f"the arrays that are read are {', '.join(_NAMES)}")
-  return _halves(stored, ", ".join(members), where) | {"remarks": notes}
+  return _train_and_test(stored, ", ".join(members), where) | {"remarks": notes}
 
 
 def npy(name: str, path: str) -> dict[str, Any]:
-  """Reads a file of all examples [N, H, W] or [N, H, W, C], or a folder with `x_train.npy` and the others of `npz`."""
+  """Reads one file of all examples, or a folder with `x_train.npy` and optionally the other arrays of `npz`.
+
+  Images are [N, H, W] or [N, H, W, C].
+  """
   where = _where(name, path, ".npy file or folder of .npy files")
   root = pathlib.Path(path)
   files = {key: root / f"{key}.npy" for key in _NAMES} if root.is_dir() else {"x_train": root}
-  with _explained(where):
+  with _convert_errors(where):
     stored = {key: _file(file, where) for key, file in files.items() if key == "x_train" or file.exists()}
     others = set(remarks.visible(path)) - {file.name for file in files.values()} if root.is_dir() else ()
   notes = remarks.not_read(where, others, f"the files that are read are {', '.join(f'{key}.npy' for key in _NAMES)}")
-  return _halves(stored, "", where) | {"remarks": notes}
+  return _train_and_test(stored, "", where) | {"remarks": notes}
 
 
 def _where(name: str, path: str, expected: str) -> str:
-  """Returns the beginning of messages; raises UserError if the file does not exist."""
+  """Returns the prefix of error messages; raises UserError if the file does not exist."""
   splits.check_path(name, path, expected)
   where = f"config.data.path={path!r}"
   if not os.path.exists(path):
-    raise errors.UserError(f"{where}: file not found")
+    raise errors.UserError(f"{where}: file not found; check the path")
   return where
 
 
-def _explained(where: str) -> AbstractContextManager[None]:
-  """Turns exceptions into a one-line UserError: NumPy, zipfile and zlib raise many types for damaged files."""
+def _convert_errors(where: str) -> AbstractContextManager[None]:
+  """Converts exceptions to a one-line UserError; NumPy, zipfile and zlib raise many types for damaged files."""
   return errors.convert_errors(f"{where}: not a readable NumPy file")
 
 
@@ -77,12 +81,12 @@ def _member(path: str, file: Any, archive: zipfile.ZipFile, info: zipfile.ZipInf
     header = member.tell()
   possible = info.compress_size * (1 if info.compress_type == zipfile.ZIP_STORED else _MOST_DEFLATED)
   if info.file_size != header + math.prod(shape) * dtype.itemsize or info.file_size > possible:
-    raise ValueError(f"the size of {info.filename} does not match its header")
+    raise ValueError(f"the size of {info.filename} does not match its header; save the archive again")
   file.seek(info.header_offset + _LOCAL_HEADER - 4)
   offset = info.header_offset + _LOCAL_HEADER + sum(struct.unpack("<HH", file.read(4))) + header
 
   def load():
-    with _explained(where), open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+    with _convert_errors(where), open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
       return archive[info.filename]
 
   compressed = info.compress_type != zipfile.ZIP_STORED
@@ -93,15 +97,15 @@ def _member(path: str, file: Any, archive: zipfile.ZipFile, info: zipfile.ZipInf
 def _file(path: pathlib.Path, where: str) -> lazy_arrays.LazyArray:
   """Returns the array of a .npy file as a LazyArray."""
   if path.exists() and not path.is_file():
-    raise ValueError(f"{path.name} is a folder, a pipe or a device")
+    raise ValueError(f"{path.name} is a folder, a pipe or a device; expected a .npy file")
   with open(path, "rb") as file:
     shape, fortran, dtype = _header(file)
     offset = file.tell()
     if os.fstat(file.fileno()).st_size < offset + math.prod(shape) * dtype.itemsize:
-      raise ValueError(f"the size of {path.name} does not match its header")
+      raise ValueError(f"the size of {path.name} does not match its header; save the array again")
 
   def load():
-    with _explained(where), open(path, "rb") as file:
+    with _convert_errors(where), open(path, "rb") as file:
       return np.load(file, allow_pickle=False)
 
   return _mapped(path, path.name, offset, shape, dtype, _FORTRAN if fortran else None, load, where)
@@ -111,14 +115,14 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
   """Returns (shape, Fortran order, dtype) from the header of a file in NumPy format."""
   version = np.lib.format.read_magic(file)
   if version not in _HEADERS:
-    raise ValueError(f"it has NumPy format {version}; expected a plain array, format (1, 0) or (2, 0)")
+    raise ValueError(f"it has NumPy format {version}; save a plain array, which has format (1, 0) or (2, 0)")
   shape, fortran, dtype = _HEADERS[version](file)
   if min(shape, default=0) < 0:
-    raise ValueError(f"its shape {shape} is invalid")
+    raise ValueError(f"its shape {shape} is invalid; save the array again")
   if not dtype.itemsize or 0 in shape:
-    raise ValueError(f"it is empty: shape {shape}, dtype {dtype}")
+    raise ValueError(f"it is empty: it has shape {shape} and dtype {dtype}; save an array with elements")
   if dtype.hasobject:
-    raise ValueError("it contains Python objects, which are never unpickled; save plain arrays")
+    raise ValueError("it contains Python objects, which are never unpickled; save an array of numbers")
   return shape, fortran, dtype
 
 
@@ -132,7 +136,7 @@ def _mapped(
   load: Callable[[], np.ndarray],
   where: str,
 ) -> lazy_arrays.LazyArray:
-  """Returns a LazyArray that reads rows through a memory map of the file.
+  """Returns a LazyArray that reads rows through a memory map of a file.
 
   Args:
     path: File that contains the array.
@@ -140,9 +144,9 @@ def _mapped(
     offset: Position of the first element in the file, in bytes.
     shape: Shape of the array.
     dtype: Dtype of the array.
-    obstacle: Why rows cannot be mapped, and the fix, for the message that reading them raises; None if they can.
-    load: Reads the whole array.
-    where: Beginning of messages.
+    obstacle: Error text (reason and fix) raised when rows are read; None if the file can be memory-mapped.
+    load: Function that reads the whole array.
+    where: Prefix of error messages.
   """
 
   @functools.cache
@@ -154,16 +158,18 @@ def _mapped(
       raise errors.UserError(
         f"{where}: {array} cannot be streamed because it {obstacle}, or set config.data.placement=memory"
       )
-    with _explained(where):
+    with _convert_errors(where):
       return np.asarray(memory_map()[indices])
 
   return lazy_arrays.LazyArray(shape, dtype, read, functools.cache(load))
 
 
-def _halves(stored: Mapping[str, lazy_arrays.LazyArray], names: str, where: str) -> dict[str, Any]:
-  """Returns the result of a source from the stored arrays; `names` lists all names in the file, for messages."""
+def _train_and_test(stored: Mapping[str, lazy_arrays.LazyArray], names: str, where: str) -> dict[str, Any]:
+  """Returns the arrays of the training and test set; `names` lists all arrays in the file, for error messages."""
   if "x_train" not in stored:
-    raise errors.UserError(f"{where}: contains no array `x_train`; it contains {names or 'nothing'}")
+    raise errors.UserError(
+      f"{where}: contains no array `x_train`; it contains {names or 'nothing'}. Name the images `x_train`"
+    )
   arrays = {}
   for half in ("train", "test"):
     images, labels = stored.get(f"x_{half}"), stored.get(f"y_{half}")
@@ -186,7 +192,7 @@ def _halves(stored: Mapping[str, lazy_arrays.LazyArray], names: str, where: str)
 
 
 def _with_channels(images: lazy_arrays.LazyArray) -> lazy_arrays.MaybeLazy:
-  """Returns images [N, H, W] as [N, H, W, 1], and others unchanged."""
+  """Returns images [N, H, W] as [N, H, W, 1], and other arrays unchanged."""
   if len(images.shape) != 3:
     return images
   return lazy_arrays.map_rows(images, (*images.shape[1:], 1), images.dtype, lambda values: values[..., None])

@@ -1,8 +1,8 @@
 """Random augmentation of the training examples, configured by `config.data.augment`.
 
-An augmentation is a pure function of a random key [], one example, float32 [H, W, C] (image) or [T, C] (series), and
-its options; it returns an example of the same shape. The training step augments its batch before the objective sees
-it, so the augmented example is also the target of the reconstruction. Evaluation never augments.
+An augmentation is a pure function of a random key [], one example (float32 [H, W, C] or [T, C]) and its options. It
+returns an example of the same shape. The training step augments each batch before it computes the objective, so the
+augmented example is also the target of the reconstruction. Evaluation uses the original examples.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from ae_jax import errors
 from ae_jax.data import ranges
 from ae_jax.types import AnyArray, Keys
 
-# Objectives use an example's key itself and fold small numbers into it; this number keeps augmentation independent.
+# Objectives use the key of an example and fold small numbers into it. Folding in this number gives independent keys.
 _STREAM = 2**31
 
 Image = Float[AnyArray, "height width channels"]
@@ -30,28 +30,28 @@ def flip(key: Key[Array, ""], x: Image) -> Image:
 
 
 def shift(key: Key[Array, ""], x: Example, pixels: int) -> Example:
-  """Moves an image by up to `pixels` along both axes, or a series by up to `pixels` time steps, and repeats the edge.
+  """Shifts an image by up to `pixels` along both axes, or a series by up to `pixels` time steps.
 
-  All distances are equally probable.
+  All shifts have the same probability. Values at the edge are repeated to fill the gap.
   """
   return _window(key, x, pixels, "edge")
 
 
 def crop(key: Key[Array, ""], x: Image, pixels: int) -> Image:
-  """Pads each side of an image with `pixels` reflected pixels, then crops it to its size at random.
+  """Pads each side of an image with `pixels` reflected pixels, then crops a random window of the original size.
 
-  This is the usual augmentation of CIFAR, with reflections as in Zagoruyko & Komodakis (2016), section 3.
+  This is the usual augmentation of CIFAR, with reflection padding as in Zagoruyko & Komodakis (2016), section 3.
   """
   return _window(key, x, pixels, "reflect")
 
 
 def brightness(key: Key[Array, ""], x: Example, most: float, low: float, high: float) -> Example:
-  """Adds the same number, uniform in [-most, most], to all elements and clips the result to [low, high]."""
+  """Adds one random number, uniform in [-most, most], to all elements and clips the result to [low, high]."""
   return jnp.clip(x + jax.random.uniform(key, (), x.dtype, -most, most), low, high)
 
 
 def _window(key: Key[Array, ""], x: Example, pixels: int, mode: str) -> Example:
-  """Pads each side of an example by `pixels` in a mode of `jnp.pad`, then crops it to its shape at random."""
+  """Pads each side by `pixels` in a mode of `jnp.pad`, then crops a random window of the original shape."""
   sides = x.shape[:-1]
   padded = jnp.pad(x, [(pixels, pixels)] * len(sides) + [(0, 0)], mode=mode)
   start = jax.random.randint(key, (len(sides),), 0, 2 * pixels + 1)
@@ -60,15 +60,15 @@ def _window(key: Key[Array, ""], x: Example, pixels: int, mode: str) -> Example:
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-  """Sequence of augmentations, a static argument of the training step."""
+  """Sequence of augmentations; a static argument of the training step."""
 
-  calls: tuple[tuple[Callable, tuple], ...]  # functions above, each with its arguments after (key, x)
+  calls: tuple[tuple[Callable, tuple], ...]  # augmentation functions, each with its arguments after (key, x)
 
   def __call__(self, x: Float[AnyArray, " batch *shape"], keys: Keys) -> Float[Array, " batch *shape"]:
-    """Returns an augmented batch; each example depends on its own key alone."""
-    return jax.vmap(self._one)(x, keys)
+    """Returns the augmented batch; each example is augmented with its own key."""
+    return jax.vmap(self._augment_example)(x, keys)
 
-  def _one(self, x: Example, key: Key[Array, ""]) -> Example:
+  def _augment_example(self, x: Example, key: Key[Array, ""]) -> Example:
     key = jax.random.fold_in(key, _STREAM)
     for position, (function, arguments) in enumerate(self.calls):
       x = function(jax.random.fold_in(key, position), x, *arguments)
@@ -76,16 +76,16 @@ class Augment:
 
 
 def build(entries: Sequence[Any], shape: tuple[int, ...], value_range: str, span: ranges.Span) -> Augment | None:
-  """Returns the augmentation that `config.data.augment` describes, or None for no entries.
+  """Returns the augmentation that `config.data.augment` describes, or None if it has no entries.
 
   Args:
-    entries: Dicts such as {"name": "shift", "pixels": 2}: a key of AUGMENTATIONS and its options.
+    entries: Dicts such as {"name": "shift", "pixels": 2}. "name" is a key of AUGMENTATIONS; the other keys are options.
     shape: Shape of an example, [H, W, C] or [T, C].
     value_range: Range of the data, a key of ranges.INTERVALS.
-    span: Span of the data.
+    span: Interval of the values of the data.
 
   Raises:
-    UserError: For an unknown name or option, a number out of bounds, or an augmentation of images applied to series.
+    UserError: A name or option is unknown, a number is out of bounds, or series get an augmentation for images.
   """
   errors.check(len(entries) <= errors.MOST_LAYERS, "data.augment", entries, f"at most {errors.MOST_LAYERS} entries")
   calls = []
@@ -100,7 +100,7 @@ def build(entries: Sequence[Any], shape: tuple[int, ...], value_range: str, span
 
 
 class _Data(NamedTuple):
-  """The config key of an entry, and the properties of the data that it is checked against."""
+  """Config key of an entry, for error messages, and properties of the data that limit the options."""
 
   key: str
   shape: tuple[int, ...]
@@ -125,13 +125,15 @@ def _crop(data: _Data, *, pixels: Any):
 def _brightness(data: _Data, *, level: Any):
   _check_images(data, "brightness")
   good = errors.is_number(level) and 0 < level <= 1
-  errors.check(good, f"{data.key}.level", level, "a number above 0, at most 1, a fraction of the range of the data")
+  errors.check(good, f"{data.key}.level", level, "a number in (0, 1], as a fraction of the data range")
   return brightness, (level * (data.span.high - data.span.low), *data.interval)
 
 
 def _check_images(data: _Data, name: str) -> None:
-  """Raises UserError for series: an offset, or a reflection in time, can change their class."""
-  errors.check(len(data.shape) == 3, f"{data.key}.name", name, "'shift' for series; the other names are for images")
+  """Raises UserError for series, because an offset or a reversal of time can change their class."""
+  errors.check(
+    len(data.shape) == 3, f"{data.key}.name", name, "'shift' for series; the other augmentations are for images"
+  )
 
 
 def _checked_pixels(data: _Data, pixels: Any) -> int:
@@ -143,5 +145,5 @@ def _checked_pixels(data: _Data, pixels: Any) -> int:
   return pixels
 
 
-# name -> (data, **options) -> (function, its arguments after (key, x)); the options are those of `config.data.augment`
+# name -> function (data, **options of the entry) that returns (augmentation, its arguments after (key, x))
 AUGMENTATIONS: dict[str, Callable] = {"flip": _flip, "shift": _shift, "crop": _crop, "brightness": _brightness}

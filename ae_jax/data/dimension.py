@@ -1,55 +1,56 @@
-"""Intrinsic dimension of points: two estimates from nearest-neighbour distances, with intervals."""
+"""Estimates of the intrinsic dimension of points from nearest-neighbour distances, with intervals."""
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
-FEWEST = 100  # distinct points; fewer give no estimate
-_POINTS = 5000  # larger sets are subsampled with a fixed seed
+FEWEST = 100  # minimum number of distinct points for an estimate
+_POINTS = 5000  # maximum number of points; larger sets are sampled with a fixed seed
 _NEIGHBOURS = 20
-# Neighbouring points share neighbours, so their spacings are correlated. For points of a uniform density without a
-# boundary, simulations of 1 to 9 dimensions give a standard error 1.2 to 1.4 times that of independent points.
+# Neighbouring points share neighbours, so their spacings are correlated. In simulations with a uniform density without
+# boundary, in 1 to 9 dimensions, the standard error is 1.2 to 1.4 times the standard error of independent spacings.
 _INFLATION = 1.3
 _NORMAL = 1.96  # the 97.5 % quantile of the normal distribution
-_REACH = 2  # limit of the extrapolation, in observed ranges of distances; it matters from 6 dimensions on
+_REACH = 2  # limit of the extrapolation, as a multiple of the range of observed distances; reached from 6 dimensions on
 
 Estimate = tuple[float, float, float | int]  # (estimate, low, high)
 
 
 def estimates(points: Shaped[np.ndarray, "points elements"]) -> dict[str, Estimate]:
-  """Estimates the intrinsic dimension of points by TwoNN and by maximum likelihood.
+  """Returns estimates of the intrinsic dimension of points by TwoNN and by maximum likelihood, with intervals.
 
-  TwoNN (Facco et al. 2017, its maximum-likelihood form) uses the ratio of the distances to the second and the first
-  neighbour. The maximum-likelihood estimate is that of Levina & Bickel (2004) over 20 neighbours, with the inverses
-  averaged over the points (MacKay & Ghahramani 2005).
+  TwoNN (Facco et al. 2017, maximum-likelihood form) uses the ratio of the distances to the second and the first nearest
+  neighbour. The maximum-likelihood estimate (Levina & Bickel 2004) uses 20 neighbours. Its inverse is averaged over the
+  points (MacKay & Ghahramani 2005).
 
-  Both estimates are biased, because 20 neighbours reach across boundaries, curvature and changes of the density. The
-  leading term of the bias is linear in the distance at a boundary, and of second order elsewhere. So each interval
-  spans two 95 % confidence intervals: that of the estimate, and that of the estimate extrapolated linearly to distance
-  zero. In simulations of uniform densities (500 to 5,000 points, 1 to 5 dimensions) it contains the true dimension at
-  least 90 times in 100. It assumes independent points on one manifold without noise. From six dimensions on the
-  extrapolation stops short of distance zero, because the distances to 20 neighbours hardly differ.
+  Both estimates are biased, because the neighbours of a point extend across boundaries, curvature and changes of the
+  density. Near a boundary, the bias is linear in the distance of the neighbours; elsewhere it is quadratic. Therefore
+  each interval covers two 95 % confidence intervals: one of the estimate, and one of the estimate after linear
+  extrapolation to distance zero. In simulations of uniform densities (500 to 5,000 points, 1 to 5 dimensions), the
+  interval contains the true dimension in at least 90 of 100 cases. It assumes independent points on one manifold,
+  without noise. From six dimensions on, the distances to 20 neighbours hardly differ, so the extrapolation stops before
+  distance zero.
 
   Args:
-    points: Duplicates are dropped. Sets of more than 5,000 points are sampled with a fixed seed.
+    points: One point per row. Duplicates are dropped. Sets of more than 5,000 points are sampled with a fixed seed.
 
   Returns:
     {"TwoNN": (estimate, low, high), "maximum likelihood": (estimate, low, high)}, or {} for fewer than 100 distinct
     points. `high` is at most the number of elements, unless the estimate is larger.
   """
-  from sklearn.neighbors import NearestNeighbors  # a second of imports
+  from sklearn.neighbors import NearestNeighbors  # takes a second
 
   x = _distinct(points[np.random.default_rng(0).permutation(len(points))[:_POINTS]])
   if len(x) < FEWEST:
     return {}
   distances, _ = NearestNeighbors(n_neighbors=_NEIGHBOURS + 1).fit(x).kneighbors(x)
-  distances = distances[distances[:, 1] > 0, 1:].astype(np.float64)  # the first is the point itself
+  distances = distances[distances[:, 1] > 0, 1:].astype(np.float64)  # the first neighbour is the point itself
   if len(distances) < FEWEST:
     return {}
-  # Each spacing has mean 1 / dimension and is independent of the others of its point (Renyi 1953; Denti et al. 2022).
+  # Each spacing has mean 1 / dimension, and the spacings of a point are independent (Renyi 1953; Denti et al. 2022).
   spacings = np.arange(1, _NEIGHBOURS) * np.log(distances[:, 1:] / distances[:, :-1])
   first, uniform = np.eye(_NEIGHBOURS - 1)[0], np.full(_NEIGHBOURS - 1, 1 / (_NEIGHBOURS - 1))
   scales = distances[:, :-1].mean(0)
-  with np.errstate(divide="ignore"):  # on a grid, all neighbours may be equally far
+  with np.errstate(divide="ignore"):  # all neighbours of a point on a grid may have the same distance
     return {
       name: _estimate(spacings, scales, weights, x.shape[1])
       for name, weights in {"TwoNN": first, "maximum likelihood": uniform}.items()
@@ -57,7 +58,7 @@ def estimates(points: Shaped[np.ndarray, "points elements"]) -> dict[str, Estima
 
 
 def _distinct(points: Shaped[np.ndarray, "points elements"]) -> Float32[np.ndarray, "distinct elements"]:
-  """Returns the distinct points, in arbitrary order: five times faster than `np.unique` of rows."""
+  """Returns the distinct points in arbitrary order, five times faster than `np.unique(points, axis=0)`."""
   x = points.astype(np.float32) + np.float32(0)  # turns -0 into 0
   _, first = np.unique(x.view(f"V{x.itemsize * x.shape[1]}"), return_index=True)
   return x[first]
@@ -69,7 +70,7 @@ def _estimate(
   weights: Float[np.ndarray, " neighbours"],
   elements: int,
 ) -> Estimate:
-  """Returns an estimate and its interval from the spacings between neighbours, their scales and their weights."""
+  """Returns an estimate and its interval from spacings, and the mean distance and weight of each neighbour."""
   per_point = spacings @ np.stack([weights, _extrapolating(scales, weights)], 1)
   means = per_point.mean(0)
   half = _NORMAL * _INFLATION * per_point.std(0, ddof=1) / len(per_point) ** 0.5
@@ -81,10 +82,10 @@ def _estimate(
 def _extrapolating(
   scales: Float[np.ndarray, " neighbours"], weights: Float[np.ndarray, " neighbours"]
 ) -> Float[np.ndarray, " neighbours"]:
-  """Returns weights that extrapolate the weighted mean of the spacings along their linear trend to scale zero.
+  """Returns weights for the spacings that extrapolate their weighted mean linearly to scale zero.
 
-  The mean of the j-th spacing is 1 / dimension plus, to first order, a multiple of the mean distance to the j-th
-  neighbour.
+  To first order, the mean of the j-th spacing is 1 / dimension plus a term that is proportional to the mean distance of
+  the j-th neighbour (its scale).
   """
   centred = scales - scales.mean()
   reach = min(weights @ scales, _REACH * np.ptp(scales))

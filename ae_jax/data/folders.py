@@ -1,4 +1,4 @@
-"""Folders of image files as a data source: decoded once and cached, or file by file on demand."""
+"""Data source for folders of image files, decoded once and cached, or decoded file by file during training."""
 
 import dataclasses
 import functools
@@ -15,31 +15,32 @@ from ae_jax.data import decoding, lazy_arrays, remarks, splits
 from ae_jax.system import cache
 
 _SUFFIXES = {suffix for suffixes in decoding.FORMATS.values() for suffix in suffixes}
-# lower-case folder name -> half
+# lower-case folder name -> "train", "test" or "validation"
 _HALVES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _HALVES |= dict.fromkeys(("val", "valid", "validation"), "validation")
-_LONGEST_NUMBER = 9  # digits of a class name that is used as its label
+_LONGEST_NUMBER = 9  # maximum number of digits of a class name that is used as a label
 
 
 def folder(name: str, path: str) -> dict[str, Any]:
-  """Reads the images under a folder, all of one size and with 1 or 3 channels.
+  """Reads all images under a folder; they must have the same size and 1 or 3 channels.
 
-  Folders `train` and `test` (or Train, Training, TEST, ...) are the halves; see `_halves`. Without `test`, a fifth of
-  the images (at most 10,000), drawn once with a fixed seed, is held out. Folders inside the halves are the classes.
-  The label of a class is its position among the sorted class names of both halves or, if all names are whole numbers,
-  that number. Files without an image suffix, and names that begin with a dot, are skipped. Links are followed only to
-  files inside the folder.
+  Subfolders `train` and `test` (or Train, Training, TEST, ...) contain the training and test set; see
+  `_train_and_test_folders`. Without `test`, a random fifth of the images (at most 10,000), drawn with a fixed seed,
+  becomes the test set. The subfolders of `train` and `test`, or of the folder itself if these are missing, are the
+  classes. The label of a class is its position in the sorted class names or, if all class names are whole numbers, that
+  number. Files without an image suffix, and names that begin with a dot, are skipped. Links are followed only to files
+  inside the folder.
 
   Raises:
-    UserError: Names the file or folder that cannot be used.
+    UserError: A file or folder cannot be used; the message names it.
   """
   splits.check_path(name, path, "folder of images")
   where, root = f"config.data.path={path!r}", pathlib.Path(path)
   if not root.is_dir():
-    raise errors.UserError(f"{where}: folder not found")
+    raise errors.UserError(f"{where}: folder not found; check the path")
   skipped = []
   try:
-    halves = _halves(root, where)
+    halves = _train_and_test_folders(root, where)
     for half_folder in {*halves.values()} - {root}:
       _check_link(half_folder, root.resolve())
     files = {half: list(_files(half_folder, root.resolve(), skipped)) for half, half_folder in halves.items()}
@@ -52,17 +53,17 @@ def folder(name: str, path: str) -> dict[str, Any]:
 
 
 def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path], where: str) -> None:
-  """Raises UserError if a half has too few images."""
+  """Raises UserError if the training or test set has too few images."""
   for half, least in ({"train": 2, "test": 1} if "test" in files else {"train": 3}).items():
     if len(files[half]) < least:
       raise errors.UserError(
-        f"{where}: found {remarks.counted(len(files[half]), 'image')} under {halves[half]}; at least {least} required, "
-        f"with names that end in {', '.join(sorted(_SUFFIXES))}"
+        f"{where}: found {remarks.counted(len(files[half]), 'image')} under {halves[half]}; at least {least} are "
+        f"required, with names that end in {', '.join(sorted(_SUFFIXES))}"
       )
 
 
 def _arrays(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path], version: str) -> dict[str, Any]:
-  """Returns the images and labels of each half, from the files {half: paths} and the folders {half: folder}."""
+  """Returns images and labels; the keys of `files` and `halves` are "train" and, if there is a folder, "test"."""
   all_files = [file for paths in files.values() for file in paths]
   shape = cache.arrays("folder-shape", version, lambda: {"shape": _common_shape(all_files)})["shape"].tolist()
   arrays = {half: _images(paths, shape, f"{half} {version}") for half, paths in files.items()}
@@ -72,11 +73,12 @@ def _arrays(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Pat
   return splits.split(arrays["train"], labels.get("train"), splits.drawn_fifth(len(files["train"])))
 
 
-def _halves(root: pathlib.Path, where: str) -> dict[str, pathlib.Path]:
-  """Returns {"train": folder, "test": folder}, without "test" if it is absent, or {"train": root} without halves.
+def _train_and_test_folders(root: pathlib.Path, where: str) -> dict[str, pathlib.Path]:
+  """Returns the folders of the training and test set, {"train": folder, "test": folder}.
 
-  `train` and `test` are always halves. Other spellings (see `_HALVES`) could be classes ("Train" beside "Bus") and are
-  halves only if there is one folder for training and another for testing or validation.
+  Without a test folder, the key "test" is missing. If `root` is not divided, the result is {"train": root}. Folders
+  named `train` and `test` always count as training and test folders. Other spellings (see `_HALVES`) could be class
+  names ("Train" beside "Bus"), so they count only if there is a training folder and also a test or validation folder.
   """
   names_of = {}
   for name in sorted(remarks.visible(root)):
@@ -90,12 +92,12 @@ def _halves(root: pathlib.Path, where: str) -> dict[str, pathlib.Path]:
     if len(names) > 1 and half != "validation":
       raise errors.UserError(f"{where}: contains both `{names[0]}` and `{names[1]}`; keep one folder")
   if "train" not in names_of:
-    raise errors.UserError(f"{where}: contains a folder `{names_of['test'][0]}` but no folder `train`")
+    raise errors.UserError(f"{where}: contains a folder `{names_of['test'][0]}` but no folder `train`; add it")
   return {half: root / names_of[half][0] for half in ("train", "test") if half in names_of}
 
 
 def _not_read(root: pathlib.Path, halves: Mapping[str, pathlib.Path], skipped: Sequence[str], where: str) -> list[str]:
-  """Returns remarks about images outside the halves, and about files inside them without an image suffix."""
+  """Returns remarks about images outside the folders in `halves`, and about the files in `skipped`."""
   notes = []
   if halves["train"] != root:
     read, counts = [folder.name for folder in halves.values()], {}
@@ -113,9 +115,9 @@ def _is_image(file: str) -> bool:
 
 
 def _files(folder: str | os.PathLike[str], root: pathlib.Path, skipped: list[str]) -> Iterator[str]:
-  """Yields the paths of the image files under a folder, sorted by name in each folder.
+  """Yields the paths of all image files under a folder, sorted by name within each subfolder.
 
-  Appends the names of other files to `skipped`.
+  Appends the names of all other files to `skipped`.
   """
   with os.scandir(folder) as entries:
     visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
@@ -127,17 +129,17 @@ def _files(folder: str | os.PathLike[str], root: pathlib.Path, skipped: list[str
       skipped.append(entry.name)
     else:
       if not entry.is_file():
-        raise errors.UserError(f"{entry.path}: is a pipe or a device; expected an image file")
+        raise errors.UserError(f"{entry.path}: is a pipe or a device; expected an image file. Remove it")
       yield entry.path
 
 
 def _check_link(path: pathlib.Path | os.DirEntry, root: pathlib.Path) -> None:
-  """Raises UserError for a link, unless it leads to a file inside `root`."""
+  """Raises UserError if a path is a link, except to a file inside `root`."""
   if path.is_symlink():
     target = pathlib.Path(os.path.realpath(path))  # unlike `resolve`, does not fail for a link to itself
     if not (target.is_file() and target.is_relative_to(root)):
       raise errors.UserError(
-        f"{os.fspath(path)}: is a link to {target}; only links to files inside {root} are followed"
+        f"{os.fspath(path)}: links to {target}, which is not a file inside {root}; replace the link by a copy"
       )
 
 
@@ -147,7 +149,7 @@ def _version(file: str) -> str:
 
 
 def _common_shape(files: Sequence[str]) -> Int[np.ndarray, " 3"]:
-  """Returns the shape (H, W, C) of all images, from the file headers; UserError names the first that differs."""
+  """Returns the shape (H, W, C) of all images from the file headers; raises UserError if an image differs."""
 
   def read(indices):
     return np.array([decoding.shape(files[index], files[index]) for index in indices])
@@ -156,12 +158,14 @@ def _common_shape(files: Sequence[str]) -> Int[np.ndarray, " 3"]:
   others = np.flatnonzero((shapes != shapes[0]).any(1))
   if len(others):
     other, first = (decoding.in_words(shape.tolist()) for shape in (shapes[others[0]], shapes[0]))
-    raise errors.UserError(f"{files[others[0]]}: is {other}, but {files[0]} is {first}; all images must have one size")
+    raise errors.UserError(
+      f"{files[others[0]]}: is {other}, but {files[0]} is {first}; all images must have the same size and channels"
+    )
   return shapes[0]
 
 
 def _images(files: Sequence[str], shape: Sequence[int], version: str) -> lazy_arrays.LazyArray:
-  """Returns the images as a LazyArray; loading them all keeps them in the cache."""
+  """Returns the images as a LazyArray; its `load` stores the decoded images in the cache."""
 
   def read(indices):
     return np.stack([decoding.decode(files[index], files[index], shape) for index in indices])
@@ -175,18 +179,21 @@ def _images(files: Sequence[str], shape: Sequence[int], version: str) -> lazy_ar
 
 
 def _classes(files: Sequence[str], folder: str | os.PathLike[str]) -> list[str] | None:
-  """Returns the class of each file, the name of its folder directly below `folder`; None if no file is in a class."""
+  """Returns the class of each file, which is the name of its top-level subfolder of `folder`.
+
+  Returns None if no file is in a subfolder.
+  """
   relative = [os.path.relpath(file, folder).split(os.sep) for file in files]
-  loose = [len(parts) == 1 for parts in relative]
-  if all(loose):
+  without_class = [len(parts) == 1 for parts in relative]
+  if all(without_class):
     return None
-  if any(loose):
-    raise errors.UserError(f"{files[loose.index(True)]}: lies beside class folders; move it into one of them")
+  if any(without_class):
+    raise errors.UserError(f"{files[without_class.index(True)]}: lies beside class folders; move it into one of them")
   return [parts[0] for parts in relative]
 
 
 def _labels(classes: Mapping[str, Sequence[str] | None]) -> dict[str, Int[np.ndarray, "..."]]:
-  """Returns {half: labels} from {half: class of each file, or None}; halves without classes are left out."""
+  """Returns {"train": labels, "test": labels} from the class of each file; a set without classes is omitted."""
   names = sorted({name for half in classes.values() for name in half or ()})
   numeric = all(name.isascii() and name.isdecimal() and len(name) <= _LONGEST_NUMBER for name in names)
   label_of = {name: int(name) if numeric else position for position, name in enumerate(names)}

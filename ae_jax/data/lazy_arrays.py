@@ -1,4 +1,4 @@
-"""Arrays whose rows stay in files until they are read. Every function here also accepts an ndarray."""
+"""Arrays whose rows are read from files on demand. All functions also accept ndarrays."""
 
 import concurrent.futures
 import dataclasses
@@ -12,9 +12,9 @@ from numpy.typing import DTypeLike
 
 from ae_jax.types import AnyArray
 
-BLOCK = 256  # rows that one thread reads at a time
-PART_BYTES = 2**26  # size limit of each array that `parts` yields
-PROBES = 1000
+BLOCK = 256  # number of rows that a thread reads at a time
+PART_BYTES = 2**26  # maximum size of each array that `parts` yields
+PROBES = 1000  # number of random rows in `probe_indices`
 SAMPLE_ROWS, SAMPLE_BYTES = 20_000, 2**28  # limits of `sample`
 
 
@@ -22,15 +22,14 @@ SAMPLE_ROWS, SAMPLE_BYTES = 20_000, 2**28  # limits of `sample`
 class LazyArray:
   """An array [N, ...] that reads its rows on demand: `array[slice or indices]` returns an ndarray.
 
-  Indices are integers [K] from 0 to N - 1.
+  Indices are integers [K] in [0, N).
   """
 
   shape: tuple[int, ...]  # (N, ...)
   dtype: np.dtype
-  read: Callable[[np.ndarray], np.ndarray]  # int64 [K] -> [K, ...]: reads these rows only; called from any thread
-  load: Callable[[], np.ndarray] | None = (
-    None  # () -> [N, ...]: reads all rows (cached, or with checksums); None: `read`
-  )
+  read: Callable[[np.ndarray], np.ndarray]  # int64 [K] -> [K, ...]: reads only these rows; must be thread-safe
+  # () -> [N, ...]: reads all rows, for example from a cache or with checksums; None: use `read`
+  load: Callable[[], np.ndarray] | None = None
 
   def __len__(self) -> int:
     return self.shape[0]
@@ -46,13 +45,13 @@ MaybeLazy = np.ndarray | LazyArray  # in memory, or in files
 def map_rows(
   array: MaybeLazy, shape: tuple[int, ...], dtype: DTypeLike, function: Callable[[np.ndarray], np.ndarray]
 ) -> MaybeLazy:
-  """Applies a function to the rows of an array; the result is lazy if the array is.
+  """Applies a function to the rows of an array. The result is lazy if the array is lazy.
 
   Args:
     array: Rows [N, ...].
     shape: Shape of a row of the result.
     dtype: Dtype of the result.
-    function: Maps rows [K, ...] to rows [K, *shape], each row on its own.
+    function: Maps rows [K, ...] to rows [K, *shape]; each result must depend only on its own row.
   """
   if isinstance(array, np.ndarray):
     return function(array)
@@ -65,7 +64,7 @@ def map_rows(
 
 
 def take(array: MaybeLazy, mask: Bool[np.ndarray, " rows"]) -> MaybeLazy:
-  """Returns the rows that a mask selects. The result is lazy if the array is; no row is read here."""
+  """Returns the rows that a mask selects. For a `LazyArray`, the result is lazy, and no row is read here."""
   if isinstance(array, np.ndarray):
     return array[mask]
   kept = np.flatnonzero(mask)
@@ -78,17 +77,17 @@ def take(array: MaybeLazy, mask: Bool[np.ndarray, " rows"]) -> MaybeLazy:
 
 
 def load_all(array: MaybeLazy) -> np.ndarray:
-  """Returns all rows in memory, by `LazyArray.load` where it is set."""
+  """Returns all rows as an ndarray, read by `LazyArray.load` if it is set."""
   return array.load() if isinstance(array, LazyArray) and array.load else read_all(array)
 
 
 def read_all(array: MaybeLazy) -> np.ndarray:
-  """Returns all rows in memory, by `LazyArray.read`."""
+  """Returns all rows as an ndarray, read by `LazyArray.read`."""
   return array if isinstance(array, np.ndarray) else read_rows(array, np.arange(len(array)))
 
 
 def read_rows(array: MaybeLazy, indices: Int[np.ndarray, " rows"]) -> np.ndarray:
-  """Returns the rows at `indices` [K] as an ndarray [K, ...]; several threads read them."""
+  """Returns the rows at `indices` [K] as an ndarray [K, ...], read by several threads."""
   rows = np.empty((len(indices), *array.shape[1:]), array.dtype)
 
   def fill(start):
@@ -102,23 +101,23 @@ def read_rows(array: MaybeLazy, indices: Int[np.ndarray, " rows"]) -> np.ndarray
 
 
 def parts(array: MaybeLazy, indices: Int[np.ndarray, " rows"]) -> Iterator[np.ndarray]:
-  """Yields the rows at `indices`, in order, in ndarrays of at most `PART_BYTES` (or one row)."""
+  """Yields the rows at `indices`, in order, as ndarrays of at most `PART_BYTES` bytes, but at least one row."""
   size = max(1, PART_BYTES // row_bytes(array))
   for start in range(0, len(indices), size):
     yield read_rows(array, indices[start : start + size])
 
 
 def probe_indices(count: int) -> Int[np.ndarray, " probes"]:
-  """Returns sorted indices below `count`: the first, the last, and 1,000 drawn with a fixed seed."""
+  """Returns sorted indices in [0, count): the first, the last, and up to 1,000 random ones (fixed seed)."""
   drawn = np.random.default_rng(0).integers(count, size=PROBES)
   return np.unique(np.concatenate([[0, count - 1], drawn]))
 
 
 def sample(array: MaybeLazy) -> np.ndarray:
-  """Returns an ndarray itself, or a sample in memory of a LazyArray.
+  """Returns an ndarray unchanged, or a random sample of the rows of a `LazyArray` as an ndarray.
 
   The sample is drawn with a fixed seed and keeps the order of the rows. It has at most `SAMPLE_ROWS` rows and
-  `SAMPLE_BYTES` bytes.
+  `SAMPLE_BYTES` bytes, but at least 2 rows.
   """
   if isinstance(array, np.ndarray):
     return array
@@ -127,10 +126,10 @@ def sample(array: MaybeLazy) -> np.ndarray:
 
 
 def row_bytes(array: MaybeLazy) -> int:
-  """Returns the size of one row in memory."""
+  """Returns the size of one row in memory, in bytes."""
   return max(1, math.prod(array.shape[1:]) * array.dtype.itemsize)
 
 
 def total_bytes(array: MaybeLazy) -> int:
-  """Returns the size of all rows in memory."""
+  """Returns the size of all rows in memory, in bytes."""
   return len(array) * row_bytes(array)

@@ -1,4 +1,4 @@
-"""Training on the examples of one label, so that test examples with other labels are anomalies."""
+"""Selection of the training examples with one label; test examples with other labels are anomalies."""
 
 from typing import Any
 
@@ -8,25 +8,26 @@ from jaxtyping import Integer
 from ae_jax import errors
 from ae_jax.data import lazy_arrays, remarks
 
-EARLIER_ALL = -1  # earlier versions used it for "any label"
+EARLIER_ALL = -1  # meant "all labels" in configs of earlier versions
 
 
 def keep(label: int | None, arrays: dict[str, Any], where: str) -> tuple[int | None, list[str]]:
-  """Drops the training examples with another label from the arrays of a source, in place.
+  """Drops the training examples with other labels from the arrays of a source, in place.
 
-  Training examples without labels are all kept: a user who labels the test half alone has already separated the
-  classes. The label -1 means any label, as in earlier versions, if no example has it.
+  If the training examples have no labels, all are kept, because a user who labels only the test examples has already
+  separated the classes. If no example has the label -1, it means all labels, as in earlier versions.
 
   Args:
-    label: The label to train on; None for any.
-    arrays: The result of a source (see `ae_jax.data.sources`).
-    where: Beginning of messages.
+    label: The label of the training examples to keep; None keeps all.
+    arrays: The arrays of a source (see `ae_jax.data.sources`).
+    where: Name of the data set for messages, such as "config.data.name='digits'".
 
   Returns:
-    The label that was applied, or None, and remarks about what was done.
+    The label that was applied (None: all labels), and remarks for the user.
 
   Raises:
-    UserError: If the test examples have no labels, labels are not integers, or no example has the label.
+    UserError: The test examples have no labels, labels are not integers, or the training or test set has no example
+      with the label.
   """
   if label is None:
     return None, []
@@ -45,13 +46,13 @@ def keep(label: int | None, arrays: dict[str, Any], where: str) -> tuple[int | N
 
 
 def _drop_others(label: int, arrays: dict[str, Any], key: str) -> list[str]:
-  """Drops the training examples of other labels, in place, and returns remarks about it."""
+  """Drops the training examples with other labels, in place, and returns remarks about their number."""
   others = remarks.counted(int((arrays["test_labels"] != label).sum()), "example")
   if arrays.get("train_labels") is None:
     count = len(arrays["train"])
     return [
-      f"{key}: the training examples have no labels, so all {count:,} are assumed to have this one; the test half has "
-      f"{others} of other labels"
+      f"{key}: the training examples have no labels, so all {count:,} are assumed to have this label; the test set "
+      f"has {others} of other labels"
     ]
   kept = arrays["train_labels"] == label
   for name in ("train", "train_labels", "train_factors"):
@@ -61,23 +62,26 @@ def _drop_others(label: int, arrays: dict[str, Any], key: str) -> list[str]:
   if not dropped:
     return []
   left_out = remarks.counted(dropped, "training example")
-  return [f"{key}: dropped {left_out} of other labels; the test half has {others} of other labels"]
+  return [f"{key}: dropped {left_out} of other labels; the test set has {others} of other labels"]
 
 
 def _has(label: int, arrays: dict[str, Any]) -> bool:
   """Returns whether a training or test example has this integer label."""
-  halves = [arrays[name] for name in ("train_labels", "test_labels") if arrays.get(name) is not None]
-  return any(np.issubdtype(labels.dtype, np.integer) and label in lazy_arrays.read_all(labels) for labels in halves)
+  label_arrays = [arrays[name] for name in ("train_labels", "test_labels") if arrays.get(name) is not None]
+  return any(
+    np.issubdtype(labels.dtype, np.integer) and label in lazy_arrays.read_all(labels) for labels in label_arrays
+  )
 
 
 def _checked(
   labels: lazy_arrays.MaybeLazy, label: int, key: str, half: str, where: str
 ) -> Integer[np.ndarray, " examples"]:
-  """Returns the labels of a half in memory; raises UserError if they are not integers or lack the label."""
+  """Returns the labels in memory; raises UserError unless they are integers and contain the label."""
   if not np.issubdtype(labels.dtype, np.integer):
     raise errors.UserError(f"{key}: {where} has labels of dtype {labels.dtype}; expected integers")
   labels = lazy_arrays.read_all(labels)
   if label not in labels:
     known = ", ".join(map(str, np.unique(labels)[:20]))
-    raise errors.UserError(f"{key}: no {half} example of {where} has this label; known labels: {known}")
+    noun = {"train": "training example", "test": "test example"}[half]
+    raise errors.UserError(f"{key}: no {noun} of {where} has this label; known labels: {known}")
   return labels

@@ -1,4 +1,4 @@
-"""Placement of the training examples: on the device, or streamed chunk by chunk from memory or from files."""
+"""Placement of the training examples: in device memory, or streamed to the device during training."""
 
 import ctypes
 import dataclasses
@@ -10,10 +10,10 @@ from ae_jax import errors
 from ae_jax.system import distributed
 
 _GIB = 2**30
-UNKNOWN_BYTES = 8 * _GIB  # assumed where the machine does not report its memory
+UNKNOWN_BYTES = 8 * _GIB  # assumed if the machine does not report its memory
 _CGROUP = pathlib.Path("/sys/fs/cgroup/memory.max")  # memory limit of a container; "max" means no limit
 
-# name -> (bytes needed, budget of the host, budget of the device) -> (lazy, streams)
+# name -> function (needed bytes, host budget, device budget) that returns (lazy, streams) of `Placement`
 PLACEMENTS = {
   "auto": lambda needed, host, device: (needed > host, needed > min(host, device)),
   "memory": lambda needed, host, device: (False, False),
@@ -23,27 +23,27 @@ PLACEMENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-  """A placement decision and its reason."""
+  """Where the training examples are kept, and why."""
 
-  lazy: bool  # the examples stay in their files, if their source can read single rows
-  streams: bool  # the examples go to the device chunk by chunk
-  budget: int | float  # bytes of host memory
-  words: str  # the decision and its reason, for the user
+  lazy: bool  # the examples stay in files, if the source can read single rows
+  streams: bool  # the examples are copied to the device during training, a few steps at a time
+  budget: int | float  # host memory budget in bytes
+  words: str  # the decision and its reason as a message
 
 
 def decide(placement: str, budget_gib: int | float, needed: int) -> Placement:
-  """Returns the placement of training examples that take `needed` bytes when decoded.
+  """Returns the placement of training examples that need `needed` bytes after decoding.
 
-  "auto" streams examples that exceed the budget of the host or of the device.
+  "auto" streams examples that exceed the memory budget of the host or of the device.
 
   Args:
     placement: `config.data.placement`, a key of `PLACEMENTS`.
-    budget_gib: `config.data.budget_gib`, for host and device alike. 0 means a quarter of the host's memory and a third
-      of an accelerator's. With several processes the smallest budget counts.
-    needed: Size in bytes.
+    budget_gib: `config.data.budget_gib`, the budget of the host and also of the device. 0 means a quarter of the host
+      memory and a third of the accelerator memory; with several processes, the smallest budget is used.
+    needed: Size of the decoded training examples in bytes.
 
   Raises:
-    UserError: For an unknown placement or a negative budget.
+    UserError: The placement is unknown, or the budget is negative.
   """
   rule = errors.choose(PLACEMENTS, placement, "data.placement")
   errors.check(budget_gib >= 0, "data.budget_gib", budget_gib, "0 (automatic) or more")
@@ -62,7 +62,7 @@ def format_gib(size: int | float) -> str:
 
 
 def host_bytes() -> int:
-  """Returns the memory of this machine, or of the container that this process runs in."""
+  """Returns the memory of this machine in bytes, or the memory limit of its container if that is smaller."""
   physical = _physical_bytes()
   limit = _CGROUP.read_text().strip() if _CGROUP.exists() else "max"
   return min(physical, int(limit)) if limit.isdecimal() else physical
@@ -74,12 +74,12 @@ class _MemoryStatus(ctypes.Structure):
   _fields_ = (
     ("length", ctypes.c_uint32),
     ("load", ctypes.c_uint32),
-    *((f"bytes_{number}", ctypes.c_uint64) for number in range(7)),  # the first is the physical memory
+    *((f"bytes_{number}", ctypes.c_uint64) for number in range(7)),  # bytes_0 is the physical memory
   )
 
 
 def _physical_bytes() -> int:
-  """Returns the physical memory that POSIX (Linux, macOS) or Windows reports, else `UNKNOWN_BYTES`."""
+  """Returns the physical memory in bytes that POSIX or Windows reports, else `UNKNOWN_BYTES`."""
   try:
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
   except (AttributeError, ValueError, OSError):  # Windows has no sysconf, and some systems lack these names
@@ -92,7 +92,7 @@ def _physical_bytes() -> int:
 
 
 def device_bytes() -> int | float:
-  """Returns the memory of an accelerator; infinity on CPU, where the host's memory is the limit."""
+  """Returns the memory of an accelerator in bytes; infinity on CPUs, which use the host memory."""
   import jax
 
   return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)

@@ -1,4 +1,4 @@
-"""The value range that a model sees, and the conversion of stored data to it."""
+"""The value range of the examples that a model receives, and the conversion of stored data to it."""
 
 from typing import NamedTuple
 
@@ -9,24 +9,24 @@ from ae_jax.types import AnyArray
 
 
 class Span(NamedTuple):
-  """The interval of the values of a data set. Noise levels and PSNR are in units of its width, `high - low`."""
+  """Interval of the values of a data set. Noise levels and PSNR are relative to its width, `high - low`."""
 
   low: float  # the smallest value
   high: float  # the largest value
   missing: float  # the value of a masked element
 
 
-# range -> the span of bytes in it: 0 becomes `low`, 255 becomes `high`, and a masked pixel is black
+# range -> interval that bytes are scaled to: 0 becomes `low` and 255 becomes `high`; masked pixels are black
 SPANS = {"unit": Span(0.0, 1.0, 0.0), "symmetric": Span(-1.0, 1.0, -1.0), "real": Span(0.0, 1.0, 0.0)}
 
-# range -> the interval that all values must lie in
+# range -> interval that must contain all values
 INTERVALS = {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "real": (-np.inf, np.inf)}
 
 
 def normalise(examples: Shaped[AnyArray, "*shape"], value_range: str) -> Float32[AnyArray, "*shape"]:
-  """Returns examples as float32 in a range.
+  """Returns examples as float32 in a value range.
 
-  Bytes are scaled to the range ("real" scales as "unit" does). Floating-point examples must be in it already.
+  Bytes are scaled to the range (to [0, 1] for the range "real"). Floating-point examples must already be in the range.
   """
   if examples.dtype != np.uint8:
     return examples.astype(np.float32)
@@ -35,7 +35,7 @@ def normalise(examples: Shaped[AnyArray, "*shape"], value_range: str) -> Float32
 
 
 def as_float32(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
-  """Returns floating-point values as float32 (infinite where they overflow), and other values unchanged."""
+  """Returns floating-point values as float32 (infinite if they overflow), and other values unchanged."""
   if not np.issubdtype(values.dtype, np.floating):
     return values
   with np.errstate(over="ignore"):
@@ -43,23 +43,23 @@ def as_float32(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*sha
 
 
 def range_error(examples: AnyArray, value_range: str) -> str | None:
-  """Returns the fault that makes examples unfit for a range, as the end of a sentence, or None.
+  """Returns the reason why examples do not fit a value range, as the end of an error message, or None.
 
-  Checks the dtype (uint8, or finite floating point inside the interval) and the values, never the shape.
+  The dtype must be uint8 or floating point, and floats must be finite and in the range. The shape is not checked.
   """
   if examples.dtype == np.uint8:
     return None
   if not np.issubdtype(examples.dtype, np.floating):
-    return f"has dtype {examples.dtype}; expected uint8 or floating point"
+    return f"has dtype {examples.dtype}; convert it to uint8 or floating point"
   if examples.size == 0:
     return None
   low, high = float(examples.min()), float(examples.max())
   if not np.isfinite([low, high]).all():
-    return "contains NaN or infinite values"
+    return "contains NaN or infinite values; replace or remove them"
   least, most = INTERVALS[value_range]
   if low < least or high > most:
     return (
-      f"has values from {low:g} to {high:g}, outside the range {value_range!r} [{least:g}, {most:g}]; scale it, "
-      "store it as uint8, or set config.data.range"
+      f"has values from {low:g} to {high:g}, outside the range {value_range!r} [{least:g}, {most:g}]; scale the "
+      "values, store them as uint8, or set config.data.range"
     )
   return None

@@ -1,4 +1,4 @@
-"""Remarks for the user about unexpected properties of the data: unread arrays or files, and suspicious scaling."""
+"""Remarks for the user about arrays or files that are not read, and about data with an unexpected scale."""
 
 import collections
 import os
@@ -8,12 +8,12 @@ import numpy as np
 
 from ae_jax.data import lazy_arrays
 
-_MOST_NAMES = 8  # in one sentence
-_FIRST = 16  # these first examples nearly always show whether bytes are binary
+_MOST_NAMES = 8  # maximum number of names in a remark
+_FIRST = 16  # number of examples to check first, which nearly always contain a byte above 1
 
 
 def not_read(where: str, names: Iterable[str], reason: str) -> list[str]:
-  """Returns one sentence that lists arrays, files or folders that are not read, or nothing if `names` is empty."""
+  """Returns a remark that lists arrays, files or folders that are not read; [] if `names` is empty."""
   names = sorted(names)
   if not names:
     return []
@@ -22,13 +22,13 @@ def not_read(where: str, names: Iterable[str], reason: str) -> list[str]:
 
 
 def by_suffix(files: Iterable[str]) -> list[str]:
-  """Returns the number of files of each suffix, such as ".txt (2 files)"."""
+  """Returns texts with the number of files of each suffix, such as ".txt (2 files)"."""
   counts = collections.Counter(os.path.splitext(file)[1].lower() or "no suffix" for file in files)
   return [f"{suffix} ({counted(count, 'file')})" for suffix, count in counts.items()]
 
 
 def counted(count: int, noun: str) -> str:
-  """Returns a count with its noun, such as "1 image" or "2 images"."""
+  """Returns a count with a noun in singular or plural, such as "1 image" or "2 images"."""
   return f"{count:,} {noun}{'s' if count != 1 else ''}"
 
 
@@ -38,7 +38,7 @@ def visible(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def binary_bytes(where: str, examples: lazy_arrays.MaybeLazy) -> list[str]:
-  """Returns a warning if uint8 examples contain only 0 and 1, which scaling by 1/255 leaves nearly constant."""
+  """Returns a warning if uint8 examples contain only 0 and 1: scaled by 1/255, they would be nearly constant."""
   if examples.dtype != np.uint8:
     return []
   if isinstance(examples, np.ndarray):
@@ -47,4 +47,6 @@ def binary_bytes(where: str, examples: lazy_arrays.MaybeLazy) -> list[str]:
     checked = lazy_arrays.read_rows(examples, lazy_arrays.probe_indices(len(examples)))
   if examples[:_FIRST].max() > 1 or checked.max() != 1:
     return []
-  return [f"{where}: every byte is 0 or 1, but bytes are scaled from 0 to 255; store 0 and 255, or floats 0.0 and 1.0"]
+  return [
+    f"{where}: every byte is 0 or 1, but bytes should range from 0 to 255; store 0 and 255, or floats 0.0 and 1.0"
+  ]

@@ -1,4 +1,4 @@
-"""Data sources of labelled series [N, T, 1]: files of the UCR archive, and heartbeats generated from a seed."""
+"""Data sources of labelled time series [N, T, 1]: files of the UCR archive, and simulated heartbeats."""
 
 import pathlib
 import re
@@ -17,16 +17,17 @@ _TRAINING_FILE = re.compile(r"(.*)_TRAIN(\.txt|\.tsv|)")
 def ucr(name: str, path: str) -> dict[str, Any]:
   """Reads a data set of the UCR archive.
 
-  A line is an integer label followed by the samples, separated by blanks, tabs or commas. The test half is the
-  ..._TEST file in the same folder or, without one, the last fifth of each class of the training file.
+  Each line of a file is an integer label and the samples of one series, separated by blanks, tabs or commas. The
+  ..._TEST file in the same folder is the test set. Without this file, the last fifth of each class of the training file
+  becomes the test set.
 
   Args:
     name: Name of the source.
-    path: Folder of the data set, or its ..._TRAIN file (.txt, .tsv or no suffix).
+    path: Folder of the data set, or the ..._TRAIN file in it (.txt, .tsv or no suffix).
 
   Raises:
-    UserError: If a file is missing or damaged, or if series have unequal lengths, padded with NaN (as in the archive of
-      2018) or not.
+    UserError: A file is missing or damaged, or the series have unequal lengths. Padding with NaN, as in the archive of
+      2018, is also refused.
   """
   where = f"config.data.path={path!r}"
   splits.check_path(name, path, "UCR folder")
@@ -48,7 +49,7 @@ def ucr(name: str, path: str) -> dict[str, Any]:
 
 
 def _names(path: str | pathlib.Path, where: str) -> list[str]:
-  """Returns the sorted names in a folder; raises UserError if it cannot be read."""
+  """Returns the sorted names in a folder; raises UserError if the folder cannot be read."""
   with errors.convert_errors(f"{where}: cannot be read"):
     return sorted(remarks.visible(path))
 
@@ -57,12 +58,14 @@ def _training_file(path: pathlib.Path, where: str) -> pathlib.Path:
   if path.is_dir():
     files = [path / name for name in _names(path, where) if _TRAINING_FILE.fullmatch(name)]
     if not files:
-      raise errors.UserError(f"{where}: contains no ..._TRAIN.txt or ..._TRAIN.tsv")
+      raise errors.UserError(
+        f"{where}: contains no ..._TRAIN.txt or ..._TRAIN.tsv; set the path to the folder of a data set"
+      )
     if len(files) > 1:
       raise errors.UserError(f"{where}: contains {files[0].name} and {files[1].name}; set the path to one of them")
     return files[0]
   if not path.exists():
-    raise errors.UserError(f"{where}: file or folder not found")
+    raise errors.UserError(f"{where}: file or folder not found; check the path")
   if not _TRAINING_FILE.fullmatch(path.name):
     raise errors.UserError(f"{where}: the name of a training file must end in _TRAIN.txt or _TRAIN.tsv")
   return path
@@ -80,19 +83,19 @@ def _read_ucr(
     raise errors.UserError(f"{where}: {file.name} is not an ASCII text file of numbers") from None
   rows = []
   for number, line in enumerate(lines, 1):
-    fault = _append(rows, line.split())
+    fault = _append_row(rows, line.split())
     if fault:
       raise errors.UserError(f"{where}: line {number} of {file.name} {fault}")
   if not rows:
-    raise errors.UserError(f"{where}: {file.name} is empty")
+    raise errors.UserError(f"{where}: {file.name} is empty; expected one series per line")
   table = np.stack(rows)
   return table[:, 1:, None], table[:, 0].astype(np.int64)
 
 
-def _append(rows: list[np.ndarray], words: list[str]) -> str | None:
-  """Appends the numbers of a line to `rows`, and skips a blank line.
+def _append_row(rows: list[np.ndarray], words: list[str]) -> str | None:
+  """Appends the numbers of a line to `rows`; skips blank lines.
 
-  Returns the fault in the line, as the end of a sentence, or None.
+  Returns the fault in the line, as the end of an error message, or None.
   """
   if not words:
     return None
@@ -101,7 +104,7 @@ def _append(rows: list[np.ndarray], words: list[str]) -> str | None:
   except ValueError as error:
     return f"is not a line of numbers: {error}"
   if not np.isfinite(row).all():
-    return "has missing (NaN, ?) or infinite samples; series must be complete and of one length"
+    return "has missing (NaN, ?) or infinite samples; all series must be complete and have the same length"
   if not float(row[0]).is_integer() or abs(row[0]) > _LARGEST_LABEL:
     return f"begins with {words[0]}; expected an integer label"
   if len(row) < 2 or len(row) != len((rows or [row])[0]):
@@ -111,7 +114,7 @@ def _append(rows: list[np.ndarray], words: list[str]) -> str | None:
   return None
 
 
-# The waves of a beat: (seconds after the R peak, height in units of R, width as a standard deviation in seconds).
+# Waves of a heartbeat: (seconds after the R peak, height relative to the R peak, standard deviation in seconds).
 _WAVES: dict[str, tuple[Any, Any, Any]] = {
   "P": (-0.17, 0.15, 0.025),
   "Q": (-0.035, -0.12, 0.010),
@@ -120,17 +123,18 @@ _WAVES: dict[str, tuple[Any, Any, Any]] = {
   "ST": (0.13, 0.0, 0.050),
   "T": (0.27, 0.30, 0.045),
 }
-HEARTBEATS = ("normal", "no P wave", "premature beat", "ST depression", "inverted T wave")  # by label
+HEARTBEATS = ("normal", "no P wave", "premature beat", "ST depression", "inverted T wave")  # class names, by label
 _SERIES, _SAMPLES, _SECONDS, _BEATS = 5000, 140, 2.0, 6  # the beats extend beyond both ends of the window
 
 
 def heartbeats(name: str, path: str) -> dict[str, Any]:
-  """Generates 5,000 electrocardiograms from a fixed seed: Gaussian waves, two seconds, 140 samples; 3,000 are normal.
+  """Simulates 5,000 electrocardiograms of two seconds (140 samples) as sums of Gaussian waves, with a fixed seed.
 
-  The last fifth of each kind in `HEARTBEATS` is the test half. Heart rate, phase, heights and times of the waves,
-  baseline wander and noise are drawn for each series. In an anomalous series a wave is missing, lowered or inverted in
-  every beat, or one beat is early, wide and without P wave. Each series has mean 0 and standard deviation 1 (with
-  N - 1, as in the archive). Values are rounded to 1e-4, so that they do not depend on the machine's exp.
+  3,000 series are normal, and 500 belong to each other class in `HEARTBEATS`. The last fifth of each class is the test
+  set. Heart rate, phase, heights and times of the waves, baseline wander and noise are random in each series. In an
+  anomalous series, a wave is missing, lowered or inverted in every beat, or one beat is early, wide and without a P
+  wave. Each series has mean 0 and standard deviation 1 (with divisor N - 1, as in the UCR archive). Values are rounded
+  to 1e-4, so they do not depend on how the machine computes exp.
   """
   splits.check_no_path(name, path)
   rng = np.random.default_rng(5000)
@@ -145,7 +149,8 @@ def heartbeats(name: str, path: str) -> dict[str, Any]:
   seconds = np.linspace(0.0, _SECONDS, _SAMPLES, endpoint=False)
   x = np.zeros((_SERIES, _SAMPLES))
   for wave, (after, height, width) in _WAVES.items():
-    after = np.sqrt(period / 0.8) * after * (1 + 0.05 * rng.normal(size=(_SERIES, 1)))  # longer waves at a slower rate
+    # waves are longer at a slower heart rate
+    after = np.sqrt(period / 0.8) * after * (1 + 0.05 * rng.normal(size=(_SERIES, 1)))
     height = height * np.exp(0.15 * rng.normal(size=(_SERIES, 1))) * np.ones(beats)
     height = _HEIGHTS.get(wave, lambda height, labels, early: height)(height, labels[:, None], early)
     width = np.where(early, 2.0, 1.0) * width
@@ -158,7 +163,7 @@ def heartbeats(name: str, path: str) -> dict[str, Any]:
   return splits.split(x, labels, splits.last_of_each_class(labels, 1 / 5))
 
 
-# Effect of the anomalies on a wave: (heights [N, beats], labels [N, 1], early [N, beats]) -> heights.
+# Effect of the anomalies on the heights of a wave: (heights [N, beats], labels [N, 1], early [N, beats]) -> heights.
 _HEIGHTS = {
   "P": lambda height, labels, early: np.where((labels == 1) | early, 0.0, height),
   "ST": lambda height, labels, early: height - 0.15 * (labels == 3),

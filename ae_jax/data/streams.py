@@ -1,4 +1,4 @@
-"""Training examples that Grain's threads read while the device trains, in the order of a `BatchSchedule`."""
+"""Reads training examples in Grain's threads while the device trains, in the order of a `BatchSchedule`."""
 
 import functools
 import os
@@ -12,10 +12,10 @@ from jaxtyping import Float32, Int
 
 from ae_jax.data import batch_schedule, lazy_arrays
 
-PREFETCHED_BYTES = 2**28  # limit of the batches that are read ahead, unless a single batch is larger
+PREFETCHED_BYTES = 2**28  # maximum size of the batches that are read ahead, unless a single batch is larger
 _MOST_THREADS = 16
 
-Positions = slice | Int[np.ndarray, "positions"]  # in a padded batch
+Positions = slice | Int[np.ndarray, "positions"]  # of rows in a padded batch
 
 
 def chunks(
@@ -25,27 +25,28 @@ def chunks(
   last: int,
   positions: Positions = slice(None),
 ) -> Generator[tuple[dict[str, np.ndarray], Float32[np.ndarray, "steps positions"]], None, None]:
-  """Yields the chunks `first` to `last` - 1 of a run, counted from its beginning: (columns, weights).
+  """Yields the chunks `first` to `last` - 1 of a run as (columns, weights).
 
-  Chunk c holds the rows that `schedule.chunks(c // chunks_per_epoch)[c % chunks_per_epoch]` lists; padding repeats row
-  0 with weight 0. The order is a function of the seed and the chunk, so no reader state needs saving. Close the
+  A chunk contains the batches of the steps that one compiled call runs. Chunks are counted from the start of the run.
+  Chunk c contains the rows listed in `schedule.chunks(c // chunks_per_epoch)[c % chunks_per_epoch]`. Padding repeats
+  row 0 with weight 0. The order depends only on the seed and on c, so no reader state has to be saved. Close the
   generator (`contextlib.closing`) to end its threads.
 
   Args:
-    examples: Columns {"x": [N, ...], ...}.
+    examples: Columns of the training set, {"x": [N, ...], ...}.
     schedule: Order of the examples.
-    first: First chunk.
-    last: End of the chunks (exclusive).
-    positions: Positions in each padded batch that this process holds; it reads no rows of other positions.
+    first: Number of the first chunk.
+    last: Number of the last chunk, plus 1.
+    positions: Rows of each padded batch that this process holds; other rows are not read.
 
   Yields:
-    {"x": [chunk, positions, elements], other columns: [chunk, positions]} in their dtypes, and weights
+    Columns {"x": [chunk, positions, elements], other columns: [chunk, positions]} with unchanged dtypes, and weights
     [chunk, positions].
 
   Raises:
-    UserError: If a file is damaged. Other exceptions of reading pass unchanged.
+    UserError: A file is damaged. Other exceptions during reading are not converted.
   """
-  import grain  # takes half a second; a run in memory does not need it
+  import grain  # takes half a second, and data in memory do not need it
 
   read = functools.partial(_read, examples, positions, schedule.steps, _order(schedule))
   count = len(np.arange(schedule.padded_batch_size)[positions])
@@ -62,7 +63,7 @@ def chunks(
 
 
 def _order(schedule: batch_schedule.BatchSchedule) -> Callable[[int], batch_schedule.Batches]:
-  """Returns `schedule.batches` with a thread-safe cache of two epochs: prefetching crosses from one to the next."""
+  """Returns `schedule.batches` with a thread-safe cache of two epochs, because prefetching can span both."""
   lock = threading.Lock()
   cached = functools.lru_cache(2)(schedule.batches)
 
@@ -74,21 +75,20 @@ def _order(schedule: batch_schedule.BatchSchedule) -> Callable[[int], batch_sche
 
 
 def _read(examples, positions, steps, order, step):
-  """Returns the batch of a step of the run: (columns, weights [positions])."""
+  """Returns the batch of a step as (columns, weights [positions]); steps are counted from the start of the run."""
   epoch, row = divmod(step, steps)
   indices, weights = order(epoch)
-  distinct, inverse = np.unique(
-    indices[row, positions], return_inverse=True
-  )  # reads each row once, in the order of the file
+  # reads each row once, in the order of the file
+  distinct, inverse = np.unique(indices[row, positions], return_inverse=True)
   columns = {name: column[distinct][inverse] for name, column in examples.items()}
   columns["x"] = columns["x"].reshape(len(columns["x"]), -1)
   return columns, weights[row, positions]
 
 
 def _stacked(batches: Iterator[Any], count: int) -> Any:
-  """Returns the next `count` batches stacked into one chunk.
+  """Returns the next `count` batches, stacked into one chunk.
 
-  Batches are copied as they arrive, because stacking a list would hold them in memory twice.
+  Each batch is copied when it arrives, because stacking a list of batches would keep them in memory twice.
   """
   arrays = None
   for position in range(count):

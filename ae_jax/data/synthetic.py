@@ -1,8 +1,8 @@
-"""Images generated from known factors, as in dSprites (Matthey et al. 2017), so that disentanglement can be measured.
+"""Images generated from known factors, as in dSprites (Matthey et al. 2017), to measure disentanglement.
 
-An image shows one white shape on black. The factors are independent, and each can be inferred from the image: no shape
-has a symmetry other than half a turn, orientations span at most a quarter of a turn, and all shapes have the same area
-at the same scale, so that the amount of white depends on the scale alone.
+Each image shows one white shape on black. The factors are independent, and each factor can be inferred from the image.
+Orientations span a quarter turn, and no shape has a rotational symmetry other than a half turn. All shapes of the same
+scale have the same area, so the amount of white depends only on the scale.
 """
 
 import functools
@@ -13,40 +13,40 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from ae_jax.data import splits
 
-_WINDOW, _POSITIONS = 17, 16  # pixels: the side of the window that contains any shape, and its positions along an axis
-SIDE = _WINDOW + _POSITIONS - 1  # pixels of an image
-AREA = 110.0  # pixels of any shape at scale 1
+_WINDOW, _POSITIONS = 17, 16  # side in pixels of the window that contains a shape; number of its positions per axis
+SIDE = _WINDOW + _POSITIONS - 1  # side of an image in pixels
+AREA = 110.0  # area of every shape at scale 1, in pixels
 _TRAIN, _TEST = 10_000, 2_000
-_SAMPLES = 8  # per pixel and axis, to estimate the share of the pixel that the shape covers
+_SAMPLES = 8  # sample points per pixel and axis, to estimate the fraction of the pixel that the shape covers
 
 Coordinate = Float[np.ndarray, "..."]
 Inside = Bool[np.ndarray, "..."]
 
 
 def _rectangle(u: Coordinate, v: Coordinate) -> Inside:
-  """Returns which points lie inside a rectangle twice as wide as high."""
+  """Returns the mask of the points inside a rectangle that is twice as wide as high."""
   return (np.abs(u) <= np.sqrt(1 / 2)) & (np.abs(v) <= np.sqrt(1 / 8))
 
 
 def _ellipse(u: Coordinate, v: Coordinate) -> Inside:
-  """Returns which points lie inside an ellipse twice as wide as high."""
+  """Returns the mask of the points inside an ellipse that is twice as wide as high."""
   return np.square(u / 2) + np.square(v) <= 1 / (2 * np.pi)
 
 
 def _heart(u: Coordinate, v: Coordinate) -> Inside:
-  """Returns which points lie inside a square standing on a corner, with half a disc on each of its upper sides."""
+  """Returns the mask of the points inside a square on its corner, with a half disc on each upper side."""
   side = 1 / np.sqrt(1 + np.pi / 4)
-  centroid = (7 / 12 + 3 * np.pi / 16) * side**3  # along each lower side, from the corner
+  centroid = (7 / 12 + 3 * np.pi / 16) * side**3  # distance from the lower corner, along each lower side
   p, q = (v + u) / np.sqrt(2) + centroid, (v - u) / np.sqrt(2) + centroid
   square = (np.minimum(p, q) >= 0) & (np.maximum(p, q) <= side)
   discs = [np.hypot(p - a * side, q - b * side) <= side / 2 for a, b in ((1, 1 / 2), (1 / 2, 1))]
   return square | discs[0] | discs[1]
 
 
-# name -> (u to the right, v upwards) -> inside the shape; each has area 1 and its centroid at the origin
+# name -> function (u to the right, v upwards) -> mask of the points inside; area 1, and centroid at the origin
 SHAPES = {"rectangle": _rectangle, "ellipse": _ellipse, "heart": _heart}
 
-# name -> values: scale relative to the largest, degrees anticlockwise, pixels from the left and from the top
+# name -> values: scale relative to the largest, degrees anticlockwise, pixels of the centre from the left and the top
 FACTORS: dict[str, tuple[Any, ...]] = {
   "shape": tuple(SHAPES),
   "scale": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
@@ -57,10 +57,10 @@ FACTORS: dict[str, tuple[Any, ...]] = {
 
 
 def factors(name: str, path: str) -> dict[str, Any]:
-  """Generates 12,000 distinct images of the 46,080 that `FACTORS` defines, drawn uniformly with a fixed seed.
+  """Renders 12,000 distinct images out of the 46,080 combinations of `FACTORS`, drawn uniformly with a fixed seed.
 
-  The test images do not occur in training. The labels are the shapes. `train_factors` and `test_factors` [N, factors]
-  hold the indices of the factor values, and `factor_values` is `FACTORS`.
+  10,000 images are the training set, and 2,000 are the test set. The label is the index of the shape. `train_factors`
+  and `test_factors` [N, factors] contain the index of the value of each factor, and `factor_values` is `FACTORS`.
   """
   splits.check_no_path(name, path)
   sizes = [len(values) for values in FACTORS.values()]
@@ -76,18 +76,18 @@ def factors(name: str, path: str) -> dict[str, Any]:
 
 
 def images(indices: Int[np.ndarray, "images factors"]) -> UInt8[np.ndarray, "images height width 1"]:
-  """Returns the images that have the factor values at `indices`."""
+  """Returns the images whose factors have the values of `FACTORS` at `indices`."""
   window = functools.cache(_window)
-  drawn = np.zeros((len(indices), SIDE, SIDE, 1), np.uint8)
-  for image, (*window_indices, x, y) in zip(drawn, indices.tolist(), strict=True):
+  canvas = np.zeros((len(indices), SIDE, SIDE, 1), np.uint8)
+  for image, (*window_indices, x, y) in zip(canvas, indices.tolist(), strict=True):
     image[y : y + _WINDOW, x : x + _WINDOW, 0] = window(*window_indices)
-  return drawn
+  return canvas
 
 
 def _window(*indices: int) -> UInt8[np.ndarray, "window window"]:
-  """Returns the share of each pixel that a centred shape covers, in bytes [_WINDOW, _WINDOW].
+  """Returns the fraction of each pixel that a centred shape covers, as bytes from 0 to 255.
 
-  The indices select its shape, scale and orientation in `FACTORS`.
+  The indices select the shape, the scale and the orientation in `FACTORS`.
   """
   shape, scale, degrees = (values[index] for values, index in zip(FACTORS.values(), indices, strict=False))
   points = (np.arange(_WINDOW * _SAMPLES) + 0.5) / _SAMPLES - _WINDOW / 2

@@ -36,18 +36,18 @@ EVALUATORS: dict[str, Evaluator] = {}
 
 
 def register(evaluator: Evaluator) -> None:
-  """Adds an evaluator, so that `config.evaluators` can name it.
+  """Registers an evaluator, so that `config.evaluators` can contain its name.
 
   Raises:
-    TypeError: If it is not an `Evaluator` but, for example, a module.
-    ValueError: If another evaluator has its name.
+    TypeError: The argument is not an `Evaluator`, but for example a module.
+    ValueError: Another evaluator has the same name.
   """
   if not isinstance(evaluator, Evaluator):
     raise TypeError(
-      f"register: {errors.format_value(evaluator)} is not an Evaluator; pass the EVALUATOR that a module declares"
+      f"register: {errors.format_value(evaluator)} is not an Evaluator; pass the EVALUATOR object of a module"
     )
   if evaluator.name in EVALUATORS:
-    raise ValueError(f"register: the name {evaluator.name!r} is taken; choose another")
+    raise ValueError(f"register: the name {evaluator.name!r} is taken; choose another name")
   EVALUATORS[evaluator.name] = evaluator
 
 
@@ -69,15 +69,15 @@ for _evaluator in (
 
 
 def build(names: Iterable[str], model: Any, dataset: data.Dataset) -> tuple[Evaluator, ...]:
-  """Returns the evaluators of these names, preceded by `reconstruction`, which every run has.
+  """Returns the evaluator `reconstruction`, which every run has, followed by the evaluators in `names`.
 
   Args:
-    names: Keys of EVALUATORS; repeated names count once.
+    names: Keys of EVALUATORS. Repeated names are ignored.
     model: A `models.Model`.
-    dataset: The data that the model is trained and evaluated on.
+    dataset: Training and test data of the model.
 
   Raises:
-    UserError: If a name is unknown, or a need of an evaluator is not met.
+    UserError: A name is unknown, or the model or the data set does not meet a need of an evaluator.
   """
   chosen = [reconstruction.EVALUATOR, *(errors.choose(EVALUATORS, name, "evaluators") for name in names)]
   chosen = list(dict.fromkeys(chosen))
@@ -89,9 +89,15 @@ def build(names: Iterable[str], model: Any, dataset: data.Dataset) -> tuple[Eval
 def statistics(
   evaluators: Sequence[Evaluator], value_range: str, span: ranges.Span | None
 ) -> Callable[..., dict[str, AnyArray]]:
-  """Returns the function (model, variables, batch, keys) -> {name: [B, ...]} that `steps.evaluate` computes.
+  """Returns the function with which `steps.evaluate` computes the per-example values of one batch.
 
-  `span` is the `data.ranges.Span` of the data.
+  Args:
+    evaluators: Evaluators of the run.
+    value_range: Range of the data, a key of `data.ranges.SPANS`.
+    span: Interval of the values of the data.
+
+  Returns:
+    A function (model, variables, batch, keys) -> {name: [B, ...]}, which calls `per_example` of all evaluators.
   """
   return functools.partial(_per_example, evaluators=evaluators, value_range=value_range, span=span)
 
@@ -113,14 +119,14 @@ def metrics(
   weights: AnyArray,
   dataset: data.Dataset,
 ) -> Iterator[tuple[str, Any]]:
-  """Yields (name, value) of the test metrics.
+  """Yields (name, value) of the test metrics of all evaluators.
 
   Args:
-    evaluators: The evaluators of the run.
+    evaluators: Evaluators of the run.
     loss: Mean test loss.
     values: Per-example values {name: [batches, B, ...]} from `steps.evaluate`.
-    weights: [batches, B], 0 for padded examples.
-    dataset: The data whose test half was evaluated.
+    weights: Example weights [batches, B], which are 0 for padding.
+    dataset: Data set whose test examples were evaluated.
   """
   present = np.asarray(weights) > 0
   evaluation_batches = {name: np.asarray(rows)[present] for name, rows in values.items()}
@@ -133,17 +139,19 @@ def baselines(
   evaluators: Sequence[Evaluator], dataset: data.Dataset, code: models.CodeSpec
 ) -> Iterator[tuple[str, Any]]:
   """Yields (name, value) of the baselines of all evaluators."""
-  yield from _distinct([(each, each.baselines(dataset, code)) for each in evaluators if each.baselines])
+  yield from _distinct(
+    [(evaluator, evaluator.baselines(dataset, code)) for evaluator in evaluators if evaluator.baselines]
+  )
 
 
 def analyses(evaluators: Sequence[Evaluator], context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields ("EVALUATOR/NAME", value) of all analyses of the evaluators.
 
-  A remark replaces each number that is not finite. If some latent codes are not finite, one remark replaces all
-  analyses of each evaluator.
+  A remark (a sentence) replaces each number that is not finite. If some latent codes are not finite, no analysis runs,
+  and each evaluator with analyses yields one remark instead.
   """
   finite = np.isfinite(context.test_codes).all() and np.isfinite(context.train_codes).all()
-  diverged = "some latent codes are not finite: training diverged; lower the learning rate"
+  diverged = "some latent codes are not finite: training diverged; lower config.optimizer.learning_rate"
   for evaluator in evaluators:
     results = evaluator.analyze(context) if finite or not evaluator.analyses else [("remark", diverged)]
     for name, value in _distinct([(evaluator, results)]):
@@ -154,11 +162,14 @@ def analyses(evaluators: Sequence[Evaluator], context: EvalContext) -> Iterator[
 def _not_finite(name: str) -> str:
   """Returns the remark that replaces a number that is not finite."""
   text = name.replace("_", " ")
-  return f"{text} is not finite: its denominator is 0 for these data, or the model's outputs are not finite"
+  return f"{text} is not finite: its denominator is 0 for these data, or some outputs of the model are not finite"
 
 
 def _distinct(results, taken=()):
-  """Yields the (name, value) pairs of all (evaluator, pairs); raises ValueError if a name occurs twice."""
+  """Yields (name, value) of all evaluators, and raises ValueError if a name occurs twice.
+
+  `results` holds one (evaluator, [(name, value), ...]) per evaluator; `taken` holds names that are used already.
+  """
   names = set(taken)
   for evaluator, pairs in results:
     for name, value in pairs:
@@ -171,4 +182,4 @@ def _check_new(names, taken, evaluator):
   """Raises ValueError if a name is taken, because the second value would overwrite the first."""
   for name in names:
     if name in taken:
-      raise ValueError(f"evaluator {evaluator.name!r}: the name {name!r} occurs twice; rename one")
+      raise ValueError(f"evaluator {evaluator.name!r}: the name {name!r} occurs twice; rename one of the two values")

@@ -1,7 +1,8 @@
-"""Detection of classes that were not trained on: ROC and precision-recall areas of several scores, compared with PCA.
+"""Anomaly detection: areas under the ROC and precision-recall curves of several anomaly scores.
 
-It needs normal and anomalous test examples (config.data.one_class). During training the score is |x_hat - x|^2; the
-analysis adds the Mahalanobis distance and the norm of the gradient. Anomalies are the positive class.
+The model is trained on one class, config.data.one_class. Test examples of other classes are anomalies and form the
+positive class. During training the score is the squared error |x_hat - x|^2. The analysis adds the Mahalanobis
+distance, the norm of the gradient, and the squared error of PCA as a baseline.
 """
 
 import math
@@ -19,23 +20,23 @@ from ae_jax.evaluators.context import EvalContext
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray
 
-_GRADIENTS = 16  # per-example gradients in memory at most
-_GRADIENT_NUMBERS = 2**23  # in these gradients, unless one gradient has more
-_MOST_CLASSES = 100  # of anomalies with their own AUROC
-_RIDGE = 1e-6  # share of the mean variance that is added to the variance of every direction
+_GRADIENTS = 16  # maximum number of per-example gradients in memory
+_GRADIENT_NUMBERS = 2**23  # maximum number of elements in these gradients, unless one gradient has more
+_MOST_CLASSES = 100  # maximum number of anomalous classes for which each class has an AUROC
+_RIDGE = 1e-6  # fraction of the mean variance that is added to the variance of every direction
 
 
 def per_example(
   model: Any, variables: Any, batch: Mapping[str, AnyArray], keys: Any, value_range: str, span: Any
 ) -> dict[str, Float[Array, " batch"]]:
-  """Returns the anomaly score {"anomaly_score": [B]}, in the squared unit of the data."""
+  """Returns the squared reconstruction error as the anomaly score: {"anomaly_score": [B]}."""
   del keys, span
   x_hat = losses.OUTPUT_ACTIVATIONS[value_range](model.reconstruct(variables, batch["x"], batch))
   return {"anomaly_score": losses.squared_error(x_hat, batch["x"])}
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, float]]:
-  """Yields the areas under the ROC and the precision-recall curve, and the mean score of the anomalies."""
+  """Yields the AUROC and the average precision of the anomaly score, and the mean score of the anomalies."""
   score, anomalous = values["anomaly_score"], dataset.anomalous
   yield "test/auroc", auroc(score, anomalous)
   yield "test/auprc", auprc(score, anomalous)
@@ -43,7 +44,7 @@ def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields both areas for each score, and the AUROC of each class of anomalies."""
+  """Yields the AUROC and the average precision of each score, the AUROC of each anomalous class, and a figure."""
   anomalous, labels = context.dataset.anomalous, context.dataset.test_labels
   assert labels is not None  # because the evaluator needs "one_class"
   assert anomalous is not None
@@ -52,7 +53,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   if not by_class:
     yield (
       "by_class",
-      f"AUROC by class is omitted: there are {len(classes)} classes of anomalies, more than {_MOST_CLASSES}",
+      f"AUROC by class is omitted: there are {len(classes)} anomalous classes; the limit is {_MOST_CLASSES}",
     )
   lines = {}
   for name, (label, score) in SCORES.items():
@@ -65,7 +66,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
       yield from ((f"auroc/{name}/class_{anomaly}", area) for anomaly, area in zip(classes, areas, strict=True))
       lines[label] = np.array([classes, areas], np.float64)
   if by_class:
-    title = f"AUROC of each class against class {context.dataset.one_class}, the only class in training"
+    title = f"AUROC of each anomalous class against the normal class {context.dataset.one_class}"
     yield "auroc_by_class", figures.Lines(title, lines, "class", "area under the ROC curve")
 
 
@@ -74,7 +75,7 @@ def mahalanobis(
 ) -> Float[np.ndarray, " examples"]:
   """Returns the Mahalanobis distances of latent codes to the mean of the training codes.
 
-  A millionth of the mean variance is added to the variance of every direction: otherwise a direction in which the
+  A millionth of the mean variance is added to the variance of every direction. Otherwise a direction in which the
   training codes do not vary would dominate the distance.
   """
   centred = train_codes - train_codes.mean(0, dtype=np.float64)
@@ -86,7 +87,10 @@ def mahalanobis(
 
 
 def gradient_norms(context: EvalContext) -> Float[np.ndarray, " examples"]:
-  """Returns each test example's norm of the reconstruction loss gradient by the parameters (Kwon et al. 2020)."""
+  """Returns the norm of the gradient of each test example's reconstruction loss (Kwon et al. 2020).
+
+  The gradient is taken with respect to all parameters.
+  """
   run, value_range = context.run, context.dataset.value_range
   objective = objectives.build("reconstruction", run.model, value_range, likelihood=run.config.objective.likelihood)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
@@ -103,7 +107,7 @@ def gradient_norms(context: EvalContext) -> Float[np.ndarray, " examples"]:
   return context.map_examples(norms, context.test, context.columns("test"))
 
 
-# name -> (label, function (context) -> scores [N] of the test examples)
+# Name of a score -> (label in figures, function that returns the scores [N] of the test examples of a context).
 SCORES = {
   "squared_error": ("squared error", lambda context: context.squared_errors),
   "mahalanobis": ("Mahalanobis distance", lambda context: mahalanobis(context.test_codes, context.train_codes)),
@@ -116,15 +120,18 @@ SCORES = {
 
 
 def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[str, float]]:
-  """Yields the AUROC of PCA's squared error, with one component per latent, and the AUPRC of random scores."""
+  """Yields the AUROC of the squared error of PCA, and the average precision of random scores.
+
+  PCA has as many components as the latent code has units.
+  """
   yield "test/pca_auroc", auroc(reconstruction.pca_squared_errors(dataset, code.size), dataset.anomalous)
   yield "test/chance_auprc", float(dataset.anomalous.mean())
 
 
 def auroc(score: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"]) -> float:
-  """Returns the probability that an anomaly scores higher than a normal example; NaN if a score is not finite.
+  """Returns the area under the ROC curve; NaN if a score is not finite.
 
-  Ties count one half.
+  It is the probability that an anomaly scores higher than a normal example, where a tie counts as one half.
   """
   from sklearn.metrics import roc_auc_score  # a second of imports
 
@@ -134,7 +141,7 @@ def auroc(score: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " e
 def auprc(score: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"]) -> float:
   """Returns the average precision; NaN if a score is not finite.
 
-  It is the area under the precision-recall curve as a step function.
+  It is the area under the precision-recall curve, drawn as a step function.
   """
   from sklearn.metrics import average_precision_score
 

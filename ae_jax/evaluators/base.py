@@ -1,4 +1,4 @@
-"""Declaration of an evaluator: its functions, and their needs of the model and the data."""
+"""Declaration of an evaluator: its functions, and the properties of the model and the data set that they need."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +15,7 @@ class Need:
   """A property of the model or the data set that an evaluator can require."""
 
   is_met: Callable[[models.Model, data.Dataset], bool]
-  text: str  # the property and how to get it, after "'NAME' needs"; a format string with `dataset`
+  text: str  # follows "'NAME' needs" in messages: the property and how to get it; formatted with `dataset`
 
 
 def _has_integer_labels(model: Any, dataset: data.Dataset) -> bool:
@@ -34,26 +34,28 @@ def _has_factors(model: Any, dataset: data.Dataset) -> bool:
 NEEDS: dict[str, Need] = {
   "anomalies": Need(
     lambda model, dataset: bool(np.any(dataset.anomalous)),
-    "normal and anomalous test examples; with config.data.one_class={dataset.one_class} there are no anomalies",
+    "normal and anomalous test examples; with config.data.one_class={dataset.one_class} there are no anomalies: "
+    "use a test set with several labels",
   ),
   "discrete_code": Need(
     lambda model, dataset: model.code.levels is not None,
-    "a discrete latent code: config.model.name='vqvae' or config.model.bottleneck='fsq5'",
+    "a discrete latent code; set config.model.name='vqvae' or config.model.bottleneck='fsq5'",
   ),
-  "factors": Need(_has_factors, "examples whose factors are known; set config.data.name=factors"),
+  "factors": Need(_has_factors, "examples with known generating factors; set config.data.name='factors'"),
   "labels": Need(
     _has_integer_labels,
-    "integer labels of training and test examples; the data set lacks integer labels for at least one of the two",
+    "integer labels of the training and the test examples; the data set lacks integer labels for at least one of them",
   ),
   "normal_examples": Need(
     lambda model, dataset: not np.all(dataset.anomalous),
-    "normal and anomalous test examples; with config.data.one_class={dataset.one_class} there are no normal examples",
+    "normal and anomalous test examples; with config.data.one_class={dataset.one_class} there are no normal "
+    "examples: choose a label of the test set",
   ),
   "one_class": Need(
     lambda model, dataset: dataset.anomalous is not None,
-    "config.data.one_class, the label of the normal examples, and labels of the test examples",
+    "the label of the normal examples, config.data.one_class, and labels of the test examples",
   ),
-  "posterior": Need(lambda model, dataset: model.has_posterior, "config.model.bottleneck='gaussian'"),
+  "posterior": Need(lambda model, dataset: model.has_posterior, "a posterior; set config.model.bottleneck='gaussian'"),
   "unit_range": Need(
     lambda model, dataset: dataset.value_range == "unit", "data in [0, 1]; set config.data.range='unit'"
   ),
@@ -62,11 +64,14 @@ NEEDS: dict[str, Need] = {
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-  """An analysis of a trained model, or a part of one that has its own needs."""
+  """An analysis of a trained model.
+
+  An evaluator declares several analyses if they have different needs.
+  """
 
   function: Callable[[contexts.EvalContext], Iterable[tuple[str, Any]]]  # yields (name, value)
   needs: tuple[str, ...] = ()  # keys of NEEDS; if one is not met, a remark replaces the results
-  remark: str = "remark"  # name of that remark
+  remark: str = "remark"  # name of the remark that replaces the results
 
   def __post_init__(self):
     _check_function("Analysis", "function", self.function)
@@ -75,26 +80,28 @@ class Analysis:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-  """Measurements of a model. Only the functions that are declared here are called.
+  """Measurements of a model by the functions that are declared here; at least one is required.
 
-  An evaluator needs at least one function. `per_example`, `metrics` and `baselines` belong to every evaluation of the
-  test set during training, `analyses` to the evaluation of the trained model.
+  `per_example` and `metrics` are called at each evaluation of the test set during training, and `baselines` once per
+  run. `analyses` are called for the trained model.
   """
 
-  name: str  # key in `config.evaluators`, and the first part of the names of its results
-  needs: tuple[str, ...] = ()  # keys of NEEDS, checked in this order; `check` raises if one is not met
-  # (model, variables, batch, keys, value_range, span) -> {name: [B, ...]}, computed on the device
+  name: str  # used in `config.evaluators`, and the prefix of the names of the analyses' results
+  needs: tuple[str, ...] = ()  # keys of NEEDS; `check` raises for the first one that is not met
+  # Maps (model, variables, batch, keys, value_range, span) to {name: [B, ...]} on the device.
   per_example: Callable[..., dict] | None = None
-  # ({name: [N, ...]}, dataset): yields (name, value) from the values of the whole test set, in order
+  # Yields (name, value) from ({name: [N, ...]}, dataset): the values of all N test examples, in the order of the data.
   metrics: Callable[..., Iterable[tuple[str, Any]]] | None = None
-  # (dataset, models.CodeSpec): yields (name, value) of baselines, which do not depend on the model
+  # Yields (name, value) of baselines from (dataset, models.CodeSpec), without the model.
   baselines: Callable[..., Iterable[tuple[str, Any]]] | None = None
-  # A value of an analysis is a number, a figure (see `figures`), or a sentence, which is called a remark.
+  # Each value of an analysis is a number, a figure (see `figures`) or a remark, which is a sentence (str).
   analyses: tuple[Analysis, ...] = ()
 
   def __post_init__(self):
     if not isinstance(self.name, str) or not self.name.isidentifier():
-      raise ValueError(f"Evaluator(name={errors.format_value(self.name)}): must be an identifier, such as 'latent'")
+      raise ValueError(
+        f"Evaluator(name={errors.format_value(self.name)}): must be a Python identifier, such as 'latent'"
+      )
     where = f"Evaluator({self.name!r})"
     _check_needs(where, self.needs)
     functions = {"per_example": self.per_example, "metrics": self.metrics, "baselines": self.baselines}
@@ -106,30 +113,32 @@ class Evaluator:
         f"{where}: analyses={errors.format_value(self.analyses)} must be a tuple of Analysis, such as (Analysis(f),)"
       )
     if not self.analyses and not any(functions.values()):
-      raise ValueError(f"{where} has no function; declare per_example and metrics, baselines, or analyses")
+      raise ValueError(f"{where} has no function; declare `analyses`, `baselines`, or both `per_example` and `metrics`")
     if self.per_example and not self.metrics:
       raise ValueError(f"{where} has per_example but no metrics, so its values would be dropped; declare metrics")
     remarks = [analysis.remark for analysis in self.analyses if analysis.needs]
     if len(set(remarks)) < len(remarks):
-      raise ValueError(f"{where}: analyses with needs share the remark {remarks[0]!r}; give each its own name")
+      raise ValueError(
+        f"{where}: analyses with needs share the remark {remarks[0]!r}; give each Analysis a different `remark`"
+      )
 
   def check(self, model: Any, dataset: data.Dataset) -> None:
-    """Raises UserError if one of `needs` is not met; `model` is a `models.Model`."""
-    unmet = self._unmet(self.needs, model, dataset)
+    """Raises UserError if the `models.Model` or the data set does not meet one of `needs`."""
+    unmet = self._unmet_need(self.needs, model, dataset)
     if unmet:
       raise errors.UserError(f"config.evaluators: {unmet}")
 
   def analyze(self, context: contexts.EvalContext) -> Iterator[tuple[str, Any]]:
-    """Yields (name, value) of all analyses; a remark replaces an analysis whose needs are not met."""
+    """Yields (name, value) of all analyses; a remark replaces the results of an analysis whose needs are not met."""
     for analysis in self.analyses:
-      unmet = self._unmet(analysis.needs, context.run.model, context.dataset)
+      unmet = self._unmet_need(analysis.needs, context.run.model, context.dataset)
       if unmet:
         yield analysis.remark, unmet
       else:
         yield from analysis.function(context)
 
-  def _unmet(self, needs: tuple[str, ...], model: Any, dataset: data.Dataset) -> str:
-    """Returns a sentence about the first need that is not met; "" if all are met."""
+  def _unmet_need(self, needs: tuple[str, ...], model: Any, dataset: data.Dataset) -> str:
+    """Returns a message about the first need that is not met; "" if all are met."""
     for need in needs:
       if not NEEDS[need].is_met(model, dataset):
         return f"{self.name!r} needs {NEEDS[need].text.format(dataset=dataset)}"

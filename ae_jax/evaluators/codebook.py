@@ -1,4 +1,4 @@
-"""Codebook usage of a discrete latent code."""
+"""Use of the codebook by a discrete latent code."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,14 +13,14 @@ from ae_jax.types import AnyArray
 def per_example(
   model: Any, variables: Any, batch: Mapping[str, AnyArray], keys: Any, value_range: Any, span: Any
 ) -> dict[str, AnyArray]:
-  """Returns the discrete latents of each example: {"indices": int32 [B, latents]}."""
+  """Returns the codebook indices of each example: {"indices": int32 [B, latents]}."""
   del keys, value_range, span
   indices = model.encode(variables, batch["x"], batch).indices
   return {"indices": indices.reshape(indices.shape[0], -1)}
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: Any) -> Iterator[tuple[str, float | int]]:
-  """Yields the perplexity of the codebook and the number of entries in use, over all latents."""
+  """Yields the perplexity of the codebook indices, and the number of different indices, over all latents."""
   del dataset
   counts = np.unique(values["indices"], return_counts=True)[1]
   yield "test/codebook_perplexity", perplexity(counts)
@@ -28,9 +28,9 @@ def metrics(values: Mapping[str, np.ndarray], dataset: Any) -> Iterator[tuple[st
 
 
 def perplexity(counts: Int[np.ndarray, " values"]) -> float:
-  """Returns the exponential of the entropy of the distribution with these counts.
+  """Returns the perplexity, exp(entropy in nats), of the distribution with these counts.
 
-  It is the number of equally frequent values that would have the same entropy.
+  A uniform distribution over that number of values has the same entropy.
   """
   shares = counts / counts.sum()
   return float(np.exp(-(shares * np.log(shares)).sum()))

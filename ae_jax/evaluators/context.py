@@ -1,4 +1,4 @@
-"""The input of the evaluators' analyses: a trained model and the data to analyze it on."""
+"""Input of the analyses: a trained model, its data, and values that several analyses use."""
 
 import dataclasses
 import functools
@@ -13,20 +13,21 @@ from ae_jax import data
 from ae_jax.data import lazy_arrays, ranges
 from ae_jax.ops import randomness
 
-MOST_TRAINING = 10_000  # training examples in an analysis at most, drawn with a fixed seed
+MOST_TRAINING = 10_000  # maximum number of training examples in an analysis; they are drawn with a fixed seed
 _BATCH = 512  # examples per call in `EvalContext.map_examples`
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalContext:
-  """A trained model and its data; values that several analyses need are computed once.
+  """A trained model and its data. Values that several analyses need are computed once and cached.
 
-  Examples are float32 [N, ...] in the range of the run's data. Random numbers depend on the run's seed alone.
+  Examples are float32 [N, ...] in the data range of the run. The random numbers depend only on `config.seed` of the
+  run. The training examples are drawn with a fixed seed.
   """
 
   run: Any  # an `api.Run`
   dataset: data.Dataset
-  # (name, value) of the `reconstruction` baselines if they are known
+  # {name: value} of the `reconstruction` baselines; empty if they are not computed yet
   baselines: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @functools.cached_property
@@ -36,7 +37,7 @@ class EvalContext:
 
   @property
   def test_labels(self) -> Integer[np.ndarray, " examples"] | None:
-    """Labels of the test examples; None if they have no integer labels."""
+    """Integer labels of the test examples; None if there are none."""
     return integer_labels(self.dataset.test_labels)
 
   @functools.cached_property
@@ -50,9 +51,11 @@ class EvalContext:
     return self.run.apply("reconstruct", self.test, self.columns("test"))
 
   def columns(self, half: str, numbers: Sequence[int] | np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Returns the columns, besides x, that the model needs for "test" or "train" examples.
+    """Returns the columns that the model needs besides the examples x, for example {"label": [N]}.
 
-    `numbers` are positions in `test` or `train`; None selects all examples.
+    Args:
+      half: "test" or "train".
+      numbers: Indices of the examples in `test` or `train`; None selects all.
     """
     columns = data.half_columns(self.dataset, half, self.run.model)
     del columns["x"]
@@ -61,19 +64,26 @@ class EvalContext:
     return {name: lazy_arrays.read_rows(column, rows) for name, column in columns.items()}
 
   def attention(self, numbers: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the attention weights of the test examples at these positions; see `api.Run.attention`."""
+    """Returns the attention weights of the test examples with the indices `numbers`; see `api.Run.attention`."""
     return self.run.attention_of(self.test[numbers], self.columns("test", numbers))
 
   def reconstruct(self, x: np.ndarray, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Returns the reconstructions of x, which are the test examples at these positions or corruptions of them."""
+    """Returns the reconstructions of examples.
+
+    Args:
+      x: Test examples, or corrupted test examples.
+      numbers: Indices of the test examples, from which the columns that the model needs are read.
+    """
     return self.run.apply("reconstruct", x, self.columns("test", numbers))
 
   def decode(
     self, vectors: Float[np.ndarray, "examples latents"], columns: Mapping[str, np.ndarray] | None = None
   ) -> Float[np.ndarray, "examples ..."]:
-    """Returns the decoded examples of latent codes.
+    """Returns the decoder outputs for latent codes, as examples.
 
-    `columns` holds the other columns that the model needs; by default those of the first test examples.
+    Args:
+      vectors: Latent codes.
+      columns: Columns that the model needs besides the latent codes; by default the columns of the first test examples.
     """
     if columns is None:
       columns = self.columns("test", np.arange(len(vectors)) % len(self.test))
@@ -85,42 +95,42 @@ class EvalContext:
     return as_vectors(np.asarray(draw(self.run.variables, jax.random.key(self.run.config.seed), count)))
 
   def nearest_codes(self, vectors: Float[np.ndarray, "examples latents"]) -> Float[np.ndarray, "examples latents"]:
-    """Returns the nearest latent codes, float32, that the encoder can output."""
+    """Returns, for each vector, the nearest latent code that the encoder can output, float32."""
     code = self.run.model.code
     codes = np.clip(vectors, code.low, code.high).astype(np.float32)
     return as_vectors(self.run.apply("nearest", codes.reshape(len(codes), *code.shape), {}))
 
   @functools.cached_property
   def squared_errors(self) -> Float[np.ndarray, " examples"]:
-    """Squared reconstruction errors of the test examples, float64."""
+    """Squared reconstruction error of each test example, float64."""
     return np.square(self.reconstructions - self.test, dtype=np.float64).reshape(len(self.test), -1).sum(1)
 
   @functools.cached_property
   def _train_rows(self) -> Int[np.ndarray, " examples"]:
-    """Sorted positions of the training examples in the analyses."""
+    """Sorted indices of the training examples that the analyses use."""
     size = len(self.dataset.train)
     return np.sort(np.random.default_rng(0).permutation(size)[:MOST_TRAINING])
 
   @functools.cached_property
   def train(self) -> Float[np.ndarray, "examples ..."]:
-    """Training examples, at most 10,000."""
+    """Training examples: all, or a random sample of 10,000."""
     return ranges.normalise(lazy_arrays.read_rows(self.dataset.train, self._train_rows), self.dataset.value_range)
 
   @functools.cached_property
   def train_labels(self) -> Integer[np.ndarray, " examples"] | None:
-    """Labels of `train`; None if they have no integer labels."""
+    """Integer labels of the examples in `train`; None if there are none."""
     labels = self.dataset.train_labels
     return None if labels is None else integer_labels(lazy_arrays.read_rows(labels, self._train_rows))
 
   @property
   def train_factors(self) -> Integer[np.ndarray, "examples factors"] | None:
-    """Factors of `train`; None if they are unknown."""
+    """Generating factors of the examples in `train`; None if they are unknown."""
     factors = self.dataset.train_factors
     return None if factors is None else factors[self._train_rows]
 
   @functools.cached_property
   def train_codes(self) -> Float[np.ndarray, "examples latents"]:
-    """Latent codes of `train`, as vectors."""
+    """Latent codes of the examples in `train`, as vectors."""
     return as_vectors(self.run.apply("encode", self.train, self.columns("train")))
 
   def generator(self) -> np.random.Generator:
@@ -128,21 +138,25 @@ class EvalContext:
     return np.random.default_rng(self.run.config.seed)
 
   def map_examples(self, function: Callable[..., PyTree], *arrays: PyTree) -> PyTree:
-    """Returns a pure function of examples, computed over all rows of arrays in batches, as NumPy arrays [N, ...].
+    """Applies a pure function to N examples, in batches.
 
-    The key of a row depends on its position alone, so results do not depend on the batch size.
+    The random key of an example depends only on the seed of the run and the index of the example, so results do not
+    depend on the batch size.
 
     Args:
-      function: (variables, rows of each array, keys [B]) -> pytree of [B, ...].
-      *arrays: Pytrees of arrays [N, ...]; the first must be an array.
+      function: Function (variables, *batches of the arrays, keys [B]) -> pytree of arrays [B, ...].
+      *arrays: Pytrees of arrays [N, ...]. The first pytree must be a single array.
+
+    Returns:
+      Pytree of NumPy arrays [N, ...].
     """
     key, call = jax.random.key(self.run.config.seed), jax.jit(function)
     count, results = len(arrays[0]), []
     size = min(_BATCH, 1 << (count - 1).bit_length())
     for start in range(0, count, size):
-      numbers = np.arange(start, start + size)
-      batch = jax.tree.map(lambda array, numbers=numbers: array[np.minimum(numbers, count - 1)], arrays)
-      result = call(self.run.variables, *batch, randomness.example_keys(key, numbers))
+      indices = np.arange(start, start + size)
+      batch = jax.tree.map(lambda array, indices=indices: array[np.minimum(indices, count - 1)], arrays)
+      result = call(self.run.variables, *batch, randomness.example_keys(key, indices))
       results.append(jax.tree.map(lambda leaf, start=start: np.asarray(leaf)[: count - start], result))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
 
@@ -152,11 +166,11 @@ def as_vectors(codes: Float[np.ndarray, "examples ..."]) -> Float[np.ndarray, "e
   return codes.reshape(len(codes), -1)
 
 
-def spaced(count: int, examples: int) -> Int[np.ndarray, " shown"]:
-  """Returns at most `count` evenly spaced positions among `examples`, such as those of the examples in a figure."""
+def spaced(count: int, examples: int) -> Int[np.ndarray, " indices"]:
+  """Returns at most `count` evenly spaced indices, from 0 to `examples` - 1."""
   return np.linspace(0, examples - 1, min(count, examples)).astype(int)
 
 
 def integer_labels(labels: Any) -> Any:
-  """Returns the labels [N] if they are integers, else None; they may be a `lazy_arrays.LazyArray`."""
+  """Returns the labels [N], an array or a `lazy_arrays.LazyArray`, if they are integers; None otherwise."""
   return labels if labels is not None and np.issubdtype(labels.dtype, np.integer) else None

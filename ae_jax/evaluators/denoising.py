@@ -1,4 +1,7 @@
-"""Denoising: PSNR before and after reconstruction, for noises that the model was and was not trained on."""
+"""Denoising: PSNR of noisy test examples and of their reconstructions, for several kinds and levels of noise.
+
+The kinds and levels do not depend on the noise in training.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -17,7 +20,7 @@ from ae_jax.objectives import corruptions
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray, Keys
 
-NOISES = (  # (key of corruptions.CORRUPTIONS, level)
+NOISES = (  # (kind, which is a key of corruptions.CORRUPTIONS, and level)
   ("gaussian", 0.25),
   ("gaussian", 0.5),
   ("masking", 0.25),
@@ -30,38 +33,44 @@ NOISES = (  # (key of corruptions.CORRUPTIONS, level)
 def per_example(
   model: Any, variables: Any, batch: Mapping[str, AnyArray], keys: Keys, value_range: str, span: ranges.Span
 ) -> dict[str, Float[Array, " batch"]]:
-  """Returns the squared errors of each noisy input and of its reconstruction, both against the clean example."""
+  """Returns the squared errors of the noisy examples and of their reconstructions, relative to the clean examples.
+
+  The keys are "noisy/KIND_LEVEL" and "restored/KIND_LEVEL".
+  """
 
   def squared_errors(noisy):
     restored = losses.OUTPUT_ACTIVATIONS[value_range](model.reconstruct(variables, noisy, batch))
     return {"noisy": losses.squared_error(noisy, batch["x"]), "restored": losses.squared_error(restored, batch["x"])}
 
   errors = _for_each_noise(squared_errors, keys, batch["x"], span)
-  return {f"{part}/{_name(*noise)}": rows[n] for part, rows in errors.items() for n, noise in enumerate(NOISES)}
+  return {f"{name}/{_name(*noise)}": rows[n] for name, rows in errors.items() for n, noise in enumerate(NOISES)}
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, float]]:
-  """Yields the PSNR in dB of the noisy input ("in") and of its reconstruction ("out") for each noise."""
+  """Yields, for each noise, the PSNR in dB of the noisy examples ("in") and of their reconstructions ("out")."""
   elements = np.prod(dataset.shape)
   for kind, level in NOISES:
-    for side, part in {"in": "noisy", "out": "restored"}.items():
-      mse = values[f"{part}/{_name(kind, level)}"].mean(dtype=np.float64) / elements
+    for side, name in {"in": "noisy", "out": "restored"}.items():
+      mse = values[f"{name}/{_name(kind, level)}"].mean(dtype=np.float64) / elements
       yield f"test/psnr_{side}/{_name(kind, level)}", reconstruction.psnr(float(mse), dataset.peak)
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, figures.ExampleRows]]:
-  """Yields a figure of test examples, their noisy versions and the reconstructions of these."""
-  numbers = spaced(reconstruction.SHOWN, len(context.test))
-  examples = context.test[numbers]
+  """Yields a figure of test examples, noisy versions of them, and the reconstructions of the noisy versions."""
+  indices = spaced(reconstruction.SHOWN, len(context.test))
+  examples = context.test[indices]
   rows = {reconstruction.KINDS[examples.ndim]: examples}
   for name, noisy in disturbed(context, examples).items():
     label = name.replace("_", " ")
-    rows |= {label: noisy, f"{label} restored": context.reconstruct(noisy, numbers)}
-  yield "denoised", figures.ExampleRows("noisy test examples and their reconstructions", rows)
+    rows |= {label: noisy, f"{label} restored": context.reconstruct(noisy, indices)}
+  yield "denoised", figures.ExampleRows("Noisy test examples and their reconstructions", rows)
 
 
 def disturbed(context: EvalContext, examples: Float[np.ndarray, "examples ..."]) -> dict[str, np.ndarray]:
-  """Returns the examples with each noise, {"gaussian_0.25": [N, ...], ...}; the noise depends on the run's seed."""
+  """Returns noisy versions of the examples for all `NOISES`: {"gaussian_0.25": [N, ...], ...}.
+
+  The noise depends on the seed of the run.
+  """
   span = context.dataset.span
   noisy = context.map_examples(
     lambda variables, x, keys: jnp.moveaxis(_for_each_noise(lambda noisy: noisy, keys, x, span), 0, 1), examples
@@ -72,9 +81,10 @@ def disturbed(context: EvalContext, examples: Float[np.ndarray, "examples ..."])
 def _for_each_noise(
   function: Callable[[Array], PyTree], keys: Keys, x: Float[AnyArray, "batch ..."], span: ranges.Span
 ) -> PyTree:
-  """Returns a function of the noisy examples for each noise, stacked along a new first axis.
+  """Applies a function to the examples with each noise, and stacks the results along a new first axis.
 
-  Each noise has its own keys, folded from those of the examples. The function and each kind of noise are compiled once.
+  The random keys of a noise are derived from the keys of the examples and the index of the noise. The function and each
+  kind of noise are compiled once.
   """
   kinds = list(corruptions.CORRUPTIONS)
   branches = [lambda keys, level, kind=kind: corruptions.corrupt(kind, keys, x, level, span)[0] for kind in kinds]

@@ -1,8 +1,9 @@
-"""Disentanglement: whether each latent unit encodes one factor of the data, by MIG, SAP, DCI and the FactorVAE score.
+"""Disentanglement: scores of how well each latent unit encodes a single factor (MIG, SAP, DCI and FactorVAE).
 
-The latent code of a gaussian posterior is its mean. Units that are constant, or inactive units of a posterior, count as
-uninformative. Predictors are fitted on training examples and scored on test examples. The baseline ("pca") is as many
-principal components as the latent code ("code") has units.
+Factors are the known generating variables of the examples. The latent code of a Gaussian posterior is its mean.
+Constant units, and inactive units of a posterior, count as uninformative. Predictors are fitted to training examples
+and scored on test examples. Each score is computed for the latent code ("code") and for a baseline ("pca"): as many
+principal components as the latent code has units.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,39 +16,43 @@ from ae_jax.evaluators import base, figures, posterior, reconstruction
 from ae_jax.evaluators.context import EvalContext
 from ae_jax.ops import losses
 
-BINS = 20  # of equal width, per unit
-GROUPS, GROUP = 200, 64  # groups per factor, and examples per group, which agree in the factor
-_MOST_UNITS = 64  # most informative units, to which trees, linear scores and groups are limited
-_TREES, _TREE_EXAMPLES, _LEAF = 32, 2500, 5  # trees per forest, examples per tree, examples per leaf at least
-_C = 0.01  # of the linear support vector machines (Locatello et al. 2019)
-_ROUNDING = 1e-6  # share of a unit's largest value below which its deviation is rounding
-_STEPS, _ENDS = 9, (0.02, 0.98)  # steps of a unit's traversal, and the quantiles where it starts and ends
+BINS = 20  # number of bins of equal width for each unit
+GROUPS = 200  # groups of examples per factor; the examples of a group have the same value of the factor
+GROUP = 64  # examples per group
+_MOST_UNITS = 64  # forests, linear scores and groups use at most this number of units, the most informative ones
+_TREES, _TREE_EXAMPLES, _LEAF = 32, 2500, 5  # trees per forest, examples per tree, minimum number of examples per leaf
+_C = 0.01  # regularisation parameter of the linear support vector machines (Locatello et al. 2019)
+_ROUNDING = 1e-6  # relative to the largest value of a unit: smaller standard deviations are rounding errors
+_STEPS, _ENDS = 9, (0.02, 0.98)  # number of steps of a unit's traversal, and the quantiles of its first and last step
 
-# latent codes and factors of the training or test examples, whose numbers differ
-Half = tuple[Float[np.ndarray, "_ units"], Integer[np.ndarray, "_ factors"]]
+# (latent codes, factors) of the training examples or of the test examples
+CodesAndFactors = tuple[Float[np.ndarray, "_ units"], Integer[np.ndarray, "_ factors"]]
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields the scores of the latent code and of PCA, the scores by factor, and figures."""
+  """Yields the mean scores of the latent code and of PCA, the scores of the latent code by factor, and figures."""
   rows = reconstruction.trained_class_only(np.arange(len(context.test)), context.dataset)
   train_factors, test_factors = context.train_factors, context.dataset.test_factors
   assert train_factors is not None  # because the evaluator needs "factors"
   assert test_factors is not None
   factors = (train_factors, test_factors[rows])
   values = context.dataset.factor_values
-  varied = [number for number in range(len(values)) if all(len(np.unique(half[:, number])) > 1 for half in factors)]
+  varied = [number for number in range(len(values)) if all(len(np.unique(split[:, number])) > 1 for split in factors)]
   names = [list(values)[number] for number in varied]
   if len(names) < 2:
-    yield "remark", "there are no scores: fewer than two factors vary among the examples"
+    yield "remark", "there are no disentanglement scores: fewer than two factors vary among the examples"
     return
   if len(names) < len(values):
-    yield "constant", f"factors that never vary are omitted: {', '.join(name for name in values if name not in names)}"
+    yield (
+      "constant",
+      f"factors with a single value are omitted: {', '.join(name for name in values if name not in names)}",
+    )
   if context.run.model.code.size == 1:
-    yield "gaps", "MIG, SAP and completeness are omitted: they compare units, and this latent code has only one"
+    yield "gaps", "MIG, SAP and completeness are omitted: they compare latent units, and this latent code has only one"
   nominal = [isinstance(values[name][0], str) for name in names]
   results = {}
   for kind, (in_use, *codes) in _codes(context, rows).items():
-    train, test = (_sorted(code, half[:, varied]) for code, half in zip(codes, factors, strict=True))
+    train, test = (_sorted(code, split[:, varied]) for code, split in zip(codes, factors, strict=True))
     results[kind] = scores(train, test, in_use, nominal, context.generator())
     yield from ((f"{name}/{kind}", float(np.mean(score))) for name, score in results[kind].items())
   yield "factorvae/chance", 1 / len(names)
@@ -60,7 +65,10 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 def _codes(
   context: EvalContext, rows: Int[np.ndarray, " rows"]
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """Returns {"code" or "pca": (units in use [units], training codes [N, units], codes of the test examples)}."""
+  """Returns {"code" or "pca": (mask of the units in use [units], training codes [N, units], test codes [M, units])}.
+
+  `rows` holds the indices of the M test examples. The codes of "pca" are principal components.
+  """
   flat, flat_test = (np.asarray(losses.flat(x)) for x in (context.train, context.test[rows]))
   transform = reconstruction.fitted_pca(flat, context.run.model.code.size).transform
   codes, components = context.test_codes[rows], transform(flat_test)
@@ -71,39 +79,44 @@ def _codes(
 
 
 def units_in_use(context: EvalContext, codes: Float[np.ndarray, "examples units"]) -> Bool[np.ndarray, " units"]:
-  """Returns which units of the latent codes are active (with a posterior) or vary (without)."""
+  """Returns the mask of the units that are active, or that vary if the model has no posterior."""
   return (posterior.active if context.run.model.has_posterior else varying_units)(codes)
 
 
 def varying_units(codes: Float[np.ndarray, "examples units"]) -> Bool[np.ndarray, " units"]:
-  """Returns which units of the codes differ between examples."""
+  """Returns the mask of the units whose values differ between examples."""
   return codes.std(0, dtype=np.float64) > _ROUNDING * np.abs(codes).max(0)
 
 
-def _sorted(codes: Float[np.ndarray, "examples units"], factors: Integer[np.ndarray, "examples factors"]) -> Half:
-  """Returns both sorted by the factors and the first unit, so that results do not depend on the order of examples."""
+def _sorted(
+  codes: Float[np.ndarray, "examples units"], factors: Integer[np.ndarray, "examples factors"]
+) -> CodesAndFactors:
+  """Returns the codes and factors, sorted by the factors and then by the first unit.
+
+  Results then do not depend on the order of the examples.
+  """
   order = np.lexsort((codes[:, 0], *factors.T))
   return codes[order].astype(np.float64), factors[order]
 
 
 def scores(
-  train: Half,
-  test: Half,
+  train: CodesAndFactors,
+  test: CodesAndFactors,
   in_use: Bool[np.ndarray, " units"],
   nominal: Sequence[bool],
   generator: np.random.Generator,
 ) -> dict[str, Any]:
-  """Returns the scores, all 1 at best; those that compare units are absent for codes of one unit.
+  """Returns all disentanglement scores by name. The best value of each score is 1.
 
   "mig", "sap" and "dci_informativeness" are arrays [factors]; "dci_disentanglement", "dci_completeness" and "factorvae"
-  are numbers.
+  are numbers. "mig", "sap" and "dci_completeness" compare units and are absent if the codes have one unit.
 
   Args:
     train: Latent codes and factors of the training examples.
     test: Latent codes and factors of the test examples.
-    in_use: The units that may be informative.
-    nominal: For each factor, whether its values have no order.
-    generator: Draws the groups of the FactorVAE score.
+    in_use: Mask of the units that may be informative; all other units count as uninformative.
+    nominal: Whether the values of a factor have no order, for each factor.
+    generator: Random number generator for the groups of the FactorVAE score.
   """
   in_use = in_use & varying_units(train[0])
   nats = np.where(in_use[:, None], information(*test), 0.0)
@@ -129,7 +142,7 @@ def scores(
 
 
 def _gaps(values: Float[np.ndarray, "units factors"]) -> Float[np.ndarray, " factors"]:
-  """Returns the difference between the best and the second best unit for each factor."""
+  """Returns, for each factor, the difference between the largest and the second largest value of all units."""
   second, best = np.sort(values, axis=0)[-2:]
   return best - second
 
@@ -137,7 +150,10 @@ def _gaps(values: Float[np.ndarray, "units factors"]) -> Float[np.ndarray, " fac
 def information(
   codes: Float[np.ndarray, "examples units"], factors: Integer[np.ndarray, "examples factors"]
 ) -> Float[np.ndarray, "units factors"]:
-  """Returns the mutual information of each unit, in BINS bins, with each factor, in nats (Chen et al. 2018)."""
+  """Returns the mutual information of each unit with each factor, in nats (Chen et al. 2018).
+
+  The values of a unit are grouped in BINS bins.
+  """
   low, spread = codes.min(0), np.ptp(codes, axis=0)
   shares = (codes - low) / np.where(spread > 0, spread, 1.0)
   bins = np.minimum((BINS * shares).astype(int), BINS - 1)
@@ -155,17 +171,19 @@ def _entropy(counts: np.ndarray) -> float:
   return float(-(shares * np.log(shares)).sum())
 
 
-def linear_scores(train: Half, test: Half, nominal: Sequence[bool]) -> Float[np.ndarray, "units factors"]:
+def linear_scores(
+  train: CodesAndFactors, test: CodesAndFactors, nominal: Sequence[bool]
+) -> Float[np.ndarray, "units factors"]:
   """Returns how well each unit alone predicts each factor linearly (Kumar et al. 2018).
 
-  The score is the squared correlation for an ordered factor, and the accuracy of a linear support vector machine for a
-  nominal one.
+  The score of an ordered factor is its squared correlation with the unit. The score of a nominal factor, whose values
+  have no order, is the accuracy of a linear support vector machine.
   """
   from sklearn.svm import LinearSVC  # a second of imports
 
   (train_codes, train_factors), (codes, factors) = train, test
   mean, deviation = train_codes.mean(0), train_codes.std(0)
-  train_codes, codes = ((half - mean) / np.where(deviation > 0, deviation, 1.0) for half in (train_codes, codes))
+  train_codes, codes = ((split - mean) / np.where(deviation > 0, deviation, 1.0) for split in (train_codes, codes))
   results = np.empty((codes.shape[1], factors.shape[1]))
   for j, without_order in enumerate(nominal):
     for i in range(len(results)):
@@ -178,12 +196,13 @@ def linear_scores(train: Half, test: Half, nominal: Sequence[bool]) -> Float[np.
 
 
 def forest_importances(
-  train: Half, test: Half, nominal: Sequence[bool]
+  train: CodesAndFactors, test: CodesAndFactors, nominal: Sequence[bool]
 ) -> tuple[Float[np.ndarray, "units factors"], Float[np.ndarray, " factors"]]:
-  """Returns the importance of units for factors in forests of extremely randomised trees, and the forests' scores.
+  """Returns the importance of each unit for each factor, and the informativeness of the codes about each factor.
 
-  Importances add up to 1 over the units. A score is the explained share of a factor's variance; the variance of a
-  nominal factor is that of its indicator variables, which is its Gini impurity.
+  A forest of extremely randomised trees predicts each factor from the codes. The importances of the units for a factor
+  add up to 1. The informativeness is the fraction of the factor's variance that the forest explains. The variance of a
+  nominal factor is the variance of its indicator variables, which equals its Gini impurity.
   """
   from sklearn.ensemble import ExtraTreesRegressor
 
@@ -193,7 +212,8 @@ def forest_importances(
   for j, without_order in enumerate(nominal if codes.shape[1] else ()):
     known = np.unique(train_factors[:, j])
     targets, truth = (
-      (half[:, [j]] == known if without_order else half[:, [j]]).astype(np.float64) for half in (train_factors, factors)
+      (split[:, [j]] == known if without_order else split[:, [j]]).astype(np.float64)
+      for split in (train_factors, factors)
     )
     forest = ExtraTreesRegressor(
       _TREES,
@@ -211,9 +231,10 @@ def forest_importances(
 
 
 def disentanglement(importance: Float[np.ndarray, "units factors"]) -> float:
-  """Returns 1 - the mean entropy over factors, weighted by the importance of units (Eastwood & Williams 2018).
+  """Returns the disentanglement score of DCI (Eastwood & Williams 2018).
 
-  It is 1 if each unit is important for one factor only.
+  It is 1 - the mean normalised entropy of the importances of a unit for the factors, weighted by the total importance
+  of the unit. It is 1 if each unit is important for one factor only.
   """
   total = importance.sum(1)
   entropies = [_entropy(unit) for unit in importance[total > 0]]
@@ -222,23 +243,30 @@ def disentanglement(importance: Float[np.ndarray, "units factors"]) -> float:
 
 
 def completeness(importance: Float[np.ndarray, "chosen factors"], units: int) -> float:
-  """Returns 1 - the mean entropy over all `units` of the code (Eastwood & Williams 2018).
+  """Returns the completeness score of DCI (Eastwood & Williams 2018).
 
-  It is 1 if only one unit is important for each factor.
+  It is 1 - the mean normalised entropy of the importances of the units for a factor. It is 1 if only one unit is
+  important for each factor.
+
+  Args:
+    importance: Importance of each unit for each factor. Units that are left out have importance 0.
+    units: Number of units of the latent code, whose logarithm normalises the entropy.
   """
   entropies = [_entropy(factor) for factor in importance.T if factor.sum() > 0]
   return float(1 - np.mean(entropies) / np.log(units)) if entropies else 0.0
 
 
-def factorvae(train: Half, test: Half, generator: np.random.Generator) -> float:
-  """Returns how often the unit with the least variance in a group with one fixed factor predicts it (Kim & Mnih 2018).
+def factorvae(train: CodesAndFactors, test: CodesAndFactors, generator: np.random.Generator) -> float:
+  """Returns the FactorVAE score (Kim & Mnih 2018).
 
-  GROUPS groups of training examples per factor assign a factor to each unit, and as many groups of test examples score
-  the prediction; chance is 1 / factors.
+  The examples of a group share the value of one factor. The unit with the least normalised variance in the group
+  predicts this factor, and the score is the accuracy of the prediction. GROUPS groups of training examples per factor
+  determine which factor each unit predicts, and GROUPS groups of test examples per factor measure the accuracy. Random
+  predictions score 1 / factors.
   """
   if not test[0].shape[1]:
     return 1 / test[1].shape[1]
-  train_votes, test_votes = (_votes(*half, generator) for half in (train, test))
+  train_votes, test_votes = (_votes(*split, generator) for split in (train, test))
   correct = test_votes[np.arange(len(train_votes)), train_votes.argmax(1)]
   return float(correct.sum() / test_votes.sum())
 
@@ -248,7 +276,7 @@ def _votes(
   factors: Integer[np.ndarray, "examples factors"],
   generator: np.random.Generator,
 ) -> Int[np.ndarray, "units factors"]:
-  """Returns how many of the GROUPS groups per factor have each unit as the one with the least normalised variance."""
+  """Returns, for each unit and factor, the number of groups in which the unit has the least normalised variance."""
   codes = codes / codes.std(0)
   votes = np.zeros((codes.shape[1], factors.shape[1]), int)
   for j, factor in enumerate(factors.T):
@@ -264,14 +292,14 @@ def _votes(
 def _figures(
   context: EvalContext, rows: np.ndarray, factors: Integer[np.ndarray, "examples factors"], names: Sequence[str]
 ) -> Iterator[tuple[str, Any]]:
-  """Yields the mutual information, with units grouped by factor, and a traversal of the best unit for each factor."""
+  """Yields figures: the mutual information of units and factors, and traversals of the most informative units."""
   codes = context.test_codes[rows].astype(np.float64)
   nats = np.where(units_in_use(context, codes)[:, None], information(codes, factors), 0.0)
   if not nats.any():
     return
   chosen = np.argsort(-nats.sum(1), kind="stable")[: min((nats > 0).any(1).sum(), _MOST_UNITS)]
   chosen = chosen[np.lexsort((-nats[chosen].max(1), nats[chosen].argmax(1)))]
-  title = f"mutual information of latent units with {', '.join(names)}; units are grouped by factor"
+  title = f"Mutual information of latent units with {', '.join(names)}; units are grouped by factor"
   yield "factor_information", figures.Heatmap(title, "nats", nats[chosen].T, "unit, sorted", "factor")
   middle = np.square((codes - np.median(codes, 0)) / np.where(codes.std(0) > 0, codes.std(0), 1.0)).sum(1).argmin()
   traversals, columns = {}, context.columns("test", [0] * _STEPS)
@@ -280,7 +308,7 @@ def _figures(
     low, high = np.quantile(codes[:, unit], _ENDS)
     steps[:, unit] = np.linspace(low, high, _STEPS)
     traversals[f"{name}: unit {unit + 1}, {most:.2f} nats"] = context.decode(steps.astype(np.float32), columns)
-  title = "traversal of the most informative latent unit for each factor, from low to high"
+  title = "Traversal of the most informative latent unit for each factor, from its low to its high values"
   yield "factors_moved", figures.ExampleRows(title, traversals)
 
 

@@ -1,4 +1,4 @@
-"""Similarity of two sets of examples, in features that fit the data and in pixels."""
+"""Similarity of two sets of examples: in a feature space that is fitted to the training data, and in pixel space."""
 
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -9,28 +9,32 @@ from jaxtyping import Float, Int, Integer
 
 from ae_jax.evaluators.context import spaced
 
-NEIGHBOURS = 3  # k (Kynkaanniemi et al. 2019)
-WIDTH = 64  # features
-_HIDDEN = 128  # width of the classifier's layer before the features
-_EPOCHS = 6
-_MOST_CLASSES = 1_000
-_MOST_NUMBERS = 2**26  # in the examples that the classifier is trained on, so large examples are subsampled
-_CANDIDATES = 4  # for the nearest example: the exact distances of these decide, not the rounded ones
-_BLOCK = 512  # rows of distances per matrix product
-_ROUNDING = 1e-10  # share of the largest squared distance: a smaller difference counts as equal
+NEIGHBOURS = 3  # k in precision and recall (Kynkaanniemi et al. 2019)
+WIDTH = 64  # number of features
+_HIDDEN = 128  # width of the classifier's first hidden layer; the second one computes the features
+_EPOCHS = 6  # of the classifier
+_MOST_CLASSES = 1_000  # maximum number of classes for which a classifier is trained
+_MOST_NUMBERS = 2**26  # maximum number of elements in the classifier's training examples; larger sets are subsampled
+_CANDIDATES = 4  # `nearest` compares the exact distances of this number of examples with the smallest rounded distances
+_BLOCK = 512  # rows of the distance matrix per matrix product
+_ROUNDING = 1e-10  # relative to the largest squared norm: squared distances that differ less count as equal
 
-Function = Callable[[np.ndarray], np.ndarray]  # of examples [N, ...]
+Function = Callable[[np.ndarray], np.ndarray]  # maps examples [N, ...] to an array [N, ...]
 
 
 def feature_function(context: Any) -> Generator[tuple[str, Any], None, Function]:
-  """Returns a function from examples of an `EvalContext` to features [N, at most 64]; yields remarks about them."""
+  """Yields remarks about the features, and returns the function that maps examples to features [N, at most 64].
+
+  The features are a hidden layer of a classifier trained on the training examples, or principal components if the
+  labels are not suitable for a classifier. `context` is an `EvalContext`.
+  """
   labels, test_labels = context.train_labels, context.test_labels
   if not has_classes(labels):
     yield (
       "features",
       (
-        "no classifier is trained, because the labels do not have several classes: precision, recall and the Frechet "
-        f"distance use the {WIDTH} leading principal components of the training examples"
+        f"precision, recall and the Frechet distance use the {WIDTH} leading principal components of the training "
+        "examples, because there are no integer labels with a suitable number of classes to train a classifier"
       ),
     )
     return component_features(context.train)
@@ -41,24 +45,27 @@ def feature_function(context: Any) -> Generator[tuple[str, Any], None, Function]
     "features",
     (
       f"precision, recall and the Frechet distance use {WIDTH} features of a small classifier trained on these data: "
-      "they compare models of the same data, and cannot be compared with a published FID"
+      "compare them only between models of the same data, and not with a published FID"
     ),
   )
   return to_features
 
 
 def has_classes(labels: Integer[np.ndarray, " examples"] | None) -> bool:
-  """Returns whether a classifier can be trained on the labels."""
+  """Returns whether a classifier can be trained on the labels.
+
+  It needs 2 to 1,000 classes, and at least two examples per class on average.
+  """
   return labels is not None and 2 <= len(np.unique(labels)) <= min(_MOST_CLASSES, len(labels) // 2)
 
 
 def classifier_features(
   examples: Float[np.ndarray, "examples ..."], labels: Integer[np.ndarray, " examples"]
 ) -> tuple[Function, Function]:
-  """Trains a small classifier; returns functions from examples to features and to classes.
+  """Trains a small classifier; returns the functions that map examples to features and to predicted classes.
 
-  The features are its last hidden layer, float64 [N, 64]. Its seed is fixed, so all runs on the same data are measured
-  with the same features.
+  The features are the last hidden layer of the classifier, float64 [N, 64]. The seed of the classifier is fixed, so all
+  runs on the same data are measured with the same features.
   """
   from sklearn.exceptions import ConvergenceWarning  # a second of imports
   from sklearn.neural_network import MLPClassifier
@@ -70,7 +77,7 @@ def classifier_features(
   centre, scale = examples.mean(dtype=np.float64), examples.std(dtype=np.float64) or 1.0
   scaled = lambda x: ((flat(x) - centre) / scale).astype(np.float32)
   network = MLPClassifier((_HIDDEN, WIDTH), learning_rate_init=2e-3, max_iter=_EPOCHS, random_state=0)
-  with threadpool_limits(1, "blas"), warnings.catch_warnings():  # many small products, where threads only wait
+  with threadpool_limits(1, "blas"), warnings.catch_warnings():  # threads slow down many small matrix products
     warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is fixed
     network.fit(scaled(examples), labels)
 
@@ -84,19 +91,20 @@ def classifier_features(
 
 
 def component_features(examples: Float[np.ndarray, "examples ..."]) -> Function:
-  """Returns a function from examples to the leading principal components of these, float64 [N, at most 64]."""
+  """Fits PCA to examples; returns the function that maps examples to components, float64 [N, at most 64]."""
   from sklearn.decomposition import PCA  # a second of imports
 
   flat = examples.reshape(len(examples), -1)
-  with np.errstate(divide="ignore", invalid="ignore"):  # shares of a variance that is 0
+  with np.errstate(divide="ignore", invalid="ignore"):  # the total variance may be 0, of which PCA computes fractions
     fitted = PCA(min(WIDTH, *flat.shape), random_state=0).fit(flat)
   return lambda x: fitted.transform(x.reshape(len(x), -1)).astype(np.float64)
 
 
 def frechet_distance(a: Float[np.ndarray, "n features"], b: Float[np.ndarray, "m features"]) -> float:
-  """Returns |difference of means|^2 + tr(A + B - 2 (A B)^(1/2)), with A and B the covariances of two sets of points.
+  """Returns the Frechet distance of two sets of points: |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)).
 
-  It is the squared Wasserstein distance of the gaussians with these moments (Dowson & Landau 1982).
+  A and B are the covariances of the sets. The result is the squared Wasserstein distance between the Gaussians with
+  these means and covariances (Dowson & Landau 1982).
   """
   between_means = np.square(a.mean(0) - b.mean(0)).sum()
   a, b = (_covariance(points) for points in (a, b))
@@ -119,10 +127,12 @@ def square_root(matrix: Float[np.ndarray, "features features"]) -> Float[np.ndar
 def precision_recall(
   real: Float[np.ndarray, "n features"], generated: Float[np.ndarray, "m features"], neighbours: int = NEIGHBOURS
 ) -> tuple[float, float]:
-  """Returns the share of generated points in the manifold of the real ones, and the reverse share.
+  """Returns the precision and recall of generated points (Kynkaanniemi et al. 2019).
 
-  A point is in the manifold of a set if its distance to a member of the set is at most the distance of that member to
-  its k-th neighbour (Kynkaanniemi et al. 2019).
+  Precision is the fraction of generated points in the manifold of the real points. Recall is the fraction of real
+  points in the manifold of the generated points. A point is in the manifold of a set if its
+  distance to any member of the set is at most the distance between that member and the member's k-th nearest neighbour
+  in the set, where k is `neighbours`.
   """
   centre = real.mean(0)
   real, generated = real - centre, generated - centre
@@ -136,16 +146,16 @@ def precision_recall(
 
 
 def _squared_radii(points: Float[np.ndarray, "n features"], neighbours: int) -> Float[np.ndarray, " n"]:
-  """Returns the squared distance of each point to its k-th neighbour among the others."""
+  """Returns the squared distance of each point to its k-th nearest neighbour among the other points."""
   blocks = _squared_distances(points, points)
-  # index 0 of the sorted distances is the point itself
+  # Index 0 of the sorted distances is the point itself.
   return np.concatenate([np.partition(distances, neighbours, 1)[:, neighbours] for _, distances in blocks])
 
 
 def _squared_distances(
   a: Float[np.ndarray, "n features"], b: Float[np.ndarray, "m features"]
 ) -> Iterator[tuple[slice, Float[np.ndarray, "block m"]]]:
-  """Yields slices of a and their rounded squared distances to all points of b."""
+  """Yields (slice of `a`, squared distances of these points to all points of `b`, with rounding errors)."""
   squares = np.square(b).sum(1)
   for start in range(0, len(a), _BLOCK):
     block = slice(start, start + _BLOCK)
@@ -158,9 +168,10 @@ def _squared_distances(
 def nearest(
   examples: Float[np.ndarray, "examples ..."], others: Float[np.ndarray, "others ..."]
 ) -> tuple[Int[np.ndarray, " examples"], Float[np.ndarray, " examples"]]:
-  """Returns the position of each example's nearest neighbour in `others`, by pixels, and its distance, float64.
+  """Returns the index in `others` of each example's nearest neighbour in pixel space, and the distance, float64.
 
-  Products in float32 select a few candidates; their distances are then computed exactly.
+  Distances from float32 matrix products select a few candidates. The distances of the candidates are then computed
+  exactly.
   """
   examples, others = (images.reshape(len(images), -1) for images in (examples, others))
   centre, candidates = others.mean(0), min(_CANDIDATES, len(others))

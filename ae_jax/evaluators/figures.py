@@ -1,4 +1,4 @@
-"""Figures as plain data: evaluators make them, files store them, and `ae_jax.report` draws them without the model.
+"""Figures as plain data. Evaluators create them, and `ae_jax.report` draws them from their files, without the model.
 
 Examples are images [N, H, W, C] or series [N, T, C], float32 in the range of the run's data.
 """
@@ -20,7 +20,7 @@ class ExampleRows:
   """Named rows of examples, one below the other."""
 
   title: str
-  rows: dict[str, np.ndarray]  # name -> [N, ...], the same N in all rows
+  rows: dict[str, np.ndarray]  # name of a row -> examples [N, ...]; N is the same in all rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Gallery:
 
 @dataclasses.dataclass(frozen=True)
 class Heatmap:
-  """One number per pixel, per step of a series, or per cell of a table with labelled axes."""
+  """A heatmap with one number per pixel, per step of a series, or per cell of a table with labelled axes."""
 
   title: str
   unit: str
-  values: np.ndarray  # [H, W] or [T]
+  values: np.ndarray  # [H, W], or [T] for series
   x_label: str = ""
   y_label: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Bars:
-  """One number per name; if `names` is empty, per position, counted from 1."""
+  """A bar chart. If `names` is empty, the bars are numbered from 1."""
 
   title: str
   names: tuple[str, ...]
@@ -55,20 +55,20 @@ class Bars:
 
 @dataclasses.dataclass(frozen=True)
 class Lines:
-  """Named lines."""
+  """A line plot."""
 
   title: str
-  lines: dict[str, np.ndarray]  # name -> [2, K], x and y of the points
+  lines: dict[str, np.ndarray]  # name of a line -> [2, K]: x and y of its K points
   x_label: str
   y_label: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-  """Scatter plots of examples, one per view."""
+  """Scatter plots of the same examples, one per projection to the plane."""
 
   title: str
-  views: dict[str, np.ndarray]  # name -> [N, 2]
+  views: dict[str, np.ndarray]  # name of a projection -> points [N, 2]
   examples: np.ndarray  # [N, ...]
   labels: np.ndarray  # int [N], all 0 if there are no labels
 
@@ -78,9 +78,9 @@ class Explorer:
   """Decoded examples along pairs of directions in latent space."""
 
   title: str
-  names: tuple[str, ...]  # of the directions, 2 per pair
-  positions: np.ndarray  # [steps], along both directions, in standard deviations
-  examples: np.ndarray  # [pairs, steps, steps, ...]; the first axis of steps follows the first direction of the pair
+  names: tuple[str, ...]  # names of the directions, 2 per pair
+  positions: np.ndarray  # [steps]: positions along both directions, in standard deviations
+  examples: np.ndarray  # [pairs, steps, steps, ...]: axis 1 is the first direction of a pair, axis 2 the second
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,81 +93,103 @@ class Attention:
 
 
 KINDS = {kind.__name__: kind for kind in (ExampleRows, Gallery, Heatmap, Bars, Lines, Points, Explorer, Attention)}
-_OLD_NAMES = {"Rows": "ExampleRows"}  # names of kinds in files of version 0.1
+_OLD_NAMES = {"Rows": "ExampleRows"}  # names of figure classes in files of version 0.1
 
 
 def shape_error(figure: Any) -> str | None:
-  """Returns a description of the first wrong shape in a figure; None if all shapes fit."""
-  faults = [message for fits, message in _CONDITIONS[type(figure)](figure) if not fits]
+  """Returns a description of the first wrong shape in a figure; None if all shapes are valid."""
+  faults = [message for valid, message in _CONDITIONS[type(figure)](figure) if not valid]
   return faults[0] if faults else None
 
 
 def _same_shape(arrays: Collection[np.ndarray], dimensions: tuple[int, ...]) -> Iterator[tuple[Any, str]]:
-  """Yields conditions: one shape for all arrays, with a number of axes in `dimensions`, and no empty array."""
+  """Yields (condition, message): the arrays have one shape with `dimensions` axes, and no array is empty."""
   shapes = {array.shape for array in arrays}
-  yield len(shapes) == 1 and len(next(iter(shapes))) in dimensions, f"arrays of shapes {sorted(shapes)}"
-  yield all(array.size for array in arrays), "an empty array"
+  axes = " or ".join(map(str, dimensions))
+  yield (
+    len(shapes) == 1 and len(next(iter(shapes))) in dimensions,
+    f"arrays have shapes {sorted(shapes)}; expected one shape with {axes} axes",
+  )
+  yield all(array.size for array in arrays), "an array is empty"
 
 
-def _of_rows(figure: ExampleRows) -> Iterator[tuple[Any, str]]:
+def _rows_conditions(figure: ExampleRows) -> Iterator[tuple[Any, str]]:
   yield from _same_shape(figure.rows.values(), (3, 4))
 
 
-def _of_gallery(figure: Gallery) -> Iterator[tuple[Any, str]]:
+def _gallery_conditions(figure: Gallery) -> Iterator[tuple[Any, str]]:
   yield from _same_shape([figure.examples], (3, 4))
 
 
-def _of_heatmap(figure: Heatmap) -> Iterator[tuple[Any, str]]:
+def _heatmap_conditions(figure: Heatmap) -> Iterator[tuple[Any, str]]:
   yield from _same_shape([figure.values], (1, 2))
 
 
-def _of_bars(figure: Bars) -> Iterator[tuple[Any, str]]:
+def _bars_conditions(figure: Bars) -> Iterator[tuple[Any, str]]:
   yield from _same_shape([figure.values], (1,))
   yield len(figure.names) in (0, len(figure.values)), f"{len(figure.names)} names for {len(figure.values)} values"
 
 
-def _of_lines(figure: Lines) -> Iterator[tuple[Any, str]]:
-  yield figure.lines and all(line.shape == (2, line.size // 2) for line in figure.lines.values()), "no lines [2, K]"
+def _lines_conditions(figure: Lines) -> Iterator[tuple[Any, str]]:
+  yield (
+    figure.lines and all(line.shape == (2, line.size // 2) for line in figure.lines.values()),
+    "lines must be arrays [2, K]",
+  )
 
 
-def _of_points(figure: Points) -> Iterator[tuple[Any, str]]:
+def _points_conditions(figure: Points) -> Iterator[tuple[Any, str]]:
   count = len(figure.examples)
   yield from _same_shape([figure.examples], (3, 4))
-  yield figure.views and all(view.shape == (count, 2) for view in figure.views.values()), f"no views [{count}, 2]"
-  yield figure.labels.shape == (count,) and figure.labels.dtype.kind in "iu", f"no labels [{count}]"
+  yield (
+    figure.views and all(view.shape == (count, 2) for view in figure.views.values()),
+    f"views must be arrays [{count}, 2]",
+  )
+  yield figure.labels.shape == (count,) and figure.labels.dtype.kind in "iu", f"labels must be integers [{count}]"
 
 
-def _of_explorer(figure: Explorer) -> Iterator[tuple[Any, str]]:
+def _explorer_conditions(figure: Explorer) -> Iterator[tuple[Any, str]]:
   yield from _same_shape([figure.examples], (5, 6))
-  yield figure.examples.shape[1:3] == figure.positions.shape * 2, "other numbers of steps than positions"
+  yield (
+    figure.examples.shape[1:3] == figure.positions.shape * 2,
+    "the number of steps differs from the number of positions",
+  )
   yield len(figure.names) == 2 * len(figure.examples), f"{len(figure.names)} names for {len(figure.examples)} pairs"
 
 
-def _of_attention(figure: Attention) -> Iterator[tuple[Any, str]]:
+def _attention_conditions(figure: Attention) -> Iterator[tuple[Any, str]]:
   yield from _same_shape([figure.examples], (3, 4))
   count, height, width = figure.examples.shape[:3]
   for weights in figure.weights.values():
-    yield weights.ndim == 4 and len(weights) == count and weights.size > 0, f"weights of shape {weights.shape}"
+    yield (
+      weights.ndim == 4 and len(weights) == count and weights.size > 0,
+      (f"attention weights of shape {weights.shape}; expected [{count}, heads, queries, tokens]"),
+    )
     tokens = weights.shape[-1]
-    if figure.examples.ndim == 4:  # not for series: an encoder may shorten them to fewer tokens than steps
+    if figure.examples.ndim == 4:  # an encoder of series may have fewer tokens than steps
       patch = max(1, round((height * width / tokens) ** 0.5))
-      yield tokens == height // patch * (width // patch), f"{tokens} tokens that do not tile {height} x {width}"
+      yield (
+        tokens == height // patch * (width // patch),
+        f"{tokens} tokens do not tile an image of {height} x {width} pixels",
+      )
 
 
 _CONDITIONS: dict[type, Callable[[Any], Iterator[tuple[Any, str]]]] = {
-  ExampleRows: _of_rows,
-  Gallery: _of_gallery,
-  Heatmap: _of_heatmap,
-  Bars: _of_bars,
-  Lines: _of_lines,
-  Points: _of_points,
-  Explorer: _of_explorer,
-  Attention: _of_attention,
+  ExampleRows: _rows_conditions,
+  Gallery: _gallery_conditions,
+  Heatmap: _heatmap_conditions,
+  Bars: _bars_conditions,
+  Lines: _lines_conditions,
+  Points: _points_conditions,
+  Explorer: _explorer_conditions,
+  Attention: _attention_conditions,
 }
 
 
 def save(path: pathlib.Path, figure: Any) -> None:
-  """Writes a figure as an .npz file: its arrays, and the other fields as JSON in the member "words"."""
+  """Writes a figure to an .npz file.
+
+  Each array is a member of the file. The member "words" holds the other fields as JSON.
+  """
   assert shape_error(figure) is None, f"{path.name}: {shape_error(figure)}"
   words: dict[str, Any] = {"kind": type(figure).__name__}
   arrays: dict[str, Any] = {}
@@ -185,8 +207,12 @@ def save(path: pathlib.Path, figure: Any) -> None:
 
 
 def load(path: pathlib.Path) -> Any:
-  """Returns the figure in a file of `save`; raises UserError if the file is damaged or holds something else."""
-  damaged = f"{path}: cannot be read as a figure; remove it"
+  """Returns the figure in a file that `save` wrote.
+
+  Raises:
+    UserError: The file is missing, damaged, or does not hold a figure.
+  """
+  damaged = f"{path}: cannot be read as a figure (remove the folder {path.parent} and evaluate the run again)"
   with errors.convert_errors(damaged), path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
     words = json.loads(stored["words"].tobytes())
     name = words.pop("kind")
@@ -198,10 +224,10 @@ def load(path: pathlib.Path) -> Any:
 
 
 def _field(field: dataclasses.Field, words: dict[str, Any], stored: Any) -> Any:
-  """Returns the value of a field from a file's JSON (`words`) and its arrays (`stored`)."""
+  """Returns the value of a field from the JSON (`words`) or the arrays (`stored`) of a file."""
   if field.name not in (*words, *stored) and field.default is not dataclasses.MISSING:
-    return field.default  # the file is of a version without this field
-  kind: Any = typing.get_origin(field.type) or field.type  # dict of dict[str, np.ndarray]
+    return field.default  # an earlier version without this field wrote the file
+  kind: Any = typing.get_origin(field.type) or field.type  # `dict` for the type dict[str, np.ndarray]
   if kind is np.ndarray:
     return stored[field.name]
   if kind is dict:

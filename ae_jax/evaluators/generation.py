@@ -1,7 +1,7 @@
-"""Samples, interpolations and their quality: a model as a generator.
+"""The model as a generator: samples, interpolations, and the quality of the samples.
 
-Latent codes are drawn from the prior of a variational autoencoder and, for any model, from a Gaussian mixture fitted to
-the training codes.
+Latent codes are drawn from a Gaussian mixture fitted to the training codes and, if the model is a variational
+autoencoder, also from the prior.
 """
 
 import math
@@ -16,31 +16,43 @@ from ae_jax.evaluators import base, densities, features, likelihood, reconstruct
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.evaluators.figures import ExampleRows, Explorer, Gallery
 
-DRAWS = 3_000  # maximum number of samples from each density, and of the examples they are compared with
-POSITIONS = np.linspace(-2.5, 2.5, 11)  # of the explorer, in standard deviations
+DRAWS = 3_000  # maximum number of samples from each density, and of examples with which the samples are compared
+POSITIONS = np.linspace(-2.5, 2.5, 11)  # of the grid points of the explorer, in standard deviations
 _COARSE_POSITIONS = np.linspace(-2.5, 2.5, 5)  # for large examples
-_MAX_NEAREST = 1_000  # samples whose nearest training example is searched for
-_MAX_PRODUCTS = 2**35  # of that search; at least _GALLERY samples are searched for, even if they take more
-_MAX_ELEMENTS = 2**25  # in all samples from a density
-_MAX_LATENT = 4_096
+_MAX_NEAREST = 1_000  # maximum number of samples whose nearest training example is searched for
+_MAX_PRODUCTS = 2**35  # maximum number of products in this search, which has at least _GALLERY samples
+_MAX_ELEMENTS = 2**25  # maximum number of elements in all samples from a density
+_MAX_LATENT = 4_096  # maximum size of the latent code
 _GALLERY = 64  # samples in the gallery
-_PAIRS, _STEPS = 4, 9  # pairs of examples, and codes on the path between the two
-_DIRECTIONS = 6  # in the explorer
-_MAX_CLASSES = 20  # for which a conditional model shows samples
+_PAIRS, _STEPS = 4, 9  # pairs of test examples, and latent codes on the path between the two examples
+_DIRECTIONS = 6  # maximum number of directions in the explorer
+_MAX_CLASSES = 20  # maximum number of classes in the figure of samples by class
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Generates samples, interpolations, their comparison with the data, and the likelihood of a variational model."""
+  """Yields samples, interpolations, comparisons of samples with the data, and the likelihood of a variational model."""
   if context.train_codes.shape[1] > _MAX_LATENT:
-    yield "remark", f"the latent code has more than {_MAX_LATENT:,} dimensions, too many to fit a density"
+    yield (
+      "remark",
+      (
+        f"there are no samples: the latent code has {context.train_codes.shape[1]:,} dimensions, and a density can be "
+        f"fitted to at most {_MAX_LATENT:,}"
+      ),
+    )
     return
   if not len(_normal_indices(context)):
-    yield "remark", "no test example has the class of the training examples: the samples have no reference"
+    yield (
+      "remark",
+      "there are no samples: no test example has the class of the training examples to compare samples with",
+    )
     return
   if context.run.model.has_skips:
-    yield "skips", "samples have no skip connections: the decoder receives zeros in their place"
+    yield "skips", "samples have no skip connections: the decoder receives zeros instead"
   if context.run.model.has_posterior and not variational(context.run):
-    yield "prior", "the objective is not the ELBO: latent codes do not follow the prior, so it is not sampled"
+    yield (
+      "prior",
+      "there are no samples from the prior: the objective is not the ELBO, so latent codes do not follow the prior",
+    )
   samples = {}
   for name, description, codes in _densities(context):
     decoded = context.decode(codes)
@@ -57,7 +69,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def variational(run: api.Run) -> bool:
-  """Returns whether the objective makes latent codes follow the prior of the model."""
+  """Returns whether the model has a posterior, and the objective makes latent codes follow the prior."""
   return run.model.has_posterior and objectives.OBJECTIVES[run.config.objective.name].samples_posterior
 
 
@@ -67,18 +79,18 @@ def _normal_indices(context: EvalContext) -> Int[np.ndarray, " normal"]:
 
 
 def samples_by_class(context: EvalContext) -> ExampleRows:
-  """Decodes the same latent codes from the prior with each label: one row per label."""
+  """Returns samples from the prior for each label. All rows of the figure decode the same latent codes."""
   labels = context.run.model.labels[:_MAX_CLASSES]
   codes = context.prior_codes(_STEPS)
   rows = {
     f"label {label}": context.decode(codes, {"label": np.full(_STEPS, number, np.int32)})
     for number, label in enumerate(labels)
   }
-  return ExampleRows("Samples from the prior, with the same latent codes for each label", rows)
+  return ExampleRows("Samples from the prior for each label, decoded from the same latent codes", rows)
 
 
 def _densities(context: EvalContext) -> Iterator[tuple[str, str, Float32[np.ndarray, "draws latent"]]]:
-  """Generates (name, description, latent codes drawn from it) of each density."""
+  """Yields (name, description, latent codes drawn from the density) for each density."""
   count = max(_GALLERY, min(DRAWS, _MAX_ELEMENTS // context.test[0].size))
   codes, generator = context.train_codes, context.generator()
   if variational(context.run):
@@ -89,13 +101,14 @@ def _densities(context: EvalContext) -> Iterator[tuple[str, str, Float32[np.ndar
 
 
 def interpolations(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Generates decoded interpolations between pairs of test examples, along a straight line and along an arc.
+  """Yields a figure of decoded latent codes between two test examples, on a straight line and on an arc.
 
-  The centre of the arc is the mean of the prior, the origin, for a variational model; otherwise the mean latent code.
+  The centre of the arc is the origin, which is the mean of the prior, for a variational model. For other models it is
+  the mean latent code.
   """
   pairs = _pairs(context)
   if not pairs:
-    yield "interpolations", "an interpolation needs two test examples; there is only one"
+    yield "interpolations", "there are no interpolations: they need two test examples, and there is only one"
     return
   fractions, rows = np.linspace(0.0, 1.0, _STEPS), {}
   centre = 0.0 if variational(context.run) else context.train_codes.mean(0, dtype=np.float64)
@@ -107,7 +120,7 @@ def interpolations(context: EvalContext) -> Iterator[tuple[str, Any]]:
       decoded = context.decode(context.nearest_codes(codes), columns)
       rows[f"{number}, {path}"] = np.concatenate([context.test[[start]], decoded, context.test[[end]]])
   title = (
-    "Interpolations between two test examples (first and last column): latent codes on a straight line, and on an arc "
+    "Interpolations between two test examples (first and last column): latent codes on a straight line and on an arc "
     "around the centre"
   )
   yield "interpolations", ExampleRows(title, rows)
@@ -116,20 +129,21 @@ def interpolations(context: EvalContext) -> Iterator[tuple[str, Any]]:
 def _pairs(context: EvalContext) -> list[tuple[int, int]]:
   """Returns the indices of random pairs of test examples, with different labels where possible."""
   order, labels = context.generator().permutation(_normal_indices(context)), context.test_labels
-  half = len(order) // 2
+  middle = len(order) // 2
   pairs = []
-  for place, start in enumerate(order[:half][:_PAIRS]):
-    ends = order[half:]
+  for number, start in enumerate(order[:middle][:_PAIRS]):
+    ends = order[middle:]
     if labels is not None and (labels[ends] != labels[start]).any():
       ends = ends[labels[ends] != labels[start]]
-    pairs.append((int(start), int(ends[place % len(ends)])))
+    pairs.append((int(start), int(ends[number % len(ends)])))
   return pairs
 
 
 def explorer(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Generates decoded latent codes on grids around the mean test code, each along a pair of directions.
+  """Yields a figure of decoded latent codes on grids around the mean code of the test examples.
 
-  The directions are principal components, or single latent units of a variational model.
+  Each grid has two directions, which are single latent units for a variational model and principal components for
+  other models. If the codes vary in one direction only, the figure is a traversal of this direction.
   """
   codes = context.test_codes[_normal_indices(context)]
   large = 3 * len(POSITIONS) ** 2 * context.test[0].size > _MAX_ELEMENTS
@@ -139,7 +153,7 @@ def explorer(context: EvalContext) -> Iterator[tuple[str, Any]]:
   columns = lambda count: context.columns("test", np.zeros(count, int))  # the columns of the first test example
   decode = lambda offsets: context.decode(context.nearest_codes(mean + offsets), columns(len(offsets)))
   if len(steps) == 0:
-    yield "explorer", "the latent codes of the test examples do not vary: there is no direction to explore"
+    yield "explorer", "there is no explorer: the latent codes of the test examples do not vary"
     return
   if len(steps) == 1:
     title = (
@@ -160,10 +174,10 @@ def explorer(context: EvalContext) -> Iterator[tuple[str, Any]]:
 def _directions(
   codes: Float[np.ndarray, "examples latent"], of_units: bool
 ) -> tuple[list[str], Float[np.ndarray, "directions latent"]]:
-  """Returns names and steps of one standard deviation along the directions of largest variance, at most six.
+  """Returns the names of at most six directions of large variance, and steps of one standard deviation along them.
 
-  With `of_units` they are single latent units: if latent codes follow the prior, units whose posterior means vary most
-  carry most information.
+  If `of_units` is True, the directions are single latent units, otherwise principal components. In a variational model
+  the units whose posterior means vary most carry the most information.
   """
   directions, deviations = densities.principal_directions(codes)
   names = [f"direction {number + 1}" for number in range(len(deviations))]
@@ -175,47 +189,56 @@ def _directions(
 
 
 def memorisation(context: EvalContext, samples: Mapping[str, np.ndarray]) -> Iterator[tuple[str, Any]]:
-  """Generates the memorisation ratio of each set of samples, and samples beside their nearest training examples.
+  """Yields the memorisation ratio of each set of samples, and a figure of samples and their nearest training examples.
 
-  The ratio is the mean distance of samples to their nearest training example, divided by that of test examples. It is
-  near 0 if the model reproduces its training examples. Blurred images are closer to every image, so the ratio of
-  reconstructed test examples is given as a reference.
+  The ratio is the mean distance of samples to their nearest training examples, divided by the mean distance of test
+  examples to their nearest training examples. It is near 0 if the model reproduces its training examples. Blurred
+  images are closer to every image, so the ratio of reconstructed test examples is included as a reference.
   """
   count, indices = min(_MAX_NEAREST, max(_GALLERY, _MAX_PRODUCTS // context.train.size)), _normal_indices(context)
   indices = indices[spaced(count, len(indices))]
   _, test_distances = features.nearest(context.test[indices], context.train)
   yield "nearest_training_distance", float(test_distances.mean())
   sets = {**samples, "test_reconstructions": context.reconstructions[indices]}
-  for place, (name, examples) in enumerate(sets.items()):
+  for number, (name, examples) in enumerate(sets.items()):
     if not np.isfinite(examples).all():
-      yield f"memorisation_{name}", f"some decoded examples are not finite: {name}"
+      yield (
+        f"memorisation_{name}",
+        (f"there is no memorisation ratio for {name}: some of these decoded examples are not finite"),
+      )
       continue
     neighbours, distances = features.nearest(examples[:count], context.train)
     yield f"memorisation_ratio/{name}", reconstruction.ratio(float(distances.mean()), float(test_distances.mean()))
-    if place == 0:
+    if number == 0:
       first = slice(reconstruction.SHOWN)
       rows = {"samples": examples[first], "nearest training examples": context.train[neighbours[first]]}
-      yield "nearest", ExampleRows("Samples, and the training example nearest to each in pixel space", rows)
+      yield "nearest", ExampleRows("Samples and their nearest training examples in pixel space", rows)
   yield (
     "memorisation",
     (
-      "the memorisation ratio is the mean distance to the nearest training example, divided by that of test examples: "
-      "it is near 0 for copies of training examples, and below 1 for blurred images such as reconstructions"
+      "the memorisation ratio is the mean distance to the nearest training example, divided by the same mean for test "
+      "examples: it is near 0 for copies of training examples, and below 1 for blurred images such as reconstructions"
     ),
   )
 
 
 def sample_quality(context: EvalContext, samples: Mapping[str, np.ndarray]) -> Iterator[tuple[str, Any]]:
-  """Generates the Frechet distance of samples to test examples in a feature space, and their precision and recall.
+  """Yields the Frechet distance, precision and recall of samples, compared with test examples in a feature space.
 
-  The same measures of training examples and of their reconstructions, which the decoder makes from the correct codes,
-  serve as references. The measures depend on the number of examples, so all sets have the same size. Features are
-  scaled to a total variance of 1 over the training examples.
+  For reference, training examples and reconstructions of training examples are compared with test examples too. The
+  results depend on the number of examples, so all sets have the same size. Features are scaled so that their total
+  variance over the training examples is 1.
   """
   indices = _normal_indices(context)
   size = min(len(indices), len(context.train), *map(len, samples.values()), DRAWS)
   if size <= features.NEIGHBOURS:
-    yield "likeness", f"precision, recall and the Frechet distance need more than {features.NEIGHBOURS} examples"
+    yield (
+      "likeness",
+      (
+        f"there is no precision, recall or Frechet distance: this needs more than {features.NEIGHBOURS} training and "
+        f"{features.NEIGHBOURS} test examples, and there are only {size}"
+      ),
+    )
     return
   train_indices = spaced(size, len(context.train))
   train = context.train[train_indices]

@@ -1,6 +1,6 @@
-"""Statistics of the latent code: its variation, its use by the decoder, Lipschitz constants of encoder and decoder.
+"""Statistics of the latent code: variation, use by the decoder, and Lipschitz constants of the encoder and decoder.
 
-The intrinsic dimension is estimated from training examples, because there are more of them than test examples.
+The intrinsic dimension is estimated from training examples, because there are more training than test examples.
 """
 
 import math
@@ -19,15 +19,15 @@ from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.evaluators.figures import Bars
 from ae_jax.ops import losses
 
-_MAX_BARS = 1024  # in a figure: the largest values
-_MAX_JACOBIANS = 64  # at evenly spaced test examples
-_MAX_ELEMENTS = 2**23  # in all Jacobians of encoder or decoder; one Jacobian may have more
-_MAX_JACOBIAN_ELEMENTS = 2**26  # in one Jacobian
+_MAX_BARS = 1024  # maximum number of bars in a figure, which then shows the largest values
+_MAX_JACOBIANS = 64  # maximum number of Jacobians, at evenly spaced test examples
+_MAX_ELEMENTS = 2**23  # maximum number of elements in all Jacobians of the encoder or decoder, unless one has more
+_MAX_JACOBIAN_ELEMENTS = 2**26  # maximum number of elements in one Jacobian
 _ESTIMATORS = {"TwoNN": "twonn", "maximum likelihood": "mle"}
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Generates all statistics of the latent code."""
+  """Yields all statistics of the latent code."""
   yield from spread(context.test_codes)
   code = context.run.model.code
   if code.levels is not None:
@@ -42,10 +42,13 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def spread(codes: Float[np.ndarray, "examples latent"]) -> Iterator[tuple[str, Any]]:
-  """Generates how many latent units and directions vary over the test set."""
+  """Yields the numbers of dead and active units, the participation ratio, the effective rank, and a figure."""
   yield "dead_units", int(sparsity.dead(codes).sum())
   if len(codes) < 2:
-    yield "spread", "the variation of the latent code needs two test examples; there is only one"
+    yield (
+      "spread",
+      "the variation of the latent code is not measured: this needs two test examples, and there is only one",
+    )
     return
   eigenvalues = spectra.covariance_eigenvalues(codes)
   yield "active_units", int(posterior.active(codes).sum())
@@ -56,11 +59,11 @@ def spread(codes: Float[np.ndarray, "examples latent"]) -> Iterator[tuple[str, A
 
 
 def codebook(indices: Int[np.ndarray, "examples units"], code: models.CodeSpec) -> Iterator[tuple[str, Any]]:
-  """Generates the codebook usage of a discrete latent code.
+  """Yields the size of a discrete latent code in bits, and how many entries of its codebook are used.
 
-  See `evaluators.codebook.perplexity`. The units of a VQ-VAE share one codebook. The codebook of finite scalar
-  quantisation consists of all combinations of the levels of its units. Its perplexity is at most the number of
-  examples; the perplexity of the levels of a unit has no such limit.
+  The units of a VQ-VAE share one codebook. The codebook of finite scalar quantisation consists of all combinations of
+  the levels of its units. The perplexity of this codebook is at most the number of examples, so the use of the levels
+  of each unit is also measured. See `evaluators.codebook.perplexity`.
   """
   levels = code.levels
   if code.shared_codebook:
@@ -82,13 +85,13 @@ def codebook(indices: Int[np.ndarray, "examples units"], code: models.CodeSpec) 
       "codebook",
       (
         f"the codebook has {levels}^{indices.shape[1]} entries, of which {examples:,} test examples can use at most "
-        f"{examples:,}: the usage of the levels of each unit is more informative"
+        f"{examples:,}: level_use and level_perplexity, which count the levels of each unit, are more informative"
       ),
     )
 
 
 def divergence(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Generates KL(posterior || prior) in nats per test example, in total and for each latent unit."""
+  """Yields the mean KL(posterior || prior) of a test example in nats: the total, and a figure of each latent unit."""
   dataset = context.dataset
 
   def per_unit(variables, x, columns, keys):
@@ -98,27 +101,30 @@ def divergence(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
   nats = context.map_examples(per_unit, context.test, context.columns("test")).mean(0, dtype=np.float64)
   yield "kl", float(nats.sum())
-  title = "KL divergence of the posterior from the prior, for each latent unit"
+  title = "KL divergence of the posterior from the prior for each latent unit"
   yield "posterior_kl", _sorted_bars(title, nats, "KL to the prior, nats")
 
 
 def _sorted_bars(title: str, values: Float[np.ndarray, " units"], unit: str) -> Bars:
-  """Returns the largest values as bars, in descending order."""
-  left_out = f", the {_MAX_BARS} largest of {len(values)}" if len(values) > _MAX_BARS else ""
+  """Returns a bar chart of the largest values in descending order."""
+  left_out = f" (the {_MAX_BARS} largest of {len(values)} values)" if len(values) > _MAX_BARS else ""
   return Bars(f"{title}{left_out}", (), np.sort(values)[::-1][:_MAX_BARS], "latent unit, sorted", unit)
 
 
 def intrinsic_dimension(kind: str, points: Float[np.ndarray, "points elements"]) -> Iterator[tuple[str, Any]]:
-  """Generates the intrinsic dimension of points by two estimators, with intervals.
+  """Yields two estimates of the intrinsic dimension of points, each with the ends of an interval.
 
-  An interval holds the sampling error (95 %) and the bias that the trend over neighbour distances suggests; see
-  `dimension.estimates`.
+  The interval accounts for the sampling error (95 %) and for a bias, which is extrapolated from the distances to the
+  neighbours; see `dimension.estimates`. `kind` is the prefix of the names.
   """
   estimates = dimension.estimates(points)
   if not estimates:
     yield (
       f"{kind}_dimension",
-      (f"the intrinsic dimension of the {kind} needs {dimension.FEWEST} distinct training examples; there are fewer"),
+      (
+        f"the intrinsic dimension of the {kind} is not estimated: this needs {dimension.FEWEST} distinct points, and there "
+        "are fewer"
+      ),
     )
   for name, interval in estimates.items():
     for end, value in zip(("", "_low", "_high"), interval, strict=True):
@@ -126,18 +132,26 @@ def intrinsic_dimension(kind: str, points: Float[np.ndarray, "points elements"])
 
 
 def code_ablation(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Generates the squared errors with an example's own latent code, with that of another example, and with the mean.
+  """Yields the squared errors of decoding, for each example, its own code, another example's code, and the mean code.
 
-  Anomalous test examples do not count, as in `reconstruction`.
+  Anomalous test examples are excluded, as in `reconstruction`.
   """
   anomalous = context.dataset.anomalous
   indices = np.arange(len(context.test)) if anomalous is None else np.flatnonzero(~anomalous)
   if len(indices) < 2:
-    yield "use", "replacing a latent code by that of another test example needs two; there is only one"
+    yield (
+      "use",
+      (
+        "the use of the latent code is not measured: this needs two test examples to exchange their codes, and there is "
+        "only one"
+      ),
+    )
     return
   x, codes = context.test[indices], context.test_codes[indices]
   own_error = float(context.squared_errors[indices].mean())
-  cycle = context.generator().permutation(len(x))  # each example gets the code of the one before it
+  cycle = context.generator().permutation(
+    len(x)
+  )  # each example gets the code of the previous example in a random order
   other_codes = np.empty_like(codes)
   other_codes[cycle] = codes[np.roll(cycle, 1)]
   mean_code = codes.mean(0, keepdims=True, dtype=np.float64).astype(codes.dtype)
@@ -153,16 +167,16 @@ def code_ablation(context: EvalContext) -> Iterator[tuple[str, Any]]:
     yield (
       "skips",
       (
-        "with every latent code the decoder also receives the skip connections of the example itself: the shuffle "
-        "ratio measures what the code adds to them, and 1 means that it adds nothing"
+        "with each latent code, the decoder also receives the example's own skip connections: the shuffle ratio "
+        "measures what the latent code adds to the skip connections, and 1 means that it adds nothing"
       ),
     )
 
 
 def _decoder(context: EvalContext) -> Callable[..., jax.Array]:
-  """Returns a function (variables, vectors, examples, columns) -> decoded latent codes.
+  """Returns the function (variables, latent codes, examples, columns) -> decoder outputs.
 
-  The examples provide the other inputs of the decoder (skip connections, columns).
+  The decoder receives the skip connections of the examples, or the columns if the model has no skip connections.
   """
   model, activation = context.run.model, losses.OUTPUT_ACTIVATIONS[context.dataset.value_range]
 
@@ -181,9 +195,10 @@ def _decoded(
   mean: Float[np.ndarray, "1 latent"],
   indices: Int[np.ndarray, " examples"],
 ) -> tuple[Float[np.ndarray, " examples *shape"], Float[np.ndarray, " _ *shape"]]:
-  """Decodes latent codes, and their mean, for the test examples at `indices`.
+  """Returns the decoder outputs for latent codes and for their mean.
 
-  Without skip connections and columns, the mean is decoded once, to one example.
+  The test examples at `indices` provide skip connections and columns. If the model has neither, the mean is decoded to
+  a single example.
   """
   columns = context.columns("test", indices)
   if context.run.model.has_skips or columns:
@@ -196,14 +211,20 @@ def _decoded(
 
 
 def lipschitz(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Generates the mean and maximum over test examples of the largest singular value of each Jacobian.
+  """Yields the largest singular value of the encoder and decoder Jacobians: mean and maximum over test examples.
 
-  The Jacobian of the encoder of a quantised code is that of the code before rounding.
+  If the latent code is quantised, the Jacobian of the encoder is computed for the code before rounding.
   """
   model, decode = context.run.model, _decoder(context)
   elements = math.prod(context.test.shape[1:]) * context.test_codes.shape[1]
   if elements > _MAX_JACOBIAN_ELEMENTS:
-    yield "lipschitz", f"the Lipschitz constants are not computed: each Jacobian has {elements:,} elements, too many"
+    yield (
+      "lipschitz",
+      (
+        f"the Lipschitz constants are not computed: each Jacobian has {elements:,} elements, and the limit is "
+        f"{_MAX_JACOBIAN_ELEMENTS:,}"
+      ),
+    )
     return
   chosen = spaced(min(max(_MAX_ELEMENTS // elements, 1), _MAX_JACOBIANS), len(context.test))
   encode = lambda variables, x, columns: losses.flat(model.encode(variables, x, columns).z)

@@ -1,7 +1,8 @@
 """Importance-weighted bounds on the log-likelihood log p(x) of a variational autoencoder, in nats per test example.
 
-log p(x) >= E log mean_k w_k with w_k = p(x | z_k) p(z_k) / q(z_k | x) and z_k from the posterior q; K = 1 is the ELBO,
-and the bound rises with K towards log p(x) (Burda et al. 2016, "Importance weighted autoencoders").
+The bound is log p(x) >= E log mean_k w_k with w_k = p(x | z_k) p(z_k) / q(z_k | x), where z_1, ..., z_K are drawn from
+the posterior q. It equals the ELBO for K = 1, and rises with K towards log p(x) (Burda et al. 2016, "Importance
+weighted autoencoders").
 """
 
 import functools
@@ -21,13 +22,13 @@ from ae_jax.evaluators.figures import Lines
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray, Keys
 
-SAMPLES = 128  # K, from the posterior of each example; a power of 2
-MAX_EXAMPLES = 1_000  # evenly spaced test examples
-_MAX_ELEMENTS = 2**27  # in all decoded samples; limits the number of large examples
+SAMPLES = 128  # K, the number of posterior samples per example; a power of 2
+MAX_EXAMPLES = 1_000  # maximum number of test examples, evenly spaced
+_MAX_ELEMENTS = 2**27  # maximum number of elements in all decoded samples; limits the number of examples
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Generates the bounds in nats per test example, their standard error, and the bound as a function of K."""
+  """Yields the bound on -log p(x) and its standard error, the negative ELBO, and a figure of the bound by K."""
   objective = context.run.config.objective
   indices = reconstruction.trained_class_only(np.arange(len(context.test)), context.dataset)
   count = max(1, min(MAX_EXAMPLES, _MAX_ELEMENTS // (SAMPLES * context.test[0].size)))
@@ -38,7 +39,10 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   weigh = functools.partial(log_weights, context.run.model, log_likelihood=log_p, samples=SAMPLES)
   logs = context.map_examples(weigh, x, context.columns("test", indices))
   if not np.isfinite(logs).all():
-    yield "likelihood", "the likelihood of some test examples is not finite: the training diverged"
+    yield (
+      "likelihood",
+      "the likelihood of some test examples is not finite: training diverged; lower config.optimizer.learning_rate",
+    )
     return
   nll = -log_means(logs, SAMPLES)[:, 0]
   yield "nll", float(nll.mean())
@@ -51,8 +55,8 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
     yield (
       "likelihood",
       (
-        "the data have values between 0 and 1, for which the bernoulli likelihood is not a normalised density: compare "
-        "these nats only with those of models with the same likelihood on the same data"
+        "the data have values between 0 and 1, for which the Bernoulli likelihood is not a normalised density: compare "
+        "these nats only between models with the same likelihood and the same data"
       ),
     )
   powers = range(SAMPLES.bit_length())
@@ -77,7 +81,7 @@ def log_likelihood(
     x: Examples.
     value_range: Range of the data, a key of `losses.OUTPUT_ACTIVATIONS`.
     likelihood: "bernoulli" or "gaussian".
-    noise: Standard deviation of the gaussian likelihood.
+    noise: Standard deviation of the Gaussian likelihood.
   """
   if likelihood == "bernoulli":
     return -losses.bernoulli_nats(logits, x)
@@ -95,7 +99,10 @@ def log_weights(
   log_likelihood: Callable[[jax.Array, AnyArray], jax.Array],
   samples: int,
 ) -> Float[jax.Array, "batch samples"]:
-  """Returns log w_k in nats, with `samples` draws from the posterior of each example; a draw depends on its key."""
+  """Returns the log importance weights log w_k in nats, for K = `samples` draws from the posterior of each example.
+
+  The draws of an example depend only on its key. `log_likelihood` maps (logits, x) to log p(x | z).
+  """
   mean, log_variance = model.encode(variables, x, columns).posterior
   normal = jax.vmap(lambda key: jax.random.normal(key, (samples, *mean.shape[1:]), mean.dtype))(keys)
 
@@ -108,13 +115,19 @@ def log_weights(
 
 
 def log_means(logs: Float[np.ndarray, "examples weights"], samples: int) -> Float64[np.ndarray, "examples groups"]:
-  """Returns log mean_k w_k over groups of `samples` successive weights, from the logarithms of the weights."""
+  """Returns the logarithms of the mean weights of groups of `samples` successive weights.
+
+  `logs` holds the logarithms of the weights.
+  """
   groups = logs.reshape(len(logs), -1, samples).astype(np.float64)
   largest = groups.max(-1, keepdims=True)
   return largest[..., 0] + np.log(np.exp(groups - largest).mean(-1))
 
 
 def effective_samples(logs: Float[np.ndarray, "examples weights"]) -> Float64[np.ndarray, " examples"]:
-  """Returns the effective sample size (sum_k w_k)^2 / sum_k w_k^2, from 1 to K, from the logarithms of the weights."""
+  """Returns the effective sample size (sum_k w_k)^2 / sum_k w_k^2 of each example, which is between 1 and K.
+
+  `logs` holds the logarithms of the weights w_k.
+  """
   weights = np.exp((logs - logs.max(1, keepdims=True)).astype(np.float64))
   return np.square(weights.sum(1)) / np.square(weights).sum(1)

@@ -1,8 +1,9 @@
 """Logistic PCA: a baseline for models with sigmoid outputs on data in [0, 1] (Collins et al. 2002).
 
-The logits of all examples form a matrix of rank `latent` plus a bias, Z W + b. Codes, weights and bias minimise the
-cross-entropy; so do the codes of test examples, given the weights. The codes are found by optimisation for each
-example, an advantage over an encoder, which computes them in one pass.
+The logits of all examples form the matrix Z W + b, where the codes Z have `latent` columns. The codes Z, weights W and
+bias b minimise the cross-entropy of the training examples. For test examples, the codes minimise the cross-entropy with
+fixed weights. The codes are optimised for each example, which is an advantage over an encoder, which computes them in
+one pass.
 """
 
 from collections.abc import Iterator
@@ -17,22 +18,25 @@ from ae_jax.evaluators import base, reconstruction
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
 
-RIDGE = 0.01  # half of it times the squares of codes and weights is added to the cross-entropy of all examples
-MAX_LATENT = 128
-_MAX_ELEMENTS = 2**23  # in the training examples, and in the test examples
-_MAX_SWEEPS = 100
-_TOLERANCE = 1e-5  # stop after a sweep that lowers the objective by a smaller share
-_MAX_CODE_STEPS = 50  # Newton steps for the codes of test examples
+RIDGE = 0.01  # penalty: RIDGE / 2 times the sum of all squared codes and weights is added to the cross-entropy
+MAX_LATENT = 128  # maximum latent size
+_MAX_ELEMENTS = 2**23  # maximum number of elements in the training examples, and in the test examples
+_MAX_SWEEPS = 100  # maximum number of updates of all codes and weights
+_TOLERANCE = 1e-5  # the fit stops if a sweep lowers the objective by a smaller fraction
+_MAX_CODE_STEPS = 50  # maximum number of Newton steps for the codes of test examples
 _INITIAL_EXAMPLES = 5000  # training examples whose principal directions initialise the weights
-_INITIAL_SCALE = 4.0  # length of these directions as logits
-_ROWS = 512  # whose systems of equations are solved at once
+_INITIAL_SCALE = 4.0  # length of the initial weights, which have these directions
+_ROWS = 512  # maximum number of rows whose systems of equations are solved at once
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Generates nats and squared error per test example, the model's error relative to it, and the quality of the fit."""
+  """Yields the nats and squared error of logistic PCA, the relative error of the model, and statistics of the fit."""
   latent = context.run.model.code.size
   if latent > MAX_LATENT:
-    yield "remark", f"logistic PCA is fitted for latent sizes up to {MAX_LATENT}; this model has {latent}"
+    yield (
+      "remark",
+      f"logistic PCA is not fitted: the latent size of this model is {latent}, and the limit is {MAX_LATENT}",
+    )
     return
   indices = reconstruction.trained_class_only(np.arange(len(context.test)), context.dataset)
   count = max(2, _MAX_ELEMENTS // context.test[0].size)
@@ -61,13 +65,20 @@ def fit(
 ) -> tuple[tuple[Float32[np.ndarray, "examples units"], Float32[np.ndarray, "rows elements"]], list[float]]:
   """Fits logistic PCA to examples in [0, 1].
 
-  A sweep is a Newton step of all codes and one of all weights: systems of `latent` equations for each example and each
-  element. A sweep starts from an extrapolation of the last two solutions, or from the last solution if the
+  A sweep is a Newton step of all codes, then a Newton step of all weights. Each step solves systems of about `latent`
+  equations. A sweep starts from an extrapolation of the last two solutions, or from the last solution if the
   extrapolation would raise the objective.
 
+  Args:
+    x: Examples.
+    latent: Latent size. If there are few examples, the fit has fewer units.
+    ridge: Weight of the penalty; see `RIDGE`.
+    tolerance: The fit stops if a sweep lowers the objective by less than this fraction.
+    max_sweeps: Maximum number of sweeps.
+
   Returns:
-    ((codes, weights [units + 1, elements]), objectives): the bias is the last row of the weights. Few examples have
-    fewer units than `latent`. There is one objective per sweep, in nats per example.
+    ((codes, weights), objectives). The weights are [units + 1, elements], and the last row is the bias. There is one
+    objective per sweep that lowered it, in nats per example.
   """
   start = solution = _initial(x, latent)
   objectives, momentum = [np.inf], 0.0
@@ -90,7 +101,7 @@ def fit(
 def codes_of(
   x: Float[np.ndarray, "examples elements"], weights: Float32[np.ndarray, "rows elements"], ridge: float
 ) -> tuple[Float32[np.ndarray, "examples units"], Float32[np.ndarray, " examples"]]:
-  """Returns the codes of examples that minimise the objective given the weights, and the norms of its gradients."""
+  """Returns the codes that minimise the objective for fixed weights, and the norm of the gradient of each code."""
   codes = np.zeros((len(x), len(weights) - 1), np.float32)
   ridges = np.full(codes.shape[1], ridge, np.float32)
   for _ in range(_MAX_CODE_STEPS):
@@ -103,9 +114,11 @@ def codes_of(
 def _initial(
   x: Float32[np.ndarray, "examples elements"], latent: int
 ) -> tuple[Float32[np.ndarray, "examples units"], Float32[np.ndarray, "rows elements"]]:
-  """Returns the initial codes, with standard deviation 1, and weights: PCA's directions and the logits of the mean."""
+  """Returns initial codes with standard deviation 1, and weights: principal directions, and the logits of the mean."""
   mean = x.mean(0)
-  directions = np.linalg.svd(x[:_INITIAL_EXAMPLES] - mean, full_matrices=False)[2][:latent]  # fewer of few examples
+  directions = np.linalg.svd(x[:_INITIAL_EXAMPLES] - mean, full_matrices=False)[2][
+    :latent
+  ]  # few examples have fewer directions
   codes = (x - mean) @ directions.T
   deviations = codes.std(0)
   bias = np.log((mean + 1e-4) / (1.0 - mean + 1e-4))
@@ -114,9 +127,9 @@ def _initial(
 
 
 def _sweep(solution, x, ridge):
-  """Returns the solution after a Newton step of all codes and one of all weights, and its nats per example.
+  """Returns the solution after one Newton step of all codes and one of all weights, and its objective per example.
 
-  Between the two steps the mean code is moved into the bias, which changes no logit.
+  Between the two steps, the mean code is moved into the bias. This does not change the logits.
   """
   codes, weights = solution
   codes, _, _ = _newton(codes, x, weights[:-1].T, weights[-1], np.full(codes.shape[1], ridge, np.float32))
@@ -136,26 +149,27 @@ def _newton(
   offset: Float[np.ndarray, " columns"],
   ridges: Float[np.ndarray, " units"],
 ) -> tuple[Float[np.ndarray, "rows units"], Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-  """Takes a Newton step of each row, independently, for the logits rows @ features.T + offset.
+  """Takes an independent Newton step of each row, for the logits rows @ features.T + offset.
 
   Returns:
-    The rows after the step, their objectives, and the norms of the gradients before the step.
+    The rows after the step, their objectives, and the norms of their gradients before the step.
   """
-  parts = -(-len(rows) // _ROWS)
-  size = -(-len(rows) // parts)
+  blocks = -(-len(rows) // _ROWS)
+  size = -(-len(rows) // blocks)
   results = []
   for start in range(0, len(rows), size):
     indices = np.minimum(np.arange(start, start + size), len(rows) - 1)
-    arrays = _newton_of_some(rows[indices], targets[indices], features, offset, ridges)
+    arrays = _newton_block(rows[indices], targets[indices], features, offset, ridges)
     results.append([np.asarray(array)[: len(rows) - start] for array in arrays])
   return tuple(np.concatenate(arrays) for arrays in zip(*results, strict=True))
 
 
 @jax.jit
-def _newton_of_some(rows, targets, features, offset, ridges) -> tuple[Array, Array, Array]:
-  """Does the same as `_newton` for at most `_ROWS` rows, so that their systems of equations fit in memory.
+def _newton_block(rows, targets, features, offset, ridges) -> tuple[Array, Array, Array]:
+  """Computes `_newton` for at most `_ROWS` rows, so that their systems of equations fit in memory.
 
-  Each row has a convex problem of its own. Its step is halved until its objective does not rise, except for rounding.
+  The objective of each row is convex and independent of the other rows. The step of a row is halved until its objective
+  does not rise by more than rounding errors.
   """
   size = features.shape[1]
   upper = np.triu_indices(size)

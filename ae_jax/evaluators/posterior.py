@@ -1,4 +1,4 @@
-"""KL divergence of a gaussian posterior from the prior, per latent dimension, and active units."""
+"""KL divergence of a Gaussian posterior from the prior, per latent dimension, and active units."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from ae_jax.objectives import elbo
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray, Keys
 
-MAX_LOGGED_DIMENSIONS = 1024  # the first ones have a metric of their own
+MAX_LOGGED_DIMENSIONS = 1024  # maximum number of latent dimensions that have a KL metric of their own
 ACTIVE = 0.01  # variance of the posterior mean over the test set above which a unit is active (Burda et al. 2016)
 
 
@@ -24,7 +24,7 @@ def per_example(
   value_range: str,
   span: Any,
 ) -> dict[str, Float[Array, "batch _"]]:
-  """Returns the posterior mean [B, latent], and the KL to the prior in nats per dimension [B, latent]."""
+  """Returns {"posterior_mean": [B, latent], "posterior_kl": [B, latent]}, the KL to the prior in nats."""
   del value_range, span
   posterior = model.encode(variables, batch["x"], batch).posterior
   kl = model.kl_to_prior(variables, posterior, elbo.sample(posterior, keys))
@@ -32,7 +32,7 @@ def per_example(
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: Any) -> Iterator[tuple[str, Any]]:
-  """Generates the KL in nats per test example, its share per dimension, and the number of active units."""
+  """Yields the mean KL of a test example in nats, the number of active units, and the KL of each latent dimension."""
   del dataset
   per_dimension = values["posterior_kl"].mean(0, dtype=np.float64)
   yield "test/kl", float(per_dimension.sum())
@@ -42,7 +42,7 @@ def metrics(values: Mapping[str, np.ndarray], dataset: Any) -> Iterator[tuple[st
 
 
 def active(means: Float[np.ndarray, "examples latent"]) -> Bool[np.ndarray, " latent"]:
-  """Returns which units are active: the variance of their posterior means exceeds `ACTIVE` (Burda et al. 2016)."""
+  """Returns the mask of the active units, whose posterior means have a variance above `ACTIVE` (Burda et al. 2016)."""
   return means.var(0, dtype=np.float64) > ACTIVE
 
 

@@ -1,8 +1,8 @@
-"""Probes of the latent code: linear and nearest-neighbour classifiers, k-means clusters, and maps in the plane.
+"""Probes of the latent code: linear and nearest-neighbour classifiers, k-means clusters, and two-dimensional maps.
 
-Probes are fitted to at most 10,000 standardised training examples and tested on at most 2,500 evenly spaced test
-examples. The features are the latent code ("code") and two baselines: as many principal components as the code has
-dimensions ("pca"), and the elements of the examples ("pixels").
+Probes are fitted to at most 10,000 training examples and tested on at most 2,500 evenly spaced test examples. The
+features of an example are its latent code ("code") or one of two baselines: as many principal components as the code
+has dimensions ("pca"), or the elements of the example ("pixels"). Features are standardised.
 """
 
 import warnings
@@ -16,24 +16,24 @@ from ae_jax.evaluators import base, figures, reconstruction
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
 
-FEW_LABELS = 10  # per class
-MAX_TESTED = 2_500  # test examples: finding the nearest neighbours in pixels takes longest of all
-MAX_MAPPED = 1000  # evenly spaced test examples in the map
-MAX_PIXELS = 4096  # elements of an example; probes of larger examples' pixels take minutes
-_DRAWS = 5  # of the few labels
-_MAX_CLASSES = 100
+FEW_LABELS = 10  # labels per class of the probes with few labels
+MAX_TESTED = 2_500  # maximum number of test examples; most of the time is spent on nearest neighbours in pixel space
+MAX_MAPPED = 1000  # maximum number of evenly spaced test examples in the map
+MAX_PIXELS = 4096  # maximum number of elements of an example for probes of the pixels; larger examples take minutes
+_DRAWS = 5  # number of random draws of few labels
+_MAX_CLASSES = 100  # maximum number of classes
 _NEIGHBOURS = 5
-_MAX_ITERATIONS = 200  # of the logistic regression: MNIST's pixels take 50
-_STARTS = 2  # of k-means; the best counts
-_MAP_ITERATIONS = 500  # of t-SNE: twice as many give the same map of MNIST
+_MAX_ITERATIONS = 200  # of the logistic regression; the pixels of MNIST take 50
+_STARTS = 2  # number of initialisations of k-means, of which the best is used
+_MAP_ITERATIONS = 500  # of t-SNE; 1,000 give the same map of MNIST
 _FEATURES = {"code": "latent code", "pca": "PCA", "pixels": "pixels"}
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Generates accuracies with all and with few labels, and the agreement of clusters with classes.
+  """Yields accuracies with all labels and with few labels, the agreement of clusters with classes, and a figure.
 
-  The names are MEASURE/FEATURES. The few labels, 10 per class, are drawn 5 times; the results are the mean, the lowest
-  and the highest accuracy.
+  The names are MEASURE/FEATURES, such as "linear/code". Few labels are 10 labels per class. They are drawn 5 times, and
+  the mean, the lowest and the highest accuracy are yielded.
   """
   obstacle = _obstacle(context)
   if obstacle:
@@ -45,7 +45,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   from threadpoolctl import threadpool_limits
 
   values = {}
-  with threadpool_limits(1):  # next to other processes, threads that wait for each other take four times as long
+  with threadpool_limits(1):  # with several threads, this takes four times as long if other processes run
     for name, (train, test) in _features(context).items():
       for measure, value in _probe(train, test, context, draws):
         values[measure, name] = value
@@ -57,39 +57,50 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def _obstacle(context: EvalContext) -> str:
-  """Returns why there are no probes, "" if there are."""
+  """Returns why the labels do not allow probes; "" if they do."""
   classes = len(np.unique(context.train_labels))
   if classes < 2:
-    return "all training examples have one label: a classifier needs two"
+    return "there are no probes: all training examples have one label, and a classifier needs two"
   if classes > _MAX_CLASSES:
-    return f"the training examples have {classes} labels; probes are limited to {_MAX_CLASSES}"
+    return f"there are no probes: the training examples have {classes} labels, and the limit is {_MAX_CLASSES}"
   return ""
 
 
 def _remarks(context: EvalContext, drawn: Int[np.ndarray, " drawn"]) -> Iterator[tuple[str, str]]:
-  """Generates remarks about measures that are left out."""
+  """Yields remarks about measures that are omitted.
+
+  `drawn` holds the indices of a draw of few labels.
+  """
   counts = np.unique(context.train_labels, return_counts=True)[1]
   small = int((counts < FEW_LABELS).sum())
   if small:
-    outcome = "probes with few labels never predict them" if len(drawn) else "there are no probes with few labels"
+    outcome = (
+      "probes with few labels never predict these classes" if len(drawn) else "there are no probes with few labels"
+    )
     yield "few", f"{small} of {len(counts)} classes have fewer than {FEW_LABELS} training examples: {outcome}"
   if len(np.unique(context.test_labels)) < 2:
-    yield "kmeans", "all test examples have one label: the agreement of clusters with classes needs two"
+    yield (
+      "kmeans",
+      "there are no k-means clusters: all test examples have one label, and the agreement with classes needs two",
+    )
   elements = context.test[0].size
   if elements > MAX_PIXELS:
-    yield "pixels", f"pixels are not probed: examples have {elements:,} elements, the limit is {MAX_PIXELS:,}"
+    yield (
+      "pixels",
+      f"there are no probes of the pixels: examples have {elements:,} elements, and the limit is {MAX_PIXELS:,}",
+    )
 
 
 def _features(context: EvalContext) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """Returns the features of training and test examples, {name: ([N, features], [M, features])}."""
-  tested = _tested(context)
+  """Returns the features of N training and M test examples: {name: ([N, features], [M, features])}."""
+  tested = _tested_indices(context)
   train, test = (losses.flat(x) for x in (context.train, context.test[tested]))
   transform = reconstruction.fitted_pca(train, context.run.model.code.size).transform
   features = {"code": (context.train_codes, context.test_codes[tested]), "pca": (transform(train), transform(test))}
   return features | ({"pixels": (train, test)} if train.shape[1] <= MAX_PIXELS else {})
 
 
-def _tested(context: EvalContext) -> Int[np.ndarray, " tested"]:
+def _tested_indices(context: EvalContext) -> Int[np.ndarray, " tested"]:
   """Returns the indices of the test examples on which probes are tested."""
   return spaced(MAX_TESTED, len(context.test))
 
@@ -100,10 +111,13 @@ def _probe(
   context: EvalContext,
   draws: Sequence[np.ndarray],
 ) -> Iterator[tuple[str, float]]:
-  """Generates (name, value) of all measures of some features."""
+  """Yields (name, value) of all measures for one kind of features.
+
+  Each item of `draws` holds the training indices of a draw of few labels.
+  """
   from sklearn.preprocessing import StandardScaler  # a second of imports
 
-  train_labels, test_labels = context.train_labels, context.test_labels[_tested(context)]
+  train_labels, test_labels = context.train_labels, context.test_labels[_tested_indices(context)]
   scaler = StandardScaler().fit(train)
   train, test = scaler.transform(train), scaler.transform(test)
   for name, classifier in PROBES.items():
@@ -135,7 +149,7 @@ def _knn(examples: int) -> Any:
   return KNeighborsClassifier(min(_NEIGHBOURS, examples))
 
 
-PROBES = {"linear": _linear, "knn": _knn}  # name -> function (number of training examples) -> classifier
+PROBES = {"linear": _linear, "knn": _knn}  # name -> function from the number of training examples to a classifier
 
 
 def accuracy(
@@ -154,7 +168,10 @@ def accuracy(
 
 
 def few(labels: Int[np.ndarray, " examples"], generator: np.random.Generator) -> Int[np.ndarray, " drawn"]:
-  """Returns the indices of `FEW_LABELS` random examples of each class that has as many; none if only one class has."""
+  """Returns the indices of `FEW_LABELS` random examples of each class.
+
+  Classes with fewer examples are omitted. The result is empty if fewer than two classes remain.
+  """
   classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
   drawn = [generator.choice(indices, FEW_LABELS, replace=False) for indices in classes if len(indices) >= FEW_LABELS]
   return np.concatenate(drawn) if len(drawn) > 1 else np.array([], int)
@@ -165,10 +182,10 @@ def agreement(
   test: Float[np.ndarray, "test features"],
   test_labels: Int[np.ndarray, " test"],
 ) -> tuple[float, float]:
-  """Returns the normalised mutual information and the adjusted Rand index of the classes and of k-means clusters.
+  """Returns the normalised mutual information and the adjusted Rand index between classes and k-means clusters.
 
-  There are as many clusters as classes. k-means is fitted to training examples, so that the order of the test examples
-  does not matter.
+  There are as many clusters as classes. k-means is fitted to the training examples, so the results do not depend on the
+  order of the test examples.
   """
   from sklearn import cluster, metrics
   from sklearn.exceptions import ConvergenceWarning
@@ -182,7 +199,7 @@ def agreement(
 
 
 def latent_map(context: EvalContext) -> Iterator[tuple[str, figures.Points]]:
-  """Generates a map of test examples: their latent codes in the plane, by PCA, t-SNE and, if it is installed, UMAP."""
+  """Yields a figure of the test codes projected to two dimensions by PCA, t-SNE and, if it is installed, UMAP."""
   mapped = spaced(MAX_MAPPED, len(context.test))
   codes = context.test_codes[mapped].astype(np.float64)
   views = {"PCA": _by_pca(codes)} | {name: view(codes) for name, view in _VIEWS.items() if len(codes) > 10}
@@ -193,14 +210,14 @@ def latent_map(context: EvalContext) -> Iterator[tuple[str, figures.Points]]:
 
 
 def _by_pca(codes: Float[np.ndarray, "examples latent"]) -> Float[np.ndarray, "examples 2"]:
-  """Returns the first two principal components of latent codes, padded with 0."""
+  """Returns the first two principal components of latent codes; missing components are 0."""
   centred = codes - codes.mean(0)
   components = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
   return np.pad(components, ((0, 0), (0, 2 - components.shape[1])))
 
 
 def _by_tsne(codes: Float[np.ndarray, "examples latent"]) -> Float[np.ndarray, "examples 2"] | None:
-  """Returns the codes embedded by t-SNE, None if they are all equal."""
+  """Returns the codes projected to two dimensions by t-SNE; None if all codes are equal."""
   from sklearn.manifold import TSNE
   from threadpoolctl import threadpool_limits
 
@@ -209,19 +226,21 @@ def _by_tsne(codes: Float[np.ndarray, "examples latent"]) -> Float[np.ndarray, "
   if width == 0.0:
     return None
   options = {"perplexity": min(30.0, (len(codes) - 1) / 3), "max_iter": _MAP_ITERATIONS, "random_state": 0}
-  options["init"] = (1e-4 / width * start).astype(np.float32) if start[:, 1].any() else "random"  # a line stays a line
-  with threadpool_limits(1):  # the same order of sums on any machine; and threads that wait for busy cores take minutes
+  options["init"] = (
+    (1e-4 / width * start).astype(np.float32) if start[:, 1].any() else "random"
+  )  # codes on a line would stay on the line
+  with threadpool_limits(1):  # one order of sums on all machines; several threads take minutes if other processes run
     return TSNE(**options).fit_transform(codes / width)
 
 
 def _by_umap(codes: Float[np.ndarray, "examples latent"]) -> Float[np.ndarray, "examples 2"] | None:
-  """Returns the codes embedded by UMAP, None if it is not installed or the codes are all equal."""
+  """Returns the codes projected to two dimensions by UMAP; None if it is not installed or all codes are equal."""
   if not codes.std(0).any():
     return None
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # UMAP warns on import, and that a fixed seed uses one thread
+    warnings.simplefilter("ignore")  # UMAP warns on import, and about the single thread that a fixed seed requires
     try:
-      import umap  # umap-learn, an optional package and not a dependency
+      import umap  # the optional package umap-learn
     except ImportError:
       return None
     return umap.UMAP(random_state=0).fit_transform(codes)

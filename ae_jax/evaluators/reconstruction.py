@@ -1,7 +1,7 @@
-"""Reconstruction errors of the test set, and those of PCA of the same size as a baseline.
+"""Reconstruction errors on the test set, and the errors of baselines such as PCA with the same latent size.
 
-If the model was trained on one class, the metrics are over the test examples of that class. All others are anomalies,
-to be detected by their errors (`ae_jax.evaluators.anomaly`).
+If the model was trained on one class, the metrics are computed over the test examples of this class. The other test
+examples are anomalies; see `ae_jax.evaluators.anomaly`.
 """
 
 import math
@@ -19,11 +19,13 @@ from ae_jax.ops import losses
 from ae_jax.runs import metric_names
 from ae_jax.types import AnyArray, Keys
 
-SHOWN = 16  # examples in a figure
-KINDS = {3: "series", 4: "test images"}  # name of the examples in a figure, by the number of axes of their array
-_MAX_EXACT = 1000  # elements of an example up to which PCA is exact, and faster than a good randomised solver
-_MAX_BITS = 8  # of a component of quantised PCA
-_MAX_CLASSES = 100  # with an error for each class
+SHOWN = 16  # maximum number of examples in a figure
+KINDS = {3: "series", 4: "test images"}  # number of axes of the examples -> their name in figures
+_MAX_EXACT = (
+  1000  # elements of an example up to which an exact PCA solver is used, which is faster than a randomised one
+)
+_MAX_BITS = 8  # maximum number of bits of a component of quantised PCA
+_MAX_CLASSES = 100  # maximum number of classes for which the error of each class is reported
 _BASELINES = ("nats_floor", "pca_squared_error", "pca_quantised_squared_error", "mean_predictor_squared_error")
 
 
@@ -45,7 +47,7 @@ def per_example(
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, Any]]:
-  """Generates squared error per example, mean squared error per pixel, PSNR in dB, and nats per example."""
+  """Yields the squared error per example, the mean squared error per element, the PSNR in dB, and nats per example."""
   squared_error = trained_class_only(values["squared_error"], dataset).mean(dtype=np.float64)
   mse = float(squared_error / math.prod(dataset.shape))
   yield "test/squared_error", float(squared_error)
@@ -56,9 +58,10 @@ def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator
 
 
 def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[str, float]]:
-  """Generates (name, value) of the baselines, which depend on the model only through the size of its latent code.
+  """Yields (name, value) of the baselines. They depend on the model only by the size of its latent code.
 
-  PCA has as many components as the code has dimensions; for a discrete code there is also PCA with as many bits.
+  PCA has as many components as the latent code has elements. If the code is discrete, there is also a quantised PCA
+  with the same number of bits.
   """
   if dataset.value_range == "unit":
     entropy = np.asarray(losses.bernoulli_entropy(ranges.normalise(dataset.test, "unit")))
@@ -74,7 +77,7 @@ def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[st
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Generates the metrics and their baselines, bits per dimension, SSIM, errors by class, and figures."""
+  """Yields the metrics and their baselines, bits per dimension, SSIM, errors by class, and figures."""
   dataset, model = context.dataset, context.run.model
   value_range = dataset.value_range
   values = {"squared_error": context.squared_errors}
@@ -89,7 +92,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   results |= {name: known[f"test/{name}"] for name in _BASELINES if f"test/{name}" in known}
   pca = metric_names.pca_key(known).removeprefix("test/")
   over_pca = ratio(results["squared_error"], results[pca])
-  undefined = "the error of PCA is 0, so there is no ratio to it"
+  undefined = "the ratio to the error of PCA is undefined: the error of PCA is 0"
   results["squared_error_over_pca"] = undefined if math.isnan(over_pca) else over_pca
   if value_range == "unit":
     to_bits = 1.0 / (math.prod(dataset.shape) * math.log(2.0))
@@ -102,13 +105,13 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def _ssim(context: EvalContext) -> float | str:
-  """Returns the mean SSIM of the test images, or a remark why it is undefined."""
+  """Returns the mean SSIM of the test images, or a remark that says why it is undefined."""
   shape, low, peak = context.dataset.shape, context.dataset.span.low, context.dataset.peak
   if len(shape) == 2:
-    return "SSIM compares windows of images; it is undefined for series"
+    return "SSIM is undefined for series: it compares windows of images"
   if min(shape[:2]) < losses.SSIM_WINDOW:
     window = f"{losses.SSIM_WINDOW} x {losses.SSIM_WINDOW}"
-    return f"SSIM is undefined for images of {shape[0]} x {shape[1]} pixels, smaller than its window of {window}"
+    return f"SSIM is undefined for images of {shape[0]} x {shape[1]} pixels: its window has {window} pixels"
   similarity = context.map_examples(
     lambda variables, x_hat, x, keys: losses.structural_similarity(x_hat - low, x - low, peak),
     *(trained_class_only(images, context.dataset) for images in (context.reconstructions, context.test)),
@@ -117,16 +120,19 @@ def _ssim(context: EvalContext) -> float | str:
 
 
 def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Generates the squared error of the test examples of each class."""
+  """Yields the squared error of the test examples of each class."""
   if context.test_labels is None:
-    yield "by_class", "errors by class are left out: the data set has no integer labels"
+    yield "by_class", "errors by class are omitted: the test set has no integer labels"
     return
   labels, squared_errors = (
     trained_class_only(values, context.dataset) for values in (context.test_labels, context.squared_errors)
   )
   classes = np.unique(labels)
   if len(classes) > _MAX_CLASSES:
-    yield "by_class", f"errors by class are left out: the test set has {len(classes)} classes (limit {_MAX_CLASSES})"
+    yield (
+      "by_class",
+      f"errors by class are omitted: the test set has {len(classes)} classes, and the limit is {_MAX_CLASSES}",
+    )
     return
   means = np.array([squared_errors[labels == label].mean() for label in classes])
   for label, mean in zip(classes, means, strict=True):
@@ -137,7 +143,7 @@ def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Generates typical, worst and best reconstructions, the mean squared error of each pixel, and attention weights."""
+  """Yields figures: evenly spaced, worst and best reconstructions, the error of each pixel, and attention weights."""
   indices = trained_class_only(np.arange(len(context.test)), context.dataset)
   order = indices[np.argsort(context.squared_errors[indices], kind="stable")]
   typical = indices[spaced(SHOWN, len(indices))]
@@ -161,53 +167,58 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
 def trained_class_only(
   values: Shaped[np.ndarray, "examples ..."], dataset: data.Dataset
 ) -> Shaped[np.ndarray, "normal ..."]:
-  """Returns the values [N, ...] of the test set without those of anomalies."""
+  """Returns the rows of `values` that belong to normal test examples; all rows if there is no normal class.
+
+  `values` holds one row per test example.
+  """
   return values if dataset.anomalous is None else values[~dataset.anomalous]
 
 
 def psnr(mse: float, peak: float) -> float:
-  """Returns the peak signal-to-noise ratio in dB, 10 log10(peak^2 / mse): infinite for a perfect reconstruction."""
+  """Returns the peak signal-to-noise ratio in dB, 10 log10(peak^2 / mse); infinite for a perfect reconstruction."""
   if mse == 0.0:
     return math.inf
   return 10.0 * math.log10(peak**2 / mse) if math.isfinite(mse) else -mse  # not finite if the training diverged
 
 
 def ratio(error: float, baseline: float) -> float:
-  """Returns an error divided by that of a baseline; NaN if the latter is 0."""
+  """Returns `error / baseline`, or NaN if the baseline is 0."""
   return error / baseline if baseline else math.nan
 
 
 def pca_squared_errors(dataset: data.Dataset, latent: int) -> Float64[np.ndarray, " examples"]:
-  """Returns the squared error of each test example for PCA fitted to `dataset.train_sample`, with `latent` components.
+  """Returns the squared error of PCA with `latent` components for each test example.
 
-  A randomised solver computes the components of large examples; its error is marginally above the minimum.
+  PCA is fitted to `dataset.train_sample`. For large examples it uses a randomised solver, whose error is slightly above
+  the minimum.
   """
-  train, test = (ranges.normalise(half, dataset.value_range) for half in (dataset.train_sample, dataset.test))
+  train, test = (ranges.normalise(split, dataset.value_range) for split in (dataset.train_sample, dataset.test))
   return np.square(test - pca(train, latent)(test), dtype=np.float64).reshape(len(test), -1).sum(1)
 
 
 def quantised_pca_squared_errors(dataset: data.Dataset, bits: float) -> Float64[np.ndarray, " examples"]:
-  """Returns the squared error of each test example for PCA with uniformly quantised components.
+  """Returns the squared error of PCA with uniformly quantised components for each test example.
 
-  Each of the `bits` / b leading components is rounded to the centre of one of 2^b equal intervals between its extremes
-  in training. Of b = 1 to 8, the one with the smallest training error is used. PCA is fitted to `dataset.train_sample`.
-  The components are orthonormal, so the error is the sum of the errors of the components and of the residual outside
-  their span.
+  PCA is fitted to `dataset.train_sample`. The range of each of the `bits` / b leading components in training is divided
+  into 2^b equal intervals, and the component is rounded to the centre of its interval. The b from 1 to 8 with the
+  smallest training error is used. The directions of the components are orthonormal, so the squared error is the sum of
+  the squared errors of the components and the squared norm of the residual outside their span.
   """
   train, test = (
-    ranges.normalise(half, dataset.value_range).reshape(len(half), -1) for half in (dataset.train_sample, dataset.test)
+    ranges.normalise(split, dataset.value_range).reshape(len(split), -1)
+    for split in (dataset.train_sample, dataset.test)
   )
   fitted = fitted_pca(train, int(min(bits, train.shape[1])))
-  low, high, halves = None, None, []
-  for half in (train, test):
-    codes = fitted.transform(half).astype(np.float64)
-    residual = np.square(half - fitted.mean_, dtype=np.float64).sum(1) - np.square(codes).sum(1)
+  low, high, splits = None, None, []
+  for split in (train, test):
+    codes = fitted.transform(split).astype(np.float64)
+    residual = np.square(split - fitted.mean_, dtype=np.float64).sum(1) - np.square(codes).sum(1)
     low, high = (codes.min(0), codes.max(0)) if low is None else (low, high)
-    halves.append((codes, np.maximum(residual, 0.0)))
+    splits.append((codes, np.maximum(residual, 0.0)))
   candidates = []
   for b in range(1, min(_MAX_BITS, int(bits)) + 1):
     kept = min(int(bits // b), len(low))
-    candidates.append([residual + _quantisation_errors(codes, low, high, 2**b, kept) for codes, residual in halves])
+    candidates.append([residual + _quantisation_errors(codes, low, high, 2**b, kept) for codes, residual in splits])
   return min(candidates, key=lambda errors: errors[0].mean())[1]
 
 
@@ -218,7 +229,7 @@ def _quantisation_errors(
   levels: int,
   kept: int,
 ) -> Float64[np.ndarray, " examples"]:
-  """Returns the squared errors of codes whose first `kept` components are rounded to `levels` values, others to 0."""
+  """Returns the squared errors if the first `kept` components are rounded to `levels` values, and the rest to 0."""
   quantised, low, high = codes[:, :kept], low[:kept], high[:kept]
   width = np.where(high > low, (high - low) / levels, 1.0)
   cell = np.clip(np.floor((quantised - low) / width), 0, levels - 1)
@@ -226,28 +237,28 @@ def _quantisation_errors(
 
 
 def mean_predictor_squared_errors(dataset: data.Dataset) -> Float64[np.ndarray, " examples"]:
-  """Returns the squared error of each test example if the mean of `dataset.train_sample` is always predicted.
+  """Returns the squared error of each test example if the prediction is the mean of `dataset.train_sample`.
 
-  It is exactly 0 for test examples that equal all training examples, because the mean is rounded to float32.
+  The mean is rounded to float32, so a test example that equals all training examples has an error of exactly 0.
   """
-  train, test = (ranges.normalise(half, dataset.value_range) for half in (dataset.train_sample, dataset.test))
+  train, test = (ranges.normalise(split, dataset.value_range) for split in (dataset.train_sample, dataset.test))
   mean = train.mean(0, dtype=np.float64).astype(np.float32)
   return np.square(test - mean, dtype=np.float64).reshape(len(test), -1).sum(1)
 
 
 def pca(train: Float[np.ndarray, "examples ..."], latent: int) -> Callable[[np.ndarray], np.ndarray]:
-  """Fits PCA with `latent` components; returns a function from examples to their reconstructions."""
+  """Fits PCA with `latent` components; returns the function that maps examples to their reconstructions."""
   fitted = fitted_pca(train.reshape(len(train), -1), latent)
   return lambda x: fitted.inverse_transform(fitted.transform(x.reshape(len(x), -1))).reshape(x.shape)
 
 
 def fitted_pca(train: Float[np.ndarray, "examples elements"], latent: int) -> Any:
-  """Returns scikit-learn's PCA with `latent` components, or as many as the examples have."""
+  """Returns a scikit-learn PCA with `latent` components, or fewer if the examples do not have as many."""
   from sklearn.decomposition import PCA  # seconds of imports
 
   solver = "covariance_eigh" if train.shape[1] <= _MAX_EXACT else "auto"
   components = min(latent, len(train) - 1, train.shape[1])  # N points span N - 1 directions around their mean
-  with np.errstate(divide="ignore", invalid="ignore"):  # shares of a total variance of 0: one image, or equal images
+  with np.errstate(divide="ignore", invalid="ignore"):  # PCA divides by the total variance, which is 0 for equal images
     return PCA(components, svd_solver=solver, random_state=0).fit(train)
 
 

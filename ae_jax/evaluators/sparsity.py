@@ -1,4 +1,4 @@
-"""Sparsity of the latent code: density, mean activation and dead units."""
+"""Sparsity of the latent code: fraction of active latents, mean activation, and dead units."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from ae_jax.evaluators import base
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray, Keys
 
-ACTIVE = 0.1  # magnitude above which a unit is active: far from a ReLU's 0, and twice the usual target activation rho
+ACTIVE = 0.1  # magnitude above which a unit is active: twice the usual target activation rho
 
 
 def per_example(
@@ -22,13 +22,13 @@ def per_example(
   value_range: str,
   span: Any,
 ) -> dict[str, Float[Array, "batch latent"]]:
-  """Returns the latent codes as vectors."""
+  """Returns the latent codes as vectors: {"code": [B, latent]}."""
   del keys, value_range, span
   return {"code": losses.flat(model.encode(variables, batch["x"], batch).z)}
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: Any) -> Iterator[tuple[str, Any]]:
-  """Generates the share of active latents, the mean activation, and the number of dead units."""
+  """Yields the fraction of active latents, the mean magnitude of the latents, and the number of dead units."""
   del dataset
   active = np.abs(values["code"]) > ACTIVE
   yield "test/density", float(active.mean())
@@ -37,7 +37,7 @@ def metrics(values: Mapping[str, np.ndarray], dataset: Any) -> Iterator[tuple[st
 
 
 def dead(codes: Float[np.ndarray, "examples latent"]) -> Bool[np.ndarray, " latent"]:
-  """Returns which latent units no example activates."""
+  """Returns the mask of the dead units, which no example activates."""
   return ~(np.abs(codes) > ACTIVE).any(0)
 
 

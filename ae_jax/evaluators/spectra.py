@@ -1,4 +1,4 @@
-"""Spectra of the covariance of latent codes, and of the Jacobians of encoder and decoder."""
+"""Spectra of the covariance of latent codes, and of the Jacobians of the encoder and decoder."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,9 @@ _ROUNDING = 1e-6  # relative to the largest latent: smaller deviations are float
 
 
 def covariance_eigenvalues(codes: Float[np.ndarray, "examples latent"]) -> Float64[np.ndarray, " directions"]:
-  """Returns the min(examples, latent) largest eigenvalues of the covariance, in descending order.
+  """Returns the min(examples, latent) largest eigenvalues of the covariance of latent codes, in descending order.
 
-  Eigenvalues within rounding errors of 0 are returned as 0.
+  Eigenvalues that differ from 0 only by rounding errors are returned as 0.
   """
   centred = codes - codes.mean(0, dtype=np.float64)
   rows, columns = codes.shape
@@ -25,15 +25,19 @@ def covariance_eigenvalues(codes: Float[np.ndarray, "examples latent"]) -> Float
 
 
 def participation_ratio(eigenvalues: Float64[np.ndarray, " directions"]) -> float:
-  """Returns (sum of eigenvalues)^2 / sum of their squares: k for k equal ones, 0 if all are 0."""
+  """Returns the participation ratio, (sum of eigenvalues)^2 / (sum of squared eigenvalues).
+
+  It is k if k eigenvalues are equal and all others are 0. It is 0 if all eigenvalues are 0.
+  """
   total = eigenvalues.sum()
   return float(1 / np.square(eigenvalues / total).sum()) if total > 0 else 0.0
 
 
 def effective_rank(eigenvalues: Float64[np.ndarray, " directions"]) -> float:
-  """Returns exp of the entropy of the normalised singular values (Roy & Vetterli 2007); 0 if all are 0.
+  """Returns the effective rank, exp(entropy of the normalised singular values) (Roy & Vetterli 2007).
 
-  The singular values are those of the centred codes: the roots of the eigenvalues of their covariance.
+  The singular values of the centred codes are proportional to the square roots of the eigenvalues of their covariance.
+  The effective rank is 0 if all eigenvalues are 0.
   """
   singular = np.sqrt(eigenvalues[eigenvalues > 0])
   shares = singular / singular.sum()
@@ -41,25 +45,34 @@ def effective_rank(eigenvalues: Float64[np.ndarray, " directions"]) -> float:
 
 
 def encoder_gram(encode: Callable, x: Float[AnyArray, "batch ..."]) -> Float[Array, "batch latent latent"]:
-  """Returns J J^T of the Jacobian of `encode` at each example; `encode` must process examples independently."""
+  """Returns J J^T for the Jacobian J of `encode` at each example.
+
+  `encode` must process examples independently.
+  """
   z, pull = jax.vjp(encode, x)
   return _gram(jax.lax.map(lambda unit: pull(jnp.broadcast_to(unit[None], z.shape))[0], jnp.eye(z.shape[1])))
 
 
 def decoder_gram(decode: Callable, z: Float[AnyArray, "batch latent"]) -> Float[Array, "batch latent latent"]:
-  """Returns J^T J of the Jacobian of `decode` at each latent code; `decode` must process codes independently."""
+  """Returns J^T J for the Jacobian J of `decode` at each latent code.
+
+  `decode` must process latent codes independently.
+  """
   push = lambda unit: jax.jvp(decode, (z,), (jnp.broadcast_to(unit[None], z.shape),))[1]
   return _gram(jax.lax.map(push, jnp.eye(z.shape[1])))
 
 
 def _gram(vectors: Float[Array, "latent batch ..."]) -> Float[Array, "batch latent latent"]:
-  """Returns the inner products of the vectors of each example."""
+  """Returns the matrix of the inner products of each example's vectors."""
   vectors = vectors.reshape(*vectors.shape[:2], -1)
   return jnp.einsum("ibe,jbe->bij", vectors, vectors)
 
 
 def largest_singular_values(gram: Float[np.ndarray, "batch latent latent"]) -> Float64[np.ndarray, " batch"]:
-  """Returns the largest singular value of the Jacobian with each Gram matrix; NaN if it is not finite."""
+  """Returns the largest singular value of the Jacobian of each example; NaN if the Gram matrix is not finite.
+
+  `gram` is the result of `encoder_gram` or `decoder_gram`.
+  """
   finite = np.isfinite(gram).all((1, 2))
   squares = np.linalg.eigvalsh(np.where(finite[:, None, None], gram, 0.0).astype(np.float64))[:, -1]
   return np.where(finite, np.sqrt(np.maximum(squares, 0.0)), np.nan)

@@ -1,7 +1,8 @@
-"""Models: frozen, hashable descriptions whose methods are pure functions of (variables, arrays).
+"""Autoencoder models: frozen, hashable dataclasses whose methods are pure functions of variables and arrays.
 
 `encode` maps examples (images [B, H, W, C] or series [B, T, C]) to their `Encoding`. `decode` maps latents to *logits*
-of the examples' shape; the output activation belongs to the likelihood (`ae_jax.ops.losses`).
+with the shape of the examples. The output activation, a function in `ae_jax.ops.losses.OUTPUT_ACTIVATIONS`, maps logits
+to reconstructions and is not part of the model.
 """
 
 import dataclasses
@@ -44,22 +45,22 @@ FAMILIES = {
   "vqvae": vqvae.build,
 }
 
-# Number of axes of an example, for families that accept only images or only series.
+# Number of axes of an example, for families that accept only images (3) or only series (2).
 AXES = {"attention": 3, "cnn": 3, "sequence": 2, "unet": 3, "vqvae": 3}
 _KINDS = {2: "series", 3: "images"}
 
-# Number of examples whose intermediates fit the cache of a CPU, measured by experiments/throughput. The other families
-# are fastest with the whole batch at once.
+# Number of examples whose intermediates fit in the cache of a CPU, measured by experiments/throughput. Families
+# that are not listed are fastest with the whole batch at once.
 ROWS_IN_CACHE = {"attention": 256, "cnn": 64, "vqvae": 64}
 
-# Families conditioned on labels; their builders take the distinct labels after the shape.
+# Families conditioned on labels. Their `build` functions take the distinct labels as the second argument.
 LABELLED = {"cvae"}
 
 # Families that compute with the batch as the last axis.
 BATCH_LAST = {"cnn", "unet", "vqvae"}
 
-# config.compute_dtype -> dtype of the module's arithmetic, or None for that of its parameters. Parameters, losses and
-# KL stay float32.
+# config.compute_dtype -> dtype of the module's arithmetic; None uses the dtype of the parameters. Parameters, losses
+# and KL divergences stay float32.
 COMPUTE_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 _STATE = "state"  # name of the Flax collection of `Variables.state`
@@ -68,31 +69,32 @@ _DROPOUT = 0xD0  # folded into an example's key, so that dropout is independent 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """A module as pure functions; frozen and hashable, so that it can be a static argument of compiled functions.
+  """Pure functions of an autoencoder module. A model is hashable, so it can be a static argument of compiled functions.
 
-  In all methods `batch` is the batch of the examples, of which the model uses the columns named by `columns` and
-  `weight`, which is 0 for padding. `keys` holds one random key per example, used for dropout if `train` is True.
+  In all methods, `batch` holds the columns of the examples, {name: array [B, ...]}. The model reads only the columns
+  listed in `columns`, and `weight`, which is 0 for padding examples. `keys` holds one random key per example; the keys
+  are used for dropout if `train` is True.
   """
 
   module: AutoencoderModule
-  shape: tuple[int, ...]  # of an example: (H, W, C) of an image, (T, C) of a series
+  shape: tuple[int, ...]  # shape of an example: (H, W, C) of an image, (T, C) of a series
   batch_last: bool  # whether the module computes with the batch as the last axis
   compute_dtype: str = "float32"  # a key of COMPUTE_DTYPES
-  latent_mask = 1.0  # mask [latent] of the latent units in use; 1.0 for all
+  latent_mask = 1.0  # array [latent], 1 for latent units in use and 0 for the rest; 1.0 if all units are in use
 
   @property
   def code(self) -> CodeSpec:
-    """The shape and kind of the latent code."""
+    """The shape, bounds and kind (real or discrete) of the latent code."""
     return self.module.code_spec
 
   @property
   def columns(self) -> tuple[str, ...]:
-    """The columns of a batch that the model needs besides x, such as "label"."""
+    """The names of the columns that the model reads besides "x", e.g. ("label",)."""
     return self.module.columns
 
   @property
   def labels(self) -> tuple[int, ...]:
-    """The distinct labels; the column "label" holds positions in this tuple; () for a model without labels."""
+    """The distinct labels, () for a model without labels. The column "label" holds indices into this tuple."""
     return self.module.labels
 
   @property
@@ -107,17 +109,17 @@ class Model:
 
   @property
   def has_skips(self) -> bool:
-    """True if the decoder of `reconstruct` also receives skip connections."""
+    """True if `reconstruct` passes skip connections from the encoder to the decoder."""
     return self.module.has_skips
 
   def init(self, key: Key[Array, ""]) -> Variables:
-    """Returns the initial variables, float32 arrays, which depend on the key alone."""
+    """Returns the initial variables, float32 arrays that depend only on the key."""
     batch = {name: jnp.zeros((1,), jnp.int32) for name in self.columns} | {"weight": jnp.ones((1,), jnp.float32)}
     collections = self.module.init(key, jnp.zeros((1, *self.shape), jnp.float32), batch)
     return Variables(collections.get("params", {}), collections.get(_STATE, {}))
 
   def abstract_variables(self) -> Variables:
-    """Returns the shapes and types of the variables; nothing is computed."""
+    """Returns the shapes and dtypes of the variables without computing the variables."""
     return _abstract_variables(self)
 
   def encode(
@@ -129,7 +131,7 @@ class Model:
     keys: Keys | None = None,
     train: bool = False,
   ) -> Encoding:
-    """Returns the `Encoding` of examples in the data's range."""
+    """Returns the `Encoding` of examples, whose values are in the range named by config.data.range."""
     return self.apply("encode", variables, x, batch, _dropout(keys, train))
 
   def decode(
@@ -141,7 +143,7 @@ class Model:
     keys: Keys | None = None,
     train: bool = False,
   ) -> Logits:
-    """Returns the logits of latents; skip connections, if the decoder has them, are replaced by zeros."""
+    """Returns the logits decoded from latents. If the decoder takes skip connections, they are zero."""
     return self.apply("decode", variables, z, batch, _dropout(keys, train))
 
   def autoencode(
@@ -161,11 +163,11 @@ class Model:
     return self.autoencode(variables, x, batch)[1]
 
   def nearest_codes(self, variables: Variables, z: Latents) -> Latents:
-    """Returns the latent codes nearest to z that the encoder can output; z must be within the bounds of `code`."""
+    """Rounds z to the nearest latent codes that the encoder can output; z must be within the bounds of `code`."""
     return self._apply(variables, z, method="nearest_codes", exact=True)
 
   def lookup(self, variables: Variables, indices: Int[AnyArray, " batch *index_shape"]) -> Latents:
-    """Returns the latents z of discrete latents."""
+    """Returns the latents z for the indices of discrete latents."""
     return self._apply(variables, indices, method="lookup", exact=True)
 
   def log_prior(self, variables: Variables, z: Latents) -> Float[Array, " batch"]:
@@ -177,27 +179,27 @@ class Model:
     return self._apply(variables, key, count, method="sample_prior", exact=True)
 
   def kl_to_prior(self, variables: Variables, posterior: Gaussian, z: Latents) -> Float[Array, "batch ..."]:
-    """Returns the KL divergence in nats of a posterior, of which z is a sample, from the prior."""
+    """Returns KL(posterior || prior) in nats; z is a sample of the posterior. See `AutoencoderModule.kl_to_prior`."""
     return self._apply(variables, posterior, z, method="kl_to_prior", exact=True)
 
   def update_state(self, state: PyTree, sums: PyTree) -> PyTree:
-    """Returns the next state, from the sums of `Encoding.statistics` over all examples of a step."""
+    """Returns the state after a step; `sums` is `Encoding.statistics` summed over all examples of the step."""
     return self.module.update_state(state, sums)
 
   def project(self, params: Params) -> Params:
-    """Returns the parameters projected onto the model's constraint set, after an update."""
+    """Projects the parameters, after an optimizer update, onto the model's constraint set."""
     return self.module.project(params)
 
   def apply(self, method: str, variables: Variables, *args: Any) -> Any:
-    """Calls a method of the module in `compute_dtype` arithmetic; inputs and results keep their types."""
+    """Calls a method of the module in `compute_dtype` arithmetic; floating-point inputs and results are float32."""
     return self._apply(variables, *args, method=method)
 
   def attention(
     self, variables: Variables, x: Examples, batch: Columns | None = None
   ) -> dict[str, Float[Array, "batch heads queries keys"]]:
-    """Returns the weights of the encoder's attention layers by the path of the layer.
+    """Returns the weights of the encoder's attention layers as {path of the layer in the module: weights}.
 
-    The path of a stacked layer ends with its number.
+    If layers have stacked parameters (`nn.scan`), their paths end with the index of the layer.
     """
     _, collections = self._apply(variables, x, batch, method="encode", mutable=["attention"])
     leaves = jax.tree_util.tree_leaves_with_path(
@@ -210,11 +212,11 @@ class Model:
     return maps
 
   def parameter_count(self) -> int:
-    """Returns the number of trained parameters; nothing is computed."""
+    """Returns the number of trained parameters without computing the parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(self.abstract_variables().params))
 
   def _apply(self, variables, *args, exact=False, **options):
-    """Calls a method of the module; `exact` computes in the type of the arrays and ignores `compute_dtype`."""
+    """Calls a method of the module; if `exact`, arithmetic uses the dtypes of the arrays and not `compute_dtype`."""
     params, state = variables
     dtype = None if exact else COMPUTE_DTYPES[self.compute_dtype]
     if dtype is None:
@@ -230,20 +232,25 @@ def _dropout(keys, train):
 def build(
   name: Any, shape: Sequence[int], compute_dtype: Any = "float32", labels: Sequence[int] = (), **options: Any
 ) -> Model:
-  """Returns the `Model` that `config.model` describes; raises UserError for invalid options.
+  """Builds the `Model` described by `config.model`.
 
   Args:
-    name: a key of FAMILIES.
-    shape: shape of an example.
-    compute_dtype: a key of COMPUTE_DTYPES.
-    labels: the distinct labels of the training examples, for a family of LABELLED.
-    **options: the options of the family.
+    name: Name of the model family, a key of FAMILIES.
+    shape: Shape of an example.
+    compute_dtype: A key of COMPUTE_DTYPES.
+    labels: Distinct labels of the training examples; used only by the families in LABELLED.
+    **options: Options of the family, which are the other keys of `config.model`.
+
+  Raises:
+    UserError: An argument is invalid, or the family does not accept examples of this shape.
   """
   errors.choose(COMPUTE_DTYPES, compute_dtype, "compute_dtype")
   errors.choose(FAMILIES, name, "model.name")
   if AXES.get(name, len(shape)) != len(shape):
+    suitable = ", ".join(family for family in FAMILIES if AXES.get(family, len(shape)) == len(shape))
     raise errors.UserError(
-      f"config.model.name={name!r} takes {_KINDS[AXES[name]]}; these data are {_KINDS[len(shape)]}"
+      f"config.model.name={name!r} takes {_KINDS[AXES[name]]}, but these data are {_KINDS[len(shape)]}; "
+      f"use one of {suitable}"
     )
   arguments = (tuple(shape), tuple(labels)) if name in LABELLED else (tuple(shape),)
   module = errors.call(FAMILIES, "model", name, *arguments, **options)
@@ -256,7 +263,7 @@ def _abstract_variables(model):
 
 
 def _cast(tree, dtype):
-  """Casts the floating-point arrays of a tree; other leaves stay unchanged."""
+  """Casts the floating-point arrays of a tree to `dtype`; other leaves stay unchanged."""
 
   def cast(leaf):
     is_array = isinstance(leaf, jax.Array | np.ndarray)

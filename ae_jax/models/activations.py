@@ -1,7 +1,7 @@
 """Activation functions by name.
 
-They are functions of this module because pickle stores a function by its module and name, and JAX wraps its own:
-`pickle.dumps(jax.nn.relu)` fails.
+Models must be picklable, but `pickle.dumps(jax.nn.relu)` fails: pickle stores a function by its module and name, and
+JAX's functions are wrapper objects. This module therefore defines plain functions.
 """
 
 from collections.abc import Callable
@@ -22,17 +22,17 @@ def relu(x: Activations) -> Activations:
 
 
 def gelu(x: Activations) -> Activations:
-  """Returns x times the standard normal distribution function of x, in its tanh approximation."""
+  """Returns x * Phi(x), with the tanh approximation of the standard normal distribution function Phi."""
   return nn.gelu(x)
 
 
 def silu(x: Activations) -> Activations:
-  """Returns x times the logistic function of x."""
+  """Returns x * sigmoid(x)."""
   return nn.silu(x)
 
 
 def elu(x: Activations) -> Activations:
-  """Returns x where x is positive, exp(x) - 1 elsewhere."""
+  """Returns x where x > 0, and exp(x) - 1 elsewhere."""
   return nn.elu(x)
 
 
@@ -42,12 +42,12 @@ def tanh(x: Activations) -> Activations:
 
 
 def sigmoid(x: Activations) -> Activations:
-  """Returns the logistic function of x."""
+  """Returns 1 / (1 + exp(-x))."""
   return nn.sigmoid(x)
 
 
 def identity(x: Activations) -> Activations:
-  """Returns x: the layer stays affine."""
+  """Returns x unchanged."""
   return x
 
 
@@ -55,5 +55,5 @@ ACTIVATIONS = {function.__name__: function for function in (relu, gelu, silu, el
 
 
 def choose(name: Any, key: str) -> Callable:
-  """Returns the activation function of a name; raises UserError with the config key `model.<key>` if unknown."""
+  """Returns the activation function called `name`; raises UserError about config.model.`key` if there is none."""
   return errors.choose(ACTIVATIONS, name, f"model.{key}")

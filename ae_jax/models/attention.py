@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from ae_jax import errors
 from ae_jax.types import AnyArray
 
-BLOCK = 128  # queries that `attend` processes at a time, so that its memory is linear in the number of keys
+BLOCK = 128  # number of queries that `attend` processes at a time, so that its memory is linear in the number of keys
 
 Mask = Bool[AnyArray, "..."]  # True where a query may attend to a key
 Heads = Float[Array, "batch queries heads features"]
@@ -26,14 +26,15 @@ def scaled_dot_product_attention(
   *,
   scale: float | None = None,
 ) -> tuple[Float[Array, "... queries value_features"], Float[Array, "... queries keys"]]:
-  """Returns the output of attention, softmax(Q K^T / sqrt(d_k)) V, and its weights, whose rows sum to 1.
+  """Returns the attention output softmax(Q K^T / sqrt(d_k)) V and the attention weights, whose rows sum to 1.
 
   Args:
-    query: [..., N_q, d_k].
-    key: [..., N_k, d_k].
-    value: [..., N_k, d_v].
-    mask: broadcasts to the weights [..., N_q, N_k]. A query that may attend to no key has zero weights and output.
-    scale: factor of the scores; None is 1 / sqrt(d_k).
+    query: Queries Q, [..., N_q, d_k].
+    key: Keys K, [..., N_k, d_k].
+    value: Values V, [..., N_k, d_v].
+    mask: True where a query may attend to a key; broadcasts to the weights [..., N_q, N_k]. A query that may attend to
+      no key has zero weights and zero output.
+    scale: Factor of the scores Q K^T; None means 1 / sqrt(d_k).
   """
   scores = jnp.einsum("...qd,...kd->...qk", query, key) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
   if mask is None:
@@ -54,18 +55,18 @@ def attend(
   scale: float | None = None,
   block: int = BLOCK,
 ) -> Heads:
-  """Returns the output of `scaled_dot_product_attention` [B, N_q, heads, d] without its weights.
+  """Returns the attention output [B, N_q, heads, d] of each head, without the attention weights.
 
-  More than `block` queries are processed a block at a time and recomputed in the backward pass, so that memory is
-  linear in the length of the sequence.
+  If there are more than `block` queries, they are processed one block at a time, and each block is recomputed in the
+  backward pass. The memory is then linear in the length of the sequence.
 
   Args:
-    query: [B, N_q, heads, d].
-    key: [B, N_k, heads, d].
-    value: [B, N_k, heads, d].
-    mask: broadcasts to [B, heads, N_q, N_k].
-    scale: factor of the scores; None is 1 / sqrt(d).
-    block: number of queries of a block.
+    query: Queries [B, N_q, heads, d].
+    key: Keys [B, N_k, heads, d].
+    value: Values [B, N_k, heads, d].
+    mask: True where a query may attend to a key; broadcasts to [B, heads, N_q, N_k].
+    scale: Factor of the scores; None means 1 / sqrt(d).
+    block: Number of queries per block.
   """
   mask = None if mask is None else _expand_rank(mask, 4)
   if query.shape[1] <= block:
@@ -83,9 +84,9 @@ def attend(
 
 
 def _attend_block(query, key, value, mask, scale):
-  """Returns the attention of a block of queries.
+  """Returns the attention output of a block of queries.
 
-  `jax.nn.dot_product_attention` gives a fully masked query uniform weights; here its output is 0.
+  `jax.nn.dot_product_attention` gives uniform weights to a fully masked query. This function sets its output to 0.
   """
   if mask is None:
     return jax.nn.dot_product_attention(query, key, value, scale=scale)
@@ -95,28 +96,28 @@ def _attend_block(query, key, value, mask, scale):
 
 
 def _split_blocks(x, axis, block):
-  """Splits an axis into blocks, the last padded with zeros: [..., N, ...] -> [ceil(N / block), ..., block, ...]."""
+  """Splits an axis into zero-padded blocks: [..., N, ...] -> [ceil(N / block), ..., block, ...]."""
   count = -(-x.shape[axis] // block)
   x = jnp.pad(x, [(0, count * block - side if i == axis else 0) for i, side in enumerate(x.shape)])
   return jnp.moveaxis(x.reshape(*x.shape[:axis], count, block, *x.shape[axis + 1 :]), axis, 0)
 
 
 def _expand_rank(mask, rank):
-  """Adds leading axes of size 1."""
+  """Adds leading axes of size 1 to the mask, up to `rank` axes."""
   return mask.reshape(*(1,) * (rank - mask.ndim), *mask.shape)
 
 
 def check_heads(width: int, heads: Any) -> None:
-  """Raises UserError unless `config.model.heads` is a positive integer that divides the width."""
+  """Raises UserError unless `config.model.heads` is a positive integer that divides `width`."""
   errors.check_positive("model.heads", heads)
-  errors.check(width % heads == 0, "model.heads", heads, f"a divisor of the width, {width}")
+  errors.check(width % heads == 0, "model.heads", heads, f"a divisor of config.model.width={width}")
 
 
 class Dense(nn.Dense):
-  """`nn.Dense` of tokens [B, N, inputs] -> [B, N, features], computed as one product of the matrix of all tokens.
+  """`nn.Dense` for tokens: [B, N, inputs] -> [B, N, features].
 
-  For a product with two row axes XLA's CPU compiler transposes both factors in the gradient of the weights, which takes
-  five times as long.
+  The tokens of all examples are flattened to one matrix. Without flattening, XLA's CPU compiler transposes both factors
+  in the gradient of the weights, which takes five times as long.
   """
 
   def __call__(self, x: Float[AnyArray, "batch tokens inputs"]) -> Float[Array, "batch tokens features"]:
@@ -126,11 +127,12 @@ class Dense(nn.Dense):
 class MultiHeadAttention(nn.Module):
   """Multi-head attention: attention in `heads` subspaces of width / heads features, then an affine map of all outputs.
 
-  Queries and keys have no bias; the softmax is invariant to a key's. `qk_norm` divides both by their root mean square
-  within each head and multiplies them by a learned scale per feature, which bounds the scores (the RMS form of
-  Dehghani et al. 2023, section 2). `scaled` divides the scores by sqrt(width / heads).
+  The query, key and value projections have no bias; a key bias would not change the softmax. `qk_norm` divides the
+  queries and keys of each head by their root mean square and multiplies them by a learned scale per feature, which
+  bounds the scores (Dehghani et al. 2023, section 2, with RMS norm). `scaled` divides the scores by
+  sqrt(width / heads).
 
-  The weights [B, heads, N_q, N_k] are sown as "weights" in the collection "attention" if it is mutable.
+  If the Flax collection "attention" is mutable, the attention weights [B, heads, N_q, N_k] are sown in it as "weights".
   """
 
   width: int
@@ -145,12 +147,15 @@ class MultiHeadAttention(nn.Module):
     memory: Float[AnyArray, "batch keys memory_inputs"] | None = None,
     mask: Mask | None = None,
   ) -> Float[Array, "batch queries width"]:
-    """Returns the outputs [B, N_q, width] of queries x that attend to `memory`; raises UserError for invalid heads.
+    """Returns the outputs [B, N_q, width] of the attention from query tokens `x` to tokens `memory`.
 
     Args:
-      x: tokens of the queries; one set of queries, a batch of 1, serves all examples of `memory`.
-      memory: tokens of the keys and values; None is x (self-attention).
-      mask: broadcasts to [B, heads, N_q, N_k].
+      x: Query tokens [B, N_q, inputs]. If their batch size is 1, all examples of `memory` share them.
+      memory: Tokens [B, N_k, memory_inputs] of the keys and values; None means `x` (self-attention).
+      mask: True where a query may attend to a key; broadcasts to [B, heads, N_q, N_k].
+
+    Raises:
+      UserError: `heads` is not a positive integer that divides `width`.
     """
     check_heads(self.width, self.heads)
     memory = x if memory is None else memory

@@ -16,7 +16,7 @@ from ae_jax.types import AnyArray, Columns, Keys
 
 
 class Autoencoder(AutoencoderModule):
-  """The deterministic autoencoder: encoder [B, *shape] -> [B, latent], activation of the latents, decoder -> logits."""
+  """The deterministic autoencoder: encoder [B, *shape] -> [B, latent], `code_activation`, decoder -> [B, *shape]."""
 
   encoder: nn.Module
   decoder: nn.Module
@@ -35,12 +35,12 @@ class Autoencoder(AutoencoderModule):
 
 
 class VariationalAutoencoder(AutoencoderModule):
-  """The variational autoencoder (Kingma & Welling 2014): the encoder outputs a Gaussian posterior of the latents.
+  """The variational autoencoder (Kingma & Welling 2014): the encoder outputs a Gaussian posterior over the latents.
 
   The posterior has a diagonal covariance. The latent code of an example is its posterior mean [B, latent].
   """
 
-  encoder: nn.Module  # -> [B, 2 * latent]: means, then log variances
+  encoder: nn.Module  # outputs [B, 2 * latent]: means, then log variances
   decoder: nn.Module
   spec: CodeSpec
 
@@ -64,24 +64,24 @@ class VariationalAutoencoder(AutoencoderModule):
 class FiniteScalars:
   """Finite scalar quantisation (FSQ; Mentzer et al. 2023): each unit takes one of `levels` values in [-1, 1].
 
-  The number of levels is odd and they are evenly spaced. The forward pass rounds tanh(x) to the nearest level; the
-  gradient is that of tanh (straight-through). The implicit codebook has levels ** latent entries.
+  `levels` is odd, and the values are evenly spaced. The forward pass rounds tanh(x) to the nearest value. The gradient
+  ignores the rounding (straight-through estimator). The implicit codebook has levels ** latent entries.
   """
 
   levels: int
 
   def __call__(self, x: Float[AnyArray, "*shape"]) -> Float[Array, "*shape"]:
-    """Returns x squashed by tanh and rounded to the nearest levels."""
+    """Returns tanh(x), rounded to the nearest of the `levels` values."""
     bounded = jnp.tanh(x)
     return jax.lax.stop_gradient(self.nearest(bounded)) + (bounded - jax.lax.stop_gradient(bounded))
 
   def nearest(self, x: Float[AnyArray, "*shape"]) -> Float[Array, "*shape"]:
-    """Returns the levels nearest to values in [-1, 1]."""
+    """Rounds x, in [-1, 1], to the nearest of the `levels` values."""
     half = self.levels // 2
     return jnp.round(half * x) / half
 
   def index(self, z: Float[AnyArray, "*shape"]) -> Int[Array, "*shape"]:
-    """Returns the indices int32, from 0, of the levels of latents z."""
+    """Returns the int32 index, in [0, levels), of each element of quantised latents z."""
     return jnp.round((z + 1) * (self.levels // 2)).astype(jnp.int32)
 
 
@@ -89,11 +89,12 @@ DETERMINISTIC = {
   **{name: activations.ACTIVATIONS[name] for name in ("identity", "relu", "sigmoid", "tanh")},
   **{f"fsq{levels}": FiniteScalars(levels) for levels in (3, 5, 7, 9)},
 }
-_BOUNDS = {"relu": (0.0, float("inf")), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # of the latents; others have none
+# Bounds (low, high) of the latents; latents of the bottlenecks "identity" and "gaussian" are unbounded.
+_BOUNDS = {"relu": (0.0, float("inf")), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 
 
 def spec(name: str, latent: int) -> CodeSpec:
-  """Returns the `CodeSpec` of `latent` units with the named bottleneck."""
+  """Returns the `CodeSpec` of the bottleneck called `name` with `latent` units."""
   activation = DETERMINISTIC.get(name)
   if isinstance(activation, FiniteScalars):
     return CodeSpec((latent,), low=-1.0, high=1.0, levels=activation.levels, index_shape=(latent,))
@@ -101,7 +102,7 @@ def spec(name: str, latent: int) -> CodeSpec:
 
 
 def encoding(activation: Callable, inputs: Latents) -> Encoding:
-  """Returns the encoding of a deterministic bottleneck, which applies its activation to the encoder's output."""
+  """Returns the `Encoding` with latents activation(inputs), where `inputs` is the output of the encoder."""
   z = activation(inputs)
   indices = activation.index(z) if isinstance(activation, FiniteScalars) else None
   return Encoding(z, indices=indices)
@@ -114,15 +115,18 @@ def build_autoencoder(
   decoder: nn.Module,
   deterministic: type[Autoencoder] = Autoencoder,
 ) -> AutoencoderModule:
-  """Returns the autoencoder with the named bottleneck; raises UserError for an invalid name or latent size.
+  """Builds the autoencoder with the bottleneck called `name`.
 
   Args:
-    name: "identity", "relu", "sigmoid", "tanh", "fsq3" to "fsq9" (quantised, see `FiniteScalars`), or "gaussian" for
-      the variational autoencoder.
-    latent: the latent size.
-    encoder: builds the encoder with the given number of outputs.
-    decoder: the decoder.
-    deterministic: class of the module for all bottlenecks but "gaussian".
+    name: "identity", "relu", "sigmoid" or "tanh"; "fsq3", "fsq5", "fsq7" or "fsq9" for quantised latents (see
+      `FiniteScalars`); or "gaussian" for the variational autoencoder.
+    latent: Latent size.
+    encoder: Function (number of outputs) -> encoder module.
+    decoder: Decoder module.
+    deterministic: Class of the autoencoder for all bottlenecks except "gaussian".
+
+  Raises:
+    UserError: `name` is unknown, or `latent` is not a positive integer.
   """
   errors.check_positive("model.latent", latent)
   if errors.choose({**DETERMINISTIC, "gaussian": None}, name, "model.bottleneck"):

@@ -1,6 +1,6 @@
-"""The convolutional autoencoder: convolutions and pooling to a latent vector, then one of several upsampling decoders.
+"""The convolutional autoencoder: an encoder of convolutions and max-pooling, and a choice of upsampling decoders.
 
-The layers work on images laid out [C, H, W, B] (see `ae_jax.ops.convolutions`).
+The layers take images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`).
 """
 
 import math
@@ -24,7 +24,7 @@ class Conv(nn.Module):
 
   features: int
   kernel: int
-  operation: Callable  # (image, kernel) -> image: a convolution of ops.convolutions, or `conv_pool`
+  operation: Callable  # (images, kernel) -> images, e.g. `ops.convolutions.conv` or `conv_pool`
 
   @nn.compact
   def __call__(self, x: Maps) -> OutputMaps:
@@ -34,9 +34,15 @@ class Conv(nn.Module):
 
 
 def down(h: Maps, encoder: nn.Module, operation: Callable, dropout: Keys | None) -> OutputMaps:
-  """Applies the stages of an encoder, inside its compact method: convolution and pooling, activation, dropout.
+  """Applies all stages of an encoder: each is a convolution with pooling, an activation and dropout.
 
-  `operation` is the convolution with pooling: (image, kernel) -> image.
+  This function creates the layers, so the encoder must call it in its compact method.
+
+  Args:
+    h: Images [C, H, W, B].
+    encoder: Module with the fields `channels`, `kernel`, `activation` and `dropout`.
+    operation: Convolution with pooling, (images, kernel) -> images.
+    dropout: One random key per example; None disables dropout.
   """
   for number, features in enumerate(encoder.channels):
     h = encoder.activation(Conv(features, encoder.kernel, operation)(h))
@@ -47,12 +53,12 @@ def down(h: Maps, encoder: nn.Module, operation: Callable, dropout: Keys | None)
 class ConvEncoder(nn.Module):
   """Stages of convolution, 2x2 max-pooling and activation, then a dense layer: [B, H, W, C] -> [B, outputs].
 
-  The activation follows the pooling, where it has a quarter of the elements. For a monotone activation such as ReLU
-  both orders give the same result.
+  The activation follows the pooling, so it is applied to a quarter of the elements. For a monotone activation such as
+  ReLU, activation before pooling gives the same result.
   """
 
   outputs: int
-  channels: tuple[int, ...]  # of each stage
+  channels: tuple[int, ...]  # output channels of each stage
   kernel: int
   activation: Callable
   dropout: float
@@ -68,12 +74,12 @@ class ConvDecoder(nn.Module):
   """A dense layer to the smallest image, then one upsampling layer per stage: [B, latent] -> logits [B, H, W, C]."""
 
   shape: tuple[int, int, int]
-  channels: tuple[int, ...]  # of the smallest image, then of the output of each stage but the last
-  sizes: tuple[tuple[int, int], ...]  # of the smallest image, then of the output of each stage
+  channels: tuple[int, ...]  # channels of the smallest image, then of the output of each stage except the last
+  sizes: tuple[tuple[int, int], ...]  # (height, width) of the smallest image, then of the output of each stage
   kernels: tuple[tuple[int, int], ...]
   strides: tuple[int, ...]
   activation: Callable
-  layer: Callable  # of upsampling.LAYERS
+  layer: Callable  # a value of upsampling.LAYERS
   dropout: float
 
   @nn.compact
@@ -89,10 +95,10 @@ class ConvDecoder(nn.Module):
 
 
 class TiedConv(AutoencoderModule):
-  """The convolutional autoencoder with tied weights: the decoder uses the encoder's kernels and its own biases.
+  """The convolutional autoencoder with tied weights: the decoder uses the encoder's kernels and separate biases.
 
-  Decoder: the transposed dense layer, then per stage, last to first, nearest-neighbour upsampling to the size before
-  pooling and the transpose of the stage's convolution.
+  The decoder first applies the transposed dense layer. Then it inverts the encoder stages from last to first: for each
+  stage, it upsamples the image to the size before pooling (nearest neighbour) and applies the transposed convolution.
   """
 
   shape: tuple[int, int, int]
@@ -143,18 +149,18 @@ def conv_pool(
   h: Maps,
   kernel: Float[AnyArray, "kernel_height kernel_width channels features"],
 ) -> OutputMaps:
-  """Returns `pool` of the convolution without padding."""
+  """Returns `pool(convolutions.conv(h, kernel))`: a convolution without padding, then 2x2 max-pooling."""
   convolved = (side - k + 1 for side, k in zip(h.shape[1:3], kernel.shape[:2], strict=True))
   return convolutions.conv_max_pool(h, kernel, _pooling_window(convolved))
 
 
 def pool(h: Maps) -> Float[Array, "channels rows columns batch"]:
-  """Returns the 2x2 max-pooling of images, [C, max(1, H // 2), max(1, W // 2), B]; a side of 1 is not pooled."""
+  """Applies 2x2 max-pooling: [C, H, W, B] -> [C, max(1, H // 2), max(1, W // 2), B]; a side of 1 is not pooled."""
   return convolutions.max_pool(h, _pooling_window(h.shape[1:3]))
 
 
 def _pooling_window(size):
-  """Returns the pooling window (height, width) for images of a size."""
+  """Returns the pooling window (height, width) for images of the given (height, width)."""
   return tuple(min(2, side) for side in size)
 
 
@@ -177,12 +183,16 @@ def build(
   decoder_activation: Any,
   dropout: Any = 0.0,
 ) -> AutoencoderModule:
-  """Returns the convolutional autoencoder; raises UserError for invalid options or an image too small for the stages.
+  """Builds the convolutional autoencoder for images [H, W, C].
 
-  `decoder` is a key of `upsampling.LAYERS`, or "tied" (`TiedConv`), which ignores `decoder_kernels` and
-  `decoder_strides`. The decoder enlarges the smallest image to the sizes of the encoder's convolutions in reverse, then
-  to the image: 5 -> 11 -> 28 for 28x28. `decoder_activation="identity"` makes the decoder affine. `dropout` is the rate
-  after each hidden layer in training.
+  `decoder` is a key of `upsampling.LAYERS`, or "tied" for `TiedConv`, which ignores `decoder_kernels` and
+  `decoder_strides`. The decoder enlarges the smallest image to the output sizes of the encoder's convolutions, in
+  reverse order and without the first one, and then to the size of the example: 5 -> 11 -> 28 for 28x28 images.
+  `decoder_activation="identity"` makes the decoder affine. `dropout` is the dropout rate after each hidden layer in
+  training.
+
+  Raises:
+    UserError: An option is invalid, or the images are too small for the stages.
   """
   _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dropout)
   convolved, pooled = stage_sizes(shape[:2], kernel, len(channels))
@@ -204,20 +214,20 @@ def build(
 
 
 def _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dropout):
-  """Raises UserError for invalid options of the stages, also with a decoder that does not use them."""
+  """Raises UserError if an option of the stages is invalid, even if the decoder does not use the option."""
   errors.check_positive("model.kernel", kernel)
   errors.check_all_positive("model.channels", channels)
   check_rate(dropout)
   for key, value in {"decoder_kernels": decoder_kernels, "decoder_strides": decoder_strides}.items():
     errors.check_all_positive(f"model.{key}", value)
-    wanted = f"one number for each of the {len(channels)} stages of model.channels={channels}"
+    wanted = f"one number for each of the {len(channels)} stages of config.model.channels={channels}"
     errors.check(len(value) == len(channels), f"model.{key}", value, wanted)
     errors.check_kernel_size(f"model.{key}", value, shape[:2])
 
 
 def _build_tied(shape, latent, channels, kernel, activation, decoder_activation, bottleneck, dropout):
   errors.check_positive("model.latent", latent)
-  wanted = f"one of {', '.join(bottlenecks.DETERMINISTIC)} with config.model.decoder='tied'"
+  wanted = f"one of {', '.join(bottlenecks.DETERMINISTIC)} if config.model.decoder='tied'"
   errors.check(bottleneck != "gaussian", "model.bottleneck", bottleneck, wanted)
   code_activation = errors.choose(bottlenecks.DETERMINISTIC, bottleneck, "model.bottleneck")
   spec = bottlenecks.spec(bottleneck, latent)
@@ -225,33 +235,36 @@ def _build_tied(shape, latent, channels, kernel, activation, decoder_activation,
 
 
 def stage_sizes(size: tuple[int, ...], kernel: int, stages: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-  """Returns the sizes (height, width) after the convolution and after the pooling of each stage.
+  """Returns two lists of (height, width): after the convolution of each stage, and after the pooling of each stage.
 
-  A side of 1 is not pooled. Raises UserError if the image is too small for the stages.
+  A side of 1 is not pooled.
+
+  Raises:
+    UserError: The images are too small for the stages.
   """
   convolved, pooled = [], [size]
   for stage in range(stages):
     convolved.append(tuple(side - kernel + 1 for side in pooled[-1]))
     if min(convolved[-1]) < 1:
+      shrinks = f"shrinks to {pooled[-1][0]}x{pooled[-1][1]} after {count_stages(stage)} and " if stage else ""
       advice = f"use at most {count_stages(stage)} or " if stage else "use "
       raise errors.UserError(
-        f"config.model.channels has {count_stages(stages)}, but an image of {size[0]}x{size[1]} is "
-        f"{pooled[-1][0]}x{pooled[-1][1]} after {count_stages(stage)}, too small for a {kernel}x{kernel} convolution; "
-        f"{advice}a smaller config.model.kernel"
+        f"config.model.channels has {count_stages(stages)}, but an image of {size[0]}x{size[1]} {shrinks}is too small "
+        f"for a {kernel}x{kernel} convolution; {advice}a smaller config.model.kernel"
       )
     pooled.append(tuple(max(1, side // 2) for side in convolved[-1]))
   return convolved, pooled[1:]
 
 
 def count_stages(count: int) -> str:
-  """Returns "1 stage", or the plural with another number."""
+  """Returns the number with its noun, "1 stage" or e.g. "2 stages"."""
   return "1 stage" if count == 1 else f"{count} stages"
 
 
 def _enlarged_kernels(
   kernels: Sequence[tuple[int, int]], strides: Sequence[int], sizes: Sequence[tuple[int, ...]]
 ) -> tuple[tuple[int, ...], ...]:
-  """Returns the kernels, enlarged where a transposed convolution would leave the far edge of its output uncovered."""
+  """Returns the kernel sizes, enlarged where a transposed convolution would not cover its whole output."""
   return tuple(
     tuple(max(side, after - stride * (before - 1)) for side, before, after in zip(kernel, small, large, strict=True))
     for kernel, stride, small, large in zip(kernels, strides, sizes, sizes[1:], strict=False)

@@ -1,7 +1,8 @@
 """The cost of a training step, predicted from its jaxpr: multiply-adds, parameters and bytes.
 
-Nothing is compiled or computed. The count includes contractions (matrix products and convolutions), identical ones
-once, as XLA does. It omits elementwise operations, so it is a little below XLA's own count of flops.
+Nothing is compiled or executed. Only contractions (matrix products and convolutions) are counted. Identical
+contractions count once, because XLA merges them. Elementwise operations are omitted, so the count is slightly below
+XLA's own count of flops.
 """
 
 import dataclasses
@@ -21,20 +22,20 @@ from ae_jax.models.interface import Variables
 from ae_jax.types import Params
 
 Program = core.Jaxpr | core.ClosedJaxpr
-Contractions = list[tuple[int, core.JaxprEqn]]  # how often each equation is computed, and the equation
+Contractions = list[tuple[int, core.JaxprEqn]]  # (number of executions, equation) of each contraction
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """The cost of one training step, independent of the device; a multiply-add is two flops."""
+  """The cost of one training step, independent of the device. A multiply-add is two flops."""
 
   parameters: int  # number of trained parameters
   forward: float  # multiply-adds of a reconstruction, per example
-  training: float  # multiply-adds of the loss and its gradient, per example; the optimizer is elementwise
-  state_bytes: int  # parameters and optimizer state
-  gradient_bytes: int  # which devices that share a batch sum in each step
-  activation_bytes: float  # per example, kept by the forward pass for the backward pass; see `kept_bytes`
-  traffic_bytes: int  # per step, of operands and results of each contraction, as if without a cache
+  training: float  # multiply-adds of the loss and its gradient, per example; the optimizer has none
+  state_bytes: int  # bytes of the parameters and the optimizer state
+  gradient_bytes: int  # bytes of the gradient, which data-parallel devices sum in each step
+  activation_bytes: float  # bytes per example that the forward pass keeps for the backward pass; see `kept_bytes`
+  traffic_bytes: int  # bytes per step that contractions read and write if there is no cache
 
 
 def step_cost(
@@ -48,15 +49,15 @@ def step_cost(
   """Returns the `Cost` of a training step on `batch_size` examples.
 
   Args:
-    model: a `Model`.
-    objective: the objective of the stage.
-    optimizer: its optimizer.
-    batch_size: number of examples of a step.
-    platform: "cpu", "cuda" or "tpu", which selects the branch of `lax.platform_dependent`; None selects the default
-      branch, the textbook algorithm.
+    model: A `Model`.
+    objective: Objective of the training stage.
+    optimizer: Optimizer of the training stage.
+    batch_size: Number of examples in a step.
+    platform: "cpu", "cuda" or "tpu": the branch of `lax.platform_dependent` that is counted. None counts the default
+      branch.
 
   Raises:
-    NotImplementedError: if the program contains a primitive that cannot be counted.
+    NotImplementedError: The step contains a primitive whose multiply-adds cannot be counted.
   """
   variables = model.abstract_variables()
   leaves = jax.tree.leaves(variables.params)
@@ -77,7 +78,7 @@ def step_cost(
 
 
 def abstract_batch(model: Any, rows: int) -> tuple[dict[str, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]:
-  """Returns the shapes and types of a batch with all columns that the model needs, and of the examples' keys."""
+  """Returns the shapes and dtypes of a batch of `rows` examples, by column, and of one random key per example."""
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
   batch = {name: jax.ShapeDtypeStruct((rows,), jnp.int32) for name in model.columns}
   batch |= {"x": jax.ShapeDtypeStruct((rows, *model.shape), jnp.float32)}
@@ -90,21 +91,24 @@ def training_loss(model: Any, objective: Callable) -> Callable:
 
 
 def contractions(program: Program, platform: str | None = None) -> Contractions:
-  """Returns the contractions of a jaxpr, [(times, equation)]; a `cond` counts with its most expensive branch."""
+  """Returns the contractions of a jaxpr as [(number of executions, equation)].
+
+  The most expensive branch of a `cond` is counted.
+  """
   equations, _ = _flatten(program, [_Array(var.aval, True) for var in _jaxpr_of(program).invars], platform)
-  return [found for eqn in equations for found in _PRIMITIVES.get(eqn.primitive.name, _other)(eqn, platform)]
+  return [pair for eqn in equations for pair in _PRIMITIVES.get(eqn.primitive.name, _other)(eqn, platform)]
 
 
 def multiply_adds(equations: Contractions) -> int:
-  """Returns the number of multiply-adds of the result of `contractions`."""
+  """Returns the total multiply-adds of a list returned by `contractions`."""
   return sum(times * _COUNTS[equation.primitive.name](equation) for times, equation in equations)
 
 
 def kept_bytes(function: Callable, params: Params, *args: PyTree, platform: str | None = None) -> int:
-  """Returns the bytes of the intermediates that the gradient of `function(params, *args)` by params needs.
+  """Returns the bytes of intermediates kept for the gradient of `function(params, *args)` with respect to `params`.
 
-  They are the residuals of `jax.vjp` that depend on `args`, each counted once. XLA keeps less where it fuses or
-  recomputes.
+  The intermediates are the residuals of `jax.vjp` that depend on `args`. Each residual is counted once. XLA keeps fewer
+  bytes if it fuses or recomputes operations.
   """
   residuals = lambda params, *args: jax.tree.leaves(jax.vjp(lambda params: function(params, *args), params)[1])
   program = jax.make_jaxpr(residuals)(params, *args)
@@ -115,16 +119,16 @@ def kept_bytes(function: Callable, params: Params, *args: PyTree, platform: str 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Array:
-  """An input, a constant or a result in a flattened program; compared by identity."""
+  """An input, a constant or a result of an equation in a flattened program; compared by identity."""
 
   aval: jax.core.ShapedArray
-  varies: bool  # whether it depends on an input that varies
+  varies: bool  # whether the value depends on an input with `varies` True
 
 
 def _flatten(
   program: Program, inputs: Sequence[_Array], platform: str | None
 ) -> tuple[list[core.JaxprEqn], list[_Array]]:
-  """Returns the equations of a jaxpr with all calls inlined and identical ones merged, and its results."""
+  """Returns (equations, results) of a jaxpr. Calls are inlined, and identical equations are merged."""
   equations, known = [], {}
 
   def inline(program, inputs):
@@ -147,7 +151,7 @@ def _flatten(
         if results is new:
           equations.append(equation)
       else:
-        count = len(_jaxpr_of(called).invars)  # without the index of a branch, which is the first argument
+        count = len(_jaxpr_of(called).invars)  # the first argument of `cond` is the branch index, not an input
         results = inline(called, arguments[len(arguments) - count :])
       arrays.update(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
@@ -157,15 +161,15 @@ def _flatten(
 
 
 def _remember(known, key, results):
-  """Returns the known results of a key, or stores and returns these."""
+  """Returns the results stored for `key`; if there are none, stores and returns `results`."""
   try:
     return known.setdefault(key, results)
-  except TypeError:  # a parameter without a hash
+  except TypeError:  # a parameter of the equation is not hashable
     return results
 
 
 def _called(equation, platform):
-  """Returns the jaxpr that a call, or `lax.platform_dependent` on this platform, runs; None for other equations."""
+  """Returns the jaxpr that a call or `lax.platform_dependent` runs on the platform; None for other equations."""
   name, params = equation.primitive.name, equation.params
   if name in _CALLS:
     return params[_CALLS[name]]
@@ -175,26 +179,27 @@ def _called(equation, platform):
 
 
 def _jaxpr_of(program):
-  """Returns the jaxpr of a jaxpr or a closed jaxpr."""
+  """Returns the `Jaxpr` of a `ClosedJaxpr`, or a `Jaxpr` unchanged."""
   return getattr(program, "jaxpr", program)
 
 
 def bytes_of(arrays: Iterable[Any]) -> int:
-  """Returns the total bytes of arrays or abstract arrays."""
+  """Returns the total size in bytes of arrays or abstract arrays."""
   return sum(array.size * array.dtype.itemsize for array in arrays)
 
 
 def _dot(equation):
-  """Returns the multiply-adds of a matrix product: the size of the result times the size of the summed axes."""
+  """Returns the multiply-adds of a matrix product: the size of the result times the sizes of the summed axes."""
   (summed, _), _ = equation.params["dimension_numbers"]
   left, product = equation.invars[0].aval, equation.outvars[0].aval
   return product.size * math.prod(left.shape[axis] for axis in summed)
 
 
 def _conv(equation):
-  """Returns the multiply-adds of a convolution, without those of padding and of the zeros between dilated pixels.
+  """Returns the multiply-adds of a convolution, except products with padding or with zeros inserted by dilation.
 
-  A convolution, its transpose and the gradient of its kernel then cost the same. XLA's cost analysis counts alike.
+  A convolution, its transpose and the gradient of its kernel then have the same cost. XLA's cost analysis uses the same
+  count.
   """
   image, kernel, out = (atom.aval.shape for atom in (*equation.invars, *equation.outvars))
   params = equation.params
@@ -213,12 +218,13 @@ def _conv(equation):
 
 
 def _repeated(equation, platform):
-  """Returns the contractions of a scan, times its length, or of the body of `jax.checkpoint`.
+  """Returns the contractions in the body of a scan or of `jax.checkpoint`; a scan body counts once per iteration.
 
-  The backward pass recomputes the body of a checkpoint: its equations are not merged with identical ones outside.
+  Equations of a checkpointed body are not merged with identical equations outside, because the backward pass recomputes
+  the body.
   """
-  inside = contractions(equation.params["jaxpr"], platform)
-  return [(equation.params.get("length", 1) * times, inner) for times, inner in inside]
+  body = contractions(equation.params["jaxpr"], platform)
+  return [(equation.params.get("length", 1) * times, contraction) for times, contraction in body]
 
 
 def _most_expensive_branch(equation, platform):
@@ -226,19 +232,22 @@ def _most_expensive_branch(equation, platform):
 
 
 def _other(equation, platform):
-  """Returns [] for elementwise primitives; raises NotImplementedError for those with uncounted contractions.
+  """Returns [] for elementwise primitives; raises NotImplementedError for primitives with uncounted contractions.
 
-  These are recognised by name, or by a contraction in a jaxpr that they run, such as the body of `while_loop`, whose
-  number of iterations is unknown.
+  A primitive has uncounted contractions if its name matches `_UNCOUNTED`, or if a jaxpr in its parameters contains
+  contractions. An example is the body of `while_loop`, whose number of iterations is unknown.
   """
   name, leaves = equation.primitive.name, jax.tree.leaves(equation.params)
   programs = [leaf for leaf in leaves if isinstance(leaf, core.Jaxpr | core.ClosedJaxpr)]
   if _UNCOUNTED.fullmatch(name) or any(contractions(program, platform) for program in programs):
-    raise NotImplementedError(f"ae_jax.models.cost cannot count the multiply-adds of the primitive {name!r}")
+    raise NotImplementedError(
+      f"ae_jax.models.cost cannot count the multiply-adds of the primitive {name!r}; use matrix products, "
+      "convolutions, `lax.scan` or `lax.cond` instead"
+    )
   return []
 
 
-# Primitive that only calls a jaxpr -> parameter that holds it.
+# Name of a primitive that only calls a jaxpr -> parameter that holds the jaxpr.
 _CALLS = {
   "jit": "jaxpr",
   "closed_call": "call_jaxpr",
@@ -248,14 +257,15 @@ _CALLS = {
 
 _COUNTS = {"dot_general": _dot, "conv_general_dilated": _conv}
 
-# Name of the primitive -> function (equation, platform) -> [(times, equation)]; `_other` handles the rest.
+# Name of a primitive -> function (equation, platform) that returns its contractions. `_other` handles all other
+# primitives.
 _PRIMITIVES = {
   **dict.fromkeys(_COUNTS, lambda equation, platform: [(1, equation)]),
   **dict.fromkeys(("scan", "remat2", "checkpoint"), _repeated),
   "cond": _most_expensive_branch,
 }
 
-# Contractions under other names, foreign function calls, and linear algebra.
+# Names of other primitives that contain contractions: products, foreign function calls and linear algebra.
 _UNCOUNTED = re.compile(
   ".*(dot|matmul|conv_|product|_call|solve).*|fft|cholesky.*|lu|qr|eigh?|svd|schur|hessenberg|tridiagonal"
 )

@@ -19,14 +19,14 @@ from ae_jax.types import AnyArray, Columns, Keys
 class ConditionalVAE(AutoencoderModule):
   """A dense encoder (x, label) -> Gaussian posterior [B, latent], and a dense decoder (z, label) -> logits [B, *shape].
 
-  Both receive the label as a one-hot vector, concatenated to the flat example or to the latents. The prior does not
-  depend on the label.
+  The label is a one-hot vector. It is concatenated to the flattened example in the encoder and to the latents in the
+  decoder. The prior does not depend on the label.
   """
 
   encoder: nn.Module
   decoder: nn.Module
   spec: CodeSpec
-  classes: tuple[int, ...]  # the distinct labels; the column "label" holds positions in this tuple
+  classes: tuple[int, ...]  # the distinct labels; the column "label" holds indices into this tuple
 
   @property
   def code_spec(self) -> CodeSpec:
@@ -69,9 +69,12 @@ def build(
   activation: Any,
   dropout: Any = 0.0,
 ) -> ConditionalVAE:
-  """Returns the conditional VAE of examples with these labels; raises UserError for invalid options.
+  """Builds the conditional VAE; `labels` are the distinct labels of the training examples.
 
-  The options are those of the dense autoencoder, see `dense.build`.
+  The options have the same meaning as in `dense.build`.
+
+  Raises:
+    UserError: An option is invalid.
   """
   errors.check_positive("model.latent", latent)
   check_widths(widths, decoder_widths)
@@ -79,6 +82,7 @@ def build(
   function = activations.choose(activation, "activation")
   encoder = DenseEncoder(2 * latent, widths, function, dropout)
   decoder = DenseDecoder(shape, decoder_widths or widths[::-1], function, dropout)
-  # The rows of the label follow those of the latents in the decoder's first kernel, so padding cannot append units.
+  # In the decoder's first kernel, the rows of the label follow the rows of the latents, so padding cannot append latent
+  # units.
   spec = bottlenecks.spec("gaussian", latent)._replace(size_axis=None)
   return ConditionalVAE(encoder, decoder, spec, labels)

@@ -1,4 +1,4 @@
-"""The dense autoencoder: an encoder of fully connected layers and its mirror image, with separate or tied weights."""
+"""The dense autoencoder: an encoder and a decoder of fully connected layers, with separate or tied weights."""
 
 import itertools
 import math
@@ -18,7 +18,10 @@ from ae_jax.types import AnyArray, Columns, Keys
 
 
 class DenseEncoder(nn.Module):
-  """A multilayer perceptron [B, *shape] -> hidden layers `widths` -> [B, outputs]; the last layer is affine."""
+  """A multilayer perceptron: [B, *shape] -> hidden layers of sizes `widths` -> [B, outputs].
+
+  The output layer has no activation.
+  """
 
   outputs: int
   widths: tuple[int, ...]
@@ -33,19 +36,19 @@ class DenseEncoder(nn.Module):
     return self.code(self.below(x, len(self.widths), dropout))
 
   def below(self, x: Examples, layer: int, dropout: Keys | None = None) -> Float[AnyArray, "batch inputs"]:
-    """Returns the input of layer number `layer`, counted from 0."""
+    """Returns the input of layer `layer`; layers are numbered from 0."""
     h = losses.flat(x)
     for number, dense in enumerate(self.hidden[:layer]):
       h = drop(self.activation(dense(h)), dropout, self.dropout, number)
     return h
 
   def up(self, h: Float[AnyArray, "batch inputs"], layer: int) -> Float[Array, "batch outputs"]:
-    """Applies one layer and its activation; the last layer has no activation."""
+    """Applies layer `layer` and its activation; the output layer has no activation."""
     return self.activation(self.hidden[layer](h)) if layer < len(self.widths) else self.code(h)
 
 
 class DenseDecoder(nn.Module):
-  """A multilayer perceptron of latents [B, latent] -> hidden layers `widths` -> logits [B, *shape]."""
+  """A multilayer perceptron: latents [B, latent] -> hidden layers of sizes `widths` -> logits [B, *shape]."""
 
   shape: tuple[int, ...]
   widths: tuple[int, ...]
@@ -63,14 +66,15 @@ class DenseDecoder(nn.Module):
     return self.logits(h).reshape(-1, *self.shape)
 
   def down(self, h: Float[AnyArray, "batch inputs"], layer: int) -> Float[Array, "batch outputs"]:
-    """Applies one layer without its activation; layers are counted backwards, 0 is the output layer."""
+    """Applies layer `layer` without its activation. Layers are numbered backwards: 0 is the output layer."""
     return self.logits(h) if layer == 0 else self.hidden[-layer](h)
 
 
 class Stack(bottlenecks.Autoencoder):
-  """The stacked autoencoder: layers can be trained one at a time, each as an autoencoder of the previous one's output.
+  """The dense autoencoder with separate weights, which supports greedy layer-wise training.
 
-  Layer i of the encoder pairs with layer i of the decoder, counted from its output (greedy layer-wise training).
+  Encoder layer i and decoder layer i, counted from the decoder's output, form an autoencoder of the input of encoder
+  layer i.
   """
 
   @property
@@ -78,19 +82,19 @@ class Stack(bottlenecks.Autoencoder):
     return self.encoder, self.decoder
 
   def below(self, x: Examples, layer: int) -> Float[AnyArray, "batch features"]:
-    """Returns the input of encoder layer `layer`, counted from 0."""
+    """Returns the input of encoder layer `layer`; layers are numbered from 0."""
     return self.encoder.below(x, layer)
 
   def layer_logits(self, h: Float[AnyArray, "batch features"], layer: int) -> Float[Array, "batch features"]:
-    """Returns the logits of the reconstruction of h by encoder layer `layer` and the matching decoder layer."""
+    """Returns logits of h, the input of encoder layer `layer`, reconstructed by this layer and its decoder layer."""
     return self.decoder.down(self.encoder.up(h, layer), layer)
 
 
 class Tied(AutoencoderModule):
-  """The dense autoencoder with tied weights: the decoder uses the encoder's transposed kernels and its own biases."""
+  """The dense autoencoder with tied weights: the decoder uses the encoder's transposed kernels and separate biases."""
 
   shape: tuple[int, ...]
-  widths: tuple[int, ...]  # of the hidden layers, then the latent size
+  widths: tuple[int, ...]  # sizes of the hidden layers, then the latent size
   activation: Callable
   code_activation: Callable
   spec: CodeSpec
@@ -132,11 +136,15 @@ def build(
   tied: Any,
   dropout: Any = 0.0,
 ) -> AutoencoderModule:
-  """Returns the dense autoencoder; raises UserError for invalid options.
+  """Builds the dense autoencoder for examples of any shape.
 
-  `widths` are the encoder's hidden widths, () for none; `decoder_widths` the decoder's, () for the mirror image of the
-  encoder. `tied` ties the decoder's weights to the encoder's, and needs the mirror image. `dropout` is the rate after
-  each hidden layer in training.
+  `widths` are the sizes of the encoder's hidden layers; () means no hidden layer. `decoder_widths` are the sizes of the
+  decoder's hidden layers; () means `widths` in reverse order. `tied` ties the decoder's weights to the encoder's
+  weights; `decoder_widths` must then be () or `widths` in reverse order. `dropout` is the dropout rate after each
+  hidden layer in training.
+
+  Raises:
+    UserError: An option is invalid.
   """
   errors.check_positive("model.latent", latent)
   check_widths(widths, decoder_widths)
@@ -154,15 +162,17 @@ def build(
     )
   if decoder_widths != widths[::-1]:
     raise errors.UserError(
-      f"config.model.decoder_widths={decoder_widths}: tied weights need the mirror image of "
-      f"config.model.widths={widths}; set it to () or set config.model.tied=False"
+      f"config.model.decoder_widths={decoder_widths}: must be config.model.widths={widths} in reverse order if "
+      "config.model.tied=True; set config.model.decoder_widths=() or config.model.tied=False"
     )
+  wanted = f"one of {', '.join(bottlenecks.DETERMINISTIC)} if config.model.tied=True"
+  errors.check(bottleneck != "gaussian", "model.bottleneck", bottleneck, wanted)
   code_activation = errors.choose(bottlenecks.DETERMINISTIC, bottleneck, "model.bottleneck")
   return Tied(shape, (*widths, latent), function, code_activation, bottlenecks.spec(bottleneck, latent), dropout)
 
 
 def check_widths(widths: Any, decoder_widths: Any) -> None:
-  """Raises UserError unless both are tuples of positive integers, or ()."""
+  """Raises UserError unless `widths` and `decoder_widths` are tuples of positive integers; () is valid."""
   for key, value in {"widths": widths, "decoder_widths": decoder_widths}.items():
     if not isinstance(value, tuple) or value:
       errors.check_all_positive(f"model.{key}", value)

@@ -10,18 +10,18 @@ from ae_jax import errors
 from ae_jax.types import AnyArray, Keys
 
 Activations = Float[AnyArray, "*shape"]
-DECODER = 1 << 16  # added to the layer numbers of a decoder, so that its masks differ from the encoder's
+DECODER = 1 << 16  # added to the layer numbers of a decoder, so that its masks differ from the masks of the encoder
 
 
 def drop(h: Activations, keys: Keys | None, rate: float, layer: int | jax.Array, batch_axis: int = 0) -> Activations:
-  """Returns activations with each unit set to 0 with probability `rate` and the others divided by 1 - rate.
+  """Sets each unit to 0 with probability `rate` and divides all other units by 1 - rate.
 
   Args:
-    h: activations, with the examples along `batch_axis`.
-    keys: one random key per example; None, as in evaluation, returns the activations unchanged.
-    rate: probability that a unit is dropped.
-    layer: number of the layer; each layer of a model draws its own mask.
-    batch_axis: axis of the examples.
+    h: Activations, with the examples along `batch_axis`.
+    keys: One random key per example; None, as in evaluation, returns `h` unchanged.
+    rate: Probability that a unit is set to 0.
+    layer: Number of the layer; each number gives a different mask.
+    batch_axis: Axis of the examples.
   """
   if keys is None or rate == 0.0:
     return h
@@ -32,4 +32,4 @@ def drop(h: Activations, keys: Keys | None, rate: float, layer: int | jax.Array,
 
 def check_rate(rate: Any) -> None:
   """Raises UserError unless `config.model.dropout` is a number in [0, 1)."""
-  errors.check(errors.is_number(rate) and 0 <= rate < 1, "model.dropout", rate, "a number from 0 to below 1")
+  errors.check(errors.is_number(rate) and 0 <= rate < 1, "model.dropout", rate, "a number in [0, 1)")

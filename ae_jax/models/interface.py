@@ -1,4 +1,4 @@
-"""The interface of every autoencoder module, and the types that its methods take and return."""
+"""The base class of all autoencoder modules, and the types of the arguments and results of its methods."""
 
 import math
 from typing import NamedTuple
@@ -15,47 +15,49 @@ _EMPTY: dict = {}
 
 Examples = Float[AnyArray, "batch *shape"]  # images [B, H, W, C] or series [B, T, C]
 Latents = Float[AnyArray, "batch *latent"]
-Logits = Float[AnyArray, "batch *shape"]  # of reconstructions, before the output activation
+Logits = Float[AnyArray, "batch *shape"]  # reconstructions before the output activation
 
 
 class Variables(NamedTuple):
-  """The arrays of a model."""
+  """The parameters and the state of a model."""
 
   params: Params  # trained by gradients
-  state: PyTree = _EMPTY  # changed by `update_state` instead; {} for most models
+  state: PyTree = _EMPTY  # changed by `update_state`, not by gradients; {} for most models
 
 
 class Gaussian(NamedTuple):
-  """One Gaussian distribution with a diagonal covariance per example."""
+  """A Gaussian distribution with diagonal covariance for each example of a batch."""
 
   mean: Latents
   log_variance: Latents
 
 
 class CodeSpec(NamedTuple):
-  """Shape and kind of the latent code z of a model.
+  """Shape, bounds and kind (real or discrete) of the latent code z of a model.
 
-  A latent code is real or, if `levels` is set, an array of discrete latents of shape `index_shape` that take `levels`
-  values each. `size_axis` is the axis that a sweep over latent sizes pads with unused units; None compiles each latent
-  size by itself.
+  If `levels` is None, the latent code is real. Otherwise it consists of discrete latents in an array of shape
+  `index_shape`, and each discrete latent has `levels` possible values.
+
+  A sweep over latent sizes pads axis `size_axis` of z with unused units, so that all sizes share one compiled program.
+  If `size_axis` is None, each latent size is compiled separately.
   """
 
-  shape: tuple[int, ...]  # of z, without the batch
+  shape: tuple[int, ...]  # shape of z, without the batch axis
   size_axis: int | None = 0
   low: float = -math.inf  # bounds of each element of z
   high: float = math.inf
   levels: int | None = None
   index_shape: tuple[int, ...] = ()
-  shared_codebook: bool = False  # whether all discrete latents take their values from one codebook of vectors
+  shared_codebook: bool = False  # whether all discrete latents are indices into one codebook of vectors
 
   @property
   def size(self) -> int:
-    """The number of elements of z, which is the budget of a baseline such as PCA."""
+    """The number of elements of z; baselines such as PCA use the same number of components."""
     return math.prod(self.shape)
 
   @property
   def bits(self) -> float | None:
-    """The size of a discrete latent code in bits; None for a real one."""
+    """The size of a discrete latent code in bits; None for a real latent code."""
     return None if self.levels is None else math.prod(self.index_shape) * math.log2(self.levels)
 
   @property
@@ -67,34 +69,34 @@ class CodeSpec(NamedTuple):
 class Encoding(NamedTuple):
   """The output of an encoder for a batch."""
 
-  z: Latents  # which `decode` takes
+  z: Latents  # input of `decode`
   posterior: Gaussian | None = None
-  indices: Int[Array, " batch *index_shape"] | None = None  # int32, of a discrete latent code
+  indices: Int[Array, " batch *index_shape"] | None = None  # int32 indices of a discrete latent code
   penalties: dict[str, Float[Array, " batch"]] = _EMPTY  # named terms that are added to the loss of each example
-  statistics: PyTree = _EMPTY  # sums over the examples of the batch, which `update_state` takes
+  statistics: PyTree = _EMPTY  # sums over the examples of the batch, for `update_state`
 
 
 class AutoencoderModule(nn.Module):
-  """The interface of a Flax module that is an autoencoder, with defaults for its optional parts.
+  """Base class of the Flax modules that are autoencoders, with defaults for optional methods.
 
-  A module defines `code_spec`, `encode` and `decode`. `batch` holds the other columns of the batch: those named by
-  `columns` and, where the batch is padded, `weight`, which is 0 for padding. `dropout` holds one random key per example
-  in training; None switches dropout off.
+  Subclasses must define `code_spec`, `encode` and `decode`. In all methods, `batch` is {column: array [B, ...]}: it has
+  the columns named by `columns` and, if the batch is padded, `weight`, which is 0 for padding examples. `dropout` holds
+  one random key per example; None disables dropout.
   """
 
   @property
   def code_spec(self) -> CodeSpec:
-    """The shape and kind of the latent code."""
+    """The shape, bounds and kind (real or discrete) of the latent code."""
     raise NotImplementedError
 
   @property
   def columns(self) -> tuple[str, ...]:
-    """The columns of a batch that the encoder or the decoder needs besides x, such as "label"."""
+    """The names of the columns that the encoder or the decoder reads besides "x", e.g. ("label",)."""
     return ()
 
   @property
   def labels(self) -> tuple[int, ...]:
-    """The distinct labels; the column "label" holds positions in this tuple."""
+    """The distinct labels, () for a model without labels. The column "label" holds indices into this tuple."""
     return ()
 
   @property
@@ -109,12 +111,12 @@ class AutoencoderModule(nn.Module):
 
   @property
   def has_skips(self) -> bool:
-    """True if the module has `decode_beside`, a decoder that also receives the skip connections of an example."""
+    """True if the decoder also takes skip connections; the module then defines `decode_beside(z, x)` like `UNet`."""
     return False
 
   @property
   def layers(self) -> tuple:
-    """The (encoder, decoder) of a model that can be trained layer by layer; () for others."""
+    """(encoder, decoder) if the model supports layer-wise training, otherwise ()."""
     return ()
 
   def __call__(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> tuple[Encoding, Logits]:
@@ -127,20 +129,20 @@ class AutoencoderModule(nn.Module):
     raise NotImplementedError
 
   def decode(self, z: Latents, batch: Columns | None = None, dropout: Keys | None = None) -> Logits:
-    """Returns the logits of latents."""
+    """Returns the logits decoded from latents."""
     raise NotImplementedError
 
   def nearest_codes(self, z: Latents) -> Latents:
-    """Returns the latent codes nearest to z that `encode` can output; z itself if the latent code is real."""
+    """Rounds z to the nearest latent codes that `encode` can output; returns z if the latent code is real."""
     spec = self.code_spec
     if spec.levels is None:
       return z
     return self.lookup(jnp.round((z - spec.low) / (spec.high - spec.low) * (spec.levels - 1)))
 
   def lookup(self, indices: Num[AnyArray, " batch *index_shape"]) -> Latents:
-    """Returns the latents z of discrete latents, given as whole numbers from 0 to `levels` - 1."""
+    """Returns the latents z for the indices of discrete latents, whole numbers in [0, levels)."""
     spec = self.code_spec
-    middle, half_range = (spec.low + spec.high) / 2, (spec.levels - 1) / 2  # half_range: levels from middle to bound
+    middle, half_range = (spec.low + spec.high) / 2, (spec.levels - 1) / 2  # half_range is in levels
     return middle + (spec.high - spec.low) / 2 * ((indices.astype(jnp.float32) - half_range) / half_range)
 
   def log_prior(self, z: Latents) -> Float[Array, " batch"]:
@@ -152,22 +154,22 @@ class AutoencoderModule(nn.Module):
     return jax.random.normal(key, (count, *self.code_spec.shape))
 
   def kl_to_prior(self, posterior: Gaussian, z: Latents) -> Float[Array, "batch ..."]:
-    """Returns the KL divergence of a posterior from the prior in nats, by dimension [B, *latent].
+    """Returns KL(posterior || prior) in nats for each latent dimension, [B, *latent].
 
-    `z` is a sample of the posterior, for priors without a closed form: the estimate log q(z) - log p(z) has shape
-    [B, 1]. A module with such a prior needs a latent code without `size_axis`, since the masks of latent units apply by
-    dimension.
+    If the KL divergence has no closed form, subclasses return the estimate log q(z) - log p(z) with shape [B, 1], where
+    `z` is a sample of the posterior. They must set `size_axis=None` in `code_spec`, because masks of latent units need
+    one KL divergence per dimension.
     """
     del z
     return losses.gaussian_kl(posterior.mean, posterior.log_variance)
 
   @nn.nowrap
   def update_state(self, state: PyTree, sums: PyTree) -> PyTree:
-    """Returns the next state, from the sums of `Encoding.statistics` over all examples of a step."""
+    """Returns the state after a step; `sums` is `Encoding.statistics` summed over all examples of the step."""
     del sums
     return state
 
   @nn.nowrap
   def project(self, params: Params) -> Params:
-    """Returns the parameters projected onto the model's constraint set, after an update."""
+    """Projects the parameters, after an optimizer update, onto the model's constraint set."""
     return params

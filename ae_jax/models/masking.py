@@ -1,8 +1,8 @@
 """Models with masked latent units, so that models of several latent sizes share one compiled program.
 
-`pad` places the parameters of the smaller model at the beginning of the larger model's, followed by zeros. The result
-is the same: a masked unit has zero weights on both sides, its noise is multiplied by zero weights, and it receives no
-gradient.
+`pad` copies the parameters of a smaller model into arrays with the shapes of a larger model and sets all other elements
+to zero. The padded model gives the same results as the smaller model. A masked unit has zero input and output weights,
+so its noise has no effect, and it receives no gradient.
 """
 
 import dataclasses
@@ -20,12 +20,13 @@ from ae_jax.types import AnyArray, Columns, Keys
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MaskedModel(Model):
-  """A `Model` that uses only some of its latent units and the parameters that belong to them.
+  """A `Model` that uses only some of its latent units and only the parameters of these units.
 
-  `mask` lists one mask per leaf of the parameters, 1 where the parameter is used and 0 where not; None if all are used.
+  `mask` holds one array for each leaf of the parameters: 1 for parameters in use and 0 for the rest. None means that
+  the whole leaf is in use.
   """
 
-  latent_mask: Any = None  # float32 [latent]: 1 for units in use, 0 for the others
+  latent_mask: Any = None  # float32 [latent]: 1 for units in use, 0 for the rest
   mask: Sequence[AnyArray | None] = ()
 
   def encode(
@@ -37,7 +38,7 @@ class MaskedModel(Model):
     keys: Keys | None = None,
     train: bool = False,
   ) -> Encoding:
-    """Returns the `Encoding` of examples, in which masked latents are 0."""
+    """Returns the `Encoding` of examples, with masked latents set to 0."""
     encoding = super().encode(variables, x, batch, keys=keys, train=train)
     return encoding._replace(z=self.latent_mask[None] * encoding.z)
 
@@ -50,7 +51,7 @@ class MaskedModel(Model):
     keys: Keys | None = None,
     train: bool = False,
   ) -> tuple[Encoding, Logits]:
-    """Returns the `Encoding`, in which masked latents are 0, and the logits of the reconstructions."""
+    """Returns the `Encoding`, with masked latents set to 0, and the logits of the reconstructions."""
     encoding, logits = super().autoencode(variables, x, batch, keys=keys, train=train)
     return encoding._replace(z=self.latent_mask[None] * encoding.z), logits
 
@@ -61,25 +62,25 @@ class MaskedModel(Model):
 
 
 def mask_model(model: Model, latent_mask: Float[AnyArray, " latent"], mask: Sequence[AnyArray | None]) -> MaskedModel:
-  """Returns the model restricted to some latent units and parameters; see `MaskedModel`."""
+  """Returns the model with the given masks of latent units and parameters; see `MaskedModel`."""
   fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(Model)}
   return MaskedModel(**fields, latent_mask=latent_mask, mask=mask)
 
 
 def pad(tree: PyTree, like: PyTree, latent: int) -> PyTree:
-  """Pads NumPy arrays with zeros to the shapes of the larger model.
+  """Pads the NumPy arrays of a smaller model with zeros to the shapes of a larger model.
 
   Args:
-    tree: arrays of the smaller model, such as its parameters.
-    like: the same tree of the larger model, arrays or their shapes.
-    latent: latent size of the smaller model. An axis whose size differs between the trees holds one or more groups of
-      `latent` units, such as the means and the log variances.
+    tree: Arrays of the smaller model, e.g. its parameters.
+    like: The same tree for the larger model, with arrays or abstract arrays as leaves.
+    latent: Latent size of the smaller model. An axis whose size differs between the trees holds one or more groups of
+      `latent` units, e.g. the means and the log variances; each group is padded.
   """
   return jax.tree.map(lambda leaf, larger: _resize(leaf, larger.shape, latent), tree, like)
 
 
 def unpad(tree: PyTree, like: PyTree, latent: int) -> PyTree:
-  """Inverts `pad`: cuts the arrays to the shapes of the smaller model, given by `like`."""
+  """Inverts `pad`: crops arrays of the larger model to the shapes in `like`, the same tree for the smaller model."""
   return jax.tree.map(lambda leaf, smaller: _resize(leaf, smaller.shape, latent), tree, like)
 
 

@@ -1,6 +1,6 @@
-"""Checks, before anything is compiled or written, that a run fits the memory of a device.
+"""Checks that a run fits in the memory of a device, before anything is compiled or written.
 
-A config can ask for terabytes. An allocation of that size would make the operating system end this process or another.
+A config can require terabytes. Such an allocation would make the operating system kill this process or another one.
 """
 
 import contextlib
@@ -17,17 +17,18 @@ from ae_jax.models.interface import Variables
 
 
 def available_bytes() -> int | float:
-  """Returns the bytes of memory that a step may use.
+  """Returns the bytes of memory that a training step may use.
 
-  They are the memory of the first local device; on CPU that of the machine or of its container.
+  This is the minimum of the memory of the machine, or its container, and the memory of the first local accelerator.
   """
   return min(placements.host_bytes(), placements.device_bytes())
 
 
 def device_share(devices: int) -> float:
-  """Returns the bytes that each of the local devices may use: 90 % of an accelerator's memory.
+  """Returns the bytes of memory that each of `devices` local devices may use.
 
-  On CPU half of the machine's memory, divided by the devices, which share it with all other processes.
+  On an accelerator, this is 90 % of its memory. On CPU, it is half of the machine's memory divided by `devices`; the
+  other half is left to other processes.
   """
   if jax.default_backend() == "cpu":
     return placements.host_bytes() / 2 / devices
@@ -35,12 +36,12 @@ def device_share(devices: int) -> float:
 
 
 def check_parameters(model: Any) -> Variables:
-  """Returns the abstract variables of a model; raises UserError if they alone exceed the memory."""
+  """Returns the shapes and dtypes of a model's variables; raises UserError if the variables exceed the memory."""
   variables, limit = model.abstract_variables(), available_bytes()
   size = cost.bytes_of(jax.tree.leaves(variables))
   if size > limit:
     raise errors.UserError(
-      f"config.model: {size // 4:,} parameters need {placements.format_gib(size)}, and this device has "
+      f"config.model: {size // 4:,} parameters need {placements.format_gib(size)}, but this device has "
       f"{placements.format_gib(limit)}; make the model smaller"
     )
   return variables
@@ -49,17 +50,18 @@ def check_parameters(model: Any) -> Variables:
 def check_step(
   model: Any, objective: Callable, optimizer: optax.GradientTransformation, rows: int, shards: int = 1
 ) -> None:
-  """Raises UserError if a training step exceeds the memory of a device. Nothing is computed.
+  """Raises UserError if a training step would exceed the memory of a device. The step is not executed.
 
   The estimate counts the parameters, the optimizer state, the gradient, and the activations that the backward pass
   needs (`cost.kept_bytes`).
 
   Args:
-    model: a `Model`.
-    objective: the objective of the stage.
-    optimizer: its optimizer.
-    rows: number of examples that a device processes at a time.
-    shards: number of devices that share the optimizer state; each holds all parameters and the whole gradient.
+    model: A `Model`.
+    objective: Objective of the training stage.
+    optimizer: Optimizer of the training stage.
+    rows: Number of examples that a device processes at a time.
+    shards: Number of devices over which the optimizer state is sharded. Each device holds all parameters and the whole
+      gradient.
   """
   variables, limit = check_parameters(model), available_bytes()
   params = variables.params
@@ -67,28 +69,29 @@ def check_step(
   state = 2 * cost.bytes_of(jax.tree.leaves(params)) + optimizer_state // shards
   if state > limit:
     raise errors.UserError(
-      f"config.model: parameters, gradient and optimizer need {placements.format_gib(state)}, and this device has "
-      f"{placements.format_gib(limit)}; make the model smaller"
+      f"config.model: parameters, gradient and optimizer state need {placements.format_gib(state)}, but this device "
+      f"has {placements.format_gib(limit)}; make the model smaller"
     )
   total = state + _activation_bytes(model, objective, variables, rows)
   if total > limit:
     raise errors.UserError(
-      f"config.batch_size: {rows} examples at a time need about {placements.format_gib(total)}, and this device has "
-      f"{placements.format_gib(limit)}; reduce config.batch_size, make the model smaller, or raise config.accumulate"
+      f"config.batch_size: processing {rows} examples at a time needs about {placements.format_gib(total)}, but this "
+      f"device has {placements.format_gib(limit)}; reduce config.batch_size, raise config.accumulate, or make the "
+      "model smaller"
     )
 
 
 @contextlib.contextmanager
 def explain_out_of_memory() -> Iterator[None]:
-  """Turns JAX's out-of-memory error inside the context into a UserError."""
+  """Converts JAX's out-of-memory error inside the context to a UserError."""
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
     raise errors.UserError(
-      f"config.batch_size, config.model: the device is out of memory ({errors.one_line(error)}); reduce one of them "
-      "or raise config.accumulate"
+      f"config.batch_size, config.model: the device is out of memory ({errors.one_line(error)}); reduce "
+      "config.batch_size, raise config.accumulate, or make the model smaller"
     ) from None
 
 
@@ -100,11 +103,16 @@ def _activation_bytes(model, objective, variables, rows):
 
 
 def microbatches(rows: int, in_cache: int | None, least: int = 1) -> int:
-  """Returns the number of equal microbatches that a device splits its rows of a batch into.
+  """Returns the number of equal microbatches into which a device splits its examples of a batch.
 
-  On CPU it is the smallest divisor of `rows` from `least` on for which a microbatch has at most `in_cache` rows, so
-  that its activations stay in the cache, but more than half as many. It is `least`, which divides `rows`, if no such
-  divisor exists, if `in_cache` is None, and on other platforms.
+  On CPU, small microbatches keep their activations in the cache. The result is the smallest divisor of `rows` in
+  [n, 2 n), where n is ceil(rows / in_cache) or, if larger, `least`. If there is no such divisor, the result is `least`.
+  It is also `least` if `in_cache` is None, and on other platforms.
+
+  Args:
+    rows: Number of examples of the batch on the device.
+    in_cache: Largest number of examples whose activations fit in the cache; None if the cache does not matter.
+    least: Smallest number of microbatches; must divide `rows`.
   """
   if jax.default_backend() != "cpu" or in_cache is None:
     return least

@@ -1,7 +1,7 @@
-"""The autoencoder of series with attention pooling, CAT-AE (Sensors 22(1):123, 2022).
+"""CAT-AE, an autoencoder of series with attention pooling (Sensors 22(1):123, 2022).
 
-The encoder computes states over time, pools them to one context vector by attention, and maps it to the latents. The
-layers work on series laid out [C, T, B] (see `ae_jax.ops.convolutions`).
+The encoder computes a sequence of states, pools the states to one context vector by attention, and maps the context
+vector to the latents. The layers take series in the layout [C, T, B] (see `ae_jax.ops.convolutions`).
 """
 
 import math
@@ -22,7 +22,7 @@ from ae_jax.ops import convolutions
 from ae_jax.types import AnyArray, Keys
 
 Series = Float[AnyArray, "batch time channels"]
-Signals = Float[AnyArray, "channels time batch"]  # series in the layout of the layers
+Signals = Float[AnyArray, "channels time batch"]  # series in the layout that the layers take
 OutputSignals = Float[AnyArray, "features new_time batch"]
 StatesAndQuery = tuple[Float[Array, "batch states features"], Float[Array, "batch features"]]
 
@@ -36,10 +36,10 @@ def concat_attention(
   query_kernel: Float[AnyArray, "query_features width"],
   score: Float[AnyArray, " width"],
 ) -> tuple[Float[Array, "batch features"], Float[Array, "batch time"]]:
-  """Returns the context and the weights of "concat" attention (Luong, Pham & Manning 2015, section 3.1).
+  """Returns the context vectors and the weights of "concat" attention (Luong, Pham & Manning 2015, section 3.1).
 
-  The weights are the softmax over time of score^T tanh(W [state; query]); the context is the mean of the states with
-  these weights. `state_kernel` and `query_kernel` are the two parts of W.
+  The weights are the softmax over time of score^T tanh(W [state; query]), where W consists of `state_kernel` and
+  `query_kernel`. The context vector is the weighted sum of the states.
   """
   hidden = jnp.tanh(states @ state_kernel[None] + (query @ query_kernel)[:, None])  # [B, T, A]
   weights = jax.nn.softmax((hidden * score[None, None]).sum(-1), axis=-1)  # [B, T]
@@ -49,13 +49,13 @@ def concat_attention(
 class AttentionPooling(nn.Module):
   """An encoder that pools the states of `body` by attention: [B, T, C] -> [B, states, D] -> [B, D] -> [B, outputs].
 
-  `concat_attention` pools, a dense layer follows. The weights [B, 1 (head), 1 (query), states] are sown as "weights" in
-  the collection "attention" if it is mutable.
+  `concat_attention` pools the states to one vector, and a dense layer maps this vector to the outputs. If the Flax
+  collection "attention" is mutable, the attention weights [B, 1 (head), 1 (query), states] are sown in it as "weights".
   """
 
   outputs: int
-  body: nn.Module  # [B, T, C] -> states [B, states, D], query [B, D]
-  width: int  # of the hidden layer of the attention
+  body: nn.Module  # [B, T, C] -> (states [B, states, D], query [B, D])
+  width: int  # width of the hidden layer that computes the attention scores
 
   @nn.compact
   def __call__(self, x: Series, dropout: Keys | None = None) -> Float[Array, "batch outputs"]:
@@ -72,8 +72,8 @@ class AttentionPooling(nn.Module):
 class GRU(nn.Module):
   """A gated recurrent unit (GRU) with the initial state `initial` [width, B]: [C, T, B] -> states [width, T, B].
 
-  It computes the same as `nn.RNN(nn.GRUCell)`, with the batch as the contiguous axis, one product of the inputs of all
-  times, and the parameters of the three gates concatenated in the order reset, update, new.
+  The result equals `nn.RNN(nn.GRUCell)`. The batch is the contiguous axis here, and one matrix product multiplies the
+  inputs of all time steps. The parameters of the three gates are in the order reset, update, new.
   """
 
   width: int
@@ -100,9 +100,9 @@ class GRU(nn.Module):
 
 
 class RecurrentBody(nn.Module):
-  """Layers of `fold` and GRU: [B, T, C] -> states [B, T', D] and, as the query, the last state [B, D].
+  """Layers of `fold` and `GRU`: [B, T, C] -> (states [B, T', D], query [B, D]).
 
-  A layer with stride s shortens T to ceil(T / s).
+  The query is the last state. A layer with stride s shortens T to ceil(T / s).
   """
 
   widths: tuple[int, ...]
@@ -120,16 +120,16 @@ class RecurrentBody(nn.Module):
 
 
 class RecurrentDecoder(nn.Module):
-  """Layers of GRU, dense layer and `unfold`: [B, latent] -> logits [B, T, C].
+  """Layers of `GRU`, a linear map of each time step, and `unfold`: [B, latent] -> logits [B, T, C].
 
-  A dense layer of the latents gives the initial state of each GRU. The first GRU receives the latents at every time,
-  the others the output of the previous layer.
+  For each GRU, a dense layer maps the latents to the initial state. The input of the first GRU is the latents, repeated
+  at every time step. The input of each later GRU is the output of the previous layer.
   """
 
   shape: tuple[int, int]
   widths: tuple[int, ...]
   strides: tuple[int, ...]
-  sizes: tuple[int, ...]  # number of times of the first GRU, then after each layer
+  sizes: tuple[int, ...]  # length of the series in the first GRU, then after each layer
   dropout: float
 
   @nn.compact
@@ -144,7 +144,7 @@ class RecurrentDecoder(nn.Module):
 
 
 class Conv(nn.Module):
-  """A zero-padded, length-preserving convolution with bias: [C, T, B] -> [features, T, B]."""
+  """A convolution with bias and zero padding that keeps the length: [C, T, B] -> [features, T, B]."""
 
   features: int
   kernel: int
@@ -159,10 +159,10 @@ class Conv(nn.Module):
 
 
 class ConvolutionalBody(nn.Module):
-  """Stages of `fold`, convolution and activation: [B, T, C] -> states [B, T', D] and, as the query, their mean [B, D].
+  """Stages of `fold`, convolution and activation: [B, T, C] -> (states [B, T', D], query [B, D]).
 
-  A stage with stride s shortens T to ceil(T / s). A learned position embedding per state makes the states distinct, so
-  that their mean can represent the whole series.
+  The query is the mean of the states. A stage with stride s shortens T to ceil(T / s). The last stage adds a learned
+  position embedding to each state, so that the mean of the states can represent the whole series.
   """
 
   widths: tuple[int, ...]
@@ -187,9 +187,9 @@ class ConvolutionalDecoder(nn.Module):
   """A dense layer, then stages of activation, convolution and `unfold`: [B, latent] -> logits [B, T, C]."""
 
   shape: tuple[int, int]
-  widths: tuple[int, ...]  # of the shortest series, then of the output of each stage but the last
+  widths: tuple[int, ...]  # channels of the shortest series, then of the output of each stage except the last
   strides: tuple[int, ...]
-  sizes: tuple[int, ...]  # the shortest length, then that of the output of each stage
+  sizes: tuple[int, ...]  # length of the shortest series, then of the output of each stage
   kernel: int
   activation: Callable
   dropout: float
@@ -206,7 +206,7 @@ class ConvolutionalDecoder(nn.Module):
 
 
 def fold(x: Signals, stride: int) -> OutputSignals:
-  """Concatenates the channels of `stride` successive times: [C, T, B] -> [C * stride, ceil(T / stride), B]."""
+  """Concatenates the channels of `stride` successive time steps: [C, T, B] -> [C * stride, ceil(T / stride), B]."""
   channels, length, batch = x.shape
   x = jnp.pad(x, ((0, 0), (0, -length % stride), (0, 0)))
   x = x.reshape(channels, -1, stride, batch).swapaxes(1, 2)
@@ -221,7 +221,7 @@ def unfold(x: Signals, stride: int) -> OutputSignals:
 
 
 def _recurrent(shape, widths, strides, sizes, kernel, function, dropout):
-  del kernel, function  # of the convolutional cell
+  del kernel, function  # used only by the convolutional cell
   decoder = RecurrentDecoder(shape, widths[::-1], strides[::-1], sizes[::-1], dropout)
   return RecurrentBody(widths, strides, dropout), decoder
 
@@ -231,8 +231,8 @@ def _convolutional(shape, widths, strides, sizes, kernel, function, dropout):
   return ConvolutionalBody(widths, strides, kernel, function, dropout), decoder
 
 
-# config.model.cell -> function (shape, widths, strides, lengths before and after each stride, kernel, activation,
-# dropout rate) that builds (encoder body, decoder).
+# config.model.cell -> function (shape, widths, strides, sizes, kernel, activation, dropout rate) that returns (encoder
+# body, decoder). `sizes` holds the length of the series, then the length after each layer of the encoder.
 CELLS = {"convolutional": _convolutional, "recurrent": _recurrent}
 
 
@@ -249,15 +249,19 @@ def build(
   bottleneck: Any,
   dropout: Any = 0.0,
 ) -> AutoencoderModule:
-  """Returns the CAT-AE of series [T, C]; raises UserError for invalid options.
+  """Builds the CAT-AE for series [T, C].
 
   `cell` is a key of `CELLS`. `widths` and `strides` have one number per layer. Only the convolutional cell uses
-  `kernel`, which spans `kernel * stride` times, and `activation`. `dropout` is the rate after each layer in training.
+  `activation` and `kernel`; a kernel spans `kernel * stride` time steps. `dropout` is the dropout rate after each layer
+  in training.
+
+  Raises:
+    UserError: An option is invalid.
   """
   errors.check_all_positive("model.widths", widths)
   errors.check_all_positive("model.strides", strides)
   check_rate(dropout)
-  wanted = f"one number for each of the {len(widths)} layers of model.widths={widths}"
+  wanted = f"one number for each of the {len(widths)} layers of config.model.widths={widths}"
   errors.check(len(strides) == len(widths), "model.strides", strides, wanted)
   for key, value in {"kernel": kernel, "attention_width": attention_width}.items():
     errors.check_positive(f"model.{key}", value)
@@ -266,8 +270,8 @@ def build(
   sizes = [shape[0]]
   for stride in strides:
     sizes.append(-(-sizes[-1] // stride))
-  build_halves = errors.choose(CELLS, cell, "model.cell")
-  body, decoder = build_halves(shape, widths, strides, tuple(sizes), kernel, function, dropout)
+  build_cell = errors.choose(CELLS, cell, "model.cell")
+  body, decoder = build_cell(shape, widths, strides, tuple(sizes), kernel, function, dropout)
   return bottlenecks.build_autoencoder(
     bottleneck, latent, lambda outputs: AttentionPooling(outputs, body, attention_width), decoder
   )

@@ -1,7 +1,8 @@
 """The attention autoencoder: a transformer whose tokens are patches of an image.
 
-In the encoder a few learned queries pool the patch tokens to the latents by cross-attention. In the decoder one learned
-query per patch reads the patch from a few memory tokens, which a dense layer computes from the latents.
+In the encoder, a few learned queries pool the patch tokens by cross-attention, and a dense layer maps the result to the
+latents. In the decoder, a dense layer maps the latents to a few memory tokens, and one learned query per patch attends
+to the memory tokens.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, Examples, Latents, Logits
 from ae_jax.types import AnyArray, Keys
 
-_UNROLLED = 4  # blocks per iteration of the compiled loop; up to this many compile without a loop
+_UNROLLED = 4  # blocks per iteration of the compiled loop; 4 or fewer blocks compile without a loop
 
 Tokens = Float[AnyArray, "batch tokens width"]
 
@@ -29,9 +30,9 @@ _SMALL, _UNIT = nn.initializers.normal(0.02), nn.initializers.normal(1.0)
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-  """The hyperparameters that all layers of a model share."""
+  """Hyperparameters shared by all layers of a model."""
 
-  width: int  # of a token
+  width: int  # number of features of a token
   hidden: int  # width of the hidden layer of a block
   activation: Callable
   heads: int
@@ -40,15 +41,15 @@ class Layers:
   dropout: float
 
   def attention(self, name: str) -> attention.MultiHeadAttention:
-    """Returns an attention layer; the path of its weights ends with its name."""
+    """Returns an attention layer whose Flax module is called `name`."""
     return attention.MultiHeadAttention(self.width, self.heads, self.scaled, self.qk_norm, name=name)
 
 
 class Block(nn.Module):
   """A pre-norm transformer block, [B, N, width] -> [B, N, width]: self-attention, then a two-layer perceptron.
 
-  Each has an RMS norm of its input and a residual connection, with dropout of its output before the sum (Vaswani et al.
-  2017, section 5.4).
+  Self-attention and the perceptron each have an RMS norm of the input and a residual connection. Dropout is applied to
+  their outputs before the residual sum (Vaswani et al. 2017, section 5.4).
   """
 
   layers: Layers
@@ -62,9 +63,10 @@ class Block(nn.Module):
 
 
 def blocks(layers: Layers, depth: int, first: int = 0) -> Callable[[Tokens, Keys | None], Tokens]:
-  """Returns a function that applies `depth` blocks with stacked parameters; one block is traced and compiled.
+  """Returns a function (tokens, dropout keys) -> tokens that applies `depth` blocks.
 
-  `first` is the number of the first block: dropout draws its masks by these numbers.
+  The blocks have stacked parameters, so the size of the compiled program does not grow with `depth`. Blocks are
+  numbered from `first`; each number gives different dropout masks.
   """
 
   def body(block, h, number, dropout):
@@ -85,8 +87,8 @@ def blocks(layers: Layers, depth: int, first: int = 0) -> Callable[[Tokens, Keys
 class AttentionEncoder(nn.Module):
   """An encoder [B, H, W, C] -> [B, outputs].
 
-  It embeds patches and adds learned positions, applies `depth` blocks, pools the tokens by cross-attention of `queries`
-  learned queries, and maps the concatenated results by a dense layer.
+  It embeds the patches, adds learned position embeddings, and applies `depth` blocks. Then `queries` learned queries
+  pool the tokens by cross-attention, and a dense layer maps the concatenated results to the outputs.
   """
 
   outputs: int
@@ -109,8 +111,8 @@ class AttentionEncoder(nn.Module):
 class AttentionDecoder(nn.Module):
   """A decoder of latents [B, latent] -> logits [B, *shape].
 
-  A dense layer computes `memory` tokens from the latents; one learned query per patch attends to them; `depth` blocks
-  and a dense layer per token follow.
+  A dense layer maps the latents to `memory` tokens, and one learned query per patch attends to these tokens. Then
+  `depth` blocks are applied, and a dense layer maps each token to the pixels of its patch.
   """
 
   shape: tuple[int, int, int]
@@ -165,10 +167,15 @@ def build(
   bottleneck: Any,
   dropout: Any = 0.0,
 ) -> AutoencoderModule:
-  """Returns the attention autoencoder of images; raises UserError for invalid options.
+  """Builds the attention autoencoder for images [H, W, C].
 
-  `patch` must divide both sides of the image, and `heads` the `width` of a token. The encoder has `depth` blocks and
-  `queries` learned queries, the decoder `memory` tokens and `decoder_depth` blocks. `dropout` is the rate in training.
+  `patch`, the side of a patch in pixels, must divide both sides of the image. `heads` must divide `width`, the number
+  of features of a token. The encoder has `depth` blocks and `queries` learned queries. The decoder has `memory` memory
+  tokens and `decoder_depth` blocks. `scaled` and `qk_norm` are options of `attention.MultiHeadAttention`. `dropout` is
+  the dropout rate in training.
+
+  Raises:
+    UserError: An option is invalid.
   """
   positive = {"patch": patch, "width": width, "hidden": hidden, "depth": depth, "decoder_depth": decoder_depth}
   for key, value in {**positive, "queries": queries, "memory": memory}.items():
@@ -186,8 +193,8 @@ def build(
 
 
 def _check_patch(patch, shape):
-  """Raises UserError unless the patch divides both sides of the image."""
+  """Raises UserError unless `patch` divides both sides of the image."""
   common = math.gcd(*shape[:2])
   divisors = ", ".join(str(side) for side in range(1, common + 1) if common % side == 0)
-  wanted = f"a divisor of both sides of an image of {shape[0]}x{shape[1]}: {divisors}"
+  wanted = f"a divisor of both sides of the {shape[0]}x{shape[1]} images; use one of {divisors}"
   errors.check(common % patch == 0, "model.patch", patch, wanted)

@@ -1,6 +1,6 @@
 """A convolutional autoencoder with symmetric skip connections (Dong et al., arXiv 1611.09119; U-Net, arXiv 1505.04597).
 
-The layers work on images laid out [C, H, W, B] (see `ae_jax.ops.convolutions`).
+The layers take images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`).
 """
 
 import math
@@ -24,10 +24,14 @@ from ae_jax.types import Columns, Keys
 class UNet(AutoencoderModule):
   """A U-Net with a dense bottleneck: [B, H, W, C] -> latents [B, latent] -> logits [B, H, W, C].
 
-  Encoder: per stage a size-preserving convolution, activation and 2x2 max-pooling, then a dense layer. Decoder: a dense
-  layer, then per stage activation, nearest-neighbour upsampling and a convolution of the result joined with the skip
-  connection. The skip connections, one per encoder stage before its pooling, bypass the latents: `decode` replaces them
-  by zeros, `decode_beside` takes them from an image, which need not be the one that was encoded to the latents.
+  Each encoder stage applies a size-preserving convolution, an activation and 2x2 max-pooling. A dense layer maps the
+  output of the last stage to the latents. The decoder starts with a dense layer. Each decoder stage applies an
+  activation and nearest-neighbour upsampling, joins the result with the skip connection of the same size, and applies a
+  convolution.
+
+  The skip connection of an encoder stage is its output before pooling. Skip connections bypass the latents. `decode`
+  replaces them by zeros. `decode_beside` computes them from an image, which can differ from the image that was encoded
+  to the latents.
   """
 
   shape: tuple[int, int, int]
@@ -35,7 +39,7 @@ class UNet(AutoencoderModule):
   channels: tuple[int, ...]
   kernel: int
   activation: Callable
-  join: Callable  # of SKIPS
+  join: Callable  # a value of SKIPS
   dropout: float
 
   @property
@@ -67,14 +71,14 @@ class UNet(AutoencoderModule):
     return self._decode_with_skips(z, skips, dropout)
 
   def decode_beside(self, z: Latents, x: Examples) -> Logits:
-    """Returns the logits of latents z with the skip connections of images x."""
+    """Returns the logits decoded from latents z with the skip connections of images x."""
     return self._decode_with_skips(z, self._encode_with_skips(x, None)[1], None)
 
   def _conv(self, features: int) -> Conv:
     return Conv(features, self.kernel, convolutions.conv_same)
 
   def _encode_with_skips(self, x: Examples, dropout: Keys | None) -> tuple[Float[Array, "batch latent"], list[Array]]:
-    """Returns the latents and the skip connections, each [C, H, W, B] of its stage."""
+    """Returns the latents and one skip connection [C, H, W, B] per stage."""
     h, skips = x.transpose(3, 1, 2, 0), []
     for number, conv in enumerate(self.down):
       skips.append(drop(self.activation(conv(h)), dropout, self.dropout, number, -1))
@@ -99,7 +103,7 @@ def _none(h, skip):
   return h
 
 
-# config.model.skips -> function that joins a decoder image with the skip connection of its stage, both [C, H, W, B].
+# config.model.skips -> function that joins decoder images with a skip connection of the same size, both [C, H, W, B].
 SKIPS = {"additive": operator.add, "concatenated": _concatenated, "none": _none}
 
 
@@ -113,10 +117,13 @@ def build(
   skips: Any,
   dropout: Any = 0.0,
 ) -> UNet:
-  """Returns the autoencoder with skip connections; raises UserError for invalid options or an image too small.
+  """Builds the autoencoder with skip connections for images [H, W, C].
 
-  `channels` are those of the encoder's stages. `skips` is a key of `SKIPS`; "none" omits the skip connections.
-  `dropout` is the rate after each hidden layer in training.
+  `channels` has one number per encoder stage. `skips` is a key of `SKIPS`; "none" omits the skip connections. `dropout`
+  is the dropout rate after each hidden layer in training.
+
+  Raises:
+    UserError: An option is invalid, or the images are too small for the stages.
   """
   errors.check_positive("model.latent", latent)
   errors.check_positive("model.kernel", kernel)
@@ -129,19 +136,21 @@ def build(
 
 
 def stage_sizes(size: tuple[int, ...], stages: int) -> tuple[tuple[int, ...], ...]:
-  """Returns the sizes (height, width) of the image and after each stage, which halves the sides, rounding down.
+  """Returns the (height, width) of the image, then after each stage. A stage halves both sides and rounds down.
 
-  Raises UserError if the image is too small for the stages.
+  Raises:
+    UserError: The image is too small for the stages.
   """
   sizes = [size]
   for stage in range(stages):
     if min(sizes[-1]) < 2:
+      shrinks = f"shrinks to {sizes[-1][0]}x{sizes[-1][1]} after {count_stages(stage)} and " if stage else ""
       advice = (
         f"use at most {count_stages(stage)}" if stage else "use config.model.name='dense' for images with a side of 1"
       )
       raise errors.UserError(
-        f"config.model.channels has {count_stages(stages)}, but an image of {size[0]}x{size[1]} is {sizes[-1][0]}x"
-        f"{sizes[-1][1]} after {count_stages(stage)} and cannot be halved; {advice}"
+        f"config.model.channels has {count_stages(stages)}, but an image of {size[0]}x{size[1]} {shrinks}cannot be "
+        f"halved; {advice}"
       )
     sizes.append(tuple(side // 2 for side in sizes[-1]))
   return tuple(sizes)

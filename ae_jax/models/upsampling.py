@@ -34,7 +34,8 @@ class ConvTranspose(nn.Module):
 class ResizeConv(nn.Module):
   """Interpolation to `size`, then a size-preserving convolution with bias: [C, H, W, B] -> [features, *size, B].
 
-  It avoids the checkerboard artifacts of overlapping transposed kernels (Odena et al. 2016, Distill).
+  This layer avoids the checkerboard artifacts of transposed convolutions with overlapping kernels (Odena et al. 2016,
+  Distill).
   """
 
   features: int
@@ -52,8 +53,8 @@ class ResizeConv(nn.Module):
 class SubpixelConv(nn.Module):
   """A sub-pixel convolution (depth to space) with bias, cropped to `size`: [C, H, W, B] -> [features, *size, B].
 
-  Each pixel becomes a block of ceil(size / [H, W]) pixels. At initialisation the filters of a block are equal (ICNR,
-  Aitken et al. 2017, arXiv 1707.02937): each block is constant, which avoids checkerboard artifacts.
+  Each pixel becomes a block of ceil(size / [H, W]) pixels. At initialisation, the filters of all pixels of a block are
+  equal (ICNR, Aitken et al. 2017, arXiv 1707.02937). Each block is then constant, which avoids checkerboard artifacts.
   """
 
   features: int

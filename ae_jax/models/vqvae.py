@@ -1,6 +1,6 @@
-"""The VQ-VAE: a grid of latent vectors from a learned codebook (van den Oord et al. 2017).
+"""The VQ-VAE: the latent code is a grid of vectors from a learned codebook (van den Oord et al. 2017).
 
-The layers work on images laid out [C, H, W, B] (see `ae_jax.ops.convolutions`).
+The layers take images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`).
 """
 
 from collections.abc import Callable
@@ -24,13 +24,13 @@ Grid = Float[AnyArray, "batch rows columns latent"]
 GridIndices = Int[AnyArray, "batch rows columns"]
 
 _SMOOTHING = 1e-5  # Laplace smoothing of the counts, so that no count is 0
-_REVIVAL = 0x5E  # folded into an example's key to draw the candidates for dead entries
+_REVIVAL = 0x5E  # folded into an example's key to draw vectors that can replace dead codebook entries
 
 
 class GridEncoder(nn.Module):
   """Stages of convolution, 2x2 max-pooling and activation, then two convolutions: [B, H, W, C] -> [B, h, w, latent].
 
-  The last convolution is 1x1 and affine.
+  The last convolution has a 1x1 kernel and no activation.
   """
 
   latent: int
@@ -48,11 +48,14 @@ class GridEncoder(nn.Module):
 
 
 class GridDecoder(nn.Module):
-  """A convolution, then per stage nearest-neighbour upsampling and a convolution: [B, h, w, latent] -> [B, H, W, C]."""
+  """A convolution, then stages of activation, upsampling and convolution: [B, h, w, latent] -> [B, H, W, C].
+
+  Upsampling is nearest-neighbour interpolation.
+  """
 
   shape: tuple[int, int, int]
-  channels: tuple[int, ...]  # the encoder's
-  sizes: tuple[tuple[int, int], ...]  # of the image and after each pooling
+  channels: tuple[int, ...]  # channels of the encoder stages
+  sizes: tuple[tuple[int, int], ...]  # (height, width) of the image, then after each pooling
   kernel: int
   activation: Callable
   dropout: float
@@ -69,16 +72,17 @@ class GridDecoder(nn.Module):
 
 
 def conv_same_pool(h: Maps, kernel: Float[AnyArray, "kh kw channels features"]) -> OutputMaps:
-  """Returns the 2x2 max-pooling of a size-preserving convolution: [C, H, W, B] -> [features, H // 2, W // 2, B]."""
+  """Applies a size-preserving convolution and 2x2 max-pooling: [C, H, W, B] -> [features, H // 2, W // 2, B]."""
   return conv_pool(convolutions.pad_same(h, kernel.shape[:2]), kernel)
 
 
 class VQVAE(AutoencoderModule):
-  """The VQ-VAE: encoder [B, H, W, C] -> grid [B, h, w, latent], nearest codebook entries, decoder -> logits.
+  """The VQ-VAE: encoder [B, H, W, C] -> grid [B, h, w, latent], nearest codebook entries, decoder -> [B, H, W, C].
 
-  The gradient passes the quantisation unchanged (straight-through). The codebook is a state, the exponential moving
-  average of the encoder's vectors assigned to each entry (appendix A.1 of the paper). An entry whose moving count falls
-  below `revive_below` times the mean count is dead and restarts at a vector of the batch, with a count of 1.
+  The gradient passes through the quantisation unchanged (straight-through estimator). The codebook is part of the state
+  and has no gradient: each entry is the exponential moving average of the encoder's vectors assigned to the entry
+  (appendix A.1 of the paper). An entry is dead if its moving count is below `revive_below` times the mean count. A dead
+  entry restarts at an encoder vector of the batch, with a count of 1.
   """
 
   encoder: nn.Module
@@ -87,7 +91,7 @@ class VQVAE(AutoencoderModule):
   latent: int  # length of a codebook vector
   codebook_size: int
   commitment: float  # weight of the squared distance between the encoder's vectors and their codebook entries
-  decay: float  # of the moving averages
+  decay: float  # decay of the moving averages
   revive_below: float
 
   @property
@@ -121,21 +125,22 @@ class VQVAE(AutoencoderModule):
     return self.codebook.value[indices]
 
   def _nearest(self, vectors: Grid) -> GridIndices:
-    """Returns the indices int32 of the codebook entries nearest to vectors."""
+    """Returns the int32 index of the nearest codebook entry for each vector."""
     codebook = self.codebook.value
     flat = vectors.reshape(-1, self.latent)
-    distances = (
-      jnp.square(codebook).sum(1)[None] - 2 * flat @ codebook.T
-    )  # without the squared vector, which is constant
+    # Squared distances minus the squared norm of the vector, which does not change the nearest entry.
+    distances = jnp.square(codebook).sum(1)[None] - 2 * flat @ codebook.T
     return distances.argmin(1).astype(jnp.int32).reshape(vectors.shape[:-1])
 
   def _statistics(
     self, vectors: Grid, indices: GridIndices, batch: Columns | None, keys: Keys | None
   ) -> dict[str, Array]:
-    """Returns sums over the examples: the vectors assigned to each entry, and candidates to revive dead entries.
+    """Returns sums over the examples, from which `update_state` updates the codebook.
 
-    Each example offers one of its vectors to each entry with probability 1 / examples; an entry with exactly one offer
-    has a candidate. The choice is thus a sum over examples, which does not depend on how the batch is split.
+    The sums contain the vectors assigned to each entry, and candidates that can replace dead entries. Each example
+    offers one of its vectors to each entry with probability 1 / (number of examples in the previous step). If an entry
+    receives exactly one offer, the offered vector is its candidate. Sums of offers do not depend on how the batch is
+    split.
     """
     weight = jnp.ones(len(vectors)) if batch is None or "weight" not in batch else batch["weight"].astype(jnp.float32)
     positions = self.grid[0] * self.grid[1]
@@ -155,7 +160,7 @@ class VQVAE(AutoencoderModule):
 
   @nn.nowrap
   def update_state(self, state: PyTree, sums: PyTree) -> PyTree:
-    """Returns the state after a step: moving averages, with dead entries restarted at their candidates."""
+    """Returns the state after a step: updated moving averages, and dead entries replaced by their candidates."""
     average = lambda old, new: self.decay * old + (1.0 - self.decay) * new
     counts, totals = average(state["counts"], sums["counts"]), average(state["sums"], sums["sums"])
     dead = counts < self.revive_below * counts.mean()
@@ -180,10 +185,14 @@ def build(
   revive_below: Any,
   dropout: Any = 0.0,
 ) -> VQVAE:
-  """Returns the VQ-VAE of images; raises UserError for invalid options or an image too small.
+  """Builds the VQ-VAE for images [H, W, C].
 
-  `latent` is the length of a codebook vector. Each of the `channels` is a stage, which halves the sides of the grid.
-  The other options are fields of `VQVAE`; `dropout` is the rate after each hidden layer in training.
+  `latent` is the length of a codebook vector. `channels` has one number per encoder stage; each stage halves both sides
+  of the image. `dropout` is the dropout rate after each hidden layer in training. For the options from `codebook_size`
+  to `revive_below`, see `VQVAE`.
+
+  Raises:
+    UserError: An option is invalid, or the images are too small for the stages.
   """
   for key, value in {"latent": latent, "kernel": kernel}.items():
     errors.check_positive(f"model.{key}", value)
@@ -193,7 +202,7 @@ def build(
   errors.check(valid, "model.codebook_size", codebook_size, f"an integer from 2 to {2**20}")
   errors.check_not_negative("model.commitment", commitment)
   for key, value in {"decay": decay, "revive_below": revive_below}.items():
-    errors.check(errors.is_number(value) and 0 <= value < 1, f"model.{key}", value, "a number from 0 to below 1")
+    errors.check(errors.is_number(value) and 0 <= value < 1, f"model.{key}", value, "a number in [0, 1)")
   check_rate(dropout)
   sizes = unet.stage_sizes(shape[:2], len(channels))
   function = activations.choose(activation, "activation")

@@ -1,10 +1,12 @@
 """Objectives: frozen dataclasses that are called as pure functions (model, variables, batch, keys) -> (loss, aux).
 
-A batch holds `x` [B, ...], normalised, `weight` [B], which is 0 for padding, and the columns that the model declares;
-`keys` [B] holds a random key for each example. An objective computes `statistics` of each example, takes their means
-over the batch, and `combine`s the means into the loss. Every term is summed over the elements of an example, in nats or
-in squared error. The same object serves training and evaluation; the loss of a test set combines the means over the
-whole set, so that it does not depend on the batches.
+`batch` holds the examples `x` [B, ...] in the data range, `weight` [B], which is 0 for padding, and the other columns
+that the model needs. `keys` [B] holds one random key per example.
+
+An objective computes `statistics` of each example, averages them over the batch, and passes the means to `combine`,
+which returns the loss. Each term of the loss is summed over the elements of an example; its unit is nats or squared
+error. The same objective is used in training and evaluation. The loss of a test set is computed from the means over
+the whole set, so it does not depend on the batches.
 """
 
 import dataclasses
@@ -45,14 +47,14 @@ def build(
 
   Args:
     name: A key of OBJECTIVES.
-    model: The model that it will train.
-    value_range: Range of the data, a key of ranges.INTERVALS.
-    span: Span of the data; None for that of the range.
-    schedules: The result of `schedules.build`.
-    **options: The keyword-only fields of the objective's class.
+    model: Model to train.
+    value_range: Value range of the data, a key of ranges.INTERVALS.
+    span: Smallest, largest and missing value of the data; None for `ranges.SPANS[value_range]`.
+    schedules: Schedules of numeric options, as returned by `schedules.build`.
+    **options: Values of the keyword-only fields of the objective's class.
 
   Raises:
-    UserError: If an option is invalid, or does not fit the model or the range.
+    UserError: If an option is invalid, or does not fit the model or the value range.
   """
   constructors = {known: _checked(objective_class, model) for known, objective_class in OBJECTIVES.items()}
   objective = errors.call(constructors, "objective", name, value_range, span or ranges.SPANS[value_range], **options)
@@ -60,13 +62,13 @@ def build(
     if scheduled not in objective.numbers():
       known = errors.list_known(scheduled, objective.numbers())
       raise errors.UserError(
-        f"config.schedules: objective.{scheduled} is no numeric option of the objective {name!r}; {known}"
+        f"config.schedules: objective.{scheduled} is not a numeric option of the objective {name!r}; {known}"
       )
   return dataclasses.replace(objective, schedules=tuple(schedules))
 
 
 def _checked(objective_class: type[Objective], model: models.Model) -> Callable[..., Objective]:
-  """Returns a constructor that checks the options first, as a config may hold anything."""
+  """Returns a constructor of the class that first checks the options."""
 
   @functools.wraps(objective_class, assigned=(), updated=())  # `errors.call` reads the options from the signature
   def construct(value_range, span, **options):
@@ -78,9 +80,9 @@ def _checked(objective_class: type[Objective], model: models.Model) -> Callable[
 
 
 def check_bottleneck(name: str, code: models.CodeSpec, shape: Sequence[int]) -> None:
-  """Raises UserError if the latent code is larger than the example and nothing else prevents an identity mapping.
+  """Raises UserError if the latent code is so large that the model can copy its input.
 
-  The shape of a grid code, or the codebook of a discrete code, limits it anyway.
+  Only the objective "reconstruction" with a latent vector is checked: other objectives regularise the model.
 
   Args:
     name: A key of OBJECTIVES.
@@ -90,6 +92,6 @@ def check_bottleneck(name: str, code: models.CodeSpec, shape: Sequence[int]) -> 
   elements = math.prod(shape)
   if name == "reconstruction" and code.is_vector and code.size > elements:
     raise errors.UserError(
-      f"config.model.latent={code.size}: larger than the example of {elements} elements, so that the model can copy "
-      f"it; use at most {elements}, or an objective that regularises (sparse, contractive, denoising, elbo)"
+      f"config.model.latent={code.size}: larger than the {elements} elements of an example, so the model can copy its "
+      f"input; use at most {elements}, or a regularised objective (sparse, contractive, denoising, elbo)"
     )

@@ -1,4 +1,4 @@
-"""The reconstruction objective, and the parts that the other objectives share."""
+"""The reconstruction objective, which is the base class of all objectives, and functions that objectives share."""
 
 import dataclasses
 import math
@@ -20,17 +20,17 @@ _EMPTY: dict = {}
 
 
 class ExampleStatistics(NamedTuple):
-  """Statistics of each example, from which the loss is computed, and sums, which update the model's state."""
+  """Statistics per example, from which the loss is computed, and sums that update the state of the model."""
 
   values: Statistics  # {name: [B, ...]}
-  penalties: Statistics = _EMPTY  # {name: [B]}: terms of the model, see `models.Encoding`
-  sums: Any = _EMPTY  # `models.Encoding.statistics`
+  penalties: Statistics = _EMPTY  # {name: [B]}: loss terms of the model, see `models.Encoding`
+  sums: Any = _EMPTY  # sums over the batch, see `models.Encoding.statistics`
 
 
 class Aux(NamedTuple):
-  """What an objective returns besides the loss."""
+  """Values that an objective returns in addition to the loss."""
 
-  terms: Statistics  # {name: []}
+  terms: Statistics  # {name: []}: terms of the loss
   statistics: Any  # the model's statistics, as means over the examples of the batch
 
 
@@ -40,7 +40,7 @@ def batch_sum(values: PyTree, weight: Float[AnyArray, " batch"]) -> PyTree:
 
 
 def batch_mean(values: PyTree, weight: Float[AnyArray, " batch"]) -> PyTree:
-  """Returns the means over the examples that are not padding, 0 if all are: leaves [B, ...] -> [...]."""
+  """Returns the means over all examples except padding: leaves [B, ...] -> [...]; 0 if all examples are padding."""
   count = jnp.maximum(weight.sum(), 1.0)
   return jax.tree.map(lambda total: total / count, batch_sum(values, weight))
 
@@ -56,27 +56,28 @@ def _gaussian(logits, x, activation):
 
 # (logits, x, output activation) -> the reconstruction term of each element
 LIKELIHOODS: dict[str, Callable] = {"bernoulli": _bernoulli, "gaussian": _gaussian}
-_UNITS = {"bernoulli": "nats", "gaussian": "squared_error"}  # unit and name of the term
+_UNITS = {"bernoulli": "nats", "gaussian": "squared_error"}  # name of the reconstruction term, which is also its unit
 
 
-# Metadata of a numeric field, which may differ between sweep members that share a compiled program.
+# Metadata of the numeric fields. Their values may differ between sweep members that share a compiled program.
 NUMERIC = {"numeric": True}
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  """Reconstruction loss: "bernoulli" in nats (needs the range "unit"), "gaussian" in squared error.
+  """Reconstruction loss: cross-entropy in nats for the likelihood "bernoulli", squared error for "gaussian".
 
-  The keyword-only fields of a subclass are its options in `config.objective`.
+  "bernoulli" needs the value range "unit". The keyword-only fields of an objective are its options in
+  `config.objective`.
   """
 
   value_range: str  # a key of losses.OUTPUT_ACTIVATIONS
-  span: ranges.Span  # of the data
-  remat: bool = False  # recompute most intermediates for the gradient
-  schedules: tuple[tuple[str, Schedule], ...] = ()  # names of numeric fields, and the schedules towards their values
+  span: ranges.Span  # smallest, largest and missing value of the data
+  remat: bool = False  # recompute most intermediates in the backward pass
+  schedules: tuple[tuple[str, Schedule], ...] = ()  # (name of a numeric field, its schedule)
   _: dataclasses.KW_ONLY
   likelihood: str  # a key of LIKELIHOODS
-  samples_posterior: ClassVar[bool] = False  # whether the model's posterior is trained towards its prior
+  samples_posterior: ClassVar[bool] = False  # whether the loss trains the model's posterior to match its prior
 
   @property
   def needs_whole_batch(self) -> bool:
@@ -85,7 +86,7 @@ class Objective:
 
   @property
   def unit(self) -> str:
-    """Name and unit of the reconstruction term."""
+    """Name of the reconstruction term, which is also its unit: "nats" or "squared_error"."""
     return _UNITS[self.likelihood]
 
   @classmethod
@@ -94,15 +95,15 @@ class Objective:
     return [field.name for field in dataclasses.fields(cls) if field.metadata.get("numeric")]
 
   def numbers(self) -> dict[str, float]:
-    """Returns the fields that may differ between sweep members that share a compiled program."""
+    """Returns {name: value} of the numeric fields."""
     return {name: float(getattr(self, name)) for name in self.numeric_fields()}
 
   def at(self, step: Any) -> "Objective":
-    """Returns the objective with the values that its schedules have at a step, int32 []."""
+    """Returns the objective with its schedules evaluated at `step` (int32 scalar)."""
     return dataclasses.replace(self, **{name: schedule(step, getattr(self, name)) for name, schedule in self.schedules})
 
   def is_zero(self, name: str) -> bool:
-    """Returns whether a numeric field is 0 throughout the training; False if a schedule or a sweep varies it."""
+    """Returns whether a numeric field is 0 throughout training; False if a schedule or a sweep changes it."""
     value = getattr(self, name)
     return name not in dict(self.schedules) and isinstance(value, float) and value == 0.0
 
@@ -115,7 +116,7 @@ class Objective:
   def statistics(
     self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False
   ) -> ExampleStatistics:
-    """Returns the statistics of each example, from which the loss is computed."""
+    """Returns the statistics per example from which the loss is computed."""
     encoding, logits = model.autoencode(variables, batch["x"], batch, keys=keys, train=train)
     return example_statistics({self.unit: self.reconstruction_term(model, logits, batch["x"])}, encoding)
 
@@ -126,7 +127,7 @@ class Objective:
     return loss, {self.unit: loss}
 
   def loss(self, model: models.Model, values: Statistics, penalties: Statistics) -> tuple[Scalar, Statistics]:
-    """Returns the loss [] and its terms from the means of the values and penalties of `ExampleStatistics`."""
+    """Returns the loss [] and its terms from the means of `ExampleStatistics.values` and of the model's penalties."""
     loss, terms = self.combine(model, values)
     for penalty in penalties.values():
       loss = loss + penalty
@@ -144,7 +145,7 @@ class Objective:
   ) -> tuple[Scalar, Aux]:
     """Returns the loss [] of a batch, its terms and the model's statistics.
 
-    `train` switches dropout on; `mean` averages the statistics of the examples like `batch_mean`.
+    `train` enables dropout. `mean` averages the statistics over the batch and has the signature of `batch_mean`.
     """
 
     def compute(variables, batch, keys):
@@ -162,14 +163,14 @@ class Objective:
     x: Float[AnyArray, " batch *shape"],
     *emphasis: Float[Array, " batch *shape"],
   ) -> Float[Array, " batch"]:
-    """Returns the reconstruction term [B] of logits; the optional `emphasis` weights the elements."""
+    """Returns the reconstruction term [B]; the optional `emphasis` holds a weight for each element of `x`."""
     return reconstruction_term(
       model, self.likelihood, losses.OUTPUT_ACTIVATIONS[self.value_range], logits, x, *emphasis
     )
 
 
 def example_statistics(values: Statistics, encoding: models.Encoding) -> ExampleStatistics:
-  """Returns the `ExampleStatistics` of statistics and of the terms that the encoding adds to the loss."""
+  """Returns the `ExampleStatistics` of `values` and of the penalties and statistics of the encoding."""
   return ExampleStatistics(values, encoding.penalties, encoding.statistics)
 
 
@@ -181,7 +182,7 @@ def reconstruction_term(
   x: Float[AnyArray, " batch *shape"],
   *emphasis: Float[Array, " batch *shape"],
 ) -> Float[Array, " batch"]:
-  """Returns the reconstruction term [B] of a likelihood; the optional `emphasis` weights the elements."""
+  """Returns the reconstruction term [B]; the optional `emphasis` holds a weight for each element of `x`."""
 
   def term(logits, x, *emphasis):
     return math.prod(emphasis, start=LIKELIHOODS[likelihood](logits, x, activation))
@@ -190,9 +191,10 @@ def reconstruction_term(
 
 
 def check_likelihood(likelihood: Any, value_range: str) -> None:
-  """Raises UserError if a likelihood is unknown or does not fit the range of the data."""
+  """Raises UserError if a likelihood is unknown or does not fit the value range of the data."""
   errors.choose(LIKELIHOODS, likelihood, "objective.likelihood")
   if likelihood == "bernoulli" and value_range != "unit":
     raise errors.UserError(
-      f"config.objective.likelihood='bernoulli' needs config.data.range='unit', not {value_range!r}; use 'gaussian'"
+      f"config.objective.likelihood='bernoulli' needs config.data.range='unit', not {value_range!r}; set this range, "
+      "or use likelihood 'gaussian'"
     )

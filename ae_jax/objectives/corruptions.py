@@ -1,6 +1,7 @@
-"""Noise on one example: functions (key, x, level, span) -> (corrupted x, mask of the corrupted elements).
+"""Corruptions of one example: functions (key, x, level, span) -> (corrupted x, mask of the corrupted elements).
 
-`level` is from 0 to 1; `span` is the `data.ranges.Span` of the data. The noise of Vincent et al. (2010, section 3.3).
+`level` is in [0, 1]. `span` is the `data.ranges.Span` of the data: the smallest, largest and missing value. Source:
+Vincent et al. (2010, section 3.3).
 """
 
 from typing import Any
@@ -14,20 +15,20 @@ Corrupted = tuple[Float[Array, "*shape"], Bool[Array, "*shape"]]
 
 
 def masking(key: Key[Array, ""], x: Float[Array, "*shape"], level: float | Array, span: Any) -> Corrupted:
-  """Sets each element to `span.missing` with probability `level`: 0 in Vincent et al., black in images."""
+  """Sets each element with probability `level` to `span.missing` (black in images, 0 in Vincent et al.)."""
   mask = jax.random.bernoulli(key, level, x.shape)
   return jnp.where(mask, jnp.full_like(x, span.missing), x), mask
 
 
 def salt_and_pepper(key: Key[Array, ""], x: Float[Array, "*shape"], level: float | Array, span: Any) -> Corrupted:
-  """Sets each element with probability `level` to the least or the greatest value, with equal probability."""
+  """Sets each element with probability `level` to `span.low` or `span.high`, which are equally probable."""
   u = jax.random.uniform(key, x.shape, x.dtype)
   mask = u < level
   return jnp.where(mask, jnp.where(u < level / 2, span.low, span.high).astype(x.dtype), x), mask
 
 
 def gaussian(key: Key[Array, ""], x: Float[Array, "*shape"], level: float | Array, span: Any) -> Corrupted:
-  """Adds normal noise of standard deviation `level` times the width of the span to all elements."""
+  """Adds normal noise with standard deviation `level * (span.high - span.low)` to all elements."""
   noise = level * (span.high - span.low) * jax.random.normal(key, x.shape, x.dtype)
   return x + noise, jnp.ones(x.shape, bool)
 
@@ -42,13 +43,13 @@ def corrupt(
   level: float | Array,
   span: Any,
 ) -> tuple[Float[Array, " batch *shape"], Bool[Array, " batch *shape"]]:
-  """Returns a corrupted batch, each example with noise from its own key, and the mask of its corrupted elements.
+  """Returns the corrupted batch and the mask of the corrupted elements.
 
   Args:
     name: A key of CORRUPTIONS.
-    keys: A random key for each example.
+    keys: One random key per example.
     x: The examples.
-    level: Noise level.
+    level: Noise level in [0, 1].
     span: The `data.ranges.Span` of the data.
   """
   return jax.vmap(lambda key, example: CORRUPTIONS[name](key, example, level, span))(keys, x)

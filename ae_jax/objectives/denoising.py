@@ -1,4 +1,4 @@
-"""Objectives that reconstruct the clean example from a corrupted one."""
+"""Objectives that reconstruct the clean example from a corrupted copy."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ from ae_jax.types import Batch, Keys, Number
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Denoising(base.Objective):
-  """Reconstruction of the clean example from a corrupted one (Vincent et al. 2010).
+  """Reconstruction of the clean example from a corrupted copy (Vincent et al. 2010).
 
-  In their emphasised loss (section 4.2) corrupted elements count `alpha` times, the others `beta` times; gaussian noise
-  corrupts all of them.
+  The loss is emphasised (section 4.2): the weight of corrupted elements is `alpha`, the weight of other elements is
+  `beta`. Gaussian noise corrupts all elements.
   """
 
   corruption: str  # a key of corruptions.CORRUPTIONS
-  # probability; of gaussian noise, standard deviation in widths of the data's span
+  # probability that an element is corrupted; for gaussian noise, standard deviation / (span.high - span.low)
   level: Number = dataclasses.field(metadata=base.NUMERIC)
   alpha: Number = dataclasses.field(metadata=base.NUMERIC)
   beta: Number = dataclasses.field(metadata=base.NUMERIC)
@@ -46,19 +46,20 @@ class Denoising(base.Objective):
     return base.example_statistics({self.unit: self.reconstruction_term(model, logits, x, emphasis)}, encoding)
 
 
-# The span of a hidden layer with activations in (-1, 1); the noise level of other layers is in units of the activation.
+# Span of tanh layers. Other hidden layers use the span "unit", so their noise level is in units of the activation.
 _TANH_SPAN = ranges.Span(-1.0, 1.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layerwise(base.Objective):
-  """Trains one layer of a dense model as a denoising autoencoder of the output of the layers below, which stay fixed.
+  """Trains one encoder layer of a dense model and the matching decoder layer as a denoising autoencoder.
 
-  Greedy pretraining (Vincent et al. 2010, section 3.5). Layer 0 reconstructs the data; layer k is trained together with
-  the opposite layer of the decoder. The decoder must mirror the encoder and have its own weights.
+  This is greedy layer-wise pretraining (Vincent et al. 2010, section 3.5). Layer 0 reconstructs the data. Layer k
+  reconstructs the output of layer k - 1, and the layers below layer k are fixed. The decoder must mirror the encoder
+  and have its own weights.
   """
 
-  layer: int
+  layer: int  # index of the encoder layer
   corruption: str  # a key of corruptions.CORRUPTIONS
   level: Number = dataclasses.field(metadata=base.NUMERIC)  # see `Denoising`
 
@@ -67,12 +68,12 @@ class Layerwise(base.Objective):
     encoder, decoder = model.module.layers or (None, None)
     if encoder is None or encoder.widths != decoder.widths[::-1]:
       raise errors.UserError(
-        "config.objective.name='layerwise': needs config.model.name='dense' with a mirrored decoder, tied=False and a "
-        "deterministic bottleneck"
+        "config.objective.name='layerwise' needs config.model.name='dense', decoder_widths=(), tied=False and a "
+        "bottleneck other than 'gaussian'"
       )
     layer, likelihood, layers = options["layer"], options["likelihood"], len(encoder.widths) + 1
     valid = isinstance(layer, int) and not isinstance(layer, bool) and 0 <= layer < layers
-    errors.check(valid, "objective.layer", layer, f"an integer from 0 to {layers - 1}, a layer of the encoder")
+    errors.check(valid, "objective.layer", layer, f"an integer from 0 to {layers - 1} (index of an encoder layer)")
     _check_noise(options["corruption"], options["level"])
     if layer == 0:
       base.check_likelihood(likelihood, value_range)
@@ -80,14 +81,14 @@ class Layerwise(base.Objective):
       errors.choose(base.LIKELIHOODS, likelihood, "objective.likelihood")
       if likelihood == "bernoulli" and encoder.activation is not activations.sigmoid:
         raise errors.UserError(
-          f"config.objective.likelihood='bernoulli' for layer {layer} needs config.model.activation='sigmoid'; "
-          "use 'gaussian'"
+          f"config.objective.likelihood='bernoulli' for layer {layer} needs config.model.activation='sigmoid'; set "
+          "this activation, or use likelihood 'gaussian'"
         )
 
   def statistics(
     self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False
   ) -> base.ExampleStatistics:
-    del train  # dropout belongs to the training of all layers together
+    del train  # dropout is used only when all layers are trained together
     activation, span = losses.OUTPUT_ACTIVATIONS[self.value_range], self.span
     if self.layer:
       activation = model.module.layers[0].activation

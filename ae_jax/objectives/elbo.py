@@ -1,4 +1,4 @@
-"""The evidence lower bound of variational autoencoders."""
+"""The evidence lower bound (ELBO) of variational autoencoders."""
 
 import dataclasses
 import math
@@ -14,11 +14,11 @@ from ae_jax.objectives import base
 from ae_jax.ops import losses
 from ae_jax.types import Batch, Keys, Number, Scalar
 
-_NOISE = (1e-12, 1e12)  # bounds of the standard deviation: its square must be a float32
+_NOISE = (1e-12, 1e12)  # bounds of the standard deviation, whose square must be a normal float32 number
 
 
 def sample(posterior: models.Gaussian, keys: Keys) -> Float[Array, " batch *latent"]:
-  """Returns a sample of the posterior of each example, drawn with its key."""
+  """Returns one sample of the posterior of each example, drawn with the key of the example."""
   mean, log_variance = posterior
   normal = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:], mean.dtype))(keys)
   return mean + jnp.exp(0.5 * log_variance) * normal
@@ -26,16 +26,16 @@ def sample(posterior: models.Gaussian, keys: Keys) -> Float[Array, " batch *late
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Elbo(base.Objective):
-  """Negative evidence lower bound in nats, from one sample of the posterior (Kingma & Welling 2014).
+  """Negative evidence lower bound in nats, estimated from one posterior sample per example (Kingma & Welling 2014).
 
-  The bound itself has beta = 1 and free_bits = 0.
+  With beta = 1 and free_bits = 0 this is the standard ELBO. Other values modify the KL term.
   """
 
-  # standard deviation of the gaussian likelihood, in the unit of the data
+  # standard deviation of the gaussian likelihood, in units of the data
   noise: Number = dataclasses.field(metadata=base.NUMERIC)
   # weight of the KL divergence (Higgins et al. 2017)
   beta: Number = dataclasses.field(metadata=base.NUMERIC)
-  # least mean KL of each latent dimension that counts, in nats (Kingma et al. 2016, equation 15)
+  # lower bound of the KL term of each latent dimension (mean over the batch) in nats (Kingma et al. 2016, equation 15)
   free_bits: Number = dataclasses.field(metadata=base.NUMERIC)
   samples_posterior: ClassVar[bool] = True
 

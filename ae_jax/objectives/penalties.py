@@ -14,15 +14,15 @@ from ae_jax.types import Batch, Keys, Number, Scalar
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sparse(base.Objective):
-  """Reconstruction and `weight` times a penalty on the activity of the latent code.
+  """Reconstruction loss plus `weight` times a penalty that makes the latent code sparse.
 
-  The penalty "l1" is the sum of |z|. The penalty "kl" is the sum over units of KL(target || mean activation over the
-  batch), for latents in (0, 1) as the bottleneck "sigmoid" returns them (Ng 2011).
+  The penalty "l1" is the sum of |z| over the latent units. The penalty "kl" is KL(target || mean activation over the
+  batch), summed over the latent units (Ng 2011). "kl" needs the bottleneck "sigmoid", whose latents are in (0, 1).
   """
 
   penalty: str  # "l1" or "kl"
   weight: Number = dataclasses.field(metadata=base.NUMERIC)
-  target: Number = dataclasses.field(metadata=base.NUMERIC)  # rho of "kl", often 0.05; "l1" does not use it
+  target: Number = dataclasses.field(metadata=base.NUMERIC)  # rho of the penalty "kl", often 0.05; not used by "l1"
 
   @property
   def needs_whole_batch(self) -> bool:
@@ -33,10 +33,13 @@ class Sparse(base.Objective):
     super().check(model, value_range, options)
     errors.check_not_negative("objective.weight", options["weight"])
     valid = errors.is_number(options["target"]) and 0 < options["target"] < 1
-    errors.check(valid, "objective.target", options["target"], "between 0 and 1")
+    errors.check(valid, "objective.target", options["target"], "a number in (0, 1)")
     errors.choose(dict.fromkeys(("l1", "kl")), options["penalty"], "objective.penalty")
     if options["penalty"] == "kl" and (model.code.low, model.code.high) != (0.0, 1.0):
-      raise errors.UserError("config.objective.penalty='kl' needs config.model.bottleneck='sigmoid'; or use 'l1'")
+      raise errors.UserError(
+        "config.objective.penalty='kl' needs config.model.bottleneck='sigmoid'; set this bottleneck, or use "
+        "penalty 'l1'"
+      )
 
   def statistics(
     self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False
@@ -59,13 +62,13 @@ class Sparse(base.Objective):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contractive(base.Objective):
-  """Reconstruction and `weight` times the squared Frobenius norm of the encoder's Jacobian (Rifai et al. 2011).
+  """Reconstruction loss plus `weight` times the squared Frobenius norm of the encoder's Jacobian (Rifai et al. 2011).
 
-  0 `probes` compute the norm exactly, with one backward pass for each latent. A positive number of random probes
-  estimates it without bias.
+  With `probes` = 0 the norm is exact and takes one backward pass per latent. Otherwise the norm is estimated without
+  bias from `probes` random directions.
   """
 
-  probes: int
+  probes: int  # number of random directions; 0 for the exact norm
   weight: Number = dataclasses.field(metadata=base.NUMERIC)
 
   @classmethod
@@ -74,7 +77,7 @@ class Contractive(base.Objective):
     errors.check_not_negative("objective.weight", options["weight"])
     probes = options["probes"]
     valid = isinstance(probes, int) and not isinstance(probes, bool) and 0 <= probes <= errors.LARGEST_COUNT
-    errors.check(valid, "objective.probes", probes, "an integer, 0 (exact) or more")
+    errors.check(valid, "objective.probes", probes, "an integer of at least 0 (0 computes the exact penalty)")
 
   def statistics(
     self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False

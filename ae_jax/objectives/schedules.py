@@ -11,9 +11,9 @@ from jaxtyping import Float
 from ae_jax import errors
 from ae_jax.types import AnyArray, Number
 
-# name -> fraction of the way from `start` to the value in the config, at a fraction t >= 0 of the schedule
+# name -> function of t >= 0, the elapsed fraction of the schedule; returns 0 for `start`, 1 for the value in the config
 SHAPES: dict[str, Callable] = {
-  "constant": lambda t: jnp.zeros_like(t),  # `start`, then the value in the config
+  "constant": lambda t: jnp.zeros_like(t),  # `start` until the schedule ends
   "linear": lambda t: t,
   "cosine": lambda t: 0.5 - 0.5 * jnp.cos(math.pi * t),
   "cyclic": lambda t: jnp.minimum(2.0 * (t % 1.0), 1.0),  # Fu et al. (2019), section 3.2, with R = 0.5
@@ -24,10 +24,10 @@ _KEYS = {"key", "name", "start"}
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  """Changes a value from `start` to that in the config over `steps` steps from step `first` on.
+  """Changes a value from `start` to the value in the config over `steps` steps, beginning at step `first`.
 
-  "cyclic" repeats this until the end of the training: each period changes linearly in its first half and is constant in
-  its second half. The other shapes stay at the value in the config.
+  "cyclic" repeats with a period of `steps` until training ends: the value changes linearly in the first half of a
+  period and is constant in the second half. After `steps` steps, all other schedules return the value in the config.
   """
 
   name: str  # a key of SHAPES
@@ -36,7 +36,7 @@ class Schedule:
   first: int = 0
 
   def __call__(self, step: Any, stop: Number) -> Float[AnyArray, "..."]:
-    """Returns the value at a step, int32 []; `stop` is the value in the config."""
+    """Returns the value at `step` (int32 scalar); `stop` is the value in the config."""
     t = (step - self.first).astype(jnp.float32) / self.steps
     fraction = SHAPES[self.name](t)
     fraction = fraction if self.name == "cyclic" else jnp.where(t < 1.0, fraction, 1.0)
@@ -44,13 +44,14 @@ class Schedule:
 
 
 def build(described: Sequence[Any], first: int, steps_per_epoch: int, last: int) -> tuple[tuple[str, Schedule], ...]:
-  """Returns the (name of the objective's numeric option, schedule) pairs that `config.schedules` describes.
+  """Returns pairs (name of a numeric option of the objective, schedule) for the entries of `config.schedules`.
 
   Args:
-    described: Dicts {"key": "objective.beta", "name": "linear", "start": 0.0, "epochs": 10}, or with "steps".
-    first: The step at which the stage of the objective begins.
-    steps_per_epoch: Steps in an epoch.
-    last: The step at which the training ends; a schedule, or one period of a cyclic one, must end by then.
+    described: Entries of `config.schedules`: dicts {"key": "objective.beta", "name": "linear", "start": 0.0, "epochs":
+      10}, or with "steps" instead of "epochs".
+    first: Step at which the training stage begins.
+    steps_per_epoch: Number of steps per epoch.
+    last: Step at which the training stage ends. A schedule, or one period of a cyclic schedule, must end by this step.
 
   Raises:
     UserError: If an entry is invalid.
@@ -60,10 +61,16 @@ def build(described: Sequence[Any], first: int, steps_per_epoch: int, last: int)
     where = f"schedules[{number}]"
     unit = _check(where, options)
     name = options["key"].removeprefix("objective.")
-    errors.check(name not in schedules, f"{where}.key", options["key"], "an option that no other schedule names")
+    errors.check(
+      name not in schedules,
+      f"{where}.key",
+      options["key"],
+      "an option without an earlier schedule; keep one schedule per option",
+    )
     steps = round(options[unit] * (steps_per_epoch if unit == "epochs" else 1))
     most = last - first
-    errors.check(1 <= steps <= most, f"{where}.{unit}", options[unit], f"from 1 to all of the {most} steps of training")
+    wanted = f"from 1 to {most} steps, the length of the training; an epoch has {steps_per_epoch} steps"
+    errors.check(1 <= steps <= most, f"{where}.{unit}", options[unit], wanted)
     schedules[name] = Schedule(options["name"], float(options["start"]), steps, first)
   return tuple(schedules.items())
 
@@ -73,7 +80,7 @@ def _check(where: str, options: Any) -> str:
   example = '{"key": "objective.beta", "name": "linear", "start": 0.0, "epochs": 10}'
   units = {"epochs", "steps"} & options.keys() if isinstance(options, dict) else set()
   valid = len(units) == 1 and options.keys() == _KEYS | units
-  errors.check(valid, where, options, f'a dict such as {example}, or with "steps"')
+  errors.check(valid, where, options, f'a dict such as {example}, or with "steps": 1000 instead of "epochs": 10')
   (unit,) = units
   in_objective = isinstance(options["key"], str) and options["key"].startswith("objective.")
   errors.check(in_objective, f"{where}.key", options["key"], "an option of config.objective, such as 'objective.beta'")

@@ -1,10 +1,10 @@
 """Convolution, transposed convolution and max pooling for images [C, H, W, B] and kernels [kh, kw, C_in, C_out].
 
-On CPU each operation is a matrix product over stacked shifts of the image; on other platforms it is XLA's convolution.
-The platform is chosen when the program is lowered. The batch is the contiguous axis, so each shift copies whole
-vectors, and pooling and bias run at memory speed. Pieces come from `lax.split`, whose transpose is one concatenation;
-the transpose of indexing is a padded sum for each piece. All operations can be differentiated to any order, in forward
-and reverse mode.
+On CPU, each convolution is a matrix product over stacked shifts of the image. On other platforms, it is XLA's
+convolution. The implementation is chosen when the program is lowered. The batch is the contiguous axis, so each shift
+copies whole vectors, and pooling and bias run at memory speed. `lax.split` cuts arrays instead of indexing, because its
+transpose is one concatenation, and the transpose of indexing is a padded sum for each piece. All operations can be
+differentiated to any order, in forward and reverse mode.
 """
 
 import itertools
@@ -24,7 +24,7 @@ Kernel = Float[_Array, "kh kw channels features"]
 _LAYOUT = ("CHWN", "HWIO", "CHWN")
 
 # Up to this number of input channels, one product over whole pooling windows is faster on CPU, although it needs 16 / 9
-# of the multiplications.
+# times as many multiplications (3x3 kernel, 2x2 window).
 _FEW_CHANNELS = 3
 
 
@@ -36,7 +36,7 @@ def conv(x: Image, kernel: Kernel) -> Float[Array, "features out_height out_widt
 def conv_max_pool(
   x: Image, kernel: Kernel, window: Sequence[int]
 ) -> Float[Array, "features out_height out_width batch"]:
-  """Returns `max_pool(conv(x, kernel), window)` without the outputs that pooling would cut off."""
+  """Returns `max_pool(conv(x, kernel), window)` without computing convolution outputs that pooling drops."""
   height, width = (
     (side - k + 1) // w * w + k - 1 for side, k, w in zip(x.shape[1:3], kernel.shape[:2], window, strict=True)
   )
@@ -49,7 +49,7 @@ def conv_max_pool(
 
 
 def conv_same(x: Image, kernel: Kernel) -> Float[Array, "features height width batch"]:
-  """Returns the cross-correlation with zero padding that keeps the size of the image, as "SAME" padding does."""
+  """Returns the cross-correlation with zero padding as in "SAME": [C, H, W, B] -> [C_out, H, W, B]."""
   kh, kw, c_in, c_out = kernel.shape
   if c_out < c_in:  # summing shifts of the output is cheaper than stacking shifts of the input
     return conv_transpose(x, kernel, 1, x.shape[1:3])
@@ -57,9 +57,10 @@ def conv_same(x: Image, kernel: Kernel) -> Float[Array, "features height width b
 
 
 def pad_same(x: Image, size: Sequence[int]) -> Float[Array, "channels padded_height padded_width batch"]:
-  """Pads images with zeros as `conv_same` does for a kernel of size (kh, kw).
+  """Pads images with zeros as in `conv_same`, for a kernel of `size` (kh, kw).
 
-  (kh - 1) // 2 rows go above the image and (kw - 1) // 2 columns to its left; the others go below and to the right.
+  Adds (kh - 1) // 2 rows above the image and kh // 2 rows below, (kw - 1) // 2 columns on the left and kw // 2 columns
+  on the right.
   """
   kh, kw = size
   return jnp.pad(x, ((0, 0), ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2), (0, 0)))
@@ -70,7 +71,7 @@ def conv_adjoint(
 ) -> Float[Array, "channels full_height full_width batch"]:
   """Returns the adjoint of `conv`: [C_out, H, W, B] -> [C, H + kh - 1, W + kw - 1, B].
 
-  It takes the same kernel [kh, kw, C, C_out] as `conv`: <conv(x, kernel), y> = <x, conv_adjoint(y, kernel)>.
+  With the same kernel [kh, kw, C, C_out] in both functions, <conv(x, kernel), y> = <x, conv_adjoint(y, kernel)>.
   """
   return conv_transpose(y, kernel[::-1, ::-1].swapaxes(2, 3), 1, transposed_size(y.shape[1:3], kernel.shape, 1))
 
@@ -80,19 +81,20 @@ def conv_transpose(
 ) -> Float[Array, "features out_height out_width batch"]:
   """Returns the transposed convolution, cropped to `size` = (height, width): [C, H, W, B] -> [C_out, *size, B].
 
-  Input pixel i adds kernel element u to output pixel stride * i + u - crop, with crop = ceil(excess / 2) and excess =
-  stride * (H - 1) + kh - height >= 0. PyTorch computes the same with padding = crop and output_padding = 2 crop -
-  excess. The kernel is flipped in space, as in Flax.
+  The kernel is flipped along both spatial axes, as in Flax. Along each axis, the product of input pixel i and element u
+  of the flipped kernel is added to output pixel stride * i + u - crop, with crop = ceil(excess / 2) and
+  excess = stride * (H - 1) + kh - height >= 0. PyTorch gives the same result with padding = crop and
+  output_padding = 2 crop - excess.
 
   Raises:
-    ValueError: If `size` is larger than the uncropped output.
+    ValueError: `size` is larger than the uncropped output.
   """
   full_size = transposed_size(x.shape[1:3], kernel.shape, stride)
   excess = [full - cropped for full, cropped in zip(full_size, size, strict=True)]
   if min(excess) < 0:
     raise ValueError(
-      f"size {tuple(size)} is out of reach: the input size {x.shape[1:3]}, the kernel {kernel.shape[:2]} and stride "
-      f"{stride} give at most {full_size}"
+      f"size={tuple(size)}: must be at most {full_size}, the uncropped output size for input size {x.shape[1:3]}, "
+      f"kernel size {kernel.shape[:2]} and stride {stride}"
     )
   crops = [((total + 1) // 2, total // 2) for total in excess]
   return lax.platform_dependent(
@@ -106,7 +108,8 @@ def conv_transpose(
 def max_pool(x: Image, window: Sequence[int]) -> Float[Array, "channels out_height out_width batch"]:
   """Returns the maximum over non-overlapping windows (height, width): [C, H, W, B] -> [C, H', W', B].
 
-  Rows and columns that fill no window are dropped. The gradient goes to the first of equal maxima, in reading order.
+  Rows and columns that do not fill a window are dropped. If several elements of a window are equal to the maximum, the
+  gradient goes to the first of these elements in row-major order.
   """
   channels, height, width, batch = x.shape
   h, w = height // window[0], width // window[1]
@@ -117,7 +120,7 @@ def max_pool(x: Image, window: Sequence[int]) -> Float[Array, "channels out_heig
 
 
 def transposed_size(size: Sequence[int], kernel: Sequence[int], stride: int) -> tuple[int, ...]:
-  """Returns the (height, width) of an uncropped transposed convolution; `kernel` is its shape (kh, kw, ...)."""
+  """Returns the uncropped output size (height, width) of `conv_transpose`; `kernel` is a shape (kh, kw, ...)."""
   return tuple(stride * (side - 1) + k for side, k in zip(size, kernel[:2], strict=True))
 
 
@@ -128,7 +131,7 @@ def _conv_xla(x: Image, kernel: Kernel) -> jax.Array:
 def _conv_as_product(x: Image, kernel: Kernel) -> jax.Array:
   kh, kw, c_in, c_out = kernel.shape
   h, w, batch = x.shape[1] - kh + 1, x.shape[2] - kw + 1, x.shape[3]
-  # Two steps concatenate kh + kw pieces instead of kh * kw.
+  # Concatenation in two steps needs kh + kw pieces instead of kh * kw.
   shifts = jnp.concatenate([x[:, :, j : j + w] for j in range(kw)])
   shifts = jnp.concatenate([shifts[:, i : i + h] for i in range(kh)])
   product = kernel.reshape(kh * kw * c_in, c_out).T @ shifts.reshape(kh * kw * c_in, h * w * batch)
@@ -139,8 +142,8 @@ def _conv_max_pool_as_product(x: Image, kernel: Kernel, window: Sequence[int]) -
   kh, kw, c_in, c_out = kernel.shape
   if c_in > _FEW_CHANNELS:
     return max_pool(_conv_as_product(x, kernel), window)
-  # One column of the product holds all outputs of a pooling window: patches overlap less, and the maximum is taken
-  # between contiguous slabs.
+  # One column of the product holds all outputs of a pooling window. Patches then overlap less, and the maximum is taken
+  # over contiguous slabs.
   rows, columns = window
   h, w, batch = (x.shape[1] - kh + 1) // rows, (x.shape[2] - kw + 1) // columns, x.shape[3]
   high, wide = kh + rows - 1, kw + columns - 1  # receptive field of a window
@@ -156,8 +159,8 @@ def _conv_max_pool_as_product(x: Image, kernel: Kernel, window: Sequence[int]) -
 
 
 def _maximum(arrays: Sequence[jax.Array]) -> jax.Array:
-  """Returns the elementwise maximum of arrays; the gradient goes to the first of equal maxima."""
-  while len(arrays) > 1:  # in pairs: XLA's fusions grow exponentially with the length of a chain of selections
+  """Returns the elementwise maximum of arrays; the gradient goes to the first array that is equal to the maximum."""
+  while len(arrays) > 1:  # in pairs, because XLA's fusions grow exponentially with the length of a chain of selections
     pairs = [jnp.where(a >= b, a, b) for a, b in zip(arrays[::2], arrays[1::2], strict=False)]
     arrays = pairs + list(arrays[2 * len(pairs) :])
   return arrays[0]
@@ -171,8 +174,8 @@ def _conv_transpose_xla(x: Image, kernel: Kernel, stride: int, crops: Sequence[t
 def _conv_transpose_as_product(x: Image, kernel: Kernel, stride: int, crops: Sequence[tuple[int, int]]) -> jax.Array:
   kh, kw, c_in, c_out = kernel.shape
   height, width, batch = x.shape[1:]
-  # The kernel is cut into m x n blocks of at most stride x stride elements. Each block gives one piece of the product,
-  # whose elements are neighbouring output pixels. Successive pieces are shifted by one input pixel.
+  # The kernel is cut into m x n blocks of at most stride x stride elements. Each block gives one piece of the product.
+  # The elements of a piece are neighbouring output pixels. Successive pieces are shifted by one input pixel.
   kernel = kernel[::-1, ::-1].transpose(3, 0, 1, 2)
   high, wide = ([min(stride, k - start) for start in range(0, k, stride)] for k in (kh, kw))
   corners = list(itertools.product(range(len(high)), range(len(wide))))
@@ -182,7 +185,7 @@ def _conv_transpose_as_product(x: Image, kernel: Kernel, stride: int, crops: Seq
     (i, j): piece.reshape(c_out, high[i], wide[j], height, width, batch)
     for (i, j), piece in zip(corners, lax.split(product, [c_out * high[i] * wide[j] for i, j in corners]), strict=True)
   }
-  # Pieces are summed along rows first, then over rows: m + n separate sums instead of one fused sum of m * n terms.
+  # The pieces of each row are summed first, then the rows: m + n separate sums instead of one fused sum of m * n terms.
   rows = [_overlap_add([pieces[i, j] for j in range(len(wide))], 2, stride) for i in range(len(high))]
   y = _overlap_add(rows, 1, stride)
   y = y.transpose(0, 3, 1, 4, 2, 5).reshape(c_out, y.shape[3] * stride, y.shape[4] * stride, batch)
@@ -192,9 +195,9 @@ def _conv_transpose_as_product(x: Image, kernel: Kernel, stride: int, crops: Seq
 
 
 def _overlap_add(pieces: Sequence[jax.Array], axis: int, stride: int) -> Any:
-  """Returns the sum of pieces [c, rows, columns, H, W, B], each shifted by one pixel of `axis` + 2 from the previous.
+  """Returns the sum of pieces [C, rows, columns, H, W, B], where piece i is shifted by i pixels along `axis` + 2.
 
-  `axis` is padded with zeros to `stride`; it is shorter only in the last piece.
+  `axis` is padded with zeros to size `stride`, because it is shorter in the last piece.
   """
   padding = lambda shift, piece: [
     {axis: (0, stride - piece.shape[axis]), axis + 2: (shift, len(pieces) - 1 - shift)}.get(a, (0, 0)) for a in range(6)

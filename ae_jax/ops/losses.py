@@ -1,4 +1,4 @@
-"""Loss terms: functions of arrays that return one number for each example, and the output activations."""
+"""Loss terms and output activations. Loss terms are functions of arrays and return one number per example."""
 
 import math
 from collections.abc import Callable
@@ -13,21 +13,22 @@ _Floats = Float[_Array, "batch ..."]
 
 SSIM_WINDOW = 11  # side in pixels of the window of `structural_similarity`
 
-# The output activation follows the range of the data: [0, 1], [-1, 1], or any real number.
+# config.data.range -> output activation. The data are in [0, 1] for "unit", in [-1, 1] for "symmetric", and unbounded
+# for "real".
 OUTPUT_ACTIVATIONS = {"unit": jax.nn.sigmoid, "symmetric": jnp.tanh, "real": lambda logits: logits}
 
 
 def flat(x: Shaped[_Array, "batch ..."]) -> Shaped[_Array, "batch elements"]:
-  """Flattens each example: XLA's sums over [B, 28, 28, 1] are several times slower than over flat arrays."""
+  """Flattens each example; XLA's sums over [B, 28, 28, 1] are several times slower than sums over flat arrays."""
   return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 def sum_over_elements(
   function: Callable[..., jax.Array], *arrays: Shaped[_Array, "batch ..."], batch_last: bool
 ) -> Shaped[Array, " batch"]:
-  """Returns an elementwise function of arrays, summed over the elements of each example.
+  """Applies an elementwise function to the arrays and sums the result over the elements of each example.
 
-  `batch_last` computes it on [elements, B], which avoids a transpose of arrays that have this layout in memory.
+  If `batch_last`, arrays are reshaped to [elements, B], which avoids a transpose if they have this layout in memory.
   """
   if batch_last:
     return function(*(jnp.moveaxis(x, 0, -1).reshape(-1, x.shape[0]) for x in arrays)).sum(0)  # [B]
@@ -38,7 +39,7 @@ def sum_over_elements(
 def binary_cross_entropy_with_logits(logits: _Array | float, targets: _Array | float) -> jax.Array:
   """Returns -x log p - (1 - x) log(1 - p) in nats for each element, with p = sigmoid(logits) and targets x.
 
-  It is finite at any finite logit. The derivative sigmoid(logits) - x is given explicitly, because automatic
+  The result is finite for any finite logit. The derivative sigmoid(logits) - x is defined explicitly, because automatic
   differentiation needs a second pass of exp and log1p.
   """
   return jnp.maximum(logits, 0.0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
@@ -58,13 +59,13 @@ def bernoulli_nats(logits: _Floats, x: _Floats) -> Float[Array, " batch"]:
 
 
 def bernoulli_entropy(x: _Floats) -> Float[Array, " batch"]:
-  """Returns the minimum of `bernoulli_nats` in nats per example, reached at sigmoid(logits) = x."""
+  """Returns the minimum of `bernoulli_nats` over the logits, at sigmoid(logits) = x, in nats per example."""
   x = flat(x)
   return -(jax.scipy.special.xlogy(x, x) + jax.scipy.special.xlog1py(1.0 - x, -x)).sum(-1)
 
 
 def squared_error(x_hat: _Floats, x: _Floats) -> Float[Array, " batch"]:
-  """Returns |x_hat - x|^2 per example, in squared units of the data."""
+  """Returns the squared error |x_hat - x|^2 per example, in squared units of the data."""
   return jnp.square(flat(x_hat) - flat(x)).sum(-1)
 
 
@@ -74,7 +75,7 @@ def gaussian_nats(error: Float[_Array, "*shape"], elements: int, noise: float | 
   Args:
     error: Squared error, summed over the elements of an example.
     elements: Number of elements of an example.
-    noise: Standard deviation.
+    noise: Standard deviation of the Gaussian.
   """
   return 0.5 * error / noise**2 + elements * (0.5 * math.log(2 * math.pi) + jnp.log(noise))
 
@@ -82,10 +83,11 @@ def gaussian_nats(error: Float[_Array, "*shape"], elements: int, noise: float | 
 def structural_similarity(
   x_hat: Float[_Array, "batch height width channels"], x: Float[_Array, "batch height width channels"], peak: float
 ) -> Float[Array, " batch"]:
-  """Returns the SSIM of each image, the mean over windows and channels (Wang et al. 2004).
+  """Returns the structural similarity (SSIM) of each image, averaged over windows and channels (Wang et al. 2004).
 
-  The window is a Gaussian with standard deviation 1.5 on 11 x 11 pixels. Only windows inside the image count, so the
-  image needs at least 11 x 11 pixels. The range of the pixels is [0, peak]: SSIM's luminance term takes black to be 0.
+  The window is a Gaussian with standard deviation 1.5 on 11 x 11 pixels. Only windows inside the image are used, so the
+  image must have at least 11 x 11 pixels. Pixels must be in [0, peak], because the luminance term assumes that black
+  is 0.
   """
   over_rows, over_columns = (_gaussian_windows(side).astype(x.dtype) for side in x.shape[1:3])
   local = lambda images: jnp.einsum("ih,bhw,jw->bij", over_rows, images, over_columns)
@@ -102,7 +104,7 @@ def structural_similarity(
 
 
 def _gaussian_windows(side: int) -> Float[np.ndarray, "windows side"]:
-  """Returns the weight of each pixel of a line in each window that fits into the line, [side - 10, side]."""
+  """Returns the 1D Gaussian windows inside a line of `side` pixels as rows of pixel weights, [side - 10, side]."""
   window = np.exp(-0.5 * np.square(np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) / 1.5**2)
   rows = np.arange(side - SSIM_WINDOW + 1)[:, None]
   weights = np.zeros((len(rows), side))
@@ -118,7 +120,7 @@ def gaussian_kl(mean: Float[_Array, "*shape"], log_variance: Float[_Array, "*sha
 def bernoulli_kl(rho: float | jax.Array, rho_hat: Float[_Array, "*shape"]) -> Float[Array, "*shape"]:
   """Returns KL(Bernoulli(rho) || Bernoulli(rho_hat)) in nats for each element.
 
-  `rho_hat` is clipped, so the result is finite for a unit that is always off or always on.
+  `rho_hat` is clipped to [1e-6, 1 - 1e-6], so the result is finite for a unit that is always off or always on.
   """
   inside = jnp.clip(rho_hat, 1e-6, 1.0 - 1e-6)
   return rho * (jnp.log(rho) - jnp.log(inside)) + (1.0 - rho) * (jnp.log1p(-rho) - jnp.log1p(-inside))
@@ -127,10 +129,11 @@ def bernoulli_kl(rho: float | jax.Array, rho_hat: Float[_Array, "*shape"]) -> Fl
 def jacobian_norm(encode: Callable[[Array], Array], x: _Floats) -> Float[Array, " batch"]:
   """Returns the exact squared Frobenius norm of dz/dx for each example (Rifai et al. 2011).
 
-  It takes one backward pass for each latent dimension, or one forward pass for each element of x if those are fewer.
+  This takes one backward pass per latent dimension. If an example has fewer elements than latents, it takes one
+  forward-mode pass per element instead.
 
   Args:
-    encode: Maps examples to latents [B, latent]; each latent vector depends on its own example only.
+    encode: Function from examples to latents [B, latent]. Each latent vector must depend only on its own example.
     x: Examples.
   """
   z, pullback = jax.vjp(encode, x)
@@ -146,13 +149,14 @@ def jacobian_norm(encode: Callable[[Array], Array], x: _Floats) -> Float[Array, 
 def jacobian_norm_estimate(
   encode: Callable[[Array], Array], x: _Floats, keys: Key[Array, " batch"], probes: int
 ) -> Float[Array, " batch"]:
-  """Returns an unbiased estimate of `jacobian_norm`: the mean of |J^T v|^2 over random signs v (Hutchinson 1990).
+  """Returns an unbiased estimate of `jacobian_norm` (Hutchinson 1990).
 
-  Each of the `probes` takes one backward pass. The signs of an example depend on its key only.
+  The estimate is the mean of |J^T v|^2 over `probes` random sign vectors v, where J is the Jacobian dz/dx. Each sign
+  vector takes one backward pass. The sign vectors of an example depend only on its key.
   """
   z, pullback = jax.vjp(encode, x)
   signs = jax.vmap(lambda key: jax.random.rademacher(key, (*z.shape[1:], probes), z.dtype), out_axes=-1)(keys)
-  # [probes, B, latent]. The signs are drawn with the latent axis first, so the signs of a unit do not depend on the
-  # latent size.
+  # [probes, B, latent]. The signs are drawn with the latent axis first, so the signs of a latent unit do not depend on
+  # the latent size.
   signs = jnp.moveaxis(signs, 0, -1)
   return jax.vmap(lambda v: jnp.square(flat(pullback(v)[0])).sum(-1))(signs).mean(0)

@@ -1,4 +1,4 @@
-"""Random keys for each example, so that no result depends on how examples are batched."""
+"""One random key per example, so that results do not depend on how examples are batched."""
 
 import functools
 
@@ -8,5 +8,5 @@ from jaxtyping import Array, Integer, Key
 
 
 def example_keys(key: Key[Array, ""], numbers: Integer[jax.Array | np.ndarray, " batch"]) -> Key[Array, " batch"]:
-  """Returns one key for each example, derived from `key` and the number of the example."""
+  """Returns one random key per example, derived from `key` and the number of the example in `numbers`."""
   return jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)

@@ -11,12 +11,14 @@ from jaxtyping import PyTree
 
 
 def in_segments(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-  """Returns the same function of pytrees of arrays with a gradient that keeps only values between program segments.
+  """Returns `function`, a function of pytrees of arrays, with a gradient that recomputes most intermediates.
 
-  A segment has about sqrt(n) of the n operations, so the intermediates need about the memory of sqrt(n) operations. A
-  loop (`lax.scan`) is a segment of its own that keeps its carry of each iteration. Everything else is computed twice.
+  The n operations of the function are split into segments of about sqrt(n) operations. The gradient keeps only the
+  values between segments, so the intermediates need about the memory of sqrt(n) operations. A loop (`lax.scan`) is a
+  separate segment and keeps its carry of each iteration. All other values are computed twice.
 
-  XLA's CPU compiler recomputes as early as it can, which saves nothing. On CPU only loops need less memory.
+  On CPU, only loops need less memory. XLA's CPU compiler recomputes the other segments as early as possible, which
+  saves no memory.
   """
 
   def call(*args: PyTree) -> PyTree:
@@ -45,17 +47,18 @@ def _evaluate(jaxpr: core.Jaxpr, inputs: Sequence[Any]) -> list[Any]:
 
 
 def _last_uses(jaxpr: core.Jaxpr) -> dict[core.Var, int]:
-  """Returns for each variable the index of the last equation that uses it; the number of equations for a result."""
+  """Returns {variable: index of the last equation that uses it}; for results, the index is the number of equations."""
   uses = {var: index for index, equation in enumerate(jaxpr.eqns) for var in _variables(equation.invars)}
   return uses | dict.fromkeys(_variables(jaxpr.outvars), len(jaxpr.eqns))
 
 
 def _cuts(equations: Sequence[core.JaxprEqn], last: Mapping[core.Var, int]) -> list[int]:
-  """Returns the boundaries of the segments: around each loop, and otherwise every sqrt(n) to 2 sqrt(n) equations.
+  """Returns the equation indices at which segments begin, and the number of equations n.
 
-  Within that range the boundary is placed where the fewest array elements are alive.
+  Each loop is one segment. All other segments end after sqrt(n) to 2 sqrt(n) equations, where the fewest array elements
+  are alive, or earlier, at a loop or at the end of the program.
   """
-  alive, alive_before = 0, [0]  # array elements computed before an equation and used from it on
+  alive, alive_before = 0, [0]  # number of array elements computed before an equation and used by it or later
   ending = [0] * (len(equations) + 1)
   for index, equation in enumerate(equations):
     for var in equation.outvars:

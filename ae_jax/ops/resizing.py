@@ -1,7 +1,7 @@
 """Upsampling of images [C, H, W, B]: interpolation, interpolation followed by a convolution, and depth to space.
 
-The source pixels are known when the program is traced, so `lax.split` and `lax.concatenate` select them. The result is
-exact on every platform, and no gradient needs a scatter.
+The source pixels of each output pixel are known when the program is traced, so `lax.split` and `lax.concatenate` select
+the source pixels. The selection is exact on every platform, and no gradient needs a scatter.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ Taps = tuple[np.ndarray, np.ndarray, np.ndarray]  # indices of the two source pi
 
 
 def resize(x: Image, size: Sequence[int], method: str) -> Float[_Array, "channels out_height out_width batch"]:
-  """Interpolates to `size` = (height, width) by "nearest" or "bilinear": [C, H, W, B] -> [C, *size, B].
+  """Interpolates to `size` = (height, width) with `method` "nearest" or "bilinear": [C, H, W, B] -> [C, *size, B].
 
-  Pixel centres lie at half-integers, and edge pixels extend beyond the image. The result is that of `jax.image.resize`
-  without antialiasing, and of PyTorch's `interpolate` with "bilinear" and "nearest-exact".
+  Pixel centres are at half-integers, and edge pixels are repeated beyond the image. The result equals
+  `jax.image.resize` without antialiasing, and PyTorch's `interpolate` with the modes "nearest-exact" and "bilinear".
   """
   for axis, side in zip((1, 2), size, strict=True):
     low, high, weight = METHODS[method](x.shape[axis], side)
@@ -38,8 +38,9 @@ def resize_conv(
 ) -> Float[Array, "features out_height out_width batch"]:
   """Applies `resize`, then a convolution that keeps the size: [C, H, W, B], [kh, kw, C, C_out] -> [C_out, *size, B].
 
-  Both are linear. On CPU the channels are mixed before the image is enlarged, which saves most of the multiplications,
-  and one small matrix for each axis does both shifting and interpolation.
+  Resizing and convolution are linear, so their order can change. On CPU, the channels are mixed before the image is
+  enlarged, which saves most of the multiplications. One small matrix per axis then applies the shifts of the kernel and
+  the interpolation.
   """
   return lax.platform_dependent(
     x,
@@ -52,10 +53,10 @@ def resize_conv(
 def depth_to_space(
   x: Image, ratio: Sequence[int], size: Sequence[int]
 ) -> Float[Array, "features out_height out_width batch"]:
-  """Moves the channels of each pixel into a block of ratio[0] x ratio[1] pixels, and crops the centre to `size`.
+  """Moves the channels of each pixel into a block of ratio[0] x ratio[1] pixels and crops the image to `size`.
 
-  [C * ratio[0] * ratio[1], H, W, B] -> [C, *size, B]. An odd number of excess rows or columns loses one more at the top
-  or left.
+  [C * ratio[0] * ratio[1], H, W, B] -> [C, *size, B]. The centre of the image is kept. If the number of excess rows or
+  columns is odd, one more is removed at the top or left than at the bottom or right.
   """
   height, width, batch = x.shape[1:]
   rows, columns = height * ratio[0], width * ratio[1]
@@ -75,7 +76,7 @@ def _bilinear(size: int, new_size: int) -> Taps:
   return low, np.minimum(low + 1, size - 1), position - low
 
 
-# (size, new size) of an axis -> `Taps`, whose arrays have one entry for each new pixel.
+# Name -> function (size, new size) of an axis that returns `Taps`, arrays with one entry per new pixel.
 METHODS = {"nearest": _nearest, "bilinear": _bilinear}
 
 
@@ -97,7 +98,7 @@ def _resize_conv_as_products(x: Image, kernel: Kernel, size: Sequence[int], meth
 
 
 def _tap_matrix(taps: Taps, size: int, kernel: int) -> Float[np.ndarray, "new_size kernel size"]:
-  """Returns the weight of each input pixel in the value that each kernel element multiplies, for each output pixel."""
+  """Returns the weights of the input pixels in the padded, resized value at each output pixel and kernel offset."""
   low, high, weight = taps
   new_size = len(low)
   weights = np.zeros((new_size + kernel - 1, size))  # the convolution pads the resized image with zeros

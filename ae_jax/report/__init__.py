@@ -1,1 +1,1 @@
-"""Reports on runs: messages, static images and HTML pages."""
+"""Reports on runs: printed messages, PNG images and HTML pages."""

@@ -1,4 +1,4 @@
-"""Converts figures to blocks of an HTML page: plain data that template.html renders."""
+"""Converts figures to blocks: dicts that template.html renders as the elements of an HTML page."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,29 +9,38 @@ from jaxtyping import UInt8
 from ae_jax.evaluators import figures
 from ae_jax.report import charts, pictures, sprites
 
-_MAX_ROWS = 64  # rows of images in a figure
-_MAX_COLUMNS = 64  # images in a row
-_MAP_PIXELS, _EXPLORER_PIXELS = 1_600_000, 4_000_000  # total pixels of all images of a map, and of an explorer
-_HALF_WIDTH_BARS = 40  # bars that fit into half the width of a page
-_GREY = len(sprites.INKS) - 1
+_MAX_ROWS = 64  # maximum number of rows of images in a figure
+_MAX_COLUMNS = 64  # maximum number of images in a row
+_MAP_PIXELS = 1_600_000  # maximum number of pixels of all images of `figures.Points`
+_EXPLORER_PIXELS = 4_000_000  # maximum number of pixels of all images of `figures.Explorer`
+_HALF_WIDTH_BARS = 40  # maximum number of bars in a chart of half the page width
+_GREY = len(sprites.INKS) - 1  # index of the grey colour
 
 Block = dict[str, Any]
 
 
 def of_figure(figure: pictures.Figure, value_range: str) -> Block:
-  """Returns the block {"kind", "title", ...} of a figure whose examples lie in `value_range`."""
+  """Returns the block {"kind", "title", ...} that shows a figure.
+
+  Args:
+    figure: Figure of an evaluator.
+    value_range: Value range of the examples, a key of `ranges.INTERVALS`.
+  """
   block = _KINDS[type(figure)](figure, value_range)
   return block if block["kind"] == "chart" else block | {"title": figure.title}
 
 
 def rows(named_examples: Mapping[str, np.ndarray], low: float, high: float) -> Block:
-  """Returns a block with one labelled row of images for each entry of {name: examples [N, ...]}."""
+  """Returns a block with a row of images for each entry of {name: examples [N, ...]}; the name labels the row.
+
+  `low` and `high` are the limits of the grey scale of images, or of the y axis of series.
+  """
   strips = [(name, _row(examples, low, high)) for name, examples in named_examples.items()]
   return {"kind": "rows", "rows": strips}
 
 
 def chart(title: str, item: Mapping[str, Any], wide: bool = False) -> Block:
-  """Returns a block for a chart that a function of `charts` returned."""
+  """Returns a block that shows `item`, a chart from a function of `charts`; `wide` charts take the full page width."""
   return {"kind": "chart", "title": title, "wide": wide, **item}
 
 
@@ -94,14 +103,14 @@ def _attention(figure: figures.Attention, value_range: str) -> Block:
 
 
 def _side(examples: np.ndarray, max_pixels: int) -> int:
-  """Returns the longer side of an image, so that all images together have at most `max_pixels` pixels."""
+  """Returns the length of an image's longer side with which all images together have at most `max_pixels` pixels."""
   height, width = examples.shape[1:3] if examples.ndim == 4 else (1, 1)
   longer = int(max(height, width) * min(1.0, (max_pixels / (len(examples) * height * width)) ** 0.5))
   return max(4, min(sprites.SIDE, longer))
 
 
 def _square(count: int) -> int:
-  """Returns the number of columns of a nearly square grid."""
+  """Returns the number of columns of a nearly square grid of `count` cells."""
   return max(1, round(count**0.5))
 
 

@@ -8,11 +8,11 @@ from matplotlib import colormaps, image, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-_MAX_LOSSLESS_PIXELS = 500_000  # larger colour images are stored with lossy compression
+_MAX_LOSSLESS_PIXELS = 500_000  # larger colour images are compressed with loss
 
 
 def figure(width: float | int, height: float | int, title: str = "") -> Figure:
-  """Returns an empty figure of `width` x `height` inches."""
+  """Returns an empty Matplotlib figure of `width` x `height` inches."""
   new_figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
   if title:
     new_figure.suptitle(title, fontsize=9)
@@ -20,13 +20,13 @@ def figure(width: float | int, height: float | int, title: str = "") -> Figure:
 
 
 def bare(axes: Axes, name: str = "") -> None:
-  """Removes the frame and ticks of axes, and writes `name` to their left."""
+  """Removes the frame and the ticks of the axes, and writes `name` to the left of the axes."""
   axes.set(xticks=[], yticks=[], frame_on=False)
   axes.set_ylabel(name, fontsize=7, rotation=0, ha="right", va="center")
 
 
 def logarithmic(axes: Axes) -> None:
-  """Makes the y axis logarithmic, with a few round tick values."""
+  """Makes the y axis logarithmic, with round tick values."""
   axes.set(yscale="log")
   axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
   axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
@@ -34,20 +34,20 @@ def logarithmic(axes: Axes) -> None:
 
 
 def colours(name: str, values: np.ndarray) -> UInt8[np.ndarray, "*shape 4"]:
-  """Returns the RGBA bytes [..., 4] of values in [0, 1] in a colour map."""
+  """Maps values in [0, 1] to RGBA bytes [..., 4] with the colour map `name`."""
   return colormaps[name](np.asarray(values, np.float64), bytes=True)
 
 
 def shade(name: str, share: float) -> tuple[float, ...]:
-  """Returns the RGBA colour, in [0, 1], at position `share` in [0, 1] of a colour map."""
+  """Returns the colour at position `share` in [0, 1] of the colour map `name`, as RGBA values in [0, 1]."""
   return colormaps[name](float(share))
 
 
 def webp(picture: UInt8[np.ndarray, "h w *channels"]) -> bytes:
-  """Returns bytes [H, W] (grey), [H, W, 3] or [H, W, 4] as a WebP file; only large colour images lose detail."""
+  """Encodes an image [H, W] (grey), [H, W, 3] or [H, W, 4] as a WebP file; only large colour images lose detail."""
   lossless = picture.ndim == 2 or picture[..., 0].size <= _MAX_LOSSLESS_PIXELS
   if picture.ndim == 2:
-    picture = np.repeat(picture[..., None], 3, -1)  # as bytes: a colour map would be off by one for some values
+    picture = np.repeat(picture[..., None], 3, -1)  # a colour map would change some values by 1
   with io.BytesIO() as file:
     # For lossless images `quality` is the compression effort.
     options = {"lossless": lossless, "quality": 50 if lossless else 90, "method": 2}

@@ -1,7 +1,8 @@
 """Interactive Bokeh charts. No other module imports Bokeh.
 
-Each function returns {"item", "legend"}: the JSON object that BokehJS draws, and [(name of a renderer, its colour)].
-Text, axes and grids use the CSS variables --bk-... of the page, so that they follow its dark and light colour schemes.
+Each function that draws a chart returns a dict. Its "item" is the JSON object that BokehJS draws, and its "legend" is
+[(name of a Bokeh renderer, colour)]. Text, axes and grids use the CSS variables --bk-... of the page, so they follow
+the light and dark colour schemes of the page.
 """
 
 import itertools
@@ -28,11 +29,11 @@ from ae_jax.runs import metric_names
 
 TRAINING, TEST, BASELINE = "#3b7dce", "#e07b39", "#7d828b"
 LINES = ("#3b7dce", "#e07b39", "#3a9e63", "#b05cc4", "#c9a227", "#d6453f", "#2aa5a0", "#8d6e4f", "#e377a8", "#7f8c3a")
-_FORMATTED = ("@x", "@y", "@image", "$x", "$y")
-_MAX_DOTS = 100  # longer curves are drawn without visible points
-_MAX_TICKS = 9  # of a logarithmic axis
+_FORMATTED = ("@x", "@y", "@image", "$x", "$y")  # fields of tooltips that have a printf format
+_MAX_DOTS = 100  # curves with more points are drawn without visible dots
+_MAX_TICKS = 9  # maximum number of ticks on a logarithmic axis
 _HEATMAP_HEIGHT = 230  # pixels
-_MAX_POINTS = 1_000  # of a curve
+_MAX_POINTS = 1_000  # maximum number of points of a curve
 
 Curve = tuple[np.ndarray, np.ndarray]  # epochs [n] and values [n]
 Curves = Mapping[str, Curve]  # metric name -> curve; see `logs.curves`
@@ -40,12 +41,15 @@ Chart = dict[str, Any]
 
 
 def script() -> str:
-  """Returns the source of BokehJS, so that a page draws its charts without a network."""
+  """Returns the JavaScript source of BokehJS. A page that contains it draws its charts without network access."""
   return "\n".join(resources.Resources(mode="inline", components=["bokeh"], log_level="error").js_raw)
 
 
 def losses(measured: Curves) -> Chart | None:
-  """Returns a chart of the training and test loss over the epochs; None if there is nothing to draw."""
+  """Returns a chart of the training and test loss over the epochs; None if there is no curve or no finite value.
+
+  The lower bound of the cross-entropy is drawn if the test loss equals the cross-entropy.
+  """
   lower_bound = {}
   nats, loss = measured.get("test/nats"), measured.get("test/loss")
   if nats and loss and np.allclose(nats[1][-1], loss[1][-1], rtol=1e-3):
@@ -55,7 +59,10 @@ def losses(measured: Curves) -> Chart | None:
 
 
 def errors(measured: Curves) -> Chart | None:
-  """Returns a chart of the squared test error over the epochs, with PCA's; None if there is nothing to draw."""
+  """Returns a chart of the squared test error and the PCA baseline over the epochs.
+
+  Returns None if there is no curve or no finite value.
+  """
   baselines = {"baseline: PCA": _last(measured, metric_names.pca_key(measured))}
   lines = {"autoencoder": measured.get("test/squared_error")}
   return curves(lines, baselines, "squared error per test example", (TEST,))
@@ -68,10 +75,16 @@ def curves(
   colours: Sequence[str] = LINES,
   groups: Mapping[str, str] | None = None,
 ) -> Chart | None:
-  """Returns a chart of curves over the epochs, with baselines as dashed lines; None if no value is finite.
+  """Returns a chart of curves over the epochs, with baselines as dashed lines.
 
-  The y axis is logarithmic if all values are positive. Lines and baselines that are None are left out. `groups` maps
-  lines to groups; with it the legend lists the groups.
+  The y axis is logarithmic if all values are positive. Returns None if there is no curve or no finite value.
+
+  Args:
+    lines: {name: curve}; curves that are None are left out.
+    baselines: {name: value}; values that are None or not finite are left out.
+    y_label: Label of the y axis.
+    colours: Colours of the lines, repeated if there are more lines than colours.
+    groups: {name of a line: name of its group}. If set, the legend lists the groups instead of the lines.
   """
   colour_of = dict(zip(lines, itertools.cycle(colours)))
   lines = {name: _thinned(*line) for name, line in lines.items() if line is not None}
@@ -100,7 +113,7 @@ def curves(
 
 
 def bars(item: figures.Bars) -> Chart:
-  """Returns a bar chart."""
+  """Returns a bar chart with one bar for each value."""
   named = bool(item.names)
   names = [str(name) for name in item.names] or [str(number + 1) for number in range(len(item.values))]
   if len(set(names)) < len(names):  # a categorical axis needs distinct names
@@ -117,7 +130,7 @@ def bars(item: figures.Bars) -> Chart:
 
 
 def lines(item: figures.Lines) -> Chart:
-  """Returns a line chart."""
+  """Returns a chart of named lines with points."""
   chart = _figure(300, item.x_label, item.y_label)
   legend = dict(zip(item.lines, itertools.cycle(LINES)))
   points = {name: np.asarray(line, np.float64) for name, line in item.lines.items()}
@@ -128,7 +141,7 @@ def lines(item: figures.Lines) -> Chart:
 
 
 def heatmap(item: figures.Heatmap) -> Chart:
-  """Returns a heat map of values [H, W], or a line over the steps of values [T]."""
+  """Returns a heat map of values [H, W], or a line chart of values [T] over the steps of a series."""
   values = np.asarray(item.values, np.float64)
   if values.ndim == 1:
     chart = _figure(260, "step", item.unit)
@@ -149,15 +162,16 @@ def heatmap(item: figures.Heatmap) -> Chart:
   bar.title_text_color = bar.major_label_text_color = BASELINE  # a colour bar ignores the CSS variables of the page
   bar.title_text_font_style, bar.title_text_font_size, bar.background_fill_alpha = "normal", "12px", 0
   chart.add_layout(bar, "right")
-  places = [(item.x_label or "column", "$x{%.0f}"), (item.y_label or "row", "$y{%.0f}")]
-  _add_hover(chart, [*places, (item.unit, "@image{%.4g}")], renderers=[renderer])
+  positions = [(item.x_label or "column", "$x{%.0f}"), (item.y_label or "row", "$y{%.0f}")]
+  _add_hover(chart, [*positions, (item.unit, "@image{%.4g}")], renderers=[renderer])
   return _exported(chart)
 
 
 def points(item: figures.Points, sheet: sprites.Sheet) -> Chart:
-  """Returns a scatter plot with one renderer for each class; hovering over a point shows its image from `sheet`.
+  """Returns a scatter plot with one renderer for each class. Hovering over a point shows its image from `sheet`.
 
-  The columns x0, y0, x1, y1, ... are the coordinates in each view.
+  A figure may have several views, e.g. PCA and t-SNE. The columns x0, y0, x1, y1, ... of the data source hold the
+  coordinates of the points in views 0, 1, ...
   """
   chart = figure(height=520, sizing_mode="stretch_width", tools="pan,wheel_zoom,reset", toolbar_location="above")
   chart.toolbar.active_drag = chart.toolbar.active_scroll = chart.toolbar.logo = None
@@ -165,8 +179,8 @@ def points(item: figures.Points, sheet: sprites.Sheet) -> Chart:
   classes, of_class = np.unique(item.labels, return_inverse=True)
   colours, numbers = class_colours(len(classes)), np.arange(len(item.labels))
   columns = {}
-  for view, places in enumerate(item.views.values()):
-    columns |= {f"x{view}": places[:, 0], f"y{view}": places[:, 1]}
+  for view, coordinates in enumerate(item.views.values()):
+    columns |= {f"x{view}": coordinates[:, 0], f"y{view}": coordinates[:, 1]}
   columns |= {"left": numbers % sheet.columns * sheet.width * sheet.scale}
   columns |= {"top": numbers // sheet.columns * sheet.height * sheet.scale}
   columns |= {"label": item.labels, "number": numbers}
@@ -180,11 +194,10 @@ def points(item: figures.Points, sheet: sprites.Sheet) -> Chart:
 
 
 def _thumbnail_style(sheet: sprites.Sheet) -> str:
-  """Returns the CSS of a thumbnail, whose position in the sheet is in the columns `left` and `top`."""
-  k = sheet.scale
-  size = f"width:{sheet.width * k}px;height:{sheet.height * k}px"
-  place = f"background:var(--{sheet.name}) -@{{left}}px -@{{top}}px/{sheet.columns * sheet.width * k}px auto no-repeat"
-  return f"{size};{place};image-rendering:pixelated"
+  """Returns the CSS that shows the image of a point; Bokeh inserts its position from the columns `left` and `top`."""
+  width, height = sheet.width * sheet.scale, sheet.height * sheet.scale
+  image = f"background:var(--{sheet.name}) -@{{left}}px -@{{top}}px/{sheet.columns * width}px auto no-repeat"
+  return f"width:{width}px;height:{height}px;{image};image-rendering:pixelated"
 
 
 def class_colours(count: int) -> list[str]:
@@ -207,7 +220,7 @@ def _figure(height: int | None, x_label: str, y_label: str, **options: Any) -> f
 
 
 def _set_round_ticks(chart: figure, least: float, most: float) -> None:
-  """Puts at most `_MAX_TICKS` round values on a logarithmic axis; Bokeh's own ticker shows too many or none."""
+  """Sets at most `_MAX_TICKS` round ticks on a logarithmic y axis; Bokeh's default shows too many ticks or none."""
   powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
   for mantissas in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5), (1, 3), (1,)):
     ticks = [float(f"{mantissa}e{power}") for power in powers for mantissa in mantissas]  # 3 * 0.1 is not 0.3
@@ -221,19 +234,19 @@ def _set_round_ticks(chart: figure, least: float, most: float) -> None:
 def _add_hover(
   chart: figure, tooltips: Sequence[tuple[str, str]], renderers: Sequence[Any], mode: str = "mouse"
 ) -> None:
-  formatters = {place: "printf" for _, text in tooltips for place in _FORMATTED if f"{place}{{" in text}
+  formatters = {field: "printf" for _, text in tooltips for field in _FORMATTED if f"{field}{{" in text}
   chart.add_tools(HoverTool(tooltips=list(tooltips), renderers=renderers, formatters=formatters, mode=mode))
 
 
 def _line(chart: figure, name: str, x: np.ndarray, y: np.ndarray, colour: str, size: float | int, group: str) -> Any:
-  """Draws a line with points; both renderers are named after the group. Returns the renderer of the points."""
+  """Draws a line and its points in renderers named `group`; returns the renderer of the points."""
   data = {"x": x, "y": y, "name": [name] * len(x)}
   chart.line("x", "y", source=data, color=colour, line_width=2, name=group)
   return chart.scatter("x", "y", source=data, color=colour, size=size, name=group)
 
 
 def _exported(chart: figure, legend: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> Chart:
-  """Returns {"item", "legend"}: the JSON object for BokehJS, and the colours by the names of the renderers."""
+  """Returns {"item": JSON object for BokehJS, "legend": [(name of a renderer, colour)]}."""
   return {"item": embed.json_item(chart), "legend": list(dict(legend).items())}
 
 
@@ -242,7 +255,7 @@ def _last(measured: Curves, name: str) -> float | None:
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> Curve:
-  """Returns a curve of at most `_MAX_POINTS` points, each the mean of equally many consecutive points."""
+  """Reduces a curve to at most `_MAX_POINTS` points, each of which is the mean of consecutive points."""
   every = -(-len(x) // _MAX_POINTS)
   means = lambda values: np.array([values[first : first + every].mean() for first in range(0, len(values), every)])
   return means(x), means(y)

@@ -1,4 +1,4 @@
-"""Page and table that compare several runs: their configs, metrics, curves and reconstructions."""
+"""Compares the configs, metrics, learning curves and reconstructions of several runs in an HTML page and a table."""
 
 import dataclasses
 import math
@@ -14,46 +14,46 @@ from ae_jax.report import blocks, charts, page, pictures, run_report, tables
 from ae_jax.runs import metric_names
 
 _ERROR = "test/squared_error"
-_MAX_NAMED = 3  # groups that the answer names after the best one
+_MAX_NAMED = 3  # maximum number of groups that `answer` names after the best one
 
-Rows = list[list[str]]  # rows of texts; the first text of each is its header
+Rows = list[list[str]]  # rows of texts; the first text of a row is its header
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Runs whose configs differ only in the seed and in keys that do not change the result."""
+  """Runs on the same data whose configs differ only in the seed and in keys that do not change the result."""
 
   runs: dict[str, Any]  # name -> run_report.RunReport
-  config: dict[str, Any]  # dotted key -> value; the keys that all runs share
+  config: dict[str, Any]  # dotted key -> value, without the keys in which the runs may differ
 
   @property
   def name(self) -> str:
-    """The name of the first run, followed by the seeds if there are several runs."""
+    """Name of the first run, followed by the seeds of all runs if there are several."""
     seeds = ", ".join(str(run.config["seed"]) for run in self.runs.values())
     return f"{next(iter(self.runs))} (seeds {seeds})" if len(self.runs) > 1 else next(iter(self.runs))
 
   @property
   def data(self) -> str:
-    """The fingerprint of the data."""
+    """Fingerprint (hash) of the data set."""
     return next(iter(self.runs.values())).description["data"]["fingerprint"]
 
   def values(self, name: str) -> list[float | int]:
-    """Returns the values of a metric; runs without the metric are left out."""
+    """Returns the value of a metric in each run; runs without the metric are left out."""
     return [run.metrics[name] for run in self.runs.values() if name in run.metrics]
 
 
 def read(folders: Sequence[pathlib.Path]) -> list[Group]:
-  """Returns the runs in these folders, grouped by config and data.
+  """Returns the runs in the given folders, grouped by config and data.
 
   Raises:
-    UserError: If there are fewer than two folders, one is named twice, or one holds no evaluated run.
+    UserError: If there are fewer than two folders, a folder is named twice, or a folder holds no evaluated run.
   """
   if len(folders) < 2:
-    raise errors.UserError(f"{folders[0]}: there is nothing to compare with; name two or more run folders")
+    raise errors.UserError(f"{folders[0]}: nothing to compare with; name at least two run folders")
   resolved = [folder.resolve() for folder in folders]
   for number, folder in enumerate(resolved):
     if folder in resolved[:number]:
-      raise errors.UserError(f"{folders[number]}: is named twice; name each run folder once")
+      raise errors.UserError(f"{folders[number]}: is named twice; name each run folder only once")
   names = [folder.name for folder in resolved]
   if len(set(names)) < len(names):
     names = [str(folder) for folder in folders]
@@ -61,7 +61,9 @@ def read(folders: Sequence[pathlib.Path]) -> list[Group]:
   for name, folder in zip(names, folders, strict=True):
     run = run_report.read(folder)
     if _ERROR not in run.metrics:
-      raise errors.UserError(f"{folder}: has no evaluation yet (no {_ERROR} in metrics.jsonl); train the run further")
+      raise errors.UserError(
+        f"{folder}: has no evaluation yet ({_ERROR} is missing in metrics.jsonl); train the run further"
+      )
     config = {key: value for key, value in configs.flat(run.config).items() if not _may_differ(key)}
     key = repr((sorted(config.items()), run.description["data"]["fingerprint"]))
     groups.setdefault(key, Group({}, config)).runs[name] = run
@@ -69,7 +71,7 @@ def read(folders: Sequence[pathlib.Path]) -> list[Group]:
 
 
 def answer(groups: Sequence[Group]) -> str:
-  """Returns sentences that rank the groups by their mean test error, and name diverged and unfinished runs."""
+  """Returns sentences that rank the groups by mean squared test error and name diverged and unfinished runs."""
   diverged = {group.name: [not math.isfinite(error) for error in group.values(_ERROR)] for group in groups}
   if all(all(runs) for runs in diverged.values()):
     return "All runs diverged."
@@ -89,22 +91,22 @@ def answer(groups: Sequence[Group]) -> str:
 
 
 def _ranking(finite: Sequence[Group], count: int) -> str:
-  """Returns sentences on the groups in ascending order of their mean error, where `count` groups are compared."""
+  """Returns sentences that rank groups without diverged runs by mean error; `count` is the number of all groups."""
   means = {group.name: float(np.mean(group.values(_ERROR))) for group in finite}
   ranked = sorted(finite, key=lambda group: means[group.name])
   best = [group.name for group in ranked if means[group.name] == means[ranked[0].name]]
   error = _summary(ranked[0].values(_ERROR))
   if count == 1:
     return f"The squared error per test example of {ranked[0].name} is {error}."
-  have = "has" if len(best) == 1 else "have"
-  sentence = f"{' and '.join(best)} {have} the lowest squared error per test example, {error}."
+  verb = "has" if len(best) == 1 else "have"
+  sentence = f"{' and '.join(best)} {verb} the lowest squared error per test example, {error}."
   others = [f"{group.name}, {_summary(group.values(_ERROR))}" for group in ranked[len(best) :]]
   more = f"; and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""
   return sentence + (f" Next: {'; '.join(others[:_MAX_NAMED])}{more}." if others else "")
 
 
 def on_screen(groups: Sequence[Group]) -> str:
-  """Returns the table of the scalar metrics as text, one column for each group."""
+  """Returns a table of the scalar metrics as text, with one column for each group."""
   lines = [["", *(group.name for group in groups)], *_metrics(groups)[0]]
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   padded = [[text.rjust(width) for text, width in zip(line, widths, strict=True)] for line in lines]
@@ -112,7 +114,7 @@ def on_screen(groups: Sequence[Group]) -> str:
 
 
 def write(groups: Sequence[Group], path: pathlib.Path) -> None:
-  """Writes the page that compares the groups.
+  """Writes an HTML page that compares the groups.
 
   Raises:
     UserError: If the file cannot be written.
@@ -135,7 +137,7 @@ def write(groups: Sequence[Group], path: pathlib.Path) -> None:
 
 
 def _differences(groups: Sequence[Group]) -> Rows:
-  """Returns the rows of the config keys, and of the `_PROPERTIES`, that differ between groups."""
+  """Returns one row for each config key, and for each of `_PROPERTIES`, that differs between groups."""
   keys = dict.fromkeys(key for group in groups for key in group.config)
   lines = [[key, *(tables.text(group.config[key]) if key in group.config else "" for group in groups)] for key in keys]
   for name, of_run in _PROPERTIES.items():
@@ -158,7 +160,7 @@ def _may_differ(key: str) -> bool:
 
 
 def _nearly_same(runs: Sequence[run_report.RunReport]) -> str:
-  """Returns a sentence on the differences between the runs of a single group."""
+  """Returns a sentence that names the differences between the runs of a single group."""
   settings = [configs.flat(run.config) for run in runs]
   keys = sorted(
     {key for config in settings for key in config if _may_differ(key)}, key=lambda key: (key != "seed", key)
@@ -171,7 +173,7 @@ def _nearly_same(runs: Sequence[run_report.RunReport]) -> str:
 
 
 def _metrics(groups: Sequence[Group]) -> tuple[Rows, Rows]:
-  """Returns the rows of the scalar metrics, and of the metrics of parts, such as a class or a noise level."""
+  """Returns the rows of the scalar metrics, and the rows of the metrics of subsets, e.g. a class or a noise level."""
   names = dict.fromkeys(name for group in groups for run in group.runs.values() for name in _comparable(run))
   scalars, details = [], []
   for name in names:
@@ -181,7 +183,7 @@ def _metrics(groups: Sequence[Group]) -> tuple[Rows, Rows]:
 
 
 def _comparable(run: Any) -> list[str]:
-  """Returns the names of the metrics that rate a run: no training metrics, no bounds of intervals."""
+  """Returns the names of a run's metrics, without training metrics and without the bounds of intervals."""
   by_prefix = {}
   for name in run.metrics:
     prefix, slash, rest = name.partition("/")
@@ -201,7 +203,7 @@ def _readable(name: str) -> str:
 
 
 def _summary(values: Sequence[float | int]) -> str:
-  """Returns the mean of some values, its interval, and their range."""
+  """Returns the mean of the values, the confidence interval of the mean, and the range of the values, as text."""
   if not values:
     return ""
   text = tables.number(float(np.mean(values)))
@@ -214,7 +216,7 @@ def _summary(values: Sequence[float | int]) -> str:
 
 
 def _curves(groups: Sequence[Group]) -> list[blocks.Block]:
-  """Returns charts of the curves of all runs, each in the colour of its group."""
+  """Returns charts of the learning curves of all runs. The runs of a group have the same colour."""
   runs = [(name, run, number) for number, group in enumerate(groups) for name, run in group.runs.items()]
   colours = [charts.LINES[number % len(charts.LINES)] for _, _, number in runs]
   group_names = {name: groups[number].name for name, _, number in runs}
@@ -232,7 +234,7 @@ def _curves(groups: Sequence[Group]) -> list[blocks.Block]:
 
 
 def _reconstructions(runs: Mapping[str, run_report.RunReport]) -> list[blocks.Block]:
-  """Returns, for each data set, a block with the reconstructions of the same test examples by each run."""
+  """Returns a block for each data set that shows how each run reconstructs the same test examples."""
   by_data = {}
   for name, run in runs.items():
     figure = run.evaluation and run.evaluation.figures.get("reconstruction/reconstructions")
@@ -242,6 +244,6 @@ def _reconstructions(runs: Mapping[str, run_report.RunReport]) -> list[blocks.Bl
       by_data.setdefault(key, {examples_name: examples})[name] = reconstructions
   return [
     blocks.rows(rows, *pictures.limits(next(iter(rows.values())), value_range))
-    | {"title": f"Test examples of {data}, and their reconstructions by each run"}
+    | {"title": f"Test examples of {data} and their reconstructions by each run"}
     for (_, value_range, data), rows in by_data.items()
   ]

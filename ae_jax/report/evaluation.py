@@ -11,8 +11,8 @@ from ae_jax.evaluators import results
 from ae_jax.evaluators.context import EvalContext
 from ae_jax.runs import logs
 
-_MIN_PAUSE = 30.0  # seconds between two pages of a run in training, at least
-_PAUSE_FACTOR = 50  # the pause is at least this many times the seconds that a page takes: at most 2 % of the run
+_MIN_PAUSE = 30.0  # minimum number of seconds between two updates of the report during training
+_PAUSE_FACTOR = 50  # minimum ratio of the time between updates to the time of an update, so these take at most 2 %
 
 
 def analyze(
@@ -23,34 +23,34 @@ def analyze(
   baselines: dict[str, Any],
   check: Callable[[], None] = lambda: None,
 ) -> results.Results:
-  """Analyzes a run, and writes evaluation/, pictures/ and report.html into its folder.
+  """Runs the analyses of a trained model, and writes evaluation/, pictures/ and report.html into the run folder.
 
-  Earlier results of other evaluators are kept if they are of the same step.
+  Stored results of other evaluators are kept if they were measured at the same training step.
 
   Args:
-    run: the trained model.
-    dataset: its data.
-    measures: the evaluators whose analyses run.
-    workdir: the run folder.
-    baselines: the values of `evaluators.baselines`.
-    check: is called after each result and before each picture; it stops the analyses by an exception.
+    run: Trained model.
+    dataset: Data set of the run.
+    measures: Evaluators whose analyses are run.
+    workdir: Run folder.
+    baselines: Baseline metrics {name: value} from `evaluators.baselines`.
+    check: Called after each result and before each picture; raises an exception to stop the analyses.
 
   Returns:
-    The new results.
+    Results of `measures`, without the stored results.
 
   Raises:
     UserError: If the files cannot be written.
   """
   analyzed = evaluators.analyses(measures, EvalContext(run, dataset, baselines))
-  found = results.collect(run.step, _checked(analyzed, check))
-  from ae_jax.report import run_report  # imports Matplotlib and Bokeh, which takes seconds: training does not wait
+  new_results = results.collect(run.step, _checked(analyzed, check))
+  from ae_jax.report import run_report  # imported after the training, because Matplotlib and Bokeh take seconds
 
-  then = "; the checkpoints are saved: free disk space, then run the same command again"
+  then = "; the checkpoints are saved. Free disk space, then run the same command again"
   with errors.convert_os_errors(f"{workdir}: evaluation, pictures, report.html", then):
-    results.write(workdir, results.merge(results.read(workdir), found))
-    draw(found.figures, run, baselines, workdir / "pictures", check)
+    results.write(workdir, results.merge(results.read(workdir), new_results))
+    draw(new_results.figures, run, baselines, workdir / "pictures", check)
     run_report.write(workdir)
-  return found
+  return new_results
 
 
 def draw(
@@ -60,7 +60,15 @@ def draw(
   folder: pathlib.Path,
   check: Callable[[], None] = lambda: None,
 ) -> None:
-  """Draws figures {"EVALUATOR/NAME": figure} as NAME.png, and the learning curves as curves.png, into a folder."""
+  """Saves figures as PNG files, and the learning curves as curves.png.
+
+  Args:
+    figures: {"EVALUATOR/NAME": figure}; the figure is saved as NAME.png.
+    run: Trained model with its history.
+    baselines: Baseline metrics {name: value} from `evaluators.baselines`.
+    folder: Folder of the files; it is created if it is missing.
+    check: Called before each figure; raises an exception to stop.
+  """
   from ae_jax.report import graphs, pictures
 
   folder.mkdir(exist_ok=True)
@@ -70,20 +78,20 @@ def draw(
     pictures.draw(folder / f"{name.rpartition('/')[2]}.png", figure, run.config.data.range)
 
 
-def _checked(found: Iterable[tuple[str, Any]], check: Callable[[], None]) -> Iterator[tuple[str, Any]]:
-  """Yields each result, then calls `check`."""
-  for result in found:
+def _checked(items: Iterable[tuple[str, Any]], check: Callable[[], None]) -> Iterator[tuple[str, Any]]:
+  """Yields the results, and calls `check` after each of them."""
+  for result in items:
     yield result
     check()
 
 
 def pictures(workdir: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Returns the PNG files in the folder of a run by their names."""
+  """Returns the PNG files of a run as {file name without suffix: path}."""
   return {file.stem: file for file in sorted((workdir / "pictures").glob("*.png"))}
 
 
 def refresher(workdir: pathlib.Path) -> Callable[[], None]:
-  """Returns a function that rewrites the report of a run in training if the last one is old enough."""
+  """Returns a function that rewrites the report of a run in training, unless it was rewritten recently."""
   due = time.monotonic() + _MIN_PAUSE
 
   def refresh() -> None:
@@ -92,7 +100,7 @@ def refresher(workdir: pathlib.Path) -> Callable[[], None]:
       from ae_jax.report import run_report
 
       run_report.write(workdir)
-      gc.collect()  # a page leaves hundreds of objects in reference cycles, which otherwise pile up over many pages
+      gc.collect()  # each report leaves hundreds of objects in reference cycles, which would accumulate
       ended = time.monotonic()
       due = ended + max(_MIN_PAUSE, _PAUSE_FACTOR * (ended - begun))
 

@@ -11,18 +11,18 @@ from ae_jax.report import canvas
 from ae_jax.report.canvas import Axes
 from ae_jax.runs import metric_names
 
-_TITLE_WIDTH = 76  # characters that fit above axes about six inches wide
+_TITLE_WIDTH = 76  # number of characters that fit above axes of about six inches
 
 
 def curves(
   path: pathlib.Path, measured: Mapping[str, tuple[np.ndarray, np.ndarray]], baselines: Mapping[str, Any]
 ) -> None:
-  """Saves the loss and the squared test error over the epochs, on logarithmic axes, with PCA's error as a line.
+  """Plots the loss, and the squared test error with the PCA baseline, over the epochs on logarithmic axes.
 
   Args:
-    path: the PNG file.
-    measured: the curves of the metrics, see `logs.curves`.
-    baselines: the metrics that do not depend on the model.
+    path: PNG file to write.
+    measured: Curves of the metrics, as `logs.curves` returns them.
+    baselines: Baseline metrics {name: value}, which include the squared error of PCA.
   """
   figure = canvas.figure(8, 3.2)
   left, right = figure.subplots(1, 2)
@@ -37,7 +37,7 @@ def curves(
   right.set(ylabel="squared error per test example")
   for axes in (left, right):
     axes.set(xlabel="epoch")
-    if all(np.min(line.get_ydata()) > 0 for line in axes.lines):  # a perfect reconstruction has no logarithm
+    if all(np.min(line.get_ydata()) > 0 for line in axes.lines):  # an error of 0 has no logarithm
       canvas.logarithmic(axes)
     axes.grid(alpha=0.2)
     if axes.lines:
@@ -53,15 +53,17 @@ def error_over_latent(
   dimensions: Mapping[str, Mapping[str, Any]],
   title: str,
 ) -> None:
-  """Saves the mean test error over the latent size, with the range of the seeds, on logarithmic axes.
+  """Plots the mean test error over the latent size, with its range over the seeds, on logarithmic axes.
 
   Args:
-    path: the PNG file.
-    curves: {name: {latent size: [error of each seed]}}.
+    path: PNG file to write.
+    curves: {name of the curve: {latent size: [error of each seed]}}.
     pca: {latent size: error of PCA}.
-    knee: {"latent", "low", "high"}, the smallest sufficient latent size and its interval; None if there is none.
-    dimensions: {estimator: {"estimate", "low", "high"}}, the intrinsic dimension of the data with its interval.
-    title: is written above the axes.
+    knee: {"latent", "low", "high"}: smallest sufficient latent size and the bounds of its interval; None if there is
+      none.
+    dimensions: {estimator: {"estimate", "low", "high"}}: intrinsic dimension of the data and the bounds of its
+      interval.
+    title: Title of the plot.
   """
   figure = canvas.figure(7, 4.4)
   axes = figure.subplots()
@@ -76,7 +78,7 @@ def error_over_latent(
     interval = f"{dimension['estimate']:.1f} ({dimension['low']:.1f} to {dimension['high']:.1f})"
     label = f"intrinsic dimension of the data, {name}: {interval}"
     _mark(axes, dimension["estimate"], dimension, "tab:green", label=label, linestyle=style)
-  if curves:  # without a curve the limits of the axes may be 0, which has no logarithm
+  if curves:  # without curves the axes may include 0, which has no logarithm
     canvas.logarithmic(axes)
     axes.set_xscale("log", base=2)
   axes.set_xticks(list(pca), list(map(str, pca)), minor=False)
@@ -91,13 +93,13 @@ def rate_distortion(
   distortion: str,
   title: str,
 ) -> None:
-  """Saves a rate-distortion curve for each latent size, with a point for each beta.
+  """Plots a rate-distortion curve for each latent size, with a point for each beta.
 
   Args:
-    path: the PNG file.
+    path: PNG file to write.
     curves: {latent size: {beta: (rate, distortion)}}.
-    distortion: the measure of the distortion, "nats" or "squared_error".
-    title: is written above the axes.
+    distortion: Measure of the distortion, "nats" or "squared_error".
+    title: Beginning of the title of the plot.
   """
   figure = canvas.figure(7, 4.4)
   axes = figure.subplots()
@@ -114,16 +116,16 @@ def rate_distortion(
 
 
 def _mean_and_range(axes: Axes, curve: Mapping[int, Sequence[float]], name: str, colour: Any) -> None:
-  """Draws the mean over the seeds as a line, and their range as a band."""
+  """Draws the mean over the seeds as a line, and the range over the seeds as a band."""
   means, lows, highs = ([of(errors) for errors in curve.values()] for of in (np.mean, min, max))
   axes.plot(list(curve), means, "o-", color=colour, label=name, markersize=4, zorder=3)
   axes.fill_between(list(curve), lows, highs, color=colour, alpha=0.2)
 
 
-def _mark(axes: Axes, value: float | int, interval: Mapping[str, Any], colour: str, **looks: Any) -> None:
-  """Marks a value on the x axis with a vertical line, and its interval with a band."""
+def _mark(axes: Axes, value: float | int, interval: Mapping[str, Any], colour: str, **options: Any) -> None:
+  """Marks a value of x with a vertical line, and its interval with a vertical band."""
   axes.axvspan(interval["low"], interval["high"], color=colour, alpha=0.15, linewidth=0)
-  axes.axvline(value, color=colour, linewidth=1.2, **looks)
+  axes.axvline(value, color=colour, linewidth=1.2, **options)
 
 
 def _finish(axes: Axes, title: str) -> None:

@@ -1,4 +1,4 @@
-"""Sentences that a run prints, and the headline of its report."""
+"""Sentences that a training run prints, and the headline of the report of the run."""
 
 import math
 import pathlib
@@ -9,12 +9,12 @@ from ae_jax.report import verdict
 
 
 def opening(description: Mapping[str, Any], placement: str, workdir: pathlib.Path) -> str:
-  """Returns the first line that a run prints: its model, data and folder.
+  """Returns the first line that a run prints, with its model, data and run folder.
 
   Args:
-    description: the contents of config.json.
-    placement: where the training examples are kept.
-    workdir: the folder of the run.
+    description: Contents of config.json.
+    placement: Text that says where the training examples are kept, see `placements.decide`.
+    workdir: Run folder.
   """
   config, data = description["config"], description["data"]
   model = config["model"]
@@ -27,7 +27,7 @@ def opening(description: Mapping[str, Any], placement: str, workdir: pathlib.Pat
 
 
 def error_and_baseline(result: verdict.Result) -> str:
-  """Returns a clause with the test error and the error of the PCA baseline."""
+  """Returns a clause that states the test error and the error of the PCA baseline."""
   max_components = min(result.description["data"]["train"] - 1, result.elements)
   if result.is_quantised:
     baseline = "PCA with the same number of bits"
@@ -40,17 +40,17 @@ def error_and_baseline(result: verdict.Result) -> str:
 
 
 def closing(metrics: verdict.Metrics, description: Mapping[str, Any], workdir: pathlib.Path, skipped: int = 0) -> str:
-  """Returns the last lines that a run prints: its errors, the verdict, its speed, and how to use it.
+  """Returns the last lines that a run prints: test error, verdict, speed, and how to load the model.
 
   Args:
-    metrics: the last value of each metric.
-    description: the contents of config.json.
-    workdir: the folder of the run.
-    skipped: the number of skipped steps, see `verdict.skipped_steps`.
+    metrics: Last value of each metric.
+    description: Contents of config.json.
+    workdir: Run folder.
+    skipped: Number of skipped steps, see `verdict.skipped_steps`.
   """
   result = verdict.Result(metrics, description, skipped)
   epochs = f"{metrics['epoch']:.0f} epoch{'' if metrics['epoch'] == 1 else 's'}"
-  lines = [f"After {epochs}: {_judged(result, finished=True)}", verdict.of_skipped(result)]
+  lines = [f"After {epochs}: {_errors_and_verdict(result, finished=True)}", verdict.of_skipped(result)]
   if "test/nats" in metrics and not result.diverged:
     lines.append(
       f"Cross-entropy: {metrics['test/nats']:.2f} nats per test example; "
@@ -64,19 +64,19 @@ def closing(metrics: verdict.Metrics, description: Mapping[str, Any], workdir: p
 
 
 def headline(metrics: verdict.Metrics, description: Mapping[str, Any], skipped: int = 0, finished: bool = True) -> str:
-  """Returns the sentences at the top of a report: the errors of the model, its baseline, and the verdict.
+  """Returns the sentences at the top of a report: test error, PCA baseline and verdict.
 
   Args:
-    metrics: the last value of each metric.
-    description: the contents of config.json.
-    skipped: the number of skipped steps, see `verdict.skipped_steps`.
-    finished: whether all epochs are trained; before that, only a diverged run gets advice.
+    metrics: Last value of each metric.
+    description: Contents of config.json.
+    skipped: Number of skipped steps, see `verdict.skipped_steps`.
+    finished: Whether training has ended. Before the end, only a diverged run gets advice.
   """
   if metrics.get("test/squared_error") is None or metrics.get("test/pca_squared_error") is None:
     return "Training has started. Results appear here after the first evaluation."
   result = verdict.Result(metrics, description, skipped)
-  judged = _judged(result, finished)
-  sentences = [f"{judged[0].upper()}{judged[1:]}", verdict.of_skipped(result)]
+  sentence = _errors_and_verdict(result, finished)
+  sentences = [f"{sentence[0].upper()}{sentence[1:]}", verdict.of_skipped(result)]
   if metrics.get("test/nats_floor") is not None and "test/nats" in metrics and not result.diverged:
     above = metrics["test/nats"] - metrics["test/nats_floor"]
     sentences.append(f"The cross-entropy is {above:.1f} nats above its lower bound.")
@@ -86,8 +86,8 @@ def headline(metrics: verdict.Metrics, description: Mapping[str, Any], skipped: 
   return " ".join(filter(None, sentences))
 
 
-def _judged(result: verdict.Result, finished: bool) -> str:
-  """Returns the errors and the verdict; without the errors if the test error is not finite."""
+def _errors_and_verdict(result: verdict.Result, finished: bool) -> str:
+  """Returns the errors of the model and of PCA, or a note that the test error is not finite, and then the verdict."""
   if math.isfinite(result.error):
     return f"{error_and_baseline(result)}. {verdict.of(result, finished)}"
   return f"the test error is not finite. {verdict.of(result, finished)}"

@@ -1,4 +1,7 @@
-"""Writes a report as one self-contained HTML file that needs no network."""
+"""Writes a report as a single HTML file that needs no network access.
+
+A page has sections, which consist of blocks: dicts that template.html renders as charts, tables, images or texts.
+"""
 
 import base64
 import importlib.metadata
@@ -21,20 +24,21 @@ def write(
   facts: Sequence[str] = (),
   tiles: Sequence[Mapping[str, str]] = (),
 ) -> None:
-  """Writes a page; the file is replaced atomically.
+  """Writes an HTML page. An existing file is replaced atomically.
 
   Args:
-    path: the HTML file.
-    title: the title, in small letters.
-    answer: the main result, in large letters.
-    sections: pairs of a title and blocks, which `blocks` and the functions below make; empty ones are left out.
-    facts: short texts, shown in one line.
-    tiles: {"name", "value", "beside"}: the most important metrics.
+    path: HTML file to write.
+    title: Title, shown in small letters.
+    answer: Main result, shown in large letters.
+    sections: Pairs (title, blocks). The blocks come from `ae_jax.report.blocks` or from the functions below. Sections
+      without blocks are left out.
+    facts: Short texts, shown in one line.
+    tiles: The most important metrics as {"name", "value", "beside"}, where "beside" is a text below the value.
 
   Raises:
     UserError: If the file cannot be written.
   """
-  import jinja2  # imported here, since training does not need it
+  import jinja2  # imported here, because training does not need it
 
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader("ae_jax", "report"), autoescape=True, undefined=jinja2.ChainableUndefined
@@ -74,30 +78,30 @@ def write(
 
 
 def picture(file: pathlib.Path, title: str) -> Block:
-  """Returns a block that shows a PNG file with a caption."""
+  """Returns a block that shows a PNG file with `title` as its caption."""
   url = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
   return {"kind": "picture", "title": title, "url": url}
 
 
-def table(head: Sequence[str], lines: Sequence[Any], title: str = "", **looks: str) -> Block:
+def table(head: Sequence[str], lines: Sequence[Any], title: str = "", **options: str) -> Block:
   """Returns a block with a table of texts.
 
   Args:
-    head: the column headers; may be empty.
-    lines: the rows; the first text of a row is its header.
-    title: is written above the table.
-    **looks: `style="words"` aligns texts to the left; `folded` is the summary of a table that is folded at first.
+    head: Column headers; may be empty.
+    lines: Rows of texts; the first text of a row is its header.
+    title: Title above the table.
+    **options: `style="words"` aligns texts to the left. `folded=TEXT` collapses the table; a click on TEXT opens it.
   """
-  return {"kind": "table", "title": title, "head": head, "lines": lines} | looks
+  return {"kind": "table", "title": title, "head": head, "lines": lines} | options
 
 
 def notes(*lines: str) -> Block:
-  """Returns a block with one paragraph for each line."""
+  """Returns a block of text with one paragraph for each line."""
   return {"kind": "notes", "lines": lines}
 
 
 def _numbered(section: int, blocks: Sequence[Mapping[str, Any]]) -> list[Block]:
-  """Returns the blocks with an id for each."""
+  """Returns copies of the blocks with a unique "id" each."""
   return [{**block, "id": f"block-{section}-{number}"} for number, block in enumerate(blocks)]
 
 

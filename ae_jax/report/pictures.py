@@ -1,4 +1,4 @@
-"""Draws figures as PNG files, with one function (path, item, value_range) for each kind."""
+"""Saves figures as PNG files, with one private function (path, item, value_range) for each type of figure."""
 
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -11,10 +11,10 @@ from ae_jax.data import ranges
 from ae_jax.evaluators import figures
 from ae_jax.report import canvas
 
-_MAX_ROWS = 49  # rows of images, so that the picture stays readable
-_MAX_SERIES = 16  # series, each in its own plot
-_MAX_NAMED_CLASSES = 10  # classes that fit into a legend
-_MAX_GRIDS = 6  # grids beside each other
+_MAX_ROWS = 49  # maximum number of rows of images; more would be unreadable
+_MAX_SERIES = 16  # maximum number of series, each in its own plot
+_MAX_NAMED_CLASSES = 10  # maximum number of classes with a legend
+_MAX_GRIDS = 6  # maximum number of grids beside each other
 
 Figure = (
   figures.ExampleRows
@@ -29,12 +29,18 @@ Figure = (
 
 
 def draw(path: pathlib.Path, item: Figure, value_range: str) -> None:
-  """Saves a figure, whose examples lie in `value_range`, as a PNG file."""
+  """Saves a figure as a PNG file.
+
+  Args:
+    path: PNG file to write.
+    item: Figure of an evaluator.
+    value_range: Value range of the examples, a key of `ranges.INTERVALS`.
+  """
   _KINDS[type(item)](path, item, value_range)
 
 
 def limits(examples: np.ndarray, value_range: str) -> tuple[float, float]:
-  """Returns the bounds of the range; for an unbounded range, the least and greatest finite value of the examples."""
+  """Returns the bounds of `value_range`, or the minimum and maximum finite value of the examples if it is unbounded."""
   low, high = ranges.INTERVALS[value_range]
   if not np.isfinite(low):
     finite = examples[np.isfinite(examples)]
@@ -43,14 +49,15 @@ def limits(examples: np.ndarray, value_range: str) -> tuple[float, float]:
 
 
 def reconstructed(item: figures.ExampleRows) -> bool:
-  """Returns whether the rows are examples and their reconstructions, and nothing else."""
+  """Returns whether the figure has exactly two rows: examples and their reconstructions."""
   return len(item.rows) == 2 and [*item.rows][1] == "reconstructions"
 
 
 def heads(item: figures.Attention) -> Iterator[tuple[str, np.ndarray]]:
-  """Yields (name, weights [N, H, W, 1] or [N, T, 1]) for each head of each layer, averaged over the queries.
+  """Yields (name, attention weights averaged over the queries) for each head of each layer.
 
-  The tokens of an image tile it row by row. A series may have fewer tokens T than steps.
+  The weights have shape [N, H, W, 1] for images, whose tokens are patches in row-major order, and [N, T, 1] for series,
+  where the number of tokens T may be smaller than the number of steps.
   """
   height, width = item.examples.shape[1:3]
   for layer, weights in item.weights.items():
@@ -64,7 +71,7 @@ def heads(item: figures.Attention) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _rows(path: pathlib.Path, item: figures.ExampleRows, value_range: str) -> None:
-  """Draws a row for each name, and the difference below reconstructions (red: too bright; blue: too dark)."""
+  """Saves the rows of examples. Below reconstructions, a row shows the error (red: too bright; blue: too dark)."""
   first, *others = item.rows.values()
   if first.ndim == 3:
     (_overlaid if reconstructed(item) else _rows_of_series)(path, item)
@@ -79,7 +86,7 @@ def _rows(path: pathlib.Path, item: figures.ExampleRows, value_range: str) -> No
 
 
 def _overlaid(path: pathlib.Path, item: figures.ExampleRows) -> None:
-  """Draws each series and its reconstruction in a small plot."""
+  """Saves a small plot for each series, with its reconstruction in the same plot."""
   series, reconstructions = (examples[:_MAX_SERIES] for examples in item.rows.values())
   figure = canvas.figure(9, 1.1 * -(-len(series) // 4) + 0.4, item.title)
   grid = figure.subplots(-(-len(series) // 4), 4, squeeze=False).ravel()
@@ -93,7 +100,7 @@ def _overlaid(path: pathlib.Path, item: figures.ExampleRows) -> None:
 
 
 def _rows_of_series(path: pathlib.Path, item: figures.ExampleRows) -> None:
-  """Draws a small plot for each of the first series of each row, all on the same scale."""
+  """Saves small plots of the first series of each row, all with the same y axis."""
   count = min(_MAX_SERIES // 2, len(next(iter(item.rows.values()))))
   figure = canvas.figure(count * 1.1 + 1.5, 0.6 * len(item.rows) + 0.5, item.title)
   grid = figure.subplots(len(item.rows), count, squeeze=False, sharey=True)
@@ -106,13 +113,13 @@ def _rows_of_series(path: pathlib.Path, item: figures.ExampleRows) -> None:
 
 
 def _gallery(path: pathlib.Path, item: figures.Gallery, value_range: str) -> None:
-  """Draws a nearly square grid."""
+  """Saves the examples of a gallery as a nearly square grid."""
   columns = max(1, round(len(item.examples) ** 0.5))
   _grids(path, item.examples[None], [""], columns, value_range, item.title)
 
 
 def _explorer(path: pathlib.Path, item: figures.Explorer, value_range: str) -> None:
-  """Draws a grid for each pair of latent directions: the first downwards, the second across."""
+  """Saves a grid for each pair of latent directions; the first varies over the rows, the second over the columns."""
   groups = item.examples.reshape(len(item.examples), -1, *item.examples.shape[3:])
   names = [f"{down} down, {across} across" for down, across in zip(*[iter(item.names)] * 2, strict=True)]
   _grids(path, groups, names, len(item.positions), value_range, item.title)
@@ -121,7 +128,7 @@ def _explorer(path: pathlib.Path, item: figures.Explorer, value_range: str) -> N
 def _grids(
   path: pathlib.Path, groups: np.ndarray, names: Sequence[str], columns: int, value_range: str, title: str
 ) -> None:
-  """Draws the first groups of examples [groups, N, ...] beside each other, each as a grid of `columns` columns."""
+  """Saves the first groups of examples [groups, N, ...] beside each other, each as a grid with `columns` columns."""
   groups = groups[:_MAX_GRIDS]
   figure = canvas.figure(4 * len(groups), 4.3, title)
   low, high = limits(groups, value_range)
@@ -141,14 +148,14 @@ def _grids(
 
 
 def _grid_of_series(axes: Any, group: Float[np.ndarray, "n t c"], columns: int) -> None:
-  """Draws series with values in [0, 1] as lines in the cells of a grid."""
+  """Draws series with values in [0, 1] as lines, one series in each cell of a grid."""
   for number, series in enumerate(group):
     down, across = divmod(number, columns)
     axes.plot(across + np.linspace(0.05, 0.95, len(series)), 0.9 * series - down, color="tab:blue", linewidth=0.6)
 
 
 def _heatmap(path: pathlib.Path, item: figures.Heatmap, value_range: str) -> None:
-  """Draws values [H, W] as colours, and values [T] as a line."""
+  """Saves values [H, W] as a heat map, or values [T] as a line plot."""
   del value_range
   width, height = (4.6, 4) if item.values.ndim == 2 else (6, 2.6)
   figure = canvas.figure(width, height, item.title)
@@ -169,7 +176,7 @@ def _heatmap(path: pathlib.Path, item: figures.Heatmap, value_range: str) -> Non
 
 
 def _bars(path: pathlib.Path, item: figures.Bars, value_range: str) -> None:
-  """Draws a bar for each finite value."""
+  """Saves a bar chart; values that are not finite have no bar."""
   del value_range
   values = np.where(np.isfinite(item.values), item.values, 0.0)
   figure = canvas.figure(6, 2.6, item.title)
@@ -189,7 +196,7 @@ def _bars(path: pathlib.Path, item: figures.Bars, value_range: str) -> None:
 
 
 def _lines(path: pathlib.Path, item: figures.Lines, value_range: str) -> None:
-  """Draws lines with markers."""
+  """Saves a plot of lines with markers."""
   del value_range
   figure = canvas.figure(6, 3, item.title)
   axes = figure.subplots()
@@ -203,7 +210,7 @@ def _lines(path: pathlib.Path, item: figures.Lines, value_range: str) -> None:
 
 
 def _points(path: pathlib.Path, item: figures.Points, value_range: str) -> None:
-  """Draws the views beside each other, coloured by label."""
+  """Saves a scatter plot for each view, with points coloured by label."""
   del value_range
   figure = canvas.figure(4.4 * len(item.views) + 0.6, 4.4, item.title)
   classes, numbers = np.unique(item.labels, return_inverse=True)
@@ -221,7 +228,7 @@ def _points(path: pathlib.Path, item: figures.Points, value_range: str) -> None:
 
 
 def _attention(path: pathlib.Path, item: figures.Attention, value_range: str) -> None:
-  """Draws images, and below them a row of attention weights for each head of each layer."""
+  """Saves a row of images, and below it a row of attention weights for each head of each layer."""
   if item.examples.ndim == 3:
     _attention_to_series(path, item)
     return
@@ -232,7 +239,7 @@ def _attention(path: pathlib.Path, item: figures.Attention, value_range: str) ->
 
 
 def _attention_to_series(path: pathlib.Path, item: figures.Attention) -> None:
-  """Draws the first four series, and the attention weights over time below each."""
+  """Saves plots of the first four series, and below each a plot of the attention weights over time."""
   count = min(4, len(item.examples))
   figure = canvas.figure(9, 3, item.title)
   for number, (above, below) in enumerate(zip(*figure.subplots(2, count, squeeze=False), strict=True)):
@@ -246,7 +253,7 @@ def _attention_to_series(path: pathlib.Path, item: figures.Attention) -> None:
 
 
 def _strips(path: pathlib.Path, rows: Sequence[tuple[Any, ...]], title: str) -> None:
-  """Draws rows of images (name, images [N, H, W, C], lowest value, highest value, colour map, value of the gaps)."""
+  """Saves rows (name, images [N, H, W, C], value of black, value of white, colour map, value of the gaps)."""
   figure = canvas.figure(len(rows[0][1]) * 0.7 + 1.3, 0.88 * len(rows) + 0.46, title)
   grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
   for axes, (name, images, low, high, colours, gap) in zip(grid, rows, strict=True):
@@ -260,7 +267,7 @@ def _strips(path: pathlib.Path, rows: Sequence[tuple[Any, ...]], title: str) -> 
 
 
 def _strip(images: np.ndarray, fill: float | int) -> np.ndarray:
-  """Returns images [N, H, W, C] as one row [H, N * (W + 1) - 1, C], with one pixel of `fill` between neighbours."""
+  """Joins images [N, H, W, C] to one row [H, N * (W + 1) - 1, C], with one column of `fill` between images."""
   gap = np.full((*images.shape[:2], 1, images.shape[3]), fill, images.dtype)
   padded = np.concatenate([images, gap], axis=2)
   return np.concatenate(list(padded), axis=1)[:, :-1]

@@ -1,4 +1,4 @@
-"""Report of a run: a pure function of the files in its folder."""
+"""Writes the HTML report of a run, using only the files in the run folder."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from ae_jax.evaluators import figures, results
 from ae_jax.report import blocks, charts, messages, page, tables, verdict
 from ae_jax.runs import logs, metric_names, run_folder
 
-# Section of each figure: chosen by the type of the figure if it is listed here, else by its evaluator.
+# Title of a section -> types of its figures, or names of their evaluators. The type of a figure is looked up first.
 _SECTIONS = {
   "Reconstructions": ("reconstruction", "denoising", "anomaly", "logistic_pca"),
   "Latent codes": (
@@ -24,8 +24,9 @@ _SECTIONS = {
   "Attention": (figures.Attention,),
   "Robustness": ("robustness",),
 }
-_FIRST = (figures.Points, figures.Explorer, figures.Gallery, figures.ExampleRows, figures.Attention)  # before charts
-_TILES = (  # metric, label, text below the value, metric in that text
+# Types of the figures that a section shows first, in this order.
+_FIRST = (figures.Points, figures.Explorer, figures.Gallery, figures.ExampleRows, figures.Attention)
+_TILES = (  # metric, label, text below the value, metric that fills the {} of this text
   ("test/squared_error", "squared error per test example", "baseline PCA: {}", metric_names.PCA),
   ("test/nats", "cross-entropy per test example, nats", "lower bound: {}", "test/nats_floor"),
   ("test/auroc", "AUROC of anomaly detection", "baseline PCA: {}", "test/pca_auroc"),
@@ -36,49 +37,49 @@ _TILES = (  # metric, label, text below the value, metric in that text
 _SCRIPT = """import json, pathlib
 from ae_jax import config, train
 
-stored = json.loads(pathlib.Path("config.json").read_text())  # the one in the folder of this run
+stored = json.loads(pathlib.Path("config.json").read_text())  # in the folder of this run
 train.train_and_evaluate(config.from_json(stored["config"]), pathlib.Path("runs/reproduced"))"""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunReport:
-  """The contents of a run folder."""
+  """Contents of a run folder, and the texts and sections of its report."""
 
   description: dict[str, Any]  # config.json
-  curves: dict[str, Any]  # metrics.jsonl, see `logs.curves`
+  curves: dict[str, Any]  # metrics.jsonl, as `logs.curves` returns it
   evaluation: results.Results | None  # evaluation/
 
   @property
   def config(self) -> dict[str, Any]:
-    """The config in config.json."""
+    """Config in config.json."""
     return self.description["config"]
 
   @property
   def metrics(self) -> dict[str, float | int]:
-    """The last value of each metric, and the values of the analyses."""
+    """Last value of each metric, and the values that the evaluators measured."""
     last = {name: values[-1].item() for name, (_, values) in self.curves.items()}
     return last | (self.evaluation.values if self.evaluation else {})
 
   @property
   def epochs(self) -> tuple[float | int, int]:
-    """The number of trained epochs, and the number of epochs in the config."""
+    """Number of trained epochs, and number of epochs in the config."""
     total = self.config["epochs"] + sum(stage["epochs"] for stage in self.config["stages"])
     return self.metrics.get("epoch", 0.0), total
 
   @property
   def title(self) -> str:
-    """The names of the model and the data set."""
+    """Names of the model and the data set."""
     return f"{self.config['model']['name']} on {self.config['data']['name']}"
 
   @property
   def answer(self) -> str:
-    """The errors of the model, its baseline, and the verdict."""
+    """Headline of the report: test error, PCA baseline and verdict."""
     done, total = self.epochs
     return messages.headline(self._current, self.description, verdict.skipped_steps(self.curves), done >= total)
 
   @property
   def _current(self) -> dict[str, float | int]:
-    """`metrics` without the values of analyses of an earlier step."""
+    """`metrics` without values that the evaluators measured at an earlier step."""
     stale = self.evaluation.values if self.evaluation and self._is_stale else {}
     return {name: value for name, value in self.metrics.items() if name in self.curves or name not in stale}
 
@@ -88,7 +89,7 @@ class RunReport:
     return self.evaluation.step != self.metrics.get("step", self.evaluation.step)
 
   def _code(self) -> str:
-    """Returns the size of a latent code; runs of earlier versions describe only the latent size."""
+    """Returns the size of a latent code as text. The config.json of earlier versions holds only the latent size."""
     code = self.description.get("code", {"numbers": self.config["model"]["latent"], "bits": None})
     return (
       f"latent code of {code['numbers']:,} values"
@@ -97,7 +98,7 @@ class RunReport:
     )
 
   def facts(self) -> list[str]:
-    """Returns the sizes of the model and the data, and the progress of the training."""
+    """Returns texts with the sizes of the model and the data, and the progress of training."""
     data, (done, total) = self.description["data"], self.epochs
     shape = " x ".join(map(str, data["shape"]))
     state = f"trained for {total} epochs" if done >= total else f"in training or stopped: epoch {done:.3g} of {total}"
@@ -109,17 +110,17 @@ class RunReport:
     ]
 
   def tiles(self) -> list[dict[str, str]]:
-    """Returns the most important metrics that are finite, each with a metric to compare it with."""
+    """Returns the most important finite metrics, each with a text that compares it, e.g. with the PCA baseline."""
     tiles, metrics = [], {name: value for name, value in self._current.items() if math.isfinite(value)}
-    for name, label, template, other in _TILES:
-      other = metric_names.pca_key(metrics) if other == metric_names.PCA else other
+    for name, label, template, reference in _TILES:
+      reference = metric_names.pca_key(metrics) if reference == metric_names.PCA else reference
       if name in metrics:
-        beside = template.format(tables.number(metrics[other])) if other in metrics else ""
+        beside = template.format(tables.number(metrics[reference])) if reference in metrics else ""
         tiles.append({"name": label, "value": tables.number(metrics[name], 3), "beside": beside})
     return tiles
 
   def sections(self) -> list[tuple[str, list[blocks.Block]]]:
-    """Returns the sections of the page, each with a title and blocks."""
+    """Returns the sections of the page as pairs (title, blocks)."""
     return [
       ("Learning curves", self._curves()),
       *self._figures(),
@@ -135,10 +136,10 @@ class RunReport:
     return [blocks.chart(title, item) for title, item in items.items() if item]
 
   def _figures(self) -> list[tuple[str, list[blocks.Block]]]:
-    """Returns the sections of the figures; an evaluator that is not in `_SECTIONS` gets its own section."""
+    """Returns the sections that contain figures. An evaluator that is not in `_SECTIONS` gets its own section."""
     if self.evaluation is None:
       return [
-        ("Figures", [page.notes("Figures and the results of the evaluators appear here when training has ended.")])
+        ("Figures", [page.notes("Figures and results of the evaluators will appear here when training has ended.")])
       ]
     section_of = {member: title for title, members in _SECTIONS.items() for member in members}
     sections = {title: [] for title in _SECTIONS}
@@ -146,22 +147,22 @@ class RunReport:
       evaluator = name.partition("/")[0]
       title = section_of.get(type(figure)) or section_of.get(evaluator) or _capitalised(evaluator)
       sections.setdefault(title, []).append(figure)
-    place = lambda figure: _FIRST.index(type(figure)) if type(figure) in _FIRST else len(_FIRST)
+    order = lambda figure: _FIRST.index(type(figure)) if type(figure) in _FIRST else len(_FIRST)
     value_range = self.config["data"]["range"]
     rendered = [
-      (title, [blocks.of_figure(figure, value_range) for figure in sorted(members, key=place)])
+      (title, [blocks.of_figure(figure, value_range) for figure in sorted(members, key=order)])
       for title, members in sections.items()
     ]
     if not self._is_stale:
       return rendered
     step = f"{self.evaluation.step:,}"
-    note = page.notes(f"The results below were measured at step {step}. The run has been trained further since then.")
+    note = page.notes(f"The results below were measured at step {step}. The run has been trained further since.")
     return [("Earlier evaluation", [note]), *rendered]
 
   def _groups(self) -> list[dict[str, Any]]:
-    """Returns tables of all metrics, with remarks: of the training first, then of each evaluator."""
+    """Returns the tables and remarks on the metrics: one group for training, then one for each evaluator."""
     lines, more = tables.over_epochs(self.curves)
-    not_finite = any(tables.NOT_FINITE in line for _, part in [([], lines), *more] for line in part)
+    not_finite = any(tables.NOT_FINITE in line for _, rows in [([], lines), *more] for line in rows)
     remark = f"“{tables.NOT_FINITE}” means infinite or undefined, such as the PSNR of a perfect reconstruction"
     head, remarks = ["", "last", "best", "best epoch"], [remark] if not_finite else []
     groups = [_group("During training", head, lines, more, remarks)] if lines else []
@@ -174,7 +175,7 @@ class RunReport:
     return groups
 
   def _run(self) -> list[blocks.Block]:
-    """Returns the command, the environment and the config of the run."""
+    """Returns blocks with the command, the environment and the config of the run."""
     settings = configs.flat(self.config)
     defaults = configs.flat(configs.as_json(configs.base(self.config["data"]["name"])))
     lines = [
@@ -187,7 +188,7 @@ class RunReport:
       ("commit", str(self.description.get("git_commit") or "none (not a Git checkout)")),
       ("data fingerprint", self.description["data"]["fingerprint"]),
     ]
-    folded = "All config keys; bold: differs from the default"
+    folded = "All config keys (bold: differs from the default)"
     command = self.description.get("command")
     code = {"kind": "code", "title": "Command" if command else "Python script", "text": command or _SCRIPT}
     return [
@@ -198,10 +199,10 @@ class RunReport:
 
 
 def read(workdir: pathlib.Path) -> RunReport:
-  """Returns the contents of a run folder.
+  """Reads the files of a run folder that the report shows.
 
   Raises:
-    UserError: If the folder holds no run, or a file is damaged or of another version.
+    UserError: If the folder holds no run, or a file is damaged or was written by an incompatible version of ae_jax.
   """
   workdir = pathlib.Path(workdir)
   description = run_folder.read_description(workdir)
@@ -226,30 +227,31 @@ _REQUIRED = {
 
 
 def write(workdir: pathlib.Path) -> None:
-  """Writes report.html into a run folder, from the other files in it; the run may still be in training.
+  """Writes report.html into a run folder. The run may still be in training.
 
   Raises:
-    UserError: If a file is damaged, or the report cannot be written.
+    UserError: If a file of the run is damaged, or the report cannot be written.
   """
   report = read(workdir)
   page.write(workdir / "report.html", report.title, report.answer, report.sections(), report.facts(), report.tiles())
 
 
 def _check(section: Mapping[str, Any], file: str, required: Mapping[str, Any] = _REQUIRED, prefix: str = "") -> None:
-  """Raises UserError if config.json lacks a key that the report needs, as the file of another version may."""
+  """Raises UserError if config.json lacks a key that the report needs, or if its value has the wrong type."""
   for key, kind in required.items():
-    wanted = dict if isinstance(kind, dict) else kind
+    expected = dict if isinstance(kind, dict) else kind
     value = section.get(key)
-    if not isinstance(value, wanted):
+    if not isinstance(value, expected):
       raise errors.UserError(
-        f"{file}: {prefix}{key} is {errors.format_value(value)}, not {wanted.__name__}: another version wrote the file"
+        f"{file}: {prefix}{key} is {errors.format_value(value)}, not {expected.__name__}; another version of ae_jax "
+        "wrote the file. Read the run with that version"
       )
     if isinstance(kind, dict):
       _check(value, file, kind, f"{prefix}{key}.")
 
 
 def _of_evaluator(evaluator: str, values: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the entries of one evaluator, without its name: {"EVALUATOR/NAME": value} becomes {"NAME": value}."""
+  """Returns the entries of one evaluator under shorter names: "EVALUATOR/NAME" becomes "NAME"."""
   parts = {name: name.partition("/") for name in values}
   return {parts[name][2]: value for name, value in values.items() if parts[name][0] == evaluator}
 
@@ -257,10 +259,14 @@ def _of_evaluator(evaluator: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _group(
   title: str, head: list[str], lines: tables.Rows, more: Sequence[tables.Table], remarks: Iterable[str]
 ) -> dict[str, Any]:
-  """Returns a group of tables with remarks below them, for the block "groups"."""
-  rest = [{"head": head, "lines": lines} for head, lines in more]
+  """Returns a group of tables with remarks below them, as a block of kind "groups" contains it."""
+  further = [{"head": head, "lines": lines} for head, lines in more]
   sentences = [f"{remark[:1].upper()}{remark[1:]}." for remark in remarks]
-  return {"title": title, "tables": [{"head": head, "lines": lines}, *rest] if lines else rest, "remarks": sentences}
+  return {
+    "title": title,
+    "tables": [{"head": head, "lines": lines}, *further] if lines else further,
+    "remarks": sentences,
+  }
 
 
 def _capitalised(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Image sheets: many small images in one, so that a page embeds one file and shows single cells of it."""
+"""Image sheets (sprites): one image file holds many small images, and a page shows parts of the file."""
 
 import base64
 import dataclasses
@@ -10,16 +10,17 @@ from jaxtyping import Float, UInt8
 
 from ae_jax.report import canvas
 
-SIDE = 96  # maximal length of the longer side of an image, in pixels
-_WIDTH, _HEIGHT = 96, 48  # size of the drawing of a series, in pixels
+SIDE = 96  # maximum length of the longer side of an image, in pixels
+_WIDTH, _HEIGHT = 96, 48  # size of the plot of a series, in pixels
 _OVERSAMPLING = 3  # subpixels in each direction, for smooth lines
-_CHUNK = 128  # series drawn at once, to bound the memory
-INKS = ((59, 125, 206), (224, 123, 57), (58, 158, 99), (141, 145, 153))  # colours of channels, for light and dark pages
+_CHUNK = 128  # number of series that are drawn at once; limits the memory
+# Colours of the channels of series, visible on light and dark pages.
+INKS = ((59, 125, 206), (224, 123, 57), (58, 158, 99), (141, 145, 153))
 
 
 @dataclasses.dataclass(frozen=True)
 class Sheet:
-  """Images in the cells of a grid, row by row, as one image file."""
+  """Images of equal size in one image file, arranged in a grid row by row."""
 
   url: str  # data URL of the file
   count: int  # number of images
@@ -27,19 +28,27 @@ class Sheet:
   width: int  # of each image, in pixels
   height: int
   scale: int  # factor by which a page enlarges the images
-  gap: int  # pixels between neighbours
-  smooth: bool  # whether a page interpolates when it enlarges
+  gap: int  # number of pixels between adjacent images
+  smooth: bool  # whether a page interpolates enlarged images
 
   @property
   def name(self) -> str:
-    """Name for the CSS of the page; it depends only on the contents."""
+    """Name of the CSS variable that holds `url`; a hash of the file."""
     return f"sheet-{hashlib.sha256(self.url.encode()).hexdigest()[:12]}"
 
 
 def sheet(
   pictures: UInt8[np.ndarray, "n h w *channels"], columns: int, shown: int = 56, gap: int = 0, smooth: bool = False
 ) -> Sheet:
-  """Returns a sheet of images [N, H, W] (grey) or [N, H, W, 3 or 4], enlarged to about `shown` pixels on a page."""
+  """Returns a sheet of images [N, H, W] (grey) or [N, H, W, 3 or 4].
+
+  Args:
+    pictures: Images.
+    columns: Number of images in a row of the sheet.
+    shown: Approximate length in pixels of an image's longer side on the page.
+    gap: Number of transparent pixels between adjacent images.
+    smooth: Whether the page interpolates enlarged images.
+  """
   count, height, width = pictures.shape[:3]
   if gap:
     pictures = _with_gaps(pictures, gap)
@@ -53,7 +62,10 @@ def sheet(
 def of_examples(
   examples: np.ndarray, low: float | int, high: float | int, side: int = SIDE
 ) -> UInt8[np.ndarray, "n h w *c"]:
-  """Returns examples [N, ...] with values in [low, high] as images of at most `side` pixels; series become lines."""
+  """Renders examples [N, ...] as images of at most `side` x `side` pixels; series are drawn as line plots.
+
+  Values are clipped to [low, high]. `low` is black in an image, and the lower edge of a line plot.
+  """
   if examples.ndim == 3:
     size = (_HEIGHT, _WIDTH) if side >= _WIDTH else (_HEIGHT // 2, _WIDTH // 2)
     return drawn([(examples, range(examples.shape[2]))], low, high, *size)
@@ -65,14 +77,14 @@ def of_examples(
 def of_differences(
   differences: Float[np.ndarray, "n h w 1"], largest: float | int, side: int = SIDE
 ) -> UInt8[np.ndarray, "n rows columns 4"]:
-  """Returns differences as images: red above 0, blue below 0, transparent at 0, and opaque at +-`largest`."""
+  """Renders differences as images: red above 0, blue below 0, transparent at 0, and opaque at +-`largest`."""
   shares = np.clip(_shrunk(np.nan_to_num(differences), side)[..., 0] / largest, -1.0, 1.0)
   colours = np.where(shares[..., None] > 0, (214, 64, 52), (58, 110, 205))
   return np.concatenate([colours, np.round(255 * np.abs(shares))[..., None]], -1).astype(np.uint8)
 
 
 def of_weights(weights: Float[np.ndarray, "n h w 1"], side: int = SIDE) -> UInt8[np.ndarray, "n rows columns 3"]:
-  """Returns weights as images in the colours of viridis, from 0 to the greatest weight of all images."""
+  """Renders weights as images with the colour map viridis, from 0 to the maximum weight of all images."""
   shares = _shrunk(weights, side)[..., 0]
   return canvas.colours("viridis", shares / max(float(shares.max()), 1e-30))[..., :3]
 
@@ -84,14 +96,14 @@ def drawn(
   height: int = _HEIGHT,
   width: int = _WIDTH,
 ) -> UInt8[np.ndarray, "n {height} {width} 4"]:
-  """Returns drawings of series, one image for each.
+  """Draws N images with line plots of series.
 
   Args:
-    groups: series [N, T, C] that are drawn over each other, with the index in `INKS` of each channel.
-    low: the value at the lower edge.
-    high: the value at the upper edge.
-    height: pixels of each image.
-    width: pixels of each image.
+    groups: Pairs (series [N, T, C], index in `INKS` for each channel). Image n shows the n-th series of every group.
+    low: Value at the lower edge of an image.
+    high: Value at the upper edge of an image.
+    height: Height of an image in pixels.
+    width: Width of an image in pixels.
   """
   pictures = np.zeros((len(groups[0][0]), height, width, 4), np.uint8)
   for series, inks in groups:
@@ -106,7 +118,7 @@ def drawn(
 
 
 def _lines(values: Float[np.ndarray, "n t"], height: int, width: int) -> Float[np.ndarray, "n {height} {width}"]:
-  """Returns the fraction of each pixel that lines through the values, which lie in [0, 1], cover."""
+  """Draws a line through each row of values in [0, 1]; returns the fraction of each pixel that the line covers."""
   steps = np.linspace(0, values.shape[1] - 1, _OVERSAMPLING * width)
   before, share = steps.astype(int), steps % 1
   after = np.minimum(before + 1, values.shape[1] - 1)
@@ -120,7 +132,7 @@ def _lines(values: Float[np.ndarray, "n t"], height: int, width: int) -> Float[n
 
 
 def _shrunk(images: np.ndarray, side: int) -> np.ndarray:
-  """Returns images [N, H, W, C] downsampled by averaging squares of pixels, so that no side is longer than `side`."""
+  """Downsamples images [N, H, W, C] to sides of at most `side` pixels, by averaging squares of pixels."""
   factor = -(-max(images.shape[1:3]) // side)
   if factor == 1:
     return images
@@ -131,7 +143,7 @@ def _shrunk(images: np.ndarray, side: int) -> np.ndarray:
 
 
 def _with_gaps(pictures: np.ndarray, gap: int) -> np.ndarray:
-  """Returns the images with `gap` transparent pixels to the right of and below each."""
+  """Adds `gap` transparent pixels to the right of each image and below it."""
   if pictures.ndim == 3:
     pictures = np.repeat(pictures[..., None], 3, -1)
   if pictures.shape[-1] == 3:

@@ -1,4 +1,7 @@
-"""Formats the metrics of a run as tables of texts."""
+"""Formats metrics as tables of texts.
+
+The name of a metric may end in "/PART", where PART is a subset of the data or a setting, e.g. a class or a noise level.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,11 +12,11 @@ import numpy as np
 _SHORT = "auprc auroc ari dci elbo kl mig mle mse nll nmi pca psnr sap ssim"
 _SPELT = {"frechet": "Fréchet", "kmeans": "k-means", "knn": "kNN", "lipschitz": "Lipschitz", "twonn": "TwoNN"}
 _WORDS = {name: name.upper() for name in _SHORT.split()} | _SPELT
-_LOWER = ("loss", "error", "nats", "mse")  # a metric with one of these in its name is better when it is lower
-_HIGHER = ("psnr", "auroc", "auprc")  # and with one of these when it is higher
-_RULERS = ("test/pca_", "test/chance_", "test/nats_floor", "test/mean_predictor_")  # prefixes of baselines
+_LOWER = ("loss", "error", "nats", "mse")  # lower is better if the name of a metric contains one of these
+_HIGHER = ("psnr", "auroc", "auprc")  # higher is better if the name contains one of these
+_BASELINES = ("test/pca_", "test/chance_", "test/nats_floor", "test/mean_predictor_")  # prefixes of names of baselines
 NOT_FINITE = "not finite"
-_ENDS = ("_low", "_high", "_standard_error")  # suffixes of the bounds of an interval
+_SUFFIXES = ("_low", "_high", "_standard_error")  # suffixes of the bounds and the standard error of a metric
 _NO_METRICS = ("step", "epoch", "stage", "images_per_second", "compile_seconds")
 
 Rows = list[list[str]]  # the first text of each row is its header
@@ -21,7 +24,7 @@ Table = tuple[list[str], Rows]  # column headers and rows
 
 
 def number(value: float | int | None, digits: int = 4) -> str:
-  """Returns a number with `digits` significant digits, or more if that avoids an exponent."""
+  """Formats a number with `digits` significant digits, or with more digits if this avoids an exponent."""
   if value is None or math.isnan(value):
     return NOT_FINITE
   if math.isinf(value):
@@ -41,9 +44,9 @@ def readable(name: str) -> str:
 
 
 def over_epochs(measured: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[Rows, list[Table]]:
-  """Returns rows [name, last value, best value, epoch of the best value] of scalar metrics, and tables of the others.
+  """Returns the rows of a table of scalar metrics, and tables of the metrics with parts.
 
-  `measured` is the result of `logs.curves`.
+  A row is [name, last value, best value, epoch of the best value]. `measured` is the result of `logs.curves`.
   """
   lines, details, start = [], {}, _last_stage(measured)
   for name, (epochs, values) in measured.items():
@@ -57,49 +60,49 @@ def over_epochs(measured: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[
 
 
 def _last_stage(measured: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> float:
-  """Returns the epoch at which the last stage began: losses of earlier stages belong to other objectives."""
+  """Returns the epoch at which the last training stage began. Losses of different stages are not comparable."""
   epochs, stages = measured.get("stage", (np.zeros(0), np.zeros(0)))
   return float(epochs[stages < stages[-1:]].max(initial=-np.inf))
 
 
 def _best(name: str, epochs: np.ndarray, values: np.ndarray) -> tuple[str, str]:
-  """Returns the best value and its first epoch; two empty texts if the name does not say which value is best."""
-  sign = 1 if any(part in name for part in _LOWER) else -1 if any(part in name for part in _HIGHER) else 0
+  """Returns the best value and its first epoch as texts; ("", "") for baselines and metrics without a known order."""
+  sign = 1 if any(word in name for word in _LOWER) else -1 if any(word in name for word in _HIGHER) else 0
   finite = np.isfinite(values)
-  if not sign or not finite.any() or name.startswith(_RULERS):
+  if not sign or not finite.any() or name.startswith(_BASELINES):
     return "", ""
   best = np.argmin(np.where(finite, sign * values, np.inf))
   return number(values[best]), f"{epochs[best]:.3g}"
 
 
 def of_values(values: Mapping[str, float | int]) -> tuple[Rows, list[Table]]:
-  """Returns rows of values with their intervals, and `pivots` of the values with a "/" in their name."""
+  """Returns rows [name, value with its interval] of the scalar values, and `pivots` of the values with parts."""
   texts = {name: _with_interval(name, values) for name in values if not ends_an_interval(name, values)}
   return [[readable(name), text] for name, text in texts.items() if "/" not in name], pivots(texts)
 
 
 def ends_an_interval(name: str, values: Mapping[str, Any] | Sequence[str]) -> bool:
-  """Returns whether a metric is a bound of another one: its name with _low, _high or _standard_error before any "/"."""
-  bases = {end: name.replace(end, "") for end in _ENDS if end in name}
-  return any(base in values and _end(base, end) == name for end, base in bases.items())
+  """Returns whether `name` is a bound or standard error of another metric, e.g. "knn_low/code" of "knn/code"."""
+  bases = {suffix: name.replace(suffix, "") for suffix in _SUFFIXES if suffix in name}
+  return any(base in values and _with_suffix(base, suffix) == name for suffix, base in bases.items())
 
 
 def _with_interval(name: str, values: Mapping[str, float | int]) -> str:
-  low, high, error = (values.get(_end(name, end)) for end in _ENDS)
-  known = lambda *ends: all(end is not None and math.isfinite(end) for end in ends)
+  low, high, error = (values.get(_with_suffix(name, suffix)) for suffix in _SUFFIXES)
+  known = lambda *bounds: all(bound is not None and math.isfinite(bound) for bound in bounds)
   interval = f" ({number(low, 3)} to {number(high, 3)})" if known(low, high) else ""
   return number(values[name]) + interval + (f" ± {error:.2g}" if known(error) else "")
 
 
-def _end(name: str, end: str) -> str:
+def _with_suffix(name: str, suffix: str) -> str:
   metric, slash, part = name.partition("/")
-  return f"{metric}{end}{slash}{part}"
+  return f"{metric}{suffix}{slash}{part}"
 
 
 def pivots(texts: Mapping[str, str]) -> list[Table]:
-  """Returns tables of texts {"METRIC/PART": text}: metrics with the same parts share a table.
+  """Groups {"METRIC/PART": text} into tables. Metrics with the same set of parts share one table.
 
-  A metric is a column, or a row if the table would have more columns than rows.
+  Each metric is a column of its table, or a row if there are more metrics than parts.
   """
   columns = {}
   for name, text in texts.items():
@@ -122,12 +125,12 @@ def _pivot(columns: Mapping[str, Mapping[str, str]], metrics: Sequence[str], par
 
 
 def text(value: Any) -> str:
-  """Returns a value of a config as a page shows it."""
+  """Formats a config value as text; the elements of a list are joined by commas."""
   return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def interval(values: Sequence[float | int] | np.ndarray) -> float | None:
-  """Returns the half width of the 95 % t-interval of the mean; None for fewer than three values."""
+  """Returns half the width of the 95 % t-interval of the mean; None for fewer than three values."""
   if len(values) < 3:
     return None
   from scipy import stats  # takes a second to import

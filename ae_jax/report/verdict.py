@@ -1,4 +1,4 @@
-"""Verdict on a run: its error relative to the baselines, or what failed and which config key may fix it."""
+"""Verdict on a run: compares its error with the baselines, or names a failure and the config keys that may fix it."""
 
 import dataclasses
 import math
@@ -10,18 +10,19 @@ import numpy as np
 from ae_jax import config as configs
 from ae_jax.runs import metric_names
 
-_EXACT = 1e-6  # PCA's error is rounding below this fraction of the data's variance (or of the model's error)
-_DIVERGED_NATS = 10  # a run diverged above this multiple of the cross-entropy of predicting 0.5 everywhere
-_FEW_ACTIVE = 0.1  # a gaussian bottleneck has nearly collapsed if a smaller fraction of its units is active
-_OVERFIT = 1.5  # a model overfits above this ratio of test loss to training loss
+_EXACT = 1e-6  # PCA errors below this fraction of the data variance (or of the model's error) are rounding errors
+# A run has diverged if its cross-entropy exceeds this multiple of the cross-entropy of predicting 0.5 everywhere.
+_DIVERGED_NATS = 10
+_FEW_ACTIVE = 0.1  # a gaussian bottleneck with a smaller fraction of active units has nearly collapsed
+_OVERFIT = 1.5  # a larger ratio of test loss to training loss means overfitting
 
 Metrics = Mapping[str, float | int]
-Judgement = tuple[str, str | None]  # sentences, and advice if there is any
+Judgement = tuple[str, str | None]  # sentences of the verdict, and advice or None
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """The last metrics of a run and the contents of its config.json."""
+  """Last value of each metric of a run, and the contents of config.json."""
 
   metrics: Metrics
   description: Mapping[str, Any]
@@ -39,53 +40,54 @@ class Result:
 
   @property
   def is_quantised(self) -> bool:
-    """True if the latent code is discrete; the PCA baseline then has the same number of bits."""
+    """True if the latent code is discrete. The PCA baseline is then quantised to the same number of bits."""
     return metric_names.pca_key(self.metrics) == metric_names.QUANTISED_PCA
 
   @property
   def mean_predictor(self) -> float | int | None:
-    """Squared error per test example of predicting the mean training example; None in runs of earlier versions."""
+    """Squared error per test example of predicting the mean training example; None for runs of earlier versions."""
     return self.metrics.get("test/mean_predictor_squared_error")
 
   @property
   def settings(self) -> dict[str, Any]:
-    """The config as {dotted key: value}."""
+    """Config as {dotted key: value}."""
     return configs.flat(self.description["config"])
 
   @property
   def latent(self) -> int:
-    """The number of values in a latent code."""
+    """Number of values in a latent code."""
     return self.description.get("code", {}).get("numbers", self.settings["model.latent"])
 
   @property
   def elements(self) -> int:
-    """The number of values in an example."""
+    """Number of values in an example."""
     return math.prod(self.description["data"]["shape"])
 
   @property
   def active_units(self) -> float | int | None:
-    """The number of active units of a gaussian bottleneck; None for other bottlenecks, or if not measured."""
+    """Number of active units of a gaussian bottleneck; None for other bottlenecks, or if it was not measured."""
     if self.settings.get("model.bottleneck") != "gaussian":
       return None
     return self.metrics.get("test/active_units", self.metrics.get("latent/active_units"))
 
   @property
   def diverged(self) -> bool:
-    """True if a test metric is not finite, or the cross-entropy is far above that of an untrained model."""
+    """True if the test error, loss or cross-entropy is not finite, or the cross-entropy exceeds `_DIVERGED_NATS`."""
     measured = [self.metrics[name] for name in ("test/squared_error", "test/loss", "test/nats") if name in self.metrics]
     too_high = self.metrics.get("test/nats", 0.0) > _DIVERGED_NATS * self.elements * math.log(2.0)
     return too_high or not bool(np.isfinite(measured).all())
 
   def setting(self, key: str) -> str:
-    """Returns a config key and its value in the syntax of the command line."""
+    """Returns "config.KEY=VALUE", as on the command line."""
     settings = self.settings
     return f"config.{key}={settings[key]}" if key in settings else f"config.{key}"
 
 
 def of(result: Result, finished: bool = True) -> str:
-  """Returns the verdict in sentences, followed by advice if there is any.
+  """Returns the sentences of the verdict, followed by advice if a rule has any.
 
-  A run that is not `finished` gets advice only if it diverged. The advice is left out if `of_skipped` gives it.
+  Before training has ended (`finished` is False), only a diverged run gets advice. If skipped steps explain the result,
+  the advice is left out, because `of_skipped` gives it.
   """
   rules = (_diverged, _constant, _near_mean, _low_rank, _better_than_pca, _no_better_than_pca)
   judgement, advice = next(filter(None, (rule(result) for rule in rules)))
@@ -96,33 +98,33 @@ def of(result: Result, finished: bool = True) -> str:
 
 
 def skipped_steps(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> int:
-  """Returns the number of steps that config.on_nan=skip skipped, from the result of `logs.curves`."""
+  """Returns the number of steps that were skipped (config.on_nan=skip); `curves` is the result of `logs.curves`."""
   return int(curves["train/skipped"][1].sum()) if "train/skipped" in curves else 0
 
 
 def of_skipped(result: Result) -> str:
-  """Returns sentences on the skipped steps; "" if no step was skipped."""
+  """Returns sentences that state the number of skipped steps and give advice; "" if no step was skipped."""
   if not result.skipped:
     return ""
-  were = "was" if result.skipped == 1 else "were"
+  verb = "was" if result.skipped == 1 else "were"
   return (
-    f"{result.skipped:,} of {result.metrics['step']:,.0f} steps {were} skipped because the loss or a gradient was not "
-    f"finite. {_slower(result)}"
+    f"{result.skipped:,} of {result.metrics['step']:,.0f} steps {verb} skipped because the loss or a gradient was not "
+    f"finite. {_advice_on_divergence(result)}"
   )
 
 
-def _slower(result: Result) -> str:
-  """Returns advice against divergence."""
-  clip = " or set config.optimizer.clip_norm" if result.settings.get("optimizer.clip_norm") == 0 else ""
+def _advice_on_divergence(result: Result) -> str:
+  """Returns advice on how to avoid divergence."""
+  clip = " or set config.optimizer.clip_norm above 0" if result.settings.get("optimizer.clip_norm") == 0 else ""
   return f"Lower {result.setting('optimizer.learning_rate')}{clip}."
 
 
-def _check_training(result: Result) -> str:
+def _advice_on_training(result: Result) -> str:
   return f"Check {result.setting('optimizer.learning_rate')} and {result.setting('epochs')}."
 
 
 def _diverged(result: Result) -> Judgement | None:
-  return ("Training diverged.", _slower(result)) if result.diverged else None
+  return ("Training diverged.", _advice_on_divergence(result)) if result.diverged else None
 
 
 def _constant(result: Result) -> Judgement | None:
@@ -132,33 +134,35 @@ def _constant(result: Result) -> Judgement | None:
 
 
 def _near_mean(result: Result) -> Judgement | None:
-  """Judges a collapsed posterior, or an error that is not below that of predicting the mean training example."""
+  """Rule for a collapsed posterior, and for an error not below the error of predicting the mean training example."""
   mean = result.mean_predictor
   no_better = mean is not None and result.error >= mean
-  judgement = f"The model is no better than predicting the mean training example ({number(mean)})" if no_better else ""
+  judgement = (
+    f"The model is no better than predicting the mean training example (error {number(mean)})" if no_better else ""
+  )
   if result.active_units == 0:
     collapsed = f"None of the {result.latent:,} latent units is active (posterior collapse)."
-    return f"{judgement}. {collapsed}" if no_better else collapsed, _against_collapse(result)
+    return f"{judgement}. {collapsed}" if no_better else collapsed, _advice_on_collapse(result)
   if not no_better:
     return None
-  train, test = (result.metrics.get(f"{half}/loss", math.nan) for half in ("train", "test"))
+  train, test = (result.metrics.get(f"{split}/loss", math.nan) for split in ("train", "test"))
   if 0 < _OVERFIT * train < test:
     losses = f"It is overfitting: the loss is {number(test)} on the test set and {number(train)} on the training set."
     return f"{judgement}. {losses}", "Use more training examples or a smaller model."
-  return f"{judgement}: it has learned nothing that helps on test examples.", _check_training(result)
+  return f"{judgement}: it has learned nothing that helps on test examples.", _advice_on_training(result)
 
 
-def _against_collapse(result: Result) -> str:
-  """Returns advice against posterior collapse."""
+def _advice_on_collapse(result: Result) -> str:
+  """Returns advice on how to avoid posterior collapse."""
   if not result.settings.get("objective.beta"):
-    return _check_training(result)
+    return _advice_on_training(result)
   return (
     f"Lower {result.setting('objective.beta')}, warm it up with config.schedules, or raise config.objective.free_bits."
   )
 
 
 def _low_rank(result: Result) -> Judgement | None:
-  """Judges data that PCA reconstructs up to rounding, so that no model can do better."""
+  """Rule for data that PCA reconstructs up to rounding errors, so no model can be better."""
   variance = result.mean_predictor or result.error
   if result.is_quantised or not result.pca <= _EXACT * variance:
     return None
@@ -176,8 +180,8 @@ def _low_rank(result: Result) -> Judgement | None:
 def _better_than_pca(result: Result) -> Judgement | None:
   if result.error >= result.pca:
     return None
-  skips = ", but its decoder also uses skip connections" if _has_skips(result) else ""
-  return f"The model's error is {share(result.error / result.pca)} of PCA's{skips}.", None
+  skips = ", but the decoder also uses skip connections" if _has_skips(result) else ""
+  return f"The model's error is {share(result.error / result.pca)} of the PCA error{skips}.", None
 
 
 def _has_skips(result: Result) -> bool:
@@ -185,28 +189,31 @@ def _has_skips(result: Result) -> bool:
 
 
 def _no_better_than_pca(result: Result) -> Judgement:
-  """Judges every other run; the last rule."""
+  """Fallback rule: returns the verdict for runs that no earlier rule matched."""
   judgement = "The model is no better than PCA"
   active = result.active_units
   if active is not None and active < _FEW_ACTIVE * result.latent:
-    are = "is" if active == 1 else "are"
-    return f"{judgement}, and only {active:.0f} of the {result.latent:,} latent units {are} active.", (
-      _against_collapse(result)
+    verb = "is" if active == 1 else "are"
+    return f"{judgement}, and only {active:.0f} of the {result.latent:,} latent units {verb} active.", (
+      _advice_on_collapse(result)
     )
   if result.is_quantised:
     return f"{judgement}.", "Train longer, change the learning rate, or use more latent units or levels."
   if str(result.settings.get("model.bottleneck")).startswith("fsq"):  # a run of an earlier version
-    return f"{judgement}.", "Use more latent units or levels: this PCA baseline is not quantised."
+    return (
+      f"{judgement}.",
+      "Use more latent units or levels. This PCA baseline is not quantised, unlike the latent code.",
+    )
   return f"{judgement}.", "Train longer or change the learning rate."
 
 
 def share(ratio: float | int) -> str:
-  """Returns a ratio below 1 as a percentage that is not rounded to 0% or 100%."""
+  """Formats a ratio as a percentage; a ratio in (0, 1) is never shown as 0% or 100%."""
   if 0 < ratio < 0.01:
     return "less than 1%"
   return "just under 100%" if 0.99 < ratio < 1 else f"{ratio:.0%}"
 
 
 def number(value: float | int) -> str:
-  """Returns a number with three decimals, or with three significant digits if it is very small or large."""
+  """Formats a number with three decimals, or with three significant digits if it is very small or very large."""
   return f"{value:.3f}" if value == 0 or 0.01 <= abs(value) < 1e6 else f"{value:.3g}"

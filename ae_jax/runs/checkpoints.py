@@ -21,29 +21,29 @@ from ae_jax.system import distributed, malloc
 from ae_jax.types import Params
 
 _BEST_BY = "squared_error"
-_ALWAYS_SAVED = ("params", "opt_state")  # parts of the state that are saved even if they are empty
-_KEEP_LAST = 2  # so that the last but one can be restored if the last one is damaged
+_ALWAYS_SAVED = ("params", "opt_state")  # fields of the state that are saved even if they are empty
+_KEEP_LAST = 2  # if the last checkpoint is damaged, the one before it can be restored
 _Report = Callable[[str], object]
 
 
 class CheckpointFolder:
-  """An open folder of checkpoints; a context manager that waits for a pending save at its end."""
+  """An open folder of checkpoints; as a context manager, it waits for a pending save on exit."""
 
   def __init__(self, orbax: ocp.training.Checkpointer) -> None:
     self.orbax, self.pending = orbax, None
 
   def settle(self) -> None:
-    """Waits for the pending save; raises its exception if it failed.
+    """Waits for the pending save; raises the exception of a failed save.
 
-    Orbax ends the thread of a save only when its result is requested.
+    The thread of a save ends only after its result is requested from Orbax.
     """
     pending, self.pending = self.pending, None
     try:
       if pending is not None:
         pending.result()
     finally:
-      self.orbax.wait()  # also raises the exception of a failed save, once
-      malloc.trim()  # glibc kept 40 MiB, and more every hour
+      self.orbax.wait()  # also raises the exception of a failed save, but only once
+      malloc.trim()  # without it, glibc kept 40 MiB of freed memory, and more every hour
 
   def __enter__(self) -> "CheckpointFolder":
     return self
@@ -77,20 +77,20 @@ def open_folder(folder: pathlib.Path, to_save: bool, report: _Report = print) ->
     folder: The folder.
     to_save: If True, deletes partial checkpoints of a killed process, and moves damaged ones to the folder `damaged`
       next to `folder`. If False, changes nothing.
-    report: Receives a line about each damaged checkpoint that is moved.
+    report: Called with a message about each damaged checkpoint that is moved.
 
   Raises:
     UserError: A checkpoint is damaged and `to_save` is False.
   """
   for metrics in sorted(folder.glob("[0-9]*/metrics/metrics")):
-    step, fault = metrics.parents[1].name, _fault_of_json(metrics)
+    step, fault = metrics.parents[1].name, _metrics_fault(metrics)
     if fault and not to_save:
-      raise errors.UserError(f"{metrics}: is damaged ({fault}); continue the training, which moves it away")
+      raise errors.UserError(f"{metrics}: is damaged ({fault}); run the training command again, which moves it away")
     if not distributed.all_processes(not fault):
       _set_aside(folder, step, fault, report)
   policies = ocp.training.preservation_policies
   context = ocp.Context()
-  # otherwise, if a folder cannot be created, Orbax's threads wait for it, and the process for them, for five minutes
+  # If a folder cannot be created, asynchronous creation makes Orbax's threads, and so the process, wait five minutes.
   context.async_options.create_directories_asynchronously = False
   return CheckpointFolder(
     ocp.training.Checkpointer(
@@ -109,8 +109,9 @@ def save(opened: CheckpointFolder, state: Any, squared_error: float | int, notes
   Args:
     opened: The folder.
     state: The `TrainState`.
-    squared_error: Test error; the checkpoint with the smallest error is the best one. NaN counts as infinite.
-    notes: Data of JSON types, saved with the state. They are copied, so the caller may change them immediately.
+    squared_error: Squared error on the test set. The checkpoint with the smallest error is the best one; NaN and
+      infinity count as the largest float.
+    notes: Data of JSON types to save with the state. They are copied, so the caller may change them immediately.
 
   Raises:
     UserError: This checkpoint or the previous one cannot be written.
@@ -128,7 +129,7 @@ def save(opened: CheckpointFolder, state: Any, squared_error: float | int, notes
 
 
 def wait(opened: CheckpointFolder) -> None:
-  """Waits for the pending save; raises UserError if it cannot be written."""
+  """Waits for the pending save; raises UserError if the checkpoint cannot be written."""
   try:
     opened.settle()
   except Exception as failure:
@@ -141,12 +142,12 @@ def has_step(opened: CheckpointFolder, step: int) -> bool:
 
 
 def newest_step(folder: pathlib.Path) -> int | None:
-  """Returns the step of the newest checkpoint in a folder, without opening it; None if it has none."""
+  """Returns the step of the newest checkpoint in a folder that is not open; None if there is no checkpoint."""
   return max((int(file.parents[1].name) for file in folder.glob("[0-9]*/metrics/metrics")), default=None)
 
 
 def last_and_best(opened: CheckpointFolder) -> dict[str, int]:
-  """Returns {"last": step, "best": step} of the checkpoints; {} if there are none."""
+  """Returns the steps {"last": step, "best": step} of the last and best checkpoint; {} if there is none."""
   checkpoints = _complete(opened)
   if not checkpoints:
     return {}
@@ -154,15 +155,15 @@ def last_and_best(opened: CheckpointFolder) -> dict[str, int]:
 
 
 def restore(opened: CheckpointFolder, target: Any, report: _Report = print) -> tuple[Any, dict[str, Any]] | None:
-  """Restores the newest checkpoint that is not damaged, and moves damaged ones away as `open_folder` does.
+  """Restores the newest undamaged checkpoint; moves damaged checkpoints away like `open_folder`.
 
   Args:
     opened: The folder.
-    target: `TrainState` of arrays, or of their shapes, with the dtypes and shardings of the result.
-    report: Receives a line about each damaged checkpoint that is moved.
+    target: `TrainState` of concrete or abstract arrays, with the shapes, dtypes and shardings of the result.
+    report: Called with a message about each damaged checkpoint that is moved.
 
   Returns:
-    The state and the notes of `save`, or None if no checkpoint can be restored.
+    The state and the notes that were saved with it, or None if no checkpoint can be restored.
   """
   abstract = jax.tree.map(_abstract, _parts(target))
   for step in sorted((checkpoint.step for checkpoint in _complete(opened)), reverse=True):
@@ -176,12 +177,12 @@ def restore(opened: CheckpointFolder, target: Any, report: _Report = print) -> t
 
 
 def restore_parts(opened: CheckpointFolder, step: int, target: Mapping[str, Params]) -> dict[str, Params]:
-  """Restores some fields of the state, on the first device.
+  """Restores some fields of the training state to the first local device.
 
   Args:
     opened: The folder.
     step: Step of the checkpoint.
-    target: Abstract arrays by field of the `TrainState`.
+    target: Abstract arrays of the fields to restore, by field name of `TrainState`.
 
   Raises:
     UserError: The checkpoint is damaged.
@@ -191,19 +192,19 @@ def restore_parts(opened: CheckpointFolder, step: int, target: Mapping[str, Para
   parts, _, fault = _load(opened, step, abstract)
   if fault:
     where = opened.orbax.directory / str(step)
-    raise errors.UserError(f"{where}: the checkpoint is damaged ({fault}); continue the training, or load another one")
+    raise errors.UserError(f"{where}: the checkpoint is damaged ({fault}); load another one, or train again")
   return parts
 
 
 def _load(opened: CheckpointFolder, step: int, abstract: Mapping[str, Any]) -> tuple[Any, Any, str]:
-  """Returns the parts of the state, their metadata, and "" or a description of the damage (then None, None)."""
+  """Returns (fields of the state, metadata, ""), or (None, None, description of the damage)."""
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore", RuntimeWarning)  # Orbax leaves coroutines behind when it fails
+    warnings.simplefilter("ignore", RuntimeWarning)  # Orbax leaves coroutines unawaited when it fails
     try:
       parts = opened.orbax.load_checkpointables(step, abstract)
       metadata = opened.orbax.checkpointables_metadata(step).custom_metadata
       if any(metadata["checksums"][name] != checksums.compute(part) for name, part in parts.items()):
-        raise ValueError("the checksums differ from those of the saved arrays")
+        raise ValueError("the checksums of the arrays differ from the saved checksums")
       return parts, metadata, ""
     except Exception as error:  # damaged files make Orbax raise many types of exceptions
       fault = _describe(error)
@@ -212,17 +213,17 @@ def _load(opened: CheckpointFolder, step: int, abstract: Mapping[str, Any]) -> t
 
 
 def _complete(opened: CheckpointFolder) -> list[Any]:
-  """Returns the checkpoints with metrics; a checkpoint without them is one that a killed process was deleting."""
+  """Returns the checkpoints with metrics; a checkpoint without metrics was only partly deleted by a killed process."""
   return [checkpoint for checkpoint in opened.orbax.checkpoints if checkpoint.metrics]
 
 
 def _parts(state: Any) -> dict[str, Any]:
-  """Returns the fields of a `TrainState` except `step`, without empty ones, which earlier versions did not have."""
+  """Returns the fields of a `TrainState` to save: all but `step` and empty fields, which earlier versions lacked."""
   parts = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "step"}
   return {name: part for name, part in parts.items() if name in _ALWAYS_SAVED or jax.tree.leaves(part)}
 
 
-def _fault_of_json(file: pathlib.Path) -> str:
+def _metrics_fault(file: pathlib.Path) -> str:
   try:
     float(json.loads(file.read_bytes())[_BEST_BY])
   except (ValueError, TypeError, KeyError) as error:
@@ -231,7 +232,7 @@ def _fault_of_json(file: pathlib.Path) -> str:
 
 
 def _set_aside(folder: os.PathLike[str], step: int | str, fault: str, report: _Report) -> None:
-  """Moves a damaged checkpoint to the folder `damaged`."""
+  """Moves a damaged checkpoint to the folder `damaged` next to `folder`, and reports it."""
   damaged = pathlib.Path(folder).parent / "damaged"
 
   def move() -> None:
@@ -247,7 +248,8 @@ def _set_aside(folder: os.PathLike[str], step: int | str, fault: str, report: _R
 def _not_written(opened: CheckpointFolder, failure: Exception) -> errors.UserError:
   reason = _describe(failure)
   return errors.UserError(
-    f"{opened.orbax.directory}: the checkpoint cannot be written: {reason}; earlier checkpoints are unchanged"
+    f"{opened.orbax.directory}: the checkpoint cannot be written: {reason}; earlier checkpoints are unchanged. Remove "
+    "the cause and run the same command again to continue"
   )
 
 

@@ -11,22 +11,22 @@ from jaxtyping import PyTree, Shaped, UInt32
 from ae_jax.system import distributed
 from ae_jax.types import AnyArray
 
-_BLOCK = 1 << 18  # elements per sum in NumPy, so that its temporary arrays stay in the cache
+_BLOCK = 1 << 18  # number of elements that NumPy sums at once; their temporary arrays fit in the CPU cache
 
 
 def compute(tree: PyTree) -> list[int]:
-  """Returns the checksum of each array of a tree; a change of any single bit changes it.
+  """Returns the checksum of each array of a pytree; changing a single bit of an array changes its checksum.
 
-  Arrays in host memory are summed by NumPy, which needs no compilation.
+  Arrays in host memory are summed with NumPy, which needs no compilation.
 
   Args:
-    tree: Arrays with elements of 4 bytes.
+    tree: Pytree of arrays with 4-byte elements.
   """
   leaves = jax.tree.leaves(tree)
   if not all(distributed.is_in_host_memory(leaf) for leaf in leaves):
     return [int(number) for number in _checksums(leaves)]
   blocks = [np.split(_bits(np.asarray(leaf)), range(_BLOCK, leaf.size, _BLOCK)) for leaf in leaves]
-  return [sum(int(_checksum(block, n * _BLOCK, np)) for n, block in enumerate(cut)) % 2**32 for cut in blocks]
+  return [sum(int(_checksum(block, n * _BLOCK, np)) for n, block in enumerate(array)) % 2**32 for array in blocks]
 
 
 @jax.jit
@@ -39,11 +39,11 @@ def _bits(leaf: Shaped[AnyArray, "..."]) -> UInt32[AnyArray, " elements"]:
 
 
 def _checksum(bits: UInt32[AnyArray, " elements"], first: int, xp: types.ModuleType) -> Any:
-  """Returns the sum modulo 2**32 of elements times odd numbers, which does not depend on the order of summation.
+  """Returns the sum of `bits`, weighted by odd numbers, modulo 2**32; it is exact in any order of summation.
 
   Args:
-    bits: Elements of an array, or of a block of it.
-    first: Index of the first element in the array.
+    bits: Elements of an array, or of a block of an array.
+    first: Index in the array of the first of these elements.
     xp: numpy or jax.numpy.
   """
   return (bits * (2 * xp.arange(first, first + bits.size, dtype=np.uint32) + 1)).sum(dtype=np.uint32)

@@ -1,4 +1,4 @@
-"""Output of a training run: metrics.jsonl and its copies, the progress display, and profiles."""
+"""Output of a training run: metrics.jsonl and copies of it, the progress display, and profiles."""
 
 import array
 import contextlib
@@ -20,17 +20,17 @@ from jaxtyping import Shaped
 from ae_jax import errors
 from ae_jax.runs import metric_names, tensorboard, trackers
 
-_INTERVALS = {False: 5.0, True: 30.0}  # seconds between two lines without a terminal, and of a `sparse` display
+_INTERVALS = {False: 5.0, True: 30.0}  # `sparse` -> minimum number of seconds between lines (see `Display`)
 
-Record = dict[str, float | int]  # a line of metrics.jsonl: metrics by name, with "step" and "epoch"
+Record = dict[str, float | int]  # a line of metrics.jsonl: "step", "epoch" and metrics, by name
 
 
 class Log:
   """The metrics of a run: metrics.jsonl with one JSON object per line, and copies for TensorBoard and trackers.
 
-  Opening the log at a step removes records beyond that step, and an incomplete last line, so that the run continues
-  from that step and each step has one record. `description` holds the contents of config.json, for the copies, and
-  `tracked` the names of trackers that receive a copy (`trackers.TRACKERS`).
+  Opening the log at `step` removes all later records and incomplete lines. The run can then continue from `step`
+  without duplicate records. `description` is the contents of config.json, which the copies contain too. `tracked` are
+  the names of the trackers that receive a copy (keys of `trackers.TRACKERS`).
   """
 
   def __init__(
@@ -52,7 +52,7 @@ class Log:
 
   @functools.cached_property
   def _board(self) -> tensorboard.Board:
-    """TensorBoard's event file, opened with the first record because its imports take a second."""
+    """TensorBoard's event file. It is opened for the first record, because its imports take a second."""
     return tensorboard.Board(self._workdir, self._step, self._config)
 
   def write(self, record: Record) -> None:
@@ -66,12 +66,15 @@ class Log:
       copy.write(record)
 
   def settle(self) -> None:
-    """Flushes all records to the disk, before a checkpoint that follows them; raises UserError if that fails."""
+    """Flushes all records to the disk; raises UserError if that fails.
+
+    It is called before each checkpoint, so the disk contains all records up to the step of the checkpoint.
+    """
     with self._writing():
       os.fsync(self._file.fileno())
 
   def finish(self, numbers: Mapping[str, float | int], pictures: Mapping[str, pathlib.Path]) -> None:
-    """Adds metrics that are in no record, by name, and PNG files by name to the copies."""
+    """Adds the final metrics, which are in no record, and PNG files to the copies; both are dicts by name."""
     with self._writing():
       self._board.write({"step": self._step, **numbers})
       self._board.pictures(pictures, self._step)
@@ -82,11 +85,11 @@ class Log:
   def _writing(self) -> contextlib.AbstractContextManager[None]:
     where = f"{self._workdir}/metrics.jsonl or events.*"
     return errors.convert_os_errors(
-      where, "; the checkpoints are unchanged. Free disk space; then the same command continues"
+      where, "; the checkpoints are unchanged. Free disk space and run the same command again; it continues the run"
     )
 
   def close(self) -> None:
-    """Closes the file and the copies; waits for trackers to receive the remaining records."""
+    """Closes the file and the copies; waits until the trackers have received the remaining records."""
     with contextlib.suppress(OSError):  # already reported by `write`
       self._file.close()
     with contextlib.suppress(OSError):
@@ -103,9 +106,10 @@ class Log:
 
 
 class WindowAverages:
-  """Averages loss terms over windows of `every` steps and over the rest of an epoch; skipped steps are only counted.
+  """Averages of the loss terms over windows of `every` steps, and over the remaining steps of an epoch.
 
-  `step` is the number of completed steps; `pending` holds the terms of the last ones that are in no record yet.
+  Steps that `config.on_nan` skips are counted, but their terms are not averaged. `step` is the number of completed
+  steps, and `pending` contains the loss terms of the last steps, which are not in a record yet.
   """
 
   def __init__(
@@ -116,10 +120,10 @@ class WindowAverages:
     self._step = step - len(self.pending)
 
   def add(self, terms: Mapping[str, Shaped[np.ndarray, " steps"]], count: int) -> Iterator[Record]:
-    """Adds the next `count` steps and yields the records of completed windows.
+    """Adds the next `count` steps and yields the record of each completed window.
 
     Args:
-      terms: Values by term, of at least `count` steps.
+      terms: {name of a loss term: its values at the next steps}, for at least `count` steps.
       count: Number of steps to add.
     """
     self.pending.extend({name: values[row].item() for name, values in terms.items()} for row in range(count))
@@ -127,7 +131,7 @@ class WindowAverages:
       yield self._record(self._every)
 
   def rest(self) -> Record:
-    """Returns the record of the steps that are in no record yet."""
+    """Returns the record of the steps that are not in a record yet."""
     return self._record(len(self.pending))
 
   def _record(self, count: int) -> Record:
@@ -140,7 +144,7 @@ class WindowAverages:
 
 
 class NullLog:
-  """A `Log` that writes nothing, for all processes but the first."""
+  """A `Log` that writes nothing, for all processes except the first."""
 
   def write(self, record: Record) -> None:
     """Does nothing."""
@@ -159,21 +163,21 @@ class NullLog:
 
 
 def read(workdir: pathlib.Path) -> list[Record]:
-  """Returns all records of a run in order, with NaN for values that were not finite; [] without metrics.jsonl."""
+  """Returns all records of a run in order; [] without metrics.jsonl. Values that were not finite are NaN."""
   return list(stream(workdir))
 
 
 def stream(workdir: pathlib.Path) -> Iterator[Record]:
-  """Yields the records of a run; see `read`."""
+  """Yields the records that `read` returns."""
   with contextlib.suppress(FileNotFoundError), (workdir / "metrics.jsonl").open(errors="replace") as file:
     yield from filter(None, map(_record, file))
 
 
 def curves(records: Iterable[Record]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """Returns each metric over time: {name: (epochs, values)}, float64 [points], in the order of the records.
+  """Returns the values of each metric over time, {name: (epochs, values)}, in the order of the records.
 
-  If `records` is a generator, only these numbers are kept in memory: a long run has tens of thousands of records, and
-  its report is written repeatedly.
+  `epochs` and `values` are float64 [points]. If `records` is a generator, only these arrays are kept in memory, because
+  a long run has tens of thousands of records and its report is written repeatedly.
   """
   points = {}
   for record in records:
@@ -185,12 +189,12 @@ def curves(records: Iterable[Record]) -> dict[str, tuple[np.ndarray, np.ndarray]
 
 
 class Display:
-  """Progress of a training on the screen: a progress bar on a terminal, and a line for each evaluation above it.
+  """Shows the progress of training: on a terminal, a progress bar with a line above it for each evaluation.
 
-  Without a terminal, only the lines are printed, at most one every few seconds, and always the one of the last
-  evaluation. A sparse display also prints at most one line every few seconds on a terminal, and none in particular for
-  the last evaluation. `images` is the number of examples per epoch, and `done` the number of completed epochs. Nothing
-  is displayed if `shown` is False.
+  Without a terminal, there is no bar, and a line is printed at most every 5 seconds, but always for the last
+  evaluation. A `sparse` display prints a line at most every 30 seconds, even on a terminal and for the last evaluation.
+  `images` is the number of examples per epoch, `epochs` the number of epochs of the run, and `done` the number of
+  completed epochs. Nothing is displayed if `shown` is False.
   """
 
   def __init__(self, images: int, epochs: int, done: float = 0.0, shown: bool = True, sparse: bool = False) -> None:
@@ -209,7 +213,7 @@ class Display:
     )
 
   def advance(self, images: float | int, seconds: float, loss: float | np.floating[Any]) -> None:
-    """Adds `images` examples that were trained in `seconds`, with the last loss, which a sparse display omits."""
+    """Adds `images` examples, which took `seconds` of training, and the last loss (not shown if `sparse`)."""
     self._seen += images
     self._trained += images
     self._seconds += seconds
@@ -224,7 +228,7 @@ class Display:
     self._bar.update(images)
 
   def evaluated(self, *records: Mapping[str, Any]) -> None:
-    """Shows an evaluation, given the record of each model."""
+    """Shows the results of an evaluation: one record for each model that is trained."""
     now, epoch = time.monotonic(), records[0]["epoch"]
     due = self._begun is not None and now > self._printed + _INTERVALS[self._sparse]
     last = epoch >= self._epochs and not self._sparse
@@ -236,7 +240,7 @@ class Display:
       )
 
   def _left(self, now: float) -> str:
-    """Returns the remaining time, at the speed since the end of the compilation."""
+    """Returns text with the remaining time, estimated from the speed since compilation; "" if it is unknown."""
     remaining = self._images * self._epochs - self._seen
     if self._begun is None or self._seen <= self._first or remaining < 0.5:
       return ""
@@ -261,7 +265,7 @@ def warn(line: str) -> None:
 
 
 def _summary(records: Collection[Mapping[str, Any]]) -> str:
-  """Returns the losses and errors of an evaluation as text."""
+  """Returns the losses and errors of an evaluation as one line of text."""
   first, *others = records
   squared_errors = [record["test/squared_error"] for record in records]
   if others:
@@ -275,7 +279,7 @@ def _summary(records: Collection[Mapping[str, Any]]) -> str:
 
 
 def profiled(function: Callable[..., Any], folder: pathlib.Path) -> Callable[..., Any]:
-  """Returns the function with its second call profiled; the trace in `folder` is for TensorBoard or Perfetto."""
+  """Returns the function with its second call profiled; TensorBoard and Perfetto can open the trace in `folder`."""
   calls = itertools.count()
 
   def call(*args: Any) -> Any:
@@ -290,7 +294,7 @@ def profiled(function: Callable[..., Any], folder: pathlib.Path) -> Callable[...
 
 
 def _record(line: str) -> Record | None:
-  """Returns the record in a line, with NaN for null, or None if the line is incomplete or damaged."""
+  """Returns the record in a line, with NaN for null; None if the line is incomplete or damaged."""
   try:
     record = {name: math.nan if value is None else value for name, value in json.loads(line).items()}
     array.array("d", record.values())  # raises TypeError unless all values are numbers
@@ -300,5 +304,5 @@ def _record(line: str) -> Record | None:
 
 
 def _line(record: Record) -> str:
-  """Returns a record as a line of JSON, with null for NaN and infinity, which JSON does not have."""
+  """Returns a record as a line of JSON, with null for NaN and infinity, which JSON cannot represent."""
   return json.dumps({name: value if math.isfinite(value) else None for name, value in record.items()}) + "\n"

@@ -1,4 +1,4 @@
-"""Run folders: starting, continuing and extending a run, and the contents of config.json."""
+"""Run folders: starts, continues and extends runs, and reads and writes config.json."""
 
 import contextlib
 import importlib.metadata
@@ -19,12 +19,12 @@ from ae_jax import data, errors, models
 from ae_jax.system import paths
 
 LOCK = ".lock"  # lock file in a run folder, held by the process that trains in it
-FORMAT = 2  # of config.json; files without this key have format 1, where config.data.one_class=-1 meant all labels
+FORMAT = 2  # of config.json; files without the key "format" have format 1, where one_class=-1 meant all labels
 _PACKAGES = ("ae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, devices: Iterable[Any]) -> dict[str, Any]:
-  """Returns the contents of config.json: the resolved config, and facts needed to repeat the run or load its model."""
+  """Returns the contents of config.json: the resolved config, and facts for repeating the run or loading its model."""
   resolved = configs.as_json(config)
   resolved["data"]["one_class"] = dataset.one_class
   return {
@@ -47,10 +47,10 @@ def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
-  """Locks a run folder against other processes, and creates it if necessary.
+  """Locks a run folder against other processes; creates the folder if necessary.
 
   Raises:
-    UserError: Another process holds the lock, or the folder contains other files and no run.
+    UserError: Another process holds the lock, or the folder contains files but no run.
   """
   import filelock
 
@@ -62,7 +62,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
       lock.acquire()
     except filelock.Timeout:
       raise errors.UserError(
-        f"--workdir={workdir}: another process is training there; wait, or use another folder"
+        f"--workdir={workdir}: another process is training in this folder; wait for it, or use another folder"
       ) from None
   try:
     yield
@@ -74,23 +74,23 @@ def _check_is_run_or_empty(workdir: pathlib.Path) -> None:
   if not (workdir / "config.json").exists():
     others = sorted(path.name for path in workdir.iterdir() if path.name not in ("config.json.part", LOCK))
     if others:
-      raise errors.UserError(f"--workdir={workdir}: holds {others[0]!r} but no run; name a new or an empty folder")
+      raise errors.UserError(f"--workdir={workdir}: holds {others[0]!r} but no run; use a new or an empty folder")
 
 
 def begin(workdir: pathlib.Path, description: Mapping[str, Any]) -> list[str]:
   """Writes config.json into a `locked` folder, or checks that the folder holds a run with the same config and data.
 
-  If the only difference is a larger number of epochs, the run is extended and its config.json is replaced.
+  If the config differs only by a larger number of epochs, the run is extended, and config.json is replaced.
 
   Args:
     workdir: The run folder.
     description: Contents of config.json; see `describe`.
 
   Returns:
-    Sentences for the user about an extension, [] if the run is not extended.
+    Messages for the user about the extension; [] if the run is not extended.
 
   Raises:
-    UserError: The run has another config or other data, or the folder is not writable. Nothing is changed.
+    UserError: The folder holds a run with another config or other data, or it is not writable. Nothing is changed.
   """
   file = workdir / "config.json"
   part = workdir / "config.json.part"
@@ -107,10 +107,10 @@ def begin(workdir: pathlib.Path, description: Mapping[str, Any]) -> list[str]:
 
 
 def _extension(workdir: pathlib.Path, description: Mapping[str, Any]) -> list[str]:
-  """Returns sentences for the user if the description extends the run in a folder, [] if it does not.
+  """Returns messages for the user if the description extends the run in a folder; [] if it does not.
 
   Raises:
-    UserError: The description extends the run with other data.
+    UserError: The description extends the run, but its data differ from the data of the run.
   """
   if not (workdir / "config.json").exists():
     return []
@@ -125,8 +125,8 @@ def _extension(workdir: pathlib.Path, description: Mapping[str, Any]) -> list[st
   if schedule == "constant":
     return [f"{sentence}; the learning rate stays constant"]
   return [
-    f"{sentence}; the {schedule} schedule of the learning rate now ends after epoch {last + after}, so the rate after "
-    f"epoch {last + before} is not 0, and the result differs from a run of {after} epochs from the start"
+    f"{sentence}; the {schedule} schedule of the learning rate now ends after epoch {last + after}. The rate after "
+    f"epoch {last + before} is not 0, so the result differs from a run that is started with {after} epochs"
   ]
 
 
@@ -136,20 +136,21 @@ def check_same(workdir: pathlib.Path, description: Mapping[str, Any]) -> None:
   differences = configs.differences(stored["config"], description["config"])
   if differences:
     raise errors.UserError(
-      f"--workdir={workdir}: holds a run of another config: it differs in {', '.join(differences)}; name another folder"
+      f"--workdir={workdir}: holds a run of another config, which differs in {', '.join(differences)}; use another "
+      "folder"
     )
   _check_same_data(workdir, stored["data"], description["data"], description["config"]["data"])
 
 
 def load_data(workdir: str | os.PathLike[str], config: ConfigDict) -> data.Dataset:
-  """Returns the data set of the run in a folder.
+  """Loads the data set of the run in a folder.
 
   Args:
     workdir: The run folder.
     config: The config of the run.
 
   Raises:
-    UserError: The data differ from those that the run was trained on, or cannot be loaded.
+    UserError: The data differ from the data that the run was trained on, or they cannot be loaded.
   """
   workdir = paths.local_path("workdir", workdir)
   configs.check_analyzed(config)
@@ -158,8 +159,8 @@ def load_data(workdir: str | os.PathLike[str], config: ConfigDict) -> data.Datas
   return dataset
 
 
-# Key of the description of the data -> name for the message. Runs of earlier versions lack the last two.
-_PARTS = {
+# key of "data" in config.json -> name in messages; runs of earlier versions lack the last two keys
+_COMPARED = {
   "shape": "shape",
   "train": "number of training examples",
   "test": "number of test examples",
@@ -172,19 +173,19 @@ _PARTS = {
 def _check_same_data(
   workdir: str | os.PathLike[str], stored: Mapping[str, Any], current: Mapping[str, Any], section: Mapping[str, Any]
 ) -> None:
-  """Raises UserError, which names the differing parts, unless the descriptions of the data agree.
+  """Raises UserError if two descriptions of the data differ; the message names the differences.
 
   Args:
     workdir: The run folder, for the message.
-    stored: Description of the data in config.json.
-    current: Description of the data as they are now.
+    stored: "data" in config.json, the description of the data of the run.
+    current: Description of the current data.
     section: `config.data`, for the message.
   """
-  compared = [key for key in _PARTS if key in stored or key == "fingerprint"]
-  differing = [_PARTS[key] for key in compared if stored.get(key) != current[key]]
+  compared = [key for key in _COMPARED if key in stored or key == "fingerprint"]
+  differing = [_COMPARED[key] for key in compared if stored.get(key) != current[key]]
   if differing:
     raise errors.UserError(
-      f"--workdir={workdir}: its run was trained on other data than {section}: different {', '.join(differing)}; "
+      f"--workdir={workdir}: the run was trained on other data than {section}: different {', '.join(differing)}; "
       "restore the data, or train in another folder"
     )
 
@@ -192,23 +193,25 @@ def _check_same_data(
 def read_description(workdir: pathlib.Path) -> dict[str, Any]:
   """Returns the contents of config.json in a run folder; see `describe`.
 
-  A config of an earlier version is completed by the keys that were added since, with their defaults.
+  If config.json was written by an earlier version, keys that were added since then get their default values.
 
   Raises:
-    UserError: There is no such file, or it cannot be read or was not written by ae_jax.
+    UserError: config.json is missing, cannot be read, or was not written by ae_jax.
   """
   if not (workdir / "config.json").exists():
-    raise errors.UserError(f"{workdir}: there is no run here (no config.json)")
+    raise errors.UserError(f"{workdir}: there is no run here (no config.json); use the folder of a run")
   try:
     description = json.loads((workdir / "config.json").read_text())
   except (OSError, ValueError) as error:
-    raise errors.UserError(f"{workdir}/config.json: cannot be read: {error}") from None
+    raise errors.UserError(
+      f"{workdir}/config.json: cannot be read: {error}; restore the file, or use another folder"
+    ) from None
   contents = description if isinstance(description, dict) else {}
   config, data = (contents.get(key) for key in ("config", "data"))
   shape = data.get("shape") if isinstance(data, dict) else None
   valid = isinstance(shape, list) and len(shape) in (2, 3) and all(isinstance(n, int) and 0 < n < 2**31 for n in shape)
   if not isinstance(config, dict) or not valid:
-    raise errors.UserError(f"{workdir}/config.json: was not written by ae_jax; name another folder")
+    raise errors.UserError(f"{workdir}/config.json: was not written by ae_jax; use another folder")
   if "format" not in description:
     _migrate(config)
   description["config"] = configs.completed(config)
@@ -216,14 +219,14 @@ def read_description(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _migrate(stored: dict[str, Any]) -> None:
-  """Converts a stored config of format 1 in place to the current meaning of its keys."""
+  """Updates a stored config of format 1 to the current format, in place."""
   section = stored.get("data")
   if isinstance(section, dict) and section.get("one_class") == -1:
     section["one_class"] = None
 
 
 def _git_commit() -> str | None:
-  """Returns the Git commit of this package, followed by "+" if files were changed; None outside a repository."""
+  """Returns the Git commit of this package, with "+" if files have changed since; None outside a repository."""
   git = ("git", "-C", str(pathlib.Path(__file__).parent))
   try:
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()

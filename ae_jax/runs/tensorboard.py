@@ -14,7 +14,7 @@ _FLUSH_INTERVAL = 30.0  # seconds
 
 
 class Board:
-  """Writer of an event file from a step on; TensorBoard discards earlier events beyond that step.
+  """Writer of a TensorBoard event file that starts at `step`; TensorBoard discards earlier events after this step.
 
   It writes in the calling thread, because errors in the thread of tensorboardX's SummaryWriter cannot be caught. All
   methods raise OSError if the file cannot be written.
@@ -30,24 +30,24 @@ class Board:
       self._write(step, summary=_session(config)[0])
 
   def write(self, record: Mapping[str, float | int]) -> None:
-    """Writes the finite metrics of a record, which holds its `step`."""
+    """Writes the finite metrics of a record at its step."""
     values = [(name, value) for name, value in record.items() if name != "step" and math.isfinite(value)]
     self._write(record["step"], summary=_summary({"tag": name, "simple_value": value} for name, value in values))
     if time.monotonic() > self._flushed + _FLUSH_INTERVAL:
       self.flush()
 
   def pictures(self, files: Mapping[str, pathlib.Path], step: int) -> None:
-    """Writes PNG files by name."""
+    """Writes PNG files, {name: path}, as images of a step."""
     for name, file in files.items():
       self._write(step, summary=_summary([{"tag": f"pictures/{name}", "image": _image(file.read_bytes())}]))
 
   def finish(self, step: int) -> None:
-    """Marks the run as successful in the table of the HParams tab."""
+    """Marks the run as successful in TensorBoard's HParams tab."""
     self._write(step, summary=_session({})[1])
     self.flush()
 
   def flush(self) -> None:
-    """Flushes the file, so that TensorBoard shows all events."""
+    """Flushes the file, so TensorBoard shows all events."""
     self._events.flush()
     self._flushed = time.monotonic()
 
@@ -62,16 +62,16 @@ class Board:
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a nested config of JSON types as {"section.key": value}, with lists and dicts in lists as JSON text."""
+  """Returns a nested config of JSON types as {"section.key": value}, with lists as JSON text."""
   entries = configs.flat(config).items()
   return {key: json.dumps(value) if isinstance(value, list | dict) else value for key, value in entries}
 
 
 def _session(config: Mapping[str, Any]) -> tuple[Any, Any]:
-  """Returns the summaries that start and end a session of the HParams tab, which is a run with its config.
+  """Returns the summaries that start and end a session, which is a run and its config in the HParams tab.
 
-  The optional summary of the experiment is omitted. Then TensorBoard derives it from all runs in its folder and lists
-  the keys that differ first. Otherwise it would use the summary of one run for all runs, in alphabetical order.
+  The optional summary of the experiment is omitted. Without it, TensorBoard lists the keys of all runs in its folder,
+  and first the keys that differ. With it, TensorBoard would list the keys of a single run, in alphabetical order.
   """
   from tensorboardX.summary import hparams
 
@@ -86,7 +86,7 @@ def _summary(values: Iterable[Mapping[str, Any]]) -> Any:
 
 
 def _image(png: bytes) -> dict[str, Any]:
-  """Returns the image of a summary from the bytes of a PNG file, with the size and color type of its header."""
+  """Returns a PNG file as the image entry of a summary, with the size and the channels from the PNG header."""
   width, height, _, color_type = struct.unpack(">IIBB", png[16:26])
   channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[color_type]
   return {"width": width, "height": height, "colorspace": channels, "encoded_image_string": png}

@@ -1,8 +1,8 @@
 """Copies of the metrics of a run for experiment trackers: MLflow and Weights & Biases.
 
-The trackers are configured by their own environment variables. Each copy is sent by its own thread, so that training
-never waits for a server. The run folder stores the tracker's ID of the run and the last step that was sent, so that a
-continued run is the same run in the tracker.
+The trackers are configured by their own environment variables. Each copy is sent in a separate thread, so training
+never waits for a server. The run folder stores the tracker's ID of the run and the last step that was sent. Therefore
+a continued run remains the same run in the tracker.
 """
 
 import collections
@@ -23,20 +23,20 @@ from ae_jax import errors
 from ae_jax.runs import tensorboard
 
 FOLDER = "trackers"  # subfolder of the run folder
-_ENVIRONMENT = {  # default environment variables: no output and no telemetry
+_ENVIRONMENT = {  # defaults of environment variables: no output, no telemetry
   "MLFLOW_DISABLE_TELEMETRY": "true",
-  "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # about a minute
+  "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # takes about a minute
   "MLFLOW_LOGGING_LEVEL": "ERROR",
   "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
   "WANDB_ERROR_REPORTING": "false",
   "WANDB_INIT_TIMEOUT": "25",  # seconds
   "WANDB_SILENT": "true",
 }
-_PROJECT = "ae_jax"  # default name of the project or experiment
+_PROJECT = "ae_jax"  # default name of the project (W&B) or experiment (MLflow)
 _BATCH_SECONDS = 2.0  # records that arrive within this time are sent together
-_PATIENCE = {True: 30.0, False: 5.0}  # seconds to wait at the end: for a finished run, for an interrupted run
-_MAX_CHARACTERS = 500  # of an MLflow parameter
-_failed: dict[str, float] = {}  # tracker -> time of its last failure in this process: sweep members report it once
+_PATIENCE = {True: 30.0, False: 5.0}  # run is finished -> maximum number of seconds to wait for the tracker at the end
+_MAX_CHARACTERS = 500  # limit of an MLflow parameter
+_failed: dict[str, float] = {}  # tracker -> time of its last failure, which only one sweep member reports
 
 Records = Sequence[tuple[float, int, dict[str, float | int]]]  # (time, step, metrics)
 
@@ -51,7 +51,7 @@ def check(names: Iterable[str]) -> None:
 
 
 class Copy:
-  """The copy of a run for one tracker. Errors are reported by `complain(line)` and never stop the training."""
+  """Copy of the metrics of a run for one tracker. Errors are reported by `complain` and never stop the training."""
 
   def __init__(
     self,
@@ -75,11 +75,11 @@ class Copy:
       self._queue.put((time.time(), record))
 
   def finish(self, numbers: Mapping[str, float | int], pictures: Mapping[str, pathlib.Path]) -> None:
-    """Sets the final metrics by name and the PNG files by name, which are sent at the end."""
+    """Sets the final metrics and the PNG files, both by name; they are sent after all records."""
     self._end = (numbers, pictures)
 
   def close(self) -> None:
-    """Waits until everything is sent, at most 30 seconds, or 5 seconds for an interrupted run."""
+    """Waits until everything is sent, but at most 30 seconds, or 5 seconds for an interrupted run."""
     self._queue.put(None)
     seconds = 0.0 if self._has_failed_since() else _PATIENCE[self._end is not None]
     self._thread.join(seconds)
@@ -108,7 +108,7 @@ class Copy:
       self._give_up(errors.one_line(error))
 
   def _next_batch(self) -> list[tuple[float, Mapping[str, float | int]] | None]:
-    """Waits for records and returns those to send together: [(time, record), ...], followed by None at the end."""
+    """Waits for records and returns the next batch [(time, record), ...]; its last element is None at the end."""
     batch = [self._queue.get()]
     end = time.monotonic() + _BATCH_SECONDS
     with contextlib.suppress(queue.Empty):
@@ -120,11 +120,13 @@ class Copy:
     if not self._lost:
       self._lost = True
       if not self._has_failed_since():
-        self._complain(f"{self._name}: {reason}; training continues without it; repeat the command to send the rest")
+        self._complain(
+          f"{self._name}: {reason}; training continues without this tracker. Run the command again to send the rest"
+        )
       _failed[self._name] = time.monotonic()
 
   def _has_failed_since(self) -> bool:
-    """Returns whether the same tracker has failed in another run since this copy was created."""
+    """Returns whether the tracker has failed, in any run of this process, since this copy was created."""
     return _failed.get(self._name, -math.inf) > self._begun
 
   def _load_progress(self) -> dict[str, Any]:
@@ -142,7 +144,10 @@ class Copy:
 
 
 class _MLflow:
-  """A run in MLflow; reads $MLFLOW_TRACKING_URI and $MLFLOW_EXPERIMENT_NAME."""
+  """A run in MLflow.
+
+  Reads the environment variables MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_ID and MLFLOW_EXPERIMENT_NAME.
+  """
 
   def __init__(self, workdir: pathlib.Path, description: Mapping[str, Any], run: str | None) -> None:
     import mlflow
@@ -151,7 +156,7 @@ class _MLflow:
     self.run = run if run and self._resume(run) else self._begin(workdir, description)
 
   def _resume(self, run: str) -> bool:
-    """Resumes a run; returns False if it was deleted or the server, perhaps another one, does not know it."""
+    """Resumes a run; returns False if it was deleted or this server does not have it."""
     try:
       if self._client.get_run(run).info.lifecycle_stage != "active":
         return False
@@ -201,7 +206,10 @@ class _MLflow:
 
 
 class _Wandb:
-  """A run in Weights & Biases, with its files in the run folder; reads $WANDB_MODE, $WANDB_PROJECT, $WANDB_ENTITY."""
+  """A run in Weights & Biases, which stores its local files in the run folder.
+
+  Reads the environment variables WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY and WANDB_DIR.
+  """
 
   def __init__(self, workdir: pathlib.Path, description: Mapping[str, Any], run: str | None) -> None:
     import wandb
@@ -245,8 +253,8 @@ def _check_installed(name: str) -> None:
       library = importlib.import_module(name)
   except ImportError:
     library = None
-  if getattr(library, "__file__", None) is None:  # a folder with the library's name, which wandb itself creates
-    raise errors.UserError(f"config.trackers: {name!r} needs the extra: pip install 'ae_jax[{name}]'")
+  if getattr(library, "__file__", None) is None:  # a folder named like the library; wandb creates one
+    raise errors.UserError(f"config.trackers: {name!r} is not installed; run pip install 'ae_jax[{name}]'")
 
 
 def _check_login() -> None:
@@ -259,7 +267,7 @@ def _check_login() -> None:
 
 
 def _provenance(description: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns facts about a run beside its config: commit, devices, data and number of parameters."""
+  """Returns facts about a run besides its config: commit, devices, data and number of parameters."""
   devices = collections.Counter(description["devices"]).items()
   return {
     "git_commit": description["git_commit"] or "none",
@@ -270,5 +278,5 @@ def _provenance(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _finite(values: Mapping[str, float | int]) -> dict[str, float | int]:
-  """Returns the finite metrics of a record, without its step."""
+  """Returns the finite metrics of a record, without "step"."""
   return {name: value for name, value in values.items() if name != "step" and math.isfinite(value)}

@@ -1,1 +1,1 @@
-"""Sweeps over latent sizes, seeds and hyperparameters, whose members share compiled programs."""
+"""Sweeps over latent sizes, seeds and hyperparameters; the members of a sweep share compiled programs."""

@@ -1,7 +1,8 @@
-"""Compiled functions of a pack of sweep members, whose states are stacked along a leading axis.
+"""Compiled functions of a pack: a group of sweep members that train together in one compiled program.
 
-The results of a member do not depend on the other members, bit for bit. The members are split over the devices; a
-device computes its members side by side (`jax.vmap`) or in turn (`jax.lax.map`).
+The states of the members are stacked along a leading axis, which is split over the devices. A device computes its
+members side by side (`jax.vmap`) or in turn (`jax.lax.map`). The results of a member are bitwise independent of the
+other members.
 """
 
 import dataclasses
@@ -35,31 +36,34 @@ def _in_turn(function: Callable) -> Callable:
   return lambda *args: jax.lax.map(lambda member_args: function(*member_args), args)
 
 
-# Ways to compute the members of one device.
+# How one device computes its members: name -> transformation that maps the function of one member over all members.
 WAYS = {"side by side": jax.vmap, "in turn": _in_turn}
 
 
 def pad_to_devices(members: list[grid.Member], mesh: Mesh) -> list[grid.Member]:
-  """Repeats the last member until every device has the same number of members."""
+  """Returns the members, with the last one repeated so that each device has the same number of members."""
   return members + members[-1:] * (-len(members) % mesh.size)
 
 
 def default_way(mesh: Mesh) -> str:
-  """Returns the way that is usually faster: "in turn" on CPU, "side by side" elsewhere.
+  """Returns the key of WAYS that is usually faster: "in turn" on CPU, "side by side" elsewhere.
 
-  Batched matrix products are slower than single ones on CPU. Measured on 2 cores by experiments/sweep: side by side,
-  dense members run at 0.8 of the speed in turn, CNNs at 0.7.
+  Batched matrix products are slower than single ones on CPU. On 2 cores, "side by side" has 0.8 of the speed of
+  "in turn" for dense models, and 0.7 for CNNs (measured by experiments/sweep).
   """
   return "in turn" if mesh.devices.flat[0].platform == "cpu" else "side by side"
 
 
 def widest(members: Members) -> grid.Member:
-  """Returns the member with the largest latent size, whose program the others share."""
+  """Returns the member with the largest latent size; smaller members are padded to its shapes."""
   return max(members, key=lambda member: member.latent)
 
 
 def place_data(members: Members, mesh: Mesh) -> DeviceData:
-  """Puts the data of members on the devices; the devices must divide the number of members (`pad_to_devices`)."""
+  """Puts the data, noise keys and latent masks of the members on the devices.
+
+  The number of members must be a multiple of the number of devices; see `pad_to_devices`.
+  """
   experiment, by_member = widest(members).experiment, distributed.sharded(mesh, axis=0)
   test_batches = batch_schedule.evaluation_batches(
     len(experiment.dataset.test), experiment.batch_schedule.batch_size, 1
@@ -71,9 +75,10 @@ def place_data(members: Members, mesh: Mesh) -> DeviceData:
 
 
 def feed(members: Members, first: int, last: int) -> Iterator[tuple[np.ndarray, ...]]:
-  """Yields the chunks `first` to `last` - 1: rows and weights, both [members, chunk, padded batch size].
+  """Yields the rows and weights of the chunks `first` to `last` - 1, each [members, steps, padded batch size].
 
-  Members with the same seed share the data order. See `compiled_stage.feed`.
+  A chunk consists of the steps that one compiled call runs. Members with the same seed share the data order. See
+  `compiled_stage.feed`.
   """
   by_seed = {member.experiment.batch_schedule.seed: member.experiment for member in members}
   feeds = [compiled_stage.feed(experiment, slice(None), first, last) for experiment in by_seed.values()]
@@ -84,7 +89,7 @@ def feed(members: Members, first: int, last: int) -> Iterator[tuple[np.ndarray, 
 
 
 def start(members: Members, device_data: DeviceData) -> TrainState:
-  """Returns the state before the first step: each member is initialised at its latent size, then padded with zeros."""
+  """Returns the initial state. Each member is initialised at its own latent size and then padded with zeros."""
   experiment = widest(members).experiment
   init, ema = jax.jit(_init, static_argnames=("model", "ema")), experiment.config.ema_decay > 0
   keys = [compiled_stage.keys(member.experiment.config.seed)[0] for member in members]
@@ -94,7 +99,7 @@ def start(members: Members, device_data: DeviceData) -> TrainState:
 
 
 def restart(stage: Stage, device_data: DeviceData) -> Callable[[TrainState], TrainState]:
-  """Returns a function that gives a state new optimizer states for a stage."""
+  """Returns a function (state) -> state with new optimizer states, for the start of a training stage."""
 
   def function(state: TrainState) -> TrainState:
     return dataclasses.replace(state, opt_state=jax.vmap(stage.optimizer.init)(state.params))
@@ -103,14 +108,14 @@ def restart(stage: Stage, device_data: DeviceData) -> Callable[[TrainState], Tra
 
 
 def build(members: Members, device_data: DeviceData, number: int, state: TrainState, way: str) -> CompiledStage:
-  """Compiles the functions of a stage for states with the shapes of `state`.
+  """Compiles the functions of a training stage for all members.
 
   Args:
-    members: The members, padded to the devices.
-    device_data: See `place_data`.
-    number: Number of the stage.
-    state: State of the pack.
-    way: One of WAYS.
+    members: The members, as returned by `pad_to_devices`.
+    device_data: The result of `place_data`.
+    number: Index of the training stage.
+    state: State of all members; the functions are compiled for its shapes.
+    way: A key of WAYS.
   """
   start_time = time.perf_counter()
   experiment = widest(members).experiment
@@ -119,11 +124,13 @@ def build(members: Members, device_data: DeviceData, number: int, state: TrainSt
   model_args = (*device_data.model_args, distributed.put(numbers, device_data.batch_sharding))
   train_chunk = _compile_train_chunk(experiment, stage, device_data, model_args, state, count=len(members), way=way)
   evaluate = _compile_evaluate(experiment, stage, device_data, model_args, state, way)
-  train, tested = compiled_stage.bind_data(device_data, model_args, batches.padded_batch_size, train_chunk, evaluate)
+  train, evaluate_state = compiled_stage.bind_data(
+    device_data, model_args, batches.padded_batch_size, train_chunk, evaluate
+  )
   return CompiledStage(
     restart=restart(stage, device_data),
     train_chunk=train,
-    evaluate=tested,
+    evaluate=evaluate_state,
     compile_seconds=time.perf_counter() - start_time,
     peak_bytes=_peak_bytes(members, device_data, state, train_chunk, evaluate),
   )
@@ -178,16 +185,16 @@ def _compile_evaluate(
 
 
 def _peak_bytes(members: Members, device_data: DeviceData, state: TrainState, train_chunk: Any, evaluate: Any) -> int:
-  """Returns the bytes that each device needs, including data and states, as the compiler predicts it."""
+  """Returns the bytes that each device needs for data, states and programs, predicted by the compiler."""
   size, rest = device_data.batch_sharding.mesh.size, dataclasses.replace(state, step=None, params=None)
   training = _program_bytes(train_chunk) + _bytes(device_data.test)
   evaluating = _program_bytes(evaluate) + _bytes(device_data.train) + _bytes(rest) // size
-  saved = state_bytes(widest(members)) * len(members) if size > 1 else 0  # on the first device
+  saved = state_bytes(widest(members)) * len(members) if size > 1 else 0  # see `to_save`
   return max(training, evaluating) + saved
 
 
 def _program_bytes(compiled: Any) -> int:
-  """Returns the bytes that a compiled function needs on a device, including its arguments."""
+  """Returns the bytes that a compiled function needs per device, including its arguments and results."""
   sizes = compiled.memory_analysis()
   results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
   return sizes.argument_size_in_bytes + sizes.temp_size_in_bytes + results
@@ -198,28 +205,28 @@ def _bytes(tree: Any) -> int:
 
 
 def join(members: Members, states: Sequence[TrainState], device_data: DeviceData) -> TrainState:
-  """Joins the states of members, all at the same step, into the state of a pack; the inverse of `member_states`."""
+  """Stacks the states of several members, all at the same step, into one state; inverse of `member_states`."""
   return _pad_and_stack(states, _abstract_last_state(widest(members).experiment), members, device_data)
 
 
 def _pad_and_stack(
   states: Sequence[TrainState], abstract: TrainState, members: Members, device_data: DeviceData
 ) -> TrainState:
-  """Pads the states of members to the shapes of `abstract`, stacks them, and puts them on the devices."""
+  """Pads the states of members to the shapes of `abstract`, stacks the states, and puts the result on the devices."""
   pairs = zip(states, members, strict=True)
   padded = [masking.pad(jax.tree.map(np.asarray, state), abstract, member.latent) for state, member in pairs]
   return from_saved(dataclasses.replace(_stack(padded), step=states[0].step), device_data)
 
 
 def to_save(state: TrainState, count: int) -> TrainState:
-  """Returns the state of the first `count` members on one device, so that any number of devices can restore it."""
+  """Copies the state of the first `count` members to the first device, so any number of devices can restore it."""
   first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   trimmed = jax.tree.map(lambda leaf: jax.device_put(leaf, first)[:count], without_step(state))
   return dataclasses.replace(trimmed, step=jax.device_put(state.step, first))
 
 
 def from_saved(state: TrainState, device_data: DeviceData) -> TrainState:
-  """Puts a saved state on all devices, padded as by `pad_to_devices`; the inverse of `to_save`."""
+  """Puts a saved state on all devices, with members repeated as in `pad_to_devices`; inverse of `to_save`."""
   stacked = jax.tree.map(np.asarray, without_step(state))
   missing = -len(jax.tree.leaves(stacked)[0]) % device_data.batch_sharding.mesh.size
   padded = jax.tree.map(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], missing, 0)]), stacked)
@@ -229,7 +236,7 @@ def from_saved(state: TrainState, device_data: DeviceData) -> TrainState:
 
 
 def member_states(members: Members, state: TrainState) -> Iterator[TrainState]:
-  """Yields the state of each member at its own latent size, as NumPy arrays."""
+  """Yields the state of each member as NumPy arrays, without the padding of the latent size."""
   stacked = jax.tree.map(np.asarray, without_step(state))
   for index, member in enumerate(members):
     padded = jax.tree.map(lambda leaf, index=index: np.asarray(leaf[index]), stacked)
@@ -238,7 +245,7 @@ def member_states(members: Members, state: TrainState) -> Iterator[TrainState]:
 
 
 def member_values(member: grid.Member, values: Mapping[str, AnyArray]) -> Mapping[str, AnyArray]:
-  """Removes the padded latent units from a member's results of `evaluate`, {name: [batches, B, ...]}."""
+  """Returns the evaluation results {name: [batches, B, ...]} of a member without padded latent units."""
   experiment = member.experiment
   shapes = _statistic_shapes(
     experiment.model, experiment.evaluators, experiment.dataset.value_range, experiment.dataset.span
@@ -248,25 +255,25 @@ def member_values(member: grid.Member, values: Mapping[str, AnyArray]) -> Mappin
 
 
 def state_bytes(member: grid.Member) -> int:
-  """Returns the bytes of the state of a member at its own latent size, without the step."""
+  """Returns the size of a member's state in bytes, without the padding of the latent size and without the step."""
   return _bytes(without_step(_abstract_last_state(member.experiment)))
 
 
 def abstract_member_state(member: grid.Member) -> TrainState:
-  """Returns the shapes and dtypes of the state of a member at its own latent size, on the first device."""
+  """Returns the shapes and dtypes of a member's state on the first device, without the padding of the latent size."""
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   abstract = _abstract_last_state(member.experiment)
   return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract)
 
 
 def _shardings(device_data: DeviceData) -> TrainState:
-  """Returns the shardings of the state of a pack: members are split over the devices, the step is replicated."""
+  """Returns the shardings of a stacked state: members are split over the devices, and the step is replicated."""
   split = {field.name: device_data.batch_sharding for field in dataclasses.fields(TrainState)}
   return TrainState(**split | {"step": device_data.replicated})
 
 
 def _init(key: jax.Array, model: models.Model, ema: bool) -> TrainState:
-  """Returns the state of a member before the first step, without an optimizer state."""
+  """Returns the initial state of a member, without an optimizer state."""
   return init_state(key, model=model, optimizer=optax.identity(), ema=ema)
 
 
@@ -276,7 +283,7 @@ def _abstract_initial_state(model: models.Model, ema: bool) -> TrainState:
 
 
 def _abstract_last_state(experiment: Experiment) -> TrainState:
-  """Returns the shapes and dtypes of a member's state in the last stage."""
+  """Returns the shapes and dtypes of a member's state in the last training stage."""
   abstract = _abstract_initial_state(experiment.model, experiment.config.ema_decay > 0)
   opt_state = jax.eval_shape(experiment.stages[-1].optimizer.init, abstract.params)
   return dataclasses.replace(abstract, opt_state=opt_state)
@@ -284,10 +291,10 @@ def _abstract_last_state(experiment: Experiment) -> TrainState:
 
 @functools.lru_cache(maxsize=1024)
 def _statistic_shapes(
-  model: models.Model, chosen: tuple[evaluators.Evaluator, ...], value_range: str, span: Span
+  model: models.Model, active: tuple[evaluators.Evaluator, ...], value_range: str, span: Span
 ) -> dict[str, tuple[int, ...]]:
-  """Returns the shape of each statistic that the evaluators compute for an example."""
-  statistics = functools.partial(evaluators.statistics(chosen, value_range, span), model)
+  """Returns {name: shape} of the statistics that the evaluators compute for one example."""
+  statistics = functools.partial(evaluators.statistics(active, value_range, span), model)
   abstract = jax.eval_shape(statistics, model.abstract_variables(), *cost.abstract_batch(model, 1))
   return {name: rows.shape[1:] for name, rows in abstract.items()}
 

@@ -1,7 +1,7 @@
 """Engines that train the members of a sweep: in this process, as Ray tasks, or as Slurm jobs.
 
-The machines of a cluster share the sweep folder and the data. A task whose worker was lost is started again and
-continues from its last checkpoint.
+The machines of a cluster share the sweep folder and the data. If a worker is lost, its task starts again and continues
+from the last checkpoint.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ from ae_jax.training import preemption
 
 JOBS = ".jobs"  # subfolder of the sweep folder for the logs of Slurm jobs
 Results = Iterator[dict[str, trainer.MemberResult]]
-_MAX_TRIES = 5  # of a task whose workers are lost
+_MAX_TRIES = 5  # number of starts of a task whose workers are lost
 _POLL_SECONDS = 1.0
-_ONE_CORE_FLAGS = "--xla_cpu_multi_thread_eigen=false --xla_cpu_prefer_vector_width=512"  # for a device of one core
+_ONE_CORE_FLAGS = "--xla_cpu_multi_thread_eigen=false --xla_cpu_prefer_vector_width=512"  # for one device per core
 _FORWARDED_VARIABLES = ("TFDS_DATA_DIR", "AE_JAX_CACHE", "JAX_PLATFORMS")  # to the workers of a cluster
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """Members that share a program, trained by one process."""
+  """Sweep members that share a compiled program and train in one process."""
 
   config: dict[str, Any]
   keys: list[str]  # config keys of the axes
@@ -44,26 +44,26 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-  """A way to train tasks."""
+  """Function that trains tasks, in this process or on a cluster."""
 
-  run: Callable[[Iterable[Task]], Results]  # yields {name: MemberResult} as the members end
-  shares: int = 1  # number of tasks into which a group of members is split
+  run: Callable[[Iterable[Task]], Results]  # yields {member name: MemberResult} as members finish
+  shares: int = 1  # number of tasks for the members that share a program
 
 
 @functools.cache
 def use_cores(count: int) -> None:
-  """Makes each of `count` CPU cores a JAX device; has no effect where JAX finds an accelerator.
+  """Makes each of `count` CPU cores a JAX device; has no effect if JAX finds an accelerator.
 
-  Call it before JAX is first used, and once per process. With one device per core, members do not wait for each other,
-  nor do threads. The flags also select the widest vectors of the CPU, which XLA does not use by default: a dense
-  member's step takes 0.92 of the time with AVX-512, a CNN's 0.9 to 0.97.
+  Call this function once per process, before JAX is first used. With one device per core, neither members nor threads
+  wait for each other. The XLA flags also select the widest vectors of the CPU, which XLA does not use by default. With
+  AVX-512, a training step takes 0.92 of the time for a dense model and 0.9 to 0.97 of the time for a CNN.
   """
   os.environ["XLA_FLAGS"] = f"{_ONE_CORE_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
   jax.config.update("jax_num_cpu_devices", count)
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, int | str]:
-  """Parses KEY=VALUE texts into the options of `slurm`; raises UserError for any other text."""
+  """Parses KEY=VALUE texts into {KEY: VALUE}, the options of `slurm`; raises UserError for other texts."""
   pairs = [text.partition("=") for text in texts]
   for text, (key, sign, _) in zip(texts, pairs, strict=True):
     if not (key.isidentifier() and sign):
@@ -75,19 +75,19 @@ def local(received: Callable[[], str], report: Callable[[str], None]) -> Engine:
   """Returns an engine that trains in this process, one task after the other.
 
   Args:
-    received: Returns the name of the signal that has asked this process to stop, "" for none.
-    report: Receives lines for the user.
+    received: Returns the name of the signal that asked this process to stop, or "" if no signal has arrived.
+    report: Called with each line of text for the user.
   """
   return Engine(lambda tasks: (results for task in tasks for results in _train(task, received, report)))
 
 
 def ray(received: Callable[[], str], address: str, shares: int) -> Engine:
-  """Returns an engine that trains on a Ray cluster.
+  """Returns an engine that trains in tasks of a Ray cluster.
 
   Args:
     received: See `local`.
-    address: Address of the cluster; "" starts one on this machine.
-    shares: Number of tasks; 0 for one per GPU, or one per machine without GPUs.
+    address: Address of the cluster; "" starts a cluster on this machine.
+    shares: Number of tasks; 0 for one per GPU, or one per machine if there are no GPUs.
 
   Raises:
     UserError: If Ray is not installed, or the cluster cannot be reached.
@@ -109,7 +109,10 @@ def ray(received: Callable[[], str], address: str, shares: int) -> Engine:
       except cluster.exceptions.RayTaskError:  # raised by code of this package: a bug
         raise
       except cluster.exceptions.RayError as error:
-        raise errors.UserError(f"--engine=ray: {errors.one_line(error)}") from None
+        raise errors.UserError(
+          f"--engine=ray: a task failed ({errors.one_line(error)}); check the cluster, then run the same command to "
+          "continue"
+        ) from None
 
   start = lambda task: remote_train.remote(task, cores)
   return Engine(lambda tasks: _collect(tasks, start, finished, received), shares)
@@ -119,17 +122,21 @@ def _connect(cluster: ModuleType, address: str) -> None:
   """Connects Ray to a cluster; raises UserError if it cannot be reached."""
   try:
     with warnings.catch_warnings():
-      warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # of JAX; harmless: Ray's forks call exec at once
+      warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX warns of forks; Ray calls exec after each
       cluster.init(address or "local", log_to_driver=False, logging_level="ERROR")
   except (ConnectionError, ValueError, RuntimeError) as error:
-    raise errors.UserError(f"--address={address}: no Ray cluster can be reached ({errors.one_line(error)})") from None
+    raise errors.UserError(
+      f"--address={address}: cannot reach or start a Ray cluster ({errors.one_line(error)}); check the address, or "
+      "omit --address to start a cluster on this machine"
+    ) from None
 
 
 def slurm(received: Callable[[], str], workdir: pathlib.Path, shares: int, options: Mapping[str, Any]) -> Engine:
-  """Returns an engine that trains in Slurm jobs, or in local processes on a machine without `srun`.
+  """Returns an engine that trains in Slurm jobs, or in local processes if the machine has no `srun` command.
 
-  `workdir` is the folder of the sweep, `shares` the number of jobs (0 for one), and `options` those of submitit's
-  AutoExecutor. Raises UserError if submitit is not installed or an option is invalid.
+  `received` is described in `local`. `workdir` is the sweep folder, `shares` is the number of jobs (0 for one), and
+  `options` holds parameters of submitit's AutoExecutor. Raises UserError if submitit is not installed or if an option
+  is invalid.
   """
   submitit = _extra("submitit", "slurm")
   executor = _executor(submitit, workdir, options)
@@ -165,12 +172,14 @@ def slurm(received: Callable[[], str], workdir: pathlib.Path, shares: int, optio
 
 
 def _executor(submitit: ModuleType, workdir: pathlib.Path, options: Mapping[str, Any]) -> Any:
-  """Returns submitit's AutoExecutor with options; raises UserError if one is unknown or invalid."""
+  """Returns submitit's AutoExecutor with `options`; raises UserError if an option is unknown or invalid."""
   executor = submitit.AutoExecutor(folder=workdir / JOBS)
   try:
     executor.update_parameters(**options)
   except (NameError, TypeError, ValueError, AssertionError) as error:
-    raise errors.UserError(f"--slurm: {errors.one_line(error)}") from None
+    raise errors.UserError(
+      f"--slurm: submitit refuses an option ({errors.one_line(error)}); correct or remove the option"
+    ) from None
   return executor
 
 
@@ -184,19 +193,20 @@ def _collect(
 
   Args:
     tasks: Tasks to train.
-    start: Starts a task and returns a handle of it.
-    finished: Yields (handle, result of `_work`) for each handle that is done.
+    start: Starts a task and returns its handle.
+    finished: Takes the handles of running tasks; yields (handle, result of `_work`) for each task that has ended. The
+      result is None if the worker was lost.
     received: See `local`.
 
   Raises:
-    UserError: If a task ends with an error of the user, or its workers were lost `_MAX_TRIES` times.
-    Interrupted: When a signal has arrived.
+    UserError: If a task ends with a UserError, or its workers were lost `_MAX_TRIES` times.
+    Interrupted: If this process receives a signal.
   """
   running = {start(task): (task, 1) for task in tasks}
   while running:
     if received():
       raise preemption.Interrupted(
-        f"{received()}: stopped; the checkpoints of the workers are kept, and the same command continues"
+        f"{received()}: stopped; the checkpoints of the workers are kept; run the same command to continue"
       )
     for handle, result in finished(list(running)):
       task, tries = running.pop(handle)
@@ -207,14 +217,18 @@ def _collect(
       elif tries < _MAX_TRIES:
         running[start(task)] = task, tries + 1
       else:
-        raise errors.UserError(f"--engine: {tries} workers were lost in a row while training the same members")
+        raise errors.UserError(
+          f"--engine: {tries} workers were lost in a row while training the same members; check the memory and time "
+          "limits of the workers, then run the same command to continue"
+        )
 
 
 def _work(task: Task, cores: int) -> list[dict[str, trainer.MemberResult]] | str | None:
-  """Trains a task in another process.
+  """Trains a task in a worker process.
 
   Returns:
-    A list of {name: MemberResult}, the message of a UserError, or None if a signal has stopped it.
+    A list of {member name: MemberResult}; the message of a UserError, if one was raised; None, if a signal stopped the
+    training.
   """
   use_cores(cores)
   cache.keep_compiled_programs()
@@ -233,8 +247,8 @@ def _train(task: Task, received: Callable[[], str], report: Callable[[str], None
 
 
 def _extra(module: str, extra: str) -> ModuleType:
-  """Imports an optional library; raises UserError with the extra to install if it is missing."""
+  """Imports an optional library; raises UserError with the install command if the library is missing."""
   try:
     return importlib.import_module(module)
   except ImportError:
-    raise errors.UserError(f"--engine={extra} needs the extra: pip install 'ae_jax[{extra}]'") from None
+    raise errors.UserError(f"--engine={extra}: {module} is missing; run pip install 'ae_jax[{extra}]'") from None

@@ -1,4 +1,4 @@
-"""Members of a sweep: one experiment for each point of a grid, and the groups that can share a compiled program."""
+"""Members of a sweep: one experiment per combination of values, and groups that can share a compiled program."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ _EXAMPLES = {"latents": "--latents=2,4,8", "grid": "--grid optimizer.learning_ra
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-  """One run of a sweep; its run folder has its name, such as "latent=8,seed=1"."""
+  """One run of a sweep, named after its values, such as "latent=8,seed=1"; its run folder has the same name."""
 
   name: str
   axes: dict[str, Any]  # config key -> value
@@ -33,8 +33,8 @@ def parse_axis(flag: str, text: str) -> tuple[str, list[int | float]]:
   """Parses KEY=NUMBER,NUMBER,... into (config key, values).
 
   Args:
-    flag: Name of the flag that holds the text, "latents" or "grid", for error messages.
-    text: Value of the flag.
+    flag: Flag that the numbers come from, "latents" or "grid", for error messages.
+    text: The text to parse.
 
   Raises:
     UserError: If the values are not distinct numbers.
@@ -52,19 +52,23 @@ def parse_axis(flag: str, text: str) -> tuple[str, list[int | float]]:
 
 
 def members(config: ConfigDict, keys: Sequence[str], points: Iterable[Sequence[Any]]) -> list[Member]:
-  """Returns one member for each point of a grid.
+  """Returns one member for each combination of values.
 
   Args:
-    config: Config that all members share except for `keys`.
-    keys: Config keys of the axes, dotted.
+    config: Config of all members, except for the values of `keys`.
+    keys: Dotted config keys in which the members differ.
     points: Values of `keys` for each member.
 
   Raises:
-    UserError: If a key is not an axis, occurs twice or has an invalid value, or if two members have the same name.
+    UserError: If a key cannot vary within a sweep, occurs twice or has an invalid value, or if two members have the
+      same values.
   """
   for key in keys:
     if keys.count(key) > 1:
-      raise errors.UserError(f"--grid {key}: is already an axis; name each key once")
+      raise errors.UserError(
+        f"--grid {key}: is already an axis of the sweep; give each key once, with all its values (--seeds sets seed, "
+        "--latents sets model.latent)"
+      )
   short_keys = _short_keys(keys)
   grid_members, dataset = [], None
   for values in points:
@@ -75,7 +79,9 @@ def members(config: ConfigDict, keys: Sequence[str], points: Iterable[Sequence[A
     _check_on_device(dataset)
     name = ",".join(f"{short}={text}" for short, text in zip(short_keys, texts, strict=True))
     if any(member.name == name for member in grid_members):
-      raise errors.UserError(f"--grid {name}: occurs twice; list each number once")
+      raise errors.UserError(
+        f"--grid {name}: occurs twice, because two values of a key are equal; list each value once"
+      )
     grid_members.append(Member(name, dict(zip(keys, values, strict=True)), experiment))
   return grid_members
 
@@ -83,15 +89,16 @@ def members(config: ConfigDict, keys: Sequence[str], points: Iterable[Sequence[A
 def _check_on_device(dataset: data.Dataset) -> None:
   if dataset.streams:
     raise errors.UserError(
-      "config.data.placement: a sweep keeps the data on the device, but this data set would be streamed; raise "
-      "--config.data.budget_gib"
+      "config.data.placement: a sweep keeps the data on the device, but this data set would be streamed; set it "
+      "to 'memory', or to 'auto' with a larger config.data.budget_gib"
     )
 
 
 def packs(grid_members: Iterable[Member]) -> list[list[Member]]:
-  """Groups members that can share a program: they differ only in seed, latent size and numeric hyperparameters.
+  """Groups members that can share a compiled program: they differ only in seed, latent size and numeric options.
 
-  Latent sizes share a program only if the latent code can be padded (`models.CodeSpec.size_axis`).
+  Members with different latent sizes share a program only if the latent code can be padded
+  (`models.CodeSpec.size_axis`).
   """
   groups: dict[str, list[Member]] = {}
   for member in grid_members:
@@ -100,7 +107,10 @@ def packs(grid_members: Iterable[Member]) -> list[list[Member]]:
 
 
 def numbers(experiment: setup.Experiment) -> list[dict[str, dict[str, float]]]:
-  """Returns the numbers that a program takes as arguments: {"objective", "optimizer"} for each stage."""
+  """Returns the hyperparameters that a compiled program takes as arguments, for each training stage.
+
+  Each list element is {"objective": {name: value}, "optimizer": {name: value}}.
+  """
   stages = experiment.stages
   return [
     {"objective": stage.objective.numbers(), "optimizer": dict(stage.optimizer_factory.numbers)} for stage in stages
@@ -108,10 +118,10 @@ def numbers(experiment: setup.Experiment) -> list[dict[str, dict[str, float]]]:
 
 
 def _program(experiment: setup.Experiment) -> str:
-  """Returns a text of everything compiled into the program: experiments with equal texts can share a program.
+  """Returns a text of everything compiled into a program; experiments with equal texts can share one program.
 
-  It omits the numbers that a program takes as arguments (`numbers`). It includes the number of microbatches, which no
-  config key determines: it depends on whether the objective is a mean over examples, which a number decides.
+  The text omits the numbers that a program takes as arguments (`numbers`). It includes the number of microbatches,
+  because one of those numbers can decide whether an objective needs the whole batch.
   """
   config = configs.as_json(experiment.config)
   config["seed"] = None
@@ -126,10 +136,10 @@ def _program(experiment: setup.Experiment) -> str:
 
 
 def _set(config: ConfigDict, key: str, value: int | float) -> int | float:
-  """Sets a numeric key of a config; returns the value in the type that the config has.
+  """Sets a numeric config key and returns the value, converted to the type of the previous value.
 
   Raises:
-    UserError: If the key is not numeric, is fixed within a sweep, or takes integers only.
+    UserError: If the key is not numeric or must not vary within a sweep, or if an integer key gets another number.
   """
   section, path = config, key.split(".")
   for name in path[:-1]:
@@ -148,17 +158,17 @@ def _set(config: ConfigDict, key: str, value: int | float) -> int | float:
 
 
 def _text(value: int | float) -> str:
-  """Returns a number as it appears in member names; different numbers of a type have different texts.
+  """Returns the text of a number in member names; different numbers of one type have different texts.
 
-  A float has nine significant digits where these are exact ("0.001", "2", "1e-05"), which keeps the folder names of
-  earlier sweeps, and otherwise as many digits as it needs.
+  A float is written with at most nine significant digits if they are exact ("0.001", "2", "1e-05"). Otherwise it is
+  written with as many digits as needed. The limit of nine digits keeps the folder names of earlier sweeps.
   """
   short = f"{value:.9g}"
   return str(value) if isinstance(value, int) or float(short) != value else short
 
 
 def _numeric_keys(config: ConfigDict, prefix: str = "") -> list[str]:
-  """Returns the dotted numeric keys of a config that can be axes."""
+  """Returns the dotted numeric config keys that can vary within a sweep."""
   keys = []
   for key, value in config.items():
     if isinstance(value, ConfigDict):
@@ -169,6 +179,6 @@ def _numeric_keys(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def _short_keys(keys: Sequence[str]) -> list[str]:
-  """Returns the last part of each dotted key, or the whole key if two keys have the same last part."""
+  """Returns the last part of each dotted key, or the whole key if another key has the same last part."""
   last_parts = [key.rpartition(".")[2] for key in keys]
   return [short if last_parts.count(short) == 1 else key for key, short in zip(keys, last_parts, strict=True)]

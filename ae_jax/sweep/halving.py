@@ -1,8 +1,9 @@
-"""Successive halving (Jamieson & Talwalkar 2016): after each rung the best 1/factor of the settings continue.
+"""Successive halving (Jamieson & Talwalkar 2016): after each rung, the best 1/factor of the settings continue.
 
-A setting is a combination of the axes other than latent size and seed; its score is the mean error over its seeds.
-Settings compete only within a latent size, because a larger size has the smaller error by construction. Seeds do not
-compete, because their spread is part of the result.
+A rung is an epoch after which settings are compared. A setting is a combination of hyperparameter values other than
+latent size and seed. The score of a setting is its mean error over the seeds. Settings compete only at the same latent
+size, because a larger latent size reduces the error by construction. Seeds do not compete, because their spread is part
+of the result.
 """
 
 import math
@@ -16,36 +17,38 @@ from ae_jax.sweep import grid
 
 
 def rungs(members: Sequence[grid.Member], factor: int) -> list[int]:
-  """Returns the epochs after which settings are compared, ascending and without the last epoch.
+  """Returns the epochs after which settings are compared, in ascending order and without the last epoch.
 
   Args:
     members: All members of the sweep.
-    factor: The reciprocal of the fraction of settings that continue after a rung; 0 for no halving.
+    factor: One in `factor` settings continues after each comparison; 0 for no halving.
 
   Raises:
-    UserError: If `factor` is 1 or negative, if no settings compete, or if members differ in their epochs.
+    UserError: If `factor` is 1 or negative, if there is only one setting, or if the numbers of epochs differ.
   """
   if factor == 0:
     return []
   ends = {member.experiment.stages[-1].epochs.stop for member in members}
   settings = len({_setting(member) for member in members})
   if factor < 2:
-    raise errors.UserError(f"--halving={factor}: must be 2 or more; one in --halving settings continues after a rung")
+    raise errors.UserError(f"--halving={factor}: must be 2 or more, or 0 for no halving")
   if settings < 2:
-    raise errors.UserError("--halving: needs a --grid, because latent sizes and seeds do not compete")
+    raise errors.UserError(
+      "--halving: requires --grid with at least two values; halving compares grid points, not latent sizes or seeds"
+    )
   if len(ends) > 1:
-    raise errors.UserError("--halving: needs the same epochs for all members; remove epochs from --grid")
+    raise errors.UserError("--halving: requires the same number of epochs for all members; remove epochs from --grid")
   (end,) = ends
   count = math.ceil(math.log(settings, factor) - 1e-9)
   return sorted({end // factor**rung for rung in range(1, count + 1)} - {0, end})
 
 
 def eliminated(members: Iterable[grid.Member], scores: Mapping[str, float], factor: int) -> list[str]:
-  """Returns the names of the members that do not continue after a rung.
+  """Returns the names of the members that stop after a comparison of settings.
 
   Args:
-    members: The members that compete at this rung.
-    scores: Error of each member by name; infinity for a member that diverged.
+    members: The members that compete.
+    scores: {member name: error}; the error is infinite for a member that diverged.
     factor: See `rungs`.
   """
   latents: dict[int, dict[tuple, list[str]]] = {}

@@ -1,4 +1,4 @@
-"""Training and evaluation steps mapped over the members of a pack, and the masks of their latent sizes."""
+"""Training and evaluation functions mapped over sweep members, and masks for members of different latent sizes."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -16,24 +16,24 @@ from ae_jax.types import Columns
 
 
 def latent_masks(members: Sequence[grid.Member], widest: grid.Member) -> dict[str, Any]:
-  """Returns which latent units and which parameters each member uses, stacked; see `masking.MaskedModel`.
+  """Returns {"latent_mask", "mask"}: masks of the latent units and parameters that each member uses.
 
-  `widest` is the member with the largest latent size. The result is {} if the latent code cannot be padded, since then
-  all members of a pack have the same latent size.
+  The masks have a leading member axis; see `masking.MaskedModel`. `widest` is the member with the largest latent size.
+  The result is {} if the latent code cannot be padded, because then all members have the same latent size.
   """
   config, model = widest.experiment.config, widest.experiment.model
   if model.code.size_axis is None:
     return {}
   wider = models.build(shape=model.shape, labels=model.labels, **{**config.model, "latent": config.model.latent + 1})
-  abstract, abstract_wider = (each.abstract_variables().params for each in (model, wider))
+  abstract, abstract_wider = model.abstract_variables().params, wider.abstract_variables().params
   pairs = zip(jax.tree.leaves(abstract), jax.tree.leaves(abstract_wider), strict=True)
-  depends = [leaf.shape != wider_leaf.shape for leaf, wider_leaf in pairs]  # on the latent size
+  size_dependent = [leaf.shape != wider_leaf.shape for leaf, wider_leaf in pairs]
   masks = []
   for member in members:
     abstract_params = member.experiment.model.abstract_variables().params
     ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), abstract_params)
     masks.append(jax.tree.leaves(masking.pad(ones, abstract, member.latent)))
-  by_leaf = zip(depends, zip(*masks, strict=True), strict=True)
+  by_leaf = zip(size_dependent, zip(*masks, strict=True), strict=True)
   units = np.arange(config.model.latent) < np.array([[member.latent] for member in members])
   return {
     "latent_mask": units.astype(np.float32),
@@ -58,8 +58,9 @@ def train_chunk(
 ) -> tuple[TrainState, Mapping[str, jax.Array], jax.Array]:
   """Applies `steps.train_chunk` to each member.
 
-  All arrays except `examples` and `state.step` have a leading axis of members. `masks` comes from `latent_masks`,
-  `numbers` from `grid.numbers`, and `over` is a value of `compiled_pack.WAYS`.
+  All arrays except `examples` and `state.step` have a leading member axis. `masks` is the result of `latent_masks`.
+  `numbers` holds the stacked hyperparameters of a training stage (`grid.numbers`). `over` is a value of
+  `compiled_pack.WAYS`.
   """
 
   def chunk(member_state, rows, weights, key, masks, numbers):
@@ -98,7 +99,7 @@ def evaluate(
 
 
 def without_step(state: TrainState) -> TrainState:
-  """Returns a state whose step is None: in a pack every remaining array has a leading axis of members."""
+  """Returns the state with step None; in a stacked state, all remaining arrays have a leading member axis."""
   return dataclasses.replace(state, step=None)
 
 
@@ -108,7 +109,7 @@ def _member_arguments(
   masks: Mapping[str, Any],
   numbers: Mapping[str, Mapping[str, jax.Array]],
 ) -> dict[str, Any]:
-  """Returns the model and the objective of one member."""
+  """Returns {"model", "objective"} of one member, with its masks and hyperparameters."""
   objective = dataclasses.replace(objective, **numbers["objective"])
   model = model if model.code.size_axis is None else masking.mask_model(model, **masks)
   return {"model": model, "objective": objective}

@@ -1,4 +1,8 @@
-"""A pack of sweep members in training: compilation within the memory budget, and the choice of the faster way."""
+"""Compilation of a pack: a group of sweep members that train together in one compiled program.
+
+`build` compiles the pack if it fits into the memory budget. `choose_way` measures whether the members of a device train
+faster side by side (`jax.vmap`) or in turn (`jax.lax.map`).
+"""
 
 import dataclasses
 import functools
@@ -23,30 +27,35 @@ _MIN_SPEEDUP = 1.2  # switch only if at least 1.2x faster, so timing noise canno
 
 @dataclasses.dataclass
 class Pack:
-  """Members that are trained together, and the state of their training."""
+  """Sweep members that train together in one compiled program, and the settings of their training."""
 
   members: list[grid.Member]
   padded_members: list[grid.Member]  # see `compiled_pack.pad_to_devices`
   device_data: DeviceData
-  budget: float  # bytes of a device
-  until: int  # number of epochs
+  budget: float  # memory limit per device in bytes
+  until: int  # number of epochs to train
   way: str  # a key of `compiled_pack.WAYS`
-  measured: bool  # whether `way` is final
-  baselines: dict[int, futures.Future]  # latent size -> {name: value} of the evaluators' baselines
-  report: Callable[[str], None]
-  peak_bytes: int = 0  # of a device, as the compiler predicts it
+  measured: bool  # whether `way` is final: chosen by the user, or the result of a measurement
+  baselines: dict[int, futures.Future]  # latent size -> future of the baselines {name: value}
+  report: Callable[[str], None]  # called with each line of text for the user
+  peak_bytes: int = 0  # per device, predicted by the compiler
 
 
 class TooLarge(Exception):
-  """A pack does not fit in memory, as the compiler predicts it; `args[0]` is the number of members that fit."""
+  """Raised if the compiler predicts that the members do not fit in memory; `args[0]` is the number that fit."""
 
 
 def build(pack: Pack, number: int, state: TrainState) -> CompiledStage:
-  """Compiles the functions of a stage.
+  """Compiles the functions of a training stage.
+
+  Args:
+    pack: The pack; `build` updates its `peak_bytes`.
+    number: Index of the training stage.
+    state: State of all members; the functions are compiled for its shapes.
 
   Raises:
-    TooLarge: If the pack does not fit in memory.
-    UserError: If not even one member per device fits.
+    TooLarge: If the members do not fit in memory together.
+    UserError: If one member per device does not fit in memory.
   """
   built = compiled_pack.build(pack.padded_members, pack.device_data, number, state, pack.way)
   pack.peak_bytes = max(pack.peak_bytes, built.peak_bytes)
@@ -54,31 +63,31 @@ def build(pack: Pack, number: int, state: TrainState) -> CompiledStage:
     size, count = pack.device_data.batch_sharding.mesh.size, len(pack.padded_members)
     if count == size:
       raise errors.UserError(
-        f"--budget_gib: a member needs {placements.format_gib(built.peak_bytes)} on a device, but may use "
-        f"{placements.format_gib(pack.budget)}; use a smaller batch or model"
+        f"--budget_gib: one member needs {placements.format_gib(built.peak_bytes)} per device, but the limit is "
+        f"{placements.format_gib(pack.budget)}; raise --budget_gib, or reduce the batch size or the model"
       )
     data_bytes = cost.bytes_of(jax.tree.leaves((pack.device_data.train, pack.device_data.test)))
     fitting = int(count * (pack.budget - data_bytes) / (built.peak_bytes - data_bytes))
     raise TooLarge(max(size, min(fitting, count - 1) // size * size))
-  futures.wait(pack.baselines.values())  # they ran during compilation, and must not disturb the timings that follow
+  futures.wait(pack.baselines.values())  # computed during compilation; must not disturb later timings
   return dataclasses.replace(built, tune=functools.partial(choose_way, pack, number))
 
 
 def choose_way(
   pack: Pack, number: int, built: CompiledStage, state: TrainState, batches: Sequence[Any], seconds: float
 ) -> CompiledStage:
-  """Measures the other way to compute the members, once and if that can pay; returns the faster functions.
+  """Returns the faster compiled stage: `built`, or one that computes the members in the other way.
 
-  A trial can pay if the rest of the stage takes much longer than compiling the other way and running it on a copy of
-  the state.
+  The other way is compiled and run on a copy of the state, at most once per pack. This trial is skipped unless the rest
+  of the training stage takes much longer than the trial.
 
   Args:
-    pack: The pack.
-    number: Number of the stage.
-    built: Functions of the stage in use.
-    state: State after the last chunk.
-    batches: The last chunk.
-    seconds: Time that `built` took for it.
+    pack: The pack; `way`, `measured` and `peak_bytes` are updated.
+    number: Index of the training stage.
+    built: The compiled stage in use.
+    state: State after the last call of `built.train_chunk`.
+    batches: Rows and weights of that call.
+    seconds: Duration of that call.
   """
   if pack.measured:
     return built
@@ -90,19 +99,19 @@ def choose_way(
   trial_seconds = built.compile_seconds + seconds
   if remaining_seconds < _MIN_REMAINING * trial_seconds or built.peak_bytes + state_bytes > pack.budget:
     return built
-  (way,) = set(compiled_pack.WAYS) - {pack.way}
+  current, (way,) = pack.way, set(compiled_pack.WAYS) - {pack.way}
   other = compiled_pack.build(pack.padded_members, pack.device_data, number, state, way)
   if other.peak_bytes + state_bytes > pack.budget:
     return built
   speedup = seconds / _chunk_seconds(other, state, batches)
   if speedup > _MIN_SPEEDUP:
     built, pack.way, pack.peak_bytes = other, way, other.peak_bytes
-  pack.report(f"the members of a device are computed {pack.way}: {way} has {speedup:.2f} times the speed of the other")
+  pack.report(f"each device computes its members {pack.way}: {way!r} has {speedup:.2f} times the speed of {current!r}")
   return built
 
 
 def _chunk_seconds(built: CompiledStage, state: TrainState, batches: Sequence[Any]) -> float:
-  """Returns the seconds for training a chunk on a copy of the state."""
+  """Returns the seconds that one call of `train_chunk` takes on a copy of the state."""
   state = jax.tree.map(jnp.copy, state)
   start_time = time.perf_counter()
   jax.block_until_ready(built.train_chunk(state, *batches))

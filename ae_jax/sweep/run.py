@@ -1,4 +1,4 @@
-"""A whole sweep: selects the members that need training, trains them, and writes the table, figures and report."""
+"""Runs a whole sweep: trains the members that are not yet trained, and writes the table, figures and report."""
 
 import dataclasses
 import itertools
@@ -30,19 +30,19 @@ def run(
   factor: int = 0,
   engine: StartEngine = engines.local,
 ) -> list[Row]:
-  """Trains the members of a grid and returns a row of results for each; skips members that are already trained.
+  """Trains the members of a sweep that are not yet trained, and returns a row of results for each member.
 
   Args:
-    config: Config that all members share, except for the keys of the axes.
-    axes: [(config key, values)].
-    workdir: Folder of the sweep.
+    config: Config of all members, except for the keys in `axes`.
+    axes: [(config key, values)]; the sweep has one member for each combination of values.
+    workdir: The sweep folder.
     options: See `trainer.SweepOptions`.
-    factor: Factor of successive halving (`halving.rungs`); 0 for none.
-    engine: See `engines.local`.
+    factor: Factor of successive halving (see `halving.rungs`); 0 for no halving.
+    engine: Function (received, report) -> engine, such as `engines.local`.
 
   Raises:
-    UserError: If an input is invalid, before anything is compiled or written.
-    Interrupted: After a signal has stopped the sweep and its state was saved.
+    UserError: If an input is invalid; inputs are checked before anything is compiled or written.
+    Interrupted: If a signal stops the sweep; its state is saved.
   """
   _check_no_early_end(config)
   keys, options = [key for key, _ in axes], options or trainer.SweepOptions()
@@ -54,10 +54,10 @@ def run(
   rows = {row["name"]: row for row in summary.read(workdir)}
   with preemption.catch_signals() as received:
     cache.keep_compiled_programs()
-    chosen = engine(received, logs.print_line)
+    started = engine(received, logs.print_line)
     for line in (_opening(members, len(groups), rows, workdir), *members[0].experiment.dataset.remarks):
       logs.print_line(line)
-    rows = _train_rungs(config, keys, members, workdir, options, rungs=rungs, factor=factor, engine=chosen, rows=rows)
+    rows = _train_rungs(config, keys, members, workdir, options, rungs=rungs, factor=factor, engine=started, rows=rows)
   shutil.rmtree(workdir / trainer.PACKS, ignore_errors=True)
   _conclude([rows[member.name] for member in members], members[0].experiment, workdir)
   return [rows[member.name] for member in members]
@@ -75,7 +75,7 @@ def _train_rungs(
   engine: engines.Engine,
   rows: dict[str, Row],
 ) -> dict[str, Row]:
-  """Trains members to each rung and the best of them to the end; returns {name: row} with `rows` of earlier calls."""
+  """Trains members, stopping the worse ones after each epoch in `rungs`; returns `rows` ({name: row}) updated."""
   competing = list(members)
   for until in [*rungs, None]:
     unfinished = [member for member in competing if not _has_ended(member, rows, workdir, until)]
@@ -97,16 +97,18 @@ def _train_rungs(
 
 
 def _check_no_early_end(config: ConfigDict) -> None:
-  """Raises UserError if a key could end a run before its last epoch: the members of a pack end together."""
+  """Raises UserError if a config key could end a run early, because members in one program must end together."""
   for key, value in {"early_stopping.metric": config.early_stopping.metric, "max_minutes": config.max_minutes}.items():
     if value:
-      raise errors.UserError(f"config.{key}={value!r}: applies to single runs only; stop members with --halving")
+      raise errors.UserError(
+        f"config.{key}={value!r}: is not available in a sweep; unset it, or stop members with --halving"
+      )
 
 
 def _task_groups(
   members: Sequence[grid.Member], rows: Mapping[str, Row], workdir: Path, shares: int
 ) -> list[list[grid.Member]]:
-  """Groups members into tasks: those of a task share a program and were trained for the same number of epochs."""
+  """Groups members into tasks; the members of a task share a program and have trained for the same epochs."""
   packs = [pack for level in _by_trained_epochs(members, rows, workdir) for pack in grid.packs(level)]
   return [part for pack in packs for part in _split(pack, shares)]
 
@@ -114,18 +116,18 @@ def _task_groups(
 def _task(
   config: ConfigDict, keys: list[str], members: Sequence[grid.Member], workdir: Path, options: trainer.SweepOptions
 ) -> engines.Task:
-  """Returns the `engines.Task` that trains these members."""
+  """Returns the task that trains the members."""
   return engines.Task(config.to_dict(), keys, [tuple(member.axes.values()) for member in members], workdir, options)
 
 
 def _mark_stopped(rows: Iterable[Row]) -> dict[str, Row]:
-  """Returns {name: row} with the status "stopped" for rows in training; rows that are done or diverged are omitted."""
+  """Returns {name: row} of the rows whose status is "training", with the status changed to "stopped after epoch N"."""
   unfinished = [row for row in rows if row["status"] == summary.TRAINING]
   return {row["name"]: row | {"status": f"stopped after epoch {row['epochs']}"} for row in unfinished}
 
 
 def _split(group: list[grid.Member], shares: int) -> list[list[grid.Member]]:
-  """Splits a group into at most `shares` parts of nearly equal size."""
+  """Splits members into at most `shares` lists of nearly equal length."""
   size = -(-len(group) // shares)
   return [group[first : first + size] for first in range(0, len(group), size)]
 
@@ -133,7 +135,7 @@ def _split(group: list[grid.Member], shares: int) -> list[list[grid.Member]]:
 def _by_trained_epochs(
   members: Iterable[grid.Member], rows: Mapping[str, Row], workdir: Path
 ) -> list[list[grid.Member]]:
-  """Groups members by the epochs that they were trained for; a state of a pack has one step for all."""
+  """Groups members by trained epochs, because members in one program must be at the same step."""
   levels: dict[float, list[grid.Member]] = {}
   for member in members:
     levels.setdefault(_trained_epochs(member, rows, workdir), []).append(member)
@@ -141,12 +143,12 @@ def _by_trained_epochs(
 
 
 def _has_ended(member: grid.Member, rows: Mapping[str, Row], workdir: Path, until: int | None = None) -> bool:
-  """Returns whether a member needs no more training to reach epoch `until`, or the last epoch for None."""
+  """Returns whether a member has diverged or has reached epoch `until`; None stands for the last epoch."""
   return _trained_epochs(member, rows, workdir) >= (until or member.experiment.stages[-1].epochs.stop)
 
 
 def _trained_epochs(member: grid.Member, rows: Mapping[str, Row], workdir: Path) -> int | float:
-  """Returns the epochs that a member was trained for; infinity if it diverged, 0 if it has no run folder."""
+  """Returns the number of epochs a member has trained; infinity if it diverged, 0 if it has no run folder."""
   row = rows.get(member.name)
   if row is None or not (workdir / member.name / "config.json").exists():
     return 0
@@ -154,12 +156,12 @@ def _trained_epochs(member: grid.Member, rows: Mapping[str, Row], workdir: Path)
 
 
 def _conclude(rows: Sequence[Row], experiment: setup.Experiment, workdir: Path) -> None:
-  """Writes the table, the figures and the report, and prints the answer."""
+  """Writes the table, the figures and the report, and prints the result of the sweep."""
   conclusion = summary.conclusion(rows, dimension.estimates(losses.flat(experiment.dataset.train_sample)))
   answer = summary.sentence(rows, conclusion)
   summary.write(workdir, rows, conclusion | {"answer": answer})
   title = f"{experiment.config.model.name} on {experiment.config.data.name}"
-  from ae_jax.report import graphs, page  # Matplotlib: a second of imports
+  from ae_jax.report import graphs, page  # importing Matplotlib takes a second
 
   figures = {workdir / "sweep.png": "error by latent size: mean and range over the seeds"}
   with errors.convert_os_errors(workdir / "sweep.png, report.html"):
@@ -167,38 +169,38 @@ def _conclude(rows: Sequence[Row], experiment: setup.Experiment, workdir: Path) 
     graphs.error_over_latent(workdir / "sweep.png", summary.curves(rows), summary.pca(rows), *marks)
     frontier = summary.frontier(rows)
     if frontier:
-      figures[workdir / "rate_distortion.png"] = "rate-distortion curves by latent size and beta"
+      figures[workdir / "rate_distortion.png"] = "rate-distortion curves: one curve per latent size, one point per beta"
       graphs.rate_distortion(workdir / "rate_distortion.png", *frontier, title)
     pictures = [page.picture(file, caption) for file, caption in figures.items()]
     members = [page.table(*summary.table(rows)), page.notes(*_notes(rows, workdir))]
     page.write(workdir / "report.html", title, answer, [("Error by latent size", pictures), ("Members", members)])
   diverged = [f"{row['name']} {row['status']}" for row in rows if "diverged" in row["status"]]
   example = str(workdir / rows[0]["name"])
-  files = f"Look at {workdir / 'report.html'}, sweep.png and sweep.csv"
-  logs.print_line("\n".join([*diverged, answer, f"{files}; each member has a run folder: ae_jax.load({example!r})."]))
+  files = f"Look at {workdir / 'report.html'}, sweep.png and sweep.csv."
+  logs.print_line("\n".join([*diverged, answer, f"{files} Load the run of a member: ae_jax.load({example!r})."]))
 
 
 def _notes(rows: Sequence[Row], workdir: Path) -> list[str]:
-  """Returns the notes under the table of the report."""
+  """Returns the notes under the table of members in the report."""
   seconds, ways = sum(row["seconds"] for row in rows), ", ".join(sorted({row["way"] for row in rows}))
   return [
-    f"{len(rows)} members, {seconds:.0f} s of training and compilation; the members of a device were computed {ways}.",
-    f"A latent size is enough if doubling it reduces the error by less than {summary.ENOUGH:.0%}. Its interval holds "
-    "95 % of the bootstrap samples over the seeds; for two or three seeds this is their range.",
-    "The intervals of the intrinsic dimension of the data cover the sampling error (95 %) and the bias estimated from "
-    "the trend over the neighbour distances.",
-    f"Each member has a run folder: ae_jax.load({str(workdir / rows[0]['name'])!r}).",
+    f"Training and compiling {len(rows)} members took {seconds:.0f} s. Each device computed its members {ways}.",
+    f"A latent size is enough if doubling it reduces the error by less than {summary.ENOUGH:.0%}. Its interval "
+    "contains 95 % of the bootstrap samples over the seeds; with two or three seeds, it is the range over the seeds.",
+    "The intervals of the intrinsic dimension of the data include the sampling error (95 %) and the bias. The bias is "
+    "estimated from the trend over the neighbour distances.",
+    f"Load the run of a member: ae_jax.load({str(workdir / rows[0]['name'])!r}).",
   ]
 
 
 def _check_folder(workdir: Path, members: Sequence[grid.Member]) -> None:
-  """Raises UserError if the folder holds files that belong to no sweep, or members of another config."""
+  """Raises UserError if the folder contains files that do not belong to a sweep, or members of another config."""
   known = {trainer.PACKS, engines.JOBS, *summary.FILES} | {member.name for member in members}
   if workdir.exists():
     others = sorted(p.name for p in workdir.iterdir() if p.name not in known and not (p / "config.json").exists())
     if others:
       raise errors.UserError(
-        f"--workdir={workdir}: contains {others[0]!r}, which is no part of a sweep; choose a new or empty folder"
+        f"--workdir={workdir}: contains {others[0]!r}, which is not part of a sweep; choose a new or empty folder"
       )
   for member in members:
     if (workdir / member.name / "config.json").exists():
@@ -209,7 +211,7 @@ def _check_folder(workdir: Path, members: Sequence[grid.Member]) -> None:
 
 
 def _opening(members: Sequence[grid.Member], programs: int, rows: Mapping[str, Row], workdir: Path) -> str:
-  """Returns the first line of output: the numbers of members and programs, and the folder."""
+  """Returns the first line of output: the numbers of members and programs, and the sweep folder."""
   ended = sum(_has_ended(member, rows, workdir) for member in members)
   trained = f", {ended} of them trained already" if ended else ""
-  return f"{len(members)} members in {programs} program{'s' if programs > 1 else ''}{trained}; {workdir}"
+  return f"{len(members)} members in {programs} program{'s' if programs > 1 else ''}{trained}; sweep folder: {workdir}"

@@ -1,4 +1,4 @@
-"""Results of a sweep: a row for each member, and the smallest latent size that is enough."""
+"""Results of a sweep: one row per member, and the smallest latent size that is sufficient."""
 
 import csv
 import json
@@ -14,18 +14,18 @@ from ae_jax import errors
 from ae_jax.runs import logs
 from ae_jax.sweep import grid, trainer
 
-Row = dict[str, Any]  # results of a member, with its values of the axes; see `row`
+Row = dict[str, Any]  # results of a member: name, swept values, status and metrics; see `row`
 Curve = Mapping[int, Sequence[float]]  # latent size -> error of each seed
 RateDistortion = dict[int, dict[int | float, tuple[float, ...]]]  # latent size -> beta -> (rate, distortion)
 
 FILES = ("sweep.json", "sweep.csv", "sweep.png", "rate_distortion.png", "report.html")
-TRAINING = "training"  # status of a member between two rungs of successive halving
+TRAINING = "training"  # status of a member that has not reached its last epoch
 ENOUGH = 0.05  # a latent size is enough if doubling it reduces the error by less than this fraction
 _BOOTSTRAP_SAMPLES = 2000
 
 
 def row(member: grid.Member, workdir: Path, result: trainer.MemberResult) -> Row:
-  """Returns the row of a member: its point of the grid, its status and its last metrics."""
+  """Returns the row of a member: its name, swept values, status and last metrics."""
   records = logs.read(workdir / member.name)
   metrics = {name.removeprefix("test/"): value for record in records for name, value in record.items()}
   reported = ("squared_error", "nats", "kl", "pca_squared_error", "nats_floor", "psnr")
@@ -48,9 +48,9 @@ def row(member: grid.Member, workdir: Path, result: trainer.MemberResult) -> Row
 
 
 def error_after(workdir: Path, member: grid.Member, epochs: int) -> float:
-  """Returns the test error of a member at its first evaluation after at least `epochs`; infinity if it has none.
+  """Returns the test error of a member at its first evaluation after `epochs` epochs or more; infinity if there is none.
 
-  The evaluation is later than `epochs` only for a member that was trained without halving and evaluated less often.
+  That evaluation is later than `epochs` only if the member was trained without halving and evaluated less often.
   """
   for record in logs.stream(workdir / member.name):
     if "test/squared_error" in record and round(record["epoch"]) >= epochs:
@@ -59,7 +59,7 @@ def error_after(workdir: Path, member: grid.Member, epochs: int) -> float:
 
 
 def read(workdir: Path) -> list[Row]:
-  """Returns the rows in sweep.json, [] without the file; raises UserError if it cannot be read."""
+  """Returns the rows in sweep.json, or [] if the file is missing; raises UserError if it cannot be read."""
   file = workdir / "sweep.json"
   if not file.exists():
     return []
@@ -67,12 +67,12 @@ def read(workdir: Path) -> list[Row]:
     return [dict(row) for row in json.loads(file.read_text())["members"] if isinstance(row["name"], str)]
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise errors.UserError(
-      f"{file}: cannot be read ({errors.one_line(error)}); delete it; the sweep writes a new one"
+      f"{file}: cannot be read ({errors.one_line(error)}); delete the file, and the sweep writes a new one"
     ) from None
 
 
 def write(workdir: Path, rows: Sequence[Row], results: Mapping[str, Any]) -> None:
-  """Writes the rows and the results of `conclusion` to sweep.json, and the rows to sweep.csv."""
+  """Writes `rows` and `results` (see `conclusion`) to sweep.json, and `rows` to sweep.csv."""
   names = list(dict.fromkeys(name for row in rows for name in row))
   with errors.convert_os_errors(workdir / "sweep.json"):
     part = workdir / "sweep.json.part"
@@ -85,9 +85,9 @@ def write(workdir: Path, rows: Sequence[Row], results: Mapping[str, Any]) -> Non
 
 
 def curves(rows: Sequence[Row]) -> dict[str, dict[int, list[float]]]:
-  """Returns {setting: {latent: errors of the seeds}} of the members with status "done".
+  """Returns {setting: {latent size: test errors of the seeds}} of the members with status "done".
 
-  A setting names the values of the other axes, such as "beta=0.5"; it is "autoencoder" without other axes.
+  A setting names the values of the --grid keys, such as "beta=0.5". Without such keys it is "autoencoder".
   """
   errors_of: dict[str, dict[int, list[float]]] = {}
   for row in rows:
@@ -98,11 +98,11 @@ def curves(rows: Sequence[Row]) -> dict[str, dict[int, list[float]]]:
 
 
 def frontier(rows: Sequence[Row]) -> tuple[RateDistortion, str] | None:
-  """Returns the rate-distortion curves of members that differ in beta, and the name of the distortion.
+  """Returns the rate-distortion curves of the members, and the name of the distortion metric.
 
-  The curves are {latent: {beta: (rate, distortion)}}, means over the other axes. The rate is the KL divergence to the
-  prior in nats. The distortion is the reconstruction term in nats, or the squared error. The result is None if beta is
-  not an axis.
+  The curves are {latent size: {beta: (rate, distortion)}}, averaged over seeds and other swept keys. The rate is the KL
+  divergence from the posterior to the prior in nats. The distortion is the reconstruction term in nats if it was
+  measured, otherwise the squared error. The result is None if the sweep has only one beta.
   """
   points: dict[int, dict[int | float, list[tuple[float, float]]]] = {}
   distortion = "nats" if any("nats" in row for row in rows) else "squared_error"
@@ -116,7 +116,7 @@ def frontier(rows: Sequence[Row]) -> tuple[RateDistortion, str] | None:
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-  """Returns the column names and the texts of the table in the report."""
+  """Returns the column names and the cell texts of the table of members in the report."""
   hidden = {"name", "parameters", "way", "peak_bytes", "nats_floor", "epochs", "model.latent"}
   names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in hidden]
   return names, [[_text(row.get(name, "")) for name in names] for row in rows]
@@ -127,7 +127,7 @@ def _text(value: Any) -> str:
 
 
 def pca(rows: Sequence[Row]) -> dict[int, float]:
-  """Returns {latent: squared error of PCA with that number of components}."""
+  """Returns {latent size: squared error of the PCA baseline with the same number of components}."""
   return dict(sorted((row["latent"], row["pca_squared_error"]) for row in rows if "pca_squared_error" in row))
 
 
@@ -139,11 +139,12 @@ def best(rows: Sequence[Row]) -> str | None:
 
 
 def knee(curve: Curve) -> dict[str, Any] | None:
-  """Returns the smallest latent size that is enough: doubling it reduces the error by less than ENOUGH.
+  """Returns the smallest sufficient latent size: doubling it reduces the error by less than ENOUGH.
 
   Returns:
-    {"latent", "low", "high", "gain"}. `gain` is the relative reduction of the error for a doubling, interpolated on log
-    axes. `low` and `high` bound 95 % of the bootstrap samples over the seeds. None if no size is enough.
+    {"latent", "low", "high", "gain"}, or None if no size is sufficient. "latent" is the latent size. "low" and "high"
+    bound 95 % of its bootstrap samples over the seeds. "gain" is the relative reduction of the error when the latent
+    size is doubled, interpolated on logarithmic axes.
   """
   sizes = sorted(curve)
   if len(sizes) < 2:
@@ -162,7 +163,7 @@ def knee(curve: Curve) -> dict[str, Any] | None:
 
 
 def _knee(sizes: Sequence[int], means: Sequence[float]) -> tuple[int | None, float]:
-  """Returns (smallest size that is enough, gain of doubling it), or (None, gain at the largest size)."""
+  """Returns (smallest sufficient size, error reduction from doubling it), or (None, reduction at the largest size)."""
   gain = math.nan
   for number in range(len(sizes) - 1):
     gain = 1 - (means[number + 1] / means[number]) ** (1 / math.log2(sizes[number + 1] / sizes[number]))
@@ -172,7 +173,7 @@ def _knee(sizes: Sequence[int], means: Sequence[float]) -> tuple[int | None, flo
 
 
 def conclusion(rows: Sequence[Row], dimensions: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-  """Returns the results for sweep.json: {"curve", "knee", "dimensions"}.
+  """Returns the results for sweep.json: {"curve": see `best`, "knee": see `knee`, "dimensions": {name: estimate}}.
 
   Args:
     rows: Rows of all members.
@@ -188,7 +189,7 @@ def conclusion(rows: Sequence[Row], dimensions: Mapping[str, Sequence[Any]]) -> 
 
 
 def sentence(rows: Sequence[Row], results: Mapping[str, Any]) -> str:
-  """Returns the result of a sweep as a sentence, from the rows and their `conclusion`."""
+  """Returns the result of a sweep as a sentence; `results` is the `conclusion` of the rows."""
   setting = results["curve"]
   if setting is None:
     return "No member was trained to the end without diverging: lower the learning rate."

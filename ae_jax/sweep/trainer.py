@@ -1,4 +1,7 @@
-"""Training of sweep members in packs that fit in memory; each member gets a run folder."""
+"""Training of sweep members in packs: groups that train in one compiled program and fit in memory together.
+
+Each member gets its own run folder.
+"""
 
 import contextlib
 import dataclasses
@@ -24,28 +27,28 @@ from ae_jax.training import loop
 from ae_jax.training.state import TrainState
 from ae_jax.types import AnyArray
 
-PACKS = ".packs"  # subfolder of a sweep folder for the checkpoints of unfinished packs
+PACKS = ".packs"  # subfolder of the sweep folder for checkpoints of unfinished packs
 AUTO = "auto"
-_MAX_MEMBERS = 200  # of a pack, because each member has three open files
+_MAX_MEMBERS = 200  # per pack, because each member has three open files
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-  """Options for training the members of a sweep."""
+  """Options for training sweep members."""
 
   way: str = AUTO  # a key of `compiled_pack.WAYS`, or AUTO to measure the faster one
-  budget_gib: float = 0.0  # memory of a device for a pack in GiB; 0 for all free memory
-  until: int | None = None  # number of epochs; None for all
+  budget_gib: float = 0.0  # memory limit per device for members that train together; 0 for all free memory
+  until: int | None = None  # number of epochs to train; None for all
 
 
 @dataclasses.dataclass(frozen=True)
 class MemberResult:
-  """Result of training one member; its metrics are in the folder of its run."""
+  """Result of training one sweep member; its metrics are in its run folder."""
 
-  diverged: int | None  # first step with a non-finite loss or gradient
+  diverged: int | None  # first step with a non-finite loss or gradient; None if there is none
   way: str  # a key of `compiled_pack.WAYS`
-  seconds: float  # wall time of its pack, divided by the number of members
-  peak_bytes: int  # of a device, as the compiler predicted it for the pack; 0 if no training was left
+  seconds: float  # wall time of the pack, divided by its number of members
+  peak_bytes: int  # per device for the whole pack, predicted by the compiler; 0 if no training was left
 
 
 def train(
@@ -56,44 +59,51 @@ def train(
   received: Callable[[], str],
   report: Callable[[str], None] = print,
 ) -> Iterator[dict[str, MemberResult]]:
-  """Trains members that share a program, in packs as large as the memory allows, from their checkpoints if any.
+  """Trains members or resumes their training, as many members together as fit in memory.
 
   Args:
-    members: Members with the same program; see `grid.packs`.
-    workdir: Folder of the sweep, with a run folder for each member.
-    mesh: Devices.
+    members: Members that can share a compiled program; see `grid.packs`.
+    workdir: The sweep folder, with a run folder for each member.
+    mesh: The devices.
     options: Options of the sweep.
-    received: See `preemption.catch_signals`.
-    report: Receives lines for the user.
+    received: Returns the name of a received signal; see `preemption.catch_signals`.
+    report: Called with each line of text for the user.
 
-  Yields {name: MemberResult} of each pack.
+  Yields:
+    {member name: MemberResult} of the members that trained together.
 
   Raises:
     UserError: If a single member does not fit in memory, or a file cannot be written.
-    Interrupted: After a signal has stopped the training and the state was saved.
+    Interrupted: If a signal stops the training; the state is saved.
   """
   budget = options.budget_gib * 2**30 or memory.device_share(mesh.size)
   remaining, size = list(members), min(_MAX_MEMBERS, _max_members(members, mesh, budget))
   while remaining:
     start_time, pack = time.monotonic(), remaining[:size]
     try:
-      diverged_steps, way, peak_bytes = _train_pack(
-        pack, workdir, mesh, options, budget, received=received, report=report
-      )
+      pack_result = _train_pack(pack, workdir, mesh, options, budget, received=received, report=report)
     except packs.TooLarge as error:
       (size,) = error.args
       continue
     if len(remaining) == len(members) > size:
-      report(
-        f"{size} of {len(members)} members at a time: they need {placements.format_gib(peak_bytes)} on each device"
-      )
-    seconds = (time.monotonic() - start_time) / len(pack)
-    yield {name: MemberResult(diverged, way, seconds, peak_bytes) for name, diverged in diverged_steps.items()}
+      report(_describe_split(size, len(members), pack_result[-1]))
+    yield _member_results(*pack_result, seconds=(time.monotonic() - start_time) / len(pack))
     remaining = remaining[size:]
 
 
+def _describe_split(size: int, count: int, peak_bytes: int) -> str:
+  return f"training {size} of {count} members at a time, which needs {placements.format_gib(peak_bytes)} per device"
+
+
+def _member_results(
+  diverged_steps: Mapping[str, int | None], way: str, peak_bytes: int, *, seconds: float
+) -> dict[str, MemberResult]:
+  """Returns {member name: MemberResult} from the result of `_train_pack`."""
+  return {name: MemberResult(diverged, way, seconds, peak_bytes) for name, diverged in diverged_steps.items()}
+
+
 def _max_members(members: Sequence[grid.Member], mesh: Mesh, budget: float) -> int:
-  """Returns how many members fit by their states alone, an upper bound that needs no compilation."""
+  """Returns an upper bound on the number of members that fit, from the sizes of their states; compiles nothing."""
   return mesh.size * max(1, int(budget // compiled_pack.state_bytes(compiled_pack.widest(members))))
 
 
@@ -107,7 +117,7 @@ def _train_pack(
   received: Callable[[], str],
   report: Callable[[str], None],
 ) -> tuple[dict[str, int | None], str, int]:
-  """Trains a pack; returns {name: step at which it diverged, or None}, the way, and the peak bytes of a device."""
+  """Trains members together; returns {name: step of divergence or None}, the `way` used, and peak bytes per device."""
   until = options.until or members[0].experiment.stages[-1].epochs.stop
   names = "\n".join([*(member.name for member in members), str(until)])
   pack_folder = workdir / PACKS / hashlib.sha256(names.encode()).hexdigest()[:16]
@@ -139,7 +149,7 @@ def _train_pack(
 
 
 def _begin(member: grid.Member, workdir: Path, mesh: Mesh, stack: contextlib.ExitStack) -> dict[str, Any]:
-  """Locks the run folder of a member until `stack` closes, writes its config.json, and returns the content."""
+  """Locks a member's run folder until `stack` closes; writes config.json there and returns its content."""
   experiment = member.experiment
   stack.enter_context(run_folder.locked(workdir / member.name))
   description = run_folder.describe(experiment.config, experiment.dataset, experiment.model, mesh.devices.flat)
@@ -150,7 +160,7 @@ def _begin(member: grid.Member, workdir: Path, mesh: Mesh, stack: contextlib.Exi
 def _recorder(
   pack: packs.Pack, index: int, log: logs.Log | logs.NullLog, step: int, pending: Sequence[Any], diverged: int | None
 ) -> loop.Recorder:
-  """Returns the `loop.Recorder` of a member, which continues after `step`."""
+  """Returns the `loop.Recorder` of the member at `index`, whose training continues after `step`."""
   member = pack.members[index]
   windows = logs.WindowAverages(
     member.experiment.config.log_every_steps, member.experiment.batch_schedule.steps, step, pending
@@ -189,8 +199,8 @@ def _restore(
 ) -> tuple[TrainState, dict[str, Any]]:
   """Returns the state and the notes from which a pack continues.
 
-  They come from the pack's checkpoint; without one from the members' own checkpoints, if all are at the same step;
-  otherwise training starts at step 0.
+  The state comes from the checkpoint of the pack. Without that checkpoint, it comes from the checkpoints of the members
+  if all of them are at the same step. Otherwise training starts at step 0.
   """
   initial = compiled_pack.start(padded_members, device_data)
   restored = checkpoints.restore(checkpoint_folder, compiled_pack.to_save(initial, len(members)), report)
@@ -205,7 +215,7 @@ def _restore(
     with checkpoints.open_folder(workdir / member.name / "checkpoints", True, report) as folder:
       abstract = compiled_pack.abstract_member_state(member)
       member_checkpoints.append(checkpoints.restore(folder, abstract, report))
-  # notes are left by single runs that were interrupted within an epoch; a pack cannot continue these
+  # single runs that were interrupted within an epoch leave notes; a pack cannot continue them
   if None in member_checkpoints or any(notes for _, notes in member_checkpoints):
     return initial, new_notes
   states = [state for state, _ in member_checkpoints]
@@ -215,7 +225,7 @@ def _restore(
 
 
 def _baselines(members: Sequence[grid.Member]) -> dict[int, futures.Future]:
-  """Returns {latent size: future of the evaluators' baselines {name: value}}, which a thread computes."""
+  """Starts a thread that computes the baselines; returns {latent size: future of {baseline name: value}}."""
   experiment, codes = members[0].experiment, {member.latent: member.experiment.model.code for member in members}
   compute = lambda code: dict(evaluators.baselines(experiment.evaluators, experiment.dataset, code))
   executor = futures.ThreadPoolExecutor(1)
@@ -225,7 +235,7 @@ def _baselines(members: Sequence[grid.Member]) -> dict[int, futures.Future]:
 def _metrics(
   member: grid.Member, index: int, test_weights: AnyArray, losses: AnyArray, values: Mapping[str, AnyArray]
 ) -> dict[str, Any]:
-  """Returns the test metrics of a member, {name: value}, from the results of `evaluate` for all members."""
+  """Returns the test metrics {name: value} of the member at `index`, from the evaluation results of all members."""
   experiment = member.experiment
   member_values = compiled_pack.member_values(member, {name: rows[index] for name, rows in values.items()})
   return dict(evaluators.metrics(experiment.evaluators, losses[index], member_values, test_weights, experiment.dataset))
@@ -234,7 +244,7 @@ def _metrics(
 def _checkpoint(
   pack: packs.Pack, recorders: Sequence[loop.Recorder], state: TrainState, records: Sequence[Any]
 ) -> tuple[TrainState, float, dict[str, Any]]:
-  """Returns what to save of a pack: the state, an infinite error because no checkpoint is the best, and notes."""
+  """Returns (state, error, notes) to save for a pack; the error is infinite because no checkpoint is the best one."""
   del records
   notes: dict[str, Any] = {"courses": [(recorder.windows.pending, recorder.diverged) for recorder in recorders]}
   notes |= {"way": pack.way} if pack.measured else {}
@@ -242,7 +252,7 @@ def _checkpoint(
 
 
 def _export(state: TrainState, member: grid.Member, workdir: Path, stack: contextlib.ExitStack) -> None:
-  """Starts saving the state of a member as a checkpoint of its run; closing `stack` waits for it."""
+  """Starts to save the state of a member as a checkpoint of its run; closing `stack` waits for the save."""
   folder = workdir / member.name
   error = logs.read(folder)[-1]["test/squared_error"]
   checkpoint_folder = stack.enter_context(checkpoints.open_folder(folder / "checkpoints", True))

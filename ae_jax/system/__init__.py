@@ -1,1 +1,1 @@
-"""Devices, signals, memory and files: utilities that do not depend on the rest of the package."""
+"""Utilities for devices, signals, memory and files, which do not depend on the rest of the package."""

@@ -8,9 +8,9 @@ from jax.interpreters import batching
 
 
 def install() -> None:
-  """Patches JAX 0.7.2, which rejects `vmap` of the derivatives of convolutions of arrays on a mesh.
+  """Patches JAX 0.7.2, which rejects `vmap` of the derivatives of convolutions if the arrays are on a device mesh.
 
-  Newer versions keep this batching rule elsewhere and are not changed.
+  Newer versions of JAX store this batching rule in another place; there, `install` changes nothing.
   """
   rules, primitive = batching.primitive_batchers, lax.conv_general_dilated_p
   if isinstance(rules, dict) and primitive in rules:
@@ -18,5 +18,5 @@ def install() -> None:
 
 
 def _on_any_mesh(rule: Callable[..., Any]) -> Callable[..., Any]:
-  """Returns the batching rule of a convolution with the sharding of the result left to the compiler."""
+  """Returns the batching rule of a convolution, changed to let the compiler choose the sharding of the result."""
   return lambda arrays, axes, *, out_sharding, **options: rule(arrays, axes, out_sharding=None, **options)

@@ -1,4 +1,4 @@
-"""Data parallelism: the collectives of a training step."""
+"""Collective operations of a data-parallel training step."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -18,27 +18,27 @@ AXIS = "data"  # name of the only axis of the mesh
 
 @dataclasses.dataclass(frozen=True)
 class DataParallel:
-  """Data parallelism: the collectives of a training step whose batch is split over the devices.
+  """Collective operations of a training step whose batch is split over the devices.
 
   The parameters and the optimizer state are replicated, or sharded to save memory (as in ZeRO, Rajbhandari et al.
-  2020). With sharding, a step needs one all-gather, of the parameters, one reduce-scatter, of the gradients, and a
-  scalar all-reduce for the gradient norm; without sharding, one all-reduce of the gradients. The methods are called
-  inside `shard_map`, where each device sees its rows of the batch and its shards of the parameters.
+  2020). With sharding, a step runs one all-gather of the parameters, one reduce-scatter of the gradients, and one
+  scalar all-reduce for the gradient norm. Without sharding, a step runs one all-reduce of the gradients. The methods
+  must be called inside `shard_map`, where each device has its rows of the batch and its shards of the parameters.
 
   Attributes:
     size: Number of devices.
-    cuts: The sharded axis of each parameter, or None if it is replicated; () if all of them are.
+    cuts: Sharded axis of each parameter array, or None for a replicated array; () if all arrays are replicated.
   """
 
   size: int = 1
   cuts: tuple[int | None, ...] = ()
 
   def first_row(self, rows: int) -> int | Int[Array, ""]:
-    """Returns the index in the batch of this device's first row, if each device holds `rows` rows."""
+    """Returns the index of this device's first row in the whole batch; each device holds `rows` rows."""
     return 0 if self.size == 1 else lax.axis_index(AXIS) * rows
 
   def all_gather_params(self, params: Params) -> Params:
-    """Returns the full parameters from this device's shards, with a single all-gather for all of them."""
+    """Returns the full parameters, given this device's shards. A single all-gather transfers all shards."""
     leaves, tree = jax.tree.flatten(params)
     shards = [leaf for leaf, cut in self._with_cuts(leaves) if cut is not None]
     if not shards:
@@ -49,7 +49,7 @@ class DataParallel:
     return jax.tree.unflatten(tree, full)
 
   def own_part(self, params: Params) -> Params:
-    """Returns this device's shards of full parameters; the inverse of `all_gather_params`."""
+    """Returns this device's shards of the full parameters; inverse of `all_gather_params`."""
 
     def shard(leaf: jax.Array, cut: int) -> jax.Array:
       size = leaf.shape[cut] // self.size
@@ -61,14 +61,18 @@ class DataParallel:
     )
 
   def reduce_gradients(self, gradient: Params, others: PyTree) -> tuple[Params, PyTree]:
-    """Returns this device's shards of the gradient, and other arrays, both summed over the devices.
+    """Sums gradients and other arrays over the devices.
 
-    A single reduce-scatter sums the sharded gradients and a copy of all other arrays for each device; where these
-    copies would be larger than the sharded gradients, the other arrays are summed by an all-reduce of their own.
+    A single reduce-scatter sums the gradients of the sharded parameters. It also sums all other arrays, which are
+    repeated once per device for this purpose. If the repeated arrays would be larger than the gradients, a separate
+    all-reduce sums the other arrays.
 
     Args:
-      gradient: Gradients of the full parameters, from this device's examples.
-      others: Arrays of any shape from this device's examples, such as sums of loss terms.
+      gradient: Gradients of the full parameters, computed from this device's examples.
+      others: Arrays of any shape, computed from this device's examples, such as sums of loss terms.
+
+    Returns:
+      This device's shards of the summed gradients, and the sums of `others`.
     """
     if self.size == 1:
       return gradient, others
@@ -89,7 +93,7 @@ class DataParallel:
     return jax.tree.unflatten(tree, shards), others
 
   def norm(self, gradient: Params) -> Float[Array, ""]:
-    """Returns the Euclidean norm of the full gradient from this device's shards."""
+    """Returns the Euclidean norm of the full gradient, given this device's shards of the gradient."""
     replicated, sharded = jnp.float32(0), jnp.float32(0)
     for leaf, cut in self._with_cuts(jax.tree.leaves(gradient)):
       square = jnp.vdot(leaf, leaf)
@@ -99,12 +103,13 @@ class DataParallel:
   def mean(self, values: PyTree, weight: Float[Array, " examples"]) -> PyTree:
     """Returns weighted means over the examples of all devices: leaves [B, ...] -> [...].
 
-    The derivative is that of the mean over this device's examples, so that the sum of the devices' gradients, each
-    weighted by its number of examples, is the gradient of the whole batch.
+    Gradients flow only through this device's examples: the derivative is the derivative of this device's own mean.
+    The average of the devices' gradients, weighted by the total weight of their examples, is the gradient of the whole
+    batch.
 
     Args:
-      values: Arrays [B, ...] of this device's examples.
-      weight: Weights of these examples.
+      values: Arrays [B, ...] computed from this device's examples.
+      weight: Weights of this device's examples.
     """
     sums, count = jax.tree.map(lambda leaf: jnp.tensordot(weight, leaf, 1), values), weight.sum()
     local = jax.tree.map(lambda total: total / jnp.maximum(count, 1.0), sums)
@@ -114,11 +119,11 @@ class DataParallel:
     )
 
   def total(self, tree: PyTree) -> PyTree:
-    """Returns arrays summed over the devices."""
+    """Returns the sums of the arrays over the devices."""
     return tree if self.size == 1 else lax.psum(tree, AXIS)
 
   def all_gather(self, rows: PyTree) -> PyTree:
-    """Returns the rows of all devices from this device's rows: leaves [B, ...] -> [B * devices, ...]."""
+    """Returns the rows of all devices, given this device's rows: leaves [B, ...] -> [B * devices, ...]."""
     return rows if self.size == 1 else jax.tree.map(lambda leaf: lax.all_gather(leaf, AXIS, tiled=True), rows)
 
   def _with_cuts(self, leaves: Sequence[Any]) -> Iterator[tuple[Any, int | None]]:
@@ -133,12 +138,12 @@ def _part_shape(shape: tuple[int, ...], cut: int, size: int) -> tuple[int, ...]:
 
 
 def _rows(leaf: jax.Array, cut: int, size: int) -> Shaped[Array, "devices elements"]:
-  """Returns the shards of a full array as rows."""
+  """Returns a matrix whose row n is the flattened shard of device n."""
   shape = (*leaf.shape[:cut], size, leaf.shape[cut] // size, *leaf.shape[cut + 1 :])
   return jnp.moveaxis(leaf.reshape(shape), cut, 0).reshape(size, -1)
 
 
 def _join(rows: Shaped[Array, "devices elements"], part_shape: tuple[int, ...], cut: int) -> jax.Array:
-  """Returns the full array from the rows of its shards; the inverse of `_rows`."""
-  parts = jnp.moveaxis(rows.reshape(-1, *part_shape), 0, cut)  # [..., devices, side of a shard, ...]
+  """Returns the full array, given the matrix of its flattened shards; inverse of `_rows`."""
+  parts = jnp.moveaxis(rows.reshape(-1, *part_shape), 0, cut)  # [..., devices, length of a shard, ...]
   return parts.reshape(*part_shape[:cut], -1, *part_shape[cut + 1 :])

@@ -1,4 +1,4 @@
-"""Device meshes, shardings of arrays, compilation for several devices, and communication between processes."""
+"""Device meshes, array shardings, compilation for several devices, and communication between processes."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -15,42 +15,43 @@ from ae_jax.types import Params
 
 
 def build_data_parallel(mesh: Mesh, params: Params, state: str = "replicated") -> DataParallel:
-  """Returns the `DataParallel` of a mesh.
+  """Returns the collective operations of a training step on a mesh.
 
   Args:
-    mesh: The devices.
+    mesh: Mesh of the devices.
     params: Parameters, or their shapes.
-    state: "replicated" or "sharded" parameters and optimizer state.
+    state: "replicated" or "sharded": how the devices store the parameters and the optimizer state.
   """
   cuts = tuple(axis_to_shard(leaf.shape, mesh.size) for leaf in jax.tree.leaves(params))
   return DataParallel(mesh.size, cuts if state == "sharded" and mesh.size > 1 else ())
 
 
 def mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """Returns a mesh with the single axis "data" over the devices (default: all devices of all processes)."""
+  """Returns a mesh of the devices with the single axis "data"; the default is all devices of all processes."""
   devices = jax.devices() if devices is None else devices
   return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding of an array that is replicated on every device."""
+  """Returns the sharding that replicates an array on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def sharded(mesh: Mesh, axis: int | None) -> NamedSharding:
-  """Returns the sharding of an array that is split over the devices along `axis`; None replicates it."""
+  """Returns the sharding that splits an array over the devices along `axis`; None replicates the array."""
   return NamedSharding(mesh, _spec(axis))
 
 
 def state_shardings(mesh: Mesh, state: Any, kind: str) -> Any:
-  """Returns the shardings of a training state, as a `TrainState`.
+  """Returns a `TrainState` of shardings, one for each array of the training state.
 
   The model state is always replicated, because each device computes it from sums over all examples.
 
   Args:
-    mesh: The devices.
-    state: `TrainState` of arrays or of their shapes.
-    kind: "replicated", or "sharded": each array along its longest axis that the number of devices divides.
+    mesh: Mesh of the devices.
+    state: `TrainState` of arrays, or of their shapes.
+    kind: "replicated" or "sharded". The latter splits each array along its longest axis whose length is a multiple of
+      the number of devices; arrays without such an axis are replicated.
   """
   axis = {"replicated": lambda shape: None, "sharded": lambda shape: axis_to_shard(shape, mesh.size)}[kind]
   shardings = jax.tree.map(lambda leaf: sharded(mesh, axis(leaf.shape)), state)
@@ -59,16 +60,17 @@ def state_shardings(mesh: Mesh, state: Any, kind: str) -> Any:
 
 
 def is_in_host_memory(array: Any) -> bool:
-  """Returns whether this process holds all of an array in host memory: a NumPy array, or a JAX array on CPUs."""
+  """Returns whether a whole array is in the host memory of this process: a NumPy array, or a JAX array on CPUs."""
   if not isinstance(array, jax.Array):
     return True
   return array.is_fully_addressable and all(device.platform == "cpu" for device in array.devices())
 
 
 def put(array: PyTree, placement: jax.sharding.Sharding) -> PyTree:
-  """Returns an array, which every process holds, as a sharded array; each process writes the shards of its devices.
+  """Copies an array to the devices with the sharding `placement`.
 
-  In a single process, `array` may be a pytree.
+  Each process must hold the whole array, and copies the shards of its own devices. In a single process, `array` may be
+  a pytree.
   """
   if placement.is_fully_addressable:
     return jax.device_put(array, placement)
@@ -79,39 +81,39 @@ def put(array: PyTree, placement: jax.sharding.Sharding) -> PyTree:
 def put_rows(
   rows: Shaped[np.ndarray, "steps local ..."], placement: NamedSharding, padded_batch_size: int
 ) -> Shaped[Array, "steps padded_batch ..."]:
-  """Returns the batches of all processes as one sharded array, from this process's rows of each batch."""
+  """Builds a sharded array of whole batches from the rows of each batch that each process holds."""
   if placement.is_fully_addressable:
     return jax.device_put(rows, placement)
   return jax.make_array_from_process_local_data(placement, rows, (rows.shape[0], padded_batch_size, *rows.shape[2:]))
 
 
 def local_rows(placement: NamedSharding, padded_batch_size: int) -> slice:
-  """Returns the slice of a padded batch that the devices of this process hold."""
+  """Returns the slice of the rows of a padded batch that the devices of this process hold."""
   indices = placement.addressable_devices_indices_map((1, padded_batch_size)).values()
   starts, stops = zip(*(index[1].indices(padded_batch_size)[:2] for index in indices), strict=True)
   return slice(min(starts), max(stops))
 
 
 def fetch(tree: PyTree, mesh: Mesh) -> PyTree:
-  """Returns sharded arrays as full NumPy arrays, in every process."""
+  """Returns sharded arrays as whole NumPy arrays, in every process."""
   full = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
   return jax.tree.map(np.asarray, full)
 
 
 def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
-  """Connects the processes of a run; call before any other use of JAX.
+  """Connects the processes of a run. Call this function before any other use of JAX.
 
-  If a process ends, JAX ends all others, immediately or after 30 seconds without a heartbeat.
+  If one process ends, JAX ends all other processes, immediately or after 30 seconds without a heartbeat. Arguments that
+  are None are read from the environment of a cluster (Slurm, Cloud TPU, ...).
 
   Args:
-    coordinator: Address "host:port" of the first process. This and the other arguments default to the values in the
-      environment of a cluster (Slurm, Cloud TPU, ...).
+    coordinator: Address "host:port" of the first process.
     processes: Number of processes.
     process: Index of this process.
 
   Raises:
     RuntimeError: The processes could not connect.
-    ValueError: An argument is missing and the environment does not define it.
+    ValueError: An argument is None and the environment does not define its value.
   """
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
   jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=30)
@@ -130,13 +132,14 @@ def all_processes(flag: bool) -> bool:
 
 
 class FailedElsewhere(Exception):
-  """An action of the first process, for which the other processes wait, failed."""
+  """Raised in all other processes if an action of the first process failed; see `on_first_process`."""
 
 
 def on_first_process(action: Callable[[], object]) -> None:
-  """Calls `action()` in the first process while the others wait.
+  """Calls `action()` in the first process while the other processes wait.
 
-  If it raises an exception, the first process raises the same, and the other processes raise FailedElsewhere.
+  If `action` raises an exception, the first process raises this exception, and the other processes raise
+  FailedElsewhere.
   """
   failure = None
   if jax.process_index() == 0:
@@ -145,19 +148,20 @@ def on_first_process(action: Callable[[], object]) -> None:
     except Exception as error:
       failure = error
   if not all_processes(failure is None):
-    raise failure or FailedElsewhere("the first process failed; see its message")
+    raise failure or FailedElsewhere("the first process failed; see the error message of that process")
 
 
 def jit(
   function: Callable[..., Any], arguments: Sequence[PyTree], results: PyTree, donate: Sequence[int] = ()
 ) -> Callable[..., Any]:
-  """Compiles a per-device function by `shard_map`.
+  """Compiles a per-device function with `shard_map` and `jax.jit`.
 
   Args:
-    function: Function of the shards that one device holds.
-    arguments: Arrays, or their shapes, dtypes and shardings. The compiled function accepts no others.
-    results: Shardings of the results, or a prefix of their tree.
-    donate: Positions of arguments whose memory the results may reuse.
+    function: Function that each device calls with its shards of the arguments.
+    arguments: Example arguments: arrays, or `jax.ShapeDtypeStruct` with shardings. The compiled function accepts only
+      arguments of the same shapes, dtypes and shardings.
+    results: Shardings of the results, as a pytree or a prefix of it.
+    donate: Indices of the arguments whose memory the results may reuse.
   """
   mesh = _mesh_of(results)
   if mesh.size > 1:
@@ -169,14 +173,17 @@ def jit(
 def auto(
   function: Callable[..., Any], arguments: Sequence[PyTree], results: PyTree, donate: Sequence[int] = ()
 ) -> Callable[..., Any]:
-  """Compiles a function of global arrays, which the compiler partitions over the devices; see `jit`."""
+  """Compiles a function of whole arrays, which the compiler partitions. For the arguments see `jit`."""
   return jax.jit(function, out_shardings=results, donate_argnums=donate).lower(*arguments).compile()
 
 
 def pmap(
   function: Callable[..., Any], arguments: Sequence[PyTree], results: PyTree, donate: Sequence[int] = ()
 ) -> Callable[..., Any]:
-  """Compiles a per-device function by `jax.pmap`; see `jit`. All results are replicated, and no memory is donated."""
+  """Compiles a per-device function with `jax.pmap`. For the arguments see `jit`.
+
+  All results must be replicated, and `donate` is ignored.
+  """
   del donate
   mesh = _mesh_of(results)
   axes = tuple(_axis(placement) for placement in jax.tree.leaves(_placements(arguments)))
@@ -212,7 +219,7 @@ def _mesh_of(placements: PyTree) -> Mesh:
 
 
 def _axis(placement: NamedSharding) -> int | None:
-  """Returns the sharded axis of an array, or None if it is replicated."""
+  """Returns the axis that a sharding splits, or None if it replicates the array."""
   return next((axis for axis, name in enumerate(placement.spec) if name == AXIS), None)
 
 
@@ -221,6 +228,6 @@ def _spec(axis: int | None) -> PartitionSpec:
 
 
 def axis_to_shard(shape: Sequence[int], size: int) -> int | None:
-  """Returns the longest axis that `size` divides, the first of equals; None if no axis is divisible."""
+  """Returns the longest axis whose length is a multiple of `size` (the first one if several are equal), or None."""
   axes = [axis for axis, side in enumerate(shape) if side % size == 0 and side]
   return max(axes, key=lambda axis: (shape[axis], -axis), default=None)

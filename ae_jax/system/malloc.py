@@ -1,24 +1,24 @@
-"""Settings of glibc's allocator, to limit the free memory that it keeps; no effect with another C library."""
+"""Limits the free memory that the allocator of glibc keeps. With another C library, the functions have no effect."""
 
 import contextlib
 import ctypes
 import os
 
-_M_ARENA_MAX = -8  # parameter of mallopt
+_M_ARENA_MAX = -8  # number of the parameter M_ARENA_MAX of mallopt
 
 
 def limit_arenas() -> None:
-  """Limits malloc to one arena per core, where glibc's default is eight; call before any thread starts.
+  """Limits malloc to one arena per core (default of glibc: eight per core). Call this before any thread starts.
 
-  Each arena keeps its own free memory, and each save starts threads. This saves a run 50 MiB at the same speed.
-  $MALLOC_ARENA_MAX takes precedence.
+  Each arena keeps its own free memory, and each save of a checkpoint starts threads. The limit reduces the memory of a
+  run by 50 MiB at the same speed. The environment variable $MALLOC_ARENA_MAX takes precedence.
   """
   if "MALLOC_ARENA_MAX" not in os.environ:
     _call("mallopt", _M_ARENA_MAX, os.cpu_count())
 
 
 def trim() -> None:
-  """Returns free memory to the operating system; a compilation leaves hundreds of MiB."""
+  """Returns free memory to the operating system. A compilation leaves hundreds of MiB of free memory."""
   _call("malloc_trim", 0)
 
 

@@ -1,4 +1,4 @@
-"""Paths from the user."""
+"""Checks and expands paths that the user specifies."""
 
 import os
 import pathlib
@@ -6,7 +6,7 @@ import re
 
 from ae_jax import errors
 
-# "gs://bucket/run", or "gs:/bucket/run" after pathlib; two or more letters, because Windows drives have one
+# Also matches "gs:/bucket/run", into which pathlib changes "gs://bucket/run". A single letter is a Windows drive.
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
@@ -14,18 +14,20 @@ def local_path(key: str, text: str | os.PathLike[str]) -> pathlib.Path:
   """Returns a path from the user with a leading `~` expanded.
 
   Args:
-    key: Flag, config key or argument that the path comes from, for the message.
+    key: Flag, config key or argument that contains the path, for the error message.
     text: The path as the user wrote it.
 
   Raises:
-    UserError: The path is remote ("gs://bucket/run"), or `~user` is the home folder of an unknown user.
+    UserError: The path is remote ("gs://bucket/run"), or it begins with `~user` and the user is unknown.
   """
   text = os.fspath(text)
   if _REMOTE.match(text):
     raise errors.UserError(
-      f"{key}={errors.format_key(text)}: remote paths are not supported; name a local folder or file"
+      f"{key}={errors.format_key(text)}: remote paths are not supported; use the path of a local file or folder"
     )
   try:
     return pathlib.Path(text).expanduser()
-  except RuntimeError as error:
-    raise errors.UserError(f"{key}={errors.format_key(text)}: {errors.one_line(error)}") from None
+  except RuntimeError:
+    raise errors.UserError(
+      f"{key}={errors.format_key(text)}: the home folder of this user is unknown; write the full path"
+    ) from None

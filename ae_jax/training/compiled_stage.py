@@ -1,4 +1,7 @@
-"""Device arrays and compiled functions of each training stage; `build` compiles those of a single run."""
+"""Device arrays and compiled functions of each training stage; `build` compiles the functions of a single run.
+
+Training runs in chunks: a chunk consists of the steps that one compiled call runs.
+"""
 
 import dataclasses
 import functools
@@ -22,37 +25,38 @@ from ae_jax.training.state import TrainState, init_state, restart_optimizer
 
 @dataclasses.dataclass(frozen=True)
 class DeviceData:
-  """Arrays that stay on the devices throughout the training, and the shardings of all others."""
+  """Arrays that stay on the devices throughout the training, and the shardings of all other arrays."""
 
-  train: dict[str, jax.Array] | None  # columns {"x": [N, elements], ...}, as in `test`; None if they are streamed
-  test: dict[str, jax.Array]
+  train: dict[str, jax.Array] | None  # training columns {"x": [N, elements], ...}; None if they are streamed
+  test: dict[str, jax.Array]  # test columns
   test_rows: tuple[jax.Array, jax.Array]  # indices and weights of the test batches, [batches, padded batch size]
-  test_weights: np.ndarray  # the same weights, in the memory of every process
-  model_args: tuple  # arguments of a model: (noise key,), or in a pack (noise keys [members], masks of the members)
-  replicated: jax.sharding.NamedSharding  # replicated
-  batch_sharding: jax.sharding.NamedSharding  # of rows and weights of a chunk: over each batch, or over members
+  test_weights: np.ndarray  # the weights in `test_rows`, as a NumPy array on every process
+  model_args: tuple  # (noise key,) of a single run; (noise keys [members], masks) of several sweep members
+  replicated: jax.sharding.NamedSharding
+  batch_sharding: jax.sharding.NamedSharding  # splits each batch of a single run; splits the members of a sweep
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStage:
-  """The compiled functions of a stage, which take only the arguments that change.
+  """The compiled functions of a training stage; they take only the arguments that change.
 
-  The arrays of a pack have a first axis of members.
+  If sweep members train together, all arrays have a leading member axis.
   """
 
   restart: Callable  # (state) -> state with a new optimizer state
   train_chunk: Callable  # (state, rows, weights) -> (state, {name: terms [chunk]}, finite [chunk])
   evaluate: Callable  # (state) -> (loss, {name: values [batches, padded batch size, ...]})
   compile_seconds: float
-  peak_bytes: int = 0  # of a device, as the compiler predicts them for a pack
-  # (state, rows, weights): called after a chunk with a non-finite step; raises UserError, unless other members continue
+  peak_bytes: int = 0  # per device, predicted by the compiler; 0 for a single run
+  # (state before the chunk, rows, weights): called after a chunk with a non-finite step. For a single run it raises
+  # UserError; for sweep members it does nothing, because the other members continue
   fail: Callable = lambda *_: None
   # (this stage, state, (rows, weights), seconds of the chunk) -> the compiled stage to continue with
   tune: Callable = lambda stage, *_: stage
 
 
 def keys(seed: int) -> tuple[Key[Array, ""], Key[Array, ""]]:
-  """Returns the keys of the initialisation and of the noise of a run."""
+  """Returns the random keys for the initialisation and the noise of a run."""
   init_key, noise_key = jax.random.split(jax.random.key(seed))
   return init_key, noise_key
 
@@ -64,19 +68,19 @@ def place_data(
   model_args: tuple,
   batch_sharding: jax.sharding.NamedSharding,
 ) -> DeviceData:
-  """Puts the data of a model on the devices; a streamed training set stays where it is.
+  """Puts the data of an experiment on the devices, except for a streamed training set.
 
   Args:
     experiment: The experiment.
     cut: Indices and weights of the test batches.
     rows: The sharding of `cut`.
-    own: See `DeviceData`.
+    model_args: See `DeviceData`.
     batch_sharding: See `DeviceData`.
   """
   replicated = distributed.replicated(batch_sharding.mesh)
 
-  def put(half):
-    columns = data.flat_columns(experiment.dataset, half, experiment.model)
+  def put(split):
+    columns = data.flat_columns(experiment.dataset, split, experiment.model)
     return jax.tree.map(lambda column: distributed.put(column, replicated), columns)
 
   train = None if experiment.dataset.streams else put("train")
@@ -85,21 +89,24 @@ def place_data(
 
 
 def chunk_arguments(device_data: DeviceData, model_args: tuple, state: TrainState, rows: Any, weights: Any) -> tuple:
-  """Returns the arguments of a compiled `steps.train_chunk`; `model_args` start with `device_data.model_args`."""
+  """Returns the arguments of a compiled `steps.train_chunk`.
+
+  `model_args` is `device_data.model_args`, followed by the hyperparameters of the members in a sweep.
+  """
   return (state, device_data.train, rows, weights, *model_args)
 
 
 def test_arguments(device_data: DeviceData, model_args: tuple, state: TrainState) -> tuple:
-  """Returns the arguments of a compiled `steps.evaluate`; `model_args` start with `device_data.model_args`."""
+  """Returns the arguments of a compiled `steps.evaluate`; for `model_args`, see `chunk_arguments`."""
   return (state.evaluated, state.step, device_data.test, *device_data.test_rows, *model_args)
 
 
 def bind_data(
   device_data: DeviceData, model_args: tuple, padded_batch_size: int, train_chunk: Callable, evaluate: Callable
 ) -> tuple[Callable, Callable]:
-  """Returns `train_chunk` and `evaluate` of a `CompiledStage` from the compiled functions of all arguments.
+  """Returns `train_chunk` and `evaluate` of a `CompiledStage`: compiled functions with the constant arguments bound.
 
-  `padded_batch_size` is the padded size of a batch.
+  `padded_batch_size` is the number of rows of a padded batch, counted over all processes.
   """
 
   def train(state, *batches):
@@ -112,10 +119,11 @@ def bind_data(
 
 
 def feed(experiment: Any, positions: slice, first: int, last: int) -> Iterator[tuple]:
-  """Yields the chunks `first` to `last` - 1 of a run: rows and weights, both [chunk, padded batch size].
+  """Yields the rows and weights of the chunks `first` to `last` - 1 of a run, each [steps, padded batch size].
 
-  The rows of a streamed training set are its columns, {"x": [chunk, padded batch size, elements], ...}. `positions`
-  selects the positions of each padded batch that this process needs.
+  The rows are indices of training examples. For a streamed training set, they are the examples themselves:
+  {"x": [steps, padded batch size, elements], ...}. `positions` selects the part of each padded batch that this process
+  needs.
   """
   dataset, batch_schedule = experiment.dataset, experiment.batch_schedule
   if dataset.streams:
@@ -130,7 +138,7 @@ def feed(experiment: Any, positions: slice, first: int, last: int) -> Iterator[t
 
 
 def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tuple[DeviceData, TrainState]:
-  """Returns the data of a single run on the devices of a mesh, which share each batch, and the initial state."""
+  """Puts the data of a single run on the devices and returns them with the initial state; each batch is sharded."""
   config, dataset, batch_schedule = experiment.config, experiment.dataset, experiment.batch_schedule
   replicated = distributed.replicated(mesh)
   init_key, noise_key = jax.jit(functools.partial(keys, batch_schedule.seed), out_shardings=replicated)()
@@ -151,43 +159,41 @@ def build(
   number: int,
   state: TrainState,
 ) -> CompiledStage:
-  """Compiles a stage of a single run.
+  """Compiles the functions of a training stage of a single run.
 
   Args:
     experiment: The experiment.
-    device_data: Its data.
-    workdir: The run folder, into which `fail` writes nan.npz.
-    profile: Whether to trace the second chunk into the subfolder profile.
-    number: Number of the stage.
-    state: A state, for its shapes and shardings.
+    device_data: The data of the experiment on the devices; see `place_and_init`.
+    workdir: The run folder. The batch and the state of a non-finite step are saved there as nan.npz.
+    profile: Whether to save a profiler trace of the second chunk in the subfolder profile of `workdir`.
+    number: Index of the training stage.
+    state: Any state of the run; the functions are compiled for its shapes and shardings.
   """
-  begun = time.perf_counter()
+  start_time = time.perf_counter()
   stage, batch_schedule = experiment.stages[number], experiment.batch_schedule
-  mesh = device_data.replicated.mesh
-  shardings = distributed.state_shardings(mesh, state, experiment.config.parallel_state)
+  shardings = distributed.state_shardings(device_data.replicated.mesh, state, experiment.config.parallel_state)
   compile_chunk = _chunk_compiler(experiment, stage, device_data, state, shardings)
   on_nan = experiment.config.on_nan
-  # "stop" may have to repeat a chunk, so that the chunk must not donate the state before it
+  # "stop" may repeat a chunk, so the chunk must not donate its initial state
   train_chunk = compile_chunk() if on_nan == "stop" else compile_chunk(on_nan=on_nan, donate=(0,))
   evaluate = _compiled_evaluate(experiment, stage, device_data, state)
   bind = functools.partial(bind_data, device_data, device_data.model_args, batch_schedule.padded_batch_size)
   train, evaluate_state = bind(train_chunk, evaluate)
 
-  def fail(state, *batches):
-    guarded, _ = bind(compile_chunk(on_nan="stop"), evaluate)
-    _stop_at(experiment, stage, distributed.fetch(guarded(state, *batches)[0], mesh), workdir)
+  def compile_guarded_chunk():
+    return bind(compile_chunk(on_nan="stop"), evaluate)[0]
 
   return CompiledStage(
     restart=steps.compiled(restart_optimizer, (state,), shardings, optimizer=stage.optimizer),
     train_chunk=logs.profiled(train, workdir / "profile") if profile else train,
     evaluate=evaluate_state,
-    compile_seconds=time.perf_counter() - begun,
-    fail=fail,
+    compile_seconds=time.perf_counter() - start_time,
+    fail=functools.partial(_fail, experiment, stage, device_data, workdir, compile_guarded_chunk),
   )
 
 
 def _chunk_compiler(experiment, stage, device_data, state, shardings) -> Callable:
-  """Returns a function (**options of `steps.train_chunk` and `steps.compiled`) -> the compiled chunk."""
+  """Returns a function that compiles `steps.train_chunk`; its options are those of `train_chunk` and `compiled`."""
   config = experiment.config
   arguments = chunk_arguments(device_data, device_data.model_args, state, *_abstract_batches(experiment, device_data))
   return functools.partial(
@@ -205,7 +211,7 @@ def _chunk_compiler(experiment, stage, device_data, state, shardings) -> Callabl
 
 
 def _compiled_evaluate(experiment, stage, device_data, state) -> Callable:
-  """Returns the compiled `steps.evaluate`."""
+  """Compiles `steps.evaluate` for the test set."""
   dataset = experiment.dataset
   return steps.compiled(
     steps.evaluate,
@@ -217,7 +223,7 @@ def _compiled_evaluate(experiment, stage, device_data, state) -> Callable:
 
 
 def _static(experiment, stage, device_data, state) -> dict[str, Any]:
-  """Returns the static arguments that training and evaluation share."""
+  """Returns the static arguments that `steps.train_chunk` and `steps.evaluate` share."""
   mesh, parallel_state = device_data.replicated.mesh, experiment.config.parallel_state
   return {
     "model": experiment.model,
@@ -228,7 +234,7 @@ def _static(experiment, stage, device_data, state) -> dict[str, Any]:
 
 
 def _abstract_batches(experiment, device_data) -> tuple:
-  """Returns the shapes, dtypes and shardings of the rows and weights of a chunk of all processes."""
+  """Returns the shapes, dtypes and shardings of the rows and weights of a chunk, over all processes."""
   shape = (experiment.batch_schedule.chunk, experiment.batch_schedule.padded_batch_size)
   abstract = functools.partial(jax.ShapeDtypeStruct, sharding=device_data.batch_sharding)
   rows = abstract(shape, np.int32)
@@ -237,8 +243,14 @@ def _abstract_batches(experiment, device_data) -> tuple:
   return rows, abstract(shape, np.float32)
 
 
-def _stop_at(experiment, stage, state, workdir) -> None:
-  """Saves the step after `state`, which is not finite, as nan.npz in `workdir`, and raises UserError."""
+def _fail(experiment, stage, device_data, workdir, compile_guarded_chunk, state, *batches) -> None:
+  """Repeats a chunk up to its first non-finite step, saves this step as nan.npz, and raises UserError."""
+  last_finite_state, *_ = compile_guarded_chunk()(state, *batches)
+  _fail_after(experiment, stage, distributed.fetch(last_finite_state, device_data.replicated.mesh), workdir)
+
+
+def _fail_after(experiment, stage, state, workdir) -> None:
+  """Saves the non-finite step that follows `state` as nan.npz in `workdir`, and raises UserError."""
   dataset, model, batch_schedule = experiment.dataset, experiment.model, experiment.batch_schedule
   epoch, row = divmod(int(state.step), batch_schedule.steps)
   indices, weights = (part[row] for part in batch_schedule.batches(epoch))

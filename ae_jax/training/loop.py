@@ -1,4 +1,7 @@
-"""The training loop over stages, epochs and chunks of steps, for a single run and for a pack of sweep members."""
+"""The training loop over stages, epochs and chunks of steps, for a single run or for several sweep members.
+
+A chunk consists of the steps that one compiled call runs. Sweep members in the same loop train in one compiled program.
+"""
 
 import contextlib
 import dataclasses
@@ -18,45 +21,48 @@ Record = dict[str, Any]  # a line of metrics.jsonl
 
 @dataclasses.dataclass
 class Recorder:
-  """Training of one model: its log, and the step at which it diverged."""
+  """The log of one model in training, and the step at which the model diverged."""
 
   log: logs.Log | logs.NullLog
-  windows: logs.WindowAverages
-  metrics: Callable[..., Record]  # (loss, values) of `CompiledStage.evaluate`, as NumPy arrays -> test metrics
-  baselines: Callable[[], Record]  # reference values that join the record of each evaluation
-  diverged: int | None = None  # the first step with a non-finite loss or gradient
+  windows: logs.WindowAverages  # averages of the training metrics between two records
+  metrics: Callable[..., Record]  # NumPy results of `CompiledStage.evaluate` -> test metrics
+  baselines: Callable[[], Record]  # baselines, added to the record of each evaluation
+  diverged: int | None = None  # first step with a non-finite loss or gradient; None if there is none
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """Models that the same compiled functions train together: one in a single run, several in a pack.
+  """Models that the same compiled functions train, and the functions that the training loop calls.
 
-  All of them share the epochs, stages and logging intervals of `experiment`.
+  A single run has one model, and a sweep trains several together. All models share the epochs, stages and logging
+  intervals of `experiment`.
   """
 
   experiment: setup.Experiment
   recorders: list[Recorder]
-  build: Callable[[int, TrainState], compiled_stage.CompiledStage]  # (number of a stage, state for its shapes)
-  feed: Callable[[int, int], Generator]  # (first chunk, last + 1) -> generator of (rows, weights)
-  checkpoint: Callable  # (state, records of the evaluation or ()) -> (state to save, squared error, notes)
+  build: Callable[[int, TrainState], compiled_stage.CompiledStage]  # (stage index, state for its shapes)
+  feed: Callable[[int, int], Generator]  # (first chunk, last chunk + 1) -> generator of (rows, weights)
+  checkpoint: Callable  # (state, records of the evaluation or ()) -> (state to save, test error, notes to save)
   checkpoint_folder: checkpoints.CheckpointFolder
   received: Callable[[], str]  # see `preemption.catch_signals`
-  until: int  # epochs
+  until: int  # number of epochs to train
   refresh: Callable[[], None] = lambda: None  # called after each evaluation
-  limit: Callable[[], str] = lambda: ""  # called after each epoch: why to end the training now, "" to continue
-  # called with the records of each evaluation, and before each stage with []: why to end the training, "" to continue
+  # called after each epoch; returns the reason to end the training, or "" to continue
+  limit: Callable[[], str] = lambda: ""
+  # called with the records of each evaluation, and with [] before each stage; returns the reason to end the training,
+  # or "" to continue
   progress: Callable[[list], str] = lambda records: ""
-  report: Callable[[str], None] = lambda line: None  # receives the reason if the training ends before its last epoch
-  sparse: bool = False  # print few lines; see `logs.Display`
+  report: Callable[[str], None] = lambda line: None  # called with the reason if the training ends early
+  sparse: bool = False  # print fewer lines; see `logs.Display`
 
   @property
   def active(self) -> list[Recorder]:
-    """The recorders of the models that have not diverged."""
+    """Recorders of the models that have not diverged."""
     return [recorder for recorder in self.recorders if recorder.diverged is None]
 
 
 def train(training: Training, state: TrainState) -> TrainState:
-  """Trains until the epoch `training.until`, a reason to stop, or the divergence of all models.
+  """Trains until epoch `training.until`; ends earlier if a function returns a reason or if all models diverge.
 
   Returns:
     The last state.
@@ -83,7 +89,9 @@ def train(training: Training, state: TrainState) -> TrainState:
           compilations = steps.compilations()
           state, compiled, speed = _train_epoch(training, state, epoch, compiled, feed, display)
           if epoch > epochs.start and steps.compilations() > compilations:
-            raise RuntimeError(f"epoch {epoch + 1} compiled again what epoch {epoch} had compiled: a bug of ae_jax")
+            raise RuntimeError(
+              f"epoch {epoch + 1} compiled again, unlike the first epoch: a bug in ae_jax, please report it"
+            )
           reason = _end_epoch(training, state, epoch + 1, compiled, speed, constants=constants, display=display)
       if reason:
         training.report(f"stopped after epoch {int(state.step) // experiment.batch_schedule.steps}: {reason}")
@@ -93,7 +101,7 @@ def train(training: Training, state: TrainState) -> TrainState:
 
 
 def _display(training, state) -> logs.Display:
-  """Returns the progress display, which only the first process shows."""
+  """Returns the progress display; only the first process shows it."""
   batch_schedule = training.experiment.batch_schedule
   images_per_epoch = len(training.recorders) * batch_schedule.examples
   epochs_done = int(state.step) / batch_schedule.steps
@@ -101,13 +109,13 @@ def _display(training, state) -> logs.Display:
 
 
 def _epochs_left(training, stage, state) -> range:
-  """Returns the epochs of a stage that are not yet complete."""
+  """Returns the epochs of a training stage that are not yet complete, up to `training.until`."""
   epoch = int(state.step) // training.experiment.batch_schedule.steps
   return range(max(epoch, stage.epochs.start), min(stage.epochs.stop, training.until))
 
 
 def _feed(training, state, epochs) -> Generator:
-  """Returns the generator of the chunks from the state to the end of the epochs."""
+  """Returns a generator of the chunks from the step of `state` to the end of `epochs`."""
   batch_schedule = training.experiment.batch_schedule
   return training.feed(int(state.step) // batch_schedule.chunk, epochs.stop * batch_schedule.chunks_per_epoch)
 
@@ -115,35 +123,35 @@ def _feed(training, state, epochs) -> Generator:
 def _train_epoch(
   training, state, epoch, compiled, feed, display
 ) -> tuple[TrainState, compiled_stage.CompiledStage, Record]:
-  """Trains the rest of an epoch chunk by chunk; returns the state, the stage to continue with, and the speed."""
+  """Trains the rest of an epoch; returns the state, the compiled stage to continue with, and the training speed."""
   config, batch_schedule = training.experiment.config, training.experiment.batch_schedule
   images, seconds = len(training.recorders) * batch_schedule.examples / batch_schedule.chunks_per_epoch, []
   for chunk in range(int(state.step) // batch_schedule.chunk, (epoch + 1) * batch_schedule.chunks_per_epoch):
     if preemption.requested_stop(training.received):
       _stop(training, state)
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     before, batches = state, next(feed)
-    fed = time.perf_counter()
+    feed_end_time = time.perf_counter()
     state, terms, finite = compiled.train_chunk(before, *batches)
-    # [recorders, steps of the chunk]; a pack has further rows for the members that fill up the devices
+    # [models, steps]; a sweep has extra rows for the members repeated by `compiled_pack.pad_to_devices`
     terms, finite = jax.tree.map(lambda values: np.asarray(values).reshape(-1, batch_schedule.chunk), (terms, finite))
-    ended = time.perf_counter()
-    seconds.append(ended - begun)
+    end_time = time.perf_counter()
+    seconds.append(end_time - start_time)
     if config.on_nan == "skip":
       terms["skipped"], finite = ~finite, np.ones_like(finite)
     display.advance(images, seconds[-1], terms["loss"][0, -1])
     for index, recorder in enumerate(training.recorders):
       if recorder.diverged is None:
-        own_terms = {name: values[index] for name, values in terms.items()}
-        _log_chunk(recorder, own_terms, finite[index], chunk * batch_schedule.chunk)
+        model_terms = {name: values[index] for name, values in terms.items()}
+        _log_chunk(recorder, model_terms, finite[index], chunk * batch_schedule.chunk)
     if not finite.all():
       compiled.fail(before, *batches)
-    compiled = compiled.tune(compiled, state, batches, ended - fed)
+    compiled = compiled.tune(compiled, state, batches, end_time - feed_end_time)
   return state, compiled, {"images_per_second": images * len(seconds) / sum(seconds)}
 
 
 def _end_epoch(training, state, epochs_done, compiled, speed, *, constants, display) -> str:
-  """Logs an epoch, and evaluates and saves if due; returns why the training ends here, "" to continue."""
+  """Logs an epoch, evaluates and saves if due; returns the reason to end the training, or "" to continue."""
   experiment, config, recorders = training.experiment, training.experiment.config, training.active
   records = [recorder.windows.rest() | speed for recorder in recorders]
   reason = training.limit()
@@ -165,7 +173,7 @@ def _end_epoch(training, state, epochs_done, compiled, speed, *, constants, disp
 
 
 def _log_chunk(recorder, terms, finite, step) -> None:
-  """Logs the steps of a chunk after `step`; the first one that is not finite ends the log and is marked as diverged."""
+  """Logs the chunk after `step` up to its first non-finite step, which is stored in `recorder.diverged`."""
   count = len(finite) if finite.all() else int(np.argmin(finite))
   for record in recorder.windows.add(terms, count):
     recorder.log.write(record)
@@ -174,14 +182,14 @@ def _log_chunk(recorder, terms, finite, step) -> None:
 
 
 def _save(training, state, records=()) -> None:
-  """Starts saving a checkpoint, once the records before it are on the disk."""
+  """Starts to save a checkpoint after all earlier records are on the disk."""
   for recorder in training.recorders:
     recorder.log.settle()
   checkpoints.save(training.checkpoint_folder, *training.checkpoint(state, records))
 
 
 def _stop(training, state) -> None:
-  """Saves the state unless its checkpoint exists, and raises Interrupted."""
+  """Saves the state unless a checkpoint of its step exists, and raises Interrupted."""
   checkpoints.wait(training.checkpoint_folder)
   step = int(state.step)
   if step and not checkpoints.has_step(training.checkpoint_folder, step):

@@ -1,4 +1,4 @@
-"""Optimizers: Optax transforms by name, with their learning-rate schedules."""
+"""Optimizers: Optax transformations by name, with learning-rate schedules."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import optax
 from ae_jax import errors
 from ae_jax.types import Number
 
-# Each scales the gradient to a direction; weight decay and the learning rate follow it.
+# Transformations of the gradient; `_chain` applies weight decay and the learning rate after them.
 OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
   "adam": optax.scale_by_adam,
   "nadam": lambda: optax.scale_by_adam(nesterov=True),
@@ -22,7 +22,7 @@ OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
   "nesterov": lambda: optax.trace(decay=0.9, nesterov=True),
 }
 
-# (peak, steps) -> the learning-rate schedule over the steps after the warmup
+# (peak, number of steps after the warmup) -> learning-rate schedule of these steps
 SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
   "constant": lambda peak, steps: optax.constant_schedule(peak),
   "cosine": lambda peak, steps: optax.cosine_decay_schedule(peak, steps),
@@ -32,16 +32,16 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerFactory:
-  """An optimizer as a function of its hyperparameters, in which sweep members that share a program may differ."""
+  """Function from hyperparameters to an optimizer; sweep members in one compiled program may differ in these."""
 
   scale: Callable  # a value of OPTIMIZERS
   decay: Callable  # a value of SCHEDULES
-  warmup: int  # steps
-  steps: int  # after the warmup
-  numbers: tuple[tuple[str, float], ...]  # learning_rate, and weight_decay and clip_norm where they are not 0
+  warmup: int  # number of warmup steps
+  steps: int  # number of steps after the warmup
+  numbers: tuple[tuple[str, float], ...]  # learning_rate; also weight_decay and clip_norm unless 0
 
   def __call__(self, **numbers: Number) -> optax.GradientTransformationExtraArgs:
-    """Returns the optimizer with these hyperparameters; `self.numbers` has the values of the others."""
+    """Returns the optimizer with `numbers` in place of the values in `self.numbers`."""
     return _chain(self.scale, self.decay, self.warmup, self.steps, **{**dict(self.numbers), **numbers})
 
 
@@ -60,14 +60,14 @@ def optimizer_factory(
 
   Args:
     name: A key of OPTIMIZERS.
-    learning_rate: Peak of the learning rate, which rises to it linearly during the warmup.
-    schedule: A key of SCHEDULES: the learning rate from the warmup to the last step.
-    warmup_epochs: Length of the warmup.
-    weight_decay: Decoupled weight decay (Loshchilov & Hutter 2019): "adam" with weight decay is AdamW.
-    clip_norm: Longer gradients are scaled to this norm (Pascanu et al. 2013); 0 for no limit. `update` of the optimizer
-      takes the norm of the gradient as `norm`.
-    epochs: Length of the training.
-    steps_per_epoch: Steps in an epoch.
+    learning_rate: Peak learning rate, reached by a linear warmup.
+    schedule: A key of SCHEDULES; the learning rate follows this schedule after the warmup.
+    warmup_epochs: Length of the warmup in epochs.
+    weight_decay: Decoupled weight decay (Loshchilov & Hutter 2019); "adam" with weight decay is AdamW.
+    clip_norm: Gradients with a larger norm are scaled to this norm (Pascanu et al. 2013); 0 for no limit. The `update`
+      function of the optimizer takes the norm of the gradient as `norm`.
+    epochs: Length of the training in epochs.
+    steps_per_epoch: Number of steps per epoch.
 
   Raises:
     UserError: If an option is invalid.
@@ -86,7 +86,7 @@ def optimizer_factory(
   steps = max(1, epochs * steps_per_epoch - warmup)
   used = {"learning_rate": learning_rate} | ({"weight_decay": weight_decay} if weight_decay else {})
   used |= {"clip_norm": clip_norm} if clip_norm else {}
-  numbers = tuple((name, float(number)) for name, number in used.items())  # JAX's int is int32
+  numbers = tuple((name, float(number)) for name, number in used.items())  # JAX would convert a large int to int32
   return OptimizerFactory(scale, decay, warmup, steps, numbers)
 
 
@@ -100,7 +100,7 @@ def _chain(scale, decay, warmup, steps, *, learning_rate, weight_decay=None, cli
 
 
 def _clip(limit: Number) -> optax.GradientTransformationExtraArgs:
-  """Returns `optax.clip_by_global_norm` for a given norm: a device that holds a shard cannot compute it alone."""
+  """Returns `optax.clip_by_global_norm` with the norm as an argument: a device with only a shard cannot compute it."""
 
   def update(updates, state, params=None, *, norm, **_):
     scale = jnp.minimum(1.0, limit / norm)

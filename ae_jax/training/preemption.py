@@ -1,6 +1,6 @@
-"""Early ends of a run: a signal, the loss of another process, a non-finite loss or gradient.
+"""Events that end a run early: a signal, the loss of another process, a non-finite loss or gradient.
 
-None of them affects checkpoints that are already saved.
+Saved checkpoints remain intact in all cases.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -28,18 +28,18 @@ from ae_jax.training import steps
 from ae_jax.training.state import TrainState
 from ae_jax.types import Batch
 
-TRAINING = "stopping after the current step (or compilation), and saving"
-ANALYZING = "the run is trained and saved; stopping after the current evaluator or picture"
+TRAINING = "stopping after the current steps or compilation, then saving the state"
+ANALYZING = "training is complete and saved; stopping after the current evaluator or figure"
 
 
 @contextlib.contextmanager
 def catch_signals(promise: str = TRAINING) -> Iterator[Callable[[], str]]:
-  """Yields a function that returns the name of the first signal that asks this process to stop, or "".
+  """Yields a function that returns the name of the first received stop signal, or "" if there is none.
 
-  Outside the main thread signals are not handled, and the function always returns "".
+  Outside the main thread, signals are not handled and the function always returns "".
 
   Args:
-    promise: What the signal leads to, for the line that acknowledges it; see `signals.catching`.
+    promise: What happens after a signal; printed when the signal arrives. See `signals.catching`.
   """
   if threading.current_thread() is not threading.main_thread():
     yield lambda: ""
@@ -49,33 +49,36 @@ def catch_signals(promise: str = TRAINING) -> Iterator[Callable[[], str]]:
 
 
 def requested_stop(received: Callable[[], str]) -> str:
-  """Returns the signal that any of the processes has received, or ""; all of them then stop after the same step."""
+  """Returns a description of the signal if any process has received one, otherwise "".
+
+  The result is empty in all processes or in none, so all processes stop after the same step.
+  """
   name = received()
   return name if distributed.all_processes(not name) else name or "a signal to another process"
 
 
 def stop(received: Callable[[], str], epochs: float) -> NoReturn:
-  """Raises Interrupted for a run whose checkpoint after `epochs` is saved."""
+  """Raises Interrupted after the checkpoint of a run is saved; `epochs` is the number of trained epochs."""
   raise Interrupted(
     f"{requested_stop(received)}: stopped after epoch {epochs:.3g}, saved; run the same command to continue"
   )
 
 
 def stop_analyses(received: Callable[[], str], workdir: pathlib.Path) -> None:
-  """Raises Interrupted if a signal asks the analyses of a trained run to stop."""
+  """Raises Interrupted if a signal has arrived during the analyses of a trained run."""
   if name := received():
     command = f"python -m ae_jax.evaluate --workdir={shlex.quote(str(workdir))}"
     raise Interrupted(f"{name}: stopped; the run is trained and saved; to write its report, run {command}")
 
 
-# The message of a run of several processes that has lost one.
-LOST = "another process of the run has ended; start all of them again to continue"
+# Message if another process of a multi-process run has ended.
+LOST = "another process of the run has ended; start all processes again to continue"
 _LOST = re.compile("gloo|coordination ?service|heartbeat|connection closed by peer|socket closed", re.IGNORECASE)
-_EXIT_DELAY = 10.0  # seconds in which processes that fail together all print their errors
+_EXIT_DELAY = 10.0  # seconds; processes that fail together need time to print their errors
 
 
 def others_are_lost(error: BaseException | None) -> bool:
-  """Returns whether an exception, or one in its chain, is that of a collective whose other process is gone."""
+  """Returns whether an exception, or one in its chain, was raised because another process of the run is gone."""
   while error is not None:
     if not isinstance(error, errors.UserError) and _LOST.search(str(error)):
       return True
@@ -84,9 +87,10 @@ def others_are_lost(error: BaseException | None) -> bool:
 
 
 def watchdog() -> None:
-  """Starts a process that prints `LOST` if this process aborts: JAX aborts a process when another one is gone.
+  """Starts a process that prints `LOST` if this process aborts; JAX aborts a process when another process is gone.
 
-  No Python code runs in an abort; faulthandler, which is C, writes its report to the watchdog.
+  Python code cannot run during an abort. Therefore faulthandler, which is written in C, sends its report to the new
+  process.
   """
   reading, writing = os.pipe()
   script = f"import sys; sys.exit({f'ae_jax: {LOST}'!r} if b'Aborted' in sys.stdin.buffer.read() else 0)"
@@ -97,7 +101,7 @@ def watchdog() -> None:
 
 
 def exit_after_delay(status: int) -> None:
-  """Ends this process after some seconds even if it is still waiting for the others, as JAX does at exit."""
+  """Ends this process after `_EXIT_DELAY` seconds, even if JAX still waits for other processes at exit."""
   timer = threading.Timer(_EXIT_DELAY, os._exit, [status])
   timer.daemon = True
   timer.start()
@@ -117,36 +121,45 @@ def fail_not_finite(
   """Saves a step with a non-finite loss or gradient as an .npz file and raises UserError.
 
   Args:
-    state: The state before the step, complete on this device.
-    batch: The batch of the step, as `steps.read_batch` returns it; the file holds it augmented.
+    state: The state before the step; all of its arrays are complete on this device.
+    batch: The batch of the step, as `steps.read_batch` returns it. The file contains the augmented batch.
     key: The noise key of the run.
     file: Path of the .npz file.
     model: The model.
-    objective: The objective with the values of the step.
-    where: Step and epoch in words.
-    augment: Augmentation of the examples; None for none.
+    objective: The objective, with its schedules evaluated at the step.
+    where: Step and epoch, as a prefix of the error message.
+    augment: Augmentation of the examples, or None.
   """
   positions = np.arange(len(batch["weight"]), dtype=np.int32)
   keys = randomness.example_keys(jax.random.fold_in(key, state.step), positions)
   batch = steps.augmented(batch, keys, augment)
-  # bound, not static: scheduled numbers of the objective are arrays, which have no hash
+  # bound instead of static, because scheduled values of the objective are arrays, which have no hash
   compute = jax.jit(functools.partial(steps.value_and_gradient, model=model, objective=objective, microbatches=1))
   (loss, _), gradient = compute(state.variables, batch, keys)
   arrays = {"step": state.step, "key": jax.random.key_data(key), "loss": loss, **batch}
-  trees = {"params": state.params, "opt_state": state.opt_state, "model_state": state.model_state}
-  for name, tree in {**trees, "gradient": gradient}.items():
-    arrays |= {f"{name}/{path}": leaf for path, leaf in _by_path(tree)}
-  part = file.with_name(file.name + ".part")
+  trees = {"params": state.params, "opt_state": state.opt_state, "model_state": state.model_state, "gradient": gradient}
   with errors.convert_os_errors(file, f"; {where}: the loss is {float(loss)}"):
-    with open(part, "wb") as stream:
-      np.savez(stream, **{name: np.asarray(value) for name, value in arrays.items()})
-    os.replace(part, file)
-  not_finite = {kind: _not_finite(tree) for kind, tree in (("parameter", state.params), ("gradient of", gradient))}
-  culprit = next((f", the {kind} {paths[0]} is not finite" for kind, paths in not_finite.items() if paths), "")
+    _save_npz(file, arrays, trees)
   raise errors.UserError(
-    f"{where}: the loss is {float(loss)}{culprit}. The checkpoints are intact, and {file} holds batch and state. "
-    "Lower the learning rate, set config.optimizer.clip_norm, or skip such steps with config.on_nan='skip'"
+    f"{where}: the loss is {float(loss)}{_culprit(state.params, gradient)}. The checkpoints are intact, and {file} "
+    "contains the batch and the state. Lower the learning rate, set config.optimizer.clip_norm, or skip such steps "
+    "with config.on_nan='skip'"
   )
+
+
+def _save_npz(file: pathlib.Path, arrays: Mapping[str, Any], trees: Mapping[str, Any]) -> None:
+  """Saves arrays, and the leaves of trees under TREE/PATH, as an .npz file that appears only when complete."""
+  leaves = {f"{name}/{path}": leaf for name, tree in trees.items() for path, leaf in _by_path(tree)}
+  part = file.with_name(file.name + ".part")
+  with open(part, "wb") as stream:
+    np.savez(stream, **{name: np.asarray(value) for name, value in {**arrays, **leaves}.items()})
+  os.replace(part, file)
+
+
+def _culprit(params: Any, gradient: Any) -> str:
+  """Returns the part of an error message that names the first non-finite parameter or gradient, or ""."""
+  not_finite = {kind: _not_finite(tree) for kind, tree in (("parameter", params), ("gradient of", gradient))}
+  return next((f", the {kind} {paths[0]} is not finite" for kind, paths in not_finite.items() if paths), "")
 
 
 def _not_finite(tree: Any) -> list[str]:
@@ -154,7 +167,7 @@ def _not_finite(tree: Any) -> list[str]:
 
 
 def _by_path(tree: Any) -> list[tuple[str, Any]]:
-  """Returns the (path, leaf) pairs of a tree, with slashes in the paths."""
+  """Returns the (path, leaf) pairs of a tree; the parts of a path are joined with slashes."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return [("/".join(_key_name(key) for key in path), leaf) for path, leaf in leaves]
 

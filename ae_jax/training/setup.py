@@ -1,4 +1,4 @@
-"""The experiment that a config describes, checked as a whole before anything is compiled or written."""
+"""Builds the experiment that a config describes, and checks it before anything is compiled or written."""
 
 import dataclasses
 
@@ -17,9 +17,9 @@ from ae_jax.training import optimizers, stopping
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """A part of the training with its own objective and a new optimizer state."""
+  """A range of training epochs with its own objective, which starts with a new optimizer state."""
 
-  epochs: range  # counted over the whole run
+  epochs: range  # numbered from the start of the run
   objective: objectives.Objective
   optimizer_factory: optimizers.OptimizerFactory
   microbatches: int  # per device and batch, computed one after the other
@@ -32,7 +32,7 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """A config and the objects that it describes."""
+  """A config and the objects built from it."""
 
   config: configs.ConfigDict
   dataset: data.Dataset
@@ -40,21 +40,21 @@ class Experiment:
   batch_schedule: BatchSchedule
   stages: list[Stage]
   evaluators: tuple[evaluators.Evaluator, ...]
-  augment: augmentation.Augment | None  # of the training examples
+  augment: augmentation.Augment | None  # augmentation of the training examples
   early_stopping: stopping.EarlyStopping
 
   def due(self, epochs: int, every: int) -> bool:
-    """Returns whether a periodic action is due after `epochs`: every `every` epochs and after the last one."""
+    """Returns whether an action that is due every `every` epochs and after the last epoch is due after `epochs`."""
     return epochs == self.stages[-1].epochs.stop or epochs % every == 0
 
 
 def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dataset | None = None) -> Experiment:
-  """Returns the experiment of a config.
+  """Checks a config and builds its data set, model, training stages and evaluators.
 
   Args:
     config: A complete config.
     devices: Number of devices that share each batch.
-    dataset: The data set of the config if it is already loaded.
+    dataset: The data set of the config, or None to load it.
 
   Raises:
     UserError: If the config is invalid or its data cannot be read.
@@ -68,20 +68,22 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   labels = data.label_values(dataset, f"config.model.name={config.model.name!r}") if labelled else ()
   model = models.build(shape=dataset.shape, compute_dtype=config.compute_dtype, labels=labels, **config.model)
   row_bytes = lazy_arrays.row_bytes(dataset.train)
-  errors.check(config.accumulate <= size, "accumulate", config.accumulate, f"at most the {size} training examples")
+  errors.check(
+    config.accumulate <= size, "accumulate", config.accumulate, f"at most {size}, the number of training examples"
+  )
   batch_schedule = BatchSchedule(
     size, min(config.batch_size, size), devices * config.accumulate, config.seed, row_bytes
   )
   stages = _stages(config, model, dataset, batch_schedule, devices)
-  chosen = evaluators.build(config.evaluators, model, dataset)
+  built_evaluators = evaluators.build(config.evaluators, model, dataset)
   augment = augmentation.build(config.data.augment, dataset.shape, dataset.value_range, dataset.span)
   early_stopping = stopping.EarlyStopping(**config.early_stopping)
   early_stopping.check()
-  return Experiment(config, dataset, model, batch_schedule, stages, chosen, augment, early_stopping)
+  return Experiment(config, dataset, model, batch_schedule, stages, built_evaluators, augment, early_stopping)
 
 
 def check_memory(experiment: Experiment, devices: int) -> None:
-  """Raises UserError if a training step does not fit the memory of a device."""
+  """Raises UserError if a training step does not fit in the memory of a device."""
   config, rows = experiment.config, experiment.batch_schedule.padded_batch_size // devices
   shards = devices if config.parallel_state == "sharded" else 1
   for stage in experiment.stages:
@@ -89,11 +91,11 @@ def check_memory(experiment: Experiment, devices: int) -> None:
 
 
 def _stages(config, model, dataset, batch_schedule, devices) -> list[Stage]:
-  """Returns the stages of `config.stages`, then that of `config.epochs` and `config.objective`."""
+  """Returns the training stages of `config.stages` and the last stage, described by the other config keys."""
   stages, first_epoch = [], 0
-  described = [(f"config.stages[{number}]: ", stage, ()) for number, stage in enumerate(config.stages)]
+  pretraining = [(f"config.stages[{number}]: ", stage, ()) for number, stage in enumerate(config.stages)]
   last = {"epochs": config.epochs, "objective": config.objective}
-  for where, stage, scheduled in [*described, ("", last, config.schedules)]:
+  for where, stage, scheduled in [*pretraining, ("", last, config.schedules)]:
     epochs = range(first_epoch, first_epoch + stage["epochs"])
     try:
       stages.append(
@@ -107,14 +109,14 @@ def _stages(config, model, dataset, batch_schedule, devices) -> list[Stage]:
 
 
 def _stage(config, model, dataset, batch_schedule, devices, epochs, *, options, scheduled) -> Stage:
-  """Returns the stage of an objective, given by its options and schedules, over a range of epochs."""
+  """Returns a training stage; `options` and `scheduled` are the config of its objective and schedules."""
   steps = batch_schedule.steps
   built_schedules = schedules.build(scheduled, epochs.start * steps, steps, epochs.stop * steps)
   objective = objectives.build(
     model=model, value_range=dataset.value_range, span=dataset.span, schedules=built_schedules, **options
   )
   if objective.needs_whole_batch:
-    errors.check(config.accumulate == 1, "accumulate", config.accumulate, "1: this objective needs the whole batch")
+    errors.check(config.accumulate == 1, "accumulate", config.accumulate, "1; this objective needs the whole batch")
   optimizer_factory = optimizers.optimizer_factory(**config.optimizer, epochs=len(epochs), steps_per_epoch=steps)
   rows_in_cache = None if objective.needs_whole_batch else models.ROWS_IN_CACHE.get(config.model.name)
   microbatches = memory.microbatches(batch_schedule.padded_batch_size // devices, rows_in_cache, config.accumulate)

@@ -15,9 +15,9 @@ from ae_jax.types import Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """All that training carries from step to step; randomness and data order are functions of `step` instead."""
+  """The values that training updates; randomness and data order are not stored but derived from seed and `step`."""
 
-  step: Any  # int32 [], the number of steps so far; `Any` since trees of shapes or shardings have this form too
+  step: Any  # int32 [], number of completed steps; `Any` because trees of shapes or shardings use this class, too
   params: Params
   opt_state: PyTree
   model_state: PyTree = dataclasses.field(default_factory=dict)  # `models.Variables.state`
@@ -25,24 +25,24 @@ class TrainState:
 
   @property
   def variables(self) -> models.Variables:
-    """The variables that are trained."""
+    """The model variables with the trained parameters."""
     return models.Variables(self.params, self.model_state)
 
   @property
   def evaluated(self) -> models.Variables:
-    """The variables that are evaluated: the averaged parameters if there are any."""
+    """The model variables to evaluate: with the averaged parameters if they exist, otherwise the trained ones."""
     return models.Variables(self.params if self.ema_params is None else self.ema_params, self.model_state)
 
 
 def init_state(
   key: Key[Array, ""], *, model: models.Model, optimizer: optax.GradientTransformation, ema: bool = False
 ) -> TrainState:
-  """Returns the state before the first step, a function of the key alone; `ema` adds averages of the parameters."""
+  """Returns the initial state, which depends only on `key`; `ema` adds moving averages of the parameters."""
   params, model_state = model.init(key)
   averages = jax.tree.map(jnp.copy, params) if ema else None
   return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), model_state, averages)
 
 
 def restart_optimizer(state: TrainState, *, optimizer: optax.GradientTransformation) -> TrainState:
-  """Returns the state with a new optimizer state, for a new stage of training."""
+  """Returns the state with a new optimizer state, for the start of a training stage."""
   return dataclasses.replace(state, opt_state=optimizer.init(state.params))

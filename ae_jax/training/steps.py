@@ -1,4 +1,4 @@
-"""The training step, the compiled chunk of steps and the compiled evaluation: pure functions, jitted only here."""
+"""The training step, and functions compiled by `compiled`: several training steps (a chunk), and the evaluation."""
 
 import collections
 import dataclasses
@@ -43,19 +43,19 @@ def train_step(
   All randomness is a function of the key, the step and the position of an example in the batch.
 
   Args:
-    state: The state before the step; each device holds its shard of a sharded state.
-    batch: A batch as `ae_jax.objectives` describes it; each device receives its shard of the batch.
+    state: The state before the step; if it is sharded, each device passes its shard.
+    batch: A batch, as described in `ae_jax.objectives`; each device passes its shard.
     key: The noise key of the run.
     model: The model.
-    objective: The objective, before its schedules are applied.
-    optimizer: Its `update` takes the norm of the gradient as `norm`.
+    objective: The objective; its schedules are not yet evaluated.
+    optimizer: The optimizer; its `update` function takes the norm of the gradient as `norm`.
     microbatches: Number of microbatches that each device computes one after the other.
-    ema_decay: Decay of `TrainState.ema_params`; 0.0 for none.
-    data_parallel: The devices that share the step.
-    augment: Augmentation of the examples; None for none.
+    ema_decay: Decay of the moving averages `TrainState.ema_params`; 0.0 for no averages.
+    data_parallel: The devices that share the batch.
+    augment: Augmentation of the examples, or None.
 
   Returns:
-    The next state, {"loss": [], name of a term: []}, and whether the loss and the gradient are finite.
+    The next state, {"loss": [], name of a loss term or schedule: []}, and whether loss and gradient are finite.
   """
   rows = len(batch["weight"])
   positions = data_parallel.first_row(rows) + jnp.arange(rows)  # in the batch of all devices
@@ -87,7 +87,7 @@ def train_step(
 def average(averages: Params, params: Params, step: Step, decay: float) -> Params:
   """Returns the exponential moving average of the parameters after a step.
 
-  The decay of step t is min(decay, (1 + t) / (10 + t)), so that the initialisation is soon forgotten.
+  The decay of step t is min(decay, (1 + t) / (10 + t)), so the influence of the initialisation vanishes quickly.
   """
   t = step.astype(jnp.float32)
   decay = jnp.minimum(jnp.float32(decay), (1.0 + t) / (10.0 + t))
@@ -95,7 +95,7 @@ def average(averages: Params, params: Params, step: Step, decay: float) -> Param
 
 
 def augmented(batch: Batch, keys: Keys, augment: Augmentation | None) -> Batch:
-  """Returns the batch with augmented examples; the batch itself without an augmentation."""
+  """Returns the batch with augmented examples, or the batch itself if `augment` is None."""
   return batch | {"x": augment(batch["x"], keys)} if augment else batch
 
 
@@ -111,9 +111,9 @@ def value_and_gradient(
 ) -> tuple[tuple[Scalar, objectives.Aux], Params]:
   """Returns ((loss, aux), gradient) of the objective on a batch, with respect to the parameters.
 
-  Each device passes its shard of the batch and of the parameters. The loss and its terms are those of the whole batch
-  on every device; each device receives its shard of the gradient. `aux.statistics` are sums over the examples of all
-  devices, not means: the reduction of the gradient includes them, which spares a second one.
+  Each device passes its shard of the batch and of the parameters, and receives its shard of the gradient. The loss and
+  its terms are reduced over the whole batch, so they are equal on all devices. `aux.statistics` are sums over the
+  examples of all devices instead of means, because they are reduced together with the gradient.
   """
   weight = batch["weight"].sum()
   if data_parallel.size == 1:
@@ -146,8 +146,9 @@ def accumulate_gradients(
 ) -> tuple[tuple[Scalar, objectives.Aux], Params]:
   """Returns ((loss, aux), gradient) of the objective on a batch, computed one microbatch after the other.
 
-  Microbatch i takes the rows i, i + microbatches, ... and counts by its weight. For an objective whose loss is a mean
-  over examples, the result is that of the whole batch to rounding. `microbatches` must divide the rows of the batch.
+  Microbatch i consists of the rows i, i + microbatches, ..., and its results are weighted by its total weight. If the
+  loss is a mean over examples, the result equals that of the whole batch up to rounding. `microbatches` must divide the
+  number of rows.
   """
   params, model_state = variables
 
@@ -178,14 +179,13 @@ def read_batch(
   model: models.Model,
   value_range: str,
 ) -> Batch:
-  """Returns a batch: `x` float32 [B, *shape] normalised, `weight` [B], and the other columns of the examples.
+  """Returns a batch: normalised examples `x` (float32 [B, *shape]), `weight` [B], and the other data columns.
 
   Args:
-    rows: Indices of the examples; the columns of the batch themselves, {"x": [B, elements], ...}, if `examples` is
-      None.
+    rows: Indices of the examples. If `examples` is None, the columns of the batch: {"x": [B, elements], ...}.
     weights: 1 for an example, 0 for padding.
     examples: Columns of the data set, {"x": [N, elements], ...}.
-    model: The model, whose shape the examples take.
+    model: The model; the examples are reshaped to its input shape.
     value_range: Range of the data, a key of `ranges.SPANS`.
   """
   columns = rows if examples is None else jax.tree.map(lambda column: column[rows], examples)
@@ -206,25 +206,25 @@ def train_chunk(
   data_parallel: DataParallel = SINGLE_DEVICE,
   **static: Any,
 ) -> tuple[TrainState, Terms, Bool[Array, " steps"]]:
-  """Trains on a chunk of batches; one compiled program runs all its steps.
+  """Trains on several batches (a chunk), one step per batch; one compiled call runs all steps.
 
   Args:
     state: The state before the chunk.
-    examples: See `read_batch`, as for `rows`.
-    rows: Rows of each batch, [steps, B].
-    weights: Weights of each batch.
+    examples: See `read_batch`.
+    rows: The `rows` of `read_batch` for each step, [steps, B].
+    weights: The `weights` of `read_batch` for each step, [steps, B].
     key: The noise key of the run.
     model: The model.
     value_range: Range of the data.
-    on_nan: What a step with a non-finite loss or gradient does. "skip": it updates nothing but the step. "stop":
-      neither this step nor the later ones update anything, so that the state remains that before it. None: the update
-      is applied; the check of "skip" and "stop" costs a tenth of a small model's step.
+    on_nan: What happens at a step with a non-finite loss or gradient. "skip": the step only increments the step count.
+      "stop": this step and all later steps leave the state unchanged. None: the step updates the state as usual. With
+      "skip" or "stop", a step of a small model takes a tenth longer.
     data_parallel: The devices that share each step.
     **static: Further arguments of `train_step`.
 
   Returns:
-    The state after the chunk, {name: terms [steps]}, and whether each step is finite. Without `on_nan` this covers the
-    losses, and the last entry also covers the parameters after the chunk.
+    The state after the chunk, {name: terms [steps]}, and whether each step is finite. If `on_nan` is None, only the
+    loss of each step is checked, and the last entry also covers the parameters after the chunk.
   """
 
   def body(carry, batch):
@@ -258,14 +258,14 @@ def evaluate(
   value_range: str,
   data_parallel: DataParallel = SINGLE_DEVICE,
 ) -> tuple[Scalar, dict[str, Array]]:
-  """Returns the loss [] of the objective on a test set, and statistics of each example {name: [batches, B, ...]}.
+  """Returns the loss [] of the objective on a test set, and per-example statistics {name: [batches, B, ...]}.
 
-  The loss combines means over the whole set, and the key of an example depends on its index alone. The results thus do
-  not depend on how the set is split into batches.
+  The loss combines means over the whole set, and the random key of an example depends only on its index. Therefore the
+  results do not depend on how the set is split into batches.
 
   Args:
-    variables: The variables to evaluate; each device holds its shard of sharded parameters.
-    step: The training step, whose values the schedules of the objective take.
+    variables: The variables to evaluate; if the parameters are sharded, each device passes its shard.
+    step: The training step at which the schedules of the objective are evaluated.
     examples: Columns of the test set.
     indices: Indices of the examples of each batch.
     weights: 1 for an example, 0 for padding.
@@ -302,10 +302,10 @@ def compiled(
   donate: tuple[int, ...] = (),
   **static: Any,
 ) -> Callable:
-  """Returns a function compiled for arguments of these shapes and shardings; it refuses any others.
+  """Returns `function` compiled for arguments with these shapes and shardings; it refuses other arguments.
 
   Args:
-    function: The function.
+    function: The function to compile.
     arguments: Arrays, or their shapes, dtypes and shardings.
     results: Shardings of the results, a prefix of their tree.
     mode: A value of `distributed.MODES`, or `distributed.auto`.
@@ -318,7 +318,7 @@ def compiled(
 
 
 def compilations() -> int:
-  """Returns how many programs this thread has compiled, or read from the compilation cache, since the first call."""
+  """Returns the number of programs this thread has compiled or read from the cache since the first call."""
   return _compilations()[threading.get_ident()]
 
 

@@ -1,4 +1,4 @@
-"""Reasons to end the training before its last epoch: no more progress, or no more time."""
+"""Early end of the training: the metric stops improving, or the time limit is reached."""
 
 import dataclasses
 import time
@@ -13,7 +13,7 @@ MODES = {"min": 1.0, "max": -1.0}  # direction of an improvement, and the sign t
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
-  """Stops when a metric has not improved by more than `min_change` in the last `patience` evaluations."""
+  """Stops the training when a metric has not improved by more than `min_change` in the last `patience` evaluations."""
 
   metric: str  # "" for none
   patience: int
@@ -26,10 +26,12 @@ class EarlyStopping:
     errors.check_positive("early_stopping.patience", self.patience)
     errors.check_not_negative("early_stopping.min_change", self.min_change)
     valid = not self.metric or self.metric.startswith("test/")
-    errors.check(valid, "early_stopping.metric", self.metric, "a metric of the test set, such as 'test/squared_error'")
+    errors.check(
+      valid, "early_stopping.metric", self.metric, "a metric of the test set, such as 'test/squared_error', or ''"
+    )
 
   def reason(self, values: Sequence[float]) -> str:
-    """Returns why to stop after evaluations with these values of the metric; "" to continue."""
+    """Returns the reason to stop, or "" to continue; `values` are the metric values of all evaluations so far."""
     best, since_best = float("inf"), 0
     for value in values:
       loss = MODES[self.mode] * value
@@ -46,17 +48,17 @@ class EarlyStopping:
 def progress(
   stopping: EarlyStopping, history: Iterable[Mapping[str, Any]]
 ) -> Callable[[Sequence[Mapping[str, Any]]], str]:
-  """Returns a function of the records of an evaluation that returns why to stop, or "" to continue.
+  """Returns a function (records of an evaluation) -> reason to stop, or "" to continue.
 
-  With [] in place of records, the function judges the evaluations so far.
+  Called with [], the function decides from the evaluations so far.
 
   Args:
-    stopping: The metric to watch; without one the function always returns "".
-    history: The records of the run so far, so that a resumed run decides like an uninterrupted one. Read only if
-      `stopping` names a metric.
+    stopping: The metric to watch; if its name is "", the function always returns "".
+    history: The records of the run so far, with which a resumed run decides like an uninterrupted run. They are read
+      only if `stopping` names a metric.
 
   Raises:
-    UserError: The returned function raises it if the metric is missing in the records.
+    UserError: Raised by the returned function if the metric is missing in the records.
   """
   watched = history if stopping.metric else ()
   values = [record[stopping.metric] for record in watched if stopping.metric in record]
@@ -66,7 +68,7 @@ def progress(
       if stopping.metric not in record:
         known = [name for name in record if name.startswith("test/")]
         raise errors.UserError(
-          f"config.early_stopping.metric={stopping.metric!r} is not measured; "
+          f"config.early_stopping.metric={stopping.metric!r} is not measured in this run; "
           f"{errors.list_known(stopping.metric, known)}"
         )
       values.append(record[stopping.metric])
@@ -76,15 +78,15 @@ def progress(
 
 
 def time_limit(minutes: float) -> Callable[[], str]:
-  """Returns a function that returns why to stop, or "" to continue, `minutes` from now on; 0.0 for no limit.
+  """Returns a function () -> reason to stop once `minutes` have passed, "" before; 0.0 for no limit.
 
-  As soon as the time is over in one process, the function stops all of them.
+  If the time has passed in one process, the function returns the reason in all processes.
   """
-  begun = time.monotonic()
+  start_time = time.monotonic()
 
   def reason():
-    if not minutes or distributed.all_processes(time.monotonic() - begun < 60 * minutes):
+    if not minutes or distributed.all_processes(time.monotonic() - start_time < 60 * minutes):
       return ""
-    return f"config.max_minutes={minutes:g} have passed; run the same command to continue"
+    return f"the time limit config.max_minutes={minutes:g} is reached; run the same command to continue"
 
   return reason

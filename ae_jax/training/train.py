@@ -1,4 +1,4 @@
-"""A single run from its config: set up, restore, train (`loop`) and analyze. No mathematics here."""
+"""Trains and analyzes a single run: builds it from a config, restores its checkpoint and calls `loop.train`."""
 
 import contextlib
 import functools
@@ -24,11 +24,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
   Args:
     config: A complete config.
     workdir: The run folder.
-    profile: Whether to trace a chunk of steps of each stage into the subfolder profile.
+    profile: Whether to save a profiler trace of some steps of each training stage in the subfolder profile.
 
   Raises:
-    UserError: If the config, the data or the run folder is invalid; a config is checked before anything is compiled or
-      written.
+    UserError: If the config, the data or the run folder is invalid. The config is checked before anything is compiled
+      or written.
     Interrupted: If a signal stops the run; its state is saved.
   """
   workdir = paths.local_path("workdir", workdir)
@@ -43,7 +43,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
     extended = []
     distributed.on_first_process(lambda: extended.extend(run_folder.begin(workdir, description)))
     for line in (messages.opening(description, dataset.placement, workdir), *dataset.remarks, *extended):
-      _say(line)
+      _print_line(line)
     cache.keep_compiled_programs()
     training, state = _training(experiment, description, workdir, mesh, profile=profile, received=received, stack=stack)
     state = loop.train(training, state)
@@ -54,14 +54,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
 
 
 def _training(experiment, description, workdir, mesh, *, profile, received, stack) -> tuple[loop.Training, TrainState]:
-  """Returns the `loop.Training` of a run, and its state: that of its newest checkpoint, or the initial one."""
+  """Returns the `loop.Training` of a run, and the state of its newest checkpoint or else the initial state."""
   config, batch_schedule, last_epoch = experiment.config, experiment.batch_schedule, experiment.stages[-1].epochs.stop
   is_first = jax.process_index() == 0
   device_data, start = compiled_stage.place_and_init(experiment, mesh)
-  checkpoint_folder = stack.enter_context(checkpoints.open_folder(workdir / "checkpoints", True, _say))
-  state, notes = checkpoints.restore(checkpoint_folder, start, _say) or (start, {})
+  checkpoint_folder = stack.enter_context(checkpoints.open_folder(workdir / "checkpoints", True, _print_line))
+  state, notes = checkpoints.restore(checkpoint_folder, start, _print_line) or (start, {})
   if step := int(state.step):
-    _say(f"resuming after epoch {step / batch_schedule.steps:.3g} of {last_epoch}")
+    _print_line(f"resuming after epoch {step / batch_schedule.steps:.3g} of {last_epoch}")
   log = stack.enter_context(logs.Log(workdir, step, description, config.trackers) if is_first else logs.NullLog())
   windows = logs.WindowAverages(config.log_every_steps, batch_schedule.steps, step, notes.get("pending", ()))
   history = (record for record in logs.stream(workdir) if record["step"] <= step)
@@ -78,13 +78,13 @@ def _training(experiment, description, workdir, mesh, *, profile, received, stac
     refresh=evaluation.refresher(workdir) if is_first else lambda: None,
     limit=stopping.time_limit(config.max_minutes),
     progress=stopping.progress(experiment.early_stopping, history),
-    report=_say,
+    report=_print_line,
   )
   return training, state
 
 
 def _recorder(experiment, device_data, log, windows) -> loop.Recorder:
-  """Returns the recorder of the model, whose baselines are computed at its first evaluation."""
+  """Returns the recorder of the model; its baselines are computed at the first evaluation."""
 
   @functools.cache
   def baselines():
@@ -98,13 +98,13 @@ def _recorder(experiment, device_data, log, windows) -> loop.Recorder:
 
 
 def _checkpoint(windows, state, records) -> tuple[TrainState, float, dict]:
-  """Returns the state, error and notes to save; only a checkpoint with an evaluation can be the best one."""
+  """Returns (state, error, notes) to save; without an evaluation the error is infinite, so it is never the best."""
   error = records[0]["test/squared_error"] if records else np.inf
   return state, error, {} if records else {"pending": windows.pending}
 
 
 def _analyze(run, experiment, description, workdir, recorder, received) -> None:
-  """Analyzes the trained run with its evaluators, logs the results, and prints a summary."""
+  """Runs the evaluators on the trained run, logs the results, and prints a summary."""
   signals.promise(preemption.ANALYZING)
   check = functools.partial(preemption.stop_analyses, received, workdir)
   results = evaluation.analyze(run, experiment.dataset, experiment.evaluators, workdir, recorder.baselines(), check)
@@ -113,6 +113,6 @@ def _analyze(run, experiment, description, workdir, recorder, received) -> None:
   logs.print_line(messages.closing(run.metrics | results.values, description, workdir, skipped))
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
   if jax.process_index() == 0:
     logs.print_line(line)

@@ -148,9 +148,9 @@ def test_build_returns_none_without_entries_and_hashable_augmentations():
     ({"name": "shift", "pixels": 6}, "config.data.augment[0].pixels=6: must be an integer from 1 to 5"),
     ({"name": "shift", "pixels": 2.0}, "config.data.augment[0].pixels=2.0: must be an integer"),
     ({"name": "crop", "pixels": True}, "config.data.augment[0].pixels=True: must be an integer"),
-    ({"name": "brightness", "level": 0}, "config.data.augment[0].level=0: must be a number above 0, at most 1"),
-    ({"name": "brightness", "level": 1.5}, "config.data.augment[0].level=1.5: must be a number above 0, at most 1"),
-    ({"name": "brightness", "level": float("nan")}, "config.data.augment[0].level=nan: must be a number above 0"),
+    ({"name": "brightness", "level": 0}, "config.data.augment[0].level=0: must be a number in (0, 1]"),
+    ({"name": "brightness", "level": 1.5}, "config.data.augment[0].level=1.5: must be a number in (0, 1]"),
+    ({"name": "brightness", "level": float("nan")}, "config.data.augment[0].level=nan: must be a number in (0, 1]"),
   ],
 )
 def test_invalid_entries_are_refused(entry, message):

@@ -142,7 +142,7 @@ def test_tfds_folder_expands_a_tilde(tmp_path, monkeypatch):
   monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
   for variable, path in [("nowhere", "~/data"), ("~/data", "")]:
     monkeypatch.setenv("TFDS_DATA_DIR", variable)
-    with pytest.raises(errors.UserError, match=rf"is not prepared in {tmp_path}/data"):
+    with pytest.raises(errors.UserError, match=rf"not found in {tmp_path}/data"):
       data.load("mnist", path, "unit")
   monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket")
   with pytest.raises(errors.UserError, match="TFDS_DATA_DIR=gs://bucket: remote paths are not supported"):

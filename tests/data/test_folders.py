@@ -127,11 +127,11 @@ def test_links_are_followed_only_to_files_inside_the_folder(flat, tmp_path):
     ("31", flat),
   ]:
     (flat / name).symlink_to(target)
-    with pytest.raises(errors.UserError, match=rf"photos/{name}: is a link to"):
+    with pytest.raises(errors.UserError, match=rf"photos/{name}: links to"):
       load(flat)
     (flat / name).unlink()
   (flat / "train").symlink_to(tmp_path / "photos-too")
-  with pytest.raises(errors.UserError, match="photos/train: is a link to"):
+  with pytest.raises(errors.UserError, match="photos/train: links to"):
     load(flat)
   (flat / "train").unlink()
   (tmp_path / "link").symlink_to(flat)  # the folder itself may be a link
@@ -165,7 +165,7 @@ def test_missing_and_incomplete_folders_are_refused(flat, tmp_path):
     load(flat / "00.png")
   (tmp_path / "empty").mkdir()
   with pytest.raises(
-    errors.UserError, match=r"found 0 images under .*empty; at least 3 required, with names that end in \.bmp"
+    errors.UserError, match=r"found 0 images under .*empty; at least 3 are required, with names that end in \.bmp"
   ):
     load(tmp_path / "empty")
   shutil.copytree(flat, flat / "test")

@@ -41,7 +41,9 @@ def test_label_minus_one_that_no_example_has_selects_all_with_a_remark(load, lab
 
 
 def test_label_minus_one_in_one_half_only_is_refused(load):
-  with pytest.raises(errors.UserError, match=r"one_class=-1: no train example of .* has this label; known labels: 1"):
+  with pytest.raises(
+    errors.UserError, match=r"one_class=-1: no training example of .* has this label; known labels: 1"
+  ):
     load(-1, x_train=EXAMPLES, y_train=np.ones(24, int), x_test=EXAMPLES, y_test=MINUS)
 
 
@@ -53,7 +55,7 @@ def test_unlabelled_training_examples_are_all_kept(load, placement):
   np.testing.assert_array_equal(dataset.anomalous, MINUS == -1)
   (remark,) = dataset.remarks
   assert remark.endswith(
-    "have no labels, so all 24 are assumed to have this one; the test half has 8 examples of other labels"
+    "have no labels, so all 24 are assumed to have this label; the test set has 8 examples of other labels"
   )
 
 
@@ -79,4 +81,4 @@ def test_number_of_dropped_examples_is_reported(load, labels, dropped):
   assert len(dataset.remarks) == (dropped > 0)
   for remark in dataset.remarks:
     assert remark.startswith("config.data.one_class=1: dropped 6 training examples of other labels; ")
-    assert remark.endswith("; the test half has 2 examples of other labels")
+    assert remark.endswith("; the test set has 2 examples of other labels")

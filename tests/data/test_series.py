@@ -140,7 +140,7 @@ def test_one_class_works_for_any_source_and_needs_integer_labels(tmp_path):
   digits = data.load("digits", "", "unit", 3)
   assert set(digits.train_labels) == {3}
   assert digits.anomalous.sum() == (digits.test_labels != 3).sum()
-  with pytest.raises(errors.UserError, match=r"config\.data\.one_class=10: no train example of .*'digits'"):
+  with pytest.raises(errors.UserError, match=r"config\.data\.one_class=10: no training example of .*'digits'"):
     data.load("digits", "", "unit", 10)
   images = np.zeros((9, 3, 3), np.uint8)
   for arrays, message in [
@@ -164,7 +164,7 @@ def test_heartbeats_are_reproducible_and_stratified(beats):
   np.testing.assert_array_equal(np.bincount(beats.train_labels), [2400, 400, 400, 400, 400])
   np.testing.assert_array_equal(np.bincount(beats.test_labels), [600, 100, 100, 100, 100])
   assert len(series.HEARTBEATS) == 5
-  with pytest.raises(errors.UserError, match="heartbeats is embedded"):
+  with pytest.raises(errors.UserError, match="heartbeats is built in"):
     data.load("heartbeats", "x", "real")
 
 

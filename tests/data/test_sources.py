@@ -91,7 +91,7 @@ def test_held_out_split_is_test_or_else_validation(splits, held_out):
   image_set = sources._image_set(types.SimpleNamespace(info=info), "here")
   assert image_set == ("image", "label", {"train": "train", "test": held_out})
   info.splits = {"train": None}
-  with pytest.raises(errors.UserError, match=r"here: has splits \['train'\]; expected `train` and `test`"):
+  with pytest.raises(errors.UserError, match=r"here: has splits \['train'\]; use a data set with `train`, and `test`"):
     sources._image_set(types.SimpleNamespace(info=info), "here")
 
 

@@ -144,5 +144,5 @@ def test_other_sources_have_no_factors():
 
 
 def test_factors_refuses_a_path():
-  with pytest.raises(errors.UserError, match="factors is embedded and reads no file"):
+  with pytest.raises(errors.UserError, match="factors is built in and reads no file"):
     data.load("factors", "some.npz", "unit")

@@ -269,5 +269,5 @@ def test_mahalanobis_uses_the_covariance_and_does_not_flag_duplicates():
 def test_too_many_classes_leave_only_the_areas_over_all_classes(monkeypatch):
   monkeypatch.setattr(anomaly, "_MOST_CLASSES", 1)
   results = dict(anomaly.analyze(context_of(random_dataset())))
-  assert "2 classes of anomalies" in results["by_class"]
+  assert "there are 2 anomalous classes" in results["by_class"]
   assert results.keys() == {"by_class", *(f"{area}/{score}" for area in ("auroc", "auprc") for score in anomaly.SCORES)}

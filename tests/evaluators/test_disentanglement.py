@@ -333,7 +333,7 @@ def test_inactive_units_of_a_posterior_are_not_in_use(stretch, units):
 
 def test_training_on_one_class_restricts_the_analysis_to_it():
   results, numbers = analyze(context_of(one_class=1))
-  assert "never vary are omitted: kind" in results["constant"]
+  assert "factors with a single value are omitted: kind" in results["constant"]
   assert "mig_by_factor/kind" not in numbers
   assert numbers["factorvae/code"] == 1.0
   assert numbers["factorvae/chance"] == 1 / 2
@@ -349,7 +349,7 @@ def test_figures_use_test_examples_of_the_trained_class():
 def test_a_factor_that_is_constant_in_one_half_is_omitted():
   kind = context_of().dataset.test_factors[:, 0]
   results, numbers = analyze(context_of(order=np.flatnonzero(kind == 2)))
-  assert "never vary are omitted: kind" in results["constant"]
+  assert "factors with a single value are omitted: kind" in results["constant"]
   assert numbers["factorvae/chance"] == 1 / 2
 
 
@@ -386,5 +386,5 @@ def test_one_test_example_gives_a_remark():
 def test_factors_are_required():
   disentanglement.EVALUATOR.check(None, context_of().dataset)
   images = np.zeros((2, 3, 2, 1), np.uint8)
-  with pytest.raises(errors.UserError, match=r"'disentanglement' needs .*config\.data\.name=factors"):
+  with pytest.raises(errors.UserError, match=r"'disentanglement' needs .*config\.data\.name='factors'"):
     disentanglement.EVALUATOR.check(None, data.Dataset("digits", "unit", images, images, None, None))

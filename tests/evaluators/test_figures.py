@@ -81,7 +81,7 @@ def test_inconsistent_shapes_are_refused(tmp_path, monkeypatch, figure):
   monkeypatch.setattr(figures, "shape_error", lambda figure: None)
   figures.save(tmp_path / "a.npz", figure)
   monkeypatch.setattr(figures, "shape_error", fault)
-  with pytest.raises(errors.UserError, match=r"a\.npz: cannot be read as a figure; remove it: "):
+  with pytest.raises(errors.UserError, match=r"a\.npz: cannot be read as a figure \(remove the folder .*\): "):
     figures.load(tmp_path / "a.npz")
 
 

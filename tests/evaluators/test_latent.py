@@ -115,7 +115,7 @@ def test_a_constant_code_has_no_active_units_and_a_shuffle_ratio_of_one():
   assert results["shuffle_ratio"] == 1.0
   assert results["own_code_squared_error"] == results["other_code_squared_error"]
   assert results["mean_code_squared_error"] == pytest.approx(results["own_code_squared_error"], rel=1e-6)
-  assert "needs 100 distinct training examples" in results["codes_dimension"]
+  assert "needs 100 distinct points" in results["codes_dimension"]
   assert results["data_dimension_twonn"] > 1
 
 
@@ -135,7 +135,7 @@ def test_only_units_that_did_not_collapse_count():
   assert results["other_code_squared_error"] != pytest.approx(results["own_code_squared_error"], rel=1e-3)
 
 
-@pytest.mark.parametrize(("units", "title"), [(1024, "set"), (1030, "set, the 1024 largest of 1030")])
+@pytest.mark.parametrize(("units", "title"), [(1024, "set"), (1030, "set (the 1024 largest of 1030 values)")])
 def test_at_most_1024_variances_are_shown_and_all_units_count(units, title):
   codes = np.random.default_rng(0).normal(size=(6, units))
   results = dict(latent.spread(codes))

@@ -132,7 +132,7 @@ def test_anomalies_do_not_count():
   [
     ({"value_range": "real"}, "'logistic_pca' needs data in [0, 1]; set config.data.range='unit'"),
     ({"value_range": "symmetric"}, "'logistic_pca' needs data in [0, 1]; set config.data.range='unit'"),
-    ({"latent": 129}, "logistic PCA is fitted for latent sizes up to 128; this model has 129"),
+    ({"latent": 129}, "logistic PCA is not fitted: the latent size of this model is 129, and the limit is 128"),
   ],
 )
 def test_unsupported_models_and_data_have_only_a_remark(options, remark):

@@ -62,7 +62,7 @@ def test_a_damaged_file_raises_a_user_error(tmp_path, text):
 
 @pytest.mark.parametrize("value", [None, np.ones(3), np.float32(1.0), {"a": 1}, results])
 def test_a_value_of_another_type_is_refused_by_name(value):
-  with pytest.raises(TypeError, match=r"probe/made: .* must be an int, a float, a sentence or a figure"):
+  with pytest.raises(TypeError, match=r"probe/made: .* must be an int, float, str or figure"):
     results.collect(7, [*PAIRS, ("probe/made", value)])
 
 

@@ -275,7 +275,7 @@ def test_init_computes_and_stores_no_attention_weights():
   assert set(jax.eval_shape(module.init, jax.random.key(0), jnp.ones((1, 4, 8)))) == {"params"}
 
 
-@pytest.mark.parametrize(("heads", "message"), [(5, "a divisor of the width, 12"), (0, "an integer, 1 or more")])
+@pytest.mark.parametrize(("heads", "message"), [(5, "a divisor of config.model.width=12"), (0, "an integer from 1")])
 def test_heads_that_do_not_divide_the_width_are_refused(heads, message):
   with pytest.raises(errors.UserError, match=rf"config\.model\.heads={heads}: must be {message}"):
     layer(normal(1, 2, 12), heads=heads)

@@ -253,9 +253,9 @@ def test_convolutions_are_shift_equivariant_and_pooling_only_by_its_window():
     ((28, 28, 1), {"decoder_strides": (2, 10**9)}, "must be at most 56 for an example of 28x28"),
     ((28, 28, 1), {"decoder_kernels": (57, 3)}, "config.model.decoder_kernels=(57, 3): must be at most 56"),
     ((28, 28, 1), {"channels": ()}, "config.model.channels=()"),
-    ((4, 4, 1), {}, "is 1x1 after 1 stage, too small for a 3x3 convolution; use at most 1 stage or a smaller"),
-    ((2, 4, 1), {}, "is 2x4 after 0 stages, too small for a 3x3 convolution; use a smaller config.model.kernel"),
-    ((2, 30, 1), {}, "an image of 2x30 is 2x30 after 0"),
+    ((4, 4, 1), {}, "shrinks to 1x1 after 1 stage and is too small for a 3x3 convolution; use at most 1 stage or"),
+    ((2, 4, 1), {}, "an image of 2x4 is too small for a 3x3 convolution; use a smaller config.model.kernel"),
+    ((2, 30, 1), {}, "an image of 2x30 is too small"),
     ((28, 28, 1), {"decoder_activation": "reul"}, "did you mean 'relu'"),
     ((28, 28, 1), {"decoder": "nearset"}, "config.model.decoder='nearset' is unknown; did you mean 'nearest'?"),
     (

@@ -85,7 +85,7 @@ def test_labels_stream_with_the_examples(tmp_path):
   ("columns", "message"),
   [
     ({}, "label= is missing: this run was trained on x and label"),
-    ({"lable": 1}, "this run takes no column 'lable'; it takes x, label"),
+    ({"lable": 1}, "the model of this run has no input 'lable'; its inputs are x, label"),
     ({"label": 10}, "label=10: is not a training label; known labels: 0, 1, 2"),
     ({"label": 1.5}, "must be an integer"),
     ({"label": [1, 2]}, "one for each of the 3 examples"),
@@ -100,7 +100,7 @@ def test_run_without_labels_refuses_a_label():
   config = config_of("dense", "digits")
   model = models.build(shape=SHAPE, **{**config.model, "widths": (4,), "latent": 2})
   run = api.Run(jax.jit(model.init)(jax.random.key(0)), config, {}, [], model, 0)
-  with pytest.raises(errors.UserError, match="takes no column 'label'"):
+  with pytest.raises(errors.UserError, match="has no input 'label'"):
     run.encode(np.zeros((1, *SHAPE), np.float32), label=1)
 
 

@@ -101,5 +101,5 @@ def test_every_family_has_dropout_in_training_and_not_in_evaluation(name):
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "vae"])
 @pytest.mark.parametrize("rate", [1, 1.0, -0.1, float("nan"), "0.5", True, None])
 def test_invalid_rate_is_refused(name, rate):
-  with pytest.raises(errors.UserError, match=r"config\.model\.dropout=.*: must be a number from 0 to below 1"):
+  with pytest.raises(errors.UserError, match=r"config\.model\.dropout=.*: must be a number in \[0, 1\)"):
     build(name, rate)

@@ -25,10 +25,12 @@ def test_check_counts_parameters_gradient_and_both_adam_moments(monkeypatch):
   model, objective, optimizer = parts_of()
   moments = 16 * model.parameter_count()
   monkeypatch.setattr(memory, "available_bytes", lambda: moments)  # without the counters of Adam and the schedule
-  with pytest.raises(errors.UserError, match=r"^config\.model: parameters, gradient and optimizer need .* smaller$"):
+  with pytest.raises(
+    errors.UserError, match=r"^config\.model: parameters, gradient and optimizer state need .* smaller$"
+  ):
     memory.check_step(model, objective, optimizer, 1)
   monkeypatch.setattr(memory, "available_bytes", lambda: moments + 8)
-  with pytest.raises(errors.UserError, match=r"^config\.batch_size: 1 examples at a time need about"):
+  with pytest.raises(errors.UserError, match=r"^config\.batch_size: processing 1 examples at a time needs about"):
     memory.check_step(model, objective, optimizer, 1)
 
 
@@ -38,7 +40,7 @@ def test_only_the_optimizer_state_is_divided_by_the_shards(monkeypatch, shards):
   numbers = model.parameter_count()
   needed = 8 * numbers + (8 * numbers + 8) // shards  # parameters and gradient; two moments and two counters
   monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
-  with pytest.raises(errors.UserError, match=r"^config\.model: parameters, gradient and optimizer need"):
+  with pytest.raises(errors.UserError, match=r"^config\.model: parameters, gradient and optimizer state need"):
     memory.check_step(model, objective, optimizer, 1, shards)
   monkeypatch.setattr(memory, "available_bytes", lambda: needed)
   with pytest.raises(errors.UserError, match=r"^config\.batch_size"):
@@ -66,7 +68,7 @@ def test_activation_memory_grows_with_the_rows(monkeypatch):
   needed = step.state_bytes + step.gradient_bytes + 8 * step.activation_bytes
   monkeypatch.setattr(memory, "available_bytes", lambda: needed)
   memory.check_step(model, objective, optimizer, 8)
-  with pytest.raises(errors.UserError, match=r"^config\.batch_size: 9 examples at a time need about"):
+  with pytest.raises(errors.UserError, match=r"^config\.batch_size: processing 9 examples at a time needs about"):
     memory.check_step(model, objective, optimizer, 9)
 
 

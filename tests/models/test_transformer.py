@@ -206,10 +206,10 @@ def test_models_compare_by_value():
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"patch": 3}, "config.model.patch=3: must be a divisor of both sides of an image of 12x8: 1, 2, 4"),
-    ({"patch": 0}, "config.model.patch=0: must be an integer, 1 or more"),
-    ({"heads": 3}, "config.model.heads=3: must be a divisor of the width, 8"),
-    ({"heads": 0}, "config.model.heads=0: must be an integer, 1 or more"),
+    ({"patch": 3}, "config.model.patch=3: must be a divisor of both sides of the 12x8 images; use one of 1, 2, 4"),
+    ({"patch": 0}, "config.model.patch=0: must be an integer from 1"),
+    ({"heads": 3}, "config.model.heads=3: must be a divisor of config.model.width=8"),
+    ({"heads": 0}, "config.model.heads=0: must be an integer from 1"),
     ({"width": 0}, "config.model.width=0"),
     ({"depth": -1}, "config.model.depth=-1"),
     ({"decoder_depth": 1.5}, "config.model.decoder_depth=1.5"),

@@ -143,12 +143,12 @@ def test_examples_of_a_batch_are_independent():
     (
       (3, 28, 1),
       {},
-      "has 2 stages, but an image of 3x28 is 1x14 after 1 stage and cannot be halved; use at most 1 stage",
+      "an image of 3x28 shrinks to 1x14 after 1 stage and cannot be halved; use at most 1 stage",
     ),
     (
       (1, 28, 1),
       {},
-      "is 1x28 after 0 stages and cannot be halved; use config.model.name='dense' for images with a side of",
+      "an image of 1x28 cannot be halved; use config.model.name='dense' for images with a side of 1",
     ),
     ((28, 1), {}, "config.model.name='unet' takes images"),
   ],

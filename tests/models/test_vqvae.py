@@ -152,8 +152,8 @@ def test_run_encodes_to_indices_and_decodes_them(run):
 @pytest.mark.parametrize(
   ("indices", "message"),
   [
-    (np.zeros((2, 3, 2), int), r"this run takes integers \[N, 2, 2\]"),
-    (np.zeros((2, 2, 2)), "this run takes integers"),
+    (np.zeros((2, 3, 2), int), r"must be integers of shape \[N, 2, 2\]"),
+    (np.zeros((2, 2, 2)), "must be integers of shape"),
     (np.full((1, 2, 2), 16), "from 16 to 16: must be from 0 to 15"),
   ],
 )
@@ -166,7 +166,7 @@ def test_invalid_indices_are_refused(run, indices, message):
 def test_real_latent_code_has_no_indices(name):
   config = config_of("dense", "digits")
   fake_run = api.Run(models.Variables({}), config, {}, [], models.build(shape=(8, 8, 1), **config.model), 0)
-  with pytest.raises(errors.UserError, match="real, not discrete"):
+  with pytest.raises(errors.UserError, match="continuous, not discrete"):
     getattr(fake_run, name)(np.zeros((1, 3)))
 
 

@@ -124,12 +124,12 @@ def test_scheduled_free_bits_need_the_whole_batch():
     (3, r"config\.schedules\[0\]=3: must be a dict such as"),
     ({**WARM_UP, "epochs": 1}, r"config\.schedules\[0\]=.*: must be a dict"),
     ({**WARM_UP, "key": "optimizer.learning_rate"}, r"\[0\]\.key='optimizer.*: must be an option of config"),
-    ({**WARM_UP, "key": "objective.betta"}, r"objective\.betta is no numeric option of the obj.* did you mean 'beta'"),
-    ({**WARM_UP, "key": "objective.likelihood"}, "objective.likelihood is no numeric option"),
+    ({**WARM_UP, "key": "objective.betta"}, r"objective\.betta is not a numeric option of .* did you mean 'beta'"),
+    ({**WARM_UP, "key": "objective.likelihood"}, "objective.likelihood is not a numeric option"),
     ({**WARM_UP, "name": "liner"}, "did you mean 'linear'"),
     ({**WARM_UP, "start": "0"}, r"\[0\]\.start='0': must be a number"),
-    ({**WARM_UP, "steps": 0}, r"\[0\]\.steps=0: must be from 1 to all of the 36 steps"),
-    ({**WARM_UP, "steps": 37}, "all of the 36 steps"),
+    ({**WARM_UP, "steps": 0}, r"\[0\]\.steps=0: must be from 1 to 36 steps"),
+    ({**WARM_UP, "steps": 37}, "must be from 1 to 36 steps"),
     ({**WARM_UP, "steps": float("nan")}, r"\[0\]\.steps=nan: must be a number"),
   ],
 )
@@ -139,7 +139,7 @@ def test_invalid_schedules_are_refused(described, message):
 
 
 def test_second_schedule_of_an_option_is_refused():
-  with pytest.raises(errors.UserError, match="no other schedule names"):
+  with pytest.raises(errors.UserError, match="must be an option without an earlier schedule"):
     setup.build_experiment(tiny_vae(WARM_UP, WARM_UP).lock(), 1)
 
 

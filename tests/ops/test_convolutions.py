@@ -127,7 +127,7 @@ def test_conv_transpose_matches_the_padding_of_pytorch(size, kernel, stride, pad
 
 
 def test_conv_transpose_refuses_a_size_out_of_reach():
-  with pytest.raises(ValueError, match="is out of reach"):
+  with pytest.raises(ValueError, match=r"size=.*: must be at most"):
     convolutions.conv_transpose(jnp.zeros((1, 5, 5, 1)), jnp.zeros((3, 3, 1, 1)), 2, (12, 11))
 
 

@@ -66,7 +66,7 @@ def test_a_repeated_evaluation_keeps_the_other_results(analyzed, tmp_path):
     (lambda run: without(run, "evaluators"), [], "config.evaluators is missing"),
     (lambda run: changed(run, "digits", "mnist_5k"), [], "was trained on other data"),
     (lambda run: None, ["--only=prob"], "did you mean 'probe'"),
-    (lambda run: None, ["--only=disentanglement"], "config.data.name=factors"),
+    (lambda run: None, ["--only=disentanglement"], "config.data.name='factors'"),
     (lambda run: None, ["--only=anomaly"], "needs config.data.one_class"),
     (lambda run: None, ["runs/x"], "unexpected argument"),
   ],

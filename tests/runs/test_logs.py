@@ -218,6 +218,7 @@ def test_full_disk_raises_a_user_error(tmp_path):
     log._file.close()
     log._file = Full()
     with pytest.raises(
-      errors.UserError, match=r"metrics.jsonl or events.*: cannot be written: No space left on device; .* continues"
+      errors.UserError,
+      match=r"metrics.jsonl or events.*: cannot be written: No space left on device; .* continues the run",
     ):
       log.write({"step": 2, "epoch": 2.0})

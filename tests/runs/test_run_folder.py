@@ -166,12 +166,12 @@ def test_read_only_folder_is_refused(workdir, monkeypatch):
 @pytest.mark.parametrize(
   ("method", "array", "message"),
   [
-    ("encode", np.zeros((2, 27, 28, 1), np.uint8), r"\(2, 27, 28, 1\): this run takes \[N, 28, 28, 1\]"),
-    ("encode", np.zeros((28, 28), np.uint8), r"\(28, 28\): this run takes"),
+    ("encode", np.zeros((2, 27, 28, 1), np.uint8), r"\(2, 27, 28, 1\): the shape must be \[N, 28, 28, 1\]"),
+    ("encode", np.zeros((28, 28), np.uint8), r"\(28, 28\): the shape must be"),
     ("encode", np.full((1, 28, 28, 1), 255.0), "outside the range"),
     ("encode", np.full((1, 28, 28, 1), np.nan), "NaN"),
     ("encode", np.zeros((1, 28, 28, 1), int), "int64"),
-    ("decode", np.zeros((1, 31)), r"\(1, 31\): this run takes \[N, 32\]"),
+    ("decode", np.zeros((1, 31)), r"\(1, 31\): the shape must be \[N, 32\]"),
   ],
 )
 def test_arrays_of_wrong_shape_dtype_or_range_are_refused(workdir, method, array, message):

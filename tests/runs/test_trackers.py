@@ -170,7 +170,8 @@ def test_failure_is_reported_once_and_missing_records_are_sent_later(notebook, t
   train(tmp_path, 0, 3, ("notebook",))
   captured = capfd.readouterr()
   assert captured.err.splitlines() == [
-    "ae_jax: notebook: the connection is lost; training continues without it; repeat the command to send the rest"
+    "ae_jax: notebook: the connection is lost; training continues without this tracker. Run the command again to send "
+    "the rest"
   ]
   assert captured.out == ""
   assert len(logs.read(tmp_path)) == 3
@@ -223,7 +224,7 @@ def test_unknown_and_missing_trackers_are_refused(tmp_path, monkeypatch):
   monkeypatch.setitem(trackers.TRACKERS, "absent_tracker", Notebook)
   monkeypatch.syspath_prepend(tmp_path)
   for _ in range(2):
-    with pytest.raises(errors.UserError, match=r"needs the extra: pip install 'ae_jax\[absent_tracker\]'"):
+    with pytest.raises(errors.UserError, match=r"is not installed; run pip install 'ae_jax\[absent_tracker\]'"):
       trackers.check(("absent_tracker",))
     (tmp_path / "absent_tracker").mkdir(exist_ok=True)  # Weights & Biases creates a folder `wandb`
 
@@ -405,5 +406,5 @@ def test_mlflow_stores_the_run(server, tmp_path, picture, monkeypatch, capfd):
     assert time.monotonic() - begun < 1
   (line,) = capfd.readouterr().err.splitlines()
   assert line.startswith("ae_jax: mlflow: ")
-  assert "training continues without it" in line
+  assert "training continues without this tracker" in line
   assert logs.read(folder)[-1]["step"] == 729

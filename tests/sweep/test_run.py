@@ -82,7 +82,7 @@ def test_folder_with_members_of_another_config_is_refused(swept):
   before = (workdir / "sweep.json").read_bytes()
   status, _, stderr = sweep(workdir, *GRID, epochs=4)
   assert status == 1
-  assert "holds a run of another config: it differs in epochs (3, now 4)" in stderr
+  assert "holds a run of another config, which differs in epochs (3, now 4)" in stderr
   assert (workdir / "sweep.json").read_bytes() == before
 
 

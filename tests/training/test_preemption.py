@@ -191,7 +191,10 @@ def test_signal_handlers_are_restored():
 def test_second_process_in_a_run_folder_is_refused(tiny, tmp_path):
   train.train_and_evaluate(tiny, tmp_path / "run")
   before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
-  with run_folder.locked(tmp_path / "run"), pytest.raises(errors.UserError, match="another process is training there"):
+  with (
+    run_folder.locked(tmp_path / "run"),
+    pytest.raises(errors.UserError, match="another process is training in this folder"),
+  ):
     train.train_and_evaluate(tiny, tmp_path / "run")
   assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
   train.train_and_evaluate(tiny, tmp_path / "run")
