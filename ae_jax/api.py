@@ -251,7 +251,8 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
   config = configs.from_json(description["config"])
   configs.check_trained(config)
   errors.choose(ranges.INTERVALS, config.data.range, "data.range")
-  errors.choose(dict.fromkeys(WEIGHTS), weights, "weights")
+  if weights not in WEIGHTS:
+    raise errors.UserError(f"weights={weights!r}: must be one of {', '.join(map(repr, WEIGHTS))}")
   averaged = config.ema_decay > 0
   if weights == "ema" and not averaged:
     raise errors.UserError(f"weights='ema': {workdir} was trained with config.ema_decay=0; use weights='raw'")

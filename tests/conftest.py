@@ -3,14 +3,13 @@
 import importlib.util
 import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # one cache for all workers and their subprocesses
   os.environ["AE_JAX_CACHE"] = tempfile.mkdtemp(prefix="ae_jax-tests-")
 os.environ["OMP_NUM_THREADS"] = "1"  # the test processes share the cores
 
+import command_server
 import jax
 import numpy as np
 import pytest
@@ -50,17 +49,9 @@ def unstudied(config):
 
 
 def run_command(module, *arguments, cwd=ROOT, **environment):
-  """Runs `python -m ae_jax.MODULE` in a subprocess; returns (exit status, stdout, stderr)."""
-  process = subprocess.run(
-    [sys.executable, "-m", f"ae_jax.{module}", *map(str, arguments)],
-    cwd=cwd,
-    env={**os.environ, **environment},
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
-  return process.returncode, process.stdout, process.stderr
+  """Runs `python -m ae_jax.MODULE`, in a fork of the command server; returns (exit status, stdout, stderr)."""
+  environment = {**os.environ, **environment}
+  return command_server.run(f"ae_jax.{module}", [*map(str, arguments)], cwd, environment, timeout=300)
 
 
 def run_main(*flags, **environment):

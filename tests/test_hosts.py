@@ -112,7 +112,7 @@ def test_when_one_process_is_killed_all_end_and_any_number_can_continue(tmp_path
   _, complaints = processes[1 - victim].communicate(timeout=90)
   assert time.monotonic() - begun < 60
   assert processes[1 - victim].returncode not in (0, None)
-  message = "ae_jax: another process of the run has ended; start all of them again"
+  message = "ae_jax: another process of the run has ended; start all processes again"
   if OLD_JAX:  # JAX itself ends the process with status 1
     assert "another task died" in complaints
   else:

@@ -53,7 +53,7 @@ NEEDS: dict[str, Need] = {
   ),
   "one_class": Need(
     lambda model, dataset: dataset.anomalous is not None,
-    "the label of the normal examples, config.data.one_class, and labels of the test examples",
+    "config.data.one_class (the label of the normal examples) and labels of the test examples",
   ),
   "posterior": Need(lambda model, dataset: model.has_posterior, "a posterior; set config.model.bottleneck='gaussian'"),
   "unit_range": Need(
@@ -80,7 +80,7 @@ class Analysis:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-  """Measurements of a model by the functions that are declared here; at least one is required.
+  """A named group of measurements of a model. At least one of its functions must be declared.
 
   `per_example` and `metrics` are called at each evaluation of the test set during training, and `baselines` once per
   run. `analyses` are called for the trained model.

@@ -30,7 +30,7 @@ def metrics(values: Mapping[str, np.ndarray], dataset: Any) -> Iterator[tuple[st
 def perplexity(counts: Int[np.ndarray, " values"]) -> float:
   """Returns the perplexity, exp(entropy in nats), of the distribution with these counts.
 
-  A uniform distribution over that number of values has the same entropy.
+  It is the number of values of a uniform distribution with the same entropy.
   """
   shares = counts / counts.sum()
   return float(np.exp(-(shares * np.log(shares)).sum()))

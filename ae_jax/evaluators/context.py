@@ -21,8 +21,8 @@ _BATCH = 512  # examples per call in `EvalContext.map_examples`
 class EvalContext:
   """A trained model and its data. Values that several analyses need are computed once and cached.
 
-  Examples are float32 [N, ...] in the data range of the run. The random numbers depend only on `config.seed` of the
-  run. The training examples are drawn with a fixed seed.
+  Examples are float32 [N, ...] in the data range of the run. Random numbers depend only on `config.seed` of the run.
+  The sample of training examples has a fixed seed, so it is the same for all runs on the same data.
   """
 
   run: Any  # an `api.Run`
@@ -72,7 +72,7 @@ class EvalContext:
 
     Args:
       x: Test examples, or corrupted test examples.
-      numbers: Indices of the test examples, from which the columns that the model needs are read.
+      numbers: Indices of these test examples, whose columns the model receives.
     """
     return self.run.apply("reconstruct", x, self.columns("test", numbers))
 
@@ -113,7 +113,7 @@ class EvalContext:
 
   @functools.cached_property
   def train(self) -> Float[np.ndarray, "examples ..."]:
-    """Training examples: all, or a random sample of 10,000."""
+    """Training examples: all, or a random sample of 10,000 if there are more."""
     return ranges.normalise(lazy_arrays.read_rows(self.dataset.train, self._train_rows), self.dataset.value_range)
 
   @functools.cached_property

@@ -26,9 +26,7 @@ class Mixture:
   """
 
   mean: Float[np.ndarray, " latents"]
-  directions: Float[
-    np.ndarray, "directions latents"
-  ]  # principal directions, unit vectors in order of decreasing variance
+  directions: Float[np.ndarray, "directions latents"]  # principal directions: unit vectors, by decreasing variance
   deviations: Float[np.ndarray, " directions"]  # standard deviations of the codes along `directions`
   # A scikit-learn GaussianMixture in the leading directions, in units of the first deviation; None if the codes are
   # constant.

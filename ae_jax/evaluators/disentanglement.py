@@ -21,7 +21,7 @@ GROUPS = 200  # groups of examples per factor; the examples of a group have the 
 GROUP = 64  # examples per group
 _MOST_UNITS = 64  # forests, linear scores and groups use at most this number of units, the most informative ones
 _TREES, _TREE_EXAMPLES, _LEAF = 32, 2500, 5  # trees per forest, examples per tree, minimum number of examples per leaf
-_C = 0.01  # regularisation parameter of the linear support vector machines (Locatello et al. 2019)
+_C = 0.01  # C of the linear support vector machines (Locatello et al. 2019)
 _ROUNDING = 1e-6  # relative to the largest value of a unit: smaller standard deviations are rounding errors
 _STEPS, _ENDS = 9, (0.02, 0.98)  # number of steps of a unit's traversal, and the quantiles of its first and last step
 
@@ -115,7 +115,7 @@ def scores(
     train: Latent codes and factors of the training examples.
     test: Latent codes and factors of the test examples.
     in_use: Mask of the units that may be informative; all other units count as uninformative.
-    nominal: Whether the values of a factor have no order, for each factor.
+    nominal: For each factor, whether its values have no order.
     generator: Random number generator for the groups of the FactorVAE score.
   """
   in_use = in_use & varying_units(train[0])
@@ -233,8 +233,8 @@ def forest_importances(
 def disentanglement(importance: Float[np.ndarray, "units factors"]) -> float:
   """Returns the disentanglement score of DCI (Eastwood & Williams 2018).
 
-  It is 1 - the mean normalised entropy of the importances of a unit for the factors, weighted by the total importance
-  of the unit. It is 1 if each unit is important for one factor only.
+  The score is 1 minus the mean normalised entropy of a unit's importances for the factors. Units are weighted by their
+  total importance. The score is 1 if each unit is important for one factor only.
   """
   total = importance.sum(1)
   entropies = [_entropy(unit) for unit in importance[total > 0]]
@@ -245,7 +245,7 @@ def disentanglement(importance: Float[np.ndarray, "units factors"]) -> float:
 def completeness(importance: Float[np.ndarray, "chosen factors"], units: int) -> float:
   """Returns the completeness score of DCI (Eastwood & Williams 2018).
 
-  It is 1 - the mean normalised entropy of the importances of the units for a factor. It is 1 if only one unit is
+  The score is 1 minus the mean normalised entropy of the units' importances for a factor. It is 1 if only one unit is
   important for each factor.
 
   Args:

@@ -15,7 +15,7 @@ _HIDDEN = 128  # width of the classifier's first hidden layer; the second one co
 _EPOCHS = 6  # of the classifier
 _MOST_CLASSES = 1_000  # maximum number of classes for which a classifier is trained
 _MOST_NUMBERS = 2**26  # maximum number of elements in the classifier's training examples; larger sets are subsampled
-_CANDIDATES = 4  # `nearest` compares the exact distances of this number of examples with the smallest rounded distances
+_CANDIDATES = 4  # `nearest` computes the exact distances of the 4 examples with the smallest rounded distances
 _BLOCK = 512  # rows of the distance matrix per matrix product
 _ROUNDING = 1e-10  # relative to the largest squared norm: squared distances that differ less count as equal
 
@@ -95,7 +95,7 @@ def component_features(examples: Float[np.ndarray, "examples ..."]) -> Function:
   from sklearn.decomposition import PCA  # a second of imports
 
   flat = examples.reshape(len(examples), -1)
-  with np.errstate(divide="ignore", invalid="ignore"):  # the total variance may be 0, of which PCA computes fractions
+  with np.errstate(divide="ignore", invalid="ignore"):  # PCA divides by the total variance, which may be 0
     fitted = PCA(min(WIDTH, *flat.shape), random_state=0).fit(flat)
   return lambda x: fitted.transform(x.reshape(len(x), -1)).astype(np.float64)
 
@@ -130,9 +130,9 @@ def precision_recall(
   """Returns the precision and recall of generated points (Kynkaanniemi et al. 2019).
 
   Precision is the fraction of generated points in the manifold of the real points. Recall is the fraction of real
-  points in the manifold of the generated points. A point is in the manifold of a set if its
-  distance to any member of the set is at most the distance between that member and the member's k-th nearest neighbour
-  in the set, where k is `neighbours`.
+  points in the manifold of the generated points. A point is in the manifold of a set if its distance to a
+  member of the set is at most the distance between this member and the member's k-th nearest neighbour in the set,
+  where k is `neighbours`.
   """
   centre = real.mean(0)
   real, generated = real - centre, generated - centre

@@ -162,7 +162,7 @@ def _attention_conditions(figure: Attention) -> Iterator[tuple[Any, str]]:
   for weights in figure.weights.values():
     yield (
       weights.ndim == 4 and len(weights) == count and weights.size > 0,
-      (f"attention weights of shape {weights.shape}; expected [{count}, heads, queries, tokens]"),
+      f"attention weights have shape {weights.shape}; expected [{count}, heads, queries, tokens]",
     )
     tokens = weights.shape[-1]
     if figure.examples.ndim == 4:  # an encoder of series may have fewer tokens than steps

@@ -91,7 +91,7 @@ def codebook(indices: Int[np.ndarray, "examples units"], code: models.CodeSpec) 
 
 
 def divergence(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields the mean KL(posterior || prior) of a test example in nats: the total, and a figure of each latent unit."""
+  """Yields the mean KL(posterior || prior) per test example in nats, and a figure of the KL of each latent unit."""
   dataset = context.dataset
 
   def per_unit(variables, x, columns, keys):
@@ -122,8 +122,8 @@ def intrinsic_dimension(kind: str, points: Float[np.ndarray, "points elements"])
     yield (
       f"{kind}_dimension",
       (
-        f"the intrinsic dimension of the {kind} is not estimated: this needs {dimension.FEWEST} distinct points, and there "
-        "are fewer"
+        f"the intrinsic dimension of the {kind} is not estimated: this needs {dimension.FEWEST} distinct points, and "
+        "there are fewer"
       ),
     )
   for name, interval in estimates.items():
@@ -132,7 +132,7 @@ def intrinsic_dimension(kind: str, points: Float[np.ndarray, "points elements"])
 
 
 def code_ablation(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields the squared errors of decoding, for each example, its own code, another example's code, and the mean code.
+  """Yields the squared errors of decoding an example's own code, another example's code, and the mean code.
 
   Anomalous test examples are excluded, as in `reconstruction`.
   """
@@ -142,16 +142,15 @@ def code_ablation(context: EvalContext) -> Iterator[tuple[str, Any]]:
     yield (
       "use",
       (
-        "the use of the latent code is not measured: this needs two test examples to exchange their codes, and there is "
-        "only one"
+        "the use of the latent code is not measured: this needs two test examples to exchange their codes, and there "
+        "is only one"
       ),
     )
     return
   x, codes = context.test[indices], context.test_codes[indices]
   own_error = float(context.squared_errors[indices].mean())
-  cycle = context.generator().permutation(
-    len(x)
-  )  # each example gets the code of the previous example in a random order
+  # Each example gets the code of the previous example in a random order, so no example keeps its own code.
+  cycle = context.generator().permutation(len(x))
   other_codes = np.empty_like(codes)
   other_codes[cycle] = codes[np.roll(cycle, 1)]
   mean_code = codes.mean(0, keepdims=True, dtype=np.float64).astype(codes.dtype)

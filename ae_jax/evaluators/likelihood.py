@@ -28,7 +28,7 @@ _MAX_ELEMENTS = 2**27  # maximum number of elements in all decoded samples; limi
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields the bound on -log p(x) and its standard error, the negative ELBO, and a figure of the bound by K."""
+  """Yields the bound on -log p(x), its standard error, the negative ELBO, and a figure of the bound against K."""
   objective = context.run.config.objective
   indices = reconstruction.trained_class_only(np.arange(len(context.test)), context.dataset)
   count = max(1, min(MAX_EXAMPLES, _MAX_ELEMENTS // (SAMPLES * context.test[0].size)))

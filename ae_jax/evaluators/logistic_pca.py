@@ -1,9 +1,9 @@
 """Logistic PCA: a baseline for models with sigmoid outputs on data in [0, 1] (Collins et al. 2002).
 
-The logits of all examples form the matrix Z W + b, where the codes Z have `latent` columns. The codes Z, weights W and
-bias b minimise the cross-entropy of the training examples. For test examples, the codes minimise the cross-entropy with
-fixed weights. The codes are optimised for each example, which is an advantage over an encoder, which computes them in
-one pass.
+The logits of all examples form the matrix Z W + b, where Z has `latent` columns. The codes Z, weights W and bias b
+minimise the cross-entropy of the training examples plus a small ridge penalty. The codes of test examples minimise the
+same objective for fixed W and b. This optimisation for each example is an advantage over an encoder, which computes the
+codes in one pass.
 """
 
 from collections.abc import Iterator
@@ -116,9 +116,8 @@ def _initial(
 ) -> tuple[Float32[np.ndarray, "examples units"], Float32[np.ndarray, "rows elements"]]:
   """Returns initial codes with standard deviation 1, and weights: principal directions, and the logits of the mean."""
   mean = x.mean(0)
-  directions = np.linalg.svd(x[:_INITIAL_EXAMPLES] - mean, full_matrices=False)[2][
-    :latent
-  ]  # few examples have fewer directions
+  # If there are few examples, there are fewer directions than `latent`.
+  directions = np.linalg.svd(x[:_INITIAL_EXAMPLES] - mean, full_matrices=False)[2][:latent]
   codes = (x - mean) @ directions.T
   deviations = codes.std(0)
   bias = np.log((mean + 1e-4) / (1.0 - mean + 1e-4))

@@ -69,7 +69,7 @@ def _obstacle(context: EvalContext) -> str:
 def _remarks(context: EvalContext, drawn: Int[np.ndarray, " drawn"]) -> Iterator[tuple[str, str]]:
   """Yields remarks about measures that are omitted.
 
-  `drawn` holds the indices of a draw of few labels.
+  `drawn` holds the training indices of one draw of few labels.
   """
   counts = np.unique(context.train_labels, return_counts=True)[1]
   small = int((counts < FEW_LABELS).sum())
@@ -113,7 +113,7 @@ def _probe(
 ) -> Iterator[tuple[str, float]]:
   """Yields (name, value) of all measures for one kind of features.
 
-  Each item of `draws` holds the training indices of a draw of few labels.
+  Each item of `draws` holds the training indices of one draw of few labels.
   """
   from sklearn.preprocessing import StandardScaler  # a second of imports
 
@@ -170,7 +170,7 @@ def accuracy(
 def few(labels: Int[np.ndarray, " examples"], generator: np.random.Generator) -> Int[np.ndarray, " drawn"]:
   """Returns the indices of `FEW_LABELS` random examples of each class.
 
-  Classes with fewer examples are omitted. The result is empty if fewer than two classes remain.
+  Classes with fewer than `FEW_LABELS` examples are omitted. The result is empty if fewer than two classes remain.
   """
   classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
   drawn = [generator.choice(indices, FEW_LABELS, replace=False) for indices in classes if len(indices) >= FEW_LABELS]
@@ -226,9 +226,8 @@ def _by_tsne(codes: Float[np.ndarray, "examples latent"]) -> Float[np.ndarray, "
   if width == 0.0:
     return None
   options = {"perplexity": min(30.0, (len(codes) - 1) / 3), "max_iter": _MAP_ITERATIONS, "random_state": 0}
-  options["init"] = (
-    (1e-4 / width * start).astype(np.float32) if start[:, 1].any() else "random"
-  )  # codes on a line would stay on the line
+  # Initialised by PCA, codes on a line would stay on the line.
+  options["init"] = (1e-4 / width * start).astype(np.float32) if start[:, 1].any() else "random"
   with threadpool_limits(1):  # one order of sums on all machines; several threads take minutes if other processes run
     return TSNE(**options).fit_transform(codes / width)
 

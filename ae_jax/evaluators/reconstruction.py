@@ -21,9 +21,7 @@ from ae_jax.types import AnyArray, Keys
 
 SHOWN = 16  # maximum number of examples in a figure
 KINDS = {3: "series", 4: "test images"}  # number of axes of the examples -> their name in figures
-_MAX_EXACT = (
-  1000  # elements of an example up to which an exact PCA solver is used, which is faster than a randomised one
-)
+_MAX_EXACT = 1000  # elements of an example up to which an exact PCA solver is used, because it is faster
 _MAX_BITS = 8  # maximum number of bits of a component of quantised PCA
 _MAX_CLASSES = 100  # maximum number of classes for which the error of each class is reported
 _BASELINES = ("nats_floor", "pca_squared_error", "pca_quantised_squared_error", "mean_predictor_squared_error")
@@ -199,8 +197,8 @@ def pca_squared_errors(dataset: data.Dataset, latent: int) -> Float64[np.ndarray
 def quantised_pca_squared_errors(dataset: data.Dataset, bits: float) -> Float64[np.ndarray, " examples"]:
   """Returns the squared error of PCA with uniformly quantised components for each test example.
 
-  PCA is fitted to `dataset.train_sample`. The range of each of the `bits` / b leading components in training is divided
-  into 2^b equal intervals, and the component is rounded to the centre of its interval. The b from 1 to 8 with the
+  PCA is fitted to `dataset.train_sample`. Each of the `bits` / b leading components has b bits. It is rounded to
+  the centre of one of 2^b equal intervals between its minimum and maximum in training. The b from 1 to 8 with the
   smallest training error is used. The directions of the components are orthonormal, so the squared error is the sum of
   the squared errors of the components and the squared norm of the residual outside their span.
   """
@@ -239,7 +237,8 @@ def _quantisation_errors(
 def mean_predictor_squared_errors(dataset: data.Dataset) -> Float64[np.ndarray, " examples"]:
   """Returns the squared error of each test example if the prediction is the mean of `dataset.train_sample`.
 
-  The mean is rounded to float32, so a test example that equals all training examples has an error of exactly 0.
+  If all training examples are equal, the error of an equal test example is exactly 0, because the mean is rounded to
+  float32.
   """
   train, test = (ranges.normalise(split, dataset.value_range) for split in (dataset.train_sample, dataset.test))
   mean = train.mean(0, dtype=np.float64).astype(np.float32)

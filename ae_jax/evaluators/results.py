@@ -48,7 +48,7 @@ def collect(step: int, pairs: Iterable[tuple[str, Any]]) -> Results:
 
 
 def merge(old: Results | None, new: Results) -> Results:
-  """Returns the new results, and the old results of evaluators without new results if the step is the same."""
+  """Returns the new results and, if the step is the same, the old results of evaluators without new results."""
   if old is None or old.step != new.step:
     return new
   evaluated = {name.partition("/")[0] for pairs in (new.values, new.remarks, new.figures) for name in pairs}
@@ -105,9 +105,8 @@ def read(workdir: pathlib.Path) -> Results | None:
     stored = json.loads(file.read_text())
     values = {str(name): math.nan if value is None else float(value) for name, value in stored["values"].items()}
     remarks = {str(name): str(value) for name, value in stored["remarks"].items()}
-    names = list(
-      map(str, stored["figures"] if "figures" in stored else stored["exhibits"])
-    )  # the key in files of version 0.1
+    # Version 0.1 stored the names of the figures under the key "exhibits".
+    names = list(map(str, stored["figures"] if "figures" in stored else stored["exhibits"]))
     step = int(stored["step"])
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise errors.UserError(

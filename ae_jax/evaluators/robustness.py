@@ -19,10 +19,7 @@ ROTATIONS = (5, 10, 20, 45)  # degrees; errors are means over both directions of
 MAX_EXAMPLES = 1_000  # maximum number of test examples, evenly spaced
 _MAX_ELEMENTS = 2**24  # maximum number of elements in these examples; limits the number of large examples
 _MOVEMENTS_IN_FIGURE = (("shift", 3), ("rotation", 20), ("rotation", 45))
-_METHODS = {
-  "squared_error": "this model",
-  "pca_squared_error": "PCA of the same size",
-}  # metric -> name of its line in figures
+_METHODS = {"squared_error": "this model", "pca_squared_error": "PCA of the same size"}  # metric -> line in figures
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,7 @@ from ae_jax.evaluators import base
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray, Keys
 
-ACTIVE = 0.1  # magnitude above which a unit is active: twice the usual target activation rho
+ACTIVE = 0.1  # magnitude above which a unit is active: far from 0, and twice the usual target activation rho
 
 
 def per_example(

@@ -131,7 +131,7 @@ class Model:
     keys: Keys | None = None,
     train: bool = False,
   ) -> Encoding:
-    """Returns the `Encoding` of examples, whose values are in the range named by config.data.range."""
+    """Returns the `Encoding` of examples that are scaled to the range config.data.range."""
     return self.apply("encode", variables, x, batch, _dropout(keys, train))
 
   def decode(
@@ -187,7 +187,7 @@ class Model:
     return self.module.update_state(state, sums)
 
   def project(self, params: Params) -> Params:
-    """Projects the parameters, after an optimizer update, onto the model's constraint set."""
+    """Projects updated parameters onto the model's constraint set."""
     return self.module.project(params)
 
   def apply(self, method: str, variables: Variables, *args: Any) -> Any:

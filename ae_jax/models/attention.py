@@ -86,7 +86,8 @@ def attend(
 def _attend_block(query, key, value, mask, scale):
   """Returns the attention output of a block of queries.
 
-  `jax.nn.dot_product_attention` gives uniform weights to a fully masked query. This function sets its output to 0.
+  `jax.nn.dot_product_attention` gives uniform weights to a fully masked query. This function sets the output of such a
+  query to 0.
   """
   if mask is None:
     return jax.nn.dot_product_attention(query, key, value, scale=scale)
@@ -150,7 +151,7 @@ class MultiHeadAttention(nn.Module):
     """Returns the outputs [B, N_q, width] of the attention from query tokens `x` to tokens `memory`.
 
     Args:
-      x: Query tokens [B, N_q, inputs]. If their batch size is 1, all examples of `memory` share them.
+      x: Query tokens [B, N_q, inputs]. If the batch size of `x` is 1, all examples of `memory` share the queries.
       memory: Tokens [B, N_k, memory_inputs] of the keys and values; None means `x` (self-attention).
       mask: True where a query may attend to a key; broadcasts to [B, heads, N_q, N_k].
 

@@ -97,8 +97,8 @@ class ConvDecoder(nn.Module):
 class TiedConv(AutoencoderModule):
   """The convolutional autoencoder with tied weights: the decoder uses the encoder's kernels and separate biases.
 
-  The decoder first applies the transposed dense layer. Then it inverts the encoder stages from last to first: for each
-  stage, it upsamples the image to the size before pooling (nearest neighbour) and applies the transposed convolution.
+  The decoder first applies the transposed dense layer. Then, for each encoder stage from last to first, it upsamples
+  the image to the size before pooling (nearest neighbour) and applies the transpose of the stage's convolution.
   """
 
   shape: tuple[int, int, int]
@@ -257,7 +257,7 @@ def stage_sizes(size: tuple[int, ...], kernel: int, stages: int) -> tuple[list[t
 
 
 def count_stages(count: int) -> str:
-  """Returns the number with its noun, "1 stage" or e.g. "2 stages"."""
+  """Returns "1 stage", or "2 stages" for `count` 2, etc."""
   return "1 stage" if count == 1 else f"{count} stages"
 
 

@@ -78,7 +78,7 @@ def step_cost(
 
 
 def abstract_batch(model: Any, rows: int) -> tuple[dict[str, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]:
-  """Returns the shapes and dtypes of a batch of `rows` examples, by column, and of one random key per example."""
+  """Returns the shapes and dtypes of the columns of a batch of `rows` examples, and of one random key per example."""
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
   batch = {name: jax.ShapeDtypeStruct((rows,), jnp.int32) for name in model.columns}
   batch |= {"x": jax.ShapeDtypeStruct((rows, *model.shape), jnp.float32)}
@@ -93,7 +93,7 @@ def training_loss(model: Any, objective: Callable) -> Callable:
 def contractions(program: Program, platform: str | None = None) -> Contractions:
   """Returns the contractions of a jaxpr as [(number of executions, equation)].
 
-  The most expensive branch of a `cond` is counted.
+  Only the most expensive branch of a `cond` is counted.
   """
   equations, _ = _flatten(program, [_Array(var.aval, True) for var in _jaxpr_of(program).invars], platform)
   return [pair for eqn in equations for pair in _PRIMITIVES.get(eqn.primitive.name, _other)(eqn, platform)]

@@ -82,7 +82,6 @@ def build(
   function = activations.choose(activation, "activation")
   encoder = DenseEncoder(2 * latent, widths, function, dropout)
   decoder = DenseDecoder(shape, decoder_widths or widths[::-1], function, dropout)
-  # In the decoder's first kernel, the rows of the label follow the rows of the latents, so padding cannot append latent
-  # units.
+  # In the decoder's first kernel, label rows follow latent rows, so padding cannot append latent units.
   spec = bottlenecks.spec("gaussian", latent)._replace(size_axis=None)
   return ConditionalVAE(encoder, decoder, spec, labels)

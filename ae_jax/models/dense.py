@@ -73,8 +73,8 @@ class DenseDecoder(nn.Module):
 class Stack(bottlenecks.Autoencoder):
   """The dense autoencoder with separate weights, which supports greedy layer-wise training.
 
-  Encoder layer i and decoder layer i, counted from the decoder's output, form an autoencoder of the input of encoder
-  layer i.
+  Encoder layer i is paired with decoder layer i, counted from the decoder's output. Each pair can be trained as an
+  autoencoder of the input of encoder layer i.
   """
 
   @property
@@ -86,7 +86,7 @@ class Stack(bottlenecks.Autoencoder):
     return self.encoder.below(x, layer)
 
   def layer_logits(self, h: Float[AnyArray, "batch features"], layer: int) -> Float[Array, "batch features"]:
-    """Returns logits of h, the input of encoder layer `layer`, reconstructed by this layer and its decoder layer."""
+    """Reconstructs h, the input of encoder layer `layer`, with this layer and its decoder layer; returns logits."""
     return self.decoder.down(self.encoder.up(h, layer), layer)
 
 

@@ -142,7 +142,7 @@ class AutoencoderModule(nn.Module):
   def lookup(self, indices: Num[AnyArray, " batch *index_shape"]) -> Latents:
     """Returns the latents z for the indices of discrete latents, whole numbers in [0, levels)."""
     spec = self.code_spec
-    middle, half_range = (spec.low + spec.high) / 2, (spec.levels - 1) / 2  # half_range is in levels
+    middle, half_range = (spec.low + spec.high) / 2, (spec.levels - 1) / 2  # half_range: levels from middle to bound
     return middle + (spec.high - spec.low) / 2 * ((indices.astype(jnp.float32) - half_range) / half_range)
 
   def log_prior(self, z: Latents) -> Float[Array, " batch"]:
@@ -171,5 +171,5 @@ class AutoencoderModule(nn.Module):
 
   @nn.nowrap
   def project(self, params: Params) -> Params:
-    """Projects the parameters, after an optimizer update, onto the model's constraint set."""
+    """Projects updated parameters onto the model's constraint set."""
     return params

@@ -36,7 +36,7 @@ def device_share(devices: int) -> float:
 
 
 def check_parameters(model: Any) -> Variables:
-  """Returns the shapes and dtypes of a model's variables; raises UserError if the variables exceed the memory."""
+  """Returns the shapes and dtypes of a model's variables; raises UserError if the variables do not fit in memory."""
   variables, limit = model.abstract_variables(), available_bytes()
   size = cost.bytes_of(jax.tree.leaves(variables))
   if size > limit:
@@ -107,7 +107,7 @@ def microbatches(rows: int, in_cache: int | None, least: int = 1) -> int:
 
   On CPU, small microbatches keep their activations in the cache. The result is the smallest divisor of `rows` in
   [n, 2 n), where n is ceil(rows / in_cache) or, if larger, `least`. If there is no such divisor, the result is `least`.
-  It is also `least` if `in_cache` is None, and on other platforms.
+  The result is also `least` if `in_cache` is None, and on other platforms.
 
   Args:
     rows: Number of examples of the batch on the device.

@@ -2,9 +2,9 @@
 
 On CPU, each convolution is a matrix product over stacked shifts of the image. On other platforms, it is XLA's
 convolution. The implementation is chosen when the program is lowered. The batch is the contiguous axis, so each shift
-copies whole vectors, and pooling and bias run at memory speed. `lax.split` cuts arrays instead of indexing, because its
-transpose is one concatenation, and the transpose of indexing is a padded sum for each piece. All operations can be
-differentiated to any order, in forward and reverse mode.
+copies whole vectors, and pooling and bias run at memory speed. Arrays are cut with `lax.split`, not by indexing: the
+transpose of `lax.split` is one concatenation, and the transpose of indexing is a padded sum for each piece. All
+operations can be differentiated to any order, in forward and reverse mode.
 """
 
 import itertools
@@ -82,8 +82,8 @@ def conv_transpose(
   """Returns the transposed convolution, cropped to `size` = (height, width): [C, H, W, B] -> [C_out, *size, B].
 
   The kernel is flipped along both spatial axes, as in Flax. Along each axis, the product of input pixel i and element u
-  of the flipped kernel is added to output pixel stride * i + u - crop, with crop = ceil(excess / 2) and
-  excess = stride * (H - 1) + kh - height >= 0. PyTorch gives the same result with padding = crop and
+  of the flipped kernel is added to output pixel stride * i + u - crop, with crop = ceil(excess / 2). For the vertical
+  axis, excess = stride * (H - 1) + kh - height >= 0. PyTorch gives the same result with padding = crop and
   output_padding = 2 crop - excess.
 
   Raises:
@@ -197,7 +197,7 @@ def _conv_transpose_as_product(x: Image, kernel: Kernel, stride: int, crops: Seq
 def _overlap_add(pieces: Sequence[jax.Array], axis: int, stride: int) -> Any:
   """Returns the sum of pieces [C, rows, columns, H, W, B], where piece i is shifted by i pixels along `axis` + 2.
 
-  `axis` is padded with zeros to size `stride`, because it is shorter in the last piece.
+  `axis` is padded with zeros to size `stride`, because the last piece can be shorter.
   """
   padding = lambda shift, piece: [
     {axis: (0, stride - piece.shape[axis]), axis + 2: (shift, len(pieces) - 1 - shift)}.get(a, (0, 0)) for a in range(6)

@@ -59,7 +59,7 @@ def bernoulli_nats(logits: _Floats, x: _Floats) -> Float[Array, " batch"]:
 
 
 def bernoulli_entropy(x: _Floats) -> Float[Array, " batch"]:
-  """Returns the minimum of `bernoulli_nats` over the logits, at sigmoid(logits) = x, in nats per example."""
+  """Returns the minimum of `bernoulli_nats` over logits, in nats per example. It is reached at sigmoid(logits) = x."""
   x = flat(x)
   return -(jax.scipy.special.xlogy(x, x) + jax.scipy.special.xlog1py(1.0 - x, -x)).sum(-1)
 
@@ -70,7 +70,7 @@ def squared_error(x_hat: _Floats, x: _Floats) -> Float[Array, " batch"]:
 
 
 def gaussian_nats(error: Float[_Array, "*shape"], elements: int, noise: float | jax.Array) -> Float[Array, "*shape"]:
-  """Returns -log N(x | x_hat, noise^2) in nats.
+  """Returns -log N(x | x_hat, noise^2) in nats for each squared error |x_hat - x|^2.
 
   Args:
     error: Squared error, summed over the elements of an example.
@@ -104,7 +104,7 @@ def structural_similarity(
 
 
 def _gaussian_windows(side: int) -> Float[np.ndarray, "windows side"]:
-  """Returns the 1D Gaussian windows inside a line of `side` pixels as rows of pixel weights, [side - 10, side]."""
+  """Returns the weights [side - 10, side] of all 1D Gaussian windows inside a line of `side` pixels, one row each."""
   window = np.exp(-0.5 * np.square(np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) / 1.5**2)
   rows = np.arange(side - SSIM_WINDOW + 1)[:, None]
   weights = np.zeros((len(rows), side))

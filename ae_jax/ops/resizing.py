@@ -98,7 +98,7 @@ def _resize_conv_as_products(x: Image, kernel: Kernel, size: Sequence[int], meth
 
 
 def _tap_matrix(taps: Taps, size: int, kernel: int) -> Float[np.ndarray, "new_size kernel size"]:
-  """Returns the weights of the input pixels in the padded, resized value at each output pixel and kernel offset."""
+  """Returns weights [y, u, x]: at output pixel y, kernel element u multiplies the sum over x of weights * input[x]."""
   low, high, weight = taps
   new_size = len(low)
   weights = np.zeros((new_size + kernel - 1, size))  # the convolution pads the resized image with zeros

@@ -4,9 +4,9 @@
   ae_jax sweep --config=vae --seeds=3 --grid objective.beta=0.5,1,2 --workdir=runs/beta
   python -m ae_jax.sweep --config=configs/dense.py:digits --latents=2,4,8 --halving=2
 
-Each autoencoder is a member of the sweep and has its own run folder, as written by `ae_jax train`. Members whose
-shapes can be made equal train together in one compiled program. Run the same command again to continue an interrupted
-sweep, or add values to the command to add members.
+Each autoencoder is a member of the sweep and has its own run folder, as written by `ae_jax train`. Members that differ
+only in latent size, seed and numeric hyperparameters train together in one compiled program. Run the same command again
+to continue an interrupted sweep, or add values to the command to add members.
 """
 
 import os
@@ -39,8 +39,8 @@ _WAY = flags.DEFINE_enum(
   "way",
   "auto",
   list(WAYS),
-  "How a device computes its members: in_turn (one after the other), together (vectorised by jax.vmap), or auto, which "
-  "measures the faster one if the training is long.",
+  "How a device computes its members: in_turn (one after the other), together (vectorised by jax.vmap), or auto (in "
+  "long training, measures both and uses the faster one).",
 )
 _BUDGET = flags.DEFINE_float(
   "budget_gib", 0.0, "Memory limit per device, in GiB, for the members that train together; 0: all free memory.", 0.0

@@ -60,10 +60,7 @@ def widest(members: Members) -> grid.Member:
 
 
 def place_data(members: Members, mesh: Mesh) -> DeviceData:
-  """Puts the data, noise keys and latent masks of the members on the devices.
-
-  The number of members must be a multiple of the number of devices; see `pad_to_devices`.
-  """
+  """Puts the data, noise keys and latent masks on the devices; `members` is a result of `pad_to_devices`."""
   experiment, by_member = widest(members).experiment, distributed.sharded(mesh, axis=0)
   test_batches = batch_schedule.evaluation_batches(
     len(experiment.dataset.test), experiment.batch_schedule.batch_size, 1
@@ -124,13 +121,11 @@ def build(members: Members, device_data: DeviceData, number: int, state: TrainSt
   model_args = (*device_data.model_args, distributed.put(numbers, device_data.batch_sharding))
   train_chunk = _compile_train_chunk(experiment, stage, device_data, model_args, state, count=len(members), way=way)
   evaluate = _compile_evaluate(experiment, stage, device_data, model_args, state, way)
-  train, evaluate_state = compiled_stage.bind_data(
-    device_data, model_args, batches.padded_batch_size, train_chunk, evaluate
-  )
+  train, test = compiled_stage.bind_data(device_data, model_args, batches.padded_batch_size, train_chunk, evaluate)
   return CompiledStage(
     restart=restart(stage, device_data),
     train_chunk=train,
-    evaluate=evaluate_state,
+    evaluate=test,
     compile_seconds=time.perf_counter() - start_time,
     peak_bytes=_peak_bytes(members, device_data, state, train_chunk, evaluate),
   )

@@ -1,7 +1,7 @@
 """Engines that train the members of a sweep: in this process, as Ray tasks, or as Slurm jobs.
 
-The machines of a cluster share the sweep folder and the data. If a worker is lost, its task starts again and continues
-from the last checkpoint.
+A task is a group of members that one process trains. The machines of a cluster share the sweep folder and the data. If
+a worker is lost, its task starts again and continues from the last checkpoint.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from ae_jax.training import preemption
 
 JOBS = ".jobs"  # subfolder of the sweep folder for the logs of Slurm jobs
 Results = Iterator[dict[str, trainer.MemberResult]]
-_MAX_TRIES = 5  # number of starts of a task whose workers are lost
+_MAX_TRIES = 5  # starts of a task before the loss of its worker is an error
 _POLL_SECONDS = 1.0
 _ONE_CORE_FLAGS = "--xla_cpu_multi_thread_eigen=false --xla_cpu_prefer_vector_width=512"  # for one device per core
 _FORWARDED_VARIABLES = ("TFDS_DATA_DIR", "AE_JAX_CACHE", "JAX_PLATFORMS")  # to the workers of a cluster
@@ -44,7 +44,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-  """Function that trains tasks, in this process or on a cluster."""
+  """A function that trains tasks, and the number of tasks into which members are split."""
 
   run: Callable[[Iterable[Task]], Results]  # yields {member name: MemberResult} as members finish
   shares: int = 1  # number of tasks for the members that share a program
@@ -122,7 +122,8 @@ def _connect(cluster: ModuleType, address: str) -> None:
   """Connects Ray to a cluster; raises UserError if it cannot be reached."""
   try:
     with warnings.catch_warnings():
-      warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX warns of forks; Ray calls exec after each
+      # JAX warns of deadlocks after a fork; Ray is not affected, because each forked process calls exec at once
+      warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
       cluster.init(address or "local", log_to_driver=False, logging_level="ERROR")
   except (ConnectionError, ValueError, RuntimeError) as error:
     raise errors.UserError(

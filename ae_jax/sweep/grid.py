@@ -40,14 +40,15 @@ def parse_axis(flag: str, text: str) -> tuple[str, list[int | float]]:
     UserError: If the values are not distinct numbers.
   """
   key, _, values = text.partition("=")
+  argument = f"--latents={values}" if flag == "latents" else f"--{flag} {text}"
   try:
     numbers = [int(value) if value.strip().lstrip("+-").isdecimal() else float(value) for value in values.split(",")]
   except ValueError:
     numbers = []
   if not numbers or not all(map(errors.is_number, numbers)):
-    raise errors.UserError(f"--{flag} {text}: must be comma-separated numbers, such as {_EXAMPLES[flag]}")
+    raise errors.UserError(f"{argument}: must be comma-separated numbers, such as {_EXAMPLES[flag]}")
   if len(set(numbers)) < len(numbers):
-    raise errors.UserError(f"--{flag} {text}: lists a number twice; list each number once")
+    raise errors.UserError(f"{argument}: lists a number twice; list each number once")
   return key.removeprefix("config."), numbers
 
 

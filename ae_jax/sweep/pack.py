@@ -76,10 +76,10 @@ def build(pack: Pack, number: int, state: TrainState) -> CompiledStage:
 def choose_way(
   pack: Pack, number: int, built: CompiledStage, state: TrainState, batches: Sequence[Any], seconds: float
 ) -> CompiledStage:
-  """Returns the faster compiled stage: `built`, or one that computes the members in the other way.
+  """Returns the faster compiled stage: `built`, or a stage with the other key of `compiled_pack.WAYS`.
 
-  The other way is compiled and run on a copy of the state, at most once per pack. This trial is skipped unless the rest
-  of the training stage takes much longer than the trial.
+  The other stage is compiled and run on a copy of the state, at most once per pack. This trial is skipped unless the
+  rest of the training takes much longer than the trial.
 
   Args:
     pack: The pack; `way`, `measured` and `peak_bytes` are updated.

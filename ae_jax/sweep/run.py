@@ -75,7 +75,7 @@ def _train_rungs(
   engine: engines.Engine,
   rows: dict[str, Row],
 ) -> dict[str, Row]:
-  """Trains members, stopping the worse ones after each epoch in `rungs`; returns `rows` ({name: row}) updated."""
+  """Trains members and stops the worse ones after each epoch in `rungs`; returns the updated `rows`, {name: row}."""
   competing = list(members)
   for until in [*rungs, None]:
     unfinished = [member for member in competing if not _has_ended(member, rows, workdir, until)]

@@ -48,7 +48,7 @@ def row(member: grid.Member, workdir: Path, result: trainer.MemberResult) -> Row
 
 
 def error_after(workdir: Path, member: grid.Member, epochs: int) -> float:
-  """Returns the test error of a member at its first evaluation after `epochs` epochs or more; infinity if there is none.
+  """Returns the test error of a member at its first evaluation after `epochs` or more epochs; infinity without one.
 
   That evaluation is later than `epochs` only if the member was trained without halving and evaluated less often.
   """
@@ -59,7 +59,7 @@ def error_after(workdir: Path, member: grid.Member, epochs: int) -> float:
 
 
 def read(workdir: Path) -> list[Row]:
-  """Returns the rows in sweep.json, or [] if the file is missing; raises UserError if it cannot be read."""
+  """Returns the rows in sweep.json, or [] if the file is missing; raises UserError if the file is invalid."""
   file = workdir / "sweep.json"
   if not file.exists():
     return []
@@ -102,7 +102,8 @@ def frontier(rows: Sequence[Row]) -> tuple[RateDistortion, str] | None:
 
   The curves are {latent size: {beta: (rate, distortion)}}, averaged over seeds and other swept keys. The rate is the KL
   divergence from the posterior to the prior in nats. The distortion is the reconstruction term in nats if it was
-  measured, otherwise the squared error. The result is None if the sweep has only one beta.
+  measured, otherwise the squared error. The result is None if no latent size has members with
+  different betas.
   """
   points: dict[int, dict[int | float, list[tuple[float, float]]]] = {}
   distortion = "nats" if any("nats" in row for row in rows) else "squared_error"
@@ -132,7 +133,7 @@ def pca(rows: Sequence[Row]) -> dict[int, float]:
 
 
 def best(rows: Sequence[Row]) -> str | None:
-  """Returns the setting with the smallest mean error at the largest latent size; None if no member is done."""
+  """Returns the setting (see `curves`) with the smallest error at the largest latent size, or None without results."""
   by_setting = curves(rows)
   score = lambda setting: (-max(by_setting[setting]), np.mean(list(by_setting[setting].values())[-1]))
   return min(by_setting, key=score, default=None)
@@ -143,8 +144,8 @@ def knee(curve: Curve) -> dict[str, Any] | None:
 
   Returns:
     {"latent", "low", "high", "gain"}, or None if no size is sufficient. "latent" is the latent size. "low" and "high"
-    bound 95 % of its bootstrap samples over the seeds. "gain" is the relative reduction of the error when the latent
-    size is doubled, interpolated on logarithmic axes.
+    bound 95 % of the latent sizes in bootstrap samples over the seeds. "gain" is the relative reduction of the error
+    when the latent size is doubled, interpolated on logarithmic axes.
   """
   sizes = sorted(curve)
   if len(sizes) < 2:

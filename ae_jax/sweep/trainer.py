@@ -59,7 +59,7 @@ def train(
   received: Callable[[], str],
   report: Callable[[str], None] = print,
 ) -> Iterator[dict[str, MemberResult]]:
-  """Trains members or resumes their training, as many members together as fit in memory.
+  """Trains members or resumes their training; trains as many members together as fit in memory.
 
   Args:
     members: Members that can share a compiled program; see `grid.packs`.

@@ -62,7 +62,7 @@ class Training:
 
 
 def train(training: Training, state: TrainState) -> TrainState:
-  """Trains until epoch `training.until`; ends earlier if a function returns a reason or if all models diverge.
+  """Trains until epoch `training.until`, until `limit` or `progress` returns a reason, or until all models diverge.
 
   Returns:
     The last state.
@@ -90,7 +90,7 @@ def train(training: Training, state: TrainState) -> TrainState:
           state, compiled, speed = _train_epoch(training, state, epoch, compiled, feed, display)
           if epoch > epochs.start and steps.compilations() > compilations:
             raise RuntimeError(
-              f"epoch {epoch + 1} compiled again, unlike the first epoch: a bug in ae_jax, please report it"
+              f"epoch {epoch + 1} compiled again instead of reusing programs; please report this bug of ae_jax"
             )
           reason = _end_epoch(training, state, epoch + 1, compiled, speed, constants=constants, display=display)
       if reason:

@@ -32,7 +32,10 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerFactory:
-  """Function from hyperparameters to an optimizer; sweep members in one compiled program may differ in these."""
+  """Function of the hyperparameters that returns an optimizer.
+
+  Sweep members with different hyperparameters share a compiled program by this function.
+  """
 
   scale: Callable  # a value of OPTIMIZERS
   decay: Callable  # a value of SCHEDULES
@@ -100,7 +103,10 @@ def _chain(scale, decay, warmup, steps, *, learning_rate, weight_decay=None, cli
 
 
 def _clip(limit: Number) -> optax.GradientTransformationExtraArgs:
-  """Returns `optax.clip_by_global_norm` with the norm as an argument: a device with only a shard cannot compute it."""
+  """Returns `optax.clip_by_global_norm` with the norm as an argument.
+
+  A device that holds only a shard of the gradient cannot compute the norm alone.
+  """
 
   def update(updates, state, params=None, *, norm, **_):
     scale = jnp.minimum(1.0, limit / norm)

@@ -44,7 +44,10 @@ class Experiment:
   early_stopping: stopping.EarlyStopping
 
   def due(self, epochs: int, every: int) -> bool:
-    """Returns whether an action that is due every `every` epochs and after the last epoch is due after `epochs`."""
+    """Returns whether a periodic action is due after `epochs` epochs.
+
+    The action is due every `every` epochs and after the last epoch.
+    """
     return epochs == self.stages[-1].epochs.stop or epochs % every == 0
 
 
@@ -91,7 +94,7 @@ def check_memory(experiment: Experiment, devices: int) -> None:
 
 
 def _stages(config, model, dataset, batch_schedule, devices) -> list[Stage]:
-  """Returns the training stages of `config.stages` and the last stage, described by the other config keys."""
+  """Returns the training stages of `config.stages`, and the last stage (`config.epochs`, `config.objective`)."""
   stages, first_epoch = [], 0
   pretraining = [(f"config.stages[{number}]: ", stage, ()) for number, stage in enumerate(config.stages)]
   last = {"epochs": config.epochs, "objective": config.objective}
@@ -109,7 +112,7 @@ def _stages(config, model, dataset, batch_schedule, devices) -> list[Stage]:
 
 
 def _stage(config, model, dataset, batch_schedule, devices, epochs, *, options, scheduled) -> Stage:
-  """Returns a training stage; `options` and `scheduled` are the config of its objective and schedules."""
+  """Returns a training stage; `options` and `scheduled` are the config sections of its objective and schedules."""
   steps = batch_schedule.steps
   built_schedules = schedules.build(scheduled, epochs.start * steps, steps, epochs.stop * steps)
   objective = objectives.build(

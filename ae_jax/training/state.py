@@ -30,7 +30,7 @@ class TrainState:
 
   @property
   def evaluated(self) -> models.Variables:
-    """The model variables to evaluate: with the averaged parameters if they exist, otherwise the trained ones."""
+    """The model variables to evaluate, with the averaged parameters if they exist."""
     return models.Variables(self.params if self.ema_params is None else self.ema_params, self.model_state)
 
 

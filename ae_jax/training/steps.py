@@ -1,4 +1,4 @@
-"""The training step, and functions compiled by `compiled`: several training steps (a chunk), and the evaluation."""
+"""The training step, a chunk of steps for one compiled call, and the evaluation; `compiled` compiles them."""
 
 import collections
 import dataclasses

@@ -8,7 +8,7 @@ from typing import Any
 from ae_jax import errors
 from ae_jax.system import distributed
 
-MODES = {"min": 1.0, "max": -1.0}  # direction of an improvement, and the sign that turns the metric into a loss
+MODES = {"min": 1.0, "max": -1.0}  # direction of improvement -> sign that turns the metric into a loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,10 @@ class EarlyStopping:
     errors.check_not_negative("early_stopping.min_change", self.min_change)
     valid = not self.metric or self.metric.startswith("test/")
     errors.check(
-      valid, "early_stopping.metric", self.metric, "a metric of the test set, such as 'test/squared_error', or ''"
+      valid,
+      "early_stopping.metric",
+      self.metric,
+      "a metric of the test set, such as 'test/squared_error', or '' for none",
     )
 
   def reason(self, values: Sequence[float]) -> str:

@@ -98,7 +98,10 @@ def _recorder(experiment, device_data, log, windows) -> loop.Recorder:
 
 
 def _checkpoint(windows, state, records) -> tuple[TrainState, float, dict]:
-  """Returns (state, error, notes) to save; without an evaluation the error is infinite, so it is never the best."""
+  """Returns (state, error, notes) to save.
+
+  Without an evaluation the error is infinite, so the checkpoint is never the best one.
+  """
   error = records[0]["test/squared_error"] if records else np.inf
   return state, error, {} if records else {"pending": windows.pending}
 

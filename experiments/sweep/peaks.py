@@ -53,7 +53,7 @@ def measure(name, way):
   mesh = distributed.mesh()
   jax.block_until_ready(jax.jit(lambda x: x @ x)(np.ones((8, 8), np.float32)))  # the backend's own memory
   before = _resident()
-  device_data = compiled_pack.place(members, mesh)
+  device_data = compiled_pack.place_data(members, mesh)
   state = compiled_pack.start(members, device_data)
   pack = compiled_pack.build(members, device_data, 0, state, way)
   ctypes.CDLL(None).malloc_trim(0)

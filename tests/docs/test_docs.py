@@ -6,9 +6,15 @@ import re
 import shlex
 import subprocess
 import sys
+import types
+from unittest import mock
 
+import command_server
+import jax
 import pytest
 from conftest import ROOT
+
+from ae_jax import models
 
 DOCS = ROOT / "docs"
 PAGES = sorted(page.relative_to(DOCS) for page in DOCS.rglob("*.md") if "_build" not in page.parts)
@@ -20,17 +26,6 @@ WITH_CODE = [page for page in PAGES if BLOCK.search((DOCS / page).read_text())]
 SHORT = {"--config.epochs": "1", "--config.evaluators": "()"}
 
 
-def script_of(page):
-  """Returns the code blocks of a page as one Python script; console commands run as subprocesses."""
-  lines = ["import subprocess, sys"]
-  for language, text in BLOCK.findall((DOCS / page).read_text()):
-    if language == "python":
-      lines.append(text)
-    else:
-      lines += [f"subprocess.run({command_of(line)!r}, check=True)" for line in text.splitlines()]
-  return "\n".join(lines).replace(repr(sys.executable), "sys.executable")
-
-
 def command_of(line):
   """Returns the arguments of a console line `$ ae_jax ...`; training is shortened by SHORT."""
   assert line.startswith("$ ae_jax "), line
@@ -38,17 +33,23 @@ def command_of(line):
   if arguments[0] in ("train", "sweep") and "--help" not in arguments:
     given = {argument.partition("=")[0] for argument in arguments}
     arguments += [f"{flag}={value}" for flag, value in SHORT.items() if flag not in given]
-  return [sys.executable, "-m", "ae_jax", *arguments]
+  return arguments
 
 
+@pytest.mark.runs_optax
 @pytest.mark.parametrize("page", WITH_CODE, ids=str)
-def test_the_code_of_a_page_runs(page, tmp_path):
-  (tmp_path / "page.py").write_text(script_of(page))
-  environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-  done = subprocess.run(
-    [sys.executable, "page.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
-  )
-  assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+  """Python blocks share a module, as in a notebook; console blocks run the command."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setitem(sys.modules, "page", types.ModuleType("page"))
+  with mock.patch.dict(models.FAMILIES), jax.numpy_rank_promotion("allow"):
+    for language, text in BLOCK.findall((DOCS / page).read_text()):
+      if language == "python":
+        exec(compile(text, str(page), "exec"), vars(sys.modules["page"]))
+        continue
+      for line in text.splitlines():
+        status, output, complaints = command_server.run("ae_jax", command_of(line), tmp_path, dict(os.environ), 600)
+        assert status == 0, output[-2000:] + complaints[-2000:]
 
 
 def test_the_site_builds_without_warnings(tmp_path):

@@ -126,12 +126,12 @@ def test_baselines_are_computed_once_for_each_latent_size(pack, monkeypatch):
 def test_a_pack_over_budget_is_cut_to_a_multiple_of_the_devices(pack, monkeypatch, devices, count, peak, budget, most):
   built = CompiledStage(*[lambda *_: None] * 3, compile_seconds=0.0, peak_bytes=peak)
   monkeypatch.setattr(compiled_pack, "build", lambda *_: built)
-  vars(pack.device_data)["split"] = distributed.sharded(mesh_of(devices), axis=0)
+  vars(pack.device_data)["batch_sharding"] = distributed.sharded(mesh_of(devices), axis=0)
   pack.budget, pack.padded_members = budget, pack.members[:1] * count
   if most is None:
     assert packs.build(pack, 0, at(0)).peak_bytes == pack.peak_bytes == peak
   elif most == "refused":
-    with pytest.raises(errors.UserError, match="--budget_gib: a member needs"):
+    with pytest.raises(errors.UserError, match="--budget_gib: one member needs"):
       packs.build(pack, 0, at(0))
   else:
     with pytest.raises(packs.TooLarge) as refused:
@@ -157,7 +157,7 @@ def test_train_shrinks_the_packs_until_they_fit(monkeypatch, tmp_path):
   assert tried == [(size, 2.0 * 2**30) for size in (4, 2, 2, 1)]
   assert [list(result) for result in results] == [["a", "b"], ["c", "d"], ["e"]]
   assert [next(iter(result.values())).seconds for result in results] == [3.0, 3.0, 6.0]
-  assert lines == ["2 of 5 members at a time: they need 1 GiB on each device"]
+  assert lines == ["training 2 of 5 members at a time, which needs 1 GiB per device"]
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_a_folder_with_other_files_is_refused(run_sweep, tmp_path, file, refused
   (tmp_path / "run").mkdir()
   (tmp_path / "run" / file).mkdir()
   if refused:
-    with pytest.raises(errors.UserError, match=r"contains 'notes\.txt', which is no part of a sweep"):
+    with pytest.raises(errors.UserError, match=r"contains 'notes\.txt', which is not part of a sweep"):
       run_sweep(LATENTS)
   else:
     run_sweep(LATENTS)

@@ -79,7 +79,7 @@ def test_sweep_stopped_after_its_state_was_saved_continues_bitwise(sweep, tmp_pa
 
 
 def test_a_budget_smaller_than_one_member_is_refused(sweep):
-  with pytest.raises(errors.UserError, match="--budget_gib: a member needs"):
+  with pytest.raises(errors.UserError, match="--budget_gib: one member needs"):
     sweep(SEEDS, options=trainer.SweepOptions("in turn", 1e-6))
 
 
@@ -155,7 +155,7 @@ def test_members_stopped_by_halving_continue_in_a_sweep_without_it(sweep, tmp_pa
 
 
 @pytest.mark.parametrize(
-  ("factor", "axes", "message"), [(3, [SEEDS], "needs a --grid"), (1, [LATENTS], "must be 2 or more")]
+  ("factor", "axes", "message"), [(3, [SEEDS], "requires --grid"), (1, [LATENTS], "must be 2 or more")]
 )
 def test_invalid_halving_is_refused(sweep, factor, axes, message):
   with pytest.raises(errors.UserError, match=message):

@@ -149,7 +149,7 @@ def test_second_signal_stops_at_once():
   script = """
 import os, signal, time
 from ae_jax.training import preemption
-with preemption.caught() as received:
+with preemption.catch_signals() as received:
   os.kill(os.getpid(), signal.SIGTERM)
   print(received(), flush=True)
   os.kill(os.getpid(), signal.SIGTERM)
@@ -169,7 +169,7 @@ from ae_jax.system import signals
 from ae_jax.training import preemption
 signals.watch()
 preemption.watchdog()
-with preemption.caught() as received:
+with preemption.catch_signals() as received:
   os.kill(os.getpid(), signal.SIGTERM)
   time.sleep(0.3)
   print(received(), flush=True)

@@ -37,5 +37,5 @@ def test_memory_check_limits_the_batch_to_the_training_set(tiny, monkeypatch):
 
 def test_accumulate_above_the_number_of_examples_is_refused(tiny):
   tiny.batch_size = tiny.accumulate = 5000
-  with pytest.raises(setup.errors.UserError, match=r"^config.accumulate=5000: must be at most the 1438 training"):
+  with pytest.raises(setup.errors.UserError, match=r"^config.accumulate=5000: must be at most 1438, the number of"):
     setup.build_experiment(tiny, 1)
