@@ -275,8 +275,8 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
   return make_run(models.Variables(parts[name], parts.get("model_state", {})), config, model, workdir, steps[which])
 
 
-# Methods of `Run.apply`: name -> function of (model, output activation) that returns a function of (variables, array,
-# columns).
+# Methods of `Run.apply` by name. Each entry is called with (model, output activation), and returns the function that
+# `Run.apply` calls with (variables, array, columns).
 FUNCTIONS = {
   "encode": lambda model, activation: lambda *args: model.encode(*args).z,
   "indices": lambda model, activation: lambda *args: model.encode(*args).indices,

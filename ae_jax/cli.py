@@ -19,7 +19,7 @@ from ae_jax.system import malloc, paths, signals
 
 
 class _WholeNumber(flags.IntegerParser):
-  """Parser of integers that accepts 1e3 for 1000, as the float keys of a config do."""
+  """Parser of integer flags. It accepts 1e3 for 1000, like the parser of float flags."""
 
   def convert(self, argument: Any) -> int:
     try:

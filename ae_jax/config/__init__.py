@@ -127,10 +127,10 @@ def check(config: ConfigDict) -> None:
   wanted = _declared()
   try:
     values = config.to_dict()
-  except RequiredValueError as error:
-    reason = errors.format_key(str(error))
+  except RequiredValueError:
     raise errors.UserError(
-      f"config: a required key has no value; set each required_placeholder to a value ({reason})"
+      "config: a required key has no value. Set it with --config.KEY=VALUE, or replace each "
+      "ml_collections.config_dict.required_placeholder in the config file by a value"
     ) from None
   _check_keys(values, {**wanted, "model": {}}, "")
   label = config.data.one_class
@@ -163,7 +163,7 @@ def check_trained(config: ConfigDict) -> None:
 
 
 def check_analyzed(config: ConfigDict) -> None:
-  """Checks the keys that the evaluators need in addition to the keys that `check_trained` checks."""
+  """Checks the keys that are needed to evaluate a trained model, but not to load it; see `check_trained`."""
   wanted = _declared()
   _check_part(config, {key: wanted[key] for key in ("seed", "data", "objective", "evaluators")})
 
@@ -188,7 +188,7 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def from_json(stored: Mapping[str, Any]) -> ConfigDict:
-  """Returns the locked config that `as_json` stored, in this or an earlier version.
+  """Returns a locked config; inverse of `as_json`. Configs that earlier versions stored are accepted, too.
 
   Raises:
     UserError: If a key is not valid.
@@ -235,14 +235,14 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_free(key: str) -> bool:
-  """Returns whether a dotted key is in FREE."""
+  """Returns whether a dotted key, or its section, is in FREE."""
   return key in FREE or key.partition(".")[0] in FREE
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   """Returns one text per key with different values, such as "epochs (20, now 30)"; keys in FREE are ignored.
 
-  Missing keys that a later version added have their default values.
+  A config of an earlier version may lack keys; they count as equal to their values in `_ADDED`.
   """
   old, new = flat(completed(old)), flat(completed(new))
   keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and not is_free(key))

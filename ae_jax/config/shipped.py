@@ -1,4 +1,4 @@
-"""Finds the configs that are shipped with the package by name: `cnn` is configs/cnn.py."""
+"""Finds shipped configs, which are part of the package, by their names: `cnn` is configs/cnn.py."""
 
 import ast
 import pathlib

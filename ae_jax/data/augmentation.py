@@ -100,7 +100,10 @@ def build(entries: Sequence[Any], shape: tuple[int, ...], value_range: str, span
 
 
 class _Data(NamedTuple):
-  """Config key of an entry, for error messages, and properties of the data that limit the options."""
+  """Arguments of the functions in AUGMENTATIONS: the config key of the entry, and properties of the data.
+
+  The key is used in error messages. The properties of the data determine which options are valid.
+  """
 
   key: str
   shape: tuple[int, ...]

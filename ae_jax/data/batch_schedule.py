@@ -22,7 +22,7 @@ class BatchSchedule:
 
   examples: int
   batch_size: int
-  devices: int  # number of devices, times the microbatches per step; padded_batch_size is a multiple of it
+  devices: int  # number of devices * number of microbatches per step; padded_batch_size is a multiple of this product
   seed: int
   row_bytes: int = 1  # size of one example; limits the number of steps per chunk (`CHUNK_BYTES`)
 

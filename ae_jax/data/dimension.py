@@ -1,4 +1,4 @@
-"""Estimates of the intrinsic dimension of points from nearest-neighbour distances, with intervals."""
+"""Estimates of the intrinsic dimension of points from nearest-neighbour distances, with confidence intervals."""
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
@@ -10,13 +10,15 @@ _NEIGHBOURS = 20
 # boundary, in 1 to 9 dimensions, the standard error is 1.2 to 1.4 times the standard error of independent spacings.
 _INFLATION = 1.3
 _NORMAL = 1.96  # the 97.5 % quantile of the normal distribution
-_REACH = 2  # limit of the extrapolation, as a multiple of the range of observed distances; reached from 6 dimensions on
+# Maximum distance of the extrapolation, as a multiple of the range of the observed distances. It is reached from 6
+# dimensions on.
+_REACH = 2
 
 Estimate = tuple[float, float, float | int]  # (estimate, low, high)
 
 
 def estimates(points: Shaped[np.ndarray, "points elements"]) -> dict[str, Estimate]:
-  """Returns estimates of the intrinsic dimension of points by TwoNN and by maximum likelihood, with intervals.
+  """Returns the estimates of the intrinsic dimension by TwoNN and by maximum likelihood, with confidence intervals.
 
   TwoNN (Facco et al. 2017, maximum-likelihood form) uses the ratio of the distances to the second and the first nearest
   neighbour. The maximum-likelihood estimate (Levina & Bickel 2004) uses 20 neighbours. Its inverse is averaged over the
@@ -70,7 +72,14 @@ def _estimate(
   weights: Float[np.ndarray, " neighbours"],
   elements: int,
 ) -> Estimate:
-  """Returns an estimate and its interval from spacings, and the mean distance and weight of each neighbour."""
+  """Returns an estimate of the intrinsic dimension and its confidence interval.
+
+  Args:
+    spacings: Column j is j times the logarithm of the ratio of the distances to neighbours j + 1 and j of each point.
+    scales: Mean distance of each neighbour.
+    weights: Weight of each neighbour in the estimate; the estimate is 1 / (weighted mean of the spacings).
+    elements: Number of elements of a point; `high` is at most this number, unless the estimate is larger.
+  """
   per_point = spacings @ np.stack([weights, _extrapolating(scales, weights)], 1)
   means = per_point.mean(0)
   half = _NORMAL * _INFLATION * per_point.std(0, ddof=1) / len(per_point) ** 0.5
@@ -82,7 +91,9 @@ def _estimate(
 def _extrapolating(
   scales: Float[np.ndarray, " neighbours"], weights: Float[np.ndarray, " neighbours"]
 ) -> Float[np.ndarray, " neighbours"]:
-  """Returns weights for the spacings that extrapolate their weighted mean linearly to scale zero.
+  """Returns weights with which the weighted mean of the spacings is extrapolated linearly to scale zero.
+
+  The slope of the extrapolation is the slope of a linear fit of the spacings over their scales.
 
   To first order, the mean of the j-th spacing is 1 / dimension plus a term that is proportional to the mean distance of
   the j-th neighbour (its scale).

@@ -40,7 +40,10 @@ def mnist_5k(name: str, path: str) -> dict[str, Any]:
 
 
 def digits(name: str, path: str) -> dict[str, Any]:
-  """Loads scikit-learn's 1,797 digits [8, 8, 1], in steps of 1/16; the last fifth of each class is the test set."""
+  """Loads scikit-learn's 1,797 images of digits [8, 8, 1]; the last fifth of each class is the test set.
+
+  The pixel values are multiples of 1/16 in [0, 1].
+  """
   splits.check_no_path(name, path)
   from sklearn.datasets import load_digits
 
@@ -86,7 +89,16 @@ def tfds(name: str, path: str) -> dict[str, Any]:
 def _lazy_split(
   records: Any, image_key: str, label_key: str | None, half: str, cache_key: tuple[str, str], where: str
 ) -> dict[str, lazy_arrays.LazyArray]:
-  """Returns the images and labels of a TFDS split under the keys of `Dataset`; `cache_key` is (name, version)."""
+  """Returns the images and labels of a TFDS split as lazy arrays, {half: images, f"{half}_labels": labels}.
+
+  Args:
+    records: TFDS data source of the split.
+    image_key: Key of the image in a record.
+    label_key: Key of the label in a record; None for data without labels.
+    half: "train" or "test".
+    cache_key: Arguments `name` and `version` of `cache.arrays`, which caches the decoded arrays.
+    where: Beginning of error messages.
+  """
   feature = records.dataset_info.features[image_key]
 
   def read_images(indices):

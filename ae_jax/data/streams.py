@@ -63,7 +63,10 @@ def chunks(
 
 
 def _order(schedule: batch_schedule.BatchSchedule) -> Callable[[int], batch_schedule.Batches]:
-  """Returns `schedule.batches` with a thread-safe cache of two epochs, because prefetching can span both."""
+  """Returns `schedule.batches` with a thread-safe cache of two epochs.
+
+  Near the end of an epoch, batches of the next epoch are prefetched already.
+  """
   lock = threading.Lock()
   cached = functools.lru_cache(2)(schedule.batches)
 

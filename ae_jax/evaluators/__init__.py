@@ -1,6 +1,7 @@
 """Evaluators: measurements of a model, registered by the names that `config.evaluators` uses.
 
-Each evaluator is a module whose `EVALUATOR` declares its functions and needs (see `base.Evaluator`).
+Each evaluator has a module. Its constant `EVALUATOR` declares the functions and the requirements of the evaluator (see
+`base.Evaluator`).
 """
 
 import functools
@@ -47,7 +48,7 @@ def register(evaluator: Evaluator) -> None:
       f"register: {errors.format_value(evaluator)} is not an Evaluator; pass the EVALUATOR object of a module"
     )
   if evaluator.name in EVALUATORS:
-    raise ValueError(f"register: the name {evaluator.name!r} is taken; choose another name")
+    raise ValueError(f"register: another evaluator has the name {evaluator.name!r}; choose another name")
   EVALUATORS[evaluator.name] = evaluator
 
 
@@ -77,7 +78,7 @@ def build(names: Iterable[str], model: Any, dataset: data.Dataset) -> tuple[Eval
     dataset: Training and test data of the model.
 
   Raises:
-    UserError: A name is unknown, or the model or the data set does not meet a need of an evaluator.
+    UserError: A name is unknown, or the model or the data set does not meet a requirement of an evaluator.
   """
   chosen = [reconstruction.EVALUATOR, *(errors.choose(EVALUATORS, name, "evaluators") for name in names)]
   chosen = list(dict.fromkeys(chosen))
@@ -94,7 +95,7 @@ def statistics(
   Args:
     evaluators: Evaluators of the run.
     value_range: Range of the data, a key of `data.ranges.SPANS`.
-    span: Interval of the values of the data.
+    span: Smallest, largest and missing value of the data.
 
   Returns:
     A function (model, variables, batch, keys) -> {name: [B, ...]}, which calls `per_example` of all evaluators.
@@ -166,7 +167,7 @@ def _not_finite(name: str) -> str:
 
 
 def _distinct(results, taken=()):
-  """Yields (name, value) of all evaluators, and raises ValueError if a name occurs twice.
+  """Yields (name, value) of all results, and raises ValueError if two results have the same name.
 
   `results` holds one (evaluator, [(name, value), ...]) per evaluator; `taken` holds names that are used already.
   """
@@ -179,7 +180,7 @@ def _distinct(results, taken=()):
 
 
 def _check_new(names, taken, evaluator):
-  """Raises ValueError if a name is taken, because the second value would overwrite the first."""
+  """Raises ValueError if one of `names` is in `taken`, because the second value would overwrite the first."""
   for name in names:
     if name in taken:
-      raise ValueError(f"evaluator {evaluator.name!r}: the name {name!r} occurs twice; rename one of the two values")
+      raise ValueError(f"evaluator {evaluator.name!r}: another result has the name {name!r}; choose another name")

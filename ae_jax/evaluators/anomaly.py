@@ -21,8 +21,8 @@ from ae_jax.ops import losses
 from ae_jax.types import AnyArray
 
 _GRADIENTS = 16  # maximum number of per-example gradients in memory
-_GRADIENT_NUMBERS = 2**23  # maximum number of elements in these gradients, unless one gradient has more
-_MOST_CLASSES = 100  # maximum number of anomalous classes for which each class has an AUROC
+_GRADIENT_NUMBERS = 2**23  # maximum number of elements in these gradients; a single gradient may have more
+_MOST_CLASSES = 100  # maximum number of anomalous classes; if there are more, the AUROC of each class is omitted
 _RIDGE = 1e-6  # fraction of the mean variance that is added to the variance of every direction
 
 
@@ -46,7 +46,7 @@ def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields the AUROC and the average precision of each score, the AUROC of each anomalous class, and a figure."""
   anomalous, labels = context.dataset.anomalous, context.dataset.test_labels
-  assert labels is not None  # because the evaluator needs "one_class"
+  assert labels is not None  # ensured by the requirement "one_class"
   assert anomalous is not None
   classes = np.unique(labels[anomalous])
   by_class = len(classes) <= _MOST_CLASSES
@@ -107,7 +107,7 @@ def gradient_norms(context: EvalContext) -> Float[np.ndarray, " examples"]:
   return context.map_examples(norms, context.test, context.columns("test"))
 
 
-# Name of a score -> (label in figures, function that returns the scores [N] of the test examples of a context).
+# Name of a score -> (its label in figures, function that maps an `EvalContext` to the scores [N] of its test examples).
 SCORES = {
   "squared_error": ("squared error", lambda context: context.squared_errors),
   "mahalanobis": ("Mahalanobis distance", lambda context: mahalanobis(context.test_codes, context.train_codes)),

@@ -1,4 +1,4 @@
-"""Declaration of an evaluator: its functions, and the properties of the model and the data set that they need."""
+"""Declaration of an evaluator: its functions, and the properties of the model and the data set that they require."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +15,7 @@ class Need:
   """A property of the model or the data set that an evaluator can require."""
 
   is_met: Callable[[models.Model, data.Dataset], bool]
-  text: str  # follows "'NAME' needs" in messages: the property and how to get it; formatted with `dataset`
+  text: str  # continues the message "'NAME' needs": the property and how to get it; can use {dataset}
 
 
 def _has_integer_labels(model: Any, dataset: data.Dataset) -> bool:
@@ -30,7 +30,7 @@ def _has_factors(model: Any, dataset: data.Dataset) -> bool:
   return dataset.train_factors is not None and dataset.test_factors is not None
 
 
-# To add a need, add an entry here and name it in the `needs` of an evaluator or an `Analysis`.
+# To add a requirement, add an entry here and name it in the `needs` of an evaluator or an `Analysis`.
 NEEDS: dict[str, Need] = {
   "anomalies": Need(
     lambda model, dataset: bool(np.any(dataset.anomalous)),
@@ -44,7 +44,7 @@ NEEDS: dict[str, Need] = {
   "factors": Need(_has_factors, "examples with known generating factors; set config.data.name='factors'"),
   "labels": Need(
     _has_integer_labels,
-    "integer labels of the training and the test examples; the data set lacks integer labels for at least one of them",
+    "integer labels of the training and the test examples; at least one of these two sets has none",
   ),
   "normal_examples": Need(
     lambda model, dataset: not np.all(dataset.anomalous),
@@ -66,7 +66,7 @@ NEEDS: dict[str, Need] = {
 class Analysis:
   """An analysis of a trained model.
 
-  An evaluator declares several analyses if they have different needs.
+  An evaluator declares several analyses if they have different requirements.
   """
 
   function: Callable[[contexts.EvalContext], Iterable[tuple[str, Any]]]  # yields (name, value)
@@ -90,9 +90,10 @@ class Evaluator:
   needs: tuple[str, ...] = ()  # keys of NEEDS; `check` raises for the first one that is not met
   # Maps (model, variables, batch, keys, value_range, span) to {name: [B, ...]} on the device.
   per_example: Callable[..., dict] | None = None
-  # Yields (name, value) from ({name: [N, ...]}, dataset): the values of all N test examples, in the order of the data.
+  # Maps ({name: [N, ...]}, dataset) to pairs (name, value). The arrays hold the results of `per_example` for all N test
+  # examples, in the order of the data.
   metrics: Callable[..., Iterable[tuple[str, Any]]] | None = None
-  # Yields (name, value) of baselines from (dataset, models.CodeSpec), without the model.
+  # Maps (dataset, models.CodeSpec) to pairs (name, value); baselines do not use the trained model.
   baselines: Callable[..., Iterable[tuple[str, Any]]] | None = None
   # Each value of an analysis is a number, a figure (see `figures`) or a remark, which is a sentence (str).
   analyses: tuple[Analysis, ...] = ()
@@ -100,7 +101,7 @@ class Evaluator:
   def __post_init__(self):
     if not isinstance(self.name, str) or not self.name.isidentifier():
       raise ValueError(
-        f"Evaluator(name={errors.format_value(self.name)}): must be a Python identifier, such as 'latent'"
+        f"Evaluator(name={errors.format_value(self.name)}): the name must be a Python identifier, such as 'latent'"
       )
     where = f"Evaluator({self.name!r})"
     _check_needs(where, self.needs)
@@ -117,9 +118,10 @@ class Evaluator:
     if self.per_example and not self.metrics:
       raise ValueError(f"{where} has per_example but no metrics, so its values would be dropped; declare metrics")
     remarks = [analysis.remark for analysis in self.analyses if analysis.needs]
-    if len(set(remarks)) < len(remarks):
+    repeated = [remark for remark in remarks if remarks.count(remark) > 1]
+    if repeated:
       raise ValueError(
-        f"{where}: analyses with needs share the remark {remarks[0]!r}; give each Analysis a different `remark`"
+        f"{where}: two analyses with `needs` have remark={repeated[0]!r}; give each of them a different `remark`"
       )
 
   def check(self, model: Any, dataset: data.Dataset) -> None:
@@ -129,7 +131,7 @@ class Evaluator:
       raise errors.UserError(f"config.evaluators: {unmet}")
 
   def analyze(self, context: contexts.EvalContext) -> Iterator[tuple[str, Any]]:
-    """Yields (name, value) of all analyses; a remark replaces the results of an analysis whose needs are not met."""
+    """Yields (name, value) of all analyses; a remark replaces the results if requirements are not met."""
     for analysis in self.analyses:
       unmet = self._unmet_need(analysis.needs, context.run.model, context.dataset)
       if unmet:
@@ -138,7 +140,7 @@ class Evaluator:
         yield from analysis.function(context)
 
   def _unmet_need(self, needs: tuple[str, ...], model: Any, dataset: data.Dataset) -> str:
-    """Returns a message about the first need that is not met; "" if all are met."""
+    """Returns a message about the first requirement that is not met; "" if all are met."""
     for need in needs:
       if not NEEDS[need].is_met(model, dataset):
         return f"{self.name!r} needs {NEEDS[need].text.format(dataset=dataset)}"
@@ -150,7 +152,9 @@ def _check_needs(where: str, needs: Any) -> None:
     raise TypeError(f"{where}: needs={errors.format_value(needs)} must be a tuple, such as ('labels',)")
   for need in needs:
     if need not in NEEDS:
-      raise ValueError(f"{where}: the need {errors.format_value(need)} is unknown; {errors.list_known(need, NEEDS)}")
+      raise ValueError(
+        f"{where}: the requirement {errors.format_value(need)} in `needs` is unknown; {errors.list_known(need, NEEDS)}"
+      )
 
 
 def _check_function(where: str, field: str, function: Any) -> None:

@@ -1,4 +1,4 @@
-"""Use of the codebook by a discrete latent code."""
+"""Metrics that describe how many codebook entries a discrete latent code uses."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,7 +20,7 @@ def per_example(
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: Any) -> Iterator[tuple[str, float | int]]:
-  """Yields the perplexity of the codebook indices, and the number of different indices, over all latents."""
+  """Yields the perplexity and the number of distinct codebook indices, counted over all examples and latents."""
   del dataset
   counts = np.unique(values["indices"], return_counts=True)[1]
   yield "test/codebook_perplexity", perplexity(counts)

@@ -72,14 +72,14 @@ class EvalContext:
 
     Args:
       x: Test examples, or corrupted test examples.
-      numbers: Indices of these test examples, whose columns the model receives.
+      numbers: Indices of these test examples; the model also receives their columns.
     """
     return self.run.apply("reconstruct", x, self.columns("test", numbers))
 
   def decode(
     self, vectors: Float[np.ndarray, "examples latents"], columns: Mapping[str, np.ndarray] | None = None
   ) -> Float[np.ndarray, "examples ..."]:
-    """Returns the decoder outputs for latent codes, as examples.
+    """Decodes latent codes and returns the resulting examples.
 
     Args:
       vectors: Latent codes.

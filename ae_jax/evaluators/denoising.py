@@ -20,7 +20,7 @@ from ae_jax.objectives import corruptions
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray, Keys
 
-NOISES = (  # (kind, which is a key of corruptions.CORRUPTIONS, and level)
+NOISES = (  # (kind, level); a kind is a key of corruptions.CORRUPTIONS
   ("gaussian", 0.25),
   ("gaussian", 0.5),
   ("masking", 0.25),
@@ -81,7 +81,7 @@ def disturbed(context: EvalContext, examples: Float[np.ndarray, "examples ..."])
 def _for_each_noise(
   function: Callable[[Array], PyTree], keys: Keys, x: Float[AnyArray, "batch ..."], span: ranges.Span
 ) -> PyTree:
-  """Applies a function to the examples with each noise, and stacks the results along a new first axis.
+  """For each entry of `NOISES`, applies a function to noisy examples; stacks the results along a new first axis.
 
   The random keys of a noise are derived from the keys of the examples and the index of the noise. The function and each
   kind of noise are compiled once.

@@ -9,8 +9,8 @@ from jaxtyping import Float
 
 COMPONENTS = 10  # maximum number of Gaussians in a mixture (Ghosh et al. 2020)
 _MIXED = 64  # maximum number of leading principal directions in which a mixture is fitted
-_EXAMPLES = 10  # minimum number of examples for each component and direction; few examples give few components
-_ROUNDING = 1e-6  # relative to the largest latent: smaller standard deviations are float32 rounding errors
+_EXAMPLES = 10  # minimum number of examples per component and direction; limits the number of components
+_ROUNDING = 1e-6  # standard deviations below this fraction of the largest latent are float32 rounding errors
 _RIDGE = 1e-6  # fraction of the largest variance that is added to each variance
 _TOLERANCE = 1e-2  # EM stops if a step gains less than this, in nats per code
 _MOST_STEPS = 50  # maximum number of EM steps
@@ -22,7 +22,7 @@ class Mixture:
   """A mixture of Gaussians with full covariances, fitted to latent codes after training ("ex post").
 
   The mixture covers at most 64 leading principal directions of the codes. A single Gaussian covers the other
-  directions. In directions in which the codes do not vary, all samples equal the mean of the codes.
+  directions. Samples do not vary in directions in which the codes do not vary.
   """
 
   mean: Float[np.ndarray, " latents"]

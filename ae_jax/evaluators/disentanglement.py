@@ -17,12 +17,12 @@ from ae_jax.evaluators.context import EvalContext
 from ae_jax.ops import losses
 
 BINS = 20  # number of bins of equal width for each unit
-GROUPS = 200  # groups of examples per factor; the examples of a group have the same value of the factor
+GROUPS = 200  # number of groups per factor; all examples of a group have the same value of the factor
 GROUP = 64  # examples per group
-_MOST_UNITS = 64  # forests, linear scores and groups use at most this number of units, the most informative ones
+_MOST_UNITS = 64  # maximum number of units in the DCI, SAP and FactorVAE scores; the most informative ones are used
 _TREES, _TREE_EXAMPLES, _LEAF = 32, 2500, 5  # trees per forest, examples per tree, minimum number of examples per leaf
 _C = 0.01  # C of the linear support vector machines (Locatello et al. 2019)
-_ROUNDING = 1e-6  # relative to the largest value of a unit: smaller standard deviations are rounding errors
+_ROUNDING = 1e-6  # standard deviations below this fraction of a unit's largest value are rounding errors
 _STEPS, _ENDS = 9, (0.02, 0.98)  # number of steps of a unit's traversal, and the quantiles of its first and last step
 
 # (latent codes, factors) of the training examples or of the test examples
@@ -30,10 +30,10 @@ CodesAndFactors = tuple[Float[np.ndarray, "_ units"], Integer[np.ndarray, "_ fac
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields the mean scores of the latent code and of PCA, the scores of the latent code by factor, and figures."""
+  """Yields scores of the latent code and of PCA (means over the factors), scores of the code by factor, and figures."""
   rows = reconstruction.trained_class_only(np.arange(len(context.test)), context.dataset)
   train_factors, test_factors = context.train_factors, context.dataset.test_factors
-  assert train_factors is not None  # because the evaluator needs "factors"
+  assert train_factors is not None  # ensured by the requirement "factors"
   assert test_factors is not None
   factors = (train_factors, test_factors[rows])
   values = context.dataset.factor_values
@@ -79,7 +79,7 @@ def _codes(
 
 
 def units_in_use(context: EvalContext, codes: Float[np.ndarray, "examples units"]) -> Bool[np.ndarray, " units"]:
-  """Returns the mask of the units that are active, or that vary if the model has no posterior."""
+  """Returns the mask of the active units of a posterior, or of the varying units if the model has no posterior."""
   return (posterior.active if context.run.model.has_posterior else varying_units)(codes)
 
 
@@ -233,8 +233,8 @@ def forest_importances(
 def disentanglement(importance: Float[np.ndarray, "units factors"]) -> float:
   """Returns the disentanglement score of DCI (Eastwood & Williams 2018).
 
-  The score is 1 minus the mean normalised entropy of a unit's importances for the factors. Units are weighted by their
-  total importance. The score is 1 if each unit is important for one factor only.
+  The normalised entropy of a unit's importances for the factors is averaged over the units, weighted by their total
+  importance. The score is 1 minus this mean. It is 1 if each unit is important for one factor only.
   """
   total = importance.sum(1)
   entropies = [_entropy(unit) for unit in importance[total > 0]]
@@ -245,12 +245,12 @@ def disentanglement(importance: Float[np.ndarray, "units factors"]) -> float:
 def completeness(importance: Float[np.ndarray, "chosen factors"], units: int) -> float:
   """Returns the completeness score of DCI (Eastwood & Williams 2018).
 
-  The score is 1 minus the mean normalised entropy of the units' importances for a factor. It is 1 if only one unit is
-  important for each factor.
+  The normalised entropy of the importances of all units for a factor is averaged over the factors. The score is 1 minus
+  this mean. It is 1 if only one unit is important for each factor.
 
   Args:
     importance: Importance of each unit for each factor. Units that are left out have importance 0.
-    units: Number of units of the latent code, whose logarithm normalises the entropy.
+    units: Number of units of the latent code. The entropy is divided by the logarithm of this number.
   """
   entropies = [_entropy(factor) for factor in importance.T if factor.sum() > 0]
   return float(1 - np.mean(entropies) / np.log(units)) if entropies else 0.0

@@ -17,13 +17,15 @@ _MOST_CLASSES = 1_000  # maximum number of classes for which a classifier is tra
 _MOST_NUMBERS = 2**26  # maximum number of elements in the classifier's training examples; larger sets are subsampled
 _CANDIDATES = 4  # `nearest` computes the exact distances of the 4 examples with the smallest rounded distances
 _BLOCK = 512  # rows of the distance matrix per matrix product
-_ROUNDING = 1e-10  # relative to the largest squared norm: squared distances that differ less count as equal
+_ROUNDING = 1e-10  # squared distances that differ by less than this fraction of the largest squared norm count as equal
 
 Function = Callable[[np.ndarray], np.ndarray]  # maps examples [N, ...] to an array [N, ...]
 
 
 def feature_function(context: Any) -> Generator[tuple[str, Any], None, Function]:
-  """Yields remarks about the features, and returns the function that maps examples to features [N, at most 64].
+  """Yields results about the features, and returns the function that maps examples to features [N, at most 64].
+
+  The results are a remark and, if a classifier is trained and there are test labels, its accuracy.
 
   The features are a hidden layer of a classifier trained on the training examples, or principal components if the
   labels are not suitable for a classifier. `context` is an `EvalContext`.
@@ -54,7 +56,7 @@ def feature_function(context: Any) -> Generator[tuple[str, Any], None, Function]
 def has_classes(labels: Integer[np.ndarray, " examples"] | None) -> bool:
   """Returns whether a classifier can be trained on the labels.
 
-  It needs 2 to 1,000 classes, and at least two examples per class on average.
+  A classifier requires 2 to 1,000 classes, and at least two examples per class on average.
   """
   return labels is not None and 2 <= len(np.unique(labels)) <= min(_MOST_CLASSES, len(labels) // 2)
 
@@ -62,7 +64,7 @@ def has_classes(labels: Integer[np.ndarray, " examples"] | None) -> bool:
 def classifier_features(
   examples: Float[np.ndarray, "examples ..."], labels: Integer[np.ndarray, " examples"]
 ) -> tuple[Function, Function]:
-  """Trains a small classifier; returns the functions that map examples to features and to predicted classes.
+  """Trains a small classifier and returns two functions: one maps examples to features, the other to predicted classes.
 
   The features are the last hidden layer of the classifier, float64 [N, 64]. The seed of the classifier is fixed, so all
   runs on the same data are measured with the same features.
@@ -130,9 +132,9 @@ def precision_recall(
   """Returns the precision and recall of generated points (Kynkaanniemi et al. 2019).
 
   Precision is the fraction of generated points in the manifold of the real points. Recall is the fraction of real
-  points in the manifold of the generated points. A point is in the manifold of a set if its distance to a
-  member of the set is at most the distance between this member and the member's k-th nearest neighbour in the set,
-  where k is `neighbours`.
+  points in the manifold of the generated points. The manifold of a set consists of balls around its points.
+  The radius of a ball is the distance from its centre to the k-th nearest other point of the set, where k is
+  `neighbours`.
   """
   centre = real.mean(0)
   real, generated = real - centre, generated - centre
@@ -155,7 +157,7 @@ def _squared_radii(points: Float[np.ndarray, "n features"], neighbours: int) -> 
 def _squared_distances(
   a: Float[np.ndarray, "n features"], b: Float[np.ndarray, "m features"]
 ) -> Iterator[tuple[slice, Float[np.ndarray, "block m"]]]:
-  """Yields (slice of `a`, squared distances of these points to all points of `b`, with rounding errors)."""
+  """Yields (slice, squared distances between the points a[slice] and all points of `b`, with rounding errors)."""
   squares = np.square(b).sum(1)
   for start in range(0, len(a), _BLOCK):
     block = slice(start, start + _BLOCK)
@@ -168,10 +170,13 @@ def _squared_distances(
 def nearest(
   examples: Float[np.ndarray, "examples ..."], others: Float[np.ndarray, "others ..."]
 ) -> tuple[Int[np.ndarray, " examples"], Float[np.ndarray, " examples"]]:
-  """Returns the index in `others` of each example's nearest neighbour in pixel space, and the distance, float64.
+  """Finds the nearest neighbour of each example in pixel space.
 
   Distances from float32 matrix products select a few candidates. The distances of the candidates are then computed
   exactly.
+
+  Returns:
+    The indices of the nearest neighbours in `others`, and the distances to them, float64.
   """
   examples, others = (images.reshape(len(images), -1) for images in (examples, others))
   centre, candidates = others.mean(0), min(_CANDIDATES, len(others))

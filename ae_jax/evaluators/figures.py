@@ -103,7 +103,10 @@ def shape_error(figure: Any) -> str | None:
 
 
 def _same_shape(arrays: Collection[np.ndarray], dimensions: tuple[int, ...]) -> Iterator[tuple[Any, str]]:
-  """Yields (condition, message): the arrays have one shape with `dimensions` axes, and no array is empty."""
+  """Yields (condition, message) for two conditions.
+
+  All arrays must have the same shape, with a number of axes in `dimensions`. No array may be empty.
+  """
   shapes = {array.shape for array in arrays}
   axes = " or ".join(map(str, dimensions))
   yield (
@@ -226,7 +229,7 @@ def load(path: pathlib.Path) -> Any:
 def _field(field: dataclasses.Field, words: dict[str, Any], stored: Any) -> Any:
   """Returns the value of a field from the JSON (`words`) or the arrays (`stored`) of a file."""
   if field.name not in (*words, *stored) and field.default is not dataclasses.MISSING:
-    return field.default  # an earlier version without this field wrote the file
+    return field.default  # the file was written by an earlier version, which did not have this field
   kind: Any = typing.get_origin(field.type) or field.type  # `dict` for the type dict[str, np.ndarray]
   if kind is np.ndarray:
     return stored[field.name]

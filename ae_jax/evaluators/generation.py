@@ -20,11 +20,11 @@ DRAWS = 3_000  # maximum number of samples from each density, and of examples wi
 POSITIONS = np.linspace(-2.5, 2.5, 11)  # of the grid points of the explorer, in standard deviations
 _COARSE_POSITIONS = np.linspace(-2.5, 2.5, 5)  # for large examples
 _MAX_NEAREST = 1_000  # maximum number of samples whose nearest training example is searched for
-_MAX_PRODUCTS = 2**35  # maximum number of products in this search, unless _GALLERY samples need more
+_MAX_PRODUCTS = 2**35  # maximum number of multiplications in this search; at least _GALLERY samples are included
 _MAX_ELEMENTS = 2**25  # maximum number of elements in all samples from a density
 _MAX_LATENT = 4_096  # maximum size of the latent code
 _GALLERY = 64  # samples in the gallery
-_PAIRS, _STEPS = 4, 9  # pairs of test examples, and latent codes on the path between the two examples
+_PAIRS, _STEPS = 4, 9  # number of pairs of test examples, and of latent codes on the path between the two examples
 _DIRECTIONS = 6  # maximum number of directions in the explorer
 _MAX_CLASSES = 20  # maximum number of classes in the figure of samples by class
 
@@ -43,7 +43,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   if not len(_normal_indices(context)):
     yield (
       "remark",
-      "there are no samples: no test example has the class of the training examples to compare samples with",
+      "there are no samples: they are compared with test examples of the training class, and there are none",
     )
     return
   if context.run.model.has_skips:
@@ -103,7 +103,7 @@ def _densities(context: EvalContext) -> Iterator[tuple[str, str, Float32[np.ndar
 def interpolations(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields a figure of decoded latent codes between two test examples, on a straight line and on an arc.
 
-  The centre of the arc is the origin, which is the mean of the prior, for a variational model. For other models it is
+  For a variational model, the centre of the arc is the origin, which is the mean of the prior. For other models, it is
   the mean latent code.
   """
   pairs = _pairs(context)
@@ -174,10 +174,10 @@ def explorer(context: EvalContext) -> Iterator[tuple[str, Any]]:
 def _directions(
   codes: Float[np.ndarray, "examples latent"], of_units: bool
 ) -> tuple[list[str], Float[np.ndarray, "directions latent"]]:
-  """Returns the names of at most six directions of large variance, and steps of one standard deviation along them.
+  """Returns the names of at most six directions of large variance, and a vector of one standard deviation along each.
 
-  If `of_units` is True, the directions are single latent units, otherwise principal components. In a variational model
-  the units whose posterior means vary most carry the most information.
+  If `of_units` is True, the directions are single latent units, otherwise principal components. In a variational
+  model, a unit is more informative if its posterior mean varies more.
   """
   directions, deviations = densities.principal_directions(codes)
   names = [f"direction {number + 1}" for number in range(len(deviations))]

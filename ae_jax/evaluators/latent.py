@@ -19,9 +19,9 @@ from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.evaluators.figures import Bars
 from ae_jax.ops import losses
 
-_MAX_BARS = 1024  # maximum number of bars in a figure, which then shows the largest values
+_MAX_BARS = 1024  # maximum number of bars in a figure; if there are more values, it shows the largest ones
 _MAX_JACOBIANS = 64  # maximum number of Jacobians, at evenly spaced test examples
-_MAX_ELEMENTS = 2**23  # maximum number of elements in all Jacobians of the encoder or decoder, unless one has more
+_MAX_ELEMENTS = 2**23  # maximum number of elements in all encoder or decoder Jacobians; one Jacobian may have more
 _MAX_JACOBIAN_ELEMENTS = 2**26  # maximum number of elements in one Jacobian
 _ESTIMATORS = {"TwoNN": "twonn", "maximum likelihood": "mle"}
 
@@ -112,10 +112,10 @@ def _sorted_bars(title: str, values: Float[np.ndarray, " units"], unit: str) -> 
 
 
 def intrinsic_dimension(kind: str, points: Float[np.ndarray, "points elements"]) -> Iterator[tuple[str, Any]]:
-  """Yields two estimates of the intrinsic dimension of points, each with the ends of an interval.
+  """Yields two estimates of the intrinsic dimension of points, and the lower and upper end of an interval for each.
 
-  The interval accounts for the sampling error (95 %) and for a bias, which is extrapolated from the distances to the
-  neighbours; see `dimension.estimates`. `kind` is the prefix of the names.
+  The interval covers the 95 % confidence interval of the estimate and an interval that is corrected for the bias; see
+  `dimension.estimates`. `kind` is the prefix of the names.
   """
   estimates = dimension.estimates(points)
   if not estimates:

@@ -115,7 +115,7 @@ def log_weights(
 
 
 def log_means(logs: Float[np.ndarray, "examples weights"], samples: int) -> Float64[np.ndarray, "examples groups"]:
-  """Returns the logarithms of the mean weights of groups of `samples` successive weights.
+  """Returns the logarithm of the mean weight of each group of `samples` successive weights of an example.
 
   `logs` holds the logarithms of the weights.
   """

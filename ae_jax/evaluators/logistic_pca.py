@@ -25,12 +25,12 @@ _MAX_SWEEPS = 100  # maximum number of updates of all codes and weights
 _TOLERANCE = 1e-5  # the fit stops if a sweep lowers the objective by a smaller fraction
 _MAX_CODE_STEPS = 50  # maximum number of Newton steps for the codes of test examples
 _INITIAL_EXAMPLES = 5000  # training examples whose principal directions initialise the weights
-_INITIAL_SCALE = 4.0  # length of the initial weights, which have these directions
+_INITIAL_SCALE = 4.0  # length of each row of the initial weights, which has one of these directions
 _ROWS = 512  # maximum number of rows whose systems of equations are solved at once
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields the nats and squared error of logistic PCA, the relative error of the model, and statistics of the fit."""
+  """Yields the nats and squared error of logistic PCA, the model's error relative to it, and statistics of the fit."""
   latent = context.run.model.code.size
   if latent > MAX_LATENT:
     yield (
@@ -65,8 +65,8 @@ def fit(
 ) -> tuple[tuple[Float32[np.ndarray, "examples units"], Float32[np.ndarray, "rows elements"]], list[float]]:
   """Fits logistic PCA to examples in [0, 1].
 
-  A sweep is a Newton step of all codes, then a Newton step of all weights. Each step solves systems of about `latent`
-  equations. A sweep starts from an extrapolation of the last two solutions, or from the last solution if the
+  A sweep is a Newton step of all codes, then a Newton step of all weights. Each step solves linear systems of about
+  `latent` equations. A sweep starts from an extrapolation of the last two solutions, or from the last solution if the
   extrapolation would raise the objective.
 
   Args:
@@ -77,8 +77,8 @@ def fit(
     max_sweeps: Maximum number of sweeps.
 
   Returns:
-    ((codes, weights), objectives). The weights are [units + 1, elements], and the last row is the bias. There is one
-    objective per sweep that lowered it, in nats per example.
+    ((codes, weights), objectives). The weights are [units + 1, elements], and the last row is the bias. `objectives`
+    holds the value of the objective, in nats per example, after each sweep that lowered it.
   """
   start = solution = _initial(x, latent)
   objectives, momentum = [np.inf], 0.0
@@ -101,7 +101,7 @@ def fit(
 def codes_of(
   x: Float[np.ndarray, "examples elements"], weights: Float32[np.ndarray, "rows elements"], ridge: float
 ) -> tuple[Float32[np.ndarray, "examples units"], Float32[np.ndarray, " examples"]]:
-  """Returns the codes that minimise the objective for fixed weights, and the norm of the gradient of each code."""
+  """Returns the codes that minimise the objective for fixed weights, and the norm of its gradient for each code."""
   codes = np.zeros((len(x), len(weights) - 1), np.float32)
   ridges = np.full(codes.shape[1], ridge, np.float32)
   for _ in range(_MAX_CODE_STEPS):
@@ -114,7 +114,13 @@ def codes_of(
 def _initial(
   x: Float32[np.ndarray, "examples elements"], latent: int
 ) -> tuple[Float32[np.ndarray, "examples units"], Float32[np.ndarray, "rows elements"]]:
-  """Returns initial codes with standard deviation 1, and weights: principal directions, and the logits of the mean."""
+  """Initialises the codes and the weights by PCA.
+
+  Returns:
+    The codes, which are principal components scaled to standard deviation 1, and the weights. The last row of the
+    weights, the bias, holds the logits of the mean example. The other rows are principal directions of length
+    _INITIAL_SCALE.
+  """
   mean = x.mean(0)
   # If there are few examples, there are fewer directions than `latent`.
   directions = np.linalg.svd(x[:_INITIAL_EXAMPLES] - mean, full_matrices=False)[2][:latent]
@@ -148,7 +154,7 @@ def _newton(
   offset: Float[np.ndarray, " columns"],
   ridges: Float[np.ndarray, " units"],
 ) -> tuple[Float[np.ndarray, "rows units"], Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-  """Takes an independent Newton step of each row, for the logits rows @ features.T + offset.
+  """Takes an independent Newton step for each row, for the logits rows @ features.T + offset.
 
   Returns:
     The rows after the step, their objectives, and the norms of their gradients before the step.

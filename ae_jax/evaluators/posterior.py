@@ -24,7 +24,7 @@ def per_example(
   value_range: str,
   span: Any,
 ) -> dict[str, Float[Array, "batch _"]]:
-  """Returns {"posterior_mean": [B, latent], "posterior_kl": [B, latent]}, the KL to the prior in nats."""
+  """Returns {"posterior_mean": [B, latent], "posterior_kl": [B, latent]}; the KL divergences are in nats."""
   del value_range, span
   posterior = model.encode(variables, batch["x"], batch).posterior
   kl = model.kl_to_prior(variables, posterior, elbo.sample(posterior, keys))

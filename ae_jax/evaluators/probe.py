@@ -32,8 +32,8 @@ _FEATURES = {"code": "latent code", "pca": "PCA", "pixels": "pixels"}
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields accuracies with all labels and with few labels, the agreement of clusters with classes, and a figure.
 
-  The names are MEASURE/FEATURES, such as "linear/code". Few labels are 10 labels per class. They are drawn 5 times, and
-  the mean, the lowest and the highest accuracy are yielded.
+  The names are MEASURE/FEATURES, such as "linear/code". "Few labels" means 10 labels per class. They are drawn 5
+  times, and the mean, the lowest and the highest accuracy are yielded.
   """
   obstacle = _obstacle(context)
   if obstacle:
@@ -149,7 +149,7 @@ def _knn(examples: int) -> Any:
   return KNeighborsClassifier(min(_NEIGHBOURS, examples))
 
 
-PROBES = {"linear": _linear, "knn": _knn}  # name -> function from the number of training examples to a classifier
+PROBES = {"linear": _linear, "knn": _knn}  # name -> function that maps the number of training examples to a classifier
 
 
 def accuracy(
@@ -226,9 +226,9 @@ def _by_tsne(codes: Float[np.ndarray, "examples latent"]) -> Float[np.ndarray, "
   if width == 0.0:
     return None
   options = {"perplexity": min(30.0, (len(codes) - 1) / 3), "max_iter": _MAP_ITERATIONS, "random_state": 0}
-  # Initialised by PCA, codes on a line would stay on the line.
+  # If the codes lie on a line, an initialisation by PCA would keep the points on that line.
   options["init"] = (1e-4 / width * start).astype(np.float32) if start[:, 1].any() else "random"
-  with threadpool_limits(1):  # one order of sums on all machines; several threads take minutes if other processes run
+  with threadpool_limits(1):  # fixes the order of sums; several threads take minutes if other processes run
     return TSNE(**options).fit_transform(codes / width)
 
 

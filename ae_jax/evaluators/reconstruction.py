@@ -21,7 +21,7 @@ from ae_jax.types import AnyArray, Keys
 
 SHOWN = 16  # maximum number of examples in a figure
 KINDS = {3: "series", 4: "test images"}  # number of axes of the examples -> their name in figures
-_MAX_EXACT = 1000  # elements of an example up to which an exact PCA solver is used, because it is faster
+_MAX_EXACT = 1000  # maximum size of examples for which the exact PCA solver is used, because it is faster
 _MAX_BITS = 8  # maximum number of bits of a component of quantised PCA
 _MAX_CLASSES = 100  # maximum number of classes for which the error of each class is reported
 _BASELINES = ("nats_floor", "pca_squared_error", "pca_quantised_squared_error", "mean_predictor_squared_error")
@@ -56,7 +56,7 @@ def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator
 
 
 def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[str, float]]:
-  """Yields (name, value) of the baselines. They depend on the model only by the size of its latent code.
+  """Yields (name, value) of the baselines. They do not use the model, only the size of its latent code.
 
   PCA has as many components as the latent code has elements. If the code is discrete, there is also a quantised PCA
   with the same number of bits.
@@ -197,10 +197,11 @@ def pca_squared_errors(dataset: data.Dataset, latent: int) -> Float64[np.ndarray
 def quantised_pca_squared_errors(dataset: data.Dataset, bits: float) -> Float64[np.ndarray, " examples"]:
   """Returns the squared error of PCA with uniformly quantised components for each test example.
 
-  PCA is fitted to `dataset.train_sample`. Each of the `bits` / b leading components has b bits. It is rounded to
-  the centre of one of 2^b equal intervals between its minimum and maximum in training. The b from 1 to 8 with the
-  smallest training error is used. The directions of the components are orthonormal, so the squared error is the sum of
-  the squared errors of the components and the squared norm of the residual outside their span.
+  PCA is fitted to `dataset.train_sample`. The leading `bits` / b components are kept, with b bits for each. A component
+  is rounded to the centre of one of 2^b equal intervals between its minimum and maximum over the training examples. The
+  number b is chosen from 1 to 8, so that the training error is smallest. The directions of the components are
+  orthonormal, so the squared error is the sum of the squared errors of the components and the squared norm of the
+  residual outside their span.
   """
   train, test = (
     ranges.normalise(split, dataset.value_range).reshape(len(split), -1)
@@ -237,8 +238,8 @@ def _quantisation_errors(
 def mean_predictor_squared_errors(dataset: data.Dataset) -> Float64[np.ndarray, " examples"]:
   """Returns the squared error of each test example if the prediction is the mean of `dataset.train_sample`.
 
-  If all training examples are equal, the error of an equal test example is exactly 0, because the mean is rounded to
-  float32.
+  The mean is rounded to float32. Therefore, if all training examples are equal, the error of a test example that equals
+  them is exactly 0.
   """
   train, test = (ranges.normalise(split, dataset.value_range) for split in (dataset.train_sample, dataset.test))
   mean = train.mean(0, dtype=np.float64).astype(np.float32)
@@ -252,7 +253,7 @@ def pca(train: Float[np.ndarray, "examples ..."], latent: int) -> Callable[[np.n
 
 
 def fitted_pca(train: Float[np.ndarray, "examples elements"], latent: int) -> Any:
-  """Returns a scikit-learn PCA with `latent` components, or fewer if the examples do not have as many."""
+  """Returns a scikit-learn PCA with `latent` components, or fewer if the examples are too few or too small."""
   from sklearn.decomposition import PCA  # seconds of imports
 
   solver = "covariance_eigh" if train.shape[1] <= _MAX_EXACT else "auto"

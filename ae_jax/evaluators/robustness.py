@@ -2,7 +2,7 @@
 
 The reconstruction of a noisy example is compared with the clean example, which measures whether the model removes the
 noise. The reconstruction of a shifted or rotated image is compared with the shifted or rotated image, which measures
-whether the model generalises to it. The baseline is PCA with as many components as the latent size.
+whether the model generalises to such images. The baseline is PCA with as many components as the latent size.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from ae_jax.evaluators.context import EvalContext, spaced
 SHIFTS = (1, 2, 3)  # pixels; errors are means over shifts up, down, left and right
 ROTATIONS = (5, 10, 20, 45)  # degrees; errors are means over both directions of rotation
 MAX_EXAMPLES = 1_000  # maximum number of test examples, evenly spaced
-_MAX_ELEMENTS = 2**24  # maximum number of elements in these examples; limits the number of large examples
+_MAX_ELEMENTS = 2**24  # maximum number of elements in these examples; if examples are large, fewer are used
 _MOVEMENTS_IN_FIGURE = (("shift", 3), ("rotation", 20), ("rotation", 45))
-_METHODS = {"squared_error": "this model", "pca_squared_error": "PCA of the same size"}  # metric -> line in figures
+_METHODS = {"squared_error": "this model", "pca_squared_error": "PCA of the same size"}  # metric -> name of its line
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
@@ -140,7 +140,7 @@ def _rotations(images: np.ndarray, degrees: int, fill: float) -> list[np.ndarray
   return [rotate(images, angle, fill) for angle in (degrees, -degrees)]
 
 
-# Name -> (strengths, unit, function that maps (images, strength, fill) to the list of moved images per direction).
+# Name -> (strengths, unit, function (images, strength, fill) that returns a list: the moved images for each direction).
 MOVEMENTS = {"shift": (SHIFTS, "pixels", _shifts), "rotation": (ROTATIONS, "degrees", _rotations)}
 
 

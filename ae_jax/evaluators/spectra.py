@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Float64
 
 from ae_jax.types import AnyArray
 
-_ROUNDING = 1e-6  # relative to the largest latent: smaller deviations are float32 rounding errors
+_ROUNDING = 1e-6  # standard deviations below this fraction of the largest latent are float32 rounding errors
 
 
 def covariance_eigenvalues(codes: Float[np.ndarray, "examples latent"]) -> Float64[np.ndarray, " directions"]:

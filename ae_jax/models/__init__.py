@@ -131,7 +131,7 @@ class Model:
     keys: Keys | None = None,
     train: bool = False,
   ) -> Encoding:
-    """Returns the `Encoding` of examples that are scaled to the range config.data.range."""
+    """Returns the `Encoding` of examples, which must be scaled to the range `config.data.range`."""
     return self.apply("encode", variables, x, batch, _dropout(keys, train))
 
   def decode(
@@ -183,7 +183,10 @@ class Model:
     return self._apply(variables, posterior, z, method="kl_to_prior", exact=True)
 
   def update_state(self, state: PyTree, sums: PyTree) -> PyTree:
-    """Returns the state after a step; `sums` is `Encoding.statistics` summed over all examples of the step."""
+    """Returns the model state after a training step.
+
+    `sums` is `Encoding.statistics` summed over all examples of the step.
+    """
     return self.module.update_state(state, sums)
 
   def project(self, params: Params) -> Params:

@@ -55,5 +55,9 @@ ACTIVATIONS = {function.__name__: function for function in (relu, gelu, silu, el
 
 
 def choose(name: Any, key: str) -> Callable:
-  """Returns the activation function called `name`; raises UserError about config.model.`key` if there is none."""
+  """Returns the activation function called `name`; `key` is its key in `config.model`.
+
+  Raises:
+    UserError: There is no activation function of this name.
+  """
   return errors.choose(ACTIVATIONS, name, f"model.{key}")

@@ -26,7 +26,7 @@ def scaled_dot_product_attention(
   *,
   scale: float | None = None,
 ) -> tuple[Float[Array, "... queries value_features"], Float[Array, "... queries keys"]]:
-  """Returns the attention output softmax(Q K^T / sqrt(d_k)) V and the attention weights, whose rows sum to 1.
+  """Computes scaled dot-product attention.
 
   Args:
     query: Queries Q, [..., N_q, d_k].
@@ -35,6 +35,10 @@ def scaled_dot_product_attention(
     mask: True where a query may attend to a key; broadcasts to the weights [..., N_q, N_k]. A query that may attend to
       no key has zero weights and zero output.
     scale: Factor of the scores Q K^T; None means 1 / sqrt(d_k).
+
+  Returns:
+    The attention output weights @ V, [..., N_q, d_v], and the attention weights softmax(scale * Q K^T),
+    [..., N_q, N_k].
   """
   scores = jnp.einsum("...qd,...kd->...qk", query, key) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
   if mask is None:
@@ -126,7 +130,10 @@ class Dense(nn.Dense):
 
 
 class MultiHeadAttention(nn.Module):
-  """Multi-head attention: attention in `heads` subspaces of width / heads features, then an affine map of all outputs.
+  """Multi-head attention.
+
+  Each of the `heads` heads computes attention with width / heads features. An affine map of the concatenated outputs of
+  the heads follows.
 
   The query, key and value projections have no bias; a key bias would not change the softmax. `qk_norm` divides the
   queries and keys of each head by their root mean square and multiplies them by a learned scale per feature, which

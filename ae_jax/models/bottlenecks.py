@@ -16,7 +16,10 @@ from ae_jax.types import AnyArray, Columns, Keys
 
 
 class Autoencoder(AutoencoderModule):
-  """The deterministic autoencoder: encoder [B, *shape] -> [B, latent], `code_activation`, decoder -> [B, *shape]."""
+  """The deterministic autoencoder: [B, *shape] -> latents [B, latent] -> logits [B, *shape].
+
+  `code_activation` maps the outputs of the encoder to the latents.
+  """
 
   encoder: nn.Module
   decoder: nn.Module
@@ -121,7 +124,7 @@ def build_autoencoder(
     name: "identity", "relu", "sigmoid" or "tanh"; "fsq3", "fsq5", "fsq7" or "fsq9" for quantised latents (see
       `FiniteScalars`); or "gaussian" for the variational autoencoder.
     latent: Latent size.
-    encoder: Function (number of outputs) -> encoder module.
+    encoder: Function that returns the encoder module with the given number of outputs.
     decoder: Decoder module.
     deterministic: Class of the autoencoder for all bottlenecks except "gaussian".
 

@@ -186,8 +186,9 @@ def build(
   """Builds the convolutional autoencoder for images [H, W, C].
 
   `decoder` is a key of `upsampling.LAYERS`, or "tied" for `TiedConv`, which ignores `decoder_kernels` and
-  `decoder_strides`. The decoder enlarges the smallest image to the output sizes of the encoder's convolutions, in
-  reverse order and without the first one, and then to the size of the example: 5 -> 11 -> 28 for 28x28 images.
+  `decoder_strides`. Each decoder layer except the last enlarges the image to the output size of a convolution of the
+  encoder; the last layer enlarges it to the size of the example. For 28x28 images and two 3x3 convolutions, the sides
+  are 28 -> 26 -> 13 -> 11 -> 5 in the encoder and 5 -> 11 -> 28 in the decoder.
   `decoder_activation="identity"` makes the decoder affine. `dropout` is the dropout rate after each hidden layer in
   training.
 
@@ -235,9 +236,10 @@ def _build_tied(shape, latent, channels, kernel, activation, decoder_activation,
 
 
 def stage_sizes(size: tuple[int, ...], kernel: int, stages: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-  """Returns two lists of (height, width): after the convolution of each stage, and after the pooling of each stage.
+  """Returns the image sizes in the encoder. A side of 1 is not pooled.
 
-  A side of 1 is not pooled.
+  Returns:
+    The sizes (height, width) after the convolution of each stage, and the sizes after the pooling of each stage.
 
   Raises:
     UserError: The images are too small for the stages.
@@ -257,7 +259,7 @@ def stage_sizes(size: tuple[int, ...], kernel: int, stages: int) -> tuple[list[t
 
 
 def count_stages(count: int) -> str:
-  """Returns "1 stage", or "2 stages" for `count` 2, etc."""
+  """Returns `count` with the noun, e.g. "1 stage" or "2 stages"."""
   return "1 stage" if count == 1 else f"{count} stages"
 
 

@@ -31,7 +31,7 @@ class Cost:
 
   parameters: int  # number of trained parameters
   forward: float  # multiply-adds of a reconstruction, per example
-  training: float  # multiply-adds of the loss and its gradient, per example; the optimizer has none
+  training: float  # multiply-adds of the loss and its gradient, per example; the optimizer adds none
   state_bytes: int  # bytes of the parameters and the optimizer state
   gradient_bytes: int  # bytes of the gradient, which data-parallel devices sum in each step
   activation_bytes: float  # bytes per example that the forward pass keeps for the backward pass; see `kept_bytes`
@@ -53,8 +53,7 @@ def step_cost(
     objective: Objective of the training stage.
     optimizer: Optimizer of the training stage.
     batch_size: Number of examples in a step.
-    platform: "cpu", "cuda" or "tpu": the branch of `lax.platform_dependent` that is counted. None counts the default
-      branch.
+    platform: "cpu", "cuda" or "tpu"; selects the branch of `lax.platform_dependent`. None selects the default branch.
 
   Raises:
     NotImplementedError: The step contains a primitive whose multiply-adds cannot be counted.
@@ -105,7 +104,7 @@ def multiply_adds(equations: Contractions) -> int:
 
 
 def kept_bytes(function: Callable, params: Params, *args: PyTree, platform: str | None = None) -> int:
-  """Returns the bytes of intermediates kept for the gradient of `function(params, *args)` with respect to `params`.
+  """Returns the bytes of the intermediates kept for the gradient of `function(params, *args)` with respect to `params`.
 
   The intermediates are the residuals of `jax.vjp` that depend on `args`. Each residual is counted once. XLA keeps fewer
   bytes if it fuses or recomputes operations.
@@ -198,8 +197,8 @@ def _dot(equation):
 def _conv(equation):
   """Returns the multiply-adds of a convolution, except products with padding or with zeros inserted by dilation.
 
-  A convolution, its transpose and the gradient of its kernel then have the same cost. XLA's cost analysis uses the same
-  count.
+  With this count, a convolution, its transpose and the gradient with respect to its kernel have the same cost. XLA's
+  cost analysis uses the same count.
   """
   image, kernel, out = (atom.aval.shape for atom in (*equation.invars, *equation.outvars))
   params = equation.params

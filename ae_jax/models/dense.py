@@ -73,7 +73,7 @@ class DenseDecoder(nn.Module):
 class Stack(bottlenecks.Autoencoder):
   """The dense autoencoder with separate weights, which supports greedy layer-wise training.
 
-  Encoder layer i is paired with decoder layer i, counted from the decoder's output. Each pair can be trained as an
+  Encoder layer i is paired with decoder layer i; decoder layer 0 is the output layer. Each pair can be trained as an
   autoencoder of the input of encoder layer i.
   """
 
@@ -86,7 +86,10 @@ class Stack(bottlenecks.Autoencoder):
     return self.encoder.below(x, layer)
 
   def layer_logits(self, h: Float[AnyArray, "batch features"], layer: int) -> Float[Array, "batch features"]:
-    """Reconstructs h, the input of encoder layer `layer`, with this layer and its decoder layer; returns logits."""
+    """Reconstructs `h` with encoder layer `layer` and the paired decoder layer; returns logits.
+
+    `h` is the input of this encoder layer.
+    """
     return self.decoder.down(self.encoder.up(h, layer), layer)
 
 

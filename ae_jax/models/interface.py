@@ -77,7 +77,7 @@ class Encoding(NamedTuple):
 
 
 class AutoencoderModule(nn.Module):
-  """Base class of the Flax modules that are autoencoders, with defaults for optional methods.
+  """Base class of all autoencoder modules, with default implementations of the optional methods.
 
   Subclasses must define `code_spec`, `encode` and `decode`. In all methods, `batch` is {column: array [B, ...]}: it has
   the columns named by `columns` and, if the batch is padded, `weight`, which is 0 for padding examples. `dropout` holds
@@ -142,7 +142,7 @@ class AutoencoderModule(nn.Module):
   def lookup(self, indices: Num[AnyArray, " batch *index_shape"]) -> Latents:
     """Returns the latents z for the indices of discrete latents, whole numbers in [0, levels)."""
     spec = self.code_spec
-    middle, half_range = (spec.low + spec.high) / 2, (spec.levels - 1) / 2  # half_range: levels from middle to bound
+    middle, half_range = (spec.low + spec.high) / 2, (spec.levels - 1) / 2  # half_range is measured in levels
     return middle + (spec.high - spec.low) / 2 * ((indices.astype(jnp.float32) - half_range) / half_range)
 
   def log_prior(self, z: Latents) -> Float[Array, " batch"]:
@@ -165,7 +165,10 @@ class AutoencoderModule(nn.Module):
 
   @nn.nowrap
   def update_state(self, state: PyTree, sums: PyTree) -> PyTree:
-    """Returns the state after a step; `sums` is `Encoding.statistics` summed over all examples of the step."""
+    """Returns the model state after a training step.
+
+    `sums` is `Encoding.statistics` summed over all examples of the step.
+    """
     del sums
     return state
 

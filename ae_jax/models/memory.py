@@ -19,7 +19,8 @@ from ae_jax.models.interface import Variables
 def available_bytes() -> int | float:
   """Returns the bytes of memory that a training step may use.
 
-  This is the minimum of the memory of the machine, or its container, and the memory of the first local accelerator.
+  This is the memory of the machine (or of its container) or the memory of the first local accelerator, whichever is
+  smaller.
   """
   return min(placements.host_bytes(), placements.device_bytes())
 
@@ -106,8 +107,8 @@ def microbatches(rows: int, in_cache: int | None, least: int = 1) -> int:
   """Returns the number of equal microbatches into which a device splits its examples of a batch.
 
   On CPU, small microbatches keep their activations in the cache. The result is the smallest divisor of `rows` in
-  [n, 2 n), where n is ceil(rows / in_cache) or, if larger, `least`. If there is no such divisor, the result is `least`.
-  The result is also `least` if `in_cache` is None, and on other platforms.
+  [n, 2 n), where n = max(least, ceil(rows / in_cache)). If there is no such divisor, the result is `least`. The result
+  is also `least` if `in_cache` is None or if the platform is not the CPU.
 
   Args:
     rows: Number of examples of the batch on the device.

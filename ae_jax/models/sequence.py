@@ -36,10 +36,13 @@ def concat_attention(
   query_kernel: Float[AnyArray, "query_features width"],
   score: Float[AnyArray, " width"],
 ) -> tuple[Float[Array, "batch features"], Float[Array, "batch time"]]:
-  """Returns the context vectors and the weights of "concat" attention (Luong, Pham & Manning 2015, section 3.1).
+  """Computes "concat" attention (Luong, Pham & Manning 2015, section 3.1).
 
-  The weights are the softmax over time of score^T tanh(W [state; query]), where W consists of `state_kernel` and
-  `query_kernel`. The context vector is the weighted sum of the states.
+  The attention weights are the softmax over time of score^T tanh(W [state; query]), where W consists of `state_kernel`
+  and `query_kernel`. The context vector is the weighted sum of the states.
+
+  Returns:
+    The context vectors [B, D] and the attention weights [B, T].
   """
   hidden = jnp.tanh(states @ state_kernel[None] + (query @ query_kernel)[:, None])  # [B, T, A]
   weights = jax.nn.softmax((hidden * score[None, None]).sum(-1), axis=-1)  # [B, T]
@@ -72,8 +75,8 @@ class AttentionPooling(nn.Module):
 class GRU(nn.Module):
   """A gated recurrent unit (GRU) with the initial state `initial` [width, B]: [C, T, B] -> states [width, T, B].
 
-  The result equals `nn.RNN(nn.GRUCell)`. The batch is the contiguous axis here, and one matrix product multiplies the
-  inputs of all time steps. The parameters of the three gates are in the order reset, update, new.
+  The result is the same as that of `nn.RNN(nn.GRUCell)`. Here the batch is the contiguous axis, and one matrix product
+  multiplies the inputs of all time steps. The parameters of the three gates are in the order reset, update, new.
   """
 
   width: int
@@ -100,7 +103,7 @@ class GRU(nn.Module):
 
 
 class RecurrentBody(nn.Module):
-  """Layers of `fold` and `GRU`: [B, T, C] -> (states [B, T', D], query [B, D]).
+  """Layers that each apply `fold` and then a GRU: [B, T, C] -> (states [B, T', D], query [B, D]).
 
   The query is the last state. A layer with stride s shortens T to ceil(T / s).
   """
@@ -120,10 +123,11 @@ class RecurrentBody(nn.Module):
 
 
 class RecurrentDecoder(nn.Module):
-  """Layers of `GRU`, a linear map of each time step, and `unfold`: [B, latent] -> logits [B, T, C].
+  """Recurrent layers: [B, latent] -> logits [B, T, C].
 
-  For each GRU, a dense layer maps the latents to the initial state. The input of the first GRU is the latents, repeated
-  at every time step. The input of each later GRU is the output of the previous layer.
+  Each layer applies a GRU, an affine map of each time step, and `unfold`. For each GRU, a dense layer maps the latents
+  to the initial state. The input of the first GRU is the latents, repeated at every time step. The input of each later
+  GRU is the output of the previous layer.
   """
 
   shape: tuple[int, int]

@@ -136,7 +136,9 @@ def build(
 
 
 def stage_sizes(size: tuple[int, ...], stages: int) -> tuple[tuple[int, ...], ...]:
-  """Returns the (height, width) of the image, then after each stage. A stage halves both sides and rounds down.
+  """Returns the (height, width) of the image and of the output of each encoder stage.
+
+  A stage halves both sides and rounds down.
 
   Raises:
     UserError: The image is too small for the stages.

@@ -81,8 +81,9 @@ class VQVAE(AutoencoderModule):
 
   The gradient passes through the quantisation unchanged (straight-through estimator). The codebook is part of the state
   and has no gradient: each entry is the exponential moving average of the encoder's vectors assigned to the entry
-  (appendix A.1 of the paper). An entry is dead if its moving count is below `revive_below` times the mean count. A dead
-  entry restarts at an encoder vector of the batch, with a count of 1.
+  (appendix A.1 of the paper). The count of an entry is the moving average of its number of assigned vectors. An entry
+  is dead if its count is below `revive_below` times the mean count. A dead entry is replaced by an encoder vector of
+  the batch, and its count is set to 1.
   """
 
   encoder: nn.Module

@@ -54,7 +54,7 @@ def _gaussian(logits, x, activation):
   return jnp.square(activation(logits) - x)
 
 
-# (logits, x, output activation) -> the reconstruction term of each element
+# Name -> function that maps (logits, x, output activation) to the reconstruction term of each element.
 LIKELIHOODS: dict[str, Callable] = {"bernoulli": _bernoulli, "gaussian": _gaussian}
 _UNITS = {"bernoulli": "nats", "gaussian": "squared_error"}  # name of the reconstruction term, which is also its unit
 
@@ -121,13 +121,13 @@ class Objective:
     return example_statistics({self.unit: self.reconstruction_term(model, logits, batch["x"])}, encoding)
 
   def combine(self, model: models.Model, means: Statistics) -> tuple[Scalar, Statistics]:
-    """Returns the loss [] and its terms from the means of `ExampleStatistics.values`."""
+    """Computes the loss [] and its terms from `means`, the means of `ExampleStatistics.values`."""
     del model
     loss = means[self.unit]
     return loss, {self.unit: loss}
 
   def loss(self, model: models.Model, values: Statistics, penalties: Statistics) -> tuple[Scalar, Statistics]:
-    """Returns the loss [] and its terms from the means of `ExampleStatistics.values` and of the model's penalties."""
+    """Computes the loss [] and its terms from the means of `values` and `penalties` (see `ExampleStatistics`)."""
     loss, terms = self.combine(model, values)
     for penalty in penalties.values():
       loss = loss + penalty
@@ -143,7 +143,7 @@ class Objective:
     train: bool = False,
     mean: Callable[[PyTree, Array], PyTree] = batch_mean,
   ) -> tuple[Scalar, Aux]:
-    """Returns the loss [] of a batch, its terms and the model's statistics.
+    """Returns the loss [] of a batch, and an `Aux` with the terms of the loss and the model's statistics.
 
     `train` enables dropout. `mean` averages the statistics over the batch and has the signature of `batch_mean`.
     """
@@ -170,7 +170,7 @@ class Objective:
 
 
 def example_statistics(values: Statistics, encoding: models.Encoding) -> ExampleStatistics:
-  """Returns the `ExampleStatistics` of `values` and of the penalties and statistics of the encoding."""
+  """Combines `values` with the penalties and the statistics of `encoding`."""
   return ExampleStatistics(values, encoding.penalties, encoding.statistics)
 
 

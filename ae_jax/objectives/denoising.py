@@ -46,7 +46,8 @@ class Denoising(base.Objective):
     return base.example_statistics({self.unit: self.reconstruction_term(model, logits, x, emphasis)}, encoding)
 
 
-# Span of tanh layers. Other hidden layers use the span "unit", so their noise level is in units of the activation.
+# Span of the outputs of tanh layers. Other hidden layers use `ranges.SPANS["unit"]`. Its width is 1, so the noise level
+# is not rescaled.
 _TANH_SPAN = ranges.Span(-1.0, 1.0, 0.0)
 
 
@@ -68,8 +69,8 @@ class Layerwise(base.Objective):
     encoder, decoder = model.module.layers or (None, None)
     if encoder is None or encoder.widths != decoder.widths[::-1]:
       raise errors.UserError(
-        "config.objective.name='layerwise' needs config.model.name='dense', decoder_widths=(), tied=False and a "
-        "bottleneck other than 'gaussian'"
+        "config.objective.name='layerwise' needs config.model.name='dense', config.model.decoder_widths=(), "
+        "config.model.tied=False and a config.model.bottleneck other than 'gaussian'"
       )
     layer, likelihood, layers = options["layer"], options["likelihood"], len(encoder.widths) + 1
     valid = isinstance(layer, int) and not isinstance(layer, bool) and 0 <= layer < layers

@@ -64,8 +64,8 @@ class Sparse(base.Objective):
 class Contractive(base.Objective):
   """Reconstruction loss plus `weight` times the squared Frobenius norm of the encoder's Jacobian (Rifai et al. 2011).
 
-  With `probes` = 0 the norm is exact and takes one backward pass per latent. Otherwise the norm is estimated without
-  bias from `probes` random directions.
+  With `probes` = 0 the norm is exact and takes one backward pass per latent. Otherwise `probes` random directions
+  give an unbiased estimate of the squared norm.
   """
 
   probes: int  # number of random directions; 0 for the exact norm

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from ae_jax import errors
 from ae_jax.types import AnyArray, Number
 
-# name -> function of t >= 0, the elapsed fraction of the schedule; returns 0 for `start`, 1 for the value in the config
+# name -> function of t >= 0, the elapsed fraction of the schedule; 0 stands for `start`, 1 for the value in the config
 SHAPES: dict[str, Callable] = {
   "constant": lambda t: jnp.zeros_like(t),  # `start` until the schedule ends
   "linear": lambda t: t,
@@ -65,7 +65,7 @@ def build(described: Sequence[Any], first: int, steps_per_epoch: int, last: int)
       name not in schedules,
       f"{where}.key",
       options["key"],
-      "an option without an earlier schedule; keep one schedule per option",
+      "an option that no earlier entry of config.schedules names; keep one entry per option",
     )
     steps = round(options[unit] * (steps_per_epoch if unit == "epochs" else 1))
     most = last - first

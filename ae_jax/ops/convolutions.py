@@ -195,9 +195,10 @@ def _conv_transpose_as_product(x: Image, kernel: Kernel, stride: int, crops: Seq
 
 
 def _overlap_add(pieces: Sequence[jax.Array], axis: int, stride: int) -> Any:
-  """Returns the sum of pieces [C, rows, columns, H, W, B], where piece i is shifted by i pixels along `axis` + 2.
+  """Shifts piece i by i input pixels along the axis `axis` + 2 and returns the sum of all pieces.
 
-  `axis` is padded with zeros to size `stride`, because the last piece can be shorter.
+  A piece has the axes [C, rows, columns, H, W, B]. It is padded with zeros to size `stride` along `axis`, because the
+  last piece can be shorter.
   """
   padding = lambda shift, piece: [
     {axis: (0, stride - piece.shape[axis]), axis + 2: (shift, len(pieces) - 1 - shift)}.get(a, (0, 0)) for a in range(6)

@@ -11,11 +11,12 @@ from jaxtyping import PyTree
 
 
 def in_segments(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-  """Returns `function`, a function of pytrees of arrays, with a gradient that recomputes most intermediates.
+  """Returns a function with the same results, but with a gradient that recomputes most intermediates.
 
-  The n operations of the function are split into segments of about sqrt(n) operations. The gradient keeps only the
-  values between segments, so the intermediates need about the memory of sqrt(n) operations. A loop (`lax.scan`) is a
-  separate segment and keeps its carry of each iteration. All other values are computed twice.
+  The arguments and results are pytrees of arrays. The n operations of the function are split into segments of about
+  sqrt(n) operations. The gradient keeps only the values at the boundaries of segments, so the intermediates need about
+  the memory of sqrt(n) operations. A loop (`lax.scan`) is a separate segment and keeps the carry of each iteration. All
+  other values are computed twice.
 
   On CPU, only loops need less memory. XLA's CPU compiler recomputes the other segments as early as possible, which
   saves no memory.
@@ -47,16 +48,17 @@ def _evaluate(jaxpr: core.Jaxpr, inputs: Sequence[Any]) -> list[Any]:
 
 
 def _last_uses(jaxpr: core.Jaxpr) -> dict[core.Var, int]:
-  """Returns {variable: index of the last equation that uses it}; for results, the index is the number of equations."""
+  """Returns {variable: index of the last equation that uses it}; for results, the number of equations."""
   uses = {var: index for index, equation in enumerate(jaxpr.eqns) for var in _variables(equation.invars)}
   return uses | dict.fromkeys(_variables(jaxpr.outvars), len(jaxpr.eqns))
 
 
 def _cuts(equations: Sequence[core.JaxprEqn], last: Mapping[core.Var, int]) -> list[int]:
-  """Returns the equation indices at which segments begin, and the number of equations n.
+  """Returns the indices of the equations at which segments begin, followed by the number of equations n.
 
-  Each loop is one segment. All other segments end after sqrt(n) to 2 sqrt(n) equations, where the fewest array elements
-  are alive, or earlier, at a loop or at the end of the program.
+  Each loop is one segment. The length of any other segment is between sqrt(n) and 2 sqrt(n) equations, and its end is
+  the position in this range where the fewest array elements are alive. A segment before a loop or at the end of the
+  program can be shorter.
   """
   alive, alive_before = 0, [0]  # number of array elements computed before an equation and used by it or later
   ending = [0] * (len(equations) + 1)

@@ -76,7 +76,8 @@ def _bilinear(size: int, new_size: int) -> Taps:
   return low, np.minimum(low + 1, size - 1), position - low
 
 
-# Name -> function (size, new size) of an axis that returns `Taps`, arrays with one entry per new pixel.
+# Name of a method -> function (old size, new size) that returns the `Taps` of an axis. The arrays have one entry per
+# output pixel.
 METHODS = {"nearest": _nearest, "bilinear": _bilinear}
 
 
@@ -98,7 +99,10 @@ def _resize_conv_as_products(x: Image, kernel: Kernel, size: Sequence[int], meth
 
 
 def _tap_matrix(taps: Taps, size: int, kernel: int) -> Float[np.ndarray, "new_size kernel size"]:
-  """Returns weights [y, u, x]: at output pixel y, kernel element u multiplies the sum over x of weights * input[x]."""
+  """Returns the weights [y, u, x] of the resized convolution along one axis.
+
+  Kernel element u contributes kernel[u] * sum_x weights[y, u, x] * input[x] to output pixel y.
+  """
   low, high, weight = taps
   new_size = len(low)
   weights = np.zeros((new_size + kernel - 1, size))  # the convolution pads the resized image with zeros

@@ -14,7 +14,7 @@ _MAX_COLUMNS = 64  # maximum number of images in a row
 _MAP_PIXELS = 1_600_000  # maximum number of pixels of all images of `figures.Points`
 _EXPLORER_PIXELS = 4_000_000  # maximum number of pixels of all images of `figures.Explorer`
 _HALF_WIDTH_BARS = 40  # maximum number of bars in a chart of half the page width
-_GREY = len(sprites.INKS) - 1  # index of the grey colour
+_GREY = len(sprites.INKS) - 1  # index of the grey colour in `sprites.INKS`
 
 Block = dict[str, Any]
 
@@ -103,7 +103,11 @@ def _attention(figure: figures.Attention, value_range: str) -> Block:
 
 
 def _side(examples: np.ndarray, max_pixels: int) -> int:
-  """Returns the length of an image's longer side with which all images together have at most `max_pixels` pixels."""
+  """Returns the side length in pixels to which the longer side of each image is reduced.
+
+  It is chosen such that all images together have at most `max_pixels` pixels, but it is at least 4 and at most
+  `sprites.SIDE`.
+  """
   height, width = examples.shape[1:3] if examples.ndim == 4 else (1, 1)
   longer = int(max(height, width) * min(1.0, (max_pixels / (len(examples) * height * width)) ** 0.5))
   return max(4, min(sprites.SIDE, longer))

@@ -48,7 +48,8 @@ def script() -> str:
 def losses(measured: Curves) -> Chart | None:
   """Returns a chart of the training and test loss over the epochs; None if there is no curve or no finite value.
 
-  The lower bound of the cross-entropy is drawn if the test loss equals the cross-entropy.
+  If the test loss is the cross-entropy alone (the last values of test/loss and test/nats are equal), the chart also
+  shows the lower bound of the cross-entropy.
   """
   lower_bound = {}
   nats, loss = measured.get("test/nats"), measured.get("test/loss")
@@ -194,7 +195,10 @@ def points(item: figures.Points, sheet: sprites.Sheet) -> Chart:
 
 
 def _thumbnail_style(sheet: sprites.Sheet) -> str:
-  """Returns the CSS that shows the image of a point; Bokeh inserts its position from the columns `left` and `top`."""
+  """Returns the CSS that shows the image of a point, which is a part of the sheet.
+
+  Bokeh inserts the position of the image in the sheet, from the columns `left` and `top` of the data source.
+  """
   width, height = sheet.width * sheet.scale, sheet.height * sheet.scale
   image = f"background:var(--{sheet.name}) -@{{left}}px -@{{top}}px/{sheet.columns * width}px auto no-repeat"
   return f"width:{width}px;height:{height}px;{image};image-rendering:pixelated"
@@ -239,7 +243,7 @@ def _add_hover(
 
 
 def _line(chart: figure, name: str, x: np.ndarray, y: np.ndarray, colour: str, size: float | int, group: str) -> Any:
-  """Draws a line and its points in renderers named `group`; returns the renderer of the points."""
+  """Draws a curve as a line and as points, with two renderers named `group`; returns the renderer of the points."""
   data = {"x": x, "y": y, "name": [name] * len(x)}
   chart.line("x", "y", source=data, color=colour, line_width=2, name=group)
   return chart.scatter("x", "y", source=data, color=colour, size=size, name=group)

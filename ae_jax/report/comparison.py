@@ -21,7 +21,7 @@ Rows = list[list[str]]  # rows of texts; the first text of a row is its header
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Runs on the same data whose configs differ only in the seed and in keys that do not change the result."""
+  """Runs on the same data. Their configs differ only in the seed and in keys that do not change the result."""
 
   runs: dict[str, Any]  # name -> run_report.RunReport
   config: dict[str, Any]  # dotted key -> value, without the keys in which the runs may differ
@@ -62,7 +62,7 @@ def read(folders: Sequence[pathlib.Path]) -> list[Group]:
     run = run_report.read(folder)
     if _ERROR not in run.metrics:
       raise errors.UserError(
-        f"{folder}: has no evaluation yet ({_ERROR} is missing in metrics.jsonl); train the run further"
+        f"{folder}: has no evaluation yet ({_ERROR} is missing in metrics.jsonl); continue its training"
       )
     config = {key: value for key, value in configs.flat(run.config).items() if not _may_differ(key)}
     key = repr((sorted(config.items()), run.description["data"]["fingerprint"]))
@@ -137,7 +137,7 @@ def write(groups: Sequence[Group], path: pathlib.Path) -> None:
 
 
 def _differences(groups: Sequence[Group]) -> Rows:
-  """Returns one row for each config key, and for each of `_PROPERTIES`, that differs between groups."""
+  """Returns a table row for each config key, and each property in `_PROPERTIES`, that differs between groups."""
   keys = dict.fromkeys(key for group in groups for key in group.config)
   lines = [[key, *(tables.text(group.config[key]) if key in group.config else "" for group in groups)] for key in keys]
   for name, of_run in _PROPERTIES.items():
@@ -183,7 +183,7 @@ def _metrics(groups: Sequence[Group]) -> tuple[Rows, Rows]:
 
 
 def _comparable(run: Any) -> list[str]:
-  """Returns the names of a run's metrics, without training metrics and without the bounds of intervals."""
+  """Returns the names of a run's metrics, except training metrics and the bounds or standard errors of metrics."""
   by_prefix = {}
   for name in run.metrics:
     prefix, slash, rest = name.partition("/")

@@ -12,7 +12,7 @@ from ae_jax.evaluators.context import EvalContext
 from ae_jax.runs import logs
 
 _MIN_PAUSE = 30.0  # minimum number of seconds between two updates of the report during training
-_PAUSE_FACTOR = 50  # minimum ratio of the time between updates to the time of an update, so these take at most 2 %
+_PAUSE_FACTOR = 50  # minimum ratio of a pause to the time of the update before it; updates take at most 2 % of the time
 
 
 def analyze(
@@ -91,7 +91,7 @@ def pictures(workdir: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def refresher(workdir: pathlib.Path) -> Callable[[], None]:
-  """Returns a function that rewrites the report of a run in training, unless it was rewritten recently."""
+  """Returns a function that rewrites the report of an unfinished run, unless the report was rewritten recently."""
   due = time.monotonic() + _MIN_PAUSE
 
   def refresh() -> None:

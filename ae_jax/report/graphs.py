@@ -59,10 +59,10 @@ def error_over_latent(
     path: PNG file to write.
     curves: {name of the curve: {latent size: [error of each seed]}}.
     pca: {latent size: error of PCA}.
-    knee: {"latent", "low", "high"}: smallest sufficient latent size and the bounds of its interval; None if there is
-      none.
+    knee: {"latent", "low", "high"}: smallest sufficient latent size and the bounds of its confidence interval; None if
+      no latent size is sufficient.
     dimensions: {estimator: {"estimate", "low", "high"}}: intrinsic dimension of the data and the bounds of its
-      interval.
+      confidence interval.
     title: Title of the plot.
   """
   figure = canvas.figure(7, 4.4)
@@ -123,7 +123,7 @@ def _mean_and_range(axes: Axes, curve: Mapping[int, Sequence[float]], name: str,
 
 
 def _mark(axes: Axes, value: float | int, interval: Mapping[str, Any], colour: str, **options: Any) -> None:
-  """Marks a value of x with a vertical line, and its interval with a vertical band."""
+  """Marks an x value with a vertical line, and its confidence interval with a vertical band."""
   axes.axvspan(interval["low"], interval["high"], color=colour, alpha=0.15, linewidth=0)
   axes.axvline(value, color=colour, linewidth=1.2, **options)
 

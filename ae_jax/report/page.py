@@ -101,7 +101,7 @@ def notes(*lines: str) -> Block:
 
 
 def _numbered(section: int, blocks: Sequence[Mapping[str, Any]]) -> list[Block]:
-  """Returns copies of the blocks with a unique "id" each."""
+  """Returns copies of the blocks; each copy has a unique "id"."""
   return [{**block, "id": f"block-{section}-{number}"} for number, block in enumerate(blocks)]
 
 

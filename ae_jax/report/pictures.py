@@ -1,4 +1,4 @@
-"""Saves figures as PNG files, with one private function (path, item, value_range) for each type of figure."""
+"""Saves figures as PNG files. `_KINDS` maps each type of figure to the function that saves it."""
 
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,7 @@ def draw(path: pathlib.Path, item: Figure, value_range: str) -> None:
 
 
 def limits(examples: np.ndarray, value_range: str) -> tuple[float, float]:
-  """Returns the bounds of `value_range`, or the minimum and maximum finite value of the examples if it is unbounded."""
+  """Returns the bounds of a value range; for an unbounded range, the extrema of the finite values in `examples`."""
   low, high = ranges.INTERVALS[value_range]
   if not np.isfinite(low):
     finite = examples[np.isfinite(examples)]
@@ -71,7 +71,10 @@ def heads(item: figures.Attention) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _rows(path: pathlib.Path, item: figures.ExampleRows, value_range: str) -> None:
-  """Saves the rows of examples. Below reconstructions, a row shows the error (red: too bright; blue: too dark)."""
+  """Saves the rows of examples.
+
+  If the second row contains reconstructions of images, a third row shows the errors (red: too bright; blue: too dark).
+  """
   first, *others = item.rows.values()
   if first.ndim == 3:
     (_overlaid if reconstructed(item) else _rows_of_series)(path, item)
@@ -253,7 +256,14 @@ def _attention_to_series(path: pathlib.Path, item: figures.Attention) -> None:
 
 
 def _strips(path: pathlib.Path, rows: Sequence[tuple[Any, ...]], title: str) -> None:
-  """Saves rows (name, images [N, H, W, C], value of black, value of white, colour map, value of the gaps)."""
+  """Saves rows of images.
+
+  Args:
+    path: PNG file to write.
+    rows: Tuples (name, images [N, H, W, C], low, high, colour map, gap). `low` and `high` are the values at the ends of
+      the colour map, and `gap` is the value of the pixels between images.
+    title: Title above the rows.
+  """
   figure = canvas.figure(len(rows[0][1]) * 0.7 + 1.3, 0.88 * len(rows) + 0.46, title)
   grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
   for axes, (name, images, low, high, colours, gap) in zip(grid, rows, strict=True):

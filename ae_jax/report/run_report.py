@@ -13,7 +13,7 @@ from ae_jax.evaluators import figures, results
 from ae_jax.report import blocks, charts, messages, page, tables, verdict
 from ae_jax.runs import logs, metric_names, run_folder
 
-# Title of a section -> types of its figures, or names of their evaluators. The type of a figure is looked up first.
+# Title of a section -> types of figures and names of evaluators whose figures it shows. The type has precedence.
 _SECTIONS = {
   "Reconstructions": ("reconstruction", "denoising", "anomaly", "logistic_pca"),
   "Latent codes": (
@@ -259,7 +259,7 @@ def _of_evaluator(evaluator: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _group(
   title: str, head: list[str], lines: tables.Rows, more: Sequence[tables.Table], remarks: Iterable[str]
 ) -> dict[str, Any]:
-  """Returns a group of tables with remarks below them, as a block of kind "groups" contains it."""
+  """Returns one entry of a block of kind "groups": a title, tables, and remarks below the tables."""
   further = [{"head": head, "lines": lines} for head, lines in more]
   sentences = [f"{remark[:1].upper()}{remark[1:]}." for remark in remarks]
   return {

@@ -33,7 +33,7 @@ class Sheet:
 
   @property
   def name(self) -> str:
-    """Name of the CSS variable that holds `url`; a hash of the file."""
+    """Name of the CSS variable that contains `url`. The name contains a hash of the file."""
     return f"sheet-{hashlib.sha256(self.url.encode()).hexdigest()[:12]}"
 
 

@@ -60,13 +60,20 @@ def over_epochs(measured: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[
 
 
 def _last_stage(measured: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> float:
-  """Returns the epoch at which the last training stage began. Losses of different stages are not comparable."""
+  """Returns the epoch at which the most recent training stage began; -inf if this is the first stage.
+
+  Losses of different stages are not comparable.
+  """
   epochs, stages = measured.get("stage", (np.zeros(0), np.zeros(0)))
   return float(epochs[stages < stages[-1:]].max(initial=-np.inf))
 
 
 def _best(name: str, epochs: np.ndarray, values: np.ndarray) -> tuple[str, str]:
-  """Returns the best value and its first epoch as texts; ("", "") for baselines and metrics without a known order."""
+  """Returns the best value and its first epoch as texts.
+
+  Returns ("", "") for baselines, for metrics without a finite value, and for metrics of which it is unknown whether
+  lower or higher is better.
+  """
   sign = 1 if any(word in name for word in _LOWER) else -1 if any(word in name for word in _HIGHER) else 0
   finite = np.isfinite(values)
   if not sign or not finite.any() or name.startswith(_BASELINES):
@@ -76,7 +83,11 @@ def _best(name: str, epochs: np.ndarray, values: np.ndarray) -> tuple[str, str]:
 
 
 def of_values(values: Mapping[str, float | int]) -> tuple[Rows, list[Table]]:
-  """Returns rows [name, value with its interval] of the scalar values, and `pivots` of the values with parts."""
+  """Formats values and their confidence intervals or standard errors as tables.
+
+  Returns:
+    The rows [name, text] of the scalar values, and the tables of the values with parts; see `pivots`.
+  """
   texts = {name: _with_interval(name, values) for name in values if not ends_an_interval(name, values)}
   return [[readable(name), text] for name, text in texts.items() if "/" not in name], pivots(texts)
 

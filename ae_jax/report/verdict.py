@@ -10,14 +10,16 @@ import numpy as np
 from ae_jax import config as configs
 from ae_jax.runs import metric_names
 
-_EXACT = 1e-6  # PCA errors below this fraction of the data variance (or of the model's error) are rounding errors
+# A PCA error below this fraction of the data variance is a rounding error. For runs of earlier versions, whose data
+# variance is unknown, the model's error replaces the variance.
+_EXACT = 1e-6
 # A run has diverged if its cross-entropy exceeds this multiple of the cross-entropy of predicting 0.5 everywhere.
 _DIVERGED_NATS = 10
 _FEW_ACTIVE = 0.1  # a gaussian bottleneck with a smaller fraction of active units has nearly collapsed
 _OVERFIT = 1.5  # a larger ratio of test loss to training loss means overfitting
 
 Metrics = Mapping[str, float | int]
-Judgement = tuple[str, str | None]  # sentences of the verdict, and advice or None
+Judgement = tuple[str, str | None]  # (sentences of the verdict, advice); the advice is None if there is none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Result:
 
   @property
   def active_units(self) -> float | int | None:
-    """Number of active units of a gaussian bottleneck; None for other bottlenecks, or if it was not measured."""
+    """Number of active units of a gaussian bottleneck; None for other bottlenecks or without a measurement."""
     if self.settings.get("model.bottleneck") != "gaussian":
       return None
     return self.metrics.get("test/active_units", self.metrics.get("latent/active_units"))
@@ -84,7 +86,7 @@ class Result:
 
 
 def of(result: Result, finished: bool = True) -> str:
-  """Returns the sentences of the verdict, followed by advice if a rule has any.
+  """Returns the verdict of the first rule that applies, followed by the advice of this rule if it gives any.
 
   Before training has ended (`finished` is False), only a diverged run gets advice. If skipped steps explain the result,
   the advice is left out, because `of_skipped` gives it.
@@ -134,7 +136,7 @@ def _constant(result: Result) -> Judgement | None:
 
 
 def _near_mean(result: Result) -> Judgement | None:
-  """Rule for a collapsed posterior, and for an error not below the error of predicting the mean training example."""
+  """Rule for posterior collapse, and for models that are no better than predicting the mean training example."""
   mean = result.mean_predictor
   no_better = mean is not None and result.error >= mean
   judgement = (
@@ -162,7 +164,7 @@ def _advice_on_collapse(result: Result) -> str:
 
 
 def _low_rank(result: Result) -> Judgement | None:
-  """Rule for data that PCA reconstructs up to rounding errors, so no model can be better."""
+  """Rule for data that PCA reconstructs exactly except for rounding errors; no model can be better on such data."""
   variance = result.mean_predictor or result.error
   if result.is_quantised or not result.pca <= _EXACT * variance:
     return None

@@ -35,7 +35,7 @@ class CheckpointFolder:
   def settle(self) -> None:
     """Waits for the pending save; raises the exception of a failed save.
 
-    The thread of a save ends only after its result is requested from Orbax.
+    Orbax runs each save in a thread, which ends only after the result of the save is requested.
     """
     pending, self.pending = self.pending, None
     try:
@@ -90,7 +90,7 @@ def open_folder(folder: pathlib.Path, to_save: bool, report: _Report = print) ->
       _set_aside(folder, step, fault, report)
   policies = ocp.training.preservation_policies
   context = ocp.Context()
-  # If a folder cannot be created, asynchronous creation makes Orbax's threads, and so the process, wait five minutes.
+  # With asynchronous creation, Orbax's threads block the process for five minutes if a folder cannot be created.
   context.async_options.create_directories_asynchronously = False
   return CheckpointFolder(
     ocp.training.Checkpointer(
@@ -142,7 +142,7 @@ def has_step(opened: CheckpointFolder, step: int) -> bool:
 
 
 def newest_step(folder: pathlib.Path) -> int | None:
-  """Returns the step of the newest checkpoint in a folder that is not open; None if there is no checkpoint."""
+  """Returns the step of the newest checkpoint, without opening the folder; None if there is no checkpoint."""
   return max((int(file.parents[1].name) for file in folder.glob("[0-9]*/metrics/metrics")), default=None)
 
 
@@ -213,12 +213,15 @@ def _load(opened: CheckpointFolder, step: int, abstract: Mapping[str, Any]) -> t
 
 
 def _complete(opened: CheckpointFolder) -> list[Any]:
-  """Returns the checkpoints with metrics; a checkpoint without metrics was only partly deleted by a killed process."""
+  """Returns the complete checkpoints: a checkpoint without metrics was partly deleted when a process was killed."""
   return [checkpoint for checkpoint in opened.orbax.checkpoints if checkpoint.metrics]
 
 
 def _parts(state: Any) -> dict[str, Any]:
-  """Returns the fields of a `TrainState` to save: all but `step` and empty fields, which earlier versions lacked."""
+  """Returns the fields of a `TrainState` that a checkpoint contains: all except `step` and empty optional fields.
+
+  Checkpoints of earlier versions lack the optional fields.
+  """
   parts = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "step"}
   return {name: part for name, part in parts.items() if name in _ALWAYS_SAVED or jax.tree.leaves(part)}
 

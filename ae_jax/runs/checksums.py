@@ -39,11 +39,11 @@ def _bits(leaf: Shaped[AnyArray, "..."]) -> UInt32[AnyArray, " elements"]:
 
 
 def _checksum(bits: UInt32[AnyArray, " elements"], first: int, xp: types.ModuleType) -> Any:
-  """Returns the sum of `bits`, weighted by odd numbers, modulo 2**32; it is exact in any order of summation.
+  """Returns the sum of `bits`, weighted by odd numbers, modulo 2**32; it does not depend on the order of summation.
 
   Args:
     bits: Elements of an array, or of a block of an array.
-    first: Index in the array of the first of these elements.
+    first: Index of `bits[0]` in the whole array.
     xp: numpy or jax.numpy.
   """
   return (bits * (2 * xp.arange(first, first + bits.size, dtype=np.uint32) + 1)).sum(dtype=np.uint32)

@@ -74,7 +74,12 @@ class Log:
       os.fsync(self._file.fileno())
 
   def finish(self, numbers: Mapping[str, float | int], pictures: Mapping[str, pathlib.Path]) -> None:
-    """Adds the final metrics, which are in no record, and PNG files to the copies; both are dicts by name."""
+    """Adds final results to the copies for TensorBoard and trackers.
+
+    Args:
+      numbers: {name: value} of the final metrics. metrics.jsonl does not contain them.
+      pictures: {name: path} of PNG files.
+    """
     with self._writing():
       self._board.write({"step": self._step, **numbers})
       self._board.pictures(pictures, self._step)
@@ -131,7 +136,7 @@ class WindowAverages:
       yield self._record(self._every)
 
   def rest(self) -> Record:
-    """Returns the record of the steps that are not in a record yet."""
+    """Returns a record of all steps in `pending`."""
     return self._record(len(self.pending))
 
   def _record(self, count: int) -> Record:
@@ -213,7 +218,13 @@ class Display:
     )
 
   def advance(self, images: float | int, seconds: float, loss: float | np.floating[Any]) -> None:
-    """Adds `images` examples, which took `seconds` of training, and the last loss (not shown if `sparse`)."""
+    """Updates the progress.
+
+    Args:
+      images: Number of examples since the last call.
+      seconds: Training time of these examples.
+      loss: Last loss; a `sparse` display does not show it.
+    """
     self._seen += images
     self._trained += images
     self._seconds += seconds
@@ -279,7 +290,10 @@ def _summary(records: Collection[Mapping[str, Any]]) -> str:
 
 
 def profiled(function: Callable[..., Any], folder: pathlib.Path) -> Callable[..., Any]:
-  """Returns the function with its second call profiled; TensorBoard and Perfetto can open the trace in `folder`."""
+  """Returns a wrapper of `function` that profiles the second call.
+
+  The trace is written to `folder`; TensorBoard and Perfetto can open it.
+  """
   calls = itertools.count()
 
   def call(*args: Any) -> Any:

@@ -19,7 +19,7 @@ from ae_jax import data, errors, models
 from ae_jax.system import paths
 
 LOCK = ".lock"  # lock file in a run folder, held by the process that trains in it
-FORMAT = 2  # of config.json; files without the key "format" have format 1, where one_class=-1 meant all labels
+FORMAT = 2  # of config.json; a file without the key "format" has format 1, in which one_class=-1 means all labels
 _PACKAGES = ("ae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -185,8 +185,8 @@ def _check_same_data(
   differing = [_COMPARED[key] for key in compared if stored.get(key) != current[key]]
   if differing:
     raise errors.UserError(
-      f"--workdir={workdir}: the run was trained on other data than {section}: different {', '.join(differing)}; "
-      "restore the data, or train in another folder"
+      f"--workdir={workdir}: the data set of config.data={section} differs from the data that the run was trained on; "
+      f"different: {', '.join(differing)}. Restore the data, or train in another folder"
     )
 
 

@@ -14,10 +14,11 @@ _FLUSH_INTERVAL = 30.0  # seconds
 
 
 class Board:
-  """Writer of a TensorBoard event file that starts at `step`; TensorBoard discards earlier events after this step.
+  """Writer of the TensorBoard event file of a run that starts or continues at `step`.
 
-  It writes in the calling thread, because errors in the thread of tensorboardX's SummaryWriter cannot be caught. All
-  methods raise OSError if the file cannot be written.
+  TensorBoard ignores events of later steps in the files that the run wrote before it was continued. This class writes
+  in the calling thread, because errors in the thread of tensorboardX's SummaryWriter cannot be caught. All methods
+  raise OSError if the file cannot be written.
   """
 
   def __init__(self, workdir: pathlib.Path, step: int, config: Mapping[str, Any] | None) -> None:
@@ -68,10 +69,11 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _session(config: Mapping[str, Any]) -> tuple[Any, Any]:
-  """Returns the summaries that start and end a session, which is a run and its config in the HParams tab.
+  """Returns the two summaries that start and end a session. The HParams tab shows a run and its config as a session.
 
-  The optional summary of the experiment is omitted. Without it, TensorBoard lists the keys of all runs in its folder,
-  and first the keys that differ. With it, TensorBoard would list the keys of a single run, in alphabetical order.
+  The HParams plugin also defines a summary of the experiment, which is optional and omitted here. Without it,
+  TensorBoard lists the config keys of all runs in the folder, and begins with the keys that differ. With it,
+  TensorBoard would list the keys of a single run, in alphabetical order.
   """
   from tensorboardX.summary import hparams
 

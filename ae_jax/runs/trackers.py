@@ -36,7 +36,7 @@ _PROJECT = "ae_jax"  # default name of the project (W&B) or experiment (MLflow)
 _BATCH_SECONDS = 2.0  # records that arrive within this time are sent together
 _PATIENCE = {True: 30.0, False: 5.0}  # run is finished -> maximum number of seconds to wait for the tracker at the end
 _MAX_CHARACTERS = 500  # limit of an MLflow parameter
-_failed: dict[str, float] = {}  # tracker -> time of its last failure, which only one sweep member reports
+_failed: dict[str, float] = {}  # tracker -> time of its last failure; only one sweep member reports a failure
 
 Records = Sequence[tuple[float, int, dict[str, float | int]]]  # (time, step, metrics)
 
@@ -75,7 +75,7 @@ class Copy:
       self._queue.put((time.time(), record))
 
   def finish(self, numbers: Mapping[str, float | int], pictures: Mapping[str, pathlib.Path]) -> None:
-    """Sets the final metrics and the PNG files, both by name; they are sent after all records."""
+    """Stores the final metrics {name: value} and the PNG files {name: path}, which are sent after all records."""
     self._end = (numbers, pictures)
 
   def close(self) -> None:

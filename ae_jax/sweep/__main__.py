@@ -4,9 +4,9 @@
   ae_jax sweep --config=vae --seeds=3 --grid objective.beta=0.5,1,2 --workdir=runs/beta
   python -m ae_jax.sweep --config=configs/dense.py:digits --latents=2,4,8 --halving=2
 
-Each autoencoder is a member of the sweep and has its own run folder, as written by `ae_jax train`. Members that differ
-only in latent size, seed and numeric hyperparameters train together in one compiled program. Run the same command again
-to continue an interrupted sweep, or add values to the command to add members.
+Each autoencoder is a member of the sweep and has its own run folder, in the format of `ae_jax train`. Members that
+differ only in latent size, seed and numeric hyperparameters train together in one compiled program. Run the same
+command again to continue an interrupted sweep, or add values to the command to add members.
 """
 
 import os
@@ -53,7 +53,9 @@ _ENGINE = flags.DEFINE_enum(
 )
 _ADDRESS = flags.DEFINE_string("address", "", "Address of a Ray cluster; default: start a cluster on this machine.")
 _SHARES = flags.DEFINE_integer(
-  "shares", 0, "Number of Ray tasks or Slurm jobs; 0: for Ray one per GPU, or per machine without GPUs; for Slurm one."
+  "shares",
+  0,
+  "Number of Ray tasks or Slurm jobs; 0: one Ray task per GPU (per machine if there are no GPUs), or one Slurm job.",
 )
 _SLURM = flags.DEFINE_multi_string(
   "slurm", [], "Option of submitit: KEY=VALUE, such as slurm_partition=gpu; may be repeated."
@@ -87,7 +89,7 @@ def _choose_devices(engines):
 
 
 def _engine(engines, folder):
-  """Returns a function (received, report) -> `engines.Engine` for the flag --engine."""
+  """Returns the function that starts the engine of the flag --engine; see `sweep.run.StartEngine`."""
   if _ENGINE.value == "ray":
     return lambda received, _: engines.ray(received, _ADDRESS.value, _SHARES.value)
   if _ENGINE.value == "slurm":

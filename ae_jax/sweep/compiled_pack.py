@@ -36,7 +36,7 @@ def _in_turn(function: Callable) -> Callable:
   return lambda *args: jax.lax.map(lambda member_args: function(*member_args), args)
 
 
-# How one device computes its members: name -> transformation that maps the function of one member over all members.
+# How a device computes its members: name -> transformation of a function of one member into a function of all members.
 WAYS = {"side by side": jax.vmap, "in turn": _in_turn}
 
 
@@ -96,7 +96,7 @@ def start(members: Members, device_data: DeviceData) -> TrainState:
 
 
 def restart(stage: Stage, device_data: DeviceData) -> Callable[[TrainState], TrainState]:
-  """Returns a function (state) -> state with new optimizer states, for the start of a training stage."""
+  """Returns a function that gives a state new optimizer states, as needed at the start of a training stage."""
 
   def function(state: TrainState) -> TrainState:
     return dataclasses.replace(state, opt_state=jax.vmap(stage.optimizer.init)(state.params))
@@ -240,7 +240,7 @@ def member_states(members: Members, state: TrainState) -> Iterator[TrainState]:
 
 
 def member_values(member: grid.Member, values: Mapping[str, AnyArray]) -> Mapping[str, AnyArray]:
-  """Returns the evaluation results {name: [batches, B, ...]} of a member without padded latent units."""
+  """Removes the padded latent units from the evaluation results {name: [batches, B, ...]} of a member."""
   experiment = member.experiment
   shapes = _statistic_shapes(
     experiment.model, experiment.evaluators, experiment.dataset.value_range, experiment.dataset.span

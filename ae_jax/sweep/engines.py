@@ -25,10 +25,10 @@ from ae_jax.training import preemption
 
 JOBS = ".jobs"  # subfolder of the sweep folder for the logs of Slurm jobs
 Results = Iterator[dict[str, trainer.MemberResult]]
-_MAX_TRIES = 5  # starts of a task before the loss of its worker is an error
+_MAX_TRIES = 5  # maximum number of starts of a task; if the last worker is lost too, an error is raised
 _POLL_SECONDS = 1.0
 _ONE_CORE_FLAGS = "--xla_cpu_multi_thread_eigen=false --xla_cpu_prefer_vector_width=512"  # for one device per core
-_FORWARDED_VARIABLES = ("TFDS_DATA_DIR", "AE_JAX_CACHE", "JAX_PLATFORMS")  # to the workers of a cluster
+_FORWARDED_VARIABLES = ("TFDS_DATA_DIR", "AE_JAX_CACHE", "JAX_PLATFORMS")  # environment variables sent to Ray workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-  """A function that trains tasks, and the number of tasks into which members are split."""
+  """A function that trains tasks, and the number of tasks into which the members of a program are split."""
 
   run: Callable[[Iterable[Task]], Results]  # yields {member name: MemberResult} as members finish
   shares: int = 1  # number of tasks for the members that share a program
@@ -56,7 +56,7 @@ def use_cores(count: int) -> None:
 
   Call this function once per process, before JAX is first used. With one device per core, neither members nor threads
   wait for each other. The XLA flags also select the widest vectors of the CPU, which XLA does not use by default. With
-  AVX-512, a training step takes 0.92 of the time for a dense model and 0.9 to 0.97 of the time for a CNN.
+  AVX-512, they shorten a training step to 0.92 of its time for a dense model, and to 0.9 to 0.97 of its time for a CNN.
   """
   os.environ["XLA_FLAGS"] = f"{_ONE_CORE_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
   jax.config.update("jax_num_cpu_devices", count)
@@ -106,7 +106,7 @@ def ray(received: Callable[[], str], address: str, shares: int) -> Engine:
     for reference in cluster.wait(running, timeout=_POLL_SECONDS)[0]:
       try:
         yield reference, cluster.get(reference)
-      except cluster.exceptions.RayTaskError:  # raised by code of this package: a bug
+      except cluster.exceptions.RayTaskError:  # an error in the code of this package
         raise
       except cluster.exceptions.RayError as error:
         raise errors.UserError(
@@ -150,7 +150,7 @@ def slurm(received: Callable[[], str], workdir: pathlib.Path, shares: int, optio
     for job in done:
       try:
         yield job, job.result()
-      except submitit.core.utils.FailedJobError:  # raised by code of this package: a bug
+      except submitit.core.utils.FailedJobError:  # an error in the code of this package
         raise
       except submitit.core.utils.UncompletedJobError:
         yield job, None

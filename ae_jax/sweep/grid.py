@@ -1,4 +1,4 @@
-"""Members of a sweep: one experiment per combination of values, and groups that can share a compiled program."""
+"""Members of a sweep: one experiment per combination of values, and groups of members that can share a program."""
 
 import dataclasses
 import json
@@ -47,8 +47,9 @@ def parse_axis(flag: str, text: str) -> tuple[str, list[int | float]]:
     numbers = []
   if not numbers or not all(map(errors.is_number, numbers)):
     raise errors.UserError(f"{argument}: must be comma-separated numbers, such as {_EXAMPLES[flag]}")
-  if len(set(numbers)) < len(numbers):
-    raise errors.UserError(f"{argument}: lists a number twice; list each number once")
+  repeated = [number for number in numbers if numbers.count(number) > 1]
+  if repeated:
+    raise errors.UserError(f"{argument}: lists the number {repeated[0]} twice; list each number once")
   return key.removeprefix("config."), numbers
 
 
@@ -81,7 +82,7 @@ def members(config: ConfigDict, keys: Sequence[str], points: Iterable[Sequence[A
     name = ",".join(f"{short}={text}" for short, text in zip(short_keys, texts, strict=True))
     if any(member.name == name for member in grid_members):
       raise errors.UserError(
-        f"--grid {name}: occurs twice, because two values of a key are equal; list each value once"
+        f"--grid {name}: two sweep members have these values, because values of a key are equal; list each value once"
       )
     grid_members.append(Member(name, dict(zip(keys, values, strict=True)), experiment))
   return grid_members
@@ -122,7 +123,7 @@ def _program(experiment: setup.Experiment) -> str:
   """Returns a text of everything compiled into a program; experiments with equal texts can share one program.
 
   The text omits the numbers that a program takes as arguments (`numbers`). It includes the number of microbatches,
-  because one of those numbers can decide whether an objective needs the whole batch.
+  which can depend on such a number: for example, the ELBO needs the whole batch if free_bits is not 0.
   """
   config = configs.as_json(experiment.config)
   config["seed"] = None
@@ -140,7 +141,7 @@ def _set(config: ConfigDict, key: str, value: int | float) -> int | float:
   """Sets a numeric config key and returns the value, converted to the type of the previous value.
 
   Raises:
-    UserError: If the key is not numeric or must not vary within a sweep, or if an integer key gets another number.
+    UserError: If the key is not numeric or must not vary within a sweep, or if it is an integer and the value is not.
   """
   section, path = config, key.split(".")
   for name in path[:-1]:

@@ -16,7 +16,7 @@ from ae_jax.types import Columns
 
 
 def latent_masks(members: Sequence[grid.Member], widest: grid.Member) -> dict[str, Any]:
-  """Returns {"latent_mask", "mask"}: masks of the latent units and parameters that each member uses.
+  """Returns masks of the latent units ("latent_mask") and of the parameters ("mask") that each member uses.
 
   The masks have a leading member axis; see `masking.MaskedModel`. `widest` is the member with the largest latent size.
   The result is {} if the latent code cannot be padded, because then all members have the same latent size.

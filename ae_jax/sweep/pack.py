@@ -69,14 +69,14 @@ def build(pack: Pack, number: int, state: TrainState) -> CompiledStage:
     data_bytes = cost.bytes_of(jax.tree.leaves((pack.device_data.train, pack.device_data.test)))
     fitting = int(count * (pack.budget - data_bytes) / (built.peak_bytes - data_bytes))
     raise TooLarge(max(size, min(fitting, count - 1) // size * size))
-  futures.wait(pack.baselines.values())  # computed during compilation; must not disturb later timings
+  futures.wait(pack.baselines.values())  # the baselines must not disturb later timings
   return dataclasses.replace(built, tune=functools.partial(choose_way, pack, number))
 
 
 def choose_way(
   pack: Pack, number: int, built: CompiledStage, state: TrainState, batches: Sequence[Any], seconds: float
 ) -> CompiledStage:
-  """Returns the faster compiled stage: `built`, or a stage with the other key of `compiled_pack.WAYS`.
+  """Returns the faster compiled stage: `built`, or the same stage compiled with the other key of `compiled_pack.WAYS`.
 
   The other stage is compiled and run on a copy of the state, at most once per pack. This trial is skipped unless the
   rest of the training takes much longer than the trial.

@@ -19,7 +19,7 @@ from ae_jax.sweep.summary import Row
 from ae_jax.system import cache
 from ae_jax.training import preemption, setup
 
-StartEngine = Callable[[Callable[[], str], Callable[[str], None]], engines.Engine]  # (received, report) -> engine
+StartEngine = Callable[[Callable[[], str], Callable[[str], None]], engines.Engine]  # arguments: see `engines.local`
 
 
 def run(
@@ -38,7 +38,7 @@ def run(
     workdir: The sweep folder.
     options: See `trainer.SweepOptions`.
     factor: Factor of successive halving (see `halving.rungs`); 0 for no halving.
-    engine: Function (received, report) -> engine, such as `engines.local`.
+    engine: Function that starts the engine, which trains the members; see `engines.local` for its arguments.
 
   Raises:
     UserError: If an input is invalid; inputs are checked before anything is compiled or written.
@@ -108,7 +108,7 @@ def _check_no_early_end(config: ConfigDict) -> None:
 def _task_groups(
   members: Sequence[grid.Member], rows: Mapping[str, Row], workdir: Path, shares: int
 ) -> list[list[grid.Member]]:
-  """Groups members into tasks; the members of a task share a program and have trained for the same epochs."""
+  """Groups members into tasks; the members of a task share a program and have trained for equally many epochs."""
   packs = [pack for level in _by_trained_epochs(members, rows, workdir) for pack in grid.packs(level)]
   return [part for pack in packs for part in _split(pack, shares)]
 
@@ -135,7 +135,7 @@ def _split(group: list[grid.Member], shares: int) -> list[list[grid.Member]]:
 def _by_trained_epochs(
   members: Iterable[grid.Member], rows: Mapping[str, Row], workdir: Path
 ) -> list[list[grid.Member]]:
-  """Groups members by trained epochs, because members in one program must be at the same step."""
+  """Groups members by the number of trained epochs, because members in one program must be at the same step."""
   levels: dict[float, list[grid.Member]] = {}
   for member in members:
     levels.setdefault(_trained_epochs(member, rows, workdir), []).append(member)
@@ -185,8 +185,9 @@ def _notes(rows: Sequence[Row], workdir: Path) -> list[str]:
   seconds, ways = sum(row["seconds"] for row in rows), ", ".join(sorted({row["way"] for row in rows}))
   return [
     f"Training and compiling {len(rows)} members took {seconds:.0f} s. Each device computed its members {ways}.",
-    f"A latent size is enough if doubling it reduces the error by less than {summary.ENOUGH:.0%}. Its interval "
-    "contains 95 % of the bootstrap samples over the seeds; with two or three seeds, it is the range over the seeds.",
+    f"A latent size is enough if doubling it reduces the error by less than {summary.ENOUGH:.0%}. The interval of the "
+    "smallest such size contains 95 % of the bootstrap samples over the seeds; with two or three seeds, it is their "
+    "range.",
     "The intervals of the intrinsic dimension of the data include the sampling error (95 %) and the bias. The bias is "
     "estimated from the trend over the neighbour distances.",
     f"Load the run of a member: ae_jax.load({str(workdir / rows[0]['name'])!r}).",
@@ -194,7 +195,7 @@ def _notes(rows: Sequence[Row], workdir: Path) -> list[str]:
 
 
 def _check_folder(workdir: Path, members: Sequence[grid.Member]) -> None:
-  """Raises UserError if the folder contains files that do not belong to a sweep, or members of another config."""
+  """Raises UserError if the folder contains files that are not part of a sweep, or members with another config."""
   known = {trainer.PACKS, engines.JOBS, *summary.FILES} | {member.name for member in members}
   if workdir.exists():
     others = sorted(p.name for p in workdir.iterdir() if p.name not in known and not (p / "config.json").exists())

@@ -48,9 +48,10 @@ def row(member: grid.Member, workdir: Path, result: trainer.MemberResult) -> Row
 
 
 def error_after(workdir: Path, member: grid.Member, epochs: int) -> float:
-  """Returns the test error of a member at its first evaluation after `epochs` or more epochs; infinity without one.
+  """Returns the test error of a member at its first evaluation after `epochs` or more epochs.
 
-  That evaluation is later than `epochs` only if the member was trained without halving and evaluated less often.
+  The error is infinite if there is no such evaluation. The evaluation is later than `epochs` only if the member was
+  trained without halving and evaluated less often.
   """
   for record in logs.stream(workdir / member.name):
     if "test/squared_error" in record and round(record["epoch"]) >= epochs:
@@ -143,9 +144,9 @@ def knee(curve: Curve) -> dict[str, Any] | None:
   """Returns the smallest sufficient latent size: doubling it reduces the error by less than ENOUGH.
 
   Returns:
-    {"latent", "low", "high", "gain"}, or None if no size is sufficient. "latent" is the latent size. "low" and "high"
-    bound 95 % of the latent sizes in bootstrap samples over the seeds. "gain" is the relative reduction of the error
-    when the latent size is doubled, interpolated on logarithmic axes.
+    {"latent", "low", "high", "gain"}, or None if no size is sufficient. "latent" is this size. "low" and "high" are the
+    ends of its 95 % bootstrap interval over the seeds. "gain" is the relative reduction of the error when the latent
+    size is doubled, interpolated on logarithmic axes.
   """
   sizes = sorted(curve)
   if len(sizes) < 2:

@@ -215,7 +215,7 @@ def _restore(
     with checkpoints.open_folder(workdir / member.name / "checkpoints", True, report) as folder:
       abstract = compiled_pack.abstract_member_state(member)
       member_checkpoints.append(checkpoints.restore(folder, abstract, report))
-  # single runs that were interrupted within an epoch leave notes; a pack cannot continue them
+  # there are notes if a single run was interrupted within an epoch; a pack cannot continue such a run
   if None in member_checkpoints or any(notes for _, notes in member_checkpoints):
     return initial, new_notes
   states = [state for state, _ in member_checkpoints]
@@ -244,7 +244,7 @@ def _metrics(
 def _checkpoint(
   pack: packs.Pack, recorders: Sequence[loop.Recorder], state: TrainState, records: Sequence[Any]
 ) -> tuple[TrainState, float, dict[str, Any]]:
-  """Returns (state, error, notes) to save for a pack; the error is infinite because no checkpoint is the best one."""
+  """Returns (state, error, notes) to save for a pack; the error is infinite, because a pack has no best checkpoint."""
   del records
   notes: dict[str, Any] = {"courses": [(recorder.windows.pending, recorder.diverged) for recorder in recorders]}
   notes |= {"way": pack.way} if pack.measured else {}

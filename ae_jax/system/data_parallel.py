@@ -103,9 +103,9 @@ class DataParallel:
   def mean(self, values: PyTree, weight: Float[Array, " examples"]) -> PyTree:
     """Returns weighted means over the examples of all devices: leaves [B, ...] -> [...].
 
-    Gradients flow only through this device's examples: the derivative is the derivative of this device's own mean.
-    The average of the devices' gradients, weighted by the total weight of their examples, is the gradient of the whole
-    batch.
+    The value is the mean over all devices, but its gradient is the gradient of the mean over this device's examples
+    only. To get the gradient of the whole batch, average the gradients of the devices, weighted by the total weight of
+    the examples of each device.
 
     Args:
       values: Arrays [B, ...] computed from this device's examples.

@@ -81,7 +81,7 @@ def put(array: PyTree, placement: jax.sharding.Sharding) -> PyTree:
 def put_rows(
   rows: Shaped[np.ndarray, "steps local ..."], placement: NamedSharding, padded_batch_size: int
 ) -> Shaped[Array, "steps padded_batch ..."]:
-  """Builds a sharded array of whole batches from the rows of each batch that each process holds."""
+  """Returns a sharded array of whole padded batches. Each process passes only the rows of its own devices."""
   if placement.is_fully_addressable:
     return jax.device_put(rows, placement)
   return jax.make_array_from_process_local_data(placement, rows, (rows.shape[0], padded_batch_size, *rows.shape[2:]))

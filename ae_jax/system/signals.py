@@ -117,7 +117,10 @@ def _print_line(line: str) -> None:
 
 
 def _reset_after_fork() -> None:
-  """Restores the default handlers in a forked process: it has no thread of `watch` but shares the parent's socket."""
+  """Restores the default signal handlers in a forked process.
+
+  A forked process does not have the thread that `watch` starts, but it shares the socket of its parent process.
+  """
   signal.set_wakeup_fd(-1)
   signal.signal(signal.SIGINT, signal.default_int_handler)
   signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -38,7 +38,7 @@ class DeviceData:
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStage:
-  """The compiled functions of a training stage; they take only the arguments that change.
+  """The compiled functions of a training stage; arguments that are the same in all calls are bound.
 
   If sweep members train together, all arrays have a leading member axis.
   """
@@ -48,15 +48,15 @@ class CompiledStage:
   evaluate: Callable  # (state) -> (loss, {name: values [batches, padded batch size, ...]})
   compile_seconds: float
   peak_bytes: int = 0  # per device, predicted by the compiler; 0 for a single run
-  # (state before the chunk, rows, weights): called after a chunk with a non-finite step. For a single run it raises
-  # UserError; for sweep members it does nothing, because the other members continue
+  # (state before the chunk, rows, weights): called after a chunk in which a loss or gradient is not finite. For a
+  # single run it raises UserError; for sweep members it does nothing, because the other members continue
   fail: Callable = lambda *_: None
   # (this stage, state, (rows, weights), seconds of the chunk) -> the compiled stage to continue with
   tune: Callable = lambda stage, *_: stage
 
 
 def keys(seed: int) -> tuple[Key[Array, ""], Key[Array, ""]]:
-  """Returns the random keys for the initialisation and the noise of a run."""
+  """Returns two random keys of a run: the key of the initialisation and the key of the noise."""
   init_key, noise_key = jax.random.split(jax.random.key(seed))
   return init_key, noise_key
 
@@ -104,9 +104,17 @@ def test_arguments(device_data: DeviceData, model_args: tuple, state: TrainState
 def bind_data(
   device_data: DeviceData, model_args: tuple, padded_batch_size: int, train_chunk: Callable, evaluate: Callable
 ) -> tuple[Callable, Callable]:
-  """Returns `train_chunk` and `evaluate` of a `CompiledStage`: compiled functions with the constant arguments bound.
+  """Binds the constant arguments of compiled functions.
 
-  `padded_batch_size` is the number of rows of a padded batch, counted over all processes.
+  Args:
+    device_data: See `DeviceData`.
+    model_args: See `chunk_arguments`.
+    padded_batch_size: Number of rows of a padded batch, counted over all processes.
+    train_chunk: The compiled `steps.train_chunk`.
+    evaluate: The compiled `steps.evaluate`.
+
+  Returns:
+    `CompiledStage.train_chunk` and `CompiledStage.evaluate`.
   """
 
   def train(state, *batches):
@@ -138,7 +146,11 @@ def feed(experiment: Any, positions: slice, first: int, last: int) -> Iterator[t
 
 
 def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tuple[DeviceData, TrainState]:
-  """Puts the data of a single run on the devices and returns them with the initial state; each batch is sharded."""
+  """Prepares a single run on the devices; each batch is sharded.
+
+  Returns:
+    The data on the devices and the initial state.
+  """
   config, dataset, batch_schedule = experiment.config, experiment.dataset, experiment.batch_schedule
   replicated = distributed.replicated(mesh)
   init_key, noise_key = jax.jit(functools.partial(keys, batch_schedule.seed), out_shardings=replicated)()
@@ -164,7 +176,8 @@ def build(
   Args:
     experiment: The experiment.
     device_data: The data of the experiment on the devices; see `place_and_init`.
-    workdir: The run folder. The batch and the state of a non-finite step are saved there as nan.npz.
+    workdir: The run folder. If the loss or gradient of a step is not finite, the batch of this step and the state
+      before the step are saved there as nan.npz.
     profile: Whether to save a profiler trace of the second chunk in the subfolder profile of `workdir`.
     number: Index of the training stage.
     state: Any state of the run; the functions are compiled for its shapes and shardings.
@@ -193,7 +206,10 @@ def build(
 
 
 def _chunk_compiler(experiment, stage, device_data, state, shardings) -> Callable:
-  """Returns a function that compiles `steps.train_chunk`; its options are those of `train_chunk` and `compiled`."""
+  """Returns a function that compiles `steps.train_chunk`.
+
+  It accepts further keyword arguments of `steps.train_chunk` and `steps.compiled`.
+  """
   config = experiment.config
   arguments = chunk_arguments(device_data, device_data.model_args, state, *_abstract_batches(experiment, device_data))
   return functools.partial(
@@ -234,7 +250,7 @@ def _static(experiment, stage, device_data, state) -> dict[str, Any]:
 
 
 def _abstract_batches(experiment, device_data) -> tuple:
-  """Returns the shapes, dtypes and shardings of the rows and weights of a chunk, over all processes."""
+  """Returns the shapes, dtypes and shardings of the rows and weights of a chunk, counted over all processes."""
   shape = (experiment.batch_schedule.chunk, experiment.batch_schedule.padded_batch_size)
   abstract = functools.partial(jax.ShapeDtypeStruct, sharding=device_data.batch_sharding)
   rows = abstract(shape, np.int32)
@@ -244,13 +260,16 @@ def _abstract_batches(experiment, device_data) -> tuple:
 
 
 def _fail(experiment, stage, device_data, workdir, compile_guarded_chunk, state, *batches) -> None:
-  """Repeats a chunk up to its first non-finite step, saves this step as nan.npz, and raises UserError."""
+  """Repeats a chunk up to the first step with a non-finite loss or gradient, and calls `_fail_after`."""
   last_finite_state, *_ = compile_guarded_chunk()(state, *batches)
   _fail_after(experiment, stage, distributed.fetch(last_finite_state, device_data.replicated.mesh), workdir)
 
 
 def _fail_after(experiment, stage, state, workdir) -> None:
-  """Saves the non-finite step that follows `state` as nan.npz in `workdir`, and raises UserError."""
+  """Saves the step that follows `state` as nan.npz in `workdir`, and raises UserError.
+
+  The loss or the gradient of this step is not finite.
+  """
   dataset, model, batch_schedule = experiment.dataset, experiment.model, experiment.batch_schedule
   epoch, row = divmod(int(state.step), batch_schedule.steps)
   indices, weights = (part[row] for part in batch_schedule.batches(epoch))

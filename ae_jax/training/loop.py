@@ -32,20 +32,20 @@ class Recorder:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """Models that the same compiled functions train, and the functions that the training loop calls.
+  """Arguments of the training loop.
 
-  A single run has one model, and a sweep trains several together. All models share the epochs, stages and logging
-  intervals of `experiment`.
+  The loop trains one model for a single run, and several models at once for a sweep. All models share the epochs,
+  stages and logging intervals of `experiment`.
   """
 
   experiment: setup.Experiment
-  recorders: list[Recorder]
+  recorders: list[Recorder]  # one per model
   build: Callable[[int, TrainState], compiled_stage.CompiledStage]  # (stage index, state for its shapes)
   feed: Callable[[int, int], Generator]  # (first chunk, last chunk + 1) -> generator of (rows, weights)
   checkpoint: Callable  # (state, records of the evaluation or ()) -> (state to save, test error, notes to save)
   checkpoint_folder: checkpoints.CheckpointFolder
   received: Callable[[], str]  # see `preemption.catch_signals`
-  until: int  # number of epochs to train
+  until: int  # number of completed epochs at which the training ends
   refresh: Callable[[], None] = lambda: None  # called after each evaluation
   # called after each epoch; returns the reason to end the training, or "" to continue
   limit: Callable[[], str] = lambda: ""
@@ -62,14 +62,15 @@ class Training:
 
 
 def train(training: Training, state: TrainState) -> TrainState:
-  """Trains until epoch `training.until`, until `limit` or `progress` returns a reason, or until all models diverge.
+  """Trains the models and returns the last state.
 
-  Returns:
-    The last state.
+  Training ends at epoch `training.until`, when `limit` or `progress` returns a reason to stop, or when all models have
+  diverged.
 
   Raises:
     Interrupted: If a signal stops the training; the state is saved.
-    UserError: If a file cannot be written, or if a step is not finite and `CompiledStage.fail` raises.
+    UserError: If a file cannot be written, or if the loss or gradient of a step is not finite and
+      `CompiledStage.fail` raises.
   """
   experiment, compile_seconds, reason = training.experiment, 0.0, ""
   with _display(training, state) as display:
@@ -90,7 +91,8 @@ def train(training: Training, state: TrainState) -> TrainState:
           state, compiled, speed = _train_epoch(training, state, epoch, compiled, feed, display)
           if epoch > epochs.start and steps.compilations() > compilations:
             raise RuntimeError(
-              f"epoch {epoch + 1} compiled again instead of reusing programs; please report this bug of ae_jax"
+              f"epoch {epoch + 1} compiled again instead of reusing the programs of earlier epochs; please report "
+              "this bug of ae_jax"
             )
           reason = _end_epoch(training, state, epoch + 1, compiled, speed, constants=constants, display=display)
       if reason:
@@ -151,7 +153,10 @@ def _train_epoch(
 
 
 def _end_epoch(training, state, epochs_done, compiled, speed, *, constants, display) -> str:
-  """Logs an epoch, evaluates and saves if due; returns the reason to end the training, or "" to continue."""
+  """Logs an epoch, and evaluates and saves the models if due.
+
+  Returns the reason to end the training, or "" to continue.
+  """
   experiment, config, recorders = training.experiment, training.experiment.config, training.active
   records = [recorder.windows.rest() | speed for recorder in recorders]
   reason = training.limit()
@@ -173,7 +178,11 @@ def _end_epoch(training, state, epochs_done, compiled, speed, *, constants, disp
 
 
 def _log_chunk(recorder, terms, finite, step) -> None:
-  """Logs the chunk after `step` up to its first non-finite step, which is stored in `recorder.diverged`."""
+  """Logs the finite steps of the chunk that starts after `step`.
+
+  If the loss or gradient of a step is not finite, this step is stored in `recorder.diverged`, and the rest of the chunk
+  is not logged.
+  """
   count = len(finite) if finite.all() else int(np.argmin(finite))
   for record in recorder.windows.add(terms, count):
     recorder.log.write(record)
@@ -182,7 +191,7 @@ def _log_chunk(recorder, terms, finite, step) -> None:
 
 
 def _save(training, state, records=()) -> None:
-  """Starts to save a checkpoint after all earlier records are on the disk."""
+  """Waits until all earlier records are on the disk, then starts to save a checkpoint."""
   for recorder in training.recorders:
     recorder.log.settle()
   checkpoints.save(training.checkpoint_folder, *training.checkpoint(state, records))

@@ -32,9 +32,9 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerFactory:
-  """Function of the hyperparameters that returns an optimizer.
+  """Returns optimizers that differ only in numeric hyperparameters, such as the learning rate.
 
-  Sweep members with different hyperparameters share a compiled program by this function.
+  The hyperparameters can be traced arrays, so sweep members with different values can share one compiled program.
   """
 
   scale: Callable  # a value of OPTIMIZERS
@@ -103,9 +103,9 @@ def _chain(scale, decay, warmup, steps, *, learning_rate, weight_decay=None, cli
 
 
 def _clip(limit: Number) -> optax.GradientTransformationExtraArgs:
-  """Returns `optax.clip_by_global_norm` with the norm as an argument.
+  """Returns a variant of `optax.clip_by_global_norm` whose `update` takes the norm of the gradient as `norm`.
 
-  A device that holds only a shard of the gradient cannot compute the norm alone.
+  A device that holds only a shard of the gradient cannot compute this norm alone.
   """
 
   def update(updates, state, params=None, *, norm, **_):

@@ -1,4 +1,4 @@
-"""Events that end a run early: a signal, the loss of another process, a non-finite loss or gradient.
+"""Events that end a run early: a signal, the end of another process, or a non-finite loss or gradient.
 
 Saved checkpoints remain intact in all cases.
 """
@@ -39,7 +39,7 @@ def catch_signals(promise: str = TRAINING) -> Iterator[Callable[[], str]]:
   Outside the main thread, signals are not handled and the function always returns "".
 
   Args:
-    promise: What happens after a signal; printed when the signal arrives. See `signals.catching`.
+    promise: Text that says what happens after a signal; printed when the signal arrives. See `signals.catching`.
   """
   if threading.current_thread() is not threading.main_thread():
     yield lambda: ""
@@ -58,9 +58,10 @@ def requested_stop(received: Callable[[], str]) -> str:
 
 
 def stop(received: Callable[[], str], epochs: float) -> NoReturn:
-  """Raises Interrupted after the checkpoint of a run is saved; `epochs` is the number of trained epochs."""
+  """Raises Interrupted; call this function after the checkpoint is saved. `epochs` is the number of trained epochs."""
   raise Interrupted(
-    f"{requested_stop(received)}: stopped after epoch {epochs:.3g}, saved; run the same command to continue"
+    f"{requested_stop(received)}: stopped after epoch {epochs:.3g} and saved the state; run the same command to "
+    "continue"
   )
 
 
@@ -78,7 +79,7 @@ _EXIT_DELAY = 10.0  # seconds; processes that fail together need time to print t
 
 
 def others_are_lost(error: BaseException | None) -> bool:
-  """Returns whether an exception, or one in its chain, was raised because another process of the run is gone."""
+  """Returns whether an exception, or one in its chain, was raised because another process of the run has ended."""
   while error is not None:
     if not isinstance(error, errors.UserError) and _LOST.search(str(error)):
       return True
@@ -87,10 +88,10 @@ def others_are_lost(error: BaseException | None) -> bool:
 
 
 def watchdog() -> None:
-  """Starts a process that prints `LOST` if this process aborts; JAX aborts a process when another process is gone.
+  """Starts a process that prints `LOST` if this process aborts.
 
-  Python code cannot run during an abort. Therefore faulthandler, which is written in C, sends its report to the new
-  process.
+  JAX aborts a process when another process of the run has ended. Python code cannot run during an abort. Therefore
+  faulthandler, which is written in C, sends its report to the new process.
   """
   reading, writing = os.pipe()
   script = f"import sys; sys.exit({f'ae_jax: {LOST}'!r} if b'Aborted' in sys.stdin.buffer.read() else 0)"
@@ -133,7 +134,8 @@ def fail_not_finite(
   positions = np.arange(len(batch["weight"]), dtype=np.int32)
   keys = randomness.example_keys(jax.random.fold_in(key, state.step), positions)
   batch = steps.augmented(batch, keys, augment)
-  # bound instead of static, because scheduled values of the objective are arrays, which have no hash
+  # `partial` binds the objective: it cannot be a static argument of `jit`, because its scheduled values are arrays,
+  # which have no hash
   compute = jax.jit(functools.partial(steps.value_and_gradient, model=model, objective=objective, microbatches=1))
   (loss, _), gradient = compute(state.variables, batch, keys)
   arrays = {"step": state.step, "key": jax.random.key_data(key), "loss": loss, **batch}
@@ -148,7 +150,10 @@ def fail_not_finite(
 
 
 def _save_npz(file: pathlib.Path, arrays: Mapping[str, Any], trees: Mapping[str, Any]) -> None:
-  """Saves arrays, and the leaves of trees under TREE/PATH, as an .npz file that appears only when complete."""
+  """Saves arrays and trees as an .npz file, which appears only when it is complete.
+
+  The leaf at PATH in the tree TREE has the name TREE/PATH in the file.
+  """
   leaves = {f"{name}/{path}": leaf for name, tree in trees.items() for path, leaf in _by_path(tree)}
   part = file.with_name(file.name + ".part")
   with open(part, "wb") as stream:

@@ -17,7 +17,7 @@ from ae_jax.training import optimizers, stopping
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """A range of training epochs with its own objective, which starts with a new optimizer state."""
+  """A range of training epochs with its own objective. Each stage starts with a new optimizer state."""
 
   epochs: range  # numbered from the start of the run
   objective: objectives.Objective
@@ -94,7 +94,7 @@ def check_memory(experiment: Experiment, devices: int) -> None:
 
 
 def _stages(config, model, dataset, batch_schedule, devices) -> list[Stage]:
-  """Returns the training stages of `config.stages`, and the last stage (`config.epochs`, `config.objective`)."""
+  """Returns the stages in `config.stages`, followed by one stage with `config.epochs` and `config.objective`."""
   stages, first_epoch = [], 0
   pretraining = [(f"config.stages[{number}]: ", stage, ()) for number, stage in enumerate(config.stages)]
   last = {"epochs": config.epochs, "objective": config.objective}

@@ -15,7 +15,7 @@ from ae_jax.types import Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """The values that training updates; randomness and data order are not stored but derived from seed and `step`."""
+  """The values that training updates; randomness and data order are not stored but derived from the seed and `step`."""
 
   step: Any  # int32 [], number of completed steps; `Any` because trees of shapes or shardings use this class, too
   params: Params

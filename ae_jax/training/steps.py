@@ -1,4 +1,4 @@
-"""The training step, a chunk of steps for one compiled call, and the evaluation; `compiled` compiles them."""
+"""The functions that are compiled: a training step, a chunk of training steps, and the evaluation."""
 
 import collections
 import dataclasses
@@ -55,10 +55,11 @@ def train_step(
     augment: Augmentation of the examples, or None.
 
   Returns:
-    The next state, {"loss": [], name of a loss term or schedule: []}, and whether loss and gradient are finite.
+    The next state, the scalars to log, and whether the loss and the gradient are finite. The scalars are
+    {"loss": [], NAME: [], ...}, where NAME is the name of a loss term or of a scheduled value.
   """
   rows = len(batch["weight"])
-  positions = data_parallel.first_row(rows) + jnp.arange(rows)  # in the batch of all devices
+  positions = data_parallel.first_row(rows) + jnp.arange(rows)  # positions in the batch of all devices
   keys = randomness.example_keys(jax.random.fold_in(key, state.step), positions)
   batch = augmented(batch, keys, augment)
   objective = objective.at(state.step)
@@ -109,11 +110,11 @@ def value_and_gradient(
   microbatches: int,
   data_parallel: DataParallel = SINGLE_DEVICE,
 ) -> tuple[tuple[Scalar, objectives.Aux], Params]:
-  """Returns ((loss, aux), gradient) of the objective on a batch, with respect to the parameters.
+  """Returns ((loss, aux), gradient) of the objective on a batch; the gradient is with respect to the parameters.
 
   Each device passes its shard of the batch and of the parameters, and receives its shard of the gradient. The loss and
   its terms are reduced over the whole batch, so they are equal on all devices. `aux.statistics` are sums over the
-  examples of all devices instead of means, because they are reduced together with the gradient.
+  examples of all devices, not means, as `Model.update_state` requires.
   """
   weight = batch["weight"].sum()
   if data_parallel.size == 1:
@@ -146,9 +147,9 @@ def accumulate_gradients(
 ) -> tuple[tuple[Scalar, objectives.Aux], Params]:
   """Returns ((loss, aux), gradient) of the objective on a batch, computed one microbatch after the other.
 
-  Microbatch i consists of the rows i, i + microbatches, ..., and its results are weighted by its total weight. If the
-  loss is a mean over examples, the result equals that of the whole batch up to rounding. `microbatches` must divide the
-  number of rows.
+  Microbatch i consists of the rows i, i + microbatches, ..., and its results are weighted by the sum of its example
+  weights. If the loss is a mean over examples, the result equals that of the whole batch up to rounding. `microbatches`
+  must divide the number of rows.
   """
   params, model_state = variables
 
@@ -218,13 +219,14 @@ def train_chunk(
     value_range: Range of the data.
     on_nan: What happens at a step with a non-finite loss or gradient. "skip": the step only increments the step count.
       "stop": this step and all later steps leave the state unchanged. None: the step updates the state as usual. With
-      "skip" or "stop", a step of a small model takes a tenth longer.
+      "skip" or "stop", a step of a small model takes about 10 % longer.
     data_parallel: The devices that share each step.
     **static: Further arguments of `train_step`.
 
   Returns:
-    The state after the chunk, {name: terms [steps]}, and whether each step is finite. If `on_nan` is None, only the
-    loss of each step is checked, and the last entry also covers the parameters after the chunk.
+    The state after the chunk, the scalars to log as {name: values [steps]}, and a boolean array `finite` [steps].
+    `finite` is True for steps with a finite loss and a finite gradient. If `on_nan` is None, it is True for steps with
+    a finite loss, and its last entry also requires finite parameters after the chunk.
   """
 
   def body(carry, batch):
@@ -260,8 +262,8 @@ def evaluate(
 ) -> tuple[Scalar, dict[str, Array]]:
   """Returns the loss [] of the objective on a test set, and per-example statistics {name: [batches, B, ...]}.
 
-  The loss combines means over the whole set, and the random key of an example depends only on its index. Therefore the
-  results do not depend on how the set is split into batches.
+  The loss is computed from means over the whole set, and the random key of an example depends only on its index.
+  Therefore the results do not depend on how the set is split into batches.
 
   Args:
     variables: The variables to evaluate; if the parameters are sharded, each device passes its shard.
@@ -302,12 +304,14 @@ def compiled(
   donate: tuple[int, ...] = (),
   **static: Any,
 ) -> Callable:
-  """Returns `function` compiled for arguments with these shapes and shardings; it refuses other arguments.
+  """Compiles a function.
+
+  The compiled function accepts only arguments with the shapes, dtypes and shardings of `arguments`.
 
   Args:
     function: The function to compile.
     arguments: Arrays, or their shapes, dtypes and shardings.
-    results: Shardings of the results, a prefix of their tree.
+    results: Shardings of the results, as a pytree or a prefix of it.
     mode: A value of `distributed.MODES`, or `distributed.auto`.
     donate: Positions of the arguments whose memory the results may reuse.
     **static: Keyword arguments that are fixed at compilation.
@@ -318,7 +322,10 @@ def compiled(
 
 
 def compilations() -> int:
-  """Returns the number of programs this thread has compiled or read from the cache since the first call."""
+  """Returns the number of programs that this thread has compiled or read from the cache.
+
+  Counting starts at the first call of this function.
+  """
   return _compilations()[threading.get_ident()]
 
 

@@ -1,4 +1,4 @@
-"""Early end of the training: the metric stops improving, or the time limit is reached."""
+"""Conditions that end the training early: a metric stops improving, or the time limit is reached."""
 
 import dataclasses
 import time
@@ -51,14 +51,15 @@ class EarlyStopping:
 def progress(
   stopping: EarlyStopping, history: Iterable[Mapping[str, Any]]
 ) -> Callable[[Sequence[Mapping[str, Any]]], str]:
-  """Returns a function (records of an evaluation) -> reason to stop, or "" to continue.
+  """Returns a function that decides whether to stop after an evaluation.
 
-  Called with [], the function decides from the evaluations so far.
+  The function takes the records of the evaluation and returns the reason to stop, or "" to continue. Called with [], it
+  decides from the evaluations so far.
 
   Args:
     stopping: The metric to watch; if its name is "", the function always returns "".
-    history: The records of the run so far, with which a resumed run decides like an uninterrupted run. They are read
-      only if `stopping` names a metric.
+    history: The records of the run so far, so that a resumed run makes the same decisions as an uninterrupted run. They
+      are read only if `stopping` names a metric.
 
   Raises:
     UserError: Raised by the returned function if the metric is missing in the records.
@@ -81,9 +82,10 @@ def progress(
 
 
 def time_limit(minutes: float) -> Callable[[], str]:
-  """Returns a function () -> reason to stop once `minutes` have passed, "" before; 0.0 for no limit.
+  """Returns a function that decides whether the time limit is reached; `minutes` = 0.0 means no limit.
 
-  If the time has passed in one process, the function returns the reason in all processes.
+  The function returns the reason to stop, or "" to continue. If the limit is reached in one process, the function
+  returns the reason in all processes.
   """
   start_time = time.monotonic()
 

@@ -54,7 +54,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
 
 
 def _training(experiment, description, workdir, mesh, *, profile, received, stack) -> tuple[loop.Training, TrainState]:
-  """Returns the `loop.Training` of a run, and the state of its newest checkpoint or else the initial state."""
+  """Returns the `loop.Training` of a run and the state to start from.
+
+  The run starts from the newest checkpoint, or from the initial state if there is no checkpoint.
+  """
   config, batch_schedule, last_epoch = experiment.config, experiment.batch_schedule, experiment.stages[-1].epochs.stop
   is_first = jax.process_index() == 0
   device_data, start = compiled_stage.place_and_init(experiment, mesh)
@@ -98,9 +101,9 @@ def _recorder(experiment, device_data, log, windows) -> loop.Recorder:
 
 
 def _checkpoint(windows, state, records) -> tuple[TrainState, float, dict]:
-  """Returns (state, error, notes) to save.
+  """Returns the state, the test error and the notes to save; see `loop.Training.checkpoint`.
 
-  Without an evaluation the error is infinite, so the checkpoint is never the best one.
+  Without an evaluation, the error is infinite, so the checkpoint is never the best one.
   """
   error = records[0]["test/squared_error"] if records else np.inf
   return state, error, {} if records else {"pending": windows.pending}

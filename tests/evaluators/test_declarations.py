@@ -103,9 +103,12 @@ def test_a_misspelt_field_is_refused():
     ({"analyses": NOTHING}, "must be a tuple of Analysis"),
     ({"analyses": (NOTHING,)}, "must be a tuple of Analysis"),
     ({"baselines": NOTHING, "needs": "labels"}, r"needs='labels' must be a tuple"),
-    ({"baselines": NOTHING, "needs": ("label",)}, "the need 'label' is unknown; did you mean 'labels'"),
+    (
+      {"baselines": NOTHING, "needs": ("label",)},
+      "the requirement 'label' in `needs` is unknown; did you mean 'labels'",
+    ),
     ({"baselines": NOTHING, "name": "two words"}, "name='two words'"),
-    ({"analyses": 2 * (Analysis(NOTHING, needs=("labels",)),)}, "share the remark 'remark'"),
+    ({"analyses": 2 * (Analysis(NOTHING, needs=("labels",)),)}, "two analyses with `needs` have remark='remark'"),
   ],
 )
 def test_an_invalid_declaration_is_refused(unchecked, options, message):
@@ -124,7 +127,7 @@ def test_only_an_evaluator_with_a_new_name_is_registered(unchecked, monkeypatch)
   monkeypatch.setattr(evaluators, "EVALUATORS", dict(EVALUATORS))
   with pytest.raises(TypeError, match="is not an Evaluator; pass the EVALUATOR"):
     evaluators.register(reconstruction)
-  with pytest.raises(ValueError, match="the name 'probe' is taken"):
+  with pytest.raises(ValueError, match="another evaluator has the name 'probe'"):
     evaluators.register(Evaluator("probe", baselines=NOTHING))
   evaluator = Evaluator("made", baselines=NOTHING)
   evaluators.register(evaluator)
@@ -228,9 +231,9 @@ def test_a_result_name_that_occurs_twice_is_refused():
     lambda: dict(evaluators.baselines([one, two], dataset_of(), models.CodeSpec((2,)))),
   ]
   for call in calls:
-    with pytest.raises(ValueError, match=r"evaluator 'two': the name '.*' occurs twice"):
+    with pytest.raises(ValueError, match=r"evaluator 'two': another result has the name '.*'"):
       call()
-  with pytest.raises(ValueError, match="evaluator 'one': the name 'value' occurs twice"):
+  with pytest.raises(ValueError, match="evaluator 'one': another result has the name 'value'"):
     dict(evaluators.analyses([one], context))
 
 

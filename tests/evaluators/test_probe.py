@@ -218,10 +218,10 @@ def test_classes_with_too_few_examples_have_a_remark(counts, probed):
 @pytest.mark.parametrize(
   ("labels", "remark"),
   [
-    (None, "lacks integer labels"),
-    (np.zeros(30), "lacks integer labels"),
+    (None, "at least one of these two sets has none"),
+    (np.zeros(30), "at least one of these two sets has none"),
     (np.zeros(30, int), "have one label"),
-    (np.arange(30) + 0.5, "lacks integer labels"),
+    (np.arange(30) + 0.5, "at least one of these two sets has none"),
   ],
 )
 def test_without_labels_there_is_a_map_and_a_remark(labels, remark):

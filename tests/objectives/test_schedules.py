@@ -139,7 +139,7 @@ def test_invalid_schedules_are_refused(described, message):
 
 
 def test_second_schedule_of_an_option_is_refused():
-  with pytest.raises(errors.UserError, match="must be an option without an earlier schedule"):
+  with pytest.raises(errors.UserError, match=r"must be an option that no earlier entry of config\.schedules names"):
     setup.build_experiment(tiny_vae(WARM_UP, WARM_UP).lock(), 1)
 
 

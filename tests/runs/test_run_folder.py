@@ -281,7 +281,7 @@ def test_changed_data_are_refused_with_the_differing_parts(begin, changes, diffe
   before = (workdir / "config.json").read_text()
   np.savez(config.data.path, **{key: value for key, value in {**arrays, **changes}.items() if value is not None})
   for check in (lambda: run_folder.load_data(workdir, config), lambda: run_folder.begin(workdir, describe(config))):
-    with pytest.raises(errors.UserError, match=rf"trained on other data than .*: different {different}; restore"):
+    with pytest.raises(errors.UserError, match=rf"the run was trained on; different: {different}\. Restore"):
       check()
   assert (workdir / "config.json").read_text() == before
   assert before == json.dumps(description, indent=2) + "\n"
@@ -290,7 +290,7 @@ def test_changed_data_are_refused_with_the_differing_parts(begin, changes, diffe
 def test_changed_factors_are_refused(begin):
   workdir, config, _ = begin(x_train=IMAGES)
   factors = {"train_factors": np.zeros((32, 2), int), "test_factors": np.zeros((8, 2), int)}
-  with pytest.raises(errors.UserError, match="different factors; restore"):
+  with pytest.raises(errors.UserError, match=r"different: factors\. Restore"):
     run_folder.check_same(workdir, describe(config, **factors))
 
 

@@ -72,7 +72,7 @@ def test_sweep_stopped_after_its_state_was_saved_continues_bitwise(sweep, tmp_pa
     caught = lambda looks=looks: contextlib.nullcontext(lambda: next(looks, "SIGTERM"))
     with monkeypatch.context() as patch:
       patch.setattr(preemption, "catch_signals", caught)
-      with pytest.raises(preemption.Interrupted, match=f"SIGTERM: stopped after epoch {look}, saved"):
+      with pytest.raises(preemption.Interrupted, match=f"SIGTERM: stopped after epoch {look} and saved the state"):
         sweep(SEEDS)
   for name in sweep(SEEDS):
     assert equal_runs(tmp_path / "straight" / name, tmp_path / "run" / name)

@@ -199,7 +199,7 @@ def test_stop_saves_neither_the_initial_state_nor_an_existing_checkpoint(
 ):
   signals = itertools.chain([""] * looks, itertools.repeat("SIGTERM"))
   monkeypatch.setattr(preemption, "requested_stop", lambda received: next(signals))
-  with pytest.raises(preemption.Interrupted, match=f"stopped after epoch {epoch}, saved"):
+  with pytest.raises(preemption.Interrupted, match=f"stopped after epoch {epoch} and saved the state"):
     loop.train(make_training(lambda recorder, step: 1.0), state_at(0))
   assert [checkpoint[0] for checkpoint in saved if checkpoint != "waited"] == ([6] if looks else [])
 
