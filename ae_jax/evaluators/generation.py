@@ -212,7 +212,7 @@ def memorisation(context: EvalContext, samples: Mapping[str, np.ndarray]) -> Ite
     if number == 0:
       first = slice(reconstruction.SHOWN)
       rows = {"samples": examples[first], "nearest training examples": context.train[neighbours[first]]}
-      yield "nearest", ExampleRows("Samples and their nearest training examples in pixel space", rows)
+      yield "nearest", ExampleRows("Samples and the training examples at the smallest Euclidean distance", rows)
   yield (
     "memorisation",
     (

@@ -224,7 +224,7 @@ class Display:
       images = 0
     text = "" if self._sparse else f"  loss {loss:.4g}"
     self._bar.set_description_str(f"epoch {math.ceil(self._seen / self._images - 1e-6)}{text}", refresh=False)
-    self._bar.set_postfix_str(f"{self._trained / self._seconds:,.0f} images/s", refresh=False)
+    self._bar.set_postfix_str(f"{self._trained / self._seconds:,.0f} examples/s", refresh=False)
     self._bar.update(images)
 
   def evaluated(self, *records: Mapping[str, Any]) -> None:
@@ -236,7 +236,7 @@ class Display:
       self._printed = now
       line = f"epoch {epoch:g} of {self._epochs}  {_summary(records)}"
       print_line(
-        line if self._terminal else f"{line}  {records[0]['images_per_second']:,.0f} images/s{self._left(now)}"
+        line if self._terminal else f"{line}  {records[0]['images_per_second']:,.0f} examples/s{self._left(now)}"
       )
 
   def _left(self, now: float) -> str:

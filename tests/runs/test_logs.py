@@ -90,10 +90,10 @@ LINE = "epoch {} of 4  loss 73.12  test loss 74.5  test error 7.931 (PCA 13.91)"
 
 
 def test_without_a_terminal_lines_are_printed_at_intervals_and_at_the_end(output, capfd):
-  last = LINE.format(4) + "  18,300 images/s"
+  last = LINE.format(4) + "  18,300 examples/s"
   assert output(io.StringIO(), 1e9).splitlines() == [last]
   *lines, end = output(io.StringIO(), 0.0).splitlines()
-  assert [line.rpartition("  ")[0] for line in lines] == [LINE.format(n) + "  18,300 images/s" for n in (1, 2, 3)]
+  assert [line.rpartition("  ")[0] for line in lines] == [LINE.format(n) + "  18,300 examples/s" for n in (1, 2, 3)]
   assert end == last
   assert output(io.StringIO(), 1e9, epochs=3) == ""
   assert capfd.readouterr() == ("", "")
@@ -111,14 +111,14 @@ def test_terminal_shows_a_progress_bar_and_a_line_per_evaluation(output):
     assert re.search(rf"\r{re.escape(LINE.format(number))}\n", text)
   bars = [line for line in re.split(r"[\r\n]", text) if "|" in line]
   assert "compiling" in bars[0]
-  assert re.fullmatch(r"epoch 4  loss 73.6  100% \|[█#]+\|, 20,000 images/s, 00:00 left", bars[-1].strip())
+  assert re.fullmatch(r"epoch 4  loss 73.6  100% \|[█#]+\|, 20,000 examples/s, 00:00 left", bars[-1].strip())
 
 
 def test_rate_excludes_epochs_of_earlier_processes(output):
-  """Two of four epochs are done before; 50 images in 0.0025 s are 20,000 images/s."""
-  bars = [line for line in re.split(r"[\r\n]", output(Terminal(), 1e9, epochs=2, done=2.0)) if "images/s, " in line]
+  """Two of four epochs are done before; 50 images in 0.0025 s are 20,000 examples/s."""
+  bars = [line for line in re.split(r"[\r\n]", output(Terminal(), 1e9, epochs=2, done=2.0)) if "examples/s, " in line]
   assert bars
-  assert all("|, 20,000 images/s, " in line for line in bars)
+  assert all("|, 20,000 examples/s, " in line for line in bars)
 
 
 def test_sparse_display_prints_few_lines(output):
