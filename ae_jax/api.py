@@ -9,12 +9,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int32, Shaped
+from jaxtyping import Float, Float64, Int32, Shaped
 from ml_collections import ConfigDict
 
 from ae_jax import config as configs
 from ae_jax import data, errors, models
-from ae_jax.data import ranges
+from ae_jax.data import ranges, scaling, windows
+from ae_jax.data.scaling import Scaling
 from ae_jax.models import memory
 from ae_jax.ops import losses
 from ae_jax.runs import checkpoints, logs, run_folder
@@ -29,9 +30,9 @@ _LARGEST_BATCH = 256  # examples per call of the model; activations of larger ba
 class Run:
   """A trained model with methods that map NumPy arrays to NumPy arrays.
 
-  The methods take any number N of examples. Examples have the shape that the model was trained on: images
-  [N, H, W, C] or series [N, T, C]; the axis C may be omitted if its size is 1. They are uint8, or floating point in
-  the data range of the run (`config.data.range`).
+  The methods take any number N of examples. Examples have the shape that the model was trained on, such as images
+  [N, H, W, C], series [N, T, C] or rows of a table [N, columns]; the axis C may be omitted if its size is 1. They are
+  uint8, or floating point in the data range of the run (`config.data.range`).
 
   A conditional model also needs its other inputs as keyword arguments. A label is an array [N] of integers, or one
   integer for all examples: `run.encode(x, label=labels)`, `run.decode(z, label=7)`.
@@ -52,6 +53,7 @@ class Run:
     history: Records of metrics.jsonl up to the step of the checkpoint.
     model: The model; its methods take `variables` as an argument.
     step: Number of optimizer steps at the checkpoint.
+    scaling: Scaling of the examples (`config.data.scale`), which the methods apply to examples and undo in outputs.
   """
 
   variables: models.Variables
@@ -60,6 +62,7 @@ class Run:
   history: list[dict[str, float | int]]
   model: models.Model
   step: int
+  scaling: Scaling | None = None
 
   @property
   def params(self) -> dict[str, Any]:
@@ -114,7 +117,7 @@ class Run:
       raise errors.UserError(
         f"latent codes of shape {z.shape}: the shape must be [N, {', '.join(map(str, shape))}] for this run"
       )
-    return self.apply("decode", z, self._checked_columns(len(z), columns))
+    return self._unscaled(self.apply("decode", z, self._checked_columns(len(z), columns)))
 
   def decode_indices(self, indices: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
     """Returns the decoder outputs for codebook indices, for a model with a discrete latent code.
@@ -139,23 +142,52 @@ class Run:
     if indices.size and not 0 <= indices.min() <= indices.max() < code.levels:
       raise errors.UserError(f"indices from {indices.min()} to {indices.max()}: must be from 0 to {code.levels - 1}")
     z = self.apply("lookup", indices.astype(np.int32), {})
-    return self.apply("decode", z, self._checked_columns(len(z), columns))
+    return self._unscaled(self.apply("decode", z, self._checked_columns(len(z), columns)))
 
   def reconstruct(self, x: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
     """Returns the reconstructions float32 [N, *shape] of examples [N, *shape], in the data range of the run."""
     x = self._checked_examples(x)
-    return self.apply("reconstruct", x, self._checked_columns(len(x), columns))
+    return self._unscaled(self.apply("reconstruct", x, self._checked_columns(len(x), columns)))
 
   def score(self, x: AnyArray, **columns: Any) -> Float[np.ndarray, " examples"]:
     """Returns the anomaly scores of examples, which are large for examples that differ from the training data.
 
     Returns:
-      Squared reconstruction errors float32 [N], summed over the elements of an example.
+      Squared reconstruction errors float32 [N], summed over the elements of an example, in the units of the model:
+      if the run standardises its data (config.data.scale), errors are in standard deviations.
     """
-    return np.asarray(losses.squared_error(self.reconstruct(x, **columns), self._checked_examples(x)))
+    x = self._checked_examples(x)
+    reconstructions = self.apply("reconstruct", x, self._checked_columns(len(x), columns))
+    return np.asarray(losses.squared_error(reconstructions, x))
+
+  def score_record(self, record: AnyArray) -> Float64[np.ndarray, " steps"]:
+    """Returns the anomaly score of each time step of a long record, for a run with config.data.window.
+
+    Args:
+      record: Record [T] or [T, C]. Windows are cut from it as from the training record.
+
+    Returns:
+      Squared reconstruction errors [T], summed over the channels and averaged over the windows that contain the step;
+      NaN for steps at the end that are in no window.
+
+    Raises:
+      UserError: The run was not trained on windows, or the record is shorter than a window.
+    """
+    window, stride = self.config.data.window, self.config.data.stride or self.config.data.window
+    if not window:
+      raise errors.UserError("score_record: the examples of this run are not windows (config.data.window=0); use score")
+    halves = {"train": np.asarray(record), "test": np.asarray(record)}
+    windows.cut(halves, window, stride, "score_record")
+    x = self._checked_examples(halves["train"][:])
+    squares = np.square(self.apply("reconstruct", x, {}) - x, dtype=np.float64).sum(-1)
+    return windows.over_time(squares, stride, len(record))
 
   def attention(self, x: AnyArray, **columns: Any) -> dict[str, Float[np.ndarray, "examples heads queries keys"]]:
     """Returns the attention weights of the encoder for examples.
+
+    Args:
+      x: Examples [N, *shape].
+      **columns: Other inputs of a conditional model, such as `label`.
 
     Returns:
       {layer name: attention weights float32 [N, heads, queries, keys]}; {} for an encoder without attention.
@@ -216,7 +248,12 @@ class Run:
     fault = ranges.range_error(x, self.config.data.range)
     if fault:
       raise errors.UserError(f"the array of examples {fault}")
-    return ranges.normalise(x, self.config.data.range)
+    x = ranges.normalise(x, self.config.data.range)
+    return x if self.scaling is None else self.scaling.apply(x)
+
+  def _unscaled(self, x: Float[np.ndarray, "examples ..."]) -> Float[np.ndarray, "examples ..."]:
+    """Returns outputs of the model in the units of the data."""
+    return x if self.scaling is None else self.scaling.invert(x)
 
 
 def make_run(
@@ -272,7 +309,9 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     name = "ema_params" if averaged and weights != "raw" else "params"
     wanted = {name: abstract.params} | ({"model_state": abstract.state} if jax.tree.leaves(abstract.state) else {})
     parts = checkpoints.restore_parts(opened, steps[which], wanted)
-  return make_run(models.Variables(parts[name], parts.get("model_state", {})), config, model, workdir, steps[which])
+  variables = models.Variables(parts[name], parts.get("model_state", {}))
+  run = make_run(variables, config, model, workdir, steps[which])
+  return dataclasses.replace(run, scaling=scaling.from_json(description["data"].get("scaling")))
 
 
 # Methods of `Run.apply` by name. Each entry is called with (model, output activation), and returns the function that

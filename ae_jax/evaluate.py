@@ -14,6 +14,7 @@ import pathlib
 from absl import flags
 
 from ae_jax import cli
+from ae_jax.runs import progress
 
 flags.adopt_module_key_flags(cli)
 
@@ -25,7 +26,7 @@ def main(workdir: pathlib.Path) -> None:
   """Evaluates the run in a folder with the evaluators and the checkpoint that the flags name."""
   from ae_jax import api, evaluators
   from ae_jax.report import evaluation
-  from ae_jax.runs import logs, run_folder
+  from ae_jax.runs import run_folder
   from ae_jax.system import cache
   from ae_jax.training import preemption
 
@@ -33,7 +34,7 @@ def main(workdir: pathlib.Path) -> None:
     run = api.load(workdir, _WHICH.value)
     dataset = run_folder.load_data(workdir, run.config)
     for line in dataset.remarks:
-      logs.print_line(line)
+      progress.print_line(line)
     cache.keep_compiled_programs()
     chosen = evaluators.build(_ONLY.value or run.config.evaluators, run.model, dataset)
     baselines = dict(evaluators.baselines(chosen, dataset, run.model.code))

@@ -4,6 +4,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+KINDS = {1: "table", 2: "series", 3: "images", 4: "volumes"}  # number of axes of an example -> kind of the examples
+
 AnyArray = jax.Array | np.ndarray
 Batch = dict[str, AnyArray]  # columns by name: "x" [B, *shape], "weight" [B], and others such as "label" [B]
 Columns = dict[str, AnyArray]  # columns by name, without "x"

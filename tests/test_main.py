@@ -30,7 +30,7 @@ def test_it_trains_says_how_good_and_then_says_it_again(tmp_path):
     words,
   )
   assert "nats per test example" in nats
-  assert "images/s" in speed
+  assert "examples/s" in speed
   assert "report.html" in where
   assert "ae_jax.load(" in where
   compiled = steps_in(tmp_path / "cache")

@@ -10,10 +10,12 @@ import numpy as np
 from jaxtyping import Bool
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays, placements, ranges, remarks, sources
+from ae_jax.data import kinds, lazy_arrays, placements, ranges, remarks, scaling, sources, windows
 from ae_jax.data import one_class as one_classes
 from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values
+from ae_jax.data.scaling import Scaling
 from ae_jax.system import paths
+from ae_jax.types import KINDS
 
 __all__ = ["Dataset", "class_indices", "flat_columns", "half_columns", "label_values", "load"]
 
@@ -22,7 +24,9 @@ _DIGESTED_WHOLE = 2**28  # bytes; the fingerprint of a larger data set covers on
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """Training and test set: images [N, H, W, C] or time series [N, T, C], uint8 or float32, with optional labels [N].
+  """Training and test set, uint8 or float32, with optional labels [N].
+
+  Examples are rows of a table [N, columns], series [N, T, C], images [N, H, W, C] or volumes [N, D, H, W, C].
 
   Training examples that do not fit in memory, and their labels, may be `LazyArray`s, which read rows from files on
   demand.
@@ -40,12 +44,18 @@ class Dataset:
   train_factors: np.ndarray | None = None  # int [N, factors]: index of the value of each generating factor, if known
   test_factors: np.ndarray | None = None
   factor_values: dict[str, Any] = dataclasses.field(default_factory=dict)  # {name of a factor: tuple of its values}
+  scaling: Scaling | None = None  # map that was applied to the examples
   remarks: tuple[str, ...] = ()  # messages for the user about unread or dropped data, or an unexpected scale
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """Shape of an example: (H, W, C) for images, (T, C) for time series."""
+    """Shape of an example, such as (H, W, C) for images."""
     return self.train.shape[1:]
+
+  @property
+  def kind(self) -> str:
+    """Kind of the examples, a value of `types.KINDS`."""
+    return KINDS[len(self.shape)]
 
   @property
   def anomalous(self) -> Bool[np.ndarray, " test"] | None:
@@ -120,6 +130,10 @@ def load(
   placement: str = "auto",
   budget_gib: float = 0.0,
   augment: tuple = (),
+  kind: str = "auto",
+  window: int = 0,
+  stride: int = 0,
+  scale: str = "none",
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
 
@@ -134,27 +148,48 @@ def load(
     placement: Placement of the training examples, a key of `placements.PLACEMENTS`. Test examples are kept in memory.
     budget_gib: Memory budget for the training examples in GiB; 0 chooses it automatically (see `placements.decide`).
     augment: Ignored, because augmentation happens during training; see `augmentation.build`.
+    kind: Kind of the examples of npz and npy files; see `kinds.with_channels`.
+    window: Length of the windows that are cut from a long record; 0 for none. See `windows.cut`.
+    stride: Distance between the starts of windows, in steps.
+    scale: "none", or "standard" to standardise the examples; see `scaling.standardise`.
 
   Raises:
     UserError: The data are missing, damaged, or outside the range.
   """
   del augment
   errors.choose(ranges.INTERVALS, range, "data.range")
+  kinds.check(kind)
+  windows.check(name, kind, window, stride)
+  scaling.check(scale, range)
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
-  arrays = _from_source(name, path, range, where)
+  arrays = _from_source(name, path, range, kind, window, stride, where)
   factor_values, notes = arrays.pop("factor_values", {}), arrays.pop("remarks", [])
   decide = functools.partial(placements.decide, placement, budget_gib)
   one_class, class_notes, decision = _keep_class_and_place(arrays, one_class, decide, where)
   arrays |= {half: _with_range_check(arrays[half], range, half, where) for half in ("train", "test")}
+  if scale == "standard":
+    arrays["scaling"] = scaling.standardise(arrays)
   notes = (*notes, *class_notes, *remarks.binary_bytes(where, arrays["train"]))
   arrays = {"train_labels": None, "test_labels": None, "factor_values": factor_values, "remarks": notes} | arrays
   return Dataset(name, range, one_class=one_class, streams=decision.streams, placement=decision.words, **arrays)
 
 
-def _from_source(name: str, path: str, value_range: str, where: str) -> dict[str, Any]:
+def _from_source(
+  name: str, path: str, value_range: str, kind: str, window: int, stride: int, where: str
+) -> dict[str, Any]:
   """Returns the arrays of a source, with floats as float32; raises UserError for a wrong shape or dtype."""
-  arrays = sources.SOURCES.get(name, sources.tfds)(name, path)
+  source: Callable[..., dict[str, Any]] = sources.SOURCES.get(name, sources.tfds)
+  if window:
+    arrays = source(name, path, record=True)
+    arrays["remarks"] = [*arrays["remarks"], *windows.cut(arrays, window, stride, where)]
+  else:
+    arrays = source(name, path)
+    for half in ("train", "test"):
+      if name in windows.SOURCES:
+        arrays[half] = kinds.with_channels(arrays[half], kind, where)
+      else:
+        kinds.check_kind(arrays[half], kind, where)
   for half in ("train", "test"):
     arrays[half] = _as_float32(arrays[half])
     _check(_shape_fault(arrays[half], arrays["train"], value_range), half, where)
@@ -215,7 +250,10 @@ def _as_int64(values: lazy_arrays.MaybeLazy | None) -> lazy_arrays.MaybeLazy | N
 def _with_range_check(
   examples: lazy_arrays.MaybeLazy, value_range: str, half: str, where: str
 ) -> lazy_arrays.MaybeLazy:
-  """Checks the range of examples. The rows of a `LazyArray` are checked when they are read, and a few rows here."""
+  """Returns examples whose range is checked; raises UserError if it is wrong.
+
+  A few rows of a `LazyArray` are checked here, and each row is checked when it is read. `half` is "train" or "test".
+  """
   if isinstance(examples, lazy_arrays.LazyArray):
     examples = _lazily_checked(examples, value_range, f"{where}: {half}ing example")
     lazy_arrays.read_rows(examples, lazy_arrays.probe_indices(len(examples)))
@@ -239,12 +277,9 @@ def _lazily_checked(examples: lazy_arrays.LazyArray, value_range: str, name: str
 
 def _shape_fault(examples: lazy_arrays.MaybeLazy, train: lazy_arrays.MaybeLazy, value_range: str) -> str | None:
   """Returns the fault in the shape or dtype of examples, as the end of an error message, or None."""
-  axes = len(examples.shape)
-  if axes not in (3, 4):
-    return f"has {axes} axes; expected [N, H, W] or [N, H, W, C]"
   if 0 in examples.shape:
     return f"has shape {examples.shape}, so it is empty; provide at least one value per axis"
-  if axes == 4 and examples.shape[3] not in (1, 3):
+  if len(examples.shape) == 4 and examples.shape[3] not in (1, 3):
     return f"has {examples.shape[3]} channels in its last axis; expected 1 or 3"
   if examples.shape[1:] != train.shape[1:] or examples.dtype != train.dtype:
     return (

@@ -27,11 +27,12 @@ _LOCAL_HEADER = 30  # bytes of the header of a zip member, before its name and i
 _FORTRAN = "is in Fortran order; convert it with numpy.ascontiguousarray"
 
 
-def npz(name: str, path: str) -> dict[str, Any]:
+def npz(name: str, path: str, record: bool = False) -> dict[str, Any]:
   """Reads the arrays `x_train`, `x_test`, `y_train` and `y_test` of an archive; only `x_train` is required.
 
-  Images are [N, H, W] or [N, H, W, C], and labels [N]. Without `x_test`, a random fifth of the examples (at most
-  10,000), drawn with a fixed seed, becomes the test set. Arrays of Python objects are refused. Examples can be streamed
+  Examples are [N, ...] (see `kinds.with_channels`), and labels [N]. Without `x_test`, a random fifth of the examples
+  (at most 10,000), drawn with a fixed seed, becomes the test set. The rows of a `record` are time steps, of which the
+  last fifth becomes the test set. Arrays of Python objects are refused. Examples can be streamed
   from archives of `numpy.savez`, but not from archives of `numpy.savez_compressed`.
   """
   where = _where(name, path, ".npz file")
@@ -42,13 +43,13 @@ def npz(name: str, path: str) -> dict[str, Any]:
       members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
       stored = {key: _member(path, file, archive, members[key], where) for key in _NAMES if key in members}
   notes = remarks.not_read(where, members.keys() - stored.keys(), f"the arrays that are read are {', '.join(_NAMES)}")
-  return _train_and_test(stored, ", ".join(members), where) | {"remarks": notes}
+  return _train_and_test(stored, ", ".join(members), where, record) | {"remarks": notes}
 
 
-def npy(name: str, path: str) -> dict[str, Any]:
+def npy(name: str, path: str, record: bool = False) -> dict[str, Any]:
   """Reads one file of all examples, or a folder with `x_train.npy` and optionally the other arrays of `npz`.
 
-  Images are [N, H, W] or [N, H, W, C].
+  Examples are [N, ...], as in `npz`; so are the rows of a `record`.
   """
   where = _where(name, path, ".npy file or folder of .npy files")
   root = pathlib.Path(path)
@@ -57,7 +58,7 @@ def npy(name: str, path: str) -> dict[str, Any]:
     stored = {key: _file(file, where) for key, file in files.items() if key == "x_train" or file.exists()}
     others = set(remarks.visible(path)) - {file.name for file in files.values()} if root.is_dir() else ()
   notes = remarks.not_read(where, others, f"the files that are read are {', '.join(f'{key}.npy' for key in _NAMES)}")
-  return _train_and_test(stored, "", where) | {"remarks": notes}
+  return _train_and_test(stored, "", where, record) | {"remarks": notes}
 
 
 def _where(name: str, path: str, expected: str) -> str:
@@ -164,7 +165,9 @@ def _mapped(
   return lazy_arrays.LazyArray(shape, dtype, read, functools.cache(load))
 
 
-def _train_and_test(stored: Mapping[str, lazy_arrays.LazyArray], names: str, where: str) -> dict[str, Any]:
+def _train_and_test(
+  stored: Mapping[str, lazy_arrays.LazyArray], names: str, where: str, record: bool
+) -> dict[str, Any]:
   """Returns the arrays of the training and test set; `names` lists all arrays in the file, for error messages."""
   if "x_train" not in stored:
     raise errors.UserError(
@@ -175,24 +178,18 @@ def _train_and_test(stored: Mapping[str, lazy_arrays.LazyArray], names: str, whe
     images, labels = stored.get(f"x_{half}"), stored.get(f"y_{half}")
     if labels is not None and (images is None or labels.shape != images.shape[:1]):
       raise errors.UserError(
-        f"{where}: `y_{half}` has shape {labels.shape}; expected one label per image of `x_{half}`"
+        f"{where}: `y_{half}` has shape {labels.shape}; expected one label per example of `x_{half}`"
       )
     if images is not None:
-      arrays[half] = _with_channels(images)
+      arrays[half] = images
     if labels is not None and labels.dtype.itemsize > _LARGEST_LABEL:
-      raise errors.UserError(f"{where}: `y_{half}` has dtype {labels.dtype}; expected one integer per image")
+      raise errors.UserError(f"{where}: `y_{half}` has dtype {labels.dtype}; expected one integer per example")
     if labels is not None:
       arrays[f"{half}_labels"] = labels.load()
   if "test" in arrays:
     return arrays
   shape = arrays["train"].shape
   if not shape or shape[0] < 3:
-    raise errors.UserError(f"{where}: `x_train` has shape {shape}; provide at least 3 images, or add `x_test`")
-  return splits.split(arrays["train"], arrays.get("train_labels"), splits.drawn_fifth(shape[0]))
-
-
-def _with_channels(images: lazy_arrays.LazyArray) -> lazy_arrays.MaybeLazy:
-  """Returns images [N, H, W] as [N, H, W, 1], and other arrays unchanged."""
-  if len(images.shape) != 3:
-    return images
-  return lazy_arrays.map_rows(images, (*images.shape[1:], 1), images.dtype, lambda values: values[..., None])
+    raise errors.UserError(f"{where}: `x_train` has shape {shape}; provide at least 3 examples, or add `x_test`")
+  held_out = splits.last_fifth(shape[0]) if record else splits.drawn_fifth(shape[0])
+  return splits.split(arrays["train"], arrays.get("train_labels"), held_out)

@@ -85,8 +85,11 @@ def build(entries: Sequence[Any], shape: tuple[int, ...], value_range: str, span
     span: Interval of the values of the data.
 
   Raises:
-    UserError: A name or option is unknown, a number is out of bounds, or series get an augmentation for images.
+    UserError: A name or option is unknown, a number is out of bounds, series get an augmentation for images, or the
+      examples are neither images nor series.
   """
+  if entries and len(shape) not in (2, 3):
+    raise errors.UserError("config.data.augment: augmentations are for images and series; set it to ()")
   errors.check(len(entries) <= errors.MOST_LAYERS, "data.augment", entries, f"at most {errors.MOST_LAYERS} entries")
   calls = []
   for position, entry in enumerate(entries):

@@ -137,7 +137,7 @@ def _prepare(builder: Any, where: str) -> None:
   command = f"`tfds build {builder.name} --file_format=array_record`"
   if importlib.util.find_spec("tensorflow") is None:
     raise errors.UserError(
-      f"{where}: not found in {folder}, and preparing it needs TensorFlow. Run `pip install -e '.[tfds]'`, then "
+      f"{where}: not found in {folder}, and preparing it needs TensorFlow. Run `pip install 'ae_jax[tfds]'`, then "
       f"{command}; or set TFDS_DATA_DIR to the folder with the prepared data set. {NEEDS_NOTHING}."
     )
   try:

@@ -27,6 +27,11 @@ def drawn_fifth(count: int) -> Bool[np.ndarray, " {count}"]:
   return np.random.default_rng(0).permutation(count) < max(1, min(count // 5, _MOST_HELD_OUT))
 
 
+def last_fifth(count: int) -> Bool[np.ndarray, " {count}"]:
+  """Returns a mask of the last fifth (at least 1) of the `count` time steps of a record."""
+  return np.arange(count) >= count - max(1, count // 5)
+
+
 def split(
   examples: lazy_arrays.MaybeLazy,
   labels: Shaped[np.ndarray, " examples"] | None,

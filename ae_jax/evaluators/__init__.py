@@ -18,6 +18,7 @@ from ae_jax.evaluators import (
   codebook,
   denoising,
   disentanglement,
+  figures,
   generation,
   latent,
   logistic_pca,
@@ -157,7 +158,8 @@ def analyses(evaluators: Sequence[Evaluator], context: EvalContext) -> Iterator[
     results = evaluator.analyze(context) if finite or not evaluator.analyses else [("remark", diverged)]
     for name, value in _distinct([(evaluator, results)]):
       number = isinstance(value, int | float)
-      yield f"{evaluator.name}/{name}", value if not number or math.isfinite(value) else _not_finite(name)
+      value = value if not number or math.isfinite(value) else _not_finite(name)
+      yield f"{evaluator.name}/{name}", figures.displayed(value, context.dataset.kind)
 
 
 def _not_finite(name: str) -> str:

@@ -59,7 +59,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, figures.ExampleRows]]:
   """Yields a figure of test examples, noisy versions of them, and the reconstructions of the noisy versions."""
   indices = spaced(reconstruction.SHOWN, len(context.test))
   examples = context.test[indices]
-  rows = {reconstruction.KINDS[examples.ndim]: examples}
+  rows = {reconstruction.NAMES[context.dataset.kind]: examples}
   for name, noisy in disturbed(context, examples).items():
     label = name.replace("_", " ")
     rows |= {label: noisy, f"{label} restored": context.reconstruct(noisy, indices)}

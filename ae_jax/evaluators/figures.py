@@ -96,6 +96,25 @@ KINDS = {kind.__name__: kind for kind in (ExampleRows, Gallery, Heatmap, Bars, L
 _OLD_NAMES = {"Rows": "ExampleRows"}  # names of figure classes in files of version 0.1
 
 
+def displayed(figure: Any, kind: str) -> Any:
+  """Returns a figure whose examples can be drawn as images or series.
+
+  The values of a row of a table are drawn as a line over the columns. Of a volume, the middle slice is drawn.
+
+  Args:
+    figure: Figure of an evaluator, or another result of an analysis, which is returned unchanged.
+    kind: Kind of the examples, a value of `types.KINDS`.
+  """
+  convert = {"table": lambda x: x[..., None], "volumes": lambda x: x[..., x.shape[-4] // 2, :, :, :]}.get(kind)
+  if convert is None:
+    return figure
+  if isinstance(figure, ExampleRows):
+    return dataclasses.replace(figure, rows={name: convert(examples) for name, examples in figure.rows.items()})
+  if isinstance(figure, Gallery | Points | Explorer | Attention):
+    return dataclasses.replace(figure, examples=convert(figure.examples))
+  return figure
+
+
 def shape_error(figure: Any) -> str | None:
   """Returns a description of the first wrong shape in a figure; None if all shapes are valid."""
   faults = [message for valid, message in _CONDITIONS[type(figure)](figure) if not valid]

@@ -176,8 +176,8 @@ def _directions(
 ) -> tuple[list[str], Float[np.ndarray, "directions latent"]]:
   """Returns the names of at most six directions of large variance, and a vector of one standard deviation along each.
 
-  If `of_units` is True, the directions are single latent units, otherwise principal components. In a variational
-  model, a unit is more informative if its posterior mean varies more.
+  If `of_units` is True, the directions are single latent units, otherwise principal components. Units
+  are ranked by the variance of their codes, because a unit that carries no information has a constant posterior mean.
   """
   directions, deviations = densities.principal_directions(codes)
   names = [f"direction {number + 1}" for number in range(len(deviations))]
@@ -212,7 +212,7 @@ def memorisation(context: EvalContext, samples: Mapping[str, np.ndarray]) -> Ite
     if number == 0:
       first = slice(reconstruction.SHOWN)
       rows = {"samples": examples[first], "nearest training examples": context.train[neighbours[first]]}
-      yield "nearest", ExampleRows("Samples and their nearest training examples in pixel space", rows)
+      yield "nearest", ExampleRows("Samples and the training examples at the smallest Euclidean distance", rows)
   yield (
     "memorisation",
     (

@@ -62,8 +62,8 @@ def codebook(indices: Int[np.ndarray, "examples units"], code: models.CodeSpec) 
   """Yields the size of a discrete latent code in bits, and how many entries of its codebook are used.
 
   The units of a VQ-VAE share one codebook. The codebook of finite scalar quantisation consists of all combinations of
-  the levels of its units. The perplexity of this codebook is at most the number of examples, so the use of the levels
-  of each unit is also measured. See `evaluators.codebook.perplexity`.
+  the levels of its units. It can have more entries than there are examples, which limits its measured perplexity, so
+  the perplexity of the levels of each unit is also measured. See `evaluators.codebook.perplexity`.
   """
   levels = code.levels
   if code.shared_codebook:

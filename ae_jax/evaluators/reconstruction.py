@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Float64, Shaped
+from jaxtyping import Array, Float, Float64, Int, Shaped
 
 from ae_jax import data, models
 from ae_jax.data import ranges
@@ -20,9 +20,10 @@ from ae_jax.runs import metric_names
 from ae_jax.types import AnyArray, Keys
 
 SHOWN = 16  # maximum number of examples in a figure
-KINDS = {3: "series", 4: "test images"}  # number of axes of the examples -> their name in figures
+NAMES = {"table": "test rows", "series": "series", "images": "test images", "volumes": "test volumes"}  # in figures
 _MAX_EXACT = 1000  # maximum size of examples for which the exact PCA solver is used, because it is faster
 _MAX_BITS = 8  # maximum number of bits of a component of quantised PCA
+_MAX_COLUMNS = 100  # maximum number of columns of a table for which the error of each column is reported
 _MAX_CLASSES = 100  # maximum number of classes for which the error of each class is reported
 _BASELINES = ("nats_floor", "pca_squared_error", "pca_quantised_squared_error", "mean_predictor_squared_error")
 
@@ -45,7 +46,7 @@ def per_example(
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, Any]]:
-  """Yields the squared error per example, the mean squared error per element, the PSNR in dB, and nats per example."""
+  """Yields the squared error per example, the mean squared error per element, the PSNR in dB, and the cross-entropy in nats."""
   squared_error = trained_class_only(values["squared_error"], dataset).mean(dtype=np.float64)
   mse = float(squared_error / math.prod(dataset.shape))
   yield "test/squared_error", float(squared_error)
@@ -99,14 +100,15 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   yield from results.items()
   yield "ssim", _ssim(context)
   yield from _by_class(context)
+  yield from _by_column(context)
   yield from _figures(context)
 
 
 def _ssim(context: EvalContext) -> float | str:
   """Returns the mean SSIM of the test images, or a remark that says why it is undefined."""
   shape, low, peak = context.dataset.shape, context.dataset.span.low, context.dataset.peak
-  if len(shape) == 2:
-    return "SSIM is undefined for series: it compares windows of images"
+  if context.dataset.kind != "images":
+    return "SSIM is defined for images only: it compares windows of pixels"
   if min(shape[:2]) < losses.SSIM_WINDOW:
     window = f"{losses.SSIM_WINDOW} x {losses.SSIM_WINDOW}"
     return f"SSIM is undefined for images of {shape[0]} x {shape[1]} pixels: its window has {window} pixels"
@@ -140,6 +142,18 @@ def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
   yield "squared_error_by_class", figures.Bars(title, names, means, "class", "squared error per example")
 
 
+def _by_column(context: EvalContext) -> Iterator[tuple[str, Any]]:
+  """Yields the mean squared error of each column of a table, in the units of the data that the model sees."""
+  if context.dataset.kind != "table" or context.dataset.shape[0] > _MAX_COLUMNS:
+    return
+  errors = trained_class_only(np.square(context.reconstructions - context.test, dtype=np.float64), context.dataset)
+  means = errors.mean(0)
+  for column, mean in enumerate(means):
+    yield f"squared_error/column_{column}", float(mean)
+  title, names = "Mean squared error of each column over the test set", tuple(map(str, range(len(means))))
+  yield "squared_error_by_column", figures.Bars(title, names, means, "column", "squared error")
+
+
 def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields figures: evenly spaced, worst and best reconstructions, the error of each pixel, and attention weights."""
   indices = trained_class_only(np.arange(len(context.test)), context.dataset)
@@ -151,15 +165,22 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
     "best": (order[:SHOWN], "The test examples with the smallest squared errors, in ascending order"),
   }
   for name, (chosen, title) in choices.items():
-    rows = {KINDS[context.test.ndim]: context.test[chosen], "reconstructions": context.reconstructions[chosen]}
+    rows = {NAMES[context.dataset.kind]: context.test[chosen], "reconstructions": context.reconstructions[chosen]}
     yield name, figures.ExampleRows(title, rows)
-  squares = np.square(context.reconstructions[indices] - context.test[indices]).mean(0, dtype=np.float64).sum(-1)
-  place = "pixel" if context.test.ndim == 4 else "step"
-  title = f"Mean squared error per {place} over the test set"
-  yield "error_map", figures.Heatmap(title, "squared error", squares)
+  if context.dataset.kind != "table":
+    yield "error_map", _error_map(context, indices)
   weights = context.attention(typical)
   if weights:
     yield "attention", figures.Attention("Attention weights of the encoder", context.test[typical], weights)
+
+
+def _error_map(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> figures.Heatmap:
+  """Returns the mean squared error of each pixel or time step; for volumes, the mean over the first axis."""
+  squares = np.square(context.reconstructions[indices] - context.test[indices]).mean(0, dtype=np.float64).sum(-1)
+  place = "step" if context.dataset.kind == "series" else "pixel"
+  depth = ", averaged over the first axis of the volumes" if squares.ndim == 3 else ""
+  squares = squares.mean(0) if depth else squares
+  return figures.Heatmap(f"Mean squared error per {place} over the test set{depth}", "squared error", squares)
 
 
 def trained_class_only(

@@ -39,8 +39,8 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   undisturbed = errors["squared_error"]["undisturbed"]
   for name, error in errors["squared_error"].items():
     yield f"increase/{name}", reconstruction.ratio(error, undisturbed) - 1.0
-  if examples.ndim == 3:
-    yield "movements", "shifts and rotations are not measured: the examples are series, not images"
+  if examples.ndim != 4:
+    yield "movements", "shifts and rotations are not measured: the examples are not images"
     return
   for kind, (strengths, unit, _) in MOVEMENTS.items():
     names = ["undisturbed", *(f"{kind}_{strength}" for strength in strengths)]

@@ -28,7 +28,7 @@ from ae_jax.models.interface import (
   Variables,
 )
 from ae_jax.system import compat
-from ae_jax.types import AnyArray, Columns, Keys, Params
+from ae_jax.types import KINDS, AnyArray, Columns, Keys, Params
 
 __all__ = ["AutoencoderModule", "CodeSpec", "Encoding", "Gaussian", "Model", "Variables", "build"]
 
@@ -47,7 +47,6 @@ FAMILIES = {
 
 # Number of axes of an example, for families that accept only images (3) or only series (2).
 AXES = {"attention": 3, "cnn": 3, "sequence": 2, "unet": 3, "vqvae": 3}
-_KINDS = {2: "series", 3: "images"}
 
 # Number of examples whose intermediates fit in the cache of a CPU, measured by experiments/throughput. Families
 # that are not listed are fastest with the whole batch at once.
@@ -252,7 +251,7 @@ def build(
   if AXES.get(name, len(shape)) != len(shape):
     suitable = ", ".join(family for family in FAMILIES if AXES.get(family, len(shape)) == len(shape))
     raise errors.UserError(
-      f"config.model.name={name!r} takes {_KINDS[AXES[name]]}, but these data are {_KINDS[len(shape)]}; "
+      f"config.model.name={name!r} takes {KINDS[AXES[name]]}, but these data are {KINDS[len(shape)]}; "
       f"use one of {suitable}"
     )
   arguments = (tuple(shape), tuple(labels)) if name in LABELLED else (tuple(shape),)

@@ -51,7 +51,7 @@ def _rows(figure: figures.ExampleRows, value_range: str) -> Block:
   if first.ndim == 3 and pictures.reconstructed(figure):
     groups = [(first, [_GREY] * first.shape[-1]), (others[0], [1] * first.shape[-1])]
     sheet = sprites.sheet(sprites.drawn(groups, low, high, 72, 160), 8, smooth=True)
-    return {"kind": "gallery", "sheet": sheet, "note": "grey: original series; orange: reconstruction"}
+    return {"kind": "gallery", "sheet": sheet, "note": "grey: original; orange: reconstruction"}
   block = rows(named_examples, low, high)
   if pictures.reconstructed(figure):
     difference = (others[0] - first)[:_MAX_COLUMNS].mean(-1, keepdims=True)

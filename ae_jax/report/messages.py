@@ -57,7 +57,7 @@ def closing(metrics: verdict.Metrics, description: Mapping[str, Any], workdir: p
       f"lower bound for any model: {metrics['test/nats_floor']:.2f}."
     )
   lines.append(
-    f"Training speed: {metrics['images_per_second']:,.0f} images/s; compilation: {metrics['compile_seconds']:.1f} s."
+    f"Training speed: {metrics['images_per_second']:,.0f} examples/s; compilation: {metrics['compile_seconds']:.1f} s."
   )
   lines.append(f"Report: {workdir / 'report.html'}. To load the model: ae_jax.load({str(workdir)!r})")
   return "\n".join(filter(None, lines))

@@ -31,7 +31,7 @@ _TILES = (  # metric, label, text below the value, metric that fills the {} of t
   ("test/nats", "cross-entropy per test example, nats", "lower bound: {}", "test/nats_floor"),
   ("test/auroc", "AUROC of anomaly detection", "baseline PCA: {}", "test/pca_auroc"),
   ("reconstruction/ssim", "structural similarity (SSIM)", "PSNR: {} dB", "reconstruction/psnr"),
-  ("probe/linear/code", "linear probe accuracy, latent codes", "on pixels: {}", "probe/linear/pixels"),
+  ("probe/linear/code", "linear probe accuracy, latent codes", "on raw examples: {}", "probe/linear/pixels"),
   ("generation/nll", "negative log-likelihood, nats", "negative ELBO: {}", "generation/negative_elbo"),
 )
 _SCRIPT = """import json, pathlib

@@ -1,4 +1,4 @@
-"""Output of a training run: metrics.jsonl and copies of it, the progress display, and profiles."""
+"""Metrics of a run: metrics.jsonl and copies of it for TensorBoard and trackers; and profiles of the training."""
 
 import array
 import contextlib
@@ -8,19 +8,14 @@ import json
 import math
 import os
 import pathlib
-import sys
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import tqdm
 from jaxtyping import Shaped
 
 from ae_jax import errors
-from ae_jax.runs import metric_names, tensorboard, trackers
-
-_INTERVALS = {False: 5.0, True: 30.0}  # `sparse` -> minimum number of seconds between lines (see `Display`)
+from ae_jax.runs import progress, tensorboard, trackers
 
 Record = dict[str, float | int]  # a line of metrics.jsonl: "step", "epoch" and metrics, by name
 
@@ -48,7 +43,9 @@ class Log:
       part.write_text("".join(map(_line, records)))
       os.replace(part, path)
       self._file = path.open("a")
-    self._copies = [trackers.Copy(name, workdir, description, records, warn) for name in dict.fromkeys(tracked)]
+    self._copies = [
+      trackers.Copy(name, workdir, description, records, progress.warn) for name in dict.fromkeys(tracked)
+    ]
 
   @functools.cached_property
   def _board(self) -> tensorboard.Board:
@@ -191,102 +188,6 @@ def curves(records: Iterable[Record]) -> dict[str, tuple[np.ndarray, np.ndarray]
       epochs.append(record["epoch"])
       values.append(value)
   return {name: (np.asarray(epochs), np.asarray(values)) for name, (epochs, values) in points.items()}
-
-
-class Display:
-  """Shows the progress of training: on a terminal, a progress bar with a line above it for each evaluation.
-
-  Without a terminal, there is no bar, and a line is printed at most every 5 seconds, but always for the last
-  evaluation. A `sparse` display prints a line at most every 30 seconds, even on a terminal and for the last evaluation.
-  `images` is the number of examples per epoch, `epochs` the number of epochs of the run, and `done` the number of
-  completed epochs. Nothing is displayed if `shown` is False.
-  """
-
-  def __init__(self, images: int, epochs: int, done: float = 0.0, shown: bool = True, sparse: bool = False) -> None:
-    self._images, self._epochs, self._shown, self._sparse = images, epochs, shown, sparse
-    self._seen, self._first, self._begun, self._printed = images * done, None, None, None
-    self._trained, self._seconds = 0.0, 0.0  # trained examples and their training time, without evaluation and saving
-    bar_format = "{desc}  {percentage:3.0f}% |{bar:20}|{postfix}, {remaining} left"
-    self._terminal = sys.stdout.isatty()
-    self._bar = tqdm.tqdm(
-      total=images * epochs,
-      initial=images * done,
-      disable=not (shown and self._terminal),
-      file=sys.stdout,
-      bar_format=bar_format,
-      postfix="compiling",
-    )
-
-  def advance(self, images: float | int, seconds: float, loss: float | np.floating[Any]) -> None:
-    """Updates the progress.
-
-    Args:
-      images: Number of examples since the last call.
-      seconds: Training time of these examples.
-      loss: Last loss; a `sparse` display does not show it.
-    """
-    self._seen += images
-    self._trained += images
-    self._seconds += seconds
-    if self._begun is None:  # the time so far includes the compilation, so the clock starts now
-      self._begun = self._printed = time.monotonic()
-      self._first = self._bar.initial = self._bar.n = self._seen
-      self._bar.unpause()
-      images = 0
-    text = "" if self._sparse else f"  loss {loss:.4g}"
-    self._bar.set_description_str(f"epoch {math.ceil(self._seen / self._images - 1e-6)}{text}", refresh=False)
-    self._bar.set_postfix_str(f"{self._trained / self._seconds:,.0f} images/s", refresh=False)
-    self._bar.update(images)
-
-  def evaluated(self, *records: Mapping[str, Any]) -> None:
-    """Shows the results of an evaluation: one record for each model that is trained."""
-    now, epoch = time.monotonic(), records[0]["epoch"]
-    due = self._begun is not None and now > self._printed + _INTERVALS[self._sparse]
-    last = epoch >= self._epochs and not self._sparse
-    if self._shown and (due or last or (self._terminal and not self._sparse)):
-      self._printed = now
-      line = f"epoch {epoch:g} of {self._epochs}  {_summary(records)}"
-      print_line(
-        line if self._terminal else f"{line}  {records[0]['images_per_second']:,.0f} images/s{self._left(now)}"
-      )
-
-  def _left(self, now: float) -> str:
-    """Returns text with the remaining time, estimated from the speed since compilation; "" if it is unknown."""
-    remaining = self._images * self._epochs - self._seen
-    if self._begun is None or self._seen <= self._first or remaining < 0.5:
-      return ""
-    return f"  {tqdm.tqdm.format_interval(remaining * (now - self._begun) / (self._seen - self._first))} left"
-
-  def __enter__(self) -> "Display":
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    self._bar.close()
-
-
-def print_line(line: str) -> None:
-  """Prints a line to stdout, above the progress bar."""
-  tqdm.tqdm.write(line, file=sys.stdout)
-  sys.stdout.flush()
-
-
-def warn(line: str) -> None:
-  """Prints a warning to stderr, above the progress bar."""
-  tqdm.tqdm.write(f"ae_jax: {' '.join(line.split())}", file=sys.stderr)
-
-
-def _summary(records: Collection[Mapping[str, Any]]) -> str:
-  """Returns the losses and errors of an evaluation as one line of text."""
-  first, *others = records
-  squared_errors = [record["test/squared_error"] for record in records]
-  if others:
-    return f"{len(records)} members  test error {min(squared_errors):.4g} to {max(squared_errors):.4g}"
-  names = {"loss": "train/loss", "test loss": "test/loss", "nats": "test/nats"}
-  values = {label: f"{first[name]:.4g}" for label, name in names.items() if name in first}
-  nats = values.pop("nats", values["test loss"])
-  losses = "  ".join(f"{label} {value}" for label, value in values.items())
-  suffix = "" if nats == values["test loss"] else f"  nats {nats}"
-  return f"{losses}  test error {squared_errors[0]:.4g} (PCA {first[metric_names.pca_key(first)]:.4g}){suffix}"
 
 
 def profiled(function: Callable[..., Any], folder: pathlib.Path) -> Callable[..., Any]:

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from ae_jax import config as configs
 from ae_jax import data, errors, models
 from ae_jax.system import paths
+from ae_jax.types import KINDS
 
 LOCK = ".lock"  # lock file in a run folder, held by the process that trains in it
 FORMAT = 2  # of config.json; a file without the key "format" has format 1, in which one_class=-1 means all labels
@@ -42,7 +43,9 @@ def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, dev
 
 def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
   sizes = {"train": len(dataset.train), "test": len(dataset.test)}
-  return {"shape": list(dataset.shape), **sizes, **dataset.fingerprints}
+  scaling = {"scaling": dataset.scaling.as_json()} if dataset.scaling else {}
+  notes = {"remarks": list(dataset.remarks)} if dataset.remarks else {}
+  return {"shape": list(dataset.shape), **sizes, **dataset.fingerprints, **scaling, **notes}
 
 
 @contextlib.contextmanager
@@ -209,7 +212,7 @@ def read_description(workdir: pathlib.Path) -> dict[str, Any]:
   contents = description if isinstance(description, dict) else {}
   config, data = (contents.get(key) for key in ("config", "data"))
   shape = data.get("shape") if isinstance(data, dict) else None
-  valid = isinstance(shape, list) and len(shape) in (2, 3) and all(isinstance(n, int) and 0 < n < 2**31 for n in shape)
+  valid = isinstance(shape, list) and len(shape) in KINDS and all(isinstance(n, int) and 0 < n < 2**31 for n in shape)
   if not isinstance(config, dict) or not valid:
     raise errors.UserError(f"{workdir}/config.json: was not written by ae_jax; use another folder")
   if "format" not in description:

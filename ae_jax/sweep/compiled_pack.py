@@ -23,7 +23,7 @@ from ae_jax.models import cost, masking
 from ae_jax.sweep import grid, member_steps
 from ae_jax.sweep.member_steps import without_step
 from ae_jax.system import distributed
-from ae_jax.training import compiled_stage, steps
+from ae_jax.training import compiled_stage, programs
 from ae_jax.training.compiled_stage import CompiledStage, DeviceData
 from ae_jax.training.setup import Experiment, Stage
 from ae_jax.training.state import TrainState, init_state
@@ -146,7 +146,7 @@ def _compile_train_chunk(
   rows_and_weights = [
     jax.ShapeDtypeStruct(shape, dtype, sharding=device_data.batch_sharding) for dtype in (np.int32, np.float32)
   ]
-  return steps.compiled(
+  return programs.compile_program(
     member_steps.train_chunk,
     compiled_stage.chunk_arguments(device_data, model_args, state, *rows_and_weights),
     (_shardings(device_data), device_data.batch_sharding, device_data.batch_sharding),
@@ -167,7 +167,7 @@ def _compile_evaluate(
   experiment: Experiment, stage: Stage, device_data: DeviceData, model_args: tuple, state: TrainState, way: str
 ) -> Any:
   dataset = experiment.dataset
-  return steps.compiled(
+  return programs.compile_program(
     member_steps.evaluate,
     compiled_stage.test_arguments(device_data, model_args, state),
     device_data.batch_sharding,

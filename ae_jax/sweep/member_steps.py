@@ -99,7 +99,7 @@ def evaluate(
 
 
 def without_step(state: TrainState) -> TrainState:
-  """Returns the state with step None; in a stacked state, all remaining arrays have a leading member axis."""
+  """Returns a state without its step, which is the same for all members, so that all its arrays can be stacked."""
   return dataclasses.replace(state, step=None)
 
 

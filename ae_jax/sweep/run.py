@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ae_jax import errors
 from ae_jax.data import dimension
 from ae_jax.ops import losses
-from ae_jax.runs import logs, run_folder
+from ae_jax.runs import progress, run_folder
 from ae_jax.sweep import compiled_pack, engines, grid, halving, summary, trainer
 from ae_jax.sweep.summary import Row
 from ae_jax.system import cache
@@ -54,9 +54,9 @@ def run(
   rows = {row["name"]: row for row in summary.read(workdir)}
   with preemption.catch_signals() as received:
     cache.keep_compiled_programs()
-    started = engine(received, logs.print_line)
+    started = engine(received, progress.print_line)
     for line in (_opening(members, len(groups), rows, workdir), *members[0].experiment.dataset.remarks):
-      logs.print_line(line)
+      progress.print_line(line)
     rows = _train_rungs(config, keys, members, workdir, options, rungs=rungs, factor=factor, engine=started, rows=rows)
   shutil.rmtree(workdir / trainer.PACKS, ignore_errors=True)
   _conclude([rows[member.name] for member in members], members[0].experiment, workdir)
@@ -177,7 +177,7 @@ def _conclude(rows: Sequence[Row], experiment: setup.Experiment, workdir: Path) 
   diverged = [f"{row['name']} {row['status']}" for row in rows if "diverged" in row["status"]]
   example = str(workdir / rows[0]["name"])
   files = f"Look at {workdir / 'report.html'}, sweep.png and sweep.csv."
-  logs.print_line("\n".join([*diverged, answer, f"{files} Load the run of a member: ae_jax.load({example!r})."]))
+  progress.print_line("\n".join([*diverged, answer, f"{files} Load the run of a member: ae_jax.load({example!r})."]))
 
 
 def _notes(rows: Sequence[Row], workdir: Path) -> list[str]:

@@ -19,7 +19,7 @@ from ae_jax.data import streams
 from ae_jax.data.batch_schedule import evaluation_batches
 from ae_jax.runs import logs
 from ae_jax.system import distributed
-from ae_jax.training import preemption, setup, steps
+from ae_jax.training import preemption, programs, setup, steps
 from ae_jax.training.state import TrainState, init_state, restart_optimizer
 
 
@@ -197,7 +197,7 @@ def build(
     return bind(compile_chunk(on_nan="stop"), evaluate)[0]
 
   return CompiledStage(
-    restart=steps.compiled(restart_optimizer, (state,), shardings, optimizer=stage.optimizer),
+    restart=programs.compile_program(restart_optimizer, (state,), shardings, optimizer=stage.optimizer),
     train_chunk=logs.profiled(train, workdir / "profile") if profile else train,
     evaluate=evaluate_state,
     compile_seconds=time.perf_counter() - start_time,
@@ -208,12 +208,12 @@ def build(
 def _chunk_compiler(experiment, stage, device_data, state, shardings) -> Callable:
   """Returns a function that compiles `steps.train_chunk`.
 
-  It accepts further keyword arguments of `steps.train_chunk` and `steps.compiled`.
+  It accepts further keyword arguments of `steps.train_chunk` and `programs.compile_program`.
   """
   config = experiment.config
   arguments = chunk_arguments(device_data, device_data.model_args, state, *_abstract_batches(experiment, device_data))
   return functools.partial(
-    steps.compiled,
+    programs.compile_program,
     steps.train_chunk,
     arguments,
     (shardings, device_data.replicated, device_data.replicated),
@@ -229,7 +229,7 @@ def _chunk_compiler(experiment, stage, device_data, state, shardings) -> Callabl
 def _compiled_evaluate(experiment, stage, device_data, state) -> Callable:
   """Compiles `steps.evaluate` for the test set."""
   dataset = experiment.dataset
-  return steps.compiled(
+  return programs.compile_program(
     steps.evaluate,
     test_arguments(device_data, device_data.model_args, state),
     device_data.replicated,

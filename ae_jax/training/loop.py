@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ae_jax.runs import checkpoints, logs
-from ae_jax.training import compiled_stage, preemption, setup, steps
+from ae_jax.runs import checkpoints, logs, progress
+from ae_jax.training import compiled_stage, preemption, programs, setup
 from ae_jax.training.state import TrainState
 
 Record = dict[str, Any]  # a line of metrics.jsonl
@@ -53,7 +53,7 @@ class Training:
   # or "" to continue
   progress: Callable[[list], str] = lambda records: ""
   report: Callable[[str], None] = lambda line: None  # called with the reason if the training ends early
-  sparse: bool = False  # print fewer lines; see `logs.Display`
+  sparse: bool = False  # print fewer lines; see `progress.Display`
 
   @property
   def active(self) -> list[Recorder]:
@@ -87,9 +87,9 @@ def train(training: Training, state: TrainState) -> TrainState:
         for epoch in epochs:
           if reason or not training.active:
             break
-          compilations = steps.compilations()
+          compilations = programs.compilations()
           state, compiled, speed = _train_epoch(training, state, epoch, compiled, feed, display)
-          if epoch > epochs.start and steps.compilations() > compilations:
+          if epoch > epochs.start and programs.compilations() > compilations:
             raise RuntimeError(
               f"epoch {epoch + 1} compiled again instead of reusing the programs of earlier epochs; please report "
               "this bug of ae_jax"
@@ -102,16 +102,16 @@ def train(training: Training, state: TrainState) -> TrainState:
   return state
 
 
-def _display(training, state) -> logs.Display:
+def _display(training, state) -> progress.Display:
   """Returns the progress display; only the first process shows it."""
   batch_schedule = training.experiment.batch_schedule
   images_per_epoch = len(training.recorders) * batch_schedule.examples
   epochs_done = int(state.step) / batch_schedule.steps
-  return logs.Display(images_per_epoch, training.until, epochs_done, jax.process_index() == 0, training.sparse)
+  return progress.Display(images_per_epoch, training.until, epochs_done, jax.process_index() == 0, training.sparse)
 
 
 def _epochs_left(training, stage, state) -> range:
-  """Returns the epochs of a training stage that are not yet complete, up to `training.until`."""
+  """Returns the range of the epochs that remain in a training stage, before epoch `training.until`."""
   epoch = int(state.step) // training.experiment.batch_schedule.steps
   return range(max(epoch, stage.epochs.start), min(stage.epochs.stop, training.until))
 

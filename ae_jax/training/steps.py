@@ -1,22 +1,19 @@
 """The functions that are compiled: a training step, a chunk of training steps, and the evaluation."""
 
-import collections
 import dataclasses
 import functools
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from ae_jax import models, objectives
 from ae_jax.data import ranges
 from ae_jax.ops import randomness
-from ae_jax.system import distributed, malloc
 from ae_jax.system.data_parallel import SINGLE_DEVICE, DataParallel
 from ae_jax.training.state import TrainState
 from ae_jax.types import AnyArray, Batch, Columns, Keys, Params, Scalar, Step
@@ -293,48 +290,3 @@ def evaluate(
   sums, count = data_parallel.total((jax.tree.map(lambda leaf: leaf.sum(0), sums), weights.sum()))
   loss, _ = objective.loss(model, *jax.tree.map(lambda leaf: leaf / count, sums))
   return loss, values
-
-
-def compiled(
-  function: Callable,
-  arguments: Sequence[Any],
-  results: PyTree,
-  *,
-  mode: Callable = distributed.jit,
-  donate: tuple[int, ...] = (),
-  **static: Any,
-) -> Callable:
-  """Compiles a function.
-
-  The compiled function accepts only arguments with the shapes, dtypes and shardings of `arguments`.
-
-  Args:
-    function: The function to compile.
-    arguments: Arrays, or their shapes, dtypes and shardings.
-    results: Shardings of the results, as a pytree or a prefix of it.
-    mode: A value of `distributed.MODES`, or `distributed.auto`.
-    donate: Positions of the arguments whose memory the results may reuse.
-    **static: Keyword arguments that are fixed at compilation.
-  """
-  program = mode(functools.partial(function, **static), arguments, results, donate)
-  malloc.trim()
-  return program
-
-
-def compilations() -> int:
-  """Returns the number of programs that this thread has compiled or read from the cache.
-
-  Counting starts at the first call of this function.
-  """
-  return _compilations()[threading.get_ident()]
-
-
-@functools.cache
-def _compilations() -> collections.Counter:
-  counter = collections.Counter()
-
-  def listen(event, seconds, **_):
-    counter[threading.get_ident()] += event == "/jax/core/compile/backend_compile_duration"
-
-  jax.monitoring.register_event_duration_secs_listener(listen)
-  return counter

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from ae_jax import api, evaluators
 from ae_jax.models import memory
 from ae_jax.report import evaluation, messages, verdict
-from ae_jax.runs import checkpoints, logs, run_folder
+from ae_jax.runs import checkpoints, logs, progress, run_folder
 from ae_jax.system import cache, distributed, paths, signals
 from ae_jax.training import compiled_stage, loop, preemption, setup, stopping
 from ae_jax.training.state import TrainState
@@ -116,9 +116,9 @@ def _analyze(run, experiment, description, workdir, recorder, received) -> None:
   results = evaluation.analyze(run, experiment.dataset, experiment.evaluators, workdir, recorder.baselines(), check)
   recorder.log.finish(results.values, evaluation.pictures(workdir))
   skipped = verdict.skipped_steps(logs.curves(run.history))
-  logs.print_line(messages.closing(run.metrics | results.values, description, workdir, skipped))
+  progress.print_line(messages.closing(run.metrics | results.values, description, workdir, skipped))
 
 
 def _print_line(line: str) -> None:
   if jax.process_index() == 0:
-    logs.print_line(line)
+    progress.print_line(line)

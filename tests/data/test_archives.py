@@ -51,8 +51,8 @@ def test_npz_accepts_float64_grey_images_without_channel_axis(tmp_path):
     ({}, "no array `x_train`"),
     ({"x_train": BYTES[0, 0]}, "has 2 axes|3 images"),
     ({"x_train": BYTES[:, None]}, "has 5 axes"),
-    ({"x_train": np.float64(3)}, "at least 3 images"),
-    ({"x_train": BYTES[:2]}, "at least 3 images"),
+    ({"x_train": np.float64(3)}, "at least 3 examples"),
+    ({"x_train": BYTES[:2]}, "at least 3 examples"),
     ({"x_train": BYTES[:1], "x_test": BYTES}, "only one training example; at least 2"),
     ({"x_train": BYTES[:, :, :, :2]}, "has 2 channels"),
     ({"x_train": BYTES[:, :0]}, "it is empty"),
@@ -151,7 +151,7 @@ def test_single_npy_file_is_split_like_an_archive(tmp_path):
   [
     (np.array([None, "a"]), "never unpickled"),
     (np.zeros(9, [("a", "f4")]), "dtype|axes"),
-    (BYTES[:2], "at least 3 images"),
+    (BYTES[:2], "at least 3 examples"),
   ],
 )
 def test_npy_with_wrong_array_is_refused(tmp_path, values, message):

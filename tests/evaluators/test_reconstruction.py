@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from ae_jax import data, models
+from ae_jax import data, evaluators, models
 from ae_jax.data import ranges
 from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import figures, reconstruction
@@ -295,3 +295,21 @@ def test_quantised_pca_agrees_with_rounding_the_components(bits):
     errors.append(of_each)
   expected = min(errors, key=lambda pair: pair[0].mean())[1]
   np.testing.assert_allclose(results, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ("shape", "drawn"), [((5,), (5, 1)), ((7, 2), (7, 2)), ((4, 4, 1), (4, 4, 1)), ((3, 4, 4, 1), (4, 4, 1))]
+)
+def test_examples_of_every_kind_are_drawn_as_images_or_series(shape, drawn):
+  examples = made_contexts.images(12, shape=shape)
+  context = made_contexts.context_of(examples[:8], examples[8:], value_range="real")
+  results = dict(evaluators.analyses((reconstruction.EVALUATOR,), context))
+  item = results["reconstruction/reconstructions"]
+  assert all(rows.shape[1:] == drawn for rows in item.rows.values())
+  assert figures.shape_error(item) is None
+  if len(shape) == 1:
+    by_column = [results[f"reconstruction/squared_error/column_{column}"] for column in range(5)]
+    np.testing.assert_allclose(sum(by_column), results["reconstruction/squared_error"], rtol=1e-5)
+  else:
+    total = results["reconstruction/error_map"].values.sum() * (shape[0] if len(shape) == 4 else 1)
+    np.testing.assert_allclose(total, results["reconstruction/squared_error"], rtol=1e-5)

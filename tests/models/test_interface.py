@@ -14,7 +14,7 @@ from ae_jax.evaluators import likelihood, posterior
 from ae_jax.models import dense
 from ae_jax.ops import losses
 from ae_jax.system import distributed
-from ae_jax.training import steps
+from ae_jax.training import programs, steps
 from ae_jax.training.state import init_state
 
 SHAPE = (3, 2, 1)
@@ -86,7 +86,7 @@ def stepped(devices, kind):
   static["objective"] = objectives.build("reconstruction", model, "unit", likelihood="bernoulli")
   static["data_parallel"] = distributed.build_data_parallel(mesh, state.params, kind)
   results = (shardings, replicated, replicated)
-  return steps.compiled(steps.train_chunk, arguments, results, value_range="unit", microbatches=1, **static)(
+  return programs.compile_program(steps.train_chunk, arguments, results, value_range="unit", microbatches=1, **static)(
     *arguments
   )[0]
 

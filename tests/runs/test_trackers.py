@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ae_jax import errors
-from ae_jax.runs import logs, trackers
+from ae_jax.runs import logs, progress, trackers
 
 DESCRIPTION = {
   "config": {"seed": 0, "model": {"name": "dense", "latent": 4, "widths": [16, 8]}, "data": {"path": "x" * 900}}
@@ -106,7 +106,7 @@ def test_all_steps_arrive_once_and_in_order_whenever_the_tracker_fails(sessions)
 
   with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
     fresh, at = notebook.__wrapped__(patch), 0
-    patch.setattr(logs, "warn", lambda line: None)
+    patch.setattr(progress, "warn", lambda line: None)
     for back, on, broken in [*sessions, (0, 3, False)]:
       fresh.broken, at = broken, max(0, at - back)
       train(pathlib.Path(folder), at, at + on, ("notebook",), finish=False)
@@ -145,7 +145,7 @@ def test_progress_is_stored_while_the_run_continues(notebook, tmp_path):
 
 def test_failed_tracker_receives_no_more_records(notebook, tmp_path, monkeypatch):
   """Records of a long run do not accumulate in memory if the server is unavailable."""
-  monkeypatch.setattr(logs, "warn", lambda line: None)
+  monkeypatch.setattr(progress, "warn", lambda line: None)
   notebook.broken = True
   with logs.Log(tmp_path, 0, DESCRIPTION, ("notebook",)) as log:
     (copy,) = log._copies

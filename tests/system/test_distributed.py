@@ -16,7 +16,7 @@ from ae_jax import models, objectives
 from ae_jax.data import augmentation, batch_schedule, ranges
 from ae_jax.system import distributed
 from ae_jax.system.data_parallel import SINGLE_DEVICE, DataParallel
-from ae_jax.training import optimizers, steps
+from ae_jax.training import optimizers, programs, steps
 from ae_jax.training.state import init_state
 
 pytestmark = pytest.mark.runs_optax
@@ -55,7 +55,7 @@ def trained(
   key = distributed.put(jax.random.key(0), everywhere)
   init = {"model": model, "optimizer": static["optimizer"], "ema": ema > 0}
   places = distributed.state_shardings(mesh, jax.eval_shape(functools.partial(init_state, **init), key), kind)
-  state = steps.compiled(init_state, (key,), places, mode=distributed.auto, **init)(key)
+  state = programs.compile_program(init_state, (key,), places, mode=distributed.auto, **init)(key)
   rows = [distributed.put(part, cut) for part in schedule.batches(0)]
   arguments = (state, distributed.put({"x": IMAGES}, everywhere), *rows, key)
   data_parallel = distributed.build_data_parallel(mesh, state.params, kind)
@@ -67,7 +67,9 @@ def trained(
     "augment": augment,
     "ema_decay": ema,
   }
-  chunk = steps.compiled(steps.train_chunk, arguments, results, mode=distributed.MODES[mode], **static, **more)
+  chunk = programs.compile_program(
+    steps.train_chunk, arguments, results, mode=distributed.MODES[mode], **static, **more
+  )
   state, terms, finite = chunk(*arguments)
   assert np.asarray(finite).all()
   return state, terms, chunk

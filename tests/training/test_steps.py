@@ -11,7 +11,7 @@ from ae_jax.data import batch_schedule, ranges
 from ae_jax.ops import randomness
 from ae_jax.runs import checksums
 from ae_jax.system import distributed
-from ae_jax.training import optimizers, steps
+from ae_jax.training import optimizers, programs, steps
 from ae_jax.training.state import TrainState, init_state
 
 pytestmark = pytest.mark.runs_optax
@@ -190,7 +190,7 @@ def test_compiled_chunk_is_traced_once_donates_its_state_and_refuses_other_shape
   state = init_state(KEY, model=static["model"], optimizer=static["optimizer"])
   indices, weights = batch_schedule.BatchSchedule(50, 8, 1, seed=0).batches(0)
   everywhere = distributed.replicated(distributed.mesh(jax.devices()[:1]))
-  chunk = steps.compiled(
+  chunk = programs.compile_program(
     steps.train_chunk,
     (state, EXAMPLES, indices, weights, KEY),
     everywhere,

@@ -11,7 +11,7 @@ from ae_jax.data.batch_schedule import BatchSchedule
 from ae_jax.models import cost, memory
 from ae_jax.ops import losses
 from ae_jax.system import cache, distributed
-from ae_jax.training import optimizers, steps
+from ae_jax.training import optimizers, programs, steps
 from ae_jax.training.state import init_state
 from configs import attention, cnn, dense, vae
 from experiments.throughput import problem
@@ -73,12 +73,12 @@ def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float
   placement = distributed.replicated(distributed.mesh(jax.local_devices()[:1]))
   init_key, key = jax.random.split(jax.random.key(0))
   data = jax.device_put({"x": images.reshape(len(images), -1)}, placement)
-  initialise = steps.compiled(init_state, (init_key,), placement, model=network, optimizer=optimizer)
+  initialise = programs.compile_program(init_state, (init_key,), placement, model=network, optimizer=optimizer)
   holder = {"state": initialise(init_key)}
   shape = (schedule.chunk if recipe else steps_per_call, batch_size)
   rows = jax.device_put((np.zeros(shape, np.int32), np.ones(shape, np.float32)), placement)
   arguments = jax.device_put((holder["state"], data, *rows, key), placement)
-  chunk = steps.compiled(steps.train_chunk, arguments, placement, value_range="unit", **static)
+  chunk = programs.compile_program(steps.train_chunk, arguments, placement, value_range="unit", **static)
 
   def train(rows, weights=None):
     weights = np.ones(rows.shape, np.float32) if weights is None else weights

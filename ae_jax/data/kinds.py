@@ -1,0 +1,57 @@
+"""Kinds of examples: rows of a table, series, images and volumes. The number of axes of an example tells them apart."""
+
+from ae_jax import errors
+from ae_jax.data import lazy_arrays
+from ae_jax.types import KINDS
+
+_SHAPES = {  # kind -> numbers of axes of an array of examples: without and with channels
+  "table": (None, 2),  # [N, columns]
+  "series": (2, 3),  # [N, T] or [N, T, C]
+  "images": (3, 4),  # [N, H, W] or [N, H, W, C]
+  "volumes": (4, 5),  # [N, D, H, W] or [N, D, H, W, C]
+}
+_AUTO = {2: "table", 3: "images", 4: "images", 5: "volumes"}  # axes of an array -> kind, for config.data.kind=auto
+_FORMS = {
+  "table": "[N, columns]",
+  "series": "[N, T] or [N, T, C]",
+  "images": "[N, H, W] or [N, H, W, C]",
+  "volumes": "[N, D, H, W] or [N, D, H, W, C]",
+}
+
+
+def check(kind: str) -> None:
+  """Raises UserError unless `config.data.kind` is "auto" or the name of a kind."""
+  errors.choose(dict.fromkeys(("auto", *_SHAPES)), kind, "data.kind")
+
+
+def with_channels(examples: lazy_arrays.MaybeLazy, kind: str, where: str) -> lazy_arrays.MaybeLazy:
+  """Returns examples of a kind with an axis of channels; rows of a table have none.
+
+  Args:
+    examples: Array [N, ...].
+    kind: `config.data.kind`. "auto" is table for 2 axes, images for 3 or 4, and volumes for 5.
+    where: Prefix of error messages.
+
+  Raises:
+    UserError: The number of axes does not fit the kind.
+  """
+  axes = len(examples.shape)
+  if kind == "auto" and axes not in _AUTO:
+    forms = "; ".join(f"{form} ({name})" for name, form in _FORMS.items())
+    raise errors.UserError(f"{where}: the examples have {axes} axes; expected one of {forms}")
+  kind = _AUTO[axes] if kind == "auto" else kind
+  without, complete = _SHAPES[kind]
+  if axes not in (without, complete):
+    raise errors.UserError(
+      f"config.data.kind={kind!r}: the examples of {where} have {axes} axes; expected {_FORMS[kind]}"
+    )
+  if axes == complete:
+    return examples
+  return lazy_arrays.map_rows(examples, (*examples.shape[1:], 1), examples.dtype, lambda rows: rows[..., None])
+
+
+def check_kind(examples: lazy_arrays.MaybeLazy, kind: str, where: str) -> None:
+  """Raises UserError unless examples with an axis of channels are of the kind `config.data.kind`, or it is "auto"."""
+  found = KINDS.get(len(examples.shape) - 1)
+  if kind not in ("auto", found):
+    raise errors.UserError(f"config.data.kind={kind!r}: {where} is of the kind {found}; set config.data.kind='auto'")

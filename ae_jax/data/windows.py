@@ -1,0 +1,92 @@
+"""Windows of a long record: overlapping parts of equal length, which are the examples of a data set of series."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Shaped
+
+from ae_jax import errors
+from ae_jax.data import lazy_arrays
+
+SOURCES = ("npz", "npy")  # data sources that can hold a record
+
+
+def check(name: str, kind: str, window: int, stride: int) -> None:
+  """Raises UserError unless `config.data.window` and `config.data.stride` are valid for the data source `name`.
+
+  0 means no windows, and for the stride the length of the window.
+  """
+  for key, value in {"window": window, "stride": stride}.items():
+    valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= errors.LARGEST_COUNT
+    errors.check(valid, f"data.{key}", value, "an integer, 0 or more")
+  if stride and not window:
+    raise errors.UserError(f"config.data.stride={stride}: needs config.data.window, the length of a window in steps")
+  if window and name not in SOURCES:
+    raise errors.UserError(
+      f"config.data.window={window}: only {' and '.join(SOURCES)} files can hold a long record, not "
+      f"config.data.name={name!r}; set config.data.window=0"
+    )
+  if window and kind not in ("auto", "series"):
+    raise errors.UserError(f"config.data.window={window}: windows are series; set config.data.kind='series'")
+
+
+def cut(arrays: dict[str, Any], window: int, stride: int, where: str) -> list[str]:
+  """Replaces the records [T] or [T, C] of a source by their windows [N, window, C], in place.
+
+  Windows start every `stride` steps. They are cut from the training and the test record separately, so no window
+  contains steps of both. The label of a window is the largest label of its steps.
+
+  Returns:
+    Remarks about the number of windows, and about the steps at the end of a record that are in no window.
+
+  Raises:
+    UserError: A record has more than 2 axes or is shorter than a window.
+  """
+  stride, notes = stride or window, []
+  for half, name in {"train": "training record", "test": "test record"}.items():
+    record = arrays[half]
+    if len(record.shape) > 2:
+      raise errors.UserError(
+        f"config.data.window={window}: the {name} of {where} has {len(record.shape)} axes; expected [T] or [T, C]"
+      )
+    steps, count = len(record), (len(record) - window) // stride + 1
+    if count < 1:
+      raise errors.UserError(f"config.data.window={window}: the {name} of {where} has only {steps:,} steps")
+    labels = arrays.get(f"{half}_labels")
+    arrays[half] = _windows(record, window, stride, count)
+    if labels is not None:
+      arrays[f"{half}_labels"] = _windows(labels, window, stride, count)[:].max((1, 2))
+    rest = steps - ((count - 1) * stride + window)
+    left_over = f"; the last {rest:,} steps are in no window" if rest else ""
+    notes.append(f"{name}: {steps:,} steps, {count:,} windows of {window} every {stride} steps{left_over}")
+  return notes
+
+
+def over_time(
+  errors_of_steps: Shaped[np.ndarray, "windows window"], stride: int, steps: int
+) -> Float64[np.ndarray, " {steps}"]:
+  """Returns a value for each time step of a record: the mean over the windows that contain the step.
+
+  Args:
+    errors_of_steps: Values of the steps of each window.
+    stride: Distance between the starts of windows, in steps.
+    steps: Length of the record. Steps that are in no window get NaN.
+  """
+  count, window = errors_of_steps.shape
+  positions = np.arange(count)[:, None] * stride + np.arange(window)
+  sums, counts = np.zeros(steps), np.zeros(steps)
+  np.add.at(sums, positions, errors_of_steps)
+  np.add.at(counts, positions, 1)
+  return np.divide(sums, counts, out=np.full(steps, np.nan), where=counts > 0)
+
+
+def _windows(record: lazy_arrays.MaybeLazy, window: int, stride: int, count: int) -> lazy_arrays.LazyArray:
+  """Returns the first `count` windows of a record as a LazyArray [count, window, C]."""
+
+  def read(indices):
+    rows = indices[:, None] * stride + np.arange(window)
+    steps = lazy_arrays.read_rows(record, rows.ravel())
+    return steps.reshape(len(indices), window, -1)
+
+  channels = record.shape[1] if len(record.shape) == 2 else 1
+  return lazy_arrays.LazyArray((count, window, channels), record.dtype, read)
