@@ -138,10 +138,8 @@ def check(config: ConfigDict) -> None:
   try:
     values = config.to_dict()
   except RequiredValueError:
-    raise errors.UserError(
-      "config: a required key has no value. Set it with --config.KEY=VALUE, or replace each "
-      "ml_collections.config_dict.required_placeholder in the config file by a value"
-    ) from None
+    key = _required_key(config)
+    raise errors.UserError(f"config.{key}: has no value; set it with --config.{key}=VALUE") from None
   _check_keys(values, {**wanted, "model": {}}, "")
   label = config.data.one_class
   errors.check(label is None or -(2**63) <= label < 2**63, "data.one_class", label, "a 64-bit integer or None")
@@ -185,6 +183,19 @@ def _check_part(config, wanted):
     if isinstance(section, dict) and key not in _OPEN_SECTIONS and isinstance(kept.get(key), dict):
       kept[key] = {name: value for name, value in kept[key].items() if name in section}
   _check_keys(kept, wanted, "")
+
+
+def _required_key(config: ConfigDict) -> str:
+  """Returns the first key whose value is a required placeholder."""
+  for key in config:
+    try:
+      value = config[key]
+    except RequiredValueError:
+      return key
+    nested = _required_key(value) if isinstance(value, ConfigDict) else ""
+    if nested:
+      return f"{key}.{nested}"
+  return ""
 
 
 def _declared():

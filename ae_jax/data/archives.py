@@ -116,7 +116,9 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
   """Returns (shape, Fortran order, dtype) from the header of a file in NumPy format."""
   version = np.lib.format.read_magic(file)
   if version not in _HEADERS:
-    raise ValueError(f"it has NumPy format {version}; save a plain array, which has format (1, 0) or (2, 0)")
+    raise ValueError(
+      f"it has NumPy format {version}; it must be (1, 0) or (2, 0), which numpy.save writes for arrays without named fields"
+    )
   shape, fortran, dtype = _HEADERS[version](file)
   if min(shape, default=0) < 0:
     raise ValueError(f"its shape {shape} is invalid; save the array again")

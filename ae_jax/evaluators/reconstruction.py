@@ -46,7 +46,7 @@ def per_example(
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, Any]]:
-  """Yields the squared error per example, the mean squared error per element, the PSNR in dB, and the cross-entropy in nats."""
+  """Yields the squared error per example, the mean squared error per element, the PSNR (dB) and the cross-entropy."""
   squared_error = trained_class_only(values["squared_error"], dataset).mean(dtype=np.float64)
   mse = float(squared_error / math.prod(dataset.shape))
   yield "test/squared_error", float(squared_error)

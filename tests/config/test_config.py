@@ -85,7 +85,11 @@ def test_a_mistaken_key_is_met_with_the_nearest():
       "config.stages[0].objective.model",
     ),
     ("stages", ({},) * 101, "must be a tuple of at most 100 stages"),
-    ("model.latent", config_dict.required_placeholder(int), "config: a required key has no value"),
+    (
+      "model.latent",
+      config_dict.required_placeholder(int),
+      "config.model.latent: has no value; set it with --config.model.latent=VALUE",
+    ),
   ],
 )
 def test_a_value_that_no_run_can_have_is_refused_in_one_line(key, value, message):
