@@ -117,7 +117,7 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
   version = np.lib.format.read_magic(file)
   if version not in _HEADERS:
     raise ValueError(
-      f"it has NumPy format {version}; it must be (1, 0) or (2, 0), which numpy.save writes for arrays without named fields"
+      f"it has NumPy format {version}, not (1, 0) or (2, 0); save an array without named fields with numpy.save"
     )
   shape, fortran, dtype = _HEADERS[version](file)
   if min(shape, default=0) < 0:

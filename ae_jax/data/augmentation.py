@@ -103,7 +103,7 @@ def build(entries: Sequence[Any], shape: tuple[int, ...], value_range: str, span
 
 
 class _Data(NamedTuple):
-  """Arguments of the functions in AUGMENTATIONS: the key of an entry of config.data.augment, and properties of the data.
+  """Arguments of the functions in AUGMENTATIONS: the key of an entry in the config, and properties of the data.
 
   The key is used in error messages. The properties of the data determine which options are valid.
   """
