@@ -3,6 +3,13 @@
 The latent code needs to represent only properties that the label does not determine, such as the writing style of a
 digit. `ae_jax.load(workdir).decode(z, label=7)` decodes latent codes to sevens. pictures/samples_by_class.png shows
 samples of each class.
+
+Results, mean and range of seeds 0 to 2 (experiments/shipped_configs):
+
+  mnist_5k, 60 epochs: test/squared_error 10.85 (10.60 to 11.03), PCA 13.91
+    negative ELBO 111.3 nats (vae: 113.4), KL 20.4 (22.9)
+  mnist,    20 epochs: test/squared_error 6.04 (5.99 to 6.08), PCA 13.19
+    negative ELBO 95.5 nats (vae: 99.1), KL 20.9 (24.5)
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,10 @@
 `ae_jax.load(workdir).encode_indices(x)` returns the indices of the codebook vectors. test/codebook_perplexity measures
 how evenly the vectors are used. The baseline is PCA with components quantised to the same number of bits.
 
-Result on mnist, 8 epochs, seed 0: test/squared_error 1.99, quantised PCA 4.94; codebook perplexity 370 of at most 512.
+Results, mean and range of seeds 0 to 2 (experiments/shipped_configs):
+
+  mnist_5k, 60 epochs: test/squared_error 2.47 (2.40 to 2.52), quantised PCA 4.99; codebook perplexity 408.5 of 512
+  mnist,     8 epochs: test/squared_error 1.98 (1.95 to 2.00), quantised PCA 4.94; codebook perplexity 363.9 of 512
 """
 
 from ml_collections import ConfigDict

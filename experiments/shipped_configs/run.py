@@ -31,7 +31,7 @@ FIGURE_RUN = ("cnn", "mnist", 0)
 OTHER_METRICS = {  # templates of the column "other metrics"
   "vae": "negative ELBO {test/loss} nats, KL {test/kl}, active units {test/active_units}",
   "cvae": "negative ELBO {test/loss} nats, KL {test/kl}, active units {test/active_units}",
-  "vqvae": "perplexity of the codebook {test/codebook_perplexity} of 512; PCA has as many bits, 441",
+  "vqvae": "perplexity of the codebook {test/codebook_perplexity} of 512",
   "sparse": "density of the latent code {test/density}, dead units {test/dead_units}",
   "contractive": "squared norm of the Jacobian {train/jacobian}",
   "denoising": "masking 0.25: {test/psnr_in/masking_0.25} -> {test/psnr_out/masking_0.25} dB",
