@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ae_jax import data, models, objectives
-from ae_jax.evaluators import base, figures, reconstruction
+from ae_jax.evaluators import base, figures, pca
 from ae_jax.evaluators.context import EvalContext
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray
@@ -114,7 +114,7 @@ SCORES = {
   "gradient_norm": ("norm of the gradient", gradient_norms),
   "pca": (
     "squared error of PCA",
-    lambda context: reconstruction.pca_squared_errors(context.dataset, context.run.model.code.size),
+    lambda context: pca.baseline_squared_errors(context.dataset, context.run.model.code),
   ),
 }
 
@@ -122,9 +122,9 @@ SCORES = {
 def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[str, float]]:
   """Yields the AUROC of the squared error of PCA, and the average precision of random scores.
 
-  PCA has as many components as the latent code has units.
+  PCA has the budget of the latent code (see `evaluators.pca`).
   """
-  yield "test/pca_auroc", auroc(reconstruction.pca_squared_errors(dataset, code.size), dataset.anomalous)
+  yield "test/pca_auroc", auroc(pca.baseline_squared_errors(dataset, code), dataset.anomalous)
   yield "test/chance_auprc", float(dataset.anomalous.mean())
 
 

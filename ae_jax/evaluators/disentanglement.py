@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
-from ae_jax.evaluators import base, figures, posterior, reconstruction
+from ae_jax.evaluators import base, figures, pca, posterior, reconstruction
 from ae_jax.evaluators.context import EvalContext
 from ae_jax.ops import losses
 
@@ -70,7 +70,7 @@ def _codes(
   `rows` holds the indices of the M test examples. The codes of "pca" are principal components.
   """
   flat, flat_test = (np.asarray(losses.flat(x)) for x in (context.train, context.test[rows]))
-  transform = reconstruction.fitted_pca(flat, context.run.model.code.size).transform
+  transform = pca.fit(flat, context.run.model.code.size).transform
   codes, components = context.test_codes[rows], transform(flat_test)
   return {
     "code": (units_in_use(context, codes), context.train_codes, codes),

@@ -119,9 +119,10 @@ def interpolations(context: EvalContext) -> Iterator[tuple[str, Any]]:
     for path, codes in paths.items():
       decoded = context.decode(context.nearest_codes(codes), columns)
       rows[f"{number}, {path}"] = np.concatenate([context.test[[start]], decoded, context.test[[end]]])
+  label = "; both use the label of the first example" if context.run.model.labels else ""
   title = (
     "Interpolations between two test examples (first and last column): latent codes on a straight line and on an arc "
-    "around the centre"
+    f"around the centre{label}"
   )
   yield "interpolations", ExampleRows(title, rows)
 

@@ -5,7 +5,7 @@ examples are anomalies; see `ae_jax.evaluators.anomaly`.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float64, Int, Shaped
 
 from ae_jax import data, models
 from ae_jax.data import ranges
-from ae_jax.evaluators import base, figures
+from ae_jax.evaluators import base, figures, pca
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
 from ae_jax.runs import metric_names
@@ -21,8 +21,6 @@ from ae_jax.types import AnyArray, Keys
 
 SHOWN = 16  # maximum number of examples in a figure
 NAMES = {"table": "test rows", "series": "series", "images": "test images", "volumes": "test volumes"}  # in figures
-_MAX_EXACT = 1000  # maximum size of examples for which the exact PCA solver is used, because it is faster
-_MAX_BITS = 8  # maximum number of bits of a component of quantised PCA
 _MAX_COLUMNS = 100  # maximum number of columns of a table for which the error of each column is reported
 _MAX_CLASSES = 100  # maximum number of classes for which the error of each class is reported
 _BASELINES = ("nats_floor", "pca_squared_error", "pca_quantised_squared_error", "mean_predictor_squared_error")
@@ -65,9 +63,10 @@ def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[st
   if dataset.value_range == "unit":
     entropy = np.asarray(losses.bernoulli_entropy(ranges.normalise(dataset.test, "unit")))
     yield "test/nats_floor", float(trained_class_only(entropy, dataset).mean(dtype=np.float64))
-  yield "test/pca_squared_error", float(trained_class_only(pca_squared_errors(dataset, code.size), dataset).mean())
+  errors = pca.squared_errors(dataset, lambda train: pca.fit(train, code.size))
+  yield "test/pca_squared_error", float(trained_class_only(errors, dataset).mean())
   if code.bits is not None:
-    errors = quantised_pca_squared_errors(dataset, code.bits)
+    errors = pca.baseline_squared_errors(dataset, code)
     yield "test/pca_quantised_squared_error", float(trained_class_only(errors, dataset).mean())
   yield (
     "test/mean_predictor_squared_error",
@@ -89,8 +88,8 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   results = {name.removeprefix("test/"): value for name, value in metrics(values, dataset)}
   known = context.baselines or dict(baselines(dataset, model.code))
   results |= {name: known[f"test/{name}"] for name in _BASELINES if f"test/{name}" in known}
-  pca = metric_names.pca_key(known).removeprefix("test/")
-  over_pca = ratio(results["squared_error"], results[pca])
+  baseline = metric_names.pca_key(known).removeprefix("test/")
+  over_pca = ratio(results["squared_error"], results[baseline])
   undefined = "the ratio to the error of PCA is undefined: the error of PCA is 0"
   results["squared_error_over_pca"] = undefined if math.isnan(over_pca) else over_pca
   if value_range == "unit":
@@ -205,57 +204,6 @@ def ratio(error: float, baseline: float) -> float:
   return error / baseline if baseline else math.nan
 
 
-def pca_squared_errors(dataset: data.Dataset, latent: int) -> Float64[np.ndarray, " examples"]:
-  """Returns the squared error of PCA with `latent` components for each test example.
-
-  PCA is fitted to `dataset.train_sample`. For large examples it uses a randomised solver, whose error is slightly above
-  the minimum.
-  """
-  train, test = (ranges.normalise(split, dataset.value_range) for split in (dataset.train_sample, dataset.test))
-  return np.square(test - pca(train, latent)(test), dtype=np.float64).reshape(len(test), -1).sum(1)
-
-
-def quantised_pca_squared_errors(dataset: data.Dataset, bits: float) -> Float64[np.ndarray, " examples"]:
-  """Returns the squared error of PCA with uniformly quantised components for each test example.
-
-  PCA is fitted to `dataset.train_sample`. The leading `bits` / b components are kept, with b bits for each. A component
-  is rounded to the centre of one of 2^b equal intervals between its minimum and maximum over the training examples. The
-  number b is chosen from 1 to 8, so that the training error is smallest. The directions of the components are
-  orthonormal, so the squared error is the sum of the squared errors of the components and the squared norm of the
-  residual outside their span.
-  """
-  train, test = (
-    ranges.normalise(split, dataset.value_range).reshape(len(split), -1)
-    for split in (dataset.train_sample, dataset.test)
-  )
-  fitted = fitted_pca(train, int(min(bits, train.shape[1])))
-  low, high, splits = None, None, []
-  for split in (train, test):
-    codes = fitted.transform(split).astype(np.float64)
-    residual = np.square(split - fitted.mean_, dtype=np.float64).sum(1) - np.square(codes).sum(1)
-    low, high = (codes.min(0), codes.max(0)) if low is None else (low, high)
-    splits.append((codes, np.maximum(residual, 0.0)))
-  candidates = []
-  for b in range(1, min(_MAX_BITS, int(bits)) + 1):
-    kept = min(int(bits // b), len(low))
-    candidates.append([residual + _quantisation_errors(codes, low, high, 2**b, kept) for codes, residual in splits])
-  return min(candidates, key=lambda errors: errors[0].mean())[1]
-
-
-def _quantisation_errors(
-  codes: Float64[np.ndarray, "examples components"],
-  low: Float64[np.ndarray, " components"],
-  high: Float64[np.ndarray, " components"],
-  levels: int,
-  kept: int,
-) -> Float64[np.ndarray, " examples"]:
-  """Returns the squared errors if the first `kept` components are rounded to `levels` values, and the rest to 0."""
-  quantised, low, high = codes[:, :kept], low[:kept], high[:kept]
-  width = np.where(high > low, (high - low) / levels, 1.0)
-  cell = np.clip(np.floor((quantised - low) / width), 0, levels - 1)
-  return np.square(quantised - low - (cell + 0.5) * width).sum(1) + np.square(codes[:, kept:]).sum(1)
-
-
 def mean_predictor_squared_errors(dataset: data.Dataset) -> Float64[np.ndarray, " examples"]:
   """Returns the squared error of each test example if the prediction is the mean of `dataset.train_sample`.
 
@@ -265,22 +213,6 @@ def mean_predictor_squared_errors(dataset: data.Dataset) -> Float64[np.ndarray, 
   train, test = (ranges.normalise(split, dataset.value_range) for split in (dataset.train_sample, dataset.test))
   mean = train.mean(0, dtype=np.float64).astype(np.float32)
   return np.square(test - mean, dtype=np.float64).reshape(len(test), -1).sum(1)
-
-
-def pca(train: Float[np.ndarray, "examples ..."], latent: int) -> Callable[[np.ndarray], np.ndarray]:
-  """Fits PCA with `latent` components; returns the function that maps examples to their reconstructions."""
-  fitted = fitted_pca(train.reshape(len(train), -1), latent)
-  return lambda x: fitted.inverse_transform(fitted.transform(x.reshape(len(x), -1))).reshape(x.shape)
-
-
-def fitted_pca(train: Float[np.ndarray, "examples elements"], latent: int) -> Any:
-  """Returns a scikit-learn PCA with `latent` components, or fewer if the examples are too few or too small."""
-  from sklearn.decomposition import PCA  # seconds of imports
-
-  solver = "covariance_eigh" if train.shape[1] <= _MAX_EXACT else "auto"
-  components = min(latent, len(train) - 1, train.shape[1])  # N points span N - 1 directions around their mean
-  with np.errstate(divide="ignore", invalid="ignore"):  # PCA divides by the total variance, which is 0 for equal images
-    return PCA(components, svd_solver=solver, random_state=0).fit(train)
 
 
 EVALUATOR = base.Evaluator(

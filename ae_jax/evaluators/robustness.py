@@ -2,7 +2,7 @@
 
 The reconstruction of a noisy example is compared with the clean example, which measures whether the model removes the
 noise. The reconstruction of a shifted or rotated image is compared with the shifted or rotated image, which measures
-whether the model generalises to such images. The baseline is PCA with as many components as the latent size.
+whether the model generalises to such images. The baseline is PCA with the budget of the latent code.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from ae_jax.evaluators import base, denoising, figures, reconstruction
+from ae_jax.evaluators import base, denoising, figures, pca, reconstruction
 from ae_jax.evaluators.context import EvalContext, spaced
 
 SHIFTS = (1, 2, 3)  # pixels; errors are means over shifts up, down, left and right
@@ -19,7 +19,6 @@ ROTATIONS = (5, 10, 20, 45)  # degrees; errors are means over both directions of
 MAX_EXAMPLES = 1_000  # maximum number of test examples, evenly spaced
 _MAX_ELEMENTS = 2**24  # maximum number of elements in these examples; if examples are large, fewer are used
 _MOVEMENTS_IN_FIGURE = (("shift", 3), ("rotation", 20), ("rotation", 45))
-_METHODS = {"squared_error": "this model", "pca_squared_error": "PCA of the same size"}  # metric -> name of its line
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
@@ -28,7 +27,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   examples = context.test[indices]
   methods = {
     "squared_error": lambda x: context.reconstruct(x, indices),
-    "pca_squared_error": reconstruction.pca(context.train, context.run.model.code.size),
+    "pca_squared_error": pca.reconstruction_function(context.train, context.run.model.code),
   }
   errors = {method: {} for method in methods}
   yield "examples", len(examples)
@@ -42,11 +41,12 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   if examples.ndim != 4:
     yield "movements", "shifts and rotations are not measured: the examples are not images"
     return
+  labels = {"squared_error": "this model", "pca_squared_error": pca.name_of_baseline(context.run.model.code)}
   for kind, (strengths, unit, _) in MOVEMENTS.items():
     names = ["undisturbed", *(f"{kind}_{strength}" for strength in strengths)]
     lines = {
       label: np.array([(0, *strengths), [errors[method][name] for name in names]], np.float64)
-      for method, label in _METHODS.items()
+      for method, label in labels.items()
     }
     title = f"Squared error between test images after a {kind} and their reconstructions"
     yield f"{kind}s", figures.Lines(title, lines, f"{kind}, {unit}", "squared error per example")

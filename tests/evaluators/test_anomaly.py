@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 
 from ae_jax import api, data, errors, models, objectives
 from ae_jax.data import batch_schedule
-from ae_jax.evaluators import anomaly, reconstruction
+from ae_jax.evaluators import anomaly, pca
 from ae_jax.evaluators.context import EvalContext
 from ae_jax.ops import losses
 from ae_jax.training import steps
@@ -79,7 +79,7 @@ def test_pca_detects_examples_outside_the_plane_of_the_training_data():
   train, test = (x.astype(np.float32).reshape(-1, 6, 2) for x in (plane[:20], test))
   dataset = dataset_of(train, test, labels)
   assert dict(anomaly.baselines(dataset, models.CodeSpec((3,))))["test/pca_auroc"] == 1.0
-  errors_at = {latent: reconstruction.pca_squared_errors(dataset, latent) for latent in (2, 3, 99)}
+  errors_at = {latent: pca.baseline_squared_errors(dataset, models.CodeSpec((latent,))) for latent in (2, 3, 99)}
   assert errors_at[3][:5].max() < 1e-9 < 1e-3 < errors_at[2][:5].max()
   np.testing.assert_allclose(errors_at[99][:5], 0, atol=1e-9)
 

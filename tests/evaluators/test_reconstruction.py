@@ -31,30 +31,6 @@ def test_the_baselines_on_mnist_are_the_published_ones(latent, error):
   assert abs(baselines["test/nats_floor"] - 45.534) < 6e-4
 
 
-def test_low_rank_data_have_a_pca_error_only_below_their_rank():
-  generator = np.random.default_rng(0)
-  plane = (generator.uniform(size=(60, 3)) @ generator.uniform(size=(3, 20)) / 3).astype(np.float32)
-  images = plane.reshape(60, 5, 4, 1)
-  dataset = dataset_of(images[:40], images[40:])
-  two, three = (reconstruction.pca_squared_errors(dataset, latent) for latent in (2, 3))
-  assert three.max() < 1e-9 < two.mean()
-
-
-@pytest.mark.parametrize("latent", [1, 12, 100])
-def test_pca_accepts_latent_sizes_larger_than_the_data(latent):
-  images = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 1), np.uint8)
-  errors = reconstruction.pca_squared_errors(dataset_of(images[:4], images[4:]), latent)
-  assert np.isfinite(errors).all()
-
-
-def test_components_beyond_the_rank_of_the_training_examples_do_not_count():
-  """Two images span one direction around their mean; a second component would be arbitrary."""
-  images = np.random.default_rng(0).uniform(size=(5, 3, 3, 1)).astype(np.float32)
-  dataset = dataset_of(images[:2], images[2:])
-  one, many = (reconstruction.pca_squared_errors(dataset, latent) for latent in (1, 9))
-  np.testing.assert_array_equal(one, many)
-
-
 @pytest.mark.parametrize("value_range", ["unit", "symmetric", "real"])
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
 def test_the_mean_predictor_has_the_variance_around_the_training_mean(kind, value_range):
@@ -270,31 +246,6 @@ def test_attention_is_shown_for_models_with_attention():
   assert len(attention.examples) == len(attention.weights["layer"]) == 9
   run = run_of(halved, attention=False)
   assert "attention" not in dict(reconstruction.analyze(contexts.EvalContext(run, dataset)))
-
-
-@pytest.mark.parametrize("bits", [1.0, 3.5, 11.6, 24.0, 500.0])
-def test_quantised_pca_agrees_with_rounding_the_components(bits):
-  generator = np.random.default_rng(0)
-  mix = generator.normal(size=(12, 12)) * np.geomspace(2, 0.05, 12)[:, None]
-  train, test = (
-    (generator.normal(size=(count, 12)) @ mix).reshape(-1, 3, 4, 1).astype(np.float32) for count in (300, 40)
-  )
-  results = reconstruction.quantised_pca_squared_errors(data.Dataset("made", "real", train, test, None, None), bits)
-  fitted = PCA(min(12, int(bits))).fit(train.reshape(300, 12))
-  errors = []
-  for each in range(1, min(8, int(bits)) + 1):
-    kept, of_each = int(bits // each), []
-    codes = fitted.transform(train.reshape(300, 12))
-    low, width = codes.min(0), np.ptp(codes, axis=0) / 2**each
-    for half in (train, test):
-      flat = half.reshape(len(half), 12)
-      codes = fitted.transform(flat)
-      rounded = low + (np.clip(np.floor((codes - low) / width), 0, 2**each - 1) + 0.5) * width
-      rounded[:, kept:] = 0
-      of_each.append(np.square(flat - fitted.inverse_transform(rounded)).sum(1))
-    errors.append(of_each)
-  expected = min(errors, key=lambda pair: pair[0].mean())[1]
-  np.testing.assert_allclose(results, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ae_jax import data
+from ae_jax import data, models
 from ae_jax.evaluators import context as contexts
-from ae_jax.evaluators import denoising, reconstruction, robustness
+from ae_jax.evaluators import denoising, pca, robustness
 
 WIDE = np.random.default_rng(0).uniform(size=(5, 7, 12, 3)).astype(np.float32)
 SQUARE = np.random.default_rng(0).uniform(size=(5, 8, 8, 1)).astype(np.float32)
@@ -82,9 +82,9 @@ def test_a_black_reconstruction_has_the_energy_of_the_target_as_its_error():
 def test_pca_is_measured_on_the_same_images():
   results = dict(robustness.analyze(context_of(np.zeros_like, SQUARE, latent=64)))
   assert results["pca_squared_error/undisturbed"] < 1e-9  # five images span four directions around their mean
-  pca = reconstruction.pca(SQUARE, 64)
+  reconstruct = pca.reconstruction_function(SQUARE, models.CodeSpec((64,)))
   rotated = [robustness.rotate(SQUARE, degrees, SQUARE.min()) for degrees in (20, -20)]
-  expected = np.mean([np.square(pca(images) - images).sum((1, 2, 3)) for images in rotated])
+  expected = np.mean([np.square(reconstruct(images) - images).sum((1, 2, 3)) for images in rotated])
   assert results["pca_squared_error/rotation_20"] == pytest.approx(expected, rel=1e-5)
   line = results["rotations"].lines["PCA of the same size"]
   assert line[:, 3] == pytest.approx([20, expected], rel=1e-5)

@@ -1,0 +1,113 @@
+"""PCA baselines with the same budget as a latent code: as many components as its size, or as many bits if discrete.
+
+PCA is fitted to the training examples (`Dataset.train_sample`).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from ae_jax import data, models
+from ae_jax.data import ranges
+from ae_jax.ops import losses
+
+_MAX_EXACT = 1000  # maximum size of examples for which the exact solver is used, because it is faster
+_MAX_BITS = 8  # maximum number of bits of a component of quantised PCA
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class QuantisedPCA:
+  """PCA whose leading components are rounded to the centres of equal intervals; has the methods of scikit-learn's PCA.
+
+  The intervals lie between the minimum and the maximum of a component over the training examples.
+  """
+
+  fitted: Any  # scikit-learn's PCA
+  low: Float64[np.ndarray, " kept"]
+  width: Float64[np.ndarray, " kept"]  # of an interval
+  levels: int  # number of intervals of a component
+
+  def transform(self, x: Float[np.ndarray, "examples elements"]) -> Float64[np.ndarray, "examples kept"]:
+    """Returns the quantised components of examples."""
+    codes = self.fitted.transform(x)[:, : len(self.low)].astype(np.float64)
+    cells = np.clip(np.floor((codes - self.low) / self.width), 0, self.levels - 1)
+    return self.low + (cells + 0.5) * self.width
+
+  def inverse_transform(self, codes: Float[np.ndarray, "examples kept"]) -> Float64[np.ndarray, "examples elements"]:
+    """Returns the reconstructions of components."""
+    return codes @ self.fitted.components_[: codes.shape[1]] + self.fitted.mean_
+
+
+def fit(train: Float[np.ndarray, "examples elements"], components: int) -> Any:
+  """Returns a scikit-learn PCA with `components` components, or fewer if the examples do not have as many.
+
+  For large examples a randomised solver is used, whose error is slightly above the minimum.
+  """
+  from sklearn.decomposition import PCA  # seconds of imports
+
+  solver = "covariance_eigh" if train.shape[1] <= _MAX_EXACT else "auto"
+  components = min(components, len(train) - 1, train.shape[1])  # N points span N - 1 directions around their mean
+  with np.errstate(divide="ignore", invalid="ignore"):  # PCA divides by the total variance, which is 0 for equal images
+    return PCA(components, svd_solver=solver, random_state=0).fit(train)
+
+
+def fit_quantised(train: Float[np.ndarray, "examples elements"], bits: float) -> QuantisedPCA:
+  """Returns the quantised PCA with the smallest training error among those with `bits` bits in total.
+
+  The leading `bits` / b components are kept, with b bits for each; b is chosen from 1 to 8. The directions of the
+  components are orthonormal, so the error is the sum of the errors of the components and of what is not kept.
+  """
+  fitted = fit(train, int(min(bits, train.shape[1])))
+  codes = fitted.transform(train).astype(np.float64)
+  low, high = codes.min(0), codes.max(0)
+  candidates = []
+  for b in range(1, min(_MAX_BITS, int(bits)) + 1):
+    kept = min(int(bits // b), len(low))
+    width = np.where(high > low, (high - low) / 2**b, 1.0)[:kept]
+    quantised = QuantisedPCA(fitted, low[:kept], width, 2**b)
+    error = np.square(codes[:, :kept] - quantised.transform(train)).sum() + np.square(codes[:, kept:]).sum()
+    candidates.append((error, quantised))
+  return min(candidates, key=lambda candidate: candidate[0])[1]
+
+
+def fit_baseline(train: Float[np.ndarray, "examples elements"], code: models.CodeSpec) -> Any:
+  """Returns the PCA with the budget of a latent code, quantised if the code is discrete."""
+  return fit(train, code.size) if code.bits is None else fit_quantised(train, code.bits)
+
+
+def name_of_baseline(code: models.CodeSpec) -> str:
+  """Returns the name of `fit_baseline` in figures."""
+  return "PCA of the same size" if code.bits is None else "PCA with as many bits"
+
+
+def reconstruction_function(
+  train: Float[np.ndarray, "examples ..."], code: models.CodeSpec
+) -> Callable[[np.ndarray], np.ndarray]:
+  """Returns the function that maps examples to their reconstructions by `fit_baseline`."""
+  fitted = fit_baseline(losses.flat(train), code)
+  return lambda x: fitted.inverse_transform(fitted.transform(losses.flat(x))).reshape(x.shape).astype(np.float32)
+
+
+def squared_errors(
+  dataset: data.Dataset, fit_to: Callable[[Float[np.ndarray, "examples elements"]], Any]
+) -> Float64[np.ndarray, " examples"]:
+  """Returns the squared error of a PCA for each test example.
+
+  Args:
+    dataset: Data set.
+    fit_to: Function that maps training examples to a PCA, such as `fit_baseline` with a given latent code.
+  """
+  train, test = (
+    losses.flat(ranges.normalise(split, dataset.value_range)) for split in (dataset.train_sample, dataset.test)
+  )
+  fitted = fit_to(train)
+  return np.square(test - fitted.inverse_transform(fitted.transform(test)), dtype=np.float64).sum(1)
+
+
+def baseline_squared_errors(dataset: data.Dataset, code: models.CodeSpec) -> Float64[np.ndarray, " examples"]:
+  """Returns the squared error of `fit_baseline` for each test example."""
+  return squared_errors(dataset, functools.partial(fit_baseline, code=code))
