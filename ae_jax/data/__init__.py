@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays, placements, ranges, remarks, sources
+from ae_jax.data import image_sets, lazy_arrays, placements, ranges, remarks, sources
 from ae_jax.data import one_class as one_classes
 from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values
 from ae_jax.system import paths
@@ -120,6 +120,12 @@ def load(
   placement: str = "auto",
   budget_gib: float = 0.0,
   augment: tuple = (),
+  *,
+  size: tuple = (),
+  fit: str = "stretch",
+  channels: int = 0,
+  on_bad: str = "error",
+  exif_orientation: bool = True,
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
 
@@ -134,6 +140,11 @@ def load(
     placement: Placement of the training examples, a key of `placements.PLACEMENTS`. Test examples are kept in memory.
     budget_gib: Memory budget for the training examples in GiB; 0 chooses it automatically (see `placements.decide`).
     augment: Ignored, because augmentation happens during training; see `augmentation.build`.
+    size: (height, width) to which image files are resized; () keeps their size.
+    fit: How image files of another aspect ratio are resized, one of `image_sets.FITS`.
+    channels: Number of channels to which image files are converted; 0 keeps their channels.
+    on_bad: What happens to image files that cannot be read, one of `image_sets.ON_BAD`.
+    exif_orientation: Whether image files are rotated as their EXIF orientation says.
 
   Raises:
     UserError: The data are missing, damaged, or outside the range.
@@ -142,19 +153,26 @@ def load(
   errors.choose(ranges.INTERVALS, range, "data.range")
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
-  arrays = _from_source(name, path, range, where)
+  chosen = image_sets.options(size=size, fit=fit, channels=channels, on_bad=on_bad, exif_orientation=exif_orientation)
+  arrays = _from_source(name, path, range, chosen, where)
   factor_values, notes = arrays.pop("factor_values", {}), arrays.pop("remarks", [])
   decide = functools.partial(placements.decide, placement, budget_gib)
   one_class, class_notes, decision = _keep_class_and_place(arrays, one_class, decide, where)
   arrays |= {half: _with_range_check(arrays[half], range, half, where) for half in ("train", "test")}
   notes = (*notes, *class_notes, *remarks.binary_bytes(where, arrays["train"]))
+  if name in sources.IMAGE_FILES:
+    notes += (*remarks.float_range(where, arrays["train"]),)
   arrays = {"train_labels": None, "test_labels": None, "factor_values": factor_values, "remarks": notes} | arrays
   return Dataset(name, range, one_class=one_class, streams=decision.streams, placement=decision.words, **arrays)
 
 
-def _from_source(name: str, path: str, value_range: str, where: str) -> dict[str, Any]:
+def _from_source(name: str, path: str, value_range: str, chosen: image_sets.Options, where: str) -> dict[str, Any]:
   """Returns the arrays of a source, with floats as float32; raises UserError for a wrong shape or dtype."""
-  arrays = sources.SOURCES.get(name, sources.tfds)(name, path)
+  if name in sources.IMAGE_FILES:
+    arrays = sources.SOURCES[name](name, path, chosen)
+  else:
+    image_sets.check_unused(chosen, name)
+    arrays = sources.SOURCES.get(name, sources.tfds)(name, path)
   for half in ("train", "test"):
     arrays[half] = _as_float32(arrays[half])
     _check(_shape_fault(arrays[half], arrays["train"], value_range), half, where)
@@ -244,8 +262,6 @@ def _shape_fault(examples: lazy_arrays.MaybeLazy, train: lazy_arrays.MaybeLazy, 
     return f"has {axes} axes; expected [N, H, W] or [N, H, W, C]"
   if 0 in examples.shape:
     return f"has shape {examples.shape}, so it is empty; provide at least one value per axis"
-  if axes == 4 and examples.shape[3] not in (1, 3):
-    return f"has {examples.shape[3]} channels in its last axis; expected 1 or 3"
   if examples.shape[1:] != train.shape[1:] or examples.dtype != train.dtype:
     return (
       f"is {examples.dtype} {examples.shape[1:]}, but the training examples are {train.dtype} {train.shape[1:]}; "

@@ -155,7 +155,7 @@ def _image_set(builder: Any, where: str) -> tuple[str, str | None, dict[str, str
   return images[0], labels[0] if labels else None, {"train": "train", "test": held_out[0]}
 
 
-SOURCES: dict[str, Callable[[str, str], dict[str, Any]]] = {
+SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
   "mnist_5k": mnist_5k,
   "digits": digits,
   "factors": synthetic.factors,
@@ -165,3 +165,6 @@ SOURCES: dict[str, Callable[[str, str], dict[str, Any]]] = {
   "ucr": series.ucr,
   "heartbeats": series.heartbeats,
 }
+
+# Sources of image files, which take `image_sets.Options` as a third argument.
+IMAGE_FILES = ("folder",)

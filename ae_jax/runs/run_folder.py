@@ -42,7 +42,7 @@ def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, dev
 
 def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
   sizes = {"train": len(dataset.train), "test": len(dataset.test)}
-  return {"shape": list(dataset.shape), **sizes, **dataset.fingerprints}
+  return {"shape": list(dataset.shape), **sizes, **dataset.fingerprints, "remarks": list(dataset.remarks)}
 
 
 @contextlib.contextmanager
