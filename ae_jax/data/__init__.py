@@ -173,8 +173,9 @@ def _from_source(name: str, path: str, value_range: str, chosen: image_sets.Opti
   else:
     image_sets.check_unused(chosen, name)
     arrays = sources.SOURCES.get(name, sources.tfds)(name, path)
+  scaled = arrays.pop("scaled_to_unit", False)
   for half in ("train", "test"):
-    arrays[half] = _as_float32(arrays[half])
+    arrays[half] = _from_unit(arrays[half], value_range) if scaled else _as_float32(arrays[half])
     _check(_shape_fault(arrays[half], arrays["train"], value_range), half, where)
   return arrays
 
@@ -221,6 +222,15 @@ def _as_float32(examples: lazy_arrays.MaybeLazy) -> lazy_arrays.MaybeLazy:
   if not np.issubdtype(examples.dtype, np.floating):
     return examples
   return lazy_arrays.map_rows(examples, examples.shape[1:], np.float32, ranges.as_float32)
+
+
+def _from_unit(examples: lazy_arrays.MaybeLazy, value_range: str) -> lazy_arrays.MaybeLazy:
+  """Returns float32 examples in [0, 1] scaled to the interval to which bytes are scaled; a lazy array stays lazy."""
+  low, high, _ = ranges.SPANS[value_range]
+  if (low, high) == (0.0, 1.0):
+    return examples
+  scale = lambda rows: rows * np.float32(high - low) + np.float32(low)
+  return lazy_arrays.map_rows(examples, examples.shape[1:], np.float32, scale)
 
 
 def _as_int64(values: lazy_arrays.MaybeLazy | None) -> lazy_arrays.MaybeLazy | None:

@@ -61,7 +61,7 @@ def folder(name: str, path: str, chosen: image_sets.Options = image_sets.AS_STOR
     half: image_sets.images(paths, layout, chosen, f"{half} {version}", explain) for half, paths in files.items()
   }
   notes += left_out + image_sets.changes(headers, all_files, chosen, where)
-  return _split(arrays, files, halves) | {"remarks": notes}
+  return _split(arrays, files, halves) | {"remarks": notes, "scaled_to_unit": layout.scaled}
 
 
 def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path], where: str) -> None:

@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ class Layout(NamedTuple):
 
   shape: tuple[int, int, int]
   dtype: np.dtype
+  scaled: bool  # whether the values are integers of 8 or 16 bits that are scaled to floats in [0, 1]
 
 
 def options(*, size: tuple = (), fit: str, channels: int, on_bad: str, exif_orientation: bool) -> Options:
@@ -50,7 +52,7 @@ def options(*, size: tuple = (), fit: str, channels: int, on_bad: str, exif_orie
     UserError: A value is invalid, or `fit` is set without `size`.
   """
   valid = isinstance(size, tuple) and len(size) <= 2 and all(type(side) is int and side > 0 for side in size)
-  errors.check(valid and np.prod(size, dtype=float) <= decoding.MOST_PIXELS, "data.size", size, "(height, width) or ()")
+  errors.check(valid and math.prod(size) <= decoding.MOST_PIXELS, "data.size", size, "(height, width) or ()")
   errors.choose(dict.fromkeys(FITS), fit, "data.fit")
   errors.choose(dict.fromkeys(ON_BAD), on_bad, "data.on_bad")
   errors.check(size or fit == FITS[0], "data.fit", fit, f"{FITS[0]!r} if config.data.size is ()")
@@ -145,7 +147,7 @@ def common_layout(headers: Sequence[decoding.Header], paths: Sequence[str], chos
       f"{where}: the images differ: width x height {sizes.text}; modes {modes.text}. Add {' '.join(flags)} to convert "
       f"them (the size is height,width{fit})"
     )
-  return Layout(decoding.shape(headers[0], preparation), np.dtype(np.float32 if deep else np.uint8))
+  return Layout(decoding.shape(headers[0], preparation), np.dtype(np.float32 if deep else np.uint8), deep == {"I;16"})
 
 
 def changes(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Options, where: str) -> list[str]:
@@ -162,7 +164,8 @@ def changes(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Op
   if converted:
     notes.append(f"converted to {remarks.counted(preparation.channels, 'channel')} from {modes.text}")
   if "I;16" in modes.counts:
-    notes.append(f"{remarks.counted(modes.counts['I;16'], 'image')} with 16 bits: the values are divided by 65,535")
+    count = remarks.counted(modes.counts["I;16"], "image")
+    notes.append(f"{count} with 16 bits: the values are divided by 65,535, then scaled to config.data.range like bytes")
   for mode in ("I", "F"):
     if mode in modes.counts:
       notes.append(f"{decoding.DEEP[mode]} images: the values are not scaled")

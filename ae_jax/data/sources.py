@@ -3,6 +3,7 @@
 Images are [N, H, W, C], and time series [N, T, C]. Built-in data sets are ndarrays. Data sets that may be large are
 `LazyArray`s, and a source reads none of their rows. Labels are optional. A source may also return `remarks` and, if the
 generating factors are known, `train_factors`, `test_factors` and `factor_values` (see `ae_jax.data.Dataset`).
+`scaled_to_unit` says that the examples are integers that were scaled to floats in [0, 1].
 """
 
 import dataclasses
