@@ -120,12 +120,7 @@ def load(
   placement: str = "auto",
   budget_gib: float = 0.0,
   augment: tuple = (),
-  *,
-  size: tuple = (),
-  fit: str = "stretch",
-  channels: int = 0,
-  on_bad: str = "error",
-  exif_orientation: bool = True,
+  **image_files: Any,
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
 
@@ -140,11 +135,7 @@ def load(
     placement: Placement of the training examples, a key of `placements.PLACEMENTS`. Test examples are kept in memory.
     budget_gib: Memory budget for the training examples in GiB; 0 chooses it automatically (see `placements.decide`).
     augment: Ignored, because augmentation happens during training; see `augmentation.build`.
-    size: (height, width) to which image files are resized; () keeps their size.
-    fit: How image files of another aspect ratio are resized, one of `image_sets.FITS`.
-    channels: Number of channels to which image files are converted; 0 keeps their channels.
-    on_bad: What happens to image files that cannot be read, one of `image_sets.ON_BAD`.
-    exif_orientation: Whether image files are rotated as their EXIF orientation says.
+    **image_files: Keys for image files, such as `size`; see `image_sets.options`.
 
   Raises:
     UserError: The data are missing, damaged, or outside the range.
@@ -153,15 +144,13 @@ def load(
   errors.choose(ranges.INTERVALS, range, "data.range")
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
-  chosen = image_sets.options(size=size, fit=fit, channels=channels, on_bad=on_bad, exif_orientation=exif_orientation)
+  chosen = image_sets.options(**image_files)
   arrays = _from_source(name, path, range, chosen, where)
   factor_values, notes = arrays.pop("factor_values", {}), arrays.pop("remarks", [])
   decide = functools.partial(placements.decide, placement, budget_gib)
   one_class, class_notes, decision = _keep_class_and_place(arrays, one_class, decide, where)
   arrays |= {half: _with_range_check(arrays[half], range, half, where) for half in ("train", "test")}
-  notes = (*notes, *class_notes, *remarks.binary_bytes(where, arrays["train"]))
-  if name in sources.IMAGE_FILES:
-    notes += (*remarks.float_range(where, arrays["train"]),)
+  notes = (*notes, *class_notes, *_remarks_on_values(name, arrays["train"], where))
   arrays = {"train_labels": None, "test_labels": None, "factor_values": factor_values, "remarks": notes} | arrays
   return Dataset(name, range, one_class=one_class, streams=decision.streams, placement=decision.words, **arrays)
 
@@ -200,6 +189,12 @@ def _keep_class_and_place(
     if not (decision.lazy and key in ("train", "train_labels")):
       arrays[key] = lazy_arrays.read_all(arrays[key])
   return one_class, notes, decision
+
+
+def _remarks_on_values(name: str, examples: lazy_arrays.MaybeLazy, where: str) -> list[str]:
+  """Returns remarks about bytes that are all 0 or 1, and about the range of floats that were read from image files."""
+  of_floats = remarks.float_range(where, examples) if name in sources.IMAGE_FILES else []
+  return remarks.binary_bytes(where, examples) + of_floats
 
 
 def _check_test_fits(examples: lazy_arrays.MaybeLazy, decision: placements.Placement, where: str) -> None:

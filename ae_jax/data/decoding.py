@@ -93,8 +93,6 @@ def decode(
     UserError: The file cannot be read, is too large, or has another shape or an unsupported mode. The header is checked
       before any pixel is decoded.
   """
-  from PIL import ImageOps
-
   with _open(file, name, preparation) as image:
     found = _header(image, preparation)
     if shape(found, preparation) != tuple(expected):
@@ -104,16 +102,23 @@ def decode(
       )
     if found.mode in DEEP and dtype == np.uint8:
       raise errors.UserError(f"{name}: has {DEEP[found.mode]} pixels, but the other images have 8 bits; convert it")
-    if preparation.size:
-      swapped = (found.width, found.height) != image.size
-      height, width = (_DRAFT * side for side in preparation.size)
-      image.draft(None, (height, width) if swapped else (width, height))  # has an effect only for JPEG
-    if preparation.exif_orientation:
-      ImageOps.exif_transpose(image, in_place=True)
+    _load(image, found, preparation)
     if found.mode in DEEP:
       return _deep_pixels(image, found.mode, expected[2], preparation)
     pixels = _eight_bit_pixels(image, found.mode, expected[2], preparation).reshape(expected)
     return pixels if dtype == np.uint8 else pixels / np.float32(255)
+
+
+def _load(image: Any, found: Header, preparation: Preparation) -> None:
+  """Decodes the pixels of an opened image, and applies the EXIF orientation."""
+  from PIL import ImageOps
+
+  if preparation.size:
+    swapped = (found.width, found.height) != image.size
+    height, width = (_DRAFT * side for side in preparation.size)
+    image.draft(None, (height, width) if swapped else (width, height))  # has an effect only for JPEG
+  if preparation.exif_orientation:
+    ImageOps.exif_transpose(image, in_place=True)
 
 
 def fault(file: File, name: str, preparation: Preparation) -> str:

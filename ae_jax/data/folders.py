@@ -41,14 +41,8 @@ def folder(name: str, path: str, chosen: image_sets.Options = image_sets.AS_STOR
   where, root = f"config.data.path={path!r}", pathlib.Path(path)
   if not root.is_dir():
     raise errors.UserError(f"{where}: folder not found; check the path")
-  skipped = []
   try:
-    halves = _train_and_test_folders(root, where)
-    for half_folder in {*halves.values()} - {root}:
-      _check_link(half_folder, root.resolve())
-    files = {half: list(_files(half_folder, root.resolve(), skipped)) for half, half_folder in halves.items()}
-    version = "\n".join([str(root.resolve()), *(_version(file) for paths in files.values() for file in paths)])
-    notes = _not_read(root, halves, skipped, where)
+    halves, files, version, notes = _listed(root, where)
   except OSError as error:
     raise errors.UserError(f"{where}: {error.filename} cannot be read: {error.strerror}") from None
   _check_counts(files, halves, where)
@@ -56,12 +50,21 @@ def folder(name: str, path: str, chosen: image_sets.Options = image_sets.AS_STOR
   _check_counts(files, halves, where)
   all_files = [file for paths in files.values() for file in paths]
   layout = image_sets.common_layout(headers, all_files, chosen, where)
-  explain = functools.partial(image_sets.damaged, all_files, chosen, where)
-  arrays = {
-    half: image_sets.images(paths, layout, chosen, f"{half} {version}", explain) for half, paths in files.items()
-  }
+  check = functools.partial(image_sets.check_readable, all_files, chosen, where)
+  arrays = {half: image_sets.images(paths, layout, chosen, f"{half} {version}", check) for half, paths in files.items()}
   notes += left_out + image_sets.changes(headers, all_files, chosen, where)
   return _split(arrays, files, halves) | {"remarks": notes, "scaled_to_unit": layout.scaled}
+
+
+def _listed(root: pathlib.Path, where: str) -> tuple[dict[str, pathlib.Path], dict[str, list[str]], str, list[str]]:
+  """Returns the folder of each half, its image files, a text that changes whenever a file changes, and remarks."""
+  skipped = []
+  halves = _train_and_test_folders(root, where)
+  for half_folder in {*halves.values()} - {root}:
+    _check_link(half_folder, root.resolve())
+  files = {half: list(_files(half_folder, root.resolve(), skipped)) for half, half_folder in halves.items()}
+  version = "\n".join([str(root.resolve()), *(_version(file) for paths in files.values() for file in paths)])
+  return halves, files, version, _not_read(root, halves, skipped, where)
 
 
 def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path], where: str) -> None:

@@ -43,10 +43,22 @@ class Layout(NamedTuple):
   scaled: bool  # whether the values are integers of 8 or 16 bits that are scaled to floats in [0, 1]
 
 
-def options(*, size: tuple = (), fit: str, channels: int, on_bad: str, exif_orientation: bool) -> Options:
+def options(
+  *,
+  size: tuple = (),
+  fit: str = "stretch",
+  channels: int = 0,
+  on_bad: str = "error",
+  exif_orientation: bool = True,
+) -> Options:
   """Checks the keys of `config.data` for image files, and returns them.
 
-  `size` is (height, width), (side,) or ().
+  Args:
+    size: (height, width) or (side,) to which images are resized; () keeps their size.
+    fit: How images of another aspect ratio are resized, one of `FITS`.
+    channels: Number of channels to which images are converted; 0 keeps their channels.
+    on_bad: What happens to files that cannot be read, one of `ON_BAD`.
+    exif_orientation: Whether images are rotated as their EXIF orientation says.
 
   Raises:
     UserError: A value is invalid, or `fit` is set without `size`.
@@ -97,7 +109,7 @@ def readable(
     headers = _in_threads(functools.partial(_header_or_fault, preparation=chosen.preparation), paths)
     faults = [found if isinstance(found, str) else "" for found in headers]
     if any(faults) and chosen.on_bad == "error":
-      raise damaged(paths, chosen, where)
+      check_readable(paths, chosen, where)
     if chosen.on_bad == "skip":
       faults = _faults(paths, chosen)
     rows = [("0", "0", "", "") if isinstance(found, str) else tuple(map(str, found)) for found in headers]
@@ -112,11 +124,13 @@ def readable(
   return kept, headers, notes
 
 
-def damaged(paths: Sequence[str], chosen: Options, where: str) -> errors.UserError:
-  """Decodes all files; returns the error that names the files that cannot be read."""
+def check_readable(paths: Sequence[str], chosen: Options, where: str) -> None:
+  """Decodes all files; raises UserError with the names of the files that cannot be read."""
   faults = [fault for fault in _faults(paths, chosen) if fault]
-  listed = _list_of(faults, len(paths), " cannot be read")
-  return errors.UserError(f"{where}: {listed}. Repair or remove them, or leave them out with --config.data.on_bad=skip")
+  if faults:
+    listed = _list_of(faults, len(paths), " cannot be read")
+    advice = "Repair or remove them, or leave them out with --config.data.on_bad=skip"
+    raise errors.UserError(f"{where}: {listed}. {advice}")
 
 
 def common_layout(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Options, where: str) -> Layout:
@@ -154,11 +168,9 @@ def changes(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Op
   """Returns remarks about images that are resized, converted or scaled, and about parts of them that are not read."""
   preparation, notes = chosen.preparation, []
   sizes = _count(((found.width, found.height) for found in headers), paths, lambda size: f"{size[0]} x {size[1]}")
-  if preparation.size:
+  if preparation.size and {*sizes.counts} != {preparation.size[::-1]}:
     height, width = preparation.size
-    notes += [f"resized (fit={preparation.fit}) to {width} x {height} from {sizes.text}"] * (
-      {*sizes.counts} != {(width, height)}
-    )
+    notes.append(f"resized (fit={preparation.fit}) to {width} x {height} from {sizes.text}")
   modes = _count((found.mode for found in headers), paths, str)
   converted = {mode for mode in modes.counts if preparation.channels not in (0, decoding.CHANNELS[mode])}
   if converted:
@@ -175,7 +187,7 @@ def changes(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Op
 
 
 def images(
-  files: Sequence[str], layout: Layout, chosen: Options, version: str, explain: Callable[[], errors.UserError]
+  files: Sequence[str], layout: Layout, chosen: Options, version: str, check: Callable[[], None]
 ) -> lazy_arrays.LazyArray:
   """Returns the images as a LazyArray; its `load` stores the decoded images in the cache.
 
@@ -184,7 +196,7 @@ def images(
     layout: Common layout.
     chosen: Options.
     version: Text that changes whenever a file changes.
-    explain: Returns the error to raise if `load` meets a file that cannot be decoded.
+    check: Raises UserError with the names of all damaged files; called if `load` meets a file that cannot be decoded.
   """
 
   def read(indices):
@@ -195,7 +207,8 @@ def images(
     try:
       return {"images": lazy_arrays.read_all(lazy)}
     except errors.UserError:
-      raise explain() from None
+      check()
+      raise
 
   @functools.cache
   def load():
