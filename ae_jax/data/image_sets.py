@@ -81,9 +81,8 @@ def check_unused(chosen: Options, name: str) -> None:
     ("channels", preparation.channels, 0),
     ("on_bad", chosen.on_bad, ON_BAD[0]),
   ]:
-    errors.check(
-      value == default, f"data.{key}", value, f"{default!r} for config.data.name={name!r}; it is for folders"
-    )
+    wanted = f"{default!r} for config.data.name={name!r}, because only 'folder' reads image files"
+    errors.check(value == default, f"data.{key}", value, wanted)
 
 
 def readable(
