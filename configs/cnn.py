@@ -34,9 +34,11 @@ def get_config(data="mnist_5k"):
   # convolution), subpixel (a convolution whose channels become pixels), or tied (transposed weights of the encoder).
   config.model.decoder = "transposed"
   # Kernel size of each decoder stage, in order; "tied" does not use it. "transposed" enlarges a kernel that would not
-  # reach the edge of its output. The padding follows from the output sizes (0 for 28x28 images).
+  # reach the edge of its output. The padding follows from the output sizes (0 for 28x28 images). With more stages than
+  # numbers, the first number also holds for the first stages: --config.model.channels=16,32,64 needs no other flag.
   config.model.decoder_kernels = (3, 8)
-  config.model.decoder_strides = (2, 2)  # stride of each decoder stage, in order; only "transposed" uses it
+  # Stride of each decoder stage, in order, completed like the kernel sizes; only "transposed" uses it.
+  config.model.decoder_strides = (2, 2)
   config.model.decoder_activation = "relu"  # "identity" makes the decoder affine, as in the table of the lecture
   config.model.dropout = 0.0  # dropout rate after each hidden layer
   config.optimizer.learning_rate = 4e-3

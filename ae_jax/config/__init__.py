@@ -74,6 +74,16 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # "pixels": 2} (for images and series), {"name": "crop", "pixels": 2} (pads, then crops), {"name": "brightness",
   # "level": 0.2}.
   config.data.augment = ()
+  # Size of the images of a folder, as height,width or as one side of a square: --config.data.size=64,64 resizes them.
+  # (): as stored.
+  config.data.size = ()
+  # How images of another aspect ratio are resized: stretch, crop (keeps the centre) or pad (with zeros).
+  config.data.fit = "stretch"
+  # Number of channels of the images of a folder: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha). 0: as
+  # stored.
+  config.data.channels = 0
+  config.data.on_bad = "error"  # what to do with damaged image files of a folder: error, or skip (leave them out)
+  config.data.exif_orientation = True  # whether the images of a folder are rotated as their EXIF orientation says
 
 
 def _add_objective(config: ConfigDict) -> None:
@@ -229,7 +239,8 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 # Keys and sections that do not affect the parameters at a given step. Their values may change when a run is resumed.
-FREE = ("data.placement", "data.budget_gib", "trackers", "max_minutes", "early_stopping")
+# A change of data.exif_orientation that matters changes the fingerprint of the data, which is compared.
+FREE = ("data.placement", "data.budget_gib", "data.exif_orientation", "trackers", "max_minutes", "early_stopping")
 
 
 # Keys that configs of earlier versions lack, with the values that reproduce the behaviour of these versions.
@@ -237,6 +248,15 @@ _ADDED = {
   "schedules": [],
   "ema_decay": 0.0,
   "data.augment": [],
+  "data.kind": "auto",
+  "data.window": 0,
+  "data.stride": 0,
+  "data.scale": "none",
+  "data.size": [],
+  "data.fit": "stretch",
+  "data.channels": 0,
+  "data.on_bad": "error",
+  "data.exif_orientation": False,
   "model.dropout": 0.0,
   "max_minutes": 0.0,
   "early_stopping": {"metric": "", "patience": 5, "min_change": 0.0, "mode": "min"},

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from ae_jax import errors
-from ae_jax.data import kinds, lazy_arrays, placements, ranges, remarks, scaling, sources, windows
+from ae_jax.data import image_sets, kinds, lazy_arrays, placements, ranges, remarks, scaling, sources, windows
 from ae_jax.data import one_class as one_classes
 from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values
 from ae_jax.data.scaling import Scaling
@@ -134,6 +134,7 @@ def load(
   window: int = 0,
   stride: int = 0,
   scale: str = "none",
+  **image_files: Any,
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
 
@@ -152,6 +153,7 @@ def load(
     window: Length of the windows that are cut from a long record; 0 for none. See `windows.cut`.
     stride: Distance between the starts of windows, in steps.
     scale: "none", or "standard" to standardise the examples; see `scaling.standardise`.
+    **image_files: Keys for image files, such as `size`; see `image_sets.options`.
 
   Raises:
     UserError: The data are missing, damaged, or outside the range.
@@ -163,35 +165,40 @@ def load(
   scaling.check(scale, range)
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
-  arrays = _from_source(name, path, range, kind, window, stride, where)
+  chosen = image_sets.options(**image_files)
+  arrays = _from_source(name, path, range, chosen, (kind, window, stride), where)
   factor_values, notes = arrays.pop("factor_values", {}), arrays.pop("remarks", [])
   decide = functools.partial(placements.decide, placement, budget_gib)
   one_class, class_notes, decision = _keep_class_and_place(arrays, one_class, decide, where)
   arrays |= {half: _with_range_check(arrays[half], range, half, where) for half in ("train", "test")}
   if scale == "standard":
     arrays["scaling"] = scaling.standardise(arrays)
-  notes = (*notes, *class_notes, *remarks.binary_bytes(where, arrays["train"]))
+  notes = (*notes, *class_notes, *_remarks_on_values(name, arrays["train"], where))
   arrays = {"train_labels": None, "test_labels": None, "factor_values": factor_values, "remarks": notes} | arrays
   return Dataset(name, range, one_class=one_class, streams=decision.streams, placement=decision.words, **arrays)
 
 
 def _from_source(
-  name: str, path: str, value_range: str, kind: str, window: int, stride: int, where: str
+  name: str, path: str, value_range: str, chosen: image_sets.Options, of_arrays: tuple[str, int, int], where: str
 ) -> dict[str, Any]:
-  """Returns the arrays of a source, with floats as float32; raises UserError for a wrong shape or dtype."""
-  source: Callable[..., dict[str, Any]] = sources.SOURCES.get(name, sources.tfds)
+  """Returns the arrays of a source, with floats as float32; raises UserError for a wrong shape or dtype.
+
+  `of_arrays` is (kind, window, stride).
+  """
+  kind, window, stride = of_arrays
+  source = sources.SOURCES.get(name, sources.tfds)
+  if name in sources.IMAGE_FILES:
+    arrays = source(name, path, chosen)
+  else:
+    image_sets.check_unused(chosen, name)
+    arrays = source(name, path, record=True) if window else source(name, path)
+  scaled = arrays.pop("scaled_to_unit", False)
   if window:
-    arrays = source(name, path, record=True)
     arrays["remarks"] = [*arrays["remarks"], *windows.cut(arrays, window, stride, where)]
   else:
-    arrays = source(name, path)
-    for half in ("train", "test"):
-      if name in windows.SOURCES:
-        arrays[half] = kinds.with_channels(arrays[half], kind, where)
-      else:
-        kinds.check_kind(arrays[half], kind, where)
+    kinds.apply(arrays, kind, name in windows.SOURCES, where)
   for half in ("train", "test"):
-    arrays[half] = _as_float32(arrays[half])
+    arrays[half] = _from_unit(arrays[half], value_range) if scaled else _as_float32(arrays[half])
     _check(_shape_fault(arrays[half], arrays["train"], value_range), half, where)
   return arrays
 
@@ -218,6 +225,12 @@ def _keep_class_and_place(
   return one_class, notes, decision
 
 
+def _remarks_on_values(name: str, examples: lazy_arrays.MaybeLazy, where: str) -> list[str]:
+  """Returns remarks about bytes that are all 0 or 1, and about the range of floats that were read from image files."""
+  of_floats = remarks.float_range(where, examples) if name in sources.IMAGE_FILES else []
+  return remarks.binary_bytes(where, examples) + of_floats
+
+
 def _check_test_fits(examples: lazy_arrays.MaybeLazy, decision: placements.Placement, where: str) -> None:
   """Raises UserError if the test examples are still in files and exceed the memory budget."""
   needed = lazy_arrays.total_bytes(examples)
@@ -238,6 +251,15 @@ def _as_float32(examples: lazy_arrays.MaybeLazy) -> lazy_arrays.MaybeLazy:
   if not np.issubdtype(examples.dtype, np.floating):
     return examples
   return lazy_arrays.map_rows(examples, examples.shape[1:], np.float32, ranges.as_float32)
+
+
+def _from_unit(examples: lazy_arrays.MaybeLazy, value_range: str) -> lazy_arrays.MaybeLazy:
+  """Returns float32 examples in [0, 1] scaled to the interval to which bytes are scaled; a lazy array stays lazy."""
+  low, high, _ = ranges.SPANS[value_range]
+  if (low, high) == (0.0, 1.0):
+    return examples
+  scale = lambda rows: rows * np.float32(high - low) + np.float32(low)
+  return lazy_arrays.map_rows(examples, examples.shape[1:], np.float32, scale)
 
 
 def _as_int64(values: lazy_arrays.MaybeLazy | None) -> lazy_arrays.MaybeLazy | None:
@@ -279,8 +301,6 @@ def _shape_fault(examples: lazy_arrays.MaybeLazy, train: lazy_arrays.MaybeLazy, 
   """Returns the fault in the shape or dtype of examples, as the end of an error message, or None."""
   if 0 in examples.shape:
     return f"has shape {examples.shape}, so it is empty; provide at least one value per axis"
-  if len(examples.shape) == 4 and examples.shape[3] not in (1, 3):
-    return f"has {examples.shape[3]} channels in its last axis; expected 1 or 3"
   if examples.shape[1:] != train.shape[1:] or examples.dtype != train.dtype:
     return (
       f"is {examples.dtype} {examples.shape[1:]}, but the training examples are {train.dtype} {train.shape[1:]}; "

@@ -1,6 +1,5 @@
 """Data source for folders of image files, decoded once and cached, or decoded file by file during training."""
 
-import dataclasses
 import functools
 import os
 import pathlib
@@ -11,8 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ae_jax import errors
-from ae_jax.data import decoding, lazy_arrays, remarks, splits
-from ae_jax.system import cache
+from ae_jax.data import decoding, image_sets, lazy_arrays, remarks, splits
 
 _SUFFIXES = {suffix for suffixes in decoding.FORMATS.values() for suffix in suffixes}
 # lower-case folder name -> "train", "test" or "validation"
@@ -21,8 +19,8 @@ _HALVES |= dict.fromkeys(("val", "valid", "validation"), "validation")
 _LONGEST_NUMBER = 9  # maximum number of digits of a class name that is used as a label
 
 
-def folder(name: str, path: str) -> dict[str, Any]:
-  """Reads all images under a folder; they must have the same size and 1 or 3 channels.
+def folder(name: str, path: str, chosen: image_sets.Options = image_sets.AS_STORED) -> dict[str, Any]:
+  """Reads all images under a folder. Without `chosen`, they must have the same size and the same mode.
 
   Subfolders `train` and `test` (or Train, Training, TEST, ...) contain the training and test set; see
   `_train_and_test_folders`. Without `test`, a random fifth of the images (at most 10,000), drawn with a fixed seed,
@@ -31,6 +29,11 @@ def folder(name: str, path: str) -> dict[str, Any]:
   number. Files without an image suffix, and names that begin with a dot, are skipped. Links are followed only to files
   inside the folder.
 
+  Args:
+    name: Name of the source.
+    path: The folder.
+    chosen: How images are resized and converted, and what happens to damaged files.
+
   Raises:
     UserError: A file or folder cannot be used; the message names it.
   """
@@ -38,18 +41,30 @@ def folder(name: str, path: str) -> dict[str, Any]:
   where, root = f"config.data.path={path!r}", pathlib.Path(path)
   if not root.is_dir():
     raise errors.UserError(f"{where}: folder not found; check the path")
-  skipped = []
   try:
-    halves = _train_and_test_folders(root, where)
-    for half_folder in {*halves.values()} - {root}:
-      _check_link(half_folder, root.resolve())
-    files = {half: list(_files(half_folder, root.resolve(), skipped)) for half, half_folder in halves.items()}
-    version = "\n".join([str(root.resolve()), *(_version(file) for paths in files.values() for file in paths)])
-    notes = _not_read(root, halves, skipped, where)
+    halves, files, version, notes = _listed(root, where)
   except OSError as error:
     raise errors.UserError(f"{where}: {error.filename} cannot be read: {error.strerror}") from None
   _check_counts(files, halves, where)
-  return _arrays(files, halves, version) | {"remarks": notes}
+  files, headers, left_out = image_sets.readable(files, chosen, version, where)
+  _check_counts(files, halves, where)
+  all_files = [file for paths in files.values() for file in paths]
+  layout = image_sets.common_layout(headers, all_files, chosen, where)
+  check = functools.partial(image_sets.check_readable, all_files, chosen, where)
+  arrays = {half: image_sets.images(paths, layout, chosen, f"{half} {version}", check) for half, paths in files.items()}
+  notes += left_out + image_sets.changes(headers, all_files, chosen, where)
+  return _split(arrays, files, halves) | {"remarks": notes, "scaled_to_unit": layout.scaled}
+
+
+def _listed(root: pathlib.Path, where: str) -> tuple[dict[str, pathlib.Path], dict[str, list[str]], str, list[str]]:
+  """Returns the folder of each half, its image files, a text that changes whenever a file changes, and remarks."""
+  skipped = []
+  halves = _train_and_test_folders(root, where)
+  for half_folder in {*halves.values()} - {root}:
+    _check_link(half_folder, root.resolve())
+  files = {half: list(_files(half_folder, root.resolve(), skipped)) for half, half_folder in halves.items()}
+  version = "\n".join([str(root.resolve()), *(_version(file) for paths in files.values() for file in paths)])
+  return halves, files, version, _not_read(root, halves, skipped, where)
 
 
 def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path], where: str) -> None:
@@ -62,11 +77,10 @@ def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathl
       )
 
 
-def _arrays(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path], version: str) -> dict[str, Any]:
-  """Returns images and labels; the keys of `files` and `halves` are "train" and, if there is a folder, "test"."""
-  all_files = [file for paths in files.values() for file in paths]
-  shape = cache.arrays("folder-shape", version, lambda: {"shape": _common_shape(all_files)})["shape"].tolist()
-  arrays = {half: _images(paths, shape, f"{half} {version}") for half, paths in files.items()}
+def _split(
+  arrays: dict[str, lazy_arrays.LazyArray], files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path]
+) -> dict[str, Any]:
+  """Returns images and labels; the keys of the arguments are "train" and, if there is a folder, "test"."""
   labels = _labels({half: _classes(paths, halves[half]) for half, paths in files.items()})
   if "test" in arrays:
     return arrays | {f"{half}_labels": values for half, values in labels.items()}
@@ -146,36 +160,6 @@ def _check_link(path: pathlib.Path | os.DirEntry, root: pathlib.Path) -> None:
 def _version(file: str) -> str:
   status = os.stat(file)
   return f"{file} {status.st_size} {status.st_mtime_ns}"
-
-
-def _common_shape(files: Sequence[str]) -> Int[np.ndarray, " 3"]:
-  """Returns the shape (H, W, C) of all images from the file headers; raises UserError if an image differs."""
-
-  def read(indices):
-    return np.array([decoding.shape(files[index], files[index]) for index in indices])
-
-  shapes = lazy_arrays.read_all(lazy_arrays.LazyArray((len(files), 3), np.dtype(np.int64), read))
-  others = np.flatnonzero((shapes != shapes[0]).any(1))
-  if len(others):
-    other, first = (decoding.in_words(shape.tolist()) for shape in (shapes[others[0]], shapes[0]))
-    raise errors.UserError(
-      f"{files[others[0]]}: is {other}, but {files[0]} is {first}; all images must have the same size and channels"
-    )
-  return shapes[0]
-
-
-def _images(files: Sequence[str], shape: Sequence[int], version: str) -> lazy_arrays.LazyArray:
-  """Returns the images as a LazyArray; its `load` stores the decoded images in the cache."""
-
-  def read(indices):
-    return np.stack([decoding.decode(files[index], files[index], shape) for index in indices])
-
-  @functools.cache
-  def load():
-    return cache.arrays("folder", version, lambda: {"images": lazy_arrays.read_all(lazy)})["images"]
-
-  lazy = lazy_arrays.LazyArray((len(files), *shape), np.dtype(np.uint8), read)
-  return dataclasses.replace(lazy, load=load)
 
 
 def _classes(files: Sequence[str], folder: str | os.PathLike[str]) -> list[str] | None:

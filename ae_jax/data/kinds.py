@@ -1,5 +1,7 @@
 """Kinds of examples: rows of a table, series, images and volumes. The number of axes of an example tells them apart."""
 
+from typing import Any
+
 from ae_jax import errors
 from ae_jax.data import lazy_arrays
 from ae_jax.types import KINDS
@@ -50,8 +52,24 @@ def with_channels(examples: lazy_arrays.MaybeLazy, kind: str, where: str) -> laz
   return lazy_arrays.map_rows(examples, (*examples.shape[1:], 1), examples.dtype, lambda rows: rows[..., None])
 
 
-def check_kind(examples: lazy_arrays.MaybeLazy, kind: str, where: str) -> None:
-  """Raises UserError unless examples with an axis of channels are of the kind `config.data.kind`, or it is "auto"."""
-  found = KINDS.get(len(examples.shape) - 1)
-  if kind not in ("auto", found):
-    raise errors.UserError(f"config.data.kind={kind!r}: {where} is of the kind {found}; set config.data.kind='auto'")
+def apply(arrays: dict[str, Any], kind: str, free: bool, where: str) -> None:
+  """Gives the training and test examples of a source an axis of channels, in place.
+
+  Args:
+    arrays: Arrays of a source.
+    kind: `config.data.kind`.
+    free: Whether the examples of the source can be of any kind; otherwise `kind` must be theirs or "auto".
+    where: Prefix of error messages.
+
+  Raises:
+    UserError: The examples are not of this kind.
+  """
+  for half in ("train", "test"):
+    if half not in arrays:
+      continue
+    if free:
+      arrays[half] = with_channels(arrays[half], kind, where)
+      continue
+    found = KINDS.get(len(arrays[half].shape) - 1)
+    if kind not in ("auto", found):
+      raise errors.UserError(f"config.data.kind={kind!r}: {where} is of the kind {found}; set config.data.kind='auto'")

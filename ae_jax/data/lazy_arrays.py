@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from ae_jax.types import AnyArray
 
-BLOCK = 256  # number of rows that a thread reads at a time
+BLOCK = 256  # maximum number of rows that a thread reads at a time
 PART_BYTES = 2**26  # maximum size of each array that `parts` yields
 PROBES = 1000  # number of random rows in `probe_indices`
 SAMPLE_ROWS, SAMPLE_BYTES = 20_000, 2**28  # limits of `sample`
@@ -89,13 +89,15 @@ def read_all(array: MaybeLazy) -> np.ndarray:
 def read_rows(array: MaybeLazy, indices: Int[np.ndarray, " rows"]) -> np.ndarray:
   """Returns the rows at `indices` [K] as an ndarray [K, ...], read by several threads."""
   rows = np.empty((len(indices), *array.shape[1:]), array.dtype)
+  # at least eight blocks per thread, so that no thread waits long for the last block
+  size = min(BLOCK, max(1, len(indices) // (8 * (os.cpu_count() or 1))))
 
   def fill(start):
-    block = slice(start, start + BLOCK)
+    block = slice(start, start + size)
     rows[block] = array[indices[block]]
 
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    for _ in pool.map(fill, range(0, len(indices), BLOCK)):
+    for _ in pool.map(fill, range(0, len(indices), size)):
       pass
   return rows
 

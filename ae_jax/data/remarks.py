@@ -41,12 +41,24 @@ def binary_bytes(where: str, examples: lazy_arrays.MaybeLazy) -> list[str]:
   """Returns a warning if uint8 examples contain only 0 and 1: scaled by 1/255, they would be nearly constant."""
   if examples.dtype != np.uint8:
     return []
-  if isinstance(examples, np.ndarray):
-    checked = examples
-  else:
-    checked = lazy_arrays.read_rows(examples, lazy_arrays.probe_indices(len(examples)))
+  checked = _checked_rows(examples)
   if examples[:_FIRST].max() > 1 or checked.max() != 1:
     return []
   return [
     f"{where}: every byte is 0 or 1, but bytes should range from 0 to 255; store 0 and 255, or floats 0.0 and 1.0"
   ]
+
+
+def float_range(where: str, examples: lazy_arrays.MaybeLazy) -> list[str]:
+  """Returns a remark with the smallest and largest value of floating-point examples; [] for other examples."""
+  if not np.issubdtype(examples.dtype, np.floating):
+    return []
+  checked = _checked_rows(examples)
+  return [f"{where}: the values of the training examples are from {checked.min():.4g} to {checked.max():.4g}"]
+
+
+def _checked_rows(examples: lazy_arrays.MaybeLazy) -> np.ndarray:
+  """Returns all examples in memory, or some rows of a `LazyArray`."""
+  if isinstance(examples, np.ndarray):
+    return examples
+  return lazy_arrays.read_rows(examples, lazy_arrays.probe_indices(len(examples)))

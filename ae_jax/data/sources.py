@@ -3,6 +3,7 @@
 Images are [N, H, W, C], and time series [N, T, C]. Built-in data sets are ndarrays. Data sets that may be large are
 `LazyArray`s, and a source reads none of their rows. Labels are optional. A source may also return `remarks` and, if the
 generating factors are known, `train_factors`, `test_factors` and `factor_values` (see `ae_jax.data.Dataset`).
+`scaled_to_unit` says that the examples are integers that were scaled to floats in [0, 1].
 """
 
 import dataclasses
@@ -167,7 +168,7 @@ def _image_set(builder: Any, where: str) -> tuple[str, str | None, dict[str, str
   return images[0], labels[0] if labels else None, {"train": "train", "test": held_out[0]}
 
 
-SOURCES: dict[str, Callable[[str, str], dict[str, Any]]] = {
+SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
   "mnist_5k": mnist_5k,
   "digits": digits,
   "factors": synthetic.factors,
@@ -177,3 +178,6 @@ SOURCES: dict[str, Callable[[str, str], dict[str, Any]]] = {
   "ucr": series.ucr,
   "heartbeats": series.heartbeats,
 }
+
+# Sources of image files, which take `image_sets.Options` as a third argument.
+IMAGE_FILES = ("folder",)

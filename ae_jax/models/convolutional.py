@@ -186,16 +186,17 @@ def build(
   """Builds the convolutional autoencoder for images [H, W, C].
 
   `decoder` is a key of `upsampling.LAYERS`, or "tied" for `TiedConv`, which ignores `decoder_kernels` and
-  `decoder_strides`. Each decoder layer except the last enlarges the image to the output size of a convolution of the
-  encoder; the last layer enlarges it to the size of the example. For 28x28 images and two 3x3 convolutions, the sides
-  are 28 -> 26 -> 13 -> 11 -> 5 in the encoder and 5 -> 11 -> 28 in the decoder.
-  `decoder_activation="identity"` makes the decoder affine. `dropout` is the dropout rate after each hidden layer in
-  training.
+  `decoder_strides`. The decoder enlarges the smallest image to the output sizes of the encoder's convolutions, in
+  reverse order and without the first one, and then to the size of the example: 5 -> 11 -> 28 for 28x28 images.
+  If there are more stages than `decoder_kernels` or `decoder_strides`, the first number also holds for the first stages
+  that have none. `decoder_activation="identity"` makes the decoder affine. `dropout` is the dropout rate after each
+  hidden layer in training.
 
   Raises:
     UserError: An option is invalid, or the images are too small for the stages.
   """
   _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dropout)
+  decoder_kernels, decoder_strides = (_per_stage(sizes, len(channels)) for sizes in (decoder_kernels, decoder_strides))
   convolved, pooled = stage_sizes(shape[:2], kernel, len(channels))
   encoder_function = activations.choose(activation, "activation")
   decoder_function = activations.choose(decoder_activation, "decoder_activation")
@@ -221,9 +222,14 @@ def _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dr
   check_rate(dropout)
   for key, value in {"decoder_kernels": decoder_kernels, "decoder_strides": decoder_strides}.items():
     errors.check_all_positive(f"model.{key}", value)
-    wanted = f"one number for each of the {len(channels)} stages of config.model.channels={channels}"
-    errors.check(len(value) == len(channels), f"model.{key}", value, wanted)
+    wanted = f"at most one number for each of the {len(channels)} stages of config.model.channels={channels}"
+    errors.check(len(value) <= len(channels), f"model.{key}", value, wanted)
     errors.check_kernel_size(f"model.{key}", value, shape[:2])
+
+
+def _per_stage(sizes: tuple[int, ...], stages: int) -> tuple[int, ...]:
+  """Returns one number per stage; the first number is repeated for the first stages."""
+  return sizes[:1] * (stages - len(sizes)) + sizes
 
 
 def _build_tied(shape, latent, channels, kernel, activation, decoder_activation, bottleneck, dropout):

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ae_jax.evaluators import figures
-from ae_jax.report import charts, pictures, sprites
+from ae_jax.report import channels, charts, pictures, sprites
 
 _MAX_ROWS = 64  # maximum number of rows of images in a figure
 _MAX_COLUMNS = 64  # maximum number of images in a row
@@ -27,7 +27,7 @@ def of_figure(figure: pictures.Figure, value_range: str) -> Block:
     value_range: Value range of the examples, a key of `ranges.INTERVALS`.
   """
   block = _KINDS[type(figure)](figure, value_range)
-  return block if block["kind"] == "chart" else block | {"title": figure.title}
+  return block if block["kind"] == "chart" else block | {"title": channels.titled(figure).title}
 
 
 def rows(named_examples: Mapping[str, np.ndarray], low: float, high: float) -> Block:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from ae_jax.data import ranges
 from ae_jax.evaluators import figures
-from ae_jax.report import canvas
+from ae_jax.report import canvas, channels
 
 _MAX_ROWS = 49  # maximum number of rows of images; more would be unreadable
 _MAX_SERIES = 16  # maximum number of series, each in its own plot
@@ -36,7 +36,7 @@ def draw(path: pathlib.Path, item: Figure, value_range: str) -> None:
     item: Figure of an evaluator.
     value_range: Value range of the examples, a key of `ranges.INTERVALS`.
   """
-  _KINDS[type(item)](path, item, value_range)
+  _KINDS[type(item)](path, channels.titled(item), value_range)
 
 
 def limits(examples: np.ndarray, value_range: str) -> tuple[float, float]:
@@ -141,6 +141,7 @@ def _grids(
     if group.ndim == 3:
       _grid_of_series(axes, (group - low) / (high - low), columns)
       continue
+    group = channels.shown(group)
     missing = -len(group) % columns
     padded = np.concatenate([group, np.full((missing, *group.shape[1:]), high, group.dtype)])
     strips = [_strip(padded[first : first + columns], high) for first in range(0, len(padded), columns)]
@@ -267,7 +268,7 @@ def _strips(path: pathlib.Path, rows: Sequence[tuple[Any, ...]], title: str) -> 
   figure = canvas.figure(len(rows[0][1]) * 0.7 + 1.3, 0.88 * len(rows) + 0.46, title)
   grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
   for axes, (name, images, low, high, colours, gap) in zip(grid, rows, strict=True):
-    strip = _strip(images, gap)
+    strip = _strip(channels.shown(images), gap)
     if strip.shape[-1] == 1:
       axes.imshow(strip[..., 0], cmap=colours, vmin=low, vmax=high, interpolation="nearest")
     else:

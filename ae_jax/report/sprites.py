@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ae_jax.report import canvas
+from ae_jax.report import canvas, channels
 
 SIDE = 96  # maximum length of the longer side of an image, in pixels
 _WIDTH, _HEIGHT = 96, 48  # size of the plot of a series, in pixels
@@ -64,12 +64,13 @@ def of_examples(
 ) -> UInt8[np.ndarray, "n h w *c"]:
   """Renders examples [N, ...] as images of at most `side` x `side` pixels; series are drawn as line plots.
 
-  Values are clipped to [low, high]. `low` is black in an image, and the lower edge of a line plot.
+  If images have other than 1 or 3 channels, only some of them are rendered; see `channels.shown`. Values are clipped to
+  [low, high]. `low` is black in an image, and the lower edge of a line plot.
   """
   if examples.ndim == 3:
     size = (_HEIGHT, _WIDTH) if side >= _WIDTH else (_HEIGHT // 2, _WIDTH // 2)
     return drawn([(examples, range(examples.shape[2]))], low, high, *size)
-  shares = _shrunk(np.nan_to_num((examples - low) / (high - low)), side)
+  shares = _shrunk(np.nan_to_num((channels.shown(examples) - low) / (high - low)), side)
   pictures = np.round(255 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)
   return pictures if pictures.shape[-1] == 3 else pictures[..., 0]
 

@@ -44,8 +44,7 @@ def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, dev
 def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
   sizes = {"train": len(dataset.train), "test": len(dataset.test)}
   scaling = {"scaling": dataset.scaling.as_json()} if dataset.scaling else {}
-  notes = {"remarks": list(dataset.remarks)} if dataset.remarks else {}
-  return {"shape": list(dataset.shape), **sizes, **dataset.fingerprints, **scaling, **notes}
+  return {"shape": list(dataset.shape), **sizes, **dataset.fingerprints, **scaling, "remarks": list(dataset.remarks)}
 
 
 @contextlib.contextmanager

@@ -32,7 +32,10 @@ def images_damaged(folder, generator):
     ("TIFF", "tif", "L"),
     ("PPM", "pgm", "L"),
     ("WEBP", "webp", "RGB"),
-  )[generator.integers(8)]
+    ("PNG", "png", "I;16"),
+    ("TIFF", "tif", "F"),
+    ("PNG", "png", "RGBA"),
+  )[generator.integers(11)]
   data = BYTE_DAMAGES[generator.integers(len(BYTE_DAMAGES))](image_bytes(generator, form, mode), generator)
   return _write_images(folder, generator, **{f"bad__{suffix}": data})
 

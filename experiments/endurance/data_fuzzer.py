@@ -22,6 +22,7 @@ SECONDS = 30.0  # time limit of a case
 MEMORY = 2**30  # bytes that a case may allocate
 BUDGET = 0.25  # GiB, memory budget passed to `data.load`
 PLACEMENTS = ("auto", "stream")
+CONVERTED = {"size": (5, 4), "channels": 3, "on_bad": "skip"}  # options of every second folder of images
 
 
 def run(count, seed):
@@ -49,26 +50,29 @@ def judged(damage, folder, generator, placement, value_range):
   """Loads the files that a function of `damages` or `damaged_images` writes, and returns (outcome, line)."""
   folder.mkdir()
   name, path = damage(folder, generator)
+  converted = bool(generator.integers(2))
   before = _peak_bytes()
-  outcome, line = watch.judge(lambda: load(name, path, value_range, placement), SECONDS)
+  outcome, line = watch.judge(lambda: load(name, path, value_range, placement, converted), SECONDS)
   allocated = _peak_bytes() - before
   return ("too much memory", f"{allocated / 2**20:.0f} MiB: {line}") if allocated > MEMORY else (outcome, line)
 
 
-def load(name, path, value_range, placement):
+def load(name, path, value_range, placement, converted=False):
   """Loads and reads a data set and returns "loaded".
+
+  Images are read as stored or, if `converted` is true, with the options `CONVERTED`.
 
   Raises:
     AssertionError: If the data set is not as `data.Dataset` describes.
   """
-  dataset = data.load(name, path, value_range, placement=placement, budget_gib=BUDGET)
+  options = CONVERTED if name == "folder" and converted else {}
+  dataset = data.load(name, path, value_range, placement=placement, budget_gib=BUDGET, **options)
   train, test = (lazy_arrays.read_all(half) for half in (dataset.train, dataset.test))
   assert len(train) >= 2 <= 1 + len(test)
   for half, labels in ((train, dataset.train_labels), (test, dataset.test_labels)):
     assert half.dtype in (np.uint8, np.float32)
     assert half.ndim == (3 if name == "ucr" else 4)
     assert half.shape[1:] == dataset.shape
-    assert half.shape[-1] in (1, 3)
     assert ranges.range_error(half, value_range) is None
     assert labels is None or labels.shape == half.shape[:1]
   assert len(dataset.fingerprint()) == 64

@@ -33,7 +33,8 @@ def npy_bytes(array):
 def image_bytes(generator, form="PNG", mode="L", size=(7, 6), **options):
   """Returns the bytes of an image of random pixels."""
   bands = len(Image.new(mode, (1, 1)).getbands())
-  pixels = generator.integers(0, 256, (size[1], size[0], bands), np.uint8)
+  pixel_bytes = {"I;16": 2, "F": 4}.get(mode, bands)
+  pixels = generator.integers(0, 256, (size[1], size[0], pixel_bytes), np.uint8)
   file = io.BytesIO()
   Image.frombytes(mode, size, pixels.tobytes()).save(file, form, **options)
   return file.getvalue()

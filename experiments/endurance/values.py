@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ae_jax import evaluators, models, objectives
-from ae_jax.data import ranges, sources
+from ae_jax.data import image_sets, ranges, sources
 from ae_jax.models import activations, bottlenecks, sequence, unet, upsampling
 from ae_jax.objectives import corruptions
 from ae_jax.system import distributed
@@ -30,6 +30,8 @@ KNOWN = {
   "parallel_state": ["replicated", "sharded"],
   "on_nan": ["stop", "skip"],
   "placement": ["auto", "memory", "stream"],
+  "fit": [*image_sets.FITS],
+  "on_bad": [*image_sets.ON_BAD],
   "name": [*models.FAMILIES, *objectives.OBJECTIVES, *optimizers.OPTIMIZERS, *_SMALL],
 }
 NAMES = sorted({name for names in KNOWN.values() for name in names})

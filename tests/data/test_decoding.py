@@ -35,7 +35,7 @@ def png_claiming(width, height):
 )
 def test_lossless_formats_decode_to_the_encoded_pixels(pixels, form, options):
   file = io.BytesIO(encoded(pixels, form, **options))
-  shape = decoding.shape(file, "x")
+  shape = decoding.shape(decoding.header(file, "x"))
   decoded = decoding.decode(file, "x", shape)
   if form == "WEBP" and pixels.shape[2] == 1:  # WEBP has no grey mode
     pixels = pixels.repeat(3, 2)
@@ -64,9 +64,13 @@ def test_bilevel_and_palette_images_become_grey_and_rgb():
     (b"", "not a readable image"),
     (b"not an image", "not a readable image"),
     (encoded(COLOUR, "EPS"), "not a readable image: cannot identify"),  # would run a PostScript program
-    (encoded(Image.new("RGBA", (5, 6)), "PNG"), "has pixels of mode RGBA; expected 8-bit grey or RGB"),
-    (encoded(Image.new("I;16", (5, 6)), "PNG"), "has pixels of mode I;16"),
-    (encoded(Image.new("CMYK", (5, 6)), "JPEG"), "has pixels of mode CMYK"),
+    (
+      encoded(Image.new("RGBA", (5, 6)), "PNG"),
+      "is 5 x 6 with 4 channels, but the other images are 5 x 6 with 1 channel",
+    ),
+    (encoded(Image.new("I;16", (5, 6)), "PNG"), "has 16-bit grey pixels, but the other images have 8 bits; convert it"),
+    (encoded(Image.new("CMYK", (5, 6)), "JPEG"), "is 5 x 6 with 3 channels, but"),
+    (encoded(Image.new("LAB", (5, 6)), "TIFF"), "has pixels of mode LAB; expected grey, RGB or CMYK"),
     (encoded(COLOUR, "PNG"), "is 5 x 6 with 3 channels, but the other images are 5 x 6 with 1 channel"),
     (encoded(GREY[:5], "PNG"), "is 5 x 5 with 1 channel, but the other images are 5 x 6 with 1 channel"),
   ],
@@ -86,7 +90,7 @@ def test_damaged_files_raise_user_errors_or_decode_to_the_header_shape():
       for place in generator.integers(len(damaged), size=4):
         damaged[place] ^= generator.integers(1, 256)
       try:
-        shape = decoding.shape(io.BytesIO(damaged), "x")
+        shape = decoding.shape(decoding.header(io.BytesIO(damaged), "x"))
         assert decoding.decode(io.BytesIO(damaged), "x", shape).shape == shape
       except errors.UserError:
         pass

@@ -81,13 +81,15 @@ def test_colour_images_have_three_channels(tmp_path):
 
 
 @pytest.mark.parametrize("placement", ["memory", "stream"])
-def test_error_names_the_first_file_of_another_size(flat, placement):
+def test_error_counts_sizes_and_names_single_files(flat, placement):
   write(flat / "13.png", IMAGES[0, :3])
   write(flat / "14.png", IMAGES[0, :2])
-  with pytest.raises(errors.UserError, match=r"13\.png: is 5 x 3 with 1 channel, but .*00\.png is 5 x 4 with 1"):
+  sizes = r"5 x 4 \(28 images\), 5 x 3 \(1 image: 13\.png\), 5 x 2 \(1 image: 14\.png\)"
+  with pytest.raises(errors.UserError, match=f"the images differ: width x height {sizes}"):
     load(flat, placement=placement)
+  (flat / "14.png").unlink()
   write(flat / "13.png", IMAGES[:3].transpose(1, 2, 0).copy())
-  with pytest.raises(errors.UserError, match=r"13\.png: is 5 x 4 with 3 channels, but"):
+  with pytest.raises(errors.UserError, match=r"modes L \(28 images\), RGB \(1 image: 13\.png\)"):
     load(flat, placement=placement)
 
 
@@ -142,7 +144,7 @@ def test_images_are_decoded_once_and_again_after_a_file_changes(flat, monkeypatc
   first = load(flat)
   with monkeypatch.context() as patch:
     patch.setattr(decoding, "decode", None)
-    patch.setattr(decoding, "shape", None)
+    patch.setattr(decoding, "header", None)
     np.testing.assert_array_equal(load(flat).train, first.train)
   write(flat / "05.png", 255 - IMAGES[5])
   os.utime(flat / "05.png", ns=(1, 1))
@@ -153,7 +155,7 @@ def test_streamed_images_are_decoded_on_demand(flat, monkeypatch):
   dataset = load(flat, placement="stream")
   assert isinstance(dataset.train, lazy_arrays.LazyArray)
   decoded, decode = [], decoding.decode
-  monkeypatch.setattr(decoding, "decode", lambda file, *others: decoded.append(file) or decode(file, *others))
+  monkeypatch.setattr(decoding, "decode", lambda *args, **kwargs: decoded.append(args) or decode(*args, **kwargs))
   dataset.train[[3, 1]]
   assert len(decoded) == 2
 

@@ -27,6 +27,18 @@ def test_parameter_count_matches_the_lectures_model(kernels, strides, count):
   assert model.module.decoder.sizes == ((5, 5), (11, 11), (28, 28))
 
 
+@pytest.mark.parametrize("decoder", ["transposed", "nearest", "tied"])
+@pytest.mark.parametrize(("size", "channels"), [((64, 64), (16, 32, 64)), ((512, 384), (4, 8, 8, 8, 8))])
+def test_more_stages_need_only_their_channels(decoder, size, channels):
+  shape = (*size, 4)
+  model = build(shape, channels=channels, decoder=decoder)
+  stages = len(channels)
+  explicit = {"decoder_kernels": (3,) * (stages - 1) + (8,), "decoder_strides": (2,) * stages}
+  assert model == build(shape, channels=channels, decoder=decoder, **explicit)
+  z = jax.ShapeDtypeStruct((1, 32), np.float32)
+  assert jax.eval_shape(model.decode, model.abstract_variables(), z).shape == (1, *shape)
+
+
 @pytest.mark.parametrize(
   ("decoder", "count"),
   [
@@ -248,7 +260,11 @@ def test_convolutions_are_shift_equivariant_and_pooling_only_by_its_window():
   ("shape", "options", "message"),
   [
     ((28, 28, 1), {"latent": 0}, "config.model.latent=0"),
-    ((28, 28, 1), {"decoder_kernels": (3,)}, "config.model.decoder_kernels=(3,): must be one number for each of the 2"),
+    (
+      (28, 28, 1),
+      {"decoder_kernels": (3, 3, 3)},
+      "decoder_kernels=(3, 3, 3): must be at most one number for each of the 2",
+    ),
     ((28, 28, 1), {"decoder_strides": (2, 0)}, "config.model.decoder_strides=(2, 0)"),
     ((28, 28, 1), {"decoder_strides": (2, 10**9)}, "must be at most 56 for an example of 28x28"),
     ((28, 28, 1), {"decoder_kernels": (57, 3)}, "config.model.decoder_kernels=(57, 3): must be at most 56"),
@@ -265,7 +281,7 @@ def test_convolutions_are_shift_equivariant_and_pooling_only_by_its_window():
     ),
     ((28, 28, 1), {"decoder": "tied", "bottleneck": "gausian"}, "config.model.bottleneck='gausian' is unknown"),
     ((28, 28, 1), {"decoder": "tied", "latent": 0}, "config.model.latent=0"),
-    ((28, 28, 1), {"decoder": "nearest", "decoder_kernels": (3,)}, "config.model.decoder_kernels=(3,)"),
+    ((28, 28, 1), {"decoder": "nearest", "decoder_kernels": (3, 3, 3)}, "config.model.decoder_kernels=(3, 3, 3)"),
   ],
 )
 def test_invalid_options_are_refused(shape, options, message):

@@ -10,7 +10,8 @@ from PIL import Image
 
 from ae_jax import config as configs
 from ae_jax.evaluators import figures
-from ae_jax.report import evaluation, pictures
+from ae_jax.report import blocks, evaluation, pictures
+from ae_jax.report import channels as channels_module
 
 GREY, COLOURS, SERIES = made_runs.images(20, side=8), made_runs.images(20, side=8, channels=3), made_runs.series(20)
 
@@ -46,7 +47,21 @@ def test_every_figure_and_the_learning_curves_are_saved(tmp_path):
   assert sorted(file.name for file in (tmp_path / "pictures").iterdir()) == ["curves.png", "one.png", "two.png"]
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("channels", "as_if"), [(2, 1), (4, 3), (12, 3)])
+def test_other_numbers_of_channels_are_drawn_in_part(tmp_path, channels, as_if):
+  images = made_runs.images(20, side=8, channels=channels)
+  for figure, wanted in zip(kinds(images), kinds(images[..., :as_if]), strict=True):
+    titled = channels_module.titled(figure)
+    if titled is figure:
+      continue
+    assert titled.title.endswith(f", of {channels} channels)")
+    if not (isinstance(figure, figures.ExampleRows) and pictures.reconstructed(figure)):  # shows all channels' error
+      wanted = dataclasses.replace(wanted, title=titled.title)
+      np.testing.assert_array_equal(drawn(tmp_path, figure), drawn(tmp_path, wanted))
+    assert titled.title == blocks.of_figure(figure, "unit")["title"]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("value_range", ["unit", "symmetric", "real"])
 def test_reconstructions_show_images_reconstructions_and_differences(tmp_path, channels, value_range):
   images = np.random.default_rng(0).uniform(size=(5, 9, 7, channels)).astype(np.float32)

@@ -1,0 +1,259 @@
+"""Reads many image files as one array: the common shape, the files that are damaged, and what was changed."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ae_jax import errors
+from ae_jax.data import decoding, lazy_arrays, remarks
+from ae_jax.system import cache
+
+FITS = ("stretch", "crop", "pad")
+ON_BAD = ("error", "skip")
+_MOST_FILES = 10  # maximum number of damaged files in a message
+_MOST_KINDS = 5  # maximum number of sizes or modes in a message
+_LOST = {
+  "transparency": "transparency is not read; set config.data.channels=4 to read it",
+  "bits": "the colours have 16 bits, of which the upper 8 are read",
+}
+
+
+class Options(NamedTuple):
+  """The keys of `config.data` for image files."""
+
+  preparation: decoding.Preparation
+  on_bad: str  # what happens to files that cannot be read: error or skip
+
+
+AS_STORED = Options(decoding.Preparation(), "error")
+
+
+class Layout(NamedTuple):
+  """Shape and dtype of an image after its preparation."""
+
+  shape: tuple[int, int, int]
+  dtype: np.dtype
+  scaled: bool  # whether the values are integers of 8 or 16 bits that are scaled to floats in [0, 1]
+
+
+def options(
+  *,
+  size: tuple = (),
+  fit: str = "stretch",
+  channels: int = 0,
+  on_bad: str = "error",
+  exif_orientation: bool = True,
+) -> Options:
+  """Checks the keys of `config.data` for image files, and returns them.
+
+  Args:
+    size: (height, width) or (side,) to which images are resized; () keeps their size.
+    fit: How images of another aspect ratio are resized, one of `FITS`.
+    channels: Number of channels to which images are converted; 0 keeps their channels.
+    on_bad: What happens to files that cannot be read, one of `ON_BAD`.
+    exif_orientation: Whether images are rotated as their EXIF orientation says.
+
+  Raises:
+    UserError: A value is invalid, or `fit` is set without `size`.
+  """
+  valid = isinstance(size, tuple) and len(size) <= 2 and all(type(side) is int and side > 0 for side in size)
+  errors.check(valid and math.prod(size) <= decoding.MOST_PIXELS, "data.size", size, "(height, width) or ()")
+  errors.choose(dict.fromkeys(FITS), fit, "data.fit")
+  errors.choose(dict.fromkeys(ON_BAD), on_bad, "data.on_bad")
+  errors.check(size or fit == FITS[0], "data.fit", fit, f"{FITS[0]!r} if config.data.size is ()")
+  wanted = "0 (as stored), 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha); save other channels in a .npz file"
+  errors.check(0 <= channels <= 4, "data.channels", channels, wanted)
+  return Options(decoding.Preparation(size * 2 if len(size) == 1 else size, fit, channels, exif_orientation), on_bad)
+
+
+def check_unused(chosen: Options, name: str) -> None:
+  """Raises UserError if an option other than `exif_orientation` is set for a source that reads no image files."""
+  preparation = chosen.preparation
+  for key, value, default in [
+    ("size", preparation.size, ()),
+    ("channels", preparation.channels, 0),
+    ("on_bad", chosen.on_bad, ON_BAD[0]),
+  ]:
+    wanted = f"{default!r} for config.data.name={name!r}, because only 'folder' reads image files"
+    errors.check(value == default, f"data.{key}", value, wanted)
+
+
+def readable(
+  files: Mapping[str, Sequence[str]], chosen: Options, version: str, where: str
+) -> tuple[dict[str, list[str]], list[decoding.Header], list[str]]:
+  """Returns the files without those that cannot be read, their headers in the same order, and remarks.
+
+  The result is cached. If `chosen.on_bad` is "skip", all files are decoded here once, because a damaged file can have a
+  valid header.
+
+  Args:
+    files: {half: paths}.
+    chosen: Options.
+    version: Text that changes whenever a file changes.
+    where: Prefix of messages.
+
+  Raises:
+    UserError: Some files cannot be read, and `chosen.on_bad` is "error"; the message names them.
+  """
+  paths = [file for half in files.values() for file in half]
+
+  def scan():
+    headers = _in_threads(functools.partial(_header_or_fault, preparation=chosen.preparation), paths)
+    faults = [found if isinstance(found, str) else "" for found in headers]
+    if any(faults) and chosen.on_bad == "error":
+      check_readable(paths, chosen, where)
+    if chosen.on_bad == "skip":
+      faults = _faults(paths, chosen)
+    rows = [("0", "0", "", "") if isinstance(found, str) else tuple(map(str, found)) for found in headers]
+    return {"headers": np.array(rows), "faults": np.array(faults)}
+
+  stored = cache.arrays("folder-headers", f"{chosen} {version}", scan)
+  headers = [decoding.Header(int(h), int(w), str(mode), str(lost)) for h, w, mode, lost in stored["headers"]]
+  faulty = {path: str(fault) for path, fault in zip(paths, stored["faults"], strict=True) if fault}
+  kept = {half: [path for path in half_files if path not in faulty] for half, half_files in files.items()}
+  headers = [found for path, found in zip(paths, headers, strict=True) if path not in faulty]
+  notes = [f"{where}: left out {_list_of(faulty.values(), len(paths), ', which cannot be read')}"] if faulty else []
+  return kept, headers, notes
+
+
+def check_readable(paths: Sequence[str], chosen: Options, where: str) -> None:
+  """Decodes all files; raises UserError with the names of the files that cannot be read."""
+  faults = [fault for fault in _faults(paths, chosen) if fault]
+  if faults:
+    listed = _list_of(faults, len(paths), " cannot be read")
+    advice = "Repair or remove them, or leave them out with --config.data.on_bad=skip"
+    raise errors.UserError(f"{where}: {listed}. {advice}")
+
+
+def common_layout(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Options, where: str) -> Layout:
+  """Returns the layout of all images.
+
+  Raises:
+    UserError: The images have several sizes, modes or kinds of numbers, and the options do not make them equal. The
+      message counts them and lists the flags that do.
+  """
+  preparation = chosen.preparation
+  sizes = _count(((found.width, found.height) for found in headers), paths, lambda size: f"{size[0]} x {size[1]}")
+  modes = _count((found.mode for found in headers), paths, str)
+  deep = {found.mode for found in headers} & decoding.DEEP.keys()
+  if deep - {"I;16"} and len(modes.counts) > 1:
+    raise errors.UserError(
+      f"{where}: the images have different kinds of numbers: {modes.text}. The scale of {' and '.join(sorted(deep))} "
+      "is not known; convert the images to one mode"
+    )
+  flags = []
+  if not preparation.size and len(sizes.counts) > 1:
+    flags.append("--config.data.size=64,64")
+  if not preparation.channels and len(modes.counts) > 1:
+    colour = any(mode.startswith("RGB") for mode in modes.counts)
+    flags.append(f"--config.data.channels={3 if colour else 1}")
+  if flags:
+    fit = "; config.data.fit is stretch, crop or pad" if "size" in flags[0] else ""
+    raise errors.UserError(
+      f"{where}: the images differ: width x height {sizes.text}; modes {modes.text}. Add {' '.join(flags)} to convert "
+      f"them (the size is height,width{fit})"
+    )
+  return Layout(decoding.shape(headers[0], preparation), np.dtype(np.float32 if deep else np.uint8), deep == {"I;16"})
+
+
+def changes(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Options, where: str) -> list[str]:
+  """Returns remarks about images that are resized, converted or scaled, and about parts of them that are not read."""
+  preparation, notes = chosen.preparation, []
+  sizes = _count(((found.width, found.height) for found in headers), paths, lambda size: f"{size[0]} x {size[1]}")
+  if preparation.size and {*sizes.counts} != {preparation.size[::-1]}:
+    height, width = preparation.size
+    notes.append(f"resized (fit={preparation.fit}) to {width} x {height} from {sizes.text}")
+  modes = _count((found.mode for found in headers), paths, str)
+  converted = {mode for mode in modes.counts if preparation.channels not in (0, decoding.CHANNELS[mode])}
+  if converted:
+    notes.append(f"converted to {remarks.counted(preparation.channels, 'channel')} from {modes.text}")
+  if "I;16" in modes.counts:
+    count = remarks.counted(modes.counts["I;16"], "image")
+    notes.append(f"{count} with 16 bits: the values are divided by 65,535, then scaled to config.data.range like bytes")
+  for mode in ("I", "F"):
+    if mode in modes.counts:
+      notes.append(f"{decoding.DEEP[mode]} images: the values are not scaled")
+  lost = collections.Counter(found.lost for found in headers)
+  notes += [f"{remarks.counted(lost[key], 'image')}: {words}" for key, words in _LOST.items() if lost[key]]
+  return [f"{where}: {note}" for note in notes]
+
+
+def images(
+  files: Sequence[str], layout: Layout, chosen: Options, version: str, check: Callable[[], None]
+) -> lazy_arrays.LazyArray:
+  """Returns the images as a LazyArray; its `load` stores the decoded images in the cache.
+
+  Args:
+    files: Paths.
+    layout: Common layout.
+    chosen: Options.
+    version: Text that changes whenever a file changes.
+    check: Raises UserError with the names of all damaged files; called if `load` meets a file that cannot be decoded.
+  """
+
+  def read(indices):
+    decode = functools.partial(decoding.decode, expected=layout.shape, preparation=chosen.preparation)
+    return np.stack([decode(files[index], files[index], dtype=layout.dtype) for index in indices])
+
+  def read_all():
+    try:
+      return {"images": lazy_arrays.read_all(lazy)}
+    except errors.UserError:
+      check()
+      raise
+
+  @functools.cache
+  def load():
+    return cache.arrays("folder", f"{chosen} {layout} {version}", read_all)["images"]
+
+  lazy = lazy_arrays.LazyArray((len(files), *layout.shape), layout.dtype, read)
+  return dataclasses.replace(lazy, load=load)
+
+
+class _Counts(NamedTuple):
+  counts: dict[Any, int]  # value -> number of images, most frequent first
+  text: str  # the values with their counts
+
+
+def _count(values: Iterable[Any], paths: Sequence[str], in_words: Callable[[Any], str]) -> _Counts:
+  """Counts the values, one per path; a value of a single image is listed with the name of its file."""
+  values = list(values)
+  counts = dict(collections.Counter(values).most_common())
+  texts = []
+  for value, count in [*counts.items()][:_MOST_KINDS]:
+    name = f": {os.path.basename(paths[values.index(value)])}" if count == 1 else ""
+    texts.append(f"{in_words(value)} ({remarks.counted(count, 'image')}{name})")
+  rest = len(counts) - len(texts)
+  return _Counts(counts, ", ".join([*texts, f"{rest} more"] if rest else texts))
+
+
+def _list_of(faults: Iterable[str], total: int, verb: str) -> str:
+  """Returns a count of faulty files, and the first messages about them."""
+  faults = list(faults)
+  rest = len(faults) - _MOST_FILES
+  listed = "; ".join([*faults[:_MOST_FILES], f"and {rest} more"] if rest > 0 else faults)
+  return f"{len(faults)} of {remarks.counted(total, 'image')}{verb}: {listed}"
+
+
+def _header_or_fault(file: str, preparation: decoding.Preparation) -> decoding.Header | str:
+  try:
+    return decoding.header(file, file, preparation)
+  except errors.UserError as error:
+    return str(error)
+
+
+def _faults(paths: Sequence[str], chosen: Options) -> list[str]:
+  """Decodes all files in parallel; returns the error message of each, or ""."""
+  return _in_threads(lambda file: decoding.fault(file, file, chosen.preparation), paths)
+
+
+def _in_threads(function: Callable[[str], Any], paths: Sequence[str]) -> list[Any]:
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    return list(pool.map(function, paths))
