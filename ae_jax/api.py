@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from ae_jax import config as configs
 from ae_jax import data, errors, models
-from ae_jax.data import ranges, scaling, windows
-from ae_jax.data.scaling import Scaling
+from ae_jax.data import ranges, standardisation, windows
+from ae_jax.data.standardisation import Standardisation
 from ae_jax.models import memory
 from ae_jax.ops import losses
 from ae_jax.runs import checkpoints, logs, run_folder
@@ -53,7 +53,7 @@ class Run:
     history: Records of metrics.jsonl up to the step of the checkpoint.
     model: The model; its methods take `variables` as an argument.
     step: Number of optimizer steps at the checkpoint.
-    scaling: Scaling of the examples (`config.data.scale`), which the methods apply to examples and undo in outputs.
+    standardisation: Standardisation of the examples (`config.data.scale`), which the methods apply to examples and undo in outputs.
   """
 
   variables: models.Variables
@@ -62,7 +62,7 @@ class Run:
   history: list[dict[str, float | int]]
   model: models.Model
   step: int
-  scaling: Scaling | None = None
+  standardisation: Standardisation | None = None
 
   @property
   def params(self) -> dict[str, Any]:
@@ -249,11 +249,11 @@ class Run:
     if fault:
       raise errors.UserError(f"the array of examples {fault}")
     x = ranges.normalise(x, self.config.data.range)
-    return x if self.scaling is None else self.scaling.apply(x)
+    return x if self.standardisation is None else self.standardisation.apply(x)
 
   def _unscaled(self, x: Float[np.ndarray, "examples ..."]) -> Float[np.ndarray, "examples ..."]:
     """Returns outputs of the model in the units of the data."""
-    return x if self.scaling is None else self.scaling.invert(x)
+    return x if self.standardisation is None else self.standardisation.invert(x)
 
 
 def make_run(
@@ -311,7 +311,7 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     parts = checkpoints.restore_parts(opened, steps[which], wanted)
   variables = models.Variables(parts[name], parts.get("model_state", {}))
   run = make_run(variables, config, model, workdir, steps[which])
-  return dataclasses.replace(run, scaling=scaling.from_json(description["data"].get("scaling")))
+  return dataclasses.replace(run, standardisation=standardisation.from_json(description["data"].get("standardisation")))
 
 
 # Methods of `Run.apply` by name. Each entry is called with (model, output activation), and returns the function that

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from ae_jax import errors
-from ae_jax.data import image_sets, kinds, lazy_arrays, placements, ranges, remarks, scaling, sources, windows
+from ae_jax.data import image_sets, kinds, lazy_arrays, placements, ranges, remarks, sources, standardisation, windows
 from ae_jax.data import one_class as one_classes
 from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values
-from ae_jax.data.scaling import Scaling
+from ae_jax.data.standardisation import Standardisation
 from ae_jax.system import paths
 from ae_jax.types import KINDS
 
@@ -44,7 +44,7 @@ class Dataset:
   train_factors: np.ndarray | None = None  # int [N, factors]: index of the value of each generating factor, if known
   test_factors: np.ndarray | None = None
   factor_values: dict[str, Any] = dataclasses.field(default_factory=dict)  # {name of a factor: tuple of its values}
-  scaling: Scaling | None = None  # map that was applied to the examples
+  standardisation: Standardisation | None = None  # map that was applied to the examples
   remarks: tuple[str, ...] = ()  # messages for the user about unread or dropped data, or an unexpected scale
 
   @property
@@ -152,7 +152,7 @@ def load(
     kind: Kind of the examples of npz and npy files; see `kinds.with_channels`.
     window: Length of the windows that are cut from a long record; 0 for none. See `windows.cut`.
     stride: Distance between the starts of windows, in steps.
-    scale: "none", or "standard" to standardise the examples; see `scaling.standardise`.
+    scale: "none", or "standard" to standardise the examples; see `standardisation.standardise`.
     **image_files: Keys for image files, such as `size`; see `image_sets.options`.
 
   Raises:
@@ -162,7 +162,7 @@ def load(
   errors.choose(ranges.INTERVALS, range, "data.range")
   kinds.check(kind)
   windows.check(name, kind, window, stride)
-  scaling.check(scale, range)
+  standardisation.check(scale, range)
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
   chosen = image_sets.options(**image_files)
@@ -172,7 +172,7 @@ def load(
   one_class, class_notes, decision = _keep_class_and_place(arrays, one_class, decide, where)
   arrays |= {half: _with_range_check(arrays[half], range, half, where) for half in ("train", "test")}
   if scale == "standard":
-    arrays["scaling"] = scaling.standardise(arrays)
+    arrays["standardisation"] = standardisation.standardise(arrays)
   notes = (*notes, *class_notes, *_remarks_on_values(name, arrays["train"], where))
   arrays = {"train_labels": None, "test_labels": None, "factor_values": factor_values, "remarks": notes} | arrays
   return Dataset(name, range, one_class=one_class, streams=decision.streams, placement=decision.words, **arrays)

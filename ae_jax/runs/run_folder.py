@@ -43,8 +43,14 @@ def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, dev
 
 def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
   sizes = {"train": len(dataset.train), "test": len(dataset.test)}
-  scaling = {"scaling": dataset.scaling.as_json()} if dataset.scaling else {}
-  return {"shape": list(dataset.shape), **sizes, **dataset.fingerprints, **scaling, "remarks": list(dataset.remarks)}
+  standardisation = {"standardisation": dataset.standardisation.as_json()} if dataset.standardisation else {}
+  return {
+    "shape": list(dataset.shape),
+    **sizes,
+    **dataset.fingerprints,
+    **standardisation,
+    "remarks": list(dataset.remarks),
+  }
 
 
 @contextlib.contextmanager

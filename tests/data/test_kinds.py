@@ -126,7 +126,7 @@ def test_standardisation_agrees_with_scikit_learn_and_does_not_depend_on_the_pla
     expected = scaler.transform(rows.reshape(-1, shape[-1])).reshape(rows.shape)
     np.testing.assert_allclose(half, expected, rtol=1e-4, atol=1e-5)
   np.testing.assert_array_equal(stream.train[:], memory.train)
-  np.testing.assert_allclose(memory.scaling.invert(memory.test), x[30:], rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(memory.standardisation.invert(memory.test), x[30:], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.runs_optax
@@ -142,7 +142,7 @@ def test_run_on_a_record_scores_its_time_steps_in_the_units_of_the_data(tmp_path
   windows_of = np.stack([record[start : start + 20] for start in range(0, 381, 5)]).astype(np.float32)
   reconstructions = run.reconstruct(windows_of)
   assert abs(reconstructions[..., 1].mean() - 5000) < 500
-  deviations = (reconstructions - windows_of) / run.scaling.deviation
+  deviations = (reconstructions - windows_of) / run.standardisation.deviation
   np.testing.assert_allclose(run.score(windows_of), np.square(deviations).sum((1, 2)), rtol=1e-2)
   scores = run.score_record(record)
   assert scores.shape == (400,)

@@ -12,7 +12,7 @@ from ae_jax.data import lazy_arrays, ranges
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Scaling:
+class Standardisation:
   """The affine map x -> (x - mean) / deviation of the last axis of examples, fitted to the training examples."""
 
   mean: Float32[np.ndarray, " columns"]
@@ -27,13 +27,13 @@ class Scaling:
     return (x * self.deviation + self.mean).astype(np.float32)
 
   def as_json(self) -> dict[str, list[float]]:
-    """Returns the scaling as lists, for config.json."""
+    """Returns the numbers as lists, for config.json."""
     return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
 
 
-def from_json(stored: Mapping[str, Sequence[float]] | None) -> Scaling | None:
-  """Returns the scaling that `Scaling.as_json` stored; None for None."""
-  return stored and Scaling(*(np.asarray(stored[name], np.float32) for name in ("mean", "deviation")))
+def from_json(stored: Mapping[str, Sequence[float]] | None) -> Standardisation | None:
+  """Returns the standardisation that `Standardisation.as_json` stored; None for None."""
+  return stored and Standardisation(*(np.asarray(stored[name], np.float32) for name in ("mean", "deviation")))
 
 
 def check(scale: str, value_range: str) -> None:
@@ -46,8 +46,8 @@ def check(scale: str, value_range: str) -> None:
     )
 
 
-def standardise(arrays: dict[str, Any]) -> Scaling:
-  """Fits a scaling to the training examples of a source and applies it to all examples, in place.
+def standardise(arrays: dict[str, Any]) -> Standardisation:
+  """Fits a standardisation to the training examples of a source and applies it to all examples, in place.
 
   scikit-learn computes the means and standard deviations, over all training examples and in parts of the same size for
   every placement, so the placement does not change them.
@@ -58,8 +58,8 @@ def standardise(arrays: dict[str, Any]) -> Scaling:
   scaler = StandardScaler()
   for part in lazy_arrays.parts(train, np.arange(len(train))):
     scaler.partial_fit(ranges.normalise(part, "real").reshape(-1, train.shape[-1]).astype(np.float64))
-  scaling = Scaling(scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32))
-  apply = lambda rows: scaling.apply(ranges.normalise(rows, "real"))
+  fitted = Standardisation(scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32))
+  apply = lambda rows: fitted.apply(ranges.normalise(rows, "real"))
   for half in ("train", "test"):
     arrays[half] = lazy_arrays.map_rows(arrays[half], arrays[half].shape[1:], np.float32, apply)
-  return scaling
+  return fitted
