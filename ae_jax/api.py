@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from ae_jax import config as configs
 from ae_jax import data, errors, models
 from ae_jax.data import ranges
+from ae_jax.data import scaling as scalings
 from ae_jax.models import memory
 from ae_jax.ops import losses
 from ae_jax.runs import checkpoints, logs, run_folder
@@ -31,10 +32,11 @@ class Run:
 
   The methods take any number N of examples. Examples have the shape that the model was trained on: images
   [N, H, W, C] or series [N, T, C]; the axis C may be omitted if its size is 1. They are uint8, or floating point in
-  the data range of the run (`config.data.range`).
+  the data range of the run (`config.data.range`). If the run was trained on other integers or on booleans, integers
+  are in the unit of the training data; see `scaling`.
 
-  A conditional model also needs its other inputs as keyword arguments. A label is an array [N] of integers, or one
-  integer for all examples: `run.encode(x, label=labels)`, `run.decode(z, label=7)`.
+  A conditional model also needs its other inputs as keyword arguments. A label is an array [N] of integers or class
+  names, or one of these for all examples: `run.encode(x, label=labels)`, `run.decode(z, label="seven")`.
 
   The methods raise UserError if the shape, dtype or values of an array do not match the run, or if an input is missing
   or unknown.
@@ -52,6 +54,8 @@ class Run:
     history: Records of metrics.jsonl up to the step of the checkpoint.
     model: The model; its methods take `variables` as an argument.
     step: Number of optimizer steps at the checkpoint.
+    class_names: Name of each label 0, 1, ...; None if the labels have no names.
+    scaling: How integers and booleans are converted, if they are not bytes; None otherwise.
   """
 
   variables: models.Variables
@@ -60,6 +64,8 @@ class Run:
   history: list[dict[str, float | int]]
   model: models.Model
   step: int
+  class_names: tuple[str, ...] | None = None
+  scaling: scalings.Scaling | None = None
 
   @property
   def params(self) -> dict[str, Any]:
@@ -202,7 +208,8 @@ class Run:
       if name not in columns:
         inputs = ", ".join(needed)
         raise errors.UserError(f"{name}= is missing: this run was trained on x and {inputs}; pass {name}=... too")
-    return {name: data.class_indices(columns[name], self.model.labels, count) for name in needed}
+    labels = self.model.labels
+    return {name: data.class_indices(columns[name], labels, count, self.class_names) for name in needed}
 
   def _checked_examples(self, x: AnyArray) -> Float[np.ndarray, "examples ..."]:
     """Returns the examples as float32 [N, *shape] in the data range; UserError if they do not match the run."""
@@ -213,19 +220,43 @@ class Run:
       raise errors.UserError(
         f"examples of shape {x.shape}: the shape must be [N, {', '.join(map(str, self.model.shape))}] for this run"
       )
-    fault = ranges.range_error(x, self.config.data.range)
+    value_range, scaling = self.config.data.range, self.scaling
+    fault = scaling.fault(x) if scaling and scaling.applies_to(x) else None
+    if scaling and scaling.applies_to(x) and not fault:
+      x = scaling.convert(x, value_range)
+    fault = fault or ranges.range_error(x, value_range)
     if fault:
-      raise errors.UserError(f"the array of examples {fault}")
-    return ranges.normalise(x, self.config.data.range)
+      trained = f"; the training examples were {scaling.in_words(value_range)}" if scaling else ""
+      raise errors.UserError(f"the array of examples {fault}{trained}")
+    return ranges.normalise(x, value_range)
 
 
 def make_run(
-  variables: models.Variables, config: ConfigDict, model: models.Model, workdir: pathlib.Path, step: int
+  variables: models.Variables,
+  config: ConfigDict,
+  model: models.Model,
+  workdir: pathlib.Path,
+  step: int,
+  *,
+  described: Mapping[str, Any],
 ) -> Run:
-  """Returns a `Run` with the given variables and the metrics that the run folder contains up to `step`."""
+  """Returns a `Run` with the given variables and the metrics that the run folder contains up to `step`.
+
+  `described` is "data" in config.json.
+  """
   history = [record for record in logs.stream(workdir) if record["step"] <= step]
   metrics = {name: value for record in history for name, value in record.items()}
-  return Run(variables, config, metrics, history, model, step)
+  class_names, scaling = described.get("class_names"), described.get("scaling")
+  return Run(
+    variables,
+    config,
+    metrics,
+    history,
+    model,
+    step,
+    class_names=tuple(class_names) if class_names else None,
+    scaling=scalings.Scaling(**scaling) if scaling else None,
+  )
 
 
 def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "auto") -> Run:
@@ -271,7 +302,8 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     name = "ema_params" if averaged and weights != "raw" else "params"
     wanted = {name: abstract.params} | ({"model_state": abstract.state} if jax.tree.leaves(abstract.state) else {})
     parts = checkpoints.restore_parts(opened, steps[which], wanted)
-  return make_run(models.Variables(parts[name], parts.get("model_state", {})), config, model, workdir, steps[which])
+  variables = models.Variables(parts[name], parts.get("model_state", {}))
+  return make_run(variables, config, model, workdir, steps[which], described=description["data"])
 
 
 # Methods of `Run.apply`: name -> function of (model, output activation) that returns a function of (variables, array,

@@ -8,6 +8,7 @@ from ml_collections.config_dict import RequiredValueError, placeholder
 
 from ae_jax import errors
 
+LABEL = (int, str)  # types of a label or class name, as a type of ml_collections
 ANALYSES = ("latent", "probe", "robustness", "generation")  # evaluators of every trained model by default
 
 
@@ -57,13 +58,18 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # Memory budget for the training examples in GiB, for the host and for a device. 0: a quarter of the host's memory and
   # a third of an accelerator's memory.
   config.data.budget_gib = 0.0
-  # Label of the normal class. The model is trained only on examples with this label, and test examples with other
-  # labels count as anomalies. None: train on all labels.
-  config.data.one_class = placeholder(int)
+  # Label or name of the normal class, such as 3 or good. The model is trained only on examples of this class, and test
+  # examples of other classes count as anomalies. None: train on all classes.
+  config.data.one_class = placeholder(LABEL)
   # Augmentations of the training examples, applied in order: {"name": "flip"} (left to right), {"name": "shift",
   # "pixels": 2} (for images and series), {"name": "crop", "pixels": 2} (pads, then crops), {"name": "brightness",
   # "level": 0.2}.
   config.data.augment = ()
+  # Name of the array of examples in an npz file or a folder of npy files. "": x_train, or train_images as in MedMNIST.
+  config.data.x = ""
+  # Name of the array of labels of these examples. "": y_train or train_labels, or no labels if config.data.x is set.
+  config.data.y = ""
+  config.data.layout = "nhwc"  # order of the axes of images in npz and npy: nhwc (channels last) or nchw
 
 
 def _add_objective(config: ConfigDict) -> None:
@@ -134,7 +140,8 @@ def check(config: ConfigDict) -> None:
     ) from None
   _check_keys(values, {**wanted, "model": {}}, "")
   label = config.data.one_class
-  errors.check(label is None or -(2**63) <= label < 2**63, "data.one_class", label, "a 64-bit integer or None")
+  fits = not isinstance(label, int) or -(2**63) <= label < 2**63
+  errors.check(fits, "data.one_class", label, "a 64-bit integer, the name of a class, or None")
   errors.check_not_negative("max_minutes", config.max_minutes)
   errors.check(0 <= config.ema_decay < 1, "ema_decay", config.ema_decay, "a number in [0, 1)")
   errors.check(0 <= config.seed < 2**32, "seed", config.seed, "from 0 to 4294967295")
@@ -208,7 +215,8 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 # Keys and sections that do not affect the parameters at a given step. Their values may change when a run is resumed.
-FREE = ("data.placement", "data.budget_gib", "trackers", "max_minutes", "early_stopping")
+# The data at another path must have the same fingerprints.
+FREE = ("data.path", "data.placement", "data.budget_gib", "trackers", "max_minutes", "early_stopping")
 
 
 # Keys that configs of earlier versions lack, with the values that reproduce the behaviour of these versions.
@@ -216,6 +224,9 @@ _ADDED = {
   "schedules": [],
   "ema_decay": 0.0,
   "data.augment": [],
+  "data.x": "",
+  "data.y": "",
+  "data.layout": "nhwc",
   "model.dropout": 0.0,
   "max_minutes": 0.0,
   "early_stopping": {"metric": "", "patience": 5, "min_change": 0.0, "mode": "min"},
@@ -272,8 +283,9 @@ def _check_keys(section, wanted, prefix):
       raise errors.UserError(f"config.{prefix}{key} is missing; add it, or create the config with ae_jax.config.base()")
     value = section[key]
     if isinstance(example, FieldReference):
-      kind = example.get_type()
-      errors.check(value is None or type(value) is kind, f"{prefix}{key}", value, f"{kind.__name__} or None")
+      kinds = example.get_type()
+      names = " or ".join([*(kind.__name__ for kind in kinds), "None"])
+      errors.check(value is None or type(value) in kinds, f"{prefix}{key}", value, names)
       continue
     int_for_float = isinstance(example, float) and isinstance(value, int) and not isinstance(value, bool)
     if type(value) is not type(example) and not int_for_float:

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays, placements, ranges, remarks, sources
+from ae_jax.data import archives, labels, lazy_arrays, placements, ranges, sources
 from ae_jax.data import one_class as one_classes
+from ae_jax.data import scaling as scalings
 from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values
 from ae_jax.system import paths
 
@@ -41,6 +42,8 @@ class Dataset:
   test_factors: np.ndarray | None = None
   factor_values: dict[str, Any] = dataclasses.field(default_factory=dict)  # {name of a factor: tuple of its values}
   remarks: tuple[str, ...] = ()  # messages for the user about unread or dropped data, or an unexpected scale
+  class_names: tuple[str, ...] | None = None  # name of each label 0, 1, ...; None: the labels have no names
+  scaling: scalings.Scaling | None = None  # conversion of the stored examples; None: bytes, or floats as stored
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -51,6 +54,15 @@ class Dataset:
   def anomalous(self) -> Bool[np.ndarray, " test"] | None:
     """Mask of the test examples whose label is not `one_class`; None if `one_class` is None."""
     return None if self.one_class is None else self.test_labels != self.one_class
+
+  def class_name(self, label: Any) -> str:
+    """Returns the name of a class, or its label as a text if it has no name."""
+    return labels.class_name(label, self.class_names)
+
+  @property
+  def one_class_name(self) -> str:
+    """`one_class` as a text, with its name if it has one."""
+    return labels.with_name(self.one_class, self.class_names)
 
   @functools.cached_property
   def train_sample(self) -> np.ndarray:
@@ -116,10 +128,13 @@ def load(
   name: str,
   path: str,
   range: str,
-  one_class: int | None = None,
+  one_class: int | str | None = None,
   placement: str = "auto",
   budget_gib: float = 0.0,
   augment: tuple = (),
+  x: str = "",
+  y: str = "",
+  layout: str = "nhwc",
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
 
@@ -130,63 +145,102 @@ def load(
     name: A key of `sources.SOURCES`, or the name of an image data set of TensorFlow Datasets.
     path: Path of the file or folder to read. For TensorFlow Datasets, "" means the default folder.
     range: Range of the values that the model receives, a key of `ranges.INTERVALS`.
-    one_class: Label of the training examples to keep, or None to keep all. All test examples are kept.
+    one_class: Label or class name of the training examples to keep, or None to keep all. All test examples are kept.
+      Without a test set in the files, all examples of other classes become test examples.
     placement: Placement of the training examples, a key of `placements.PLACEMENTS`. Test examples are kept in memory.
     budget_gib: Memory budget for the training examples in GiB; 0 chooses it automatically (see `placements.decide`).
     augment: Ignored, because augmentation happens during training; see `augmentation.build`.
+    x: Name of the array of examples in an archive; "" for the names that are known (see `archives`).
+    y: Name of the array of labels in an archive; "" for the names that are known, if `x` is "" too.
+    layout: Order of the axes of images in an archive, a key of `archives.LAYOUTS`.
 
   Raises:
     UserError: The data are missing, damaged, or outside the range.
   """
   del augment
   errors.choose(ranges.INTERVALS, range, "data.range")
+  errors.choose(archives.LAYOUTS, layout, "data.layout")
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
-  arrays = _from_source(name, path, range, where)
-  factor_values, notes = arrays.pop("factor_values", {}), arrays.pop("remarks", [])
+  options = {key: value for key, value in (("x", x), ("y", y), ("layout", layout)) if value not in ("", "nhwc")}
+  arrays = _from_source(name, path, options, where)
+  known = {key: arrays.pop(key, None) for key in ("factor_values", "remarks", "class_names", "held_out")}
   decide = functools.partial(placements.decide, placement, budget_gib)
-  one_class, class_notes, decision = _keep_class_and_place(arrays, one_class, decide, where)
+  found = _load_and_convert(arrays, range, decide, where)
+  label, class_notes = one_classes.select(one_class, arrays, known["held_out"], known["class_names"], where)
+  decision = _place(arrays, decide, where)
   arrays |= {half: _with_range_check(arrays[half], range, half, where) for half in ("train", "test")}
-  notes = (*notes, *class_notes, *remarks.binary_bytes(where, arrays["train"]))
-  arrays = {"train_labels": None, "test_labels": None, "factor_values": factor_values, "remarks": notes} | arrays
-  return Dataset(name, range, one_class=one_class, streams=decision.streams, placement=decision.words, **arrays)
+  usual = found.is_usual
+  scale_notes = () if usual else (f"{where}: the examples are {found.in_words(range)}",)
+  return Dataset(
+    name,
+    range,
+    one_class=label,
+    streams=decision.streams,
+    placement=decision.words,
+    factor_values=known["factor_values"] or {},
+    remarks=(*(known["remarks"] or ()), *scale_notes, *class_notes),
+    class_names=known["class_names"],
+    scaling=None if usual else found,
+    **({"train_labels": None, "test_labels": None} | arrays),
+  )
 
 
-def _from_source(name: str, path: str, value_range: str, where: str) -> dict[str, Any]:
-  """Returns the arrays of a source, with floats as float32; raises UserError for a wrong shape or dtype."""
-  arrays = sources.SOURCES.get(name, sources.tfds)(name, path)
+def _from_source(name: str, path: str, options: dict[str, str], where: str) -> dict[str, Any]:
+  """Returns the arrays of a source; raises UserError for a wrong shape or dtype."""
+  arrays = sources.read(name, path, options)
   for half in ("train", "test"):
-    arrays[half] = _as_float32(arrays[half])
-    _check(_shape_fault(arrays[half], arrays["train"], value_range), half, where)
+    if half in arrays:
+      _check(_shape_fault(arrays[half], arrays["train"]), half, where)
   return arrays
 
 
-def _keep_class_and_place(
-  arrays: dict[str, Any], one_class: int | None, decide: Callable[[int], placements.Placement], where: str
-) -> tuple[int | None, list[str], placements.Placement]:
-  """Drops the training examples with other labels, and reads the arrays that are kept in memory.
+def _load_and_convert(
+  arrays: dict[str, Any], value_range: str, decide: Callable[[int], placements.Placement], where: str
+) -> scalings.Scaling:
+  """Reads the arrays that fit in memory, and converts the examples to uint8 or float32, in place.
 
-  Changes `arrays` in place. Returns the label that was applied (None: all labels), remarks about the dropped examples,
-  and the placement of the remaining training examples.
+  Returns how the examples were converted.
   """
-  before_dropping = decide(lazy_arrays.total_bytes(arrays["train"]))
-  _check_test_fits(arrays["test"], before_dropping, where)
-  if not before_dropping.lazy:
-    arrays.update({key: lazy_arrays.load_all(values) for key, values in arrays.items()})
-  one_class, notes = one_classes.keep(one_class, arrays, where)
-  if len(arrays["train"]) < 2:
-    raise errors.UserError(f"{where}: has only one training example; at least 2 are required")
+  halves, dtype = [half for half in ("train", "test") if half in arrays], arrays["train"].dtype
+  arrays.update({half: _as_float32(arrays[half]) for half in halves})
   decision = decide(lazy_arrays.total_bytes(arrays["train"]))
+  _check_test_fits(arrays, decision, where)
+  if not decision.lazy:
+    arrays.update({key: lazy_arrays.load_all(values) for key, values in arrays.items()})
+  found = scalings.recognise([arrays[half] for half in halves], dtype, value_range)
+  if found.is_usual:
+    return found
+  for half in halves:
+    examples = arrays[half]
+    if isinstance(examples, lazy_arrays.LazyArray):
+      examples = lazy_arrays.checked(examples, found.fault, f"{where}: {half}ing example")
+    convert = functools.partial(found.convert, value_range=value_range)
+    arrays[half] = lazy_arrays.map_rows(examples, examples.shape[1:], found.target, convert)
+  return found
+
+
+def _place(arrays: dict[str, Any], decide: Callable[[int], placements.Placement], where: str) -> placements.Placement:
+  """Reads the arrays that are kept in memory, in place, and returns the placement of the training examples."""
+  count = len(arrays["train"])
+  if count < 2:
+    found = "only one training example" if count else "no training example"
+    raise errors.UserError(f"{where}: has {found}; at least 2 are required")
+  decision = decide(lazy_arrays.total_bytes(arrays["train"]))
+  _check_test_fits(arrays, decision, where)
   for key in arrays:
     if not (decision.lazy and key in ("train", "train_labels")):
       arrays[key] = lazy_arrays.read_all(arrays[key])
-  return one_class, notes, decision
+  return decision
 
 
-def _check_test_fits(examples: lazy_arrays.MaybeLazy, decision: placements.Placement, where: str) -> None:
+def _check_test_fits(arrays: dict[str, Any], decision: placements.Placement, where: str) -> None:
   """Raises UserError if the test examples are still in files and exceed the memory budget."""
+  examples = arrays.get("test")
+  if not isinstance(examples, lazy_arrays.LazyArray):
+    return
   needed = lazy_arrays.total_bytes(examples)
-  if isinstance(examples, lazy_arrays.LazyArray) and needed > decision.budget:
+  if needed > decision.budget:
     raise errors.UserError(
       f"{where}: the test examples need {placements.format_gib(needed)} of memory, but the budget is "
       f"{placements.format_gib(decision.budget)}; use fewer test examples, or raise config.data.budget_gib"
@@ -216,28 +270,16 @@ def _with_range_check(
   examples: lazy_arrays.MaybeLazy, value_range: str, half: str, where: str
 ) -> lazy_arrays.MaybeLazy:
   """Checks the range of examples. The rows of a `LazyArray` are checked when they are read, and a few rows here."""
+  fault = functools.partial(ranges.range_error, value_range=value_range)
   if isinstance(examples, lazy_arrays.LazyArray):
-    examples = _lazily_checked(examples, value_range, f"{where}: {half}ing example")
+    examples = lazy_arrays.checked(examples, fault, f"{where}: {half}ing example")
     lazy_arrays.read_rows(examples, lazy_arrays.probe_indices(len(examples)))
   else:
-    _check(ranges.range_error(examples, value_range), half, where)
+    _check(fault(examples), half, where)
   return examples
 
 
-def _lazily_checked(examples: lazy_arrays.LazyArray, value_range: str, name: str) -> lazy_arrays.LazyArray:
-  """Returns a `LazyArray` of the same examples that raises UserError when it reads a row outside the range."""
-
-  def read(indices):
-    rows = examples.read(indices)
-    if ranges.range_error(rows, value_range):
-      faults = ((index, ranges.range_error(row, value_range)) for index, row in zip(indices, rows, strict=True))
-      raise errors.UserError("{} {} {}".format(name, *next(pair for pair in faults if pair[1])))
-    return rows
-
-  return dataclasses.replace(examples, read=read)
-
-
-def _shape_fault(examples: lazy_arrays.MaybeLazy, train: lazy_arrays.MaybeLazy, value_range: str) -> str | None:
+def _shape_fault(examples: lazy_arrays.MaybeLazy, train: lazy_arrays.MaybeLazy) -> str | None:
   """Returns the fault in the shape or dtype of examples, as the end of an error message, or None."""
   axes = len(examples.shape)
   if axes not in (3, 4):
@@ -251,4 +293,4 @@ def _shape_fault(examples: lazy_arrays.MaybeLazy, train: lazy_arrays.MaybeLazy, 
       f"is {examples.dtype} {examples.shape[1:]}, but the training examples are {train.dtype} {train.shape[1:]}; "
       "use one shape and dtype"
     )
-  return ranges.range_error(np.empty(0, examples.dtype), value_range)
+  return None if examples.dtype.kind in "biuf" else f"has dtype {examples.dtype}; convert it to numbers"

@@ -11,14 +11,13 @@ import numpy as np
 from jaxtyping import Int
 
 from ae_jax import errors
-from ae_jax.data import decoding, lazy_arrays, remarks, splits
+from ae_jax.data import decoding, labels, lazy_arrays, remarks, splits
 from ae_jax.system import cache
 
 _SUFFIXES = {suffix for suffixes in decoding.FORMATS.values() for suffix in suffixes}
 # lower-case folder name -> "train", "test" or "validation"
 _HALVES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _HALVES |= dict.fromkeys(("val", "valid", "validation"), "validation")
-_LONGEST_NUMBER = 9  # maximum number of digits of a class name that is used as a label
 
 
 def folder(name: str, path: str) -> dict[str, Any]:
@@ -27,9 +26,8 @@ def folder(name: str, path: str) -> dict[str, Any]:
   Subfolders `train` and `test` (or Train, Training, TEST, ...) contain the training and test set; see
   `_train_and_test_folders`. Without `test`, a random fifth of the images (at most 10,000), drawn with a fixed seed,
   becomes the test set. The subfolders of `train` and `test`, or of the folder itself if these are missing, are the
-  classes. The label of a class is its position in the sorted class names or, if all class names are whole numbers, that
-  number. Files without an image suffix, and names that begin with a dot, are skipped. Links are followed only to files
-  inside the folder.
+  classes; see `labels.numbered` for their labels. Files without an image suffix, and names that begin with a dot, are
+  skipped. Links are followed only to files inside the folder.
 
   Raises:
     UserError: A file or folder cannot be used; the message names it.
@@ -67,10 +65,11 @@ def _arrays(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Pat
   all_files = [file for paths in files.values() for file in paths]
   shape = cache.arrays("folder-shape", version, lambda: {"shape": _common_shape(all_files)})["shape"].tolist()
   arrays = {half: _images(paths, shape, f"{half} {version}") for half, paths in files.items()}
-  labels = _labels({half: _classes(paths, halves[half]) for half, paths in files.items()})
-  if "test" in arrays:
-    return arrays | {f"{half}_labels": values for half, values in labels.items()}
-  return splits.split(arrays["train"], labels.get("train"), splits.drawn_fifth(len(files["train"])))
+  classes = {half: _classes(paths, halves[half]) for half, paths in files.items()}
+  label_of, class_names = labels.numbered([name for names in classes.values() for name in names or ()])
+  arrays |= {f"{half}_labels": np.array([label_of[name] for name in names]) for half, names in classes.items() if names}
+  arrays["class_names"] = class_names
+  return arrays if "test" in arrays else arrays | {"held_out": splits.drawn_fifth(len(files["train"]))}
 
 
 def _train_and_test_folders(root: pathlib.Path, where: str) -> dict[str, pathlib.Path]:
@@ -190,11 +189,3 @@ def _classes(files: Sequence[str], folder: str | os.PathLike[str]) -> list[str] 
   if any(without_class):
     raise errors.UserError(f"{files[without_class.index(True)]}: lies beside class folders; move it into one of them")
   return [parts[0] for parts in relative]
-
-
-def _labels(classes: Mapping[str, Sequence[str] | None]) -> dict[str, Int[np.ndarray, "..."]]:
-  """Returns {"train": labels, "test": labels} from the class of each file; a set without classes is omitted."""
-  names = sorted({name for half in classes.values() for name in half or ()})
-  numeric = all(name.isascii() and name.isdecimal() and len(name) <= _LONGEST_NUMBER for name in names)
-  label_of = {name: int(name) if numeric else position for position, name in enumerate(names)}
-  return {half: np.array([label_of[name] for name in names]) for half, names in classes.items() if names}

@@ -1,8 +1,10 @@
 """Data sources: functions (name, path) -> {"train": examples, "test": examples, "train_labels": labels [N], ...}.
 
 Images are [N, H, W, C], and time series [N, T, C]. Built-in data sets are ndarrays. Data sets that may be large are
-`LazyArray`s, and a source reads none of their rows. Labels are optional. A source may also return `remarks` and, if the
-generating factors are known, `train_factors`, `test_factors` and `factor_values` (see `ae_jax.data.Dataset`).
+`LazyArray`s, and a source reads none of their rows. Labels are optional. A source may also return `remarks`,
+`class_names` and, if the generating factors are known, `train_factors`, `test_factors` and `factor_values` (see
+`ae_jax.data.Dataset`). A source without a test set returns all examples as "train", and `held_out`, the mask [N] of the
+examples that become the test set.
 """
 
 import dataclasses
@@ -12,7 +14,7 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -76,6 +78,7 @@ def tfds(name: str, path: str) -> dict[str, Any]:
     version = ";".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
     others, read = set(builder.info.splits) - set(halves.values()), " and ".join(halves.values())
     arrays = {"remarks": remarks.not_read(where, others, f"the splits that are read are {read}")}
+    arrays |= {"class_names": _class_names(builder.info.features[label_key])} if label_key else {}
     for half, split in halves.items():
       records = builder.as_data_source(split=split, decoders=skip)
       cache_key = (f"{name}-{half}", f"{builder.data_path} {split} {version}")
@@ -112,6 +115,12 @@ def _lazy_split(
   return {
     key: dataclasses.replace(array, load=functools.partial(lambda key: load()[key], key)) for key, array in lazy.items()
   }
+
+
+def _class_names(feature: Any) -> tuple[str, ...] | None:
+  """Returns the class names of a label feature; None if they are only the numbers of the labels."""
+  names = tuple(feature.names)
+  return None if names == tuple(map(str, range(len(names)))) else names
 
 
 def _convert_errors(where: str) -> AbstractContextManager[None]:
@@ -155,7 +164,28 @@ def _image_set(builder: Any, where: str) -> tuple[str, str | None, dict[str, str
   return images[0], labels[0] if labels else None, {"train": "train", "test": held_out[0]}
 
 
-SOURCES: dict[str, Callable[[str, str], dict[str, Any]]] = {
+def read(name: str, path: str, options: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the arrays of a source.
+
+  Args:
+    name: A key of `SOURCES`, or the name of an image data set of TensorFlow Datasets.
+    path: Path of the file or folder to read, or "".
+    options: Keys of `config.data` that only some sources take, with values that differ from their defaults.
+
+  Raises:
+    UserError: The source does not take an option, or the data cannot be read.
+  """
+  for key, value in options.items():
+    if key not in OPTIONS.get(name, ()):
+      takes = " and ".join(source for source, keys in OPTIONS.items() if key in keys)
+      raise errors.UserError(
+        f"config.data.{key}={errors.format_value(value)}: is used only for config.data.name={takes}, not for {name!r}; "
+        "remove it"
+      )
+  return SOURCES.get(name, tfds)(name, path, **options)
+
+
+SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
   "mnist_5k": mnist_5k,
   "digits": digits,
   "factors": synthetic.factors,
@@ -165,3 +195,6 @@ SOURCES: dict[str, Callable[[str, str], dict[str, Any]]] = {
   "ucr": series.ucr,
   "heartbeats": series.heartbeats,
 }
+
+# source -> keys of `config.data` that it takes in addition to those that all sources take
+OPTIONS: dict[str, tuple[str, ...]] = {"npz": ("x", "y", "layout"), "npy": ("x", "y", "layout")}
