@@ -163,10 +163,10 @@ def load(
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
   options = {key: value for key, value in (("x", x), ("y", y), ("layout", layout)) if value not in ("", "nhwc")}
-  arrays = _from_source(name, path, options, where)
+  arrays, dtype = _from_source(name, path, options, where)
   known = {key: arrays.pop(key, None) for key in ("factor_values", "remarks", "class_names", "held_out")}
   decide = functools.partial(placements.decide, placement, budget_gib)
-  found = _load_and_convert(arrays, range, decide, where)
+  found = _load_and_convert(arrays, dtype, range, decide, where)
   label, class_notes = one_classes.select(one_class, arrays, known["held_out"], known["class_names"], where)
   decision = _place(arrays, decide, where)
   arrays |= {half: _with_range_check(arrays[half], range, half, where) for half in ("train", "test")}
@@ -186,24 +186,29 @@ def load(
   )
 
 
-def _from_source(name: str, path: str, options: dict[str, str], where: str) -> dict[str, Any]:
-  """Returns the arrays of a source; raises UserError for a wrong shape or dtype."""
+def _from_source(name: str, path: str, options: dict[str, str], where: str) -> tuple[dict[str, Any], np.dtype]:
+  """Returns the arrays of a source, with floats as float32, and the stored dtype of the training examples.
+
+  Raises:
+    UserError: An array has a wrong shape or dtype.
+  """
   arrays = sources.read(name, path, options)
+  dtype = arrays["train"].dtype
   for half in ("train", "test"):
     if half in arrays:
+      arrays[half] = _as_float32(arrays[half])
       _check(_shape_fault(arrays[half], arrays["train"]), half, where)
-  return arrays
+  return arrays, dtype
 
 
 def _load_and_convert(
-  arrays: dict[str, Any], value_range: str, decide: Callable[[int], placements.Placement], where: str
+  arrays: dict[str, Any], dtype: np.dtype, value_range: str, decide: Callable[[int], placements.Placement], where: str
 ) -> scalings.Scaling:
   """Reads the arrays that fit in memory, and converts the examples to uint8 or float32, in place.
 
-  Returns how the examples were converted.
+  `dtype` is that of the stored examples. Returns how the examples were converted.
   """
-  halves, dtype = [half for half in ("train", "test") if half in arrays], arrays["train"].dtype
-  arrays.update({half: _as_float32(arrays[half]) for half in halves})
+  halves = [half for half in ("train", "test") if half in arrays]
   decision = decide(lazy_arrays.total_bytes(arrays["train"]))
   _check_test_fits(arrays, decision, where)
   if not decision.lazy:

@@ -60,7 +60,7 @@ def select(
     if arrays.get(f"{half}_labels") is not None:
       arrays[f"{half}_labels"] = _checked(arrays[f"{half}_labels"], label, class_names, key, half, where)
   if held_out is not None:
-    return label, _split_class(label, arrays, held_out, key)
+    return label, _split_class(label, arrays, held_out, key, where)
   return label, _drop_others(label, arrays, key)
 
 
@@ -85,18 +85,26 @@ def _split(arrays: dict[str, Any], held_out: Bool[np.ndarray, " examples"]) -> N
   arrays |= splits.split(arrays["train"], arrays.get("train_labels"), held_out)
 
 
-def _split_class(label: int, arrays: dict[str, Any], drawn: Bool[np.ndarray, " examples"], key: str) -> list[str]:
+def _split_class(
+  label: int, arrays: dict[str, Any], drawn: Bool[np.ndarray, " examples"], key: str, where: str
+) -> list[str]:
   """Makes the drawn examples of a class, and all examples of other classes, the test set, in place.
 
-  If no example of the class was drawn, a fifth of the class is drawn. Returns a remark about the split.
+  If no example of the class was drawn, a fifth of the class is drawn. Returns a remark about the split if there are
+  other classes.
   """
   normal = arrays["train_labels"] == label
+  if normal.sum() < 3:
+    found = remarks.counted(int(normal.sum()), "example")
+    raise errors.UserError(f"{key}: {where} has only {found} of this class; at least 3 are required, 1 for the test set")
   held_out = drawn & normal
   if not held_out.any():
     held_out[normal] = splits.drawn_fifth(int(normal.sum()))
   tested = int(held_out.sum())
   held_out |= ~normal
   _split(arrays, held_out)
+  if normal.all():
+    return []
   others = remarks.counted(int((~normal).sum()), "example")
   return [
     f"{key}: the test set has all {others} of other classes, and {tested:,} of this class that were drawn; "
