@@ -47,7 +47,8 @@ def _of_names(names: Shaped[np.ndarray, "..."], class_names: Sequence[str]) -> I
   for name in distinct.tolist():
     if name not in class_names:
       raise errors.UserError(f"label={name!r}: is no class of this run; {errors.list_known(name, class_names)}")
-  return np.array([class_names.index(name) for name in distinct.tolist()], np.int64)[inverse.reshape(names.shape)]
+  labels = np.array([class_names.index(name) for name in distinct.tolist()], np.int64)
+  return np.asarray(labels[inverse.reshape(names.shape)])
 
 
 def label_values(dataset: Any, where: str) -> tuple[int, ...]:

@@ -68,7 +68,8 @@ def test_channels_first_are_taken_with_the_layout(tmp_path, placement):
   stored = data.load(
     *in_archive(tmp_path, x_train=wide.transpose(0, 3, 1, 2)), "unit", placement=placement, layout="nchw"
   )
-  expected = data.load(*in_archive(tmp_path, x_train=wide), "unit")
+  (tmp_path / "last").mkdir()
+  expected = data.load(*in_archive(tmp_path / "last", x_train=wide), "unit")
   np.testing.assert_array_equal(stored.train[:], expected.train)
   assert stored.fingerprint() == expected.fingerprint()
 

@@ -37,7 +37,9 @@ def test_label_minus_one_that_no_example_has_selects_all_with_a_remark(load, lab
   dataset = load(-1, x_train=EXAMPLES, **given)
   assert len(dataset.train) == 20
   assert (dataset.anomalous, dataset.one_class) == (None, None)
-  assert dataset.remarks == ("config.data.one_class=-1: no example has this label, so examples of all labels are used",)
+  assert dataset.remarks[-1] == (
+    "config.data.one_class=-1: no example has this label, so examples of all labels are used"
+  )
 
 
 def test_label_minus_one_in_one_half_only_is_refused(load):
