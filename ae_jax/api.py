@@ -1,7 +1,6 @@
 """Python API of a trained model: `load` reads a run folder and returns a `Run`."""
 
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -15,15 +14,15 @@ from ml_collections import ConfigDict
 from ae_jax import config as configs
 from ae_jax import data, errors, models
 from ae_jax.data import ranges, standardisation, windows
+from ae_jax.data import scaling as scalings
 from ae_jax.data.standardisation import Standardisation
-from ae_jax.models import memory
+from ae_jax.models import inference, memory
 from ae_jax.ops import losses
 from ae_jax.runs import checkpoints, logs, run_folder
 from ae_jax.system import paths
 from ae_jax.types import AnyArray, Columns
 
 WEIGHTS = ("auto", "ema", "raw")
-_LARGEST_BATCH = 256  # examples per call of the model; activations of larger batches do not fit in a CPU's cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +31,11 @@ class Run:
 
   The methods take any number N of examples. Examples have the shape that the model was trained on, such as images
   [N, H, W, C], series [N, T, C] or rows of a table [N, columns]; the axis C may be omitted if its size is 1. They are
-  uint8, or floating point in the data range of the run (`config.data.range`).
+  uint8, or floating point in the data range of the run (`config.data.range`). If the run was trained on other integers
+  or on booleans, integers are in the unit of the training data; see `scaling`.
 
-  A conditional model also needs its other inputs as keyword arguments. A label is an array [N] of integers, or one
-  integer for all examples: `run.encode(x, label=labels)`, `run.decode(z, label=7)`.
+  A conditional model also needs its other inputs as keyword arguments. A label is an array [N] of integers or class
+  names, or one of these for all examples: `run.encode(x, label=labels)`, `run.decode(z, label="seven")`.
 
   The methods raise UserError if the shape, dtype or values of an array do not match the run, or if an input is missing
   or unknown.
@@ -53,7 +53,10 @@ class Run:
     history: Records of metrics.jsonl up to the step of the checkpoint.
     model: The model; its methods take `variables` as an argument.
     step: Number of optimizer steps at the checkpoint.
-    standardisation: Standardisation of the examples (`config.data.scale`), which the methods apply to examples and undo in outputs.
+    class_names: Name of each label 0, 1, ...; None if the labels have no names.
+    scaling: How integers and booleans are converted, if they are not bytes; None otherwise.
+    standardisation: Standardisation of the examples (`config.data.scale`), which the methods apply to examples and undo
+      in outputs; None otherwise.
   """
 
   variables: models.Variables
@@ -62,6 +65,8 @@ class Run:
   history: list[dict[str, float | int]]
   model: models.Model
   step: int
+  class_names: tuple[str, ...] | None = None
+  scaling: scalings.Scaling | None = None
   standardisation: Standardisation | None = None
 
   @property
@@ -197,32 +202,11 @@ class Run:
 
   def attention_of(self, x: AnyArray, columns: Columns) -> dict[str, np.ndarray]:
     """Returns the result of `attention` for arguments that are already checked, as in `apply`."""
-    if not jax.eval_shape(self.model.attention, self.variables, x, columns):
-      return {}  # known from the shapes, without compiling
-    return jax.tree.map(np.asarray, _attention(self.variables, x, columns, model=self.model))
+    return inference.attention(self.model, self.variables, x, columns)
 
   def apply(self, method: str, array: AnyArray, columns: Columns) -> Shaped[np.ndarray, "examples ..."]:
-    """Returns the result of a method in FUNCTIONS for arguments that are already checked.
-
-    The array is processed in batches. Their sizes are padded to a power of two, so only few sizes are compiled.
-
-    Args:
-      method: A key of FUNCTIONS.
-      array: Examples float32 [N, *shape] in the data range, latent codes float32 [N, *code shape], or, for "lookup",
-        indices int32 [N, *index shape].
-      columns: Other inputs of the model, {name: int32 [N]}.
-    """
-    function = functools.partial(_apply, model=self.model, method=method, value_range=self.config.data.range)
-    one = lambda rows: jax.ShapeDtypeStruct((1, *rows.shape[1:]), rows.dtype)
-    output = jax.eval_shape(function, self.variables, one(array), {name: one(rows) for name, rows in columns.items()})
-    results = [np.zeros((0, *output.shape[1:]), output.dtype)]
-    for start in range(0, len(array), _LARGEST_BATCH):
-      batch = {name: rows[start : start + _LARGEST_BATCH] for name, rows in (columns | {"": array}).items()}
-      size = len(batch[""])
-      padding = (1 << (size - 1).bit_length()) - size
-      padded = {name: np.concatenate([r, np.zeros((padding, *r.shape[1:]), r.dtype)]) for name, r in batch.items()}
-      results.append(np.asarray(function(self.variables, padded.pop(""), padded))[:size])
-    return np.concatenate(results)
+    """Returns the result of a method of the model for arguments that are already checked; see `inference.apply`."""
+    return inference.apply(self.model, self.variables, method, array, columns, self.config.data.range)
 
   def _checked_columns(self, count: int, columns: Mapping[str, Any]) -> Columns:
     """Returns the other inputs of the model, {name: int32 [count]}; UserError if an input is missing or unknown."""
@@ -234,7 +218,8 @@ class Run:
       if name not in columns:
         inputs = ", ".join(needed)
         raise errors.UserError(f"{name}= is missing: this run was trained on x and {inputs}; pass {name}=... too")
-    return {name: data.class_indices(columns[name], self.model.labels, count) for name in needed}
+    labels = self.model.labels
+    return {name: data.class_indices(columns[name], labels, count, self.class_names) for name in needed}
 
   def _checked_examples(self, x: AnyArray) -> Float[np.ndarray, "examples ..."]:
     """Returns the examples as float32 [N, *shape] in the data range; UserError if they do not match the run."""
@@ -245,10 +230,15 @@ class Run:
       raise errors.UserError(
         f"examples of shape {x.shape}: the shape must be [N, {', '.join(map(str, self.model.shape))}] for this run"
       )
-    fault = ranges.range_error(x, self.config.data.range)
+    value_range, scaling = self.config.data.range, self.scaling
+    fault = scaling.fault(x) if scaling and scaling.applies_to(x) else None
+    if scaling and scaling.applies_to(x) and not fault:
+      x = scaling.convert(x, value_range)
+    fault = fault or ranges.range_error(x, value_range)
     if fault:
-      raise errors.UserError(f"the array of examples {fault}")
-    x = ranges.normalise(x, self.config.data.range)
+      trained = f"; the training examples were {scaling.in_words(value_range)}" if scaling else ""
+      raise errors.UserError(f"the array of examples {fault}{trained}")
+    x = ranges.normalise(x, value_range)
     return x if self.standardisation is None else self.standardisation.apply(x)
 
   def _unscaled(self, x: Float[np.ndarray, "examples ..."]) -> Float[np.ndarray, "examples ..."]:
@@ -257,12 +247,32 @@ class Run:
 
 
 def make_run(
-  variables: models.Variables, config: ConfigDict, model: models.Model, workdir: pathlib.Path, step: int
+  variables: models.Variables,
+  config: ConfigDict,
+  model: models.Model,
+  workdir: pathlib.Path,
+  step: int,
+  *,
+  described: Mapping[str, Any],
 ) -> Run:
-  """Returns a `Run` with the given variables and the metrics that the run folder contains up to `step`."""
+  """Returns a `Run` with the given variables and the metrics that the run folder contains up to `step`.
+
+  `described` is "data" in config.json.
+  """
   history = [record for record in logs.stream(workdir) if record["step"] <= step]
   metrics = {name: value for record in history for name, value in record.items()}
-  return Run(variables, config, metrics, history, model, step)
+  class_names, scaling = described.get("class_names"), described.get("scaling")
+  return Run(
+    variables,
+    config,
+    metrics,
+    history,
+    model,
+    step,
+    class_names=tuple(class_names) if class_names else None,
+    scaling=scalings.Scaling(**scaling) if scaling else None,
+    standardisation=standardisation.from_json(described.get("standardisation")),
+  )
 
 
 def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "auto") -> Run:
@@ -310,31 +320,4 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     wanted = {name: abstract.params} | ({"model_state": abstract.state} if jax.tree.leaves(abstract.state) else {})
     parts = checkpoints.restore_parts(opened, steps[which], wanted)
   variables = models.Variables(parts[name], parts.get("model_state", {}))
-  run = make_run(variables, config, model, workdir, steps[which])
-  return dataclasses.replace(run, standardisation=standardisation.from_json(description["data"].get("standardisation")))
-
-
-# Methods of `Run.apply` by name. Each entry is called with (model, output activation), and returns the function that
-# `Run.apply` calls with (variables, array, columns).
-FUNCTIONS = {
-  "encode": lambda model, activation: lambda *args: model.encode(*args).z,
-  "indices": lambda model, activation: lambda *args: model.encode(*args).indices,
-  "decode": lambda model, activation: lambda *args: activation(model.decode(*args)),
-  "lookup": lambda model, activation: lambda variables, array, columns: model.lookup(variables, array),
-  "nearest": lambda model, activation: lambda variables, array, columns: model.nearest_codes(variables, array),
-  "reconstruct": lambda model, activation: lambda *args: activation(model.reconstruct(*args)),
-}
-
-
-@functools.partial(jax.jit, static_argnames=("model", "method", "value_range"))
-def _apply(
-  variables: models.Variables, array: jax.Array, columns: Columns, *, model: models.Model, method: str, value_range: str
-) -> jax.Array:
-  return FUNCTIONS[method](model, losses.OUTPUT_ACTIVATIONS[value_range])(variables, array, columns)
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _attention(
-  variables: models.Variables, x: jax.Array, columns: Columns, *, model: models.Model
-) -> dict[str, jax.Array]:
-  return model.attention(variables, x, columns)
+  return make_run(variables, config, model, workdir, steps[which], described=description["data"])

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from ae_jax import errors
 from ae_jax.config import shipped
+from ae_jax.config.keys import LABEL
 from ae_jax.system import malloc, paths, signals
 
 
@@ -31,7 +32,22 @@ class _WholeNumber(flags.IntegerParser):
       raise ValueError("must be a whole number, such as 1000 or 1e3") from None
 
 
+class _Label(_WholeNumber):
+  """Parser of labels: an integer, None, or otherwise the name of a class."""
+
+  def convert(self, argument: Any) -> Any:
+    if argument in (None, "None"):
+      return None
+    try:
+      number = super().convert(argument)
+    except ValueError:
+      return argument
+    is_name = str(argument).startswith("0") and str(number) != argument  # such as 007
+    return argument if is_name else number
+
+
 config_flags.register_flag_parser_for_type(int, _WholeNumber())
+config_flags.register_flag_parser_for_type(LABEL, _Label())
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file or name of a shipped config, optionally with :DATASET.", lock_config=True
 )

@@ -3,9 +3,11 @@
   ae_jax evaluate --workdir=runs/cnn
   ae_jax evaluate --workdir=runs/cnn --only=probe,anomaly
   python -m ae_jax.evaluate --workdir=runs/cnn --which=best
+  python -m ae_jax.evaluate --workdir=runs/cnn --data=/other/place/x.npz
 
 Without --only, the evaluators in config.evaluators run. With --only, the named evaluators run instead, and the earlier
-results of other evaluators are kept.
+results of other evaluators are kept. --data is for data that were moved since the training; their contents must be the
+same.
 """
 
 import functools
@@ -19,6 +21,7 @@ from ae_jax.runs import progress
 flags.adopt_module_key_flags(cli)
 
 _ONLY = flags.DEFINE_list("only", [], "Evaluators to run, NAME,NAME,...; default: config.evaluators of the run.")
+_DATA = flags.DEFINE_string("data", "", "Path of the data of the run; default: config.data.path of the run.")
 _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to evaluate.")
 
 
@@ -32,7 +35,7 @@ def main(workdir: pathlib.Path) -> None:
 
   with cli.user_errors():
     run = api.load(workdir, _WHICH.value)
-    dataset = run_folder.load_data(workdir, run.config)
+    dataset = run_folder.load_data(workdir, run.config, _DATA.value)
     for line in dataset.remarks:
       progress.print_line(line)
     cache.keep_compiled_programs()

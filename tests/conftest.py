@@ -16,7 +16,7 @@ import pytest
 
 import ae_jax
 from ae_jax import objectives
-from ae_jax.config import ANALYSES
+from ae_jax.config.keys import ANALYSES
 from ae_jax.data import batch_schedule
 from ae_jax.runs import logs
 from ae_jax.system import cache, distributed

@@ -4,7 +4,7 @@ import pathlib
 import re
 from collections.abc import Iterable
 
-from ae_jax import config as configs
+from ae_jax.config import keys
 
 _KEY = re.compile(r"  config\.([\w.]+) = (.*?)(?:  # (.*))?")
 _COMMENT = re.compile(r"  # (.*)")
@@ -12,7 +12,7 @@ _COMMENT = re.compile(r"  # (.*)")
 
 def meanings(config_file: pathlib.Path | None = None) -> dict[str, str]:
   """Returns {dotted key: meaning} for the keys of `config.base` and for the keys that `config_file` sets."""
-  comments = _comments(pathlib.Path(configs.__file__).read_text().splitlines())
+  comments = _comments(pathlib.Path(keys.__file__).read_text().splitlines())
   if config_file is not None:
     comments |= {key: text for key, text in _comments(config_file.read_text().splitlines()).items() if text}
   return comments

@@ -10,30 +10,38 @@ import os
 import pathlib
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays, remarks, splits
+from ae_jax.data import array_names, labels, lazy_arrays, remarks, splits
 
-_LARGEST_LABEL = 1024  # bytes per label; labels may be short texts
-_NAMES = ("x_train", "x_test", "y_train", "y_test")
+LAYOUTS = {"nhwc": "[N, H, W, C]", "nchw": "[N, C, H, W]"}  # config.data.layout -> axes of images
+_MOST_CHANNELS = 4  # a second axis of at most this size, before two larger ones, looks like channels
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _MOST_DEFLATED = 1032  # largest compression ratio of deflate
 _LOCAL_HEADER = 30  # bytes of the header of a zip member, before its name and its extra field
 _FORTRAN = "is in Fortran order; convert it with numpy.ascontiguousarray"
 
 
-def npz(name: str, path: str, record: bool = False) -> dict[str, Any]:
-  """Reads the arrays `x_train`, `x_test`, `y_train` and `y_test` of an archive; only `x_train` is required.
+def npz(name: str, path: str, *, x: str = "", y: str = "", layout: str = "nhwc") -> dict[str, Any]:
+  """Reads the examples and labels of an archive; only the training examples are required.
 
-  Examples are [N, ...] (see `kinds.with_channels`), and labels [N]. Without `x_test`, a random fifth of the examples
-  (at most 10,000), drawn with a fixed seed, becomes the test set. The rows of a `record` are time steps, of which the
-  last fifth becomes the test set. Arrays of Python objects are refused. Examples can be streamed
-  from archives of `numpy.savez`, but not from archives of `numpy.savez_compressed`.
+  The names x_train, y_train, x_test, y_test (also of Keras' mnist.npz) and train_images, train_labels, test_images,
+  test_labels (of MedMNIST) are known. Examples are [N, ...] (see `kinds.with_channels`), and labels are in any form of
+  `labels.as_integers`. Without test examples, a random fifth of the examples (at most 10,000), drawn with a fixed seed,
+  becomes the test set. Arrays of Python objects are refused. Examples can be streamed from archives of `numpy.savez`,
+  but not from archives of `numpy.savez_compressed`.
+
+  Args:
+    name: Name of the source.
+    path: Path of the archive.
+    x: Name of the array of examples; "" for the known names.
+    y: Name of the array of their labels; "" for the known names, if `x` is "" too.
+    layout: Order of the axes of images, a key of `LAYOUTS`.
   """
   where = _where(name, path, ".npz file")
   with _convert_errors(where), open(path, "rb") as file:
@@ -41,24 +49,35 @@ def npz(name: str, path: str, record: bool = False) -> dict[str, Any]:
       raise errors.UserError(f"{where}: is a single array, not an archive; set config.data.name=npy")
     with zipfile.ZipFile(file) as archive:
       members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-      stored = {key: _member(path, file, archive, members[key], where) for key in _NAMES if key in members}
-  notes = remarks.not_read(where, members.keys() - stored.keys(), f"the arrays that are read are {', '.join(_NAMES)}")
-  return _train_and_test(stored, ", ".join(members), where, record) | {"remarks": notes}
+      read = {key: functools.partial(_member, path, file, archive, info, where) for key, info in members.items()}
+      names = array_names.choose(read, x, y, where)
+      stored = {role: read[array]() for role, array in names.items() if array in read}
+  listed = ", ".join(names.values())
+  notes = remarks.not_read(where, members.keys() - set(names.values()), f"the arrays that are read are {listed}")
+  return _train_and_test(stored, names, layout, where, notes)
 
 
-def npy(name: str, path: str, record: bool = False) -> dict[str, Any]:
-  """Reads one file of all examples, or a folder with `x_train.npy` and optionally the other arrays of `npz`.
+def npy(name: str, path: str, *, x: str = "", y: str = "", layout: str = "nhwc") -> dict[str, Any]:
+  """Reads one file of all examples, or a folder of files that are named like the arrays of `npz`, such as x_train.npy.
 
-  Examples are [N, ...], as in `npz`; so are the rows of a `record`.
+  The arguments are those of `npz`; `x` and `y` are for folders only.
   """
   where = _where(name, path, ".npy file or folder of .npy files")
-  root = pathlib.Path(path)
-  files = {key: root / f"{key}.npy" for key in _NAMES} if root.is_dir() else {"x_train": root}
+  if not os.path.isdir(path):
+    for key, value in (("x", x), ("y", y)):
+      errors.check(not value, f"data.{key}", value, f"empty, because {path} is a single array")
+    with _convert_errors(where):
+      stored = {"x_train": _file(pathlib.Path(path), where)}
+    return _train_and_test(stored, {"x_train": "x_train"}, layout, where)
   with _convert_errors(where):
-    stored = {key: _file(file, where) for key, file in files.items() if key == "x_train" or file.exists()}
-    others = set(remarks.visible(path)) - {file.name for file in files.values()} if root.is_dir() else ()
-  notes = remarks.not_read(where, others, f"the files that are read are {', '.join(f'{key}.npy' for key in _NAMES)}")
-  return _train_and_test(stored, "", where, record) | {"remarks": notes}
+    files = sorted(remarks.visible(path))
+    paths = {file.removesuffix(".npy"): pathlib.Path(path, file) for file in files if file.endswith(".npy")}
+    read = {array: functools.partial(_file, file, where) for array, file in paths.items()}
+    names = array_names.choose(read, x, y, where)
+    stored = {role: read[array]() for role, array in names.items() if array in read}
+  expected = [f"{array}.npy" for array in names.values()]
+  notes = remarks.not_read(where, set(files) - set(expected), f"the files that are read are {', '.join(expected)}")
+  return _train_and_test(stored, names, layout, where, notes)
 
 
 def _where(name: str, path: str, expected: str) -> str:
@@ -116,9 +135,7 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
   """Returns (shape, Fortran order, dtype) from the header of a file in NumPy format."""
   version = np.lib.format.read_magic(file)
   if version not in _HEADERS:
-    raise ValueError(
-      f"it has NumPy format {version}, not (1, 0) or (2, 0); save an array without named fields with numpy.save"
-    )
+    raise ValueError(f"it has NumPy format {version}; save a plain array, which has format (1, 0) or (2, 0)")
   shape, fortran, dtype = _HEADERS[version](file)
   if min(shape, default=0) < 0:
     raise ValueError(f"its shape {shape} is invalid; save the array again")
@@ -168,30 +185,55 @@ def _mapped(
 
 
 def _train_and_test(
-  stored: Mapping[str, lazy_arrays.LazyArray], names: str, where: str, record: bool
+  stored: Mapping[str, lazy_arrays.LazyArray],
+  names: Mapping[str, str],
+  layout: str,
+  where: str,
+  notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-  """Returns the arrays of the training and test set; `names` lists all arrays in the file, for error messages."""
-  if "x_train" not in stored:
-    raise errors.UserError(
-      f"{where}: contains no array `x_train`; it contains {names or 'nothing'}. Name the images `x_train`"
-    )
+  """Returns the arrays of a source; the keys of `stored` and `names` are x_train, y_train, x_test and y_test."""
   arrays = {}
   for half in ("train", "test"):
-    images, labels = stored.get(f"x_{half}"), stored.get(f"y_{half}")
-    if labels is not None and (images is None or labels.shape != images.shape[:1]):
-      raise errors.UserError(
-        f"{where}: `y_{half}` has shape {labels.shape}; expected one label per example of `x_{half}`"
-      )
-    if images is not None:
-      arrays[half] = images
-    if labels is not None and labels.dtype.itemsize > _LARGEST_LABEL:
-      raise errors.UserError(f"{where}: `y_{half}` has dtype {labels.dtype}; expected one integer per example")
-    if labels is not None:
-      arrays[f"{half}_labels"] = labels.load()
-  if "test" in arrays:
-    return arrays
+    if f"x_{half}" in stored:
+      arrays[half] = _channels_last(stored[f"x_{half}"], layout, names[f"x_{half}"], where)
   shape = arrays["train"].shape
-  if not shape or shape[0] < 3:
-    raise errors.UserError(f"{where}: `x_train` has shape {shape}; provide at least 3 examples, or add `x_test`")
-  held_out = splits.last_fifth(shape[0]) if record else splits.drawn_fifth(shape[0])
-  return splits.split(arrays["train"], arrays.get("train_labels"), held_out)
+  if "test" not in arrays:
+    if not shape or shape[0] < 3:
+      raise errors.UserError(
+        f"{where}: `{names['x_train']}` has shape {shape}; provide at least 3 examples, or add test examples"
+      )
+    arrays["held_out"] = splits.drawn_fifth(shape[0])
+  given = {half: names[f"y_{half}"] for half in ("train", "test") if f"y_{half}" in stored}
+  for half, name in given.items():
+    shape, images = stored[f"y_{half}"].shape, stored.get(f"x_{half}")
+    if images is None or shape[:1] != images.shape[:1]:
+      raise errors.UserError(
+        f"{where}: `{name}` has shape {shape}; expected one label per example of `{names[f'x_{half}']}`"
+      )
+    labels.check(shape, stored[f"y_{half}"].dtype, name, where)
+  loaded = {name: stored[f"y_{half}"].load() for half, name in given.items()}
+  integers, class_names, label_notes = labels.as_integers(loaded, where)
+  arrays |= {f"{half}_labels": integers[name] for half, name in given.items()}
+  return arrays | {"class_names": class_names, "remarks": [*notes, *label_notes]}
+
+
+def _moved(values: np.ndarray) -> np.ndarray:
+  return np.ascontiguousarray(np.moveaxis(values, 1, -1))
+
+
+def _channels_last(images: lazy_arrays.LazyArray, layout: str, name: str, where: str) -> lazy_arrays.MaybeLazy:
+  """Returns images [N, C, H, W] as [N, H, W, C]; other arrays are unchanged."""
+  shape = images.shape
+  errors.choose(LAYOUTS, layout, "data.layout")
+  if layout == "nchw":
+    if len(shape) != 4:
+      raise errors.UserError(
+        f"{where}: `{name}` has shape {shape}, but config.data.layout='nchw' needs [N, C, H, W]; remove this key"
+      )
+    return lazy_arrays.map_rows(images, (*shape[2:], shape[1]), images.dtype, _moved)
+  if len(shape) == 4 and shape[1] <= _MOST_CHANNELS < min(shape[2:]):
+    raise errors.UserError(
+      f"{where}: `{name}` has shape {shape}, which looks like [N, C, H, W], but [N, H, W, C] is expected; set "
+      f"config.data.layout=nchw, or save numpy.moveaxis({name}, 1, -1)"
+    )
+  return images

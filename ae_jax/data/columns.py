@@ -1,38 +1,54 @@
 """Columns of a batch: the examples, and the labels on which a model may be conditioned."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int, Int32, Shaped
 
 from ae_jax import errors
 from ae_jax.data import lazy_arrays
+from ae_jax.data.labels import MOST_CLASSES, with_name
 
-MOST_CLASSES = 1_000  # maximum number of classes of a conditional model
 
-
-def class_indices(labels: Any, known: tuple[int, ...], count: int) -> Int32[np.ndarray, " {count}"]:
+def class_indices(
+  labels: Any, known: tuple[int, ...], count: int, class_names: Sequence[str] | None = None
+) -> Int32[np.ndarray, " {count}"]:
   """Returns the class index of each label, which is its position in `known`.
 
   Args:
-    labels: Integers [count], or one integer for all examples.
+    labels: Integers or class names [count], or one of these for all examples.
     known: The distinct labels, sorted.
     count: Number of examples.
+    class_names: Name of each label 0, 1, ..., or None.
 
   Raises:
-    UserError: A label is not an integer or not in `known`, or the number of labels is not `count`.
+    UserError: A label is not an integer or not in `known`, a name is unknown, or the number of labels is not `count`.
   """
   labels = np.asarray(labels)
+  if labels.dtype.kind == "U" and class_names:
+    labels = _of_names(labels, class_names)
   if not np.issubdtype(labels.dtype, np.integer) or labels.shape not in ((), (count,)):
+    kinds = "an integer or a class name" if class_names else "an integer"
     raise errors.UserError(
-      f"label: has dtype {labels.dtype} and shape {labels.shape}; must be an integer, or one for each of the {count} "
+      f"label: has dtype {labels.dtype} and shape {labels.shape}; must be {kinds}, or one for each of the {count} "
       "examples"
     )
   unknown = np.setdiff1d(labels, known)
   if len(unknown):
-    few = ", ".join(map(str, known[:20])) + (", ..." if len(known) > 20 else "")
+    few = ", ".join(with_name(label, class_names) for label in known[:20]) + (", ..." if len(known) > 20 else "")
     raise errors.UserError(f"label={unknown[0]}: is not a training label; known labels: {few}")
   return np.broadcast_to(np.searchsorted(known, labels), (count,)).astype(np.int32)
+
+
+def _of_names(names: Shaped[np.ndarray, "..."], class_names: Sequence[str]) -> Int[np.ndarray, "..."]:
+  """Returns the labels of class names, in an array of the same shape; raises UserError if a name is unknown."""
+  distinct, inverse = np.unique(names, return_inverse=True)
+  for name in distinct.tolist():
+    if name not in class_names:
+      raise errors.UserError(f"label={name!r}: is no class of this run; {errors.list_known(name, class_names)}")
+  labels = np.array([class_names.index(name) for name in distinct.tolist()], np.int64)
+  return np.asarray(labels[inverse.reshape(names.shape)])
 
 
 def label_values(dataset: Any, where: str) -> tuple[int, ...]:
@@ -59,7 +75,7 @@ def label_values(dataset: Any, where: str) -> tuple[int, ...]:
       "labels are classes, not continuous values"
     )
   known = tuple(map(int, distinct))
-  class_indices(dataset.test_labels, known, len(dataset.test))
+  class_indices(dataset.test_labels, known, len(dataset.test), dataset.class_names)
   return known
 
 

@@ -7,36 +7,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
 from ae_jax import errors
-from ae_jax.data import decoding, image_sets, lazy_arrays, remarks, splits
+from ae_jax.data import decoding, image_sets, labels, lazy_arrays, remarks, splits
 
 _SUFFIXES = {suffix for suffixes in decoding.FORMATS.values() for suffix in suffixes}
 # lower-case folder name -> "train", "test" or "validation"
 _HALVES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _HALVES |= dict.fromkeys(("val", "valid", "validation"), "validation")
-_LONGEST_NUMBER = 9  # maximum number of digits of a class name that is used as a label
 
 
-def folder(name: str, path: str, chosen: image_sets.Options = image_sets.AS_STORED) -> dict[str, Any]:
-  """Reads all images under a folder. Without `chosen`, they must have the same size and the same mode.
+def folder(name: str, path: str, **options: Any) -> dict[str, Any]:
+  """Reads all images under a folder. Without options, they must have the same size and the same mode.
 
   Subfolders `train` and `test` (or Train, Training, TEST, ...) contain the training and test set; see
   `_train_and_test_folders`. Without `test`, a random fifth of the images (at most 10,000), drawn with a fixed seed,
   becomes the test set. The subfolders of `train` and `test`, or of the folder itself if these are missing, are the
-  classes. The label of a class is its position in the sorted class names or, if all class names are whole numbers, that
-  number. Files without an image suffix, and names that begin with a dot, are skipped. Links are followed only to files
-  inside the folder.
+  classes; see `labels.numbered` for their labels. Files without an image suffix, and names that begin with a dot, are
+  skipped. Links are followed only to files inside the folder.
 
   Args:
     name: Name of the source.
     path: The folder.
-    chosen: How images are resized and converted, and what happens to damaged files.
+    **options: How images are resized and converted, and what happens to damaged files; see `image_sets.options`.
 
   Raises:
     UserError: A file or folder cannot be used; the message names it.
   """
+  chosen = image_sets.options(**options)
   splits.check_path(name, path, "folder of images")
   where, root = f"config.data.path={path!r}", pathlib.Path(path)
   if not root.is_dir():
@@ -53,7 +51,7 @@ def folder(name: str, path: str, chosen: image_sets.Options = image_sets.AS_STOR
   check = functools.partial(image_sets.check_readable, all_files, chosen, where)
   arrays = {half: image_sets.images(paths, layout, chosen, f"{half} {version}", check) for half, paths in files.items()}
   notes += left_out + image_sets.changes(headers, all_files, chosen, where)
-  return _split(arrays, files, halves) | {"remarks": notes, "scaled_to_unit": layout.scaled}
+  return _with_labels(arrays, files, halves) | {"remarks": notes, "scaled_to_unit": layout.scaled}
 
 
 def _listed(root: pathlib.Path, where: str) -> tuple[dict[str, pathlib.Path], dict[str, list[str]], str, list[str]]:
@@ -77,14 +75,17 @@ def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathl
       )
 
 
-def _split(
+def _with_labels(
   arrays: dict[str, lazy_arrays.LazyArray], files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path]
 ) -> dict[str, Any]:
   """Returns images and labels; the keys of the arguments are "train" and, if there is a folder, "test"."""
-  labels = _labels({half: _classes(paths, halves[half]) for half, paths in files.items()})
-  if "test" in arrays:
-    return arrays | {f"{half}_labels": values for half, values in labels.items()}
-  return splits.split(arrays["train"], labels.get("train"), splits.drawn_fifth(len(files["train"])))
+  classes = {half: _classes(paths, halves[half]) for half, paths in files.items()}
+  label_of, class_names = labels.numbered([name for names in classes.values() for name in names or ()])
+  held_out = {} if "test" in arrays else {"held_out": splits.drawn_fifth(len(files["train"]))}
+  integers = {
+    f"{half}_labels": np.array([label_of[name] for name in names]) for half, names in classes.items() if names
+  }
+  return {**arrays, **integers, **held_out, "class_names": class_names}
 
 
 def _train_and_test_folders(root: pathlib.Path, where: str) -> dict[str, pathlib.Path]:
@@ -174,11 +175,3 @@ def _classes(files: Sequence[str], folder: str | os.PathLike[str]) -> list[str] 
   if any(without_class):
     raise errors.UserError(f"{files[without_class.index(True)]}: lies beside class folders; move it into one of them")
   return [parts[0] for parts in relative]
-
-
-def _labels(classes: Mapping[str, Sequence[str] | None]) -> dict[str, Int[np.ndarray, "..."]]:
-  """Returns {"train": labels, "test": labels} from the class of each file; a set without classes is omitted."""
-  names = sorted({name for half in classes.values() for name in half or ()})
-  numeric = all(name.isascii() and name.isdecimal() and len(name) <= _LONGEST_NUMBER for name in names)
-  label_of = {name: int(name) if numeric else position for position, name in enumerate(names)}
-  return {half: np.array([label_of[name] for name in names]) for half, names in classes.items() if names}

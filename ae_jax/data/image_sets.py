@@ -32,9 +32,6 @@ class Options(NamedTuple):
   on_bad: str  # what happens to files that cannot be read: error or skip
 
 
-AS_STORED = Options(decoding.Preparation(), "error")
-
-
 class Layout(NamedTuple):
   """Shape and dtype of an image after its preparation."""
 
@@ -71,18 +68,6 @@ def options(
   wanted = "0 (as stored), 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha); save other channels in a .npz file"
   errors.check(0 <= channels <= 4, "data.channels", channels, wanted)
   return Options(decoding.Preparation(size * 2 if len(size) == 1 else size, fit, channels, exif_orientation), on_bad)
-
-
-def check_unused(chosen: Options, name: str) -> None:
-  """Raises UserError if an option other than `exif_orientation` is set for a source that reads no image files."""
-  preparation = chosen.preparation
-  for key, value, default in [
-    ("size", preparation.size, ()),
-    ("channels", preparation.channels, 0),
-    ("on_bad", chosen.on_bad, ON_BAD[0]),
-  ]:
-    wanted = f"{default!r} for config.data.name={name!r}, because only 'folder' reads image files"
-    errors.check(value == default, f"data.{key}", value, wanted)
 
 
 def readable(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from numpy.typing import DTypeLike
 
+from ae_jax import errors
 from ae_jax.types import AnyArray
 
 BLOCK = 256  # maximum number of rows that a thread reads at a time
@@ -61,6 +62,25 @@ def map_rows(
     read=lambda indices: function(array.read(indices)),
     load=lambda: function(load_all(array)),
   )
+
+
+def checked(array: LazyArray, fault: Callable[[np.ndarray], str | None], name: str) -> LazyArray:
+  """Returns a `LazyArray` of the same rows that raises UserError when it reads a row with a fault.
+
+  Args:
+    array: Rows [N, ...].
+    fault: Maps rows [K, ...] or one row [...] to the end of an error message, or to None if they are valid.
+    name: Beginning of the error message, before the index of the row.
+  """
+
+  def read(indices):
+    rows = array.read(indices)
+    if fault(rows):
+      faults = ((index, fault(row)) for index, row in zip(indices, rows, strict=True))
+      raise errors.UserError("{} {} {}".format(name, *next(pair for pair in faults if pair[1])))
+    return rows
+
+  return dataclasses.replace(array, read=read)
 
 
 def take(array: MaybeLazy, mask: Bool[np.ndarray, " rows"]) -> MaybeLazy:

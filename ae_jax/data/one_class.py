@@ -1,48 +1,117 @@
-"""Selection of the training examples with one label; test examples with other labels are anomalies."""
+"""Selection of the training examples of one class; test examples of other classes are anomalies."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Bool, Integer
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays, remarks
+from ae_jax.data import labels, lazy_arrays, remarks, splits
 
 EARLIER_ALL = -1  # meant "all labels" in configs of earlier versions
+_MOST_SHOWN = 20  # maximum number of labels in a message
 
 
-def keep(label: int | None, arrays: dict[str, Any], where: str) -> tuple[int | None, list[str]]:
-  """Drops the training examples with other labels from the arrays of a source, in place.
+def select(
+  one_class: int | str | None,
+  arrays: dict[str, Any],
+  held_out: Bool[np.ndarray, " examples"] | None,
+  class_names: Sequence[str] | None,
+  where: str,
+) -> tuple[int | None, list[str]]:
+  """Splits the arrays of a source into training and test set, and keeps the training examples of one class, in place.
 
-  If the training examples have no labels, all are kept, because a user who labels only the test examples has already
-  separated the classes. If no example has the label -1, it means all labels, as in earlier versions.
+  If the source has no test set, `held_out` examples become the test set, and with them all examples of other classes,
+  because none of these can be used for training. If the training examples have no labels, all are kept, because a user
+  who labels only the test examples has already separated the classes.
 
   Args:
-    label: The label of the training examples to keep; None keeps all.
+    one_class: Label or class name of the training examples to keep; None keeps all. If no example has the label -1, it
+      also means all, as in earlier versions. A whole number given as a text means the label.
     arrays: The arrays of a source (see `ae_jax.data.sources`).
+    held_out: Mask of the examples that become the test set; None if the source has a test set.
+    class_names: Name of each label, or None.
     where: Name of the data set for messages, such as "config.data.name='digits'".
 
   Returns:
     The label that was applied (None: all labels), and remarks for the user.
 
   Raises:
-    UserError: The test examples have no labels, labels are not integers, or the training or test set has no example
-      with the label.
+    UserError: The class is unknown, the test examples have no labels, labels are not integers, or the training or test
+      set has no example of the class.
   """
-  if label is None:
-    return None, []
-  key = f"config.data.one_class={label!r}"
-  if label == EARLIER_ALL and not _has(label, arrays):
-    return None, [f"{key}: no example has this label, so examples of all labels are used"]
-  if arrays.get("test_labels") is None:
+  key = f"config.data.one_class={one_class!r}"
+  halves = ("train", "test") if held_out is None else ("train",)
+  has_labels = arrays.get(f"{halves[-1]}_labels") is not None
+  label = _label_of(one_class, arrays, class_names, where) if has_labels else one_class
+  is_absent = label == EARLIER_ALL and not _has(label, arrays)
+  if label is None or is_absent:
+    if held_out is not None:
+      _split(arrays, held_out)
+    return None, [f"{key}: no example has this label, so examples of all labels are used"] if is_absent else []
+  if not has_labels:
     raise errors.UserError(
       f"{key}: the test examples of {where} have no labels; add them, or remove config.data.one_class and the "
       "evaluator 'anomaly'"
     )
-  for half in ("train", "test"):
+  for half in halves:
     if arrays.get(f"{half}_labels") is not None:
-      arrays[f"{half}_labels"] = _checked(arrays[f"{half}_labels"], label, key, half, where)
+      arrays[f"{half}_labels"] = _checked(arrays[f"{half}_labels"], label, class_names, key, half, where)
+  if held_out is not None:
+    return label, _split_class(label, arrays, held_out, key, where)
   return label, _drop_others(label, arrays, key)
+
+
+def _label_of(
+  one_class: int | str | None, arrays: dict[str, Any], class_names: Sequence[str] | None, where: str
+) -> int | None:
+  """Returns the label that `one_class` means; raises UserError if it is an unknown name."""
+  names = list(class_names or ())
+  if isinstance(one_class, str):
+    if one_class in names:
+      return names.index(one_class)
+    if not re.fullmatch(r"-?\d{1,18}", one_class):
+      known = errors.list_known(one_class, names) if names else "the classes have no names, so choose an integer label"
+      raise errors.UserError(f"config.data.one_class={one_class!r}: is no class of {where}; {known}")
+    one_class = int(one_class)
+  is_name = str(one_class) in names and not _has(one_class, arrays)  # such as "10" beside "ant"
+  return names.index(str(one_class)) if is_name else one_class
+
+
+def _split(arrays: dict[str, Any], held_out: Bool[np.ndarray, " examples"]) -> None:
+  """Moves the examples that `held_out` selects from the training to the test set, in place."""
+  arrays |= splits.split(arrays["train"], arrays.get("train_labels"), held_out)
+
+
+def _split_class(
+  label: int, arrays: dict[str, Any], drawn: Bool[np.ndarray, " examples"], key: str, where: str
+) -> list[str]:
+  """Makes the drawn examples of a class, and all examples of other classes, the test set, in place.
+
+  If no example of the class was drawn, a fifth of the class is drawn. Returns a remark about the split if there are
+  other classes.
+  """
+  normal = arrays["train_labels"] == label
+  if normal.sum() < 3:
+    found = remarks.counted(int(normal.sum()), "example")
+    raise errors.UserError(
+      f"{key}: {where} has only {found} of this class; at least 3 are required, 1 for the test set"
+    )
+  held_out = drawn & normal
+  if not held_out.any():
+    held_out[normal] = splits.drawn_fifth(int(normal.sum()))
+  tested = int(held_out.sum())
+  held_out |= ~normal
+  _split(arrays, held_out)
+  if normal.all():
+    return []
+  others = remarks.counted(int((~normal).sum()), "example")
+  return [
+    f"{key}: the test set has all {others} of other classes, and {tested:,} of this class that were drawn; "
+    f"{remarks.counted(int((~held_out).sum()), 'example')} of this class remain for training"
+  ]
 
 
 def _drop_others(label: int, arrays: dict[str, Any], key: str) -> list[str]:
@@ -69,19 +138,19 @@ def _has(label: int, arrays: dict[str, Any]) -> bool:
   """Returns whether a training or test example has this integer label."""
   label_arrays = [arrays[name] for name in ("train_labels", "test_labels") if arrays.get(name) is not None]
   return any(
-    np.issubdtype(labels.dtype, np.integer) and label in lazy_arrays.read_all(labels) for labels in label_arrays
+    np.issubdtype(values.dtype, np.integer) and label in lazy_arrays.read_all(values) for values in label_arrays
   )
 
 
 def _checked(
-  labels: lazy_arrays.MaybeLazy, label: int, key: str, half: str, where: str
+  values: lazy_arrays.MaybeLazy, label: int, class_names: Sequence[str] | None, key: str, half: str, where: str
 ) -> Integer[np.ndarray, " examples"]:
   """Returns the labels in memory; raises UserError unless they are integers and contain the label."""
-  if not np.issubdtype(labels.dtype, np.integer):
-    raise errors.UserError(f"{key}: {where} has labels of dtype {labels.dtype}; expected integers")
-  labels = lazy_arrays.read_all(labels)
-  if label not in labels:
-    known = ", ".join(map(str, np.unique(labels)[:20]))
+  if not np.issubdtype(values.dtype, np.integer):
+    raise errors.UserError(f"{key}: {where} has labels of dtype {values.dtype}; expected integers or texts")
+  values = lazy_arrays.read_all(values)
+  if label not in values:
+    known = ", ".join(labels.with_name(each, class_names) for each in np.unique(values)[:_MOST_SHOWN].tolist())
     noun = {"train": "training example", "test": "test example"}[half]
     raise errors.UserError(f"{key}: no {noun} of {where} has this label; known labels: {known}")
-  return labels
+  return values

@@ -1,15 +1,10 @@
-"""Remarks for the user about arrays or files that are not read, and about data with an unexpected scale."""
+"""Remarks for the user about arrays or files that are not read."""
 
 import collections
 import os
 from collections.abc import Iterable
 
-import numpy as np
-
-from ae_jax.data import lazy_arrays
-
 _MOST_NAMES = 8  # maximum number of names in a remark
-_FIRST = 16  # number of examples to check first, which nearly always contain a byte above 1
 
 
 def not_read(where: str, names: Iterable[str], reason: str) -> list[str]:
@@ -35,30 +30,3 @@ def counted(count: int, noun: str) -> str:
 def visible(folder: str | os.PathLike[str]) -> list[str]:
   """Returns the names in a folder that do not begin with a dot."""
   return [name for name in os.listdir(folder) if not name.startswith(".")]
-
-
-def binary_bytes(where: str, examples: lazy_arrays.MaybeLazy) -> list[str]:
-  """Returns a warning if uint8 examples contain only 0 and 1: scaled by 1/255, they would be nearly constant."""
-  if examples.dtype != np.uint8:
-    return []
-  checked = _checked_rows(examples)
-  if examples[:_FIRST].max() > 1 or checked.max() != 1:
-    return []
-  return [
-    f"{where}: every byte is 0 or 1, but bytes should range from 0 to 255; store 0 and 255, or floats 0.0 and 1.0"
-  ]
-
-
-def float_range(where: str, examples: lazy_arrays.MaybeLazy) -> list[str]:
-  """Returns a remark with the smallest and largest value of floating-point examples; [] for other examples."""
-  if not np.issubdtype(examples.dtype, np.floating):
-    return []
-  checked = _checked_rows(examples)
-  return [f"{where}: the values of the training examples are from {checked.min():.4g} to {checked.max():.4g}"]
-
-
-def _checked_rows(examples: lazy_arrays.MaybeLazy) -> np.ndarray:
-  """Returns all examples in memory, or some rows of a `LazyArray`."""
-  if isinstance(examples, np.ndarray):
-    return examples
-  return lazy_arrays.read_rows(examples, lazy_arrays.probe_indices(len(examples)))

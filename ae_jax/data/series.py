@@ -45,7 +45,7 @@ def ucr(name: str, path: str) -> dict[str, Any]:
     raise errors.UserError(
       f"{where}: {test_file.name} not found, and no class is large enough to hold out a fifth of it; add a test file"
     )
-  return splits.split(train, train_labels, held_out) | {"remarks": notes}
+  return {"train": train, "train_labels": train_labels, "held_out": held_out, "remarks": notes}
 
 
 def _names(path: str | pathlib.Path, where: str) -> list[str]:
@@ -160,7 +160,7 @@ def heartbeats(name: str, path: str) -> dict[str, Any]:
   x += 0.05 * rng.normal(size=(_SERIES, 1)) * np.sin(wander) + 0.02 * rng.normal(size=x.shape)
   x = (x - x.mean(1, keepdims=True)) / x.std(1, ddof=1, keepdims=True)
   x = x.round(4).astype(np.float32)[..., None]
-  return splits.split(x, labels, splits.last_of_each_class(labels, 1 / 5))
+  return splits.split(x, labels, splits.last_of_each_class(labels, 1 / 5)) | {"class_names": HEARTBEATS}
 
 
 # Effect of the anomalies on the heights of a wave: (heights [N, beats], labels [N, 1], early [N, beats]) -> heights.

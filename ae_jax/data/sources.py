@@ -1,9 +1,11 @@
 """Data sources: functions (name, path) -> {"train": examples, "test": examples, "train_labels": labels [N], ...}.
 
 Images are [N, H, W, C], and time series [N, T, C]. Built-in data sets are ndarrays. Data sets that may be large are
-`LazyArray`s, and a source reads none of their rows. Labels are optional. A source may also return `remarks` and, if the
-generating factors are known, `train_factors`, `test_factors` and `factor_values` (see `ae_jax.data.Dataset`).
-`scaled_to_unit` says that the examples are integers that were scaled to floats in [0, 1].
+`LazyArray`s, and a source reads none of their rows. Labels are optional. A source may also return `remarks`,
+`class_names` and, if the generating factors are known, `train_factors`, `test_factors` and `factor_values` (see
+`ae_jax.data.Dataset`). A source without a test set returns all examples as "train", and `held_out`, the mask [N] of the
+examples that become the test set. `scaled_to_unit` says that the examples are integers that were scaled to floats in
+[0, 1].
 """
 
 import dataclasses
@@ -13,7 +15,7 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -80,6 +82,7 @@ def tfds(name: str, path: str) -> dict[str, Any]:
     version = ";".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
     others, read = set(builder.info.splits) - set(halves.values()), " and ".join(halves.values())
     arrays = {"remarks": remarks.not_read(where, others, f"the splits that are read are {read}")}
+    arrays |= {"class_names": _class_names(builder.info.features[label_key])} if label_key else {}
     for half, split in halves.items():
       records = builder.as_data_source(split=split, decoders=skip)
       cache_key = (f"{name}-{half}", f"{builder.data_path} {split} {version}")
@@ -127,6 +130,12 @@ def _lazy_split(
   }
 
 
+def _class_names(feature: Any) -> tuple[str, ...] | None:
+  """Returns the class names of a label feature; None if they are only the numbers of the labels."""
+  names = tuple(feature.names)
+  return None if names == tuple(map(str, range(len(names)))) else names
+
+
 def _convert_errors(where: str) -> AbstractContextManager[None]:
   """Converts any exception of TFDS, the network or the file system to a one-line UserError."""
   return errors.convert_errors(f"{where}: TensorFlow Datasets cannot read this data set")
@@ -168,6 +177,30 @@ def _image_set(builder: Any, where: str) -> tuple[str, str | None, dict[str, str
   return images[0], labels[0] if labels else None, {"train": "train", "test": held_out[0]}
 
 
+def read(name: str, path: str, options: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the arrays of a source.
+
+  Args:
+    name: A key of `SOURCES`, or the name of an image data set of TensorFlow Datasets.
+    path: Path of the file or folder to read, or "".
+    options: Values of keys in `DEFAULTS`.
+
+  Raises:
+    UserError: The source does not take an option, or the data cannot be read.
+  """
+  taken = OPTIONS.get(name, ())
+  for key, value in options.items():
+    # earlier versions did not rotate images: their configs have exif_orientation=False for every source
+    if key in taken or value == DEFAULTS[key] or key == "exif_orientation":
+      continue
+    sources = " or ".join(source for source, keys in OPTIONS.items() if key in keys)
+    raise errors.UserError(
+      f"config.data.{key}={errors.format_value(value)}: is used only for config.data.name={sources}, not for {name!r}; "
+      "remove it"
+    )
+  return SOURCES.get(name, tfds)(name, path, **{key: value for key, value in options.items() if key in taken})
+
+
 SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
   "mnist_5k": mnist_5k,
   "digits": digits,
@@ -179,5 +212,10 @@ SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
   "heartbeats": series.heartbeats,
 }
 
-# Sources of image files, which take `image_sets.Options` as a third argument.
-IMAGE_FILES = ("folder",)
+# Keys of `config.data` that only some sources take, with their defaults.
+DEFAULTS: dict[str, Any] = {
+  **{"x": "", "y": "", "layout": "nhwc"},
+  **{"size": (), "fit": "stretch", "channels": 0, "on_bad": "error", "exif_orientation": True},
+}
+_OF_ARRAYS, _OF_IMAGES = ("x", "y", "layout"), ("size", "fit", "channels", "on_bad", "exif_orientation")
+OPTIONS = {"npz": _OF_ARRAYS, "npy": _OF_ARRAYS, "folder": _OF_IMAGES}  # source -> keys that it takes

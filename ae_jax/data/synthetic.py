@@ -72,6 +72,7 @@ def factors(name: str, path: str) -> dict[str, Any]:
     "train_factors": indices[~held_out],
     "test_factors": indices[held_out],
     "factor_values": FACTORS,
+    "class_names": FACTORS["shape"],
   }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays
+from ae_jax.data import lazy_arrays, splits
 
 SOURCES = ("npz", "npy")  # data sources that can hold a record
 
@@ -33,8 +33,9 @@ def check(name: str, kind: str, window: int, stride: int) -> None:
 def cut(arrays: dict[str, Any], window: int, stride: int, where: str) -> list[str]:
   """Replaces the records [T] or [T, C] of a source by their windows [N, window, C], in place.
 
-  Windows start every `stride` steps. They are cut from the training and the test record separately, so no window
-  contains steps of both. The label of a window is the largest label of its steps.
+  Windows start every `stride` steps. Without a test record, the last fifth of the record is the test record. Windows
+  are cut from both separately, so no window contains steps of both. The label of a window is the largest label of
+  its steps.
 
   Returns:
     Remarks about the number of windows, and about the steps at the end of a record that are in no window.
@@ -43,6 +44,8 @@ def cut(arrays: dict[str, Any], window: int, stride: int, where: str) -> list[st
     UserError: A record has more than 2 axes or is shorter than a window.
   """
   stride, notes = stride or window, []
+  if arrays.pop("held_out", None) is not None:
+    arrays |= splits.split(arrays["train"], arrays.get("train_labels"), splits.last_fifth(len(arrays["train"])))
   for half, name in {"train": "training record", "test": "test record"}.items():
     record = arrays[half]
     if len(record.shape) > 2:

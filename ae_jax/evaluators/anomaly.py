@@ -45,7 +45,7 @@ def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields the AUROC and the average precision of each score, the AUROC of each anomalous class, and a figure."""
-  anomalous, labels = context.dataset.anomalous, context.dataset.test_labels
+  anomalous, labels, normal = context.dataset.anomalous, context.dataset.test_labels, context.dataset.one_class
   assert labels is not None  # ensured by the requirement "one_class"
   assert anomalous is not None
   classes = np.unique(labels[anomalous])
@@ -64,10 +64,12 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
       subsets = [~anomalous | (labels == anomaly) for anomaly in classes]
       areas = [auroc(values[subset], anomalous[subset]) for subset in subsets]
       yield from ((f"auroc/{name}/class_{anomaly}", area) for anomaly, area in zip(classes, areas, strict=True))
-      lines[label] = np.array([classes, areas], np.float64)
+      x = np.arange(len(classes)) if context.dataset.class_names else classes
+      lines[label] = np.array([x, areas], np.float64)
   if by_class:
-    title = f"AUROC of each anomalous class against the normal class {context.dataset.one_class}"
-    yield "auroc_by_class", figures.Lines(title, lines, "class", "area under the ROC curve")
+    title = f"AUROC of each anomalous class against the normal class {context.dataset.class_name(normal)}"
+    names = tuple(map(context.dataset.class_name, classes)) if context.dataset.class_names else ()
+    yield "auroc_by_class", figures.Lines(title, lines, "class", "area under the ROC curve", names)
 
 
 def mahalanobis(

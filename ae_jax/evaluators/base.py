@@ -34,7 +34,7 @@ def _has_factors(model: Any, dataset: data.Dataset) -> bool:
 NEEDS: dict[str, Need] = {
   "anomalies": Need(
     lambda model, dataset: bool(np.any(dataset.anomalous)),
-    "normal and anomalous test examples; with config.data.one_class={dataset.one_class} there are no anomalies: "
+    "normal and anomalous test examples; with config.data.one_class={dataset.one_class_name} there are no anomalies: "
     "use a test set with several labels",
   ),
   "discrete_code": Need(
@@ -48,7 +48,7 @@ NEEDS: dict[str, Need] = {
   ),
   "normal_examples": Need(
     lambda model, dataset: not np.all(dataset.anomalous),
-    "normal and anomalous test examples; with config.data.one_class={dataset.one_class} there are no normal "
+    "normal and anomalous test examples; with config.data.one_class={dataset.one_class_name} there are no normal "
     "examples: choose a label of the test set",
   ),
   "one_class": Need(

@@ -61,6 +61,7 @@ class Lines:
   lines: dict[str, np.ndarray]  # name of a line -> [2, K]: x and y of its K points
   x_label: str
   y_label: str
+  x_names: tuple[str, ...] = ()  # names of x = 0, 1, ... on the axis; () for numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Points:
   views: dict[str, np.ndarray]  # name of a projection -> points [N, 2]
   examples: np.ndarray  # [N, ...]
   labels: np.ndarray  # int [N], all 0 if there are no labels
+  class_names: tuple[str, ...] = ()  # names of the labels 0, 1, ...; () if they have none
 
 
 @dataclasses.dataclass(frozen=True)

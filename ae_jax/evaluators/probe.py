@@ -206,7 +206,8 @@ def latent_map(context: EvalContext) -> Iterator[tuple[str, figures.Points]]:
   views = {name: np.asarray(points, np.float32) for name, points in views.items() if points is not None}
   labels = np.zeros(len(mapped), int) if context.test_labels is None else context.test_labels[mapped]
   title = "Latent codes of test examples, projected to two dimensions"
-  yield "latent_map", figures.Points(title, views, context.test[mapped], labels)
+  names = context.dataset.class_names or ()
+  yield "latent_map", figures.Points(title, views, context.test[mapped], labels, names)
 
 
 def _by_pca(codes: Float[np.ndarray, "examples latent"]) -> Float[np.ndarray, "examples 2"]:

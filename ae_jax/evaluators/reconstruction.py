@@ -137,7 +137,7 @@ def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
   for label, mean in zip(classes, means, strict=True):
     yield f"squared_error/class_{label}", float(mean)
   title = "Mean squared error per example, for each class of the test set"
-  names = tuple(map(str, classes))
+  names = tuple(map(context.dataset.class_name, classes))
   yield "squared_error_by_class", figures.Bars(title, names, means, "class", "squared error per example")
 
 

@@ -23,6 +23,7 @@ from bokeh.models import (  # type: ignore[attr-defined]
 )
 from bokeh.plotting import figure
 
+from ae_jax.data import labels
 from ae_jax.evaluators import figures
 from ae_jax.report import sprites
 from ae_jax.runs import metric_names
@@ -135,6 +136,9 @@ def lines(item: figures.Lines) -> Chart:
   chart = _figure(300, item.x_label, item.y_label)
   legend = dict(zip(item.lines, itertools.cycle(LINES)))
   points = {name: np.asarray(line, np.float64) for name, line in item.lines.items()}
+  if item.x_names:
+    chart.xaxis.ticker = list(range(len(item.x_names)))
+    chart.xaxis.major_label_overrides = dict(enumerate(item.x_names))
   renderers = [_line(chart, name, x, y, legend[name], 6, name) for name, (x, y) in points.items()]
   tooltips = [("", "@name"), (item.x_label, "@x{%.4g}"), (item.y_label, "@y{%.4g}")]
   _add_hover(chart, tooltips, renderers=renderers)
@@ -184,14 +188,15 @@ def points(item: figures.Points, sheet: sprites.Sheet) -> Chart:
     columns |= {f"x{view}": coordinates[:, 0], f"y{view}": coordinates[:, 1]}
   columns |= {"left": numbers % sheet.columns * sheet.width * sheet.scale}
   columns |= {"top": numbers // sheet.columns * sheet.height * sheet.scale}
-  columns |= {"label": item.labels, "number": numbers}
-  for number, (label, colour) in enumerate(zip(classes, colours, strict=True)):
+  names = [labels.class_name(label, item.class_names) for label in classes]
+  columns |= {"label": np.array(names)[of_class] if item.class_names else item.labels, "number": numbers}
+  for number, (name, colour) in enumerate(zip(names, colours, strict=True)):
     source = ColumnDataSource({name: values[of_class == number] for name, values in columns.items()})
-    chart.scatter("x0", "y0", source=source, size=7, color=colour, alpha=0.8, line_color=None, name=str(label))
+    chart.scatter("x0", "y0", source=source, size=7, color=colour, alpha=0.8, line_color=None, name=name)
   caption = "class @label" if len(classes) > 1 else "example @number"
   tooltip = f'<div class="thumb" style="{_thumbnail_style(sheet)}"></div><div>{caption}</div>'
   chart.add_tools(HoverTool(tooltips=tooltip, point_policy="snap_to_data", limit=1, show_arrow=False))
-  return _exported(chart, zip(map(str, classes), colours, strict=True) if len(classes) > 1 else ())
+  return _exported(chart, zip(names, colours, strict=True) if len(classes) > 1 else ())
 
 
 def _thumbnail_style(sheet: sprites.Sheet) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ae_jax.data import ranges
+from ae_jax.data import labels, ranges
 from ae_jax.evaluators import figures
 from ae_jax.report import canvas, channels
 
@@ -207,6 +207,8 @@ def _lines(path: pathlib.Path, item: figures.Lines, value_range: str) -> None:
   for name, (x, y) in item.lines.items():
     axes.plot(x, y, "o-", label=name, markersize=3, linewidth=1.2)
   axes.set(xlabel=item.x_label, ylabel=item.y_label)
+  if item.x_names:
+    axes.set_xticks(range(len(item.x_names)), item.x_names, rotation=30 if len("".join(item.x_names)) > 60 else 0)
   axes.grid(alpha=0.2)
   if item.lines:
     axes.legend(fontsize=8)
@@ -225,7 +227,8 @@ def _points(path: pathlib.Path, item: figures.Points, value_range: str) -> None:
     axes.set_title(name, fontsize=8)
     for number, label in enumerate(classes):
       colour = f"C{number}" if few else canvas.shade("turbo", number / (len(classes) - 1))
-      axes.scatter(*view[numbers == number].T, s=6, color=colour, label=str(label), linewidths=0)
+      name = labels.class_name(label, item.class_names)
+      axes.scatter(*view[numbers == number].T, s=6, color=colour, label=name, linewidths=0)
   if len(classes) > 1 and few:
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=7, markerscale=2)
   figure.savefig(path)

@@ -3,12 +3,13 @@
 import dataclasses
 import math
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ae_jax import config as configs
 from ae_jax import errors
-from ae_jax.data import ranges
+from ae_jax.data import labels, ranges
 from ae_jax.evaluators import figures, results
 from ae_jax.report import blocks, charts, messages, page, tables, verdict
 from ae_jax.runs import logs, metric_names, run_folder
@@ -34,6 +35,7 @@ _TILES = (  # metric, label, text below the value, metric that fills the {} of t
   ("probe/linear/code", "linear probe accuracy, latent codes", "on raw examples: {}", "probe/linear/pixels"),
   ("generation/nll", "negative log-likelihood, nats", "negative ELBO: {}", "generation/negative_elbo"),
 )
+_CLASS = re.compile(r"\bclass (\d+)$")  # a class in the readable name of a metric
 _SCRIPT = """import json, pathlib
 from ae_jax import config, train
 
@@ -170,16 +172,33 @@ class RunReport:
     names = [*evaluation.values, *evaluation.remarks]
     for evaluator in dict.fromkeys(name.partition("/")[0] for name in names):
       lines, more = tables.of_values(_of_evaluator(evaluator, evaluation.values))
+      more = [self._with_class_names(table) for table in more]
       remarks = _of_evaluator(evaluator, evaluation.remarks).values()
       groups.append(_group(_capitalised(evaluator), [], lines, more, remarks))
     return groups
+
+  def _with_class_names(self, table: tables.Table) -> tables.Table:
+    """Returns a table with the names of classes in place of their labels: "class 0" becomes "class good"."""
+    head, lines = table
+    named = lambda text: _CLASS.sub(lambda match: f"class {labels.class_name(int(match[1]), self._class_names)}", text)
+    return list(map(named, head)), [[named(first), *rest] for first, *rest in lines]
+
+  @property
+  def _class_names(self) -> tuple[str, ...]:
+    """Names of the labels 0, 1, ...; () if they have none."""
+    return tuple(self.description["data"].get("class_names", ()))
+
+  def _setting(self, key: str, value: Any) -> str:
+    """Returns the value of a config key as text; a label with its name."""
+    is_label = key == "data.one_class" and value is not None
+    return labels.with_name(value, self._class_names) if is_label else tables.text(value)
 
   def _run(self) -> list[blocks.Block]:
     """Returns blocks with the command, the environment and the config of the run."""
     settings = configs.flat(self.config)
     defaults = configs.flat(configs.as_json(configs.base(self.config["data"]["name"])))
     lines = [
-      {"cells": (key, tables.text(value)), "changed": key in defaults and defaults[key] != value}
+      {"cells": (key, self._setting(key, value)), "changed": key in defaults and defaults[key] != value}
       for key, value in settings.items()
     ]
     environment = [

@@ -1,6 +1,7 @@
 """Run folders: starts, continues and extends runs, and reads and writes config.json."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -43,14 +44,14 @@ def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, dev
 
 def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
   sizes = {"train": len(dataset.train), "test": len(dataset.test)}
-  standardisation = {"standardisation": dataset.standardisation.as_json()} if dataset.standardisation else {}
-  return {
-    "shape": list(dataset.shape),
-    **sizes,
-    **dataset.fingerprints,
-    **standardisation,
-    "remarks": list(dataset.remarks),
-  }
+  described = {"shape": list(dataset.shape), **sizes, **dataset.fingerprints, "remarks": list(dataset.remarks)}
+  if dataset.class_names:
+    described["class_names"] = list(dataset.class_names)
+  if dataset.scaling:
+    described["scaling"] = dataclasses.asdict(dataset.scaling)
+  if dataset.standardisation:
+    described["standardisation"] = dataset.standardisation.as_json()
+  return described
 
 
 @contextlib.contextmanager
@@ -88,30 +89,41 @@ def _check_is_run_or_empty(workdir: pathlib.Path) -> None:
 def begin(workdir: pathlib.Path, description: Mapping[str, Any]) -> list[str]:
   """Writes config.json into a `locked` folder, or checks that the folder holds a run with the same config and data.
 
-  If the config differs only by a larger number of epochs, the run is extended, and config.json is replaced.
+  If the config differs only by a larger number of epochs, the run is extended, and config.json is replaced. If it
+  differs only by the path of the same data, the new path is stored.
 
   Args:
     workdir: The run folder.
     description: Contents of config.json; see `describe`.
 
   Returns:
-    Messages for the user about the extension; [] if the run is not extended.
+    Messages for the user about the extension or the new path.
 
   Raises:
     UserError: The folder holds a run with another config or other data, or it is not writable. Nothing is changed.
   """
   file = workdir / "config.json"
   part = workdir / "config.json.part"
-  extended = _extension(workdir, description)
-  if not extended and file.exists():
+  notes, contents = _extension(workdir, description), description
+  if not notes and file.exists():
     check_same(workdir, description)
+    notes, contents = _moved(workdir, description)
   with errors.convert_os_errors(f"--workdir={workdir}"):
-    if extended or not file.exists():
-      part.write_text(json.dumps(description, indent=2) + "\n")
+    if notes or not file.exists():
+      part.write_text(json.dumps(contents, indent=2) + "\n")
       os.replace(part, file)
     elif not os.access(workdir, os.W_OK):
       raise PermissionError(13, "Permission denied")
-  return extended
+  return notes
+
+
+def _moved(workdir: pathlib.Path, description: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+  """Returns a message if the path of the data has changed ([] if not), and the stored description with the new path."""
+  stored, path = read_description(workdir), description["config"]["data"]["path"]
+  before = stored["config"]["data"]["path"]
+  stored["config"]["data"]["path"] = path
+  note = f"config.data.path: the same data are now read from {path!r}, not {before!r}"
+  return [] if before == path else [note], stored
 
 
 def _extension(workdir: pathlib.Path, description: Mapping[str, Any]) -> list[str]:
@@ -150,20 +162,22 @@ def check_same(workdir: pathlib.Path, description: Mapping[str, Any]) -> None:
   _check_same_data(workdir, stored["data"], description["data"], description["config"]["data"])
 
 
-def load_data(workdir: str | os.PathLike[str], config: ConfigDict) -> data.Dataset:
+def load_data(workdir: str | os.PathLike[str], config: ConfigDict, path: str = "") -> data.Dataset:
   """Loads the data set of the run in a folder.
 
   Args:
     workdir: The run folder.
     config: The config of the run.
+    path: Path of the data if it differs from `config.data.path`; "" if not.
 
   Raises:
     UserError: The data differ from the data that the run was trained on, or they cannot be loaded.
   """
   workdir = paths.local_path("workdir", workdir)
   configs.check_analyzed(config)
-  dataset = data.load(**config.data)
-  _check_same_data(workdir, read_description(workdir)["data"], _describe_data(dataset), config.data.to_dict())
+  section = config.data.to_dict() | ({"path": path} if path else {})
+  dataset = data.load(**section)
+  _check_same_data(workdir, read_description(workdir)["data"], _describe_data(dataset), section)
   return dataset
 
 

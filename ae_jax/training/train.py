@@ -47,7 +47,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
     cache.keep_compiled_programs()
     training, state = _training(experiment, description, workdir, mesh, profile=profile, received=received, stack=stack)
     state = loop.train(training, state)
-    run = api.make_run(distributed.fetch(state.evaluated, mesh), config, experiment.model, workdir, int(state.step))
+    variables = distributed.fetch(state.evaluated, mesh)
+    run = api.make_run(variables, config, experiment.model, workdir, int(state.step), described=description["data"])
     if jax.process_index() == 0:
       _analyze(run, experiment, description, workdir, training.recorders[0], received)
   return run.metrics

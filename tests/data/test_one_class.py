@@ -31,13 +31,15 @@ def test_label_minus_one_selects_a_class_if_an_example_has_it(load, placement):
   assert (everything.anomalous, everything.one_class, everything.remarks) == (None, None, ())
 
 
-@pytest.mark.parametrize("labels", [None, MINUS + 1, MINUS.astype(float), MINUS.astype(str)])
+@pytest.mark.parametrize("labels", [None, MINUS + 1, MINUS / 2, np.where(MINUS > 0, "a", "b")])
 def test_label_minus_one_that_no_example_has_selects_all_with_a_remark(load, labels):
   given = {} if labels is None else {"y_train": labels}
   dataset = load(-1, x_train=EXAMPLES, **given)
   assert len(dataset.train) == 20
   assert (dataset.anomalous, dataset.one_class) == (None, None)
-  assert dataset.remarks == ("config.data.one_class=-1: no example has this label, so examples of all labels are used",)
+  assert dataset.remarks[-1] == (
+    "config.data.one_class=-1: no example has this label, so examples of all labels are used"
+  )
 
 
 def test_label_minus_one_in_one_half_only_is_refused(load):
@@ -74,11 +76,64 @@ def test_error_messages_about_missing_labels_do_not_contradict_each_other(load):
   assert "the evaluator 'anomaly'" in str(second.value)
 
 
-@pytest.mark.parametrize(("labels", "dropped"), [(MINUS, 6), (np.ones(24, int), 0)])
+@pytest.mark.parametrize(("labels", "dropped"), [(MINUS, 8), (np.ones(24, int), 0)])
 def test_number_of_dropped_examples_is_reported(load, labels, dropped):
-  dataset = load(1, x_train=EXAMPLES, y_train=labels)
-  assert 20 - len(dataset.train) == dropped
+  dataset = load(1, x_train=EXAMPLES, y_train=labels, x_test=EXAMPLES, y_test=MINUS)
+  assert 24 - len(dataset.train) == dropped
   assert len(dataset.remarks) == (dropped > 0)
   for remark in dataset.remarks:
-    assert remark.startswith("config.data.one_class=1: dropped 6 training examples of other labels; ")
-    assert remark.endswith("; the test set has 2 examples of other labels")
+    assert remark.startswith("config.data.one_class=1: dropped 8 training examples of other labels; ")
+    assert remark.endswith("; the test set has 8 examples of other labels")
+
+
+@pytest.mark.parametrize("placement", ["memory", "stream"])
+def test_without_a_test_set_no_example_of_another_class_is_lost(load, placement):
+  labels = np.arange(24) % 8 == 0  # 3 anomalies
+  everything = load(None, placement, x_train=EXAMPLES, y_train=labels)
+  dataset = load(0, placement, x_train=EXAMPLES, y_train=labels)
+  assert dataset.anomalous.sum() == 3
+  both = np.concatenate([dataset.train[:], dataset.test]).ravel()
+  np.testing.assert_array_equal(np.sort(both), EXAMPLES.ravel())
+  normal_tested = dataset.test[~dataset.anomalous]  # the examples that are drawn without one_class
+  np.testing.assert_array_equal(normal_tested, everything.test[everything.test_labels == 0])
+  (remark,) = dataset.remarks
+  assert f"the test set has all 3 examples of other classes, and {len(normal_tested)} of this class" in remark
+
+
+def test_some_of_a_rare_class_is_tested_even_if_none_was_drawn(load):
+  drawn = load(None, x_train=EXAMPLES).test.ravel()
+  rare = np.flatnonzero(~np.isin(EXAMPLES.ravel(), drawn))[:3]
+  labels = np.ones(24, int)
+  labels[rare] = 0
+  dataset = load(0, x_train=EXAMPLES, y_train=labels)
+  assert (len(dataset.train), (~dataset.anomalous).sum()) == (2, 1)
+  labels[rare[0]] = 1
+  with pytest.raises(errors.UserError, match="has only 2 examples of this class; at least 3"):
+    load(0, x_train=EXAMPLES, y_train=labels)
+
+
+NAMES = np.array(["good", "bent", "broken large"])[np.arange(24) % 3]
+
+
+@pytest.mark.parametrize("labels", [NAMES, NAMES.astype("S")])
+def test_a_class_is_chosen_by_its_name_or_its_label(load, labels):
+  arrays = {"x_train": EXAMPLES, "y_train": labels}
+  named, numbered = load("good", **arrays), load(2, **arrays)
+  assert named.class_names == ("bent", "broken large", "good")
+  assert (named.one_class, named.one_class_name) == (2, "2 (good)")
+  assert named.fingerprints == numbered.fingerprints
+  with pytest.raises(errors.UserError, match=r"'god': is no class .*did you mean 'good'\? known: bent, broken large"):
+    load("god", **arrays)
+  with pytest.raises(errors.UserError, match=r"=3: no training example .* known labels: 0 \(bent\), 1 \(broken large"):
+    load(3, **arrays)
+
+
+def test_a_number_as_text_means_the_label_and_names_need_named_classes(load):
+  arrays = {"x_train": EXAMPLES, "y_train": MINUS}
+  assert load("-1", **arrays).one_class == -1
+  with pytest.raises(errors.UserError, match=r"'good': is no class .*; the classes have no names"):
+    load("good", **arrays)
+  with pytest.raises(errors.UserError, match="have no labels"):
+    load("good", x_train=EXAMPLES)
+  mixed = np.array(["10", "ant", "bee"])[np.arange(24) % 3]
+  assert load(10, x_train=EXAMPLES, y_train=mixed).one_class_name == "0 (10)"

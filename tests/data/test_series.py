@@ -126,6 +126,7 @@ def test_single_series_and_halves_of_unequal_length_are_refused(tmp_path):
 
 def test_one_class_drops_training_examples_only(tmp_path):
   path = write(tmp_path / "Made_TRAIN.txt")
+  write(tmp_path / "Made_TEST.txt", TABLE[::2], LABELS[::2])
   whole, part = load(path), load(path, 5)
   np.testing.assert_array_equal(part.train, whole.train[whole.train_labels == 5])
   assert set(part.train_labels) == {5}
@@ -145,7 +146,7 @@ def test_one_class_works_for_any_source_and_needs_integer_labels(tmp_path):
   images = np.zeros((9, 3, 3), np.uint8)
   for arrays, message in [
     ({}, "the test examples of .* have no labels; add them, or remove .* 'anomaly'"),
-    ({"y_train": np.arange(9.0)}, "labels of dtype float64; expected integers"),
+    ({"y_train": np.arange(9) / 2}, "labels of dtype float64; expected integers"),
     ({"y_train": np.arange(9), "x_test": images}, "the test examples of .* have no labels"),
   ]:
     np.savez(tmp_path / "data.npz", x_train=images, **arrays)

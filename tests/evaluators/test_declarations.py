@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from conftest import FAMILIES, ROOT, config_of
 
-from ae_jax import config as configs
 from ae_jax import data, errors, evaluators, models
 from ae_jax.evaluators import EVALUATORS, Analysis, Evaluator, base, figures, reconstruction
 from ae_jax.evaluators.context import EvalContext
@@ -250,4 +249,4 @@ def test_the_config_lists_the_registered_evaluators():
   others = [each for each in EVALUATORS.values() if each is not reconstruction.EVALUATOR]
   assert at_each == {each.name for each in others if each.metrics}
   assert once == {each.name for each in others if each.analyses}
-  assert set(configs.ANALYSES) <= once
+  assert set(keys.ANALYSES) <= once

@@ -15,6 +15,7 @@ from ae_jax import api, data, models
 from ae_jax.data import dimension
 from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import figures, latent, posterior, sparsity, spectra
+from ae_jax.models import inference
 from ae_jax.ops import losses
 
 SHAPE = (3, 2, 1)
@@ -200,7 +201,7 @@ def test_results_equal_the_metrics_of_the_evaluation_during_training():
 
 def test_results_do_not_depend_on_the_batch_size(monkeypatch):
   monkeypatch.setattr(contexts, "_BATCH", 16)
-  monkeypatch.setattr(api, "_LARGEST_BATCH", 8)
+  monkeypatch.setattr(inference, "_LARGEST_BATCH", 8)
   batched, expected = analyze(gaussian(examples(37))), analyzed()[1]
   assert set(batched) == set(expected)
   for name, value in expected.items():

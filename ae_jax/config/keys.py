@@ -1,0 +1,139 @@
+"""Declares the keys that all configs have, each with its default value and a comment."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+LABEL = (int, str)  # types of a label or class name, as a type of ml_collections
+ANALYSES = ("latent", "probe", "robustness", "generation")  # evaluators of every trained model by default
+
+
+def base(data: str) -> ConfigDict:
+  """Returns a config with the shared keys set to their defaults; a config file adds `model` and changes values.
+
+  Args:
+    data: Name of a data set (see `ae_jax.data.load`), for example "mnist" in `--config=cnn:mnist`.
+  """
+  config = ConfigDict()
+  config.seed = 0  # seed of the initialisation, the order of the examples and all noise
+  config.epochs = {"mnist_5k": 60, "digits": 60}.get(data, 20)  # number of epochs; small data sets need more
+  # Maximum number of examples in a batch. An epoch is split into batches of nearly equal size, so the last batch is not
+  # much smaller than the other batches.
+  config.batch_size = 64
+  _add_data(config, data)
+  _add_objective(config)
+  _add_optimizer(config)
+  # Names of the evaluators to run in addition to "reconstruction". At each evaluation: anomaly, codebook, denoising,
+  # posterior, sparsity. Once on the trained model: anomaly, denoising, disentanglement, generation, latent,
+  # logistic_pca, probe, robustness.
+  config.evaluators = (*ANALYSES, "disentanglement") if data == "factors" else ANALYSES
+  config.trackers = ()  # experiment trackers in addition to TensorBoard: mlflow, wandb
+  _add_devices(config)
+  _add_early_stopping(config)
+  config.eval_every_epochs = 1  # epochs between evaluations; the last epoch is always evaluated
+  # Epochs between checkpoints. The last epoch is always saved. The model is evaluated before each of these checkpoints.
+  config.checkpoint_every_epochs = {"mnist_5k": 30, "digits": 30}.get(data, 5)
+  config.log_every_steps = 50  # steps between records of train/loss; each record is the mean loss over these steps
+  return config
+
+
+def _add_data(config: ConfigDict, data: str) -> None:
+  """Adds the keys of the data set."""
+  config.data = ConfigDict()
+  # mnist_5k, digits, factors, npz, npy, folder (of images), heartbeats, ucr, or the name of an image data set in
+  # TensorFlow Datasets (TFDS), such as mnist.
+  config.data.name = data
+  # Path of the file or folder for npz, npy, folder and ucr, or the data folder of TFDS. "" for TFDS: $TFDS_DATA_DIR, or
+  # the default folder of TFDS.
+  config.data.path = ""
+  # Value range of the examples: unit [0, 1], symmetric [-1, 1] or real. It determines the output activation.
+  config.data.range = "unit"
+  # Kind of the examples in npz and npy files: table [N, columns], series [N, T, C], images [N, H, W, C] or volumes
+  # [N, D, H, W, C]; auto chooses by the number of axes: 2 table, 3 or 4 images, 5 volumes.
+  config.data.kind = "auto"
+  # Length of the windows, in time steps, that are cut from a long record [T, C] in an npz or npy file; the windows are
+  # the examples. The last fifth of the record is the test set. 0: each row is an example.
+  config.data.window = 0
+  config.data.stride = 0  # time steps from the start of a window to the start of the next; 0: the length of a window
+  # Scaling of the examples: none, or standard (each column or channel gets mean 0 and standard deviation 1 over the
+  # training examples; needs data.range=real). It is stored with the run and applied to new data.
+  config.data.scale = "none"
+  # Placement of the training examples: memory, stream (read during training), or auto (stream if the examples exceed
+  # the memory budget).
+  config.data.placement = "auto"
+  # Memory budget for the training examples in GiB, for the host and for a device. 0: a quarter of the host's memory and
+  # a third of an accelerator's memory.
+  config.data.budget_gib = 0.0
+  # Label or name of the normal class, such as 3 or good. The model is trained only on examples of this class, and test
+  # examples of other classes count as anomalies. None: train on all classes.
+  config.data.one_class = placeholder(LABEL)
+  # Augmentations of the training examples, applied in order: {"name": "flip"} (left to right), {"name": "shift",
+  # "pixels": 2} (for images and series), {"name": "crop", "pixels": 2} (pads, then crops), {"name": "brightness",
+  # "level": 0.2}.
+  config.data.augment = ()
+  # Size of the images of a folder, as height,width or as one side of a square: --config.data.size=64,64 resizes them.
+  # (): as stored.
+  config.data.size = ()
+  # How images of another aspect ratio are resized: stretch, crop (keeps the centre) or pad (with zeros).
+  config.data.fit = "stretch"
+  # Number of channels of the images of a folder: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha). 0: as
+  # stored.
+  config.data.channels = 0
+  config.data.on_bad = "error"  # what to do with damaged image files of a folder: error, or skip (leave them out)
+  config.data.exif_orientation = True  # whether the images of a folder are rotated as their EXIF orientation says
+  # Name of the array of examples in an npz file or a folder of npy files. "": x_train, or train_images as in MedMNIST.
+  config.data.x = ""
+  # Name of the array of labels of these examples. "": y_train or train_labels, or no labels if config.data.x is set.
+  config.data.y = ""
+  config.data.layout = "nhwc"  # order of the axes of images in npz and npy: nhwc (channels last) or nchw
+
+
+def _add_objective(config: ConfigDict) -> None:
+  """Adds the keys of the objective, its schedules and the training stages."""
+  config.objective = ConfigDict()
+  config.objective.name = "reconstruction"  # reconstruction, denoising, layerwise, sparse, contractive or elbo
+  # bernoulli (cross-entropy; needs config.data.range=unit) or gaussian (squared error).
+  config.objective.likelihood = "bernoulli"
+  # Schedules of numeric keys of the objective, such as {"key": "objective.beta", "name": "linear", "start": 0.0,
+  # "epochs": 10}: during 10 epochs the value changes from `start` to the value of the key in the config. "steps" may
+  # replace "epochs". The names are constant, linear, cosine and cyclic.
+  config.schedules = ()
+  # Training stages before the main stage, in order. Each is a dict {"epochs": ..., "objective": {...}}. The optimizer
+  # state is reset at the start of each stage.
+  config.stages = ()
+
+
+def _add_optimizer(config: ConfigDict) -> None:
+  """Adds the keys of the optimizer and of the moving average of the parameters."""
+  config.optimizer = ConfigDict()
+  config.optimizer.name = "adam"  # adam, nadam, rmsprop, adagrad, sgd, momentum or nesterov
+  config.optimizer.learning_rate = 2e-3  # largest learning rate, reached at the end of the warm-up
+  config.optimizer.schedule = "cosine"  # learning-rate schedule: constant, linear (decays to 0) or cosine (decays to 0)
+  config.optimizer.warmup_epochs = 1.0  # number of epochs of linear warm-up of the learning rate
+  config.optimizer.weight_decay = 0.0  # decoupled weight decay, as in AdamW
+  config.optimizer.clip_norm = 0.0  # gradients with a larger global norm are scaled to this norm; 0: no clipping
+  # Decay of the exponential moving average of the parameters, such as 0.999. If it is not 0, the averages are evaluated
+  # instead of the parameters. 0: no averages.
+  config.ema_decay = 0.0
+
+
+def _add_devices(config: ConfigDict) -> None:
+  """Adds the keys of precision, devices, memory, non-finite losses and the time limit."""
+  # Dtype of the model's arithmetic: float32, or bfloat16 for GPU and TPU. Parameters and losses are always float32.
+  config.compute_dtype = "float32"
+  config.parallel = "jit"  # data parallelism over all devices: jit (with sharding) or pmap
+  # Placement of the parameters and the optimizer state: replicated on each device, or sharded over the devices.
+  config.parallel_state = "replicated"
+  config.accumulate = 1  # number of microbatches per batch, computed one after the other to save memory
+  config.remat = False  # recompute activations in the backward pass to save memory (rematerialisation)
+  # What to do if a loss or gradient is not finite: stop (end the run), or skip (do not apply the update, and count it).
+  config.on_nan = "stop"
+  config.max_minutes = 0.0  # time limit in minutes, checked at the end of each epoch; 0: no limit
+
+
+def _add_early_stopping(config: ConfigDict) -> None:
+  """Adds the keys of early stopping, which applies only to single runs; use --halving in sweeps."""
+  config.early_stopping = ConfigDict()
+  config.early_stopping.metric = ""  # metric to watch, such as "test/squared_error"; "": no early stopping
+  config.early_stopping.patience = 5  # number of evaluations without an improvement after which training stops
+  config.early_stopping.min_change = 0.0  # smallest change that counts as an improvement
+  config.early_stopping.mode = "min"  # min if the metric should decrease, max if it should increase

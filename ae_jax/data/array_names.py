@@ -1,0 +1,79 @@
+"""Names of the arrays of an archive: those that are known, and those that `config.data.x` and `config.data.y` give."""
+
+import math
+from collections.abc import Callable, Mapping
+
+from ae_jax import errors
+from ae_jax.data import lazy_arrays
+
+Headers = Mapping[str, Callable[[], lazy_arrays.LazyArray]]  # name of an array -> function that reads its header
+
+# role -> name, for each set of names that is known; the first is also that of Keras, the second that of MedMNIST
+_KNOWN = (
+  {role: role for role in ("x_train", "x_test", "y_train", "y_test")},
+  {"x_train": "train_images", "x_test": "test_images", "y_train": "train_labels", "y_test": "test_labels"},
+)
+_MOST_LISTED = 8  # maximum number of arrays in a message
+
+
+def choose(headers: Headers, x: str, y: str, where: str) -> dict[str, str]:
+  """Returns the names of the arrays to read, {"x_train": name, "x_test": name, ...}; only that of x_train must exist.
+
+  If `x` is given, labels are read only if `y` is given too. Test examples and their labels keep their known names.
+
+  Args:
+    headers: The arrays that exist.
+    x: `config.data.x`, the name of the training examples; "" for the known names.
+    y: `config.data.y`, the name of their labels.
+    where: Prefix of error messages.
+
+  Raises:
+    UserError: `x` or `y` does not exist, or no name of training examples is known; the message lists the arrays.
+  """
+  for key, value in (("x", x), ("y", y)):
+    if value and value not in headers:
+      raise errors.UserError(
+        f"config.data.{key}={value!r}: is no array of {where}; {errors.suggestion(value, headers)}it contains "
+        f"{_listing(headers)}"
+      )
+  known = next((names for names in _KNOWN if names["x_train"] in headers and x in ("", names["x_train"])), None)
+  if not x and not known:
+    raise errors.UserError(
+      f"{where}: contains no array `x_train`; it contains {_listing(headers)}. {_flags_to_paste(headers)}"
+    )
+  if not x and not y:
+    return dict(known)
+  names = {"x_train": x, **(known or {})}
+  if not y:
+    return {role: name for role, name in names.items() if role in ("x_train", "x_test")}
+  return names | {"y_train": y}
+
+
+def _header(read: Callable[[], lazy_arrays.LazyArray]) -> lazy_arrays.LazyArray | None:
+  """Returns an array whose values are not read; None if it is damaged or contains Python objects."""
+  try:
+    return read()
+  except Exception:  # NumPy, zipfile and zlib raise many types for damaged files
+    return None
+
+
+def _listing(headers: Headers) -> str:
+  """Returns the names, dtypes and shapes of the first arrays as a text."""
+  texts = []
+  for name in list(headers)[:_MOST_LISTED]:
+    array = _header(headers[name])
+    found = "not a readable array" if array is None else f"{array.dtype} {list(array.shape)}"
+    texts.append(f"{name} ({found})")
+  more = len(headers) - len(texts)
+  return ", ".join([*texts, *([f"{more} more"] if more else [])]) or "nothing"
+
+
+def _flags_to_paste(headers: Headers) -> str:
+  """Returns a sentence with the flags that read the largest array as examples, and an array of as many labels."""
+  arrays = {name: array for name in headers if (array := _header(headers[name])) is not None}
+  candidates = {name: array for name, array in arrays.items() if len(array.shape) >= 3 and array.dtype.kind in "biuf"}
+  if not candidates:
+    return "Name the images `x_train`"
+  x = max(candidates, key=lambda name: math.prod(candidates[name].shape))
+  fitting = [name for name, array in arrays.items() if array.shape in ((len(arrays[x]),), (len(arrays[x]), 1))]
+  return f"Add --config.data.x={x}" + (f" --config.data.y={fitting[0]}" if fitting else "")

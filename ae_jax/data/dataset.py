@@ -1,0 +1,134 @@
+"""A training and a test set, with their labels, factors, and what the user should know about them."""
+
+import dataclasses
+import functools
+import hashlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from ae_jax.data import labels, lazy_arrays, ranges
+from ae_jax.data.scaling import Scaling
+from ae_jax.data.standardisation import Standardisation
+from ae_jax.types import KINDS
+
+_DIGESTED_WHOLE = 2**28  # bytes; the fingerprint of a larger data set covers only a sample of the examples
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """Training and test set, uint8 or float32, with optional labels [N].
+
+  Examples are rows of a table [N, columns], series [N, T, C], images [N, H, W, C] or volumes [N, D, H, W, C].
+
+  Training examples that do not fit in memory, and their labels, may be `LazyArray`s, which read rows from files on
+  demand.
+  """
+
+  name: str
+  value_range: str  # range of the values that the model receives, a key of ranges.INTERVALS
+  train: lazy_arrays.MaybeLazy
+  test: np.ndarray
+  train_labels: lazy_arrays.MaybeLazy | None
+  test_labels: np.ndarray | None
+  one_class: int | None = None  # the only label of the training examples; None: any label
+  streams: bool = False  # whether the training examples are copied to the device during training (`streams.chunks`)
+  placement: str = ""  # message for the user: where the training examples are kept, and why
+  train_factors: np.ndarray | None = None  # int [N, factors]: index of the value of each generating factor, if known
+  test_factors: np.ndarray | None = None
+  factor_values: dict[str, Any] = dataclasses.field(default_factory=dict)  # {name of a factor: tuple of its values}
+  standardisation: Standardisation | None = None  # map that was applied to the examples
+  remarks: tuple[str, ...] = ()  # messages for the user about unread or dropped data, or an unexpected scale
+  class_names: tuple[str, ...] | None = None  # name of each label 0, 1, ...; None: the labels have no names
+  scaling: Scaling | None = None  # conversion of the stored examples; None: bytes, or floats as stored
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Shape of an example, such as (H, W, C) for images."""
+    return self.train.shape[1:]
+
+  @property
+  def kind(self) -> str:
+    """Kind of the examples, a value of `types.KINDS`."""
+    return KINDS[len(self.shape)]
+
+  @property
+  def anomalous(self) -> Bool[np.ndarray, " test"] | None:
+    """Mask of the test examples whose label is not `one_class`; None if `one_class` is None."""
+    return None if self.one_class is None else self.test_labels != self.one_class
+
+  def class_name(self, label: Any) -> str:
+    """Returns the name of a class, or its label as a text if it has no name."""
+    return labels.class_name(label, self.class_names)
+
+  @property
+  def one_class_name(self) -> str:
+    """`one_class` as a text, with its name if it has one."""
+    return labels.with_name(self.one_class, self.class_names)
+
+  @functools.cached_property
+  def train_sample(self) -> np.ndarray:
+    """Training examples in memory; for a `LazyArray`, a random sample of them (see `lazy_arrays.sample`)."""
+    return lazy_arrays.sample(self.train)
+
+  @functools.cached_property
+  def span(self) -> ranges.Span:
+    """Interval of the values of the data.
+
+    It depends only on `value_range`, except for floats in the range "real". For these, it extends from the smallest to
+    the largest value of `train_sample`, or has width 1 if the data are constant. Masked elements then become 0 or, if 0
+    is outside the interval, the nearest value inside.
+    """
+    if self.value_range != "real" or self.train.dtype == np.uint8:
+      return ranges.SPANS[self.value_range]
+    low, high = float(self.train_sample.min()), float(self.train_sample.max())
+    return ranges.Span(low, high if high > low else low + 1.0, min(max(0.0, low), high))
+
+  @property
+  def peak(self) -> float:
+    """Width of `span`: the peak value in the definition of PSNR."""
+    return self.span.high - self.span.low
+
+  def fingerprint(self) -> str:
+    """Returns the SHA-256 of the shapes, dtypes and contents of the examples; it is the same for every placement.
+
+    For data sets above 256 MiB, it covers only the first, the last and 1,000 random examples of the training set, and
+    likewise of the test set.
+    """
+    return self._digest(self.train, self.test)
+
+  @functools.cached_property
+  def fingerprints(self) -> dict[str, str | None]:
+    """Fingerprints of the examples, the labels and the factors, as stored in config.json.
+
+    The value is None if there are no labels or no factors. The fingerprint of integer labels and factors depends on
+    their values, not on their dtype. The result is cached, because each sweep member stores it.
+    """
+    fingerprints = {"fingerprint": self.fingerprint()}
+    for name in ("labels", "factors"):
+      halves = [_as_int64(getattr(self, f"{half}_{name}")) for half in ("train", "test")]
+      absent = all(values is None for values in halves)
+      fingerprints[f"{name}_fingerprint"] = None if absent else self._digest(*halves)
+    return fingerprints
+
+  def _digest(self, *halves: lazy_arrays.MaybeLazy | None) -> str:
+    """Returns the SHA-256 of arrays or, if the data set is large, of their rows at `lazy_arrays.probe_indices`."""
+    digest = hashlib.sha256()
+    is_small = lazy_arrays.total_bytes(self.train) + lazy_arrays.total_bytes(self.test) <= _DIGESTED_WHOLE
+    for values in halves:
+      if values is None:
+        digest.update(b"None")
+        continue
+      digest.update(f"{values.dtype.str}{values.shape}".encode())
+      indices = np.arange(len(values)) if is_small else lazy_arrays.probe_indices(len(values))
+      for part in lazy_arrays.parts(values, indices):
+        digest.update(part.view(np.uint8).data)  # arrays of strings do not export a buffer
+    return digest.hexdigest()
+
+
+def _as_int64(values: lazy_arrays.MaybeLazy | None) -> lazy_arrays.MaybeLazy | None:
+  """Returns integers as int64, so their fingerprint depends only on the values; other arrays are unchanged."""
+  if values is None or not np.issubdtype(values.dtype, np.integer):
+    return values
+  return lazy_arrays.map_rows(values, values.shape[1:], "<i8", lambda rows: rows.astype("<i8"))

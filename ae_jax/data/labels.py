@@ -1,0 +1,133 @@
+"""Class labels in any stored form, as integers with optional class names."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from ae_jax import errors
+
+MOST_CLASSES = 1_000  # maximum number of class names, and of columns of one-hot labels
+LARGEST_LABEL = 1024  # bytes per label; labels may be short texts
+_LONGEST_NUMBER = 9  # maximum number of digits of a class name that is used as a label
+_LARGEST_WHOLE = 2**53  # beyond it, floats of 64 bits are not distinct whole numbers
+_FIX = (
+  "store one integer or text per example, or one-hot rows with a single 1; --config.data.x=NAME without config.data.y "
+  "reads the examples without labels"
+)
+
+Labels = dict[str, Shaped[np.ndarray, " examples"]]
+
+
+def as_integers(arrays: Mapping[str, np.ndarray], where: str) -> tuple[Labels, tuple[str, ...] | None, list[str]]:
+  """Returns labels as integers [N], the class names, and remarks for the user.
+
+  Integers are unchanged. Booleans and whole-number floats become integers. The label of a one-hot row [N, K] is the
+  position of its 1, and an axis of size 1 is removed. Texts (also bytes, in UTF-8) are numbered by `numbered`. Floats
+  with fractions are no class labels; they are returned unchanged with a remark.
+
+  Args:
+    arrays: {array name: labels} of all halves of a data set.
+    where: Prefix of error messages.
+
+  Returns:
+    {array name: labels [N]}, the name of each label (None if the labels have no names), and remarks.
+
+  Raises:
+    UserError: An array has another shape or dtype, only some arrays contain texts, or there are too many names.
+  """
+  columns = {name: _column(values, name, where) for name, values in arrays.items()}
+  texts = [name for name, values in columns.items() if values.dtype.kind in "US"]
+  if not texts:
+    results = {name: _whole(values) for name, values in columns.items()}
+    fractions = [name for name, values in results.items() if values.dtype.kind == "f"]
+    unused = "contains numbers with fractions, so it is not used as class labels"
+    return results, None, [f"{where}: `{name}` {unused}" for name in fractions]
+  return *_of_texts(columns, texts, where), []
+
+
+def _of_texts(columns: Labels, texts: Sequence[str], where: str) -> tuple[Labels, tuple[str, ...] | None]:
+  """Returns texts as integers and the class names; `texts` are the names of the arrays that contain texts."""
+  if len(texts) < len(columns):
+    other = next(name for name in columns if name not in texts)
+    raise errors.UserError(
+      f"{where}: `{texts[0]}` contains texts, but `{other}` is {columns[other].dtype}; store the labels of both halves "
+      "in one form"
+    )
+  decoded = {name: _decoded(values, name, where) for name, values in columns.items()}
+  names = np.unique(np.concatenate(list(decoded.values())))
+  if len(names) > MOST_CLASSES:
+    raise errors.UserError(
+      f"{where}: `{texts[0]}` has {len(names):,} different texts; the limit is {MOST_CLASSES:,} classes. Check that "
+      f"they are classes: {_FIX}"
+    )
+  label_of, class_names = numbered(names.tolist())
+  labels = np.array([label_of[name] for name in names.tolist()])
+  return {key: labels[np.searchsorted(names, values)] for key, values in decoded.items()}, class_names
+
+
+def numbered(names: Collection[str]) -> tuple[dict[str, int], tuple[str, ...] | None]:
+  """Returns {class name: label}, and the class names by label.
+
+  The label of a class is its position in the sorted names. If all names are whole numbers of at most 9 digits, it is
+  that number, and the second result is None.
+  """
+  ordered = sorted(set(names))
+  if all(name.isascii() and name.isdecimal() and len(name) <= _LONGEST_NUMBER for name in ordered):
+    numbers = {name: int(name) for name in ordered}
+    if len(set(numbers.values())) == len(numbers):  # "1" and "01" are two classes
+      return numbers, None
+  return {name: position for position, name in enumerate(ordered)}, tuple(ordered)
+
+
+def class_name(label: Any, class_names: Sequence[str] | None) -> str:
+  """Returns the name of a label, or the label itself as a text if it has no name."""
+  return class_names[label] if class_names and 0 <= label < len(class_names) else str(label)
+
+
+def with_name(label: Any, class_names: Sequence[str] | None) -> str:
+  """Returns a label with its name in parentheses, such as "3 (good)", or only the label if it has no name."""
+  name = class_name(label, class_names)
+  return str(label) if name == str(label) else f"{label} ({name})"
+
+
+def check(shape: tuple[int, ...], dtype: np.dtype, name: str, where: str) -> None:
+  """Raises UserError if an array of this shape and dtype cannot be labels; reads no values."""
+  columns = shape[1] if len(shape) == 2 else 1
+  numeric_or_text = dtype.kind in "biuf" or (dtype.kind in "US" and columns == 1)
+  valid = len(shape) in (1, 2) and columns <= MOST_CLASSES and numeric_or_text and dtype.itemsize <= LARGEST_LABEL
+  if not valid:
+    raise errors.UserError(f"{where}: `{name}` is {dtype} {list(shape)}, which are not class labels; {_FIX}")
+
+
+def _column(values: np.ndarray, name: str, where: str) -> Shaped[np.ndarray, " examples"]:
+  """Returns labels [N], [N, 1] or one-hot [N, K] as labels [N]."""
+  check(values.shape, values.dtype, name, where)
+  if values.ndim == 1:
+    return values
+  if values.shape[1] == 1:
+    return values[:, 0]
+  ones = values == 1
+  if not ((ones | (values == 0)).all() and (ones.sum(1) == 1).all()):
+    raise errors.UserError(f"{where}: `{name}` is {values.dtype} {list(values.shape)}, but not one-hot; {_FIX}")
+  return ones.argmax(1)
+
+
+def _whole(values: Shaped[np.ndarray, " examples"]) -> Shaped[np.ndarray, " examples"]:
+  """Returns booleans and whole-number floats as int64, and other numbers unchanged."""
+  if values.dtype.kind == "b":
+    return values.astype(np.int64)
+  if values.dtype.kind != "f" or not (np.isfinite(values) & (np.abs(values) <= _LARGEST_WHOLE)).all():
+    return values
+  return values.astype(np.int64) if (values == np.rint(values)).all() else values
+
+
+def _decoded(values: Shaped[np.ndarray, " examples"], name: str, where: str) -> Shaped[np.ndarray, " examples"]:
+  """Returns texts as Unicode."""
+  if values.dtype.kind == "U":
+    return values
+  try:
+    return np.char.decode(values, "utf-8")
+  except UnicodeDecodeError:
+    raise errors.UserError(f"{where}: `{name}` contains bytes that are not UTF-8; store texts or integers") from None

@@ -1,0 +1,72 @@
+"""Application of a trained model to arrays of any length, in compiled batches."""
+
+import functools
+
+import jax
+import numpy as np
+from jaxtyping import Shaped
+
+from ae_jax.models import Model, Variables
+from ae_jax.ops import losses
+from ae_jax.types import AnyArray, Columns
+
+_LARGEST_BATCH = 256  # examples per call of the model; activations of larger batches do not fit in a CPU's cache
+
+# Methods by name. Each entry is called with (model, output activation), and returns the function that
+# `apply` calls with (variables, array, columns).
+FUNCTIONS = {
+  "encode": lambda model, activation: lambda *args: model.encode(*args).z,
+  "indices": lambda model, activation: lambda *args: model.encode(*args).indices,
+  "decode": lambda model, activation: lambda *args: activation(model.decode(*args)),
+  "lookup": lambda model, activation: lambda variables, array, columns: model.lookup(variables, array),
+  "nearest": lambda model, activation: lambda variables, array, columns: model.nearest_codes(variables, array),
+  "reconstruct": lambda model, activation: lambda *args: activation(model.reconstruct(*args)),
+}
+
+
+def apply(
+  model: Model, variables: Variables, method: str, array: AnyArray, columns: Columns, value_range: str
+) -> Shaped[np.ndarray, "examples ..."]:
+  """Returns the result of a method for each row of an array.
+
+  The array is processed in batches. Their sizes are padded to a power of two, so only few sizes are compiled.
+
+  Args:
+    model: The model.
+    variables: Its variables.
+    method: A key of FUNCTIONS.
+    array: Examples float32 [N, *shape] in the data range, latent codes float32 [N, *code shape], or, for "lookup",
+      indices int32 [N, *index shape].
+    columns: Other inputs of the model, {name: int32 [N]}.
+    value_range: Range of the data, a key of `ranges.INTERVALS`.
+  """
+  function = functools.partial(_apply, model=model, method=method, value_range=value_range)
+  one = lambda rows: jax.ShapeDtypeStruct((1, *rows.shape[1:]), rows.dtype)
+  output = jax.eval_shape(function, variables, one(array), {name: one(rows) for name, rows in columns.items()})
+  results = [np.zeros((0, *output.shape[1:]), output.dtype)]
+  for start in range(0, len(array), _LARGEST_BATCH):
+    batch = {name: rows[start : start + _LARGEST_BATCH] for name, rows in (columns | {"": array}).items()}
+    size = len(batch[""])
+    padding = (1 << (size - 1).bit_length()) - size
+    padded = {name: np.concatenate([r, np.zeros((padding, *r.shape[1:]), r.dtype)]) for name, r in batch.items()}
+    results.append(np.asarray(function(variables, padded.pop(""), padded))[:size])
+  return np.concatenate(results)
+
+
+def attention(model: Model, variables: Variables, x: AnyArray, columns: Columns) -> dict[str, np.ndarray]:
+  """Returns the attention weights of the encoder, {layer: float32 [N, ...]}; {} for an encoder without attention."""
+  if not jax.eval_shape(model.attention, variables, x, columns):
+    return {}  # known from the shapes, without compiling
+  return jax.tree.map(np.asarray, _attention(variables, x, columns, model=model))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "method", "value_range"))
+def _apply(
+  variables: Variables, array: jax.Array, columns: Columns, *, model: Model, method: str, value_range: str
+) -> jax.Array:
+  return FUNCTIONS[method](model, losses.OUTPUT_ACTIVATIONS[value_range])(variables, array, columns)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _attention(variables: Variables, x: jax.Array, columns: Columns, *, model: Model) -> dict[str, jax.Array]:
+  return model.attention(variables, x, columns)
