@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ae_jax import errors
-from ae_jax.config import ANALYSES
+from ae_jax.config.keys import ANALYSES
 from experiments.endurance import values
 
 ROOT = pathlib.Path(__file__).parent.parent.parent

@@ -17,6 +17,7 @@ import pytest
 from conftest import FAMILIES, ROOT, config_of
 
 from ae_jax import data, errors, evaluators, models
+from ae_jax.config import keys
 from ae_jax.evaluators import EVALUATORS, Analysis, Evaluator, base, figures, reconstruction
 from ae_jax.evaluators.context import EvalContext
 from ae_jax.report import run_report, tables
