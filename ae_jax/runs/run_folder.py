@@ -207,7 +207,7 @@ def _check_same_data(
   differing = [_COMPARED[key] for key in compared if stored.get(key) != current[key]]
   if differing:
     raise errors.UserError(
-      f"--workdir={workdir}: the data set of config.data={section} differs from the data that the run was trained on; "
+      f"--workdir={workdir}: config.data.name={section['name']!r} ({section['path']}) is not the data of the run; "
       f"different: {', '.join(differing)}. Restore the data, or train in another folder"
     )
 

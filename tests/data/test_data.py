@@ -68,7 +68,7 @@ def test_labels_of_any_dtype_have_a_fingerprint(dtype):
 
 def test_label_fingerprint_of_large_data_reads_the_probes_only(monkeypatch):
   whole = made().fingerprints["labels_fingerprint"]
-  monkeypatch.setattr(data, "_DIGESTED_WHOLE", 10)
+  monkeypatch.setattr(data.dataset, "_DIGESTED_WHOLE", 10)
   monkeypatch.setattr(lazy_arrays, "PROBES", 2)
   assert made(train_labels=LABELS[:8].copy()).fingerprints["labels_fingerprint"] != whole
   read = []
@@ -80,10 +80,10 @@ def test_label_fingerprint_of_large_data_reads_the_probes_only(monkeypatch):
 @pytest.mark.parametrize("small", ["train", "test"])
 def test_fingerprint_samples_rows_if_both_halves_together_are_large(monkeypatch, small):
   monkeypatch.setattr(lazy_arrays, "PROBES", 1)
-  monkeypatch.setattr(data, "_DIGESTED_WHOLE", 90)
+  monkeypatch.setattr(data.dataset, "_DIGESTED_WHOLE", 90)
   parts = {"train": EXAMPLES[:7], "test": EXAMPLES[:7], small: EXAMPLES[:1]}  # 12 bytes per example
   whole = made(**parts).fingerprint()
-  monkeypatch.setattr(data, "_DIGESTED_WHOLE", 96)
+  monkeypatch.setattr(data.dataset, "_DIGESTED_WHOLE", 96)
   assert made(**parts).fingerprint() != whole
 
 

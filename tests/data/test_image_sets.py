@@ -269,9 +269,8 @@ def test_invalid_options_are_refused(tmp_path, options, message):
 
 @pytest.mark.parametrize("options", [{"size": (8, 8)}, {"channels": 3}, {"on_bad": "skip"}])
 def test_options_of_image_files_are_refused_for_other_sources(options):
-  with pytest.raises(
-    errors.UserError, match=rf"config\.data\.{next(iter(options))}=.* only 'folder' reads image files"
-  ):
+  key = next(iter(options))
+  with pytest.raises(errors.UserError, match=rf"config\.data\.{key}=.* is used only for config\.data\.name=folder"):
     data.load("digits", "", "unit", **options)
 
 

@@ -63,7 +63,7 @@ def test_streamed_mnist_equals_mnist_in_memory():
 
 
 def test_error_for_an_unprepared_set_names_the_commands(tmp_path):
-  with pytest.raises(errors.UserError, match=r"pip install -e '..tfds.'.*tfds build mnist.*mnist_5k needs no prep"):
+  with pytest.raises(errors.UserError, match=r"pip install 'ae_jax.tfds.'.*tfds build mnist.*mnist_5k needs no prep"):
     load("mnist", tmp_path)
 
 
