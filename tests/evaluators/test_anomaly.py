@@ -243,6 +243,18 @@ def test_each_score_separates_planted_anomalies_by_class():
     for name in (f"auroc/{score}", f"auprc/{score}", f"auroc/{score}/class_4", f"auroc/{score}/class_7"):
       assert results[name] == 1.0
   assert set(results["auroc_by_class"].lines) == {label for label, _ in anomaly.SCORES.values()}
+  assert results["auroc_by_class"].x_names == ()
+
+
+def test_figure_shows_the_names_of_the_anomalous_classes():
+  dataset = dataclasses.replace(random_dataset((0, 1, 0, 3, 0)), class_names=("good", "bent", "absent", "hole"))
+  results = dict(anomaly.analyze(context_of(dataset)))
+  figure = results["auroc_by_class"]
+  assert figure.x_names == ("bent", "hole")
+  assert figure.title.endswith("the normal class good")
+  for line in figure.lines.values():
+    assert line[0].tolist() == [0, 1]
+  assert "auroc/pca/class_3" in results
 
 
 def test_areas_do_not_depend_on_the_order_of_the_test_examples():

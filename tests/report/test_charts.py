@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import json
 import math
 import struct
 
@@ -108,6 +109,16 @@ def test_lines_and_heatmaps_hold_their_values():
   assert column(sources(series)[0], "y") == [1.0, 4.0, 2.0]
   for values in (np.eye(3), np.zeros((2, 5))):
     assert every(charts.heatmap(figures.Heatmap("t", "unit", values))["item"], "Image")
+
+
+def test_classes_with_names_are_shown_by_name():
+  examples, labels = made_runs.images(6, side=4), np.array([0, 2, 0, 2, 2, 5])
+  points = figures.Points("t", {"PCA": np.eye(6)[:, :2]}, examples, labels, ("good", "absent", "bent"))
+  chart = charts.points(points, sprites.sheet(sprites.of_examples(examples, 0.0, 1.0), 3, shown=84))
+  assert [name for name, _ in chart["legend"]] == ["good", "bent", "5"]
+  assert {name for source in sources(chart) for name in column(source, "label")} == {"good", "bent", "5"}
+  lines = charts.lines(figures.Lines("t", {"a": np.array([(0, 1), (2.0, 3.0)])}, "x", "y", ("bent", "hole")))
+  assert '"hole"' in json.dumps(lines["item"])
 
 
 @pytest.mark.parametrize("classes", [1, 3, 10, 25])

@@ -38,6 +38,20 @@ def test_report_shows_every_result(tmp_path):
   assert ">Novel</h2>" in text  # an evaluator that the report does not know
 
 
+def test_report_shows_the_names_of_classes(tmp_path):
+  values = [("reconstruction/squared_error/class_0", 1.0), ("reconstruction/squared_error/class_1", 2.0)]
+  folder = made_runs.make(tmp_path / "a", found=values)
+  assert "class 1" in page_of(folder)
+  description = json.loads((folder / "config.json").read_text())
+  description["data"]["class_names"] = ["good", "broken large"]
+  description["config"]["data"]["one_class"] = 0
+  (folder / "config.json").write_text(json.dumps(description))
+  text = page_of(folder)
+  assert "class broken large" in text
+  assert "class 1" not in text
+  assert "0 (good)" in text
+
+
 def test_report_depends_only_on_the_folder(tmp_path):
   made_runs.make(tmp_path / "a", epochs=3, found=RESULTS)
   first = page_of(tmp_path / "a")

@@ -267,6 +267,7 @@ def describe(config, **changes):
   ("changes", "different"),
   [
     ({"y_train": (LABELS + 1) % 3}, "labels"),
+    ({"y_train": LABELS / 2}, "labels"),
     ({"y_train": None}, "labels"),
     ({"x_train": 255 - IMAGES}, "examples"),
     ({"x_train": IMAGES[:, :3]}, "shape, examples"),
@@ -331,3 +332,42 @@ def test_label_minus_one_is_stored_as_none_unless_the_data_contain_it(begin):
     config_again = configs.from_json(run_folder.read_description(workdir)["config"])
     assert len(run_folder.load_data(workdir, config_again).train) == len(data.load(**config.data).train)
     (workdir / "config.json").unlink()
+
+
+def test_a_run_continues_with_the_same_data_at_another_path(begin, tmp_path):
+  workdir, config, _ = begin(x_train=IMAGES, y_train=LABELS)
+  (tmp_path / "data.npz").rename(tmp_path / "moved.npz")
+  old = configs.from_json(run_folder.read_description(workdir)["config"])
+  with pytest.raises(errors.UserError, match="file not found"):
+    run_folder.load_data(workdir, old)
+  assert len(run_folder.load_data(workdir, old, str(tmp_path / "moved.npz")).train) == 32
+  config.data.path = str(tmp_path / "moved.npz")
+  (note,) = run_folder.begin(workdir, describe(config))
+  assert "the same data are now read from" in note
+  stored = run_folder.read_description(workdir)["config"]
+  assert configs.differences(configs.as_json(old), stored) == []
+  assert stored["data"]["path"] == config.data.path
+  np.savez(config.data.path, x_train=255 - IMAGES, y_train=LABELS)
+  with pytest.raises(errors.UserError, match="different examples; restore"):
+    run_folder.begin(workdir, describe(config))
+
+
+@pytest.mark.parametrize("one_class", [None, "good"])
+def test_class_names_and_scaling_are_stored_with_the_run(begin, one_class):
+  names = np.array(["bad", "good", "odd", "rare"])[LABELS + 1]
+  workdir, config, _ = begin(one_class, x_train=IMAGES.astype(int), y_train=names)
+  stored = run_folder.read_description(workdir)
+  assert stored["data"]["class_names"] == ["bad", "good", "odd", "rare"]
+  assert (stored["data"]["scaling"]["dtype"], stored["data"]["scaling"]["divisor"]) == ("int64", 255)
+  assert stored["config"]["data"]["one_class"] == (None if one_class is None else 1)
+  model = models.build(shape=(4, 4, 1), compute_dtype="float32", **config.model)
+  variables = jax.jit(model.init)(jax.random.key(0))
+  run = api.make_run(variables, config, model, workdir, 0, described=stored["data"])
+  assert run.class_names == ("bad", "good", "odd", "rare")
+  np.testing.assert_array_equal(run.encode(IMAGES.astype(int)), run.encode(IMAGES))
+  with pytest.raises(errors.UserError, match="from 0 to 256, but the values from 0 to 255 that were found"):
+    run.encode(IMAGES.astype(int) * 0 + np.arange(2).repeat(8).reshape(4, 4) * 256)
+  with pytest.raises(
+    errors.UserError, match=r"outside the range 'unit'.*; the training examples were int64 from 0 to 255"
+  ):
+    run.encode(IMAGES.astype(float))
