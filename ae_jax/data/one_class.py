@@ -96,7 +96,9 @@ def _split_class(
   normal = arrays["train_labels"] == label
   if normal.sum() < 3:
     found = remarks.counted(int(normal.sum()), "example")
-    raise errors.UserError(f"{key}: {where} has only {found} of this class; at least 3 are required, 1 for the test set")
+    raise errors.UserError(
+      f"{key}: {where} has only {found} of this class; at least 3 are required, 1 for the test set"
+    )
   held_out = drawn & normal
   if not held_out.any():
     held_out[normal] = splits.drawn_fifth(int(normal.sum()))
