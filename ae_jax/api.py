@@ -231,12 +231,13 @@ class Run:
         f"examples of shape {x.shape}: the shape must be [N, {', '.join(map(str, self.model.shape))}] for this run"
       )
     value_range, scaling = self.config.data.range, self.scaling
-    fault = scaling.fault(x) if scaling and scaling.applies_to(x) else None
-    if scaling and scaling.applies_to(x) and not fault:
+    in_unit = scaling is not None and scaling.applies_to(x)
+    fault = scaling.fault(x) if in_unit else None
+    if in_unit and not fault:
       x = scaling.convert(x, value_range)
     fault = fault or ranges.range_error(x, value_range)
     if fault:
-      trained = f"; the training examples were {scaling.in_words(value_range)}" if scaling else ""
+      trained = f"; the training examples were {scaling.in_words(value_range)}" if scaling and not in_unit else ""
       raise errors.UserError(f"the array of examples {fault}{trained}")
     x = ranges.normalise(x, value_range)
     return x if self.standardisation is None else self.standardisation.apply(x)

@@ -134,7 +134,10 @@ def _load_and_convert(
   for half in halves:
     examples = arrays[half]
     if isinstance(examples, lazy_arrays.LazyArray):
-      examples = lazy_arrays.checked(examples, found.fault, f"{where}: {half}ing example")
+      where_row = (
+        f"{where}: in a part that was not examined (config.data.placement=memory examines all), {half}ing example"
+      )
+      examples = lazy_arrays.checked(examples, found.fault, where_row)
     convert = functools.partial(found.convert, value_range=value_range)
     arrays[half] = lazy_arrays.map_rows(examples, examples.shape[1:], found.target, convert)
   return found

@@ -70,7 +70,7 @@ class Scaling:
       return None
     return (
       f"has values from {low} to {high}, but the values from {self.low:,.15g} to {self.high:,.15g} that were found are "
-      f"{_WORDS[self.divisor]}; store all examples in one unit, or set config.data.placement=memory"
+      f"{_WORDS[self.divisor]}; use one unit for all examples"
     )
 
   def convert(self, rows: Shaped[np.ndarray, "*shape"], value_range: str) -> Shaped[np.ndarray, "*shape"]:
