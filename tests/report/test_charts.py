@@ -28,6 +28,8 @@ def every(node, kind):
 def column(data, name):
   """Returns the values of a column of a Bokeh data source."""
   (values,) = [value for key, value in data["data"]["entries"] if key == name]
+  if isinstance(values, dict) and values["dtype"] == "object":  # texts
+    return list(values["array"])
   if isinstance(values, dict):
     size, kind = math.prod(values["shape"]), {"float64": "d", "int32": "i", "int64": "q"}[values["dtype"]]
     values = struct.unpack(f"{size}{kind}", gzip.decompress(base64.b64decode(values["array"]["data"])))

@@ -348,7 +348,7 @@ def test_a_run_continues_with_the_same_data_at_another_path(begin, tmp_path):
   assert configs.differences(configs.as_json(old), stored) == []
   assert stored["data"]["path"] == config.data.path
   np.savez(config.data.path, x_train=255 - IMAGES, y_train=LABELS)
-  with pytest.raises(errors.UserError, match="different examples; restore"):
+  with pytest.raises(errors.UserError, match=r"different: examples\. Restore"):
     run_folder.begin(workdir, describe(config))
 
 
