@@ -221,7 +221,7 @@ def test_anomalies_do_not_count_in_the_analysis():
 def test_undefined_results_are_replaced_by_remarks():
   series = np.random.default_rng(0).normal(size=(9, 20, 2)).astype(np.float32)
   results = analyzed(lambda x: 0.5 * x, data.Dataset("made", "real", series, series, None, None))
-  assert "series" in results["ssim"]
+  assert "for images only" in results["ssim"]
   assert "no integer labels" in results["by_class"]
   assert [*results["worst"].rows] == ["series", "reconstructions"]
   assert results["error_map"].values.shape == (20,)

@@ -48,7 +48,7 @@ def column(*numbers):
 
 def distances_from_zero(test, reconstructed, drawn, anomalous=None):
   """Returns the results if all training examples are 0."""
-  arrays = {"train": column(*[0.0] * 5), "test": test, "reconstructed": reconstructed}
+  arrays = {"train": column(*[0.0] * 5), "test": test, "reconstructions": reconstructed}
   context = fake(contexts.EvalContext, dataset=dataset_of(anomalous), **arrays)
   return analyze({"drawn": drawn}, lambda samples: generation.memorisation(context, samples))
 
