@@ -189,9 +189,10 @@ def points(item: figures.Points, sheet: sprites.Sheet) -> Chart:
   columns |= {"left": numbers % sheet.columns * sheet.width * sheet.scale}
   columns |= {"top": numbers // sheet.columns * sheet.height * sheet.scale}
   names = [labels.class_name(label, item.class_names) for label in classes]
-  columns |= {"label": np.array(names)[of_class] if item.class_names else item.labels, "number": numbers}
+  columns |= {"label": item.labels, "number": numbers}
   for number, (name, colour) in enumerate(zip(names, colours, strict=True)):
-    source = ColumnDataSource({name: values[of_class == number] for name, values in columns.items()})
+    data = {column: values[of_class == number] for column, values in columns.items()}
+    source = ColumnDataSource(data | ({"label": [name] * len(data["number"])} if item.class_names else {}))
     chart.scatter("x0", "y0", source=source, size=7, color=colour, alpha=0.8, line_color=None, name=name)
   caption = "class @label" if len(classes) > 1 else "example @number"
   tooltip = f'<div class="thumb" style="{_thumbnail_style(sheet)}"></div><div>{caption}</div>'
