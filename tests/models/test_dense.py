@@ -69,7 +69,7 @@ def test_models_compare_by_value():
     ({"widths": (1.5,)}, "config.model.widths=(1.5,)"),
     ({"widths": ("a",)}, "config.model.widths=('a',)"),
     ({"widths": np.array([3])}, "config.model.widths=array([3]): must be a tuple"),
-    ({"widths": (3,) * 101}, "of at most 100 of them"),
+    ({"widths": (3,) * 101}, "with 1 to 100 entries"),
     ({"widths": [16]}, "config.model.widths=[16]: must be a tuple"),
     ({"tied": "no"}, "config.model.tied='no': must be True or False"),
     ({"name": ["dense"]}, "config.model.name=['dense'] is unknown"),
