@@ -123,7 +123,7 @@ def test_path_expands_a_tilde_and_refuses_remote_locations(tmp_path, monkeypatch
   np.savez(tmp_path / "x.npz", x_train=EXAMPLES)
   paths = []
 
-  def stub(name, path):
+  def stub(name, path, *options):
     paths.append(path)
     raise errors.UserError("seen")
 
