@@ -207,7 +207,7 @@ def test_evaluators_have_distinct_metric_and_baseline_names():
     baselines = dict(evaluators.baselines(chosen, dataset, model.code))
   assert not metrics.keys() & baselines.keys()
   assert {f"test/{name}" for name in reconstruction._BASELINES} <= baselines.keys()
-  assert all(any(name.startswith(prefix) for name in baselines) for prefix in tables._RULERS)
+  assert all(any(name.startswith(prefix) for name in baselines) for prefix in tables._BASELINES)
   tile_names = {name for tile in run_report._TILES for name in (tile[0], tile[3]) if name.startswith("test/")}
   assert tile_names <= metrics.keys() | baselines.keys()
 
@@ -244,7 +244,7 @@ def test_the_report_has_a_section_for_every_evaluator_and_no_other():
 
 
 def test_the_config_lists_the_registered_evaluators():
-  text = (ROOT / "ae_jax" / "config" / "__init__.py").read_text()
+  text = (ROOT / "ae_jax" / "config" / "keys.py").read_text()
   lists = re.search(r"At each evaluation: (.*?)\.\s.*?Once on the trained model:(.*?)\.\n", text, re.DOTALL).groups()
   at_each, once = (set(re.findall(r"\w+", part)) for part in lists)
   others = [each for each in EVALUATORS.values() if each is not reconstruction.EVALUATOR]

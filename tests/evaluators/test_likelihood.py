@@ -170,7 +170,7 @@ def test_the_elbo_equals_that_of_the_objective():
 
 def test_the_standard_error_is_that_of_the_mean(monkeypatch):
   logs = np.random.default_rng(0).normal(size=(5, likelihood.SAMPLES))
-  monkeypatch.setattr(contexts.EvalContext, "each", lambda *_: logs)
+  monkeypatch.setattr(contexts.EvalContext, "map_examples", lambda *_: logs)
   nll = -np.log(np.exp(logs).mean(1))
   assert dict(likelihood.analyze(context_of(examples(5))))["nll_standard_error"] == pytest.approx(stats.sem(nll))
 
@@ -219,7 +219,7 @@ def test_fewer_large_examples_are_used_but_at_least_one(monkeypatch, full_exampl
 
 
 def test_a_likelihood_that_is_not_finite_has_only_a_remark(monkeypatch):
-  monkeypatch.setattr(contexts.EvalContext, "each", lambda *_: np.array([[0.0, np.nan]]))
+  monkeypatch.setattr(contexts.EvalContext, "map_examples", lambda *_: np.array([[0.0, np.nan]]))
   assert [name for name, _ in likelihood.analyze(context_of(examples(3)))] == ["likelihood"]
 
 
