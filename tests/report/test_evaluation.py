@@ -64,7 +64,7 @@ def test_a_repeated_evaluation_keeps_the_other_results(analyzed, tmp_path):
     (lambda run: (run / "config.json").unlink(), [], "there is no run here"),
     (lambda run: (run / "config.json").write_text('{"config": '), [], "config.json: cannot be read"),
     (lambda run: without(run, "evaluators"), [], "config.evaluators is missing"),
-    (lambda run: changed(run, "digits", "mnist_5k"), [], "differs from the data that the run was trained on"),
+    (lambda run: changed(run, "digits", "mnist_5k"), [], "is not the data of the run"),
     (lambda run: None, ["--only=prob"], "did you mean 'probe'"),
     (lambda run: None, ["--only=disentanglement"], "config.data.name='factors'"),
     (lambda run: None, ["--only=anomaly"], "needs config.data.one_class"),
