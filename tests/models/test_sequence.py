@@ -246,7 +246,10 @@ def test_encoder_and_decoder_are_their_layers_in_sequence(cell):
     ({"attention_width": 0}, "config.model.attention_width=0"),
     ({"latent": 0}, "config.model.latent=0"),
     ({"bottleneck": "gauss"}, "config.model.bottleneck='gauss' is unknown; did you mean 'gaussian'"),
-    ({"shape": (8, 8, 1)}, "config.model.name='sequence' takes series, but these data are images; use one of attention, cnn,"),
+    (
+      {"shape": (8, 8, 1)},
+      "config.model.name='sequence' takes series, but these data are images; use one of attention,",
+    ),
   ],
 )
 def test_invalid_options_are_refused(options, message):
