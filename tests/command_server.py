@@ -13,9 +13,9 @@ import subprocess
 import sys
 import tempfile
 
-PRELOADED = (
-  "ae_jax.compare",
+PRELOADED = (  # no module of a command: each defines its flags once per process
   "ae_jax.evaluators",
+  "ae_jax.report.comparison",
   "ae_jax.report.evaluation",
   "ae_jax.sweep.run",
   "ae_jax.training.train",
