@@ -52,7 +52,7 @@ def run(count, seed, processes=0):
       if number % _CLEAR_CACHES_EVERY == 0:
         jax.clear_caches()
 
-    with mock.patch.object(memory, "available", return_value=MEMORY), _fast_compilation(folder / "xla"):
+    with mock.patch.object(memory, "available_bytes", return_value=MEMORY), _fast_compilation(folder / "xla"):
       watch.explore(cases.cases(folder), count, seed, judge)
       watch.explore(flags_of(folder), processes, seed, lambda flags: commands.add(*run_command(flags, folder), flags))
   results, command_results = tally.results(), commands.results()

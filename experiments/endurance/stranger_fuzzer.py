@@ -46,7 +46,7 @@ def run(count, seed):
       mark.unlink(missing_ok=True)
       shutil.rmtree(damaged)
 
-    with mock.patch.object(memory, "available", return_value=config_fuzzer.MEMORY):
+    with mock.patch.object(memory, "available_bytes", return_value=config_fuzzer.MEMORY):
       watch.explore(_damaged_runs(folder), count, seed, judge)
   return tally.results()
 
