@@ -38,7 +38,7 @@ from ae_jax.training import train
     ("data.placement", "disk", "config.data.placement='disk' is unknown"),
     ("model.latent", 65, "config.model.latent=65: larger than the 64 elements of an example"),
     ("evaluators", ("posteror",), "config.evaluators='posteror' is unknown; did you mean 'posterior'"),
-    ("evaluators", ("posterior",), "'posterior' needs config.model.bottleneck='gaussian'"),
+    ("evaluators", ("posterior",), "'posterior' needs a posterior; set config.model.bottleneck='gaussian'"),
     ("stages", (3,), "config.stages[0]=3: must be a dict"),
     ("stages", ({"epochs": 1},), "config.stages[0].objective is missing"),
     ("stages", ({"epochs": 0, "objective": {"name": "elbo"}},), "config.stages[0].epochs=0"),
