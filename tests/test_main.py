@@ -80,7 +80,7 @@ WRONG_INPUT = [
   (("--config=configs/dense.py:npz", "--config.data.path=absent.npz"), "file not found"),
   (("--config=configs/dense.py:mnist",), "tfds build mnist"),
   (("--config=configs/cnn.py:digits", "--config.model.channels=(4,4,4)", "--config.model.decoder_kernels=(3,3,3)",
-    "--config.model.decoder_strides=(2,2,2)"), "an image of 8x8 is 1x1 after 2"),
+    "--config.model.decoder_strides=(2,2,2)"), "an image of 8x8 shrinks to 1x1 after 2"),
 ]  # fmt: skip
 WRONG_USAGE = [
   ((), "--config is missing"),
