@@ -259,7 +259,7 @@ def test_run_folder_of_other_data_is_refused(tmp_path):
   np.savez(tmp_path / "x.npz", x_train=generator.integers(0, 256, (9, 4, 4), np.uint8))
   train.train_and_evaluate(config, tmp_path / "run")
   np.savez(tmp_path / "x.npz", x_train=generator.integers(0, 256, (9, 4, 4), np.uint8))
-  with pytest.raises(errors.UserError, match="other data"):
+  with pytest.raises(errors.UserError, match="not the data of the run; different: examples"):
     train.train_and_evaluate(config, tmp_path / "run")
 
 
