@@ -181,10 +181,9 @@ class Run:
     window, stride = self.config.data.window, self.config.data.stride or self.config.data.window
     if not window:
       raise errors.UserError("score_record: the examples of this run are not windows (config.data.window=0); use score")
-    halves = {"train": np.asarray(record), "test": np.asarray(record)}
-    windows.cut(halves, window, stride, "score_record")
-    x = self._checked_examples(halves["train"][:])
-    squares = np.square(self.apply("reconstruct", x, {}) - x, dtype=np.float64).sum(-1)
+    x = self._checked_examples(windows.of_record(np.asarray(record), window, stride, "the record")[:])
+    reconstructions = self.apply("reconstruct", x, self._checked_columns(len(x), {}))
+    squares = np.square(reconstructions - x, dtype=np.float64).sum(-1)
     return windows.over_time(squares, stride, len(record))
 
   def attention(self, x: AnyArray, **columns: Any) -> dict[str, Float[np.ndarray, "examples heads queries keys"]]:

@@ -125,7 +125,7 @@ def _add_devices(config: ConfigDict) -> None:
   config.parallel_state = "replicated"
   config.accumulate = 1  # number of microbatches per batch, computed one after the other to save memory
   config.remat = False  # recompute activations in the backward pass to save memory (rematerialisation)
-  # What to do if a loss or gradient is not finite: stop (end the run), or skip (do not apply the update, and count it).
+  # Handling of a loss or gradient that is not finite: stop ends the run, skip leaves out the update and counts it.
   config.on_nan = "stop"
   config.max_minutes = 0.0  # time limit in minutes, checked at the end of each epoch; 0: no limit
 

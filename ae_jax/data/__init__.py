@@ -65,7 +65,7 @@ def load(
   if window:
     arrays["remarks"] = [*arrays["remarks"], *windows.cut(arrays, window, stride, where)]
   else:
-    kinds.apply(arrays, kind, name in windows.SOURCES, where)
+    kinds.apply(arrays, kind, name, where)
   known = {key: arrays.pop(key, None) for key in ("factor_values", "remarks", "class_names", "held_out")}
   dtype = _check_and_convert_floats(arrays, range, where)
   decide = functools.partial(placements.decide, placement, budget_gib)
@@ -112,8 +112,8 @@ def _remarks_on_values(
     return [f"{where}: the examples are {found.in_words(value_range)}"]
   if name != "folder" or train.dtype == np.uint8:
     return []
-  sample = lazy_arrays.read_rows(train, lazy_arrays.probe_indices(len(train)))
-  return [f"{where}: the values of the training examples are from {sample.min():.4g} to {sample.max():.4g}"]
+  values = lazy_arrays.examined(train)
+  return [f"{where}: the values of the training examples are from {values.min():.4g} to {values.max():.4g}"]
 
 
 def _load_and_convert(
@@ -194,11 +194,14 @@ def _from_unit(examples: lazy_arrays.MaybeLazy, value_range: str) -> lazy_arrays
 def _with_range_check(
   examples: lazy_arrays.MaybeLazy, value_range: str, half: str, where: str
 ) -> lazy_arrays.MaybeLazy:
-  """Checks the range of examples. The rows of a `LazyArray` are checked when they are read, and a few rows here."""
+  """Returns examples whose range is checked; raises UserError if it is wrong.
+
+  A few rows of a `LazyArray` are checked here, and each row is checked when it is read. `half` is "train" or "test".
+  """
   fault = functools.partial(ranges.range_error, value_range=value_range)
   if isinstance(examples, lazy_arrays.LazyArray):
     examples = lazy_arrays.checked(examples, fault, f"{where}: {half}ing example")
-    lazy_arrays.read_rows(examples, lazy_arrays.probe_indices(len(examples)))
+    lazy_arrays.examined(examples)
   else:
     _check(fault(examples), half, where)
   return examples

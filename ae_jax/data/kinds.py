@@ -6,24 +6,20 @@ from ae_jax import errors
 from ae_jax.data import lazy_arrays
 from ae_jax.types import KINDS
 
-_SHAPES = {  # kind -> numbers of axes of an array of examples: without and with channels
-  "table": (None, 2),  # [N, columns]
-  "series": (2, 3),  # [N, T] or [N, T, C]
-  "images": (3, 4),  # [N, H, W] or [N, H, W, C]
-  "volumes": (4, 5),  # [N, D, H, W] or [N, D, H, W, C]
+ARRAY_FILES = ("npz", "npy")  # data sources whose examples can be of any kind
+# kind -> numbers of axes of an array of examples, without and with channels, and its forms as a text
+_ARRAYS = {
+  "table": (None, 2, "[N, columns]"),
+  "series": (2, 3, "[N, T] or [N, T, C]"),
+  "images": (3, 4, "[N, H, W] or [N, H, W, C]"),
+  "volumes": (4, 5, "[N, D, H, W] or [N, D, H, W, C]"),
 }
 _AUTO = {2: "table", 3: "images", 4: "images", 5: "volumes"}  # axes of an array -> kind, for config.data.kind=auto
-_FORMS = {
-  "table": "[N, columns]",
-  "series": "[N, T] or [N, T, C]",
-  "images": "[N, H, W] or [N, H, W, C]",
-  "volumes": "[N, D, H, W] or [N, D, H, W, C]",
-}
 
 
 def check(kind: str) -> None:
   """Raises UserError unless `config.data.kind` is "auto" or the name of a kind."""
-  errors.choose(dict.fromkeys(("auto", *_SHAPES)), kind, "data.kind")
+  errors.choose(dict.fromkeys(("auto", *_ARRAYS)), kind, "data.kind")
 
 
 def with_channels(examples: lazy_arrays.MaybeLazy, kind: str, where: str) -> lazy_arrays.MaybeLazy:
@@ -39,26 +35,24 @@ def with_channels(examples: lazy_arrays.MaybeLazy, kind: str, where: str) -> laz
   """
   axes = len(examples.shape)
   if kind == "auto" and axes not in _AUTO:
-    forms = "; ".join(f"{form} ({name})" for name, form in _FORMS.items())
+    forms = "; ".join(f"{form} ({name})" for name, (_, _, form) in _ARRAYS.items())
     raise errors.UserError(f"{where}: the examples have {axes} axes; expected one of {forms}")
   kind = _AUTO[axes] if kind == "auto" else kind
-  without, complete = _SHAPES[kind]
+  without, complete, form = _ARRAYS[kind]
   if axes not in (without, complete):
-    raise errors.UserError(
-      f"config.data.kind={kind!r}: the examples of {where} have {axes} axes; expected {_FORMS[kind]}"
-    )
+    raise errors.UserError(f"config.data.kind={kind!r}: the examples of {where} have {axes} axes; expected {form}")
   if axes == complete:
     return examples
   return lazy_arrays.map_rows(examples, (*examples.shape[1:], 1), examples.dtype, lambda rows: rows[..., None])
 
 
-def apply(arrays: dict[str, Any], kind: str, free: bool, where: str) -> None:
+def apply(arrays: dict[str, Any], kind: str, name: str, where: str) -> None:
   """Gives the training and test examples of a source an axis of channels, in place.
 
   Args:
     arrays: Arrays of a source.
     kind: `config.data.kind`.
-    free: Whether the examples of the source can be of any kind; otherwise `kind` must be theirs or "auto".
+    name: Name of the source. Unless it is in `ARRAY_FILES`, `kind` must be the kind of its examples or "auto".
     where: Prefix of error messages.
 
   Raises:
@@ -67,7 +61,7 @@ def apply(arrays: dict[str, Any], kind: str, free: bool, where: str) -> None:
   for half in ("train", "test"):
     if half not in arrays:
       continue
-    if free:
+    if name in ARRAY_FILES:
       arrays[half] = with_channels(arrays[half], kind, where)
       continue
     found = KINDS.get(len(arrays[half].shape) - 1)

@@ -135,6 +135,11 @@ def probe_indices(count: int) -> Int[np.ndarray, " probes"]:
   return np.unique(np.concatenate([[0, count - 1], drawn]))
 
 
+def examined(array: MaybeLazy) -> np.ndarray:
+  """Returns an array in memory itself, and of a `LazyArray` the rows at `probe_indices`."""
+  return array if isinstance(array, np.ndarray) else read_rows(array, probe_indices(len(array)))
+
+
 def sample(array: MaybeLazy) -> np.ndarray:
   """Returns an ndarray unchanged, or a random sample of the rows of a `LazyArray` as an ndarray.
 

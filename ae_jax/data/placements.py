@@ -23,7 +23,7 @@ PLACEMENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-  """Where the training examples are kept, and why."""
+  """Placement of the training examples, with its reason."""
 
   lazy: bool  # the examples stay in files, if the source can read single rows
   streams: bool  # the examples are copied to the device during training, a few steps at a time

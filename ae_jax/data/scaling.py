@@ -104,7 +104,7 @@ def recognise(parts: Sequence[lazy_arrays.MaybeLazy], dtype: np.dtype, value_ran
   scaling = functools.partial(Scaling, str(dtype.newbyteorder("=")))
   if dtype == np.uint8 and any(part[:_FIRST].max() > 1 for part in parts):
     return scaling(0.0, float(_BYTE), _BYTE)
-  examined = [_examined(part) for part in parts]
+  examined = [lazy_arrays.examined(part) for part in parts]
   low, high = float(min(rows.min() for rows in examined)), float(max(rows.max() for rows in examined))
   unscaled = scaling(low, high, 0)
   if value_range == "real" and dtype not in (np.uint8, np.bool_):
@@ -114,10 +114,3 @@ def recognise(parts: Sequence[lazy_arrays.MaybeLazy], dtype: np.dtype, value_ran
   if np.issubdtype(dtype, np.floating) and (high <= 1 or not all((rows == np.rint(rows)).all() for rows in examined)):
     return unscaled
   return scaling(low, high, _BYTE if high == 0 else next(divisor for divisor in _DIVISORS if high <= divisor))
-
-
-def _examined(part: lazy_arrays.MaybeLazy) -> np.ndarray:
-  """Returns the rows that `recognise` examines."""
-  if isinstance(part, np.ndarray):
-    return part
-  return lazy_arrays.read_rows(part, lazy_arrays.probe_indices(len(part)))

@@ -6,9 +6,7 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays, splits
-
-SOURCES = ("npz", "npy")  # data sources that can hold a record
+from ae_jax.data import kinds, lazy_arrays, splits
 
 
 def check(name: str, kind: str, window: int, stride: int) -> None:
@@ -21,9 +19,9 @@ def check(name: str, kind: str, window: int, stride: int) -> None:
     errors.check(valid, f"data.{key}", value, "an integer, 0 or more")
   if stride and not window:
     raise errors.UserError(f"config.data.stride={stride}: needs config.data.window, the length of a window in steps")
-  if window and name not in SOURCES:
+  if window and name not in kinds.ARRAY_FILES:
     raise errors.UserError(
-      f"config.data.window={window}: only {' and '.join(SOURCES)} files can hold a long record, not "
+      f"config.data.window={window}: only {' and '.join(kinds.ARRAY_FILES)} files can hold a long record, not "
       f"config.data.name={name!r}; set config.data.window=0"
     )
   if window and kind not in ("auto", "series"):
@@ -48,21 +46,36 @@ def cut(arrays: dict[str, Any], window: int, stride: int, where: str) -> list[st
     arrays |= splits.split(arrays["train"], arrays.get("train_labels"), splits.last_fifth(len(arrays["train"])))
   for half, name in {"train": "training record", "test": "test record"}.items():
     record = arrays[half]
-    if len(record.shape) > 2:
-      raise errors.UserError(
-        f"config.data.window={window}: the {name} of {where} has {len(record.shape)} axes; expected [T] or [T, C]"
-      )
-    steps, count = len(record), (len(record) - window) // stride + 1
-    if count < 1:
-      raise errors.UserError(f"config.data.window={window}: the {name} of {where} has only {steps:,} steps")
-    labels = arrays.get(f"{half}_labels")
-    arrays[half] = _windows(record, window, stride, count)
-    if labels is not None:
-      arrays[f"{half}_labels"] = _windows(labels, window, stride, count)[:].max((1, 2))
+    arrays[half] = of_record(record, window, stride, f"the {name} of {where}")
+    if (labels := arrays.get(f"{half}_labels")) is not None:
+      arrays[f"{half}_labels"] = of_record(labels, window, stride, f"the labels of {where}")[:].max((1, 2))
+    steps, count = len(record), len(arrays[half])
     rest = steps - ((count - 1) * stride + window)
     left_over = f"; the last {rest:,} steps are in no window" if rest else ""
     notes.append(f"{name}: {steps:,} steps, {count:,} windows of {window} every {stride} steps{left_over}")
   return notes
+
+
+def of_record(record: lazy_arrays.MaybeLazy, window: int, stride: int, name: str) -> lazy_arrays.LazyArray:
+  """Returns the windows [N, window, C] of a record [T] or [T, C], which start every `stride` steps.
+
+  `name` is the name of the record in error messages.
+
+  Raises:
+    UserError: The record has more than 2 axes or is shorter than a window.
+  """
+  if len(record.shape) > 2:
+    raise errors.UserError(f"config.data.window={window}: {name} has {len(record.shape)} axes; expected [T] or [T, C]")
+  steps, count = len(record), (len(record) - window) // stride + 1
+  if count < 1:
+    raise errors.UserError(f"config.data.window={window}: {name} has only {steps:,} steps")
+
+  def read(indices):
+    rows = indices[:, None] * stride + np.arange(window)
+    return lazy_arrays.read_rows(record, rows.ravel()).reshape(len(indices), window, -1)
+
+  channels = record.shape[1] if len(record.shape) == 2 else 1
+  return lazy_arrays.LazyArray((count, window, channels), record.dtype, read)
 
 
 def over_time(
@@ -81,15 +94,3 @@ def over_time(
   np.add.at(sums, positions, errors_of_steps)
   np.add.at(counts, positions, 1)
   return np.divide(sums, counts, out=np.full(steps, np.nan), where=counts > 0)
-
-
-def _windows(record: lazy_arrays.MaybeLazy, window: int, stride: int, count: int) -> lazy_arrays.LazyArray:
-  """Returns the first `count` windows of a record as a LazyArray [count, window, C]."""
-
-  def read(indices):
-    rows = indices[:, None] * stride + np.arange(window)
-    steps = lazy_arrays.read_rows(record, rows.ravel())
-    return steps.reshape(len(indices), window, -1)
-
-  channels = record.shape[1] if len(record.shape) == 2 else 1
-  return lazy_arrays.LazyArray((count, window, channels), record.dtype, read)

@@ -33,7 +33,10 @@ class QuantisedPCA:
 
   def transform(self, x: Float[np.ndarray, "examples elements"]) -> Float64[np.ndarray, "examples kept"]:
     """Returns the quantised components of examples."""
-    codes = self.fitted.transform(x)[:, : len(self.low)].astype(np.float64)
+    return self.quantise(self.fitted.transform(x)[:, : len(self.low)].astype(np.float64))
+
+  def quantise(self, codes: Float64[np.ndarray, "examples kept"]) -> Float64[np.ndarray, "examples kept"]:
+    """Returns components rounded to the centres of their intervals."""
     cells = np.clip(np.floor((codes - self.low) / self.width), 0, self.levels - 1)
     return self.low + (cells + 0.5) * self.width
 
@@ -69,7 +72,7 @@ def fit_quantised(train: Float[np.ndarray, "examples elements"], bits: float) ->
     kept = min(int(bits // b), len(low))
     width = np.where(high > low, (high - low) / 2**b, 1.0)[:kept]
     quantised = QuantisedPCA(fitted, low[:kept], width, 2**b)
-    error = np.square(codes[:, :kept] - quantised.transform(train)).sum() + np.square(codes[:, kept:]).sum()
+    error = np.square(codes[:, :kept] - quantised.quantise(codes[:, :kept])).sum() + np.square(codes[:, kept:]).sum()
     candidates.append((error, quantised))
   return min(candidates, key=lambda candidate: candidate[0])[1]
 

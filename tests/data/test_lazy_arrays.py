@@ -91,3 +91,10 @@ def test_probes_contain_both_ends(count):
   assert {0, count - 1} <= set(result.tolist())
   assert result.max() < count
   assert len(result) <= min(count, lazy_arrays.PROBES + 2)
+
+
+def test_all_rows_in_memory_and_the_probes_of_a_lazy_array_are_examined():
+  values = np.arange(3_000)
+  lazy = lazy_arrays.LazyArray(values.shape, values.dtype, lambda indices: values[indices])
+  assert lazy_arrays.examined(values) is values
+  np.testing.assert_array_equal(lazy_arrays.examined(lazy), lazy_arrays.probe_indices(3_000))
