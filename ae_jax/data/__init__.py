@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import kinds, lazy_arrays, placements, ranges, sources, standardisation, windows
+from ae_jax.data import kinds, lazy_arrays, placements, ranges, sources, splits, standardisation, windows
 from ae_jax.data import one_class as one_classes
 from ae_jax.data import scaling as scalings
 from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values
@@ -72,7 +72,7 @@ def load(
   found = _load_and_convert(arrays, dtype, range, decide, where)
   label, class_notes = one_classes.select(one_class, arrays, known["held_out"], known["class_names"], where)
   decision = _place(arrays, decide, where)
-  arrays |= {half: _with_range_check(arrays[half], range, half, where) for half in ("train", "test")}
+  arrays |= {half: _with_range_check(arrays[half], range, half, where) for half in splits.present(arrays)}
   notes = _remarks_on_values(name, arrays["train"], found, range, where)
   if scale == "standard":
     arrays["standardisation"] = standardisation.standardise(arrays)
@@ -97,10 +97,9 @@ def _check_and_convert_floats(arrays: dict[str, Any], value_range: str, where: s
     UserError: An array has a wrong shape or dtype.
   """
   scaled, dtype = arrays.pop("scaled_to_unit", False), arrays["train"].dtype
-  for half in ("train", "test"):
-    if half in arrays:
-      arrays[half] = _from_unit(arrays[half], value_range) if scaled else _as_float32(arrays[half])
-      _check(_shape_fault(arrays[half], arrays["train"]), half, where)
+  for half in splits.present(arrays):
+    arrays[half] = _from_unit(arrays[half], value_range) if scaled else _as_float32(arrays[half])
+    _check(_shape_fault(arrays[half], arrays["train"]), half, where)
   return dtype
 
 
@@ -123,7 +122,7 @@ def _load_and_convert(
 
   `dtype` is that of the stored examples. Returns how the examples were converted.
   """
-  halves = [half for half in ("train", "test") if half in arrays]
+  halves = splits.present(arrays)
   decision = decide(lazy_arrays.total_bytes(arrays["train"]))
   _check_test_fits(arrays, decision, where)
   if not decision.lazy:

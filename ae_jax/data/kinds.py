@@ -3,7 +3,7 @@
 from typing import Any
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays
+from ae_jax.data import lazy_arrays, splits
 from ae_jax.types import KINDS
 
 ARRAY_FILES = ("npz", "npy")  # data sources whose examples can be of any kind
@@ -58,9 +58,7 @@ def apply(arrays: dict[str, Any], kind: str, name: str, where: str) -> None:
   Raises:
     UserError: The examples are not of this kind.
   """
-  for half in ("train", "test"):
-    if half not in arrays:
-      continue
+  for half in splits.present(arrays):
     if name in ARRAY_FILES:
       arrays[half] = with_channels(arrays[half], kind, where)
       continue

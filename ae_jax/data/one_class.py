@@ -49,7 +49,7 @@ def select(
   is_absent = label == EARLIER_ALL and not _has(label, arrays)
   if label is None or is_absent:
     if held_out is not None:
-      _split(arrays, held_out)
+      splits.hold_out(arrays, held_out, "test")
     return None, [f"{key}: no example has this label, so examples of all labels are used"] if is_absent else []
   if not has_labels:
     raise errors.UserError(
@@ -80,11 +80,6 @@ def _label_of(
   return names.index(str(one_class)) if is_name else one_class
 
 
-def _split(arrays: dict[str, Any], held_out: Bool[np.ndarray, " examples"]) -> None:
-  """Moves the examples that `held_out` selects from the training to the test set, in place."""
-  arrays |= splits.split(arrays["train"], arrays.get("train_labels"), held_out)
-
-
 def _split_class(
   label: int, arrays: dict[str, Any], drawn: Bool[np.ndarray, " examples"], key: str, where: str
 ) -> list[str]:
@@ -104,7 +99,7 @@ def _split_class(
     held_out[normal] = splits.drawn_fifth(int(normal.sum()))
   tested = int(held_out.sum())
   held_out |= ~normal
-  _split(arrays, held_out)
+  splits.hold_out(arrays, held_out, "test")
   if normal.all():
     return []
   others = remarks.counted(int((~normal).sum()), "example")
@@ -124,9 +119,7 @@ def _drop_others(label: int, arrays: dict[str, Any], key: str) -> list[str]:
       f"has {others} of other labels"
     ]
   kept = arrays["train_labels"] == label
-  for name in ("train", "train_labels", "train_factors"):
-    if name in arrays:
-      arrays[name] = lazy_arrays.take(arrays[name], kept)
+  splits.keep(arrays, "train", kept)
   dropped = int((~kept).sum())
   if not dropped:
     return []

@@ -1,7 +1,11 @@
-"""Train-test splits and checks of `config.data.path` for the data sources."""
+"""Halves of a data set, splits between them, and checks of `config.data.path` for the data sources.
+
+The arrays of a half have the name of the half, for the examples, or its name and a suffix, such as "train_labels".
+"""
 
 import os
 import stat
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +14,7 @@ from jaxtyping import Bool, Shaped
 from ae_jax import errors
 from ae_jax.data import lazy_arrays
 
+HALVES = ("train", "validation", "test")
 _MOST_HELD_OUT = 10_000  # maximum number of test examples, because they are kept in memory
 
 
@@ -38,10 +43,33 @@ def split(
   held_out: Bool[np.ndarray, " examples"],
 ) -> dict[str, Any]:
   """Returns the arrays of a source: `held_out` selects the test examples, and the others are training examples."""
-  arrays = {"train": lazy_arrays.take(examples, ~held_out), "test": lazy_arrays.take(examples, held_out)}
-  if labels is not None:
-    arrays |= {"train_labels": labels[~held_out], "test_labels": labels[held_out]}
+  arrays = {"train": examples} | ({} if labels is None else {"train_labels": labels})
+  hold_out(arrays, held_out, "test")
   return arrays
+
+
+def present(arrays: Mapping[str, Any]) -> list[str]:
+  """Returns the halves that have examples, in the order of `HALVES`."""
+  return [half for half in HALVES if half in arrays]
+
+
+def names(arrays: Mapping[str, Any], half: str) -> list[str]:
+  """Returns the names of the arrays of a half that have a row per example, such as ["train", "train_labels"]."""
+  of_half = [name for name in arrays if name == half or name.startswith(f"{half}_")]
+  return [name for name in of_half if arrays[name] is not None]
+
+
+def keep(arrays: dict[str, Any], half: str, rows: Bool[np.ndarray, " examples"]) -> None:
+  """Keeps only the examples of a half that the mask `rows` selects, in place."""
+  for name in names(arrays, half):
+    arrays[name] = lazy_arrays.take(arrays[name], rows)
+
+
+def hold_out(arrays: dict[str, Any], rows: Bool[np.ndarray, " examples"], half: str) -> None:
+  """Moves the training examples that the mask `rows` selects to another half, in place."""
+  for name in names(arrays, "train"):
+    arrays[half + name.removeprefix("train")] = lazy_arrays.take(arrays[name], rows)
+  keep(arrays, "train", ~rows)
 
 
 def check_no_path(name: str, path: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays, ranges
+from ae_jax.data import lazy_arrays, ranges, splits
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,6 +60,6 @@ def standardise(arrays: dict[str, Any]) -> Standardisation:
     scaler.partial_fit(ranges.normalise(part, "real").reshape(-1, train.shape[-1]).astype(np.float64))
   fitted = Standardisation(scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32))
   apply = lambda rows: fitted.apply(ranges.normalise(rows, "real"))
-  for half in ("train", "test"):
+  for half in splits.present(arrays):
     arrays[half] = lazy_arrays.map_rows(arrays[half], arrays[half].shape[1:], np.float32, apply)
   return fitted

@@ -8,6 +8,8 @@ from jaxtyping import Float64, Shaped
 from ae_jax import errors
 from ae_jax.data import kinds, lazy_arrays, splits
 
+_RECORDS = {"train": "training record", "validation": "validation record", "test": "test record"}
+
 
 def check(name: str, kind: str, window: int, stride: int) -> None:
   """Raises UserError unless `config.data.window` and `config.data.stride` are valid for the data source `name`.
@@ -43,8 +45,9 @@ def cut(arrays: dict[str, Any], window: int, stride: int, where: str) -> list[st
   """
   stride, notes = stride or window, []
   if arrays.pop("held_out", None) is not None:
-    arrays |= splits.split(arrays["train"], arrays.get("train_labels"), splits.last_fifth(len(arrays["train"])))
-  for half, name in {"train": "training record", "test": "test record"}.items():
+    splits.hold_out(arrays, splits.last_fifth(len(arrays["train"])), "test")
+  for half in splits.present(arrays):
+    name = _RECORDS[half]
     record = arrays[half]
     arrays[half] = of_record(record, window, stride, f"the {name} of {where}")
     if (labels := arrays.get(f"{half}_labels")) is not None:
