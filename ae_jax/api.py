@@ -8,12 +8,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Float64, Int32, Shaped
+from jaxtyping import Bool, Float, Float64, Int32, Shaped
 from ml_collections import ConfigDict
 
 from ae_jax import config as configs
 from ae_jax import data, errors, models
-from ae_jax.data import ranges, standardisation, windows
+from ae_jax.data import loss_columns, ranges, standardisation, windows
 from ae_jax.data import scaling as scalings
 from ae_jax.data.standardisation import Standardisation
 from ae_jax.models import inference, memory
@@ -154,16 +154,54 @@ class Run:
     x = self._checked_examples(x)
     return self._unscaled(self.apply("reconstruct", x, self._checked_columns(len(x), columns)))
 
-  def score(self, x: AnyArray, **columns: Any) -> Float[np.ndarray, " examples"]:
+  def impute(self, x: AnyArray, mask: AnyArray | None = None, **columns: Any) -> Float[np.ndarray, "examples ..."]:
+    """Returns examples whose elements that were not observed are replaced by their reconstructions.
+
+    The model runs once: it sees the elements that were not observed as 0 in the range "real" (the mean, if the run
+    standardises its data) and as black in other ranges, as in training.
+
+    Args:
+      x: Examples [N, *shape].
+      mask: 1 for observed elements and 0 for others, of the shape of `x`; its axis of channels may be missing. None:
+        NaN in `x` marks the elements that were not observed.
+      **columns: Other inputs of a conditional model, such as `label`.
+
+    Returns:
+      Examples float32 [N, *shape] in the data range of the run.
+    """
+    x = self._with_channels(x)
+    if mask is None:
+      mask = ~np.isnan(x) if x.dtype.kind == "f" else np.ones(x.shape, bool)
+    mask = loss_columns.observed(x.shape, mask)
+    known = self._in_range(x, mask)
+    completed = self.apply("reconstruct", self._scaled(known, mask), self._checked_columns(len(x), columns))
+    return np.where(mask, known, self._unscaled(completed))
+
+  def score(
+    self, x: AnyArray, mask: AnyArray | None = None, target: AnyArray | None = None, **columns: Any
+  ) -> Float[np.ndarray, " examples"]:
     """Returns the anomaly scores of examples, which are large for examples that differ from the training data.
+
+    Args:
+      x: Examples [N, *shape].
+      mask: 1 for the elements that were observed and count, 0 for others, of the shape of `x`; its axis of channels may
+        be missing. None: all elements count.
+      target: Examples [N, *shape] with which the reconstructions are compared; None for `x`.
+      **columns: Other inputs of a conditional model, such as `label`.
 
     Returns:
       Squared reconstruction errors float32 [N], summed over the elements of an example, in the units of the model:
       if the run standardises its data (config.data.scale), errors are in standard deviations.
     """
-    x = self._checked_examples(x)
-    reconstructions = self.apply("reconstruct", x, self._checked_columns(len(x), columns))
-    return np.asarray(losses.squared_error(reconstructions, x))
+    x = self._with_channels(x)
+    mask = None if mask is None else loss_columns.observed(x.shape, mask)
+    examples = self._checked_examples(x, mask)
+    target = examples if target is None else self._checked_examples(target, mask)
+    if target.shape != examples.shape:
+      raise errors.UserError(f"target: {len(target)} targets for {len(examples)} examples; pass one per example")
+    reconstructions = self.apply("reconstruct", examples, self._checked_columns(len(examples), columns))
+    observed = () if mask is None else (mask.astype(np.float32),)
+    return np.asarray(losses.squared_error(reconstructions, target, *observed))
 
   def score_record(self, record: AnyArray) -> Float64[np.ndarray, " steps"]:
     """Returns the anomaly score of each time step of a long record, for a run with config.data.window.
@@ -220,15 +258,30 @@ class Run:
     labels = self.model.labels
     return {name: data.class_indices(columns[name], labels, count, self.class_names) for name in needed}
 
-  def _checked_examples(self, x: AnyArray) -> Float[np.ndarray, "examples ..."]:
-    """Returns the examples as float32 [N, *shape] in the data range; UserError if they do not match the run."""
+  def _checked_examples(
+    self, x: AnyArray, mask: Bool[np.ndarray, "examples ..."] | None = None
+  ) -> Float[np.ndarray, "examples ..."]:
+    """Returns examples as the model receives them, float32 [N, *shape]; UserError if they do not match the run.
+
+    Elements whose `mask` is False are not checked and get the value of missing elements.
+    """
+    return self._scaled(self._in_range(self._with_channels(x), mask), mask)
+
+  def _with_channels(self, x: AnyArray) -> Shaped[np.ndarray, "..."]:
+    """Returns examples with an axis of channels if the examples of this run have one of size 1."""
     x = np.asarray(x)
-    if x.ndim == len(self.model.shape) and self.model.shape[-1] == 1:
-      x = x[..., None]
+    return x[..., None] if x.ndim == len(self.model.shape) and self.model.shape[-1] == 1 else x
+
+  def _in_range(
+    self, x: Shaped[np.ndarray, "..."], mask: Bool[np.ndarray, "examples ..."] | None
+  ) -> Float[np.ndarray, "examples ..."]:
+    """Returns the examples as float32 [N, *shape] in the data range; UserError if they do not match the run."""
     if x.shape[1:] != self.model.shape:
       raise errors.UserError(
         f"examples of shape {x.shape}: the shape must be [N, {', '.join(map(str, self.model.shape))}] for this run"
       )
+    if mask is not None:
+      x = loss_columns.fill(x, mask, x[mask][0] if mask.any() else 0)
     value_range, scaling = self.config.data.range, self.scaling
     in_unit = scaling is not None and scaling.applies_to(x)
     fault = scaling.fault(x) if in_unit else None
@@ -239,7 +292,16 @@ class Run:
       trained = f"; the training examples were {scaling.in_words(value_range)}" if scaling and not in_unit else ""
       raise errors.UserError(f"the array of examples {fault}{trained}")
     x = ranges.normalise(x, value_range)
-    return x if self.standardisation is None else self.standardisation.apply(x)
+    return x if mask is None else loss_columns.fill(x, mask, loss_columns.missing_value(x.dtype, value_range, False))
+
+  def _scaled(
+    self, x: Float[np.ndarray, "examples ..."], mask: Bool[np.ndarray, "examples ..."] | None
+  ) -> Float[np.ndarray, "examples ..."]:
+    """Returns examples in the data range as the model receives them: standardised, if the run standardises its data."""
+    if self.standardisation is None:
+      return x
+    x = self.standardisation.apply(x)
+    return x if mask is None else loss_columns.fill(x, mask, 0.0)
 
   def _unscaled(self, x: Float[np.ndarray, "examples ..."]) -> Float[np.ndarray, "examples ..."]:
     """Returns outputs of the model in the units of the data."""

@@ -12,5 +12,6 @@ Columns = dict[str, AnyArray]  # columns by name, without "x"
 Keys = Key[Array, "batch"]  # one random key per example
 Number = float | jax.Array  # hyperparameter of an objective: a constant, or a tracer if it is scheduled or swept
 Params = PyTree  # nested dicts of parameters, or of their shapes and dtypes
+LEAST_WEIGHT = 1e-6  # smallest weight of an example; a batch of less total weight holds only padding
 Scalar = Float[Array, ""]
 Step = Int[Array, ""]  # number of completed optimizer steps

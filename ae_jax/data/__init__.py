@@ -7,14 +7,19 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import kinds, lazy_arrays, placements, ranges, sources, splits, standardisation, windows
+from ae_jax.data import kinds, lazy_arrays, loss_columns, placements, ranges, sources, splits, standardisation, windows
 from ae_jax.data import one_class as one_classes
 from ae_jax.data import scaling as scalings
-from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values
+from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values, model_columns
 from ae_jax.data.dataset import Dataset
 from ae_jax.system import paths
 
-__all__ = ["Dataset", "class_indices", "flat_columns", "half_columns", "label_values", "load"]
+__all__ = ["Dataset", "class_indices", "flat_columns", "half_columns", "label_values", "load", "model_columns"]
+
+
+# name of an array of examples or targets -> name of one row in messages
+_IN_WORDS = {"train": "training example", "validation": "validation example", "test": "testing example"}
+_IN_WORDS |= {f"{half}_target": f"target of the {text}" for half, text in _IN_WORDS.items()}
 
 
 def load(
@@ -72,10 +77,11 @@ def load(
   found = _load_and_convert(arrays, dtype, range, decide, where)
   label, class_notes = one_classes.select(one_class, arrays, known["held_out"], known["class_names"], where)
   decision = _place(arrays, decide, where)
-  arrays |= {half: _with_range_check(arrays[half], range, half, where) for half in splits.present(arrays)}
+  arrays |= {name: _with_range_check(arrays[name], range, name, where) for name in loss_columns.of_examples(arrays)}
   notes = _remarks_on_values(name, arrays["train"], found, range, where)
   if scale == "standard":
     arrays["standardisation"] = standardisation.standardise(arrays)
+  loss_columns.fill_missing(arrays, range, scale == "standard")
   return Dataset(
     name,
     range,
@@ -85,6 +91,7 @@ def load(
     factor_values=known["factor_values"] or {},
     remarks=(*(known["remarks"] or ()), *notes, *class_notes),
     class_names=known["class_names"],
+    columns=loss_columns.pop(arrays),
     scaling=None if found.is_usual else found,
     **({"train_labels": None, "test_labels": None} | arrays),
   )
@@ -97,9 +104,9 @@ def _check_and_convert_floats(arrays: dict[str, Any], value_range: str, where: s
     UserError: An array has a wrong shape or dtype.
   """
   scaled, dtype = arrays.pop("scaled_to_unit", False), arrays["train"].dtype
-  for half in splits.present(arrays):
-    arrays[half] = _from_unit(arrays[half], value_range) if scaled else _as_float32(arrays[half])
-    _check(_shape_fault(arrays[half], arrays["train"]), half, where)
+  for name in loss_columns.of_examples(arrays):
+    arrays[name] = _from_unit(arrays[name], value_range) if scaled else _as_float32(arrays[name])
+    _check(_shape_fault(arrays[name], arrays["train"]), name, where)
   return dtype
 
 
@@ -122,23 +129,24 @@ def _load_and_convert(
 
   `dtype` is that of the stored examples. Returns how the examples were converted.
   """
-  halves = splits.present(arrays)
-  decision = decide(lazy_arrays.total_bytes(arrays["train"]))
+  names = loss_columns.of_examples(arrays)
+  decision = decide(_total_bytes(arrays, "train"))
   _check_test_fits(arrays, decision, where)
   if not decision.lazy:
     arrays.update({key: lazy_arrays.load_all(values) for key, values in arrays.items()})
-  found = scalings.recognise([arrays[half] for half in halves], dtype, value_range)
+  loss_columns.prepare(arrays, where)
+  found = scalings.recognise([arrays[name] for name in names], dtype, value_range)
   if found.is_usual:
     return found
-  for half in halves:
-    examples = arrays[half]
+  for name in names:
+    examples = arrays[name]
     if isinstance(examples, lazy_arrays.LazyArray):
       where_row = (
-        f"{where}: in a part that was not examined (config.data.placement=memory examines all), {half}ing example"
+        f"{where}: in a part that was not examined (config.data.placement=memory examines all), {_IN_WORDS[name]}"
       )
       examples = lazy_arrays.checked(examples, found.fault, where_row)
     convert = functools.partial(found.convert, value_range=value_range)
-    arrays[half] = lazy_arrays.map_rows(examples, examples.shape[1:], found.target, convert)
+    arrays[name] = lazy_arrays.map_rows(examples, examples.shape[1:], found.target, convert)
   return found
 
 
@@ -148,10 +156,11 @@ def _place(arrays: dict[str, Any], decide: Callable[[int], placements.Placement]
   if count < 2:
     found = "only one training example" if count else "no training example"
     raise errors.UserError(f"{where}: has {found}; at least 2 are required")
-  decision = decide(lazy_arrays.total_bytes(arrays["train"]))
+  decision = decide(_total_bytes(arrays, "train"))
   _check_test_fits(arrays, decision, where)
+  of_train = splits.names(arrays, "train")
   for key in arrays:
-    if not (decision.lazy and key in ("train", "train_labels")):
+    if not (decision.lazy and key in of_train):
       arrays[key] = lazy_arrays.read_all(arrays[key])
   return decision
 
@@ -161,7 +170,7 @@ def _check_test_fits(arrays: dict[str, Any], decision: placements.Placement, whe
   examples = arrays.get("test")
   if not isinstance(examples, lazy_arrays.LazyArray):
     return
-  needed = lazy_arrays.total_bytes(examples)
+  needed = _total_bytes(arrays, "test")
   if needed > decision.budget:
     raise errors.UserError(
       f"{where}: the test examples need {placements.format_gib(needed)} of memory, but the budget is "
@@ -169,9 +178,16 @@ def _check_test_fits(arrays: dict[str, Any], decision: placements.Placement, whe
     )
 
 
-def _check(fault: str | None, half: str, where: str) -> None:
+def _total_bytes(arrays: dict[str, Any], half: str) -> int:
+  """Returns the size in memory of the examples of a half with their targets and masks, in bytes."""
+  return len(arrays[half]) * loss_columns.row_bytes(arrays, half)
+
+
+def _check(fault: str | None, name: str, where: str) -> None:
+  """Raises UserError if there is a fault; `name` is the name of an array of examples or targets."""
   if fault:
-    raise errors.UserError(f"{where}: the array of {half} examples {fault}")
+    half, _, target = name.partition("_")
+    raise errors.UserError(f"{where}: the array of {half} {'targets' if target else 'examples'} {fault}")
 
 
 def _as_float32(examples: lazy_arrays.MaybeLazy) -> lazy_arrays.MaybeLazy:
@@ -191,18 +207,18 @@ def _from_unit(examples: lazy_arrays.MaybeLazy, value_range: str) -> lazy_arrays
 
 
 def _with_range_check(
-  examples: lazy_arrays.MaybeLazy, value_range: str, half: str, where: str
+  examples: lazy_arrays.MaybeLazy, value_range: str, name: str, where: str
 ) -> lazy_arrays.MaybeLazy:
   """Returns examples whose range is checked; raises UserError if it is wrong.
 
-  A few rows of a `LazyArray` are checked here, and each row is checked when it is read. `half` is "train" or "test".
+  A few rows of a `LazyArray` are checked here, and each row is checked when it is read. `name` is a key of `_IN_WORDS`.
   """
   fault = functools.partial(ranges.range_error, value_range=value_range)
   if isinstance(examples, lazy_arrays.LazyArray):
-    examples = lazy_arrays.checked(examples, fault, f"{where}: {half}ing example")
+    examples = lazy_arrays.checked(examples, fault, f"{where}: {_IN_WORDS[name]}")
     lazy_arrays.examined(examples)
   else:
-    _check(fault(examples), half, where)
+    _check(fault(examples), name, where)
   return examples
 
 

@@ -34,7 +34,8 @@ def npz(name: str, path: str, *, x: str = "", y: str = "", layout: str = "nhwc")
   test_labels (of MedMNIST) are known. Examples are [N, ...] (see `kinds.with_channels`), and labels are in any form of
   `labels.as_integers`. Without test examples, a random fifth of the examples (at most 10,000), drawn with a fixed seed,
   becomes the test set. Arrays of Python objects are refused. Examples can be streamed from archives of `numpy.savez`,
-  but not from archives of `numpy.savez_compressed`.
+  but not from archives of `numpy.savez_compressed`. Targets, masks and weights of the examples (see `loss_columns`) are
+  target_train, mask_train, weight_train, and the same names with _test.
 
   Args:
     name: Name of the source.
@@ -191,11 +192,12 @@ def _train_and_test(
   where: str,
   notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-  """Returns the arrays of a source; the keys of `stored` and `names` are x_train, y_train, x_test and y_test."""
+  """Returns the arrays of a source; the keys of `stored` and `names` are x_train, y_train, mask_train, ..."""
   arrays = {}
   for half in ("train", "test"):
     if f"x_{half}" in stored:
       arrays[half] = _channels_last(stored[f"x_{half}"], layout, names[f"x_{half}"], where)
+  arrays |= _loss_columns(stored, names, layout, where)
   shape = arrays["train"].shape
   if "test" not in arrays:
     if not shape or shape[0] < 3:
@@ -215,6 +217,26 @@ def _train_and_test(
   integers, class_names, label_notes = labels.as_integers(loaded, where)
   arrays |= {f"{half}_labels": integers[name] for half, name in given.items()}
   return arrays | {"class_names": class_names, "remarks": [*notes, *label_notes]}
+
+
+def _loss_columns(
+  stored: Mapping[str, lazy_arrays.LazyArray], names: Mapping[str, str], layout: str, where: str
+) -> dict[str, lazy_arrays.MaybeLazy]:
+  """Returns the targets, masks and weights {"train_mask": array, ...}; raises UserError if their number is wrong."""
+  columns = {}
+  for role in array_names.OF_LOSS:
+    if role not in stored:
+      continue
+    name, _, half = role.partition("_")
+    array, examples = stored[role], stored.get(f"x_{half}")
+    if examples is None or array.shape[:1] != examples.shape[:1]:
+      raise errors.UserError(
+        f"{where}: `{role}` has shape {array.shape}; expected one row per example of "
+        f"`{names.get(f'x_{half}', f'x_{half}')}`"
+      )
+    moves = name == "target" or (name == "mask" and len(array.shape) == len(examples.shape))
+    columns[f"{half}_{name}"] = _channels_last(array, layout, role, where) if moves else array
+  return columns
 
 
 def _moved(values: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays
+from ae_jax.data import lazy_arrays, loss_columns
 
 Headers = Mapping[str, Callable[[], lazy_arrays.LazyArray]]  # name of an array -> function that reads its header
 
@@ -16,8 +16,20 @@ _KNOWN = (
 _MOST_LISTED = 8  # maximum number of arrays in a message
 
 
+# names of the arrays of targets, masks and weights, which are read if they exist
+OF_LOSS = tuple(f"{name}_{half}" for half in ("train", "test") for name in loss_columns.NAMES)
+
+
 def choose(headers: Headers, x: str, y: str, where: str) -> dict[str, str]:
-  """Returns the names of the arrays to read, {"x_train": name, "x_test": name, ...}; only that of x_train must exist.
+  """Returns the names of the arrays to read, {"x_train": name, "x_test": name, ...}.
+
+  Only the array of x_train must exist. The arguments are those of `_of_examples`.
+  """
+  return _of_examples(headers, x, y, where) | {name: name for name in OF_LOSS if name in headers}
+
+
+def _of_examples(headers: Headers, x: str, y: str, where: str) -> dict[str, str]:
+  """Returns the names of the arrays of examples and labels.
 
   If `x` is given, labels are read only if `y` is given too. Test examples and their labels keep their known names.
 

@@ -2,11 +2,12 @@
 
 An augmentation is a pure function of a random key [], one example (float32 [H, W, C] or [T, C]) and its options. It
 returns an example of the same shape. The training step augments each batch before it computes the objective, so the
-augmented example is also the target of the reconstruction. Evaluation uses the original examples.
+augmented example is also the target of the reconstruction. If the data have targets or masks, these are augmented with
+the same keys, so they are moved like the examples. Evaluation uses the original examples.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -100,6 +101,15 @@ def build(entries: Sequence[Any], shape: tuple[int, ...], value_range: str, span
     data = _Data(key, shape, span, ranges.INTERVALS[value_range])
     calls.append(errors.call(AUGMENTATIONS, key, entry["name"], data, **options))
   return Augment(tuple(calls)) if calls else None
+
+
+def check_columns(entries: Sequence[Any], columns: Collection[str]) -> None:
+  """Raises UserError if an augmentation changes values and the data have a mask, which can only be moved."""
+  names = [entry.get("name") for entry in entries if isinstance(entry, dict)]
+  if "mask" in columns and "brightness" in names:
+    raise errors.UserError(
+      "config.data.augment: 'brightness' is not available for data with masks (mask_train); remove this entry"
+    )
 
 
 class _Data(NamedTuple):

@@ -1,6 +1,6 @@
-"""Columns of a batch: the examples, and the labels on which a model may be conditioned."""
+"""Columns of a batch: the examples, the labels on which a model may be conditioned, and the columns of the loss."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ from jaxtyping import Int, Int32, Shaped
 from ae_jax import errors
 from ae_jax.data import lazy_arrays
 from ae_jax.data.labels import MOST_CLASSES, with_name
+
+SHAPED = ("x", "target", "mask")  # columns with the shape of an example
 
 
 def class_indices(
@@ -80,20 +82,31 @@ def label_values(dataset: Any, where: str) -> tuple[int, ...]:
 
 
 def flat_columns(dataset: Any, half: str, model: Any) -> dict[str, np.ndarray]:
-  """Returns the columns that a model needs, in memory and with flattened examples: {"x": [N, elements], ...}.
+  """Returns the columns of `half_columns`, in memory and with flattened examples: {"x": [N, elements], ...}.
 
   `half` is "train" or "test".
   """
   columns = {name: lazy_arrays.load_all(column) for name, column in half_columns(dataset, half, model).items()}
-  return {**columns, "x": columns["x"].reshape(len(columns["x"]), -1)}
+  return flat(columns)
+
+
+def flat(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns columns whose examples, targets and masks are flattened, [N, elements]."""
+  return {name: column.reshape(len(column), -1) if name in SHAPED else column for name, column in columns.items()}
 
 
 def half_columns(dataset: Any, half: str, model: Any) -> dict[str, lazy_arrays.MaybeLazy]:
-  """Returns the columns of the training or test set that a model needs: {"x": examples, ...}.
+  """Returns the columns of a half that a model and its loss need: {"x": examples, "label": ..., "mask": ..., ...}.
 
   `half` is "train" or "test".
   """
-  columns = {"x": getattr(dataset, half)}
+  columns = {"x": getattr(dataset, half), **model_columns(dataset, half, model)}
+  return columns | dataset.columns.get(half, {})
+
+
+def model_columns(dataset: Any, half: str, model: Any) -> dict[str, lazy_arrays.MaybeLazy]:
+  """Returns the columns of a half that a model needs besides the examples, such as {"label": class indices}."""
+  columns = {}
   if "label" in model.columns:
     labels = getattr(dataset, f"{half}_labels")
     indices = lambda part: class_indices(part, model.labels, len(part))

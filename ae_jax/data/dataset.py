@@ -6,10 +6,12 @@ import hashlib
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from ae_jax.data import labels, lazy_arrays, ranges
+from ae_jax.data.loss_columns import NAMES
 from ae_jax.data.scaling import Scaling
+from ae_jax.data.splits import HALVES
 from ae_jax.data.standardisation import Standardisation
 from ae_jax.types import KINDS
 
@@ -41,6 +43,9 @@ class Dataset:
   standardisation: Standardisation | None = None  # map that was applied to the examples
   remarks: tuple[str, ...] = ()  # messages for the user about unread or dropped data, or an unexpected scale
   class_names: tuple[str, ...] | None = None  # name of each label 0, 1, ...; None: the labels have no names
+  # {half: {"target", "mask" or "weight": array}}: what the examples are compared with, booleans of the shape of the
+  # examples (True: observed), and the weights of the examples; only what the data have
+  columns: dict[str, dict[str, lazy_arrays.MaybeLazy]] = dataclasses.field(default_factory=dict)
   scaling: Scaling | None = None  # conversion of the stored examples; None: bytes, or floats as stored
 
   @property
@@ -72,17 +77,51 @@ class Dataset:
     """Training examples in memory; for a `LazyArray`, a random sample of them (see `lazy_arrays.sample`)."""
     return lazy_arrays.sample(self.train)
 
+  def column(self, half: str, name: str) -> lazy_arrays.MaybeLazy | None:
+    """Returns a column of a half, a key of `columns`; None if the half does not have it."""
+    return self.columns.get(half, {}).get(name)
+
+  @property
+  def column_names(self) -> tuple[str, ...]:
+    """Names of the columns that at least one half has, in the order of `loss_columns.NAMES`."""
+    return tuple(name for name in NAMES if any(name in columns for columns in self.columns.values()))
+
+  @property
+  def row_bytes(self) -> int:
+    """Size in bytes of a training example with its target and its mask."""
+    arrays = [self.train, self.column("train", "target"), self.column("train", "mask")]
+    return sum(lazy_arrays.row_bytes(array) for array in arrays if array is not None)
+
+  def train_sample_of(self, name: str) -> np.ndarray | None:
+    """Returns a column for the examples in `train_sample`, in memory; None if the training examples do not have it."""
+    column = self.column("train", name)
+    if column is None:
+      return None
+    if isinstance(self.train, np.ndarray):
+      return lazy_arrays.load_all(column)
+    return lazy_arrays.read_rows(column, lazy_arrays.sample_indices(self.train))
+
+  @functools.cached_property
+  def test_observed(self) -> Int[np.ndarray, " test"] | None:
+    """Number of observed elements of each test example; None without a mask."""
+    mask = self.column("test", "mask")
+    return None if mask is None else mask.reshape(len(mask), -1).sum(1)
+
   @functools.cached_property
   def span(self) -> ranges.Span:
     """Interval of the values of the data.
 
     It depends only on `value_range`, except for floats in the range "real". For these, it extends from the smallest to
     the largest value of `train_sample`, or has width 1 if the data are constant. Masked elements then become 0 or, if 0
-    is outside the interval, the nearest value inside.
+    is outside the interval, the nearest value inside. If there are targets, it is the interval of the targets. Masked
+    elements of the data do not count.
     """
     if self.value_range != "real" or self.train.dtype == np.uint8:
       return ranges.SPANS[self.value_range]
-    low, high = float(self.train_sample.min()), float(self.train_sample.max())
+    target, mask = self.train_sample_of("target"), self.train_sample_of("mask")
+    values = self.train_sample if target is None else target
+    values = values if mask is None else values[mask]
+    low, high = float(values.min()), float(values.max())
     return ranges.Span(low, high if high > low else low + 1.0, min(max(0.0, low), high))
 
   @property
@@ -102,14 +141,16 @@ class Dataset:
   def fingerprints(self) -> dict[str, str | None]:
     """Fingerprints of the examples, the labels and the factors, as stored in config.json.
 
-    The value is None if there are no labels or no factors. The fingerprint of integer labels and factors depends on
-    their values, not on their dtype. The result is cached, because each sweep member stores it.
+    The value is None if there are no labels or no factors. There are fingerprints of targets, masks and weights
+    only if the data have these. The fingerprint of integer labels and factors depends on their values, not on their dtype. The result is cached, because each sweep member stores it.
     """
     fingerprints = {"fingerprint": self.fingerprint()}
     for name in ("labels", "factors"):
       halves = [_as_int64(getattr(self, f"{half}_{name}")) for half in ("train", "test")]
       absent = all(values is None for values in halves)
       fingerprints[f"{name}_fingerprint"] = None if absent else self._digest(*halves)
+    for name in self.column_names:
+      fingerprints[f"{name}_fingerprint"] = self._digest(*(self.column(half, name) for half in HALVES))
     return fingerprints
 
   def _digest(self, *halves: lazy_arrays.MaybeLazy | None) -> str:

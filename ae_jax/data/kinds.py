@@ -3,7 +3,7 @@
 from typing import Any
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays, splits
+from ae_jax.data import lazy_arrays, loss_columns
 from ae_jax.types import KINDS
 
 ARRAY_FILES = ("npz", "npy")  # data sources whose examples can be of any kind
@@ -47,7 +47,7 @@ def with_channels(examples: lazy_arrays.MaybeLazy, kind: str, where: str) -> laz
 
 
 def apply(arrays: dict[str, Any], kind: str, name: str, where: str) -> None:
-  """Gives the training and test examples of a source an axis of channels, in place.
+  """Gives the examples and targets of a source an axis of channels, in place.
 
   Args:
     arrays: Arrays of a source.
@@ -58,7 +58,7 @@ def apply(arrays: dict[str, Any], kind: str, name: str, where: str) -> None:
   Raises:
     UserError: The examples are not of this kind.
   """
-  for half in splits.present(arrays):
+  for half in loss_columns.of_examples(arrays):
     if name in ARRAY_FILES:
       arrays[half] = with_channels(arrays[half], kind, where)
       continue

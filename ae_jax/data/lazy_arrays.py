@@ -64,6 +64,26 @@ def map_rows(
   )
 
 
+def map_pairs(
+  first: MaybeLazy, second: MaybeLazy, function: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> MaybeLazy:
+  """Applies a function to the rows of two arrays of equal length. The result is lazy if one of the arrays is lazy.
+
+  Args:
+    first: Rows [N, ...]; the result has their shape and dtype.
+    second: Rows [N, ...].
+    function: Maps rows of both arrays to rows; each result must depend only on its own pair of rows.
+  """
+  if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+    return function(first, second)
+  return LazyArray(
+    shape=first.shape,
+    dtype=first.dtype,
+    read=lambda indices: function(first[indices], second[indices]),
+    load=lambda: function(load_all(first), load_all(second)),
+  )
+
+
 def checked(array: LazyArray, fault: Callable[[np.ndarray], str | None], name: str) -> LazyArray:
   """Returns a `LazyArray` of the same rows that raises UserError when it reads a row with a fault.
 
@@ -146,10 +166,15 @@ def sample(array: MaybeLazy) -> np.ndarray:
   The sample is drawn with a fixed seed and keeps the order of the rows. It has at most `SAMPLE_ROWS` rows and
   `SAMPLE_BYTES` bytes, but at least 2 rows.
   """
+  return array if isinstance(array, np.ndarray) else read_rows(array, sample_indices(array))
+
+
+def sample_indices(array: MaybeLazy) -> Int[np.ndarray, " rows"]:
+  """Returns the indices of the rows in `sample` of an array."""
   if isinstance(array, np.ndarray):
-    return array
+    return np.arange(len(array))
   size = min(len(array), SAMPLE_ROWS, max(2, SAMPLE_BYTES // row_bytes(array)))
-  return read_rows(array, np.sort(np.random.default_rng(0).choice(len(array), size, replace=False)))
+  return np.sort(np.random.default_rng(0).choice(len(array), size, replace=False))
 
 
 def row_bytes(array: MaybeLazy) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays, ranges, splits
+from ae_jax.data import lazy_arrays, loss_columns, ranges
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,16 +50,30 @@ def standardise(arrays: dict[str, Any]) -> Standardisation:
   """Fits a standardisation to the training examples of a source and applies it to all examples, in place.
 
   scikit-learn computes the means and standard deviations, over all training examples and in parts of the same size for
-  every placement, so the placement does not change them.
+  every placement, so the placement does not change them. Masked elements do not count. Targets are standardised like
+  the examples.
+
+  Raises:
+    UserError: A column or channel has no observed value.
   """
   from sklearn.preprocessing import StandardScaler
 
   train = arrays["train"]
+  if (mask := arrays.get("train_mask")) is not None:
+    as_floats = lambda rows: ranges.normalise(rows, "real")
+    train = lazy_arrays.map_rows(train, train.shape[1:], np.float32, as_floats)
+    train = lazy_arrays.map_pairs(train, mask, lambda rows, mask: np.where(mask, rows, np.float32(np.nan)))
   scaler = StandardScaler()
   for part in lazy_arrays.parts(train, np.arange(len(train))):
     scaler.partial_fit(ranges.normalise(part, "real").reshape(-1, train.shape[-1]).astype(np.float64))
   fitted = Standardisation(scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32))
+  if not np.isfinite(fitted.mean).all():
+    column = int(np.flatnonzero(~np.isfinite(fitted.mean))[0])
+    raise errors.UserError(
+      f"config.data.scale='standard': no training example has an observed value in column or channel {column}; "
+      "remove it"
+    )
   apply = lambda rows: fitted.apply(ranges.normalise(rows, "real"))
-  for half in splits.present(arrays):
+  for half in loss_columns.of_examples(arrays):
     arrays[half] = lazy_arrays.map_rows(arrays[half], arrays[half].shape[1:], np.float32, apply)
   return fitted

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from ae_jax.data import batch_schedule, lazy_arrays
+from ae_jax.data import columns as column_arrays
 
 PREFETCHED_BYTES = 2**28  # maximum size of the batches that are read ahead, unless a single batch is larger
 _MOST_THREADS = 16
@@ -40,7 +41,7 @@ def chunks(
     positions: Rows of each padded batch that this process holds; other rows are not read.
 
   Yields:
-    Columns {"x": [chunk, positions, elements], other columns: [chunk, positions]} with unchanged dtypes, and weights
+    Columns {"x": [chunk, positions, elements], "label": [chunk, positions], ...} with unchanged dtypes, and weights
     [chunk, positions].
 
   Raises:
@@ -50,7 +51,8 @@ def chunks(
 
   read = functools.partial(_read, examples, positions, schedule.steps, _order(schedule))
   count = len(np.arange(schedule.padded_batch_size)[positions])
-  ahead = PREFETCHED_BYTES // (count * lazy_arrays.row_bytes(examples["x"]))
+  row_bytes = sum(lazy_arrays.row_bytes(examples[name]) for name in column_arrays.SHAPED if name in examples)
+  ahead = PREFETCHED_BYTES // (count * row_bytes)
   ahead = min(max(ahead, 1), 2 * schedule.chunk)
   options = grain.ReadOptions(num_threads=min(os.cpu_count() or 1, _MOST_THREADS, ahead), prefetch_buffer_size=ahead)
   steps = grain.MapDataset.range(first * schedule.chunk, last * schedule.chunk).map(read)
@@ -83,8 +85,7 @@ def _read(examples, positions, steps, order, step):
   indices, weights = order(epoch)
   # reads each row once, in the order of the file
   distinct, inverse = np.unique(indices[row, positions], return_inverse=True)
-  columns = {name: column[distinct][inverse] for name, column in examples.items()}
-  columns["x"] = columns["x"].reshape(len(columns["x"]), -1)
+  columns = column_arrays.flat({name: column[distinct][inverse] for name, column in examples.items()})
   return columns, weights[row, positions]
 
 

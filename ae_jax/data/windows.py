@@ -52,6 +52,11 @@ def cut(arrays: dict[str, Any], window: int, stride: int, where: str) -> list[st
     arrays[half] = of_record(record, window, stride, f"the {name} of {where}")
     if (labels := arrays.get(f"{half}_labels")) is not None:
       arrays[f"{half}_labels"] = of_record(labels, window, stride, f"the labels of {where}")[:].max((1, 2))
+    for column in (f"{half}_target", f"{half}_mask"):
+      if column in arrays:
+        arrays[column] = of_record(arrays[column], window, stride, f"the {column} of {where}")
+    if f"{half}_weight" in arrays:
+      raise errors.UserError(f"config.data.window={window}: {where} has weights, but windows have none; remove them")
     steps, count = len(record), len(arrays[half])
     rest = steps - ((count - 1) * stride + window)
     left_over = f"; the last {rest:,} steps are in no window" if rest else ""

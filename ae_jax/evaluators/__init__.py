@@ -85,7 +85,7 @@ def build(names: Iterable[str], model: Any, dataset: data.Dataset) -> tuple[Eval
   chosen = list(dict.fromkeys(chosen))
   for evaluator in chosen:
     evaluator.check(model, dataset)
-  return tuple(chosen)
+  return tuple(evaluator.unless_skipped(model, dataset) for evaluator in chosen)
 
 
 def statistics(

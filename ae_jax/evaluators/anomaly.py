@@ -32,7 +32,7 @@ def per_example(
   """Returns the squared reconstruction error as the anomaly score: {"anomaly_score": [B]}."""
   del keys, span
   x_hat = losses.OUTPUT_ACTIVATIONS[value_range](model.reconstruct(variables, batch["x"], batch))
-  return {"anomaly_score": losses.squared_error(x_hat, batch["x"])}
+  return {"anomaly_score": losses.squared_error(x_hat, *objectives.compared(batch))}
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, float]]:
@@ -106,7 +106,7 @@ def gradient_norms(context: EvalContext) -> Float[np.ndarray, " examples"]:
 
     return jax.lax.map(norm, {**columns, "x": x}, batch_size=batch_size)
 
-  return context.map_examples(norms, context.test, context.columns("test"))
+  return context.map_examples(norms, context.test, context.columns("test") | context.test_loss_columns)
 
 
 # Name of a score -> (its label in figures, function that maps an `EvalContext` to the scores [N] of its test examples).

@@ -37,6 +37,10 @@ NEEDS: dict[str, Need] = {
     "normal and anomalous test examples; with config.data.one_class={dataset.one_class_name} there are no anomalies: "
     "use a test set with several labels",
   ),
+  "complete": Need(
+    lambda model, dataset: "mask" not in dataset.column_names,
+    "examples of which all elements are observed, but these data have masks",
+  ),
   "discrete_code": Need(
     lambda model, dataset: model.code.levels is not None,
     "a discrete latent code; set config.model.name='vqvae' or config.model.bottleneck='fsq5'",
@@ -56,6 +60,10 @@ NEEDS: dict[str, Need] = {
     "config.data.one_class (the label of the normal examples) and labels of the test examples",
   ),
   "posterior": Need(lambda model, dataset: model.has_posterior, "a posterior; set config.model.bottleneck='gaussian'"),
+  "no_targets": Need(
+    lambda model, dataset: "target" not in dataset.column_names,
+    "a model that reconstructs its input, but these data have targets",
+  ),
   "unit_range": Need(
     lambda model, dataset: dataset.value_range == "unit", "data in [0, 1]; set config.data.range='unit'"
   ),
@@ -88,6 +96,8 @@ class Evaluator:
 
   name: str  # used in `config.evaluators`, and the prefix of the names of the analyses' results
   needs: tuple[str, ...] = ()  # keys of NEEDS; `check` raises for the first one that is not met
+  # Keys of NEEDS; if one is not met, the evaluator is skipped, and a remark replaces its results.
+  skipped_without: tuple[str, ...] = ()
   # Maps (model, variables, batch, keys, value_range, span) to {name: [B, ...]} on the device.
   per_example: Callable[..., dict] | None = None
   # Maps ({name: [N, ...]}, dataset) to pairs (name, value). The arrays hold the results of `per_example` for all N test
@@ -105,6 +115,7 @@ class Evaluator:
       )
     where = f"Evaluator({self.name!r})"
     _check_needs(where, self.needs)
+    _check_needs(where, self.skipped_without)
     functions = {"per_example": self.per_example, "metrics": self.metrics, "baselines": self.baselines}
     for field, function in functions.items():
       if function is not None:
@@ -129,6 +140,13 @@ class Evaluator:
     unmet = self._unmet_need(self.needs, model, dataset)
     if unmet:
       raise errors.UserError(f"config.evaluators: {unmet}")
+
+  def unless_skipped(self, model: Any, dataset: data.Dataset) -> "Evaluator":
+    """Returns the evaluator or, if one of `skipped_without` is not met, an evaluator that only yields a remark."""
+    unmet = self._unmet_need(self.skipped_without, model, dataset)
+    if not unmet:
+      return self
+    return Evaluator(self.name, analyses=(Analysis(lambda context: [("remark", f"skipped: {unmet}")]),))
 
   def analyze(self, context: contexts.EvalContext) -> Iterator[tuple[str, Any]]:
     """Yields (name, value) of all analyses; a remark replaces the results if requirements are not met."""

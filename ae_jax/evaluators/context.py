@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, Integer, PyTree
+from jaxtyping import Bool, Float, Int, Integer, PyTree
 
 from ae_jax import data
 from ae_jax.data import lazy_arrays, ranges
@@ -57,8 +57,7 @@ class EvalContext:
       half: "test" or "train".
       numbers: Indices of the examples in `test` or `train`; None selects all.
     """
-    columns = data.half_columns(self.dataset, half, self.run.model)
-    del columns["x"]
+    columns = data.model_columns(self.dataset, half, self.run.model)
     rows = np.arange(len(self.test)) if half == "test" else self._train_rows
     rows = rows if numbers is None else rows[numbers]
     return {name: lazy_arrays.read_rows(column, rows) for name, column in columns.items()}
@@ -101,9 +100,38 @@ class EvalContext:
     return as_vectors(self.run.apply("nearest", codes.reshape(len(codes), *code.shape), {}))
 
   @functools.cached_property
+  def targets(self) -> Float[np.ndarray, "examples ..."]:
+    """What the reconstructions of the test examples are compared with: their targets, or the examples themselves."""
+    targets = self.dataset.column("test", "target")
+    return self.test if targets is None else ranges.normalise(targets, self.dataset.value_range)
+
+  @property
+  def mask(self) -> Bool[np.ndarray, "examples ..."] | None:
+    """Mask of the observed elements of the test examples; None if all are observed."""
+    return self.dataset.column("test", "mask")
+
+  @property
+  def test_loss_columns(self) -> dict[str, np.ndarray]:
+    """The targets and masks of the test examples as columns of a batch, as far as the data have them."""
+    columns = {} if self.targets is self.test else {"target": self.targets}
+    return columns if self.mask is None else columns | {"mask": self.mask.astype(np.float32)}
+
+  def squares(
+    self, reconstructions: Float[np.ndarray, "examples ..."], numbers: Sequence[int] | np.ndarray | slice = slice(None)
+  ) -> Float[np.ndarray, "examples ..."]:
+    """Returns the squared error of each element of reconstructions, float64; 0 for elements that were not observed.
+
+    Args:
+      reconstructions: Reconstructions of the test examples at `numbers`, or one example for all.
+      numbers: Indices of test examples.
+    """
+    squares = np.square(reconstructions - self.targets[numbers], dtype=np.float64)
+    return squares if self.mask is None else squares * self.mask[numbers]
+
+  @functools.cached_property
   def squared_errors(self) -> Float[np.ndarray, " examples"]:
     """Squared reconstruction error of each test example, float64."""
-    return np.square(self.reconstructions - self.test, dtype=np.float64).reshape(len(self.test), -1).sum(1)
+    return self.squares(self.reconstructions).reshape(len(self.test), -1).sum(1)
 
   @functools.cached_property
   def _train_rows(self) -> Int[np.ndarray, " examples"]:

@@ -103,5 +103,9 @@ def _name(kind: str, level: float) -> str:
 
 
 EVALUATOR = base.Evaluator(
-  name="denoising", per_example=per_example, metrics=metrics, analyses=(base.Analysis(analyze),)
+  name="denoising",
+  skipped_without=("complete", "no_targets"),
+  per_example=per_example,
+  metrics=metrics,
+  analyses=(base.Analysis(analyze),),
 )

@@ -264,4 +264,6 @@ def sample_quality(context: EvalContext, samples: Mapping[str, np.ndarray]) -> I
     yield f"recall/{name}", recall
 
 
-EVALUATOR = base.Evaluator(name="generation", analyses=(base.Analysis(analyze),))
+EVALUATOR = base.Evaluator(
+  name="generation", skipped_without=("complete", "no_targets"), analyses=(base.Analysis(analyze),)
+)

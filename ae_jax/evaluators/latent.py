@@ -35,7 +35,10 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
     yield from codebook(indices.reshape(len(indices), -1), code)
   if context.run.model.has_posterior:
     yield from divergence(context)
-  yield from intrinsic_dimension("data", losses.flat(context.train))
+  if "mask" in context.dataset.column_names:
+    yield "data_dimension", "the intrinsic dimension of the data is not estimated: not all elements are observed"
+  else:
+    yield from intrinsic_dimension("data", losses.flat(context.train))
   yield from intrinsic_dimension("codes", context.train_codes)
   yield from code_ablation(context)
   yield from lipschitz(context)
@@ -147,15 +150,15 @@ def code_ablation(context: EvalContext) -> Iterator[tuple[str, Any]]:
       ),
     )
     return
-  x, codes = context.test[indices], context.test_codes[indices]
+  codes = context.test_codes[indices]
   own_error = float(context.squared_errors[indices].mean())
   # Each example gets the code of the previous example in a random order, so no example keeps its own code.
-  cycle = context.generator().permutation(len(x))
+  cycle = context.generator().permutation(len(codes))
   other_codes = np.empty_like(codes)
   other_codes[cycle] = codes[np.roll(cycle, 1)]
   mean_code = codes.mean(0, keepdims=True, dtype=np.float64).astype(codes.dtype)
   other_error, mean_error = (
-    float(np.square(decoded - x, dtype=np.float64).sum() / len(x))
+    float(context.squares(decoded, indices).sum() / len(codes))
     for decoded in _decoded(context, other_codes, mean_code, indices)
   )
   yield "own_code_squared_error", own_error

@@ -210,4 +210,8 @@ def _newton_block(rows, targets, features, offset, ridges) -> tuple[Array, Array
   return rows, objectives(logits + steps * along, rows), jnp.linalg.norm(gradients, axis=1)
 
 
-EVALUATOR = base.Evaluator(name="logistic_pca", analyses=(base.Analysis(analyze, needs=("unit_range",)),))
+EVALUATOR = base.Evaluator(
+  name="logistic_pca",
+  skipped_without=("complete", "no_targets"),
+  analyses=(base.Analysis(analyze, needs=("unit_range",)),),
+)

@@ -1,6 +1,7 @@
 """PCA baselines with the same budget as a latent code: as many components as its size, or as many bits if discrete.
 
-PCA is fitted to the training examples (`Dataset.train_sample`).
+PCA is fitted to the training examples (`Dataset.train_sample`), or to their targets if the data have targets. Masked
+elements are replaced by the mean of the training examples.
 """
 
 import dataclasses
@@ -104,11 +105,45 @@ def squared_errors(
     dataset: Data set.
     fit_to: Function that maps training examples to a PCA, such as `fit_baseline` with a given latent code.
   """
-  train, test = (
-    losses.flat(ranges.normalise(split, dataset.value_range)) for split in (dataset.train_sample, dataset.test)
+  train = training_examples(dataset)
+  test, target = (
+    losses.flat(ranges.normalise(examples, dataset.value_range)) for examples in test_and_targets(dataset)
   )
+  mask = dataset.column("test", "mask")
+  if mask is not None:
+    test = np.where(losses.flat(mask), test, mean(train))
   fitted = fit_to(train)
-  return np.square(test - fitted.inverse_transform(fitted.transform(test)), dtype=np.float64).sum(1)
+  squares = np.square(target - fitted.inverse_transform(fitted.transform(test)), dtype=np.float64)
+  return (squares if mask is None else squares * losses.flat(mask)).sum(1)
+
+
+def training_examples(dataset: data.Dataset) -> Float[np.ndarray, "examples elements"]:
+  """Returns the examples to which baselines are fitted: the training targets or, without targets, the examples.
+
+  Masked elements are replaced by the mean of their observed values over the examples.
+  """
+  target, mask = dataset.train_sample_of("target"), dataset.train_sample_of("mask")
+  train = losses.flat(ranges.normalise(dataset.train_sample if target is None else target, dataset.value_range))
+  if mask is None:
+    return train
+  mask = losses.flat(mask)
+  counts = mask.sum(0)
+  means = np.where(mask, train, np.float32(0)).sum(0, dtype=np.float64) / np.maximum(counts, 1)
+  return np.where(mask, train, np.where(counts > 0, means, train[0]).astype(np.float32))
+
+
+def mean(train: Float[np.ndarray, "examples elements"]) -> Float[np.ndarray, " elements"]:
+  """Returns the mean of training examples, rounded to float32.
+
+  Due to the rounding, if all training examples are equal, the error of a test example that equals them is exactly 0.
+  """
+  return train.mean(0, dtype=np.float64).astype(np.float32)
+
+
+def test_and_targets(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the test examples, and their targets; without targets, the examples twice."""
+  target = dataset.column("test", "target")
+  return dataset.test, dataset.test if target is None else target
 
 
 def baseline_squared_errors(dataset: data.Dataset, code: models.CodeSpec) -> Float64[np.ndarray, " examples"]:

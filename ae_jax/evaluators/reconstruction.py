@@ -2,6 +2,9 @@
 
 If the model was trained on one class, the metrics are computed over the test examples of this class. The other test
 examples are anomalies; see `ae_jax.evaluators.anomaly`.
+
+Reconstructions are compared with the targets of the examples if the data have targets. Only observed elements count.
+If the test examples have weights, the means over them are weighted.
 """
 
 import math
@@ -11,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int, Shaped
 
-from ae_jax import data, models
+from ae_jax import data, models, objectives
 from ae_jax.data import ranges
 from ae_jax.evaluators import base, figures, pca
 from ae_jax.evaluators.context import EvalContext, spaced
@@ -23,7 +26,14 @@ SHOWN = 16  # maximum number of examples in a figure
 NAMES = {"table": "test rows", "series": "series", "images": "test images", "volumes": "test volumes"}  # in figures
 _MAX_COLUMNS = 100  # maximum number of columns of a table for which the error of each column is reported
 _MAX_CLASSES = 100  # maximum number of classes for which the error of each class is reported
-_BASELINES = ("nats_floor", "pca_squared_error", "pca_quantised_squared_error", "mean_predictor_squared_error")
+_BASELINES = (
+  "nats_floor",
+  "pca_squared_error",
+  "pca_quantised_squared_error",
+  "mean_predictor_squared_error",
+  "input_squared_error",
+  "input_psnr",
+)
 
 
 def per_example(
@@ -37,41 +47,50 @@ def per_example(
   """Returns {"squared_error": [B]} and, for data in [0, 1], {"nats": [B]}."""
   del keys, span
   logits = model.reconstruct(variables, batch["x"], batch)
-  values = {"squared_error": losses.squared_error(losses.OUTPUT_ACTIVATIONS[value_range](logits), batch["x"])}
+  compared = objectives.compared(batch)
+  values = {"squared_error": losses.squared_error(losses.OUTPUT_ACTIVATIONS[value_range](logits), *compared)}
   if value_range == "unit":
-    values["nats"] = losses.bernoulli_nats(logits, batch["x"])
+    values["nats"] = losses.bernoulli_nats(logits, *compared)
   return values
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, Any]]:
   """Yields the squared error per example, the mean squared error per element, the PSNR (dB) and the cross-entropy."""
-  squared_error = trained_class_only(values["squared_error"], dataset).mean(dtype=np.float64)
-  mse = float(squared_error / math.prod(dataset.shape))
-  yield "test/squared_error", float(squared_error)
+  squared_error = mean_over_test(values["squared_error"], dataset)
+  mse = squared_error / _elements(dataset)
+  yield "test/squared_error", squared_error
   yield "test/mse", mse
   yield "test/psnr", psnr(mse, dataset.peak)
   if "nats" in values:
-    yield "test/nats", float(trained_class_only(values["nats"], dataset).mean(dtype=np.float64))
+    yield "test/nats", mean_over_test(values["nats"], dataset)
+
+
+def _elements(dataset: data.Dataset) -> float:
+  """Returns the mean number of observed elements of a test example."""
+  return math.prod(dataset.shape) if dataset.test_observed is None else mean_over_test(dataset.test_observed, dataset)
 
 
 def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[str, float]]:
   """Yields (name, value) of the baselines. They do not use the model, only the size of its latent code.
 
   PCA has as many components as the latent code has elements. If the code is discrete, there is also a quantised PCA
-  with the same number of bits.
+  with the same number of bits. If the data have targets, the input itself is a baseline, too.
   """
   if dataset.value_range == "unit":
-    entropy = np.asarray(losses.bernoulli_entropy(ranges.normalise(dataset.test, "unit")))
-    yield "test/nats_floor", float(trained_class_only(entropy, dataset).mean(dtype=np.float64))
+    targets, mask = pca.test_and_targets(dataset)[1], dataset.column("test", "mask")
+    observed = () if mask is None else (mask.astype(np.float32),)
+    entropy = np.asarray(losses.bernoulli_entropy(ranges.normalise(targets, "unit"), *observed))
+    yield "test/nats_floor", mean_over_test(entropy, dataset)
   errors = pca.squared_errors(dataset, lambda train: pca.fit(train, code.size))
-  yield "test/pca_squared_error", float(trained_class_only(errors, dataset).mean())
+  yield "test/pca_squared_error", mean_over_test(errors, dataset)
   if code.bits is not None:
     errors = pca.baseline_squared_errors(dataset, code)
-    yield "test/pca_quantised_squared_error", float(trained_class_only(errors, dataset).mean())
-  yield (
-    "test/mean_predictor_squared_error",
-    float(trained_class_only(mean_predictor_squared_errors(dataset), dataset).mean()),
-  )
+    yield "test/pca_quantised_squared_error", mean_over_test(errors, dataset)
+  yield "test/mean_predictor_squared_error", mean_over_test(mean_predictor_squared_errors(dataset), dataset)
+  if "target" in dataset.column_names:
+    squared_error = mean_over_test(_squared_errors(losses.flat(dataset.test), dataset), dataset)
+    yield "test/input_squared_error", squared_error
+    yield "test/input_psnr", psnr(squared_error / _elements(dataset), dataset.peak)
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
@@ -80,11 +99,12 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   value_range = dataset.value_range
   values = {"squared_error": context.squared_errors}
   if value_range == "unit":
-    values |= context.map_examples(
-      lambda variables, x, columns, keys: {"nats": losses.bernoulli_nats(model.reconstruct(variables, x, columns), x)},
-      context.test,
-      context.columns("test"),
-    )
+
+    def nats(variables, x, columns, loss_columns, keys):
+      compared = objectives.compared({"x": x, **loss_columns})
+      return {"nats": losses.bernoulli_nats(model.reconstruct(variables, x, columns), *compared)}
+
+    values |= context.map_examples(nats, context.test, context.columns("test"), context.test_loss_columns)
   results = {name.removeprefix("test/"): value for name, value in metrics(values, dataset)}
   known = context.baselines or dict(baselines(dataset, model.code))
   results |= {name: known[f"test/{name}"] for name in _BASELINES if f"test/{name}" in known}
@@ -93,7 +113,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   undefined = "the ratio to the error of PCA is undefined: the error of PCA is 0"
   results["squared_error_over_pca"] = undefined if math.isnan(over_pca) else over_pca
   if value_range == "unit":
-    to_bits = 1.0 / (math.prod(dataset.shape) * math.log(2.0))
+    to_bits = 1.0 / (_elements(dataset) * math.log(2.0))
     results["bits_per_dimension"] = results["nats"] * to_bits
     results["bits_per_dimension_floor"] = results["nats_floor"] * to_bits
   yield from results.items()
@@ -111,11 +131,13 @@ def _ssim(context: EvalContext) -> float | str:
   if min(shape[:2]) < losses.SSIM_WINDOW:
     window = f"{losses.SSIM_WINDOW} x {losses.SSIM_WINDOW}"
     return f"SSIM is undefined for images of {shape[0]} x {shape[1]} pixels: its window has {window} pixels"
+  if context.mask is not None:
+    return "SSIM is not computed: it compares windows of pixels, and not all pixels are observed"
   similarity = context.map_examples(
     lambda variables, x_hat, x, keys: losses.structural_similarity(x_hat - low, x - low, peak),
-    *(trained_class_only(images, context.dataset) for images in (context.reconstructions, context.test)),
+    *(trained_class_only(images, context.dataset) for images in (context.reconstructions, context.targets)),
   )
-  return float(similarity.mean(dtype=np.float64))
+  return float(np.average(similarity.astype(np.float64), weights=_weights(context.dataset)))
 
 
 def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
@@ -133,7 +155,10 @@ def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
       f"errors by class are omitted: the test set has {len(classes)} classes, and the limit is {_MAX_CLASSES}",
     )
     return
-  means = np.array([squared_errors[labels == label].mean() for label in classes])
+  weights = _weights(context.dataset)
+  weights = np.ones(len(labels)) if weights is None else weights
+  rows = [labels == label for label in classes]
+  means = np.array([np.average(squared_errors[chosen], weights=weights[chosen]) for chosen in rows])
   for label, mean in zip(classes, means, strict=True):
     yield f"squared_error/class_{label}", float(mean)
   title = "Mean squared error per example, for each class of the test set"
@@ -145,8 +170,7 @@ def _by_column(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields the mean squared error of each column of a table, in the units of the data that the model sees."""
   if context.dataset.kind != "table" or context.dataset.shape[0] > _MAX_COLUMNS:
     return
-  errors = trained_class_only(np.square(context.reconstructions - context.test, dtype=np.float64), context.dataset)
-  means = errors.mean(0)
+  means = _means_over_observed(context, trained_class_only(np.arange(len(context.test)), context.dataset))
   for column, mean in enumerate(means):
     yield f"squared_error/column_{column}", float(mean)
   title, names = "Mean squared error of each column over the test set", tuple(map(str, range(len(means))))
@@ -164,8 +188,7 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
     "best": (order[:SHOWN], "The test examples with the smallest squared errors, in ascending order"),
   }
   for name, (chosen, title) in choices.items():
-    rows = {NAMES[context.dataset.kind]: context.test[chosen], "reconstructions": context.reconstructions[chosen]}
-    yield name, figures.ExampleRows(title, rows)
+    yield name, figures.ExampleRows(title, _rows(context, chosen))
   if context.dataset.kind != "table":
     yield "error_map", _error_map(context, indices)
   weights = context.attention(typical)
@@ -173,9 +196,37 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
     yield "attention", figures.Attention("Attention weights of the encoder", context.test[typical], weights)
 
 
+def _rows(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> dict[str, np.ndarray]:
+  """Returns the rows of a figure: the test examples at `chosen`, their targets if there are any, reconstructions.
+
+  If not all elements are observed, the last row shows the examples completed by the reconstructions.
+  """
+  rows = {NAMES[context.dataset.kind]: context.test[chosen]}
+  if context.targets is not context.test:
+    rows["targets"] = context.targets[chosen]
+  rows["reconstructions"] = context.reconstructions[chosen]
+  if context.mask is not None:
+    rows["completed"] = np.where(context.mask[chosen], context.targets[chosen], context.reconstructions[chosen])
+  return rows
+
+
+def _means_over_observed(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> Float64[np.ndarray, "..."]:
+  """Returns the mean squared error of each element over the test examples at `chosen` in which it is observed.
+
+  It is 0 for elements that are never observed.
+  """
+  weights = context.dataset.column("test", "weight")
+  weights = None if weights is None else weights[chosen].astype(np.float64)
+  means = np.average(context.squares(context.reconstructions[chosen], chosen), axis=0, weights=weights)
+  if context.mask is None:
+    return means
+  observed = np.average(context.mask[chosen].astype(np.float64), axis=0, weights=weights)
+  return np.divide(means, observed, out=np.zeros_like(means), where=observed > 0)
+
+
 def _error_map(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> figures.Heatmap:
   """Returns the mean squared error of each pixel or time step; for volumes, the mean over the first axis."""
-  squares = np.square(context.reconstructions[indices] - context.test[indices]).mean(0, dtype=np.float64).sum(-1)
+  squares = _means_over_observed(context, indices).sum(-1)
   place = "step" if context.dataset.kind == "series" else "pixel"
   depth = ", averaged over the first axis of the volumes" if squares.ndim == 3 else ""
   squares = squares.mean(0) if depth else squares
@@ -192,6 +243,18 @@ def trained_class_only(
   return values if dataset.anomalous is None else values[~dataset.anomalous]
 
 
+def mean_over_test(values: Shaped[np.ndarray, " examples"], dataset: data.Dataset) -> float:
+  """Returns the mean of a value over the test examples of the trained class, weighted if they have weights."""
+  values, weights = trained_class_only(values, dataset), _weights(dataset)
+  return float(values.mean(dtype=np.float64) if weights is None else np.average(values, weights=weights))
+
+
+def _weights(dataset: data.Dataset) -> Float64[np.ndarray, " normal"] | None:
+  """Returns the weights of the test examples of the trained class; None if they have no weights."""
+  weights = dataset.column("test", "weight")
+  return None if weights is None else trained_class_only(weights, dataset).astype(np.float64)
+
+
 def psnr(mse: float, peak: float) -> float:
   """Returns the peak signal-to-noise ratio in dB, 10 log10(peak^2 / mse); infinite for a perfect reconstruction."""
   if mse == 0.0:
@@ -205,14 +268,18 @@ def ratio(error: float, baseline: float) -> float:
 
 
 def mean_predictor_squared_errors(dataset: data.Dataset) -> Float64[np.ndarray, " examples"]:
-  """Returns the squared error of each test example if the prediction is the mean of `dataset.train_sample`.
+  """Returns the squared error of each test example if the prediction is the mean of `pca.training_examples`."""
+  return _squared_errors(pca.mean(pca.training_examples(dataset)), dataset)
 
-  The mean is rounded to float32. Therefore, if all training examples are equal, the error of a test example that equals
-  them is exactly 0.
-  """
-  train, test = (ranges.normalise(split, dataset.value_range) for split in (dataset.train_sample, dataset.test))
-  mean = train.mean(0, dtype=np.float64).astype(np.float32)
-  return np.square(test - mean, dtype=np.float64).reshape(len(test), -1).sum(1)
+
+def _squared_errors(
+  predictions: Shaped[np.ndarray, "... elements"], dataset: data.Dataset
+) -> Float64[np.ndarray, " examples"]:
+  """Returns the squared error of a prediction of each test example, or of one prediction for all."""
+  targets, mask = losses.flat(pca.test_and_targets(dataset)[1]), dataset.column("test", "mask")
+  targets, predictions = (ranges.normalise(values, dataset.value_range) for values in (targets, predictions))
+  squares = np.square(targets - predictions, dtype=np.float64)
+  return (squares if mask is None else squares * losses.flat(mask)).sum(1)
 
 
 EVALUATOR = base.Evaluator(

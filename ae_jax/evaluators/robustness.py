@@ -144,4 +144,6 @@ def _rotations(images: np.ndarray, degrees: int, fill: float) -> list[np.ndarray
 MOVEMENTS = {"shift": (SHIFTS, "pixels", _shifts), "rotation": (ROTATIONS, "degrees", _rotations)}
 
 
-EVALUATOR = base.Evaluator(name="robustness", analyses=(base.Analysis(analyze),))
+EVALUATOR = base.Evaluator(
+  name="robustness", skipped_without=("complete", "no_targets"), analyses=(base.Analysis(analyze),)
+)

@@ -1,7 +1,8 @@
 """Objectives: frozen dataclasses that are called as pure functions (model, variables, batch, keys) -> (loss, aux).
 
 `batch` holds the examples `x` [B, ...] in the data range, `weight` [B], which is 0 for padding, and the other columns
-that the model needs. `keys` [B] holds one random key per example.
+that the model and the data have (`data.half_columns`). Reconstructions are compared with the column `target` if there
+is one. Only elements whose `mask` is 1 count. `keys` [B] holds one random key per example.
 
 An objective computes `statistics` of each example, averages them over the batch, and passes the means to `combine`,
 which returns the loss. Each term of the loss is summed over the elements of an example; its unit is nats or squared
@@ -17,13 +18,23 @@ from typing import Any
 
 from ae_jax import errors, models
 from ae_jax.data import ranges
-from ae_jax.objectives.base import LIKELIHOODS, Aux, Objective, batch_mean, batch_sum
+from ae_jax.objectives.base import LIKELIHOODS, Aux, Objective, batch_mean, batch_sum, compared
 from ae_jax.objectives.denoising import Denoising, Layerwise
 from ae_jax.objectives.elbo import Elbo
 from ae_jax.objectives.penalties import Contractive, Sparse
 from ae_jax.objectives.schedules import Schedule
 
-__all__ = ["LIKELIHOODS", "OBJECTIVES", "Aux", "Objective", "batch_mean", "batch_sum", "build", "check_bottleneck"]
+__all__ = [
+  "LIKELIHOODS",
+  "OBJECTIVES",
+  "Aux",
+  "Objective",
+  "batch_mean",
+  "batch_sum",
+  "build",
+  "check_bottleneck",
+  "compared",
+]
 
 OBJECTIVES: dict[str, type[Objective]] = {
   "reconstruction": Objective,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from ae_jax import errors, models
 from ae_jax.data import ranges
 from ae_jax.objectives.schedules import Schedule
 from ae_jax.ops import losses, remat
-from ae_jax.types import AnyArray, Batch, Keys, Scalar
+from ae_jax.types import LEAST_WEIGHT, AnyArray, Batch, Keys, Scalar
 
 Statistics = dict[str, Array]  # arrays by name
 _EMPTY: dict = {}
@@ -40,8 +40,8 @@ def batch_sum(values: PyTree, weight: Float[AnyArray, " batch"]) -> PyTree:
 
 
 def batch_mean(values: PyTree, weight: Float[AnyArray, " batch"]) -> PyTree:
-  """Returns the means over all examples except padding: leaves [B, ...] -> [...]; 0 if all examples are padding."""
-  count = jnp.maximum(weight.sum(), 1.0)
+  """Returns the weighted means over all examples except padding: leaves [B, ...] -> [...]; 0 if all are padding."""
+  count = jnp.maximum(weight.sum(), LEAST_WEIGHT)
   return jax.tree.map(lambda total: total / count, batch_sum(values, weight))
 
 
@@ -113,12 +113,21 @@ class Objective:
     del model
     check_likelihood(options["likelihood"], value_range)
 
+  def check_columns(self, columns: Collection[str]) -> list[str]:
+    """Returns remarks about options that have no effect for data with some columns (`loss_columns.NAMES`).
+
+    Raises:
+      UserError: The objective cannot use one of the columns.
+    """
+    del columns
+    return []
+
   def statistics(
     self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False
   ) -> ExampleStatistics:
     """Returns the statistics per example from which the loss is computed."""
     encoding, logits = model.autoencode(variables, batch["x"], batch, keys=keys, train=train)
-    return example_statistics({self.unit: self.reconstruction_term(model, logits, batch["x"])}, encoding)
+    return example_statistics({self.unit: self.reconstruction_term(model, logits, *compared(batch))}, encoding)
 
   def combine(self, model: models.Model, means: Statistics) -> tuple[Scalar, Statistics]:
     """Computes the loss [] and its terms from `means`, the means of `ExampleStatistics.values`."""
@@ -153,7 +162,7 @@ class Objective:
 
     values, penalties, sums = (remat.in_segments(compute) if self.remat else compute)(variables, batch, keys)
     loss, terms = self.loss(model, *mean((values, penalties), batch["weight"]))
-    count = jnp.maximum(batch["weight"].sum(), 1.0)
+    count = jnp.maximum(batch["weight"].sum(), LEAST_WEIGHT)
     return loss, Aux(terms, jax.tree.map(lambda total: jax.lax.stop_gradient(total / count), sums))
 
   def reconstruction_term(
@@ -163,10 +172,19 @@ class Objective:
     x: Float[AnyArray, " batch *shape"],
     *emphasis: Float[Array, " batch *shape"],
   ) -> Float[Array, " batch"]:
-    """Returns the reconstruction term [B]; the optional `emphasis` holds a weight for each element of `x`."""
+    """Returns the reconstruction term [B]; each optional `emphasis` holds a factor for each element of `x`."""
     return reconstruction_term(
       model, self.likelihood, losses.OUTPUT_ACTIVATIONS[self.value_range], logits, x, *emphasis
     )
+
+
+def compared(batch: Batch) -> tuple[Float[AnyArray, " batch *shape"], ...]:
+  """Returns what the reconstructions of a batch are compared with and, if the batch has a mask, the mask.
+
+  They are compared with the targets or, if the batch has none, with the examples. The mask is 1 for observed elements,
+  which count, and 0 for other elements.
+  """
+  return batch.get("target", batch["x"]), *([batch["mask"]] if "mask" in batch else [])
 
 
 def example_statistics(values: Statistics, encoding: models.Encoding) -> ExampleStatistics:
@@ -182,7 +200,7 @@ def reconstruction_term(
   x: Float[AnyArray, " batch *shape"],
   *emphasis: Float[Array, " batch *shape"],
 ) -> Float[Array, " batch"]:
-  """Returns the reconstruction term [B]; the optional `emphasis` holds a weight for each element of `x`."""
+  """Returns the reconstruction term [B]; each optional `emphasis` holds a factor for each element of `x`."""
 
   def term(logits, x, *emphasis):
     return math.prod(emphasis, start=LIKELIHOODS[likelihood](logits, x, activation))

@@ -1,7 +1,7 @@
 """Objectives that reconstruct the clean example from a corrupted copy."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -20,7 +20,8 @@ class Denoising(base.Objective):
   """Reconstruction of the clean example from a corrupted copy (Vincent et al. 2010).
 
   The loss is emphasised (section 4.2): the weight of corrupted elements is `alpha`, the weight of other elements is
-  `beta`. Gaussian noise corrupts all elements.
+  `beta`. Gaussian noise corrupts all elements. If the data have targets, the examples are already corrupted copies:
+  no noise is added, and all elements have weight 1.
   """
 
   corruption: str  # a key of corruptions.CORRUPTIONS
@@ -36,14 +37,27 @@ class Denoising(base.Objective):
     for key in ("alpha", "beta"):
       errors.check_not_negative(f"objective.{key}", options[key])
 
+  def check_columns(self, columns: Collection[str]) -> list[str]:
+    if "target" not in columns:
+      return []
+    return [
+      "config.objective.name='denoising': the data have targets (target_train), so the examples are used without "
+      "artificial noise; corruption, level, alpha and beta have no effect"
+    ]
+
   def statistics(
     self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False
   ) -> base.ExampleStatistics:
-    x = batch["x"]
+    if "target" in batch:
+      return super().statistics(model, variables, batch, keys, train)
+    x, *observed = base.compared(batch)
     corrupted, mask = corruptions.corrupt(self.corruption, keys, x, self.level, self.span)
+    if observed:
+      corrupted = jnp.where(observed[0] > 0, corrupted, x)
     emphasis = jnp.where(mask, self.alpha, self.beta)
     encoding, logits = model.autoencode(variables, corrupted, batch, keys=keys, train=train)
-    return base.example_statistics({self.unit: self.reconstruction_term(model, logits, x, emphasis)}, encoding)
+    term = self.reconstruction_term(model, logits, x, emphasis, *observed)
+    return base.example_statistics({self.unit: term}, encoding)
 
 
 # Span of the outputs of tanh layers. Other hidden layers use `ranges.SPANS["unit"]`. Its width is 1, so the noise level
@@ -86,6 +100,14 @@ class Layerwise(base.Objective):
           "this activation, or use likelihood 'gaussian'"
         )
 
+  def check_columns(self, columns: Collection[str]) -> list[str]:
+    if "target" in columns:
+      raise errors.UserError(
+        "config.objective.name='layerwise': reconstructs the examples, but the data have targets (target_train); "
+        "remove the targets, or use the objective 'reconstruction'"
+      )
+    return []
+
   def statistics(
     self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False
   ) -> base.ExampleStatistics:
@@ -96,8 +118,12 @@ class Layerwise(base.Objective):
       span = _TANH_SPAN if activation is activations.tanh else ranges.SPANS["unit"]
     h = jax.lax.stop_gradient(model.apply("below", variables, batch["x"], self.layer))
     corrupted, _ = corruptions.corrupt(self.corruption, keys, h, self.level, span)
+    observed = () if self.layer else tuple(map(losses.flat, base.compared(batch)[1:]))  # hidden outputs are all known
+    if observed:
+      corrupted = jnp.where(observed[0] > 0, corrupted, h)
     logits = model.apply("layer_logits", variables, corrupted, self.layer)
-    return base.ExampleStatistics({self.unit: base.reconstruction_term(model, self.likelihood, activation, logits, h)})
+    term = base.reconstruction_term(model, self.likelihood, activation, logits, h, *observed)
+    return base.ExampleStatistics({self.unit: term})
 
 
 def _check_noise(corruption: Any, level: Any) -> None:

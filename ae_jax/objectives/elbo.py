@@ -60,9 +60,10 @@ class Elbo(base.Objective):
     encoding = model.encode(variables, batch["x"], batch, keys=keys, train=train)
     z = sample(encoding.posterior, keys)
     logits = model.decode(variables, z, batch, keys=keys, train=train)
-    nats = self.reconstruction_term(model, logits, batch["x"])
+    nats = self.reconstruction_term(model, logits, *base.compared(batch))
     if self.likelihood == "gaussian":
-      nats = losses.gaussian_nats(nats, math.prod(model.shape), self.noise)
+      observed = losses.flat(batch["mask"]).sum(1) if "mask" in batch else math.prod(model.shape)
+      nats = losses.gaussian_nats(nats, observed, self.noise)
     kl = model.kl_to_prior(variables, encoding.posterior, z)
     return base.example_statistics({"nats": nats, "kl": kl}, encoding)  # [B], [B, latent]
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ae_jax import errors, models
@@ -48,7 +49,7 @@ class Sparse(base.Objective):
     z = encoding.z.reshape(encoding.z.shape[0], -1)
     activity = {"activation": z} if self.penalty == "kl" else {"l1": jnp.abs(z).sum(-1)}
     return base.example_statistics(
-      {self.unit: self.reconstruction_term(model, logits, batch["x"]), **activity}, encoding
+      {self.unit: self.reconstruction_term(model, logits, *base.compared(batch)), **activity}, encoding
     )
 
   def combine(self, model: models.Model, means: base.Statistics) -> tuple[Scalar, base.Statistics]:
@@ -83,6 +84,8 @@ class Contractive(base.Objective):
     self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False
   ) -> base.ExampleStatistics:
     def encode(x):
+      if "mask" in batch:  # the values of elements that were not observed are constants, not inputs
+        x = jnp.where(batch["mask"] > 0, x, jax.lax.stop_gradient(x))
       return losses.flat(model.encode(variables, x, batch, keys=keys, train=train).z)
 
     x = batch["x"]

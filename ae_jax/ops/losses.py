@@ -53,28 +53,37 @@ def _(primals, tangents):
   return value, (jax.nn.sigmoid(logits) - targets) * logits_dot - logits * targets_dot
 
 
-def bernoulli_nats(logits: _Floats, x: _Floats) -> Float[Array, " batch"]:
-  """Returns -log Bernoulli(x | sigmoid(logits)) in nats per example, for x in [0, 1]."""
-  return binary_cross_entropy_with_logits(flat(logits), flat(x)).sum(-1)
+def bernoulli_nats(logits: _Floats, x: _Floats, mask: _Floats | None = None) -> Float[Array, " batch"]:
+  """Returns -log Bernoulli(x | sigmoid(logits)) in nats per example, for x in [0, 1]; `mask` as in `squared_error`."""
+  return _masked(binary_cross_entropy_with_logits(flat(logits), flat(x)), mask).sum(-1)
 
 
-def bernoulli_entropy(x: _Floats) -> Float[Array, " batch"]:
+def bernoulli_entropy(x: _Floats, mask: _Floats | None = None) -> Float[Array, " batch"]:
   """Returns the minimum of `bernoulli_nats` over logits, in nats per example. It is reached at sigmoid(logits) = x."""
   x = flat(x)
-  return -(jax.scipy.special.xlogy(x, x) + jax.scipy.special.xlog1py(1.0 - x, -x)).sum(-1)
+  return -_masked(jax.scipy.special.xlogy(x, x) + jax.scipy.special.xlog1py(1.0 - x, -x), mask).sum(-1)
 
 
-def squared_error(x_hat: _Floats, x: _Floats) -> Float[Array, " batch"]:
-  """Returns the squared error |x_hat - x|^2 per example, in squared units of the data."""
-  return jnp.square(flat(x_hat) - flat(x)).sum(-1)
+def squared_error(x_hat: _Floats, x: _Floats, mask: _Floats | None = None) -> Float[Array, " batch"]:
+  """Returns the squared error |x_hat - x|^2 per example, in squared units of the data.
+
+  Elements whose `mask` is 0 do not count.
+  """
+  return _masked(jnp.square(flat(x_hat) - flat(x)), mask).sum(-1)
 
 
-def gaussian_nats(error: Float[_Array, "*shape"], elements: int, noise: float | jax.Array) -> Float[Array, "*shape"]:
+def _masked(values: Float[Array, "batch elements"], mask: _Floats | None) -> Float[Array, "batch elements"]:
+  return values if mask is None else values * flat(mask)
+
+
+def gaussian_nats(
+  error: Float[_Array, "*shape"], elements: int | Float[_Array, "*shape"], noise: float | jax.Array
+) -> Float[Array, "*shape"]:
   """Returns -log N(x | x_hat, noise^2) in nats for each squared error |x_hat - x|^2.
 
   Args:
     error: Squared error, summed over the elements of an example.
-    elements: Number of elements of an example.
+    elements: Number of elements of an example that count.
     noise: Standard deviation of the Gaussian.
   """
   return 0.5 * error / noise**2 + elements * (0.5 * math.log(2 * math.pi) + jnp.log(noise))

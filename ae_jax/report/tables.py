@@ -14,7 +14,13 @@ _SPELT = {"frechet": "Fréchet", "kmeans": "k-means", "knn": "kNN", "lipschitz":
 _WORDS = {name: name.upper() for name in _SHORT.split()} | _SPELT
 _LOWER = ("loss", "error", "nats", "mse")  # lower is better if the name of a metric contains one of these
 _HIGHER = ("psnr", "auroc", "auprc")  # higher is better if the name contains one of these
-_BASELINES = ("test/pca_", "test/chance_", "test/nats_floor", "test/mean_predictor_")  # prefixes of names of baselines
+_BASELINES = (
+  "test/pca_",
+  "test/chance_",
+  "test/nats_floor",
+  "test/mean_predictor_",
+  "test/input_",
+)  # prefixes of names of baselines
 NOT_FINITE = "not finite"
 _SUFFIXES = ("_low", "_high", "_standard_error")  # suffixes of the bounds and the standard error of a metric
 _NO_METRICS = ("step", "epoch", "stage", "images_per_second", "compile_seconds")

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from ae_jax import config as configs
 from ae_jax import data, errors, models
+from ae_jax.data import loss_columns
 from ae_jax.system import paths
 from ae_jax.types import KINDS
 
@@ -181,7 +182,9 @@ def load_data(workdir: str | os.PathLike[str], config: ConfigDict, path: str = "
   return dataset
 
 
-# key of "data" in config.json -> name in messages; runs of earlier versions lack the last two keys
+# keys of "data" in config.json that exist only if the data have these columns
+_COLUMNS = {f"{name}_fingerprint": f"{name}s" for name in loss_columns.NAMES}
+# key of "data" in config.json -> name in messages; runs of earlier versions lack the fingerprints of labels and factors
 _COMPARED = {
   "shape": "shape",
   "train": "number of training examples",
@@ -189,6 +192,7 @@ _COMPARED = {
   "fingerprint": "examples",
   "labels_fingerprint": "labels",
   "factors_fingerprint": "factors",
+  **_COLUMNS,
 }
 
 
@@ -203,8 +207,8 @@ def _check_same_data(
     current: Description of the current data.
     section: `config.data`, for the message.
   """
-  compared = [key for key in _COMPARED if key in stored or key == "fingerprint"]
-  differing = [_COMPARED[key] for key in compared if stored.get(key) != current[key]]
+  compared = [key for key in _COMPARED if key in stored or key == "fingerprint" or key in _COLUMNS]
+  differing = [_COMPARED[key] for key in compared if stored.get(key) != current.get(key)]
   if differing:
     raise errors.UserError(
       f"--workdir={workdir}: config.data.name={section['name']!r} ({section['path']}) is not the data of the run; "

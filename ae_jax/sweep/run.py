@@ -55,7 +55,7 @@ def run(
   with preemption.catch_signals() as received:
     cache.keep_compiled_programs()
     started = engine(received, progress.print_line)
-    for line in (_opening(members, len(groups), rows, workdir), *members[0].experiment.dataset.remarks):
+    for line in (_opening(members, len(groups), rows, workdir), *members[0].experiment.remarks):
       progress.print_line(line)
     rows = _train_rungs(config, keys, members, workdir, options, rungs=rungs, factor=factor, engine=started, rows=rows)
   shutil.rmtree(workdir / trainer.PACKS, ignore_errors=True)

@@ -11,7 +11,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
-from ae_jax.types import Params
+from ae_jax.types import LEAST_WEIGHT, Params
 
 AXIS = "data"  # name of the only axis of the mesh
 
@@ -112,10 +112,12 @@ class DataParallel:
       weight: Weights of this device's examples.
     """
     sums, count = jax.tree.map(lambda leaf: jnp.tensordot(weight, leaf, 1), values), weight.sum()
-    local = jax.tree.map(lambda total: total / jnp.maximum(count, 1.0), sums)
+    local = jax.tree.map(lambda total: total / jnp.maximum(count, LEAST_WEIGHT), sums)
     all_sums, all_count = lax.psum(lax.stop_gradient((sums, count)), AXIS)
     return jax.tree.map(
-      lambda total, local: total / jnp.maximum(all_count, 1.0) + (local - lax.stop_gradient(local)), all_sums, local
+      lambda total, local: total / jnp.maximum(all_count, LEAST_WEIGHT) + (local - lax.stop_gradient(local)),
+      all_sums,
+      local,
     )
 
   def total(self, tree: PyTree) -> PyTree:

@@ -5,6 +5,7 @@ Training runs in chunks: a chunk consists of the steps that one compiled call ru
 
 import dataclasses
 import functools
+import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +16,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ae_jax import data, evaluators
+from ae_jax.data import columns as column_arrays
 from ae_jax.data import streams
 from ae_jax.data.batch_schedule import evaluation_batches
+from ae_jax.data.columns import SHAPED
 from ae_jax.runs import logs
 from ae_jax.system import distributed
 from ae_jax.training import preemption, programs, setup, steps
@@ -254,8 +257,10 @@ def _abstract_batches(experiment, device_data) -> tuple:
   shape = (experiment.batch_schedule.chunk, experiment.batch_schedule.padded_batch_size)
   abstract = functools.partial(jax.ShapeDtypeStruct, sharding=device_data.batch_sharding)
   rows = abstract(shape, np.int32)
-  if device_data.train is None:  # streamed: the rows are columns like those of the test set
-    rows = jax.tree.map(lambda column: abstract((*shape, *column.shape[1:]), column.dtype), device_data.test)
+  if device_data.train is None:  # streamed: the rows are the columns themselves
+    columns = data.half_columns(experiment.dataset, "train", experiment.model)
+    sizes = {name: (math.prod(column.shape[1:]),) if name in SHAPED else () for name, column in columns.items()}
+    rows = {name: abstract((*shape, *sizes[name]), column.dtype) for name, column in columns.items()}
   return rows, abstract(shape, np.float32)
 
 
@@ -274,8 +279,7 @@ def _fail_after(experiment, stage, state, workdir) -> None:
   epoch, row = divmod(int(state.step), batch_schedule.steps)
   indices, weights = (part[row] for part in batch_schedule.batches(epoch))
   columns = data.half_columns(dataset, "train", model)
-  examples = {name: np.asarray(column[indices]) for name, column in columns.items()}
-  examples["x"] = examples["x"].reshape(len(indices), -1)
+  examples = column_arrays.flat({name: np.asarray(column[indices]) for name, column in columns.items()})
   batch = steps.read_batch(examples, weights, examples=None, model=model, value_range=dataset.value_range)
   _, noise_key = keys(batch_schedule.seed)
   where = f"step {int(state.step) + 1} (epoch {epoch + 1})"

@@ -6,7 +6,7 @@ import optax
 
 from ae_jax import config as configs
 from ae_jax import data, errors, evaluators, models, objectives
-from ae_jax.data import augmentation, lazy_arrays
+from ae_jax.data import augmentation
 from ae_jax.data.batch_schedule import BatchSchedule
 from ae_jax.models import memory
 from ae_jax.objectives import schedules
@@ -42,6 +42,7 @@ class Experiment:
   evaluators: tuple[evaluators.Evaluator, ...]
   augment: augmentation.Augment | None  # augmentation of the training examples
   early_stopping: stopping.EarlyStopping
+  remarks: tuple[str, ...] = ()  # messages for the user about the data and about options that have no effect
 
   def due(self, epochs: int, every: int) -> bool:
     """Returns whether a periodic action is due after `epochs` epochs.
@@ -70,19 +71,30 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   labelled = config.model.name in models.LABELLED
   labels = data.label_values(dataset, f"config.model.name={config.model.name!r}") if labelled else ()
   model = models.build(shape=dataset.shape, compute_dtype=config.compute_dtype, labels=labels, **config.model)
-  row_bytes = lazy_arrays.row_bytes(dataset.train)
   errors.check(
     config.accumulate <= size, "accumulate", config.accumulate, f"at most {size}, the number of training examples"
   )
   batch_schedule = BatchSchedule(
-    size, min(config.batch_size, size), devices * config.accumulate, config.seed, row_bytes
+    size, min(config.batch_size, size), devices * config.accumulate, config.seed, dataset.row_bytes
   )
   stages = _stages(config, model, dataset, batch_schedule, devices)
+  remarks = [remark for stage in stages for remark in stage.objective.check_columns(dataset.column_names)]
+  augmentation.check_columns(config.data.augment, dataset.column_names)
   built_evaluators = evaluators.build(config.evaluators, model, dataset)
   augment = augmentation.build(config.data.augment, dataset.shape, dataset.value_range, dataset.span)
   early_stopping = stopping.EarlyStopping(**config.early_stopping)
   early_stopping.check()
-  return Experiment(config, dataset, model, batch_schedule, stages, built_evaluators, augment, early_stopping)
+  return Experiment(
+    config,
+    dataset,
+    model,
+    batch_schedule,
+    stages,
+    built_evaluators,
+    augment,
+    early_stopping,
+    remarks=(*dataset.remarks, *dict.fromkeys(remarks)),
+  )
 
 
 def check_memory(experiment: Experiment, devices: int) -> None:

@@ -7,16 +7,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ae_jax import models, objectives
 from ae_jax.data import ranges
+from ae_jax.data.columns import SHAPED
 from ae_jax.ops import randomness
 from ae_jax.system.data_parallel import SINGLE_DEVICE, DataParallel
 from ae_jax.training.state import TrainState
-from ae_jax.types import AnyArray, Batch, Columns, Keys, Params, Scalar, Step
+from ae_jax.types import LEAST_WEIGHT, AnyArray, Batch, Columns, Keys, Params, Scalar, Step
 
 Terms = dict[str, Array]  # terms of the loss by name
 Augmentation = Callable[[Array, Keys], Array]  # (x [B, ...], keys [B]) -> x [B, ...]
@@ -93,8 +95,11 @@ def average(averages: Params, params: Params, step: Step, decay: float) -> Param
 
 
 def augmented(batch: Batch, keys: Keys, augment: Augmentation | None) -> Batch:
-  """Returns the batch with augmented examples, or the batch itself if `augment` is None."""
-  return batch | {"x": augment(batch["x"], keys)} if augment else batch
+  """Returns the batch with augmented examples, targets and masks, or the batch itself if `augment` is None.
+
+  The examples, targets and masks have the same keys, so they are moved alike.
+  """
+  return batch | {name: augment(batch[name], keys) for name in SHAPED if name in batch} if augment else batch
 
 
 def value_and_gradient(
@@ -157,7 +162,7 @@ def accumulate_gradients(
   if microbatches == 1:
     return value_and_grad(params, batch, keys)
   split = jax.tree.map(lambda rows: rows.reshape(-1, microbatches, *rows.shape[1:]).swapaxes(0, 1), (batch, keys))
-  shares = split[0]["weight"].sum(1) / jnp.maximum(batch["weight"].sum(), 1.0)
+  shares = split[0]["weight"].sum(1) / jnp.maximum(batch["weight"].sum(), LEAST_WEIGHT)
 
   def add(total, microbatch):
     share, (rows, row_keys) = microbatch
@@ -179,16 +184,23 @@ def read_batch(
 ) -> Batch:
   """Returns a batch: normalised examples `x` (float32 [B, *shape]), `weight` [B], and the other data columns.
 
+  Targets have the form of `x`, and masks are 1.0 for observed elements and 0.0 for others.
+
   Args:
     rows: Indices of the examples. If `examples` is None, the columns of the batch: {"x": [B, elements], ...}.
-    weights: 1 for an example, 0 for padding.
+    weights: 1 for an example, 0 for padding. They are multiplied by the column "weight", if there is one.
     examples: Columns of the data set, {"x": [N, elements], ...}.
     model: The model; the examples are reshaped to its input shape.
     value_range: Range of the data, a key of `ranges.SPANS`.
   """
   columns = rows if examples is None else jax.tree.map(lambda column: column[rows], examples)
-  x = ranges.normalise(columns["x"], value_range)
-  return {**columns, "x": x.reshape(-1, *model.shape), "weight": weights}
+  shaped = {name: columns[name] for name in SHAPED if name in columns}
+  floats = {
+    name: column.astype(np.float32) if name == "mask" else ranges.normalise(column, value_range)
+    for name, column in shaped.items()
+  }
+  batch = {**columns, **{name: rows.reshape(-1, *model.shape) for name, rows in floats.items()}}
+  return batch | {"weight": weights * columns["weight"] if "weight" in columns else weights}
 
 
 def train_chunk(
@@ -260,7 +272,8 @@ def evaluate(
   """Returns the loss [] of the objective on a test set, and per-example statistics {name: [batches, B, ...]}.
 
   The loss is computed from means over the whole set, and the random key of an example depends only on its index.
-  Therefore the results do not depend on how the set is split into batches.
+  Therefore the results do not depend on how the set is split into batches. If the test set has weights of examples, the
+  means are weighted.
 
   Args:
     variables: The variables to evaluate; if the parameters are sharded, each device passes its shard.
@@ -287,6 +300,8 @@ def evaluate(
     return None, (sums, data_parallel.all_gather(statistics(model, variables, batch, keys)))
 
   sums, values = lax.scan(body, None, (indices, weights))[1]
+  if "weight" in examples:
+    weights = weights * examples["weight"][indices]
   sums, count = data_parallel.total((jax.tree.map(lambda leaf: leaf.sum(0), sums), weights.sum()))
   loss, _ = objective.loss(model, *jax.tree.map(lambda leaf: leaf / count, sums))
   return loss, values

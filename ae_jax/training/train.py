@@ -42,7 +42,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
     distributed.on_first_process(lambda: stack.enter_context(run_folder.locked(workdir)))
     extended = []
     distributed.on_first_process(lambda: extended.extend(run_folder.begin(workdir, description)))
-    for line in (messages.opening(description, dataset.placement, workdir), *dataset.remarks, *extended):
+    for line in (messages.opening(description, dataset.placement, workdir), *experiment.remarks, *extended):
       _print_line(line)
     cache.keep_compiled_programs()
     training, state = _training(experiment, description, workdir, mesh, profile=profile, received=received, stack=stack)

@@ -1,0 +1,154 @@
+"""Columns that the loss reads: targets, masks of the observed elements, and weights of the examples.
+
+A masked element is one that was not observed. Its value in the file may be anything, even NaN, and never matters: an
+observed value replaces it before the values are examined, and a constant (`missing_value`) after the conversion.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Shaped
+
+from ae_jax import errors
+from ae_jax.data import lazy_arrays, ranges, splits
+from ae_jax.types import LEAST_WEIGHT
+
+NAMES = ("target", "mask", "weight")
+_MOST_WEIGHT = 1 / LEAST_WEIGHT
+
+
+def of_examples(arrays: Mapping[str, Any]) -> list[str]:
+  """Returns the names of the arrays of examples and of targets, which are converted alike."""
+  names = [name for half in splits.present(arrays) for name in (half, f"{half}_target")]
+  return [name for name in names if name in arrays]
+
+
+def pop(arrays: dict[str, Any]) -> dict[str, dict[str, lazy_arrays.MaybeLazy]]:
+  """Removes the columns from the arrays of a source, and returns them as {half: {name: array}}."""
+  halves = splits.present(arrays)
+  found = {half: [name for name in NAMES if f"{half}_{name}" in arrays] for half in halves}
+  return {half: {name: arrays.pop(f"{half}_{name}") for name in names} for half, names in found.items() if names}
+
+
+def row_bytes(arrays: Mapping[str, Any], half: str) -> int:
+  """Returns the size in bytes of an example of a half with its target and its mask."""
+  names = [name for name in (half, f"{half}_target", f"{half}_mask") if name in arrays]
+  return sum(lazy_arrays.row_bytes(arrays[name]) for name in names)
+
+
+def prepare(arrays: dict[str, Any], where: str) -> None:
+  """Checks the columns, converts masks to booleans of the shape of the examples, and hides masked elements, in place.
+
+  Targets are checked and converted with the examples.
+
+  Args:
+    arrays: The arrays of a source.
+    where: Prefix of error messages.
+
+  Raises:
+    UserError: A mask or a weight is invalid, or only one half has targets.
+  """
+  halves = splits.present(arrays)
+  with_targets = [half for half in halves if f"{half}_target" in arrays]
+  if with_targets and with_targets != halves:
+    missing = next(half for half in halves if half not in with_targets)
+    raise errors.UserError(
+      f"{where}: contains target_{with_targets[0]}, but no target_{missing}; add the targets of these examples, or "
+      "remove all targets"
+    )
+  for half in halves:
+    if (weights := arrays.get(f"{half}_weight")) is not None:
+      arrays[f"{half}_weight"] = _weights(weights, f"weight_{half}", where)
+    if (mask := arrays.get(f"{half}_mask")) is not None:
+      mask = arrays[f"{half}_mask"] = _mask(mask, arrays[half].shape[1:], f"mask_{half}", where)
+      for name in (half, f"{half}_target"):
+        if name in arrays:
+          arrays[name] = lazy_arrays.map_pairs(
+            arrays[name], mask, functools.partial(fill, value=_observed_value(arrays[name], mask, half, where))
+          )
+
+
+def fill(
+  rows: Shaped[np.ndarray, "*shape"], mask: Bool[np.ndarray, "*shape"], value: Any
+) -> Shaped[np.ndarray, "*shape"]:
+  """Returns examples whose masked elements are `value`."""
+  return np.where(mask, rows, np.asarray(value, rows.dtype))
+
+
+def missing_value(dtype: np.dtype, value_range: str, standardised: bool) -> float:
+  """Returns the value of masked elements of examples: black, 0 in the range "real", or the mean if standardised."""
+  return 0.0 if standardised or dtype == np.uint8 else ranges.SPANS[value_range].missing
+
+
+def fill_missing(arrays: dict[str, Any], value_range: str, standardised: bool) -> None:
+  """Replaces the masked elements of converted examples and targets by `missing_value`, in place."""
+  for name in of_examples(arrays):
+    mask = arrays.get(f"{name.removesuffix('_target')}_mask")
+    if mask is not None:
+      value = missing_value(arrays[name].dtype, value_range, standardised)
+      arrays[name] = lazy_arrays.map_pairs(arrays[name], mask, functools.partial(fill, value=value))
+
+
+def observed(shape: tuple[int, ...], mask: Any, name: str = "mask") -> Bool[np.ndarray, "..."]:
+  """Returns a mask as booleans of the shape [N, ...] of the examples; its axis of channels may be missing or 1.
+
+  Raises:
+    UserError: The shape or the values are wrong.
+  """
+  mask = np.asarray(mask)
+  _check_mask_shape(mask.shape, shape, name)
+  return _as_booleans(mask, shape=shape[1:], name=name)
+
+
+def _check_mask_shape(found: tuple[int, ...], shape: tuple[int, ...], name: str) -> None:
+  """Raises UserError unless a mask fits examples of a shape [N, ...]."""
+  allowed = [shape] if len(shape) == 2 else [shape, shape[:-1], (*shape[:-1], 1)]
+  if found not in allowed:
+    forms = " or ".join(str(list(form)) for form in allowed[:2])
+    raise errors.UserError(f"{name}: has shape {list(found)}; expected {forms}, as the examples")
+
+
+def _as_booleans(rows: np.ndarray, *, shape: tuple[int, ...], name: str) -> np.ndarray:
+  """Returns the rows of a mask as booleans [K, *shape]; raises UserError for values other than 0 and 1."""
+  if rows.dtype != np.bool_ and not ((rows == 0) | (rows == 1)).all():
+    raise errors.UserError(f"{name}: has values other than 0 and 1; 1 marks the observed elements")
+  rows = rows.astype(np.bool_) if rows.ndim > len(shape) else rows.astype(np.bool_)[..., None]
+  return np.ascontiguousarray(np.broadcast_to(rows, (len(rows), *shape)))
+
+
+def _mask(mask: lazy_arrays.MaybeLazy, shape: tuple[int, ...], name: str, where: str) -> lazy_arrays.MaybeLazy:
+  """Returns a mask as booleans of the shape of the examples; a lazy array stays lazy."""
+  if mask.dtype.kind not in "biuf":
+    raise errors.UserError(f"{where}: `{name}` has dtype {mask.dtype}; expected booleans, or 0 and 1")
+  _check_mask_shape(mask.shape, (len(mask), *shape), f"{where}: `{name}`")
+  return lazy_arrays.map_rows(
+    mask, shape, np.bool_, functools.partial(_as_booleans, shape=shape, name=f"{where}: `{name}`")
+  )
+
+
+def _weights(weights: lazy_arrays.MaybeLazy, name: str, where: str) -> Float32[np.ndarray, " examples"]:
+  """Returns the weights of examples in memory; raises UserError if one is not a positive number."""
+  shape = weights.shape
+  if weights.dtype.kind not in "iuf" or math.prod(shape) != len(weights):
+    raise errors.UserError(f"{where}: `{name}` is {weights.dtype} {list(shape)}; expected one number per example")
+  values = lazy_arrays.load_all(weights).reshape(-1).astype(np.float64)
+  wrong = np.flatnonzero(~((values >= LEAST_WEIGHT) & (values <= _MOST_WEIGHT)))
+  if len(wrong):
+    raise errors.UserError(
+      f"{where}: `{name}` is {values[wrong[0]]:g} in row {wrong[0]}; weights are from {LEAST_WEIGHT:g} to "
+      f"{_MOST_WEIGHT:g}. To leave an example out, remove its row"
+    )
+  return values.astype(np.float32)
+
+
+def _observed_value(examples: lazy_arrays.MaybeLazy, mask: lazy_arrays.MaybeLazy, half: str, where: str) -> Any:
+  """Returns an observed value of the examples, so that masked elements do not change the range that is found."""
+  rows = np.arange(len(mask)) if isinstance(examples, np.ndarray) else lazy_arrays.probe_indices(len(mask))
+  for part in np.array_split(rows, -(-len(rows) // lazy_arrays.BLOCK)):
+    seen = lazy_arrays.read_rows(examples, part)[lazy_arrays.read_rows(mask, part)]
+    if seen.size:
+      return seen[0]
+  raise errors.UserError(f"{where}: `mask_{half}` is 0 everywhere; 1 marks the observed elements")
