@@ -141,8 +141,9 @@ class Dataset:
   def fingerprints(self) -> dict[str, str | None]:
     """Fingerprints of the examples, the labels and the factors, as stored in config.json.
 
-    The value is None if there are no labels or no factors. There are fingerprints of targets, masks and weights
-    only if the data have these. The fingerprint of integer labels and factors depends on their values, not on their dtype. The result is cached, because each sweep member stores it.
+    The value is None if there are no labels or no factors. The fingerprint of integer labels and factors depends on
+    their values, not on their dtype. Targets, masks and weights have a fingerprint only if the data have these columns.
+    The result is cached, because each sweep member stores it.
     """
     fingerprints = {"fingerprint": self.fingerprint()}
     for name in ("labels", "factors"):

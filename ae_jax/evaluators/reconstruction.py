@@ -65,7 +65,7 @@ def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator
     yield "test/nats", mean_over_test(values["nats"], dataset)
 
 
-def _elements(dataset: data.Dataset) -> float:
+def _elements(dataset: data.Dataset) -> float | int:
   """Returns the mean number of observed elements of a test example."""
   return math.prod(dataset.shape) if dataset.test_observed is None else mean_over_test(dataset.test_observed, dataset)
 
