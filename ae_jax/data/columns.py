@@ -59,10 +59,13 @@ def label_values(dataset: Any, where: str) -> tuple[int, ...]:
     where: Prefix of error messages: the config key that needs the labels.
 
   Raises:
-    UserError: The training or test examples have no integer labels, there are more than `MOST_CLASSES` distinct labels,
-      or a test label does not occur in the training set.
+    UserError: The examples of a half have no integer labels, there are more than `MOST_CLASSES` distinct labels, or a
+      test or validation label does not occur in the training set.
   """
-  for half, labels in {"training": dataset.train_labels, "test": dataset.test_labels}.items():
+  halves = {"training": dataset.train_labels, "test": dataset.test_labels}
+  if dataset.validation is not None:
+    halves["validation"] = dataset.validation_labels
+  for half, labels in halves.items():
     if labels is None or not np.issubdtype(labels.dtype, np.integer):
       raise errors.UserError(
         f"{where} needs labels, but the {half} examples of config.data.name={dataset.name!r} have no integer labels; "
@@ -75,23 +78,24 @@ def label_values(dataset: Any, where: str) -> tuple[int, ...]:
       "labels are classes, not continuous values"
     )
   known = tuple(map(int, distinct))
-  class_indices(dataset.test_labels, known, len(dataset.test), dataset.class_names)
+  for labels in list(halves.values())[1:]:
+    class_indices(labels, known, len(labels), dataset.class_names)
   return known
 
 
 def flat_columns(dataset: Any, half: str, model: Any) -> dict[str, np.ndarray]:
   """Returns the columns that a model needs, in memory and with flattened examples: {"x": [N, elements], ...}.
 
-  `half` is "train" or "test".
+  `half` is a member of `splits.HALVES`.
   """
   columns = {name: lazy_arrays.load_all(column) for name, column in half_columns(dataset, half, model).items()}
   return {**columns, "x": columns["x"].reshape(len(columns["x"]), -1)}
 
 
 def half_columns(dataset: Any, half: str, model: Any) -> dict[str, lazy_arrays.MaybeLazy]:
-  """Returns the columns of the training or test set that a model needs: {"x": examples, ...}.
+  """Returns the columns of a half that a model needs: {"x": examples, ...}.
 
-  `half` is "train" or "test".
+  `half` is a member of `splits.HALVES`.
   """
   columns = {"x": getattr(dataset, half)}
   if "label" in model.columns:

@@ -1,4 +1,4 @@
-"""A training and a test set, with their labels, factors, and what the user should know about them."""
+"""A training, a test and a validation set, with their labels, factors, and what the user should know about them."""
 
 import dataclasses
 import functools
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from ae_jax.data import labels, lazy_arrays, ranges
+from ae_jax.data.draws import Split
 from ae_jax.data.scaling import Scaling
 from ae_jax.data.standardisation import Standardisation
 from ae_jax.types import KINDS
@@ -18,7 +19,7 @@ _DIGESTED_WHOLE = 2**28  # bytes; the fingerprint of a larger data set covers on
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """Training and test set, uint8 or float32, with optional labels [N].
+  """Training, test and optional validation set, uint8 or float32, with optional labels [N].
 
   Examples are rows of a table [N, columns], series [N, T, C], images [N, H, W, C] or volumes [N, D, H, W, C].
 
@@ -41,6 +42,9 @@ class Dataset:
   standardisation: Standardisation | None = None  # map that was applied to the examples
   remarks: tuple[str, ...] = ()  # messages for the user about unread or dropped data, or an unexpected scale
   class_names: tuple[str, ...] | None = None  # name of each label 0, 1, ...; None: the labels have no names
+  validation: np.ndarray | None = None  # examples that decide which checkpoint is the best; None: the test set does
+  validation_labels: np.ndarray | None = None
+  split: Split | None = None  # how test and validation examples were drawn; None: they were not
   scaling: Scaling | None = None  # conversion of the stored examples; None: bytes, or floats as stored
 
   @property
@@ -57,6 +61,20 @@ class Dataset:
   def anomalous(self) -> Bool[np.ndarray, " test"] | None:
     """Mask of the test examples whose label is not `one_class`; None if `one_class` is None."""
     return None if self.one_class is None else self.test_labels != self.one_class
+
+  @functools.cached_property
+  def on_validation(self) -> "Dataset | None":
+    """This data set with the validation set as its test set, for evaluations; None without a validation set.
+
+    Validation examples without labels count as examples of `one_class`.
+    """
+    if self.validation is None:
+      return None
+    labels = self.validation_labels
+    if labels is None and self.one_class is not None:
+      labels = np.full(len(self.validation), self.one_class)
+    halves = {"test": self.validation, "test_labels": labels, "validation": None, "validation_labels": None}
+    return dataclasses.replace(self, **halves, test_factors=None)
 
   def class_name(self, label: Any) -> str:
     """Returns the name of a class, or its label as a text if it has no name."""
@@ -110,6 +128,9 @@ class Dataset:
       halves = [_as_int64(getattr(self, f"{half}_{name}")) for half in ("train", "test")]
       absent = all(values is None for values in halves)
       fingerprints[f"{name}_fingerprint"] = None if absent else self._digest(*halves)
+    if self.validation is not None:
+      halves = (self.validation, _as_int64(self.validation_labels))
+      fingerprints["validation_fingerprint"] = self._digest(*halves)
     return fingerprints
 
   def _digest(self, *halves: lazy_arrays.MaybeLazy | None) -> str:

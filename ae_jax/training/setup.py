@@ -81,7 +81,7 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   built_evaluators = evaluators.build(config.evaluators, model, dataset)
   augment = augmentation.build(config.data.augment, dataset.shape, dataset.value_range, dataset.span)
   early_stopping = stopping.EarlyStopping(**config.early_stopping)
-  early_stopping.check()
+  early_stopping.check(dataset.validation is not None)
   return Experiment(config, dataset, model, batch_schedule, stages, built_evaluators, augment, early_stopping)
 
 
