@@ -12,6 +12,7 @@ from ae_jax.data import lazy_arrays, one_class, splits
 
 TEST_SHARE = 0.2  # default of config.data.test
 _SEEDS = {"test": 0, "validation": 1}
+_SEEDED = ("random", "stratified", "group")  # rules that draw random examples
 _MOST_HELD_OUT = 10_000  # maximum number of examples in a drawn set, because they are kept in memory
 
 
@@ -32,13 +33,14 @@ class Split(NamedTuple):
   rows: dict[str, Int64[np.ndarray, " examples"]]  # {half: positions of its examples in the source}; {} for records
 
   def as_json(self) -> dict[str, Any]:
-    """Returns the rule and, for each drawn half, its share, the seed and the SHA-256 of its positions (int64)."""
+    """Returns the rule and, for each drawn half, its share, its seed and the SHA-256 of its positions (int64)."""
     halves = {}
     for half, share in self.shares.items():
       halves[half] = {"share": share}
+      if self.rule in _SEEDED or (half == "validation" and self.rule == "source"):
+        halves[half]["seed"] = _SEEDS[half]
       if half in self.rows:
-        digest = hashlib.sha256(self.rows[half].astype("<i8").tobytes()).hexdigest()
-        halves[half] |= {"seed": _SEEDS[half], "rows_sha256": digest}
+        halves[half]["rows_sha256"] = hashlib.sha256(self.rows[half].astype("<i8").tobytes()).hexdigest()
     return {"rule": self.rule, **halves}
 
 

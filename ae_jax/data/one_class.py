@@ -102,6 +102,11 @@ def _split_class(
   groups = arrays.get("train_group")
   if groups is not None:  # a group must not be in both sets
     held_out |= np.isin(groups, groups[held_out])
+    if held_out.all():
+      raise errors.UserError(
+        f"{key}: each group of config.data.group has test examples, so no training example is left; remove "
+        "config.data.group"
+      )
   tested = int((held_out & normal).sum())
   splits.hold_out(arrays, held_out, "test")
   if normal.all():
