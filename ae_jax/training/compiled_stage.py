@@ -34,6 +34,11 @@ class DeviceData:
   replicated: jax.sharding.NamedSharding
   batch_sharding: jax.sharding.NamedSharding  # splits each batch of a single run; splits the members of a sweep
 
+  @property
+  def columns(self) -> list[Any]:
+    """The columns of all halves on the devices."""
+    return [self.train, *(half.columns for half in self.evaluated.values())]
+
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStage:

@@ -114,7 +114,7 @@ def test_no_group_is_on_two_sides(tmp_path):
 
 
 def test_groups_that_leave_no_training_examples_are_refused(tmp_path):
-  with pytest.raises(errors.UserError, match="each group of config.data.group has test examples"):
+  with pytest.raises(errors.UserError, match=r"each group of config\.data\.group has"):
     load(saved(tmp_path, x_train=X, y_train=LABELS, g=np.arange(120) % 8), group="g", one_class=3)
   with pytest.raises(errors.UserError, match="all in one group"):
     load(saved(tmp_path, x_train=X, g=np.zeros(120)), group="g")
