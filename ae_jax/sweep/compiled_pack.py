@@ -181,11 +181,11 @@ def _peak_bytes(
 ) -> int:
   """Returns the bytes that each device needs for data, states and programs, predicted by the compiler."""
   size, rest = device_data.batch_sharding.mesh.size, dataclasses.replace(state, step=None, params=None)
-  held_out = {name: _bytes(half.columns) for name, half in device_data.evaluated.items()}
-  training, constant = _program_bytes(train_chunk) + sum(held_out.values()), _bytes(device_data.train)
-  others = {half: sum(held_out.values()) - held_out[half] for half in held_out}
-  evaluating = max(_program_bytes(program) + others[half] for half, program in evaluations.items())
-  evaluating += constant + _bytes(rest) // size
+  halves = {name: _bytes(half.columns) for name, half in device_data.evaluated.items()}
+  held_out = sum(halves.values())
+  training = _program_bytes(train_chunk) + held_out
+  evaluating = max(_program_bytes(program) + held_out - halves[name] for name, program in evaluations.items())
+  evaluating += _bytes(device_data.train) + _bytes(rest) // size
   saved = state_bytes(widest(members)) * len(members) if size > 1 else 0  # see `to_save`
   return max(training, evaluating) + saved
 
