@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from stubs import stub, stub_member
 
-from ae_jax import errors, models
+from ae_jax import data, errors, models
 from ae_jax.data import batch_schedule
 from ae_jax.runs import checkpoints, logs
 from ae_jax.sweep import compiled_pack, trainer
@@ -33,7 +33,7 @@ def pack(monkeypatch):
       config={"log_every_steps": 3},
       batch_schedule=batch_schedule.BatchSchedule(12, 2, 1, seed),
       evaluators=(),
-      dataset=types.SimpleNamespace(streams=False, on_validation=None),
+      dataset=stub(data.Dataset, streams=False, validation=None),
       model=types.SimpleNamespace(code=models.CodeSpec((latent,))),
     )
     for number, (seed, latent) in enumerate(zip((5, 6, 5), LATENTS, strict=True))

@@ -34,7 +34,7 @@ def test_the_knee_is_the_first_size_whose_doubling_gains_little():
 
 def test_settings_and_sizes_are_chosen_on_the_validation_set_if_there_is_one():
   rows = [
-    row(latent, test, beta=beta, validation_squared_error=validation)
+    row(latent, test, beta=beta) | {"validation_squared_error": validation}
     for latent, beta, test, validation in [(2, 1, 8.0, 8.0), (4, 1, 4.0, 7.9), (2, 2, 9.0, 6.0), (4, 2, 5.0, 5.9)]
   ]
   assert summary.best(rows) == "beta=2"
