@@ -346,7 +346,8 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
 
   Args:
     workdir: The run folder, the `--workdir` of the training.
-    which: "last" for the newest checkpoint, "best" for the checkpoint with the smallest test error.
+    which: "last" for the newest checkpoint, "best" for the checkpoint with the smallest error on the validation set,
+      or on the test set if there is no validation set.
     weights: "raw" for the trained parameters, "ema" for their exponential moving averages (`config.ema_decay`), "auto"
       for the averages if the run has them and otherwise the trained parameters. The metrics of the run are measured
       with the parameters that "auto" returns.

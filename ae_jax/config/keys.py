@@ -86,6 +86,27 @@ def _add_data(config: ConfigDict, data: str) -> None:
   config.data.y = ""
   config.data.layout = "nhwc"  # order of the axes of images in npz and npy: nhwc (channels last) or nchw
 
+  _add_division(config)
+
+
+def _add_division(config: ConfigDict) -> None:
+  """Adds the keys of the division of the data into training, test and validation set."""
+  # How test and validation examples are drawn from the training examples, if the data have no test set or
+  # data.validation is set: random; stratified (the same share of each class); group (see data.group); time (the last
+  # examples); or auto: group if data.group is set, stratified if there are integer labels, otherwise random. A record
+  # that is cut into windows is always divided by time. In ucr, auto and random mean the last fifth of each class.
+  config.data.split = "auto"
+  # Name of the array with the group of each training example, such as a patient, in npz and npy. Examples of a group
+  # are never in two sets. "": no groups.
+  config.data.group = ""
+  config.data.test = 0.2  # share of the examples that become the test set, at most 10,000, if the data have none
+  # Share of the training examples that become the validation set, at most 10,000, if the data have none. The best
+  # checkpoint, early stopping and sweeps use the validation set if there is one, otherwise the test set. 0.0: none.
+  config.data.validation = 0.0
+  # Whether a validation set is read: folders val, valid or validation, arrays x_val, x_valid, x_validation or
+  # val_images, and the split `validation` of TFDS beside a split `test`. False: they are not, as in earlier versions.
+  config.data.read_validation = True
+
 
 def _add_objective(config: ConfigDict) -> None:
   """Adds the keys of the objective, its schedules and the training stages."""
@@ -133,7 +154,7 @@ def _add_devices(config: ConfigDict) -> None:
 def _add_early_stopping(config: ConfigDict) -> None:
   """Adds the keys of early stopping, which applies only to single runs; use --halving in sweeps."""
   config.early_stopping = ConfigDict()
-  config.early_stopping.metric = ""  # metric to watch, such as "test/squared_error"; "": no early stopping
+  config.early_stopping.metric = ""  # metric to watch, such as validation/squared_error or test/squared_error; "": none
   config.early_stopping.patience = 5  # number of evaluations without an improvement after which training stops
   config.early_stopping.min_change = 0.0  # smallest change that counts as an improvement
   config.early_stopping.mode = "min"  # min if the metric should decrease, max if it should increase

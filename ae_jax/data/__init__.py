@@ -7,8 +7,18 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import kinds, lazy_arrays, loss_columns, placements, ranges, sources, splits, standardisation, windows
-from ae_jax.data import one_class as one_classes
+from ae_jax.data import (
+  draws,
+  kinds,
+  lazy_arrays,
+  loss_columns,
+  placements,
+  ranges,
+  sources,
+  splits,
+  standardisation,
+  windows,
+)
 from ae_jax.data import scaling as scalings
 from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values, model_columns
 from ae_jax.data.dataset import Dataset
@@ -34,6 +44,10 @@ def load(
   window: int = 0,
   stride: int = 0,
   scale: str = "none",
+  split: str = "auto",
+  group: str = "",
+  test: float = draws.TEST_SHARE,
+  validation: float = 0.0,
   **options: Any,
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
@@ -47,13 +61,18 @@ def load(
     range: Range of the values that the model receives, a key of `ranges.INTERVALS`.
     one_class: Label or class name of the training examples to keep, or None to keep all. All test examples are kept.
       Without a test set in the files, all examples of other classes become test examples.
-    placement: Placement of the training examples, a key of `placements.PLACEMENTS`. Test examples are kept in memory.
+    placement: Placement of the training examples, a key of `placements.PLACEMENTS`. Test and validation examples are
+      kept in memory.
     budget_gib: Memory budget for the training examples in GiB; 0 chooses it automatically (see `placements.decide`).
     augment: Ignored, because augmentation happens during training; see `augmentation.build`.
     kind: Kind of the examples of npz and npy files; see `kinds.with_channels`.
     window: Length of the windows that are cut from a long record; 0 for none. See `windows.cut`.
     stride: Distance between the starts of windows, in steps.
     scale: "none", or "standard" to standardise the examples; see `standardisation.standardise`.
+    split: How test and validation examples are drawn from the training examples; see `draws.divide`.
+    group: Name of the array with the group of each training example; examples of a group are never in two halves.
+    test: Share of the examples that are drawn for the test set, if the data have none.
+    validation: Share of the training examples that are drawn for the validation set; 0 for none.
     **options: Keys that only some sources take; see `sources.DEFAULTS`.
 
   Raises:
@@ -64,18 +83,23 @@ def load(
   kinds.check(kind)
   windows.check(name, kind, window, stride)
   standardisation.check(scale, range)
+  chosen = draws.options(split, group, test, validation, window)
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
-  arrays = sources.read(name, path, options)
+  arrays = sources.read(name, path, {**options, "group": group})
+  draws.check_needed(chosen, arrays, where)
   if window:
-    arrays["remarks"] = [*arrays["remarks"], *windows.cut(arrays, window, stride, where)]
+    given, shares = splits.present(arrays), {"test": test, "validation": validation}
+    arrays["remarks"] = [*arrays["remarks"], *windows.cut(arrays, window, stride, where, **shares)]
+    drawn, chosen = draws.of_record(shares, given, arrays), draws.Options()
   else:
+    drawn = None
     kinds.apply(arrays, kind, name, where)
   known = {key: arrays.pop(key, None) for key in ("factor_values", "remarks", "class_names", "held_out")}
   dtype = _check_and_convert_floats(arrays, range, where)
   decide = functools.partial(placements.decide, placement, budget_gib)
   found = _load_and_convert(arrays, dtype, range, decide, where)
-  label, class_notes = one_classes.select(one_class, arrays, known["held_out"], known["class_names"], where)
+  label, division, class_notes = draws.divide(chosen, arrays, known["held_out"], one_class, known["class_names"], where)
   decision = _place(arrays, decide, where)
   arrays |= {name: _with_range_check(arrays[name], range, name, where) for name in loss_columns.of_examples(arrays)}
   notes = _remarks_on_values(name, arrays["train"], found, range, where)
@@ -93,6 +117,7 @@ def load(
     class_names=known["class_names"],
     columns=loss_columns.pop(arrays),
     scaling=None if found.is_usual else found,
+    split=drawn or division,
     **({"train_labels": None, "test_labels": None} | arrays),
   )
 
@@ -131,7 +156,7 @@ def _load_and_convert(
   """
   names = loss_columns.of_examples(arrays)
   decision = decide(_total_bytes(arrays, "train"))
-  _check_test_fits(arrays, decision, where)
+  _check_held_out_fits(arrays, decision, where)
   if not decision.lazy:
     arrays.update({key: lazy_arrays.load_all(values) for key, values in arrays.items()})
   loss_columns.prepare(arrays, where)
@@ -157,7 +182,7 @@ def _place(arrays: dict[str, Any], decide: Callable[[int], placements.Placement]
     found = "only one training example" if count else "no training example"
     raise errors.UserError(f"{where}: has {found}; at least 2 are required")
   decision = decide(_total_bytes(arrays, "train"))
-  _check_test_fits(arrays, decision, where)
+  _check_held_out_fits(arrays, decision, where)
   of_train = splits.names(arrays, "train")
   for key in arrays:
     if not (decision.lazy and key in of_train):
@@ -165,16 +190,15 @@ def _place(arrays: dict[str, Any], decide: Callable[[int], placements.Placement]
   return decision
 
 
-def _check_test_fits(arrays: dict[str, Any], decision: placements.Placement, where: str) -> None:
-  """Raises UserError if the test examples are still in files and exceed the memory budget."""
-  examples = arrays.get("test")
-  if not isinstance(examples, lazy_arrays.LazyArray):
-    return
-  needed = _total_bytes(arrays, "test")
+def _check_held_out_fits(arrays: dict[str, Any], decision: placements.Placement, where: str) -> None:
+  """Raises UserError if the test and validation examples that are still in files exceed the memory budget."""
+  halves = [half for half in ("test", "validation") if isinstance(arrays.get(half), lazy_arrays.LazyArray)]
+  needed = sum(_total_bytes(arrays, half) for half in halves)
   if needed > decision.budget:
+    names = " and ".join(halves)
     raise errors.UserError(
-      f"{where}: the test examples need {placements.format_gib(needed)} of memory, but the budget is "
-      f"{placements.format_gib(decision.budget)}; use fewer test examples, or raise config.data.budget_gib"
+      f"{where}: the {names} examples need {placements.format_gib(needed)} of memory, but the budget is "
+      f"{placements.format_gib(decision.budget)}; use fewer {names} examples, or raise config.data.budget_gib"
     )
 
 

@@ -17,18 +17,19 @@ _HALVES = {"train": "train", "training": "train", "test": "test", "testing": "te
 _HALVES |= dict.fromkeys(("val", "valid", "validation"), "validation")
 
 
-def folder(name: str, path: str, **options: Any) -> dict[str, Any]:
+def folder(name: str, path: str, *, read_validation: bool = True, **options: Any) -> dict[str, Any]:
   """Reads all images under a folder. Without options, they must have the same size and the same mode.
 
-  Subfolders `train` and `test` (or Train, Training, TEST, ...) contain the training and test set; see
-  `_train_and_test_folders`. Without `test`, a random fifth of the images (at most 10,000), drawn with a fixed seed,
-  becomes the test set. The subfolders of `train` and `test`, or of the folder itself if these are missing, are the
-  classes; see `labels.numbered` for their labels. Files without an image suffix, and names that begin with a dot, are
-  skipped. Links are followed only to files inside the folder.
+  Subfolders `train` and `test` (or Train, Training, TEST, ...) contain the training and test set, and a subfolder
+  `val`, `valid` or `validation` the validation set; see `_folders_of_halves`. Without `test`, the test set is drawn
+  from the training images (see `draws.divide`). The subfolders of these folders, or of the folder itself if they are
+  missing, are the classes; see `labels.numbered` for their labels. Files without an image suffix, and names that begin
+  with a dot, are skipped. Links are followed only to files inside the folder.
 
   Args:
     name: Name of the source.
     path: The folder.
+    read_validation: Whether a validation set is read.
     **options: How images are resized and converted, and what happens to damaged files; see `image_sets.options`.
 
   Raises:
@@ -40,7 +41,7 @@ def folder(name: str, path: str, **options: Any) -> dict[str, Any]:
   if not root.is_dir():
     raise errors.UserError(f"{where}: folder not found; check the path")
   try:
-    halves, files, version, notes = _listed(root, where)
+    halves, files, version, notes = _listed(root, read_validation, where)
   except OSError as error:
     raise errors.UserError(f"{where}: {error.filename} cannot be read: {error.strerror}") from None
   _check_counts(files, halves, where)
@@ -51,13 +52,17 @@ def folder(name: str, path: str, **options: Any) -> dict[str, Any]:
   check = functools.partial(image_sets.check_readable, all_files, chosen, where)
   arrays = {half: image_sets.images(paths, layout, chosen, f"{half} {version}", check) for half, paths in files.items()}
   notes += left_out + image_sets.changes(headers, all_files, chosen, where)
+  if "validation" in files and "test" not in files:
+    notes.append(splits.no_test_set(where, f"the folder {halves['validation'].name}"))
   return _with_labels(arrays, files, halves) | {"remarks": notes, "scaled_to_unit": layout.scaled}
 
 
-def _listed(root: pathlib.Path, where: str) -> tuple[dict[str, pathlib.Path], dict[str, list[str]], str, list[str]]:
+def _listed(
+  root: pathlib.Path, read_validation: bool, where: str
+) -> tuple[dict[str, pathlib.Path], dict[str, list[str]], str, list[str]]:
   """Returns the folder of each half, its image files, a text that changes whenever a file changes, and remarks."""
   skipped = []
-  halves = _train_and_test_folders(root, where)
+  halves = _folders_of_halves(root, read_validation, where)
   for half_folder in {*halves.values()} - {root}:
     _check_link(half_folder, root.resolve())
   files = {half: list(_files(half_folder, root.resolve(), skipped)) for half, half_folder in halves.items()}
@@ -66,8 +71,9 @@ def _listed(root: pathlib.Path, where: str) -> tuple[dict[str, pathlib.Path], di
 
 
 def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path], where: str) -> None:
-  """Raises UserError if the training or test set has too few images."""
-  for half, least in ({"train": 2, "test": 1} if "test" in files else {"train": 3}).items():
+  """Raises UserError if a half has too few images."""
+  for half in files:
+    least = 1 if half != "train" else 2 if "test" in files else 3
     if len(files[half]) < least:
       raise errors.UserError(
         f"{where}: found {remarks.counted(len(files[half]), 'image')} under {halves[half]}; at least {least} are "
@@ -78,22 +84,22 @@ def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathl
 def _with_labels(
   arrays: dict[str, lazy_arrays.LazyArray], files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path]
 ) -> dict[str, Any]:
-  """Returns images and labels; the keys of the arguments are "train" and, if there is a folder, "test"."""
+  """Returns images and labels; the keys of the arguments are the halves that have a folder."""
   classes = {half: _classes(paths, halves[half]) for half, paths in files.items()}
   label_of, class_names = labels.numbered([name for names in classes.values() for name in names or ()])
-  held_out = {} if "test" in arrays else {"held_out": splits.drawn_fifth(len(files["train"]))}
   integers = {
     f"{half}_labels": np.array([label_of[name] for name in names]) for half, names in classes.items() if names
   }
-  return {**arrays, **integers, **held_out, "class_names": class_names}
+  return {**arrays, **integers, "class_names": class_names}
 
 
-def _train_and_test_folders(root: pathlib.Path, where: str) -> dict[str, pathlib.Path]:
-  """Returns the folders of the training and test set, {"train": folder, "test": folder}.
+def _folders_of_halves(root: pathlib.Path, read_validation: bool, where: str) -> dict[str, pathlib.Path]:
+  """Returns the folders of the training, test and validation set, {"train": folder, "test": folder, ...}.
 
-  Without a test folder, the key "test" is missing. If `root` is not divided, the result is {"train": root}. Folders
-  named `train` and `test` always count as training and test folders. Other spellings (see `_HALVES`) could be class
-  names ("Train" beside "Bus"), so they count only if there is a training folder and also a test or validation folder.
+  Without a test or validation folder, its key is missing. If `root` is not divided, the result is {"train": root}.
+  Folders named `train` and `test` always count as training and test folders. Other spellings (see `_HALVES`) could be
+  class names ("Train" beside "Bus"), so they count only if there is a training folder and also a test or validation
+  folder.
   """
   names_of = {}
   for name in sorted(remarks.visible(root)):
@@ -104,11 +110,12 @@ def _train_and_test_folders(root: pathlib.Path, where: str) -> dict[str, pathlib
   if not {"train", "test"} & {*candidates} and not ("train" in names_of and len(names_of) > 1):
     return {"train": root}
   for half, names in names_of.items():
-    if len(names) > 1 and half != "validation":
+    if len(names) > 1 and (half != "validation" or read_validation):
       raise errors.UserError(f"{where}: contains both `{names[0]}` and `{names[1]}`; keep one folder")
   if "train" not in names_of:
     raise errors.UserError(f"{where}: contains a folder `{names_of['test'][0]}` but no folder `train`; add it")
-  return {half: root / names_of[half][0] for half in ("train", "test") if half in names_of}
+  read = splits.HALVES if read_validation else ("train", "test")
+  return {half: root / names_of[half][0] for half in read if half in names_of}
 
 
 def _not_read(root: pathlib.Path, halves: Mapping[str, pathlib.Path], skipped: Sequence[str], where: str) -> list[str]:

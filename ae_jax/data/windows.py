@@ -30,12 +30,15 @@ def check(name: str, kind: str, window: int, stride: int) -> None:
     raise errors.UserError(f"config.data.window={window}: windows are series; set config.data.kind='series'")
 
 
-def cut(arrays: dict[str, Any], window: int, stride: int, where: str) -> list[str]:
+def cut(
+  arrays: dict[str, Any], window: int, stride: int, where: str, test: float = 1 / 5, validation: float = 0.0
+) -> list[str]:
   """Replaces the records [T] or [T, C] of a source by their windows [N, window, C], in place.
 
-  Windows start every `stride` steps. Without a test record, the last fifth of the record is the test record. Windows
-  are cut from both separately, so no window contains steps of both. The label of a window is the largest label of
-  its steps.
+  Windows start every `stride` steps. Without a test record, the last part of the record is the test record, a share
+  `test`. If `validation` is not 0, the last part of the rest is the validation record, a share `validation`. Windows
+  are cut from these records separately, so no window contains steps of two. The label of a window is the largest label
+  of its steps.
 
   Returns:
     Remarks about the number of windows, and about the steps at the end of a record that are in no window.
@@ -44,8 +47,10 @@ def cut(arrays: dict[str, Any], window: int, stride: int, where: str) -> list[st
     UserError: A record has more than 2 axes or is shorter than a window.
   """
   stride, notes = stride or window, []
-  if arrays.pop("held_out", None) is not None:
-    splits.hold_out(arrays, splits.last_fifth(len(arrays["train"])), "test")
+  if "test" not in arrays:
+    splits.hold_out(arrays, splits.last(len(arrays["train"]), test), "test")
+  if validation:
+    splits.hold_out(arrays, splits.last(len(arrays["train"]), validation), "validation")
   for half in splits.present(arrays):
     name = _RECORDS[half]
     record = arrays[half]

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Int, Shaped
 
 from ae_jax import data, models, objectives
-from ae_jax.data import ranges
+from ae_jax.data import lazy_arrays, ranges
 from ae_jax.evaluators import base, figures, pca
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
@@ -78,7 +78,7 @@ def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[st
   """
   if dataset.value_range == "unit":
     targets, mask = pca.test_and_targets(dataset)[1], dataset.column("test", "mask")
-    observed = () if mask is None else (mask.astype(np.float32),)
+    observed = () if mask is None else (lazy_arrays.load_all(mask).astype(np.float32),)
     entropy = np.asarray(losses.bernoulli_entropy(ranges.normalise(targets, "unit"), *observed))
     yield "test/nats_floor", mean_over_test(entropy, dataset)
   errors = pca.squared_errors(dataset, lambda train: pca.fit(train, code.size))

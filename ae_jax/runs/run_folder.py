@@ -45,7 +45,11 @@ def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, dev
 
 def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
   sizes = {"train": len(dataset.train), "test": len(dataset.test)}
+  if dataset.validation is not None:
+    sizes["validation"] = len(dataset.validation)
   described = {"shape": list(dataset.shape), **sizes, **dataset.fingerprints, "remarks": list(dataset.remarks)}
+  if dataset.split:
+    described["split"] = dataset.split.as_json()
   if dataset.class_names:
     described["class_names"] = list(dataset.class_names)
   if dataset.scaling:
@@ -184,7 +188,8 @@ def load_data(workdir: str | os.PathLike[str], config: ConfigDict, path: str = "
 
 # keys of "data" in config.json that exist only if the data have these columns
 _COLUMNS = {f"{name}_fingerprint": f"{name}s" for name in loss_columns.NAMES}
-# key of "data" in config.json -> name in messages; runs of earlier versions lack the fingerprints of labels and factors
+# key of "data" in config.json -> name in messages; runs of earlier versions lack the fingerprints of labels and
+# factors, and runs without a validation set lack its keys
 _COMPARED = {
   "shape": "shape",
   "train": "number of training examples",
@@ -193,6 +198,8 @@ _COMPARED = {
   "labels_fingerprint": "labels",
   "factors_fingerprint": "factors",
   **_COLUMNS,
+  "validation": "number of validation examples",
+  "validation_fingerprint": "validation examples",
 }
 
 
@@ -207,13 +214,24 @@ def _check_same_data(
     current: Description of the current data.
     section: `config.data`, for the message.
   """
-  compared = [key for key in _COMPARED if key in stored or key == "fingerprint" or key in _COLUMNS]
+  optional = ("fingerprint", "validation", "validation_fingerprint", *_COLUMNS)
+  compared = [key for key in _COMPARED if key in stored or key in optional]
   differing = [_COMPARED[key] for key in compared if stored.get(key) != current.get(key)]
   if differing:
     raise errors.UserError(
       f"--workdir={workdir}: config.data.name={section['name']!r} ({section['path']}) is not the data of the run; "
-      f"different: {', '.join(differing)}. Restore the data, or train in another folder"
+      f"different: {', '.join(differing)}. Restore the data, or train in another folder{_hint(stored, current)}"
     )
+
+
+def _hint(stored: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+  """Returns advice, as the end of a message, if the data may differ because an earlier version divided them."""
+  if "split" in stored or not ("split" in current or "validation" in current):
+    return ""
+  return (
+    ". If the run was started with an earlier version, add --config.data.split=random "
+    "--config.data.read_validation=False"
+  )
 
 
 def read_description(workdir: pathlib.Path) -> dict[str, Any]:

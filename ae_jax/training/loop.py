@@ -25,7 +25,7 @@ class Recorder:
 
   log: logs.Log | logs.NullLog
   windows: logs.WindowAverages  # averages of the training metrics between two records
-  metrics: Callable[..., Record]  # NumPy results of `CompiledStage.evaluate` -> test metrics
+  metrics: Callable[[Record], Record]  # NumPy results of `CompiledStage.evaluate` -> metrics of each half
   baselines: Callable[[], Record]  # baselines, added to the record of each evaluation
   diverged: int | None = None  # first step with a non-finite loss or gradient; None if there is none
 
@@ -42,7 +42,7 @@ class Training:
   recorders: list[Recorder]  # one per model
   build: Callable[[int, TrainState], compiled_stage.CompiledStage]  # (stage index, state for its shapes)
   feed: Callable[[int, int], Generator]  # (first chunk, last chunk + 1) -> generator of (rows, weights)
-  checkpoint: Callable  # (state, records of the evaluation or ()) -> (state to save, test error, notes to save)
+  checkpoint: Callable  # (state, records of the evaluation or ()) -> (state to save, error, notes to save)
   checkpoint_folder: checkpoints.CheckpointFolder
   received: Callable[[], str]  # see `preemption.catch_signals`
   until: int  # number of completed epochs at which the training ends
@@ -163,9 +163,9 @@ def _end_epoch(training, state, epochs_done, compiled, speed, *, constants, disp
   save_due = reason or epochs_done == training.until or experiment.due(epochs_done, config.checkpoint_every_epochs)
   eval_due = recorders and (save_due or experiment.due(epochs_done, config.eval_every_epochs))
   if eval_due:
-    losses, values = jax.tree.map(np.asarray, compiled.evaluate(state))
+    results = jax.tree.map(np.asarray, compiled.evaluate(state))
     for recorder, record in zip(recorders, records, strict=True):
-      record |= recorder.metrics(losses, values) | constants | recorder.baselines()
+      record |= recorder.metrics(results) | constants | recorder.baselines()
   for recorder, record in zip(recorders, records, strict=True):
     recorder.log.write(record)
   if eval_due:

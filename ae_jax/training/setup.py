@@ -83,7 +83,9 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   built_evaluators = evaluators.build(config.evaluators, model, dataset)
   augment = augmentation.build(config.data.augment, dataset.shape, dataset.value_range, dataset.span)
   early_stopping = stopping.EarlyStopping(**config.early_stopping)
-  early_stopping.check()
+  has_validation = dataset.validation is not None
+  early_stopping.check(has_validation)
+  remarks += early_stopping.remarks(has_validation)
   return Experiment(
     config,
     dataset,

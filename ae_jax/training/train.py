@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from ae_jax import api, evaluators
 from ae_jax.models import memory
 from ae_jax.report import evaluation, messages, verdict
-from ae_jax.runs import checkpoints, logs, progress, run_folder
+from ae_jax.runs import checkpoints, logs, metric_names, progress, run_folder
 from ae_jax.system import cache, distributed, paths, signals
 from ae_jax.training import compiled_stage, loop, preemption, setup, stopping
 from ae_jax.training.state import TrainState
@@ -94,19 +94,19 @@ def _recorder(experiment, device_data, log, windows) -> loop.Recorder:
   def baselines():
     return dict(evaluators.baselines(experiment.evaluators, experiment.dataset, experiment.model.code))
 
-  def metrics(loss, values):
-    weights = device_data.test_weights
-    return dict(evaluators.metrics(experiment.evaluators, loss, values, weights, experiment.dataset))
+  def metrics(results):
+    weights = {half: evaluated.weights for half, evaluated in device_data.evaluated.items()}
+    return evaluators.metrics_of_halves(experiment.evaluators, experiment.model, results, weights, experiment.dataset)
 
   return loop.Recorder(log, windows, metrics, baselines)
 
 
 def _checkpoint(windows, state, records) -> tuple[TrainState, float, dict]:
-  """Returns the state, the test error and the notes to save; see `loop.Training.checkpoint`.
+  """Returns the state, the error by which checkpoints are compared, and the notes to save; see `loop.Training`.
 
   Without an evaluation, the error is infinite, so the checkpoint is never the best one.
   """
-  error = records[0]["test/squared_error"] if records else np.inf
+  error = records[0][metric_names.selection_key(records[0])] if records else np.inf
   return state, error, {} if records else {"pending": windows.pending}
 
 

@@ -203,8 +203,9 @@ def test_halves_are_recognised_in_all_spellings(tmp_path, train, test):
 
 @pytest.mark.parametrize("name", ["val", "Valid", "validation"])
 @pytest.mark.parametrize("test", [0, 6])
-def test_validation_folder_is_reported_and_is_not_a_class(tmp_path, name, test):
-  dataset = load(halves(tmp_path, {"Train" if name == "Valid" else "train": 20, name: 7, "test": test}))
+def test_validation_folder_that_is_not_read_is_reported_and_is_not_a_class(tmp_path, name, test):
+  folder = halves(tmp_path, {"Train" if name == "Valid" else "train": 20, name: 7, "test": test})
+  dataset = load(folder, read_validation=False)
   assert len(dataset.train) + len(dataset.test) == 20 + test
   assert set(dataset.train_labels) == {0, 1}
   (remark,) = dataset.remarks
