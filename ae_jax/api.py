@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 
 from ae_jax import config as configs
 from ae_jax import data, errors, models
-from ae_jax.data import ranges, standardisation, windows
+from ae_jax.data import ranges, schema, standardisation, table_rows, windows
 from ae_jax.data import scaling as scalings
-from ae_jax.data.standardisation import Standardisation
+from ae_jax.data.standardisation import ColumnScaling
 from ae_jax.models import inference, memory
 from ae_jax.ops import losses
 from ae_jax.runs import checkpoints, logs, run_folder
@@ -55,8 +55,10 @@ class Run:
     step: Number of optimizer steps at the checkpoint.
     class_names: Name of each label 0, 1, ...; None if the labels have no names.
     scaling: How integers and booleans are converted, if they are not bytes; None otherwise.
-    standardisation: Standardisation of the examples (`config.data.scale`), which the methods apply to examples and undo
-      in outputs; None otherwise.
+    standardisation: Scaling of the examples (`config.data.scale`), which the methods apply to examples and undo in
+      outputs; None otherwise.
+    schema: Columns of a table; None otherwise. The methods then take DataFrames and dicts {column: values}, in any order
+      of the columns, and arrays [N, columns] if all columns are numbers. Missing values are treated as in training.
   """
 
   variables: models.Variables
@@ -67,14 +69,15 @@ class Run:
   step: int
   class_names: tuple[str, ...] | None = None
   scaling: scalings.Scaling | None = None
-  standardisation: Standardisation | None = None
+  standardisation: ColumnScaling | None = None
+  schema: schema.Schema | None = None
 
   @property
   def params(self) -> dict[str, Any]:
     """The trained parameters, as nested dicts of arrays."""
     return self.variables.params
 
-  def encode(self, x: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
+  def encode(self, x: Any, **columns: Any) -> Float[np.ndarray, "examples ..."]:
     """Returns the latent codes of examples.
 
     Args:
@@ -87,7 +90,7 @@ class Run:
     x = self._checked_examples(x)
     return self.apply("encode", x, self._checked_columns(len(x), columns))
 
-  def encode_indices(self, x: AnyArray, **columns: Any) -> Int32[np.ndarray, "examples ..."]:
+  def encode_indices(self, x: Any, **columns: Any) -> Int32[np.ndarray, "examples ..."]:
     """Returns the codebook indices of examples, for a model with a discrete latent code.
 
     Args:
@@ -149,12 +152,39 @@ class Run:
     z = self.apply("lookup", indices.astype(np.int32), {})
     return self._unscaled(self.apply("decode", z, self._checked_columns(len(z), columns)))
 
-  def reconstruct(self, x: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
-    """Returns the reconstructions float32 [N, *shape] of examples [N, *shape], in the data range of the run."""
-    x = self._checked_examples(x)
-    return self._unscaled(self.apply("reconstruct", x, self._checked_columns(len(x), columns)))
+  def reconstruct(self, x: Any, **columns: Any) -> Any:
+    """Returns the reconstructions float32 [N, *shape] of examples [N, *shape], in the data range of the run.
 
-  def score(self, x: AnyArray, **columns: Any) -> Float[np.ndarray, " examples"]:
+    For a DataFrame or a dict of columns, the result is a DataFrame in the units and words of the table. For an array of
+    the columns of a table, it is such an array.
+    """
+    encoded = self._checked_examples(x)
+    outputs = self._unscaled(self.apply("reconstruct", encoded, self._checked_columns(len(encoded), columns)))
+    return table_rows.like(x, outputs, self.schema)
+
+  def to_frame(self, x: AnyArray) -> Any:
+    """Returns examples of a table [N, *shape], such as those of `decode`, as a DataFrame with the columns of the table.
+
+    Raises:
+      UserError: The run was not trained on a table.
+    """
+    return table_rows.to_frame(x, self.schema)
+
+  def column_errors(self, x: Any, **columns: Any) -> dict[str, float]:
+    """Returns the reconstruction error of each column of a table, {column: error}.
+
+    The error is the root of the mean squared error in the unit of the column, or for categories and booleans the share of
+    wrong answers. Missing values are left out.
+
+    Raises:
+      UserError: The run was not trained on a table, or an argument is invalid.
+    """
+    raw = table_rows.raw_rows(x, self.schema)
+    encoded = self._checked_examples(x)
+    outputs = self._unscaled(self.apply("reconstruct", encoded, self._checked_columns(len(encoded), columns)))
+    return self.schema.column_errors(self.schema.decode(outputs), raw, ~np.isnan(raw))
+
+  def score(self, x: Any, **columns: Any) -> Float[np.ndarray, " examples"]:
     """Returns the anomaly scores of examples, which are large for examples that differ from the training data.
 
     Returns:
@@ -220,9 +250,9 @@ class Run:
     labels = self.model.labels
     return {name: data.class_indices(columns[name], labels, count, self.class_names) for name in needed}
 
-  def _checked_examples(self, x: AnyArray) -> Float[np.ndarray, "examples ..."]:
+  def _checked_examples(self, x: Any) -> Float[np.ndarray, "examples ..."]:
     """Returns the examples as float32 [N, *shape] in the data range; UserError if they do not match the run."""
-    x = np.asarray(x)
+    x = np.asarray(x) if self.schema is None else table_rows.encoded(x, self.schema)
     if x.ndim == len(self.model.shape) and self.model.shape[-1] == 1:
       x = x[..., None]
     if x.shape[1:] != self.model.shape:
@@ -272,6 +302,7 @@ def make_run(
     class_names=tuple(class_names) if class_names else None,
     scaling=scalings.Scaling(**scaling) if scaling else None,
     standardisation=standardisation.from_json(described.get("standardisation")),
+    schema=schema.from_json(described.get("schema")),
   )
 
 
@@ -307,6 +338,7 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     shape=description["data"]["shape"],
     compute_dtype=config.compute_dtype,
     labels=description["data"].get("label_values", ()),
+    groups=description["data"].get("groups", ()),
     **config.model,
   )
   abstract = memory.check_parameters(model)

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import kinds, lazy_arrays, placements, ranges, sources, standardisation, windows
+from ae_jax.data import kinds, lazy_arrays, placements, ranges, schema_fit, sources, standardisation, tables, windows
 from ae_jax.data import one_class as one_classes
 from ae_jax.data import scaling as scalings
+from ae_jax.data import schema as schemas
 from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values
 from ae_jax.data.dataset import Dataset
 from ae_jax.system import paths
@@ -29,6 +30,8 @@ def load(
   window: int = 0,
   stride: int = 0,
   scale: str = "none",
+  columns: tuple = (),
+  missing: str = "error",
   **options: Any,
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
@@ -48,7 +51,9 @@ def load(
     kind: Kind of the examples of npz and npy files; see `kinds.with_channels`.
     window: Length of the windows that are cut from a long record; 0 for none. See `windows.cut`.
     stride: Distance between the starts of windows, in steps.
-    scale: "none", or "standard" to standardise the examples; see `standardisation.standardise`.
+    scale: "none", "standard" or "quantile"; see `standardisation.fit`.
+    columns: Kinds of columns of a table; see `schema_fit.parse_kinds`.
+    missing: What is done with missing values of a table, one of `schema.MISSING`.
     **options: Keys that only some sources take; see `sources.DEFAULTS`.
 
   Raises:
@@ -59,23 +64,36 @@ def load(
   kinds.check(kind)
   windows.check(name, kind, window, stride)
   standardisation.check(scale, range)
+  errors.choose(dict.fromkeys(schemas.MISSING), missing, "data.missing")
+  column_kinds = schema_fit.parse_kinds(columns)
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
-  arrays = sources.read(name, path, options)
+  decide = functools.partial(placements.decide, placement, budget_gib)
+  options |= {"columns": columns} if name in tables.FILES else {}
+  arrays = sources.read(name, path, options, lambda size: decide(size).lazy)
   if window:
     arrays["remarks"] = [*arrays["remarks"], *windows.cut(arrays, window, stride, where)]
   else:
     kinds.apply(arrays, kind, name, where)
+  table = schema_fit.table_of(arrays, name, column_kinds, missing)
+  if table:
+    schema_fit.load_and_check(arrays, table, missing, decide, where)
   known = {key: arrays.pop(key, None) for key in ("factor_values", "remarks", "class_names", "held_out")}
-  dtype = _check_and_convert_floats(arrays, range, where)
-  decide = functools.partial(placements.decide, placement, budget_gib)
+  select = functools.partial(one_classes.select, one_class, arrays, known["held_out"], known["class_names"], where)
+  dtype, schema, table_notes = arrays["train"].dtype, None, []
+  if table:  # the schema is fitted to the training examples only, so they are selected first
+    label, class_notes = select()
+    schema, table_notes = schema_fit.encode(arrays, table, missing, where)
+  _check_and_convert_floats(arrays, range, where)
   found = _load_and_convert(arrays, dtype, range, decide, where)
-  label, class_notes = one_classes.select(one_class, arrays, known["held_out"], known["class_names"], where)
+  if not table:
+    label, class_notes = select()
   decision = _place(arrays, decide, where)
   arrays |= {half: _with_range_check(arrays[half], range, half, where) for half in ("train", "test")}
   notes = _remarks_on_values(name, arrays["train"], found, range, where)
-  if scale == "standard":
-    arrays["standardisation"] = standardisation.standardise(arrays)
+  if scale != "none":
+    arrays["standardisation"] = standardisation.fit(arrays, scale, schema.scaled if schema else None)
+  masks = {half: {"mask": arrays.pop(f"{half}_mask")} for half in ("train", "test") if f"{half}_mask" in arrays}
   return Dataset(
     name,
     range,
@@ -83,25 +101,26 @@ def load(
     streams=decision.streams,
     placement=decision.words,
     factor_values=known["factor_values"] or {},
-    remarks=(*(known["remarks"] or ()), *notes, *class_notes),
+    remarks=(*(known["remarks"] or ()), *table_notes, *notes, *class_notes),
     class_names=known["class_names"],
     scaling=None if found.is_usual else found,
+    schema=schema,
+    columns=masks,
     **({"train_labels": None, "test_labels": None} | arrays),
   )
 
 
-def _check_and_convert_floats(arrays: dict[str, Any], value_range: str, where: str) -> np.dtype:
-  """Converts floats to float32, in place, and returns the stored dtype of the training examples.
+def _check_and_convert_floats(arrays: dict[str, Any], value_range: str, where: str) -> None:
+  """Converts floats to float32, in place.
 
   Raises:
     UserError: An array has a wrong shape or dtype.
   """
-  scaled, dtype = arrays.pop("scaled_to_unit", False), arrays["train"].dtype
+  scaled = arrays.pop("scaled_to_unit", False)
   for half in ("train", "test"):
     if half in arrays:
       arrays[half] = _from_unit(arrays[half], value_range) if scaled else _as_float32(arrays[half])
       _check(_shape_fault(arrays[half], arrays["train"]), half, where)
-  return dtype
 
 
 def _remarks_on_values(

@@ -37,7 +37,7 @@ def per_example(
   """Returns {"squared_error": [B]} and, for data in [0, 1], {"nats": [B]}."""
   del keys, span
   logits = model.reconstruct(variables, batch["x"], batch)
-  values = {"squared_error": losses.squared_error(losses.OUTPUT_ACTIVATIONS[value_range](logits), batch["x"])}
+  values = {"squared_error": losses.squared_error(model.outputs(logits, value_range), batch["x"])}
   if value_range == "unit":
     values["nats"] = losses.bernoulli_nats(logits, batch["x"])
   return values

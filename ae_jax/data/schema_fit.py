@@ -1,0 +1,226 @@
+"""Fits the schema of a table to its training rows, and encodes the rows of all halves."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64, Int
+
+from ae_jax import errors
+from ae_jax.data import lazy_arrays, placements, remarks, schema
+from ae_jax.data.kinds import ARRAY_FILES
+
+MOST_WORDS = 100  # maximum number of words of a category; rarer words count as other words
+_OF_ARRAYS = ("numeric", "integer", "boolean")  # kinds of columns that are stored as numbers
+_HALVES = ("train", "test", "validation")
+
+
+@dataclasses.dataclass(frozen=True)
+class RawTable:
+  """The columns of a source's raw rows (see `schema`), before the schema is fitted."""
+
+  names: tuple[str, ...]
+  kinds: tuple[str, ...]  # of `schema.KINDS`, but not "ignore"
+  vocabularies: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)  # words of the raw categories
+  unused: tuple[str, ...] = ()  # columns of the files that are no inputs
+  named: bool = True
+
+
+def table_of(arrays: dict[str, Any], name: str, kinds: Mapping[str, str], missing: str) -> RawTable | None:
+  """Returns the columns of a source's table and removes them from `arrays`; None if the examples have no schema.
+
+  Arrays of integers and booleans [N, columns] have a schema only if a kind or `missing` is set.
+
+  Raises:
+    UserError: `kinds` or `missing` is set, but the examples are no table.
+  """
+  table = arrays.pop("table", None)
+  if table is not None and table.named and name in ("csv", "parquet"):
+    return table  # the source has applied `kinds`
+  train, is_set = arrays["train"], bool(kinds) or missing != "error"
+  is_array = name in ARRAY_FILES and len(train.shape) == 2 and train.dtype.kind in "biuf"
+  if is_set and not (is_array or table):
+    key = "columns" if kinds else "missing"
+    raise errors.UserError(f"config.data.{key}: is for tables, but config.data.name={name!r} has none; remove it")
+  if table is not None:
+    return dataclasses.replace(table, kinds=_with_kinds(table.names, kinds))
+  if is_array and (is_set or train.dtype.kind == "f"):
+    names = tuple(f"column_{position}" for position in range(train.shape[1]))
+    return RawTable(names, _with_kinds(names, kinds), named=False)
+  return None
+
+
+def _with_kinds(names: Sequence[str], kinds: Mapping[str, str]) -> tuple[str, ...]:
+  """Returns the kind of each column of numbers: numeric, unless `kinds` names another one.
+
+  Raises:
+    UserError: `kinds` has an unknown name, or a kind that a column of numbers cannot have.
+  """
+  for name, kind in kinds.items():
+    if name not in names:
+      raise errors.UserError(f"config.data.columns: there is no column {name!r}; {errors.list_known(name, names)}")
+    if kind not in _OF_ARRAYS:
+      raise errors.UserError(
+        f"config.data.columns: {name}={kind}: here a column can be {' or '.join(_OF_ARRAYS)}; save the table as CSV or "
+        "Parquet file for other kinds"
+      )
+  return tuple(kinds.get(name, "numeric") for name in names)
+
+
+def load_and_check(
+  arrays: dict[str, Any], table: RawTable, missing: str, decide: Callable[[int], placements.Placement], where: str
+) -> None:
+  """Reads raw rows that fit in memory, in place, and checks all rows; see `schema.check`."""
+  if not decide(lazy_arrays.total_bytes(arrays["train"])).lazy:
+    arrays |= {half: lazy_arrays.load_all(arrays[half]) for half in _HALVES if half in arrays}
+  check_complete(arrays, table, missing, where)
+
+
+def parse_kinds(columns: Sequence[Any]) -> dict[str, str]:
+  """Returns {column name: kind} of `config.data.columns`, whose entries are texts "NAME=KIND".
+
+  Raises:
+    UserError: An entry is invalid.
+  """
+  example = "a tuple of texts NAME=KIND, such as --config.data.columns=\"'age=integer','code=categorical'\""
+  valid = isinstance(columns, tuple | list) and all(isinstance(entry, str) and "=" in entry for entry in columns)
+  errors.check(valid, "data.columns", columns, example)
+  kinds = dict(entry.rpartition("=")[::2] for entry in columns)
+  for name, kind in kinds.items():
+    errors.choose(dict.fromkeys(schema.KINDS), kind, f"data.columns: {name}")
+  return kinds
+
+
+def check_complete(arrays: Mapping[str, Any], table: RawTable, missing: str, where: str) -> None:
+  """Raises UserError if raw values are infinite or, if `missing` is "error", missing; see `schema.check`."""
+  for half in _HALVES:
+    if half not in arrays:
+      continue
+    raw = arrays[half]
+    if all(np.isfinite(rows).all() for rows in _blocks(raw)):
+      continue
+    faults = np.concatenate([np.where(np.isfinite(rows), 0, rows).astype(np.float16) for rows in _blocks(raw)])
+    name = where if "held_out" in arrays else f"{where}: {half}"
+    schema.check(faults, table.names, missing, name)
+
+
+def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) -> tuple[schema.Schema, list[str]]:
+  """Fits a schema to the raw training rows, and replaces the raw rows of all halves by their examples, in place.
+
+  With `missing="mask"`, the masks of the known elements are added as "train_mask", "test_mask".
+
+  Returns:
+    The schema, and remarks about the columns, the gaps and the unknown words.
+  """
+  columns, tables_of_words = _fit(arrays["train"], table, missing)
+  fitted = schema.Schema(tuple(columns), missing, table.unused, table.named)
+  notes = [f"{where}: {fitted.in_words()}", *_constant(fitted, where)]
+
+  def recoded(raw: Float[np.ndarray, "rows columns"]) -> Float64[np.ndarray, "rows columns"]:
+    raw = raw.astype(np.float64, copy=bool(tables_of_words))
+    for position, positions in tables_of_words.items():
+      known = ~np.isnan(raw[:, position])
+      raw[known, position] = positions[raw[known, position].astype(np.intp)]
+    return raw
+
+  for half in [half for half in _HALVES if half in arrays]:
+    raw = arrays[half]
+    notes += _remarks_on_half(raw, recoded, fitted, half, where)
+    if missing == "mask":
+      observed = lambda rows: fitted.observed(rows)
+      arrays[f"{half}_mask"] = lazy_arrays.map_rows(raw, (fitted.elements,), bool, observed)
+    arrays[half] = lazy_arrays.map_rows(
+      raw, (fitted.elements,), np.float32, lambda rows: fitted.encode(recoded(rows))
+    )
+  return fitted, notes
+
+
+def _blocks(raw: lazy_arrays.MaybeLazy) -> Iterator[np.ndarray]:
+  """Yields the rows in parts of the same size for every placement."""
+  size = max(1, lazy_arrays.PART_BYTES // lazy_arrays.row_bytes(raw))
+  for start in range(0, len(raw), size):
+    yield raw[start : start + size]
+
+
+def _fit(
+  raw: lazy_arrays.MaybeLazy, table: RawTable, missing: str
+) -> tuple[list[schema.Column], dict[int, Int[np.ndarray, " vocabulary"]]]:
+  """Returns the fitted columns, and {position of a category: position in `Column.words` of each raw word}."""
+  count = len(table.names)
+  discrete = {p: max(2, len(table.vocabularies.get(n, ()))) for p, n in enumerate(table.names) if _is_discrete(table, p)}
+  tallies = {position: np.zeros(size, np.int64) for position, size in discrete.items()}
+  seen, sums, squares, least = np.zeros(count), np.zeros(count), np.zeros(count), np.full(count, np.inf)
+  shift = None
+  for rows in _blocks(raw):
+    rows = rows.astype(np.float64, copy=False)
+    gaps = np.isnan(rows)
+    if shift is None:
+      shift = np.where(gaps[0], 0.0, rows[0])  # avoids cancellation in the variances
+    moved = np.where(gaps, 0.0, rows - shift) if gaps.any() else rows - shift
+    seen += len(rows) - gaps.sum(0)
+    sums, squares = sums + moved.sum(0), squares + np.square(moved).sum(0)
+    least = np.minimum(least, np.where(gaps, np.inf, rows).min(0))
+    for position, tally in tallies.items():
+      values = rows[~gaps[:, position], position]
+      tally += np.bincount(values.astype(np.intp), minlength=len(tally))
+  safe = np.maximum(seen, 1)
+  means, variances = shift + sums / safe, np.maximum(squares / safe - np.square(sums / safe), 0.0)
+  columns, tables_of_words = [], {}
+  for position, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True)):
+    indicator = missing == "mean" and bool(seen[position] < len(raw))
+    fields: dict[str, Any] = {"fill": float(means[position]), "spread": float(np.sqrt(variances[position]))}
+    if kind == "categorical":
+      words, tables_of_words[position] = _words(table.vocabularies[name], tallies[position])
+      fields = {"words": words}
+    if position in tallies:
+      tally = tallies[position]
+      fields["fill"] = float(tables_of_words.get(position, np.arange(2))[tally.argmax()])
+      fields["spread"] = float(1 - tally.max() / safe[position])
+    if kind == "date":
+      fields["first"] = float(least[position]) if seen[position] else 0.0
+    columns.append(schema.Column(name, kind, indicator=indicator, **fields))
+  return columns, tables_of_words
+
+
+def _is_discrete(table: RawTable, position: int) -> bool:
+  return table.kinds[position] in ("categorical", "boolean")
+
+
+def _words(vocabulary: Sequence[str], tally: Int[np.ndarray, " vocabulary"]) -> tuple[tuple[str, ...], np.ndarray]:
+  """Returns the words of the training rows (at most MOST_WORDS), and the position of each raw word among them."""
+  kept = np.sort(np.argsort(-tally, kind="stable")[: min(MOST_WORDS, np.count_nonzero(tally))])
+  positions = np.full(len(tally), len(kept))
+  positions[kept] = np.arange(len(kept))
+  return tuple(vocabulary[word] for word in kept), positions
+
+
+def _constant(fitted: schema.Schema, where: str) -> list[str]:
+  """Returns a remark that names the columns with a single value in the training rows."""
+  names = [column.name for column in fitted.columns if column.spread == 0]
+  listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+  return [f"{where}: constant in the training rows: {listed}; config.data.columns=NAME=ignore leaves out"] if names else []
+
+
+def _remarks_on_half(raw: Any, recoded: Any, fitted: schema.Schema, half: str, where: str) -> list[str]:
+  """Returns remarks about the gaps of a half, and about its words that are not in the training rows."""
+  gaps, others = np.zeros(len(fitted.columns), int), np.zeros(len(fitted.columns), int)
+  categories = [p for p, column in enumerate(fitted.columns) if column.kind == "categorical"]
+  if fitted.missing == "error" and not categories:
+    return []
+  for rows in _blocks(raw):
+    gaps += np.isnan(rows).sum(0)
+    if categories:
+      codes = recoded(rows)
+      others[categories] += [(codes[:, p] == len(fitted.columns[p].words)).sum() for p in categories]
+  names = lambda counts: ", ".join(f"{fitted.columns[p].name} ({counts[p]:,})" for p in np.flatnonzero(counts)[:8])
+  did = {"mean": "filled with the mean or the most frequent word", "mask": "masked"}.get(fitted.missing)
+  notes = []
+  if gaps.any():
+    values = remarks.counted(int(gaps.sum()), "missing value")
+    notes.append(f"{where}: {half}: {values} {did}: {names(gaps)}")
+  if others.any():
+    reason = f"beyond the {MOST_WORDS} most frequent" if half == "train" else "not in the training rows"
+    notes.append(f"{where}: {half}: {remarks.counted(int(others.sum()), 'word')} {reason} taken as {schema.OTHER}: "
+                 f"{names(others)}")
+  return notes
