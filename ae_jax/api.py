@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 
 from ae_jax import config as configs
 from ae_jax import data, errors, models
-from ae_jax.data import ranges, schema, standardisation, table_rows, windows
+from ae_jax.data import ranges, standardisation, table_rows, windows
 from ae_jax.data import scaling as scalings
+from ae_jax.data import schema as schemas
 from ae_jax.data.standardisation import ColumnScaling
 from ae_jax.models import inference, memory
 from ae_jax.ops import losses
@@ -57,8 +58,8 @@ class Run:
     scaling: How integers and booleans are converted, if they are not bytes; None otherwise.
     standardisation: Scaling of the examples (`config.data.scale`), which the methods apply to examples and undo in
       outputs; None otherwise.
-    schema: Columns of a table; None otherwise. The methods then take DataFrames and dicts {column: values}, in any order
-      of the columns, and arrays [N, columns] if all columns are numbers. Missing values are treated as in training.
+    schema: Columns of a table; None otherwise. The methods of such a run take DataFrames and dicts {column: values}, in
+      any order of the columns, and arrays [N, columns] of numbers. Missing values are treated as in training.
   """
 
   variables: models.Variables
@@ -70,7 +71,7 @@ class Run:
   class_names: tuple[str, ...] | None = None
   scaling: scalings.Scaling | None = None
   standardisation: ColumnScaling | None = None
-  schema: schema.Schema | None = None
+  schema: schemas.Schema | None = None
 
   @property
   def params(self) -> dict[str, Any]:
@@ -173,8 +174,8 @@ class Run:
   def column_errors(self, x: Any, **columns: Any) -> dict[str, float]:
     """Returns the reconstruction error of each column of a table, {column: error}.
 
-    The error is the root of the mean squared error in the unit of the column, or for categories and booleans the share of
-    wrong answers. Missing values are left out.
+    The error is the root of the mean squared error in the unit of the column, or for categories and booleans the share
+    of wrong answers. Missing values are left out.
 
     Raises:
       UserError: The run was not trained on a table, or an argument is invalid.
@@ -302,7 +303,7 @@ def make_run(
     class_names=tuple(class_names) if class_names else None,
     scaling=scalings.Scaling(**scaling) if scaling else None,
     standardisation=standardisation.from_json(described.get("standardisation")),
-    schema=schema.from_json(described.get("schema")),
+    schema=schemas.from_json(described.get("schema")),
   )
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from ae_jax.config import base
 
-_LATENT = {"wine": 4, "diabetes": 4}
+_LATENT = {"wine": 2, "diabetes": 4}
 
 
 def get_config(data="breast_cancer"):

@@ -42,8 +42,8 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # mnist_5k, digits, factors, npz, npy, folder (of images), csv, parquet, breast_cancer, wine, diabetes, heartbeats,
   # ucr, or the name of an image data set in TensorFlow Datasets (TFDS), such as mnist.
   config.data.name = data
-  # Path of the file or folder for npz, npy, csv, parquet, folder and ucr, or the data folder of TFDS. "" for TFDS: $TFDS_DATA_DIR, or
-  # the default folder of TFDS.
+  # Path of the file or folder for npz, npy, csv, parquet, folder and ucr, or the data folder of TFDS. "" for TFDS:
+  # $TFDS_DATA_DIR, or the default folder of TFDS.
   config.data.path = ""
   # Value range of the examples: unit [0, 1], symmetric [-1, 1] or real. It determines the output activation.
   config.data.range = "unit"

@@ -1,4 +1,4 @@
-"""Tables as pandas DataFrames: reads CSV and Parquet files, finds the kinds of columns, and converts them to raw numbers.
+"""Tables as pandas DataFrames: reads CSV and Parquet files, finds the kinds of columns, and converts the values.
 
 Raw numbers are described in `ae_jax.data.schema`. Rows are counted from 0 in messages.
 """
@@ -30,8 +30,8 @@ def read_csv(path: str, kinds: Mapping[str, str], where: str, streamed: bool) ->
   The separator is a comma, a semicolon or a tab, whichever is most frequent in the first line.
   """
   with errors.convert_errors(f"{where}: not a readable CSV file"):
-    opened = gzip.open(path, "rt", errors="replace") if path.endswith(".gz") else open(path, errors="replace")
-    with opened as file:
+    opener = gzip.open if path.endswith(".gz") else open
+    with opener(path, "rt", errors="replace") as file:
       first = file.readline()
     separator = max(",;\t", key=first.count)
     names = list(pd.read_csv(path, sep=separator, nrows=0).columns)
@@ -194,7 +194,9 @@ def scan(
     names = list(map(str, frame.columns))
     if label:
       if label not in names:
-        raise errors.UserError(f"config.data.label={label!r}: {where} has no such column; {errors.list_known(label, names)}")
+        raise errors.UserError(
+          f"config.data.label={label!r}: {where} has no such column; {errors.list_known(label, names)}"
+        )
       labels.append(_labels(frame[label], label, rows, where))
     for name in names:
       if name != label and given.get(name) != "ignore":
@@ -219,7 +221,7 @@ def _labels(values: pd.Series, name: str, row: int, where: str) -> np.ndarray:
 
 
 def raw_rows(
-  frame: Mapping[str, Any], columns: Sequence[tuple[str, str, Sequence[str]]], row: int, where: str
+  frame: pd.DataFrame, columns: Sequence[Sequence[Any]], row: int, where: str
 ) -> Float64[np.ndarray, "rows columns"]:
   """Returns the rows of a DataFrame as raw numbers.
 
@@ -328,7 +330,6 @@ def _of_kind(values: Float[np.ndarray, " rows"], column: schema.Column) -> Any:
     return (_EPOCH + pd.to_timedelta(values, unit="D")).round("s")
   finite = column.kind == "integer" and np.isfinite(values).all() and (np.abs(values) < 2**62).all()
   return values.astype(np.int64) if finite else values
-
 
 
 def index_of(x: Any) -> Any:

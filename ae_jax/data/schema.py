@@ -213,8 +213,8 @@ def _refuse(faults: Bool[np.ndarray, "rows columns"], names: Sequence[str], what
   more = f" and {len(order) - 8} more" if len(order) > 8 else ""
   row, column = (int(index) for index in np.argwhere(faults)[0])
   raise errors.UserError(
-    f"{where}: {counts.sum():,} values {what}, in {remarks.counted(len(order), 'column')}: {listed}{more}; the first is "
-    f"in row {row:,} (counted from 0) of column {names[column]!r}; {fix}"
+    f"{where}: {counts.sum():,} values {what}, in {remarks.counted(len(order), 'column')}: {listed}{more}; the first "
+    f"is in row {row:,} (counted from 0) of column {names[column]!r}; {fix}"
   )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
@@ -130,9 +130,7 @@ def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) ->
     if missing == "mask":
       observed = lambda rows: fitted.observed(rows)
       arrays[f"{half}_mask"] = lazy_arrays.map_rows(raw, (fitted.elements,), bool, observed)
-    arrays[half] = lazy_arrays.map_rows(
-      raw, (fitted.elements,), np.float32, lambda rows: fitted.encode(recoded(rows))
-    )
+    arrays[half] = lazy_arrays.map_rows(raw, (fitted.elements,), np.float32, lambda rows: fitted.encode(recoded(rows)))
   return fitted, notes
 
 
@@ -143,48 +141,59 @@ def _blocks(raw: lazy_arrays.MaybeLazy) -> Iterator[np.ndarray]:
     yield raw[start : start + size]
 
 
+class _Statistics(NamedTuple):
+  """Statistics of the known raw values of each column."""
+
+  seen: Float64[np.ndarray, " columns"]  # number of known values
+  means: Float64[np.ndarray, " columns"]
+  deviations: Float64[np.ndarray, " columns"]
+  least: Float64[np.ndarray, " columns"]  # infinite without known values
+  tallies: dict[int, Int[np.ndarray, " words"]]  # {position of a category or boolean: count of each raw value}
+
+
+def _statistics(raw: lazy_arrays.MaybeLazy, table: RawTable) -> _Statistics:
+  """Returns the statistics of raw rows, from one pass."""
+  tallies = {
+    position: np.zeros(max(2, len(table.vocabularies.get(name, ()))), np.int64)
+    for position, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True))
+    if kind in ("categorical", "boolean")
+  }
+  seen, sums, squares, shift = np.zeros((4, len(table.names)))
+  least = np.full(len(table.names), np.inf)
+  for number, rows in enumerate(_blocks(raw)):
+    rows = rows.astype(np.float64, copy=False)
+    gaps = np.isnan(rows)
+    shift = shift if number else np.where(gaps[0], 0.0, rows[0])  # avoids cancellation in the variances
+    moved = np.where(gaps, 0.0, rows - shift) if gaps.any() else rows - shift
+    seen += len(rows) - gaps.sum(0)
+    sums, squares = sums + moved.sum(0), squares + np.einsum("ij,ij->j", moved, moved)
+    least = np.fmin(least, np.fmin.reduce(rows))
+    for position, tally in tallies.items():
+      tally += np.bincount(rows[~gaps[:, position], position].astype(np.intp), minlength=len(tally))
+  count = np.maximum(seen, 1)
+  variances = np.maximum(squares / count - np.square(sums / count), 0.0)
+  return _Statistics(seen, shift + sums / count, np.sqrt(variances), least, tallies)
+
+
 def _fit(
   raw: lazy_arrays.MaybeLazy, table: RawTable, missing: str
 ) -> tuple[list[schema.Column], dict[int, Int[np.ndarray, " vocabulary"]]]:
   """Returns the fitted columns, and {position of a category: position in `Column.words` of each raw word}."""
-  count = len(table.names)
-  discrete = {p: max(2, len(table.vocabularies.get(n, ()))) for p, n in enumerate(table.names) if _is_discrete(table, p)}
-  tallies = {position: np.zeros(size, np.int64) for position, size in discrete.items()}
-  seen, sums, squares, least = np.zeros(count), np.zeros(count), np.zeros(count), np.full(count, np.inf)
-  shift = None
-  for rows in _blocks(raw):
-    rows = rows.astype(np.float64, copy=False)
-    gaps = np.isnan(rows)
-    if shift is None:
-      shift = np.where(gaps[0], 0.0, rows[0])  # avoids cancellation in the variances
-    moved = np.where(gaps, 0.0, rows - shift) if gaps.any() else rows - shift
-    seen += len(rows) - gaps.sum(0)
-    sums, squares = sums + moved.sum(0), squares + np.square(moved).sum(0)
-    least = np.minimum(least, np.where(gaps, np.inf, rows).min(0))
-    for position, tally in tallies.items():
-      values = rows[~gaps[:, position], position]
-      tally += np.bincount(values.astype(np.intp), minlength=len(tally))
-  safe = np.maximum(seen, 1)
-  means, variances = shift + sums / safe, np.maximum(squares / safe - np.square(sums / safe), 0.0)
-  columns, tables_of_words = [], {}
+  found = _statistics(raw, table)
+  columns, positions_of_words = [], {}
   for position, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True)):
-    indicator = missing == "mean" and bool(seen[position] < len(raw))
-    fields: dict[str, Any] = {"fill": float(means[position]), "spread": float(np.sqrt(variances[position]))}
+    words, answers = (), np.arange(2)
     if kind == "categorical":
-      words, tables_of_words[position] = _words(table.vocabularies[name], tallies[position])
-      fields = {"words": words}
-    if position in tallies:
-      tally = tallies[position]
-      fields["fill"] = float(tables_of_words.get(position, np.arange(2))[tally.argmax()])
-      fields["spread"] = float(1 - tally.max() / safe[position])
-    if kind == "date":
-      fields["first"] = float(least[position]) if seen[position] else 0.0
-    columns.append(schema.Column(name, kind, indicator=indicator, **fields))
-  return columns, tables_of_words
-
-
-def _is_discrete(table: RawTable, position: int) -> bool:
-  return table.kinds[position] in ("categorical", "boolean")
+      words, answers = _words(table.vocabularies[name], found.tallies[position])
+      positions_of_words[position] = answers
+    fill, spread = float(found.means[position]), float(found.deviations[position])
+    if position in found.tallies:
+      tally = found.tallies[position]
+      fill, spread = float(answers[tally.argmax()]), float(1 - tally.max() / max(1, found.seen[position]))
+    first = float(found.least[position]) if kind == "date" and found.seen[position] else 0.0
+    indicator = missing == "mean" and bool(found.seen[position] < len(raw))
+    columns.append(schema.Column(name, kind, fill, spread, first, words, indicator))
+  return columns, positions_of_words
 
 
 def _words(vocabulary: Sequence[str], tally: Int[np.ndarray, " vocabulary"]) -> tuple[tuple[str, ...], np.ndarray]:
@@ -199,7 +208,9 @@ def _constant(fitted: schema.Schema, where: str) -> list[str]:
   """Returns a remark that names the columns with a single value in the training rows."""
   names = [column.name for column in fitted.columns if column.spread == 0]
   listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-  return [f"{where}: constant in the training rows: {listed}; config.data.columns=NAME=ignore leaves out"] if names else []
+  return (
+    [f"{where}: constant in the training rows: {listed}; config.data.columns=NAME=ignore leaves out"] if names else []
+  )
 
 
 def _remarks_on_half(raw: Any, recoded: Any, fitted: schema.Schema, half: str, where: str) -> list[str]:
@@ -221,6 +232,7 @@ def _remarks_on_half(raw: Any, recoded: Any, fitted: schema.Schema, half: str, w
     notes.append(f"{where}: {half}: {values} {did}: {names(gaps)}")
   if others.any():
     reason = f"beyond the {MOST_WORDS} most frequent" if half == "train" else "not in the training rows"
-    notes.append(f"{where}: {half}: {remarks.counted(int(others.sum()), 'word')} {reason} taken as {schema.OTHER}: "
-                 f"{names(others)}")
+    notes.append(
+      f"{where}: {half}: {remarks.counted(int(others.sum()), 'word')} {reason} taken as {schema.OTHER}: {names(others)}"
+    )
   return notes

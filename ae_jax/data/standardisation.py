@@ -1,4 +1,4 @@
-"""Scaling of the examples: each column of a table, or each channel, is standardised or mapped to a normal distribution."""
+"""Scaling of each column of a table, or of each channel: standardisation, or a map to a normal distribution."""
 
 import dataclasses
 import functools
@@ -85,8 +85,8 @@ def check(scale: str, value_range: str) -> None:
   errors.choose(dict.fromkeys(("none", *_FITS)), scale, "data.scale")
   if scale != "none" and value_range != "real":
     raise errors.UserError(
-      f"config.data.scale={scale!r}: scaled data are not in the range {value_range!r}; set config.data.range='real' and "
-      "config.objective.likelihood='gaussian'"
+      f"config.data.scale={scale!r}: scaled data are not in the range {value_range!r}; set config.data.range='real' "
+      "and config.objective.likelihood='gaussian'"
     )
 
 
@@ -120,11 +120,13 @@ def _standardise(train: lazy_arrays.MaybeLazy, scaled: Bool[np.ndarray, " column
 
 
 def _quantiles(train: lazy_arrays.MaybeLazy, scaled: Bool[np.ndarray, " columns"]) -> QuantileScaling:
-  """Returns the quantiles of at most `_MOST_ROWS` training examples, which are drawn with a fixed seed."""
+  """Fits scikit-learn's QuantileTransformer to at most `_MOST_ROWS` training examples, drawn with a fixed seed."""
+  from sklearn.preprocessing import QuantileTransformer
+
   drawn = np.sort(np.random.default_rng(0).permutation(len(train))[:_MOST_ROWS])
   rows = ranges.normalise(lazy_arrays.read_rows(train, drawn), "real").reshape(-1, train.shape[-1])
-  levels = np.linspace(0, 1, min(_MOST_QUANTILES, len(rows)))
-  return QuantileScaling(np.quantile(rows.astype(np.float64), levels, axis=0).astype(np.float32), scaled)
+  transformer = QuantileTransformer(n_quantiles=min(_MOST_QUANTILES, len(rows)), subsample=None)
+  return QuantileScaling(transformer.fit(rows.astype(np.float64)).quantiles_.astype(np.float32), scaled)
 
 
 _MOST_ROWS, _MOST_QUANTILES = 100_000, 201

@@ -19,6 +19,7 @@ from ae_jax.data import labels, lazy_arrays, remarks, schema_fit, splits
 from ae_jax.system import cache
 
 _SUFFIXES = {"csv": (".csv", ".csv.gz", ".tsv"), "parquet": (".parquet", ".pq")}
+_EXPANSION = {"csv": 1, "parquet": 2}  # estimated ratio of the size of the raw rows to the size of the file
 _HALVES = ("train", "test")  # names of the files in a folder
 _CACHE_VERSION = "1"  # changes whenever the contents of the cache change
 
@@ -59,13 +60,13 @@ def bundled(name: str, path: str) -> dict[str, Any]:
   splits.check_no_path(name, path)
   from sklearn import datasets
 
-  bunch = {"breast_cancer": datasets.load_breast_cancer, "wine": datasets.load_wine, "diabetes": datasets.load_diabetes}[
-    name
-  ]()
+  bunch = {
+    "breast_cancer": datasets.load_breast_cancer,
+    "wine": datasets.load_wine,
+    "diabetes": datasets.load_diabetes,
+  }[name]()
   has_classes = "target_names" in bunch
-  held_out = (
-    splits.last_of_each_class(bunch.target, 1 / 5) if has_classes else splits.drawn_fifth(len(bunch.data))
-  )
+  held_out = splits.last_of_each_class(bunch.target, 1 / 5) if has_classes else splits.drawn_fifth(len(bunch.data))
   table = schema_fit.RawTable(tuple(map(str, bunch.feature_names)), ("numeric",) * bunch.data.shape[1])
   arrays = splits.split(bunch.data, bunch.target if has_classes else None, held_out)
   names = tuple(map(str, bunch.target_names)) if has_classes else None
@@ -99,12 +100,10 @@ def _read(name: str, path: str, label: str, columns: tuple, streams: Callable[[i
       fill(arrays[half])
       continue
     stored = cache.memory_map(f"{name}-{half}", version, shape, np.float64, fill)
-    arrays[half] = lazy_arrays.LazyArray(shape, np.dtype(np.float64), lambda rows, stored=stored: np.asarray(stored[rows]))
+    arrays[half] = lazy_arrays.LazyArray(
+      shape, np.dtype(np.float64), lambda rows, stored=stored: np.asarray(stored[rows])
+    )
   return _with_labels(arrays, described, notes, where)
-
-
-# Estimated ratio of the size of the raw rows to the size of the file.
-_EXPANSION = {"csv": 1, "parquet": 2}
 
 
 def _files(name: str, path: str, where: str) -> tuple[dict[str, str], list[str]]:
@@ -116,10 +115,15 @@ def _files(name: str, path: str, where: str) -> tuple[dict[str, str], list[str]]
   names = sorted(remarks.visible(path))
   files = {}
   for half in _HALVES:
-    files |= {half: file for suffix in _SUFFIXES[name] for file in names if file == half + suffix and half not in files}
+    present = [half + suffix for suffix in _SUFFIXES[name] if half + suffix in names]
+    if len(present) > 1:
+      raise errors.UserError(f"{where}: contains both {present[0]} and {present[1]}; keep one of them")
+    files |= {half: present[0]} if present else {}
   if "train" not in files:
     raise errors.UserError(f"{where}: contains no train{_SUFFIXES[name][0]}; name the file, or rename it")
-  notes = remarks.not_read(where, set(names) - set(files.values()), f"the files that are read are {', '.join(files.values())}")
+  notes = remarks.not_read(
+    where, set(names) - set(files.values()), f"the files that are read are {', '.join(files.values())}"
+  )
   return {half: str(pathlib.Path(path, file)) for half, file in files.items()}, notes
 
 
@@ -133,7 +137,9 @@ def _frames(name: str, file: str, kinds: Mapping[str, str], where: str, streamed
   from ae_jax.data import frames  # pandas takes half a second to import
 
   read = {"csv": frames.read_csv, "parquet": frames.read_parquet}[name]
-  return lambda: read(file, kinds, where if os.path.basename(file) in where else f"{where}: {os.path.basename(file)}", streamed)
+  return lambda: read(
+    file, kinds, where if os.path.basename(file) in where else f"{where}: {os.path.basename(file)}", streamed
+  )
 
 
 def _scan(
@@ -165,7 +171,9 @@ def _scan(
   for half, present in names.items():
     if missing := [name for name in used if name not in present]:
       raise errors.UserError(f"{where}: the {half} file has no column {missing[0]!r}; add it")
-    notes += remarks.not_read(f"{where}: {half}", set(present) - set(names["train"]), "the training file has no such columns")
+    notes += remarks.not_read(
+      f"{where}: {half}", set(present) - set(names["train"]), "the training file has no such columns"
+    )
   unused = [name for name in names["train"] if name not in used]
   joined = {half: np.concatenate(parts) for half, parts in values.items() if parts}
   return {"columns": columns, "unused": unused, "counts": counts, "labels": joined, "notes": notes}
@@ -175,9 +183,7 @@ def _few(names: Any) -> str:
   return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
 
 
-def _fill(
-  read: Callable[[], Iterator[Any]], columns: Any, where: str, raw: np.ndarray
-) -> None:
+def _fill(read: Callable[[], Iterator[Any]], columns: Any, where: str, raw: np.ndarray) -> None:
   """Writes the raw rows of a file into `raw`."""
   from ae_jax.data import frames
 
@@ -187,14 +193,15 @@ def _fill(
     row += len(frame)
 
 
-def _with_labels(
-  arrays: dict[str, Any], described: Mapping[str, Any], notes: list[str], where: str
-) -> dict[str, Any]:
+def _with_labels(arrays: dict[str, Any], described: Mapping[str, Any], notes: list[str], where: str) -> dict[str, Any]:
   """Returns the result of a source: raw rows, labels, the columns and remarks."""
   columns = described["columns"]
   vocabularies = {name: words for name, kind, words in columns if kind == "categorical"}
   table = schema_fit.RawTable(
-    tuple(name for name, _, _ in columns), tuple(kind for _, kind, _ in columns), vocabularies, tuple(described["unused"])
+    tuple(name for name, _, _ in columns),
+    tuple(kind for _, kind, _ in columns),
+    vocabularies,
+    tuple(described["unused"]),
   )
   integers, class_names, label_notes = labels.as_integers(described["labels"], where)
   arrays |= {f"{half}_labels": values for half, values in integers.items()}

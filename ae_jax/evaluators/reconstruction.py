@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float64, Int, Shaped
 
 from ae_jax import data, models
 from ae_jax.data import ranges
-from ae_jax.evaluators import base, figures, pca
+from ae_jax.evaluators import base, columns, figures, pca
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
 from ae_jax.runs import metric_names
@@ -142,8 +142,16 @@ def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def _by_column(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields the mean squared error of each column of a table, in the units of the data that the model sees."""
-  if context.dataset.kind != "table" or context.dataset.shape[0] > _MAX_COLUMNS:
+  """Yields the mean squared error of each element of a table, in the units of the data that the model sees.
+
+  For tables from files with names, `columns.analyze` yields the errors instead.
+  """
+  schema = context.dataset.schema
+  if schema is not None:
+    yield from columns.analyze(context, trained_class_only(np.arange(len(context.test)), context.dataset))
+  if (
+    (schema is not None and schema.named) or context.dataset.kind != "table" or context.dataset.shape[0] > _MAX_COLUMNS
+  ):
     return
   errors = trained_class_only(np.square(context.reconstructions - context.test, dtype=np.float64), context.dataset)
   means = errors.mean(0)

@@ -64,7 +64,11 @@ def _mixed(logits, x, activation, groups):
 # Name -> function that maps (logits, x, function from logits to outputs, groups of a table) to the reconstruction term
 # of each element.
 LIKELIHOODS: dict[str, Callable] = {"bernoulli": _bernoulli, "gaussian": _gaussian, "mixed": _mixed}
-_UNITS = {"bernoulli": "nats", "gaussian": "squared_error", "mixed": "nats"}  # name of the reconstruction term, which is also its unit
+_UNITS = {
+  "bernoulli": "nats",
+  "gaussian": "squared_error",
+  "mixed": "nats",
+}  # name of the reconstruction term, which is also its unit
 
 
 # Metadata of the numeric fields. Their values may differ between sweep members that share a compiled program.
@@ -76,8 +80,8 @@ class Objective:
   """Reconstruction loss: cross-entropy in nats for the likelihood "bernoulli", squared error for "gaussian".
 
   "bernoulli" needs the value range "unit". "mixed" is for tables in the range "real": nats of a Gaussian with standard
-  deviation 1 for numbers, and of a cross-entropy for categories and booleans. The keyword-only fields of an objective are its options in
-  `config.objective`.
+  deviation 1 for numbers, and of a cross-entropy for categories and booleans. The keyword-only fields of an objective
+  are its options in `config.objective`.
   """
 
   value_range: str  # a key of losses.OUTPUT_ACTIVATIONS

@@ -29,7 +29,9 @@ def grouped_outputs(logits: _Floats, activation: Callable, groups: Groups) -> Fl
   return _by_group(logits, groups, activation, lambda kind, part: functions[kind](part))
 
 
-def mixed_nats(logits: Float[_Array, "batch elements"], x: Float[_Array, "batch elements"], groups: Groups) -> jax.Array:
+def mixed_nats(
+  logits: Float[_Array, "batch elements"], x: Float[_Array, "batch elements"], groups: Groups
+) -> jax.Array:
   """Returns -log p(x | logits) in nats for each element of rows of a table.
 
   Numbers have a Gaussian with standard deviation 1 around the logit, categories a softmax over their elements, and
@@ -40,7 +42,9 @@ def mixed_nats(logits: Float[_Array, "batch elements"], x: Float[_Array, "batch 
     logits, x = pair
     return binary_cross_entropy_with_logits(logits, x) if kind == "boolean" else -x * jax.nn.log_softmax(logits)
 
-  return _by_group((logits, x), groups, lambda pair: gaussian_nats(jnp.square(pair[0] - pair[1]), 1, 1.0), cross_entropy)
+  return _by_group(
+    (logits, x), groups, lambda pair: gaussian_nats(jnp.square(pair[0] - pair[1]), 1, 1.0), cross_entropy
+  )
 
 
 def _by_group(arrays, groups: Groups, of_numbers: Callable, of_group: Callable) -> jax.Array:
