@@ -12,7 +12,7 @@ from ae_jax.data import lazy_arrays, placements, remarks, schema
 from ae_jax.data.kinds import ARRAY_FILES
 
 MOST_WORDS = 100  # maximum number of words of a category; rarer words count as other words
-_OF_ARRAYS = ("numeric", "integer", "boolean")  # kinds of columns that are stored as numbers
+_OF_ARRAYS = ("numeric", "integer")  # kinds of columns that are stored as numbers
 _HALVES = ("train", "test", "validation")
 
 
