@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float32, Float64, Int
 
 from ae_jax import errors
 from ae_jax.data import lazy_arrays, placements, remarks, schema
@@ -14,6 +14,7 @@ from ae_jax.data.kinds import ARRAY_FILES
 MOST_WORDS = 100  # maximum number of words of a category; rarer words count as other words
 _OF_ARRAYS = ("numeric", "integer")  # kinds of columns that are stored as numbers
 _HALVES = ("train", "test", "validation")
+_CACHED_ROWS = 2048  # rows that are encoded at a time, so that the passes over them stay in the cache of a CPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,13 +125,19 @@ def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) ->
       raw[known, position] = positions[raw[known, position].astype(np.intp)]
     return raw
 
+  def examples(raw: Float[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "rows elements"]:
+    x = np.empty((len(raw), fitted.elements), np.float32)
+    for start in range(0, len(raw), _CACHED_ROWS):
+      rows = slice(start, start + _CACHED_ROWS)
+      x[rows] = fitted.encode(recoded(raw[rows]))
+    return x
+
   for half in [half for half in _HALVES if half in arrays]:
     raw = arrays[half]
-    notes += _remarks_on_half(raw, recoded, fitted, half, where)
+    notes += _remarks_on_half(raw, tables_of_words, fitted, half, where)
     if missing == "mask":
-      observed = lambda rows: fitted.observed(rows)
-      arrays[f"{half}_mask"] = lazy_arrays.map_rows(raw, (fitted.elements,), bool, observed)
-    arrays[half] = lazy_arrays.map_rows(raw, (fitted.elements,), np.float32, lambda rows: fitted.encode(recoded(rows)))
+      arrays[f"{half}_mask"] = lazy_arrays.map_rows(raw, (fitted.elements,), bool, fitted.observed)
+    arrays[half] = lazy_arrays.map_rows(raw, (fitted.elements,), np.float32, examples)
   return fitted, notes
 
 
@@ -213,17 +220,20 @@ def _constant(fitted: schema.Schema, where: str) -> list[str]:
   )
 
 
-def _remarks_on_half(raw: Any, recoded: Any, fitted: schema.Schema, half: str, where: str) -> list[str]:
+def _remarks_on_half(
+  raw: Any, tables_of_words: Mapping[int, np.ndarray], fitted: schema.Schema, half: str, where: str
+) -> list[str]:
   """Returns remarks about the gaps of a half, and about its words that are not in the training rows."""
   gaps, others = np.zeros(len(fitted.columns), int), np.zeros(len(fitted.columns), int)
-  categories = [p for p, column in enumerate(fitted.columns) if column.kind == "categorical"]
-  if fitted.missing == "error" and not categories:
+  if fitted.missing == "error" and not tables_of_words:
     return []
   for rows in _blocks(raw):
-    gaps += np.isnan(rows).sum(0)
-    if categories:
-      codes = recoded(rows)
-      others[categories] += [(codes[:, p] == len(fitted.columns[p].words)).sum() for p in categories]
+    if fitted.missing != "error":
+      gaps += np.isnan(rows).sum(0)
+    for position, positions in tables_of_words.items():
+      codes = rows[:, position]
+      known = positions[codes[~np.isnan(codes)].astype(np.intp)]
+      others[position] += np.count_nonzero(known == len(fitted.columns[position].words))
   names = lambda counts: ", ".join(f"{fitted.columns[p].name} ({counts[p]:,})" for p in np.flatnonzero(counts)[:8])
   did = {"mean": "filled with the mean or the most frequent word", "mask": "masked"}.get(fitted.missing)
   notes = []
