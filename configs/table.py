@@ -3,7 +3,12 @@
   ae_jax train --config=table:breast_cancer
   ae_jax train --config=table:csv --config.data.path=people.csv --config.data.label=city
 
-RESULTS
+The baseline is PCA with the same latent size. Results of 200 epochs:
+
+  wine, 2 latents: test/squared_error 5.86 and 5.73 (seeds 0 and 1), PCA 6.29
+
+With 4 latents on wine, one seed gave 4.14, which is worse than PCA (3.90): 142 rows are too few. breast_cancer and
+diabetes were measured only with a prototype of the model.
 """
 
 from ml_collections import ConfigDict
