@@ -149,6 +149,9 @@ _ADDED = {
   "data.test": 0.2,
   "data.validation": 0.0,
   "data.read_validation": False,
+  "data.label": "",
+  "data.columns": [],
+  "data.missing": "error",
   "model.dropout": 0.0,
   "max_minutes": 0.0,
   "early_stopping": {"metric": "", "patience": 5, "min_change": 0.0, "mode": "min"},
@@ -185,7 +188,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 # Sections whose options are checked by the functions that use them. For each section: the parameters of these functions
 # that must not be options of the config, and the source of their values.
 _OPEN_SECTIONS = {
-  "model": {"shape": "the data", "compute_dtype": "config.compute_dtype"},
+  "model": {"shape": "the data", "compute_dtype": "config.compute_dtype", "labels": "the data", "groups": "the data"},
   "objective": {
     "model": "config.model",
     "value_range": "config.data.range",

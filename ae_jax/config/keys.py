@@ -39,11 +39,11 @@ def base(data: str) -> ConfigDict:
 def _add_data(config: ConfigDict, data: str) -> None:
   """Adds the keys of the data set."""
   config.data = ConfigDict()
-  # mnist_5k, digits, factors, npz, npy, folder (of images), heartbeats, ucr, or the name of an image data set in
-  # TensorFlow Datasets (TFDS), such as mnist.
+  # mnist_5k, digits, factors, npz, npy, folder (of images), csv, parquet, breast_cancer, wine, diabetes, heartbeats,
+  # ucr, or the name of an image data set in TensorFlow Datasets (TFDS), such as mnist.
   config.data.name = data
-  # Path of the file or folder for npz, npy, folder and ucr, or the data folder of TFDS. "" for TFDS: $TFDS_DATA_DIR, or
-  # the default folder of TFDS.
+  # Path of the file or folder for npz, npy, csv, parquet, folder and ucr, or the data folder of TFDS. "" for TFDS:
+  # $TFDS_DATA_DIR, or the default folder of TFDS.
   config.data.path = ""
   # Value range of the examples: unit [0, 1], symmetric [-1, 1] or real. It determines the output activation.
   config.data.range = "unit"
@@ -54,8 +54,9 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # the examples. The last fifth of the record is the test set. 0: each row is an example.
   config.data.window = 0
   config.data.stride = 0  # time steps from the start of a window to the start of the next; 0: the length of a window
-  # Scaling of the examples: none, or standard (each column or channel gets mean 0 and standard deviation 1 over the
-  # training examples; needs data.range=real). It is stored with the run and applied to new data.
+  # Scaling of the examples: none, standard (each column or channel gets mean 0 and standard deviation 1 over the
+  # training examples) or quantile (each gets a normal distribution); both need data.range=real. It is stored with the
+  # run and applied to new data. Categories, booleans and indicators of tables are not scaled.
   config.data.scale = "none"
   # Placement of the training examples: memory, stream (read during training), or auto (stream if the examples exceed
   # the memory budget).
@@ -84,6 +85,14 @@ def _add_data(config: ConfigDict, data: str) -> None:
   config.data.x = ""
   # Name of the array of labels of these examples. "": y_train or train_labels, or no labels if config.data.x is set.
   config.data.y = ""
+  # Name of the column of labels in a csv or parquet file. "": no labels.
+  config.data.label = ""
+  # Kinds of columns of a table, as texts NAME=KIND: numeric, integer, categorical, boolean, date or ignore, such as
+  # --config.data.columns="'age=integer','code=categorical'". The kinds of other columns are found from their values.
+  config.data.columns = ()
+  # Missing values of a table: error (they are refused), mean (the training mean or the most frequent word, and an
+  # element for each column with gaps that says so), or mask (filled likewise, and left out of the loss).
+  config.data.missing = "error"
   config.data.layout = "nhwc"  # order of the axes of images in npz and npy: nhwc (channels last) or nchw
 
   _add_division(config)
@@ -112,7 +121,8 @@ def _add_objective(config: ConfigDict) -> None:
   """Adds the keys of the objective, its schedules and the training stages."""
   config.objective = ConfigDict()
   config.objective.name = "reconstruction"  # reconstruction, denoising, layerwise, sparse, contractive or elbo
-  # bernoulli (cross-entropy; needs config.data.range=unit) or gaussian (squared error).
+  # bernoulli (cross-entropy; needs config.data.range=unit), gaussian (squared error), or mixed (for tables, in nats:
+  # gaussian with standard deviation 1 for numbers, cross-entropy for categories and booleans).
   config.objective.likelihood = "bernoulli"
   # Schedules of numeric keys of the objective, such as {"key": "objective.beta", "name": "linear", "start": 0.0,
   # "epochs": 10}: during 10 epochs the value changes from `start` to the value of the key in the config. "steps" may

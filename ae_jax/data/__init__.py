@@ -14,12 +14,15 @@ from ae_jax.data import (
   loss_columns,
   placements,
   ranges,
+  schema_fit,
   sources,
   splits,
   standardisation,
+  tables,
   windows,
 )
 from ae_jax.data import scaling as scalings
+from ae_jax.data import schema as schemas
 from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values, model_columns
 from ae_jax.data.dataset import Dataset
 from ae_jax.system import paths
@@ -48,6 +51,8 @@ def load(
   group: str = "",
   test: float = draws.TEST_SHARE,
   validation: float = 0.0,
+  columns: tuple = (),
+  missing: str = "error",
   **options: Any,
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
@@ -68,11 +73,13 @@ def load(
     kind: Kind of the examples of npz and npy files; see `kinds.with_channels`.
     window: Length of the windows that are cut from a long record; 0 for none. See `windows.cut`.
     stride: Distance between the starts of windows, in steps.
-    scale: "none", or "standard" to standardise the examples; see `standardisation.standardise`.
     split: How test and validation examples are drawn from the training examples; see `draws.divide`.
     group: Name of the array with the group of each training example; examples of a group are never in two halves.
     test: Share of the examples that are drawn for the test set, if the data have none.
     validation: Share of the training examples that are drawn for the validation set; 0 for none.
+    scale: "none", "standard" or "quantile"; see `standardisation.fit`.
+    columns: Kinds of columns of a table; see `schema_fit.parse_kinds`.
+    missing: What is done with missing values of a table, one of `schema.MISSING`.
     **options: Keys that only some sources take; see `sources.DEFAULTS`.
 
   Raises:
@@ -84,9 +91,13 @@ def load(
   windows.check(name, kind, window, stride)
   standardisation.check(scale, range)
   chosen = draws.options(split, group, test, validation, window)
+  errors.choose(dict.fromkeys(schemas.MISSING), missing, "data.missing")
+  column_kinds = schema_fit.parse_kinds(columns)
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
-  arrays = sources.read(name, path, {**options, "group": group})
+  decide = functools.partial(placements.decide, placement, budget_gib)
+  options |= {"group": group} | ({"columns": columns} if name in tables.FILES else {})
+  arrays = sources.read(name, path, options, lambda size: decide(size).lazy)
   draws.check_needed(chosen, arrays, where)
   if window:
     given, shares = splits.present(arrays), {"test": test, "validation": validation}
@@ -95,17 +106,25 @@ def load(
   else:
     drawn = None
     kinds.apply(arrays, kind, name, where)
+  table = schema_fit.table_of(arrays, name, column_kinds, missing)
+  if table:
+    schema_fit.load_and_check(arrays, table, missing, decide, where)
   known = {key: arrays.pop(key, None) for key in ("factor_values", "remarks", "class_names", "held_out")}
-  dtype = _check_and_convert_floats(arrays, range, where)
-  decide = functools.partial(placements.decide, placement, budget_gib)
+  divide = functools.partial(draws.divide, chosen, arrays, known["held_out"], one_class, known["class_names"], where)
+  dtype, schema, table_notes = arrays["train"].dtype, None, []
+  if table:  # the schema is fitted to the training examples only, so they are selected first
+    label, division, class_notes = divide()
+    schema, table_notes = schema_fit.encode(arrays, table, missing, where)
+  _check_and_convert_floats(arrays, range, where)
   found = _load_and_convert(arrays, dtype, range, decide, where)
-  label, division, class_notes = draws.divide(chosen, arrays, known["held_out"], one_class, known["class_names"], where)
+  if not table:
+    label, division, class_notes = divide()
   decision = _place(arrays, decide, where)
   arrays |= {name: _with_range_check(arrays[name], range, name, where) for name in loss_columns.of_examples(arrays)}
   notes = _remarks_on_values(name, arrays["train"], found, range, where)
-  if scale == "standard":
-    arrays["standardisation"] = standardisation.standardise(arrays)
-  loss_columns.fill_missing(arrays, range, scale == "standard")
+  if scale != "none":
+    arrays["standardisation"] = standardisation.fit(arrays, scale, schema.scaled if schema else None)
+  loss_columns.fill_missing(arrays, range, scale != "none")
   return Dataset(
     name,
     range,
@@ -113,26 +132,26 @@ def load(
     streams=decision.streams,
     placement=decision.words,
     factor_values=known["factor_values"] or {},
-    remarks=(*(known["remarks"] or ()), *notes, *class_notes),
+    remarks=(*(known["remarks"] or ()), *table_notes, *notes, *class_notes),
     class_names=known["class_names"],
     columns=loss_columns.pop(arrays),
     scaling=None if found.is_usual else found,
     split=drawn or division,
+    schema=schema,
     **({"train_labels": None, "test_labels": None} | arrays),
   )
 
 
-def _check_and_convert_floats(arrays: dict[str, Any], value_range: str, where: str) -> np.dtype:
-  """Converts floats to float32, in place, and returns the stored dtype of the training examples.
+def _check_and_convert_floats(arrays: dict[str, Any], value_range: str, where: str) -> None:
+  """Converts floats to float32, in place.
 
   Raises:
     UserError: An array has a wrong shape or dtype.
   """
-  scaled, dtype = arrays.pop("scaled_to_unit", False), arrays["train"].dtype
+  scaled = arrays.pop("scaled_to_unit", False)
   for name in loss_columns.of_examples(arrays):
     arrays[name] = _from_unit(arrays[name], value_range) if scaled else _as_float32(arrays[name])
     _check(_shape_fault(arrays[name], arrays["train"]), name, where)
-  return dtype
 
 
 def _remarks_on_values(

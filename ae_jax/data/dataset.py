@@ -12,8 +12,9 @@ from ae_jax.data import labels, lazy_arrays, ranges
 from ae_jax.data.draws import Split
 from ae_jax.data.loss_columns import NAMES
 from ae_jax.data.scaling import Scaling
+from ae_jax.data.schema import Schema
 from ae_jax.data.splits import HALVES
-from ae_jax.data.standardisation import Standardisation
+from ae_jax.data.standardisation import ColumnScaling
 from ae_jax.types import KINDS
 
 _DIGESTED_WHOLE = 2**28  # bytes; the fingerprint of a larger data set covers only a sample of the examples
@@ -41,7 +42,7 @@ class Dataset:
   train_factors: np.ndarray | None = None  # int [N, factors]: index of the value of each generating factor, if known
   test_factors: np.ndarray | None = None
   factor_values: dict[str, Any] = dataclasses.field(default_factory=dict)  # {name of a factor: tuple of its values}
-  standardisation: Standardisation | None = None  # map that was applied to the examples
+  standardisation: ColumnScaling | None = None  # map that was applied to the examples
   remarks: tuple[str, ...] = ()  # messages for the user about unread or dropped data, or an unexpected scale
   class_names: tuple[str, ...] | None = None  # name of each label 0, 1, ...; None: the labels have no names
   # {half: {"target", "mask" or "weight": array}}: what the examples are compared with, booleans of the shape of the
@@ -51,6 +52,7 @@ class Dataset:
   validation_labels: np.ndarray | None = None
   split: Split | None = None  # how test and validation examples were drawn; None: they were not
   scaling: Scaling | None = None  # conversion of the stored examples; None: bytes, or floats as stored
+  schema: Schema | None = None  # columns of a table
 
   @property
   def shape(self) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import archives, decoding, folders, lazy_arrays, remarks, series, splits, synthetic
+from ae_jax.data import archives, decoding, folders, lazy_arrays, remarks, series, splits, synthetic, tables
 from ae_jax.system import cache, paths
 
 NEEDS_NOTHING = "config.data.name=mnist_5k needs no preparation"
@@ -184,13 +184,16 @@ def _image_set(builder: Any, where: str, read_validation: bool = True) -> tuple[
   return images[0], labels[0] if labels else None, halves
 
 
-def read(name: str, path: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def read(
+  name: str, path: str, options: Mapping[str, Any], streams: Callable[[int], bool] = lambda size: False
+) -> dict[str, Any]:
   """Returns the arrays of a source.
 
   Args:
     name: A key of `SOURCES`, or the name of an image data set of TensorFlow Datasets.
     path: Path of the file or folder to read, or "".
     options: Values of keys in `DEFAULTS`.
+    streams: Returns whether a table of this size in bytes exceeds the memory budget; used by the sources in `FILES`.
 
   Raises:
     UserError: The source does not take an option, or the data cannot be read.
@@ -205,7 +208,10 @@ def read(name: str, path: str, options: Mapping[str, Any]) -> dict[str, Any]:
       f"config.data.{key}={errors.format_value(value)}: is used only for config.data.name={sources}, not for {name!r}; "
       "remove it"
     )
-  return SOURCES.get(name, tfds)(name, path, **{key: value for key, value in options.items() if key in taken})
+  taken_options = {key: value for key, value in options.items() if key in taken}
+  if name in tables.FILES:
+    taken_options["streams"] = streams
+  return SOURCES.get(name, tfds)(name, path, **taken_options)
 
 
 SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
@@ -217,13 +223,17 @@ SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
   "folder": folders.folder,
   "ucr": series.ucr,
   "heartbeats": series.heartbeats,
+  **tables.FILES,
+  **dict.fromkeys(tables.BUNDLED, tables.bundled),
 }
 
 # Keys of `config.data` that only some sources take, with their defaults.
 DEFAULTS: dict[str, Any] = {
   **{"x": "", "y": "", "layout": "nhwc", "group": "", "read_validation": True},
+  "label": "",
   **{"size": (), "fit": "stretch", "channels": 0, "on_bad": "error", "exif_orientation": True},
 }
 _OF_ARRAYS = ("x", "y", "layout", "group", "read_validation")
 _OF_IMAGES = ("size", "fit", "channels", "on_bad", "exif_orientation", "read_validation")
 OPTIONS = {"npz": _OF_ARRAYS, "npy": _OF_ARRAYS, "folder": _OF_IMAGES}  # source -> keys that it takes
+OPTIONS |= dict.fromkeys(tables.FILES, ("label", "columns"))

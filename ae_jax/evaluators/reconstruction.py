@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Float64, Int, Shaped
 
 from ae_jax import data, models, objectives
 from ae_jax.data import lazy_arrays, ranges
-from ae_jax.evaluators import base, figures, pca
+from ae_jax.evaluators import base, columns, figures, pca
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
 from ae_jax.runs import metric_names
@@ -48,7 +48,7 @@ def per_example(
   del keys, span
   logits = model.reconstruct(variables, batch["x"], batch)
   compared = objectives.compared(batch)
-  values = {"squared_error": losses.squared_error(losses.OUTPUT_ACTIVATIONS[value_range](logits), *compared)}
+  values = {"squared_error": losses.squared_error(model.outputs(logits, value_range), *compared)}
   if value_range == "unit":
     values["nats"] = losses.bernoulli_nats(logits, *compared)
   return values
@@ -167,8 +167,16 @@ def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def _by_column(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields the mean squared error of each column of a table, in the units of the data that the model sees."""
-  if context.dataset.kind != "table" or context.dataset.shape[0] > _MAX_COLUMNS:
+  """Yields the mean squared error of each element of a table, in the units of the data that the model sees.
+
+  For tables from files with names, `columns.analyze` yields the errors instead.
+  """
+  schema = context.dataset.schema
+  if schema is not None:
+    yield from columns.analyze(context, trained_class_only(np.arange(len(context.test)), context.dataset))
+  if (
+    (schema is not None and schema.named) or context.dataset.kind != "table" or context.dataset.shape[0] > _MAX_COLUMNS
+  ):
     return
   means = _means_over_observed(context, trained_class_only(np.arange(len(context.test)), context.dataset))
   for column, mean in enumerate(means):

@@ -1,8 +1,7 @@
 """Autoencoder models: frozen, hashable dataclasses whose methods are pure functions of variables and arrays.
 
 `encode` maps examples (images [B, H, W, C] or series [B, T, C]) to their `Encoding`. `decode` maps latents to *logits*
-with the shape of the examples. The output activation, a function in `ae_jax.ops.losses.OUTPUT_ACTIVATIONS`, maps logits
-to reconstructions and is not part of the model.
+with the shape of the examples, and `outputs` maps logits to reconstructions.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ae_jax import errors
-from ae_jax.models import convolutional, cvae, dense, sequence, transformer, unet, vqvae
+from ae_jax.models import convolutional, cvae, dense, sequence, tabular, transformer, unet, vqvae
 from ae_jax.models.interface import (
   AutoencoderModule,
   CodeSpec,
@@ -27,6 +26,7 @@ from ae_jax.models.interface import (
   Logits,
   Variables,
 )
+from ae_jax.ops import losses
 from ae_jax.system import compat
 from ae_jax.types import KINDS, AnyArray, Columns, Keys, Params
 
@@ -41,12 +41,13 @@ FAMILIES = {
   "cvae": cvae.build,
   "dense": dense.build,
   "sequence": sequence.build,
+  "table": tabular.build,
   "unet": unet.build,
   "vqvae": vqvae.build,
 }
 
-# Number of axes of an example, for families that accept only images (3) or only series (2).
-AXES = {"attention": 3, "cnn": 3, "sequence": 2, "unet": 3, "vqvae": 3}
+# Number of axes of an example, for families that accept only images (3), only series (2) or only tables (1).
+AXES = {"attention": 3, "cnn": 3, "sequence": 2, "table": 1, "unet": 3, "vqvae": 3}
 
 # Number of examples whose intermediates fit in the cache of a CPU, measured by experiments/throughput. Families
 # that are not listed are fastest with the whole batch at once.
@@ -79,6 +80,7 @@ class Model:
   shape: tuple[int, ...]  # shape of an example: (H, W, C) of an image, (T, C) of a series
   batch_last: bool  # whether the module computes with the batch as the last axis
   compute_dtype: str = "float32"  # a key of COMPUTE_DTYPES
+  groups: losses.Groups = ()  # elements of the categories and booleans of a table; only for the likelihood "mixed"
   latent_mask = 1.0  # array [latent], 1 for latent units in use and 0 for the rest; 1.0 if all units are in use
 
   @property
@@ -161,6 +163,14 @@ class Model:
     """Returns the logits of the reconstructions of examples."""
     return self.autoencode(variables, x, batch)[1]
 
+  def outputs(self, logits: Logits, value_range: str) -> Examples:
+    """Returns the reconstructions for logits: applies the output activation of a range, a key of `OUTPUT_ACTIVATIONS`.
+
+    The elements of a category get a softmax, and booleans a sigmoid, if the model knows them (`groups`).
+    """
+    activation = losses.OUTPUT_ACTIVATIONS[value_range]
+    return losses.grouped_outputs(logits, activation, self.groups) if self.groups else activation(logits)
+
   def nearest_codes(self, variables: Variables, z: Latents) -> Latents:
     """Rounds z to the nearest latent codes that the encoder can output; z must be within the bounds of `code`."""
     return self._apply(variables, z, method="nearest_codes", exact=True)
@@ -232,7 +242,12 @@ def _dropout(keys, train):
 
 
 def build(
-  name: Any, shape: Sequence[int], compute_dtype: Any = "float32", labels: Sequence[int] = (), **options: Any
+  name: Any,
+  shape: Sequence[int],
+  compute_dtype: Any = "float32",
+  labels: Sequence[int] = (),
+  groups: Sequence[Sequence[Any]] = (),
+  **options: Any,
 ) -> Model:
   """Builds the `Model` described by `config.model`.
 
@@ -241,6 +256,7 @@ def build(
     shape: Shape of an example.
     compute_dtype: A key of COMPUTE_DTYPES.
     labels: Distinct labels of the training examples; used only by the families in LABELLED.
+    groups: Elements of the categories and booleans of a table, (kind, start, stop); see `losses.Groups`.
     **options: Options of the family, which are the other keys of `config.model`.
 
   Raises:
@@ -256,7 +272,7 @@ def build(
     )
   arguments = (tuple(shape), tuple(labels)) if name in LABELLED else (tuple(shape),)
   module = errors.call(FAMILIES, "model", name, *arguments, **options)
-  return Model(module, tuple(shape), name in BATCH_LAST, compute_dtype)
+  return Model(module, tuple(shape), name in BATCH_LAST, compute_dtype, tuple(tuple(group) for group in groups))
 
 
 @functools.lru_cache(maxsize=256)

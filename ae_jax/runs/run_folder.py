@@ -33,7 +33,9 @@ def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, dev
   return {
     "format": FORMAT,
     "config": resolved,
-    "data": _describe_data(dataset) | ({"label_values": list(model.labels)} if model.labels else {}),
+    "data": _describe_data(dataset)
+    | ({"label_values": list(model.labels)} if model.labels else {})
+    | ({"groups": [list(group) for group in model.groups]} if model.groups else {}),
     "code": {"shape": list(model.code.shape), "numbers": model.code.size, "bits": model.code.bits},
     "parameters": model.parameter_count(),
     "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -56,6 +58,8 @@ def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
     described["scaling"] = dataclasses.asdict(dataset.scaling)
   if dataset.standardisation:
     described["standardisation"] = dataset.standardisation.as_json()
+  if dataset.schema:
+    described["schema"] = dataset.schema.as_json()
   return described
 
 

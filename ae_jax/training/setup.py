@@ -70,7 +70,12 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   size = len(dataset.train)
   labelled = config.model.name in models.LABELLED
   labels = data.label_values(dataset, f"config.model.name={config.model.name!r}") if labelled else ()
-  model = models.build(shape=dataset.shape, compute_dtype=config.compute_dtype, labels=labels, **config.model)
+  objective_options = (config.objective, *(stage["objective"] for stage in config.stages))
+  is_mixed = any("likelihood" in options and options["likelihood"] == "mixed" for options in objective_options)
+  groups = dataset.schema.groups if is_mixed and dataset.schema else ()
+  model = models.build(
+    shape=dataset.shape, compute_dtype=config.compute_dtype, labels=labels, groups=groups, **config.model
+  )
   errors.check(
     config.accumulate <= size, "accumulate", config.accumulate, f"at most {size}, the number of training examples"
   )

@@ -315,7 +315,7 @@ def test_stage_changes_its_layer_alone_with_a_new_optimizer_state(tmp_path, monk
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_every_config_lowers_its_loss_on_eight_devices(file, tmp_path, eight_devices):
-  config = unstudied(config_of(file.stem, *(["mnist_5k"] if file.stem != "sequence" else [])))
+  config = unstudied(config_of(file.stem, *([] if file.stem in ("sequence", "table") else ["mnist_5k"])))
   config.epochs, config.log_every_steps = 1, 10
   for stage in config.stages:
     stage["epochs"] = 1
