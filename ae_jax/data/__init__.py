@@ -113,6 +113,7 @@ def load(
   divide = functools.partial(draws.divide, chosen, arrays, known["held_out"], one_class, known["class_names"], where)
   dtype, schema, table_notes = arrays["train"].dtype, None, []
   if table:  # the schema is fitted to the training examples only, so they are selected first
+    loss_columns.prepare(arrays, where)
     label, division, class_notes = divide()
     schema, table_notes = schema_fit.encode(arrays, table, missing, where)
   _check_and_convert_floats(arrays, range, where)

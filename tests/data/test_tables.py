@@ -196,13 +196,13 @@ def test_a_schema_comes_back_from_json(tmp_path):
 def test_rows_come_back_from_their_examples(tmp_path):
   fitted = data.load("csv", written(tmp_path), "real").schema
   shuffled = FRAME[FRAME.columns[::-1]]
-  examples = table_rows.encoded(shuffled, fitted)
+  examples = table_rows.encoded(shuffled, fitted)[0]
   back = table_rows.to_frame(examples, fitted)
   for name in ("age", "city", "member", "kind"):
     np.testing.assert_array_equal(back[name], FRAME[name])
   np.testing.assert_allclose(back["height"], FRAME["height"], rtol=1e-6)
   np.testing.assert_array_equal(back["since"].astype(str), FRAME["since"])
-  np.testing.assert_array_equal(table_rows.encoded({name: FRAME[name].tolist() for name in FRAME}, fitted), examples)
+  np.testing.assert_array_equal(table_rows.encoded({name: FRAME[name].tolist() for name in FRAME}, fitted)[0], examples)
 
 
 def test_missing_and_unknown_columns_of_new_rows_are_named(tmp_path):
@@ -211,10 +211,10 @@ def test_missing_and_unknown_columns_of_new_rows_are_named(tmp_path):
     table_rows.encoded(FRAME.drop(columns="city"), fitted)
   with pytest.raises(errors.UserError, match="has the columns weight, which are no columns"):
     table_rows.encoded(FRAME.assign(weight=1.0), fitted)
-  assert table_rows.encoded(FRAME, fitted)[:, 2:6].sum() == COUNT  # name and kind may be there
+  assert table_rows.encoded(FRAME, fitted)[0][:, 2:6].sum() == COUNT  # name and kind may be there
   with pytest.raises(errors.UserError, match=r"'tall' in row 1 \(counted from 0\) of column 'height' is not a number"):
     table_rows.encoded(FRAME[:2].assign(height=["170", "tall"]), fitted)
-  unknown = table_rows.encoded(FRAME[:1].assign(city="Lima"), fitted)
+  unknown = table_rows.encoded(FRAME[:1].assign(city="Lima"), fitted)[0]
   assert unknown[0, 5] == 1
 
 
@@ -241,7 +241,7 @@ def test_given_kinds_win_over_found_ones(tmp_path):
   column = dataset.schema.columns[-1]
   assert (column.name, column.words) == ("code", tuple("0123456789"))
   assert "city" in dataset.schema.unused
-  assert table_rows.encoded(FRAME.assign(code=3), dataset.schema)[0, -8] == 1  # integers are words, too
+  assert table_rows.encoded(FRAME.assign(code=3), dataset.schema)[0][0, -8] == 1  # integers are words, too
 
 
 @pytest.mark.parametrize(
