@@ -91,8 +91,9 @@ def _with_stages(config: configs.ConfigDict, dataset: data.Dataset) -> configs.C
 
   A run stores this config, so that a later version with another rule trains and loads the same model.
   """
-  options = models.completed(config.model, dataset.shape)
-  if options == dict(config.model):
+  given = dict(config.model)
+  options = models.completed(given, dataset.shape)
+  if options == given:
     return config
   return configs.ConfigDict(config.to_dict() | {"model": options}).lock()
 

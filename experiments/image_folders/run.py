@@ -95,7 +95,7 @@ def main(arguments):
     folder.mkdir()
     os.environ["AE_JAX_CACHE"] = str(pathlib.Path(parent, "cache"))
     write_files(folder, options["count"])
-    with_pillow(folder, reduced=True)  # the files are then in the page cache for all contestants
+    with_ae_jax(folder)  # imports the library, and the files are then in the page cache for all contestants
     seconds = measure(folder, options["rounds"])
   ratios = {
     f"{name}, {unit}": round(statistics.median(ratio_of(values, seconds["ae_jax"], position)), 3)

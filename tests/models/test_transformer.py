@@ -65,8 +65,7 @@ def test_sides_that_are_no_multiples_are_padded_with_zeros(shape, patch):
   np.testing.assert_array_equal(patches, transformer.patchify(np.pad(x, padding), patch))
   np.testing.assert_array_equal(transformer.unpatchify(patches, shape, patch), x)
   model = build(shape, patch=patch)
-  variables = model.init(jax.random.key(0))
-  assert jax.eval_shape(model.reconstruct, variables, x).shape == x.shape
+  assert jax.eval_shape(model.reconstruct, model.abstract_variables(), x).shape == x.shape
 
 
 def test_images_whose_sides_are_multiples_are_neither_padded_nor_cut():
