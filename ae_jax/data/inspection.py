@@ -144,7 +144,7 @@ def _split(
     half: np.array(files[half]) if files else _row_names(arrays[half]) for half in ("train", "test") if half in arrays
   }
   if held_out is not None:
-    arrays |= splits.split(arrays["train"], arrays.get("train_labels"), held_out)
+    splits.hold_out(arrays, held_out, "test")
     names = {"train": names["train"][~held_out], "test": names["train"][held_out]}
     source = "held out of the training examples, as there is no test set"
   return arrays, names, f"{len(arrays['train']):,} for training, {len(arrays['test']):,} for testing ({source})"

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays
+from ae_jax.data import lazy_arrays, splits
 
 
 def check(patch: tuple) -> None:
@@ -38,10 +38,8 @@ def cut(arrays: dict[str, Any], patch: tuple[int, ...], where: str) -> list[str]
   rows, columns = size[0] // height, size[1] // width
   if not rows * columns:
     raise errors.UserError(f"{key}: the images of {where} have only {size[0]} x {size[1]} pixels; use smaller patches")
-  for name, values in arrays.items():
-    half = name.partition("_")[0]
-    if half not in ("train", "test", "validation") or values is None:
-      continue
+  for name in [name for half in splits.present(arrays) for name in splits.names(arrays, half)]:
+    values = arrays[name]
     is_image = len(values.shape) == 4 and values.shape[1:3] == size
     arrays[name] = _tiles(values, rows, columns, height, width) if is_image else _repeated(values, rows * columns)
   lost = [f"{size[0] % height} rows at the lower edge"] * bool(size[0] % height)
