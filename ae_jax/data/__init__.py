@@ -12,6 +12,7 @@ from ae_jax.data import (
   kinds,
   lazy_arrays,
   loss_columns,
+  patches,
   placements,
   ranges,
   schema_fit,
@@ -53,6 +54,7 @@ def load(
   validation: float = 0.0,
   columns: tuple = (),
   missing: str = "error",
+  patch: tuple = (),
   **options: Any,
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
@@ -80,6 +82,7 @@ def load(
     scale: "none", "standard" or "quantile"; see `standardisation.fit`.
     columns: Kinds of columns of a table; see `schema_fit.parse_kinds`.
     missing: What is done with missing values of a table, one of `schema.MISSING`.
+    patch: (height, width) of the patches that are cut from images, or (); see `patches.cut`.
     **options: Keys that only some sources take; see `sources.DEFAULTS`.
 
   Raises:
@@ -93,6 +96,7 @@ def load(
   chosen = draws.options(split, group, test, validation, window)
   errors.choose(dict.fromkeys(schemas.MISSING), missing, "data.missing")
   column_kinds = schema_fit.parse_kinds(columns)
+  patches.check(patch)
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
   decide = functools.partial(placements.decide, placement, budget_gib)
@@ -120,6 +124,7 @@ def load(
   found = _load_and_convert(arrays, dtype, range, decide, where)
   if not table:
     label, division, class_notes = divide()
+  patch_notes = patches.cut(arrays, patch, where)
   decision = _place(arrays, decide, where)
   arrays |= {name: _with_range_check(arrays[name], range, name, where) for name in loss_columns.of_examples(arrays)}
   notes = _remarks_on_values(name, arrays["train"], found, range, where)
@@ -133,7 +138,7 @@ def load(
     streams=decision.streams,
     placement=decision.words,
     factor_values=known["factor_values"] or {},
-    remarks=(*(known["remarks"] or ()), *table_notes, *notes, *class_notes),
+    remarks=(*(known["remarks"] or ()), *table_notes, *notes, *class_notes, *patch_notes),
     class_names=known["class_names"],
     columns=loss_columns.pop(arrays),
     scaling=None if found.is_usual else found,

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import archives, decoding, folders, lazy_arrays, remarks, series, splits, synthetic, tables
+from ae_jax.data import archives, decoding, folders, hdf5, lazy_arrays, remarks, series, splits, synthetic, tables
 from ae_jax.system import cache, paths
 
 NEEDS_NOTHING = "config.data.name=mnist_5k needs no preparation"
@@ -220,6 +220,7 @@ SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
   "factors": synthetic.factors,
   "npz": archives.npz,
   "npy": archives.npy,
+  "hdf5": hdf5.hdf5,
   "folder": folders.folder,
   "ucr": series.ucr,
   "heartbeats": series.heartbeats,
@@ -232,8 +233,10 @@ DEFAULTS: dict[str, Any] = {
   **{"x": "", "y": "", "layout": "nhwc", "group": "", "read_validation": True},
   "label": "",
   **{"size": (), "fit": "stretch", "channels": 0, "on_bad": "error", "exif_orientation": True},
+  **{"follow_links": False},
 }
 _OF_ARRAYS = ("x", "y", "layout", "group", "read_validation")
-_OF_IMAGES = ("size", "fit", "channels", "on_bad", "exif_orientation", "read_validation")
-OPTIONS = {"npz": _OF_ARRAYS, "npy": _OF_ARRAYS, "folder": _OF_IMAGES}  # source -> keys that it takes
+_OF_IMAGES = ("size", "fit", "channels", "on_bad", "exif_orientation", "follow_links", "read_validation")
+# source -> keys that it takes
+OPTIONS = dict.fromkeys(("npz", "npy", "hdf5"), _OF_ARRAYS) | {"folder": _OF_IMAGES}
 OPTIONS |= dict.fromkeys(tables.FILES, ("label", "columns"))
