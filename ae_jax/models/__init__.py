@@ -45,8 +45,8 @@ FAMILIES = {
   "vqvae": vqvae.build,
 }
 
-# Number of axes of an example, for families that accept only images (3) or only series (2).
-AXES = {"attention": 3, "cnn": 3, "sequence": 2, "unet": 3, "vqvae": 3}
+# Numbers of axes of an example, for families that do not accept all kinds: 2 for series, 3 for images.
+AXES = {"attention": (3, 2), "cnn": (3, 2), "sequence": (2,), "unet": (3, 2), "vqvae": (3,)}
 
 # Number of examples whose intermediates fit in the cache of a CPU, measured by experiments/throughput. Families
 # that are not listed are fastest with the whole batch at once.
@@ -54,6 +54,10 @@ ROWS_IN_CACHE = {"attention": 256, "cnn": 64, "vqvae": 64}
 
 # Families conditioned on labels. Their `build` functions take the distinct labels as the second argument.
 LABELLED = {"cvae"}
+
+# Families whose encoders ignore elements that were not observed. Their `build` functions take `masked` as the second
+# argument: whether the data have a mask.
+MASKED = {"sequence"}
 
 # Families that compute with the batch as the last axis.
 BATCH_LAST = {"cnn", "unet", "vqvae"}
@@ -113,9 +117,15 @@ class Model:
 
   def init(self, key: Key[Array, ""]) -> Variables:
     """Returns the initial variables, float32 arrays that depend only on the key."""
-    batch = {name: jnp.zeros((1,), jnp.int32) for name in self.columns} | {"weight": jnp.ones((1,), jnp.float32)}
+    batch = {name: jnp.zeros(column.shape, column.dtype) for name, column in self.abstract_columns(1).items()}
+    batch |= {"weight": jnp.ones((1,), jnp.float32)}
     collections = self.module.init(key, jnp.zeros((1, *self.shape), jnp.float32), batch)
     return Variables(collections.get("params", {}), collections.get(_STATE, {}))
+
+  def abstract_columns(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes and dtypes of the columns in `columns` for `rows` examples."""
+    forms = {"label": ((rows,), jnp.int32), "mask": ((rows, *self.shape), jnp.float32)}
+    return {name: jax.ShapeDtypeStruct(*forms[name]) for name in self.columns}
 
   def abstract_variables(self) -> Variables:
     """Returns the shapes and dtypes of the variables without computing the variables."""
@@ -232,7 +242,12 @@ def _dropout(keys, train):
 
 
 def build(
-  name: Any, shape: Sequence[int], compute_dtype: Any = "float32", labels: Sequence[int] = (), **options: Any
+  name: Any,
+  shape: Sequence[int],
+  compute_dtype: Any = "float32",
+  labels: Sequence[int] = (),
+  masked: bool = False,
+  **options: Any,
 ) -> Model:
   """Builds the `Model` described by `config.model`.
 
@@ -241,6 +256,7 @@ def build(
     shape: Shape of an example.
     compute_dtype: A key of COMPUTE_DTYPES.
     labels: Distinct labels of the training examples; used only by the families in LABELLED.
+    masked: Whether the data have a mask of the observed elements; used only by the families in MASKED.
     **options: Options of the family, which are the other keys of `config.model`.
 
   Raises:
@@ -248,15 +264,25 @@ def build(
   """
   errors.choose(COMPUTE_DTYPES, compute_dtype, "compute_dtype")
   errors.choose(FAMILIES, name, "model.name")
-  if AXES.get(name, len(shape)) != len(shape):
-    suitable = ", ".join(family for family in FAMILIES if AXES.get(family, len(shape)) == len(shape))
-    raise errors.UserError(
-      f"config.model.name={name!r} takes {KINDS[AXES[name]]}, but these data are {KINDS[len(shape)]}; "
-      f"use one of {suitable}"
-    )
-  arguments = (tuple(shape), tuple(labels)) if name in LABELLED else (tuple(shape),)
-  module = errors.call(FAMILIES, "model", name, *arguments, **options)
+  _check_kind(name, tuple(shape))
+  arguments = [tuple(labels)] if name in LABELLED else [masked] if name in MASKED else []
+  module = errors.call(FAMILIES, "model", name, tuple(shape), *arguments, **options)
   return Model(module, tuple(shape), name in BATCH_LAST, compute_dtype)
+
+
+def _check_kind(name: str, shape: tuple[int, ...]) -> None:
+  """Raises UserError if the family does not accept examples with this number of axes."""
+  axes = len(shape)
+  if axes in AXES.get(name, (axes,)):
+    return
+  taken = " or ".join(KINDS[count] for count in AXES[name])
+  suitable = ", ".join(family for family in FAMILIES if axes in AXES.get(family, (axes,)))
+  slices = ""
+  if axes == 4 and 3 in AXES[name]:
+    slices = f", or train on the slices of the volumes as images: x.reshape(-1, {', '.join(map(str, shape[1:]))})"
+  raise errors.UserError(
+    f"config.model.name={name!r} takes {taken}, but these data are {KINDS[axes]}; use one of {suitable}{slices}"
+  )
 
 
 @functools.lru_cache(maxsize=256)
