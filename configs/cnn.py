@@ -25,7 +25,8 @@ def get_config(data="mnist_5k"):
   config.model = ConfigDict()
   config.model.name = "cnn"
   config.model.latent = 32
-  config.model.channels = (16, 32)  # channels of each stage (convolution, activation, 2x2 max-pooling)
+  # Channels of each stage (convolution, activation, 2x2 max-pooling). For series, kernels and pooling span time steps.
+  config.model.channels = (16, 32)
   config.model.kernel = 3
   config.model.activation = "relu"
   # identity, relu, sigmoid, tanh, fsq3, fsq5, fsq7 or fsq9 (quantised to 3, 5, 7 or 9 levels), or gaussian (a VAE).

@@ -7,7 +7,19 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import kinds, lazy_arrays, loss_columns, placements, ranges, sources, splits, standardisation, windows
+from ae_jax.data import (
+  kinds,
+  lazy_arrays,
+  lengths,
+  loss_columns,
+  placements,
+  ranges,
+  series_folders,
+  sources,
+  splits,
+  standardisation,
+  windows,
+)
 from ae_jax.data import one_class as one_classes
 from ae_jax.data import scaling as scalings
 from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values, model_columns
@@ -66,11 +78,15 @@ def load(
   standardisation.check(scale, range)
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
-  arrays = sources.read(name, path, options)
+  if series_folders.applies(name, path, kind, window, options.get("x", "")):
+    arrays = series_folders.read(path, window)
+  else:
+    arrays = sources.read(name, path, options)
   if window:
     arrays["remarks"] = [*arrays["remarks"], *windows.cut(arrays, window, stride, where)]
   else:
     kinds.apply(arrays, kind, name, where)
+    arrays["remarks"] = [*arrays.get("remarks", ()), *lengths.to_masks(arrays, where)]
   known = {key: arrays.pop(key, None) for key in ("factor_values", "remarks", "class_names", "held_out")}
   dtype = _check_and_convert_floats(arrays, range, where)
   decide = functools.partial(placements.decide, placement, budget_gib)

@@ -115,6 +115,12 @@ def _member(path: str, file: Any, archive: zipfile.ZipFile, info: zipfile.ZipInf
   return _mapped(path, info.filename, offset, shape, dtype, obstacle, load, where)
 
 
+def file_array(path: pathlib.Path, where: str) -> lazy_arrays.LazyArray:
+  """Returns the array of a .npy file; raises UserError if it cannot be read."""
+  with _convert_errors(f"{where}: {path.name}"):
+    return _file(path, where)
+
+
 def _file(path: pathlib.Path, where: str) -> lazy_arrays.LazyArray:
   """Returns the array of a .npy file as a LazyArray."""
   if path.exists() and not path.is_file():

@@ -13,6 +13,7 @@ _KNOWN = (
   {role: role for role in ("x_train", "x_test", "y_train", "y_test")},
   {"x_train": "train_images", "x_test": "test_images", "y_train": "train_labels", "y_test": "test_labels"},
 )
+TRAINING = tuple(names["x_train"] for names in _KNOWN)  # known names of the training examples
 _MOST_LISTED = 8  # maximum number of arrays in a message
 
 

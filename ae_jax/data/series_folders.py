@@ -1,0 +1,153 @@
+"""Data source for folders of .npy files of different lengths: each file is a series or a long record, [T] or [T, C].
+
+The files lie in the folder, or in its sub-folders `train` and `test`. NAME_labels.npy holds the labels of the steps of
+NAME.npy, [T], or one label for all of them.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from ae_jax import errors
+from ae_jax.data import archives, array_names, labels, lazy_arrays, remarks, splits
+
+_LABELS = "_labels"  # end of the name of a file of labels, before its suffix
+_READ = "the .npy files that are read are series, and their labels in NAME_labels.npy"
+Files = dict[str, lazy_arrays.LazyArray]  # name of a file without its suffix -> its array
+
+
+def applies(name: str, path: str, kind: str, window: int, x: str = "") -> bool:
+  """Returns whether a path is a folder of series or records, and not of the arrays of a data set, such as x_train.npy.
+
+  The arguments are keys of `config.data`.
+  """
+  if name != "npy" or x or not (window or kind == "series") or not os.path.isdir(path):
+    return False
+  return not any(pathlib.Path(path, f"{array}.npy").exists() for array in array_names.TRAINING)
+
+
+def read(path: str, window: int) -> dict[str, Any]:
+  """Returns the series of a folder or, if `window` is not 0, its records.
+
+  Series are [N, T, C], where T is the length of the longest and shorter series end with zeros; `train_lengths` and
+  `test_lengths` [N] hold their lengths. The label of a series is the largest label of its steps. The records of a half
+  are joined to one array [steps, C], and `record_steps` is {half: lengths of its records}.
+
+  Raises:
+    UserError: The folder has too few files, or a file is damaged or does not fit the others.
+  """
+  where = f"config.data.path={path!r}"
+  root = pathlib.Path(path)
+  folders = {half: root / half for half in ("train", "test") if (root / half).is_dir()} or {"train": root}
+  found = {half: _files(folder, where) for half, folder in folders.items()}
+  series = {half: files for half, (files, _, _) in found.items()}
+  notes = [note for _, _, unread in found.values() for note in remarks.not_read(where, unread, _READ)]
+  if not series.get("train"):
+    raise errors.UserError(f"{where}: contains no .npy files of training series; check the path")
+  dtype, channels = _check_alike(series, where)
+  of_steps = {half: _labels_of_steps(*found[half][:2], where) for half in series if any(f[1] for f in found.values())}
+  integers, class_names, label_notes = labels.as_integers(of_steps, where)
+  steps = {half: np.array([len(array) for array in files.values()]) for half, files in series.items()}
+  arrays = {"class_names": class_names, "remarks": [*notes, *label_notes]}
+  longest = max(int(lengths.max()) for lengths in steps.values())
+  for half, files in series.items():
+    rows = [*files.values()]
+    arrays[half] = _joined(rows, dtype, channels) if window else _padded(rows, dtype, (longest, channels))
+    if half in integers:
+      starts = np.cumsum(steps[half]) - steps[half]
+      arrays[f"{half}_labels"] = integers[half] if window else np.maximum.reduceat(integers[half], starts)
+  if window:
+    held_out = {} if "test" in series else {"held_out": np.zeros(len(arrays["train"]), bool)}
+    return arrays | held_out | {"record_steps": {half: tuple(map(int, lengths)) for half, lengths in steps.items()}}
+  return arrays | {f"{half}_lengths": lengths for half, lengths in steps.items()} | _held_out(arrays, where)
+
+
+def _held_out(arrays: Mapping[str, Any], where: str) -> dict[str, Any]:
+  """Returns a drawn fifth of the series as "held_out"; {} if there are test series."""
+  if "test" in arrays:
+    return {}
+  count = len(arrays["train"])
+  if count < 3:
+    raise errors.UserError(f"{where}: contains {count} series; provide at least 3, or a folder `test`")
+  return {"held_out": splits.drawn_fifth(count)}
+
+
+def _files(folder: pathlib.Path, where: str) -> tuple[Files, Files, list[str]]:
+  """Returns the series [T, C] of a folder, the labels of some of them, and the names of other files."""
+  with errors.convert_errors(f"{where}: cannot be read"):
+    names = sorted(remarks.visible(folder))
+  arrays = {
+    name.removesuffix(".npy"): archives.file_array(folder / name, where) for name in names if name.endswith(".npy")
+  }
+  classes = {name.removesuffix(_LABELS): array for name, array in arrays.items() if name.endswith(_LABELS)}
+  series = {name: array for name, array in arrays.items() if not name.endswith(_LABELS)}
+  unread = [name for name in names if not name.endswith(".npy")]
+  unread += [f"{name}{_LABELS}.npy" for name in classes if name not in series]
+  for name, array in series.items():
+    if len(array.shape) not in (1, 2):
+      raise errors.UserError(f"{where}: {name}.npy has {len(array.shape)} axes; expected a series [T] or [T, C]")
+    if len(array.shape) == 1:
+      series[name] = lazy_arrays.map_rows(array, (1,), array.dtype, lambda rows: rows[:, None])
+  return series, {name: array for name, array in classes.items() if name in series}, unread
+
+
+def _check_alike(series: Mapping[str, Files], where: str) -> tuple[np.dtype, int]:
+  """Returns the common dtype and number of channels; raises UserError if the numbers of channels differ."""
+  every = [(f"{name}.npy", array) for files in series.values() for name, array in files.items()]
+  first, like = every[0]
+  for name, array in every:
+    if array.dtype.kind not in "biuf":
+      raise errors.UserError(f"{where}: {name} has dtype {array.dtype}; convert it to numbers")
+    if array.shape[1] != like.shape[1]:
+      raise errors.UserError(
+        f"{where}: {name} has {remarks.counted(array.shape[1], 'channel')}, but {first} has {like.shape[1]}; all "
+        "series must have the same channels"
+      )
+  return np.result_type(*(array.dtype for _, array in every)), like.shape[1]
+
+
+def _labels_of_steps(series: Files, classes: Files, where: str) -> Shaped[np.ndarray, " steps"]:
+  """Returns the labels of the steps of all series, one series after the other."""
+  parts = []
+  for name, array in series.items():
+    if name not in classes:
+      raise errors.UserError(f"{where}: {name}{_LABELS}.npy is missing; add it, or remove all files of labels")
+    values = classes[name].load().reshape(-1)
+    if len(values) not in (1, len(array)):
+      raise errors.UserError(
+        f"{where}: {name}{_LABELS}.npy has {len(values):,} labels, but {name}.npy has {len(array):,} steps; provide "
+        "one label, or one for each step"
+      )
+    parts.append(np.broadcast_to(values, (len(array),)))
+  return np.concatenate(parts)
+
+
+def _padded(rows: Sequence[lazy_arrays.LazyArray], dtype: np.dtype, shape: tuple[int, int]) -> lazy_arrays.LazyArray:
+  """Returns series [N, *shape]; the steps after the end of a series are 0."""
+
+  def read(indices):
+    padded = np.zeros((len(indices), *shape), dtype)
+    for number, index in enumerate(indices):
+      padded[number, : len(rows[index])] = rows[index][:]
+    return padded
+
+  return lazy_arrays.LazyArray((len(rows), *shape), dtype, read)
+
+
+def _joined(rows: Sequence[lazy_arrays.LazyArray], dtype: np.dtype, channels: int) -> lazy_arrays.LazyArray:
+  """Returns records, one after the other: [sum of their lengths, channels]."""
+  ends = np.cumsum([len(row) for row in rows])
+
+  def read(indices: Int[np.ndarray, " steps"]) -> Shaped[np.ndarray, "steps channels"]:
+    numbers = np.searchsorted(ends, indices, side="right")
+    joined = np.empty((len(indices), channels), dtype)
+    for number in np.unique(numbers):
+      chosen = numbers == number
+      joined[chosen] = rows[number][indices[chosen] - (ends[number] - len(rows[number]))]
+    return joined
+
+  return lazy_arrays.LazyArray((int(ends[-1]), channels), dtype, read)
