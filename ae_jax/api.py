@@ -369,6 +369,7 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     shape=description["data"]["shape"],
     compute_dtype=config.compute_dtype,
     labels=description["data"].get("label_values", ()),
+    masked=description["data"].get("masked", False),
     **config.model,
   )
   abstract = memory.check_parameters(model)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ae_jax import errors
-from ae_jax.models import convolutional, cvae, dense, sequence, transformer, unet, vqvae
+from ae_jax.models.families import BATCH_LAST, FAMILIES, LABELLED, MASKED, ROWS_IN_CACHE, check_kind
 from ae_jax.models.interface import (
   AutoencoderModule,
   CodeSpec,
@@ -28,39 +28,22 @@ from ae_jax.models.interface import (
   Variables,
 )
 from ae_jax.system import compat
-from ae_jax.types import KINDS, AnyArray, Columns, Keys, Params
+from ae_jax.types import AnyArray, Columns, Keys, Params
 
-__all__ = ["AutoencoderModule", "CodeSpec", "Encoding", "Gaussian", "Model", "Variables", "build"]
+__all__ = [
+  "FAMILIES",
+  "LABELLED",
+  "ROWS_IN_CACHE",
+  "AutoencoderModule",
+  "CodeSpec",
+  "Encoding",
+  "Gaussian",
+  "Model",
+  "Variables",
+  "build",
+]
 
 compat.install()
-
-# config.model.name -> function that builds the module from the shape of an example and the options of config.model.
-FAMILIES = {
-  "attention": transformer.build,
-  "cnn": convolutional.build,
-  "cvae": cvae.build,
-  "dense": dense.build,
-  "sequence": sequence.build,
-  "unet": unet.build,
-  "vqvae": vqvae.build,
-}
-
-# Numbers of axes of an example, for families that do not accept all kinds: 2 for series, 3 for images.
-AXES = {"attention": (3, 2), "cnn": (3, 2), "sequence": (2,), "unet": (3, 2), "vqvae": (3,)}
-
-# Number of examples whose intermediates fit in the cache of a CPU, measured by experiments/throughput. Families
-# that are not listed are fastest with the whole batch at once.
-ROWS_IN_CACHE = {"attention": 256, "cnn": 64, "vqvae": 64}
-
-# Families conditioned on labels. Their `build` functions take the distinct labels as the second argument.
-LABELLED = {"cvae"}
-
-# Families whose encoders ignore elements that were not observed. Their `build` functions take `masked` as the second
-# argument: whether the data have a mask.
-MASKED = {"sequence"}
-
-# Families that compute with the batch as the last axis.
-BATCH_LAST = {"cnn", "unet", "vqvae"}
 
 # config.compute_dtype -> dtype of the module's arithmetic; None uses the dtype of the parameters. Parameters, losses
 # and KL divergences stay float32.
@@ -99,6 +82,11 @@ class Model:
   def labels(self) -> tuple[int, ...]:
     """The distinct labels, () for a model without labels. The column "label" holds indices into this tuple."""
     return self.module.labels
+
+  @property
+  def masked(self) -> bool:
+    """True if the model reads the mask of the observed elements."""
+    return "mask" in self.columns
 
   @property
   def has_posterior(self) -> bool:
@@ -264,25 +252,10 @@ def build(
   """
   errors.choose(COMPUTE_DTYPES, compute_dtype, "compute_dtype")
   errors.choose(FAMILIES, name, "model.name")
-  _check_kind(name, tuple(shape))
+  check_kind(name, tuple(shape))
   arguments = [tuple(labels)] if name in LABELLED else [masked] if name in MASKED else []
   module = errors.call(FAMILIES, "model", name, tuple(shape), *arguments, **options)
   return Model(module, tuple(shape), name in BATCH_LAST, compute_dtype)
-
-
-def _check_kind(name: str, shape: tuple[int, ...]) -> None:
-  """Raises UserError if the family does not accept examples with this number of axes."""
-  axes = len(shape)
-  if axes in AXES.get(name, (axes,)):
-    return
-  taken = " or ".join(KINDS[count] for count in AXES[name])
-  suitable = ", ".join(family for family in FAMILIES if axes in AXES.get(family, (axes,)))
-  slices = ""
-  if axes == 4 and 3 in AXES[name]:
-    slices = f", or train on the slices of the volumes as images: x.reshape(-1, {', '.join(map(str, shape[1:]))})"
-  raise errors.UserError(
-    f"config.model.name={name!r} takes {taken}, but these data are {KINDS[axes]}; use one of {suitable}{slices}"
-  )
 
 
 @functools.lru_cache(maxsize=256)
