@@ -79,7 +79,7 @@ def load(
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
   if series_folders.applies(name, path, kind, window, options.get("x", "")):
-    arrays = series_folders.read(path, window)
+    arrays = series_folders.read(path, window, options)
   else:
     arrays = sources.read(name, path, options)
   if window:

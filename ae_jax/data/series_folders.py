@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from ae_jax import errors
-from ae_jax.data import archives, array_names, labels, lazy_arrays, remarks, splits
+from ae_jax.data import archives, array_names, labels, lazy_arrays, remarks, sources, splits
 
 _LABELS = "_labels"  # end of the name of a file of labels, before its suffix
 _READ = "the .npy files that are read are series, and their labels in NAME_labels.npy"
@@ -30,40 +30,54 @@ def applies(name: str, path: str, kind: str, window: int, x: str = "") -> bool:
   return not any(pathlib.Path(path, f"{array}.npy").exists() for array in array_names.TRAINING)
 
 
-def read(path: str, window: int) -> dict[str, Any]:
+def read(path: str, window: int, options: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the series of a folder or, if `window` is not 0, its records.
 
   Series are [N, T, C], where T is the length of the longest and shorter series end with zeros; `train_lengths` and
   `test_lengths` [N] hold their lengths. The label of a series is the largest label of its steps. The records of a half
   are joined to one array [steps, C], and `record_steps` is {half: lengths of its records}.
 
+  Args:
+    path: The folder.
+    window: `config.data.window`.
+    options: Other keys of `config.data`, of which none is used.
+
   Raises:
-    UserError: The folder has too few files, or a file is damaged or does not fit the others.
+    UserError: An option is not its default, a half has too few files, or a file is damaged or does not fit the others.
   """
   where = f"config.data.path={path!r}"
-  root = pathlib.Path(path)
+  for key, value in options.items():
+    if value != sources.DEFAULTS[key] and key != "exif_orientation":  # see `sources.read`
+      raise errors.UserError(f"config.data.{key}={value!r}: is not used for a folder of series; remove it")
+  series, of_steps, notes = _halves(pathlib.Path(path), where)
+  dtype, channels = _check_alike(series, where)
+  integers, class_names, label_notes = labels.as_integers(of_steps, where)
+  arrays = {"class_names": class_names, "remarks": [*notes, *label_notes]}
+  steps = {half: np.array([len(array) for array in files.values()]) for half, files in series.items()}
+  if window:
+    arrays |= {half: _joined([*files.values()], dtype, channels) for half, files in series.items()}
+    arrays |= {f"{half}_labels": values for half, values in integers.items()}
+    arrays |= {} if "test" in series else {"held_out": np.zeros(len(arrays["train"]), bool)}  # `windows.cut` decides
+    return arrays | {"record_steps": {half: tuple(map(int, lengths)) for half, lengths in steps.items()}}
+  shape = (max(int(lengths.max()) for lengths in steps.values()), channels)
+  arrays |= {half: _padded([*files.values()], dtype, shape) for half, files in series.items()}
+  arrays |= {f"{half}_lengths": lengths for half, lengths in steps.items()}
+  largest = lambda half: np.maximum.reduceat(integers[half], np.cumsum(steps[half]) - steps[half])
+  return arrays | {f"{half}_labels": largest(half) for half in integers} | _held_out(arrays, where)
+
+
+def _halves(root: pathlib.Path, where: str) -> tuple[dict[str, Files], dict[str, np.ndarray], list[str]]:
+  """Returns the series of each half, the labels of their steps [steps] (if there are labels), and remarks."""
   folders = {half: root / half for half in ("train", "test") if (root / half).is_dir()} or {"train": root}
   found = {half: _files(folder, where) for half, folder in folders.items()}
   series = {half: files for half, (files, _, _) in found.items()}
+  for half in ("train", *folders):
+    if not series.get(half):
+      raise errors.UserError(f"{where}: contains no .npy files of {half}ing series")
+  labelled = any(classes for _, classes, _ in found.values())
+  of_steps = {half: _labels_of_steps(*found[half][:2], where) for half in series if labelled}
   notes = [note for _, _, unread in found.values() for note in remarks.not_read(where, unread, _READ)]
-  if not series.get("train"):
-    raise errors.UserError(f"{where}: contains no .npy files of training series; check the path")
-  dtype, channels = _check_alike(series, where)
-  of_steps = {half: _labels_of_steps(*found[half][:2], where) for half in series if any(f[1] for f in found.values())}
-  integers, class_names, label_notes = labels.as_integers(of_steps, where)
-  steps = {half: np.array([len(array) for array in files.values()]) for half, files in series.items()}
-  arrays = {"class_names": class_names, "remarks": [*notes, *label_notes]}
-  longest = max(int(lengths.max()) for lengths in steps.values())
-  for half, files in series.items():
-    rows = [*files.values()]
-    arrays[half] = _joined(rows, dtype, channels) if window else _padded(rows, dtype, (longest, channels))
-    if half in integers:
-      starts = np.cumsum(steps[half]) - steps[half]
-      arrays[f"{half}_labels"] = integers[half] if window else np.maximum.reduceat(integers[half], starts)
-  if window:
-    held_out = {} if "test" in series else {"held_out": np.zeros(len(arrays["train"]), bool)}
-    return arrays | held_out | {"record_steps": {half: tuple(map(int, lengths)) for half, lengths in steps.items()}}
-  return arrays | {f"{half}_lengths": lengths for half, lengths in steps.items()} | _held_out(arrays, where)
+  return series, of_steps, notes
 
 
 def _held_out(arrays: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def load(path, **options):
 
 @pytest.mark.parametrize("channels", [0, 2])
 def test_series_are_padded_with_zeros_to_the_longest(tmp_path, channels):
-  arrays = series_folders.read(folder(tmp_path, channels=channels), 0)
+  arrays = series_folders.read(folder(tmp_path, channels=channels), 0, {})
   assert arrays["train"].shape == (4, 41, max(channels, 1))
   np.testing.assert_array_equal(arrays["train_lengths"], STEPS)
   assert arrays["held_out"].sum() == 1
@@ -40,7 +40,7 @@ def test_series_are_padded_with_zeros_to_the_longest(tmp_path, channels):
 def test_sub_folders_are_the_halves_and_labels_are_read(tmp_path):
   folder(tmp_path / "train", s0=np.eye(23, dtype=int)[4], s1=np.zeros(9, int), s2=[7], s3=np.full(30, 2))
   folder(tmp_path / "test", steps=(50, 6), s0=[0], s1=[1])
-  arrays = series_folders.read(str(tmp_path), 0)
+  arrays = series_folders.read(str(tmp_path), 0, {})
   assert arrays["train"].shape == (4, 50, 2)
   assert arrays["test"].shape == (2, 50, 2)
   assert arrays["train_labels"].tolist() == [1, 0, 7, 2]
@@ -99,6 +99,11 @@ def test_folders_that_do_not_fit_are_refused(tmp_path, files, message):
     load(str(tmp_path), kind="series")
 
 
+def test_options_of_other_sources_are_refused(tmp_path):
+  with pytest.raises(errors.UserError, match=r"config\.data\.y='labels': is not used for a folder of series"):
+    load(folder(tmp_path), kind="series", y="labels")
+
+
 def test_damaged_files_are_named(tmp_path):
   path = folder(tmp_path)
   (tmp_path / "s1.npy").write_bytes(b"\x93NUMPY")
@@ -116,7 +121,7 @@ def test_unread_files_are_named(tmp_path):
 @pytest.mark.parametrize("lazy", [False, True])
 def test_masks_are_true_until_the_end_of_each_series(tmp_path, lazy):
   path = folder(tmp_path)
-  arrays = series_folders.read(path, 0)
+  arrays = series_folders.read(path, 0, {})
   if not lazy:
     arrays["train"] = arrays["train"][:]
   (remark,) = lengths.to_masks(arrays, "data")
