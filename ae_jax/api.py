@@ -79,13 +79,13 @@ class Run:
 
     Args:
       x: Examples [N, *shape].
-      **columns: Other inputs of a conditional model, such as `label`.
+      **columns: Other inputs of the model: `label` of a conditional model, or `mask` of the observed elements (of the
+        shape of `x`, or without its axis of channels) of a `sequence` model that was trained with a mask.
 
     Returns:
       Latent codes float32 [N, *code shape], for example [N, latent].
     """
-    x = self._checked_examples(x)
-    return self.apply("encode", x, self._checked_columns(len(x), columns))
+    return self.apply("encode", *self._inputs(x, columns))
 
   def encode_indices(self, x: AnyArray, **columns: Any) -> Int32[np.ndarray, "examples ..."]:
     """Returns the codebook indices of examples, for a model with a discrete latent code.
@@ -104,8 +104,7 @@ class Run:
         "encode_indices: the latent code of this run is continuous, not discrete; use encode, or train a model with a "
         "quantised latent code (configs/vqvae.py, or config.model.bottleneck='fsq5')"
       )
-    x = self._checked_examples(x)
-    return self.apply("indices", x, self._checked_columns(len(x), columns))
+    return self.apply("indices", *self._inputs(x, columns))
 
   def decode(self, z: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
     """Returns the decoder outputs for latent codes.
@@ -151,8 +150,7 @@ class Run:
 
   def reconstruct(self, x: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
     """Returns the reconstructions float32 [N, *shape] of examples [N, *shape], in the data range of the run."""
-    x = self._checked_examples(x)
-    return self._unscaled(self.apply("reconstruct", x, self._checked_columns(len(x), columns)))
+    return self._unscaled(self.apply("reconstruct", *self._inputs(x, columns)))
 
   def impute(self, x: AnyArray, mask: AnyArray | None = None, **columns: Any) -> Float[np.ndarray, "examples ..."]:
     """Returns examples whose elements that were not observed are replaced by their reconstructions.
@@ -174,7 +172,7 @@ class Run:
       mask = ~np.isnan(x) if x.dtype.kind == "f" else np.ones(x.shape, bool)
     mask = loss_columns.observed(x.shape, mask)
     known = self._in_range(x, mask)
-    completed = self.apply("reconstruct", self._scaled(known, mask), self._checked_columns(len(x), columns))
+    completed = self.apply("reconstruct", self._scaled(known, mask), self._checked_columns(len(x), columns, mask))
     return np.where(mask, known, self._unscaled(completed))
 
   def score(
@@ -199,7 +197,7 @@ class Run:
     target = examples if target is None else self._checked_examples(target, mask)
     if target.shape != examples.shape:
       raise errors.UserError(f"target: {len(target)} targets for {len(examples)} examples; pass one per example")
-    reconstructions = self.apply("reconstruct", examples, self._checked_columns(len(examples), columns))
+    reconstructions = self.apply("reconstruct", examples, self._checked_columns(len(examples), columns, mask))
     observed = () if mask is None else (mask.astype(np.float32),)
     return np.asarray(losses.squared_error(reconstructions, target, *observed))
 
@@ -234,8 +232,7 @@ class Run:
     Returns:
       {layer name: attention weights float32 [N, heads, queries, keys]}; {} for an encoder without attention.
     """
-    x = self._checked_examples(x)
-    return self.attention_of(x, self._checked_columns(len(x), columns))
+    return self.attention_of(*self._inputs(x, columns))
 
   def attention_of(self, x: AnyArray, columns: Columns) -> dict[str, np.ndarray]:
     """Returns the result of `attention` for arguments that are already checked, as in `apply`."""
@@ -245,18 +242,33 @@ class Run:
     """Returns the result of a method of the model for arguments that are already checked; see `inference.apply`."""
     return inference.apply(self.model, self.variables, method, array, columns, self.config.data.range)
 
-  def _checked_columns(self, count: int, columns: Mapping[str, Any]) -> Columns:
-    """Returns the other inputs of the model, {name: int32 [count]}; UserError if an input is missing or unknown."""
+  def _inputs(self, x: AnyArray, columns: Mapping[str, Any]) -> tuple[Float[np.ndarray, "examples ..."], Columns]:
+    """Returns the examples and the other inputs as the model receives them."""
+    x, columns, mask = self._with_channels(x), dict(columns), None
+    if self.model.masked and "mask" in columns:
+      mask = loss_columns.observed(x.shape, columns.pop("mask"))
+    x = self._checked_examples(x, mask)
+    return x, self._checked_columns(len(x), columns, mask)
+
+  def _checked_columns(
+    self, count: int, columns: Mapping[str, Any], mask: Bool[np.ndarray, "examples ..."] | None = None
+  ) -> Columns:
+    """Returns the other inputs of the model, {name: array [count, ...]}; UserError if one is missing or unknown.
+
+    If the model reads a mask and `mask` is None, all elements are observed.
+    """
     needed = self.model.columns
     for name in {*columns} - {*needed}:
       known = ", ".join(("x", *needed))
       raise errors.UserError(f"{name}=: the model of this run has no input {name!r}; its inputs are {known}")
-    for name in needed:
-      if name not in columns:
-        inputs = ", ".join(needed)
-        raise errors.UserError(f"{name}= is missing: this run was trained on x and {inputs}; pass {name}=... too")
-    labels = self.model.labels
-    return {name: data.class_indices(columns[name], labels, count, self.class_names) for name in needed}
+    checked = {}
+    if "mask" in needed:
+      checked["mask"] = np.ones((count, *self.model.shape), np.float32) if mask is None else mask.astype(np.float32)
+    if "label" in needed:
+      if "label" not in columns:
+        raise errors.UserError("label= is missing: this run was trained on x and label; pass label=... too")
+      checked["label"] = data.class_indices(columns["label"], self.model.labels, count, self.class_names)
+    return checked
 
   def _checked_examples(
     self, x: AnyArray, mask: Bool[np.ndarray, "examples ..."] | None = None

@@ -35,7 +35,8 @@ def npz(name: str, path: str, *, x: str = "", y: str = "", layout: str = "nhwc")
   `labels.as_integers`. Without test examples, a random fifth of the examples (at most 10,000), drawn with a fixed seed,
   becomes the test set. Arrays of Python objects are refused. Examples can be streamed from archives of `numpy.savez`,
   but not from archives of `numpy.savez_compressed`. Targets, masks and weights of the examples (see `loss_columns`) are
-  target_train, mask_train, weight_train, and the same names with _test.
+  target_train, mask_train, weight_train, and the same names with _test. lengths_train and lengths_test are the lengths
+  of padded series (see `lengths`).
 
   Args:
     name: Name of the source.
@@ -228,7 +229,7 @@ def _train_and_test(
 def _loss_columns(
   stored: Mapping[str, lazy_arrays.LazyArray], names: Mapping[str, str], layout: str, where: str
 ) -> dict[str, lazy_arrays.MaybeLazy]:
-  """Returns the targets, masks and weights {"train_mask": array, ...}; raises UserError if their number is wrong."""
+  """Returns {"train_mask": array, ...} for `array_names.OF_LOSS`; raises UserError if a number of rows is wrong."""
   columns = {}
   for role in array_names.OF_LOSS:
     if role not in stored:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays, loss_columns
+from ae_jax.data import lazy_arrays, lengths, loss_columns
 
 Headers = Mapping[str, Callable[[], lazy_arrays.LazyArray]]  # name of an array -> function that reads its header
 
@@ -17,8 +17,8 @@ TRAINING = tuple(names["x_train"] for names in _KNOWN)  # known names of the tra
 _MOST_LISTED = 8  # maximum number of arrays in a message
 
 
-# names of the arrays of targets, masks and weights, which are read if they exist
-OF_LOSS = tuple(f"{name}_{half}" for half in ("train", "test") for name in loss_columns.NAMES)
+# names of the arrays of targets, masks, weights and lengths, which are read if they exist
+OF_LOSS = tuple(f"{name}_{half}" for half in ("train", "test") for name in (*loss_columns.NAMES, lengths.NAME))
 
 
 def choose(headers: Headers, x: str, y: str, where: str) -> dict[str, str]:

@@ -70,7 +70,8 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   size = len(dataset.train)
   labelled = config.model.name in models.LABELLED
   labels = data.label_values(dataset, f"config.model.name={config.model.name!r}") if labelled else ()
-  model = models.build(shape=dataset.shape, compute_dtype=config.compute_dtype, labels=labels, **config.model)
+  inputs = {"shape": dataset.shape, "labels": labels, "masked": "mask" in dataset.column_names}
+  model = models.build(compute_dtype=config.compute_dtype, **inputs, **config.model)
   errors.check(
     config.accumulate <= size, "accumulate", config.accumulate, f"at most {size}, the number of training examples"
   )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ae_jax import data, errors
-from ae_jax.data import lengths, series_folders
+from ae_jax.data import series_folders
 
 RANDOM = np.random.default_rng(0)
 STEPS = (23, 9, 41, 30)
@@ -116,34 +116,3 @@ def test_unread_files_are_named(tmp_path):
   (tmp_path / "notes.txt").write_text("")
   (remark,) = load(path, kind="series").remarks
   assert "not read: notes.txt, other_labels.npy" in remark
-
-
-@pytest.mark.parametrize("lazy", [False, True])
-def test_masks_are_true_until_the_end_of_each_series(tmp_path, lazy):
-  path = folder(tmp_path)
-  arrays = series_folders.read(path, 0, {})
-  if not lazy:
-    arrays["train"] = arrays["train"][:]
-  (remark,) = lengths.to_masks(arrays, "data")
-  assert remark == "data: series of 9 to 41 steps, padded to 41; padding does not count in the loss"
-  mask = arrays["train_mask"][:]
-  assert mask.shape == (4, 41, 2)
-  np.testing.assert_array_equal(mask.sum(1), np.array(STEPS)[:, None] * [1, 1])
-  assert (np.diff(mask.astype(int), axis=1) <= 0).all()
-
-
-@pytest.mark.parametrize(
-  ("change", "message"),
-  [
-    ({"train_lengths": np.array([3, 6, 1])}, r"`lengths_train` is 6 in row 1; lengths are from 1 to 5"),
-    ({"train_lengths": np.array([0, 5, 1])}, r"`lengths_train` is 0 in row 0"),
-    ({"train_lengths": np.array([5, 5])}, r"`lengths_train` is int64 \[2\]; expected 3 integers"),
-    ({"train_lengths": np.ones(3)}, r"`lengths_train` is float64 \[3\]; expected 3 integers"),
-    ({"train": np.ones((3, 5, 5, 2))}, "only series have lengths"),
-    ({"test": np.ones((3, 5, 2))}, "contains `lengths_train`, but no `lengths_test`"),
-    ({"train_mask": np.ones((3, 5, 2))}, "contains `lengths_train` and a mask"),
-  ],
-)
-def test_invalid_lengths_are_refused(change, message):
-  with pytest.raises(errors.UserError, match=message):
-    lengths.to_masks({"train": np.ones((3, 5, 2)), "train_lengths": np.array([1, 2, 5]), **change}, "data")
