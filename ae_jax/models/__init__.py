@@ -7,7 +7,7 @@ to reconstructions and is not part of the model.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -44,6 +44,10 @@ FAMILIES = {
   "unet": unet.build,
   "vqvae": vqvae.build,
 }
+
+# Families whose stages follow from the size of the images if config.model.channels is (). The functions map the shape
+# of an example and the options of config.model to the options that `channels=()` stands for.
+AUTOMATIC = {"cnn": convolutional.automatic_options, "unet": unet.automatic_options}
 
 # Number of axes of an example, for families that accept only images (3) or only series (2).
 AXES = {"attention": 3, "cnn": 3, "sequence": 2, "unet": 3, "vqvae": 3}
@@ -229,6 +233,20 @@ class Model:
 
 def _dropout(keys, train):
   return jax.vmap(jax.random.fold_in, (0, None))(keys, _DROPOUT) if train else None
+
+
+def completed(options: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
+  """Returns the options of `config.model` with the stages that follow from the shape of the examples.
+
+  Args:
+    options: `config.model`; it is returned unchanged unless its `channels` are () and its family is in `AUTOMATIC`.
+    shape: Shape of an example.
+  """
+  result = dict(options)
+  name = result.get("name")
+  if result.get("channels") == () and name in AUTOMATIC and len(shape) == AXES[name]:
+    result |= AUTOMATIC[name](tuple(shape), result)
+  return result
 
 
 def build(

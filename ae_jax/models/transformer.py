@@ -6,7 +6,6 @@ to the memory tokens.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -124,8 +123,9 @@ class AttentionDecoder(nn.Module):
   @nn.compact
   def __call__(self, z: Latents, dropout: Keys | None = None) -> Logits:
     (height, width, channels), size = self.shape, self.layers.width
+    count = -(-height // self.patch) * -(-width // self.patch)
     memory = nn.Dense(self.memory * size, name="memory")(z).reshape(z.shape[0], self.memory, size)
-    positions = self.param("positions", _UNIT, (height * width // self.patch**2, size))[None]
+    positions = self.param("positions", _UNIT, (count, size))[None]
     h = positions + self.layers.attention("unpool")(positions, memory)
     h = blocks(self.layers, self.depth, DECODER)(h, dropout)
     patches = attention.Dense(self.patch**2 * channels, name="logits")(nn.RMSNorm()(h))
@@ -133,9 +133,14 @@ class AttentionDecoder(nn.Module):
 
 
 def patchify(x: Float[AnyArray, "batch height width channels"], patch: int) -> Float[AnyArray, "batch patches pixels"]:
-  """Splits images into square patches, row by row: [B, H, W, C] -> [B, H * W / patch**2, patch**2 * C]."""
+  """Splits images into square patches, row by row: [B, H, W, C] -> [B, patches, patch**2 * C].
+
+  Images whose sides are not multiples of `patch` are padded with zeros at the right and the lower edge.
+  """
   batch, height, width, channels = x.shape
-  rows, columns = height // patch, width // patch
+  rows, columns = -(-height // patch), -(-width // patch)
+  if (rows * patch, columns * patch) != (height, width):
+    x = jnp.pad(x, [(0, 0), (0, rows * patch - height), (0, columns * patch - width), (0, 0)])
   squares = x.reshape(batch, rows, patch, columns, patch, channels).swapaxes(2, 3)
   return squares.reshape(batch, rows * columns, patch * patch * channels)
 
@@ -143,10 +148,12 @@ def patchify(x: Float[AnyArray, "batch height width channels"], patch: int) -> F
 def unpatchify(
   patches: Float[AnyArray, "batch patches pixels"], shape: tuple[int, ...], patch: int
 ) -> Float[AnyArray, "batch height width channels"]:
-  """Inverts `patchify`: returns the images [B, *shape]."""
+  """Inverts `patchify`: returns the images [B, *shape] without the padding."""
   height, width, channels = shape
-  squares = patches.reshape(-1, height // patch, width // patch, patch, patch, channels)
-  return squares.swapaxes(2, 3).reshape(-1, *shape)
+  rows, columns = -(-height // patch), -(-width // patch)
+  squares = patches.reshape(-1, rows, columns, patch, patch, channels).swapaxes(2, 3)
+  images = squares.reshape(-1, rows * patch, columns * patch, channels)
+  return images if images.shape[1:3] == (height, width) else images[:, :height, :width]
 
 
 def build(
@@ -169,10 +176,10 @@ def build(
 ) -> AutoencoderModule:
   """Builds the attention autoencoder for images [H, W, C].
 
-  `patch`, the side of a patch in pixels, must divide both sides of the image. `heads` must divide `width`, the number
-  of features of a token. The encoder has `depth` blocks and `queries` learned queries. The decoder has `memory` memory
-  tokens and `decoder_depth` blocks. `scaled` and `qk_norm` are options of `attention.MultiHeadAttention`. `dropout` is
-  the dropout rate in training.
+  `patch` is the side of a patch in pixels; images whose sides are not multiples of it are padded inside the model.
+  `heads` must divide `width`, the number of features of a token. The encoder has `depth` blocks and `queries` learned
+  queries. The decoder has `memory` memory tokens and `decoder_depth` blocks. `scaled` and `qk_norm` are options of
+  `attention.MultiHeadAttention`. `dropout` is the dropout rate in training.
 
   Raises:
     UserError: An option is invalid.
@@ -184,17 +191,9 @@ def build(
     errors.check_flag(f"model.{key}", value)
   attention.check_heads(width, heads)
   check_rate(dropout)
-  _check_patch(patch, shape)
+  errors.check(patch <= max(shape[:2]), "model.patch", patch, f"at most the longer side, {max(shape[:2])}")
   layers = Layers(width, hidden, activations.choose(activation, "activation"), heads, scaled, qk_norm, dropout)
   decoder = AttentionDecoder(shape, patch, decoder_depth, memory, layers)
   return bottlenecks.build_autoencoder(
     bottleneck, latent, lambda outputs: AttentionEncoder(outputs, patch, depth, queries, layers), decoder
   )
-
-
-def _check_patch(patch, shape):
-  """Raises UserError unless `patch` divides both sides of the image."""
-  common = math.gcd(*shape[:2])
-  divisors = ", ".join(str(side) for side in range(1, common + 1) if common % side == 0)
-  wanted = f"a divisor of both sides of the {shape[0]}x{shape[1]} images; use one of {divisors}"
-  errors.check(common % patch == 0, "model.patch", patch, wanted)

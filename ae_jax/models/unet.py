@@ -5,7 +5,7 @@ The layers take images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from ae_jax import errors
 from ae_jax.models import activations, bottlenecks
-from ae_jax.models.convolutional import Conv, count_stages, flat, pool
+from ae_jax.models.convolutional import Conv, automatic_channels, count_stages, flat, pool
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Latents, Logits
 from ae_jax.ops import convolutions, resizing
@@ -133,6 +133,12 @@ def build(
   stage_sizes(shape[:2], len(channels))
   join = errors.choose(SKIPS, skips, "model.skips")
   return UNet(shape, latent, channels, kernel, activations.choose(activation, "activation"), join, dropout)
+
+
+def automatic_options(shape: tuple[int, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the options that `channels=()` stands for: stages that fit the size of the images."""
+  del options
+  return {"channels": automatic_channels(shape[:2], lambda side: side // 2)}
 
 
 def stage_sizes(size: tuple[int, ...], stages: int) -> tuple[tuple[int, ...], ...]:
