@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import kinds, lazy_arrays, placements, ranges, sources, standardisation, windows
+from ae_jax.data import kinds, lazy_arrays, patches, placements, ranges, sources, standardisation, windows
 from ae_jax.data import one_class as one_classes
 from ae_jax.data import scaling as scalings
 from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values
@@ -29,6 +29,7 @@ def load(
   window: int = 0,
   stride: int = 0,
   scale: str = "none",
+  patch: tuple = (),
   **options: Any,
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
@@ -49,6 +50,7 @@ def load(
     window: Length of the windows that are cut from a long record; 0 for none. See `windows.cut`.
     stride: Distance between the starts of windows, in steps.
     scale: "none", or "standard" to standardise the examples; see `standardisation.standardise`.
+    patch: (height, width) of the patches that are cut from images, or (); see `patches.cut`.
     **options: Keys that only some sources take; see `sources.DEFAULTS`.
 
   Raises:
@@ -59,6 +61,7 @@ def load(
   kinds.check(kind)
   windows.check(name, kind, window, stride)
   standardisation.check(scale, range)
+  patches.check(patch)
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
   arrays = sources.read(name, path, options)
@@ -71,6 +74,7 @@ def load(
   decide = functools.partial(placements.decide, placement, budget_gib)
   found = _load_and_convert(arrays, dtype, range, decide, where)
   label, class_notes = one_classes.select(one_class, arrays, known["held_out"], known["class_names"], where)
+  patch_notes = patches.cut(arrays, patch, where)
   decision = _place(arrays, decide, where)
   arrays |= {half: _with_range_check(arrays[half], range, half, where) for half in ("train", "test")}
   notes = _remarks_on_values(name, arrays["train"], found, range, where)
@@ -83,7 +87,7 @@ def load(
     streams=decision.streams,
     placement=decision.words,
     factor_values=known["factor_values"] or {},
-    remarks=(*(known["remarks"] or ()), *notes, *class_notes),
+    remarks=(*(known["remarks"] or ()), *notes, *class_notes, *patch_notes),
     class_names=known["class_names"],
     scaling=None if found.is_usual else found,
     **({"train_labels": None, "test_labels": None} | arrays),
