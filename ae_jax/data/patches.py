@@ -8,7 +8,7 @@ from ae_jax import errors
 from ae_jax.data import lazy_arrays
 
 
-def check(patch: tuple[int, ...]) -> None:
+def check(patch: tuple) -> None:
   """Raises UserError unless `config.data.patch` is (), (height, width) or (side,)."""
   valid = isinstance(patch, tuple) and len(patch) <= 2 and all(type(side) is int and side > 0 for side in patch)
   errors.check(valid, "data.patch", patch, "(height, width) or ()")
