@@ -10,11 +10,6 @@ checked. --out writes a picture of random examples; without it, no file is writt
 cannot be used; the message says why.
 """
 
-import pathlib
-import shlex
-from typing import Any
-
-import numpy as np
 from absl import flags
 
 from ae_jax import cli, errors
@@ -23,9 +18,6 @@ from ae_jax.system import paths
 flags.adopt_module_key_flags(cli)
 
 _OUT = flags.DEFINE_string("out", "", "PNG file to write with a picture of random examples; its name must end in .png.")
-_FAMILIES = {"table": "dense", "series": "sequence", "images": "cnn", "volumes": "dense"}  # kind -> shipped config
-_SMALLEST = 8  # smallest side of images that the convolutional model takes
-_PER_CLASS, _MOST_CLASSES, _UNLABELLED = 10, 10, 100  # numbers of examples in the picture
 
 
 def main(arguments: list[str]) -> None:
@@ -47,56 +39,12 @@ def main(arguments: list[str]) -> None:
     given = "" if path == found.name else path
     dataset = data.load(found.name, given, **({"range": "unit"} | result.options))  # checks the printed command
     if out:
-      _draw(out, dataset, path)
+      from ae_jax.report import contact_sheet
+
+      with errors.convert_os_errors(f"--out={out}"):
+        contact_sheet.draw(out, dataset, f"training examples of {path}")
       print(f"picture of examples: {out}")
-    print(f"to train: {_command(found.name, given, result)}")
-
-
-def _command(name: str, path: str, result: Any) -> str:
-  """Returns the command that trains on the data."""
-  family = _FAMILIES[result.kind]
-  if family == "cnn" and min(result.shape[:2]) < _SMALLEST:
-    family = "dense"
-  flags_of_data = {"path": path, **result.options} if path else result.options
-  arguments = [f"--config={family}:{name}"]
-  arguments += [f"--config.data.{key}={_text(value)}" for key, value in flags_of_data.items()]
-  if "range" in result.options:
-    arguments.append("--config.objective.likelihood=gaussian")
-  return shlex.join(["ae_jax", "train", *arguments])
-
-
-def _text(value: Any) -> str:
-  return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _draw(out: pathlib.Path, dataset: Any, path: str) -> None:
-  """Saves a picture of random training examples, with one row for each class."""
-  from ae_jax.data import lazy_arrays, ranges
-  from ae_jax.evaluators import figures
-  from ae_jax.report import pictures
-
-  generator, title = np.random.default_rng(0), f"training examples of {path}"
-  rows = {}
-  values = dataset.train_labels
-  values = np.zeros(len(dataset.train), int) if values is None else lazy_arrays.read_all(values)
-  is_labelled = len(np.unique(values)) > 1
-  for label in np.unique(values)[:_MOST_CLASSES]:
-    members = np.flatnonzero(values == label)
-    size = min(len(members), _PER_CLASS if is_labelled else _UNLABELLED)
-    examples = lazy_arrays.read_rows(dataset.train, np.sort(generator.choice(members, size, replace=False)))
-    rows[dataset.class_name(label)] = ranges.normalise(examples, dataset.value_range)
-  if is_labelled:
-    figure = figures.ExampleRows(title, {name: _padded(examples, dataset.span.low) for name, examples in rows.items()})
-  else:
-    figure = figures.Gallery(title, next(iter(rows.values())))
-  with errors.convert_os_errors(f"--out={out}"):
-    pictures.draw(out, figures.displayed(figure, dataset.kind), dataset.value_range)
-
-
-def _padded(examples: np.ndarray, value: float) -> np.ndarray:
-  """Returns `_PER_CLASS` examples; the missing ones have a constant value."""
-  missing = np.full((_PER_CLASS - len(examples), *examples.shape[1:]), value, examples.dtype)
-  return np.concatenate([examples, missing])
+    print(f"to train: {inspection.command(found.name, given, result)}")
 
 
 def run() -> None:

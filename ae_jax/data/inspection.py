@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ _MOST_BYTES = 2**32  # of a larger set of examples, evenly spaced examples of th
 _MOST_CLASSES = 10  # maximum number of classes in a line
 _MOST_EXAMPLES = 5  # maximum number of examples in a line
 _CHANNELS = 8  # arrays [N, T, C] of floats with fewer columns than this are taken as series
+_FAMILIES = {"table": "dense", "series": "sequence", "images": "cnn", "volumes": "dense"}  # kind -> shipped config
+_SMALLEST = 8  # smallest side of images that the convolutional model takes
 _ELEMENTS = {"table": "columns", "series": "elements", "images": "pixels", "volumes": "voxels"}
 
 
@@ -105,6 +108,23 @@ def inspect(found: detection.Found, path: str) -> Inspection:
   lines = [*found.lines, f"examples: {sizes}", *_on_values(arrays, halves, kind), _on_labels(arrays)]
   lines += [*_on_faults(halves, names, kind), *_on_duplicates(halves), *(arrays.get("remarks") or ())]
   return Inspection(lines, options | _range_options(halves, arrays["train"].dtype, kind), kind, shape)
+
+
+def command(name: str, path: str, result: Inspection) -> str:
+  """Returns the command that trains on the data of a source; `path` is "" for a built-in data set."""
+  family = _FAMILIES[result.kind]
+  if family == "cnn" and min(result.shape[:2]) < _SMALLEST:
+    family = "dense"
+  flags_of_data = {"path": path, **result.options} if path else result.options
+  arguments = [f"--config={family}:{name}"]
+  arguments += [f"--config.data.{key}={_text(value)}" for key, value in flags_of_data.items()]
+  if "range" in result.options:
+    arguments.append("--config.objective.likelihood=gaussian")
+  return shlex.join(["ae_jax", "train", *arguments])
+
+
+def _text(value: Any) -> str:
+  return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _looks_like_series(train: lazy_arrays.MaybeLazy) -> bool:

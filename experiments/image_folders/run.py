@@ -4,7 +4,8 @@
   python -m experiments.image_folders.run --count=1000 --rounds=5
 
 Writes the files to a temporary folder, prints a line for each round, and writes results.json to this folder. The rounds
-alternate between the contestants, because other programs may use the machine. Every contestant returns uint8 images of
+alternate between the contestants, because other programs may use the machine, and the seconds of the processors are
+measured beside the elapsed seconds. Every contestant returns uint8 images of
 64x64 pixels. Pillow reads full images as most programs do (`pillow`), or at a reduced scale as ae_jax does
 (`pillow, reduced`).
 """
@@ -61,7 +62,7 @@ def with_ae_jax(folder):
 
 
 def measure(folder, rounds):
-  """Returns {contestant: seconds of each round}."""
+  """Returns {contestant: [elapsed seconds and processor seconds of each round]}."""
   cache = pathlib.Path(os.environ["AE_JAX_CACHE"])
   contestants = {
     "ae_jax": lambda: (shutil.rmtree(cache, ignore_errors=True), with_ae_jax(folder)),
@@ -72,11 +73,17 @@ def measure(folder, rounds):
   seconds = {name: [] for name in contestants}
   for number in range(rounds):
     for name, contestant in contestants.items():
-      start = time.perf_counter()
+      start = time.perf_counter(), time.process_time()
       contestant()
-      seconds[name].append(round(time.perf_counter() - start, 3))
-    print(f"round {number}: " + ", ".join(f"{name} {values[-1]:.2f} s" for name, values in seconds.items()), flush=True)
+      end = time.perf_counter(), time.process_time()
+      seconds[name].append([round(after - before, 3) for before, after in zip(start, end, strict=True)])
+      print(f"round {number}: {name} {seconds[name][-1][0]} s, {seconds[name][-1][1]} s of processors", flush=True)
   return seconds
+
+
+def ratio_of(theirs, ours, position):
+  """Returns the ratios of the rounds, for one of the two measurements."""
+  return [each[position] / own[position] for each, own in zip(theirs, ours, strict=True)]
 
 
 def main(arguments):
@@ -91,8 +98,9 @@ def main(arguments):
     with_pillow(folder, reduced=True)  # the files are then in the page cache for all contestants
     seconds = measure(folder, options["rounds"])
   ratios = {
-    name: round(statistics.median(theirs / ours for theirs, ours in zip(values, seconds["ae_jax"], strict=True)), 3)
+    f"{name}, {unit}": round(statistics.median(ratio_of(values, seconds["ae_jax"], position)), 3)
     for name, values in seconds.items()
+    for position, unit in enumerate(("elapsed", "processors"))
     if name.startswith("pillow")
   }
   print(f"speed of ae_jax relative to each: {ratios}")

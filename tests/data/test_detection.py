@@ -3,7 +3,6 @@ import pytest
 from PIL import Image
 
 from ae_jax import data, errors
-from ae_jax.data import __main__ as command
 from ae_jax.data import detection, inspection
 
 GENERATOR = np.random.default_rng(0)
@@ -108,17 +107,8 @@ def test_an_empty_folder_and_a_missing_path_end_in_one_line(tmp_path):
 
 def test_the_command_contains_every_option():
   result = inspection.Inspection([], {"size": (64, 48), "range": "real"}, "images", (64, 48, 3))
-  text = command._command("folder", "my photos", result)
+  text = inspection.command("folder", "my photos", result)
   assert text.startswith("ae_jax train --config=cnn:folder '--config.data.path=my photos'")
   assert "--config.data.size=64,48" in text
   assert text.endswith("--config.objective.likelihood=gaussian")
-  assert "dense:folder" in command._command("folder", "p", result._replace(shape=(5, 48, 3)))
-
-
-@pytest.mark.parametrize("labels", [None, np.arange(12) % 2])
-def test_the_picture_is_an_image(tmp_path, labels):
-  arrays = {"x_train": GENERATOR.random((12, 9, 7, 3))} | ({} if labels is None else {"y_train": labels})
-  dataset = data.load("npz", str(npz(tmp_path / "a.npz", **arrays)), "unit")
-  command._draw(tmp_path / "out.png", dataset, "a.npz")
-  with Image.open(tmp_path / "out.png") as image:
-    assert np.ptp(np.asarray(image)[..., :3]) > 100
+  assert "dense:folder" in inspection.command("folder", "p", result._replace(shape=(5, 48, 3)))
