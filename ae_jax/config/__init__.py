@@ -139,6 +139,8 @@ _ADDED = {
   "data.channels": 0,
   "data.on_bad": "error",
   "data.exif_orientation": False,
+  "data.follow_links": False,
+  "data.patch": [],
   "data.x": "",
   "data.y": "",
   "data.layout": "nhwc",

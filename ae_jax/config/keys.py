@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 LABEL = (int, str)  # types of a label or class name, as a type of ml_collections
+OWN_DATA = ("npz", "npy", "folder", "hdf5")  # data sets of images of any size, which the user provides
 ANALYSES = ("latent", "probe", "robustness", "generation")  # evaluators of every trained model by default
 
 
@@ -39,16 +40,16 @@ def base(data: str) -> ConfigDict:
 def _add_data(config: ConfigDict, data: str) -> None:
   """Adds the keys of the data set."""
   config.data = ConfigDict()
-  # mnist_5k, digits, factors, npz, npy, folder (of images), heartbeats, ucr, or the name of an image data set in
+  # mnist_5k, digits, factors, npz, npy, hdf5, folder (of images), heartbeats, ucr, or the name of an image data set in
   # TensorFlow Datasets (TFDS), such as mnist.
   config.data.name = data
-  # Path of the file or folder for npz, npy, folder and ucr, or the data folder of TFDS. "" for TFDS: $TFDS_DATA_DIR, or
-  # the default folder of TFDS.
+  # Path of the file or folder for npz, npy, hdf5, folder and ucr, or the data folder of TFDS. "" for TFDS:
+  # $TFDS_DATA_DIR, or the default folder of TFDS.
   config.data.path = ""
   # Value range of the examples: unit [0, 1], symmetric [-1, 1] or real. It determines the output activation.
   config.data.range = "unit"
-  # Kind of the examples in npz and npy files: table [N, columns], series [N, T, C], images [N, H, W, C] or volumes
-  # [N, D, H, W, C]; auto chooses by the number of axes: 2 table, 3 or 4 images, 5 volumes.
+  # Kind of the examples in npz, npy and hdf5 files: table [N, columns], series [N, T, C], images [N, H, W, C] or
+  # volumes [N, D, H, W, C]; auto chooses by the number of axes: 2 table, 3 or 4 images, 5 volumes.
   config.data.kind = "auto"
   # Length of the windows, in time steps, that are cut from a long record [T, C] in an npz or npy file, or from several
   # records in a folder of npy files; the windows are the examples. The last fifth of each record is the test set. 0:
@@ -81,11 +82,16 @@ def _add_data(config: ConfigDict, data: str) -> None:
   config.data.channels = 0
   config.data.on_bad = "error"  # what to do with damaged image files of a folder: error, or skip (leave them out)
   config.data.exif_orientation = True  # whether the images of a folder are rotated as their EXIF orientation says
-  # Name of the array of examples in an npz file or a folder of npy files. "": x_train, or train_images as in MedMNIST.
+  config.data.follow_links = False  # whether links in a folder to files and folders outside it are followed
+  # Size of the patches that are cut from images and are the examples, as height,width or as one side of a square. They
+  # do not overlap; what remains at the right and lower edge is not used. (): no patches.
+  config.data.patch = ()
+  # Name of the array of examples in an npz or hdf5 file or a folder of npy files. "": x_train, or train_images as in
+  # MedMNIST.
   config.data.x = ""
   # Name of the array of labels of these examples. "": y_train or train_labels, or no labels if config.data.x is set.
   config.data.y = ""
-  config.data.layout = "nhwc"  # order of the axes of images in npz and npy: nhwc (channels last) or nchw
+  config.data.layout = "nhwc"  # order of the axes of images in array files: nhwc (channels last) or nchw
 
 
 def _add_objective(config: ConfigDict) -> None:

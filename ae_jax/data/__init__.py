@@ -12,6 +12,7 @@ from ae_jax.data import (
   lazy_arrays,
   lengths,
   loss_columns,
+  patches,
   placements,
   ranges,
   series_folders,
@@ -46,6 +47,7 @@ def load(
   window: int = 0,
   stride: int = 0,
   scale: str = "none",
+  patch: tuple = (),
   **options: Any,
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
@@ -66,6 +68,7 @@ def load(
     window: Length of the windows that are cut from a long record; 0 for none. See `windows.cut`.
     stride: Distance between the starts of windows, in steps.
     scale: "none", or "standard" to standardise the examples; see `standardisation.standardise`.
+    patch: (height, width) of the patches that are cut from images, or (); see `patches.cut`.
     **options: Keys that only some sources take; see `sources.DEFAULTS`.
 
   Raises:
@@ -76,6 +79,7 @@ def load(
   kinds.check(kind)
   windows.check(name, kind, window, stride)
   standardisation.check(scale, range)
+  patches.check(patch)
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
   if series_folders.applies(name, path, kind, window, options.get("x", "")):
@@ -92,6 +96,7 @@ def load(
   decide = functools.partial(placements.decide, placement, budget_gib)
   found = _load_and_convert(arrays, dtype, range, decide, where)
   label, class_notes = one_classes.select(one_class, arrays, known["held_out"], known["class_names"], where)
+  patch_notes = patches.cut(arrays, patch, where)
   decision = _place(arrays, decide, where)
   arrays |= {name: _with_range_check(arrays[name], range, name, where) for name in loss_columns.of_examples(arrays)}
   notes = _remarks_on_values(name, arrays["train"], found, range, where)
@@ -105,7 +110,7 @@ def load(
     streams=decision.streams,
     placement=decision.words,
     factor_values=known["factor_values"] or {},
-    remarks=(*(known["remarks"] or ()), *notes, *class_notes),
+    remarks=(*(known["remarks"] or ()), *notes, *class_notes, *patch_notes),
     class_names=known["class_names"],
     columns=loss_columns.pop(arrays),
     scaling=None if found.is_usual else found,

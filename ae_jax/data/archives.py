@@ -4,14 +4,14 @@ Nothing is unpickled, and nothing is unpacked to disk. A memory map reads only t
 archive are verified only when it is read whole.
 """
 
+import contextlib
 import functools
 import math
 import os
 import pathlib
 import struct
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,18 +45,26 @@ def npz(name: str, path: str, *, x: str = "", y: str = "", layout: str = "nhwc")
     y: Name of the array of their labels; "" for the known names, if `x` is "" too.
     layout: Order of the axes of images, a key of `LAYOUTS`.
   """
-  where = _where(name, path, ".npz file")
+  where = where_of(name, path, ".npz file")
+  with _members(path, where) as read:
+    names = array_names.choose(read, x, y, where)
+    stored = {role: read[array]() for role, array in names.items() if array in read}
+  listed = ", ".join(names.values())
+  notes = remarks.not_read(where, read.keys() - set(names.values()), f"the arrays that are read are {listed}")
+  return train_and_test(stored, names, layout, where, notes)
+
+
+@contextlib.contextmanager
+def _members(path: str, where: str) -> Iterator[array_names.Headers]:
+  """Yields {name of an array: function that reads its header} of an archive, which is open inside the context."""
   with _convert_errors(where), open(path, "rb") as file:
     if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
       raise errors.UserError(f"{where}: is a single array, not an archive; set config.data.name=npy")
     with zipfile.ZipFile(file) as archive:
-      members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-      read = {key: functools.partial(_member, path, file, archive, info, where) for key, info in members.items()}
-      names = array_names.choose(read, x, y, where)
-      stored = {role: read[array]() for role, array in names.items() if array in read}
-  listed = ", ".join(names.values())
-  notes = remarks.not_read(where, members.keys() - set(names.values()), f"the arrays that are read are {listed}")
-  return _train_and_test(stored, names, layout, where, notes)
+      yield {
+        info.filename.removesuffix(".npy"): functools.partial(_member, path, file, archive, info, where)
+        for info in archive.infolist()
+      }
 
 
 def npy(name: str, path: str, *, x: str = "", y: str = "", layout: str = "nhwc") -> dict[str, Any]:
@@ -64,25 +72,48 @@ def npy(name: str, path: str, *, x: str = "", y: str = "", layout: str = "nhwc")
 
   The arguments are those of `npz`; `x` and `y` are for folders only.
   """
-  where = _where(name, path, ".npy file or folder of .npy files")
+  where = where_of(name, path, ".npy file or folder of .npy files")
   if not os.path.isdir(path):
     for key, value in (("x", x), ("y", y)):
       errors.check(not value, f"data.{key}", value, f"empty, because {path} is a single array")
     with _convert_errors(where):
       stored = {"x_train": _file(pathlib.Path(path), where)}
-    return _train_and_test(stored, {"x_train": "x_train"}, layout, where)
+    return train_and_test(stored, {"x_train": "x_train"}, layout, where)
   with _convert_errors(where):
-    files = sorted(remarks.visible(path))
-    paths = {file.removesuffix(".npy"): pathlib.Path(path, file) for file in files if file.endswith(".npy")}
-    read = {array: functools.partial(_file, file, where) for array, file in paths.items()}
+    files, read = _files(path, where)
     names = array_names.choose(read, x, y, where)
     stored = {role: read[array]() for role, array in names.items() if array in read}
   expected = [f"{array}.npy" for array in names.values()]
   notes = remarks.not_read(where, set(files) - set(expected), f"the files that are read are {', '.join(expected)}")
-  return _train_and_test(stored, names, layout, where, notes)
+  return train_and_test(stored, names, layout, where, notes)
 
 
-def _where(name: str, path: str, expected: str) -> str:
+def _files(path: str, where: str) -> tuple[list[str], array_names.Headers]:
+  """Returns the names in a folder, and {name of an array: function that reads its header} of its .npy files."""
+  files = sorted(remarks.visible(path))
+  arrays = [file for file in files if file.endswith(".npy")]
+  return files, {
+    file.removesuffix(".npy"): functools.partial(_file, pathlib.Path(path, file), where) for file in arrays
+  }
+
+
+def largest(path: str) -> dict[str, str]:
+  """Returns values of `config.data.x` and `config.data.y` for an archive or a folder of .npy files.
+
+  See `array_names.largest`.
+
+  Raises:
+    UserError: The file or folder cannot be read.
+  """
+  where = f"config.data.path={path!r}"
+  if os.path.isdir(path):
+    with _convert_errors(where):
+      return array_names.largest(_files(path, where)[1])
+  with _members(path, where) as read:
+    return array_names.largest(read)
+
+
+def where_of(name: str, path: str, expected: str) -> str:
   """Returns the prefix of error messages; raises UserError if the file does not exist."""
   splits.check_path(name, path, expected)
   where = f"config.data.path={path!r}"
@@ -91,7 +122,7 @@ def _where(name: str, path: str, expected: str) -> str:
   return where
 
 
-def _convert_errors(where: str) -> AbstractContextManager[None]:
+def _convert_errors(where: str) -> contextlib.AbstractContextManager[None]:
   """Converts exceptions to a one-line UserError; NumPy, zipfile and zlib raise many types for damaged files."""
   return errors.convert_errors(f"{where}: not a readable NumPy file")
 
@@ -192,7 +223,7 @@ def _mapped(
   return lazy_arrays.LazyArray(shape, dtype, read, functools.cache(load))
 
 
-def _train_and_test(
+def train_and_test(
   stored: Mapping[str, lazy_arrays.LazyArray],
   names: Mapping[str, str],
   layout: str,

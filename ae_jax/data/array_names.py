@@ -83,10 +83,21 @@ def _listing(headers: Headers) -> str:
 
 def _flags_to_paste(headers: Headers) -> str:
   """Returns a sentence with the flags that read the largest array as examples, and an array of as many labels."""
+  names = largest(headers)
+  if not names:
+    return "Name the images `x_train`"
+  return "Add " + " ".join(f"--config.data.{key}={name}" for key, name in names.items())
+
+
+def largest(headers: Headers) -> dict[str, str]:
+  """Returns {"x": the largest array of images or series, "y": an array with one label for each}; {} if there is none.
+
+  The key "y" is missing if no array can be its labels.
+  """
   arrays = {name: array for name in headers if (array := _header(headers[name])) is not None}
   candidates = {name: array for name, array in arrays.items() if len(array.shape) >= 3 and array.dtype.kind in "biuf"}
   if not candidates:
-    return "Name the images `x_train`"
+    return {}
   x = max(candidates, key=lambda name: math.prod(candidates[name].shape))
   fitting = [name for name, array in arrays.items() if array.shape in ((len(arrays[x]),), (len(arrays[x]), 1))]
-  return f"Add --config.data.x={x}" + (f" --config.data.y={fitting[0]}" if fitting else "")
+  return {"x": x} | ({"y": fitting[0]} if fitting else {})

@@ -4,14 +4,14 @@ import functools
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ae_jax import errors
 from ae_jax.data import decoding, image_sets, labels, lazy_arrays, remarks, splits
 
-_SUFFIXES = {suffix for suffixes in decoding.FORMATS.values() for suffix in suffixes}
+SUFFIXES = {suffix for suffixes in decoding.FORMATS.values() for suffix in suffixes}
 # lower-case folder name -> "train", "test" or "validation"
 _HALVES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _HALVES |= dict.fromkeys(("val", "valid", "validation"), "validation")
@@ -36,31 +36,62 @@ def folder(name: str, path: str, **options: Any) -> dict[str, Any]:
   """
   chosen = image_sets.options(**options)
   splits.check_path(name, path, "folder of images")
+  where, found = f"config.data.path={path!r}", scan(path, chosen)
+  layout = image_sets.common_layout(found.headers, found.all_files, chosen, where)
+  check = functools.partial(image_sets.check_readable, found.all_files, chosen, where)
+  arrays = {
+    half: image_sets.images(files, layout, chosen, f"{half} {found.version}", check)
+    for half, files in found.files.items()
+  }
+  notes = found.remarks + image_sets.changes(found.headers, found.all_files, chosen, where)
+  return _with_labels(arrays, found.files, found.halves) | {"remarks": notes, "scaled_to_unit": layout.scaled}
+
+
+class Scan(NamedTuple):
+  """What a folder contains, before any pixel is used."""
+
+  halves: dict[str, pathlib.Path]  # {"train": folder} and, if it exists, {"test": folder}
+  files: dict[str, list[str]]  # paths of the images of each half, in the order of the examples
+  headers: list[decoding.Header]  # of all these images
+  version: str  # text that changes whenever a file changes
+  remarks: list[str]  # about files that are not read
+  damaged: int  # number of image files that were left out, because they cannot be read
+
+  @property
+  def all_files(self) -> list[str]:
+    """Paths of the images of all halves, in the order of `headers`."""
+    return [file for paths in self.files.values() for file in paths]
+
+
+def scan(path: str, chosen: image_sets.Options) -> Scan:
+  """Lists the images under a folder and reads their headers.
+
+  Raises:
+    UserError: A file or folder cannot be used, or there are too few images.
+  """
   where, root = f"config.data.path={path!r}", pathlib.Path(path)
   if not root.is_dir():
     raise errors.UserError(f"{where}: folder not found; check the path")
   try:
-    halves, files, version, notes = _listed(root, where)
+    halves, files, version, notes = _listed(root, chosen.follow_links, where)
   except OSError as error:
     raise errors.UserError(f"{where}: {error.filename} cannot be read: {error.strerror}") from None
   _check_counts(files, halves, where)
-  files, headers, left_out = image_sets.readable(files, chosen, version, where)
-  _check_counts(files, halves, where)
-  all_files = [file for paths in files.values() for file in paths]
-  layout = image_sets.common_layout(headers, all_files, chosen, where)
-  check = functools.partial(image_sets.check_readable, all_files, chosen, where)
-  arrays = {half: image_sets.images(paths, layout, chosen, f"{half} {version}", check) for half, paths in files.items()}
-  notes += left_out + image_sets.changes(headers, all_files, chosen, where)
-  return _with_labels(arrays, files, halves) | {"remarks": notes, "scaled_to_unit": layout.scaled}
+  kept, headers, left_out = image_sets.readable(files, chosen, version, where)
+  _check_counts(kept, halves, where)
+  damaged = sum(map(len, files.values())) - len(headers)
+  return Scan(halves, kept, headers, version, notes + left_out, damaged)
 
 
-def _listed(root: pathlib.Path, where: str) -> tuple[dict[str, pathlib.Path], dict[str, list[str]], str, list[str]]:
+def _listed(
+  root: pathlib.Path, follow_links: bool, where: str
+) -> tuple[dict[str, pathlib.Path], dict[str, list[str]], str, list[str]]:
   """Returns the folder of each half, its image files, a text that changes whenever a file changes, and remarks."""
-  skipped = []
+  skipped, inside = [], None if follow_links else root.resolve()
   halves = _train_and_test_folders(root, where)
   for half_folder in {*halves.values()} - {root}:
-    _check_link(half_folder, root.resolve())
-  files = {half: list(_files(half_folder, root.resolve(), skipped)) for half, half_folder in halves.items()}
+    _check_link(half_folder, inside)
+  files = {half: list(_files(half_folder, inside, skipped)) for half, half_folder in halves.items()}
   version = "\n".join([str(root.resolve()), *(_version(file) for paths in files.values() for file in paths)])
   return halves, files, version, _not_read(root, halves, skipped, where)
 
@@ -71,7 +102,7 @@ def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathl
     if len(files[half]) < least:
       raise errors.UserError(
         f"{where}: found {remarks.counted(len(files[half]), 'image')} under {halves[half]}; at least {least} are "
-        f"required, with names that end in {', '.join(sorted(_SUFFIXES))}"
+        f"required, with names that end in {', '.join(sorted(SUFFIXES))}"
       )
 
 
@@ -126,35 +157,42 @@ def _not_read(root: pathlib.Path, halves: Mapping[str, pathlib.Path], skipped: S
 
 def _is_image(file: str) -> bool:
   """Returns whether a file name has the suffix of an image format."""
-  return os.path.splitext(file)[1].lower() in _SUFFIXES
+  return os.path.splitext(file)[1].lower() in SUFFIXES
 
 
-def _files(folder: str | os.PathLike[str], root: pathlib.Path, skipped: list[str]) -> Iterator[str]:
+def _files(
+  folder: str | os.PathLike[str], root: pathlib.Path | None, skipped: list[str], parents: frozenset[str] = frozenset()
+) -> Iterator[str]:
   """Yields the paths of all image files under a folder, sorted by name within each subfolder.
 
-  Appends the names of all other files to `skipped`.
+  Appends the names of all other files to `skipped`. Links are followed to files inside `root`, or all links if it is
+  None. `parents` are the real paths of the folders above.
   """
+  real = os.path.realpath(folder)
+  if real in parents:
+    raise errors.UserError(f"{os.fspath(folder)}: links to {real}, which contains it; remove the link")
   with os.scandir(folder) as entries:
     visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
   for entry in visible:
     _check_link(entry, root)
     if entry.is_dir():
-      yield from _files(entry.path, root, skipped)
+      yield from _files(entry.path, root, skipped, parents | {real})
     elif not _is_image(entry.name):
       skipped.append(entry.name)
     else:
       if not entry.is_file():
-        raise errors.UserError(f"{entry.path}: is a pipe or a device; expected an image file. Remove it")
+        raise errors.UserError(f"{entry.path}: is a pipe, a device or a broken link; expected an image file. Remove it")
       yield entry.path
 
 
-def _check_link(path: pathlib.Path | os.DirEntry, root: pathlib.Path) -> None:
-  """Raises UserError if a path is a link, except to a file inside `root`."""
-  if path.is_symlink():
+def _check_link(path: pathlib.Path | os.DirEntry, root: pathlib.Path | None) -> None:
+  """Raises UserError if a path is a link, except to a file inside `root`; None allows all links."""
+  if root and path.is_symlink():
     target = pathlib.Path(os.path.realpath(path))  # unlike `resolve`, does not fail for a link to itself
     if not (target.is_file() and target.is_relative_to(root)):
       raise errors.UserError(
-        f"{os.fspath(path)}: links to {target}, which is not a file inside {root}; replace the link by a copy"
+        f"{os.fspath(path)}: links to {target}, which is not a file inside {root}; replace the link by a copy, or set "
+        "--config.data.follow_links=True"
       )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import archives, decoding, folders, lazy_arrays, remarks, series, splits, synthetic
+from ae_jax.data import archives, decoding, folders, hdf5, lazy_arrays, remarks, series, splits, synthetic
 from ae_jax.system import cache, paths
 
 NEEDS_NOTHING = "config.data.name=mnist_5k needs no preparation"
@@ -207,6 +207,7 @@ SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
   "factors": synthetic.factors,
   "npz": archives.npz,
   "npy": archives.npy,
+  "hdf5": hdf5.hdf5,
   "folder": folders.folder,
   "ucr": series.ucr,
   "heartbeats": series.heartbeats,
@@ -216,6 +217,13 @@ SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
 DEFAULTS: dict[str, Any] = {
   **{"x": "", "y": "", "layout": "nhwc"},
   **{"size": (), "fit": "stretch", "channels": 0, "on_bad": "error", "exif_orientation": True},
+  **{"follow_links": False},
 }
-_OF_ARRAYS, _OF_IMAGES = ("x", "y", "layout"), ("size", "fit", "channels", "on_bad", "exif_orientation")
-OPTIONS = {"npz": _OF_ARRAYS, "npy": _OF_ARRAYS, "folder": _OF_IMAGES}  # source -> keys that it takes
+_OF_ARRAYS = ("x", "y", "layout")
+_OF_IMAGES = ("size", "fit", "channels", "on_bad", "exif_orientation", "follow_links")
+OPTIONS = {
+  "npz": _OF_ARRAYS,
+  "npy": _OF_ARRAYS,
+  "hdf5": _OF_ARRAYS,
+  "folder": _OF_IMAGES,
+}  # source -> keys that it takes

@@ -7,7 +7,7 @@ to reconstructions and is not part of the model.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ae_jax import errors
-from ae_jax.models.families import BATCH_LAST, FAMILIES, LABELLED, MASKED, ROWS_IN_CACHE, check_kind
+from ae_jax.models.families import AUTOMATIC, AXES, BATCH_LAST, FAMILIES, LABELLED, MASKED, ROWS_IN_CACHE, check_kind
 from ae_jax.models.interface import (
   AutoencoderModule,
   CodeSpec,
@@ -227,6 +227,20 @@ class Model:
 
 def _dropout(keys, train):
   return jax.vmap(jax.random.fold_in, (0, None))(keys, _DROPOUT) if train else None
+
+
+def completed(options: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
+  """Returns the options of `config.model` with the stages that follow from the shape of the examples.
+
+  Args:
+    options: `config.model`; it is returned unchanged unless its `channels` are () and its family is in `AUTOMATIC`.
+    shape: Shape of an example.
+  """
+  result = dict(options)
+  name = result.get("name")
+  if result.get("channels") == () and name in AUTOMATIC and len(shape) in AXES[name]:
+    result |= AUTOMATIC[name](tuple(shape), result)
+  return result
 
 
 def build(

@@ -4,7 +4,7 @@ The layers take images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +17,9 @@ from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examp
 from ae_jax.models.upsampling import Maps, OutputMaps
 from ae_jax.ops import convolutions, resizing
 from ae_jax.types import AnyArray, Columns, Keys
+
+# Rule of `automatic_channels`; for images of 28x28 and 32x32 it gives the stages (16, 32) of the shipped configs.
+_SMALL_ENOUGH, _FEWEST_STAGES, _FIRST_CHANNELS, _MOST_CHANNELS = 8, 2, 16, 128
 
 
 class Conv(nn.Module):
@@ -241,12 +244,45 @@ def _build_tied(shape, latent, channels, kernel, activation, decoder_activation,
   return TiedConv(shape, latent, channels, kernel, activation, decoder_activation, code_activation, spec, dropout)
 
 
+def automatic_options(shape: tuple[int, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the options that `channels=()` stands for: stages that fit the size of the images.
+
+  `decoder_kernels` and `decoder_strides` are shortened if there are fewer stages than numbers.
+
+  Args:
+    shape: Shape (H, W, C) of an image, or (T, C) of a series.
+    options: Options of `build`.
+  """
+  kernel = options["kernel"]
+  errors.check_positive("model.kernel", kernel)
+  channels = automatic_channels(shape[:-1], lambda side: (side - kernel + 1) // 2 or int(side == kernel))
+  decoder = {key: options[key][-len(channels) :] for key in ("decoder_kernels", "decoder_strides")}
+  return {"channels": channels, **decoder}
+
+
+def automatic_channels(size: tuple[int, ...], after_stage: Callable[[int], int]) -> tuple[int, ...]:
+  """Returns the channels of stages that fit the size of the images: 16, 32, 64, 128, 128, ...
+
+  Stages are added until the smaller side is at most 8 pixels, so that the dense layer stays small. There are at least
+  two stages, as for 28x28 images, or one if the images are too small for two.
+
+  Args:
+    size: (height, width) of an image, or (steps,) of a series.
+    after_stage: Maps the side of an image to its side after a stage, or to 0 if it is too small for the stage.
+  """
+  side, stages = min(size), 0
+  while after_stage(side) > 0 and (side > _SMALL_ENOUGH or stages < _FEWEST_STAGES):
+    side, stages = after_stage(side), stages + 1
+  return tuple(min(_FIRST_CHANNELS * 2**stage, _MOST_CHANNELS) for stage in range(max(1, stages)))
+
+
 def stage_sizes(
   shape: tuple[int, ...], kernel: tuple[int, int], stages: int
 ) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
   """Returns the sizes of the images [H, W, C], or of the series [T, C] as images of width 1, in the encoder.
 
   A side of 1 is not pooled.
+
 
   Returns:
     The sizes (height, width) after the convolution of each stage, and the sizes after the pooling of each stage.

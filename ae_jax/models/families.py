@@ -15,6 +15,10 @@ FAMILIES = {
   "vqvae": vqvae.build,
 }
 
+# Families whose stages follow from the size of the examples if config.model.channels is (). The functions map the shape
+# of an example and the options of config.model to the options that `channels=()` stands for.
+AUTOMATIC = {"cnn": convolutional.automatic_options, "unet": unet.automatic_options}
+
 # Numbers of axes of an example, for families that do not accept all kinds: 2 for series, 3 for images.
 AXES = {"attention": (3, 2), "cnn": (3, 2), "sequence": (2,), "unet": (3, 2), "vqvae": (3,)}
 

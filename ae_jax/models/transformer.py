@@ -133,19 +133,20 @@ class AttentionDecoder(nn.Module):
 
 
 def patch_count(shape: tuple[int, ...], patch: int) -> int:
-  """Returns the number of patches of an example: ceil(T / patch) for series (T, C), H * W / patch**2 for images."""
-  return -(-shape[0] // patch) if len(shape) == 2 else shape[0] * shape[1] // patch**2
+  """Returns the number of patches of an image (H, W, C) or of a series (T, C)."""
+  return math.prod(-(-side // patch) for side in shape[:-1])
 
 
 def patchify(x: Examples, patch: int) -> Float[AnyArray, "batch patches values"]:
-  """Splits images into square patches, row by row: [B, H, W, C] -> [B, H * W / patch**2, patch**2 * C].
+  """Splits images into square patches, row by row: [B, H, W, C] -> [B, patches, patch**2 * C].
 
-  Series are split into groups of `patch` steps, with zeros after the last step: [B, T, C] -> [B, ceil(T / patch),
-  patch * C].
+  Images whose sides are not multiples of `patch` are padded with zeros at the right and the lower edge. Series are
+  split into groups of `patch` steps, with zeros after the last step: [B, T, C] -> [B, patches, patch * C].
   """
-  batch, channels = x.shape[0], x.shape[-1]
+  batch, *sides, channels = x.shape
+  if any(side % patch for side in sides):
+    x = jnp.pad(x, [(0, 0), *((0, -side % patch) for side in sides), (0, 0)])
   if x.ndim == 3:
-    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % patch), (0, 0)))
     return x.reshape(batch, -1, patch * channels)
   rows, columns = x.shape[1] // patch, x.shape[2] // patch
   squares = x.reshape(batch, rows, patch, columns, patch, channels).swapaxes(2, 3)
@@ -153,12 +154,14 @@ def patchify(x: Examples, patch: int) -> Float[AnyArray, "batch patches values"]
 
 
 def unpatchify(patches: Float[AnyArray, "batch patches values"], shape: tuple[int, ...], patch: int) -> Examples:
-  """Inverts `patchify`: returns the images or series [B, *shape]."""
+  """Inverts `patchify`: returns the images or series [B, *shape] without the padding."""
   if len(shape) == 2:
     return patches.reshape(patches.shape[0], -1, shape[1])[:, : shape[0]]
   height, width, channels = shape
-  squares = patches.reshape(-1, height // patch, width // patch, patch, patch, channels)
-  return squares.swapaxes(2, 3).reshape(-1, *shape)
+  rows, columns = -(-height // patch), -(-width // patch)
+  squares = patches.reshape(-1, rows, columns, patch, patch, channels).swapaxes(2, 3)
+  images = squares.reshape(-1, rows * patch, columns * patch, channels)
+  return images if images.shape[1:3] == (height, width) else images[:, :height, :width]
 
 
 def build(
@@ -181,11 +184,11 @@ def build(
 ) -> AutoencoderModule:
   """Builds the attention autoencoder for images [H, W, C] or series [T, C].
 
-  `patch`, the side of a patch in pixels, must divide both sides of the image. For series, it is the number of steps of
-  a patch, and the last patch may have fewer. `heads` must divide `width`, the number
-  of features of a token. The encoder has `depth` blocks and `queries` learned queries. The decoder has `memory` memory
-  tokens and `decoder_depth` blocks. `scaled` and `qk_norm` are options of `attention.MultiHeadAttention`. `dropout` is
-  the dropout rate in training.
+  `patch` is the side of a patch in pixels; images whose sides are not multiples of it are padded inside the model. For
+  series, it is the number of time steps of a patch. `heads` must divide `width`, the number of features of a token. The
+  encoder has `depth` blocks and `queries` learned queries. The decoder has `memory` memory tokens and `decoder_depth`
+  blocks. `scaled` and `qk_norm` are options of `attention.MultiHeadAttention`. `dropout` is the dropout rate in
+  training.
 
   Raises:
     UserError: An option is invalid.
@@ -197,20 +200,11 @@ def build(
     errors.check_flag(f"model.{key}", value)
   attention.check_heads(width, heads)
   check_rate(dropout)
-  _check_patch(patch, shape)
+  longest = max(shape[:-1])
+  name = "the longer side" if len(shape) == 3 else "the number of steps of a series"
+  errors.check(patch <= longest, "model.patch", patch, f"at most {name}, {longest}")
   layers = Layers(width, hidden, activations.choose(activation, "activation"), heads, scaled, qk_norm, dropout)
   decoder = AttentionDecoder(shape, patch, decoder_depth, memory, layers)
   return bottlenecks.build_autoencoder(
     bottleneck, latent, lambda outputs: AttentionEncoder(outputs, patch, depth, queries, layers), decoder
   )
-
-
-def _check_patch(patch, shape):
-  """Raises UserError unless `patch` divides both sides of the image, or is at most the number of steps of a series."""
-  if len(shape) == 2:
-    errors.check(patch <= shape[0], "model.patch", patch, f"at most {shape[0]}, the number of steps of a series")
-    return
-  common = math.gcd(*shape[:2])
-  divisors = ", ".join(str(side) for side in range(1, common + 1) if common % side == 0)
-  wanted = f"a divisor of both sides of the {shape[0]}x{shape[1]} images; use one of {divisors}"
-  errors.check(common % patch == 0, "model.patch", patch, wanted)

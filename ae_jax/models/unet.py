@@ -5,7 +5,7 @@ The layers take images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from ae_jax import errors
 from ae_jax.models import activations, bottlenecks, layouts
-from ae_jax.models.convolutional import Conv, count_stages, flat, pool
+from ae_jax.models.convolutional import Conv, automatic_channels, count_stages, flat, pool
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Latents, Logits
 from ae_jax.ops import convolutions, resizing
@@ -134,6 +134,12 @@ def build(
   join = errors.choose(SKIPS, skips, "model.skips")
   function, kernel = activations.choose(activation, "activation"), layouts.square(kernel, shape)
   return UNet(shape, latent, channels, kernel, function, join, dropout)
+
+
+def automatic_options(shape: tuple[int, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the options that `channels=()` stands for: stages that fit the size of the images."""
+  del options
+  return {"channels": automatic_channels(shape[:-1], lambda side: side // 2)}
 
 
 def stage_sizes(shape: tuple[int, ...], stages: int) -> tuple[tuple[int, ...], ...]:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ae_jax.system import paths
+
 # Exceptions of numpy.load for files that are missing, truncated, damaged, or not written by NumPy.
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, MemoryError, zipfile.BadZipFile, zlib.error)
 
@@ -21,7 +23,7 @@ UNREADABLE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, Memo
 def root() -> pathlib.Path:
   """Returns the path of the cache folder. The folder may not exist yet."""
   parent = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-  return pathlib.Path(os.environ.get("AE_JAX_CACHE") or pathlib.Path(parent) / "ae_jax")
+  return paths.local_path("AE_JAX_CACHE", os.environ.get("AE_JAX_CACHE") or pathlib.Path(parent) / "ae_jax")
 
 
 def arrays(name: str, version: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -67,6 +67,7 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   errors.choose(distributed.MODES, config.parallel, "parallel")
   trackers.check(config.trackers)
   dataset = data.load(**config.data) if dataset is None else dataset
+  config = _with_stages(config, dataset)
   size = len(dataset.train)
   labelled = config.model.name in models.LABELLED
   labels = data.label_values(dataset, f"config.model.name={config.model.name!r}") if labelled else ()
@@ -96,6 +97,17 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
     early_stopping,
     remarks=(*dataset.remarks, *dict.fromkeys(remarks)),
   )
+
+
+def _with_stages(config: configs.ConfigDict, dataset: data.Dataset) -> configs.ConfigDict:
+  """Returns the config with the stages of the model that follow from the size of the images; see `models.completed`.
+
+  A run stores this config, so that a later version with another rule trains and loads the same model.
+  """
+  options = models.completed(config.model, dataset.shape)
+  if options == dict(config.model):
+    return config
+  return configs.ConfigDict(config.to_dict() | {"model": options}).lock()
 
 
 def check_memory(experiment: Experiment, devices: int) -> None:

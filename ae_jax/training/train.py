@@ -35,7 +35,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
   mesh = distributed.mesh()
   experiment = setup.build_experiment(config, mesh.size)
   setup.check_memory(experiment, mesh.size)
-  dataset = experiment.dataset
+  config, dataset = experiment.config, experiment.dataset
   description = run_folder.describe(config, dataset, experiment.model, mesh.devices.flat)
   with contextlib.ExitStack() as stack, memory.explain_out_of_memory():
     received = stack.enter_context(preemption.catch_signals())

@@ -39,6 +39,37 @@ def test_more_stages_need_only_their_channels(decoder, size, channels):
   assert jax.eval_shape(model.decode, model.abstract_variables(), z).shape == (1, *shape)
 
 
+STAGES = (16, 32, 64, 128, 128, 128)
+
+
+@pytest.mark.parametrize(
+  ("size", "cnn", "unet"),
+  [
+    ((3, 5), 1, 1),
+    ((7, 7), 1, 2),
+    *(((side, side), 2, 2) for side in (8, 16, 28, 32, 34)),
+    ((60, 75), 3, 3),
+    ((64, 64), 3, 3),
+    ((75, 101), 3, 4),
+    ((128, 128), 4, 4),
+    ((129, 201), 4, 4),
+    ((224, 224), 5, 5),
+    ((512, 512), 6, 6),
+  ],
+)
+@pytest.mark.parametrize("decoder", ["transposed", "tied"])
+def test_stages_follow_from_the_size(size, cnn, unet, decoder):
+  for name, stages in {"cnn": cnn, "unet": unet}.items():
+    own, shipped = (config_of(name, data).model.to_dict() for data in ("npz", "mnist_5k"))
+    own |= {"decoder": decoder} if name == "cnn" else {}
+    completed = models.completed(own, (*size, 3))
+    assert completed["channels"] == STAGES[:stages]
+    assert models.completed(shipped, (*size, 3)) == shipped
+    model = models.build(shape=(*size, 3), **completed)
+    z = jax.ShapeDtypeStruct((1, 32), np.float32)
+    assert jax.eval_shape(model.decode, model.abstract_variables(), z).shape == (1, *size, 3)
+
+
 @pytest.mark.parametrize(
   ("decoder", "count"),
   [

@@ -56,6 +56,31 @@ def test_patchify_splits_squares_row_by_row_and_unpatchify_inverts_it(shape, pat
   np.testing.assert_array_equal(transformer.unpatchify(patches, shape, patch), x)
 
 
+@pytest.mark.parametrize("shape", [(7, 9, 1), (75, 101, 3), (4, 7, 2)])
+@pytest.mark.parametrize("patch", [4, 7])
+def test_sides_that_are_no_multiples_are_padded_with_zeros(shape, patch):
+  x = images(2, *shape)
+  padding = [(0, 0), (0, -shape[0] % patch), (0, -shape[1] % patch), (0, 0)]
+  patches = transformer.patchify(x, patch)
+  np.testing.assert_array_equal(patches, transformer.patchify(np.pad(x, padding), patch))
+  np.testing.assert_array_equal(transformer.unpatchify(patches, shape, patch), x)
+  model = build(shape, patch=patch)
+  variables = model.init(jax.random.key(0))
+  assert jax.eval_shape(model.reconstruct, variables, x).shape == x.shape
+
+
+def test_images_whose_sides_are_multiples_are_neither_padded_nor_cut():
+  model = build((28, 28, 1), patch=7)
+  program = str(jax.make_jaxpr(model.reconstruct)(model.abstract_variables(), images(2, 28, 28, 1)))
+  assert " pad[" not in program
+  assert " slice[" not in program
+
+
+def test_a_patch_larger_than_the_image_is_refused():
+  with pytest.raises(errors.UserError, match=r"config\.model\.patch=9: must be at most the longer side, 8"):
+    build((6, 8, 1), patch=9)
+
+
 @pytest.mark.parametrize("shape", [(12, 8, 1), (4, 8, 3)])
 @pytest.mark.parametrize(("bottleneck", "outputs"), [("tanh", 3), ("gaussian", 6)])
 @pytest.mark.parametrize("qk_norm", [False, True])
