@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Float64, Int32, Shaped
+from jaxtyping import Bool, Float, Float64, Int32, Shaped
 from ml_collections import ConfigDict
 
 from ae_jax import config as configs
@@ -85,13 +85,13 @@ class Run:
 
     Args:
       x: Examples [N, *shape].
-      **columns: Other inputs of a conditional model, such as `label`.
+      **columns: Other inputs of the model: `label` of a conditional model, or `mask` of the observed elements (of the
+        shape of `x`, or without its axis of channels) of a `sequence` model that was trained with a mask.
 
     Returns:
       Latent codes float32 [N, *code shape], for example [N, latent].
     """
-    x = self.conversion(x).x
-    return self.apply("encode", x, self._checked_columns(len(x), columns))
+    return self.apply("encode", *self._inputs(x, columns))
 
   def encode_indices(self, x: Any, **columns: Any) -> Int32[np.ndarray, "examples ..."]:
     """Returns the codebook indices of examples, for a model with a discrete latent code.
@@ -110,8 +110,7 @@ class Run:
         "encode_indices: the latent code of this run is continuous, not discrete; use encode, or train a model with a "
         "quantised latent code (configs/vqvae.py, or config.model.bottleneck='fsq5')"
       )
-    x = self.conversion(x).x
-    return self.apply("indices", x, self._checked_columns(len(x), columns))
+    return self.apply("indices", *self._inputs(x, columns))
 
   def decode(self, z: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
     """Returns the decoder outputs for latent codes.
@@ -161,7 +160,7 @@ class Run:
     For a DataFrame or a dict of columns, the result is a DataFrame in the units and words of the table. For an array of
     the columns of a table, it is such an array.
     """
-    return table_rows.like(x, self._reconstructions(self.conversion(x), columns), self.schema)
+    return table_rows.like(x, self._reconstructions(*self._converted(x, columns)), self.schema)
 
   def to_frame(self, x: AnyArray) -> Any:
     """Returns examples of a table [N, *shape], such as those of `decode`, as a DataFrame with the columns of the table.
@@ -230,7 +229,8 @@ class Run:
     target = examples.x if target is None else self.conversion(target, mask).x
     if target.shape != examples.x.shape:
       raise errors.UserError(f"target: {len(target)} targets for {len(examples.x)} examples; pass one per example")
-    reconstructions = self.apply("reconstruct", examples.x, self._checked_columns(len(target), columns))
+    inputs = self._checked_columns(len(target), columns, examples.mask)
+    reconstructions = self.apply("reconstruct", examples.x, inputs)
     return np.asarray(losses.squared_error(reconstructions, target, *examples.factors))
 
   def score_record(self, record: AnyArray) -> Float64[np.ndarray, " steps"]:
@@ -264,8 +264,7 @@ class Run:
     Returns:
       {layer name: attention weights float32 [N, heads, queries, keys]}; {} for an encoder without attention.
     """
-    x = self.conversion(x).x
-    return self.attention_of(x, self._checked_columns(len(x), columns))
+    return self.attention_of(*self._inputs(x, columns))
 
   def attention_of(self, x: AnyArray, columns: Columns) -> dict[str, np.ndarray]:
     """Returns the result of `attention` for arguments that are already checked, as in `apply`."""
@@ -275,18 +274,35 @@ class Run:
     """Returns the result of a method of the model for arguments that are already checked; see `inference.apply`."""
     return inference.apply(self.model, self.variables, method, array, columns, self.config.data.range)
 
-  def _checked_columns(self, count: int, columns: Mapping[str, Any]) -> Columns:
-    """Returns the other inputs of the model, {name: int32 [count]}; UserError if an input is missing or unknown."""
+  def _inputs(self, x: Any, columns: Mapping[str, Any]) -> tuple[Float[np.ndarray, "examples ..."], Columns]:
+    """Returns the examples and the other inputs as the model receives them."""
+    converted, columns = self._converted(x, columns)
+    return converted.x, self._checked_columns(len(converted.x), columns, converted.mask)
+
+  def _converted(self, x: Any, columns: Mapping[str, Any]) -> tuple[Converted, dict[str, Any]]:
+    """Returns converted examples, and the other inputs without the mask, which only some models take."""
+    columns = dict(columns)
+    return self.conversion(x, columns.pop("mask", None) if self.model.masked else None), columns
+
+  def _checked_columns(
+    self, count: int, columns: Mapping[str, Any], mask: Bool[np.ndarray, "examples ..."] | None = None
+  ) -> Columns:
+    """Returns the other inputs of the model, {name: array [count, ...]}; UserError if one is missing or unknown.
+
+    If the model reads a mask and `mask` is None, all elements are observed.
+    """
     needed = self.model.columns
     for name in {*columns} - {*needed}:
       known = ", ".join(("x", *needed))
       raise errors.UserError(f"{name}=: the model of this run has no input {name!r}; its inputs are {known}")
-    for name in needed:
-      if name not in columns:
-        inputs = ", ".join(needed)
-        raise errors.UserError(f"{name}= is missing: this run was trained on x and {inputs}; pass {name}=... too")
-    labels = self.model.labels
-    return {name: data.class_indices(columns[name], labels, count, self.class_names) for name in needed}
+    checked = {}
+    if "mask" in needed:
+      checked["mask"] = np.ones((count, *self.model.shape), np.float32) if mask is None else mask.astype(np.float32)
+    if "label" in needed:
+      if "label" not in columns:
+        raise errors.UserError("label= is missing: this run was trained on x and label; pass label=... too")
+      checked["label"] = data.class_indices(columns["label"], self.model.labels, count, self.class_names)
+    return checked
 
   @functools.cached_property
   def conversion(self) -> Conversion:
@@ -296,7 +312,8 @@ class Run:
   def _reconstructions(self, converted: Converted, columns: Mapping[str, Any]) -> Float[np.ndarray, "examples ..."]:
     """Returns the reconstructions of converted examples, in the units of the data."""
     x = converted.x
-    return self.conversion.invert(self.apply("reconstruct", x, self._checked_columns(len(x), columns)))
+    inputs = self._checked_columns(len(x), columns, converted.mask)
+    return self.conversion.invert(self.apply("reconstruct", x, inputs))
 
 
 def make_run(
@@ -363,6 +380,7 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     compute_dtype=config.compute_dtype,
     labels=description["data"].get("label_values", ()),
     groups=description["data"].get("groups", ()),
+    masked=description["data"].get("masked", False),
     **config.model,
   )
   abstract = memory.check_parameters(model)

@@ -190,7 +190,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 # Sections whose options are checked by the functions that use them. For each section: the parameters of these functions
 # that must not be options of the config, and the source of their values.
 _OPEN_SECTIONS = {
-  "model": {"shape": "the data", "compute_dtype": "config.compute_dtype", "labels": "the data", "groups": "the data"},
+  "model": dict.fromkeys(("shape", "labels", "groups", "masked"), "the data")
+  | {"compute_dtype": "config.compute_dtype"},
   "objective": {
     "model": "config.model",
     "value_range": "config.data.range",

@@ -51,8 +51,9 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # Kind of the examples in npz, npy and hdf5 files: table [N, columns], series [N, T, C], images [N, H, W, C] or
   # volumes [N, D, H, W, C]; auto chooses by the number of axes: 2 table, 3 or 4 images, 5 volumes.
   config.data.kind = "auto"
-  # Length of the windows, in time steps, that are cut from a long record [T, C] in an npz or npy file; the windows are
-  # the examples. The last fifth of the record is the test set. 0: each row is an example.
+  # Length of the windows, in time steps, that are cut from a long record [T, C] in an npz or npy file, or from several
+  # records in a folder of npy files; the windows are the examples. The last fifth of each record is the test set. 0:
+  # each row is an example.
   config.data.window = 0
   config.data.stride = 0  # time steps from the start of a window to the start of the next; 0: the length of a window
   # Scaling of the examples: none, standard (each column or channel gets mean 0 and standard deviation 1 over the

@@ -11,11 +11,13 @@ from ae_jax.data import (
   draws,
   kinds,
   lazy_arrays,
+  lengths,
   loss_columns,
   patches,
   placements,
   ranges,
   schema_fit,
+  series_folders,
   sources,
   splits,
   standardisation,
@@ -100,8 +102,11 @@ def load(
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
   decide = functools.partial(placements.decide, placement, budget_gib)
-  options |= {"group": group} | ({"columns": columns} if name in tables.FILES else {})
-  arrays = sources.read(name, path, options, lambda size: decide(size).lazy)
+  if series_folders.applies(name, path, kind, window, options.get("x", "")):
+    arrays = series_folders.read(path, window, options | {"group": group})
+  else:
+    options |= {"group": group} | ({"columns": columns} if name in tables.FILES else {})
+    arrays = sources.read(name, path, options, lambda size: decide(size).lazy)
   draws.check_needed(chosen, arrays, where)
   if window:
     given, shares = splits.present(arrays), {"test": test, "validation": validation}
@@ -110,6 +115,7 @@ def load(
   else:
     drawn = None
     kinds.apply(arrays, kind, name, where)
+    arrays["remarks"] = [*arrays.get("remarks", ()), *lengths.to_masks(arrays, where)]
   table = schema_fit.table_of(arrays, name, column_kinds, missing)
   if table:
     schema_fit.load_and_check(arrays, table, missing, decide, where)

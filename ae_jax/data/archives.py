@@ -45,7 +45,8 @@ def npz(
   `kinds.with_channels`), and labels are in any form of `labels.as_integers`. Without test examples, they are drawn from
   the training examples (see `draws.divide`). Arrays of Python objects are refused. Examples can be streamed from
   archives of `numpy.savez`, but not from archives of `numpy.savez_compressed`. Targets, masks and weights of the
-  examples (see `loss_columns`) are target_train, mask_train, weight_train, and the same names with _test.
+  examples (see `loss_columns`) are target_train, mask_train, weight_train, and the same names with _test. lengths_train
+  and lengths_test are the lengths of padded series (see `lengths`).
 
   Args:
     name: Name of the source.
@@ -167,6 +168,12 @@ def _member(path: str, file: Any, archive: zipfile.ZipFile, info: zipfile.ZipInf
   return _mapped(path, info.filename, offset, shape, dtype, obstacle, load, where)
 
 
+def file_array(path: pathlib.Path, where: str) -> lazy_arrays.LazyArray:
+  """Returns the array of a .npy file; raises UserError if it cannot be read."""
+  with _convert_errors(f"{where}: {path.name}"):
+    return _file(path, where)
+
+
 def _file(path: pathlib.Path, where: str) -> lazy_arrays.LazyArray:
   """Returns the array of a .npy file as a LazyArray."""
   if path.exists() and not path.is_file():
@@ -277,7 +284,7 @@ def train_and_test(
 def _loss_columns(
   stored: Mapping[str, lazy_arrays.LazyArray], names: Mapping[str, str], layout: str, where: str
 ) -> dict[str, lazy_arrays.MaybeLazy]:
-  """Returns the targets, masks and weights {"train_mask": array, ...}; raises UserError if their number is wrong."""
+  """Returns {"train_mask": array, ...} for `array_names.OF_LOSS`; raises UserError if a number of rows is wrong."""
   columns = {}
   for role in array_names.OF_LOSS:
     if role not in stored:

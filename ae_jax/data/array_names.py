@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays, loss_columns, splits
+from ae_jax.data import lazy_arrays, lengths, loss_columns, splits
 
 Headers = Mapping[str, Callable[[], lazy_arrays.LazyArray]]  # name of an array -> function that reads its header
 
@@ -13,6 +13,7 @@ _KNOWN = (
   {role: role for role in ("x_train", "x_test", "y_train", "y_test")},
   {"x_train": "train_images", "x_test": "test_images", "y_train": "train_labels", "y_test": "test_labels"},
 )
+TRAINING = tuple(names["x_train"] for names in _KNOWN)  # known names of the training examples
 # role -> name of the validation arrays that belong to each set of names; {} is one of `_VALIDATION`
 _KNOWN_VALIDATION = (
   {"x_validation": "x_{}", "y_validation": "y_{}"},
@@ -20,8 +21,8 @@ _KNOWN_VALIDATION = (
 )
 _VALIDATION = ("val", "valid", "validation")
 _MOST_LISTED = 8  # maximum number of arrays in a message
-# roles of the arrays of targets, masks and weights, which are read if they exist
-OF_LOSS = tuple(f"{name}_{half}" for half in splits.HALVES for name in loss_columns.NAMES)
+# roles of the arrays of targets, masks, weights and lengths, which are read if they exist
+OF_LOSS = tuple(f"{name}_{half}" for half in splits.HALVES for name in (*loss_columns.NAMES, lengths.NAME))
 
 
 def choose(
@@ -36,7 +37,7 @@ def choose(
 
 
 def _loss_names(headers: Headers, read_validation: bool) -> dict[str, str]:
-  """Returns {role: name} of the targets, masks and weights that exist, such as {"mask_train": "mask_train"}."""
+  """Returns {role: name} of the targets, masks, weights and lengths that exist: {"mask_train": "mask_train", ...}."""
   names = {}
   for role in OF_LOSS:
     column, _, half = role.partition("_")

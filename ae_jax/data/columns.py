@@ -115,4 +115,8 @@ def model_columns(dataset: Any, half: str, model: Any) -> dict[str, lazy_arrays.
     labels = getattr(dataset, f"{half}_labels")
     indices = lambda part: class_indices(part, model.labels, len(part))
     columns["label"] = lazy_arrays.map_rows(labels, (), np.int32, indices)
+  if "mask" in model.columns:
+    examples, mask = getattr(dataset, half), dataset.column(half, "mask")
+    mask = np.broadcast_to(True, examples.shape) if mask is None else mask
+    columns["mask"] = lazy_arrays.map_rows(mask, model.shape, np.float32, lambda rows: rows.astype(np.float32))
   return columns

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ae_jax import errors
-from ae_jax.models import convolutional, cvae, dense, sequence, tabular, transformer, unet, vqvae
+from ae_jax.models.families import AUTOMATIC, AXES, BATCH_LAST, FAMILIES, LABELLED, MASKED, ROWS_IN_CACHE, check_kind
 from ae_jax.models.interface import (
   AutoencoderModule,
   CodeSpec,
@@ -28,40 +28,22 @@ from ae_jax.models.interface import (
 )
 from ae_jax.ops import losses
 from ae_jax.system import compat
-from ae_jax.types import KINDS, AnyArray, Columns, Keys, Params
+from ae_jax.types import AnyArray, Columns, Keys, Params
 
-__all__ = ["AutoencoderModule", "CodeSpec", "Encoding", "Gaussian", "Model", "Variables", "build"]
+__all__ = [
+  "FAMILIES",
+  "LABELLED",
+  "ROWS_IN_CACHE",
+  "AutoencoderModule",
+  "CodeSpec",
+  "Encoding",
+  "Gaussian",
+  "Model",
+  "Variables",
+  "build",
+]
 
 compat.install()
-
-# config.model.name -> function that builds the module from the shape of an example and the options of config.model.
-FAMILIES = {
-  "attention": transformer.build,
-  "cnn": convolutional.build,
-  "cvae": cvae.build,
-  "dense": dense.build,
-  "sequence": sequence.build,
-  "table": tabular.build,
-  "unet": unet.build,
-  "vqvae": vqvae.build,
-}
-
-# Families whose stages follow from the size of the images if config.model.channels is (). The functions map the shape
-# of an example and the options of config.model to the options that `channels=()` stands for.
-AUTOMATIC = {"cnn": convolutional.automatic_options, "unet": unet.automatic_options}
-
-# Number of axes of an example, for families that accept only images (3), only series (2) or only tables (1).
-AXES = {"attention": 3, "cnn": 3, "sequence": 2, "table": 1, "unet": 3, "vqvae": 3}
-
-# Number of examples whose intermediates fit in the cache of a CPU, measured by experiments/throughput. Families
-# that are not listed are fastest with the whole batch at once.
-ROWS_IN_CACHE = {"attention": 256, "cnn": 64, "vqvae": 64}
-
-# Families conditioned on labels. Their `build` functions take the distinct labels as the second argument.
-LABELLED = {"cvae"}
-
-# Families that compute with the batch as the last axis.
-BATCH_LAST = {"cnn", "unet", "vqvae"}
 
 # config.compute_dtype -> dtype of the module's arithmetic; None uses the dtype of the parameters. Parameters, losses
 # and KL divergences stay float32.
@@ -103,6 +85,11 @@ class Model:
     return self.module.labels
 
   @property
+  def masked(self) -> bool:
+    """True if the model reads the mask of the observed elements."""
+    return "mask" in self.columns
+
+  @property
   def has_posterior(self) -> bool:
     """True if `encode` returns a posterior."""
     return self.module.has_posterior
@@ -119,9 +106,15 @@ class Model:
 
   def init(self, key: Key[Array, ""]) -> Variables:
     """Returns the initial variables, float32 arrays that depend only on the key."""
-    batch = {name: jnp.zeros((1,), jnp.int32) for name in self.columns} | {"weight": jnp.ones((1,), jnp.float32)}
+    batch = {name: jnp.zeros(column.shape, column.dtype) for name, column in self.abstract_columns(1).items()}
+    batch |= {"weight": jnp.ones((1,), jnp.float32)}
     collections = self.module.init(key, jnp.zeros((1, *self.shape), jnp.float32), batch)
     return Variables(collections.get("params", {}), collections.get(_STATE, {}))
+
+  def abstract_columns(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes and dtypes of the columns in `columns` for `rows` examples."""
+    forms = {"label": ((rows,), jnp.int32), "mask": ((rows, *self.shape), jnp.float32)}
+    return {name: jax.ShapeDtypeStruct(*forms[name]) for name in self.columns}
 
   def abstract_variables(self) -> Variables:
     """Returns the shapes and dtypes of the variables without computing the variables."""
@@ -254,7 +247,7 @@ def completed(options: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any
   """
   result = dict(options)
   name = result.get("name")
-  if result.get("channels") == () and name in AUTOMATIC and len(shape) == AXES[name]:
+  if result.get("channels") == () and name in AUTOMATIC and len(shape) in AXES[name]:
     result |= AUTOMATIC[name](tuple(shape), result)
   return result
 
@@ -265,6 +258,7 @@ def build(
   compute_dtype: Any = "float32",
   labels: Sequence[int] = (),
   groups: Sequence[Sequence[Any]] = (),
+  masked: bool = False,
   **options: Any,
 ) -> Model:
   """Builds the `Model` described by `config.model`.
@@ -275,6 +269,7 @@ def build(
     compute_dtype: A key of COMPUTE_DTYPES.
     labels: Distinct labels of the training examples; used only by the families in LABELLED.
     groups: Elements of the categories and booleans of a table, (kind, start, stop); see `losses.Groups`.
+    masked: Whether the data have a mask of the observed elements; used only by the families in MASKED.
     **options: Options of the family, which are the other keys of `config.model`.
 
   Raises:
@@ -282,14 +277,9 @@ def build(
   """
   errors.choose(COMPUTE_DTYPES, compute_dtype, "compute_dtype")
   errors.choose(FAMILIES, name, "model.name")
-  if AXES.get(name, len(shape)) != len(shape):
-    suitable = ", ".join(family for family in FAMILIES if AXES.get(family, len(shape)) == len(shape))
-    raise errors.UserError(
-      f"config.model.name={name!r} takes {KINDS[AXES[name]]}, but these data are {KINDS[len(shape)]}; "
-      f"use one of {suitable}"
-    )
-  arguments = (tuple(shape), tuple(labels)) if name in LABELLED else (tuple(shape),)
-  module = errors.call(FAMILIES, "model", name, *arguments, **options)
+  check_kind(name, tuple(shape))
+  arguments = [tuple(labels)] if name in LABELLED else [masked] if name in MASKED else []
+  module = errors.call(FAMILIES, "model", name, tuple(shape), *arguments, **options)
   return Model(module, tuple(shape), name in BATCH_LAST, compute_dtype, tuple(tuple(group) for group in groups))
 
 

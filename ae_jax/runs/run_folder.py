@@ -33,9 +33,7 @@ def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, dev
   return {
     "format": FORMAT,
     "config": resolved,
-    "data": _describe_data(dataset)
-    | ({"label_values": list(model.labels)} if model.labels else {})
-    | ({"groups": [list(group) for group in model.groups]} if model.groups else {}),
+    "data": _describe_data(dataset) | _describe_inputs(model),
     "code": {"shape": list(model.code.shape), "numbers": model.code.size, "bits": model.code.bits},
     "parameters": model.parameter_count(),
     "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -43,6 +41,13 @@ def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, dev
     "git_commit": _git_commit(),
     "command": shlex.join([pathlib.Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]),
   }
+
+
+def _describe_inputs(model: models.Model) -> dict[str, Any]:
+  """Returns the arguments of `models.build` that depend on the data; only those that differ from their defaults."""
+  inputs: dict[str, Any] = {"label_values": list(model.labels)} if model.labels else {}
+  inputs |= {"groups": [list(group) for group in model.groups]} if model.groups else {}
+  return inputs | ({"masked": True} if model.masked else {})
 
 
 def _describe_data(dataset: data.Dataset) -> dict[str, Any]:

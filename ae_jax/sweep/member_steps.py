@@ -24,7 +24,9 @@ def latent_masks(members: Sequence[grid.Member], widest: grid.Member) -> dict[st
   config, model = widest.experiment.config, widest.experiment.model
   if model.code.size_axis is None:
     return {}
-  wider = models.build(shape=model.shape, labels=model.labels, **{**config.model, "latent": config.model.latent + 1})
+  wider = models.build(
+    shape=model.shape, labels=model.labels, masked=model.masked, **{**config.model, "latent": config.model.latent + 1}
+  )
   abstract, abstract_wider = model.abstract_variables().params, wider.abstract_variables().params
   pairs = zip(jax.tree.leaves(abstract), jax.tree.leaves(abstract_wider), strict=True)
   size_dependent = [leaf.shape != wider_leaf.shape for leaf, wider_leaf in pairs]

@@ -74,9 +74,8 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   objective_options = (config.objective, *(stage["objective"] for stage in config.stages))
   is_mixed = any("likelihood" in options and options["likelihood"] == "mixed" for options in objective_options)
   groups = dataset.schema.groups if is_mixed and dataset.schema else ()
-  model = models.build(
-    shape=dataset.shape, compute_dtype=config.compute_dtype, labels=labels, groups=groups, **config.model
-  )
+  inputs = {"shape": dataset.shape, "labels": labels, "groups": groups, "masked": "mask" in dataset.column_names}
+  model = models.build(compute_dtype=config.compute_dtype, **inputs, **config.model)
   errors.check(
     config.accumulate <= size, "accumulate", config.accumulate, f"at most {size}, the number of training examples"
   )

@@ -163,7 +163,7 @@ def test_tied_decoder_transposes_the_encoder_and_sums_both_gradients():
   params = jax.tree.map(lambda leaf: leaf + 0.05, jax.jit(model.init)(jax.random.key(0)).params)
   rng = np.random.default_rng(0)
   x, probe = (jnp.asarray(rng.normal(size=(4, 12, 15, 2)), jnp.float32) for _ in range(2))
-  encoder = convolutional.ConvEncoder(3, (4, 5), 3, jax.nn.relu, 0.0)
+  encoder = convolutional.ConvEncoder(3, (4, 5), (3, 3), jax.nn.relu, 0.0)
 
   def encode(w):
     stages = {f"Conv_{i}": {"kernel": w[f"kernel_{i}"], "bias": w[f"bias_{i}"]} for i in range(2)}
@@ -201,7 +201,7 @@ def test_tied_decoder_transposes_the_encoder_and_sums_both_gradients():
 def test_monotone_activation_commutes_with_pooling(activation):
   """The encoder pools before the activation, the lecture's after it: the same function of the same parameters."""
   function = activations.ACTIVATIONS[activation]
-  encoder = convolutional.ConvEncoder(3, (4, 5), 3, function, 0.0)
+  encoder = convolutional.ConvEncoder(3, (4, 5), (3, 3), function, 0.0)
   x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 13, 12, 2)), jnp.float32)
   params = jax.tree.map(lambda leaf: leaf + 0.05, encoder.init(jax.random.key(0), x)["params"])
   h = x.transpose(3, 1, 2, 0)
@@ -264,7 +264,7 @@ def test_convolutions_are_shift_equivariant_and_pooling_only_by_its_window():
   """The image has a black border, so that shifting it equals rolling it."""
   image = np.zeros((1, 20, 20, 2), np.float32)
   image[:, 8:12, 8:12] = np.random.default_rng(0).normal(size=(1, 4, 4, 2))
-  layers = [convolutional.Conv(features, 3, convolutions.conv) for features in (4, 5)]
+  layers = [convolutional.Conv(features, (3, 3), convolutions.conv) for features in (4, 5)]
   params = layers[0].init(jax.random.key(0), image), layers[1].init(jax.random.key(1), jnp.zeros((4, 18, 18, 2)))
   params = jax.tree.map(lambda leaf: leaf + 0.1, params)
 

@@ -246,8 +246,3 @@ def test_invalid_options_are_refused(options, message):
   with pytest.raises(errors.UserError) as refusal:
     build(**options)
   assert message in str(refusal.value)
-
-
-def test_series_are_refused():
-  with pytest.raises(errors.UserError, match=r"config\.model\.name='attention' takes images"):
-    build((12, 8))
