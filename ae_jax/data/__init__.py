@@ -151,9 +151,9 @@ def _place(arrays: dict[str, Any], decide: Callable[[int], placements.Placement]
     raise errors.UserError(f"{where}: has {found}; at least 2 are required")
   decision = decide(lazy_arrays.total_bytes(arrays["train"]))
   _check_test_fits(arrays, decision, where)
-  for key in arrays:
+  for key, array in arrays.items():
     if not (decision.lazy and key in ("train", "train_labels")):
-      arrays[key] = lazy_arrays.read_all(arrays[key])
+      arrays[key] = lazy_arrays.read_all(array)
   return decision
 
 

@@ -205,7 +205,9 @@ def build(
   )
 
 
-def _chunk_compiler(experiment, stage, device_data, state, shardings) -> Callable:
+def _chunk_compiler(
+  experiment: setup.Experiment, stage: setup.Stage, device_data: DeviceData, state: TrainState, shardings: Any
+) -> Callable:
   """Returns a function that compiles `steps.train_chunk`.
 
   It accepts further keyword arguments of `steps.train_chunk` and `programs.compile_program`.
@@ -226,7 +228,9 @@ def _chunk_compiler(experiment, stage, device_data, state, shardings) -> Callabl
   )
 
 
-def _compiled_evaluate(experiment, stage, device_data, state) -> Callable:
+def _compiled_evaluate(
+  experiment: setup.Experiment, stage: setup.Stage, device_data: DeviceData, state: TrainState
+) -> Callable:
   """Compiles `steps.evaluate` for the test set."""
   dataset = experiment.dataset
   return programs.compile_program(
@@ -238,7 +242,9 @@ def _compiled_evaluate(experiment, stage, device_data, state) -> Callable:
   )
 
 
-def _static(experiment, stage, device_data, state) -> dict[str, Any]:
+def _static(
+  experiment: setup.Experiment, stage: setup.Stage, device_data: DeviceData, state: TrainState
+) -> dict[str, Any]:
   """Returns the static arguments that `steps.train_chunk` and `steps.evaluate` share."""
   mesh, parallel_state = device_data.replicated.mesh, experiment.config.parallel_state
   return {
@@ -249,7 +255,7 @@ def _static(experiment, stage, device_data, state) -> dict[str, Any]:
   }
 
 
-def _abstract_batches(experiment, device_data) -> tuple:
+def _abstract_batches(experiment: setup.Experiment, device_data: DeviceData) -> tuple:
   """Returns the shapes, dtypes and shardings of the rows and weights of a chunk, counted over all processes."""
   shape = (experiment.batch_schedule.chunk, experiment.batch_schedule.padded_batch_size)
   abstract = functools.partial(jax.ShapeDtypeStruct, sharding=device_data.batch_sharding)
@@ -259,13 +265,21 @@ def _abstract_batches(experiment, device_data) -> tuple:
   return rows, abstract(shape, np.float32)
 
 
-def _fail(experiment, stage, device_data, workdir, compile_guarded_chunk, state, *batches) -> None:
+def _fail(
+  experiment: setup.Experiment,
+  stage: setup.Stage,
+  device_data: DeviceData,
+  workdir: pathlib.Path,
+  compile_guarded_chunk: Callable[[], Callable],
+  state: TrainState,
+  *batches: Any,
+) -> None:
   """Repeats a chunk up to the first step with a non-finite loss or gradient, and calls `_fail_after`."""
   last_finite_state, *_ = compile_guarded_chunk()(state, *batches)
   _fail_after(experiment, stage, distributed.fetch(last_finite_state, device_data.replicated.mesh), workdir)
 
 
-def _fail_after(experiment, stage, state, workdir) -> None:
+def _fail_after(experiment: setup.Experiment, stage: setup.Stage, state: TrainState, workdir: pathlib.Path) -> None:
   """Saves the step that follows `state` as nan.npz in `workdir`, and raises UserError.
 
   The loss or the gradient of this step is not finite.
