@@ -98,6 +98,7 @@ class Run:
 
     Args:
       x: Examples [N, *shape].
+      **columns: Other inputs of a conditional model, such as `label`.
 
     Returns:
       Indices int32 [N, *index shape].
@@ -134,6 +135,7 @@ class Run:
 
     Args:
       indices: Integers [N, *index shape], as returned by `encode_indices`.
+      **columns: Other inputs of a conditional model, such as `label`.
 
     Returns:
       Examples float32 [N, *shape] in the data range of the run.

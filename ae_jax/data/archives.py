@@ -160,8 +160,8 @@ def _member(path: str, file: Any, archive: zipfile.ZipFile, info: zipfile.ZipInf
   offset = info.header_offset + _LOCAL_HEADER + sum(struct.unpack("<HH", file.read(4))) + header
 
   def load():
-    with _convert_errors(where), open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-      return archive[info.filename]
+    with _convert_errors(where), open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+      return arrays[info.filename]
 
   compressed = info.compress_type != zipfile.ZIP_STORED
   obstacle = "is compressed; save it with numpy.savez" if compressed else _FORTRAN if fortran else None

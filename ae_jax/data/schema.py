@@ -157,8 +157,9 @@ class Schema:
     raw: Float[np.ndarray, "rows columns"],
     known: Bool[np.ndarray, "rows columns"],
   ) -> dict[str, float]:
-    """Returns {column: error} of raw rows over the known values: the root of the mean squared error in the unit of the
-    column, or the share of wrong words or booleans. Columns without known values are left out.
+    """Returns {column: error} of raw rows over the known values; columns without known values are left out.
+
+    The error is the root of the mean squared error in the unit of the column, or the share of wrong words or booleans.
     """
     results = {}
     for position, column in enumerate(self.columns):

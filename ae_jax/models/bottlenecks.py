@@ -73,7 +73,9 @@ class VariationalAutoencoder(AutoencoderModule):
     return self.decoder(z, dropout)
 
 
-def _encoded(module: Autoencoder | VariationalAutoencoder, x: Examples, batch: Columns | None, dropout: Keys | None):
+def _encoded(
+  module: Autoencoder | VariationalAutoencoder, x: Examples, batch: Columns | None, dropout: Keys | None
+) -> Any:
   """Returns the outputs of the encoder, which also takes the mask if the module is `masked`."""
   return module.encoder(x, dropout, batch["mask"]) if module.masked else module.encoder(x, dropout)
 

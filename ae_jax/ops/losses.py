@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, Shaped
+from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 _Array = jax.Array | np.ndarray
 _Floats = Float[_Array, "batch ..."]
@@ -47,7 +47,7 @@ def mixed_nats(
   )
 
 
-def _by_group(arrays, groups: Groups, of_numbers: Callable, of_group: Callable) -> jax.Array:
+def _by_group(arrays: PyTree, groups: Groups, of_numbers: Callable, of_group: Callable) -> jax.Array:
   """Applies functions to the elements between the groups and to each group (with its kind), and joins the results."""
   size, end, parts = jax.tree.leaves(arrays)[0].shape[-1], 0, []
   for kind, start, stop in (*groups, ("", None, None)):

@@ -103,7 +103,7 @@ def curves(
   for name, (x, y) in lines.items():
     group = groups[name] if groups else name
     legend.setdefault(group, colour_of[name])
-    renderers.append(_line(chart, name, x, y, colour_of[name], 4 if len(x) <= _MAX_DOTS else 0.1, group))
+    renderers.append(_line(chart, name, (x, y), colour_of[name], 4 if len(x) <= _MAX_DOTS else 0.1, group))
   span = [min(x[0] for x, _ in lines.values()), max(x[-1] for x, _ in lines.values())]
   for name, value in baselines.items():
     label = f"{name}, {value:.4g}"
@@ -139,7 +139,7 @@ def lines(item: figures.Lines) -> Chart:
   if item.x_names:
     chart.xaxis.ticker = list(range(len(item.x_names)))
     chart.xaxis.major_label_overrides = dict(enumerate(item.x_names))
-  renderers = [_line(chart, name, x, y, legend[name], 6, name) for name, (x, y) in points.items()]
+  renderers = [_line(chart, name, (x, y), legend[name], 6, name) for name, (x, y) in points.items()]
   tooltips = [("", "@name"), (item.x_label, "@x{%.4g}"), (item.y_label, "@y{%.4g}")]
   _add_hover(chart, tooltips, renderers=renderers)
   return _exported(chart, legend)
@@ -248,8 +248,9 @@ def _add_hover(
   chart.add_tools(HoverTool(tooltips=list(tooltips), renderers=renderers, formatters=formatters, mode=mode))
 
 
-def _line(chart: figure, name: str, x: np.ndarray, y: np.ndarray, colour: str, size: float | int, group: str) -> Any:
+def _line(chart: figure, name: str, curve: Curve, colour: str, size: float | int, group: str) -> Any:
   """Draws a curve as a line and as points, with two renderers named `group`; returns the renderer of the points."""
+  x, y = curve
   data = {"x": x, "y": y, "name": [name] * len(x)}
   chart.line("x", "y", source=data, color=colour, line_width=2, name=group)
   return chart.scatter("x", "y", source=data, color=colour, size=size, name=group)

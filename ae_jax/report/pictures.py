@@ -233,8 +233,8 @@ def _points(path: pathlib.Path, item: figures.Points, value_range: str) -> None:
     axes.set_title(name, fontsize=8)
     for number, label in enumerate(classes):
       colour = f"C{number}" if few else canvas.shade("turbo", number / (len(classes) - 1))
-      name = labels.class_name(label, item.class_names)
-      axes.scatter(*view[numbers == number].T, s=6, color=colour, label=name, linewidths=0)
+      class_name = labels.class_name(label, item.class_names)
+      axes.scatter(*view[numbers == number].T, s=6, color=colour, label=class_name, linewidths=0)
   if len(classes) > 1 and few:
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=7, markerscale=2)
   figure.savefig(path)

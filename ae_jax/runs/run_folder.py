@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from ae_jax import config as configs
 from ae_jax import data, errors, models
 from ae_jax.data import loss_columns
-from ae_jax.system import paths
+from ae_jax.system import atomic, paths
 from ae_jax.types import KINDS
 
 LOCK = ".lock"  # lock file in a run folder, held by the process that trains in it
@@ -117,15 +117,13 @@ def begin(workdir: pathlib.Path, description: Mapping[str, Any]) -> list[str]:
     UserError: The folder holds a run with another config or other data, or it is not writable. Nothing is changed.
   """
   file = workdir / "config.json"
-  part = workdir / "config.json.part"
   notes, contents = _extension(workdir, description), description
   if not notes and file.exists():
     check_same(workdir, description)
     notes, contents = _moved(workdir, description)
   with errors.convert_os_errors(f"--workdir={workdir}"):
     if notes or not file.exists():
-      part.write_text(json.dumps(contents, indent=2) + "\n")
-      os.replace(part, file)
+      atomic.write_text(file, json.dumps(contents, indent=2) + "\n")
     elif not os.access(workdir, os.W_OK):
       raise PermissionError(13, "Permission denied")
   return notes

@@ -43,7 +43,7 @@ def latent_masks(members: Sequence[grid.Member], widest: grid.Member) -> dict[st
   }
 
 
-def train_chunk(
+def train_chunk(  # noqa: PLR0917 (the arrays of a compiled function are positional)
   state: TrainState,
   examples: Columns,
   rows: jax.Array,
@@ -76,7 +76,7 @@ def train_chunk(
   return dataclasses.replace(new, step=state.step + rows.shape[1]), terms, finite
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0917
   variables: models.Variables,
   step: jax.Array,
   examples: Columns,

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from ae_jax import errors
 from ae_jax.runs import logs, metric_names
 from ae_jax.sweep import grid, trainer
+from ae_jax.system import atomic
 
 Row = dict[str, Any]  # results of a member: name, swept values, status and metrics; see `row`
 Curve = Mapping[int, Sequence[float]]  # latent size -> error of each seed
@@ -81,9 +81,7 @@ def write(workdir: Path, rows: Sequence[Row], results: Mapping[str, Any]) -> Non
   """Writes `rows` and `results` (see `conclusion`) to sweep.json, and `rows` to sweep.csv."""
   names = list(dict.fromkeys(name for row in rows for name in row))
   with errors.convert_os_errors(workdir / "sweep.json"):
-    part = workdir / "sweep.json.part"
-    part.write_text(json.dumps({"members": rows, **results}, indent=1) + "\n")
-    os.replace(part, workdir / "sweep.json")
+    atomic.write_text(workdir / "sweep.json", json.dumps({"members": rows, **results}, indent=1) + "\n")
     with (workdir / "sweep.csv").open("w", newline="") as file:
       table = csv.DictWriter(file, names)
       table.writeheader()

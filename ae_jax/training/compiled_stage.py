@@ -215,7 +215,9 @@ def build(
   )
 
 
-def _chunk_compiler(experiment, stage, device_data, state, shardings) -> Callable:
+def _chunk_compiler(
+  experiment: setup.Experiment, stage: setup.Stage, device_data: DeviceData, state: TrainState, shardings: Any
+) -> Callable:
   """Returns a function that compiles `steps.train_chunk`.
 
   It accepts further keyword arguments of `steps.train_chunk` and `programs.compile_program`.
@@ -236,7 +238,9 @@ def _chunk_compiler(experiment, stage, device_data, state, shardings) -> Callabl
   )
 
 
-def _compile_evaluate(experiment, stage, device_data, state, arguments) -> Callable:
+def _compile_evaluate(
+  experiment: setup.Experiment, stage: setup.Stage, device_data: DeviceData, state: TrainState, arguments: tuple
+) -> Callable:
   """Compiles `steps.evaluate` for its arguments."""
   dataset = experiment.dataset
   return programs.compile_program(
@@ -248,7 +252,9 @@ def _compile_evaluate(experiment, stage, device_data, state, arguments) -> Calla
   )
 
 
-def _static(experiment, stage, device_data, state) -> dict[str, Any]:
+def _static(
+  experiment: setup.Experiment, stage: setup.Stage, device_data: DeviceData, state: TrainState
+) -> dict[str, Any]:
   """Returns the static arguments that `steps.train_chunk` and `steps.evaluate` share."""
   mesh, parallel_state = device_data.replicated.mesh, experiment.config.parallel_state
   return {
@@ -259,7 +265,7 @@ def _static(experiment, stage, device_data, state) -> dict[str, Any]:
   }
 
 
-def _abstract_batches(experiment, device_data) -> tuple:
+def _abstract_batches(experiment: setup.Experiment, device_data: DeviceData) -> tuple:
   """Returns the shapes, dtypes and shardings of the rows and weights of a chunk, counted over all processes."""
   shape = (experiment.batch_schedule.chunk, experiment.batch_schedule.padded_batch_size)
   abstract = functools.partial(jax.ShapeDtypeStruct, sharding=device_data.batch_sharding)
@@ -271,13 +277,21 @@ def _abstract_batches(experiment, device_data) -> tuple:
   return rows, abstract(shape, np.float32)
 
 
-def _fail(experiment, stage, device_data, workdir, compile_guarded_chunk, state, *batches) -> None:
+def _fail(
+  experiment: setup.Experiment,
+  stage: setup.Stage,
+  device_data: DeviceData,
+  workdir: pathlib.Path,
+  compile_guarded_chunk: Callable[[], Callable],
+  state: TrainState,
+  *batches: Any,
+) -> None:
   """Repeats a chunk up to the first step with a non-finite loss or gradient, and calls `_fail_after`."""
   last_finite_state, *_ = compile_guarded_chunk()(state, *batches)
   _fail_after(experiment, stage, distributed.fetch(last_finite_state, device_data.replicated.mesh), workdir)
 
 
-def _fail_after(experiment, stage, state, workdir) -> None:
+def _fail_after(experiment: setup.Experiment, stage: setup.Stage, state: TrainState, workdir: pathlib.Path) -> None:
   """Saves the step that follows `state` as nan.npz in `workdir`, and raises UserError.
 
   The loss or the gradient of this step is not finite.

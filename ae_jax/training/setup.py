@@ -1,6 +1,7 @@
 """Builds the experiment that a config describes, and checks it before anything is compiled or written."""
 
 import dataclasses
+from typing import Any
 
 import optax
 
@@ -124,7 +125,13 @@ def check_memory(experiment: Experiment, devices: int) -> None:
     memory.check_step(experiment.model, stage.objective, stage.optimizer, rows // stage.microbatches, shards)
 
 
-def _stages(config, model, dataset, batch_schedule, devices) -> list[Stage]:
+def _stages(
+  config: configs.ConfigDict,
+  model: models.Model,
+  dataset: data.Dataset,
+  batch_schedule: BatchSchedule,
+  devices: int,
+) -> list[Stage]:
   """Returns the stages in `config.stages`, followed by one stage with `config.epochs` and `config.objective`."""
   stages, first_epoch = [], 0
   pretraining = [(f"config.stages[{number}]: ", stage, ()) for number, stage in enumerate(config.stages)]
@@ -142,7 +149,17 @@ def _stages(config, model, dataset, batch_schedule, devices) -> list[Stage]:
   return stages
 
 
-def _stage(config, model, dataset, batch_schedule, devices, epochs, *, options, scheduled) -> Stage:
+def _stage(
+  config: configs.ConfigDict,
+  model: models.Model,
+  dataset: data.Dataset,
+  batch_schedule: BatchSchedule,
+  devices: int,
+  epochs: range,
+  *,
+  options: Any,
+  scheduled: Any,
+) -> Stage:
   """Returns a training stage; `options` and `scheduled` are the config sections of its objective and schedules."""
   steps = batch_schedule.steps
   built_schedules = schedules.build(scheduled, epochs.start * steps, steps, epochs.stop * steps)

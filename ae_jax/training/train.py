@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import os
+import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -54,7 +56,16 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
   return run.metrics
 
 
-def _training(experiment, description, workdir, mesh, *, profile, received, stack) -> tuple[loop.Training, TrainState]:
+def _training(
+  experiment: setup.Experiment,
+  description: dict[str, Any],
+  workdir: pathlib.Path,
+  mesh: jax.sharding.Mesh,
+  *,
+  profile: bool,
+  received: Callable[[], str],
+  stack: contextlib.ExitStack,
+) -> tuple[loop.Training, TrainState]:
   """Returns the `loop.Training` of a run and the state to start from.
 
   The run starts from the newest checkpoint, or from the initial state if there is no checkpoint.
@@ -87,7 +98,12 @@ def _training(experiment, description, workdir, mesh, *, profile, received, stac
   return training, state
 
 
-def _recorder(experiment, device_data, log, windows) -> loop.Recorder:
+def _recorder(
+  experiment: setup.Experiment,
+  device_data: compiled_stage.DeviceData,
+  log: logs.Log | logs.NullLog,
+  windows: logs.WindowAverages,
+) -> loop.Recorder:
   """Returns the recorder of the model; its baselines are computed at the first evaluation."""
 
   @functools.cache
@@ -101,7 +117,9 @@ def _recorder(experiment, device_data, log, windows) -> loop.Recorder:
   return loop.Recorder(log, windows, metrics, baselines)
 
 
-def _checkpoint(windows, state, records) -> tuple[TrainState, float, dict]:
+def _checkpoint(
+  windows: logs.WindowAverages, state: TrainState, records: Sequence[loop.Record]
+) -> tuple[TrainState, float, dict]:
   """Returns the state, the error by which checkpoints are compared, and the notes to save; see `loop.Training`.
 
   Without an evaluation, the error is infinite, so the checkpoint is never the best one.
@@ -110,7 +128,14 @@ def _checkpoint(windows, state, records) -> tuple[TrainState, float, dict]:
   return state, error, {} if records else {"pending": windows.pending}
 
 
-def _analyze(run, experiment, description, workdir, recorder, received) -> None:
+def _analyze(
+  run: api.Run,
+  experiment: setup.Experiment,
+  description: dict[str, Any],
+  workdir: pathlib.Path,
+  recorder: loop.Recorder,
+  received: Callable[[], str],
+) -> None:
   """Runs the evaluators on the trained run, logs the results, and prints a summary."""
   signals.promise(preemption.ANALYZING)
   check = functools.partial(preemption.stop_analyses, received, workdir)
