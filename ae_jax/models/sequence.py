@@ -25,7 +25,8 @@ from ae_jax.types import AnyArray, Keys
 
 Series = Float[AnyArray, "batch time channels"]
 # states, query, and for masked data which of the states contain an observed step
-StatesAndQuery = tuple[Float[Array, "batch states features"], Float[Array, "batch features"], Steps | None]
+ObservedStates = Bool[AnyArray, "states batch"]
+StatesAndQuery = tuple[Float[Array, "batch states features"], Float[Array, "batch features"], ObservedStates | None]
 
 
 def concat_attention(

@@ -182,7 +182,7 @@ class Objective:
     model: models.Model,
     logits: Float[AnyArray, " batch *shape"],
     x: Float[AnyArray, " batch *shape"],
-    *emphasis: Float[Array, " batch *shape"],
+    *emphasis: Float[AnyArray, " batch *shape"],
   ) -> Float[Array, " batch"]:
     """Returns the reconstruction term [B]; each optional `emphasis` holds a factor for each element of `x`."""
     outputs = functools.partial(model.outputs, value_range=self.value_range)
@@ -209,7 +209,7 @@ def reconstruction_term(
   activation: Callable,
   logits: Float[AnyArray, " batch *shape"],
   x: Float[AnyArray, " batch *shape"],
-  *emphasis: Float[Array, " batch *shape"],
+  *emphasis: Float[AnyArray, " batch *shape"],
 ) -> Float[Array, " batch"]:
   """Returns the reconstruction term [B]; each optional `emphasis` holds a factor for each element of `x`."""
 

@@ -101,7 +101,7 @@ def test_peak_is_the_width_of_the_span_and_never_zero():
 
 @pytest.mark.parametrize("placement", ["memory", "stream"])
 def test_streamed_training_examples_and_labels_stay_lazy(monkeypatch, placement):
-  def source(name, path):
+  def source(name, path, **options):
     halves = {"train": EXAMPLES[:8], "test": EXAMPLES[8:], "train_labels": LABELS[:8], "test_labels": LABELS[8:]}
     return {
       key: lazy_arrays.LazyArray(part.shape, part.dtype, lambda i, part=part: part[i]) for key, part in halves.items()
@@ -123,7 +123,7 @@ def test_path_expands_a_tilde_and_refuses_remote_locations(tmp_path, monkeypatch
   np.savez(tmp_path / "x.npz", x_train=EXAMPLES)
   paths = []
 
-  def stub(name, path, *options):
+  def stub(name, path, **options):
     paths.append(path)
     raise errors.UserError("seen")
 

@@ -22,7 +22,7 @@ def save_files(folder, **arrays):
   return folder
 
 
-UNREAD = ("mask_train", "target_train", "weight_train", "x_val")
+UNREAD = ("embeddings", "masks", "weights", "x_dev")
 
 
 def test_unread_arrays_are_listed_in_one_remark(tmp_path):

@@ -30,7 +30,6 @@ def test_series_are_padded_with_zeros_to_the_longest(tmp_path, channels):
   arrays = series_folders.read(folder(tmp_path, channels=channels), 0, {})
   assert arrays["train"].shape == (4, 41, max(channels, 1))
   np.testing.assert_array_equal(arrays["train_lengths"], STEPS)
-  assert arrays["held_out"].sum() == 1
   for number, row in enumerate(arrays["train"][np.array([0, 3, 1])]):
     file = (0, 3, 1)[number]
     np.testing.assert_array_equal(row[: STEPS[file], 0], 100 * file + np.arange(STEPS[file]))
@@ -45,7 +44,6 @@ def test_sub_folders_are_the_halves_and_labels_are_read(tmp_path):
   assert arrays["test"].shape == (2, 50, 2)
   assert arrays["train_labels"].tolist() == [1, 0, 7, 2]
   assert arrays["test_labels"].tolist() == [0, 1]
-  assert "held_out" not in arrays
 
 
 def test_series_of_one_length_have_no_mask(tmp_path):
@@ -89,7 +87,7 @@ def test_folders_of_the_arrays_of_a_data_set_are_read_as_before(tmp_path):
     ({"a": np.ones(9), "a_labels": np.ones(4)}, "a_labels.npy has 4 labels, but a.npy has 9 steps"),
     ({"a": np.ones(9), "b": np.ones(9), "b_labels": np.ones(9)}, "a_labels.npy is missing"),
     ({"a": np.ones(9), "b": np.ones(9)}, "contains 2 series; provide at least 3"),
-    ({}, "contains no .npy files of training series"),
+    ({}, "contains no .npy files of the train series"),
   ],
 )
 def test_folders_that_do_not_fit_are_refused(tmp_path, files, message):
