@@ -1,6 +1,7 @@
 """Python API of a trained model: `load` reads a run folder and returns a `Run`."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -13,9 +14,11 @@ from ml_collections import ConfigDict
 
 from ae_jax import config as configs
 from ae_jax import data, errors, models
-from ae_jax.data import loss_columns, ranges, standardisation, windows
+from ae_jax.data import ranges, standardisation, table_rows, windows
 from ae_jax.data import scaling as scalings
-from ae_jax.data.standardisation import Standardisation
+from ae_jax.data import schema as schemas
+from ae_jax.data.conversion import Conversion, Converted
+from ae_jax.data.standardisation import ColumnScaling
 from ae_jax.models import inference, memory
 from ae_jax.ops import losses
 from ae_jax.runs import checkpoints, logs, run_folder
@@ -55,8 +58,10 @@ class Run:
     step: Number of optimizer steps at the checkpoint.
     class_names: Name of each label 0, 1, ...; None if the labels have no names.
     scaling: How integers and booleans are converted, if they are not bytes; None otherwise.
-    standardisation: Standardisation of the examples (`config.data.scale`), which the methods apply to examples and undo
-      in outputs; None otherwise.
+    standardisation: Scaling of the examples (`config.data.scale`), which the methods apply to examples and undo in
+      outputs; None otherwise.
+    schema: Columns of a table; None otherwise. The methods of such a run take DataFrames and dicts {column: values}, in
+      any order of the columns, and arrays [N, columns] of numbers. Missing values are treated as in training.
   """
 
   variables: models.Variables
@@ -67,31 +72,33 @@ class Run:
   step: int
   class_names: tuple[str, ...] | None = None
   scaling: scalings.Scaling | None = None
-  standardisation: Standardisation | None = None
+  standardisation: ColumnScaling | None = None
+  schema: schemas.Schema | None = None
 
   @property
   def params(self) -> dict[str, Any]:
     """The trained parameters, as nested dicts of arrays."""
     return self.variables.params
 
-  def encode(self, x: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
+  def encode(self, x: Any, **columns: Any) -> Float[np.ndarray, "examples ..."]:
     """Returns the latent codes of examples.
 
     Args:
       x: Examples [N, *shape].
-      **columns: Other inputs of a conditional model, such as `label`.
+      **columns: Other inputs of the model: `label` of a conditional model, or `mask` of the observed elements (of the
+        shape of `x`, or without its axis of channels) of a `sequence` model that was trained with a mask.
 
     Returns:
       Latent codes float32 [N, *code shape], for example [N, latent].
     """
-    x = self._checked_examples(x)
-    return self.apply("encode", x, self._checked_columns(len(x), columns))
+    return self.apply("encode", *self._inputs(x, columns))
 
-  def encode_indices(self, x: AnyArray, **columns: Any) -> Int32[np.ndarray, "examples ..."]:
+  def encode_indices(self, x: Any, **columns: Any) -> Int32[np.ndarray, "examples ..."]:
     """Returns the codebook indices of examples, for a model with a discrete latent code.
 
     Args:
       x: Examples [N, *shape].
+      **columns: Other inputs of a conditional model, such as `label`.
 
     Returns:
       Indices int32 [N, *index shape].
@@ -104,8 +111,7 @@ class Run:
         "encode_indices: the latent code of this run is continuous, not discrete; use encode, or train a model with a "
         "quantised latent code (configs/vqvae.py, or config.model.bottleneck='fsq5')"
       )
-    x = self._checked_examples(x)
-    return self.apply("indices", x, self._checked_columns(len(x), columns))
+    return self.apply("indices", *self._inputs(x, columns))
 
   def decode(self, z: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
     """Returns the decoder outputs for latent codes.
@@ -122,13 +128,14 @@ class Run:
       raise errors.UserError(
         f"latent codes of shape {z.shape}: the shape must be [N, {', '.join(map(str, shape))}] for this run"
       )
-    return self._unscaled(self.apply("decode", z, self._checked_columns(len(z), columns)))
+    return self.conversion.invert(self.apply("decode", z, self._checked_columns(len(z), columns)))
 
   def decode_indices(self, indices: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
     """Returns the decoder outputs for codebook indices, for a model with a discrete latent code.
 
     Args:
       indices: Integers [N, *index shape], as returned by `encode_indices`.
+      **columns: Other inputs of a conditional model, such as `label`.
 
     Returns:
       Examples float32 [N, *shape] in the data range of the run.
@@ -147,45 +154,72 @@ class Run:
     if indices.size and not 0 <= indices.min() <= indices.max() < code.levels:
       raise errors.UserError(f"indices from {indices.min()} to {indices.max()}: must be from 0 to {code.levels - 1}")
     z = self.apply("lookup", indices.astype(np.int32), {})
-    return self._unscaled(self.apply("decode", z, self._checked_columns(len(z), columns)))
+    return self.conversion.invert(self.apply("decode", z, self._checked_columns(len(z), columns)))
 
-  def reconstruct(self, x: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
-    """Returns the reconstructions float32 [N, *shape] of examples [N, *shape], in the data range of the run."""
-    x = self._checked_examples(x)
-    return self._unscaled(self.apply("reconstruct", x, self._checked_columns(len(x), columns)))
+  def reconstruct(self, x: Any, **columns: Any) -> Any:
+    """Returns the reconstructions float32 [N, *shape] of examples [N, *shape], in the data range of the run.
 
-  def impute(self, x: AnyArray, mask: AnyArray | None = None, **columns: Any) -> Float[np.ndarray, "examples ..."]:
+    For a DataFrame or a dict of columns, the result is a DataFrame in the units and words of the table. For an array of
+    the columns of a table, it is such an array.
+    """
+    return table_rows.like(x, self._reconstructions(*self._converted(x, columns)), self.schema)
+
+  def to_frame(self, x: AnyArray) -> Any:
+    """Returns examples of a table [N, *shape], such as those of `decode`, as a DataFrame with the columns of the table.
+
+    Raises:
+      UserError: The run was not trained on a table.
+    """
+    return table_rows.to_frame(x, self.schema)
+
+  def column_errors(self, x: Any, **columns: Any) -> dict[str, float]:
+    """Returns the reconstruction error of each column of a table, {column: error}.
+
+    The error is the root of the mean squared error in the unit of the column, or for categories and booleans the share
+    of wrong answers. Missing values are left out.
+
+    Raises:
+      UserError: The run was not trained on a table, or an argument is invalid.
+    """
+    raw = table_rows.raw_rows(x, self.schema)
+    outputs = self._reconstructions(self.conversion(x), columns)
+    return self.schema.column_errors(self.schema.decode(outputs), raw, ~np.isnan(raw))
+
+  def impute(self, x: Any, mask: AnyArray | None = None, **columns: Any) -> Any:
     """Returns examples whose elements that were not observed are replaced by their reconstructions.
 
     The model runs once: it sees the elements that were not observed as 0 in the range "real" (the mean, if the run
-    standardises its data) and as black in other ranges, as in training.
+    standardises its data) and as black in other ranges, as in training. The result for a DataFrame or a dict of columns
+    is a DataFrame.
 
     Args:
-      x: Examples [N, *shape].
+      x: Examples [N, *shape], or rows of a table.
       mask: 1 for observed elements and 0 for others, of the shape of `x`; its axis of channels may be missing. None:
-        NaN in `x` marks the elements that were not observed.
+        missing values, NaN in arrays, were not observed.
       **columns: Other inputs of a conditional model, such as `label`.
 
     Returns:
-      Examples float32 [N, *shape] in the data range of the run.
+      Examples float32 [N, *shape] in the data range of the run, or rows of a table in the form of `x`.
     """
-    x = self._with_channels(x)
+    if self.schema is not None:
+      raw, encoded, observed = table_rows.with_gaps(x, mask, self.schema)
+      outputs = self._reconstructions(self.conversion.of_elements(encoded, observed), columns)
+      return table_rows.completed(x, raw, outputs, self.schema)
+    x = self.conversion.with_channels(x)
     if mask is None:
       mask = ~np.isnan(x) if x.dtype.kind == "f" else np.ones(x.shape, bool)
-    mask = loss_columns.observed(x.shape, mask)
-    known = self._in_range(x, mask)
-    completed = self.apply("reconstruct", self._scaled(known, mask), self._checked_columns(len(x), columns))
-    return np.where(mask, known, self._unscaled(completed))
+    converted = self.conversion(x, mask)
+    return np.where(converted.mask, converted.values, self._reconstructions(converted, columns))
 
   def score(
-    self, x: AnyArray, mask: AnyArray | None = None, target: AnyArray | None = None, **columns: Any
+    self, x: Any, mask: AnyArray | None = None, target: Any = None, **columns: Any
   ) -> Float[np.ndarray, " examples"]:
     """Returns the anomaly scores of examples, which are large for examples that differ from the training data.
 
     Args:
-      x: Examples [N, *shape].
+      x: Examples [N, *shape], or rows of a table.
       mask: 1 for the elements that were observed and count, 0 for others, of the shape of `x`; its axis of channels may
-        be missing. None: all elements count.
+        be missing. None: all elements count, except missing values if config.data.missing is "mask".
       target: Examples [N, *shape] with which the reconstructions are compared; None for `x`.
       **columns: Other inputs of a conditional model, such as `label`.
 
@@ -193,15 +227,13 @@ class Run:
       Squared reconstruction errors float32 [N], summed over the elements of an example, in the units of the model:
       if the run standardises its data (config.data.scale), errors are in standard deviations.
     """
-    x = self._with_channels(x)
-    mask = None if mask is None else loss_columns.observed(x.shape, mask)
-    examples = self._checked_examples(x, mask)
-    target = examples if target is None else self._checked_examples(target, mask)
-    if target.shape != examples.shape:
-      raise errors.UserError(f"target: {len(target)} targets for {len(examples)} examples; pass one per example")
-    reconstructions = self.apply("reconstruct", examples, self._checked_columns(len(examples), columns))
-    observed = () if mask is None else (mask.astype(np.float32),)
-    return np.asarray(losses.squared_error(reconstructions, target, *observed))
+    examples = self.conversion(x, mask)
+    target = examples.x if target is None else self.conversion(target, mask).x
+    if target.shape != examples.x.shape:
+      raise errors.UserError(f"target: {len(target)} targets for {len(examples.x)} examples; pass one per example")
+    inputs = self._checked_columns(len(target), columns, examples.mask)
+    reconstructions = self.apply("reconstruct", examples.x, inputs)
+    return np.asarray(losses.squared_error(reconstructions, target, *examples.factors))
 
   def score_record(self, record: AnyArray) -> Float64[np.ndarray, " steps"]:
     """Returns the anomaly score of each time step of a long record, for a run with config.data.window.
@@ -219,7 +251,7 @@ class Run:
     window, stride = self.config.data.window, self.config.data.stride or self.config.data.window
     if not window:
       raise errors.UserError("score_record: the examples of this run are not windows (config.data.window=0); use score")
-    x = self._checked_examples(windows.of_record(np.asarray(record), window, stride, "the record")[:])
+    x = self.conversion(windows.of_record(np.asarray(record), window, stride, "the record")[:]).x
     reconstructions = self.apply("reconstruct", x, self._checked_columns(len(x), {}))
     squares = np.square(reconstructions - x, dtype=np.float64).sum(-1)
     return windows.over_time(squares, stride, len(record))
@@ -234,8 +266,7 @@ class Run:
     Returns:
       {layer name: attention weights float32 [N, heads, queries, keys]}; {} for an encoder without attention.
     """
-    x = self._checked_examples(x)
-    return self.attention_of(x, self._checked_columns(len(x), columns))
+    return self.attention_of(*self._inputs(x, columns))
 
   def attention_of(self, x: AnyArray, columns: Columns) -> dict[str, np.ndarray]:
     """Returns the result of `attention` for arguments that are already checked, as in `apply`."""
@@ -245,67 +276,46 @@ class Run:
     """Returns the result of a method of the model for arguments that are already checked; see `inference.apply`."""
     return inference.apply(self.model, self.variables, method, array, columns, self.config.data.range)
 
-  def _checked_columns(self, count: int, columns: Mapping[str, Any]) -> Columns:
-    """Returns the other inputs of the model, {name: int32 [count]}; UserError if an input is missing or unknown."""
+  def _inputs(self, x: Any, columns: Mapping[str, Any]) -> tuple[Float[np.ndarray, "examples ..."], Columns]:
+    """Returns the examples and the other inputs as the model receives them."""
+    converted, columns = self._converted(x, columns)
+    return converted.x, self._checked_columns(len(converted.x), columns, converted.mask)
+
+  def _converted(self, x: Any, columns: Mapping[str, Any]) -> tuple[Converted, dict[str, Any]]:
+    """Returns converted examples, and the other inputs without the mask, which only some models take."""
+    columns = dict(columns)
+    return self.conversion(x, columns.pop("mask", None) if self.model.masked else None), columns
+
+  def _checked_columns(
+    self, count: int, columns: Mapping[str, Any], mask: Bool[np.ndarray, "examples ..."] | None = None
+  ) -> Columns:
+    """Returns the other inputs of the model, {name: array [count, ...]}; UserError if one is missing or unknown.
+
+    If the model reads a mask and `mask` is None, all elements are observed.
+    """
     needed = self.model.columns
     for name in {*columns} - {*needed}:
       known = ", ".join(("x", *needed))
       raise errors.UserError(f"{name}=: the model of this run has no input {name!r}; its inputs are {known}")
-    for name in needed:
-      if name not in columns:
-        inputs = ", ".join(needed)
-        raise errors.UserError(f"{name}= is missing: this run was trained on x and {inputs}; pass {name}=... too")
-    labels = self.model.labels
-    return {name: data.class_indices(columns[name], labels, count, self.class_names) for name in needed}
+    checked = {}
+    if "mask" in needed:
+      checked["mask"] = np.ones((count, *self.model.shape), np.float32) if mask is None else mask.astype(np.float32)
+    if "label" in needed:
+      if "label" not in columns:
+        raise errors.UserError("label= is missing: this run was trained on x and label; pass label=... too")
+      checked["label"] = data.class_indices(columns["label"], self.model.labels, count, self.class_names)
+    return checked
 
-  def _checked_examples(
-    self, x: AnyArray, mask: Bool[np.ndarray, "examples ..."] | None = None
-  ) -> Float[np.ndarray, "examples ..."]:
-    """Returns examples as the model receives them, float32 [N, *shape]; UserError if they do not match the run.
+  @functools.cached_property
+  def conversion(self) -> Conversion:
+    """Converts examples to the input of the model, and its outputs to the units of the data."""
+    return Conversion(self.model.shape, self.config.data.range, self.scaling, self.standardisation, self.schema)
 
-    Elements whose `mask` is False are not checked and get the value of missing elements.
-    """
-    return self._scaled(self._in_range(self._with_channels(x), mask), mask)
-
-  def _with_channels(self, x: AnyArray) -> Shaped[np.ndarray, "..."]:
-    """Returns examples with an axis of channels if the examples of this run have one of size 1."""
-    x = np.asarray(x)
-    return x[..., None] if x.ndim == len(self.model.shape) and self.model.shape[-1] == 1 else x
-
-  def _in_range(
-    self, x: Shaped[np.ndarray, "..."], mask: Bool[np.ndarray, "examples ..."] | None
-  ) -> Float[np.ndarray, "examples ..."]:
-    """Returns the examples as float32 [N, *shape] in the data range; UserError if they do not match the run."""
-    if x.shape[1:] != self.model.shape:
-      raise errors.UserError(
-        f"examples of shape {x.shape}: the shape must be [N, {', '.join(map(str, self.model.shape))}] for this run"
-      )
-    if mask is not None:
-      x = loss_columns.fill(x, mask, x[mask][0] if mask.any() else 0)
-    value_range, scaling = self.config.data.range, self.scaling
-    in_unit = scaling is not None and scaling.applies_to(x)
-    fault = scaling.fault(x) if in_unit else None
-    if in_unit and not fault:
-      x = scaling.convert(x, value_range)
-    fault = fault or ranges.range_error(x, value_range)
-    if fault:
-      trained = f"; the training examples were {scaling.in_words(value_range)}" if scaling and not in_unit else ""
-      raise errors.UserError(f"the array of examples {fault}{trained}")
-    x = ranges.normalise(x, value_range)
-    return x if mask is None else loss_columns.fill(x, mask, loss_columns.missing_value(x.dtype, value_range, False))
-
-  def _scaled(
-    self, x: Float[np.ndarray, "examples ..."], mask: Bool[np.ndarray, "examples ..."] | None
-  ) -> Float[np.ndarray, "examples ..."]:
-    """Returns examples in the data range as the model receives them: standardised, if the run standardises its data."""
-    if self.standardisation is None:
-      return x
-    x = self.standardisation.apply(x)
-    return x if mask is None else loss_columns.fill(x, mask, 0.0)
-
-  def _unscaled(self, x: Float[np.ndarray, "examples ..."]) -> Float[np.ndarray, "examples ..."]:
-    """Returns outputs of the model in the units of the data."""
-    return x if self.standardisation is None else self.standardisation.invert(x)
+  def _reconstructions(self, converted: Converted, columns: Mapping[str, Any]) -> Float[np.ndarray, "examples ..."]:
+    """Returns the reconstructions of converted examples, in the units of the data."""
+    x = converted.x
+    inputs = self._checked_columns(len(x), columns, converted.mask)
+    return self.conversion.invert(self.apply("reconstruct", x, inputs))
 
 
 def make_run(
@@ -334,6 +344,7 @@ def make_run(
     class_names=tuple(class_names) if class_names else None,
     scaling=scalings.Scaling(**scaling) if scaling else None,
     standardisation=standardisation.from_json(described.get("standardisation")),
+    schema=schemas.from_json(described.get("schema")),
   )
 
 
@@ -346,7 +357,8 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
 
   Args:
     workdir: The run folder, the `--workdir` of the training.
-    which: "last" for the newest checkpoint, "best" for the checkpoint with the smallest test error.
+    which: "last" for the newest checkpoint, "best" for the checkpoint with the smallest error on the validation set,
+      or on the test set if there is no validation set.
     weights: "raw" for the trained parameters, "ema" for their exponential moving averages (`config.ema_decay`), "auto"
       for the averages if the run has them and otherwise the trained parameters. The metrics of the run are measured
       with the parameters that "auto" returns.
@@ -369,6 +381,8 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     shape=description["data"]["shape"],
     compute_dtype=config.compute_dtype,
     labels=description["data"].get("label_values", ()),
+    groups=description["data"].get("groups", ()),
+    masked=description["data"].get("masked", False),
     **config.model,
   )
   abstract = memory.check_parameters(model)

@@ -18,6 +18,7 @@ rate 4e-3 is best: test/squared_error is 3.31, against 3.65 with rate 2e-3, 3.60
 from ml_collections import ConfigDict
 
 from ae_jax.config import base
+from ae_jax.config.keys import OWN_DATA
 
 
 def get_config(data="mnist_5k"):
@@ -25,7 +26,9 @@ def get_config(data="mnist_5k"):
   config.model = ConfigDict()
   config.model.name = "cnn"
   config.model.latent = 32
-  config.model.channels = (16, 32)  # channels of each stage (convolution, activation, 2x2 max-pooling)
+  # Channels of each stage (convolution, activation, 2x2 max-pooling). (): from the size of the images,
+  # 16, 32, 64, 128, 128, ... until the smaller side is at most 8 pixels; (16, 32) for images of 8 to 34 pixels.
+  config.model.channels = () if data in OWN_DATA else (16, 32)
   config.model.kernel = 3
   config.model.activation = "relu"
   # identity, relu, sigmoid, tanh, fsq3, fsq5, fsq7 or fsq9 (quantised to 3, 5, 7 or 9 levels), or gaussian (a VAE).

@@ -16,6 +16,7 @@ Results, mean and range of seeds 0 to 2 (experiments/shipped_configs):
 from ml_collections import ConfigDict
 
 from ae_jax.config import base
+from ae_jax.config.keys import OWN_DATA
 
 
 def get_config(data="mnist_5k"):
@@ -24,7 +25,9 @@ def get_config(data="mnist_5k"):
   config.model = ConfigDict()
   config.model.name = "unet"
   config.model.latent = 32
-  config.model.channels = (16, 32)  # channels of each stage (size-preserving convolution, activation, 2x2 max-pooling)
+  # Channels of each stage (size-preserving convolution, activation, 2x2 max-pooling). (): from the size of the images,
+  # 16, 32, 64, 128, 128, ... until the smaller side is at most 8 pixels; (16, 32) for images of 8 to 34 pixels.
+  config.model.channels = () if data in OWN_DATA else (16, 32)
   config.model.kernel = 3
   config.model.activation = "relu"
   config.model.skips = "additive"  # type of the skip connections: additive, concatenated or none

@@ -140,7 +140,7 @@ def test_the_values_of_masked_elements_never_matter(tmp_path, placement, example
   if scale == "standard":
     from sklearn.preprocessing import StandardScaler
 
-    rows = ~splits.drawn_fifth(len(examples))
+    rows = ~splits.drawn(len(examples), len(examples) // 5, 0)
     scaler = StandardScaler().fit(np.where(mask, examples, np.nan)[rows])
     np.testing.assert_allclose(first.standardisation.mean, scaler.mean_, rtol=1e-5)
     np.testing.assert_allclose(first.standardisation.deviation, scaler.scale_, rtol=1e-5)
@@ -314,7 +314,7 @@ def test_paired_denoising_of_demand_a21(tmp_path):
   assert status == 0, err
   assert "the examples are used without artificial noise" in out + err
   run = ae_jax.load(tmp_path / "run")
-  held_out = splits.drawn_fifth(40)
+  held_out = splits.drawn(40, 8, 0)
   mse = np.square((noisy[held_out] - clean[held_out].astype(float)) / 255).mean()
   assert run.metrics["test/input_psnr"] == pytest.approx(-10 * np.log10(mse), rel=1e-4)
   assert not [name for name in run.metrics if "psnr_in" in name]
@@ -340,7 +340,7 @@ def test_imputation_of_demand_a22(tmp_path):
   means = np.nanmean(np.where(mask, table, np.nan), 0)
   error, baseline = (np.square(guess - table)[~mask].mean() for guess in (imputed, np.broadcast_to(means, table.shape)))
   assert error < 0.5 * baseline
-  held_out = splits.drawn_fifth(400)
+  held_out = splits.drawn(400, 80, 0)
   scores = run.score(np.where(mask, table, np.nan)[held_out], mask=mask[held_out])
   assert run.metrics["test/squared_error"] == pytest.approx(scores.mean(), rel=1e-4)
   with pytest.raises(errors.UserError, match="NaN"):

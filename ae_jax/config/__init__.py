@@ -112,13 +112,15 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 # Keys and sections that do not affect the parameters at a given step. Their values may change when a run is resumed.
-# A change of data.exif_orientation that matters changes the fingerprint of the data, which is compared; the data at
-# another path must have the same fingerprints, too.
+# A change of data.exif_orientation, data.split or data.read_validation that matters changes the fingerprints of the
+# data, which are compared; the data at another path must have the same fingerprints, too.
 FREE = (
   "data.path",
   "data.placement",
   "data.budget_gib",
   "data.exif_orientation",
+  "data.split",
+  "data.read_validation",
   "trackers",
   "max_minutes",
   "early_stopping",
@@ -139,9 +141,19 @@ _ADDED = {
   "data.channels": 0,
   "data.on_bad": "error",
   "data.exif_orientation": False,
+  "data.follow_links": False,
+  "data.patch": [],
   "data.x": "",
   "data.y": "",
   "data.layout": "nhwc",
+  "data.split": "random",
+  "data.group": "",
+  "data.test": 0.2,
+  "data.validation": 0.0,
+  "data.read_validation": False,
+  "data.label": "",
+  "data.columns": [],
+  "data.missing": "error",
   "model.dropout": 0.0,
   "max_minutes": 0.0,
   "early_stopping": {"metric": "", "patience": 5, "min_change": 0.0, "mode": "min"},
@@ -178,7 +190,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 # Sections whose options are checked by the functions that use them. For each section: the parameters of these functions
 # that must not be options of the config, and the source of their values.
 _OPEN_SECTIONS = {
-  "model": {"shape": "the data", "compute_dtype": "config.compute_dtype"},
+  "model": dict.fromkeys(("shape", "labels", "groups", "masked"), "the data")
+  | {"compute_dtype": "config.compute_dtype"},
   "objective": {
     "model": "config.model",
     "value_range": "config.data.range",

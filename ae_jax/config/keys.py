@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 LABEL = (int, str)  # types of a label or class name, as a type of ml_collections
+OWN_DATA = ("npz", "npy", "folder", "hdf5")  # data sets of images of any size, which the user provides
 ANALYSES = ("latent", "probe", "robustness", "generation")  # evaluators of every trained model by default
 
 
@@ -39,23 +40,25 @@ def base(data: str) -> ConfigDict:
 def _add_data(config: ConfigDict, data: str) -> None:
   """Adds the keys of the data set."""
   config.data = ConfigDict()
-  # mnist_5k, digits, factors, npz, npy, folder (of images), heartbeats, ucr, or the name of an image data set in
-  # TensorFlow Datasets (TFDS), such as mnist.
+  # mnist_5k, digits, factors, npz, npy, hdf5, folder (of images), csv, parquet, breast_cancer, wine, diabetes,
+  # heartbeats, ucr, or the name of an image data set in TensorFlow Datasets (TFDS), such as mnist.
   config.data.name = data
-  # Path of the file or folder for npz, npy, folder and ucr, or the data folder of TFDS. "" for TFDS: $TFDS_DATA_DIR, or
-  # the default folder of TFDS.
+  # Path of the file or folder for npz, npy, hdf5, csv, parquet, folder and ucr, or the data folder of TFDS. "":
+  # $TFDS_DATA_DIR, or the default folder of TFDS.
   config.data.path = ""
   # Value range of the examples: unit [0, 1], symmetric [-1, 1] or real. It determines the output activation.
   config.data.range = "unit"
-  # Kind of the examples in npz and npy files: table [N, columns], series [N, T, C], images [N, H, W, C] or volumes
-  # [N, D, H, W, C]; auto chooses by the number of axes: 2 table, 3 or 4 images, 5 volumes.
+  # Kind of the examples in npz, npy and hdf5 files: table [N, columns], series [N, T, C], images [N, H, W, C] or
+  # volumes [N, D, H, W, C]; auto chooses by the number of axes: 2 table, 3 or 4 images, 5 volumes.
   config.data.kind = "auto"
-  # Length of the windows, in time steps, that are cut from a long record [T, C] in an npz or npy file; the windows are
-  # the examples. The last fifth of the record is the test set. 0: each row is an example.
+  # Length of the windows, in time steps, that are cut from a long record [T, C] in an npz or npy file, or from several
+  # records in a folder of npy files; the windows are the examples. The last fifth of each record is the test set. 0:
+  # each row is an example.
   config.data.window = 0
   config.data.stride = 0  # time steps from the start of a window to the start of the next; 0: the length of a window
-  # Scaling of the examples: none, or standard (each column or channel gets mean 0 and standard deviation 1 over the
-  # training examples; needs data.range=real). It is stored with the run and applied to new data.
+  # Scaling of the examples: none, standard (each column or channel gets mean 0 and standard deviation 1 over the
+  # training examples) or quantile (each gets a normal distribution); both need data.range=real. It is stored with the
+  # run and applied to new data. Categories, booleans and indicators of tables are not scaled.
   config.data.scale = "none"
   # Placement of the training examples: memory, stream (read during training), or auto (stream if the examples exceed
   # the memory budget).
@@ -80,18 +83,53 @@ def _add_data(config: ConfigDict, data: str) -> None:
   config.data.channels = 0
   config.data.on_bad = "error"  # what to do with damaged image files of a folder: error, or skip (leave them out)
   config.data.exif_orientation = True  # whether the images of a folder are rotated as their EXIF orientation says
-  # Name of the array of examples in an npz file or a folder of npy files. "": x_train, or train_images as in MedMNIST.
+  config.data.follow_links = False  # whether links in a folder to files and folders outside it are followed
+  # Size of the patches that are cut from images and are the examples, as height,width or as one side of a square. They
+  # do not overlap; what remains at the right and lower edge is not used. (): no patches.
+  config.data.patch = ()
+  # Name of the array of examples in an npz or hdf5 file or a folder of npy files. "": x_train, or train_images as in
+  # MedMNIST.
   config.data.x = ""
   # Name of the array of labels of these examples. "": y_train or train_labels, or no labels if config.data.x is set.
   config.data.y = ""
-  config.data.layout = "nhwc"  # order of the axes of images in npz and npy: nhwc (channels last) or nchw
+  # Name of the column of labels in a csv or parquet file. "": no labels.
+  config.data.label = ""
+  # Kinds of columns of a table, as texts NAME=KIND: numeric, integer, categorical, boolean, date or ignore, such as
+  # --config.data.columns="'age=integer','code=categorical'". The kinds of other columns are found from their values.
+  config.data.columns = ()
+  # Missing values of a table: error (they are refused), mean (the training mean or the most frequent word, and an
+  # element for each column with gaps that says so), or mask (left out of the loss).
+  config.data.missing = "error"
+  config.data.layout = "nhwc"  # order of the axes of images in array files: nhwc (channels last) or nchw
+
+  _add_division(config)
+
+
+def _add_division(config: ConfigDict) -> None:
+  """Adds the keys of the division of the data into training, test and validation set."""
+  # How test and validation examples are drawn from the training examples, if the data have no test set or
+  # data.validation is set: random; stratified (the same share of each class); group (see data.group); time (the last
+  # examples); or auto: group if data.group is set, stratified if there are integer labels, otherwise random. A record
+  # that is cut into windows is always divided by time. In ucr, auto and random mean the last fifth of each class.
+  config.data.split = "auto"
+  # Name of the array with the group of each training example, such as a patient, in npz and npy. Examples of a group
+  # are never in two sets. "": no groups.
+  config.data.group = ""
+  config.data.test = 0.2  # share of the examples that become the test set, at most 10,000, if the data have none
+  # Share of the training examples that become the validation set, at most 10,000, if the data have none. The best
+  # checkpoint, early stopping and sweeps use the validation set if there is one, otherwise the test set. 0.0: none.
+  config.data.validation = 0.0
+  # Whether a validation set is read: folders val, valid or validation, arrays x_val, x_valid, x_validation or
+  # val_images, and the split `validation` of TFDS beside a split `test`. False: they are not, as in earlier versions.
+  config.data.read_validation = True
 
 
 def _add_objective(config: ConfigDict) -> None:
   """Adds the keys of the objective, its schedules and the training stages."""
   config.objective = ConfigDict()
   config.objective.name = "reconstruction"  # reconstruction, denoising, layerwise, sparse, contractive or elbo
-  # bernoulli (cross-entropy; needs config.data.range=unit) or gaussian (squared error).
+  # bernoulli (cross-entropy; needs config.data.range=unit), gaussian (squared error), or mixed (for tables, in nats:
+  # gaussian with standard deviation 1 for numbers, cross-entropy for categories and booleans).
   config.objective.likelihood = "bernoulli"
   # Schedules of numeric keys of the objective, such as {"key": "objective.beta", "name": "linear", "start": 0.0,
   # "epochs": 10}: during 10 epochs the value changes from `start` to the value of the key in the config. "steps" may
@@ -133,7 +171,7 @@ def _add_devices(config: ConfigDict) -> None:
 def _add_early_stopping(config: ConfigDict) -> None:
   """Adds the keys of early stopping, which applies only to single runs; use --halving in sweeps."""
   config.early_stopping = ConfigDict()
-  config.early_stopping.metric = ""  # metric to watch, such as "test/squared_error"; "": no early stopping
+  config.early_stopping.metric = ""  # metric to watch, such as validation/squared_error or test/squared_error; "": none
   config.early_stopping.patience = 5  # number of evaluations without an improvement after which training stops
   config.early_stopping.min_change = 0.0  # smallest change that counts as an improvement
   config.early_stopping.mode = "min"  # min if the metric should decrease, max if it should increase

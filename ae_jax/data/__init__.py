@@ -1,25 +1,33 @@
 """Data sets in memory or in files. `load` returns a `Dataset` from any source."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from ae_jax import errors
-from ae_jax.data import kinds, lazy_arrays, loss_columns, placements, ranges, sources, splits, standardisation, windows
-from ae_jax.data import one_class as one_classes
-from ae_jax.data import scaling as scalings
+from ae_jax.data import (
+  draws,
+  kinds,
+  lengths,
+  loss_columns,
+  patches,
+  placements,
+  preparation,
+  ranges,
+  schema_fit,
+  series_folders,
+  sources,
+  splits,
+  standardisation,
+  tables,
+  windows,
+)
+from ae_jax.data import schema as schemas
 from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values, model_columns
 from ae_jax.data.dataset import Dataset
 from ae_jax.system import paths
 
 __all__ = ["Dataset", "class_indices", "flat_columns", "half_columns", "label_values", "load", "model_columns"]
-
-
-# name of an array of examples or targets -> name of one row in messages
-_IN_WORDS = {"train": "training example", "validation": "validation example", "test": "testing example"}
-_IN_WORDS |= {f"{half}_target": f"target of the {text}" for half, text in _IN_WORDS.items()}
 
 
 def load(
@@ -34,6 +42,13 @@ def load(
   window: int = 0,
   stride: int = 0,
   scale: str = "none",
+  split: str = "auto",
+  group: str = "",
+  test: float = draws.TEST_SHARE,
+  validation: float = 0.0,
+  columns: tuple = (),
+  missing: str = "error",
+  patch: tuple = (),
   **options: Any,
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
@@ -47,188 +62,114 @@ def load(
     range: Range of the values that the model receives, a key of `ranges.INTERVALS`.
     one_class: Label or class name of the training examples to keep, or None to keep all. All test examples are kept.
       Without a test set in the files, all examples of other classes become test examples.
-    placement: Placement of the training examples, a key of `placements.PLACEMENTS`. Test examples are kept in memory.
+    placement: Placement of the training examples, a key of `placements.PLACEMENTS`. Test and validation examples are
+      kept in memory.
     budget_gib: Memory budget for the training examples in GiB; 0 chooses it automatically (see `placements.decide`).
     augment: Ignored, because augmentation happens during training; see `augmentation.build`.
     kind: Kind of the examples of npz and npy files; see `kinds.with_channels`.
     window: Length of the windows that are cut from a long record; 0 for none. See `windows.cut`.
     stride: Distance between the starts of windows, in steps.
-    scale: "none", or "standard" to standardise the examples; see `standardisation.standardise`.
+    split: How test and validation examples are drawn from the training examples; see `draws.divide`.
+    group: Name of the array with the group of each training example; examples of a group are never in two halves.
+    test: Share of the examples that are drawn for the test set, if the data have none.
+    validation: Share of the training examples that are drawn for the validation set; 0 for none.
+    scale: "none", "standard" or "quantile"; see `standardisation.fit`.
+    columns: Kinds of columns of a table; see `schema_fit.parse_kinds`.
+    missing: What is done with missing values of a table, one of `schema.MISSING`.
+    patch: (height, width) of the patches that are cut from images, or (); see `patches.cut`.
     **options: Keys that only some sources take; see `sources.DEFAULTS`.
 
   Raises:
     UserError: The data are missing, damaged, or outside the range.
   """
   del augment
-  errors.choose(ranges.INTERVALS, range, "data.range")
-  kinds.check(kind)
-  windows.check(name, kind, window, stride)
-  standardisation.check(scale, range)
+  _check_keys(name, range, kind=kind, window=window, stride=stride, scale=scale, missing=missing, patch=patch)
+  chosen = draws.options(split, group, test, validation, window)
+  column_kinds = schema_fit.parse_kinds(columns)
   path = str(paths.local_path("config.data.path", path)) if path else ""
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
-  arrays = sources.read(name, path, options)
-  if window:
-    arrays["remarks"] = [*arrays["remarks"], *windows.cut(arrays, window, stride, where)]
-  else:
-    kinds.apply(arrays, kind, name, where)
-  known = {key: arrays.pop(key, None) for key in ("factor_values", "remarks", "class_names", "held_out")}
-  dtype = _check_and_convert_floats(arrays, range, where)
   decide = functools.partial(placements.decide, placement, budget_gib)
-  found = _load_and_convert(arrays, dtype, range, decide, where)
-  label, class_notes = one_classes.select(one_class, arrays, known["held_out"], known["class_names"], where)
-  decision = _place(arrays, decide, where)
-  arrays |= {name: _with_range_check(arrays[name], range, name, where) for name in loss_columns.of_examples(arrays)}
-  notes = _remarks_on_values(name, arrays["train"], found, range, where)
-  if scale == "standard":
-    arrays["standardisation"] = standardisation.standardise(arrays)
-  loss_columns.fill_missing(arrays, range, scale == "standard")
+  options |= {"group": group} | ({"columns": columns} if name in tables.FILES else {})
+  arrays = _read(name, path, kind, window, options, decide)
+  draws.check_needed(chosen, arrays, where)
+  remarks = arrays.pop("remarks", None) or []
+  chosen, of_record, notes = _as_examples(arrays, name, kind, (window, stride), chosen, where)
+  table = schema_fit.table_of(arrays, name, column_kinds, missing)
+  known = {key: arrays.pop(key, None) for key in ("factor_values", "class_names", "held_out")}
+  divide = functools.partial(draws.divide, chosen, arrays, known["held_out"], one_class, known["class_names"], where)
+  converted = preparation.convert(
+    arrays, table, missing=missing, value_range=range, divide=divide, decide=decide, where=where
+  )
+  remarks = [*remarks, *notes, *converted.remarks, *patches.cut(arrays, patch, where)]
+  decision = preparation.place(arrays, decide, where)
+  remarks += preparation.check_values(arrays, converted.scaling, range, name, where)
+  if scale != "none":
+    schema = converted.schema
+    arrays["standardisation"] = standardisation.fit(arrays, scale, schema.scaled if schema else None)
+  loss_columns.fill_missing(arrays, range, scale != "none")
   return Dataset(
     name,
     range,
-    one_class=label,
+    one_class=converted.one_class,
     streams=decision.streams,
     placement=decision.words,
     factor_values=known["factor_values"] or {},
-    remarks=(*(known["remarks"] or ()), *notes, *class_notes),
+    remarks=tuple(remarks),
     class_names=known["class_names"],
     columns=loss_columns.pop(arrays),
-    scaling=None if found.is_usual else found,
+    scaling=None if converted.scaling.is_usual else converted.scaling,
+    split=of_record or converted.split,
+    schema=converted.schema,
     **({"train_labels": None, "test_labels": None} | arrays),
   )
 
 
-def _check_and_convert_floats(arrays: dict[str, Any], value_range: str, where: str) -> np.dtype:
-  """Converts floats to float32, in place, and returns the stored dtype of the training examples.
+def _check_keys(
+  name: str, value_range: str, *, kind: str, window: int, stride: int, scale: str, missing: str, patch: tuple
+) -> None:
+  """Raises UserError if a key of `config.data` is invalid; see `load` for the arguments."""
+  errors.choose(ranges.INTERVALS, value_range, "data.range")
+  kinds.check(kind)
+  windows.check(name, kind, window, stride)
+  standardisation.check(scale, value_range)
+  errors.choose(dict.fromkeys(schemas.MISSING), missing, "data.missing")
+  patches.check(patch)
 
-  Raises:
-    UserError: An array has a wrong shape or dtype.
+
+def _read(
+  name: str,
+  path: str,
+  kind: str,
+  window: int,
+  options: Mapping[str, Any],
+  decide: Callable[[int], placements.Placement],
+) -> dict[str, Any]:
+  """Returns the arrays of a source or, for a folder of series, of `series_folders`; see `load` for the arguments."""
+  if series_folders.applies(name, path, kind, window, options.get("x", "")):
+    return series_folders.read(path, window, options)
+  return sources.read(name, path, options, lambda size: decide(size).lazy)
+
+
+def _as_examples(
+  arrays: dict[str, Any], name: str, kind: str, cut: tuple[int, int], chosen: draws.Options, where: str
+) -> tuple[draws.Options, draws.Split | None, list[str]]:
+  """Gives the examples their axis of channels or, if a window is set, cuts records into windows, in place.
+
+  Args:
+    arrays: Arrays of a source.
+    name: Name of the source.
+    kind: `config.data.kind`.
+    cut: `config.data.window` and `config.data.stride`.
+    chosen: How the data are divided.
+    where: Prefix of messages.
+
+  Returns:
+    How the examples are divided, the division of the record (None without windows), and remarks.
   """
-  scaled, dtype = arrays.pop("scaled_to_unit", False), arrays["train"].dtype
-  for name in loss_columns.of_examples(arrays):
-    arrays[name] = _from_unit(arrays[name], value_range) if scaled else _as_float32(arrays[name])
-    _check(_shape_fault(arrays[name], arrays["train"]), name, where)
-  return dtype
-
-
-def _remarks_on_values(
-  name: str, train: lazy_arrays.MaybeLazy, found: scalings.Scaling, value_range: str, where: str
-) -> list[str]:
-  """Returns remarks about the values: how they were converted, and the range of floats in image files."""
-  if not found.is_usual:
-    return [f"{where}: the examples are {found.in_words(value_range)}"]
-  if name != "folder" or train.dtype == np.uint8:
-    return []
-  values = lazy_arrays.examined(train)
-  return [f"{where}: the values of the training examples are from {values.min():.4g} to {values.max():.4g}"]
-
-
-def _load_and_convert(
-  arrays: dict[str, Any], dtype: np.dtype, value_range: str, decide: Callable[[int], placements.Placement], where: str
-) -> scalings.Scaling:
-  """Reads the arrays that fit in memory, and converts the examples to uint8 or float32, in place.
-
-  `dtype` is that of the stored examples. Returns how the examples were converted.
-  """
-  names = loss_columns.of_examples(arrays)
-  decision = decide(_total_bytes(arrays, "train"))
-  _check_test_fits(arrays, decision, where)
-  if not decision.lazy:
-    arrays.update({key: lazy_arrays.load_all(values) for key, values in arrays.items()})
-  loss_columns.prepare(arrays, where)
-  found = scalings.recognise([arrays[name] for name in names], dtype, value_range)
-  if found.is_usual:
-    return found
-  for name in names:
-    examples = arrays[name]
-    if isinstance(examples, lazy_arrays.LazyArray):
-      where_row = (
-        f"{where}: in a part that was not examined (config.data.placement=memory examines all), {_IN_WORDS[name]}"
-      )
-      examples = lazy_arrays.checked(examples, found.fault, where_row)
-    convert = functools.partial(found.convert, value_range=value_range)
-    arrays[name] = lazy_arrays.map_rows(examples, examples.shape[1:], found.target, convert)
-  return found
-
-
-def _place(arrays: dict[str, Any], decide: Callable[[int], placements.Placement], where: str) -> placements.Placement:
-  """Reads the arrays that are kept in memory, in place, and returns the placement of the training examples."""
-  count = len(arrays["train"])
-  if count < 2:
-    found = "only one training example" if count else "no training example"
-    raise errors.UserError(f"{where}: has {found}; at least 2 are required")
-  decision = decide(_total_bytes(arrays, "train"))
-  _check_test_fits(arrays, decision, where)
-  of_train = splits.names(arrays, "train")
-  for key in arrays:
-    if not (decision.lazy and key in of_train):
-      arrays[key] = lazy_arrays.read_all(arrays[key])
-  return decision
-
-
-def _check_test_fits(arrays: dict[str, Any], decision: placements.Placement, where: str) -> None:
-  """Raises UserError if the test examples are still in files and exceed the memory budget."""
-  examples = arrays.get("test")
-  if not isinstance(examples, lazy_arrays.LazyArray):
-    return
-  needed = _total_bytes(arrays, "test")
-  if needed > decision.budget:
-    raise errors.UserError(
-      f"{where}: the test examples need {placements.format_gib(needed)} of memory, but the budget is "
-      f"{placements.format_gib(decision.budget)}; use fewer test examples, or raise config.data.budget_gib"
-    )
-
-
-def _total_bytes(arrays: dict[str, Any], half: str) -> int:
-  """Returns the size in memory of the examples of a half with their targets and masks, in bytes."""
-  return len(arrays[half]) * loss_columns.row_bytes(arrays, half)
-
-
-def _check(fault: str | None, name: str, where: str) -> None:
-  """Raises UserError if there is a fault; `name` is the name of an array of examples or targets."""
-  if fault:
-    half, _, target = name.partition("_")
-    raise errors.UserError(f"{where}: the array of {half} {'targets' if target else 'examples'} {fault}")
-
-
-def _as_float32(examples: lazy_arrays.MaybeLazy) -> lazy_arrays.MaybeLazy:
-  """Returns floating-point examples as float32, and other examples unchanged; a lazy array stays lazy."""
-  if not np.issubdtype(examples.dtype, np.floating):
-    return examples
-  return lazy_arrays.map_rows(examples, examples.shape[1:], np.float32, ranges.as_float32)
-
-
-def _from_unit(examples: lazy_arrays.MaybeLazy, value_range: str) -> lazy_arrays.MaybeLazy:
-  """Returns float32 examples in [0, 1] scaled to the interval to which bytes are scaled; a lazy array stays lazy."""
-  low, high, _ = ranges.SPANS[value_range]
-  if (low, high) == (0.0, 1.0):
-    return examples
-  scale = lambda rows: rows * np.float32(high - low) + np.float32(low)
-  return lazy_arrays.map_rows(examples, examples.shape[1:], np.float32, scale)
-
-
-def _with_range_check(
-  examples: lazy_arrays.MaybeLazy, value_range: str, name: str, where: str
-) -> lazy_arrays.MaybeLazy:
-  """Returns examples whose range is checked; raises UserError if it is wrong.
-
-  A few rows of a `LazyArray` are checked here, and each row is checked when it is read. `name` is a key of `_IN_WORDS`.
-  """
-  fault = functools.partial(ranges.range_error, value_range=value_range)
-  if isinstance(examples, lazy_arrays.LazyArray):
-    examples = lazy_arrays.checked(examples, fault, f"{where}: {_IN_WORDS[name]}")
-    lazy_arrays.examined(examples)
-  else:
-    _check(fault(examples), name, where)
-  return examples
-
-
-def _shape_fault(examples: lazy_arrays.MaybeLazy, train: lazy_arrays.MaybeLazy) -> str | None:
-  """Returns the fault in the shape or dtype of examples, as the end of an error message, or None."""
-  if 0 in examples.shape:
-    return f"has shape {examples.shape}, so it is empty; provide at least one value per axis"
-  if examples.shape[1:] != train.shape[1:] or examples.dtype != train.dtype:
-    return (
-      f"is {examples.dtype} {examples.shape[1:]}, but the training examples are {train.dtype} {train.shape[1:]}; "
-      "use one shape and dtype"
-    )
-  return None if examples.dtype.kind in "biuf" else f"has dtype {examples.dtype}; convert it to numbers"
+  window, stride = cut
+  if not window:
+    kinds.apply(arrays, kind, name, where)
+    return chosen, None, lengths.to_masks(arrays, where)
+  given, shares = splits.present(arrays), {"test": chosen.test, "validation": chosen.validation}
+  notes = windows.cut(arrays, window, stride, where, **shares)
+  return draws.Options(), draws.of_record(shares, given, arrays), notes

@@ -4,17 +4,18 @@ Nothing is unpickled, and nothing is unpacked to disk. A memory map reads only t
 archive are verified only when it is read whole.
 """
 
+import contextlib
 import functools
 import math
 import os
 import pathlib
 import struct
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from ae_jax import errors
 from ae_jax.data import array_names, labels, lazy_arrays, remarks, splits
@@ -27,15 +28,25 @@ _LOCAL_HEADER = 30  # bytes of the header of a zip member, before its name and i
 _FORTRAN = "is in Fortran order; convert it with numpy.ascontiguousarray"
 
 
-def npz(name: str, path: str, *, x: str = "", y: str = "", layout: str = "nhwc") -> dict[str, Any]:
+def npz(
+  name: str,
+  path: str,
+  *,
+  x: str = "",
+  y: str = "",
+  layout: str = "nhwc",
+  group: str = "",
+  read_validation: bool = True,
+) -> dict[str, Any]:
   """Reads the examples and labels of an archive; only the training examples are required.
 
   The names x_train, y_train, x_test, y_test (also of Keras' mnist.npz) and train_images, train_labels, test_images,
-  test_labels (of MedMNIST) are known. Examples are [N, ...] (see `kinds.with_channels`), and labels are in any form of
-  `labels.as_integers`. Without test examples, a random fifth of the examples (at most 10,000), drawn with a fixed seed,
-  becomes the test set. Arrays of Python objects are refused. Examples can be streamed from archives of `numpy.savez`,
-  but not from archives of `numpy.savez_compressed`. Targets, masks and weights of the examples (see `loss_columns`) are
-  target_train, mask_train, weight_train, and the same names with _test.
+  test_labels (of MedMNIST) are known, and the names of a validation set in `array_names`. Examples are [N, ...] (see
+  `kinds.with_channels`), and labels are in any form of `labels.as_integers`. Without test examples, they are drawn from
+  the training examples (see `draws.divide`). Arrays of Python objects are refused. Examples can be streamed from
+  archives of `numpy.savez`, but not from archives of `numpy.savez_compressed`. Targets, masks and weights of the
+  examples (see `loss_columns`) are target_train, mask_train, weight_train, and the same names with _test. lengths_train
+  and lengths_test are the lengths of padded series (see `lengths`).
 
   Args:
     name: Name of the source.
@@ -43,45 +54,87 @@ def npz(name: str, path: str, *, x: str = "", y: str = "", layout: str = "nhwc")
     x: Name of the array of examples; "" for the known names.
     y: Name of the array of their labels; "" for the known names, if `x` is "" too.
     layout: Order of the axes of images, a key of `LAYOUTS`.
+    group: Name of the array with the group of each training example, in any dtype; "" for none.
+    read_validation: Whether a validation set is read.
   """
-  where = _where(name, path, ".npz file")
+  where = where_of(name, path, ".npz file")
+  with _members(path, where) as read:
+    names = array_names.choose(read, x, y, where, group=group, read_validation=read_validation)
+    stored = {role: read[array]() for role, array in names.items() if array in read}
+  listed = ", ".join(names.values())
+  notes = remarks.not_read(where, read.keys() - set(names.values()), f"the arrays that are read are {listed}")
+  return train_and_test(stored, names, layout, where, notes)
+
+
+@contextlib.contextmanager
+def _members(path: str, where: str) -> Iterator[array_names.Headers]:
+  """Yields {name of an array: function that reads its header} of an archive, which is open inside the context."""
   with _convert_errors(where), open(path, "rb") as file:
     if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
       raise errors.UserError(f"{where}: is a single array, not an archive; set config.data.name=npy")
     with zipfile.ZipFile(file) as archive:
-      members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-      read = {key: functools.partial(_member, path, file, archive, info, where) for key, info in members.items()}
-      names = array_names.choose(read, x, y, where)
-      stored = {role: read[array]() for role, array in names.items() if array in read}
-  listed = ", ".join(names.values())
-  notes = remarks.not_read(where, members.keys() - set(names.values()), f"the arrays that are read are {listed}")
-  return _train_and_test(stored, names, layout, where, notes)
+      yield {
+        info.filename.removesuffix(".npy"): functools.partial(_member, path, file, archive, info, where)
+        for info in archive.infolist()
+      }
 
 
-def npy(name: str, path: str, *, x: str = "", y: str = "", layout: str = "nhwc") -> dict[str, Any]:
+def npy(
+  name: str,
+  path: str,
+  *,
+  x: str = "",
+  y: str = "",
+  layout: str = "nhwc",
+  group: str = "",
+  read_validation: bool = True,
+) -> dict[str, Any]:
   """Reads one file of all examples, or a folder of files that are named like the arrays of `npz`, such as x_train.npy.
 
-  The arguments are those of `npz`; `x` and `y` are for folders only.
+  The arguments are those of `npz`; `x`, `y` and `group` are for folders only.
   """
-  where = _where(name, path, ".npy file or folder of .npy files")
+  where = where_of(name, path, ".npy file or folder of .npy files")
   if not os.path.isdir(path):
-    for key, value in (("x", x), ("y", y)):
+    for key, value in (("x", x), ("y", y), ("group", group)):
       errors.check(not value, f"data.{key}", value, f"empty, because {path} is a single array")
     with _convert_errors(where):
       stored = {"x_train": _file(pathlib.Path(path), where)}
-    return _train_and_test(stored, {"x_train": "x_train"}, layout, where)
+    return train_and_test(stored, {"x_train": "x_train"}, layout, where)
   with _convert_errors(where):
-    files = sorted(remarks.visible(path))
-    paths = {file.removesuffix(".npy"): pathlib.Path(path, file) for file in files if file.endswith(".npy")}
-    read = {array: functools.partial(_file, file, where) for array, file in paths.items()}
-    names = array_names.choose(read, x, y, where)
+    files, read = _files(path, where)
+    names = array_names.choose(read, x, y, where, group=group, read_validation=read_validation)
     stored = {role: read[array]() for role, array in names.items() if array in read}
   expected = [f"{array}.npy" for array in names.values()]
   notes = remarks.not_read(where, set(files) - set(expected), f"the files that are read are {', '.join(expected)}")
-  return _train_and_test(stored, names, layout, where, notes)
+  return train_and_test(stored, names, layout, where, notes)
 
 
-def _where(name: str, path: str, expected: str) -> str:
+def _files(path: str, where: str) -> tuple[list[str], array_names.Headers]:
+  """Returns the names in a folder, and {name of an array: function that reads its header} of its .npy files."""
+  files = sorted(remarks.visible(path))
+  arrays = [file for file in files if file.endswith(".npy")]
+  return files, {
+    file.removesuffix(".npy"): functools.partial(_file, pathlib.Path(path, file), where) for file in arrays
+  }
+
+
+def largest(path: str) -> dict[str, str]:
+  """Returns values of `config.data.x` and `config.data.y` for an archive or a folder of .npy files.
+
+  See `array_names.largest`.
+
+  Raises:
+    UserError: The file or folder cannot be read.
+  """
+  where = f"config.data.path={path!r}"
+  if os.path.isdir(path):
+    with _convert_errors(where):
+      return array_names.largest(_files(path, where)[1])
+  with _members(path, where) as read:
+    return array_names.largest(read)
+
+
+def where_of(name: str, path: str, expected: str) -> str:
   """Returns the prefix of error messages; raises UserError if the file does not exist."""
   splits.check_path(name, path, expected)
   where = f"config.data.path={path!r}"
@@ -90,7 +143,7 @@ def _where(name: str, path: str, expected: str) -> str:
   return where
 
 
-def _convert_errors(where: str) -> AbstractContextManager[None]:
+def _convert_errors(where: str) -> contextlib.AbstractContextManager[None]:
   """Converts exceptions to a one-line UserError; NumPy, zipfile and zlib raise many types for damaged files."""
   return errors.convert_errors(f"{where}: not a readable NumPy file")
 
@@ -107,12 +160,18 @@ def _member(path: str, file: Any, archive: zipfile.ZipFile, info: zipfile.ZipInf
   offset = info.header_offset + _LOCAL_HEADER + sum(struct.unpack("<HH", file.read(4))) + header
 
   def load():
-    with _convert_errors(where), open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-      return archive[info.filename]
+    with _convert_errors(where), open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+      return arrays[info.filename]
 
   compressed = info.compress_type != zipfile.ZIP_STORED
   obstacle = "is compressed; save it with numpy.savez" if compressed else _FORTRAN if fortran else None
   return _mapped(path, info.filename, offset, shape, dtype, obstacle, load, where)
+
+
+def file_array(path: pathlib.Path, where: str) -> lazy_arrays.LazyArray:
+  """Returns the array of a .npy file; raises UserError if it cannot be read."""
+  with _convert_errors(f"{where}: {path.name}"):
+    return _file(path, where)
 
 
 def _file(path: pathlib.Path, where: str) -> lazy_arrays.LazyArray:
@@ -185,16 +244,16 @@ def _mapped(
   return lazy_arrays.LazyArray(shape, dtype, read, functools.cache(load))
 
 
-def _train_and_test(
+def train_and_test(
   stored: Mapping[str, lazy_arrays.LazyArray],
   names: Mapping[str, str],
   layout: str,
   where: str,
   notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-  """Returns the arrays of a source; the keys of `stored` and `names` are x_train, y_train, mask_train, ..."""
-  arrays = {}
-  for half in ("train", "test"):
+  """Returns the arrays of a source; the keys of `stored` and `names` are roles: x_train, y_train, mask_train, ..."""
+  arrays, notes = {}, [*notes]
+  for half in splits.HALVES:
     if f"x_{half}" in stored:
       arrays[half] = _channels_last(stored[f"x_{half}"], layout, names[f"x_{half}"], where)
   arrays |= _loss_columns(stored, names, layout, where)
@@ -204,8 +263,11 @@ def _train_and_test(
       raise errors.UserError(
         f"{where}: `{names['x_train']}` has shape {shape}; provide at least 3 examples, or add test examples"
       )
-    arrays["held_out"] = splits.drawn_fifth(shape[0])
-  given = {half: names[f"y_{half}"] for half in ("train", "test") if f"y_{half}" in stored}
+    if "validation" in arrays:
+      notes.append(splits.no_test_set(where, f"`{names['x_validation']}`"))
+  if "group_train" in stored:
+    arrays["train_group"] = _groups(stored["group_train"], shape, names, where)
+  given = {half: names[f"y_{half}"] for half in splits.HALVES if f"y_{half}" in stored}
   for half, name in given.items():
     shape, images = stored[f"y_{half}"].shape, stored.get(f"x_{half}")
     if images is None or shape[:1] != images.shape[:1]:
@@ -222,7 +284,7 @@ def _train_and_test(
 def _loss_columns(
   stored: Mapping[str, lazy_arrays.LazyArray], names: Mapping[str, str], layout: str, where: str
 ) -> dict[str, lazy_arrays.MaybeLazy]:
-  """Returns the targets, masks and weights {"train_mask": array, ...}; raises UserError if their number is wrong."""
+  """Returns {"train_mask": array, ...} for `array_names.OF_LOSS`; raises UserError if a number of rows is wrong."""
   columns = {}
   for role in array_names.OF_LOSS:
     if role not in stored:
@@ -231,12 +293,24 @@ def _loss_columns(
     array, examples = stored[role], stored.get(f"x_{half}")
     if examples is None or array.shape[:1] != examples.shape[:1]:
       raise errors.UserError(
-        f"{where}: `{role}` has shape {array.shape}; expected one row per example of "
+        f"{where}: `{names[role]}` has shape {array.shape}; expected one row per example of "
         f"`{names.get(f'x_{half}', f'x_{half}')}`"
       )
     moves = name == "target" or (name == "mask" and len(array.shape) == len(examples.shape))
-    columns[f"{half}_{name}"] = _channels_last(array, layout, role, where) if moves else array
+    columns[f"{half}_{name}"] = _channels_last(array, layout, names[role], where) if moves else array
   return columns
+
+
+def _groups(
+  groups: lazy_arrays.LazyArray, shape: tuple[int, ...], names: Mapping[str, str], where: str
+) -> Shaped[np.ndarray, " examples"]:
+  """Returns the group of each training example; `shape` is the shape of the array of training examples."""
+  if groups.shape not in (shape[:1], (*shape[:1], 1)):
+    raise errors.UserError(
+      f"config.data.group={names['group_train']!r}: this array of {where} has shape {groups.shape}; expected one group "
+      f"per example of `{names['x_train']}`"
+    )
+  return groups.load().reshape(-1)
 
 
 def _moved(values: np.ndarray) -> np.ndarray:

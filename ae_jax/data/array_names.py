@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays, loss_columns
+from ae_jax.data import lazy_arrays, lengths, loss_columns, splits
 
 Headers = Mapping[str, Callable[[], lazy_arrays.LazyArray]]  # name of an array -> function that reads its header
 
@@ -13,52 +13,93 @@ _KNOWN = (
   {role: role for role in ("x_train", "x_test", "y_train", "y_test")},
   {"x_train": "train_images", "x_test": "test_images", "y_train": "train_labels", "y_test": "test_labels"},
 )
+TRAINING = tuple(names["x_train"] for names in _KNOWN)  # known names of the training examples
+# role -> name of the validation arrays that belong to each set of names; {} is one of `_VALIDATION`
+_KNOWN_VALIDATION = (
+  {"x_validation": "x_{}", "y_validation": "y_{}"},
+  {"x_validation": "{}_images", "y_validation": "{}_labels"},
+)
+_VALIDATION = ("val", "valid", "validation")
 _MOST_LISTED = 8  # maximum number of arrays in a message
+# roles of the arrays of targets, masks, weights and lengths, which are read if they exist
+OF_LOSS = tuple(f"{name}_{half}" for half in splits.HALVES for name in (*loss_columns.NAMES, lengths.NAME))
 
 
-# names of the arrays of targets, masks and weights, which are read if they exist
-OF_LOSS = tuple(f"{name}_{half}" for half in ("train", "test") for name in loss_columns.NAMES)
-
-
-def choose(headers: Headers, x: str, y: str, where: str) -> dict[str, str]:
+def choose(
+  headers: Headers, x: str, y: str, where: str, *, group: str = "", read_validation: bool = True
+) -> dict[str, str]:
   """Returns the names of the arrays to read, {"x_train": name, "x_test": name, ...}.
 
   Only the array of x_train must exist. The arguments are those of `_of_examples`.
   """
-  return _of_examples(headers, x, y, where) | {name: name for name in OF_LOSS if name in headers}
+  names = _of_examples(headers, x, y, where, group=group, read_validation=read_validation)
+  return names | _loss_names(headers, read_validation)
 
 
-def _of_examples(headers: Headers, x: str, y: str, where: str) -> dict[str, str]:
-  """Returns the names of the arrays of examples and labels.
+def _loss_names(headers: Headers, read_validation: bool) -> dict[str, str]:
+  """Returns {role: name} of the targets, masks, weights and lengths that exist: {"mask_train": "mask_train", ...}."""
+  names = {}
+  for role in OF_LOSS:
+    column, _, half = role.partition("_")
+    words = (half,) if half != "validation" else _VALIDATION if read_validation else ()
+    found = [name for word in words if (name := f"{column}_{word}") in headers]
+    if found:
+      names[role] = found[0]
+  return names
 
-  If `x` is given, labels are read only if `y` is given too. Test examples and their labels keep their known names.
+
+def _of_examples(headers: Headers, x: str, y: str, where: str, *, group: str, read_validation: bool) -> dict[str, str]:
+  """Returns the names of the arrays of examples, labels and groups.
+
+  If `x` is given, labels are read only if `y` is given too. Test and validation examples and their labels keep their
+  known names; those of validation examples are in the result only if the examples exist.
 
   Args:
     headers: The arrays that exist.
     x: `config.data.x`, the name of the training examples; "" for the known names.
     y: `config.data.y`, the name of their labels.
     where: Prefix of error messages.
+    group: `config.data.group`, the name of the groups of the training examples; "" for none.
+    read_validation: `config.data.read_validation`.
 
   Raises:
-    UserError: `x` or `y` does not exist, or no name of training examples is known; the message lists the arrays.
+    UserError: `x`, `y` or `group` does not exist, or no name of training examples is known; the message lists the
+      arrays.
   """
-  for key, value in (("x", x), ("y", y)):
+  for key, value in (("x", x), ("y", y), ("group", group)):
     if value and value not in headers:
       raise errors.UserError(
         f"config.data.{key}={value!r}: is no array of {where}; {errors.suggestion(value, headers)}it contains "
         f"{_listing(headers)}"
       )
-  known = next((names for names in _KNOWN if names["x_train"] in headers and x in ("", names["x_train"])), None)
+  known = next(
+    (
+      names | _validation_names(headers, validation if read_validation else {})
+      for names, validation in zip(_KNOWN, _KNOWN_VALIDATION, strict=True)
+      if names["x_train"] in headers and x in ("", names["x_train"])
+    ),
+    None,
+  )
+  groups = {"group_train": group} if group else {}
   if not x and not known:
     raise errors.UserError(
       f"{where}: contains no array `x_train`; it contains {_listing(headers)}. {_flags_to_paste(headers)}"
     )
   if not x and not y:
-    return dict(known)
+    return known | groups
   names = {"x_train": x, **(known or {})}
   if not y:
-    return {role: name for role, name in names.items() if role in ("x_train", "x_test")}
-  return names | {"y_train": y}
+    return {role: name for role, name in names.items() if role.startswith("x_")} | groups
+  return names | {"y_train": y} | groups
+
+
+def _validation_names(headers: Headers, templates: Mapping[str, str]) -> dict[str, str]:
+  """Returns {role: name} of the first validation examples that exist, and of their labels; {} without examples."""
+  for word in _VALIDATION if templates else ():
+    names = {role: template.format(word) for role, template in templates.items()}
+    if names["x_validation"] in headers:
+      return names
+  return {}
 
 
 def _header(read: Callable[[], lazy_arrays.LazyArray]) -> lazy_arrays.LazyArray | None:
@@ -82,10 +123,21 @@ def _listing(headers: Headers) -> str:
 
 def _flags_to_paste(headers: Headers) -> str:
   """Returns a sentence with the flags that read the largest array as examples, and an array of as many labels."""
+  names = largest(headers)
+  if not names:
+    return "Name the images `x_train`"
+  return "Add " + " ".join(f"--config.data.{key}={name}" for key, name in names.items())
+
+
+def largest(headers: Headers) -> dict[str, str]:
+  """Returns {"x": the largest array of images or series, "y": an array with one label for each}; {} if there is none.
+
+  The key "y" is missing if no array can be its labels.
+  """
   arrays = {name: array for name in headers if (array := _header(headers[name])) is not None}
   candidates = {name: array for name, array in arrays.items() if len(array.shape) >= 3 and array.dtype.kind in "biuf"}
   if not candidates:
-    return "Name the images `x_train`"
+    return {}
   x = max(candidates, key=lambda name: math.prod(candidates[name].shape))
   fitting = [name for name, array in arrays.items() if array.shape in ((len(arrays[x]),), (len(arrays[x]), 1))]
-  return f"Add --config.data.x={x}" + (f" --config.data.y={fitting[0]}" if fitting else "")
+  return {"x": x} | ({"y": fitting[0]} if fitting else {})

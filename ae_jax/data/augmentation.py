@@ -124,21 +124,21 @@ class _Data(NamedTuple):
   interval: tuple[float, float]
 
 
-def _flip(data: _Data):
+def _flip(data: _Data) -> tuple[Callable, tuple]:
   _check_images(data, "flip")
   return flip, ()
 
 
-def _shift(data: _Data, *, pixels: Any):
+def _shift(data: _Data, *, pixels: Any) -> tuple[Callable, tuple]:
   return shift, (_checked_pixels(data, pixels),)
 
 
-def _crop(data: _Data, *, pixels: Any):
+def _crop(data: _Data, *, pixels: Any) -> tuple[Callable, tuple]:
   _check_images(data, "crop")
   return crop, (_checked_pixels(data, pixels),)
 
 
-def _brightness(data: _Data, *, level: Any):
+def _brightness(data: _Data, *, level: Any) -> tuple[Callable, tuple]:
   _check_images(data, "brightness")
   good = errors.is_number(level) and 0 < level <= 1
   errors.check(good, f"{data.key}.level", level, "a number in (0, 1], as a fraction of the data range")

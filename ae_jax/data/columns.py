@@ -61,10 +61,13 @@ def label_values(dataset: Any, where: str) -> tuple[int, ...]:
     where: Prefix of error messages: the config key that needs the labels.
 
   Raises:
-    UserError: The training or test examples have no integer labels, there are more than `MOST_CLASSES` distinct labels,
-      or a test label does not occur in the training set.
+    UserError: The examples of a half have no integer labels, there are more than `MOST_CLASSES` distinct labels, or a
+      test or validation label does not occur in the training set.
   """
-  for half, labels in {"training": dataset.train_labels, "test": dataset.test_labels}.items():
+  halves = {"training": dataset.train_labels, "test": dataset.test_labels}
+  if dataset.validation is not None:
+    halves["validation"] = dataset.validation_labels
+  for half, labels in halves.items():
     if labels is None or not np.issubdtype(labels.dtype, np.integer):
       raise errors.UserError(
         f"{where} needs labels, but the {half} examples of config.data.name={dataset.name!r} have no integer labels; "
@@ -77,14 +80,15 @@ def label_values(dataset: Any, where: str) -> tuple[int, ...]:
       "labels are classes, not continuous values"
     )
   known = tuple(map(int, distinct))
-  class_indices(dataset.test_labels, known, len(dataset.test), dataset.class_names)
+  for labels in list(halves.values())[1:]:
+    class_indices(labels, known, len(labels), dataset.class_names)
   return known
 
 
 def flat_columns(dataset: Any, half: str, model: Any) -> dict[str, np.ndarray]:
   """Returns the columns of `half_columns`, in memory and with flattened examples: {"x": [N, elements], ...}.
 
-  `half` is "train" or "test".
+  `half` is a member of `splits.HALVES`.
   """
   columns = {name: lazy_arrays.load_all(column) for name, column in half_columns(dataset, half, model).items()}
   return flat(columns)
@@ -98,7 +102,7 @@ def flat(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def half_columns(dataset: Any, half: str, model: Any) -> dict[str, lazy_arrays.MaybeLazy]:
   """Returns the columns of a half that a model and its loss need: {"x": examples, "label": ..., "mask": ..., ...}.
 
-  `half` is "train" or "test".
+  `half` is a member of `splits.HALVES`.
   """
   columns = {"x": getattr(dataset, half), **model_columns(dataset, half, model)}
   return columns | dataset.columns.get(half, {})
@@ -111,4 +115,8 @@ def model_columns(dataset: Any, half: str, model: Any) -> dict[str, lazy_arrays.
     labels = getattr(dataset, f"{half}_labels")
     indices = lambda part: class_indices(part, model.labels, len(part))
     columns["label"] = lazy_arrays.map_rows(labels, (), np.int32, indices)
+  if "mask" in model.columns:
+    examples, mask = getattr(dataset, half), dataset.column(half, "mask")
+    mask = np.broadcast_to(True, examples.shape) if mask is None else mask
+    columns["mask"] = lazy_arrays.map_rows(mask, model.shape, np.float32, lambda rows: rows.astype(np.float32))
   return columns

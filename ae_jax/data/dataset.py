@@ -1,4 +1,4 @@
-"""A training and a test set, with their labels, factors, and what the user should know about them."""
+"""A training, a test and a validation set, with their labels, factors, and what the user should know about them."""
 
 import dataclasses
 import functools
@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from ae_jax.data import labels, lazy_arrays, ranges
+from ae_jax.data.draws import Split
 from ae_jax.data.loss_columns import NAMES
 from ae_jax.data.scaling import Scaling
+from ae_jax.data.schema import Schema
 from ae_jax.data.splits import HALVES
-from ae_jax.data.standardisation import Standardisation
+from ae_jax.data.standardisation import ColumnScaling
 from ae_jax.types import KINDS
 
 _DIGESTED_WHOLE = 2**28  # bytes; the fingerprint of a larger data set covers only a sample of the examples
@@ -20,7 +22,7 @@ _DIGESTED_WHOLE = 2**28  # bytes; the fingerprint of a larger data set covers on
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """Training and test set, uint8 or float32, with optional labels [N].
+  """Training, test and optional validation set, uint8 or float32, with optional labels [N].
 
   Examples are rows of a table [N, columns], series [N, T, C], images [N, H, W, C] or volumes [N, D, H, W, C].
 
@@ -40,13 +42,17 @@ class Dataset:
   train_factors: np.ndarray | None = None  # int [N, factors]: index of the value of each generating factor, if known
   test_factors: np.ndarray | None = None
   factor_values: dict[str, Any] = dataclasses.field(default_factory=dict)  # {name of a factor: tuple of its values}
-  standardisation: Standardisation | None = None  # map that was applied to the examples
+  standardisation: ColumnScaling | None = None  # map that was applied to the examples
   remarks: tuple[str, ...] = ()  # messages for the user about unread or dropped data, or an unexpected scale
   class_names: tuple[str, ...] | None = None  # name of each label 0, 1, ...; None: the labels have no names
   # {half: {"target", "mask" or "weight": array}}: what the examples are compared with, booleans of the shape of the
   # examples (True: observed), and the weights of the examples; only what the data have
   columns: dict[str, dict[str, lazy_arrays.MaybeLazy]] = dataclasses.field(default_factory=dict)
+  validation: np.ndarray | None = None  # examples that decide which checkpoint is the best; None: the test set does
+  validation_labels: np.ndarray | None = None
+  split: Split | None = None  # how test and validation examples were drawn; None: they were not
   scaling: Scaling | None = None  # conversion of the stored examples; None: bytes, or floats as stored
+  schema: Schema | None = None  # columns of a table
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -62,6 +68,22 @@ class Dataset:
   def anomalous(self) -> Bool[np.ndarray, " test"] | None:
     """Mask of the test examples whose label is not `one_class`; None if `one_class` is None."""
     return None if self.one_class is None else self.test_labels != self.one_class
+
+  @functools.cached_property
+  def on_validation(self) -> "Dataset | None":
+    """This data set with the validation set as its test set, for evaluations; None without a validation set.
+
+    Validation examples without labels count as examples of `one_class`.
+    """
+    if self.validation is None:
+      return None
+    labels = self.validation_labels
+    if labels is None and self.one_class is not None:
+      labels = np.full(len(self.validation), self.one_class)
+    halves = {"test": self.validation, "test_labels": labels, "validation": None, "validation_labels": None}
+    sources = {"train": "train", "test": "validation"}
+    columns = {half: self.columns[name] for half, name in sources.items() if name in self.columns}
+    return dataclasses.replace(self, **halves, test_factors=None, columns=columns)
 
   def class_name(self, label: Any) -> str:
     """Returns the name of a class, or its label as a text if it has no name."""
@@ -105,7 +127,7 @@ class Dataset:
   def test_observed(self) -> Int[np.ndarray, " test"] | None:
     """Number of observed elements of each test example; None without a mask."""
     mask = self.column("test", "mask")
-    return None if mask is None else mask.reshape(len(mask), -1).sum(1)
+    return None if mask is None else lazy_arrays.load_all(mask).reshape(len(mask), -1).sum(1)
 
   @functools.cached_property
   def span(self) -> ranges.Span:
@@ -152,6 +174,9 @@ class Dataset:
       fingerprints[f"{name}_fingerprint"] = None if absent else self._digest(*halves)
     for name in self.column_names:
       fingerprints[f"{name}_fingerprint"] = self._digest(*(self.column(half, name) for half in HALVES))
+    if self.validation is not None:
+      halves = (self.validation, _as_int64(self.validation_labels))
+      fingerprints["validation_fingerprint"] = self._digest(*halves)
     return fingerprints
 
   def _digest(self, *halves: lazy_arrays.MaybeLazy | None) -> str:

@@ -52,7 +52,7 @@ class Header(NamedTuple):
   height: int  # after the EXIF orientation is applied
   width: int
   mode: str  # key of CHANNELS: mode of the pixels that are read
-  lost: str  # what is not read: "transparency", "bits" (the lower 8 of 16 bits) or ""
+  lost: str  # what is not read, separated by blanks: transparency, bits (the lower 8 of 16 bits), frames
 
 
 _UNCHANGED = Preparation(exif_orientation=False)
@@ -147,16 +147,16 @@ def _header(image: Any, preparation: Preparation) -> Header:
   mode = _READ_AS.get(image.mode, image.mode)
   if mode == "I" and image.format in ("PNG", "PPM"):  # these formats have at most 16 bits
     mode = "I;16"
-  lost = ""
+  lost = ["frames"] if getattr(image, "is_animated", False) else []
   if mode in _EIGHT_BIT.values() and ";16" in str(image.tile):  # Pillow reads the upper 8 bits of 16-bit colours
-    lost = "bits"
+    lost.append("bits")
   elif "transparency" in image.info and (preparation.channels or CHANNELS[mode]) in (1, 3):
-    lost = "transparency"
+    lost.append("transparency")
   height, width = image.height, image.width
   # The size of a TIFF image is already transposed. `Image.getexif` does not decode pixels, unlike that of PNG.
   if preparation.exif_orientation and image.format != "TIFF" and _exif(image).get(_ORIENTATION, 1) in (5, 6, 7, 8):
     height, width = width, height
-  return Header(height, width, mode, lost)
+  return Header(height, width, mode, " ".join(lost))
 
 
 def _exif(image: Any) -> Any:

@@ -4,31 +4,32 @@ import functools
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ae_jax import errors
 from ae_jax.data import decoding, image_sets, labels, lazy_arrays, remarks, splits
 
-_SUFFIXES = {suffix for suffixes in decoding.FORMATS.values() for suffix in suffixes}
+SUFFIXES = {suffix for suffixes in decoding.FORMATS.values() for suffix in suffixes}
 # lower-case folder name -> "train", "test" or "validation"
 _HALVES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _HALVES |= dict.fromkeys(("val", "valid", "validation"), "validation")
 
 
-def folder(name: str, path: str, **options: Any) -> dict[str, Any]:
+def folder(name: str, path: str, *, read_validation: bool = True, **options: Any) -> dict[str, Any]:
   """Reads all images under a folder. Without options, they must have the same size and the same mode.
 
-  Subfolders `train` and `test` (or Train, Training, TEST, ...) contain the training and test set; see
-  `_train_and_test_folders`. Without `test`, a random fifth of the images (at most 10,000), drawn with a fixed seed,
-  becomes the test set. The subfolders of `train` and `test`, or of the folder itself if these are missing, are the
-  classes; see `labels.numbered` for their labels. Files without an image suffix, and names that begin with a dot, are
-  skipped. Links are followed only to files inside the folder.
+  Subfolders `train` and `test` (or Train, Training, TEST, ...) contain the training and test set, and a subfolder
+  `val`, `valid` or `validation` the validation set; see `_folders_of_halves`. Without `test`, the test set is drawn
+  from the training images (see `draws.divide`). The subfolders of these folders, or of the folder itself if they are
+  missing, are the classes; see `labels.numbered` for their labels. Files without an image suffix, and names that begin
+  with a dot, are skipped. Links are followed only to files inside the folder.
 
   Args:
     name: Name of the source.
     path: The folder.
+    read_validation: Whether a validation set is read.
     **options: How images are resized and converted, and what happens to damaged files; see `image_sets.options`.
 
   Raises:
@@ -36,64 +37,99 @@ def folder(name: str, path: str, **options: Any) -> dict[str, Any]:
   """
   chosen = image_sets.options(**options)
   splits.check_path(name, path, "folder of images")
+  where, found = f"config.data.path={path!r}", scan(path, chosen, read_validation)
+  layout = image_sets.common_layout(found.headers, found.all_files, chosen, where)
+  check = functools.partial(image_sets.check_readable, found.all_files, chosen, where)
+  arrays = {
+    half: image_sets.images(files, layout, chosen, f"{half} {found.version}", check)
+    for half, files in found.files.items()
+  }
+  notes = found.remarks + image_sets.changes(found.headers, found.all_files, chosen, where)
+  return _with_labels(arrays, found.files, found.halves) | {"remarks": notes, "scaled_to_unit": layout.scaled}
+
+
+class Scan(NamedTuple):
+  """What a folder contains, before any pixel is used."""
+
+  halves: dict[str, pathlib.Path]  # {"train": folder} and, if it exists, {"test": folder}
+  files: dict[str, list[str]]  # paths of the images of each half, in the order of the examples
+  headers: list[decoding.Header]  # of all these images
+  version: str  # text that changes whenever a file changes
+  remarks: list[str]  # about files that are not read
+  damaged: int  # number of image files that were left out, because they cannot be read
+
+  @property
+  def all_files(self) -> list[str]:
+    """Paths of the images of all halves, in the order of `headers`."""
+    return [file for paths in self.files.values() for file in paths]
+
+
+def scan(path: str, chosen: image_sets.Options, read_validation: bool = True) -> Scan:
+  """Lists the images under a folder and reads their headers.
+
+  Raises:
+    UserError: A file or folder cannot be used, or there are too few images.
+  """
   where, root = f"config.data.path={path!r}", pathlib.Path(path)
   if not root.is_dir():
     raise errors.UserError(f"{where}: folder not found; check the path")
   try:
-    halves, files, version, notes = _listed(root, where)
+    halves, files, version, notes = _listed(root, chosen.follow_links, read_validation, where)
   except OSError as error:
     raise errors.UserError(f"{where}: {error.filename} cannot be read: {error.strerror}") from None
   _check_counts(files, halves, where)
-  files, headers, left_out = image_sets.readable(files, chosen, version, where)
-  _check_counts(files, halves, where)
-  all_files = [file for paths in files.values() for file in paths]
-  layout = image_sets.common_layout(headers, all_files, chosen, where)
-  check = functools.partial(image_sets.check_readable, all_files, chosen, where)
-  arrays = {half: image_sets.images(paths, layout, chosen, f"{half} {version}", check) for half, paths in files.items()}
-  notes += left_out + image_sets.changes(headers, all_files, chosen, where)
-  return _with_labels(arrays, files, halves) | {"remarks": notes, "scaled_to_unit": layout.scaled}
+  kept, headers, left_out = image_sets.readable(files, chosen, version, where)
+  _check_counts(kept, halves, where)
+  damaged = sum(map(len, files.values())) - len(headers)
+  notes += left_out
+  if "validation" in kept and "test" not in kept:
+    notes.append(splits.no_test_set(where, f"the folder {halves['validation'].name}"))
+  return Scan(halves, kept, headers, version, notes, damaged)
 
 
-def _listed(root: pathlib.Path, where: str) -> tuple[dict[str, pathlib.Path], dict[str, list[str]], str, list[str]]:
+def _listed(
+  root: pathlib.Path, follow_links: bool, read_validation: bool, where: str
+) -> tuple[dict[str, pathlib.Path], dict[str, list[str]], str, list[str]]:
   """Returns the folder of each half, its image files, a text that changes whenever a file changes, and remarks."""
-  skipped = []
-  halves = _train_and_test_folders(root, where)
+  skipped, inside = [], None if follow_links else root.resolve()
+  halves = _folders_of_halves(root, read_validation, where)
   for half_folder in {*halves.values()} - {root}:
-    _check_link(half_folder, root.resolve())
-  files = {half: list(_files(half_folder, root.resolve(), skipped)) for half, half_folder in halves.items()}
+    _check_link(half_folder, inside)
+  files = {half: list(_files(half_folder, inside, skipped)) for half, half_folder in halves.items()}
   version = "\n".join([str(root.resolve()), *(_version(file) for paths in files.values() for file in paths)])
   return halves, files, version, _not_read(root, halves, skipped, where)
 
 
 def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path], where: str) -> None:
-  """Raises UserError if the training or test set has too few images."""
-  for half, least in ({"train": 2, "test": 1} if "test" in files else {"train": 3}).items():
+  """Raises UserError if a half has too few images."""
+  for half in files:
+    least = 1 if half != "train" else 2 if "test" in files else 3
     if len(files[half]) < least:
       raise errors.UserError(
         f"{where}: found {remarks.counted(len(files[half]), 'image')} under {halves[half]}; at least {least} are "
-        f"required, with names that end in {', '.join(sorted(_SUFFIXES))}"
+        f"required, with names that end in {', '.join(sorted(SUFFIXES))}"
       )
 
 
 def _with_labels(
   arrays: dict[str, lazy_arrays.LazyArray], files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path]
 ) -> dict[str, Any]:
-  """Returns images and labels; the keys of the arguments are "train" and, if there is a folder, "test"."""
+  """Returns images and labels; the keys of the arguments are the halves that have a folder."""
   classes = {half: _classes(paths, halves[half]) for half, paths in files.items()}
   label_of, class_names = labels.numbered([name for names in classes.values() for name in names or ()])
-  held_out = {} if "test" in arrays else {"held_out": splits.drawn_fifth(len(files["train"]))}
   integers = {
     f"{half}_labels": np.array([label_of[name] for name in names]) for half, names in classes.items() if names
   }
-  return {**arrays, **integers, **held_out, "class_names": class_names}
+  return {**arrays, **integers, "class_names": class_names}
 
 
-def _train_and_test_folders(root: pathlib.Path, where: str) -> dict[str, pathlib.Path]:
-  """Returns the folders of the training and test set, {"train": folder, "test": folder}.
+def _folders_of_halves(root: pathlib.Path, read_validation: bool, where: str) -> dict[str, pathlib.Path]:
+  """Returns the folders of the training, test and validation set, {"train": folder, "test": folder, ...}.
 
-  Without a test folder, the key "test" is missing. If `root` is not divided, the result is {"train": root}. Folders
-  named `train` and `test` always count as training and test folders. Other spellings (see `_HALVES`) could be class
-  names ("Train" beside "Bus"), so they count only if there is a training folder and also a test or validation folder.
+  Without a test or validation folder, its key is missing. If `root` is not divided, the result is {"train": root}.
+  Folders named `train` and `test` always count as training and test folders. Other spellings (see `_HALVES`) could be
+  class names ("Train" beside "Bus"), so they count only if there is a training folder and also a test or validation
+  folder.
   """
   names_of = {}
   for name in sorted(remarks.visible(root)):
@@ -104,11 +140,12 @@ def _train_and_test_folders(root: pathlib.Path, where: str) -> dict[str, pathlib
   if not {"train", "test"} & {*candidates} and not ("train" in names_of and len(names_of) > 1):
     return {"train": root}
   for half, names in names_of.items():
-    if len(names) > 1 and half != "validation":
+    if len(names) > 1 and (half != "validation" or read_validation):
       raise errors.UserError(f"{where}: contains both `{names[0]}` and `{names[1]}`; keep one folder")
   if "train" not in names_of:
     raise errors.UserError(f"{where}: contains a folder `{names_of['test'][0]}` but no folder `train`; add it")
-  return {half: root / names_of[half][0] for half in ("train", "test") if half in names_of}
+  read = splits.HALVES if read_validation else ("train", "test")
+  return {half: root / names_of[half][0] for half in read if half in names_of}
 
 
 def _not_read(root: pathlib.Path, halves: Mapping[str, pathlib.Path], skipped: Sequence[str], where: str) -> list[str]:
@@ -126,35 +163,42 @@ def _not_read(root: pathlib.Path, halves: Mapping[str, pathlib.Path], skipped: S
 
 def _is_image(file: str) -> bool:
   """Returns whether a file name has the suffix of an image format."""
-  return os.path.splitext(file)[1].lower() in _SUFFIXES
+  return os.path.splitext(file)[1].lower() in SUFFIXES
 
 
-def _files(folder: str | os.PathLike[str], root: pathlib.Path, skipped: list[str]) -> Iterator[str]:
+def _files(
+  folder: str | os.PathLike[str], root: pathlib.Path | None, skipped: list[str], parents: frozenset[str] = frozenset()
+) -> Iterator[str]:
   """Yields the paths of all image files under a folder, sorted by name within each subfolder.
 
-  Appends the names of all other files to `skipped`.
+  Appends the names of all other files to `skipped`. Links are followed to files inside `root`, or all links if it is
+  None. `parents` are the real paths of the folders above.
   """
+  real = os.path.realpath(folder)
+  if real in parents:
+    raise errors.UserError(f"{os.fspath(folder)}: links to {real}, which contains it; remove the link")
   with os.scandir(folder) as entries:
     visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
   for entry in visible:
     _check_link(entry, root)
     if entry.is_dir():
-      yield from _files(entry.path, root, skipped)
+      yield from _files(entry.path, root, skipped, parents | {real})
     elif not _is_image(entry.name):
       skipped.append(entry.name)
     else:
       if not entry.is_file():
-        raise errors.UserError(f"{entry.path}: is a pipe or a device; expected an image file. Remove it")
+        raise errors.UserError(f"{entry.path}: is a pipe, a device or a broken link; expected an image file. Remove it")
       yield entry.path
 
 
-def _check_link(path: pathlib.Path | os.DirEntry, root: pathlib.Path) -> None:
-  """Raises UserError if a path is a link, except to a file inside `root`."""
-  if path.is_symlink():
+def _check_link(path: pathlib.Path | os.DirEntry, root: pathlib.Path | None) -> None:
+  """Raises UserError if a path is a link, except to a file inside `root`; None allows all links."""
+  if root and path.is_symlink():
     target = pathlib.Path(os.path.realpath(path))  # unlike `resolve`, does not fail for a link to itself
     if not (target.is_file() and target.is_relative_to(root)):
       raise errors.UserError(
-        f"{os.fspath(path)}: links to {target}, which is not a file inside {root}; replace the link by a copy"
+        f"{os.fspath(path)}: links to {target}, which is not a file inside {root}; replace the link by a copy, or set "
+        "--config.data.follow_links=True"
       )
 
 

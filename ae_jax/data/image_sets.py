@@ -22,6 +22,7 @@ _MOST_KINDS = 5  # maximum number of sizes or modes in a message
 _LOST = {
   "transparency": "transparency is not read; set config.data.channels=4 to read it",
   "bits": "the colours have 16 bits, of which the upper 8 are read",
+  "frames": "only the first frame or page is read",
 }
 
 
@@ -30,6 +31,7 @@ class Options(NamedTuple):
 
   preparation: decoding.Preparation
   on_bad: str  # what happens to files that cannot be read: error or skip
+  follow_links: bool  # whether links to files and folders outside the folder are followed
 
 
 class Layout(NamedTuple):
@@ -47,6 +49,7 @@ def options(
   channels: int = 0,
   on_bad: str = "error",
   exif_orientation: bool = True,
+  follow_links: bool = False,
 ) -> Options:
   """Checks the keys of `config.data` for image files, and returns them.
 
@@ -56,6 +59,7 @@ def options(
     channels: Number of channels to which images are converted; 0 keeps their channels.
     on_bad: What happens to files that cannot be read, one of `ON_BAD`.
     exif_orientation: Whether images are rotated as their EXIF orientation says.
+    follow_links: Whether links to files and folders outside the folder are followed.
 
   Raises:
     UserError: A value is invalid, or `fit` is set without `size`.
@@ -67,7 +71,8 @@ def options(
   errors.check(size or fit == FITS[0], "data.fit", fit, f"{FITS[0]!r} if config.data.size is ()")
   wanted = "0 (as stored), 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha); save other channels in a .npz file"
   errors.check(0 <= channels <= 4, "data.channels", channels, wanted)
-  return Options(decoding.Preparation(size * 2 if len(size) == 1 else size, fit, channels, exif_orientation), on_bad)
+  preparation = decoding.Preparation(size * 2 if len(size) == 1 else size, fit, channels, exif_orientation)
+  return Options(preparation, on_bad, follow_links)
 
 
 def readable(
@@ -99,7 +104,7 @@ def readable(
     rows = [("0", "0", "", "") if isinstance(found, str) else tuple(map(str, found)) for found in headers]
     return {"headers": np.array(rows), "faults": np.array(faults)}
 
-  stored = cache.arrays("folder-headers", f"{chosen} {version}", scan)
+  stored = cache.arrays("folder-headers", f"2 {chosen} {version}", scan)
   headers = [decoding.Header(int(h), int(w), str(mode), str(lost)) for h, w, mode, lost in stored["headers"]]
   faulty = {path: str(fault) for path, fault in zip(paths, stored["faults"], strict=True) if fault}
   kept = {half: [path for path in half_files if path not in faulty] for half, half_files in files.items()}
@@ -165,7 +170,7 @@ def changes(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Op
   for mode in ("I", "F"):
     if mode in modes.counts:
       notes.append(f"{decoding.DEEP[mode]} images: the values are not scaled")
-  lost = collections.Counter(found.lost for found in headers)
+  lost = collections.Counter(key for found in headers for key in found.lost.split())
   notes += [f"{remarks.counted(lost[key], 'image')}: {words}" for key, words in _LOST.items() if lost[key]]
   return [f"{where}: {note}" for note in notes]
 

@@ -56,7 +56,7 @@ def select(
       f"{key}: the test examples of {where} have no labels; add them, or remove config.data.one_class and the "
       "evaluator 'anomaly'"
     )
-  for half in halves:
+  for half in (*halves, "validation"):
     if arrays.get(f"{half}_labels") is not None:
       arrays[f"{half}_labels"] = _checked(arrays[f"{half}_labels"], label, class_names, key, half, where)
   if held_out is not None:
@@ -96,15 +96,24 @@ def _split_class(
     )
   held_out = drawn & normal
   if not held_out.any():
-    held_out[normal] = splits.drawn_fifth(int(normal.sum()))
-  tested = int(held_out.sum())
+    count = int(normal.sum())
+    held_out[normal] = splits.drawn(count, splits.share_of(count, 1 / 5), 0)
   held_out |= ~normal
+  groups = arrays.get("train_group")
+  if groups is not None:  # a group must not be in both sets
+    held_out |= np.isin(groups, groups[held_out])
+    if held_out.all():
+      raise errors.UserError(
+        f"{key}: each group of config.data.group has test examples, so no training example is left; remove "
+        "config.data.group"
+      )
+  tested = int((held_out & normal).sum())
   splits.hold_out(arrays, held_out, "test")
   if normal.all():
     return []
   others = remarks.counted(int((~normal).sum()), "example")
   return [
-    f"{key}: the test set has all {others} of other classes, and {tested:,} of this class that were drawn; "
+    f"{key}: the test set has all {others} of other classes, and {tested:,} of this class; "
     f"{remarks.counted(int((~held_out).sum()), 'example')} of this class remain for training"
   ]
 
@@ -144,6 +153,6 @@ def _checked(
   values = lazy_arrays.read_all(values)
   if label not in values:
     known = ", ".join(labels.with_name(each, class_names) for each in np.unique(values)[:_MOST_SHOWN].tolist())
-    noun = {"train": "training example", "test": "test example"}[half]
+    noun = {"train": "training example"}.get(half, f"{half} example")
     raise errors.UserError(f"{key}: no {noun} of {where} has this label; known labels: {known}")
   return values

@@ -3,9 +3,10 @@
 Images are [N, H, W, C], and time series [N, T, C]. Built-in data sets are ndarrays. Data sets that may be large are
 `LazyArray`s, and a source reads none of their rows. Labels are optional. A source may also return `remarks`,
 `class_names` and, if the generating factors are known, `train_factors`, `test_factors` and `factor_values` (see
-`ae_jax.data.Dataset`). A source without a test set returns all examples as "train", and `held_out`, the mask [N] of the
-examples that become the test set. `scaled_to_unit` says that the examples are integers that were scaled to floats in
-[0, 1].
+`ae_jax.data.Dataset`). A source without a test set returns all examples as "train", and if it has a rule of its own,
+`held_out`, the mask [N] of the examples that become the test set by default (see `draws.divide`). `train_group` is the
+group of each training example, if there is a key `config.data.group`. `scaled_to_unit` says that the examples are
+integers that were scaled to floats in [0, 1].
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import archives, decoding, folders, lazy_arrays, remarks, series, splits, synthetic
+from ae_jax.data import archives, decoding, folders, hdf5, lazy_arrays, remarks, series, splits, synthetic, tables
 from ae_jax.system import cache, paths
 
 NEEDS_NOTHING = "config.data.name=mnist_5k needs no preparation"
@@ -55,11 +56,12 @@ def digits(name: str, path: str) -> dict[str, Any]:
   return splits.split(images, bunch.target, splits.last_of_each_class(bunch.target, 1 / 5))
 
 
-def tfds(name: str, path: str) -> dict[str, Any]:
+def tfds(name: str, path: str, *, read_validation: bool = True) -> dict[str, Any]:
   """Reads an image data set of TensorFlow Datasets from ArrayRecord files, without TensorFlow.
 
   If a data set is kept in memory, it is decoded once, in parallel, and cached. If it is not on this machine yet, it is
-  downloaded and prepared, which needs TensorFlow (the extra `tfds`) and network access.
+  downloaded and prepared, which needs TensorFlow (the extra `tfds`) and network access. The split `validation` is the
+  test set if there is no split `test`; otherwise, it is read if `read_validation` is True.
   """
   import tensorflow_datasets
 
@@ -76,12 +78,14 @@ def tfds(name: str, path: str) -> dict[str, Any]:
     builder = tensorflow_datasets.builder(name, data_dir=data_dir)
     if not builder.is_prepared():
       _prepare(builder, where)
-    image_key, label_key, halves = _image_set(builder, where)
+    image_key, label_key, halves = _image_set(builder, where, read_validation)
     skip = {image_key: tensorflow_datasets.decode.SkipDecoding()}
     files = sorted(pathlib.Path(builder.data_path).glob("*.array_record*"))
     version = ";".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
     others, read = set(builder.info.splits) - set(halves.values()), " and ".join(halves.values())
     arrays = {"remarks": remarks.not_read(where, others, f"the splits that are read are {read}")}
+    if halves["test"] != "test":
+      arrays["remarks"].append(f"{where}: the split `validation` is the test set, because there is no split `test`")
     arrays |= {"class_names": _class_names(builder.info.features[label_key])} if label_key else {}
     for half, split in halves.items():
       records = builder.as_data_source(split=split, decoders=skip)
@@ -99,7 +103,7 @@ def _lazy_split(
     records: TFDS data source of the split.
     image_key: Key of the image in a record.
     label_key: Key of the label in a record; None for data without labels.
-    half: "train" or "test".
+    half: A member of `splits.HALVES`.
     cache_key: Arguments `name` and `version` of `cache.arrays`, which caches the decoded arrays.
     where: Beginning of error messages.
   """
@@ -159,8 +163,8 @@ def _prepare(builder: Any, where: str) -> None:
     ) from None
 
 
-def _image_set(builder: Any, where: str) -> tuple[str, str | None, dict[str, str]]:
-  """Returns (image key, label key or None, {"train": split, "test": split}) of a TFDS builder."""
+def _image_set(builder: Any, where: str, read_validation: bool = True) -> tuple[str, str | None, dict[str, str]]:
+  """Returns (image key, label key or None, {half: split}) of a TFDS builder."""
   from tensorflow_datasets import features
 
   images = [key for key, feature in builder.info.features.items() if isinstance(feature, features.Image)]
@@ -174,31 +178,40 @@ def _image_set(builder: Any, where: str) -> tuple[str, str | None, dict[str, str
     raise errors.UserError(
       f"{where}: has splits {sorted(builder.info.splits)}; use a data set with `train`, and `test` or `validation`"
     )
-  return images[0], labels[0] if labels else None, {"train": "train", "test": held_out[0]}
+  halves = {"train": "train", "test": held_out[0]}
+  if len(held_out) > 1 and read_validation:
+    halves["validation"] = held_out[1]
+  return images[0], labels[0] if labels else None, halves
 
 
-def read(name: str, path: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def read(
+  name: str, path: str, options: Mapping[str, Any], streams: Callable[[int], bool] = lambda size: False
+) -> dict[str, Any]:
   """Returns the arrays of a source.
 
   Args:
     name: A key of `SOURCES`, or the name of an image data set of TensorFlow Datasets.
     path: Path of the file or folder to read, or "".
     options: Values of keys in `DEFAULTS`.
+    streams: Returns whether a table of this size in bytes exceeds the memory budget; used by the sources in `FILES`.
 
   Raises:
     UserError: The source does not take an option, or the data cannot be read.
   """
-  taken = OPTIONS.get(name, ())
+  taken = OPTIONS.get(name, () if name in SOURCES else ("read_validation",))
   for key, value in options.items():
-    # earlier versions did not rotate images: their configs have exif_orientation=False for every source
-    if key in taken or value == DEFAULTS[key] or key == "exif_orientation":
+    # configs of earlier versions have exif_orientation=False and read_validation=False for every source
+    if key in taken or value == DEFAULTS[key] or key in ("exif_orientation", "read_validation"):
       continue
     sources = " or ".join(source for source, keys in OPTIONS.items() if key in keys)
     raise errors.UserError(
       f"config.data.{key}={errors.format_value(value)}: is used only for config.data.name={sources}, not for {name!r}; "
       "remove it"
     )
-  return SOURCES.get(name, tfds)(name, path, **{key: value for key, value in options.items() if key in taken})
+  taken_options = {key: value for key, value in options.items() if key in taken}
+  if name in tables.FILES:
+    taken_options["streams"] = streams
+  return SOURCES.get(name, tfds)(name, path, **taken_options)
 
 
 SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
@@ -207,15 +220,23 @@ SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
   "factors": synthetic.factors,
   "npz": archives.npz,
   "npy": archives.npy,
+  "hdf5": hdf5.hdf5,
   "folder": folders.folder,
   "ucr": series.ucr,
   "heartbeats": series.heartbeats,
+  **tables.FILES,
+  **dict.fromkeys(tables.BUNDLED, tables.bundled),
 }
 
 # Keys of `config.data` that only some sources take, with their defaults.
 DEFAULTS: dict[str, Any] = {
-  **{"x": "", "y": "", "layout": "nhwc"},
+  **{"x": "", "y": "", "layout": "nhwc", "group": "", "read_validation": True},
+  "label": "",
   **{"size": (), "fit": "stretch", "channels": 0, "on_bad": "error", "exif_orientation": True},
+  **{"follow_links": False},
 }
-_OF_ARRAYS, _OF_IMAGES = ("x", "y", "layout"), ("size", "fit", "channels", "on_bad", "exif_orientation")
-OPTIONS = {"npz": _OF_ARRAYS, "npy": _OF_ARRAYS, "folder": _OF_IMAGES}  # source -> keys that it takes
+_OF_ARRAYS = ("x", "y", "layout", "group", "read_validation")
+_OF_IMAGES = ("size", "fit", "channels", "on_bad", "exif_orientation", "follow_links", "read_validation")
+# source -> keys that it takes
+OPTIONS = dict.fromkeys(("npz", "npy", "hdf5"), _OF_ARRAYS) | {"folder": _OF_IMAGES}
+OPTIONS |= dict.fromkeys(tables.FILES, ("label", "columns"))

@@ -15,7 +15,6 @@ from ae_jax import errors
 from ae_jax.data import lazy_arrays
 
 HALVES = ("train", "validation", "test")
-_MOST_HELD_OUT = 10_000  # maximum number of test examples, because they are kept in memory
 
 
 def last_of_each_class(labels: Shaped[np.ndarray, " examples"], share: float) -> Bool[np.ndarray, " examples"]:
@@ -27,14 +26,19 @@ def last_of_each_class(labels: Shaped[np.ndarray, " examples"], share: float) ->
   return mask
 
 
-def drawn_fifth(count: int) -> Bool[np.ndarray, " {count}"]:
-  """Returns the mask of a random fifth of `count` examples (at least 1, at most 10,000), with a fixed seed."""
-  return np.random.default_rng(0).permutation(count) < max(1, min(count // 5, _MOST_HELD_OUT))
+def share_of(count: int, share: float) -> int:
+  """Returns the number of examples in a share of `count` examples, rounded down, but at least 1."""
+  return max(1, int(count * share + 1e-6))  # 0.3 of 10 is 2.9999999999999996
 
 
-def last_fifth(count: int) -> Bool[np.ndarray, " {count}"]:
-  """Returns a mask of the last fifth (at least 1) of the `count` time steps of a record."""
-  return np.arange(count) >= count - max(1, count // 5)
+def drawn(count: int, selected: int, seed: int) -> Bool[np.ndarray, " {count}"]:
+  """Returns the mask of `selected` random examples of `count` examples."""
+  return np.random.default_rng(seed).permutation(count) < selected
+
+
+def last(count: int, share: float) -> Bool[np.ndarray, " {count}"]:
+  """Returns a mask of the last `share` of the `count` time steps of a record, at least 1 step."""
+  return np.arange(count) >= count - share_of(count, share)
 
 
 def split(
@@ -70,6 +74,13 @@ def hold_out(arrays: dict[str, Any], rows: Bool[np.ndarray, " examples"], half: 
   for name in names(arrays, "train"):
     arrays[half + name.removeprefix("train")] = lazy_arrays.take(arrays[name], rows)
   keep(arrays, "train", ~rows)
+
+
+def no_test_set(where: str, validation: str) -> str:
+  """Returns a remark that a source has a validation set, named `validation`, but no test set."""
+  return (
+    f"{where}: {validation} is the validation set; there is no test set, so test examples are drawn from the others"
+  )
 
 
 def check_no_path(name: str, path: str) -> None:

@@ -1,5 +1,6 @@
 """Windows of a long record: overlapping parts of equal length, which are the examples of a data set of series."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,18 @@ def check(name: str, kind: str, window: int, stride: int) -> None:
     raise errors.UserError(f"config.data.window={window}: windows are series; set config.data.kind='series'")
 
 
-def cut(arrays: dict[str, Any], window: int, stride: int, where: str) -> list[str]:
+def cut(
+  arrays: dict[str, Any], window: int, stride: int, where: str, test: float = 1 / 5, validation: float = 0.0
+) -> list[str]:
   """Replaces the records [T] or [T, C] of a source by their windows [N, window, C], in place.
 
-  Windows start every `stride` steps. Without a test record, the last fifth of the record is the test record. Windows
-  are cut from both separately, so no window contains steps of both. The label of a window is the largest label of
-  its steps.
+  Windows start every `stride` steps. Without a test record, the last part of the record is the test record, a share
+  `test`. If `validation` is not 0, the last part of the rest is the validation record, a share `validation`. Windows
+  are cut from these records separately, so no window contains steps of two. The label of a window is the largest label
+  of its steps.
+
+  If a source has several records (`record_steps`, see `series_folders.read`), no window contains steps of two records,
+  and each record is divided.
 
   Returns:
     Remarks about the number of windows, and about the steps at the end of a record that are in no window.
@@ -44,46 +51,76 @@ def cut(arrays: dict[str, Any], window: int, stride: int, where: str) -> list[st
     UserError: A record has more than 2 axes or is shorter than a window.
   """
   stride, notes = stride or window, []
-  if arrays.pop("held_out", None) is not None:
-    splits.hold_out(arrays, splits.last_fifth(len(arrays["train"])), "test")
+  steps = {half: (len(arrays[half]),) for half in splits.present(arrays)} | arrays.pop("record_steps", {})
+  for half, share in (("test", test), ("validation", validation)):
+    if share and half not in arrays:
+      last = [splits.last(count, share) for count in steps["train"]]
+      splits.hold_out(arrays, np.concatenate(last), half)
+      steps |= {"train": tuple(int((~part).sum()) for part in last), half: tuple(int(part.sum()) for part in last)}
   for half in splits.present(arrays):
-    name = _RECORDS[half]
-    record = arrays[half]
-    arrays[half] = of_record(record, window, stride, f"the {name} of {where}")
+    name, lengths = _RECORDS[half], steps[half]
+    arrays[half] = of_record(arrays[half], window, stride, f"the {name} of {where}", lengths)
     if (labels := arrays.get(f"{half}_labels")) is not None:
-      arrays[f"{half}_labels"] = of_record(labels, window, stride, f"the labels of {where}")[:].max((1, 2))
+      arrays[f"{half}_labels"] = of_record(labels, window, stride, f"the labels of {where}", lengths)[:].max((1, 2))
     for column in (f"{half}_target", f"{half}_mask"):
       if column in arrays:
-        arrays[column] = of_record(arrays[column], window, stride, f"the {column} of {where}")
-    if f"{half}_weight" in arrays:
-      raise errors.UserError(f"config.data.window={window}: {where} has weights, but windows have none; remove them")
-    steps, count = len(record), len(arrays[half])
-    rest = steps - ((count - 1) * stride + window)
-    left_over = f"; the last {rest:,} steps are in no window" if rest else ""
-    notes.append(f"{name}: {steps:,} steps, {count:,} windows of {window} every {stride} steps{left_over}")
+        arrays[column] = of_record(arrays[column], window, stride, f"the {column} of {where}", lengths)
+    for column in ("weight", "lengths"):
+      if f"{half}_{column}" in arrays:
+        raise errors.UserError(
+          f"config.data.window={window}: {where} has `{column}_{half}`, but windows have none; remove this array"
+        )
+    notes.append(_remark(name, lengths, len(arrays[half]), window, stride))
   return notes
 
 
-def of_record(record: lazy_arrays.MaybeLazy, window: int, stride: int, name: str) -> lazy_arrays.LazyArray:
+def _remark(name: str, lengths: Sequence[int], count: int, window: int, stride: int) -> str:
+  """Returns a remark about the windows of records: their number, and the steps at the ends that are in none of them."""
+  several = len(lengths) > 1
+  counts = [_count(steps, window, stride) for steps in lengths]
+  ends = [(n - 1) * stride + window if n else 0 for n in counts]
+  rest = sum(lengths) - sum(ends)
+  left_over = f"{rest:,} steps at the ends of records" if several else f"the last {rest:,} steps"
+  found = f"{sum(lengths):,} steps" + (f" in {len(lengths):,} records" if several else "")
+  windows = f"{name}: {found}, {count:,} windows of {window} every {stride} steps"
+  return f"{windows}; {left_over} are in no window" if rest else windows
+
+
+def _count(steps: int, window: int, stride: int) -> int:
+  """Returns the number of windows of a record."""
+  return max(0, (steps - window) // stride + 1)
+
+
+def of_record(
+  record: lazy_arrays.MaybeLazy, window: int, stride: int, name: str, lengths: Sequence[int] = ()
+) -> lazy_arrays.LazyArray:
   """Returns the windows [N, window, C] of a record [T] or [T, C], which start every `stride` steps.
 
-  `name` is the name of the record in error messages.
+  Args:
+    record: The record, or several records, one after the other.
+    window: Length of a window.
+    stride: Distance between the starts of windows, in steps.
+    name: Name of the record in error messages.
+    lengths: Lengths of the records; () for one record.
 
   Raises:
-    UserError: The record has more than 2 axes or is shorter than a window.
+    UserError: The record has more than 2 axes, or all records are shorter than a window.
   """
   if len(record.shape) > 2:
     raise errors.UserError(f"config.data.window={window}: {name} has {len(record.shape)} axes; expected [T] or [T, C]")
-  steps, count = len(record), (len(record) - window) // stride + 1
-  if count < 1:
-    raise errors.UserError(f"config.data.window={window}: {name} has only {steps:,} steps")
+  lengths = lengths or (len(record),)
+  firsts = np.cumsum(lengths) - lengths
+  parts = [first + stride * np.arange(_count(n, window, stride)) for first, n in zip(firsts, lengths, strict=True)]
+  starts = np.concatenate(parts)
+  if not len(starts):
+    raise errors.UserError(f"config.data.window={window}: {name} has only {max(lengths):,} steps")
 
   def read(indices):
-    rows = indices[:, None] * stride + np.arange(window)
+    rows = starts[indices][:, None] + np.arange(window)
     return lazy_arrays.read_rows(record, rows.ravel()).reshape(len(indices), window, -1)
 
   channels = record.shape[1] if len(record.shape) == 2 else 1
-  return lazy_arrays.LazyArray((count, window, channels), record.dtype, read)
+  return lazy_arrays.LazyArray((len(starts), window, channels), record.dtype, read)
 
 
 def over_time(

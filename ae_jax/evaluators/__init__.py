@@ -32,7 +32,18 @@ from ae_jax.evaluators.base import Analysis, Evaluator
 from ae_jax.evaluators.context import EvalContext
 from ae_jax.types import AnyArray
 
-__all__ = ["EVALUATORS", "Analysis", "Evaluator", "analyses", "baselines", "build", "metrics", "register", "statistics"]
+__all__ = [
+  "EVALUATORS",
+  "Analysis",
+  "Evaluator",
+  "analyses",
+  "baselines",
+  "build",
+  "metrics",
+  "metrics_of_halves",
+  "register",
+  "statistics",
+]
 
 EVALUATORS: dict[str, Evaluator] = {}
 
@@ -135,6 +146,33 @@ def metrics(
   yield "test/loss", float(loss)
   pairs = [(evaluator, evaluator.metrics(evaluation_batches, dataset)) for evaluator in evaluators if evaluator.metrics]
   yield from _distinct(pairs, {"test/loss"})
+
+
+def metrics_of_halves(
+  evaluators: Sequence[Evaluator],
+  model: Any,
+  results: Mapping[str, tuple[SupportsFloat, Mapping[str, AnyArray]]],
+  weights: Mapping[str, AnyArray],
+  dataset: data.Dataset,
+) -> dict[str, Any]:
+  """Returns the metrics of the test set, "test/...", and of the validation set if there is one, "validation/...".
+
+  Evaluators whose needs the validation set does not meet, such as "anomaly" without anomalies, are left out for it.
+
+  Args:
+    evaluators: Evaluators of the run.
+    model: The `models.Model`.
+    results: {half: (mean loss, per-example values)}, see `metrics`.
+    weights: {half: example weights}.
+    dataset: Data set whose test and validation examples were evaluated.
+  """
+  measured = dict(metrics(evaluators, *results["test"], weights["test"], dataset))
+  validated = dataset.on_validation
+  if validated is not None:
+    able = [evaluator for evaluator in evaluators if evaluator.is_able(model, validated)]
+    found = metrics(able, *results["validation"], weights["validation"], validated)
+    measured |= {f"validation/{name.removeprefix('test/')}": value for name, value in found}
+  return measured
 
 
 def baselines(

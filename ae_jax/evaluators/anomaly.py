@@ -31,7 +31,7 @@ def per_example(
 ) -> dict[str, Float[Array, " batch"]]:
   """Returns the squared reconstruction error as the anomaly score: {"anomaly_score": [B]}."""
   del keys, span
-  x_hat = losses.OUTPUT_ACTIVATIONS[value_range](model.reconstruct(variables, batch["x"], batch))
+  x_hat = model.outputs(model.reconstruct(variables, batch["x"], batch), value_range)
   return {"anomaly_score": losses.squared_error(x_hat, *objectives.compared(batch))}
 
 

@@ -148,6 +148,10 @@ class Evaluator:
       return self
     return Evaluator(self.name, analyses=(Analysis(lambda context: [("remark", f"skipped: {unmet}")]),))
 
+  def is_able(self, model: Any, dataset: data.Dataset) -> bool:
+    """Returns whether the `models.Model` and the data set meet all of `needs`."""
+    return not self._unmet_need(self.needs, model, dataset)
+
   def analyze(self, context: contexts.EvalContext) -> Iterator[tuple[str, Any]]:
     """Yields (name, value) of all analyses; a remark replaces the results if requirements are not met."""
     for analysis in self.analyses:

@@ -39,7 +39,7 @@ def per_example(
   """
 
   def squared_errors(noisy):
-    restored = losses.OUTPUT_ACTIVATIONS[value_range](model.reconstruct(variables, noisy, batch))
+    restored = model.outputs(model.reconstruct(variables, noisy, batch), value_range)
     return {"noisy": losses.squared_error(noisy, batch["x"]), "restored": losses.squared_error(restored, batch["x"])}
 
   errors = _for_each_noise(squared_errors, keys, batch["x"], span)

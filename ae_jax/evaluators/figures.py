@@ -101,20 +101,25 @@ _OLD_NAMES = {"Rows": "ExampleRows"}  # names of figure classes in files of vers
 def displayed(figure: Any, kind: str) -> Any:
   """Returns a figure whose examples can be drawn as images or series.
 
-  The values of a row of a table are drawn as a line over the columns. Of a volume, the middle slice is drawn.
+  The values of a row of a table are drawn as a line over the columns. Of a volume, the middle slice is drawn, and the
+  title says so.
 
   Args:
     figure: Figure of an evaluator, or another result of an analysis, which is returned unchanged.
     kind: Kind of the examples, a value of `types.KINDS`.
   """
   convert = {"table": lambda x: x[..., None], "volumes": lambda x: x[..., x.shape[-4] // 2, :, :, :]}.get(kind)
-  if convert is None:
+  if convert is None or not isinstance(figure, ExampleRows | Gallery | Points | Explorer | Attention):
     return figure
+  examples = next(iter(figure.rows.values())) if isinstance(figure, ExampleRows) else figure.examples
+  title = figure.title
+  if kind == "volumes":
+    depth = examples.shape[-4]
+    title = f"{title} (slice {depth // 2 + 1} of {depth})"
   if isinstance(figure, ExampleRows):
-    return dataclasses.replace(figure, rows={name: convert(examples) for name, examples in figure.rows.items()})
-  if isinstance(figure, Gallery | Points | Explorer | Attention):
-    return dataclasses.replace(figure, examples=convert(figure.examples))
-  return figure
+    rows = {name: convert(examples) for name, examples in figure.rows.items()}
+    return dataclasses.replace(figure, title=title, rows=rows)
+  return dataclasses.replace(figure, title=title, examples=convert(figure.examples))
 
 
 def shape_error(figure: Any) -> str | None:

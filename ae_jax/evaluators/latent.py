@@ -3,6 +3,7 @@
 The intrinsic dimension is estimated from training examples, because there are more training than test examples.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -180,7 +181,8 @@ def _decoder(context: EvalContext) -> Callable[..., jax.Array]:
 
   The decoder receives the skip connections of the examples, or the columns if the model has no skip connections.
   """
-  model, activation = context.run.model, losses.OUTPUT_ACTIVATIONS[context.dataset.value_range]
+  model = context.run.model
+  activation = functools.partial(model.outputs, value_range=context.dataset.value_range)
 
   def decode(variables, vectors, x, columns):
     z = vectors.reshape(-1, *model.code.shape)

@@ -35,7 +35,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   indices = indices[spaced(count, len(indices))]
   x = context.test[indices]
   options = {"value_range": context.dataset.value_range, "likelihood": objective.likelihood, "noise": objective.noise}
-  log_p = functools.partial(log_likelihood, **options)
+  log_p = functools.partial(log_likelihood, context.run.model, **options)
   weigh = functools.partial(log_weights, context.run.model, log_likelihood=log_p, samples=SAMPLES)
   logs = context.map_examples(weigh, x, context.columns("test", indices))
   if not np.isfinite(logs).all():
@@ -67,6 +67,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def log_likelihood(
+  model: models.Model,
   logits: Float[AnyArray, " batch *shape"],
   x: Float[AnyArray, " batch *shape"],
   *,
@@ -77,15 +78,18 @@ def log_likelihood(
   """Returns log p(x | z) in nats per example, from the decoder's logits.
 
   Args:
-    logits: Logits of the decoder.
+    model: The model.
+    logits: Logits of its decoder.
     x: Examples.
     value_range: Range of the data, a key of `losses.OUTPUT_ACTIVATIONS`.
-    likelihood: "bernoulli" or "gaussian".
+    likelihood: "bernoulli", "gaussian" or "mixed".
     noise: Standard deviation of the Gaussian likelihood.
   """
   if likelihood == "bernoulli":
     return -losses.bernoulli_nats(logits, x)
-  error = losses.squared_error(losses.OUTPUT_ACTIVATIONS[value_range](logits), x)
+  if likelihood == "mixed":
+    return -losses.mixed_nats(logits, x, model.groups).sum(-1)
+  error = losses.squared_error(model.outputs(logits, value_range), x)
   return -losses.gaussian_nats(error, math.prod(x.shape[1:]), noise)
 
 

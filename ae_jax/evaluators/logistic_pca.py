@@ -170,7 +170,13 @@ def _newton(
 
 
 @jax.jit
-def _newton_block(rows, targets, features, offset, ridges) -> tuple[Array, Array, Array]:
+def _newton_block(
+  rows: Float[Array, "rows units"],
+  targets: Float[Array, "rows columns"],
+  features: Float[Array, "columns units"],
+  offset: Float[Array, " columns"],
+  ridges: Float[Array, " units"],
+) -> tuple[Array, Array, Array]:
   """Computes `_newton` for at most `_ROWS` rows, so that their systems of equations fit in memory.
 
   The objective of each row is convex and independent of the other rows. The step of a row is halved until its objective

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Int, Shaped
 
 from ae_jax import data, models, objectives
-from ae_jax.data import ranges
-from ae_jax.evaluators import base, figures, pca
+from ae_jax.data import lazy_arrays, ranges
+from ae_jax.evaluators import base, columns, figures, pca
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
 from ae_jax.runs import metric_names
@@ -48,7 +48,7 @@ def per_example(
   del keys, span
   logits = model.reconstruct(variables, batch["x"], batch)
   compared = objectives.compared(batch)
-  values = {"squared_error": losses.squared_error(losses.OUTPUT_ACTIVATIONS[value_range](logits), *compared)}
+  values = {"squared_error": losses.squared_error(model.outputs(logits, value_range), *compared)}
   if value_range == "unit":
     values["nats"] = losses.bernoulli_nats(logits, *compared)
   return values
@@ -78,7 +78,7 @@ def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[st
   """
   if dataset.value_range == "unit":
     targets, mask = pca.test_and_targets(dataset)[1], dataset.column("test", "mask")
-    observed = () if mask is None else (mask.astype(np.float32),)
+    observed = () if mask is None else (lazy_arrays.load_all(mask).astype(np.float32),)
     entropy = np.asarray(losses.bernoulli_entropy(ranges.normalise(targets, "unit"), *observed))
     yield "test/nats_floor", mean_over_test(entropy, dataset)
   errors = pca.squared_errors(dataset, lambda train: pca.fit(train, code.size))
@@ -167,8 +167,16 @@ def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def _by_column(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields the mean squared error of each column of a table, in the units of the data that the model sees."""
-  if context.dataset.kind != "table" or context.dataset.shape[0] > _MAX_COLUMNS:
+  """Yields the mean squared error of each element of a table, in the units of the data that the model sees.
+
+  For tables from files with names, `columns.analyze` yields the errors instead.
+  """
+  schema = context.dataset.schema
+  if schema is not None:
+    yield from columns.analyze(context, trained_class_only(np.arange(len(context.test)), context.dataset))
+  if (
+    (schema is not None and schema.named) or context.dataset.kind != "table" or context.dataset.shape[0] > _MAX_COLUMNS
+  ):
     return
   means = _means_over_observed(context, trained_class_only(np.arange(len(context.test)), context.dataset))
   for column, mean in enumerate(means):

@@ -8,13 +8,13 @@ file evaluation/NAME.npz.
 import dataclasses
 import json
 import math
-import os
 import pathlib
 from collections.abc import Iterable
 from typing import Any
 
 from ae_jax import errors
 from ae_jax.evaluators import figures
+from ae_jax.system import atomic
 
 FOLDER = "evaluation"
 
@@ -74,9 +74,7 @@ def write(workdir: pathlib.Path, results: Results) -> None:
     figures.save(folder / file, results.figures[name])
   values = {name: value if math.isfinite(value) else None for name, value in results.values.items()}
   stored = {"step": results.step, "values": values, "remarks": results.remarks, "figures": list(results.figures)}
-  partial_file = folder / "values.json.part"
-  partial_file.write_text(json.dumps(stored, indent=1) + "\n")
-  os.replace(partial_file, folder / "values.json")
+  atomic.write_text(folder / "values.json", json.dumps(stored, indent=1) + "\n")
 
 
 def _files(names: Iterable[str]) -> dict[str, str]:

@@ -1,13 +1,12 @@
 """Autoencoder models: frozen, hashable dataclasses whose methods are pure functions of variables and arrays.
 
 `encode` maps examples (images [B, H, W, C] or series [B, T, C]) to their `Encoding`. `decode` maps latents to *logits*
-with the shape of the examples. The output activation, a function in `ae_jax.ops.losses.OUTPUT_ACTIVATIONS`, maps logits
-to reconstructions and is not part of the model.
+with the shape of the examples, and `outputs` maps logits to reconstructions.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ae_jax import errors
-from ae_jax.models import convolutional, cvae, dense, sequence, transformer, unet, vqvae
+from ae_jax.models.families import AUTOMATIC, AXES, BATCH_LAST, FAMILIES, LABELLED, MASKED, ROWS_IN_CACHE, check_kind
 from ae_jax.models.interface import (
   AutoencoderModule,
   CodeSpec,
@@ -27,36 +26,24 @@ from ae_jax.models.interface import (
   Logits,
   Variables,
 )
+from ae_jax.ops import losses
 from ae_jax.system import compat
-from ae_jax.types import KINDS, AnyArray, Columns, Keys, Params
+from ae_jax.types import AnyArray, Columns, Keys, Params
 
-__all__ = ["AutoencoderModule", "CodeSpec", "Encoding", "Gaussian", "Model", "Variables", "build"]
+__all__ = [
+  "FAMILIES",
+  "LABELLED",
+  "ROWS_IN_CACHE",
+  "AutoencoderModule",
+  "CodeSpec",
+  "Encoding",
+  "Gaussian",
+  "Model",
+  "Variables",
+  "build",
+]
 
 compat.install()
-
-# config.model.name -> function that builds the module from the shape of an example and the options of config.model.
-FAMILIES = {
-  "attention": transformer.build,
-  "cnn": convolutional.build,
-  "cvae": cvae.build,
-  "dense": dense.build,
-  "sequence": sequence.build,
-  "unet": unet.build,
-  "vqvae": vqvae.build,
-}
-
-# Number of axes of an example, for families that accept only images (3) or only series (2).
-AXES = {"attention": 3, "cnn": 3, "sequence": 2, "unet": 3, "vqvae": 3}
-
-# Number of examples whose intermediates fit in the cache of a CPU, measured by experiments/throughput. Families
-# that are not listed are fastest with the whole batch at once.
-ROWS_IN_CACHE = {"attention": 256, "cnn": 64, "vqvae": 64}
-
-# Families conditioned on labels. Their `build` functions take the distinct labels as the second argument.
-LABELLED = {"cvae"}
-
-# Families that compute with the batch as the last axis.
-BATCH_LAST = {"cnn", "unet", "vqvae"}
 
 # config.compute_dtype -> dtype of the module's arithmetic; None uses the dtype of the parameters. Parameters, losses
 # and KL divergences stay float32.
@@ -79,6 +66,7 @@ class Model:
   shape: tuple[int, ...]  # shape of an example: (H, W, C) of an image, (T, C) of a series
   batch_last: bool  # whether the module computes with the batch as the last axis
   compute_dtype: str = "float32"  # a key of COMPUTE_DTYPES
+  groups: losses.Groups = ()  # elements of the categories and booleans of a table; only for the likelihood "mixed"
   latent_mask = 1.0  # array [latent], 1 for latent units in use and 0 for the rest; 1.0 if all units are in use
 
   @property
@@ -97,6 +85,11 @@ class Model:
     return self.module.labels
 
   @property
+  def masked(self) -> bool:
+    """True if the model reads the mask of the observed elements."""
+    return "mask" in self.columns
+
+  @property
   def has_posterior(self) -> bool:
     """True if `encode` returns a posterior."""
     return self.module.has_posterior
@@ -113,9 +106,15 @@ class Model:
 
   def init(self, key: Key[Array, ""]) -> Variables:
     """Returns the initial variables, float32 arrays that depend only on the key."""
-    batch = {name: jnp.zeros((1,), jnp.int32) for name in self.columns} | {"weight": jnp.ones((1,), jnp.float32)}
+    batch = {name: jnp.zeros(column.shape, column.dtype) for name, column in self.abstract_columns(1).items()}
+    batch |= {"weight": jnp.ones((1,), jnp.float32)}
     collections = self.module.init(key, jnp.zeros((1, *self.shape), jnp.float32), batch)
     return Variables(collections.get("params", {}), collections.get(_STATE, {}))
+
+  def abstract_columns(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes and dtypes of the columns in `columns` for `rows` examples."""
+    forms = {"label": ((rows,), jnp.int32), "mask": ((rows, *self.shape), jnp.float32)}
+    return {name: jax.ShapeDtypeStruct(*forms[name]) for name in self.columns}
 
   def abstract_variables(self) -> Variables:
     """Returns the shapes and dtypes of the variables without computing the variables."""
@@ -160,6 +159,14 @@ class Model:
   def reconstruct(self, variables: Variables, x: Examples, batch: Columns | None = None) -> Logits:
     """Returns the logits of the reconstructions of examples."""
     return self.autoencode(variables, x, batch)[1]
+
+  def outputs(self, logits: Logits, value_range: str) -> Examples:
+    """Returns the reconstructions for logits: applies the output activation of a range, a key of `OUTPUT_ACTIVATIONS`.
+
+    The elements of a category get a softmax, and booleans a sigmoid, if the model knows them (`groups`).
+    """
+    activation = losses.OUTPUT_ACTIVATIONS[value_range]
+    return losses.grouped_outputs(logits, activation, self.groups) if self.groups else activation(logits)
 
   def nearest_codes(self, variables: Variables, z: Latents) -> Latents:
     """Rounds z to the nearest latent codes that the encoder can output; z must be within the bounds of `code`."""
@@ -231,8 +238,28 @@ def _dropout(keys, train):
   return jax.vmap(jax.random.fold_in, (0, None))(keys, _DROPOUT) if train else None
 
 
+def completed(options: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
+  """Returns the options of `config.model` with the stages that follow from the shape of the examples.
+
+  Args:
+    options: `config.model`; it is returned unchanged unless its `channels` are () and its family is in `AUTOMATIC`.
+    shape: Shape of an example.
+  """
+  result = dict(options)
+  name = result.get("name")
+  if result.get("channels") == () and name in AUTOMATIC and len(shape) in AXES[name]:
+    result |= AUTOMATIC[name](tuple(shape), result)
+  return result
+
+
 def build(
-  name: Any, shape: Sequence[int], compute_dtype: Any = "float32", labels: Sequence[int] = (), **options: Any
+  name: Any,
+  shape: Sequence[int],
+  compute_dtype: Any = "float32",
+  labels: Sequence[int] = (),
+  groups: Sequence[Sequence[Any]] = (),
+  masked: bool = False,
+  **options: Any,
 ) -> Model:
   """Builds the `Model` described by `config.model`.
 
@@ -241,6 +268,8 @@ def build(
     shape: Shape of an example.
     compute_dtype: A key of COMPUTE_DTYPES.
     labels: Distinct labels of the training examples; used only by the families in LABELLED.
+    groups: Elements of the categories and booleans of a table, (kind, start, stop); see `losses.Groups`.
+    masked: Whether the data have a mask of the observed elements; used only by the families in MASKED.
     **options: Options of the family, which are the other keys of `config.model`.
 
   Raises:
@@ -248,15 +277,10 @@ def build(
   """
   errors.choose(COMPUTE_DTYPES, compute_dtype, "compute_dtype")
   errors.choose(FAMILIES, name, "model.name")
-  if AXES.get(name, len(shape)) != len(shape):
-    suitable = ", ".join(family for family in FAMILIES if AXES.get(family, len(shape)) == len(shape))
-    raise errors.UserError(
-      f"config.model.name={name!r} takes {KINDS[AXES[name]]}, but these data are {KINDS[len(shape)]}; "
-      f"use one of {suitable}"
-    )
-  arguments = (tuple(shape), tuple(labels)) if name in LABELLED else (tuple(shape),)
-  module = errors.call(FAMILIES, "model", name, *arguments, **options)
-  return Model(module, tuple(shape), name in BATCH_LAST, compute_dtype)
+  check_kind(name, tuple(shape))
+  arguments = [tuple(labels)] if name in LABELLED else [masked] if name in MASKED else []
+  module = errors.call(FAMILIES, "model", name, tuple(shape), *arguments, **options)
+  return Model(module, tuple(shape), name in BATCH_LAST, compute_dtype, tuple(tuple(group) for group in groups))
 
 
 @functools.lru_cache(maxsize=256)

@@ -25,13 +25,18 @@ class Autoencoder(AutoencoderModule):
   decoder: nn.Module
   code_activation: Callable
   spec: CodeSpec
+  masked: bool = False  # whether the encoder also reads the column "mask"
+
+  @property
+  def columns(self) -> tuple[str, ...]:
+    return ("mask",) if self.masked else ()
 
   @property
   def code_spec(self) -> CodeSpec:
     return self.spec
 
   def encode(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> Encoding:
-    return encoding(self.code_activation, self.encoder(x, dropout))
+    return encoding(self.code_activation, _encoded(self, x, batch, dropout))
 
   def decode(self, z: Latents, batch: Columns | None = None, dropout: Keys | None = None) -> Logits:
     return self.decoder(z, dropout)
@@ -46,6 +51,11 @@ class VariationalAutoencoder(AutoencoderModule):
   encoder: nn.Module  # outputs [B, 2 * latent]: means, then log variances
   decoder: nn.Module
   spec: CodeSpec
+  masked: bool = False  # whether the encoder also reads the column "mask"
+
+  @property
+  def columns(self) -> tuple[str, ...]:
+    return ("mask",) if self.masked else ()
 
   @property
   def code_spec(self) -> CodeSpec:
@@ -56,11 +66,18 @@ class VariationalAutoencoder(AutoencoderModule):
     return True
 
   def encode(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> Encoding:
-    mean, log_variance = jnp.split(self.encoder(x, dropout), 2, axis=-1)
+    mean, log_variance = jnp.split(_encoded(self, x, batch, dropout), 2, axis=-1)
     return Encoding(mean, Gaussian(mean, log_variance))
 
   def decode(self, z: Latents, batch: Columns | None = None, dropout: Keys | None = None) -> Logits:
     return self.decoder(z, dropout)
+
+
+def _encoded(
+  module: Autoencoder | VariationalAutoencoder, x: Examples, batch: Columns | None, dropout: Keys | None
+) -> Any:
+  """Returns the outputs of the encoder, which also takes the mask if the module is `masked`."""
+  return module.encoder(x, dropout, batch["mask"]) if module.masked else module.encoder(x, dropout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +134,8 @@ def build_autoencoder(
   encoder: Callable[[int], nn.Module],
   decoder: nn.Module,
   deterministic: type[Autoencoder] = Autoencoder,
+  *,
+  masked: bool = False,
 ) -> AutoencoderModule:
   """Builds the autoencoder with the bottleneck called `name`.
 
@@ -127,11 +146,12 @@ def build_autoencoder(
     encoder: Function that returns the encoder module with the given number of outputs.
     decoder: Decoder module.
     deterministic: Class of the autoencoder for all bottlenecks except "gaussian".
+    masked: Whether the encoder also takes the column "mask", as its third argument.
 
   Raises:
     UserError: `name` is unknown, or `latent` is not a positive integer.
   """
   errors.check_positive("model.latent", latent)
   if errors.choose({**DETERMINISTIC, "gaussian": None}, name, "model.bottleneck"):
-    return deterministic(encoder(latent), decoder, DETERMINISTIC[name], spec(name, latent))
-  return VariationalAutoencoder(encoder(2 * latent), decoder, spec(name, latent))
+    return deterministic(encoder(latent), decoder, DETERMINISTIC[name], spec(name, latent), masked)
+  return VariationalAutoencoder(encoder(2 * latent), decoder, spec(name, latent), masked)

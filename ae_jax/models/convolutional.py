@@ -1,34 +1,37 @@
 """The convolutional autoencoder: an encoder of convolutions and max-pooling, and a choice of upsampling decoders.
 
-The layers take images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`).
+The layers take images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`). Series [T, C] are images of width 1.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 from jaxtyping import Array, Float
 
 from ae_jax import errors
-from ae_jax.models import activations, bottlenecks, upsampling
+from ae_jax.models import activations, bottlenecks, layouts, upsampling
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Latents, Logits
 from ae_jax.models.upsampling import Maps, OutputMaps
 from ae_jax.ops import convolutions, resizing
 from ae_jax.types import AnyArray, Columns, Keys
 
+# Rule of `automatic_channels`; for images of 28x28 and 32x32 it gives the stages (16, 32) of the shipped configs.
+_SMALL_ENOUGH, _FEWEST_STAGES, _FIRST_CHANNELS, _MOST_CHANNELS = 8, 2, 16, 128
+
 
 class Conv(nn.Module):
   """A convolution with bias: [C, H, W, B] -> [features, H', W', B]."""
 
   features: int
-  kernel: int
+  kernel: tuple[int, int]  # (height, width)
   operation: Callable  # (images, kernel) -> images, e.g. `ops.convolutions.conv` or `conv_pool`
 
   @nn.compact
   def __call__(self, x: Maps) -> OutputMaps:
-    kernel = self.param("kernel", upsampling.KERNEL_INIT, (self.kernel, self.kernel, x.shape[0], self.features))
+    kernel = self.param("kernel", upsampling.KERNEL_INIT, (*self.kernel, x.shape[0], self.features))
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
     return self.operation(x, kernel) + bias[:, None, None, None]
 
@@ -59,21 +62,20 @@ class ConvEncoder(nn.Module):
 
   outputs: int
   channels: tuple[int, ...]  # output channels of each stage
-  kernel: int
+  kernel: tuple[int, int]
   activation: Callable
   dropout: float
 
   @nn.compact
   def __call__(self, x: Examples, dropout: Keys | None = None) -> Float[Array, "batch outputs"]:
-    h = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
-    h = down(h, self, conv_pool, dropout)
+    h = down(layouts.to_maps(x), self, conv_pool, dropout)
     return nn.Dense(self.outputs, name="code")(flat(h))
 
 
 class ConvDecoder(nn.Module):
   """A dense layer to the smallest image, then one upsampling layer per stage: [B, latent] -> logits [B, H, W, C]."""
 
-  shape: tuple[int, int, int]
+  shape: tuple[int, ...]
   channels: tuple[int, ...]  # channels of the smallest image, then of the output of each stage except the last
   sizes: tuple[tuple[int, int], ...]  # (height, width) of the smallest image, then of the output of each stage
   kernels: tuple[tuple[int, int], ...]
@@ -87,11 +89,11 @@ class ConvDecoder(nn.Module):
     smallest = (self.channels[0], *self.sizes[0])
     h = self.activation(nn.Dense(math.prod(smallest))(z))
     h = drop(h.T.reshape(*smallest, z.shape[0]), dropout, self.dropout, DECODER, -1)  # [C, H, W, B]
-    stages = zip((*self.channels[1:], self.shape[2]), self.kernels, self.strides, self.sizes[1:], strict=True)
+    stages = zip((*self.channels[1:], self.shape[-1]), self.kernels, self.strides, self.sizes[1:], strict=True)
     for stage, (features, kernel, stride, size) in enumerate(stages):
       h = h if stage == 0 else drop(self.activation(h), dropout, self.dropout, DECODER + stage, -1)
       h = self.layer(features, kernel, stride, size)(h)
-    return h.transpose(3, 1, 2, 0)
+    return layouts.from_maps(h, self.shape)
 
 
 class TiedConv(AutoencoderModule):
@@ -101,10 +103,10 @@ class TiedConv(AutoencoderModule):
   the image to the size before pooling (nearest neighbour) and applies the transpose of the stage's convolution.
   """
 
-  shape: tuple[int, int, int]
+  shape: tuple[int, ...]
   latent: int
   channels: tuple[int, ...]
-  kernel: int
+  kernel: tuple[int, int]
   activation: Callable
   decoder_activation: Callable
   code_activation: Callable
@@ -117,10 +119,10 @@ class TiedConv(AutoencoderModule):
 
   def setup(self) -> None:
     init, zeros = upsampling.KERNEL_INIT, nn.initializers.zeros
-    self.convolved, pooled = stage_sizes(self.shape[:2], self.kernel, len(self.channels))
+    self.convolved, pooled = stage_sizes(self.shape, self.kernel, len(self.channels))
     self.smallest = (self.channels[-1], *pooled[-1])
-    stages = list(enumerate(zip((self.shape[2], *self.channels), self.channels, strict=False)))
-    self.kernels = [self.param(f"kernel_{i}", init, (self.kernel, self.kernel, *pair)) for i, pair in stages]
+    stages = list(enumerate(zip((self.shape[-1], *self.channels), self.channels, strict=False)))
+    self.kernels = [self.param(f"kernel_{i}", init, (*self.kernel, *pair)) for i, pair in stages]
     self.biases = [self.param(f"bias_{i}", zeros, pair[1:]) for i, pair in stages]
     self.decoder_biases = [self.param(f"decoder_bias_{i}", zeros, pair[:1]) for i, pair in stages]
     features = math.prod(self.smallest)
@@ -129,7 +131,7 @@ class TiedConv(AutoencoderModule):
     self.decoder_code_bias = self.param("decoder_code_bias", zeros, (features,))
 
   def encode(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> Encoding:
-    h = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
+    h = layouts.to_maps(x)
     for number, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
       h = self.activation(conv_pool(h, kernel) + bias[:, None, None, None])
       h = drop(h, dropout, self.dropout, number, -1)
@@ -142,7 +144,7 @@ class TiedConv(AutoencoderModule):
       h = drop(self.decoder_activation(h), dropout, self.dropout, DECODER + number, -1)
       h = resizing.resize(h, size, "nearest")
       h = convolutions.conv_adjoint(h, kernel) + bias[:, None, None, None]
-    return h.transpose(3, 1, 2, 0)
+    return layouts.from_maps(h, self.shape)
 
 
 def conv_pool(
@@ -183,28 +185,29 @@ def build(
   decoder_activation: Any,
   dropout: Any = 0.0,
 ) -> AutoencoderModule:
-  """Builds the convolutional autoencoder for images [H, W, C].
+  """Builds the convolutional autoencoder for images [H, W, C] or series [T, C].
 
   `decoder` is a key of `upsampling.LAYERS`, or "tied" for `TiedConv`, which ignores `decoder_kernels` and
   `decoder_strides`. The decoder enlarges the smallest image to the output sizes of the encoder's convolutions, in
   reverse order and without the first one, and then to the size of the example: 5 -> 11 -> 28 for 28x28 images.
   If there are more stages than `decoder_kernels` or `decoder_strides`, the first number also holds for the first stages
   that have none. `decoder_activation="identity"` makes the decoder affine. `dropout` is the dropout rate after each
-  hidden layer in training.
+  hidden layer in training. For series, kernels and strides span time steps only.
 
   Raises:
-    UserError: An option is invalid, or the images are too small for the stages.
+    UserError: An option is invalid, or the examples are too small for the stages.
   """
   _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dropout)
   decoder_kernels, decoder_strides = (_per_stage(sizes, len(channels)) for sizes in (decoder_kernels, decoder_strides))
-  convolved, pooled = stage_sizes(shape[:2], kernel, len(channels))
+  kernel = layouts.square(kernel, shape)
+  convolved, pooled = stage_sizes(shape, kernel, len(channels))
   encoder_function = activations.choose(activation, "activation")
   decoder_function = activations.choose(decoder_activation, "decoder_activation")
   layer = errors.choose({**upsampling.LAYERS, "tied": None}, decoder, "model.decoder")
   if decoder == "tied":
     return _build_tied(shape, latent, channels, kernel, encoder_function, decoder_function, bottleneck, dropout)
-  sizes = (pooled[-1], *convolved[:0:-1], shape[:2])
-  kernels = tuple((k, k) for k in decoder_kernels)
+  sizes = (pooled[-1], *convolved[:0:-1], layouts.image_shape(shape)[:2])
+  kernels = tuple(layouts.square(k, shape) for k in decoder_kernels)
   if decoder == "transposed":
     kernels = _enlarged_kernels(kernels, decoder_strides, sizes)
   return bottlenecks.build_autoencoder(
@@ -224,7 +227,7 @@ def _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dr
     errors.check_all_positive(f"model.{key}", value)
     wanted = f"at most one number for each of the {len(channels)} stages of config.model.channels={channels}"
     errors.check(len(value) <= len(channels), f"model.{key}", value, wanted)
-    errors.check_kernel_size(f"model.{key}", value, shape[:2])
+    errors.check_kernel_size(f"model.{key}", value, shape[:-1])
 
 
 def _per_stage(sizes: tuple[int, ...], stages: int) -> tuple[int, ...]:
@@ -241,24 +244,62 @@ def _build_tied(shape, latent, channels, kernel, activation, decoder_activation,
   return TiedConv(shape, latent, channels, kernel, activation, decoder_activation, code_activation, spec, dropout)
 
 
-def stage_sizes(size: tuple[int, ...], kernel: int, stages: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-  """Returns the image sizes in the encoder. A side of 1 is not pooled.
+def automatic_options(shape: tuple[int, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the options that `channels=()` stands for: stages that fit the size of the images.
+
+  `decoder_kernels` and `decoder_strides` are shortened if there are fewer stages than numbers.
+
+  Args:
+    shape: Shape (H, W, C) of an image, or (T, C) of a series.
+    options: Options of `build`.
+  """
+  kernel = options["kernel"]
+  errors.check_positive("model.kernel", kernel)
+  channels = automatic_channels(shape[:-1], lambda side: (side - kernel + 1) // 2 or int(side == kernel))
+  decoder = {key: options[key][-len(channels) :] for key in ("decoder_kernels", "decoder_strides")}
+  return {"channels": channels, **decoder}
+
+
+def automatic_channels(size: tuple[int, ...], after_stage: Callable[[int], int]) -> tuple[int, ...]:
+  """Returns the channels of stages that fit the size of the images: 16, 32, 64, 128, 128, ...
+
+  Stages are added until the smaller side is at most 8 pixels, so that the dense layer stays small. There are at least
+  two stages, as for 28x28 images, or one if the images are too small for two.
+
+  Args:
+    size: (height, width) of an image, or (steps,) of a series.
+    after_stage: Maps the side of an image to its side after a stage, or to 0 if it is too small for the stage.
+  """
+  side, stages = min(size), 0
+  while after_stage(side) > 0 and (side > _SMALL_ENOUGH or stages < _FEWEST_STAGES):
+    side, stages = after_stage(side), stages + 1
+  return tuple(min(_FIRST_CHANNELS * 2**stage, _MOST_CHANNELS) for stage in range(max(1, stages)))
+
+
+def stage_sizes(
+  shape: tuple[int, ...], kernel: tuple[int, int], stages: int
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+  """Returns the sizes of the images [H, W, C], or of the series [T, C] as images of width 1, in the encoder.
+
+  A side of 1 is not pooled.
+
 
   Returns:
     The sizes (height, width) after the convolution of each stage, and the sizes after the pooling of each stage.
 
   Raises:
-    UserError: The images are too small for the stages.
+    UserError: The examples are too small for the stages.
   """
-  convolved, pooled = [], [size]
+  convolved, pooled = [], [layouts.image_shape(shape)[:2]]
   for stage in range(stages):
-    convolved.append(tuple(side - kernel + 1 for side in pooled[-1]))
+    convolved.append(tuple(side - k + 1 for side, k in zip(pooled[-1], kernel, strict=True)))
     if min(convolved[-1]) < 1:
-      shrinks = f"shrinks to {pooled[-1][0]}x{pooled[-1][1]} after {count_stages(stage)} and " if stage else ""
+      shrinks = f"shrinks to {layouts.size_text(pooled[-1], shape)} after {count_stages(stage)} and " if stage else ""
       advice = f"use at most {count_stages(stage)} or " if stage else "use "
+      width = f"{kernel[0]}x{kernel[1]} convolution" if len(shape) == 3 else f"convolution of {kernel[0]} steps"
       raise errors.UserError(
-        f"config.model.channels has {count_stages(stages)}, but an image of {size[0]}x{size[1]} {shrinks}is too small "
-        f"for a {kernel}x{kernel} convolution; {advice}a smaller config.model.kernel"
+        f"config.model.channels has {count_stages(stages)}, but {layouts.example_text(shape)} {shrinks}is too small "
+        f"for a {width}; {advice}a smaller config.model.kernel"
       )
     pooled.append(tuple(max(1, side // 2) for side in convolved[-1]))
   return convolved, pooled[1:]

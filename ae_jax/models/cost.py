@@ -79,8 +79,7 @@ def step_cost(
 def abstract_batch(model: Any, rows: int) -> tuple[dict[str, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]:
   """Returns the shapes and dtypes of the columns of a batch of `rows` examples, and of one random key per example."""
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
-  batch = {name: jax.ShapeDtypeStruct((rows,), jnp.int32) for name in model.columns}
-  batch |= {"x": jax.ShapeDtypeStruct((rows, *model.shape), jnp.float32)}
+  batch = model.abstract_columns(rows) | {"x": jax.ShapeDtypeStruct((rows, *model.shape), jnp.float32)}
   return batch | {"weight": jax.ShapeDtypeStruct((rows,), jnp.float32)}, keys
 
 

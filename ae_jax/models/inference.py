@@ -7,20 +7,19 @@ import numpy as np
 from jaxtyping import Shaped
 
 from ae_jax.models import Model, Variables
-from ae_jax.ops import losses
 from ae_jax.types import AnyArray, Columns
 
 _LARGEST_BATCH = 256  # examples per call of the model; activations of larger batches do not fit in a CPU's cache
 
-# Methods by name. Each entry is called with (model, output activation), and returns the function that
-# `apply` calls with (variables, array, columns).
+# Methods by name. Each entry is called with (model, function from logits to reconstructions), and returns
+# the function that `apply` calls with (variables, array, columns).
 FUNCTIONS = {
-  "encode": lambda model, activation: lambda *args: model.encode(*args).z,
-  "indices": lambda model, activation: lambda *args: model.encode(*args).indices,
-  "decode": lambda model, activation: lambda *args: activation(model.decode(*args)),
-  "lookup": lambda model, activation: lambda variables, array, columns: model.lookup(variables, array),
-  "nearest": lambda model, activation: lambda variables, array, columns: model.nearest_codes(variables, array),
-  "reconstruct": lambda model, activation: lambda *args: activation(model.reconstruct(*args)),
+  "encode": lambda model, outputs: lambda *args: model.encode(*args).z,
+  "indices": lambda model, outputs: lambda *args: model.encode(*args).indices,
+  "decode": lambda model, outputs: lambda *args: outputs(model.decode(*args)),
+  "lookup": lambda model, outputs: lambda variables, array, columns: model.lookup(variables, array),
+  "nearest": lambda model, outputs: lambda variables, array, columns: model.nearest_codes(variables, array),
+  "reconstruct": lambda model, outputs: lambda *args: outputs(model.reconstruct(*args)),
 }
 
 
@@ -64,7 +63,8 @@ def attention(model: Model, variables: Variables, x: AnyArray, columns: Columns)
 def _apply(
   variables: Variables, array: jax.Array, columns: Columns, *, model: Model, method: str, value_range: str
 ) -> jax.Array:
-  return FUNCTIONS[method](model, losses.OUTPUT_ACTIVATIONS[value_range])(variables, array, columns)
+  outputs = functools.partial(model.outputs, value_range=value_range)
+  return FUNCTIONS[method](model, outputs)(variables, array, columns)
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -58,7 +58,7 @@ class MaskedModel(Model):
   def _apply(self, variables, *args, **options):
     leaves, tree = jax.tree.flatten(variables.params)
     used = [leaf if mask is None else mask * leaf for leaf, mask in zip(leaves, self.mask, strict=True)]
-    return super()._apply(Variables(tree.unflatten(used), variables.state), *args, **options)
+    return super()._apply(Variables(jax.tree.unflatten(tree, used), variables.state), *args, **options)
 
 
 def mask_model(model: Model, latent_mask: Float[AnyArray, " latent"], mask: Sequence[AnyArray | None]) -> MaskedModel:

@@ -1,7 +1,10 @@
 """CAT-AE, an autoencoder of series with attention pooling (Sensors 22(1):123, 2022).
 
 The encoder computes a sequence of states, pools the states to one context vector by attention, and maps the context
-vector to the latents. The layers take series in the layout [C, T, B] (see `ae_jax.ops.convolutions`).
+vector to the latents. The layers take series in the layout [C, T, B] (see `ae_jax.models.signals`).
+
+If the data have a mask, e.g. because the series have unequal lengths, the encoder ignores the steps without an observed
+value: they change neither the states nor the latents.
 """
 
 import math
@@ -11,22 +14,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ae_jax import errors
 from ae_jax.models import activations, bottlenecks
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, Latents, Logits
-from ae_jax.ops import convolutions
+from ae_jax.models.signals import GRU, KERNEL_INIT, Conv, Steps, fold, folded, observed_only, unfold
 from ae_jax.types import AnyArray, Keys
 
 Series = Float[AnyArray, "batch time channels"]
-Signals = Float[AnyArray, "channels time batch"]  # series in the layout that the layers take
-OutputSignals = Float[AnyArray, "features new_time batch"]
-StatesAndQuery = tuple[Float[Array, "batch states features"], Float[Array, "batch features"]]
-
-_KERNEL_INIT = nn.initializers.lecun_normal()
+# states, query, and for masked data which of the states contain an observed step
+StatesAndQuery = tuple[Float[Array, "batch states features"], Float[Array, "batch features"], Steps | None]
 
 
 def concat_attention(
@@ -35,17 +34,22 @@ def concat_attention(
   state_kernel: Float[AnyArray, "features width"],
   query_kernel: Float[AnyArray, "query_features width"],
   score: Float[AnyArray, " width"],
+  mask: Bool[AnyArray, "batch time"] | None = None,
 ) -> tuple[Float[Array, "batch features"], Float[Array, "batch time"]]:
   """Computes "concat" attention (Luong, Pham & Manning 2015, section 3.1).
 
   The attention weights are the softmax over time of score^T tanh(W [state; query]), where W consists of `state_kernel`
-  and `query_kernel`. The context vector is the weighted sum of the states.
+  and `query_kernel`. The context vector is the weighted sum of the states. States whose `mask` is False have weight 0.
 
   Returns:
     The context vectors [B, D] and the attention weights [B, T].
   """
   hidden = jnp.tanh(states @ state_kernel[None] + (query @ query_kernel)[:, None])  # [B, T, A]
-  weights = jax.nn.softmax((hidden * score[None, None]).sum(-1), axis=-1)  # [B, T]
+  scores = (hidden * score[None, None]).sum(-1)
+  if mask is not None:
+    least = jnp.asarray(jnp.finfo(scores.dtype).min / 2, scores.dtype)  # finite: no NaN even if all states are masked
+    scores = jnp.where(mask, scores, least)
+  weights = jax.nn.softmax(scores, axis=-1)  # [B, T]
   return (weights[..., None] * states).sum(1), weights
 
 
@@ -57,53 +61,28 @@ class AttentionPooling(nn.Module):
   """
 
   outputs: int
-  body: nn.Module  # [B, T, C] -> (states [B, states, D], query [B, D])
+  body: nn.Module  # ([B, T, C], dropout, steps or None) -> `StatesAndQuery`
   width: int  # width of the hidden layer that computes the attention scores
 
   @nn.compact
-  def __call__(self, x: Series, dropout: Keys | None = None) -> Float[Array, "batch outputs"]:
-    states, query = self.body(x, dropout)
+  def __call__(
+    self, x: Series, dropout: Keys | None = None, mask: Float[AnyArray, "batch time channels"] | None = None
+  ) -> Float[Array, "batch outputs"]:
+    steps = None if mask is None else (mask > 0).any(-1).T  # [T, B]
+    x = x if mask is None else jnp.where(mask > 0, x, jnp.zeros((), x.dtype))
+    states, query, steps = self.body(x, dropout, steps)
+    observed = None if steps is None else steps.T
     size = (states.shape[-1], self.width)
-    state_kernel, query_kernel = (self.param(f"{name}_kernel", _KERNEL_INIT, size) for name in ("state", "query"))
+    state_kernel, query_kernel = (self.param(f"{name}_kernel", KERNEL_INIT, size) for name in ("state", "query"))
     score = self.param("score", nn.initializers.normal(self.width**-0.5), (self.width,))
-    context, weights = concat_attention(states, query, state_kernel, query_kernel, score)
+    context, weights = concat_attention(states, query, state_kernel, query_kernel, score, observed)
     if self.is_mutable_collection("attention"):
       self.sow("attention", "weights", weights[:, None, None])
     return nn.Dense(self.outputs, name="code")(context)
 
 
-class GRU(nn.Module):
-  """A gated recurrent unit (GRU) with the initial state `initial` [width, B]: [C, T, B] -> states [width, T, B].
-
-  The result is the same as that of `nn.RNN(nn.GRUCell)`. Here the batch is the contiguous axis, and one matrix product
-  multiplies the inputs of all time steps. The parameters of the three gates are in the order reset, update, new.
-  """
-
-  width: int
-
-  @nn.compact
-  def __call__(self, x: Signals, initial: Float[AnyArray, "width batch"]) -> Float[Array, "width time batch"]:
-    channels, length, batch = x.shape
-    kernel = self.param("kernel", _KERNEL_INIT, (channels, 3 * self.width))
-    bias = self.param("bias", nn.initializers.zeros, (3, self.width))
-    recurrent = [self.param(f"recurrent_{gate}", nn.initializers.orthogonal(), (self.width,) * 2) for gate in "run"]
-    recurrent = jnp.concatenate(recurrent, axis=1).T  # [3 * width, width]
-    recurrent_bias = self.param("recurrent_bias", nn.initializers.zeros, (self.width,))
-    inputs = (kernel.T @ x.reshape(channels, length * batch)).reshape(3, self.width, length, batch)
-    inputs = (inputs + bias[..., None, None]).transpose(2, 0, 1, 3)  # [T, 3, width, B]
-
-    def step(h, inputs):
-      from_state = (recurrent @ h).reshape(inputs.shape)
-      reset, update = nn.sigmoid(inputs[:2] + from_state[:2])
-      new = jnp.tanh(inputs[2] + reset * (from_state[2] + recurrent_bias[:, None]))
-      h = new + update * (h - new)
-      return h, h
-
-    return lax.scan(step, initial, inputs)[1].swapaxes(0, 1)
-
-
 class RecurrentBody(nn.Module):
-  """Layers that each apply `fold` and then a GRU: [B, T, C] -> (states [B, T', D], query [B, D]).
+  """Layers that each apply `fold` and then a GRU: [B, T, C] -> (states [B, T', D], query [B, D], steps [T', B]).
 
   The query is the last state. A layer with stride s shortens T to ceil(T / s).
   """
@@ -113,13 +92,14 @@ class RecurrentBody(nn.Module):
   dropout: float
 
   @nn.compact
-  def __call__(self, x: Series, dropout: Keys | None = None) -> StatesAndQuery:
+  def __call__(self, x: Series, dropout: Keys | None = None, steps: Steps | None = None) -> StatesAndQuery:
     h = x.transpose(2, 1, 0)  # [C, T, B]
     for number, (width, stride) in enumerate(zip(self.widths, self.strides, strict=True)):
-      h = GRU(width)(fold(h, stride), jnp.zeros((width, x.shape[0]), x.dtype))
+      h, steps = fold(observed_only(h, steps), stride), folded(steps, stride)
+      h = GRU(width)(h, jnp.zeros((width, x.shape[0]), x.dtype), steps)
       h = drop(h, dropout, self.dropout, number, -1)
     states = h.transpose(2, 1, 0)
-    return states, states[:, -1]
+    return states, states[:, -1], steps
 
 
 class RecurrentDecoder(nn.Module):
@@ -147,26 +127,12 @@ class RecurrentDecoder(nn.Module):
     return h.transpose(2, 1, 0)
 
 
-class Conv(nn.Module):
-  """A convolution with bias and zero padding that keeps the length: [C, T, B] -> [features, T, B]."""
-
-  features: int
-  kernel: int
-
-  @nn.compact
-  def __call__(self, x: Signals) -> Float[Array, "features time batch"]:
-    kernel = self.param("kernel", _KERNEL_INIT, (self.kernel, 1, x.shape[0], self.features))
-    bias = self.param("bias", nn.initializers.zeros, (self.features,))
-    before = (self.kernel - 1) // 2
-    x = jnp.pad(x, ((0, 0), (before, self.kernel - 1 - before), (0, 0)))
-    return convolutions.conv(x[:, :, None], kernel)[:, :, 0] + bias[:, None, None]
-
-
 class ConvolutionalBody(nn.Module):
-  """Stages of `fold`, convolution and activation: [B, T, C] -> (states [B, T', D], query [B, D]).
+  """Stages of `fold`, convolution and activation: [B, T, C] -> (states [B, T', D], query [B, D], steps [T', B]).
 
-  The query is the mean of the states. A stage with stride s shortens T to ceil(T / s). The last stage adds a learned
-  position embedding to each state, so that the mean of the states can represent the whole series.
+  The query is the mean of the states. If `steps` are given, other states are 0 and do not count in the mean. A stage
+  with stride s shortens T to ceil(T / s). The last stage adds a learned position embedding to each state, so that the
+  mean of the states can represent the whole series.
   """
 
   widths: tuple[int, ...]
@@ -176,15 +142,17 @@ class ConvolutionalBody(nn.Module):
   dropout: float
 
   @nn.compact
-  def __call__(self, x: Series, dropout: Keys | None = None) -> StatesAndQuery:
+  def __call__(self, x: Series, dropout: Keys | None = None, steps: Steps | None = None) -> StatesAndQuery:
     h = x.transpose(2, 1, 0)  # [C, T, B]
     for stage, (width, stride) in enumerate(zip(self.widths, self.strides, strict=True)):
-      h = Conv(width, self.kernel)(fold(h, stride))
+      h, steps = Conv(width, self.kernel)(fold(h, stride)), folded(steps, stride)
       if stage == len(self.widths) - 1:
         h = h + self.param("place", nn.initializers.normal(1.0), h.shape[:2])[..., None]
-      h = drop(self.activation(h), dropout, self.dropout, stage, -1)
+      h = observed_only(drop(self.activation(h), dropout, self.dropout, stage, -1), steps)
     states = h.transpose(2, 1, 0)
-    return states, states.mean(1)
+    if steps is None:
+      return states, states.mean(1), None
+    return states, states.sum(1) / jnp.maximum(steps.sum(0), 1)[:, None].astype(states.dtype), steps
 
 
 class ConvolutionalDecoder(nn.Module):
@@ -209,21 +177,6 @@ class ConvolutionalDecoder(nn.Module):
     return h.transpose(2, 1, 0)
 
 
-def fold(x: Signals, stride: int) -> OutputSignals:
-  """Concatenates the channels of `stride` successive time steps: [C, T, B] -> [C * stride, ceil(T / stride), B]."""
-  channels, length, batch = x.shape
-  x = jnp.pad(x, ((0, 0), (0, -length % stride), (0, 0)))
-  x = x.reshape(channels, -1, stride, batch).swapaxes(1, 2)
-  return x.reshape(channels * stride, -1, batch)
-
-
-def unfold(x: Signals, stride: int) -> OutputSignals:
-  """Inverts `fold`: [C * stride, T, B] -> [C, T * stride, B]."""
-  channels, length, batch = x.shape
-  x = x.reshape(channels // stride, stride, length, batch).swapaxes(1, 2)
-  return x.reshape(channels // stride, length * stride, batch)
-
-
 def _recurrent(shape, widths, strides, sizes, kernel, function, dropout):
   del kernel, function  # used only by the convolutional cell
   decoder = RecurrentDecoder(shape, widths[::-1], strides[::-1], sizes[::-1], dropout)
@@ -242,6 +195,7 @@ CELLS = {"convolutional": _convolutional, "recurrent": _recurrent}
 
 def build(
   shape: tuple[int, ...],
+  masked: bool,
   *,
   latent: Any,
   cell: Any,
@@ -257,7 +211,7 @@ def build(
 
   `cell` is a key of `CELLS`. `widths` and `strides` have one number per layer. Only the convolutional cell uses
   `activation` and `kernel`; a kernel spans `kernel * stride` time steps. `dropout` is the dropout rate after each layer
-  in training.
+  in training. If `masked`, the encoder also reads the column "mask".
 
   Raises:
     UserError: An option is invalid.
@@ -277,5 +231,5 @@ def build(
   build_cell = errors.choose(CELLS, cell, "model.cell")
   body, decoder = build_cell(shape, widths, strides, tuple(sizes), kernel, function, dropout)
   return bottlenecks.build_autoencoder(
-    bottleneck, latent, lambda outputs: AttentionPooling(outputs, body, attention_width), decoder
+    bottleneck, latent, lambda outputs: AttentionPooling(outputs, body, attention_width), decoder, masked=masked
   )

@@ -1,4 +1,4 @@
-"""The attention autoencoder: a transformer whose tokens are patches of an image.
+"""The attention autoencoder: a transformer whose tokens are patches of an image, or groups of steps of a series.
 
 In the encoder, a few learned queries pool the patch tokens by cross-attention, and a dense layer maps the result to the
 latents. In the decoder, a dense layer maps the latents to a few memory tokens, and one learned query per patch attends
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ae_jax import errors
-from ae_jax.models import activations, attention, bottlenecks
+from ae_jax.models import activations, attention, bottlenecks, layouts
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, Examples, Latents, Logits
 from ae_jax.types import AnyArray, Keys
@@ -85,7 +85,7 @@ def blocks(layers: Layers, depth: int, first: int = 0) -> Callable[[Tokens, Keys
 
 
 class AttentionEncoder(nn.Module):
-  """An encoder [B, H, W, C] -> [B, outputs].
+  """An encoder of images [B, H, W, C] or series [B, T, C] -> [B, outputs].
 
   It embeds the patches, adds learned position embeddings, and applies `depth` blocks. Then `queries` learned queries
   pool the tokens by cross-attention, and a dense layer maps the concatenated results to the outputs.
@@ -112,10 +112,10 @@ class AttentionDecoder(nn.Module):
   """A decoder of latents [B, latent] -> logits [B, *shape].
 
   A dense layer maps the latents to `memory` tokens, and one learned query per patch attends to these tokens. Then
-  `depth` blocks are applied, and a dense layer maps each token to the pixels of its patch.
+  `depth` blocks are applied, and a dense layer maps each token to the values of its patch.
   """
 
-  shape: tuple[int, int, int]
+  shape: tuple[int, ...]
   patch: int
   depth: int
   memory: int
@@ -123,30 +123,45 @@ class AttentionDecoder(nn.Module):
 
   @nn.compact
   def __call__(self, z: Latents, dropout: Keys | None = None) -> Logits:
-    (height, width, channels), size = self.shape, self.layers.width
+    size, patches = self.layers.width, patch_count(self.shape, self.patch)
+    values = math.prod(layouts.square(self.patch, self.shape)) * self.shape[-1]
     memory = nn.Dense(self.memory * size, name="memory")(z).reshape(z.shape[0], self.memory, size)
-    positions = self.param("positions", _UNIT, (height * width // self.patch**2, size))[None]
+    positions = self.param("positions", _UNIT, (patches, size))[None]
     h = positions + self.layers.attention("unpool")(positions, memory)
     h = blocks(self.layers, self.depth, DECODER)(h, dropout)
-    patches = attention.Dense(self.patch**2 * channels, name="logits")(nn.RMSNorm()(h))
-    return unpatchify(patches, self.shape, self.patch)
+    return unpatchify(attention.Dense(values, name="logits")(nn.RMSNorm()(h)), self.shape, self.patch)
 
 
-def patchify(x: Float[AnyArray, "batch height width channels"], patch: int) -> Float[AnyArray, "batch patches pixels"]:
-  """Splits images into square patches, row by row: [B, H, W, C] -> [B, H * W / patch**2, patch**2 * C]."""
-  batch, height, width, channels = x.shape
-  rows, columns = height // patch, width // patch
+def patch_count(shape: tuple[int, ...], patch: int) -> int:
+  """Returns the number of patches of an image (H, W, C) or of a series (T, C)."""
+  return math.prod(-(-side // patch) for side in shape[:-1])
+
+
+def patchify(x: Examples, patch: int) -> Float[AnyArray, "batch patches values"]:
+  """Splits images into square patches, row by row: [B, H, W, C] -> [B, patches, patch**2 * C].
+
+  Images whose sides are not multiples of `patch` are padded with zeros at the right and the lower edge. Series are
+  split into groups of `patch` steps, with zeros after the last step: [B, T, C] -> [B, patches, patch * C].
+  """
+  batch, *sides, channels = x.shape
+  if any(side % patch for side in sides):
+    x = jnp.pad(x, [(0, 0), *((0, -side % patch) for side in sides), (0, 0)])
+  if x.ndim == 3:
+    return x.reshape(batch, -1, patch * channels)
+  rows, columns = x.shape[1] // patch, x.shape[2] // patch
   squares = x.reshape(batch, rows, patch, columns, patch, channels).swapaxes(2, 3)
   return squares.reshape(batch, rows * columns, patch * patch * channels)
 
 
-def unpatchify(
-  patches: Float[AnyArray, "batch patches pixels"], shape: tuple[int, ...], patch: int
-) -> Float[AnyArray, "batch height width channels"]:
-  """Inverts `patchify`: returns the images [B, *shape]."""
+def unpatchify(patches: Float[AnyArray, "batch patches values"], shape: tuple[int, ...], patch: int) -> Examples:
+  """Inverts `patchify`: returns the images or series [B, *shape] without the padding."""
+  if len(shape) == 2:
+    return patches.reshape(patches.shape[0], -1, shape[1])[:, : shape[0]]
   height, width, channels = shape
-  squares = patches.reshape(-1, height // patch, width // patch, patch, patch, channels)
-  return squares.swapaxes(2, 3).reshape(-1, *shape)
+  rows, columns = -(-height // patch), -(-width // patch)
+  squares = patches.reshape(-1, rows, columns, patch, patch, channels).swapaxes(2, 3)
+  images = squares.reshape(-1, rows * patch, columns * patch, channels)
+  return images if images.shape[1:3] == (height, width) else images[:, :height, :width]
 
 
 def build(
@@ -167,12 +182,13 @@ def build(
   bottleneck: Any,
   dropout: Any = 0.0,
 ) -> AutoencoderModule:
-  """Builds the attention autoencoder for images [H, W, C].
+  """Builds the attention autoencoder for images [H, W, C] or series [T, C].
 
-  `patch`, the side of a patch in pixels, must divide both sides of the image. `heads` must divide `width`, the number
-  of features of a token. The encoder has `depth` blocks and `queries` learned queries. The decoder has `memory` memory
-  tokens and `decoder_depth` blocks. `scaled` and `qk_norm` are options of `attention.MultiHeadAttention`. `dropout` is
-  the dropout rate in training.
+  `patch` is the side of a patch in pixels; images whose sides are not multiples of it are padded inside the model. For
+  series, it is the number of time steps of a patch. `heads` must divide `width`, the number of features of a token. The
+  encoder has `depth` blocks and `queries` learned queries. The decoder has `memory` memory tokens and `decoder_depth`
+  blocks. `scaled` and `qk_norm` are options of `attention.MultiHeadAttention`. `dropout` is the dropout rate in
+  training.
 
   Raises:
     UserError: An option is invalid.
@@ -184,17 +200,11 @@ def build(
     errors.check_flag(f"model.{key}", value)
   attention.check_heads(width, heads)
   check_rate(dropout)
-  _check_patch(patch, shape)
+  longest = max(shape[:-1])
+  name = "the longer side" if len(shape) == 3 else "the number of steps of a series"
+  errors.check(patch <= longest, "model.patch", patch, f"at most {name}, {longest}")
   layers = Layers(width, hidden, activations.choose(activation, "activation"), heads, scaled, qk_norm, dropout)
   decoder = AttentionDecoder(shape, patch, decoder_depth, memory, layers)
   return bottlenecks.build_autoencoder(
     bottleneck, latent, lambda outputs: AttentionEncoder(outputs, patch, depth, queries, layers), decoder
   )
-
-
-def _check_patch(patch, shape):
-  """Raises UserError unless `patch` divides both sides of the image."""
-  common = math.gcd(*shape[:2])
-  divisors = ", ".join(str(side) for side in range(1, common + 1) if common % side == 0)
-  wanted = f"a divisor of both sides of the {shape[0]}x{shape[1]} images; use one of {divisors}"
-  errors.check(common % patch == 0, "model.patch", patch, wanted)

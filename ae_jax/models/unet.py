@@ -1,11 +1,11 @@
 """A convolutional autoencoder with symmetric skip connections (Dong et al., arXiv 1611.09119; U-Net, arXiv 1505.04597).
 
-The layers take images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`).
+The layers take images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`). Series [T, C] are images of width 1.
 """
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ae_jax import errors
-from ae_jax.models import activations, bottlenecks
-from ae_jax.models.convolutional import Conv, count_stages, flat, pool
+from ae_jax.models import activations, bottlenecks, layouts
+from ae_jax.models.convolutional import Conv, automatic_channels, count_stages, flat, pool
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Latents, Logits
 from ae_jax.ops import convolutions, resizing
@@ -34,10 +34,10 @@ class UNet(AutoencoderModule):
   to the latents.
   """
 
-  shape: tuple[int, int, int]
+  shape: tuple[int, ...]
   latent: int
   channels: tuple[int, ...]
-  kernel: int
+  kernel: tuple[int, int]
   activation: Callable
   join: Callable  # a value of SKIPS
   dropout: float
@@ -51,12 +51,12 @@ class UNet(AutoencoderModule):
     return self.join is not SKIPS["none"]
 
   def setup(self) -> None:
-    self.sizes = stage_sizes(self.shape[:2], len(self.channels))
+    self.sizes = stage_sizes(self.shape, len(self.channels))
     self.smallest = (self.channels[-1], *self.sizes[-1])
     self.down = [self._conv(features) for features in self.channels]
     self.code = nn.Dense(self.latent)
     self.uncode = nn.Dense(math.prod(self.smallest))
-    self.up = [self._conv(features) for features in (self.shape[2], *self.channels[:-1])]
+    self.up = [self._conv(features) for features in (self.shape[-1], *self.channels[:-1])]
 
   def __call__(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> tuple[Encoding, Logits]:
     z, skips = self._encode_with_skips(x, dropout)
@@ -79,7 +79,7 @@ class UNet(AutoencoderModule):
 
   def _encode_with_skips(self, x: Examples, dropout: Keys | None) -> tuple[Float[Array, "batch latent"], list[Array]]:
     """Returns the latents and one skip connection [C, H, W, B] per stage."""
-    h, skips = x.transpose(3, 1, 2, 0), []
+    h, skips = layouts.to_maps(x), []
     for number, conv in enumerate(self.down):
       skips.append(drop(self.activation(conv(h)), dropout, self.dropout, number, -1))
       h = pool(skips[-1])
@@ -91,7 +91,7 @@ class UNet(AutoencoderModule):
       h = drop(self.activation(h), dropout, self.dropout, DECODER + number, -1)
       h = resizing.resize(h, skip.shape[1:3], "nearest")
       h = conv(self.join(h, skip))
-    return h.transpose(3, 1, 2, 0)
+    return layouts.from_maps(h, self.shape)
 
 
 def _concatenated(h, skip):
@@ -117,42 +117,48 @@ def build(
   skips: Any,
   dropout: Any = 0.0,
 ) -> UNet:
-  """Builds the autoencoder with skip connections for images [H, W, C].
+  """Builds the autoencoder with skip connections for images [H, W, C] or series [T, C].
 
   `channels` has one number per encoder stage. `skips` is a key of `SKIPS`; "none" omits the skip connections. `dropout`
   is the dropout rate after each hidden layer in training.
 
   Raises:
-    UserError: An option is invalid, or the images are too small for the stages.
+    UserError: An option is invalid, or the examples are too small for the stages.
   """
   errors.check_positive("model.latent", latent)
   errors.check_positive("model.kernel", kernel)
-  errors.check_kernel_size("model.kernel", kernel, shape[:2])
+  errors.check_kernel_size("model.kernel", kernel, shape[:-1])
   errors.check_all_positive("model.channels", channels)
   check_rate(dropout)
-  stage_sizes(shape[:2], len(channels))
+  stage_sizes(shape, len(channels))
   join = errors.choose(SKIPS, skips, "model.skips")
-  return UNet(shape, latent, channels, kernel, activations.choose(activation, "activation"), join, dropout)
+  function, kernel = activations.choose(activation, "activation"), layouts.square(kernel, shape)
+  return UNet(shape, latent, channels, kernel, function, join, dropout)
 
 
-def stage_sizes(size: tuple[int, ...], stages: int) -> tuple[tuple[int, ...], ...]:
-  """Returns the (height, width) of the image and of the output of each encoder stage.
+def automatic_options(shape: tuple[int, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the options that `channels=()` stands for: stages that fit the size of the images."""
+  del options
+  return {"channels": automatic_channels(shape[:-1], lambda side: side // 2)}
 
-  A stage halves both sides and rounds down.
+
+def stage_sizes(shape: tuple[int, ...], stages: int) -> tuple[tuple[int, ...], ...]:
+  """Returns the (height, width) of an image [H, W, C] and of the output of each encoder stage.
+
+  A stage halves both sides and rounds down. A series [T, C] is an image of width 1, which is not halved.
 
   Raises:
-    UserError: The image is too small for the stages.
+    UserError: The example is too small for the stages.
   """
-  sizes = [size]
+  sizes, sides = [layouts.image_shape(shape)[:2]], len(shape) - 1
   for stage in range(stages):
-    if min(sizes[-1]) < 2:
-      shrinks = f"shrinks to {sizes[-1][0]}x{sizes[-1][1]} after {count_stages(stage)} and " if stage else ""
-      advice = (
-        f"use at most {count_stages(stage)}" if stage else "use config.model.name='dense' for images with a side of 1"
-      )
+    if min(sizes[-1][:sides]) < 2:
+      shrinks = f"shrinks to {layouts.size_text(sizes[-1], shape)} after {count_stages(stage)} and " if stage else ""
+      other = "images with a side of 1" if sides == 2 else "series of one step"
+      advice = f"use at most {count_stages(stage)}" if stage else f"use config.model.name='dense' for {other}"
       raise errors.UserError(
-        f"config.model.channels has {count_stages(stages)}, but an image of {size[0]}x{size[1]} {shrinks}cannot be "
+        f"config.model.channels has {count_stages(stages)}, but {layouts.example_text(shape)} {shrinks}cannot be "
         f"halved; {advice}"
       )
-    sizes.append(tuple(side // 2 for side in sizes[-1]))
+    sizes.append(tuple(max(1, side // 2) for side in sizes[-1]))
   return tuple(sizes)

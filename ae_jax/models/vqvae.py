@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from ae_jax import errors
-from ae_jax.models import activations, unet
+from ae_jax.models import activations, layouts, unet
 from ae_jax.models.convolutional import Conv, conv_pool, down
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Logits
@@ -35,7 +35,7 @@ class GridEncoder(nn.Module):
 
   latent: int
   channels: tuple[int, ...]
-  kernel: int
+  kernel: tuple[int, int]
   activation: Callable
   dropout: float
 
@@ -44,7 +44,7 @@ class GridEncoder(nn.Module):
     h = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
     h = down(h, self, conv_same_pool, dropout)
     h = self.activation(Conv(self.channels[-1], self.kernel, convolutions.conv_same)(h))
-    return Conv(self.latent, 1, convolutions.conv_same, name="code")(h).transpose(3, 1, 2, 0)
+    return Conv(self.latent, (1, 1), convolutions.conv_same, name="code")(h).transpose(3, 1, 2, 0)
 
 
 class GridDecoder(nn.Module):
@@ -56,7 +56,7 @@ class GridDecoder(nn.Module):
   shape: tuple[int, int, int]
   channels: tuple[int, ...]  # channels of the encoder stages
   sizes: tuple[tuple[int, int], ...]  # (height, width) of the image, then after each pooling
-  kernel: int
+  kernel: tuple[int, int]
   activation: Callable
   dropout: float
 
@@ -67,7 +67,7 @@ class GridDecoder(nn.Module):
     stages = zip((self.shape[2], *self.channels[:-1]), self.sizes[:-1], strict=True)
     for number, (features, size) in enumerate(reversed(list(stages))):
       h = drop(self.activation(h), dropout, self.dropout, DECODER + number, -1)
-      h = ResizeConv(features, (self.kernel, self.kernel), size, "nearest")(h)
+      h = ResizeConv(features, self.kernel, size, "nearest")(h)
     return h.transpose(3, 1, 2, 0)
 
 
@@ -205,8 +205,9 @@ def build(
   for key, value in {"decay": decay, "revive_below": revive_below}.items():
     errors.check(errors.is_number(value) and 0 <= value < 1, f"model.{key}", value, "a number in [0, 1)")
   check_rate(dropout)
-  sizes = unet.stage_sizes(shape[:2], len(channels))
+  sizes = unet.stage_sizes(shape, len(channels))
   function = activations.choose(activation, "activation")
+  kernel = layouts.square(kernel, shape)
   encoder = GridEncoder(latent, channels, kernel, function, dropout)
   decoder = GridDecoder(shape, channels, sizes, kernel, function, dropout)
   return VQVAE(encoder, decoder, sizes[-1], latent, codebook_size, commitment, decay, revive_below)

@@ -1,6 +1,7 @@
 """The reconstruction objective, which is the base class of all objectives, and functions that objectives share."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -45,18 +46,29 @@ def batch_mean(values: PyTree, weight: Float[AnyArray, " batch"]) -> PyTree:
   return jax.tree.map(lambda total: total / count, batch_sum(values, weight))
 
 
-def _bernoulli(logits, x, activation):
-  del activation  # the loss applies the sigmoid itself
+def _bernoulli(logits, x, activation, groups):
+  del activation, groups  # the loss applies the sigmoid itself
   return losses.binary_cross_entropy_with_logits(logits, x)
 
 
-def _gaussian(logits, x, activation):
+def _gaussian(logits, x, activation, groups):
+  del groups
   return jnp.square(activation(logits) - x)
 
 
-# Name -> function that maps (logits, x, output activation) to the reconstruction term of each element.
-LIKELIHOODS: dict[str, Callable] = {"bernoulli": _bernoulli, "gaussian": _gaussian}
-_UNITS = {"bernoulli": "nats", "gaussian": "squared_error"}  # name of the reconstruction term, which is also its unit
+def _mixed(logits, x, activation, groups):
+  del activation
+  return losses.mixed_nats(logits, x, groups)
+
+
+# Name -> function that maps (logits, x, function from logits to outputs, groups of a table) to the reconstruction term
+# of each element.
+LIKELIHOODS: dict[str, Callable] = {"bernoulli": _bernoulli, "gaussian": _gaussian, "mixed": _mixed}
+_UNITS = {
+  "bernoulli": "nats",
+  "gaussian": "squared_error",
+  "mixed": "nats",
+}  # name of the reconstruction term, which is also its unit
 
 
 # Metadata of the numeric fields. Their values may differ between sweep members that share a compiled program.
@@ -67,8 +79,9 @@ NUMERIC = {"numeric": True}
 class Objective:
   """Reconstruction loss: cross-entropy in nats for the likelihood "bernoulli", squared error for "gaussian".
 
-  "bernoulli" needs the value range "unit". The keyword-only fields of an objective are its options in
-  `config.objective`.
+  "bernoulli" needs the value range "unit". "mixed" is for tables in the range "real": nats of a Gaussian with standard
+  deviation 1 for numbers, and of a cross-entropy for categories and booleans. The keyword-only fields of an objective
+  are its options in `config.objective`.
   """
 
   value_range: str  # a key of losses.OUTPUT_ACTIVATIONS
@@ -110,8 +123,7 @@ class Objective:
   @classmethod
   def check(cls, model: models.Model, value_range: str, options: Mapping[str, Any]) -> None:
     """Raises UserError if an option of `config.objective` is invalid or does not fit the model or the data."""
-    del model
-    check_likelihood(options["likelihood"], value_range)
+    check_likelihood(options["likelihood"], value_range, len(model.shape))
 
   def check_columns(self, columns: Collection[str]) -> list[str]:
     """Returns remarks about options that have no effect for data with some columns (`loss_columns.NAMES`).
@@ -173,9 +185,8 @@ class Objective:
     *emphasis: Float[Array, " batch *shape"],
   ) -> Float[Array, " batch"]:
     """Returns the reconstruction term [B]; each optional `emphasis` holds a factor for each element of `x`."""
-    return reconstruction_term(
-      model, self.likelihood, losses.OUTPUT_ACTIVATIONS[self.value_range], logits, x, *emphasis
-    )
+    outputs = functools.partial(model.outputs, value_range=self.value_range)
+    return reconstruction_term(model, self.likelihood, outputs, logits, x, *emphasis)
 
 
 def compared(batch: Batch) -> tuple[Float[AnyArray, " batch *shape"], ...]:
@@ -203,16 +214,20 @@ def reconstruction_term(
   """Returns the reconstruction term [B]; each optional `emphasis` holds a factor for each element of `x`."""
 
   def term(logits, x, *emphasis):
-    return math.prod(emphasis, start=LIKELIHOODS[likelihood](logits, x, activation))
+    return math.prod(emphasis, start=LIKELIHOODS[likelihood](logits, x, activation, model.groups))
 
   return losses.sum_over_elements(term, logits, x, *emphasis, batch_last=model.batch_last)
 
 
-def check_likelihood(likelihood: Any, value_range: str) -> None:
-  """Raises UserError if a likelihood is unknown or does not fit the value range of the data."""
+def check_likelihood(likelihood: Any, value_range: str, axes: int) -> None:
+  """Raises UserError if a likelihood is unknown, or does not fit the value range or the number of axes of examples."""
   errors.choose(LIKELIHOODS, likelihood, "objective.likelihood")
   if likelihood == "bernoulli" and value_range != "unit":
     raise errors.UserError(
       f"config.objective.likelihood='bernoulli' needs config.data.range='unit', not {value_range!r}; set this range, "
       "or use likelihood 'gaussian'"
+    )
+  if likelihood == "mixed" and (value_range != "real" or axes != 1):
+    raise errors.UserError(
+      "config.objective.likelihood='mixed' needs a table and config.data.range='real'; use likelihood 'gaussian'"
     )

@@ -1,6 +1,7 @@
 """Objectives that reconstruct the clean example from a corrupted copy."""
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -91,9 +92,11 @@ class Layerwise(base.Objective):
     errors.check(valid, "objective.layer", layer, f"an integer from 0 to {layers - 1} (index of an encoder layer)")
     _check_noise(options["corruption"], options["level"])
     if layer == 0:
-      base.check_likelihood(likelihood, value_range)
+      base.check_likelihood(likelihood, value_range, len(model.shape))
     else:
       errors.choose(base.LIKELIHOODS, likelihood, "objective.likelihood")
+      wanted = "'gaussian' or 'bernoulli': hidden layers have no categories"
+      errors.check(likelihood != "mixed", "objective.likelihood", likelihood, wanted)
       if likelihood == "bernoulli" and encoder.activation is not activations.sigmoid:
         raise errors.UserError(
           f"config.objective.likelihood='bernoulli' for layer {layer} needs config.model.activation='sigmoid'; set "
@@ -112,7 +115,7 @@ class Layerwise(base.Objective):
     self, model: models.Model, variables: models.Variables, batch: Batch, keys: Keys | None, train: bool = False
   ) -> base.ExampleStatistics:
     del train  # dropout is used only when all layers are trained together
-    activation, span = losses.OUTPUT_ACTIVATIONS[self.value_range], self.span
+    activation, span = functools.partial(model.outputs, value_range=self.value_range), self.span
     if self.layer:
       activation = model.module.layers[0].activation
       span = _TANH_SPAN if activation is activations.tanh else ranges.SPANS["unit"]

@@ -51,6 +51,8 @@ class Elbo(base.Objective):
     noise, (least, most) = options["noise"], _NOISE
     valid = errors.is_number(noise) and least <= noise <= most
     errors.check(valid, "objective.noise", noise, f"a positive number from {least:g} to {most:g}")
+    unused = options["likelihood"] == "mixed" and noise != 1.0
+    errors.check(not unused, "objective.noise", noise, "1.0 for the likelihood 'mixed'")
     for key in ("beta", "free_bits"):
       errors.check_not_negative(f"objective.{key}", options[key])
 

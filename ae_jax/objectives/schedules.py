@@ -13,7 +13,7 @@ from ae_jax.types import AnyArray, Number
 
 # name -> function of t >= 0, the elapsed fraction of the schedule; 0 stands for `start`, 1 for the value in the config
 SHAPES: dict[str, Callable] = {
-  "constant": lambda t: jnp.zeros_like(t),  # `start` until the schedule ends
+  "constant": jnp.zeros_like,  # `start` until the schedule ends
   "linear": lambda t: t,
   "cosine": lambda t: 0.5 - 0.5 * jnp.cos(math.pi * t),
   "cyclic": lambda t: jnp.minimum(2.0 * (t % 1.0), 1.0),  # Fu et al. (2019), section 3.2, with R = 0.5

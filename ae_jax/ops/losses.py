@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, Shaped
+from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 _Array = jax.Array | np.ndarray
 _Floats = Float[_Array, "batch ..."]
@@ -16,6 +16,48 @@ SSIM_WINDOW = 11  # side in pixels of the window of `structural_similarity`
 # config.data.range -> output activation. The data are in [0, 1] for "unit", in [-1, 1] for "symmetric", and unbounded
 # for "real".
 OUTPUT_ACTIVATIONS = {"unit": jax.nn.sigmoid, "symmetric": jnp.tanh, "real": lambda logits: logits}
+
+
+# Groups of the elements of a row of a table: (kind, start, stop) for the elements [start, stop). "category": one-hot
+# elements, whose outputs are a softmax; "boolean": one element, whose output is a sigmoid.
+Groups = tuple[tuple[str, int, int], ...]
+
+
+def grouped_outputs(logits: _Floats, activation: Callable, groups: Groups) -> Float[Array, "batch ..."]:
+  """Returns the outputs for logits: `activation`, but softmax or sigmoid for the elements in `groups`."""
+  functions = {"category": jax.nn.softmax, "boolean": jax.nn.sigmoid}
+  return _by_group(logits, groups, activation, lambda kind, part: functions[kind](part))
+
+
+def mixed_nats(
+  logits: Float[_Array, "batch elements"], x: Float[_Array, "batch elements"], groups: Groups
+) -> jax.Array:
+  """Returns -log p(x | logits) in nats for each element of rows of a table.
+
+  Numbers have a Gaussian with standard deviation 1 around the logit, categories a softmax over their elements, and
+  booleans a sigmoid. The cross-entropy of a category is the sum over its elements.
+  """
+
+  def cross_entropy(kind, pair):
+    logits, x = pair
+    return binary_cross_entropy_with_logits(logits, x) if kind == "boolean" else -x * jax.nn.log_softmax(logits)
+
+  return _by_group(
+    (logits, x), groups, lambda pair: gaussian_nats(jnp.square(pair[0] - pair[1]), 1, 1.0), cross_entropy
+  )
+
+
+def _by_group(arrays: PyTree, groups: Groups, of_numbers: Callable, of_group: Callable) -> jax.Array:
+  """Applies functions to the elements between the groups and to each group (with its kind), and joins the results."""
+  size, end, parts = jax.tree.leaves(arrays)[0].shape[-1], 0, []
+  for kind, start, stop in (*groups, ("", None, None)):
+    start = size if start is None else start
+    if start > end:
+      parts.append(of_numbers(jax.tree.map(lambda array, end=end, start=start: array[..., end:start], arrays)))
+    if kind:
+      parts.append(of_group(kind, jax.tree.map(lambda array, start=start, stop=stop: array[..., start:stop], arrays)))
+      end = stop
+  return jnp.concatenate(parts, axis=-1)
 
 
 def flat(x: Shaped[_Array, "batch ..."]) -> Shaped[_Array, "batch elements"]:

@@ -28,7 +28,7 @@ from ae_jax.evaluators import figures
 from ae_jax.report import sprites
 from ae_jax.runs import metric_names
 
-TRAINING, TEST, BASELINE = "#3b7dce", "#e07b39", "#7d828b"
+TRAINING, TEST, VALIDATION, BASELINE = "#3b7dce", "#e07b39", "#3a9e63", "#7d828b"
 LINES = ("#3b7dce", "#e07b39", "#3a9e63", "#b05cc4", "#c9a227", "#d6453f", "#2aa5a0", "#8d6e4f", "#e377a8", "#7f8c3a")
 _FORMATTED = ("@x", "@y", "@image", "$x", "$y")  # fields of tooltips that have a printf format
 _MAX_DOTS = 100  # curves with more points are drawn without visible dots
@@ -47,7 +47,7 @@ def script() -> str:
 
 
 def losses(measured: Curves) -> Chart | None:
-  """Returns a chart of the training and test loss over the epochs; None if there is no curve or no finite value.
+  """Returns a chart of the training, test and validation loss over the epochs; None if no value is finite.
 
   If the test loss is the cross-entropy alone (the last values of test/loss and test/nats are equal), the chart also
   shows the lower bound of the cross-entropy.
@@ -56,8 +56,8 @@ def losses(measured: Curves) -> Chart | None:
   nats, loss = measured.get("test/nats"), measured.get("test/loss")
   if nats and loss and np.allclose(nats[1][-1], loss[1][-1], rtol=1e-3):
     lower_bound = {"lower bound": _last(measured, "test/nats_floor")}
-  lines = {"training": measured.get("train/loss"), "test": loss}
-  return curves(lines, lower_bound, "loss per example", (TRAINING, TEST))
+  lines = {"training": measured.get("train/loss"), "test": loss, "validation": measured.get("validation/loss")}
+  return curves(lines, lower_bound, "loss per example", (TRAINING, TEST, VALIDATION))
 
 
 def errors(measured: Curves) -> Chart | None:
@@ -103,7 +103,7 @@ def curves(
   for name, (x, y) in lines.items():
     group = groups[name] if groups else name
     legend.setdefault(group, colour_of[name])
-    renderers.append(_line(chart, name, x, y, colour_of[name], 4 if len(x) <= _MAX_DOTS else 0.1, group))
+    renderers.append(_line(chart, name, (x, y), colour_of[name], 4 if len(x) <= _MAX_DOTS else 0.1, group))
   span = [min(x[0] for x, _ in lines.values()), max(x[-1] for x, _ in lines.values())]
   for name, value in baselines.items():
     label = f"{name}, {value:.4g}"
@@ -139,7 +139,7 @@ def lines(item: figures.Lines) -> Chart:
   if item.x_names:
     chart.xaxis.ticker = list(range(len(item.x_names)))
     chart.xaxis.major_label_overrides = dict(enumerate(item.x_names))
-  renderers = [_line(chart, name, x, y, legend[name], 6, name) for name, (x, y) in points.items()]
+  renderers = [_line(chart, name, (x, y), legend[name], 6, name) for name, (x, y) in points.items()]
   tooltips = [("", "@name"), (item.x_label, "@x{%.4g}"), (item.y_label, "@y{%.4g}")]
   _add_hover(chart, tooltips, renderers=renderers)
   return _exported(chart, legend)
@@ -248,8 +248,9 @@ def _add_hover(
   chart.add_tools(HoverTool(tooltips=list(tooltips), renderers=renderers, formatters=formatters, mode=mode))
 
 
-def _line(chart: figure, name: str, x: np.ndarray, y: np.ndarray, colour: str, size: float | int, group: str) -> Any:
+def _line(chart: figure, name: str, curve: Curve, colour: str, size: float | int, group: str) -> Any:
   """Draws a curve as a line and as points, with two renderers named `group`; returns the renderer of the points."""
+  x, y = curve
   data = {"x": x, "y": y, "name": [name] * len(x)}
   chart.line("x", "y", source=data, color=colour, line_width=2, name=group)
   return chart.scatter("x", "y", source=data, color=colour, size=size, name=group)

@@ -28,6 +28,7 @@ def curves(
   left, right = figure.subplots(1, 2)
   _curve(left, measured, "train/loss", "training", "tab:blue", "")
   _curve(left, measured, "test/loss", "test", "tab:orange", "o")
+  _curve(left, measured, "validation/loss", "validation", "tab:green", "o")
   left.set(ylabel="loss per example")
   _curve(right, measured, "test/squared_error", "autoencoder", "tab:orange", "o")
   key = metric_names.pca_key(baselines)

@@ -21,9 +21,15 @@ def opening(description: Mapping[str, Any], placement: str, workdir: pathlib.Pat
   shape = "x".join(map(str, data["shape"]))
   return (
     f"{model['name']} with {description['parameters']:,} parameters, latent size {model['latent']}; "
-    f"{config['data']['name']}: {data['train']:,} training and {data['test']:,} test examples of shape {shape}, "
-    f"{placement}; run folder {workdir}"
+    f"{config['data']['name']}: {sizes(data)} examples of shape {shape}, {placement}; "
+    f"run folder {workdir}"
   )
+
+
+def sizes(data: Mapping[str, Any]) -> str:
+  """Returns the numbers of examples; `data` is "data" in config.json."""
+  validation = f", {data['validation']:,} validation" if "validation" in data else ""
+  return f"{data['train']:,} training{validation} and {data['test']:,} test"
 
 
 def error_and_baseline(result: verdict.Result) -> str:

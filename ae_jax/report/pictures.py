@@ -64,10 +64,16 @@ def heads(item: figures.Attention) -> Iterator[tuple[str, np.ndarray]]:
     for head in range(weights.shape[1]):
       mean = weights[:, head].mean(1)
       if item.examples.ndim == 4:
-        patch = max(1, round((height * width / mean.shape[-1]) ** 0.5))
-        tiles = mean.reshape(len(mean), height // patch, -1)
-        mean = np.kron(tiles, np.ones((1, patch, patch), np.float32))
+        patch = _side_of_patch(height, width, mean.shape[-1])
+        tiles = mean.reshape(len(mean), -(-height // patch), -1)
+        mean = np.kron(tiles, np.ones((1, patch, patch), np.float32))[:, :height, :width]
       yield f"{layer} {head + 1}", mean[..., None]
+
+
+def _side_of_patch(height: int, width: int, count: int) -> int:
+  """Returns the side of the square patches of which `count` cover an image; see `models.transformer.patchify`."""
+  sides = range(1, max(height, width) + 1)
+  return next((side for side in sides if -(-height // side) * -(-width // side) == count), max(height, width))
 
 
 def _rows(path: pathlib.Path, item: figures.ExampleRows, value_range: str) -> None:
@@ -227,8 +233,8 @@ def _points(path: pathlib.Path, item: figures.Points, value_range: str) -> None:
     axes.set_title(name, fontsize=8)
     for number, label in enumerate(classes):
       colour = f"C{number}" if few else canvas.shade("turbo", number / (len(classes) - 1))
-      name = labels.class_name(label, item.class_names)
-      axes.scatter(*view[numbers == number].T, s=6, color=colour, label=name, linewidths=0)
+      class_name = labels.class_name(label, item.class_names)
+      axes.scatter(*view[numbers == number].T, s=6, color=colour, label=class_name, linewidths=0)
   if len(classes) > 1 and few:
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=7, markerscale=2)
   figure.savefig(path)

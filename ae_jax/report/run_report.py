@@ -107,7 +107,7 @@ class RunReport:
     return [
       f"{self.description['parameters']:,} parameters",
       self._code(),
-      f"{data['train']:,} training and {data['test']:,} test examples of shape {shape}",
+      f"{messages.sizes(data)} examples of shape {shape}",
       state,
     ]
 

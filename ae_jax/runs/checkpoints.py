@@ -109,8 +109,8 @@ def save(opened: CheckpointFolder, state: Any, squared_error: float | int, notes
   Args:
     opened: The folder.
     state: The `TrainState`.
-    squared_error: Squared error on the test set. The checkpoint with the smallest error is the best one; NaN and
-      infinity count as the largest float.
+    squared_error: Squared error on the validation set, or on the test set if there is none. The checkpoint with the
+      smallest error is the best one; NaN and infinity count as the largest float.
     notes: Data of JSON types to save with the state. They are copied, so the caller may change them immediately.
 
   Raises:

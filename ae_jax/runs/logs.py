@@ -16,6 +16,7 @@ from jaxtyping import Shaped
 
 from ae_jax import errors
 from ae_jax.runs import progress, tensorboard, trackers
+from ae_jax.system import atomic
 
 Record = dict[str, float | int]  # a line of metrics.jsonl: "step", "epoch" and metrics, by name
 
@@ -38,10 +39,8 @@ class Log:
     self._workdir, self._step, self._config = workdir, step, description and description["config"]
     path = workdir / "metrics.jsonl"
     records = [record for record in stream(workdir) if record["step"] <= step]
-    part = workdir / "metrics.jsonl.part"
     with self._writing():
-      part.write_text("".join(map(_line, records)))
-      os.replace(part, path)
+      atomic.write_text(path, "".join(map(_line, records)))
       self._file = path.open("a")
     self._copies = [
       trackers.Copy(name, workdir, description, records, progress.warn) for name in dict.fromkeys(tracked)

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from ae_jax import config as configs
 from ae_jax import data, errors, models
 from ae_jax.data import loss_columns
-from ae_jax.system import paths
+from ae_jax.system import atomic, paths
 from ae_jax.types import KINDS
 
 LOCK = ".lock"  # lock file in a run folder, held by the process that trains in it
@@ -33,7 +33,7 @@ def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, dev
   return {
     "format": FORMAT,
     "config": resolved,
-    "data": _describe_data(dataset) | ({"label_values": list(model.labels)} if model.labels else {}),
+    "data": _describe_data(dataset) | _describe_inputs(model),
     "code": {"shape": list(model.code.shape), "numbers": model.code.size, "bits": model.code.bits},
     "parameters": model.parameter_count(),
     "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -43,15 +43,28 @@ def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, dev
   }
 
 
+def _describe_inputs(model: models.Model) -> dict[str, Any]:
+  """Returns the arguments of `models.build` that depend on the data; only those that differ from their defaults."""
+  inputs: dict[str, Any] = {"label_values": list(model.labels)} if model.labels else {}
+  inputs |= {"groups": [list(group) for group in model.groups]} if model.groups else {}
+  return inputs | ({"masked": True} if model.masked else {})
+
+
 def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
   sizes = {"train": len(dataset.train), "test": len(dataset.test)}
+  if dataset.validation is not None:
+    sizes["validation"] = len(dataset.validation)
   described = {"shape": list(dataset.shape), **sizes, **dataset.fingerprints, "remarks": list(dataset.remarks)}
+  if dataset.split:
+    described["split"] = dataset.split.as_json()
   if dataset.class_names:
     described["class_names"] = list(dataset.class_names)
   if dataset.scaling:
     described["scaling"] = dataclasses.asdict(dataset.scaling)
   if dataset.standardisation:
     described["standardisation"] = dataset.standardisation.as_json()
+  if dataset.schema:
+    described["schema"] = dataset.schema.as_json()
   return described
 
 
@@ -104,15 +117,13 @@ def begin(workdir: pathlib.Path, description: Mapping[str, Any]) -> list[str]:
     UserError: The folder holds a run with another config or other data, or it is not writable. Nothing is changed.
   """
   file = workdir / "config.json"
-  part = workdir / "config.json.part"
   notes, contents = _extension(workdir, description), description
   if not notes and file.exists():
     check_same(workdir, description)
     notes, contents = _moved(workdir, description)
   with errors.convert_os_errors(f"--workdir={workdir}"):
     if notes or not file.exists():
-      part.write_text(json.dumps(contents, indent=2) + "\n")
-      os.replace(part, file)
+      atomic.write_text(file, json.dumps(contents, indent=2) + "\n")
     elif not os.access(workdir, os.W_OK):
       raise PermissionError(13, "Permission denied")
   return notes
@@ -184,7 +195,8 @@ def load_data(workdir: str | os.PathLike[str], config: ConfigDict, path: str = "
 
 # keys of "data" in config.json that exist only if the data have these columns
 _COLUMNS = {f"{name}_fingerprint": f"{name}s" for name in loss_columns.NAMES}
-# key of "data" in config.json -> name in messages; runs of earlier versions lack the fingerprints of labels and factors
+# key of "data" in config.json -> name in messages; runs of earlier versions lack the fingerprints of labels and
+# factors, and runs without a validation set lack its keys
 _COMPARED = {
   "shape": "shape",
   "train": "number of training examples",
@@ -193,6 +205,8 @@ _COMPARED = {
   "labels_fingerprint": "labels",
   "factors_fingerprint": "factors",
   **_COLUMNS,
+  "validation": "number of validation examples",
+  "validation_fingerprint": "validation examples",
 }
 
 
@@ -207,13 +221,24 @@ def _check_same_data(
     current: Description of the current data.
     section: `config.data`, for the message.
   """
-  compared = [key for key in _COMPARED if key in stored or key == "fingerprint" or key in _COLUMNS]
+  optional = ("fingerprint", "validation", "validation_fingerprint", *_COLUMNS)
+  compared = [key for key in _COMPARED if key in stored or key in optional]
   differing = [_COMPARED[key] for key in compared if stored.get(key) != current.get(key)]
   if differing:
     raise errors.UserError(
       f"--workdir={workdir}: config.data.name={section['name']!r} ({section['path']}) is not the data of the run; "
-      f"different: {', '.join(differing)}. Restore the data, or train in another folder"
+      f"different: {', '.join(differing)}. Restore the data, or train in another folder{_hint(stored, current)}"
     )
+
+
+def _hint(stored: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+  """Returns advice, as the end of a message, if the data may differ because an earlier version divided them."""
+  if "split" in stored or not ("split" in current or "validation" in current):
+    return ""
+  return (
+    ". If the run was started with an earlier version, add --config.data.split=random "
+    "--config.data.read_validation=False"
+  )
 
 
 def read_description(workdir: pathlib.Path) -> dict[str, Any]:

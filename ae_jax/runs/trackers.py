@@ -21,6 +21,7 @@ from typing import Any
 
 from ae_jax import errors
 from ae_jax.runs import tensorboard
+from ae_jax.system import atomic
 
 FOLDER = "trackers"  # subfolder of the run folder
 _ENVIRONMENT = {  # defaults of environment variables: no output, no telemetry
@@ -138,9 +139,7 @@ class Copy:
 
   def _store_progress(self, run: str, step: int) -> None:
     self._file.parent.mkdir(exist_ok=True)
-    part = self._file.with_suffix(".part")
-    part.write_text(json.dumps({"run": run, "step": step}) + "\n")
-    os.replace(part, self._file)
+    atomic.write_text(self._file, json.dumps({"run": run, "step": step}) + "\n")
 
 
 class _MLflow:

@@ -17,13 +17,12 @@ import optax
 from jax.sharding import Mesh
 
 from ae_jax import evaluators, models
-from ae_jax.data import batch_schedule
 from ae_jax.data.ranges import Span
 from ae_jax.models import cost, masking
 from ae_jax.sweep import grid, member_steps
 from ae_jax.sweep.member_steps import without_step
 from ae_jax.system import distributed
-from ae_jax.training import compiled_stage, programs
+from ae_jax.training import compiled_stage, evaluated, programs
 from ae_jax.training.compiled_stage import CompiledStage, DeviceData
 from ae_jax.training.setup import Experiment, Stage
 from ae_jax.training.state import TrainState, init_state
@@ -62,13 +61,10 @@ def widest(members: Members) -> grid.Member:
 def place_data(members: Members, mesh: Mesh) -> DeviceData:
   """Puts the data, noise keys and latent masks on the devices; `members` is a result of `pad_to_devices`."""
   experiment, by_member = widest(members).experiment, distributed.sharded(mesh, axis=0)
-  test_batches = batch_schedule.evaluation_batches(
-    len(experiment.dataset.test), experiment.batch_schedule.batch_size, 1
-  )
   noise_keys = [compiled_stage.keys(member.experiment.config.seed)[1] for member in members]
   noise_keys = jax.random.wrap_key_data(np.stack([jax.random.key_data(key) for key in noise_keys]))
   model_args = distributed.put((noise_keys, member_steps.latent_masks(members, widest(members))), by_member)
-  return compiled_stage.place_data(experiment, test_batches, distributed.replicated(mesh), model_args, by_member)
+  return compiled_stage.place_data(experiment, 1, distributed.replicated(mesh), model_args, by_member)
 
 
 def feed(members: Members, first: int, last: int) -> Iterator[tuple[np.ndarray, ...]]:
@@ -120,14 +116,17 @@ def build(members: Members, device_data: DeviceData, number: int, state: TrainSt
   numbers = _stack([grid.numbers(member.experiment)[number] for member in members])
   model_args = (*device_data.model_args, distributed.put(numbers, device_data.batch_sharding))
   train_chunk = _compile_train_chunk(experiment, stage, device_data, model_args, state, count=len(members), way=way)
-  evaluate = _compile_evaluate(experiment, stage, device_data, model_args, state, way)
-  train, test = compiled_stage.bind_data(device_data, model_args, batches.padded_batch_size, train_chunk, evaluate)
+  compile_one = functools.partial(_compile_evaluate, experiment, stage, device_data, way)
+  evaluations = evaluated.compile_all(device_data.evaluated, model_args, state, compile_one)
+  train, evaluate = compiled_stage.bind_data(
+    device_data, model_args, batches.padded_batch_size, train_chunk, evaluations
+  )
   return CompiledStage(
     restart=restart(stage, device_data),
     train_chunk=train,
-    evaluate=test,
+    evaluate=evaluate,
     compile_seconds=time.perf_counter() - start_time,
-    peak_bytes=_peak_bytes(members, device_data, state, train_chunk, evaluate),
+    peak_bytes=_peak_bytes(members, device_data, state, train_chunk, evaluations),
   )
 
 
@@ -163,13 +162,11 @@ def _compile_train_chunk(
   )
 
 
-def _compile_evaluate(
-  experiment: Experiment, stage: Stage, device_data: DeviceData, model_args: tuple, state: TrainState, way: str
-) -> Any:
+def _compile_evaluate(experiment: Experiment, stage: Stage, device_data: DeviceData, way: str, arguments: tuple) -> Any:
   dataset = experiment.dataset
   return programs.compile_program(
     member_steps.evaluate,
-    compiled_stage.test_arguments(device_data, model_args, state),
+    arguments,
     device_data.batch_sharding,
     over=WAYS[way],
     model=experiment.model,
@@ -179,11 +176,16 @@ def _compile_evaluate(
   )
 
 
-def _peak_bytes(members: Members, device_data: DeviceData, state: TrainState, train_chunk: Any, evaluate: Any) -> int:
+def _peak_bytes(
+  members: Members, device_data: DeviceData, state: TrainState, train_chunk: Any, evaluations: Mapping[str, Any]
+) -> int:
   """Returns the bytes that each device needs for data, states and programs, predicted by the compiler."""
   size, rest = device_data.batch_sharding.mesh.size, dataclasses.replace(state, step=None, params=None)
-  training = _program_bytes(train_chunk) + _bytes(device_data.test)
-  evaluating = _program_bytes(evaluate) + _bytes(device_data.train) + _bytes(rest) // size
+  halves = {name: _bytes(half.columns) for name, half in device_data.evaluated.items()}
+  held_out = sum(halves.values())
+  training = _program_bytes(train_chunk) + held_out
+  evaluating = max(_program_bytes(program) + held_out - halves[name] for name, program in evaluations.items())
+  evaluating += _bytes(device_data.train) + _bytes(rest) // size
   saved = state_bytes(widest(members)) * len(members) if size > 1 else 0  # see `to_save`
   return max(training, evaluating) + saved
 

@@ -24,7 +24,9 @@ def latent_masks(members: Sequence[grid.Member], widest: grid.Member) -> dict[st
   config, model = widest.experiment.config, widest.experiment.model
   if model.code.size_axis is None:
     return {}
-  wider = models.build(shape=model.shape, labels=model.labels, **{**config.model, "latent": config.model.latent + 1})
+  wider = models.build(
+    shape=model.shape, labels=model.labels, masked=model.masked, **{**config.model, "latent": config.model.latent + 1}
+  )
   abstract, abstract_wider = model.abstract_variables().params, wider.abstract_variables().params
   pairs = zip(jax.tree.leaves(abstract), jax.tree.leaves(abstract_wider), strict=True)
   size_dependent = [leaf.shape != wider_leaf.shape for leaf, wider_leaf in pairs]
@@ -41,7 +43,7 @@ def latent_masks(members: Sequence[grid.Member], widest: grid.Member) -> dict[st
   }
 
 
-def train_chunk(
+def train_chunk(  # noqa: PLR0917 (the arrays of a compiled function are positional)
   state: TrainState,
   examples: Columns,
   rows: jax.Array,
@@ -74,7 +76,7 @@ def train_chunk(
   return dataclasses.replace(new, step=state.step + rows.shape[1]), terms, finite
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0917
   variables: models.Variables,
   step: jax.Array,
   examples: Columns,

@@ -66,7 +66,7 @@ def build(pack: Pack, number: int, state: TrainState) -> CompiledStage:
         f"--budget_gib: one member needs {placements.format_gib(built.peak_bytes)} per device, but the limit is "
         f"{placements.format_gib(pack.budget)}; raise --budget_gib, or reduce the batch size or the model"
       )
-    data_bytes = cost.bytes_of(jax.tree.leaves((pack.device_data.train, pack.device_data.test)))
+    data_bytes = cost.bytes_of(jax.tree.leaves(pack.device_data.columns))
     fitting = int(count * (pack.budget - data_bytes) / (built.peak_bytes - data_bytes))
     raise TooLarge(max(size, min(fitting, count - 1) // size * size))
   futures.wait(pack.baselines.values())  # the baselines must not disturb later timings

@@ -183,7 +183,13 @@ def _conclude(rows: Sequence[Row], experiment: setup.Experiment, workdir: Path) 
 def _notes(rows: Sequence[Row], workdir: Path) -> list[str]:
   """Returns the notes under the table of members in the report."""
   seconds, ways = sum(row["seconds"] for row in rows), ", ".join(sorted({row["way"] for row in rows}))
+  chosen = (
+    "validation set"
+    if summary.chosen_by(rows) != "squared_error"
+    else ("test set, so the errors of the chosen ones are too small; config.data.validation=0.1 adds a validation set")
+  )
   return [
+    f"The best setting and the smallest sufficient latent size were chosen on the {chosen}.",
     f"Training and compiling {len(rows)} members took {seconds:.0f} s. Each device computed its members {ways}.",
     f"A latent size is enough if doubling it reduces the error by less than {summary.ENOUGH:.0%}. The interval of the "
     "smallest such size contains 95 % of the bootstrap samples over the seeds; with two or three seeds, it is their "

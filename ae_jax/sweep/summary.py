@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.runs import logs
+from ae_jax.runs import logs, metric_names
 from ae_jax.sweep import grid, trainer
+from ae_jax.system import atomic
 
 Row = dict[str, Any]  # results of a member: name, swept values, status and metrics; see `row`
 Curve = Mapping[int, Sequence[float]]  # latent size -> error of each seed
@@ -22,13 +22,16 @@ FILES = ("sweep.json", "sweep.csv", "sweep.png", "rate_distortion.png", "report.
 TRAINING = "training"  # status of a member that has not reached its last epoch
 ENOUGH = 0.05  # a latent size is enough if doubling it reduces the error by less than this fraction
 _BOOTSTRAP_SAMPLES = 2000
+_VALIDATION = "validation_squared_error"  # column of the error on the validation set
 
 
 def row(member: grid.Member, workdir: Path, result: trainer.MemberResult) -> Row:
   """Returns the row of a member: its name, swept values, status and last metrics."""
   records = logs.read(workdir / member.name)
   metrics = {name.removeprefix("test/"): value for record in records for name, value in record.items()}
-  reported = ("squared_error", "nats", "kl", "pca_squared_error", "nats_floor", "psnr")
+  if "validation/squared_error" in metrics:
+    metrics[_VALIDATION] = metrics["validation/squared_error"]
+  reported = ("squared_error", _VALIDATION, "nats", "kl", "pca_squared_error", "nats_floor", "psnr")
   epochs = round(metrics.get("epoch", 0))
   status = "done" if epochs == member.experiment.stages[-1].epochs.stop else TRAINING
   diverged = result.diverged is not None
@@ -48,14 +51,16 @@ def row(member: grid.Member, workdir: Path, result: trainer.MemberResult) -> Row
 
 
 def error_after(workdir: Path, member: grid.Member, epochs: int) -> float:
-  """Returns the test error of a member at its first evaluation after `epochs` or more epochs.
+  """Returns the error of a member at its first evaluation after `epochs` or more epochs.
 
-  The error is infinite if there is no such evaluation. The evaluation is later than `epochs` only if the member was
-  trained without halving and evaluated less often.
+  It is the error on the validation set if there is one, otherwise on the test set. The error is infinite if there is no
+  such evaluation. The evaluation is later than `epochs` only if the member was trained without halving and evaluated
+  less often.
   """
   for record in logs.stream(workdir / member.name):
-    if "test/squared_error" in record and round(record["epoch"]) >= epochs:
-      return record["test/squared_error"] if math.isfinite(record["test/squared_error"]) else math.inf
+    error = record.get(metric_names.selection_key(record))
+    if error is not None and round(record["epoch"]) >= epochs:
+      return error if math.isfinite(error) else math.inf
   return math.inf
 
 
@@ -76,25 +81,29 @@ def write(workdir: Path, rows: Sequence[Row], results: Mapping[str, Any]) -> Non
   """Writes `rows` and `results` (see `conclusion`) to sweep.json, and `rows` to sweep.csv."""
   names = list(dict.fromkeys(name for row in rows for name in row))
   with errors.convert_os_errors(workdir / "sweep.json"):
-    part = workdir / "sweep.json.part"
-    part.write_text(json.dumps({"members": rows, **results}, indent=1) + "\n")
-    os.replace(part, workdir / "sweep.json")
+    atomic.write_text(workdir / "sweep.json", json.dumps({"members": rows, **results}, indent=1) + "\n")
     with (workdir / "sweep.csv").open("w", newline="") as file:
       table = csv.DictWriter(file, names)
       table.writeheader()
       table.writerows(rows)
 
 
-def curves(rows: Sequence[Row]) -> dict[str, dict[int, list[float]]]:
-  """Returns {setting: {latent size: test errors of the seeds}} of the members with status "done".
+def chosen_by(rows: Sequence[Row]) -> str:
+  """Returns the column with the errors by which settings and sizes are chosen: of the validation set if it exists."""
+  return _VALIDATION if any(_VALIDATION in row for row in rows) else "squared_error"
 
-  A setting names the values of the --grid keys, such as "beta=0.5". Without such keys it is "autoencoder".
+
+def curves(rows: Sequence[Row], column: str = "squared_error") -> dict[str, dict[int, list[float]]]:
+  """Returns {setting: {latent size: errors of the seeds}} of the members with status "done".
+
+  `column` is the column of the errors, by default of the test set. A setting names the values of the --grid keys, such
+  as "beta=0.5". Without such keys it is "autoencoder".
   """
   errors_of: dict[str, dict[int, list[float]]] = {}
   for row in rows:
     if row["status"] == "done":
       setting = ", ".join(part for part in row["name"].split(",") if not part.startswith(("latent=", "seed=")))
-      errors_of.setdefault(setting or "autoencoder", {}).setdefault(row["latent"], []).append(row["squared_error"])
+      errors_of.setdefault(setting or "autoencoder", {}).setdefault(row["latent"], []).append(row[column])
   return {setting: dict(sorted(curve.items())) for setting, curve in errors_of.items()}
 
 
@@ -134,8 +143,11 @@ def pca(rows: Sequence[Row]) -> dict[int, float]:
 
 
 def best(rows: Sequence[Row]) -> str | None:
-  """Returns the setting (see `curves`) with the smallest error at the largest latent size, or None without results."""
-  by_setting = curves(rows)
+  """Returns the setting (see `curves`) with the smallest error at the largest latent size, or None without results.
+
+  The error is that of `chosen_by`.
+  """
+  by_setting = curves(rows, chosen_by(rows))
   score = lambda setting: (-max(by_setting[setting]), np.mean(list(by_setting[setting].values())[-1]))
   return min(by_setting, key=score, default=None)
 
@@ -185,7 +197,7 @@ def conclusion(rows: Sequence[Row], dimensions: Mapping[str, Sequence[Any]]) -> 
   keys = ("estimate", "low", "high")
   return {
     "curve": setting,
-    "knee": None if setting is None else knee(curves(rows)[setting]),
+    "knee": None if setting is None else knee(curves(rows, chosen_by(rows))[setting]),
     "dimensions": {name: dict(zip(keys, map(float, values), strict=True)) for name, values in dimensions.items()},
   }
 
@@ -195,11 +207,13 @@ def sentence(rows: Sequence[Row], results: Mapping[str, Any]) -> str:
   setting = results["curve"]
   if setting is None:
     return "No member was trained to the end without diverging: lower the learning rate."
-  mean_errors = {size: float(np.mean(errors)) for size, errors in curves(rows)[setting].items()}
+  means = lambda column: {size: float(np.mean(errors)) for size, errors in curves(rows, column)[setting].items()}
+  mean_errors = means(chosen_by(rows))
   largest = max(mean_errors)
   suffix = f" (with {setting})" if "=" in setting else ""
   if len(mean_errors) == 1:
-    return f"The squared error per test example at latent size {largest} is {mean_errors[largest]:.3f}{suffix}."
+    error = means("squared_error")[largest]
+    return f"The squared error per test example at latent size {largest} is {error:.3f}{suffix}."
   point = results["knee"]
   if point is None:
     second = sorted(mean_errors)[-2]

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from ae_jax import evaluators
 from ae_jax.data import placements
 from ae_jax.models import memory
-from ae_jax.runs import checkpoints, logs, run_folder
+from ae_jax.runs import checkpoints, logs, metric_names, run_folder
 from ae_jax.sweep import compiled_pack, grid
 from ae_jax.sweep import pack as packs
 from ae_jax.training import loop
@@ -165,7 +165,8 @@ def _recorder(
   windows = logs.WindowAverages(
     member.experiment.config.log_every_steps, member.experiment.batch_schedule.steps, step, pending
   )
-  metrics = functools.partial(_metrics, member, index, pack.device_data.test_weights)
+  weights = {half: evaluated.weights for half, evaluated in pack.device_data.evaluated.items()}
+  metrics = functools.partial(_metrics, member, index, weights)
   return loop.Recorder(log, windows, metrics, lambda: pack.baselines[member.latent].result(), diverged)
 
 
@@ -233,12 +234,20 @@ def _baselines(members: Sequence[grid.Member]) -> dict[int, futures.Future]:
 
 
 def _metrics(
-  member: grid.Member, index: int, test_weights: AnyArray, losses: AnyArray, values: Mapping[str, AnyArray]
+  member: grid.Member,
+  index: int,
+  weights: Mapping[str, AnyArray],
+  results: Mapping[str, tuple[AnyArray, Mapping[str, AnyArray]]],
 ) -> dict[str, Any]:
-  """Returns the test metrics {name: value} of the member at `index`, from the evaluation results of all members."""
+  """Returns the metrics {name: value} of the member at `index`, from the evaluation results of all members."""
   experiment = member.experiment
-  member_values = compiled_pack.member_values(member, {name: rows[index] for name, rows in values.items()})
-  return dict(evaluators.metrics(experiment.evaluators, losses[index], member_values, test_weights, experiment.dataset))
+  member_results = {}
+  for half, (losses, values) in results.items():
+    member_values = compiled_pack.member_values(member, {name: rows[index] for name, rows in values.items()})
+    member_results[half] = (losses[index], member_values)
+  return evaluators.metrics_of_halves(
+    experiment.evaluators, experiment.model, member_results, weights, experiment.dataset
+  )
 
 
 def _checkpoint(
@@ -254,7 +263,8 @@ def _checkpoint(
 def _export(state: TrainState, member: grid.Member, workdir: Path, stack: contextlib.ExitStack) -> None:
   """Starts to save the state of a member as a checkpoint of its run; closing `stack` waits for the save."""
   folder = workdir / member.name
-  error = logs.read(folder)[-1]["test/squared_error"]
+  record = logs.read(folder)[-1]
+  error = record[metric_names.selection_key(record)]
   checkpoint_folder = stack.enter_context(checkpoints.open_folder(folder / "checkpoints", True))
   if not checkpoints.has_step(checkpoint_folder, int(state.step)):
     checkpoints.save(checkpoint_folder, state, error, {})

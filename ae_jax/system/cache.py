@@ -13,6 +13,10 @@ import zlib
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import DTypeLike
+
+from ae_jax import errors
+from ae_jax.system import paths
 
 # Exceptions of numpy.load for files that are missing, truncated, damaged, or not written by NumPy.
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -21,7 +25,7 @@ UNREADABLE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, Memo
 def root() -> pathlib.Path:
   """Returns the path of the cache folder. The folder may not exist yet."""
   parent = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-  return pathlib.Path(os.environ.get("AE_JAX_CACHE") or pathlib.Path(parent) / "ae_jax")
+  return paths.local_path("AE_JAX_CACHE", os.environ.get("AE_JAX_CACHE") or pathlib.Path(parent) / "ae_jax")
 
 
 def arrays(name: str, version: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -49,6 +53,35 @@ def arrays(name: str, version: str, make: Callable[[], dict[str, np.ndarray]]) -
   except OSError:
     pass  # read-only or full disk: the arrays are not cached
   return result
+
+
+def memory_map(
+  name: str, version: str, shape: tuple[int, ...], dtype: DTypeLike, fill: Callable[[np.ndarray], None]
+) -> np.ndarray:
+  """Returns a read-only memory map of an array in the cache, which `fill(array)` writes if there is no such file.
+
+  The arguments are those of `arrays`.
+
+  Raises:
+    UserError: The cache folder is not writable, or the disk is full.
+  """
+  digest = hashlib.sha256(version.encode(errors="surrogateescape")).hexdigest()[:16]
+  file = root() / "arrays" / f"{name}-{digest}.npy"
+  try:
+    stored = np.load(file, mmap_mode="r", allow_pickle=False)
+    if stored.shape == shape and stored.dtype == dtype:
+      return stored
+  except UNREADABLE:
+    pass
+  with errors.convert_os_errors(f"{file}", "; set AE_JAX_CACHE to a folder with free space"):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+      part = pathlib.Path(folder) / file.name
+      opened = np.lib.format.open_memmap(part, "w+", dtype, shape)
+      fill(opened)
+      opened.flush()
+      os.replace(part, file)
+  return np.load(file, mmap_mode="r", allow_pickle=False)
 
 
 def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -23,7 +23,8 @@ def local_path(key: str, text: str | os.PathLike[str]) -> pathlib.Path:
   text = os.fspath(text)
   if _REMOTE.match(text):
     raise errors.UserError(
-      f"{key}={errors.format_key(text)}: remote paths are not supported; use the path of a local file or folder"
+      f"{key}={errors.format_key(text)}: remote paths are not supported, because memory maps, file locks and logs need "
+      "a file system; copy the data to a local folder, or mount the bucket (gcsfuse, s3fs) and use the mounted path"
     )
   try:
     return pathlib.Path(text).expanduser()

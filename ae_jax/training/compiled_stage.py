@@ -8,12 +8,12 @@ import functools
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Key
 
 from ae_jax import data, evaluators
 from ae_jax.data import columns as column_arrays
@@ -22,7 +22,8 @@ from ae_jax.data.batch_schedule import evaluation_batches
 from ae_jax.data.columns import SHAPED
 from ae_jax.runs import logs
 from ae_jax.system import distributed
-from ae_jax.training import preemption, programs, setup, steps
+from ae_jax.training import evaluated, preemption, programs, setup, steps
+from ae_jax.training.evaluated import Evaluated
 from ae_jax.training.state import TrainState, init_state, restart_optimizer
 
 
@@ -31,12 +32,15 @@ class DeviceData:
   """Arrays that stay on the devices throughout the training, and the shardings of all other arrays."""
 
   train: dict[str, jax.Array] | None  # training columns {"x": [N, elements], ...}; None if they are streamed
-  test: dict[str, jax.Array]  # test columns
-  test_rows: tuple[jax.Array, jax.Array]  # indices and weights of the test batches, [batches, padded batch size]
-  test_weights: np.ndarray  # the weights in `test_rows`, as a NumPy array on every process
+  evaluated: dict[str, Evaluated]  # "test" and, if the data have a validation set, "validation"
   model_args: tuple  # (noise key,) of a single run; (noise keys [members], masks) of several sweep members
   replicated: jax.sharding.NamedSharding
   batch_sharding: jax.sharding.NamedSharding  # splits each batch of a single run; splits the members of a sweep
+
+  @property
+  def columns(self) -> list[Any]:
+    """The columns of all halves on the devices."""
+    return [self.train, *(half.columns for half in self.evaluated.values())]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +52,7 @@ class CompiledStage:
 
   restart: Callable  # (state) -> state with a new optimizer state
   train_chunk: Callable  # (state, rows, weights) -> (state, {name: terms [chunk]}, finite [chunk])
-  evaluate: Callable  # (state) -> (loss, {name: values [batches, padded batch size, ...]})
+  evaluate: Callable  # (state) -> {half: (loss, {name: values [batches, padded batch size, ...]})}
   compile_seconds: float
   peak_bytes: int = 0  # per device, predicted by the compiler; 0 for a single run
   # (state before the chunk, rows, weights): called after a chunk in which a loss or gradient is not finite. For a
@@ -66,7 +70,7 @@ def keys(seed: int) -> tuple[Key[Array, ""], Key[Array, ""]]:
 
 def place_data(
   experiment: setup.Experiment,
-  cut: tuple[Int[np.ndarray, "batches batch"], Float[np.ndarray, "batches batch"]],
+  devices: int,
   rows: jax.sharding.NamedSharding,
   model_args: tuple,
   batch_sharding: jax.sharding.NamedSharding,
@@ -75,20 +79,24 @@ def place_data(
 
   Args:
     experiment: The experiment.
-    cut: Indices and weights of the test batches.
-    rows: The sharding of `cut`.
+    devices: Number of devices that share each evaluated batch.
+    rows: The sharding of the indices and weights of the evaluated batches.
     model_args: See `DeviceData`.
     batch_sharding: See `DeviceData`.
   """
-  replicated = distributed.replicated(batch_sharding.mesh)
+  dataset, replicated = experiment.dataset, distributed.replicated(batch_sharding.mesh)
 
-  def put(split):
-    columns = data.flat_columns(experiment.dataset, split, experiment.model)
+  def put(half):
+    columns = data.flat_columns(dataset, half, experiment.model)
     return jax.tree.map(lambda column: distributed.put(column, replicated), columns)
 
-  train = None if experiment.dataset.streams else put("train")
-  test_rows = tuple(distributed.put(part, rows) for part in cut)
-  return DeviceData(train, put("test"), test_rows, cut[1], model_args, replicated, batch_sharding)
+  def place(half):
+    cut = evaluation_batches(len(getattr(dataset, half)), experiment.batch_schedule.batch_size, devices)
+    return Evaluated(put(half), tuple(distributed.put(part, rows) for part in cut), cut[1])
+
+  train = None if dataset.streams else put("train")
+  halves = ("test",) if dataset.validation is None else ("test", "validation")
+  return DeviceData(train, {half: place(half) for half in halves}, model_args, replicated, batch_sharding)
 
 
 def chunk_arguments(device_data: DeviceData, model_args: tuple, state: TrainState, rows: Any, weights: Any) -> tuple:
@@ -99,13 +107,12 @@ def chunk_arguments(device_data: DeviceData, model_args: tuple, state: TrainStat
   return (state, device_data.train, rows, weights, *model_args)
 
 
-def test_arguments(device_data: DeviceData, model_args: tuple, state: TrainState) -> tuple:
-  """Returns the arguments of a compiled `steps.evaluate`; for `model_args`, see `chunk_arguments`."""
-  return (state.evaluated, state.step, device_data.test, *device_data.test_rows, *model_args)
-
-
 def bind_data(
-  device_data: DeviceData, model_args: tuple, padded_batch_size: int, train_chunk: Callable, evaluate: Callable
+  device_data: DeviceData,
+  model_args: tuple,
+  padded_batch_size: int,
+  train_chunk: Callable,
+  evaluations: Mapping[str, Callable],
 ) -> tuple[Callable, Callable]:
   """Binds the constant arguments of compiled functions.
 
@@ -114,7 +121,7 @@ def bind_data(
     model_args: See `chunk_arguments`.
     padded_batch_size: Number of rows of a padded batch, counted over all processes.
     train_chunk: The compiled `steps.train_chunk`.
-    evaluate: The compiled `steps.evaluate`.
+    evaluations: The result of `evaluated.compile_all`.
 
   Returns:
     `CompiledStage.train_chunk` and `CompiledStage.evaluate`.
@@ -126,7 +133,7 @@ def bind_data(
     )
     return train_chunk(*chunk_arguments(device_data, model_args, state, *batches))
 
-  return train, lambda state: evaluate(*test_arguments(device_data, model_args, state))
+  return train, evaluated.bind(device_data.evaluated, model_args, evaluations)
 
 
 def feed(experiment: Any, positions: slice, first: int, last: int) -> Iterator[tuple]:
@@ -154,12 +161,11 @@ def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tup
   Returns:
     The data on the devices and the initial state.
   """
-  config, dataset, batch_schedule = experiment.config, experiment.dataset, experiment.batch_schedule
+  config, batch_schedule = experiment.config, experiment.batch_schedule
   replicated = distributed.replicated(mesh)
   init_key, noise_key = jax.jit(functools.partial(keys, batch_schedule.seed), out_shardings=replicated)()
   batch_sharding = distributed.sharded(mesh, axis=1)
-  test_batches = evaluation_batches(len(dataset.test), batch_schedule.batch_size, batch_schedule.devices)
-  device_data = place_data(experiment, test_batches, batch_sharding, (noise_key,), batch_sharding)
+  device_data = place_data(experiment, batch_schedule.devices, batch_sharding, (noise_key,), batch_sharding)
   optimizer, ema = experiment.stages[0].optimizer, config.ema_decay > 0
   init = functools.partial(init_state, model=experiment.model, optimizer=optimizer, ema=ema)
   shardings = distributed.state_shardings(mesh, jax.eval_shape(init, init_key), config.parallel_state)
@@ -192,12 +198,13 @@ def build(
   on_nan = experiment.config.on_nan
   # "stop" may repeat a chunk, so the chunk must not donate its initial state
   train_chunk = compile_chunk() if on_nan == "stop" else compile_chunk(on_nan=on_nan, donate=(0,))
-  evaluate = _compiled_evaluate(experiment, stage, device_data, state)
+  compile_one = functools.partial(_compile_evaluate, experiment, stage, device_data, state)
+  evaluations = evaluated.compile_all(device_data.evaluated, device_data.model_args, state, compile_one)
   bind = functools.partial(bind_data, device_data, device_data.model_args, batch_schedule.padded_batch_size)
-  train, evaluate_state = bind(train_chunk, evaluate)
+  train, evaluate_state = bind(train_chunk, evaluations)
 
   def compile_guarded_chunk():
-    return bind(compile_chunk(on_nan="stop"), evaluate)[0]
+    return bind(compile_chunk(on_nan="stop"), evaluations)[0]
 
   return CompiledStage(
     restart=programs.compile_program(restart_optimizer, (state,), shardings, optimizer=stage.optimizer),
@@ -208,7 +215,9 @@ def build(
   )
 
 
-def _chunk_compiler(experiment, stage, device_data, state, shardings) -> Callable:
+def _chunk_compiler(
+  experiment: setup.Experiment, stage: setup.Stage, device_data: DeviceData, state: TrainState, shardings: Any
+) -> Callable:
   """Returns a function that compiles `steps.train_chunk`.
 
   It accepts further keyword arguments of `steps.train_chunk` and `programs.compile_program`.
@@ -229,19 +238,23 @@ def _chunk_compiler(experiment, stage, device_data, state, shardings) -> Callabl
   )
 
 
-def _compiled_evaluate(experiment, stage, device_data, state) -> Callable:
-  """Compiles `steps.evaluate` for the test set."""
+def _compile_evaluate(
+  experiment: setup.Experiment, stage: setup.Stage, device_data: DeviceData, state: TrainState, arguments: tuple
+) -> Callable:
+  """Compiles `steps.evaluate` for its arguments."""
   dataset = experiment.dataset
   return programs.compile_program(
     steps.evaluate,
-    test_arguments(device_data, device_data.model_args, state),
+    arguments,
     device_data.replicated,
     statistics=evaluators.statistics(experiment.evaluators, dataset.value_range, dataset.span),
     **_static(experiment, stage, device_data, state),
   )
 
 
-def _static(experiment, stage, device_data, state) -> dict[str, Any]:
+def _static(
+  experiment: setup.Experiment, stage: setup.Stage, device_data: DeviceData, state: TrainState
+) -> dict[str, Any]:
   """Returns the static arguments that `steps.train_chunk` and `steps.evaluate` share."""
   mesh, parallel_state = device_data.replicated.mesh, experiment.config.parallel_state
   return {
@@ -252,7 +265,7 @@ def _static(experiment, stage, device_data, state) -> dict[str, Any]:
   }
 
 
-def _abstract_batches(experiment, device_data) -> tuple:
+def _abstract_batches(experiment: setup.Experiment, device_data: DeviceData) -> tuple:
   """Returns the shapes, dtypes and shardings of the rows and weights of a chunk, counted over all processes."""
   shape = (experiment.batch_schedule.chunk, experiment.batch_schedule.padded_batch_size)
   abstract = functools.partial(jax.ShapeDtypeStruct, sharding=device_data.batch_sharding)
@@ -264,13 +277,21 @@ def _abstract_batches(experiment, device_data) -> tuple:
   return rows, abstract(shape, np.float32)
 
 
-def _fail(experiment, stage, device_data, workdir, compile_guarded_chunk, state, *batches) -> None:
+def _fail(
+  experiment: setup.Experiment,
+  stage: setup.Stage,
+  device_data: DeviceData,
+  workdir: pathlib.Path,
+  compile_guarded_chunk: Callable[[], Callable],
+  state: TrainState,
+  *batches: Any,
+) -> None:
   """Repeats a chunk up to the first step with a non-finite loss or gradient, and calls `_fail_after`."""
   last_finite_state, *_ = compile_guarded_chunk()(state, *batches)
   _fail_after(experiment, stage, distributed.fetch(last_finite_state, device_data.replicated.mesh), workdir)
 
 
-def _fail_after(experiment, stage, state, workdir) -> None:
+def _fail_after(experiment: setup.Experiment, stage: setup.Stage, state: TrainState, workdir: pathlib.Path) -> None:
   """Saves the step that follows `state` as nan.npz in `workdir`, and raises UserError.
 
   The loss or the gradient of this step is not finite.

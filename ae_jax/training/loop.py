@@ -6,7 +6,7 @@ A chunk consists of the steps that one compiled call runs. Sweep members in the 
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ class Recorder:
 
   log: logs.Log | logs.NullLog
   windows: logs.WindowAverages  # averages of the training metrics between two records
-  metrics: Callable[..., Record]  # NumPy results of `CompiledStage.evaluate` -> test metrics
+  metrics: Callable[[Record], Record]  # NumPy results of `CompiledStage.evaluate` -> metrics of each half
   baselines: Callable[[], Record]  # baselines, added to the record of each evaluation
   diverged: int | None = None  # first step with a non-finite loss or gradient; None if there is none
 
@@ -42,7 +42,7 @@ class Training:
   recorders: list[Recorder]  # one per model
   build: Callable[[int, TrainState], compiled_stage.CompiledStage]  # (stage index, state for its shapes)
   feed: Callable[[int, int], Generator]  # (first chunk, last chunk + 1) -> generator of (rows, weights)
-  checkpoint: Callable  # (state, records of the evaluation or ()) -> (state to save, test error, notes to save)
+  checkpoint: Callable  # (state, records of the evaluation or ()) -> (state to save, error, notes to save)
   checkpoint_folder: checkpoints.CheckpointFolder
   received: Callable[[], str]  # see `preemption.catch_signals`
   until: int  # number of completed epochs at which the training ends
@@ -102,7 +102,7 @@ def train(training: Training, state: TrainState) -> TrainState:
   return state
 
 
-def _display(training, state) -> progress.Display:
+def _display(training: Training, state: TrainState) -> progress.Display:
   """Returns the progress display; only the first process shows it."""
   batch_schedule = training.experiment.batch_schedule
   images_per_epoch = len(training.recorders) * batch_schedule.examples
@@ -110,20 +110,25 @@ def _display(training, state) -> progress.Display:
   return progress.Display(images_per_epoch, training.until, epochs_done, jax.process_index() == 0, training.sparse)
 
 
-def _epochs_left(training, stage, state) -> range:
+def _epochs_left(training: Training, stage: setup.Stage, state: TrainState) -> range:
   """Returns the range of the epochs that remain in a training stage, before epoch `training.until`."""
   epoch = int(state.step) // training.experiment.batch_schedule.steps
   return range(max(epoch, stage.epochs.start), min(stage.epochs.stop, training.until))
 
 
-def _feed(training, state, epochs) -> Generator:
+def _feed(training: Training, state: TrainState, epochs: range) -> Generator:
   """Returns a generator of the chunks from the step of `state` to the end of `epochs`."""
   batch_schedule = training.experiment.batch_schedule
   return training.feed(int(state.step) // batch_schedule.chunk, epochs.stop * batch_schedule.chunks_per_epoch)
 
 
 def _train_epoch(
-  training, state, epoch, compiled, feed, display
+  training: Training,
+  state: TrainState,
+  epoch: int,
+  compiled: compiled_stage.CompiledStage,
+  feed: Generator,
+  display: progress.Display,
 ) -> tuple[TrainState, compiled_stage.CompiledStage, Record]:
   """Trains the rest of an epoch; returns the state, the compiled stage to continue with, and the training speed."""
   config, batch_schedule = training.experiment.config, training.experiment.batch_schedule
@@ -152,7 +157,16 @@ def _train_epoch(
   return state, compiled, {"images_per_second": images * len(seconds) / sum(seconds)}
 
 
-def _end_epoch(training, state, epochs_done, compiled, speed, *, constants, display) -> str:
+def _end_epoch(
+  training: Training,
+  state: TrainState,
+  epochs_done: int,
+  compiled: compiled_stage.CompiledStage,
+  speed: Record,
+  *,
+  constants: Record,
+  display: progress.Display,
+) -> str:
   """Logs an epoch, and evaluates and saves the models if due.
 
   Returns the reason to end the training, or "" to continue.
@@ -163,9 +177,9 @@ def _end_epoch(training, state, epochs_done, compiled, speed, *, constants, disp
   save_due = reason or epochs_done == training.until or experiment.due(epochs_done, config.checkpoint_every_epochs)
   eval_due = recorders and (save_due or experiment.due(epochs_done, config.eval_every_epochs))
   if eval_due:
-    losses, values = jax.tree.map(np.asarray, compiled.evaluate(state))
+    results = jax.tree.map(np.asarray, compiled.evaluate(state))
     for recorder, record in zip(recorders, records, strict=True):
-      record |= recorder.metrics(losses, values) | constants | recorder.baselines()
+      record |= recorder.metrics(results) | constants | recorder.baselines()
   for recorder, record in zip(recorders, records, strict=True):
     recorder.log.write(record)
   if eval_due:
@@ -177,7 +191,7 @@ def _end_epoch(training, state, epochs_done, compiled, speed, *, constants, disp
   return reason
 
 
-def _log_chunk(recorder, terms, finite, step) -> None:
+def _log_chunk(recorder: Recorder, terms: Mapping[str, np.ndarray], finite: np.ndarray, step: int) -> None:
   """Logs the finite steps of the chunk that starts after `step`.
 
   If the loss or gradient of a step is not finite, this step is stored in `recorder.diverged`, and the rest of the chunk
@@ -190,14 +204,14 @@ def _log_chunk(recorder, terms, finite, step) -> None:
     recorder.diverged = step + count + 1
 
 
-def _save(training, state, records=()) -> None:
+def _save(training: Training, state: TrainState, records: Sequence[Record] = ()) -> None:
   """Waits until all earlier records are on the disk, then starts to save a checkpoint."""
   for recorder in training.recorders:
     recorder.log.settle()
   checkpoints.save(training.checkpoint_folder, *training.checkpoint(state, records))
 
 
-def _stop(training, state) -> None:
+def _stop(training: Training, state: TrainState) -> None:
   """Saves the state unless a checkpoint of its step exists, and raises Interrupted."""
   checkpoints.wait(training.checkpoint_folder)
   step = int(state.step)

@@ -25,7 +25,7 @@ OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
 # (peak, number of steps after the warmup) -> learning-rate schedule of these steps
 SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
   "constant": lambda peak, steps: optax.constant_schedule(peak),
-  "cosine": lambda peak, steps: optax.cosine_decay_schedule(peak, steps),
+  "cosine": optax.cosine_decay_schedule,
   "linear": lambda peak, steps: optax.linear_schedule(peak, 0.0, steps),
 }
 

@@ -22,7 +22,7 @@ from jaxtyping import Array, Key
 
 from ae_jax import errors, models, objectives
 from ae_jax.ops import randomness
-from ae_jax.system import distributed, signals
+from ae_jax.system import atomic, distributed, signals
 from ae_jax.system.signals import Interrupted
 from ae_jax.training import steps
 from ae_jax.training.state import TrainState
@@ -155,10 +155,8 @@ def _save_npz(file: pathlib.Path, arrays: Mapping[str, Any], trees: Mapping[str,
   The leaf at PATH in the tree TREE has the name TREE/PATH in the file.
   """
   leaves = {f"{name}/{path}": leaf for name, tree in trees.items() for path, leaf in _by_path(tree)}
-  part = file.with_name(file.name + ".part")
-  with open(part, "wb") as stream:
+  with atomic.replace(file) as part, part.open("wb") as stream:
     np.savez(stream, **{name: np.asarray(value) for name, value in {**arrays, **leaves}.items()})
-  os.replace(part, file)
 
 
 def _culprit(params: Any, gradient: Any) -> str:

@@ -1,6 +1,7 @@
 """Builds the experiment that a config describes, and checks it before anything is compiled or written."""
 
 import dataclasses
+from typing import Any
 
 import optax
 
@@ -67,10 +68,15 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   errors.choose(distributed.MODES, config.parallel, "parallel")
   trackers.check(config.trackers)
   dataset = data.load(**config.data) if dataset is None else dataset
+  config = _with_stages(config, dataset)
   size = len(dataset.train)
   labelled = config.model.name in models.LABELLED
   labels = data.label_values(dataset, f"config.model.name={config.model.name!r}") if labelled else ()
-  model = models.build(shape=dataset.shape, compute_dtype=config.compute_dtype, labels=labels, **config.model)
+  objective_options = (config.objective, *(stage["objective"] for stage in config.stages))
+  is_mixed = any("likelihood" in options and options["likelihood"] == "mixed" for options in objective_options)
+  groups = dataset.schema.groups if is_mixed and dataset.schema else ()
+  inputs = {"shape": dataset.shape, "labels": labels, "groups": groups, "masked": "mask" in dataset.column_names}
+  model = models.build(compute_dtype=config.compute_dtype, **inputs, **config.model)
   errors.check(
     config.accumulate <= size, "accumulate", config.accumulate, f"at most {size}, the number of training examples"
   )
@@ -83,7 +89,9 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   built_evaluators = evaluators.build(config.evaluators, model, dataset)
   augment = augmentation.build(config.data.augment, dataset.shape, dataset.value_range, dataset.span)
   early_stopping = stopping.EarlyStopping(**config.early_stopping)
-  early_stopping.check()
+  has_validation = dataset.validation is not None
+  early_stopping.check(has_validation)
+  remarks += early_stopping.remarks(has_validation)
   return Experiment(
     config,
     dataset,
@@ -97,6 +105,18 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   )
 
 
+def _with_stages(config: configs.ConfigDict, dataset: data.Dataset) -> configs.ConfigDict:
+  """Returns the config with the stages of the model that follow from the size of the images; see `models.completed`.
+
+  A run stores this config, so that a later version with another rule trains and loads the same model.
+  """
+  given = dict(config.model)
+  options = models.completed(given, dataset.shape)
+  if options == given:
+    return config
+  return configs.ConfigDict(config.to_dict() | {"model": options}).lock()
+
+
 def check_memory(experiment: Experiment, devices: int) -> None:
   """Raises UserError if a training step does not fit in the memory of a device."""
   config, rows = experiment.config, experiment.batch_schedule.padded_batch_size // devices
@@ -105,7 +125,13 @@ def check_memory(experiment: Experiment, devices: int) -> None:
     memory.check_step(experiment.model, stage.objective, stage.optimizer, rows // stage.microbatches, shards)
 
 
-def _stages(config, model, dataset, batch_schedule, devices) -> list[Stage]:
+def _stages(
+  config: configs.ConfigDict,
+  model: models.Model,
+  dataset: data.Dataset,
+  batch_schedule: BatchSchedule,
+  devices: int,
+) -> list[Stage]:
   """Returns the stages in `config.stages`, followed by one stage with `config.epochs` and `config.objective`."""
   stages, first_epoch = [], 0
   pretraining = [(f"config.stages[{number}]: ", stage, ()) for number, stage in enumerate(config.stages)]
@@ -123,7 +149,17 @@ def _stages(config, model, dataset, batch_schedule, devices) -> list[Stage]:
   return stages
 
 
-def _stage(config, model, dataset, batch_schedule, devices, epochs, *, options, scheduled) -> Stage:
+def _stage(
+  config: configs.ConfigDict,
+  model: models.Model,
+  dataset: data.Dataset,
+  batch_schedule: BatchSchedule,
+  devices: int,
+  epochs: range,
+  *,
+  options: Any,
+  scheduled: Any,
+) -> Stage:
   """Returns a training stage; `options` and `scheduled` are the config sections of its objective and schedules."""
   steps = batch_schedule.steps
   built_schedules = schedules.build(scheduled, epochs.start * steps, steps, epochs.stop * steps)

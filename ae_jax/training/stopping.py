@@ -8,6 +8,7 @@ from typing import Any
 from ae_jax import errors
 from ae_jax.system import distributed
 
+_HALVES = ("validation/", "test/")  # prefixes of the metrics that can be watched
 MODES = {"min": 1.0, "max": -1.0}  # direction of improvement -> sign that turns the metric into a loss
 
 
@@ -20,18 +21,35 @@ class EarlyStopping:
   min_change: float
   mode: str  # a key of MODES
 
-  def check(self) -> None:
-    """Raises UserError if a key of `config.early_stopping` is invalid."""
+  def check(self, has_validation: bool) -> None:
+    """Raises UserError if a key of `config.early_stopping` is invalid.
+
+    `has_validation` says whether the data have a validation set.
+    """
     errors.choose(MODES, self.mode, "early_stopping.mode")
     errors.check_positive("early_stopping.patience", self.patience)
     errors.check_not_negative("early_stopping.min_change", self.min_change)
-    valid = not self.metric or self.metric.startswith("test/")
+    valid = not self.metric or self.metric.startswith(_HALVES)
     errors.check(
       valid,
       "early_stopping.metric",
       self.metric,
-      "a metric of the test set, such as 'test/squared_error', or '' for none",
+      "a metric of the validation or test set, such as 'validation/squared_error', or '' for none",
     )
+    if self.metric.startswith("validation/") and not has_validation:
+      raise errors.UserError(
+        f"config.early_stopping.metric={self.metric!r}: the data have no validation set; add one, or set "
+        "config.data.validation to a share of the training examples, such as 0.1"
+      )
+
+  def remarks(self, has_validation: bool) -> list[str]:
+    """Returns a remark if training is stopped by the test set although the data have a validation set."""
+    if not has_validation or not self.metric.startswith("test/"):
+      return []
+    return [
+      f"config.early_stopping.metric={self.metric!r}: the test set decides when training stops, so its errors are no "
+      f"longer independent; use the validation set: 'validation/{self.metric.removeprefix('test/')}'"
+    ]
 
   def reason(self, values: Sequence[float]) -> str:
     """Returns the reason to stop, or "" to continue; `values` are the metric values of all evaluations so far."""
@@ -70,7 +88,7 @@ def progress(
   def reason(records):
     for record in records if stopping.metric else []:
       if stopping.metric not in record:
-        known = [name for name in record if name.startswith("test/")]
+        known = [name for name in record if name.startswith(_HALVES)]
         raise errors.UserError(
           f"config.early_stopping.metric={stopping.metric!r} is not measured in this run; "
           f"{errors.list_known(stopping.metric, known)}"

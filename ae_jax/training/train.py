@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import os
+import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +14,7 @@ from ml_collections import ConfigDict
 from ae_jax import api, evaluators
 from ae_jax.models import memory
 from ae_jax.report import evaluation, messages, verdict
-from ae_jax.runs import checkpoints, logs, progress, run_folder
+from ae_jax.runs import checkpoints, logs, metric_names, progress, run_folder
 from ae_jax.system import cache, distributed, paths, signals
 from ae_jax.training import compiled_stage, loop, preemption, setup, stopping
 from ae_jax.training.state import TrainState
@@ -35,7 +37,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
   mesh = distributed.mesh()
   experiment = setup.build_experiment(config, mesh.size)
   setup.check_memory(experiment, mesh.size)
-  dataset = experiment.dataset
+  config, dataset = experiment.config, experiment.dataset
   description = run_folder.describe(config, dataset, experiment.model, mesh.devices.flat)
   with contextlib.ExitStack() as stack, memory.explain_out_of_memory():
     received = stack.enter_context(preemption.catch_signals())
@@ -54,7 +56,16 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
   return run.metrics
 
 
-def _training(experiment, description, workdir, mesh, *, profile, received, stack) -> tuple[loop.Training, TrainState]:
+def _training(
+  experiment: setup.Experiment,
+  description: dict[str, Any],
+  workdir: pathlib.Path,
+  mesh: jax.sharding.Mesh,
+  *,
+  profile: bool,
+  received: Callable[[], str],
+  stack: contextlib.ExitStack,
+) -> tuple[loop.Training, TrainState]:
   """Returns the `loop.Training` of a run and the state to start from.
 
   The run starts from the newest checkpoint, or from the initial state if there is no checkpoint.
@@ -87,30 +98,44 @@ def _training(experiment, description, workdir, mesh, *, profile, received, stac
   return training, state
 
 
-def _recorder(experiment, device_data, log, windows) -> loop.Recorder:
+def _recorder(
+  experiment: setup.Experiment,
+  device_data: compiled_stage.DeviceData,
+  log: logs.Log | logs.NullLog,
+  windows: logs.WindowAverages,
+) -> loop.Recorder:
   """Returns the recorder of the model; its baselines are computed at the first evaluation."""
 
   @functools.cache
   def baselines():
     return dict(evaluators.baselines(experiment.evaluators, experiment.dataset, experiment.model.code))
 
-  def metrics(loss, values):
-    weights = device_data.test_weights
-    return dict(evaluators.metrics(experiment.evaluators, loss, values, weights, experiment.dataset))
+  def metrics(results):
+    weights = {half: evaluated.weights for half, evaluated in device_data.evaluated.items()}
+    return evaluators.metrics_of_halves(experiment.evaluators, experiment.model, results, weights, experiment.dataset)
 
   return loop.Recorder(log, windows, metrics, baselines)
 
 
-def _checkpoint(windows, state, records) -> tuple[TrainState, float, dict]:
-  """Returns the state, the test error and the notes to save; see `loop.Training.checkpoint`.
+def _checkpoint(
+  windows: logs.WindowAverages, state: TrainState, records: Sequence[loop.Record]
+) -> tuple[TrainState, float, dict]:
+  """Returns the state, the error by which checkpoints are compared, and the notes to save; see `loop.Training`.
 
   Without an evaluation, the error is infinite, so the checkpoint is never the best one.
   """
-  error = records[0]["test/squared_error"] if records else np.inf
+  error = records[0][metric_names.selection_key(records[0])] if records else np.inf
   return state, error, {} if records else {"pending": windows.pending}
 
 
-def _analyze(run, experiment, description, workdir, recorder, received) -> None:
+def _analyze(
+  run: api.Run,
+  experiment: setup.Experiment,
+  description: dict[str, Any],
+  workdir: pathlib.Path,
+  recorder: loop.Recorder,
+  received: Callable[[], str],
+) -> None:
   """Runs the evaluators on the trained run, logs the results, and prints a summary."""
   signals.promise(preemption.ANALYZING)
   check = functools.partial(preemption.stop_analyses, received, workdir)

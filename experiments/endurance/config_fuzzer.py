@@ -123,7 +123,7 @@ def run_command(flags, folder):
     environment = {**os.environ, "PYTHONPATH": str(cases.ROOT)}
     try:
       process = subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=4 * SECONDS
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=4 * SECONDS, check=False
       )
     except subprocess.TimeoutExpired:
       return "hang", f"more than {4 * SECONDS:g} s"

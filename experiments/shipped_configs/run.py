@@ -25,7 +25,10 @@ ROOT = HERE.parent.parent
 RUNS = ROOT / "runs" / "shipped_configs"
 ECG = pathlib.Path("..") / "shared" / "ucr" / "ECG5000"
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
-DATA = {"sequence": ("heartbeats", "ucr")}  # the other configs use mnist_5k and mnist
+DATA = {
+  "sequence": ("heartbeats", "ucr"),
+  "table": ("breast_cancer", "wine", "diabetes"),
+}  # the other configs use mnist_5k and mnist
 SEEDS = (0, 1, 2)
 FIGURE_RUN = ("cnn", "mnist", 0)
 OTHER_METRICS = {  # templates of the column "other metrics"

@@ -74,7 +74,7 @@ def measure(name, way):
 def _bytes(state, device_data):
   import jax
 
-  return sum(leaf.nbytes for leaf in jax.tree.leaves((state, device_data.train, device_data.test)))
+  return sum(leaf.nbytes for leaf in jax.tree.leaves((state, device_data.columns)))
 
 
 def _resident(name="VmRSS"):

@@ -29,7 +29,10 @@ def test_names_of_medmnist_are_known(tmp_path, write):
   np.testing.assert_array_equal(dataset.train, BYTES)
   np.testing.assert_array_equal(dataset.test, BYTES)
   np.testing.assert_array_equal(dataset.train_labels, LABELS)
-  (remark,) = dataset.remarks
+  np.testing.assert_array_equal(dataset.validation, BYTES)
+  np.testing.assert_array_equal(dataset.validation_labels, LABELS)
+  assert dataset.remarks == ()
+  (remark,) = data.load(*write(tmp_path, **arrays), "unit", read_validation=False).remarks
   assert "not read: val_images" in remark
   assert "val_labels" in remark
 
@@ -42,7 +45,7 @@ def test_other_names_are_listed_and_mapped(tmp_path, write):
   for text in ("pictures (uint8 [20, 6, 5, 3])", "kind (int64 [20])", "other (float64 [3])"):
     assert text in str(refusal.value)
   assert str(refusal.value).endswith("Add --config.data.x=pictures --config.data.y=kind")
-  dataset = data.load(*where, "unit", x="pictures", y="kind")
+  dataset = data.load(*where, "unit", x="pictures", y="kind", split="random")
   np.testing.assert_array_equal(np.sort(np.r_[dataset.train_labels, dataset.test_labels]), np.sort(LABELS))
   assert "not read: other" in dataset.remarks[0]
   unlabelled = data.load(*where, "unit", x="pictures")

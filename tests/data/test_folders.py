@@ -111,6 +111,43 @@ def test_error_names_a_file_that_changes_during_the_run(flat):
     dataset.train[:]
 
 
+def test_all_links_are_followed_on_request_and_a_loop_is_named(tmp_path):
+  (tmp_path / "subset" / "deep").mkdir(parents=True)
+  for number, pixels in enumerate(IMAGES[:6]):
+    write(tmp_path / "all" / f"{number}.png", pixels)
+    if number < 3:
+      (tmp_path / "subset" / f"{number}.png").symlink_to(tmp_path / "all" / f"{number}.png")
+  with pytest.raises(errors.UserError, match=r"or set --config\.data\.follow_links=True"):
+    load(tmp_path / "subset")
+  assert len(load(tmp_path / "subset", follow_links=True).train) == 2
+  (tmp_path / "subset" / "others").symlink_to(tmp_path / "all")
+  (tmp_path / "subset" / "others-again").symlink_to(tmp_path / "all")
+  with pytest.raises(errors.UserError, match="lies beside class folders"):
+    load(tmp_path / "subset", follow_links=True)
+  for number in range(3):
+    (tmp_path / "subset" / f"{number}.png").unlink()
+  dataset = load(tmp_path / "subset", follow_links=True)
+  assert (len(dataset.train) + len(dataset.test), dataset.class_names) == (12, ("others", "others-again"))
+  (tmp_path / "subset" / "deep" / "loop").symlink_to(tmp_path / "subset")
+  with pytest.raises(errors.UserError, match=r"deep/loop: links to .*subset, which contains it; remove the link"):
+    load(tmp_path / "subset", follow_links=True)
+  (tmp_path / "subset" / "deep" / "loop").unlink()
+  (tmp_path / "subset" / "deep" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+  with pytest.raises(errors.UserError, match=r"gone\.png: is a pipe, a device or a broken link"):
+    load(tmp_path / "subset", follow_links=True)
+
+
+def test_images_with_several_frames_are_counted(tmp_path):
+  for number in range(6):
+    frames = [Image.fromarray(each) for each in IMAGES[number : number + 3]]
+    more = {"save_all": True, "append_images": frames[1:]} if number < 2 else {}
+    frames[0].save(tmp_path / f"{number}.{'gif' if number % 2 else 'tif'}", **more)
+  dataset = load(tmp_path, channels=1)  # grey GIF files have a palette
+  assert any("2 images: only the first frame or page is read" in remark for remark in dataset.remarks)
+  both = np.concatenate([dataset.train, dataset.test])[..., 0]
+  np.testing.assert_array_equal(np.unique(both, axis=0), np.unique(IMAGES[:6], axis=0))
+
+
 def test_links_are_followed_only_to_files_inside_the_folder(flat, tmp_path):
   (flat / "30.png").symlink_to(flat / "00.png")
   dataset = load(flat)
@@ -203,8 +240,9 @@ def test_halves_are_recognised_in_all_spellings(tmp_path, train, test):
 
 @pytest.mark.parametrize("name", ["val", "Valid", "validation"])
 @pytest.mark.parametrize("test", [0, 6])
-def test_validation_folder_is_reported_and_is_not_a_class(tmp_path, name, test):
-  dataset = load(halves(tmp_path, {"Train" if name == "Valid" else "train": 20, name: 7, "test": test}))
+def test_validation_folder_that_is_not_read_is_reported_and_is_not_a_class(tmp_path, name, test):
+  folder = halves(tmp_path, {"Train" if name == "Valid" else "train": 20, name: 7, "test": test})
+  dataset = load(folder, read_validation=False)
   assert len(dataset.train) + len(dataset.test) == 20 + test
   assert set(dataset.train_labels) == {0, 1}
   (remark,) = dataset.remarks

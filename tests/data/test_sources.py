@@ -89,7 +89,10 @@ def test_held_out_split_is_test_or_else_validation(splits, held_out):
   feature_types = {"image": features.Image(shape=(4, 4, 3)), "label": features.ClassLabel(num_classes=2)}
   info = types.SimpleNamespace(features=feature_types, splits=dict.fromkeys(splits))
   image_set = sources._image_set(types.SimpleNamespace(info=info), "here")
-  assert image_set == ("image", "label", {"train": "train", "test": held_out})
+  validation = {"validation": "validation"} if len(splits) == 3 else {}
+  assert image_set == ("image", "label", {"train": "train", "test": held_out} | validation)
+  builder = types.SimpleNamespace(info=info)
+  assert sources._image_set(builder, "here", False)[2] == {"train": "train", "test": held_out}
   info.splits = {"train": None}
   with pytest.raises(errors.UserError, match=r"here: has splits \['train'\]; use a data set with `train`, and `test`"):
     sources._image_set(types.SimpleNamespace(info=info), "here")

@@ -150,3 +150,14 @@ def test_a_pickle_and_a_missing_file_raise_a_user_error(tmp_path):
     figures.load(tmp_path / "a.npz")
   with pytest.raises(errors.UserError, match="cannot be read as a figure"):
     figures.load(tmp_path / "none.npz")
+
+
+def test_figures_of_volumes_show_the_middle_slice_and_say_so():
+  volumes = np.arange(2 * 5 * 3 * 4).reshape(2, 5, 3, 4, 1).astype(np.float32)
+  rows = figures.displayed(figures.ExampleRows("Rows", {"test volumes": volumes}), "volumes")
+  np.testing.assert_array_equal(rows.rows["test volumes"], volumes[:, 2])
+  gallery = figures.displayed(figures.Gallery("Gallery", volumes), "volumes")
+  np.testing.assert_array_equal(gallery.examples, volumes[:, 2])
+  assert (rows.title, gallery.title) == ("Rows (slice 3 of 5)", "Gallery (slice 3 of 5)")
+  heatmap = figures.Heatmap("Map", "value", np.ones((3, 4)))
+  assert figures.displayed(heatmap, "volumes") is heatmap

@@ -56,7 +56,7 @@ def probabilistic_pca(stretch=1.0, shift=0.0):
 @functools.partial(jax.jit, static_argnames=("likelihood_name", "samples"))
 def weigh(params, x, keys, likelihood_name, samples):
   options = {"gaussian": GAUSSIAN, "bernoulli": BERNOULLI}[likelihood_name]
-  log_p = functools.partial(likelihood.log_likelihood, **options)
+  log_p = functools.partial(likelihood.log_likelihood, LINEAR, **options)
   variables = models.Variables(params)
   return likelihood.log_weights(LINEAR, variables, x, {}, keys, log_likelihood=log_p, samples=samples)
 
@@ -112,7 +112,7 @@ def test_the_bound_of_a_bernoulli_decoder_agrees_with_quadrature():
 def test_the_likelihood_of_pixels_agrees_with_scipy(options, density):
   generator = np.random.default_rng(0)
   logits, x = generator.normal(size=(7, 3, 2, 1)), generator.integers(0, 2, (7, 3, 2, 1))
-  results = likelihood.log_likelihood(*(jnp.asarray(array, jnp.float32) for array in (logits, x)), **options)
+  results = likelihood.log_likelihood(LINEAR, *(jnp.asarray(array, jnp.float32) for array in (logits, x)), **options)
   np.testing.assert_allclose(results, density(x, logits).reshape(7, -1).sum(1), rtol=1e-5)
 
 

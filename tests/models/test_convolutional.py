@@ -39,6 +39,37 @@ def test_more_stages_need_only_their_channels(decoder, size, channels):
   assert jax.eval_shape(model.decode, model.abstract_variables(), z).shape == (1, *shape)
 
 
+STAGES = (16, 32, 64, 128, 128, 128)
+
+
+@pytest.mark.parametrize(
+  ("size", "cnn", "unet"),
+  [
+    ((3, 5), 1, 1),
+    ((7, 7), 1, 2),
+    *(((side, side), 2, 2) for side in (8, 16, 28, 32, 34)),
+    ((60, 75), 3, 3),
+    ((64, 64), 3, 3),
+    ((75, 101), 3, 4),
+    ((128, 128), 4, 4),
+    ((129, 201), 4, 4),
+    ((224, 224), 5, 5),
+    ((512, 512), 6, 6),
+  ],
+)
+@pytest.mark.parametrize("decoder", ["transposed", "tied"])
+def test_stages_follow_from_the_size(size, cnn, unet, decoder):
+  for name, stages in {"cnn": cnn, "unet": unet}.items():
+    own, shipped = (config_of(name, data).model.to_dict() for data in ("npz", "mnist_5k"))
+    own |= {"decoder": decoder} if name == "cnn" else {}
+    completed = models.completed(own, (*size, 3))
+    assert completed["channels"] == STAGES[:stages]
+    assert models.completed(shipped, (*size, 3)) == shipped
+    model = models.build(shape=(*size, 3), **completed)
+    z = jax.ShapeDtypeStruct((1, 32), np.float32)
+    assert jax.eval_shape(model.decode, model.abstract_variables(), z).shape == (1, *size, 3)
+
+
 @pytest.mark.parametrize(
   ("decoder", "count"),
   [
@@ -132,7 +163,7 @@ def test_tied_decoder_transposes_the_encoder_and_sums_both_gradients():
   params = jax.tree.map(lambda leaf: leaf + 0.05, jax.jit(model.init)(jax.random.key(0)).params)
   rng = np.random.default_rng(0)
   x, probe = (jnp.asarray(rng.normal(size=(4, 12, 15, 2)), jnp.float32) for _ in range(2))
-  encoder = convolutional.ConvEncoder(3, (4, 5), 3, jax.nn.relu, 0.0)
+  encoder = convolutional.ConvEncoder(3, (4, 5), (3, 3), jax.nn.relu, 0.0)
 
   def encode(w):
     stages = {f"Conv_{i}": {"kernel": w[f"kernel_{i}"], "bias": w[f"bias_{i}"]} for i in range(2)}
@@ -170,7 +201,7 @@ def test_tied_decoder_transposes_the_encoder_and_sums_both_gradients():
 def test_monotone_activation_commutes_with_pooling(activation):
   """The encoder pools before the activation, the lecture's after it: the same function of the same parameters."""
   function = activations.ACTIVATIONS[activation]
-  encoder = convolutional.ConvEncoder(3, (4, 5), 3, function, 0.0)
+  encoder = convolutional.ConvEncoder(3, (4, 5), (3, 3), function, 0.0)
   x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 13, 12, 2)), jnp.float32)
   params = jax.tree.map(lambda leaf: leaf + 0.05, encoder.init(jax.random.key(0), x)["params"])
   h = x.transpose(3, 1, 2, 0)
@@ -233,7 +264,7 @@ def test_convolutions_are_shift_equivariant_and_pooling_only_by_its_window():
   """The image has a black border, so that shifting it equals rolling it."""
   image = np.zeros((1, 20, 20, 2), np.float32)
   image[:, 8:12, 8:12] = np.random.default_rng(0).normal(size=(1, 4, 4, 2))
-  layers = [convolutional.Conv(features, 3, convolutions.conv) for features in (4, 5)]
+  layers = [convolutional.Conv(features, (3, 3), convolutions.conv) for features in (4, 5)]
   params = layers[0].init(jax.random.key(0), image), layers[1].init(jax.random.key(1), jnp.zeros((4, 18, 18, 2)))
   params = jax.tree.map(lambda leaf: leaf + 0.1, params)
 

@@ -13,9 +13,9 @@ CELLS = {
 }
 
 
-def build(shape=(17, 1), cell="convolutional", **options):
+def build(shape=(17, 1), cell="convolutional", masked=False, **options):
   given = {"latent": 3, "kernel": 3, "activation": "gelu", "attention_width": 4, "bottleneck": "identity"}
-  return models.build("sequence", shape, **{**given, "cell": cell, **CELLS[cell], **options})
+  return models.build("sequence", shape, masked=masked, **{**given, "cell": cell, **CELLS[cell], **options})
 
 
 def series(batch, shape=(17, 1)):
@@ -161,7 +161,7 @@ def test_latents_are_affine_in_the_context_and_weights_are_returned(cell, states
 
   @jax.jit
   def inside(x):
-    states, _ = model.module.encoder.body.apply({"params": variables.params["encoder"]["body"]}, x)
+    states, _, _ = model.module.encoder.body.apply({"params": variables.params["encoder"]["body"]}, x)
     return states, model.attention(variables, x), model.encode(variables, x).z
 
   body_states, attention, z = inside(x)
@@ -229,6 +229,38 @@ def test_encoder_and_decoder_are_their_layers_in_sequence(cell):
     )
 
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *both(x))
+
+
+@pytest.mark.parametrize("padding", [1, 7])
+@pytest.mark.parametrize("cell", CELLS)
+def test_padding_of_series_changes_no_latent(cell, padding):
+  """The latents of series of 11 steps are those of the same series, padded with anything, whose mask ends there."""
+  short, padded = build((11, 2), cell), build((11 + padding, 2), cell, masked=True)
+  assert (short.columns, padded.columns) == ((), ("mask",))
+  x, generator = series(3, (11, 2)), np.random.default_rng(2)
+  longer = np.concatenate([x, generator.normal(size=(3, padding, 2))], 1).astype(np.float32)
+  mask = np.broadcast_to((np.arange(11 + padding) < 11)[None, :, None], longer.shape).astype(np.float32)
+  variables = parameters(padded)
+  of_short = jax.tree.map(lambda leaf: leaf, variables)
+  if cell == "convolutional":  # only the embeddings of positions depend on the length
+    states = short.abstract_variables().params["encoder"]["body"]["place"].shape[1]
+    of_short.params["encoder"]["body"]["place"] = variables.params["encoder"]["body"]["place"][:, :states]
+  encode = jax.jit(lambda variables, x, mask: padded.encode(variables, x, {"mask": mask}).z)
+  z = encode(variables, longer, mask)
+  np.testing.assert_allclose(z, jax.jit(short.encode)(of_short, x).z, rtol=1e-4, atol=1e-5)
+  np.testing.assert_array_equal(z, encode(variables, longer * mask - 5 * (1 - mask), mask))
+  assert np.abs(encode(variables, longer, np.ones_like(mask)) - z).max() > 1e-3
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_full_mask_changes_nothing_and_an_empty_one_gives_finite_gradients(cell):
+  plain, masked, x = build(cell=cell), build(cell=cell, masked=True), series(3)
+  variables = parameters(plain)
+  with_mask = lambda mask: lambda variables: masked.encode(variables, x, {"mask": mask}).z
+  expected = jax.jit(plain.encode)(variables, x).z
+  np.testing.assert_allclose(jax.jit(with_mask(jnp.ones_like(x)))(variables), expected, rtol=1e-5, atol=1e-6)
+  slopes = jax.jit(jax.grad(lambda variables: with_mask(jnp.zeros_like(x))(variables).sum()))(variables)
+  assert all(jnp.isfinite(slope).all() for slope in jax.tree.leaves(slopes))
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_examples_of_a_batch_are_independent():
       {},
       "an image of 1x28 cannot be halved; use config.model.name='dense' for images with a side of 1",
     ),
-    ((28, 1), {}, "config.model.name='unet' takes images"),
+    ((4, 28, 28, 1), {}, "config.model.name='unet' takes images or series"),
   ],
 )
 def test_invalid_options_are_refused(shape, options, message):

@@ -147,6 +147,9 @@ def test_heads_are_means_over_the_queries_tiled_over_the_image():
   assert list(found) == ["pool 1", "pool 2", "pool 3"]
   np.testing.assert_allclose(found["pool 2"][:, ::4, ::4, 0], weights[:, 1].mean(1).reshape(4, 2, 3), rtol=1e-6)
   np.testing.assert_array_equal(found["pool 2"][:, 0], found["pool 2"][:, 3])
+  padded = dict(pictures.heads(figures.Attention("t", images[:, :7, :11], {"pool": weights})))  # 2 x 3 patches, cut
+  assert padded["pool 2"].shape == (4, 7, 11, 1)
+  np.testing.assert_allclose(padded["pool 2"][:, ::4, ::4, 0], weights[:, 1].mean(1).reshape(4, 2, 3), rtol=1e-6)
   series = np.zeros((4, 6, 1), np.float32)
   (_, over_time), *_ = pictures.heads(figures.Attention("t", series, {"pool": weights}))
   np.testing.assert_allclose(over_time[..., 0], weights[:, 0].mean(1), rtol=1e-6)

@@ -247,7 +247,8 @@ def begin(tmp_path):
   def begin_run(one_class=None, **arrays):
     np.savez(tmp_path / "data.npz", **arrays)
     config = config_of("dense", "npz")
-    config.data.update({"path": str(tmp_path / "data.npz"), "one_class": one_class})
+    # random: the test set does not depend on the labels
+    config.data.update({"path": str(tmp_path / "data.npz"), "one_class": one_class, "split": "random"})
     workdir = tmp_path / "run"
     workdir.mkdir(exist_ok=True)
     description = describe(config)
@@ -285,6 +286,18 @@ def test_changed_data_are_refused_with_the_differing_parts(begin, changes, diffe
       check()
   assert (workdir / "config.json").read_text() == before
   assert before == json.dumps(description, indent=2) + "\n"
+
+
+def test_run_of_an_earlier_version_is_refused_with_the_flags_that_divide_its_data(begin):
+  workdir, config, description = begin(x_train=IMAGES, y_train=LABELS)
+  del description["data"]["split"]
+  for key in ("split", "read_validation"):
+    del description["config"]["data"][key]
+  (workdir / "config.json").write_text(json.dumps(description))
+  assert not run_folder.begin(workdir, describe(config))
+  config.data.split = "auto"
+  with pytest.raises(errors.UserError, match=r"different: examples, labels.* add --config\.data\.split=random"):
+    run_folder.begin(workdir, describe(config))
 
 
 def test_changed_factors_are_refused(begin):

@@ -54,7 +54,7 @@ def trained(kind, axes, way="in turn"):
   batches = (np.stack(part) for part in zip(*chunks, strict=True))
   state, terms, finite = built.train_chunk(compiled_pack.start(pack, device_data), *batches)
   assert np.asarray(finite).all()
-  _, values = built.evaluate(state)
+  _, values = built.evaluate(state)["test"]
   results = {}
   for index, member_state in enumerate(compiled_pack.member_states(pack, state)):
     member_rows = {name: np.asarray(rows)[index] for name, rows in values.items()}

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from stubs import stub, stub_member
 
-from ae_jax import errors, models
+from ae_jax import data, errors, models
 from ae_jax.data import batch_schedule
 from ae_jax.runs import checkpoints, logs
 from ae_jax.sweep import compiled_pack, trainer
 from ae_jax.sweep import pack as packs
 from ae_jax.system import distributed
 from ae_jax.training.compiled_stage import CompiledStage, DeviceData
+from ae_jax.training.evaluated import Evaluated
 from ae_jax.training.state import TrainState
 
 LATENTS = (4, 2, 4)
@@ -32,7 +33,7 @@ def pack(monkeypatch):
       config={"log_every_steps": 3},
       batch_schedule=batch_schedule.BatchSchedule(12, 2, 1, seed),
       evaluators=(),
-      dataset=types.SimpleNamespace(streams=False),
+      dataset=stub(data.Dataset, streams=False, validation=None),
       model=types.SimpleNamespace(code=models.CodeSpec((latent,))),
     )
     for number, (seed, latent) in enumerate(zip((5, 6, 5), LATENTS, strict=True))
@@ -41,9 +42,8 @@ def pack(monkeypatch):
   device_data = stub(
     DeviceData,
     batch_sharding=distributed.sharded(mesh, axis=0),
-    test_weights=np.ones((1, 2)),
+    evaluated={"test": Evaluated({"x": np.zeros(4, np.uint8)}, (), np.ones((1, 2)))},
     train=np.zeros(6, np.uint8),
-    test=np.zeros(4, np.uint8),
   )
   padded_members = compiled_pack.pad_to_devices(members, mesh)
   return packs.Pack(members, padded_members, device_data, 100.0, 9, "in turn", True, {}, print)
@@ -95,7 +95,9 @@ def test_each_member_has_its_metrics_and_the_baselines_of_its_latent_size(pack, 
   pack.baselines = {latent: types.SimpleNamespace(result=lambda latent=latent: {"pca": latent}) for latent in (2, 4)}
   numbers = np.arange(4.0)[:, None]
   recorders = [recorder_of(pack, index) for index in range(3)]
-  assert [recorder.metrics(numbers, {"error": 10 * numbers}) | recorder.baselines() for recorder in recorders] == [
+  assert [
+    recorder.metrics({"test": (numbers, {"error": 10 * numbers})}) | recorder.baselines() for recorder in recorders
+  ] == [
     {"loss": 0.0, "error": 0.0, "pca": 4},
     {"loss": 1.0, "error": 10.0, "pca": 2},
     {"loss": 2.0, "error": 20.0, "pca": 4},

@@ -20,7 +20,7 @@ def sweep(workdir, *flags, **keys):
   """Runs `python -m ae_jax.sweep` on digits; returns (exit status, stdout, stderr)."""
   base_flags = [flag for flag in tiny_flags(**keys) if "model.latent" not in flag]
   command = [sys.executable, "-m", "ae_jax.sweep", f"--workdir={workdir}", *base_flags, *flags]
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
   return done.returncode, done.stdout, done.stderr
 
 

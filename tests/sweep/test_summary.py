@@ -32,6 +32,29 @@ def test_the_knee_is_the_first_size_whose_doubling_gains_little():
   assert summary.knee({2: [8.0], 8: [4.0], 32: [3.9]})["latent"] == 8  # two doublings of 1 % each
 
 
+def test_settings_and_sizes_are_chosen_on_the_validation_set_if_there_is_one():
+  rows = [
+    row(latent, test, beta=beta) | {"validation_squared_error": validation}
+    for latent, beta, test, validation in [(2, 1, 8.0, 8.0), (4, 1, 4.0, 7.9), (2, 2, 9.0, 6.0), (4, 2, 5.0, 5.9)]
+  ]
+  assert summary.best(rows) == "beta=2"
+  conclusion = summary.conclusion(rows, {})
+  assert (conclusion["curve"], conclusion["knee"]["latent"]) == ("beta=2", 2)
+  assert summary.curves(rows)["beta=2"] == {2: [9.0], 4: [5.0]}  # the chart shows the test errors
+  for each in rows:
+    del each["validation_squared_error"]
+  assert summary.best(rows) == "beta=1"
+  assert summary.conclusion(rows, {})["knee"] is None
+
+
+@pytest.mark.parametrize("name", ["test/squared_error", "validation/squared_error"])
+def test_halving_compares_the_errors_on_the_validation_set_if_there_is_one(tmp_path, name):
+  records = [{"step": 1, "epoch": 1.0, "test/squared_error": 3.0} | {name: 2.0}]
+  (tmp_path / "m").mkdir()
+  (tmp_path / "m" / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+  assert summary.error_after(tmp_path, stub_member("m", 4), 1) == 2.0
+
+
 @pytest.mark.parametrize("ratio", [2, 4, 16])
 def test_the_gain_of_a_doubling_does_not_depend_on_the_ratio_of_the_sizes(ratio):
   for gain, enough in ((0.04, True), (0.06, False)):

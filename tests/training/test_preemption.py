@@ -155,7 +155,9 @@ with preemption.catch_signals() as received:
   os.kill(os.getpid(), signal.SIGTERM)
   time.sleep(60)
 """
-  done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=ROOT)
+  done = subprocess.run(
+    [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=ROOT, check=False
+  )
   acknowledged = f"SIGTERM: {preemption.TRAINING}; press Ctrl-C again to stop at once"
   assert done.stdout.splitlines() == [acknowledged, "SIGTERM"]
   assert done.returncode == -signal.SIGTERM
@@ -175,7 +177,9 @@ with preemption.catch_signals() as received:
   print(received(), flush=True)
 {end}
 """
-  done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200, cwd=ROOT)
+  done = subprocess.run(
+    [sys.executable, "-c", script], capture_output=True, text=True, timeout=200, cwd=ROOT, check=False
+  )
   acknowledged = f"SIGTERM: {preemption.TRAINING}; press Ctrl-C again to stop at once"
   assert done.stdout.splitlines() == [acknowledged, "SIGTERM"]
   assert done.stderr == (f"ae_jax: {preemption.LOST}\n" if reported else "")

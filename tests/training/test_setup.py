@@ -1,7 +1,10 @@
 """Batch size, memory check and accumulation of an experiment."""
 
+import numpy as np
 import pytest
+from conftest import config_of
 
+from ae_jax import config as configs
 from ae_jax.models import memory
 from ae_jax.sweep import grid
 from ae_jax.training import setup
@@ -39,3 +42,16 @@ def test_accumulate_above_the_number_of_examples_is_refused(tiny):
   tiny.batch_size = tiny.accumulate = 5000
   with pytest.raises(setup.errors.UserError, match=r"^config.accumulate=5000: must be at most 1438, the number of"):
     setup.build_experiment(tiny, 1)
+
+
+def test_the_config_of_an_experiment_has_the_stages_that_follow_from_the_size(tmp_path):
+  np.savez(tmp_path / "a.npz", x_train=np.random.default_rng(0).integers(0, 256, (9, 28, 28), np.uint8))
+  config = config_of("cnn", "npz")
+  config.data.path = str(tmp_path / "a.npz")
+  resolved = setup.build_experiment(config, 1).config
+  assert config.model.channels == ()
+  assert configs.differences(configs.as_json(config), configs.as_json(resolved)) == [
+    "model.channels ([], now [16, 32])"
+  ]
+  config.model.channels = (4, 8)
+  assert setup.build_experiment(config, 1).config is config

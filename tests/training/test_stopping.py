@@ -66,7 +66,8 @@ def test_unknown_metric_is_refused_with_a_suggestion():
     ("mode", "least", "early_stopping.mode"),
     ("patience", 0, "early_stopping.patience=0"),
     ("min_change", -1.0, "early_stopping.min_change"),
-    ("metric", "train/loss", "a metric of the test set"),
+    ("metric", "validation/loss", r"the data have no validation set; .* set config.data.validation"),
+    ("metric", "train/loss", "a metric of the validation or test set"),
   ],
 )
 def test_invalid_options_are_refused(tiny, key, value, message):
@@ -88,6 +89,32 @@ def stop_early(config):
   config.epochs = 8
   config.early_stopping = {"metric": LOSS, "patience": 2, "min_change": 1e6, "mode": "min"}
   return config
+
+
+def test_validation_set_chooses_the_checkpoint_and_ends_the_training(tiny, tmp_path, capsys):
+  rng = np.random.default_rng(0)
+  dark = rng.integers(0, 5, (96, 4, 4), np.uint8)  # the model learns dark images, so the error of bright ones grows
+  np.savez(tmp_path / "a.npz", x_train=dark[:64], x_val=dark[64:], x_test=255 - dark[:32])
+  tiny.update_from_flattened_dict({"data.name": "npz", "data.path": str(tmp_path / "a.npz"), "batch_size": 16})
+  tiny.early_stopping = {"metric": "validation/squared_error", "patience": 1, "min_change": 0.0, "mode": "min"}
+  train.train_and_evaluate(tiny, tmp_path / "run")
+  errors_of = {
+    half: [record[f"{half}/squared_error"] for record in logs.read(tmp_path / "run") if f"{half}/loss" in record]
+    for half in ("test", "validation")
+  }
+  assert len(errors_of["test"]) == 3
+  assert np.argmin(errors_of["test"]) == 0
+  assert np.argmin(errors_of["validation"]) == 2
+  best = ae_jax.load(tmp_path / "run", "best")
+  assert best.metrics["epoch"] == 3
+  assert best.score(dark[64:]).mean() == pytest.approx(errors_of["validation"][2], rel=1e-5)
+  assert "64 training, 32 validation and 32 test examples" in capsys.readouterr().out
+  assert "validation" in (tmp_path / "run" / "report.html").read_text()
+  tiny.early_stopping.metric = "test/squared_error"
+  assert "no longer independent" in setup.build_experiment(tiny, 1).early_stopping.remarks(True)[0]
+  tiny.data.read_validation = False
+  with pytest.raises(errors.UserError, match="number of validation examples, validation examples"):
+    train.train_and_evaluate(tiny, tmp_path / "run")
 
 
 def test_early_stopped_run_is_saved_and_analyzed_and_stays_stopped(tiny, tmp_path, capsys):

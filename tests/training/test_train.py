@@ -67,7 +67,9 @@ def test_second_process_reads_the_compilation_cache(tmp_path):
   counts, kept = [], []
   for run in ("first", "second"):
     command = [sys.executable, "-c", _COUNT, str(tmp_path / run)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    done = subprocess.run(
+      command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False
+    )
     assert done.returncode == 0, done.stderr
     counts.append(json.loads(done.stdout.splitlines()[-1]))
     kept.append({file.name for file in (tmp_path / "cache" / "xla").glob("*-cache")})
@@ -315,7 +317,7 @@ def test_stage_changes_its_layer_alone_with_a_new_optimizer_state(tmp_path, monk
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_every_config_lowers_its_loss_on_eight_devices(file, tmp_path, eight_devices):
-  config = unstudied(config_of(file.stem, *(["mnist_5k"] if file.stem != "sequence" else [])))
+  config = unstudied(config_of(file.stem, *([] if file.stem in ("sequence", "table") else ["mnist_5k"])))
   config.epochs, config.log_every_steps = 1, 10
   for stage in config.stages:
     stage["epochs"] = 1

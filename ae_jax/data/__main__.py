@@ -1,0 +1,56 @@
+"""Prints what a file or folder of data contains, and the command that trains on it.
+
+  ae_jax data photos
+  ae_jax data measurements.npz --out=examples.png
+  python -m ae_jax.data digits
+
+The kind of the data, the sizes and modes of images, the range of the values, the labels, missing values, exact
+duplicates, constant columns or pixels, and damaged files are printed. All examples are read, and the printed command is
+checked. --out writes a picture of random examples; without it, no file is written. The exit status is 1 if the data
+cannot be used; the message says why.
+"""
+
+from absl import flags
+
+from ae_jax import cli, errors
+from ae_jax.system import paths
+
+flags.adopt_module_key_flags(cli)
+
+_OUT = flags.DEFINE_string("out", "", "PNG file to write with a picture of random examples; its name must end in .png.")
+
+
+def main(arguments: list[str]) -> None:
+  """Describes the data at a path."""
+  with cli.user_errors():
+    if len(arguments) > 1:
+      cli.fail(f"unexpected argument {arguments[1]!r}; give one file or folder", cli.WRONG_USAGE)
+    out = paths.local_path("--out", _OUT.value) if _OUT.value else None
+    if out and out.suffix != ".png":
+      cli.fail(f"--out={out}: must end in .png", cli.WRONG_INPUT)
+    path = str(paths.local_path("PATH", arguments[0]))
+    from ae_jax import data
+    from ae_jax.data import detection, inspection
+
+    found = detection.detect(path)
+    print(f"{path}: read as config.data.name={found.name}", flush=True)
+    result = inspection.inspect(found, path)
+    print("\n".join(result.lines), flush=True)
+    given = "" if path == found.name else path
+    dataset = data.load(found.name, given, **({"range": "unit"} | result.options))  # checks the printed command
+    if out:
+      from ae_jax.report import contact_sheet
+
+      with errors.convert_os_errors(f"--out={out}"):
+        contact_sheet.draw(out, dataset, f"training examples of {path}")
+      print(f"picture of examples: {out}")
+    print(f"to train: {inspection.command(found.name, given, result)}")
+
+
+def run() -> None:
+  """Runs the command."""
+  cli.run_on_arguments(main, "ae_jax data photos")
+
+
+if __name__ == "__main__":
+  run()

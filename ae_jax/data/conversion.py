@@ -1,0 +1,96 @@
+"""Conversion of new examples for a trained run: the same steps as for its training examples."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from ae_jax import errors
+from ae_jax.data import loss_columns, ranges, table_rows
+from ae_jax.data.scaling import Scaling
+from ae_jax.data.schema import Schema
+from ae_jax.data.standardisation import ColumnScaling
+
+
+class Converted(NamedTuple):
+  """New examples, converted."""
+
+  x: Float[np.ndarray, "examples ..."]  # as the model receives them
+  values: Float[np.ndarray, "examples ..."]  # in the data range, before `standardisation`
+  mask: Bool[np.ndarray, "examples ..."] | None  # True for observed elements; None if all are observed
+
+  @property
+  def factors(self) -> tuple[Float[np.ndarray, "examples ..."], ...]:
+    """The mask as numbers, for `losses.squared_error`; () without a mask."""
+    return () if self.mask is None else (self.mask.astype(np.float32),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+  """Converts examples of a run to the input of its model, and outputs of the model to the units of the data."""
+
+  shape: tuple[int, ...]  # of an example
+  value_range: str  # a key of ranges.INTERVALS
+  scaling: Scaling | None  # how integers and booleans are converted, if they are not bytes
+  standardisation: ColumnScaling | None
+  schema: Schema | None  # columns of a table
+
+  def __call__(self, x: Any, mask: Any = None) -> Converted:
+    """Returns converted examples. Elements that were not observed get the value of missing elements.
+
+    Args:
+      x: Examples [N, *shape] whose axis of channels may be missing if its size is 1, or rows of a table.
+      mask: 1 for observed elements, 0 for others; see `loss_columns.observed`. None: all elements were observed, except
+        missing values of a table with config.data.missing="mask".
+
+    Raises:
+      UserError: The examples do not match the run.
+    """
+    if self.schema is None:
+      x, known = self.with_channels(x), None
+    else:
+      x, known = table_rows.encoded(x, self.schema)
+    if mask is not None:
+      mask = loss_columns.observed(x.shape, mask)
+      known = mask if known is None else mask & known
+    return self.of_elements(x, known)
+
+  def of_elements(self, x: Shaped[np.ndarray, "..."], mask: Bool[np.ndarray, "examples ..."] | None) -> Converted:
+    """Returns converted examples for an array of their elements [N, *shape]; see `__call__`."""
+    values = self._in_range(x, mask)
+    if self.standardisation is None:
+      return Converted(values, values, mask)
+    scaled = self.standardisation.apply(values)
+    return Converted(scaled if mask is None else loss_columns.fill(scaled, mask, 0.0), values, mask)
+
+  def invert(self, x: Float[np.ndarray, "examples ..."]) -> Float[np.ndarray, "examples ..."]:
+    """Returns outputs of the model in the units of the data."""
+    return x if self.standardisation is None else self.standardisation.invert(x)
+
+  def with_channels(self, x: Any) -> Shaped[np.ndarray, "..."]:
+    """Returns an array with an axis of channels if examples have one of size 1 and it is missing."""
+    x = np.asarray(x)
+    return x[..., None] if x.ndim == len(self.shape) and self.shape[-1] == 1 else x
+
+  def _in_range(
+    self, x: Shaped[np.ndarray, "..."], mask: Bool[np.ndarray, "examples ..."] | None
+  ) -> Float[np.ndarray, "examples ..."]:
+    """Returns the examples as float32 [N, *shape] in the data range; UserError if they do not match the run."""
+    if x.shape[1:] != self.shape:
+      raise errors.UserError(
+        f"examples of shape {x.shape}: the shape must be [N, {', '.join(map(str, self.shape))}] for this run"
+      )
+    if mask is not None:
+      x = loss_columns.fill(x, mask, x[mask][0] if mask.any() else 0)
+    value_range, scaling = self.value_range, self.scaling
+    in_unit = scaling is not None and scaling.applies_to(x)
+    fault = scaling.fault(x) if in_unit else None
+    if in_unit and not fault:
+      x = scaling.convert(x, value_range)
+    fault = fault or ranges.range_error(x, value_range)
+    if fault:
+      trained = f"; the training examples were {scaling.in_words(value_range)}" if scaling and not in_unit else ""
+      raise errors.UserError(f"the array of examples {fault}{trained}")
+    x = ranges.normalise(x, value_range)
+    return x if mask is None else loss_columns.fill(x, mask, loss_columns.missing_value(x.dtype, value_range, False))

@@ -1,0 +1,126 @@
+"""Detects which data source reads a path, and the keys of `config.data` that make its examples readable.
+
+`DETECTORS` maps each source to its `Detector`. A new source of files adds a line.
+"""
+
+import collections
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ae_jax import errors
+from ae_jax.data import archives, decoding, folders, hdf5, image_sets, remarks, sources
+
+_SQUARE = 64  # side to which images of different sizes are resized, as in the refusal of a mixed folder
+_MOST_LISTED = 5  # maximum number of sizes or modes in a line
+
+
+class Found(NamedTuple):
+  """A source that reads a path."""
+
+  name: str  # config.data.name
+  options: dict[str, Any]  # keys of config.data besides name and path
+  arrays: dict[str, Any]  # what the source returns
+  files: dict[str, Sequence[str]]  # paths of the examples of each half; {} if an example has no file
+  lines: list[str]  # what was found in the files, for the user
+
+
+class Detector(NamedTuple):
+  """How a source is detected."""
+
+  matches: Callable[[pathlib.Path], bool]  # whether the path looks like data of this source
+  options: Callable[[str], Iterator[dict[str, Any]]]  # path -> options to try in order; the first that work are used
+
+
+def detect(path: str) -> Found:
+  """Returns the source that reads a path, and what it returns.
+
+  Args:
+    path: A file or folder, or the name of a built-in data set.
+
+  Raises:
+    UserError: Nothing is found at the path, or no options make the data readable; the message is that of the source
+      without options.
+  """
+  if not os.path.exists(path) and path in sources.SOURCES and path not in DETECTORS:
+    return Found(path, {}, sources.read(path, "", {}), {}, [])
+  if not os.path.exists(path):
+    raise errors.UserError(f"{path}: file or folder not found; check the path")
+  name = next((name for name, detector in DETECTORS.items() if detector.matches(pathlib.Path(path))), None)
+  if name is None and pathlib.Path(path).suffix.lower() in folders.SUFFIXES:
+    raise errors.UserError(f"{path}: is a single image; give the folder that contains the images")
+  if name is None:
+    raise errors.UserError(f"{path}: is of no known kind; known: {', '.join(DETECTORS)} (config.data.name)")
+  fault = None
+  for options in DETECTORS[name].options(path):
+    try:
+      arrays = sources.read(name, path, options)
+    except errors.UserError as error:
+      fault = fault or error
+      continue
+    return Found(name, options, arrays, *(_image_files(path, options) if name == "folder" else ({}, [])))
+  raise fault
+
+
+def _image_files(path: str, options: dict[str, Any]) -> tuple[dict[str, Sequence[str]], list[str]]:
+  """Returns the paths of the images of each half, and lines about their sizes, modes and formats."""
+  found = folders.scan(path, image_sets.options(**options))
+  sizes = collections.Counter(f"{header.width} x {header.height}" for header in found.headers)
+  modes = collections.Counter(header.mode for header in found.headers)
+  formats = remarks.by_suffix(found.all_files)
+  lines = [f"sizes (width x height): {_counts(sizes)}", f"modes: {_counts(modes)}", f"files: {', '.join(formats)}"]
+  return found.files, lines
+
+
+def _counts(counter: collections.Counter) -> str:
+  texts = [f"{value} ({remarks.counted(count, 'image')})" for value, count in counter.most_common(_MOST_LISTED)]
+  rest = len(counter) - len(texts)
+  return ", ".join([*texts, f"{rest} more"] if rest else texts)
+
+
+def _folder_options(path: str) -> Iterator[dict[str, Any]]:
+  """Yields options that leave out damaged files, and make the sizes and modes of the others equal where they differ."""
+  found = folders.scan(path, image_sets.options(on_bad="skip"))
+  options: dict[str, Any] = {"on_bad": "skip"} if found.damaged else {}
+  if len({(header.height, header.width) for header in found.headers}) > 1:
+    options["size"] = (_SQUARE, _SQUARE)
+  if len({header.mode for header in found.headers}) > 1:
+    options["channels"] = 3 if any(decoding.CHANNELS[header.mode] > 2 for header in found.headers) else 1
+  yield options
+
+
+def _array_options(path: str) -> Iterator[dict[str, Any]]:
+  """Yields options for the layout and for the names of the arrays of a file or folder of NumPy arrays."""
+  yield {}
+  yield {"layout": "nchw"}
+  if path.endswith(".npy") and not os.path.isdir(path):
+    return
+  names = hdf5.largest(path) if _is_hdf5(pathlib.Path(path)) else archives.largest(path)
+  if names:
+    yield names
+    yield names | {"layout": "nchw"}
+
+
+def _no_options(path: str) -> Iterator[dict[str, Any]]:
+  del path
+  yield {}
+
+
+def _has_names(pattern: str) -> Callable[[pathlib.Path], bool]:
+  """Returns a function that returns whether a path matches a pattern, or is a folder that contains such a name."""
+  return lambda path: path.match(pattern) or (path.is_dir() and any(path.glob(pattern)))
+
+
+def _is_hdf5(path: pathlib.Path) -> bool:
+  return path.is_file() and path.suffix in (".h5", ".hdf5", ".hdf")
+
+
+# config.data.name -> detector, in the order of trial
+DETECTORS: dict[str, Detector] = {
+  "npz": Detector(lambda path: path.is_file() and path.suffix == ".npz", _array_options),
+  "npy": Detector(_has_names("*.npy"), _array_options),
+  "hdf5": Detector(_is_hdf5, _array_options),
+  "ucr": Detector(_has_names("*_TRAIN*"), _no_options),
+  "folder": Detector(lambda path: path.is_dir(), _folder_options),
+}

@@ -1,0 +1,223 @@
+"""Division of the training examples of a source: the examples that are held out for the test and validation set."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int64, Shaped
+
+from ae_jax import errors
+from ae_jax.data import lazy_arrays, one_class, splits
+
+TEST_SHARE = 0.2  # default of config.data.test
+_SEEDS = {"test": 0, "validation": 1}
+_SEEDED = ("random", "stratified", "group")  # rules that draw random examples
+_MOST_HELD_OUT = 10_000  # maximum number of examples in a drawn set, because they are kept in memory
+
+
+class Options(NamedTuple):
+  """The keys of `config.data` for the division of the data."""
+
+  split: str = "auto"  # a key of `_RULES`, or "auto"
+  group: str = ""  # name of the array of groups; "" for none
+  test: float = TEST_SHARE  # share of the test set in the examples, if the source has no test set
+  validation: float = 0.0  # share of the validation set in the training examples; 0 for none
+
+
+class Split(NamedTuple):
+  """Result of a division, for config.json."""
+
+  rule: str  # a key of `_RULES`, or "source" for the rule of the data source
+  shares: dict[str, float]  # {half: share} of the halves that were drawn
+  rows: dict[str, Int64[np.ndarray, " examples"]]  # {half: positions of its examples in the source}; {} for records
+
+  def as_json(self) -> dict[str, Any]:
+    """Returns the rule and, for each drawn half, its share, its seed and the SHA-256 of its positions (int64)."""
+    halves = {}
+    for half, share in self.shares.items():
+      halves[half] = {"share": share}
+      if self.rule in _SEEDED or (half == "validation" and self.rule == "source"):
+        halves[half]["seed"] = _SEEDS[half]
+      if half in self.rows:
+        halves[half]["rows_sha256"] = hashlib.sha256(self.rows[half].astype("<i8").tobytes()).hexdigest()
+    return {"rule": self.rule, **halves}
+
+
+def options(split: str, group: str, test: float, validation: float, window: int) -> Options:
+  """Checks the keys of `config.data` for the division of the data, and returns them.
+
+  Args:
+    split: A key of `_RULES`, or "auto".
+    group: Name of the array of groups, or "".
+    test: Share of the test set.
+    validation: Share of the validation set.
+    window: Length of windows that are cut from a record, 0 for none. A record is always divided by time.
+
+  Raises:
+    UserError: A value is invalid, or two values contradict each other.
+  """
+  errors.choose(dict.fromkeys(("auto", *_RULES)), split, "data.split")
+  errors.check(0 < test < 1, "data.test", test, "a share above 0 and below 1")
+  errors.check(0 <= validation < 1, "data.validation", validation, "0 (none), or a share below 1")
+  if split == "group" and not group:
+    raise errors.UserError(
+      "config.data.split='group': needs config.data.group, the name of the array with the group of each example"
+    )
+  if group and split not in ("auto", "group"):
+    raise errors.UserError(f"config.data.group={group!r}: is not used with config.data.split={split!r}; remove one")
+  if window and (group or split in ("stratified", "group")):
+    raise errors.UserError(
+      f"config.data.split={split!r}, config.data.group={group!r}: a record that is cut into windows is divided by "
+      "time; set config.data.split='time' and config.data.group=''"
+    )
+  return Options(split, group, test, validation)
+
+
+def check_needed(chosen: Options, arrays: Mapping[str, Any], where: str) -> None:
+  """Raises UserError if a key says how a half is drawn, but the source has this half."""
+  for half, share, default in (("test", chosen.test, TEST_SHARE), ("validation", chosen.validation, 0.0)):
+    if half in arrays and share != default:
+      found = f"{len(arrays[half]):,} {half} examples"
+      raise errors.UserError(
+        f"config.data.{half}={share}: is a share of the training examples, but {where} already has {found}; remove it"
+      )
+  drawn = "test" not in arrays or chosen.validation
+  if not drawn and (chosen.group or chosen.split not in ("auto", "random")):
+    raise errors.UserError(
+      f"config.data.split={chosen.split!r}, config.data.group={chosen.group!r}: {where} has a test set, so no examples "
+      "are drawn; remove these keys, or set config.data.validation to a share"
+    )
+
+
+def of_record(shares: Mapping[str, float], given: Sequence[str], arrays: Mapping[str, Any]) -> Split | None:
+  """Returns the division of a record by time; None if no part of it was held out.
+
+  Args:
+    shares: {half: share}, which is used if the half is not in `given`.
+    given: The halves of the source.
+    arrays: The arrays after the division.
+  """
+  drawn = {half: share for half, share in shares.items() if half in arrays and half not in given}
+  return Split("time", drawn, {}) if drawn else None
+
+
+def divide(
+  chosen: Options,
+  arrays: dict[str, Any],
+  own: Bool[np.ndarray, " examples"] | None,
+  normal: int | str | None,
+  class_names: Sequence[str] | None,
+  where: str,
+) -> tuple[int | None, Split | None, list[str]]:
+  """Holds out the test and validation examples of a source, and keeps the training examples of one class, in place.
+
+  A half that the source has is not changed, except that `one_class.select` checks its labels.
+
+  Args:
+    chosen: The keys of the config.
+    arrays: The arrays of a source. "train_group" is the group of each training example, if `chosen.group` is set.
+    own: Mask of the test examples by the rule of the source. It is used unless the config asks for another division.
+    normal: `config.data.one_class`; see `one_class.select`.
+    class_names: Name of each label, or None.
+    where: Prefix of error messages.
+
+  Returns:
+    The label that was applied (None: all labels), the division (None: nothing was drawn), and remarks for the user.
+
+  Raises:
+    UserError: The rule does not fit the data, or see `one_class.select`.
+  """
+  shares = {} if "test" in arrays else {"test": chosen.test}
+  arrays["train_row"] = np.arange(len(arrays["train"]))
+  rule = _applied(chosen, arrays) if shares or chosen.validation else ""
+  is_own = own is not None and chosen.split in ("auto", "random") and chosen.test == TEST_SHARE
+  held_out = None
+  if shares:
+    held_out = own if is_own else _RULES[rule](arrays, chosen.test, "test", where)
+  label, notes = one_class.select(normal, arrays, held_out, class_names, where)
+  if chosen.validation:
+    shares["validation"] = chosen.validation
+    splits.hold_out(arrays, _RULES[rule](arrays, chosen.validation, "validation", where), "validation")
+  rows = {half: arrays.pop(f"{half}_row", None) for half in splits.HALVES}
+  for name in ("validation_factors", *(f"{half}_group" for half in splits.HALVES)):
+    arrays.pop(name, None)  # nothing after this needs them
+  drawn = Split("source" if is_own and shares else rule, shares, {half: rows[half] for half in shares})
+  return label, drawn if shares else None, notes
+
+
+def _applied(chosen: Options, arrays: Mapping[str, Any]) -> str:
+  """Returns the rule that "auto" means: by group, or stratified if there are class labels, otherwise random."""
+  if chosen.split != "auto":
+    return chosen.split
+  if chosen.group:
+    return "group"
+  return "random" if _classes(arrays) is None else "stratified"
+
+
+def _classes(arrays: Mapping[str, Any]) -> Shaped[np.ndarray, " examples"] | None:
+  """Returns the number of the class of each training example; None without integer labels that occur twice."""
+  labels = arrays.get("train_labels")
+  if labels is None or not np.issubdtype(labels.dtype, np.integer):
+    return None
+  _, classes, counts = np.unique(lazy_arrays.read_all(labels), return_inverse=True, return_counts=True)
+  return classes if counts.max(initial=0) > 1 else None
+
+
+def _count(examples: int, share: float) -> int:
+  """Returns the number of examples to draw, from 1 to `_MOST_HELD_OUT`."""
+  return min(splits.share_of(examples, share), _MOST_HELD_OUT)
+
+
+def _random(arrays: Mapping[str, Any], share: float, half: str, where: str) -> Bool[np.ndarray, " examples"]:
+  del where
+  count = len(arrays["train"])
+  return splits.drawn(count, _count(count, share), _SEEDS[half])
+
+
+def _stratified(arrays: Mapping[str, Any], share: float, half: str, where: str) -> Bool[np.ndarray, " examples"]:
+  """Returns the mask of a random share of each class, rounded up or down; a part of each class is not selected.
+
+  Random examples are sorted by class, and every (1 / share)-th of them is selected.
+  """
+  classes = _classes(arrays)
+  if classes is None:
+    raise errors.UserError(
+      f"config.data.split='stratified': the training examples of {where} need integer labels of which one occurs at "
+      "least twice; set config.data.split='random'"
+    )
+  examples, generator = len(classes), np.random.default_rng(_SEEDS[half])
+  order = np.lexsort((generator.permutation(examples), classes))
+  steps = (np.arange(examples + 1) * _count(examples, share) + generator.integers(examples)) // examples
+  mask = np.zeros(examples, bool)
+  mask[order] = np.diff(steps) > 0
+  firsts = order[np.unique(classes[order], return_index=True)[1]]
+  emptied = ~np.isin(classes[firsts], classes[~mask])
+  mask[firsts[emptied]] = False
+  if not mask.any():
+    mask[order[np.flatnonzero(np.diff(classes[order]) == 0)[0]]] = True
+  return mask
+
+
+def _by_group(arrays: Mapping[str, Any], share: float, half: str, where: str) -> Bool[np.ndarray, " examples"]:
+  """Returns the mask of the examples of random groups that together are at most the share."""
+  _, groups, sizes = np.unique(arrays["train_group"], return_inverse=True, return_counts=True)
+  if len(sizes) < 2:
+    raise errors.UserError(
+      f"config.data.split='group': the training examples of {where} are all in one group, so none can be held out for "
+      f"the {half} set"
+    )
+  count = _count(len(groups), share)
+  order = np.random.default_rng(_SEEDS[half]).permutation(len(sizes))
+  chosen = order[np.cumsum(sizes[order]) <= count]
+  return np.isin(groups, chosen if len(chosen) else [sizes.argmin()])
+
+
+def _by_time(arrays: Mapping[str, Any], share: float, half: str, where: str) -> Bool[np.ndarray, " examples"]:
+  del half, where
+  examples = len(arrays["train"])
+  return np.arange(examples) >= examples - _count(examples, share)
+
+
+# name -> function (arrays, share, half, prefix of error messages) that returns the mask of the examples to hold out
+_RULES = {"random": _random, "stratified": _stratified, "group": _by_group, "time": _by_time}

@@ -1,0 +1,111 @@
+"""Data source for HDF5 files, read whole or, if they exceed the memory budget, by rows."""
+
+import contextlib
+import functools
+import os
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from ae_jax import errors
+from ae_jax.data import archives, array_names, lazy_arrays, remarks
+
+_CHUNK_CACHE = 2**26  # bytes of decompressed chunks that HDF5 keeps for each array
+
+
+def hdf5(
+  name: str,
+  path: str,
+  *,
+  x: str = "",
+  y: str = "",
+  layout: str = "nhwc",
+  group: str = "",
+  read_validation: bool = True,
+) -> dict[str, Any]:
+  """Reads the examples and labels of an HDF5 file; names and arguments are those of `archives.npz`.
+
+  Arrays in groups have names such as group/x. Nothing is read until rows are needed, so that a file of any size can be
+  streamed. Links to other files are not followed.
+  """
+  where = archives.where_of(name, path, ".h5 file")
+  read = _arrays(path, where)
+  names = array_names.choose(read, x, y, where, group=group, read_validation=read_validation)
+  stored = {role: read[array]() for role, array in names.items() if array in read}
+  listed = ", ".join(names.values())
+  notes = remarks.not_read(where, read.keys() - set(names.values()), f"the arrays that are read are {listed}")
+  return archives.train_and_test(stored, names, layout, where, notes)
+
+
+def largest(path: str) -> dict[str, str]:
+  """Returns values of `config.data.x` and `config.data.y` for a file; see `array_names.largest`."""
+  return array_names.largest(_arrays(path, f"config.data.path={path!r}"))
+
+
+def _arrays(path: str, where: str) -> array_names.Headers:
+  """Returns {name of an array: function that returns it as a LazyArray} of a file."""
+  try:
+    import h5py
+  except ImportError:
+    raise errors.UserError("config.data.name='hdf5': h5py is not installed; run `pip install 'ae_jax[hdf5]'`") from None
+
+  @functools.cache
+  def opened():
+    return h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE)
+
+  found = []
+
+  def visit(key, item):
+    # arrays of which a part is in other files are left out, because a data file must not read any file it names
+    if isinstance(item, h5py.Dataset) and not (item.external or item.is_virtual):
+      found.append(key)
+
+  with _convert_errors(where):
+    if os.path.isdir(path):
+      raise ValueError("it is a folder")
+    opened().visititems(visit)  # follows no links
+  return {key: functools.partial(_array, opened, key, where) for key in found}
+
+
+def _array(opened: Any, key: str, where: str) -> lazy_arrays.LazyArray:
+  """Returns an array of an open file; texts are read here, because their longest length is not known before."""
+  with _convert_errors(where):
+    array = opened()[key]
+    shape, dtype = array.shape, array.dtype
+    if dtype.kind == "O":
+      if len(shape) > 1 or dtype.metadata.get("vlen") not in (str, bytes):
+        raise ValueError(f"`{key}` contains neither numbers nor texts; save an array of numbers")
+      texts = array.asstr()[:].astype(str)
+      return lazy_arrays.LazyArray(shape, texts.dtype, texts.__getitem__, lambda: texts)
+
+  def read(indices):
+    with _convert_errors(where):
+      return _rows(array, indices)
+
+  def load():
+    with _convert_errors(where):
+      return array[:]
+
+  return lazy_arrays.LazyArray(shape, dtype, read, functools.cache(load))
+
+
+def _rows(array: Any, indices: Int[np.ndarray, " rows"]) -> np.ndarray:
+  """Returns rows of an array; each chunk of the file is decompressed at most once.
+
+  HDF5 reads a list of indices one by one, which is many times slower than a slice.
+  """
+  step = array.chunks[0] if array.chunks else max(1, lazy_arrays.BLOCK // 4)
+  rows = np.empty((len(indices), *array.shape[1:]), array.dtype)
+  chunks = indices // step
+  for chunk in np.unique(chunks):
+    positions = np.flatnonzero(chunks == chunk)
+    wanted = indices[positions]
+    first = wanted.min()
+    rows[positions] = array[first : wanted.max() + 1][wanted - first]
+  return rows
+
+
+def _convert_errors(where: str) -> contextlib.AbstractContextManager[None]:
+  """Converts exceptions to a one-line UserError; h5py raises many types for damaged files."""
+  return errors.convert_errors(f"{where}: not a readable HDF5 file")

@@ -1,0 +1,240 @@
+"""Describes the examples that a source returns: values, labels, missing values, duplicates and constant elements."""
+
+import dataclasses
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ae_jax import errors
+from ae_jax.data import detection, kinds, labels, lazy_arrays, remarks, splits
+from ae_jax.types import KINDS
+
+_MOST_BYTES = 2**32  # of a larger set of examples, evenly spaced examples of this size are examined
+_MOST_CLASSES = 10  # maximum number of classes in a line
+_MOST_EXAMPLES = 5  # maximum number of examples in a line
+_CHANNELS = 8  # arrays [N, T, C] of floats with fewer columns than this are taken as series
+_FAMILIES = {"table": "dense", "series": "sequence", "images": "cnn", "volumes": "dense"}  # kind -> shipped config
+_SMALLEST = 8  # smallest side of images that the convolutional model takes
+_ELEMENTS = {"table": "columns", "series": "elements", "images": "pixels", "volumes": "voxels"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+  """Statistics of the examples of one half."""
+
+  indices: np.ndarray  # of the examples that were examined
+  low: float  # the smallest finite value; NaN if there is none
+  high: float
+  whole: bool  # whether all finite values are whole numbers
+  missing: np.ndarray  # number of NaN in each example
+  infinite: int  # number of infinite values
+  uniform: np.ndarray  # mask of the examples whose elements all have the same value
+  constant: np.ndarray  # mask of the elements that have the same value in all examples
+  digests: list[bytes]  # hash of each example
+
+  @property
+  def copies(self) -> int:
+    """Number of examples that are equal to an earlier one."""
+    return len(self.digests) - len(set(self.digests))
+
+
+def statistics(examples: lazy_arrays.MaybeLazy, where: str) -> Statistics:
+  """Returns the statistics of examples [N, ...], which are read in parts; `where` is the prefix of error messages.
+
+  Raises:
+    UserError: There are no elements, or they are not numbers.
+  """
+  if 0 in examples.shape or examples.dtype.kind not in "biuf":
+    raise errors.UserError(f"{where}: the examples are {examples.dtype} {list(examples.shape)}; expected numbers")
+  count = min(len(examples), max(1, _MOST_BYTES // lazy_arrays.row_bytes(examples)))
+  indices = np.linspace(0, len(examples) - 1, count).round().astype(np.int64)
+  extrema, limits, rows, digests, whole, infinite = [], [], [], [], True, 0
+  for part in lazy_arrays.parts(examples, indices):
+    digests += [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in part]
+    values = part.reshape(len(part), -1)
+    extrema.append((values.min(0), values.max(0)))
+    missing = np.isnan(values).sum(1) if values.dtype.kind == "f" else np.zeros(len(values), int)
+    rows.append((missing, (values == values[:, :1]).all(1)))
+    if values.dtype.kind == "f":
+      infinite += int(np.isinf(values).sum())
+      values = values[np.isfinite(values)]
+      whole = whole and bool((values == np.rint(values)).all())
+    limits.append((values.min(), values.max()) if values.size else (np.nan, np.nan))
+  least, most = (np.stack(each) for each in zip(*extrema, strict=True))
+  missing, uniform = (np.concatenate(each) for each in zip(*rows, strict=True))
+  low, high = (np.array(each, np.float64) for each in zip(*limits, strict=True))
+  return Statistics(
+    indices,
+    float(np.fmin.reduce(low)),
+    float(np.fmax.reduce(high)),
+    whole,
+    missing,
+    infinite,
+    uniform,
+    least.min(0) == most.max(0),
+    digests,
+  )
+
+
+class Inspection(NamedTuple):
+  """What was found at a path."""
+
+  lines: list[str]  # for the user
+  options: dict[str, Any]  # keys of config.data besides the name and the path
+  kind: str  # a value of types.KINDS
+  shape: tuple[int, ...]  # of an example
+
+
+def inspect(found: detection.Found, path: str) -> Inspection:
+  """Reads all examples of a source and describes them.
+
+  Args:
+    found: The source and its arrays.
+    path: The path, as the beginning of messages.
+
+  Raises:
+    UserError: The examples have an unsupported number of axes, or a file cannot be read.
+  """
+  options, arrays = dict(found.options), dict(found.arrays)
+  if found.name in kinds.ARRAY_FILES and _looks_like_series(arrays["train"]):
+    options["kind"] = "series"
+  kinds.apply(arrays, options.get("kind", "auto"), found.name, path)
+  arrays, names, sizes = _split(arrays, found.files)
+  kind, shape = KINDS[len(arrays["train"].shape) - 1], arrays["train"].shape[1:]
+  halves = {half: statistics(arrays[half], path) for half in ("train", "test")}
+  lines = [*found.lines, f"examples: {sizes}", *_on_values(arrays, halves, kind), _on_labels(arrays)]
+  lines += [*_on_faults(halves, names, kind), *_on_duplicates(halves), *(arrays.get("remarks") or ())]
+  return Inspection(lines, options | _range_options(halves, arrays["train"].dtype, kind), kind, shape)
+
+
+def command(name: str, path: str, result: Inspection) -> str:
+  """Returns the command that trains on the data of a source; `path` is "" for a built-in data set."""
+  family = _FAMILIES[result.kind]
+  if family == "cnn" and min(result.shape[:2]) < _SMALLEST:
+    family = "dense"
+  flags_of_data = {"path": path, **result.options} if path else result.options
+  arguments = [f"--config={family}:{name}"]
+  arguments += [f"--config.data.{key}={_text(value)}" for key, value in flags_of_data.items()]
+  if "range" in result.options:
+    arguments.append("--config.objective.likelihood=gaussian")
+  return shlex.join(["ae_jax", "train", *arguments])
+
+
+def _text(value: Any) -> str:
+  return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _looks_like_series(train: lazy_arrays.MaybeLazy) -> bool:
+  axes = train.shape
+  return len(axes) == 3 and train.dtype.kind == "f" and axes[2] < min(_CHANNELS, axes[1])
+
+
+def _split(
+  arrays: dict[str, Any], files: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
+  """Returns the arrays of both halves, the names of their examples, and their sizes as a text.
+
+  The name of an example is its file, or its row in the array.
+  """
+  held_out, source = arrays.get("held_out"), "the test set of the files"
+  names = {
+    half: np.array(files[half]) if files else _row_names(arrays[half]) for half in ("train", "test") if half in arrays
+  }
+  if held_out is not None:
+    splits.hold_out(arrays, held_out, "test")
+    names = {"train": names["train"][~held_out], "test": names["train"][held_out]}
+    source = "held out of the training examples, as there is no test set"
+  return arrays, names, f"{len(arrays['train']):,} for training, {len(arrays['test']):,} for testing ({source})"
+
+
+def _row_names(examples: lazy_arrays.MaybeLazy) -> np.ndarray:
+  return np.char.add("row ", np.arange(len(examples)).astype(str))
+
+
+def _on_values(arrays: dict[str, Any], halves: Mapping[str, Statistics], kind: str) -> list[str]:
+  """Returns lines about the kind, the shape, the dtype and the range of the examples."""
+  train, low, high = arrays["train"], *_range(halves)
+  whole = "" if train.dtype.kind != "f" or not _whole(halves) else ", all whole numbers"
+  lines = [
+    f"kind: {kind}, each of shape {' x '.join(map(str, train.shape[1:]))}",
+    f"values: {train.dtype} from {low:,.6g} to {high:,.6g}{whole}",
+  ]
+  examined = sum(len(half.indices) for half in halves.values())
+  if examined < len(train) + len(arrays["test"]):
+    lines.append(f"examined: {examined:,} evenly spaced examples; the lines below are about these")
+  return lines
+
+
+def _on_labels(arrays: dict[str, Any]) -> str:
+  """Returns a line about the classes and their sizes."""
+  stored = {half: arrays.get(f"{half}_labels") for half in splits.present(arrays)}
+  given = {half: lazy_arrays.read_all(each) for half, each in stored.items() if each is not None}
+  if not given:
+    return "labels: none"
+  values = np.concatenate(list(given.values()))
+  if values.dtype.kind == "f":
+    return f"labels: none, because the numbers from {values.min():.6g} to {values.max():.6g} have fractions"
+  classes = np.unique(values).tolist()
+  texts = []
+  for label in classes[:_MOST_CLASSES]:
+    counts = ", ".join(f"{(each == label).sum():,} {half}" for half, each in given.items())
+    texts.append(f"{labels.class_name(label, arrays.get('class_names'))} ({counts})")
+  rest = len(classes) - len(texts)
+  return f"labels: {len(classes)} classes: {', '.join([*texts, f'{rest} more'] if rest else texts)}"
+
+
+def _on_faults(halves: Mapping[str, Statistics], names: Mapping[str, np.ndarray], kind: str) -> list[str]:
+  """Returns lines about missing and infinite values, and about constant elements and examples."""
+  lines = []
+  for half, found in halves.items():
+    rows = np.flatnonzero(found.missing)
+    if len(rows):
+      number = f"{int(found.missing.sum()):,} in {len(rows):,} of {len(found.indices):,} {half} examples"
+      lines.append(f"missing values: {number}; {_first(found.indices[rows], names[half])}")
+    if found.infinite:
+      lines.append(f"infinite values: {found.infinite:,} in the {half} examples")
+    rows = np.flatnonzero(found.uniform)
+    if len(rows) and kind != "table":
+      examples = remarks.counted(len(rows), f"{half} example")
+      lines.append(f"all elements equal, such as black images: {examples}; {_first(found.indices[rows], names[half])}")
+  lines = lines or ["missing values: none"]
+  constant = halves["train"].constant
+  return [*lines, f"constant {_ELEMENTS[kind]} in the training examples: {int(constant.sum()):,} of {constant.size:,}"]
+
+
+def _first(indices: np.ndarray, names: np.ndarray) -> str:
+  """Returns the names of the first examples of a list as a text."""
+  listed = names[indices[:_MOST_EXAMPLES]].tolist()
+  more = f" and {len(indices) - len(listed):,} more" if len(indices) > len(listed) else ""
+  return f"{', '.join(listed)}{more}"
+
+
+def _on_duplicates(halves: Mapping[str, Statistics]) -> list[str]:
+  known = set(halves["train"].digests)
+  shared = sum(digest in known for digest in halves["test"].digests)
+  copies = ", ".join(f"{found.copies:,} in the {half} examples" for half, found in halves.items())
+  return [f"exact duplicates: {copies}; {remarks.counted(shared, 'test example')} also among the training examples"]
+
+
+def _range(halves: Mapping[str, Statistics]) -> tuple[float, float]:
+  lows, highs = [half.low for half in halves.values()], [half.high for half in halves.values()]
+  return float(np.fmin.reduce(lows)), float(np.fmax.reduce(highs))
+
+
+def _whole(halves: Mapping[str, Statistics]) -> bool:
+  return all(half.whole for half in halves.values())
+
+
+def _range_options(halves: Mapping[str, Statistics], dtype: np.dtype, kind: str) -> dict[str, Any]:
+  """Returns the keys `range` and `scale` of config.data that fit the values."""
+  low, high = _range(halves)
+  images = kind in ("images", "volumes")
+  is_scaled = low >= 0 and high <= 65_535 and (dtype.kind in "bui" or _whole(halves))
+  if (low >= 0 and high <= 1) or (images and is_scaled):
+    return {}
+  if low >= -1 and high <= 1:
+    return {"range": "symmetric"}
+  return {"range": "real", "scale": "standard"}

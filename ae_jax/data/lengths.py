@@ -1,0 +1,81 @@
+"""Series of unequal lengths, padded to the longest: their lengths, and the mask of the steps that exist."""
+
+import functools
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from ae_jax import errors
+from ae_jax.data import lazy_arrays, splits
+
+NAME = "lengths"  # an archive has `lengths_train` and `lengths_test`, a source has "train_lengths" and "test_lengths"
+
+
+def check(arrays: dict[str, Any], where: str) -> None:
+  """Reads and checks the lengths of the series of a source, in place; {half}_lengths becomes int64 [N].
+
+  Raises:
+    UserError: The examples are not series, a half has no lengths, or lengths are not whole numbers from 1 to T.
+  """
+  halves = splits.present(arrays)
+  given = [half for half in halves if f"{half}_{NAME}" in arrays]
+  for half in given:
+    name, shape = f"{NAME}_{half}", arrays[half].shape
+    if len(shape) != 3:
+      raise errors.UserError(f"{where}: `{name}`: only series have lengths; set config.data.kind='series'")
+    if f"{half}_mask" in arrays:
+      raise errors.UserError(f"{where}: contains `{name}` and a mask; set the mask to 0 after the end of each series")
+    values = np.asarray(lazy_arrays.load_all(arrays[f"{half}_{NAME}"])).reshape(-1)
+    if len(values) != shape[0] or values.dtype.kind not in "iu":
+      raise errors.UserError(
+        f"{where}: `{name}` is {values.dtype} {list(values.shape)}; expected {shape[0]:,} integers, one per series"
+      )
+    wrong = np.flatnonzero((values < 1) | (values > shape[1]))
+    if len(wrong):
+      raise errors.UserError(
+        f"{where}: `{name}` is {values[wrong[0]]} in row {wrong[0]}; lengths are from 1 to {shape[1]}, the number of "
+        "steps"
+      )
+    arrays[f"{half}_{NAME}"] = values.astype(np.int64)
+  if given and given != halves:
+    missing = next(half for half in halves if half not in given)
+    raise errors.UserError(f"{where}: contains `{NAME}_{given[0]}`, but no `{NAME}_{missing}`; add it")
+
+
+def to_masks(arrays: dict[str, Any], where: str) -> list[str]:
+  """Replaces the lengths of a source by masks, in place: {half}_mask [N, T, C] is True for the steps of a series.
+
+  If all series have the full length, there are no masks. The arguments and exceptions are those of `check`.
+
+  Returns:
+    A remark about the lengths; none if there are no lengths.
+  """
+  check(arrays, where)
+  lengths = {half: arrays.pop(f"{half}_{NAME}") for half in splits.present(arrays) if f"{half}_{NAME}" in arrays}
+  if not lengths:
+    return []
+  steps, channels = arrays["train"].shape[1:]
+  every = np.concatenate([*lengths.values()])
+  if (every == steps).all():
+    return []
+  for half, values in lengths.items():
+    mask = functools.partial(_mask, steps=steps, channels=channels)
+    arrays[f"{half}_mask"] = lazy_arrays.map_rows(_like(values, arrays[half]), (steps, channels), np.bool_, mask)
+  found = f"series of {every.min():,} to {every.max():,} steps, padded to {steps:,}"
+  return [f"{where}: {found}; padding does not count in the loss"]
+
+
+def _like(values: Int[np.ndarray, " series"], examples: lazy_arrays.MaybeLazy) -> lazy_arrays.MaybeLazy:
+  """Returns lengths as a lazy array if the examples are lazy, so that their masks take no memory."""
+  if isinstance(examples, np.ndarray):
+    return values
+  return lazy_arrays.LazyArray(values.shape, values.dtype, lambda indices: values[indices])
+
+
+def _mask(
+  values: Int[np.ndarray, " series"], *, steps: int, channels: int
+) -> Bool[np.ndarray, "series {steps} {channels}"]:
+  """Returns the mask of the steps before the end of each series."""
+  mask = np.arange(steps)[None] < values[:, None]
+  return np.repeat(mask[..., None], channels, axis=2)

@@ -1,0 +1,80 @@
+"""Patches of large images: tiles that do not overlap, which are the examples of a data set."""
+
+from typing import Any
+
+import numpy as np
+
+from ae_jax import errors
+from ae_jax.data import lazy_arrays, splits
+
+
+def check(patch: tuple) -> None:
+  """Raises UserError unless `config.data.patch` is (), (height, width) or (side,)."""
+  valid = isinstance(patch, tuple) and len(patch) <= 2 and all(type(side) is int and side > 0 for side in patch)
+  errors.check(valid, "data.patch", patch, "(height, width) or ()")
+
+
+def cut(arrays: dict[str, Any], patch: tuple[int, ...], where: str) -> list[str]:
+  """Cuts the images of each half into patches, in place, and returns a remark about them.
+
+  Call this function when the images are divided into halves, so that patches of one image are in the same half. The
+  patches of an image follow each other, row by row. Arrays of the shape of the images, such as masks, are cut alike;
+  other arrays have one row per image, which is repeated for each patch.
+
+  Args:
+    arrays: Arrays {"train": images [N, H, W, C], "train_labels": labels [N], ...}.
+    patch: `config.data.patch`; () leaves the images as they are.
+    where: Prefix of messages.
+
+  Raises:
+    UserError: The examples are not images, or are smaller than a patch.
+  """
+  if not patch:
+    return []
+  key, height, width = f"config.data.patch={patch}", patch[0], patch[-1]
+  if len(arrays["train"].shape) != 4:
+    raise errors.UserError(f"{key}: {where} has no images; remove this key")
+  size = arrays["train"].shape[1:3]
+  rows, columns = size[0] // height, size[1] // width
+  if not rows * columns:
+    raise errors.UserError(f"{key}: the images of {where} have only {size[0]} x {size[1]} pixels; use smaller patches")
+  for name in [name for half in splits.present(arrays) for name in splits.names(arrays, half)]:
+    values = arrays[name]
+    is_image = len(values.shape) == 4 and values.shape[1:3] == size
+    arrays[name] = _tiles(values, rows, columns, height, width) if is_image else _repeated(values, rows * columns)
+  lost = [f"{size[0] % height} rows at the lower edge"] * bool(size[0] % height)
+  lost += [f"{size[1] % width} columns at the right edge"] * bool(size[1] % width)
+  rest = f"; {' and '.join(lost)} of each image are not used" if lost else ""
+  count = f"{rows} x {columns} patches of {height} x {width} pixels"
+  return [f"{where}: each image of {size[0]} x {size[1]} pixels gives {count}{rest}"]
+
+
+def _tiles(images: lazy_arrays.MaybeLazy, rows: int, columns: int, height: int, width: int) -> lazy_arrays.MaybeLazy:
+  """Returns images [N, H, W, C] as patches [N * rows * columns, height, width, C]."""
+  count, shape = rows * columns, (height, width, images.shape[3])
+  if isinstance(images, np.ndarray):
+    used = images[:, : rows * height, : columns * width]
+    tiles = used.reshape(len(used), rows, height, columns, width, shape[2]).swapaxes(2, 3)
+    return tiles.reshape(-1, *shape)
+
+  def read(indices):
+    # each image is read once, although several of its patches may be wanted
+    distinct, inverse = np.unique(indices // count, return_inverse=True)
+    patches = np.empty((len(indices), *shape), images.dtype)
+    for position, image in enumerate(distinct):
+      pixels = images.read(image[None])[0]
+      for row in np.flatnonzero(inverse == position):
+        top, left = (step * side for step, side in zip(divmod(indices[row] % count, columns), patch_sides, strict=True))
+        patches[row] = pixels[top : top + height, left : left + width]
+    return patches
+
+  patch_sides = (height, width)
+  return lazy_arrays.LazyArray((len(images) * count, *shape), images.dtype, read)
+
+
+def _repeated(values: lazy_arrays.MaybeLazy, count: int) -> lazy_arrays.MaybeLazy:
+  """Returns an array in which each row is repeated `count` times."""
+  if isinstance(values, np.ndarray):
+    return np.repeat(values, count, axis=0)
+  shape = (len(values) * count, *values.shape[1:])
+  return lazy_arrays.LazyArray(shape, values.dtype, lambda indices: values.read(indices // count))

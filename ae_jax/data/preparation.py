@@ -1,0 +1,214 @@
+"""Preparation of the arrays of a source: conversion to the data range, placement, and checks of the values."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ae_jax import errors
+from ae_jax.data import draws, lazy_arrays, loss_columns, placements, ranges, schema_fit, splits
+from ae_jax.data import scaling as scalings
+from ae_jax.data.schema import Schema
+
+# name of an array of examples or targets -> name of one row in messages
+_IN_WORDS = {"train": "training example", "validation": "validation example", "test": "testing example"}
+_IN_WORDS |= {f"{half}_target": f"target of the {text}" for half, text in _IN_WORDS.items()}
+
+
+class Converted(NamedTuple):
+  """Result of `convert`."""
+
+  scaling: scalings.Scaling  # how the values of the examples were converted
+  schema: Schema | None  # columns of a table
+  one_class: int | None  # label of the training examples; None: all labels
+  split: draws.Split | None  # how test and validation examples were drawn
+  remarks: list[str]  # for the user
+
+
+def convert(
+  arrays: dict[str, Any],
+  table: schema_fit.RawTable | None,
+  *,
+  missing: str,
+  value_range: str,
+  divide: Callable[[], tuple[int | None, draws.Split | None, list[str]]],
+  decide: Callable[[int], placements.Placement],
+  where: str,
+) -> Converted:
+  """Divides the examples into halves, and converts them to uint8 or float32 in the data range, in place.
+
+  A table is divided first, because its schema is fitted to the training rows only. Other examples are converted first,
+  because the range of the values is recognised from all examples.
+
+  Args:
+    arrays: Arrays of a source.
+    table: Columns of a table; None for other examples.
+    missing: `config.data.missing`.
+    value_range: A key of `ranges.INTERVALS`.
+    divide: Function that divides the examples; see `draws.divide`.
+    decide: Function that returns the placement of training examples of a size in bytes.
+    where: Prefix of messages.
+  """
+  dtype = arrays["train"].dtype
+  if table is None:
+    _check_and_convert_floats(arrays, value_range, where)
+    found = _load_and_convert(arrays, dtype, value_range, decide, where)
+    label, division, notes = divide()
+    return Converted(found, None, label, division, notes)
+  schema_fit.load_and_check(arrays, table, missing, decide, where)
+  loss_columns.prepare(arrays, where)
+  label, division, notes = divide()
+  schema, table_notes = schema_fit.encode(arrays, table, missing, where)
+  _check_and_convert_floats(arrays, value_range, where)
+  found = _load_and_convert(arrays, dtype, value_range, decide, where)
+  return Converted(found, schema, label, division, [*table_notes, *notes])
+
+
+def check_values(arrays: dict[str, Any], found: scalings.Scaling, value_range: str, name: str, where: str) -> list[str]:
+  """Checks the range of the examples and targets, in place, and returns remarks about their values.
+
+  `name` is the name of the source.
+
+  Raises:
+    UserError: A value is outside the range.
+  """
+  arrays |= {
+    array: _with_range_check(arrays[array], value_range, array, where) for array in loss_columns.of_examples(arrays)
+  }
+  return _remarks_on_values(name, arrays["train"], found, value_range, where)
+
+
+def _check_and_convert_floats(arrays: dict[str, Any], value_range: str, where: str) -> None:
+  """Converts floats to float32, in place.
+
+  Raises:
+    UserError: An array has a wrong shape or dtype.
+  """
+  scaled = arrays.pop("scaled_to_unit", False)
+  for name in loss_columns.of_examples(arrays):
+    arrays[name] = _from_unit(arrays[name], value_range) if scaled else _as_float32(arrays[name])
+    _check(_shape_fault(arrays[name], arrays["train"]), name, where)
+
+
+def _remarks_on_values(
+  name: str, train: lazy_arrays.MaybeLazy, found: scalings.Scaling, value_range: str, where: str
+) -> list[str]:
+  """Returns remarks about the values: how they were converted, and the range of floats in image files."""
+  if not found.is_usual:
+    return [f"{where}: the examples are {found.in_words(value_range)}"]
+  if name != "folder" or train.dtype == np.uint8:
+    return []
+  values = lazy_arrays.examined(train)
+  return [f"{where}: the values of the training examples are from {values.min():.4g} to {values.max():.4g}"]
+
+
+def _load_and_convert(
+  arrays: dict[str, Any], dtype: np.dtype, value_range: str, decide: Callable[[int], placements.Placement], where: str
+) -> scalings.Scaling:
+  """Reads the arrays that fit in memory, and converts the examples to uint8 or float32, in place.
+
+  `dtype` is that of the stored examples. Returns how the examples were converted.
+  """
+  names = loss_columns.of_examples(arrays)
+  decision = decide(_total_bytes(arrays, "train"))
+  _check_held_out_fits(arrays, decision, where)
+  if not decision.lazy:
+    arrays.update({key: lazy_arrays.load_all(values) for key, values in arrays.items()})
+  loss_columns.prepare(arrays, where)
+  found = scalings.recognise([arrays[name] for name in names], dtype, value_range)
+  if found.is_usual:
+    return found
+  for name in names:
+    examples = arrays[name]
+    if isinstance(examples, lazy_arrays.LazyArray):
+      where_row = (
+        f"{where}: in a part that was not examined (config.data.placement=memory examines all), {_IN_WORDS[name]}"
+      )
+      examples = lazy_arrays.checked(examples, found.fault, where_row)
+    convert = functools.partial(found.convert, value_range=value_range)
+    arrays[name] = lazy_arrays.map_rows(examples, examples.shape[1:], found.target, convert)
+  return found
+
+
+def place(arrays: dict[str, Any], decide: Callable[[int], placements.Placement], where: str) -> placements.Placement:
+  """Reads the arrays that are kept in memory, in place, and returns the placement of the training examples."""
+  count = len(arrays["train"])
+  if count < 2:
+    found = "only one training example" if count else "no training example"
+    raise errors.UserError(f"{where}: has {found}; at least 2 are required")
+  decision = decide(_total_bytes(arrays, "train"))
+  _check_held_out_fits(arrays, decision, where)
+  of_train = splits.names(arrays, "train")
+  for key, array in arrays.items():
+    if not (decision.lazy and key in of_train):
+      arrays[key] = lazy_arrays.read_all(array)
+  return decision
+
+
+def _check_held_out_fits(arrays: dict[str, Any], decision: placements.Placement, where: str) -> None:
+  """Raises UserError if the test and validation examples that are still in files exceed the memory budget."""
+  halves = [half for half in ("test", "validation") if isinstance(arrays.get(half), lazy_arrays.LazyArray)]
+  needed = sum(_total_bytes(arrays, half) for half in halves)
+  if needed > decision.budget:
+    names = " and ".join(halves)
+    raise errors.UserError(
+      f"{where}: the {names} examples need {placements.format_gib(needed)} of memory, but the budget is "
+      f"{placements.format_gib(decision.budget)}; use fewer {names} examples, or raise config.data.budget_gib"
+    )
+
+
+def _total_bytes(arrays: dict[str, Any], half: str) -> int:
+  """Returns the size in memory of the examples of a half with their targets and masks, in bytes."""
+  return len(arrays[half]) * loss_columns.row_bytes(arrays, half)
+
+
+def _check(fault: str | None, name: str, where: str) -> None:
+  """Raises UserError if there is a fault; `name` is the name of an array of examples or targets."""
+  if fault:
+    half, _, target = name.partition("_")
+    raise errors.UserError(f"{where}: the array of {half} {'targets' if target else 'examples'} {fault}")
+
+
+def _as_float32(examples: lazy_arrays.MaybeLazy) -> lazy_arrays.MaybeLazy:
+  """Returns floating-point examples as float32, and other examples unchanged; a lazy array stays lazy."""
+  if not np.issubdtype(examples.dtype, np.floating):
+    return examples
+  return lazy_arrays.map_rows(examples, examples.shape[1:], np.float32, ranges.as_float32)
+
+
+def _from_unit(examples: lazy_arrays.MaybeLazy, value_range: str) -> lazy_arrays.MaybeLazy:
+  """Returns float32 examples in [0, 1] scaled to the interval to which bytes are scaled; a lazy array stays lazy."""
+  low, high, _ = ranges.SPANS[value_range]
+  if (low, high) == (0.0, 1.0):
+    return examples
+  scale = lambda rows: rows * np.float32(high - low) + np.float32(low)
+  return lazy_arrays.map_rows(examples, examples.shape[1:], np.float32, scale)
+
+
+def _with_range_check(
+  examples: lazy_arrays.MaybeLazy, value_range: str, name: str, where: str
+) -> lazy_arrays.MaybeLazy:
+  """Returns examples whose range is checked; raises UserError if it is wrong.
+
+  A few rows of a `LazyArray` are checked here, and each row is checked when it is read. `name` is a key of `_IN_WORDS`.
+  """
+  fault = functools.partial(ranges.range_error, value_range=value_range)
+  if isinstance(examples, lazy_arrays.LazyArray):
+    examples = lazy_arrays.checked(examples, fault, f"{where}: {_IN_WORDS[name]}")
+    lazy_arrays.examined(examples)
+  else:
+    _check(fault(examples), name, where)
+  return examples
+
+
+def _shape_fault(examples: lazy_arrays.MaybeLazy, train: lazy_arrays.MaybeLazy) -> str | None:
+  """Returns the fault in the shape or dtype of examples, as the end of an error message, or None."""
+  if 0 in examples.shape:
+    return f"has shape {examples.shape}, so it is empty; provide at least one value per axis"
+  if examples.shape[1:] != train.shape[1:] or examples.dtype != train.dtype:
+    return (
+      f"is {examples.dtype} {examples.shape[1:]}, but the training examples are {train.dtype} {train.shape[1:]}; "
+      "use one shape and dtype"
+    )
+  return None if examples.dtype.kind in "biuf" else f"has dtype {examples.dtype}; convert it to numbers"

@@ -1,0 +1,224 @@
+"""The schema of a table: its columns, and how a row becomes the elements of an example and back.
+
+A row is stored as *raw* numbers, one float64 for each column: a number, 0 or 1 for a boolean, days since 1970-01-01 for
+a date, and the position of a word in `Column.words` for a category. NaN is a missing value. An example has one element
+for each number, boolean and date, one for each word of a category and one more for all other words, and at the end one
+indicator for each column with gaps in the training set (only with config.data.missing="mean").
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64
+
+from ae_jax import errors
+from ae_jax.data import remarks
+
+KINDS = ("numeric", "integer", "categorical", "boolean", "date", "ignore")  # of config.data.columns
+MISSING = ("error", "mean", "mask")  # values of config.data.missing
+OTHER = "(other)"  # stands in outputs for a word that is not in `Column.words`
+
+
+class Group(NamedTuple):
+  """Elements [start, stop) of an example that are one category, or one boolean."""
+
+  kind: str  # "category" or "boolean"
+  start: int
+  stop: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+  """A column of a table, fitted to the training rows."""
+
+  name: str
+  kind: str  # one of KINDS, but not "ignore"
+  fill: float = 0.0  # raw value in place of a missing value: the mean, or the most frequent word or boolean
+  # Error of always answering `fill`: the standard deviation, or the share of the other words.
+  spread: float = 0.0
+  first: float = 0.0  # the first training date, in days since 1970-01-01; dates become days since then
+  words: tuple[str, ...] = ()  # the words of a category
+  indicator: bool = False  # whether an element says that the value is missing
+
+  @property
+  def width(self) -> int:
+    """Number of elements, without the indicator."""
+    return len(self.words) + 1 if self.kind == "categorical" else 1
+
+  @property
+  def is_discrete(self) -> bool:
+    """True for categories and booleans, whose error is the share of wrong answers."""
+    return self.kind in ("categorical", "boolean")
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+  """The columns of a table. It is stored in config.json ("data", "schema") and applied to new rows."""
+
+  columns: tuple[Column, ...]
+  missing: str = "error"  # config.data.missing
+  unused: tuple[str, ...] = ()  # columns of the files that are no inputs, such as the labels
+  named: bool = True  # False for an array, whose columns have only numbers
+
+  @functools.cached_property
+  def starts(self) -> tuple[int, ...]:
+    """Position of the first element of each column."""
+    return tuple(int(start) for start in np.cumsum([0, *(column.width for column in self.columns)])[:-1])
+
+  @property
+  def indicated(self) -> list[int]:
+    """Positions of the columns with an indicator."""
+    return [position for position, column in enumerate(self.columns) if column.indicator]
+
+  @property
+  def elements(self) -> int:
+    """Number of elements of an example."""
+    return sum(column.width for column in self.columns) + len(self.indicated)
+
+  @property
+  def has_categories(self) -> bool:
+    """True if a column is a category."""
+    return any(column.kind == "categorical" for column in self.columns)
+
+  @property
+  def groups(self) -> tuple[Group, ...]:
+    """The elements of categories and booleans, in order; indicators are booleans."""
+    pairs = zip(self.columns, self.starts, strict=True)
+    groups = [
+      Group("category" if column.kind == "categorical" else "boolean", start, start + column.width)
+      for column, start in pairs
+      if column.is_discrete
+    ]
+    first = self.elements - len(self.indicated)
+    return (*groups, *(Group("boolean", start, start + 1) for start in range(first, self.elements)))
+
+  @property
+  def scaled(self) -> Bool[np.ndarray, " elements"]:
+    """Mask of the elements that config.data.scale changes: numbers and dates."""
+    mask = np.ones(self.elements, bool)
+    for _, start, stop in self.groups:
+      mask[start:stop] = False
+    return mask
+
+  def encode(self, raw: Float[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "rows elements"]:
+    """Returns the examples of raw rows; missing values are filled.
+
+    Raises:
+      UserError: A value is infinite, or values are missing and `missing` is "error".
+    """
+    gaps = np.isnan(raw)
+    check(raw, [column.name for column in self.columns], self.missing, "the table")
+    if gaps.any():
+      raw = np.where(gaps, np.array([column.fill for column in self.columns]), raw)
+    if all(column.width == 1 and column.first == 0 for column in self.columns) and not self.indicated:
+      return _as_float32(raw)
+    x = np.zeros((len(raw), self.elements), np.float32)
+    for position, (column, start) in enumerate(zip(self.columns, self.starts, strict=True)):
+      if column.kind == "categorical":
+        x[np.arange(len(raw)), start + raw[:, position].astype(np.intp)] = 1.0
+      else:
+        x[:, start] = _as_float32(raw[:, position] - column.first)
+    x[:, self.elements - len(self.indicated) :] = gaps[:, self.indicated]
+    return x
+
+  def decode(self, x: Float[np.ndarray, "rows elements"]) -> Float64[np.ndarray, "rows columns"]:
+    """Returns the raw rows of examples: the most probable word or boolean, and rounded integers."""
+    raw = np.empty((len(x), len(self.columns)))
+    for position, (column, start) in enumerate(zip(self.columns, self.starts, strict=True)):
+      part = x[:, start : start + column.width].astype(np.float64)
+      if column.kind == "categorical":
+        raw[:, position] = part.argmax(1)
+      elif column.kind == "boolean":
+        raw[:, position] = part[:, 0] >= 0.5
+      else:
+        raw[:, position] = np.rint(part[:, 0]) if column.kind == "integer" else part[:, 0] + column.first
+    return raw
+
+  def observed(self, raw: Float[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows elements"]:
+    """Returns the mask of the elements whose value is known; indicators are always known."""
+    known = np.repeat(~np.isnan(raw), [column.width for column in self.columns], axis=1)
+    return np.concatenate([known, np.ones((len(raw), len(self.indicated)), bool)], axis=1)
+
+  def known_columns(
+    self, x: Float[np.ndarray, "rows elements"], mask: Bool[np.ndarray, "rows elements"] | None = None
+  ) -> Bool[np.ndarray, "rows columns"]:
+    """Returns which values of examples are known: not filled, by the indicators and by `mask`."""
+    known = np.ones((len(x), len(self.columns)), bool) if mask is None else mask[:, list(self.starts)].astype(bool)
+    for place, position in enumerate(self.indicated):
+      known[:, position] &= x[:, self.elements - len(self.indicated) + place] < 0.5
+    return known
+
+  def column_errors(
+    self,
+    decoded: Float[np.ndarray, "rows columns"],
+    raw: Float[np.ndarray, "rows columns"],
+    known: Bool[np.ndarray, "rows columns"],
+  ) -> dict[str, float]:
+    """Returns {column: error} of raw rows over the known values; columns without known values are left out.
+
+    The error is the root of the mean squared error in the unit of the column, or the share of wrong words or booleans.
+    """
+    results = {}
+    for position, column in enumerate(self.columns):
+      rows = known[:, position]
+      if rows.any():
+        found, true = decoded[rows, position], raw[rows, position]
+        error = np.mean(found != true) if column.is_discrete else np.sqrt(np.mean(np.square(found - true)))
+        results[column.name] = float(error)
+    return results
+
+  def in_words(self) -> str:
+    """Returns the columns as a text: the number of each kind, and the words of categories."""
+    kinds = [column.kind for column in self.columns]
+    counts = [f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds]
+    words = [f"{column.name}: {len(column.words)} words" for column in self.columns if column.words]
+    listed = f" ({'; '.join(words[:5])}{'; ...' if len(words) > 5 else ''})" if words else ""
+    return f"{remarks.counted(len(kinds), 'column')}: {', '.join(counts)}{listed}; {self.elements} elements"
+
+  def as_json(self) -> dict[str, Any]:
+    """Returns the schema as nested dicts and lists, for config.json."""
+    return dataclasses.asdict(self) | {"columns": [dataclasses.asdict(column) for column in self.columns]}
+
+
+def from_json(stored: Mapping[str, Any] | None) -> Schema | None:
+  """Returns the schema that `Schema.as_json` stored; None for None."""
+  if stored is None:
+    return None
+  columns = [Column(**column | {"words": tuple(column["words"])}) for column in stored["columns"]]
+  return Schema(**{**stored, "columns": tuple(columns), "unused": tuple(stored["unused"])})
+
+
+def check(raw: Float[np.ndarray, "rows columns"], names: Sequence[str], missing: str, where: str) -> None:
+  """Raises UserError if a raw value is infinite, or if values are missing and `missing` is "error".
+
+  The message has the counts and the first place. Rows are counted from 0.
+  """
+  if np.isfinite(raw).all():
+    return
+  _refuse(np.isinf(raw), names, "are infinite", "replace or remove them", where)
+  if missing == "error":
+    fix = "fill them, or set config.data.missing=mean or config.data.missing=mask"
+    _refuse(np.isnan(raw), names, "are missing (empty or NaN)", fix, where)
+
+
+def _refuse(faults: Bool[np.ndarray, "rows columns"], names: Sequence[str], what: str, fix: str, where: str) -> None:
+  """Raises UserError if there are faults; the message names their columns and the first place."""
+  counts = faults.sum(0)
+  if not counts.any():
+    return
+  order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+  listed = ", ".join(f"{names[column]} ({counts[column]:,})" for column in order[:8])
+  more = f" and {len(order) - 8} more" if len(order) > 8 else ""
+  row, column = (int(index) for index in np.argwhere(faults)[0])
+  raise errors.UserError(
+    f"{where}: {counts.sum():,} values {what}, in {remarks.counted(len(order), 'column')}: {listed}{more}; the first "
+    f"is in row {row:,} (counted from 0) of column {names[column]!r}; {fix}"
+  )
+
+
+def _as_float32(values: Float[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
+  with np.errstate(over="ignore"):  # infinite values are refused with the range of the data
+    return values.astype(np.float32)

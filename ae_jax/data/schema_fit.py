@@ -1,0 +1,246 @@
+"""Fits the schema of a table to its training rows, and encodes the rows of all halves."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int
+
+from ae_jax import errors
+from ae_jax.data import lazy_arrays, placements, remarks, schema, splits
+from ae_jax.data.kinds import ARRAY_FILES
+
+MOST_WORDS = 100  # maximum number of words of a category; rarer words count as other words
+_OF_ARRAYS = ("numeric", "integer")  # kinds of columns that are stored as numbers
+_CACHED_ROWS = 2048  # rows that are encoded at a time, so that the passes over them stay in the cache of a CPU
+
+
+@dataclasses.dataclass(frozen=True)
+class RawTable:
+  """The columns of a source's raw rows (see `schema`), before the schema is fitted."""
+
+  names: tuple[str, ...]
+  kinds: tuple[str, ...]  # of `schema.KINDS`, but not "ignore"
+  vocabularies: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)  # words of the raw categories
+  unused: tuple[str, ...] = ()  # columns of the files that are no inputs
+  named: bool = True
+
+
+def table_of(arrays: dict[str, Any], name: str, kinds: Mapping[str, str], missing: str) -> RawTable | None:
+  """Returns the columns of a source's table and removes them from `arrays`; None if the examples have no schema.
+
+  Arrays of integers and booleans [N, columns] have a schema only if a kind or `missing` is set.
+
+  Raises:
+    UserError: `kinds` or `missing` is set, but the examples are no table.
+  """
+  table = arrays.pop("table", None)
+  if table is not None and table.named and name in ("csv", "parquet"):
+    return table  # the source has applied `kinds`
+  train, is_set = arrays["train"], bool(kinds) or missing != "error"
+  is_masked = "train_mask" in arrays or "train_target" in arrays  # their gaps are not the ones of a schema
+  is_array = not is_masked and name in ARRAY_FILES and len(train.shape) == 2 and train.dtype.kind in "biuf"
+  if is_set and not (is_array or table):
+    key = "columns" if kinds else "missing"
+    raise errors.UserError(f"config.data.{key}: is for tables, but config.data.name={name!r} has none; remove it")
+  if table is not None:
+    return dataclasses.replace(table, kinds=_with_kinds(table.names, kinds))
+  if is_array and (is_set or train.dtype.kind == "f"):
+    names = tuple(f"column_{position}" for position in range(train.shape[1]))
+    return RawTable(names, _with_kinds(names, kinds), named=False)
+  return None
+
+
+def _with_kinds(names: Sequence[str], kinds: Mapping[str, str]) -> tuple[str, ...]:
+  """Returns the kind of each column of numbers: numeric, unless `kinds` names another one.
+
+  Raises:
+    UserError: `kinds` has an unknown name, or a kind that a column of numbers cannot have.
+  """
+  for name, kind in kinds.items():
+    if name not in names:
+      raise errors.UserError(f"config.data.columns: there is no column {name!r}; {errors.list_known(name, names)}")
+    if kind not in _OF_ARRAYS:
+      raise errors.UserError(
+        f"config.data.columns: {name}={kind}: here a column can be {' or '.join(_OF_ARRAYS)}; save the table as CSV or "
+        "Parquet file for other kinds"
+      )
+  return tuple(kinds.get(name, "numeric") for name in names)
+
+
+def load_and_check(
+  arrays: dict[str, Any], table: RawTable, missing: str, decide: Callable[[int], placements.Placement], where: str
+) -> None:
+  """Reads raw rows that fit in memory, in place, and checks all rows; see `schema.check`."""
+  if not decide(lazy_arrays.total_bytes(arrays["train"])).lazy:
+    arrays |= {half: lazy_arrays.load_all(arrays[half]) for half in splits.present(arrays)}
+  check_complete(arrays, table, missing, where)
+
+
+def parse_kinds(columns: Sequence[Any]) -> dict[str, str]:
+  """Returns {column name: kind} of `config.data.columns`, whose entries are texts "NAME=KIND".
+
+  Raises:
+    UserError: An entry is invalid.
+  """
+  example = "a tuple of texts NAME=KIND, such as --config.data.columns=\"'age=integer','code=categorical'\""
+  valid = isinstance(columns, tuple | list) and all(isinstance(entry, str) and "=" in entry for entry in columns)
+  errors.check(valid, "data.columns", columns, example)
+  kinds = dict(entry.rpartition("=")[::2] for entry in columns)
+  for name, kind in kinds.items():
+    errors.choose(dict.fromkeys(schema.KINDS), kind, f"data.columns: {name}")
+  return kinds
+
+
+def check_complete(arrays: Mapping[str, Any], table: RawTable, missing: str, where: str) -> None:
+  """Raises UserError if raw values are infinite or, if `missing` is "error", missing; see `schema.check`."""
+  for half in splits.present(arrays):
+    raw = arrays[half]
+    if all(np.isfinite(rows).all() for rows in _blocks(raw)):
+      continue
+    faults = np.concatenate([np.where(np.isfinite(rows), 0, rows).astype(np.float16) for rows in _blocks(raw)])
+    name = f"{where}: {half}" if "test" in arrays else where
+    schema.check(faults, table.names, missing, name)
+
+
+def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) -> tuple[schema.Schema, list[str]]:
+  """Fits a schema to the raw training rows, and replaces the raw rows of all halves by their examples, in place.
+
+  With `missing="mask"`, the masks of the known elements are added as "train_mask", "test_mask".
+
+  Returns:
+    The schema, and remarks about the columns, the gaps and the unknown words.
+  """
+  columns, tables_of_words = _fit(arrays["train"], table, missing)
+  fitted = schema.Schema(tuple(columns), missing, table.unused, table.named)
+  notes = [f"{where}: {fitted.in_words()}", *_constant(fitted, where)]
+
+  def recoded(raw: Float[np.ndarray, "rows columns"]) -> Float64[np.ndarray, "rows columns"]:
+    raw = raw.astype(np.float64, copy=bool(tables_of_words))
+    for position, positions in tables_of_words.items():
+      known = ~np.isnan(raw[:, position])
+      raw[known, position] = positions[raw[known, position].astype(np.intp)]
+    return raw
+
+  def examples(raw: Float[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "rows elements"]:
+    x = np.empty((len(raw), fitted.elements), np.float32)
+    for start in range(0, len(raw), _CACHED_ROWS):
+      rows = slice(start, start + _CACHED_ROWS)
+      x[rows] = fitted.encode(recoded(raw[rows]))
+    return x
+
+  for half in splits.present(arrays):
+    raw = arrays[half]
+    notes += _remarks_on_half(raw, tables_of_words, fitted, half, where)
+    if missing == "mask":
+      arrays[f"{half}_mask"] = lazy_arrays.map_rows(raw, (fitted.elements,), bool, fitted.observed)
+    arrays[half] = lazy_arrays.map_rows(raw, (fitted.elements,), np.float32, examples)
+  return fitted, notes
+
+
+def _blocks(raw: lazy_arrays.MaybeLazy) -> Iterator[np.ndarray]:
+  """Yields the rows in parts of the same size for every placement."""
+  size = max(1, lazy_arrays.PART_BYTES // lazy_arrays.row_bytes(raw))
+  for start in range(0, len(raw), size):
+    yield raw[start : start + size]
+
+
+class _Statistics(NamedTuple):
+  """Statistics of the known raw values of each column."""
+
+  seen: Float64[np.ndarray, " columns"]  # number of known values
+  means: Float64[np.ndarray, " columns"]
+  deviations: Float64[np.ndarray, " columns"]
+  least: Float64[np.ndarray, " columns"]  # infinite without known values
+  tallies: dict[int, Int[np.ndarray, " words"]]  # {position of a category or boolean: count of each raw value}
+
+
+def _statistics(raw: lazy_arrays.MaybeLazy, table: RawTable) -> _Statistics:
+  """Returns the statistics of raw rows, from one pass."""
+  tallies = {
+    position: np.zeros(max(2, len(table.vocabularies.get(name, ()))), np.int64)
+    for position, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True))
+    if kind in ("categorical", "boolean")
+  }
+  seen, sums, squares, shift = np.zeros((4, len(table.names)))
+  least = np.full(len(table.names), np.inf)
+  for number, rows in enumerate(_blocks(raw)):
+    rows = rows.astype(np.float64, copy=False)
+    gaps = np.isnan(rows)
+    shift = shift if number else np.where(gaps[0], 0.0, rows[0])  # avoids cancellation in the variances
+    moved = np.where(gaps, 0.0, rows - shift) if gaps.any() else rows - shift
+    seen += len(rows) - gaps.sum(0)
+    sums, squares = sums + moved.sum(0), squares + np.einsum("ij,ij->j", moved, moved)
+    least = np.fmin(least, np.fmin.reduce(rows))
+    for position, tally in tallies.items():
+      tally += np.bincount(rows[~gaps[:, position], position].astype(np.intp), minlength=len(tally))
+  count = np.maximum(seen, 1)
+  variances = np.maximum(squares / count - np.square(sums / count), 0.0)
+  return _Statistics(seen, shift + sums / count, np.sqrt(variances), least, tallies)
+
+
+def _fit(
+  raw: lazy_arrays.MaybeLazy, table: RawTable, missing: str
+) -> tuple[list[schema.Column], dict[int, Int[np.ndarray, " vocabulary"]]]:
+  """Returns the fitted columns, and {position of a category: position in `Column.words` of each raw word}."""
+  found = _statistics(raw, table)
+  columns, positions_of_words = [], {}
+  for position, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True)):
+    words, answers = (), np.arange(2)
+    if kind == "categorical":
+      words, answers = _words(table.vocabularies[name], found.tallies[position])
+      positions_of_words[position] = answers
+    fill, spread = float(found.means[position]), float(found.deviations[position])
+    if position in found.tallies:
+      tally = found.tallies[position]
+      fill, spread = float(answers[tally.argmax()]), float(1 - tally.max() / max(1, found.seen[position]))
+    first = float(found.least[position]) if kind == "date" and found.seen[position] else 0.0
+    indicator = missing == "mean" and bool(found.seen[position] < len(raw))
+    columns.append(schema.Column(name, kind, fill, spread, first, words, indicator))
+  return columns, positions_of_words
+
+
+def _words(vocabulary: Sequence[str], tally: Int[np.ndarray, " vocabulary"]) -> tuple[tuple[str, ...], np.ndarray]:
+  """Returns the words of the training rows (at most MOST_WORDS), and the position of each raw word among them."""
+  kept = np.sort(np.argsort(-tally, kind="stable")[: min(MOST_WORDS, np.count_nonzero(tally))])
+  positions = np.full(len(tally), len(kept))
+  positions[kept] = np.arange(len(kept))
+  return tuple(vocabulary[word] for word in kept), positions
+
+
+def _constant(fitted: schema.Schema, where: str) -> list[str]:
+  """Returns a remark that names the columns with a single value in the training rows."""
+  names = [column.name for column in fitted.columns if column.spread == 0]
+  listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+  return (
+    [f"{where}: constant in the training rows: {listed}; config.data.columns=NAME=ignore leaves out"] if names else []
+  )
+
+
+def _remarks_on_half(
+  raw: Any, tables_of_words: Mapping[int, np.ndarray], fitted: schema.Schema, half: str, where: str
+) -> list[str]:
+  """Returns remarks about the gaps of a half, and about its words that are not in the training rows."""
+  gaps, others = np.zeros(len(fitted.columns), int), np.zeros(len(fitted.columns), int)
+  if fitted.missing == "error" and not tables_of_words:
+    return []
+  for rows in _blocks(raw):
+    if fitted.missing != "error":
+      gaps += np.isnan(rows).sum(0)
+    for position, positions in tables_of_words.items():
+      codes = rows[:, position]
+      known = positions[codes[~np.isnan(codes)].astype(np.intp)]
+      others[position] += np.count_nonzero(known == len(fitted.columns[position].words))
+  names = lambda counts: ", ".join(f"{fitted.columns[p].name} ({counts[p]:,})" for p in np.flatnonzero(counts)[:8])
+  did = {"mean": "filled with the mean or the most frequent word", "mask": "masked"}.get(fitted.missing)
+  notes = []
+  if gaps.any():
+    values = remarks.counted(int(gaps.sum()), "missing value")
+    notes.append(f"{where}: {half}: {values} {did}: {names(gaps)}")
+  if others.any():
+    reason = f"beyond the {MOST_WORDS} most frequent" if half == "train" else "not in the training rows"
+    notes.append(
+      f"{where}: {half}: {remarks.counted(int(others.sum()), 'word')} {reason} taken as {schema.OTHER}: {names(others)}"
+    )
+  return notes

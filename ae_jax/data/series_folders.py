@@ -1,0 +1,158 @@
+"""Data source for folders of .npy files of different lengths: each file is a series or a long record, [T] or [T, C].
+
+The files lie in the folder, or in its sub-folders `train`, `validation` and `test`. NAME_labels.npy holds the labels
+of the steps of NAME.npy, [T], or one label for all of them.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from ae_jax import errors
+from ae_jax.data import archives, array_names, labels, lazy_arrays, remarks, sources, splits
+
+_LABELS = "_labels"  # end of the name of a file of labels, before its suffix
+_READ = "the .npy files that are read are series, and their labels in NAME_labels.npy"
+Files = dict[str, lazy_arrays.LazyArray]  # name of a file without its suffix -> its array
+
+
+def applies(name: str, path: str, kind: str, window: int, x: str = "") -> bool:
+  """Returns whether a path is a folder of series or records, and not of the arrays of a data set, such as x_train.npy.
+
+  The arguments are keys of `config.data`.
+  """
+  if name != "npy" or x or not (window or kind == "series") or not os.path.isdir(path):
+    return False
+  return not any(pathlib.Path(path, f"{array}.npy").exists() for array in array_names.TRAINING)
+
+
+def read(path: str, window: int, options: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the series of a folder or, if `window` is not 0, its records.
+
+  Series are [N, T, C], where T is the length of the longest and shorter series end with zeros; `train_lengths` and
+  `test_lengths` [N] hold their lengths. The label of a series is the largest label of its steps. The records of a half
+  are joined to one array [steps, C], and `record_steps` is {half: lengths of its records}.
+
+  Args:
+    path: The folder.
+    window: `config.data.window`.
+    options: Other keys of `config.data`, of which none is used.
+
+  Raises:
+    UserError: An option is not its default, a half has too few files, or a file is damaged or does not fit the others.
+  """
+  where = f"config.data.path={path!r}"
+  for key, value in options.items():
+    if value != sources.DEFAULTS[key] and key not in ("exif_orientation", "read_validation"):  # see `sources.read`
+      raise errors.UserError(f"config.data.{key}={value!r}: is not used for a folder of series; remove it")
+  series, of_steps, notes = _halves(pathlib.Path(path), where)
+  dtype, channels = _check_alike(series, where)
+  integers, class_names, label_notes = labels.as_integers(of_steps, where)
+  arrays: dict[str, Any] = {"class_names": class_names, "remarks": [*notes, *label_notes]}
+  steps = {half: np.array([len(array) for array in files.values()]) for half, files in series.items()}
+  if window:
+    arrays |= {half: _joined([*files.values()], dtype, channels) for half, files in series.items()}
+    arrays |= {f"{half}_labels": values for half, values in integers.items()}
+    return arrays | {"record_steps": {half: tuple(map(int, lengths)) for half, lengths in steps.items()}}
+  shape = (max(int(lengths.max()) for lengths in steps.values()), channels)
+  arrays |= {half: _padded([*files.values()], dtype, shape) for half, files in series.items()}
+  arrays |= {f"{half}_lengths": lengths for half, lengths in steps.items()}
+  if "test" not in arrays and len(arrays["train"]) < 3:
+    raise errors.UserError(f"{where}: contains {len(arrays['train'])} series; provide at least 3, or a folder `test`")
+  largest = lambda half: np.maximum.reduceat(integers[half], np.cumsum(steps[half]) - steps[half])
+  return arrays | {f"{half}_labels": largest(half) for half in integers}
+
+
+def _halves(root: pathlib.Path, where: str) -> tuple[dict[str, Files], dict[str, np.ndarray], list[str]]:
+  """Returns the series of each half, the labels of their steps [steps] (if there are labels), and remarks."""
+  folders = {half: root / half for half in splits.HALVES if (root / half).is_dir()} or {"train": root}
+  found = {half: _files(folder, where) for half, folder in folders.items()}
+  series = {half: files for half, (files, _, _) in found.items()}
+  for half in ("train", *folders):
+    if not series.get(half):
+      raise errors.UserError(f"{where}: contains no .npy files of the {half} series")
+  labelled = any(classes for _, classes, _ in found.values())
+  of_steps = {half: _labels_of_steps(*found[half][:2], where) for half in series if labelled}
+  notes = [note for _, _, unread in found.values() for note in remarks.not_read(where, unread, _READ)]
+  return series, of_steps, notes
+
+
+def _files(folder: pathlib.Path, where: str) -> tuple[Files, Files, list[str]]:
+  """Returns the series [T, C] of a folder, the labels of some of them, and the names of other files."""
+  with errors.convert_errors(f"{where}: cannot be read"):
+    names = sorted(remarks.visible(folder))
+  arrays = {
+    name.removesuffix(".npy"): archives.file_array(folder / name, where) for name in names if name.endswith(".npy")
+  }
+  classes = {name.removesuffix(_LABELS): array for name, array in arrays.items() if name.endswith(_LABELS)}
+  series = {name: array for name, array in arrays.items() if not name.endswith(_LABELS)}
+  unread = [name for name in names if not name.endswith(".npy")]
+  unread += [f"{name}{_LABELS}.npy" for name in classes if name not in series]
+  for name, array in series.items():
+    if len(array.shape) not in (1, 2):
+      raise errors.UserError(f"{where}: {name}.npy has {len(array.shape)} axes; expected a series [T] or [T, C]")
+    if len(array.shape) == 1:
+      series[name] = lazy_arrays.map_rows(array, (1,), array.dtype, lambda rows: rows[:, None])
+  return series, {name: array for name, array in classes.items() if name in series}, unread
+
+
+def _check_alike(series: Mapping[str, Files], where: str) -> tuple[np.dtype, int]:
+  """Returns the common dtype and number of channels; raises UserError if the numbers of channels differ."""
+  every = [(f"{name}.npy", array) for files in series.values() for name, array in files.items()]
+  first, like = every[0]
+  for name, array in every:
+    if array.dtype.kind not in "biuf":
+      raise errors.UserError(f"{where}: {name} has dtype {array.dtype}; convert it to numbers")
+    if array.shape[1] != like.shape[1]:
+      raise errors.UserError(
+        f"{where}: {name} has {remarks.counted(array.shape[1], 'channel')}, but {first} has {like.shape[1]}; all "
+        "series must have the same channels"
+      )
+  return np.result_type(*(array.dtype for _, array in every)), like.shape[1]
+
+
+def _labels_of_steps(series: Files, classes: Files, where: str) -> Shaped[np.ndarray, " steps"]:
+  """Returns the labels of the steps of all series, one series after the other."""
+  parts = []
+  for name, array in series.items():
+    if name not in classes:
+      raise errors.UserError(f"{where}: {name}{_LABELS}.npy is missing; add it, or remove all files of labels")
+    values = classes[name].load().reshape(-1)
+    if len(values) not in (1, len(array)):
+      raise errors.UserError(
+        f"{where}: {name}{_LABELS}.npy has {len(values):,} labels, but {name}.npy has {len(array):,} steps; provide "
+        "one label, or one for each step"
+      )
+    parts.append(np.broadcast_to(values, (len(array),)))
+  return np.concatenate(parts)
+
+
+def _padded(rows: Sequence[lazy_arrays.LazyArray], dtype: np.dtype, shape: tuple[int, int]) -> lazy_arrays.LazyArray:
+  """Returns series [N, *shape]; the steps after the end of a series are 0."""
+
+  def read(indices):
+    padded = np.zeros((len(indices), *shape), dtype)
+    for number, index in enumerate(indices):
+      padded[number, : len(rows[index])] = rows[index][:]
+    return padded
+
+  return lazy_arrays.LazyArray((len(rows), *shape), dtype, read)
+
+
+def _joined(rows: Sequence[lazy_arrays.LazyArray], dtype: np.dtype, channels: int) -> lazy_arrays.LazyArray:
+  """Returns records, one after the other: [sum of their lengths, channels]."""
+  ends = np.cumsum([len(row) for row in rows])
+
+  def read(indices: Int[np.ndarray, " steps"]) -> Shaped[np.ndarray, "steps channels"]:
+    numbers = np.searchsorted(ends, indices, side="right")
+    joined = np.empty((len(indices), channels), dtype)
+    for number in np.unique(numbers):
+      chosen = numbers == number
+      joined[chosen] = rows[number][indices[chosen] - (ends[number] - len(rows[number]))]
+    return joined
+
+  return lazy_arrays.LazyArray((int(ends[-1]), channels), dtype, read)

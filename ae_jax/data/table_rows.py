@@ -1,0 +1,102 @@
+"""New rows of a table for a trained run: DataFrames, dicts of columns, or arrays, to examples and back."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Shaped
+
+from ae_jax import errors
+from ae_jax.data import loss_columns
+from ae_jax.data.schema import Schema
+
+
+def raw_rows(x: Any, schema: Schema | None) -> Float64[np.ndarray, "rows columns"]:
+  """Returns the raw rows (see `ae_jax.data.schema`) of a DataFrame, a dict {column: values} or an array [N, columns].
+
+  Raises:
+    UserError: A column is missing or unknown, a value does not fit its column, or there is no schema.
+  """
+  from ae_jax.data import frames  # pandas takes half a second to import
+
+  if schema is None:
+    raise errors.UserError("the examples of this run are no rows of a table; train on a table to get errors by column")
+  if frames.is_frame(x):
+    return frames.of_frame(x, schema)
+  x = np.asarray(x)
+  if not _is_raw(x, schema):
+    raise errors.UserError(f"rows of shape {x.shape}: pass a DataFrame or a dict with the columns of the run")
+  return x.astype(np.float64)
+
+
+def encoded(x: Any, schema: Schema) -> tuple[Shaped[np.ndarray, "..."], Bool[np.ndarray, "rows elements"] | None]:
+  """Returns examples [N, elements] for rows in any form of `raw_rows`, and the mask of their known elements.
+
+  Other arrays are unchanged. The mask is None unless values are missing and the run masks them
+  (config.data.missing="mask").
+  """
+  from ae_jax.data import frames
+
+  if not frames.is_frame(x):
+    x = np.asarray(x)
+    if not _is_raw(x, schema) or x.dtype.kind not in "biuf":
+      return x, None
+  raw = raw_rows(x, schema)
+  is_masked = schema.missing == "mask" and bool(np.isnan(raw).any())
+  return schema.encode(raw), schema.observed(raw) if is_masked else None
+
+
+def with_gaps(
+  x: Any, mask: Any, schema: Schema
+) -> tuple[Float64[np.ndarray, "rows columns"], Float32[np.ndarray, "rows elements"], Any]:
+  """Returns the raw rows of a table with NaN for values that were not observed, their examples, and their mask.
+
+  Args:
+    x: Rows in any form of `raw_rows`.
+    mask: 1 for observed values and 0 for others, [N, columns]; None: missing values were not observed.
+    schema: Columns of the table. Gaps are filled as its `missing` says, or with the mean if it is "error".
+  """
+  raw = raw_rows(x, schema)
+  if mask is not None:
+    raw = np.where(loss_columns.observed(raw.shape, mask), raw, np.nan)
+  filled = dataclasses.replace(schema, missing="mask").encode(raw)
+  return raw, filled, schema.observed(raw) if schema.missing == "mask" else None
+
+
+def completed(
+  x: Any, raw: Float64[np.ndarray, "rows columns"], examples: Shaped[np.ndarray, "rows elements"], schema: Schema
+) -> Any:
+  """Returns raw rows whose missing values come from examples, in the form in which the rows `x` were given."""
+  from ae_jax.data import frames
+
+  rows = np.where(np.isnan(raw), schema.decode(examples), raw)
+  return frames.to_frame(rows, schema, frames.index_of(x)) if frames.is_frame(x) else rows.astype(np.float32)
+
+
+def like(x: Any, examples: Shaped[np.ndarray, "rows ..."], schema: Schema | None) -> Any:
+  """Returns examples in the form in which the rows `x` were given: a DataFrame, raw rows, or unchanged."""
+  if schema is None:
+    return examples
+  from ae_jax.data import frames
+
+  if frames.is_frame(x):
+    return frames.to_frame(schema.decode(examples), schema, frames.index_of(x))
+  is_raw = _is_raw(np.asarray(x), schema) and schema.elements != len(schema.columns)
+  return schema.decode(examples).astype(np.float32) if is_raw else examples
+
+
+def to_frame(examples: Any, schema: Schema | None) -> Any:
+  """Returns examples [N, elements] as a DataFrame; raises UserError without a schema or for another shape."""
+  from ae_jax.data import frames
+
+  if schema is None:
+    raise errors.UserError("to_frame: the examples of this run are no rows of a table")
+  examples = np.asarray(examples)
+  if examples.shape[1:] != (schema.elements,):
+    raise errors.UserError(f"to_frame: examples of shape {examples.shape}: the shape must be [N, {schema.elements}]")
+  return frames.to_frame(schema.decode(examples), schema)
+
+
+def _is_raw(x: Shaped[np.ndarray, "..."], schema: Schema) -> bool:
+  """Returns whether an array holds raw rows: one number for each column, which are all numbers."""
+  return x.ndim == 2 and x.shape[1] == len(schema.columns) and not schema.has_categories

@@ -1,0 +1,55 @@
+"""Reconstruction error of each column of a table, in the unit of the column."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64, Int
+
+from ae_jax.data.schema import Schema
+from ae_jax.evaluators import figures
+from ae_jax.evaluators.context import EvalContext
+
+MOST_COLUMNS = 100  # maximum number of columns that are listed, those with the largest errors
+
+
+def analyze(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> Iterator[tuple[str, Any]]:
+  """Yields the errors of the columns over the test rows at `indices`, sorted by the error relative to the column.
+
+  Numbers and dates have a root mean squared error in the unit of the column (days for dates), and its ratio to the
+  standard deviation of the column. Categories and booleans have an accuracy, and the accuracy of the most frequent
+  answer. The relative error is 1 for the mean or the most frequent answer of the training rows.
+  """
+  schema: Schema = context.dataset.schema
+  mask = context.dataset.columns.get("test", {}).get("mask")
+  known = schema.known_columns(context.test[indices], None if mask is None else mask[indices])
+  decoded, true = (_decoded(context, x[indices]) for x in (context.reconstructions, context.test))
+  errors = schema.column_errors(decoded, true, known)
+  spreads = {column.name: column.spread for column in schema.columns}
+  relative = {name: error / spreads[name] if spreads[name] else np.inf * error for name, error in errors.items()}
+  relative = {name: ratio for name, ratio in relative.items() if np.isfinite(ratio)}  # constant columns have none
+  order = sorted(relative, key=relative.__getitem__, reverse=True)[:MOST_COLUMNS]
+  if len(order) < len(errors):
+    yield (
+      "columns",
+      f"errors of {len(order)} of {len(errors)} columns are listed: constant columns and small errors are not",
+    )
+  discrete = {column.name for column in schema.columns if column.is_discrete}
+  for name in order:
+    part = name.replace("/", "_")  # "/" separates the parts of the name of a result
+    if name in discrete:
+      yield f"column_accuracy/{part}", 1 - errors[name]
+      yield f"column_accuracy_of_most_frequent/{part}", 1 - spreads[name]
+    else:
+      yield f"column_rmse/{part}", errors[name]
+      yield f"column_rmse_over_deviation/{part}", relative[name]
+  if order:
+    title = "Error of each column over the test set, relative to always answering the mean or the most frequent word"
+    values = np.array([relative[name] for name in order])
+    yield "error_by_column", figures.Bars(title, tuple(order), values, "column", "relative error")
+
+
+def _decoded(context: EvalContext, x: Float[np.ndarray, "rows elements"]) -> Float64[np.ndarray, "rows columns"]:
+  """Returns the raw rows of examples in the units of the model."""
+  scaling = context.dataset.standardisation
+  return context.dataset.schema.decode(x if scaling is None else scaling.invert(x))

@@ -1,0 +1,54 @@
+"""The model families, and which data they take."""
+
+from ae_jax import errors
+from ae_jax.models import convolutional, cvae, dense, sequence, tabular, transformer, unet, vqvae
+from ae_jax.types import KINDS
+
+# config.model.name -> function that builds the module from the shape of an example and the options of config.model.
+FAMILIES = {
+  "attention": transformer.build,
+  "cnn": convolutional.build,
+  "cvae": cvae.build,
+  "dense": dense.build,
+  "sequence": sequence.build,
+  "table": tabular.build,
+  "unet": unet.build,
+  "vqvae": vqvae.build,
+}
+
+# Families whose stages follow from the size of the examples if config.model.channels is (). The functions map the shape
+# of an example and the options of config.model to the options that `channels=()` stands for.
+AUTOMATIC = {"cnn": convolutional.automatic_options, "unet": unet.automatic_options}
+
+# Numbers of axes of an example, for families that do not accept all kinds: 1 for tables, 2 for series, 3
+# for images.
+AXES = {"attention": (3, 2), "cnn": (3, 2), "sequence": (2,), "table": (1,), "unet": (3, 2), "vqvae": (3,)}
+
+# Number of examples whose intermediates fit in the cache of a CPU, measured by experiments/throughput. Families
+# that are not listed are fastest with the whole batch at once.
+ROWS_IN_CACHE = {"attention": 256, "cnn": 64, "vqvae": 64}
+
+# Families conditioned on labels. Their `build` functions take the distinct labels as the second argument.
+LABELLED = {"cvae"}
+
+# Families whose encoders ignore elements that were not observed. Their `build` functions take `masked` as the second
+# argument: whether the data have a mask.
+MASKED = {"sequence"}
+
+# Families that compute with the batch as the last axis.
+BATCH_LAST = {"cnn", "unet", "vqvae"}
+
+
+def check_kind(name: str, shape: tuple[int, ...]) -> None:
+  """Raises UserError if the family does not accept examples with this number of axes."""
+  axes = len(shape)
+  if axes in AXES.get(name, (axes,)):
+    return
+  taken = " or ".join(KINDS[count] for count in AXES[name])
+  suitable = ", ".join(family for family in FAMILIES if axes in AXES.get(family, (axes,)))
+  slices = ""
+  if axes == 4 and 3 in AXES[name]:
+    slices = f", or train on the slices of the volumes as images: x.reshape(-1, {', '.join(map(str, shape[1:]))})"
+  raise errors.UserError(
+    f"config.model.name={name!r} takes {taken}, but these data are {KINDS[axes]}; use one of {suitable}{slices}"
+  )

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from ae_jax import data, errors
+from ae_jax.data import detection, inspection
+
+GENERATOR = np.random.default_rng(0)
+
+
+def images(folder, sizes, count=12):
+  folder.mkdir()
+  for number in range(count):
+    height, width = sizes[number % len(sizes)]
+    Image.fromarray(GENERATOR.integers(0, 256, (height, width, 3), np.uint8)).save(folder / f"{number:02}.png")
+
+
+def inspected(path):
+  found = detection.detect(str(path))
+  return found, inspection.inspect(found, str(path))
+
+
+def npz(path, **arrays):
+  np.savez(path, **arrays)
+  return path
+
+
+@pytest.mark.parametrize(
+  ("arrays", "kind", "options"),
+  [
+    ({"x_train": GENERATOR.normal(size=(40, 13))}, "table", {"range": "real", "scale": "standard"}),
+    ({"x_train": GENERATOR.random((40, 50, 6), np.float32)}, "series", {"kind": "series"}),
+    ({"x_train": GENERATOR.integers(0, 256, (40, 9, 7), np.uint8)}, "images", {}),
+    ({"x_train": GENERATOR.random((40, 9, 7, 4)) * 2 - 1}, "images", {"range": "symmetric"}),
+    ({"x_train": GENERATOR.random((40, 4, 5, 6, 1))}, "volumes", {}),
+    ({"a": GENERATOR.random((40, 3, 9, 8)), "b": np.arange(40) % 2}, "images", {"x": "a", "y": "b", "layout": "nchw"}),
+  ],
+)
+def test_the_options_that_are_found_load_the_data(tmp_path, arrays, kind, options):
+  path = npz(tmp_path / "a.npz", **arrays)
+  found, result = inspected(path)
+  assert (found.name, result.kind, result.options) == ("npz", kind, options)
+  dataset = data.load("npz", str(path), **({"range": "unit"} | result.options))
+  assert (dataset.shape, dataset.kind) == (result.shape, kind)
+
+
+def test_a_mixed_folder_with_damaged_files_is_described_and_loads(tmp_path):
+  images(tmp_path / "p", [(10, 12), (12, 10)])
+  Image.new("L", (10, 12)).save(tmp_path / "p" / "black.png")
+  (tmp_path / "p" / "copy.png").write_bytes((tmp_path / "p" / "00.png").read_bytes())
+  content = (tmp_path / "p" / "01.png").read_bytes()
+  for name, damaged in {"half.png": content[: len(content) // 2], "empty.png": b"", "text.png": b"x"}.items():
+    (tmp_path / "p" / name).write_bytes(damaged)
+  (tmp_path / "p" / "scan.dcm").write_bytes(b"")
+  found, result = inspected(tmp_path / "p")
+  assert result.options == {"on_bad": "skip", "size": (64, 64), "channels": 3}
+  text = "\n".join(result.lines)
+  for expected in ("12 x 10 (7 images)", "RGB (13 images)", "L (1 image)", ".dcm (1 file)", "left out 3 of 17 images"):
+    assert expected in text, expected
+  assert "black images: 1 train example; " in text or "black images: 1 test example; " in text
+  assert f"{tmp_path}/p/black.png" in text
+  assert data.load(found.name, str(tmp_path / "p"), "unit", **result.options).shape == (64, 64, 3)
+
+
+def test_missing_values_constant_columns_and_duplicates_are_counted(tmp_path):
+  train, test = GENERATOR.normal(size=(20, 5)), GENERATOR.normal(size=(10, 5))
+  train[3, 1], train[:, 2], train[7], test[0] = np.nan, 4.0, train[6], train[5]
+  _, result = inspected(npz(tmp_path / "a.npz", x_train=train, x_test=test))
+  assert "missing values: 1 in 1 of 20 train examples; row 3" in result.lines
+  assert "constant columns in the training examples: 1 of 5" in result.lines
+  duplicates = "1 in the train examples, 0 in the test examples; 1 test example also among the training examples"
+  assert f"exact duplicates: {duplicates}" in result.lines
+
+
+def test_rows_are_numbered_as_in_the_file_although_a_fifth_is_held_out(tmp_path):
+  values = GENERATOR.normal(size=(50, 3))
+  values[41, 0] = np.nan
+  _, result = inspected(npz(tmp_path / "a.npz", x_train=values))
+  assert any(line.startswith("missing values: 1 in 1 of") and line.endswith("; row 41") for line in result.lines)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"x" * 100])
+@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.xyz"])
+def test_damaged_files_end_in_one_line(tmp_path, name, content):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(errors.UserError, match=name):
+    detection.detect(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("values", [np.zeros((9, 3), complex), np.full((9, 3), "a"), np.zeros((9, 3), "M8[s]")])
+def test_examples_that_are_no_numbers_end_in_one_line(tmp_path, values):
+  with pytest.raises(errors.UserError, match="expected numbers"):
+    inspected(npz(tmp_path / "a.npz", x_train=values))
+
+
+def test_examples_of_only_missing_values_are_described(tmp_path):
+  _, result = inspected(npz(tmp_path / "a.npz", x_train=np.full((9, 3), np.nan)))
+  assert any(line.startswith("missing values: 24 in 8 of 8 train examples") for line in result.lines)
+
+
+def test_an_empty_folder_and_a_missing_path_end_in_one_line(tmp_path):
+  with pytest.raises(errors.UserError, match="found 0 images"):
+    detection.detect(str(tmp_path))
+  with pytest.raises(errors.UserError, match="nowhere: file or folder not found"):
+    detection.detect(str(tmp_path / "nowhere"))
+
+
+def test_the_command_contains_every_option():
+  result = inspection.Inspection([], {"size": (64, 48), "range": "real"}, "images", (64, 48, 3))
+  text = inspection.command("folder", "my photos", result)
+  assert text.startswith("ae_jax train --config=cnn:folder '--config.data.path=my photos'")
+  assert "--config.data.size=64,48" in text
+  assert text.endswith("--config.objective.likelihood=gaussian")
+  assert "dense:folder" in inspection.command("folder", "p", result._replace(shape=(5, 48, 3)))

@@ -1,0 +1,288 @@
+"""Tables in CSV, Parquet and array files: kinds of columns, missing values, unknown words, scaling and streaming."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.preprocessing import QuantileTransformer, StandardScaler
+
+from ae_jax import data, errors
+from ae_jax.data import frames, schema, schema_fit, standardisation, table_rows
+
+RANDOM = np.random.default_rng(0)
+COUNT = 60
+FRAME = pd.DataFrame(
+  {
+    "age": RANDOM.integers(20, 60, COUNT),
+    "height": RANDOM.normal(170, 10, COUNT),
+    "city": RANDOM.choice(["Rome", "Bonn", "Oslo"], COUNT),
+    "member": RANDOM.random(COUNT) < 0.5,
+    "since": pd.date_range("2024-01-01", periods=COUNT).astype(str),
+    "name": [f"person {i}" for i in range(COUNT)],
+    "kind": RANDOM.choice(["a", "b"], COUNT),
+  }
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+  monkeypatch.setenv("AE_JAX_CACHE", str(tmp_path / "cache"))
+
+
+def written(folder, frame=FRAME, name="x.csv"):
+  path = folder / name
+  frame.to_csv(path, index=False) if name.endswith("csv") else frame.to_parquet(path, index=False)
+  return str(path)
+
+
+def with_gaps():
+  frame = FRAME.copy()
+  frame.loc[3, "height"] = np.nan
+  frame.loc[[5, 8], "city"] = None
+  return frame
+
+
+@pytest.fixture
+def halves(tmp_path):
+  """Writes a folder with train.csv and test.csv; the test rows have an unknown word."""
+  test = FRAME[:10].copy()
+  test.loc[4, "city"] = "Lima"
+  written(tmp_path, FRAME[10:], "train.csv")
+  written(tmp_path, test, "test.csv")
+  return str(tmp_path)
+
+
+def test_kinds_are_found_and_the_columns_that_are_not_used_are_named(tmp_path):
+  dataset = data.load("csv", written(tmp_path), "real", label="kind")
+  kinds = {column.name: column.kind for column in dataset.schema.columns}
+  assert kinds == {"age": "integer", "height": "numeric", "city": "categorical", "member": "boolean", "since": "date"}
+  assert dataset.class_names == ("a", "b")
+  assert dataset.schema.unused == ("name", "kind")
+  assert dataset.shape == (1 + 1 + 4 + 1 + 1,)
+  assert any("'name' is an id" in remark for remark in dataset.remarks)
+  assert any("1 categorical, 1 boolean, 1 date (city: 3 words); 8 elements" in remark for remark in dataset.remarks)
+
+
+def test_examples_are_numbers_one_hot_words_and_days_since_the_first_training_date(halves):
+  dataset = data.load("csv", halves, "real", columns=("name=ignore", "kind=ignore"))
+  words = ["Bonn", "Oslo", "Rome"]
+  for half, frame in {"train": FRAME[10:], "test": FRAME[:10]}.items():
+    x = getattr(dataset, half)
+    np.testing.assert_array_equal(x[:, 0], frame["age"].astype(np.float32))
+    one_hot = np.array([[word == city for word in words] for city in frame["city"]])
+    if half == "test":
+      one_hot[4] = False  # an unknown word
+    np.testing.assert_array_equal(x[:, 2:5], one_hot)
+    np.testing.assert_array_equal(x[:, 6], frame["member"])
+    np.testing.assert_array_equal(x[:, 7], frame.index - 10)
+  assert dataset.test[4, 5] == 1
+  assert any("test: 1 word not in the training rows taken as (other): city (1)" in each for each in dataset.remarks)
+
+
+def test_the_schema_depends_on_the_training_rows_only(halves, tmp_path):
+  other = tmp_path / "other"
+  other.mkdir()
+  written(other, FRAME[10:], "train.csv")
+  changed = FRAME[:10].assign(height=1e6, city="Quito", since="1999-01-01")
+  written(other, changed, "test.csv")
+  first, second = (data.load("csv", folder, "real", scale="standard") for folder in (halves, str(other)))
+  assert first.schema == second.schema
+  np.testing.assert_array_equal(first.train, second.train)
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+@pytest.mark.parametrize("options", [{}, {"missing": "mean", "scale": "standard"}, {"missing": "mask"}])
+def test_memory_and_stream_give_the_same_arrays(tmp_path, monkeypatch, name, options):
+  if name == "x.parquet":
+    pytest.importorskip("pyarrow")
+  monkeypatch.setattr(frames, "STREAMED_ROWS", 7)
+  path = written(tmp_path, with_gaps() if options else FRAME, name)
+  source = name[2:]
+  memory, stream = (
+    data.load(source, path, "real", label="kind", placement=placement, **options) for placement in ("memory", "stream")
+  )
+  assert stream.streams
+  np.testing.assert_array_equal(stream.train[:], memory.train)
+  np.testing.assert_array_equal(stream.test, memory.test)
+  np.testing.assert_array_equal(stream.train_labels[:], memory.train_labels)
+  assert stream.schema == memory.schema
+  assert stream.remarks == memory.remarks
+  again = data.load(source, path, "real", label="kind", placement="stream", **options)  # from the cache
+  np.testing.assert_array_equal(again.train[:], memory.train)
+
+
+def test_missing_values_are_refused_with_their_counts_and_the_first_place(tmp_path):
+  message = r"3 values are missing .* in 2 columns: city \(2\), height \(1\); the first is in row 3 .* column 'height'"
+  with pytest.raises(errors.UserError, match=message):
+    data.load("csv", written(tmp_path, with_gaps()), "real")
+
+
+@pytest.mark.parametrize("missing", ["error", "mean", "mask"])
+def test_infinite_values_are_always_refused(tmp_path, missing):
+  frame = FRAME.assign(height=np.where(np.arange(COUNT) == 7, np.inf, FRAME["height"]))
+  with pytest.raises(
+    errors.UserError, match=r"1 values are infinite, in 1 column: height \(1\); the first is in row 7"
+  ):
+    data.load("csv", written(tmp_path, frame), "real", missing=missing)
+
+
+def test_missing_values_become_means_or_frequent_words_and_are_indicated(tmp_path):
+  frame = with_gaps()
+  written(tmp_path, frame, "train.csv")
+  written(tmp_path, FRAME[:5], "test.csv")
+  dataset = data.load("csv", str(tmp_path), "real", missing="mean")
+  frequent = [*dataset.schema.columns[2].words].index(frame["city"].value_counts().index[0])
+  assert dataset.train[3, 1] == np.float32(frame["height"].mean())
+  assert dataset.train[5, 2 + frequent] == 1
+  np.testing.assert_array_equal(dataset.train[:, -2:], frame[["height", "city"]].isna())
+  np.testing.assert_array_equal(dataset.test[:, -2:], 0)
+
+
+def test_a_mask_says_which_elements_are_known(tmp_path):
+  written(tmp_path, with_gaps(), "train.csv")
+  written(tmp_path, FRAME[:5], "test.csv")
+  dataset = data.load("csv", str(tmp_path), "real", missing="mask")
+  mask = dataset.columns["train"]["mask"]
+  assert mask.shape == dataset.train.shape
+  hidden = {(3, 1), *((row, element) for row in (5, 8) for element in range(2, 6))}
+  assert {tuple(place) for place in np.argwhere(~mask)} == hidden
+  assert dataset.columns["test"]["mask"].all()
+
+
+@pytest.mark.parametrize("placement", ["memory", "stream"])
+def test_missing_values_of_arrays_are_treated_alike(tmp_path, placement):
+  x = RANDOM.normal(size=(20, 3))
+  x[2, 1] = np.nan
+  np.savez(tmp_path / "x.npz", x_train=x, x_test=x[5:])
+  path = str(tmp_path / "x.npz")
+  with pytest.raises(errors.UserError, match=r"train: 1 values are missing .* row 2 .* column 'column_1'"):
+    data.load("npz", path, "real", placement=placement)
+  dataset = data.load("npz", path, "real", missing="mean", placement=placement)
+  assert dataset.train.shape == (20, 4)
+  np.testing.assert_allclose(
+    dataset.train[2:3][0], [*np.where(np.isnan(x[2]), np.nanmean(x[:, 1]), x[2]), 1], rtol=1e-6
+  )
+
+
+def test_a_standardised_table_equals_scikit_learns(tmp_path):
+  written(tmp_path, FRAME[10:], "train.csv")
+  written(tmp_path, FRAME[:10], "test.csv")
+  dataset = data.load("csv", str(tmp_path), "real", scale="standard")
+  scaler = StandardScaler().fit(FRAME[10:][["age", "height"]].astype(np.float32))
+  for x, rows in ((dataset.train, FRAME[10:]), (dataset.test, FRAME[:10])):
+    expected = scaler.transform(rows[["age", "height"]].astype(np.float32))
+    np.testing.assert_allclose(x[:, :2], expected, rtol=1e-5, atol=1e-5)
+  assert set(np.unique(dataset.train[:, 2:7])) == {0, 1}  # words and booleans are not scaled
+
+
+def test_quantile_scaling_equals_scikit_learns_and_is_invertible(tmp_path):
+  written(tmp_path, FRAME[10:], "train.csv")
+  written(tmp_path, FRAME[:10], "test.csv")
+  dataset, plain = (data.load("csv", str(tmp_path), "real", scale=scale) for scale in ("quantile", "none"))
+  transformer = QuantileTransformer(n_quantiles=50, output_distribution="normal").fit(plain.train[:, 1:2].astype(float))
+  np.testing.assert_allclose(dataset.train[:, 1:2], transformer.transform(plain.train[:, 1:2].astype(float)), atol=1e-3)
+  stored = json.loads(json.dumps(dataset.standardisation.as_json()))
+  again = standardisation.from_json(stored)
+  np.testing.assert_array_equal(again.apply(plain.test), dataset.test)
+  np.testing.assert_allclose(again.invert(dataset.train), plain.train, rtol=1e-3, atol=0.5)
+
+
+def test_a_schema_comes_back_from_json(tmp_path):
+  fitted = data.load("csv", written(tmp_path, with_gaps()), "real", missing="mean").schema
+  assert schema.from_json(json.loads(json.dumps(fitted.as_json()))) == fitted
+
+
+def test_rows_come_back_from_their_examples(tmp_path):
+  fitted = data.load("csv", written(tmp_path), "real").schema
+  shuffled = FRAME[FRAME.columns[::-1]]
+  examples = table_rows.encoded(shuffled, fitted)[0]
+  back = table_rows.to_frame(examples, fitted)
+  for name in ("age", "city", "member", "kind"):
+    np.testing.assert_array_equal(back[name], FRAME[name])
+  np.testing.assert_allclose(back["height"], FRAME["height"], rtol=1e-6)
+  np.testing.assert_array_equal(back["since"].astype(str), FRAME["since"])
+  np.testing.assert_array_equal(table_rows.encoded({name: FRAME[name].tolist() for name in FRAME}, fitted)[0], examples)
+
+
+def test_missing_and_unknown_columns_of_new_rows_are_named(tmp_path):
+  fitted = data.load("csv", written(tmp_path), "real", label="kind").schema
+  with pytest.raises(errors.UserError, match="has no column 'city'; the run needs age, height, city"):
+    table_rows.encoded(FRAME.drop(columns="city"), fitted)
+  with pytest.raises(errors.UserError, match="has the columns weight, which are no columns"):
+    table_rows.encoded(FRAME.assign(weight=1.0), fitted)
+  assert table_rows.encoded(FRAME, fitted)[0][:, 2:6].sum() == COUNT  # name and kind may be there
+  with pytest.raises(errors.UserError, match=r"'tall' in row 1 \(counted from 0\) of column 'height' is not a number"):
+    table_rows.encoded(FRAME[:2].assign(height=["170", "tall"]), fitted)
+  unknown = table_rows.encoded(FRAME[:1].assign(city="Lima"), fitted)[0]
+  assert unknown[0, 5] == 1
+
+
+@pytest.mark.parametrize(
+  ("change", "options", "message"),
+  [
+    ({}, {"label": "king"}, "config.data.label='king': .* did you mean|no such column"),
+    ({}, {"columns": ("age",)}, "config.data.columns=.* a tuple of texts NAME=KIND"),
+    ({}, {"columns": ("age=word",)}, "data.columns: age='word' is unknown"),
+    ({}, {"columns": ("agee=integer",)}, "columns of the file: age, height"),
+    ({"height": [*map(str, range(59)), "tall"]}, {}, "column 'height' holds numbers, but also texts such as 'tall'"),
+    ({"kind": ["a"] * 59 + [None]}, {"label": "kind"}, "label column 'kind' has 1 missing value .* row 59"),
+    ({"since": ["2024-01-01"] * 59 + ["soon"]}, {"columns": ("since=date",)}, "'soon' in row 59 .* is not a date"),
+  ],
+)
+def test_mistakes_are_named(tmp_path, change, options, message):
+  with pytest.raises(errors.UserError, match=message):
+    data.load("csv", written(tmp_path, FRAME.assign(**change)), "real", **options)
+
+
+def test_given_kinds_win_over_found_ones(tmp_path):
+  path = written(tmp_path, FRAME.assign(code=np.arange(COUNT) % 10))
+  dataset = data.load("csv", path, "real", columns=("code=categorical", "age=numeric", "city=ignore", "name=ignore"))
+  column = dataset.schema.columns[-1]
+  assert (column.name, column.words) == ("code", tuple("0123456789"))
+  assert "city" in dataset.schema.unused
+  assert table_rows.encoded(FRAME.assign(code=3), dataset.schema)[0][0, -8] == 1  # integers are words, too
+
+
+@pytest.mark.parametrize(
+  ("options", "key"), [({"columns": ("a=integer",)}, "columns"), ({"missing": "mean"}, "missing")]
+)
+def test_options_of_tables_are_refused_for_other_data(options, key):
+  with pytest.raises(errors.UserError, match=rf"config.data.{key}: is for tables"):
+    data.load("digits", "", "unit", **options)
+
+
+def test_a_file_without_names_is_refused(tmp_path):
+  (tmp_path / "x.csv").write_text("1,2\n3,4\n5,6\n7,8\n")
+  with pytest.raises(errors.UserError, match="the first row holds numbers, not the names"):
+    data.load("csv", str(tmp_path / "x.csv"), "real")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_separator_is_found(tmp_path, separator):
+  FRAME.to_csv(tmp_path / "x.csv", index=False, sep=separator)
+  assert len(data.load("csv", str(tmp_path / "x.csv"), "real").schema.columns) == 6
+
+
+def test_rare_words_are_other_words(tmp_path, monkeypatch):
+  monkeypatch.setattr(schema_fit, "MOST_WORDS", 2)
+  dataset = data.load("csv", written(tmp_path), "real")
+  (city,) = (column for column in dataset.schema.columns if column.name == "city")
+  assert len(city.words) == 2
+  assert any("beyond the 2 most frequent taken as (other)" in remark for remark in dataset.remarks)
+
+
+def test_errors_of_columns_are_in_their_units():
+  columns = (schema.Column("size", "numeric", spread=2.0), schema.Column("city", "categorical", words=("a", "b")))
+  fitted = schema.Schema(columns)
+  true, found = np.array([[1.0, 0], [5.0, 1], [9.0, 1]]), np.array([[4.0, 0], [1.0, 0], [0.0, 0]])
+  known = np.array([[True, True], [True, True], [False, False]])
+  assert fitted.column_errors(found, true, known) == {"size": np.sqrt((9 + 16) / 2), "city": 0.5}
+
+
+@pytest.mark.parametrize(
+  ("name", "shape", "test"), [("breast_cancer", 30, 113), ("wine", 13, 36), ("diabetes", 10, 88)]
+)
+def test_the_tables_of_scikit_learn_are_built_in(name, shape, test):
+  dataset = data.load(name, "", "real")
+  assert (dataset.shape, len(dataset.test)) == ((shape,), test)
