@@ -85,7 +85,11 @@ def test_every_module_that_declares_an_evaluator_is_registered():
 
 
 def test_every_need_is_used():
-  used = {need for each in EVALUATORS.values() for need in (*each.needs, *sum((s.needs for s in each.analyses), ()))}
+  used = {
+    need
+    for each in EVALUATORS.values()
+    for need in (*each.needs, *each.skipped_without, *sum((s.needs for s in each.analyses), ()))
+  }
   assert used == set(base.NEEDS)
 
 
@@ -140,24 +144,42 @@ def model_of(bottleneck):
   return models.build(shape=(4, 4, 1), **config.model)
 
 
-def dataset_of(value_range="unit", labels=(0, 1, 1), train_labels=(0, 0), factors=None, one_class=None):
+def dataset_of(value_range="unit", labels=(0, 1, 1), train_labels=(0, 0), factors=None, one_class=None, column=""):
   """Returns a data set of two training and three test examples."""
   train, test = (np.full((count, 4, 4, 1), 0.5, np.float32) for count in (2, 3))
   labels, train_labels = (None if each is None else np.array(each) for each in (labels, train_labels))
+  values = np.ones((2, 4, 4, 1), bool), np.ones((3, 4, 4, 1), bool)
+  halves = zip(("train", "test"), (values if column == "mask" else (train, test)), strict=True)
+  columns = {half: {column: rows} for half, rows in halves} if column else {}
   known = {} if factors is None else {"train_factors": np.zeros((2, 1), int), "test_factors": np.zeros((3, 1), int)}
-  return data.Dataset("made", value_range, train, test, train_labels, labels, one_class, **known)
+  return data.Dataset("made", value_range, train, test, train_labels, labels, one_class, columns=columns, **known)
 
 
 CASES = {  # need -> options of `dataset_of`, or a bottleneck: first those that meet it, then those that do not
   "anomalies": ({"one_class": 0}, {"one_class": 0, "labels": (0, 0, 0)}),
+  "complete": ({}, {"column": "mask"}),
   "discrete_code": ("fsq5", "identity"),
   "factors": ({"factors": 1}, {}),
   "labels": ({}, {"labels": (0.0, 1.0, 1.0)}),
+  "no_targets": ({}, {"column": "target"}),
   "normal_examples": ({"one_class": 0}, {"one_class": 0, "labels": (1, 1, 1)}),
   "one_class": ({"one_class": 0}, {}),
   "posterior": ("gaussian", "identity"),
   "unit_range": ({}, {"value_range": "real"}),
 }
+
+
+@pytest.mark.parametrize("column", ["mask", "target"])
+def test_a_skipped_evaluator_leaves_only_a_remark(column):
+  model, dataset = model_of("identity"), dataset_of(column=column)
+  names = ("denoising", "robustness", "generation", "logistic_pca")
+  _, *skipped = evaluators.build(names, model, dataset)
+  for name, evaluator in zip(names, skipped, strict=True):
+    assert not any((evaluator.per_example, evaluator.metrics, evaluator.baselines))
+    ((key, remark),) = evaluator.analyze(EvalContext(types.SimpleNamespace(model=model), dataset))
+    assert key == "remark"
+    assert remark.startswith(f"skipped: '{name}' needs ")
+  assert evaluators.build(names, model, dataset_of())[1:] == tuple(EVALUATORS[name] for name in names)
 
 
 def model_and_dataset(case):
@@ -205,6 +227,8 @@ def test_evaluators_have_distinct_metric_and_baseline_names():
     values = {name: np.full((1, *shape.shape), 0.5) for name, shape in shapes.items()}
     metrics |= dict(evaluators.metrics(chosen, 0.0, values, np.ones((1, 3)), dataset))
     baselines = dict(evaluators.baselines(chosen, dataset, model.code))
+  paired = dataset_of(one_class=0, column="target")
+  baselines |= dict(evaluators.baselines((reconstruction.EVALUATOR,), paired, model.code))
   assert not metrics.keys() & baselines.keys()
   assert {f"test/{name}" for name in reconstruction._BASELINES} <= baselines.keys()
   assert all(any(name.startswith(prefix) for name in baselines) for prefix in tables._BASELINES)
