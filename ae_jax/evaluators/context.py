@@ -117,7 +117,7 @@ class EvalContext:
     return columns if self.mask is None else columns | {"mask": self.mask.astype(np.float32)}
 
   def squares(
-    self, reconstructions: Float[np.ndarray, "examples ..."], numbers: Sequence[int] | np.ndarray | slice = slice(None)
+    self, reconstructions: Float[np.ndarray, "..."], numbers: Sequence[int] | np.ndarray | slice = slice(None)
   ) -> Float[np.ndarray, "examples ..."]:
     """Returns the squared error of each element of reconstructions, float64; 0 for elements that were not observed.
 
