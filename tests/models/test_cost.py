@@ -179,7 +179,7 @@ def test_traffic_of_a_scan_is_the_sum_over_its_iterations(length):
   through = lambda w, x: lax.scan(lambda h, _: (jnp.tanh(h @ w), None), x, length=length)[0]
   model = types.SimpleNamespace(
     shape=(width,),
-    columns=(),
+    abstract_columns=lambda rows: {},
     abstract_variables=lambda: models.Variables(array(width, width)),
     reconstruct=lambda variables, x, given: through(variables.params, x),
   )
@@ -263,7 +263,8 @@ def test_state_is_copies_of_the_parameters_and_one_or_two_counters(name, copies)
 def stages_of(name):
   """Returns the model of a config for examples of the default shape, and the objective of each stage."""
   config = config_of(name)
-  model = models.build(shape=(140, 1) if name == "sequence" else (28, 28, 1), **config.model)
+  shape = {"sequence": (140, 1), "table": (30,)}.get(name, (28, 28, 1))
+  model = models.build(shape=shape, **config.model)
   objective_options = [*(stage["objective"] for stage in config.stages), config.objective]
   return model, [
     objectives.build(model=model, value_range=config.data.range, **options) for options in objective_options
