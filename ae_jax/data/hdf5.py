@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ae_jax import errors
-from ae_jax.data import archives, array_names, lazy_arrays, remarks
+from ae_jax.data import array_names, array_roles, lazy_arrays, remarks, splits
 
 _CHUNK_CACHE = 2**26  # bytes of decompressed chunks that HDF5 keeps for each array
 
@@ -29,13 +29,13 @@ def hdf5(
   Arrays in groups have names such as group/x. Nothing is read until rows are needed, so that a file of any size can be
   streamed. Links to other files are not followed.
   """
-  where = archives.where_of(name, path, ".h5 file")
+  where = splits.where_of(name, path, ".h5 file")
   read = _arrays(path, where)
   names = array_names.choose(read, x, y, where, group=group, read_validation=read_validation)
   stored = {role: read[array]() for role, array in names.items() if array in read}
   listed = ", ".join(names.values())
   notes = remarks.not_read(where, read.keys() - set(names.values()), f"the arrays that are read are {listed}")
-  return archives.train_and_test(stored, names, layout, where, notes)
+  return array_roles.train_and_test(stored, names, layout, where, notes)
 
 
 def largest(path: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from ae_jax import errors
-from ae_jax.data import archives, array_names, labels, lazy_arrays, remarks, sources, splits
+from ae_jax.data import array_names, labels, lazy_arrays, numpy_files, remarks, sources, splits
 
 _LABELS = "_labels"  # end of the name of a file of labels, before its suffix
 _READ = "the .npy files that are read are series, and their labels in NAME_labels.npy"
@@ -86,7 +86,7 @@ def _files(folder: pathlib.Path, where: str) -> tuple[Files, Files, list[str]]:
   with errors.convert_errors(f"{where}: cannot be read"):
     names = sorted(remarks.visible(folder))
   arrays = {
-    name.removesuffix(".npy"): archives.file_array(folder / name, where) for name in names if name.endswith(".npy")
+    name.removesuffix(".npy"): numpy_files.file_array(folder / name, where) for name in names if name.endswith(".npy")
   }
   classes = {name.removesuffix(_LABELS): array for name, array in arrays.items() if name.endswith(_LABELS)}
   series = {name: array for name, array in arrays.items() if not name.endswith(_LABELS)}

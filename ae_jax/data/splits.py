@@ -108,3 +108,12 @@ def check_path(name: str, path: str, expected: str) -> None:
     raise errors.UserError(f"{where}: cannot be read: {errors.one_line(error)[:100]}") from None
   if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading from it could block forever
     raise errors.UserError(f"{where}: is a pipe or a device; expected a {expected}")
+
+
+def where_of(name: str, path: str, expected: str) -> str:
+  """Returns the prefix of error messages; raises UserError if the file does not exist."""
+  check_path(name, path, expected)
+  where = f"config.data.path={path!r}"
+  if not os.path.exists(path):
+    raise errors.UserError(f"{where}: file not found; check the path")
+  return where

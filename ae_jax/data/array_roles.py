@@ -1,0 +1,104 @@
+"""Arrays of a data set by role, such as x_train and mask_test, for sources whose files contain named arrays."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from ae_jax import errors
+from ae_jax.data import array_names, labels, lazy_arrays, splits
+
+LAYOUTS = {"nhwc": "[N, H, W, C]", "nchw": "[N, C, H, W]"}  # config.data.layout -> axes of images
+_MOST_CHANNELS = 4  # a second axis of at most this size, before two larger ones, looks like channels
+
+
+def train_and_test(
+  stored: Mapping[str, lazy_arrays.LazyArray],
+  names: Mapping[str, str],
+  layout: str,
+  where: str,
+  notes: Sequence[str] = (),
+) -> dict[str, Any]:
+  """Returns the arrays of a source; the keys of `stored` and `names` are roles: x_train, y_train, mask_train, ..."""
+  arrays, notes = {}, [*notes]
+  for half in splits.HALVES:
+    if f"x_{half}" in stored:
+      arrays[half] = _channels_last(stored[f"x_{half}"], layout, names[f"x_{half}"], where)
+  arrays |= _loss_columns(stored, names, layout, where)
+  shape = arrays["train"].shape
+  if "test" not in arrays:
+    if not shape or shape[0] < 3:
+      raise errors.UserError(
+        f"{where}: `{names['x_train']}` has shape {shape}; provide at least 3 examples, or add test examples"
+      )
+    if "validation" in arrays:
+      notes.append(splits.no_test_set(where, f"`{names['x_validation']}`"))
+  if "group_train" in stored:
+    arrays["train_group"] = _groups(stored["group_train"], shape, names, where)
+  given = {half: names[f"y_{half}"] for half in splits.HALVES if f"y_{half}" in stored}
+  for half, name in given.items():
+    shape, images = stored[f"y_{half}"].shape, stored.get(f"x_{half}")
+    if images is None or shape[:1] != images.shape[:1]:
+      raise errors.UserError(
+        f"{where}: `{name}` has shape {shape}; expected one label per example of `{names[f'x_{half}']}`"
+      )
+    labels.check(shape, stored[f"y_{half}"].dtype, name, where)
+  loaded = {name: stored[f"y_{half}"].load() for half, name in given.items()}
+  integers, class_names, label_notes = labels.as_integers(loaded, where)
+  arrays |= {f"{half}_labels": integers[name] for half, name in given.items()}
+  return arrays | {"class_names": class_names, "remarks": [*notes, *label_notes]}
+
+
+def _loss_columns(
+  stored: Mapping[str, lazy_arrays.LazyArray], names: Mapping[str, str], layout: str, where: str
+) -> dict[str, lazy_arrays.MaybeLazy]:
+  """Returns {"train_mask": array, ...} for `array_names.OF_LOSS`; raises UserError if a number of rows is wrong."""
+  columns = {}
+  for role in array_names.OF_LOSS:
+    if role not in stored:
+      continue
+    name, _, half = role.partition("_")
+    array, examples = stored[role], stored.get(f"x_{half}")
+    if examples is None or array.shape[:1] != examples.shape[:1]:
+      raise errors.UserError(
+        f"{where}: `{names[role]}` has shape {array.shape}; expected one row per example of "
+        f"`{names.get(f'x_{half}', f'x_{half}')}`"
+      )
+    moves = name == "target" or (name == "mask" and len(array.shape) == len(examples.shape))
+    columns[f"{half}_{name}"] = _channels_last(array, layout, names[role], where) if moves else array
+  return columns
+
+
+def _groups(
+  groups: lazy_arrays.LazyArray, shape: tuple[int, ...], names: Mapping[str, str], where: str
+) -> Shaped[np.ndarray, " examples"]:
+  """Returns the group of each training example; `shape` is the shape of the array of training examples."""
+  if groups.shape not in (shape[:1], (*shape[:1], 1)):
+    raise errors.UserError(
+      f"config.data.group={names['group_train']!r}: this array of {where} has shape {groups.shape}; expected one group "
+      f"per example of `{names['x_train']}`"
+    )
+  return groups.load().reshape(-1)
+
+
+def _moved(values: np.ndarray) -> np.ndarray:
+  return np.ascontiguousarray(np.moveaxis(values, 1, -1))
+
+
+def _channels_last(images: lazy_arrays.LazyArray, layout: str, name: str, where: str) -> lazy_arrays.MaybeLazy:
+  """Returns images [N, C, H, W] as [N, H, W, C]; other arrays are unchanged."""
+  shape = images.shape
+  errors.choose(LAYOUTS, layout, "data.layout")
+  if layout == "nchw":
+    if len(shape) != 4:
+      raise errors.UserError(
+        f"{where}: `{name}` has shape {shape}, but config.data.layout='nchw' needs [N, C, H, W]; remove this key"
+      )
+    return lazy_arrays.map_rows(images, (*shape[2:], shape[1]), images.dtype, _moved)
+  if len(shape) == 4 and shape[1] <= _MOST_CHANNELS < min(shape[2:]):
+    raise errors.UserError(
+      f"{where}: `{name}` has shape {shape}, which looks like [N, C, H, W], but [N, H, W, C] is expected; set "
+      f"config.data.layout=nchw, or save numpy.moveaxis({name}, 1, -1)"
+    )
+  return images
