@@ -11,15 +11,12 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from ae_jax import errors
-from ae_jax.models import activations, bottlenecks, layouts, upsampling
+from ae_jax.models import activations, bottlenecks, layouts, stage_sizes, upsampling
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Latents, Logits
 from ae_jax.models.upsampling import Maps, OutputMaps
 from ae_jax.ops import convolutions, resizing
 from ae_jax.types import AnyArray, Columns, Keys
-
-# Rule of `automatic_channels`; for images of 28x28 and 32x32 it gives the stages (16, 32) of the shipped configs.
-_SMALL_ENOUGH, _FEWEST_STAGES, _FIRST_CHANNELS, _MOST_CHANNELS = 8, 2, 16, 128
 
 
 class Conv(nn.Module):
@@ -119,7 +116,7 @@ class TiedConv(AutoencoderModule):
 
   def setup(self) -> None:
     init, zeros = upsampling.KERNEL_INIT, nn.initializers.zeros
-    self.convolved, pooled = stage_sizes(self.shape, self.kernel, len(self.channels))
+    self.convolved, pooled = stage_sizes.unpadded(self.shape, self.kernel, len(self.channels))
     self.smallest = (self.channels[-1], *pooled[-1])
     stages = list(enumerate(zip((self.shape[-1], *self.channels), self.channels, strict=False)))
     self.kernels = [self.param(f"kernel_{i}", init, (*self.kernel, *pair)) for i, pair in stages]
@@ -200,12 +197,13 @@ def build(
   _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dropout)
   decoder_kernels, decoder_strides = (_per_stage(sizes, len(channels)) for sizes in (decoder_kernels, decoder_strides))
   kernel = layouts.square(kernel, shape)
-  convolved, pooled = stage_sizes(shape, kernel, len(channels))
+  convolved, pooled = stage_sizes.unpadded(shape, kernel, len(channels))
   encoder_function = activations.choose(activation, "activation")
   decoder_function = activations.choose(decoder_activation, "decoder_activation")
   layer = errors.choose({**upsampling.LAYERS, "tied": None}, decoder, "model.decoder")
   if decoder == "tied":
-    return _build_tied(shape, latent, channels, kernel, encoder_function, decoder_function, bottleneck, dropout)
+    functions = {"activation": encoder_function, "decoder_activation": decoder_function}
+    return _build_tied(bottleneck, latent, shape=shape, channels=channels, kernel=kernel, dropout=dropout, **functions)
   sizes = (pooled[-1], *convolved[:0:-1], layouts.image_shape(shape)[:2])
   kernels = tuple(layouts.square(k, shape) for k in decoder_kernels)
   if decoder == "transposed":
@@ -235,13 +233,14 @@ def _per_stage(sizes: tuple[int, ...], stages: int) -> tuple[int, ...]:
   return sizes[:1] * (stages - len(sizes)) + sizes
 
 
-def _build_tied(shape, latent, channels, kernel, activation, decoder_activation, bottleneck, dropout):
+def _build_tied(bottleneck, latent, **fields):
+  """Builds a `TiedConv`; `fields` are its other fields."""
   errors.check_positive("model.latent", latent)
   wanted = f"one of {', '.join(bottlenecks.DETERMINISTIC)} if config.model.decoder='tied'"
   errors.check(bottleneck != "gaussian", "model.bottleneck", bottleneck, wanted)
   code_activation = errors.choose(bottlenecks.DETERMINISTIC, bottleneck, "model.bottleneck")
   spec = bottlenecks.spec(bottleneck, latent)
-  return TiedConv(shape, latent, channels, kernel, activation, decoder_activation, code_activation, spec, dropout)
+  return TiedConv(latent=latent, code_activation=code_activation, spec=spec, **fields)
 
 
 def automatic_options(shape: tuple[int, ...], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,59 +254,9 @@ def automatic_options(shape: tuple[int, ...], options: Mapping[str, Any]) -> dic
   """
   kernel = options["kernel"]
   errors.check_positive("model.kernel", kernel)
-  channels = automatic_channels(shape[:-1], lambda side: (side - kernel + 1) // 2 or int(side == kernel))
+  channels = stage_sizes.automatic_channels(shape[:-1], lambda side: (side - kernel + 1) // 2 or int(side == kernel))
   decoder = {key: options[key][-len(channels) :] for key in ("decoder_kernels", "decoder_strides")}
   return {"channels": channels, **decoder}
-
-
-def automatic_channels(size: tuple[int, ...], after_stage: Callable[[int], int]) -> tuple[int, ...]:
-  """Returns the channels of stages that fit the size of the images: 16, 32, 64, 128, 128, ...
-
-  Stages are added until the smaller side is at most 8 pixels, so that the dense layer stays small. There are at least
-  two stages, as for 28x28 images, or one if the images are too small for two.
-
-  Args:
-    size: (height, width) of an image, or (steps,) of a series.
-    after_stage: Maps the side of an image to its side after a stage, or to 0 if it is too small for the stage.
-  """
-  side, stages = min(size), 0
-  while after_stage(side) > 0 and (side > _SMALL_ENOUGH or stages < _FEWEST_STAGES):
-    side, stages = after_stage(side), stages + 1
-  return tuple(min(_FIRST_CHANNELS * 2**stage, _MOST_CHANNELS) for stage in range(max(1, stages)))
-
-
-def stage_sizes(
-  shape: tuple[int, ...], kernel: tuple[int, int], stages: int
-) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-  """Returns the sizes of the images [H, W, C], or of the series [T, C] as images of width 1, in the encoder.
-
-  A side of 1 is not pooled.
-
-
-  Returns:
-    The sizes (height, width) after the convolution of each stage, and the sizes after the pooling of each stage.
-
-  Raises:
-    UserError: The examples are too small for the stages.
-  """
-  convolved, pooled = [], [layouts.image_shape(shape)[:2]]
-  for stage in range(stages):
-    convolved.append(tuple(side - k + 1 for side, k in zip(pooled[-1], kernel, strict=True)))
-    if min(convolved[-1]) < 1:
-      shrinks = f"shrinks to {layouts.size_text(pooled[-1], shape)} after {count_stages(stage)} and " if stage else ""
-      advice = f"use at most {count_stages(stage)} or " if stage else "use "
-      width = f"{kernel[0]}x{kernel[1]} convolution" if len(shape) == 3 else f"convolution of {kernel[0]} steps"
-      raise errors.UserError(
-        f"config.model.channels has {count_stages(stages)}, but {layouts.example_text(shape)} {shrinks}is too small "
-        f"for a {width}; {advice}a smaller config.model.kernel"
-      )
-    pooled.append(tuple(max(1, side // 2) for side in convolved[-1]))
-  return convolved, pooled[1:]
-
-
-def count_stages(count: int) -> str:
-  """Returns `count` with the noun, e.g. "1 stage" or "2 stages"."""
-  return "1 stage" if count == 1 else f"{count} stages"
 
 
 def _enlarged_kernels(

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ae_jax import errors
-from ae_jax.models import activations, bottlenecks, layouts
-from ae_jax.models.convolutional import Conv, automatic_channels, count_stages, flat, pool
+from ae_jax.models import activations, bottlenecks, layouts, stage_sizes
+from ae_jax.models.convolutional import Conv, flat, pool
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Latents, Logits
 from ae_jax.ops import convolutions, resizing
@@ -51,7 +51,7 @@ class UNet(AutoencoderModule):
     return self.join is not SKIPS["none"]
 
   def setup(self) -> None:
-    self.sizes = stage_sizes(self.shape, len(self.channels))
+    self.sizes = stage_sizes.halved(self.shape, len(self.channels))
     self.smallest = (self.channels[-1], *self.sizes[-1])
     self.down = [self._conv(features) for features in self.channels]
     self.code = nn.Dense(self.latent)
@@ -130,7 +130,7 @@ def build(
   errors.check_kernel_size("model.kernel", kernel, shape[:-1])
   errors.check_all_positive("model.channels", channels)
   check_rate(dropout)
-  stage_sizes(shape, len(channels))
+  stage_sizes.halved(shape, len(channels))
   join = errors.choose(SKIPS, skips, "model.skips")
   function, kernel = activations.choose(activation, "activation"), layouts.square(kernel, shape)
   return UNet(shape, latent, channels, kernel, function, join, dropout)
@@ -139,26 +139,4 @@ def build(
 def automatic_options(shape: tuple[int, ...], options: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the options that `channels=()` stands for: stages that fit the size of the images."""
   del options
-  return {"channels": automatic_channels(shape[:-1], lambda side: side // 2)}
-
-
-def stage_sizes(shape: tuple[int, ...], stages: int) -> tuple[tuple[int, ...], ...]:
-  """Returns the (height, width) of an image [H, W, C] and of the output of each encoder stage.
-
-  A stage halves both sides and rounds down. A series [T, C] is an image of width 1, which is not halved.
-
-  Raises:
-    UserError: The example is too small for the stages.
-  """
-  sizes, sides = [layouts.image_shape(shape)[:2]], len(shape) - 1
-  for stage in range(stages):
-    if min(sizes[-1][:sides]) < 2:
-      shrinks = f"shrinks to {layouts.size_text(sizes[-1], shape)} after {count_stages(stage)} and " if stage else ""
-      other = "images with a side of 1" if sides == 2 else "series of one step"
-      advice = f"use at most {count_stages(stage)}" if stage else f"use config.model.name='dense' for {other}"
-      raise errors.UserError(
-        f"config.model.channels has {count_stages(stages)}, but {layouts.example_text(shape)} {shrinks}cannot be "
-        f"halved; {advice}"
-      )
-    sizes.append(tuple(max(1, side // 2) for side in sizes[-1]))
-  return tuple(sizes)
+  return {"channels": stage_sizes.automatic_channels(shape[:-1], lambda side: side // 2)}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from ae_jax import errors
-from ae_jax.models import activations, layouts, unet
+from ae_jax.models import activations, layouts, stage_sizes
 from ae_jax.models.convolutional import Conv, conv_pool, down
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Logits
@@ -205,7 +205,7 @@ def build(
   for key, value in {"decay": decay, "revive_below": revive_below}.items():
     errors.check(errors.is_number(value) and 0 <= value < 1, f"model.{key}", value, "a number in [0, 1)")
   check_rate(dropout)
-  sizes = unet.stage_sizes(shape, len(channels))
+  sizes = stage_sizes.halved(shape, len(channels))
   function = activations.choose(activation, "activation")
   kernel = layouts.square(kernel, shape)
   encoder = GridEncoder(latent, channels, kernel, function, dropout)
