@@ -102,7 +102,7 @@ def build(names: Iterable[str], model: Any, dataset: data.Dataset) -> tuple[Eval
 def statistics(
   evaluators: Sequence[Evaluator], value_range: str, span: ranges.Span | None
 ) -> Callable[..., dict[str, AnyArray]]:
-  """Returns the function with which `steps.evaluate` computes the per-example values of one batch.
+  """Returns the function with which `training.evaluation.evaluate` computes the per-example values of one batch.
 
   Args:
     evaluators: Evaluators of the run.
@@ -137,7 +137,7 @@ def metrics(
   Args:
     evaluators: Evaluators of the run.
     loss: Mean test loss.
-    values: Per-example values {name: [batches, B, ...]} from `steps.evaluate`.
+    values: Per-example values {name: [batches, B, ...]} from `training.evaluation.evaluate`.
     weights: Example weights [batches, B], which are 0 for padding.
     dataset: Data set whose test examples were evaluated.
   """

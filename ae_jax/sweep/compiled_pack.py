@@ -22,8 +22,9 @@ from ae_jax.models import cost, masking
 from ae_jax.sweep import grid, member_steps
 from ae_jax.sweep.member_steps import without_step
 from ae_jax.system import distributed
-from ae_jax.training import compiled_stage, evaluated, programs
-from ae_jax.training.compiled_stage import CompiledStage, DeviceData
+from ae_jax.training import device_arrays, evaluation, programs
+from ae_jax.training.compiled_stage import CompiledStage
+from ae_jax.training.device_arrays import DeviceData
 from ae_jax.training.setup import Experiment, Stage
 from ae_jax.training.state import TrainState, init_state
 from ae_jax.types import AnyArray
@@ -61,20 +62,20 @@ def widest(members: Members) -> grid.Member:
 def place_data(members: Members, mesh: Mesh) -> DeviceData:
   """Puts the data, noise keys and latent masks on the devices; `members` is a result of `pad_to_devices`."""
   experiment, by_member = widest(members).experiment, distributed.sharded(mesh, axis=0)
-  noise_keys = [compiled_stage.keys(member.experiment.config.seed)[1] for member in members]
+  noise_keys = [device_arrays.keys(member.experiment.config.seed)[1] for member in members]
   noise_keys = jax.random.wrap_key_data(np.stack([jax.random.key_data(key) for key in noise_keys]))
   model_args = distributed.put((noise_keys, member_steps.latent_masks(members, widest(members))), by_member)
-  return compiled_stage.place_data(experiment, 1, distributed.replicated(mesh), model_args, by_member)
+  return device_arrays.place_data(experiment, 1, distributed.replicated(mesh), model_args, by_member)
 
 
 def feed(members: Members, first: int, last: int) -> Iterator[tuple[np.ndarray, ...]]:
   """Yields the rows and weights of the chunks `first` to `last` - 1, each [members, steps, padded batch size].
 
   A chunk consists of the steps that one compiled call runs. Members with the same seed share the data order. See
-  `compiled_stage.feed`.
+  `device_arrays.feed`.
   """
   by_seed = {member.experiment.batch_schedule.seed: member.experiment for member in members}
-  feeds = [compiled_stage.feed(experiment, slice(None), first, last) for experiment in by_seed.values()]
+  feeds = [device_arrays.feed(experiment, slice(None), first, last) for experiment in by_seed.values()]
   for chunks in zip(*feeds, strict=True):
     chunk_of_seed = dict(zip(by_seed, chunks, strict=True))
     member_chunks = [chunk_of_seed[member.experiment.batch_schedule.seed] for member in members]
@@ -85,7 +86,7 @@ def start(members: Members, device_data: DeviceData) -> TrainState:
   """Returns the initial state. Each member is initialised at its own latent size and then padded with zeros."""
   experiment = widest(members).experiment
   init, ema = jax.jit(_init, static_argnames=("model", "ema")), experiment.config.ema_decay > 0
-  keys = [compiled_stage.keys(member.experiment.config.seed)[0] for member in members]
+  keys = [device_arrays.keys(member.experiment.config.seed)[0] for member in members]
   states = [init(key, member.experiment.model, ema) for key, member in zip(keys, members, strict=True)]
   state = _pad_and_stack(states, _abstract_initial_state(experiment.model, ema), members, device_data)
   return restart(experiment.stages[0], device_data)(state)
@@ -117,10 +118,8 @@ def build(members: Members, device_data: DeviceData, number: int, state: TrainSt
   model_args = (*device_data.model_args, distributed.put(numbers, device_data.batch_sharding))
   train_chunk = _compile_train_chunk(experiment, stage, device_data, model_args, state, count=len(members), way=way)
   compile_one = functools.partial(_compile_evaluate, experiment, stage, device_data, way)
-  evaluations = evaluated.compile_all(device_data.evaluated, model_args, state, compile_one)
-  train, evaluate = compiled_stage.bind_data(
-    device_data, model_args, batches.padded_batch_size, train_chunk, evaluations
-  )
+  evaluations = evaluation.compile_all(device_data.evaluated, model_args, state, compile_one)
+  train, evaluate = device_arrays.bind(device_data, model_args, batches.padded_batch_size, train_chunk, evaluations)
   return CompiledStage(
     restart=restart(stage, device_data),
     train_chunk=train,
@@ -147,7 +146,7 @@ def _compile_train_chunk(
   ]
   return programs.compile_program(
     member_steps.train_chunk,
-    compiled_stage.chunk_arguments(device_data, model_args, state, *rows_and_weights),
+    device_arrays.chunk_arguments(device_data, model_args, state, *rows_and_weights),
     (_shardings(device_data), device_data.batch_sharding, device_data.batch_sharding),
     donate=(0,),
     over=WAYS[way],

@@ -10,7 +10,7 @@ import numpy as np
 from ae_jax import models, objectives
 from ae_jax.models import masking
 from ae_jax.sweep import grid
-from ae_jax.training import optimizers, steps
+from ae_jax.training import evaluation, optimizers, steps
 from ae_jax.training.state import TrainState
 from ae_jax.types import Columns
 
@@ -91,11 +91,11 @@ def evaluate(  # noqa: PLR0917
   objective: objectives.Objective,
   **static: Any,
 ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-  """Applies `steps.evaluate` to each member; see `train_chunk` for the arguments."""
+  """Applies `evaluation.evaluate` to each member; see `train_chunk` for the arguments."""
 
   def evaluate_member(variables, key, masks, numbers):
     arguments = _member_arguments(model, objective, masks, numbers)
-    return steps.evaluate(variables, step, examples, indices, weights, key, **arguments, **static)
+    return evaluation.evaluate(variables, step, examples, indices, weights, key, **arguments, **static)
 
   return over(evaluate_member)(variables, keys, masks, numbers)
 

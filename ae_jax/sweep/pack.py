@@ -18,7 +18,8 @@ from ae_jax import errors
 from ae_jax.data import placements
 from ae_jax.models import cost
 from ae_jax.sweep import compiled_pack, grid
-from ae_jax.training.compiled_stage import CompiledStage, DeviceData
+from ae_jax.training.compiled_stage import CompiledStage
+from ae_jax.training.device_arrays import DeviceData
 from ae_jax.training.state import TrainState
 
 _MIN_REMAINING = 30  # try the other way only if the remaining training takes at least 30 times as long as the trial

@@ -1,4 +1,4 @@
-"""The functions that are compiled: a training step, a chunk of training steps, and the evaluation."""
+"""The functions that are compiled for the training: a training step and a chunk of training steps."""
 
 import dataclasses
 import functools
@@ -253,55 +253,3 @@ def train_chunk(
   if on_nan is None:
     finite = finite.at[-1].set(finite[-1] & jnp.isfinite(data_parallel.norm(state.params)))
   return state, terms, finite
-
-
-def evaluate(
-  variables: models.Variables,
-  step: Step,
-  examples: Columns,
-  indices: Int[AnyArray, "batches batch"],
-  weights: Float[AnyArray, "batches batch"],
-  key: Key[Array, ""],
-  *,
-  model: models.Model,
-  objective: objectives.Objective,
-  statistics: Callable[..., Columns],
-  value_range: str,
-  data_parallel: DataParallel = SINGLE_DEVICE,
-) -> tuple[Scalar, dict[str, Array]]:
-  """Returns the loss [] of the objective on a test set, and per-example statistics {name: [batches, B, ...]}.
-
-  The loss is computed from means over the whole set, and the random key of an example depends only on its index.
-  Therefore the results do not depend on how the set is split into batches. If the test set has weights of examples, the
-  means are weighted.
-
-  Args:
-    variables: The variables to evaluate; if the parameters are sharded, each device passes its shard.
-    step: The training step at which the schedules of the objective are evaluated.
-    examples: Columns of the test set.
-    indices: Indices of the examples of each batch.
-    weights: 1 for an example, 0 for padding.
-    key: The noise key of the run.
-    model: The model.
-    objective: The objective.
-    statistics: Maps (model, variables, batch, keys) to {name: [B, ...]}.
-    value_range: Range of the data.
-    data_parallel: The devices that share each batch.
-  """
-  objective = objective.at(step)
-  if data_parallel.size > 1:
-    variables = variables._replace(params=data_parallel.all_gather_params(variables.params))
-
-  def body(_, rows):
-    batch = read_batch(*rows, examples=examples, model=model, value_range=value_range)
-    keys = randomness.example_keys(key, rows[0])
-    values, penalties, _ = objective.statistics(model, variables, batch, keys)
-    sums = objectives.batch_sum((values, penalties), batch["weight"])
-    return None, (sums, data_parallel.all_gather(statistics(model, variables, batch, keys)))
-
-  sums, values = lax.scan(body, None, (indices, weights))[1]
-  if "weight" in examples:
-    weights = weights * examples["weight"][indices]
-  sums, count = data_parallel.total((jax.tree.map(lambda leaf: leaf.sum(0), sums), weights.sum()))
-  loss, _ = objective.loss(model, *jax.tree.map(lambda leaf: leaf / count, sums))
-  return loss, values

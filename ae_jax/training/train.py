@@ -16,7 +16,7 @@ from ae_jax.models import memory
 from ae_jax.report import evaluation, messages, verdict
 from ae_jax.runs import checkpoints, logs, metric_names, progress, run_folder
 from ae_jax.system import cache, distributed, paths, signals
-from ae_jax.training import compiled_stage, loop, preemption, setup, stopping
+from ae_jax.training import compiled_stage, device_arrays, loop, preemption, setup, stopping
 from ae_jax.training.state import TrainState
 
 
@@ -72,7 +72,7 @@ def _training(
   """
   config, batch_schedule, last_epoch = experiment.config, experiment.batch_schedule, experiment.stages[-1].epochs.stop
   is_first = jax.process_index() == 0
-  device_data, start = compiled_stage.place_and_init(experiment, mesh)
+  device_data, start = device_arrays.place_and_init(experiment, mesh)
   checkpoint_folder = stack.enter_context(checkpoints.open_folder(workdir / "checkpoints", True, _print_line))
   state, notes = checkpoints.restore(checkpoint_folder, start, _print_line) or (start, {})
   if step := int(state.step):
@@ -85,7 +85,7 @@ def _training(
     experiment,
     [_recorder(experiment, device_data, log, windows)],
     build=functools.partial(compiled_stage.build, experiment, device_data, workdir, profile),
-    feed=functools.partial(compiled_stage.feed, experiment, columns),
+    feed=functools.partial(device_arrays.feed, experiment, columns),
     checkpoint=functools.partial(_checkpoint, windows),
     checkpoint_folder=checkpoint_folder,
     received=received,
@@ -100,7 +100,7 @@ def _training(
 
 def _recorder(
   experiment: setup.Experiment,
-  device_data: compiled_stage.DeviceData,
+  device_data: device_arrays.DeviceData,
   log: logs.Log | logs.NullLog,
   windows: logs.WindowAverages,
 ) -> loop.Recorder:

@@ -15,7 +15,7 @@ from ae_jax import errors, models, objectives
 from ae_jax.data import batch_schedule
 from ae_jax.objectives import schedules
 from ae_jax.runs import logs
-from ae_jax.training import setup, steps, train
+from ae_jax.training import evaluation, setup, train
 
 pytestmark = pytest.mark.runs_optax
 WARM_UP = {"key": "objective.beta", "name": "linear", "start": 0.0, "steps": 20}
@@ -91,7 +91,7 @@ def test_test_loss_uses_the_value_of_the_step():
   static = {"model": model, "statistics": lambda *_: {}, "value_range": "unit"}
   arguments = {"x": images}, *batch_schedule.evaluation_batches(5, 5, 1), jax.random.key(0)
   variables = model.init(jax.random.key(1))
-  evaluate = lambda objective, step: steps.evaluate(
+  evaluate = lambda objective, step: evaluation.evaluate(
     variables, jnp.int32(step), *arguments, objective=objective, **static
   )
   start, half, end, later = (float(evaluate(warm, step)[0]) for step in (0, 10, 20, 90))

@@ -11,7 +11,7 @@ from conftest import FAMILIES, config_of
 from ae_jax.models import masking
 from ae_jax.sweep import compiled_pack, grid
 from ae_jax.system import distributed
-from ae_jax.training import compiled_stage, setup, steps
+from ae_jax.training import device_arrays, setup, steps
 
 pytestmark = pytest.mark.runs_optax
 
@@ -113,7 +113,7 @@ def test_padded_units_stay_zero_and_member_matches_single_run(kind):
   single_config.model.latent, single_config.optimizer.learning_rate = 6, 1e-3
   experiment = setup.build_experiment(single_config, 1)
   (stage,), batch_schedule = experiment.stages, experiment.batch_schedule
-  device_data, start = compiled_stage.place_and_init(experiment, distributed.mesh())
+  device_data, start = device_arrays.place_and_init(experiment, distributed.mesh())
   assert jax.tree.structure(start) == jax.tree.structure(member_state)
   static = {"model": experiment.model, "objective": stage.objective, "value_range": experiment.dataset.value_range}
   static["augment"] = experiment.augment

@@ -15,8 +15,9 @@ from ae_jax.runs import checkpoints, logs
 from ae_jax.sweep import compiled_pack, trainer
 from ae_jax.sweep import pack as packs
 from ae_jax.system import distributed
-from ae_jax.training.compiled_stage import CompiledStage, DeviceData
-from ae_jax.training.evaluated import Evaluated
+from ae_jax.training.compiled_stage import CompiledStage
+from ae_jax.training.device_arrays import DeviceData
+from ae_jax.training.evaluation import Evaluated
 from ae_jax.training.state import TrainState
 
 LATENTS = (4, 2, 4)

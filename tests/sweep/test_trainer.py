@@ -17,7 +17,8 @@ from ae_jax.sweep import pack as packs
 from ae_jax.sweep import run as sweep_run
 from ae_jax.system import distributed
 from ae_jax.training import preemption
-from ae_jax.training.compiled_stage import CompiledStage, DeviceData
+from ae_jax.training.compiled_stage import CompiledStage
+from ae_jax.training.device_arrays import DeviceData
 from ae_jax.training.state import TrainState
 
 pytestmark = pytest.mark.runs_optax

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ae_jax.data import batch_schedule
-from ae_jax.training import compiled_stage
+from ae_jax.training import device_arrays
 
 BATCH_SCHEDULE = batch_schedule.BatchSchedule(examples=23, batch_size=3, devices=2, seed=5)
 
@@ -25,9 +25,9 @@ def bits(key):
 
 
 def test_keys_of_initialisation_and_noise_differ_and_depend_on_the_seed():
-  keys = {bits(key) for seed in (0, 1, 2) for key in compiled_stage.keys(seed)}
+  keys = {bits(key) for seed in (0, 1, 2) for key in device_arrays.keys(seed)}
   assert len(keys) == 6
-  assert [bits(key) for key in compiled_stage.keys(7)] == [bits(key) for key in compiled_stage.keys(7)]
+  assert [bits(key) for key in device_arrays.keys(7)] == [bits(key) for key in device_arrays.keys(7)]
 
 
 @pytest.mark.parametrize("streams", [False, True])
@@ -37,7 +37,7 @@ def test_resumed_feed_equals_the_rest_of_the_whole_feed(monkeypatch, streams):
   numbers = lambda rows: rows["x"] if streams else rows
   last = 3 * BATCH_SCHEDULE.chunks_per_epoch
   assert BATCH_SCHEDULE.chunks_per_epoch == 3
-  feed = lambda first, last: list(compiled_stage.feed(experiment, slice(None), first, last))
+  feed = lambda first, last: list(device_arrays.feed(experiment, slice(None), first, last))
   whole = feed(0, last)
   assert len(whole) == last
   for epoch in range(3):
@@ -55,7 +55,7 @@ def test_resumed_feed_equals_the_rest_of_the_whole_feed(monkeypatch, streams):
 def test_each_process_receives_its_positions_of_the_batches():
   experiment = fake_experiment(streams=False)
   positions = [slice(0, 2), slice(2, 4)]
-  parts = [list(compiled_stage.feed(experiment, own, 0, BATCH_SCHEDULE.chunks_per_epoch)) for own in positions]
+  parts = [list(device_arrays.feed(experiment, own, 0, BATCH_SCHEDULE.chunks_per_epoch)) for own in positions]
   for (left, left_weights), (right, right_weights), (rows, weights) in zip(
     *parts, BATCH_SCHEDULE.chunks(0), strict=True
   ):

@@ -1,0 +1,143 @@
+"""Arrays of a run on the devices: its data and its initial state, and the batches that are fed to them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+from jaxtyping import Array, Key
+
+from ae_jax import data
+from ae_jax.data import streams
+from ae_jax.data.batch_schedule import evaluation_batches
+from ae_jax.system import distributed
+from ae_jax.training import evaluation, setup
+from ae_jax.training.evaluation import Evaluated
+from ae_jax.training.state import TrainState, init_state
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceData:
+  """Arrays that stay on the devices throughout the training, and the shardings of all other arrays."""
+
+  train: dict[str, jax.Array] | None  # training columns {"x": [N, elements], ...}; None if they are streamed
+  evaluated: dict[str, Evaluated]  # "test" and, if the data have a validation set, "validation"
+  model_args: tuple  # (noise key,) of a single run; (noise keys [members], masks) of several sweep members
+  replicated: jax.sharding.NamedSharding
+  batch_sharding: jax.sharding.NamedSharding  # splits each batch of a single run; splits the members of a sweep
+
+  @property
+  def columns(self) -> list[Any]:
+    """The columns of all halves on the devices."""
+    return [self.train, *(half.columns for half in self.evaluated.values())]
+
+
+def keys(seed: int) -> tuple[Key[Array, ""], Key[Array, ""]]:
+  """Returns two random keys of a run: the key of the initialisation and the key of the noise."""
+  init_key, noise_key = jax.random.split(jax.random.key(seed))
+  return init_key, noise_key
+
+
+def place_data(
+  experiment: setup.Experiment,
+  devices: int,
+  rows: jax.sharding.NamedSharding,
+  model_args: tuple,
+  batch_sharding: jax.sharding.NamedSharding,
+) -> DeviceData:
+  """Puts the data of an experiment on the devices, except for a streamed training set.
+
+  Args:
+    experiment: The experiment.
+    devices: Number of devices that share each evaluated batch.
+    rows: The sharding of the indices and weights of the evaluated batches.
+    model_args: See `DeviceData`.
+    batch_sharding: See `DeviceData`.
+  """
+  dataset, replicated = experiment.dataset, distributed.replicated(batch_sharding.mesh)
+
+  def put(half):
+    columns = data.flat_columns(dataset, half, experiment.model)
+    return jax.tree.map(lambda column: distributed.put(column, replicated), columns)
+
+  def place(half):
+    cut = evaluation_batches(len(getattr(dataset, half)), experiment.batch_schedule.batch_size, devices)
+    return Evaluated(put(half), tuple(distributed.put(part, rows) for part in cut), cut[1])
+
+  train = None if dataset.streams else put("train")
+  halves = ("test",) if dataset.validation is None else ("test", "validation")
+  return DeviceData(train, {half: place(half) for half in halves}, model_args, replicated, batch_sharding)
+
+
+def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tuple[DeviceData, TrainState]:
+  """Prepares a single run on the devices; each batch is sharded.
+
+  Returns:
+    The data on the devices and the initial state.
+  """
+  config, batch_schedule = experiment.config, experiment.batch_schedule
+  replicated = distributed.replicated(mesh)
+  init_key, noise_key = jax.jit(functools.partial(keys, batch_schedule.seed), out_shardings=replicated)()
+  batch_sharding = distributed.sharded(mesh, axis=1)
+  device_data = place_data(experiment, batch_schedule.devices, batch_sharding, (noise_key,), batch_sharding)
+  optimizer, ema = experiment.stages[0].optimizer, config.ema_decay > 0
+  init = functools.partial(init_state, model=experiment.model, optimizer=optimizer, ema=ema)
+  shardings = distributed.state_shardings(mesh, jax.eval_shape(init, init_key), config.parallel_state)
+  return device_data, distributed.auto(init, (init_key,), shardings)(init_key)
+
+
+def chunk_arguments(device_data: DeviceData, model_args: tuple, state: TrainState, rows: Any, weights: Any) -> tuple:
+  """Returns the arguments of a compiled `steps.train_chunk`.
+
+  `model_args` is `device_data.model_args`, followed by the hyperparameters of the members in a sweep.
+  """
+  return (state, device_data.train, rows, weights, *model_args)
+
+
+def bind(
+  device_data: DeviceData,
+  model_args: tuple,
+  padded_batch_size: int,
+  train_chunk: Callable,
+  evaluations: Mapping[str, Callable],
+) -> tuple[Callable, Callable]:
+  """Binds the constant arguments of compiled functions.
+
+  Args:
+    device_data: The data on the devices.
+    model_args: See `chunk_arguments`.
+    padded_batch_size: Number of rows of a padded batch, counted over all processes.
+    train_chunk: The compiled `steps.train_chunk`.
+    evaluations: The result of `evaluation.compile_all`.
+
+  Returns:
+    `train_chunk` and `evaluate` of a `compiled_stage.CompiledStage`.
+  """
+
+  def train(state, *batches):
+    batches = jax.tree.map(
+      lambda part: distributed.put_rows(part, device_data.batch_sharding, padded_batch_size), batches
+    )
+    return train_chunk(*chunk_arguments(device_data, model_args, state, *batches))
+
+  return train, evaluation.bind(device_data.evaluated, model_args, evaluations)
+
+
+def feed(experiment: Any, positions: slice, first: int, last: int) -> Iterator[tuple]:
+  """Yields the rows and weights of the chunks `first` to `last` - 1 of a run, each [steps, padded batch size].
+
+  The rows are indices of training examples. For a streamed training set, they are the examples themselves:
+  {"x": [steps, padded batch size, elements], ...}. `positions` selects the part of each padded batch that this process
+  needs.
+  """
+  dataset, batch_schedule = experiment.dataset, experiment.batch_schedule
+  if dataset.streams:
+    columns = data.half_columns(dataset, "train", experiment.model)
+    yield from streams.chunks(columns, batch_schedule, first, last, positions)
+    return
+  chunks_per_epoch = batch_schedule.chunks_per_epoch
+  for epoch in range(first // chunks_per_epoch, last // chunks_per_epoch):
+    start = max(0, first - epoch * chunks_per_epoch)
+    for indices, weights in batch_schedule.chunks(epoch)[start:]:
+      yield indices[:, positions], weights[:, positions]

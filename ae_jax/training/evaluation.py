@@ -1,0 +1,106 @@
+"""The evaluation during the training: the halves of the data that are evaluated, and the function that is compiled."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from ae_jax import models, objectives
+from ae_jax.ops import randomness
+from ae_jax.system.data_parallel import SINGLE_DEVICE, DataParallel
+from ae_jax.training import steps
+from ae_jax.training.state import TrainState
+from ae_jax.types import AnyArray, Columns, Scalar, Step
+
+
+class Evaluated(NamedTuple):
+  """A half of the data that is evaluated during the training, on the devices."""
+
+  columns: dict[str, jax.Array]  # {"x": [N, elements], ...}
+  rows: tuple[jax.Array, jax.Array]  # indices and weights of the batches, [batches, padded batch size]
+  weights: np.ndarray  # the weights in `rows`, as a NumPy array on every process
+
+
+def evaluate(
+  variables: models.Variables,
+  step: Step,
+  examples: Columns,
+  indices: Int[AnyArray, "batches batch"],
+  weights: Float[AnyArray, "batches batch"],
+  key: Key[Array, ""],
+  *,
+  model: models.Model,
+  objective: objectives.Objective,
+  statistics: Callable[..., Columns],
+  value_range: str,
+  data_parallel: DataParallel = SINGLE_DEVICE,
+) -> tuple[Scalar, dict[str, Array]]:
+  """Returns the loss [] of the objective on a test set, and per-example statistics {name: [batches, B, ...]}.
+
+  The loss is computed from means over the whole set, and the random key of an example depends only on its index.
+  Therefore the results do not depend on how the set is split into batches. If the test set has weights of examples, the
+  means are weighted.
+
+  Args:
+    variables: The variables to evaluate; if the parameters are sharded, each device passes its shard.
+    step: The training step at which the schedules of the objective are evaluated.
+    examples: Columns of the test set.
+    indices: Indices of the examples of each batch.
+    weights: 1 for an example, 0 for padding.
+    key: The noise key of the run.
+    model: The model.
+    objective: The objective.
+    statistics: Maps (model, variables, batch, keys) to {name: [B, ...]}.
+    value_range: Range of the data.
+    data_parallel: The devices that share each batch.
+  """
+  objective = objective.at(step)
+  if data_parallel.size > 1:
+    variables = variables._replace(params=data_parallel.all_gather_params(variables.params))
+
+  def body(_, rows):
+    batch = steps.read_batch(*rows, examples=examples, model=model, value_range=value_range)
+    keys = randomness.example_keys(key, rows[0])
+    values, penalties, _ = objective.statistics(model, variables, batch, keys)
+    sums = objectives.batch_sum((values, penalties), batch["weight"])
+    return None, (sums, data_parallel.all_gather(statistics(model, variables, batch, keys)))
+
+  sums, values = lax.scan(body, None, (indices, weights))[1]
+  if "weight" in examples:
+    weights = weights * examples["weight"][indices]
+  sums, count = data_parallel.total((jax.tree.map(lambda leaf: leaf.sum(0), sums), weights.sum()))
+  loss, _ = objective.loss(model, *jax.tree.map(lambda leaf: leaf / count, sums))
+  return loss, values
+
+
+def arguments(half: Evaluated, model_args: tuple, state: TrainState) -> tuple:
+  """Returns the arguments of a compiled `evaluate`; for `model_args`, see `device_arrays.chunk_arguments`."""
+  return (state.evaluated, state.step, half.columns, *half.rows, *model_args)
+
+
+def compile_all(
+  halves: Mapping[str, Evaluated], model_args: tuple, state: TrainState, compile_one: Callable[[tuple], Callable]
+) -> dict[str, Callable]:
+  """Returns {half: compiled `evaluate`}; halves whose arrays have the same shapes share a program.
+
+  `compile_one` compiles the function for its arguments.
+  """
+  programs, by_shapes = {}, {}
+  for name, half in halves.items():
+    shapes = str(jax.tree.map(lambda array: (array.shape, array.dtype), (half.columns, half.rows)))
+    if shapes not in by_shapes:
+      by_shapes[shapes] = compile_one(arguments(half, model_args, state))
+    programs[name] = by_shapes[shapes]
+  return programs
+
+
+def bind(
+  halves: Mapping[str, Evaluated], model_args: tuple, programs: Mapping[str, Callable]
+) -> Callable[[TrainState], dict[str, tuple]]:
+  """Returns `CompiledStage.evaluate`; `programs` is the result of `compile_all`."""
+  return lambda state: {
+    name: program(*arguments(halves[name], model_args, state)) for name, program in programs.items()
+  }
