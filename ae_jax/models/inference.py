@@ -1,11 +1,14 @@
-"""Application of a trained model to arrays of any length, in compiled batches."""
+"""Application of a trained model to arrays of any length, in compiled batches, and the check of its inputs."""
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
+from ae_jax import data, errors
 from ae_jax.models import Model, Variables
 from ae_jax.types import AnyArray, Columns
 
@@ -50,6 +53,39 @@ def apply(
     padded = {name: np.concatenate([r, np.zeros((padding, *r.shape[1:]), r.dtype)]) for name, r in batch.items()}
     results.append(np.asarray(function(variables, padded.pop(""), padded))[:size])
   return np.concatenate(results)
+
+
+def check_columns(
+  model: Model,
+  class_names: tuple[str, ...] | None,
+  count: int,
+  columns: Mapping[str, Any],
+  mask: Bool[np.ndarray, "examples ..."] | None,
+) -> Columns:
+  """Returns the inputs of a model other than the examples, {name: array [count, ...]}.
+
+  Args:
+    model: The model.
+    class_names: Name of each label 0, 1, ...; None if the labels have no names.
+    count: Number of examples.
+    columns: The inputs by name; a label is an array [count] of integers or class names, or one of these.
+    mask: Observed elements; None if all are. Only some models read it.
+
+  Raises:
+    UserError: An input is missing, unknown or invalid.
+  """
+  needed = model.columns
+  for name in {*columns} - {*needed}:
+    known = ", ".join(("x", *needed))
+    raise errors.UserError(f"{name}=: the model of this run has no input {name!r}; its inputs are {known}")
+  checked = {}
+  if "mask" in needed:
+    checked["mask"] = np.ones((count, *model.shape), np.float32) if mask is None else mask.astype(np.float32)
+  if "label" in needed:
+    if "label" not in columns:
+      raise errors.UserError("label= is missing: this run was trained on x and label; pass label=... too")
+    checked["label"] = data.class_indices(columns["label"], model.labels, count, class_names)
+  return checked
 
 
 def attention(model: Model, variables: Variables, x: AnyArray, columns: Columns) -> dict[str, np.ndarray]:
