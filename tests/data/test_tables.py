@@ -8,7 +8,7 @@ import pytest
 from sklearn.preprocessing import QuantileTransformer, StandardScaler
 
 from ae_jax import data, errors
-from ae_jax.data import frames, schema, schema_fit, standardisation, table_rows
+from ae_jax.data import schema, schema_fit, standardisation, table_files, table_rows
 
 RANDOM = np.random.default_rng(0)
 COUNT = 60
@@ -96,7 +96,7 @@ def test_the_schema_depends_on_the_training_rows_only(halves, tmp_path):
 def test_memory_and_stream_give_the_same_arrays(tmp_path, monkeypatch, name, options):
   if name == "x.parquet":
     pytest.importorskip("pyarrow")
-  monkeypatch.setattr(frames, "STREAMED_ROWS", 7)
+  monkeypatch.setattr(table_files, "STREAMED_ROWS", 7)
   path = written(tmp_path, with_gaps() if options else FRAME, name)
   source = name[2:]
   memory, stream = (
