@@ -87,9 +87,7 @@ def raw_rows(
   return raw
 
 
-def _check(
-  values: pd.Series, numbers: Float[np.ndarray, " rows"], name: str, kind: str, row: int, where: str
-) -> None:
+def _check(values: pd.Series, numbers: Float[np.ndarray, " rows"], name: str, kind: str, row: int, where: str) -> None:
   """Raises UserError if a value that is not missing was converted to NaN; see `raw_rows` for the arguments."""
   gaps = np.flatnonzero(np.isnan(numbers))
   faults = gaps[values.iloc[gaps].notna().to_numpy()] if len(gaps) else gaps
@@ -137,9 +135,7 @@ def _days(dates: pd.Series) -> Float[np.ndarray, " rows"]:
 
 def _to_position(values: pd.Series, words: Sequence[str]) -> Float[np.ndarray, " rows"]:
   positions = {word: position for position, word in enumerate(words)}
-  return _by_distinct(
-    values, lambda distinct: [positions.get(word, len(positions)) for word in words_of(distinct)]
-  )
+  return _by_distinct(values, lambda distinct: [positions.get(word, len(positions)) for word in words_of(distinct)])
 
 
 _CONVERSIONS = {

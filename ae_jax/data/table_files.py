@@ -111,7 +111,9 @@ class ColumnScan:
     if "text" not in self.found:
       kind = "numeric" if self.found == {"numeric", "integer"} else "/".join(sorted(self.found))
       if kind not in schema.KINDS:
-        raise errors.UserError(f"{where}: column {name!r} mixes {kind}; set its kind: {frames.example(name, 'numeric')}")
+        raise errors.UserError(
+          f"{where}: column {name!r} mixes {kind}; set its kind: {frames.example(name, 'numeric')}"
+        )
       is_count = kind == "integer" and self.count > _LEAST_IDS and not np.isnan(self.following or np.nan)
       return ("ignore", "counts the rows") if is_count else (kind, "")
     return self._kind_of_texts(name, where)
@@ -200,7 +202,7 @@ def scan(parts: Iterable[pd.DataFrame], keys: Mapping[str, str], given: Mapping[
 
 
 def _answers(values: pd.Series, name: str, row: int, where: str) -> np.ndarray:
-  """Returns the values of the column `name` (in words) as integers, floats or texts; raises UserError if one is missing."""
+  """Returns the values of a column as integers, floats or texts; raises UserError if one is missing."""
   missing = np.flatnonzero(values.isna())
   if len(missing):
     raise errors.UserError(

@@ -110,6 +110,20 @@ FILES: dict[str, Callable[..., dict[str, Any]]] = dict.fromkeys(("csv", "parquet
 BUNDLED = ("breast_cancer", "wine", "diabetes")
 
 
+def matches(name: str, path: pathlib.Path) -> bool:
+  """Returns whether a path is a file of a source in `FILES`, or a folder with its training file."""
+  names = [*remarks.visible(path)] if path.is_dir() else [path.name]
+  ends = tuple(("train" if path.is_dir() else "") + suffix for suffix in _SUFFIXES[name])
+  return any(found.endswith(ends) for found in names)
+
+
+def first_rows(name: str, path: str) -> Any:
+  """Returns the first training rows of a source in `FILES` as a DataFrame."""
+  where = f"config.data.path={path!r}"
+  file = _files(name, path, where, read_validation=False)[0]["train"]
+  return next(_reader(name, file, {}, where, streamed=True)())
+
+
 def _rows_of(stored: np.ndarray, rows: np.ndarray) -> np.ndarray:
   return np.asarray(stored[rows])
 
