@@ -112,8 +112,8 @@ def _add_division(config: ConfigDict) -> None:
   # examples); or auto: group if data.group is set, stratified if there are integer labels, otherwise random. A record
   # that is cut into windows is always divided by time. In ucr, auto and random mean the last fifth of each class.
   config.data.split = "auto"
-  # Name of the array with the group of each training example, such as a patient, in npz and npy. Examples of a group
-  # are never in two sets. "": no groups.
+  # Name of the array (npz, npy, hdf5) or column (csv, parquet) with the group of each training example, such as a
+  # patient. Examples of a group are never in two sets, and the column is no input. "": no groups.
   config.data.group = ""
   config.data.test = 0.2  # share of the examples that become the test set, at most 10,000, if the data have none
   # Share of the training examples that become the validation set, at most 10,000, if the data have none. The best

@@ -4,15 +4,17 @@
 """
 
 import collections
+import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ae_jax import errors
-from ae_jax.data import archives, decoding, folders, hdf5, image_sets, remarks, sources
+from ae_jax.data import archives, decoding, folders, hdf5, image_sets, remarks, series_folders, sources, tables
 
 _SQUARE = 64  # side to which images of different sizes are resized, as in the refusal of a mixed folder
+_LABELS = ("label", "labels", "class", "target", "y")  # names of columns that are taken as labels
 _MOST_LISTED = 5  # maximum number of sizes or modes in a line
 
 
@@ -55,12 +57,20 @@ def detect(path: str) -> Found:
   fault = None
   for options in DETECTORS[name].options(path):
     try:
-      arrays = sources.read(name, path, options)
+      arrays = _read(name, path, options)
     except errors.UserError as error:
       fault = fault or error
       continue
     return Found(name, options, arrays, *(_image_files(path, options) if name == "folder" else ({}, [])))
   raise fault
+
+
+def _read(name: str, path: str, options: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the arrays of a source or of a folder of series."""
+  others = {key: value for key, value in options.items() if key != "kind"}
+  if series_folders.applies(name, path, options.get("kind", "auto"), 0, options.get("x", "")):
+    return series_folders.read(path, 0, others)
+  return sources.read(name, path, others)
 
 
 def _image_files(path: str, options: dict[str, Any]) -> tuple[dict[str, Sequence[str]], list[str]]:
@@ -96,10 +106,22 @@ def _array_options(path: str) -> Iterator[dict[str, Any]]:
   yield {"layout": "nchw"}
   if path.endswith(".npy") and not os.path.isdir(path):
     return
+  if os.path.isdir(path):
+    yield {"kind": "series"}
   names = hdf5.largest(path) if _is_hdf5(pathlib.Path(path)) else archives.largest(path)
   if names:
     yield names
     yield names | {"layout": "nchw"}
+
+
+def _table_options(name: str, path: str) -> Iterator[dict[str, Any]]:
+  """Yields options for the column of labels of a table, if its name and its values are those of labels."""
+  first = tables.first_rows(name, path)
+  named = [column for column in map(str, first.columns) if column.lower() in _LABELS]
+  classes = [column for column in named if first[column].dtype.kind != "f"]
+  if len(classes) == 1:
+    yield {"label": classes[0]}
+  yield {}
 
 
 def _no_options(path: str) -> Iterator[dict[str, Any]]:
@@ -119,8 +141,12 @@ def _is_hdf5(path: pathlib.Path) -> bool:
 # config.data.name -> detector, in the order of trial
 DETECTORS: dict[str, Detector] = {
   "npz": Detector(lambda path: path.is_file() and path.suffix == ".npz", _array_options),
-  "npy": Detector(_has_names("*.npy"), _array_options),
+  "npy": Detector(lambda path: _has_names("*.npy")(path) or any(path.glob("train/*.npy")), _array_options),
   "hdf5": Detector(_is_hdf5, _array_options),
+  **{
+    name: Detector(functools.partial(tables.matches, name), functools.partial(_table_options, name))
+    for name in tables.FILES
+  },
   "ucr": Detector(_has_names("*_TRAIN*"), _no_options),
   "folder": Detector(lambda path: path.is_dir(), _folder_options),
 }

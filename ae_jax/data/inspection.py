@@ -9,7 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import detection, kinds, labels, lazy_arrays, remarks, splits
+from ae_jax.data import (
+  detection,
+  draws,
+  kinds,
+  labels,
+  lazy_arrays,
+  lengths,
+  remarks,
+  splits,
+  table_inspection,
+  tables,
+)
 from ae_jax.types import KINDS
 
 _MOST_BYTES = 2**32  # of a larger set of examples, evenly spaced examples of this size are examined
@@ -17,6 +28,9 @@ _MOST_CLASSES = 10  # maximum number of classes in a line
 _MOST_EXAMPLES = 5  # maximum number of examples in a line
 _CHANNELS = 8  # arrays [N, T, C] of floats with fewer columns than this are taken as series
 _FAMILIES = {"table": "dense", "series": "sequence", "images": "cnn", "volumes": "dense"}  # kind -> shipped config
+_TABLES = (*tables.FILES, *tables.BUNDLED)  # sources whose columns have names; `configs/table.py` trains on them
+_SET = ("range", "scale")  # keys of config.data that `configs/table.py` sets
+_USES = {"train": "training", "validation": "validation", "test": "testing"}
 _SMALLEST = 8  # smallest side of images that the convolutional model takes
 _ELEMENTS = {"table": "columns", "series": "elements", "images": "pixels", "volumes": "voxels"}
 
@@ -102,25 +116,34 @@ def inspect(found: detection.Found, path: str) -> Inspection:
   if found.name in kinds.ARRAY_FILES and _looks_like_series(arrays["train"]):
     options["kind"] = "series"
   kinds.apply(arrays, options.get("kind", "auto"), found.name, path)
-  arrays, names, sizes = _split(arrays, found.files)
+  arrays, names, sizes = _split(arrays, found.files, path)
   kind, shape = KINDS[len(arrays["train"].shape) - 1], arrays["train"].shape[1:]
-  halves = {half: statistics(arrays[half], path) for half in ("train", "test")}
-  lines = [*found.lines, f"examples: {sizes}", *_on_values(arrays, halves, kind), _on_labels(arrays)]
-  lines += [*_on_faults(halves, names, kind), *_on_duplicates(halves), *(arrays.get("remarks") or ())]
-  return Inspection(lines, options | _range_options(halves, arrays["train"].dtype, kind), kind, shape)
+  halves = {half: statistics(arrays[half], path) for half in splits.present(arrays)}
+  is_table = found.name in _TABLES  # the range of all columns together means nothing
+  lines = [*found.lines, f"examples: {sizes}", *_on_values(arrays, halves, kind)[: 1 if is_table else None]]
+  lines += table_inspection.lines(arrays, halves["train"].constant) if is_table else _on_lengths(arrays)
+  lines += [_on_labels(arrays), *_on_faults(halves, names, kind), *_on_duplicates(halves)]
+  lines += arrays.get("remarks") or ()
+  options |= table_inspection.options(arrays) if is_table else _range_options(halves, arrays["train"].dtype, kind)
+  return Inspection(lines, options, kind, shape)
 
 
 def command(name: str, path: str, result: Inspection) -> str:
   """Returns the command that trains on the data of a source; `path` is "" for a built-in data set."""
+  if name in _TABLES:
+    return _command("table", name, path, {key: value for key, value in result.options.items() if key not in _SET})
   family = _FAMILIES[result.kind]
   if family == "cnn" and min(result.shape[:2]) < _SMALLEST:
     family = "dense"
-  flags_of_data = {"path": path, **result.options} if path else result.options
-  arguments = [f"--config={family}:{name}"]
-  arguments += [f"--config.data.{key}={_text(value)}" for key, value in flags_of_data.items()]
-  if "range" in result.options:
-    arguments.append("--config.objective.likelihood=gaussian")
-  return shlex.join(["ae_jax", "train", *arguments])
+  likelihood = ["--config.objective.likelihood=gaussian"] if "range" in result.options else []
+  return _command(family, name, path, result.options, likelihood)
+
+
+def _command(family: str, name: str, path: str, options: Mapping[str, Any], others: Sequence[str] = ()) -> str:
+  """Returns a command that trains a shipped config on a source."""
+  flags = ({"path": path} if path else {}) | options
+  arguments = [f"--config.data.{key}={_text(value)}" for key, value in flags.items()]
+  return shlex.join(["ae_jax", "train", f"--config={family}:{name}", *arguments, *others])
 
 
 def _text(value: Any) -> str:
@@ -133,21 +156,23 @@ def _looks_like_series(train: lazy_arrays.MaybeLazy) -> bool:
 
 
 def _split(
-  arrays: dict[str, Any], files: Mapping[str, Sequence[str]]
+  arrays: dict[str, Any], files: Mapping[str, Sequence[str]], where: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
-  """Returns the arrays of both halves, the names of their examples, and their sizes as a text.
+  """Returns the arrays of all halves, the names of their examples, and their sizes as a text.
 
   The name of an example is its file, or its row in the array.
   """
-  held_out, source = arrays.get("held_out"), "the test set of the files"
-  names = {
-    half: np.array(files[half]) if files else _row_names(arrays[half]) for half in ("train", "test") if half in arrays
-  }
-  if held_out is not None:
-    splits.hold_out(arrays, held_out, "test")
-    names = {"train": names["train"][~held_out], "test": names["train"][held_out]}
+  source = "the test set of the files"
+  names = {half: np.array(files[half]) if files else _row_names(arrays[half]) for half in splits.present(arrays)}
+  if "test" not in arrays:
+    _, division, _ = draws.divide(
+      draws.Options(), arrays, arrays.get("held_out"), None, arrays.get("class_names"), where
+    )
+    rows = division.rows["test"]
+    names |= {"test": names["train"][rows], "train": np.delete(names["train"], rows)}
     source = "held out of the training examples, as there is no test set"
-  return arrays, names, f"{len(arrays['train']):,} for training, {len(arrays['test']):,} for testing ({source})"
+  sizes = ", ".join(f"{len(arrays[half]):,} for {_USES[half]}" for half in splits.present(arrays))
+  return arrays, names, f"{sizes} ({source})"
 
 
 def _row_names(examples: lazy_arrays.MaybeLazy) -> np.ndarray:
@@ -163,9 +188,16 @@ def _on_values(arrays: dict[str, Any], halves: Mapping[str, Statistics], kind: s
     f"values: {train.dtype} from {low:,.6g} to {high:,.6g}{whole}",
   ]
   examined = sum(len(half.indices) for half in halves.values())
-  if examined < len(train) + len(arrays["test"]):
+  if examined < sum(len(arrays[half]) for half in halves):
     lines.append(f"examined: {examined:,} evenly spaced examples; the lines below are about these")
   return lines
+
+
+def _on_lengths(arrays: dict[str, Any]) -> list[str]:
+  """Returns a line about the lengths of padded series."""
+  found = [arrays[name] for half in splits.present(arrays) if (name := f"{half}_{lengths.NAME}") in arrays]
+  every = np.concatenate([lazy_arrays.read_all(each).reshape(-1) for each in found]) if found else np.array([])
+  return [f"lengths: {every.min():,} to {every.max():,} steps"] if len(every) else []
 
 
 def _on_labels(arrays: dict[str, Any]) -> str:
@@ -214,9 +246,10 @@ def _first(indices: np.ndarray, names: np.ndarray) -> str:
 
 def _on_duplicates(halves: Mapping[str, Statistics]) -> list[str]:
   known = set(halves["train"].digests)
-  shared = sum(digest in known for digest in halves["test"].digests)
+  shared = {half: sum(digest in known for digest in found.digests) for half, found in halves.items()}
   copies = ", ".join(f"{found.copies:,} in the {half} examples" for half, found in halves.items())
-  return [f"exact duplicates: {copies}; {remarks.counted(shared, 'test example')} also among the training examples"]
+  others = " and ".join(remarks.counted(shared[half], f"{half} example") for half in halves if half != "train")
+  return [f"exact duplicates: {copies}; {others} also among the training examples"]
 
 
 def _range(halves: Mapping[str, Statistics]) -> tuple[float, float]:

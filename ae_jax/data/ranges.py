@@ -39,7 +39,7 @@ def as_float32(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*sha
   if not np.issubdtype(values.dtype, np.floating):
     return values
   with np.errstate(over="ignore"):
-    return values.astype(np.float32)
+    return values.astype(np.float32, copy=False)
 
 
 def range_error(examples: AnyArray, value_range: str) -> str | None:

@@ -103,25 +103,44 @@ class Schema:
       mask[start:stop] = False
     return mask
 
-  def encode(self, raw: Float[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "rows elements"]:
+  @functools.cached_property
+  def _runs(self) -> list[tuple[slice, slice]]:
+    """Positions and elements of adjacent columns with one element each, which are converted together."""
+    runs: list[tuple[slice, slice]] = []
+    for position, (column, start) in enumerate(zip(self.columns, self.starts, strict=True)):
+      if column.kind == "categorical":
+        continue
+      first = position, start
+      if runs and runs[-1][0].stop == position:
+        first = runs[-1][0].start, runs.pop()[1].start
+      runs.append((slice(first[0], position + 1), slice(first[1], start + 1)))
+    return runs
+
+  def encode(
+    self, raw: Float[np.ndarray, "rows columns"], x: Float32[np.ndarray, "rows elements"] | None = None
+  ) -> Float32[np.ndarray, "rows elements"]:
     """Returns the examples of raw rows; missing values are filled.
+
+    Args:
+      raw: Raw rows.
+      x: Array of zeros for the result; None: a new one.
 
     Raises:
       UserError: A value is infinite, or values are missing and `missing` is "error".
     """
-    gaps = np.isnan(raw)
-    check(raw, [column.name for column in self.columns], self.missing, "the table")
-    if gaps.any():
+    x = np.zeros((len(raw), self.elements), np.float32) if x is None else x
+    if not np.isfinite(raw).all():
+      check(raw, [column.name for column in self.columns], self.missing, "the table")
+      gaps = np.isnan(raw)
+      x[:, self.elements - len(self.indicated) :] = gaps[:, self.indicated]
       raw = np.where(gaps, np.array([column.fill for column in self.columns]), raw)
-    if all(column.width == 1 and column.first == 0 for column in self.columns) and not self.indicated:
-      return _as_float32(raw)
-    x = np.zeros((len(raw), self.elements), np.float32)
+    firsts = np.array([column.first for column in self.columns])
+    with np.errstate(over="ignore"):  # infinite values are refused with the range of the data
+      for positions, elements in self._runs:
+        np.subtract(raw[:, positions], firsts[positions], out=x[:, elements], casting="same_kind")
     for position, (column, start) in enumerate(zip(self.columns, self.starts, strict=True)):
       if column.kind == "categorical":
         x[np.arange(len(raw)), start + raw[:, position].astype(np.intp)] = 1.0
-      else:
-        x[:, start] = _as_float32(raw[:, position] - column.first)
-    x[:, self.elements - len(self.indicated) :] = gaps[:, self.indicated]
     return x
 
   def decode(self, x: Float[np.ndarray, "rows elements"]) -> Float64[np.ndarray, "rows columns"]:
@@ -217,8 +236,3 @@ def _refuse(faults: Bool[np.ndarray, "rows columns"], names: Sequence[str], what
     f"{where}: {counts.sum():,} values {what}, in {remarks.counted(len(order), 'column')}: {listed}{more}; the first "
     f"is in row {row:,} (counted from 0) of column {names[column]!r}; {fix}"
   )
-
-
-def _as_float32(values: Float[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
-  with np.errstate(over="ignore"):  # infinite values are refused with the range of the data
-    return values.astype(np.float32)

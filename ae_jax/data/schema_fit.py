@@ -97,7 +97,7 @@ def check_complete(arrays: Mapping[str, Any], table: RawTable, missing: str, whe
   """Raises UserError if raw values are infinite or, if `missing` is "error", missing; see `schema.check`."""
   for half in splits.present(arrays):
     raw = arrays[half]
-    if all(np.isfinite(rows).all() for rows in _blocks(raw)):
+    if all(np.isfinite(rows).all() for rows in _cached(raw)):
       continue
     faults = np.concatenate([np.where(np.isfinite(rows), 0, rows).astype(np.float16) for rows in _blocks(raw)])
     name = f"{where}: {half}" if "test" in arrays else where
@@ -113,6 +113,9 @@ def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) ->
     The schema, and remarks about the columns, the gaps and the unknown words.
   """
   columns, tables_of_words = _fit(arrays["train"], table, missing)
+  tables_of_words = {
+    position: answers for position, answers in tables_of_words.items() if (answers != np.arange(len(answers))).any()
+  }
   fitted = schema.Schema(tuple(columns), missing, table.unused, table.named)
   notes = [f"{where}: {fitted.in_words()}", *_constant(fitted, where)]
 
@@ -124,10 +127,10 @@ def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) ->
     return raw
 
   def examples(raw: Float[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "rows elements"]:
-    x = np.empty((len(raw), fitted.elements), np.float32)
+    x = np.zeros((len(raw), fitted.elements), np.float32)
     for start in range(0, len(raw), _CACHED_ROWS):
       rows = slice(start, start + _CACHED_ROWS)
-      x[rows] = fitted.encode(recoded(raw[rows]))
+      fitted.encode(recoded(raw[rows]), x[rows])
     return x
 
   for half in splits.present(arrays):
@@ -146,13 +149,20 @@ def _blocks(raw: lazy_arrays.MaybeLazy) -> Iterator[np.ndarray]:
     yield raw[start : start + size]
 
 
+def _cached(raw: lazy_arrays.MaybeLazy) -> Iterator[Float64[np.ndarray, "rows columns"]]:
+  """Yields the rows in parts that fit in the cache of a CPU, and that are the same for every placement."""
+  for rows in _blocks(raw):
+    for start in range(0, len(rows), _CACHED_ROWS):
+      yield rows[start : start + _CACHED_ROWS].astype(np.float64, copy=False)
+
+
 class _Statistics(NamedTuple):
   """Statistics of the known raw values of each column."""
 
   seen: Float64[np.ndarray, " columns"]  # number of known values
   means: Float64[np.ndarray, " columns"]
   deviations: Float64[np.ndarray, " columns"]
-  least: Float64[np.ndarray, " columns"]  # infinite without known values
+  least: Float64[np.ndarray, " columns"]  # of dates; infinite without known values
   tallies: dict[int, Int[np.ndarray, " words"]]  # {position of a category or boolean: count of each raw value}
 
 
@@ -163,16 +173,17 @@ def _statistics(raw: lazy_arrays.MaybeLazy, table: RawTable) -> _Statistics:
     for position, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True))
     if kind in ("categorical", "boolean")
   }
-  seen, sums, squares, shift = np.zeros((4, len(table.names)))
+  seen, sums, squares = np.zeros((3, len(table.names)))
   least = np.full(len(table.names), np.inf)
-  for number, rows in enumerate(_blocks(raw)):
-    rows = rows.astype(np.float64, copy=False)
-    gaps = np.isnan(rows)
-    shift = shift if number else np.where(gaps[0], 0.0, rows[0])  # avoids cancellation in the variances
-    moved = np.where(gaps, 0.0, rows - shift) if gaps.any() else rows - shift
+  shift = np.nan_to_num(raw[:1][0].astype(np.float64))  # avoids cancellation in the variances
+  dates = np.array(table.kinds) == "date"
+  for rows in _cached(raw):
+    moved = rows - shift
+    gaps = np.isnan(rows) if np.isnan(moved.sum()) else np.zeros(rows.shape, bool)
+    moved[gaps] = 0.0
     seen += len(rows) - gaps.sum(0)
     sums, squares = sums + moved.sum(0), squares + np.einsum("ij,ij->j", moved, moved)
-    least = np.fmin(least, np.fmin.reduce(rows))
+    least[dates] = np.fmin(least[dates], np.fmin.reduce(rows[:, dates]))
     for position, tally in tallies.items():
       tally += np.bincount(rows[~gaps[:, position], position].astype(np.intp), minlength=len(tally))
   count = np.maximum(seen, 1)

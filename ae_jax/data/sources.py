@@ -239,4 +239,4 @@ _OF_ARRAYS = ("x", "y", "layout", "group", "read_validation")
 _OF_IMAGES = ("size", "fit", "channels", "on_bad", "exif_orientation", "follow_links", "read_validation")
 # source -> keys that it takes
 OPTIONS = dict.fromkeys(("npz", "npy", "hdf5"), _OF_ARRAYS) | {"folder": _OF_IMAGES}
-OPTIONS |= dict.fromkeys(tables.FILES, ("label", "columns"))
+OPTIONS |= dict.fromkeys(tables.FILES, ("label", "columns", "group", "read_validation"))

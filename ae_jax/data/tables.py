@@ -21,34 +21,63 @@ from ae_jax.system import cache
 _SUFFIXES = {"csv": (".csv", ".csv.gz", ".tsv"), "parquet": (".parquet", ".pq")}
 _EXPANSION = {"csv": 1, "parquet": 2}  # estimated ratio of the size of the raw rows to the size of the file
 _NAMES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}  # of files in a folder
-_CACHE_VERSION = "1"  # changes whenever the contents of the cache change
+_CACHE_VERSION = "2"  # changes whenever the contents of the cache change
 
 
-def csv(
-  name: str, path: str, *, label: str = "", columns: tuple = (), streams: Callable[[int], bool] = lambda size: False
+def files(
+  name: str,
+  path: str,
+  *,
+  label: str = "",
+  group: str = "",
+  columns: tuple = (),
+  read_validation: bool = True,
+  streams: Callable[[int], bool] = lambda size: False,
 ) -> dict[str, Any]:
-  """Reads a CSV file with a row of names, or a folder with train.csv and possibly test.csv and validation.csv.
+  """Reads a CSV or Parquet file, or a folder with train.csv and possibly test.csv and validation.csv.
 
-  Without a test file, the test rows are drawn from the rows (see `draws.divide`).
+  A CSV file has a row of names. Without a test file, the test rows are drawn from the rows (see `draws.divide`).
 
   Args:
-    name: Name of the source.
-    path: The file or folder. The names may end in .csv, .csv.gz or .tsv.
+    name: Name of the source, "csv" or "parquet".
+    path: The file or folder. The names may end in .csv, .csv.gz or .tsv, or in .parquet or .pq.
     label: Name of the column of labels; "" for none.
+    group: Name of the column with the group of each training row; "" for none.
     columns: `config.data.columns`; see `schema_fit.parse_kinds`.
+    read_validation: Whether the validation file of a folder is read.
     streams: Returns whether rows of this size in bytes exceed the memory budget.
 
   Raises:
     UserError: A file is missing or damaged, or a value does not fit its column.
   """
-  return _read(name, path, label, columns, streams)
-
-
-def parquet(
-  name: str, path: str, *, label: str = "", columns: tuple = (), streams: Callable[[int], bool] = lambda size: False
-) -> dict[str, Any]:
-  """Reads a Parquet file, or a folder with train.parquet and possibly test.parquet; see `csv`."""
-  return _read(name, path, label, columns, streams)
+  kinds = schema_fit.parse_kinds(columns)
+  keys = {key: column for key, column in (("label", label), ("group", group)) if column}
+  for key, column in keys.items():
+    valid = kinds.get(column, "ignore") == "ignore"
+    errors.check(valid, "data.columns", f"{column}=...", f"no kind for {column}, because config.data.{key} names it")
+  splits.check_path(name, path, f"{name} file, or folder with train{_SUFFIXES[name][0]},")
+  where = f"config.data.path={path!r}"
+  paths, notes = _files(name, path, where, read_validation)
+  in_files = streams(sum(os.path.getsize(file) for file in paths.values()) * _EXPANSION[name])
+  readers = {half: _reader(name, file, kinds, where, in_files) for half, file in paths.items()}
+  version = json.dumps([_CACHE_VERSION, name, keys, kinds, {half: _version(file) for half, file in paths.items()}])
+  if in_files:
+    scanned = cache.arrays(f"{name}-columns", version, lambda: _pack(_scan(readers, keys, kinds, where)))
+    described = _unpack(scanned)
+  else:
+    readers = {half: functools.partial(iter, list(read())) for half, read in readers.items()}
+    described = _scan(readers, keys, kinds, where)
+  arrays = {}
+  for half, read in readers.items():
+    fill = functools.partial(_fill, read, described["columns"], f"{where}: {half}")
+    shape = (described["counts"][half], len(described["columns"]))
+    if not in_files:
+      arrays[half] = np.empty(shape)
+      fill(arrays[half])
+      continue
+    stored = cache.memory_map(f"{name}-{half}", version, shape, np.float64, fill)
+    arrays[half] = lazy_arrays.LazyArray(shape, np.dtype(np.float64), functools.partial(_rows_of, stored))
+  return _with_answers(arrays, described, notes, where)
 
 
 def bundled(name: str, path: str) -> dict[str, Any]:
@@ -77,60 +106,49 @@ def bundled(name: str, path: str) -> dict[str, Any]:
   return arrays | {"table": table, "class_names": names}
 
 
-FILES: dict[str, Callable[..., dict[str, Any]]] = {"csv": csv, "parquet": parquet}
+FILES: dict[str, Callable[..., dict[str, Any]]] = dict.fromkeys(("csv", "parquet"), files)
 BUNDLED = ("breast_cancer", "wine", "diabetes")
 
 
-def _read(name: str, path: str, label: str, columns: tuple, streams: Callable[[int], bool]) -> dict[str, Any]:
-  kinds = schema_fit.parse_kinds(columns)
-  splits.check_path(name, path, f"{name} file, or folder with train{_SUFFIXES[name][0]},")
+def matches(name: str, path: pathlib.Path) -> bool:
+  """Returns whether a path is a file of a source in `FILES`, or a folder with its training file."""
+  names = [*remarks.visible(path)] if path.is_dir() else [path.name]
+  ends = tuple(("train" if path.is_dir() else "") + suffix for suffix in _SUFFIXES[name])
+  return any(found.endswith(ends) for found in names)
+
+
+def first_rows(name: str, path: str) -> Any:
+  """Returns the first training rows of a source in `FILES` as a DataFrame."""
   where = f"config.data.path={path!r}"
-  files, notes = _files(name, path, where)
-  in_files = streams(sum(os.path.getsize(file) for file in files.values()) * _EXPANSION[name])
-  frames = {half: _frames(name, file, kinds, where, in_files) for half, file in files.items()}
-  version = json.dumps([_CACHE_VERSION, name, label, kinds, [_version(file) for file in files.values()]])
-  if in_files:
-    scanned = cache.arrays(f"{name}-columns", version, lambda: _pack(_scan(frames, label, kinds, where)))
-    described = _unpack(scanned)
-  else:
-    frames = {half: functools.partial(iter, list(read())) for half, read in frames.items()}
-    described = _scan(frames, label, kinds, where)
-  arrays = {}
-  for half, read in frames.items():
-    fill = functools.partial(_fill, read, described["columns"], f"{where}: {half}")
-    shape = (described["counts"][half], len(described["columns"]))
-    if not in_files:
-      arrays[half] = np.empty(shape)
-      fill(arrays[half])
-      continue
-    stored = cache.memory_map(f"{name}-{half}", version, shape, np.float64, fill)
-    arrays[half] = lazy_arrays.LazyArray(shape, np.dtype(np.float64), functools.partial(_rows_of, stored))
-  return _with_labels(arrays, described, notes, where)
+  file = _files(name, path, where, read_validation=False)[0]["train"]
+  return next(_reader(name, file, {}, where, streamed=True)())
 
 
 def _rows_of(stored: np.ndarray, rows: np.ndarray) -> np.ndarray:
   return np.asarray(stored[rows])
 
 
-def _files(name: str, path: str, where: str) -> tuple[dict[str, str], list[str]]:
+def _files(name: str, path: str, where: str, read_validation: bool) -> tuple[dict[str, str], list[str]]:
   """Returns the file of each half, and remarks about files of a folder that are not read."""
   if not os.path.exists(path):
     raise errors.UserError(f"{where}: file not found; check the path")
   if not os.path.isdir(path):
     return {"train": path}, []
   names = sorted(remarks.visible(path))
-  files = {}
+  found = {}
   for half, stems in _NAMES.items():
+    if half == "validation" and not read_validation:
+      continue
     present = [stem + suffix for stem in stems for suffix in _SUFFIXES[name] if stem + suffix in names]
     if len(present) > 1:
       raise errors.UserError(f"{where}: contains both {present[0]} and {present[1]}; keep one of them")
-    files |= {half: present[0]} if present else {}
-  if "train" not in files:
+    found |= {half: present[0]} if present else {}
+  if "train" not in found:
     raise errors.UserError(f"{where}: contains no train{_SUFFIXES[name][0]}; name the file, or rename it")
   notes = remarks.not_read(
-    where, set(names) - set(files.values()), f"the files that are read are {', '.join(files.values())}"
+    where, set(names) - set(found.values()), f"the files that are read are {', '.join(found.values())}"
   )
-  return {half: str(pathlib.Path(path, file)) for half, file in files.items()}, notes
+  return {half: str(pathlib.Path(path, file)) for half, file in found.items()}, notes
 
 
 def _version(file: str) -> list[Any]:
@@ -138,37 +156,41 @@ def _version(file: str) -> list[Any]:
   return [os.path.realpath(file), status.st_size, status.st_mtime_ns]
 
 
-def _frames(name: str, file: str, kinds: Mapping[str, str], where: str, streamed: bool) -> Callable[[], Iterator[Any]]:
+def _reader(name: str, file: str, kinds: Mapping[str, str], where: str, streamed: bool) -> Callable[[], Iterator[Any]]:
   """Returns the function that reads a file as DataFrames."""
-  from ae_jax.data import frames  # pandas takes half a second to import
+  from ae_jax.data import table_files  # pandas takes half a second to import
 
-  read = {"csv": frames.read_csv, "parquet": frames.read_parquet}[name]
+  read = {"csv": table_files.read_csv, "parquet": table_files.read_parquet}[name]
   return lambda: read(
     file, kinds, where if os.path.basename(file) in where else f"{where}: {os.path.basename(file)}", streamed
   )
 
 
 def _scan(
-  readers: Mapping[str, Callable[[], Iterator[Any]]], label: str, kinds: Mapping[str, str], where: str
+  readers: Mapping[str, Callable[[], Iterator[Any]]], keys: Mapping[str, str], kinds: Mapping[str, str], where: str
 ) -> dict[str, Any]:
-  """Returns the columns, the number of rows, the labels and remarks, from one pass over the files.
+  """Returns the columns, the number of rows, the labels and groups, and remarks, from one pass over the files.
 
-  The kinds of the columns are those of the training file.
+  The kinds of the columns are those of the training file. Only the training file has groups.
   """
-  from ae_jax.data import frames
+  from ae_jax.data import table_files
 
-  found, values, counts, names = {}, {}, {}, {}
+  found = {}
   for half, read in readers.items():
     place = f"{where}: {half}" if len(readers) > 1 else where
-    found[half], values[half], counts[half], names[half] = frames.scan(read(), label, kinds, place)
+    needed = {key: name for key, name in keys.items() if half == "train" or key != "group"}
+    unused = {name: "ignore" for name in keys.values() if name not in needed.values()}
+    found[half] = table_files.scan(read(), needed, {**kinds, **unused}, place)
   columns, notes = [], []
-  for name, column in found["train"].items():
+  for name, column in found["train"].columns.items():
     kind, reason = (kinds[name], "") if name in kinds else column.kind(name, where)
     if kind == "ignore":
       notes.append(f"{where}: column {name!r} {reason}: not used; --config.data.columns=\"'{name}=KIND',\" uses it")
       continue
-    words = set().union(*(half[name].words for half in found.values() if name in half))
+    words = set().union(*(half.columns[name].words for half in found.values() if name in half.columns))
     columns.append((name, kind, sorted(words) if kind == "categorical" else []))
+  answers = {f"{half}_{key}": values for half, each in found.items() for key, values in each.answers.items()}
+  names, counts = ({half: getattr(each, field) for half, each in found.items()} for field in ("names", "rows"))
   if not columns:
     raise errors.UserError(f"{where}: no column can be used; name their kinds in config.data.columns")
   used = [name for name, _, _ in columns]
@@ -181,8 +203,7 @@ def _scan(
       f"{where}: {half}", set(present) - set(names["train"]), "the training file has no such columns"
     )
   unused = [name for name in names["train"] if name not in used]
-  joined = {half: np.concatenate(parts) for half, parts in values.items() if parts}
-  return {"columns": columns, "unused": unused, "counts": counts, "labels": joined, "notes": notes}
+  return {"columns": columns, "unused": unused, "counts": counts, "answers": answers, "notes": notes}
 
 
 def _few(names: Any) -> str:
@@ -195,12 +216,12 @@ def _fill(read: Callable[[], Iterator[Any]], columns: Any, where: str, raw: np.n
 
   row = 0
   for frame in read():
-    raw[row : row + len(frame)] = frames.raw_rows(frame, columns, row, where)
+    frames.raw_rows(frame, columns, row, where, raw[row : row + len(frame)])
     row += len(frame)
 
 
-def _with_labels(arrays: dict[str, Any], described: Mapping[str, Any], notes: list[str], where: str) -> dict[str, Any]:
-  """Returns the result of a source: raw rows, labels, the columns and remarks."""
+def _with_answers(arrays: dict[str, Any], described: Mapping[str, Any], notes: list[str], where: str) -> dict[str, Any]:
+  """Returns the result of a source: raw rows, labels, groups, the columns and remarks."""
   columns = described["columns"]
   vocabularies = {name: words for name, kind, words in columns if kind == "categorical"}
   table = schema_fit.RawTable(
@@ -209,8 +230,11 @@ def _with_labels(arrays: dict[str, Any], described: Mapping[str, Any], notes: li
     vocabularies,
     tuple(described["unused"]),
   )
-  integers, class_names, label_notes = labels.as_integers(described["labels"], where)
+  answers = described["answers"]
+  given = {half: answers[f"{half}_label"] for half in splits.present(arrays) if f"{half}_label" in answers}
+  integers, class_names, label_notes = labels.as_integers(given, where)
   arrays |= {f"{half}_labels": values for half, values in integers.items()}
+  arrays |= {"train_group": answers["train_group"]} if "train_group" in answers else {}
   count = len(arrays["train"])
   if "test" not in arrays and count < 3:
     raise errors.UserError(f"{where}: has {remarks.counted(count, 'row')}; provide at least 3, or add a test file")
@@ -219,11 +243,11 @@ def _with_labels(arrays: dict[str, Any], described: Mapping[str, Any], notes: li
 
 def _pack(described: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Returns the result of `_scan` as arrays for the cache."""
-  texts = json.dumps({key: value for key, value in described.items() if key != "labels"})
-  return {"json": np.frombuffer(texts.encode(), np.uint8)} | described["labels"]
+  texts = json.dumps({key: value for key, value in described.items() if key != "answers"})
+  return {"json": np.frombuffer(texts.encode(), np.uint8)} | described["answers"]
 
 
 def _unpack(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
   """Returns the result of `_scan` from the arrays of `_pack`."""
   texts = arrays.pop("json").tobytes().decode()
-  return json.loads(texts) | {"labels": arrays}
+  return json.loads(texts) | {"answers": arrays}

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -112,3 +113,43 @@ def test_the_command_contains_every_option():
   assert "--config.data.size=64,48" in text
   assert text.endswith("--config.objective.likelihood=gaussian")
   assert "dense:folder" in inspection.command("folder", "p", result._replace(shape=(5, 48, 3)))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_is_described_by_column_and_the_command_trains(tmp_path, monkeypatch, suffix):
+  if suffix == "parquet":
+    pytest.importorskip("pyarrow")
+  monkeypatch.setenv("AE_JAX_CACHE", str(tmp_path / "cache"))
+  frame = pd.DataFrame({"height": GENERATOR.normal(size=30), "same": 1.5, "city": ["Rome", "Bonn", "Oslo"] * 10})
+  frame.loc[[3, 7], "height"] = np.nan
+  frame["label"] = ["a", "b"] * 15
+  path = tmp_path / f"x.{suffix}"
+  frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path, index=False)
+  found, result = inspected(path)
+  text = "\n".join(result.lines)
+  for expected in (
+    "height (numeric)",
+    "city (3 words)",
+    "by column: height (2)",
+    "constant columns: same",
+    "2 classes",
+  ):
+    assert expected in text, expected
+  command = inspection.command(found.name, str(path), result)
+  assert command == (
+    f"ae_jax train --config=table:{suffix} --config.data.path={path} --config.data.label=label "
+    "--config.data.missing=mean"
+  )
+  assert data.load(suffix, str(path), **result.options).class_names == ("a", "b")
+
+
+def test_a_folder_of_series_is_found_and_the_validation_half_is_described(tmp_path):
+  for half, count in {"train": 5, "validation": 2, "test": 3}.items():
+    (tmp_path / half).mkdir()
+    for number in range(count):
+      np.save(tmp_path / half / f"{number}.npy", GENERATOR.normal(size=(20 + number, 2)))
+  found, result = inspected(tmp_path)
+  assert (found.name, result.options["kind"], result.shape) == ("npy", "series", (24, 2))
+  assert "examples: 5 for training, 2 for validation, 3 for testing (the test set of the files)" in result.lines
+  assert "lengths: 20 to 24 steps" in result.lines
+  assert data.load("npy", str(tmp_path), **result.options).shape == (24, 2)

@@ -8,7 +8,7 @@ import pytest
 from sklearn.preprocessing import QuantileTransformer, StandardScaler
 
 from ae_jax import data, errors
-from ae_jax.data import frames, schema, schema_fit, standardisation, table_rows
+from ae_jax.data import schema, schema_fit, standardisation, table_files, table_rows
 
 RANDOM = np.random.default_rng(0)
 COUNT = 60
@@ -96,7 +96,7 @@ def test_the_schema_depends_on_the_training_rows_only(halves, tmp_path):
 def test_memory_and_stream_give_the_same_arrays(tmp_path, monkeypatch, name, options):
   if name == "x.parquet":
     pytest.importorskip("pyarrow")
-  monkeypatch.setattr(frames, "STREAMED_ROWS", 7)
+  monkeypatch.setattr(table_files, "STREAMED_ROWS", 7)
   path = written(tmp_path, with_gaps() if options else FRAME, name)
   source = name[2:]
   memory, stream = (
@@ -286,3 +286,35 @@ def test_errors_of_columns_are_in_their_units():
 def test_the_tables_of_scikit_learn_are_built_in(name, shape, test):
   dataset = data.load(name, "", "real")
   assert (dataset.shape, len(dataset.test)) == ((shape,), test)
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+@pytest.mark.parametrize("placement", ["memory", "stream"])
+def test_the_rows_of_a_group_are_in_one_half_and_its_column_is_no_input(tmp_path, name, placement):
+  if name == "x.parquet":
+    pytest.importorskip("pyarrow")
+  frame = FRAME.assign(patient=[f"p{row // 5}" for row in range(COUNT)], row=np.arange(COUNT) * 2.5)
+  options = {"group": "patient", "columns": ("row=numeric", "name=ignore"), "validation": 0.2, "placement": placement}
+  dataset = data.load(name[2:], written(tmp_path, frame, name), "real", **options)
+  names = [column.name for column in dataset.schema.columns]
+  assert "patient" not in names
+  found = [set(half[:][:, -1] // 12.5) for half in (dataset.train, dataset.validation, dataset.test)]
+  assert names[-1] == "row"
+  assert set.union(*found) == set(range(12))
+  assert sum(map(len, found)) == 12
+
+
+def test_a_column_of_groups_or_labels_has_no_kind(tmp_path):
+  with pytest.raises(errors.UserError, match=r"no kind for city, because config.data.group names it"):
+    data.load("csv", written(tmp_path), "real", group="city", columns=("city=categorical",))
+  with pytest.raises(errors.UserError, match=r"config.data.group='town': .* has no such column"):
+    data.load("csv", written(tmp_path), "real", group="town")
+
+
+def test_a_validation_file_is_read_unless_it_is_switched_off(tmp_path):
+  for half, rows in {"train": FRAME[20:], "validation": FRAME[:10], "test": FRAME[10:20]}.items():
+    written(tmp_path, rows, f"{half}.csv")
+  assert len(data.load("csv", str(tmp_path), "real").validation) == 10
+  without = data.load("csv", str(tmp_path), "real", read_validation=False)
+  assert without.validation is None
+  assert any("not read: validation.csv" in remark for remark in without.remarks)
