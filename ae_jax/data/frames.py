@@ -38,8 +38,14 @@ def example(name: str, kind: str) -> str:
 
 
 def factorized(values: pd.Series) -> tuple[Int[np.ndarray, " rows"], pd.Series]:
-  """Returns the position of each value among the different values (-1: missing), and these in order of appearance."""
-  codes, distinct = pd.factorize(values)
+  """Returns the position of each value among the different values (-1: missing), and these in order of appearance.
+
+  Lists and dicts are compared as texts.
+  """
+  try:
+    codes, distinct = pd.factorize(values)
+  except TypeError:  # unhashable values
+    codes, distinct = pd.factorize(values.map(str, na_action="ignore"))
   distinct = pd.Series(distinct)
   is_coded = isinstance(distinct.dtype, pd.CategoricalDtype)
   return codes, distinct.astype(distinct.cat.categories.dtype) if is_coded else distinct
@@ -105,7 +111,8 @@ def _by_distinct(values: pd.Series, convert: Callable[[pd.Series], Any]) -> Floa
 
 
 def _to_number(values: pd.Series, words: Sequence[str]) -> Float[np.ndarray, " rows"]:
-  return _by_distinct(values, lambda distinct: pd.to_numeric(distinct, errors="coerce"))
+  as_texts = lambda value: str(value) if type(value) is int else value  # Python integers may exceed the range of floats
+  return _by_distinct(values, lambda distinct: pd.to_numeric(distinct.map(as_texts), errors="coerce"))
 
 
 def _to_boolean(values: pd.Series, words: Sequence[str]) -> Float[np.ndarray, " rows"]:

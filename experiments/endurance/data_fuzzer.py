@@ -1,7 +1,7 @@
 """Tests that damaged data files load as a valid data set or are refused with one clear line.
 
-Each case (see `damages` and `damaged_images`) is loaded by `data.load`, in memory or as a stream. Nothing in the files
-may be unpickled or executed, and sizes that the files state must not cause allocations.
+Each case (see `damages`, `damaged_images` and `damaged_tables`) is loaded by `data.load`, in memory or as a stream.
+Nothing in the files may be unpickled or executed, and sizes that the files state must not cause allocations.
 """
 
 import os
@@ -16,20 +16,26 @@ from hypothesis import strategies as st
 
 from ae_jax import data
 from ae_jax.data import lazy_arrays, ranges
-from experiments.endurance import damaged_images, damages, ingredients, watch
+from experiments.endurance import damaged_images, damaged_tables, damages, ingredients, watch
 
 SECONDS = 30.0  # time limit of a case
 MEMORY = 2**30  # bytes that a case may allocate
 BUDGET = 0.25  # GiB, memory budget passed to `data.load`
 PLACEMENTS = ("auto", "stream")
-CONVERTED = {"size": (5, 4), "channels": 3, "on_bad": "skip"}  # options of every second folder of images
+# options of every second case of a source
+CONVERTED = {
+  "folder": {"size": (5, 4), "channels": 3, "on_bad": "skip"},
+  "csv": {"missing": "mean", "scale": "standard"},
+  "parquet": {"missing": "mask"},
+}
+AXES = {"ucr": 3, "csv": 2, "parquet": 2}  # number of axes of the examples; 4 for other sources
 
 
 def run(count, seed):
   """Tests `count` damaged files or folders; returns results with "violations"."""
   tally, mark = watch.Tally(), pathlib.Path(ingredients.UnpickleDetector.MARK)
   mark.unlink(missing_ok=True)
-  kinds = st.sampled_from([*damages.ARRAYS, *damaged_images.IMAGES])
+  kinds = st.sampled_from([*damages.ARRAYS, *damaged_images.IMAGES, *damaged_tables.TABLES])
 
   def judge(case):
     damage, number, placement, value_range = case
@@ -47,9 +53,10 @@ def run(count, seed):
 
 
 def judged(damage, folder, generator, placement, value_range):
-  """Loads the files that a function of `damages` or `damaged_images` writes, and returns (outcome, line)."""
+  """Loads the files that a function of a module of damages writes, and returns (outcome, line)."""
   folder.mkdir()
   name, path = damage(folder, generator)
+  value_range = "real" if name in damaged_tables.SOURCES else value_range
   converted = bool(generator.integers(2))
   before = _peak_bytes()
   outcome, line = watch.judge(lambda: load(name, path, value_range, placement, converted), SECONDS)
@@ -60,18 +67,18 @@ def judged(damage, folder, generator, placement, value_range):
 def load(name, path, value_range, placement, converted=False):
   """Loads and reads a data set and returns "loaded".
 
-  Images are read as stored or, if `converted` is true, with the options `CONVERTED`.
+  Data are read as stored or, if `converted` is true, with the options `CONVERTED`.
 
   Raises:
     AssertionError: If the data set is not as `data.Dataset` describes.
   """
-  options = CONVERTED if name == "folder" and converted else {}
+  options = CONVERTED.get(name, {}) if converted else {}
   dataset = data.load(name, path, value_range, placement=placement, budget_gib=BUDGET, **options)
   train, test = (lazy_arrays.read_all(half) for half in (dataset.train, dataset.test))
   assert len(train) >= 2 <= 1 + len(test)
   for half, labels in ((train, dataset.train_labels), (test, dataset.test_labels)):
     assert half.dtype in (np.uint8, np.float32)
-    assert half.ndim == (3 if name == "ucr" else 4)
+    assert half.ndim == AXES.get(name, 4)
     assert half.shape[1:] == dataset.shape
     assert ranges.range_error(half, value_range) is None
     assert labels is None or labels.shape == half.shape[:1]

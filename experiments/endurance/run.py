@@ -124,7 +124,7 @@ def parse():
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--configs", type=int, default=2000, help="cases of the part config in this process")
   parser.add_argument("--commands", type=int, default=30, help="cases of the part config by the command")
-  parser.add_argument("--files", type=int, default=600, help="cases of the part data")
+  parser.add_argument("--files", type=int, default=1000, help="cases of the part data")
   parser.add_argument("--runs", type=int, default=300, help="cases of the part stranger")
   parser.add_argument("--kills", type=int, default=60, help="kills of the part kills")
   parser.add_argument("--host_kills", type=int, default=20, help="kills of the part hosts")

@@ -318,3 +318,19 @@ def test_a_validation_file_is_read_unless_it_is_switched_off(tmp_path):
   without = data.load("csv", str(tmp_path), "real", read_validation=False)
   assert without.validation is None
   assert any("not read: validation.csv" in remark for remark in without.remarks)
+
+
+def test_integers_that_no_float_can_hold_are_refused_as_infinite(tmp_path):
+  frame = FRAME.astype({"height": object})
+  frame.loc[7, "height"] = "9" * 400
+  with pytest.raises(errors.UserError, match=r"infinite, in 1 column: height \(1\); the first is in row 7"):
+    data.load("csv", written(tmp_path, frame), "real")
+
+
+def test_lists_and_dicts_in_parquet_are_compared_as_texts(tmp_path):
+  pytest.importorskip("pyarrow")
+  frame = FRAME.assign(tags=[[1], [2, 3]] * (COUNT // 2), place=[{"x": row % 3} for row in range(COUNT)])
+  dataset = data.load("parquet", written(tmp_path, frame, "x.parquet"), "real")
+  kinds = {column.name: (column.kind, len(column.words)) for column in dataset.schema.columns}
+  assert kinds["tags"] == ("categorical", 2)
+  assert kinds["place"] == ("categorical", 3)
