@@ -16,7 +16,9 @@ BATCH_SCHEDULE = batch_schedule.BatchSchedule(examples=23, batch_size=3, devices
 def fake_experiment(**dataset):
   """The parts of a `setup.Experiment` that `feed` reads."""
   return types.SimpleNamespace(
-    dataset=types.SimpleNamespace(**dataset), model=made_contexts.fake_model(), batch_schedule=BATCH_SCHEDULE
+    dataset=types.SimpleNamespace(columns={}, **dataset),
+    model=made_contexts.fake_model(),
+    batch_schedule=BATCH_SCHEDULE,
   )
 
 
