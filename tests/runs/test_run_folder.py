@@ -205,7 +205,7 @@ def test_load_refuses_folders_without_a_run(workdir, tmp_path):
     ({"config": {"model": {"widths": {"a": 1}}}}, "config.model"),
     ({"config": {"data": {"range": "[]"}}}, "config.data.range"),
     ({"config": {"compute_dtype": "float8"}}, "config.compute_dtype"),
-    ({"data": {"shape": [28, 28]}}, "these data are series"),
+    ({"data": {"shape": [28]}}, "these data are tables"),
     ({"data": {"shape": [28, 28, -1]}}, "was not written by ae_jax"),
   ],
 )

@@ -94,7 +94,7 @@ def make_training(monkeypatch):
     experiment = experiment_of(batch_schedule.BatchSchedule(12, 2, 1, 0), until, on_nan)
     recorders = [
       loop.Recorder(
-        MemoryLog(), logs.WindowAverages(3, 6, 0), lambda losses, _, n=n: {"test/squared_error": losses[n]}, dict
+        MemoryLog(), logs.WindowAverages(3, 6, 0), lambda results, n=n: {"test/squared_error": results["test"][n]}, dict
       )
       for n in range(count)
     ]
@@ -106,7 +106,7 @@ def make_training(monkeypatch):
     stage = compiled_stage.CompiledStage(
       restart=lambda state: state,
       train_chunk=train_chunk,
-      evaluate=lambda state: (np.arange(filled, dtype=np.float32), {}),
+      evaluate=lambda state: {"test": np.arange(filled, dtype=np.float32)},
       compile_seconds=0.5,
       **options,
     )
