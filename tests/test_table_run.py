@@ -12,6 +12,8 @@ import ae_jax.data
 from ae_jax.evaluators import results
 from ae_jax.training import train
 
+pytestmark = pytest.mark.runs_optax
+
 
 def test_a_run_on_a_table_takes_and_returns_data_frames(tmp_path, monkeypatch):
   monkeypatch.setenv("AE_JAX_CACHE", str(tmp_path / "cache"))

@@ -141,7 +141,7 @@ def command(name: str, path: str, result: Inspection) -> str:
 
 def _command(family: str, name: str, path: str, options: Mapping[str, Any], others: Sequence[str] = ()) -> str:
   """Returns a command that trains a shipped config on a source."""
-  flags = {**({"path": path} if path else {}), **options}
+  flags = {"path": path, **options} if path else options
   arguments = [f"--config.data.{key}={_text(value)}" for key, value in flags.items()]
   return shlex.join(["ae_jax", "train", f"--config={family}:{name}", *arguments, *others])
 
