@@ -3,7 +3,7 @@
 import pytest
 from conftest import ROOT
 
-CONFIGS, FILES, KILLS = 20, 60, 3  # numbers of cases; the experiment has thousands
+CONFIGS, FILES, KILLS = 20, 60, 2  # numbers of cases; the experiment has thousands
 
 pytestmark = pytest.mark.runs_optax
 
@@ -39,7 +39,7 @@ def test_repeatedly_killed_run_equals_an_uninterrupted_run_bitwise(endurance, mo
   result = endurance.crashes.kills(KILLS, seed=1, names=["dense"])
   assert result["violations"] == []
   assert result["outcomes"]["kills"] == KILLS
-  assert result["outcomes"]["inside_a_save"] >= KILLS // 3
+  assert result["outcomes"]["inside_a_save"] >= 1
 
 
 def test_readme_contains_the_predicted_scaling_table(endurance):

@@ -23,10 +23,10 @@ def test_parameter_count_matches_the_lectures_model():
 @pytest.mark.parametrize("latent", [1, 6])
 def test_shapes_and_parameter_counts_of_any_image_depth_and_latent_size(shape, widths, latent):
   model = build(shape, widths=widths, latent=latent)
-  variables = jax.jit(model.init)(jax.random.key(0))
-  codes = model.encode(variables, jnp.ones((3, *shape))).z
+  variables = jax.eval_shape(model.init, jax.random.key(0))
+  codes = jax.eval_shape(model.encode, variables, jnp.ones((3, *shape))).z
   assert codes.shape == (3, latent)
-  assert model.decode(variables, codes).shape == (3, *shape)
+  assert jax.eval_shape(model.decode, variables, codes).shape == (3, *shape)
   sides = [np.prod(shape), *widths, latent, *widths[::-1], np.prod(shape)]
   assert model.parameter_count() == sum(int(a) * int(b) + int(b) for a, b in itertools.pairwise(sides))
   assert model.parameter_count() == sum(leaf.size for leaf in jax.tree.leaves(variables))

@@ -90,11 +90,14 @@ def test_every_family_has_dropout_in_training_and_not_in_evaluation(name):
   )
   if not objective.needs_whole_batch:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), split, whole)
-  evaluated = jax.jit(lambda v, b: objective(model, v, b, KEYS)[0])(variables, batch)
-  undropped = jax.jit(lambda v, b: plain_objective(plain, v, b, KEYS)[0])(variables, batch)
+
+  @jax.jit
+  def results(variables, batch):
+    losses = objective(model, variables, batch, KEYS)[0], plain_objective(plain, variables, batch, KEYS)[0]
+    return losses, [model.autoencode(variables, batch["x"], keys=KEYS, train=train) for train in (False, True)]
+
+  (evaluated, undropped), (kept, dropped) = results(variables, batch)
   np.testing.assert_array_equal(evaluated, undropped)
-  reconstruct = jax.jit(model.autoencode, static_argnames="train")
-  kept, dropped = (reconstruct(variables, batch["x"], keys=KEYS, train=train) for train in (False, True))
   assert (kept[0].z != dropped[0].z).any() or (kept[1] != dropped[1]).any()
 
 

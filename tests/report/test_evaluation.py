@@ -93,12 +93,12 @@ def test_report_takes_at_most_two_percent_of_the_training_time(tmp_path, monkeyp
   monkeypatch.setattr(evaluation, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
   monkeypatch.setattr(run_report, "write", write)
   refresh = evaluation.refresher(tmp_path)
-  while now[0] < 1000:
+  while now[0] < 5 * between:  # each report collects garbage, which takes a second in a large process
     now[0] += 1.0
     refresh()
   assert begun[0] == 31
   assert all(between <= later - earlier <= between + 2 + cost for earlier, later in itertools.pairwise(begun))
-  assert len(begun) >= 4
+  assert len(begun) >= 3
 
 
 def test_refreshing_the_report_leaves_no_reference_cycles(tmp_path, monkeypatch):

@@ -64,10 +64,8 @@ def test_repeatedly_interrupted_run_equals_an_uninterrupted_one(
   assert best[0].step == best[1].step  # a checkpoint within an epoch has no evaluation and is never the best
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_non_finite_step_is_repeated_with_its_own_noise(tiny, tmp_path, unreliable, seed):
+def test_non_finite_step_is_repeated_with_its_own_noise(tiny, tmp_path, unreliable):
   """A loss that is NaN for some noise is NaN again when the step is repeated."""
-  tiny.seed = seed
   with pytest.raises(errors.UserError, match=r"the loss is nan"):
     train.train_and_evaluate(tiny, tmp_path)
 
@@ -90,21 +88,19 @@ def test_records_are_on_the_disk_before_their_checkpoint(tiny, tmp_path, monkeyp
     assert order[number - 1] == "settle"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_a_process_cleanly_and_the_run_can_resume(tiny, tmp_path, number):
-  tiny.epochs = 400
+def test_signal_ends_a_process_cleanly_and_the_run_can_resume(tmp_path):
   command = [sys.executable, "-m", "ae_jax.main", *tiny_flags(epochs=400), f"--workdir={tmp_path / 'run'}"]
   options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
   with subprocess.Popen(command, **options) as process:
     while not list((tmp_path / "run").glob("metrics.jsonl")) or not logs.read(tmp_path / "run"):
       time.sleep(0.05)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     output, stderr = process.communicate(timeout=200)
   assert process.returncode == 0, stderr
   assert stderr == ""
-  acknowledged, *_, last = [line for line in output.splitlines() if line.startswith(number.name)]
-  assert acknowledged == f"{number.name}: {preemption.TRAINING}; press Ctrl-C again to stop at once"
-  assert last.startswith(f"{number.name}: stopped after epoch")
+  acknowledged, *_, last = [line for line in output.splitlines() if line.startswith("SIGTERM")]
+  assert acknowledged == f"SIGTERM: {preemption.TRAINING}; press Ctrl-C again to stop at once"
+  assert last.startswith("SIGTERM: stopped after epoch")
   assert "run the same command to continue" in output
   steps_ = [record["step"] for record in logs.read(tmp_path / "run")]
   assert steps_ == sorted(set(steps_))
