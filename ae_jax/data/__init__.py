@@ -103,9 +103,7 @@ def load(
   remarks = [*remarks, *notes, *converted.remarks, *patches.cut(arrays, patch, where)]
   decision = preparation.place(arrays, decide, where)
   remarks += preparation.check_values(arrays, converted.scaling, range, name, where)
-  if scale != "none":
-    schema = converted.schema
-    arrays["standardisation"] = standardisation.fit(arrays, scale, schema.scaled if schema else None)
+  remarks += _scale(arrays, scale, converted.schema, where)
   loss_columns.fill_missing(arrays, range, scale != "none")
   return Dataset(
     name,
@@ -173,3 +171,16 @@ def _as_examples(
   given, shares = splits.present(arrays), {"test": chosen.test, "validation": chosen.validation}
   notes = windows.cut(arrays, window, stride, where, **shares)
   return draws.Options(), draws.of_record(shares, given, arrays), notes
+
+
+def _scale(arrays: dict[str, Any], scale: str, schema: schemas.Schema | None, where: str) -> list[str]:
+  """Scales the examples, in place, and adds "standardisation"; returns a remark if they are not, but should be."""
+  if scale != "none":
+    arrays["standardisation"] = standardisation.fit(arrays, scale, schema.scaled if schema else None)
+    return []
+  if schema is None or schema.dominant is None:
+    return []
+  return [
+    f"{where}: column {schema.dominant!r} has more than 99 % of the variance, so the loss is mostly its error; "
+    "config.data.scale=standard gives all columns the same weight"
+  ]

@@ -55,7 +55,12 @@ def range_error(examples: AnyArray, value_range: str) -> str | None:
     return None
   low, high = float(examples.min()), float(examples.max())
   if not np.isfinite([low, high]).all():
-    return "contains NaN or infinite values; replace or remove them"
+    faults = ~np.isfinite(np.asarray(examples))
+    first = ", ".join(map(str, np.unravel_index(faults.argmax(), faults.shape)))
+    return (
+      f"contains NaN or infinite values ({faults.sum():,} of {faults.size:,}, the first at [{first}]); replace or "
+      "remove them, or mark the observed values in an array mask_train"
+    )
   least, most = INTERVALS[value_range]
   if low < least or high > most:
     return (

@@ -189,6 +189,13 @@ class Schema:
         results[column.name] = float(error)
     return results
 
+  @property
+  def dominant(self) -> str | None:
+    """Name of the number or date with more than 99 % of the variance of all; None if there is none."""
+    variances = {column.name: column.spread**2 for column in self.columns if not column.is_discrete}
+    largest = max(variances, key=variances.__getitem__, default=None)
+    return largest if len(variances) > 1 and variances[largest] > 0.99 * sum(variances.values()) else None
+
   def in_words(self) -> str:
     """Returns the columns as a text: the number of each kind, and the words of categories."""
     kinds = [column.kind for column in self.columns]

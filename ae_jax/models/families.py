@@ -47,9 +47,9 @@ def check_kind(name: str, shape: tuple[int, ...]) -> None:
   plural = KINDS | {1: "tables"}
   taken = " or ".join(plural[count] for count in AXES[name])
   suitable = ", ".join(family for family in FAMILIES if axes in AXES.get(family, (axes,)))
-  slices = ""
+  hint = "; if they are series [T, C], set config.data.kind='series'" if axes == 3 and 2 in AXES[name] else ""
   if axes == 4 and 3 in AXES[name]:
-    slices = f", or train on the slices of the volumes as images: x.reshape(-1, {', '.join(map(str, shape[1:]))})"
+    hint = f", or train on the slices of the volumes as images: x.reshape(-1, {', '.join(map(str, shape[1:]))})"
   raise errors.UserError(
-    f"config.model.name={name!r} takes {taken}, but these data are {plural[axes]}; use one of {suitable}{slices}"
+    f"config.model.name={name!r} takes {taken}, but these data are {plural[axes]}; use one of {suitable}{hint}"
   )

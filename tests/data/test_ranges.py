@@ -36,3 +36,9 @@ def test_floats_are_unchanged():
 )
 def test_invalid_examples_are_detected(array, value_range, words):
   assert words in ranges.range_error(array, value_range)
+
+
+def test_values_that_are_not_finite_are_counted_and_the_first_is_located():
+  examples = np.zeros((4, 2, 3), np.float32)
+  examples[2, 1, 0], examples[3, 0, 0] = np.nan, np.inf
+  assert "(2 of 24, the first at [2, 1, 0])" in ranges.range_error(examples, "real")

@@ -334,3 +334,12 @@ def test_lists_and_dicts_in_parquet_are_compared_as_texts(tmp_path):
   kinds = {column.name: (column.kind, len(column.words)) for column in dataset.schema.columns}
   assert kinds["tags"] == ("categorical", 2)
   assert kinds["place"] == ("categorical", 3)
+
+
+def test_a_column_with_nearly_all_of_the_variance_is_named_unless_columns_are_scaled(tmp_path):
+  path = written(tmp_path, FRAME.assign(height=1000 * FRAME["height"]))
+  said = [
+    any("'height' has more than 99 %" in remark for remark in data.load("csv", path, "real", scale=scale).remarks)
+    for scale in ("none", "standard")
+  ]
+  assert said == [True, False]
