@@ -16,7 +16,7 @@ COMMANDS = {
   "sweep": ("ae_jax.sweep.__main__", "Train one autoencoder per latent size, seed and hyperparameter."),
   "evaluate": ("ae_jax.evaluate", "Evaluate a trained run again and update its report."),
   "compare": ("ae_jax.compare", "Compare several runs in a table and an HTML page."),
-  "data": ("ae_jax.data.__main__", "Print what a file or folder of data contains, and how to train on it."),
+  "data": ("ae_jax.inspect_data", "Print what a file or folder of data contains, and how to train on it."),
   "describe": ("ae_jax.describe", "Print the keys of a config, and the size and cost of its model."),
   "configs": ("ae_jax.config.__main__", "List the shipped configs."),
 }

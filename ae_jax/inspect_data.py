@@ -2,7 +2,7 @@
 
   ae_jax data photos
   ae_jax data measurements.npz --out=examples.png
-  python -m ae_jax.data digits
+  python -m ae_jax.inspect_data digits
 
 The kind of the data, the sizes and modes of images, the range of the values, the labels, missing values, exact
 duplicates, constant columns or pixels, and damaged files are printed. All examples are read, and the printed command is
