@@ -78,8 +78,10 @@ class Conversion:
   ) -> Float[np.ndarray, "examples ..."]:
     """Returns the examples as float32 [N, *shape] in the data range; UserError if they do not match the run."""
     if x.shape[1:] != self.shape:
+      is_record = len(self.shape) == 2 and x.shape[1:] == self.shape[1:]
+      hint = "; score_record scores a record [steps, channels]" if is_record else ""
       raise errors.UserError(
-        f"examples of shape {x.shape}: the shape must be [N, {', '.join(map(str, self.shape))}] for this run"
+        f"examples of shape {x.shape}: the shape must be [N, {', '.join(map(str, self.shape))}] for this run{hint}"
       )
     if mask is not None:
       x = loss_columns.fill(x, mask, x[mask][0] if mask.any() else 0)

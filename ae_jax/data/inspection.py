@@ -100,6 +100,7 @@ class Inspection(NamedTuple):
   options: dict[str, Any]  # keys of config.data besides the name and the path
   kind: str  # a value of types.KINDS
   shape: tuple[int, ...]  # of an example
+  has_targets: bool = False
 
 
 def inspect(found: detection.Found, path: str) -> Inspection:
@@ -125,7 +126,9 @@ def inspect(found: detection.Found, path: str) -> Inspection:
   lines += [_on_labels(arrays), *_on_faults(halves, names, kind), *_on_duplicates(halves)]
   lines += arrays.get("remarks") or ()
   options |= table_inspection.options(arrays) if is_table else _range_options(halves, arrays["train"].dtype, kind)
-  return Inspection(lines, options, kind, shape)
+  if found.name == "npy" and kind == "table" and splits.present(found.arrays) == ["train"]:
+    lines.append("if the rows are the time steps of one record, cut it into windows: --config.data.window=STEPS")
+  return Inspection(lines, options | _one_class(arrays), kind, shape, "train_target" in arrays)
 
 
 def command(name: str, path: str, result: Inspection) -> str:
@@ -135,6 +138,8 @@ def command(name: str, path: str, result: Inspection) -> str:
   family = _FAMILIES[result.kind]
   if family == "cnn" and min(result.shape[:2]) < _SMALLEST:
     family = "dense"
+  elif family == "cnn" and result.has_targets:
+    family = "unet"
   likelihood = ["--config.objective.likelihood=gaussian"] if "range" in result.options else []
   return _command(family, name, path, result.options, likelihood)
 
@@ -216,6 +221,18 @@ def _on_labels(arrays: dict[str, Any]) -> str:
     texts.append(f"{labels.class_name(label, arrays.get('class_names'))} ({counts})")
   rest = len(classes) - len(texts)
   return f"labels: {len(classes)} classes: {', '.join([*texts, f'{rest} more'] if rest else texts)}"
+
+
+def _one_class(arrays: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the key `one_class` if all training examples have one class, and there are test examples of others."""
+  values = [arrays.get(f"{half}_labels") for half in ("train", "test")]
+  if any(each is None or each.dtype.kind == "f" for each in values):
+    return {}
+  trained, tested = (set(np.unique(lazy_arrays.read_all(each)).tolist()) for each in values)
+  if len(trained) > 1 or not tested - trained:
+    return {}
+  label, names = trained.pop(), arrays.get("class_names")
+  return {"one_class": labels.class_name(label, names) if names else label}
 
 
 def _on_faults(halves: Mapping[str, Statistics], names: Mapping[str, np.ndarray], kind: str) -> list[str]:

@@ -44,7 +44,7 @@ def analyze(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> Iterat
       yield f"column_rmse/{part}", errors[name]
       yield f"column_rmse_over_deviation/{part}", relative[name]
   if order:
-    title = "Error of each column over the test set, relative to always answering the mean or the most frequent word"
+    title = "Error of each column, relative to answering the mean or the most frequent word"
     values = np.array([relative[name] for name in order])
     yield "error_by_column", figures.Bars(title, tuple(order), values, "column", "relative error")
 

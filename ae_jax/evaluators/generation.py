@@ -223,7 +223,8 @@ def memorisation(context: EvalContext, samples: Mapping[str, np.ndarray]) -> Ite
     "memorisation",
     (
       "the memorisation ratio is the mean distance to the nearest training example, divided by the same mean for test "
-      "examples: it is near 0 for copies of training examples, and below 1 for blurred images such as reconstructions"
+      "examples: it is near 0 for copies of training examples, and below 1 for examples with less detail, such as "
+      "reconstructions"
     ),
   )
 

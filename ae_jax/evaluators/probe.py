@@ -26,7 +26,7 @@ _NEIGHBOURS = 5
 _MAX_ITERATIONS = 200  # of the logistic regression; the pixels of MNIST take 50
 _STARTS = 2  # number of initialisations of k-means, of which the best is used
 _MAP_ITERATIONS = 500  # of t-SNE; 1,000 give the same map of MNIST
-_FEATURES = {"code": "latent code", "pca": "PCA", "pixels": "pixels"}
+_FEATURES = {"code": "latent code", "pca": "PCA", "pixels": "raw elements"}
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
@@ -87,7 +87,7 @@ def _remarks(context: EvalContext, drawn: Int[np.ndarray, " drawn"]) -> Iterator
   if elements > MAX_PIXELS:
     yield (
       "pixels",
-      f"there are no probes of the pixels: examples have {elements:,} elements, and the limit is {MAX_PIXELS:,}",
+      f"there are no probes of the raw elements: examples have {elements:,} elements, and the limit is {MAX_PIXELS:,}",
     )
 
 

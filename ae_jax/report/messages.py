@@ -62,6 +62,7 @@ def closing(metrics: verdict.Metrics, description: Mapping[str, Any], workdir: p
       f"Cross-entropy: {metrics['test/nats']:.2f} nats per test example; "
       f"lower bound for any model: {metrics['test/nats_floor']:.2f}."
     )
+  lines.append(_of_input(metrics))
   lines.append(
     f"Training speed: {metrics['images_per_second']:,.0f} examples/s; compilation: {metrics['compile_seconds']:.1f} s."
   )
@@ -82,7 +83,7 @@ def headline(metrics: verdict.Metrics, description: Mapping[str, Any], skipped: 
     return "Training has started. Results appear here after the first evaluation."
   result = verdict.Result(metrics, description, skipped)
   sentence = _errors_and_verdict(result, finished)
-  sentences = [f"{sentence[0].upper()}{sentence[1:]}", verdict.of_skipped(result)]
+  sentences = [f"{sentence[0].upper()}{sentence[1:]}", _of_input(metrics), verdict.of_skipped(result)]
   if metrics.get("test/nats_floor") is not None and "test/nats" in metrics and not result.diverged:
     above = metrics["test/nats"] - metrics["test/nats_floor"]
     sentences.append(f"The cross-entropy is {above:.1f} nats above its lower bound.")
@@ -90,6 +91,15 @@ def headline(metrics: verdict.Metrics, description: Mapping[str, Any], skipped: 
     pca = f" (PCA: {metrics['test/pca_auroc']:.3f})" if "test/pca_auroc" in metrics else ""
     sentences.append(f"Anomaly detection by the reconstruction error: AUROC {metrics['test/auroc']:.3f}{pca}.")
   return " ".join(filter(None, sentences))
+
+
+def _of_input(metrics: verdict.Metrics) -> str:
+  """Returns a sentence that compares the error with that of the input, which is measured for data with targets."""
+  error, of_input = metrics["test/squared_error"], metrics.get("test/input_squared_error")
+  if of_input is None or not math.isfinite(error):
+    return ""
+  comparison = "less" if error < of_input else "not less"
+  return f"The input itself has the squared error {verdict.number(of_input)}: the model's error is {comparison}."
 
 
 def _errors_and_verdict(result: verdict.Result, finished: bool) -> str:

@@ -103,7 +103,7 @@ def _overlaid(path: pathlib.Path, item: figures.ExampleRows) -> None:
   for axes, original, reconstruction in zip(grid, series, reconstructions, strict=False):
     axes.plot(original, color="tab:gray", linewidth=1.0)
     axes.plot(reconstruction, color="tab:orange", linewidth=1.0)
-  figure.legend(grid[0].lines[:: series.shape[-1]], ["series", "reconstruction"], fontsize=7, loc="upper right")
+  figure.legend(grid[0].lines[:: series.shape[-1]], ["original", "reconstruction"], fontsize=7, loc="upper right")
   figure.savefig(path)
 
 

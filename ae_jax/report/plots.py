@@ -39,10 +39,11 @@ def bars(path: pathlib.Path, item: figures.Bars, value_range: str) -> None:
   """Saves a bar chart; values that are not finite have no bar."""
   del value_range
   values = np.where(np.isfinite(item.values), item.values, 0.0)
-  figure = canvas.figure(6, 2.6, item.title)
+  is_short = len("".join(item.names)) < 60
+  figure = canvas.figure(6, 2.6 if is_short else max(2.6, 0.16 * len(item.names) + 0.8), item.title)
   axes = figure.subplots()
   positions = range(1, len(item.values) + 1)
-  if len("".join(item.names)) < 60:
+  if is_short:
     axes.bar(positions, values, color="tab:blue")
     axes.set(xlabel=item.x_label, ylabel=item.y_label)
     if item.names:
@@ -50,7 +51,7 @@ def bars(path: pathlib.Path, item: figures.Bars, value_range: str) -> None:
   else:  # long names fit only beside horizontal bars
     axes.barh(positions, values, color="tab:blue")
     axes.set(xlabel=item.y_label, ylabel=item.x_label)
-    axes.set_yticks(positions, item.names)
+    axes.set_yticks(positions, item.names, fontsize=8)
     axes.invert_yaxis()
   figure.savefig(path)
 

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 _SHORT = "auprc auroc ari dci elbo kl mig mle mse nll nmi pca psnr sap ssim"
-_SPELT = {"frechet": "Fréchet", "kmeans": "k-means", "knn": "kNN", "lipschitz": "Lipschitz", "twonn": "TwoNN"}
+_SPELT = {
+  "frechet": "Fréchet",
+  "kmeans": "k-means",
+  "knn": "kNN",
+  "lipschitz": "Lipschitz",
+  "pixels": "raw elements",
+  "twonn": "TwoNN",
+}
+_SPELT["pixels"] = "raw elements"  # of any kind of example
 _WORDS = {name: name.upper() for name in _SHORT.split()} | _SPELT
 _LOWER = ("loss", "error", "nats", "mse")  # lower is better if the name of a metric contains one of these
 _HIGHER = ("psnr", "auroc", "auprc")  # higher is better if the name contains one of these

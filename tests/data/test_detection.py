@@ -153,3 +153,16 @@ def test_a_folder_of_series_is_found_and_the_validation_half_is_described(tmp_pa
   assert "examples: 5 for training, 2 for validation, 3 for testing (the test set of the files)" in result.lines
   assert "lengths: 20 to 24 steps" in result.lines
   assert data.load("npy", str(tmp_path), **result.options).shape == (24, 2)
+
+
+def test_pairs_one_class_and_records_are_recognised(tmp_path):
+  x = GENERATOR.integers(0, 256, (12, 9, 9), np.uint8)
+  path = npz(tmp_path / "pairs.npz", x_train=x, target_train=x)
+  assert "--config=unet:npz" in inspection.command("npz", str(path), inspected(path)[1])
+  y = np.array(["good"] * 12)
+  path = npz(tmp_path / "parts.npz", x_train=x, y_train=y, x_test=x, y_test=np.where(np.arange(12) % 2, y, "broken"))
+  result = inspected(path)[1]
+  assert result.options == {"one_class": "good"}
+  assert data.load("npz", str(path), "unit", **result.options).one_class is not None
+  np.save(tmp_path / "record.npy", GENERATOR.normal(size=(30, 3)))
+  assert any("--config.data.window=STEPS" in line for line in inspected(tmp_path / "record.npy")[1].lines)

@@ -146,4 +146,6 @@ def test_run_on_a_record_scores_its_time_steps_in_the_units_of_the_data(tmp_path
   np.testing.assert_allclose(run.score(windows_of), np.square(deviations).sum((1, 2)), rtol=1e-2)
   scores = run.score_record(record)
   assert scores.shape == (400,)
+  with pytest.raises(errors.UserError, match="score_record"):
+    run.score(record)
   np.testing.assert_allclose(scores[0], np.square(deviations[0, 0]).sum(), rtol=1e-2)

@@ -58,7 +58,7 @@ def test_separate_classes_are_classified_without_errors():
     for measure in ("linear", "knn", "linear_few", "knn_few", "kmeans_nmi", "kmeans_ari"):
       assert results[f"{measure}/{features}"] == pytest.approx(1.0), (measure, features)
   assert results["accuracy"].names == tuple(
-    f"{name} of {features}" for name in ("linear", "knn") for features in ("latent code", "PCA", "pixels")
+    f"{name} of {features}" for name in ("linear", "knn") for features in ("latent code", "PCA", "raw elements")
   )
   assert results["accuracy"].values.tolist() == [1.0] * 6
 

@@ -249,3 +249,14 @@ def test_headline_has_cross_entropy_and_auroc_only_if_measured():
 
 def test_headline_before_the_first_evaluation():
   assert "Training has started" in messages.headline({"epoch": 0.1, "train/loss": 3.0}, description_of())
+
+
+@pytest.mark.parametrize(("of_input", "said"), [(6.0, "is less."), (4.0, "is not less."), (None, "")])
+def test_the_error_of_the_input_is_compared_if_there_are_targets(of_input, said):
+  metrics = METRICS if of_input is None else METRICS | {"test/input_squared_error": of_input}
+  for text in (
+    messages.closing(metrics, description_of(), pathlib.Path("runs/x")),
+    messages.headline(metrics, description_of()),
+  ):
+    assert ("The input itself" in text) == bool(said)
+    assert said in text

@@ -114,6 +114,14 @@ def test_long_names_leave_room_for_the_bars(tmp_path):
   assert long > 0.5 * short
 
 
+def test_a_chart_of_many_long_names_is_taller(tmp_path):
+  heights = [
+    drawn(tmp_path, figures.Bars("t", tuple(f"column number {n}" for n in range(count)), np.ones(count), "x", "y"))
+    for count in (5, 40)
+  ]
+  assert len(heights[1]) > 2 * len(heights[0])
+
+
 @pytest.mark.parametrize("count", [1, 3, 20])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_every_series_up_to_the_limit_appears(tmp_path, channels, count):
