@@ -18,7 +18,6 @@ _SPELT = {
   "pixels": "raw elements",
   "twonn": "TwoNN",
 }
-_SPELT["pixels"] = "raw elements"  # of any kind of example
 _WORDS = {name: name.upper() for name in _SHORT.split()} | _SPELT
 _LOWER = ("loss", "error", "nats", "mse")  # lower is better if the name of a metric contains one of these
 _HIGHER = ("psnr", "auroc", "auprc")  # higher is better if the name contains one of these
