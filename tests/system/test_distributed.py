@@ -163,7 +163,7 @@ def test_gradients_are_clipped_by_their_global_norm(kind):
   )
 
 
-@pytest.mark.parametrize("name", ["dense", "vae"])
+@pytest.mark.parametrize("name", ["dense", "cnn"])
 def test_number_of_collectives_does_not_depend_on_the_number_of_parameters(name):
   """One all-reduce; with sharding one all-gather, one reduce-scatter, and the all-reduce of the gradient norm."""
 
