@@ -84,6 +84,7 @@ def trained(
 
 # Family -> (number of devices, config.parallel, config.parallel_state).
 WAYS = {name: [(2, "jit", "sharded")] for name in FAMILIES}
+WAYS["cnn"] += [(4, "jit", "replicated")]
 WAYS["sparse"] += [(4, "pmap", "replicated")]
 WAYS["dense"] += [(4, "jit", "replicated"), (8, "jit", "replicated"), (8, "jit", "sharded"), (4, "pmap", "replicated")]
 HEAVY = ("unet", "attention", "sequence")  # compile longest; their gradient is an array per parameter as any other's
