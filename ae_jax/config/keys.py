@@ -119,8 +119,8 @@ def _add_division(config: ConfigDict) -> None:
   # Share of the training examples that become the validation set, at most 10,000, if the data have none. The best
   # checkpoint, early stopping and sweeps use the validation set if there is one, otherwise the test set. 0.0: none.
   config.data.validation = 0.0
-  # Whether a validation set is read: folders val, valid or validation, arrays x_val, x_valid, x_validation or
-  # val_images, and the split `validation` of TFDS beside a split `test`. False: they are not, as in earlier versions.
+  # True: read a validation set, if there is one: folders val, valid or validation, arrays x_val, x_valid, x_validation
+  # or val_images, and the split `validation` of TFDS beside a split `test`. False: do not, as in earlier versions.
   config.data.read_validation = True
 
 

@@ -1,7 +1,6 @@
 """Data sets in memory or in files. `load` returns a `Dataset` from any source."""
 
 import functools
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from ae_jax import errors
@@ -15,7 +14,6 @@ from ae_jax.data import (
   preparation,
   ranges,
   schema_fit,
-  series_folders,
   sources,
   splits,
   standardisation,
@@ -90,7 +88,7 @@ def load(
   where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
   decide = functools.partial(placements.decide, placement, budget_gib)
   options |= {"group": group} | ({"columns": columns} if name in tables.FILES else {})
-  arrays = _read(name, path, kind, window, options, decide)
+  arrays = sources.read(name, path, options, kind=kind, window=window, streams=lambda size: decide(size).lazy)
   draws.check_needed(chosen, arrays, where)
   remarks = arrays.pop("remarks", None) or []
   chosen, of_record, notes = _as_examples(arrays, name, kind, (window, stride), chosen, where)
@@ -132,20 +130,6 @@ def _check_keys(
   standardisation.check(scale, value_range)
   errors.choose(dict.fromkeys(schemas.MISSING), missing, "data.missing")
   patches.check(patch)
-
-
-def _read(
-  name: str,
-  path: str,
-  kind: str,
-  window: int,
-  options: Mapping[str, Any],
-  decide: Callable[[int], placements.Placement],
-) -> dict[str, Any]:
-  """Returns the arrays of a source or, for a folder of series, of `series_folders`; see `load` for the arguments."""
-  if series_folders.applies(name, path, kind, window, options.get("x", "")):
-    return series_folders.read(path, window, options)
-  return sources.read(name, path, options, lambda size: decide(size).lazy)
 
 
 def _as_examples(

@@ -14,16 +14,7 @@ from ae_jax import errors
 from ae_jax.data import array_names, array_roles, numpy_files, remarks, splits
 
 
-def npz(
-  name: str,
-  path: str,
-  *,
-  x: str = "",
-  y: str = "",
-  layout: str = "nhwc",
-  group: str = "",
-  read_validation: bool = True,
-) -> dict[str, Any]:
+def npz(name: str, path: str, **options: Any) -> dict[str, Any]:
   """Reads the examples and labels of an archive; only the training examples are required.
 
   The names x_train, y_train, x_test, y_test (also of Keras' mnist.npz) and train_images, train_labels, test_images,
@@ -37,19 +28,12 @@ def npz(
   Args:
     name: Name of the source.
     path: Path of the archive.
-    x: Name of the array of examples; "" for the known names.
-    y: Name of the array of their labels; "" for the known names, if `x` is "" too.
-    layout: Order of the axes of images, a key of `array_roles.LAYOUTS`.
-    group: Name of the array with the group of each training example, in any dtype; "" for none.
-    read_validation: Whether a validation set is read.
+    **options: Keys of `config.data`; see `array_names.Options`.
   """
-  where = splits.where_of(name, path, ".npz file")
-  with _members(path, where) as read:
-    names = array_names.choose(read, x, y, where, group=group, read_validation=read_validation)
-    stored = {role: read[array]() for role, array in names.items() if array in read}
-  listed = ", ".join(names.values())
-  notes = remarks.not_read(where, read.keys() - set(names.values()), f"the arrays that are read are {listed}")
-  return array_roles.train_and_test(stored, names, layout, where, notes)
+  where, chosen = splits.where_of(name, path, ".npz file"), array_names.Options(**options)
+  with _members(path, where) as headers:
+    stored, names = array_roles.read(headers, chosen, where)
+  return array_roles.train_and_test(stored, names, chosen.layout, where, array_roles.unread(headers, names, where))
 
 
 @contextlib.contextmanager
@@ -65,34 +49,26 @@ def _members(path: str, where: str) -> Iterator[array_names.Headers]:
       }
 
 
-def npy(
-  name: str,
-  path: str,
-  *,
-  x: str = "",
-  y: str = "",
-  layout: str = "nhwc",
-  group: str = "",
-  read_validation: bool = True,
-) -> dict[str, Any]:
+def npy(name: str, path: str, **options: Any) -> dict[str, Any]:
   """Reads one file of all examples, or a folder of files that are named like the arrays of `npz`, such as x_train.npy.
 
   The arguments are those of `npz`; `x`, `y` and `group` are for folders only.
   """
   where = splits.where_of(name, path, ".npy file or folder of .npy files")
+  chosen = array_names.Options(**options)
   if not os.path.isdir(path):
-    for key, value in (("x", x), ("y", y), ("group", group)):
+    for key in ("x", "y", "group"):
+      value = getattr(chosen, key)
       errors.check(not value, f"data.{key}", value, f"empty, because {path} is a single array")
     with numpy_files.convert_errors(where):
       stored = {"x_train": numpy_files.of_file(pathlib.Path(path), where)}
-    return array_roles.train_and_test(stored, {"x_train": "x_train"}, layout, where)
+    return array_roles.train_and_test(stored, {"x_train": "x_train"}, chosen.layout, where)
   with numpy_files.convert_errors(where):
-    files, read = _files(path, where)
-    names = array_names.choose(read, x, y, where, group=group, read_validation=read_validation)
-    stored = {role: read[array]() for role, array in names.items() if array in read}
+    files, headers = _files(path, where)
+    stored, names = array_roles.read(headers, chosen, where)
   expected = [f"{array}.npy" for array in names.values()]
   notes = remarks.not_read(where, set(files) - set(expected), f"the files that are read are {', '.join(expected)}")
-  return array_roles.train_and_test(stored, names, layout, where, notes)
+  return array_roles.train_and_test(stored, names, chosen.layout, where, notes)
 
 
 def _files(path: str, where: str) -> tuple[list[str], array_names.Headers]:

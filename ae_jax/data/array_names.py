@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from ae_jax import errors
 from ae_jax.data import lazy_arrays, lengths, loss_columns, splits
@@ -14,26 +15,32 @@ _KNOWN = (
   {"x_train": "train_images", "x_test": "test_images", "y_train": "train_labels", "y_test": "test_labels"},
 )
 TRAINING = tuple(names["x_train"] for names in _KNOWN)  # known names of the training examples
-# role -> name of the validation arrays that belong to each set of names; {} is one of `_VALIDATION`
+# role -> name of the validation arrays that belong to each set of names; {} is one of `splits.VALIDATION_NAMES`
 _KNOWN_VALIDATION = (
   {"x_validation": "x_{}", "y_validation": "y_{}"},
   {"x_validation": "{}_images", "y_validation": "{}_labels"},
 )
-_VALIDATION = ("val", "valid", "validation")
 _MOST_LISTED = 8  # maximum number of arrays in a message
 # roles of the arrays of targets, masks, weights and lengths, which are read if they exist
 OF_LOSS = tuple(f"{name}_{half}" for half in splits.HALVES for name in (*loss_columns.NAMES, lengths.NAME))
 
 
-def choose(
-  headers: Headers, x: str, y: str, where: str, *, group: str = "", read_validation: bool = True
-) -> dict[str, str]:
+class Options(NamedTuple):
+  """The keys of `config.data` for sources whose files contain named arrays."""
+
+  x: str = ""  # name of the array of training examples; "" for the known names
+  y: str = ""  # name of the array of their labels; "" for the known names, if `x` is "" too
+  layout: str = "nhwc"  # order of the axes of images, a key of `array_roles.LAYOUTS`
+  group: str = ""  # name of the array with the group of each training example, in any dtype; "" for none
+  read_validation: bool = True  # whether a validation set is read
+
+
+def choose(headers: Headers, chosen: Options, where: str) -> dict[str, str]:
   """Returns the names of the arrays to read, {"x_train": name, "x_test": name, ...}.
 
   Only the array of x_train must exist. The arguments are those of `_of_examples`.
   """
-  names = _of_examples(headers, x, y, where, group=group, read_validation=read_validation)
-  return names | _loss_names(headers, read_validation)
+  return _of_examples(headers, chosen, where) | _loss_names(headers, chosen.read_validation)
 
 
 def _loss_names(headers: Headers, read_validation: bool) -> dict[str, str]:
@@ -41,14 +48,14 @@ def _loss_names(headers: Headers, read_validation: bool) -> dict[str, str]:
   names = {}
   for role in OF_LOSS:
     column, _, half = role.partition("_")
-    words = (half,) if half != "validation" else _VALIDATION if read_validation else ()
+    words = (half,) if half != "validation" else splits.VALIDATION_NAMES if read_validation else ()
     found = [name for word in words if (name := f"{column}_{word}") in headers]
     if found:
       names[role] = found[0]
   return names
 
 
-def _of_examples(headers: Headers, x: str, y: str, where: str, *, group: str, read_validation: bool) -> dict[str, str]:
+def _of_examples(headers: Headers, chosen: Options, where: str) -> dict[str, str]:
   """Returns the names of the arrays of examples, labels and groups.
 
   If `x` is given, labels are read only if `y` is given too. Test and validation examples and their labels keep their
@@ -56,16 +63,14 @@ def _of_examples(headers: Headers, x: str, y: str, where: str, *, group: str, re
 
   Args:
     headers: The arrays that exist.
-    x: `config.data.x`, the name of the training examples; "" for the known names.
-    y: `config.data.y`, the name of their labels.
+    chosen: The keys of the config.
     where: Prefix of error messages.
-    group: `config.data.group`, the name of the groups of the training examples; "" for none.
-    read_validation: `config.data.read_validation`.
 
   Raises:
     UserError: `x`, `y` or `group` does not exist, or no name of training examples is known; the message lists the
       arrays.
   """
+  x, y, _, group, read_validation = chosen
   for key, value in (("x", x), ("y", y), ("group", group)):
     if value and value not in headers:
       raise errors.UserError(
@@ -95,7 +100,7 @@ def _of_examples(headers: Headers, x: str, y: str, where: str, *, group: str, re
 
 def _validation_names(headers: Headers, templates: Mapping[str, str]) -> dict[str, str]:
   """Returns {role: name} of the first validation examples that exist, and of their labels; {} without examples."""
-  for word in _VALIDATION if templates else ():
+  for word in splits.VALIDATION_NAMES if templates else ():
     names = {role: template.format(word) for role, template in templates.items()}
     if names["x_validation"] in headers:
       return names

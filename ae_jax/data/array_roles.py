@@ -7,10 +7,24 @@ import numpy as np
 from jaxtyping import Shaped
 
 from ae_jax import errors
-from ae_jax.data import array_names, labels, lazy_arrays, splits
+from ae_jax.data import array_names, labels, lazy_arrays, remarks, splits
 
 LAYOUTS = {"nhwc": "[N, H, W, C]", "nchw": "[N, C, H, W]"}  # config.data.layout -> axes of images
 _MOST_CHANNELS = 4  # a second axis of at most this size, before two larger ones, looks like channels
+
+
+def read(
+  headers: array_names.Headers, chosen: array_names.Options, where: str
+) -> tuple[dict[str, lazy_arrays.LazyArray], dict[str, str]]:
+  """Returns ({role: array}, {role: name}) of the arrays to read, for `train_and_test`; see `array_names.choose`."""
+  names = array_names.choose(headers, chosen, where)
+  return {role: headers[name]() for role, name in names.items() if name in headers}, names
+
+
+def unread(headers: array_names.Headers, names: Mapping[str, str], where: str) -> list[str]:
+  """Returns a remark about the arrays of a file that are not read; [] if all are read."""
+  listed = ", ".join(names.values())
+  return remarks.not_read(where, headers.keys() - set(names.values()), f"the arrays that are read are {listed}")
 
 
 def train_and_test(

@@ -104,6 +104,12 @@ class Dataset:
     return self.columns.get(half, {}).get(name)
 
   @property
+  def test_targets(self) -> np.ndarray:
+    """The targets of the test examples; without targets, the test examples themselves."""
+    targets = self.column("test", "target")
+    return self.test if targets is None else lazy_arrays.load_all(targets)
+
+  @property
   def column_names(self) -> tuple[str, ...]:
     """Names of the columns that at least one half has, in the order of `loss_columns.NAMES`."""
     return tuple(name for name in NAMES if any(name in columns for columns in self.columns.values()))

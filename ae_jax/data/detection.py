@@ -7,11 +7,11 @@ import collections
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ae_jax import errors
-from ae_jax.data import archives, decoding, folders, hdf5, image_sets, remarks, series_folders, sources, tables
+from ae_jax.data import archives, decoding, folders, hdf5, image_sets, remarks, sources, tables
 
 _SQUARE = 64  # side to which images of different sizes are resized, as in the refusal of a mixed folder
 _LABELS = ("label", "labels", "class", "target", "y")  # names of columns that are taken as labels
@@ -57,20 +57,13 @@ def detect(path: str) -> Found:
   fault = None
   for options in DETECTORS[name].options(path):
     try:
-      arrays = _read(name, path, options)
+      others = {key: value for key, value in options.items() if key != "kind"}
+      arrays = sources.read(name, path, others, kind=options.get("kind", "auto"))
     except errors.UserError as error:
       fault = fault or error
       continue
     return Found(name, options, arrays, *(_image_files(path, options) if name == "folder" else ({}, [])))
   raise fault
-
-
-def _read(name: str, path: str, options: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the arrays of a source or of a folder of series."""
-  others = {key: value for key, value in options.items() if key != "kind"}
-  if series_folders.applies(name, path, options.get("kind", "auto"), 0, options.get("x", "")):
-    return series_folders.read(path, 0, others)
-  return sources.read(name, path, others)
 
 
 def _image_files(path: str, options: dict[str, Any]) -> tuple[dict[str, Sequence[str]], list[str]]:

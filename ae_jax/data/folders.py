@@ -14,7 +14,7 @@ from ae_jax.data import decoding, image_sets, labels, lazy_arrays, remarks, spli
 SUFFIXES = {suffix for suffixes in decoding.FORMATS.values() for suffix in suffixes}
 # lower-case folder name -> "train", "test" or "validation"
 _HALVES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_HALVES |= dict.fromkeys(("val", "valid", "validation"), "validation")
+_HALVES |= dict.fromkeys(splits.VALIDATION_NAMES, "validation")
 
 
 def folder(name: str, path: str, *, read_validation: bool = True, **options: Any) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def folder(name: str, path: str, *, read_validation: bool = True, **options: Any
 
 
 class Scan(NamedTuple):
-  """What a folder contains, before any pixel is used."""
+  """Contents of a folder: its halves, image files and their headers; no pixels."""
 
   halves: dict[str, pathlib.Path]  # {"train": folder} and, if it exists, {"test": folder}
   files: dict[str, list[str]]  # paths of the images of each half, in the order of the examples

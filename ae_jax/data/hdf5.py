@@ -9,33 +9,21 @@ import numpy as np
 from jaxtyping import Int
 
 from ae_jax import errors
-from ae_jax.data import array_names, array_roles, lazy_arrays, remarks, splits
+from ae_jax.data import array_names, array_roles, lazy_arrays, splits
 
 _CHUNK_CACHE = 2**26  # bytes of decompressed chunks that HDF5 keeps for each array
 
 
-def hdf5(
-  name: str,
-  path: str,
-  *,
-  x: str = "",
-  y: str = "",
-  layout: str = "nhwc",
-  group: str = "",
-  read_validation: bool = True,
-) -> dict[str, Any]:
+def hdf5(name: str, path: str, **options: Any) -> dict[str, Any]:
   """Reads the examples and labels of an HDF5 file; names and arguments are those of `archives.npz`.
 
   Arrays in groups have names such as group/x. Nothing is read until rows are needed, so that a file of any size can be
   streamed. Links to other files are not followed.
   """
-  where = splits.where_of(name, path, ".h5 file")
-  read = _arrays(path, where)
-  names = array_names.choose(read, x, y, where, group=group, read_validation=read_validation)
-  stored = {role: read[array]() for role, array in names.items() if array in read}
-  listed = ", ".join(names.values())
-  notes = remarks.not_read(where, read.keys() - set(names.values()), f"the arrays that are read are {listed}")
-  return array_roles.train_and_test(stored, names, layout, where, notes)
+  where, chosen = splits.where_of(name, path, ".h5 file"), array_names.Options(**options)
+  headers = _arrays(path, where)
+  stored, names = array_roles.read(headers, chosen, where)
+  return array_roles.train_and_test(stored, names, chosen.layout, where, array_roles.unread(headers, names, where))
 
 
 def largest(path: str) -> dict[str, str]:

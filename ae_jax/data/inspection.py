@@ -94,7 +94,7 @@ def statistics(examples: lazy_arrays.MaybeLazy, where: str) -> Statistics:
 
 
 class Inspection(NamedTuple):
-  """What was found at a path."""
+  """Description of the data at a path."""
 
   lines: list[str]  # for the user
   options: dict[str, Any]  # keys of config.data besides the name and the path

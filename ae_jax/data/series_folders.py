@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from ae_jax import errors
-from ae_jax.data import array_names, labels, lazy_arrays, numpy_files, remarks, sources, splits
+from ae_jax.data import array_names, labels, lazy_arrays, numpy_files, remarks, splits
 
 _LABELS = "_labels"  # end of the name of a file of labels, before its suffix
 _READ = "the .npy files that are read are series, and their labels in NAME_labels.npy"
@@ -30,7 +30,7 @@ def applies(name: str, path: str, kind: str, window: int, x: str = "") -> bool:
   return not any(pathlib.Path(path, f"{array}.npy").exists() for array in array_names.TRAINING)
 
 
-def read(path: str, window: int, options: Mapping[str, Any]) -> dict[str, Any]:
+def read(path: str, window: int) -> dict[str, Any]:
   """Returns the series of a folder or, if `window` is not 0, its records.
 
   Series are [N, T, C], where T is the length of the longest and shorter series end with zeros; `train_lengths` and
@@ -40,15 +40,11 @@ def read(path: str, window: int, options: Mapping[str, Any]) -> dict[str, Any]:
   Args:
     path: The folder.
     window: `config.data.window`.
-    options: Other keys of `config.data`, of which none is used.
 
   Raises:
-    UserError: An option is not its default, a half has too few files, or a file is damaged or does not fit the others.
+    UserError: A half has too few files, or a file is damaged or does not fit the others.
   """
   where = f"config.data.path={path!r}"
-  for key, value in options.items():
-    if value != sources.DEFAULTS[key] and key not in ("exif_orientation", "read_validation"):  # see `sources.read`
-      raise errors.UserError(f"config.data.{key}={value!r}: is not used for a folder of series; remove it")
   series, of_steps, notes = _halves(pathlib.Path(path), where)
   dtype, channels = _check_alike(series, where)
   integers, class_names, label_notes = labels.as_integers(of_steps, where)

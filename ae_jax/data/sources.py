@@ -16,14 +16,27 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import archives, decoding, folders, hdf5, lazy_arrays, remarks, series, splits, synthetic, tables
+from ae_jax.data import (
+  archives,
+  array_names,
+  decoding,
+  folders,
+  hdf5,
+  lazy_arrays,
+  remarks,
+  series,
+  series_folders,
+  splits,
+  synthetic,
+  tables,
+)
 from ae_jax.system import cache, paths
 
 NEEDS_NOTHING = "config.data.name=mnist_5k needs no preparation"
@@ -185,24 +198,33 @@ def _image_set(builder: Any, where: str, read_validation: bool = True) -> tuple[
 
 
 def read(
-  name: str, path: str, options: Mapping[str, Any], streams: Callable[[int], bool] = lambda size: False
+  name: str,
+  path: str,
+  options: Mapping[str, Any],
+  *,
+  kind: str = "auto",
+  window: int = 0,
+  streams: Callable[[int], bool] = lambda size: False,
 ) -> dict[str, Any]:
-  """Returns the arrays of a source.
+  """Returns the arrays of a source or, for a folder of series or records, of `series_folders.read`.
 
   Args:
     name: A key of `SOURCES`, or the name of an image data set of TensorFlow Datasets.
     path: Path of the file or folder to read, or "".
     options: Values of keys in `DEFAULTS`.
+    kind: `config.data.kind`.
+    window: `config.data.window`.
     streams: Returns whether a table of this size in bytes exceeds the memory budget; used by the sources in `FILES`.
 
   Raises:
     UserError: The source does not take an option, or the data cannot be read.
   """
+  if series_folders.applies(name, path, kind, window, options.get("x", "")):
+    for key, value in _unused(options, ()):
+      raise errors.UserError(f"config.data.{key}={value!r}: is not used for a folder of series; remove it")
+    return series_folders.read(path, window)
   taken = OPTIONS.get(name, () if name in SOURCES else ("read_validation",))
-  for key, value in options.items():
-    # configs of earlier versions have exif_orientation=False and read_validation=False for every source
-    if key in taken or value == DEFAULTS[key] or key in ("exif_orientation", "read_validation"):
-      continue
+  for key, value in _unused(options, taken):
     sources = " or ".join(source for source, keys in OPTIONS.items() if key in keys)
     raise errors.UserError(
       f"config.data.{key}={errors.format_value(value)}: is used only for config.data.name={sources}, not for {name!r}; "
@@ -212,6 +234,14 @@ def read(
   if name in tables.FILES:
     taken_options["streams"] = streams
   return SOURCES.get(name, tfds)(name, path, **taken_options)
+
+
+def _unused(options: Mapping[str, Any], taken: Collection[str]) -> Iterator[tuple[str, Any]]:
+  """Yields the options that a source does not take although they are set."""
+  for key, value in options.items():
+    # configs of earlier versions have exif_orientation=False and read_validation=False for every source
+    if key not in taken and value != DEFAULTS[key] and key not in ("exif_orientation", "read_validation"):
+      yield key, value
 
 
 SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
@@ -230,13 +260,12 @@ SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
 
 # Keys of `config.data` that only some sources take, with their defaults.
 DEFAULTS: dict[str, Any] = {
-  **{"x": "", "y": "", "layout": "nhwc", "group": "", "read_validation": True},
+  **array_names.Options._field_defaults,
   "label": "",
   **{"size": (), "fit": "stretch", "channels": 0, "on_bad": "error", "exif_orientation": True},
   **{"follow_links": False},
 }
-_OF_ARRAYS = ("x", "y", "layout", "group", "read_validation")
 _OF_IMAGES = ("size", "fit", "channels", "on_bad", "exif_orientation", "follow_links", "read_validation")
 # source -> keys that it takes
-OPTIONS = dict.fromkeys(("npz", "npy", "hdf5"), _OF_ARRAYS) | {"folder": _OF_IMAGES}
+OPTIONS = dict.fromkeys(("npz", "npy", "hdf5"), array_names.Options._fields) | {"folder": _OF_IMAGES}
 OPTIONS |= dict.fromkeys(tables.FILES, ("label", "columns", "group", "read_validation"))

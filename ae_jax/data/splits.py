@@ -15,6 +15,7 @@ from ae_jax import errors
 from ae_jax.data import lazy_arrays
 
 HALVES = ("train", "validation", "test")
+VALIDATION_NAMES = ("val", "valid", "validation")  # of its folders and files, and in the names of its arrays
 
 
 def last_of_each_class(labels: Shaped[np.ndarray, " examples"], share: float) -> Bool[np.ndarray, " examples"]:

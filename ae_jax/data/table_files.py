@@ -77,7 +77,7 @@ def _check_header(names: Sequence[str], where: str) -> None:
 
 @dataclasses.dataclass
 class ColumnScan:
-  """What a pass over the values of a column has found."""
+  """Result of a pass over the values of a column."""
 
   found: set[str] = dataclasses.field(default_factory=set)  # kinds of the parts; "text" for texts
   words: set[str] = dataclasses.field(default_factory=set)  # different texts, at most `_MOST_DISTINCT` + a part
@@ -159,7 +159,7 @@ def _kind_of(values: pd.Series) -> str:
 
 
 class Scan(NamedTuple):
-  """What a pass over the rows of a table has found."""
+  """Result of a pass over the rows of a table."""
 
   columns: dict[str, ColumnScan]  # of each column that is an input
   answers: dict[str, np.ndarray]  # {key: values} of the columns of `keys`

@@ -20,7 +20,7 @@ from ae_jax.system import cache
 
 _SUFFIXES = {"csv": (".csv", ".csv.gz", ".tsv"), "parquet": (".parquet", ".pq")}
 _EXPANSION = {"csv": 1, "parquet": 2}  # estimated ratio of the size of the raw rows to the size of the file
-_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}  # of files in a folder
+_NAMES = {"train": ("train",), "validation": splits.VALIDATION_NAMES, "test": ("test",)}  # of files in a folder
 _CACHE_VERSION = "2"  # changes whenever the contents of the cache change
 
 

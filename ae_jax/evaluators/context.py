@@ -101,9 +101,9 @@ class EvalContext:
 
   @functools.cached_property
   def targets(self) -> Float[np.ndarray, "examples ..."]:
-    """What the reconstructions of the test examples are compared with: their targets, or the examples themselves."""
-    targets = self.dataset.column("test", "target")
-    return self.test if targets is None else ranges.normalise(targets, self.dataset.value_range)
+    """The targets of the test examples; without targets, `test` itself. Reconstructions are compared with them."""
+    targets = self.dataset.test_targets
+    return self.test if targets is self.dataset.test else ranges.normalise(targets, self.dataset.value_range)
 
   @property
   def mask(self) -> Bool[np.ndarray, "examples ..."] | None:

@@ -107,7 +107,7 @@ def squared_errors(
   """
   train = training_examples(dataset)
   test, target = (
-    losses.flat(ranges.normalise(examples, dataset.value_range)) for examples in test_and_targets(dataset)
+    losses.flat(ranges.normalise(examples, dataset.value_range)) for examples in (dataset.test, dataset.test_targets)
   )
   mask = dataset.column("test", "mask")
   if mask is not None:
@@ -138,12 +138,6 @@ def mean(train: Float[np.ndarray, "examples elements"]) -> Float[np.ndarray, " e
   Due to the rounding, if all training examples are equal, the error of a test example that equals them is exactly 0.
   """
   return train.mean(0, dtype=np.float64).astype(np.float32)
-
-
-def test_and_targets(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the test examples, and their targets; without targets, the examples twice."""
-  target = dataset.column("test", "target")
-  return dataset.test, dataset.test if target is None else target
 
 
 def baseline_squared_errors(dataset: data.Dataset, code: models.CodeSpec) -> Float64[np.ndarray, " examples"]:

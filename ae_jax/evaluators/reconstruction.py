@@ -77,7 +77,7 @@ def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[st
   with the same number of bits. If the data have targets, the input itself is a baseline, too.
   """
   if dataset.value_range == "unit":
-    targets, mask = pca.test_and_targets(dataset)[1], dataset.column("test", "mask")
+    targets, mask = dataset.test_targets, dataset.column("test", "mask")
     observed = () if mask is None else (lazy_arrays.load_all(mask).astype(np.float32),)
     entropy = np.asarray(losses.bernoulli_entropy(ranges.normalise(targets, "unit"), *observed))
     yield "test/nats_floor", mean_over_test(entropy, dataset)
@@ -284,7 +284,7 @@ def _squared_errors(
   predictions: Shaped[np.ndarray, "... elements"], dataset: data.Dataset
 ) -> Float64[np.ndarray, " examples"]:
   """Returns the squared error of a prediction of each test example, or of one prediction for all."""
-  targets, mask = losses.flat(pca.test_and_targets(dataset)[1]), dataset.column("test", "mask")
+  targets, mask = losses.flat(dataset.test_targets), dataset.column("test", "mask")
   targets, predictions = (ranges.normalise(values, dataset.value_range) for values in (targets, predictions))
   squares = np.square(targets - predictions, dtype=np.float64)
   return (squares if mask is None else squares * losses.flat(mask)).sum(1)

@@ -27,7 +27,7 @@ def load(path, **options):
 
 @pytest.mark.parametrize("channels", [0, 2])
 def test_series_are_padded_with_zeros_to_the_longest(tmp_path, channels):
-  arrays = series_folders.read(folder(tmp_path, channels=channels), 0, {})
+  arrays = series_folders.read(folder(tmp_path, channels=channels), 0)
   assert arrays["train"].shape == (4, 41, max(channels, 1))
   np.testing.assert_array_equal(arrays["train_lengths"], STEPS)
   for number, row in enumerate(arrays["train"][np.array([0, 3, 1])]):
@@ -39,7 +39,7 @@ def test_series_are_padded_with_zeros_to_the_longest(tmp_path, channels):
 def test_sub_folders_are_the_halves_and_labels_are_read(tmp_path):
   folder(tmp_path / "train", s0=np.eye(23, dtype=int)[4], s1=np.zeros(9, int), s2=[7], s3=np.full(30, 2))
   folder(tmp_path / "test", steps=(50, 6), s0=[0], s1=[1])
-  arrays = series_folders.read(str(tmp_path), 0, {})
+  arrays = series_folders.read(str(tmp_path), 0)
   assert arrays["train"].shape == (4, 50, 2)
   assert arrays["test"].shape == (2, 50, 2)
   assert arrays["train_labels"].tolist() == [1, 0, 7, 2]
