@@ -98,6 +98,11 @@ def test_mypy_finds_nothing(tmp_path):
   assert done.returncode == 0, done.stdout
 
 
+def test_no_two_test_files_have_one_name():
+  names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+  assert sorted(names) == sorted(set(names))  # pytest imports them by their names
+
+
 def test_ci_runs_the_readmes_commands():
   readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
   commands = re.findall(r"^(pip install .*)$", readme, re.MULTILINE)
