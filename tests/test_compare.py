@@ -115,7 +115,7 @@ def test_page_shows_only_the_keys_that_differ(folders, tmp_path):
   differences = text[text.index("Config differences</h2>") : text.index("Metrics</h2>")]
   assert re.findall(r'<th scope="row">(.*?)</th>', differences) == ["model.widths"]
   assert text.count('alt="narrow: 16 examples"') == 1
-  assert text.count('alt="test images: 16 images"') == 1  # the same for all runs
+  assert text.count('alt="test images: 16 examples"') == 1  # the same for all runs
   comparison.write(read(folders, "wide-0", "wide-1"), tmp_path / "c.html")
   assert "differ only in seed, data.placement." in (tmp_path / "c.html").read_text()
 
