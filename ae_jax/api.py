@@ -86,6 +86,7 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     labels=description["data"].get("label_values", ()),
     groups=description["data"].get("groups", ()),
     masked=description["data"].get("masked", False),
+    value_range=config.data.range,
     **config.model,
   )
   abstract = memory.check_parameters(model)

@@ -26,4 +26,7 @@ def get_config(data="mnist_5k"):
   config.model.bottleneck = "identity"
   config.model.tied = False  # use the transposed weights of the encoder in the decoder
   config.model.dropout = 0.0  # dropout rate after each hidden layer
+  # Linear path beside the network: none, or pca (PCA of the training examples, to which the network learns a correction
+  # that begins at zero; needs the bottleneck identity or gaussian).
+  config.model.linear_path = "none"
   return config

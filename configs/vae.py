@@ -27,6 +27,9 @@ def get_config(data="mnist_5k"):
   config.model.bottleneck = "gaussian"
   config.model.tied = False
   config.model.dropout = 0.0  # dropout rate after each hidden layer
+  # Linear path beside the network: none, or pca (PCA of the training examples, to which the network learns a correction
+  # that begins at zero; needs the bottleneck identity or gaussian).
+  config.model.linear_path = "none"
   config.objective.name = "elbo"
   config.objective.beta = 1.0  # weight of the KL term
   config.objective.free_bits = 0.0  # KL per latent, in nats, that is not penalised

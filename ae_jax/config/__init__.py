@@ -160,10 +160,17 @@ _ADDED = {
 }
 
 
+# The same for keys of `config.model` that only some families have.
+_ADDED_TO_FAMILIES = {family: {"model.linear_path": "none"} for family in ("cnn", "dense")}
+
+
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
   """Returns a stored config with the keys that later versions added; missing sections are not added."""
   result = dict(stored)
-  for dotted, value in _ADDED.items():
+  model = result.get("model")
+  family = model.get("name") if isinstance(model, dict) else None
+  of_family = _ADDED_TO_FAMILIES.get(family, {}) if isinstance(family, str) else {}
+  for dotted, value in (_ADDED | of_family).items():
     section, _, key = dotted.rpartition(".")
     if not section:
       result.setdefault(key, value)
@@ -191,7 +198,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 # that must not be options of the config, and the source of their values.
 _OPEN_SECTIONS = {
   "model": dict.fromkeys(("shape", "labels", "groups", "masked"), "the data")
-  | {"compute_dtype": "config.compute_dtype"},
+  | {"compute_dtype": "config.compute_dtype", "value_range": "config.data.range"},
   "objective": {
     "model": "config.model",
     "value_range": "config.data.range",

@@ -132,6 +132,21 @@ def training_examples(dataset: data.Dataset) -> Float[np.ndarray, "examples elem
   return np.where(mask, train, np.where(counts > 0, means, train[0]).astype(np.float32))
 
 
+def principal_components(dataset: data.Dataset, count: int) -> models.PrincipalComponents:
+  """Returns the first `count` principal components of the training examples, as in `fit`."""
+  train = training_examples(dataset)
+  fitted = fit(train, count)
+  found = len(fitted.components_)
+  directions = np.zeros((count, train.shape[1]), np.float32)
+  directions[:found] = fitted.components_
+  deviations = np.zeros(count, np.float32)
+  deviations[:found] = np.sqrt(np.maximum(fitted.explained_variance_, 0.0))
+  element_deviation = float(np.sqrt(train.var(0, dtype=np.float64).mean()))
+  return models.PrincipalComponents(
+    mean(train), directions, deviations, float(fitted.noise_variance_), element_deviation
+  )
+
+
 def mean(train: Float[np.ndarray, "examples elements"]) -> Float[np.ndarray, " elements"]:
   """Returns the mean of training examples, rounded to float32.
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ae_jax import errors
+from ae_jax.models import linear_paths
 from ae_jax.models.families import AUTOMATIC, AXES, BATCH_LAST, FAMILIES, LABELLED, MASKED, ROWS_IN_CACHE, check_kind
 from ae_jax.models.interface import (
   AutoencoderModule,
@@ -26,6 +27,7 @@ from ae_jax.models.interface import (
   Logits,
   Variables,
 )
+from ae_jax.models.linear_paths import PrincipalComponents
 from ae_jax.ops import losses
 from ae_jax.system import compat
 from ae_jax.types import AnyArray, Columns, Keys, Params
@@ -39,6 +41,7 @@ __all__ = [
   "Encoding",
   "Gaussian",
   "Model",
+  "PrincipalComponents",
   "Variables",
   "build",
 ]
@@ -188,6 +191,15 @@ class Model:
     """Returns KL(posterior || prior) in nats; z is a sample of the posterior. See `AutoencoderModule.kl_to_prior`."""
     return self._apply(variables, posterior, z, method="kl_to_prior", exact=True)
 
+  @property
+  def principal_components(self) -> int:
+    """Number of principal components of the training examples that `fit_state` takes; 0 if it changes nothing."""
+    return self.module.principal_components
+
+  def fit_state(self, state: PyTree, principal: PrincipalComponents) -> PyTree:
+    """Returns the model state at the start of the training, from the principal components of the training examples."""
+    return self.module.fit_state(state, principal)
+
   def update_state(self, state: PyTree, sums: PyTree) -> PyTree:
     """Returns the model state after a training step.
 
@@ -256,9 +268,11 @@ def build(
   name: Any,
   shape: Sequence[int],
   compute_dtype: Any = "float32",
+  *,
   labels: Sequence[int] = (),
   groups: Sequence[Sequence[Any]] = (),
   masked: bool = False,
+  value_range: str = "unit",
   **options: Any,
 ) -> Model:
   """Builds the `Model` described by `config.model`.
@@ -270,6 +284,7 @@ def build(
     labels: Distinct labels of the training examples; used only by the families in LABELLED.
     groups: Elements of the categories and booleans of a table, (kind, start, stop); see `losses.Groups`.
     masked: Whether the data have a mask of the observed elements; used only by the families in MASKED.
+    value_range: Range of the examples, a key of `losses.OUTPUT_ACTIVATIONS`; used only by a linear path.
     **options: Options of the family, which are the other keys of `config.model`.
 
   Raises:
@@ -280,6 +295,8 @@ def build(
   check_kind(name, tuple(shape))
   arguments = [tuple(labels)] if name in LABELLED else [masked] if name in MASKED else []
   module = errors.call(FAMILIES, "model", name, tuple(shape), *arguments, **options)
+  if linear_paths.LINEAR_PATHS[options.get("linear_path", "none")]:
+    module = linear_paths.beside(module, tuple(shape), value_range, groups)
   return Model(module, tuple(shape), name in BATCH_LAST, compute_dtype, tuple(tuple(group) for group in groups))
 
 

@@ -11,7 +11,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from ae_jax import errors
-from ae_jax.models import activations, bottlenecks, layouts, stage_sizes, upsampling
+from ae_jax.models import activations, bottlenecks, layouts, linear_paths, stage_sizes, upsampling
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Latents, Logits
 from ae_jax.models.upsampling import Maps, OutputMaps
@@ -62,11 +62,12 @@ class ConvEncoder(nn.Module):
   kernel: tuple[int, int]
   activation: Callable
   dropout: float
+  output_init: Callable = linear_paths.KERNEL_INIT  # initialiser of the dense layer
 
   @nn.compact
   def __call__(self, x: Examples, dropout: Keys | None = None) -> Float[Array, "batch outputs"]:
     h = down(layouts.to_maps(x), self, conv_pool, dropout)
-    return nn.Dense(self.outputs, name="code")(flat(h))
+    return nn.Dense(self.outputs, kernel_init=self.output_init, name="code")(flat(h))
 
 
 class ConvDecoder(nn.Module):
@@ -80,6 +81,7 @@ class ConvDecoder(nn.Module):
   activation: Callable
   layer: Callable  # a value of upsampling.LAYERS
   dropout: float
+  output_init: Callable = linear_paths.KERNEL_INIT  # initialiser of the last layer
 
   @nn.compact
   def __call__(self, z: Latents, dropout: Keys | None = None) -> Logits:
@@ -89,7 +91,8 @@ class ConvDecoder(nn.Module):
     stages = zip((*self.channels[1:], self.shape[-1]), self.kernels, self.strides, self.sizes[1:], strict=True)
     for stage, (features, kernel, stride, size) in enumerate(stages):
       h = h if stage == 0 else drop(self.activation(h), dropout, self.dropout, DECODER + stage, -1)
-      h = self.layer(features, kernel, stride, size)(h)
+      init = self.output_init if stage == len(self.kernels) - 1 else linear_paths.KERNEL_INIT
+      h = self.layer(features, kernel, stride, size, init)(h)
     return layouts.from_maps(h, self.shape)
 
 
@@ -181,6 +184,7 @@ def build(
   decoder_strides: Any,
   decoder_activation: Any,
   dropout: Any = 0.0,
+  linear_path: Any = "none",
 ) -> AutoencoderModule:
   """Builds the convolutional autoencoder for images [H, W, C] or series [T, C].
 
@@ -189,12 +193,14 @@ def build(
   reverse order and without the first one, and then to the size of the example: 5 -> 11 -> 28 for 28x28 images.
   If there are more stages than `decoder_kernels` or `decoder_strides`, the first number also holds for the first stages
   that have none. `decoder_activation="identity"` makes the decoder affine. `dropout` is the dropout rate after each
-  hidden layer in training. For series, kernels and strides span time steps only.
+  hidden layer in training. For series, kernels and strides span time steps only. `linear_path` is a key of
+  `linear_paths.LINEAR_PATHS`; `models.build` adds the path.
 
   Raises:
     UserError: An option is invalid, or the examples are too small for the stages.
   """
   _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dropout)
+  output_init = linear_paths.output_init(linear_path, bottleneck, decoder == "tied")
   decoder_kernels, decoder_strides = (_per_stage(sizes, len(channels)) for sizes in (decoder_kernels, decoder_strides))
   kernel = layouts.square(kernel, shape)
   convolved, pooled = stage_sizes.unpadded(shape, kernel, len(channels))
@@ -211,8 +217,8 @@ def build(
   return bottlenecks.build_autoencoder(
     bottleneck,
     latent,
-    lambda outputs: ConvEncoder(outputs, channels, kernel, encoder_function, dropout),
-    ConvDecoder(shape, channels[::-1], sizes, kernels, decoder_strides, decoder_function, layer, dropout),
+    lambda outputs: ConvEncoder(outputs, channels, kernel, encoder_function, dropout, output_init),
+    ConvDecoder(shape, channels[::-1], sizes, kernels, decoder_strides, decoder_function, layer, dropout, output_init),
   )
 
 

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ae_jax import errors
-from ae_jax.models import activations, bottlenecks
+from ae_jax.models import activations, bottlenecks, linear_paths
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Latents, Logits
+from ae_jax.models.linear_paths import KERNEL_INIT
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray, Columns, Keys
 
@@ -27,10 +28,11 @@ class DenseEncoder(nn.Module):
   widths: tuple[int, ...]
   activation: Callable
   dropout: float
+  output_init: Callable = KERNEL_INIT  # initialiser of the output layer
 
   def setup(self) -> None:
     self.hidden = [nn.Dense(width) for width in self.widths]
-    self.code = nn.Dense(self.outputs)
+    self.code = nn.Dense(self.outputs, kernel_init=self.output_init)
 
   def __call__(self, x: Examples, dropout: Keys | None = None) -> Float[Array, "batch outputs"]:
     return self.code(self.below(x, len(self.widths), dropout))
@@ -54,10 +56,11 @@ class DenseDecoder(nn.Module):
   widths: tuple[int, ...]
   activation: Callable
   dropout: float
+  output_init: Callable = KERNEL_INIT  # initialiser of the output layer
 
   def setup(self) -> None:
     self.hidden = [nn.Dense(width) for width in self.widths]
-    self.logits = nn.Dense(math.prod(self.shape))
+    self.logits = nn.Dense(math.prod(self.shape), kernel_init=self.output_init)
 
   def __call__(self, z: Latents, dropout: Keys | None = None) -> Logits:
     h = z
@@ -109,7 +112,7 @@ class Tied(AutoencoderModule):
 
   def setup(self) -> None:
     sizes = (math.prod(self.shape), *self.widths)
-    init, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros  # the initialisers of nn.Dense
+    init, zeros = KERNEL_INIT, nn.initializers.zeros
     layers = list(enumerate(itertools.pairwise(sizes)))
     self.kernels = [self.param(f"kernel_{i}", init, pair, jnp.float32) for i, pair in layers]
     self.biases = [self.param(f"bias_{i}", zeros, pair[1:], jnp.float32) for i, pair in layers]
@@ -138,13 +141,14 @@ def build(
   bottleneck: Any,
   tied: Any,
   dropout: Any = 0.0,
+  linear_path: Any = "none",
 ) -> AutoencoderModule:
   """Builds the dense autoencoder for examples of any shape.
 
   `widths` are the sizes of the encoder's hidden layers; () means no hidden layer. `decoder_widths` are the sizes of the
   decoder's hidden layers; () means `widths` in reverse order. `tied` ties the decoder's weights to the encoder's
   weights; `decoder_widths` must then be () or `widths` in reverse order. `dropout` is the dropout rate after each
-  hidden layer in training.
+  hidden layer in training. `linear_path` is a key of `linear_paths.LINEAR_PATHS`; `models.build` adds the path.
 
   Raises:
     UserError: An option is invalid.
@@ -153,14 +157,15 @@ def build(
   check_widths(widths, decoder_widths)
   errors.check_flag("model.tied", tied)
   check_rate(dropout)
+  output_init = linear_paths.output_init(linear_path, bottleneck, tied)
   function = activations.choose(activation, "activation")
   decoder_widths = decoder_widths or widths[::-1]
   if not tied:
     return bottlenecks.build_autoencoder(
       bottleneck,
       latent,
-      lambda outputs: DenseEncoder(outputs, widths, function, dropout),
-      DenseDecoder(shape, decoder_widths, function, dropout),
+      lambda outputs: DenseEncoder(outputs, widths, function, dropout, output_init),
+      DenseDecoder(shape, decoder_widths, function, dropout, output_init),
       deterministic=Stack,
     )
   if decoder_widths != widths[::-1]:

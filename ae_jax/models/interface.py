@@ -1,7 +1,7 @@
 """The base class of all autoencoder modules, and the types of the arguments and results of its methods."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -115,6 +115,11 @@ class AutoencoderModule(nn.Module):
     return False
 
   @property
+  def principal_components(self) -> int:
+    """Number of principal components of the training examples that `fit_state` takes; 0 if it changes nothing."""
+    return 0
+
+  @property
   def layers(self) -> tuple:
     """(encoder, decoder) if the model supports layer-wise training, otherwise ()."""
     return ()
@@ -162,6 +167,12 @@ class AutoencoderModule(nn.Module):
     """
     del z
     return losses.gaussian_kl(posterior.mean, posterior.log_variance)
+
+  @nn.nowrap
+  def fit_state(self, state: PyTree, principal: Any) -> PyTree:
+    """Returns the model state at the start of the training; `principal` is a `linear_paths.PrincipalComponents`."""
+    del principal
+    return state
 
   @nn.nowrap
   def update_state(self, state: PyTree, sums: PyTree) -> PyTree:

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ae_jax.models.linear_paths import KERNEL_INIT
 from ae_jax.ops import convolutions, resizing
 from ae_jax.types import AnyArray
 
 Maps = Float[AnyArray, "channels height width batch"]
 OutputMaps = Float[Array, "features rows columns batch"]
-
-KERNEL_INIT = nn.initializers.lecun_normal()  # the default of nn.Conv
 
 
 class ConvTranspose(nn.Module):
@@ -23,10 +22,11 @@ class ConvTranspose(nn.Module):
   kernel: tuple[int, int]
   stride: int
   size: tuple[int, int]
+  kernel_init: Callable = KERNEL_INIT
 
   @nn.compact
   def __call__(self, x: Maps) -> OutputMaps:
-    kernel = self.param("kernel", KERNEL_INIT, (*self.kernel, x.shape[0], self.features))
+    kernel = self.param("kernel", self.kernel_init, (*self.kernel, x.shape[0], self.features))
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
     return convolutions.conv_transpose(x, kernel, self.stride, self.size) + bias[:, None, None, None]
 
@@ -42,10 +42,11 @@ class ResizeConv(nn.Module):
   kernel: tuple[int, int]
   size: tuple[int, int]
   method: str  # a key of ae_jax.ops.resizing.METHODS
+  kernel_init: Callable = KERNEL_INIT
 
   @nn.compact
   def __call__(self, x: Maps) -> OutputMaps:
-    kernel = self.param("kernel", KERNEL_INIT, (*self.kernel, x.shape[0], self.features))
+    kernel = self.param("kernel", self.kernel_init, (*self.kernel, x.shape[0], self.features))
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
     return resizing.resize_conv(x, kernel, self.size, self.method) + bias[:, None, None, None]
 
@@ -60,6 +61,7 @@ class SubpixelConv(nn.Module):
   features: int
   kernel: tuple[int, int]
   size: tuple[int, int]
+  kernel_init: Callable = KERNEL_INIT
 
   @nn.compact
   def __call__(self, x: Maps) -> OutputMaps:
@@ -67,30 +69,32 @@ class SubpixelConv(nn.Module):
     block = ratio[0] * ratio[1]
 
     def icnr(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-      return jnp.repeat(KERNEL_INIT(key, (*shape[:-1], self.features)), block, axis=-1)
+      return jnp.repeat(self.kernel_init(key, (*shape[:-1], self.features)), block, axis=-1)
 
     kernel = self.param("kernel", icnr, (*self.kernel, x.shape[0], self.features * block))
     bias = self.param("bias", nn.initializers.zeros, (self.features * block,))
     return resizing.depth_to_space(convolutions.conv_same(x, kernel) + bias[:, None, None, None], ratio, self.size)
 
 
-def _nearest(features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int]) -> ResizeConv:
+def _nearest(features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int], init: Callable) -> ResizeConv:
   del stride
-  return ResizeConv(features, kernel, size, "nearest")
+  return ResizeConv(features, kernel, size, "nearest", init)
 
 
-def _bilinear(features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int]) -> ResizeConv:
+def _bilinear(features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int], init: Callable) -> ResizeConv:
   del stride
-  return ResizeConv(features, kernel, size, "bilinear")
+  return ResizeConv(features, kernel, size, "bilinear", init)
 
 
-def _subpixel(features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int]) -> SubpixelConv:
+def _subpixel(
+  features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int], init: Callable
+) -> SubpixelConv:
   del stride
-  return SubpixelConv(features, kernel, size)
+  return SubpixelConv(features, kernel, size, init)
 
 
-# config.model.decoder -> function (features, kernel, stride, size) that builds the layer; only "transposed" uses the
-# stride.
+# config.model.decoder -> function (features, kernel, stride, size, initialiser of the kernel) that builds the layer;
+# only "transposed" uses the stride.
 LAYERS: dict[str, Callable[..., nn.Module]] = {
   "transposed": ConvTranspose,
   "nearest": _nearest,

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from ae_jax import evaluators, models
 from ae_jax.data.ranges import Span
+from ae_jax.evaluators import pca
 from ae_jax.models import cost, masking
 from ae_jax.sweep import grid, member_steps
 from ae_jax.sweep.member_steps import without_step
@@ -87,7 +88,9 @@ def start(members: Members, device_data: DeviceData) -> TrainState:
   experiment = widest(members).experiment
   init, ema = jax.jit(_init, static_argnames=("model", "ema")), experiment.config.ema_decay > 0
   keys = [device_arrays.keys(member.experiment.config.seed)[0] for member in members]
-  states = [init(key, member.experiment.model, ema) for key, member in zip(keys, members, strict=True)]
+  principal = functools.cache(functools.partial(pca.principal_components, experiment.dataset))
+  pairs = [(key, member.experiment.model) for key, member in zip(keys, members, strict=True)]
+  states = [device_arrays.fitted(init(key, model, ema), model, principal) for key, model in pairs]
   state = _pad_and_stack(states, _abstract_initial_state(experiment.model, ema), members, device_data)
   return restart(experiment.stages[0], device_data)(state)
 

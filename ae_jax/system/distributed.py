@@ -135,6 +135,11 @@ class FailedElsewhere(Exception):
   """Raised in all other processes if an action of the first process failed; see `on_first_process`."""
 
 
+def from_first_process(tree: PyTree) -> PyTree:
+  """Returns the arrays of the first process, in every process."""
+  return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
+
+
 def on_first_process(action: Callable[[], object]) -> None:
   """Calls `action()` in the first process while the other processes wait.
 

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
-from ae_jax import data
+from ae_jax import data, models
 from ae_jax.data import streams
 from ae_jax.data.batch_schedule import evaluation_batches
+from ae_jax.evaluators import pca
 from ae_jax.system import distributed
 from ae_jax.training import evaluation, setup
 from ae_jax.training.evaluation import Evaluated
@@ -84,7 +85,26 @@ def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tup
   optimizer, ema = experiment.stages[0].optimizer, config.ema_decay > 0
   init = functools.partial(init_state, model=experiment.model, optimizer=optimizer, ema=ema)
   shardings = distributed.state_shardings(mesh, jax.eval_shape(init, init_key), config.parallel_state)
-  return device_data, distributed.auto(init, (init_key,), shardings)(init_key)
+  principal = functools.partial(pca.principal_components, experiment.dataset)
+  state = fitted(distributed.auto(init, (init_key,), shardings)(init_key), experiment.model, principal)
+  model_state = jax.tree.map(distributed.put, state.model_state, shardings.model_state)
+  return device_data, dataclasses.replace(state, model_state=model_state)
+
+
+def fitted(
+  state: TrainState, model: models.Model, principal: Callable[[int], models.PrincipalComponents]
+) -> TrainState:
+  """Returns an initial state whose model state is fitted to the training examples.
+
+  Args:
+    state: The initial state.
+    model: The model. All processes get the model state that the first process fits.
+    principal: Function that returns the given number of principal components of the training examples.
+  """
+  if not model.principal_components:
+    return state
+  model_state = model.fit_state(state.model_state, principal(model.principal_components))
+  return dataclasses.replace(state, model_state=distributed.from_first_process(model_state))
 
 
 def chunk_arguments(device_data: DeviceData, model_args: tuple, state: TrainState, rows: Any, weights: Any) -> tuple:

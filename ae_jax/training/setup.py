@@ -76,6 +76,7 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   is_mixed = any("likelihood" in options and options["likelihood"] == "mixed" for options in objective_options)
   groups = dataset.schema.groups if is_mixed and dataset.schema else ()
   inputs = {"shape": dataset.shape, "labels": labels, "groups": groups, "masked": "mask" in dataset.column_names}
+  inputs["value_range"] = dataset.value_range
   model = models.build(compute_dtype=config.compute_dtype, **inputs, **config.model)
   errors.check(
     config.accumulate <= size, "accumulate", config.accumulate, f"at most {size}, the number of training examples"

@@ -1,0 +1,154 @@
+"""A linear path beside an autoencoder: PCA of the training examples, to which the network adds a correction.
+
+The PCA is fitted before training and is not trained. The output layers of the network begin at zero, so the untrained
+model reconstructs like PCA, and training can only add to it what helps.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from ae_jax import errors
+from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Gaussian, Latents, Logits
+from ae_jax.ops import losses
+from ae_jax.types import AnyArray, Columns, Keys
+
+KERNEL_INIT = nn.initializers.lecun_normal()  # the default of nn.Dense and nn.Conv
+LINEAR_PATHS = {"none": False, "pca": True}  # config.model.linear_path -> whether the model has a linear path
+_MARGIN = 1e-3  # least distance of the PCA outputs from the bounds of the range, as a fraction of its half
+_LEAST_VARIANCE = 1e-4  # least posterior variance of a latent unit, whose prior variance is 1
+
+# config.data.range -> function that maps values inside the range to logits: the inverse of the output activation.
+_LINKS = {
+  "unit": lambda x: jax.scipy.special.logit(jnp.clip(x, _MARGIN, 1 - _MARGIN)),
+  "symmetric": lambda x: jnp.arctanh(jnp.clip(x, -1 + _MARGIN, 1 - _MARGIN)),
+  "real": lambda x: x,
+}
+
+
+class PrincipalComponents(NamedTuple):
+  """PCA of the training examples; components that the examples do not have are zero."""
+
+  mean: Float[AnyArray, " elements"]
+  directions: Float[AnyArray, "latent elements"]  # orthonormal rows
+  deviations: Float[AnyArray, " latent"]  # standard deviation of each component
+  residual_variance: float  # mean variance of an element that the components leave, per remaining direction
+  element_deviation: float  # root mean square of the deviations of all elements from their means
+
+
+class LinearPath(AutoencoderModule):
+  """An autoencoder `network` beside PCA, both with the same latent code: the sum of their outputs.
+
+  The latents are the PCA components divided by their standard deviations, plus the latents of the network, and the
+  logits are those of the PCA reconstruction plus those of the network. The posterior of a gaussian bottleneck begins as
+  that of probabilistic PCA (Tipping & Bishop 1999) in the limit of a small residual: mean u, variance s / l for a
+  component of variance l and a mean residual variance s. In a bounded range, the PCA reconstruction is clipped to the
+  range, so that its logits are finite.
+
+  The state holds the PCA; it is all zeros until `fit_state`. The network receives examples that are centred and divided
+  by `element_deviation`; its logits are multiplied by it if the range is "real".
+  """
+
+  network: AutoencoderModule
+  shape: tuple[int, ...]
+  value_range: str  # a key of _LINKS
+
+  @property
+  def code_spec(self) -> CodeSpec:
+    return self.network.code_spec
+
+  @property
+  def columns(self) -> tuple[str, ...]:
+    return self.network.columns
+
+  @property
+  def has_posterior(self) -> bool:
+    return self.network.has_posterior
+
+  @property
+  def principal_components(self) -> int:
+    return self.code_spec.size
+
+  def setup(self) -> None:
+    zeros = zero_state(self)
+    self.pca = {name: self.variable("state", name, lambda value=value: value) for name, value in zeros.items()}
+
+  def encode(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> Encoding:
+    pca = {name: variable.value for name, variable in self.pca.items()}
+    centred = losses.flat(x).astype(jnp.float32) - pca["mean"][None]
+    scaled = (centred / pca["element_deviation"][None]).astype(x.dtype).reshape(x.shape)
+    added = self.network.encode(scaled, batch, dropout)
+    z = _sum(centred @ pca["encoder"], added.z, x.dtype)
+    if added.posterior is None:
+      return added._replace(z=z)
+    log_variance = _sum(pca["log_variance"][None], added.posterior.log_variance, x.dtype)
+    return added._replace(z=z, posterior=Gaussian(z, log_variance))
+
+  def decode(self, z: Latents, batch: Columns | None = None, dropout: Keys | None = None) -> Logits:
+    pca = {name: variable.value for name, variable in self.pca.items()}
+    reconstructed = pca["mean"][None] + z.astype(jnp.float32) @ pca["decoder"]
+    added = losses.flat(self.network.decode(z, batch, dropout))
+    if self.value_range == "real":
+      added = added * pca["element_deviation"][None].astype(added.dtype)
+    return _sum(_LINKS[self.value_range](reconstructed), added, z.dtype).reshape(-1, *self.shape)
+
+  @nn.nowrap
+  def fit_state(self, state: PyTree, principal: PrincipalComponents) -> PyTree:
+    spread = principal.element_deviation
+    used = principal.deviations > 1e-6 * spread  # components of constant data have no direction
+    deviations = np.where(used, principal.deviations, np.inf)
+    variance = np.clip(principal.residual_variance / np.square(deviations), _LEAST_VARIANCE, 1.0)
+    fitted = {
+      "mean": principal.mean,
+      "encoder": principal.directions.T / deviations,
+      "decoder": principal.directions * np.where(used, deviations, 0.0)[:, None],
+      "log_variance": np.where(used, np.log(variance), 0.0),
+      "element_deviation": np.array([spread or 1.0]),
+    }
+    return state | {name: value.astype(np.float32) for name, value in fitted.items()}
+
+
+def zero_state(module: LinearPath) -> dict[str, Float[Array, "..."]]:
+  """Returns the state of a linear path before `fit_state`, whose outputs are zero."""
+  elements, latent = math.prod(module.shape), module.code_spec.size
+  shapes = {"mean": (elements,), "encoder": (elements, latent), "decoder": (latent, elements)}
+  zeros = {name: jnp.zeros(shape) for name, shape in (shapes | {"log_variance": (latent,)}).items()}
+  return zeros | {"element_deviation": jnp.ones((1,))}
+
+
+def beside(network: AutoencoderModule, shape: tuple[int, ...], value_range: str, groups: Any) -> LinearPath:
+  """Returns a linear path beside a network that was built with `output_init`; see `models.build` for the arguments."""
+  if groups:
+    raise errors.UserError(
+      "config.model.linear_path='pca': does not work with config.objective.likelihood='mixed'; use "
+      "config.model.name='table', which has a linear path of its own"
+    )
+  return LinearPath(network, shape, value_range)
+
+
+def _sum(first: Float[AnyArray, "..."], second: Float[AnyArray, "..."], dtype: Any) -> Float[Array, "..."]:
+  """Returns the sum of float32 values and of values of the network, rounded to `dtype`."""
+  return (first + second.astype(jnp.float32)).astype(dtype)
+
+
+def output_init(linear_path: Any, bottleneck: Any, is_tied: bool) -> nn.initializers.Initializer:
+  """Returns the initialiser of the output layers of an encoder and a decoder: zeros beside a linear path.
+
+  Raises:
+    UserError: `linear_path` is not a key of `LINEAR_PATHS`, or a model with these options cannot have a linear path.
+  """
+  if not errors.choose(LINEAR_PATHS, linear_path, "model.linear_path"):
+    return KERNEL_INIT
+  wanted = "identity or gaussian if config.model.linear_path='pca'"
+  errors.check(bottleneck in ("identity", "gaussian"), "model.bottleneck", bottleneck, wanted)
+  if is_tied:
+    raise errors.UserError(
+      "config.model.linear_path='pca': does not work with tied weights, whose decoder has no output layer of its own; "
+      "untie the weights or set config.model.linear_path='none'"
+    )
+  return nn.initializers.zeros

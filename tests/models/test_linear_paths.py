@@ -1,0 +1,105 @@
+"""The linear path: an untrained model reconstructs like PCA."""
+
+import jax
+import numpy as np
+import pytest
+from conftest import config_of
+from sklearn.decomposition import PCA
+
+from ae_jax import errors, models, objectives
+from ae_jax.data import dataset as datasets
+from ae_jax.evaluators import pca
+
+SMALL = {"dense": {"widths": (8,)}, "vae": {"widths": (8,)}, "cnn": {"channels": (4,), "decoder_kernels": (3,)}}
+SMALL["cnn"]["decoder_strides"] = (2,)
+
+
+def built(name, value_range="real", shape=(8, 6, 1), latent=3, **options):
+  given = {**config_of(name, "digits").model, **SMALL[name], "latent": latent, "linear_path": "pca", **options}
+  return models.build(shape=shape, value_range=value_range, **given)
+
+
+def made(value_range="real", count=40, shape=(8, 6, 1)):
+  """A data set of correlated elements, which fill the range."""
+  rng = np.random.default_rng(0)
+  mixed = rng.normal(size=(count, 5)) @ rng.normal(size=(5, int(np.prod(shape)))) + rng.normal(size=(count, 1))
+  x = {"real": mixed * 300 + 1000, "unit": 1 / (1 + np.exp(-mixed)), "symmetric": np.tanh(mixed)}[value_range]
+  x = x.astype(np.float32).reshape(count, *shape)
+  return datasets.Dataset("npz", value_range, train=x, test=x[:9], train_labels=None, test_labels=None)
+
+
+def fitted(model, dataset):
+  variables = model.init(jax.random.key(0))
+  principal = pca.principal_components(dataset, model.principal_components)
+  return variables._replace(state=model.fit_state(variables.state, principal))
+
+
+@pytest.mark.parametrize(
+  ("name", "options"),
+  [("dense", {}), ("vae", {}), *(("cnn", {"decoder": d}) for d in ("transposed", "nearest", "bilinear", "subpixel"))],
+)
+def test_an_untrained_model_equals_pca(name, options):
+  model, dataset = built(name, **options), made()
+  fit = PCA(3, svd_solver="covariance_eigh").fit(dataset.train.reshape(40, -1).astype(np.float64))
+  expected = fit.inverse_transform(fit.transform(dataset.test.reshape(9, -1))).reshape(dataset.test.shape)
+  variables = fitted(model, dataset)
+  encoding, logits = model.autoencode(variables, dataset.test)
+  np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=0.05)
+  np.testing.assert_allclose(model.encode(variables, dataset.train).z.std(0, ddof=1), 1.0, rtol=1e-3)
+  if model.has_posterior:
+    residual = fit.noise_variance_ / fit.explained_variance_
+    np.testing.assert_allclose(np.exp(encoding.posterior.log_variance[0]), residual.clip(1e-4, 1), rtol=1e-2)
+
+
+@pytest.mark.parametrize("value_range", ["unit", "symmetric"])
+def test_in_a_bounded_range_it_equals_pca_clipped_to_the_range(value_range):
+  model, dataset = built("dense", value_range), made(value_range)
+  fit = PCA(3, svd_solver="covariance_eigh").fit(dataset.train.reshape(40, -1).astype(np.float64))
+  expected = fit.inverse_transform(fit.transform(dataset.test.reshape(9, -1))).reshape(dataset.test.shape)
+  assert (expected > 1).any()  # PCA leaves the range
+  low = {"unit": 0.001, "symmetric": -0.999}[value_range]
+  outputs = model.outputs(model.reconstruct(fitted(model, dataset), dataset.test), value_range)
+  np.testing.assert_allclose(outputs, expected.clip(low, 0.999), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["dense", "cnn"])
+def test_encoder_and_decoder_of_the_network_get_gradients(name):
+  model, dataset = built(name), made()
+  variables = fitted(model, dataset)
+  objective = objectives.build("reconstruction", model, "real", likelihood="gaussian")
+  batch = {"x": dataset.train, "weight": np.ones(40, np.float32)}
+
+  def loss(params):
+    return objective(model, variables._replace(params=params), batch, jax.random.split(jax.random.key(0), 40))[0].sum()
+
+  gradients = jax.grad(loss)(variables.params)["network"]
+  for part in ("encoder", "decoder"):
+    leaves = jax.tree.leaves(gradients[part])
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    assert max(np.abs(leaf).max() for leaf in leaves) > 0
+
+
+def test_constant_examples_and_missing_components_give_the_mean():
+  x = np.full((5, 8, 6, 1), 3.5, np.float32)
+  dataset = datasets.Dataset("npz", "real", train=x, test=x, train_labels=None, test_labels=None)
+  model = built("vae", latent=7)
+  np.testing.assert_allclose(model.reconstruct(fitted(model, dataset), x), x)
+
+
+@pytest.mark.parametrize("value", ["pcaa", True, 1])
+def test_an_unknown_value_is_refused(value):
+  with pytest.raises(errors.UserError, match="linear_path"):
+    built("dense", linear_path=value)
+
+
+@pytest.mark.parametrize(
+  ("options", "words"),
+  [
+    ({"bottleneck": "relu"}, "identity or gaussian"),
+    ({"tied": True}, "tied"),
+    ({"groups": (("boolean", 0, 1),)}, "mixed"),
+  ],
+)
+def test_models_without_an_output_layer_or_with_bounded_latents_are_refused(options, words):
+  with pytest.raises(errors.UserError, match=words):
+    built("dense", **options)
