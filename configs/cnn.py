@@ -44,8 +44,8 @@ def get_config(data="mnist_5k"):
   config.model.decoder_strides = (2, 2)
   config.model.decoder_activation = "relu"  # "identity" makes the decoder affine, as in the table of the lecture
   config.model.dropout = 0.0  # dropout rate after each hidden layer
-  # Linear path beside the network: none, or pca (PCA of the training examples, to which the network learns a correction
-  # that begins at zero; needs the bottleneck identity or gaussian).
-  config.model.linear_path = "none"
+  # Linear path beside the network: none, pca (PCA of the training examples, to which the network learns a correction
+  # that begins at zero; for the bottlenecks identity and gaussian), or auto (pca if the model can have it).
+  config.model.linear_path = "auto" if data in OWN_DATA else "none"
   config.optimizer.learning_rate = 4e-3
   return config

@@ -251,13 +251,16 @@ def _dropout(keys, train):
 
 
 def completed(options: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
-  """Returns the options of `config.model` with the stages that follow from the shape of the examples.
+  """Returns the options of `config.model` with the values that () and "auto" stand for.
+
+  `channels=()` of a family in `AUTOMATIC` stands for the stages that follow from the shape of the examples, and
+  `linear_path="auto"` for "pca" if the model can have a linear path.
 
   Args:
-    options: `config.model`; it is returned unchanged unless its `channels` are () and its family is in `AUTOMATIC`.
+    options: `config.model`.
     shape: Shape of an example.
   """
-  result = dict(options)
+  result = linear_paths.resolved(options)
   name = result.get("name")
   if result.get("channels") == () and name in AUTOMATIC and len(shape) in AXES[name]:
     result |= AUTOMATIC[name](tuple(shape), result)
@@ -294,6 +297,7 @@ def build(
   errors.choose(FAMILIES, name, "model.name")
   check_kind(name, tuple(shape))
   arguments = [tuple(labels)] if name in LABELLED else [masked] if name in MASKED else []
+  options = linear_paths.resolved(options)
   module = errors.call(FAMILIES, "model", name, tuple(shape), *arguments, **options)
   if linear_paths.LINEAR_PATHS[options.get("linear_path", "none")]:
     module = linear_paths.beside(module, tuple(shape), value_range, groups)

@@ -5,6 +5,7 @@ model reconstructs like PCA, and training can only add to it what helps.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ from ae_jax.types import AnyArray, Columns, Keys
 
 KERNEL_INIT = nn.initializers.lecun_normal()  # the default of nn.Dense and nn.Conv
 LINEAR_PATHS = {"none": False, "pca": True}  # config.model.linear_path -> whether the model has a linear path
+_BOTTLENECKS = ("identity", "gaussian")  # whose latents are not bounded
 _MARGIN = 1e-3  # least distance of the PCA outputs from the bounds of the range, as a fraction of its half
 _LEAST_VARIANCE = 1e-4  # least posterior variance of a latent unit, whose prior variance is 1
 
@@ -136,6 +138,14 @@ def _sum(first: Float[AnyArray, "..."], second: Float[AnyArray, "..."], dtype: A
   return (first + second.astype(jnp.float32)).astype(dtype)
 
 
+def resolved(options: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the options of `config.model`; linear_path="auto" becomes "pca" if the model can have a linear path."""
+  if options.get("linear_path") != "auto":
+    return dict(options)
+  is_tied = bool(options.get("tied")) or options.get("decoder") == "tied"
+  return dict(options) | {"linear_path": "none" if is_tied or options.get("bottleneck") not in _BOTTLENECKS else "pca"}
+
+
 def output_init(linear_path: Any, bottleneck: Any, is_tied: bool) -> nn.initializers.Initializer:
   """Returns the initialiser of the output layers of an encoder and a decoder: zeros beside a linear path.
 
@@ -145,7 +155,7 @@ def output_init(linear_path: Any, bottleneck: Any, is_tied: bool) -> nn.initiali
   if not errors.choose(LINEAR_PATHS, linear_path, "model.linear_path"):
     return KERNEL_INIT
   wanted = "identity or gaussian if config.model.linear_path='pca'"
-  errors.check(bottleneck in ("identity", "gaussian"), "model.bottleneck", bottleneck, wanted)
+  errors.check(bottleneck in _BOTTLENECKS, "model.bottleneck", bottleneck, wanted)
   if is_tied:
     raise errors.UserError(
       "config.model.linear_path='pca': does not work with tied weights, whose decoder has no output layer of its own; "

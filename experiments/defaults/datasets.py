@@ -58,9 +58,11 @@ def _photographs(side: int, train: int, test: int) -> Callable[[], Halves]:
 
     rng, pictures = np.random.default_rng(0), load_sample_images().images
     split = pictures[0].shape[1] * 3 // 4
-    return _patches(rng, [p[:, :split] for p in pictures], side, train), _patches(
-      rng, [p[:, split:] for p in pictures], side, test
-    ), 32
+    return (
+      _patches(rng, [p[:, :split] for p in pictures], side, train),
+      _patches(rng, [p[:, split:] for p in pictures], side, test),
+      32,
+    )
 
   return load
 

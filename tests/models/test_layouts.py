@@ -15,7 +15,9 @@ SMALL = {"cnn": {"channels": (4, 6)}, "unet": {"channels": (4, 6)}}
 
 
 def build(name, shape, **options):
-  return models.build(shape=shape, **{**config_of(name, "npz").model, **SMALL.get(name, {}), "latent": 3, **options})
+  given = {**config_of(name, "npz").model, **SMALL.get(name, {}), "latent": 3}
+  given |= {"linear_path": "none"} if "linear_path" in given else {}
+  return models.build(shape=shape, **{**given, **options})
 
 
 def shape_out(model):

@@ -86,6 +86,19 @@ def test_constant_examples_and_missing_components_give_the_mean():
   np.testing.assert_allclose(model.reconstruct(fitted(model, dataset), x), x)
 
 
+def test_auto_is_pca_for_models_that_can_have_it():
+  for name, options, expected in (
+    ("dense", {}, "pca"),
+    ("vae", {}, "pca"),
+    ("dense", {"bottleneck": "fsq3"}, "none"),
+    ("dense", {"tied": True}, "none"),
+    ("cnn", {"decoder": "tied"}, "none"),
+    ("cnn", {"decoder": "nearest"}, "pca"),
+  ):
+    config = config_of(name, "npz").model
+    assert models.completed({**config, **options}, (28, 28, 1))["linear_path"] == expected
+
+
 @pytest.mark.parametrize("value", ["pcaa", True, 1])
 def test_an_unknown_value_is_refused(value):
   with pytest.raises(errors.UserError, match="linear_path"):
