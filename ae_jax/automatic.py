@@ -8,7 +8,7 @@ _OPERATIONS = 3e12  # multiply-adds of a training, about two minutes on two core
 _BATCH, _WIDTH = 64, 256
 _TIMES = 3  # forward pass, and backward pass for the parameters and for the inputs
 _EVALUATIONS = 20  # approximate number of evaluations of a training
-_FEW, _MANY = 1000, 10_000  # training examples
+_FEW, _MANY = 2500, 10_000  # training examples
 
 
 class Choice(NamedTuple):
