@@ -179,6 +179,7 @@ def stateful():
   return config
 
 
+@pytest.mark.quick_compile
 def test_resume_preserves_codebook_averages_dropout_and_augmentation(tmp_path, monkeypatch):
   train.train_and_evaluate(stateful(), tmp_path / "straight")
   train_until(stateful(), tmp_path / "broken", 2, monkeypatch)
@@ -243,6 +244,7 @@ def test_run_folder_of_another_config_is_refused_and_unchanged(trained):
   assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.quick_compile
 @pytest.mark.parametrize(
   ("likelihood", "value_range"), [("gaussian", "unit"), ("gaussian", "symmetric"), ("gaussian", "real")]
 )
@@ -300,6 +302,7 @@ def test_stage_changes_its_layer_alone_with_a_new_optimizer_state(tmp_path, monk
     assert (one[half][name]["kernel"] != two[half][name]["kernel"]).any()
 
 
+@pytest.mark.quick_compile
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_every_config_lowers_its_loss_on_eight_devices(file, tmp_path, eight_devices):
   config = unstudied(config_of(file.stem, *([] if file.stem in ("sequence", "table") else ["mnist_5k"])))
