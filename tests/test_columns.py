@@ -72,14 +72,12 @@ def check_close(*cases):
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-5), first, second)
 
 
-@pytest.mark.quick_compile
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_full_mask_is_no_mask(name):
   masked = batch_of(slice(8), mask=np.ones((8, 8), np.float32))
   check_close((name, batch_of(slice(8)), KEYS), (name, masked, KEYS))
 
 
-@pytest.mark.quick_compile
 @pytest.mark.parametrize("name", ["reconstruction", "denoising", "sparse", "elbo"])
 def test_the_example_as_target_is_no_target(name):
   name_without = "reconstruction" if name == "denoising" else name  # with targets, no noise is added
@@ -87,7 +85,6 @@ def test_the_example_as_target_is_no_target(name):
   check_close((name, targeted, KEYS), (name_without, batch_of(slice(8)), KEYS))
 
 
-@pytest.mark.quick_compile
 @pytest.mark.parametrize("name", ["reconstruction", "denoising", "contractive", "elbo"])
 def test_weight_2_is_the_example_twice(name):
   weighted = batch_of(slice(8)) | {"weight": np.float32([2, 1, 1, 2, 1, 1, 1, 1])}
@@ -95,13 +92,11 @@ def test_weight_2_is_the_example_twice(name):
   check_close((name, weighted, KEYS), (name, batch_of(rows), KEYS[rows]))
 
 
-@pytest.mark.quick_compile
 def test_the_scale_of_the_weights_does_not_matter():
   small = batch_of(slice(8)) | {"weight": np.full(8, 1e-5, np.float32)}
   check_close(("reconstruction", small, KEYS), ("reconstruction", batch_of(slice(8)), KEYS))
 
 
-@pytest.mark.quick_compile
 def test_masked_elements_of_the_target_do_not_reach_the_gradient():
   mask = MASK[:8].astype(np.float32)
   targets = (TABLE[:8], np.where(MASK[:8], TABLE[:8], np.float32(1e3)))
@@ -303,7 +298,6 @@ def test_other_masks_are_other_data(archive, plain, tmp_path):
     train.train_and_evaluate(config_of_table(tmp_path / "data.npz"), plain[0])
 
 
-@pytest.mark.quick_compile
 def test_paired_denoising_of_demand_a21(tmp_path):
   """`unet` on noisy and clean images: no artificial noise, and PSNR against the clean images."""
   clean = np.repeat(np.repeat(R.integers(0, 256, (40, 4, 4)), 4, 1), 4, 2)
@@ -331,7 +325,6 @@ def test_paired_denoising_of_demand_a21(tmp_path):
   )
 
 
-@pytest.mark.quick_compile
 def test_imputation_of_demand_a22(tmp_path):
   """Hidden elements of a table of rank 3 are imputed better than by the column mean."""
   table = (R.normal(size=(400, 3)) @ R.normal(size=(3, 13))).astype(np.float32) * 10 + 100

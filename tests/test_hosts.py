@@ -15,8 +15,6 @@ from conftest import OLD_JAX, ROOT, learned, run_main, tiny_flags
 import ae_jax
 from ae_jax.runs import logs, run_folder
 
-pytestmark = pytest.mark.quick_compile
-
 
 def start(count, workdir, devices=1, flags=None, **keys):
   """Starts the processes of a run by the command line; `flags` replace `tiny_flags(**keys)`."""

@@ -42,7 +42,6 @@ def test_it_trains_says_how_good_and_then_says_it_again(tmp_path):
   assert again.splitlines()[-4] == words
 
 
-@pytest.mark.quick_compile
 def test_the_default_workdir_says_config_data_and_time(tmp_path):
   done = subprocess.run(
     [sys.executable, "-m", "ae_jax.main", f"--config={ROOT}/configs/dense.py:digits", *QUICK[1:]],
@@ -132,7 +131,6 @@ def test_a_config_file_with_an_error_in_it_is_named_in_one_line(tmp_path):
   assert "division by zero" in err
 
 
-@pytest.mark.quick_compile
 def test_the_users_own_images_train(tmp_path):
   np.savez(tmp_path / "mine.npz", x_train=np.random.default_rng(0).integers(0, 256, (40, 47, 61, 3), np.uint8))
   flags = ("--config=configs/cnn.py:npz", f"--config.data.path={tmp_path}/mine.npz", "--config.epochs=2")

@@ -9,8 +9,6 @@ from ae_jax import api, data, evaluators, models
 from ae_jax.evaluators import context as contexts
 from ae_jax.ops import losses
 
-pytestmark = pytest.mark.quick_compile
-
 
 @pytest.fixture
 def context():

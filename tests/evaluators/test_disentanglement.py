@@ -10,8 +10,6 @@ from ae_jax import api, data, errors, models
 from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import disentanglement, factor_scores, figures
 
-pytestmark = pytest.mark.quick_compile
-
 
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch):

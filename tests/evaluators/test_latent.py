@@ -18,8 +18,6 @@ from ae_jax.evaluators import figures, latent, posterior, sparsity, spectra
 from ae_jax.models import inference
 from ae_jax.ops import losses
 
-pytestmark = pytest.mark.quick_compile
-
 SHAPE = (3, 2, 1)
 
 

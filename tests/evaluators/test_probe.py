@@ -12,8 +12,6 @@ from ae_jax.data import Dataset
 from ae_jax.evaluators import figures, probe
 from ae_jax.evaluators.context import EvalContext, spaced
 
-pytestmark = pytest.mark.quick_compile
-
 FEATURES = ("code", "pca", "pixels")
 
 

@@ -9,8 +9,6 @@ from ae_jax import data, models
 from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import denoising, pca, robustness
 
-pytestmark = pytest.mark.quick_compile
-
 WIDE = np.random.default_rng(0).uniform(size=(5, 7, 12, 3)).astype(np.float32)
 SQUARE = np.random.default_rng(0).uniform(size=(5, 8, 8, 1)).astype(np.float32)
 

@@ -8,8 +8,6 @@ from ae_jax import data
 from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import features, generation
 
-pytestmark = pytest.mark.quick_compile
-
 
 def blobs(count, seed):
   return np.random.default_rng(seed).normal(size=(count, 5, 1, 1)).astype(np.float32)

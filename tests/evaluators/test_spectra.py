@@ -7,8 +7,6 @@ import pytest
 
 from ae_jax.evaluators import spectra
 
-pytestmark = pytest.mark.quick_compile
-
 
 def gaussian(size, *deviations):
   return np.random.default_rng(0).normal(size=(size, len(deviations))).astype(np.float32) * np.float32(deviations)

@@ -17,8 +17,6 @@ from ae_jax.system import distributed
 from ae_jax.training import programs, steps
 from ae_jax.training.state import init_state
 
-pytestmark = pytest.mark.quick_compile
-
 SHAPE = (3, 2, 1)
 OPTIONS = {"latent": 4, "widths": (6,), "decoder_widths": (), "activation": "tanh", "tied": False}
 

@@ -7,8 +7,6 @@ import pytest
 from ae_jax import models
 from ae_jax.models import masking
 
-pytestmark = pytest.mark.quick_compile
-
 SMALL, LARGE = 2, 5
 
 

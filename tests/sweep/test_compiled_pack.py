@@ -100,11 +100,7 @@ def test_masked_member_is_bitwise_the_model_of_its_latent_size(kind):
 
 
 @pytest.mark.parametrize(
-  "kind",
-  [  # those of MAIN share their programs with the tests of equal bits
-    pytest.param(kind, marks=[pytest.mark.quick_compile] * (kind not in MAIN) + [pytest.mark.slow] * (kind in HEAVY))
-    for kind in KINDS
-  ],
+  "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in HEAVY else ()) for kind in KINDS]
 )
 def test_padded_units_stay_zero_and_member_matches_single_run(kind):
   results, state = trained(kind, ONE_SIZE if kind == "vqvae" else BOTH)

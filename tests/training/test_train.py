@@ -179,7 +179,6 @@ def stateful():
   return config
 
 
-@pytest.mark.quick_compile
 def test_resume_preserves_codebook_averages_dropout_and_augmentation(tmp_path, monkeypatch):
   train.train_and_evaluate(stateful(), tmp_path / "straight")
   train_until(stateful(), tmp_path / "broken", 2, monkeypatch)
@@ -244,7 +243,6 @@ def test_run_folder_of_another_config_is_refused_and_unchanged(trained):
   assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.quick_compile
 @pytest.mark.parametrize(
   ("likelihood", "value_range"), [("gaussian", "unit"), ("gaussian", "symmetric"), ("gaussian", "real")]
 )
