@@ -1,5 +1,6 @@
 """Shared by all tests: strict dtype and rank promotion, a temporary cache, fixtures and small configs."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -13,6 +14,7 @@ import command_server
 import jax
 import numpy as np
 import pytest
+from jax._src import compiler  # the only way to give XLA flags to all programs from now on
 
 import ae_jax
 from ae_jax import objectives
@@ -32,6 +34,46 @@ distributed.mesh = lambda devices=None: _mesh(jax.devices()[:1] if devices is No
 OLD_JAX = jax.__version_info__ < (0, 8)  # the version of Colab
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+
+# XLA flags with which compilation takes a third of the time, and the programs are slower.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+QUICK |= {} if OLD_JAX else {"xla_cpu_use_fusion_emitters": False}
+
+
+@contextlib.contextmanager
+def _quick_compilation():
+  """Compiles with the flags QUICK, in this process and in commands that start meanwhile.
+
+  This process has read $XLA_FLAGS at its first compilation, so JAX adds the flags to the options of each program. They
+  are part of the keys of the persistent cache, but not of the caches of `jax.jit` in this process. The profile version
+  has no other effect here and is part of their keys: so no other test receives a program that was compiled quickly.
+  """
+  get_compile_options = compiler.get_compile_options
+
+  def add_flags(*arguments, env_options_overrides=None, **options):
+    return get_compile_options(*arguments, env_options_overrides={**(env_options_overrides or {}), **QUICK}, **options)
+
+  flags = [f"--{name}={str(value).lower()}" for name, value in QUICK.items()]
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(compiler, "get_compile_options", add_flags)
+    patch.setenv("XLA_FLAGS", " ".join([*flags, os.environ.get("XLA_FLAGS", "")]))
+    jax.config.update("jax_xla_profile_version", 1)
+    try:
+      yield
+    finally:
+      jax.config.update("jax_xla_profile_version", 0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+  """Compiles the programs of tests with the mark `quick_compile`, and of their fixtures, with the flags QUICK.
+
+  Such tests hold to rounding, and compilation takes most of their time. The mark is not for tests of compiled memory,
+  of speed, of the caches, or of equal bits in two different programs.
+  """
+  with _quick_compilation() if item.get_closest_marker("quick_compile") else contextlib.nullcontext():
+    return (yield)
 
 
 def config_of(name, *data):

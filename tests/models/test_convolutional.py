@@ -9,6 +9,8 @@ from ae_jax import errors, models
 from ae_jax.models import activations, convolutional, upsampling
 from ae_jax.ops import convolutions, resizing
 
+pytestmark = pytest.mark.quick_compile
+
 DECODERS = [*upsampling.LAYERS, "tied"]
 
 

@@ -10,6 +10,8 @@ from ae_jax import errors, models, objectives
 from ae_jax.models import dropout
 from ae_jax.training import steps
 
+pytestmark = pytest.mark.quick_compile
+
 SLOW = ("vae", "sparse", "unet", "sequence")  # seconds each, to compile
 KEYS = jax.random.split(jax.random.key(0), 8)
 

@@ -7,6 +7,8 @@ import pytest
 from ae_jax import errors, models
 from ae_jax.models import sequence
 
+pytestmark = pytest.mark.quick_compile
+
 CELLS = {
   "convolutional": {"widths": (6, 8), "strides": (2, 3)},
   "recurrent": {"widths": (6, 8), "strides": (1, 2)},

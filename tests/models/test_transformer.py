@@ -8,6 +8,8 @@ from conftest import config_of
 from ae_jax import errors, models
 from ae_jax.models import transformer
 
+pytestmark = pytest.mark.quick_compile
+
 random = np.random.default_rng(0)
 SMALL = {
   "latent": 3,

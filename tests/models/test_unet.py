@@ -8,6 +8,8 @@ from jax import lax
 from ae_jax import errors, models
 from ae_jax.models import unet
 
+pytestmark = pytest.mark.quick_compile
+
 SKIPS = sorted(unet.SKIPS)
 
 

@@ -11,6 +11,8 @@ from sklearn.cluster import KMeans
 from ae_jax import api, errors, models
 from ae_jax.models import vqvae
 
+pytestmark = pytest.mark.quick_compile
+
 GRID, LATENT, SIZE = (2, 2), 3, 5
 
 

@@ -8,6 +8,8 @@ from jax.test_util import check_grads
 
 from ae_jax.ops import convolutions
 
+pytestmark = pytest.mark.quick_compile
+
 
 def draw(*shape):
   return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape), jnp.float32)

@@ -7,6 +7,8 @@ from skimage import metrics
 
 from ae_jax.ops import losses
 
+pytestmark = pytest.mark.quick_compile
+
 LOGITS = np.linspace(-30, 30, 241, dtype=np.float32)
 TARGETS = np.random.default_rng(0).uniform(size=241).astype(np.float32)
 

@@ -7,6 +7,8 @@ from test_convolutions import agree, draw
 
 from ae_jax.ops import resizing
 
+pytestmark = pytest.mark.quick_compile
+
 METHODS = sorted(resizing.METHODS)
 sides, kernels, channels = strategies.integers(1, 9), strategies.integers(1, 5), strategies.integers(1, 3)
 

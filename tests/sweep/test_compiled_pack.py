@@ -93,7 +93,7 @@ def test_member_is_bitwise_independent_of_other_members(kind, way):
     assert not equal(one[name], one[name.replace("0.001", "0.004")])
 
 
-@pytest.mark.parametrize("kind", MAIN)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow if kind == "cnn" else ()) for kind in MAIN])
 def test_masked_member_is_bitwise_the_model_of_its_latent_size(kind):
   # It depends on the CPU which widths it multiplies in the same order (README); at least one of these pairs on any CPU.
   assert any(masked_equals_unmasked(kind, *widths) for widths in ((6, 8), (4, 8), (2, 4)))
