@@ -1,4 +1,4 @@
-"""Finds values of a data set that probably are mistakes: a wrong scale, outliers, and test examples seen in training."""
+"""Finds values that probably are mistakes: a wrong scale, outliers, and test examples that are training examples."""
 
 import hashlib
 from typing import Any

@@ -23,7 +23,9 @@ _FALLS_MUCH = 0.25  # the same for a model that is better than PCA
 _FEW_STEPS, _ENOUGH_STEPS = 200, 1000
 _SMALL_BATCH = 16
 _ADAPTIVE = ("adam", "nadam", "rmsprop")  # optimizers with usual learning rates from 1e-4 to 1e-2
-_LOW_RATE, _HIGH_RATE = 3e-4, 0.03  # learning rates of these optimizers outside this interval are suspect
+_LOW_RATE, _USUAL_RATE, _HIGH_RATE = 3e-4, 0.002, 0.03  # learning rates of these optimizers
+# objective -> config key of the weight of a term that makes reconstructions worse
+_PENALTIES = {"elbo": "objective.beta", "sparse": "objective.weight", "contractive": "objective.weight"}
 
 Finding = tuple[str, str]  # (sentences, advice)
 Rule = Callable[[Result], Finding | None]
@@ -114,8 +116,8 @@ def dead_units(result: Result) -> Finding | None:
   if result.is_quantised or result.is_gaussian or not dead > _MOSTLY * result.latent:
     return None
   sentence = f"{dead:,.0f} of the {result.latent:,} latent units are dead: no test example activates them."
-  if result.settings.get("objective.name") in ("sparse", "contractive"):
-    return sentence, f"Lower {result.setting('objective.weight')}."
+  if _penalty(result):
+    return sentence, f"Lower {_penalty(result)}."
   return sentence, f"Lower {result.setting('optimizer.learning_rate')} or set config.model.bottleneck=identity."
 
 
@@ -154,7 +156,10 @@ def high_rate(result: Result) -> Finding | None:
   rate, name = result.settings.get("optimizer.learning_rate", 0.0), result.settings.get("optimizer.name")
   if name not in _ADAPTIVE or rate <= _HIGH_RATE:
     return None
-  return f"The learning rate is high for {name}.", f"Lower {result.setting('optimizer.learning_rate')} to 0.002."
+  return (
+    f"The learning rate is high for {name}.",
+    f"Lower {result.setting('optimizer.learning_rate')} to {_USUAL_RATE}.",
+  )
 
 
 def too_short(result: Result) -> Finding | None:
@@ -164,7 +169,9 @@ def too_short(result: Result) -> Finding | None:
   if not falls and steps >= _FEW_STEPS:
     return None
   sentences = [_on_fall(result)] if falls else []
-  sentences += [f"It was trained for only {steps:,.0f} steps."] if steps < _ENOUGH_STEPS else []
+  sentences += (
+    [f"It was trained for only {steps:,.0f} step{'' if steps == 1 else 's'}."] if steps < _ENOUGH_STEPS else []
+  )
   return " ".join(sentences), _advice_on_length(result)
 
 
@@ -206,20 +213,24 @@ def underfitting(result: Result) -> Finding:
 
 def _advice_on_underfitting(result: Result) -> str:
   settings = result.settings
-  beta = f"lower {result.setting('objective.beta')}" if result.is_gaussian and settings.get("objective.beta") else ""
   if result.is_quantised:
     return "Use more latent units or levels, or a larger model."
   if str(settings.get("model.bottleneck")).startswith("fsq"):  # a run of an earlier version
     return "Use more latent units or levels. This PCA baseline is not quantised, unlike the latent code."
+  penalty = _penalty(result)
   if settings.get("model.linear_path") == "none":
-    return f"Set config.model.linear_path=pca, which starts the training at PCA{f', or {beta}' if beta else ''}."
-  if beta:
-    return f"{beta.capitalize()}."
-  if settings.get("objective.name") in ("sparse", "contractive"):
-    return f"Lower {result.setting('objective.weight')}."
+    return f"Set config.model.linear_path=pca, which starts the training at PCA{penalty and f', or lower {penalty}'}."
+  if penalty:
+    return f"Lower {penalty}."
   if settings.get("optimizer.name") in _ADAPTIVE and settings.get("optimizer.learning_rate", 1.0) < _LOW_RATE:
-    return f"Raise {result.setting('optimizer.learning_rate')} to 0.002."
+    return f"Raise {result.setting('optimizer.learning_rate')} to {_USUAL_RATE}."
   return _advice_on_size(result)
+
+
+def _penalty(result: Result) -> str:
+  """Returns the config key of the weight of a loss term that makes reconstructions worse, with its value, or ""."""
+  key = _PENALTIES.get(result.settings.get("objective.name", ""), "")
+  return result.setting(key) if result.settings.get(key) else ""
 
 
 def _advice_on_size(result: Result) -> str:
