@@ -6,7 +6,7 @@ Each rule returns a `Finding`, or None if it does not apply. The thresholds were
 import math
 from collections.abc import Callable, Sequence
 
-from ae_jax.report.measured import Result, number, share
+from ae_jax.report.measured import Fall, Result, number, share
 
 _FEW_ACTIVE = 0.1  # a gaussian bottleneck with a smaller fraction of active units has nearly collapsed
 _COLLAPSED_NATS = 0.01  # KL per latent unit below which the posterior has collapsed
@@ -162,29 +162,35 @@ def high_rate(result: Result) -> Finding | None:
   )
 
 
-def too_short(result: Result) -> Finding | None:
-  """The test error still falls, or there were few steps."""
-  fell, steps = result.fell, result.metrics["step"]
-  falls = fell is not None and fell.share > _STILL_FALLS
-  if not falls and steps >= _FEW_STEPS:
+def few_steps(result: Result) -> Finding | None:
+  """So few steps that the model has hardly changed since its initialisation."""
+  if result.metrics["step"] >= _FEW_STEPS:
     return None
-  sentences = [_on_fall(result)] if falls else []
-  sentences += (
-    [f"It was trained for only {steps:,.0f} step{'' if steps == 1 else 's'}."] if steps < _ENOUGH_STEPS else []
-  )
-  return " ".join(sentences), _advice_on_length(result)
+  falls = [_on_fall(result.fell)] if result.fell and result.fell.share > _STILL_FALLS else []
+  return " ".join([*falls, _on_steps(result)]), _advice_on_length(result)
+
+
+def still_falls(result: Result) -> Finding | None:
+  """The test error still falls."""
+  if result.fell is None or result.fell.share <= _STILL_FALLS:
+    return None
+  steps = [_on_steps(result)] if result.metrics["step"] < _ENOUGH_STEPS else []
+  return " ".join([_on_fall(result.fell), *steps]), _advice_on_length(result)
 
 
 def falls_much(result: Result) -> Finding | None:
   """The test error of a good model still falls fast."""
-  fell = result.fell
-  if fell is None or fell.share <= _FALLS_MUCH:
+  if result.fell is None or result.fell.share <= _FALLS_MUCH:
     return None
-  return _on_fall(result), _advice_on_length(result)
+  return _on_fall(result.fell), _advice_on_length(result)
 
 
-def _on_fall(result: Result) -> str:
-  fell = result.fell
+def _on_steps(result: Result) -> str:
+  steps = result.metrics["step"]
+  return f"It was trained for only {steps:,.0f} step{'' if steps == 1 else 's'}."
+
+
+def _on_fall(fell: Fall) -> str:
   epochs = "epoch" if fell.epochs == 1 else f"{fell.epochs:.3g} epochs"
   rate = f", {fell.per_epoch:.1%} per epoch" if fell.epochs > 1 else ""
   return f"The {fell.name} still fell by {share(fell.share)} in the last {epochs}{rate}."

@@ -10,22 +10,15 @@ _EXACT = 1e-6
 Judgement = tuple[str, str | None]  # (sentences of the verdict, advice); the advice is None if there is none
 
 # Rules of `diagnosis` that explain a bad result, in the order in which they are tried.
-_EXPLAIN_NOTHING_LEARNED = (
-  diagnosis.collapse,
-  diagnosis.saturated_outputs,
+_EXPLAIN_BAD = (
   diagnosis.high_rate,
+  diagnosis.saturated_outputs,
+  diagnosis.overfitting,
+  diagnosis.few_steps,  # before the rules for outputs and latents, which are unused before the training
   diagnosis.constant_outputs,
   diagnosis.ignored_code,
-  diagnosis.overfitting,
-  diagnosis.too_short,
-)
-_EXPLAIN_UNDERFITTING = (
-  diagnosis.few_active,
-  *_EXPLAIN_NOTHING_LEARNED[1:5],
   diagnosis.dead_units,
-  diagnosis.overfitting,
-  diagnosis.too_short,
-  diagnosis.underfitting,
+  diagnosis.still_falls,
 )
 _EXPLAIN_GOOD = (diagnosis.ignored_code, diagnosis.overfitting, diagnosis.falls_much, diagnosis.dead_units)
 
@@ -71,7 +64,7 @@ def _near_mean(result: Result) -> Judgement | None:
   if mean is None or result.error < mean:
     return diagnosis.collapse(result)
   judgement = f"The model is no better than predicting the mean training example (error {number(mean)})"
-  finding = diagnosis.first(_EXPLAIN_NOTHING_LEARNED, result)
+  finding = diagnosis.first((diagnosis.collapse, *_EXPLAIN_BAD), result)
   if finding is None:
     return f"{judgement}: it has learned nothing that helps on test examples.", diagnosis.advice_on_training(result)
   return f"{judgement}. {finding[0]}", finding[1]
@@ -104,5 +97,5 @@ def _better_than_pca(result: Result) -> Judgement | None:
 
 def _no_better_than_pca(result: Result) -> Judgement:
   """Fallback rule: returns the verdict for runs that no earlier rule matched."""
-  finding, advice = diagnosis.first(_EXPLAIN_UNDERFITTING, result) or diagnosis.underfitting(result)
+  finding, advice = diagnosis.first((diagnosis.few_active, *_EXPLAIN_BAD), result) or diagnosis.underfitting(result)
   return f"The model is no better than PCA. {finding}", advice
