@@ -36,7 +36,7 @@ def main(workdir: pathlib.Path) -> None:
   with cli.user_errors():
     run = api.load(workdir, _WHICH.value)
     dataset = run_folder.load_data(workdir, run.config, _DATA.value)
-    for line in dataset.remarks:
+    for line in (*dataset.remarks, *dataset.faults):
       progress.print_line(line)
     cache.keep_compiled_programs()
     chosen = evaluators.build(_ONLY.value or run.config.evaluators, run.model, dataset)

@@ -6,6 +6,7 @@ from typing import Any
 from ae_jax import errors
 from ae_jax.data import (
   draws,
+  faults,
   kinds,
   lengths,
   loss_columns,
@@ -101,7 +102,9 @@ def load(
   remarks = [*remarks, *notes, *converted.remarks, *patches.cut(arrays, patch, where)]
   decision = preparation.place(arrays, decide, where)
   remarks += preparation.check_values(arrays, converted.scaling, range, name, where)
-  remarks += _scale(arrays, scale, converted.schema, where)
+  if scale != "none":
+    scaled = converted.schema.scaled if converted.schema else None
+    arrays["standardisation"] = standardisation.fit(arrays, scale, scaled)
   loss_columns.fill_missing(arrays, range, scale != "none")
   return Dataset(
     name,
@@ -111,6 +114,7 @@ def load(
     placement=decision.words,
     factor_values=known["factor_values"] or {},
     remarks=tuple(remarks),
+    faults=tuple(faults.find(arrays, range, scale, converted.schema, where)),
     class_names=known["class_names"],
     columns=loss_columns.pop(arrays),
     scaling=None if converted.scaling.is_usual else converted.scaling,
@@ -155,16 +159,3 @@ def _as_examples(
   given, shares = splits.present(arrays), {"test": chosen.test, "validation": chosen.validation}
   notes = windows.cut(arrays, window, stride, where, **shares)
   return draws.Options(), draws.of_record(shares, given, arrays), notes
-
-
-def _scale(arrays: dict[str, Any], scale: str, schema: schemas.Schema | None, where: str) -> list[str]:
-  """Scales the examples, in place, and adds "standardisation"; returns a remark if they are not, but should be."""
-  if scale != "none":
-    arrays["standardisation"] = standardisation.fit(arrays, scale, schema.scaled if schema else None)
-    return []
-  if schema is None or schema.dominant is None:
-    return []
-  return [
-    f"{where}: column {schema.dominant!r} has more than 99 % of the variance, so the loss is mostly its error; "
-    "config.data.scale=standard gives all columns the same weight"
-  ]

@@ -43,7 +43,8 @@ class Dataset:
   test_factors: np.ndarray | None = None
   factor_values: dict[str, Any] = dataclasses.field(default_factory=dict)  # {name of a factor: tuple of its values}
   standardisation: ColumnScaling | None = None  # map that was applied to the examples
-  remarks: tuple[str, ...] = ()  # messages for the user about unread or dropped data, or an unexpected scale
+  remarks: tuple[str, ...] = ()  # messages for the user about unread or dropped data, or their unit
+  faults: tuple[str, ...] = ()  # messages for the user about suspicious values, see `faults.find`
   class_names: tuple[str, ...] | None = None  # name of each label 0, 1, ...; None: the labels have no names
   # {half: {"target", "mask" or "weight": array}}: what the examples are compared with, booleans of the shape of the
   # examples (True: observed), and the weights of the examples; only what the data have

@@ -1,7 +1,6 @@
 """Describes the examples that a source returns: values, labels, missing values, duplicates and constant elements."""
 
 import dataclasses
-import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from ae_jax import errors
 from ae_jax.data import (
   detection,
   draws,
+  faults,
   kinds,
   labels,
   lazy_arrays,
@@ -67,7 +67,7 @@ def statistics(examples: lazy_arrays.MaybeLazy, where: str) -> Statistics:
   indices = np.linspace(0, len(examples) - 1, count).round().astype(np.int64)
   extrema, limits, rows, digests, whole, infinite = [], [], [], [], True, 0
   for part in lazy_arrays.parts(examples, indices):
-    digests += [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in part]
+    digests += faults.digests(part)
     values = part.reshape(len(part), -1)
     extrema.append((values.min(0), values.max(0)))
     missing = np.isnan(values).sum(1) if values.dtype.kind == "f" else np.zeros(len(values), int)

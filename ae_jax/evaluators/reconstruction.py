@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Float64, Int, Shaped
 
 from ae_jax import data, models, objectives
 from ae_jax.data import lazy_arrays, ranges
-from ae_jax.evaluators import base, columns, figures, pca
+from ae_jax.evaluators import base, columns, figures, outputs, pca
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
 from ae_jax.runs import metric_names
@@ -118,6 +118,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
     results["bits_per_dimension_floor"] = results["nats_floor"] * to_bits
   yield from results.items()
   yield "ssim", _ssim(context)
+  yield from outputs.analyze(context)
   yield from _by_class(context)
   yield from _by_column(context)
   yield from _figures(context)

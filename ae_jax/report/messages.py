@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ae_jax.report import verdict
+from ae_jax.report import measured, verdict
 
 
 def opening(description: Mapping[str, Any], placement: str, workdir: pathlib.Path) -> str:
@@ -32,7 +32,7 @@ def sizes(data: Mapping[str, Any]) -> str:
   return f"{data['train']:,} training{validation} and {data['test']:,} test"
 
 
-def error_and_baseline(result: verdict.Result) -> str:
+def error_and_baseline(result: measured.Result) -> str:
   """Returns a clause that states the test error and the error of the PCA baseline."""
   max_components = min(result.description["data"]["train"] - 1, result.elements)
   if result.is_quantised:
@@ -41,22 +41,25 @@ def error_and_baseline(result: verdict.Result) -> str:
     baseline = "PCA with the same latent size"
   else:
     baseline = f"PCA with {max_components:,} components, the maximum for this data"
-  error, pca = verdict.number(result.error), verdict.number(result.pca)
+  error, pca = measured.number(result.error), measured.number(result.pca)
   return f"squared error {error} per test example (baseline: {baseline}, {pca})"
 
 
-def closing(metrics: verdict.Metrics, description: Mapping[str, Any], workdir: pathlib.Path, skipped: int = 0) -> str:
+def closing(
+  metrics: measured.Metrics, description: Mapping[str, Any], workdir: pathlib.Path, curves: measured.Curves
+) -> str:
   """Returns the last lines that a run prints: test error, verdict, speed, and how to load the model.
 
   Args:
     metrics: Last value of each metric.
     description: Contents of config.json.
     workdir: Run folder.
-    skipped: Number of skipped steps, see `verdict.skipped_steps`.
+    curves: Learning curves, see `logs.curves`.
   """
-  result = verdict.Result(metrics, description, skipped)
+  result = measured.Result(metrics, description, curves)
   epochs = f"{metrics['epoch']:.0f} epoch{'' if metrics['epoch'] == 1 else 's'}"
   lines = [f"After {epochs}: {_errors_and_verdict(result, finished=True)}", verdict.of_skipped(result)]
+  lines += _faults(description)
   if "test/nats" in metrics and not result.diverged:
     lines.append(
       f"Cross-entropy: {metrics['test/nats']:.2f} nats per test example; "
@@ -70,20 +73,23 @@ def closing(metrics: verdict.Metrics, description: Mapping[str, Any], workdir: p
   return "\n".join(filter(None, lines))
 
 
-def headline(metrics: verdict.Metrics, description: Mapping[str, Any], skipped: int = 0, finished: bool = True) -> str:
+def headline(
+  metrics: measured.Metrics, description: Mapping[str, Any], curves: measured.Curves, finished: bool = True
+) -> str:
   """Returns the sentences at the top of a report: test error, PCA baseline and verdict.
 
   Args:
     metrics: Last value of each metric.
     description: Contents of config.json.
-    skipped: Number of skipped steps, see `verdict.skipped_steps`.
+    curves: Learning curves, see `logs.curves`.
     finished: Whether training has ended. Before the end, only a diverged run gets advice.
   """
   if metrics.get("test/squared_error") is None or metrics.get("test/pca_squared_error") is None:
     return "Training has started. Results appear here after the first evaluation."
-  result = verdict.Result(metrics, description, skipped)
+  result = measured.Result(metrics, description, curves)
   sentence = _errors_and_verdict(result, finished)
   sentences = [f"{sentence[0].upper()}{sentence[1:]}", _of_input(metrics), verdict.of_skipped(result)]
+  sentences += _faults(description)
   if metrics.get("test/nats_floor") is not None and "test/nats" in metrics and not result.diverged:
     above = metrics["test/nats"] - metrics["test/nats_floor"]
     sentences.append(f"The cross-entropy is {above:.1f} nats above its lower bound.")
@@ -93,16 +99,21 @@ def headline(metrics: verdict.Metrics, description: Mapping[str, Any], skipped: 
   return " ".join(filter(None, sentences))
 
 
-def _of_input(metrics: verdict.Metrics) -> str:
+def _of_input(metrics: measured.Metrics) -> str:
   """Returns a sentence that compares the error with that of the input, which is measured for data with targets."""
   error, of_input = metrics["test/squared_error"], metrics.get("test/input_squared_error")
   if of_input is None or not math.isfinite(error):
     return ""
   comparison = "less" if error < of_input else "not less"
-  return f"The input itself has the squared error {verdict.number(of_input)}: the model's error is {comparison}."
+  return f"The input itself has the squared error {measured.number(of_input)}: the model's error is {comparison}."
 
 
-def _errors_and_verdict(result: verdict.Result, finished: bool) -> str:
+def _faults(description: Mapping[str, Any]) -> list[str]:
+  """Returns sentences about suspicious values of the data; runs of earlier versions have none."""
+  return [f"Check the data: {fault}." for fault in description["data"].get("faults", ())]
+
+
+def _errors_and_verdict(result: measured.Result, finished: bool) -> str:
   """Returns the errors of the model and of PCA, or a note that the test error is not finite, and then the verdict."""
   if math.isfinite(result.error):
     return f"{error_and_baseline(result)}. {verdict.of(result, finished)}"

@@ -11,7 +11,7 @@ from ae_jax import config as configs
 from ae_jax import errors
 from ae_jax.data import labels, ranges
 from ae_jax.evaluators import figures, results
-from ae_jax.report import blocks, charts, messages, page, tables, verdict
+from ae_jax.report import blocks, charts, messages, page, tables
 from ae_jax.runs import logs, metric_names, run_folder
 
 # Title of a section -> types of figures and names of evaluators whose figures it shows. The type has precedence.
@@ -77,7 +77,7 @@ class RunReport:
   def answer(self) -> str:
     """Headline of the report: test error, PCA baseline and verdict."""
     done, total = self.epochs
-    return messages.headline(self._current, self.description, verdict.skipped_steps(self.curves), done >= total)
+    return messages.headline(self._current, self.description, self.curves, done >= total)
 
   @property
   def _current(self) -> dict[str, float | int]:

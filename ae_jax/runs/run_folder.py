@@ -55,6 +55,8 @@ def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
   if dataset.validation is not None:
     sizes["validation"] = len(dataset.validation)
   described = {"shape": list(dataset.shape), **sizes, **dataset.fingerprints, "remarks": list(dataset.remarks)}
+  if dataset.faults:
+    described["faults"] = list(dataset.faults)
   if dataset.split:
     described["split"] = dataset.split.as_json()
   if dataset.class_names:

@@ -102,7 +102,7 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
     built_evaluators,
     augment,
     early_stopping,
-    remarks=(*dataset.remarks, *dict.fromkeys(remarks)),
+    remarks=(*dataset.remarks, *dataset.faults, *dict.fromkeys(remarks)),
   )
 
 

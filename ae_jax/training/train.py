@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from ae_jax import api, evaluators
 from ae_jax.models import memory
-from ae_jax.report import evaluation, messages, verdict
+from ae_jax.report import evaluation, messages
 from ae_jax.runs import checkpoints, logs, metric_names, progress, run_folder
 from ae_jax.system import cache, distributed, paths, signals
 from ae_jax.training import compiled_stage, device_arrays, loop, preemption, setup, stopping
@@ -141,8 +141,8 @@ def _analyze(
   check = functools.partial(preemption.stop_analyses, received, workdir)
   results = evaluation.analyze(run, experiment.dataset, experiment.evaluators, workdir, recorder.baselines(), check)
   recorder.log.finish(results.values, evaluation.pictures(workdir))
-  skipped = verdict.skipped_steps(logs.curves(run.history))
-  progress.print_line(messages.closing(run.metrics | results.values, description, workdir, skipped))
+  curves = logs.curves(run.history)
+  progress.print_line(messages.closing(run.metrics | results.values, description, workdir, curves))
 
 
 def _print_line(line: str) -> None:

@@ -110,6 +110,23 @@ def halved(x):
   return perfect(0.5 * x)
 
 
+@pytest.mark.parametrize(
+  ("logits", "ratio", "saturated"),
+  [
+    (perfect, 1.0, 0.0),
+    (halved, 0.25, 0.0),
+    (lambda x: 0.0 * x, 0.0, 0.0),
+    (lambda x: 0.0 * x + 20.0, 0.0, 0.9),
+    (lambda x: 20.0 * jnp.sign(x - 0.5), 3.0, 0.8),
+  ],
+)
+def test_equal_and_saturated_outputs_are_measured(logits, ratio, saturated):
+  images = np.random.default_rng(0).uniform(size=(400, 5, 5, 1)).astype(np.float32)
+  results = dict(analyzed(logits, dataset_of(images, images)))
+  assert results["variance_ratio"] == pytest.approx(ratio, abs=0.03)
+  assert results["saturated"] == pytest.approx(saturated, abs=0.01)
+
+
 def analyzed(logits, dataset, **options):
   """Returns the results of the analysis, by name."""
   run = run_of(logits, dataset.value_range, **options)

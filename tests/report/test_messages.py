@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from ae_jax.report import messages, verdict
+from ae_jax.report import measured, messages
 from ae_jax.runs import logs
 
 METRICS = {
-  "step": 60,
+  "step": 6000,
   "epoch": 3.0,
   "train/loss": 69.0,
   "test/loss": 70.0,
@@ -33,15 +33,15 @@ SENTENCES = {
   "mean": "no better than predicting the mean",
   "collapse": "posterior collapse",
   "nothing": "it has learned nothing",
-  "overfit": "overfitting",
+  "overfit": "It is overfitting: the loss",
   "rank": "lie in a space of 32 dimensions or fewer",
   "large": "at least as large as an example",
   "percent": "% of the PCA error",
   "skips": "skip connections",
   "worse": "no better than PCA",
-  "few": "latent units are active",
+  "few": "latent units are active.",
   "levels": "more latent units or levels",
-  "train": "Train longer",
+  "underfit": "It is underfitting",
   "skipped": "skipped because",
 }
 
@@ -55,7 +55,7 @@ def description_of(changes=(), shape=(28, 28, 1), train=1000):
     "model.bottleneck": "identity",
     "data.name": "digits",
     "objective.name": "reconstruction",
-    "optimizer.learning_rate": 50.0,
+    "optimizer.learning_rate": 0.002,
     "optimizer.clip_norm": 0.0,
   } | dict(changes)
   nested = {}
@@ -68,11 +68,12 @@ def description_of(changes=(), shape=(28, 28, 1), train=1000):
   return {"config": nested, "data": {"shape": list(shape), "train": train, "test": 100}, "parameters": 7}
 
 
-def both(metrics, settings=(), skipped=0, **data):
+def both(metrics, settings=(), skipped=0, curves=(), **data):
   """Returns the closing lines and the headline, each as one line."""
   description = description_of(settings, **data)
-  closing = messages.closing(metrics, description, pathlib.Path("runs/x"), skipped)
-  return closing.replace("\n", " "), messages.headline(metrics, description, skipped)
+  curves = dict(curves) | ({"train/skipped": (np.array([1.0]), np.array([skipped]))} if skipped else {})
+  closing = messages.closing(metrics, description, pathlib.Path("runs/x"), curves)
+  return closing.replace("\n", " "), messages.headline(metrics, description, curves)
 
 
 QUANTISED = "test/pca_quantised_squared_error"
@@ -81,11 +82,11 @@ CASES = [  # changed metrics, changed config keys, number of skipped steps, expe
   ({"test/squared_error": 0.0}, {}, 0, {"percent"}),
   ({}, {"model.skips": "all"}, 0, {"percent", "skips"}),
   ({}, {"model.skips": "none"}, 0, {"percent"}),
-  ({"test/squared_error": 11.0}, {}, 0, {"worse", "train"}),
-  ({"test/squared_error": 10.0}, {}, 0, {"worse", "train"}),
-  ({"test/squared_error": 11.0}, {"model.skips": "all"}, 0, {"worse", "train"}),
-  ({"test/squared_error": 11.0}, {"model.bottleneck": "fsq5"}, 0, {"worse", "levels"}),
-  ({"test/squared_error": 21.0, QUANTISED: 20.0}, {"model.bottleneck": "fsq5"}, 0, {"worse", "levels", "train"}),
+  ({"test/squared_error": 11.0}, {}, 0, {"worse", "underfit"}),
+  ({"test/squared_error": 10.0}, {}, 0, {"worse", "underfit"}),
+  ({"test/squared_error": 11.0}, {"model.skips": "all"}, 0, {"worse", "underfit"}),
+  ({"test/squared_error": 11.0}, {"model.bottleneck": "fsq5"}, 0, {"worse", "underfit", "levels"}),
+  ({"test/squared_error": 21.0, QUANTISED: 20.0}, {"model.bottleneck": "fsq5"}, 0, {"worse", "underfit", "levels"}),
   ({"test/squared_error": 19.0, QUANTISED: 20.0}, {"model.bottleneck": "fsq5"}, 0, {"percent"}),
   ({"test/squared_error": NAN}, {}, 0, {"diverged"}),
   ({"test/squared_error": INF}, {}, 0, {"diverged"}),
@@ -96,10 +97,10 @@ CASES = [  # changed metrics, changed config keys, number of skipped steps, expe
   ({"test/squared_error": 6e13}, {}, 0, {"mean", "nothing"}),  # happens if a model fails on almost constant data
   ({"test/squared_error": 5e3}, {}, 0, {"mean", "nothing"}),
   ({"test/squared_error": 50.0}, {}, 0, {"mean", "nothing"}),
-  ({"test/squared_error": 49.9}, {}, 0, {"worse", "train"}),
+  ({"test/squared_error": 49.9}, {}, 0, {"worse", "underfit"}),
   ({"test/squared_error": 60.0, "train/loss": 30.0}, {}, 0, {"mean", "overfit"}),
   ({"test/squared_error": 60.0, "train/loss": 69.0}, {}, 0, {"mean", "nothing"}),
-  ({"train/loss": 30.0}, {}, 0, {"percent"}),
+  ({"train/loss": 30.0}, {}, 0, {"percent", "overfit"}),
   ({"test/squared_error": 60.0, "train/loss": -30.0}, {}, 0, {"mean", "nothing"}),
   ({"test/squared_error": 60.0, "train/loss": NAN}, {}, 0, {"mean", "nothing"}),
   ({"test/squared_error": 1.0, "test/pca_squared_error": 0.0, "test/mean_predictor_squared_error": 0.0}, {}, 0,
@@ -107,21 +108,21 @@ CASES = [  # changed metrics, changed config keys, number of skipped steps, expe
   ({"test/squared_error": 60.0, "test/active_units": 0}, VAE, 0, {"mean", "collapse"}),
   ({"test/squared_error": 48.0, "test/active_units": 0}, VAE, 0, {"collapse"}),
   ({"test/squared_error": 48.0, "latent/active_units": 0}, VAE, 0, {"collapse"}),
-  ({"test/squared_error": 48.0, "latent/active_units": 0}, {}, 0, {"worse", "train"}),  # no posterior
+  ({"test/squared_error": 48.0, "latent/active_units": 0}, {}, 0, {"worse", "underfit"}),  # no posterior
   ({"test/squared_error": 60.0, "test/active_units": 29}, VAE, 0, {"mean", "nothing"}),
   ({"test/squared_error": 48.0, "test/active_units": 3}, VAE, 0, {"worse", "few"}),
-  ({"test/squared_error": 48.0, "test/active_units": 4}, VAE, 0, {"worse", "train"}),
+  ({"test/squared_error": 48.0, "test/active_units": 4}, VAE, 0, {"worse", "underfit"}),
   ({"test/squared_error": 9.0, "test/active_units": 3}, VAE, 0, {"percent"}),
   ({"test/pca_squared_error": 1e-9}, {}, 0, {"rank"}),
   ({"test/pca_squared_error": 0.0, "test/squared_error": 0.0}, {}, 0, {"rank"}),
   ({"test/pca_squared_error": 1e-9}, {"model.latent": 784}, 0, {"large"}),
-  ({"test/pca_squared_error": 1e-3}, {}, 0, {"worse", "train"}),  # much less than 5, but PCA is not exact
+  ({"test/pca_squared_error": 1e-3}, {}, 0, {"worse", "underfit"}),  # much less than 5, but PCA is not exact
   ({"test/squared_error": 1e-9, "test/pca_squared_error": 1e-3}, {"model.latent": 784}, 0, {"percent"}),
   ({}, {}, 1, {"percent", "skipped"}),
-  ({"test/squared_error": 11.0}, {}, 1, {"worse", "train", "skipped"}),
-  ({"test/squared_error": 11.0}, {}, 30, {"worse", "train", "skipped"}),
-  ({"test/squared_error": 11.0}, {}, 31, {"worse", "skipped"}),  # the skipped steps are the reason
-  ({"test/squared_error": NAN}, {}, 59, {"diverged", "skipped"}),
+  ({"test/squared_error": 11.0}, {}, 1, {"worse", "underfit", "skipped"}),
+  ({"test/squared_error": 11.0}, {}, 3000, {"worse", "underfit", "skipped"}),
+  ({"test/squared_error": 11.0}, {}, 3001, {"worse", "underfit", "skipped"}),  # the skipped steps are the reason
+  ({"test/squared_error": NAN}, {}, 5999, {"diverged", "skipped"}),
 ]  # fmt: skip
 
 
@@ -145,11 +146,11 @@ def test_texts_contain_no_nan_inf_or_large_number_with_decimals(changes, setting
 @pytest.mark.parametrize(
   ("changes", "settings", "keys"),
   [
-    ({"test/squared_error": NAN}, {}, ("config.optimizer.learning_rate=50.0", "config.optimizer.clip_norm")),
-    ({"test/squared_error": 60.0}, {}, ("config.optimizer.learning_rate=50.0", "config.epochs=3")),
+    ({"test/squared_error": NAN}, {}, ("config.optimizer.learning_rate=0.002", "config.optimizer.clip_norm")),
+    ({"test/squared_error": 60.0}, {}, ("config.optimizer.learning_rate=0.002", "config.epochs=3")),
     ({"test/active_units": 0}, VAE, ("config.objective.beta=100.0", "config.objective.free_bits", "config.schedules")),
-    ({"test/squared_error": 12.0, "test/active_units": 1}, VAE, ("config.objective.beta=100.0", "only 1 of the 32")),
-    ({"test/active_units": 0}, {"model.bottleneck": "gaussian"}, ("config.optimizer.learning_rate=50.0",)),
+    ({"test/squared_error": 12.0, "test/active_units": 1}, VAE, ("config.objective.beta=100.0", "Only 1 of the 32")),
+    ({"test/active_units": 0}, {"model.bottleneck": "gaussian"}, ("config.optimizer.learning_rate=0.002",)),
   ],
 )
 def test_advice_names_config_keys_and_their_values(changes, settings, keys):
@@ -168,18 +169,18 @@ def test_advice_omits_clipping_if_it_is_set_and_beta_if_it_is_zero_or_missing():
 
 def test_skipped_steps_are_summed_over_all_records_and_reported_once():
   records = [{"step": 50 * n, "epoch": float(n), "train/skipped": 20 * n} for n in (1, 2)]
-  assert verdict.skipped_steps(logs.curves(records)) == 60
-  assert verdict.skipped_steps(logs.curves([{"step": 1, "epoch": 1.0}])) == 0
+  assert measured.Result(METRICS, description_of(), logs.curves(records)).skipped == 60
+  assert measured.Result(METRICS, description_of()).skipped == 0
   for said in both(METRICS | {"test/squared_error": NAN, "step": 360}, skipped=359):
     assert "359 of 360 steps were skipped" in said
-    assert said.count("Lower config.optimizer.learning_rate=50.0") == 1
-  assert "1 of 60 steps was skipped" in both(METRICS, skipped=1)[0]
+    assert said.count("Lower config.optimizer.learning_rate=0.002") == 1
+  assert "1 of 6,000 steps was skipped" in both(METRICS, skipped=1)[0]
 
 
 @pytest.mark.parametrize(("changes", "settings", "skipped", "wanted"), CASES)
 def test_unfinished_run_gets_advice_only_if_it_diverged(changes, settings, skipped, wanted):
-  said = messages.headline(METRICS | changes, description_of(settings), finished=False)
-  parts = ("Train longer", "Check config", "Lower config", "more training examples", "more latent units or levels")
+  said = messages.headline(METRICS | changes, description_of(settings), {}, finished=False)
+  parts = ("Check config", "Lower config", "Use ", "Set config", "Raise config")
   assert any(part in said for part in parts) == ("diverged" in wanted)
 
 
@@ -209,7 +210,7 @@ def test_pca_baseline_has_at_most_the_possible_number_of_components():
    (0.9901, "just under 100%"), (1 - 1e-9, "just under 100%")],
 )  # fmt: skip
 def test_percentage_is_not_rounded_to_0_or_100(ratio, text):
-  assert verdict.share(ratio) == text
+  assert measured.share(ratio) == text
 
 
 @pytest.mark.parametrize(
@@ -224,11 +225,11 @@ def test_percentage_is_not_rounded_to_0_or_100(ratio, text):
   ],
 )
 def test_number_uses_significant_digits_if_very_small_or_large(value, text):
-  assert verdict.number(value) == text
+  assert measured.number(value) == text
 
 
 def test_closing_lines_contain_all_metrics_and_the_path_of_the_report():
-  said = messages.closing(METRICS, description_of(), pathlib.Path("runs/x"))
+  said = messages.closing(METRICS, description_of(), pathlib.Path("runs/x"), {})
   for part in ("3 epochs", "5.000", "10.000", "50%", "70.00", "45.50", "12,346", "2.2 s", "runs/x/report.html"):
     assert part in said
   assert "Cross-entropy" not in both(SQUARED)[0]
@@ -248,15 +249,15 @@ def test_headline_has_cross_entropy_and_auroc_only_if_measured():
 
 
 def test_headline_before_the_first_evaluation():
-  assert "Training has started" in messages.headline({"epoch": 0.1, "train/loss": 3.0}, description_of())
+  assert "Training has started" in messages.headline({"epoch": 0.1, "train/loss": 3.0}, description_of(), {})
 
 
 @pytest.mark.parametrize(("of_input", "said"), [(6.0, "is less."), (4.0, "is not less."), (None, "")])
 def test_the_error_of_the_input_is_compared_if_there_are_targets(of_input, said):
   metrics = METRICS if of_input is None else METRICS | {"test/input_squared_error": of_input}
   for text in (
-    messages.closing(metrics, description_of(), pathlib.Path("runs/x")),
-    messages.headline(metrics, description_of()),
+    messages.closing(metrics, description_of(), pathlib.Path("runs/x"), {}),
+    messages.headline(metrics, description_of(), {}),
   ):
     assert ("The input itself" in text) == bool(said)
     assert said in text

@@ -1,0 +1,105 @@
+"""Finds values that probably are mistakes: a wrong scale, outliers, and test examples that are training examples."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Shaped
+
+from ae_jax.data import lazy_arrays, ranges
+from ae_jax.data.schema import Schema
+
+_NARROW = 0.02  # share of the data range; values that fill less of it are probably scaled twice
+_DOMINANT = 0.99  # share of the variance of a column that dominates the loss
+_OUTLIER = 0.5  # share of the variance that is due to a single example
+_FEWEST = 20  # examples, for which outliers are looked for
+_COPIES = 0.01  # share of the test examples that are equal to a training example
+
+
+def find(arrays: dict[str, Any], value_range: str, scale: str, schema: Schema | None, where: str) -> list[str]:
+  """Returns a text about each suspicious property of the examples; `where` is the prefix of the texts.
+
+  Args:
+    arrays: Examples "train" and "test", as the model receives them. Of a `LazyArray`, only a sample is examined.
+    value_range: A key of `ranges.INTERVALS`.
+    scale: `config.data.scale`.
+    schema: Columns of a table; None for other examples.
+    where: Prefix of the texts.
+  """
+  rows = lazy_arrays.examined(arrays["train"])
+  if value_range == "real":
+    found = [_dominant(rows, scale, schema), _outlier(rows, scale)]
+  else:
+    found = [_narrow(rows, value_range)]
+  found.append(_copies(rows, arrays["test"]))
+  return [f"{where}: {text}" for text in found if text]
+
+
+def digests(rows: Shaped[np.ndarray, "rows ..."]) -> list[bytes]:
+  """Returns a hash of each row."""
+  return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+
+
+def _narrow(rows: Shaped[np.ndarray, "rows ..."], value_range: str) -> str:
+  """Returns a text if the values fill only a small part of the data range."""
+  low, high = (float(ranges.normalise(value.reshape(1), value_range)[0]) for value in (rows.min(), rows.max()))
+  least, most = ranges.INTERVALS[value_range]
+  if not 0 < high - low < _NARROW * (most - least):
+    return ""
+  return (
+    f"the values from {low:.4g} to {high:.4g} fill less than {_NARROW:.0%} of the data range [{least:g}, {most:g}]; "
+    "rescale them (were they divided by 255 twice?), or set config.data.range=real and config.data.scale=standard"
+  )
+
+
+def _dominant(rows: Shaped[np.ndarray, "rows ..."], scale: str, schema: Schema | None) -> str:
+  """Returns a text if a column of a table has nearly all of the variance."""
+  if scale != "none" or rows.ndim > 2:
+    return ""
+  name = schema.dominant if schema else _dominant_column(rows)
+  if name is None:
+    return ""
+  return (
+    f"column {name!r} has more than {_DOMINANT:.0%} of the variance, so the loss is mostly its error; "
+    "config.data.scale=standard gives all columns the same weight"
+  )
+
+
+def _dominant_column(rows: Shaped[np.ndarray, "rows columns"]) -> int | None:
+  variances = rows.var(0, dtype=np.float64)
+  column = int(variances.argmax())
+  return column if len(variances) > 1 and variances[column] > _DOMINANT * variances.sum() else None
+
+
+def _outlier(rows: Shaped[np.ndarray, "rows ..."], scale: str) -> str:
+  """Returns a text if a single training example has most of the variance."""
+  if len(rows) < _FEWEST:
+    return ""
+  squares = _squared_distances(rows)
+  row = int(squares.argmax())
+  share = squares[row] / max(float(squares.sum()), np.finfo(np.float64).tiny)
+  if share <= _OUTLIER:
+    return ""
+  values = rows[row].reshape(-1)
+  value = values[np.abs(values).argmax()]
+  fix = "remove it" if scale == "quantile" else "remove it, or set config.data.scale=quantile"
+  return f"one training example has {share:.0%} of the variance of all, with the value {value:.4g}; {fix}"
+
+
+def _squared_distances(rows: Shaped[np.ndarray, "rows ..."]) -> Float64[np.ndarray, " rows"]:
+  """Returns the squared distance of each row from the mean row, computed in parts to save memory."""
+  mean = rows.mean(0, dtype=np.float64)
+  parts = lazy_arrays.parts(rows, np.arange(len(rows)))
+  return np.concatenate([np.square(part - mean).reshape(len(part), -1).sum(1) for part in parts])
+
+
+def _copies(rows: Shaped[np.ndarray, "rows ..."], test: Shaped[np.ndarray, "test ..."]) -> str:
+  """Returns a text if test examples are equal to training examples."""
+  known = set(digests(rows))
+  copies = sum(digest in known for digest in digests(test))
+  if copies <= _COPIES * len(test):
+    return ""
+  return (
+    f"{copies:,} of {len(test):,} test examples are equal to a training example, so the test error is too low; remove "
+    "the copies, or keep copies in one set with config.data.group"
+  )

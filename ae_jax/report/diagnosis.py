@@ -1,0 +1,249 @@
+"""Diagnosis of a run: rules that name the probable cause of a bad result, and the change most likely to help.
+
+Each rule returns a `Finding`, or None if it does not apply. The thresholds were chosen on runs of the shipped configs.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+from ae_jax.report.measured import Fall, Result, number, share
+
+_FEW_ACTIVE = 0.1  # a gaussian bottleneck with a smaller fraction of active units has nearly collapsed
+_COLLAPSED_NATS = 0.01  # KL per latent unit below which the posterior has collapsed
+_OVERFIT = 1.5  # a larger ratio of test loss to training loss, both above their lower bound, means overfitting
+_OVERFIT_GAP = 0.02  # minimum gap relative to the test loss; lower bounds of the two sets differ by less
+_ROSE = 1.1  # ratio of the last error to the smallest error that means overfitting
+_IGNORED = 1.02  # a decoder that uses the latent code has a larger shuffle ratio
+_CONSTANT = 1e-4  # reconstructions with less of the variance of the data are nearly equal
+_SATURATED = 0.1  # share of wrong outputs at an end of the data range
+_MOSTLY = 0.5  # a larger share of dead units is a fault
+_FEW_ENTRIES = 0.1  # of a codebook in use
+_STILL_FALLS = 0.08  # fall of the test error over the second half of a training that was too short
+_FALLS_MUCH = 0.25  # the same for a model that is better than PCA
+_FEW_STEPS, _ENOUGH_STEPS = 200, 1000
+_SMALL_BATCH = 16
+_ADAPTIVE = ("adam", "nadam", "rmsprop")  # optimizers with usual learning rates from 1e-4 to 1e-2
+_LOW_RATE, _USUAL_RATE, _HIGH_RATE = 3e-4, 0.002, 0.03  # learning rates of these optimizers
+# objective -> config key of the weight of a term that makes reconstructions worse
+_PENALTIES = {"elbo": "objective.beta", "sparse": "objective.weight", "contractive": "objective.weight"}
+
+Finding = tuple[str, str]  # (sentences, advice)
+Rule = Callable[[Result], Finding | None]
+
+
+def first(rules: Sequence[Rule], result: Result) -> Finding | None:
+  """Returns the finding of the first rule that applies; None if none applies."""
+  return next(filter(None, (rule(result) for rule in rules)), None)
+
+
+def advice_on_divergence(result: Result) -> str:
+  """Returns advice on how to avoid divergence."""
+  clip = " or set config.optimizer.clip_norm above 0" if result.settings.get("optimizer.clip_norm") == 0 else ""
+  return f"Lower {result.setting('optimizer.learning_rate')}{clip}."
+
+
+def advice_on_training(result: Result) -> str:
+  """Returns advice for models that learned nothing for an unknown reason."""
+  return f"Check {result.setting('optimizer.learning_rate')} and {result.setting('epochs')}."
+
+
+def advice_on_collapse(result: Result) -> str:
+  """Returns advice on how to avoid posterior collapse."""
+  if not result.settings.get("objective.beta"):
+    return advice_on_training(result)
+  return (
+    f"Lower {result.setting('objective.beta')}, warm it up with config.schedules, or raise config.objective.free_bits."
+  )
+
+
+def collapse(result: Result) -> Finding | None:
+  """Posterior collapse: no latent unit is active or, if that was not measured, the KL divergence is nearly 0."""
+  kl = result.metrics.get("train/kl", math.inf)
+  if result.active_units == 0:
+    sentence = f"None of the {result.latent:,} latent units is active (posterior collapse)."
+  elif result.is_gaussian and result.active_units is None and kl < _COLLAPSED_NATS * result.latent:
+    sentence = f"The KL divergence is {number(kl)} nats, so the latent units carry nothing (posterior collapse)."
+  else:
+    return None
+  return sentence, advice_on_collapse(result)
+
+
+def few_active(result: Result) -> Finding | None:
+  """A gaussian bottleneck that has nearly collapsed."""
+  active = result.active_units
+  if active is None or active >= _FEW_ACTIVE * result.latent:
+    return None
+  verb = "is" if active == 1 else "are"
+  sentence = f"Only {active:.0f} of the {result.latent:,} latent units {verb} active."
+  return sentence, advice_on_collapse(result)
+
+
+def constant_outputs(result: Result) -> Finding | None:
+  """All reconstructions are nearly equal."""
+  if not result.metrics.get("reconstruction/variance_ratio", math.inf) < _CONSTANT:
+    return None
+  return "All reconstructions are nearly equal.", advice_on_divergence(result)
+
+
+def ignored_code(result: Result) -> Finding | None:
+  """The decoder reconstructs equally well from the latent codes of other examples."""
+  if not result.metrics.get("latent/shuffle_ratio", math.inf) < _IGNORED:
+    return None
+  sentence = "The decoder ignores the latent code: latent codes of other examples give the same error."
+  if result.has_skips:
+    return sentence, "If the latent code is needed, set config.model.skips=none."
+  return sentence, advice_on_collapse(result) if result.is_gaussian else advice_on_divergence(result)
+
+
+def saturated_outputs(result: Result) -> Finding | None:
+  """Many outputs are at an end of the data range, far from the value of the data."""
+  wrong = result.metrics.get("reconstruction/saturated", 0.0)
+  if not wrong > _SATURATED:
+    return None
+  return f"The output is saturated: {share(wrong)} of its values are wrong and at an end of the data range.", (
+    advice_on_divergence(result)
+  )
+
+
+def dead_units(result: Result) -> Finding | None:
+  """More than half of the latent units, or nearly all codebook vectors, are not used."""
+  used = result.metrics.get("test/codebook_entries")
+  size = result.settings.get("model.codebook_size")
+  if used is not None and size and used < _FEW_ENTRIES * size:
+    sentence = f"Only {used:,.0f} of the {size:,} codebook vectors are used."
+    return sentence, f"Raise {result.setting('model.revive_below')} or lower {result.setting('model.codebook_size')}."
+  dead = result.metrics.get("test/dead_units", result.metrics.get("latent/dead_units", 0))
+  if result.is_quantised or result.is_gaussian or not dead > _MOSTLY * result.latent:
+    return None
+  sentence = f"{dead:,.0f} of the {result.latent:,} latent units are dead: no test example activates them."
+  if _penalty(result):
+    return sentence, f"Lower {_penalty(result)}."
+  return sentence, f"Lower {result.setting('optimizer.learning_rate')} or set config.model.bottleneck=identity."
+
+
+def overfitting(result: Result) -> Finding | None:
+  """The test error rose from its minimum, or the test loss is far above the training loss."""
+  rose = result.rose
+  if rose and rose.last > _ROSE * rose.smallest:
+    sentence = (
+      f"It is overfitting: the {rose.half} error rose from {number(rose.smallest)} after epoch {rose.epoch:g} to "
+      f"{number(rose.last)}, while the training loss fell."
+    )
+    return sentence, _advice_on_rise(result)
+  train, test = result.losses
+  above = train - result.loss_floor
+  is_wide = 0 < _OVERFIT * above < test - result.loss_floor and test - train > _OVERFIT_GAP * abs(test)
+  if result.settings.get("ema_decay") or not is_wide:  # averages of the parameters lag behind: their loss is higher
+    return None
+  losses = f"It is overfitting: the loss is {number(test)} on the test set and {number(train)} on the training set."
+  return losses, _advice_on_gap(result)
+
+
+def _advice_on_rise(result: Result) -> str:
+  epoch = result.best_checkpoint
+  if epoch is None:
+    return f'Lower {result.setting("checkpoint_every_epochs")}, and load the checkpoint with which="best".'
+  return f'Use the best checkpoint, of epoch {epoch:g}: ae_jax.load(..., which="best"). {_advice_on_gap(result)}'
+
+
+def _advice_on_gap(result: Result) -> str:
+  dropout = ", config.model.dropout=0.1" if result.settings.get("model.dropout") == 0 else ""
+  return f"Use more training examples{dropout} or a smaller model."
+
+
+def high_rate(result: Result) -> Finding | None:
+  """A learning rate that is usually too high for the optimizer."""
+  rate, name = result.settings.get("optimizer.learning_rate", 0.0), result.settings.get("optimizer.name")
+  if name not in _ADAPTIVE or rate <= _HIGH_RATE:
+    return None
+  return (
+    f"The learning rate is high for {name}.",
+    f"Lower {result.setting('optimizer.learning_rate')} to {_USUAL_RATE}.",
+  )
+
+
+def few_steps(result: Result) -> Finding | None:
+  """So few steps that the model has hardly changed since its initialisation."""
+  if result.metrics["step"] >= _FEW_STEPS:
+    return None
+  falls = [_on_fall(result.fell)] if result.fell and result.fell.share > _STILL_FALLS else []
+  return " ".join([*falls, _on_steps(result)]), _advice_on_length(result)
+
+
+def still_falls(result: Result) -> Finding | None:
+  """The test error still falls."""
+  if result.fell is None or result.fell.share <= _STILL_FALLS:
+    return None
+  steps = [_on_steps(result)] if result.metrics["step"] < _ENOUGH_STEPS else []
+  return " ".join([_on_fall(result.fell), *steps]), _advice_on_length(result)
+
+
+def falls_much(result: Result) -> Finding | None:
+  """The test error of a good model still falls fast."""
+  if result.fell is None or result.fell.share <= _FALLS_MUCH:
+    return None
+  return _on_fall(result.fell), _advice_on_length(result)
+
+
+def _on_steps(result: Result) -> str:
+  steps = result.metrics["step"]
+  return f"It was trained for only {steps:,.0f} step{'' if steps == 1 else 's'}."
+
+
+def _on_fall(fell: Fall) -> str:
+  epochs = "epoch" if fell.epochs == 1 else f"{fell.epochs:.3g} epochs"
+  rate = f", {fell.per_epoch:.1%} per epoch" if fell.epochs > 1 else ""
+  return f"The {fell.name} still fell by {share(fell.share)} in the last {epochs}{rate}."
+
+
+def _advice_on_length(result: Result) -> str:
+  """Returns advice to train longer: the number of epochs or, if an epoch has few steps, a smaller batch size."""
+  epochs, batch_size = (result.settings.get(key) for key in ("epochs", "batch_size"))
+  if not epochs:
+    return f"Raise {result.setting('epochs')}."
+  per_epoch = max(1.0, result.metrics["step"] / max(1.0, result.metrics["epoch"]))
+  wanted = max(2 * epochs, 10 * math.ceil(_ENOUGH_STEPS / per_epoch / 10))
+  smaller = ""
+  if result.metrics["step"] < _ENOUGH_STEPS and batch_size and batch_size > _SMALL_BATCH:
+    smaller = f", or lower {result.setting('batch_size')} to {_SMALL_BATCH} for more steps per epoch"
+  return f"Raise {result.setting('epochs')} to {wanted}{smaller}."
+
+
+def underfitting(result: Result) -> Finding:
+  """Fallback: training has converged to an error above that of PCA, and no other rule explains it."""
+  train, test = result.losses
+  is_measured = math.isfinite(train) and math.isfinite(test)
+  losses = f": the loss is {number(train)} on the training set and {number(test)} on the test set"
+  return f"It is underfitting{losses if is_measured else ''}.", _advice_on_underfitting(result)
+
+
+def _advice_on_underfitting(result: Result) -> str:
+  settings = result.settings
+  if result.is_quantised:
+    return "Use more latent units or levels, or a larger model."
+  if str(settings.get("model.bottleneck")).startswith("fsq"):  # a run of an earlier version
+    return "Use more latent units or levels. This PCA baseline is not quantised, unlike the latent code."
+  penalty = _penalty(result)
+  if settings.get("model.linear_path") == "none":
+    return f"Set config.model.linear_path=pca, which starts the training at PCA{penalty and f', or lower {penalty}'}."
+  if penalty:
+    return f"Lower {penalty}."
+  if settings.get("optimizer.name") in _ADAPTIVE and settings.get("optimizer.learning_rate", 1.0) < _LOW_RATE:
+    return f"Raise {result.setting('optimizer.learning_rate')} to {_USUAL_RATE}."
+  return _advice_on_size(result)
+
+
+def _penalty(result: Result) -> str:
+  """Returns the config key of the weight of a loss term that makes reconstructions worse, with its value, or ""."""
+  key = _PENALTIES.get(result.settings.get("objective.name", ""), "")
+  return result.setting(key) if result.settings.get(key) else ""
+
+
+def _advice_on_size(result: Result) -> str:
+  """Returns advice to use a larger model, with the config key of its size."""
+  key = next((key for key in ("model.widths", "model.channels", "model.width") if key in result.settings), None)
+  if key is None:
+    return "Use a larger model, or change the learning rate."
+  if key == "model.widths" and not result.settings[key]:
+    return "Add a hidden layer: config.model.widths=256."
+  return f"Use a larger model ({result.setting(key)}), or change {result.setting('optimizer.learning_rate')}."

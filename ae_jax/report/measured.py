@@ -1,0 +1,190 @@
+"""Metrics, config and learning curves of a run, as the verdict and the diagnosis of the run use them."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ae_jax import config as configs
+from ae_jax.runs import metric_names
+
+# A run has diverged if its cross-entropy exceeds this multiple of the cross-entropy of predicting 0.5 everywhere.
+_DIVERGED_NATS = 10
+
+Metrics = Mapping[str, float | int]
+Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # metric name -> (epochs, values), see `logs.curves`
+
+
+class Fall(NamedTuple):
+  """Relative fall of an error over the second half of the training."""
+
+  share: float  # 0.1: the last value is 10 % below the value before the second half
+  epochs: float  # between the two values
+  name: str  # of the error, for the user
+
+  @property
+  def per_epoch(self) -> float:
+    """Relative fall in an epoch, if it is the same in all epochs."""
+    return 1 - (1 - self.share) ** (1 / self.epochs)
+
+
+class Rise(NamedTuple):
+  """Rise of the test or validation error from its minimum to its last value, while the training loss fell."""
+
+  half: str  # "test" or "validation"
+  epoch: float  # of the minimum
+  smallest: float  # error
+  last: float  # error
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """Last value of each metric of a run, the contents of config.json, and the learning curves.
+
+  Runs of earlier versions lack some metrics and config keys.
+  """
+
+  metrics: Metrics
+  description: Mapping[str, Any]
+  curves: Curves = dataclasses.field(default_factory=dict)
+
+  @property
+  def skipped(self) -> int:
+    """Number of steps that were skipped (config.on_nan=skip)."""
+    return int(self.curves["train/skipped"][1].sum()) if "train/skipped" in self.curves else 0
+
+  @property
+  def error(self) -> float | int:
+    """Squared error per test example."""
+    return self.metrics["test/squared_error"]
+
+  @property
+  def pca(self) -> float | int:
+    """Squared error per test example of the PCA baseline."""
+    return self.metrics[metric_names.pca_key(self.metrics)]
+
+  @property
+  def is_quantised(self) -> bool:
+    """True if the latent code is discrete. The PCA baseline is then quantised to the same number of bits."""
+    return metric_names.pca_key(self.metrics) == metric_names.QUANTISED_PCA
+
+  @property
+  def mean_predictor(self) -> float | int | None:
+    """Squared error per test example of predicting the mean training example; None for runs of earlier versions."""
+    return self.metrics.get("test/mean_predictor_squared_error")
+
+  @property
+  def settings(self) -> dict[str, Any]:
+    """Config as {dotted key: value}."""
+    return configs.flat(self.description["config"])
+
+  @property
+  def latent(self) -> int:
+    """Number of values in a latent code."""
+    return self.description.get("code", {}).get("numbers", self.settings["model.latent"])
+
+  @property
+  def elements(self) -> int:
+    """Number of values in an example."""
+    return math.prod(self.description["data"]["shape"])
+
+  @property
+  def is_gaussian(self) -> bool:
+    """True if the bottleneck is gaussian, as in a VAE."""
+    return self.settings.get("model.bottleneck") == "gaussian"
+
+  @property
+  def has_skips(self) -> bool:
+    """True if the decoder also uses skip connections."""
+    return self.settings.get("model.skips", "none") != "none"
+
+  @property
+  def active_units(self) -> float | int | None:
+    """Number of active units of a gaussian bottleneck; None for other bottlenecks or without a measurement."""
+    if not self.is_gaussian:
+      return None
+    return self.metrics.get("test/active_units", self.metrics.get("latent/active_units"))
+
+  @property
+  def diverged(self) -> bool:
+    """True if the test error, loss or cross-entropy is not finite, or the cross-entropy exceeds `_DIVERGED_NATS`."""
+    measured = [self.metrics[name] for name in ("test/squared_error", "test/loss", "test/nats") if name in self.metrics]
+    too_high = self.metrics.get("test/nats", 0.0) > _DIVERGED_NATS * self.elements * math.log(2.0)
+    return too_high or not bool(np.isfinite(measured).all())
+
+  @property
+  def losses(self) -> tuple[float | int, float | int]:
+    """Training and test loss; NaN if they were not measured."""
+    return self.metrics.get("train/loss", math.nan), self.metrics.get("test/loss", math.nan)
+
+  @property
+  def loss_floor(self) -> float | int:
+    """Lower bound of the cross-entropy if the likelihood is bernoulli; otherwise 0."""
+    is_bernoulli = self.settings.get("objective.likelihood") == "bernoulli"
+    return self.metrics.get("test/nats_floor", 0.0) if is_bernoulli else 0.0
+
+  @property
+  def fell(self) -> Fall | None:
+    """Fall of the test error over the second half of the main training stage; None if it is unknown.
+
+    With a single evaluation, it is the fall of the training loss.
+    """
+    for name, words in (("test/squared_error", "test error"), ("train/loss", "training loss")):
+      epochs, values = self.curves.get(name, (np.empty(0), np.empty(0)))
+      if not len(epochs):
+        continue
+      half = min(self.settings.get("epochs", math.inf), epochs[-1]) / 2
+      before = np.flatnonzero(epochs <= epochs[-1] - half)
+      first, last = (values[before[-1]], values[-1]) if len(before) else (math.nan, math.nan)
+      if first > 0 and math.isfinite(last):
+        return Fall(float(1 - last / first), float(epochs[-1] - epochs[before[-1]]), words)
+    return None
+
+  @property
+  def rose(self) -> Rise | None:
+    """Rise of the test error, or of the validation error if there is one, from its minimum; None if it is the last.
+
+    A rise during which the training loss rose, too, is not reported, because it is no overfitting.
+    """
+    key = metric_names.selection_key(self.curves)
+    epochs, errors = self.curves.get(key, (np.empty(0), np.empty(0)))
+    trained, losses = self.curves.get("train/loss", (np.empty(0), np.empty(0)))
+    if not np.isfinite(errors).any() or not len(losses):
+      return None
+    index = int(np.nanargmin(errors))
+    before = np.flatnonzero(trained <= epochs[index])
+    if index + 1 == len(errors) or not len(before) or not losses[-1] < losses[before[-1]]:
+      return None
+    return Rise(key.partition("/")[0], float(epochs[index]), float(errors[index]), float(errors[-1]))
+
+  @property
+  def best_checkpoint(self) -> float | None:
+    """Epoch of the checkpoint with the smallest error among the saved epochs; None if it is the last one."""
+    epochs, errors = self.curves[metric_names.selection_key(self.curves)]
+    every = self.settings.get("checkpoint_every_epochs", 1)
+    saved = [index for index, epoch in enumerate(epochs[:-1]) if epoch % every == 0 and np.isfinite(errors[index])]
+    best = min([*saved, len(epochs) - 1], key=lambda index: errors[index])
+    return None if best == len(epochs) - 1 else float(epochs[best])
+
+  def setting(self, key: str) -> str:
+    """Returns "config.KEY=VALUE", as on the command line."""
+    settings = self.settings
+    if key not in settings:
+      return f"config.{key}"
+    value = settings[key]
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return f"config.{key}={text}"
+
+
+def share(ratio: float | int) -> str:
+  """Formats a ratio as a percentage; a ratio in (0, 1) is never shown as 0% or 100%."""
+  if 0 < ratio < 0.01:
+    return "less than 1%"
+  return "just under 100%" if 0.99 < ratio < 1 else f"{ratio:.0%}"
+
+
+def number(value: float | int) -> str:
+  """Formats a number with three decimals, or with three significant digits if it is very small or very large."""
+  return f"{value:.3f}" if value == 0 or 0.01 <= abs(value) < 1e6 else f"{value:.3g}"
