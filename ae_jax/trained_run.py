@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,7 @@ class Run:
       outputs; None otherwise.
     schema: Columns of a table; None otherwise. The methods of such a run take DataFrames and dicts {column: values}, in
       any order of the columns, and arrays [N, columns] of numbers. Missing values are treated as in training.
+    workdir: The run folder; None for a model without one.
   """
 
   variables: models.Variables
@@ -66,6 +68,7 @@ class Run:
   scaling: scalings.Scaling | None = None
   standardisation: ColumnScaling | None = None
   schema: schemas.Schema | None = None
+  workdir: pathlib.Path | None = None
 
   @property
   def params(self) -> dict[str, Any]:
