@@ -156,7 +156,7 @@ def _analyze(
   check = functools.partial(preemption.stop_analyses, received, workdir)
   results = evaluation.analyze(run, experiment.dataset, experiment.evaluators, workdir, recorder.baselines(), check)
   recorder.log.finish(results.values, evaluation.pictures(workdir))
-  skipped = verdict.skipped_steps(logs.curves(run.history))
+  skipped = verdict.skipped_steps(logs.curves(run.records))
   progress.print_line(messages.closing(run.metrics | results.values, description, workdir, skipped))
 
 
