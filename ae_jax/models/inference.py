@@ -46,15 +46,18 @@ def apply(
     value_range: Range of the data, a key of `ranges.INTERVALS`.
   """
   function = functools.partial(_apply, model=model, method=method, value_range=value_range)
-  one = lambda rows: jax.ShapeDtypeStruct((1, *rows.shape[1:]), rows.dtype)
-  output = jax.eval_shape(function, variables, one(array), {name: one(rows) for name, rows in columns.items()})
-  results = [np.zeros((0, *output.shape[1:]), output.dtype)]
+  if not len(array):
+    one = lambda rows: jax.ShapeDtypeStruct((1, *rows.shape[1:]), rows.dtype)
+    output = jax.eval_shape(function, variables, one(array), {name: one(rows) for name, rows in columns.items()})
+    return np.zeros((0, *output.shape[1:]), output.dtype)
+  results = []
   for start in range(0, len(array), _LARGEST_BATCH):
     batch = {name: rows[start : start + _LARGEST_BATCH] for name, rows in (columns | {"": array}).items()}
     size = len(batch[""])
     padding = (1 << (size - 1).bit_length()) - size
-    padded = {name: np.concatenate([r, np.zeros((padding, *r.shape[1:]), r.dtype)]) for name, r in batch.items()}
-    results.append(np.asarray(function(variables, padded.pop(""), padded))[:size])
+    if padding:
+      batch = {name: np.concatenate([r, np.zeros((padding, *r.shape[1:]), r.dtype)]) for name, r in batch.items()}
+    results.append(np.asarray(function(variables, batch.pop(""), batch))[:size])
   return np.concatenate(results)
 
 

@@ -167,7 +167,7 @@ def test_read_only_folder_is_refused(workdir, monkeypatch):
   ("method", "array", "message"),
   [
     ("encode", np.zeros((2, 27, 28, 1), np.uint8), r"\(2, 27, 28, 1\): the shape must be \[N, 28, 28, 1\]"),
-    ("encode", np.zeros((28, 28), np.uint8), r"\(28, 28\): the shape must be"),
+    ("encode", np.zeros((28, 27), np.uint8), r"\(28, 27\): the shape must be"),
     ("encode", np.full((1, 28, 28, 1), 255.0), "outside the range"),
     ("encode", np.full((1, 28, 28, 1), np.nan), "NaN"),
     ("encode", np.zeros((1, 28, 28, 1), int), "int64"),
