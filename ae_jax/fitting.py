@@ -7,8 +7,8 @@ import pathlib
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
 
@@ -21,6 +21,7 @@ from ae_jax.system import paths
 from ae_jax.trained_run import Run
 from ae_jax.types import KINDS
 
+_T = TypeVar("_T")
 _WHERE = in_memory.WHERE
 # source -> key of config.data that names the labels
 _LABEL_KEYS = {"csv": "label", "parquet": "label", "frame": "label", "npz": "y", "npy": "y", "hdf5": "y"}
@@ -74,13 +75,10 @@ def fit(
   """
   from ae_jax.training import train
 
-  changes = _given_keys({"model.latent": latent, "epochs": epochs}, overrides.dotted(changes))
-  with progress.quiet(not verbose), _folder(workdir) as folder:
+  changes = with_keys({"model.latent": latent, "epochs": epochs}, overrides.dotted(changes))
+  with progress.quiet(not verbose), run_folder_of(workdir) as (folder, keep):
     config, dataset = problem(x, labels, model=model, validation=validation, test=test, changes=changes)
-    run = train.train_run(config, folder, dataset)
-    if workdir is None:
-      weakref.finalize(run, shutil.rmtree, folder, ignore_errors=True)
-  return run
+    return keep(train.train_run(config, folder, dataset))
 
 
 def problem(
@@ -200,7 +198,7 @@ def _chosen(found: detection.Found, config: ConfigDict, of_user: Mapping[str, An
   return chosen
 
 
-def _given_keys(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def with_keys(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the changes with the keys of the arguments that are not None; raises UserError if a key is given twice."""
   given = {key: value for key, value in arguments.items() if value is not None}
   for key in given:
@@ -210,14 +208,22 @@ def _given_keys(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dic
 
 
 @contextlib.contextmanager
-def _folder(workdir: str | os.PathLike[str] | None) -> Iterator[pathlib.Path]:
-  """Yields the run folder; a temporary folder is removed if an exception is raised."""
+def run_folder_of(workdir: str | os.PathLike[str] | None) -> Iterator[tuple[pathlib.Path, Callable[[_T], _T]]]:
+  """Yields the run folder, and a function that returns its argument and keeps a temporary folder as long as it lives.
+
+  A temporary folder is removed if an exception is raised.
+  """
   if workdir is not None:
-    yield paths.local_path("workdir", workdir)
+    yield paths.local_path("workdir", workdir), lambda owner: owner
     return
   folder = pathlib.Path(tempfile.mkdtemp(prefix="ae_jax-"))
+
+  def keep(owner: _T) -> _T:
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return owner
+
   try:
-    yield folder
+    yield folder, keep
   except BaseException:
     shutil.rmtree(folder, ignore_errors=True)
     raise
