@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import shutil
@@ -44,7 +45,8 @@ def fit(
 
   With `model="dense"`, a config by name, floats outside [0, 1] and tables are standardised (config.data.range="real",
   config.data.scale="standard", config.objective.likelihood="gaussian") unless the config or an argument sets
-  another range; a printed line says so. A config of your own is used as it is.
+  another range. A latent size above the number of elements becomes a third of them. A printed line
+  says so. A config of your own is used as it is.
 
   Example:
     >>> run = ae_jax.fit(x, latent=8, epochs=50)
@@ -97,12 +99,15 @@ def problem(
   config = overrides.apply(config, chosen | source.keys | changes)
   configs.check(config)
   dataset = data.load(**config.data.to_dict(), given=source.given)
+  elements, is_copied = math.prod(dataset.shape), config.objective.name == "reconstruction"
+  if not isinstance(model, ConfigDict) and is_copied and config.model.latent > elements:
+    chosen["model.latent"] = max(1, elements // 3)  # as the refusal of a larger latent code suggests
   kept = {key: value for key, value in chosen.items() if key not in source.keys | changes}
   if kept:
     keys = ", ".join(f"config.{key}={value!r}" for key, value in kept.items())
     note = f"{keys}: chosen for x; an argument such as data__range='unit' replaces the choice"
     dataset = dataclasses.replace(dataset, remarks=(note, *dataset.remarks))
-  return config, dataset
+  return overrides.apply(config, kept), dataset
 
 
 class _Source(NamedTuple):

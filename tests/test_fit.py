@@ -100,6 +100,14 @@ def test_the_range_is_chosen_for_the_values_unless_it_is_set():
   assert problem(RANDOM.normal(size=(20, 12, 2)))[0].data.kind == "series"
 
 
+def test_a_latent_size_above_the_number_of_elements_is_reduced_unless_it_is_set():
+  config, dataset = problem(X)
+  assert config.model.latent == 2
+  assert "config.model.latent=2" in dataset.remarks[0]
+  assert problem(X, model__latent=9)[0].model.latent == 9
+  assert problem(X, model="sparse")[0].model.latent == ae_jax.configs.get("sparse").model.latent
+
+
 def test_the_data_of_the_user_are_not_changed():
   x, before = X.copy(), ae_jax.configs.get("dense")
   problem(x, model=before, data__range="real", data__scale="standard", objective__likelihood="gaussian")

@@ -77,9 +77,9 @@ def fit_sweep(
   x: Any,
   labels: Any = None,
   *,
-  latents: Sequence[int] = (),
-  seeds: int | Sequence[int] = 1,
-  grid: Mapping[str, Sequence[float | int]] | None = None,
+  latents: Sequence[Any] = (),
+  seeds: int | Sequence[Any] = 1,
+  grid: Mapping[str, Sequence[Any]] | None = None,
   model: str | ConfigDict = "dense",
   epochs: int | None = None,
   workdir: str | os.PathLike[str] | None = None,
@@ -119,28 +119,35 @@ def fit_sweep(
   """
   from ae_jax.sweep import run
 
-  changes = fitting.with_keys({"epochs": epochs}, overrides.dotted(changes))
+  axes = _axes(latents, seeds, grid or {})
+  first = {key: numbers[0] for key, numbers in axes.items() if key == "model.latent"}
+  changes = fitting.with_keys({"epochs": epochs} | first, overrides.dotted(changes))
   with progress.quiet(not verbose), fitting.run_folder_of(workdir) as (folder, keep):
     config, dataset = fitting.problem(x, labels, model=model, validation=validation, test=test, changes=changes)
-    rows = run.run(config, _axes(config, latents, seeds, grid or {}), folder, factor=halving, dataset=dataset)
+    if isinstance(seeds, int):
+      numbers = list(range(config.seed, config.seed + seeds))
+      axes = {key: axes[key] for key in first} | {"seed": numbers} | axes  # in the order of the command line
+    rows = run.run(config, list(axes.items()), folder, factor=halving, dataset=dataset)
     answer = json.loads((folder / "sweep.json").read_text())["answer"]
     return keep(Sweep(rows, answer, folder))
 
 
 def _axes(
-  config: ConfigDict,
-  latents: Sequence[int],
-  seeds: int | Sequence[int],
-  grid: Mapping[str, Sequence[float | int]],
-) -> list[tuple[str, list[float | int]]]:
-  """Returns the axes of a sweep; see `run.run`."""
-  if isinstance(seeds, int | np.integer):
-    seeds = range(config.seed, config.seed + seeds)
+  latents: Sequence[Any], seeds: int | Sequence[Any], grid: Mapping[str, Sequence[Any]]
+) -> dict[str, list[float | int]]:
+  """Returns {config key: values} of the axes; without "seed" if `seeds` is a number of seeds."""
   given = {"latents": ("model.latent", latents)} if len(latents) else {}
-  given |= {"seeds": ("seed", seeds)} | {f"grid[{key!r}]": (key, values) for key, values in grid.items()}
-  axes = []
+  if not isinstance(seeds, int):
+    given["seeds"] = ("seed", seeds)
+  elif seeds < 1:
+    raise errors.UserError(f"seeds={seeds}: must be one or more seeds, or a number of at least 1")
+  given |= {f"grid[{key!r}]": (key, values) for key, values in overrides.dotted(grid).items()}
+  axes: dict[str, list[float | int]] = {}
   for argument, (key, values) in given.items():
     numbers = [value.item() if isinstance(value, np.generic) else value for value in values]
-    grids.check_numbers(f"{argument}={errors.format_value(numbers)}", numbers, "one or more numbers, such as [2, 4, 8]")
-    axes.append((next(iter(overrides.dotted({key: None}))), numbers))
+    argument = f"{argument}={errors.format_value(numbers)}"
+    grids.check_numbers(argument, numbers, "one or more numbers, such as [2, 4, 8]")
+    if key in axes or (key == "seed" and isinstance(seeds, int)):
+      raise errors.UserError(f"{argument}: {key} is already an axis of the sweep; give its values once")
+    axes[key] = numbers
   return axes

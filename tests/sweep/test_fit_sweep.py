@@ -1,7 +1,5 @@
 """`ae_jax.fit_sweep`: members, the best run, the table, the plot, and refusals."""
 
-import gc
-
 import jax
 import numpy as np
 import pytest
@@ -60,19 +58,12 @@ def test_a_grid_varies_config_keys_and_a_folder_is_continued(tmp_path, capfd):
     ae_jax.fit_sweep(X + 1, **SMALL | options)
 
 
-def test_a_temporary_folder_lives_as_long_as_the_sweep(sweep):
-  other = type(sweep)(sweep.rows, sweep.answer, sweep.workdir)
-  del other
-  gc.collect()
-  assert sweep.workdir.exists()
-
-
 @pytest.mark.parametrize(
   ("options", "message"),
   [
     ({"latents": (2, 2)}, "latents=.*lists the number 2 twice"),
     ({"latents": ("a",)}, "latents=.*must be one or more numbers"),
-    ({"seeds": 0}, "seeds=.*must be one or more numbers"),
+    ({"seeds": 0}, "seeds=0: must be one or more seeds"),
     ({"latents": (2.5,)}, "must be an integer"),
     ({"grid": {"learning_rate": (1e-3,)}}, "did you mean 'optimizer.learning_rate'"),
     ({"grid": {"seed": (1, 2)}}, "is already an axis"),
