@@ -1,13 +1,22 @@
-"""Autoencoders in JAX and Flax: train with `ae_jax train`, load a trained model with `ae_jax.load`."""
+"""Autoencoders in JAX and Flax: train with `ae_jax.fit` or `ae_jax train`, load a trained model with `ae_jax.load`."""
 
-import os
+import importlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ae_jax import configs
 
 if TYPE_CHECKING:
-  import ae_jax.api
+  from ae_jax.api import load
+  from ae_jax.fitting import fit
+  from ae_jax.sweep.fitting import fit_sweep
+  from ae_jax.trained_run import Run
 
+__all__ = ["Run", "configs", "fit", "fit_sweep", "load"]
 __version__ = "0.1.0"
+
+# name -> its module, imported when the name is first used, because `import ae_jax` must not wait for JAX
+_LATE = {"load": "api", "fit": "fitting", "fit_sweep": "sweep.fitting", "Run": "trained_run"}
 
 if sys.argv[:1] == ["-m"]:  # for `python -m ae_jax.main` and similar commands: handle Ctrl-C before their slow imports
   from ae_jax.system import signals
@@ -15,8 +24,11 @@ if sys.argv[:1] == ["-m"]:  # for `python -m ae_jax.main` and similar commands: 
   signals.watch()
 
 
-def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "auto") -> "ae_jax.api.Run":
-  """Returns the trained model in a run folder; see `ae_jax.api.load`."""
-  from ae_jax import api  # imported late, because `import ae_jax` must not wait for JAX
+def __getattr__(name: str) -> Any:
+  if name not in _LATE:
+    raise AttributeError(f"module 'ae_jax' has no attribute {name!r}")
+  return getattr(importlib.import_module(f"ae_jax.{_LATE[name]}"), name)
 
-  return api.load(workdir, which, weights)
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})

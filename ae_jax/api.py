@@ -48,6 +48,7 @@ def make_run(
     scaling=scalings.Scaling(**scaling) if scaling else None,
     standardisation=standardisation.from_json(described.get("standardisation")),
     schema=schemas.from_json(described.get("schema")),
+    workdir=workdir,
   )
 
 

@@ -12,7 +12,7 @@ MOST_LAYERS = 100  # the time of tracing and compiling grows with the number of 
 _MAX_CHARACTERS = 80  # length of a value in a message
 
 
-class UserError(Exception):
+class UserError(ValueError):
   """An error that the user can fix; the message names the key or file, the problem and the fix in one line."""
 
   def __init__(self, message: str) -> None:

@@ -84,6 +84,6 @@ def test_every_key_has_a_meaning():
 def test_the_wheel_has_every_package_and_the_configs():
   setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
   found = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "ae_jax").rglob("*.py")}
-  assert {*setuptools["packages"]} == found | {"ae_jax.configs"}
-  assert setuptools["package-dir"] == {"ae_jax.configs": "configs"}
+  assert {*setuptools["packages"]} == found | {"ae_jax.shipped_configs"}
+  assert setuptools["package-dir"] == {"ae_jax.shipped_configs": "configs"}
   assert sys.modules["ae_jax"].__file__ == str(ROOT / "ae_jax" / "__init__.py")

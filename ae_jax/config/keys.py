@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 LABEL = (int, str)  # types of a label or class name, as a type of ml_collections
-OWN_DATA = ("npz", "npy", "folder", "hdf5")  # data sets of images of any size, which the user provides
+OWN_DATA = ("npz", "npy", "folder", "hdf5", "arrays")  # data sets of images of any size, which the user provides
 ANALYSES = ("latent", "probe", "robustness", "generation")  # evaluators of every trained model by default
 
 
@@ -41,7 +41,8 @@ def _add_data(config: ConfigDict, data: str) -> None:
   """Adds the keys of the data set."""
   config.data = ConfigDict()
   # mnist_5k, digits, factors, npz, npy, hdf5, folder (of images), csv, parquet, breast_cancer, wine, diabetes,
-  # heartbeats, ucr, or the name of an image data set in TensorFlow Datasets (TFDS), such as mnist.
+  # heartbeats, ucr, or the name of an image data set in TensorFlow Datasets (TFDS), such as mnist. `ae_jax.fit` sets
+  # arrays or frame for data in memory.
   config.data.name = data
   # Path of the file or folder for npz, npy, hdf5, csv, parquet, folder and ucr, or the data folder of TFDS. "":
   # $TFDS_DATA_DIR, or the default folder of TFDS.

@@ -10,7 +10,7 @@ _PACKAGE = pathlib.Path(__file__).parent.parent
 
 def folder() -> pathlib.Path:
   """Returns the folder of the shipped configs: inside an installed package, or beside the package in a checkout."""
-  installed = _PACKAGE / "configs"
+  installed = _PACKAGE / "shipped_configs"
   return installed if installed.is_dir() else _PACKAGE.parent / "configs"
 
 
@@ -36,6 +36,7 @@ def resolve(config: str) -> str:
   return f"{known[name]}{colon}{data}" if name in known and not pathlib.Path(name).is_file() else config
 
 
-def no_such_config(given: str) -> str:
+def no_such_config(given: object, flag: str = "--config") -> str:
   """Returns the error message for a config that is neither a file nor the name of a shipped config."""
-  return f"--config={given}: there is no such config file or shipped config; {errors.list_known(given, files())}"
+  name = str(given).partition(":")[0]
+  return f"{flag}={given}: there is no such config file or shipped config; {errors.list_known(name, files())}"

@@ -1,12 +1,14 @@
 """Data sets in memory or in files. `load` returns a `Dataset` from any source."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from ae_jax import errors
 from ae_jax.data import (
   draws,
   faults,
+  in_memory,
   kinds,
   lengths,
   loss_columns,
@@ -18,7 +20,6 @@ from ae_jax.data import (
   sources,
   splits,
   standardisation,
-  tables,
   windows,
 )
 from ae_jax.data import schema as schemas
@@ -48,6 +49,7 @@ def load(
   columns: tuple = (),
   missing: str = "error",
   patch: tuple = (),
+  given: Mapping[str, Any] | None = None,
   **options: Any,
 ) -> Dataset:
   """Loads the data set that `config.data` describes.
@@ -76,6 +78,7 @@ def load(
     columns: Kinds of columns of a table; see `schema_fit.parse_kinds`.
     missing: What is done with missing values of a table, one of `schema.MISSING`.
     patch: (height, width) of the patches that are cut from images, or (); see `patches.cut`.
+    given: {half: `in_memory.Half`} for the sources in `in_memory.SOURCES`, which read no files.
     **options: Keys that only some sources take; see `sources.DEFAULTS`.
 
   Raises:
@@ -86,10 +89,11 @@ def load(
   chosen = draws.options(split, group, test, validation, window)
   column_kinds = schema_fit.parse_kinds(columns)
   path = str(paths.local_path("config.data.path", path)) if path else ""
-  where = f"config.data.name={name!r}" + (f" ({path})" if path else "")
+  where = in_memory.WHERE if given else f"config.data.name={name!r}" + (f" ({path})" if path else "")
   decide = functools.partial(placements.decide, placement, budget_gib)
-  options |= {"group": group} | ({"columns": columns} if name in tables.FILES else {})
-  arrays = sources.read(name, path, options, kind=kind, window=window, streams=lambda size: decide(size).lazy)
+  options |= {"group": group} | ({"columns": columns} if name in schema_fit.NAMED else {})
+  streams = lambda size: decide(size).lazy
+  arrays = sources.read(name, path, options, kind=kind, window=window, streams=streams, given=given)
   draws.check_needed(chosen, arrays, where)
   remarks = arrays.pop("remarks", None) or []
   chosen, of_record, notes = _as_examples(arrays, name, kind, (window, stride), chosen, where)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from ae_jax import errors
-from ae_jax.data import loss_columns, ranges, table_rows
+from ae_jax.data import in_memory, loss_columns, ranges, table_rows
 from ae_jax.data.scaling import Scaling
 from ae_jax.data.schema import Schema
 from ae_jax.data.standardisation import ColumnScaling
@@ -69,8 +69,10 @@ class Conversion:
     return x if self.standardisation is None else self.standardisation.invert(x)
 
   def with_channels(self, x: Any) -> Shaped[np.ndarray, "..."]:
-    """Returns an array with an axis of channels if examples have one of size 1 and it is missing."""
-    x = np.asarray(x)
+    """Returns examples with their first axis and, if its size is 1, the axis of channels, which may be missing."""
+    x = in_memory.as_array(x, "x")
+    if x.shape == self.shape or (self.shape[-1] == 1 and x.shape == self.shape[:-1]):
+      x = x[None]  # a single example
     return x[..., None] if x.ndim == len(self.shape) and self.shape[-1] == 1 else x
 
   def _in_range(
@@ -80,6 +82,8 @@ class Conversion:
     if x.shape[1:] != self.shape:
       is_record = len(self.shape) == 2 and x.shape[1:] == self.shape[1:]
       hint = "; score_record scores a record [steps, channels]" if is_record else ""
+      is_channels_first = len(self.shape) == 3 and x.shape[1:] == (self.shape[2], *self.shape[:2])
+      hint = "; move the channels to the last axis: numpy.moveaxis(x, 1, -1)" if is_channels_first else hint
       raise errors.UserError(
         f"examples of shape {x.shape}: the shape must be [N, {', '.join(map(str, self.shape))}] for this run{hint}"
       )

@@ -160,6 +160,27 @@ def is_frame(x: Any) -> bool:
   return isinstance(x, pd.DataFrame | Mapping)
 
 
+def as_frame(x: Any) -> pd.DataFrame:
+  """Returns a DataFrame or a dict {column: values} as a DataFrame whose column names are texts.
+
+  A dict of single values is one row.
+
+  Raises:
+    UserError: The columns of a dict differ in length, or two columns have one name.
+  """
+  if not isinstance(x, pd.DataFrame):
+    is_row = all(np.ndim(values) == 0 for values in x.values())
+    try:
+      x = pd.DataFrame([dict(x)] if is_row else dict(x))
+    except ValueError as error:
+      raise errors.UserError(f"the dict of columns is no table ({errors.one_line(error)}); check the lengths") from None
+  frame = x.rename(columns=str)
+  if not frame.columns.is_unique:
+    name = frame.columns[frame.columns.duplicated()][0]
+    raise errors.UserError(f"the table has two columns {name!r}; rename one of them")
+  return frame
+
+
 def of_frame(x: Any, fitted: schema.Schema) -> Float64[np.ndarray, "rows columns"]:
   """Returns the raw rows of a DataFrame, or of a dict {column: values}; the order of the columns does not matter.
 
@@ -168,7 +189,7 @@ def of_frame(x: Any, fitted: schema.Schema) -> Float64[np.ndarray, "rows columns
   Raises:
     UserError: A column is missing or unknown, or a value cannot be converted.
   """
-  frame = x if isinstance(x, pd.DataFrame) else pd.DataFrame(dict(x))
+  frame = as_frame(x)
   names = [column.name for column in fitted.columns]
   missing = [name for name in names if name not in frame.columns]
   if missing:

@@ -1,96 +1,37 @@
 """Describes the examples that a source returns: values, labels, missing values, duplicates and constant elements."""
 
-import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ae_jax import errors
 from ae_jax.data import (
   detection,
   draws,
-  faults,
   kinds,
   labels,
   lazy_arrays,
   lengths,
   remarks,
+  schema_fit,
   splits,
+  statistics,
   table_inspection,
   tables,
 )
 from ae_jax.types import KINDS
 
-_MOST_BYTES = 2**32  # of a larger set of examples, evenly spaced examples of this size are examined
 _MOST_CLASSES = 10  # maximum number of classes in a line
 _MOST_EXAMPLES = 5  # maximum number of examples in a line
 _CHANNELS = 8  # arrays [N, T, C] of floats with fewer columns than this are taken as series
 _FAMILIES = {"table": "dense", "series": "sequence", "images": "cnn", "volumes": "dense"}  # kind -> shipped config
-_TABLES = (*tables.FILES, *tables.BUNDLED)  # sources whose columns have names; `configs/table.py` trains on them
+_TABLES = (*schema_fit.NAMED, *tables.BUNDLED)  # sources whose columns have names; `configs/table.py` trains on them
 _SET = ("range", "scale")  # keys of config.data that `configs/table.py` sets
 _USES = {"train": "training", "validation": "validation", "test": "testing"}
 _SMALLEST = 8  # smallest side of images that the convolutional model takes
+_SCALED = ("images", "volumes")  # kinds whose integers are scaled to the range "unit"
 _ELEMENTS = {"table": "columns", "series": "elements", "images": "pixels", "volumes": "voxels"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Statistics:
-  """Statistics of the examples of one half."""
-
-  indices: np.ndarray  # of the examples that were examined
-  low: float  # the smallest finite value; NaN if there is none
-  high: float
-  whole: bool  # whether all finite values are whole numbers
-  missing: np.ndarray  # number of NaN in each example
-  infinite: int  # number of infinite values
-  uniform: np.ndarray  # mask of the examples whose elements all have the same value
-  constant: np.ndarray  # mask of the elements that have the same value in all examples
-  digests: list[bytes]  # hash of each example
-
-  @property
-  def copies(self) -> int:
-    """Number of examples that are equal to an earlier one."""
-    return len(self.digests) - len(set(self.digests))
-
-
-def statistics(examples: lazy_arrays.MaybeLazy, where: str) -> Statistics:
-  """Returns the statistics of examples [N, ...], which are read in parts; `where` is the prefix of error messages.
-
-  Raises:
-    UserError: There are no elements, or they are not numbers.
-  """
-  if 0 in examples.shape or examples.dtype.kind not in "biuf":
-    raise errors.UserError(f"{where}: the examples are {examples.dtype} {list(examples.shape)}; expected numbers")
-  count = min(len(examples), max(1, _MOST_BYTES // lazy_arrays.row_bytes(examples)))
-  indices = np.linspace(0, len(examples) - 1, count).round().astype(np.int64)
-  extrema, limits, rows, digests, whole, infinite = [], [], [], [], True, 0
-  for part in lazy_arrays.parts(examples, indices):
-    digests += faults.digests(part)
-    values = part.reshape(len(part), -1)
-    extrema.append((values.min(0), values.max(0)))
-    missing = np.isnan(values).sum(1) if values.dtype.kind == "f" else np.zeros(len(values), int)
-    rows.append((missing, (values == values[:, :1]).all(1)))
-    if values.dtype.kind == "f":
-      infinite += int(np.isinf(values).sum())
-      values = values[np.isfinite(values)]
-      whole = whole and bool((values == np.rint(values)).all())
-    limits.append((values.min(), values.max()) if values.size else (np.nan, np.nan))
-  least, most = (np.stack(each) for each in zip(*extrema, strict=True))
-  missing, uniform = (np.concatenate(each) for each in zip(*rows, strict=True))
-  low, high = (np.array(each, np.float64) for each in zip(*limits, strict=True))
-  return Statistics(
-    indices,
-    float(np.fmin.reduce(low)),
-    float(np.fmax.reduce(high)),
-    whole,
-    missing,
-    infinite,
-    uniform,
-    least.min(0) == most.max(0),
-    digests,
-  )
 
 
 class Inspection(NamedTuple):
@@ -113,13 +54,10 @@ def inspect(found: detection.Found, path: str) -> Inspection:
   Raises:
     UserError: The examples have an unsupported number of axes, or a file cannot be read.
   """
-  options, arrays = dict(found.options), dict(found.arrays)
-  if found.name in kinds.ARRAY_FILES and _looks_like_series(arrays["train"]):
-    options["kind"] = "series"
-  kinds.apply(arrays, options.get("kind", "auto"), found.name, path)
+  options, arrays = with_kind(found, path)
   arrays, names, sizes = _split(arrays, found.files, path)
   kind, shape = KINDS[len(arrays["train"].shape) - 1], arrays["train"].shape[1:]
-  halves = {half: statistics(arrays[half], path) for half in splits.present(arrays)}
+  halves = {half: statistics.measure(arrays[half], path) for half in splits.present(arrays)}
   is_table = found.name in _TABLES  # the range of all columns together means nothing
   lines = [*found.lines, f"examples: {sizes}", *_on_values(arrays, halves, kind)[: 1 if is_table else None]]
   lines += table_inspection.lines(arrays, halves["train"].constant) if is_table else _on_lengths(arrays)
@@ -155,6 +93,36 @@ def _text(value: Any) -> str:
   return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def value_options(name: str, arrays: Mapping[str, Any], kind: str, where: str) -> dict[str, Any]:
+  """Returns the keys `range` and `scale` of config.data that fit the values of a source; {} for the defaults.
+
+  Args:
+    name: Name of the source.
+    arrays: Its arrays; a table with named columns needs none.
+    kind: Kind of the examples, a value of types.KINDS.
+    where: Prefix of error messages.
+
+  Raises:
+    UserError: The examples are not numbers.
+  """
+  if name in _TABLES:
+    return {"range": "real", "scale": "standard"}
+  dtype = arrays["train"].dtype
+  if dtype == np.uint8 and kind in _SCALED:  # no need to read the images
+    return {}
+  halves = {half: statistics.measure(arrays[half], where) for half in splits.present(arrays)}
+  return _range_options(halves, dtype, kind)
+
+
+def with_kind(found: detection.Found, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Returns the options of a source, with the kind of its examples, and its arrays, with an axis of channels."""
+  options, arrays = dict(found.options), dict(found.arrays)
+  if "kind" not in options and found.name in kinds.ARRAY_FILES and _looks_like_series(arrays["train"]):
+    options["kind"] = "series"
+  kinds.apply(arrays, options.get("kind", "auto"), found.name, where)
+  return options, arrays
+
+
 def _looks_like_series(train: lazy_arrays.MaybeLazy) -> bool:
   axes = train.shape
   return len(axes) == 3 and train.dtype.kind == "f" and axes[2] < min(_CHANNELS, axes[1])
@@ -184,7 +152,7 @@ def _row_names(examples: lazy_arrays.MaybeLazy) -> np.ndarray:
   return np.char.add("row ", np.arange(len(examples)).astype(str))
 
 
-def _on_values(arrays: dict[str, Any], halves: Mapping[str, Statistics], kind: str) -> list[str]:
+def _on_values(arrays: dict[str, Any], halves: Mapping[str, statistics.Statistics], kind: str) -> list[str]:
   """Returns lines about the kind, the shape, the dtype and the range of the examples."""
   train, low, high = arrays["train"], *_range(halves)
   whole = "" if train.dtype.kind != "f" or not _whole(halves) else ", all whole numbers"
@@ -235,7 +203,7 @@ def _one_class(arrays: Mapping[str, Any]) -> dict[str, Any]:
   return {"one_class": labels.class_name(label, names) if names else label}
 
 
-def _on_faults(halves: Mapping[str, Statistics], names: Mapping[str, np.ndarray], kind: str) -> list[str]:
+def _on_faults(halves: Mapping[str, statistics.Statistics], names: Mapping[str, np.ndarray], kind: str) -> list[str]:
   """Returns lines about missing and infinite values, and about constant elements and examples."""
   lines = []
   for half, found in halves.items():
@@ -261,7 +229,7 @@ def _first(indices: np.ndarray, names: np.ndarray) -> str:
   return f"{', '.join(listed)}{more}"
 
 
-def _on_duplicates(halves: Mapping[str, Statistics]) -> list[str]:
+def _on_duplicates(halves: Mapping[str, statistics.Statistics]) -> list[str]:
   known = set(halves["train"].digests)
   shared = {half: sum(digest in known for digest in found.digests) for half, found in halves.items()}
   copies = ", ".join(f"{found.copies:,} in the {half} examples" for half, found in halves.items())
@@ -269,21 +237,20 @@ def _on_duplicates(halves: Mapping[str, Statistics]) -> list[str]:
   return [f"exact duplicates: {copies}; {others} also among the training examples"]
 
 
-def _range(halves: Mapping[str, Statistics]) -> tuple[float, float]:
+def _range(halves: Mapping[str, statistics.Statistics]) -> tuple[float, float]:
   lows, highs = [half.low for half in halves.values()], [half.high for half in halves.values()]
   return float(np.fmin.reduce(lows)), float(np.fmax.reduce(highs))
 
 
-def _whole(halves: Mapping[str, Statistics]) -> bool:
+def _whole(halves: Mapping[str, statistics.Statistics]) -> bool:
   return all(half.whole for half in halves.values())
 
 
-def _range_options(halves: Mapping[str, Statistics], dtype: np.dtype, kind: str) -> dict[str, Any]:
+def _range_options(halves: Mapping[str, statistics.Statistics], dtype: np.dtype, kind: str) -> dict[str, Any]:
   """Returns the keys `range` and `scale` of config.data that fit the values."""
   low, high = _range(halves)
-  images = kind in ("images", "volumes")
   is_scaled = low >= 0 and high <= 65_535 and (dtype.kind in "bui" or _whole(halves))
-  if (low >= 0 and high <= 1) or (images and is_scaled):
+  if (low >= 0 and high <= 1) or (kind in _SCALED and is_scaled):
     return {}
   if low >= -1 and high <= 1:
     return {"range": "symmetric"}

@@ -6,7 +6,7 @@ from ae_jax import errors
 from ae_jax.data import lazy_arrays, loss_columns
 from ae_jax.types import KINDS
 
-ARRAY_FILES = ("npz", "npy", "hdf5")  # data sources whose examples can be of any kind
+ARRAY_FILES = ("npz", "npy", "hdf5", "arrays")  # data sources whose examples can be of any kind
 # kind -> numbers of axes of an array of examples, without and with channels, and its forms as a text
 _ARRAYS = {
   "table": (None, 2, "[N, columns]"),

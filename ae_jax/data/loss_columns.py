@@ -99,6 +99,8 @@ def observed(shape: tuple[int, ...], mask: Any, name: str = "mask") -> Bool[np.n
     UserError: The shape or the values are wrong.
   """
   mask = np.asarray(mask)
+  if shape[0] == 1 and mask.shape in (shape[1:], shape[1:-1]):
+    mask = mask[None]  # of a single example
   _check_mask_shape(mask.shape, shape, name)
   return _as_booleans(mask, shape=shape[1:], name=name)
 

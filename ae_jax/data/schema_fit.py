@@ -12,6 +12,7 @@ from ae_jax.data import lazy_arrays, placements, remarks, schema, splits
 from ae_jax.data.kinds import ARRAY_FILES
 
 MOST_WORDS = 100  # maximum number of words of a category; rarer words count as other words
+NAMED = ("csv", "parquet", "frame")  # sources of tables whose columns have names and kinds
 _OF_ARRAYS = ("numeric", "integer")  # kinds of columns that are stored as numbers
 _CACHED_ROWS = 2048  # rows that are encoded at a time, so that the passes over them stay in the cache of a CPU
 
@@ -36,7 +37,7 @@ def table_of(arrays: dict[str, Any], name: str, kinds: Mapping[str, str], missin
     UserError: `kinds` or `missing` is set, but the examples are no table.
   """
   table = arrays.pop("table", None)
-  if table is not None and table.named and name in ("csv", "parquet"):
+  if table is not None and table.named and name in NAMED:
     return table  # the source has applied `kinds`
   train, is_set = arrays["train"], bool(kinds) or missing != "error"
   is_masked = "train_mask" in arrays or "train_target" in arrays  # their gaps are not the ones of a schema
@@ -73,6 +74,13 @@ def load_and_check(
   arrays: dict[str, Any], table: RawTable, missing: str, decide: Callable[[int], placements.Placement], where: str
 ) -> None:
   """Reads raw rows that fit in memory, in place, and checks all rows; see `schema.check`."""
+  for half in splits.present(arrays):
+    count = arrays[half].shape[1]
+    if count != len(table.names):
+      raise errors.UserError(
+        f"{where}: the {half} examples have {remarks.counted(count, 'column')}, but the training examples have "
+        f"{len(table.names)}; use the same columns"
+      )
   if not decide(lazy_arrays.total_bytes(arrays["train"])).lazy:
     arrays |= {half: lazy_arrays.load_all(arrays[half]) for half in splits.present(arrays)}
   check_complete(arrays, table, missing, where)

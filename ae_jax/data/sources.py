@@ -29,6 +29,7 @@ from ae_jax.data import (
   decoding,
   folders,
   hdf5,
+  in_memory,
   lazy_arrays,
   remarks,
   series,
@@ -205,6 +206,7 @@ def read(
   kind: str = "auto",
   window: int = 0,
   streams: Callable[[int], bool] = lambda size: False,
+  given: Mapping[str, in_memory.Half] | None = None,
 ) -> dict[str, Any]:
   """Returns the arrays of a source or, for a folder of series or records, of `series_folders.read`.
 
@@ -215,6 +217,7 @@ def read(
     kind: `config.data.kind`.
     window: `config.data.window`.
     streams: Returns whether a table of this size in bytes exceeds the memory budget; used by the sources in `FILES`.
+    given: The examples of the sources in `in_memory.SOURCES`.
 
   Raises:
     UserError: The source does not take an option, or the data cannot be read.
@@ -233,6 +236,8 @@ def read(
   taken_options = {key: value for key, value in options.items() if key in taken}
   if name in tables.FILES:
     taken_options["streams"] = streams
+  if name in in_memory.SOURCES:
+    taken_options["given"] = given
   return SOURCES.get(name, tfds)(name, path, **taken_options)
 
 
@@ -255,6 +260,7 @@ SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
   "ucr": series.ucr,
   "heartbeats": series.heartbeats,
   **tables.FILES,
+  **in_memory.SOURCES,
   **dict.fromkeys(tables.BUNDLED, tables.bundled),
 }
 
@@ -269,3 +275,4 @@ _OF_IMAGES = ("size", "fit", "channels", "on_bad", "exif_orientation", "follow_l
 # source -> keys that it takes
 OPTIONS = dict.fromkeys(("npz", "npy", "hdf5"), array_names.Options._fields) | {"folder": _OF_IMAGES}
 OPTIONS |= dict.fromkeys(tables.FILES, ("label", "columns", "group", "read_validation"))
+OPTIONS |= {"arrays": ("layout",), "frame": ("label", "columns", "group")}

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
 
 from ae_jax import errors
-from ae_jax.data import loss_columns
+from ae_jax.data import in_memory, loss_columns
 from ae_jax.data.schema import Schema
 
 
@@ -23,7 +23,7 @@ def raw_rows(x: Any, schema: Schema | None) -> Float64[np.ndarray, "rows columns
     raise errors.UserError("the examples of this run are no rows of a table; train on a table to get errors by column")
   if frames.is_frame(x):
     return frames.of_frame(x, schema)
-  x = np.asarray(x)
+  x = _rows(x)
   if not _is_raw(x, schema):
     raise errors.UserError(f"rows of shape {x.shape}: pass a DataFrame or a dict with the columns of the run")
   return x.astype(np.float64)
@@ -38,7 +38,7 @@ def encoded(x: Any, schema: Schema) -> tuple[Shaped[np.ndarray, "..."], Bool[np.
   from ae_jax.data import frames
 
   if not frames.is_frame(x):
-    x = np.asarray(x)
+    x = _rows(x)
     if not _is_raw(x, schema) or x.dtype.kind not in "biuf":
       return x, None
   raw = raw_rows(x, schema)
@@ -81,7 +81,7 @@ def like(x: Any, examples: Shaped[np.ndarray, "rows ..."], schema: Schema | None
 
   if frames.is_frame(x):
     return frames.to_frame(schema.decode(examples), schema, frames.index_of(x))
-  is_raw = _is_raw(np.asarray(x), schema) and schema.elements != len(schema.columns)
+  is_raw = _is_raw(_rows(x), schema) and schema.elements != len(schema.columns)
   return schema.decode(examples).astype(np.float32) if is_raw else examples
 
 
@@ -95,6 +95,12 @@ def to_frame(examples: Any, schema: Schema | None) -> Any:
   if examples.shape[1:] != (schema.elements,):
     raise errors.UserError(f"to_frame: examples of shape {examples.shape}: the shape must be [N, {schema.elements}]")
   return frames.to_frame(schema.decode(examples), schema)
+
+
+def _rows(x: Any) -> Shaped[np.ndarray, "..."]:
+  """Returns numbers as an array; a single row [columns] becomes [1, columns]."""
+  x = in_memory.as_array(x, "x")
+  return x[None] if x.ndim == 1 else x
 
 
 def _is_raw(x: Shaped[np.ndarray, "..."], schema: Schema) -> bool:

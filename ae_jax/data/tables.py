@@ -50,34 +50,53 @@ def files(
   Raises:
     UserError: A file is missing or damaged, or a value does not fit its column.
   """
-  kinds = schema_fit.parse_kinds(columns)
-  keys = {key: column for key, column in (("label", label), ("group", group)) if column}
-  for key, column in keys.items():
-    valid = kinds.get(column, "ignore") == "ignore"
-    errors.check(valid, "data.columns", f"{column}=...", f"no kind for {column}, because config.data.{key} names it")
+  keys, kinds = _keys_and_kinds(label, group, columns)
   splits.check_path(name, path, f"{name} file, or folder with train{_SUFFIXES[name][0]},")
   where = f"config.data.path={path!r}"
   paths, notes = _files(name, path, where, read_validation)
   in_files = streams(sum(os.path.getsize(file) for file in paths.values()) * _EXPANSION[name])
   readers = {half: _reader(name, file, kinds, where, in_files) for half, file in paths.items()}
   version = json.dumps([_CACHE_VERSION, name, keys, kinds, {half: _version(file) for half, file in paths.items()}])
-  if in_files:
-    scanned = cache.arrays(f"{name}-columns", version, lambda: _pack(_scan(readers, keys, kinds, where)))
-    described = _unpack(scanned)
-  else:
-    readers = {half: functools.partial(iter, list(read())) for half, read in readers.items()}
-    described = _scan(readers, keys, kinds, where)
-  arrays = {}
+  if not in_files:
+    return _in_memory({half: list(read()) for half, read in readers.items()}, keys, kinds, notes, where)
+  scanned = cache.arrays(f"{name}-columns", version, lambda: _pack(_scan(readers, keys, kinds, where)))
+  described, arrays = _unpack(scanned), {}
   for half, read in readers.items():
     fill = functools.partial(_fill, read, described["columns"], f"{where}: {half}")
     shape = (described["counts"][half], len(described["columns"]))
-    if not in_files:
-      arrays[half] = np.empty(shape)
-      fill(arrays[half])
-      continue
     stored = cache.memory_map(f"{name}-{half}", version, shape, np.float64, fill)
     arrays[half] = lazy_arrays.LazyArray(shape, np.dtype(np.float64), functools.partial(_rows_of, stored))
   return _with_answers(arrays, described, notes, where)
+
+
+def of_frames(
+  frames: Mapping[str, Any], where: str, *, label: str = "", group: str = "", columns: tuple = ()
+) -> dict[str, Any]:
+  """Returns the arrays of a source for DataFrames {half: rows}; see `files` for the other arguments."""
+  keys, kinds = _keys_and_kinds(label, group, columns)
+  return _in_memory({half: [frame] for half, frame in frames.items()}, keys, kinds, [], where)
+
+
+def _in_memory(
+  parts: Mapping[str, list[Any]], keys: Mapping[str, str], kinds: Mapping[str, str], notes: list[str], where: str
+) -> dict[str, Any]:
+  """Returns the arrays of a source for the DataFrames of each half; see `_scan` for the other arguments."""
+  readers = {half: functools.partial(iter, frames) for half, frames in parts.items()}
+  described, arrays = _scan(readers, keys, kinds, where), {}
+  for half, read in readers.items():
+    arrays[half] = np.empty((described["counts"][half], len(described["columns"])))
+    _fill(read, described["columns"], f"{where}: {half}", arrays[half])
+  return _with_answers(arrays, described, notes, where)
+
+
+def _keys_and_kinds(label: str, group: str, columns: tuple) -> tuple[dict[str, str], dict[str, str]]:
+  """Returns the columns that are no inputs, {"label": name, "group": name}, and the kinds of the others."""
+  kinds = schema_fit.parse_kinds(columns)
+  keys = {key: column for key, column in (("label", label), ("group", group)) if column}
+  for key, column in keys.items():
+    valid = kinds.get(column, "ignore") == "ignore"
+    errors.check(valid, "data.columns", f"{column}=...", f"no kind for {column}, because config.data.{key} names it")
+  return keys, kinds
 
 
 def bundled(name: str, path: str) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Shaped
 
 from ae_jax import data, errors
 from ae_jax.models import Model, Variables
+from ae_jax.models.interface import Gaussian
 from ae_jax.types import AnyArray, Columns
 
 _LARGEST_BATCH = 256  # examples per call of the model; activations of larger batches do not fit in a CPU's cache
@@ -19,6 +21,7 @@ _LARGEST_BATCH = 256  # examples per call of the model; activations of larger ba
 FUNCTIONS = {
   "encode": lambda model, outputs: lambda *args: model.encode(*args).z,
   "indices": lambda model, outputs: lambda *args: model.encode(*args).indices,
+  "posterior": lambda model, outputs: lambda *args: _moments(model.encode(*args).posterior),
   "decode": lambda model, outputs: lambda *args: outputs(model.decode(*args)),
   "lookup": lambda model, outputs: lambda variables, array, columns: model.lookup(variables, array),
   "nearest": lambda model, outputs: lambda variables, array, columns: model.nearest_codes(variables, array),
@@ -43,16 +46,24 @@ def apply(
     value_range: Range of the data, a key of `ranges.INTERVALS`.
   """
   function = functools.partial(_apply, model=model, method=method, value_range=value_range)
-  one = lambda rows: jax.ShapeDtypeStruct((1, *rows.shape[1:]), rows.dtype)
-  output = jax.eval_shape(function, variables, one(array), {name: one(rows) for name, rows in columns.items()})
-  results = [np.zeros((0, *output.shape[1:]), output.dtype)]
+  if not len(array):
+    one = lambda rows: jax.ShapeDtypeStruct((1, *rows.shape[1:]), rows.dtype)
+    output = jax.eval_shape(function, variables, one(array), {name: one(rows) for name, rows in columns.items()})
+    return np.zeros((0, *output.shape[1:]), output.dtype)
+  results = []
   for start in range(0, len(array), _LARGEST_BATCH):
     batch = {name: rows[start : start + _LARGEST_BATCH] for name, rows in (columns | {"": array}).items()}
     size = len(batch[""])
     padding = (1 << (size - 1).bit_length()) - size
-    padded = {name: np.concatenate([r, np.zeros((padding, *r.shape[1:]), r.dtype)]) for name, r in batch.items()}
-    results.append(np.asarray(function(variables, padded.pop(""), padded))[:size])
+    if padding:
+      batch = {name: np.concatenate([r, np.zeros((padding, *r.shape[1:]), r.dtype)]) for name, r in batch.items()}
+    results.append(np.asarray(function(variables, batch.pop(""), batch))[:size])
   return np.concatenate(results)
+
+
+def _moments(posterior: Gaussian) -> jax.Array:
+  """Returns the means and variances of a posterior, [B, 2, *latent]."""
+  return jnp.stack([posterior.mean, jnp.exp(posterior.log_variance)], 1)
 
 
 def check_columns(

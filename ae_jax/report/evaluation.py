@@ -72,7 +72,7 @@ def draw(
   from ae_jax.report import graphs, pictures
 
   folder.mkdir(exist_ok=True)
-  graphs.curves(folder / "curves.png", logs.curves(run.history), baselines)
+  graphs.curves(folder / "curves.png", logs.curves(run.records), baselines)
   for name, figure in figures.items():
     check()
     pictures.draw(folder / f"{name.rpartition('/')[2]}.png", figure, run.config.data.range)

@@ -47,17 +47,15 @@ def curves(
 
 
 def error_over_latent(
-  path: pathlib.Path,
   curves: Mapping[str, Mapping[int, Sequence[float]]],
   pca: Mapping[int, float],
   knee: Mapping[str, Any] | None,
   dimensions: Mapping[str, Mapping[str, Any]],
   title: str,
-) -> None:
-  """Plots the mean test error over the latent size, with its range over the seeds, on logarithmic axes.
+) -> canvas.Figure:
+  """Returns a plot of the mean test error over the latent size, with its range over the seeds, on logarithmic axes.
 
   Args:
-    path: PNG file to write.
     curves: {name of the curve: {latent size: [error of each seed]}}.
     pca: {latent size: error of PCA}.
     knee: {"latent", "low", "high"}: smallest sufficient latent size and the bounds of its confidence interval; None if
@@ -85,7 +83,7 @@ def error_over_latent(
   axes.set_xticks(list(pca), list(map(str, pca)), minor=False)
   axes.set(xlabel="latent size", ylabel="squared error per test example")
   _finish(axes, title)
-  figure.savefig(path)
+  return figure
 
 
 def rate_distortion(

@@ -1,9 +1,11 @@
 """The progress display of a training run, and lines printed above its progress bar."""
 
+import contextlib
+import contextvars
 import math
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import tqdm
 
 from ae_jax.runs import metric_names
 
+_shown = contextvars.ContextVar("shown", default=True)  # whether this thread prints anything; see `quiet`
 _INTERVALS = {False: 5.0, True: 30.0}  # `sparse` -> minimum number of seconds between lines (see `Display`)
 
 
@@ -24,7 +27,7 @@ class Display:
   """
 
   def __init__(self, images: int, epochs: int, done: float = 0.0, shown: bool = True, sparse: bool = False) -> None:
-    self._images, self._epochs, self._shown, self._sparse = images, epochs, shown, sparse
+    self._images, self._epochs, self._shown, self._sparse = images, epochs, shown and _shown.get(), sparse
     self._seen, self._first, self._begun, self._printed = images * done, None, None, None
     self._trained, self._seconds = 0.0, 0.0  # trained examples and their training time, without evaluation and saving
     bar_format = "{desc}  {percentage:3.0f}% |{bar:20}|{postfix}, {remaining} left"
@@ -32,7 +35,7 @@ class Display:
     self._bar = tqdm.tqdm(
       total=images * epochs,
       initial=images * done,
-      disable=not (shown and self._terminal),
+      disable=not (self._shown and self._terminal),
       file=sys.stdout,
       bar_format=bar_format,
       postfix="compiling",
@@ -85,8 +88,20 @@ class Display:
     self._bar.close()
 
 
+@contextlib.contextmanager
+def quiet(is_quiet: bool = True) -> Iterator[None]:
+  """Context manager in which this thread displays no progress and prints no lines, except warnings."""
+  token = _shown.set(_shown.get() and not is_quiet)
+  try:
+    yield
+  finally:
+    _shown.reset(token)
+
+
 def print_line(line: str) -> None:
   """Prints a line to stdout, above the progress bar."""
+  if not _shown.get():
+    return
   tqdm.tqdm.write(line, file=sys.stdout)
   sys.stdout.flush()
 

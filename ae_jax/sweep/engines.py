@@ -18,7 +18,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from ae_jax import errors
+from ae_jax import data, errors
 from ae_jax.sweep import grid, trainer
 from ae_jax.system import cache, distributed
 from ae_jax.training import preemption
@@ -40,6 +40,7 @@ class Task:
   points: list[tuple]  # values of the keys for each member
   workdir: pathlib.Path
   options: trainer.SweepOptions
+  dataset: data.Dataset | None = None  # data in memory; None: the task loads the data set of the config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +244,7 @@ def _work(task: Task, cores: int) -> list[dict[str, trainer.MemberResult]] | str
 
 
 def _train(task: Task, received: Callable[[], str], report: Callable[[str], None]) -> Results:
-  members = grid.members(ConfigDict(task.config), task.keys, task.points)
+  members = grid.members(ConfigDict(task.config), task.keys, task.points, task.dataset)
   yield from trainer.train(members, task.workdir, distributed.mesh(), task.options, received, report)
 
 

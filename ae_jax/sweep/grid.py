@@ -45,21 +45,29 @@ def parse_axis(flag: str, text: str) -> tuple[str, list[int | float]]:
     numbers = [int(value) if value.strip().lstrip("+-").isdecimal() else float(value) for value in values.split(",")]
   except ValueError:
     numbers = []
-  if not numbers or not all(map(errors.is_number, numbers)):
-    raise errors.UserError(f"{argument}: must be comma-separated numbers, such as {_EXAMPLES[flag]}")
-  repeated = [number for number in numbers if numbers.count(number) > 1]
-  if repeated:
-    raise errors.UserError(f"{argument}: lists the number {repeated[0]} twice; list each number once")
+  check_numbers(argument, numbers, f"comma-separated numbers, such as {_EXAMPLES[flag]}")
   return key.removeprefix("config."), numbers
 
 
-def members(config: ConfigDict, keys: Sequence[str], points: Iterable[Sequence[Any]]) -> list[Member]:
+def check_numbers(argument: str, numbers: Sequence[Any], wanted: str) -> None:
+  """Raises UserError unless the values of an axis are distinct numbers, at least one."""
+  if not numbers or not all(map(errors.is_number, numbers)):
+    raise errors.UserError(f"{argument}: must be {wanted}")
+  repeated = [number for number in numbers if numbers.count(number) > 1]
+  if repeated:
+    raise errors.UserError(f"{argument}: lists the number {repeated[0]} twice; list each number once")
+
+
+def members(
+  config: ConfigDict, keys: Sequence[str], points: Iterable[Sequence[Any]], dataset: data.Dataset | None = None
+) -> list[Member]:
   """Returns one member for each combination of values.
 
   Args:
     config: Config of all members, except for the values of `keys`.
     keys: Dotted config keys in which the members differ.
     points: Values of `keys` for each member.
+    dataset: The data set of the config; None to load it.
 
   Raises:
     UserError: If a key cannot vary within a sweep, occurs twice or has an invalid value, or if two members have the
@@ -72,7 +80,7 @@ def members(config: ConfigDict, keys: Sequence[str], points: Iterable[Sequence[A
         "--latents sets model.latent)"
       )
   short_keys = _short_keys(keys)
-  grid_members, dataset = [], None
+  grid_members = []
   for values in points:
     member_config = ConfigDict(config.to_dict())
     texts = [_text(_set(member_config, key, value)) for key, value in zip(keys, values, strict=True)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ae_jax import errors
+from ae_jax import data, errors
 from ae_jax.data import dimension
 from ae_jax.ops import losses
 from ae_jax.runs import progress, run_folder
@@ -29,6 +29,8 @@ def run(
   options: trainer.SweepOptions | None = None,
   factor: int = 0,
   engine: StartEngine = engines.local,
+  *,
+  dataset: data.Dataset | None = None,
 ) -> list[Row]:
   """Trains the members of a sweep that are not yet trained, and returns a row of results for each member.
 
@@ -39,6 +41,7 @@ def run(
     options: See `trainer.SweepOptions`.
     factor: Factor of successive halving (see `halving.rungs`); 0 for no halving.
     engine: Function that starts the engine, which trains the members; see `engines.local` for its arguments.
+    dataset: The data set of the config if it is in memory; None to load it.
 
   Raises:
     UserError: If an input is invalid; inputs are checked before anything is compiled or written.
@@ -46,7 +49,7 @@ def run(
   """
   _check_no_early_end(config)
   keys, options = [key for key, _ in axes], options or trainer.SweepOptions()
-  members = grid.members(config, keys, list(itertools.product(*(values for _, values in axes))))
+  members = grid.members(config, keys, list(itertools.product(*(values for _, values in axes))), dataset)
   rungs, groups = halving.rungs(members, factor), grid.packs(members)
   for group in groups:
     setup.check_memory(compiled_pack.widest(group).experiment, 1)
@@ -57,31 +60,32 @@ def run(
     started = engine(received, progress.print_line)
     for line in (_opening(members, len(groups), rows, workdir), *members[0].experiment.remarks):
       progress.print_line(line)
-    rows = _train_rungs(config, keys, members, workdir, options, rungs=rungs, factor=factor, engine=started, rows=rows)
+    task = engines.Task(config.to_dict(), keys, [], workdir, options, dataset)
+    rows = _train_rungs(task, members, rungs=rungs, factor=factor, engine=started, rows=rows)
   shutil.rmtree(workdir / trainer.PACKS, ignore_errors=True)
   _conclude([rows[member.name] for member in members], members[0].experiment, workdir)
   return [rows[member.name] for member in members]
 
 
 def _train_rungs(
-  config: ConfigDict,
-  keys: list[str],
+  task: engines.Task,
   members: Sequence[grid.Member],
-  workdir: Path,
-  options: trainer.SweepOptions,
   *,
   rungs: Sequence[int],
   factor: int,
   engine: engines.Engine,
   rows: dict[str, Row],
 ) -> dict[str, Row]:
-  """Trains members and stops the worse ones after each epoch in `rungs`; returns the updated `rows`, {name: row}."""
-  competing = list(members)
+  """Trains members and stops the worse ones after each epoch in `rungs`; returns the updated `rows`, {name: row}.
+
+  `task` has the config and options of all members, but no points.
+  """
+  competing, workdir = list(members), task.workdir
   for until in [*rungs, None]:
     unfinished = [member for member in competing if not _has_ended(member, rows, workdir, until)]
-    rung_options = dataclasses.replace(options, until=until)
+    rung = dataclasses.replace(task, options=dataclasses.replace(task.options, until=until))
     groups = _task_groups(unfinished, rows, workdir, engine.shares)
-    for results in engine.run([_task(config, keys, group, workdir, rung_options) for group in groups]):
+    for results in engine.run([_with_points(rung, group) for group in groups]):
       rows = rows | {
         member.name: summary.row(member, workdir, results[member.name])
         for member in unfinished
@@ -113,11 +117,9 @@ def _task_groups(
   return [part for pack in packs for part in _split(pack, shares)]
 
 
-def _task(
-  config: ConfigDict, keys: list[str], members: Sequence[grid.Member], workdir: Path, options: trainer.SweepOptions
-) -> engines.Task:
+def _with_points(task: engines.Task, members: Sequence[grid.Member]) -> engines.Task:
   """Returns the task that trains the members."""
-  return engines.Task(config.to_dict(), keys, [tuple(member.axes.values()) for member in members], workdir, options)
+  return dataclasses.replace(task, points=[tuple(member.axes.values()) for member in members])
 
 
 def _mark_stopped(rows: Iterable[Row]) -> dict[str, Row]:
@@ -165,8 +167,10 @@ def _conclude(rows: Sequence[Row], experiment: setup.Experiment, workdir: Path) 
 
   figures = {workdir / "sweep.png": "error by latent size: mean and range over the seeds"}
   with errors.convert_os_errors(workdir / "sweep.png, report.html"):
-    marks = (conclusion["knee"], conclusion["dimensions"], f"{title}: {answer}")
-    graphs.error_over_latent(workdir / "sweep.png", summary.curves(rows), summary.pca(rows), *marks)
+    figure = graphs.error_over_latent(
+      summary.curves(rows), summary.pca(rows), conclusion["knee"], conclusion["dimensions"], f"{title}: {answer}"
+    )
+    figure.savefig(workdir / "sweep.png")
     frontier = summary.frontier(rows)
     if frontier:
       figures[workdir / "rate_distortion.png"] = "rate-distortion curves: one curve per latent size, one point per beta"

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ae_jax import api, evaluators
+from ae_jax import api, data, evaluators
 from ae_jax.models import memory
 from ae_jax.report import evaluation, messages
 from ae_jax.runs import checkpoints, logs, metric_names, progress, run_folder
@@ -23,9 +23,24 @@ from ae_jax.training.state import TrainState
 def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], profile: bool = False) -> dict[str, Any]:
   """Trains the model of a config, or resumes the run in `workdir`; returns the last value of each metric.
 
+  See `train_run` for the arguments.
+  """
+  return train_run(config, workdir, profile=profile).metrics
+
+
+def train_run(
+  config: ConfigDict,
+  workdir: str | os.PathLike[str],
+  dataset: data.Dataset | None = None,
+  *,
+  profile: bool = False,
+) -> api.Run:
+  """Trains the model of a config, or resumes the run in `workdir`; returns the trained model.
+
   Args:
     config: A complete config.
     workdir: The run folder.
+    dataset: The data set of the config; None to load it.
     profile: Whether to save a profiler trace of some steps of each training stage in the subfolder profile.
 
   Raises:
@@ -35,7 +50,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
   """
   workdir = paths.local_path("workdir", workdir)
   mesh = distributed.mesh()
-  experiment = setup.build_experiment(config, mesh.size)
+  experiment = setup.build_experiment(config, mesh.size, dataset)
   setup.check_memory(experiment, mesh.size)
   config, dataset = experiment.config, experiment.dataset
   description = run_folder.describe(config, dataset, experiment.model, mesh.devices.flat)
@@ -53,7 +68,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
     run = api.make_run(variables, config, experiment.model, workdir, int(state.step), described=description["data"])
     if jax.process_index() == 0:
       _analyze(run, experiment, description, workdir, training.recorders[0], received)
-  return run.metrics
+  return run
 
 
 def _training(
@@ -141,7 +156,7 @@ def _analyze(
   check = functools.partial(preemption.stop_analyses, received, workdir)
   results = evaluation.analyze(run, experiment.dataset, experiment.evaluators, workdir, recorder.baselines(), check)
   recorder.log.finish(results.values, evaluation.pictures(workdir))
-  curves = logs.curves(run.history)
+  curves = logs.curves(run.records)
   progress.print_line(messages.closing(run.metrics | results.values, description, workdir, curves))
 
 

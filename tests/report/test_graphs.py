@@ -37,14 +37,14 @@ def test_error_over_latent_size_can_be_drawn_with_and_without_marks(tmp_path):
   curves = {"alpha=1": {2: [3.0, 3.1], 4: [2.0, 2.2]}, "alpha=2": {2: [4.0], 4: [3.0]}}
   dimensions = {"TwoNN": {"estimate": 3.0, "low": 2.9, "high": 3.1}}
   knee = {"latent": 2, "low": 2, "high": 4}
-  graphs.error_over_latent(tmp_path / "a.png", curves, {2: 5.0, 4: 4.0}, knee, dimensions, "title")
-  graphs.error_over_latent(tmp_path / "b.png", {}, {}, None, {}, "nothing ended well")
+  graphs.error_over_latent(curves, {2: 5.0, 4: 4.0}, knee, dimensions, "title").savefig(tmp_path / "a.png")
+  graphs.error_over_latent({}, {}, None, {}, "nothing ended well").savefig(tmp_path / "b.png")
   assert (tmp_path / "a.png").stat().st_size > (tmp_path / "b.png").stat().st_size > 1000
 
 
 def test_long_titles_fit_into_the_image(tmp_path):
   title = "dense on mnist_5k: No size is enough: from 32 to 64 the error still falls by 39%; try larger ones (beta=1)"
-  graphs.error_over_latent(tmp_path / "a.png", {"a": {2: [3.0], 4: [2.0]}}, {2: 5.0, 4: 4.0}, None, {}, title)
+  graphs.error_over_latent({"a": {2: [3.0], 4: [2.0]}}, {2: 5.0, 4: 4.0}, None, {}, title).savefig(tmp_path / "a.png")
   graphs.rate_distortion(tmp_path / "b.png", {2: {0.5: (9.0, 70.0), 1.0: (6.0, 80.0)}}, "nats", title)
   for name in ("a.png", "b.png"):
     picture = read(tmp_path / name)

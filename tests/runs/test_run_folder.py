@@ -67,10 +67,10 @@ def test_pickled_run_returns_the_same_codes(workdir, test_images):
   restored = pickle.loads(pickle.dumps(run))
   np.testing.assert_array_equal(restored.encode(test_images[:3]), run.encode(test_images[:3]))
   assert (restored.config, restored.config.is_locked) == (run.config, True)
-  assert (restored.model, restored.step, restored.history, restored.metrics) == (
+  assert (restored.model, restored.step, restored.records, restored.metrics) == (
     run.model,
     run.step,
-    run.history,
+    run.records,
     run.metrics,
   )
 
@@ -79,7 +79,7 @@ def test_run_has_its_config_parameters_and_metrics(workdir):
   run = ae_jax.load(workdir)
   assert run.config.model.channels == (2, 3)
   assert run.metrics["epoch"] == 1
-  assert run.metrics["test/squared_error"] == run.history[-1]["test/squared_error"]
+  assert run.metrics["test/squared_error"] == run.records[-1]["test/squared_error"]
   count = sum(leaf.size for leaf in jax.tree.leaves(run.params))
   assert count == json.loads((workdir / "config.json").read_text())["parameters"]
 
@@ -95,7 +95,7 @@ def test_best_checkpoint_has_the_smallest_test_error(tiny, tmp_path):
   tiny.epochs = 6
   train.train_and_evaluate(tiny, tmp_path)
   last, best = (ae_jax.load(tmp_path, which) for which in ("last", "best"))
-  test_errors = [record["test/squared_error"] for record in last.history if "test/squared_error" in record]
+  test_errors = [record["test/squared_error"] for record in last.records if "test/squared_error" in record]
   assert best.metrics["test/squared_error"] == min(test_errors)
   assert last.metrics["test/squared_error"] == test_errors[-1]
   digits = data.load("digits", "", "unit").test
@@ -167,7 +167,7 @@ def test_read_only_folder_is_refused(workdir, monkeypatch):
   ("method", "array", "message"),
   [
     ("encode", np.zeros((2, 27, 28, 1), np.uint8), r"\(2, 27, 28, 1\): the shape must be \[N, 28, 28, 1\]"),
-    ("encode", np.zeros((28, 28), np.uint8), r"\(28, 28\): the shape must be"),
+    ("encode", np.zeros((28, 27), np.uint8), r"\(28, 27\): the shape must be"),
     ("encode", np.full((1, 28, 28, 1), 255.0), "outside the range"),
     ("encode", np.full((1, 28, 28, 1), np.nan), "NaN"),
     ("encode", np.zeros((1, 28, 28, 1), int), "int64"),

@@ -1,0 +1,47 @@
+"""The shipped configs by name: `ae_jax.configs.get("cnn:mnist")` is the config of `ae_jax train --config=cnn:mnist`."""
+
+import importlib.util
+import pathlib
+from typing import TYPE_CHECKING
+
+from ae_jax import errors
+
+if TYPE_CHECKING:
+  import ml_collections
+
+
+def names() -> list[str]:
+  """Returns the names of the shipped configs."""
+  from ae_jax.config import shipped  # imports ml_collections, for which `import ae_jax` must not wait
+
+  return list(shipped.files())
+
+
+def get(name: str, data: str = "") -> "ml_collections.ConfigDict":
+  """Returns a config by name. Its values can be changed, but no keys can be added.
+
+  Example:
+    >>> config = ae_jax.configs.get("cnn:mnist")
+    >>> config.model.latent = 16
+
+  Args:
+    name: Name of a shipped config or path of a config file, optionally with the name of a data set after a colon.
+    data: The same name of a data set; "" for the one in `name` or, without it, that of the config.
+
+  Raises:
+    UserError: There is no such config, or its file cannot be executed.
+  """
+  from ae_jax.config import shipped
+
+  if not isinstance(name, str):
+    raise errors.UserError(shipped.no_such_config(name, "config"))
+  stem, extension, rest = shipped.resolve(name).partition(".py")
+  data = data or rest.removeprefix(":")
+  file = pathlib.Path(stem + extension)
+  if not (extension and file.is_file()):
+    raise errors.UserError(shipped.no_such_config(name, "config"))
+  with errors.convert_errors(f"config={name}"):
+    spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*([data] if data else [])).lock()

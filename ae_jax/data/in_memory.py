@@ -1,0 +1,131 @@
+"""Data sources for arrays and DataFrames in memory, which `ae_jax.fit` passes to `ae_jax.data.load`."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+
+from ae_jax import errors
+from ae_jax.data import array_roles, labels, lazy_arrays, remarks, splits, tables
+
+WHERE = "ae_jax.fit"  # prefix of messages
+_ARGUMENTS = {"train": "x", "validation": "validation", "test": "test"}  # half -> argument of `ae_jax.fit`
+
+
+class Half(NamedTuple):
+  """The examples of a half of a data set."""
+
+  x: Any  # a DataFrame, a dict of columns, or anything that `as_array` takes
+  labels: Any = None  # one per example; None: no labels
+
+
+def as_array(x: Any, name: str) -> Shaped[np.ndarray, "..."]:
+  """Returns numbers as a NumPy array; `name` is the name of the argument for messages.
+
+  Args:
+    x: A NumPy or JAX array, a PyTorch tensor on any device, nested lists, or an object with `__array__`.
+    name: Prefix of error messages.
+
+  Raises:
+    UserError: `x` is no array of numbers.
+  """
+  array = _as_numpy(x, name)
+  if array.dtype.kind == "V" and array.dtype.names is None:  # bfloat16 and float8 of JAX
+    array = array.astype(np.float32)
+  if array.dtype.kind not in "biuf":
+    raise errors.UserError(
+      f"{name}: is {type(x).__name__} with the dtype {array.dtype}; pass an array of numbers, or for words and dates a "
+      "DataFrame"
+    )
+  return array
+
+
+def _as_numpy(x: Any, name: str) -> Shaped[np.ndarray, "..."]:
+  torch = sys.modules.get("torch")  # there are no tensors before it is imported
+  if torch is not None and isinstance(x, torch.Tensor):
+    x = x.detach().cpu()
+    x = x.float() if x.dtype == torch.bfloat16 else x
+  with errors.convert_errors(f"{name}: cannot be read as an array"):
+    return np.asarray(x)
+
+
+def arrays(name: str, path: str, *, given: Mapping[str, Half] | None, layout: str = "nhwc") -> dict[str, Any]:
+  """Returns the arrays of a source for arrays [N, ...] in memory; see `kinds.with_channels` for their axes."""
+  stored, names = {}, {}
+  for half, (x, answers) in _checked(name, path, given).items():
+    argument = _ARGUMENTS[half]
+    stored[f"x_{half}"] = _lazy(_not_scalar(as_array(x, argument), argument))
+    names[f"x_{half}"] = argument
+    if answers is not None:
+      name_of_labels = "labels" if half == "train" else f"labels of {half}"
+      stored[f"y_{half}"] = _lazy(_not_scalar(_labels(answers, name_of_labels), name_of_labels))
+      names[f"y_{half}"] = name_of_labels
+  return array_roles.train_and_test(stored, names, layout, WHERE)
+
+
+def frame(
+  name: str,
+  path: str,
+  *,
+  given: Mapping[str, Half] | None,
+  label: str = "",
+  group: str = "",
+  columns: tuple = (),
+) -> dict[str, Any]:
+  """Returns the arrays of a source for DataFrames or dicts of columns; see `tables.files` for the options."""
+  from ae_jax.data import frames  # pandas takes half a second to import
+
+  halves = _checked(name, path, given)
+  rows = {half: frames.as_frame(x) for half, (x, _) in halves.items()}
+  found = tables.of_frames(rows, WHERE, label=label, group=group, columns=columns)
+  answers = {
+    half: _labels(each.labels, f"labels of {half}") for half, each in halves.items() if each.labels is not None
+  }
+  if answers and label:
+    raise errors.UserError(f"config.data.label={label!r}: labels are given as an array, too; remove one of them")
+  for half, values in answers.items():
+    if len(values) != len(rows[half]):
+      raise errors.UserError(
+        f"{WHERE}: {remarks.counted(len(values), 'label')} for {remarks.counted(len(rows[half]), 'row')} of "
+        f"{_ARGUMENTS[half]}; pass one label per row"
+      )
+  integers, class_names, notes = labels.as_integers(answers, WHERE)
+  found |= {f"{half}_labels": values for half, values in integers.items()}
+  return found | ({"class_names": class_names} if answers else {}) | {"remarks": [*found["remarks"], *notes]}
+
+
+def _checked(name: str, path: str, given: Mapping[str, Half] | None) -> Mapping[str, Half]:
+  """Returns the halves in the order of `splits.HALVES`; raises UserError if there are none."""
+  splits.check_no_path(name, path)
+  if given is None:
+    raise errors.UserError(
+      f"config.data.name={name!r}: the data were passed to ae_jax.fit and are in no file; pass them again to "
+      "ae_jax.fit, or to the methods of ae_jax.load(workdir)"
+    )
+  return {half: given[half] for half in splits.HALVES if half in given}
+
+
+def _labels(values: Any, name: str) -> Shaped[np.ndarray, "..."]:
+  """Returns labels as an array of numbers or texts."""
+  array = _as_numpy(values, name)
+  if array.dtype.kind != "O":
+    return array
+  if not all(isinstance(each, str) for each in array.ravel()):
+    raise errors.UserError(f"{name}: mix types, or have gaps; pass one integer or text per example")
+  return array.astype(str)
+
+
+def _not_scalar(array: Shaped[np.ndarray, "..."], name: str) -> Shaped[np.ndarray, "..."]:
+  if not array.ndim:
+    raise errors.UserError(f"{name}: is a single value; pass one row per example")
+  return array
+
+
+def _lazy(array: Shaped[np.ndarray, "examples ..."]) -> lazy_arrays.LazyArray:
+  """Returns an array in memory as the sources of files return theirs, so that it can be streamed to the device."""
+  return lazy_arrays.LazyArray(array.shape, array.dtype, array.__getitem__, lambda: array)
+
+
+SOURCES = {"arrays": arrays, "frame": frame}

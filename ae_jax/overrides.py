@@ -1,0 +1,65 @@
+"""Config keys as Python arguments: `optimizer__learning_rate=1e-3` is the key `optimizer.learning_rate`."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ae_jax import config as configs
+from ae_jax import errors
+
+_SEPARATOR = "__"  # stands for the dot, which is no part of a Python name
+
+
+def dotted(arguments: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns {dotted key: value} for {argument: value}."""
+  return {name.replace(_SEPARATOR, "."): value for name, value in arguments.items()}
+
+
+def argument(key: str) -> str:
+  """Returns the name of the argument for a dotted key."""
+  return key.replace(".", _SEPARATOR)
+
+
+def apply(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+  """Returns a config with other values; a section can be replaced by a dict.
+
+  Lists become tuples, and numbers and texts become tuples of one entry where the config has a tuple.
+
+  Args:
+    config: The config; it is not changed.
+    changes: {dotted key: value}.
+
+  Raises:
+    UserError: A key is unknown.
+  """
+  values = config.to_dict()
+  for key, value in changes.items():
+    *path, name = key.split(".")
+    section = values
+    for part in path:
+      section = section.get(part) if isinstance(section, dict) else None
+    if not isinstance(section, dict) or name not in section:
+      known = map(argument, configs.flat(values))
+      raise errors.UserError(
+        f"{argument(key)}={errors.format_value(value)}: there is no such argument, and no such key of the config; "
+        f"{errors.suggestion(argument(key), known)}`ae_jax describe --config=NAME` lists the keys"
+      )
+    section[name] = _converted(value, section[name])
+  return ConfigDict(values).lock()
+
+
+def _converted(value: Any, current: Any) -> Any:
+  """Returns a value in the type that the config has for it, if it is an equal value of another type."""
+  if isinstance(value, np.generic):
+    value = value.item()
+  if isinstance(value, os.PathLike):
+    return os.fspath(value)
+  if isinstance(value, list | tuple):
+    return tuple(_converted(each, None) for each in value)
+  if isinstance(current, tuple):
+    return (value,)
+  is_count = isinstance(current, int) and isinstance(value, float) and value.is_integer()
+  return int(value) if is_count else value

@@ -1,0 +1,141 @@
+"""Methods of `trained_run.Run` that use latent codes: samples, interpolations, posteriors and nearest examples."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from ae_jax import errors, objectives
+
+
+def posterior(
+  run: Any, x: Any, **columns: Any
+) -> tuple[Float[np.ndarray, "examples ..."], Float[np.ndarray, "examples ..."]]:
+  """Returns the mean and the variance of the posterior of each latent, float32 [N, *code shape] each.
+
+  Args:
+    run: The run.
+    x: Examples [N, *shape].
+    **columns: Other inputs of the model; see `encode`.
+
+  Raises:
+    UserError: The model has no posterior, or an argument is invalid.
+  """
+  if not run.model.has_posterior:
+    raise errors.UserError(
+      "posterior: the latent code of this run is not Gaussian; use encode, or train model='vae' or 'cvae'"
+    )
+  moments = run.apply("posterior", *run.inputs(x, columns))
+  return moments[:, 0], moments[:, 1]
+
+
+def sample(
+  run: Any, n: int, label: Any = None, temperature: float = 1.0, *, seed: int = 0, like: Any = None
+) -> Float[np.ndarray, "n ..."]:
+  """Returns examples decoded from random latent codes.
+
+  Args:
+    run: The run.
+    n: Number of examples.
+    label: Labels of a conditional model: one for all examples, or one for each.
+    temperature: Factor of the standard deviation of the codes; below 1, samples are closer to the mean.
+    seed: Seed of the codes.
+    like: Examples. The codes are drawn from a Gaussian mixture that is fitted to the codes of these examples (Ghosh et
+      al. 2020). None: the codes are drawn from the prior, which only variational models have.
+
+  Returns:
+    Examples float32 [n, *shape] in the data range of the run.
+
+  Raises:
+    UserError: The model has no prior and `like` is None, or an argument is invalid.
+  """
+  for name, value, fits in (("n", n, isinstance(n, int) and n >= 0), ("temperature", temperature, temperature >= 0)):
+    if not fits:
+      raise errors.UserError(f"sample: {name}={errors.format_value(value)}: must be a number of at least 0")
+  columns = {} if label is None else {"label": label}
+  if like is not None:
+    return run.decode(_from_mixture(run, like, n, temperature, seed, columns), **columns)
+  is_variational = run.model.has_posterior and objectives.OBJECTIVES[run.config.objective.name].samples_posterior
+  if not is_variational:
+    raise errors.UserError(
+      "sample: this run has no prior, because it is not variational; pass examples, such as the training data, as "
+      "like=x, or train model='vae'"
+    )
+  codes = run.model.sample_prior(run.variables, jax.random.key(seed), n)
+  return run.decode(np.float32(temperature) * np.asarray(codes), **columns)
+
+
+def _from_mixture(
+  run: Any, like: Any, n: int, temperature: float, seed: int, columns: dict[str, Any]
+) -> Float[np.ndarray, "n ..."]:
+  """Returns codes drawn from a mixture that is fitted to the codes of examples; see `sample`."""
+  from ae_jax.evaluators import densities  # imports scikit-learn
+
+  codes = run.encode(like, **columns)
+  if len(codes) < 2:
+    raise errors.UserError("sample: like= has fewer than 2 examples; pass more, such as the training data")
+  mixture = densities.fit(codes.reshape(len(codes), -1))
+  drawn = mixture.draw(n, np.random.default_rng(seed))
+  drawn = mixture.mean + temperature * (drawn - mixture.mean)
+  return run.apply("nearest", drawn.astype(np.float32).reshape(n, *codes.shape[1:]), {})
+
+
+def interpolate(
+  run: Any, start: Any, end: Any, steps: int = 8, **columns: Any
+) -> Float[np.ndarray, "examples steps ..."]:
+  """Returns examples decoded from latent codes on the straight lines between pairs of examples.
+
+  Args:
+    run: The run.
+    start: Examples [N, *shape], or one example.
+    end: As many examples.
+    steps: Number of codes on each line, which begins and ends at the codes of the two examples.
+    **columns: Other inputs of a conditional model, such as `label`, for both ends.
+
+  Returns:
+    Examples float32 [N, steps, *shape] in the data range of the run.
+
+  Raises:
+    UserError: The numbers of examples differ, or an argument is invalid.
+  """
+  if not isinstance(steps, int) or steps < 2:
+    raise errors.UserError(f"interpolate: steps={errors.format_value(steps)}: must be an integer of at least 2")
+  first, last = run.encode(start, **columns), run.encode(end, **columns)
+  if len(first) != len(last):
+    raise errors.UserError(f"interpolate: {len(first)} examples at the start, but {len(last)} at the end; pass pairs")
+  fractions = np.linspace(0.0, 1.0, steps, dtype=np.float32).reshape(1, -1, *[1] * (first.ndim - 1))
+  codes = first[:, None] * (1 - fractions) + last[:, None] * fractions
+  codes = run.apply("nearest", codes.reshape(-1, *first.shape[1:]), {})
+  repeated = {name: value if np.ndim(value) == 0 else np.repeat(value, steps, 0) for name, value in columns.items()}
+  return run.decode(codes, **repeated).reshape(len(first), steps, *run.model.shape)
+
+
+def nearest(
+  run: Any, x: Any, among: Any, count: int = 5, **columns: Any
+) -> tuple[Int[np.ndarray, "examples count"], Float[np.ndarray, "examples count"]]:
+  """Returns the examples whose latent codes are nearest to those of given examples.
+
+  Args:
+    run: The run.
+    x: Examples [N, *shape].
+    among: Examples [M, *shape] among which the nearest are found, such as the training data.
+    count: Number of neighbours.
+    **columns: Other inputs of the model that are the same for all examples, such as one `label`.
+
+  Returns:
+    Positions in `among` and Euclidean distances of the latent codes, [N, count] each, the nearest first.
+
+  Raises:
+    UserError: There are fewer than `count` examples in `among`, or an argument is invalid.
+  """
+  from sklearn.neighbors import NearestNeighbors
+
+  codes, candidates = run.encode(x, **columns), run.encode(among, **columns)
+  if not 1 <= count <= len(candidates):
+    raise errors.UserError(f"nearest: count={count}: must be from 1 to {len(candidates)}, the number of examples among")
+  if not len(codes):
+    return np.zeros((0, count), np.int64), np.zeros((0, count), np.float32)
+  search = NearestNeighbors(n_neighbors=count).fit(candidates.reshape(len(candidates), -1))
+  distances, positions = search.kneighbors(codes.reshape(len(codes), -1))
+  return positions, distances.astype(np.float32)

@@ -1,0 +1,134 @@
+"""Methods of `trained_run.Run` that measure reconstruction errors."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from ae_jax import errors
+from ae_jax.data import ranges, table_rows, windows
+from ae_jax.data.conversion import Converted
+from ae_jax.ops import losses
+from ae_jax.types import AnyArray
+
+
+def score(
+  run: Any, x: Any, mask: AnyArray | None = None, target: Any = None, **columns: Any
+) -> Float[np.ndarray, " examples"]:
+  """Returns the anomaly scores of examples, which are large for examples that differ from the training data.
+
+  Args:
+    run: The run.
+    x: Examples [N, *shape], or rows of a table.
+    mask: 1 for the elements that were observed and count, 0 for others, of the shape of `x`; its axis of channels may
+      be missing. None: all elements count, except missing values if config.data.missing is "mask".
+    target: Examples [N, *shape] with which the reconstructions are compared; None for `x`.
+    **columns: Other inputs of a conditional model, such as `label`.
+
+  Returns:
+    Squared reconstruction errors float32 [N], summed over the elements of an example, in the units of the model:
+    if the run standardises its data (config.data.scale), errors are in standard deviations.
+  """
+  examples, target, reconstructions = _compared(run, x, mask, target, columns)
+  return np.asarray(losses.squared_error(reconstructions, target, *examples.factors))
+
+
+def error_map(
+  run: Any, x: Any, mask: AnyArray | None = None, target: Any = None, **columns: Any
+) -> Float[np.ndarray, "examples ..."]:
+  """Returns the squared reconstruction error of each element, such as each pixel, float32 [N, *shape].
+
+  Its sum over the elements of an example is `score`; see there for the arguments and the unit.
+  """
+  examples, target, reconstructions = _compared(run, x, mask, target, columns)
+  squares = np.square(reconstructions - target)
+  return squares if examples.mask is None else squares * examples.mask
+
+
+def evaluate(
+  run: Any, x: Any, mask: AnyArray | None = None, target: Any = None, **columns: Any
+) -> dict[str, float | int]:
+  """Returns the errors of the run on other data.
+
+  Args:
+    run: The run.
+    x: See `score`, as for the other arguments.
+    mask: Observed elements.
+    target: Examples with which the reconstructions are compared.
+    **columns: Other inputs of a conditional model.
+
+  Returns:
+    {"examples": N, "squared_error": mean of `score`, "squared_error_low" and "squared_error_high": its 95 % interval
+    (mean -+ 1.96 standard errors), "mse": mean error per observed element}. For the data ranges "unit" and "symmetric"
+    also "psnr" in dB, and for a table with names "column_errors/NAME" in the unit of the column.
+
+  Raises:
+    UserError: There are no examples, or an argument is invalid.
+  """
+  squares = error_map(run, x, mask, target, **columns)
+  if not len(squares):
+    raise errors.UserError("evaluate: x has no examples; pass at least one")
+  scores = squares.reshape(len(squares), -1).sum(1, dtype=np.float64)
+  observed = run.conversion(x, mask).mask
+  mean, mse = scores.mean(), float(scores.sum() / (squares.size if observed is None else max(1, observed.sum())))
+  margin = 1.96 * scores.std(ddof=1) / len(scores) ** 0.5 if len(scores) > 1 else np.nan
+  results = {"examples": len(scores), "squared_error": float(mean)}
+  results |= {"squared_error_low": float(mean - margin), "squared_error_high": float(mean + margin), "mse": mse}
+  if run.config.data.range != "real":
+    from ae_jax.evaluators import reconstruction  # evaluators import this module
+
+    low, high, _ = ranges.SPANS[run.config.data.range]
+    results["psnr"] = reconstruction.psnr(mse, high - low)
+  if run.schema is not None and run.schema.named:
+    by_column = column_errors(run, x, **columns)
+    results |= {f"column_errors/{name}": float(value) for name, value in by_column.items()}
+  return results
+
+
+def column_errors(run: Any, x: Any, **columns: Any) -> dict[str, float]:
+  """Returns the reconstruction error of each column of a table, {column: error}.
+
+  The error is the root of the mean squared error in the unit of the column, or for categories and booleans the share
+  of wrong answers. Missing values are left out.
+
+  Raises:
+    UserError: The run was not trained on a table, or an argument is invalid.
+  """
+  raw = table_rows.raw_rows(x, run.schema)
+  outputs = run.reconstructions_of(run.conversion(x), columns)
+  return run.schema.column_errors(run.schema.decode(outputs), raw, ~np.isnan(raw))
+
+
+def score_record(run: Any, record: AnyArray) -> Float64[np.ndarray, " steps"]:
+  """Returns the anomaly score of each time step of a long record, for a run with config.data.window.
+
+  Args:
+    run: The run.
+    record: Record [T] or [T, C]. Windows are cut from it as from the training record.
+
+  Returns:
+    Squared reconstruction errors [T], summed over the channels and averaged over the windows that contain the step;
+    NaN for steps at the end that are in no window.
+
+  Raises:
+    UserError: The run was not trained on windows, or the record is shorter than a window.
+  """
+  window, stride = run.config.data.window, run.config.data.stride or run.config.data.window
+  if not window:
+    raise errors.UserError("score_record: the examples of this run are not windows (config.data.window=0); use score")
+  x = run.conversion(windows.of_record(np.asarray(record), window, stride, "the record")[:]).x
+  reconstructions = run.apply("reconstruct", x, run.check_columns(len(x), {}))
+  squares = np.square(reconstructions - x, dtype=np.float64).sum(-1)
+  return windows.over_time(squares, stride, len(record))
+
+
+def _compared(
+  run: Any, x: Any, mask: AnyArray | None, target: Any, columns: dict[str, Any]
+) -> tuple[Converted, Float[np.ndarray, "examples ..."], Float[np.ndarray, "examples ..."]]:
+  """Returns the converted examples, their targets and their reconstructions, in the units of the model."""
+  examples = run.conversion(x, mask)
+  target = examples.x if target is None else run.conversion(target, mask).x
+  if target.shape != examples.x.shape:
+    raise errors.UserError(f"target: {len(target)} targets for {len(examples.x)} examples; pass one per example")
+  inputs = run.check_columns(len(target), columns, examples.mask)
+  return examples, target, run.apply("reconstruct", examples.x, inputs)

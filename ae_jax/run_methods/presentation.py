@@ -1,0 +1,61 @@
+"""Methods of `trained_run.Run` that show a run: history, summary, report and its form in a notebook."""
+
+import base64
+import html
+import math
+import pathlib
+from typing import Any
+
+from ae_jax import errors
+
+_FIGURES = ("curves", "reconstructions", "latent_map")  # pictures in a notebook, if the run has them
+_METRICS = {"test/squared_error": "squared error per test example", "test/pca_squared_error": "of PCA"}
+
+
+def history(run: Any) -> Any:
+  """Returns the records of metrics.jsonl as a DataFrame with the columns step, epoch and one for each metric."""
+  import pandas as pd  # takes half a second to import
+
+  return pd.DataFrame(run.records)
+
+
+def report(run: Any) -> pathlib.Path:
+  """Returns the path of the report, an HTML page.
+
+  Raises:
+    UserError: The run has no folder with a report, for example because it was deleted.
+  """
+  page = None if run.workdir is None else run.workdir / "report.html"
+  if page is None or not page.exists():
+    raise errors.UserError(
+      f"report: {page or 'the run'} does not exist; a run without workdir= has its report only as long as the Run of "
+      "ae_jax.fit exists, in the same process"
+    )
+  return page
+
+
+def summary(run: Any) -> str:
+  """Returns the model, the data and the test error in a few lines of text."""
+  config, model = run.config, run.model
+  shape = " x ".join(map(str, model.shape))
+  lines = [
+    f"{config.model.name} autoencoder of {config.data.name}, examples of shape {shape}",
+    f"latent code: {' x '.join(map(str, model.code.shape))}; {model.parameter_count():,} parameters",
+  ]
+  epochs = run.metrics.get("epoch", math.nan)
+  lines.append(f"trained for {epochs:g} epochs, {run.step:,} steps")
+  if all(name in run.metrics for name in _METRICS):
+    lines.append("; ".join(f"{words}: {run.metrics[name]:.4g}" for name, words in _METRICS.items()))
+  return "\n".join(lines if run.workdir is None else [*lines, f"run folder: {run.workdir}"])
+
+
+def in_notebook(run: Any) -> str:
+  """Returns the summary and the main figures as HTML."""
+  folder = pathlib.Path() if run.workdir is None else run.workdir / "pictures"
+  files = [folder / f"{name}.png" for name in _FIGURES if run.workdir is not None]
+  pictures = [
+    f'<img style="max-width: 100%" src="data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}">'
+    for file in files
+    if file.exists()
+  ]
+  return "\n".join([f"<pre>{html.escape(summary(run))}</pre>", *pictures])
