@@ -24,7 +24,6 @@ BLOCK = re.compile(
 WITH_CODE = [page for page in PAGES if BLOCK.search((DOCS / page).read_text())]
 # Flags that shorten the training commands of a page, unless the command sets them: full trainings take minutes.
 SHORT = {"--config.epochs": "1", "--config.evaluators": "()"}
-UNOPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # commands compile in half the time
 
 
 def command_of(line):
@@ -37,6 +36,7 @@ def command_of(line):
   return arguments
 
 
+@pytest.mark.quick_compile
 @pytest.mark.runs_optax
 @pytest.mark.parametrize("page", WITH_CODE, ids=str)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
@@ -49,8 +49,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
         exec(compile(text, str(page), "exec"), vars(sys.modules["page"]))
         continue
       for line in text.splitlines():
-        environment = {**os.environ, **UNOPTIMIZED}
-        status, output, complaints = command_server.run("ae_jax", command_of(line), tmp_path, environment, 600)
+        status, output, complaints = command_server.run("ae_jax", command_of(line), tmp_path, {**os.environ}, 600)
         assert status == 0, output[-2000:] + complaints[-2000:]
 
 
