@@ -1,51 +1,46 @@
-"""Chooses a config for data of any kind. The choices were measured by experiments/defaults."""
+"""Chooses the keys of the config `dense` for data of any kind. experiments/defaults measured the choices."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
-_LEAST_STEPS, _MOST_STEPS = 300, 3000
-_OPERATIONS = 3e12  # multiply-adds of a training, about two minutes on two cores
-_BATCH, _WIDTH = 64, 256
+_LEAST_STEPS, _MOST_STEPS = 300, 2000
+_OPERATIONS = 3e12  # multiply-adds of a training: about two minutes on two cores
 _TIMES = 3  # forward pass, and backward pass for the parameters and for the inputs
+_BATCH, _WIDTH = 64, 256
 _EVALUATIONS = 20  # approximate number of evaluations of a training
-_FEW, _MANY = 2500, 10_000  # training examples
+# The most training examples, the dropout rate and weight decay, and the learning rate. A correction to PCA that fits
+# few examples exactly makes other examples worse.
+_STRENGTHS = ((2500, 0.3, 1e-3), (10_000, 0.1, 2e-3), (math.inf, 0.0, 2e-3))
+_FEWER_THAN_ELEMENTS = (0.5, 0.3, 3e-4)  # dropout rate, weight decay and learning rate, such as for photographs
 
 
-class Choice(NamedTuple):
-  """A shipped config and changes of its keys."""
-
-  config: str
-  changes: dict[str, Any]  # dotted config key -> value
-
-
-def choose(kind: str, shape: tuple[int, ...], count: int) -> Choice:
-  """Returns the config for a kind of data.
-
-  All choices have a linear path, because no network alone was better than PCA on small data sets. The fewer examples
-  there are, the stronger is the regularisation, because a correction to PCA that fits few examples exactly makes other
-  examples worse.
+def changes(shape: tuple[int, ...], count: int) -> dict[str, Any]:
+  """Returns the values of dotted config keys, in addition to the defaults of the config `dense`.
 
   Args:
-    kind: A value of `types.KINDS`.
     shape: Shape of an example.
     count: Number of training examples.
   """
   elements = math.prod(shape)
-  batch = min(_BATCH, max(8, count // 8))
+  batch = min(_BATCH, max(8, count // 8), count)
   multiply_adds = _TIMES * batch * 2 * _WIDTH * elements
   steps = min(_MOST_STEPS, max(_LEAST_STEPS, round(_OPERATIONS / multiply_adds)))
-  epochs = max(2, round(steps * batch / count))
-  strength = 0.3 if count < _FEW else 0.1 if count < _MANY else 0.0
+  epochs = max(2, math.ceil(steps * batch / count))
   every = max(1, epochs // _EVALUATIONS)
-  changes = {
-    "model.latent": min(32, max(2, elements // 3)),
-    "model.dropout": strength,
-    "optimizer.weight_decay": strength,
-    "optimizer.learning_rate": 1e-3 if elements > _FEW or count < _FEW else 2e-3,
-    "optimizer.warmup_epochs": max(1.0, float(epochs // _EVALUATIONS)),
+  _, rate, learning_rate = next(strength for strength in _STRENGTHS if count <= strength[0])
+  decay = rate
+  if count < elements:
+    rate, decay, learning_rate = _FEWER_THAN_ELEMENTS
+  return {
+    "model.latent": min(32, max(1, elements // 3)),
+    "model.widths": (_WIDTH,),
+    "model.linear_path": "auto",
+    "model.dropout": rate,
+    "optimizer.weight_decay": decay,
+    "optimizer.learning_rate": learning_rate,
+    "optimizer.warmup_epochs": max(1.0, float(every)),
     "batch_size": batch,
     "epochs": epochs,
     "eval_every_epochs": every,
     "checkpoint_every_epochs": 5 * every,
   }
-  return Choice("table", changes) if kind == "table" else Choice("dense", changes | {"model.linear_path": "pca"})

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import shlex
 import shutil
 import tempfile
 import weakref
@@ -13,9 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
 
+from ae_jax import automatic, data, errors, overrides
 from ae_jax import config as configs
 from ae_jax import configs as named_configs
-from ae_jax import data, errors, overrides
 from ae_jax.data import detection, frames, in_memory, inspection, sources
 from ae_jax.runs import progress
 from ae_jax.system import paths
@@ -24,6 +25,7 @@ from ae_jax.types import KINDS
 
 _T = TypeVar("_T")
 _WHERE = in_memory.WHERE
+AUTOMATIC = "auto"  # `model` of `fit`, and the name of configs/auto.py
 # source -> key of config.data that names the labels
 _LABEL_KEYS = {"csv": "label", "parquet": "label", "frame": "label", "npz": "y", "npy": "y", "hdf5": "y"}
 
@@ -32,7 +34,7 @@ def fit(
   x: Any,
   labels: Any = None,
   *,
-  model: str | ConfigDict = "dense",
+  model: str | ConfigDict = AUTOMATIC,
   latent: int | None = None,
   epochs: int | None = None,
   workdir: str | os.PathLike[str] | None = None,
@@ -43,9 +45,10 @@ def fit(
 ) -> Run:
   """Trains an autoencoder and returns the trained model.
 
-  With `model="dense"`, a config by name, floats outside [0, 1] and tables are standardised (config.data.range="real",
-  config.data.scale="standard", config.objective.likelihood="gaussian") unless the config or an argument sets
-  another range. A latent size above the number of elements becomes a third of them. A printed line
+  With `model="auto"`, the keys of the config `dense` are chosen for the data (see `automatic.changes`): a dense network
+  learns a correction to PCA. With any name, floats outside [0, 1] and tables are standardised
+  (config.data.range="real", config.data.scale="standard", config.objective.likelihood="gaussian") unless the config or
+  an argument sets another range, and a latent size above the number of elements becomes a third of them. A printed line
   says so. A config of your own is used as it is.
 
   Example:
@@ -59,7 +62,7 @@ def fit(
       [N, H, W] or [N, H, W, C]; see `config.data.kind`.
     labels: One integer or text per example, or for a table the name of the column, for a file of arrays the name of the
       array. Labels are not used for training, except by conditional models; the report uses them.
-    model: Name of a shipped config (see `ae_jax.configs.names`), or a config.
+    model: "auto", the name of another shipped config (see `ae_jax.configs.names`), or a config.
     latent: Latent size; None for that of the config.
     epochs: Number of epochs; None for that of the config.
     workdir: The run folder. If it holds an unfinished run of the same config and data, the run is continued. None: a
@@ -100,7 +103,9 @@ def problem(
   configs.check(config)
   dataset = data.load(**config.data.to_dict(), given=source.given)
   elements, is_copied = math.prod(dataset.shape), config.objective.name == "reconstruction"
-  if not isinstance(model, ConfigDict) and is_copied and config.model.latent > elements:
+  if model == AUTOMATIC:
+    chosen |= automatic.changes(dataset.shape, len(dataset.train))
+  elif not isinstance(model, ConfigDict) and is_copied and config.model.latent > elements:
     chosen["model.latent"] = max(1, elements // 3)  # as the refusal of a larger latent code suggests
   kept = {key: value for key, value in chosen.items() if key not in source.keys | changes}
   if kept:
@@ -108,6 +113,15 @@ def problem(
     note = f"{keys}: chosen for x; an argument such as data__range='unit' replaces the choice"
     dataset = dataclasses.replace(dataset, remarks=(note, *dataset.remarks))
   return overrides.apply(config, kept), dataset
+
+
+def automatic_config(data_name: str) -> tuple[ConfigDict, str]:
+  """Returns the config for data at a path or with a name, and the command that trains it; see `configs/auto.py`."""
+  config, _ = problem(data_name, None, model=AUTOMATIC, validation=None, test=None, changes={})
+  defaults = configs.flat(named_configs.get("dense", config.data.name).to_dict())
+  values = configs.flat(config.to_dict())
+  flags = [inspection.as_flag(key, value) for key, value in values.items() if value != defaults[key]]
+  return config, shlex.join(["ae_jax", "train", f"--config=dense:{config.data.name}", *flags])
 
 
 class _Source(NamedTuple):
@@ -178,7 +192,8 @@ def _label_key(labels: Any, name: str) -> dict[str, Any]:
 
 
 def _config(model: str | ConfigDict, name: str) -> ConfigDict:
-  """Returns the config of a model for a source."""
+  """Returns the config of a model for a source; the automatic choice changes the config `dense`."""
+  model = "dense" if model == AUTOMATIC else model
   if isinstance(model, ConfigDict):
     configs.check(model)
     return model

@@ -27,6 +27,7 @@ def get_config(data="mnist_5k"):
   config.model.bottleneck = "sigmoid"
   config.model.tied = True  # tied weights; otherwise the decoder could undo the contraction with larger weights
   config.model.dropout = 0.0  # dropout rate after each hidden layer
+  config.model.linear_path = "none"  # none, pca or auto; see configs/dense.py
   config.objective.name = "contractive"
   config.objective.weight = 0.1  # weight of the penalty, in nats per unit of the squared norm
   config.objective.probes = 1  # number of random directions; 0: exact norm, with one backward pass per latent

@@ -28,6 +28,7 @@ def get_config(data="mnist_5k"):
   config.model.bottleneck = "identity"
   config.model.tied = False
   config.model.dropout = 0.0  # dropout rate after each hidden layer
+  config.model.linear_path = "none"  # none, pca or auto; see configs/dense.py
   config.objective.name = "denoising"
   config.objective.corruption = "masking"  # type of noise: masking, salt_and_pepper or gaussian
   config.objective.level = 0.25  # probability of masking; for gaussian noise, standard deviation / width of the range

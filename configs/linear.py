@@ -25,6 +25,7 @@ def get_config(data="mnist_5k"):
   config.model.bottleneck = "identity"
   config.model.tied = False
   config.model.dropout = 0.0  # dropout rate after each hidden layer
+  config.model.linear_path = "none"  # none, pca or auto; see configs/dense.py
   config.data.range = "real"  # "real" is unbounded, so the output has no activation
   config.objective.likelihood = "gaussian"
   config.optimizer.learning_rate = 1e-2

@@ -28,6 +28,7 @@ def get_config(data="mnist_5k"):
   config.model.bottleneck = "relu"  # use "sigmoid" with the penalty "kl"
   config.model.tied = False
   config.model.dropout = 0.0  # dropout rate after each hidden layer
+  config.model.linear_path = "none"  # none, pca or auto; see configs/dense.py
   config.objective.name = "sparse"
   config.objective.penalty = "l1"  # l1: the sum of |z|; kl: KL(target || mean activation of a unit), summed over units
   config.objective.weight = 0.1  # weight of the penalty, in nats per unit of the penalty

@@ -25,6 +25,7 @@ def get_config(data="mnist_5k"):
   config.model.bottleneck = "identity"
   config.model.tied = False
   config.model.dropout = 0.0  # dropout rate after each hidden layer
+  config.model.linear_path = "none"  # none, pca or auto; see configs/dense.py
   masking = {"name": "layerwise", "likelihood": "bernoulli", "corruption": "masking", "level": 0.25}
   config.stages = tuple({"epochs": max(1, config.epochs // 6), "objective": {**masking, "layer": k}} for k in range(3))
   return config

@@ -25,4 +25,5 @@ def get_config(data="mnist_5k"):
   config.model.bottleneck = "identity"
   config.model.tied = True  # the decoder uses the transposed weights of the encoder, and its own biases
   config.model.dropout = 0.0  # dropout rate after each hidden layer
+  config.model.linear_path = "none"  # none, pca or auto; see configs/dense.py
   return config

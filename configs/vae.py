@@ -14,7 +14,7 @@ Results, mean and range of seeds 0 to 2 (experiments/shipped_configs):
 from ml_collections import ConfigDict
 
 from ae_jax.config import base
-from ae_jax.config.keys import OWN_DATA
+from ae_jax.config.keys import OWN_DATA, OWN_TABLES
 
 
 def get_config(data="mnist_5k"):
@@ -30,7 +30,7 @@ def get_config(data="mnist_5k"):
   config.model.dropout = 0.0  # dropout rate after each hidden layer
   # Linear path beside the network: none, pca (PCA of the training examples, to which the network learns a correction
   # that begins at zero; for the bottlenecks identity and gaussian), or auto (pca if the model can have it).
-  config.model.linear_path = "auto" if data in OWN_DATA else "none"
+  config.model.linear_path = "auto" if data in OWN_DATA + OWN_TABLES else "none"
   config.objective.name = "elbo"
   config.objective.beta = 1.0  # weight of the KL term
   config.objective.free_bits = 0.0  # KL per latent, in nats, that is not penalised

@@ -27,7 +27,7 @@ IMAGES = RANDOM.integers(0, 256, (60, 4, 4), np.uint8)
 FRAME = pd.DataFrame(
   {"age": RANDOM.integers(20, 60, 60), "height": X[:, 0], "city": RANDOM.choice(["Rome", "Bonn"], 60)}
 )
-SMALL = {"latent": 2, "epochs": 1, "evaluators": (), "verbose": False}
+SMALL = {"model": "dense", "latent": 2, "epochs": 1, "evaluators": (), "verbose": False}
 
 
 def fit(x=X, labels=None, **options):

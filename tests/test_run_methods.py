@@ -14,7 +14,7 @@ pytestmark = pytest.mark.runs_optax
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (60, 4, 6, 1), np.uint8)
 FRAME = pd.DataFrame({"height": RANDOM.normal(170, 9, 60), "age": RANDOM.integers(20, 60, 60).astype(float)})
-SMALL = {"latent": 2, "epochs": 1, "evaluators": (), "verbose": False}
+SMALL = {"model": "dense", "latent": 2, "epochs": 1, "evaluators": (), "verbose": False}
 
 
 def fit(x, labels=None, **options):

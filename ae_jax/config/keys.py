@@ -5,6 +5,7 @@ from ml_collections.config_dict import placeholder
 
 LABEL = (int, str)  # types of a label or class name, as a type of ml_collections
 OWN_DATA = ("npz", "npy", "folder", "hdf5", "arrays")  # data sets of images of any size, which the user provides
+OWN_TABLES = ("csv", "parquet", "frame")  # tables of the user
 ANALYSES = ("latent", "probe", "robustness", "generation")  # evaluators of every trained model by default
 
 

@@ -85,12 +85,13 @@ def command(name: str, path: str, result: Inspection) -> str:
 def _command(family: str, name: str, path: str, options: Mapping[str, Any], others: Sequence[str] = ()) -> str:
   """Returns a command that trains a shipped config on a source."""
   flags = {"path": path, **options} if path else options
-  arguments = [f"--config.data.{key}={_text(value)}" for key, value in flags.items()]
+  arguments = [as_flag(f"data.{key}", value) for key, value in flags.items()]
   return shlex.join(["ae_jax", "train", f"--config={family}:{name}", *arguments, *others])
 
 
-def _text(value: Any) -> str:
-  return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def as_flag(key: str, value: Any) -> str:
+  """Returns the flag that sets a dotted config key."""
+  return f"--config.{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 def value_options(name: str, arrays: Mapping[str, Any], kind: str, where: str) -> dict[str, Any]:

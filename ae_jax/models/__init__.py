@@ -250,7 +250,7 @@ def _dropout(keys, train):
   return jax.vmap(jax.random.fold_in, (0, None))(keys, _DROPOUT) if train else None
 
 
-def completed(options: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
+def completed(options: Mapping[str, Any], shape: Sequence[int], groups: Sequence[Any] = ()) -> dict[str, Any]:
   """Returns the options of `config.model` with the values that () and "auto" stand for.
 
   `channels=()` of a family in `AUTOMATIC` stands for the stages that follow from the shape of the examples, and
@@ -259,8 +259,9 @@ def completed(options: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any
   Args:
     options: `config.model`.
     shape: Shape of an example.
+    groups: See `build`.
   """
-  result = linear_paths.resolved(options)
+  result = linear_paths.resolved(options, groups)
   name = result.get("name")
   if result.get("channels") == () and name in AUTOMATIC and len(shape) in AXES[name]:
     result |= AUTOMATIC[name](tuple(shape), result)
@@ -297,7 +298,7 @@ def build(
   errors.choose(FAMILIES, name, "model.name")
   check_kind(name, tuple(shape))
   arguments = [tuple(labels)] if name in LABELLED else [masked] if name in MASKED else []
-  options = linear_paths.resolved(options)
+  options = linear_paths.resolved(options, groups)
   module = errors.call(FAMILIES, "model", name, tuple(shape), *arguments, **options)
   if linear_paths.LINEAR_PATHS[options.get("linear_path", "none")]:
     module = linear_paths.beside(module, tuple(shape), value_range, groups)

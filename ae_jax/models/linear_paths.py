@@ -5,7 +5,7 @@ model reconstructs like PCA, and training can only add to it what helps.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -138,12 +138,18 @@ def _sum(first: Float[AnyArray, "..."], second: Float[AnyArray, "..."], dtype: A
   return (first + second.astype(jnp.float32)).astype(dtype)
 
 
-def resolved(options: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the options of `config.model`; linear_path="auto" becomes "pca" if the model can have a linear path."""
+def resolved(options: Mapping[str, Any], groups: Sequence[Any]) -> dict[str, Any]:
+  """Returns the options of `config.model`; linear_path="auto" becomes "pca" if the model can have a linear path.
+
+  Args:
+    options: `config.model`.
+    groups: See `models.build`.
+  """
   if options.get("linear_path") != "auto":
     return dict(options)
   is_tied = bool(options.get("tied")) or options.get("decoder") == "tied"
-  return dict(options) | {"linear_path": "none" if is_tied or options.get("bottleneck") not in _BOTTLENECKS else "pca"}
+  can_have = options.get("bottleneck") in _BOTTLENECKS and not is_tied and not groups
+  return dict(options) | {"linear_path": "pca" if can_have else "none"}
 
 
 def output_init(linear_path: Any, bottleneck: Any, is_tied: bool) -> nn.initializers.Initializer:

@@ -80,7 +80,7 @@ def fit_sweep(
   latents: Sequence[Any] = (),
   seeds: int | Sequence[Any] = 1,
   grid: Mapping[str, Sequence[Any]] | None = None,
-  model: str | ConfigDict = "dense",
+  model: str | ConfigDict = fitting.AUTOMATIC,
   epochs: int | None = None,
   workdir: str | os.PathLike[str] | None = None,
   validation: Any = None,
@@ -103,7 +103,7 @@ def fit_sweep(
     latents: Latent sizes; (): that of the config.
     seeds: Number of seeds (the seed of the config and the integers that follow), or the seeds.
     grid: {numeric config key: values}; keys as in `changes`.
-    model: Name of a shipped config, or a config.
+    model: "auto", the name of another shipped config, or a config.
     epochs: Number of epochs.
     workdir: The sweep folder; the same call continues an interrupted sweep, and other values add members. None: a
       temporary folder, which is removed when the returned `Sweep` is deleted.

@@ -68,13 +68,13 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   errors.choose(distributed.MODES, config.parallel, "parallel")
   trackers.check(config.trackers)
   dataset = data.load(**config.data) if dataset is None else dataset
-  config = _with_stages(config, dataset)
   size = len(dataset.train)
   labelled = config.model.name in models.LABELLED
   labels = data.label_values(dataset, f"config.model.name={config.model.name!r}") if labelled else ()
   objective_options = (config.objective, *(stage["objective"] for stage in config.stages))
   is_mixed = any("likelihood" in options and options["likelihood"] == "mixed" for options in objective_options)
   groups = dataset.schema.groups if is_mixed and dataset.schema else ()
+  config = _with_model(config, dataset, groups)
   inputs = {"shape": dataset.shape, "labels": labels, "groups": groups, "masked": "mask" in dataset.column_names}
   inputs["value_range"] = dataset.value_range
   model = models.build(compute_dtype=config.compute_dtype, **inputs, **config.model)
@@ -106,13 +106,13 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   )
 
 
-def _with_stages(config: configs.ConfigDict, dataset: data.Dataset) -> configs.ConfigDict:
-  """Returns the config with the stages of the model that follow from the size of the images; see `models.completed`.
+def _with_model(config: configs.ConfigDict, dataset: data.Dataset, groups: tuple) -> configs.ConfigDict:
+  """Returns the config with the options of the model that follow from the data; see `models.completed`.
 
   A run stores this config, so that a later version with another rule trains and loads the same model.
   """
   given = dict(config.model)
-  options = models.completed(given, dataset.shape)
+  options = models.completed(given, dataset.shape, groups)
   if options == given:
     return config
   return configs.ConfigDict(config.to_dict() | {"model": options}).lock()

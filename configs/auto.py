@@ -1,0 +1,17 @@
+"""Chooses the keys of `dense` for any data: --config=auto:PATH or --config=auto:NAME, with PATH a file or folder.
+
+  ae_jax train --config=auto:measurements.npz
+  ae_jax train --config=auto:photos
+  ae_jax train --config=auto:digits
+
+The data are read twice: to choose the keys, and to train. The first printed line is the command with the chosen keys.
+The model is PCA of the training examples plus a correction by a dense network. experiments/defaults has its results.
+"""
+
+
+def get_config(data="mnist_5k"):
+  from ae_jax import fitting  # imports JAX, for which the listing of configs must not wait
+
+  config, command = fitting.automatic_config(data)
+  print(f"auto: {command}", flush=True)
+  return config

@@ -1,0 +1,58 @@
+"""The automatic choice of a config, and the config `auto`."""
+
+import shlex
+
+import numpy as np
+import pytest
+from conftest import config_of
+
+from ae_jax import automatic, errors, fitting
+from ae_jax import config as configs
+
+
+def problem(x, **changes):
+  return fitting.problem(x, None, model="auto", validation=None, test=None, changes=changes)
+
+
+@pytest.mark.parametrize("shape", [(1,), (13,), (28, 28, 1), (140, 1), (128, 128, 3)])
+@pytest.mark.parametrize("count", [1, 30, 480, 4000, 60_000, 1_000_000])
+def test_the_training_has_a_bounded_number_of_steps_and_valid_keys(shape, count):
+  chosen = automatic.changes(shape, count)
+  steps = chosen["epochs"] * -(-count // chosen["batch_size"])
+  assert 300 <= steps <= max(2 * 2000, 2 * -(-count // chosen["batch_size"]))
+  assert 1 <= chosen["model.latent"] <= max(1, np.prod(shape))
+  assert chosen["epochs"] / chosen["eval_every_epochs"] < 40
+  assert chosen["optimizer.warmup_epochs"] < chosen["epochs"]
+
+
+def test_fewer_examples_get_more_regularisation():
+  rates = [automatic.changes((8,), count)["model.dropout"] for count in (100, 5000, 50_000)]
+  assert rates == sorted(rates, reverse=True)
+  assert rates[0] > rates[-1] == 0
+  assert automatic.changes((64, 64, 3), 5000)["model.dropout"] > rates[1]
+
+
+def test_an_argument_replaces_a_choice():
+  x = np.random.default_rng(0).normal(size=(50, 6))
+  config, dataset = problem(x, **{"epochs": 3, "model.dropout": 0.0})
+  assert (config.epochs, config.model.dropout, config.model.latent) == (3, 0.0, 2)
+  assert "config.model.latent=2" in dataset.remarks[0]
+  assert "epochs=" not in dataset.remarks[0].replace("_epochs=", "")
+
+
+def test_the_config_auto_is_that_of_the_printed_command(tmp_path, capsys):
+  np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(50, 12)))
+  config = config_of("auto", str(tmp_path / "x.npy"))
+  command = shlex.split(capsys.readouterr().out.removeprefix("auto: "))
+  name, *flags = command[2:]
+  expected = config_of("dense", name.rpartition(":")[2])
+  values = dict(flag.removeprefix("--config.").split("=", 1) for flag in flags)
+  changed = {key: type(configs.flat(expected.to_dict())[key])(value) for key, value in values.items()}
+  expected.update_from_flattened_dict(changed)
+  assert expected.to_dict() == config.to_dict()
+  assert config.data.scale == "standard"
+
+
+def test_data_that_do_not_exist_are_refused():
+  with pytest.raises(errors.UserError, match="file or folder not found"):
+    fitting.automatic_config("no/such/folder.npz")
