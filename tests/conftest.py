@@ -199,7 +199,7 @@ SPARSE = {"name": "sparse", "penalty": "kl", "weight": 1.0, "target": 0.1}
 # one config of each model family, and of each objective that depends on the whole batch
 FAMILIES = {
   "dense": ({"latent": 4, "widths": (16,)}, NOISY),
-  "vae": ({"latent": 4, "widths": (16,), "linear_path": "pca"}, ELBO),
+  "vae": ({"latent": 4, "widths": (16,)}, ELBO),
   "sparse": ({"latent": 8, "widths": (16,), "bottleneck": "sigmoid"}, SPARSE),
   "cnn": ({"latent": 4, "channels": (3, 4), "decoder_kernels": (3, 2)}, NOISY),
   "unet": ({"latent": 4, "channels": (4, 8)}, NOISY),

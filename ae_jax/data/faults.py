@@ -14,6 +14,7 @@ _DOMINANT = 0.99  # share of the variance of a column that dominates the loss
 _OUTLIER = 0.5  # share of the variance that is due to a single example
 _FEWEST = 20  # examples, for which outliers are looked for
 _COPIES = 0.01  # share of the test examples that are equal to a training example
+_FEW_DISTINCT = 0.8  # share of distinct rows among the training examples
 
 
 def find(arrays: dict[str, Any], value_range: str, scale: str, schema: Schema | None, where: str) -> list[str]:
@@ -96,6 +97,8 @@ def _squared_distances(rows: Shaped[np.ndarray, "rows ..."]) -> Float64[np.ndarr
 def _copies(rows: Shaped[np.ndarray, "rows ..."], test: Shaped[np.ndarray, "test ..."]) -> str:
   """Returns a text if test examples are equal to training examples."""
   known = set(digests(rows))
+  if len(known) < _FEW_DISTINCT * len(rows):  # such as a table of a few booleans: equal rows are no copies
+    return ""
   copies = sum(digest in known for digest in digests(test))
   if copies <= _COPIES * len(test):
     return ""

@@ -21,13 +21,35 @@ _MAX_BITS = 8  # maximum number of bits of a component of quantised PCA
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class CentredPCA:
+  """scikit-learn's PCA of examples minus `centre`, with its methods.
+
+  scikit-learn computes the covariance of float32 examples from products that are not centred: with a mean of 1,000 and
+  deviations of 1, the components are wrong.
+  """
+
+  fitted: Any  # scikit-learn's PCA
+  centre: Float[np.ndarray, " elements"]
+
+  def transform(self, x: Float[np.ndarray, "examples elements"]) -> Float[np.ndarray, "examples components"]:
+    """Returns the components of examples."""
+    return self.fitted.transform(x - self.centre)
+
+  def inverse_transform(
+    self, codes: Float[np.ndarray, "examples components"]
+  ) -> Float[np.ndarray, "examples elements"]:
+    """Returns the reconstructions of components; leading components without the others are taken, too."""
+    return codes @ self.fitted.components_[: codes.shape[1]] + (self.fitted.mean_ + self.centre)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class QuantisedPCA:
   """PCA whose leading components are rounded to the centres of equal intervals; has the methods of scikit-learn's PCA.
 
   The intervals lie between the minimum and the maximum of a component over the training examples.
   """
 
-  fitted: Any  # scikit-learn's PCA
+  fitted: CentredPCA
   low: Float64[np.ndarray, " kept"]
   width: Float64[np.ndarray, " kept"]  # of an interval
   levels: int  # number of intervals of a component
@@ -43,11 +65,11 @@ class QuantisedPCA:
 
   def inverse_transform(self, codes: Float[np.ndarray, "examples kept"]) -> Float64[np.ndarray, "examples elements"]:
     """Returns the reconstructions of components."""
-    return codes @ self.fitted.components_[: codes.shape[1]] + self.fitted.mean_
+    return self.fitted.inverse_transform(codes)
 
 
-def fit(train: Float[np.ndarray, "examples elements"], components: int) -> Any:
-  """Returns a scikit-learn PCA with `components` components, or fewer if the examples do not have as many.
+def fit(train: Float[np.ndarray, "examples elements"], components: int) -> CentredPCA:
+  """Returns a PCA with `components` components, or fewer if the examples do not have as many.
 
   For large examples a randomised solver is used, whose error is slightly above the minimum.
   """
@@ -56,7 +78,8 @@ def fit(train: Float[np.ndarray, "examples elements"], components: int) -> Any:
   solver = "covariance_eigh" if train.shape[1] <= _MAX_EXACT else "auto"
   components = min(components, len(train) - 1, train.shape[1])  # N points span N - 1 directions around their mean
   with np.errstate(divide="ignore", invalid="ignore"):  # PCA divides by the total variance, which is 0 for equal images
-    return PCA(components, svd_solver=solver, random_state=0).fit(train)
+    centre = mean(train)
+    return CentredPCA(PCA(components, svd_solver=solver, random_state=0).fit(train - centre), centre)
 
 
 def fit_quantised(train: Float[np.ndarray, "examples elements"], bits: float) -> QuantisedPCA:
@@ -135,15 +158,16 @@ def training_examples(dataset: data.Dataset) -> Float[np.ndarray, "examples elem
 def principal_components(dataset: data.Dataset, count: int) -> models.PrincipalComponents:
   """Returns the first `count` principal components of the training examples, as in `fit`."""
   train = training_examples(dataset)
-  fitted = fit(train, count)
+  pca = fit(train, count)
+  fitted, centred = pca.fitted, train - pca.centre
   found = len(fitted.components_)
   directions = np.zeros((count, train.shape[1]), np.float32)
   directions[:found] = fitted.components_
   deviations = np.zeros(count, np.float32)
   deviations[:found] = np.sqrt(np.maximum(fitted.explained_variance_, 0.0))
-  element_deviation = float(np.sqrt(train.var(0, dtype=np.float64).mean()))
+  element_deviation = float(np.sqrt(centred.var(0).mean()))
   return models.PrincipalComponents(
-    mean(train), directions, deviations, float(fitted.noise_variance_), element_deviation
+    pca.centre, directions, deviations, float(fitted.noise_variance_), element_deviation
   )
 
 

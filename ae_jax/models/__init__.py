@@ -250,7 +250,7 @@ def _dropout(keys, train):
   return jax.vmap(jax.random.fold_in, (0, None))(keys, _DROPOUT) if train else None
 
 
-def completed(options: Mapping[str, Any], shape: Sequence[int], groups: Sequence[Any] = ()) -> dict[str, Any]:
+def completed(options: Mapping[str, Any], shape: Sequence[int], linear_path: bool = True) -> dict[str, Any]:
   """Returns the options of `config.model` with the values that () and "auto" stand for.
 
   `channels=()` of a family in `AUTOMATIC` stands for the stages that follow from the shape of the examples, and
@@ -259,9 +259,9 @@ def completed(options: Mapping[str, Any], shape: Sequence[int], groups: Sequence
   Args:
     options: `config.model`.
     shape: Shape of an example.
-    groups: See `build`.
+    linear_path: Whether the objective permits a linear path.
   """
-  result = linear_paths.resolved(options, groups)
+  result = linear_paths.resolved(options, linear_path)
   name = result.get("name")
   if result.get("channels") == () and name in AUTOMATIC and len(shape) in AXES[name]:
     result |= AUTOMATIC[name](tuple(shape), result)
@@ -287,7 +287,8 @@ def build(
     compute_dtype: A key of COMPUTE_DTYPES.
     labels: Distinct labels of the training examples; used only by the families in LABELLED.
     groups: Elements of the categories and booleans of a table, (kind, start, stop); see `losses.Groups`.
-    masked: Whether the data have a mask of the observed elements; used only by the families in MASKED.
+    masked: Whether the data have a mask of the observed elements; used only by the families in MASKED and by a linear
+      path.
     value_range: Range of the examples, a key of `losses.OUTPUT_ACTIVATIONS`; used only by a linear path.
     **options: Options of the family, which are the other keys of `config.model`.
 
@@ -298,10 +299,10 @@ def build(
   errors.choose(FAMILIES, name, "model.name")
   check_kind(name, tuple(shape))
   arguments = [tuple(labels)] if name in LABELLED else [masked] if name in MASKED else []
-  options = linear_paths.resolved(options, groups)
+  options = linear_paths.resolved(options, not groups)
   module = errors.call(FAMILIES, "model", name, tuple(shape), *arguments, **options)
   if linear_paths.LINEAR_PATHS[options.get("linear_path", "none")]:
-    module = linear_paths.beside(module, tuple(shape), value_range, groups)
+    module = linear_paths.beside(module, tuple(shape), value_range=value_range, masked=masked, groups=groups)
   return Model(module, tuple(shape), name in BATCH_LAST, compute_dtype, tuple(tuple(group) for group in groups))
 
 

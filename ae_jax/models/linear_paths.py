@@ -5,7 +5,7 @@ model reconstructs like PCA, and training can only add to it what helps.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -59,6 +59,7 @@ class LinearPath(AutoencoderModule):
   network: AutoencoderModule
   shape: tuple[int, ...]
   value_range: str  # a key of _LINKS
+  masked: bool = False  # whether the data have a mask; elements that were not observed then count as their mean
 
   @property
   def code_spec(self) -> CodeSpec:
@@ -66,7 +67,7 @@ class LinearPath(AutoencoderModule):
 
   @property
   def columns(self) -> tuple[str, ...]:
-    return self.network.columns
+    return (*self.network.columns, "mask") if self.masked else self.network.columns
 
   @property
   def has_posterior(self) -> bool:
@@ -83,6 +84,8 @@ class LinearPath(AutoencoderModule):
   def encode(self, x: Examples, batch: Columns | None = None, dropout: Keys | None = None) -> Encoding:
     pca = {name: variable.value for name, variable in self.pca.items()}
     centred = losses.flat(x).astype(jnp.float32) - pca["mean"][None]
+    if self.masked:
+      centred = centred * losses.flat(batch["mask"])
     scaled = (centred / pca["element_deviation"][None]).astype(x.dtype).reshape(x.shape)
     added = self.network.encode(scaled, batch, dropout)
     z = _sum(centred @ pca["encoder"], added.z, x.dtype)
@@ -97,7 +100,8 @@ class LinearPath(AutoencoderModule):
     added = losses.flat(self.network.decode(z, batch, dropout))
     if self.value_range == "real":
       added = added * pca["element_deviation"][None].astype(added.dtype)
-    return _sum(_LINKS[self.value_range](reconstructed), added, z.dtype).reshape(-1, *self.shape)
+    # in float32 for every dtype of the network, because bfloat16 would round a mean far from 0
+    return _sum(_LINKS[self.value_range](reconstructed), added, jnp.float32).reshape(-1, *self.shape)
 
   @nn.nowrap
   def fit_state(self, state: PyTree, principal: PrincipalComponents) -> PyTree:
@@ -123,14 +127,16 @@ def zero_state(module: LinearPath) -> dict[str, Float[Array, "..."]]:
   return zeros | {"element_deviation": jnp.ones((1,))}
 
 
-def beside(network: AutoencoderModule, shape: tuple[int, ...], value_range: str, groups: Any) -> LinearPath:
+def beside(
+  network: AutoencoderModule, shape: tuple[int, ...], *, value_range: str, masked: bool, groups: Any
+) -> LinearPath:
   """Returns a linear path beside a network that was built with `output_init`; see `models.build` for the arguments."""
   if groups:
     raise errors.UserError(
       "config.model.linear_path='pca': does not work with config.objective.likelihood='mixed'; use "
       "config.model.name='table', which has a linear path of its own"
     )
-  return LinearPath(network, shape, value_range)
+  return LinearPath(network, shape, value_range, masked)
 
 
 def _sum(first: Float[AnyArray, "..."], second: Float[AnyArray, "..."], dtype: Any) -> Float[Array, "..."]:
@@ -138,17 +144,17 @@ def _sum(first: Float[AnyArray, "..."], second: Float[AnyArray, "..."], dtype: A
   return (first + second.astype(jnp.float32)).astype(dtype)
 
 
-def resolved(options: Mapping[str, Any], groups: Sequence[Any]) -> dict[str, Any]:
+def resolved(options: Mapping[str, Any], is_possible: bool = True) -> dict[str, Any]:
   """Returns the options of `config.model`; linear_path="auto" becomes "pca" if the model can have a linear path.
 
   Args:
     options: `config.model`.
-    groups: See `models.build`.
+    is_possible: Whether the objective permits a linear path.
   """
   if options.get("linear_path") != "auto":
     return dict(options)
   is_tied = bool(options.get("tied")) or options.get("decoder") == "tied"
-  can_have = options.get("bottleneck") in _BOTTLENECKS and not is_tied and not groups
+  can_have = options.get("bottleneck") in _BOTTLENECKS and not is_tied and is_possible
   return dict(options) | {"linear_path": "pca" if can_have else "none"}
 
 

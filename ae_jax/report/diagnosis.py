@@ -7,7 +7,8 @@ and breast_cancer; the other thresholds are estimates.
 import math
 from collections.abc import Callable, Sequence
 
-from ae_jax.report.measured import Fall, Result, number, share
+from ae_jax.models import linear_paths
+from ae_jax.report.measured import TEST_ERROR, Fall, Result, number, share
 
 _FEW_ACTIVE = 0.1  # a gaussian bottleneck with a smaller fraction of active units has nearly collapsed
 _COLLAPSED_NATS = 0.01  # KL per latent unit below which the posterior has collapsed
@@ -123,14 +124,21 @@ def dead_units(result: Result) -> Finding | None:
 
 
 def overfitting(result: Result) -> Finding | None:
-  """The test error rose from its minimum, or the test loss is far above the training loss."""
+  """The test error rose from its minimum."""
   rose = result.rose
-  if rose and rose.last > _ROSE * rose.smallest:
-    sentence = (
-      f"It is overfitting: the {rose.half} error rose from {number(rose.smallest)} after epoch {rose.epoch:g} to "
-      f"{number(rose.last)}, while the training loss fell."
-    )
-    return sentence, _advice_on_rise(result)
+  if not rose or rose.last <= _ROSE * rose.smallest:
+    return None
+  sentence = (
+    f"It is overfitting: the {rose.half} error rose from {number(rose.smallest)} after epoch {rose.epoch:g} to "
+    f"{number(rose.last)}, while the training loss fell."
+  )
+  return sentence, _advice_on_rise(result)
+
+
+def wide_gap(result: Result) -> Finding | None:
+  """The test loss is far above the training loss; this alone is usual for good models of few examples."""
+  if result.settings.get("data.one_class") is not None:  # the test loss includes anomalies
+    return None
   train, test = result.losses
   above = train - result.loss_floor
   is_wide = 0 < _OVERFIT * above < test - result.loss_floor and test - train > _OVERFIT_GAP * abs(test)
@@ -173,10 +181,18 @@ def few_steps(result: Result) -> Finding | None:
 
 def still_falls(result: Result) -> Finding | None:
   """The test error still falls."""
-  if result.fell is None or result.fell.share <= _STILL_FALLS:
+  if result.fell is None or result.fell.share <= _STILL_FALLS or not _would_reach_pca(result):
     return None
   steps = [_on_steps(result)] if result.metrics["step"] < _ENOUGH_STEPS else []
   return " ".join([_on_fall(result.fell), *steps]), _advice_on_length(result)
+
+
+def _would_reach_pca(result: Result) -> bool:
+  """Returns whether an equal fall again, in a training twice as long, would reach the error of PCA.
+
+  A training with a single evaluation, whose fall is that of the training loss, is too short in any case.
+  """
+  return result.fell.name != TEST_ERROR or result.error * (1 - result.fell.share) <= result.pca
 
 
 def falls_much(result: Result) -> Finding | None:
@@ -202,6 +218,9 @@ def _advice_on_length(result: Result) -> str:
   epochs, batch_size = (result.settings.get(key) for key in ("epochs", "batch_size"))
   if not epochs:
     return f"Raise {result.setting('epochs')}."
+  for limit, key in (("max_minutes", "max_minutes"), ("early_stopping.metric", "early_stopping.patience")):
+    if result.settings.get(limit) and result.metrics["epoch"] < epochs:
+      return f"Raise {result.setting(key)}, which stopped the training."
   per_epoch = max(1.0, result.metrics["step"] / max(1.0, result.metrics["epoch"]))
   wanted = max(2 * epochs, 10 * math.ceil(_ENOUGH_STEPS / per_epoch / 10))
   smaller = ""
@@ -225,13 +244,22 @@ def _advice_on_underfitting(result: Result) -> str:
   if str(settings.get("model.bottleneck")).startswith("fsq"):  # a run of an earlier version
     return "Use more latent units or levels. This PCA baseline is not quantised, unlike the latent code."
   penalty = _penalty(result)
-  if settings.get("model.linear_path") == "none":
+  if _can_have_linear_path(result):
     return f"Set config.model.linear_path=pca, which starts the training at PCA{penalty and f', or lower {penalty}'}."
   if penalty:
     return f"Lower {penalty}."
   if settings.get("optimizer.name") in _ADAPTIVE and settings.get("optimizer.learning_rate", 1.0) < _LOW_RATE:
     return f"Raise {result.setting('optimizer.learning_rate')} to {_USUAL_RATE}."
   return _advice_on_size(result)
+
+
+def _can_have_linear_path(result: Result) -> bool:
+  """Returns whether the config has the key `model.linear_path`, and the model can have the path and has none."""
+  options = result.description["config"]["model"]
+  if options.get("linear_path") != "none":
+    return False
+  groups = result.description["data"].get("groups", ())
+  return linear_paths.resolved({**options, "linear_path": "auto"}, not groups)["linear_path"] == "pca"
 
 
 def _penalty(result: Result) -> str:

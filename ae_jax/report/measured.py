@@ -13,6 +13,7 @@ from ae_jax.runs import metric_names
 # A run has diverged if its cross-entropy exceeds this multiple of the cross-entropy of predicting 0.5 everywhere.
 _DIVERGED_NATS = 10
 
+TEST_ERROR = "test error"  # name of the curve whose fall is measured, if there is more than one evaluation
 Metrics = Mapping[str, float | int]
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # metric name -> (epochs, values), see `logs.curves`
 
@@ -131,7 +132,7 @@ class Result:
 
     With a single evaluation, it is the fall of the training loss.
     """
-    for name, words in (("test/squared_error", "test error"), ("train/loss", "training loss")):
+    for name, words in (("test/squared_error", TEST_ERROR), ("train/loss", "training loss")):
       epochs, values = self.curves.get(name, (np.empty(0), np.empty(0)))
       if not len(epochs):
         continue

@@ -14,6 +14,7 @@ _EXPLAIN_BAD = (
   diagnosis.high_rate,
   diagnosis.saturated_outputs,
   diagnosis.overfitting,
+  diagnosis.wide_gap,
   diagnosis.few_steps,  # before the rules for outputs and latents, which are unused before the training
   diagnosis.constant_outputs,
   diagnosis.ignored_code,

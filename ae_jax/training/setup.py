@@ -74,7 +74,8 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   objective_options = (config.objective, *(stage["objective"] for stage in config.stages))
   is_mixed = any("likelihood" in options and options["likelihood"] == "mixed" for options in objective_options)
   groups = dataset.schema.groups if is_mixed and dataset.schema else ()
-  config = _with_model(config, dataset, groups)
+  is_layerwise = any(options["name"] == "layerwise" for options in objective_options if "name" in options)
+  config = _with_model(config, dataset, not groups and not is_layerwise)
   inputs = {"shape": dataset.shape, "labels": labels, "groups": groups, "masked": "mask" in dataset.column_names}
   inputs["value_range"] = dataset.value_range
   model = models.build(compute_dtype=config.compute_dtype, **inputs, **config.model)
@@ -106,13 +107,13 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   )
 
 
-def _with_model(config: configs.ConfigDict, dataset: data.Dataset, groups: tuple) -> configs.ConfigDict:
-  """Returns the config with the options of the model that follow from the data; see `models.completed`.
+def _with_model(config: configs.ConfigDict, dataset: data.Dataset, linear_path: bool) -> configs.ConfigDict:
+  """Returns the config with the options of the model that follow from the data and the objective.
 
   A run stores this config, so that a later version with another rule trains and loads the same model.
   """
   given = dict(config.model)
-  options = models.completed(given, dataset.shape, groups)
+  options = models.completed(given, dataset.shape, linear_path)
   if options == given:
     return config
   return configs.ConfigDict(config.to_dict() | {"model": options}).lock()

@@ -78,3 +78,15 @@ def test_baseline_of_a_discrete_code_has_as_many_bits_and_that_of_a_real_code_as
   reconstruct = pca.reconstruction_function(train[:40], discrete)
   expected = np.square(reconstruct(train[40:]) - train[40:]).sum((1, 2, 3))
   np.testing.assert_allclose(pca.baseline_squared_errors(dataset, discrete), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e4])
+def test_a_mean_far_from_zero_does_not_change_the_components(offset):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2000, 5)) @ rng.normal(size=(5, 40)) + 0.1 * rng.normal(size=(2000, 40))
+  shifted = (x + offset).astype(np.float32)
+  exact = decomposition.PCA(5, svd_solver="full").fit(shifted.astype(np.float64))
+  expected = np.square(shifted - exact.inverse_transform(exact.transform(shifted))).sum(1).mean()
+  fitted = pca.fit(shifted, 5)
+  found = np.square((shifted - fitted.inverse_transform(fitted.transform(shifted))).astype(np.float64)).sum(1).mean()
+  np.testing.assert_allclose(found, expected, rtol=0.02)

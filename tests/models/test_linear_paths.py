@@ -3,13 +3,16 @@
 import jax
 import numpy as np
 import pytest
-from conftest import config_of
+from conftest import config_of, learned, train_until
 from sklearn.decomposition import PCA
 
 from ae_jax import errors, models, objectives
 from ae_jax.data import dataset as datasets
 from ae_jax.evaluators import pca
+from ae_jax.system import distributed
+from ae_jax.training import train
 
+pytestmark = pytest.mark.quick_compile
 SMALL = {"dense": {"widths": (8,)}, "vae": {"widths": (8,)}, "cnn": {"channels": (4,), "decoder_kernels": (3,)}}
 SMALL["cnn"]["decoder_strides"] = (2,)
 
@@ -84,6 +87,43 @@ def test_constant_examples_and_missing_components_give_the_mean():
   dataset = datasets.Dataset("npz", "real", train=x, test=x, train_labels=None, test_labels=None)
   model = built("vae", latent=7)
   np.testing.assert_allclose(model.reconstruct(fitted(model, dataset), x), x)
+
+
+def test_elements_that_were_not_observed_count_as_their_mean():
+  model, dataset = built("dense", masked=True), made()
+  variables = fitted(model, dataset)
+  mask = np.random.default_rng(1).integers(0, 2, dataset.test.shape).astype(np.float32)
+  hidden = np.where(mask == 1, dataset.test, 0)
+  at_mean = np.where(mask == 1, dataset.test, dataset.train.mean(0))
+  found = model.reconstruct(variables, hidden, {"mask": mask})
+  np.testing.assert_allclose(found, built("dense").reconstruct(variables, at_mean), rtol=1e-4)
+
+
+def test_a_mean_far_from_zero_is_kept_in_bfloat16():
+  dataset = made()
+  variables = fitted(built("dense"), dataset)
+  expected = built("dense").reconstruct(variables, dataset.test)
+  model = built("dense", compute_dtype="bfloat16")
+  z = model.encode(variables, dataset.test).z
+  close = model.decode(variables, z)
+  np.testing.assert_allclose(close, expected, rtol=0.1, atol=0.1 * dataset.train.std())
+
+
+@pytest.mark.runs_optax
+def test_a_run_continues_bitwise_and_agrees_on_sharded_devices(tiny, tmp_path, monkeypatch):
+  tiny.model.linear_path = "pca"
+  metrics = train.train_and_evaluate(tiny, tmp_path / "whole")
+  train_until(tiny, tmp_path / "parts", 1, monkeypatch)
+  train.train_and_evaluate(tiny, tmp_path / "parts")
+  (params, records), (same, same_records) = (learned(tmp_path / name) for name in ("whole", "parts"))
+  jax.tree.map(np.testing.assert_array_equal, same, params)
+  assert same_records == records
+  assert metrics["test/squared_error"] < metrics["test/pca_squared_error"]
+  tiny.parallel_state = "sharded"
+  four = distributed.mesh(jax.devices()[:4])
+  monkeypatch.setattr(distributed, "mesh", lambda devices=None: four)
+  sharded = train.train_and_evaluate(tiny, tmp_path / "sharded")
+  np.testing.assert_allclose(sharded["test/squared_error"], metrics["test/squared_error"], rtol=1e-3)
 
 
 def test_auto_is_pca_for_models_that_can_have_it():

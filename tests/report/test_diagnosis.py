@@ -59,6 +59,18 @@ CASES = {  # name -> (metrics, config keys, learning curves, parts of the senten
     *(BAD, DENSE, FALLING),
     ("fell by 50% in the last 4 epochs, 15.9% per epoch", "Raise config.epochs=20 to 40."),
   ),
+  "falls, but not to PCA": (
+    *(BAD, {"model.linear_path": "none"}, {"test/squared_error": curve(30, 26, 24, 23, 22, 21, 20.5, 20)}),
+    ("underfitting", "config.model.linear_path=pca"),
+  ),
+  "falls, and was stopped": (
+    *(BAD | {"epoch": 8.0}, DENSE | {"max_minutes": 1.0}, FALLING),
+    ("fell by 50%", "Raise config.max_minutes=1.0, which stopped the training"),
+  ),
+  "no linear path for bounded latents": (
+    *(BAD, {"model.linear_path": "none", "model.bottleneck": "sigmoid"}, FLAT),
+    ("underfitting", "Use a larger model"),
+  ),
   "few steps": (
     *(BAD | {"step": 100, "epoch": 20.0}, DENSE, FLAT),
     ("only 100 steps", "config.epochs=20 to 200, or lower config.batch_size=128 to 16"),
@@ -122,6 +134,7 @@ def test_one_cause_and_one_advice_are_given_and_no_advice_before_the_end(name):
     (METRICS | {"latent/shuffle_ratio": 1.1, "latent/dead_units": 16, "reconstruction/variance_ratio": 0.9}, {}, FLAT),
     (METRICS | {"train/loss": 30.0}, DENSE | {"ema_decay": 0.999}, FLAT),  # averages lag behind the parameters
     (METRICS, {"model.linear_path": "none"}, FLAT),
+    (METRICS | {"train/loss": 20.0}, DENSE, FLAT),  # a gap is usual for good models of few examples
     (METRICS, DENSE, {"test/squared_error": curve(5, 4, 5), "train/loss": curve(60, 61, 62)}),  # no overfitting
   ],
 )  # fmt: skip

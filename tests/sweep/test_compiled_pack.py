@@ -17,6 +17,7 @@ pytestmark = pytest.mark.runs_optax
 
 KINDS = {  # every use of the latent code: noise, means over the batch, penalties of single units
   **FAMILIES,
+  "dense": ({"latent": 4, "widths": (16,), "linear_path": "pca"}, FAMILIES["dense"][1]),  # its state depends on data
   "tied": ({"latent": 4, "widths": (16,)}, {"name": "reconstruction"}),
   "contractive": ({"latent": 4, "widths": (16,)}, {"name": "contractive", "weight": 0.1, "probes": 2}),
   "augmented": ({"latent": 4, "widths": (16,)}, FAMILIES["dense"][1]),
