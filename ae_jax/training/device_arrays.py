@@ -75,7 +75,7 @@ def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tup
   """Prepares a single run on the devices; each batch is sharded.
 
   Returns:
-    The data on the devices and the initial state.
+    The data on the devices and the initial state, whose model state is not fitted yet; see `fit_to_data`.
   """
   config, batch_schedule = experiment.config, experiment.batch_schedule
   replicated = distributed.replicated(mesh)
@@ -85,10 +85,15 @@ def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tup
   optimizer, ema = experiment.stages[0].optimizer, config.ema_decay > 0
   init = functools.partial(init_state, model=experiment.model, optimizer=optimizer, ema=ema)
   shardings = distributed.state_shardings(mesh, jax.eval_shape(init, init_key), config.parallel_state)
+  return device_data, distributed.auto(init, (init_key,), shardings)(init_key)
+
+
+def fit_to_data(state: TrainState, experiment: setup.Experiment) -> TrainState:
+  """Returns the initial state of a single run with the model state fitted to the training examples."""
   principal = functools.partial(pca.principal_components, experiment.dataset)
-  state = fitted(distributed.auto(init, (init_key,), shardings)(init_key), experiment.model, principal)
-  model_state = jax.tree.map(distributed.put, state.model_state, shardings.model_state)
-  return device_data, dataclasses.replace(state, model_state=model_state)
+  model_state = fitted(state, experiment.model, principal).model_state
+  placed = jax.tree.map(lambda new, old: distributed.put(new, old.sharding), model_state, state.model_state)
+  return dataclasses.replace(state, model_state=placed)
 
 
 def fitted(

@@ -89,7 +89,8 @@ def _training(
   is_first = jax.process_index() == 0
   device_data, start = device_arrays.place_and_init(experiment, mesh)
   checkpoint_folder = stack.enter_context(checkpoints.open_folder(workdir / "checkpoints", True, _print_line))
-  state, notes = checkpoints.restore(checkpoint_folder, start, _print_line) or (start, {})
+  restored = checkpoints.restore(checkpoint_folder, start, _print_line)
+  state, notes = restored or (device_arrays.fit_to_data(start, experiment), {})
   if step := int(state.step):
     _print_line(f"resuming after epoch {step / batch_schedule.steps:.3g} of {last_epoch}")
   log = stack.enter_context(logs.Log(workdir, step, description, config.trackers) if is_first else logs.NullLog())

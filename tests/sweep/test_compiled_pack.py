@@ -115,6 +115,7 @@ def test_padded_units_stay_zero_and_member_matches_single_run(kind):
   experiment = setup.build_experiment(single_config, 1)
   (stage,), batch_schedule = experiment.stages, experiment.batch_schedule
   device_data, start = device_arrays.place_and_init(experiment, distributed.mesh())
+  start = device_arrays.fit_to_data(start, experiment)
   assert jax.tree.structure(start) == jax.tree.structure(member_state)
   static = {"model": experiment.model, "objective": stage.objective, "value_range": experiment.dataset.value_range}
   static["augment"] = experiment.augment
