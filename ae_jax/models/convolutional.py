@@ -28,7 +28,7 @@ class Conv(nn.Module):
 
   @nn.compact
   def __call__(self, x: Maps) -> OutputMaps:
-    kernel = self.param("kernel", upsampling.KERNEL_INIT, (*self.kernel, x.shape[0], self.features))
+    kernel = self.param("kernel", upsampling.default_init, (*self.kernel, x.shape[0], self.features))
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
     return self.operation(x, kernel) + bias[:, None, None, None]
 
@@ -62,7 +62,7 @@ class ConvEncoder(nn.Module):
   kernel: tuple[int, int]
   activation: Callable
   dropout: float
-  output_init: Callable = linear_paths.KERNEL_INIT  # initialiser of the dense layer
+  output_init: Callable = linear_paths.default_init  # initialiser of the dense layer
 
   @nn.compact
   def __call__(self, x: Examples, dropout: Keys | None = None) -> Float[Array, "batch outputs"]:
@@ -81,7 +81,7 @@ class ConvDecoder(nn.Module):
   activation: Callable
   layer: Callable  # a value of upsampling.LAYERS
   dropout: float
-  output_init: Callable = linear_paths.KERNEL_INIT  # initialiser of the last layer
+  output_init: Callable = linear_paths.default_init  # initialiser of the last layer
 
   @nn.compact
   def __call__(self, z: Latents, dropout: Keys | None = None) -> Logits:
@@ -91,7 +91,7 @@ class ConvDecoder(nn.Module):
     stages = zip((*self.channels[1:], self.shape[-1]), self.kernels, self.strides, self.sizes[1:], strict=True)
     for stage, (features, kernel, stride, size) in enumerate(stages):
       h = h if stage == 0 else drop(self.activation(h), dropout, self.dropout, DECODER + stage, -1)
-      init = self.output_init if stage == len(self.kernels) - 1 else linear_paths.KERNEL_INIT
+      init = self.output_init if stage == len(self.kernels) - 1 else linear_paths.default_init
       h = self.layer(features, kernel, stride, size, init)(h)
     return layouts.from_maps(h, self.shape)
 
@@ -118,7 +118,7 @@ class TiedConv(AutoencoderModule):
     return self.spec
 
   def setup(self) -> None:
-    init, zeros = upsampling.KERNEL_INIT, nn.initializers.zeros
+    init, zeros = upsampling.default_init, nn.initializers.zeros
     self.convolved, pooled = stage_sizes.unpadded(self.shape, self.kernel, len(self.channels))
     self.smallest = (self.channels[-1], *pooled[-1])
     stages = list(enumerate(zip((self.shape[-1], *self.channels), self.channels, strict=False)))

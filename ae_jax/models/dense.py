@@ -13,7 +13,7 @@ from ae_jax import errors
 from ae_jax.models import activations, bottlenecks, linear_paths
 from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Latents, Logits
-from ae_jax.models.linear_paths import KERNEL_INIT
+from ae_jax.models.linear_paths import default_init
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray, Columns, Keys
 
@@ -28,7 +28,7 @@ class DenseEncoder(nn.Module):
   widths: tuple[int, ...]
   activation: Callable
   dropout: float
-  output_init: Callable = KERNEL_INIT  # initialiser of the output layer
+  output_init: Callable = default_init  # initialiser of the output layer
 
   def setup(self) -> None:
     self.hidden = [nn.Dense(width) for width in self.widths]
@@ -56,7 +56,7 @@ class DenseDecoder(nn.Module):
   widths: tuple[int, ...]
   activation: Callable
   dropout: float
-  output_init: Callable = KERNEL_INIT  # initialiser of the output layer
+  output_init: Callable = default_init  # initialiser of the output layer
 
   def setup(self) -> None:
     self.hidden = [nn.Dense(width) for width in self.widths]
@@ -112,7 +112,7 @@ class Tied(AutoencoderModule):
 
   def setup(self) -> None:
     sizes = (math.prod(self.shape), *self.widths)
-    init, zeros = KERNEL_INIT, nn.initializers.zeros
+    init, zeros = default_init, nn.initializers.zeros
     layers = list(enumerate(itertools.pairwise(sizes)))
     self.kernels = [self.param(f"kernel_{i}", init, pair, jnp.float32) for i, pair in layers]
     self.biases = [self.param(f"bias_{i}", zeros, pair[1:], jnp.float32) for i, pair in layers]

@@ -5,21 +5,21 @@ model reconstructs like PCA, and training can only add to it what helps.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from ae_jax import errors
 from ae_jax.models.interface import AutoencoderModule, CodeSpec, Encoding, Examples, Gaussian, Latents, Logits
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray, Columns, Keys
 
-KERNEL_INIT = nn.initializers.lecun_normal()  # the default of nn.Dense and nn.Conv
+_LECUN_NORMAL = nn.initializers.lecun_normal()
 LINEAR_PATHS = {"none": False, "pca": True}  # config.model.linear_path -> whether the model has a linear path
 _BOTTLENECKS = ("identity", "gaussian")  # whose latents are not bounded
 _MARGIN = 1e-3  # least distance of the PCA outputs from the bounds of the range, as a fraction of its half
@@ -119,6 +119,11 @@ class LinearPath(AutoencoderModule):
     return state | {name: value.astype(np.float32) for name, value in fitted.items()}
 
 
+def default_init(key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32) -> Float[Array, "..."]:
+  """Initialises a kernel like nn.Dense and nn.Conv; unlike their initialiser, a module with it can be pickled."""
+  return _LECUN_NORMAL(key, shape, dtype)
+
+
 def zero_state(module: LinearPath) -> dict[str, Float[Array, "..."]]:
   """Returns the state of a linear path before `fit_state`, whose outputs are zero."""
   elements, latent = math.prod(module.shape), module.code_spec.size
@@ -165,7 +170,7 @@ def output_init(linear_path: Any, bottleneck: Any, is_tied: bool) -> nn.initiali
     UserError: `linear_path` is not a key of `LINEAR_PATHS`, or a model with these options cannot have a linear path.
   """
   if not errors.choose(LINEAR_PATHS, linear_path, "model.linear_path"):
-    return KERNEL_INIT
+    return default_init
   wanted = "identity or gaussian if config.model.linear_path='pca'"
   errors.check(bottleneck in _BOTTLENECKS, "model.bottleneck", bottleneck, wanted)
   if is_tied:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ae_jax.models.linear_paths import KERNEL_INIT
+from ae_jax.models.linear_paths import default_init
 from ae_jax.ops import convolutions, resizing
 from ae_jax.types import AnyArray
 
@@ -22,7 +22,7 @@ class ConvTranspose(nn.Module):
   kernel: tuple[int, int]
   stride: int
   size: tuple[int, int]
-  kernel_init: Callable = KERNEL_INIT
+  kernel_init: Callable = default_init
 
   @nn.compact
   def __call__(self, x: Maps) -> OutputMaps:
@@ -42,7 +42,7 @@ class ResizeConv(nn.Module):
   kernel: tuple[int, int]
   size: tuple[int, int]
   method: str  # a key of ae_jax.ops.resizing.METHODS
-  kernel_init: Callable = KERNEL_INIT
+  kernel_init: Callable = default_init
 
   @nn.compact
   def __call__(self, x: Maps) -> OutputMaps:
@@ -61,7 +61,7 @@ class SubpixelConv(nn.Module):
   features: int
   kernel: tuple[int, int]
   size: tuple[int, int]
-  kernel_init: Callable = KERNEL_INIT
+  kernel_init: Callable = default_init
 
   @nn.compact
   def __call__(self, x: Maps) -> OutputMaps:

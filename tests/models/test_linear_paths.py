@@ -1,5 +1,7 @@
 """The linear path: an untrained model reconstructs like PCA."""
 
+import pickle
+
 import jax
 import numpy as np
 import pytest
@@ -43,6 +45,7 @@ def fitted(model, dataset):
 )
 def test_an_untrained_model_equals_pca(name, options):
   model, dataset = built(name, **options), made()
+  assert pickle.loads(pickle.dumps(model)) == model
   fit = PCA(3, svd_solver="covariance_eigh").fit(dataset.train.reshape(40, -1).astype(np.float64))
   expected = fit.inverse_transform(fit.transform(dataset.test.reshape(9, -1))).reshape(dataset.test.shape)
   variables = fitted(model, dataset)
