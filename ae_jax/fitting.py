@@ -104,7 +104,7 @@ def problem(
   dataset = data.load(**config.data.to_dict(), given=source.given)
   elements, is_copied = math.prod(dataset.shape), config.objective.name == "reconstruction"
   if model == AUTOMATIC:
-    chosen |= automatic.changes(dataset.shape, len(dataset.train))
+    chosen |= automatic.changes(dataset.shape, len(dataset.train), **_lengths(config, changes))
   elif not isinstance(model, ConfigDict) and is_copied and config.model.latent > elements:
     chosen["model.latent"] = max(1, elements // 3)  # as the refusal of a larger latent code suggests
   kept = {key: value for key, value in chosen.items() if key not in source.keys | changes}
@@ -113,6 +113,11 @@ def problem(
     note = f"{keys}: chosen for x; an argument such as data__range='unit' replaces the choice"
     dataset = dataclasses.replace(dataset, remarks=(note, *dataset.remarks))
   return overrides.apply(config, kept), dataset
+
+
+def _lengths(config: ConfigDict, changes: Mapping[str, Any]) -> dict[str, int]:
+  """Returns the number of epochs and the batch size, as far as the user sets them."""
+  return {key: config[key] for key in ("epochs", "batch_size") if key in changes}
 
 
 def automatic_config(data_name: str) -> tuple[ConfigDict, str]:

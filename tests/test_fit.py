@@ -4,6 +4,7 @@ import gc
 import json
 import pathlib
 import pickle
+import shutil
 import sys
 import threading
 import types
@@ -19,6 +20,7 @@ import ae_jax
 import ae_jax.data
 from ae_jax import config as configs
 from ae_jax import errors, fitting, overrides
+from ae_jax.config import shipped
 
 pytestmark = pytest.mark.runs_optax
 RANDOM = np.random.default_rng(0)
@@ -247,6 +249,16 @@ def test_configs_are_named_as_on_the_command_line(file):
   assert config.to_dict() == ae_jax.configs.get(str(file), "digits").to_dict()
   with pytest.raises(AttributeError, match="Did you mean"):
     config.epoch = 3
+
+
+def test_a_folder_may_contain_the_extension_of_a_config(tmp_path):
+  folder = tmp_path / ".pyenv" / "my.pyt:hon"
+  folder.mkdir(parents=True)
+  shutil.copy(next(file for file in CONFIGS if file.stem == "dense"), folder / "mine.py")
+  expected = ae_jax.configs.get("dense:digits").to_dict()
+  assert ae_jax.configs.get(f"{folder}/mine.py:digits").to_dict() == expected
+  assert ae_jax.configs.get(f"{folder}/mine.py", "digits").to_dict() == expected
+  assert shipped.split(f"{folder}/mine.py:x.py") == (f"{folder}/mine.py", "x.py")
 
 
 def test_an_unknown_config_is_refused():
