@@ -9,7 +9,7 @@ import shlex
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
@@ -90,16 +90,18 @@ def problem(
   x: Any, labels: Any, *, model: str | ConfigDict, validation: Any, test: Any, changes: dict[str, Any]
 ) -> tuple[ConfigDict, data.Dataset]:
   """Returns the config and the data set for the arguments of `fit`; `changes` are values of dotted config keys."""
-  for key in ("data.name", "data.path"):
+  for key in ("data.name", "data.path", "data"):
     if key in changes:
       raise errors.UserError(
-        f"{overrides.argument(key)}={changes[key]!r}: comes from x; pass the data or the path as x"
+        f"{overrides.argument(key)}={changes[key]!r}: comes from x; pass the data or the path as x, and other keys of "
+        "config.data as arguments such as data__range='unit'"
       )
   of_user = {key.removeprefix("data."): value for key, value in changes.items() if key.startswith("data.")}
   source = _source(x, labels, {"validation": validation, "test": test}, of_user)
-  config = _config(model, source.found.name)
+  check_once(source.keys, changes)
+  config, set_by_user = _config(model, source.found.name), source.keys | changes
   chosen = {} if isinstance(model, ConfigDict) else _chosen(source.found, config, of_user)
-  config = overrides.apply(config, chosen | source.keys | changes)
+  config = overrides.apply(config, _without(chosen, set_by_user) | set_by_user)
   configs.check(config)
   dataset = data.load(**config.data.to_dict(), given=source.given)
   elements, is_copied = math.prod(dataset.shape), config.objective.name == "reconstruction"
@@ -107,12 +109,17 @@ def problem(
     chosen |= automatic.changes(dataset.shape, len(dataset.train), **_lengths(config, changes))
   elif not isinstance(model, ConfigDict) and is_copied and config.model.latent > elements:
     chosen["model.latent"] = max(1, elements // 3)  # as the refusal of a larger latent code suggests
-  kept = {key: value for key, value in chosen.items() if key not in source.keys | changes}
+  kept = _without(chosen, set_by_user)
   if kept:
     keys = ", ".join(f"config.{key}={value!r}" for key, value in kept.items())
     note = f"{keys}: chosen for x; an argument such as data__range='unit' replaces the choice"
     dataset = dataclasses.replace(dataset, remarks=(note, *dataset.remarks))
   return overrides.apply(config, kept), dataset
+
+
+def _without(chosen: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the chosen keys without those that the user sets, alone or as part of a section."""
+  return {key: value for key, value in chosen.items() if not any(f"{key}.".startswith(f"{of}.") for of in changes)}
 
 
 def _lengths(config: ConfigDict, changes: Mapping[str, Any]) -> dict[str, int]:
@@ -226,10 +233,16 @@ def _chosen(found: detection.Found, config: ConfigDict, of_user: Mapping[str, An
 def with_keys(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the changes with the keys of the arguments that are not None; raises UserError if a key is given twice."""
   given = {key: value for key, value in arguments.items() if value is not None}
+  check_once(given, changes)
+  return given | dict(changes)
+
+
+def check_once(given: Iterable[str], changes: Mapping[str, Any]) -> None:
+  """Raises UserError if the changes contain a key that other arguments give."""
   for key in given:
     if key in changes:
-      raise errors.UserError(f"{overrides.argument(key)}={changes[key]!r}: is given twice; remove it")
-  return given | dict(changes)
+      value = errors.format_value(changes[key])
+      raise errors.UserError(f"{overrides.argument(key)}={value}: is given twice; remove it")
 
 
 @contextlib.contextmanager

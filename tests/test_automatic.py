@@ -41,7 +41,7 @@ def test_epochs_without_a_model_are_trained():
   with jax.numpy_rank_promotion("allow"):
     run = ae_jax.fit(x, epochs=1, evaluators=(), verbose=False)
     sweep = ae_jax.fit_sweep(x, latents=(1, 2), epochs=1, evaluators=(), verbose=False)
-  assert run.config.model.linear_path == "auto"
+  assert run.config.model.linear_path == "pca"
   assert run.metrics["epoch"] == 1
   assert sweep.table["status"].tolist() == ["done", "done"]
 

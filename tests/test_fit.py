@@ -164,6 +164,9 @@ def test_arguments_are_config_keys():
     "beta": 0.5,
   }
   assert problem(IMAGES, objective=noisy)[0].objective.level == 0.3
+  assert problem(X, objective=noisy | {"likelihood": "laplace"})[0].objective.likelihood == "laplace"
+  optimizer = ae_jax.configs.get("dense").optimizer.to_dict() | {"learning_rate": 0.5}
+  assert problem(X, model="auto", optimizer=optimizer)[0].optimizer.to_dict() == optimizer
 
 
 REFUSED = {
@@ -173,6 +176,9 @@ REFUSED = {
   "config.batch_size='3': must be int": (X, {"batch_size": "3"}),
   "comes from x": (X, {"data__name": "digits"}),
   "is given twice": (X, {"model__latent": 3}),
+  "data__validation=0.3: is given twice": (X, {"validation": 0.1, "data__validation": 0.3}),
+  "data__label='age': is given twice": (FRAME, {"labels": "city", "data__label": "age"}),
+  "data={'range': 'unit'}: comes from x": (X, {"data": {"range": "unit"}}),
   "remove the part after the colon": (X, {"model": "cnn:mnist"}),
   "takes images or series": (X, {"model": "cnn"}),
   "inhomogeneous": ([[1], [1, 2]], {}),
