@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import tempfile
@@ -26,6 +27,7 @@ from ae_jax.types import KINDS
 _T = TypeVar("_T")
 _WHERE = in_memory.WHERE
 AUTOMATIC = "auto"  # `model` of `fit`, and the name of configs/auto.py
+_TFDS_NAME = re.compile(r"[\w-]+(/[\w-]+)?(:[\d.*]+)?")  # such as "mnist:3.0.1" and "emnist/letters"
 # source -> key of config.data that names the labels
 _LABEL_KEYS = {"csv": "label", "parquet": "label", "frame": "label", "npz": "y", "npy": "y", "hdf5": "y"}
 
@@ -66,17 +68,20 @@ def fit(
     latent: Latent size; None for that of the config.
     epochs: Number of epochs; None for that of the config.
     workdir: The run folder. If it holds an unfinished run of the same config and data, the run is continued. None: a
-      temporary folder, which is removed when the returned `Run` is deleted.
+      temporary folder, which is removed when the returned `Run` is deleted. If the training ends with an error after
+      the first checkpoint, it is kept, and a note of the exception names it.
     validation: Validation examples in the form of `x`, or (examples, labels), or the share of the training examples
       that are drawn; None for no validation set.
-    test: Test examples, in the same forms. None: a fifth of the examples are drawn.
-    verbose: Whether to print the progress.
-    **changes: Values of config keys, with two underscores for the dot: `batch_size=64`, `model__widths=(128, 64)`,
-      `data__range="symmetric"`. `ae_jax describe --config=NAME` lists the keys.
+    test: Test examples, in the same forms. None: those of `x`, if it names data with a test set; otherwise
+      `config.data.test` of the examples, by default a fifth, are drawn.
+    verbose: Whether to print the progress. Warnings go to stderr in both cases.
+    **changes: Values of config keys other than `data.name` and `data.path`, with two underscores for the dot:
+      `batch_size=64`, `model__widths=(128, 64)`, `data__range="symmetric"`. `ae_jax describe --config=NAME` lists
+      the keys.
 
   Raises:
     UserError: An argument or the data are invalid. It is a ValueError.
-    Interrupted: A signal, such as Ctrl-C, stops the training; with a `workdir`, the same call continues it.
+    Interrupted: A signal, such as Ctrl-C, stops the training; the same call with the `workdir` continues it.
   """
   from ae_jax.training import train
 
@@ -181,8 +186,8 @@ def _is_share(value: Any) -> bool:
 def _stored(x: str | os.PathLike[str]) -> tuple[detection.Found, str]:
   """Returns the source of data at a path, and the path; "" for a data set by name."""
   path = str(paths.local_path("x", x))
-  is_name = isinstance(x, str) and not os.path.exists(path) and not pathlib.PurePath(path).suffix
-  if is_name and x not in sources.SOURCES and os.sep not in path:
+  is_name = isinstance(x, str) and not os.path.exists(path) and _TFDS_NAME.fullmatch(x)
+  if is_name and x not in sources.SOURCES:
     return detection.Found(x, {}, {}, {}, []), ""  # of TensorFlow Datasets
   found = detection.detect(path)
   return found, "" if found.name == path else path
@@ -249,7 +254,7 @@ def check_once(given: Iterable[str], changes: Mapping[str, Any]) -> None:
 def run_folder_of(workdir: str | os.PathLike[str] | None) -> Iterator[tuple[pathlib.Path, Callable[[_T], _T]]]:
   """Yields the run folder, and a function that returns its argument and keeps a temporary folder as long as it lives.
 
-  A temporary folder is removed if an exception is raised.
+  If an exception is raised, a temporary folder is removed unless it has a checkpoint; then a note names it.
   """
   if workdir is not None:
     yield paths.local_path("workdir", workdir), lambda owner: owner
@@ -262,6 +267,11 @@ def run_folder_of(workdir: str | os.PathLike[str] | None) -> Iterator[tuple[path
 
   try:
     yield folder, keep
-  except BaseException:
-    shutil.rmtree(folder, ignore_errors=True)
+  except BaseException as error:
+    from ae_jax.runs import checkpoints  # imports Orbax
+
+    if any(checkpoints.newest_step(each) is not None for each in folder.rglob("checkpoints")):
+      error.add_note(f"The trained state is kept in {folder}; the same call with workdir={str(folder)!r} continues it.")
+    else:
+      shutil.rmtree(folder, ignore_errors=True)
     raise

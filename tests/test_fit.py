@@ -192,6 +192,10 @@ REFUSED = {
   "did you mean 'city'": (FRAME, {"labels": "cit"}),
   "pass one label per example": (X, {"labels": "city"}),
   "labels: mix types": (X, {"labels": [None, "a"] * 30}),
+  "labels: mix types, or": (X, {"labels": [1, "a"] * 30}),
+  "labels: mix types, or have": (X, {"labels": [1.0, np.nan] * 30}),
+  "labels: mix types, or have gaps": (FRAME, {"labels": [1, "a"] * 30}),
+  "x: is a masked array": (np.ma.masked_greater(X, 3), {}),
   "the validation examples have 2 columns": (X, {"validation": X[:, :2]}),
   "two columns 'a'": (pd.DataFrame(X[:, :2], columns=["a", "a"]), {}),
   "did you mean 'digits'": ("digts", {}),
@@ -217,6 +221,26 @@ def test_a_temporary_folder_lives_as_long_as_the_run_and_nothing_is_printed(capf
   del run
   gc.collect()
   assert not folder.exists()
+
+
+def test_a_temporary_folder_with_a_checkpoint_is_kept_after_an_error(monkeypatch):
+  def fail(*args, **options):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr("ae_jax.training.train._analyze", fail)
+  with pytest.raises(KeyboardInterrupt) as caught:
+    fit()
+  folder = pathlib.Path(caught.value.__notes__[0].split("'")[1])
+  assert ae_jax.load(folder).step == 1
+  shutil.rmtree(folder)
+
+
+def test_names_of_tensorflow_datasets_have_versions_and_configs():
+  for name in ("mnist:3.0.1", "emnist/letters", "emnist/letters:3.*.*"):
+    assert fitting._stored(name)[0].name == name
+  for path in ("no/such/folder", "photos.zip", "./photos"):
+    with pytest.raises(errors.UserError, match="file or folder not found"):
+      fitting._stored(path)
 
 
 def test_a_run_folder_is_loaded_continued_and_bound_to_its_data(tmp_path, capfd):

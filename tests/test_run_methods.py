@@ -56,6 +56,14 @@ def test_one_row_and_one_code_count_as_a_batch_of_one(run, table):
     np.testing.assert_allclose(table.encode(row), expected, rtol=1e-6)
 
 
+def test_a_series_is_one_row_by_the_names_of_its_columns(table):
+  row = FRAME.iloc[3][["age", "height"]]
+  np.testing.assert_array_equal(table.encode(row), table.encode(FRAME.iloc[[3]]))
+  pd.testing.assert_frame_equal(table.reconstruct(row), table.reconstruct(FRAME.iloc[[3]]))
+  with pytest.raises(errors.UserError, match="no column 'height'"):
+    table.encode(row.drop("height"))
+
+
 def test_doubles_and_lists_are_taken(run):
   x = IMAGES / 255.0
   expected = run.encode(IMAGES)

@@ -42,7 +42,8 @@ def sample(
     temperature: Factor of the standard deviation of the codes; below 1, samples are closer to the mean.
     seed: Seed of the codes.
     like: Examples. The codes are drawn from a Gaussian mixture that is fitted to the codes of these examples (Ghosh et
-      al. 2020); not together with `label`. None: the codes are drawn from the prior, which only variational models have.
+      al. 2020); not together with `label`. None: the codes are drawn from the prior, which only variational models
+      have.
 
   Returns:
     Examples float32 [n, *shape] in the data range of the run.

@@ -106,7 +106,7 @@ def fit_sweep(
     model: "auto", the name of another shipped config, or a config.
     epochs: Number of epochs.
     workdir: The sweep folder; the same call continues an interrupted sweep, and other values add members. None: a
-      temporary folder, which is removed when the returned `Sweep` is deleted.
+      temporary folder, which is removed when the returned `Sweep` is deleted, and kept as by `fit` after an error.
     validation: Validation examples or their share.
     test: Test examples or their share.
     halving: Factor N of successive halving: after each comparison, the best 1/N of the settings of `grid` continue.
@@ -115,7 +115,7 @@ def fit_sweep(
 
   Raises:
     UserError: An argument or the data are invalid. It is a ValueError.
-    Interrupted: A signal stops the sweep; with a `workdir`, the same call continues it.
+    Interrupted: A signal stops the sweep; the same call with the `workdir` continues it.
   """
   from ae_jax.sweep import run
 
