@@ -14,18 +14,23 @@ _STRENGTHS = ((2500, 0.3, 1e-3), (10_000, 0.1, 2e-3), (math.inf, 0.0, 2e-3))
 _FEWER_THAN_ELEMENTS = (0.5, 0.3, 3e-4)  # dropout rate, weight decay and learning rate, such as for photographs
 
 
-def changes(shape: tuple[int, ...], count: int) -> dict[str, Any]:
+def changes(
+  shape: tuple[int, ...], count: int, epochs: int | None = None, batch_size: int | None = None
+) -> dict[str, Any]:
   """Returns the values of dotted config keys, in addition to the defaults of the config `dense`.
 
   Args:
     shape: Shape of an example.
     count: Number of training examples.
+    epochs: Number of epochs, if the user sets it; None: it is chosen.
+    batch_size: Batch size, if the user sets it; None: it is chosen.
   """
   elements = math.prod(shape)
-  batch = min(_BATCH, max(8, count // 8), count)
+  batch = batch_size or min(_BATCH, max(8, count // 8), count)
   multiply_adds = _TIMES * batch * 2 * _WIDTH * elements
   steps = min(_MOST_STEPS, max(_LEAST_STEPS, round(_OPERATIONS / multiply_adds)))
-  epochs = max(2, math.ceil(steps * batch / count))
+  if epochs is None:
+    epochs = max(2, math.ceil(steps * min(batch, count) / count))
   every = max(1, epochs // _EVALUATIONS)
   _, rate, learning_rate = next(strength for strength in _STRENGTHS if count <= strength[0])
   decay = rate
@@ -38,7 +43,7 @@ def changes(shape: tuple[int, ...], count: int) -> dict[str, Any]:
     "model.dropout": rate,
     "optimizer.weight_decay": decay,
     "optimizer.learning_rate": learning_rate,
-    "optimizer.warmup_epochs": max(1.0, float(every)),
+    "optimizer.warmup_epochs": min(max(1.0, float(every)), epochs / 2),
     "batch_size": batch,
     "epochs": epochs,
     "eval_every_epochs": every,

@@ -145,8 +145,8 @@ def _new_folder(config):
 
 def config_file() -> pathlib.Path:
   """Returns the path in `--config=PATH:DATASET`, without `:DATASET`."""
-  name, extension, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(".py")
-  return pathlib.Path(name + extension)
+  name = config_flags.get_config_filename(flags.FLAGS["config"])
+  return pathlib.Path(shipped.split(name)[0] or name)
 
 
 def _local(workdir):

@@ -35,10 +35,9 @@ def get(name: str, data: str = "") -> "ml_collections.ConfigDict":
 
   if not isinstance(name, str):
     raise errors.UserError(shipped.no_such_config(name, "config"))
-  stem, extension, rest = shipped.resolve(name).partition(".py")
-  data = data or rest.removeprefix(":")
-  file = pathlib.Path(stem + extension)
-  if not (extension and file.is_file()):
+  path, of_name = shipped.split(shipped.resolve(name))
+  data, file = data or of_name, pathlib.Path(path)
+  if not file.is_file():
     raise errors.UserError(shipped.no_such_config(name, "config"))
   with errors.convert_errors(f"config={name}"):
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)

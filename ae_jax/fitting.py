@@ -5,11 +5,12 @@ import dataclasses
 import math
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
@@ -26,6 +27,7 @@ from ae_jax.types import KINDS
 _T = TypeVar("_T")
 _WHERE = in_memory.WHERE
 AUTOMATIC = "auto"  # `model` of `fit`, and the name of configs/auto.py
+_TFDS_NAME = re.compile(r"[\w-]+(/[\w-]+)?(:[\d.*]+)?")  # such as "mnist:3.0.1" and "emnist/letters"
 # source -> key of config.data that names the labels
 _LABEL_KEYS = {"csv": "label", "parquet": "label", "frame": "label", "npz": "y", "npy": "y", "hdf5": "y"}
 
@@ -66,17 +68,20 @@ def fit(
     latent: Latent size; None for that of the config.
     epochs: Number of epochs; None for that of the config.
     workdir: The run folder. If it holds an unfinished run of the same config and data, the run is continued. None: a
-      temporary folder, which is removed when the returned `Run` is deleted.
+      temporary folder, which is removed when the returned `Run` is deleted. If the training ends with an error after
+      the first checkpoint, it is kept, and a note of the exception names it.
     validation: Validation examples in the form of `x`, or (examples, labels), or the share of the training examples
       that are drawn; None for no validation set.
-    test: Test examples, in the same forms. None: a fifth of the examples are drawn.
-    verbose: Whether to print the progress.
-    **changes: Values of config keys, with two underscores for the dot: `batch_size=64`, `model__widths=(128, 64)`,
-      `data__range="symmetric"`. `ae_jax describe --config=NAME` lists the keys.
+    test: Test examples, in the same forms. None: those of `x`, if it names data with a test set; otherwise
+      `config.data.test` of the examples, by default a fifth, are drawn.
+    verbose: Whether to print the progress. Warnings go to stderr in both cases.
+    **changes: Values of config keys other than `data.name` and `data.path`, with two underscores for the dot:
+      `batch_size=64`, `model__widths=(128, 64)`, `data__range="symmetric"`. `ae_jax describe --config=NAME` lists
+      the keys.
 
   Raises:
     UserError: An argument or the data are invalid. It is a ValueError.
-    Interrupted: A signal, such as Ctrl-C, stops the training; with a `workdir`, the same call continues it.
+    Interrupted: A signal, such as Ctrl-C, stops the training; the same call with the `workdir` continues it.
   """
   from ae_jax.training import train
 
@@ -90,29 +95,41 @@ def problem(
   x: Any, labels: Any, *, model: str | ConfigDict, validation: Any, test: Any, changes: dict[str, Any]
 ) -> tuple[ConfigDict, data.Dataset]:
   """Returns the config and the data set for the arguments of `fit`; `changes` are values of dotted config keys."""
-  for key in ("data.name", "data.path"):
+  for key in ("data.name", "data.path", "data"):
     if key in changes:
       raise errors.UserError(
-        f"{overrides.argument(key)}={changes[key]!r}: comes from x; pass the data or the path as x"
+        f"{overrides.argument(key)}={changes[key]!r}: comes from x; pass the data or the path as x, and other keys of "
+        "config.data as arguments such as data__range='unit'"
       )
   of_user = {key.removeprefix("data."): value for key, value in changes.items() if key.startswith("data.")}
   source = _source(x, labels, {"validation": validation, "test": test}, of_user)
-  config = _config(model, source.found.name)
+  check_once(source.keys, changes)
+  config, set_by_user = _config(model, source.found.name), source.keys | changes
   chosen = {} if isinstance(model, ConfigDict) else _chosen(source.found, config, of_user)
-  config = overrides.apply(config, chosen | source.keys | changes)
+  config = overrides.apply(config, _without(chosen, set_by_user) | set_by_user)
   configs.check(config)
   dataset = data.load(**config.data.to_dict(), given=source.given)
   elements, is_copied = math.prod(dataset.shape), config.objective.name == "reconstruction"
   if model == AUTOMATIC:
-    chosen |= automatic.changes(dataset.shape, len(dataset.train))
+    chosen |= automatic.changes(dataset.shape, len(dataset.train), **_lengths(config, changes))
   elif not isinstance(model, ConfigDict) and is_copied and config.model.latent > elements:
     chosen["model.latent"] = max(1, elements // 3)  # as the refusal of a larger latent code suggests
-  kept = {key: value for key, value in chosen.items() if key not in source.keys | changes}
+  kept = _without(chosen, set_by_user)
   if kept:
     keys = ", ".join(f"config.{key}={value!r}" for key, value in kept.items())
     note = f"{keys}: chosen for x; an argument such as data__range='unit' replaces the choice"
     dataset = dataclasses.replace(dataset, remarks=(note, *dataset.remarks))
   return overrides.apply(config, kept), dataset
+
+
+def _without(chosen: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the chosen keys without those that the user sets, alone or as part of a section."""
+  return {key: value for key, value in chosen.items() if not any(f"{key}.".startswith(f"{of}.") for of in changes)}
+
+
+def _lengths(config: ConfigDict, changes: Mapping[str, Any]) -> dict[str, int]:
+  """Returns the number of epochs and the batch size, as far as the user sets them."""
+  return {key: config[key] for key in ("epochs", "batch_size") if key in changes}
 
 
 def automatic_config(data_name: str) -> tuple[ConfigDict, str]:
@@ -169,8 +186,8 @@ def _is_share(value: Any) -> bool:
 def _stored(x: str | os.PathLike[str]) -> tuple[detection.Found, str]:
   """Returns the source of data at a path, and the path; "" for a data set by name."""
   path = str(paths.local_path("x", x))
-  is_name = isinstance(x, str) and not os.path.exists(path) and not pathlib.PurePath(path).suffix
-  if is_name and x not in sources.SOURCES and os.sep not in path:
+  is_name = isinstance(x, str) and not os.path.exists(path) and _TFDS_NAME.fullmatch(x)
+  if is_name and x not in sources.SOURCES:
     return detection.Found(x, {}, {}, {}, []), ""  # of TensorFlow Datasets
   found = detection.detect(path)
   return found, "" if found.name == path else path
@@ -221,17 +238,23 @@ def _chosen(found: detection.Found, config: ConfigDict, of_user: Mapping[str, An
 def with_keys(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the changes with the keys of the arguments that are not None; raises UserError if a key is given twice."""
   given = {key: value for key, value in arguments.items() if value is not None}
+  check_once(given, changes)
+  return given | dict(changes)
+
+
+def check_once(given: Iterable[str], changes: Mapping[str, Any]) -> None:
+  """Raises UserError if the changes contain a key that other arguments give."""
   for key in given:
     if key in changes:
-      raise errors.UserError(f"{overrides.argument(key)}={changes[key]!r}: is given twice; remove it")
-  return given | dict(changes)
+      value = errors.format_value(changes[key])
+      raise errors.UserError(f"{overrides.argument(key)}={value}: is given twice; remove it")
 
 
 @contextlib.contextmanager
 def run_folder_of(workdir: str | os.PathLike[str] | None) -> Iterator[tuple[pathlib.Path, Callable[[_T], _T]]]:
   """Yields the run folder, and a function that returns its argument and keeps a temporary folder as long as it lives.
 
-  A temporary folder is removed if an exception is raised.
+  If an exception is raised, a temporary folder is removed unless it has a checkpoint; then a note names it.
   """
   if workdir is not None:
     yield paths.local_path("workdir", workdir), lambda owner: owner
@@ -244,6 +267,11 @@ def run_folder_of(workdir: str | os.PathLike[str] | None) -> Iterator[tuple[path
 
   try:
     yield folder, keep
-  except BaseException:
-    shutil.rmtree(folder, ignore_errors=True)
+  except BaseException as error:
+    from ae_jax.runs import checkpoints  # imports Orbax
+
+    if any(checkpoints.newest_step(each) is not None for each in folder.rglob("checkpoints")):
+      error.add_note(f"The trained state is kept in {folder}; the same call with workdir={str(folder)!r} continues it.")
+    else:
+      shutil.rmtree(folder, ignore_errors=True)
     raise

@@ -2,10 +2,12 @@
 
 import shlex
 
+import jax
 import numpy as np
 import pytest
 from conftest import config_of
 
+import ae_jax
 from ae_jax import automatic, errors, fitting
 from ae_jax import config as configs
 
@@ -23,6 +25,25 @@ def test_the_training_has_a_bounded_number_of_steps_and_valid_keys(shape, count)
   assert 1 <= chosen["model.latent"] <= max(1, np.prod(shape))
   assert chosen["epochs"] / chosen["eval_every_epochs"] < 40
   assert chosen["optimizer.warmup_epochs"] < chosen["epochs"]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7, 100])
+def test_the_other_lengths_follow_from_the_number_of_epochs_of_the_user(epochs):
+  chosen = automatic.changes((8,), 60, epochs=epochs, batch_size=16)
+  assert (chosen["epochs"], chosen["batch_size"]) == (epochs, 16)
+  assert 0 < chosen["optimizer.warmup_epochs"] < epochs
+  assert 1 <= chosen["eval_every_epochs"] <= epochs
+
+
+@pytest.mark.runs_optax
+def test_epochs_without_a_model_are_trained():
+  x = np.random.default_rng(0).normal(size=(50, 6))
+  with jax.numpy_rank_promotion("allow"):
+    run = ae_jax.fit(x, epochs=1, evaluators=(), verbose=False)
+    sweep = ae_jax.fit_sweep(x, latents=(1, 2), epochs=1, evaluators=(), verbose=False)
+  assert run.config.model.linear_path == "pca"
+  assert run.metrics["epoch"] == 1
+  assert sweep.table["status"].tolist() == ["done", "done"]
 
 
 def test_fewer_examples_get_more_regularisation():

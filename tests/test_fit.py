@@ -4,6 +4,7 @@ import gc
 import json
 import pathlib
 import pickle
+import shutil
 import sys
 import threading
 import types
@@ -19,6 +20,7 @@ import ae_jax
 import ae_jax.data
 from ae_jax import config as configs
 from ae_jax import errors, fitting, overrides
+from ae_jax.config import shipped
 
 pytestmark = pytest.mark.runs_optax
 RANDOM = np.random.default_rng(0)
@@ -162,6 +164,9 @@ def test_arguments_are_config_keys():
     "beta": 0.5,
   }
   assert problem(IMAGES, objective=noisy)[0].objective.level == 0.3
+  assert problem(X, objective=noisy | {"likelihood": "laplace"})[0].objective.likelihood == "laplace"
+  optimizer = ae_jax.configs.get("dense").optimizer.to_dict() | {"learning_rate": 0.5}
+  assert problem(X, model="auto", optimizer=optimizer)[0].optimizer.to_dict() == optimizer
 
 
 REFUSED = {
@@ -171,6 +176,9 @@ REFUSED = {
   "config.batch_size='3': must be int": (X, {"batch_size": "3"}),
   "comes from x": (X, {"data__name": "digits"}),
   "is given twice": (X, {"model__latent": 3}),
+  "data__validation=0.3: is given twice": (X, {"validation": 0.1, "data__validation": 0.3}),
+  "data__label='age': is given twice": (FRAME, {"labels": "city", "data__label": "age"}),
+  "data={'range': 'unit'}: comes from x": (X, {"data": {"range": "unit"}}),
   "remove the part after the colon": (X, {"model": "cnn:mnist"}),
   "takes images or series": (X, {"model": "cnn"}),
   "inhomogeneous": ([[1], [1, 2]], {}),
@@ -184,6 +192,10 @@ REFUSED = {
   "did you mean 'city'": (FRAME, {"labels": "cit"}),
   "pass one label per example": (X, {"labels": "city"}),
   "labels: mix types": (X, {"labels": [None, "a"] * 30}),
+  "labels: mix types, or": (X, {"labels": [1, "a"] * 30}),
+  "labels: mix types, or have": (X, {"labels": [1.0, np.nan] * 30}),
+  "labels: mix types, or have gaps": (FRAME, {"labels": [1, "a"] * 30}),
+  "x: is a masked array": (np.ma.masked_greater(X, 3), {}),
   "the validation examples have 2 columns": (X, {"validation": X[:, :2]}),
   "two columns 'a'": (pd.DataFrame(X[:, :2], columns=["a", "a"]), {}),
   "did you mean 'digits'": ("digts", {}),
@@ -209,6 +221,26 @@ def test_a_temporary_folder_lives_as_long_as_the_run_and_nothing_is_printed(capf
   del run
   gc.collect()
   assert not folder.exists()
+
+
+def test_a_temporary_folder_with_a_checkpoint_is_kept_after_an_error(monkeypatch):
+  def fail(*args, **options):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr("ae_jax.training.train._analyze", fail)
+  with pytest.raises(KeyboardInterrupt) as caught:
+    fit()
+  folder = pathlib.Path(caught.value.__notes__[0].split("'")[1])
+  assert ae_jax.load(folder).step == 1
+  shutil.rmtree(folder)
+
+
+def test_names_of_tensorflow_datasets_have_versions_and_configs():
+  for name in ("mnist:3.0.1", "emnist/letters", "emnist/letters:3.*.*"):
+    assert fitting._stored(name)[0].name == name
+  for path in ("no/such/folder", "photos.zip", "./photos"):
+    with pytest.raises(errors.UserError, match="file or folder not found"):
+      fitting._stored(path)
 
 
 def test_a_run_folder_is_loaded_continued_and_bound_to_its_data(tmp_path, capfd):
@@ -247,6 +279,16 @@ def test_configs_are_named_as_on_the_command_line(file):
   assert config.to_dict() == ae_jax.configs.get(str(file), "digits").to_dict()
   with pytest.raises(AttributeError, match="Did you mean"):
     config.epoch = 3
+
+
+def test_a_folder_may_contain_the_extension_of_a_config(tmp_path):
+  folder = tmp_path / ".pyenv" / "my.pyt:hon"
+  folder.mkdir(parents=True)
+  shutil.copy(next(file for file in CONFIGS if file.stem == "dense"), folder / "mine.py")
+  expected = ae_jax.configs.get("dense:digits").to_dict()
+  assert ae_jax.configs.get(f"{folder}/mine.py:digits").to_dict() == expected
+  assert ae_jax.configs.get(f"{folder}/mine.py", "digits").to_dict() == expected
+  assert shipped.split(f"{folder}/mine.py:x.py") == (f"{folder}/mine.py", "x.py")
 
 
 def test_an_unknown_config_is_refused():

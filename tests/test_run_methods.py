@@ -1,6 +1,7 @@
 """Methods of a trained run: forms of examples, errors, latents, and what a run shows of itself."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import ae_jax
 from ae_jax import errors
+from ae_jax.run_methods import latents
 
 pytestmark = pytest.mark.runs_optax
 RANDOM = np.random.default_rng(0)
@@ -54,6 +56,14 @@ def test_one_row_and_one_code_count_as_a_batch_of_one(run, table):
     np.testing.assert_allclose(table.encode(row), expected, rtol=1e-6)
 
 
+def test_a_series_is_one_row_by_the_names_of_its_columns(table):
+  row = FRAME.iloc[3][["age", "height"]]
+  np.testing.assert_array_equal(table.encode(row), table.encode(FRAME.iloc[[3]]))
+  pd.testing.assert_frame_equal(table.reconstruct(row), table.reconstruct(FRAME.iloc[[3]]))
+  with pytest.raises(errors.UserError, match="no column 'height'"):
+    table.encode(row.drop("height"))
+
+
 def test_doubles_and_lists_are_taken(run):
   x = IMAGES / 255.0
   expected = run.encode(IMAGES)
@@ -97,6 +107,9 @@ def test_evaluate_measures_other_data(run, table):
   assert found["psnr"] == pytest.approx(-10 * np.log10(found["mse"]))
   assert found["squared_error_low"] < found["squared_error"] < found["squared_error_high"]
   assert table.evaluate(FRAME)["column_errors/age"] == pytest.approx(table.column_errors(FRAME)["age"])
+  mask = np.ones((len(FRAME), table.schema.elements), bool)
+  for options in ({"mask": mask}, {"target": FRAME}):
+    assert not any(name.startswith("column_errors") for name in table.evaluate(FRAME, **options))
   with pytest.raises(errors.UserError, match="no examples"):
     run.evaluate(IMAGES[:0])
 
@@ -131,12 +144,21 @@ def test_samples_of_a_run_without_a_prior_are_like_given_examples(run):
     run.posterior(IMAGES)
 
 
+def test_samples_like_examples_are_codes_that_the_encoder_can_output():
+  model = types.SimpleNamespace(code=types.SimpleNamespace(low=-1.0, high=1.0))
+  bounded = types.SimpleNamespace(model=model, apply=lambda method, codes, columns: codes)
+  codes = latents.nearest_codes(bounded, np.array([[-3.0, 0.5], [2.0, 1.0]]))
+  np.testing.assert_array_equal(codes, np.float32([[-1, 0.5], [1, 1]]))
+
+
 def test_samples_and_posterior_of_a_conditional_variational_run(conditional):
   samples = conditional.sample(4, "a")
   assert samples.shape == (4, 4, 6, 1)
   np.testing.assert_array_equal(samples, conditional.sample(4, label=np.zeros(4, int)))
   assert not np.array_equal(samples, conditional.sample(4, "a", seed=1))
   assert not np.array_equal(samples, conditional.sample(4, "b"))
+  with pytest.raises(errors.UserError, match="label= and like= are given"):
+    conditional.sample(4, "b", like=IMAGES)
   cold = conditional.sample(2, "a", temperature=0.0)
   np.testing.assert_allclose(cold[0], cold[1], atol=1e-6)
   np.testing.assert_allclose(cold[:1], conditional.decode(np.zeros(2), label="a"), atol=1e-6)

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 from ae_jax import errors
 
@@ -34,6 +35,12 @@ def resolve(config: str) -> str:
   name, colon, data = config.partition(":")
   known = files()
   return f"{known[name]}{colon}{data}" if name in known and not pathlib.Path(name).is_file() else config
+
+
+def split(path: str) -> tuple[str, str]:
+  """Returns FILE.py and DATASET of "FILE.py[:DATASET]", or ("", "") for any other text. A folder may contain ".py"."""
+  match = re.fullmatch(r"(.*?\.py)(?::(.*))?", path, re.DOTALL)
+  return (match[1], match[2] or "") if match else ("", "")
 
 
 def no_such_config(given: object, flag: str = "--config") -> str:

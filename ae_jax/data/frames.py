@@ -160,14 +160,21 @@ def is_frame(x: Any) -> bool:
   return isinstance(x, pd.DataFrame | Mapping)
 
 
+def is_rows(x: Any) -> bool:
+  """Returns whether `x` has rows of a known table: as in `is_frame`, or as a Series, which is one row."""
+  return is_frame(x) or isinstance(x, pd.Series)
+
+
 def as_frame(x: Any) -> pd.DataFrame:
   """Returns a DataFrame or a dict {column: values} as a DataFrame whose column names are texts.
 
-  A dict of single values is one row.
+  A dict of single values is one row, as is a Series, whose index has the names of the columns.
 
   Raises:
     UserError: The columns of a dict differ in length, or two columns have one name.
   """
+  if isinstance(x, pd.Series):
+    x = x.to_frame().T.infer_objects()
   if not isinstance(x, pd.DataFrame):
     is_row = all(np.ndim(values) == 0 for values in x.values())
     try:
@@ -222,5 +229,7 @@ def _of_kind(values: Float[np.ndarray, " rows"], column: schema.Column) -> Any:
 
 
 def index_of(x: Any) -> Any:
-  """Returns the index of a DataFrame; None for a dict of columns."""
+  """Returns the index of a DataFrame, or that of a Series as a row; None for a dict of columns."""
+  if isinstance(x, pd.Series):
+    return [x.name]
   return x.index if isinstance(x, pd.DataFrame) else None

@@ -43,6 +43,12 @@ def as_array(x: Any, name: str) -> Shaped[np.ndarray, "..."]:
 
 
 def _as_numpy(x: Any, name: str) -> Shaped[np.ndarray, "..."]:
+  if isinstance(x, np.ma.MaskedArray):
+    raise errors.UserError(
+      f"{name}: is a masked array, whose mask would be lost; pass a DataFrame of x.filled(np.nan) with "
+      "data__missing='mask', an npz file with the arrays x_train and mask_train, or x.data and mask=~x.mask to the "
+      "methods of a run"
+    )
   torch = sys.modules.get("torch")  # there are no tensors before it is imported
   if torch is not None and isinstance(x, torch.Tensor):
     x = x.detach().cpu()
@@ -59,7 +65,7 @@ def arrays(name: str, path: str, *, given: Mapping[str, Half] | None, layout: st
     stored[f"x_{half}"] = _lazy(_not_scalar(as_array(x, argument), argument))
     names[f"x_{half}"] = argument
     if answers is not None:
-      name_of_labels = "labels" if half == "train" else f"labels of {half}"
+      name_of_labels = _name_of_labels(half)
       stored[f"y_{half}"] = _lazy(_not_scalar(_labels(answers, name_of_labels), name_of_labels))
       names[f"y_{half}"] = name_of_labels
   return array_roles.train_and_test(stored, names, layout, WHERE)
@@ -81,7 +87,7 @@ def frame(
   rows = {half: frames.as_frame(x) for half, (x, _) in halves.items()}
   found = tables.of_frames(rows, WHERE, label=label, group=group, columns=columns)
   answers = {
-    half: _labels(each.labels, f"labels of {half}") for half, each in halves.items() if each.labels is not None
+    half: _labels(each.labels, _name_of_labels(half)) for half, each in halves.items() if each.labels is not None
   }
   if answers and label:
     raise errors.UserError(f"config.data.label={label!r}: labels are given as an array, too; remove one of them")
@@ -107,14 +113,20 @@ def _checked(name: str, path: str, given: Mapping[str, Half] | None) -> Mapping[
   return {half: given[half] for half in splits.HALVES if half in given}
 
 
+def _name_of_labels(half: str) -> str:
+  return "labels" if half == "train" else f"labels of {half}"
+
+
 def _labels(values: Any, name: str) -> Shaped[np.ndarray, "..."]:
   """Returns labels as an array of numbers or texts."""
   array = _as_numpy(values, name)
-  if array.dtype.kind != "O":
-    return array
-  if not all(isinstance(each, str) for each in array.ravel()):
+  is_changed = array.dtype.kind in "US" and not hasattr(values, "dtype")  # NumPy makes texts of [1, "a"]
+  entries = np.asarray(values, object) if is_changed else array
+  has_gaps = array.dtype.kind == "f" and np.isnan(array).any()
+  text = bytes if array.dtype.kind == "S" else str
+  if has_gaps or (entries.dtype.kind == "O" and not all(isinstance(each, text) for each in entries.ravel())):
     raise errors.UserError(f"{name}: mix types, or have gaps; pass one integer or text per example")
-  return array.astype(str)
+  return array.astype(str) if array.dtype.kind == "O" else array
 
 
 def _not_scalar(array: Shaped[np.ndarray, "..."], name: str) -> Shaped[np.ndarray, "..."]:

@@ -21,7 +21,7 @@ def raw_rows(x: Any, schema: Schema | None) -> Float64[np.ndarray, "rows columns
 
   if schema is None:
     raise errors.UserError("the examples of this run are no rows of a table; train on a table to get errors by column")
-  if frames.is_frame(x):
+  if frames.is_rows(x):
     return frames.of_frame(x, schema)
   x = _rows(x)
   if not _is_raw(x, schema):
@@ -37,7 +37,7 @@ def encoded(x: Any, schema: Schema) -> tuple[Shaped[np.ndarray, "..."], Bool[np.
   """
   from ae_jax.data import frames
 
-  if not frames.is_frame(x):
+  if not frames.is_rows(x):
     x = _rows(x)
     if not _is_raw(x, schema) or x.dtype.kind not in "biuf":
       return x, None
@@ -70,7 +70,7 @@ def completed(
   from ae_jax.data import frames
 
   rows = np.where(np.isnan(raw), schema.decode(examples), raw)
-  return frames.to_frame(rows, schema, frames.index_of(x)) if frames.is_frame(x) else rows.astype(np.float32)
+  return frames.to_frame(rows, schema, frames.index_of(x)) if frames.is_rows(x) else rows.astype(np.float32)
 
 
 def like(x: Any, examples: Shaped[np.ndarray, "rows ..."], schema: Schema | None) -> Any:
@@ -79,7 +79,7 @@ def like(x: Any, examples: Shaped[np.ndarray, "rows ..."], schema: Schema | None
     return examples
   from ae_jax.data import frames
 
-  if frames.is_frame(x):
+  if frames.is_rows(x):
     return frames.to_frame(schema.decode(examples), schema, frames.index_of(x))
   is_raw = _is_raw(_rows(x), schema) and schema.elements != len(schema.columns)
   return schema.decode(examples).astype(np.float32) if is_raw else examples

@@ -42,7 +42,8 @@ def sample(
     temperature: Factor of the standard deviation of the codes; below 1, samples are closer to the mean.
     seed: Seed of the codes.
     like: Examples. The codes are drawn from a Gaussian mixture that is fitted to the codes of these examples (Ghosh et
-      al. 2020). None: the codes are drawn from the prior, which only variational models have.
+      al. 2020); not together with `label`. None: the codes are drawn from the prior, which only variational models
+      have.
 
   Returns:
     Examples float32 [n, *shape] in the data range of the run.
@@ -53,9 +54,13 @@ def sample(
   for name, value, fits in (("n", n, isinstance(n, int) and n >= 0), ("temperature", temperature, temperature >= 0)):
     if not fits:
       raise errors.UserError(f"sample: {name}={errors.format_value(value)}: must be a number of at least 0")
-  columns = {} if label is None else {"label": label}
   if like is not None:
-    return run.decode(_from_mixture(run, like, n, temperature, seed, columns), **columns)
+    if label is not None:
+      raise errors.UserError(
+        "sample: label= and like= are given, but the codes of like need the labels of its examples; pass one of them"
+      )
+    return run.decode(_from_mixture(run, like, n, temperature, seed))
+  columns = {} if label is None else {"label": label}
   is_variational = run.model.has_posterior and objectives.OBJECTIVES[run.config.objective.name].samples_posterior
   if not is_variational:
     raise errors.UserError(
@@ -66,19 +71,23 @@ def sample(
   return run.decode(np.float32(temperature) * np.asarray(codes), **columns)
 
 
-def _from_mixture(
-  run: Any, like: Any, n: int, temperature: float, seed: int, columns: dict[str, Any]
-) -> Float[np.ndarray, "n ..."]:
+def _from_mixture(run: Any, like: Any, n: int, temperature: float, seed: int) -> Float[np.ndarray, "n ..."]:
   """Returns codes drawn from a mixture that is fitted to the codes of examples; see `sample`."""
   from ae_jax.evaluators import densities  # imports scikit-learn
 
-  codes = run.encode(like, **columns)
+  codes = run.encode(like)
   if len(codes) < 2:
     raise errors.UserError("sample: like= has fewer than 2 examples; pass more, such as the training data")
   mixture = densities.fit(codes.reshape(len(codes), -1))
   drawn = mixture.draw(n, np.random.default_rng(seed))
   drawn = mixture.mean + temperature * (drawn - mixture.mean)
-  return run.apply("nearest", drawn.astype(np.float32).reshape(n, *codes.shape[1:]), {})
+  return nearest_codes(run, drawn.reshape(n, *codes.shape[1:]))
+
+
+def nearest_codes(run: Any, codes: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:
+  """Returns, for each code [N, *code shape], the nearest latent code that the encoder can output, float32."""
+  limits = run.model.code
+  return run.apply("nearest", np.clip(codes, limits.low, limits.high).astype(np.float32), {})
 
 
 def interpolate(
@@ -106,7 +115,7 @@ def interpolate(
     raise errors.UserError(f"interpolate: {len(first)} examples at the start, but {len(last)} at the end; pass pairs")
   fractions = np.linspace(0.0, 1.0, steps, dtype=np.float32).reshape(1, -1, *[1] * (first.ndim - 1))
   codes = first[:, None] * (1 - fractions) + last[:, None] * fractions
-  codes = run.apply("nearest", codes.reshape(-1, *first.shape[1:]), {})
+  codes = nearest_codes(run, codes.reshape(-1, *first.shape[1:]))
   repeated = {name: value if np.ndim(value) == 0 else np.repeat(value, steps, 0) for name, value in columns.items()}
   return run.decode(codes, **repeated).reshape(len(first), steps, *run.model.shape)
 

@@ -60,7 +60,8 @@ def evaluate(
   Returns:
     {"examples": N, "squared_error": mean of `score`, "squared_error_low" and "squared_error_high": its 95 % interval
     (mean -+ 1.96 standard errors), "mse": mean error per observed element}. For the data ranges "unit" and "symmetric"
-    also "psnr" in dB, and for a table with names "column_errors/NAME" in the unit of the column.
+    also "psnr" in dB, and for a table with names and without `mask` or `target` also "column_errors/NAME" in the unit
+    of the column.
 
   Raises:
     UserError: There are no examples, or an argument is invalid.
@@ -79,7 +80,7 @@ def evaluate(
 
     low, high, _ = ranges.SPANS[run.config.data.range]
     results["psnr"] = reconstruction.psnr(mse, high - low)
-  if run.schema is not None and run.schema.named:
+  if run.schema is not None and run.schema.named and mask is None and target is None:
     by_column = column_errors(run, x, **columns)
     results |= {f"column_errors/{name}": float(value) for name, value in by_column.items()}
   return results

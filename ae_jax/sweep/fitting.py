@@ -106,7 +106,7 @@ def fit_sweep(
     model: "auto", the name of another shipped config, or a config.
     epochs: Number of epochs.
     workdir: The sweep folder; the same call continues an interrupted sweep, and other values add members. None: a
-      temporary folder, which is removed when the returned `Sweep` is deleted.
+      temporary folder, which is removed when the returned `Sweep` is deleted, and kept as by `fit` after an error.
     validation: Validation examples or their share.
     test: Test examples or their share.
     halving: Factor N of successive halving: after each comparison, the best 1/N of the settings of `grid` continue.
@@ -115,13 +115,15 @@ def fit_sweep(
 
   Raises:
     UserError: An argument or the data are invalid. It is a ValueError.
-    Interrupted: A signal stops the sweep; with a `workdir`, the same call continues it.
+    Interrupted: A signal stops the sweep; the same call with the `workdir` continues it.
   """
   from ae_jax.sweep import run
 
   axes = _axes(latents, seeds, grid or {})
   first = {key: numbers[0] for key, numbers in axes.items() if key == "model.latent"}
-  changes = fitting.with_keys({"epochs": epochs} | first, overrides.dotted(changes))
+  changes = overrides.dotted(changes)
+  fitting.check_once(axes, changes | ({} if epochs is None else {"epochs": epochs}))
+  changes = fitting.with_keys({"epochs": epochs} | first, changes)
   with progress.quiet(not verbose), fitting.run_folder_of(workdir) as (folder, keep):
     config, dataset = fitting.problem(x, labels, model=model, validation=validation, test=test, changes=changes)
     if isinstance(seeds, int):

@@ -67,6 +67,8 @@ def test_a_grid_varies_config_keys_and_a_folder_is_continued(tmp_path, capfd):
     ({"latents": (2.5,)}, "must be an integer"),
     ({"grid": {"learning_rate": (1e-3,)}}, "did you mean 'optimizer.learning_rate'"),
     ({"grid": {"seed": (1, 2)}}, "is already an axis"),
+    ({"grid": {"optimizer__learning_rate": (1e-3,)}, "optimizer__learning_rate": 1e-2}, "rate=0.01: is given twice"),
+    ({"seeds": [1, 2], "seed": 3}, "seed=3: is given twice"),
     ({"batchsize": 3}, "did you mean 'batch_size'"),
   ],
 )
