@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
 
-from ae_jax import automatic, data, errors, overrides
 from ae_jax import config as configs
 from ae_jax import configs as named_configs
+from ae_jax import data, errors, overrides
+from ae_jax.config import automatic
 from ae_jax.data import detection, frames, in_memory, inspection, sources
 from ae_jax.runs import progress
 from ae_jax.system import paths

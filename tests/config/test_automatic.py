@@ -8,8 +8,9 @@ import pytest
 from conftest import config_of
 
 import ae_jax
-from ae_jax import automatic, errors, fitting
 from ae_jax import config as configs
+from ae_jax import errors, fitting
+from ae_jax.config import automatic
 
 
 def problem(x, **changes):
