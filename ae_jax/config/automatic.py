@@ -43,7 +43,6 @@ def changes(
     "model.dropout": rate,
     "optimizer.weight_decay": decay,
     "optimizer.learning_rate": learning_rate,
-    "optimizer.warmup_epochs": min(max(1.0, float(every)), epochs / 2),
     "batch_size": batch,
     "epochs": epochs,
     "eval_every_epochs": every,

@@ -76,18 +76,22 @@ class SubpixelConv(nn.Module):
     return resizing.depth_to_space(convolutions.conv_same(x, kernel) + bias[:, None, None, None], ratio, self.size)
 
 
-def _nearest(features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int], init: Callable) -> ResizeConv:
+def _nearest(
+  features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int], init: Callable = default_init
+) -> ResizeConv:
   del stride
   return ResizeConv(features, kernel, size, "nearest", init)
 
 
-def _bilinear(features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int], init: Callable) -> ResizeConv:
+def _bilinear(
+  features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int], init: Callable = default_init
+) -> ResizeConv:
   del stride
   return ResizeConv(features, kernel, size, "bilinear", init)
 
 
 def _subpixel(
-  features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int], init: Callable
+  features: int, kernel: tuple[int, int], stride: int, size: tuple[int, int], init: Callable = default_init
 ) -> SubpixelConv:
   del stride
   return SubpixelConv(features, kernel, size, init)

@@ -25,14 +25,12 @@ def test_the_training_has_a_bounded_number_of_steps_and_valid_keys(shape, count)
   assert 300 <= steps <= max(2 * 2000, 2 * -(-count // chosen["batch_size"]))
   assert 1 <= chosen["model.latent"] <= max(1, np.prod(shape))
   assert chosen["epochs"] / chosen["eval_every_epochs"] < 40
-  assert chosen["optimizer.warmup_epochs"] < chosen["epochs"]
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 7, 100])
 def test_the_other_lengths_follow_from_the_number_of_epochs_of_the_user(epochs):
   chosen = automatic.changes((8,), 60, epochs=epochs, batch_size=16)
   assert (chosen["epochs"], chosen["batch_size"]) == (epochs, 16)
-  assert 0 < chosen["optimizer.warmup_epochs"] < epochs
   assert 1 <= chosen["eval_every_epochs"] <= epochs
 
 
