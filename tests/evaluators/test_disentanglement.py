@@ -136,9 +136,10 @@ def test_the_baseline_is_pca_of_the_training_examples():
 
   context = context_of(latent=2)
   codes = disentanglement._codes(context, np.arange(400))
-  pca = PCA(2, svd_solver="full").fit(context.train.reshape(-1, 6))
+  pca = PCA(2, svd_solver="full").fit(context.train.reshape(-1, 6).astype(np.float64))
   for actual, points in zip(codes["pca"][1:], (context.train, context.test), strict=True):
-    np.testing.assert_allclose(np.abs(actual), np.abs(pca.transform(points.reshape(-1, 6))), atol=1e-4)
+    # rounding of float32 is divided by the gap between the second and the third eigenvalue, which is 0.01
+    np.testing.assert_allclose(np.abs(actual), np.abs(pca.transform(points.reshape(-1, 6))), atol=3e-4)
   for actual, expected in zip(codes["code"][1:], (context.train_codes, context.test_codes), strict=True):
     np.testing.assert_array_equal(actual, expected)
 
