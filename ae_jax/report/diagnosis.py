@@ -137,9 +137,10 @@ def overfitting(result: Result) -> Finding | None:
 
 def wide_gap(result: Result) -> Finding | None:
   """The test loss is far above the training loss; this alone is usual for good models of few examples."""
-  if result.settings.get("data.one_class") is not None:  # the test loss includes anomalies
-    return None
   train, test = result.losses
+  is_mostly_penalty = bool(_penalty(result)) and test > 2 * result.metrics.get("test/nats", math.inf)
+  if is_mostly_penalty or result.settings.get("data.one_class") is not None:  # the test loss includes anomalies
+    return None
   above = train - result.loss_floor
   is_wide = 0 < _OVERFIT * above < test - result.loss_floor and test - train > _OVERFIT_GAP * abs(test)
   if result.settings.get("ema_decay") or not is_wide:  # averages of the parameters lag behind: their loss is higher
@@ -244,10 +245,12 @@ def _advice_on_underfitting(result: Result) -> str:
   if str(settings.get("model.bottleneck")).startswith("fsq"):  # a run of an earlier version
     return "Use more latent units or levels. This PCA baseline is not quantised, unlike the latent code."
   penalty = _penalty(result)
-  if _can_have_linear_path(result):
-    return f"Set config.model.linear_path=pca, which starts the training at PCA{penalty and f', or lower {penalty}'}."
-  if penalty:
-    return f"Lower {penalty}."
+  path = "set config.model.linear_path=pca, which starts the training at PCA" if _can_have_linear_path(result) else ""
+  changes = [f"lower {penalty}"] if penalty else []
+  changes += [path] if path else []
+  if changes:
+    text = ", or ".join(changes)
+    return f"{text[0].upper()}{text[1:]}."
   if settings.get("optimizer.name") in _ADAPTIVE and settings.get("optimizer.learning_rate", 1.0) < _LOW_RATE:
     return f"Raise {result.setting('optimizer.learning_rate')} to {_USUAL_RATE}."
   return _advice_on_size(result)

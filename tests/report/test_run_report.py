@@ -72,7 +72,7 @@ def test_advice_is_given_only_after_the_last_epoch(tmp_path):
     folder = made_runs.make(tmp_path / str(done), epochs=done, asked=7, start=30.0)
     answer = run_report.read(folder).answer
     assert "no better than PCA" in answer
-    assert ("Raise config.epochs=7" in answer) == advised
+    assert ("Set config.model.linear_path=pca" in answer) == advised
 
 
 def test_only_keys_that_differ_from_their_default_are_marked(tmp_path):
