@@ -44,14 +44,15 @@ def test_accumulate_above_the_number_of_examples_is_refused(tiny):
     setup.build_experiment(tiny, 1)
 
 
-def test_the_config_of_an_experiment_has_the_stages_that_follow_from_the_size(tmp_path):
+def test_the_config_of_an_experiment_has_the_stages_and_path_that_follow_from_the_data(tmp_path):
   np.savez(tmp_path / "a.npz", x_train=np.random.default_rng(0).integers(0, 256, (9, 28, 28), np.uint8))
   config = config_of("cnn", "npz")
   config.data.path = str(tmp_path / "a.npz")
   resolved = setup.build_experiment(config, 1).config
   assert config.model.channels == ()
   assert configs.differences(configs.as_json(config), configs.as_json(resolved)) == [
-    "model.channels ([], now [16, 32])"
+    "model.channels ([], now [16, 32])",
+    "model.linear_path ('auto', now 'pca')",
   ]
-  config.model.channels = (4, 8)
+  config.model.channels, config.model.linear_path = (4, 8), "pca"
   assert setup.build_experiment(config, 1).config is config
