@@ -160,7 +160,7 @@ _ADDED = {
 }
 
 
-# The same for keys of `config.model` that only some families have.
+# Keys of `config.model` that only these families have and that configs of earlier versions lack, as in `_ADDED`.
 _ADDED_TO_FAMILIES = {family: {"model.linear_path": "none"} for family in ("cnn", "dense")}
 
 

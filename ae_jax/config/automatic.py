@@ -8,10 +8,10 @@ _OPERATIONS = 3e12  # multiply-adds of a training: about two minutes on two core
 _TIMES = 3  # forward pass, and backward pass for the parameters and for the inputs
 _BATCH, _WIDTH = 64, 256
 _EVALUATIONS = 20  # approximate number of evaluations of a training
-# The most training examples, the dropout rate and weight decay, and the learning rate. A correction to PCA that fits
-# few examples exactly makes other examples worse.
-_STRENGTHS = ((2500, 0.3, 1e-3), (10_000, 0.1, 2e-3), (math.inf, 0.0, 2e-3))
-_FEWER_THAN_ELEMENTS = (0.5, 0.3, 3e-4)  # dropout rate, weight decay and learning rate, such as for photographs
+# Maximum number of training examples -> dropout rate, weight decay and learning rate. A correction to PCA that fits few
+# examples exactly makes other examples worse.
+_STRENGTHS = {2500: (0.3, 0.3, 1e-3), 10_000: (0.1, 0.1, 2e-3), math.inf: (0.0, 0.0, 2e-3)}
+_FEWER_THAN_ELEMENTS = (0.5, 0.3, 3e-4)  # the same for fewer examples than elements, such as photographs
 
 
 def changes(
@@ -32,15 +32,13 @@ def changes(
   if epochs is None:
     epochs = max(2, math.ceil(steps * min(batch, count) / count))
   every = max(1, epochs // _EVALUATIONS)
-  _, rate, learning_rate = next(strength for strength in _STRENGTHS if count <= strength[0])
-  decay = rate
-  if count < elements:
-    rate, decay, learning_rate = _FEWER_THAN_ELEMENTS
+  by_count = next(strength for most, strength in _STRENGTHS.items() if count <= most)
+  dropout, decay, learning_rate = _FEWER_THAN_ELEMENTS if count < elements else by_count
   return {
     "model.latent": min(32, max(1, elements // 3)),
     "model.widths": (_WIDTH,),
     "model.linear_path": "auto",
-    "model.dropout": rate,
+    "model.dropout": dropout,
     "optimizer.weight_decay": decay,
     "optimizer.learning_rate": learning_rate,
     "batch_size": batch,

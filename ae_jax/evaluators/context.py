@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, Integer, PyTree
 from ae_jax import data
 from ae_jax.data import lazy_arrays, ranges
 from ae_jax.ops import randomness
+from ae_jax.run_methods import latents
 
 MOST_TRAINING = 10_000  # maximum number of training examples in an analysis; they are drawn with a fixed seed
 _BATCH = 512  # examples per call in `EvalContext.map_examples`
@@ -95,9 +96,7 @@ class EvalContext:
 
   def nearest_codes(self, vectors: Float[np.ndarray, "examples latents"]) -> Float[np.ndarray, "examples latents"]:
     """Returns, for each vector, the nearest latent code that the encoder can output, float32."""
-    code = self.run.model.code
-    codes = np.clip(vectors, code.low, code.high).astype(np.float32)
-    return as_vectors(self.run.apply("nearest", codes.reshape(len(codes), *code.shape), {}))
+    return as_vectors(latents.nearest_codes(self.run, vectors.reshape(len(vectors), *self.run.model.code.shape)))
 
   @functools.cached_property
   def targets(self) -> Float[np.ndarray, "examples ..."]:

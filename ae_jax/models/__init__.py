@@ -6,7 +6,7 @@ with the shape of the examples, and `outputs` maps logits to reconstructions.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ae_jax import errors
 from ae_jax.models import linear_paths
-from ae_jax.models.families import AUTOMATIC, AXES, BATCH_LAST, FAMILIES, LABELLED, MASKED, ROWS_IN_CACHE, check_kind
+from ae_jax.models.families import BATCH_LAST, FAMILIES, LABELLED, MASKED, ROWS_IN_CACHE, check_kind, completed
 from ae_jax.models.interface import (
   AutoencoderModule,
   CodeSpec,
@@ -44,6 +44,7 @@ __all__ = [
   "PrincipalComponents",
   "Variables",
   "build",
+  "completed",
 ]
 
 compat.install()
@@ -248,24 +249,6 @@ class Model:
 
 def _dropout(keys, train):
   return jax.vmap(jax.random.fold_in, (0, None))(keys, _DROPOUT) if train else None
-
-
-def completed(options: Mapping[str, Any], shape: Sequence[int], linear_path: bool = True) -> dict[str, Any]:
-  """Returns the options of `config.model` with the values that () and "auto" stand for.
-
-  `channels=()` of a family in `AUTOMATIC` stands for the stages that follow from the shape of the examples, and
-  `linear_path="auto"` for "pca" if the model can have a linear path.
-
-  Args:
-    options: `config.model`.
-    shape: Shape of an example.
-    linear_path: Whether the objective permits a linear path.
-  """
-  result = linear_paths.resolved(options, linear_path)
-  name = result.get("name")
-  if result.get("channels") == () and name in AUTOMATIC and len(shape) in AXES[name]:
-    result |= AUTOMATIC[name](tuple(shape), result)
-  return result
 
 
 def build(

@@ -1,7 +1,10 @@
-"""The model families, and which data they take."""
+"""The model families, which data they take, and the options that follow from the data."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ae_jax import errors
-from ae_jax.models import convolutional, cvae, dense, sequence, tabular, transformer, unet, vqvae
+from ae_jax.models import convolutional, cvae, dense, linear_paths, sequence, tabular, transformer, unet, vqvae
 from ae_jax.types import KINDS
 
 # config.model.name -> function that builds the module from the shape of an example and the options of config.model.
@@ -53,3 +56,21 @@ def check_kind(name: str, shape: tuple[int, ...]) -> None:
   raise errors.UserError(
     f"config.model.name={name!r} takes {taken}, but these data are {plural[axes]}; use one of {suitable}{hint}"
   )
+
+
+def completed(options: Mapping[str, Any], shape: Sequence[int], linear_path: bool = True) -> dict[str, Any]:
+  """Returns the options of `config.model` with the values that () and "auto" stand for.
+
+  `channels=()` of a family in `AUTOMATIC` stands for the stages that follow from the shape of the examples, and
+  `linear_path="auto"` for "pca" if the model can have a linear path.
+
+  Args:
+    options: `config.model`.
+    shape: Shape of an example.
+    linear_path: Whether the objective permits a linear path.
+  """
+  result = linear_paths.resolved(options, linear_path)
+  name = result.get("name")
+  if result.get("channels") == () and name in AUTOMATIC and len(shape) in AXES[name]:
+    result |= AUTOMATIC[name](tuple(shape), result)
+  return result

@@ -90,6 +90,8 @@ def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tup
 
 def fit_to_data(state: TrainState, experiment: setup.Experiment) -> TrainState:
   """Returns the initial state of a single run with the model state fitted to the training examples."""
+  if not experiment.model.principal_components:
+    return state
   principal = functools.partial(pca.principal_components, experiment.dataset)
   model_state = fitted(state, experiment.model, principal).model_state
   placed = jax.tree.map(lambda new, old: distributed.put(new, old.sharding), model_state, state.model_state)
