@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -49,12 +48,10 @@ class Sweep:
     Raises:
       UserError: No member was trained to the end.
     """
-    column = summary.chosen_by(self.rows)
-    scores = {row["name"]: row[column] for row in self.rows if math.isfinite(row.get(column, math.nan))}
-    done = {row["name"] for row in self.rows if row["status"] == "done"} & scores.keys()
-    if not done:
+    best = summary.best_member(self.rows)
+    if best is None:
       raise errors.UserError(f"best: {self.answer}")
-    return self.load(min(sorted(done), key=scores.__getitem__))
+    return self.load(best)
 
   def load(self, name: str) -> Run:
     """Returns the trained model of a member, such as "latent=8,seed=0"; see the index of `table`."""

@@ -179,9 +179,14 @@ def _conclude(rows: Sequence[Row], experiment: setup.Experiment, workdir: Path) 
     members = [page.table(*summary.table(rows)), page.notes(*_notes(rows, workdir))]
     page.write(workdir / "report.html", title, answer, [("Error by latent size", pictures), ("Members", members)])
   diverged = [f"{row['name']} {row['status']}" for row in rows if "diverged" in row["status"]]
-  example = str(workdir / rows[0]["name"])
-  files = f"Look at {workdir / 'report.html'}, sweep.png and sweep.csv."
-  progress.print_line("\n".join([*diverged, answer, f"{files} Load the run of a member: ae_jax.load({example!r})."]))
+  look = f"Look at {workdir / 'report.html'}, sweep.png and sweep.csv."
+  progress.print_line("\n".join([*diverged, answer, " ".join([look, *_how_to_load(rows, workdir)])]))
+
+
+def _how_to_load(rows: Sequence[Row], workdir: Path) -> list[str]:
+  """Returns a sentence with the Python call that loads the best member, or [] if no member was trained to the end."""
+  best = summary.best_member(rows)
+  return [] if best is None else [f"Load the best member: ae_jax.load({str(workdir / best)!r})."]
 
 
 def _notes(rows: Sequence[Row], workdir: Path) -> list[str]:
@@ -200,7 +205,7 @@ def _notes(rows: Sequence[Row], workdir: Path) -> list[str]:
     "range.",
     "The intervals of the intrinsic dimension of the data include the sampling error (95 %) and the bias. The bias is "
     "estimated from the trend over the neighbour distances.",
-    f"Load the run of a member: ae_jax.load({str(workdir / rows[0]['name'])!r}).",
+    *_how_to_load(rows, workdir),
   ]
 
 

@@ -152,6 +152,13 @@ def best(rows: Sequence[Row]) -> str | None:
   return min(by_setting, key=score, default=None)
 
 
+def best_member(rows: Sequence[Row]) -> str | None:
+  """Returns the member with the smallest error (see `chosen_by`), or None if no member was trained to the end."""
+  column = chosen_by(rows)
+  done = [row for row in rows if row["status"] == "done" and math.isfinite(row.get(column, math.nan))]
+  return min(done, key=lambda row: (row[column], row["name"]))["name"] if done else None
+
+
 def knee(curve: Curve) -> dict[str, Any] | None:
   """Returns the smallest sufficient latent size: doubling it reduces the error by less than ENOUGH.
 

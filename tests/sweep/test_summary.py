@@ -107,6 +107,15 @@ def test_the_answer_without_a_knee(rows, sentence):
   assert answer(rows) == sentence
 
 
+def test_the_best_member_was_trained_to_the_end_and_has_the_smallest_validation_error():
+  stopped = row(2, 1.0, beta=1) | {"status": "stopped after epoch 2"}
+  diverged = row(2, math.nan, beta=2)
+  assert summary.best_member([stopped, diverged]) is None
+  assert summary.best_member([stopped, row(2, 3.0, beta=4), row(2, 2.0, beta=8)]) == row(2, 2.0, beta=8)["name"]
+  validated = [row(2, error, beta=error) | {"validation_squared_error": 9 - error} for error in (3, 4)]
+  assert summary.best_member(validated) == validated[1]["name"]
+
+
 def test_the_answer_is_that_of_the_best_setting():
   rows = [row(2, 3.0, beta=0.5), row(4, 2.0, beta=0.5), row(2, 9.0, beta=4), row(4, 8.0, beta=4)]
   assert summary.best(rows) == "beta=0.5"
