@@ -231,8 +231,8 @@ def _first(indices: np.ndarray, names: np.ndarray) -> str:
 
 
 def _on_duplicates(halves: Mapping[str, statistics.Statistics]) -> list[str]:
-  known = set(halves["train"].digests)
-  shared = {half: sum(digest in known for digest in found.digests) for half, found in halves.items()}
+  known = set(halves["train"].hashes)
+  shared = {half: sum(each in known for each in found.hashes) for half, found in halves.items()}
   copies = ", ".join(f"{found.copies:,} in the {half} examples" for half, found in halves.items())
   others = " and ".join(remarks.counted(shared[half], f"{half} example") for half in halves if half != "train")
   return [f"exact duplicates: {copies}; {others} also among the training examples"]

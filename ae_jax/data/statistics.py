@@ -22,12 +22,12 @@ class Statistics:
   infinite: int  # number of infinite values
   uniform: np.ndarray  # mask of the examples whose elements all have the same value
   constant: np.ndarray  # mask of the elements that have the same value in all examples
-  digests: list[bytes]  # hash of each example
+  hashes: list[int]  # hash of each example
 
   @property
   def copies(self) -> int:
     """Number of examples that are equal to an earlier one."""
-    return len(self.digests) - len(set(self.digests))
+    return len(self.hashes) - len(set(self.hashes))
 
 
 def measure(examples: lazy_arrays.MaybeLazy, where: str) -> Statistics:
@@ -40,9 +40,9 @@ def measure(examples: lazy_arrays.MaybeLazy, where: str) -> Statistics:
     raise errors.UserError(f"{where}: the examples are {examples.dtype} {list(examples.shape)}; expected numbers")
   count = min(len(examples), max(1, _MOST_BYTES // lazy_arrays.row_bytes(examples)))
   indices = np.linspace(0, len(examples) - 1, count).round().astype(np.int64)
-  extrema, limits, rows, digests, whole, infinite = [], [], [], [], True, 0
+  extrema, limits, rows, hashes, whole, infinite = [], [], [], [], True, 0
   for part in lazy_arrays.parts(examples, indices):
-    digests += faults.digests(part)
+    hashes += faults.row_hashes(part)
     values = part.reshape(len(part), -1)
     extrema.append((values.min(0), values.max(0)))
     missing = np.isnan(values).sum(1) if values.dtype.kind == "f" else np.zeros(len(values), int)
@@ -64,5 +64,5 @@ def measure(examples: lazy_arrays.MaybeLazy, where: str) -> Statistics:
     infinite,
     uniform,
     least.min(0) == most.max(0),
-    digests,
+    hashes,
   )

@@ -61,3 +61,14 @@ def test_loaded_data_keep_their_faults(tmp_path):
     dataset = data.load("npz", str(tmp_path / "x.npz"), "unit", placement=placement)
     assert not set(dataset.faults) & set(dataset.remarks)
     assert [part in text for part, text in zip(("twice", "3 of 43"), dataset.faults, strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize("shape", [(3_000, 7), (3_000, 3, 5, 1)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_equal_rows_have_equal_hashes_and_others_have_different_ones(shape, dtype):
+  rows = np.random.default_rng(0).integers(0, 2, shape).astype(dtype)
+  _, expected = np.unique(rows.reshape(len(rows), -1), axis=0, return_inverse=True)
+  _, found = np.unique(np.array(faults.row_hashes(rows)), return_inverse=True)
+  _, pairs = np.unique(np.stack([expected.ravel(), found], 1), axis=0, return_index=True)
+  assert len(pairs) == expected.max() + 1 == found.max() + 1
+  assert faults.row_hashes(rows[:0]) == []
