@@ -142,11 +142,18 @@ def read_rows(array: MaybeLazy, indices: Int[np.ndarray, " rows"]) -> np.ndarray
   return rows
 
 
-def parts(array: MaybeLazy, indices: Int[np.ndarray, " rows"]) -> Iterator[np.ndarray]:
-  """Yields the rows at `indices`, in order, as ndarrays of at most `PART_BYTES` bytes, but at least one row."""
+def parts(array: MaybeLazy, indices: Int[np.ndarray, " rows"] | None = None) -> Iterator[np.ndarray]:
+  """Yields the rows at `indices`, in order, as ndarrays of at most `PART_BYTES` bytes, but at least one row.
+
+  Without `indices`, it yields all rows; those of an ndarray are views.
+  """
   size = max(1, PART_BYTES // row_bytes(array))
-  for start in range(0, len(indices), size):
-    yield read_rows(array, indices[start : start + size])
+  for start in range(0, len(array) if indices is None else len(indices), size):
+    part = slice(start, start + size)
+    if indices is None:
+      yield array[part] if isinstance(array, np.ndarray) else read_rows(array, np.arange(len(array))[part])
+    else:
+      yield read_rows(array, indices[part])
 
 
 def probe_indices(count: int) -> Int[np.ndarray, " probes"]:

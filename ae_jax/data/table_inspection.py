@@ -43,7 +43,7 @@ def _kind(table: schema_fit.RawTable, position: int) -> str:
 def _missing(arrays: Mapping[str, Any]) -> Int[np.ndarray, " columns"]:
   """Returns the number of missing values of each column, in all halves."""
   halves = [arrays[half] for half in splits.present(arrays)]
-  return sum(np.isnan(part).sum(0) for half in halves for part in lazy_arrays.parts(half, np.arange(len(half))))
+  return sum(np.isnan(part).sum(0) for half in halves for part in lazy_arrays.parts(half))
 
 
 def _listed(texts: list[str]) -> str:

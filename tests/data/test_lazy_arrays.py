@@ -65,6 +65,10 @@ def test_parts_concatenate_to_the_selected_rows(size, monkeypatch):
   result = list(lazy_arrays.parts(lazy(), numbers))
   assert max(map(len, result)) <= size
   np.testing.assert_array_equal(np.concatenate(result), TABLE[numbers])
+  for array in (TABLE, lazy()):
+    result = list(lazy_arrays.parts(array))
+    assert max(map(len, result)) <= size
+    np.testing.assert_array_equal(np.concatenate(result), TABLE)
 
 
 def test_sample_is_limited_reproducible_and_spread_over_the_array(monkeypatch):
