@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ae_jax import errors
 from ae_jax.models import linear_paths
+from ae_jax.models.compute_dtypes import COMPUTE_DTYPES, cast
 from ae_jax.models.families import BATCH_LAST, FAMILIES, LABELLED, MASKED, ROWS_IN_CACHE, check_kind, completed
 from ae_jax.models.interface import (
   AutoencoderModule,
@@ -33,6 +33,7 @@ from ae_jax.system import compat
 from ae_jax.types import AnyArray, Columns, Keys, Params
 
 __all__ = [
+  "COMPUTE_DTYPES",
   "FAMILIES",
   "LABELLED",
   "ROWS_IN_CACHE",
@@ -48,10 +49,6 @@ __all__ = [
 ]
 
 compat.install()
-
-# config.compute_dtype -> dtype of the module's arithmetic; None uses the dtype of the parameters. Parameters, losses
-# and KL divergences stay float32.
-COMPUTE_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 _STATE = "state"  # name of the Flax collection of `Variables.state`
 _DROPOUT = 0xD0  # folded into an example's key, so that dropout is independent of the objective's noise
@@ -243,8 +240,8 @@ class Model:
     dtype = None if exact else COMPUTE_DTYPES[self.compute_dtype]
     if dtype is None:
       return self.module.apply({"params": params, _STATE: state}, *args, **options)
-    params, args = _cast((params, args), dtype)
-    return _cast(self.module.apply({"params": params, _STATE: state}, *args, **options), jnp.float32)
+    params, args = cast((params, args), dtype)
+    return cast(self.module.apply({"params": params, _STATE: state}, *args, **options), jnp.float32)
 
 
 def _dropout(keys, train):
@@ -292,13 +289,3 @@ def build(
 @functools.lru_cache(maxsize=256)
 def _abstract_variables(model):
   return jax.eval_shape(model.init, jax.random.key(0))
-
-
-def _cast(tree, dtype):
-  """Casts the floating-point arrays of a tree to `dtype`; other leaves stay unchanged."""
-
-  def cast(leaf):
-    is_array = isinstance(leaf, jax.Array | np.ndarray)
-    return leaf.astype(dtype) if is_array and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-  return jax.tree.map(cast, tree)
