@@ -22,6 +22,8 @@ nitpicky = False
 
 html_theme = "sphinx_book_theme"
 html_title = "ae_jax"
+html_static_path = ["_static"]
+html_css_files = ["wrap.css"]
 html_theme_options = {
   "show_toc_level": 2,
   "use_download_button": False,
