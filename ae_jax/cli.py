@@ -59,7 +59,7 @@ _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 
 
 def run(main: Callable[[ConfigDict, Callable[[ConfigDict], pathlib.Path]], Any]) -> None:
-  """Runs `main(config, workdir)` of a command, where the function `workdir(config)` returns the run folder."""
+  """Runs the `main` of a command with the config and the run folder that `workdir(config)` returns."""
 
   def call(arguments):
     _refuse(arguments, "write overrides as --config.KEY=VALUE")
@@ -95,7 +95,7 @@ def run_on_arguments(main: Callable[[list[str]], Any], example: str) -> None:
 
 
 def _start(call, main, unused):
-  """Parses the flags and runs `call(positional arguments)`; removes the `unused` flags from the command."""
+  """Parses the flags and runs `call(positional arguments)`. The command has no flags named in `unused`."""
   signals.watch()
   malloc.limit_arenas()
   _silence_orbax()

@@ -203,8 +203,8 @@ def _label_key(labels: Any, name: str) -> dict[str, Any]:
     if name == "arrays":
       raise errors.UserError(f"{value}: pass one label per example; the name of a column is for DataFrames")
     raise errors.UserError(
-      f"{value}: labels of stored data are stored there; only for {', '.join(_LABEL_KEYS)}, pass the name of their "
-      "column or array"
+      f"{value}: data from files or by name bring their own labels; remove the argument. It can only name the column "
+      f"or array of labels in data of the kinds {', '.join(_LABEL_KEYS)}"
     )
   return {f"data.{_LABEL_KEYS[name]}": labels}
 
@@ -216,7 +216,7 @@ def _config(model: str | ConfigDict, name: str) -> ConfigDict:
     configs.check(model)
     return model
   if isinstance(model, str) and ":" in pathlib.PurePath(model).name:
-    raise errors.UserError(f"model={model!r}: x is the data; remove the part after the colon")
+    raise errors.UserError(f"model={model!r}: names a data set, but the data are x; remove the part after the colon")
   return named_configs.get(model, name)
 
 
@@ -248,7 +248,7 @@ def check_once(given: Iterable[str], changes: Mapping[str, Any]) -> None:
   for key in given:
     if key in changes:
       value = errors.format_value(changes[key])
-      raise errors.UserError(f"{overrides.argument(key)}={value}: is given twice; remove it")
+      raise errors.UserError(f"{overrides.argument(key)}={value}: is given twice; remove one of them")
 
 
 @contextlib.contextmanager

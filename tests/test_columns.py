@@ -175,7 +175,7 @@ def test_columns_of_a_record_are_cut_into_windows(tmp_path):
   np.testing.assert_array_equal(columns["mask"][1], observed)
   np.testing.assert_array_equal(columns["target"][1], np.where(observed, -record[4:14], 0))
   where = saved(tmp_path, x_train=record, weight_train=WEIGHTS)
-  with pytest.raises(errors.UserError, match="windows have none"):
+  with pytest.raises(errors.UserError, match="not supported for windows"):
     data.load(*where, "real", kind="series", window=10)
 
 

@@ -242,7 +242,7 @@ def _check_open(section, elsewhere, prefix):
       kind = type(option).__name__
       raise errors.UserError(f"{where} is not an option: the option name must be a string, not {kind}")
     if option in elsewhere:
-      raise errors.UserError(f"{where} is not an option: its value comes from {elsewhere[option]}; remove this key")
+      raise errors.UserError(f"{where} cannot be set: its value comes from {elsewhere[option]}; remove this key")
 
 
 def _lists(value):

@@ -22,7 +22,7 @@ def read(
 
 
 def unread(headers: array_names.Headers, names: Mapping[str, str], where: str) -> list[str]:
-  """Returns a remark about the arrays of a file that are not read; [] if all are read."""
+  """Returns a list with one remark about the arrays of a file that are not read; [] if all are read."""
   listed = ", ".join(names.values())
   return remarks.not_read(where, headers.keys() - set(names.values()), f"the arrays that are read are {listed}")
 

@@ -61,7 +61,7 @@ def label_values(dataset: Any, where: str) -> tuple[int, ...]:
     where: Prefix of error messages: the config key that needs the labels.
 
   Raises:
-    UserError: The examples of a half have no integer labels, there are more than `MOST_CLASSES` distinct labels, or a
+    UserError: A split has no integer labels, there are more than `MOST_CLASSES` distinct labels, or a
       test or validation label does not occur in the training set.
   """
   halves = {"training": dataset.train_labels, "test": dataset.test_labels}
@@ -88,7 +88,7 @@ def label_values(dataset: Any, where: str) -> tuple[int, ...]:
 def flat_columns(dataset: Any, half: str, model: Any) -> dict[str, np.ndarray]:
   """Returns the columns of `half_columns`, in memory and with flattened examples: {"x": [N, elements], ...}.
 
-  `half` is a member of `splits.HALVES`.
+  `half` is the name of the split, a member of `splits.HALVES`.
   """
   columns = {name: lazy_arrays.load_all(column) for name, column in half_columns(dataset, half, model).items()}
   return flat(columns)
@@ -100,16 +100,16 @@ def flat(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def half_columns(dataset: Any, half: str, model: Any) -> dict[str, lazy_arrays.MaybeLazy]:
-  """Returns the columns of a half that a model and its loss need: {"x": examples, "label": ..., "mask": ..., ...}.
+  """Returns the columns of a split that a model and its loss need: {"x": examples, "label": ..., "mask": ..., ...}.
 
-  `half` is a member of `splits.HALVES`.
+  `half` is the name of the split, a member of `splits.HALVES`.
   """
   columns = {"x": getattr(dataset, half), **model_columns(dataset, half, model)}
   return columns | dataset.columns.get(half, {})
 
 
 def model_columns(dataset: Any, half: str, model: Any) -> dict[str, lazy_arrays.MaybeLazy]:
-  """Returns the columns of a half that a model needs besides the examples, such as {"label": class indices}."""
+  """Returns the columns of a split that a model needs besides the examples, such as {"label": class indices}."""
   columns = {}
   if "label" in model.columns:
     labels = getattr(dataset, f"{half}_labels")

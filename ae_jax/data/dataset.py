@@ -112,7 +112,7 @@ class Dataset:
 
   @property
   def column_names(self) -> tuple[str, ...]:
-    """Names of the columns that at least one half has, in the order of `loss_columns.NAMES`."""
+    """Names of the columns that at least one split has, in the order of `loss_columns.NAMES`."""
     return tuple(name for name in NAMES if any(name in columns for columns in self.columns.values()))
 
   @property

@@ -101,7 +101,9 @@ def decode(
         "remove it"
       )
     if found.mode in DEEP and dtype == np.uint8:
-      raise errors.UserError(f"{name}: has {DEEP[found.mode]} pixels, but the other images have 8 bits; convert it")
+      raise errors.UserError(
+        f"{name}: has {DEEP[found.mode]} pixels, but the other images have 8 bits; convert it to 8 bits"
+      )
     _load(image, found, preparation)
     if found.mode in DEEP:
       return _deep_pixels(image, found.mode, expected[2], preparation)
@@ -138,9 +140,9 @@ def shape(found: Header, preparation: Preparation = _UNCHANGED) -> tuple[int, in
 
 
 def in_words(shape: Sequence[int]) -> str:
-  """Returns a shape (H, W, C) as the text "W x H with C channels"."""
+  """Returns a shape (H, W, C) as the text "H x W with C channels"."""
   height, width, channels = shape
-  return f"{width} x {height} with {channels} channel{'s' if channels > 1 else ''}"
+  return f"{height} x {width} with {channels} channel{'s' if channels > 1 else ''}"
 
 
 def _header(image: Any, preparation: Preparation) -> Header:
@@ -213,7 +215,7 @@ def _open(file: File, name: str, preparation: Preparation) -> Iterator[Any]:
     if image.width * image.height > limit:
       advice = "Reduce the image" if preparation.size else "Reduce the image, or set config.data.size"
       raise errors.UserError(
-        f"{name}: has {image.width} x {image.height} pixels; the limit is {limit:,} pixels. {advice}"
+        f"{name}: has {image.height} x {image.width} pixels; the limit is {limit:,} pixels. {advice}"
       )
     if _READ_AS.get(image.mode, image.mode) not in CHANNELS:
       raise errors.UserError(f"{name}: has pixels of mode {image.mode}; expected grey, RGB or CMYK. Convert the image")

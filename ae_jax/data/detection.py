@@ -24,7 +24,7 @@ class Found(NamedTuple):
   name: str  # config.data.name
   options: dict[str, Any]  # keys of config.data besides name and path
   arrays: dict[str, Any]  # what the source returns
-  files: dict[str, Sequence[str]]  # paths of the examples of each half; {} if an example has no file
+  files: dict[str, Sequence[str]]  # paths of the examples of each split; {} if an example has no file
   lines: list[str]  # what was found in the files, for the user
 
 
@@ -69,10 +69,10 @@ def detect(path: str) -> Found:
 def _image_files(path: str, options: dict[str, Any]) -> tuple[dict[str, Sequence[str]], list[str]]:
   """Returns the paths of the images of each half, and lines about their sizes, modes and formats."""
   found = folders.scan(path, image_sets.options(**options))
-  sizes = collections.Counter(f"{header.width} x {header.height}" for header in found.headers)
+  sizes = collections.Counter(f"{header.height} x {header.width}" for header in found.headers)
   modes = collections.Counter(header.mode for header in found.headers)
   formats = remarks.by_suffix(found.all_files)
-  lines = [f"sizes (width x height): {_counts(sizes)}", f"modes: {_counts(modes)}", f"files: {', '.join(formats)}"]
+  lines = [f"sizes (height x width): {_counts(sizes)}", f"modes: {_counts(modes)}", f"files: {', '.join(formats)}"]
   return found.files, lines
 
 

@@ -45,14 +45,14 @@ class Split(NamedTuple):
 
 
 def options(split: str, group: str, test: float, validation: float, window: int) -> Options:
-  """Checks the keys of `config.data` for the division of the data, and returns them.
+  """Checks and returns the keys of `config.data` that control how the data are split.
 
   Args:
     split: A key of `_RULES`, or "auto".
     group: Name of the array of groups, or "".
-    test: Share of the test set.
-    validation: Share of the validation set.
-    window: Length of windows that are cut from a record, 0 for none. A record is always divided by time.
+    test: Fraction of the examples in the test set.
+    validation: Fraction of the examples in the validation set.
+    window: Length of windows that are cut from a record, 0 for none. A record is always split by time.
 
   Raises:
     UserError: A value is invalid, or two values contradict each other.
@@ -75,12 +75,14 @@ def options(split: str, group: str, test: float, validation: float, window: int)
 
 
 def check_needed(chosen: Options, arrays: Mapping[str, Any], where: str) -> None:
-  """Raises UserError if a key says how a half is drawn, but the source has this half."""
+  """Raises UserError if a key says how a split is drawn, but the source has this split."""
   for half, share, default in (("test", chosen.test, TEST_SHARE), ("validation", chosen.validation, 0.0)):
     if half in arrays and share != default:
       found = f"{len(arrays[half]):,} {half} examples"
       raise errors.UserError(
-        f"config.data.{half}={share}: is a share of the training examples, but {where} already has {found}; remove it"
+        f"config.data.{half}={share}: would draw a set from the training examples, but {where} already has {found}; "
+        "remove "
+        "this key"
       )
   drawn = "test" not in arrays or chosen.validation
   if not drawn and (chosen.group or chosen.split not in ("auto", "random")):
@@ -95,7 +97,7 @@ def of_record(shares: Mapping[str, float], given: Sequence[str], arrays: Mapping
 
   Args:
     shares: {half: share}, which is used if the half is not in `given`.
-    given: The halves of the source.
+    given: The splits of the source.
     arrays: The arrays after the division.
   """
   drawn = {half: share for half, share in shares.items() if half in arrays and half not in given}
@@ -112,7 +114,7 @@ def divide(
 ) -> tuple[int | None, Split | None, list[str]]:
   """Holds out the test and validation examples of a source, and keeps the training examples of one class, in place.
 
-  A half that the source has is not changed, except that `one_class.select` checks its labels.
+  A split that the source has is not changed, except that `one_class.select` checks its labels.
 
   Args:
     chosen: The keys of the config.
@@ -205,7 +207,7 @@ def _by_group(arrays: Mapping[str, Any], share: float, half: str, where: str) ->
   if len(sizes) < 2:
     raise errors.UserError(
       f"config.data.split='group': the training examples of {where} are all in one group, so none can be held out for "
-      f"the {half} set"
+      f"the {half} set; use more groups, or another config.data.split"
     )
   count = _count(len(groups), share)
   order = np.random.default_rng(_SEEDS[half]).permutation(len(sizes))

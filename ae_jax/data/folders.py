@@ -101,7 +101,7 @@ def _listed(
 
 
 def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path], where: str) -> None:
-  """Raises UserError if a half has too few images."""
+  """Raises UserError if a split has too few images."""
   for half in files:
     least = 1 if half != "train" else 2 if "test" in files else 3
     if len(files[half]) < least:
@@ -114,7 +114,7 @@ def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathl
 def _with_labels(
   arrays: dict[str, lazy_arrays.LazyArray], files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path]
 ) -> dict[str, Any]:
-  """Returns images and labels; the keys of the arguments are the halves that have a folder."""
+  """Returns images and labels; the keys of the arguments are the splits that have a folder."""
   classes = {half: _classes(paths, halves[half]) for half, paths in files.items()}
   label_of, class_names = labels.numbered([name for names in classes.values() for name in names or ()])
   integers = {
@@ -149,7 +149,7 @@ def _folders_of_halves(root: pathlib.Path, read_validation: bool, where: str) ->
 
 
 def _not_read(root: pathlib.Path, halves: Mapping[str, pathlib.Path], skipped: Sequence[str], where: str) -> list[str]:
-  """Returns remarks about images outside the folders in `halves`, and about the files in `skipped`."""
+  """Returns remarks about images outside the folders of the splits `halves`, and about the files in `skipped`."""
   notes = []
   if halves["train"] != root:
     read, counts = [folder.name for folder in halves.values()], {}
@@ -217,5 +217,5 @@ def _classes(files: Sequence[str], folder: str | os.PathLike[str]) -> list[str] 
   if all(without_class):
     return None
   if any(without_class):
-    raise errors.UserError(f"{files[without_class.index(True)]}: lies beside class folders; move it into one of them")
+    raise errors.UserError(f"{files[without_class.index(True)]}: is not in a class folder; move it into one")
   return [parts[0] for parts in relative]

@@ -72,7 +72,7 @@ def raw_rows(
     columns: Name, kind and words of each column. A word that is not among them becomes their number.
     row: Number of the first row, for messages.
     where: Prefix of error messages.
-    raw: Array for the result; None: a new one.
+    raw: Array for the result; if None, a new array is allocated.
 
   Raises:
     UserError: A value cannot be converted; the message names the row and the column.

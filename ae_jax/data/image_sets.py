@@ -130,7 +130,7 @@ def common_layout(headers: Sequence[decoding.Header], paths: Sequence[str], chos
       message counts them and lists the flags that do.
   """
   preparation = chosen.preparation
-  sizes = _count(((found.width, found.height) for found in headers), paths, lambda size: f"{size[0]} x {size[1]}")
+  sizes = _count(((found.height, found.width) for found in headers), paths, lambda size: f"{size[0]} x {size[1]}")
   modes = _count((found.mode for found in headers), paths, str)
   deep = {found.mode for found in headers} & decoding.DEEP.keys()
   if deep - {"I;16"} and len(modes.counts) > 1:
@@ -147,7 +147,7 @@ def common_layout(headers: Sequence[decoding.Header], paths: Sequence[str], chos
   if flags:
     fit = "; config.data.fit is stretch, crop or pad" if "size" in flags[0] else ""
     raise errors.UserError(
-      f"{where}: the images differ: width x height {sizes.text}; modes {modes.text}. Add {' '.join(flags)} to convert "
+      f"{where}: the images differ: height x width {sizes.text}; modes {modes.text}. Add {' '.join(flags)} to convert "
       f"them (the size is height,width{fit})"
     )
   return Layout(decoding.shape(headers[0], preparation), np.dtype(np.float32 if deep else np.uint8), deep == {"I;16"})
@@ -156,10 +156,10 @@ def common_layout(headers: Sequence[decoding.Header], paths: Sequence[str], chos
 def changes(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Options, where: str) -> list[str]:
   """Returns remarks about images that are resized, converted or scaled, and about parts of them that are not read."""
   preparation, notes = chosen.preparation, []
-  sizes = _count(((found.width, found.height) for found in headers), paths, lambda size: f"{size[0]} x {size[1]}")
-  if preparation.size and {*sizes.counts} != {preparation.size[::-1]}:
+  sizes = _count(((found.height, found.width) for found in headers), paths, lambda size: f"{size[0]} x {size[1]}")
+  if preparation.size and {*sizes.counts} != {preparation.size}:
     height, width = preparation.size
-    notes.append(f"resized (fit={preparation.fit}) to {width} x {height} from {sizes.text}")
+    notes.append(f"resized (fit={preparation.fit}) to {height} x {width} from {sizes.text}")
   modes = _count((found.mode for found in headers), paths, str)
   converted = {mode for mode in modes.counts if preparation.channels not in (0, decoding.CHANNELS[mode])}
   if converted:

@@ -11,11 +11,11 @@ from ae_jax import errors
 from ae_jax.data import array_roles, labels, lazy_arrays, remarks, splits, tables
 
 WHERE = "ae_jax.fit"  # prefix of messages
-_ARGUMENTS = {"train": "x", "validation": "validation", "test": "test"}  # half -> argument of `ae_jax.fit`
+_ARGUMENTS = {"train": "x", "validation": "validation", "test": "test"}  # split -> argument of `ae_jax.fit`
 
 
 class Half(NamedTuple):
-  """The examples of a half of a data set."""
+  """The examples of a split of a data set."""
 
   x: Any  # a DataFrame, a dict of columns, or anything that `as_array` takes
   labels: Any = None  # one per example; None: no labels
@@ -103,7 +103,7 @@ def frame(
 
 
 def _checked(name: str, path: str, given: Mapping[str, Half] | None) -> Mapping[str, Half]:
-  """Returns the halves in the order of `splits.HALVES`; raises UserError if there are none."""
+  """Returns the splits in the order of `splits.HALVES`; raises UserError if there are none."""
   splits.check_no_path(name, path)
   if given is None:
     raise errors.UserError(
@@ -125,7 +125,9 @@ def _labels(values: Any, name: str) -> Shaped[np.ndarray, "..."]:
   has_gaps = array.dtype.kind == "f" and np.isnan(array).any()
   text = bytes if array.dtype.kind == "S" else str
   if has_gaps or (entries.dtype.kind == "O" and not all(isinstance(each, text) for each in entries.ravel())):
-    raise errors.UserError(f"{name}: mix types, or have gaps; pass one integer or text per example")
+    raise errors.UserError(
+      f"{name}: the values have mixed types, or some are missing; pass one integer or text per example"
+    )
   return array.astype(str) if array.dtype.kind == "O" else array
 
 

@@ -28,7 +28,7 @@ def as_integers(arrays: Mapping[str, np.ndarray], where: str) -> tuple[Labels, t
   with fractions are no class labels; they are returned unchanged with a remark.
 
   Args:
-    arrays: {array name: labels} of all halves of a data set.
+    arrays: {array name: labels} of all splits of a data set.
     where: Prefix of error messages.
 
   Returns:
@@ -52,7 +52,8 @@ def _of_texts(columns: Labels, texts: Sequence[str], where: str) -> tuple[Labels
   if len(texts) < len(columns):
     other = next(name for name in columns if name not in texts)
     raise errors.UserError(
-      f"{where}: `{texts[0]}` contains texts, but `{other}` is {columns[other].dtype}; store the labels of both halves "
+      f"{where}: `{texts[0]}` contains texts, but `{other}` has dtype {columns[other].dtype}; store the labels of both "
+      "splits "
       "in one form"
     )
   decoded = {name: _decoded(values, name, where) for name, values in columns.items()}
@@ -98,7 +99,9 @@ def check(shape: tuple[int, ...], dtype: np.dtype, name: str, where: str) -> Non
   numeric_or_text = dtype.kind in "biuf" or (dtype.kind in "US" and columns == 1)
   valid = len(shape) in (1, 2) and columns <= MOST_CLASSES and numeric_or_text and dtype.itemsize <= LARGEST_LABEL
   if not valid:
-    raise errors.UserError(f"{where}: `{name}` is {dtype} {list(shape)}, which are not class labels; {_FIX}")
+    raise errors.UserError(
+      f"{where}: `{name}` has dtype {dtype} and shape {list(shape)}, so it cannot be class labels; {_FIX}"
+    )
 
 
 def _column(values: np.ndarray, name: str, where: str) -> Shaped[np.ndarray, " examples"]:
@@ -110,7 +113,9 @@ def _column(values: np.ndarray, name: str, where: str) -> Shaped[np.ndarray, " e
     return values[:, 0]
   ones = values == 1
   if not ((ones | (values == 0)).all() and (ones.sum(1) == 1).all()):
-    raise errors.UserError(f"{where}: `{name}` is {values.dtype} {list(values.shape)}, but not one-hot; {_FIX}")
+    raise errors.UserError(
+      f"{where}: `{name}` has dtype {values.dtype} and shape {list(values.shape)}, but is not one-hot; {_FIX}"
+    )
   return ones.argmax(1)
 
 

@@ -16,7 +16,7 @@ def check(arrays: dict[str, Any], where: str) -> None:
   """Reads and checks the lengths of the series of a source, in place; {half}_lengths becomes int64 [N].
 
   Raises:
-    UserError: The examples are not series, a half has no lengths, or lengths are not whole numbers from 1 to T.
+    UserError: The examples are not series, a split has no lengths, or lengths are not whole numbers from 1 to T.
   """
   halves = splits.present(arrays)
   given = [half for half in halves if f"{half}_{NAME}" in arrays]
@@ -29,7 +29,8 @@ def check(arrays: dict[str, Any], where: str) -> None:
     values = np.asarray(lazy_arrays.load_all(arrays[f"{half}_{NAME}"])).reshape(-1)
     if len(values) != shape[0] or values.dtype.kind not in "iu":
       raise errors.UserError(
-        f"{where}: `{name}` is {values.dtype} {list(values.shape)}; expected {shape[0]:,} integers, one per series"
+        f"{where}: `{name}` has dtype {values.dtype} and shape {list(values.shape)}; expected {shape[0]:,} integers, "
+        "one per series"
       )
     wrong = np.flatnonzero((values < 1) | (values > shape[1]))
     if len(wrong):

@@ -34,7 +34,7 @@ def pop(arrays: dict[str, Any]) -> dict[str, dict[str, lazy_arrays.MaybeLazy]]:
 
 
 def row_bytes(arrays: Mapping[str, Any], half: str) -> int:
-  """Returns the size in bytes of an example of a half with its target and its mask."""
+  """Returns the size in bytes of an example of a split with its target and its mask."""
   names = [name for name in (half, f"{half}_target", f"{half}_mask") if name in arrays]
   return sum(lazy_arrays.row_bytes(arrays[name]) for name in names)
 
@@ -49,7 +49,7 @@ def prepare(arrays: dict[str, Any], where: str) -> None:
     where: Prefix of error messages.
 
   Raises:
-    UserError: A mask or a weight is invalid, or only one half has targets.
+    UserError: A mask or a weight is invalid, or only one split has targets.
   """
   halves = splits.present(arrays)
   with_targets = [half for half in halves if f"{half}_target" in arrays]
@@ -135,7 +135,9 @@ def _weights(weights: lazy_arrays.MaybeLazy, name: str, where: str) -> Float32[n
   """Returns the weights of examples in memory; raises UserError if one is not a positive number."""
   shape = weights.shape
   if weights.dtype.kind not in "iuf" or math.prod(shape) != len(weights):
-    raise errors.UserError(f"{where}: `{name}` is {weights.dtype} {list(shape)}; expected one number per example")
+    raise errors.UserError(
+      f"{where}: `{name}` has dtype {weights.dtype} and shape {list(shape)}; expected one number per example"
+    )
   values = lazy_arrays.load_all(weights).reshape(-1).astype(np.float64)
   wrong = np.flatnonzero(~((values >= LEAST_WEIGHT) & (values <= _MOST_WEIGHT)))
   if len(wrong):

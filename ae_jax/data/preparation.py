@@ -159,7 +159,7 @@ def _check_held_out_fits(arrays: dict[str, Any], decision: placements.Placement,
 
 
 def _total_bytes(arrays: dict[str, Any], half: str) -> int:
-  """Returns the size in memory of the examples of a half with their targets and masks, in bytes."""
+  """Returns the size in memory of the examples of a split with their targets and masks, in bytes."""
   return len(arrays[half]) * loss_columns.row_bytes(arrays, half)
 
 

@@ -119,11 +119,11 @@ class Schema:
   def encode(
     self, raw: Float[np.ndarray, "rows columns"], x: Float32[np.ndarray, "rows elements"] | None = None
   ) -> Float32[np.ndarray, "rows elements"]:
-    """Returns the examples of raw rows; missing values are filled.
+    """Encodes raw rows as examples and fills missing values.
 
     Args:
       raw: Raw rows.
-      x: Array of zeros for the result; None: a new one.
+      x: Array of zeros for the result; if None, a new array is allocated.
 
     Raises:
       UserError: A value is infinite, or values are missing and `missing` is "error".

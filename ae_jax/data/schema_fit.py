@@ -64,8 +64,8 @@ def _with_kinds(names: Sequence[str], kinds: Mapping[str, str]) -> tuple[str, ..
       raise errors.UserError(f"config.data.columns: there is no column {name!r}; {errors.list_known(name, names)}")
     if kind not in _OF_ARRAYS:
       raise errors.UserError(
-        f"config.data.columns: {name}={kind}: here a column can be {' or '.join(_OF_ARRAYS)}; save the table as CSV or "
-        "Parquet file for other kinds"
+        f"config.data.columns: {name}={kind}: the column of an array can only be {' or '.join(_OF_ARRAYS)}; for other "
+        "kinds, save the table as a CSV or Parquet file"
       )
   return tuple(kinds.get(name, "numeric") for name in names)
 
@@ -113,7 +113,7 @@ def check_complete(arrays: Mapping[str, Any], table: RawTable, missing: str, whe
 
 
 def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) -> tuple[schema.Schema, list[str]]:
-  """Fits a schema to the raw training rows, and replaces the raw rows of all halves by their examples, in place.
+  """Fits a schema to the raw training rows, and replaces the raw rows of all splits by their examples, in place.
 
   With `missing="mask"`, the masks of the known elements are added as "train_mask", "test_mask".
 

@@ -34,7 +34,7 @@ def read(path: str, window: int) -> dict[str, Any]:
   """Returns the series of a folder or, if `window` is not 0, its records.
 
   Series are [N, T, C], where T is the length of the longest and shorter series end with zeros; `train_lengths` and
-  `test_lengths` [N] hold their lengths. The label of a series is the largest label of its steps. The records of a half
+  `test_lengths` [N] hold their lengths. The label of a series is the largest label of its steps. The records of a split
   are joined to one array [steps, C], and `record_steps` is {half: lengths of its records}.
 
   Args:
@@ -42,7 +42,7 @@ def read(path: str, window: int) -> dict[str, Any]:
     window: `config.data.window`.
 
   Raises:
-    UserError: A half has too few files, or a file is damaged or does not fit the others.
+    UserError: A split has too few files, or a file is damaged or does not fit the others.
   """
   where = f"config.data.path={path!r}"
   series, of_steps, notes = _halves(pathlib.Path(path), where)

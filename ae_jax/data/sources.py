@@ -84,7 +84,7 @@ def tfds(name: str, path: str, *, read_validation: bool = True) -> dict[str, Any
   if re.split("[/:]", name)[0] not in offered:
     suggestion, known = errors.suggestion(name, [*SOURCES, *offered]), ", ".join(SOURCES)
     raise errors.UserError(
-      f"{where} is unknown; {suggestion}known: {known}, and the image data sets of TensorFlow Datasets"
+      f"{where} is unknown; {suggestion}use one of {known}, or an image data set of TensorFlow Datasets"
     )
   data_dir = path or os.environ.get("TFDS_DATA_DIR", "")  # TFDS reads the variable too, but does not expand `~`
   data_dir = str(paths.local_path("TFDS_DATA_DIR", data_dir)) if data_dir else None
@@ -242,7 +242,7 @@ def read(
 
 
 def _unused(options: Mapping[str, Any], taken: Collection[str]) -> Iterator[tuple[str, Any]]:
-  """Yields the options that a source does not take although they are set."""
+  """Yields the options that are set but not supported by the source."""
   for key, value in options.items():
     # configs of earlier versions have exif_orientation=False and read_validation=False for every source
     if key not in taken and value != DEFAULTS[key] and key not in ("exif_orientation", "read_validation"):

@@ -54,18 +54,18 @@ def split(
 
 
 def present(arrays: Mapping[str, Any]) -> list[str]:
-  """Returns the halves that have examples, in the order of `HALVES`."""
+  """Returns the splits that have examples, in the order of `HALVES`."""
   return [half for half in HALVES if half in arrays]
 
 
 def names(arrays: Mapping[str, Any], half: str) -> list[str]:
-  """Returns the names of the arrays of a half that have a row per example, such as ["train", "train_labels"]."""
+  """Returns the names of the arrays of a split that have a row per example, such as ["train", "train_labels"]."""
   of_half = [name for name in arrays if name == half or name.startswith(f"{half}_")]
   return [name for name in of_half if arrays[name] is not None]
 
 
 def keep(arrays: dict[str, Any], half: str, rows: Bool[np.ndarray, " examples"]) -> None:
-  """Keeps only the examples of a half that the mask `rows` selects, in place."""
+  """Keeps only the examples of a split that the mask `rows` selects, in place."""
   for name in names(arrays, half):
     arrays[name] = lazy_arrays.take(arrays[name], rows)
 

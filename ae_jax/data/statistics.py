@@ -12,7 +12,7 @@ _MOST_BYTES = 2**32  # of a larger set of examples, evenly spaced examples of th
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-  """Statistics of the examples of one half."""
+  """Statistics of the examples of one split."""
 
   indices: np.ndarray  # of the examples that were examined
   low: float  # the smallest finite value; NaN if there is none
@@ -37,7 +37,9 @@ def measure(examples: lazy_arrays.MaybeLazy, where: str) -> Statistics:
     UserError: There are no elements, or they are not numbers.
   """
   if 0 in examples.shape or examples.dtype.kind not in "biuf":
-    raise errors.UserError(f"{where}: the examples are {examples.dtype} {list(examples.shape)}; expected numbers")
+    raise errors.UserError(
+      f"{where}: the examples have dtype {examples.dtype} and shape {list(examples.shape)}; expected numbers"
+    )
   count = min(len(examples), max(1, _MOST_BYTES // lazy_arrays.row_bytes(examples)))
   indices = np.linspace(0, len(examples) - 1, count).round().astype(np.int64)
   extrema, limits, rows, hashes, whole, infinite = [], [], [], [], True, 0

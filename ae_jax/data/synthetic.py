@@ -34,7 +34,7 @@ def _ellipse(u: Coordinate, v: Coordinate) -> Inside:
 
 
 def _heart(u: Coordinate, v: Coordinate) -> Inside:
-  """Returns the mask of the points inside a square on its corner, with a half disc on each upper side."""
+  """Returns the mask of the points inside a heart: a square standing on a corner, and half discs on top."""
   side = 1 / np.sqrt(1 + np.pi / 4)
   centroid = (7 / 12 + 3 * np.pi / 16) * side**3  # distance from the lower corner, along each lower side
   p, q = (v + u) / np.sqrt(2) + centroid, (v - u) / np.sqrt(2) + centroid

@@ -23,7 +23,7 @@ _MOST_DISTINCT = 100_000  # a column with more different texts is an id
 
 
 def read_csv(path: str, kinds: Mapping[str, str], where: str, streamed: bool) -> Iterator[pd.DataFrame]:
-  """Yields the rows of a CSV file: all at once, or if `streamed` at most STREAMED_ROWS at a time.
+  """Yields the rows of a CSV file: all at once or, if `streamed`, at most STREAMED_ROWS at a time.
 
   The separator is a comma, a semicolon or a tab, whichever is most frequent in the first line.
   """
@@ -50,7 +50,7 @@ def read_csv(path: str, kinds: Mapping[str, str], where: str, streamed: bool) ->
 
 
 def read_parquet(path: str, kinds: Mapping[str, str], where: str, streamed: bool) -> Iterator[pd.DataFrame]:
-  """Yields the rows of a Parquet file: all at once, or if `streamed` at most STREAMED_ROWS at a time.
+  """Yields the rows of a Parquet file: all at once or, if `streamed`, at most STREAMED_ROWS at a time.
 
   Raises:
     UserError: pyarrow is not installed, or the file is damaged.
@@ -72,7 +72,7 @@ def _check_header(names: Sequence[str], where: str) -> None:
   """Raises UserError if the first row of a CSV file holds numbers, not names."""
   numbers = pd.to_numeric(pd.Series(names, dtype=str), errors="coerce")
   if len(names) and numbers.notna().all():
-    raise errors.UserError(f"{where}: the first row holds numbers, not the names of the columns; add a row with names")
+    raise errors.UserError(f"{where}: the first row holds numbers, not the names of the columns; add a header row")
 
 
 @dataclasses.dataclass

@@ -80,7 +80,7 @@ def of_frames(
 def _in_memory(
   parts: Mapping[str, list[Any]], keys: Mapping[str, str], kinds: Mapping[str, str], notes: list[str], where: str
 ) -> dict[str, Any]:
-  """Returns the arrays of a source for the DataFrames of each half; see `_scan` for the other arguments."""
+  """Returns the arrays of a source for the DataFrames of each split; see `_scan` for the other arguments."""
   readers = {half: functools.partial(iter, frames) for half, frames in parts.items()}
   described, arrays = _scan(readers, keys, kinds, where), {}
   for half, read in readers.items():

@@ -68,7 +68,8 @@ def cut(
     for column in ("weight", "lengths"):
       if f"{half}_{column}" in arrays:
         raise errors.UserError(
-          f"config.data.window={window}: {where} has `{column}_{half}`, but windows have none; remove this array"
+          f"config.data.window={window}: {where} has `{column}_{half}`, which is not supported for windows; remove "
+          "this array"
         )
     notes.append(_remark(name, lengths, len(arrays[half]), window, stride))
   return notes

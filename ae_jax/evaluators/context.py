@@ -161,7 +161,7 @@ class EvalContext:
     return as_vectors(self.run.apply("encode", self.train, self.columns("train")))
 
   def generator(self) -> np.random.Generator:
-    """Returns a NumPy generator with the run's seed."""
+    """Returns a NumPy generator seeded with the run's seed."""
     return np.random.default_rng(self.run.config.seed)
 
   def map_examples(self, function: Callable[..., PyTree], *arrays: PyTree) -> PyTree:

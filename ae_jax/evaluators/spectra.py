@@ -56,7 +56,7 @@ def encoder_gram(encode: Callable, x: Float[AnyArray, "batch ..."]) -> Float[Arr
 def decoder_gram(decode: Callable, z: Float[AnyArray, "batch latent"]) -> Float[Array, "batch latent latent"]:
   """Returns J^T J for the Jacobian J of `decode` at each latent code.
 
-  `decode` must process latent codes independently.
+  `decode` must not mix the latent codes of a batch.
   """
   push = lambda unit: jax.jvp(decode, (z,), (jnp.broadcast_to(unit[None], z.shape),))[1]
   return _gram(jax.lax.map(push, jnp.eye(z.shape[1])))

@@ -1,4 +1,4 @@
-"""Dtypes of the arithmetic of models (config.compute_dtype). Parameters, losses and KL divergences stay float32."""
+"""Compute dtypes of models (config.compute_dtype). Parameters, losses and KL divergences stay float32."""
 
 import jax
 import jax.numpy as jnp

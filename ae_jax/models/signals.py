@@ -82,7 +82,7 @@ def folded(steps: Steps | None, stride: int) -> Bool[Array, "new_time batch"] | 
 
 
 def observed_only(x: Signals, steps: Steps | None) -> Signals:
-  """Returns signals [C, T, B] that are 0 at the steps that are False; unchanged if `steps` is None."""
+  """Sets signals [C, T, B] to 0 at the time steps where `steps` is False; unchanged if `steps` is None."""
   return x if steps is None else jnp.where(steps[None], x, jnp.zeros((), x.dtype))
 
 

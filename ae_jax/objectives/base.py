@@ -99,7 +99,7 @@ class Objective:
 
   @property
   def unit(self) -> str:
-    """Name of the reconstruction term, which is also its unit: "nats" or "squared_error"."""
+    """Unit of the reconstruction term, also used as its name: "nats" or "squared_error"."""
     return _UNITS[self.likelihood]
 
   @classmethod

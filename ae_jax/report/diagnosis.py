@@ -197,7 +197,7 @@ def _would_reach_pca(result: Result) -> bool:
 
 
 def falls_much(result: Result) -> Finding | None:
-  """The test error of a good model still falls fast."""
+  """The model is good, but its test error still fell fast at the end of the training."""
   if result.fell is None or result.fell.share <= _FALLS_MUCH:
     return None
   return _on_fall(result.fell), _advice_on_length(result)

@@ -53,7 +53,7 @@ def error_over_latent(
   dimensions: Mapping[str, Mapping[str, Any]],
   title: str,
 ) -> canvas.Figure:
-  """Returns a plot of the mean test error over the latent size, with its range over the seeds, on logarithmic axes.
+  """Returns a plot of the mean test error against the latent size, with the range across seeds, on logarithmic axes.
 
   Args:
     curves: {name of the curve: {latent size: [error of each seed]}}.

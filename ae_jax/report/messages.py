@@ -82,7 +82,7 @@ def headline(
     metrics: Last value of each metric.
     description: Contents of config.json.
     curves: Learning curves, see `logs.curves`.
-    finished: Whether training has ended. Before the end, only a diverged run gets advice.
+    finished: Whether training has ended. During training, only a diverged run gets advice.
   """
   if metrics.get("test/squared_error") is None or metrics.get("test/pca_squared_error") is None:
     return "Training has started. Results appear here after the first evaluation."

@@ -189,7 +189,7 @@ class RunReport:
     return tuple(self.description["data"].get("class_names", ()))
 
   def _setting(self, key: str, value: Any) -> str:
-    """Returns the value of a config key as text; a label with its name."""
+    """Returns the value of a config key as text; labels are shown with their class name."""
     is_label = key == "data.one_class" and value is not None
     return labels.with_name(value, self._class_names) if is_label else tables.text(value)
 

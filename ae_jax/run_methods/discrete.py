@@ -53,8 +53,10 @@ def decode_indices(run: Any, indices: AnyArray, **columns: Any) -> Float[np.ndar
   if indices.shape[1:] != code.index_shape or not np.issubdtype(indices.dtype, np.integer):
     wanted = ", ".join(map(str, code.index_shape))
     raise errors.UserError(
-      f"indices of dtype {indices.dtype} and shape {indices.shape}: must be integers of shape [N, {wanted}]"
+      f"indices: have dtype {indices.dtype} and shape {indices.shape}; must be integers of shape [N, {wanted}]"
     )
   if indices.size and not 0 <= indices.min() <= indices.max() < code.levels:
-    raise errors.UserError(f"indices from {indices.min()} to {indices.max()}: must be from 0 to {code.levels - 1}")
+    raise errors.UserError(
+      f"indices: range from {indices.min()} to {indices.max()}; must be from 0 to {code.levels - 1}"
+    )
   return run.decode(run.apply("lookup", indices.astype(np.int32), {}), **columns)

@@ -123,7 +123,7 @@ def interpolate(
 def nearest(
   run: Any, x: Any, among: Any, count: int = 5, **columns: Any
 ) -> tuple[Int[np.ndarray, "examples count"], Float[np.ndarray, "examples count"]]:
-  """Returns the examples whose latent codes are nearest to those of given examples.
+  """Finds the examples whose latent codes are nearest to those of given examples.
 
   Args:
     run: The run.
@@ -133,7 +133,7 @@ def nearest(
     **columns: Other inputs of the model that are the same for all examples, such as one `label`.
 
   Returns:
-    Positions in `among` and Euclidean distances of the latent codes, [N, count] each, the nearest first.
+    Indices into `among` and Euclidean distances of the latent codes, [N, count] each, sorted by distance.
 
   Raises:
     UserError: There are fewer than `count` examples in `among`, or an argument is invalid.

@@ -28,8 +28,8 @@ def report(run: Any) -> pathlib.Path:
   page = None if run.workdir is None else run.workdir / "report.html"
   if page is None or not page.exists():
     raise errors.UserError(
-      f"report: {page or 'the run'} does not exist; a run without workdir= has its report only as long as the Run of "
-      "ae_jax.fit exists, in the same process"
+      f"report: {page or 'the run'} does not exist; without workdir=, the report is deleted together with the Run that "
+      "ae_jax.fit returned; pass workdir= to keep it"
     )
   return page
 

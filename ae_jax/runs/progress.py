@@ -75,7 +75,7 @@ class Display:
       )
 
   def _left(self, now: float) -> str:
-    """Returns text with the remaining time, estimated from the speed since compilation; "" if it is unknown."""
+    """Returns the remaining time as text, estimated from the speed since compilation; "" if it is unknown."""
     remaining = self._images * self._epochs - self._seen
     if self._begun is None or self._seen <= self._first or remaining < 0.5:
       return ""

@@ -1,4 +1,4 @@
-"""Replaces files as a whole: a reader sees the old or the new contents, and an error leaves the old file."""
+"""Replaces files atomically: a reader sees the old or the new contents, and an error leaves the old file unchanged."""
 
 import contextlib
 import os

@@ -83,7 +83,7 @@ def catching(words: str) -> Iterator[Callable[[], str]]:
 
 
 def promise(words: str) -> None:
-  """Changes the text `words` of the surrounding `catching` context; no effect outside such a context."""
+  """Replaces the text that the surrounding `catching` context prints on a signal; no effect outside such a context."""
   if _state.promise:
     _state.promise = words
 

@@ -30,7 +30,7 @@ class DeviceData:
 
   @property
   def columns(self) -> list[Any]:
-    """The columns of all halves on the devices."""
+    """The columns of all splits on the devices."""
     return [self.train, *(half.columns for half in self.evaluated.values())]
 
 
@@ -72,10 +72,10 @@ def place_data(
 
 
 def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tuple[DeviceData, TrainState]:
-  """Prepares a single run on the devices; each batch is sharded.
+  """Places the data of a single run on the devices, with batches sharded, and initialises its state.
 
   Returns:
-    The data on the devices and the initial state, whose model state is not fitted yet; see `fit_to_data`.
+    The data on the devices and the initial state; `fit_to_data` must still fit its model state.
   """
   config, batch_schedule = experiment.config, experiment.batch_schedule
   replicated = distributed.replicated(mesh)

@@ -1,4 +1,4 @@
-"""The evaluation during the training: the halves of the data that are evaluated, and the function that is compiled."""
+"""The evaluation during the training: the splits of the data that are evaluated, and the function that is compiled."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from ae_jax.types import AnyArray, Columns, Scalar, Step
 
 
 class Evaluated(NamedTuple):
-  """A half of the data that is evaluated during the training, on the devices."""
+  """A split of the data that is evaluated during the training, on the devices."""
 
   columns: dict[str, jax.Array]  # {"x": [N, elements], ...}
   rows: tuple[jax.Array, jax.Array]  # indices and weights of the batches, [batches, padded batch size]

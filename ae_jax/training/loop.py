@@ -25,7 +25,7 @@ class Recorder:
 
   log: logs.Log | logs.NullLog
   windows: logs.WindowAverages  # averages of the training metrics between two records
-  metrics: Callable[[Record], Record]  # NumPy results of `CompiledStage.evaluate` -> metrics of each half
+  metrics: Callable[[Record], Record]  # NumPy results of `CompiledStage.evaluate` -> metrics of each split
   baselines: Callable[[], Record]  # baselines, added to the record of each evaluation
   diverged: int | None = None  # first step with a non-finite loss or gradient; None if there is none
 

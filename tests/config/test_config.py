@@ -64,14 +64,14 @@ def test_a_mistaken_key_is_met_with_the_nearest():
     ("data.one_class", 2**63, "config.data.one_class=9223372036854775808: must be a 64-bit integer"),
     ("data.one_class", True, "config.data.one_class=True: must be int or str or None"),
     ("data.one_class", 1.0, "config.data.one_class=1.0: must be int or str or None"),
-    ("model.shape", (8, 8, 1), "config.model.shape is not an option: its value comes from the data"),
+    ("model.shape", (8, 8, 1), "config.model.shape cannot be set: its value comes from the data"),
     (
       "model.compute_dtype",
       "float32",
-      "config.model.compute_dtype is not an option: its value comes from config.compute_dtype",
+      "config.model.compute_dtype cannot be set: its value comes from config.compute_dtype",
     ),
-    ("objective.model", "dense", "config.objective.model is not an option: its value comes from config.model"),
-    ("objective.value_range", "unit", "is not an option: its value comes from config.data.range"),
+    ("objective.model", "dense", "config.objective.model cannot be set: its value comes from config.model"),
+    ("objective.value_range", "unit", "cannot be set: its value comes from config.data.range"),
     ("model", {"latent": 3}, "config.model.name is missing"),
     (
       "stages",

@@ -66,13 +66,13 @@ def test_bilevel_and_palette_images_become_grey_and_rgb():
     (encoded(COLOUR, "EPS"), "not a readable image: cannot identify"),  # would run a PostScript program
     (
       encoded(Image.new("RGBA", (5, 6)), "PNG"),
-      "is 5 x 6 with 4 channels, but the other images are 5 x 6 with 1 channel",
+      "is 6 x 5 with 4 channels, but the other images are 6 x 5 with 1 channel",
     ),
-    (encoded(Image.new("I;16", (5, 6)), "PNG"), "has 16-bit grey pixels, but the other images have 8 bits; convert it"),
-    (encoded(Image.new("CMYK", (5, 6)), "JPEG"), "is 5 x 6 with 3 channels, but"),
+    (encoded(Image.new("I;16", (5, 6)), "PNG"), "has 16-bit grey pixels, but the other images have 8 bits"),
+    (encoded(Image.new("CMYK", (5, 6)), "JPEG"), "is 6 x 5 with 3 channels, but"),
     (encoded(Image.new("LAB", (5, 6)), "TIFF"), "has pixels of mode LAB; expected grey, RGB or CMYK"),
-    (encoded(COLOUR, "PNG"), "is 5 x 6 with 3 channels, but the other images are 5 x 6 with 1 channel"),
-    (encoded(GREY[:5], "PNG"), "is 5 x 5 with 1 channel, but the other images are 5 x 6 with 1 channel"),
+    (encoded(COLOUR, "PNG"), "is 6 x 5 with 3 channels, but the other images are 6 x 5 with 1 channel"),
+    (encoded(GREY[:5], "PNG"), "is 5 x 5 with 1 channel, but the other images are 6 x 5 with 1 channel"),
   ],
 )
 def test_unreadable_large_and_mismatched_images_are_refused(data, message):

@@ -84,8 +84,8 @@ def test_colour_images_have_three_channels(tmp_path):
 def test_error_counts_sizes_and_names_single_files(flat, placement):
   write(flat / "13.png", IMAGES[0, :3])
   write(flat / "14.png", IMAGES[0, :2])
-  sizes = r"5 x 4 \(28 images\), 5 x 3 \(1 image: 13\.png\), 5 x 2 \(1 image: 14\.png\)"
-  with pytest.raises(errors.UserError, match=f"the images differ: width x height {sizes}"):
+  sizes = r"4 x 5 \(28 images\), 3 x 5 \(1 image: 13\.png\), 2 x 5 \(1 image: 14\.png\)"
+  with pytest.raises(errors.UserError, match=f"the images differ: height x width {sizes}"):
     load(flat, placement=placement)
   (flat / "14.png").unlink()
   write(flat / "13.png", IMAGES[:3].transpose(1, 2, 0).copy())
@@ -107,7 +107,7 @@ def test_error_names_a_file_that_changes_during_the_run(flat):
   dataset = load(flat, placement="stream")
   for file in flat.glob("*.png"):
     write(file, IMAGES[0, :3])
-  with pytest.raises(errors.UserError, match=r"\.png: is 5 x 3 with 1 channel, but the other images are 5 x 4 with 1"):
+  with pytest.raises(errors.UserError, match=r"\.png: is 3 x 5 with 1 channel, but the other images are 4 x 5 with 1"):
     dataset.train[:]
 
 
@@ -122,7 +122,7 @@ def test_all_links_are_followed_on_request_and_a_loop_is_named(tmp_path):
   assert len(load(tmp_path / "subset", follow_links=True).train) == 2
   (tmp_path / "subset" / "others").symlink_to(tmp_path / "all")
   (tmp_path / "subset" / "others-again").symlink_to(tmp_path / "all")
-  with pytest.raises(errors.UserError, match="lies beside class folders"):
+  with pytest.raises(errors.UserError, match="is not in a class folder"):
     load(tmp_path / "subset", follow_links=True)
   for number in range(3):
     (tmp_path / "subset" / f"{number}.png").unlink()
@@ -215,7 +215,7 @@ def test_missing_and_incomplete_folders_are_refused(flat, tmp_path):
     load(flat)
   (flat / "test").rename(flat / "train" / "ant")
   write(flat / "train" / "loose.png", IMAGES[0])
-  with pytest.raises(errors.UserError, match=r"loose\.png: lies beside class folders"):
+  with pytest.raises(errors.UserError, match=r"loose\.png: is not in a class folder"):
     load(flat)
 
 

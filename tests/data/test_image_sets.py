@@ -40,7 +40,7 @@ def test_mixed_folder_is_refused_with_counts_and_flags_that_work(mixed):
   with pytest.raises(errors.UserError) as refusal:
     load(mixed)
   message = str(refusal.value)
-  assert "width x height 40 x 30 (4 images), 32 x 32 (4 images), 30 x 40 (4 images)" in message
+  assert "height x width 30 x 40 (4 images), 32 x 32 (4 images), 40 x 30 (4 images)" in message
   assert "modes RGB (9 images), L (3 images)" in message
   assert "Add --config.data.size=64,64 --config.data.channels=3 to" in message
   assert load(mixed, size=(64, 64), channels=3).shape == (64, 64, 3)
@@ -63,7 +63,7 @@ def test_streamed_images_equal_images_in_memory(mixed, fit, channels):
   assert held.shape == (16, 20, channels)
   assert held.fingerprint() == streamed.fingerprint()
   assert held.remarks == streamed.remarks
-  assert any(f"resized (fit={fit}) to 20 x 16 from" in remark for remark in held.remarks)
+  assert any(f"resized (fit={fit}) to 16 x 20 from" in remark for remark in held.remarks)
 
 
 def decoded(image, tmp_path, shape, name="x.png", dtype=np.uint8, **options):
@@ -99,7 +99,7 @@ def test_large_jpeg_is_resized_like_the_whole_image(tmp_path):
   small = Image.fromarray(photo(40, 50))
   found = decoded(small.resize((5000, 4000)), tmp_path, (40, 50, 3), "x.jpg", size=(40, 50))
   assert np.abs(found - np.asarray(small).astype(int)).max() <= 8
-  with pytest.raises(errors.UserError, match=r"5000 x 4000 pixels; the limit .* or set config\.data\.size"):
+  with pytest.raises(errors.UserError, match=r"4000 x 5000 pixels; the limit .* or set config\.data\.size"):
     decoding.header(tmp_path / "x.jpg", "x.jpg")
 
 

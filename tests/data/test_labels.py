@@ -54,13 +54,13 @@ def test_fractions_are_no_labels_and_are_named():
 @pytest.mark.parametrize(
   ("stored", "message"),
   [
-    ({"y": np.ones((4, 3))}, r"`y` is float64 \[4, 3\], but not one-hot; .*--config\.data\.x=NAME"),
-    ({"y": np.zeros((4, 2, 2), int)}, r"`y` is int64 \[4, 2, 2\], which are not class labels"),
-    ({"y": np.zeros(4, complex)}, r"`y` is complex128 \[4\], which are not class labels"),
-    ({"y": np.zeros((4, 1001))}, "which are not class labels"),
-    ({"y": np.array(["a" * 300])}, "which are not class labels"),
+    ({"y": np.ones((4, 3))}, r"`y` has dtype float64 and shape \[4, 3\], but is not one-hot; .*--config\.data\.x=NAME"),
+    ({"y": np.zeros((4, 2, 2), int)}, r"`y` has dtype int64 and shape \[4, 2, 2\], so it cannot be class labels"),
+    ({"y": np.zeros(4, complex)}, r"`y` has dtype complex128 and shape \[4\], so it cannot be class labels"),
+    ({"y": np.zeros((4, 1001))}, "so it cannot be class labels"),
+    ({"y": np.array(["a" * 300])}, "so it cannot be class labels"),
     ({"y": np.array([b"\xff\xfe"])}, "`y` contains bytes that are not UTF-8"),
-    ({"y": np.array(["a"]), "z": np.array([1])}, "`y` contains texts, but `z` is int64"),
+    ({"y": np.array(["a"]), "z": np.array([1])}, "`y` contains texts, but `z` has dtype int64"),
     ({"y": np.array([f"{n}.png" for n in range(1001)])}, "1,001 different texts; the limit is 1,000 classes"),
   ],
 )
