@@ -187,7 +187,7 @@ def test_columns_of_a_record_are_cut_into_windows(tmp_path):
     ({"mask_train": MASK * 2}, "`mask_train`: has values other than 0 and 1"),
     ({"mask_train": MASK & False}, "`mask_train` is 0 everywhere"),
     ({"weight_train": WEIGHTS * (np.arange(80) != 7)}, "`weight_train` is 0 in row "),
-    ({"weight_train": TABLE}, r"`weight_train` is float32 \[80, 8\]; expected one number per example"),
+    ({"weight_train": TABLE}, r"`weight_train` has dtype float32 and shape \[80, 8\]; expected one number per example"),
     ({"target_train": TABLE[:, :4]}, "the array of train targets is float32 .4,., but the training examples are"),
     ({"target_train": TABLE, "x_test": TABLE}, "contains target_train, but no target_test"),
     ({"mask_test": MASK}, "`mask_test` has shape .80, 8.; expected one row per example of `x_test`"),

@@ -207,7 +207,7 @@ def test_wrong_keys_are_refused(tmp_path, options, message):
 
 @pytest.mark.parametrize("options", [{"test": 0.3}, {"split": "time"}])
 def test_keys_that_nothing_uses_are_refused(options):
-  with pytest.raises(errors.UserError, match=r"remove (it|these keys)"):
+  with pytest.raises(errors.UserError, match=r"remove (this key|these keys)"):
     data.load("digits", "", "unit", **options)
 
 

@@ -84,8 +84,8 @@ def test_masks_are_true_until_the_end_of_each_series(lazy):
   [
     ({"train_lengths": np.array([3, 6, 1])}, r"`lengths_train` is 6 in row 1; lengths are from 1 to 5"),
     ({"train_lengths": np.array([0, 5, 1])}, r"`lengths_train` is 0 in row 0"),
-    ({"train_lengths": np.array([5, 5])}, r"`lengths_train` is int64 \[2\]; expected 3 integers"),
-    ({"train_lengths": np.ones(3)}, r"`lengths_train` is float64 \[3\]; expected 3 integers"),
+    ({"train_lengths": np.array([5, 5])}, r"`lengths_train` has dtype int64 and shape \[2\]; expected 3 integers"),
+    ({"train_lengths": np.ones(3)}, r"`lengths_train` has dtype float64 and shape \[3\]; expected 3 integers"),
     ({"train": np.ones((3, 5, 5, 2))}, "only series have lengths"),
     ({"test": np.ones((3, 5, 2))}, "contains `lengths_train`, but no `lengths_test`"),
     ({"train_mask": np.ones((3, 5, 2))}, "contains `lengths_train` and a mask"),
