@@ -4,30 +4,34 @@
   ae_jax evaluate --workdir=runs/cnn --only=probe,anomaly
   python -m ae_jax.evaluate --workdir=runs/cnn --which=best
   python -m ae_jax.evaluate --workdir=runs/cnn --data=/other/place/x.npz
+  ae_jax evaluate --workdir=runs/cnn --data=new_photos
 
 Without --only, the evaluators in config.evaluators run. With --only, the named evaluators run instead, and the earlier
-results of other evaluators are kept. --data is for data that were moved since the training; their contents must be the
-same.
+results of other evaluators are kept. --data is for data that were moved since the training. If their contents differ,
+the errors of the run on them are printed, as by `Run.evaluate`, and the report is unchanged.
 """
 
 import functools
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from absl import flags
 
 from ae_jax import cli
 from ae_jax.runs import progress
+from ae_jax.system import paths
 
 flags.adopt_module_key_flags(cli)
 
 _ONLY = flags.DEFINE_list("only", [], "Evaluators to run, NAME,NAME,...; default: config.evaluators of the run.")
-_DATA = flags.DEFINE_string("data", "", "Path of the data of the run; default: config.data.path of the run.")
+_DATA = flags.DEFINE_string("data", "", "Path of the data of the run, or of other data; default: config.data.path.")
 _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to evaluate.")
 
 
 def main(workdir: pathlib.Path) -> None:
   """Evaluates the run in a folder with the evaluators and the checkpoint that the flags name."""
-  from ae_jax import api, evaluators
+  from ae_jax import api, errors, evaluators
   from ae_jax.report import evaluation
   from ae_jax.runs import run_folder
   from ae_jax.system import cache
@@ -35,7 +39,13 @@ def main(workdir: pathlib.Path) -> None:
 
   with cli.user_errors():
     run = api.load(workdir, _WHICH.value)
-    dataset = run_folder.load_data(workdir, run.config, _DATA.value)
+    try:
+      dataset = run_folder.load_data(workdir, run.config, _DATA.value)
+    except errors.UserError as error:
+      if not _DATA.value or _ONLY.value:
+        raise
+      _print_results(_on_other_data(run, error))
+      return
     for line in (*dataset.remarks, *dataset.faults):
       progress.print_line(line)
     cache.keep_compiled_programs()
@@ -44,8 +54,36 @@ def main(workdir: pathlib.Path) -> None:
     with preemption.catch_signals(preemption.ANALYZING) as received:
       check = functools.partial(preemption.stop_analyses, received, workdir)
       results = evaluation.analyze(run, dataset, chosen, workdir, baselines, check)
-    for name, value in [*results.values.items(), *results.remarks.items()]:
-      print(f"{name:40} {value if isinstance(value, str) else format(value, '.6g')}")
+    _print_results(results.values | results.remarks)
+
+
+def _print_results(results: Mapping[str, Any]) -> None:
+  for name, value in results.items():
+    print(f"{name:40} {value if isinstance(value, str) else format(value, '.6g')}")
+
+
+def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
+  """Returns the errors of a run on the data at --data, which are not those of the run for a reason.
+
+  Raises:
+    UserError: The data cannot be read as new examples, either.
+  """
+  from ae_jax import errors
+  from ae_jax.decisions import rows
+
+  try:
+    found = rows.read(run, str(paths.local_path("--data", _DATA.value)))
+    parts = [part.x for part in found.parts]
+  except errors.UserError as error:
+    raise errors.UserError(f"{reason}. Nor can they be read as new examples: {error}") from None
+  progress.print_line(f"the examples are measured as new ones, and the report is unchanged, because {reason}")
+  for line in found.remarks:
+    progress.print_line(line)
+  x = rows.joined(parts)
+  results = run.evaluate(x)
+  if run.threshold is not None:
+    results["flagged"] = int(run.flag(x).sum())
+  return results
 
 
 def run() -> None:

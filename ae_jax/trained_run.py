@@ -16,8 +16,9 @@ from ae_jax.data import scaling as scalings
 from ae_jax.data import schema as schemas
 from ae_jax.data.conversion import Conversion, Converted
 from ae_jax.data.standardisation import ColumnScaling
+from ae_jax.decisions import store
 from ae_jax.models import inference
-from ae_jax.run_methods import discrete, latents, measures, presentation
+from ae_jax.run_methods import decisions, discrete, latents, measures, presentation
 from ae_jax.types import AnyArray, Columns
 
 
@@ -80,9 +81,18 @@ class Run:
   encode_indices, decode_indices = discrete.encode_indices, discrete.decode_indices
   score, score_record, error_map = measures.score, measures.score_record, measures.error_map
   evaluate, column_errors = measures.evaluate, measures.column_errors
+  set_threshold, flag, explain = decisions.set_threshold, decisions.flag, decisions.explain
+  set_reference = decisions.set_reference
+  threshold = functools.cached_property(decisions.threshold)
+  reference = functools.cached_property(decisions.reference)
   posterior, sample, interpolate, nearest = latents.posterior, latents.sample, latents.interpolate, latents.nearest
   history = functools.cached_property(presentation.history)
   report, summary, _repr_html_ = presentation.report, presentation.summary, presentation.in_notebook
+
+  @functools.cached_property
+  def weights_digest(self) -> str:
+    """Beginning of the SHA-256 of the variables, by which files of the run name the weights they belong to."""
+    return store.digest(self.variables)
 
   def encode(self, x: Any, **columns: Any) -> Float[np.ndarray, "examples ..."]:
     """Returns the latent codes of examples.

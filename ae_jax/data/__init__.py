@@ -109,6 +109,7 @@ def load(
   if scale != "none":
     scaled = converted.schema.scaled if converted.schema else None
     arrays["standardisation"] = standardisation.fit(arrays, scale, scaled)
+  rows = {half: arrays.pop(f"{half}_row") for half in splits.HALVES if f"{half}_row" in arrays}
   loss_columns.fill_missing(arrays, range, scale != "none")
   return Dataset(
     name,
@@ -124,6 +125,8 @@ def load(
     scaling=None if converted.scaling.is_usual else converted.scaling,
     split=of_record or converted.split,
     schema=converted.schema,
+    rows=rows,
+    defects=arrays.pop("test_defects", None),
     **({"train_labels": None, "test_labels": None} | arrays),
   )
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import array_names, array_roles, numpy_files, remarks, splits
+from ae_jax.data import array_names, array_roles, lazy_arrays, numpy_files, remarks, splits
 
 
 def npz(name: str, path: str, **options: Any) -> dict[str, Any]:
@@ -34,6 +34,18 @@ def npz(name: str, path: str, **options: Any) -> dict[str, Any]:
   with _members(path, where) as headers:
     stored, names = array_roles.read(headers, chosen, where)
   return array_roles.train_and_test(stored, names, chosen.layout, where, array_roles.unread(headers, names, where))
+
+
+def arrays_of(path: str, where: str) -> dict[str, lazy_arrays.LazyArray]:
+  """Returns the arrays of an archive by name; their values are not read. `where` is the prefix of messages."""
+  with _members(path, where) as headers:
+    return {name: header() for name, header in headers.items()}
+
+
+def array_of(path: str, where: str) -> lazy_arrays.LazyArray:
+  """Returns the array of an npy file, whose values are not read."""
+  with numpy_files.convert_errors(where):
+    return numpy_files.of_file(pathlib.Path(path), where)
 
 
 @contextlib.contextmanager
@@ -60,8 +72,7 @@ def npy(name: str, path: str, **options: Any) -> dict[str, Any]:
     for key in ("x", "y", "group"):
       value = getattr(chosen, key)
       errors.check(not value, f"data.{key}", value, f"empty, because {path} is a single array")
-    with numpy_files.convert_errors(where):
-      stored = {"x_train": numpy_files.of_file(pathlib.Path(path), where)}
+    stored = {"x_train": array_of(path, where)}
     return array_roles.train_and_test(stored, {"x_train": "x_train"}, chosen.layout, where)
   with numpy_files.convert_errors(where):
     files, headers = _files(path, where)

@@ -20,11 +20,6 @@ class Converted(NamedTuple):
   values: Float[np.ndarray, "examples ..."]  # in the data range, before `standardisation`
   mask: Bool[np.ndarray, "examples ..."] | None  # True for observed elements; None if all are observed
 
-  @property
-  def factors(self) -> tuple[Float[np.ndarray, "examples ..."], ...]:
-    """The mask as numbers, for `losses.squared_error`; () without a mask."""
-    return () if self.mask is None else (self.mask.astype(np.float32),)
-
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:

@@ -54,6 +54,9 @@ class Dataset:
   split: Split | None = None  # how test and validation examples were drawn; None: they were not
   scaling: Scaling | None = None  # conversion of the stored examples; None: bytes, or floats as stored
   schema: Schema | None = None  # columns of a table
+  defects: np.ndarray | None = None  # bytes [test, H, W, 1]: 1 for the defects of test images, if their masks exist
+  # {half: positions of its examples in the training examples of the source}; other halves are as in the source
+  rows: dict[str, Int[np.ndarray, " examples"]] = dataclasses.field(default_factory=dict)
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -84,7 +87,7 @@ class Dataset:
     halves = {"test": self.validation, "test_labels": labels, "validation": None, "validation_labels": None}
     sources = {"train": "train", "test": "validation"}
     columns = {half: self.columns[name] for half, name in sources.items() if name in self.columns}
-    return dataclasses.replace(self, **halves, test_factors=None, columns=columns)
+    return dataclasses.replace(self, **halves, test_factors=None, defects=None, columns=columns)
 
   def class_name(self, label: Any) -> str:
     """Returns the name of a class, or its label as a text if it has no name."""

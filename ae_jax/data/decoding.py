@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from numpy.typing import DTypeLike
 
 from ae_jax import errors
@@ -137,6 +137,18 @@ def shape(found: Header, preparation: Preparation = _UNCHANGED) -> tuple[int, in
   """Returns the shape (H, W, C) that an image with this header has after its preparation."""
   height, width = preparation.size or (found.height, found.width)
   return height, width, preparation.channels or CHANNELS[found.mode]
+
+
+def write_png(
+  path: str | os.PathLike[str], image: Float[np.ndarray, "height width channels"], low: float, high: float
+) -> None:
+  """Writes an image as a PNG file; `low` becomes black and `high` white. Missing folders are made."""
+  from PIL import Image
+
+  scaled = np.rint(np.clip((image - low) / (high - low), 0.0, 1.0) * 255).astype(np.uint8)
+  with errors.convert_os_errors(path):
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    Image.fromarray(scaled[..., 0] if scaled.shape[-1] == 1 else scaled).save(path, "PNG")
 
 
 def in_words(shape: Sequence[int]) -> str:

@@ -119,6 +119,8 @@ def divide(
   Args:
     chosen: The keys of the config.
     arrays: The arrays of a source. "train_group" is the group of each training example, if `chosen.group` is set.
+      The result has the positions of examples in the training examples of the source: "train_row", and "test_row" and
+      "validation_row" for examples that were drawn.
     own: Mask of the test examples by the rule of the source. It is used unless the config asks for another division.
     normal: `config.data.one_class`; see `one_class.select`.
     class_names: Name of each label, or None.
@@ -141,7 +143,7 @@ def divide(
   if chosen.validation:
     shares["validation"] = chosen.validation
     splits.hold_out(arrays, _RULES[rule](arrays, chosen.validation, "validation", where), "validation")
-  rows = {half: arrays.pop(f"{half}_row", None) for half in splits.HALVES}
+  rows = {half: arrays.get(f"{half}_row") for half in splits.HALVES}
   for name in ("validation_factors", *(f"{half}_group" for half in splits.HALVES)):
     arrays.pop(name, None)  # nothing after this needs them
   drawn = Split("source" if is_own and shares else rule, shares, {half: rows[half] for half in shares})

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import decoding, image_sets, labels, lazy_arrays, remarks, splits
+from ae_jax.data import decoding, defect_masks, image_sets, labels, lazy_arrays, remarks, splits
 
 SUFFIXES = {suffix for suffixes in decoding.FORMATS.values() for suffix in suffixes}
 # lower-case folder name -> "train", "test" or "validation"
@@ -24,7 +24,8 @@ def folder(name: str, path: str, *, read_validation: bool = True, **options: Any
   `val`, `valid` or `validation` the validation set; see `_folders_of_halves`. Without `test`, the test set is drawn
   from the training images (see `draws.divide`). The subfolders of these folders, or of the folder itself if they are
   missing, are the classes; see `labels.numbered` for their labels. Files without an image suffix, and names that begin
-  with a dot, are skipped. Links are followed only to files inside the folder.
+  with a dot, are skipped. Links are followed only to files inside the folder. Masks of defects are read from a folder
+  `ground_truth` beside `test`; see `defect_masks`.
 
   Args:
     name: Name of the source.
@@ -45,6 +46,12 @@ def folder(name: str, path: str, *, read_validation: bool = True, **options: Any
     for half, files in found.files.items()
   }
   notes = found.remarks + image_sets.changes(found.headers, found.all_files, chosen, where)
+  if defect_masks.applies(found.halves):
+    of_test, preparation = found.files["test"], chosen.preparation
+    try:
+      arrays["test_defects"] = defect_masks.read(found.halves["test"], of_test, preparation, layout.shape)
+    except errors.UserError as error:
+      notes.append(f"{where}: the masks of defects are not read, because {error}")
   return _with_labels(arrays, found.files, found.halves) | {"remarks": notes, "scaled_to_unit": layout.scaled}
 
 
@@ -100,6 +107,23 @@ def _listed(
   return halves, files, version, _not_read(root, halves, skipped, where)
 
 
+def files_under(root: pathlib.Path, follow_links: bool) -> tuple[list[str], list[str], str]:
+  """Returns the image files at a path, names of other files, and a text that changes whenever a file changes.
+
+  Args:
+    root: A folder, whose files are sorted by name within each subfolder, or an image file.
+    follow_links: Whether links to files and folders outside the folder are followed.
+  """
+  skipped: list[str] = []
+  try:
+    is_folder = root.is_dir()
+    files = [*_files(root, None if follow_links else root.resolve(), skipped)] if is_folder else [str(root)]
+    version = "\n".join([str(root.resolve()), *map(_version, files)])
+  except OSError as error:
+    raise errors.UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
+  return files, skipped, version
+
+
 def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path], where: str) -> None:
   """Raises UserError if a split has too few images."""
   for half in files:
@@ -153,7 +177,8 @@ def _not_read(root: pathlib.Path, halves: Mapping[str, pathlib.Path], skipped: S
   notes = []
   if halves["train"] != root:
     read, counts = [folder.name for folder in halves.values()], {}
-    for name in set(remarks.visible(root)) - set(read):
+    masks = {defect_masks.FOLDER} if defect_masks.applies(halves) else set()
+    for name in set(remarks.visible(root)) - {*read} - masks:
       files = (file for _, _, files in os.walk(root / name) for file in files) if (root / name).is_dir() else [name]
       counts[name] = sum(_is_image(file) for file in files)
     names = [f"{name} ({remarks.counted(count, 'image')})" for name, count in counts.items() if count]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int, Shaped
 
 from ae_jax import errors
 from ae_jax.data import schema
@@ -215,6 +215,15 @@ def to_frame(raw: Float[np.ndarray, "rows columns"], fitted: schema.Schema, inde
   return pd.DataFrame(
     {column.name: _of_kind(raw[:, position], column) for position, column in enumerate(fitted.columns)}, index=index
   )
+
+
+def to_objects(raw: Float[np.ndarray, "rows columns"], fitted: schema.Schema) -> Shaped[np.ndarray, "rows columns"]:
+  """Returns raw rows as an array of numbers, words, booleans and dates; a missing value is None."""
+  found = np.empty(raw.shape, dtype=object)
+  for position, column in enumerate(fitted.columns):
+    known = ~np.isnan(raw[:, position])
+    found[known, position] = pd.Series(_of_kind(raw[known, position], column)).astype(object)
+  return found
 
 
 def _of_kind(values: Float[np.ndarray, " rows"], column: schema.Column) -> Any:

@@ -31,6 +31,11 @@ def largest(path: str) -> dict[str, str]:
   return array_names.largest(_arrays(path, f"config.data.path={path!r}"))
 
 
+def arrays_of(path: str, where: str) -> dict[str, lazy_arrays.LazyArray]:
+  """Returns the arrays of a file by name; their values are not read. `where` is the prefix of messages."""
+  return {name: header() for name, header in _arrays(path, where).items()}
+
+
 def _arrays(path: str, where: str) -> array_names.Headers:
   """Returns {name of an array: function that returns it as a LazyArray} of a file."""
   try:

@@ -179,10 +179,9 @@ def _as_float32(examples: lazy_arrays.MaybeLazy) -> lazy_arrays.MaybeLazy:
 
 def _from_unit(examples: lazy_arrays.MaybeLazy, value_range: str) -> lazy_arrays.MaybeLazy:
   """Returns float32 examples in [0, 1] scaled to the interval to which bytes are scaled; a lazy array stays lazy."""
-  low, high, _ = ranges.SPANS[value_range]
-  if (low, high) == (0.0, 1.0):
+  if ranges.SPANS[value_range][:2] == (0.0, 1.0):
     return examples
-  scale = lambda rows: rows * np.float32(high - low) + np.float32(low)
+  scale = functools.partial(ranges.from_unit, value_range=value_range)
   return lazy_arrays.map_rows(examples, examples.shape[1:], np.float32, scale)
 
 

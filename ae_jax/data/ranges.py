@@ -34,6 +34,12 @@ def normalise(examples: Shaped[AnyArray, "*shape"], value_range: str) -> Float32
   return examples.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
 
 
+def from_unit(values: Float32[np.ndarray, "*shape"], value_range: str) -> Float32[np.ndarray, "*shape"]:
+  """Returns values in [0, 1] scaled to the interval to which bytes are scaled."""
+  low, high, _ = SPANS[value_range]
+  return values * np.float32(high - low) + np.float32(low)
+
+
 def as_float32(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
   """Returns floating-point values as float32 (infinite if they overflow), and other values unchanged."""
   if not np.issubdtype(values.dtype, np.floating):

@@ -170,6 +170,12 @@ class Schema:
       known[:, position] &= x[:, self.elements - len(self.indicated) + place] < 0.5
     return known
 
+  def by_column(self, values: Float64[np.ndarray, "rows elements"]) -> Float64[np.ndarray, "rows columns"]:
+    """Returns the sums of values over the elements of each column; the indicator of a column counts as its element."""
+    sums = np.add.reduceat(values[:, : self.elements - len(self.indicated)], self.starts, axis=1)
+    sums[:, self.indicated] += values[:, self.elements - len(self.indicated) :]
+    return sums
+
   def column_errors(
     self,
     decoded: Float[np.ndarray, "rows columns"],

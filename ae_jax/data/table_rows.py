@@ -97,6 +97,38 @@ def to_frame(examples: Any, schema: Schema | None) -> Any:
   return frames.to_frame(schema.decode(examples), schema)
 
 
+def explained(
+  x: Any,
+  shares: Float64[np.ndarray, "rows columns"],
+  examples: Shaped[np.ndarray, "rows elements"],
+  schema: Schema,
+  count: int | None,
+) -> Any:
+  """Returns the columns of each row in order of their shares as a DataFrame; see `run_methods.decisions.explain`.
+
+  Args:
+    x: Rows in any form of `raw_rows`.
+    shares: Share of each column.
+    examples: Reconstructions, in the units of the data.
+    schema: Columns of the table.
+    count: Maximum number of columns of each row; None: all.
+  """
+  import pandas as pd
+
+  from ae_jax.data import frames
+
+  order = np.argsort(-shares, axis=1, kind="stable")[:, :count]
+  rows, index = np.repeat(np.arange(len(order)), order.shape[1]), frames.index_of(x)
+  chosen = order.ravel()
+  lines = {
+    "row": rows if index is None else np.asarray(index)[rows],
+    "column": np.array([column.name for column in schema.columns], dtype=object)[chosen],
+  }
+  for name, raw in (("value", raw_rows(x, schema)), ("reconstruction", schema.decode(examples))):
+    lines[name] = frames.to_objects(raw, schema)[rows, chosen]
+  return pd.DataFrame(lines | {"share": shares[rows, chosen]})
+
+
 def _rows(x: Any) -> Shaped[np.ndarray, "..."]:
   """Returns numbers as an array; a single row [columns] becomes [1, columns]."""
   x = in_memory.as_array(x, "x")

@@ -143,6 +143,11 @@ def first_rows(name: str, path: str) -> Any:
   return next(_reader(name, file, {}, where, streamed=True)())
 
 
+def rows_of(name: str, path: str, kinds: Mapping[str, str], where: str) -> Iterator[Any]:
+  """Yields the rows of a file of a source in `FILES` as DataFrames of limited size; `kinds` are those of columns."""
+  return _reader(name, path, kinds, where, streamed=True)()
+
+
 def _rows_of(stored: np.ndarray, rows: np.ndarray) -> np.ndarray:
   return np.asarray(stored[rows])
 

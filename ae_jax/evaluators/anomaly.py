@@ -2,11 +2,12 @@
 
 The model is trained on one class, config.data.one_class. Test examples of other classes are anomalies and form the
 positive class. During training the score is the squared error |x_hat - x|^2. The analysis adds the Mahalanobis
-distance, the norm of the gradient, and the squared error of PCA as a baseline.
+and kNN distances, the normalised error, the norm of the gradient, and the squared error of PCA as a baseline.
 """
 
+import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +16,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ae_jax import data, models, objectives
-from ae_jax.evaluators import base, figures, pca
+from ae_jax.decisions import scores
+from ae_jax.evaluators import anomaly_flags, base, figures, localisation, pca
 from ae_jax.evaluators.context import EvalContext
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray
@@ -23,7 +25,6 @@ from ae_jax.types import AnyArray
 _GRADIENTS = 16  # maximum number of per-example gradients in memory
 _GRADIENT_NUMBERS = 2**23  # maximum number of elements in these gradients; a single gradient may have more
 _MOST_CLASSES = 100  # maximum number of anomalous classes; if there are more, the AUROC of each class is omitted
-_RIDGE = 1e-6  # fraction of the mean variance that is added to the variance of every direction
 
 
 def per_example(
@@ -72,22 +73,6 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
     yield "auroc_by_class", figures.Lines(title, lines, "class", "area under the ROC curve", names)
 
 
-def mahalanobis(
-  codes: Float[np.ndarray, "examples latents"], train_codes: Float[np.ndarray, "train latents"]
-) -> Float[np.ndarray, " examples"]:
-  """Returns the Mahalanobis distances of latent codes to the mean of the training codes.
-
-  A millionth of the mean variance is added to the variance of every direction. Otherwise a direction in which the
-  training codes do not vary would dominate the distance.
-  """
-  centred = train_codes - train_codes.mean(0, dtype=np.float64)
-  covariance = centred.T @ centred / max(1, len(centred) - 1)
-  size = len(covariance)
-  covariance += (_RIDGE * np.trace(covariance) / size or 1.0) * np.eye(size)
-  offsets = codes - train_codes.mean(0, dtype=np.float64)
-  return np.sqrt(np.einsum("nk,nk->n", offsets, np.linalg.solve(covariance, offsets.T).T))
-
-
 def gradient_norms(context: EvalContext) -> Float[np.ndarray, " examples"]:
   """Returns the norm of the gradient of each test example's reconstruction loss (Kwon et al. 2020).
 
@@ -109,10 +94,17 @@ def gradient_norms(context: EvalContext) -> Float[np.ndarray, " examples"]:
   return context.map_examples(norms, context.test, context.columns("test") | context.test_loss_columns)
 
 
+def _of_kind(context: EvalContext, kind: str) -> Float[np.ndarray, " examples"]:
+  """Returns the scores of the test examples of a kind in `scores.KINDS`."""
+  return scores.of_kind(context.run, context.test_inputs, kind, lambda: context.reference)
+
+
 # Name of a score -> (its label in figures, function that maps an `EvalContext` to the scores [N] of its test examples).
-SCORES = {
+SCORES: dict[str, tuple[str, Callable[[EvalContext], Float[np.ndarray, " examples"]]]] = {
   "squared_error": ("squared error", lambda context: context.squared_errors),
-  "mahalanobis": ("Mahalanobis distance", lambda context: mahalanobis(context.test_codes, context.train_codes)),
+  "normalised": ("normalised squared error", functools.partial(_of_kind, kind="normalised")),
+  "mahalanobis": ("Mahalanobis distance", lambda context: scores.mahalanobis(context.test_codes, context.train_codes)),
+  "knn": ("kNN distance", functools.partial(_of_kind, kind="knn")),
   "gradient_norm": ("norm of the gradient", gradient_norms),
   "pca": (
     "squared error of PCA",
@@ -156,5 +148,5 @@ EVALUATOR = base.Evaluator(
   per_example=per_example,
   metrics=metrics,
   baselines=baselines,
-  analyses=(base.Analysis(analyze),),
+  analyses=(base.Analysis(analyze), base.Analysis(anomaly_flags.analyze), base.Analysis(localisation.analyze)),
 )

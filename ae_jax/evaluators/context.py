@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int, Integer, PyTree
 
 from ae_jax import data
 from ae_jax.data import lazy_arrays, ranges
+from ae_jax.decisions import halves, scores
 from ae_jax.ops import randomness
 from ae_jax.run_methods import latents
 
-MOST_TRAINING = 10_000  # maximum number of training examples in an analysis; they are drawn with a fixed seed
 _BATCH = 512  # examples per call in `EvalContext.map_examples`
 
 
@@ -132,11 +132,20 @@ class EvalContext:
     """Squared reconstruction error of each test example, float64."""
     return self.squares(self.reconstructions).reshape(len(self.test), -1).sum(1)
 
+  @property
+  def test_inputs(self) -> scores.Inputs:
+    """The test examples with their targets and masks, as inputs of scores."""
+    return scores.Inputs(self.test, self.targets, self.mask, self.columns("test"))
+
+  @functools.cached_property
+  def reference(self) -> scores.Reference:
+    """What some kinds of scores compare examples with, measured on the training examples."""
+    return scores.make_reference(self.run, halves.inputs_of(self.run, self.dataset, "train"))
+
   @functools.cached_property
   def _train_rows(self) -> Int[np.ndarray, " examples"]:
     """Sorted indices of the training examples that the analyses use."""
-    size = len(self.dataset.train)
-    return np.sort(np.random.default_rng(0).permutation(size)[:MOST_TRAINING])
+    return halves.training_rows(len(self.dataset.train))
 
   @functools.cached_property
   def train(self) -> Float[np.ndarray, "examples ..."]:

@@ -1,7 +1,7 @@
 """Application of a trained model to arrays of any length, in compiled batches, and the check of its inputs."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -32,9 +32,7 @@ FUNCTIONS = {
 def apply(
   model: Model, variables: Variables, method: str, array: AnyArray, columns: Columns, value_range: str
 ) -> Shaped[np.ndarray, "examples ..."]:
-  """Returns the result of a method for each row of an array.
-
-  The array is processed in batches. Their sizes are padded to a power of two, so only few sizes are compiled.
+  """Returns the result of a method for each row of an array; see `in_batches`.
 
   Args:
     model: The model.
@@ -46,6 +44,16 @@ def apply(
     value_range: Range of the data, a key of `ranges.INTERVALS`.
   """
   function = functools.partial(_apply, model=model, method=method, value_range=value_range)
+  return in_batches(function, variables, array, columns)
+
+
+def in_batches(
+  function: Callable[..., jax.Array], variables: Variables, array: AnyArray, columns: Columns
+) -> Shaped[np.ndarray, "examples ..."]:
+  """Returns the result of a compiled function (variables, array, columns) for each row of an array, from batches.
+
+  Their sizes are padded to a power of two, so only few sizes are compiled.
+  """
   if not len(array):
     one = lambda rows: jax.ShapeDtypeStruct((1, *rows.shape[1:]), rows.dtype)
     output = jax.eval_shape(function, variables, one(array), {name: one(rows) for name, rows in columns.items()})

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-_SHORT = "auprc auroc ari dci elbo kl mig mle mse nll nmi pca psnr sap ssim"
+_SHORT = "auprc auroc ari dci elbo f1 kl mig mle mse nll nmi pca psnr sap ssim"
 _SPELT = {
   "frechet": "Fréchet",
   "kmeans": "k-means",

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ae_jax import errors, objectives
+from ae_jax import errors
+from ae_jax.decisions import scores
 
 
 def posterior(
@@ -61,8 +62,7 @@ def sample(
       )
     return run.decode(_from_mixture(run, like, n, temperature, seed))
   columns = {} if label is None else {"label": label}
-  is_variational = run.model.has_posterior and objectives.OBJECTIVES[run.config.objective.name].samples_posterior
-  if not is_variational:
+  if not scores.is_variational(run):
     raise errors.UserError(
       "sample: this run has no prior, because it is not variational; pass examples, such as the training data, as "
       "like=x, or train model='vae'"

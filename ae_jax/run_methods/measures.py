@@ -7,15 +7,32 @@ from jaxtyping import Float, Float64
 
 from ae_jax import errors
 from ae_jax.data import ranges, table_rows, windows
-from ae_jax.data.conversion import Converted
-from ae_jax.ops import losses
+from ae_jax.decisions import scores
 from ae_jax.types import AnyArray
 
 
 def score(
-  run: Any, x: Any, mask: AnyArray | None = None, target: Any = None, **columns: Any
+  run: Any,
+  x: Any,
+  mask: AnyArray | None = None,
+  target: Any = None,
+  *,
+  kind: str = "reconstruction",
+  **columns: Any,
 ) -> Float[np.ndarray, " examples"]:
   """Returns the anomaly scores of examples, which are large for examples that differ from the training data.
+
+  The kinds of scores are:
+
+  - "reconstruction": squared reconstruction error, summed over the elements of an example, in the units of the model:
+    if the run standardises its data (config.data.scale), errors are in standard deviations.
+  - "normalised": the same, but the squared error of each element is divided by its mean over training examples.
+  - "mahalanobis": Mahalanobis distance of the latent code to the mean of the training codes.
+  - "knn": Euclidean distance of the latent code to the fifth nearest training code. The code of a training example
+    itself counts, so that the scores of training examples are a little smaller.
+  - "negative_elbo": negative ELBO of a variational model in nats, from 32 posterior samples.
+
+  "normalised", "mahalanobis" and "knn" compare with training examples; see `set_reference`.
 
   Args:
     run: The run.
@@ -23,14 +40,16 @@ def score(
     mask: 1 for the elements that were observed and count, 0 for others, of the shape of `x`; its axis of channels may
       be missing. None: all elements count, except missing values if config.data.missing is "mask".
     target: Examples [N, *shape] with which the reconstructions are compared; None for `x`.
+    kind: Kind of the scores.
     **columns: Other inputs of a conditional model, such as `label`.
 
   Returns:
-    Squared reconstruction errors float32 [N], summed over the elements of an example, in the units of the model:
-    if the run standardises its data (config.data.scale), errors are in standard deviations.
+    Scores float32 [N].
+
+  Raises:
+    UserError: The kind is unknown or the run does not have it, or an argument is invalid.
   """
-  examples, target, reconstructions = _compared(run, x, mask, target, columns)
-  return np.asarray(losses.squared_error(reconstructions, target, *examples.factors))
+  return scores.of_kind(run, inputs_of(run, x, mask, target, columns), kind, lambda: run.reference)
 
 
 def error_map(
@@ -40,9 +59,7 @@ def error_map(
 
   Its sum over the elements of an example is `score`; see there for the arguments and the unit.
   """
-  examples, target, reconstructions = _compared(run, x, mask, target, columns)
-  squares = np.square(reconstructions - target)
-  return squares if examples.mask is None else squares * examples.mask
+  return scores.squares(run, inputs_of(run, x, mask, target, columns))
 
 
 def evaluate(
@@ -123,13 +140,10 @@ def score_record(run: Any, record: AnyArray) -> Float64[np.ndarray, " steps"]:
   return windows.over_time(squares, stride, len(record))
 
 
-def _compared(
-  run: Any, x: Any, mask: AnyArray | None, target: Any, columns: dict[str, Any]
-) -> tuple[Converted, Float[np.ndarray, "examples ..."], Float[np.ndarray, "examples ..."]]:
-  """Returns the converted examples, their targets and their reconstructions, in the units of the model."""
+def inputs_of(run: Any, x: Any, mask: AnyArray | None, target: Any, columns: dict[str, Any]) -> scores.Inputs:
+  """Returns examples as the model receives them, and their targets in the same units; see `score`."""
   examples = run.conversion(x, mask)
   target = examples.x if target is None else run.conversion(target, mask).x
   if target.shape != examples.x.shape:
     raise errors.UserError(f"target: {len(target)} targets for {len(examples.x)} examples; pass one per example")
-  inputs = run.check_columns(len(target), columns, examples.mask)
-  return examples, target, run.apply("reconstruct", examples.x, inputs)
+  return scores.Inputs(examples.x, target, examples.mask, run.check_columns(len(target), columns, examples.mask))

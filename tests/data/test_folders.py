@@ -263,7 +263,7 @@ def test_two_folders_for_one_half_are_refused(tmp_path):
 
 
 def test_unread_files_are_reported_with_their_counts(tmp_path):
-  halves(tmp_path, {"train": 20, "test": 4, "ground_truth": 3})
+  halves(tmp_path, {"train": 20, "test": 4, "ground_truths": 3})
   write(tmp_path / "loose.png", IMAGES[0])
   for name in ("a.HEIC", "b.heic", "c.npy", "d"):
     (tmp_path / "train" / "a" / name).touch()
@@ -272,7 +272,7 @@ def test_unread_files_are_reported_with_their_counts(tmp_path):
   dataset = load(tmp_path)
   assert (len(dataset.train), len(dataset.test)) == (20, 4)
   outside, inside = dataset.remarks
-  expected = "not read: ground_truth (3 images), loose.png (1 image); the folders that are read are train and test"
+  expected = "not read: ground_truths (3 images), loose.png (1 image); the folders that are read are train and test"
   assert outside == f"config.data.path='{tmp_path}': {expected}"
   assert (
     "not read: .heic (2 files), .npy (1 file), no suffix (1 file); these files have no supported image suffix" in inside

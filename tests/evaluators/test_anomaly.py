@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 
 from ae_jax import api, data, errors, models, objectives
 from ae_jax.data import batch_schedule
+from ae_jax.decisions import scores
 from ae_jax.evaluators import anomaly, pca
 from ae_jax.evaluators.context import EvalContext
 from ae_jax.ops import losses
@@ -145,15 +146,15 @@ def test_mahalanobis_agrees_with_scipy():
   for ridge, tolerance in ((1e-6 * np.trace(covariance) / 3, 1e-9), (0.0, 1e-3)):  # the ridge changes little
     inverse = np.linalg.inv(covariance + ridge * np.eye(3))
     expected = [spatial.distance.mahalanobis(code, train.mean(0), inverse) for code in codes]
-    np.testing.assert_allclose(anomaly.mahalanobis(codes, train), expected, rtol=tolerance)
+    np.testing.assert_allclose(scores.mahalanobis(codes, train), expected, rtol=tolerance)
 
 
 def test_mahalanobis_handles_singular_covariances():
   generator = np.random.default_rng(0)
   flat = generator.normal(size=(50, 3)) * [1.0, 1.0, 0.0]
-  inside, outside = anomaly.mahalanobis(np.array([[3.0, 3.0, 0.0], [0.0, 0.0, 1.0]]), flat)
+  inside, outside = scores.mahalanobis(np.array([[3.0, 3.0, 0.0], [0.0, 0.0, 1.0]]), flat)
   assert inside < 10 < outside
-  assert anomaly.mahalanobis(np.zeros((2, 3)), np.zeros((50, 3))).tolist() == [0.0, 0.0]
+  assert scores.mahalanobis(np.zeros((2, 3)), np.zeros((50, 3))).tolist() == [0.0, 0.0]
 
 
 def examples_for(likelihood):
@@ -272,10 +273,10 @@ def test_mahalanobis_uses_the_covariance_and_does_not_flag_duplicates():
   train, normal = (scale * generator.normal(size=(size, 4)) for size in (200, 50))
   anomalous = np.repeat([False, True], 50)
   codes = np.concatenate([normal, train[:50] + np.eye(4)[3] * 2.0])
-  assert anomaly.auroc(anomaly.mahalanobis(codes, train), anomalous) == 1.0
+  assert anomaly.auroc(scores.mahalanobis(codes, train), anomalous) == 1.0
   assert anomaly.auroc(np.linalg.norm(codes - train.mean(0), axis=1), anomalous) < 0.8
   duplicates = np.concatenate([normal, train[:50]])
-  assert anomaly.auroc(anomaly.mahalanobis(duplicates, train), anomalous) == pytest.approx(0.5, abs=0.15)
+  assert anomaly.auroc(scores.mahalanobis(duplicates, train), anomalous) == pytest.approx(0.5, abs=0.15)
 
 
 def test_too_many_classes_leave_only_the_areas_over_all_classes(monkeypatch):

@@ -7,6 +7,7 @@ from conftest import config_of
 from made_factors import BETWEEN_UNITS, VALUES, draw_factors, noise, standardised
 
 from ae_jax import api, data, errors, models
+from ae_jax.decisions import halves
 from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import disentanglement, factor_scores, figures
 
@@ -82,7 +83,7 @@ def test_scores_do_not_depend_on_the_order_of_the_test_examples():
 
 
 def test_factors_are_subsampled_with_the_training_examples(monkeypatch):
-  monkeypatch.setattr(contexts, "MOST_TRAINING", 300)
+  monkeypatch.setattr(halves, "MOST_TRAINING", 300)
   assert analyze(context_of())[1]["dci_informativeness/code"] > 0.95
 
 

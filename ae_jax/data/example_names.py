@@ -1,0 +1,48 @@
+"""Names of the examples of a data set: the files of images, otherwise the rows of the source."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from ae_jax.data import folders, image_sets, splits
+from ae_jax.data.dataset import Dataset
+
+_OF_IMAGES = ("size", "fit", "channels", "on_bad", "exif_orientation", "follow_links")
+
+
+def of_halves(dataset: Dataset, section: Mapping[str, Any]) -> dict[str, Shaped[np.ndarray, " examples"]]:
+  """Returns {half: texts [N]} for the halves that exist.
+
+  The name of an image is the path of its file in the folder; that of a patch ends with "#" and its number in the image.
+  Other examples are named by their row, counted from 0. Rows of examples that were drawn from the training examples of
+  the source are those of the source.
+
+  Args:
+    dataset: The data set.
+    section: `config.data`, with the path from which the data set was read.
+  """
+  sizes = {half: len(getattr(dataset, half)) for half in splits.HALVES if getattr(dataset, half) is not None}
+  rows = {half: dataset.rows.get(half, np.arange(count)) for half, count in sizes.items()}
+  if section["name"] != "folder":
+    return {half: positions.astype(str) for half, positions in rows.items()}
+  found = folders.scan(
+    section["path"], image_sets.options(**{key: section[key] for key in _OF_IMAGES}), section["read_validation"]
+  )
+  names = {}
+  for half, positions in rows.items():
+    files = np.array([os.path.relpath(file, section["path"]) for file in found.files.get(half, found.files["train"])])
+    patches = -(-sizes[half] // len(files)) if half not in dataset.rows else _repeats(positions)
+    positions = positions if half in dataset.rows else positions // patches
+    names[half] = files[positions]
+    if section["patch"]:
+      numbers = np.arange(len(positions)) % patches
+      names[half] = np.char.add(np.char.add(names[half], "#"), numbers.astype(str))
+  return names
+
+
+def _repeats(positions: Shaped[np.ndarray, " examples"]) -> int:
+  """Returns how often each position is repeated."""
+  return int(np.count_nonzero(positions == positions[0])) if len(positions) else 1

@@ -1,0 +1,62 @@
+"""Examples of the data set of a run as inputs of scores, read again from where the run was trained."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from ae_jax import data, errors
+from ae_jax.data import lazy_arrays, ranges
+from ae_jax.decisions import scores
+from ae_jax.runs import run_folder
+
+MOST_TRAINING = 10_000  # maximum number of training examples; they are drawn with a fixed seed
+
+
+def load(run: Any) -> data.Dataset:
+  """Returns the data set of a run.
+
+  Raises:
+    UserError: The run has no folder, or its data were passed to `ae_jax.fit` or have changed.
+  """
+  if run.workdir is None or not (run.workdir / "config.json").exists():
+    raise errors.UserError("the run has no folder that names its training data; pass examples as x")
+  return run_folder.load_data(run.workdir, run.config)
+
+
+def training_rows(count: int) -> Int[np.ndarray, " rows"]:
+  """Returns the sorted positions of the training examples that are used, of `count` examples."""
+  return np.sort(np.random.default_rng(0).permutation(count)[:MOST_TRAINING])
+
+
+def inputs_of(
+  run: Any, dataset: data.Dataset, half: str, rows: Int[np.ndarray, " chosen"] | None = None
+) -> scores.Inputs:
+  """Returns examples of a half of a data set.
+
+  Args:
+    run: The run.
+    dataset: Its data set.
+    half: A member of `splits.HALVES`.
+    rows: Positions of the examples. None: all, or for "train" at most `MOST_TRAINING`, which are drawn.
+  """
+  examples = getattr(dataset, half)
+  if half == "validation":  # its columns are those of a test set
+    dataset, half = dataset.on_validation, "test"
+  if rows is None:
+    rows = training_rows(len(examples)) if half == "train" else np.arange(len(examples))
+  chosen = lambda array: lazy_arrays.read_rows(array, rows)
+  in_range = lambda array: ranges.normalise(chosen(array), dataset.value_range)
+  x, target, mask = in_range(examples), dataset.column(half, "target"), dataset.column(half, "mask")
+  columns = {name: chosen(values) for name, values in data.model_columns(dataset, half, run.model).items()}
+  return scores.Inputs(x, x if target is None else in_range(target), None if mask is None else chosen(mask), columns)
+
+
+def of_normal(inputs: scores.Inputs, anomalous: Bool[np.ndarray, " examples"]) -> scores.Inputs:
+  """Returns the examples that are not anomalous."""
+  take = lambda array: array if array is None else array[~anomalous]
+  x = take(inputs.x)
+  target = x if inputs.target is inputs.x else take(inputs.target)
+  columns: Mapping[str, Any] = inputs.columns
+  return scores.Inputs(x, target, take(inputs.mask), {name: take(values) for name, values in columns.items()})

@@ -1,0 +1,127 @@
+"""Files with a row for each example: name, score, flag and latents, as CSV, Parquet or npz."""
+
+import importlib.util
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+
+from ae_jax import errors
+from ae_jax.data import new_files
+from ae_jax.decisions import scores, thresholds
+from ae_jax.system import atomic
+
+_LATENTS = "latents"  # name of the array of latent codes in npz files
+Column = Shaped[np.ndarray, " examples"]
+
+
+class Rows(NamedTuple):
+  """Measured examples."""
+
+  columns: Mapping[str, Column]  # name, score and others
+  latents: Float32[np.ndarray, "examples ..."]  # [N, *code shape]
+
+
+def check(file: pathlib.Path) -> None:
+  """Raises UserError unless rows can be written to a file: its suffix, its folder, and what the suffix needs."""
+  if file.suffix not in _WRITERS:
+    raise errors.UserError(f"--out={file}: must end in {', '.join(_WRITERS)}")
+  if not file.parent.is_dir():
+    raise errors.UserError(f"--out={file}: the folder {file.parent} does not exist; make it")
+  if file.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+    raise errors.UserError(f"--out={file}: Parquet files need pyarrow; run `pip install 'ae_jax[tables]'`")
+
+
+def read(run: Any, path: str, *, names: str = "", array: str = "") -> new_files.NewFiles:
+  """Returns the new examples of a file or folder for a run; see `new_files.read`."""
+  wanted = new_files.Wanted(run.model.shape, run.config.data.range, run.schema, run.config.data.to_dict())
+  return new_files.read(path, wanted, names=names, array=array)
+
+
+def joined(parts: Sequence[Any]) -> Any:
+  """Returns the examples of parts, which are arrays or DataFrames, as one."""
+  if isinstance(parts[0], np.ndarray):
+    return np.concatenate(parts)
+  import pandas as pd  # takes half a second to import
+
+  return pd.concat(parts, ignore_index=True)
+
+
+def measure(
+  run: Any,
+  parts: Iterable[tuple[Mapping[str, Column], scores.Inputs]],
+  kind: str,
+  threshold: thresholds.Threshold | None,
+) -> Rows:
+  """Returns the scores, flags and latents of examples.
+
+  Args:
+    run: A `trained_run.Run`.
+    parts: Parts of the examples, as (columns of known values such as their names, inputs of the model).
+    kind: Kind of the scores.
+    threshold: Threshold of the flags, of this kind; None: no flags.
+  """
+  collected: dict[str, list[Any]] = {}
+  for known, inputs in parts:
+    found = scores.of_kind(run, inputs, kind, lambda: run.reference)
+    measured = {**known, "score": found}
+    measured |= {} if threshold is None else {"flag": thresholds.flag(found, threshold.value)}
+    measured |= {_LATENTS: run.apply("encode", inputs.x, inputs.columns)}
+    for name, values in measured.items():
+      collected.setdefault(name, []).append(values)
+  joined = {name: np.concatenate(values) for name, values in collected.items()}
+  latents = joined.pop(_LATENTS)
+  return Rows(joined, latents)
+
+
+def choose(run: Any, score: str) -> tuple[str, thresholds.Threshold | None]:
+  """Returns the kind of the scores, and the threshold of the run if it has one of this kind; None otherwise.
+
+  `score` is the kind; "" for that of the threshold, or "reconstruction" without one.
+  """
+  threshold = run.threshold
+  kind = score or ("reconstruction" if threshold is None else threshold.kind)
+  scores.choose(kind)
+  return kind, threshold if threshold is not None and threshold.kind == kind else None
+
+
+def summary(file: pathlib.Path, rows: Rows, kind: str, threshold: thresholds.Threshold | None) -> list[str]:
+  """Returns lines about the rows of a file: their number, the scores, and the flags."""
+  found = rows.columns["score"]
+  low, middle, high = np.quantile(found, (0, 0.5, 1))
+  lines = [f"{file}: {len(found):,} rows; {kind} scores from {low:.4g} to {high:.4g}, median {middle:.4g}"]
+  if threshold is None:
+    return [*lines, f"no column flag: the run has no threshold of {kind} scores; see run.set_threshold"]
+  return [*lines, f"flagged: {np.count_nonzero(rows.columns['flag']):,}, with a {threshold.in_words()}"]
+
+
+def write(file: pathlib.Path, rows: Rows) -> None:
+  """Writes rows to a file of a format by its suffix; see `check`.
+
+  CSV and Parquet files have a column `z0`, `z1`, ... for each number of a latent code. An npz archive has the array
+  `latents` [N, *code shape].
+  """
+  with errors.convert_os_errors(f"--out={file}"), atomic.replace(file) as part:
+    _WRITERS[file.suffix](part, rows)
+
+
+def _frame(rows: Rows) -> Any:
+  import pandas as pd  # takes half a second to import
+
+  vectors = rows.latents.reshape(len(rows.latents), -1)
+  latents = pd.DataFrame(vectors, columns=[f"z{number}" for number in range(vectors.shape[1])])
+  return pd.concat([pd.DataFrame(dict(rows.columns)), latents], axis=1)
+
+
+def _write_npz(part: pathlib.Path, rows: Rows) -> None:
+  with part.open("wb") as file:
+    np.savez(file, **{_LATENTS: rows.latents}, **rows.columns)
+
+
+_WRITERS: dict[str, Callable[[pathlib.Path, Rows], None]] = {
+  ".csv": lambda part, rows: _frame(rows).to_csv(part, index=False),
+  ".parquet": lambda part, rows: _frame(rows).to_parquet(part, index=False),
+  ".npz": _write_npz,
+}

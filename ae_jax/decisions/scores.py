@@ -1,0 +1,211 @@
+"""Anomaly scores of examples: reconstruction errors, distances of latent codes, and the negative ELBO.
+
+`KINDS` maps the name of a kind to its function. Scores are large for examples that differ from the training data. Some
+kinds compare examples with a `Reference`, which is measured on training examples.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64
+
+from ae_jax import errors, models, objectives
+from ae_jax.models import inference
+from ae_jax.ops import losses
+from ae_jax.types import Columns
+
+NEIGHBOURS = 5  # kNN distance is the distance to this neighbour (Ramaswamy et al. 2000; Sun et al. 2022)
+_RIDGE = 1e-6  # fraction of the mean variance that is added to the variance of every direction
+_FLOOR = 1e-3  # fraction of the mean error that is added to the error of every element
+_SAMPLES = 32  # posterior samples of the negative ELBO
+
+
+class Inputs(NamedTuple):
+  """Examples as the model receives them, and what their reconstructions are compared with."""
+
+  x: Float32[np.ndarray, "examples ..."]
+  target: Float32[np.ndarray, "examples ..."]  # `x` itself without targets
+  mask: Bool[np.ndarray, "examples ..."] | None  # True for observed elements; None if all are observed
+  columns: Columns  # other inputs of the model
+
+
+class Reference(NamedTuple):
+  """What the scores of new examples are compared with, measured on training examples. Stored as reference.npz."""
+
+  element_errors: Float32[np.ndarray, "..."]  # mean squared error of each element
+  codes: Float32[np.ndarray, "train latents"]  # latent codes as vectors
+
+
+class Kind(NamedTuple):
+  """A kind of anomaly scores."""
+
+  words: str  # for the user
+  function: Callable[[Any, Inputs, Reference | None], Float[np.ndarray, " examples"]]
+  needs_reference: bool
+
+
+def of_kind(
+  run: Any, inputs: Inputs, kind: str, reference: Callable[[], Reference]
+) -> Float32[np.ndarray, " examples"]:
+  """Returns the scores of examples.
+
+  Args:
+    run: A `trained_run.Run`.
+    inputs: The examples.
+    kind: A key of `KINDS`.
+    reference: Function that returns the reference of the run; called if the kind needs it.
+
+  Raises:
+    UserError: The kind is unknown, or the run does not have it.
+  """
+  chosen = choose(kind)
+  return chosen.function(run, inputs, reference() if chosen.needs_reference else None).astype(np.float32)
+
+
+def choose(kind: str) -> Kind:
+  """Returns a kind of scores; raises UserError if the name is unknown."""
+  if kind not in KINDS:
+    raise errors.UserError(f"kind={kind!r}: is no kind of score; {errors.list_known(kind, KINDS)}")
+  return KINDS[kind]
+
+
+def make_reference(run: Any, inputs: Inputs) -> Reference:
+  """Returns the reference for training examples; elements that are never observed have the mean error of the others.
+
+  Raises:
+    UserError: There are fewer than 2 examples, or the outputs of the model are not finite.
+  """
+  if len(inputs.x) < 2:
+    raise errors.UserError("the reference of the scores needs at least 2 training examples; pass more")
+  sums = squares(run, inputs).sum(0, dtype=np.float64)
+  observed = len(inputs.x) if inputs.mask is None else inputs.mask.sum(0)
+  means = np.where(observed, sums / np.maximum(observed, 1), np.nan)
+  means = np.where(np.isnan(means), np.nanmean(means), means).astype(np.float32)
+  codes = _codes(run, inputs)
+  if not (np.isfinite(means).all() and np.isfinite(codes).all()):
+    raise errors.UserError("the reference of the scores is not finite; the model has diverged on the training examples")
+  return Reference(means, codes)
+
+
+def squares(run: Any, inputs: Inputs) -> Float32[np.ndarray, "examples ..."]:
+  """Returns the squared error of each element; 0 for elements that were not observed."""
+  found = np.square(run.apply("reconstruct", inputs.x, inputs.columns) - inputs.target)
+  return found if inputs.mask is None else found * inputs.mask
+
+
+def normalised_squares(run: Any, inputs: Inputs, reference: Reference) -> Float64[np.ndarray, "examples ..."]:
+  """Returns the squared error of each element, divided by its mean over the training examples.
+
+  A thousandth of the mean over all elements is added to the divisor, because the training error of an element can be 0.
+  """
+  scale = reference.element_errors.astype(np.float64)
+  return squares(run, inputs) / (scale + (_FLOOR * scale.mean() or 1.0))
+
+
+def mahalanobis(
+  codes: Float[np.ndarray, "examples latents"], train_codes: Float[np.ndarray, "train latents"]
+) -> Float[np.ndarray, " examples"]:
+  """Returns the Mahalanobis distances of latent codes to the mean of the training codes.
+
+  A millionth of the mean variance is added to the variance of every direction. Otherwise a direction in which the
+  training codes do not vary would dominate the distance.
+  """
+  centred = train_codes - train_codes.mean(0, dtype=np.float64)
+  covariance = centred.T @ centred / max(1, len(centred) - 1)
+  size = len(covariance)
+  covariance += (_RIDGE * np.trace(covariance) / size or 1.0) * np.eye(size)
+  offsets = codes - train_codes.mean(0, dtype=np.float64)
+  return np.sqrt(np.einsum("nk,nk->n", offsets, np.linalg.solve(covariance, offsets.T).T))
+
+
+def neighbour_distances(
+  codes: Float[np.ndarray, "examples latents"], train_codes: Float[np.ndarray, "train latents"]
+) -> Float[np.ndarray, " examples"]:
+  """Returns the Euclidean distances of latent codes to their `NEIGHBOURS`th nearest training code."""
+  from sklearn.neighbors import NearestNeighbors
+
+  if not len(codes):
+    return np.zeros(0)
+  count = min(NEIGHBOURS, len(train_codes))
+  return NearestNeighbors(n_neighbors=count).fit(train_codes).kneighbors(codes)[0][:, -1]
+
+
+def _reconstruction(run: Any, inputs: Inputs, reference: Reference | None) -> Float[np.ndarray, " examples"]:
+  found = run.apply("reconstruct", inputs.x, inputs.columns)
+  factors = () if inputs.mask is None else (inputs.mask.astype(np.float32),)
+  return np.asarray(losses.squared_error(found, inputs.target, *factors))
+
+
+def _normalised(run: Any, inputs: Inputs, reference: Reference | None) -> Float[np.ndarray, " examples"]:
+  assert reference is not None  # ensured by `Kind.needs_reference`
+  found = normalised_squares(run, inputs, reference)
+  return found.sum(tuple(range(1, found.ndim)))
+
+
+def _mahalanobis(run: Any, inputs: Inputs, reference: Reference | None) -> Float[np.ndarray, " examples"]:
+  assert reference is not None
+  return mahalanobis(_codes(run, inputs), reference.codes)
+
+
+def _knn(run: Any, inputs: Inputs, reference: Reference | None) -> Float[np.ndarray, " examples"]:
+  assert reference is not None
+  return neighbour_distances(_codes(run, inputs), reference.codes)
+
+
+def _codes(run: Any, inputs: Inputs) -> Float32[np.ndarray, "examples latents"]:
+  """Returns the latent codes of examples as vectors."""
+  return run.apply("encode", inputs.x, inputs.columns).reshape(len(inputs.x), run.model.code.size)
+
+
+def _negative_elbo(run: Any, inputs: Inputs, reference: Reference | None) -> Float[np.ndarray, " examples"]:
+  """Returns the negative ELBO (Kingma and Welling 2014, equation 2) with weight 1 of the KL divergence, in nats."""
+  if not is_variational(run):
+    raise errors.UserError(
+      "kind='negative_elbo': this run is not variational; use another kind, or train model='vae' or 'cvae'"
+    )
+  if inputs.mask is not None or inputs.target is not inputs.x:
+    raise errors.UserError("kind='negative_elbo': takes no mask, target or missing values; use kind='reconstruction'")
+  objective = run.config.objective
+  options = {"likelihood": objective.likelihood, "noise": objective.noise}
+  function = functools.partial(_elbo_of_batch, model=run.model, value_range=run.config.data.range, **options)
+  return -inference.in_batches(function, run.variables, inputs.x, inputs.columns)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "value_range", "likelihood", "noise"))
+def _elbo_of_batch(
+  variables: models.Variables,
+  x: jax.Array,
+  columns: Columns,
+  *,
+  model: models.Model,
+  value_range: str,
+  likelihood: str,
+  noise: float,
+) -> jax.Array:
+  """Returns the ELBO of examples; the posterior samples of all examples use the same normal numbers.
+
+  The score of an example therefore does not depend on the other examples.
+  """
+  from ae_jax.evaluators import likelihood as bounds  # evaluators import this module
+
+  keys = jax.numpy.broadcast_to(jax.random.key(0), len(x))
+  log_p = functools.partial(bounds.log_likelihood, model, value_range=value_range, likelihood=likelihood, noise=noise)
+  weigh = functools.partial(bounds.log_weights, model, log_likelihood=log_p, samples=_SAMPLES)
+  return weigh(variables, x, columns, keys).mean(-1)
+
+
+def is_variational(run: Any) -> bool:
+  """Returns whether the model has a posterior that its objective compares with a prior."""
+  return run.model.has_posterior and objectives.OBJECTIVES[run.config.objective.name].samples_posterior
+
+
+KINDS = {
+  "reconstruction": Kind("squared reconstruction error", _reconstruction, False),
+  "normalised": Kind("squared error relative to the training error of each element", _normalised, True),
+  "mahalanobis": Kind("Mahalanobis distance of the latent code", _mahalanobis, True),
+  "knn": Kind(f"distance to the nearest training code number {NEIGHBOURS}", _knn, True),
+  "negative_elbo": Kind("negative ELBO in nats", _negative_elbo, False),
+}

@@ -1,0 +1,67 @@
+"""Files of decisions in a run folder: threshold.json and reference.npz, and the identity of the weights they belong to.
+
+Both are readable without this package. They are refused if the run has other weights than when they were written.
+"""
+
+import hashlib
+import json
+import pathlib
+
+import jax
+import numpy as np
+
+from ae_jax import errors, models
+from ae_jax.decisions import scores, thresholds
+from ae_jax.system import atomic
+
+THRESHOLD, REFERENCE = "threshold.json", "reference.npz"
+_DIGITS = 16  # of the SHA-256 of the weights
+
+
+def digest(variables: models.Variables) -> str:
+  """Returns the beginning of the SHA-256 of all variables."""
+  found = hashlib.sha256()
+  for leaf in jax.tree.leaves(tuple(variables)):
+    found.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+  return found.hexdigest()[:_DIGITS]
+
+
+def write_threshold(workdir: pathlib.Path, threshold: thresholds.Threshold) -> None:
+  """Writes threshold.json into a run folder."""
+  with errors.convert_os_errors(workdir / THRESHOLD):
+    atomic.write_text(workdir / THRESHOLD, json.dumps(threshold.as_json(), indent=2) + "\n")
+
+
+def read_threshold(workdir: pathlib.Path, weights: str) -> thresholds.Threshold:
+  """Returns the threshold in a run folder.
+
+  Raises:
+    UserError: The file is damaged, or belongs to other weights than `weights`, a result of `digest`.
+  """
+  file = workdir / THRESHOLD
+  with errors.convert_errors(f"{file}: cannot be read"):
+    stored = json.loads(file.read_text(encoding="utf-8"))
+  found = thresholds.from_json(stored if isinstance(stored, dict) else {}, str(file))
+  if found.weights != weights:
+    raise errors.UserError(
+      f"{file}: was set for other weights, those of step {found.step}; load that checkpoint, or set the threshold again"
+    )
+  return found
+
+
+def write_reference(workdir: pathlib.Path, reference: scores.Reference, weights: str) -> None:
+  """Writes reference.npz into a run folder."""
+  file = workdir / REFERENCE
+  with errors.convert_os_errors(file), atomic.replace(file) as part, part.open("wb") as stream:
+    np.savez(stream, weights=np.array(weights), **reference._asdict())
+
+
+def read_reference(workdir: pathlib.Path, weights: str) -> scores.Reference | None:
+  """Returns the reference in a run folder; None if there is none, or if it belongs to other weights."""
+  file = workdir / REFERENCE
+  if not file.exists():
+    return None
+  with errors.convert_errors(f"{file}: cannot be read"), np.load(file, allow_pickle=False) as stored:
+    if str(stored["weights"]) != weights:
+      return None
+    return scores.Reference(*(stored[name] for name in scores.Reference._fields))

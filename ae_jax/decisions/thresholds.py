@@ -1,0 +1,254 @@
+"""Thresholds of anomaly scores, and how well they separate anomalies from normal examples.
+
+An example is flagged if its score is above the threshold. Scores are compared in float64.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int
+
+from ae_jax import errors
+
+_Z = 1.959964  # normal quantile of a two-sided 95 % interval
+ON_TRAINING = "new examples have larger scores, so too many may be flagged; config.data.validation=0.2 holds out others"
+_ROUNDING = 1e-9  # 0.07 * 100 is 7.000000000000001
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold:
+  """A threshold of the scores of a run. It is stored as threshold.json in the run folder."""
+
+  value: float  # examples with a larger score are flagged
+  kind: str  # kind of the scores, a key of `scores.KINDS`
+  rule: str  # "value", "contamination", "f1", "precision" or "recall"
+  level: float | None  # the share, precision or recall that was asked for; None for the other rules
+  half: str  # examples whose scores were used: "train", "validation", or "given"; "" for the rule "value"
+  examples: int  # number of these examples
+  step: int  # of the checkpoint whose scores were used
+  weights: str  # beginning of the SHA-256 of its variables
+
+  def as_json(self) -> dict[str, Any]:
+    """Returns the fields as a dict, for threshold.json."""
+    return dataclasses.asdict(self)
+
+  def in_words(self) -> str:
+    """Returns the value and how it was chosen, as a text."""
+    level = "" if self.level is None else f"={self.level:g}"
+    half = "training" if self.half == "train" else self.half
+    source = f" from {self.examples:,} {half} examples" if self.half else ""
+    note = f"; {ON_TRAINING}" if self.half == "train" else ""
+    return f"{self.kind} score above {self.value:.6g} ({self.rule}{level}{source}{note})"
+
+
+def from_json(stored: Mapping[str, Any], where: str) -> Threshold:
+  """Returns the threshold that `Threshold.as_json` stored.
+
+  Raises:
+    UserError: A field is missing, unknown or of another type; `where` is the prefix of the message.
+  """
+  try:
+    found = Threshold(**stored)
+    valid = isinstance(found.kind, str) and errors.is_number(found.value)
+  except TypeError:
+    valid = False
+  if not valid:
+    raise errors.UserError(f"{where}: is no threshold of ae_jax; remove the file, and set the threshold again")
+  return found
+
+
+class Confusion(NamedTuple):
+  """Counts of flagged and other examples, and the measures of a threshold that follow from them."""
+
+  true_positives: int  # flagged anomalies
+  false_positives: int  # flagged normal examples
+  false_negatives: int  # anomalies that are not flagged
+  true_negatives: int  # normal examples that are not flagged
+
+  @property
+  def precision(self) -> float:
+    """Share of anomalies in the flagged examples; NaN if none is flagged."""
+    return _ratio(self.true_positives, self.true_positives + self.false_positives)
+
+  @property
+  def recall(self) -> float:
+    """Share of flagged examples in the anomalies; NaN without anomalies."""
+    return _ratio(self.true_positives, self.true_positives + self.false_negatives)
+
+  @property
+  def f1(self) -> float:
+    """Harmonic mean of precision and recall; NaN without anomalies and flagged examples."""
+    flagged_or_anomalous = self.true_positives + self.false_positives + self.false_negatives
+    return _ratio(2 * self.true_positives, self.true_positives + flagged_or_anomalous)
+
+  def intervals(self) -> dict[str, tuple[float, float]]:
+    """Returns the 95 % intervals of precision, recall and F1, {name: (low, high)}.
+
+    Precision and recall have Wilson's score interval (Wilson 1927). F1 is 2 J / (1 + J), where J is the share of true
+    positives in all examples but the true negatives. Given the number of these, the true positives are binomial, so
+    Wilson's interval of J gives that of F1.
+    """
+    hits, wrong, missed, _ = self
+    low, high = wilson(hits, hits + wrong + missed)
+    return {
+      "precision": wilson(hits, hits + wrong),
+      "recall": wilson(hits, hits + missed),
+      "f1": (2 * low / (1 + low), 2 * high / (1 + high)),
+    }
+
+
+def confusion(
+  scores: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"], value: float
+) -> Confusion:
+  """Returns the counts of a threshold for scores of examples of which the anomalies are known."""
+  flagged = flag(scores, value)
+  pairs = ((flagged, anomalous), (flagged, ~anomalous), (~flagged, anomalous), (~flagged, ~anomalous))
+  return Confusion(*(int(np.count_nonzero(first & second)) for first, second in pairs))
+
+
+def flag(scores: Float[np.ndarray, " examples"], value: float) -> Bool[np.ndarray, " examples"]:
+  """Returns which scores are above a threshold. A score that is NaN is flagged, because the model failed."""
+  return ~(scores.astype(np.float64) <= value)
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+  """Returns the 95 % interval of a share (Wilson 1927, "Probable inference"); (NaN, NaN) without trials."""
+  if not trials:
+    return math.nan, math.nan
+  share, weight = successes / trials, _Z**2 / trials
+  centre = (share + weight / 2) / (1 + weight)
+  margin = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
+  return max(0.0, centre - margin), min(1.0, centre + margin)
+
+
+def from_share(scores: Float[np.ndarray, " examples"], share: float) -> float:
+  """Returns the threshold that at most a share of the scores exceeds.
+
+  If the scores are distinct, `floor(share * N)` of them exceed it. It lies midway between two scores, so that rounding
+  errors of a score do not matter, or is the largest score if none may exceed it.
+
+  Args:
+    scores: Scores of examples that are normal, except for a share of anomalies ("contamination").
+    share: Share of the examples that are flagged, from 0 to below 1.
+
+  Raises:
+    UserError: There are no scores, a score is not finite, or the share is invalid.
+  """
+  ordered = _ordered(scores)
+  if not errors.is_number(share) or not 0 <= share < 1:
+    raise errors.UserError(f"contamination={errors.format_value(share)}: must be a share, from 0 to below 1")
+  flagged = int(share * len(ordered) + _ROUNDING)
+  last, above = ordered[len(ordered) - 1 - flagged], ordered[min(len(ordered) - flagged, len(ordered) - 1)]
+  return float(_between(last, above))
+
+
+class Curve(NamedTuple):
+  """All ways to divide examples by a threshold, from the highest threshold to the lowest."""
+
+  values: Float64[np.ndarray, " cuts"]  # thresholds, midway between two neighbouring scores
+  hits: Int[np.ndarray, " cuts"]  # number of flagged anomalies
+  flagged: Int[np.ndarray, " cuts"]  # number of flagged examples
+  anomalies: int
+
+  @property
+  def precision(self) -> Float64[np.ndarray, " cuts"]:
+    """Share of anomalies in the flagged examples, of which there is at least one."""
+    return self.hits / self.flagged
+
+  @property
+  def recall(self) -> Float64[np.ndarray, " cuts"]:
+    """Share of flagged examples in the anomalies."""
+    return self.hits / self.anomalies
+
+  @property
+  def f1(self) -> Float64[np.ndarray, " cuts"]:
+    """Harmonic mean of precision and recall."""
+    return 2 * self.hits / (self.flagged + self.anomalies)
+
+
+def curve(scores: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"]) -> Curve:
+  """Returns precision and recall of each threshold that flags at least one example.
+
+  Raises:
+    UserError: A score is not finite, or there are no anomalies or no normal examples.
+  """
+  ordered = _ordered(scores)[::-1]
+  if anomalous.all() or not anomalous.any():
+    found = "anomalies" if anomalous.all() else "normal examples"
+    raise errors.UserError(f"labels: all examples are {found}; a threshold from labels needs both")
+  hits = np.cumsum(anomalous[np.argsort(-scores.astype(np.float64), kind="stable")])
+  last = np.flatnonzero(np.append(ordered[1:] < ordered[:-1], True))  # the last of the examples with equal scores
+  below = np.append(ordered[1:], np.nextafter(ordered[-1], -np.inf))[last]
+  return Curve(_between(below, ordered[last]), hits[last], last + 1, int(anomalous.sum()))
+
+
+def as_anomalous(labels: Any, count: int) -> Bool[np.ndarray, " examples"]:
+  """Returns labels of anomalies as booleans; raises UserError unless they are `count` booleans, or the numbers 0, 1."""
+  array = np.asarray(labels)
+  if array.shape != (count,):
+    raise errors.UserError(f"labels: have the shape {array.shape} for {count} examples; pass one label per example")
+  if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+    raise errors.UserError("labels: must be True or 1 for anomalies, and False or 0 for normal examples")
+  return array.astype(bool)
+
+
+def best_f1(scores: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"]) -> float:
+  """Returns the threshold with the largest F1; the highest of them if there are several."""
+  found = curve(scores, anomalous)
+  return float(found.values[np.argmax(found.f1)])
+
+
+def with_precision(
+  scores: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"], level: float
+) -> float:
+  """Returns the threshold with the largest recall among those with at least a precision.
+
+  Raises:
+    UserError: No threshold has this precision.
+  """
+  _check_level("precision", level)
+  found = curve(scores, anomalous)
+  fits = found.precision >= level - _ROUNDING
+  if not fits.any():
+    raise errors.UserError(
+      f"precision={level:g}: no threshold reaches it for these examples; the largest precision is "
+      f"{found.precision.max():.3g}"
+    )
+  return float(found.values[np.argmax(np.where(fits, found.recall, -1))])
+
+
+def with_recall(
+  scores: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"], level: float
+) -> float:
+  """Returns the highest threshold with at least a recall; it has the fewest false alarms."""
+  _check_level("recall", level)
+  found = curve(scores, anomalous)
+  return float(found.values[np.argmax(found.recall >= level - _ROUNDING)])
+
+
+def _between(low: Any, high: Any) -> Any:
+  """Returns the middle of two numbers; if it rounds to the upper one, which would not be flagged, the lower one."""
+  middle = low + (high - low) / 2
+  return np.where(middle < high, middle, low)
+
+
+def _check_level(name: str, level: Any) -> None:
+  if not errors.is_number(level) or not 0 < level <= 1:
+    raise errors.UserError(f"{name}={errors.format_value(level)}: must be a share above 0, up to 1")
+
+
+def _ordered(scores: Float[np.ndarray, " examples"]) -> Float64[np.ndarray, " examples"]:
+  """Returns the scores in ascending order."""
+  if not len(scores):
+    raise errors.UserError("scores: there are no examples; a threshold needs at least one")
+  if not np.isfinite(scores).all():
+    count = np.count_nonzero(~np.isfinite(scores))
+    raise errors.UserError(f"scores: {count} of {len(scores)} are not finite; the model has diverged on them")
+  return np.sort(scores.astype(np.float64))
+
+
+def _ratio(part: int, whole: int) -> float:
+  return part / whole if whole else math.nan

@@ -1,0 +1,78 @@
+"""Flags of test examples by the threshold of the run: score histograms, confusion matrix, precision, recall and F1.
+
+A run without a threshold is measured with the one that a twentieth of the normal examples exceeds.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from ae_jax import errors
+from ae_jax.decisions import halves, scores, thresholds
+from ae_jax.evaluators import figures
+from ae_jax.evaluators.context import EvalContext
+
+SHARE = 0.05  # of normal examples that the threshold of a run without one flags
+_BINS = 20  # of a histogram
+
+
+def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
+  """Yields the threshold, the confusion matrix, precision, recall and F1 with 95 % intervals, and both histograms.
+
+  The intervals are those of `thresholds.Confusion.intervals`.
+  """
+  threshold, note = _threshold(context)
+  measured = scores.of_kind(context.run, context.test_inputs, threshold.kind, lambda: context.reference)
+  anomalous = context.dataset.anomalous
+  assert anomalous is not None  # ensured by the requirement "one_class"
+  found = thresholds.confusion(measured, anomalous, threshold.value)
+  yield "threshold", threshold.value
+  yield "threshold_rule", note
+  for name, (low, high) in found.intervals().items():
+    yield name, getattr(found, name)
+    if np.isfinite(low):
+      yield from ((f"{name}_low", low), (f"{name}_high", high))
+  yield from (("anomalies/flagged", found.true_positives), ("anomalies/not_flagged", found.false_negatives))
+  yield from (("normal_examples/flagged", found.false_positives), ("normal_examples/not_flagged", found.true_negatives))
+  if np.isfinite(measured).all():
+    yield "score_histograms", _histograms(measured.astype(np.float64), anomalous, threshold)
+
+
+def _threshold(context: EvalContext) -> tuple[thresholds.Threshold, str]:
+  """Returns the threshold of the run, or a default, and a sentence about it."""
+  run, dataset = context.run, context.dataset
+  try:
+    stored, reason = run.threshold, "the run has no threshold"
+  except errors.UserError as error:
+    stored, reason = None, str(error)
+  advice = "run.set_threshold sets one, and `ae_jax evaluate --only=anomaly` measures it"
+  if stored is not None:
+    return stored, f"flagged: test examples with a {stored.in_words()}"
+  half = "train" if dataset.validation is None else "validation"
+  inputs = halves.inputs_of(run, dataset, half)
+  if half == "validation":
+    inputs = halves.of_normal(inputs, dataset.on_validation.anomalous)
+  kind = "reconstruction"
+  value = thresholds.from_share(scores.of_kind(run, inputs, kind, lambda: context.reference), SHARE)
+  default = thresholds.Threshold(value, kind, "contamination", SHARE, half, len(inputs.x), run.step, run.weights_digest)
+  return default, f"flagged: test examples with a {default.in_words()}, because {reason}; {advice}"
+
+
+def _histograms(
+  measured: Float64[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"], threshold: thresholds.Threshold
+) -> figures.Lines:
+  """Returns the histograms of the scores of normal examples and anomalies, on a logarithmic axis if none is 0."""
+  is_logarithmic = measured.min() > 0 and threshold.value > 0
+  scale = np.log10 if is_logarithmic else np.asarray
+  edges = np.histogram_bin_edges(scale(np.append(measured, threshold.value)), _BINS)
+  middles = (edges[1:] + edges[:-1]) / 2
+  lines = {}
+  for name, chosen in (("normal examples", ~anomalous), ("anomalies", anomalous)):
+    counts, _ = np.histogram(scale(measured[chosen]), edges)
+    lines[name] = np.stack([middles, counts / max(1, chosen.sum())])
+  top = max(float(line[1].max()) for line in lines.values())
+  lines["threshold"] = np.array([[float(scale(threshold.value))] * 2, [0.0, top]])
+  axis = f"{threshold.kind} score{', log10' if is_logarithmic else ''}"
+  return figures.Lines("Scores of normal test examples and of anomalies", lines, axis, "share of the examples")

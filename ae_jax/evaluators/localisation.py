@@ -1,0 +1,110 @@
+"""Localisation of defects: pixel AUROC and per-region overlap of the error map with the masks of the defects."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int
+
+from ae_jax.evaluators import figures
+from ae_jax.evaluators.context import EvalContext, spaced
+
+FALSE_ALARMS = 0.3  # largest share of false alarms in the area of the overlap (Bergmann et al. 2019, section 4.3)
+_MOST_PIXELS = 2**25  # of all images; of more, evenly spaced images are measured
+_SHOWN = 8  # defects in the figure
+_NEIGHBOURS = np.ones((3, 3))  # pixels that touch at a corner are in one region
+
+
+def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
+  """Yields the pixel AUROC, the area of the per-region overlap, and a figure; nothing without masks of defects."""
+  defects = context.dataset.defects
+  if defects is None or not defects.any():
+    return
+  chosen = spaced(max(1, _MOST_PIXELS // defects[0].size), len(defects))
+  masks = defects[chosen, ..., 0].astype(bool)
+  if not masks.any():
+    return
+  maps = context.squares(context.reconstructions[chosen], chosen).sum(-1)
+  if len(chosen) < len(defects):
+    yield "localisation", f"the masks of {len(chosen):,} of {len(defects):,} test images are compared with error maps"
+  if not np.isfinite(maps).all():
+    yield "pixel_auroc_remark", "the error maps are not finite: training diverged; lower config.optimizer.learning_rate"
+    return
+  yield "pixel_auroc", pixel_auroc(maps, masks)
+  yield "region_overlap", region_overlap(maps, masks)
+  with_defects = np.flatnonzero(masks.any((1, 2)))
+  shown = with_defects[spaced(_SHOWN, len(with_defects))]
+  yield "defects", _figure(context, chosen[shown], maps[shown], masks[shown])
+
+
+def pixel_auroc(
+  maps: Float[np.ndarray, "images height width"], masks: Bool[np.ndarray, "images height width"]
+) -> float:
+  """Returns the area under the ROC curve of the pixels: the chance that a defect pixel scores higher than another."""
+  from ae_jax.evaluators import anomaly
+
+  return anomaly.auroc(maps.ravel(), masks.ravel())
+
+
+def region_overlap(
+  maps: Float[np.ndarray, "images height width"],
+  masks: Bool[np.ndarray, "images height width"],
+  limit: float = FALSE_ALARMS,
+) -> float:
+  """Returns the area under the curve of the per-region overlap, PRO, of Bergmann et al. (2019), section 4.3.
+
+  For a threshold, the overlap is the share of flagged pixels in each connected region of defects, averaged over the
+  regions of all images. The curve has it against the share of flagged pixels among those without defects. The area up
+  to the share `limit` is divided by `limit`: 1 is perfect, and `limit / 2` is chance.
+
+  Args:
+    maps: Anomaly score of each pixel.
+    masks: True for defects, of which there is at least one.
+    limit: Largest share of false alarms.
+  """
+  regions = _regions(masks)
+  order = np.argsort(-maps, axis=None, kind="stable")
+  sizes = np.bincount(regions.ravel())
+  weights = np.where(sizes > 0, 1 / np.maximum(sizes, 1) / (len(sizes) - 1), 0.0)
+  weights[0] = 0.0
+  overlap = np.cumsum(weights[regions.ravel()[order]])
+  alarms = np.cumsum((regions.ravel() == 0)[order]) / max(1, sizes[0])
+  ordered = maps.ravel()[order]
+  last = np.append(ordered[1:] < ordered[:-1], True)  # equal scores are flagged together
+  return _area(np.append(0.0, alarms[last]), np.append(0.0, overlap[last]), limit)
+
+
+def _area(x: Float64[np.ndarray, " points"], y: Float64[np.ndarray, " points"], limit: float) -> float:
+  """Returns the mean of a piecewise linear curve with ascending x from 0 to `limit`."""
+  inside = x <= limit
+  x, y = np.append(x[inside], limit), np.append(y[inside], np.interp(limit, x, y))
+  return float(np.trapezoid(y, x) / limit)
+
+
+def _regions(masks: Bool[np.ndarray, "images height width"]) -> Int[np.ndarray, "images height width"]:
+  """Returns the number of the region of each pixel, from 1; 0 outside of defects."""
+  from scipy import ndimage
+
+  numbers, count = np.zeros(masks.shape, np.int64), 0
+  for image, mask in zip(numbers, masks, strict=True):
+    found, regions = ndimage.label(mask, _NEIGHBOURS)
+    image[mask] = found[mask] + count
+    count += regions
+  return numbers
+
+
+def _figure(
+  context: EvalContext,
+  numbers: Int[np.ndarray, " shown"],
+  maps: Float[np.ndarray, "shown height width"],
+  masks: Bool[np.ndarray, "shown height width"],
+) -> figures.ExampleRows:
+  """Returns images with defects, their masks, and their error maps, each scaled to its maximum."""
+  images, span = context.test[numbers], context.dataset.span
+  largest = maps.max((1, 2), keepdims=True)
+  scaled = maps / np.where(largest > 0, largest, 1.0)
+  shown = lambda values: np.broadcast_to(
+    (span.low + (span.high - span.low) * values[..., None]).astype(np.float32), images.shape
+  )
+  rows = {"test images": images, "masks": shown(masks), "squared error": shown(scaled)}
+  return figures.ExampleRows("Defects, their masks and the squared errors", rows)

@@ -1,0 +1,229 @@
+"""Methods of `trained_run.Run` that decide about examples: thresholds, flags, and what made a score high."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ae_jax import errors
+from ae_jax.data import table_rows
+from ae_jax.decisions import halves, scores, store, thresholds
+from ae_jax.run_methods import measures
+from ae_jax.types import AnyArray
+
+_ELEMENTWISE = ("reconstruction", "normalised")  # kinds of scores that are sums over the elements
+
+
+def threshold(run: Any) -> thresholds.Threshold | None:
+  """The threshold of the anomaly scores, which `set_threshold` sets; None if there is none."""
+  is_stored = run.workdir is not None and (run.workdir / store.THRESHOLD).exists()
+  return store.read_threshold(run.workdir, run.weights_digest) if is_stored else None
+
+
+def reference(run: Any) -> scores.Reference:
+  """What some kinds of scores compare examples with; see `set_reference`. Measured when it is first needed."""
+  found = None if run.workdir is None else store.read_reference(run.workdir, run.weights_digest)
+  if found is not None:
+    return found
+  try:
+    dataset = halves.load(run)
+  except errors.UserError as error:
+    raise errors.UserError(
+      f"this kind of score compares with training examples, which are not stored with the run; call "
+      f"run.set_reference(x_train) once ({error})"
+    ) from None
+  return scores.make_reference(run, halves.inputs_of(run, dataset, "train"))
+
+
+def set_reference(run: Any, x: Any = None, mask: AnyArray | None = None, target: Any = None, **columns: Any) -> None:
+  """Measures what the scores "normalised", "mahalanobis" and "knn" compare examples with, and stores it with the run.
+
+  It is the file reference.npz in the run folder: the mean squared error of each element, and the latent codes. Without
+  it, these scores read the training data of the run again.
+
+  Args:
+    run: The run.
+    x: Training examples [N, *shape], or rows of a table; None: those of the run, at most 10,000, read again.
+    mask: See `score`, as for the other arguments.
+    target: Examples with which the reconstructions are compared.
+    **columns: Other inputs of a conditional model.
+
+  Raises:
+    UserError: The data of the run cannot be read, or an argument is invalid.
+  """
+  given = None if x is None else measures.inputs_of(run, x, mask, target, columns)
+  inputs = halves.inputs_of(run, halves.load(run), "train") if given is None else given
+  vars(run)["reference"] = scores.make_reference(run, inputs)
+  _store_reference(run)
+
+
+def set_threshold(
+  run: Any,
+  x: Any = None,
+  labels: AnyArray | None = None,
+  *,
+  value: float | None = None,
+  contamination: float | None = None,
+  precision: float | None = None,
+  recall: float | None = None,
+  kind: str = "reconstruction",
+  **columns: Any,
+) -> thresholds.Threshold:
+  """Sets the threshold above which `flag` flags an example, and stores it with the run, as threshold.json.
+
+  Give at most one of `value`, `contamination`, `precision` and `recall`. Without them, the threshold has the largest F1
+  for the labels.
+
+  Args:
+    run: The run.
+    x: Examples [N, *shape], or rows of a table. None: the validation examples of the run, or without a validation set
+      the training examples, with a warning; they are read again. With `contamination`, known anomalies among the
+      examples are left out.
+    labels: True or 1 for anomalies and False or 0 for normal examples, [N]. None, if needed: for the validation
+      examples of a run with `config.data.one_class`, those of other classes are anomalies.
+    value: The threshold itself.
+    contamination: Share of the examples that are flagged; 0.01 takes the 0.99 quantile of the scores.
+    precision: Smallest share of anomalies in the flagged examples; the recall is the largest possible.
+    recall: Smallest share of flagged examples in the anomalies; the threshold is the highest possible.
+    kind: Kind of the scores; see `score`.
+    **columns: Other inputs of a conditional model, for `x`.
+
+  Returns:
+    The threshold, which is also `run.threshold`.
+
+  Raises:
+    UserError: Arguments contradict each other, labels are missing, or no threshold fulfils the rule.
+  """
+  scores.choose(kind)
+  levels = {"value": value, "contamination": contamination, "precision": precision, "recall": recall}
+  given = {name: level for name, level in levels.items() if level is not None}
+  if len(given) > 1:
+    raise errors.UserError(f"set_threshold: {' and '.join(given)} are given; pass one of them")
+  rule, level = next(iter(given.items()), ("f1", None))
+  if rule == "value":
+    if x is not None or labels is not None:
+      raise errors.UserError(f"set_threshold: value={value} needs no examples and labels; remove them")
+    if not errors.is_number(value):
+      raise errors.UserError(f"set_threshold: value={errors.format_value(value)}: must be a finite number")
+    found, half, count, level = float(value), "", 0, None
+  else:
+    inputs, anomalous, half = _examples(run, x, labels, columns, rule)
+    if rule == "contamination" and anomalous is not None:
+      inputs = halves.of_normal(inputs, anomalous)
+    measured, count = scores.of_kind(run, inputs, kind, lambda: run.reference), len(inputs.x)
+    found = _value(rule, level, measured, anomalous)
+  if half == "train":
+    warnings.warn(f"set_threshold: uses the training examples; {thresholds.ON_TRAINING}", stacklevel=2)
+  chosen = thresholds.Threshold(found, kind, rule, level, half, count, run.step, run.weights_digest)
+  vars(run)["threshold"] = chosen
+  if run.workdir is not None and run.workdir.exists():
+    store.write_threshold(run.workdir, chosen)
+    if scores.KINDS[kind].needs_reference:
+      _store_reference(run)
+  return chosen
+
+
+def _value(rule: str, level: float | None, measured: Float[np.ndarray, " examples"], anomalous: Any) -> float:
+  """Returns the threshold by a rule; see `set_threshold`."""
+  if rule == "contamination":
+    return thresholds.from_share(measured, level)
+  if rule == "f1":
+    return thresholds.best_f1(measured, anomalous)
+  choose = thresholds.with_precision if rule == "precision" else thresholds.with_recall
+  return choose(measured, anomalous, level)
+
+
+def _examples(
+  run: Any, x: Any, labels: Any, columns: dict[str, Any], rule: str
+) -> tuple[scores.Inputs, Bool[np.ndarray, " examples"] | None, str]:
+  """Returns examples for a threshold, which of them are anomalous (None: unknown), and their half."""
+  if x is not None:
+    inputs = measures.inputs_of(run, x, None, None, columns)
+    if labels is None and rule != "contamination":
+      raise errors.UserError(f"set_threshold: the rule {rule!r} needs labels; pass labels= or contamination=0.01")
+    return inputs, None if labels is None else thresholds.as_anomalous(labels, len(inputs.x)), "given"
+  if labels is not None or columns:
+    raise errors.UserError("set_threshold: labels and other inputs belong to x; pass x, too")
+  dataset = halves.load(run)
+  half = "train" if dataset.validation is None else "validation"
+  anomalous = dataset.on_validation.anomalous if half == "validation" else None
+  if anomalous is None and rule != "contamination":
+    raise errors.UserError(
+      f"set_threshold: the rule {rule!r} needs labels; pass x and labels=, or contamination=0.01. A run has labels of "
+      "its own if it has config.data.one_class and a validation set with anomalies"
+    )
+  return halves.inputs_of(run, dataset, half), anomalous, half
+
+
+def _store_reference(run: Any) -> None:
+  if run.workdir is not None and run.workdir.exists():
+    store.write_reference(run.workdir, run.reference, run.weights_digest)
+
+
+def flag(run: Any, x: Any, mask: AnyArray | None = None, target: Any = None, **columns: Any) -> Bool[np.ndarray, "..."]:
+  """Returns which examples are anomalies, as booleans [N]: their score is above the threshold of the run.
+
+  See `score` for the arguments. An example whose score is not a number is flagged.
+
+  Raises:
+    UserError: The run has no threshold, its threshold belongs to other weights, or an argument is invalid.
+  """
+  chosen = required_threshold(run)
+  return thresholds.flag(measures.score(run, x, mask, target, kind=chosen.kind, **columns), chosen.value)
+
+
+def required_threshold(run: Any) -> thresholds.Threshold:
+  """Returns the threshold of a run; raises UserError if it has none."""
+  if run.threshold is None:
+    raise errors.UserError("flag: the run has no threshold; call run.set_threshold(contamination=0.01) once")
+  return run.threshold
+
+
+def explain(
+  run: Any,
+  x: Any,
+  mask: AnyArray | None = None,
+  target: Any = None,
+  *,
+  kind: str = "reconstruction",
+  count: int | None = None,
+  **columns: Any,
+) -> Any:
+  """Returns the share of each element, such as a pixel or a column of a table, in the score of its example.
+
+  Args:
+    run: The run.
+    x: See `score`, as for the other arguments.
+    mask: Observed elements.
+    target: Examples with which the reconstructions are compared.
+    kind: "reconstruction" or "normalised"; the other scores have no shares.
+    count: Maximum number of columns of each row of a table, those with the largest shares. None: all.
+    **columns: Other inputs of a conditional model.
+
+  Returns:
+    Shares [N, *shape], which sum to 1 for each example, or to 0 if its score is 0. For a table, a DataFrame with a line
+    for each row and column, the largest share first: `row` (the index of a DataFrame, otherwise the position),
+    `column`, `value` and `reconstruction` in the units and words of the table, and `share`.
+
+  Raises:
+    UserError: The kind has no shares, or an argument is invalid.
+  """
+  if kind not in _ELEMENTWISE:
+    scores.choose(kind)
+    raise errors.UserError(
+      f"explain: kind={kind!r} is no sum over elements; use {' or '.join(map(repr, _ELEMENTWISE))}"
+    )
+  if count is not None and (run.schema is None or not isinstance(count, int) or count < 1):
+    raise errors.UserError(f"explain: count={errors.format_value(count)}: must be 1 or more, and is only for tables")
+  inputs = measures.inputs_of(run, x, mask, target, columns)
+  if kind == "normalised":
+    found = scores.normalised_squares(run, inputs, run.reference)
+  else:
+    found = scores.squares(run, inputs).astype(np.float64)
+  totals = found.sum(tuple(range(1, found.ndim)), keepdims=True)
+  shares = np.divide(found, totals, out=np.zeros_like(found), where=totals > 0)
+  if run.schema is None:
+    return shares.astype(np.float32)
+  reconstructed = run.conversion.invert(run.apply("reconstruct", inputs.x, inputs.columns))
+  return table_rows.explained(x, run.schema.by_column(shares), reconstructed, run.schema, count)

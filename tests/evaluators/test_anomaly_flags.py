@@ -1,0 +1,86 @@
+"""Flags of test examples in the report: the threshold, the confusion matrix and the histograms of the scores."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from made_contexts import context_of, images
+
+from ae_jax.decisions import store, thresholds
+from ae_jax.evaluators import anomaly_flags
+
+pytestmark = pytest.mark.quick_compile
+LABELS = np.repeat([0, 1], [40, 20])
+
+
+def context(threshold=None, validation=None):
+  """Returns a context whose last 20 of 60 test examples are anomalies; the model has random weights."""
+  found = context_of(images(100), images(60, seed=1), one_class=0)
+  dataset = dataclasses.replace(found.dataset, test_labels=LABELS)
+  if validation is not None:
+    dataset = dataclasses.replace(dataset, validation=validation[0], validation_labels=validation[1])
+  found = dataclasses.replace(found, dataset=dataset)
+  if threshold is not None:
+    vars(found.run)["threshold"] = thresholds.Threshold(threshold, "knn", "value", None, "", 0, 0, "")
+  return found
+
+
+def test_the_table_is_that_of_the_flags_of_the_run():
+  made = context()
+  middle = float(np.median(made.run.score(made.test)))
+  vars(made.run)["threshold"] = thresholds.Threshold(middle, "reconstruction", "value", None, "", 0, 0, "")
+  results, flagged = dict(anomaly_flags.analyze(made)), made.run.flag(made.test)
+  groups, names = ("anomalies", "normal_examples"), ("flagged", "not_flagged")
+  counts = [results[f"{group}/{name}"] for group in groups for name in names]
+  anomalous = LABELS == 1
+  assert counts == [
+    (flagged & anomalous).sum(),
+    (~flagged & anomalous).sum(),
+    (flagged & ~anomalous).sum(),
+    (~flagged & ~anomalous).sum(),
+  ]
+  assert results["precision"] == pytest.approx(anomalous[flagged].mean())
+  for name in ("precision", "recall", "f1"):
+    assert results[f"{name}_low"] < results[name] < results[f"{name}_high"]
+  assert "reconstruction score above" in results["threshold_rule"]
+
+
+def test_the_histograms_hold_every_example_and_the_threshold():
+  results = dict(anomaly_flags.analyze(context(threshold=0.5)))
+  lines = results["score_histograms"].lines
+  assert [*lines] == ["normal examples", "anomalies", "threshold"]
+  for name in ("normal examples", "anomalies"):
+    assert lines[name][1].sum() == pytest.approx(1)
+  assert lines["threshold"][0] == pytest.approx(np.log10(0.5))
+  assert results["score_histograms"].x_label == "knn score, log10"
+
+
+def test_without_a_threshold_a_twentieth_of_the_training_examples_is_flagged():
+  made = context()
+  results = dict(anomaly_flags.analyze(made))
+  assert (made.run.score(made.train) > results["threshold"]).sum() == 5
+  assert "the run has no threshold; run.set_threshold sets one" in results["threshold_rule"]
+
+
+def test_known_anomalies_of_the_validation_set_do_not_count():
+  examples = np.concatenate([images(40, seed=2), 1 - images(10, seed=3)])
+  made = context(validation=(examples, np.repeat([0, 1], [40, 10])))
+  results = dict(anomaly_flags.analyze(made))
+  assert (made.run.score(examples[:40]) > results["threshold"]).sum() == 2
+  assert "40 validation examples" in results["threshold_rule"]
+
+
+def test_a_threshold_of_other_weights_is_named_and_not_used(tmp_path):
+  made = context()
+  store.write_threshold(tmp_path, thresholds.Threshold(1.0, "knn", "value", None, "", 0, 7, "other"))
+  run = dataclasses.replace(made.run, workdir=tmp_path)
+  results = dict(anomaly_flags.analyze(dataclasses.replace(made, run=run)))
+  assert "was set for other weights, those of step 7" in results["threshold_rule"]
+  assert results["threshold"] == dict(anomaly_flags.analyze(made))["threshold"]
+
+
+def test_nothing_flagged_has_no_interval_of_the_precision():
+  results = dict(anomaly_flags.analyze(context(threshold=1e6)))
+  assert np.isnan(results["precision"])
+  assert "precision_low" not in results
+  assert results["recall"] == 0

@@ -1,0 +1,243 @@
+"""The commands `apply` and `embed`: a row for each file or table row."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import run_command
+from PIL import Image
+
+import ae_jax
+from ae_jax import errors
+from ae_jax.data import new_files
+from ae_jax.decisions import rows
+
+pytestmark = [pytest.mark.runs_optax, pytest.mark.quick_compile]
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(0, 256, (40, 8, 6, 3), np.uint8)
+TABLE = pd.DataFrame(
+  {"height": RANDOM.normal(170, 9, 50), "colour": RANDOM.choice(["red", "blue"], 50), "kind": np.arange(50) % 2}
+)
+SMALL = {"model": "dense", "latent": 2, "epochs": 1, "evaluators": (), "verbose": False, "model__widths": 8}
+
+
+def fit(path, workdir, **options):
+  with jax.numpy_rank_promotion("allow"):
+    return ae_jax.fit(str(path), workdir=workdir, **SMALL | options)
+
+
+def write(file, pixels):
+  file.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(pixels).save(file)
+
+
+@pytest.fixture(scope="module")
+def of_images(tmp_path_factory):
+  """A run on a folder of images, of which 8 are in `train/odd`, with a threshold."""
+  folder = tmp_path_factory.mktemp("images")
+  for number, pixels in enumerate(IMAGES):
+    write(folder / "photos" / ("odd" if number % 5 == 0 else "good") / f"{number:02}.png", pixels)
+  options = {"data__validation": 0.2, "data__range": "symmetric", "objective__likelihood": "gaussian"}
+  fit(folder / "photos", folder / "run", **options).set_threshold(contamination=0.2)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def of_table(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("table")
+  TABLE.to_csv(folder / "data.csv", index=False)
+  fit(folder / "data.csv", folder / "run", labels="kind")
+  return folder
+
+
+def command(name, *flags, status=0):
+  """Runs a command and returns what it prints, or its error if the status is not 0."""
+  found, output, complaints = run_command(name, *flags)
+  assert found == status, output + complaints
+  return complaints if status else output
+
+
+def test_images_get_a_row_each_with_score_flag_and_latents(of_images, tmp_path):
+  new = tmp_path / "new"
+  write(new / "a.png", IMAGES[0])
+  write(new / "deep" / "b.png", np.kron(IMAGES[1], np.ones((2, 2, 1), np.uint8)))  # twice as large
+  write(new / "deep" / "grey.png", IMAGES[2, ..., 0])
+  (new / "broken.png").write_bytes(b"no image")
+  (new / "notes.txt").write_text("no image")
+  out, pictures = tmp_path / "out.csv", tmp_path / "pictures"
+  workdir = of_images / "run"
+  printed = command("apply", f"--workdir={workdir}", f"--data={new}", f"--out={out}", f"--pictures={pictures}")
+  assert "broken.png" in printed
+  assert ".txt (1 file)" in printed
+  assert "resized (fit=stretch) to 8 x 6 from" in printed
+  assert "converted to 3 channels" in printed
+  found, run = pd.read_csv(out), ae_jax.load(workdir)
+  assert list(found.columns) == ["name", "score", "flag", "z0", "z1"]
+  assert found["name"].tolist() == ["a.png", "deep/b.png", "deep/grey.png"]
+  np.testing.assert_allclose(found["score"][0], run.score(IMAGES[0]), rtol=1e-4)
+  np.testing.assert_allclose(found[["z0", "z1"]].to_numpy()[:1], run.encode(IMAGES[:1]), rtol=1e-4, atol=1e-5)
+  assert found["flag"].tolist() == (found["score"] > run.threshold.value).tolist()
+  picture = np.asarray(Image.open(pictures / "a.png"))
+  np.testing.assert_allclose(picture / 127.5 - 1, run.reconstruct(IMAGES[0])[0], atol=0.005)
+  assert (pictures / "deep" / "grey.png").exists()
+
+
+def test_a_single_image_and_an_array_have_the_scores_of_the_folder(of_images, tmp_path):
+  workdir, file = of_images / "run", of_images / "photos" / "good" / "01.png"
+  np.savez(tmp_path / "new.npz", images=IMAGES[:3], other=np.arange(3))
+  flags = [f"--workdir={workdir}", "--score=knn"]
+  command("apply", *flags, f"--data={file}", f"--out={tmp_path / 'one.npz'}")
+  printed = command("apply", *flags, f"--data={tmp_path / 'new.npz'}", f"--out={tmp_path / 'all.parquet'}")
+  assert "not read: other" in printed
+  assert "no column flag" in printed
+  with np.load(tmp_path / "one.npz") as one:
+    found = pd.read_parquet(tmp_path / "all.parquet")
+    assert (one["name"].tolist(), found["name"].tolist()) == (["01.png"], ["0", "1", "2"])
+    np.testing.assert_allclose(one["latents"], found[["z0", "z1"]].to_numpy()[1:2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(one["score"], found["score"][1:2], rtol=1e-3)
+
+
+def test_rows_of_a_table_pass_through_its_columns(of_table, tmp_path):
+  new = TABLE[["colour", "height"]].assign(customer=[f"c{row}" for row in range(50)])[:7]
+  new.to_csv(tmp_path / "new.csv", index=False)
+  flags = [f"--workdir={of_table / 'run'}", f"--data={tmp_path / 'new.csv'}", f"--out={tmp_path / 'out.csv'}"]
+  assert "not read: customer" in command("apply", *flags)
+  assert pd.read_csv(tmp_path / "out.csv")["name"].tolist() == [*range(7)]
+  printed = command("apply", *flags, "--names=customer", "--contamination=0.1", "--score=normalised")
+  assert "not read" not in printed
+  found, run = pd.read_csv(tmp_path / "out.csv"), ae_jax.load(of_table / "run")
+  assert found["name"].tolist() == new["customer"].tolist()
+  np.testing.assert_allclose(found["score"], run.score(new[["height", "colour"]], kind="normalised"), rtol=1e-4)
+  assert json.loads((of_table / "run" / "threshold.json").read_text())["kind"] == "normalised"
+  np.testing.assert_array_equal(found["flag"], run.flag(new[["height", "colour"]]))
+
+
+def test_evaluate_measures_other_data_and_leaves_the_report(of_table, tmp_path):
+  workdir, new = of_table / "run", TABLE[["height", "colour"]][:9]
+  new.to_csv(tmp_path / "new.csv", index=False)
+  before = (workdir / "report.html").read_bytes()
+  printed = command("evaluate", f"--workdir={workdir}", f"--data={tmp_path / 'new.csv'}")
+  assert "measured as new ones, and the report is unchanged" in printed
+  expected = ae_jax.load(workdir).evaluate(new)
+  found = dict(line.split() for line in printed.splitlines()[1:])
+  assert float(found["squared_error"]) == pytest.approx(expected["squared_error"], rel=1e-4)
+  assert float(found["column_errors/height"]) == pytest.approx(expected["column_errors/height"], rel=1e-4)
+  assert (workdir / "report.html").read_bytes() == before
+  flags = [f"--workdir={workdir}", f"--data={tmp_path / 'none.csv'}"]
+  assert "Nor can they be read as new examples" in command("evaluate", *flags, status=1)
+  assert "Nor can" not in command("evaluate", *flags, "--only=probe", status=1)
+
+
+def test_embed_names_every_example_of_the_run_once(of_images, tmp_path):
+  out = tmp_path / "latents.csv"
+  command("embed", f"--workdir={of_images / 'run'}", f"--out={out}")
+  found, run = pd.read_csv(out), ae_jax.load(of_images / "run")
+  assert found["half"].value_counts().to_dict() == {"train": 26, "test": 8, "validation": 6}
+  files = sorted((of_images / "photos").rglob("*.png"))
+  assert sorted(found["name"]) == [str(file.relative_to(of_images / "photos")) for file in files]
+  assert (found["label"] == [pathlib.Path(name).parts[0] for name in found["name"]]).all()
+  numbers = [int(pathlib.Path(name).stem) for name in found["name"]]
+  np.testing.assert_allclose(found[["z0", "z1"]], run.encode(IMAGES[numbers]), rtol=1e-3, atol=1e-4)
+  assert found["flag"][found["half"] == "validation"].sum() == 1
+
+
+def test_embed_names_the_rows_of_a_moved_table(of_table, tmp_path):
+  shutil.copy(of_table / "data.csv", tmp_path / "moved.csv")
+  out = tmp_path / "latents.parquet"
+  command("embed", f"--workdir={of_table / 'run'}", f"--data={tmp_path / 'moved.csv'}", f"--out={out}")
+  found, run = pd.read_parquet(out), ae_jax.load(of_table / "run")
+  assert sorted(map(int, found["name"])) == [*range(50)]
+  expected = run.encode(TABLE[["height", "colour"]].iloc[found["name"].astype(int)])
+  np.testing.assert_allclose(found[["z0", "z1"]], expected, rtol=1e-3, atol=1e-4)
+  assert (found["label"].astype(int) == TABLE["kind"].to_numpy()[found["name"].astype(int)]).all()
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (["--out=x.csv"], "--data is missing"),
+    (["--data=photos"], "--out is missing"),
+    (["--data=photos", "--out=x.txt"], "must end in .csv, .parquet, .npz"),
+    (["--data=photos", "--out=missing/x.csv"], "does not exist; make it"),
+    (["--data=missing", "--out=x.csv"], "not found"),
+    (["--data=photos", "--out=x.csv", "--score=nearest"], "no kind of score"),
+  ],
+)
+def test_wrong_flags_end_with_one_line(of_images, tmp_path, flags, message):
+  flags = [flag.replace("=photos", f"={of_images / 'photos'}").replace("=x", f"={tmp_path}/x") for flag in flags]
+  error = command("apply", f"--workdir={of_images / 'run'}", *flags, status=2 if "is missing" in message else 1)
+  assert message in error
+  assert error.count("\n") == 1
+  assert not [*tmp_path.iterdir()]
+
+
+def wanted(shape=(8, 6, 3), schema=None, **section):
+  options = {"window": 0, "patch": (), "layout": "nhwc", "fit": "stretch", "exif_orientation": True}
+  return new_files.Wanted(shape, "unit", schema, {**options, "follow_links": False, **section})
+
+
+def read(path, run=None, **options):
+  found = new_files.read(str(path), run or wanted(), **options)
+  return [(part.names, part.x) for part in found.parts], found.remarks
+
+
+@pytest.mark.parametrize(
+  ("arrays", "run", "options", "message"),
+  [
+    ({"a": IMAGES, "b": IMAGES}, None, {}, "several arrays have rows of shape .* Name one with --array"),
+    ({"a": IMAGES[..., 0]}, None, {}, r"no array has rows .* a \[40, 8, 6\]"),
+    ({"a": IMAGES}, None, {"array": "b"}, "--array=b: is no array"),
+    ({"a": IMAGES}, None, {"names": "b"}, "--names=b: is not used"),
+    ({"a": IMAGES}, wanted(patch=(2, 2)), {}, r"config\.data\.patch=\(2, 2\), which is not applied"),
+    ({"a": IMAGES}, wanted(window=3), {}, r"config\.data\.window=3"),
+  ],
+)
+def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, run, options, message):
+  np.savez(tmp_path / "x.npz", **arrays)
+  with pytest.raises(errors.UserError, match=message):
+    read(tmp_path / "x.npz", run, **options)
+
+
+def test_arrays_are_taken_in_the_layout_of_the_run(tmp_path):
+  np.save(tmp_path / "x.npy", np.moveaxis(IMAGES, -1, 1))
+  ((names, x),), notes = read(tmp_path / "x.npy", wanted(layout="nchw"))
+  np.testing.assert_array_equal(x, IMAGES)
+  assert (names[-1], notes) == ("39", [])
+  np.save(tmp_path / "x.npy", IMAGES[..., 0])
+  ((_, x),), _ = read(tmp_path / "x.npy", wanted((8, 6, 1)))
+  assert x.shape == (40, 8, 6)
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.csv", "empty", "x.png"])
+def test_paths_of_another_kind_are_refused(tmp_path, name):
+  file = tmp_path / name
+  file.mkdir() if name == "empty" else file.write_text("a,b\n1,2\n")
+  with pytest.raises(errors.UserError, match=r"of no known kind|not trained on a table|no readable image"):
+    read(file)
+
+
+def test_images_for_a_run_on_other_data_are_refused(tmp_path):
+  write(tmp_path / "a.png", IMAGES[0])
+  with pytest.raises(errors.UserError, match=r"the run takes examples of shape \[30\]"):
+    read(tmp_path, wanted((30,)))
+  with pytest.raises(errors.UserError, match="at most 4 channels"):
+    read(tmp_path, wanted((8, 6, 5)))
+
+
+def test_sixteen_bits_are_scaled_like_bytes(tmp_path):
+  Image.fromarray(np.uint16(IMAGES[0, ..., 0]) * 257).save(tmp_path / "a.png")
+  ((_, x),), notes = read(tmp_path, wanted((8, 6, 1)))
+  np.testing.assert_allclose(x[0, ..., 0], IMAGES[0, ..., 0] / 255, rtol=1e-5)
+  assert "16 bits" in " ".join(notes)
+
+
+def test_files_of_rows_are_whole_or_absent(tmp_path):
+  measured = rows.Rows({"name": np.array(["a"])}, np.zeros((2, 3), np.float32))
+  rows.write(tmp_path / "x.npz", measured)
+  assert [file.name for file in tmp_path.iterdir()] == ["x.npz"]
+  with pytest.raises(errors.UserError, match="cannot be written"):
+    rows.write(tmp_path / "none" / "x.csv", measured)
