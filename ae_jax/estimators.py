@@ -13,14 +13,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ae_jax import errors, fitting, overrides
-from ae_jax.runs import progress
 from ae_jax.trained_run import Run
 
 __all__ = ["AutoencoderDetector", "AutoencoderTransformer"]
 
 _MOST_EPOCHS = 100  # of the automatic choice: more epochs take longer than they help for few examples
 _ROWS = 256  # rows per call of the model; smaller batches are padded, so that a row has the same result in each batch
-_EVALUATED = 256  # number of training examples whose error is measured at the end of a fit
 _MOST_QUANTILES = 201
 _ARRAY = {"dtype": [np.float64, np.float32]}
 _SCALERS = {  # `scale` -> function (number of examples) that returns the scaler
@@ -67,9 +65,7 @@ class _Autoencoder(BaseEstimator):
     self.run_ = self._trained(scaled, {})
     self.scaler_ = scaler
 
-  def _trained(
-    self, scaled: Float[np.ndarray, "examples features"], changes: dict[str, Any], start: Any = None
-  ) -> Run:
+  def _trained(self, scaled: Float[np.ndarray, "examples features"], changes: dict[str, Any], start: Any = None) -> Run:
     """Returns a model that was trained on scaled examples.
 
     Args:
@@ -85,19 +81,12 @@ class _Autoencoder(BaseEstimator):
     fixed = {"data.range": "real", "data.scale": "none", "data.kind": "table", "evaluators": ()}
     fitting.check_once(fixed, of_user)
     likelihood = {"objective.likelihood": "gaussian"}
-    with progress.quiet():
-      config, dataset = fitting.problem(
-        scaled,
-        None,
-        model=self.model,
-        validation=None,
-        test=scaled[:_EVALUATED],
-        changes=likelihood | fixed | of_user | changes,
-      )
-      if self.model == fitting.AUTOMATIC and not {"epochs", "eval_every_epochs"} & {*of_user, *changes}:
-        epochs = min(config.epochs, _MOST_EPOCHS)
-        config = overrides.apply(config, {"epochs": epochs, "eval_every_epochs": epochs})
-      return in_memory.train_run(config, dataset, start)
+    changes = likelihood | fixed | of_user | changes
+    # all examples are for training, and a data set needs a test set
+    config, dataset = fitting.problem(scaled, None, model=self.model, validation=None, test=scaled[:1], changes=changes)
+    if self.model == fitting.AUTOMATIC and "epochs" not in changes:
+      config = overrides.apply(config, {"epochs": min(config.epochs, _MOST_EPOCHS)})
+    return in_memory.train_run(config, dataset, start)
 
   def _checked(self, x: Any) -> Shaped[np.ndarray, "examples features"]:
     """Returns new examples as an array; raises if the estimator is not fitted or the examples do not match."""
@@ -150,13 +139,13 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
   """
 
   @_fit_context(prefer_skip_nested_validation=True)
-  def fit(self, X: Any, y: Any = None) -> "AutoencoderTransformer":  # noqa: N803
+  def fit(self, X: Any, y: Any = None) -> "AutoencoderTransformer":
     """Fits the scaling and trains the model on examples [N, features]; `y` is ignored."""
     self._fit(validate_data(self, X, ensure_min_samples=2, **_ARRAY))
     return self
 
   @_fit_context(prefer_skip_nested_validation=True)
-  def partial_fit(self, X: Any, y: Any = None) -> "AutoencoderTransformer":  # noqa: N803
+  def partial_fit(self, X: Any, y: Any = None) -> "AutoencoderTransformer":
     """Trains the model for one epoch, or for `epochs`, on some of the examples [N, features]; `y` is ignored.
 
     The first call fits the scaling and PCA to its examples, so it should have some hundred; later calls continue from
@@ -175,14 +164,14 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     self.run_ = self._trained(self._scaled(x), changes, None if is_first else self.run_.variables)
     return self
 
-  def transform(self, X: Any) -> Float[np.ndarray, "examples latent"]:  # noqa: N803
+  def transform(self, X: Any) -> Float[np.ndarray, "examples latent"]:
     """Returns the latent codes [N, latent] of examples [N, features], in the dtype of `X`."""
     x = self._checked(X)
     codes = _in_batches(self.run_.encode, self._scaled(x))
     return codes.reshape(len(x), -1).astype(x.dtype)
 
-  def inverse_transform(self, X: Any) -> Float[np.ndarray, "examples features"]:  # noqa: N803
-    """Returns the examples [N, features] that the model decodes from latent codes [N, latent], in the unit of the data."""
+  def inverse_transform(self, X: Any) -> Float[np.ndarray, "examples features"]:
+    """Returns the examples [N, features] decoded from latent codes [N, latent], in the unit of the data."""
     check_is_fitted(self, "run_")
     codes = check_array(X, **_ARRAY)
     if codes.shape[1] != self._n_features_out:
@@ -193,7 +182,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     decoded = _in_batches(self.run_.decode, codes.astype(np.float32).reshape(len(codes), *self.run_.model.code.shape))
     return self.scaler_.inverse_transform(decoded.astype(np.float64)).astype(codes.dtype)
 
-  def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
+  def score(self, X: Any, y: Any = None) -> float:
     """Returns minus the mean squared error of the scaled features of examples [N, features]; `y` is ignored.
 
     Larger is better, so that `GridSearchCV` selects the smallest error. The score of a model that always returns the
@@ -253,30 +242,28 @@ class AutoencoderDetector(OutlierMixin, _Autoencoder):
     random_state: int | np.random.RandomState | None = 0,
     contamination: float = 0.1,
   ) -> None:
-    super().__init__(
-      latent, model=model, epochs=epochs, scale=scale, options=options, random_state=random_state
-    )
+    super().__init__(latent, model=model, epochs=epochs, scale=scale, options=options, random_state=random_state)
     self.contamination = contamination
 
   @_fit_context(prefer_skip_nested_validation=True)
-  def fit(self, X: Any, y: Any = None) -> "AutoencoderDetector":  # noqa: N803
+  def fit(self, X: Any, y: Any = None) -> "AutoencoderDetector":
     """Trains the model on examples [N, features] and sets the threshold; `y` is ignored."""
     x = validate_data(self, X, ensure_min_samples=2, **_ARRAY)
     self._fit(x)
     self.offset_ = float(np.quantile(-self._squared_errors(x), self.contamination))
     return self
 
-  def score_samples(self, X: Any) -> Float[np.ndarray, " examples"]:  # noqa: N803
+  def score_samples(self, X: Any) -> Float[np.ndarray, " examples"]:
     """Returns minus the anomaly score [N] of examples [N, features]: smaller values are more abnormal.
 
     The anomaly score is the mean squared error of the scaled features.
     """
     return -self._squared_errors(self._checked(X))
 
-  def decision_function(self, X: Any) -> Float[np.ndarray, " examples"]:  # noqa: N803
+  def decision_function(self, X: Any) -> Float[np.ndarray, " examples"]:
     """Returns `score_samples` minus the threshold [N]: negative for outliers."""
     return self.score_samples(X) - self.offset_
 
-  def predict(self, X: Any) -> Int[np.ndarray, " examples"]:  # noqa: N803
+  def predict(self, X: Any) -> Int[np.ndarray, " examples"]:
     """Returns -1 for outliers and 1 for other examples, [N]."""
     return np.where(self.decision_function(X) < 0, -1, 1)

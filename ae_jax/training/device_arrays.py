@@ -79,7 +79,7 @@ def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tup
   """
   config, batch_schedule = experiment.config, experiment.batch_schedule
   replicated = distributed.replicated(mesh)
-  init_key, noise_key = jax.jit(functools.partial(keys, batch_schedule.seed), out_shardings=replicated)()
+  init_key, noise_key = _placed_keys(batch_schedule.seed, replicated)
   batch_sharding = distributed.sharded(mesh, axis=1)
   device_data = place_data(experiment, batch_schedule.devices, batch_sharding, (noise_key,), batch_sharding)
   optimizer, ema = experiment.stages[0].optimizer, config.ema_decay > 0
@@ -87,6 +87,11 @@ def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tup
   shardings = distributed.state_shardings(mesh, _abstract_state(**static), config.parallel_state)
   init = programs.compile_program(init_state, (init_key,), shardings, mode=distributed.auto, **static)
   return device_data, init(init_key)
+
+
+@functools.lru_cache(maxsize=64)
+def _placed_keys(seed: int, replicated: jax.sharding.NamedSharding) -> tuple[Key[Array, ""], Key[Array, ""]]:
+  return jax.jit(functools.partial(keys, seed), out_shardings=replicated)()
 
 
 @functools.lru_cache(maxsize=16)

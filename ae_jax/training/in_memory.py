@@ -1,4 +1,4 @@
-"""Trains a single run without a run folder: nothing is written, printed, analyzed or saved.
+"""Trains a single run without a run folder: nothing is written, printed, evaluated or saved.
 
 Trainings of the same config with arrays of the same shapes share their compiled programs, so that a training of few
 examples takes a fraction of a second. `ae_jax.estimators` fits with it.
@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 import jax
 from ml_collections import ConfigDict
 
-from ae_jax import data, errors, evaluators, models
+from ae_jax import data, errors, models
 from ae_jax.models import memory
-from ae_jax.runs import logs
+from ae_jax.runs import logs, progress
 from ae_jax.system import cache, distributed
 from ae_jax.trained_run import Run
 from ae_jax.training import compiled_stage, device_arrays, loop, programs, setup, stopping
@@ -25,8 +25,8 @@ def train_run(config: ConfigDict, dataset: data.Dataset, start: models.Variables
   """Trains the model of a config and returns it; like `train.train_run`, but without a run folder.
 
   Args:
-    config: A complete config. Its analyses (`config.evaluators`) do not run.
-    dataset: The data set of the config.
+    config: A complete config. Its evaluators do not run.
+    dataset: The data set of the config; its test set is not used.
     start: Variables of a model of the same config, from which the training starts; None for the initial variables of
       the seed, with the model state fitted to the training examples.
 
@@ -34,10 +34,11 @@ def train_run(config: ConfigDict, dataset: data.Dataset, start: models.Variables
     UserError: The config is invalid, or a loss or gradient is not finite.
   """
   mesh = distributed.mesh()
-  with programs.reused(), memory.explain_out_of_memory():
+  with progress.quiet(), programs.reused(), memory.explain_out_of_memory():
     experiment = setup.build_experiment(config, mesh.size, dataset)
     cache.keep_compiled_programs()
     device_data, state = device_arrays.place_and_init(experiment, mesh)
+    device_data = dataclasses.replace(device_data, evaluated={})  # its program would take as long to compile as a step
     state = device_arrays.fit_to_data(state, experiment) if start is None else _with_variables(state, start)
     log = logs.MemoryLog()
     state = loop.train(_training(experiment, device_data, log), state)
@@ -61,10 +62,6 @@ def _training(
 ) -> loop.Training:
   """Returns the `loop.Training` of a run that starts at step 0 and is not saved."""
   config, batch_schedule = experiment.config, experiment.batch_schedule
-  weights = {half: evaluated.weights for half, evaluated in device_data.evaluated.items()}
-
-  def metrics(results):
-    return evaluators.metrics_of_halves(experiment.evaluators, experiment.model, results, weights, experiment.dataset)
 
   def build(number: int, state: TrainState) -> compiled_stage.CompiledStage:
     compiled = compiled_stage.build(experiment, device_data, pathlib.Path(), False, number, state)
@@ -74,7 +71,7 @@ def _training(
   columns = distributed.local_rows(device_data.batch_sharding, batch_schedule.padded_batch_size)
   return loop.Training(
     experiment,
-    [loop.Recorder(log, windows, metrics, dict)],
+    [loop.Recorder(log, windows, metrics=lambda results: {}, baselines=dict)],
     build=build,
     feed=functools.partial(device_arrays.feed, experiment, columns),
     checkpoint=lambda state, records: (state, 0.0, {}),
