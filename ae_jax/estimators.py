@@ -17,7 +17,6 @@ from ae_jax.trained_run import Run
 
 __all__ = ["AutoencoderDetector", "AutoencoderTransformer"]
 
-_MOST_EPOCHS = 100  # of the automatic choice: more epochs take longer than they help for few examples
 _ROWS = 256  # rows per call of the model; smaller batches are padded, so that a row has the same result in each batch
 _MOST_QUANTILES = 201
 _ARRAY = {"dtype": [np.float64, np.float32]}
@@ -32,6 +31,7 @@ _SCALERS = {  # `scale` -> function (number of examples) that returns the scaler
 class _Autoencoder(BaseEstimator):
   """The parameters and the fit that both estimators share."""
 
+  _most_epochs = 100  # of the automatic choice: more epochs take longer than they help for few examples
   _parameter_constraints: dict = {  # noqa: RUF012, as scikit-learn declares it
     "latent": [Interval(Integral, 1, None, closed="left"), None],
     "model": [str],
@@ -85,7 +85,7 @@ class _Autoencoder(BaseEstimator):
     # all examples are for training, and a data set needs a test set
     config, dataset = fitting.problem(scaled, None, model=self.model, validation=None, test=scaled[:1], changes=changes)
     if self.model == fitting.AUTOMATIC and "epochs" not in changes:
-      config = overrides.apply(config, {"epochs": min(config.epochs, _MOST_EPOCHS)})
+      config = overrides.apply(config, {"epochs": min(config.epochs, self._most_epochs)})
     return in_memory.train_run(config, dataset, start)
 
   def _checked(self, x: Any) -> Shaped[np.ndarray, "examples features"]:
@@ -95,6 +95,9 @@ class _Autoencoder(BaseEstimator):
 
   def _scaled(self, x: Shaped[np.ndarray, "examples features"]) -> Float[np.ndarray, "examples features"]:
     return self.scaler_.transform(x.astype(np.float64)).astype(np.float32)
+
+  def _codes(self, x: Shaped[np.ndarray, "examples features"]) -> Float[np.ndarray, "examples latent"]:
+    return _in_batches(self.run_.encode, self._scaled(x)).reshape(len(x), -1)
 
   def _squared_errors(self, x: Shaped[np.ndarray, "examples features"]) -> Float[np.ndarray, " examples"]:
     """Returns the mean squared error of the scaled features of each example, float64."""
@@ -167,8 +170,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
   def transform(self, X: Any) -> Float[np.ndarray, "examples latent"]:
     """Returns the latent codes [N, latent] of examples [N, features], in the dtype of `X`."""
     x = self._checked(X)
-    codes = _in_batches(self.run_.encode, self._scaled(x))
-    return codes.reshape(len(x), -1).astype(x.dtype)
+    return self._codes(x).astype(x.dtype)
 
   def inverse_transform(self, X: Any) -> Float[np.ndarray, "examples features"]:
     """Returns the examples [N, features] decoded from latent codes [N, latent], in the unit of the data."""
@@ -201,9 +203,10 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
 
 class AutoencoderDetector(OutlierMixin, _Autoencoder):
-  """Outliers by the reconstruction errors of an autoencoder, as a scikit-learn detector for rows of numbers.
+  """Outliers by the errors and the latents of an autoencoder, as a scikit-learn detector for rows of numbers.
 
-  The model is trained like that of `AutoencoderTransformer`. The training examples may contain outliers.
+  The model is trained like that of `AutoencoderTransformer`. The training examples may contain outliers; many epochs
+  would teach the model to reconstruct them, so there are only a few by default.
 
   Example:
     >>> is_outlier = AutoencoderDetector(contamination=0.05).fit_predict(X) == -1
@@ -217,18 +220,26 @@ class AutoencoderDetector(OutlierMixin, _Autoencoder):
     random_state: Seed.
     contamination: Share of outliers among the training examples, in (0, 0.5]; it sets the threshold of `predict`, and
       does not change the scores.
+    scoring: Parts of the anomaly score: "reconstruction" (squared error of the scaled features), "latent" (squared
+      Mahalanobis distance of the latents from those of the training examples), or "both". Outliers with large values
+      draw a latent axis towards them and are then reconstructed well, but are far from the mean in the latents (as
+      the major and minor components of Shyu et al. 2003).
 
   Attributes:
     run_: The trained `ae_jax.Run` for scaled features.
     scaler_: The fitted scaler of scikit-learn.
+    codes_: Latents of the training examples.
+    scales_: Mean of each part of the anomaly score over the training examples.
     offset_: Threshold of `score_samples`: `decision_function` is `score_samples` minus `offset_`.
     n_features_in_: Number of features.
     feature_names_in_: Names of the features, if `X` had names.
   """
 
+  _most_epochs = 10  # experiments/detectors
   _parameter_constraints: dict = {  # noqa: RUF012
     **_Autoencoder._parameter_constraints,
     "contamination": [Interval(Real, 0, 0.5, closed="right")],
+    "scoring": [StrOptions({"both", "reconstruction", "latent"})],
   }
 
   def __init__(
@@ -241,24 +252,29 @@ class AutoencoderDetector(OutlierMixin, _Autoencoder):
     options: Mapping[str, Any] | None = None,
     random_state: int | np.random.RandomState | None = 0,
     contamination: float = 0.1,
+    scoring: str = "both",
   ) -> None:
     super().__init__(latent, model=model, epochs=epochs, scale=scale, options=options, random_state=random_state)
     self.contamination = contamination
+    self.scoring = scoring
 
   @_fit_context(prefer_skip_nested_validation=True)
   def fit(self, X: Any, y: Any = None) -> "AutoencoderDetector":
     """Trains the model on examples [N, features] and sets the threshold; `y` is ignored."""
     x = validate_data(self, X, ensure_min_samples=2, **_ARRAY)
     self._fit(x)
-    self.offset_ = float(np.quantile(-self._squared_errors(x), self.contamination))
+    self.codes_ = self._codes(x)
+    parts = self._parts(x)
+    self.scales_ = {name: float(values.mean()) or 1.0 for name, values in parts.items()}
+    self.offset_ = float(np.quantile(-self._scores(parts), self.contamination))
     return self
 
   def score_samples(self, X: Any) -> Float[np.ndarray, " examples"]:
     """Returns minus the anomaly score [N] of examples [N, features]: smaller values are more abnormal.
 
-    The anomaly score is the mean squared error of the scaled features.
+    The anomaly score is a sum of the two parts of `scoring`, each divided by its mean over the training examples.
     """
-    return -self._squared_errors(self._checked(X))
+    return -self._scores(self._parts(self._checked(X)))
 
   def decision_function(self, X: Any) -> Float[np.ndarray, " examples"]:
     """Returns `score_samples` minus the threshold [N]: negative for outliers."""
@@ -267,3 +283,17 @@ class AutoencoderDetector(OutlierMixin, _Autoencoder):
   def predict(self, X: Any) -> Int[np.ndarray, " examples"]:
     """Returns -1 for outliers and 1 for other examples, [N]."""
     return np.where(self.decision_function(X) < 0, -1, 1)
+
+  def _parts(self, x: Shaped[np.ndarray, "examples features"]) -> dict[str, Float[np.ndarray, " examples"]]:
+    """Returns the parts of the anomaly score, {"reconstruction" or "latent": float64 [N]}."""
+    from ae_jax.evaluators import anomaly
+
+    parts = {}
+    if self.scoring != "latent":
+      parts["reconstruction"] = self._squared_errors(x)
+    if self.scoring != "reconstruction":
+      parts["latent"] = np.square(anomaly.mahalanobis(self._codes(x), self.codes_))
+    return parts
+
+  def _scores(self, parts: Mapping[str, Float[np.ndarray, " examples"]]) -> Float[np.ndarray, " examples"]:
+    return np.sum([values / self.scales_[name] for name, values in parts.items()], 0)
