@@ -42,7 +42,8 @@ def compile_program(
   make = lambda: mode(functools.partial(function, **static), arguments, results, donate)
   if _is_reusing.get():
     key = _key((function, mode, tuple(donate), static, _signature(arguments), jax.tree.flatten(results)))
-    return _program(key, make)
+    if _has_hash(key):
+      return _program(key, make)
   program = make()
   malloc.trim()
   return program
@@ -60,6 +61,15 @@ def reused() -> Iterator[None]:
     yield
   finally:
     _is_reusing.reset(token)
+
+
+def _has_hash(key: Any) -> bool:
+  """Returns whether all static arguments have a hash; objectives with schedules of arrays, for example, have none."""
+  try:
+    hash(key)
+  except TypeError:
+    return False
+  return True
 
 
 def _program(key: Hashable, make: Callable[[], Callable]) -> Callable:
@@ -86,7 +96,7 @@ def _signature(arguments: Sequence[Any]) -> Hashable:
   return tree, tuple((leaf.shape, str(leaf.dtype), leaf.sharding) for leaf in leaves)
 
 
-def _key(value: Any) -> Hashable:
+def _key(value: Any) -> Any:
   """Returns a hashable value that is equal for equal static arguments; two equal partials are not equal in Python."""
   if isinstance(value, functools.partial):
     return value.func, _key(value.args), _key(value.keywords)

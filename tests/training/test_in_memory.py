@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ae_jax import data
+from ae_jax.system import distributed
 from ae_jax.training import in_memory, programs, train
 
 pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
@@ -47,3 +48,16 @@ def test_a_training_starts_from_given_variables(tiny, dataset):
   continued = in_memory.train_run(tiny, dataset, first.variables)
   for one, other in zip(leaves(first), leaves(continued), strict=True):
     np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_programs_whose_arguments_have_no_hash_are_compiled_each_time():
+  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  scale = lambda x, *, factor: x * factor["a"]
+  factor = {"a": np.float32(2), "b": np.zeros(2)}
+  with programs.reused():
+    first, second = (
+      programs.compile_program(scale, (jax.numpy.ones(3),), sharding, mode=distributed.auto, factor=factor)
+      for _ in range(2)
+    )
+  assert first is not second
+  np.testing.assert_array_equal(second(jax.numpy.ones(3)), 2 * np.ones(3))
