@@ -112,6 +112,7 @@ def statistics(
   Returns:
     A function (model, variables, batch, keys) -> {name: [B, ...]}, which calls `per_example` of all evaluators.
   """
+  span = span if any(each.per_example and each.uses_span for each in evaluators) else None
   return functools.partial(_per_example, evaluators=evaluators, value_range=value_range, span=span)
 
 

@@ -100,6 +100,7 @@ class Evaluator:
   skipped_without: tuple[str, ...] = ()
   # Maps (model, variables, batch, keys, value_range, span) to {name: [B, ...]} on the device.
   per_example: Callable[..., dict] | None = None
+  uses_span: bool = True  # whether `per_example` reads the span; if no evaluator does, its argument is None
   # Maps ({name: [N, ...]}, dataset) to pairs (name, value). The arrays hold the results of `per_example` for all N test
   # examples, in the order of the data.
   metrics: Callable[..., Iterable[tuple[str, Any]]] | None = None

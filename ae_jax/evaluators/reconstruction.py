@@ -295,6 +295,7 @@ def _squared_errors(
 EVALUATOR = base.Evaluator(
   name="reconstruction",
   per_example=per_example,
+  uses_span=False,
   metrics=metrics,
   baselines=baselines,
   analyses=(base.Analysis(analyze),),

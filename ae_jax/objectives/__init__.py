@@ -44,6 +44,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
   "contractive": Contractive,
   "elbo": Elbo,
 }
+_WITHOUT_SPAN = {Objective, Sparse, Contractive, Elbo}  # objectives that do not read `span`
 
 
 def build(
@@ -85,6 +86,8 @@ def _checked(objective_class: type[Objective], model: models.Model) -> Callable[
   def construct(value_range, span, **options):
     objective_class.check(model, value_range, options)
     floats = {name: float(options[name]) for name in objective_class.numeric_fields()}  # a large int overflows int32
+    # without the span of the data, trainings on data of the same shape share a program
+    span = ranges.SPANS[value_range] if objective_class in _WITHOUT_SPAN else span
     return objective_class(value_range, span, **options | floats)
 
   return construct

@@ -163,6 +163,17 @@ class NullLog:
     pass
 
 
+class MemoryLog(NullLog):
+  """A `Log` of a run without a folder: it keeps the records in memory."""
+
+  def __init__(self) -> None:
+    self.records: list[Record] = []
+
+  def write(self, record: Record) -> None:
+    """Appends a record."""
+    self.records.append(record)
+
+
 def read(workdir: pathlib.Path) -> list[Record]:
   """Returns all records of a run in order; [] without metrics.jsonl. Values that were not finite are NaN."""
   return list(stream(workdir))

@@ -1,6 +1,7 @@
 """Device meshes, array shardings, compilation for several devices, and communication between processes."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -96,8 +97,12 @@ def local_rows(placement: NamedSharding, padded_batch_size: int) -> slice:
 
 def fetch(tree: PyTree, mesh: Mesh) -> PyTree:
   """Returns sharded arrays as whole NumPy arrays, in every process."""
-  full = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
-  return jax.tree.map(np.asarray, full)
+  return jax.tree.map(np.asarray, _replicate(replicated(mesh))(tree))
+
+
+@functools.lru_cache(maxsize=16)
+def _replicate(placement: NamedSharding) -> Callable[[PyTree], PyTree]:
+  return jax.jit(lambda tree: tree, out_shardings=placement)
 
 
 def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:

@@ -13,7 +13,7 @@ from ae_jax.data import streams
 from ae_jax.data.batch_schedule import evaluation_batches
 from ae_jax.evaluators import pca
 from ae_jax.system import distributed
-from ae_jax.training import evaluation, setup
+from ae_jax.training import evaluation, programs, setup
 from ae_jax.training.evaluation import Evaluated
 from ae_jax.training.state import TrainState, init_state
 
@@ -79,13 +79,25 @@ def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tup
   """
   config, batch_schedule = experiment.config, experiment.batch_schedule
   replicated = distributed.replicated(mesh)
-  init_key, noise_key = jax.jit(functools.partial(keys, batch_schedule.seed), out_shardings=replicated)()
+  init_key, noise_key = _placed_keys(batch_schedule.seed, replicated)
   batch_sharding = distributed.sharded(mesh, axis=1)
   device_data = place_data(experiment, batch_schedule.devices, batch_sharding, (noise_key,), batch_sharding)
   optimizer, ema = experiment.stages[0].optimizer, config.ema_decay > 0
-  init = functools.partial(init_state, model=experiment.model, optimizer=optimizer, ema=ema)
-  shardings = distributed.state_shardings(mesh, jax.eval_shape(init, init_key), config.parallel_state)
-  return device_data, distributed.auto(init, (init_key,), shardings)(init_key)
+  static = {"model": experiment.model, "optimizer": optimizer, "ema": ema}
+  shardings = distributed.state_shardings(mesh, _abstract_state(**static), config.parallel_state)
+  init = programs.compile_program(init_state, (init_key,), shardings, mode=distributed.auto, **static)
+  return device_data, init(init_key)
+
+
+@functools.lru_cache(maxsize=64)
+def _placed_keys(seed: int, replicated: jax.sharding.NamedSharding) -> tuple[Key[Array, ""], Key[Array, ""]]:
+  return jax.jit(functools.partial(keys, seed), out_shardings=replicated)()
+
+
+@functools.lru_cache(maxsize=16)
+def _abstract_state(**static: Any) -> TrainState:
+  """Returns the shapes and dtypes of the result of `init_state`."""
+  return jax.eval_shape(functools.partial(init_state, **static), jax.random.key(0))
 
 
 def fit_to_data(state: TrainState, experiment: setup.Experiment) -> TrainState:

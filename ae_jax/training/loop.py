@@ -43,7 +43,7 @@ class Training:
   build: Callable[[int, TrainState], compiled_stage.CompiledStage]  # (stage index, state for its shapes)
   feed: Callable[[int, int], Generator]  # (first chunk, last chunk + 1) -> generator of (rows, weights)
   checkpoint: Callable  # (state, records of the evaluation or ()) -> (state to save, error, notes to save)
-  checkpoint_folder: checkpoints.CheckpointFolder
+  checkpoint_folder: checkpoints.CheckpointFolder | None  # None: the state is not saved
   received: Callable[[], str]  # see `preemption.catch_signals`
   until: int  # number of completed epochs at which the training ends
   refresh: Callable[[], None] = lambda: None  # called after each evaluation
@@ -98,7 +98,8 @@ def train(training: Training, state: TrainState) -> TrainState:
       if reason:
         training.report(f"stopped after epoch {int(state.step) // experiment.batch_schedule.steps}: {reason}")
         break
-  checkpoints.wait(training.checkpoint_folder)
+  if training.checkpoint_folder is not None:
+    checkpoints.wait(training.checkpoint_folder)
   return state
 
 
@@ -205,7 +206,9 @@ def _log_chunk(recorder: Recorder, terms: Mapping[str, np.ndarray], finite: np.n
 
 
 def _save(training: Training, state: TrainState, records: Sequence[Record] = ()) -> None:
-  """Waits until all earlier records are on the disk, then starts to save a checkpoint."""
+  """Waits until all earlier records are on the disk, then starts to save a checkpoint, if there is a folder."""
+  if training.checkpoint_folder is None:
+    return
   for recorder in training.recorders:
     recorder.log.settle()
   checkpoints.save(training.checkpoint_folder, *training.checkpoint(state, records))

@@ -1,6 +1,7 @@
 """Optimizers: Optax transformations by name, with learning-rate schedules."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,11 @@ class OptimizerFactory:
   warmup: int  # number of warmup steps
   steps: int  # number of steps after the warmup
   numbers: tuple[tuple[str, float], ...]  # learning_rate; also weight_decay and clip_norm unless 0
+
+  @property
+  def optimizer(self) -> optax.GradientTransformationExtraArgs:
+    """The optimizer with `self.numbers`; equal factories have the same one, so that they can share programs."""
+    return _optimizer(self)
 
   def __call__(self, **numbers: Number) -> optax.GradientTransformationExtraArgs:
     """Returns the optimizer with `numbers` in place of the values in `self.numbers`."""
@@ -91,6 +97,11 @@ def optimizer_factory(
   used |= {"clip_norm": clip_norm} if clip_norm else {}
   numbers = tuple((name, float(number)) for name, number in used.items())  # JAX would convert a large int to int32
   return OptimizerFactory(scale, decay, warmup, steps, numbers)
+
+
+@functools.lru_cache(maxsize=64)
+def _optimizer(factory: OptimizerFactory) -> optax.GradientTransformationExtraArgs:
+  return factory()
 
 
 def _chain(scale, decay, warmup, steps, *, learning_rate, weight_decay=None, clip_norm=None):

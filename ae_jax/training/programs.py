@@ -1,15 +1,21 @@
-"""Compilation of functions, and the number of programs that were compiled."""
+"""Compilation of functions, their reuse within a process, and the number of programs that were compiled."""
 
 import collections
+import contextlib
+import contextvars
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import jax
 from jaxtyping import PyTree
 
 from ae_jax.system import distributed, malloc
+
+_MOST_KEPT = 64  # maximum number of compiled programs that `reused` keeps
+_kept: collections.OrderedDict[Hashable, Callable] = collections.OrderedDict()
+_is_reusing = contextvars.ContextVar("is_reusing", default=False)  # of this thread; see `reused`
 
 
 def compile_program(
@@ -33,9 +39,70 @@ def compile_program(
     donate: Positions of the arguments whose memory the results may reuse.
     **static: Keyword arguments that are fixed at compilation.
   """
-  program = mode(functools.partial(function, **static), arguments, results, donate)
+  make = lambda: mode(functools.partial(function, **static), arguments, results, donate)
+  if _is_reusing.get():
+    key = _key((function, mode, tuple(donate), static, _signature(arguments), jax.tree.flatten(results)))
+    if _has_hash(key):
+      return _program(key, make)
+  program = make()
   malloc.trim()
   return program
+
+
+@contextlib.contextmanager
+def reused() -> Iterator[None]:
+  """Context manager in which this thread reuses programs that this process has compiled for equal arguments.
+
+  Many short trainings with arrays of the same shapes then trace and compile only once. The last `_MOST_KEPT` programs
+  stay in memory.
+  """
+  token = _is_reusing.set(True)
+  try:
+    yield
+  finally:
+    _is_reusing.reset(token)
+
+
+def _has_hash(key: Any) -> bool:
+  """Returns whether all static arguments have a hash; objectives with schedules of arrays, for example, have none."""
+  try:
+    hash(key)
+  except TypeError:
+    return False
+  return True
+
+
+def _program(key: Hashable, make: Callable[[], Callable]) -> Callable:
+  """Returns the kept program of a key; makes and keeps it if there is none."""
+  with _lock:
+    program = _kept.get(key)
+    if program is not None:
+      _kept.move_to_end(key)
+      return program
+  program = make()
+  with _lock:
+    _kept[key] = program
+    while len(_kept) > _MOST_KEPT:
+      _kept.popitem(last=False)
+  return program
+
+
+_lock = threading.Lock()
+
+
+def _signature(arguments: Sequence[Any]) -> Hashable:
+  """Returns the tree, shapes, dtypes and shardings of arguments, which decide whether a program accepts them."""
+  leaves, tree = jax.tree.flatten(tuple(arguments))
+  return tree, tuple((leaf.shape, str(leaf.dtype), leaf.sharding) for leaf in leaves)
+
+
+def _key(value: Any) -> Any:
+  """Returns a hashable value that is equal for equal static arguments; two equal partials are not equal in Python."""
+  if isinstance(value, functools.partial):
+    return value.func, _key(value.args), _key(value.keywords)
+  if isinstance(value, dict):
+    return tuple((name, _key(each)) for name, each in sorted(value.items()))
+  return tuple(map(_key, value)) if isinstance(value, tuple | list) else value
 
 
 def compilations() -> int:

@@ -28,7 +28,7 @@ class Stage:
   @property
   def optimizer(self) -> optax.GradientTransformationExtraArgs:
     """The optimizer with the hyperparameters of the config."""
-    return self.optimizer_factory()
+    return self.optimizer_factory.optimizer
 
 
 @dataclasses.dataclass(frozen=True)

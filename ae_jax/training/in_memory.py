@@ -1,0 +1,100 @@
+"""Trains a single run without a run folder: nothing is written, printed, evaluated or saved.
+
+Trainings of the same config with arrays of the same shapes share their compiled programs, so that a training of few
+examples takes a fraction of a second. `ae_jax.estimators` fits with it.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any, NoReturn
+
+import jax
+from ml_collections import ConfigDict
+
+from ae_jax import data, errors, models
+from ae_jax.models import memory
+from ae_jax.runs import logs, progress
+from ae_jax.system import cache, distributed
+from ae_jax.trained_run import Run
+from ae_jax.training import compiled_stage, device_arrays, loop, programs, setup, stopping
+from ae_jax.training.state import TrainState
+
+
+def train_run(config: ConfigDict, dataset: data.Dataset, start: models.Variables | None = None) -> Run:
+  """Trains the model of a config and returns it; like `train.train_run`, but without a run folder.
+
+  Args:
+    config: A complete config. Its evaluators do not run.
+    dataset: The data set of the config; its test set is not used.
+    start: Variables of a model of the same config, from which the training starts; None for the initial variables of
+      the seed, with the model state fitted to the training examples.
+
+  Raises:
+    UserError: The config is invalid, or a loss or gradient is not finite.
+  """
+  mesh = distributed.mesh()
+  with progress.quiet(), programs.reused(), memory.explain_out_of_memory():
+    experiment = setup.build_experiment(config, mesh.size, dataset)
+    cache.keep_compiled_programs()
+    device_data, state = device_arrays.place_and_init(experiment, mesh)
+    device_data = dataclasses.replace(device_data, evaluated={})  # its program would take as long to compile as a step
+    state = device_arrays.fit_to_data(state, experiment) if start is None else _with_variables(state, start)
+    log = logs.MemoryLog()
+    state = loop.train(_training(experiment, device_data, log), state)
+    variables = distributed.fetch(state.evaluated, mesh)
+  return Run(
+    variables,
+    experiment.config,
+    {name: value for record in log.records for name, value in record.items()},
+    log.records,
+    experiment.model,
+    int(state.step),
+    class_names=dataset.class_names,
+    scaling=dataset.scaling,
+    standardisation=dataset.standardisation,
+    schema=dataset.schema,
+  )
+
+
+def _training(
+  experiment: setup.Experiment, device_data: device_arrays.DeviceData, log: logs.MemoryLog
+) -> loop.Training:
+  """Returns the `loop.Training` of a run that starts at step 0 and is not saved."""
+  config, batch_schedule = experiment.config, experiment.batch_schedule
+
+  def build(number: int, state: TrainState) -> compiled_stage.CompiledStage:
+    compiled = compiled_stage.build(experiment, device_data, pathlib.Path(), False, number, state)
+    return dataclasses.replace(compiled, fail=_fail)
+
+  windows = logs.WindowAverages(config.log_every_steps, batch_schedule.steps, 0)
+  columns = distributed.local_rows(device_data.batch_sharding, batch_schedule.padded_batch_size)
+  return loop.Training(
+    experiment,
+    [loop.Recorder(log, windows, metrics=lambda results: {}, baselines=dict)],
+    build=build,
+    feed=functools.partial(device_arrays.feed, experiment, columns),
+    checkpoint=lambda state, records: (state, 0.0, {}),
+    checkpoint_folder=None,
+    received=lambda: "",
+    until=experiment.stages[-1].epochs.stop,
+    limit=stopping.time_limit(config.max_minutes),
+    progress=stopping.progress(experiment.early_stopping, ()),
+  )
+
+
+def _with_variables(state: TrainState, start: models.Variables) -> TrainState:
+  """Returns an initial state with the variables of a trained model."""
+  place = lambda new, old: distributed.put(new, old.sharding)
+  params, model_state = (
+    jax.tree.map(place, new, old) for new, old in ((start.params, state.params), (start.state, state.model_state))
+  )
+  averages = None if state.ema_params is None else params
+  return dataclasses.replace(state, params=params, model_state=model_state, ema_params=averages)
+
+
+def _fail(*_: Any) -> NoReturn:
+  """Raises UserError after a step with a loss or gradient that is not finite."""
+  raise errors.UserError(
+    "the training diverged: a loss or gradient is not finite; lower config.optimizer.learning_rate, or scale the data"
+  )
