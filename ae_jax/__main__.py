@@ -15,6 +15,7 @@ COMMANDS = {
   "train": ("ae_jax.main", "Train an autoencoder."),
   "sweep": ("ae_jax.sweep.__main__", "Train one autoencoder per latent size, seed and hyperparameter."),
   "evaluate": ("ae_jax.evaluate", "Evaluate a trained run again and update its report."),
+  "export": ("ae_jax.export", "Write a trained model as ONNX, StableHLO and safetensors files."),
   "compare": ("ae_jax.compare", "Compare several runs in a table and an HTML page."),
   "data": ("ae_jax.inspect_data", "Print what a file or folder of data contains, and how to train on it."),
   "describe": ("ae_jax.describe", "Print the keys of a config, and the size and cost of its model."),
