@@ -91,7 +91,7 @@ def _scan(graph, inputs, parameters):
     raise errors.UserError("onnx: the model loops over computed arrays, which has no rule; use stablehlo")
   steps = range(parameters["length"])
   for step in reversed(steps) if parameters["reverse"] else steps:
-    results = _closed(graph, parameters["jaxpr"], [*fixed, *carry, *(each[step] for each in stacked)])
+    results = _closed(graph, parameters["jaxpr"], [*fixed, *carry, *(np.asarray(each[step]) for each in stacked)])
     if len(results) > carried:
       raise errors.UserError("onnx: the model stacks the results of a loop, which has no rule; use stablehlo")
     carry = results
