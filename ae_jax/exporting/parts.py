@@ -46,6 +46,7 @@ def parts_of(run: Any, dtype: str = "float32") -> list[Part]:
     UserError: The run cannot be exported with this dtype.
   """
   check(run, dtype)
+  run = dataclasses.replace(run, variables=jax.tree.map(jnp.asarray, run.variables))  # tracers cannot index ndarrays
   model, labels = run.model, {"label": jax.ShapeDtypeStruct((), np.dtype(np.int32))} if run.model.labels else {}
   shape = model.shape if run.schema is None else (len(run.schema.columns),)
   x = {"x": jax.ShapeDtypeStruct(shape, np.dtype(dtype))}
