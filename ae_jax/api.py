@@ -14,7 +14,7 @@ from ae_jax import errors, models, overrides
 from ae_jax.data import ranges, standardisation
 from ae_jax.data import scaling as scalings
 from ae_jax.data import schema as schemas
-from ae_jax.exporting import torch_layouts
+from ae_jax.exporting import hub, torch_layouts
 from ae_jax.models import memory
 from ae_jax.runs import checkpoints, logs, run_folder
 from ae_jax.system import paths
@@ -62,7 +62,8 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     >>> x_hat = run.reconstruct(images)
 
   Args:
-    workdir: The run folder, the `--workdir` of the training.
+    workdir: The run folder, the `--workdir` of the training; or "hf://user/name" for a run on the Hugging Face hub,
+      which is downloaded once ("hf://user/name@revision" for a branch, tag or commit).
     which: "last" for the newest checkpoint, "best" for the checkpoint with the smallest error on the validation set,
       or on the test set if there is no validation set.
     weights: "raw" for the trained parameters, "ema" for their exponential moving averages (`config.ema_decay`), "auto"
@@ -73,6 +74,8 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     UserError: The folder contains no run or no checkpoint, the checkpoint is damaged, an argument has an unknown value,
       or `weights` is "ema" and the run has no averages.
   """
+  if isinstance(workdir, str) and workdir.startswith(hub.SCHEME):
+    workdir = hub.download(workdir)
   workdir = paths.local_path("workdir", workdir)
   description = run_folder.read_description(workdir)
   config = configs.from_json(description["config"])
@@ -128,7 +131,5 @@ def from_torch(
   config = configs_by_name.get(model) if isinstance(model, str) else model
   config = overrides.apply(config, overrides.dotted(changes))
   errors.choose(ranges.INTERVALS, config.data.range, "data.range")
-  built = models.build(
-    shape=shape, compute_dtype=config.compute_dtype, value_range=config.data.range, **config.model
-  )
+  built = models.build(shape=shape, compute_dtype=config.compute_dtype, value_range=config.data.range, **config.model)
   return Run(torch_layouts.to_variables(built, weights), config, {}, [], built, 0)

@@ -23,7 +23,10 @@ flags.adopt_module_key_flags(cli)
 _TO = flags.DEFINE_list("to", ["stablehlo", "onnx", "safetensors"], "Formats, NAME,NAME,...")
 _OUT = flags.DEFINE_string("out", "", "Folder of the files; default: exported in the run folder.")
 _INPUT = flags.DEFINE_enum(
-  "input", "float32", ["float32", "uint8", "int32"], "Dtype of the examples: floats in the data range, or stored integers."
+  "input",
+  "float32",
+  ["float32", "uint8", "int32"],
+  "Dtype of examples: floats in the data range, or stored integers.",
 )
 _INT8 = flags.DEFINE_bool("int8", False, "Also write the ONNX encoder with int8 weights.")
 _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to export.")
@@ -49,7 +52,7 @@ def main(workdir: pathlib.Path) -> None:
     for file in files.write(run, out, _TO.value, rows, "test examples", **options):
       report = file.with_name(f"{file.name}.json")
       difference = json.loads(report.read_text())["largest_absolute_difference"] if report.exists() else None
-      print(f"{str(file):60} {file.stat().st_size:12,} bytes" + ("" if difference is None else f"  {difference:.2g}"))
+      print(f"{file!s:60} {file.stat().st_size:12,} bytes" + ("" if difference is None else f"  {difference:.2g}"))
 
 
 def run() -> None:

@@ -17,7 +17,7 @@ from ae_jax.data import schema as schemas
 from ae_jax.data.conversion import Conversion, Converted
 from ae_jax.data.standardisation import ColumnScaling
 from ae_jax.exporting import files as exported_files
-from ae_jax.exporting import torch_layouts
+from ae_jax.exporting import hub, torch_layouts
 from ae_jax.models import inference
 from ae_jax.run_methods import discrete, latents, measures, presentation
 from ae_jax.types import AnyArray, Columns
@@ -83,7 +83,7 @@ class Run:
   score, score_record, error_map = measures.score, measures.score_record, measures.error_map
   evaluate, column_errors = measures.evaluate, measures.column_errors
   posterior, sample, interpolate, nearest = latents.posterior, latents.sample, latents.interpolate, latents.nearest
-  export, to_torch = exported_files.export, torch_layouts.to_torch
+  export, to_torch, push_to_hub = exported_files.export, torch_layouts.to_torch, hub.push_to_hub
   history = functools.cached_property(presentation.history)
   report, summary, _repr_html_ = presentation.report, presentation.summary, presentation.in_notebook
 

@@ -100,7 +100,9 @@ def write(
   files = [
     each
     for name in formats
-    for each in (_weight_files(run) if name == "safetensors" else _graph_files(name, described, checked, tolerance, int8))
+    for each in (
+      _weight_files(run) if name == "safetensors" else _graph_files(name, described, checked, tolerance, int8)
+    )
   ]
   with errors.convert_os_errors(folder):
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +110,9 @@ def write(
       with atomic.replace(folder / file) as part:
         part.write_bytes(contents)
       if report is not None:
-        atomic.write_text(folder / f"{file}.json", f"{json.dumps({'file': file, **report, **_origin(run)}, indent=2)}\n")
+        atomic.write_text(
+          folder / f"{file}.json", f"{json.dumps({'file': file, **report, **_origin(run)}, indent=2)}\n"
+        )
   return [folder / file for file, _, _ in files]
 
 

@@ -118,7 +118,7 @@ def as_bytes(graph: Graph, inputs: dict[str, Tensor], outputs: dict[str, Tensor]
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype)), sizes)
 
   described = [[info(key, tensor) for key, tensor in each.items()] for each in (inputs, outputs)]
-  proto = helper.make_graph(graph.nodes, name, *described, list(graph.constants.values()))
+  proto = helper.make_graph(graph.nodes, name, *described, initializer=list(graph.constants.values()))
   opsets = [helper.make_opsetid("", OPSET)]
   model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ae_jax")
   onnx.checker.check_model(model, full_check=True)

@@ -163,7 +163,9 @@ def _slice(graph, inputs, parameters, outputs):
   steps = parameters["strides"] or (1,) * len(stops)
   axes = [a for a, step in enumerate(steps) if step > 1]
   sliced = graph.slice(inputs[0], range(len(stops)), parameters["start_indices"], stops)
-  return graph.add("Slice", sliced, *_steps(axes, [steps[a] for a in axes], 0, np.iinfo(np.int64).max)) if axes else sliced
+  return (
+    graph.add("Slice", sliced, *_steps(axes, [steps[a] for a in axes], 0, np.iinfo(np.int64).max)) if axes else sliced
+  )
 
 
 def _steps(axes, steps, start, stop):
@@ -200,7 +202,9 @@ def _gather(graph, inputs, parameters, outputs):
     stops = [None if graph.multiple(sizes[a]) else start + sizes[a] for a, start in zip(axes, starts, strict=True)]
     sliced = graph.slice(operand, axes, starts, stops)
     return graph.add("Squeeze", sliced, np.array(dropped, np.int64)) if dropped else sliced
-  whole = all(size == full for a, (size, full) in enumerate(zip(sizes, shape_of(operand), strict=True)) if a not in axes)
+  whole = all(
+    size == full for a, (size, full) in enumerate(zip(sizes, shape_of(operand), strict=True)) if a not in axes
+  )
   if len(axes) != 1 or dropped != axes or not whole or numbers.operand_batching_dims:
     raise errors.UserError("onnx: the model reads elements at computed positions, which has no rule; use stablehlo")
   rows = graph.add("Gather", operand, graph.reshape(indices, shape_of(indices)[:-1]), axis=axes[0])
@@ -246,8 +250,10 @@ def _conv(graph, inputs, parameters, outputs):
   if max(dilation) > 1:
     if max(parameters["window_strides"]) > 1 or options["group"] > 1 or max(options["dilations"]) > 1:
       raise errors.UserError("onnx: the model has a convolution that has no rule; use stablehlo")
-    pads = [k - 1 - p for side in (0, 1) for k, p in zip(kernel.shape[2:], [each[side] for each in padding], strict=True)]
-    kernel = np.flip(kernel, range(2, axes + 2)).swapaxes(0, 1)
+    pads = [
+      k - 1 - p for side in (0, 1) for k, p in zip(kernel.shape[2:], [each[side] for each in padding], strict=True)
+    ]
+    kernel = np.flip(kernel, tuple(range(2, axes + 2))).swapaxes(0, 1)
     y = graph.add("ConvTranspose", x, kernel, pads=pads, strides=dilation)
   else:
     pads = [each[side] for side in (0, 1) for each in padding]

@@ -13,7 +13,7 @@ from ae_jax import errors
 from ae_jax.data import loss_columns, ranges
 from ae_jax.data.scaling import Scaling
 from ae_jax.data.schema import Schema
-from ae_jax.data.standardisation import ColumnScaling, Standardisation
+from ae_jax.data.standardisation import Standardisation
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray
 
@@ -69,7 +69,7 @@ def check(run: Any, dtype: str) -> None:
     raise errors.UserError(f"input={dtype!r}: must be one of {', '.join(INPUTS)}")
   if not isinstance(run.standardisation, Standardisation | None):
     raise errors.UserError(
-      "export: config.data.scale='quantile' cannot be part of an exported model; train with config.data.scale=standard, "
+      "export: config.data.scale='quantile' cannot be exported; train with config.data.scale=standard, "
       "or scale the data first and train with config.data.scale=none"
     )
   if dtype == "float32":
@@ -77,9 +77,11 @@ def check(run: Any, dtype: str) -> None:
   if run.schema is not None:
     raise errors.UserError(f"input={dtype!r}: the run was trained on a table; use input='float32'")
   if dtype == "int32" and run.scaling is None:
-    raise errors.UserError("input='int32': the run was trained on bytes or floats; use input='uint8' or input='float32'")
+    raise errors.UserError("input='int32': the run was trained on bytes or floats; use uint8 or float32")
   if dtype == "uint8" and run.scaling is not None and run.scaling.high > np.iinfo(np.uint8).max:
-    raise errors.UserError(f"input='uint8': the training data have values up to {run.scaling.high:g}; use input='int32'")
+    raise errors.UserError(
+      f"input='uint8': the training data have values up to {run.scaling.high:g}; use input='int32'"
+    )
 
 
 def has_mask_input(run: Any) -> bool:
@@ -135,7 +137,7 @@ def _in_range(x: AnyArray, scaling: Scaling | None, value_range: str) -> Float[A
   return x.astype(np.float32) * np.float32((high - low) / divisor) + np.float32(low)
 
 
-def _per_column(scaling: ColumnScaling, axes: int) -> list[Float[np.ndarray, "..."]]:
+def _per_column(scaling: Standardisation, axes: int) -> list[Float[np.ndarray, "..."]]:
   """Returns the means and deviations in a shape that broadcasts over the last axis of `axes` axes."""
   return [np.asarray(each).reshape((1,) * (axes - 1) + (-1,)) for each in (scaling.mean, scaling.deviation)]
 

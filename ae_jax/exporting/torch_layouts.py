@@ -130,7 +130,9 @@ def _layers(model: models.Model) -> Iterator[Layer]:
   last = halves["decoder"][-1]
   for half, names in halves.items():
     for number, name in enumerate(names):
-      inputs = order if half == "encoder" and number == 0 and len(_at(params, (half, name, "kernel")).shape) == 2 else None
+      inputs = (
+        order if half == "encoder" and number == 0 and len(_at(params, (half, name, "kernel")).shape) == 2 else None
+      )
       outputs = order if half == "decoder" and name == last == "logits" else None
       yield Layer(f"{half}.{number}", (half, name), inputs, outputs)
 
