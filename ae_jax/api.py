@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ae_jax import config as configs
-from ae_jax import configs as configs_by_name
+from ae_jax import configs as named_configs
 from ae_jax import errors, models, overrides
 from ae_jax.data import ranges, standardisation
 from ae_jax.data import scaling as scalings
@@ -128,7 +128,7 @@ def from_torch(
   Raises:
     UserError: The layers of the config and the weights differ, or the model has other layers.
   """
-  config = configs_by_name.get(model) if isinstance(model, str) else model
+  config = named_configs.get(model) if isinstance(model, str) else model
   config = overrides.apply(config, overrides.dotted(changes))
   errors.choose(ranges.INTERVALS, config.data.range, "data.range")
   built = models.build(shape=shape, compute_dtype=config.compute_dtype, value_range=config.data.range, **config.model)

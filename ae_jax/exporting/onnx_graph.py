@@ -117,8 +117,8 @@ def as_bytes(graph: Graph, inputs: dict[str, Tensor], outputs: dict[str, Tensor]
     sizes = ["batch" if graph.multiple(size) else int(size) for size in tensor.shape]
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype)), sizes)
 
-  described = [[info(key, tensor) for key, tensor in each.items()] for each in (inputs, outputs)]
-  proto = helper.make_graph(graph.nodes, name, *described, initializer=list(graph.constants.values()))
+  taken, given = ([info(key, tensor) for key, tensor in each.items()] for each in (inputs, outputs))
+  proto = helper.make_graph(graph.nodes, name, taken, given, initializer=list(graph.constants.values()))
   opsets = [helper.make_opsetid("", OPSET)]
   model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ae_jax")
   onnx.checker.check_model(model, full_check=True)
