@@ -18,8 +18,10 @@ OTHERS = {
   "bilinear": ("cnn", SMALL | {"decoder": "bilinear", "bottleneck": "fsq5", "linear_path": "none"}),
   "tied convolutions": ("cnn", SMALL | {"decoder": "tied", "bottleneck": "tanh", "linear_path": "none"}),
   "linear path": ("dense", {"latent": 3, "widths": (8,), "linear_path": "pca"}),
+  "table": ("table", {"latent": 3, "width": 8}),
   "tied": ("tied", {"latent": 3, "widths": (8,), "decoder_widths": (8,)}),
 }
+OTHER_DATA = {"sequence": ((20, 2), "real"), "table": ((6,), "real")}
 CASES = {name: (name, options) for name, (options, _) in FAMILIES.items()} | OTHERS
 
 
@@ -39,7 +41,7 @@ def joined(run):
 @pytest.mark.parametrize("case", CASES)
 def test_onnx_and_stablehlo_agree_for_any_batch(case):
   name, options = CASES[case]
-  shape, value_range = ((20, 2), "real") if name == "sequence" else ((12, 10, 1), "unit")
+  shape, value_range = OTHER_DATA.get(name, ((12, 10, 1), "unit"))
   part = joined(made(name, shape, options.items(), value_range))
   as_onnx, as_stablehlo = onnx_convert.convert(part), stablehlo.convert(part)
   x = np.random.default_rng(2).uniform(0, 1, (5, *shape)).astype(np.float32)

@@ -77,7 +77,7 @@ def test_the_parts_equal_the_methods_of_the_run(case):
   [
     (made(), "float64", "input='float64': must be one of"),
     (made(), "int32", "trained on bytes or floats"),
-    (made(scaling=Scaling("uint16", 0.0, 60_000.0, 65_535)), "uint8", "60000; use int32"),
+    (made(scaling=Scaling("uint16", 0.0, 60_000.0, 65_535)), "uint8", "60000; use input='int32'"),
     (table("mean"), "uint8", "trained on a table"),
     (
       made(standardisation=QuantileScaling(np.zeros((2, 1), np.float32), np.ones(1, bool))),
