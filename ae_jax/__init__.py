@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 from ae_jax import configs
 
 if TYPE_CHECKING:
-  from ae_jax.api import load
+  from ae_jax.api import from_torch, load
   from ae_jax.estimators import AutoencoderDetector, AutoencoderTransformer
   from ae_jax.fitting import fit
   from ae_jax.sweep.fitting import fit_sweep
   from ae_jax.trained_run import Run
 
-__all__ = ["AutoencoderDetector", "AutoencoderTransformer", "Run", "configs", "fit", "fit_sweep", "load"]
+__all__ = ["AutoencoderDetector", "AutoencoderTransformer", "Run", "configs", "fit", "fit_sweep", "from_torch", "load"]
 __version__ = "0.1.0"
 
 # name -> its module, imported when the name is first used, because `import ae_jax` must not wait for JAX
-_LATE = {"load": "api", "fit": "fitting", "fit_sweep": "sweep.fitting", "Run": "trained_run"}
+_LATE = {"load": "api", "from_torch": "api", "fit": "fitting", "fit_sweep": "sweep.fitting", "Run": "trained_run"}
 _LATE |= {"AutoencoderDetector": "estimators", "AutoencoderTransformer": "estimators"}
 
 if sys.argv[:1] == ["-m"]:  # for `python -m ae_jax.main` and similar commands: handle Ctrl-C before their slow imports

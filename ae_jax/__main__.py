@@ -17,6 +17,7 @@ COMMANDS = {
   "evaluate": ("ae_jax.evaluate", "Evaluate a trained run again and update its report."),
   "apply": ("ae_jax.apply", "Apply a trained run to new files: scores, flags, latents, reconstructions."),
   "embed": ("ae_jax.embed", "Write the latents of the data set of a run."),
+  "export": ("ae_jax.export", "Write a trained model as ONNX, StableHLO and safetensors files."),
   "compare": ("ae_jax.compare", "Compare several runs in a table and an HTML page."),
   "data": ("ae_jax.inspect_data", "Print what a file or folder of data contains, and how to train on it."),
   "describe": ("ae_jax.describe", "Print the keys of a config, and the size and cost of its model."),

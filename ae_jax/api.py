@@ -2,17 +2,19 @@
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from ae_jax import config as configs
-from ae_jax import errors, models
+from ae_jax import configs as named_configs
+from ae_jax import errors, models, overrides
 from ae_jax.data import ranges, standardisation
 from ae_jax.data import scaling as scalings
 from ae_jax.data import schema as schemas
+from ae_jax.exporting import hub, torch_layouts
 from ae_jax.models import memory
 from ae_jax.runs import checkpoints, logs, run_folder
 from ae_jax.system import paths
@@ -60,7 +62,8 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     >>> x_hat = run.reconstruct(images)
 
   Args:
-    workdir: The run folder, the `--workdir` of the training.
+    workdir: The run folder, the `--workdir` of the training; or "hf://user/name" for a run on the Hugging Face hub,
+      which is downloaded once ("hf://user/name@revision" for a branch, tag or commit).
     which: "last" for the newest checkpoint, "best" for the checkpoint with the smallest error on the validation set,
       or on the test set if there is no validation set.
     weights: "raw" for the trained parameters, "ema" for their exponential moving averages (`config.ema_decay`), "auto"
@@ -71,6 +74,8 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     UserError: The folder contains no run or no checkpoint, the checkpoint is damaged, an argument has an unknown value,
       or `weights` is "ema" and the run has no averages.
   """
+  if isinstance(workdir, str) and workdir.startswith(hub.SCHEME):
+    workdir = hub.download(workdir)
   workdir = paths.local_path("workdir", workdir)
   description = run_folder.read_description(workdir)
   config = configs.from_json(description["config"])
@@ -102,3 +107,29 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     parts = checkpoints.restore_parts(opened, steps[which], wanted)
   variables = models.Variables(parts[name], parts.get("model_state", {}))
   return make_run(variables, config, model, workdir, steps[which], described=description["data"])
+
+
+def from_torch(
+  weights: Mapping[str, Any], shape: Sequence[int] = (28, 28, 1), model: str | ConfigDict = "dense", **changes: Any
+) -> Run:
+  """Returns a run with the weights of a PyTorch autoencoder of dense or convolutional layers.
+
+  Example:
+    >>> run = ae_jax.from_torch(torch.load("AutoEncoder.pt"), model__widths=(256,), model__latent=32)
+    >>> x_hat = run.reconstruct(images)
+
+  Args:
+    weights: A `state_dict` of PyTorch tensors or arrays: the weight and the bias of each layer, in the order in which
+      the layers are applied. Their names do not matter.
+    shape: Shape of an example with the channels last, such as (28, 28, 1).
+    model: Name of a shipped config, or a config, that describes the layers.
+    **changes: Config keys with two underscores for the dot, as in `ae_jax.fit`.
+
+  Raises:
+    UserError: The layers of the config and the weights differ, or the model has other layers.
+  """
+  config = named_configs.get(model) if isinstance(model, str) else model
+  config = overrides.apply(config, overrides.dotted(changes))
+  errors.choose(ranges.INTERVALS, config.data.range, "data.range")
+  built = models.build(shape=shape, compute_dtype=config.compute_dtype, value_range=config.data.range, **config.model)
+  return Run(torch_layouts.to_variables(built, weights), config, {}, [], built, 0)

@@ -17,6 +17,8 @@ from ae_jax.data import schema as schemas
 from ae_jax.data.conversion import Conversion, Converted
 from ae_jax.data.standardisation import ColumnScaling
 from ae_jax.decisions import store
+from ae_jax.exporting import files as exported_files
+from ae_jax.exporting import hub, torch_layouts
 from ae_jax.models import inference
 from ae_jax.run_methods import decisions, discrete, latents, measures, presentation
 from ae_jax.types import AnyArray, Columns
@@ -86,6 +88,7 @@ class Run:
   threshold = functools.cached_property(decisions.threshold)
   reference = functools.cached_property(decisions.reference)
   posterior, sample, interpolate, nearest = latents.posterior, latents.sample, latents.interpolate, latents.nearest
+  export, to_torch, push_to_hub = exported_files.export, torch_layouts.to_torch, hub.push_to_hub
   history = functools.cached_property(presentation.history)
   report, summary, _repr_html_ = presentation.report, presentation.summary, presentation.in_notebook
 

@@ -111,7 +111,7 @@ class VQVAE(AutoencoderModule):
     vectors = self.encoder(x, dropout).astype(jnp.float32)  # [B, h, w, latent]
     indices = self._nearest(vectors)
     quantised = jax.lax.stop_gradient(self.lookup(indices))
-    distance = jnp.square(vectors - quantised).reshape(len(x), -1).sum(1)  # [B]
+    distance = jnp.square(vectors - quantised).reshape(x.shape[0], -1).sum(1)  # [B]; len() refuses a symbolic size
     z = quantised + (vectors - jax.lax.stop_gradient(vectors))  # bitwise equal to the codebook entries
     statistics = self._statistics(jax.lax.stop_gradient(vectors), indices, batch, dropout)
     return Encoding(z.astype(x.dtype), None, indices, {"commitment": self.commitment * distance}, statistics)
@@ -143,12 +143,13 @@ class VQVAE(AutoencoderModule):
     receives exactly one offer, the offered vector is its candidate. Sums of offers do not depend on how the batch is
     split.
     """
-    weight = jnp.ones(len(vectors)) if batch is None or "weight" not in batch else batch["weight"].astype(jnp.float32)
+    count = vectors.shape[0]
+    weight = jnp.ones(count) if batch is None or "weight" not in batch else batch["weight"].astype(jnp.float32)
     positions = self.grid[0] * self.grid[1]
     flat, rows = vectors.reshape(-1, self.latent), jnp.repeat(weight, positions)
     assigned = jax.nn.one_hot(indices.reshape(-1), self.codebook_size) * rows[:, None]  # [B * positions, entries]
     assignments = {"counts": assigned.sum(0), "sums": assigned.T @ flat, "examples": weight.sum()}
-    offered = jnp.zeros((len(vectors), self.codebook_size))
+    offered = jnp.zeros((count, self.codebook_size))
     chosen = vectors[:, 0, 0]
     if keys is not None:
       draw = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, _REVIVAL)))(keys)  # [B, 2]

@@ -156,7 +156,7 @@ def test_run_encodes_to_indices_and_decodes_them(run):
   [
     (np.zeros((2, 3, 2), int), r"must be integers of shape \[N, 2, 2\]"),
     (np.zeros((2, 2, 2)), "must be integers of shape"),
-    (np.full((1, 2, 2), 16), "from 16 to 16: must be from 0 to 15"),
+    (np.full((1, 2, 2), 16), "from 16 to 16; must be from 0 to 15"),
   ],
 )
 def test_invalid_indices_are_refused(run, indices, message):

@@ -1,0 +1,64 @@
+"""Writes a trained model as files that run without this package.
+
+  ae_jax export --workdir=runs/cnn
+  ae_jax export --workdir=runs/cnn --to=onnx --int8 --out=deployed
+  python -m ae_jax.export --workdir=runs/cnn --to=onnx --input=uint8
+  python -m ae_jax.export --workdir=runs/cnn --to=safetensors --which=best
+
+The formats are onnx (for onnxruntime), stablehlo (for JAX without this package, on CPUs, GPUs and TPUs) and safetensors
+(the weights, with the config as JSON). The encoder, the decoder and the scorer are files of their own; weights and
+preprocessing are inside, and the batch size is free. Each file is compared with the run on 64 test examples, and its
+report, FILE.json, has the largest difference.
+"""
+
+import json
+import pathlib
+
+from absl import flags
+
+from ae_jax import cli
+
+flags.adopt_module_key_flags(cli)
+
+_TO = flags.DEFINE_list("to", ["stablehlo", "onnx", "safetensors"], "Formats, NAME,NAME,...")
+_OUT = flags.DEFINE_string("out", "", "Folder of the files; default: exported in the run folder.")
+_INPUT = flags.DEFINE_enum(
+  "input",
+  "float32",
+  ["float32", "uint8", "int32"],
+  "Dtype of examples: floats in the data range, or stored integers.",
+)
+_INT8 = flags.DEFINE_bool("int8", False, "Also write the ONNX encoder with int8 weights.")
+_WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to export.")
+_DATA = flags.DEFINE_string("data", "", "Path of the data of the run; default: config.data.path of the run.")
+_TOLERANCE = flags.DEFINE_float("tolerance", 1e-5, "Largest accepted difference from the run; see run.export.")
+
+
+def main(workdir: pathlib.Path) -> None:
+  """Exports the run in a folder and prints each file with its largest difference from the run."""
+  from ae_jax import api
+  from ae_jax.exporting import examples, files
+  from ae_jax.runs import run_folder
+  from ae_jax.system import cache
+
+  with cli.user_errors():
+    files.check_formats(_TO.value)
+    run = api.load(workdir, _WHICH.value)
+    dataset = run_folder.load_data(workdir, run.config, _DATA.value)
+    cache.keep_compiled_programs()
+    out = _OUT.value or workdir / "exported"
+    rows = examples.of_dataset(run, dataset)
+    options = {"dtype": _INPUT.value, "int8": _INT8.value, "tolerance": _TOLERANCE.value}
+    for file in files.write(run, out, _TO.value, rows, "test examples", **options):
+      report = file.with_name(f"{file.name}.json")
+      difference = json.loads(report.read_text())["largest_absolute_difference"] if report.exists() else None
+      print(f"{file!s:60} {file.stat().st_size:12,} bytes" + ("" if difference is None else f"  {difference:.2g}"))
+
+
+def run() -> None:
+  """Runs the command."""
+  cli.run_on_folder(main)
+
+
+if __name__ == "__main__":
+  run()

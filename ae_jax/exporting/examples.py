@@ -1,0 +1,79 @@
+"""Examples with which exported files are checked, and the results of the run for them."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from ae_jax.data import lazy_arrays, ranges
+from ae_jax.exporting import parts
+
+COUNT = 64  # examples that are compared
+_GAPS = 0.1  # share of the elements that are left out if the run has a mask or accepts missing values
+
+
+class Checked(NamedTuple):
+  """Inputs of the parts of a run, and its results for them."""
+
+  source: str  # "test examples", "given examples" or "random examples"
+  inputs: dict[str, Shaped[np.ndarray, "examples ..."]]  # of all parts by name
+  results: dict[str, Float[np.ndarray, "examples ..."]]  # name of a part -> result
+
+
+def of_dataset(run: Any, dataset: Any) -> Float[np.ndarray, "examples ..."]:
+  """Returns the first test examples as the model receives them."""
+  rows = lazy_arrays.read_rows(dataset.test, np.arange(min(COUNT, len(dataset.test))))
+  return ranges.normalise(rows, run.config.data.range)
+
+
+def drawn(run: Any) -> Float[np.ndarray, "examples ..."]:
+  """Returns random examples as the model receives them."""
+  generator, shape = np.random.default_rng(0), (COUNT, *run.model.shape)
+  low, high = ranges.INTERVALS[run.config.data.range]
+  return (generator.uniform(low, high, shape) if np.isfinite(low) else generator.normal(size=shape)).astype(np.float32)
+
+
+def checked(run: Any, x: Float[np.ndarray, "examples ..."], dtype: str, source: str) -> Checked:
+  """Returns inputs of the parts for examples as the model receives them, and the results of the run.
+
+  Args:
+    run: The run.
+    x: Examples [N, *shape].
+    dtype: Dtype of the examples in the exported files, one of `parts.INPUTS`.
+    source: See `Checked`.
+  """
+  generator = np.random.default_rng(1)
+  values = run.conversion.invert(x)
+  columns: dict[str, Any] = {}
+  if run.model.labels:
+    columns["label"] = generator.choice(np.asarray(run.model.labels, np.int32), len(x))
+  if parts.has_mask_input(run):
+    columns["mask"] = (generator.uniform(size=values.shape) > _GAPS).astype(np.float32)
+  if run.schema is None:
+    given = stored = _stored(values, run, dtype)
+  else:
+    stored = run.schema.decode(values).astype(np.float32)
+    if run.schema.missing != "error":
+      numbers = np.array([column.kind in ("numeric", "integer") for column in run.schema.columns])
+      stored[numbers & (generator.uniform(size=stored.shape) < _GAPS)] = np.nan
+    given = _frame(stored, run.schema)
+  others = {name: value for name, value in columns.items() if name != "mask"}
+  z = run.encode(given, **columns)
+  results = {"encoder": z, "decoder": run.decode(z, **others), "scorer": run.score(given, **columns)}
+  return Checked(source, {"x": stored, "z": z, **columns}, results)
+
+
+def _stored(values: Float[np.ndarray, "examples ..."], run: Any, dtype: str) -> Shaped[np.ndarray, "examples ..."]:
+  """Returns values in the unit and dtype of the inputs of an exported file."""
+  if dtype == "float32":
+    return values
+  divisor = 255 if run.scaling is None else run.scaling.divisor
+  low, high, _ = ranges.SPANS[run.config.data.range]
+  return np.rint((values - low) / (high - low) * divisor if divisor else values).astype(dtype)
+
+
+def _frame(raw: Float[np.ndarray, "rows columns"], schema: Any) -> Any:
+  """Returns raw rows as a table that the run takes."""
+  from ae_jax.data import frames
+
+  return frames.to_frame(raw.astype(np.float64), schema) if schema.has_categories else raw

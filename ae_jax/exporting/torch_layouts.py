@@ -1,0 +1,165 @@
+"""Weights of dense and convolutional autoencoders in the layouts of PyTorch, in both directions.
+
+PyTorch's layouts, from its documentation: `Linear` has the weight [out, in]; `Conv2d` [out, in, kh, kw], and
+`Conv1d` [out, in, k]; `ConvTranspose2d` [in, out, kh, kw], and it does not flip the kernel, while `ops.convolutions`
+flips it. Examples have the channels first, so the rows of a dense layer over flattened examples are permuted.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from ae_jax import errors, models
+from ae_jax.data import in_memory
+from ae_jax.types import AnyArray
+
+Weight = Float[AnyArray, "..."]
+Order = Int[np.ndarray, " elements"] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """A layer with a kernel and a bias."""
+
+  name: str  # in the state_dict, such as "encoder.0"
+  path: tuple[str, ...]  # in the parameters
+  inputs: Order = None  # positions of flattened inputs of the layer in the order of PyTorch, if they are examples
+  outputs: Order = None  # of its outputs
+
+  @property
+  def is_transposed(self) -> bool:
+    """Returns whether the layer is a transposed convolution."""
+    return self.path[-1].startswith("ConvTranspose")
+
+  def kernel_to_torch(self, kernel: Weight, axes: int) -> Weight:
+    """Returns the weight of PyTorch; `axes` is the number of axes of an example."""
+    if kernel.ndim == 2:
+      return _ordered(_ordered(kernel, self.inputs, 0), self.outputs, 1).T
+    weight = kernel[::-1, ::-1].transpose(2, 3, 0, 1) if self.is_transposed else kernel.transpose(3, 2, 0, 1)
+    return weight[..., 0] if axes == 2 else weight
+
+  def kernel_from_torch(self, weight: Weight, axes: int) -> Weight:
+    """Inverts `kernel_to_torch`."""
+    if weight.ndim == 2:
+      return _ordered(_ordered(weight.T, _inverse(self.inputs), 0), _inverse(self.outputs), 1)
+    weight = weight[..., None] if axes == 2 else weight
+    return weight.transpose(2, 3, 0, 1)[::-1, ::-1] if self.is_transposed else weight.transpose(2, 3, 1, 0)
+
+
+def to_torch(run: Any) -> dict[str, Float[np.ndarray, "..."]]:
+  """Returns the weights in the layouts of PyTorch, {"encoder.0.weight": float32 array, "encoder.0.bias": ..., ...}.
+
+  The layers are numbered in the order in which they are applied. The documentation ("PyTorch") has the modules
+  for them. Examples are [N, C, H, W] or [N, C, T] there, in the range and the scaling of the model's input.
+
+  Example:
+    >>> state_dict = {name: torch.from_numpy(array) for name, array in run.to_torch().items()}
+
+  Raises:
+    UserError: The model is no dense or convolutional autoencoder without a linear path.
+  """
+  params, result = run.variables.params, {}
+  for layer in _layers(run.model):
+    kernel, bias = (np.asarray(_at(params, (*layer.path, name))) for name in ("kernel", "bias"))
+    weight = layer.kernel_to_torch(kernel, len(run.model.shape))
+    result[f"{layer.name}.weight"] = np.ascontiguousarray(weight, np.float32)
+    result[f"{layer.name}.bias"] = np.ascontiguousarray(_ordered(bias, layer.outputs, 0), np.float32)
+  return result
+
+
+def to_variables(model: models.Model, weights: Mapping[str, Any]) -> models.Variables:
+  """Returns the variables of a model for the weights of a PyTorch module, which are matched in their order.
+
+  Args:
+    model: A dense or convolutional autoencoder.
+    weights: A `state_dict`, whose names do not matter: the weight and the bias of each layer follow each other.
+
+  Raises:
+    UserError: The number of arrays or a shape differs from the model.
+  """
+  layers, given = list(_layers(model)), [(name, in_memory.as_array(each, name)) for name, each in weights.items()]
+  if len(given) != 2 * len(layers):
+    raise errors.UserError(
+      f"weights: there are {len(given)} arrays, and the model has {len(layers)} layers with a weight and a bias each; "
+      "change the config, or pass only the weights and biases of the autoencoder"
+    )
+  axes, abstract = len(model.shape), model.abstract_variables().params
+  params: dict[str, Any] = {}
+  for layer, (weight_name, weight), (bias_name, bias) in zip(layers, given[::2], given[1::2], strict=True):
+    shapes = [_at(abstract, (*layer.path, name)).shape for name in ("kernel", "bias")]
+    wanted = layer.kernel_to_torch(np.empty(shapes[0], np.float32), axes).shape
+    _check(weight_name, weight, wanted, layer)
+    _check(bias_name, bias, shapes[1], layer)
+    section = params
+    for part in layer.path:
+      section = section.setdefault(part, {})
+    section["kernel"] = np.ascontiguousarray(layer.kernel_from_torch(weight, axes), np.float32)
+    section["bias"] = np.ascontiguousarray(_ordered(bias, _inverse(layer.outputs), 0), np.float32)
+  return models.Variables(jax.tree.map(jax.numpy.asarray, params))
+
+
+def _check(name: str, array: Weight, shape: tuple[int, ...], layer: Layer) -> None:
+  if array.shape != shape:
+    raise errors.UserError(
+      f"weights[{name!r}]: has the shape {array.shape}, but layer {layer.name} of the model needs {shape}; change the "
+      "config, or the order of the arrays"
+    )
+
+
+def _layers(model: models.Model) -> Iterator[Layer]:
+  """Yields the layers in the order in which they are applied.
+
+  Raises:
+    UserError: The model has other parts.
+  """
+  abstract = model.abstract_variables()
+  params = abstract.params
+  halves = {half: sorted(params.get(half, {}), key=_position) for half in ("encoder", "decoder")}
+  known = {*params} == {*halves} and not jax.tree.leaves(abstract.state)
+  if not known or not all(_LAYER.fullmatch(name) for names in halves.values() for name in names):
+    raise errors.UserError(
+      "to_torch: only dense and convolutional autoencoders without tied weights and without a linear path "
+      "(config.model.linear_path='none') have PyTorch layouts; use run.export"
+    )
+  order = _channels_first(model.shape)
+  last = halves["decoder"][-1]
+  for half, names in halves.items():
+    for number, name in enumerate(names):
+      inputs = (
+        order if half == "encoder" and number == 0 and len(_at(params, (half, name, "kernel")).shape) == 2 else None
+      )
+      outputs = order if half == "decoder" and name == last == "logits" else None
+      yield Layer(f"{half}.{number}", (half, name), inputs, outputs)
+
+
+_LAYER = re.compile(r"(hidden|Conv|ConvTranspose|ResizeConv|SubpixelConv|Dense)_\d+|code|logits")
+
+
+def _position(name: str) -> tuple[int, str, int]:
+  """Returns a key that sorts the layers of an encoder or decoder in the order in which they are applied."""
+  kind, _, number = name.partition("_")
+  return {"Dense": 0, "code": 2, "logits": 2}.get(kind, 1), kind, int(number or 0)
+
+
+def _channels_first(shape: tuple[int, ...]) -> Int[np.ndarray, " elements"]:
+  """Returns the positions of the elements of an example in the order in which PyTorch flattens it."""
+  return np.moveaxis(np.arange(np.prod(shape)).reshape(shape), -1, 0).ravel()
+
+
+def _ordered(array: Weight, order: Order, axis: int) -> Weight:
+  return array if order is None else np.take(array, order, axis)
+
+
+def _inverse(order: Order) -> Order:
+  return None if order is None else np.argsort(order)
+
+
+def _at(tree: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+  for part in path:
+    tree = tree[part]
+  return tree
