@@ -31,7 +31,8 @@ def check(config: ConfigDict) -> None:
   errors.check(0 <= config.seed < 2**32, "seed", config.seed, "from 0 to 4294967295")
   for key in ("epochs", "batch_size", "accumulate", "eval_every_epochs", "checkpoint_every_epochs", "log_every_steps"):
     errors.check_positive(key, config[key])
-  for key, known in {"on_nan": ("stop", "skip"), "parallel_state": ("replicated", "sharded")}.items():
+  named = {"on_nan": ("stop", "skip", "halve"), "parallel_state": ("replicated", "sharded")}
+  for key, known in named.items():
     errors.check(config[key] in known, key, config[key], " or ".join(known))
   most = f"at most config.batch_size={config.batch_size}"
   errors.check(config.accumulate <= config.batch_size, "accumulate", config.accumulate, most)

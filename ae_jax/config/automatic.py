@@ -42,6 +42,7 @@ def changes(
     "optimizer.weight_decay": decay,
     "optimizer.learning_rate": learning_rate,
     "batch_size": batch,
+    "on_nan": "halve",
     "epochs": epochs,
     "eval_every_epochs": every,
     "checkpoint_every_epochs": 5 * every,
