@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ae_jax import errors
+from ae_jax.config import keys
 from ae_jax.types import Number
 
 # Transformations of the gradient; `_chain` applies weight decay and the learning rate after them.
@@ -88,6 +89,11 @@ def optimizer_factory(
   """
   scale = errors.choose(OPTIMIZERS, name, "optimizer.name")
   decay = errors.choose(SCHEDULES, schedule, "optimizer.schedule")
+  if learning_rate == keys.AUTO:
+    raise errors.UserError(
+      "config.optimizer.learning_rate='auto': is chosen at the start of a single run; set a number here, such as the "
+      "rate that a single run prints"
+    )
   positive = errors.is_number(learning_rate) and learning_rate >= errors.SMALLEST
   wanted = f"a positive number from {errors.SMALLEST:g} to {errors.LARGEST:g}"
   errors.check(positive, "optimizer.learning_rate", learning_rate, wanted)
