@@ -168,8 +168,9 @@ def _add_devices(config: ConfigDict) -> None:
   config.parallel_state = "replicated"
   config.accumulate = 1  # number of microbatches per batch, computed one after the other to save memory
   config.remat = False  # recompute activations in the backward pass to save memory (rematerialisation)
-  # Handling of a loss or gradient that is not finite: stop ends the run; skip leaves out the update and counts it; halve
-  # trains the last steps, at most 64, again with half the learning rate, also if the loss rises to 3 times its level.
+  # Handling of a loss or gradient that is not finite: stop ends the run, skip leaves out the update and counts it, and
+  # halve trains the last steps (at most 64) again with half the learning rate, also if the loss rises above 3 times its
+  # level.
   config.on_nan = "stop"
   config.max_minutes = 0.0  # time limit in minutes, checked at the end of each epoch; 0: no limit
   # With a time limit: train fewer epochs, so that the training and its learning-rate schedule end within the limit. The

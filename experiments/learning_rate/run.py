@@ -62,9 +62,10 @@ def main(cases: list[str]) -> None:
   results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
   for case in cases or CASES:
     tests = [range_test.losses(experiment_of(case, seed)).tolist() for seed in SEEDS]
-    results[case] = {"range tests": tests, "losses": dict(zip(map(str, RATES), train(experiment_of(case, 0))))}
+    losses = dict(zip(map(str, RATES), train(experiment_of(case, 0)), strict=True))
+    results[case] = {"range tests": tests, "losses": losses}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    print(case, results[case]["losses"], flush=True)
+    print(case, losses, flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ RATES = range_test.rates()
 @pytest.mark.parametrize("blow_up", [1e-2, 0.3, 3.0])
 @pytest.mark.parametrize("after", [50.0, np.nan])
 def test_rate_is_a_tenth_of_that_of_the_smallest_loss(blow_up, after):
-  losses = np.where(RATES <= blow_up, 10 - np.log(RATES), after)
+  losses = np.where(blow_up >= RATES, 10 - np.log(RATES), after)
   losses[20] = -100.0  # one batch with an unusual loss
   assert range_test.pick(losses) == pytest.approx(0.1 * blow_up, rel=0.4)
 
@@ -69,8 +69,8 @@ def test_run_prints_stores_and_keeps_the_rate(tiny, tmp_path, monkeypatch, capsy
   assert records == other_records
   tiny.optimizer.learning_rate = rate  # the printed number is the same config
   assert train.train_run(tiny, tmp_path / "broken").step == run.step
+  tiny.optimizer.learning_rate = 50.0
   with pytest.raises(errors.UserError, match=r"learning_rate \(.*, now 50.0\)"):
-    tiny.optimizer.learning_rate = 50.0
     train.train_and_evaluate(tiny, tmp_path / "broken")
 
 
@@ -79,12 +79,13 @@ def test_auto_is_refused_for_stages_sweeps_and_begun_runs(tiny, tmp_path):
     sweeps.run(auto(tiny).lock(), [("seed", [0, 1])], tmp_path / "sweep")
   with tiny.unlocked():
     tiny.stages = ({"epochs": 1, "objective": {"name": "layerwise", "layer": 0}},)
-  with pytest.raises(errors.UserError, match="needs a training without config.stages"):
+  with pytest.raises(errors.UserError, match="needs a training without"):
     train.train_and_evaluate(tiny, tmp_path / "run")
   assert not list(tmp_path.iterdir())
   (tmp_path / "config.json").write_text(json.dumps({"format": 2, "config": {}, "data": {"shape": [8, 8, 1]}}))
-  with tiny.unlocked(), pytest.raises(errors.UserError, match="began with a given rate"):
+  with tiny.unlocked():
     tiny.stages = ()
+  with pytest.raises(errors.UserError, match="began with a given rate"):
     train.train_and_evaluate(tiny, tmp_path)
 
 
@@ -92,5 +93,5 @@ def test_auto_is_refused_for_stages_sweeps_and_begun_runs(tiny, tmp_path):
 def test_other_words_are_refused(tiny, tmp_path, rate):
   with tiny.ignore_type():
     tiny.optimizer.learning_rate = rate
-  with pytest.raises(errors.UserError, match="config.optimizer.learning_rate="):
+  with pytest.raises(errors.UserError, match="learning_rate="):
     train.train_and_evaluate(tiny, tmp_path / "run")
