@@ -22,7 +22,7 @@ STEPS = 100
 _CHUNK = 10  # steps per compiled call
 LOWEST, HIGHEST = 1e-5, 10.0  # learning rates of the first and the last step
 _FRACTION = 0.1  # chosen rate relative to that of the smallest loss; experiments/learning_rate compares such rules
-_WINDOW = 5  # steps of the running median, which ignores a batch with outliers
+_WINDOW = 9  # steps of the running mean
 _DIGITS = (1.0, 2.0, 5.0, 10.0)  # the rate is rounded to one of these, so that rounding errors do not change it
 
 
@@ -51,11 +51,15 @@ def choose(config: ConfigDict, dataset: data.Dataset | None) -> tuple[float, str
   return rate, line, trial.dataset
 
 
+def smooth(losses: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
+  """Returns the running mean of the losses; it is very large near losses that are not finite."""
+  padded = np.pad(np.where(np.isfinite(losses), losses, errors.LARGEST), _WINDOW // 2, mode="edge")
+  return np.lib.stride_tricks.sliding_window_view(padded.astype(np.float64), _WINDOW).mean(1)
+
+
 def pick(losses: Float[np.ndarray, " steps"]) -> float:
-  """Returns a tenth of the rate at which the running median of the losses is smallest."""
-  padded = np.pad(np.where(np.isfinite(losses), losses, np.inf), _WINDOW // 2, mode="edge")
-  smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, _WINDOW), 1)
-  return float(_FRACTION * rates()[np.argmin(smooth)])
+  """Returns a tenth of the rate at which the running mean of the losses is smallest."""
+  return float(_FRACTION * rates()[np.argmin(smooth(losses))])
 
 
 def rounded(rate: float) -> float:

@@ -4,12 +4,11 @@
   python -m experiments.learning_rate.run dense:digits
 
 For each config and data set, the range test runs once per seed, and the trainings of 300 steps run with the seed 0 and
-the schedule of the config. results.json keeps the losses.
+the schedule of the config. results.json keeps the losses; `rules.py` compares the rules.
 """
 
 import functools
 import json
-import pathlib
 import sys
 
 import jax
@@ -19,12 +18,12 @@ import numpy as np
 from ae_jax import configs, data
 from ae_jax.training import device_arrays, range_test, setup, steps
 from ae_jax.training.state import init_state
+from experiments.learning_rate.rules import RESULTS
 
 CASES = ("dense:digits", "vae:digits", "cnn:digits", "attention:digits", "vqvae:digits", "table:breast_cancer")
 RATES = (1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3e-2, 6e-2, 0.1, 0.3, 1.0)
 SEEDS = (0, 1, 2)
 STEPS, LAST = 300, 30  # steps of a training, and the number of last steps whose mean loss is its result
-RESULTS = pathlib.Path(__file__).parent / "results.json"
 
 
 def experiment_of(case: str, seed: int) -> setup.Experiment:
@@ -54,16 +53,23 @@ def train(experiment: setup.Experiment) -> list[float]:
     state = init_state(init_key, model=model, optimizer=optimizer)
     return chunk(state, columns, rows, weights, noise_key)[1]["loss"]
 
-  return np.asarray(jax.jit(lambda rates: jax.lax.map(losses, rates))(jnp.float32(RATES)))[:, -LAST:].mean(1).tolist()
+  every = np.asarray(jax.jit(lambda rates: jax.lax.map(losses, rates))(jnp.float32(RATES)))
+  return numbers(every[:, -LAST:].mean(1))
+
+
+def numbers(values: np.ndarray) -> list[float | None]:
+  """Returns numbers for JSON with six digits, and None for those that are not finite."""
+  return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
 
 
 def main(cases: list[str]) -> None:
   """Measures the cases and updates results.json."""
   results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
   for case in cases or CASES:
-    tests = [range_test.losses(experiment_of(case, seed)).tolist() for seed in SEEDS]
+    tests = [numbers(range_test.losses(experiment_of(case, seed))) for seed in SEEDS]
     losses = dict(zip(map(str, RATES), train(experiment_of(case, 0)), strict=True))
-    results[case] = {"range tests": tests, "losses": losses}
+    rate = configs.get(case).optimizer.learning_rate
+    results[case] = {"range tests": tests, "losses": losses, "rate": rate}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(case, losses, flush=True)
 
