@@ -21,7 +21,10 @@ from ae_jax.types import Columns
 STEPS = 100
 _CHUNK = 10  # steps per compiled call
 LOWEST, HIGHEST = 1e-5, 10.0  # learning rates of the first and the last step
-_FRACTION = 0.1  # chosen rate relative to that of the smallest loss; experiments/learning_rate compares such rules
+_OF_SMALLEST = 0.2  # chosen rate relative to that of the smallest loss; experiments/learning_rate compares such rules
+# The same for the rate at which the loss doubles, if this is more. The loss of a model that begins at PCA hardly falls
+# in the test, so noise decides where it is smallest.
+_OF_DOUBLED = 0.01
 _WINDOW = 9  # steps of the running mean
 _DIGITS = (1.0, 2.0, 5.0, 10.0)  # the rate is rounded to one of these, so that rounding errors do not change it
 
@@ -58,8 +61,16 @@ def smooth(losses: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
 
 
 def pick(losses: Float[np.ndarray, " steps"]) -> float:
-  """Returns a tenth of the rate at which the running mean of the losses is smallest."""
-  return float(_FRACTION * rates()[np.argmin(smooth(losses))])
+  """Returns a fifth of the rate with the smallest running mean of the losses, at least 1 % of `before_doubling`."""
+  return max(float(_OF_SMALLEST * rates()[np.argmin(smooth(losses))]), _OF_DOUBLED * before_doubling(losses))
+
+
+def before_doubling(losses: Float[np.ndarray, " steps"]) -> float:
+  """Returns the last rate before the running mean of the losses is twice its smallest value so far."""
+  mean = smooth(losses)
+  smallest = np.minimum.accumulate(mean)
+  doubled = np.flatnonzero(mean > smallest + np.abs(smallest))
+  return float(rates()[doubled[0] - 1 if len(doubled) else -1])
 
 
 def rounded(rate: float) -> float:

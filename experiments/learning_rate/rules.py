@@ -18,15 +18,7 @@ from ae_jax.training import range_test
 Losses = Float[np.ndarray, " steps"]
 RATES = range_test.rates()
 RESULTS = pathlib.Path(__file__).parent / "results.json"
-_BLOW_UP = 2.0
 _UNSTABLE = 5.0  # ratio of a rate above all rates with a finite loss
-
-
-def _end(losses: Losses) -> int:
-  """Returns the first step at which the smoothed loss is `_BLOW_UP` times its smallest value so far."""
-  smooth = range_test.smooth(losses)
-  above = np.flatnonzero(smooth > _BLOW_UP * np.minimum.accumulate(smooth))
-  return int(above[0]) if len(above) else len(losses)
 
 
 def smallest(losses: Losses) -> float:
@@ -34,14 +26,10 @@ def smallest(losses: Losses) -> float:
   return float(RATES[np.argmin(range_test.smooth(losses))])
 
 
-def blow_up(losses: Losses) -> float:
-  """Returns the rate before the loss blows up."""
-  return float(RATES[_end(losses) - 1])
-
-
 def steepest(losses: Losses) -> float:
   """Returns the rate at which the smoothed loss falls fastest, relative to the logarithm of the rate."""
-  return float(RATES[np.argmin(np.gradient(range_test.smooth(losses)[: _end(losses)]))])
+  stable = range_test.smooth(losses)[range_test.before_doubling(losses) >= RATES]
+  return float(RATES[np.argmin(np.gradient(stable))])
 
 
 RULES: dict[str, Callable[[Losses], float]] = {
@@ -50,8 +38,10 @@ RULES: dict[str, Callable[[Losses], float]] = {
   "smallest loss / 10": lambda losses: smallest(losses) / 10,
   "smallest loss / 20": lambda losses: smallest(losses) / 20,
   "smallest loss / 40": lambda losses: smallest(losses) / 40,
-  "blow-up / 10": lambda losses: blow_up(losses) / 10,
-  "blow-up / 30": lambda losses: blow_up(losses) / 30,
+  "before doubling / 10": lambda losses: range_test.before_doubling(losses) / 10,
+  "before doubling / 30": lambda losses: range_test.before_doubling(losses) / 30,
+  "before doubling / 100": lambda losses: range_test.before_doubling(losses) / 100,
+  "used: smallest loss / 5, at least before doubling / 100": range_test.pick,
 }
 
 

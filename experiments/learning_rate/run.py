@@ -20,7 +20,7 @@ from ae_jax.training import device_arrays, range_test, setup, steps
 from ae_jax.training.state import init_state
 from experiments.learning_rate.rules import RESULTS
 
-CASES = ("dense:digits", "vae:digits", "cnn:digits", "attention:digits", "vqvae:digits", "table:breast_cancer")
+CASES = ("dense:digits", "vae:digits", "cnn:digits", "table:breast_cancer", "vqvae:digits")
 RATES = (1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3e-2, 6e-2, 0.1, 0.3, 1.0)
 SEEDS = (0, 1, 2)
 STEPS, LAST = 300, 30  # steps of a training, and the number of last steps whose mean loss is its result
