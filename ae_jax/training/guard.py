@@ -9,15 +9,41 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from ae_jax.system import distributed
 from ae_jax.training.optimizers import Guard
 from ae_jax.training.state import TrainState
 
+BLOW_UP = 3.0  # a chunk with a median loss above this multiple of the earlier level has diverged
 HALVED = "halved"  # name of the term with the number of halvings: in the first step of a chunk, 0 in the others
 _LEAST_SCALE = 2.0**-30  # the rate is not halved further; the training then fails as without the guard
 _ENOUGH = 2.0**-10  # a high loss with this part of the rate has another cause, such as a schedule of the objective
+
+
+def with_level(
+  state: TrainState, losses: Float[Array, " steps_and_1"], finite: Bool[Array, ""]
+) -> tuple[TrainState, Bool[Array, ""]]:
+  """Returns the state with the next `optimizers.Guard.level`, and whether the loss is finite and not far above it.
+
+  Args:
+    state: The state after a chunk.
+    losses: The loss before each step, and the loss after the chunk. A state with finite parameters can have a loss that
+      is not finite; training cannot go on from it.
+    finite: Whether the losses of the steps and the parameters after the chunk are finite.
+
+  Returns:
+    The state, and whether the median of the losses after the first step is at most `BLOW_UP` times the largest median
+    of the earlier chunks of the stage. The median ignores a single batch with outliers. If the losses are not finite,
+    the next level is NaN.
+  """
+  guard = _guard(state)
+  before = jnp.where(guard.level == 0.0, jnp.abs(losses[0]), guard.level)
+  median = jnp.where(finite & jnp.isfinite(losses[-1]), jnp.median(losses[1:]), jnp.nan)
+  level = jnp.maximum(before, median)
+  return _with_guard(state, guard._replace(level=level)), median <= BLOW_UP * before
 
 
 def halving(train_chunk: Callable) -> Callable:
@@ -64,4 +90,8 @@ def _with_scale(state: TrainState, scale: np.ndarray, original: np.ndarray) -> T
     return state
   guard = _guard(state)
   placed = distributed.put(scale.astype(np.float32), guard.scale.sharding)
-  return dataclasses.replace(state, opt_state=(*state.opt_state[:-1], guard._replace(scale=placed)))
+  return _with_guard(state, guard._replace(scale=placed))
+
+
+def _with_guard(state: TrainState, guard: Guard) -> TrainState:
+  return dataclasses.replace(state, opt_state=(*state.opt_state[:-1], guard))

@@ -17,10 +17,10 @@ from ae_jax.data import ranges
 from ae_jax.data.columns import SHAPED
 from ae_jax.ops import randomness
 from ae_jax.system.data_parallel import SINGLE_DEVICE, DataParallel
+from ae_jax.training import guard
 from ae_jax.training.state import TrainState
 from ae_jax.types import LEAST_WEIGHT, AnyArray, Batch, Columns, Keys, Params, Scalar, Step
 
-BLOW_UP = 3.0  # a chunk with a median loss above this multiple of the earlier level has diverged
 Terms = dict[str, Array]  # terms of the loss by name
 Augmentation = Callable[[Array, Keys], Array]  # (x [B, ...], keys [B]) -> x [B, ...]
 
@@ -251,7 +251,7 @@ def train_chunk(
     The state after the chunk, the scalars to log as {name: values [steps]}, and a boolean array `finite` [steps].
     `finite` is True for steps with a finite loss and a finite gradient. If `on_nan` is None, it is True for steps with
     a finite loss, and its last entry also requires finite parameters after the chunk. If `on_nan` is "halve", the last
-    entry also requires the conditions of `_with_level` for the state after the chunk.
+    entry also requires the conditions of `guard.with_level` for the state after the chunk.
   """
 
   def body(carry, batch):
@@ -272,7 +272,7 @@ def train_chunk(
     last = jax.tree.map(lambda part: part[-1], (rows, weights))
     batch = read_batch(*last, examples=examples, model=model, value_range=value_range)
     loss = _loss_at_state(state, batch, key, model=model, data_parallel=data_parallel, **static)
-    state, is_low = _with_level(state, jnp.append(terms["loss"], loss), finite.all())
+    state, is_low = guard.with_level(state, jnp.append(terms["loss"], loss), finite.all())
     finite = finite.at[-1].set(finite[-1] & is_low)
   return state, terms, finite
 
@@ -293,27 +293,3 @@ def _loss_at_state(
   static = {"model": model, "microbatches": microbatches, "augment": augment, "data_parallel": data_parallel}
   (loss, _), _ = _at_state(state, batch, key, objective=objective.at(state.step), **static)
   return loss
-
-
-def _with_level(
-  state: TrainState, losses: Float[Array, " steps_and_1"], finite: Bool[Array, ""]
-) -> tuple[TrainState, Bool[Array, ""]]:
-  """Returns the state with the next `optimizers.Guard.level`, and whether the loss is finite and not far above it.
-
-  Args:
-    state: The state after a chunk.
-    losses: The loss before each step, and the loss after the chunk. A state with finite parameters can have a loss that
-      is not finite; training cannot go on from it.
-    finite: Whether the losses of the steps and the parameters after the chunk are finite.
-
-  Returns:
-    The state, and whether the median of the losses after the first step is at most `BLOW_UP` times the largest median
-    of the earlier chunks of the stage. The median ignores a single batch with outliers. If the losses are not finite,
-    the next level is NaN.
-  """
-  guard = state.opt_state[-1]
-  before = jnp.where(guard.level == 0.0, jnp.abs(losses[0]), guard.level)
-  median = jnp.where(finite & jnp.isfinite(losses[-1]), jnp.median(losses[1:]), jnp.nan)
-  level = jnp.maximum(before, median)
-  opt_state = (*state.opt_state[:-1], guard._replace(level=level))
-  return dataclasses.replace(state, opt_state=opt_state), median <= BLOW_UP * before
