@@ -58,12 +58,14 @@ def halving(train_chunk: Callable) -> Callable:
   """
 
   def train(state: TrainState, *batches: Any) -> tuple[TrainState, dict[str, Any], np.ndarray]:
+    new, terms, finite = train_chunk(state, *batches)
+    if np.asarray(finite).all():
+      return new, {**terms, HALVED: np.zeros(np.shape(finite), np.int32)}, np.asarray(finite)
     scale = original = np.asarray(_guard(state).scale)
     kept = np.full(scale.shape, np.nan, np.float32)  # scale to return to if half the rate does not help
     accepted = np.zeros(scale.shape, bool)
     while True:
-      new, terms, finite = train_chunk(_with_scale(state, scale, original), *batches)
-      finite = np.array(finite)
+      finite = np.asarray(finite)
       failed = ~finite.all(-1)
       high = failed & np.isfinite(np.asarray(_guard(new).level))
       kept = np.where(high & np.isnan(kept), scale, kept)
@@ -73,6 +75,7 @@ def halving(train_chunk: Callable) -> Callable:
       if not (useless | halved).any():
         break
       scale = np.where(useless, kept, np.where(halved, scale / 2, scale))
+      new, terms, finite = train_chunk(_with_scale(state, scale, original), *batches)
     counts = np.zeros(finite.shape, np.int32)
     counts[..., 0] = np.round(np.log2(original / scale))
     return new, {**terms, HALVED: counts}, finite | high[..., None]
