@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from ae_jax import errors
 from ae_jax.config import shipped
-from ae_jax.config.keys import LABEL
+from ae_jax.config.keys import AUTO, LABEL, RATE
 from ae_jax.system import malloc, paths, signals
 
 
@@ -46,7 +46,15 @@ class _Label(_WholeNumber):
     return argument if is_name else number
 
 
+class _Rate(flags.FloatParser):
+  """Parser of learning rates: a number or `auto`."""
+
+  def convert(self, argument: Any) -> Any:
+    return argument if argument == AUTO else super().convert(argument)
+
+
 config_flags.register_flag_parser_for_type(int, _WholeNumber())
+config_flags.register_flag_parser_for_type(RATE, _Rate())
 config_flags.register_flag_parser_for_type(LABEL, _Label())
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file or name of a shipped config, optionally with :DATASET.", lock_config=True

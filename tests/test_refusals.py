@@ -27,7 +27,7 @@ from ae_jax.training import train
     ("parallel_state", "shared", "config.parallel_state='shared': must be replicated or sharded"),
     ("accumulate", 0, "config.accumulate=0: must be an integer from 1"),
     ("accumulate", 129, "config.accumulate=129: must be at most config.batch_size="),
-    ("on_nan", "ignore", "config.on_nan='ignore': must be stop or skip"),
+    ("on_nan", "ignore", "config.on_nan='ignore': must be stop or skip or halve"),
     ("optimizer.clip_norm", -1.0, "config.optimizer.clip_norm=-1.0: must be a number of at least 0"),
     ("data.augment", ({"name": "flp"},), "config.data.augment[0].name='flp' is unknown; did you mean 'flip'"),
     (

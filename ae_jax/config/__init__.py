@@ -7,7 +7,7 @@ from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import RequiredValueError
 
 from ae_jax import errors
-from ae_jax.config.keys import base
+from ae_jax.config.keys import AUTO, base
 
 
 def check(config: ConfigDict) -> None:
@@ -27,11 +27,15 @@ def check(config: ConfigDict) -> None:
   fits = not isinstance(label, int) or -(2**63) <= label < 2**63
   errors.check(fits, "data.one_class", label, "a 64-bit integer, the name of a class, or None")
   errors.check_not_negative("max_minutes", config.max_minutes)
+  rate = config.optimizer.learning_rate
+  wanted_rate = f"a number that is finite in float32, or {AUTO!r}"
+  errors.check(rate == AUTO or errors.is_number(rate), "optimizer.learning_rate", rate, wanted_rate)
   errors.check(0 <= config.ema_decay < 1, "ema_decay", config.ema_decay, "a number in [0, 1)")
   errors.check(0 <= config.seed < 2**32, "seed", config.seed, "from 0 to 4294967295")
   for key in ("epochs", "batch_size", "accumulate", "eval_every_epochs", "checkpoint_every_epochs", "log_every_steps"):
     errors.check_positive(key, config[key])
-  for key, known in {"on_nan": ("stop", "skip"), "parallel_state": ("replicated", "sharded")}.items():
+  named = {"on_nan": ("stop", "skip", "halve"), "parallel_state": ("replicated", "sharded")}
+  for key, known in named.items():
     errors.check(config[key] in known, key, config[key], " or ".join(known))
   most = f"at most config.batch_size={config.batch_size}"
   errors.check(config.accumulate <= config.batch_size, "accumulate", config.accumulate, most)
@@ -39,12 +43,17 @@ def check(config: ConfigDict) -> None:
     errors.check(
       config.parallel_state == "replicated", "parallel_state", "sharded", "'replicated' when config.parallel='pmap'"
     )
+  _check_stages(config, wanted["objective"])
+
+
+def _check_stages(config: ConfigDict, objective: Mapping[str, Any]) -> None:
+  """Checks `config.stages`; `objective` are the declared keys of an objective."""
   limit = errors.MOST_LAYERS
   errors.check(len(config.stages) <= limit, "stages", config.stages, f"a tuple of at most {limit} stages")
   for number, stage in enumerate(config.stages):
     where = f"stages[{number}]"
     errors.check(isinstance(stage, dict), where, stage, 'a dict {"epochs": ..., "objective": {...}}')
-    _check_keys(stage, {"epochs": 1, "objective": wanted["objective"]}, f"{where}.")
+    _check_keys(stage, {"epochs": 1, "objective": objective}, f"{where}.")
     errors.check_positive(f"{where}.epochs", stage["epochs"])
 
 
@@ -123,6 +132,7 @@ FREE = (
   "data.read_validation",
   "trackers",
   "max_minutes",
+  "shorten",
   "early_stopping",
 )
 
@@ -156,6 +166,7 @@ _ADDED = {
   "data.missing": "error",
   "model.dropout": 0.0,
   "max_minutes": 0.0,
+  "shorten": False,
   "early_stopping": {"metric": "", "patience": 5, "min_change": 0.0, "mode": "min"},
 }
 

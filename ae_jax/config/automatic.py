@@ -29,6 +29,7 @@ def changes(
   batch = batch_size or min(_BATCH, max(8, count // 8), count)
   multiply_adds = _TIMES * batch * 2 * _WIDTH * elements
   steps = min(_MOST_STEPS, max(_LEAST_STEPS, round(_OPERATIONS / multiply_adds)))
+  shorten = epochs is None
   if epochs is None:
     epochs = max(2, math.ceil(steps * min(batch, count) / count))
   every = max(1, epochs // _EVALUATIONS)
@@ -42,6 +43,8 @@ def changes(
     "optimizer.weight_decay": decay,
     "optimizer.learning_rate": learning_rate,
     "batch_size": batch,
+    "on_nan": "halve",
+    "shorten": shorten,
     "epochs": epochs,
     "eval_every_epochs": every,
     "checkpoint_every_epochs": 5 * every,

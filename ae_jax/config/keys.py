@@ -1,8 +1,10 @@
 """Declares the keys that all configs have, each with its default value and a comment."""
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
+AUTO = "auto"  # value of config.optimizer.learning_rate for a rate that is chosen at the start of a run
+RATE = (float, int, str)  # types of a learning rate, as a type of ml_collections
 LABEL = (int, str)  # types of a label or class name, as a type of ml_collections
 OWN_DATA = ("npz", "npy", "folder", "hdf5", "arrays")  # data sets of images of any size, which the user provides
 OWN_TABLES = ("csv", "parquet", "frame")  # tables of the user
@@ -146,7 +148,8 @@ def _add_optimizer(config: ConfigDict) -> None:
   """Adds the keys of the optimizer and of the moving average of the parameters."""
   config.optimizer = ConfigDict()
   config.optimizer.name = "adam"  # adam, nadam, rmsprop, adagrad, sgd, momentum or nesterov
-  config.optimizer.learning_rate = 2e-3  # largest learning rate, reached at the end of the warm-up
+  # Largest learning rate, reached at the end of the warm-up, or auto: a range test at the start of the run chooses it.
+  config.optimizer.learning_rate = FieldReference(2e-3, field_type=RATE)
   config.optimizer.schedule = "cosine"  # learning-rate schedule: constant, linear (decays to 0) or cosine (decays to 0)
   config.optimizer.warmup_epochs = 1.0  # number of epochs of linear warm-up of the learning rate
   config.optimizer.weight_decay = 0.0  # decoupled weight decay, as in AdamW
@@ -165,9 +168,15 @@ def _add_devices(config: ConfigDict) -> None:
   config.parallel_state = "replicated"
   config.accumulate = 1  # number of microbatches per batch, computed one after the other to save memory
   config.remat = False  # recompute activations in the backward pass to save memory (rematerialisation)
-  # Handling of a loss or gradient that is not finite: stop ends the run, skip leaves out the update and counts it.
+  # Handling of a loss or gradient that is not finite: stop ends the run, skip leaves out the update and counts it, and
+  # halve trains the last steps (at most 64) again with half the learning rate, also if the loss rises above 3 times its
+  # level.
   config.on_nan = "stop"
   config.max_minutes = 0.0  # time limit in minutes, checked at the end of each epoch; 0: no limit
+  # With a time limit: train fewer epochs, so that the training and its learning-rate schedule end within the limit. The
+  # speed is measured at the start of the run, and the number of epochs is stored in the run folder. False: the limit
+  # cuts the training short.
+  config.shorten = False
 
 
 def _add_early_stopping(config: ConfigDict) -> None:

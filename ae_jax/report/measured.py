@@ -57,6 +57,11 @@ class Result:
     return int(self.curves["train/skipped"][1].sum()) if "train/skipped" in self.curves else 0
 
   @property
+  def halvings(self) -> int:
+    """Number of times that the learning rate was halved (config.on_nan=halve)."""
+    return int(self.curves["train/halved"][1].sum()) if "train/halved" in self.curves else 0
+
+  @property
   def error(self) -> float | int:
     """Squared error per test example."""
     return self.metrics["test/squared_error"]

@@ -59,6 +59,7 @@ def closing(
   result = measured.Result(metrics, description, curves)
   epochs = f"{metrics['epoch']:.0f} epoch{'' if metrics['epoch'] == 1 else 's'}"
   lines = [f"After {epochs}: {_errors_and_verdict(result, finished=True)}", verdict.of_skipped(result)]
+  lines.append(verdict.of_halvings(result))
   lines += _faults(description)
   if "test/nats" in metrics and not result.diverged:
     lines.append(
@@ -89,6 +90,7 @@ def headline(
   result = measured.Result(metrics, description, curves)
   sentence = _errors_and_verdict(result, finished)
   sentences = [f"{sentence[0].upper()}{sentence[1:]}", _of_input(metrics), verdict.of_skipped(result)]
+  sentences.append(verdict.of_halvings(result))
   sentences += _faults(description)
   if metrics.get("test/nats_floor") is not None and "test/nats" in metrics and not result.diverged:
     above = metrics["test/nats"] - metrics["test/nats_floor"]

@@ -49,6 +49,16 @@ def of_skipped(result: Result) -> str:
   )
 
 
+def of_halvings(result: Result) -> str:
+  """Returns sentences that state how often the learning rate was halved; "" if it was not."""
+  if not result.halvings:
+    return ""
+  count = "once" if result.halvings == 1 else f"{result.halvings} times"
+  rate = result.settings["optimizer.learning_rate"] * 0.5**result.halvings
+  last = "" if result.settings.get("stages") else f" to {rate:.3g}"
+  return f"The learning rate was halved {count}{last}, because the training diverged; the steps were trained again."
+
+
 def _diverged(result: Result) -> Judgement | None:
   return ("Training diverged.", diagnosis.advice_on_divergence(result)) if result.diverged else None
 

@@ -19,6 +19,7 @@ from ae_jax.runs import progress, tensorboard, trackers
 from ae_jax.system import atomic
 
 Record = dict[str, float | int]  # a line of metrics.jsonl: "step", "epoch" and metrics, by name
+_COUNTS = ("skipped", "halved")  # terms of `config.on_nan` that a record counts, while it averages the others
 
 
 class Log:
@@ -140,8 +141,8 @@ class WindowAverages:
     self._step += count
     used = [terms for terms in window if not terms.get("skipped")]
     means = {f"train/{name}": float(np.mean([terms[name] for terms in used])) for name in window[0] if used}
-    skipped = {"train/skipped": len(window) - len(used)} if "skipped" in window[0] else {}
-    return {"step": self._step, "epoch": self._step / self._steps_per_epoch} | means | skipped
+    counts = {f"train/{name}": sum(terms[name] for terms in window) for name in _COUNTS if name in window[0]}
+    return {"step": self._step, "epoch": self._step / self._steps_per_epoch} | means | counts
 
 
 class NullLog:

@@ -278,6 +278,16 @@ def _migrate(stored: dict[str, Any]) -> None:
     section["one_class"] = None
 
 
+def chosen(workdir: pathlib.Path) -> dict[str, tuple[Any, Any]]:
+  """Returns {config key: (value in the config that started the run, value that was chosen at its start)}.
+
+  The result is {} if there is no run in the folder, or if nothing was chosen.
+  """
+  if not (workdir / "config.json").exists():
+    return {}
+  return {key: tuple(values) for key, values in read_description(workdir).get("chosen", {}).items()}
+
+
 def _git_commit() -> str | None:
   """Returns the Git commit of this package, with "+" if files have changed since; None outside a repository."""
   git = ("git", "-C", str(pathlib.Path(__file__).parent))

@@ -23,7 +23,7 @@ from ae_jax.models import cost, masking
 from ae_jax.sweep import grid, member_steps
 from ae_jax.sweep.member_steps import without_step
 from ae_jax.system import distributed
-from ae_jax.training import device_arrays, evaluation, programs
+from ae_jax.training import device_arrays, evaluation, guard, programs
 from ae_jax.training.compiled_stage import CompiledStage
 from ae_jax.training.device_arrays import DeviceData
 from ae_jax.training.setup import Experiment, Stage
@@ -125,7 +125,7 @@ def build(members: Members, device_data: DeviceData, number: int, state: TrainSt
   train, evaluate = device_arrays.bind(device_data, model_args, batches.padded_batch_size, train_chunk, evaluations)
   return CompiledStage(
     restart=restart(stage, device_data),
-    train_chunk=train,
+    train_chunk=guard.halving(train) if experiment.config.on_nan == "halve" else train,
     evaluate=evaluate,
     compile_seconds=time.perf_counter() - start_time,
     peak_bytes=_peak_bytes(members, device_data, state, train_chunk, evaluations),
@@ -151,7 +151,7 @@ def _compile_train_chunk(
     member_steps.train_chunk,
     device_arrays.chunk_arguments(device_data, model_args, state, *rows_and_weights),
     (_shardings(device_data), device_data.batch_sharding, device_data.batch_sharding),
-    donate=(0,),
+    donate=() if experiment.config.on_nan == "halve" else (0,),
     over=WAYS[way],
     model=experiment.model,
     value_range=experiment.dataset.value_range,
@@ -159,7 +159,7 @@ def _compile_train_chunk(
     optimizer_factory=stage.optimizer_factory,
     microbatches=stage.microbatches,
     ema_decay=experiment.config.ema_decay,
-    on_nan="skip" if experiment.config.on_nan == "skip" else None,
+    on_nan=None if experiment.config.on_nan == "stop" else experiment.config.on_nan,
     augment=experiment.augment,
   )
 

@@ -19,7 +19,7 @@ from ae_jax.data import columns as column_arrays
 from ae_jax.data.columns import SHAPED
 from ae_jax.runs import logs
 from ae_jax.system import distributed
-from ae_jax.training import device_arrays, evaluation, preemption, programs, setup, steps
+from ae_jax.training import device_arrays, evaluation, guard, preemption, programs, setup, steps
 from ae_jax.training.device_arrays import DeviceData
 from ae_jax.training.state import TrainState, restart_optimizer
 
@@ -67,12 +67,14 @@ def build(
   shardings = distributed.state_shardings(device_data.replicated.mesh, state, experiment.config.parallel_state)
   compile_chunk = _chunk_compiler(experiment, stage, device_data, state, shardings)
   on_nan = experiment.config.on_nan
-  # "stop" may repeat a chunk, so the chunk must not donate its initial state
-  train_chunk = compile_chunk() if on_nan == "stop" else compile_chunk(on_nan=on_nan, donate=(0,))
+  # "stop" and "halve" may repeat a chunk, so the chunk must not donate its initial state
+  options = {"stop": {}, "skip": {"on_nan": "skip", "donate": (0,)}, "halve": {"on_nan": "halve"}}
+  train_chunk = compile_chunk(**options[on_nan])
   compile_one = functools.partial(_compile_evaluate, experiment, stage, device_data, state)
   evaluations = evaluation.compile_all(device_data.evaluated, device_data.model_args, state, compile_one)
   bind = functools.partial(device_arrays.bind, device_data, device_data.model_args, batch_schedule.padded_batch_size)
   train, evaluate_state = bind(train_chunk, evaluations)
+  train = guard.halving(train) if on_nan == "halve" else train
 
   def compile_guarded_chunk():
     return bind(compile_chunk(on_nan="stop"), evaluations)[0]

@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ae_jax import errors
+from ae_jax.config import keys
 from ae_jax.types import Number
 
 # Transformations of the gradient; `_chain` applies weight decay and the learning rate after them.
@@ -31,6 +32,13 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 }
 
 
+class Guard(NamedTuple):
+  """Divergence guard of `config.on_nan="halve"`: the last part of the optimizer state; see `training.guard`."""
+
+  scale: Any  # float32 [], factor of the learning rate: 0.5 ** (number of halvings in this stage)
+  level: Any  # float32 [], largest level of the loss in this stage, 0.0 before the first chunk; see `steps.train_chunk`
+
+
 @dataclasses.dataclass(frozen=True)
 class OptimizerFactory:
   """Returns optimizers that differ only in numeric hyperparameters, such as the learning rate.
@@ -43,6 +51,7 @@ class OptimizerFactory:
   warmup: int  # number of warmup steps
   steps: int  # number of steps after the warmup
   numbers: tuple[tuple[str, float], ...]  # learning_rate; also weight_decay and clip_norm unless 0
+  guarded: bool = False  # whether the last part of the optimizer state is a `Guard`
 
   @property
   def optimizer(self) -> optax.GradientTransformationExtraArgs:
@@ -51,7 +60,8 @@ class OptimizerFactory:
 
   def __call__(self, **numbers: Number) -> optax.GradientTransformationExtraArgs:
     """Returns the optimizer with `numbers` in place of the values in `self.numbers`."""
-    return _chain(self.scale, self.decay, self.warmup, self.steps, **{**dict(self.numbers), **numbers})
+    used = {**dict(self.numbers), **numbers}
+    return _chain(self.scale, self.decay, self.warmup, self.steps, guarded=self.guarded, **used)
 
 
 def optimizer_factory(
@@ -64,6 +74,7 @@ def optimizer_factory(
   clip_norm: Any,
   epochs: int,
   steps_per_epoch: int,
+  guarded: bool = False,
 ) -> OptimizerFactory:
   """Returns the factory of the optimizer that `config.optimizer` describes.
 
@@ -77,12 +88,18 @@ def optimizer_factory(
       function of the optimizer takes the norm of the gradient as `norm`.
     epochs: Length of the training in epochs.
     steps_per_epoch: Number of steps per epoch.
+    guarded: Whether the learning rate has the factor `Guard.scale`.
 
   Raises:
     UserError: If an option is invalid.
   """
   scale = errors.choose(OPTIMIZERS, name, "optimizer.name")
   decay = errors.choose(SCHEDULES, schedule, "optimizer.schedule")
+  if learning_rate == keys.AUTO:
+    raise errors.UserError(
+      "config.optimizer.learning_rate='auto': is chosen at the start of a single run; set a number here, such as the "
+      "rate that a single run prints"
+    )
   positive = errors.is_number(learning_rate) and learning_rate >= errors.SMALLEST
   wanted = f"a positive number from {errors.SMALLEST:g} to {errors.LARGEST:g}"
   errors.check(positive, "optimizer.learning_rate", learning_rate, wanted)
@@ -96,7 +113,7 @@ def optimizer_factory(
   used = {"learning_rate": learning_rate} | ({"weight_decay": weight_decay} if weight_decay else {})
   used |= {"clip_norm": clip_norm} if clip_norm else {}
   numbers = tuple((name, float(number)) for name, number in used.items())  # JAX would convert a large int to int32
-  return OptimizerFactory(scale, decay, warmup, steps, numbers)
+  return OptimizerFactory(scale, decay, warmup, steps, numbers, guarded)
 
 
 @functools.lru_cache(maxsize=64)
@@ -104,13 +121,25 @@ def _optimizer(factory: OptimizerFactory) -> optax.GradientTransformationExtraAr
   return factory()
 
 
-def _chain(scale, decay, warmup, steps, *, learning_rate, weight_decay=None, clip_norm=None):
+def _chain(scale, decay, warmup, steps, *, guarded, learning_rate, weight_decay=None, clip_norm=None):
   rate = decay(learning_rate, steps)
   if warmup:
     rate = optax.join_schedules([optax.linear_schedule(learning_rate / warmup, learning_rate, warmup), rate], [warmup])
   decoupled = [] if weight_decay is None else [optax.add_decayed_weights(weight_decay)]
   clip = [] if clip_norm is None else [_clip(clip_norm)]
-  return optax.with_extra_args_support(optax.chain(*clip, scale(), *decoupled, optax.scale_by_learning_rate(rate)))
+  last = [_scale_by_guard()] if guarded else []
+  chain = optax.chain(*clip, scale(), *decoupled, optax.scale_by_learning_rate(rate), *last)
+  return optax.with_extra_args_support(chain)
+
+
+def _scale_by_guard() -> optax.GradientTransformation:
+  """Returns a transformation that multiplies the updates by `Guard.scale`; a power of two rounds nothing."""
+
+  def update(updates, state, params=None):
+    del params
+    return jax.tree.map(lambda leaf: state.scale * leaf, updates), state
+
+  return optax.GradientTransformation(lambda params: Guard(jnp.ones(()), jnp.zeros(())), update)
 
 
 def _clip(limit: Number) -> optax.GradientTransformationExtraArgs:

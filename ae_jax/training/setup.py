@@ -170,7 +170,8 @@ def _stage(
   )
   if objective.needs_whole_batch:
     errors.check(config.accumulate == 1, "accumulate", config.accumulate, "1; this objective needs the whole batch")
-  optimizer_factory = optimizers.optimizer_factory(**config.optimizer, epochs=len(epochs), steps_per_epoch=steps)
+  lengths = {"epochs": len(epochs), "steps_per_epoch": steps}
+  optimizer_factory = optimizers.optimizer_factory(**config.optimizer, **lengths, guarded=config.on_nan == "halve")
   rows_in_cache = None if objective.needs_whole_batch else models.ROWS_IN_CACHE.get(config.model.name)
   microbatches = memory.microbatches(batch_schedule.padded_batch_size // devices, rows_in_cache, config.accumulate)
   return Stage(epochs, dataclasses.replace(objective, remat=config.remat), optimizer_factory, microbatches)

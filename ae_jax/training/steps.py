@@ -17,6 +17,7 @@ from ae_jax.data import ranges
 from ae_jax.data.columns import SHAPED
 from ae_jax.ops import randomness
 from ae_jax.system.data_parallel import SINGLE_DEVICE, DataParallel
+from ae_jax.training import guard
 from ae_jax.training.state import TrainState
 from ae_jax.types import LEAST_WEIGHT, AnyArray, Batch, Columns, Keys, Params, Scalar, Step
 
@@ -57,19 +58,16 @@ def train_step(
     The next state, the scalars to log, and whether the loss and the gradient are finite. The scalars are
     {"loss": [], NAME: [], ...}, where NAME is the name of a loss term or of a scheduled value.
   """
-  rows = len(batch["weight"])
-  positions = data_parallel.first_row(rows) + jnp.arange(rows)  # positions in the batch of all devices
-  keys = randomness.example_keys(jax.random.fold_in(key, state.step), positions)
-  batch = augmented(batch, keys, augment)
   objective = objective.at(state.step)
-  (loss, (terms, statistics)), gradient = value_and_gradient(
-    state.variables,
+  (loss, (terms, statistics)), gradient = _at_state(
+    state,
     batch,
-    keys,
+    key,
     model=model,
     objective=objective,
     microbatches=microbatches,
     data_parallel=data_parallel,
+    augment=augment,
   )
   norm = data_parallel.norm(gradient)
   updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, norm=norm)
@@ -82,6 +80,23 @@ def train_step(
   scheduled = {name: getattr(objective, name) for name, _ in objective.schedules}
   next_state = TrainState(state.step + 1, params, opt_state, model_state, ema_params)
   return next_state, {"loss": loss, **terms} | scheduled, finite
+
+
+def _at_state(
+  state: TrainState,
+  batch: Batch,
+  key: Key[Array, ""],
+  *,
+  data_parallel: DataParallel,
+  augment: Augmentation | None,
+  **static: Any,
+) -> tuple[tuple[Scalar, objectives.Aux], Params]:
+  """Returns `value_and_gradient` with the noise and the augmentation of the step that follows `state`."""
+  rows = len(batch["weight"])
+  positions = data_parallel.first_row(rows) + jnp.arange(rows)  # positions in the batch of all devices
+  keys = randomness.example_keys(jax.random.fold_in(key, state.step), positions)
+  batch = augmented(batch, keys, augment)
+  return value_and_gradient(state.variables, batch, keys, data_parallel=data_parallel, **static)
 
 
 def average(averages: Params, params: Params, step: Step, decay: float) -> Params:
@@ -227,22 +242,23 @@ def train_chunk(
     model: The model.
     value_range: Range of the data.
     on_nan: What happens at a step with a non-finite loss or gradient. "skip": the step only increments the step count.
-      "stop": this step and all later steps leave the state unchanged. None: the step updates the state as usual. With
-      "skip" or "stop", a step of a small model takes about 10 % longer.
+      "stop": this step and all later steps leave the state unchanged. None or "halve": the step updates the state as
+      usual. With "skip" or "stop", a step of a small model takes about 10 % longer.
     data_parallel: The devices that share each step.
     **static: Further arguments of `train_step`.
 
   Returns:
     The state after the chunk, the scalars to log as {name: values [steps]}, and a boolean array `finite` [steps].
     `finite` is True for steps with a finite loss and a finite gradient. If `on_nan` is None, it is True for steps with
-    a finite loss, and its last entry also requires finite parameters after the chunk.
+    a finite loss, and its last entry also requires finite parameters after the chunk. If `on_nan` is "halve", the last
+    entry also requires the conditions of `guard.with_level` for the state after the chunk.
   """
 
   def body(carry, batch):
     state, updating = carry
     batch = read_batch(*batch, examples=examples, model=model, value_range=value_range)
     new, terms, finite = train_step(state, batch, key, model=model, data_parallel=data_parallel, **static)
-    if on_nan is None:
+    if on_nan in {None, "halve"}:
       return (new, updating), (terms, jnp.isfinite(terms["loss"]))
     updating = finite & updating if on_nan == "stop" else finite
     guarded = jax.tree.map(lambda new, old: jnp.where(updating, new, old), new, state)
@@ -250,6 +266,30 @@ def train_chunk(
     return (dataclasses.replace(guarded, step=step), updating), (terms, finite)
 
   (state, _), (terms, finite) = lax.scan(body, (state, jnp.bool_(True)), (rows, weights))
-  if on_nan is None:
+  if on_nan in {None, "halve"}:
     finite = finite.at[-1].set(finite[-1] & jnp.isfinite(data_parallel.norm(state.params)))
+  if on_nan == "halve":
+    last = jax.tree.map(lambda part: part[-1], (rows, weights))
+    batch = read_batch(*last, examples=examples, model=model, value_range=value_range)
+    loss = _loss_at_state(state, batch, key, model=model, data_parallel=data_parallel, **static)
+    state, is_low = guard.with_level(state, jnp.append(terms["loss"], loss), finite.all())
+    finite = finite.at[-1].set(finite[-1] & is_low)
   return state, terms, finite
+
+
+def _loss_at_state(
+  state: TrainState,
+  batch: Batch,
+  key: Key[Array, ""],
+  *,
+  objective: objectives.Objective,
+  microbatches: int,
+  augment: Augmentation | None = None,
+  data_parallel: DataParallel,
+  model: models.Model,
+  **_: Any,
+) -> Scalar:
+  """Returns the loss of the step that follows `state`; the compiler removes the computation of the gradient."""
+  static = {"model": model, "microbatches": microbatches, "augment": augment, "data_parallel": data_parallel}
+  (loss, _), _ = _at_state(state, batch, key, objective=objective.at(state.step), **static)
+  return loss

@@ -16,7 +16,7 @@ from ae_jax.models import memory
 from ae_jax.report import evaluation, messages
 from ae_jax.runs import checkpoints, logs, metric_names, progress, run_folder
 from ae_jax.system import cache, distributed, paths, signals
-from ae_jax.training import compiled_stage, device_arrays, loop, preemption, setup, stopping
+from ae_jax.training import choices, compiled_stage, device_arrays, loop, preemption, setup, stopping
 from ae_jax.training.state import TrainState
 
 
@@ -50,18 +50,18 @@ def train_run(
   """
   workdir = paths.local_path("workdir", workdir)
   mesh = distributed.mesh()
-  experiment = setup.build_experiment(config, mesh.size, dataset)
-  setup.check_memory(experiment, mesh.size)
+  cache.keep_compiled_programs()
+  experiment, chosen, lines = choices.build(config, workdir, mesh, dataset)
   config, dataset = experiment.config, experiment.dataset
   description = run_folder.describe(config, dataset, experiment.model, mesh.devices.flat)
+  description |= {"chosen": chosen} if chosen else {}
   with contextlib.ExitStack() as stack, memory.explain_out_of_memory():
     received = stack.enter_context(preemption.catch_signals())
     distributed.on_first_process(lambda: stack.enter_context(run_folder.locked(workdir)))
     extended = []
     distributed.on_first_process(lambda: extended.extend(run_folder.begin(workdir, description)))
-    for line in (messages.opening(description, dataset.placement, workdir), *experiment.remarks, *extended):
+    for line in (messages.opening(description, dataset.placement, workdir), *lines, *experiment.remarks, *extended):
       _print_line(line)
-    cache.keep_compiled_programs()
     training, state = _training(experiment, description, workdir, mesh, profile=profile, received=received, stack=stack)
     state = loop.train(training, state)
     variables = distributed.fetch(state.evaluated, mesh)

@@ -201,6 +201,8 @@ CONFLICTS = (
   {"optimizer.warmup_epochs": 2.0, "epochs": 1},
   {"optimizer.learning_rate": 1e30, "optimizer.name": "sgd", "on_nan": "skip"},
   {"optimizer.learning_rate": 1e30, "optimizer.name": "sgd", "on_nan": "stop"},
+  {"optimizer.learning_rate": 1e30, "optimizer.name": "sgd", "on_nan": "halve"},
+  {"optimizer.learning_rate": "auto", "optimizer.name": "sgd"},
   {"epochs": 10**9, "checkpoint_every_epochs": 10**9},
   {"batch_size": 1, "log_every_steps": 1},
 )

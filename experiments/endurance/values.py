@@ -28,7 +28,7 @@ KNOWN = {
   "compute_dtype": [*models.COMPUTE_DTYPES],
   "parallel": [*distributed.MODES],
   "parallel_state": ["replicated", "sharded"],
-  "on_nan": ["stop", "skip"],
+  "on_nan": ["stop", "skip", "halve"],
   "placement": ["auto", "memory", "stream"],
   "fit": [*image_sets.FITS],
   "on_bad": [*image_sets.ON_BAD],

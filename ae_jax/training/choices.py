@@ -1,0 +1,66 @@
+"""Values that are chosen at the start of a run: the learning rate "auto", and fewer epochs for a time limit.
+
+config.json of the run has the chosen values in its config, and under "chosen" the values that they replaced. So a
+resumed run uses the same values, and a loaded run has them in its config.
+"""
+
+import pathlib
+import time
+
+import jax
+from ml_collections import ConfigDict
+
+from ae_jax import config as configs
+from ae_jax import data, errors, overrides
+from ae_jax.config.keys import AUTO
+from ae_jax.runs import run_folder
+from ae_jax.system import distributed
+from ae_jax.training import range_test, setup, time_budget
+
+Chosen = dict[str, tuple]  # config key -> (value in the config, chosen value)
+
+
+def build(
+  config: ConfigDict, workdir: pathlib.Path, mesh: jax.sharding.Mesh, dataset: data.Dataset | None
+) -> tuple[setup.Experiment, Chosen, list[str]]:
+  """Builds and checks the experiment of a run with the values that are chosen at its start.
+
+  Args:
+    config: The config.
+    workdir: The run folder; if it holds the run, its values are used.
+    mesh: The devices.
+    dataset: The data set of the config; None to load it.
+
+  Returns:
+    The experiment, the chosen values, and a message for the user about each choice.
+
+  Raises:
+    UserError: The config is invalid, or its training does not fit in memory.
+  """
+  start_time = time.monotonic()
+  configs.check(config)
+  begun = not distributed.all_processes(not (workdir / "config.json").exists())
+  chosen: Chosen = run_folder.chosen(workdir) if begun else {}
+  values = configs.flat(config.to_dict())
+  chosen = {key: pair for key, pair in chosen.items() if values.get(key) == pair[0]}
+  config = overrides.apply(config, {key: value for key, (_, value) in chosen.items()})
+  lines = [f"config.{key}={value!r}: as chosen at the start of the run" for key, (_, value) in chosen.items()]
+  if config.optimizer.learning_rate == AUTO:
+    if begun:
+      raise errors.UserError(
+        f"config.optimizer.learning_rate={AUTO!r}: the run in {workdir} began with a given rate; set that rate to "
+        "continue it, or use another folder"
+      )
+    rate, line, dataset = range_test.choose(config, dataset)
+    chosen["optimizer.learning_rate"] = (AUTO, rate)
+    config = overrides.apply(config, {"optimizer.learning_rate": rate})
+    lines.append(line)
+  experiment = setup.build_experiment(config, mesh.size, dataset)
+  setup.check_memory(experiment, mesh.size)
+  if config.shorten and config.max_minutes and not begun:
+    shorter = time_budget.shorter(experiment, mesh, workdir, 60 * config.max_minutes, start_time)
+    if shorter:
+      chosen |= {key: (values[key], value) for key, value in shorter.items()}
+      experiment = setup.build_experiment(overrides.apply(config, shorter), mesh.size, experiment.dataset)
+      lines.append(time_budget.sentence(shorter, config))
+  return experiment, chosen, lines

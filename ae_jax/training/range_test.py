@@ -1,0 +1,122 @@
+"""Learning-rate range test (Smith 2017): a short training with a rising rate, from which a rate is chosen."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from ae_jax import data, errors, overrides
+from ae_jax.config.keys import AUTO
+from ae_jax.data import columns as column_arrays
+from ae_jax.system import distributed
+from ae_jax.training import device_arrays, setup, steps
+from ae_jax.training.state import init_state
+from ae_jax.types import Columns
+
+STEPS = 100
+_CHUNK = 10  # steps per compiled call
+LOWEST, HIGHEST = 1e-5, 10.0  # learning rates of the first and the last step
+_OF_SMALLEST = 0.2  # chosen rate relative to that of the smallest loss; experiments/learning_rate compares such rules
+# The same for the rate at which the loss doubles, if this is more. The loss of a model that begins at PCA hardly falls
+# in the test, so noise decides where it is smallest.
+_OF_DOUBLED = 0.01
+_WINDOW = 9  # steps of the running mean
+_DIGITS = (1.0, 2.0, 5.0, 10.0)  # the rate is rounded to one of these, so that rounding errors do not change it
+
+
+def choose(config: ConfigDict, dataset: data.Dataset | None) -> tuple[float, str, data.Dataset]:
+  """Returns the learning rate for a config, a message for the user, and the data set.
+
+  Args:
+    config: The config; its learning rate is not used.
+    dataset: The data set of the config; None to load it.
+
+  Raises:
+    UserError: The config is invalid or has several stages, or its training does not fit in the memory of a device.
+  """
+  if config.stages:
+    raise errors.UserError(
+      f"config.optimizer.learning_rate={AUTO!r}: needs a training without config.stages, whose objectives have "
+      "different rates; set a number"
+    )
+  trial = setup.build_experiment(overrides.apply(config, {"optimizer.learning_rate": LOWEST}), 1, dataset)
+  setup.check_memory(trial, 1)
+  rate = rounded(float(distributed.from_first_process(np.float32(pick(losses(trial))))))
+  line = (
+    f"config.optimizer.learning_rate={rate:g}: chosen by a range test of {STEPS} steps with rates from {LOWEST:g} to "
+    f"{HIGHEST:g}; to skip the test, set this rate"
+  )
+  return rate, line, trial.dataset
+
+
+def smooth(losses: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
+  """Returns the running mean of the losses; it is very large near losses that are not finite."""
+  padded = np.pad(np.where(np.isfinite(losses), losses, errors.LARGEST), _WINDOW // 2, mode="edge")
+  return np.lib.stride_tricks.sliding_window_view(padded.astype(np.float64), _WINDOW).mean(1)
+
+
+def pick(losses: Float[np.ndarray, " steps"]) -> float:
+  """Returns a fifth of the rate with the smallest running mean of the losses, at least 1 % of `before_doubling`."""
+  return max(float(_OF_SMALLEST * rates()[np.argmin(smooth(losses))]), _OF_DOUBLED * before_doubling(losses))
+
+
+def before_doubling(losses: Float[np.ndarray, " steps"]) -> float:
+  """Returns the last rate before the running mean of the losses is twice its smallest value so far."""
+  mean = smooth(losses)
+  smallest = np.minimum.accumulate(mean)
+  doubled = np.flatnonzero(mean > smallest + np.abs(smallest))
+  return float(rates()[doubled[0] - 1 if len(doubled) else -1])
+
+
+def rounded(rate: float) -> float:
+  """Returns the number 1, 2 or 5 times a power of ten that is nearest to a rate, as a ratio."""
+  power = 10.0 ** math.floor(math.log10(rate))
+  nearest = min(_DIGITS, key=lambda digit: abs(math.log(digit * power / rate)))
+  return float(f"{nearest * power:.1g}")
+
+
+def rates() -> Float[np.ndarray, " steps"]:
+  """Returns the learning rate of each step; it grows by a constant factor."""
+  return np.geomspace(LOWEST, HIGHEST, STEPS)
+
+
+def losses(experiment: setup.Experiment) -> Float[np.ndarray, " steps"]:
+  """Returns the loss before each step of a training with the learning rates `rates`, on the first device.
+
+  The initial state, the batches and the noise are those of the training. All optimizers and objectives are possible,
+  because only the schedule of the rate differs.
+  """
+  model, dataset, stage = experiment.model, experiment.dataset, experiment.stages[0]
+  rising = lambda peak, steps: optax.exponential_decay(peak, 1, (HIGHEST / LOWEST) ** (1 / (STEPS - 1)))
+  factory = dataclasses.replace(stage.optimizer_factory, decay=rising, warmup=0, guarded=False)
+  optimizer = factory(learning_rate=LOWEST)
+  static = {"model": model, "objective": stage.objective, "optimizer": optimizer, "augment": experiment.augment}
+  static |= {"microbatches": stage.microbatches, "value_range": dataset.value_range}
+  init_key, noise_key = device_arrays.keys(experiment.batch_schedule.seed)
+  state = jax.jit(functools.partial(init_state, model=model, optimizer=optimizer))(init_key)
+  state = device_arrays.fit_to_data(state, experiment)
+  chunk = jax.jit(functools.partial(steps.train_chunk, examples=None, **static))
+  result = []
+  for first in range(0, STEPS, _CHUNK):
+    rows, weights = _batches(experiment, range(first, first + _CHUNK))
+    state, terms, _ = chunk(state, rows=rows, weights=weights, key=noise_key)
+    result.append(np.asarray(terms["loss"]))
+  return np.concatenate(result)
+
+
+def _batches(experiment: setup.Experiment, numbers: range) -> tuple[Columns, Float[np.ndarray, "steps batch"]]:
+  """Returns the columns {"x": [steps, B, elements], ...} and the weights of the batches of some steps."""
+  schedule, columns = experiment.batch_schedule, data.half_columns(experiment.dataset, "train", experiment.model)
+  batches = []
+  for step in numbers:
+    epoch, row = divmod(step, schedule.steps)
+    indices, weights = (part[row] for part in schedule.batches(epoch))
+    batches.append(
+      (column_arrays.flat({name: np.asarray(column[indices]) for name, column in columns.items()}), weights)
+    )
+  return jax.tree.map(lambda *parts: np.stack(parts), *batches)
