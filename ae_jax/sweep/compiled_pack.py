@@ -55,17 +55,12 @@ def default_way(mesh: Mesh) -> str:
   return "in turn" if mesh.devices.flat[0].platform == "cpu" else "side by side"
 
 
-def widest(members: Members) -> grid.Member:
-  """Returns the member with the largest latent size; smaller members are padded to its shapes."""
-  return max(members, key=lambda member: member.latent)
-
-
 def place_data(members: Members, mesh: Mesh) -> DeviceData:
   """Puts the data, noise keys and latent masks on the devices; `members` is a result of `pad_to_devices`."""
-  experiment, by_member = widest(members).experiment, distributed.sharded(mesh, axis=0)
+  experiment, by_member = grid.widest(members).experiment, distributed.sharded(mesh, axis=0)
   noise_keys = [device_arrays.keys(member.experiment.config.seed)[1] for member in members]
   noise_keys = jax.random.wrap_key_data(np.stack([jax.random.key_data(key) for key in noise_keys]))
-  model_args = distributed.put((noise_keys, member_steps.latent_masks(members, widest(members))), by_member)
+  model_args = distributed.put((noise_keys, member_steps.latent_masks(members, grid.widest(members))), by_member)
   return device_arrays.place_data(experiment, 1, distributed.replicated(mesh), model_args, by_member)
 
 
@@ -85,7 +80,7 @@ def feed(members: Members, first: int, last: int) -> Iterator[tuple[np.ndarray, 
 
 def start(members: Members, device_data: DeviceData) -> TrainState:
   """Returns the initial state. Each member is initialised at its own latent size and then padded with zeros."""
-  experiment = widest(members).experiment
+  experiment = grid.widest(members).experiment
   init, ema = jax.jit(_init, static_argnames=("model", "ema")), experiment.config.ema_decay > 0
   keys = [device_arrays.keys(member.experiment.config.seed)[0] for member in members]
   principal = functools.cache(functools.partial(pca.principal_components, experiment.dataset))
@@ -115,7 +110,7 @@ def build(members: Members, device_data: DeviceData, number: int, state: TrainSt
     way: A key of WAYS.
   """
   start_time = time.perf_counter()
-  experiment = widest(members).experiment
+  experiment = grid.widest(members).experiment
   stage, batches = experiment.stages[number], experiment.batch_schedule
   numbers = _stack([grid.numbers(member.experiment)[number] for member in members])
   model_args = (*device_data.model_args, distributed.put(numbers, device_data.batch_sharding))
@@ -188,7 +183,7 @@ def _peak_bytes(
   training = _program_bytes(train_chunk) + held_out
   evaluating = max(_program_bytes(program) + held_out - halves[name] for name, program in evaluations.items())
   evaluating += _bytes(device_data.train) + _bytes(rest) // size
-  saved = state_bytes(widest(members)) * len(members) if size > 1 else 0  # see `to_save`
+  saved = state_bytes(grid.widest(members)) * len(members) if size > 1 else 0  # see `to_save`
   return max(training, evaluating) + saved
 
 
@@ -205,7 +200,7 @@ def _bytes(tree: Any) -> int:
 
 def join(members: Members, states: Sequence[TrainState], device_data: DeviceData) -> TrainState:
   """Stacks the states of several members, all at the same step, into one state; inverse of `member_states`."""
-  return _pad_and_stack(states, _abstract_last_state(widest(members).experiment), members, device_data)
+  return _pad_and_stack(states, _abstract_last_state(grid.widest(members).experiment), members, device_data)
 
 
 def _pad_and_stack(

@@ -116,6 +116,11 @@ def packs(grid_members: Iterable[Member]) -> list[list[Member]]:
   return list(groups.values())
 
 
+def widest(members: Sequence[Member]) -> Member:
+  """Returns the member with the largest latent size; smaller members are padded to its shapes."""
+  return max(members, key=lambda member: member.latent)
+
+
 def numbers(experiment: setup.Experiment) -> list[dict[str, dict[str, float]]]:
   """Returns the hyperparameters that a compiled program takes as arguments, for each training stage.
 

@@ -14,7 +14,7 @@ from ae_jax import data, errors
 from ae_jax.data import dimension
 from ae_jax.ops import losses
 from ae_jax.runs import progress, run_folder
-from ae_jax.sweep import compiled_pack, engines, grid, halving, summary, trainer
+from ae_jax.sweep import engines, grid, halving, summary, trainer
 from ae_jax.sweep.summary import Row
 from ae_jax.system import cache
 from ae_jax.training import preemption, setup
@@ -52,7 +52,7 @@ def run(
   members = grid.members(config, keys, list(itertools.product(*(values for _, values in axes))), dataset)
   rungs, groups = halving.rungs(members, factor), grid.packs(members)
   for group in groups:
-    setup.check_memory(compiled_pack.widest(group).experiment, 1)
+    setup.check_memory(grid.widest(group).experiment, 1)
   _check_folder(workdir, members)
   rows = {row["name"]: row for row in summary.read(workdir)}
   with preemption.catch_signals() as received:

@@ -104,7 +104,7 @@ def _member_results(
 
 def _max_members(members: Sequence[grid.Member], mesh: Mesh, budget: float) -> int:
   """Returns an upper bound on the number of members that fit, from the sizes of their states; compiles nothing."""
-  return mesh.size * max(1, int(budget // compiled_pack.state_bytes(compiled_pack.widest(members))))
+  return mesh.size * max(1, int(budget // compiled_pack.state_bytes(grid.widest(members))))
 
 
 def _train_pack(
