@@ -286,13 +286,13 @@ class AutoencoderDetector(OutlierMixin, _Autoencoder):
 
   def _parts(self, x: Shaped[np.ndarray, "examples features"]) -> dict[str, Float[np.ndarray, " examples"]]:
     """Returns the parts of the anomaly score, {"reconstruction" or "latent": float64 [N]}."""
-    from ae_jax.evaluators import anomaly
+    from ae_jax.decisions import scores
 
     parts = {}
     if self.scoring != "latent":
       parts["reconstruction"] = self._squared_errors(x)
     if self.scoring != "reconstruction":
-      parts["latent"] = np.square(anomaly.mahalanobis(self._codes(x), self.codes_))
+      parts["latent"] = np.square(scores.mahalanobis(self._codes(x), self.codes_))
     return parts
 
   def _scores(self, parts: Mapping[str, Float[np.ndarray, " examples"]]) -> Float[np.ndarray, " examples"]:
