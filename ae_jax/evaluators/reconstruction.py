@@ -206,10 +206,7 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def _rows(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> dict[str, np.ndarray]:
-  """Returns the rows of a figure: the test examples at `chosen`, their targets, if any, and their reconstructions.
-
-  With masks, the last row shows the examples with their unobserved elements from the reconstructions.
-  """
+  """Returns rows of a figure: test examples, targets if there are any, reconstructions, and with masks both combined."""
   rows = {NAMES[context.dataset.kind]: context.test[chosen]}
   if context.targets is not context.test:
     rows["targets"] = context.targets[chosen]
