@@ -206,7 +206,7 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def _rows(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> dict[str, np.ndarray]:
-  """Returns rows of a figure: test examples, targets if there are any, reconstructions, and with masks both combined."""
+  """Returns rows of a figure: test examples, any targets, reconstructions, and with masks both combined."""
   rows = {NAMES[context.dataset.kind]: context.test[chosen]}
   if context.targets is not context.test:
     rows["targets"] = context.targets[chosen]
