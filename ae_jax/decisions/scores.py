@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Float32, Float64
 
 from ae_jax import errors, models, objectives
 from ae_jax.models import inference
+from ae_jax.objectives import bounds
 from ae_jax.ops import losses
 from ae_jax.types import Columns
 
@@ -189,8 +190,6 @@ def _elbo_of_batch(
 
   The score of an example therefore does not depend on the other examples.
   """
-  from ae_jax.evaluators import likelihood as bounds  # evaluators import this module
-
   keys = jax.numpy.broadcast_to(jax.random.key(0), len(x))
   log_p = functools.partial(bounds.log_likelihood, model, value_range=value_range, likelihood=likelihood, noise=noise)
   weigh = functools.partial(bounds.log_weights, model, log_likelihood=log_p, samples=_SAMPLES)

@@ -13,6 +13,7 @@ from scipy import special, stats
 from ae_jax import api, data, models, objectives
 from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import likelihood
+from ae_jax.objectives import bounds
 from ae_jax.ops import losses, randomness
 
 NOISE = 0.3
@@ -56,9 +57,9 @@ def probabilistic_pca(stretch=1.0, shift=0.0):
 @functools.partial(jax.jit, static_argnames=("likelihood_name", "samples"))
 def weigh(params, x, keys, likelihood_name, samples):
   options = {"gaussian": GAUSSIAN, "bernoulli": BERNOULLI}[likelihood_name]
-  log_p = functools.partial(likelihood.log_likelihood, LINEAR, **options)
+  log_p = functools.partial(bounds.log_likelihood, LINEAR, **options)
   variables = models.Variables(params)
-  return likelihood.log_weights(LINEAR, variables, x, {}, keys, log_likelihood=log_p, samples=samples)
+  return bounds.log_weights(LINEAR, variables, x, {}, keys, log_likelihood=log_p, samples=samples)
 
 
 def logs_of(params, x, likelihood_name="gaussian", samples=256):
@@ -72,19 +73,19 @@ def test_each_weight_is_the_likelihood_if_the_posterior_is_exact():
   params, x, exact = probabilistic_pca()
   logs = logs_of(params, x)
   np.testing.assert_allclose(logs, np.repeat(exact[:, None], 256, 1), atol=2e-3)
-  np.testing.assert_allclose(likelihood.effective_samples(logs), 256, rtol=1e-3)
+  np.testing.assert_allclose(bounds.effective_samples(logs), 256, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("stretch", "shift"), [(1.5, 0.0), (1.2, 0.1), (0.9, -0.1)])
 def test_the_bound_of_probabilistic_pca_lies_between_the_elbo_and_the_likelihood(stretch, shift):
   params, x, exact = probabilistic_pca(stretch, shift)
   logs = logs_of(params, x)
-  bounds = [likelihood.log_means(logs, 1 << power).mean() for power in range(9)]
-  assert (np.diff(bounds) > 0).all()
-  gaps = likelihood.log_means(logs, 256)[:, 0] - exact  # over the same examples, so that only the samples differ
-  assert bounds[0] < exact.mean() - 0.02
+  means = [bounds.log_means(logs, 1 << power).mean() for power in range(9)]
+  assert (np.diff(means) > 0).all()
+  gaps = bounds.log_means(logs, 256)[:, 0] - exact  # over the same examples, so that only the samples differ
+  assert means[0] < exact.mean() - 0.02
   assert abs(gaps.mean()) < 4 * gaps.std() / len(x) ** 0.5 + 1e-3
-  assert bounds[0] == pytest.approx(logs.mean(), abs=1e-4)
+  assert means[0] == pytest.approx(logs.mean(), abs=1e-4)
 
 
 def test_the_bound_of_a_bernoulli_decoder_agrees_with_quadrature():
@@ -96,7 +97,7 @@ def test_the_bound_of_a_bernoulli_decoder_agrees_with_quadrature():
   logits = nodes[:, None] * weights + bias
   log_p = special.log_expit(np.where(x[:, None, :, 0] > 0, logits, -logits)).sum(-1)  # [examples, nodes]
   expected = special.logsumexp(log_p, axis=1, b=shares / shares.sum())
-  results = likelihood.log_means(logs_of(params, x, "bernoulli", 2048), 2048)[:, 0]
+  results = bounds.log_means(logs_of(params, x, "bernoulli", 2048), 2048)[:, 0]
   np.testing.assert_allclose(results, expected, atol=0.15)
   assert abs((results - expected).mean()) < 0.02
 
@@ -112,16 +113,16 @@ def test_the_bound_of_a_bernoulli_decoder_agrees_with_quadrature():
 def test_the_likelihood_of_pixels_agrees_with_scipy(options, density):
   generator = np.random.default_rng(0)
   logits, x = generator.normal(size=(7, 3, 2, 1)), generator.integers(0, 2, (7, 3, 2, 1))
-  results = likelihood.log_likelihood(LINEAR, *(jnp.asarray(array, jnp.float32) for array in (logits, x)), **options)
+  results = bounds.log_likelihood(LINEAR, *(jnp.asarray(array, jnp.float32) for array in (logits, x)), **options)
   np.testing.assert_allclose(results, density(x, logits).reshape(7, -1).sum(1), rtol=1e-5)
 
 
 def test_log_means_and_effective_samples_of_known_weights():
   weights = np.array([[1.0, 3.0, 5.0, 7.0]])
-  np.testing.assert_allclose(likelihood.log_means(np.log(weights) - 900.0, 4), np.log([[4.0]]) - 900.0)
-  np.testing.assert_allclose(likelihood.log_means(np.log(weights), 2), np.log([[2.0, 6.0]]))
-  np.testing.assert_allclose(likelihood.effective_samples(np.log(weights) + 900.0), 16**2 / 84)
-  np.testing.assert_allclose(likelihood.effective_samples(np.array([[-500.0, 0.0, -500.0]])), 1.0)
+  np.testing.assert_allclose(bounds.log_means(np.log(weights) - 900.0, 4), np.log([[4.0]]) - 900.0)
+  np.testing.assert_allclose(bounds.log_means(np.log(weights), 2), np.log([[2.0, 6.0]]))
+  np.testing.assert_allclose(bounds.effective_samples(np.log(weights) + 900.0), 16**2 / 84)
+  np.testing.assert_allclose(bounds.effective_samples(np.array([[-500.0, 0.0, -500.0]])), 1.0)
 
 
 @pytest.mark.parametrize("samples", [1, 4, 32])
@@ -129,7 +130,7 @@ def test_log_means_agree_with_scipy_in_double_precision(samples):
   logs = (100 * np.random.default_rng(0).normal(size=(5, 32))).astype(np.float32)
   groups = logs.reshape(5, -1, samples).astype(np.float64)
   expected = special.logsumexp(groups, axis=2, b=1 / samples)
-  np.testing.assert_allclose(likelihood.log_means(logs, samples), expected, rtol=1e-13)
+  np.testing.assert_allclose(bounds.log_means(logs, samples), expected, rtol=1e-13)
 
 
 def context_of(test, value_range="unit", labels=None, one_class=None, **objective):
@@ -224,6 +225,6 @@ def test_a_likelihood_that_is_not_finite_has_only_a_remark(monkeypatch):
 
 
 def test_the_figure_starts_at_the_elbo_and_ends_at_the_bound():
-  powers, bounds = bernoulli()["likelihood_bound"].lines["importance-weighted bound"]
+  powers, nats = bernoulli()["likelihood_bound"].lines["importance-weighted bound"]
   assert 2 ** powers[-1] == bernoulli()["likelihood_samples"] == likelihood.SAMPLES
-  np.testing.assert_allclose(bounds[[0, -1]], [bernoulli()["negative_elbo"], bernoulli()["nll"]])
+  np.testing.assert_allclose(nats[[0, -1]], [bernoulli()["negative_elbo"], bernoulli()["nll"]])

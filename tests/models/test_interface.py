@@ -10,8 +10,9 @@ import optax
 import pytest
 
 from ae_jax import models, objectives
-from ae_jax.evaluators import likelihood, posterior
+from ae_jax.evaluators import posterior
 from ae_jax.models import dense
+from ae_jax.objectives import bounds
 from ae_jax.ops import losses
 from ae_jax.system import distributed
 from ae_jax.training import programs, steps
@@ -114,6 +115,6 @@ def test_objective_metrics_likelihood_and_samples_use_the_prior_of_the_model():
   np.testing.assert_allclose(metrics["posterior_kl"], 0.5, rtol=1e-6)
   samples = np.asarray(model.sample_prior(variables, jax.random.key(1), 4000))
   np.testing.assert_allclose(samples.mean(0), 3.0, atol=0.1)
-  log_weights = functools.partial(likelihood.log_weights, model, samples=64)
+  log_weights = functools.partial(bounds.log_weights, model, samples=64)
   weights = log_weights(variables, x, {}, keys, log_likelihood=lambda logits, x: jnp.zeros(len(x)))
   np.testing.assert_allclose(weights, 0.0, atol=1e-4)  # p(z) / q(z | x) = 1 for every sample
