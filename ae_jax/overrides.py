@@ -14,8 +14,20 @@ _SEPARATOR = "__"  # stands for the dot, which is no part of a Python name
 
 
 def dotted(arguments: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns {dotted key: value} for {argument: value}."""
-  return {name.replace(_SEPARATOR, "."): value for name, value in arguments.items()}
+  """Returns {dotted key: value} for {argument: value}.
+
+  Raises:
+    UserError: A key and the section that contains it are both given.
+  """
+  values = {name.replace(_SEPARATOR, "."): value for name, value in arguments.items()}
+  for key, value in values.items():
+    section = next((other for other in values if key.startswith(f"{other}.")), None)
+    if section:
+      raise errors.UserError(
+        f"{argument(key)}={errors.format_value(value)}: is given twice, because {argument(section)}= is given; put it "
+        "into that dict"
+      )
+  return values
 
 
 def argument(key: str) -> str:

@@ -176,6 +176,10 @@ REFUSED = {
   "config.batch_size='3': must be int": (X, {"batch_size": "3"}),
   "comes from x": (X, {"data__name": "digits"}),
   "is given twice": (X, {"model__latent": 3}),
+  "optimizer__name='sgd': is given twice, because optimizer= is given": (
+    X,
+    {"optimizer": {"learning_rate": 0.1}, "optimizer__name": "sgd"},
+  ),
   "data__validation=0.3: is given twice": (X, {"validation": 0.1, "data__validation": 0.3}),
   "data__label='age': is given twice": (FRAME, {"labels": "city", "data__label": "age"}),
   "data={'range': 'unit'}: comes from x": (X, {"data": {"range": "unit"}}),
@@ -200,7 +204,7 @@ REFUSED = {
   "two columns 'a'": (pd.DataFrame(X[:, :2], columns=["a", "a"]), {}),
   "did you mean 'digits'": ("digts", {}),
   "file or folder not found": (pathlib.Path("photos"), {}),
-  "labels of stored data": ("digits", {"labels": [1, 2]}),
+  "bring their own labels": ("digits", {"labels": [1, 2]}),
   "pass a share such as validation=0.1": ("digits", {"validation": X}),
 }
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import contextvars
+import functools
 import math
 import sys
 import time
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -18,10 +20,10 @@ _INTERVALS = {False: 5.0, True: 30.0}  # `sparse` -> minimum number of seconds b
 
 
 class Display:
-  """Shows the progress of training: on a terminal, a progress bar with a line above it for each evaluation.
+  """Shows the progress of training: on a terminal or in a notebook, a progress bar and a line for each evaluation.
 
-  Without a terminal, there is no bar, and a line is printed at most every 5 seconds, but always for the last
-  evaluation. A `sparse` display prints a line at most every 30 seconds, even on a terminal and for the last evaluation.
+  Elsewhere, there is no bar, and a line is printed at most every 5 seconds, but always for the last
+  evaluation. A `sparse` display prints a line at most every 30 seconds, even beside a bar and for the last evaluation.
   `images` is the number of examples per epoch, `epochs` the number of epochs of the run, and `done` the number of
   completed epochs. Nothing is displayed if `shown` is False.
   """
@@ -30,14 +32,15 @@ class Display:
     self._images, self._epochs, self._shown, self._sparse = images, epochs, shown and _shown.get(), sparse
     self._seen, self._first, self._begun, self._printed = images * done, None, None, None
     self._trained, self._seconds = 0.0, 0.0  # trained examples and their training time, without evaluation and saving
-    bar_format = "{desc}  {percentage:3.0f}% |{bar:20}|{postfix}, {remaining} left"
-    self._terminal = sys.stdout.isatty()
-    self._bar = tqdm.tqdm(
+    in_notebook = _notebook_bar()
+    self._has_bar = in_notebook is not None or sys.stdout.isatty()
+    bar = "{bar}" if in_notebook else "|{bar:20}|"
+    self._bar = (in_notebook or tqdm.tqdm)(
       total=images * epochs,
       initial=images * done,
-      disable=not (self._shown and self._terminal),
+      disable=not (self._shown and self._has_bar),
       file=sys.stdout,
-      bar_format=bar_format,
+      bar_format=f"{{desc}}  {{percentage:3.0f}}% {bar}{{postfix}}, {{remaining}} left",
       postfix="compiling",
     )
 
@@ -67,11 +70,11 @@ class Display:
     now, epoch = time.monotonic(), records[0]["epoch"]
     due = self._begun is not None and now > self._printed + _INTERVALS[self._sparse]
     last = epoch >= self._epochs and not self._sparse
-    if self._shown and (due or last or (self._terminal and not self._sparse)):
+    if self._shown and (due or last or (self._has_bar and not self._sparse)):
       self._printed = now
       line = f"epoch {epoch:g} of {self._epochs}  {_summary(records)}"
       print_line(
-        line if self._terminal else f"{line}  {records[0]['images_per_second']:,.0f} examples/s{self._left(now)}"
+        line if self._has_bar else f"{line}  {records[0]['images_per_second']:,.0f} examples/s{self._left(now)}"
       )
 
   def _left(self, now: float) -> str:
@@ -86,6 +89,15 @@ class Display:
 
   def __exit__(self, *_: object) -> None:
     self._bar.close()
+
+
+@functools.cache
+def _notebook_bar() -> type[tqdm.tqdm] | None:
+  """Returns the progress bar for notebooks; None outside of notebooks, and in notebooks without ipywidgets."""
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", tqdm.TqdmWarning)  # ipywidgets are missing: lines are printed
+    from tqdm import auto, notebook
+  return auto.tqdm if issubclass(auto.tqdm, notebook.tqdm_notebook) else None
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import sys
 import types
 
 import pytest
+import tqdm
 
 from ae_jax.runs import progress
 
@@ -75,6 +76,21 @@ def test_rate_excludes_epochs_of_earlier_processes(output):
   bars = [line for line in re.split(r"[\r\n]", output(Terminal(), 1e9, epochs=2, done=2.0)) if "examples/s, " in line]
   assert bars
   assert all("|, 20,000 examples/s, " in line for line in bars)
+
+
+def test_a_notebook_has_its_own_bar_and_a_line_per_evaluation(output, monkeypatch):
+  bars = []
+
+  class NotebookBar(tqdm.tqdm):
+    def display(self, *_, **__):
+      bars.append(str(self))
+
+  assert output(io.StringIO(), 1e9).splitlines() == [LINE.format(4) + "  18,300 examples/s"]
+  monkeypatch.setattr(progress, "_notebook_bar", lambda: NotebookBar)
+  lines = [line for line in output(io.StringIO(), 1e9).splitlines() if line.strip()]  # the others clear the bar
+  assert lines == [LINE.format(number) for number in (1, 2, 3, 4)]
+  assert "compiling" in bars[0]
+  assert bars[-1].startswith("epoch 4  loss 73.6  100% ")
 
 
 def test_sparse_display_prints_few_lines(output):
