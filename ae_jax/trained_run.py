@@ -90,7 +90,8 @@ class Run:
   posterior, sample, interpolate, nearest = latents.posterior, latents.sample, latents.interpolate, latents.nearest
   export, to_torch, push_to_hub = exported_files.export, torch_layouts.to_torch, hub.push_to_hub
   history = functools.cached_property(presentation.history)
-  report, summary, _repr_html_ = presentation.report, presentation.summary, presentation.in_notebook
+  report, summary = presentation.report, presentation.summary
+  __repr__, _repr_html_ = presentation.representation, presentation.in_notebook
 
   @functools.cached_property
   def weights_digest(self) -> str:

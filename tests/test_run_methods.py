@@ -175,6 +175,7 @@ def test_a_run_shows_its_history_summary_and_report(run):
   assert run.history["test/squared_error"].dropna().iloc[-1] == run.metrics["test/squared_error"]
   assert run.history["step"].iloc[-1] == run.step
   assert run.report().read_text().startswith("<!")
+  assert repr(run) == f"<Run: {run.summary()}>".replace("\n", "; ")
   assert f"{run.model.parameter_count():,} parameters" in run.summary()
   page = run._repr_html_()
   assert "latent code: 2" in page

@@ -49,6 +49,11 @@ def summary(run: Any) -> str:
   return "\n".join(lines if run.workdir is None else [*lines, f"run folder: {run.workdir}"])
 
 
+def representation(run: Any) -> str:
+  """Returns the summary in one line, for `repr`: that of the arrays would fill pages."""
+  return f"<Run: {'; '.join(summary(run).splitlines())}>"
+
+
 def in_notebook(run: Any) -> str:
   """Returns the summary and the main figures as HTML."""
   folder = pathlib.Path() if run.workdir is None else run.workdir / "pictures"
