@@ -13,7 +13,8 @@ from collections.abc import Callable
 from absl import flags
 from ml_collections import ConfigDict
 
-from ae_jax import cli
+from ae_jax import cli, overrides
+from ae_jax.config import keys
 
 flags.adopt_module_key_flags(cli)
 
@@ -45,6 +46,8 @@ def _size_and_cost(config):
   from ae_jax.models import cost
   from ae_jax.training import setup
 
+  if config.optimizer.learning_rate == keys.AUTO:
+    config = overrides.apply(config, {"optimizer.learning_rate": 1e-3})  # size and cost do not depend on it
   experiment = setup.build_experiment(config, 1)
   model, stage = experiment.model, experiment.stages[-1]
   step = cost.step_cost(model, stage.objective, stage.optimizer, config.batch_size, platform=jax.default_backend())

@@ -67,7 +67,9 @@ def test_a_file_of_the_users_wins_over_a_shipped_config_of_the_same_name(tmp_pat
 
 
 def test_describe_explains_every_key_and_counts_parameters():
-  status, output, error = run_command("describe", "--config=dense:digits", "--config.model.widths=(16,)")
+  status, output, error = run_command(
+    "describe", "--config=dense:digits", "--config.model.widths=(16,)", "--config.optimizer.learning_rate=auto"
+  )
   assert (status, error) == (0, "")
   keys = re.findall(r"^([\w.]+)  \(", output, re.MULTILINE)
   assert {*configs.flat(configs.as_json(configs.base("digits")))} <= {*keys}

@@ -41,8 +41,10 @@ def build(
   configs.check(config)
   begun = not distributed.all_processes(not (workdir / "config.json").exists())
   chosen: Chosen = run_folder.chosen(workdir) if begun else {}
-  values = configs.flat(config.to_dict())
+  values = configs.flat(configs.as_json(config))
   chosen = {key: pair for key, pair in chosen.items() if values.get(key) == pair[0]}
+  if not (config.shorten and config.max_minutes):
+    chosen.pop("epochs", None)  # without a limit, the run is extended to the epochs of the config
   config = overrides.apply(config, {key: value for key, (_, value) in chosen.items()})
   lines = [f"config.{key}={value!r}: as chosen at the start of the run" for key, (_, value) in chosen.items()]
   if config.optimizer.learning_rate == AUTO:

@@ -162,7 +162,7 @@ def _fail(
   *batches: Any,
 ) -> None:
   """Repeats a chunk up to the first step with a non-finite loss or gradient, and calls `_fail_after`."""
-  last_finite_state, *_ = compile_guarded_chunk()(state, *batches)
+  last_finite_state, *_ = compile_guarded_chunk()(guard.at_smallest_rate(state), *batches)
   _fail_after(experiment, stage, distributed.fetch(last_finite_state, device_data.replicated.mesh), workdir)
 
 
@@ -181,4 +181,5 @@ def _fail_after(experiment: setup.Experiment, stage: setup.Stage, state: TrainSt
   where = f"step {int(state.step) + 1} (epoch {epoch + 1})"
   stop = functools.partial(preemption.fail_not_finite, state, batch, noise_key, workdir / "nan.npz", model=model)
   stop = functools.partial(stop, objective=stage.objective.at(state.step), where=where, augment=experiment.augment)
-  distributed.on_first_process(stop)
+  advice = {"advice": preemption.CHECK_THE_DATA} if experiment.config.on_nan == "halve" else {}
+  distributed.on_first_process(functools.partial(stop, **advice))

@@ -75,12 +75,21 @@ def halving(train_chunk: Callable) -> Callable:
       if not (useless | halved).any():
         break
       scale = np.where(useless, kept, np.where(halved, scale / 2, scale))
+      del new, terms  # their memory is free for the repetition
       new, terms, finite = train_chunk(_with_scale(state, scale, original), *batches)
     counts = np.zeros(finite.shape, np.int32)
     counts[..., 0] = np.round(np.log2(original / scale))
     return new, {**terms, HALVED: counts}, finite | high[..., None]
 
   return train
+
+
+def at_smallest_rate(state: TrainState) -> TrainState:
+  """Returns the state with the smallest rate that was tried before the training fails; unchanged without a guard."""
+  if not isinstance(state.opt_state[-1], Guard):
+    return state
+  scale = np.asarray(_guard(state).scale)
+  return _with_scale(state, np.full_like(scale, _LEAST_SCALE), scale)
 
 
 def _guard(state: TrainState) -> Guard:

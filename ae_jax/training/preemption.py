@@ -108,6 +108,12 @@ def exit_after_delay(status: int) -> None:
   timer.start()
 
 
+LOWER_THE_RATE = "Lower the learning rate, set config.optimizer.clip_norm, or skip such steps with config.on_nan='skip'"
+CHECK_THE_DATA = (
+  "No smaller learning rate helped: check the values of this batch, or skip such steps with config.on_nan='skip'"
+)
+
+
 def fail_not_finite(
   state: TrainState,
   batch: Batch,
@@ -118,6 +124,7 @@ def fail_not_finite(
   objective: objectives.Objective,
   where: str,
   augment: steps.Augmentation | None = None,
+  advice: str = LOWER_THE_RATE,
 ) -> NoReturn:
   """Saves a step with a non-finite loss or gradient as an .npz file and raises UserError.
 
@@ -130,6 +137,7 @@ def fail_not_finite(
     objective: The objective, with its schedules evaluated at the step.
     where: Step and epoch, as a prefix of the error message.
     augment: Augmentation of the examples, or None.
+    advice: Last sentence of the message.
   """
   positions = np.arange(len(batch["weight"]), dtype=np.int32)
   keys = randomness.example_keys(jax.random.fold_in(key, state.step), positions)
@@ -144,8 +152,7 @@ def fail_not_finite(
     _save_npz(file, arrays, trees)
   raise errors.UserError(
     f"{where}: the loss is {float(loss)}{_culprit(state.params, gradient)}. The checkpoints are intact, and {file} "
-    "contains the batch and the state. Lower the learning rate, set config.optimizer.clip_norm, or skip such steps "
-    "with config.on_nan='skip'"
+    f"contains the batch and the state. {advice}"
   )
 
 

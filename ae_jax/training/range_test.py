@@ -45,7 +45,13 @@ def choose(config: ConfigDict, dataset: data.Dataset | None) -> tuple[float, str
       "different rates; set a number"
     )
   trial = setup.build_experiment(overrides.apply(config, {"optimizer.learning_rate": LOWEST}), 1, dataset)
-  setup.check_memory(trial, 1)
+  try:
+    setup.check_memory(trial, 1)
+  except errors.UserError as error:
+    raise errors.UserError(
+      f"config.optimizer.learning_rate={AUTO!r}: the range test runs on one device, where it does not fit ({error}); "
+      "set a number"
+    ) from None
   rate = rounded(float(distributed.from_first_process(np.float32(pick(losses(trial))))))
   line = (
     f"config.optimizer.learning_rate={rate:g}: chosen by a range test of {STEPS} steps with rates from {LOWEST:g} to "

@@ -10,10 +10,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from ae_jax import errors
 from ae_jax.system import distributed
 from ae_jax.training import compiled_stage, device_arrays, setup
 
 _USED = 0.8  # share of the time limit that is planned; the rest is for checkpoints, figures and a slower machine
+_CHUNKS = 3  # of steps that are measured; the last one counts
 _COUNTS = ("epochs", "eval_every_epochs", "checkpoint_every_epochs")
 
 
@@ -22,7 +24,7 @@ def shorter(
 ) -> dict[str, Any]:
   """Returns the values of config keys with which the training ends within a time limit; {} if it does so already.
 
-  The schedule of the rate, the evaluations and the checkpoints keep their proportions to the number of epochs.
+  The schedules, the evaluations and the checkpoints keep their proportions to the number of epochs.
 
   Args:
     experiment: The experiment.
@@ -41,15 +43,32 @@ def shorter(
     return {}
   share = epochs / config.epochs
   counts = {key: max(1, math.floor(config[key] * share)) for key in _COUNTS}
-  return counts | {"epochs": epochs, "optimizer.warmup_epochs": config.optimizer.warmup_epochs * share}
+  values = counts | {
+    "epochs": epochs,
+    "optimizer.warmup_epochs": min(float(epochs), config.optimizer.warmup_epochs * share),
+  }
+  if config.schedules:
+    least, most = 1 / batch_schedule.steps, float(epochs)
+    values["schedules"] = [_scaled(schedule, share, least, most) for schedule in config.schedules]
+  return values
+
+
+def _scaled(schedule: dict[str, Any], share: float, least: float, most: float) -> dict[str, Any]:
+  """Returns an entry of `config.schedules` with a share of its length, from `least` to `most` epochs."""
+  if "steps" in schedule:
+    return schedule | {"steps": max(1, math.floor(schedule["steps"] * share))}
+  return schedule | {"epochs": min(most, max(least, schedule["epochs"] * share))}
 
 
 def sentence(values: dict[str, Any], config: ConfigDict) -> str:
   """Returns a message for the user about the result of `shorter`."""
-  keys = ", ".join(f"config.{key}={value:g}" for key, value in values.items())
+  keys = ", ".join(f"config.{key}={errors.format_value(value)}" for key, value in values.items())
+  fits = "fewer epochs with the whole schedule of the learning rate fit"
+  if values["epochs"] == 1:
+    fits = "one epoch, which may take longer, too, is the least"
   return (
-    f"{keys}: {config.epochs} epochs take longer than config.max_minutes={config.max_minutes:g}; fewer epochs with the "
-    "whole schedule of the learning rate fit (config.shorten)"
+    f"{keys}: {config.epochs} epochs take longer than config.max_minutes={config.max_minutes:g}; {fits} "
+    "(config.shorten)"
   )
 
 
@@ -60,10 +79,12 @@ def _measure(
   device_data, state = device_arrays.place_and_init(experiment, mesh)
   compiled = compiled_stage.build(experiment, device_data, workdir, False, len(experiment.stages) - 1, state)
   columns = distributed.local_rows(device_data.batch_sharding, experiment.batch_schedule.padded_batch_size)
-  batches = next(device_arrays.feed(experiment, columns, 0, experiment.batch_schedule.chunks_per_epoch))
+  feed = device_arrays.feed(experiment, columns, 0, _CHUNKS * experiment.batch_schedule.chunks_per_epoch)
   state = compiled.restart(state)
-  for _ in range(2):  # the first call is slower
-    (state, *_), chunk_seconds = _timed(functools.partial(compiled.train_chunk, state, *batches))
+  for _ in range(_CHUNKS):  # the first chunk is slower; examples in files are read for later chunks meanwhile
+    start_time = time.perf_counter()
+    (state, *_), _ = _timed(functools.partial(compiled.train_chunk, state, *next(feed)))
+    chunk_seconds = time.perf_counter() - start_time
     _, eval_seconds = _timed(functools.partial(compiled.evaluate, state))
   return compiled.compile_seconds, chunk_seconds, eval_seconds
 

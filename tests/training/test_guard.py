@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from conftest import learned, train_until
 
+import ae_jax
+from ae_jax import errors
 from ae_jax.data import batch_schedule
 from ae_jax.runs import logs
 from ae_jax.sweep import run as sweeps
@@ -59,6 +61,23 @@ def test_high_loss_is_accepted_with_the_old_rate_if_no_rate_lowers_it():
 def test_training_fails_if_no_rate_helps():
   *_, finite = guard.halving(made_chunk(lambda scale: np.full(1, np.nan), []))(start(1), 0)
   assert finite.tolist() == [[True, False]]
+
+
+def test_failed_run_names_the_batch_that_no_rate_helps(tmp_path):
+  x = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32)
+  x[50, 2] = 3e19
+  options = {"model": "dense", "latent": 2, "epochs": 1, "batch_size": 20, "model__widths": (8,), "evaluators": ()}
+  options |= {
+    "optimizer__name": "sgd",
+    "on_nan": "halve",
+    "model__linear_path": "none",
+    "test": x[:9],
+    "objective__likelihood": "gaussian",
+  }
+  with pytest.raises(errors.UserError, match="No smaller learning rate helped: check the values of this batch"):
+    ae_jax.fit(x, workdir=tmp_path / "run", verbose=False, data__range="real", data__scale="none", **options)
+  with np.load(tmp_path / "run" / "nan.npz") as stored:
+    assert np.abs(stored["x"]).max() == pytest.approx(3e19)
 
 
 def wild(config, rate=50.0):
