@@ -1,6 +1,5 @@
 """Runs on the Hugging Face hub: a model card, upload and download. `huggingface_hub` is imported here only."""
 
-import copy
 import importlib
 import json
 import pathlib
@@ -11,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ae_jax import errors
-from ae_jax.runs import run_folder
+from ae_jax.exporting import places
+from ae_jax.runs import checkpoints, run_folder
 
 SCHEME = "hf://"
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -48,8 +48,8 @@ def push_to_hub(
 ) -> str:
   """Uploads a run to the Hugging Face hub with a model card, and returns the address of the repository.
 
-  Uploaded are config.json without the command line and the folders of the data, the metrics, the checkpoints, and
-  README.md, the model card, with the data, the metrics and the main figures of the run.
+  Uploaded are config.json without the command line, the folders of the data and the remarks about them, the metrics,
+  the checkpoints, and README.md, the model card, with the data, the metrics and the main figures of the run.
 
   Example:
     >>> run.push_to_hub("user/digits-autoencoder")
@@ -66,9 +66,14 @@ def push_to_hub(
     figures: Whether to upload figures, which show test examples.
 
   Raises:
-    UserError: `huggingface_hub` is missing, the name is invalid, the run has no folder, or the upload failed.
+    UserError: `huggingface_hub` is missing, the name is invalid or has a revision, the run has no folder, a file or its
+      checkpoint is missing, or the upload failed.
   """
-  repo, _ = _parsed(repo)
+  repo, revision = _parsed(repo)
+  if revision is not None:
+    raise errors.UserError(
+      f"{SCHEME}{repo}@{revision}: uploads go to the default branch; pass {repo!r}, then add a tag or a branch on the hub"
+    )
   if run.workdir is None or not (run.workdir / "checkpoints").is_dir():
     raise errors.UserError("push_to_hub: the run has no run folder; train it with workdir=..., then load it")
   library = _library()
@@ -109,18 +114,21 @@ def _library() -> Any:
 
 def _stage(run: Any, folder: pathlib.Path, repo: str, *, intended_use: str, license: str, figures: bool) -> None:
   """Writes the files of the upload to a folder."""
-  description = run_folder.read_description(run.workdir)
+  description = _public(run_folder.read_description(run.workdir))
+  which, metrics = _which(run), run.workdir / "metrics.jsonl"
+  if not metrics.exists():
+    raise errors.UserError(f"{metrics}: is missing; restore it, or train the run again")
   shutil.copytree(run.workdir / "checkpoints", folder / "checkpoints")
   for marker in (folder / "checkpoints").rglob("commit_success.txt"):
     marker.write_text("")  # Orbax writes the path of the run folder to it
-  shutil.copy(run.workdir / "metrics.jsonl", folder / "metrics.jsonl")
-  (folder / "config.json").write_text(json.dumps(_without_places(description), indent=2))
+  shutil.copy(metrics, folder / "metrics.jsonl")
+  (folder / "config.json").write_text(json.dumps(description, indent=2))
   shown = {name: text for name, text in _FIGURES.items() if figures and _picture(run, name).exists()}
   if shown:
     (folder / "pictures").mkdir()
   for name in shown:
     shutil.copy(_picture(run, name), folder / "pictures" / f"{name}.png")
-  text = card(run, description, shown, repo=repo, intended_use=intended_use, license=license)
+  text = card(run, description, shown, repo=repo, which=which, intended_use=intended_use, license=license)
   (folder / "README.md").write_text(text, encoding="utf-8")
 
 
@@ -128,12 +136,30 @@ def _picture(run: Any, name: str) -> pathlib.Path:
   return run.workdir / "pictures" / f"{name}.png"
 
 
-def _without_places(description: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the contents of config.json without the command line, and with the name of the data instead of its path."""
-  public = copy.deepcopy(dict(description))
-  public.pop("command", None)
-  public["config"]["data"]["path"] = pathlib.PurePath(public["config"]["data"]["path"]).name
-  return public
+def _public(description: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the contents of config.json without the command line, the folders of the data and the remarks about them.
+
+  Remarks and faults quote paths and values, possibly cut off, so they are dropped as a whole.
+  """
+  data = {key: value for key, value in description["data"].items() if key != "faults"} | {"remarks": []}
+  public = {key: value for key, value in description.items() if key != "command"} | {"data": data}
+  path = public["config"]["data"]["path"]
+  shared = places.without_folders(public, path)
+  shared["config"]["data"]["path"] = pathlib.PurePath(path).name
+  return shared
+
+
+def _which(run: Any) -> str:
+  """Returns which checkpoint of its folder the run is, "last" or "best"; UserError if it is another one."""
+  with checkpoints.open_folder(run.workdir / "checkpoints", to_save=False) as opened:
+    steps = checkpoints.last_and_best(opened)
+  for which in ("last", "best"):
+    if steps.get(which) == run.step:
+      return which
+  raise errors.UserError(
+    f"push_to_hub: the run is from step {run.step:,}, but the checkpoints in {run.workdir} are from other steps "
+    f"({', '.join(f'{name}: {step:,}' for name, step in steps.items())}); load the run again"
+  )
 
 
 def card(
@@ -142,6 +168,7 @@ def card(
   figures: Mapping[str, str],
   *,
   repo: str,
+  which: str = "last",
   intended_use: str = _INTENDED_USE,
   license: str = "",
 ) -> str:
@@ -152,6 +179,7 @@ def card(
     description: Contents of config.json.
     figures: {name of a picture: caption}.
     repo: Name of the repository.
+    which: Which checkpoint the run is, "last" or "best".
     intended_use: Section on the intended use.
     license: License of the model; "" for none.
   """
@@ -160,6 +188,7 @@ def card(
   header = ["library_name: ae_jax", "tags:", "- autoencoder", "- jax", "- flax", f"- {config.model.name}"]
   header += [f"license: {license}"] if license else []
   rows = [f"| {text} | {run.metrics[name]:.4g} |" for name, text in _METRICS.items() if name in run.metrics]
+  address = f'"{SCHEME}{repo}"' + ("" if which == "last" else f', which="{which}"')
   pictures = [f"![{text}](pictures/{name}.png)\n\n{text}.\n" for name, text in figures.items()]
   sections = {
     "Data": f"`{config.data.name}`: {data['train']:,} training and {data['test']:,} test examples of shape {shape}, "
@@ -168,7 +197,7 @@ def card(
     "Training": f"{run.metrics.get('epoch', 0):g} epochs, {run.step:,} steps of {config.batch_size} examples, "
     f"objective `{config.objective.name}`, optimizer `{config.optimizer.name}`, seed {config.seed}.",
     "Intended use": intended_use,
-    "Use": f'```python\nimport ae_jax\n\nrun = ae_jax.load("{SCHEME}{repo}")\nz = run.encode(examples)\n'
+    "Use": f'```python\nimport ae_jax\n\nrun = ae_jax.load({address})\nz = run.encode(examples)\n'
     "x_hat = run.decode(z)\nscores = run.score(examples)\n```",
   }  # fmt: skip
   title = f"# {config.model.name} autoencoder of {config.data.name}"

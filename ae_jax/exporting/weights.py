@@ -9,6 +9,7 @@ from jaxtyping import Shaped
 
 from ae_jax import config as configs
 from ae_jax.data import ranges
+from ae_jax.exporting import places
 
 
 def arrays_of(run: Any) -> dict[str, Shaped[np.ndarray, "..."]]:
@@ -37,9 +38,12 @@ def largest_difference(run: Any, contents: bytes) -> float:
 
 
 def description(run: Any) -> dict[str, Any]:
-  """Returns what a forward pass needs besides the weights: the config, the shapes and the preprocessing."""
+  """Returns what a forward pass needs besides the weights: the config, the shapes and the preprocessing.
+
+  The path of the data is only the name of the file or folder.
+  """
   low, high, _ = ranges.SPANS[run.config.data.range]
-  return {
+  contents = {
     "config": configs.as_json(run.config),
     "shape": list(run.model.shape),
     "code_shape": list(run.model.code.shape),
@@ -50,6 +54,7 @@ def description(run: Any) -> dict[str, Any]:
     "standardisation": None if run.standardisation is None else run.standardisation.as_json(),
     "schema": None if run.schema is None else run.schema.as_json(),
   }
+  return places.without_folders(contents, run.config.data.path)
 
 
 def description_text(run: Any) -> str:

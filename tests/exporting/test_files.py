@@ -42,6 +42,15 @@ def test_a_model_in_bfloat16_is_exported_in_float32(run, tmp_path):
   assert np.abs(onnx_files.call(file.read_bytes(), [x]) - run.encode(x)).max() < 1e-5
 
 
+def test_the_description_of_the_weights_has_no_folder_of_the_training_machine(tmp_path):
+  run = made()
+  run.config.data.path = "/home/jane/secret/scans.npz"
+  for file in run.export(tmp_path, "safetensors"):
+    assert b"secret" not in file.read_bytes(), file
+  stored = json.loads((tmp_path / "weights.config.json").read_text())
+  assert stored["config"]["data"]["path"] == "scans.npz"
+
+
 def test_a_file_that_differs_is_not_written(run, tmp_path, monkeypatch):
   wrong = lambda contents, inputs: onnx_files.call(contents, inputs) + np.float32(1e-3)
   monkeypatch.setitem(files._GRAPHS, "onnx", files._GRAPHS["onnx"]._replace(call=wrong))

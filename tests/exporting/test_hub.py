@@ -1,5 +1,6 @@
 """Runs on the Hugging Face hub, with a local folder in place of the hub."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ from made_exports import made
 
 import ae_jax
 from ae_jax import errors
+from ae_jax.runs import checkpoints
 
 pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 4, 6, 1), np.uint8)
@@ -81,6 +83,50 @@ def test_nothing_of_the_machine_is_uploaded(run, hub):
     assert str(run.workdir.parent).encode() not in contents, name
 
 
+@pytest.fixture
+def copied(run, tmp_path):
+  """Returns the run with a copy of its folder, whose files a test may change."""
+  shutil.copytree(run.workdir, tmp_path / "copied")
+  return dataclasses.replace(run, workdir=tmp_path / "copied")
+
+
+@pytest.mark.parametrize("path", ["/home/jane doe/secret/scans.npz", "secret/scans.npz", "~/secret/scans.npz"])
+def test_the_folders_of_data_in_files_are_not_uploaded(copied, hub, path):
+  file, absolute = copied.workdir / "config.json", os.path.abspath(os.path.expanduser(path))
+  stored = json.loads(file.read_text())
+  folder = os.path.dirname(absolute)
+  stored["config"]["data"]["path"] = path
+  stored["data"]["remarks"] = [f"config.data.path={path!r}: not read: y", f"{absolute} and {folder}/mask.npz"]
+  stored["data"]["faults"] = [f"config.data.name='npz' ({absolute[:-4]}...): one training example"]
+  stored["data"]["class_names"] = [absolute, f"{folder}/a", path, "kept/name"]
+  file.write_text(json.dumps(stored))
+  copied.push_to_hub("user/model")
+  for name, contents in hub["user/model"]["files"].items():
+    assert b"secret" not in contents, name
+  uploaded = json.loads(hub["user/model"]["files"]["config.json"])
+  assert uploaded["config"]["data"]["path"] == "scans.npz"
+  assert uploaded["data"]["class_names"] == ["scans.npz", "a", "scans.npz", "kept/name"]
+  np.testing.assert_array_equal(ae_jax.load("hf://user/model").encode(IMAGES), copied.encode(IMAGES))
+
+
+def test_the_card_loads_the_checkpoint_that_its_metrics_are_of(run, hub, monkeypatch):
+  steps = {"last": run.step + 7, "best": run.step}
+  monkeypatch.setattr(checkpoints, "last_and_best", lambda opened: steps)
+  run.push_to_hub("user/model")
+  assert 'ae_jax.load("hf://user/model", which="best")' in hub["user/model"]["files"]["README.md"].decode()
+  steps["best"] = 77
+  with pytest.raises(errors.UserError, match=rf"from step {run.step}, .* \(last: {run.step + 7}, best: 77\); load"):
+    run.push_to_hub("user/other")
+  assert "user/other" not in hub
+
+
+def test_a_folder_without_metrics_is_refused(copied, hub):
+  (copied.workdir / "metrics.jsonl").unlink()
+  with pytest.raises(errors.UserError, match=r"metrics.jsonl: is missing; restore it"):
+    copied.push_to_hub("user/model")
+  assert not hub
+
+
 def test_the_card_has_the_data_the_metrics_the_use_and_figures_that_exist(run, hub):
   run.push_to_hub("user/model", license="mit", intended_use="Only for tests.")
   files = hub["user/model"]["files"]
@@ -106,6 +152,8 @@ def test_figures_of_private_examples_can_be_left_out(run, hub):
 def test_what_is_wrong_is_one_message(run, hub, monkeypatch):
   with pytest.raises(errors.UserError, match="hf://model: must be user/name"):
     run.push_to_hub("model")
+  with pytest.raises(errors.UserError, match="hf://user/model@v1: uploads go to the default branch; pass 'user/model'"):
+    run.push_to_hub("user/model@v1")
   with pytest.raises(errors.UserError, match="has no run folder"):
     made().push_to_hub("user/model")
   with pytest.raises(errors.UserError, match="hf://user/none: the download failed: 404"):
