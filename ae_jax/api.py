@@ -122,14 +122,21 @@ def from_torch(
     weights: A `state_dict` of PyTorch tensors or arrays: the weight and the bias of each layer, in the order in which
       the layers are applied. Their names do not matter.
     shape: Shape of an example with the channels last, such as (28, 28, 1).
-    model: Name of a shipped config, or a config, that describes the layers.
+    model: Name of a shipped config, or a config, that describes the layers. Its `data.scale` must be "none": the run
+      takes examples as the module receives them.
     **changes: Config keys with two underscores for the dot, as in `ae_jax.fit`.
 
   Raises:
-    UserError: The layers of the config and the weights differ, or the model has other layers.
+    UserError: The layers of the config and the weights differ, the model has other layers, or the config scales the
+      data.
   """
   config = named_configs.get(model) if isinstance(model, str) else model
   config = overrides.apply(config, overrides.dotted(changes))
   errors.choose(ranges.INTERVALS, config.data.range, "data.range")
+  if config.data.scale != "none":
+    raise errors.UserError(
+      f"config.data.scale={config.data.scale!r}: weights of PyTorch have no scaling of the data; pass "
+      "data__scale='none', and scale the examples before you pass them to the run"
+    )
   built = models.build(shape=shape, compute_dtype=config.compute_dtype, value_range=config.data.range, **config.model)
-  return Run(torch_layouts.to_variables(built, weights), config, {}, [], built, 0)
+  return Run(torch_layouts.to_variables(built, config.model.name, weights), config, {}, [], built, 0)

@@ -72,7 +72,7 @@ def push_to_hub(
   repo, revision = _parsed(repo)
   if revision is not None:
     raise errors.UserError(
-      f"{SCHEME}{repo}@{revision}: uploads go to the default branch; pass {repo!r}, then add a tag or a branch on the hub"
+      f"{SCHEME}{repo}@{revision}: uploads go to the default branch; pass {repo!r}, and add a tag on the hub"
     )
   if run.workdir is None or not (run.workdir / "checkpoints").is_dir():
     raise errors.UserError("push_to_hub: the run has no run folder; train it with workdir=..., then load it")

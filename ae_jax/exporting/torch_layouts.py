@@ -64,7 +64,7 @@ def to_torch(run: Any) -> dict[str, Float[np.ndarray, "..."]]:
     UserError: The model is no dense or convolutional autoencoder without a linear path.
   """
   params, result = run.variables.params, {}
-  for layer in _layers(run.model):
+  for layer in _layers(run.model, run.config.model.name):
     kernel, bias = (np.asarray(_at(params, (*layer.path, name))) for name in ("kernel", "bias"))
     weight = layer.kernel_to_torch(kernel, len(run.model.shape))
     result[f"{layer.name}.weight"] = np.ascontiguousarray(weight, np.float32)
@@ -72,17 +72,21 @@ def to_torch(run: Any) -> dict[str, Float[np.ndarray, "..."]]:
   return result
 
 
-def to_variables(model: models.Model, weights: Mapping[str, Any]) -> models.Variables:
+def to_variables(model: models.Model, family: str, weights: Mapping[str, Any]) -> models.Variables:
   """Returns the variables of a model for the weights of a PyTorch module, which are matched in their order.
 
   Args:
     model: A dense or convolutional autoencoder.
+    family: Its `config.model.name`.
     weights: A `state_dict`, whose names do not matter: the weight and the bias of each layer follow each other.
 
   Raises:
     UserError: The number of arrays or a shape differs from the model.
   """
-  layers, given = list(_layers(model)), [(name, in_memory.as_array(each, name)) for name, each in weights.items()]
+  layers, given = (
+    list(_layers(model, family)),
+    [(name, in_memory.as_array(each, name)) for name, each in weights.items()],
+  )
   if len(given) != 2 * len(layers):
     raise errors.UserError(
       f"weights: there are {len(given)} arrays, and the model has {len(layers)} layers with a weight and a bias each; "
@@ -111,21 +115,21 @@ def _check(name: str, array: Weight, shape: tuple[int, ...], layer: Layer) -> No
     )
 
 
-def _layers(model: models.Model) -> Iterator[Layer]:
+def _layers(model: models.Model, family: str) -> Iterator[Layer]:
   """Yields the layers in the order in which they are applied.
 
   Raises:
-    UserError: The model has other parts.
+    UserError: The model is of another family, or it has labels or other parts.
   """
   abstract = model.abstract_variables()
-  params = abstract.params
-  halves = {half: sorted(params.get(half, {}), key=_position) for half in ("encoder", "decoder")}
-  known = {*params} == {*halves} and not jax.tree.leaves(abstract.state)
-  if not known or not all(_LAYER.fullmatch(name) for names in halves.values() for name in names):
+  params, pattern = abstract.params, _LAYERS.get(family)
+  known = pattern and not model.labels and {*params} == {"encoder", "decoder"} and not jax.tree.leaves(abstract.state)
+  if not known or not all(pattern.fullmatch(name) for half in params.values() for name in half):
     raise errors.UserError(
       "to_torch: only dense and convolutional autoencoders without tied weights and without a linear path "
       "(config.model.linear_path='none') have PyTorch layouts; use run.export"
     )
+  halves = {half: sorted(params[half], key=_position) for half in ("encoder", "decoder")}
   order = _channels_first(model.shape)
   last = halves["decoder"][-1]
   for half, names in halves.items():
@@ -137,7 +141,11 @@ def _layers(model: models.Model) -> Iterator[Layer]:
       yield Layer(f"{half}.{number}", (half, name), inputs, outputs)
 
 
-_LAYER = re.compile(r"(hidden|Conv|ConvTranspose|ResizeConv|SubpixelConv|Dense)_\d+|code|logits")
+# config.model.name -> names of the layers in the parameters
+_LAYERS = {
+  "cnn": re.compile(r"(Conv|ConvTranspose|ResizeConv|SubpixelConv|Dense)_\d+|code"),
+  "dense": re.compile(r"hidden_\d+|code|logits"),
+}
 
 
 def _position(name: str) -> tuple[int, str, int]:

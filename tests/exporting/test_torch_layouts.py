@@ -6,7 +6,7 @@ import types
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import FAMILIES, ROOT
 from made_exports import made
 
 import ae_jax
@@ -152,9 +152,40 @@ def test_weights_that_do_not_fit_are_named():
   wrong = state | {"encoder.1.weight": state["encoder.1.weight"].T}
   with pytest.raises(errors.UserError, match=r"'encoder.1.weight'\]: has the shape \(8, 3\), .* needs \(3, 8\)"):
     ae_jax.from_torch(wrong, (6, 5, 1), run.config)
-  for name, options in (("tied", {}), ("dense", {"linear_path": "pca", "widths": (8,)}), ("unet", {})):
+
+
+@pytest.mark.parametrize("scale", ["standard", "quantile"])
+def test_a_config_that_scales_the_data_is_refused(scale):
+  run = made(value_range="real")
+  run.config.data.scale = scale
+  with pytest.raises(errors.UserError, match=f"config.data.scale='{scale}': .*; pass data__scale='none'"):
+    ae_jax.from_torch(run.to_torch(), (6, 5, 1), run.config)
+  copy = ae_jax.from_torch(run.to_torch(), (6, 5, 1), run.config, data__scale="none")
+  assert copy.config.data.scale == "none"
+  x = RANDOM.normal(size=(3, 6, 5, 1)).astype(np.float32)
+  np.testing.assert_array_equal(copy.encode(x), run.encode(x))
+
+
+@pytest.mark.parametrize(
+  ("name", "shape", "value_range", "options", "others"),
+  [
+    ("tied", (28, 28, 1), "unit", {}, {}),
+    ("dense", (28, 28, 1), "unit", {"linear_path": "pca", "widths": (8,)}, {}),
+    ("unet", (28, 28, 1), "unit", {}, {}),
+    ("cvae", (6, 5, 1), "unit", {"latent": 2, "widths": (8,)}, {"labels": (0, 1, 2)}),
+    ("sequence", (20, 2), "real", {"latent": 2}, {}),
+    ("table", (6,), "real", {"latent": 2}, {}),
+    ("vqvae", (12, 12, 1), "unit", FAMILIES["vqvae"][0], {}),
+    ("attention", (12, 12, 1), "unit", FAMILIES["attention"][0], {}),
+  ],
+)
+def test_other_families_are_refused_in_both_directions(name, shape, value_range, options, others):
+  run = made(name, shape, options.items(), value_range, **others)
+  with pytest.raises(errors.UserError, match="only dense and convolutional autoencoders"):
+    run.to_torch()
+  if not others:  # from_torch has no labels
     with pytest.raises(errors.UserError, match="only dense and convolutional autoencoders"):
-      made(name, (28, 28, 1), options.items()).to_torch()
+      ae_jax.from_torch({}, shape, run.config)
 
 
 def test_the_modules_of_the_documentation_compute_the_same_in_pytorch():
