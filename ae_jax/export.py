@@ -7,12 +7,13 @@
 
 The formats are onnx (for onnxruntime), stablehlo (for JAX without this package, on CPUs, GPUs and TPUs) and safetensors
 (the weights, with the config as JSON). The encoder, the decoder and the scorer are files of their own; weights and
-preprocessing are inside, and the batch size is free. Each file is compared with the run on 64 test examples, and its
-report, FILE.json, has the largest difference.
+preprocessing are inside, and the batch size is free, at least 1. Each file is compared with the run in float32 on 64
+test examples, and its report, FILE.json, has the largest difference, and that from the run in its own compute dtype.
 """
 
 import json
 import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -51,8 +52,18 @@ def main(workdir: pathlib.Path) -> None:
     options = {"dtype": _INPUT.value, "int8": _INT8.value, "tolerance": _TOLERANCE.value}
     for file in files.write(run, out, _TO.value, rows, "test examples", **options):
       report = file.with_name(f"{file.name}.json")
-      difference = json.loads(report.read_text())["largest_absolute_difference"] if report.exists() else None
-      print(f"{file!s:60} {file.stat().st_size:12,} bytes" + ("" if difference is None else f"  {difference:.2g}"))
+      stored = json.loads(report.read_text()) if report.exists() else {}
+      print(f"{file!s:60} {file.stat().st_size:12,} bytes{_differences(stored)}")
+
+
+def _differences(report: dict[str, Any]) -> str:
+  """Returns the largest differences from the run in a report; "" without a report."""
+  if not report:
+    return ""
+  text, dtype = f"  {report['largest_absolute_difference']:.2g}", report.get("run_compute_dtype", "float32")
+  if dtype == "float32":
+    return text
+  return f"{text} in float32, {report['largest_absolute_difference_from_run']:.2g} from the run in {dtype}"
 
 
 def run() -> None:

@@ -1,5 +1,6 @@
 """Examples with which exported files are checked, and the results of the run for them."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +14,13 @@ _GAPS = 0.1  # share of the elements that are left out if the run has a mask or 
 
 
 class Checked(NamedTuple):
-  """Inputs of the parts of a run, and its results for them."""
+  """Inputs of the parts of a run, and its results for them, by the names of the parts."""
 
   source: str  # "test examples", "given examples" or "random examples"
+  compute_dtype: str  # of the run
   inputs: dict[str, Shaped[np.ndarray, "examples ..."]]  # of all parts by name
-  results: dict[str, Float[np.ndarray, "examples ..."]]  # name of a part -> result
+  results: dict[str, Float[np.ndarray, "examples ..."]]  # of the run in float32
+  own_results: dict[str, Float[np.ndarray, "examples ..."]]  # of the run in its compute dtype
 
 
 def of_dataset(run: Any, dataset: Any) -> Float[np.ndarray, "examples ..."]:
@@ -35,6 +38,8 @@ def drawn(run: Any) -> Float[np.ndarray, "examples ..."]:
 
 def checked(run: Any, x: Float[np.ndarray, "examples ..."], dtype: str, source: str) -> Checked:
   """Returns inputs of the parts for examples as the model receives them, and the results of the run.
+
+  The inputs of the decoder are latents that are computed in float32.
 
   Args:
     run: The run.
@@ -57,10 +62,24 @@ def checked(run: Any, x: Float[np.ndarray, "examples ..."], dtype: str, source: 
       numbers = np.array([column.kind in ("numeric", "integer") for column in run.schema.columns])
       stored[numbers & (generator.uniform(size=stored.shape) < _GAPS)] = np.nan
     given = _frame(stored, run.schema)
-  others = {name: value for name, value in columns.items() if name != "mask"}
-  z = run.encode(given, **columns)
-  results = {"encoder": z, "decoder": run.decode(z, **others), "scorer": run.score(given, **columns)}
-  return Checked(source, {"x": stored, "z": z, **columns}, results)
+  results = _results(in_float32(run), given, columns)
+  z = results["encoder"]
+  is_exact = run.model.compute_dtype == "float32"
+  own = results if is_exact else _results(run, given, columns, z)
+  return Checked(source, run.model.compute_dtype, {"x": stored, "z": z, **columns}, results, own)
+
+
+def _results(run: Any, given: Any, columns: dict[str, Any], z: Any = None) -> dict[str, Any]:
+  """Returns the results of the parts; the decoder gets the latents `z`, or those of the encoder."""
+  encoded = run.encode(given, **columns)
+  labels = {name: value for name, value in columns.items() if name != "mask"}
+  decoded = run.decode(encoded if z is None else z, **labels)
+  return {"encoder": encoded, "decoder": decoded, "scorer": run.score(given, **columns)}
+
+
+def in_float32(run: Any) -> Any:
+  """Returns the run with a model that computes in float32."""
+  return dataclasses.replace(run, model=dataclasses.replace(run.model, compute_dtype="float32"))
 
 
 def _stored(values: Float[np.ndarray, "examples ..."], run: Any, dtype: str) -> Shaped[np.ndarray, "examples ..."]:

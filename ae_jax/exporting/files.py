@@ -1,6 +1,5 @@
 """Export of a run: the files of each format, each checked against the run and with a report beside it."""
 
-import dataclasses
 import datetime
 import importlib.metadata
 import importlib.util
@@ -47,9 +46,10 @@ def export(
   """Writes files that hold the model and run without this package.
 
   The encoder, the decoder and the scorer are files of their own, with the weights and the preprocessing inside and a
-  free batch size: `encoder.onnx`, `encoder.stablehlo`, ... The format "safetensors" is `weights.safetensors` with
-  `weights.config.json`. Each file has a report `FILE.json` with its inputs, its largest difference from this run, and
-  versions. A model that computes in bfloat16 is exported in float32.
+  free batch size, at least 1: `encoder.onnx`, `encoder.stablehlo`, ... The format "safetensors" is
+  `weights.safetensors` with `weights.config.json`. Each file has a report `FILE.json` with its inputs, its largest
+  difference from this run, and versions. A model that computes in bfloat16 is exported in float32 and compared with
+  this run in float32; its report also has the difference from this run in bfloat16.
 
   Example:
     >>> run.export("exported", to=["onnx"], x=test_images)
@@ -92,8 +92,7 @@ def write(
   folder, formats = paths.local_path("folder", folder), check_formats(to)
   if int8 and "onnx" not in formats:
     raise errors.UserError("int8: is a form of the ONNX encoder; add onnx to the formats")
-  run = dataclasses.replace(run, model=dataclasses.replace(run.model, compute_dtype="float32"))
-  described = parts.parts_of(run, dtype)
+  described = parts.parts_of(examples.in_float32(run), dtype)
   if rows is None or not len(rows):
     rows, source = examples.drawn(run), "random examples"
   checked = examples.checked(run, rows, dtype, source)
@@ -158,15 +157,20 @@ def _graph_files(
 
 def _report(part: parts.Part, name: str, checked: examples.Checked, found: np.ndarray) -> dict[str, Any]:
   expected = checked.results[part.name]
-  difference = np.abs(found.astype(np.float64) - expected)
+  difference, own_difference = (
+    np.abs(found.astype(np.float64) - each) for each in (expected, checked.own_results[part.name])
+  )
   return {
     "part": part.name,
     "format": name,
     "inputs": {key: {"dtype": str(v.dtype), "shape": ["batch", *v.shape]} for key, v in part.inputs.items()},
     "output": {part.output: {"dtype": str(found.dtype), "shape": ["batch", *found.shape[1:]]}},
     "compared_with": f"{len(expected)} {checked.source}",
+    "compared_in": "float32",
     "largest_absolute_difference": float(difference.max(initial=0)),
     "root_mean_square_difference": float(np.sqrt(np.mean(np.square(difference)))),
+    "run_compute_dtype": checked.compute_dtype,
+    "largest_absolute_difference_from_run": float(own_difference.max(initial=0)),
     "largest_absolute_value": float(np.abs(expected).max(initial=0)),
   }
 

@@ -1,4 +1,7 @@
-"""Encoder, decoder and scorer of a run as pure functions of arrays, with weights and preprocessing inside."""
+"""Encoder, decoder and scorer of a run as pure functions of arrays, with weights and preprocessing inside.
+
+Inputs that the methods of the run refuse, such as an unknown label, have NaN as their result.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -7,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
 from ae_jax import errors
 from ae_jax.data import loss_columns, ranges
@@ -91,12 +94,12 @@ def has_mask_input(run: Any) -> bool:
 
 def _encode(run: Any, inputs: Mapping[str, AnyArray]) -> jax.Array:
   x, columns, _ = _prepared(run, inputs)
-  return run.model.encode(run.variables, x, columns).z
+  return _nan_unless(_is_known(run, inputs, x), run.model.encode(run.variables, x, columns).z)
 
 
 def _decode(run: Any, inputs: Mapping[str, AnyArray]) -> jax.Array:
   logits = run.model.decode(run.variables, inputs["z"], _label(run, inputs))
-  x_hat = run.model.outputs(logits, run.config.data.range)
+  x_hat = _nan_unless(_is_known(run, inputs, inputs["z"]), run.model.outputs(logits, run.config.data.range))
   if run.standardisation is None:
     return x_hat
   mean, deviation = _per_column(run.standardisation, x_hat.ndim)
@@ -107,7 +110,8 @@ def _score(run: Any, inputs: Mapping[str, AnyArray]) -> jax.Array:
   x, columns, mask = _prepared(run, inputs)
   logits = run.model.reconstruct(run.variables, x, columns)
   squares = losses.flat(jnp.square(run.model.outputs(logits, run.config.data.range) - x))
-  return (squares if mask is None else squares * losses.flat(mask)).sum(-1)
+  score = (squares if mask is None else squares * losses.flat(mask)).sum(-1)
+  return _nan_unless(_is_known(run, inputs, x), score)
 
 
 def _prepared(run: Any, inputs: Mapping[str, AnyArray]) -> tuple[jax.Array, dict[str, jax.Array], jax.Array | None]:
@@ -143,7 +147,10 @@ def _per_column(scaling: Standardisation, axes: int) -> list[Float[np.ndarray, "
 
 
 def _elements(schema: Schema, raw: Float[AnyArray, "rows columns"]) -> tuple[jax.Array, jax.Array | None]:
-  """Returns the elements of raw rows, as `Schema.encode`, and their mask if the run masks missing values."""
+  """Returns the elements of raw rows, as `Schema.encode`, and their mask if the run masks missing values.
+
+  Numbers that are no category or no boolean, and missing values that the run refuses, have NaN as their elements.
+  """
   parts, known = [], []
   for position, column in enumerate(schema.columns):
     value = raw[:, position : position + 1]
@@ -151,7 +158,10 @@ def _elements(schema: Schema, raw: Float[AnyArray, "rows columns"]) -> tuple[jax
     if schema.missing != "error":
       value = jnp.where(gap, np.float32(column.fill), value)
     if column.kind == "categorical":
-      value = (value == np.arange(column.width, dtype=np.float32)[None]).astype(np.float32)
+      matches = value == np.arange(column.width, dtype=np.float32)[None]
+      value = jnp.where(matches.any(1, keepdims=True), matches.astype(np.float32), np.float32(np.nan))
+    elif column.kind == "boolean":
+      value = jnp.where((value == 0) | (value == 1), value, np.float32(np.nan))
     else:
       value = value - np.float32(column.first)
     parts.append(value)
@@ -165,8 +175,22 @@ def _elements(schema: Schema, raw: Float[AnyArray, "rows columns"]) -> tuple[jax
 
 def _label(run: Any, inputs: Mapping[str, Shaped[AnyArray, "..."]]) -> dict[str, jax.Array]:
   """Returns {"label": position of each label among the training labels}, or {} for a model without labels."""
-  labels = run.model.labels
-  if not labels:
+  if not run.model.labels:
     return {}
-  matches = inputs["label"][:, None] == np.asarray(labels, np.int32)[None]
-  return {"label": jnp.where(matches, np.arange(len(labels), dtype=np.int32)[None], 0).sum(1, dtype=np.int32)}
+  positions = np.arange(len(run.model.labels), dtype=np.int32)[None]
+  return {"label": jnp.where(_matches(run, inputs), positions, 0).sum(1, dtype=np.int32)}
+
+
+def _matches(run: Any, inputs: Mapping[str, Shaped[AnyArray, "..."]]) -> Bool[Array, "batch labels"]:
+  return inputs["label"][:, None] == np.asarray(run.model.labels, np.int32)[None]
+
+
+def _is_known(run: Any, inputs: Mapping[str, AnyArray], array: Float[AnyArray, "batch ..."]) -> Bool[Array, " batch"]:
+  """Returns for which rows all elements of the input of the model are finite and the label is one of the training."""
+  finite = (jnp.abs(losses.flat(array)) < np.float32(np.inf)).all(1)
+  return finite & _matches(run, inputs).any(1) if run.model.labels else finite
+
+
+def _nan_unless(known: Bool[Array, " batch"], result: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+  """Returns a result whose other rows are NaN; a ReLU of the model may turn NaN and infinity into finite numbers."""
+  return jnp.where(known.reshape(-1, *(1,) * (result.ndim - 1)), result, np.float32(np.nan))

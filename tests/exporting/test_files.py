@@ -31,15 +31,22 @@ def test_reports_say_what_a_file_takes_and_how_far_it_is_from_the_run(run, tmp_p
   differences = dict(zip(names, (report["largest_absolute_difference"] for report in reports), strict=True))
   assert 1e-5 < differences.pop("encoder.int8.onnx") < 0.1 * reports[0]["largest_absolute_value"]
   assert max(differences.values()) < 1e-5
+  assert all(r["largest_absolute_difference_from_run"] == r["largest_absolute_difference"] for r in reports)
   found = onnx_files.call(written[0].read_bytes(), [x])
   assert np.abs(found - run.encode(x)).max() < 1e-5
 
 
-def test_a_model_in_bfloat16_is_exported_in_float32(run, tmp_path):
+def test_a_model_in_bfloat16_is_exported_in_float32_and_its_report_has_both_differences(run, tmp_path):
   low = dataclasses.replace(run, model=dataclasses.replace(run.model, compute_dtype="bfloat16"))
-  (file, *_) = low.export(tmp_path, ["onnx"])
   x = np.random.default_rng(5).uniform(0, 1, (4, 6, 5, 1)).astype(np.float32)
-  assert np.abs(onnx_files.call(file.read_bytes(), [x]) - run.encode(x)).max() < 1e-5
+  file, decoder, scorer = low.export(tmp_path, ["onnx"], x=x)
+  found = onnx_files.call(file.read_bytes(), [x])
+  assert np.abs(found - run.encode(x)).max() < 1e-5
+  reports = [json.loads(each.with_name(f"{each.name}.json").read_text()) for each in (file, decoder, scorer)]
+  assert all((each["compared_in"], each["run_compute_dtype"]) == ("float32", "bfloat16") for each in reports)
+  assert all(each["largest_absolute_difference"] < 1e-5 for each in reports)
+  assert all(1e-4 < each["largest_absolute_difference_from_run"] < 0.1 for each in reports)
+  assert reports[0]["largest_absolute_difference_from_run"] == np.abs(found.astype(float) - low.encode(x)).max()
 
 
 def test_the_description_of_the_weights_has_no_folder_of_the_training_machine(tmp_path):

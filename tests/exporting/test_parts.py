@@ -9,7 +9,7 @@ from ae_jax import errors
 from ae_jax.data.scaling import Scaling
 from ae_jax.data.schema import Column, Schema
 from ae_jax.data.standardisation import QuantileScaling, Standardisation
-from ae_jax.exporting import examples, parts
+from ae_jax.exporting import examples, onnx_convert, onnx_files, parts
 
 pytestmark = pytest.mark.quick_compile
 
@@ -70,6 +70,53 @@ def test_the_parts_equal_the_methods_of_the_run(case):
     found, expected = np.asarray(jax.jit(part.function)(*inputs)), checked.results[part.name]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5, err_msg=part.name)
     assert np.ptp(expected) > 1e-3
+
+
+UNKNOWN = [
+  "floats",
+  "labels that are not 0, 1, ...",
+  "series with a mask",
+  *(case for case in CASES if "table" in case),
+]
+
+
+def unknown(case, inputs):
+  """Returns inputs of 3 examples whose last two are unknown to the run."""
+  x, label = inputs["x"][:3].copy(), np.int32([5, 99, -5])
+  match case:
+    case "labels that are not 0, 1, ...":
+      return {"x": x, "z": inputs["z"][:3], "label": label}
+    case "floats":
+      x[1, 2, 3], x[2, 0, 0] = np.nan, -np.inf
+    case "series with a mask":
+      x[1, 2], x[2, 3] = np.nan, np.inf
+      mask = np.ones_like(x)
+      x[0, 5], mask[0, 5] = np.nan, 0  # was not observed, so its value does not matter
+      return {"x": x, "mask": mask}
+    case "table":
+      x[1, 1], x[2, 2] = np.nan, np.nan
+    case "table with means for gaps":
+      x[0], x[1, 1], x[2, 2] = np.nan, 3, 0.5
+    case "table with masked gaps":
+      x[0], x[1, 1], x[2, 0] = np.nan, -1, np.inf
+  return {"x": x}
+
+
+@pytest.mark.parametrize("form", ["jax", "onnx"])
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_results_of_unknown_inputs_are_nan(case, form):
+  make, dtype = CASES[case]
+  run = make()
+  known = examples.checked(run, examples.drawn(run), dtype, "random examples")
+  inputs = unknown(case, known.inputs)
+  for part in parts.parts_of(run, dtype):
+    if {*part.inputs} <= {*inputs}:
+      if form == "onnx":
+        found = onnx_files.call(onnx_convert.convert(part), [inputs[name] for name in part.inputs])
+      else:
+        found = np.asarray(jax.jit(part.function)(*(inputs[name] for name in part.inputs)))
+      assert np.isfinite(found[0]).all(), part.name
+      assert np.isnan(found[1:]).all(), part.name
 
 
 @pytest.mark.parametrize(
