@@ -185,7 +185,7 @@ def test_other_families_are_refused_in_both_directions(name, shape, value_range,
     run.to_torch()
   if not others:  # from_torch has no labels
     with pytest.raises(errors.UserError, match="only dense and convolutional autoencoders"):
-      ae_jax.from_torch({}, shape, run.config)
+      ae_jax.from_torch({}, shape, run.config, data__scale="none")
 
 
 def test_the_modules_of_the_documentation_compute_the_same_in_pytorch():
