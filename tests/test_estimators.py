@@ -258,6 +258,13 @@ def test_examples_beyond_the_range_of_float32_are_outliers(transformer, detector
   assert np.isfinite(transformer.score(x))
 
 
+def test_examples_whose_variance_overflows_are_refused():
+  x = examples()
+  x[0] = 1e200
+  with pytest.raises(errors.UserError, match=r"X: the variance of values such as 1e\+200 .* scale='quantile'"):
+    AutoencoderTransformer(latent=2).fit(x)
+
+
 def test_the_detector_keeps_the_moments_of_the_training_latents_only(detector, monkeypatch):
   codes = detector.run_.encode(detector.scaler_.transform(examples()).astype(np.float32))
   arrays = {name: value for name, value in vars(detector).items() if isinstance(value, np.ndarray)}

@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ae_jax import fitting, overrides
+from ae_jax import errors, fitting, overrides
 from ae_jax.estimators import options as config_options
 from ae_jax.trained_run import Run
 
@@ -20,7 +20,7 @@ _ROWS = 256  # rows per call of the model; smaller batches are padded, so that a
 _MOST_QUANTILES = 201
 _FARTHEST = 1e15  # bound of scaled values: float32 holds their squares, summed over the layers of a model
 ARRAY = {"dtype": [np.float64, np.float32]}  # of scikit-learn's checks
-SCALERS = {  # `scale` -> function (number of examples) that returns the scaler
+_SCALERS = {  # `scale` -> function (number of examples) that returns the scaler
   "standard": lambda count: StandardScaler(),
   "quantile": lambda count: QuantileTransformer(
     n_quantiles=min(_MOST_QUANTILES, count), output_distribution="normal", random_state=0
@@ -36,7 +36,7 @@ class Autoencoder(BaseEstimator):
     "latent": [Interval(Integral, 1, None, closed="left"), None],
     "model": [str],
     "epochs": [Interval(Integral, 1, None, closed="left"), None],
-    "scale": [StrOptions({*SCALERS})],
+    "scale": [StrOptions({*_SCALERS})],
     "options": [dict, None],
     "random_state": ["random_state"],
   }
@@ -60,10 +60,20 @@ class Autoencoder(BaseEstimator):
 
   def _fit(self, x: Shaped[np.ndarray, "examples features"]) -> None:
     """Fits the scaler and trains the model on checked examples; sets `scaler_` and `run_`."""
-    scaler = SCALERS[self.scale](len(x))
-    scaled = scaler.fit_transform(x.astype(np.float64)).astype(np.float32)
-    self.run_ = self._trained(scaled, {})
+    scaler = self._fitted_scaler(x)
+    self.run_ = self._trained(_scaled(scaler, x), {})
     self.scaler_ = scaler
+
+  def _fitted_scaler(self, x: Shaped[np.ndarray, "examples features"]) -> Any:
+    """Returns a scaler that is fitted to checked examples; raises UserError if their variance is not finite."""
+    scaler, x = _SCALERS[self.scale](len(x)), x.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+      if not np.isfinite(scaler.fit_transform(x)).all():
+        raise errors.UserError(
+          f"X: the variance of values such as {np.abs(x).max():.4g} exceeds the range of float64; divide the features "
+          "by a constant, or use scale='quantile'"
+        )
+    return scaler
 
   def _trained(self, scaled: Float[np.ndarray, "examples features"], changes: dict[str, Any], start: Any = None) -> Run:
     """Returns a model that was trained on scaled examples.
@@ -94,9 +104,7 @@ class Autoencoder(BaseEstimator):
     return validate_data(self, x, reset=False, **ARRAY)
 
   def _scaled(self, x: Shaped[np.ndarray, "examples features"]) -> Float[np.ndarray, "examples features"]:
-    with np.errstate(over="ignore"):
-      scaled = self.scaler_.transform(x.astype(np.float64))
-    return np.clip(scaled, -_FARTHEST, _FARTHEST).astype(np.float32)
+    return _scaled(self.scaler_, x)
 
   def _codes(self, x: Shaped[np.ndarray, "examples features"]) -> Float[np.ndarray, "examples latent"]:
     return in_batches(self.run_.encode, self._scaled(x)).reshape(len(x), -1)
@@ -106,6 +114,13 @@ class Autoencoder(BaseEstimator):
     scaled = self._scaled(x)
     squares = np.square(in_batches(self.run_.reconstruct, scaled).astype(np.float64) - scaled)
     return squares.mean(1)
+
+
+def _scaled(scaler: Any, x: Shaped[np.ndarray, "examples features"]) -> Float[np.ndarray, "examples features"]:
+  """Returns scaled examples, clipped to the range in which the results of a model are finite in float32."""
+  with np.errstate(over="ignore"):
+    scaled = scaler.transform(x.astype(np.float64))
+  return np.clip(scaled, -_FARTHEST, _FARTHEST).astype(np.float32)
 
 
 def in_batches(method: Any, rows: Float[np.ndarray, "examples ..."]) -> Float[np.ndarray, "examples ..."]:

@@ -11,7 +11,7 @@ from ae_jax.config.keys import AUTO
 FIXED = {"data.range": "real", "data.scale": "none", "data.kind": "table", "evaluators": (), "shorten": False}
 # each call of partial_fit would start a schedule again
 PARTIAL = {"optimizer.schedule": "constant", "optimizer.warmup_epochs": 0.0, "schedules": ()}
-_OF_DATA = ("data.augment", "data.placement", "data.budget_gib")  # keys of the section that act on the rows of X
+_OF_DATA = ("data.placement", "data.budget_gib")  # keys of the section that act
 _UNMEASURED = "a fit of an estimator evaluates, logs and saves nothing while it trains; remove it, or use ae_jax.fit"
 _REFUSED = {  # key or section -> why it cannot act, and what to do
   "data": "the estimators train on all rows of X as they are; remove it, and select or change rows before the fit",

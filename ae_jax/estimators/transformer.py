@@ -60,9 +60,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     is_first = not hasattr(self, "run_")
     x = validate_data(self, X, reset=is_first, ensure_min_samples=2 if is_first else 1, **base.ARRAY)
     if is_first:
-      scaler = base.SCALERS[self.scale](len(x))
-      scaler.fit(x.astype(np.float64))
-      self.scaler_ = scaler
+      self.scaler_ = self._fitted_scaler(x)
     changes = config_options.PARTIAL | ({} if "epochs" in of_user else {"epochs": 1})
     # the model was chosen for the first examples, and its training begins only once
     changes |= {} if is_first else {"model": self.run_.config.model.to_dict(), "stages": ()}
