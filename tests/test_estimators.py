@@ -20,7 +20,9 @@ from sklearn.preprocessing import OneHotEncoder
 
 import ae_jax
 from ae_jax import errors
+from ae_jax.decisions import scores
 from ae_jax.estimators import AutoencoderDetector, AutoencoderTransformer
+from ae_jax.training import in_memory
 
 pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 
@@ -75,7 +77,7 @@ def test_the_package_imports_scikit_learn_only_for_the_estimators():
   subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120)
 
 
-def test_a_fit_prints_nothing_and_leaves_no_files(tmp_path, monkeypatch, capfd):
+def test_a_fit_prints_nothing_and_leaves_no_run_folder(tmp_path, monkeypatch, capfd):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
   AutoencoderTransformer(latent=2, epochs=5).fit(examples())
@@ -174,8 +176,20 @@ def test_options_are_config_keys():
   ("options", "message"),
   [
     ({"model__latent": 2}, r"model__latent=2: is given twice"),
-    ({"data__range": "unit"}, r"data__range='unit': is given twice"),
+    ({"model": {"latent": 2}}, r"model__latent=2: is given twice"),
     ({"learning_rate": 0.1}, r"learning_rate=0\.1: there is no such argument"),
+    ({"optimizer__learning_rate": "auto"}, r"optimizer__learning_rate='auto': .* pass a number"),
+    ({"seed": 1}, r"seed=1: .* random_state"),
+    ({"shorten": True, "max_minutes": 0.5}, r"shorten=True: .* set fewer epochs"),
+    ({"trackers": ("mlflow",)}, r"trackers=\('mlflow',\): .* use ae_jax\.fit"),
+    ({"evaluators": ("latent",)}, r"evaluators=.* use ae_jax\.fit"),
+    ({"eval_every_epochs": 2}, r"eval_every_epochs=2: .* use ae_jax\.fit"),
+    ({"checkpoint_every_epochs": 2}, r"checkpoint_every_epochs=2: .* use ae_jax\.fit"),
+    ({"early_stopping": {"metric": "test/squared_error"}}, r"early_stopping__metric=.* use ae_jax\.fit"),
+    *[
+      ({f"data__{key}": value}, rf"data__{key}=.*: the estimators train on all rows")
+      for key, value in {"validation": 0.3, "test": 0.1, "range": "unit", "columns": ("column_0=ignore",)}.items()
+    ],
   ],
 )
 def test_options_that_cannot_be_used_are_refused(options, message):
@@ -192,6 +206,73 @@ def test_a_diverged_fit_is_refused():
 def test_latent_codes_of_another_size_are_refused(transformer):
   with pytest.raises(ValueError, match="X has 3 latent features"):
     transformer.inverse_transform(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize(
+  "options", [{"optimizer__schedule": "linear"}, {"optimizer": {"warmup_epochs": 2.0}}, {"schedules": ({},)}]
+)
+def test_partial_fit_refuses_schedules(options):
+  model = AutoencoderTransformer(latent=1, options=options)
+  with pytest.raises(
+    errors.UserError, match=r"(schedule|warmup_epochs|schedules)=.*: partial_fit trains with .*remove"
+  ):
+    model.partial_fit(examples())
+  assert not hasattr(model, "scaler_")
+
+
+@pytest.mark.parametrize(("settings", "epochs"), [({}, 1), ({"epochs": 3}, 3), ({"options": {"epochs": 2}}, 2)])
+def test_partial_fit_trains_for_the_epochs_of_the_user(settings, epochs, transformer, monkeypatch):
+  configs = []
+  monkeypatch.setattr(in_memory, "train_run", lambda config, *_: configs.append(config) or transformer.run_)
+  AutoencoderTransformer(latent=2, **settings).partial_fit(examples())
+  assert configs[0].epochs == epochs
+  assert configs[0].optimizer.schedule == "constant"
+
+
+def test_partial_fit_trains_the_stages_of_the_config_once(transformer, monkeypatch):
+  configs = []
+  monkeypatch.setattr(in_memory, "train_run", lambda config, *_: configs.append(config) or transformer.run_)
+  AutoencoderTransformer(latent=2, model="stacked").partial_fit(examples()).partial_fit(examples())
+  assert [len(config.stages) for config in configs] == [3, 0]
+
+
+def test_the_time_limit_ends_a_fit_with_a_warning():
+  with pytest.warns(UserWarning, match=r"stopped after epoch 1: the time limit .* is reached; raise it"):
+    fitted = AutoencoderTransformer(latent=2, epochs=5, options={"max_minutes": 1e-9}).fit(examples())
+  assert fitted.run_.metrics["epoch"] == 1
+
+
+def test_a_latent_size_above_the_number_of_features_is_refused_by_its_name():
+  with pytest.raises(errors.UserError, match=r"latent=5: larger than the 4 elements .* such as latent=1") as error:
+    AutoencoderTransformer(latent=5).fit(examples())
+  assert "--" not in str(error.value)
+
+
+@pytest.mark.parametrize("far", [1e30, 1e300, np.finfo(np.float64).max])
+def test_examples_beyond_the_range_of_float32_are_outliers(transformer, detector, far):
+  x = examples(3)
+  x[1], x[2] = far, -far
+  assert detector.predict(x).tolist()[1:] == [-1, -1]
+  assert np.isfinite(detector.score_samples(x)).all()
+  assert np.isfinite(transformer.transform(x)).all()
+  assert np.isfinite(transformer.score(x))
+
+
+def test_examples_whose_variance_overflows_are_refused():
+  x = examples()
+  x[0] = 1e200
+  with pytest.raises(errors.UserError, match=r"X: the variance of values such as 1e\+200 .* scale='quantile'"):
+    AutoencoderTransformer(latent=2).fit(x)
+
+
+def test_the_detector_keeps_the_moments_of_the_training_latents_only(detector, monkeypatch):
+  codes = detector.run_.encode(detector.scaler_.transform(examples()).astype(np.float32))
+  arrays = {name: value for name, value in vars(detector).items() if isinstance(value, np.ndarray)}
+  assert {name: value.shape for name, value in arrays.items()} == {"location_": (1,), "covariance_": (1, 1)}
+  np.testing.assert_allclose(detector.location_, codes.mean(0), rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(detector.covariance_[0, 0], codes.var(ddof=1), rtol=1e-4)
+  monkeypatch.delattr(scores, "moments")  # new examples do not need it
+  assert detector.predict(examples()).shape == (60,)
 
 
 @pytest.mark.parametrize("scoring", ["both", "reconstruction", "latent"])

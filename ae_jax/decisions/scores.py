@@ -106,20 +106,38 @@ def normalised_squares(run: Any, inputs: Inputs, reference: Reference) -> Float6
   return squares(run, inputs) / (scale + (_FLOOR * scale.mean() or 1.0))
 
 
-def mahalanobis(
-  codes: Float[np.ndarray, "examples latents"], train_codes: Float[np.ndarray, "train latents"]
-) -> Float[np.ndarray, " examples"]:
-  """Returns the Mahalanobis distances of latent codes to the mean of the training codes.
+class Moments(NamedTuple):
+  """Mean and covariance of latent codes."""
+
+  mean: Float64[np.ndarray, " latents"]
+  covariance: Float64[np.ndarray, "latents latents"]
+
+
+def moments(train_codes: Float[np.ndarray, "train latents"]) -> Moments:
+  """Returns the mean and the covariance of training codes.
 
   A millionth of the mean variance is added to the variance of every direction. Otherwise a direction in which the
-  training codes do not vary would dominate the distance.
+  training codes do not vary would dominate the Mahalanobis distance.
   """
-  centred = train_codes - train_codes.mean(0, dtype=np.float64)
+  mean = train_codes.mean(0, dtype=np.float64)
+  centred = train_codes - mean
   covariance = centred.T @ centred / max(1, len(centred) - 1)
   size = len(covariance)
   covariance += (_RIDGE * np.trace(covariance) / size or 1.0) * np.eye(size)
-  offsets = codes - train_codes.mean(0, dtype=np.float64)
-  return np.sqrt(np.einsum("nk,nk->n", offsets, np.linalg.solve(covariance, offsets.T).T))
+  return Moments(mean, covariance)
+
+
+def distances(codes: Float[np.ndarray, "examples latents"], of_training: Moments) -> Float64[np.ndarray, " examples"]:
+  """Returns the Mahalanobis distances of latent codes to the mean of the training codes."""
+  offsets = codes - of_training.mean
+  return np.sqrt(np.einsum("nk,nk->n", offsets, np.linalg.solve(of_training.covariance, offsets.T).T))
+
+
+def mahalanobis(
+  codes: Float[np.ndarray, "examples latents"], train_codes: Float[np.ndarray, "train latents"]
+) -> Float64[np.ndarray, " examples"]:
+  """Returns the Mahalanobis distances of latent codes to the mean of the training codes; see `moments`."""
+  return distances(codes, moments(train_codes))
 
 
 def neighbour_distances(

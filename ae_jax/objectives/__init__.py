@@ -107,6 +107,6 @@ def check_bottleneck(name: str, code: models.CodeSpec, shape: Sequence[int]) -> 
   if name == "reconstruction" and code.is_vector and code.size > elements:
     raise errors.UserError(
       f"config.model.latent={code.size}: larger than the {elements} elements of an example, so the model can copy its "
-      f"input; use at most {elements}, such as --config.model.latent={max(1, elements // 3)}, or a regularised "
+      f"input; use at most {elements}, such as latent={max(1, elements // 3)}, or a regularised "
       "objective (sparse, contractive, denoising, elbo)"
     )

@@ -79,7 +79,7 @@ def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tup
   """
   config, batch_schedule = experiment.config, experiment.batch_schedule
   replicated = distributed.replicated(mesh)
-  init_key, noise_key = _placed_keys(batch_schedule.seed, replicated)
+  init_key, noise_key = _placed_keys(batch_schedule.seed, replicated, programs.settings())
   batch_sharding = distributed.sharded(mesh, axis=1)
   device_data = place_data(experiment, batch_schedule.devices, batch_sharding, (noise_key,), batch_sharding)
   optimizer, ema = experiment.stages[0].optimizer, config.ema_decay > 0
@@ -90,7 +90,11 @@ def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tup
 
 
 @functools.lru_cache(maxsize=64)
-def _placed_keys(seed: int, replicated: jax.sharding.NamedSharding) -> tuple[Key[Array, ""], Key[Array, ""]]:
+def _placed_keys(
+  seed: int, replicated: jax.sharding.NamedSharding, settings: tuple
+) -> tuple[Key[Array, ""], Key[Array, ""]]:
+  """Returns `keys` on the devices; they depend on the settings of JAX."""
+  del settings
   return jax.jit(functools.partial(keys, seed), out_shardings=replicated)()
 
 

@@ -7,6 +7,7 @@ examples takes a fraction of a second. `ae_jax.estimators` fits with it.
 import dataclasses
 import functools
 import pathlib
+import warnings
 from typing import Any, NoReturn
 
 import jax
@@ -24,8 +25,12 @@ from ae_jax.training.state import TrainState
 def train_run(config: ConfigDict, dataset: data.Dataset, start: models.Variables | None = None) -> Run:
   """Trains the model of a config and returns it; like `train.train_run`, but without a run folder.
 
+  Warns of options without effect, and if `config.max_minutes` ends the training early. Remarks on the data are left to
+  the caller, who may have scaled them.
+
   Args:
-    config: A complete config. Its evaluators do not run.
+    config: A complete config. Its evaluators and trackers do not run, and early stopping and a learning rate "auto" are
+      not available; `estimator_options` refuses these keys.
     dataset: The data set of the config; its test set is not used.
     start: Variables of a model of the same config, from which the training starts; None for the initial variables of
       the seed, with the model state fitted to the training examples.
@@ -36,6 +41,9 @@ def train_run(config: ConfigDict, dataset: data.Dataset, start: models.Variables
   mesh = distributed.mesh()
   with progress.quiet(), programs.reused(), memory.explain_out_of_memory():
     experiment = setup.build_experiment(config, mesh.size, dataset)
+    for remark in experiment.remarks:
+      if remark not in (*dataset.remarks, *dataset.faults):
+        _warn(remark)
     cache.keep_compiled_programs()
     device_data, state = device_arrays.place_and_init(experiment, mesh)
     device_data = dataclasses.replace(device_data, evaluated={})  # its program would take as long to compile as a step
@@ -78,8 +86,9 @@ def _training(
     checkpoint_folder=None,
     received=lambda: "",
     until=experiment.stages[-1].epochs.stop,
-    limit=stopping.time_limit(config.max_minutes),
+    limit=stopping.time_limit(config.max_minutes, "; raise it, or train fewer epochs"),
     progress=stopping.progress(experiment.early_stopping, ()),
+    report=_warn,
   )
 
 
@@ -91,6 +100,10 @@ def _with_variables(state: TrainState, start: models.Variables) -> TrainState:
   )
   averages = None if state.ema_params is None else params
   return dataclasses.replace(state, params=params, model_state=model_state, ema_params=averages)
+
+
+def _warn(line: str) -> None:
+  warnings.warn(line, stacklevel=2)
 
 
 def _fail(*_: Any) -> NoReturn:

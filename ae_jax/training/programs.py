@@ -15,6 +15,22 @@ from ae_jax.system import distributed, malloc
 
 _MOST_KEPT = 64  # maximum number of compiled programs that `reused` keeps
 _kept: collections.OrderedDict[Hashable, Callable] = collections.OrderedDict()
+# Values of `jax.config` that decide the traced or the compiled program, or the values of random keys; context managers
+# such as `jax.default_matmul_precision` set them, too.
+_SETTINGS = (
+  "jax_default_matmul_precision",
+  "jax_enable_x64",
+  "jax_numpy_dtype_promotion",
+  "jax_numpy_rank_promotion",
+  "jax_default_device",
+  "jax_default_prng_impl",
+  "jax_random_seed_offset",
+  "jax_threefry_partitionable",
+  "jax_softmax_custom_jvp",
+  "jax_debug_nans",
+  "jax_debug_infs",
+  "jax_optimization_level",
+)
 _is_reusing = contextvars.ContextVar("is_reusing", default=False)  # of this thread; see `reused`
 
 
@@ -41,7 +57,7 @@ def compile_program(
   """
   make = lambda: mode(functools.partial(function, **static), arguments, results, donate)
   if _is_reusing.get():
-    key = _key((function, mode, tuple(donate), static, _signature(arguments), jax.tree.flatten(results)))
+    key = _key((settings(), function, mode, tuple(donate), static, _signature(arguments), jax.tree.flatten(results)))
     if _has_hash(key):
       return _program(key, make)
   program = make()
@@ -53,14 +69,19 @@ def compile_program(
 def reused() -> Iterator[None]:
   """Context manager in which this thread reuses programs that this process has compiled for equal arguments.
 
-  Many short trainings with arrays of the same shapes then trace and compile only once. The last `_MOST_KEPT` programs
-  stay in memory.
+  The settings of JAX must be equal, too (see `settings`). Many short trainings with arrays of the same shapes then
+  trace and compile only once. The last `_MOST_KEPT` programs stay in memory.
   """
   token = _is_reusing.set(True)
   try:
     yield
   finally:
     _is_reusing.reset(token)
+
+
+def settings() -> tuple[Any, ...]:
+  """Returns the settings of JAX on which programs and random keys depend."""
+  return tuple(getattr(jax.config, name) for name in _SETTINGS)
 
 
 def _has_hash(key: Any) -> bool:

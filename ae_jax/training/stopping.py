@@ -99,17 +99,17 @@ def progress(
   return reason
 
 
-def time_limit(minutes: float) -> Callable[[], str]:
+def time_limit(minutes: float, then: str = "; run the same command to continue") -> Callable[[], str]:
   """Returns a function that decides whether the time limit is reached; `minutes` = 0.0 means no limit.
 
   The function returns the reason to stop, or "" to continue. If the limit is reached in one process, the function
-  returns the reason in all processes.
+  returns the reason in all processes. The reason ends with `then`.
   """
   start_time = time.monotonic()
 
   def reason():
     if not minutes or distributed.all_processes(time.monotonic() - start_time < 60 * minutes):
       return ""
-    return f"the time limit config.max_minutes={minutes:g} is reached; run the same command to continue"
+    return f"the time limit config.max_minutes={minutes:g} is reached{then}"
 
   return reason

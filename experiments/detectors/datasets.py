@@ -69,7 +69,7 @@ def _made(make_outliers: Callable[[np.random.Generator, np.ndarray], np.ndarray]
 # The four kinds of Han et al. (2022), ADBench, section 3.3.1.
 _KINDS = {
   "made_global": lambda rng, x: rng.uniform(1.1 * x.min(0), 1.1 * x.max(0), x.shape),  # uniform in the range
-  "made_local": lambda rng, x: x + 0.4 * rng.normal(size=x.shape),  # noise that is five times as large
+  "made_local": lambda rng, x: x + 0.4 * rng.normal(size=x.shape),  # noise with 4.1 times the deviation
   "made_dependency": lambda rng, x: np.stack([rng.permutation(column) for column in x.T], 1),  # independent features
   "made_clustered": lambda rng, x: 1.5 * x.mean(0) + x.std(0) * rng.choice((-1, 1), x.shape[1]) + 0.1 * x,
 }

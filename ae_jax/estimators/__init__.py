@@ -1,0 +1,6 @@
+"""Autoencoders with scikit-learn's interface: a transformer and an outlier detector for rows of numbers."""
+
+from ae_jax.estimators.detector import AutoencoderDetector
+from ae_jax.estimators.transformer import AutoencoderTransformer
+
+__all__ = ["AutoencoderDetector", "AutoencoderTransformer"]

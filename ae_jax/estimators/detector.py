@@ -1,0 +1,115 @@
+"""An autoencoder as an outlier detector of scikit-learn."""
+
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from sklearn.base import OutlierMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import validate_data
+
+from ae_jax import fitting
+from ae_jax.estimators import base
+
+
+class AutoencoderDetector(OutlierMixin, base.Autoencoder):
+  """Outliers by the errors and the latents of an autoencoder, as a scikit-learn detector for rows of numbers.
+
+  The model is trained like that of `AutoencoderTransformer`. The training examples may contain outliers; many epochs
+  would teach the model to reconstruct them, so with `model="auto"` there are at most 10 by default.
+
+  Example:
+    >>> is_outlier = AutoencoderDetector(contamination=0.05).fit_predict(X) == -1
+
+  Args:
+    latent: See `AutoencoderTransformer`, as for the arguments up to `random_state`.
+    model: Name of the config.
+    epochs: Number of epochs.
+    scale: Scaling of the features.
+    options: Values of other config keys.
+    random_state: Seed.
+    contamination: Share of outliers among the training examples, in (0, 0.5]; it sets the threshold of `predict`, and
+      does not change the scores.
+    scoring: Parts of the anomaly score: "reconstruction" (squared error of the scaled features), "latent" (squared
+      Mahalanobis distance of the latents from those of the training examples), or "both". Outliers with large values
+      draw a latent axis towards them and are then reconstructed well, but are far from the mean in the latents (as
+      the major and minor components of Shyu et al. 2003).
+
+  Attributes:
+    run_: The trained `ae_jax.Run` for scaled features.
+    scaler_: The fitted scaler of scikit-learn.
+    location_: Mean of the latents of the training examples, unless `scoring` is "reconstruction".
+    covariance_: Covariance of these latents, as `location_`.
+    scales_: Mean of each part of the anomaly score over the training examples.
+    offset_: Threshold of `score_samples`: `decision_function` is `score_samples` minus `offset_`.
+    n_features_in_: Number of features.
+    feature_names_in_: Names of the features, if `X` had names.
+  """
+
+  _most_epochs = 10  # experiments/detectors
+  _parameter_constraints: dict = {  # noqa: RUF012
+    **base.Autoencoder._parameter_constraints,
+    "contamination": [Interval(Real, 0, 0.5, closed="right")],
+    "scoring": [StrOptions({"both", "reconstruction", "latent"})],
+  }
+
+  def __init__(
+    self,
+    latent: int | None = None,
+    *,
+    model: str = fitting.AUTOMATIC,
+    epochs: int | None = None,
+    scale: str = "standard",
+    options: Mapping[str, Any] | None = None,
+    random_state: int | np.random.RandomState | None = 0,
+    contamination: float = 0.1,
+    scoring: str = "both",
+  ) -> None:
+    super().__init__(latent, model=model, epochs=epochs, scale=scale, options=options, random_state=random_state)
+    self.contamination = contamination
+    self.scoring = scoring
+
+  @_fit_context(prefer_skip_nested_validation=True)
+  def fit(self, X: Any, y: Any = None) -> "AutoencoderDetector":
+    """Trains the model on examples [N, features] and sets the threshold; `y` is ignored."""
+    x = validate_data(self, X, ensure_min_samples=2, **base.ARRAY)
+    self._fit(x)
+    if self.scoring != "reconstruction":
+      from ae_jax.decisions import scores
+
+      self.location_, self.covariance_ = scores.moments(self._codes(x))
+    parts = self._parts(x)
+    self.scales_ = {name: float(values.mean()) or 1.0 for name, values in parts.items()}
+    self.offset_ = float(np.quantile(-self._scores(parts), self.contamination))
+    return self
+
+  def score_samples(self, X: Any) -> Float[np.ndarray, " examples"]:
+    """Returns minus the anomaly score [N] of examples [N, features]: smaller values are more abnormal.
+
+    The anomaly score is a sum of the two parts of `scoring`, each divided by its mean over the training examples.
+    """
+    return -self._scores(self._parts(self._checked(X)))
+
+  def decision_function(self, X: Any) -> Float[np.ndarray, " examples"]:
+    """Returns `score_samples` minus the threshold [N]: negative for outliers."""
+    return self.score_samples(X) - self.offset_
+
+  def predict(self, X: Any) -> Int[np.ndarray, " examples"]:
+    """Returns -1 for outliers and 1 for other examples, [N]."""
+    return np.where(self.decision_function(X) < 0, -1, 1)
+
+  def _parts(self, x: Shaped[np.ndarray, "examples features"]) -> dict[str, Float[np.ndarray, " examples"]]:
+    """Returns the parts of the anomaly score, {"reconstruction" or "latent": float64 [N]}."""
+    from ae_jax.decisions import scores
+
+    parts = {}
+    if self.scoring != "latent":
+      parts["reconstruction"] = self._squared_errors(x)
+    if self.scoring != "reconstruction":
+      parts["latent"] = np.square(scores.distances(self._codes(x), scores.Moments(self.location_, self.covariance_)))
+    return parts
+
+  def _scores(self, parts: Mapping[str, Float[np.ndarray, " examples"]]) -> Float[np.ndarray, " examples"]:
+    return np.sum([values / self.scales_[name] for name, values in parts.items()], 0)

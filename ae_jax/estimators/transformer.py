@@ -1,0 +1,104 @@
+"""An autoencoder as a transformer of scikit-learn."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from ae_jax import errors
+from ae_jax.estimators import base
+from ae_jax.estimators import options as config_options
+
+
+class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, base.Autoencoder):
+  """Latent codes of an autoencoder as a scikit-learn transformer: nonlinear PCA for rows of numbers.
+
+  Features are standardised in float64, and a model of `ae_jax.fit` is trained on them in memory: nothing is printed,
+  and there is no run folder. With `model="auto"`, PCA has a correction by a dense network (see
+  `ae_jax.config.automatic`). Compiled programs are stored in the cache folder: unless the global setting
+  `jax_compilation_cache_dir` has a value, a fit sets it (see `ae_jax.system.cache`).
+
+  Example:
+    >>> codes = AutoencoderTransformer(latent=2).fit_transform(X)
+
+  Args:
+    latent: Number of latent features; None: a third of the features, at most 32, if `model` is "auto", otherwise by
+      the config.
+    model: "auto", or the name of a shipped config for rows of numbers, such as "dense" or "vae".
+    epochs: Number of epochs; None: by the number of examples, at most 100, if `model` is "auto", otherwise by the
+      config.
+    scale: "standard" (mean 0 and variance 1), or "quantile" (to a normal distribution, for features with long tails).
+    options: Values of other config keys, {"model__widths": (64,), "batch_size": 128}; see `ae_jax.fit`.
+      Keys that cannot act without a run folder, such as "trackers" and those of "data", are refused.
+    random_state: Seed of the initialisation and of the order of the examples. The default 0 gives equal results in each
+      fit; None draws another seed in each fit.
+
+  Attributes:
+    run_: The trained `ae_jax.Run` for scaled features.
+    scaler_: The fitted scaler of scikit-learn.
+    n_features_in_: Number of features.
+    feature_names_in_: Names of the features, if `X` had names.
+  """
+
+  @_fit_context(prefer_skip_nested_validation=True)
+  def fit(self, X: Any, y: Any = None) -> "AutoencoderTransformer":
+    """Fits the scaling and trains the model on examples [N, features]; `y` is ignored."""
+    self._fit(validate_data(self, X, ensure_min_samples=2, **base.ARRAY))
+    return self
+
+  @_fit_context(prefer_skip_nested_validation=True)
+  def partial_fit(self, X: Any, y: Any = None) -> "AutoencoderTransformer":
+    """Trains the model for one epoch, or for `epochs`, on some of the examples [N, features]; `y` is ignored.
+
+    The first call fits the scaling and PCA to its examples, so it should have some hundred; later calls continue from
+    the trained parameters, without the training stages of the config. The learning rate is constant.
+    """
+    of_user = self._of_user()
+    config_options.check_partial(of_user)
+    is_first = not hasattr(self, "run_")
+    x = validate_data(self, X, reset=is_first, ensure_min_samples=2 if is_first else 1, **base.ARRAY)
+    if is_first:
+      self.scaler_ = self._fitted_scaler(x)
+    changes = config_options.PARTIAL | ({} if "epochs" in of_user else {"epochs": 1})
+    # the model was chosen for the first examples, and its training begins only once
+    changes |= {} if is_first else {"model": self.run_.config.model.to_dict(), "stages": ()}
+    self.run_ = self._trained(self._scaled(x), changes, None if is_first else self.run_.variables)
+    return self
+
+  def transform(self, X: Any) -> Float[np.ndarray, "examples latent"]:
+    """Returns the latent codes [N, latent] of examples [N, features], in the dtype of `X`."""
+    x = self._checked(X)
+    return self._codes(x).astype(x.dtype)
+
+  def inverse_transform(self, X: Any) -> Float[np.ndarray, "examples features"]:
+    """Returns the examples [N, features] decoded from latent codes [N, latent], in the unit of the data."""
+    check_is_fitted(self, "run_")
+    codes = check_array(X, **base.ARRAY)
+    if codes.shape[1] != self._n_features_out:
+      raise errors.UserError(
+        f"X has {codes.shape[1]} latent features, but AutoencoderTransformer has {self._n_features_out}; pass the "
+        "result of transform"
+      )
+    decoded = base.in_batches(
+      self.run_.decode, codes.astype(np.float32).reshape(len(codes), *self.run_.model.code.shape)
+    )
+    return self.scaler_.inverse_transform(decoded.astype(np.float64)).astype(codes.dtype)
+
+  def score(self, X: Any, y: Any = None) -> float:
+    """Returns minus the mean squared error of the scaled features of examples [N, features]; `y` is ignored.
+
+    Larger is better, so that `GridSearchCV` selects the smallest error. The score of a model that always returns the
+    means is about -1 if `scale` is "standard".
+    """
+    return -float(self._squared_errors(self._checked(X)).mean())
+
+  @property
+  def _n_features_out(self) -> int:
+    return self.run_.model.code.size
+
+  def __sklearn_tags__(self) -> Any:
+    tags = super().__sklearn_tags__()
+    tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+    return tags
