@@ -36,21 +36,20 @@ def read_threshold(workdir: pathlib.Path, weights: str) -> thresholds.Threshold:
   """Returns the threshold in a run folder.
 
   Raises:
-    UserError: The file is damaged, its kind of scores is unknown, or it belongs to other weights than `weights`, a
-      result of `digest`.
+    UserError: The file is damaged, or belongs to other weights than `weights`, a result of `digest`.
   """
   file = workdir / THRESHOLD
   with errors.convert_errors(f"{file}: cannot be read"):
     stored = json.loads(file.read_text(encoding="utf-8"))
   found = thresholds.from_json(stored if isinstance(stored, dict) else {}, str(file))
+  if found.weights != weights:
+    raise errors.UserError(
+      f"{file}: was set for other weights, those of step {found.step}; load that checkpoint, or set the threshold again"
+    )
   if found.kind not in scores.KINDS:
     raise errors.UserError(
       f"{file}: the kind {errors.format_value(found.kind)} is no kind of score; set the threshold again with one of "
       f"{', '.join(scores.KINDS)}"
-    )
-  if found.weights != weights:
-    raise errors.UserError(
-      f"{file}: was set for other weights, those of step {found.step}; load that checkpoint, or set the threshold again"
     )
   return found
 
