@@ -1,6 +1,6 @@
 """Examples of the data set of a run as inputs of scores, read again from where the run was trained."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,22 +30,30 @@ def training_rows(count: int) -> Int[np.ndarray, " rows"]:
   return np.sort(np.random.default_rng(0).permutation(count)[:MOST_TRAINING])
 
 
-def inputs_of(
-  run: Any, dataset: data.Dataset, half: str, rows: Int[np.ndarray, " chosen"] | None = None
-) -> scores.Inputs:
-  """Returns examples of a half of a data set.
+def chosen_parts(
+  run: Any, dataset: data.Dataset, half: str, anomalous: Bool[np.ndarray, " examples"] | None = None
+) -> Iterator[scores.Inputs]:
+  """Yields the examples of a half of a data set in parts; for "train" at most `MOST_TRAINING`, which are drawn.
 
   Args:
     run: The run.
     dataset: Its data set.
     half: A member of `splits.HALVES`.
-    rows: Positions of the examples. None: all, or for "train" at most `MOST_TRAINING`, which are drawn.
+    anomalous: Examples that are left out; None: none.
   """
+  count = len(getattr(dataset, half))
+  rows = training_rows(count) if half == "train" else np.arange(count)
+  rows = rows if anomalous is None else rows[~anomalous[rows]]
+  size = lazy_arrays.rows_per_part(dataset.shape, np.dtype(np.float32))  # the model receives floats
+  for start in range(0, max(1, len(rows)), size):
+    yield inputs_of(run, dataset, half, rows[start : start + size])
+
+
+def inputs_of(run: Any, dataset: data.Dataset, half: str, rows: Int[np.ndarray, " chosen"]) -> scores.Inputs:
+  """Returns the examples at the positions `rows` of a half of a data set; see `chosen_parts`."""
   examples = getattr(dataset, half)
   if half == "validation":  # its columns are those of a test set
     dataset, half = dataset.on_validation, "test"
-  if rows is None:
-    rows = training_rows(len(examples)) if half == "train" else np.arange(len(examples))
   chosen = lambda array: lazy_arrays.read_rows(array, rows)
   in_range = lambda array: ranges.normalise(chosen(array), dataset.value_range)
   x, target, mask = in_range(examples), dataset.column(half, "target"), dataset.column(half, "mask")
@@ -57,6 +65,6 @@ def of_normal(inputs: scores.Inputs, anomalous: Bool[np.ndarray, " examples"]) -
   """Returns the examples that are not anomalous."""
   take = lambda array: array if array is None else array[~anomalous]
   x = take(inputs.x)
-  target = x if inputs.target is inputs.x else take(inputs.target)
+  target = take(inputs.target) if inputs.has_target else x
   columns: Mapping[str, Any] = inputs.columns
   return scores.Inputs(x, target, take(inputs.mask), {name: take(values) for name, values in columns.items()})

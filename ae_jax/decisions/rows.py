@@ -66,6 +66,9 @@ def measure(
   collected: dict[str, list[Any]] = {}
   for known, inputs in parts:
     found = scores.of_kind(run, inputs, kind, lambda: run.reference)
+    fault = "" if threshold is None else threshold.target_fault(inputs.has_target)
+    if fault:
+      raise errors.UserError(f"column flag: {fault}")
     measured = {**known, "score": found}
     measured |= {} if threshold is None else {"flag": thresholds.flag(found, threshold.value)}
     measured |= {_LATENTS: run.apply("encode", inputs.x, inputs.columns)}

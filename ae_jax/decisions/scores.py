@@ -5,7 +5,7 @@ kinds compare examples with a `Reference`, which is measured on training example
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -32,12 +32,22 @@ class Inputs(NamedTuple):
   mask: Bool[np.ndarray, "examples ..."] | None  # True for observed elements; None if all are observed
   columns: Columns  # other inputs of the model
 
+  @property
+  def has_target(self) -> bool:
+    """Whether the reconstructions are compared with other examples than `x`."""
+    return self.target is not self.x
+
 
 class Reference(NamedTuple):
   """What the scores of new examples are compared with, measured on training examples. Stored as reference.npz."""
 
   element_errors: Float32[np.ndarray, "..."]  # mean squared error of each element
   codes: Float32[np.ndarray, "train latents"]  # latent codes as vectors
+
+  @property
+  def is_finite(self) -> bool:
+    """Whether all numbers are finite."""
+    return bool(np.isfinite(self.element_errors).all() and np.isfinite(self.codes).all())
 
 
 class Kind(NamedTuple):
@@ -46,6 +56,7 @@ class Kind(NamedTuple):
   words: str  # for the user
   function: Callable[[Any, Inputs, Reference | None], Float[np.ndarray, " examples"]]
   needs_reference: bool
+  reads_target: bool
 
 
 def of_kind(
@@ -62,7 +73,7 @@ def of_kind(
   Raises:
     UserError: The kind is unknown, or the run does not have it.
   """
-  chosen = choose(kind)
+  chosen = of_run(run, kind)
   return chosen.function(run, inputs, reference() if chosen.needs_reference else None).astype(np.float32)
 
 
@@ -73,22 +84,49 @@ def choose(kind: str) -> Kind:
   return KINDS[kind]
 
 
-def make_reference(run: Any, inputs: Inputs) -> Reference:
+def of_run(run: Any, kind: str) -> Kind:
+  """Returns a kind of scores; raises UserError if the name is unknown or the run does not have the kind."""
+  chosen = choose(kind)
+  if chosen.function is _negative_elbo and not is_variational(run):
+    raise errors.UserError(
+      "kind='negative_elbo': this run is not variational; use another kind, or train model='vae' or 'cvae'"
+    )
+  return chosen
+
+
+def check_target(kind: str, target: Any) -> None:
+  """Raises UserError if there are targets that a kind of scores does not read."""
+  if target is not None and not choose(kind).reads_target:
+    raise errors.UserError(f"target=: kind={kind!r} reads no targets; remove target, or use kind='reconstruction'")
+
+
+def make_reference(run: Any, parts: Iterable[Inputs]) -> Reference:
   """Returns the reference for training examples; elements that are never observed have the mean error of the others.
+
+  It is not finite if the outputs of the model are not.
+  """
+  sums, observed, codes = np.zeros(run.model.shape), np.zeros(run.model.shape), []
+  for inputs in parts:
+    sums += squares(run, inputs).sum(0, dtype=np.float64)
+    observed += len(inputs.x) if inputs.mask is None else inputs.mask.sum(0)
+    codes.append(_codes(run, inputs))
+  means, known = sums / np.maximum(observed, 1), observed > 0
+  others = means[known].mean() if known.any() else 0.0
+  return Reference(np.where(known, means, others).astype(np.float32), np.concatenate(codes))
+
+
+def checked_reference(run: Any, parts: Iterable[Inputs]) -> Reference:
+  """Returns the reference for training examples; see `make_reference`.
 
   Raises:
     UserError: There are fewer than 2 examples, or the outputs of the model are not finite.
   """
-  if len(inputs.x) < 2:
+  found = make_reference(run, parts)
+  if len(found.codes) < 2:
     raise errors.UserError("the reference of the scores needs at least 2 training examples; pass more")
-  sums = squares(run, inputs).sum(0, dtype=np.float64)
-  observed = len(inputs.x) if inputs.mask is None else inputs.mask.sum(0)
-  means = np.where(observed, sums / np.maximum(observed, 1), np.nan)
-  means = np.where(np.isnan(means), np.nanmean(means), means).astype(np.float32)
-  codes = _codes(run, inputs)
-  if not (np.isfinite(means).all() and np.isfinite(codes).all()):
+  if not found.is_finite:
     raise errors.UserError("the reference of the scores is not finite; the model has diverged on the training examples")
-  return Reference(means, codes)
+  return found
 
 
 def squares(run: Any, inputs: Inputs) -> Float32[np.ndarray, "examples ..."]:
@@ -143,13 +181,19 @@ def mahalanobis(
 def neighbour_distances(
   codes: Float[np.ndarray, "examples latents"], train_codes: Float[np.ndarray, "train latents"]
 ) -> Float[np.ndarray, " examples"]:
-  """Returns the Euclidean distances of latent codes to their `NEIGHBOURS`th nearest training code."""
+  """Returns the Euclidean distances of latent codes to their `NEIGHBOURS`th nearest training code.
+
+  The distance of a code that is not finite is NaN.
+  """
   from sklearn.neighbors import NearestNeighbors
 
   if not len(codes):
     return np.zeros(0)
-  count = min(NEIGHBOURS, len(train_codes))
-  return NearestNeighbors(n_neighbors=count).fit(train_codes).kneighbors(codes)[0][:, -1]
+  distances, valid = np.full(len(codes), np.nan), np.isfinite(codes).all(1)
+  if valid.any():
+    search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(train_codes))).fit(train_codes)
+    distances[valid] = search.kneighbors(codes[valid])[0][:, -1]
+  return distances
 
 
 def _reconstruction(run: Any, inputs: Inputs, reference: Reference | None) -> Float[np.ndarray, " examples"]:
@@ -181,11 +225,7 @@ def _codes(run: Any, inputs: Inputs) -> Float32[np.ndarray, "examples latents"]:
 
 def _negative_elbo(run: Any, inputs: Inputs, reference: Reference | None) -> Float[np.ndarray, " examples"]:
   """Returns the negative ELBO (Kingma and Welling 2014, equation 2) with weight 1 of the KL divergence, in nats."""
-  if not is_variational(run):
-    raise errors.UserError(
-      "kind='negative_elbo': this run is not variational; use another kind, or train model='vae' or 'cvae'"
-    )
-  if inputs.mask is not None or inputs.target is not inputs.x:
+  if inputs.mask is not None or inputs.has_target:
     raise errors.UserError("kind='negative_elbo': takes no mask, target or missing values; use kind='reconstruction'")
   objective = run.config.objective
   options = {"likelihood": objective.likelihood, "noise": objective.noise}
@@ -220,9 +260,9 @@ def is_variational(run: Any) -> bool:
 
 
 KINDS = {
-  "reconstruction": Kind("squared reconstruction error", _reconstruction, False),
-  "normalised": Kind("squared error relative to the training error of each element", _normalised, True),
-  "mahalanobis": Kind("Mahalanobis distance of the latent code", _mahalanobis, True),
-  "knn": Kind(f"distance to the nearest training code number {NEIGHBOURS}", _knn, True),
-  "negative_elbo": Kind("negative ELBO in nats", _negative_elbo, False),
+  "reconstruction": Kind("squared reconstruction error", _reconstruction, False, True),
+  "normalised": Kind("squared error relative to the training error of each element", _normalised, True, True),
+  "mahalanobis": Kind("Mahalanobis distance of the latent code", _mahalanobis, True, False),
+  "knn": Kind(f"distance to the nearest training code number {NEIGHBOURS}", _knn, True, False),
+  "negative_elbo": Kind("negative ELBO in nats", _negative_elbo, False, False),
 }

@@ -15,13 +15,13 @@ from ae_jax.decisions import scores, thresholds
 from ae_jax.system import atomic
 
 THRESHOLD, REFERENCE = "threshold.json", "reference.npz"
-_DIGITS = 16  # of the SHA-256 of the weights
+_DIGITS = 16  # of a SHA-256
 
 
-def digest(variables: models.Variables) -> str:
-  """Returns the beginning of the SHA-256 of all variables."""
+def digest(arrays: models.Variables | scores.Reference) -> str:
+  """Returns the beginning of the SHA-256 of all arrays."""
   found = hashlib.sha256()
-  for leaf in jax.tree.leaves(tuple(variables)):
+  for leaf in jax.tree.leaves(tuple(arrays)):
     found.update(np.ascontiguousarray(leaf).view(np.uint8).data)
   return found.hexdigest()[:_DIGITS]
 
@@ -45,6 +45,11 @@ def read_threshold(workdir: pathlib.Path, weights: str) -> thresholds.Threshold:
   if found.weights != weights:
     raise errors.UserError(
       f"{file}: was set for other weights, those of step {found.step}; load that checkpoint, or set the threshold again"
+    )
+  if found.kind not in scores.KINDS:
+    raise errors.UserError(
+      f"{file}: the kind {errors.format_value(found.kind)} is no kind of score; set the threshold again with one of "
+      f"{', '.join(scores.KINDS)}"
     )
   return found
 

@@ -5,7 +5,7 @@ An example is flagged if its score is above the threshold. Scores are compared i
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from ae_jax import errors
 _Z = 1.959964  # normal quantile of a two-sided 95 % interval
 ON_TRAINING = "new examples have larger scores, so too many may be flagged; config.data.validation=0.2 holds out others"
 _ROUNDING = 1e-9  # 0.07 * 100 is 7.000000000000001
+_RULES = ("value", "contamination", "f1", "precision", "recall")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +25,14 @@ class Threshold:
 
   value: float  # examples with a larger score are flagged
   kind: str  # kind of the scores, a key of `scores.KINDS`
-  rule: str  # "value", "contamination", "f1", "precision" or "recall"
+  rule: str  # a member of _RULES
   level: float | None  # the share, precision or recall that was asked for; None for the other rules
   half: str  # examples whose scores were used: "train", "validation", or "given"; "" for the rule "value"
   examples: int  # number of these examples
   step: int  # of the checkpoint whose scores were used
   weights: str  # beginning of the SHA-256 of its variables
+  reference: str = ""  # beginning of the SHA-256 of the reference of the scores; "" for kinds without one
+  targets: bool | None = None  # whether the examples had targets; None: unknown, or the kind reads no targets
 
   def as_json(self) -> dict[str, Any]:
     """Returns the fields as a dict, for threshold.json."""
@@ -43,6 +46,36 @@ class Threshold:
     note = f"; {ON_TRAINING}" if self.half == "train" else ""
     return f"{self.kind} score above {self.value:.6g} ({self.rule}{level}{source}{note})"
 
+  def target_fault(self, is_given: bool) -> str:
+    """Returns the fault if only one of new examples and those of the threshold have targets; "" if there is none."""
+    if self.targets is None or self.targets == is_given:
+      return ""
+    if is_given:
+      return (
+        "target=: the threshold was set for errors without targets; remove target, or set the threshold again with "
+        "run.set_threshold(x, target=target, contamination=0.01)"
+      )
+    return (
+      "target= is missing: the threshold was set for errors against targets; pass target, or set the threshold again "
+      "without targets: run.set_threshold(x, contamination=0.01)"
+    )
+
+
+_is_text = lambda value: isinstance(value, str)
+_is_count = lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0
+_FITS: dict[str, Callable[[Any], bool]] = {  # field of a threshold -> whether a value of a file fits
+  "value": errors.is_number,
+  "kind": _is_text,
+  "rule": lambda value: value in _RULES,
+  "level": lambda value: value is None or errors.is_number(value),
+  "half": lambda value: value in ("", "given", "train", "validation"),
+  "examples": _is_count,
+  "step": _is_count,
+  "weights": _is_text,
+  "reference": _is_text,
+  "targets": lambda value: value is None or isinstance(value, bool),
+}
+
 
 def from_json(stored: Mapping[str, Any], where: str) -> Threshold:
   """Returns the threshold that `Threshold.as_json` stored.
@@ -50,14 +83,12 @@ def from_json(stored: Mapping[str, Any], where: str) -> Threshold:
   Raises:
     UserError: A field is missing, unknown or of another type; `where` is the prefix of the message.
   """
-  try:
-    found = Threshold(**stored)
-    valid = isinstance(found.kind, str) and errors.is_number(found.value)
-  except TypeError:
-    valid = False
-  if not valid:
+  fields = dataclasses.fields(Threshold)
+  needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+  known = {field.name for field in fields}
+  if not needed <= {*stored} <= known or not all(_FITS[name](value) for name, value in stored.items()):
     raise errors.UserError(f"{where}: is no threshold of ae_jax; remove the file, and set the threshold again")
-  return found
+  return Threshold(**stored)
 
 
 class Confusion(NamedTuple):

@@ -95,7 +95,9 @@ def gradient_norms(context: EvalContext) -> Float[np.ndarray, " examples"]:
 
 
 def _of_kind(context: EvalContext, kind: str) -> Float[np.ndarray, " examples"]:
-  """Returns the scores of the test examples of a kind in `scores.KINDS`."""
+  """Returns the scores of the test examples of a kind in `scores.KINDS` with a reference; NaN if it is not finite."""
+  if not context.reference.is_finite:
+    return np.full(len(context.test), np.nan, np.float32)
   return scores.of_kind(context.run, context.test_inputs, kind, lambda: context.reference)
 
 

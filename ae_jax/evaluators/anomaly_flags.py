@@ -23,8 +23,12 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
   The intervals are those of `thresholds.Confusion.intervals`.
   """
-  threshold, note = _threshold(context)
-  measured = scores.of_kind(context.run, context.test_inputs, threshold.kind, lambda: context.reference)
+  try:
+    threshold, note = _threshold(context)
+    measured = scores.of_kind(context.run, context.test_inputs, threshold.kind, lambda: context.run.reference)
+  except errors.UserError as error:
+    yield "threshold_remark", f"no flags: {error}"
+    return
   anomalous = context.dataset.anomalous
   assert anomalous is not None  # ensured by the requirement "one_class"
   found = thresholds.confusion(measured, anomalous, threshold.value)
@@ -48,16 +52,16 @@ def _threshold(context: EvalContext) -> tuple[thresholds.Threshold, str]:
   except errors.UserError as error:
     stored, reason = None, str(error)
   advice = "run.set_threshold sets one, and `ae_jax evaluate --only=anomaly` measures it"
-  if stored is not None:
+  fault = "" if stored is None else stored.target_fault(context.test_inputs.has_target)
+  if stored is not None and not fault:
     return stored, f"flagged: test examples with a {stored.in_words()}"
   half = "train" if dataset.validation is None else "validation"
-  inputs = halves.inputs_of(run, dataset, half)
-  if half == "validation":
-    inputs = halves.of_normal(inputs, dataset.on_validation.anomalous)
-  kind = "reconstruction"
-  value = thresholds.from_share(scores.of_kind(run, inputs, kind, lambda: context.reference), SHARE)
-  default = thresholds.Threshold(value, kind, "contamination", SHARE, half, len(inputs.x), run.step, run.weights_digest)
-  return default, f"flagged: test examples with a {default.in_words()}, because {reason}; {advice}"
+  kind, anomalous = "reconstruction", dataset.on_validation.anomalous if half == "validation" else None
+  parts = halves.chosen_parts(run, dataset, half, anomalous)
+  found = np.concatenate([scores.of_kind(run, part, kind, lambda: run.reference) for part in parts])
+  value = thresholds.from_share(found, SHARE)
+  default = thresholds.Threshold(value, kind, "contamination", SHARE, half, len(found), run.step, run.weights_digest)
+  return default, f"flagged: test examples with a {default.in_words()}, because {fault or reason}; {advice}"
 
 
 def _histograms(

@@ -139,8 +139,8 @@ class EvalContext:
 
   @functools.cached_property
   def reference(self) -> scores.Reference:
-    """What some kinds of scores compare examples with, measured on the training examples."""
-    return scores.make_reference(self.run, halves.inputs_of(self.run, self.dataset, "train"))
+    """What some kinds of scores compare examples with, measured on the training examples; it may be not finite."""
+    return scores.make_reference(self.run, halves.chosen_parts(self.run, self.dataset, "train"))
 
   @functools.cached_property
   def _train_rows(self) -> Int[np.ndarray, " examples"]:

@@ -87,16 +87,19 @@ def check_columns(
     model: The model.
     class_names: Name of each label 0, 1, ...; None if the labels have no names.
     count: Number of examples.
-    columns: The inputs by name; a label is an array [count] of integers or class names, or one of these.
+    columns: The inputs by name, without the mask; a label is an array [count] of integers or class names, or one of
+      these.
     mask: Observed elements; None if all are. Only some models read it.
 
   Raises:
-    UserError: An input is missing, unknown or invalid.
+    UserError: An input is missing, unknown or invalid, or `columns` has a mask, which nothing would read.
   """
   needed = model.columns
   for name in {*columns} - {*needed}:
     known = ", ".join(("x", *needed))
     raise errors.UserError(f"{name}=: the model of this run has no input {name!r}; its inputs are {known}")
+  if "mask" in columns:
+    raise errors.UserError("mask=: this method takes no mask; remove it")
   checked = {}
   if "mask" in needed:
     checked["mask"] = np.ones((count, *model.shape), np.float32) if mask is None else mask.astype(np.float32)

@@ -1,6 +1,7 @@
 """Methods of `trained_run.Run` that decide about examples: thresholds, flags, and what made a score high."""
 
 import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,15 @@ _ELEMENTWISE = ("reconstruction", "normalised")  # kinds of scores that are sums
 
 def threshold(run: Any) -> thresholds.Threshold | None:
   """The threshold of the anomaly scores, which `set_threshold` sets; None if there is none."""
-  is_stored = run.workdir is not None and (run.workdir / store.THRESHOLD).exists()
-  return store.read_threshold(run.workdir, run.weights_digest) if is_stored else None
+  if run.workdir is None or not (run.workdir / store.THRESHOLD).exists():
+    return None
+  found = store.read_threshold(run.workdir, run.weights_digest)
+  if scores.of_run(run, found.kind).needs_reference and found.reference != store.digest(run.reference):
+    raise errors.UserError(
+      f"{run.workdir / store.THRESHOLD}: was set with another reference of the {found.kind!r} scores; set the "
+      "threshold again with run.set_threshold"
+    )
+  return found
 
 
 def reference(run: Any) -> scores.Reference:
@@ -33,14 +41,14 @@ def reference(run: Any) -> scores.Reference:
       f"this kind of score compares with training examples, which are not stored with the run; call "
       f"run.set_reference(x_train) once ({error})"
     ) from None
-  return scores.make_reference(run, halves.inputs_of(run, dataset, "train"))
+  return scores.checked_reference(run, halves.chosen_parts(run, dataset, "train"))
 
 
 def set_reference(run: Any, x: Any = None, mask: AnyArray | None = None, target: Any = None, **columns: Any) -> None:
   """Measures what the scores "normalised", "mahalanobis" and "knn" compare examples with, and stores it with the run.
 
   It is the file reference.npz in the run folder: the mean squared error of each element, and the latent codes. Without
-  it, these scores read the training data of the run again.
+  it, these scores read the training data of the run again. A threshold of these scores must be set again afterwards.
 
   Args:
     run: The run.
@@ -52,10 +60,29 @@ def set_reference(run: Any, x: Any = None, mask: AnyArray | None = None, target:
   Raises:
     UserError: The data of the run cannot be read, or an argument is invalid.
   """
-  given = None if x is None else measures.inputs_of(run, x, mask, target, columns)
-  inputs = halves.inputs_of(run, halves.load(run), "train") if given is None else given
-  vars(run)["reference"] = scores.make_reference(run, inputs)
-  _store_reference(run)
+  if x is None:
+    _refuse("set_reference: without x", {"mask": mask, "target": target} | columns, "pass x, too, or remove them")
+    parts: Iterable[scores.Inputs] = halves.chosen_parts(run, halves.load(run), "train")
+  else:
+    parts = [measures.inputs_of(run, x, mask, target, columns)]
+  found = scores.checked_reference(run, parts)
+  _store_reference(run, found)
+  vars(run)["reference"] = found
+  old = vars(run).get("threshold")
+  if old is not None and scores.choose(old.kind).needs_reference and old.reference != store.digest(found):
+    del vars(run)["threshold"]
+    warnings.warn(
+      f"set_reference: the threshold of the {old.kind!r} scores was set with another reference; set it again with "
+      "run.set_threshold",
+      stacklevel=2,
+    )
+
+
+def _refuse(where: str, arguments: Mapping[str, Any], fix: str) -> None:
+  """Raises UserError if an argument is given that nothing would read."""
+  given = [name for name, argument in arguments.items() if argument is not None]
+  if given:
+    raise errors.UserError(f"{where}, nothing reads {', '.join(given)}; {fix}")
 
 
 def set_threshold(
@@ -68,6 +95,8 @@ def set_threshold(
   precision: float | None = None,
   recall: float | None = None,
   kind: str = "reconstruction",
+  mask: AnyArray | None = None,
+  target: Any = None,
   **columns: Any,
 ) -> thresholds.Threshold:
   """Sets the threshold above which `flag` flags an example, and stores it with the run, as threshold.json.
@@ -87,6 +116,8 @@ def set_threshold(
     precision: Smallest share of anomalies in the flagged examples; the recall is the largest possible.
     recall: Smallest share of flagged examples in the anomalies; the threshold is the highest possible.
     kind: Kind of the scores; see `score`.
+    mask: Observed elements of `x`; see `score`.
+    target: Examples with which the reconstructions of `x` are compared; `flag` then needs targets, too.
     **columns: Other inputs of a conditional model, for `x`.
 
   Returns:
@@ -95,33 +126,54 @@ def set_threshold(
   Raises:
     UserError: Arguments contradict each other, labels are missing, or no threshold fulfils the rule.
   """
-  scores.choose(kind)
+  needs_reference = scores.of_run(run, kind).needs_reference
   levels = {"value": value, "contamination": contamination, "precision": precision, "recall": recall}
+  rule, level = _rule(levels)
+  inputs = {"mask": mask, "target": target} | columns
+  if rule == "value":
+    _refuse(
+      f"set_threshold: with value={level}", {"x": x, "labels": labels} | inputs, "it needs no examples; remove them"
+    )
+    reference = run.reference if needs_reference else None
+    found, half, count, targets, level = float(level), "", 0, None, None
+  else:
+    scores.check_target(kind, target)
+    parts, anomalous, half = _examples(run, x, labels, inputs, rule)
+    reference = run.reference if needs_reference else None
+    measured, targets = _measured(run, parts, kind)
+    found, count = _value(rule, level, measured, anomalous), len(measured)
+  if half == "train":
+    warnings.warn(f"set_threshold: uses the training examples; {thresholds.ON_TRAINING}", stacklevel=2)
+  compared = "" if reference is None else store.digest(reference)
+  chosen = thresholds.Threshold(found, kind, rule, level, half, count, run.step, run.weights_digest, compared, targets)
+  if run.workdir is not None and run.workdir.exists():
+    if reference is not None:
+      _store_reference(run, reference)
+    store.write_threshold(run.workdir, chosen)
+  vars(run)["threshold"] = chosen
+  return chosen
+
+
+def _rule(levels: Mapping[str, Any]) -> tuple[str, Any]:
+  """Returns the rule of a threshold and its level, of which at most one is given."""
   given = {name: level for name, level in levels.items() if level is not None}
   if len(given) > 1:
     raise errors.UserError(f"set_threshold: {' and '.join(given)} are given; pass one of them")
   rule, level = next(iter(given.items()), ("f1", None))
-  if rule == "value":
-    if x is not None or labels is not None:
-      raise errors.UserError(f"set_threshold: value={value} needs no examples and labels; remove them")
-    if not errors.is_number(value):
-      raise errors.UserError(f"set_threshold: value={errors.format_value(value)}: must be a finite number")
-    found, half, count, level = float(value), "", 0, None
-  else:
-    inputs, anomalous, half = _examples(run, x, labels, columns, rule)
-    if rule == "contamination" and anomalous is not None:
-      inputs = halves.of_normal(inputs, anomalous)
-    measured, count = scores.of_kind(run, inputs, kind, lambda: run.reference), len(inputs.x)
-    found = _value(rule, level, measured, anomalous)
-  if half == "train":
-    warnings.warn(f"set_threshold: uses the training examples; {thresholds.ON_TRAINING}", stacklevel=2)
-  chosen = thresholds.Threshold(found, kind, rule, level, half, count, run.step, run.weights_digest)
-  vars(run)["threshold"] = chosen
-  if run.workdir is not None and run.workdir.exists():
-    store.write_threshold(run.workdir, chosen)
-    if scores.KINDS[kind].needs_reference:
-      _store_reference(run)
-  return chosen
+  if rule == "value" and not errors.is_number(level):
+    raise errors.UserError(f"set_threshold: value={errors.format_value(level)}: must be a finite number")
+  return rule, level
+
+
+def _measured(
+  run: Any, parts: Iterable[scores.Inputs], kind: str
+) -> tuple[Float[np.ndarray, " examples"], bool | None]:
+  """Returns the scores of parts of examples, and whether they have targets; None if the kind reads no targets."""
+  found, has_target = [], False
+  for part in parts:
+    found.append(scores.of_kind(run, part, kind, lambda: run.reference))
+    has_target = part.has_target
+  return np.concatenate(found), has_target if scores.choose(kind).reads_target else None
 
 
 def _value(rule: str, level: float | None, measured: Float[np.ndarray, " examples"], anomalous: Any) -> float:
@@ -135,16 +187,29 @@ def _value(rule: str, level: float | None, measured: Float[np.ndarray, " example
 
 
 def _examples(
-  run: Any, x: Any, labels: Any, columns: dict[str, Any], rule: str
-) -> tuple[scores.Inputs, Bool[np.ndarray, " examples"] | None, str]:
-  """Returns examples for a threshold, which of them are anomalous (None: unknown), and their half."""
-  if x is not None:
-    inputs = measures.inputs_of(run, x, None, None, columns)
-    if labels is None and rule != "contamination":
-      raise errors.UserError(f"set_threshold: the rule {rule!r} needs labels; pass labels= or contamination=0.01")
-    return inputs, None if labels is None else thresholds.as_anomalous(labels, len(inputs.x)), "given"
-  if labels is not None or columns:
-    raise errors.UserError("set_threshold: labels and other inputs belong to x; pass x, too")
+  run: Any, x: Any, labels: Any, inputs: Mapping[str, Any], rule: str
+) -> tuple[Iterable[scores.Inputs], Bool[np.ndarray, " examples"] | None, str]:
+  """Returns examples for a threshold in parts, which of them are anomalous (None: unknown), and their half.
+
+  Known anomalies are left out if the rule is "contamination".
+  """
+  if x is None:
+    return _own_examples(run, {"labels": labels} | {**inputs}, rule)
+  columns = dict(inputs)
+  given = measures.inputs_of(run, x, columns.pop("mask"), columns.pop("target"), columns)
+  if labels is None and rule != "contamination":
+    raise errors.UserError(f"set_threshold: the rule {rule!r} needs labels; pass labels= or contamination=0.01")
+  anomalous = None if labels is None else thresholds.as_anomalous(labels, len(given.x))
+  if rule == "contamination" and anomalous is not None:
+    given = halves.of_normal(given, anomalous)
+  return [given], anomalous, "given"
+
+
+def _own_examples(
+  run: Any, inputs: Mapping[str, Any], rule: str
+) -> tuple[Iterable[scores.Inputs], Bool[np.ndarray, " examples"] | None, str]:
+  """Returns examples of the data set of a run; see `_examples`. Other `inputs` are refused."""
+  _refuse("set_threshold: without x", inputs, "pass x, too, or remove them")
   dataset = halves.load(run)
   half = "train" if dataset.validation is None else "validation"
   anomalous = dataset.on_validation.anomalous if half == "validation" else None
@@ -153,12 +218,13 @@ def _examples(
       f"set_threshold: the rule {rule!r} needs labels; pass x and labels=, or contamination=0.01. A run has labels of "
       "its own if it has config.data.one_class and a validation set with anomalies"
     )
-  return halves.inputs_of(run, dataset, half), anomalous, half
+  left_out = anomalous if rule == "contamination" else None
+  return halves.chosen_parts(run, dataset, half, left_out), anomalous, half
 
 
-def _store_reference(run: Any) -> None:
+def _store_reference(run: Any, found: scores.Reference) -> None:
   if run.workdir is not None and run.workdir.exists():
-    store.write_reference(run.workdir, run.reference, run.weights_digest)
+    store.write_reference(run.workdir, found, run.weights_digest)
 
 
 def flag(run: Any, x: Any, mask: AnyArray | None = None, target: Any = None, **columns: Any) -> Bool[np.ndarray, "..."]:
@@ -167,9 +233,12 @@ def flag(run: Any, x: Any, mask: AnyArray | None = None, target: Any = None, **c
   See `score` for the arguments. An example whose score is not a number is flagged.
 
   Raises:
-    UserError: The run has no threshold, its threshold belongs to other weights, or an argument is invalid.
+    UserError: The run has no threshold, its threshold belongs to other weights, another reference, or examples with
+      targets although there are none now (or the other way round), or an argument is invalid.
   """
   chosen = required_threshold(run)
+  if fault := chosen.target_fault(target is not None):
+    raise errors.UserError(f"flag: {fault}")
   return thresholds.flag(measures.score(run, x, mask, target, kind=chosen.kind, **columns), chosen.value)
 
 

@@ -116,7 +116,10 @@ def interpolate(
   fractions = np.linspace(0.0, 1.0, steps, dtype=np.float32).reshape(1, -1, *[1] * (first.ndim - 1))
   codes = first[:, None] * (1 - fractions) + last[:, None] * fractions
   codes = nearest_codes(run, codes.reshape(-1, *first.shape[1:]))
-  repeated = {name: value if np.ndim(value) == 0 else np.repeat(value, steps, 0) for name, value in columns.items()}
+  given = {
+    name: np.asarray(value) for name, value in columns.items() if name != "mask"
+  }  # only the encoder reads a mask
+  repeated = {name: value if value.ndim == 0 else np.repeat(value, steps, 0) for name, value in given.items()}
   return run.decode(codes, **repeated).reshape(len(first), steps, *run.model.shape)
 
 

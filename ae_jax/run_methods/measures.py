@@ -39,7 +39,8 @@ def score(
     x: Examples [N, *shape], or rows of a table.
     mask: 1 for the elements that were observed and count, 0 for others, of the shape of `x`; its axis of channels may
       be missing. None: all elements count, except missing values if config.data.missing is "mask".
-    target: Examples [N, *shape] with which the reconstructions are compared; None for `x`.
+    target: Examples [N, *shape] with which the reconstructions are compared; None for `x`. Only the kinds
+      "reconstruction" and "normalised" read targets.
     kind: Kind of the scores.
     **columns: Other inputs of a conditional model, such as `label`.
 
@@ -49,6 +50,7 @@ def score(
   Raises:
     UserError: The kind is unknown or the run does not have it, or an argument is invalid.
   """
+  scores.check_target(kind, target)
   return scores.of_kind(run, inputs_of(run, x, mask, target, columns), kind, lambda: run.reference)
 
 
@@ -83,14 +85,13 @@ def evaluate(
   Raises:
     UserError: There are no examples, or an argument is invalid.
   """
-  squares = error_map(run, x, mask, target, **columns)
-  if not len(squares):
+  inputs = inputs_of(run, x, mask, target, columns)
+  if not len(inputs.x):
     raise errors.UserError("evaluate: x has no examples; pass at least one")
-  scores = squares.reshape(len(squares), -1).sum(1, dtype=np.float64)
-  observed = run.conversion(x, mask).mask
-  mean, mse = scores.mean(), float(scores.sum() / (squares.size if observed is None else max(1, observed.sum())))
-  margin = 1.96 * scores.std(ddof=1) / len(scores) ** 0.5 if len(scores) > 1 else np.nan
-  results = {"examples": len(scores), "squared_error": float(mean)}
+  sums = scores.squares(run, inputs).reshape(len(inputs.x), -1).sum(1, dtype=np.float64)
+  mean, mse = sums.mean(), float(sums.sum() / (inputs.x.size if inputs.mask is None else max(1, inputs.mask.sum())))
+  margin = 1.96 * sums.std(ddof=1) / len(sums) ** 0.5 if len(sums) > 1 else np.nan
+  results = {"examples": len(sums), "squared_error": float(mean)}
   results |= {"squared_error_low": float(mean - margin), "squared_error_high": float(mean + margin), "mse": mse}
   if run.config.data.range != "real":
     from ae_jax.evaluators import reconstruction  # evaluators import this module
@@ -141,9 +142,16 @@ def score_record(run: Any, record: AnyArray) -> Float64[np.ndarray, " steps"]:
 
 
 def inputs_of(run: Any, x: Any, mask: AnyArray | None, target: Any, columns: dict[str, Any]) -> scores.Inputs:
-  """Returns examples as the model receives them, and their targets in the same units; see `score`."""
+  """Returns examples as the model receives them, and their targets in the same units; see `score`.
+
+  An element counts if it was observed in the example and in its target.
+  """
   examples = run.conversion(x, mask)
-  target = examples.x if target is None else run.conversion(target, mask).x
-  if target.shape != examples.x.shape:
-    raise errors.UserError(f"target: {len(target)} targets for {len(examples.x)} examples; pass one per example")
-  return scores.Inputs(examples.x, target, examples.mask, run.check_columns(len(target), columns, examples.mask))
+  others = run.check_columns(len(examples.x), columns, examples.mask)
+  if target is None:
+    return scores.Inputs(examples.x, examples.x, examples.mask, others)
+  targets = run.conversion(target, mask)
+  if targets.x.shape != examples.x.shape:
+    raise errors.UserError(f"target: {len(targets.x)} targets for {len(examples.x)} examples; pass one per example")
+  masks = [each.mask for each in (examples, targets) if each.mask is not None]
+  return scores.Inputs(examples.x, targets.x, np.logical_and.reduce(masks) if masks else None, others)

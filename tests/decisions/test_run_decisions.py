@@ -124,7 +124,7 @@ def test_elements_that_were_never_observed_have_the_mean_error_of_the_others(run
   mask = np.ones(IMAGES.shape, bool)
   mask[:, 0, 0] = False
   inputs = scores.Inputs(IMAGES, IMAGES, mask, {})
-  means = scores.make_reference(run, inputs).element_errors
+  means = scores.make_reference(run, [inputs]).element_errors
   assert means[0, 0] == pytest.approx(means.reshape(-1)[1:].mean(), rel=1e-4)
 
 

@@ -17,6 +17,8 @@ SCORES = st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=30)
 LABELLED = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=12).filter(
   lambda pairs: len({label for _, label in pairs}) == 2
 )
+STORED = {"value": 1.5, "kind": "knn", "rule": "contamination", "level": 0.1, "half": "given", "examples": 10}
+STORED |= {"step": 20, "weights": "abc"}
 
 
 @given(SCORES, st.floats(0, 0.99))
@@ -122,6 +124,11 @@ def test_neighbouring_floats_are_divided():
     (lambda: thresholds.as_anomalous([1], 2), "one label per example"),
     (lambda: thresholds.with_recall(np.ones(2), np.array([False, True]), 0.0), "recall=0.0: must be a share above 0"),
     (lambda: thresholds.from_json({"value": 3.0}, "t.json"), r"t\.json: is no threshold"),
+    (lambda: thresholds.from_json(STORED | {"level": "0.1"}, "t.json"), r"t\.json: is no threshold"),
+    (lambda: thresholds.from_json(STORED | {"rule": "median"}, "t.json"), r"t\.json: is no threshold"),
+    (lambda: thresholds.from_json(STORED | {"examples": -1}, "t.json"), r"t\.json: is no threshold"),
+    (lambda: thresholds.from_json(STORED | {"targets": 1}, "t.json"), r"t\.json: is no threshold"),
+    (lambda: thresholds.from_json(STORED | {"other": 1}, "t.json"), r"t\.json: is no threshold"),
   ],
 )
 def test_wrong_input_is_refused(call, message):
@@ -134,3 +141,8 @@ def test_a_threshold_survives_json():
     stored = thresholds.Threshold(1.5, "knn", rule, level, "given", 10, 20, "abc")
     assert thresholds.from_json(json.loads(json.dumps(stored.as_json())), "") == stored
     assert "knn score above 1.5" in stored.in_words()
+
+
+def test_a_file_without_the_later_fields_is_a_threshold():
+  found = thresholds.from_json(STORED, "")
+  assert (found.reference, found.targets) == ("", None)

@@ -3,6 +3,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import made_contexts
 import numpy as np
 import optax
 import pytest
@@ -70,6 +71,15 @@ def test_separating_scores_have_area_one_and_equal_scores_have_chance():
 def test_a_score_that_is_not_finite_gives_nan_areas():
   results = dict(anomaly.metrics({"anomaly_score": np.array([1, np.nan, 1, 1, 1, 1, 1])}, random_dataset()))
   assert np.isnan([results["test/auroc"], results["test/auprc"]]).all()
+
+
+def test_a_reference_that_is_not_finite_gives_nan_areas():
+  train, test = (np.random.default_rng(seed).random((30, 4, 4, 1), np.float32) for seed in range(2))
+  context = made_contexts.context_of(train, test, one_class=0)
+  vars(context)["reference"] = context.reference._replace(element_errors=np.full((4, 4, 1), np.inf, np.float32))
+  for kind in ("normalised", "knn"):
+    score = anomaly.SCORES[kind][1](context)
+    assert np.isnan(anomaly.auroc(score, context.dataset.anomalous))
 
 
 def test_pca_detects_examples_outside_the_plane_of_the_training_data():

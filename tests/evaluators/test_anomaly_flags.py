@@ -22,6 +22,7 @@ def context(threshold=None, validation=None):
   found = dataclasses.replace(found, dataset=dataset)
   if threshold is not None:
     vars(found.run)["threshold"] = thresholds.Threshold(threshold, "knn", "value", None, "", 0, 0, "")
+    vars(found.run)["reference"] = found.reference
   return found
 
 
@@ -77,6 +78,28 @@ def test_a_threshold_of_other_weights_is_named_and_not_used(tmp_path):
   results = dict(anomaly_flags.analyze(dataclasses.replace(made, run=run)))
   assert "was set for other weights, those of step 7" in results["threshold_rule"]
   assert results["threshold"] == dict(anomaly_flags.analyze(made))["threshold"]
+
+
+def test_a_threshold_is_compared_with_scores_of_the_reference_of_the_run():
+  made = context()
+  made.run.set_reference(made.train[:20])
+  found = made.run.set_threshold(made.train[:20], contamination=0.5, kind="knn")
+  results = dict(anomaly_flags.analyze(made))
+  flagged = made.run.score(made.test, kind="knn") > found.value
+  assert results["anomalies/flagged"] + results["normal_examples/flagged"] == flagged.sum()
+
+
+def test_what_prevents_flags_is_a_remark():
+  made = context()
+  made.run.set_threshold(made.test, target=made.test[::-1], contamination=0.5)
+  results = dict(anomaly_flags.analyze(made))
+  assert "because target= is missing" in results["threshold_rule"]
+  diverged = dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, train=made.dataset.train.copy()))
+  diverged.dataset.train[0] = np.nan
+  del vars(made.run)["threshold"]
+  results = dict(anomaly_flags.analyze(diverged))
+  assert [*results] == ["threshold_remark"]
+  assert "1 of 100 are not finite" in results["threshold_remark"]
 
 
 def test_nothing_flagged_has_no_interval_of_the_precision():

@@ -1,0 +1,33 @@
+"""Inputs of a model besides the examples: a mask reaches the encoder, or it is refused."""
+
+import numpy as np
+import pytest
+from made_exports import made
+
+from ae_jax import errors
+
+pytestmark = pytest.mark.quick_compile
+X = np.random.default_rng(0).normal(size=(4, 12, 2)).astype(np.float32)
+MASK = np.random.default_rng(1).random(X.shape) < 0.7
+
+
+@pytest.fixture(scope="module")
+def sequence():
+  return made("sequence", (12, 2), {"latent": 2}.items(), "real", masked=True)
+
+
+def test_a_method_that_reads_no_mask_refuses_it(sequence):
+  z = sequence.encode(X, mask=MASK)
+  assert not np.allclose(z, sequence.encode(X))
+  with pytest.raises(errors.UserError, match="mask=: this method takes no mask"):
+    sequence.decode(z, mask=MASK)
+
+
+def test_ends_of_an_interpolation_have_masks(sequence):
+  path = sequence.interpolate(X[:2], X[2:], 3, mask=MASK[:2])
+  np.testing.assert_allclose(path[:, 0], sequence.reconstruct(X[:2], mask=MASK[:2]), atol=1e-5)
+
+
+def test_a_threshold_of_a_masked_model_reads_the_mask(sequence):
+  found = sequence.set_threshold(X, contamination=0.5, mask=MASK)
+  assert np.sort(sequence.score(X, MASK))[1] < found.value < np.sort(sequence.score(X, MASK))[2]
