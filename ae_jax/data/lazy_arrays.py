@@ -147,7 +147,7 @@ def parts(array: MaybeLazy, indices: Int[np.ndarray, " rows"] | None = None) -> 
 
   Without `indices`, it yields all rows; those of an ndarray are views.
   """
-  size = max(1, PART_BYTES // row_bytes(array))
+  size = rows_per_part(array.shape[1:], array.dtype)
   for start in range(0, len(array) if indices is None else len(indices), size):
     part = slice(start, start + size)
     if indices is None:
@@ -182,6 +182,11 @@ def sample_indices(array: MaybeLazy) -> Int[np.ndarray, " rows"]:
     return np.arange(len(array))
   size = min(len(array), SAMPLE_ROWS, max(2, SAMPLE_BYTES // row_bytes(array)))
   return np.sort(np.random.default_rng(0).choice(len(array), size, replace=False))
+
+
+def rows_per_part(shape: Sequence[int], dtype: np.dtype) -> int:
+  """Returns the number of rows of a shape and dtype in `PART_BYTES` bytes, but at least one."""
+  return max(1, PART_BYTES // max(1, math.prod(shape) * dtype.itemsize))
 
 
 def row_bytes(array: MaybeLazy) -> int:
