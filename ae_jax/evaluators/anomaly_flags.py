@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from ae_jax import errors
 from ae_jax.decisions import halves, scores, thresholds
 from ae_jax.evaluators import figures
 from ae_jax.evaluators.context import EvalContext
@@ -42,7 +43,10 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 def _threshold(context: EvalContext) -> tuple[thresholds.Threshold, str]:
   """Returns the threshold of the run, or a default, and a sentence about it."""
   run, dataset = context.run, context.dataset
-  stored, fault = thresholds.of_run(run)
+  try:
+    stored, reason = run.threshold, "the run has no threshold"
+  except errors.UserError as error:
+    stored, reason = None, str(error)
   advice = "run.set_threshold sets one, and `ae_jax evaluate --only=anomaly` measures it"
   if stored is not None:
     return stored, f"flagged: test examples with a {stored.in_words()}"
@@ -53,10 +57,7 @@ def _threshold(context: EvalContext) -> tuple[thresholds.Threshold, str]:
   kind = "reconstruction"
   value = thresholds.from_share(scores.of_kind(run, inputs, kind, lambda: context.reference), SHARE)
   default = thresholds.Threshold(value, kind, "contamination", SHARE, half, len(inputs.x), run.step, run.weights_digest)
-  return (
-    default,
-    f"flagged: test examples with a {default.in_words()}, because {fault or 'the run has no threshold'}; {advice}",
-  )
+  return default, f"flagged: test examples with a {default.in_words()}, because {reason}; {advice}"
 
 
 def _histograms(
