@@ -124,7 +124,7 @@ def choose(run: Any, score: str) -> Choice:
   scores.choose(kind)
   if threshold is not None and threshold.kind == kind:
     return Choice(kind, threshold, "")
-  return Choice(kind, None, fault or f"the run has no threshold of {kind} scores")
+  return Choice(kind, None, fault or f"the run has no threshold of {kind} scores; run.set_threshold sets one")
 
 
 def summary(file: pathlib.Path, rows: Rows, choice: Choice) -> list[str]:
@@ -133,7 +133,7 @@ def summary(file: pathlib.Path, rows: Rows, choice: Choice) -> list[str]:
   low, middle, high = np.quantile(found, (0, 0.5, 1))
   lines = [f"{file}: {len(found):,} rows; {kind} scores from {low:.4g} to {high:.4g}, median {middle:.4g}"]
   if threshold is None:
-    return [*lines, f"no column flag: {reason}; run.set_threshold sets a threshold"]
+    return [*lines, f"no column flag: {reason}"]
   return [*lines, f"flagged: {np.count_nonzero(rows.columns['flag']):,}, with a {threshold.in_words()}"]
 
 

@@ -61,7 +61,8 @@ def test_a_threshold_that_cannot_be_used_costs_only_the_flags(tmp_path, fault):
 
 def test_a_threshold_of_another_kind_gives_no_flags(tmp_path):
   run = dataclasses.replace(made(), workdir=tmp_path)
-  assert rows.choose(run, "") == ("reconstruction", None, "the run has no threshold of reconstruction scores")
+  reason = "the run has no threshold of {} scores; run.set_threshold sets one"
+  assert rows.choose(run, "") == ("reconstruction", None, reason.format("reconstruction"))
   run.set_threshold(value=1.0)
-  assert rows.choose(run, "knn") == ("knn", None, "the run has no threshold of knn scores")
+  assert rows.choose(run, "knn") == ("knn", None, reason.format("knn"))
   assert rows.choose(run, "") == ("reconstruction", run.threshold, "")
