@@ -46,17 +46,19 @@ def test_both_data_and_the_reference_are_kept(tmp_path):
 def test_a_threshold_that_cannot_be_used_costs_only_the_flags(tmp_path, fault):
   run = dataclasses.replace(made(), workdir=tmp_path)
   weights = "other" if fault == "other weights" else run.weights_digest
-  store.write_threshold(tmp_path, thresholds.Threshold(1.5, "knn", "value", None, "", 0, 7, weights))
+  store.write_threshold(tmp_path, thresholds.Threshold(1.5, "negative_elbo", "value", None, "", 0, 7, weights))
   if fault == "damaged":
     (tmp_path / store.THRESHOLD).write_text("{}")
   kind, threshold, reason = rows.choose(run, "")
-  assert kind == ("reconstruction" if fault == "damaged" else "knn")
+  assert kind == ("reconstruction" if fault == "damaged" else "negative_elbo")
   assert (threshold is None) == bool(fault)
   expected = {"": "", "other weights": "was set for other weights, those of step 7", "damaged": "is no threshold"}
   assert (expected[fault] in reason) if fault else not reason
   measured = rows.Rows({"score": np.ones(2), "flag": np.zeros(2, bool)}, np.zeros((2, 1), np.float32))
   printed = rows.summary(tmp_path, measured, rows.Choice(kind, threshold, reason))[-1]
-  assert printed.startswith(f"no column flag: {reason}" if fault else "flagged: 0, with a knn score above 1.5")
+  assert printed.startswith(
+    f"no column flag: {reason}" if fault else "flagged: 0, with a negative_elbo score above 1.5"
+  )
 
 
 def test_a_threshold_of_another_kind_gives_no_flags(tmp_path):
