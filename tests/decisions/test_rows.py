@@ -44,7 +44,7 @@ def test_both_data_and_the_reference_are_kept(tmp_path):
 
 @pytest.mark.parametrize("fault", ["", "other weights", "damaged"])
 def test_a_threshold_that_cannot_be_used_costs_only_the_flags(tmp_path, fault):
-  run = dataclasses.replace(made(), workdir=tmp_path)
+  run = dataclasses.replace(made("vae"), workdir=tmp_path)
   weights = "other" if fault == "other weights" else run.weights_digest
   store.write_threshold(tmp_path, thresholds.Threshold(1.5, "negative_elbo", "value", None, "", 0, 7, weights))
   if fault == "damaged":
