@@ -2,18 +2,19 @@
 
   ae_jax apply --workdir=runs/cnn --data=photos --out=photos.csv
   ae_jax apply --workdir=runs/cnn --data=photos --out=photos.parquet --pictures=reconstructions
-  ae_jax apply --workdir=runs/table --data=new.csv --out=new.csv --names=customer --score=normalised
-  python -m ae_jax.apply --workdir=runs/cnn --data=new.npz --out=new.npz --contamination=0.01
+  ae_jax apply --workdir=runs/table --data=new.csv --out=rows.csv --names=customer --score=normalised
+  python -m ae_jax.apply --workdir=runs/cnn --data=new.npz --out=rows.npz --contamination=0.01
 
 --data is a folder of images (with its subfolders), an image, a CSV or Parquet file, or a file of arrays (npz, npy,
 HDF5). New examples pass through the stored preprocessing of the run: images get its size and channels, tables its
 columns and scaling. Files that cannot be read, and columns that the run does not know, are named. The column `flag` is
-there if the run has a threshold; --contamination sets one from the scores of its validation or training examples.
+there if the run has a threshold; --contamination sets one from the scores of its validation or training examples, and
+replaces the stored one. The data are never overwritten.
 """
 
 import pathlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import flags
@@ -45,48 +46,62 @@ def main(workdir: pathlib.Path) -> None:
     from ae_jax.system import cache
 
     out, path = paths.local_path("--out", _OUT.value), str(paths.local_path("--data", _DATA.value))
-    rows.check(out)
     run = api.load(workdir, _WHICH.value)
-    pictures = _folder_of_pictures(run)
+    kept = rows.kept_files(run, path)
+    rows.check(out, kept)
+    pictures = _folder_of_pictures(run, kept)
     found = rows.read(run, path, names=_NAMES.value, array=_ARRAY.value)
     for line in found.remarks:
       progress.print_line(line)
     cache.keep_compiled_programs()
     if _CONTAMINATION.value is not None:
-      with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the summary says it, too
-        run.set_threshold(contamination=_CONTAMINATION.value, kind=_SCORE.value or "reconstruction")
-    kind, threshold = rows.choose(run, _SCORE.value)
-    measured = rows.measure(run, _prepared(run, found.parts, pictures), kind, threshold)
+      _set_threshold(run)
+    choice = rows.choose(run, _SCORE.value)
+    measured = rows.measure(run, _prepared(run, found.parts, pictures), choice)
     rows.write(out, measured)
-    for line in rows.summary(out, measured, kind, threshold):
+    for line in rows.summary(out, measured, choice):
       print(line)
 
 
-def _folder_of_pictures(run: Any) -> pathlib.Path | None:
-  from ae_jax import errors
+def _set_threshold(run: Any) -> None:
+  """Sets the threshold by --contamination; its kind is --score, or that of the stored threshold, which it replaces."""
+  from ae_jax.decisions import store
+
+  stored = store.read_threshold(run.workdir)
+  kind = _SCORE.value or ("reconstruction" if stored is None else stored.kind)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the summary says it, too
+    chosen = run.set_threshold(contamination=_CONTAMINATION.value, kind=kind)
+  if stored not in (None, chosen):
+    progress.print_line(f"{run.workdir / store.THRESHOLD}: --contamination replaces the threshold {stored.in_words()}")
+
+
+def _folder_of_pictures(run: Any, kept: Mapping[str, pathlib.Path]) -> pathlib.Path | None:
+  from ae_jax.decisions import picture_files
 
   if not _PICTURES.value:
     return None
-  if len(run.model.shape) != 3 or run.model.shape[2] > 4:
-    raise errors.UserError("--pictures: the examples of this run are no images; remove this flag")
-  return paths.local_path("--pictures", _PICTURES.value)
+  folder = paths.local_path("--pictures", _PICTURES.value)
+  picture_files.check(folder, run, kept)
+  return folder
 
 
 def _prepared(run: Any, parts: Any, pictures: pathlib.Path | None) -> Iterator[Any]:
   """Yields the names and the inputs of new examples; writes their reconstructions as pictures."""
   import numpy as np
 
-  from ae_jax.data import decoding, ranges
+  from ae_jax.decisions import picture_files
   from ae_jax.run_methods import measures
 
-  low, high, _ = ranges.SPANS[run.config.data.range]
+  span = None
   for part in parts:
     inputs = measures.inputs_of(run, part.x, None, None, {})
     if pictures is not None:
-      images = run.conversion.invert(run.apply("reconstruct", inputs.x, inputs.columns))
-      for name, image in zip(part.names, images, strict=True):
-        decoding.write_png(pictures / (name if name.endswith(".png") else f"{name}.png"), image, low, high)
+      if span is None:
+        span, remarks = picture_files.span_of(run.conversion(part.x).values, run.config.data.range)
+        for line in remarks:
+          progress.print_line(line)
+      picture_files.write(pictures, part.names, run, inputs, span)
     yield {"name": np.array(part.names)}, inputs
 
 

@@ -69,7 +69,7 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
     UserError: The data cannot be read as new examples, either.
   """
   from ae_jax import errors
-  from ae_jax.decisions import rows
+  from ae_jax.decisions import rows, thresholds
 
   try:
     found = rows.read(run, str(paths.local_path("--data", _DATA.value)))
@@ -79,11 +79,12 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
   progress.print_line(f"the examples are measured as new ones, and the report is unchanged, because {reason}")
   for line in found.remarks:
     progress.print_line(line)
+  threshold, fault = thresholds.of_run(run)
+  if fault:
+    progress.print_line(f"the number of flagged examples is missing, because {fault}")
   x = rows.joined(parts)
   results = run.evaluate(x)
-  if run.threshold is not None:
-    results["flagged"] = int(run.flag(x).sum())
-  return results
+  return results if threshold is None else results | {"flagged": int(run.flag(x).sum())}
 
 
 def run() -> None:

@@ -114,6 +114,42 @@ def test_rows_of_a_table_pass_through_its_columns(of_table, tmp_path):
   np.testing.assert_allclose(found["score"], run.score(new[["height", "colour"]], kind="normalised"), rtol=1e-4)
   assert json.loads((of_table / "run" / "threshold.json").read_text())["kind"] == "normalised"
   np.testing.assert_array_equal(found["flag"], run.flag(new[["height", "colour"]]))
+  printed = command("apply", *flags, "--contamination=0.2")
+  assert "--contamination replaces the threshold normalised score above" in printed
+  stored = json.loads((of_table / "run" / "threshold.json").read_text())
+  assert (stored["kind"], stored["level"]) == ("normalised", 0.2)
+
+
+def test_a_threshold_of_other_weights_costs_only_the_flags(of_table, tmp_path):
+  workdir = shutil.copytree(of_table / "run", tmp_path / "run")
+  stored = {
+    "value": 1.0,
+    "kind": "reconstruction",
+    "rule": "value",
+    "level": None,
+    "half": "",
+    "examples": 0,
+    "step": 1,
+  }
+  (workdir / "threshold.json").write_text(json.dumps(stored | {"weights": "other"}))
+  TABLE[["height", "colour"]][:9].to_csv(tmp_path / "new.csv", index=False)
+  printed = command("evaluate", f"--workdir={workdir}", f"--data={tmp_path / 'new.csv'}")
+  assert "flagged examples is missing, because" in printed
+  assert "set for other weights" in printed
+  assert "squared_error" in printed
+  printed = command("embed", f"--workdir={workdir}", f"--out={tmp_path / 'rows.csv'}")
+  assert "no column flag" in printed
+  assert "set for other weights" in printed
+  assert "flag" not in pd.read_csv(tmp_path / "rows.csv").columns
+
+
+@pytest.mark.parametrize("name", ["apply", "embed"])
+def test_the_data_of_a_run_are_not_replaced(of_table, name):
+  data = of_table / "data.csv"
+  before = data.read_bytes()
+  flags = [f"--workdir={of_table / 'run'}", f"--out={data}", *([f"--data={data}"] if name == "apply" else [])]
+  assert "would replace" in command(name, *flags, status=1)
+  assert data.read_bytes() == before
 
 
 def test_evaluate_measures_other_data_and_leaves_the_report(of_table, tmp_path):
@@ -165,6 +201,7 @@ def test_embed_names_the_rows_of_a_moved_table(of_table, tmp_path):
     (["--data=photos", "--out=missing/x.csv"], "does not exist; make it"),
     (["--data=missing", "--out=x.csv"], "not found"),
     (["--data=photos", "--out=x.csv", "--score=nearest"], "no kind of score"),
+    (["--data=photos", "--out=x.csv", "--pictures=photos"], "pictures could replace files of --data"),
   ],
 )
 def test_wrong_flags_end_with_one_line(of_images, tmp_path, flags, message):

@@ -153,8 +153,8 @@ class Dataset:
     target, mask = self.train_sample_of("target"), self.train_sample_of("mask")
     values = self.train_sample if target is None else target
     values = values if mask is None else values[mask]
-    low, high = float(values.min()), float(values.max())
-    return ranges.Span(low, high if high > low else low + 1.0, min(max(0.0, low), high))
+    low, high = ranges.extent(values)
+    return ranges.Span(low, high, min(max(0.0, low), float(values.max())))
 
   @property
   def peak(self) -> float:

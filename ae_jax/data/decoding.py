@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from jaxtyping import Float, Shaped
 from numpy.typing import DTypeLike
 
 from ae_jax import errors
+from ae_jax.system import atomic
 
 MOST_PIXELS = 2**24  # 4,096 x 4,096; a file of a few kilobytes can declare an image of gigabytes
 MOST_RESIZED_PIXELS = 2**26  # limit of images that are resized; each thread holds one of them
@@ -142,13 +144,15 @@ def shape(found: Header, preparation: Preparation = _UNCHANGED) -> tuple[int, in
 def write_png(
   path: str | os.PathLike[str], image: Float[np.ndarray, "height width channels"], low: float, high: float
 ) -> None:
-  """Writes an image as a PNG file; `low` becomes black and `high` white. Missing folders are made."""
+  """Writes an image as a PNG file, atomically; `low` becomes black and `high` white. Missing folders are made."""
   from PIL import Image
 
   scaled = np.rint(np.clip((image - low) / (high - low), 0.0, 1.0) * 255).astype(np.uint8)
+  file = pathlib.Path(path)
   with errors.convert_os_errors(path):
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    Image.fromarray(scaled[..., 0] if scaled.shape[-1] == 1 else scaled).save(path, "PNG")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.replace(file) as part:
+      Image.fromarray(scaled[..., 0] if scaled.shape[-1] == 1 else scaled).save(part, "PNG")
 
 
 def in_words(shape: Sequence[int]) -> str:

@@ -40,6 +40,12 @@ def from_unit(values: Float32[np.ndarray, "*shape"], value_range: str) -> Float3
   return values * np.float32(high - low) + np.float32(low)
 
 
+def extent(values: Shaped[np.ndarray, "..."]) -> tuple[float, float]:
+  """Returns the smallest and the largest value; if they are equal, the second is larger by 1."""
+  low, high = float(values.min()), float(values.max())
+  return low, high if high > low else low + 1.0
+
+
 def as_float32(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
   """Returns floating-point values as float32 (infinite if they overflow), and other values unchanged."""
   if not np.issubdtype(values.dtype, np.floating):

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 
 from ae_jax import data, errors
-from ae_jax.data import lazy_arrays, ranges
+from ae_jax.data import example_names, lazy_arrays, ranges
 from ae_jax.decisions import scores
 from ae_jax.runs import run_folder
+from ae_jax.system import paths
 
 MOST_TRAINING = 10_000  # maximum number of training examples; they are drawn with a fixed seed
 
@@ -59,6 +60,41 @@ def inputs_of(run: Any, dataset: data.Dataset, half: str, rows: Int[np.ndarray, 
   x, target, mask = in_range(examples), dataset.column(half, "target"), dataset.column(half, "mask")
   columns = {name: chosen(values) for name, values in data.model_columns(dataset, half, run.model).items()}
   return scores.Inputs(x, x if target is None else in_range(target), None if mask is None else chosen(mask), columns)
+
+
+def in_parts(
+  run: Any, dataset: data.Dataset, path: str = ""
+) -> Iterator[tuple[dict[str, Shaped[np.ndarray, " rows"]], scores.Inputs]]:
+  """Yields all examples of a data set in parts of limited size, with their half, names and labels as {column: values}.
+
+  If some halves have no labels, their labels are "".
+
+  Args:
+    run: The run.
+    dataset: Its data set.
+    path: Path from which it was read; "" for `config.data.path`.
+  """
+  section = run.config.data.to_dict()
+  section["path"] = str(paths.local_path("config.data.path", path or section["path"] or "."))
+  names_of = example_names.of_halves(dataset, section)
+  labels_of = {half: getattr(dataset, f"{half}_labels") for half in names_of}
+  labelled = any(given is not None for given in labels_of.values())
+  size = lazy_arrays.rows_per_part(dataset.shape, np.dtype(np.float32))  # the model receives floats
+  for half, names in names_of.items():
+    for start in range(0, len(names), size):
+      rows = np.arange(start, min(start + size, len(names)))
+      known = {"half": np.full(len(rows), half, "<U10"), "name": names[rows]}
+      if labelled:
+        known["label"] = _label_texts(labels_of[half], rows, dataset)
+      yield known, inputs_of(run, dataset, half, rows)
+
+
+def _label_texts(
+  given: lazy_arrays.MaybeLazy | None, rows: Int[np.ndarray, " rows"], dataset: data.Dataset
+) -> Shaped[np.ndarray, " rows"]:
+  if given is None:
+    return np.full(len(rows), "")
+  return np.array([dataset.class_name(label) for label in lazy_arrays.read_rows(given, rows)])
 
 
 def of_normal(inputs: scores.Inputs, anomalous: Bool[np.ndarray, " examples"]) -> scores.Inputs:

@@ -1,5 +1,6 @@
 """Files with a row for each example: name, score, flag and latents, as CSV, Parquet or npz."""
 
+import contextlib
 import importlib.util
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,8 +11,8 @@ from jaxtyping import Float32, Shaped
 
 from ae_jax import errors
 from ae_jax.data import new_files
-from ae_jax.decisions import scores, thresholds
-from ae_jax.system import atomic
+from ae_jax.decisions import scores, store, thresholds
+from ae_jax.system import atomic, paths
 
 _LATENTS = "latents"  # name of the array of latent codes in npz files
 Column = Shaped[np.ndarray, " examples"]
@@ -24,14 +25,47 @@ class Rows(NamedTuple):
   latents: Float32[np.ndarray, "examples ..."]  # [N, *code shape]
 
 
-def check(file: pathlib.Path) -> None:
-  """Raises UserError unless rows can be written to a file: its suffix, its folder, and what the suffix needs."""
+class Choice(NamedTuple):
+  """Scores and flags of a file of rows."""
+
+  kind: str  # of the scores
+  threshold: thresholds.Threshold | None  # of this kind; None: no flags
+  reason: str  # why there are no flags; "" if there are
+
+
+def kept_files(run: Any, path: str) -> dict[str, pathlib.Path]:
+  """Returns the paths that a command must not overwrite, {key: file or folder}; `path` is --data, "" without it."""
+  found = {"--data": path, "config.data.path": run.config.data.path}
+  kept = {key: paths.local_path(key, text) for key, text in found.items() if text}
+  return kept | {"the reference of the scores": run.workdir / store.REFERENCE}
+
+
+def is_same(first: pathlib.Path, second: pathlib.Path) -> bool:
+  """Returns whether two paths are the same file or folder, also through links or another spelling."""
+  return first.resolve() == second.resolve() or (first.exists() and second.exists() and first.samefile(second))
+
+
+def check(file: pathlib.Path, kept: Mapping[str, pathlib.Path]) -> None:
+  """Raises UserError unless rows can be written to a file: its suffix, its folder, and what the suffix needs.
+
+  Args:
+    file: The file.
+    kept: Paths that must not be overwritten; see `kept_files`.
+  """
   if file.suffix not in _WRITERS:
     raise errors.UserError(f"--out={file}: must end in {', '.join(_WRITERS)}")
   if not file.parent.is_dir():
     raise errors.UserError(f"--out={file}: the folder {file.parent} does not exist; make it")
   if file.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
     raise errors.UserError(f"--out={file}: Parquet files need pyarrow; run `pip install 'ae_jax[tables]'`")
+  for key, source in kept.items():
+    if is_same(file, source):
+      raise errors.UserError(f"--out={file}: would replace {key} ({source}); write to another file")
+    if file.exists() and source.is_dir() and source.resolve() in file.resolve().parents:
+      raise errors.UserError(
+        f"--out={file}: exists in the folder of {key} ({source}), so it may belong to the data; remove it, or write to "
+        "another file"
+      )
 
 
 def read(run: Any, path: str, *, names: str = "", array: str = "") -> new_files.NewFiles:
@@ -52,17 +86,16 @@ def joined(parts: Sequence[Any]) -> Any:
 def measure(
   run: Any,
   parts: Iterable[tuple[Mapping[str, Column], scores.Inputs]],
-  kind: str,
-  threshold: thresholds.Threshold | None,
+  choice: Choice,
 ) -> Rows:
   """Returns the scores, flags and latents of examples.
 
   Args:
     run: A `trained_run.Run`.
     parts: Parts of the examples, as (columns of known values such as their names, inputs of the model).
-    kind: Kind of the scores.
-    threshold: Threshold of the flags, of this kind; None: no flags.
+    choice: Kind of the scores, and threshold of the flags.
   """
+  kind, threshold, _ = choice
   collected: dict[str, list[Any]] = {}
   for known, inputs in parts:
     found = scores.of_kind(run, inputs, kind, lambda: run.reference)
@@ -79,24 +112,31 @@ def measure(
   return Rows(joined, latents)
 
 
-def choose(run: Any, score: str) -> tuple[str, thresholds.Threshold | None]:
-  """Returns the kind of the scores, and the threshold of the run if it has one of this kind; None otherwise.
+def choose(run: Any, score: str) -> Choice:
+  """Returns the kind of the scores, and the threshold of the run if it has one of this kind for its weights.
 
-  `score` is the kind; "" for that of the threshold, or "reconstruction" without one.
+  `score` is the kind; "" for that of the stored threshold, which may belong to other weights, or "reconstruction"
+  without one.
   """
-  threshold = run.threshold
-  kind = score or ("reconstruction" if threshold is None else threshold.kind)
+  threshold, fault = thresholds.of_run(run)
+  stored = threshold
+  if stored is None and run.workdir is not None:
+    with contextlib.suppress(errors.UserError):  # it is damaged, which `fault` says
+      stored = store.read_threshold(run.workdir)
+  kind = score or ("reconstruction" if stored is None else stored.kind)
   scores.choose(kind)
-  return kind, threshold if threshold is not None and threshold.kind == kind else None
+  if threshold is not None and threshold.kind == kind:
+    return Choice(kind, threshold, "")
+  return Choice(kind, None, fault or f"the run has no threshold of {kind} scores; run.set_threshold sets one")
 
 
-def summary(file: pathlib.Path, rows: Rows, kind: str, threshold: thresholds.Threshold | None) -> list[str]:
+def summary(file: pathlib.Path, rows: Rows, choice: Choice) -> list[str]:
   """Returns lines about the rows of a file: their number, the scores, and the flags."""
-  found = rows.columns["score"]
+  found, (kind, threshold, reason) = rows.columns["score"], choice
   low, middle, high = np.quantile(found, (0, 0.5, 1))
   lines = [f"{file}: {len(found):,} rows; {kind} scores from {low:.4g} to {high:.4g}, median {middle:.4g}"]
   if threshold is None:
-    return [*lines, f"no column flag: the run has no threshold of {kind} scores; see run.set_threshold"]
+    return [*lines, f"no column flag: {reason}"]
   return [*lines, f"flagged: {np.count_nonzero(rows.columns['flag']):,}, with a {threshold.in_words()}"]
 
 

@@ -32,17 +32,19 @@ def write_threshold(workdir: pathlib.Path, threshold: thresholds.Threshold) -> N
     atomic.write_text(workdir / THRESHOLD, json.dumps(threshold.as_json(), indent=2) + "\n")
 
 
-def read_threshold(workdir: pathlib.Path, weights: str) -> thresholds.Threshold:
-  """Returns the threshold in a run folder.
+def read_threshold(workdir: pathlib.Path, weights: str | None = None) -> thresholds.Threshold | None:
+  """Returns the threshold in a run folder; None if there is none.
 
   Raises:
-    UserError: The file is damaged, or belongs to other weights than `weights`, a result of `digest`.
+    UserError: The file is damaged, or belongs to other weights than `weights`, a result of `digest`; None: any weights.
   """
   file = workdir / THRESHOLD
+  if not file.exists():
+    return None
   with errors.convert_errors(f"{file}: cannot be read"):
     stored = json.loads(file.read_text(encoding="utf-8"))
   found = thresholds.from_json(stored if isinstance(stored, dict) else {}, str(file))
-  if found.weights != weights:
+  if weights is not None and found.weights != weights:
     raise errors.UserError(
       f"{file}: was set for other weights, those of step {found.step}; load that checkpoint, or set the threshold again"
     )

@@ -91,6 +91,14 @@ def from_json(stored: Mapping[str, Any], where: str) -> Threshold:
   return Threshold(**stored)
 
 
+def of_run(run: Any) -> tuple[Threshold | None, str]:
+  """Returns the threshold of a run (None without one), and why its stored threshold cannot be used ("" if it can)."""
+  try:
+    return run.threshold, ""
+  except errors.UserError as error:
+    return None, str(error)
+
+
 class Confusion(NamedTuple):
   """Counts of flagged and other examples, and the measures of a threshold that follow from them."""
 
