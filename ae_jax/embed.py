@@ -38,7 +38,7 @@ def main(workdir: pathlib.Path) -> None:
     rows.check(out, rows.kept_files(run, _DATA.value))
     dataset = run_folder.load_data(workdir, run.config, _DATA.value)
     cache.keep_compiled_programs()
-    choice = rows.choose(run, _SCORE.value)
+    choice = rows.choose(run, _SCORE.value, dataset.column("test", "target") is not None)
     measured = rows.measure(run, halves.in_parts(run, dataset, _DATA.value), choice)
     rows.write(out, measured)
     for line in rows.summary(out, measured, choice):

@@ -99,9 +99,6 @@ def measure(
   collected: dict[str, list[Any]] = {}
   for known, inputs in parts:
     found = scores.of_kind(run, inputs, kind, lambda: run.reference)
-    fault = "" if threshold is None else threshold.target_fault(inputs.has_target)
-    if fault:
-      raise errors.UserError(f"column flag: {fault}")
     measured = {**known, "score": found}
     measured |= {} if threshold is None else {"flag": thresholds.flag(found, threshold.value)}
     measured |= {_LATENTS: run.apply("encode", inputs.x, inputs.columns)}
@@ -112,13 +109,16 @@ def measure(
   return Rows(joined, latents)
 
 
-def choose(run: Any, score: str) -> Choice:
+def choose(run: Any, score: str, has_target: bool = False) -> Choice:
   """Returns the kind of the scores, and the threshold of the run if it has one of this kind for its weights.
 
-  `score` is the kind; "" for that of the stored threshold, which may belong to other weights, or "reconstruction"
-  without one.
+  Args:
+    run: A `trained_run.Run`.
+    score: The kind; "" for that of the stored threshold, which may belong to other weights, or "reconstruction" without
+      one.
+    has_target: Whether the examples have targets.
   """
-  threshold, fault = thresholds.of_run(run)
+  threshold, fault = thresholds.of_run(run, has_target)
   stored = threshold
   if stored is None and run.workdir is not None:
     with contextlib.suppress(errors.UserError):  # it is damaged, which `fault` says

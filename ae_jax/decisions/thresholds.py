@@ -91,12 +91,17 @@ def from_json(stored: Mapping[str, Any], where: str) -> Threshold:
   return Threshold(**stored)
 
 
-def of_run(run: Any) -> tuple[Threshold | None, str]:
-  """Returns the threshold of a run (None without one), and why its stored threshold cannot be used ("" if it can)."""
+def of_run(run: Any, has_target: bool = False) -> tuple[Threshold | None, str]:
+  """Returns the threshold of a run (None without one), and why its stored threshold cannot be used ("" if it can).
+
+  `has_target` tells whether the examples to be flagged have targets.
+  """
   try:
-    return run.threshold, ""
+    threshold = run.threshold
   except errors.UserError as error:
     return None, str(error)
+  fault = "" if threshold is None else threshold.target_fault(has_target)
+  return (None, fault) if fault else (threshold, "")
 
 
 class Confusion(NamedTuple):

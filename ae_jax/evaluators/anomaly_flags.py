@@ -47,13 +47,9 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 def _threshold(context: EvalContext) -> tuple[thresholds.Threshold, str]:
   """Returns the threshold of the run, or a default, and a sentence about it."""
   run, dataset = context.run, context.dataset
-  try:
-    stored, reason = run.threshold, "the run has no threshold"
-  except errors.UserError as error:
-    stored, reason = None, str(error)
+  stored, fault = thresholds.of_run(run, context.test_inputs.has_target)
   advice = "run.set_threshold sets one, and `ae_jax evaluate --only=anomaly` measures it"
-  fault = "" if stored is None else stored.target_fault(context.test_inputs.has_target)
-  if stored is not None and not fault:
+  if stored is not None:
     return stored, f"flagged: test examples with a {stored.in_words()}"
   half = "train" if dataset.validation is None else "validation"
   kind, anomalous = "reconstruction", dataset.on_validation.anomalous if half == "validation" else None
@@ -61,7 +57,10 @@ def _threshold(context: EvalContext) -> tuple[thresholds.Threshold, str]:
   found = np.concatenate([scores.of_kind(run, part, kind, lambda: run.reference) for part in parts])
   value = thresholds.from_share(found, SHARE)
   default = thresholds.Threshold(value, kind, "contamination", SHARE, half, len(found), run.step, run.weights_digest)
-  return default, f"flagged: test examples with a {default.in_words()}, because {fault or reason}; {advice}"
+  return (
+    default,
+    f"flagged: test examples with a {default.in_words()}, because {fault or 'the run has no threshold'}; {advice}",
+  )
 
 
 def _histograms(
