@@ -68,3 +68,13 @@ def test_a_threshold_of_another_kind_gives_no_flags(tmp_path):
   run.set_threshold(value=1.0)
   assert rows.choose(run, "knn") == ("knn", None, reason.format("knn"))
   assert rows.choose(run, "") == ("reconstruction", run.threshold, "")
+
+
+def test_a_threshold_against_targets_gives_no_flags_to_examples_without(tmp_path):
+  run = dataclasses.replace(made(), workdir=tmp_path)
+  stored = thresholds.Threshold(1.5, "reconstruction", "value", None, "", 0, 7, run.weights_digest, targets=True)
+  store.write_threshold(tmp_path, stored)
+  assert rows.choose(run, "", has_target=True) == ("reconstruction", stored, "")
+  kind, threshold, reason = rows.choose(run, "")
+  assert (kind, threshold) == ("reconstruction", None)
+  assert reason.startswith("target= is missing")
