@@ -28,7 +28,7 @@ class NewFiles(NamedTuple):
 
 
 class Wanted(NamedTuple):
-  """What a run needs of new examples, and the keys of its config that say how files are read."""
+  """Shape, range and columns of the examples of a run, and the config section with the options for reading files."""
 
   shape: tuple[int, ...]  # of an example
   value_range: str  # config.data.range
@@ -55,7 +55,7 @@ def read(path: str, wanted: Wanted, *, names: str = "", array: str = "") -> NewF
     if wanted.section[key]:
       raise errors.UserError(
         f"{where}: the run has config.data.{key}={wanted.section[key]}, which is not applied to new files; cut "
-        " the examples in Python, and use the methods of ae_jax.load(workdir)"
+        "the examples in Python, and use the methods of ae_jax.load(workdir)"
       )
   name = next((name for name, matches in _KINDS.items() if matches(file)), None)
   if name is None:

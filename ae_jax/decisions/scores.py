@@ -34,19 +34,19 @@ class Inputs(NamedTuple):
 
   @property
   def has_target(self) -> bool:
-    """Whether the reconstructions are compared with other examples than `x`."""
+    """True if the reconstructions are compared with targets instead of `x`."""
     return self.target is not self.x
 
 
 class Reference(NamedTuple):
-  """What the scores of new examples are compared with, measured on training examples. Stored as reference.npz."""
+  """Errors and latent codes of training examples, which some kinds of scores need. Stored as reference.npz."""
 
   element_errors: Float32[np.ndarray, "..."]  # mean squared error of each element
   codes: Float32[np.ndarray, "train latents"]  # latent codes as vectors
 
   @property
   def is_finite(self) -> bool:
-    """Whether all numbers are finite."""
+    """True if all numbers are finite."""
     return bool(np.isfinite(self.element_errors).all() and np.isfinite(self.codes).all())
 
 

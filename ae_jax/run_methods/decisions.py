@@ -30,7 +30,7 @@ def threshold(run: Any) -> thresholds.Threshold | None:
 
 
 def reference(run: Any) -> scores.Reference:
-  """What some kinds of scores compare examples with; see `set_reference`. Measured when it is first needed."""
+  """The reference of the scores, which `set_reference` sets; measured on the training examples when first needed."""
   found = None if run.workdir is None else store.read_reference(run.workdir, run.weights_digest)
   if found is not None:
     return found

@@ -22,8 +22,8 @@ STEPS = 100
 _CHUNK = 10  # steps per compiled call
 LOWEST, HIGHEST = 1e-5, 10.0  # learning rates of the first and the last step
 _OF_SMALLEST = 0.2  # chosen rate relative to that of the smallest loss; experiments/learning_rate compares such rules
-# The same for the rate at which the loss doubles, if this is more. The loss of a model that begins at PCA hardly falls
-# in the test, so noise decides where it is smallest.
+# Smallest chosen rate, relative to the rate at which the loss doubles. The loss of a model that begins at PCA hardly
+# falls in the test, so noise decides where it is smallest.
 _OF_DOUBLED = 0.01
 _WINDOW = 9  # steps of the running mean
 _DIGITS = (1.0, 2.0, 5.0, 10.0)  # the rate is rounded to one of these, so that rounding errors do not change it
