@@ -26,6 +26,7 @@ def base(data: str) -> ConfigDict:
   _add_data(config, data)
   _add_objective(config)
   _add_optimizer(config)
+  _add_warm_start(config)
   # Names of the evaluators to run in addition to "reconstruction". At each evaluation: anomaly, codebook, denoising,
   # posterior, sparsity. Once on the trained model: anomaly, denoising, disentanglement, generation, latent,
   # logistic_pca, probe, robustness.
@@ -157,6 +158,19 @@ def _add_optimizer(config: ConfigDict) -> None:
   # Decay of the exponential moving average of the parameters, such as 0.999. If it is not 0, the averages are evaluated
   # instead of the parameters. 0: no averages.
   config.ema_decay = 0.0
+
+
+def _add_warm_start(config: ConfigDict) -> None:
+  """Adds the keys of the start from a trained run and of frozen arrays."""
+  # Folder of a trained run, or hf://user/name, whose parameters and model state the training starts from. Arrays of
+  # equal name and shape are taken; all others are initialised and listed. "": initialise all.
+  config.init_from = ""
+  # Which arrays are taken, as a regular expression that matches the beginning of their names: encoder, or
+  # "encoder|state". "": all.
+  config.init_only = ""
+  # Arrays that the training does not change, as a regular expression that matches the beginning of their names, such as
+  # encoder. "": none.
+  config.freeze = ""
 
 
 def _add_devices(config: ConfigDict) -> None:

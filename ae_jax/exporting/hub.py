@@ -143,8 +143,8 @@ def _public(description: Mapping[str, Any]) -> dict[str, Any]:
   """
   data = {key: value for key, value in description["data"].items() if key != "faults"} | {"remarks": []}
   public = {key: value for key, value in description.items() if key != "command"} | {"data": data}
-  path = public["config"]["data"]["path"]
-  shared = places.without_folders(public, path)
+  path, source = public["config"]["data"]["path"], public["config"]["init_from"]
+  shared = places.without_folders(public, path, source)
   shared["config"]["data"]["path"] = pathlib.PurePath(path).name
   return shared
 

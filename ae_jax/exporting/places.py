@@ -5,14 +5,20 @@ import pathlib
 from typing import Any
 
 
-def without_folders(tree: Any, path: str) -> Any:
-  """Returns a copy of JSON data in which every string has the name of a path in place of the path.
+def without_folders(tree: Any, *paths: str) -> Any:
+  """Returns a copy of JSON data in which every string has the names of paths in place of the paths.
 
   Args:
     tree: Nested dicts, lists and strings.
-    path: The path (`config.data.path`). Also replaced are its absolute form, its form without links, and its folders
-      in these forms.
+    *paths: The paths, such as `config.data.path`; addresses such as hf://user/name stay. Also replaced are their
+      absolute forms, their forms without links, and their folders in these forms.
   """
+  for path in paths:
+    tree = tree if "://" in path else _without_folder(tree, path)
+  return tree
+
+
+def _without_folder(tree: Any, path: str) -> Any:
   expanded = os.path.expanduser(path)
   absolute = [os.path.abspath(expanded), os.path.realpath(expanded)] if path else []
   forms = {form: pathlib.PurePath(form).name for form in (path, expanded, *absolute)}

@@ -54,7 +54,7 @@ def description(run: Any) -> dict[str, Any]:
     "standardisation": None if run.standardisation is None else run.standardisation.as_json(),
     "schema": None if run.schema is None else run.schema.as_json(),
   }
-  return places.without_folders(contents, run.config.data.path)
+  return places.without_folders(contents, run.config.data.path, run.config.init_from)
 
 
 def description_text(run: Any) -> str:

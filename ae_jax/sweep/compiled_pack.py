@@ -23,7 +23,7 @@ from ae_jax.models import cost, masking
 from ae_jax.sweep import grid, member_steps
 from ae_jax.sweep.member_steps import without_step
 from ae_jax.system import distributed
-from ae_jax.training import device_arrays, evaluation, guard, programs
+from ae_jax.training import device_arrays, evaluation, guard, programs, warm_start
 from ae_jax.training.compiled_stage import CompiledStage
 from ae_jax.training.device_arrays import DeviceData
 from ae_jax.training.setup import Experiment, Stage
@@ -84,8 +84,10 @@ def start(members: Members, device_data: DeviceData) -> TrainState:
   init, ema = jax.jit(_init, static_argnames=("model", "ema")), experiment.config.ema_decay > 0
   keys = [device_arrays.keys(member.experiment.config.seed)[0] for member in members]
   principal = functools.cache(functools.partial(pca.principal_components, experiment.dataset))
-  pairs = [(key, member.experiment.model) for key, member in zip(keys, members, strict=True)]
-  states = [device_arrays.fitted(init(key, model, ema), model, principal) for key, model in pairs]
+  states = []
+  for key, member in zip(keys, members, strict=True):
+    state = device_arrays.fitted(init(key, member.experiment.model, ema), member.experiment.model, principal)
+    states.append(warm_start.applied(state, member.experiment))
   state = _pad_and_stack(states, _abstract_initial_state(experiment.model, ema), members, device_data)
   return restart(experiment.stages[0], device_data)(state)
 
@@ -154,6 +156,7 @@ def _compile_train_chunk(
     optimizer_factory=stage.optimizer_factory,
     microbatches=stage.microbatches,
     ema_decay=experiment.config.ema_decay,
+    freeze=experiment.config.freeze,
     on_nan=None if experiment.config.on_nan == "stop" else experiment.config.on_nan,
     augment=experiment.augment,
   )

@@ -17,7 +17,7 @@ from ae_jax.runs import progress, run_folder
 from ae_jax.sweep import engines, grid, halving, summary, trainer
 from ae_jax.sweep.summary import Row
 from ae_jax.system import cache
-from ae_jax.training import preemption, setup
+from ae_jax.training import preemption, setup, warm_start
 
 StartEngine = Callable[[Callable[[], str], Callable[[str], None]], engines.Engine]  # arguments: see `engines.local`
 
@@ -55,10 +55,12 @@ def run(
     setup.check_memory(grid.widest(group).experiment, 1)
   _check_folder(workdir, members)
   rows = {row["name"]: row for row in summary.read(workdir)}
+  to_train = [member for member in members if not _has_ended(member, rows, workdir)]
+  taken = dict.fromkeys(line for member in to_train for line in warm_start.check(member.experiment))
   with preemption.catch_signals() as received:
     cache.keep_compiled_programs()
     started = engine(received, progress.print_line)
-    for line in (_opening(members, len(groups), rows, workdir), *members[0].experiment.remarks):
+    for line in (_opening(members, len(groups), rows, workdir), *members[0].experiment.remarks, *taken):
       progress.print_line(line)
     task = engines.Task(config.to_dict(), keys, [], workdir, options, dataset)
     rows = _train_rungs(task, members, rungs=rungs, factor=factor, engine=started, rows=rows)

@@ -108,6 +108,7 @@ def _chunk_compiler(
     optimizer=stage.optimizer,
     microbatches=stage.microbatches,
     ema_decay=config.ema_decay,
+    freeze=config.freeze,
     augment=experiment.augment,
     **_static(experiment, stage, device_data, state),
   )

@@ -13,7 +13,7 @@ from ae_jax.data import streams
 from ae_jax.data.batch_schedule import evaluation_batches
 from ae_jax.evaluators import pca
 from ae_jax.system import distributed
-from ae_jax.training import evaluation, programs, setup
+from ae_jax.training import evaluation, programs, setup, warm_start
 from ae_jax.training.evaluation import Evaluated
 from ae_jax.training.state import TrainState, init_state
 
@@ -105,13 +105,13 @@ def _abstract_state(**static: Any) -> TrainState:
 
 
 def fit_to_data(state: TrainState, experiment: setup.Experiment) -> TrainState:
-  """Returns the initial state of a single run with the model state fitted to the training examples."""
-  if not experiment.model.principal_components:
-    return state
-  principal = functools.partial(pca.principal_components, experiment.dataset)
-  model_state = fitted(state, experiment.model, principal).model_state
-  placed = jax.tree.map(lambda new, old: distributed.put(new, old.sharding), model_state, state.model_state)
-  return dataclasses.replace(state, model_state=placed)
+  """Returns the state from which a single run starts: fitted to the training examples, then the warm start."""
+  if experiment.model.principal_components:
+    principal = functools.partial(pca.principal_components, experiment.dataset)
+    model_state = fitted(state, experiment.model, principal).model_state
+    placed = jax.tree.map(lambda new, old: distributed.put(new, old.sharding), model_state, state.model_state)
+    state = dataclasses.replace(state, model_state=placed)
+  return warm_start.applied(state, experiment)
 
 
 def fitted(

@@ -10,7 +10,6 @@ import pathlib
 import warnings
 from typing import Any, NoReturn
 
-import jax
 from ml_collections import ConfigDict
 
 from ae_jax import data, errors, models
@@ -18,7 +17,7 @@ from ae_jax.models import memory
 from ae_jax.runs import logs, progress
 from ae_jax.system import cache, distributed
 from ae_jax.trained_run import Run
-from ae_jax.training import compiled_stage, device_arrays, loop, programs, setup, stopping
+from ae_jax.training import compiled_stage, device_arrays, loop, programs, setup, stopping, warm_start
 from ae_jax.training.state import TrainState
 
 
@@ -41,13 +40,14 @@ def train_run(config: ConfigDict, dataset: data.Dataset, start: models.Variables
   mesh = distributed.mesh()
   with progress.quiet(), programs.reused(), memory.explain_out_of_memory():
     experiment = setup.build_experiment(config, mesh.size, dataset)
-    for remark in experiment.remarks:
+    taken = warm_start.check(experiment) if start is None else []
+    for remark in (*experiment.remarks, *taken):
       if remark not in (*dataset.remarks, *dataset.faults):
         _warn(remark)
     cache.keep_compiled_programs()
     device_data, state = device_arrays.place_and_init(experiment, mesh)
     device_data = dataclasses.replace(device_data, evaluated={})  # its program would take as long to compile as a step
-    state = device_arrays.fit_to_data(state, experiment) if start is None else _with_variables(state, start)
+    state = device_arrays.fit_to_data(state, experiment) if start is None else warm_start.started_from(state, start)
     log = logs.MemoryLog()
     state = loop.train(_training(experiment, device_data, log), state)
     variables = distributed.fetch(state.evaluated, mesh)
@@ -90,16 +90,6 @@ def _training(
     progress=stopping.progress(experiment.early_stopping, ()),
     report=_warn,
   )
-
-
-def _with_variables(state: TrainState, start: models.Variables) -> TrainState:
-  """Returns an initial state with the variables of a trained model."""
-  place = lambda new, old: distributed.put(new, old.sharding)
-  params, model_state = (
-    jax.tree.map(place, new, old) for new, old in ((start.params, state.params), (start.state, state.model_state))
-  )
-  averages = None if state.ema_params is None else params
-  return dataclasses.replace(state, params=params, model_state=model_state, ema_params=averages)
 
 
 def _warn(line: str) -> None:

@@ -13,7 +13,7 @@ from ae_jax.models import memory
 from ae_jax.objectives import schedules
 from ae_jax.runs import trackers
 from ae_jax.system import distributed
-from ae_jax.training import optimizers, stopping
+from ae_jax.training import freezing, optimizers, stopping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +79,7 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   inputs = {"shape": dataset.shape, "labels": labels, "groups": groups, "masked": "mask" in dataset.column_names}
   inputs["value_range"] = dataset.value_range
   model = models.build(compute_dtype=config.compute_dtype, **inputs, **config.model)
+  freezing.check(config.freeze, model.abstract_variables())
   errors.check(
     config.accumulate <= size, "accumulate", config.accumulate, f"at most {size}, the number of training examples"
   )

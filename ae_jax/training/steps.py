@@ -17,7 +17,7 @@ from ae_jax.data import ranges
 from ae_jax.data.columns import SHAPED
 from ae_jax.ops import randomness
 from ae_jax.system.data_parallel import SINGLE_DEVICE, DataParallel
-from ae_jax.training import guard
+from ae_jax.training import freezing, guard
 from ae_jax.training.state import TrainState
 from ae_jax.types import LEAST_WEIGHT, AnyArray, Batch, Columns, Keys, Params, Scalar, Step
 
@@ -35,6 +35,7 @@ def train_step(
   optimizer: optax.GradientTransformationExtraArgs,
   microbatches: int,
   ema_decay: float = 0.0,
+  freeze: str = "",
   data_parallel: DataParallel = SINGLE_DEVICE,
   augment: Augmentation | None = None,
 ) -> tuple[TrainState, Terms, Bool[Array, ""]]:
@@ -51,6 +52,7 @@ def train_step(
     optimizer: The optimizer; its `update` function takes the norm of the gradient as `norm`.
     microbatches: Number of microbatches that each device computes one after the other.
     ema_decay: Decay of the moving averages `TrainState.ema_params`; 0.0 for no averages.
+    freeze: Pattern of the names of arrays that do not change; see `freezing`.
     data_parallel: The devices that share the batch.
     augment: Augmentation of the examples, or None.
 
@@ -69,12 +71,14 @@ def train_step(
     data_parallel=data_parallel,
     augment=augment,
   )
+  gradient = freezing.without_frozen(gradient, freeze)
   norm = data_parallel.norm(gradient)
   updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, norm=norm)
   params = optax.apply_updates(state.params, updates)
   if model.has_projection:
     params = data_parallel.own_part(model.project(data_parallel.all_gather_params(params)))
   model_state = model.update_state(state.model_state, statistics)
+  params, model_state = freezing.with_frozen(models.Variables(params, model_state), state.variables, freeze)
   ema_params = average(state.ema_params, params, state.step, ema_decay) if ema_decay else None
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
   scheduled = {name: getattr(objective, name) for name, _ in objective.schedules}

@@ -16,7 +16,7 @@ from ae_jax.models import memory
 from ae_jax.report import evaluation, messages
 from ae_jax.runs import checkpoints, logs, metric_names, progress, run_folder
 from ae_jax.system import cache, distributed, paths, signals
-from ae_jax.training import choices, compiled_stage, device_arrays, loop, preemption, setup, stopping
+from ae_jax.training import choices, compiled_stage, device_arrays, loop, preemption, setup, stopping, warm_start
 from ae_jax.training.state import TrainState
 
 
@@ -55,12 +55,15 @@ def train_run(
   config, dataset = experiment.config, experiment.dataset
   description = run_folder.describe(config, dataset, experiment.model, mesh.devices.flat)
   description |= {"chosen": chosen} if chosen else {}
+  starts_anew = checkpoints.newest_step(workdir / "checkpoints") is None
+  taken = warm_start.check(experiment) if starts_anew else []
   with contextlib.ExitStack() as stack, memory.explain_out_of_memory():
     received = stack.enter_context(preemption.catch_signals())
     distributed.on_first_process(lambda: stack.enter_context(run_folder.locked(workdir)))
     extended = []
     distributed.on_first_process(lambda: extended.extend(run_folder.begin(workdir, description)))
-    for line in (messages.opening(description, dataset.placement, workdir), *lines, *experiment.remarks, *extended):
+    lines = [*lines, *experiment.remarks, *taken, *extended]
+    for line in (messages.opening(description, dataset.placement, workdir), *lines):
       _print_line(line)
     training, state = _training(experiment, description, workdir, mesh, profile=profile, received=received, stack=stack)
     state = loop.train(training, state)

@@ -1,0 +1,51 @@
+"""Names of the arrays of a model, such as "encoder/code/kernel" and "state/codebook", and patterns of names."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from ae_jax import errors
+from ae_jax.models import Variables
+
+_STATE = "state/"  # beginning of the names of the arrays of `Variables.state`
+
+
+def named(variables: Variables) -> dict[str, Any]:
+  """Returns {name: array} of the parameters, then of the model state."""
+  parts = (("", variables.params), (_STATE, variables.state))
+  return {
+    prefix + _name(path): leaf for prefix, part in parts for path, leaf in jax.tree_util.tree_leaves_with_path(part)
+  }
+
+
+def replaced(variables: Variables, arrays: Mapping[str, Any]) -> Variables:
+  """Returns the variables with the arrays of {name: array} in place of their own arrays of these names."""
+
+  def replace(prefix, tree):
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: arrays.get(prefix + _name(path), leaf), tree)
+
+  return Variables(replace("", variables.params), replace(_STATE, variables.state))
+
+
+def matches(pattern: str, name: str) -> bool:
+  """Returns whether a regular expression matches the beginning of a name."""
+  return re.match(pattern, name) is not None
+
+
+def check_pattern(key: str, pattern: str, variables: Variables) -> None:
+  """Raises UserError unless the regular expression of a config key matches the beginning of some name."""
+  try:
+    re.compile(pattern)
+  except re.error as error:
+    raise errors.UserError(f"config.{key}={pattern!r}: must be a regular expression; {error}") from None
+  names = [*named(variables)]
+  if not any(matches(pattern, name) for name in names):
+    raise errors.UserError(
+      f"config.{key}={pattern!r}: must match the beginning of the name of an array of the model: {', '.join(names)}"
+    )
+
+
+def _name(path: tuple[Any, ...]) -> str:
+  return "/".join(str(key.key) for key in path)
