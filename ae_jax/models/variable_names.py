@@ -9,6 +9,7 @@ import jax
 from ae_jax import errors
 from ae_jax.models import Variables
 
+_NETWORK = "network/"  # beginning of the names of the parameters of `linear_paths.LinearPath`
 _STATE = "state/"  # beginning of the names of the arrays of `Variables.state`
 
 
@@ -30,8 +31,11 @@ def replaced(variables: Variables, arrays: Mapping[str, Any]) -> Variables:
 
 
 def matches(pattern: str, name: str) -> bool:
-  """Returns whether a regular expression matches the beginning of a name."""
-  return re.match(pattern, name) is not None
+  """Returns whether a regular expression matches the beginning of a name.
+
+  The network beside a linear path has the names of a network without one: "network/" may be left out.
+  """
+  return any(re.match(pattern, begin) for begin in (name, name.removeprefix(_NETWORK)))
 
 
 def check_pattern(key: str, pattern: str, variables: Variables) -> None:

@@ -52,6 +52,12 @@ def test_the_gradient_of_frozen_parameters_is_not_clipped_with_the_others():
   np.testing.assert_allclose(norm, 0.1 * 1e-3, rtol=1e-3)
 
 
+def test_the_network_beside_a_linear_path_has_the_names_of_a_network():
+  assert variable_names.matches("encoder", "network/encoder/code/kernel")
+  assert variable_names.matches("network/encoder", "network/encoder/code/kernel")
+  assert not variable_names.matches("encoder", "state/encoder")
+
+
 def test_frozen_state_stays():
   before = models.Variables({"encoder": {"kernel": jnp.ones(2)}}, {"codebook": jnp.ones(3), "counts": jnp.ones(3)})
   after = jax.tree.map(lambda leaf: leaf + 1, before)
