@@ -213,7 +213,15 @@ def test_wrong_flags_end_with_one_line(of_images, tmp_path, flags, message):
 
 
 def wanted(shape=(8, 6, 3), schema=None, **section):
-  options = {"window": 0, "patch": (), "layout": "nhwc", "fit": "stretch", "exif_orientation": True}
+  options = {
+    "window": 0,
+    "stride": 0,
+    "patch": (),
+    "size": (),
+    "layout": "nhwc",
+    "fit": "stretch",
+    "exif_orientation": True,
+  }
   return new_files.Wanted(shape, "unit", schema, {**options, "follow_links": False, **section})
 
 
@@ -229,8 +237,10 @@ def read(path, run=None, **options):
     ({"a": IMAGES[..., 0]}, None, {}, r"no array has rows .* a \[40, 8, 6\]"),
     ({"a": IMAGES}, None, {"array": "b"}, "--array=b: is no array"),
     ({"a": IMAGES}, None, {"names": "b"}, "--names=b: is not used"),
-    ({"a": IMAGES}, wanted(patch=(2, 2)), {}, r"config\.data\.patch=\(2, 2\), which is not applied"),
-    ({"a": IMAGES}, wanted(window=3), {}, r"config\.data\.window=3"),
+    ({"a": IMAGES}, wanted((2, 2, 1), patch=(2,)), {}, r"no array has the form of images \[N, H, W, 1\]"),
+    ({"a": IMAGES}, wanted((9, 9, 3), patch=(9,)), {}, r"nothing as large as config.data.patch=\(9,\) of the run"),
+    ({"a": IMAGES}, wanted((3, 2), window=3), {}, r"no array has the form of a record \[T, 2\]"),
+    ({"a": IMAGES[:, 0, 0]}, wanted((99, 3), window=99), {}, "nothing as large as config.data.window=99"),
   ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, run, options, message):
@@ -247,6 +257,41 @@ def test_arrays_are_taken_in_the_layout_of_the_run(tmp_path):
   np.save(tmp_path / "x.npy", IMAGES[..., 0])
   ((_, x),), _ = read(tmp_path / "x.npy", wanted((8, 6, 1)))
   assert x.shape == (40, 8, 6)
+
+
+def test_a_record_is_cut_into_the_windows_of_the_run(tmp_path):
+  record = np.arange(23.0)
+  np.save(tmp_path / "x.npy", record)
+  run = wanted((10, 1), window=10, stride=6)
+  ((names, x),), _ = read(tmp_path / "x.npy", run)
+  assert names == ["[0:10]", "[6:16]", "[12:22]"]
+  np.testing.assert_array_equal(x[..., 0], [record[first : first + 10] for first in (0, 6, 12)])
+  folder = tmp_path / "records"
+  folder.mkdir()
+  np.save(folder / "long.npy", record)
+  np.save(folder / "long_labels.npy", np.zeros(23, int))
+  np.save(folder / "short.npy", record[:9])
+  ((names, of_folder),), notes = read(folder, run)
+  assert names == ["long.npy[0:10]", "long.npy[6:16]", "long.npy[12:22]"]
+  np.testing.assert_array_equal(of_folder, x)
+  assert "long_labels.npy" in notes[0]
+  assert "short.npy" in notes[1]
+
+
+def test_images_of_any_size_are_cut_into_the_patches_of_the_run(tmp_path):
+  for name, image in {"a": IMAGES[0], "b": np.tile(IMAGES[1], (2, 1, 1)), "c": IMAGES[2, :3]}.items():
+    write(tmp_path / f"{name}.png", image)
+  parts, notes = read(tmp_path, wanted((4, 5, 3), patch=(4, 5), size=()))
+  names = [name for names, _ in parts for name in names]
+  patches = np.concatenate([x for _, x in parts])
+  assert names == ["a.png[0,0]", "a.png[4,0]", *(f"b.png[{row},0]" for row in (0, 4, 8, 12))]
+  np.testing.assert_array_equal(patches[1], IMAGES[0, 4:8, :5])
+  np.testing.assert_array_equal(patches[3], IMAGES[1, 4:8, :5])
+  assert "c.png" in " ".join(notes)
+  np.save(tmp_path / "x.npy", np.moveaxis(IMAGES, -1, 1))
+  ((names, x),), _ = read(tmp_path / "x.npy", wanted((4, 3, 3), patch=(4, 3), layout="nchw"))
+  assert names[:5] == ["0[0,0]", "0[0,3]", "0[4,0]", "0[4,3]", "1[0,0]"]
+  np.testing.assert_array_equal(x[3], IMAGES[0, 4:, 3:])
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.csv", "empty", "x.png"])

@@ -1,6 +1,7 @@
 """Reads files of new examples for a trained run: images, tables and arrays, without a division into halves."""
 
 import functools
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import archives, folders, hdf5, image_sets, lazy_arrays, ranges, remarks, tables
+from ae_jax.data import (
+  archives,
+  folders,
+  hdf5,
+  image_sets,
+  lazy_arrays,
+  new_cuts,
+  ranges,
+  remarks,
+  series_folders,
+  tables,
+)
 from ae_jax.data.schema import Schema
 
 
@@ -51,12 +63,6 @@ def read(path: str, wanted: Wanted, *, names: str = "", array: str = "") -> NewF
   where, file = f"--data={path}", pathlib.Path(path)
   if not file.exists():
     raise errors.UserError(f"{where}: file or folder not found; check the path")
-  for key in ("window", "patch"):
-    if wanted.section[key]:
-      raise errors.UserError(
-        f"{where}: the run has config.data.{key}={wanted.section[key]}, which is not applied to new files; cut "
-        "the examples in Python, and use the methods of ae_jax.load(workdir)"
-      )
   name = next((name for name, matches in _KINDS.items() if matches(file)), None)
   if name is None:
     known = "a folder of images, an image, or a file .csv, .csv.gz, .tsv, .parquet, .pq, .npz, .npy, .h5"
@@ -66,30 +72,65 @@ def read(path: str, wanted: Wanted, *, names: str = "", array: str = "") -> NewF
       raise errors.UserError(f"--{argument}={value}: is not used for {where}, which is read as {name}; remove it")
   if name in tables.FILES:
     return _of_table(name, path, wanted, names, where)
-  return _of_images(path, wanted, where) if name == "folder" else _of_arrays(name, path, wanted, array, where)
+  if name == "folder":
+    return (_of_records if wanted.section["window"] else _of_images)(path, wanted, where)
+  return _of_arrays(name, path, wanted, array, where)
 
 
 def _of_images(path: str, wanted: Wanted, where: str) -> NewFiles:
-  """Reads images, which get the size and the channels of the examples of the run."""
+  """Reads images, which get the size and the channels of the images of the run, and are cut into patches like these."""
   section, shape, root = wanted.section, wanted.shape, pathlib.Path(path)
   if len(shape) != 3:
     raise errors.UserError(f"{where}: holds images, but the run takes examples of shape {list(shape)}")
   if shape[2] > 4:
     raise errors.UserError(f"{where}: image files have at most 4 channels, but the run takes {shape[2]}; pass an array")
   options = {key: section[key] for key in ("fit", "exif_orientation", "follow_links")}
-  chosen = image_sets.options(size=shape[:2], channels=shape[2], on_bad="skip", **options)
+  size = section["size"] if section["patch"] else shape[:2]
+  chosen = image_sets.options(size=size, channels=shape[2], on_bad="skip", **options)
   files, skipped, version = folders.files_under(root, chosen.follow_links)
   notes = remarks.not_read(where, remarks.by_suffix(skipped), "these files have no supported image suffix")
   kept, headers, left_out = image_sets.readable({"new": files}, chosen, version, where)
   paths = kept["new"]
   if not paths:
     raise errors.UserError(f"{where}: no readable image; {'; '.join([*notes, *left_out]) or 'the folder is empty'}")
-  layout = image_sets.common_layout(headers, paths, chosen, where)
-  lazy = image_sets.images(paths, layout, chosen, version, lambda: None)
-  if layout.scaled:
-    lazy = lazy_arrays.map_rows(lazy, lazy.shape[1:], np.float32, lambda x: ranges.from_unit(x, wanted.value_range))
-  names = [os.path.relpath(file, root) if root.is_dir() else root.name for file in paths]
-  return NewFiles(_parts(lazy, names), notes + left_out + image_sets.changes(headers, paths, chosen, where))
+  cuts = []
+  for group in _of_equal_size(list(zip(paths, headers, strict=True)), chosen):
+    files, of_group = zip(*group, strict=True)
+    layout = image_sets.common_layout(of_group, files, chosen, where)
+    lazy = image_sets.images(files, layout, chosen, version, lambda: None)
+    if layout.scaled:
+      lazy = lazy_arrays.map_rows(lazy, lazy.shape[1:], np.float32, lambda x: ranges.from_unit(x, wanted.value_range))
+    names = [os.path.relpath(file, root) if root.is_dir() else root.name for file in files]
+    cuts.append(new_cuts.of_images(lazy, names, section))
+  return _joined(cuts, notes + left_out + image_sets.changes(headers, paths, chosen, where), where, section)
+
+
+def _of_equal_size(images: list[tuple[str, Any]], chosen: image_sets.Options) -> list[list[tuple[str, Any]]]:
+  """Divides (path, header) pairs into runs of images of equal size, or of all images if they are resized."""
+  size = lambda pair: chosen.preparation.size or (pair[1].height, pair[1].width)
+  return [[*group] for _, group in itertools.groupby(images, size)]
+
+
+def _of_records(path: str, wanted: Wanted, where: str) -> NewFiles:
+  """Reads a folder of .npy files, each of which is a record, and cuts them into windows."""
+  records, labels, unread = series_folders.files_in(pathlib.Path(path), where)
+  unread += [f"{name}_labels.npy" for name in labels]
+  for name, record in records.items():
+    if record.shape[1] != wanted.shape[1]:
+      channels = remarks.counted(record.shape[1], "channel")
+      raise errors.UserError(f"{where}: {name}.npy has {channels}, but the run takes {wanted.shape[1]}")
+  cuts = [new_cuts.of_records(record, f"{name}.npy", wanted.section) for name, record in records.items()]
+  return _joined(cuts, remarks.not_read(where, unread, "only records are read"), where, wanted.section)
+
+
+def _joined(cuts: Sequence[new_cuts.Cut], notes: list[str], where: str, section: Mapping[str, Any]) -> NewFiles:
+  """Returns the examples of all cuts; raises UserError if no file or row is as large as an example."""
+  key = "window" if section["window"] else "patch"
+  small = [source for cut in cuts if not cut.names for source in cut.sources]
+  if len(small) == sum(len(cut.sources) for cut in cuts):
+    raise errors.UserError(f"{where}: contains nothing as large as config.data.{key}={section[key]} of the run")
+  notes = notes + remarks.not_read(where, small, f"these are smaller than config.data.{key}={section[key]}")
+  return NewFiles(itertools.chain.from_iterable(_parts(cut.x, cut.names) for cut in cuts if cut.names), notes)
 
 
 def _of_table(name: str, path: str, wanted: Wanted, names: str, where: str) -> NewFiles:
@@ -129,29 +170,49 @@ def _of_arrays(name: str, path: str, wanted: Wanted, array: str, where: str) -> 
   if not array and len(fitting) != 1:
     problem = "several arrays have" if fitting else "no array has"
     raise errors.UserError(
-      f"{where}: {problem} rows of shape {list(wanted.shape)}, as the run needs; it contains {listed}. "
-      f"{'Name one with --array' if fitting else 'Save one array [N, ...]'}"
+      f"{where}: {problem} {_form(wanted)}, as the run needs; it contains {listed}. "
+      f"{'Name one with --array' if fitting else 'Save one such array'}"
     )
   key = array or fitting[0]
   notes = remarks.not_read(where, {*stored} - {key}, f"the array that is read is {key}")
   values = stored[key]
   if _is_channels_first(values, wanted):
     move = lambda rows: np.moveaxis(rows, 1, -1)
-    values = lazy_arrays.map_rows(values, wanted.shape, values.dtype, move)
+    values = lazy_arrays.map_rows(values, (*values.shape[2:], values.shape[1]), values.dtype, move)
   values = lazy_arrays.load_all(values)
-  return NewFiles(_parts(values, [str(row) for row in range(len(values))]), notes)
+  rows = [str(row) for row in range(len(values))]
+  if wanted.section["window"]:
+    cut = new_cuts.of_records(values, "", wanted.section)
+  else:
+    cut = new_cuts.of_images(values, rows, wanted.section)
+  return _joined([cut], notes, where, wanted.section)
+
+
+def _form(wanted: Wanted) -> str:
+  """Returns the form of an array of new examples, as the end of a sentence."""
+  if wanted.section["window"]:
+    return f"the form of a record [T, {wanted.shape[1]}]"
+  if wanted.section["patch"]:
+    return f"the form of images [N, H, W, {wanted.shape[2]}]"
+  return f"rows of shape {list(wanted.shape)}"
 
 
 def _fits(values: lazy_arrays.MaybeLazy, wanted: Wanted) -> bool:
-  row, shape = values.shape[1:], wanted.shape
+  row, shape, section = values.shape[1:], wanted.shape, wanted.section
+  if section["window"]:
+    return row == shape[1:] or (row == () and shape[1] == 1)
+  if section["patch"]:
+    return (len(row) == 3 and row[2] == shape[2]) or _is_channels_first(values, wanted)
   is_table = wanted.schema is not None and row == (len(wanted.schema.columns),)
   without_channels = shape[-1] == 1 and row == shape[:-1] and len(shape) > 1
   return row == shape or without_channels or is_table or _is_channels_first(values, wanted)
 
 
 def _is_channels_first(values: lazy_arrays.MaybeLazy, wanted: Wanted) -> bool:
-  first = (wanted.shape[-1], *wanted.shape[:-1])
-  return wanted.section["layout"] == "nchw" and len(first) == 3 and values.shape[1:] == first
+  row, shape = values.shape[1:], wanted.shape
+  if wanted.section["layout"] != "nchw" or not len(row) == len(shape) == 3:
+    return False
+  return row[0] == shape[2] and (bool(wanted.section["patch"]) or row[1:] == shape[:2])
 
 
 def _parts(values: lazy_arrays.MaybeLazy, names: Sequence[str]) -> Iterator[Part]:

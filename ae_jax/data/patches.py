@@ -1,5 +1,7 @@
 """Patches of large images: tiles that do not overlap, which are the examples of a data set."""
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +43,7 @@ def cut(arrays: dict[str, Any], patch: tuple[int, ...], where: str) -> list[str]
   for name in [name for half in splits.present(arrays) for name in splits.names(arrays, half)]:
     values = arrays[name]
     is_image = len(values.shape) == 4 and values.shape[1:3] == size
-    arrays[name] = _tiles(values, rows, columns, height, width) if is_image else _repeated(values, rows * columns)
+    arrays[name] = tiles(values, height, width) if is_image else _repeated(values, rows * columns)
   lost = [f"{size[0] % height} rows at the lower edge"] * bool(size[0] % height)
   lost += [f"{size[1] % width} columns at the right edge"] * bool(size[1] % width)
   rest = f"; {' and '.join(lost)} of each image are not used" if lost else ""
@@ -49,8 +51,14 @@ def cut(arrays: dict[str, Any], patch: tuple[int, ...], where: str) -> list[str]
   return [f"{where}: each image of {size[0]} x {size[1]} pixels gives {count}{rest}"]
 
 
-def _tiles(images: lazy_arrays.MaybeLazy, rows: int, columns: int, height: int, width: int) -> lazy_arrays.MaybeLazy:
-  """Returns images [N, H, W, C] as patches [N * rows * columns, height, width, C]."""
+def corners(size: Sequence[int], height: int, width: int) -> list[tuple[int, int]]:
+  """Returns the (row, column) of the upper left pixel of each patch of an image of a size (H, W)."""
+  return list(itertools.product(range(0, size[0] - height + 1, height), range(0, size[1] - width + 1, width)))
+
+
+def tiles(images: lazy_arrays.MaybeLazy, height: int, width: int) -> lazy_arrays.MaybeLazy:
+  """Returns images [N, H, W, C] as patches [N * rows * columns, height, width, C], in the order of `corners`."""
+  rows, columns = images.shape[1] // height, images.shape[2] // width
   count, shape = rows * columns, (height, width, images.shape[3])
   if isinstance(images, np.ndarray):
     used = images[:, : rows * height, : columns * width]

@@ -66,7 +66,7 @@ def read(path: str, window: int) -> dict[str, Any]:
 def _halves(root: pathlib.Path, where: str) -> tuple[dict[str, Files], dict[str, np.ndarray], list[str]]:
   """Returns the series of each half, the labels of their steps [steps] (if there are labels), and remarks."""
   folders = {half: root / half for half in splits.HALVES if (root / half).is_dir()} or {"train": root}
-  found = {half: _files(folder, where) for half, folder in folders.items()}
+  found = {half: files_in(folder, where) for half, folder in folders.items()}
   series = {half: files for half, (files, _, _) in found.items()}
   for half in ("train", *folders):
     if not series.get(half):
@@ -77,7 +77,7 @@ def _halves(root: pathlib.Path, where: str) -> tuple[dict[str, Files], dict[str,
   return series, of_steps, notes
 
 
-def _files(folder: pathlib.Path, where: str) -> tuple[Files, Files, list[str]]:
+def files_in(folder: pathlib.Path, where: str) -> tuple[Files, Files, list[str]]:
   """Returns the series [T, C] of a folder, the labels of some of them, and the names of other files."""
   with errors.convert_errors(f"{where}: cannot be read"):
     names = sorted(remarks.visible(folder))

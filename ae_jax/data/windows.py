@@ -124,6 +124,11 @@ def of_record(
   return lazy_arrays.LazyArray((len(starts), window, channels), record.dtype, read)
 
 
+def steps_of(count: int, window: int, stride: int) -> list[tuple[int, int]]:
+  """Returns the first step of each of `count` windows of a record, and the first step after it."""
+  return [(first, first + window) for first in range(0, count * stride, stride)]
+
+
 def over_time(
   errors_of_steps: Shaped[np.ndarray, "windows window"], stride: int, steps: int
 ) -> Float64[np.ndarray, " {steps}"]:

@@ -1,0 +1,44 @@
+"""Windows of new records and patches of new images, cut as the training examples of a run were."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ae_jax.data import lazy_arrays, patches, windows
+
+
+class Cut(NamedTuple):
+  """Examples that are cut from files or rows of arrays of equal size."""
+
+  sources: Sequence[str]  # names of the files or rows
+  names: Sequence[str]  # of the examples, such as "record.npy[50:100]"; [] if the sources are smaller than an example
+  x: lazy_arrays.MaybeLazy  # examples [N, *shape], if there are any
+
+
+def of_records(record: lazy_arrays.MaybeLazy, source: str, section: Mapping[str, Any]) -> Cut:
+  """Returns the windows of a record [T] or [T, C] by `section`, `config.data`; see `windows.of_record`.
+
+  Their names have the first step and the step after the last one, such as "record.npy[50:100]".
+  """
+  window, stride = section["window"], section["stride"] or section["window"]
+  if len(record) < window:
+    return Cut([source], [], record)
+  x = windows.of_record(record, window, stride, source)
+  steps = windows.steps_of(len(x), window, stride)
+  return Cut([source], [f"{source}[{first}:{stop}]" for first, stop in steps], x)
+
+
+def of_images(images: lazy_arrays.MaybeLazy, sources: Sequence[str], section: Mapping[str, Any]) -> Cut:
+  """Returns the patches of images [N, H, W, C] by `section`, `config.data`; without `config.data.patch`, the images.
+
+  Their names have the row and the column of the upper left pixel, such as "photo.png[0,64]".
+  """
+  patch, size = section["patch"], images.shape[1:3]
+  if not patch:
+    return Cut(sources, sources, images)
+  height, width = patch[0], patch[-1]
+  corners = patches.corners(size, height, width)
+  if not corners:
+    return Cut(sources, [], images)
+  names = [f"{source}[{row},{column}]" for source, (row, column) in itertools.product(sources, corners)]
+  return Cut(sources, names, patches.tiles(images, height, width))
