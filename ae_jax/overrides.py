@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from ae_jax import config as configs
 from ae_jax import errors
@@ -60,7 +60,18 @@ def apply(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
         f"{errors.suggestion(argument(key), known)}`ae_jax describe --config=NAME` lists the keys"
       )
     section[name] = _converted(value, section[name])
-  return ConfigDict(values).lock()
+  return ConfigDict(_with_types(values, config.to_dict(preserve_field_references=True))).lock()
+
+
+def _with_types(values: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns values in which keys that may have several types, such as the learning rate, have the types of `fields`."""
+  typed = dict(values)
+  for key, field in fields.items():
+    if isinstance(field, FieldReference) and type(values[key]) in (*field.get_type(), type(None)):
+      typed[key] = FieldReference(values[key], field_type=field.get_type())
+    elif isinstance(field, dict) and isinstance(values[key], dict):
+      typed[key] = _with_types(values[key], {name: each for name, each in field.items() if name in values[key]})
+  return typed
 
 
 def _converted(value: Any, current: Any) -> Any:

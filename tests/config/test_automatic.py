@@ -71,6 +71,8 @@ def test_the_config_auto_is_that_of_the_printed_command(tmp_path, capsys):
   expected.update_from_flattened_dict(changed)
   assert expected.to_dict() == config.to_dict()
   assert config.data.scale == "standard"
+  config.optimizer.learning_rate, config.data.one_class = "auto", "good"  # keys with values of several types
+  configs.check(config)
 
 
 def test_data_that_do_not_exist_are_refused():
