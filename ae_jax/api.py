@@ -127,8 +127,8 @@ def from_torch(
     **changes: Config keys with two underscores for the dot, as in `ae_jax.fit`.
 
   Raises:
-    UserError: The layers of the config and the weights differ, the model has other layers, or the config scales the
-      data.
+    UserError: The layers of the config and the weights differ, the model has other layers, the config scales the
+      data, or its likelihood is "mixed".
   """
   config = named_configs.get(model) if isinstance(model, str) else model
   config = overrides.apply(config, overrides.dotted(changes))
@@ -139,4 +139,10 @@ def from_torch(
       "data__scale='none', and scale the examples before you pass them to the run"
     )
   built = models.build(shape=shape, compute_dtype=config.compute_dtype, value_range=config.data.range, **config.model)
-  return Run(torch_layouts.to_variables(built, config.model.name, weights), config, {}, [], built, 0)
+  variables = torch_layouts.to_variables(built, config.model.name, weights)
+  if config.objective.likelihood == "mixed":
+    raise errors.UserError(
+      "config.objective.likelihood='mixed': weights of PyTorch have no columns of categories and booleans; pass "
+      "objective__likelihood='gaussian', and encode the columns before you pass them to the run"
+    )
+  return Run(variables, config, {}, [], built, 0)

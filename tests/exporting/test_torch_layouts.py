@@ -160,6 +160,9 @@ def test_a_config_that_scales_the_data_is_refused(scale):
   run.config.data.scale = scale
   with pytest.raises(errors.UserError, match=f"config.data.scale='{scale}': .*; pass data__scale='none'"):
     ae_jax.from_torch(run.to_torch(), (6, 5, 1), run.config)
+  changes = {"data__scale": "none", "objective__likelihood": "mixed"}
+  with pytest.raises(errors.UserError, match=r"config.objective.likelihood='mixed'"):
+    ae_jax.from_torch(run.to_torch(), (6, 5, 1), run.config, **changes)
   copy = ae_jax.from_torch(run.to_torch(), (6, 5, 1), run.config, data__scale="none")
   assert copy.config.data.scale == "none"
   x = RANDOM.normal(size=(3, 6, 5, 1)).astype(np.float32)
