@@ -101,7 +101,7 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     if not steps:
       raise errors.UserError(f"{workdir}: no checkpoint yet; wait until the training has saved one")
     if which not in steps:
-      raise errors.UserError(f"which={which!r}: must be one of {', '.join(steps)}")
+      raise errors.UserError(f"which={which!r}: the run has no such checkpoint; use one of {', '.join(steps)}")
     name = "ema_params" if averaged and weights != "raw" else "params"
     wanted = {name: abstract.params} | ({"model_state": abstract.state} if jax.tree.leaves(abstract.state) else {})
     parts = checkpoints.restore_parts(opened, steps[which], wanted)
@@ -135,14 +135,14 @@ def from_torch(
   errors.choose(ranges.INTERVALS, config.data.range, "data.range")
   if config.data.scale != "none":
     raise errors.UserError(
-      f"config.data.scale={config.data.scale!r}: weights of PyTorch have no scaling of the data; pass "
-      "data__scale='none', and scale the examples before you pass them to the run"
+      f"config.data.scale={config.data.scale!r}: a PyTorch state_dict does not contain the scaling of the "
+      "data; pass data__scale='none', and scale the examples before you pass them to the run"
     )
   built = models.build(shape=shape, compute_dtype=config.compute_dtype, value_range=config.data.range, **config.model)
   variables = torch_layouts.to_variables(built, config.model.name, weights)
   if config.objective.likelihood == "mixed":
     raise errors.UserError(
-      "config.objective.likelihood='mixed': weights of PyTorch have no columns of categories and booleans; pass "
+      "config.objective.likelihood='mixed': a PyTorch state_dict does not contain the columns of a table; pass "
       "objective__likelihood='gaussian', and encode the columns before you pass them to the run"
     )
   return Run(variables, config, {}, [], built, 0)

@@ -66,7 +66,7 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
   """Returns the errors of a run on the data at --data, which are not those of the run for a reason.
 
   Raises:
-    UserError: The data cannot be read as new examples, either.
+    UserError: The data cannot be read as new examples either.
   """
   from ae_jax import errors
   from ae_jax.decisions import rows, thresholds
@@ -75,8 +75,8 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
     found = rows.read(run, str(paths.local_path("--data", _DATA.value)))
     parts = [part.x for part in found.parts]
   except errors.UserError as error:
-    raise errors.UserError(f"{reason}. Nor can they be read as new examples: {error}") from None
-  progress.print_line(f"the examples are measured as new ones, and the report is unchanged, because {reason}")
+    raise errors.UserError(f"{reason}. The data cannot be read as new examples either: {error}") from None
+  progress.print_line(f"the data are evaluated as new examples, and the report is not updated, because {reason}")
   for line in found.remarks:
     progress.print_line(line)
   threshold, fault = thresholds.of_run(run)

@@ -63,8 +63,8 @@ def fit(
     x: Examples [N, ...] as a NumPy or JAX array, PyTorch tensor or nested lists; a table as a DataFrame or a dict of
       columns; the path of data that `ae_jax data PATH` can read; or the name of a data set, such as "mnist". Images are
       [N, H, W] or [N, H, W, C]; see `config.data.kind`.
-    labels: One integer or text per example, or for a table the name of the column, for a file of arrays the name of the
-      array. Labels are not used for training, except by conditional models; the report uses them.
+    labels: One integer or string per example, or for a table the name of the column, for a file of arrays the name of
+      the array. Labels are not used for training, except by conditional models; the report uses them.
     model: "auto", the name of another shipped config (see `ae_jax.configs.names`), or a config.
     latent: Latent size; None for that of the config.
     epochs: Number of epochs; None for that of the config.
@@ -99,8 +99,8 @@ def problem(
   for key in ("data.name", "data.path", "data"):
     if key in changes:
       raise errors.UserError(
-        f"{overrides.argument(key)}={changes[key]!r}: comes from x; pass the data or the path as x, and other keys of "
-        "config.data as arguments such as data__range='unit'"
+        f"{overrides.argument(key)}={changes[key]!r}: cannot be set, because x determines it; pass the data or the "
+        "path as x, and other keys of config.data as arguments such as data__range='unit'"
       )
   of_user = {key.removeprefix("data."): value for key, value in changes.items() if key.startswith("data.")}
   source = _source(x, labels, {"validation": validation, "test": test}, of_user)
@@ -165,7 +165,7 @@ def _source(x: Any, labels: Any, others: Mapping[str, Any], of_user: Mapping[str
   if isinstance(x, str | os.PathLike):
     for half in halves:
       raise errors.UserError(
-        f"{half}=: for data at a path, pass a share such as {half}=0.1, or store the {half} set there"
+        f"{half}=: for data at a path, pass a fraction such as {half}=0.1, or store the {half} set there"
       )
     found, path = _stored(x)
     return _Source(found, keys | {"data.name": found.name, "data.path": path} | _label_key(labels, found.name))
@@ -203,8 +203,8 @@ def _label_key(labels: Any, name: str) -> dict[str, Any]:
     if name == "arrays":
       raise errors.UserError(f"{value}: pass one label per example; the name of a column is for DataFrames")
     raise errors.UserError(
-      f"{value}: data from files or by name bring their own labels; remove the argument. It can only name the column "
-      f"or array of labels in data of the kinds {', '.join(_LABEL_KEYS)}"
+      f"{value}: data at a path or by name must contain their labels; remove this argument, or for the sources "
+      f"{', '.join(_LABEL_KEYS)} pass the name of a column or array"
     )
   return {f"data.{_LABEL_KEYS[name]}": labels}
 
@@ -216,7 +216,9 @@ def _config(model: str | ConfigDict, name: str) -> ConfigDict:
     configs.check(model)
     return model
   if isinstance(model, str) and ":" in pathlib.PurePath(model).name:
-    raise errors.UserError(f"model={model!r}: names a data set, but the data are x; remove the part after the colon")
+    raise errors.UserError(
+      f"model={model!r}: the part after the colon names a data set, but the data are passed as x; remove this part"
+    )
   return named_configs.get(model, name)
 
 

@@ -135,11 +135,11 @@ def test_a_threshold_of_other_weights_costs_only_the_flags(of_table, tmp_path):
   TABLE[["height", "colour"]][:9].to_csv(tmp_path / "new.csv", index=False)
   printed = command("evaluate", f"--workdir={workdir}", f"--data={tmp_path / 'new.csv'}")
   assert "flagged examples is missing, because" in printed
-  assert "set for other weights" in printed
+  assert "not to the loaded weights" in printed
   assert "squared_error" in printed
   printed = command("embed", f"--workdir={workdir}", f"--out={tmp_path / 'rows.csv'}")
   assert "no column flag" in printed
-  assert "set for other weights" in printed
+  assert "not to the loaded weights" in printed
   assert "flag" not in pd.read_csv(tmp_path / "rows.csv").columns
 
 
@@ -157,15 +157,15 @@ def test_evaluate_measures_other_data_and_leaves_the_report(of_table, tmp_path):
   new.to_csv(tmp_path / "new.csv", index=False)
   before = (workdir / "report.html").read_bytes()
   printed = command("evaluate", f"--workdir={workdir}", f"--data={tmp_path / 'new.csv'}")
-  assert "measured as new ones, and the report is unchanged" in printed
+  assert "evaluated as new examples, and the report is not updated" in printed
   expected = ae_jax.load(workdir).evaluate(new)
   found = dict(line.split() for line in printed.splitlines()[1:])
   assert float(found["squared_error"]) == pytest.approx(expected["squared_error"], rel=1e-4)
   assert float(found["column_errors/height"]) == pytest.approx(expected["column_errors/height"], rel=1e-4)
   assert (workdir / "report.html").read_bytes() == before
   flags = [f"--workdir={workdir}", f"--data={tmp_path / 'none.csv'}"]
-  assert "Nor can they be read as new examples" in command("evaluate", *flags, status=1)
-  assert "Nor can" not in command("evaluate", *flags, "--only=probe", status=1)
+  assert "cannot be read as new examples either" in command("evaluate", *flags, status=1)
+  assert "as new examples" not in command("evaluate", *flags, "--only=probe", status=1)
 
 
 def test_embed_names_every_example_of_the_run_once(of_images, tmp_path):
@@ -200,7 +200,7 @@ def test_embed_names_the_rows_of_a_moved_table(of_table, tmp_path):
     (["--data=photos", "--out=x.txt"], "must end in .csv, .parquet, .npz"),
     (["--data=photos", "--out=missing/x.csv"], "does not exist; make it"),
     (["--data=missing", "--out=x.csv"], "not found"),
-    (["--data=photos", "--out=x.csv", "--score=nearest"], "no kind of score"),
+    (["--data=photos", "--out=x.csv", "--score=nearest"], "is not a kind of score"),
     (["--data=photos", "--out=x.csv", "--pictures=photos"], "pictures could replace files of --data"),
   ],
 )
@@ -235,12 +235,12 @@ def read(path, run=None, **options):
   [
     ({"a": IMAGES, "b": IMAGES}, None, {}, "several arrays have rows of shape .* Name one with --array"),
     ({"a": IMAGES[..., 0]}, None, {}, r"no array has rows .* a \[40, 8, 6\]"),
-    ({"a": IMAGES}, None, {"array": "b"}, "--array=b: is no array"),
+    ({"a": IMAGES}, None, {"array": "b"}, "--array=b: is not an array"),
     ({"a": IMAGES}, None, {"names": "b"}, "--names=b: is not used"),
     ({"a": IMAGES}, wanted((2, 2, 1), patch=(2,)), {}, r"no array has the form of images \[N, H, W, 1\]"),
-    ({"a": IMAGES}, wanted((9, 9, 3), patch=(9,)), {}, r"nothing as large as config.data.patch=\(9,\) of the run"),
+    ({"a": IMAGES}, wanted((9, 9, 3), patch=(9,)), {}, r"everything is smaller than config.data.patch=\(9,\) of"),
     ({"a": IMAGES}, wanted((3, 2), window=3), {}, r"no array has the form of a record \[T, 2\]"),
-    ({"a": IMAGES[:, 0, 0]}, wanted((99, 3), window=99), {}, "nothing as large as config.data.window=99"),
+    ({"a": IMAGES[:, 0, 0]}, wanted((99, 3), window=99), {}, "everything is smaller than config.data.window=99"),
   ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, run, options, message):
@@ -298,7 +298,7 @@ def test_images_of_any_size_are_cut_into_the_patches_of_the_run(tmp_path):
 def test_paths_of_another_kind_are_refused(tmp_path, name):
   file = tmp_path / name
   file.mkdir() if name == "empty" else file.write_text("a,b\n1,2\n")
-  with pytest.raises(errors.UserError, match=r"of no known kind|not trained on a table|no readable image"):
+  with pytest.raises(errors.UserError, match=r"not of a known kind|not trained on a table|no readable image"):
     read(file)
 
 

@@ -174,7 +174,7 @@ REFUSED = {
   "did you mean 'optimizer__learning_rate'": (X, {"learning_rate": 3}),
   "did you mean 'dense'": (X, {"model": "dens"}),
   "config.batch_size='3': must be int": (X, {"batch_size": "3"}),
-  "comes from x": (X, {"data__name": "digits"}),
+  "cannot be set, because x determines it": (X, {"data__name": "digits"}),
   "is given twice": (X, {"model__latent": 3}),
   "optimizer__name='sgd': is given twice, because optimizer= is given": (
     X,
@@ -182,11 +182,11 @@ REFUSED = {
   ),
   "data__validation=0.3: is given twice": (X, {"validation": 0.1, "data__validation": 0.3}),
   "data__label='age': is given twice": (FRAME, {"labels": "city", "data__label": "age"}),
-  "data={'range': 'unit'}: comes from x": (X, {"data": {"range": "unit"}}),
-  "remove the part after the colon": (X, {"model": "cnn:mnist"}),
+  "data={'range': 'unit'}: cannot be set, because x determines it": (X, {"data": {"range": "unit"}}),
+  "the data are passed as x; remove this part": (X, {"model": "cnn:mnist"}),
   "takes images or series": (X, {"model": "cnn"}),
   "inhomogeneous": ([[1], [1, 2]], {}),
-  "x: is NoneType": (None, {}),
+  "x: has type NoneType": (None, {}),
   "x: is a single value": (3.0, {}),
   "config.data.layout=nchw": (np.zeros((9, 3, 8, 8)), {}),
   "config.data.missing=mean": (np.full((9, 3), np.nan), {}),
@@ -204,8 +204,8 @@ REFUSED = {
   "two columns 'a'": (pd.DataFrame(X[:, :2], columns=["a", "a"]), {}),
   "did you mean 'digits'": ("digts", {}),
   "file or folder not found": (pathlib.Path("photos"), {}),
-  "bring their own labels": ("digits", {"labels": [1, 2]}),
-  "pass a share such as validation=0.1": ("digits", {"validation": X}),
+  "must contain their labels": ("digits", {"labels": [1, 2]}),
+  "pass a fraction such as validation=0.1": ("digits", {"validation": X}),
 }
 
 

@@ -137,6 +137,10 @@ def test_an_example_is_nearest_to_itself(run):
 def test_samples_of_a_run_without_a_prior_are_like_given_examples(run):
   with pytest.raises(errors.UserError, match="like=x"):
     run.sample(3)
+  with pytest.raises(errors.UserError, match=r"n=1\.5: must be an integer of at least 0"):
+    run.sample(1.5, like=IMAGES)
+  with pytest.raises(errors.UserError, match=r"temperature=-1\.0: must be a number of at least 0"):
+    run.sample(3, like=IMAGES, temperature=-1.0)
   assert run.sample(3, like=IMAGES).shape == (3, 4, 6, 1)
   coldest = run.sample(2, like=IMAGES, temperature=0.0)
   np.testing.assert_allclose(coldest[:1], run.decode(run.encode(IMAGES).mean(0)), atol=1e-5)
@@ -157,7 +161,7 @@ def test_samples_and_posterior_of_a_conditional_variational_run(conditional):
   np.testing.assert_array_equal(samples, conditional.sample(4, label=np.zeros(4, int)))
   assert not np.array_equal(samples, conditional.sample(4, "a", seed=1))
   assert not np.array_equal(samples, conditional.sample(4, "b"))
-  with pytest.raises(errors.UserError, match="label= and like= are given"):
+  with pytest.raises(errors.UserError, match="label= and like= cannot be combined"):
     conditional.sample(4, "b", like=IMAGES)
   cold = conditional.sample(2, "a", temperature=0.0)
   np.testing.assert_allclose(cold[0], cold[1], atol=1e-6)

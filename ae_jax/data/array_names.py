@@ -74,7 +74,7 @@ def _of_examples(headers: Headers, chosen: Options, where: str) -> dict[str, str
   for key, value in (("x", x), ("y", y), ("group", group)):
     if value and value not in headers:
       raise errors.UserError(
-        f"config.data.{key}={value!r}: is no array of {where}; {errors.suggestion(value, headers)}it contains "
+        f"config.data.{key}={value!r}: is not an array of {where}; {errors.suggestion(value, headers)}it contains "
         f"{_listing(headers)}"
       )
   known = next(

@@ -48,7 +48,7 @@ def _of_names(names: Shaped[np.ndarray, "..."], class_names: Sequence[str]) -> I
   distinct, inverse = np.unique(names, return_inverse=True)
   for name in distinct.tolist():
     if name not in class_names:
-      raise errors.UserError(f"label={name!r}: is no class of this run; {errors.list_known(name, class_names)}")
+      raise errors.UserError(f"label={name!r}: is not a class of this run; {errors.list_known(name, class_names)}")
   labels = np.array([class_names.index(name) for name in distinct.tolist()], np.int64)
   return np.asarray(labels[inverse.reshape(names.shape)])
 

@@ -58,8 +58,8 @@ def options(split: str, group: str, test: float, validation: float, window: int)
     UserError: A value is invalid, or two values contradict each other.
   """
   errors.choose(dict.fromkeys(("auto", *_RULES)), split, "data.split")
-  errors.check(0 < test < 1, "data.test", test, "a share above 0 and below 1")
-  errors.check(0 <= validation < 1, "data.validation", validation, "0 (none), or a share below 1")
+  errors.check(0 < test < 1, "data.test", test, "a fraction in (0, 1)")
+  errors.check(0 <= validation < 1, "data.validation", validation, "0 (none), or a fraction in (0, 1)")
   if split == "group" and not group:
     raise errors.UserError(
       "config.data.split='group': needs config.data.group, the name of the array with the group of each example"
@@ -68,8 +68,8 @@ def options(split: str, group: str, test: float, validation: float, window: int)
     raise errors.UserError(f"config.data.group={group!r}: is not used with config.data.split={split!r}; remove one")
   if window and (group or split in ("stratified", "group")):
     raise errors.UserError(
-      f"config.data.split={split!r}, config.data.group={group!r}: a record that is cut into windows is divided by "
-      "time; set config.data.split='time' and config.data.group=''"
+      f"config.data.split={split!r}, config.data.group={group!r}: with config.data.window, records can only be "
+      "split by time; set config.data.split='time' and config.data.group=''"
     )
   return Options(split, group, test, validation)
 
@@ -88,7 +88,7 @@ def check_needed(chosen: Options, arrays: Mapping[str, Any], where: str) -> None
   if not drawn and (chosen.group or chosen.split not in ("auto", "random")):
     raise errors.UserError(
       f"config.data.split={chosen.split!r}, config.data.group={chosen.group!r}: {where} has a test set, so no examples "
-      "are drawn; remove these keys, or set config.data.validation to a share"
+      "are drawn; remove these keys, or set config.data.validation to a fraction"
     )
 
 
@@ -187,8 +187,8 @@ def _stratified(arrays: Mapping[str, Any], share: float, half: str, where: str) 
   classes = _classes(arrays)
   if classes is None:
     raise errors.UserError(
-      f"config.data.split='stratified': the training examples of {where} need integer labels of which one occurs at "
-      "least twice; set config.data.split='random'"
+      f"config.data.split='stratified': {where} has no integer training labels, or no label occurs twice; set "
+      "config.data.split='random'"
     )
   examples, generator = len(classes), np.random.default_rng(_SEEDS[half])
   order = np.lexsort((generator.permutation(examples), classes))

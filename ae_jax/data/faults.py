@@ -110,7 +110,7 @@ def _squared_distances(rows: Shaped[np.ndarray, "rows ..."]) -> Float64[np.ndarr
 def _copies(rows: Shaped[np.ndarray, "rows ..."], test: Shaped[np.ndarray, "test ..."]) -> str:
   """Returns a text if test examples are equal to training examples."""
   known = set(row_hashes(rows))
-  if len(known) < _FEW_DISTINCT * len(rows):  # such as a table of a few booleans: equal rows are no copies
+  if len(known) < _FEW_DISTINCT * len(rows):  # such as a table of a few booleans: equal rows are not copies
     return ""
   copies = sum(each in known for each in row_hashes(test))
   if copies <= _COPIES * len(test):

@@ -180,7 +180,9 @@ def as_frame(x: Any) -> pd.DataFrame:
     try:
       x = pd.DataFrame([dict(x)] if is_row else dict(x))
     except ValueError as error:
-      raise errors.UserError(f"the dict of columns is no table ({errors.one_line(error)}); check the lengths") from None
+      raise errors.UserError(
+        f"the dict cannot be converted to a DataFrame ({errors.one_line(error)}); give all columns the same length"
+      ) from None
   frame = x.rename(columns=str)
   if not frame.columns.is_unique:
     name = frame.columns[frame.columns.duplicated()][0]
@@ -204,7 +206,7 @@ def of_frame(x: Any, fitted: schema.Schema) -> Float64[np.ndarray, "rows columns
   unknown = [str(name) for name in frame.columns if name not in names and name not in fitted.unused]
   if unknown:
     raise errors.UserError(
-      f"the table has the columns {', '.join(unknown)}, which are no columns of this run; drop them, or rename them"
+      f"the table has columns that the run was not trained on: {', '.join(unknown)}; drop or rename them"
     )
   columns = [(column.name, column.kind, column.words) for column in fitted.columns]
   return raw_rows(frame, columns, 0, "the table")

@@ -68,7 +68,7 @@ def _array(opened: Any, key: str, where: str) -> lazy_arrays.LazyArray:
     shape, dtype = array.shape, array.dtype
     if dtype.kind == "O":
       if len(shape) > 1 or dtype.metadata.get("vlen") not in (str, bytes):
-        raise ValueError(f"`{key}` contains neither numbers nor texts; save an array of numbers")
+        raise ValueError(f"`{key}` contains neither numbers nor strings; save an array of numbers")
       texts = array.asstr()[:].astype(str)
       return lazy_arrays.LazyArray(shape, texts.dtype, texts.__getitem__, lambda: texts)
 

@@ -65,7 +65,8 @@ def options(
     UserError: A value is invalid, or `fit` is set without `size`.
   """
   valid = isinstance(size, tuple) and len(size) <= 2 and all(type(side) is int and side > 0 for side in size)
-  errors.check(valid and math.prod(size) <= decoding.MOST_PIXELS, "data.size", size, "(height, width) or ()")
+  wanted = f"(height, width), (side,) or (), with at most {decoding.MOST_PIXELS:,} pixels"
+  errors.check(valid and math.prod(size) <= decoding.MOST_PIXELS, "data.size", size, wanted)
   errors.choose(dict.fromkeys(FITS), fit, "data.fit")
   errors.choose(dict.fromkeys(ON_BAD), on_bad, "data.on_bad")
   errors.check(size or fit == FITS[0], "data.fit", fit, f"{FITS[0]!r} if config.data.size is ()")
@@ -135,8 +136,8 @@ def common_layout(headers: Sequence[decoding.Header], paths: Sequence[str], chos
   deep = {found.mode for found in headers} & decoding.DEEP.keys()
   if deep - {"I;16"} and len(modes.counts) > 1:
     raise errors.UserError(
-      f"{where}: the images have different kinds of numbers: {modes.text}. The scale of {' and '.join(sorted(deep))} "
-      "is not known; convert the images to one mode"
+      f"{where}: the images have different pixel types: {modes.text}. The value range of "
+      f"{' and '.join(sorted(deep))} is not known; convert the images to one mode"
     )
   flags = []
   if not preparation.size and len(sizes.counts) > 1:

@@ -29,15 +29,15 @@ def as_array(x: Any, name: str) -> Shaped[np.ndarray, "..."]:
     name: Prefix of error messages.
 
   Raises:
-    UserError: `x` is no array of numbers.
+    UserError: `x` is not an array of numbers.
   """
   array = _as_numpy(x, name)
   if array.dtype.kind == "V" and array.dtype.names is None:  # bfloat16 and float8 of JAX
     array = array.astype(np.float32)
   if array.dtype.kind not in "biuf":
     raise errors.UserError(
-      f"{name}: is {type(x).__name__} with the dtype {array.dtype}; pass an array of numbers, or for words and dates a "
-      "DataFrame"
+      f"{name}: has type {type(x).__name__} and dtype {array.dtype}; pass an array of numbers, or a DataFrame for "
+      "strings and dates"
     )
   return array
 
@@ -45,9 +45,9 @@ def as_array(x: Any, name: str) -> Shaped[np.ndarray, "..."]:
 def _as_numpy(x: Any, name: str) -> Shaped[np.ndarray, "..."]:
   if isinstance(x, np.ma.MaskedArray):
     raise errors.UserError(
-      f"{name}: is a masked array, whose mask would be lost; pass a DataFrame of x.filled(np.nan) with "
-      "data__missing='mask', an npz file with the arrays x_train and mask_train, or x.data and mask=~x.mask to the "
-      "methods of a run"
+      f"{name}: is a masked array, which is not supported. For training, pass a DataFrame of x.filled(np.nan) with "
+      "data__missing='mask', or an npz file with x_train and mask_train; for methods of a run, pass x.data and "
+      "mask=~x.mask"
     )
   torch = sys.modules.get("torch")  # there are no tensors before it is imported
   if torch is not None and isinstance(x, torch.Tensor):
@@ -107,7 +107,7 @@ def _checked(name: str, path: str, given: Mapping[str, Half] | None) -> Mapping[
   splits.check_no_path(name, path)
   if given is None:
     raise errors.UserError(
-      f"config.data.name={name!r}: the data were passed to ae_jax.fit and are in no file; pass them again to "
+      f"config.data.name={name!r}: the data were passed to ae_jax.fit and are not in a file; pass them again to "
       "ae_jax.fit, or to the methods of ae_jax.load(workdir)"
     )
   return {half: given[half] for half in splits.HALVES if half in given}
@@ -126,7 +126,7 @@ def _labels(values: Any, name: str) -> Shaped[np.ndarray, "..."]:
   text = bytes if array.dtype.kind == "S" else str
   if has_gaps or (entries.dtype.kind == "O" and not all(isinstance(each, text) for each in entries.ravel())):
     raise errors.UserError(
-      f"{name}: the values have mixed types, or some are missing; pass one integer or text per example"
+      f"{name}: the values have mixed types, or some are missing; pass one integer or string per example"
     )
   return array.astype(str) if array.dtype.kind == "O" else array
 

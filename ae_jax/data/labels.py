@@ -12,10 +12,8 @@ MOST_CLASSES = 1_000  # maximum number of class names, and of columns of one-hot
 LARGEST_LABEL = 1024  # bytes per label; labels may be short texts
 _LONGEST_NUMBER = 9  # maximum number of digits of a class name that is used as a label
 _LARGEST_WHOLE = 2**53  # beyond it, floats of 64 bits are not distinct whole numbers
-_FIX = (
-  "store one integer or text per example, or one-hot rows with a single 1; --config.data.x=NAME without config.data.y "
-  "reads the examples without labels"
-)
+_WITHOUT_LABELS = "--config.data.x=NAME without config.data.y reads the examples without labels"
+_FIX = f"store one integer or string per example, or one-hot rows with a single 1; {_WITHOUT_LABELS}"
 
 Labels = dict[str, Shaped[np.ndarray, " examples"]]
 
@@ -25,7 +23,7 @@ def as_integers(arrays: Mapping[str, np.ndarray], where: str) -> tuple[Labels, t
 
   Integers are unchanged. Booleans and whole-number floats become integers. The label of a one-hot row [N, K] is the
   position of its 1, and an axis of size 1 is removed. Texts (also bytes, in UTF-8) are numbered by `numbered`. Floats
-  with fractions are no class labels; they are returned unchanged with a remark.
+  with fractions are not class labels; they are returned unchanged with a remark.
 
   Args:
     arrays: {array name: labels} of all splits of a data set.
@@ -52,16 +50,15 @@ def _of_texts(columns: Labels, texts: Sequence[str], where: str) -> tuple[Labels
   if len(texts) < len(columns):
     other = next(name for name in columns if name not in texts)
     raise errors.UserError(
-      f"{where}: `{texts[0]}` contains texts, but `{other}` has dtype {columns[other].dtype}; store the labels of both "
-      "splits "
-      "in one form"
+      f"{where}: `{texts[0]}` contains strings, but `{other}` has dtype {columns[other].dtype}; store the labels of "
+      "both splits in one form"
     )
   decoded = {name: _decoded(values, name, where) for name, values in columns.items()}
   names = np.unique(np.concatenate(list(decoded.values())))
   if len(names) > MOST_CLASSES:
     raise errors.UserError(
-      f"{where}: `{texts[0]}` has {len(names):,} different texts; the limit is {MOST_CLASSES:,} classes. Check that "
-      f"they are classes: {_FIX}"
+      f"{where}: `{texts[0]}` has {len(names):,} different strings; the limit is {MOST_CLASSES:,} classes. If "
+      f"they are not class labels, {_WITHOUT_LABELS}"
     )
   label_of, class_names = numbered(names.tolist())
   labels = np.array([label_of[name] for name in names.tolist()])
@@ -135,4 +132,4 @@ def _decoded(values: Shaped[np.ndarray, " examples"], name: str, where: str) -> 
   try:
     return np.char.decode(values, "utf-8")
   except UnicodeDecodeError:
-    raise errors.UserError(f"{where}: `{name}` contains bytes that are not UTF-8; store texts or integers") from None
+    raise errors.UserError(f"{where}: `{name}` contains bytes that are not UTF-8; store strings or integers") from None

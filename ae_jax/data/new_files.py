@@ -66,7 +66,7 @@ def read(path: str, wanted: Wanted, *, names: str = "", array: str = "") -> NewF
   name = next((name for name, matches in _KINDS.items() if matches(file)), None)
   if name is None:
     known = "a folder of images, an image, or a file .csv, .csv.gz, .tsv, .parquet, .pq, .npz, .npy, .h5"
-    raise errors.UserError(f"{where}: is of no known kind; pass {known}")
+    raise errors.UserError(f"{where}: is not of a known kind; pass {known}")
   for argument, value, taken in (("names", names, tables.FILES), ("array", array, _ARRAYS)):
     if value and name not in taken:
       raise errors.UserError(f"--{argument}={value}: is not used for {where}, which is read as {name}; remove it")
@@ -81,7 +81,9 @@ def _of_images(path: str, wanted: Wanted, where: str) -> NewFiles:
   """Reads images, which get the size and the channels of the images of the run, and are cut into patches like these."""
   section, shape, root = wanted.section, wanted.shape, pathlib.Path(path)
   if len(shape) != 3:
-    raise errors.UserError(f"{where}: holds images, but the run takes examples of shape {list(shape)}")
+    raise errors.UserError(
+      f"{where}: holds images, but the run takes examples of shape {list(shape)}; pass examples of this shape"
+    )
   if shape[2] > 4:
     raise errors.UserError(f"{where}: image files have at most 4 channels, but the run takes {shape[2]}; pass an array")
   options = {key: section[key] for key in ("fit", "exif_orientation", "follow_links")}
@@ -118,7 +120,8 @@ def _of_records(path: str, wanted: Wanted, where: str) -> NewFiles:
   for name, record in records.items():
     if record.shape[1] != wanted.shape[1]:
       channels = remarks.counted(record.shape[1], "channel")
-      raise errors.UserError(f"{where}: {name}.npy has {channels}, but the run takes {wanted.shape[1]}")
+      taken = wanted.shape[1]
+      raise errors.UserError(f"{where}: {name}.npy has {channels}, but the run takes {taken}; convert or remove it")
   cuts = [new_cuts.of_records(record, f"{name}.npy", wanted.section) for name, record in records.items()]
   return _joined(cuts, remarks.not_read(where, unread, "only records are read"), where, wanted.section)
 
@@ -128,7 +131,9 @@ def _joined(cuts: Sequence[new_cuts.Cut], notes: list[str], where: str, section:
   key = "window" if section["window"] else "patch"
   small = [source for cut in cuts if not cut.names for source in cut.sources]
   if len(small) == sum(len(cut.sources) for cut in cuts):
-    raise errors.UserError(f"{where}: contains nothing as large as config.data.{key}={section[key]} of the run")
+    raise errors.UserError(
+      f"{where}: everything is smaller than config.data.{key}={section[key]} of the run; pass larger examples"
+    )
   notes = notes + remarks.not_read(where, small, f"these are smaller than config.data.{key}={section[key]}")
   return NewFiles(itertools.chain.from_iterable(_parts(cut.x, cut.names) for cut in cuts if cut.names), notes)
 
@@ -137,15 +142,18 @@ def _of_table(name: str, path: str, wanted: Wanted, names: str, where: str) -> N
   """Reads a table; columns that the run does not know are left out."""
   schema = wanted.schema
   if schema is None or not schema.named:
-    raise errors.UserError(f"{where}: is a table, but the run was not trained on a table with named columns")
+    raise errors.UserError(
+      f"{where}: is a table, but the run was not trained on a table with named columns; pass a file of arrays"
+    )
   kinds_of = {column.name: column.kind for column in schema.columns} | ({names: "categorical"} if names else {})
   parts = tables.rows_of(name, path, kinds_of, where)
   first = next(parts, None)
   if first is None or not len(first):
-    raise errors.UserError(f"{where}: has no rows")
+    raise errors.UserError(f"{where}: has no rows; provide at least one")
   used = [column.name for column in schema.columns]
   if names and names not in first.columns:
-    raise errors.UserError(f"--names={names}: is no column of {where}; {errors.list_known(names, list(first.columns))}")
+    known = errors.list_known(names, list(first.columns))
+    raise errors.UserError(f"--names={names}: is not a column of {where}; {known}")
   unread = {*map(str, first.columns)} - {*used, names} - {*schema.unused}
   notes = remarks.not_read(where, unread, "the run was trained without such columns")
 
@@ -166,7 +174,7 @@ def _of_arrays(name: str, path: str, wanted: Wanted, array: str, where: str) -> 
   fitting = [key for key, values in stored.items() if _fits(values, wanted)]
   listed = ", ".join(f"{key} {list(values.shape)}" for key, values in stored.items()) or "no array"
   if array and array not in stored:
-    raise errors.UserError(f"--array={array}: is no array of {where}; it contains {listed}")
+    raise errors.UserError(f"--array={array}: is not an array of {where}; it contains {listed}")
   if not array and len(fitting) != 1:
     problem = "several arrays have" if fitting else "no array has"
     raise errors.UserError(

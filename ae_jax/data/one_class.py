@@ -74,7 +74,7 @@ def _label_of(
       return names.index(one_class)
     if not re.fullmatch(r"-?\d{1,18}", one_class):
       known = errors.list_known(one_class, names) if names else "the classes have no names, so choose an integer label"
-      raise errors.UserError(f"config.data.one_class={one_class!r}: is no class of {where}; {known}")
+      raise errors.UserError(f"config.data.one_class={one_class!r}: is not a class of {where}; {known}")
     one_class = int(one_class)
   is_name = str(one_class) in names and not _has(one_class, arrays)  # such as "10" beside "ant"
   return names.index(str(one_class)) if is_name else one_class
@@ -149,7 +149,7 @@ def _checked(
 ) -> Integer[np.ndarray, " examples"]:
   """Returns the labels in memory; raises UserError unless they are integers and contain the label."""
   if not np.issubdtype(values.dtype, np.integer):
-    raise errors.UserError(f"{key}: {where} has labels of dtype {values.dtype}; expected integers or texts")
+    raise errors.UserError(f"{key}: {where} has labels of dtype {values.dtype}; expected integers or strings")
   values = lazy_arrays.read_all(values)
   if label not in values:
     known = ", ".join(labels.with_name(each, class_names) for each in np.unique(values)[:_MOST_SHOWN].tolist())

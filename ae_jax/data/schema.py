@@ -60,7 +60,7 @@ class Schema:
 
   columns: tuple[Column, ...]
   missing: str = "error"  # config.data.missing
-  unused: tuple[str, ...] = ()  # columns of the files that are no inputs, such as the labels
+  unused: tuple[str, ...] = ()  # columns of the files that are not inputs, such as the labels
   named: bool = True  # False for an array, whose columns have only numbers
 
   @functools.cached_property

@@ -24,7 +24,7 @@ class RawTable:
   names: tuple[str, ...]
   kinds: tuple[str, ...]  # of `schema.KINDS`, but not "ignore"
   vocabularies: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)  # words of the raw categories
-  unused: tuple[str, ...] = ()  # columns of the files that are no inputs
+  unused: tuple[str, ...] = ()  # columns of the files that are not inputs
   named: bool = True
 
 
@@ -34,7 +34,7 @@ def table_of(arrays: dict[str, Any], name: str, kinds: Mapping[str, str], missin
   Arrays of integers and booleans [N, columns] have a schema only if a kind or `missing` is set.
 
   Raises:
-    UserError: `kinds` or `missing` is set, but the examples are no table.
+    UserError: `kinds` or `missing` is set, but the examples are not a table.
   """
   table = arrays.pop("table", None)
   if table is not None and table.named and name in NAMED:
@@ -92,7 +92,7 @@ def parse_kinds(columns: Sequence[Any]) -> dict[str, str]:
   Raises:
     UserError: An entry is invalid.
   """
-  example = "a tuple of texts NAME=KIND, such as --config.data.columns=\"'age=integer','code=categorical'\""
+  example = "a tuple of strings NAME=KIND, such as --config.data.columns=\"'age=integer','code=categorical'\""
   valid = isinstance(columns, tuple | list) and all(isinstance(entry, str) and "=" in entry for entry in columns)
   errors.check(valid, "data.columns", columns, example)
   kinds = dict(entry.rpartition("=")[::2] for entry in columns)

@@ -70,7 +70,7 @@ def _halves(root: pathlib.Path, where: str) -> tuple[dict[str, Files], dict[str,
   series = {half: files for half, (files, _, _) in found.items()}
   for half in ("train", *folders):
     if not series.get(half):
-      raise errors.UserError(f"{where}: contains no .npy files of the {half} series")
+      raise errors.UserError(f"{where}: contains no .npy files of the {half} series; add them")
   labelled = any(classes for _, classes, _ in found.values())
   of_steps = {half: _labels_of_steps(*found[half][:2], where) for half in series if labelled}
   notes = [note for _, _, unread in found.values() for note in remarks.not_read(where, unread, _READ)]

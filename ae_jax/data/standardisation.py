@@ -124,7 +124,8 @@ def fit(arrays: dict[str, Any], scale: str, scaled: Bool[np.ndarray, " columns"]
   if not fitted.is_finite.all():
     column = int(np.flatnonzero(~fitted.is_finite)[0])
     raise errors.UserError(
-      f"config.data.scale={scale!r}: no training example has an observed value in column or channel {column}; remove it"
+      f"config.data.scale={scale!r}: no training example has an observed value in column or channel {column}; remove "
+      "this column or channel"
     )
   apply = lambda rows: fitted.apply(ranges.normalise(rows, "real"))
   for half in loss_columns.of_examples(arrays):

@@ -38,7 +38,8 @@ def measure(examples: lazy_arrays.MaybeLazy, where: str) -> Statistics:
   """
   if 0 in examples.shape or examples.dtype.kind not in "biuf":
     raise errors.UserError(
-      f"{where}: the examples have dtype {examples.dtype} and shape {list(examples.shape)}; expected numbers"
+      f"{where}: the examples have dtype {examples.dtype} and shape {list(examples.shape)}; expected a non-empty "
+      "array of numbers"
     )
   count = min(len(examples), max(1, _MOST_BYTES // lazy_arrays.row_bytes(examples)))
   indices = np.linspace(0, len(examples) - 1, count).round().astype(np.int64)

@@ -126,14 +126,14 @@ class ColumnScan:
     if len(words) > _MOST_DISTINCT or (are_different and not frames.are_dates(words)):
       numbers = frames.are_numbers(words)
       if numbers.mean() < _MOSTLY:
-        return "ignore", "is an id: its texts are all different"
+        return "ignore", "is an id: its strings are all different"
     numbers = frames.are_numbers(words)
     if numbers.all() and self.found == {"text"}:
       return "numeric", ""
     if numbers.mean() >= _MOSTLY or self.found & {"numeric", "integer"}:
       word = words[int(np.argmin(numbers))]
       raise errors.UserError(
-        f"{where}: column {name!r} holds numbers, but also texts such as {word!r}; correct them, or set "
+        f"{where}: column {name!r} holds numbers, but also strings such as {word!r}; correct them, or set "
         f"{frames.example(name, 'categorical')}"
       )
     return ("date", "") if frames.are_dates(words) else ("categorical", "")
@@ -172,7 +172,7 @@ def scan(parts: Iterable[pd.DataFrame], keys: Mapping[str, str], given: Mapping[
 
   Args:
     parts: The rows.
-    keys: {key of `config.data`: name} of the columns that are no inputs, such as the labels.
+    keys: {key of `config.data`: name} of the columns that are not inputs, such as the labels.
     given: {column: kind} of the columns whose kind is not to be found.
     where: Prefix of error messages.
 

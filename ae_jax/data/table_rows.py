@@ -20,7 +20,7 @@ def raw_rows(x: Any, schema: Schema | None) -> Float64[np.ndarray, "rows columns
   from ae_jax.data import frames  # pandas takes half a second to import
 
   if schema is None:
-    raise errors.UserError("the examples of this run are no rows of a table; train on a table to get errors by column")
+    raise errors.UserError("this run was not trained on a table; train on a table to get errors by column")
   if frames.is_rows(x):
     return frames.of_frame(x, schema)
   x = _rows(x)
@@ -90,7 +90,7 @@ def to_frame(examples: Any, schema: Schema | None) -> Any:
   from ae_jax.data import frames
 
   if schema is None:
-    raise errors.UserError("to_frame: the examples of this run are no rows of a table")
+    raise errors.UserError("to_frame: this run was not trained on a table; use the array itself")
   examples = np.asarray(examples)
   if examples.shape[1:] != (schema.elements,):
     raise errors.UserError(f"to_frame: examples of shape {examples.shape}: the shape must be [N, {schema.elements}]")

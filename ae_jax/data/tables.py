@@ -90,12 +90,12 @@ def _in_memory(
 
 
 def _keys_and_kinds(label: str, group: str, columns: tuple) -> tuple[dict[str, str], dict[str, str]]:
-  """Returns the columns that are no inputs, {"label": name, "group": name}, and the kinds of the others."""
+  """Returns the columns that are not inputs, {"label": name, "group": name}, and the kinds of the others."""
   kinds = schema_fit.parse_kinds(columns)
   keys = {key: column for key, column in (("label", label), ("group", group)) if column}
   for key, column in keys.items():
-    valid = kinds.get(column, "ignore") == "ignore"
-    errors.check(valid, "data.columns", f"{column}=...", f"no kind for {column}, because config.data.{key} names it")
+    if kinds.get(column, "ignore") != "ignore":
+      raise errors.UserError(f"config.data.columns: {column!r} is the column of config.data.{key}; remove its kind")
   return keys, kinds
 
 
@@ -168,7 +168,9 @@ def _files(name: str, path: str, where: str, read_validation: bool) -> tuple[dic
       raise errors.UserError(f"{where}: contains both {present[0]} and {present[1]}; keep one of them")
     found |= {half: present[0]} if present else {}
   if "train" not in found:
-    raise errors.UserError(f"{where}: contains no train{_SUFFIXES[name][0]}; name the file, or rename it")
+    raise errors.UserError(
+      f"{where}: contains no train{_SUFFIXES[name][0]}; rename the training file, or set config.data.path to it"
+    )
   notes = remarks.not_read(
     where, set(names) - set(found.values()), f"the files that are read are {', '.join(found.values())}"
   )
@@ -216,10 +218,12 @@ def _scan(
   answers = {f"{half}_{key}": values for half, each in found.items() for key, values in each.answers.items()}
   names, counts = ({half: getattr(each, field) for half, each in found.items()} for field in ("names", "rows"))
   if not columns:
-    raise errors.UserError(f"{where}: no column can be used; name their kinds in config.data.columns")
+    raise errors.UserError(f"{where}: no column can be used; set the kinds of the inputs in config.data.columns")
   used = [name for name, _, _ in columns]
   for name in kinds:
-    errors.check(name in names["train"], "data.columns", f"{name}=...", f"columns of the file: {_few(names['train'])}")
+    if name not in names["train"]:
+      few = _few(names["train"])
+      raise errors.UserError(f"config.data.columns: the training file has no column {name!r}; it has the columns {few}")
   for half, present in names.items():
     if missing := [name for name in used if name not in present]:
       raise errors.UserError(f"{where}: the {half} file has no column {missing[0]!r}; add it")

@@ -114,7 +114,7 @@ def of_record(
   parts = [first + stride * np.arange(_count(n, window, stride)) for first, n in zip(firsts, lengths, strict=True)]
   starts = np.concatenate(parts)
   if not len(starts):
-    raise errors.UserError(f"config.data.window={window}: {name} has only {max(lengths):,} steps")
+    raise errors.UserError(f"config.data.window={window}: {name} has only {max(lengths):,} steps; use a smaller window")
 
   def read(indices):
     rows = starts[indices][:, None] + np.arange(window)

@@ -22,7 +22,7 @@ def load(run: Any) -> data.Dataset:
     UserError: The run has no folder, or its data were passed to `ae_jax.fit` or have changed.
   """
   if run.workdir is None or not (run.workdir / "config.json").exists():
-    raise errors.UserError("the run has no folder that names its training data; pass examples as x")
+    raise errors.UserError("the run has no run folder, so its training data are unknown; pass examples as x")
   return run_folder.load_data(run.workdir, run.config)
 
 

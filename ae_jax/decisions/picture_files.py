@@ -23,15 +23,15 @@ def check(folder: pathlib.Path, run: Any, kept: Mapping[str, pathlib.Path]) -> N
     kept: Paths that must not be overwritten; see `rows.kept_files`.
   """
   if len(run.model.shape) != 3 or run.model.shape[2] > 4:
-    raise errors.UserError("--pictures: the examples of this run are no images; remove this flag")
+    raise errors.UserError("--pictures: the examples of this run are not images; remove this flag")
   target = folder.resolve()
   for key, source in kept.items():
     origin = source.resolve()
     nested = source.is_dir() and (origin in target.parents or target in origin.parents)
     if nested or rows.is_same(folder, source) or rows.is_same(_file(folder, source.name), source):
       raise errors.UserError(
-        f"--pictures={folder}: pictures could replace files of {key} ({source}); use a folder outside of it that does "
-        "not contain it"
+        f"--pictures={folder}: pictures could replace files of {key} ({source}); use a folder that neither "
+        "contains this path nor is inside it"
       )
 
 

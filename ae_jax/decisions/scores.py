@@ -80,7 +80,7 @@ def of_kind(
 def choose(kind: str) -> Kind:
   """Returns a kind of scores; raises UserError if the name is unknown."""
   if kind not in KINDS:
-    raise errors.UserError(f"kind={kind!r}: is no kind of score; {errors.list_known(kind, KINDS)}")
+    raise errors.UserError(f"kind={kind!r}: is not a kind of score; {errors.list_known(kind, KINDS)}")
   return KINDS[kind]
 
 

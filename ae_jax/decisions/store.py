@@ -46,11 +46,12 @@ def read_threshold(workdir: pathlib.Path, weights: str | None = None) -> thresho
   found = thresholds.from_json(stored if isinstance(stored, dict) else {}, str(file))
   if weights is not None and found.weights != weights:
     raise errors.UserError(
-      f"{file}: was set for other weights, those of step {found.step}; load that checkpoint, or set the threshold again"
+      f"{file}: belongs to the weights of step {found.step}, not to the loaded weights; load that checkpoint, or set "
+      "the threshold again"
     )
   if found.kind not in scores.KINDS:
     raise errors.UserError(
-      f"{file}: the kind {errors.format_value(found.kind)} is no kind of score; set the threshold again with one of "
+      f"{file}: the kind {errors.format_value(found.kind)} is not a kind of score; set the threshold again with one of "
       f"{', '.join(scores.KINDS)}"
     )
   return found

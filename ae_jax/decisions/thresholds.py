@@ -87,7 +87,7 @@ def from_json(stored: Mapping[str, Any], where: str) -> Threshold:
   needed = {field.name for field in fields if field.default is dataclasses.MISSING}
   known = {field.name for field in fields}
   if not needed <= {*stored} <= known or not all(_FITS[name](value) for name, value in stored.items()):
-    raise errors.UserError(f"{where}: is no threshold of ae_jax; remove the file, and set the threshold again")
+    raise errors.UserError(f"{where}: is not a threshold file of ae_jax; remove the file, and set the threshold again")
   return Threshold(**stored)
 
 
@@ -183,7 +183,7 @@ def from_share(scores: Float[np.ndarray, " examples"], share: float) -> float:
   """
   ordered = _ordered(scores)
   if not errors.is_number(share) or not 0 <= share < 1:
-    raise errors.UserError(f"contamination={errors.format_value(share)}: must be a share, from 0 to below 1")
+    raise errors.UserError(f"contamination={errors.format_value(share)}: must be a number in [0, 1)")
   flagged = int(share * len(ordered) + _ROUNDING)
   last, above = ordered[len(ordered) - 1 - flagged], ordered[min(len(ordered) - flagged, len(ordered) - 1)]
   return float(_between(last, above))
@@ -258,7 +258,7 @@ def with_precision(
   fits = found.precision >= level - _ROUNDING
   if not fits.any():
     raise errors.UserError(
-      f"precision={level:g}: no threshold reaches it for these examples; the largest precision is "
+      f"precision={level:g}: no threshold reaches it for these examples; pass at most the largest precision, about "
       f"{found.precision.max():.3g}"
     )
   return float(found.values[np.argmax(np.where(fits, found.recall, -1))])
@@ -281,7 +281,7 @@ def _between(low: Any, high: Any) -> Any:
 
 def _check_level(name: str, level: Any) -> None:
   if not errors.is_number(level) or not 0 < level <= 1:
-    raise errors.UserError(f"{name}={errors.format_value(level)}: must be a share above 0, up to 1")
+    raise errors.UserError(f"{name}={errors.format_value(level)}: must be a number in (0, 1]")
 
 
 def _ordered(scores: Float[np.ndarray, " examples"]) -> Float64[np.ndarray, " examples"]:

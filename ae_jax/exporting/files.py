@@ -119,7 +119,7 @@ def check_formats(to: Collection[str] | str) -> list[str]:
   """Returns the formats as a list; raises UserError if one is unknown or its packages are missing."""
   formats = [to] if isinstance(to, str) else list(to)
   if not formats:
-    raise errors.UserError(f"to: is empty; choose of {', '.join(FORMATS)}")
+    raise errors.UserError(f"to: is empty; choose one or more of {', '.join(FORMATS)}")
   for name in formats:
     if name not in FORMATS:
       hint = _REFUSED.get(name, errors.list_known(name, FORMATS))
@@ -146,8 +146,8 @@ def _graph_files(
     difference, scale = report["largest_absolute_difference"], max(1.0, report["largest_absolute_value"])
     if not difference <= tolerance * scale:
       raise errors.UserError(
-        f"{part.name}.{name}: differs from the run by {difference:.3g} for values up to {scale:.3g}; no file is "
-        f"written; raise the tolerance of {tolerance:g}, or choose another format"
+        f"{part.name}.{name}: its outputs differ from those of the run by {difference:.3g} (scale {scale:.3g}), so "
+        f"no file is written; raise the tolerance of {tolerance:g}, or choose another format"
       )
     yield f"{part.name}.{name}", contents, report
     if int8 and name == "onnx" and part.name == "encoder":

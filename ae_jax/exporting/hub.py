@@ -101,7 +101,9 @@ def download(address: str) -> pathlib.Path:
 def _parsed(name: str) -> tuple[str, str | None]:
   match = _NAME.fullmatch(name) if isinstance(name, str) else None
   if match is None:
-    raise errors.UserError(f"{SCHEME}{errors.format_key(name)}: must be user/name, or user/name@revision to load")
+    raise errors.UserError(
+      f"{SCHEME}{errors.format_key(name)}: must be user/name; ae_jax.load also accepts user/name@revision"
+    )
   return match["repo"], match["revision"]
 
 

@@ -55,7 +55,7 @@ def _results(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
     values = equation.primitive.bind(*inputs, **parameters)
     return [np.asarray(value) for value in (values if equation.primitive.multiple_results else [values])]
   if name not in onnx_rules.RULES:
-    raise errors.UserError(f"onnx: the operation {name!r} of this model has no rule; use stablehlo")
+    raise errors.UserError(f"onnx: cannot export the operation {name!r} of this model; use stablehlo")
   names = onnx_rules.RULES[name](graph, inputs, parameters, outputs)
   names = [names] if isinstance(names, str) else names
   return [Tensor(each, aval.shape, aval.dtype) for each, aval in zip(names, outputs, strict=True)]
@@ -79,7 +79,7 @@ def _platform_index(graph, inputs, parameters):
 def _cond(graph, inputs, parameters):
   which, *others = inputs
   if not onnx_graph.is_known([which]):
-    raise errors.UserError("onnx: the model branches on a computed value, which has no rule; use stablehlo")
+    raise errors.UserError("onnx: cannot export a branch on a computed value; use stablehlo")
   return _closed(graph, parameters["branches"][int(which)], others)
 
 
@@ -88,12 +88,12 @@ def _scan(graph, inputs, parameters):
   constants, carried = parameters["num_consts"], parameters["num_carry"]
   fixed, carry, stacked = inputs[:constants], inputs[constants : constants + carried], inputs[constants + carried :]
   if not onnx_graph.is_known(stacked):
-    raise errors.UserError("onnx: the model loops over computed arrays, which has no rule; use stablehlo")
+    raise errors.UserError("onnx: cannot export a loop over computed arrays; use stablehlo")
   steps = range(parameters["length"])
   for step in reversed(steps) if parameters["reverse"] else steps:
     results = _closed(graph, parameters["jaxpr"], [*fixed, *carry, *(np.asarray(each[step]) for each in stacked)])
     if len(results) > carried:
-      raise errors.UserError("onnx: the model stacks the results of a loop, which has no rule; use stablehlo")
+      raise errors.UserError("onnx: cannot export a loop whose results are stacked; use stablehlo")
     carry = results
   return carry
 

@@ -77,13 +77,13 @@ class Graph:
     factor = size // self.batch
     if isinstance(factor, int) and factor * self.batch == size:
       return factor
-    raise errors.UserError(f"onnx: the model has an array of size {size}, which cannot be exported; use stablehlo")
+    raise errors.UserError(f"onnx: cannot export an array of size {size}; use stablehlo")
 
   def reshape(self, value: Value | str, shape: Sequence[Any]) -> str:
     """Reshapes a value; at most one size may be symbolic."""
     sizes = [-1 if self.multiple(size) else size for size in shape]
     if sizes.count(-1) > 1:
-      raise errors.UserError(f"onnx: the model has an array of shape {tuple(shape)}; use stablehlo")
+      raise errors.UserError(f"onnx: cannot export a shape with several symbolic sizes, {tuple(shape)}; use stablehlo")
     return self.add("Reshape", value, np.array(sizes, np.int64))
 
   def shape_vector(self, shape: Sequence[Any]) -> Value | str:

@@ -112,7 +112,7 @@ def _expm1(graph, inputs, parameters, outputs):
 def _select(graph, inputs, parameters, outputs):
   which, *cases = inputs
   if len(cases) != 2:
-    raise errors.UserError("onnx: the model selects from more than two arrays, which has no rule; use stablehlo")
+    raise errors.UserError("onnx: cannot export a selection from more than two arrays; use stablehlo")
   return graph.add("Where", which, cases[1], cases[0])
 
 
@@ -180,14 +180,14 @@ def _reverse(graph, inputs, parameters, outputs):
 def _pad(graph, inputs, parameters, outputs):
   low, high, interior = zip(*parameters["padding_config"], strict=True)
   if any(interior) or min(low + high) < 0:
-    raise errors.UserError("onnx: the model pads between elements, which has no rule; use stablehlo")
+    raise errors.UserError("onnx: cannot export negative padding or padding between elements; use stablehlo")
   return graph.add("Pad", inputs[0], np.array([*low, *high], np.int64), inputs[1])
 
 
 def _iota(graph, inputs, parameters, outputs):
   shape, axis = outputs[0].shape, parameters["dimension"]
   if graph.multiple(shape[axis]):
-    raise errors.UserError("onnx: the model counts the examples of the batch, which has no rule; use stablehlo")
+    raise errors.UserError("onnx: cannot export indices along the batch axis; use stablehlo")
   numbers = np.arange(shape[axis], dtype=outputs[0].dtype).reshape([-1 if a == axis else 1 for a in range(len(shape))])
   return graph.add("Expand", numbers, graph.shape_vector(shape))
 
@@ -206,7 +206,7 @@ def _gather(graph, inputs, parameters, outputs):
     size == full for a, (size, full) in enumerate(zip(sizes, shape_of(operand), strict=True)) if a not in axes
   )
   if len(axes) != 1 or dropped != axes or not whole or numbers.operand_batching_dims:
-    raise errors.UserError("onnx: the model reads elements at computed positions, which has no rule; use stablehlo")
+    raise errors.UserError("onnx: cannot export this form of indexing with computed indices; use stablehlo")
   rows = graph.add("Gather", operand, graph.reshape(indices, shape_of(indices)[:-1]), axis=axes[0])
   rank, offsets = len(outputs[0].shape), list(numbers.offset_dims)
   batch = [a for a in range(rank) if a not in offsets]
@@ -243,13 +243,13 @@ def _conv(graph, inputs, parameters, outputs):
   axes = len(numbers.lhs_spec) - 2
   dilation, padding = parameters["lhs_dilation"], parameters["padding"]
   if not is_known([kernel]) or parameters["batch_group_count"] > 1:
-    raise errors.UserError("onnx: the model computes the kernel of a convolution, which has no rule; use stablehlo")
+    raise errors.UserError("onnx: cannot export a convolution with a computed kernel or batch groups; use stablehlo")
   x = graph.add("Transpose", x, perm=numbers.lhs_spec)
   kernel = kernel.transpose(numbers.rhs_spec)  # [C_out, C_in, H, W]
   options = {"dilations": parameters["rhs_dilation"], "group": parameters["feature_group_count"]}
   if max(dilation) > 1:
     if max(parameters["window_strides"]) > 1 or options["group"] > 1 or max(options["dilations"]) > 1:
-      raise errors.UserError("onnx: the model has a convolution that has no rule; use stablehlo")
+      raise errors.UserError("onnx: cannot export this form of transposed convolution; use stablehlo")
     pads = [
       k - 1 - p for side in (0, 1) for k, p in zip(kernel.shape[2:], [each[side] for each in padding], strict=True)
     ]

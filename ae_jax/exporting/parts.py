@@ -149,7 +149,7 @@ def _per_column(scaling: Standardisation, axes: int) -> list[Float[np.ndarray, "
 def _elements(schema: Schema, raw: Float[AnyArray, "rows columns"]) -> tuple[jax.Array, jax.Array | None]:
   """Returns the elements of raw rows, as `Schema.encode`, and their mask if the run masks missing values.
 
-  Numbers that are no category or no boolean, and missing values that the run refuses, have NaN as their elements.
+  Numbers that are not a category or a boolean, and missing values that the run refuses, have NaN as their elements.
   """
   parts, known = [], []
   for position, column in enumerate(schema.columns):

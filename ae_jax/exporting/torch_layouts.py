@@ -61,7 +61,7 @@ def to_torch(run: Any) -> dict[str, Float[np.ndarray, "..."]]:
     >>> state_dict = {name: torch.from_numpy(array) for name, array in run.to_torch().items()}
 
   Raises:
-    UserError: The model is no dense or convolutional autoencoder without a linear path.
+    UserError: The model is not a dense or convolutional autoencoder without a linear path.
   """
   params, result = run.variables.params, {}
   for layer in _layers(run.model, run.config.model.name):

@@ -69,7 +69,7 @@ def build(described: Sequence[Any], first: int, steps_per_epoch: int, last: int)
     )
     steps = round(options[unit] * (steps_per_epoch if unit == "epochs" else 1))
     most = last - first
-    wanted = f"from 1 to {most} steps, the length of the training; an epoch has {steps_per_epoch} steps"
+    wanted = f"from 1 step to {most} steps ({most / steps_per_epoch:g} epochs), the length of the training stage"
     errors.check(1 <= steps <= most, f"{where}.{unit}", options[unit], wanted)
     schedules[name] = Schedule(options["name"], float(options["start"]), steps, first)
   return tuple(schedules.items())

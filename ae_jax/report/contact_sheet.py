@@ -36,7 +36,7 @@ def draw(path: pathlib.Path, dataset: datasets.Dataset, title: str) -> None:
 def _labels(dataset: datasets.Dataset) -> np.ndarray:
   """Returns the training labels; zeros if there are none."""
   labels = dataset.train_labels
-  is_missing = labels is None or labels.dtype.kind == "f"  # numbers with fractions are no classes
+  is_missing = labels is None or labels.dtype.kind == "f"  # numbers with fractions are not classes
   return np.zeros(len(dataset.train), int) if is_missing else lazy_arrays.read_all(labels)
 
 

@@ -152,7 +152,7 @@ class Result:
   def rose(self) -> Rise | None:
     """Rise of the test error, or of the validation error if there is one, from its minimum; None if it is the last.
 
-    A rise during which the training loss rose, too, is not reported, because it is no overfitting.
+    A rise during which the training loss rose, too, is not reported, because it is not overfitting.
     """
     key = metric_names.selection_key(self.curves)
     epochs, errors = self.curves.get(key, (np.empty(0), np.empty(0)))

@@ -61,7 +61,7 @@ def set_reference(run: Any, x: Any = None, mask: AnyArray | None = None, target:
     UserError: The data of the run cannot be read, or an argument is invalid.
   """
   if x is None:
-    _refuse("set_reference: without x", {"mask": mask, "target": target} | columns, "pass x, too, or remove them")
+    _refuse("set_reference: without x", {"mask": mask, "target": target} | columns, "pass x too, or remove them")
     parts: Iterable[scores.Inputs] = halves.chosen_parts(run, halves.load(run), "train")
   else:
     parts = [measures.inputs_of(run, x, mask, target, columns)]
@@ -79,10 +79,10 @@ def set_reference(run: Any, x: Any = None, mask: AnyArray | None = None, target:
 
 
 def _refuse(where: str, arguments: Mapping[str, Any], fix: str) -> None:
-  """Raises UserError if an argument is given that nothing would read."""
+  """Raises UserError if an argument is given that would be ignored."""
   given = [name for name, argument in arguments.items() if argument is not None]
   if given:
-    raise errors.UserError(f"{where}, nothing reads {', '.join(given)}; {fix}")
+    raise errors.UserError(f"{where}, {', '.join(given)} would be ignored; {fix}")
 
 
 def set_threshold(
@@ -209,7 +209,7 @@ def _own_examples(
   run: Any, inputs: Mapping[str, Any], rule: str
 ) -> tuple[Iterable[scores.Inputs], Bool[np.ndarray, " examples"] | None, str]:
   """Returns examples of the data set of a run; see `_examples`. Other `inputs` are refused."""
-  _refuse("set_threshold: without x", inputs, "pass x, too, or remove them")
+  _refuse("set_threshold: without x", inputs, "pass x too, or remove them")
   dataset = halves.load(run)
   half = "train" if dataset.validation is None else "validation"
   anomalous = dataset.on_validation.anomalous if half == "validation" else None
@@ -281,10 +281,12 @@ def explain(
   if kind not in _ELEMENTWISE:
     scores.choose(kind)
     raise errors.UserError(
-      f"explain: kind={kind!r} is no sum over elements; use {' or '.join(map(repr, _ELEMENTWISE))}"
+      f"explain: kind={kind!r} is not a sum over elements; use {' or '.join(map(repr, _ELEMENTWISE))}"
     )
-  if count is not None and (run.schema is None or not isinstance(count, int) or count < 1):
-    raise errors.UserError(f"explain: count={errors.format_value(count)}: must be 1 or more, and is only for tables")
+  if count is not None and run.schema is None:
+    raise errors.UserError("explain: count= is only for runs on tables; omit it")
+  if count is not None and (not isinstance(count, int) or count < 1):
+    raise errors.UserError(f"explain: count={errors.format_value(count)}: must be an integer of at least 1")
   inputs = measures.inputs_of(run, x, mask, target, columns)
   if kind == "normalised":
     found = scores.normalised_squares(run, inputs, run.reference)

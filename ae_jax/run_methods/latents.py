@@ -54,12 +54,11 @@ def sample(
   """
   for name, value, fits in (("n", n, isinstance(n, int) and n >= 0), ("temperature", temperature, temperature >= 0)):
     if not fits:
-      raise errors.UserError(f"sample: {name}={errors.format_value(value)}: must be a number of at least 0")
+      kind = "an integer" if name == "n" else "a number"
+      raise errors.UserError(f"sample: {name}={errors.format_value(value)}: must be {kind} of at least 0")
   if like is not None:
     if label is not None:
-      raise errors.UserError(
-        "sample: label= and like= are given, but the codes of like need the labels of its examples; pass one of them"
-      )
+      raise errors.UserError("sample: label= and like= cannot be combined; pass only one of the two arguments")
     return run.decode(_from_mixture(run, like, n, temperature, seed))
   columns = {} if label is None else {"label": label}
   if not scores.is_variational(run):
@@ -145,7 +144,9 @@ def nearest(
 
   codes, candidates = run.encode(x, **columns), run.encode(among, **columns)
   if not 1 <= count <= len(candidates):
-    raise errors.UserError(f"nearest: count={count}: must be from 1 to {len(candidates)}, the number of examples among")
+    raise errors.UserError(
+      f"nearest: count={count}: must be from 1 to {len(candidates)}, the number of examples in `among`"
+    )
   if not len(codes):
     return np.zeros((0, count), np.int64), np.zeros((0, count), np.float32)
   search = NearestNeighbors(n_neighbors=count).fit(candidates.reshape(len(candidates), -1))

@@ -28,8 +28,8 @@ def report(run: Any) -> pathlib.Path:
   page = None if run.workdir is None else run.workdir / "report.html"
   if page is None or not page.exists():
     raise errors.UserError(
-      f"report: {page or 'the run'} does not exist; without workdir=, the report is deleted together with the Run that "
-      "ae_jax.fit returned; pass workdir= to keep it"
+      f"report: {page or 'the run folder'} does not exist; pass workdir= to ae_jax.fit, which otherwise deletes the "
+      "report together with the Run"
     )
   return page
 

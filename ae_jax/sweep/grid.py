@@ -90,7 +90,7 @@ def members(
     name = ",".join(f"{short}={text}" for short, text in zip(short_keys, texts, strict=True))
     if any(member.name == name for member in grid_members):
       raise errors.UserError(
-        f"--grid {name}: two values are equal in the config, so two sweep members would be; list each value once"
+        f"--grid {name}: two grid points are equal after conversion to the types of the config; list each value once"
       )
     grid_members.append(Member(name, dict(zip(keys, values, strict=True)), experiment))
   return grid_members

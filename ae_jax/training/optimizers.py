@@ -97,8 +97,8 @@ def optimizer_factory(
   decay = errors.choose(SCHEDULES, schedule, "optimizer.schedule")
   if learning_rate == keys.AUTO:
     raise errors.UserError(
-      "config.optimizer.learning_rate='auto': is chosen at the start of a single run; set a number here, such as the "
-      "rate that a single run prints"
+      "config.optimizer.learning_rate='auto': works only in `ae_jax train` and ae_jax.fit; set a number, such as the "
+      "rate that they print"
     )
   positive = errors.is_number(learning_rate) and learning_rate >= errors.SMALLEST
   wanted = f"a positive number from {errors.SMALLEST:g} to {errors.LARGEST:g}"

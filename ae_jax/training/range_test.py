@@ -41,8 +41,8 @@ def choose(config: ConfigDict, dataset: data.Dataset | None) -> tuple[float, str
   """
   if config.stages:
     raise errors.UserError(
-      f"config.optimizer.learning_rate={AUTO!r}: needs a training without config.stages, whose objectives have "
-      "different rates; set a number"
+      f"config.optimizer.learning_rate={AUTO!r}: does not work with config.stages, because each objective needs "
+      "its own rate; set a number"
     )
   trial = setup.build_experiment(overrides.apply(config, {"optimizer.learning_rate": LOWEST}), 1, dataset)
   try:

@@ -39,7 +39,7 @@ class EarlyStopping:
     if self.metric.startswith("validation/") and not has_validation:
       raise errors.UserError(
         f"config.early_stopping.metric={self.metric!r}: the data have no validation set; add one, or set "
-        "config.data.validation to a share of the training examples, such as 0.1"
+        "config.data.validation to a fraction of the training examples, such as 0.1"
       )
 
   def remarks(self, has_validation: bool) -> list[str]:

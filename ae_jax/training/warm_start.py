@@ -21,7 +21,7 @@ def check(experiment: Experiment) -> list[str]:
   """Checks the keys of a warm start, and returns messages for the user about the arrays that are taken and left.
 
   Raises:
-    UserError: `config.init_from` is no run with a checkpoint, or none of its arrays fits.
+    UserError: `config.init_from` is not a run with a checkpoint, or none of its arrays fits.
   """
   config = experiment.config
   if not config.init_from:

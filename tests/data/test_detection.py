@@ -90,7 +90,7 @@ def test_damaged_files_end_in_one_line(tmp_path, name, content):
 
 @pytest.mark.parametrize("values", [np.zeros((9, 3), complex), np.full((9, 3), "a"), np.zeros((9, 3), "M8[s]")])
 def test_examples_that_are_no_numbers_end_in_one_line(tmp_path, values):
-  with pytest.raises(errors.UserError, match="expected numbers"):
+  with pytest.raises(errors.UserError, match="expected a non-empty array of numbers"):
     inspected(npz(tmp_path / "a.npz", x_train=values))
 
 

@@ -197,7 +197,7 @@ def test_float_images_keep_their_values_which_must_be_in_the_range(tmp_path):
   with pytest.raises(errors.UserError, match="outside the range 'unit'"):
     load(tmp_path, "unit")
   Image.fromarray(photo(4, 6, 1)).save(tmp_path / "8bit.tif")
-  with pytest.raises(errors.UserError, match=r"different kinds of numbers: F \(9 images\), L \(1 image: 8bit\.tif\)"):
+  with pytest.raises(errors.UserError, match=r"different pixel types: F \(9 images\), L \(1 image: 8bit\.tif\)"):
     load(tmp_path, "real", channels=1)
 
 

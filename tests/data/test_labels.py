@@ -60,8 +60,8 @@ def test_fractions_are_no_labels_and_are_named():
     ({"y": np.zeros((4, 1001))}, "so it cannot be class labels"),
     ({"y": np.array(["a" * 300])}, "so it cannot be class labels"),
     ({"y": np.array([b"\xff\xfe"])}, "`y` contains bytes that are not UTF-8"),
-    ({"y": np.array(["a"]), "z": np.array([1])}, "`y` contains texts, but `z` has dtype int64"),
-    ({"y": np.array([f"{n}.png" for n in range(1001)])}, "1,001 different texts; the limit is 1,000 classes"),
+    ({"y": np.array(["a"]), "z": np.array([1])}, "`y` contains strings, but `z` has dtype int64"),
+    ({"y": np.array([f"{n}.png" for n in range(1001)])}, "1,001 different strings; the limit is 1,000 classes. If"),
   ],
 )
 def test_other_arrays_are_refused_with_dtype_and_shape(stored, message):
@@ -80,7 +80,7 @@ def test_a_label_of_a_batch_may_be_a_class_name(label):
 
 
 def test_an_unknown_class_name_of_a_batch_is_refused():
-  with pytest.raises(errors.UserError, match="label='cot': is no class of this run; did you mean 'cat'"):
+  with pytest.raises(errors.UserError, match="label='cot': is not a class of this run; did you mean 'cat'"):
     data.class_indices("cot", (1, 2), 2, tuple(WORDS))
   with pytest.raises(errors.UserError, match=r"label=0: is not a training label; known labels: 1 \(bee\), 2 \(cat\)"):
     data.class_indices("ant", (1, 2), 2, tuple(WORDS))

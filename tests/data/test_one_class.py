@@ -122,7 +122,7 @@ def test_a_class_is_chosen_by_its_name_or_its_label(load, labels):
   assert named.class_names == ("bent", "broken large", "good")
   assert (named.one_class, named.one_class_name) == (2, "2 (good)")
   assert named.fingerprints == numbered.fingerprints
-  with pytest.raises(errors.UserError, match=r"'god': is no class .*did you mean 'good'\? known: bent, broken large"):
+  with pytest.raises(errors.UserError, match=r"'god': is not a class .*did you mean 'good'\? known: bent, broken"):
     load("god", **arrays)
   with pytest.raises(errors.UserError, match=r"=3: no training example .* known labels: 0 \(bent\), 1 \(broken large"):
     load(3, **arrays)
@@ -131,7 +131,7 @@ def test_a_class_is_chosen_by_its_name_or_its_label(load, labels):
 def test_a_number_as_text_means_the_label_and_names_need_named_classes(load):
   arrays = {"x_train": EXAMPLES, "y_train": MINUS}
   assert load("-1", **arrays).one_class == -1
-  with pytest.raises(errors.UserError, match=r"'good': is no class .*; the classes have no names"):
+  with pytest.raises(errors.UserError, match=r"'good': is not a class .*; the classes have no names"):
     load("good", **arrays)
   with pytest.raises(errors.UserError, match="have no labels"):
     load("good", x_train=EXAMPLES)

@@ -209,7 +209,7 @@ def test_missing_and_unknown_columns_of_new_rows_are_named(tmp_path):
   fitted = data.load("csv", written(tmp_path), "real", label="kind").schema
   with pytest.raises(errors.UserError, match="has no column 'city'; the run needs age, height, city"):
     table_rows.encoded(FRAME.drop(columns="city"), fitted)
-  with pytest.raises(errors.UserError, match="has the columns weight, which are no columns"):
+  with pytest.raises(errors.UserError, match="columns that the run was not trained on: weight;"):
     table_rows.encoded(FRAME.assign(weight=1.0), fitted)
   assert table_rows.encoded(FRAME, fitted)[0][:, 2:6].sum() == COUNT  # name and kind may be there
   with pytest.raises(errors.UserError, match=r"'tall' in row 1 \(counted from 0\) of column 'height' is not a number"):
@@ -222,10 +222,10 @@ def test_missing_and_unknown_columns_of_new_rows_are_named(tmp_path):
   ("change", "options", "message"),
   [
     ({}, {"label": "king"}, "config.data.label='king': .* did you mean|no such column"),
-    ({}, {"columns": ("age",)}, "config.data.columns=.* a tuple of texts NAME=KIND"),
+    ({}, {"columns": ("age",)}, "config.data.columns=.* a tuple of strings NAME=KIND"),
     ({}, {"columns": ("age=word",)}, "data.columns: age='word' is unknown"),
-    ({}, {"columns": ("agee=integer",)}, "columns of the file: age, height"),
-    ({"height": [*map(str, range(59)), "tall"]}, {}, "column 'height' holds numbers, but also texts such as 'tall'"),
+    ({}, {"columns": ("agee=integer",)}, "no column 'agee'; it has the columns age, height"),
+    ({"height": [*map(str, range(59)), "tall"]}, {}, "column 'height' holds numbers, but also strings such as 'tall'"),
     ({"kind": ["a"] * 59 + [None]}, {"label": "kind"}, "label column 'kind' has 1 missing value .* row 59"),
     ({"since": ["2024-01-01"] * 59 + ["soon"]}, {"columns": ("since=date",)}, "'soon' in row 59 .* is not a date"),
   ],
@@ -305,7 +305,7 @@ def test_the_rows_of_a_group_are_in_one_half_and_its_column_is_no_input(tmp_path
 
 
 def test_a_column_of_groups_or_labels_has_no_kind(tmp_path):
-  with pytest.raises(errors.UserError, match=r"no kind for city, because config.data.group names it"):
+  with pytest.raises(errors.UserError, match=r"'city' is the column of config.data.group; remove its kind"):
     data.load("csv", written(tmp_path), "real", group="city", columns=("city=categorical",))
   with pytest.raises(errors.UserError, match=r"config.data.group='town': .* has no such column"):
     data.load("csv", written(tmp_path), "real", group="town")

@@ -39,7 +39,7 @@ def test_other_folders_are_not_refused(tmp_path, folder, source):
 
 
 def test_runs_on_other_data_than_images_are_refused(tmp_path):
-  with pytest.raises(errors.UserError, match="are no images"):
+  with pytest.raises(errors.UserError, match="are not images"):
     picture_files.check(tmp_path, made(shape=(30,)), {})
 
 

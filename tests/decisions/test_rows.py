@@ -52,7 +52,7 @@ def test_a_threshold_that_cannot_be_used_costs_only_the_flags(tmp_path, fault):
   kind, threshold, reason = rows.choose(run, "")
   assert kind == ("reconstruction" if fault == "damaged" else "negative_elbo")
   assert (threshold is None) == bool(fault)
-  expected = {"": "", "other weights": "was set for other weights, those of step 7", "damaged": "is no threshold"}
+  expected = {"": "", "other weights": "belongs to the weights of step 7", "damaged": "is not a threshold"}
   assert (expected[fault] in reason) if fault else not reason
   measured = rows.Rows({"score": np.ones(2), "flag": np.zeros(2, bool)}, np.zeros((2, 1), np.float32))
   printed = rows.summary(tmp_path, measured, rows.Choice(kind, threshold, reason))[-1]

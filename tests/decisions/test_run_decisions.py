@@ -162,7 +162,7 @@ def test_labels_give_thresholds_of_a_precision_or_a_recall(run):
     ({"contamination": 0.1}, "pass them again"),
     ({"x": IMAGES, "contamination": 1.5}, "from 0 to below 1"),
     ({"x": IMAGES, "labels": LABELS[1:]}, "199.* for 200 examples"),
-    ({"value": 1.0, "kind": "elbo"}, "is no kind of score"),
+    ({"value": 1.0, "kind": "elbo"}, "is not a kind of score"),
   ],
 )
 def test_thresholds_without_sense_are_refused(run, options, message):
@@ -218,10 +218,10 @@ def test_a_threshold_for_other_weights_is_refused(stored, tmp_path):
   other = thresholds.Threshold(1.0, "reconstruction", "value", None, "", 0, 3, "other")
   store.write_threshold(tmp_path, other)
   assert store.read_threshold(tmp_path, "other") == other
-  with pytest.raises(errors.UserError, match="other weights, those of step 3"):
+  with pytest.raises(errors.UserError, match="belongs to the weights of step 3"):
     store.read_threshold(tmp_path, run.weights_digest)
   (tmp_path / "threshold.json").write_text("[]")
-  with pytest.raises(errors.UserError, match="is no threshold"):
+  with pytest.raises(errors.UserError, match="is not a threshold"):
     store.read_threshold(tmp_path, "other")
   (tmp_path / "threshold.json").write_text("{")
   with pytest.raises(errors.UserError, match="cannot be read"):
@@ -237,9 +237,9 @@ def test_shares_sum_to_one_and_name_the_cause(run, kind):
   shares = run.explain(damaged, kind=kind)
   np.testing.assert_allclose(shares.sum((1, 2, 3)), 1, rtol=1e-5)
   assert (shares.reshape(5, -1).argmax(1) == 2 * 6 + 3).all()
-  with pytest.raises(errors.UserError, match="is no sum over elements"):
+  with pytest.raises(errors.UserError, match="is not a sum over elements"):
     run.explain(IMAGES, kind="knn")
-  with pytest.raises(errors.UserError, match="only for tables"):
+  with pytest.raises(errors.UserError, match="only for runs on tables"):
     run.explain(IMAGES, count=2)
 
 
@@ -254,6 +254,8 @@ def test_the_columns_of_a_table_are_explained_in_their_units(table):
   by_column = found[found["column"] == "colour"].set_index("row")
   assert by_column["value"].tolist() == rows["colour"].tolist()
   assert by_column["reconstruction"].tolist() == table.reconstruct(rows)["colour"].tolist()
+  with pytest.raises(errors.UserError, match="count=0: must be an integer of at least 1"):
+    table.explain(rows, count=0)
 
 
 def test_missing_values_are_explained_by_their_column(table):

@@ -76,7 +76,7 @@ def test_a_threshold_of_other_weights_is_named_and_not_used(tmp_path):
   store.write_threshold(tmp_path, thresholds.Threshold(1.0, "knn", "value", None, "", 0, 7, "other"))
   run = dataclasses.replace(made.run, workdir=tmp_path)
   results = dict(anomaly_flags.analyze(dataclasses.replace(made, run=run)))
-  assert "was set for other weights, those of step 7" in results["threshold_rule"]
+  assert "belongs to the weights of step 7" in results["threshold_rule"]
   assert results["threshold"] == dict(anomaly_flags.analyze(made))["threshold"]
 
 

@@ -52,7 +52,7 @@ def test_text_of_a_float_is_unique():
 
 @pytest.mark.parametrize("values", [[0.5, 0.5], [2**53, 2**53 + 1]])
 def test_values_that_are_equal_in_the_config_are_refused(tiny, values):
-  with pytest.raises(errors.UserError, match=r"--grid learning_rate=.*: two values are equal in the config"):
+  with pytest.raises(errors.UserError, match=r"--grid learning_rate=.*: two grid points are equal"):
     names(tiny, RATE, values)
 
 

@@ -86,11 +86,11 @@ def test_run_prints_stores_and_keeps_the_rate(tiny, tmp_path, monkeypatch, capsy
 
 
 def test_auto_is_refused_for_stages_sweeps_and_begun_runs(tiny, tmp_path):
-  with pytest.raises(errors.UserError, match="learning_rate='auto': is chosen at the start of a single run"):
+  with pytest.raises(errors.UserError, match="learning_rate='auto': works only in `ae_jax train`"):
     sweeps.run(auto(tiny).lock(), [("seed", [0, 1])], tmp_path / "sweep")
   with tiny.unlocked():
     tiny.stages = ({"epochs": 1, "objective": {"name": "layerwise", "layer": 0}},)
-  with pytest.raises(errors.UserError, match="needs a training without"):
+  with pytest.raises(errors.UserError, match=r"does not work with config\.stages"):
     train.train_and_evaluate(tiny, tmp_path / "run")
   assert not list(tmp_path.iterdir())
   (tmp_path / "config.json").write_text(json.dumps({"format": 2, "config": {}, "data": {"shape": [8, 8, 1]}}))
