@@ -73,7 +73,8 @@ def _set_threshold(run: Any) -> None:
     warnings.simplefilter("ignore")  # the summary says it, too
     chosen = run.set_threshold(contamination=_CONTAMINATION.value, kind=kind)
   if stored not in (None, chosen):
-    progress.print_line(f"{run.workdir / store.THRESHOLD}: --contamination replaces the threshold {stored.in_words()}")
+    file = run.workdir / store.THRESHOLD
+    progress.print_line(f"{file}: replaced by --contamination; the old threshold was: {stored.in_words()}")
 
 
 def _folder_of_pictures(run: Any, kept: Mapping[str, pathlib.Path]) -> pathlib.Path | None:

@@ -81,7 +81,7 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
     progress.print_line(line)
   threshold, fault = thresholds.of_run(run)
   if fault:
-    progress.print_line(f"the number of flagged examples is missing, because {fault}")
+    progress.print_line(f"flagged examples are not counted: {fault}")
   x = rows.joined(parts)
   results = run.evaluate(x)
   return results if threshold is None else results | {"flagged": int(run.flag(x).sum())}

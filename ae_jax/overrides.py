@@ -24,8 +24,8 @@ def dotted(arguments: Mapping[str, Any]) -> dict[str, Any]:
     section = next((other for other in values if key.startswith(f"{other}.")), None)
     if section:
       raise errors.UserError(
-        f"{argument(key)}={errors.format_value(value)}: is given twice, because {argument(section)}= is given; put it "
-        "into that dict"
+        f"{argument(key)}={errors.format_value(value)}: conflicts with {argument(section)}=, which sets the whole "
+        "section; move the value into that dict"
       )
   return values
 

@@ -115,7 +115,7 @@ def test_rows_of_a_table_pass_through_its_columns(of_table, tmp_path):
   assert json.loads((of_table / "run" / "threshold.json").read_text())["kind"] == "normalised"
   np.testing.assert_array_equal(found["flag"], run.flag(new[["height", "colour"]]))
   printed = command("apply", *flags, "--contamination=0.2")
-  assert "--contamination replaces the threshold normalised score above" in printed
+  assert "replaced by --contamination; the old threshold was: normalised score above" in printed
   stored = json.loads((of_table / "run" / "threshold.json").read_text())
   assert (stored["kind"], stored["level"]) == ("normalised", 0.2)
 

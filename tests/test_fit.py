@@ -176,7 +176,7 @@ REFUSED = {
   "config.batch_size='3': must be int": (X, {"batch_size": "3"}),
   "cannot be set, because x determines it": (X, {"data__name": "digits"}),
   "is given twice": (X, {"model__latent": 3}),
-  "optimizer__name='sgd': is given twice, because optimizer= is given": (
+  "optimizer__name='sgd': conflicts with optimizer=, which sets the whole section": (
     X,
     {"optimizer": {"learning_rate": 0.1}, "optimizer__name": "sgd"},
   ),

@@ -25,7 +25,10 @@ def check(arrays: dict[str, Any], where: str) -> None:
     if len(shape) != 3:
       raise errors.UserError(f"{where}: `{name}`: only series have lengths; set config.data.kind='series'")
     if f"{half}_mask" in arrays:
-      raise errors.UserError(f"{where}: contains `{name}` and a mask; set the mask to 0 after the end of each series")
+      raise errors.UserError(
+        f"{where}: contains both `{name}` and a mask; remove `{name}`, and set the mask to 0 after the end of each "
+        "series"
+      )
     values = np.asarray(lazy_arrays.load_all(arrays[f"{half}_{NAME}"])).reshape(-1)
     if len(values) != shape[0] or values.dtype.kind not in "iu":
       raise errors.UserError(

@@ -24,8 +24,8 @@ def check(name: str, kind: str, window: int, stride: int) -> None:
     raise errors.UserError(f"config.data.stride={stride}: needs config.data.window, the length of a window in steps")
   if window and name not in kinds.ARRAY_FILES:
     raise errors.UserError(
-      f"config.data.window={window}: only {' and '.join(kinds.ARRAY_FILES)} files can hold a long record, not "
-      f"config.data.name={name!r}; set config.data.window=0"
+      f"config.data.window={window}: windows can only be cut from the data sources {', '.join(kinds.ARRAY_FILES)}, not "
+      f"from config.data.name={name!r}; set config.data.window=0"
     )
   if window and kind not in ("auto", "series"):
     raise errors.UserError(f"config.data.window={window}: windows are series; set config.data.kind='series'")

@@ -123,9 +123,12 @@ def checked_reference(run: Any, parts: Iterable[Inputs]) -> Reference:
   """
   found = make_reference(run, parts)
   if len(found.codes) < 2:
-    raise errors.UserError("the reference of the scores needs at least 2 training examples; pass more")
+    raise errors.UserError("the scores are compared with training examples and need at least 2 of them; pass more")
   if not found.is_finite:
-    raise errors.UserError("the reference of the scores is not finite; the model has diverged on the training examples")
+    raise errors.UserError(
+      "the scores are compared with training examples, for which the outputs of this model are not finite; train again "
+      "with a smaller config.optimizer.learning_rate"
+    )
   return found
 
 

@@ -229,7 +229,7 @@ def _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dr
   check_rate(dropout)
   for key, value in {"decoder_kernels": decoder_kernels, "decoder_strides": decoder_strides}.items():
     errors.check_all_positive(f"model.{key}", value)
-    wanted = f"at most one number for each of the {len(channels)} stages of config.model.channels={channels}"
+    wanted = f"a tuple of at most {len(channels)} numbers, one per stage of config.model.channels={channels}"
     errors.check(len(value) <= len(channels), f"model.{key}", value, wanted)
     errors.check_kernel_size(f"model.{key}", value, shape[:-1])
 

@@ -224,8 +224,8 @@ def check_likelihood(likelihood: Any, value_range: str, axes: int) -> None:
   errors.choose(LIKELIHOODS, likelihood, "objective.likelihood")
   if likelihood == "bernoulli" and value_range != "unit":
     raise errors.UserError(
-      f"config.objective.likelihood='bernoulli' needs config.data.range='unit', not {value_range!r}; set this range, "
-      "or use likelihood 'gaussian'"
+      f"config.objective.likelihood='bernoulli' needs config.data.range='unit', but the range is {value_range!r}; set "
+      "config.data.range='unit', or use likelihood 'gaussian'"
     )
   if likelihood == "mixed" and (value_range != "real" or axes != 1):
     raise errors.UserError(

@@ -61,7 +61,7 @@ def set_reference(run: Any, x: Any = None, mask: AnyArray | None = None, target:
     UserError: The data of the run cannot be read, or an argument is invalid.
   """
   if x is None:
-    _refuse("set_reference: without x", {"mask": mask, "target": target} | columns, "pass x too, or remove them")
+    _refuse("set_reference without x", {"mask": mask, "target": target} | columns, "pass x too, or remove them")
     parts: Iterable[scores.Inputs] = halves.chosen_parts(run, halves.load(run), "train")
   else:
     parts = [measures.inputs_of(run, x, mask, target, columns)]
@@ -82,7 +82,7 @@ def _refuse(where: str, arguments: Mapping[str, Any], fix: str) -> None:
   """Raises UserError if an argument is given that would be ignored."""
   given = [name for name, argument in arguments.items() if argument is not None]
   if given:
-    raise errors.UserError(f"{where}, {', '.join(given)} would be ignored; {fix}")
+    raise errors.UserError(f"{where}: {' and '.join(given)} would be ignored; {fix}")
 
 
 def set_threshold(
@@ -131,9 +131,8 @@ def set_threshold(
   rule, level = _rule(levels)
   inputs = {"mask": mask, "target": target} | columns
   if rule == "value":
-    _refuse(
-      f"set_threshold: with value={level}", {"x": x, "labels": labels} | inputs, "it needs no examples; remove them"
-    )
+    given = {"x": x, "labels": labels} | inputs
+    _refuse(f"set_threshold with value={level}", given, "a value needs no examples; remove them")
     reference = run.reference if needs_reference else None
     found, half, count, targets, level = float(level), "", 0, None, None
   else:
@@ -209,7 +208,7 @@ def _own_examples(
   run: Any, inputs: Mapping[str, Any], rule: str
 ) -> tuple[Iterable[scores.Inputs], Bool[np.ndarray, " examples"] | None, str]:
   """Returns examples of the data set of a run; see `_examples`. Other `inputs` are refused."""
-  _refuse("set_threshold: without x", inputs, "pass x too, or remove them")
+  _refuse("set_threshold without x", inputs, "pass x too, or remove them")
   dataset = halves.load(run)
   half = "train" if dataset.validation is None else "validation"
   anomalous = dataset.on_validation.anomalous if half == "validation" else None

@@ -93,17 +93,20 @@ def test_a_mask_serves_for_a_threshold(run):
 @pytest.mark.parametrize(
   ("call", "message"),
   [
-    (lambda run: run.set_threshold(value=2.5, label=3, contaminaton=0.1), "label, contaminaton would be ignored"),
+    (lambda run: run.set_threshold(value=2.5, label=3, contaminaton=0.1), "label and contaminaton would be ignored"),
     (lambda run: run.set_threshold(value=2.5, mask=X > 0), "mask would be ignored"),
     (lambda run: run.set_threshold(value=2.5, kind="negative_elbo"), "not variational"),
     (lambda run: run.set_threshold(value=2.5, kind="knn"), r"call run\.set_reference\(x_train\)"),
-    (lambda run: run.set_threshold(contamination=0.1, target=X), "without x, target would be ignored"),
+    (lambda run: run.set_threshold(contamination=0.1, target=X), "without x: target would be ignored"),
     (
       lambda run: run.set_threshold(X, contamination=0.1, target=X, kind="mahalanobis"),
       "'mahalanobis' reads no targets",
     ),
     (lambda run: run.score(X, target=X, kind="knn"), "'knn' reads no targets"),
-    (lambda run: run.set_reference(mask=X > 0, target=X, label=3), "without x, mask, target, label would be ignored"),
+    (
+      lambda run: run.set_reference(mask=X > 0, target=X, label=3),
+      "x: mask and target and label would be ignored",
+    ),
   ],
 )
 def test_arguments_that_nothing_reads_are_refused(run, call, message):

@@ -301,7 +301,7 @@ def test_convolutions_are_shift_equivariant_and_pooling_only_by_its_window():
     (
       (28, 28, 1),
       {"decoder_kernels": (3, 3, 3)},
-      "decoder_kernels=(3, 3, 3): must be at most one number for each of the 2",
+      "decoder_kernels=(3, 3, 3): must be a tuple of at most 2 numbers, one per stage",
     ),
     ((28, 28, 1), {"decoder_strides": (2, 0)}, "config.model.decoder_strides=(2, 0)"),
     ((28, 28, 1), {"decoder_strides": (2, 10**9)}, "must be at most 56 for an example of 28x28"),
