@@ -61,7 +61,7 @@ def test_the_description_of_the_weights_has_no_folder_of_the_training_machine(tm
 def test_a_file_that_differs_is_not_written(run, tmp_path, monkeypatch):
   wrong = lambda contents, inputs: onnx_files.call(contents, inputs) + np.float32(1e-3)
   monkeypatch.setitem(files._GRAPHS, "onnx", files._GRAPHS["onnx"]._replace(call=wrong))
-  with pytest.raises(errors.UserError, match=r"encoder.onnx: differs from the run by 0.001"):
+  with pytest.raises(errors.UserError, match=r"encoder.onnx: its outputs differ from those of the run by 0.001"):
     run.export(tmp_path / "exported", ["safetensors", "onnx"])
   assert not (tmp_path / "exported").exists()
   assert run.export(tmp_path / "exported", "onnx", tolerance=0.01)

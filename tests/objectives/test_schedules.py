@@ -128,8 +128,8 @@ def test_scheduled_free_bits_need_the_whole_batch():
     ({**WARM_UP, "key": "objective.likelihood"}, "objective.likelihood is not a numeric option"),
     ({**WARM_UP, "name": "liner"}, "did you mean 'linear'"),
     ({**WARM_UP, "start": "0"}, r"\[0\]\.start='0': must be a number"),
-    ({**WARM_UP, "steps": 0}, r"\[0\]\.steps=0: must be from 1 to 36 steps"),
-    ({**WARM_UP, "steps": 37}, "must be from 1 to 36 steps"),
+    ({**WARM_UP, "steps": 0}, r"\[0\]\.steps=0: must be from 1 step to 36 steps"),
+    ({**WARM_UP, "steps": 37}, "must be from 1 step to 36 steps"),
     ({**WARM_UP, "steps": float("nan")}, r"\[0\]\.steps=nan: must be a number"),
   ],
 )

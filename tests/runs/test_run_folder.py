@@ -183,7 +183,7 @@ def test_load_refuses_folders_without_a_run(workdir, tmp_path):
   with pytest.raises(errors.UserError, match="there is no run here"):
     ae_jax.load(tmp_path)
   assert not list(tmp_path.iterdir())
-  with pytest.raises(errors.UserError, match="which='worst': must be one of last, best"):
+  with pytest.raises(errors.UserError, match="which='worst': the run has no such checkpoint; use one of last, best"):
     ae_jax.load(workdir, "worst")
   (tmp_path / "config.json").write_text("{")
   with pytest.raises(errors.UserError, match=r"config\.json: cannot be read"):
