@@ -1,7 +1,6 @@
 """Reads files of new examples for a trained run: images, tables and arrays, without a division into halves."""
 
 import functools
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 from ae_jax import errors
 from ae_jax.data import archives, folders, hdf5, image_sets, lazy_arrays, ranges, remarks, tables
 from ae_jax.data.schema import Schema
+from ae_jax.system import paths
 
 
 class Part(NamedTuple):
@@ -81,15 +81,15 @@ def _of_images(path: str, wanted: Wanted, where: str) -> NewFiles:
   files, skipped, version = folders.files_under(root, chosen.follow_links)
   notes = remarks.not_read(where, remarks.by_suffix(skipped), "these files have no supported image suffix")
   kept, headers, left_out = image_sets.readable({"new": files}, chosen, version, where)
-  paths = kept["new"]
-  if not paths:
+  images = kept["new"]
+  if not images:
     raise errors.UserError(f"{where}: no readable image; {'; '.join([*notes, *left_out]) or 'the folder is empty'}")
-  layout = image_sets.common_layout(headers, paths, chosen, where)
-  lazy = image_sets.images(paths, layout, chosen, version, lambda: None)
+  layout = image_sets.common_layout(headers, images, chosen, where)
+  lazy = image_sets.images(images, layout, chosen, version, lambda: None)
   if layout.scaled:
     lazy = lazy_arrays.map_rows(lazy, lazy.shape[1:], np.float32, lambda x: ranges.from_unit(x, wanted.value_range))
-  names = [os.path.relpath(file, root) if root.is_dir() else root.name for file in paths]
-  return NewFiles(_parts(lazy, names), notes + left_out + image_sets.changes(headers, paths, chosen, where))
+  names = [paths.relative_name(file, root) if root.is_dir() else root.name for file in images]
+  return NewFiles(_parts(lazy, names), notes + left_out + image_sets.changes(headers, images, chosen, where))
 
 
 def _of_table(name: str, path: str, wanted: Wanted, names: str, where: str) -> NewFiles:
