@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from ae_jax import errors
 from ae_jax.config import shipped
 from ae_jax.config.keys import AUTO, LABEL, RATE
-from ae_jax.system import malloc, paths, signals
+from ae_jax.system import gpu_memory, malloc, paths, signals
 
 
 class _WholeNumber(flags.IntegerParser):
@@ -77,6 +77,14 @@ _CONFIG = config_flags.DEFINE_config_file(
 flags.FLAGS["config"].parser = _ConfigFile()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or sweep; default: runs/CONFIG-DATA-TIME.")
 _QUIET = flags.DEFINE_bool("quiet", False, "Print only errors.")
+_GPU_MEMORY = flags.DEFINE_float(
+  "gpu_memory",
+  None,
+  "Share of the memory of each GPU that the process may use, such as 0.5; default: that of JAX, 0.75.",
+)
+_PREALLOCATE = flags.DEFINE_bool(
+  "preallocate", None, "Reserve this share of the GPU memory at the start (default), or allocate it as needed."
+)
 
 WRONG_INPUT, WRONG_USAGE = 1, 2  # exit statuses
 _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
@@ -132,6 +140,8 @@ def _start(call, main, unused):
     with contextlib.ExitStack() as stack:
       if _QUIET.value:
         stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
+      with user_errors():
+        gpu_memory.configure(_GPU_MEMORY.value, _PREALLOCATE.value)
       try:
         call(argv[1:])
       except BrokenPipeError:  # the process that reads the output, such as `head`, has ended

@@ -20,6 +20,7 @@ from ae_jax.training import choices, compiled_stage, device_arrays, loop, preemp
 from ae_jax.training.state import TrainState
 
 
+@memory.explain_out_of_memory()  # a GPU that other processes have filled is noticed by the first use of JAX
 def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], profile: bool = False) -> dict[str, Any]:
   """Trains the model of a config, or resumes the run in `workdir`; returns the last value of each metric.
 
@@ -55,7 +56,7 @@ def train_run(
   config, dataset = experiment.config, experiment.dataset
   description = run_folder.describe(config, dataset, experiment.model, mesh.devices.flat)
   description |= {"chosen": chosen} if chosen else {}
-  with contextlib.ExitStack() as stack, memory.explain_out_of_memory():
+  with contextlib.ExitStack() as stack:
     received = stack.enter_context(preemption.catch_signals())
     distributed.on_first_process(lambda: stack.enter_context(run_folder.locked(workdir)))
     extended = []
