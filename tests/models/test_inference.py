@@ -35,10 +35,10 @@ def test_a_threshold_of_a_masked_model_reads_the_mask(sequence):
   assert np.sort(sequence.score(X, MASK))[1] < found.value < np.sort(sequence.score(X, MASK))[2]
 
 
-def test_memory_that_ends_in_a_batch_is_explained():
+def test_memory_that_ends_in_a_batch_is_explained(sequence):
   def full(variables, array, columns):
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
   message = r"^a batch of 4 examples: the device is out of memory .* JAX_PLATFORMS=cpu for the memory of the host$"
   with pytest.raises(errors.UserError, match=message):
-    inference.in_batches(full, None, X, {})
+    inference.in_batches(full, sequence.variables, X, {})
