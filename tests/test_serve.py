@@ -134,6 +134,17 @@ def test_integers_are_taken_by_models_for_integers(tmp_path, served):
   assert (status, "x: has values that are no uint8" in json.loads(reply)["detail"]) == (422, True)
 
 
+def test_the_readme_has_the_measured_table_and_the_processor():
+  folder = ROOT / "experiments" / "serve"
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(ROOT)
+    from experiments.serve import load
+  results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+  readme = (folder / "README.md").read_text(encoding="utf-8")
+  assert load.table(results) in readme
+  assert load.measured_on(results) in readme
+
+
 def test_the_server_imports_neither_ae_jax_nor_jax():
   code = "import sys, experiments.serve.app; assert not {'ae_jax', 'jax'} & {*sys.modules}"
   subprocess.run(

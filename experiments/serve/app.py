@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pathlib
+import time
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,8 @@ def create(folder: str | os.PathLike[str] | None = None) -> FastAPI:
   @app.get("/healthz")
   def healthz() -> dict[str, Any]:
     inputs = {each.name: {"dtype": each.type, "shape": each.shape} for each in sessions["scorer"].get_inputs()}
-    return {"status": "ok", "inputs": inputs, "most_examples": MOST_EXAMPLES, "threshold": threshold}
+    used = {"processor_seconds": time.process_time()}
+    return {"status": "ok", "inputs": inputs, "most_examples": MOST_EXAMPLES, "threshold": threshold} | used
 
   @app.post("/score", openapi_extra=_BODY)
   async def score(request: Request) -> Response:

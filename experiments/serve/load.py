@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from importlib import metadata
 
 import numpy as np
@@ -93,13 +94,19 @@ def served(port, x, form, concurrency, seconds):
   return len(latencies) / (time.perf_counter() - began), latencies
 
 
+def processor_seconds(port):
+  """Returns the processor seconds that the server has used."""
+  with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz") as response:
+    return json.load(response)["processor_seconds"]
+
+
 def direct(session, x, seconds):
-  """Returns the calls per second of onnxruntime in this process."""
-  calls, began = 0, time.perf_counter()
+  """Returns the calls per second of onnxruntime in this process, and the processor milliseconds per call."""
+  calls, began, used = 0, time.perf_counter(), time.process_time()
   while (elapsed := time.perf_counter() - began) < seconds:
     session.run(None, {"x": x})
     calls += 1
-  return calls / elapsed
+  return calls / elapsed, 1000 * (time.process_time() - used) / calls
 
 
 def measure(exported, seconds, rounds):
@@ -117,24 +124,28 @@ def measure(exported, seconds, rounds):
     for form, batch, concurrency in itertools.product(FORMATS, BATCHES, CONCURRENCIES)
   ]
   for case in cases:
-    case |= {"requests_per_second": [], "of_direct": [], "p50_ms": [], "p95_ms": []}
-  calls = {batch: [] for batch in BATCHES}
+    case |= {key: [] for key in ("requests_per_second", "of_direct", "p50_ms", "p95_ms", "processor_ms")}
+  calls = {batch: {"per_second": [], "processor_ms": []} for batch in BATCHES}
   with server(exported) as port:
     for number in range(-1, rounds):  # the first round warms up
       fastest = {batch: direct(session, x.astype(np.float32), seconds) for batch, x in examples.items()}
       for case in cases:
+        used = processor_seconds(port)
         rate, latencies = served(port, examples[case["batch"]], case["format"], case["concurrency"], seconds)
+        used = processor_seconds(port) - used
         if number < 0:
           continue
         cuts = statistics.quantiles(latencies, n=20)
         case["requests_per_second"].append(round(rate, 1))
-        case["of_direct"].append(round(rate / fastest[case["batch"]], 4))
+        case["of_direct"].append(round(rate / fastest[case["batch"]][0], 4))
+        case["processor_ms"].append(round(1000 * used / len(latencies), 3))
         case["p50_ms"].append(round(1000 * statistics.median(latencies), 2))
         case["p95_ms"].append(round(1000 * cuts[18], 2))
-      for batch, rate in fastest.items() if number >= 0 else ():
-        calls[batch].append(round(rate, 1))
+      for batch, (rate, used) in fastest.items() if number >= 0 else ():
+        calls[batch]["per_second"].append(round(rate, 1))
+        calls[batch]["processor_ms"].append(round(used, 3))
       print(f"round {number + 1} of {rounds}", flush=True)
-  return {"shape": shape, "direct_calls_per_second": calls, "cases": cases}
+  return {"shape": shape, "direct_calls": calls, "cases": cases}
 
 
 def machine():
@@ -147,23 +158,34 @@ def machine():
     "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "processor": names[0] if names else platform.processor(),
     "cores": os.cpu_count(),
-    "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # before the measurement
+    "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan"),  # before the measurement
     "python": platform.python_version(),
     "packages": {name: metadata.version(name) for name in packages},
   }
 
 
+def measured_on(results):
+  """Returns a sentence about the measurement."""
+  versions = ", ".join(f"{name} {version}" for name, version in results["packages"].items())
+  return (
+    f"Measured with {results['model']} on {results['cores']} cores of {results['processor']}, which the server and the "
+    f"client shared with other programs (load average {results['load_average']:.1f}); {versions}. Medians of the rounds."
+  )
+
+
 def table(results):
   """Returns the medians of the rounds as a table in Markdown."""
   lines = [
-    "| body | batch | concurrency | requests/s | examples/s | of direct calls | p50 (ms) | p95 (ms) |",
-    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    "| body | batch | concurrency | requests/s | examples/s | of direct calls | processor ms | p50 (ms) | p95 (ms) |",
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
   ]
+  for batch, calls in results["direct_calls"].items():
+    rate, used = (statistics.median(calls[key]) for key in ("per_second", "processor_ms"))
+    lines.append(f"| direct call | {batch} | | {rate:,.0f} | {rate * int(batch):,.0f} | 1 | {used:.2f} | | |")
   for case in results["cases"]:
-    rate, share, p50, p95 = (
-      statistics.median(case[key]) for key in ("requests_per_second", "of_direct", "p50_ms", "p95_ms")
-    )
-    cells = [f"{rate:,.0f}", f"{rate * case['batch']:,.0f}", f"{share:.2f}", f"{p50:.1f}", f"{p95:.1f}"]
+    keys = ("requests_per_second", "of_direct", "processor_ms", "p50_ms", "p95_ms")
+    rate, share, used, p50, p95 = (statistics.median(case[key]) for key in keys)
+    cells = [f"{rate:,.0f}", f"{rate * case['batch']:,.0f}", f"{share:.2f}", f"{used:.2f}", f"{p50:.1f}", f"{p95:.1f}"]
     lines.append(f"| {case['format']} | {case['batch']} | {case['concurrency']} | {' | '.join(cells)} |")
   return "\n".join(lines)
 
@@ -183,7 +205,7 @@ def draw(results):
     rates.plot(x, [batch * statistics.median(c["requests_per_second"]) for c in cases], label=label, **style)
     latencies.plot(x, [statistics.median(c["p95_ms"]) for c in cases], label=label, **style)
   for batch, line in zip(BATCHES, (":", "--"), strict=True):
-    calls = statistics.median(results["direct_calls_per_second"][str(batch)])
+    calls = statistics.median(results["direct_calls"][str(batch)]["per_second"])
     rates.axhline(batch * calls, color="grey", linestyle=line, label=f"direct calls, batch {batch}")
   for axes, label in ((rates, "examples per second"), (latencies, "95th percentile of the latency (ms)")):
     axes.set(xscale="log", yscale="log", xlabel="concurrent requests", ylabel=label)
@@ -192,7 +214,8 @@ def draw(results):
     axes.grid(alpha=0.3)
   rates.legend(fontsize="small")
   figure.suptitle(
-    f"{results['model']}, one server process; {results['processor']}, {results['cores']} cores", fontsize=10
+    f"{results['model']}, one server process; {results['processor']}, {results['cores']} cores, load {results['load_average']:.0f}",
+    fontsize=10,
   )
   figure.savefig(HERE / "figure.png", dpi=120)
 
@@ -208,7 +231,7 @@ def main(arguments):
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
   results = json.loads(RESULTS.read_text(encoding="utf-8"))
   draw(results)
-  print(table(results))
+  print(f"{measured_on(results)}\n\n{table(results)}")
 
 
 if __name__ == "__main__":
