@@ -169,7 +169,7 @@ def measured_on(results):
   versions = ", ".join(f"{name} {version}" for name, version in results["packages"].items())
   return (
     f"Measured with {results['model']} on {results['cores']} cores of {results['processor']}, which the server and the "
-    f"client shared with other programs (load average {results['load_average']:.1f}); {versions}. Medians of the rounds."
+    f"client shared with other programs (load average {results['load_average']:.1f}); {versions}."
   )
 
 
@@ -197,7 +197,7 @@ def draw(results):
   matplotlib.use("Agg")
   from matplotlib import pyplot
 
-  figure, (rates, latencies) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+  figure, (rates, latencies) = pyplot.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
   for (form, batch), color in zip(itertools.product(FORMATS, BATCHES), ("C0", "C1", "C2", "C3"), strict=True):
     cases = [case for case in results["cases"] if (case["format"], case["batch"]) == (form, batch)]
     x, style = [case["concurrency"] for case in cases], {"marker": "o", "color": color}
@@ -212,11 +212,10 @@ def draw(results):
     axes.set_xticks(CONCURRENCIES, [str(each) for each in CONCURRENCIES], minor=False)
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-  rates.legend(fontsize="small")
-  figure.suptitle(
-    f"{results['model']}, one server process; {results['processor']}, {results['cores']} cores, load {results['load_average']:.0f}",
-    fontsize=10,
-  )
+  rates.set_ylim(100, 10_000)
+  figure.legend(*rates.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+  place = f"{results['cores']} cores of {results['processor']} with a load average of {results['load_average']:.0f}"
+  figure.suptitle(f"{results['model']}, one server process; {place}", fontsize=10)
   figure.savefig(HERE / "figure.png", dpi=120)
 
 
