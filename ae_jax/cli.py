@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import functools
+import io
 import os
 import pathlib
 import sys
@@ -16,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from ae_jax import errors
 from ae_jax.config import shipped
 from ae_jax.config.keys import AUTO, LABEL, RATE
-from ae_jax.system import malloc, paths, signals
+from ae_jax.system import gpu_memory, malloc, paths, signals
 
 
 class _WholeNumber(flags.IntegerParser):
@@ -53,14 +54,37 @@ class _Rate(flags.FloatParser):
     return argument if argument == AUTO else super().convert(argument)
 
 
+class _NoConfigFile(Exception):
+  """The value of --config is neither a file nor the name of a shipped config."""
+
+
+class _ConfigFile(flags.ArgumentParser):
+  """Parser of FILE.py:DATASET. That of ml_collections ends FILE.py at its first colon, also in C:/configs/cnn.py."""
+
+  def parse(self, argument: str) -> Any:
+    file, data = shipped.split(argument)
+    if not os.path.isfile(file):
+      raise _NoConfigFile(argument)
+    return shipped.execute(file, data)
+
+
 config_flags.register_flag_parser_for_type(int, _WholeNumber())
 config_flags.register_flag_parser_for_type(RATE, _Rate())
 config_flags.register_flag_parser_for_type(LABEL, _Label())
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file or name of a shipped config, optionally with :DATASET.", lock_config=True
 )
+flags.FLAGS["config"].parser = _ConfigFile()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or sweep; default: runs/CONFIG-DATA-TIME.")
 _QUIET = flags.DEFINE_bool("quiet", False, "Print only errors.")
+_GPU_MEMORY = flags.DEFINE_float(
+  "gpu_memory",
+  None,
+  "Share of the memory of each GPU that the process may use, such as 0.5; default: that of JAX, 0.75.",
+)
+_PREALLOCATE = flags.DEFINE_bool(
+  "preallocate", None, "Reserve this share of the GPU memory at the start (default), or allocate it as needed."
+)
 
 WRONG_INPUT, WRONG_USAGE = 1, 2  # exit statuses
 _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
@@ -107,13 +131,17 @@ def _start(call, main, unused):
   signals.watch()
   malloc.limit_arenas()
   _silence_orbax()
+  if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may have characters that it cannot encode
+    sys.stdout.reconfigure(errors="backslashreplace")
   for name in unused:
     delattr(flags.FLAGS, name)
 
   def run_command(argv):
     with contextlib.ExitStack() as stack:
       if _QUIET.value:
-        stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
+      with user_errors():
+        gpu_memory.configure(_GPU_MEMORY.value, _PREALLOCATE.value)
       try:
         call(argv[1:])
       except BrokenPipeError:  # the process that reads the output, such as `head`, has ended
@@ -148,7 +176,7 @@ def user_errors() -> Iterator[None]:
 def _new_folder(config):
   """Returns the default run folder, which is named after the config file, the data set and the time."""
   time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-  return pathlib.Path(f"runs/{config_file().stem}-{config.data.name.replace('/', '_')}-{time}")
+  return pathlib.Path(f"runs/{config_file().stem}-{paths.file_name(config.data.name)}-{time}")
 
 
 def config_file() -> pathlib.Path:
@@ -172,11 +200,10 @@ def _parse(argv, main, with_config):
     sys.exit(0)
   try:
     rest = flags.FLAGS(_with_shipped_config(argv) if with_config else argv)
-    _ = with_config and _CONFIG.value and _CONFIG.value.keys()  # reads the config file, which absl loads lazily
   except flags.Error as error:
     fail(str(error), WRONG_INPUT if "flag --config" in str(error) else WRONG_USAGE)
-  except OSError:
-    fail(shipped.no_such_config(config_flags.get_config_filename(flags.FLAGS["config"])), WRONG_INPUT)
+  except _NoConfigFile as error:
+    fail(shipped.no_such_config(error), WRONG_INPUT)
   except AttributeError as error:  # wraps a KeyError that names the key and the most similar known key
     fail(f"the config has no key {getattr(error.args[0], 'args', error.args)[0]}", WRONG_INPUT)
   except Exception as error:  # the code of a config file may raise any exception, and so may an override

@@ -1,6 +1,5 @@
 """The shipped configs by name: `ae_jax.configs.get("cnn:mnist")` is the config of `ae_jax train --config=cnn:mnist`."""
 
-import importlib.util
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -36,11 +35,7 @@ def get(name: str, data: str = "") -> "ml_collections.ConfigDict":
   if not isinstance(name, str):
     raise errors.UserError(shipped.no_such_config(name, "config"))
   path, of_name = shipped.split(shipped.resolve(name))
-  data, file = data or of_name, pathlib.Path(path)
-  if not file.is_file():
+  if not pathlib.Path(path).is_file():
     raise errors.UserError(shipped.no_such_config(name, "config"))
   with errors.convert_errors(f"config={name}"):
-    spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*([data] if data else [])).lock()
+    return shipped.execute(path, data or of_name)

@@ -52,7 +52,7 @@ def main(workdir: pathlib.Path) -> None:
     options = {"dtype": _INPUT.value, "int8": _INT8.value, "tolerance": _TOLERANCE.value}
     for file in files.write(run, out, _TO.value, rows, "test examples", **options):
       report = file.with_name(f"{file.name}.json")
-      stored = json.loads(report.read_text()) if report.exists() else {}
+      stored = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
       print(f"{file!s:60} {file.stat().st_size:12,} bytes{_differences(stored)}")
 
 

@@ -6,7 +6,6 @@ import math
 import os
 import pathlib
 import re
-import shlex
 import shutil
 import tempfile
 import weakref
@@ -139,7 +138,7 @@ def automatic_config(data_name: str) -> tuple[ConfigDict, str]:
   defaults = configs.flat(named_configs.get("dense", config.data.name).to_dict())
   values = configs.flat(config.to_dict())
   flags = [inspection.as_flag(key, value) for key, value in values.items() if value != defaults[key]]
-  return config, shlex.join(["ae_jax", "train", f"--config=dense:{config.data.name}", *flags])
+  return config, paths.command_line(["ae_jax", "train", f"--config=dense:{config.data.name}", *flags])
 
 
 class _Source(NamedTuple):

@@ -1,5 +1,7 @@
 """What the commands share, seen from outside: flags, a line for a mistake, silence."""
 
+import os
+import shutil
 import subprocess
 import sys
 
@@ -53,11 +55,12 @@ RUNS = {"folder": "run_on_folder(main)", "arguments": "run_on_arguments(main, 'r
 def command(tmp_path):
   """A command of a kind, as a process: a function (kind, flags) -> (exit status, output, complaints)."""
 
-  def call(kind, *flags):
+  def call(kind, *flags, **environment):
     file = tmp_path / "command.py"
     file.write_text(COMMAND.replace("{run}", RUNS[kind]))
     command = [sys.executable, "-c", f"import runpy; runpy.run_path({str(file)!r}, run_name='__main__')", *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    options = {"encoding": "utf-8", "errors": "surrogateescape", "env": os.environ | environment}
+    done = subprocess.run(command, cwd=ROOT, **options, capture_output=True, check=False, timeout=60)
     return done.returncode, done.stdout, done.stderr
 
   return call
@@ -118,6 +121,37 @@ def test_what_a_failed_save_leaves_behind_is_not_told_but_anything_else_is(comma
   assert status == 0
   assert "another" in complaints
   assert not any(word in complaints for word in ("loop", "awaited"))
+
+
+def test_a_stream_that_cannot_encode_a_name_shows_an_escape(command):
+  status, output, complaints = command("arguments", "größe", "대구", PYTHONIOENCODING="cp1252")
+  assert (status, complaints) == (0, "")
+  assert output.encode("cp1252", "surrogateescape") == b"['gr\xf6\xdfe', '\\ub300\\uad6c']\n"
+
+
+def test_a_folder_of_a_config_may_have_a_colon_as_in_windows(tmp_path):
+  folder = tmp_path / "C:"
+  folder.mkdir()
+  shutil.copy(ROOT / "configs" / "dense.py", folder)
+  arguments = (f"--config={folder}/dense.py:digits", "--config.model.latent=0", f"--workdir={tmp_path / 'run'}")
+  assert "config.model.latent=0: must be" in run_main(*arguments)[2]
+
+
+@pytest.mark.parametrize(
+  ("code", "message"),
+  [
+    ("pass", "get_config returned an object of type NoneType; return a ConfigDict"),
+    ("raise ValueError('wrong')", "flag --config=FILE: wrong"),
+    ("open('missing.csv', 'rb')", "--config: [Errno 2] No such file or directory: 'missing.csv'"),
+  ],
+)
+def test_a_fault_of_a_config_file_is_a_line(tmp_path, code, message):
+  file = tmp_path / "own.py"
+  file.write_text(f"def get_config():\n  {code}\n")
+  status, output, complaints = run_main(f"--config={file}")
+  assert (status, output) == (1, "")
+  assert message.replace("FILE", str(file)) in complaints
+  assert len(complaints.splitlines()) == 1
 
 
 @pytest.mark.parametrize("text", ["1000", "1e3", "1000.0", "1_000", "+1E3"])

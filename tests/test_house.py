@@ -98,6 +98,32 @@ def test_mypy_finds_nothing(tmp_path):
   assert done.returncode == 0, done.stdout
 
 
+def opens_text_without_encoding(call):
+  """Returns whether a call reads or writes a text file in the encoding of the system, which is cp1252 on Windows."""
+  name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+  given = {keyword.arg for keyword in call.keywords}
+  if name in ("read_text", "write_text"):
+    return "encoding" not in given and ast.unparse(call.func) != "atomic.write_text"
+  if name in ("run", "Popen", "check_output"):
+    return "text" in given and "encoding" not in given
+  values = (*call.args, *(keyword.value for keyword in call.keywords))
+  modes = [str(each.value) for each in values if isinstance(each, ast.Constant)]
+  mode = next((each for each in modes if re.fullmatch(r"[rwax+bt]+", each)), "")
+  is_path = isinstance(call.func, ast.Attribute) and not (call.args or mode) and name == "open"
+  is_text = name in ("open", "fdopen") and (isinstance(call.func, ast.Name) or mode or is_path)
+  return is_text and "b" not in mode and "encoding" not in given
+
+
+def test_text_files_have_an_encoding():
+  calls = {"open(f)": True, "open(f, 'rb')": False, "f.open()": True, "f.open('a')": True, "f.read_text()": True}
+  calls |= {"Image.open(f)": False, "f.read_text(encoding='utf-8')": False, "run(c, text=True)": True}
+  for text, expected in calls.items():
+    assert bool(opens_text_without_encoding(ast.parse(text).body[0].value)) == expected, text
+  for file in [*SOURCES, *(ROOT / "experiments").rglob("*.py")]:
+    for node in ast.walk(ast.parse(file.read_bytes())):
+      assert not (isinstance(node, ast.Call) and opens_text_without_encoding(node)), (file, node.lineno)
+
+
 def test_no_two_test_files_have_one_name():
   names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
   assert sorted(names) == sorted(set(names))  # pytest imports them by their names

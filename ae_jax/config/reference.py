@@ -12,9 +12,11 @@ _COMMENT = re.compile(r"  # (.*)")
 
 def meanings(config_file: pathlib.Path | None = None) -> dict[str, str]:
   """Returns {dotted key: meaning} for the keys of `config.base` and for the keys that `config_file` sets."""
-  comments = _comments(pathlib.Path(keys.__file__).read_text().splitlines())
+  comments = _comments(pathlib.Path(keys.__file__).read_text(encoding="utf-8").splitlines())
   if config_file is not None:
-    comments |= {key: text for key, text in _comments(config_file.read_text().splitlines()).items() if text}
+    comments |= {
+      key: text for key, text in _comments(config_file.read_text(encoding="utf-8").splitlines()).items() if text
+    }
   return comments
 
 

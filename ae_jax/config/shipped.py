@@ -1,8 +1,11 @@
 """Finds shipped configs, which are part of the package, by their names: `cnn` is configs/cnn.py."""
 
 import ast
+import importlib.util
 import pathlib
 import re
+
+from ml_collections import ConfigDict
 
 from ae_jax import errors
 
@@ -23,7 +26,7 @@ def files() -> dict[str, pathlib.Path]:
 def summaries() -> dict[str, str]:
   """Returns {name: first line of the docstring} of the shipped configs, without executing them."""
   return {
-    name: (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0] for name, file in files().items()
+    name: (ast.get_docstring(ast.parse(file.read_bytes())) or "").partition("\n")[0] for name, file in files().items()
   }
 
 
@@ -41,6 +44,17 @@ def split(path: str) -> tuple[str, str]:
   """Returns FILE.py and DATASET of "FILE.py[:DATASET]", or ("", "") for any other text. A folder may contain ".py"."""
   match = re.fullmatch(r"(.*?\.py)(?::(.*))?", path, re.DOTALL)
   return (match[1], match[2] or "") if match else ("", "")
+
+
+def execute(file: str, data: str) -> ConfigDict:
+  """Returns the locked config of a config file; `data` is the name of a data set, or "" for that of the file."""
+  spec = importlib.util.spec_from_file_location(f"config_{pathlib.Path(file).stem}", file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config(*([data] if data else []))
+  if not isinstance(config, ConfigDict):
+    raise TypeError(f"get_config returned an object of type {type(config).__name__}; return a ConfigDict")
+  return config.lock()
 
 
 def no_such_config(given: object, flag: str = "--config") -> str:

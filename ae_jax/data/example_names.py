@@ -1,6 +1,5 @@
 """Names of the examples of a data set: the files of images, otherwise the rows of the source."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ from jaxtyping import Shaped
 
 from ae_jax.data import folders, image_sets, splits
 from ae_jax.data.dataset import Dataset
+from ae_jax.system import paths
 
 _OF_IMAGES = ("size", "fit", "channels", "on_bad", "exif_orientation", "follow_links")
 
@@ -33,7 +33,9 @@ def of_halves(dataset: Dataset, section: Mapping[str, Any]) -> dict[str, Shaped[
   )
   names = {}
   for half, positions in rows.items():
-    files = np.array([os.path.relpath(file, section["path"]) for file in found.files.get(half, found.files["train"])])
+    files = np.array(
+      [paths.relative_name(file, section["path"]) for file in found.files.get(half, found.files["train"])]
+    )
     patches = -(-sizes[half] // len(files)) if half not in dataset.rows else _repeats(positions)
     positions = positions if half in dataset.rows else positions // patches
     names[half] = files[positions]

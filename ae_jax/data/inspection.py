@@ -1,6 +1,5 @@
 """Describes the examples that a source returns: values, labels, missing values, duplicates and constant elements."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from ae_jax.data import (
   table_inspection,
   tables,
 )
+from ae_jax.system import paths
 from ae_jax.types import KINDS
 
 _MOST_CLASSES = 10  # maximum number of classes in a line
@@ -86,7 +86,7 @@ def _command(family: str, name: str, path: str, options: Mapping[str, Any], othe
   """Returns a command that trains a shipped config on a source."""
   flags = {"path": path, **options} if path else options
   arguments = [as_flag(f"data.{key}", value) for key, value in flags.items()]
-  return shlex.join(["ae_jax", "train", f"--config={family}:{name}", *arguments, *others])
+  return paths.command_line(["ae_jax", "train", f"--config={family}:{name}", *arguments, *others])
 
 
 def as_flag(key: str, value: Any) -> str:

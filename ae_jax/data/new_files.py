@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from ae_jax.data import (
   tables,
 )
 from ae_jax.data.schema import Schema
+from ae_jax.system import paths
 
 
 class Part(NamedTuple):
@@ -92,19 +92,19 @@ def _of_images(path: str, wanted: Wanted, where: str) -> NewFiles:
   files, skipped, version = folders.files_under(root, chosen.follow_links)
   notes = remarks.not_read(where, remarks.by_suffix(skipped), "these files have no supported image suffix")
   kept, headers, left_out = image_sets.readable({"new": files}, chosen, version, where)
-  paths = kept["new"]
-  if not paths:
+  images = kept["new"]
+  if not images:
     raise errors.UserError(f"{where}: no readable image; {'; '.join([*notes, *left_out]) or 'the folder is empty'}")
   cuts = []
-  for group in _of_equal_size(list(zip(paths, headers, strict=True)), chosen):
+  for group in _of_equal_size(list(zip(images, headers, strict=True)), chosen):
     files, of_group = zip(*group, strict=True)
     layout = image_sets.common_layout(of_group, files, chosen, where)
     lazy = image_sets.images(files, layout, chosen, version, lambda: None)
     if layout.scaled:
       lazy = lazy_arrays.map_rows(lazy, lazy.shape[1:], np.float32, lambda x: ranges.from_unit(x, wanted.value_range))
-    names = [os.path.relpath(file, root) if root.is_dir() else root.name for file in files]
+    names = [paths.relative_name(file, root) if root.is_dir() else root.name for file in files]
     cuts.append(new_cuts.of_images(lazy, names, section))
-  return _joined(cuts, notes + left_out + image_sets.changes(headers, paths, chosen, where), where, section)
+  return _joined(cuts, notes + left_out + image_sets.changes(headers, images, chosen, where), where, section)
 
 
 def _of_equal_size(images: list[tuple[str, Any]], chosen: image_sets.Options) -> list[list[tuple[str, Any]]]:

@@ -64,7 +64,7 @@ def format_gib(size: int | float) -> str:
 def host_bytes() -> int:
   """Returns the memory of this machine in bytes, or the memory limit of its container if that is smaller."""
   physical = _physical_bytes()
-  limit = _CGROUP.read_text().strip() if _CGROUP.exists() else "max"
+  limit = _CGROUP.read_text(encoding="utf-8").strip() if _CGROUP.exists() else "max"
   return min(physical, int(limit)) if limit.isdecimal() else physical
 
 

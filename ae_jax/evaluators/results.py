@@ -100,7 +100,7 @@ def read(workdir: pathlib.Path) -> Results | None:
   if not file.exists():
     return None
   try:
-    stored = json.loads(file.read_text())
+    stored = json.loads(file.read_text(encoding="utf-8"))
     values = {str(name): math.nan if value is None else float(value) for name, value in stored["values"].items()}
     remarks = {str(name): str(value) for name, value in stored["remarks"].items()}
     # Version 0.1 stored the names of the figures under the key "exhibits".

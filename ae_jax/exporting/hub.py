@@ -122,9 +122,9 @@ def _stage(run: Any, folder: pathlib.Path, repo: str, *, intended_use: str, lice
     raise errors.UserError(f"{metrics}: is missing; restore it, or train the run again")
   shutil.copytree(run.workdir / "checkpoints", folder / "checkpoints")
   for marker in (folder / "checkpoints").rglob("commit_success.txt"):
-    marker.write_text("")  # Orbax writes the path of the run folder to it
+    marker.write_bytes(b"")  # Orbax writes the path of the run folder to it
   shutil.copy(metrics, folder / "metrics.jsonl")
-  (folder / "config.json").write_text(json.dumps(description, indent=2))
+  (folder / "config.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
   shown = {name: text for name, text in _FIGURES.items() if figures and _picture(run, name).exists()}
   if shown:
     (folder / "pictures").mkdir()

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from ae_jax import data, errors
-from ae_jax.models import Model, Variables
+from ae_jax.models import Model, Variables, memory
 from ae_jax.models.interface import Gaussian
 from ae_jax.types import AnyArray, Columns
 
@@ -59,13 +59,15 @@ def in_batches(
     output = jax.eval_shape(function, variables, one(array), {name: one(rows) for name, rows in columns.items()})
     return np.zeros((0, *output.shape[1:]), output.dtype)
   results = []
+  fix = "use a device with more memory, or JAX_PLATFORMS=cpu for the memory of the host"
   for start in range(0, len(array), _LARGEST_BATCH):
     batch = {name: rows[start : start + _LARGEST_BATCH] for name, rows in (columns | {"": array}).items()}
     size = len(batch[""])
     padding = (1 << (size - 1).bit_length()) - size
     if padding:
       batch = {name: np.concatenate([r, np.zeros((padding, *r.shape[1:]), r.dtype)]) for name, r in batch.items()}
-    results.append(np.asarray(function(variables, batch.pop(""), batch))[:size])
+    with memory.explain_out_of_memory(f"a batch of {size} examples", fix):
+      results.append(np.asarray(function(variables, batch.pop(""), batch))[:size])
   return np.concatenate(results)
 
 

@@ -4,6 +4,7 @@ A config can require terabytes. Such an allocation would make the operating syst
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,10 @@ from ae_jax import errors
 from ae_jax.data import placements
 from ae_jax.models import cost
 from ae_jax.models.interface import Variables
+
+# INTERNAL: CUDA_ERROR_OUT_OF_MEMORY is the error of libraries, such as cuBLAS, for which XLA left no memory
+_OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|OUT_OF_MEMORY")
+_SMALLER_STEP = "reduce config.batch_size, raise config.accumulate, set config.remat=True, or make the model smaller"
 
 
 def available_bytes() -> int | float:
@@ -83,17 +88,28 @@ def check_step(
 
 
 @contextlib.contextmanager
-def explain_out_of_memory() -> Iterator[None]:
-  """Converts JAX's out-of-memory error inside the context to a UserError."""
+def explain_out_of_memory(key: str = "config.batch_size, config.model", fix: str = _SMALLER_STEP) -> Iterator[None]:
+  """Converts JAX's out-of-memory error inside the context to the UserError "KEY: the device is out of memory; FIX"."""
   try:
     yield
-  except jax.errors.JaxRuntimeError as error:
-    if "RESOURCE_EXHAUSTED" not in str(error):
+  except RuntimeError as error:  # JaxRuntimeError, and that of a GPU whose memory is full when JAX starts
+    if not _OUT_OF_MEMORY.search(str(error)):
       raise
-    raise errors.UserError(
-      f"config.batch_size, config.model: the device is out of memory ({errors.one_line(error)}); reduce "
-      "config.batch_size, raise config.accumulate, or make the model smaller"
-    ) from None
+    raise errors.UserError(f"{key}: the device is out of memory ({errors.one_line(error)}); {fix}{_on_gpu()}") from None
+
+
+def _on_gpu() -> str:
+  """Returns what else frees memory on a GPU, as a sentence; "" on other devices."""
+  try:
+    if jax.default_backend() not in ("gpu", "cuda", "rocm"):
+      return ""
+    limit = placements.format_gib(placements.device_bytes())
+  except RuntimeError:  # JAX could not start
+    limit = "no memory"
+  return (
+    f". This process can use {limit} of the GPU: end other processes on it, which nvidia-smi lists, or change "
+    "--gpu_memory (in Python, XLA_CLIENT_MEM_FRACTION)"
+  )
 
 
 def _activation_bytes(model, objective, variables, rows):

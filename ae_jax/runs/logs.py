@@ -42,7 +42,7 @@ class Log:
     records = [record for record in stream(workdir) if record["step"] <= step]
     with self._writing():
       atomic.write_text(path, "".join(map(_line, records)))
-      self._file = path.open("a")
+      self._file = path.open("a", encoding="utf-8", newline="\n")
     self._copies = [
       trackers.Copy(name, workdir, description, records, progress.warn) for name in dict.fromkeys(tracked)
     ]
@@ -182,7 +182,10 @@ def read(workdir: pathlib.Path) -> list[Record]:
 
 def stream(workdir: pathlib.Path) -> Iterator[Record]:
   """Yields the records that `read` returns."""
-  with contextlib.suppress(FileNotFoundError), (workdir / "metrics.jsonl").open(errors="replace") as file:
+  with (
+    contextlib.suppress(FileNotFoundError),
+    (workdir / "metrics.jsonl").open(encoding="utf-8", errors="replace") as file,
+  ):
     yield from filter(None, map(_record, file))
 
 

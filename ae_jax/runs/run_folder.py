@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import platform
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,7 +38,7 @@ def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, dev
     "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
     "devices": [f"{device.platform}: {device.device_kind}" for device in devices],
     "git_commit": _git_commit(),
-    "command": shlex.join([pathlib.Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]),
+    "command": paths.command_line([pathlib.Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]),
   }
 
 
@@ -254,7 +253,7 @@ def read_description(workdir: pathlib.Path) -> dict[str, Any]:
   if not (workdir / "config.json").exists():
     raise errors.UserError(f"{workdir}: there is no run here (no config.json); use the folder of a run")
   try:
-    description = json.loads((workdir / "config.json").read_text())
+    description = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
   except (OSError, ValueError) as error:
     raise errors.UserError(
       f"{workdir}/config.json: cannot be read: {error}; restore the file, or use another folder"
@@ -292,7 +291,7 @@ def _git_commit() -> str | None:
   """Returns the Git commit of this package, with "+" if files have changed since; None outside a repository."""
   git = ("git", "-C", str(pathlib.Path(__file__).parent))
   try:
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, check=True).stdout.decode().strip()
     changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True, check=False).returncode
   except (OSError, subprocess.CalledProcessError):
     return None

@@ -133,7 +133,7 @@ class Copy:
   def _load_progress(self) -> dict[str, Any]:
     """Returns the tracker's ID of the run and the last step that was sent."""
     try:
-      return {"run": None, "step": -1} | json.loads(self._file.read_text())
+      return {"run": None, "step": -1} | json.loads(self._file.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # a new run, or a damaged file
       return {"run": None, "step": -1}
 

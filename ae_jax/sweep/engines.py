@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from ae_jax import data, errors
 from ae_jax.sweep import grid, trainer
-from ae_jax.system import cache, distributed
+from ae_jax.system import cache, distributed, gpu_memory
 from ae_jax.training import preemption
 
 JOBS = ".jobs"  # subfolder of the sweep folder for the logs of Slurm jobs
@@ -28,7 +28,7 @@ Results = Iterator[dict[str, trainer.MemberResult]]
 _MAX_TRIES = 5  # maximum number of starts of a task; if the last worker is lost too, an error is raised
 _POLL_SECONDS = 1.0
 _ONE_CORE_FLAGS = "--xla_cpu_multi_thread_eigen=false --xla_cpu_prefer_vector_width=512"  # for one device per core
-_FORWARDED_VARIABLES = ("TFDS_DATA_DIR", "AE_JAX_CACHE", "JAX_PLATFORMS")  # environment variables sent to Ray workers
+_FORWARDED_VARIABLES = ("TFDS_DATA_DIR", "AE_JAX_CACHE", "JAX_PLATFORMS", *gpu_memory.VARIABLES)  # sent to Ray workers
 
 
 @dataclasses.dataclass(frozen=True)

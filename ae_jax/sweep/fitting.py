@@ -64,7 +64,7 @@ class Sweep:
     """Returns a Matplotlib figure of the test error by latent size: mean and range over the seeds, beside PCA."""
     from ae_jax.report import graphs  # importing Matplotlib takes a second
 
-    results = json.loads((self.workdir / "sweep.json").read_text())
+    results = json.loads((self.workdir / "sweep.json").read_text(encoding="utf-8"))
     return graphs.error_over_latent(
       summary.curves(self.rows), summary.pca(self.rows), results["knee"], results["dimensions"], self.answer
     )
@@ -127,7 +127,7 @@ def fit_sweep(
       numbers = list(range(config.seed, config.seed + seeds))
       axes = {key: axes[key] for key in first} | {"seed": numbers} | axes  # in the order of the command line
     rows = run.run(config, list(axes.items()), folder, factor=halving, dataset=dataset)
-    answer = json.loads((folder / "sweep.json").read_text())["answer"]
+    answer = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["answer"]
     return keep(Sweep(rows, answer, folder))
 
 

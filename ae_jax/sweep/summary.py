@@ -70,7 +70,9 @@ def read(workdir: Path) -> list[Row]:
   if not file.exists():
     return []
   try:
-    return [dict(row) for row in json.loads(file.read_text())["members"] if isinstance(row["name"], str)]
+    return [
+      dict(row) for row in json.loads(file.read_text(encoding="utf-8"))["members"] if isinstance(row["name"], str)
+    ]
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise errors.UserError(
       f"{file}: cannot be read ({errors.one_line(error)}); delete the file, and the sweep writes a new one"
@@ -82,7 +84,7 @@ def write(workdir: Path, rows: Sequence[Row], results: Mapping[str, Any]) -> Non
   names = list(dict.fromkeys(name for row in rows for name in row))
   with errors.convert_os_errors(workdir / "sweep.json"):
     atomic.write_text(workdir / "sweep.json", json.dumps({"members": rows, **results}, indent=1) + "\n")
-    with (workdir / "sweep.csv").open("w", newline="") as file:
+    with (workdir / "sweep.csv").open("w", encoding="utf-8", newline="") as file:
       table = csv.DictWriter(file, names)
       table.writeheader()
       table.writerows(rows)

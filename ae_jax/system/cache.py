@@ -24,7 +24,7 @@ UNREADABLE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, Memo
 
 def root() -> pathlib.Path:
   """Returns the path of the cache folder. The folder may not exist yet."""
-  parent = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+  parent = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
   return paths.local_path("AE_JAX_CACHE", os.environ.get("AE_JAX_CACHE") or pathlib.Path(parent) / "ae_jax")
 
 
@@ -80,6 +80,7 @@ def memory_map(
       opened = np.lib.format.open_memmap(part, "w+", dtype, shape)
       fill(opened)
       opened.flush()
+      del opened  # Windows cannot rename a file that is mapped
       os.replace(part, file)
   return np.load(file, mmap_mode="r", allow_pickle=False)
 

@@ -1,13 +1,18 @@
-"""Checks and expands paths that the user specifies."""
+"""Paths that the user specifies, and names and commands that contain paths, on all systems."""
 
 import os
 import pathlib
 import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable
 
 from ae_jax import errors
 
 # Also matches "gs:/bucket/run", into which pathlib changes "gs://bucket/run". A single letter is a Windows drive.
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_RESERVED = re.compile(r'[<>:"/\\|?*]')  # characters that Windows or POSIX refuse in the name of a file
 
 
 def local_path(key: str, text: str | os.PathLike[str]) -> pathlib.Path:
@@ -32,3 +37,18 @@ def local_path(key: str, text: str | os.PathLike[str]) -> pathlib.Path:
     raise errors.UserError(
       f"{key}={errors.format_key(text)}: the home folder of this user is unknown; write the full path"
     ) from None
+
+
+def file_name(text: str) -> str:
+  """Returns a text as a part of a file name: characters that a system refuses are replaced by "_"."""
+  return _RESERVED.sub("_", text)
+
+
+def relative_name(file: str, folder: str | os.PathLike[str]) -> str:
+  """Returns the name of a file in a folder, "SUBFOLDER/FILE" on all systems."""
+  return os.path.relpath(file, folder).replace(os.sep, "/")
+
+
+def command_line(arguments: Iterable[str]) -> str:
+  """Returns a command as the text that a user can copy to the shell of this system."""
+  return subprocess.list2cmdline(arguments) if sys.platform == "win32" else shlex.join(arguments)

@@ -9,7 +9,6 @@ import functools
 import os
 import pathlib
 import re
-import shlex
 import subprocess
 import sys
 import threading
@@ -22,7 +21,7 @@ from jaxtyping import Array, Key
 
 from ae_jax import errors, models, objectives
 from ae_jax.ops import randomness
-from ae_jax.system import atomic, distributed, signals
+from ae_jax.system import atomic, distributed, paths, signals
 from ae_jax.system.signals import Interrupted
 from ae_jax.training import steps
 from ae_jax.training.state import TrainState
@@ -68,7 +67,7 @@ def stop(received: Callable[[], str], epochs: float) -> NoReturn:
 def stop_analyses(received: Callable[[], str], workdir: pathlib.Path) -> None:
   """Raises Interrupted if a signal has arrived during the analyses of a trained run."""
   if name := received():
-    command = f"python -m ae_jax.evaluate --workdir={shlex.quote(str(workdir))}"
+    command = paths.command_line(["python", "-m", "ae_jax.evaluate", f"--workdir={workdir}"])
     raise Interrupted(f"{name}: stopped; the run is trained and saved; to write its report, run {command}")
 
 

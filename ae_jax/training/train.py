@@ -28,6 +28,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], prof
   return train_run(config, workdir, profile=profile).metrics
 
 
+@memory.explain_out_of_memory()  # a GPU that other processes have filled is noticed by the first use of JAX
 def train_run(
   config: ConfigDict,
   workdir: str | os.PathLike[str],
@@ -57,7 +58,7 @@ def train_run(
   description |= {"chosen": chosen} if chosen else {}
   starts_anew = checkpoints.newest_step(workdir / "checkpoints") is None
   taken = warm_start.check(experiment) if starts_anew else []
-  with contextlib.ExitStack() as stack, memory.explain_out_of_memory():
+  with contextlib.ExitStack() as stack:
     received = stack.enter_context(preemption.catch_signals())
     distributed.on_first_process(lambda: stack.enter_context(run_folder.locked(workdir)))
     extended = []

@@ -47,10 +47,10 @@ def row(name: str, result: dict) -> str:
 
 def main(names: list[str]) -> None:
   """Trains the data sets that have no result yet, or those that are named."""
-  results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+  results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
   for name in names or [name for name in DATASETS if name not in results]:
     results[name] = measure(name)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(row(name, results[name]), flush=True)
   print("\n".join(row(name, results[name]) for name in DATASETS if name in results))
 

@@ -97,7 +97,7 @@ def main(methods: list[str]) -> None:
       print(f"{method}: is left out, because {error.name} is not installed; pip install pyod torch tqdm", flush=True)
       continue
     for name in DATASETS:
-      results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+      results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
       if name in results.get(method, {}) and not methods:
         continue
       try:
@@ -105,11 +105,11 @@ def main(methods: list[str]) -> None:
       except StopIteration:
         print(f"{name}: is left out, because its files are missing", flush=True)
         continue
-      results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+      results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
       results.setdefault(method, {})[name] = measured
-      RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+      RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
       print(f"{method:24} {name:16} {measured}", flush=True)
-  print(tables(json.loads(RESULTS.read_text())))
+  print(tables(json.loads(RESULTS.read_text(encoding="utf-8"))))
 
 
 def tables(results: dict[str, dict[str, list[dict[str, float]]]]) -> str:

@@ -46,7 +46,9 @@ def run(count, seed, processes=0):
     def judge(case):
       number = next(numbers)
       name, config, changes = case
-      (folder / "current").write_text(f"{number} {name} {changes!r}")  # names the case if this process dies
+      (folder / "current").write_text(
+        f"{number} {name} {changes!r}", encoding="utf-8"
+      )  # names the case if this process dies
       outcome, line = judged(config, folder / f"run{number}", number % _TO_THE_END == 0)
       tally.add(outcome, line, {"config": name, "changes": changes})
       if number % _CLEAR_CACHES_EVERY == 0:
@@ -123,7 +125,7 @@ def run_command(flags, folder):
     environment = {**os.environ, "PYTHONPATH": str(cases.ROOT)}
     try:
       process = subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=4 * SECONDS, check=False
+        command, cwd=directory, env=environment, capture_output=True, encoding="utf-8", timeout=4 * SECONDS, check=False
       )
     except subprocess.TimeoutExpired:
       return "hang", f"more than {4 * SECONDS:g} s"

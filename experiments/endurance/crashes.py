@@ -199,7 +199,7 @@ def finish(*processes):
 def _leftovers(workdir):
   """Counts what the kills left in the folder of a run that ended normally."""
   steps = [record["step"] for record in logs.read(workdir)]
-  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
   return {
     "steps_twice": len(steps) - len(set(steps)),
     "torn_lines": len(lines) - len(steps),

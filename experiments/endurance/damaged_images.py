@@ -117,7 +117,7 @@ def folder_of_odd_files(folder, generator):
     lambda: (folder / "test").mkdir(),
     lambda: [file.unlink() for file in folder.glob("good[1-3].png")],
     lambda: [file.unlink() for file in folder.glob("good*.png")],
-    lambda: (folder / "notes.txt").write_text("not an image, and not asked for"),
+    lambda: (folder / "notes.txt").write_bytes(b"not an image, and not asked for"),
     lambda: [folder.joinpath(*["d"] * depth).mkdir() for depth in range(1, 100)],
   )
   odd[generator.integers(len(odd))]()

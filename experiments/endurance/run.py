@@ -102,14 +102,14 @@ PARTS = {
 def main():
   """Runs the parts, merges their results, and returns the exit status."""
   flags = parse()
-  results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+  results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
   violations = 0
   for part in flags.parts:
     start = time.monotonic()
     record = PARTS[part](flags)
     record.setdefault("seconds", round(time.monotonic() - start, 1))
     results[part] = {"date": f"{datetime.datetime.now():%Y-%m-%d %H:%M}", "seed": flags.seed, **record}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     violations += len(record["violations"])
     print(f"{part}: {record['cases']} cases in {record['seconds']} s: {record['outcomes']}", flush=True)
     for violation in record["violations"]:

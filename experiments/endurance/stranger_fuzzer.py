@@ -72,16 +72,18 @@ def _damaged_runs(draw, folder):
 @st.composite
 def _key_changes(draw, run):
   """Draws a function that changes or deletes a key of config.json."""
-  description = json.loads((run / "config.json").read_text())
+  description = json.loads((run / "config.json").read_text(encoding="utf-8"))
   path = draw(st.sampled_from(sorted(cases.paths(description), key=str)))
   value = draw(values.value(path[-1], cases.read(description, path)))
   deleted = draw(st.integers(0, 4)) == 0
 
   def change(folder):
     with contextlib.suppress(ValueError, KeyError, TypeError, OSError):  # if an earlier change has damaged the file
-      stored = json.loads((folder / "config.json").read_text())
+      stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
       stored = cases.without(stored, path) if deleted else cases.write(stored, path, value)
-      (folder / "config.json").write_text(json.dumps(stored))  # values that JSON cannot store are skipped
+      (folder / "config.json").write_text(
+        json.dumps(stored), encoding="utf-8"
+      )  # values that JSON cannot store are skipped
     return f"config.json: {cases.dotted(path)} {'deleted' if deleted else f'= {errors.format_value(value)}'}"
 
   return change

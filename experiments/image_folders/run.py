@@ -104,7 +104,9 @@ def main(arguments):
     if name.startswith("pillow")
   }
   print(f"speed of ae_jax relative to each: {ratios}")
-  (HERE / "results.json").write_text(json.dumps(options | {"seconds": seconds, "ratios": ratios}, indent=1) + "\n")
+  (HERE / "results.json").write_text(
+    json.dumps(options | {"seconds": seconds, "ratios": ratios}, indent=1) + "\n", encoding="utf-8"
+  )
 
 
 if __name__ == "__main__":

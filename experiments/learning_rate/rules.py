@@ -63,7 +63,7 @@ def row(name: str, chosen: Mapping[str, list[float]], results: Mapping[str, Any]
 
 def main() -> None:
   """Prints the table."""
-  results = json.loads(RESULTS.read_text())
+  results = json.loads(RESULTS.read_text(encoding="utf-8"))
   print(f"| rule | {' | '.join(results)} | mean ratio | largest |\n|{'---|' * (len(results) + 3)}")
   tests = {case: [np.array(losses, float) for losses in result["range tests"]] for case, result in results.items()}
   cleaned = {case: [np.where(np.isfinite(test), test, 1e30) for test in each] for case, each in tests.items()}

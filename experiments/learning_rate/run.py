@@ -64,13 +64,13 @@ def numbers(values: np.ndarray) -> list[float | None]:
 
 def main(cases: list[str]) -> None:
   """Measures the cases and updates results.json."""
-  results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+  results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
   for case in cases or CASES:
     tests = [numbers(range_test.losses(experiment_of(case, seed))) for seed in SEEDS]
     losses = dict(zip(map(str, RATES), train(experiment_of(case, 0)), strict=True))
     rate = configs.get(case).optimizer.learning_rate
     results[case] = {"range tests": tests, "losses": losses, "rate": rate}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(case, losses, flush=True)
 
 

@@ -40,7 +40,7 @@ def main(arguments):
   cache.keep_compiled_programs()
   stored = HERE / "results.json"
   selected = [name for argument in arguments for name in argument.removeprefix("--only=").split(",")]
-  results = json.loads(stored.read_text()) if selected and stored.exists() else {}
+  results = json.loads(stored.read_text(encoding="utf-8")) if selected and stored.exists() else {}
   for claim in CLAIMS:
     if not selected or claim.__name__ in selected:
       started = time.perf_counter()
@@ -52,7 +52,7 @@ def main(arguments):
   figures.draw(results, HERE)
   for row in results.get("manifolds", {"rows": []})["rows"]:
     row.pop("picture", None)
-  stored.write_text(json.dumps(results, indent=1) + "\n")
+  stored.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
   print(f"{sum(result['seconds'] for result in results.values()):.0f} s")
 
 

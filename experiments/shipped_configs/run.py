@@ -109,13 +109,13 @@ def measure(name, data, stored):
 def main(names):
   """Trains the missing runs, prints the table, and writes the results."""
   file = HERE / "results.json"
-  stored = {(result["config"], result["data"]): result for result in json.loads(file.read_text())}
+  stored = {(result["config"], result["data"]): result for result in json.loads(file.read_text(encoding="utf-8"))}
   for name in names or CONFIGS:
     for data in DATA.get(name, ("mnist_5k", "mnist")):
       if data != "ucr" or (ROOT / ECG).exists():
         stored[name, data] = measure(name, data, stored)
         print(row(stored[name, data]), flush=True)
-        file.write_text(json.dumps([stored[key] for key in sorted(stored)], indent=1) + "\n")
+        file.write_text(json.dumps([stored[key] for key in sorted(stored)], indent=1) + "\n", encoding="utf-8")
   name, data, seed = FIGURE_RUN
   picture = RUNS / f"{name}-{data}-{seed}" / "pictures" / "reconstructions.png"
   if picture.exists():

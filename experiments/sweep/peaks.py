@@ -28,7 +28,7 @@ def compare(folder):
   for name, way in itertools.product(CASES, WAYS):
     command = [sys.executable, "-m", "experiments.sweep.peaks", name, way]
     environment = os.environ | _RETURN_FREE_MEMORY
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8", env=environment).stdout
     results[f"{name}, {way}"] = json.loads(output.splitlines()[-1])
     print(f"{name}, {way}: {results[f'{name}, {way}']}", flush=True)
   return results
@@ -58,7 +58,7 @@ def measure(name, way):
   pack = compiled_pack.build(members, device_data, 0, state, way)
   ctypes.CDLL(None).malloc_trim(0)
   compiled = _resident() - before - _bytes(state, device_data)  # memory that compilation has not returned
-  pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+  pathlib.Path("/proc/self/clear_refs").write_bytes(b"5")  # resets VmHWM
   batches = tuple(
     np.stack(part) for part in zip(*(m.experiment.batch_schedule.chunks(0)[0] for m in members), strict=True)
   )
@@ -78,7 +78,7 @@ def _bytes(state, device_data):
 
 
 def _resident(name="VmRSS"):
-  return 1024 * int(re.search(rf"{name}:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+  return 1024 * int(re.search(rf"{name}:\s+(\d+)", pathlib.Path("/proc/self/status").read_text(encoding="utf-8"))[1])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ import time
 def lower_bound(members):
   """Returns {"products": seconds} for training `members` dense autoencoders on mnist_5k, split over the cores."""
   command = [sys.executable, "-m", "experiments.sweep.products", str(members)]
-  return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+  return json.loads(
+    subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout.splitlines()[-1]
+  )
 
 
 def measure(members):

@@ -94,10 +94,14 @@ def full(folder):
   for name in ("dense", "cnn"):
     _call("ae_jax.sweep", f"--config=configs/{name}.py:mnist", *GRID, f"--workdir={folder / name}")
     shutil.copy(folder / name / "sweep.png", HERE / f"{name}.png")
-    with (folder / name / "sweep.csv").open() as file:
+    with (folder / name / "sweep.csv").open(encoding="utf-8", newline="") as file:
       members = list(csv.DictReader(file))
     seconds = round(sum(float(member["seconds"]) for member in members))
-    results[name] = {"seconds": seconds, **json.loads((folder / name / "sweep.json").read_text()), "members": members}
+    results[name] = {
+      "seconds": seconds,
+      **json.loads((folder / name / "sweep.json").read_text(encoding="utf-8")),
+      "members": members,
+    }
     print(name, seconds, results[name]["answer"], flush=True)
   return results
 
@@ -128,12 +132,12 @@ def main():
   if flags.loop:
     loop(flags.loop)
     return
-  results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+  results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
   for part in flags.parts:
     with tempfile.TemporaryDirectory() as folder:
       result = PARTS[part](flags.folder or pathlib.Path(folder))
     results[part] = {"date": f"{datetime.datetime.now():%Y-%m-%d %H:%M}", **result}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def machine():
 def _processor():
   """Returns the processor's name and its widest vector instructions ("" outside Linux on x86)."""
   file = pathlib.Path("/proc/cpuinfo")
-  lines = file.read_text().splitlines() if file.exists() else []
+  lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
   values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
   instructions = {"avx512f": "AVX-512", "avx2": "AVX2"}
   known = [name for flag, name in instructions.items() if flag in values.get("flags", "").split()]

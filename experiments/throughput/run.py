@@ -31,7 +31,11 @@ PARTS = ("costs", "speed", "start", "race")
 def main():
   """Runs the measurements that the flags select and merges them into the results."""
   flags = parse()
-  results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}, **{part: [] for part in PARTS}}
+  results = (
+    json.loads(RESULTS.read_text(encoding="utf-8"))
+    if RESULTS.exists()
+    else {"runs": {}, **{part: [] for part in PARTS}}
+  )
   if flags.table:
     print(tables.markdown(results))
     return
@@ -51,7 +55,7 @@ def main():
       merge(results[part], {**record, "run": machine["date"]})
       dates = {record["run"] for name in PARTS for record in results[name]}
       results["runs"] = {date: run for date, run in results["runs"].items() if date in dates}
-      RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+      RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
   if results["speed"]:
     figures.draw(results, HERE / "figure.png")
   print(tables.markdown(results))

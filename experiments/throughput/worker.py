@@ -75,13 +75,13 @@ class Worker:
 
 def _peak_bytes():
   """Returns the peak memory of this process. getrusage would include the memory of the parent at the fork."""
-  lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+  lines = pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
   return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def main(*arguments):
   """Answers requests until stdin is closed."""
-  answers = os.fdopen(os.dup(1), "w")
+  answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
   os.dup2(2, 1)  # libraries that print to stdout write to stderr instead
   worker = Worker(*arguments)
   for line in sys.stdin:

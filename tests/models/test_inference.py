@@ -1,10 +1,12 @@
 """Inputs of a model besides the examples: a mask reaches the encoder, or it is refused."""
 
+import jax
 import numpy as np
 import pytest
 from made_exports import made
 
 from ae_jax import errors
+from ae_jax.models import inference
 
 pytestmark = pytest.mark.quick_compile
 X = np.random.default_rng(0).normal(size=(4, 12, 2)).astype(np.float32)
@@ -31,3 +33,12 @@ def test_ends_of_an_interpolation_have_masks(sequence):
 def test_a_threshold_of_a_masked_model_reads_the_mask(sequence):
   found = sequence.set_threshold(X, contamination=0.5, mask=MASK)
   assert np.sort(sequence.score(X, MASK))[1] < found.value < np.sort(sequence.score(X, MASK))[2]
+
+
+def test_memory_that_ends_in_a_batch_is_explained(sequence):
+  def full(variables, array, columns):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+  message = r"^a batch of 4 examples: the device is out of memory .* JAX_PLATFORMS=cpu for the memory of the host$"
+  with pytest.raises(errors.UserError, match=message):
+    inference.in_batches(full, sequence.variables, X, {})

@@ -85,14 +85,42 @@ def test_default_configs_fit_this_device():
   jax.clear_caches()
 
 
+FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 844800 bytes")
+SMALLER = "reduce config.batch_size, raise config.accumulate, set config.remat=True, or make the model smaller"
+
+
+def sentence_of(error):
+  with pytest.raises(errors.UserError) as refusal, memory.explain_out_of_memory():
+    raise error
+  return str(refusal.value)
+
+
 def test_out_of_memory_becomes_a_user_error_and_other_errors_pass_through():
-  with (
-    pytest.raises(errors.UserError, match=r"config.batch_size, config.model: the device is out of memory"),
-    memory.explain_out_of_memory(),
-  ):
-    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 844800 bytes")
-  with pytest.raises(jax.errors.JaxRuntimeError), memory.explain_out_of_memory():
-    raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+  where = "config.batch_size, config.model: the device is out of memory"
+  assert sentence_of(FULL) == f"{where} (RESOURCE_EXHAUSTED: Out of memory allocating 844800 bytes); {SMALLER}"
+  for other in (jax.errors.JaxRuntimeError("INTERNAL: something else"), RuntimeError("something else")):
+    with pytest.raises(type(other), match="something else"), memory.explain_out_of_memory():
+      raise other
+
+
+@pytest.mark.parametrize("platform", ["gpu", "cuda", "rocm"])
+def test_out_of_memory_on_a_gpu_names_its_memory_other_processes_and_the_flag(monkeypatch, platform):
+  monkeypatch.setattr(jax, "default_backend", lambda: platform)
+  monkeypatch.setattr(placements, "device_bytes", lambda: 3 * 2**29)
+  for error in (FULL, jax.errors.JaxRuntimeError("INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory")):
+    assert sentence_of(error).endswith(
+      f"{SMALLER}. This process can use 1.5 GiB of the GPU: end other processes on it, which nvidia-smi lists, or "
+      "change --gpu_memory (in Python, XLA_CLIENT_MEM_FRACTION)"
+    )
+
+
+def test_a_gpu_that_is_full_when_jax_starts_is_explained(monkeypatch):
+  def start():
+    raise RuntimeError("Unable to initialize backend 'cuda': RESOURCE_EXHAUSTED")
+
+  monkeypatch.setattr(jax, "default_backend", start)
+  with pytest.raises(errors.UserError, match=r"can use no memory of the GPU: end other processes"):
+    memory.explain_out_of_memory()(start)()
 
 
 @pytest.mark.parametrize(

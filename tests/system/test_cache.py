@@ -1,11 +1,14 @@
 """Folder, keys and files of the cache, and its behavior on a full disk."""
 
+import os
 import pathlib
+import weakref
 
 import jax
 import numpy as np
 import pytest
 
+from ae_jax import errors
 from ae_jax.system import cache
 
 
@@ -20,10 +23,37 @@ def folder(tmp_path, monkeypatch):
   [("/a", "/b", "/a"), ("", "/b", "/b/ae_jax"), ("", "", "/home/.cache/ae_jax"), (None, None, "/home/.cache/ae_jax")],
 )
 def test_cache_folder_precedence(monkeypatch, ae_jax_cache, xdg_cache_home, expected):
-  monkeypatch.setattr(pathlib.Path, "home", lambda: pathlib.Path("/home"))
+  monkeypatch.setenv("HOME", "/home")
   for name, value in (("AE_JAX_CACHE", ae_jax_cache), ("XDG_CACHE_HOME", xdg_cache_home)):
     monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
   assert cache.root() == pathlib.Path(expected)
+
+
+def test_a_user_without_a_home_folder_can_name_the_cache(monkeypatch):
+  for name in ("HOME", "XDG_CACHE_HOME", "AE_JAX_CACHE"):
+    monkeypatch.delenv(name, raising=False)
+  monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as in a container whose user id has no name
+  with pytest.raises(errors.UserError, match=r"^AE_JAX_CACHE=.*home folder of this user is unknown; write the full"):
+    cache.root()
+  monkeypatch.setenv("AE_JAX_CACHE", "/a")
+  assert cache.root() == pathlib.Path("/a")
+
+
+def test_the_file_of_a_memory_map_is_renamed_after_it_is_closed(folder, monkeypatch):
+  """Windows renames no file that is mapped."""
+  written, replace = [], os.replace
+
+  def fill(array):
+    array[:] = 7
+    written.append(weakref.ref(array))
+
+  def close_first(part, file):
+    assert written[0]() is None
+    replace(part, file)
+
+  monkeypatch.setattr(os, "replace", close_first)
+  assert cache.memory_map("a", "1", (3,), np.int32, fill).tolist() == [7, 7, 7]
+  assert len(written) == 1
 
 
 def test_arrays_are_cached_by_name_and_version(folder):

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 
 from ae_jax.system import malloc
 
-pytestmark = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="requires glibc")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="requires glibc")
 THREADS = """
 import ctypes, sys, threading
 from ae_jax.system import malloc

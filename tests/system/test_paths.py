@@ -1,7 +1,9 @@
 """Paths from the user: `~` is expanded, and remote paths are refused with one line."""
 
+import ntpath
 import os
 import pathlib
+import sys
 
 import pytest
 from conftest import ROOT, run_command, tiny_flags
@@ -31,6 +33,17 @@ def test_remote_paths_and_unknown_users_are_refused(text):
   with pytest.raises(errors.UserError) as refusal:
     paths.local_path("--workdir", text)
   assert str(refusal.value).startswith(f"--workdir={text}: ")
+
+
+def test_names_commands_and_folders_on_windows(monkeypatch):
+  assert paths.relative_name("/data/test/a b.png", "/data") == "test/a b.png"
+  assert paths.command_line(["ae_jax", "--workdir=a b"]) == "ae_jax '--workdir=a b'"
+  assert paths.file_name("voc/2007:5.0.0 (test)") == "voc_2007_5.0.0 (test)"
+  monkeypatch.setattr(sys, "platform", "win32")
+  monkeypatch.setattr(os, "sep", "\\")
+  monkeypatch.setattr(os.path, "relpath", ntpath.relpath)
+  assert paths.relative_name(r"C:\data\test\a b.png", "C:/data") == "test/a b.png"
+  assert paths.command_line(["ae_jax", r"--workdir=runs\a b"]) == r'ae_jax "--workdir=runs\a b"'
 
 
 def test_functions_refuse_a_remote_folder_and_create_nothing(tiny, tmp_path, monkeypatch):

@@ -136,7 +136,7 @@ def test_signal_after_the_last_epoch_ends_a_process_cleanly(tmp_path):
   acknowledged, last = output.splitlines()
   assert acknowledged.startswith("SIGINT: ")
   assert last.startswith(
-    "SIGINT: stopped; the run is trained and saved; to write its report, run python -m ae_jax.evaluate --workdir='"
+    "SIGINT: stopped; the run is trained and saved; to write its report, run python -m ae_jax.evaluate '--workdir="
   )
   assert not (workdir / "report.html").exists()
 
