@@ -15,8 +15,8 @@ from numpy.typing import DTypeLike
 from ae_jax import errors
 from ae_jax.system import atomic
 
-MOST_PIXELS = 2**24  # 4,096 x 4,096; a file of a few kilobytes can declare an image of gigabytes
-MOST_RESIZED_PIXELS = 2**26  # limit of images that are resized; each thread holds one of them
+MOST_PIXELS = 2**24  # of an example
+MOST_FILE_PIXELS = 2**26  # of an image file, before it is resized or cut; a file of kilobytes can declare gigabytes
 FORMATS = {  # name in Pillow -> file suffixes; PostScript is missing, because decoding it runs a program
   "BMP": (".bmp",),
   "GIF": (".gif",),
@@ -227,11 +227,9 @@ def _open(file: File, name: str, preparation: Preparation) -> Iterator[Any]:
 
   # Pillow raises many types of exceptions for damaged files, and its own type for a decompression bomb
   with errors.convert_errors(f"{name}: not a readable image"), Image.open(file, formats=tuple(FORMATS)) as image:
-    limit = MOST_RESIZED_PIXELS if preparation.size else MOST_PIXELS
-    if image.width * image.height > limit:
-      advice = "Reduce the image" if preparation.size else "Reduce the image, or set config.data.size"
+    if image.width * image.height > MOST_FILE_PIXELS:
       raise errors.UserError(
-        f"{name}: has {image.height} x {image.width} pixels; the limit is {limit:,} pixels. {advice}"
+        f"{name}: has {image.height} x {image.width} pixels; the limit is {MOST_FILE_PIXELS:,} pixels. Reduce the image"
       )
     if _READ_AS.get(image.mode, image.mode) not in CHANNELS:
       raise errors.UserError(f"{name}: has pixels of mode {image.mode}; expected grey, RGB or CMYK. Convert the image")

@@ -11,7 +11,7 @@ from ae_jax.data import lazy_arrays, ranges
 from ae_jax.data.schema import Schema
 
 _NARROW = 0.02  # share of the data range; values that fill less of it are probably scaled twice
-_DOMINANT = 0.99  # share of the variance of a column that dominates the loss
+DOMINANT = 0.95  # share of the variance of a column that dominates the loss
 _OUTLIER = 0.5  # share of the variance that is due to a single example
 _FEWEST = 20  # examples, for which outliers are looked for
 _COPIES = 0.01  # share of the test examples that are equal to a training example
@@ -66,22 +66,34 @@ def _narrow(rows: Shaped[np.ndarray, "rows ..."], value_range: str) -> str:
 
 
 def _dominant(rows: Shaped[np.ndarray, "rows ..."], scale: str, schema: Schema | None) -> str:
-  """Returns a text if a column of a table has nearly all of the variance."""
-  if scale != "none" or rows.ndim > 2:
+  """Returns a text if a column of a table, a channel or an element of the examples has nearly all of the variance."""
+  if scale != "none":
     return ""
-  name = schema.dominant if schema else _dominant_column(rows)
-  if name is None:
+  if schema is not None:
+    return _text_of_dominant(f"column {schema.dominant!r}", _STANDARD) if schema.dominant is not None else ""
+  channel = _index_of_dominant(rows.reshape(-1, rows.shape[-1]))
+  if channel is not None:
+    return _text_of_dominant(f"{'column' if rows.ndim == 2 else 'channel'} {channel}", _STANDARD)
+  element = _index_of_dominant(rows.reshape(len(rows), -1))
+  if element is None:
     return ""
-  return (
-    f"column {name!r} has more than {_DOMINANT:.0%} of the variance, so the loss is mostly its error; "
-    "config.data.scale=standard gives all columns the same weight"
-  )
+  index = tuple(map(int, np.unravel_index(element, rows.shape[1:])))
+  table = f"store the examples as a table [N, {math.prod(rows.shape[1:])}], and set config.data.scale=standard"
+  return _text_of_dominant(f"element {index}", table)
 
 
-def _dominant_column(rows: Shaped[np.ndarray, "rows columns"]) -> int | None:
+_STANDARD = "config.data.scale=standard gives all of them the same weight"
+
+
+def _text_of_dominant(name: str, fix: str) -> str:
+  return f"{name} has more than {DOMINANT:.0%} of the variance, so the loss is mostly its error; {fix}"
+
+
+def _index_of_dominant(rows: Shaped[np.ndarray, "rows columns"]) -> int | None:
+  """Returns the column with nearly all of the variance; None if there is none."""
   variances = rows.var(0, dtype=np.float64)
   column = int(variances.argmax())
-  return column if len(variances) > 1 and variances[column] > _DOMINANT * variances.sum() else None
+  return column if len(variances) > 1 and variances[column] > DOMINANT * variances.sum() else None
 
 
 def _outlier(rows: Shaped[np.ndarray, "rows ..."], scale: str) -> str:

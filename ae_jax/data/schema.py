@@ -197,10 +197,10 @@ class Schema:
 
   @property
   def dominant(self) -> str | None:
-    """Name of the number or date with more than 99 % of the variance of all; None if there is none."""
+    """Name of the number or date with more than 95 % of the variance of all; None if there is none."""
     variances = {column.name: column.spread**2 for column in self.columns if not column.is_discrete}
     largest = max(variances, key=variances.__getitem__, default=None)
-    return largest if len(variances) > 1 and variances[largest] > 0.99 * sum(variances.values()) else None
+    return largest if len(variances) > 1 and variances[largest] > 0.95 * sum(variances.values()) else None
 
   def in_words(self) -> str:
     """Returns the columns as a text: the number of each kind, and the words of categories."""

@@ -5,7 +5,7 @@ from ae_jax.report.measured import Result, number, share
 
 # A PCA error below this fraction of the data variance is a rounding error. For runs of earlier versions, whose data
 # variance is unknown, the model's error replaces the variance.
-_EXACT = 1e-6
+_EXACT = 1e-9  # share of the variance that is rounding; columns in other units may have only 1e-8 of it
 
 Judgement = tuple[str, str | None]  # (sentences of the verdict, advice); the advice is None if there is none
 

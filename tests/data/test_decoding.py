@@ -55,7 +55,7 @@ def test_bilevel_and_palette_images_become_grey_and_rgb():
 @pytest.mark.parametrize(
   ("data", "message"),
   [
-    (png_claiming(5000, 5000), "has 5000 x 5000 pixels; the limit is 16,777,216 pixels"),
+    (png_claiming(9000, 9000), "has 9000 x 9000 pixels; the limit is 67,108,864 pixels"),
     (png_claiming(10_000, 10_000), "(10000 x 10000|exceeds limit)"),
     (png_claiming(2**31 - 1, 2**31 - 1), "exceeds limit"),
     (png_claiming(5, 6), "not a readable image"),

@@ -8,6 +8,8 @@ from ae_jax.data import faults
 
 GENERATOR = np.random.default_rng(0)
 TRAIN, TEST = (GENERATOR.uniform(size=(count, 6)).astype(np.float32) for count in (100, 40))
+SERIES = GENERATOR.normal(size=(100, 9, 2))
+UNEVEN = GENERATOR.normal(size=(100, 1, 6, 1)) * 10.0 ** np.array([-2, -1, 0, 2, 1, 0])[:, None]
 BYTES = GENERATOR.integers(0, 256, (40, 5, 5, 1), np.uint8)
 
 
@@ -27,8 +29,10 @@ CASES = [  # training examples, test examples, range, scale, parts of the only f
   (np.zeros_like(TRAIN), TEST, "unit", "none", ()),  # no scale is better for constant data
   (with_value(7, 2, 1e3), TEST, "real", "standard", ("one training example", "the value 1000", "scale=quantile")),
   (with_value(7, 2, 1e3), TEST, "real", "quantile", ("one training example", "remove it")),
-  (TRAIN * [1, 1, 50, 1, 1, 1], TEST, "real", "none", ("column 2 has more than 99%", "config.data.scale=standard")),
+  (TRAIN * [1, 1, 50, 1, 1, 1], TEST, "real", "none", ("column 2 has more than 95%", "config.data.scale=standard")),
   (TRAIN * [1, 1, 50, 1, 1, 1], TEST, "real", "standard", ()),
+  (SERIES * [1, 9], SERIES[:5], "real", "none", ("channel 1 has more than 95%", "config.data.scale=standard")),
+  (UNEVEN, UNEVEN[:0], "real", "none", ("element (0, 3, 0) has more than 95%", "as a table [N, 6]")),
   (TRAIN, np.concatenate([TEST, TRAIN[:5]]), "unit", "none", ("5 of 45 test examples", "config.data.group")),
 ]  # fmt: skip
 
