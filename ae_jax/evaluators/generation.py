@@ -23,6 +23,7 @@ _MAX_NEAREST = 1_000  # maximum number of samples whose nearest training example
 _MAX_PRODUCTS = 2**35  # maximum number of multiplications in this search; at least _GALLERY samples are included
 _MAX_ELEMENTS = 2**25  # maximum number of elements in all samples from a density
 _MAX_LATENT = 4_096  # maximum size of the latent code
+_POOR_PRIOR = 3.0  # ratio of Frechet distances from which draws from the prior are called poor
 _GALLERY = 64  # samples in the gallery
 _PAIRS, _STEPS = 4, 9  # number of pairs of test examples, and of latent codes on the path between the two examples
 _DIRECTIONS = 6  # maximum number of directions in the explorer
@@ -255,14 +256,32 @@ def sample_quality(context: EvalContext, samples: Mapping[str, np.ndarray]) -> I
   scale = math.sqrt(to_features(train).var(0).sum()) or 1.0
   real = to_features(context.test[indices[spaced(size, len(indices))]]) / scale
   yield "compared_examples", size
+  distances = {}
   for name, examples in sets.items():
     if not np.isfinite(examples).all():
       continue
     generated = to_features(examples[:size]) / scale
     precision, recall = features.precision_recall(real, generated)
-    yield f"frechet_distance/{name}", features.frechet_distance(real, generated)
+    distances[name] = features.frechet_distance(real, generated)
+    yield f"frechet_distance/{name}", distances[name]
     yield f"precision/{name}", precision
     yield f"recall/{name}", recall
+  yield from _prior_gap(distances)
+
+
+def _prior_gap(distances: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+  """Yields a remark if draws from the prior are much worse than draws from the mixture, given Frechet distances."""
+  if not {"prior", "mixture", "training_examples"} <= {*distances}:
+    return
+  if distances["prior"] > _POOR_PRIOR * (distances["mixture"] + distances["training_examples"]):
+    yield (
+      "prior_gap",
+      (
+        f"the Frechet distance of draws from the prior ({distances['prior']:.3g}) is much larger than that of draws "
+        f"from a mixture fitted to the training codes ({distances['mixture']:.3g}): the codes do not follow the prior. "
+        "Raise config.objective.beta, or draw samples with run.sample(n, like=x)"
+      ),
+    )
 
 
 EVALUATOR = base.Evaluator(

@@ -106,6 +106,19 @@ def quality_of(monkeypatch):
   return find
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.05, 2.0])
+def test_draws_from_a_prior_that_the_codes_do_not_follow_are_named(quality_of, shift):
+  train, test, mixture = (generator_draws(seed) for seed in range(3))
+  results = quality_of(train, test, {"mixture": mixture, "prior": generator_draws(3) + np.float32(shift)})
+  assert ("prior_gap" in results) == (shift == 2.0)
+  if shift == 2.0:
+    assert "Raise config.objective.beta" in results["prior_gap"]
+
+
+def generator_draws(seed):
+  return np.random.default_rng(seed).normal(size=(1000, 4)).astype(np.float32)
+
+
 def test_frechet_distances_match_the_closed_form_in_units_of_the_training_variance(quality_of):
   """Means at a distance C, and scales a and b, give |C|^2 + (a - b)^2 tr(covariance)."""
   train = np.random.default_rng(0).normal(size=(50, 3)) @ np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 0.0], [0.0, 3.0, 0.5]])
