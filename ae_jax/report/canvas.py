@@ -11,9 +11,18 @@ from matplotlib.figure import Figure
 _MAX_LOSSLESS_PIXELS = 500_000  # larger colour images are compressed with loss
 
 
+class _ShownFigure(Figure):
+  """Figure that a notebook shows also before `matplotlib.pyplot`, which registers figures there, is first used."""
+
+  def _repr_png_(self) -> bytes:
+    with io.BytesIO() as file:
+      self.savefig(file, format="png")
+      return file.getvalue()
+
+
 def figure(width: float | int, height: float | int, title: str = "") -> Figure:
   """Returns an empty Matplotlib figure of `width` x `height` inches."""
-  new_figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
+  new_figure = _ShownFigure(figsize=(width, height), layout="constrained", dpi=150)
   if title:
     new_figure.suptitle(title, fontsize=9)
   return new_figure

@@ -1,10 +1,12 @@
 """Graphs of a run and of a sweep."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from ae_jax.report import graphs
+from ae_jax.report import canvas, graphs
 from ae_jax.runs import logs
 
 
@@ -31,6 +33,10 @@ def test_curves_show_the_records(tmp_path):
   graphs.curves(tmp_path / "b.png", logs.curves(records[:4]), baselines)
   a, b = (read(tmp_path / name) for name in ("a.png", "b.png"))
   assert (a != b).any()
+
+
+def test_a_notebook_shows_a_figure_without_pyplot():
+  assert read(io.BytesIO(canvas.figure(2, 1)._repr_png_())).shape[:2] == (150, 300)
 
 
 def test_error_over_latent_size_can_be_drawn_with_and_without_marks(tmp_path):
