@@ -16,6 +16,7 @@ import tqdm
 from ae_jax.runs import metric_names
 
 _shown = contextvars.ContextVar("shown", default=True)  # whether this thread prints anything; see `quiet`
+_FORESEEN_AFTER, _FORESEEN_FROM = 2.0, 60.0  # see `Display._foresee`
 _INTERVALS = {False: 5.0, True: 30.0}  # `sparse` -> minimum number of seconds between lines (see `Display`)
 
 
@@ -34,6 +35,7 @@ class Display:
     self._trained, self._seconds = 0.0, 0.0  # trained examples and their training time, without evaluation and saving
     in_notebook = _notebook_bar()
     self._has_bar = in_notebook is not None or sys.stdout.isatty()
+    self._has_foreseen = self._has_bar or not self._shown or sparse
     bar = "{bar}" if in_notebook else "|{bar:20}|"
     self._bar = (in_notebook or tqdm.tqdm)(
       total=images * epochs,
@@ -64,6 +66,21 @@ class Display:
     self._bar.set_description_str(f"epoch {math.ceil(self._seen / self._images - 1e-6)}{text}", refresh=False)
     self._bar.set_postfix_str(f"{self._trained / self._seconds:,.0f} examples/s", refresh=False)
     self._bar.update(images)
+    self._foresee()
+
+  def _foresee(self) -> None:
+    """Prints the remaining training time and the time of its end once, without a bar and if both are worth knowing.
+
+    It waits for 2 seconds of training, and a minute must be left. Evaluations are not included.
+    """
+    if self._has_foreseen or self._seconds < _FORESEEN_AFTER:
+      return
+    self._has_foreseen = True
+    seconds = (self._images * self._epochs - self._seen) * self._seconds / self._trained
+    if seconds >= _FORESEEN_FROM:
+      end = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+      left = tqdm.tqdm.format_interval(seconds)
+      print_line(f"about {left} of training left, without evaluations; it ends at about {end}")
 
   def evaluated(self, *records: Mapping[str, Any]) -> None:
     """Shows the results of an evaluation: one record for each model that is trained."""

@@ -62,6 +62,22 @@ def test_remaining_time_excludes_the_compilation(output):
   assert [re.search(r"  00:(\d\d) left", line).group(1) for line in lines] == ["03", "01", "00"]
 
 
+@pytest.mark.parametrize(("seconds", "parts"), [(0.9, 0), (1.5, 1), (60.0, 1)])
+def test_a_long_training_says_once_when_it_ends(monkeypatch, seconds, parts):
+  """After 2 chunks of 50 images, 198 chunks are left."""
+  screen = io.StringIO()
+  monkeypatch.setattr(sys, "stdout", screen)
+  monkeypatch.setattr(progress, "_FORESEEN_FROM", 200.0)
+  with progress.Display(100, 100) as display:
+    for _ in range(4):
+      display.advance(50, seconds, 80.0)
+  lines = screen.getvalue().splitlines()
+  assert len(lines) == parts
+  if parts:
+    left = {1.5: "04:57", 60.0: "3:19:00"}[seconds]
+    assert re.fullmatch(rf"about {left} of training left, without evaluations; it ends at about \d\d:\d\d", lines[0])
+
+
 def test_terminal_shows_a_progress_bar_and_a_line_per_evaluation(output):
   text = output(Terminal(), 1e9)
   for number in (1, 2, 3, 4):
