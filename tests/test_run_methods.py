@@ -114,6 +114,20 @@ def test_evaluate_measures_other_data(run, table):
     run.evaluate(IMAGES[:0])
 
 
+def test_evaluate_with_labels_measures_the_detection_of_anomalies():
+  run = fit(IMAGES, model__widths=16)  # its own, because a threshold is set
+  scores = run.score(IMAGES)
+  anomalous = scores > np.median(scores)
+  found = run.evaluate(IMAGES, labels=anomalous)
+  assert (found["auroc"], found["auprc"], "f1" in found) == (1.0, 1.0, False)
+  assert run.evaluate(IMAGES, labels=~anomalous)["auroc"] == 0.0
+  run.set_threshold(value=float(np.median(scores)))
+  found = run.evaluate(IMAGES, labels=anomalous.astype(int))
+  assert (found["precision"], found["recall"], found["f1"]) == (1.0, 1.0, 1.0)
+  with pytest.raises(errors.UserError, match="must contain both 1"):
+    run.evaluate(IMAGES, labels=np.zeros(60))
+
+
 def test_interpolations_begin_and_end_at_the_reconstructions(run):
   path = run.interpolate(IMAGES[:3], IMAGES[3:6], steps=5)
   assert path.shape == (3, 5, 4, 6, 1)

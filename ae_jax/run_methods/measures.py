@@ -3,11 +3,11 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 
 from ae_jax import errors
 from ae_jax.data import ranges, table_rows, windows
-from ae_jax.decisions import scores
+from ae_jax.decisions import scores, thresholds
 from ae_jax.types import AnyArray
 
 
@@ -65,7 +65,7 @@ def error_map(
 
 
 def evaluate(
-  run: Any, x: Any, mask: AnyArray | None = None, target: Any = None, **columns: Any
+  run: Any, x: Any, mask: AnyArray | None = None, target: Any = None, *, labels: Any = None, **columns: Any
 ) -> dict[str, float | int]:
   """Returns the errors of the run on other data.
 
@@ -74,16 +74,18 @@ def evaluate(
     x: See `score`, as for the other arguments.
     mask: Observed elements.
     target: Examples with which the reconstructions are compared.
+    labels: 1 for anomalies and 0 for normal examples, [N]; None if they are unknown.
     **columns: Other inputs of a conditional model.
 
   Returns:
     {"examples": N, "squared_error": mean of `score`, "squared_error_low" and "squared_error_high": its 95 % interval
     (mean -+ 1.96 standard errors), "mse": mean error per observed element}. For the data ranges "unit" and "symmetric"
     also "psnr" in dB, and for a table with names and without `mask` or `target` also "column_errors/NAME" in the unit
-    of the column.
+    of the column. With labels also "auroc" and "auprc", the areas under the ROC and the precision-recall curve of the
+    scores, and if the run has a threshold "precision", "recall" and "f1" of its flags.
 
   Raises:
-    UserError: There are no examples, or an argument is invalid.
+    UserError: There are no examples, the labels do not contain both 0 and 1, or an argument is invalid.
   """
   inputs = inputs_of(run, x, mask, target, columns)
   if not len(inputs.x):
@@ -101,7 +103,23 @@ def evaluate(
   if run.schema is not None and run.schema.named and mask is None and target is None:
     by_column = column_errors(run, x, **columns)
     results |= {f"column_errors/{name}": float(value) for name, value in by_column.items()}
-  return results
+  return results if labels is None else results | _detection(run, inputs, thresholds.as_anomalous(labels, len(sums)))
+
+
+def _detection(run: Any, inputs: scores.Inputs, anomalous: Bool[np.ndarray, " examples"]) -> dict[str, float]:
+  """Returns how well the scores of the kind of the run's threshold tell anomalies from normal examples."""
+  from ae_jax.evaluators import anomaly  # evaluators import this module
+
+  if anomalous.all() or not anomalous.any():
+    raise errors.UserError("labels: must contain both 1 (anomalies) and 0 (normal examples)")
+  threshold, _ = thresholds.of_run(run, inputs.has_target)
+  kind = "reconstruction" if threshold is None else threshold.kind
+  found = scores.of_kind(run, inputs, kind, lambda: run.reference)
+  results = {"auroc": anomaly.auroc(found, anomalous), "auprc": anomaly.auprc(found, anomalous)}
+  if threshold is None:
+    return results
+  confusion = thresholds.confusion(found, anomalous, threshold.value)
+  return results | {name: float(getattr(confusion, name)) for name in ("precision", "recall", "f1")}
 
 
 def column_errors(run: Any, x: Any, **columns: Any) -> dict[str, float]:
