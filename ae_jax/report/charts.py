@@ -55,7 +55,7 @@ def losses(measured: Curves) -> Chart | None:
   lower_bound = {}
   nats, loss = measured.get("test/nats"), measured.get("test/loss")
   if nats and loss and np.allclose(nats[1][-1], loss[1][-1], rtol=1e-3):
-    lower_bound = {"lower bound": _last(measured, "test/nats_floor")}
+    lower_bound = {"lower bound of the test loss": _last(measured, "test/nats_floor")}
   lines = {"training": measured.get("train/loss"), "test": loss, "validation": measured.get("validation/loss")}
   return curves(lines, lower_bound, "loss per example", (TRAINING, TEST, VALIDATION))
 
@@ -238,7 +238,7 @@ def _set_round_ticks(chart: figure, least: float, most: float) -> None:
     if len(ticks) <= _MAX_TICKS:
       break
   chart.yaxis.ticker = FixedTicker(ticks=ticks[:: -(-len(ticks) // _MAX_TICKS)]) if len(ticks) > 2 else BasicTicker()
-  chart.yaxis.formatter = PrintfTickFormatter(format="%g")
+  chart.yaxis.formatter = PrintfTickFormatter(format="%.4g")
 
 
 def _add_hover(

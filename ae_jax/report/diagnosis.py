@@ -278,4 +278,6 @@ def _advice_on_size(result: Result) -> str:
     return "Use a larger model, or change the learning rate."
   if key == "model.widths" and not result.settings[key]:
     return "Add a hidden layer: config.model.widths=256."
+  if not result.settings[key]:  # chosen from the data
+    return f"Use a larger model, such as config.{key}=512, or change {result.setting('optimizer.learning_rate')}."
   return f"Use a larger model ({result.setting(key)}), or change {result.setting('optimizer.learning_rate')}."

@@ -42,7 +42,7 @@ def curves(
       canvas.logarithmic(axes)
     axes.grid(alpha=0.2)
     if axes.lines:
-      axes.legend(fontsize=8)
+      axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
   figure.savefig(path)
 
 

@@ -42,7 +42,8 @@ def error_and_baseline(result: measured.Result) -> str:
   else:
     baseline = f"PCA with {max_components:,} components, the maximum for this data"
   error, pca = measured.number(result.error), measured.number(result.pca)
-  return f"squared error {error} per test example (baseline: {baseline}, {pca})"
+  examples = "test example" if result.settings.get("data.one_class") is None else "normal test example"
+  return f"squared error {error} per {examples} (baseline: {baseline}, {pca})"
 
 
 def closing(

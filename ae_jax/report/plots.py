@@ -62,13 +62,13 @@ def lines(path: pathlib.Path, item: figures.Lines, value_range: str) -> None:
   figure = canvas.figure(6, 3, item.title)
   axes = figure.subplots()
   for name, (x, y) in item.lines.items():
-    axes.plot(x, y, "o-", label=name, markersize=3, linewidth=1.2)
+    axes.plot(x, y, "o" if item.x_names else "o-", label=name, markersize=4, linewidth=1.2)  # names have no order
   axes.set(xlabel=item.x_label, ylabel=item.y_label)
   if item.x_names:
     axes.set_xticks(range(len(item.x_names)), item.x_names, rotation=30 if len("".join(item.x_names)) > 60 else 0)
   axes.grid(alpha=0.2)
   if item.lines:
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=min(3, len(item.lines)), fontsize=8)
   figure.savefig(path)
 
 

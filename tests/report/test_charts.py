@@ -47,7 +47,7 @@ CURVES = logs.curves(RECORDS)
 
 def test_curves_hold_every_record_and_the_baselines():
   losses, errors = charts.losses(CURVES), charts.errors(CURVES)
-  assert [name for name, _ in losses["legend"]] == ["training", "test", "lower bound, 45.53"]
+  assert [name for name, _ in losses["legend"]] == ["training", "test", "lower bound of the test loss, 45.53"]
   assert [name for name, _ in errors["legend"]] == ["autoencoder", "baseline: PCA, 13.19"]
   y_columns = [column(source, "y") for source in sources(losses)]
   assert [record["train/loss"] for record in RECORDS] in y_columns
