@@ -36,7 +36,7 @@ def scores(
   Args:
     train: Latent codes and factors of the training examples.
     test: Latent codes and factors of the test examples.
-    in_use: Mask of the units that may be informative; all other units count as uninformative.
+    in_use: Mask of the units that may be informative; all other units are treated as uninformative.
     nominal: For each factor, whether its values have no order.
     generator: Random number generator for the groups of the FactorVAE score.
   """

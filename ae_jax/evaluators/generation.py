@@ -182,8 +182,8 @@ def _directions(
 ) -> tuple[list[str], Float[np.ndarray, "directions latent"]]:
   """Returns the names of at most six directions of large variance, and a vector of one standard deviation along each.
 
-  If `of_units` is True, the directions are single latent units, otherwise principal components. Units
-  are ranked by the variance of their codes, because a unit that carries no information has a constant posterior mean.
+  If `of_units` is True, the directions are the latent units with the largest variance of the codes, because a unit that
+  carries no information has a constant posterior mean. Otherwise, the directions are principal components.
   """
   directions, deviations = densities.principal_directions(codes)
   names = [f"direction {number + 1}" for number in range(len(deviations))]
