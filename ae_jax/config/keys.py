@@ -86,7 +86,7 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # Number of channels of the images of a folder: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha). 0: as
   # stored.
   config.data.channels = 0
-  config.data.on_bad = "error"  # what to do with damaged image files of a folder: error, or skip (leave them out)
+  config.data.on_bad = "error"  # handling of damaged image files of a folder: error, or skip (leave them out)
   config.data.exif_orientation = True  # whether the images of a folder are rotated as their EXIF orientation says
   config.data.follow_links = False  # whether links in a folder to files and folders outside it are followed
   # Size of the patches that are cut from images, as height,width or as one side of a square; the patches are the

@@ -19,8 +19,8 @@ def analyze(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> Iterat
   For numbers and dates, the results are the root mean squared error in the unit of the column (days for dates), and the
   relative error, which is this error divided by the standard deviation of the column. For categories and booleans, the
   results are the accuracy, and the accuracy of always predicting the most frequent value. Their relative error is the
-  ratio of the two error rates. A relative error of 1 is that of always predicting the mean or the most frequent value
-  of the training rows.
+  ratio of the two error rates. Always predicting the mean or the most frequent value of the training rows has the
+  relative error 1.
   """
   schema: Schema = context.dataset.schema
   mask = context.dataset.columns.get("test", {}).get("mask")

@@ -176,7 +176,7 @@ def completeness(importance: Float[np.ndarray, "chosen factors"], units: int) ->
   this mean. It is 1 if only one unit is important for each factor.
 
   Args:
-    importance: Importance of each unit for each factor. Units that are left out have importance 0.
+    importance: Importance of units for each factor. All other units of the latent code have importance 0.
     units: Number of units of the latent code. The entropy is divided by the logarithm of this number.
   """
   entropies = [_entropy(factor) for factor in importance.T if factor.sum() > 0]

@@ -240,7 +240,7 @@ def _per_stage(sizes: tuple[int, ...], stages: int) -> tuple[int, ...]:
 
 
 def _build_tied(bottleneck, latent, **fields):
-  """Builds a `TiedConv`; `fields` are its fields besides those of the bottleneck and the latent size."""
+  """Builds a `TiedConv`; `fields` are the fields that do not depend on the bottleneck and the latent size."""
   errors.check_positive("model.latent", latent)
   wanted = f"one of {', '.join(bottlenecks.DETERMINISTIC)} if config.model.decoder='tied'"
   errors.check(bottleneck != "gaussian", "model.bottleneck", bottleneck, wanted)

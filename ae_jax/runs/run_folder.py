@@ -27,7 +27,7 @@ _PACKAGES = ("ae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 
 
 def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, devices: Iterable[Any]) -> dict[str, Any]:
-  """Returns the contents of config.json: the config, and what is needed to repeat the run or to load its model."""
+  """Returns the contents of config.json: the config, and information to repeat the run or to load its model."""
   resolved = configs.as_json(config)
   resolved["data"]["one_class"] = dataset.one_class
   return {

@@ -93,7 +93,7 @@ def _chunk_compiler(
 ) -> Callable:
   """Returns a function that compiles `steps.train_chunk`.
 
-  It accepts further keyword arguments of `steps.train_chunk` and `programs.compile_program`.
+  The function accepts further keyword arguments of `steps.train_chunk` and `programs.compile_program`.
   """
   config = experiment.config
   arguments = device_arrays.chunk_arguments(

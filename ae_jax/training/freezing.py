@@ -20,7 +20,7 @@ def check(freeze: str, variables: Variables) -> None:
 
 
 def without_frozen(gradient: Params, freeze: str) -> Params:
-  """Returns the gradient with zeros for the frozen parameters, so that the compiler omits the computation of these."""
+  """Returns the gradient with zeros for the frozen parameters; the compiler then omits their computation."""
   if not freeze:
     return gradient
   zeros = {name: jnp.zeros_like(leaf) for name, leaf in _frozen(Variables(gradient), freeze).items()}

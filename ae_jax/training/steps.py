@@ -245,7 +245,7 @@ def train_chunk(
     key: The noise key of the run.
     model: The model.
     value_range: Range of the data.
-    on_nan: What happens at a step with a non-finite loss or gradient. "skip": the step only increments the step count.
+    on_nan: Handling of a step with a non-finite loss or gradient. "skip": the step only increments the step count.
       "stop": this step and all later steps leave the state unchanged. None or "halve": the step updates the state as
       usual. With "skip" or "stop", a step of a small model takes about 10 % longer.
     data_parallel: The devices that share each step.
