@@ -22,7 +22,7 @@ def get_config(data="mnist_5k"):
   config.model = ConfigDict()
   config.model.name = "attention"
   config.model.latent = 32
-  # Side of a patch; other sides of images are padded to multiples. For series, the number of time steps of a patch.
+  # Side of a patch in pixels; images whose sides are not multiples of it are padded. For series: time steps per patch.
   config.model.patch = {"digits": 2, "cifar10": 8}.get(data, 7)
   config.model.width = 64  # size of a token
   config.model.hidden = 256  # size of the hidden layer in each block

@@ -26,8 +26,8 @@ def get_config(data="mnist_5k"):
   config.model = ConfigDict()
   config.model.name = "cnn"
   config.model.latent = 32
-  # Channels of each stage (convolution, activation, 2x2 max-pooling). (): from the size of the images,
-  # 16, 32, 64, 128, 128, ... until the smaller side is at most 8 pixels; (16, 32) for images of 8 to 34 pixels.
+  # Channels of each stage (convolution, activation, 2x2 max-pooling). (): chosen from the image size,
+  # as 16, 32, 64, 128, 128, ... until the smaller side is at most 8 pixels; (16, 32) for images of 8 to 34 pixels.
   config.model.channels = () if data in OWN_DATA else (16, 32)
   config.model.kernel = 3
   config.model.activation = "relu"
@@ -37,10 +37,10 @@ def get_config(data="mnist_5k"):
   # convolution), subpixel (a convolution whose channels become pixels), or tied (transposed weights of the encoder).
   config.model.decoder = "transposed"
   # Kernel size of each decoder stage, in order; "tied" does not use it. "transposed" enlarges a kernel that would not
-  # reach the edge of its output. The padding follows from the output sizes (0 for 28x28 images). With more stages than
-  # numbers, the first number also holds for the first stages: --config.model.channels=16,32,64 needs no other flag.
+  # reach the edge of its output. The padding follows from the output sizes (0 for 28x28 images). If there are fewer
+  # numbers than stages, the first one is repeated, so --config.model.channels=16,32,64 needs no other flag.
   config.model.decoder_kernels = (3, 8)
-  # Stride of each decoder stage, in order, completed like the kernel sizes; only "transposed" uses it.
+  # Stride of each decoder stage, in order; only "transposed" uses it. If there are too few, the first one is repeated.
   config.model.decoder_strides = (2, 2)
   config.model.decoder_activation = "relu"  # "identity" makes the decoder affine, as in the table of the lecture
   config.model.dropout = 0.0  # dropout rate after each hidden layer

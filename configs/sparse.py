@@ -1,4 +1,4 @@
-"""Sparse autoencoder: 1,024 latents for 784 pixels, of which only a few are active for each digit.
+"""Sparse autoencoder for images of 784 pixels: 1,024 latents, but only a few latents are active for each digit.
 
 The latent code is larger than the example. An L1 penalty on the latents prevents the model from copying its input. With
 `--config.model.bottleneck=sigmoid --config.objective.penalty=kl`, the penalty instead keeps the mean activation of each

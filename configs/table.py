@@ -30,7 +30,7 @@ def get_config(data="breast_cancer"):
   config.model = ConfigDict()
   config.model.name = "table"
   config.model.latent = _LATENT.get(data, 8)
-  config.model.width = 0  # size of the hidden layers; 0: 4 for each element, but at least 32 and at most 512
+  config.model.width = 0  # size of the hidden layers; 0: 4 units per element of a row, at least 32 and at most 512
   config.model.activation = "relu"
   # identity, relu, sigmoid, tanh, fsq3, fsq5, fsq7 or fsq9 (quantised to 3, 5, 7 or 9 levels), or gaussian (a VAE).
   config.model.bottleneck = "identity"

@@ -25,8 +25,8 @@ def get_config(data="mnist_5k"):
   config.model = ConfigDict()
   config.model.name = "unet"
   config.model.latent = 32
-  # Channels of each stage (size-preserving convolution, activation, 2x2 max-pooling). (): from the size of the images,
-  # 16, 32, 64, 128, 128, ... until the smaller side is at most 8 pixels; (16, 32) for images of 8 to 34 pixels.
+  # Channels of each stage (size-preserving convolution, activation, 2x2 max-pooling). (): chosen from the image size,
+  # as 16, 32, 64, 128, 128, ... until the smaller side is at most 8 pixels; (16, 32) for images of 8 to 34 pixels.
   config.model.channels = () if data in OWN_DATA else (16, 32)
   config.model.kernel = 3
   config.model.activation = "relu"

@@ -47,7 +47,7 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_stages(config: ConfigDict, objective: Mapping[str, Any]) -> None:
-  """Checks `config.stages`; `objective` are the declared keys of an objective."""
+  """Checks `config.stages`; `objective` holds the declared keys of an objective with their defaults."""
   limit = errors.MOST_LAYERS
   errors.check(len(config.stages) <= limit, "stages", config.stages, f"a tuple of at most {limit} stages")
   for number, stage in enumerate(config.stages):
@@ -78,7 +78,7 @@ def _check_part(config, wanted):
 
 
 def _required_key(config: ConfigDict) -> str:
-  """Returns the first key whose value is a required placeholder."""
+  """Returns the first dotted key that has no value but needs one (a required placeholder); "" if there is none."""
   for key in config:
     try:
       value = config[key]
@@ -101,7 +101,7 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def from_json(stored: Mapping[str, Any]) -> ConfigDict:
-  """Returns a locked config; inverse of `as_json`. Configs that earlier versions stored are accepted, too.
+  """Returns a locked config from the result of `as_json`; configs stored by earlier versions are accepted, too.
 
   Raises:
     UserError: If a key is not valid.
@@ -121,8 +121,8 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 # Keys and sections that do not affect the parameters at a given step. Their values may change when a run is resumed.
-# A change of data.exif_orientation, data.split or data.read_validation that matters changes the fingerprints of the
-# data, which are compared; the data at another path must have the same fingerprints, too.
+# The fingerprints of the data are compared, too, so data.path, data.exif_orientation, data.split and
+# data.read_validation may change only if the data stay the same.
 FREE = (
   "data.path",
   "data.placement",
@@ -174,7 +174,7 @@ _ADDED = {
 }
 
 
-# Keys of `config.model` that only these families have and that configs of earlier versions lack, as in `_ADDED`.
+# The same for keys that only some model families have: model family -> {key: value}.
 _ADDED_TO_FAMILIES = {family: {"model.linear_path": "none"} for family in ("cnn", "dense")}
 
 
@@ -201,7 +201,7 @@ def is_free(key: str) -> bool:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   """Returns one text per key with different values, such as "epochs (20, now 30)"; keys in FREE are ignored.
 
-  A config of an earlier version may lack keys; they count as equal to their values in `_ADDED`.
+  If a config of an earlier version lacks a key in `_ADDED`, the value in `_ADDED` is compared.
   """
   old, new = flat(completed(old)), flat(completed(new))
   keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and not is_free(key))

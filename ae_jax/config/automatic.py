@@ -1,29 +1,29 @@
-"""Chooses the keys of the config `dense` for data of any kind. experiments/defaults measured the choices."""
+"""Chooses values for keys of the config `dense` for data of any kind. experiments/defaults measured the choices."""
 
 import math
 from typing import Any
 
 _LEAST_STEPS, _MOST_STEPS = 300, 2000
 _OPERATIONS = 3e12  # multiply-adds of a training: about two minutes on two cores
-_TIMES = 3  # forward pass, and backward pass for the parameters and for the inputs
+_TIMES = 3  # cost of a training step in forward passes: one forward, two backward (for parameters and for inputs)
 _BATCH, _WIDTH = 64, 256
 _EVALUATIONS = 20  # approximate number of evaluations of a training
-# Maximum number of training examples -> dropout rate, weight decay and learning rate. A correction to PCA that fits few
-# examples exactly makes other examples worse.
+# Maximum number of training examples -> dropout rate, weight decay and learning rate. With few examples, the correction
+# to PCA overfits unless it is strongly regularised.
 _STRENGTHS = {2500: (0.3, 0.3, 1e-3), 10_000: (0.1, 0.1, 2e-3), math.inf: (0.0, 0.0, 2e-3)}
-_FEWER_THAN_ELEMENTS = (0.5, 0.3, 3e-4)  # the same for fewer examples than elements, such as photographs
+_FEWER_THAN_ELEMENTS = (0.5, 0.3, 3e-4)  # the same if there are fewer examples than elements per example (photographs)
 
 
 def changes(
   shape: tuple[int, ...], count: int, epochs: int | None = None, batch_size: int | None = None
 ) -> dict[str, Any]:
-  """Returns the values of dotted config keys, in addition to the defaults of the config `dense`.
+  """Returns {dotted config key: value}, which replace the defaults of the config `dense`.
 
   Args:
     shape: Shape of an example.
     count: Number of training examples.
-    epochs: Number of epochs, if the user sets it; None: it is chosen.
-    batch_size: Batch size, if the user sets it; None: it is chosen.
+    epochs: Number of epochs set by the user; None: the number is chosen.
+    batch_size: Batch size set by the user; None: the size is chosen.
   """
   elements = math.prod(shape)
   batch = batch_size or min(_BATCH, max(8, count // 8), count)

@@ -6,8 +6,8 @@ from ml_collections.config_dict import FieldReference, placeholder
 AUTO = "auto"  # value of config.optimizer.learning_rate for a rate that is chosen at the start of a run
 RATE = (float, int, str)  # types of a learning rate, as a type of ml_collections
 LABEL = (int, str)  # types of a label or class name, as a type of ml_collections
-OWN_DATA = ("npz", "npy", "folder", "hdf5", "arrays")  # data sets of images of any size, which the user provides
-OWN_TABLES = ("csv", "parquet", "frame")  # tables of the user
+OWN_DATA = ("npz", "npy", "folder", "hdf5", "arrays")  # names of data sets with arrays or images that the user provides
+OWN_TABLES = ("csv", "parquet", "frame")  # names of data sets with tables that the user provides
 ANALYSES = ("latent", "probe", "robustness", "generation")  # evaluators of every trained model by default
 
 
@@ -72,7 +72,7 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # a third of an accelerator's memory.
   config.data.budget_gib = 0.0
   # Label or name of the normal class, such as 3 or good. The model is trained only on examples of this class, and test
-  # examples of other classes count as anomalies. None: train on all classes.
+  # examples of other classes are anomalies. None: train on all classes.
   config.data.one_class = placeholder(LABEL)
   # Augmentations of the training examples, applied in order: {"name": "flip"} (left to right), {"name": "shift",
   # "pixels": 2} (for images and series), {"name": "crop", "pixels": 2} (pads, then crops), {"name": "brightness",
@@ -86,11 +86,11 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # Number of channels of the images of a folder: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha). 0: as
   # stored.
   config.data.channels = 0
-  config.data.on_bad = "error"  # what to do with damaged image files of a folder: error, or skip (leave them out)
+  config.data.on_bad = "error"  # handling of damaged image files of a folder: error, or skip (leave them out)
   config.data.exif_orientation = True  # whether the images of a folder are rotated as their EXIF orientation says
   config.data.follow_links = False  # whether links in a folder to files and folders outside it are followed
-  # Size of the patches that are cut from images and are the examples, as height,width or as one side of a square. They
-  # do not overlap; what remains at the right and lower edge is not used. (): no patches.
+  # Size of the patches that are cut from images, as height,width or as one side of a square; the patches are the
+  # examples. They do not overlap; pixels that remain at the right and lower edges are not used. (): no patches.
   config.data.patch = ()
   # Name of the array of examples in an npz or hdf5 file or a folder of npy files. "": x_train, or train_images as in
   # MedMNIST.
@@ -102,8 +102,8 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # Kinds of columns of a table, as texts NAME=KIND: numeric, integer, categorical, boolean, date or ignore, such as
   # --config.data.columns="'age=integer','code=categorical'". The kinds of other columns are found from their values.
   config.data.columns = ()
-  # Missing values of a table: error (they are refused), mean (the training mean or the most frequent word, and an
-  # element for each column with gaps that says so), or mask (left out of the loss).
+  # Missing values of a table: error (they are refused), mean (replaced by the training mean or the most frequent
+  # category; each column with missing training values gets an indicator element), or mask (left out of the loss).
   config.data.missing = "error"
   config.data.layout = "nhwc"  # order of the axes of images in array files: nhwc (channels last) or nchw
 
@@ -111,17 +111,17 @@ def _add_data(config: ConfigDict, data: str) -> None:
 
 
 def _add_division(config: ConfigDict) -> None:
-  """Adds the keys of the division of the data into training, test and validation set."""
+  """Adds the keys of the split of the data into a training, a test and a validation set."""
   # How test and validation examples are drawn from the training examples, if the data have no test set or
-  # data.validation is set: random; stratified (the same share of each class); group (see data.group); time (the last
+  # data.validation is set: random; stratified (equal fractions of all classes); group (see data.group); time (the last
   # examples); or auto: group if data.group is set, stratified if there are integer labels, otherwise random. A record
-  # that is cut into windows is always divided by time. In ucr, auto and random mean the last fifth of each class.
+  # that is cut into windows is always split by time. In ucr, auto and random mean the last fifth of each class.
   config.data.split = "auto"
   # Name of the array (npz, npy, hdf5) or column (csv, parquet) with the group of each training example, such as a
   # patient. Examples of a group are never in two sets, and the column is no input. "": no groups.
   config.data.group = ""
-  config.data.test = 0.2  # share of the examples that become the test set, at most 10,000, if the data have none
-  # Share of the training examples that become the validation set, at most 10,000, if the data have none. The best
+  config.data.test = 0.2  # fraction of the examples that become the test set, at most 10,000, if the data have none
+  # Fraction of the training examples that become the validation set, at most 10,000, if the data have none. The best
   # checkpoint, early stopping and sweeps use the validation set if there is one, otherwise the test set. 0.0: none.
   config.data.validation = 0.0
   # True: read a validation set, if there is one: folders val, valid or validation, arrays x_val, x_valid, x_validation
@@ -165,7 +165,7 @@ def _add_warm_start(config: ConfigDict) -> None:
   # Folder of a trained run, or hf://user/name, whose parameters and model state the training starts from. Arrays of
   # equal name and shape are taken; all others are initialised and listed. "": initialise all.
   config.init_from = ""
-  # Which arrays are taken, as a regular expression that matches the beginning of their names: encoder, or
+  # Arrays that are taken from the run, as a regular expression that matches the beginning of their names: encoder, or
   # "encoder|state". "": all.
   config.init_only = ""
   # Arrays that the training does not change, as a regular expression that matches the beginning of their names, such as
@@ -198,5 +198,5 @@ def _add_early_stopping(config: ConfigDict) -> None:
   config.early_stopping = ConfigDict()
   config.early_stopping.metric = ""  # metric to watch, such as validation/squared_error or test/squared_error; "": none
   config.early_stopping.patience = 5  # number of evaluations without an improvement after which training stops
-  config.early_stopping.min_change = 0.0  # smallest change that counts as an improvement
+  config.early_stopping.min_change = 0.0  # a change of the metric by this much or less is not an improvement
   config.early_stopping.mode = "min"  # min if the metric should decrease, max if it should increase

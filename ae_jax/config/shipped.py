@@ -41,7 +41,7 @@ def resolve(config: str) -> str:
 
 
 def split(path: str) -> tuple[str, str]:
-  """Returns FILE.py and DATASET of "FILE.py[:DATASET]", or ("", "") for any other text. A folder may contain ".py"."""
+  """Returns FILE.py and DATASET of "FILE.py[:DATASET]", or ("", "") for any other text; folder names may have ".py"."""
   match = re.fullmatch(r"(.*?\.py)(?::(.*))?", path, re.DOTALL)
   return (match[1], match[2] or "") if match else ("", "")
 

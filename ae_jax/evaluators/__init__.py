@@ -158,13 +158,14 @@ def metrics_of_halves(
 ) -> dict[str, Any]:
   """Returns the metrics of the test set, "test/...", and of the validation set if there is one, "validation/...".
 
-  Evaluators whose needs the validation set does not meet, such as "anomaly" without anomalies, are left out for it.
+  If the validation set does not meet the requirements of an evaluator, e.g. if it has no anomalies for "anomaly", it
+  has no metrics of this evaluator.
 
   Args:
     evaluators: Evaluators of the run.
     model: The `models.Model`.
-    results: {half: (mean loss, per-example values)}, see `metrics`.
-    weights: {half: example weights}.
+    results: {split: (mean loss, per-example values)}, see `metrics`.
+    weights: {split: example weights}.
     dataset: Data set whose test and validation examples were evaluated.
   """
   measured = dict(metrics(evaluators, *results["test"], weights["test"], dataset))

@@ -95,7 +95,10 @@ def gradient_norms(context: EvalContext) -> Float[np.ndarray, " examples"]:
 
 
 def _of_kind(context: EvalContext, kind: str) -> Float[np.ndarray, " examples"]:
-  """Returns the scores of the test examples of a kind in `scores.KINDS` with a reference; NaN if it is not finite."""
+  """Returns the anomaly scores of the test examples, or NaN if the reference of the scores is not finite.
+
+  `kind` is a key of `scores.KINDS` whose scores depend on the reference.
+  """
   if not context.reference.is_finite:
     return np.full(len(context.test), np.nan, np.float32)
   return scores.of_kind(context.run, context.test_inputs, kind, lambda: context.reference)
@@ -127,7 +130,8 @@ def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[st
 def auroc(score: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"]) -> float:
   """Returns the area under the ROC curve; NaN if a score is not finite.
 
-  It is the probability that an anomaly scores higher than a normal example, where a tie counts as one half.
+  It is the probability that an anomaly has a higher score than a normal example, plus half the probability that both
+  scores are equal.
   """
   from sklearn.metrics import roc_auc_score  # a second of imports
 

@@ -1,6 +1,8 @@
-"""Flags of test examples by the threshold of the run: score histograms, confusion matrix, precision, recall and F1.
+"""Evaluates the threshold of a run: test examples with a higher anomaly score are flagged as anomalies.
 
-A run without a threshold is measured with the one that a twentieth of the normal examples exceeds.
+The results are the confusion matrix, precision, recall, F1 and score histograms. If the run has no threshold, a default
+is used: the score that 5 % of the normal validation examples (without a validation set, of the training examples)
+exceed.
 """
 
 from collections.abc import Iterator
@@ -14,14 +16,14 @@ from ae_jax.decisions import halves, scores, thresholds
 from ae_jax.evaluators import figures
 from ae_jax.evaluators.context import EvalContext
 
-SHARE = 0.05  # of normal examples that the threshold of a run without one flags
-_BINS = 20  # of a histogram
+SHARE = 0.05  # fraction of normal examples that exceed the default threshold
+_BINS = 20  # number of bins of a histogram
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields the threshold, the confusion matrix, precision, recall and F1 with 95 % intervals, and both histograms.
+  """Yields the threshold, the confusion matrix, precision, recall and F1 with 95 % intervals, and score histograms.
 
-  The intervals are those of `thresholds.Confusion.intervals`.
+  `thresholds.Confusion.intervals` computes the intervals.
   """
   try:
     threshold, note = _threshold(context)
@@ -66,7 +68,7 @@ def _threshold(context: EvalContext) -> tuple[thresholds.Threshold, str]:
 def _histograms(
   measured: Float64[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"], threshold: thresholds.Threshold
 ) -> figures.Lines:
-  """Returns the histograms of the scores of normal examples and anomalies, on a logarithmic axis if none is 0."""
+  """Returns the score histograms of normal examples and of anomalies, on a logarithmic axis if all values are > 0."""
   is_logarithmic = measured.min() > 0 and threshold.value > 0
   scale = np.log10 if is_logarithmic else np.asarray
   edges = np.histogram_bin_edges(scale(np.append(measured, threshold.value)), _BINS)

@@ -15,7 +15,7 @@ class Need:
   """A property of the model or the data set that an evaluator can require."""
 
   is_met: Callable[[models.Model, data.Dataset], bool]
-  text: str  # continues the message "'NAME' needs": the property and how to get it; can use {dataset}
+  text: str  # end of the message "'NAME' needs ...": the property and how to get it; may contain {dataset}
 
 
 def _has_integer_labels(model: Any, dataset: data.Dataset) -> bool:
@@ -25,7 +25,7 @@ def _has_integer_labels(model: Any, dataset: data.Dataset) -> bool:
 
 
 def _has_factors(model: Any, dataset: data.Dataset) -> bool:
-  """Returns whether the factors of the training and test examples are known."""
+  """Returns whether the data contain the generating factors of the training and test examples."""
   del model
   return dataset.train_factors is not None and dataset.test_factors is not None
 

@@ -10,15 +10,17 @@ from ae_jax.data.schema import Schema
 from ae_jax.evaluators import figures
 from ae_jax.evaluators.context import EvalContext
 
-MOST_COLUMNS = 100  # maximum number of columns that are listed, those with the largest errors
+MOST_COLUMNS = 100  # maximum number of listed columns; the columns with the largest relative errors are listed
 
 
 def analyze(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> Iterator[tuple[str, Any]]:
-  """Yields the errors of the columns over the test rows at `indices`, sorted by the error relative to the column.
+  """Yields the errors of the columns over the test rows at `indices`, in descending order of the relative error.
 
-  Numbers and dates have a root mean squared error in the unit of the column (days for dates), and its ratio to the
-  standard deviation of the column. Categories and booleans have an accuracy, and the accuracy of the most frequent
-  answer. The relative error is 1 for the mean or the most frequent answer of the training rows.
+  For numbers and dates, the results are the root mean squared error in the unit of the column (days for dates), and the
+  relative error, which is this error divided by the standard deviation of the column. For categories and booleans, the
+  results are the accuracy, and the accuracy of always predicting the most frequent value. Their relative error is the
+  ratio of the two error rates. Always predicting the mean or the most frequent value of the training rows has the
+  relative error 1.
   """
   schema: Schema = context.dataset.schema
   mask = context.dataset.columns.get("test", {}).get("mask")
@@ -27,7 +29,7 @@ def analyze(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> Iterat
   errors = schema.column_errors(decoded, true, known)
   spreads = {column.name: column.spread for column in schema.columns}
   relative = {name: error / spreads[name] if spreads[name] else np.inf * error for name, error in errors.items()}
-  relative = {name: ratio for name, ratio in relative.items() if np.isfinite(ratio)}  # constant columns have none
+  relative = {name: ratio for name, ratio in relative.items() if np.isfinite(ratio)}  # not for constant columns
   order = sorted(relative, key=relative.__getitem__, reverse=True)[:MOST_COLUMNS]
   if len(order) < len(errors):
     yield (
@@ -50,6 +52,6 @@ def analyze(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> Iterat
 
 
 def _decoded(context: EvalContext, x: Float[np.ndarray, "rows elements"]) -> Float64[np.ndarray, "rows columns"]:
-  """Returns the raw rows of examples in the units of the model."""
+  """Returns table rows in the units of the table; `x` holds examples in the units of the model."""
   scaling = context.dataset.standardisation
   return context.dataset.schema.decode(x if scaling is None else scaling.invert(x))

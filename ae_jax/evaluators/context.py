@@ -111,7 +111,7 @@ class EvalContext:
 
   @property
   def test_loss_columns(self) -> dict[str, np.ndarray]:
-    """The targets and masks of the test examples as columns of a batch, as far as the data have them."""
+    """{"target": ..., "mask": ...} of the test examples; a column that the data do not have is missing."""
     columns = {} if self.targets is self.test else {"target": self.targets}
     return columns if self.mask is None else columns | {"mask": self.mask.astype(np.float32)}
 
@@ -121,7 +121,7 @@ class EvalContext:
     """Returns the squared error of each element of reconstructions, float64; 0 for elements that were not observed.
 
     Args:
-      reconstructions: Reconstructions of the test examples at `numbers`, or one example for all.
+      reconstructions: Reconstructions of the test examples at `numbers`, or one example that is compared with each.
       numbers: Indices of test examples.
     """
     squares = np.square(reconstructions - self.targets[numbers], dtype=np.float64)
@@ -160,7 +160,7 @@ class EvalContext:
 
   @property
   def train_factors(self) -> Integer[np.ndarray, "examples factors"] | None:
-    """Generating factors of the examples in `train`; None if they are unknown."""
+    """Generating factors of the examples in `train`; None if the data have none."""
     factors = self.dataset.train_factors
     return None if factors is None else factors[self._train_rows]
 

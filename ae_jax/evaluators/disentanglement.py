@@ -1,8 +1,8 @@
 """Disentanglement: scores of how well each latent unit encodes a single factor (MIG, SAP, DCI and FactorVAE).
 
-Factors are the known generating variables of the examples. The latent code of a Gaussian posterior is its mean.
-Constant units, and inactive units of a posterior, count as uninformative. Each score is computed for the latent code
-("code") and for a baseline ("pca"): as many principal components as the latent code has units.
+Factors are the variables from which the examples were generated. For a model with a posterior, the latent code is the
+posterior mean. Constant units, and inactive units of a posterior, are treated as uninformative. Each score is computed
+for the latent code ("code") and for a baseline ("pca"): as many principal components as the latent code has units.
 """
 
 from collections.abc import Iterator, Sequence

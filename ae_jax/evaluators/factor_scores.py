@@ -36,7 +36,7 @@ def scores(
   Args:
     train: Latent codes and factors of the training examples.
     test: Latent codes and factors of the test examples.
-    in_use: Mask of the units that may be informative; all other units count as uninformative.
+    in_use: Mask of the units that may be informative; all other units are treated as uninformative.
     nominal: For each factor, whether its values have no order.
     generator: Random number generator for the groups of the FactorVAE score.
   """
@@ -176,7 +176,7 @@ def completeness(importance: Float[np.ndarray, "chosen factors"], units: int) ->
   this mean. It is 1 if only one unit is important for each factor.
 
   Args:
-    importance: Importance of each unit for each factor. Units that are left out have importance 0.
+    importance: Importance of units for each factor. All other units of the latent code have importance 0.
     units: Number of units of the latent code. The entropy is divided by the logarithm of this number.
   """
   entropies = [_entropy(factor) for factor in importance.T if factor.sum() > 0]

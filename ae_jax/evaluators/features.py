@@ -12,12 +12,12 @@ from ae_jax.evaluators.context import spaced
 NEIGHBOURS = 3  # k in precision and recall (Kynkaanniemi et al. 2019)
 WIDTH = 64  # number of features
 _HIDDEN = 128  # width of the classifier's first hidden layer; the second one computes the features
-_EPOCHS = 6  # of the classifier
+_EPOCHS = 6  # number of training epochs of the classifier
 _MOST_CLASSES = 1_000  # maximum number of classes for which a classifier is trained
 _MOST_NUMBERS = 2**26  # maximum number of elements in the classifier's training examples; larger sets are subsampled
 _CANDIDATES = 4  # `nearest` computes the exact distances of the 4 examples with the smallest rounded distances
 _BLOCK = 512  # rows of the distance matrix per matrix product
-_ROUNDING = 1e-10  # squared distances that differ by less than this fraction of the largest squared norm count as equal
+_ROUNDING = 1e-10  # squared distances are equal if they differ by less than this fraction of the largest squared norm
 
 Function = Callable[[np.ndarray], np.ndarray]  # maps examples [N, ...] to an array [N, ...]
 

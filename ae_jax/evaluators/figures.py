@@ -101,8 +101,7 @@ _OLD_NAMES = {"Rows": "ExampleRows"}  # names of figure classes in files of vers
 def displayed(figure: Any, kind: str) -> Any:
   """Returns a figure whose examples can be drawn as images or series.
 
-  The values of a row of a table are drawn as a line over the columns. Of a volume, the middle slice is drawn, and the
-  title says so.
+  The row of a table becomes a line over its columns. A volume is replaced by its middle slice, which the title names.
 
   Args:
     figure: Figure of an evaluator, or another result of an analysis, which is returned unchanged.
@@ -129,9 +128,9 @@ def shape_error(figure: Any) -> str | None:
 
 
 def _same_shape(arrays: Collection[np.ndarray], dimensions: tuple[int, ...]) -> Iterator[tuple[Any, str]]:
-  """Yields (condition, message) for two conditions.
+  """Yields (condition, message) for two conditions on arrays.
 
-  All arrays must have the same shape, with a number of axes in `dimensions`. No array may be empty.
+  All arrays have the same shape, and their number of axes is in `dimensions`. No array is empty.
   """
   shapes = {array.shape for array in arrays}
   axes = " or ".join(map(str, dimensions))

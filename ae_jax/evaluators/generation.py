@@ -17,7 +17,7 @@ from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.evaluators.figures import ExampleRows, Explorer, Gallery
 
 DRAWS = 3_000  # maximum number of samples from each density, and of examples with which the samples are compared
-POSITIONS = np.linspace(-2.5, 2.5, 11)  # of the grid points of the explorer, in standard deviations
+POSITIONS = np.linspace(-2.5, 2.5, 11)  # positions of the explorer's grid points, in standard deviations
 _COARSE_POSITIONS = np.linspace(-2.5, 2.5, 5)  # for large examples
 _MAX_NEAREST = 1_000  # maximum number of samples whose nearest training example is searched for
 _MAX_PRODUCTS = 2**35  # maximum number of multiplications in this search; at least _GALLERY samples are included
@@ -183,8 +183,8 @@ def _directions(
 ) -> tuple[list[str], Float[np.ndarray, "directions latent"]]:
   """Returns the names of at most six directions of large variance, and a vector of one standard deviation along each.
 
-  If `of_units` is True, the directions are single latent units, otherwise principal components. Units
-  are ranked by the variance of their codes, because a unit that carries no information has a constant posterior mean.
+  If `of_units` is True, the directions are the latent units with the largest variance of the codes, because a unit that
+  carries no information has a constant posterior mean. Otherwise, the directions are principal components.
   """
   directions, deviations = densities.principal_directions(codes)
   names = [f"direction {number + 1}" for number in range(len(deviations))]

@@ -46,7 +46,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def spread(codes: Float[np.ndarray, "examples latent"]) -> Iterator[tuple[str, Any]]:
-  """Yields the numbers of dead and active units, the participation ratio, the effective rank, and a figure."""
+  """Yields the counts of dead units and of active units, the participation ratio, the effective rank, and a figure."""
   yield "dead_units", int(sparsity.dead(codes).sum())
   if len(codes) < 2:
     yield (

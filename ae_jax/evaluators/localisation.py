@@ -1,4 +1,4 @@
-"""Localisation of defects: pixel AUROC and per-region overlap of the error map with the masks of the defects."""
+"""Localisation of defects: compares error maps with masks of the defects by pixel AUROC and per-region overlap."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,14 +9,14 @@ from jaxtyping import Bool, Float, Float64, Int
 from ae_jax.evaluators import figures
 from ae_jax.evaluators.context import EvalContext, spaced
 
-FALSE_ALARMS = 0.3  # largest share of false alarms in the area of the overlap (Bergmann et al. 2019, section 4.3)
-_MOST_PIXELS = 2**25  # of all images; of more, evenly spaced images are measured
-_SHOWN = 8  # defects in the figure
-_NEIGHBOURS = np.ones((3, 3))  # pixels that touch at a corner are in one region
+FALSE_ALARMS = 0.3  # false-positive rate up to which the overlap is integrated (Bergmann et al. 2019, section 4.3)
+_MOST_PIXELS = 2**25  # maximum number of pixels of all images; if there are more, evenly spaced images are used
+_SHOWN = 8  # number of images in the figure
+_NEIGHBOURS = np.ones((3, 3))  # connectivity of regions: pixels that touch at a corner are connected
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields the pixel AUROC, the area of the per-region overlap, and a figure; nothing without masks of defects."""
+  """Yields the pixel AUROC, the per-region overlap and a figure, or nothing if the data have no masks of defects."""
   defects = context.dataset.defects
   if defects is None or not defects.any():
     return
@@ -40,7 +40,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 def pixel_auroc(
   maps: Float[np.ndarray, "images height width"], masks: Bool[np.ndarray, "images height width"]
 ) -> float:
-  """Returns the area under the ROC curve of the pixels: the chance that a defect pixel scores higher than another."""
+  """Returns the area under the ROC curve of all pixels; defect pixels are the positive class."""
   from sklearn.metrics import roc_auc_score  # a second of imports
 
   return float(roc_auc_score(masks.ravel(), maps.ravel()))
@@ -51,16 +51,17 @@ def region_overlap(
   masks: Bool[np.ndarray, "images height width"],
   limit: float = FALSE_ALARMS,
 ) -> float:
-  """Returns the area under the curve of the per-region overlap, PRO, of Bergmann et al. (2019), section 4.3.
+  """Returns the normalised area under the curve of the per-region overlap (PRO; Bergmann et al. 2019, section 4.3).
 
-  For a threshold, the overlap is the share of flagged pixels in each connected region of defects, averaged over the
-  regions of all images. The curve has it against the share of flagged pixels among those without defects. The area up
-  to the share `limit` is divided by `limit`: 1 is perfect, and `limit / 2` is chance.
+  Pixels whose score is above a threshold are flagged. The overlap is the fraction of flagged pixels in a connected
+  region of defects, averaged over the regions of all images. The curve shows the overlap against the false-positive
+  rate: the fraction of flagged pixels among the pixels without defects. The area under the curve up to the rate `limit`
+  is divided by `limit`. A perfect result is 1; random scores give `limit / 2`.
 
   Args:
     maps: Anomaly score of each pixel.
-    masks: True for defects, of which there is at least one.
-    limit: Largest share of false alarms.
+    masks: True for defect pixels; there must be at least one.
+    limit: Largest false-positive rate.
   """
   regions = _regions(masks)
   order = np.argsort(-maps, axis=None, kind="stable")
@@ -75,14 +76,14 @@ def region_overlap(
 
 
 def _area(x: Float64[np.ndarray, " points"], y: Float64[np.ndarray, " points"], limit: float) -> float:
-  """Returns the mean of a piecewise linear curve with ascending x from 0 to `limit`."""
+  """Returns the mean over [0, limit] of the piecewise linear curve through the points (x, y); x is ascending."""
   inside = x <= limit
   x, y = np.append(x[inside], limit), np.append(y[inside], np.interp(limit, x, y))
   return float(np.trapezoid(y, x) / limit)
 
 
 def _regions(masks: Bool[np.ndarray, "images height width"]) -> Int[np.ndarray, "images height width"]:
-  """Returns the number of the region of each pixel, from 1; 0 outside of defects."""
+  """Returns the index of the region of each pixel; indices start at 1, and 0 means that the pixel has no defect."""
   from scipy import ndimage
 
   numbers, count = np.zeros(masks.shape, np.int64), 0
@@ -99,7 +100,7 @@ def _figure(
   maps: Float[np.ndarray, "shown height width"],
   masks: Bool[np.ndarray, "shown height width"],
 ) -> figures.ExampleRows:
-  """Returns images with defects, their masks, and their error maps, each scaled to its maximum."""
+  """Returns a figure of images with defects, their masks, and their error maps; each map is divided by its maximum."""
   images, span = context.test[numbers], context.dataset.span
   largest = maps.max((1, 2), keepdims=True)
   scaled = maps / np.where(largest > 0, largest, 1.0)

@@ -24,8 +24,8 @@ _MAX_ELEMENTS = 2**23  # maximum number of elements in the training examples, an
 _MAX_SWEEPS = 100  # maximum number of updates of all codes and weights
 _TOLERANCE = 1e-5  # the fit stops if a sweep lowers the objective by a smaller fraction
 _MAX_CODE_STEPS = 50  # maximum number of Newton steps for the codes of test examples
-_INITIAL_EXAMPLES = 5000  # training examples whose principal directions initialise the weights
-_INITIAL_SCALE = 4.0  # length of each row of the initial weights, which has one of these directions
+_INITIAL_EXAMPLES = 5000  # number of training examples whose principal directions initialise the rows of the weights
+_INITIAL_SCALE = 4.0  # length of each row of the initial weights
 _ROWS = 512  # maximum number of rows whose systems of equations are solved at once
 
 

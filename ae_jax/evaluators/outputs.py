@@ -13,11 +13,11 @@ _WRONG = 0.1  # minimum distance from the target, relative to the width of the d
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, float]]:
-  """Yields the variance of the reconstructions relative to that of the targets, and the share of saturated outputs.
+  """Yields the ratio of the variances of reconstructions and targets, and the fraction of saturated outputs.
 
-  The variances are sums over the elements of the variances over the test examples. If the ratio is near 0, all
+  A variance is computed over the test examples and summed over the elements. If the ratio is near 0, all
   reconstructions are nearly equal. An output is saturated if it is at an end of the data range and far from the target.
-  Data with masks have no results, because not all targets are known.
+  For data with masks, nothing is yielded, because some targets were not observed.
   """
   if context.mask is not None:
     return

@@ -1,4 +1,4 @@
-"""PCA baselines with the same budget as a latent code: as many components as its size, or as many bits if discrete.
+"""PCA baselines with the budget of a latent code: the same number of components or, for a discrete code, of bits.
 
 PCA is fitted to the training examples (`Dataset.train_sample`), or to their targets if the data have targets. Masked
 elements are replaced by the mean of the training examples.
@@ -22,10 +22,10 @@ _MAX_BITS = 8  # maximum number of bits of a component of quantised PCA
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CentredPCA:
-  """scikit-learn's PCA of examples minus `centre`, with its methods.
+  """scikit-learn's PCA, fitted to examples minus `centre`; the methods take examples that are not centred.
 
-  scikit-learn computes the covariance of float32 examples from products that are not centred: with a mean of 1,000 and
-  deviations of 1, the components are wrong.
+  For float32 examples, scikit-learn computes the covariance from products that are not centred. Its rounding errors
+  make the components wrong if the mean is 1,000 and the standard deviation is 1.
   """
 
   fitted: Any  # scikit-learn's PCA
@@ -38,7 +38,7 @@ class CentredPCA:
   def inverse_transform(
     self, codes: Float[np.ndarray, "examples components"]
   ) -> Float[np.ndarray, "examples elements"]:
-    """Returns the reconstructions of components; leading components without the others are taken, too."""
+    """Returns the reconstructions from components; `codes` may contain only the leading components."""
     return codes @ self.fitted.components_[: codes.shape[1]] + (self.fitted.mean_ + self.centre)
 
 
@@ -51,8 +51,8 @@ class QuantisedPCA:
 
   fitted: CentredPCA
   low: Float64[np.ndarray, " kept"]
-  width: Float64[np.ndarray, " kept"]  # of an interval
-  levels: int  # number of intervals of a component
+  width: Float64[np.ndarray, " kept"]  # width of the intervals of each component
+  levels: int  # number of intervals of each component
 
   def transform(self, x: Float[np.ndarray, "examples elements"]) -> Float64[np.ndarray, "examples kept"]:
     """Returns the quantised components of examples."""
@@ -64,7 +64,7 @@ class QuantisedPCA:
     return self.low + (cells + 0.5) * self.width
 
   def inverse_transform(self, codes: Float[np.ndarray, "examples kept"]) -> Float64[np.ndarray, "examples elements"]:
-    """Returns the reconstructions of components."""
+    """Returns the reconstructions from components."""
     return self.fitted.inverse_transform(codes)
 
 
@@ -86,7 +86,8 @@ def fit_quantised(train: Float[np.ndarray, "examples elements"], bits: float) ->
   """Returns the quantised PCA with the smallest training error among those with `bits` bits in total.
 
   The leading `bits` / b components are kept, with b bits for each; b is chosen from 1 to 8. The directions of the
-  components are orthonormal, so the error is the sum of the errors of the components and of what is not kept.
+  components are orthonormal, so the error is the sum of the squared rounding errors of the components that are kept,
+  and of the squares of all other components.
   """
   fitted = fit(train, int(min(bits, train.shape[1])))
   codes = fitted.transform(train).astype(np.float64)

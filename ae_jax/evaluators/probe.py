@@ -24,7 +24,7 @@ _DRAWS = 5  # number of random draws of few labels
 _MAX_CLASSES = 100  # maximum number of classes
 _NEIGHBOURS = 5
 _MAX_ITERATIONS = 200  # of the logistic regression; the pixels of MNIST take 50
-_STARTS = 2  # number of initialisations of k-means, of which the best is used
+_STARTS = 2  # number of initialisations of k-means; the best result is used
 _MAP_ITERATIONS = 500  # of t-SNE; 1,000 give the same map of MNIST
 _FEATURES = {"code": "latent code", "pca": "PCA", "pixels": "raw elements"}
 

@@ -3,8 +3,8 @@
 If the model was trained on one class, the metrics are computed over the test examples of this class. The other test
 examples are anomalies; see `ae_jax.evaluators.anomaly`.
 
-Reconstructions are compared with the targets of the examples if the data have targets. Only observed elements count.
-If the test examples have weights, the means over them are weighted.
+Reconstructions are compared with the targets of the examples if the data have targets. Elements that were not observed
+are ignored. If the test examples have weights, the means over them are weighted.
 """
 
 import math
@@ -168,9 +168,9 @@ def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def _by_column(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields the mean squared error of each element of a table, in the units of the data that the model sees.
+  """Yields the mean squared error of each column of a table, in the units of the model's input.
 
-  For tables from files with names, `columns.analyze` yields the errors instead.
+  If the columns have names, `columns.analyze` yields the errors instead.
   """
   schema = context.dataset.schema
   if schema is not None:
@@ -206,7 +206,7 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def _rows(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> dict[str, np.ndarray]:
-  """Returns rows of a figure: test examples, any targets, reconstructions, and with masks both combined."""
+  """Returns rows of a figure: test examples, targets, reconstructions, and masked examples completed by the model."""
   rows = {NAMES[context.dataset.kind]: context.test[chosen]}
   if context.targets is not context.test:
     rows["targets"] = context.targets[chosen]
@@ -281,7 +281,7 @@ def mean_predictor_squared_errors(dataset: data.Dataset) -> Float64[np.ndarray, 
 def _squared_errors(
   predictions: Shaped[np.ndarray, "... elements"], dataset: data.Dataset
 ) -> Float64[np.ndarray, " examples"]:
-  """Returns the squared error of a prediction of each test example, or of one prediction for all."""
+  """Returns the squared error of each test example, given one prediction per example or one prediction for all."""
   targets, mask = losses.flat(dataset.test_targets), dataset.column("test", "mask")
   targets, predictions = (ranges.normalise(values, dataset.value_range) for values in (targets, predictions))
   squares = np.square(targets - predictions, dtype=np.float64)

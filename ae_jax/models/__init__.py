@@ -162,9 +162,10 @@ class Model:
     return self.autoencode(variables, x, batch)[1]
 
   def outputs(self, logits: Logits, value_range: str) -> Examples:
-    """Returns the reconstructions for logits: applies the output activation of a range, a key of `OUTPUT_ACTIVATIONS`.
+    """Applies the output activation to logits and returns the reconstructions.
 
-    The elements of a category get a softmax, and booleans a sigmoid, if the model knows them (`groups`).
+    `value_range` is a key of `losses.OUTPUT_ACTIVATIONS`. For a table with `groups`, the activation is a softmax over
+    the elements of each category and a sigmoid for booleans.
     """
     activation = losses.OUTPUT_ACTIVATIONS[value_range]
     return losses.grouped_outputs(logits, activation, self.groups) if self.groups else activation(logits)
@@ -191,11 +192,11 @@ class Model:
 
   @property
   def principal_components(self) -> int:
-    """Number of principal components of the training examples that `fit_state` takes; 0 if it changes nothing."""
+    """Number of principal components that `fit_state` needs; 0 if `fit_state` does not change the state."""
     return self.module.principal_components
 
   def fit_state(self, state: PyTree, principal: PrincipalComponents) -> PyTree:
-    """Returns the model state at the start of the training, from the principal components of the training examples."""
+    """Returns the initial model state, computed from the principal components of the training examples."""
     return self.module.fit_state(state, principal)
 
   def update_state(self, state: PyTree, sums: PyTree) -> PyTree:

@@ -189,10 +189,10 @@ def build(
   """Builds the convolutional autoencoder for images [H, W, C] or series [T, C].
 
   `decoder` is a key of `upsampling.LAYERS`, or "tied" for `TiedConv`, which ignores `decoder_kernels` and
-  `decoder_strides`. The decoder enlarges the smallest image to the output sizes of the encoder's convolutions, in
-  reverse order and without the first one, and then to the size of the example: 5 -> 11 -> 28 for 28x28 images.
-  If there are more stages than `decoder_kernels` or `decoder_strides`, the first number also holds for the first stages
-  that have none. `decoder_activation="identity"` makes the decoder affine. `dropout` is the dropout rate after each
+  `decoder_strides`. The last decoder stage returns images of the size of the example. Each other decoder stage returns
+  images of the size that the matching encoder convolution returns. For 28x28 images, the sizes are 5 -> 11 -> 28.
+  If `decoder_kernels` or `decoder_strides` has fewer numbers than there are stages, its first number is repeated at the
+  beginning. `decoder_activation="identity"` makes the decoder affine. `dropout` is the dropout rate after each
   hidden layer in training. For series, kernels and strides span time steps only. `linear_path` is a key of
   `linear_paths.LINEAR_PATHS`; `models.build` adds the path.
 
@@ -235,12 +235,12 @@ def _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dr
 
 
 def _per_stage(sizes: tuple[int, ...], stages: int) -> tuple[int, ...]:
-  """Returns one number per stage; the first number is repeated for the first stages."""
+  """Returns `sizes` with one number per stage: the first number is repeated at the beginning if there are too few."""
   return sizes[:1] * (stages - len(sizes)) + sizes
 
 
 def _build_tied(bottleneck, latent, **fields):
-  """Builds a `TiedConv`; `fields` are its other fields."""
+  """Builds a `TiedConv`; `fields` are the fields that do not depend on the bottleneck and the latent size."""
   errors.check_positive("model.latent", latent)
   wanted = f"one of {', '.join(bottlenecks.DETERMINISTIC)} if config.model.decoder='tied'"
   errors.check(bottleneck != "gaussian", "model.bottleneck", bottleneck, wanted)
@@ -250,9 +250,10 @@ def _build_tied(bottleneck, latent, **fields):
 
 
 def automatic_options(shape: tuple[int, ...], options: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the options that `channels=()` stands for: stages that fit the size of the images.
+  """Returns the options that are chosen from the size of the images if `channels` is ().
 
-  `decoder_kernels` and `decoder_strides` are shortened if there are fewer stages than numbers.
+  The options are `channels`, `decoder_kernels` and `decoder_strides`. The last two are those in `options`, shortened to
+  the number of stages.
 
   Args:
     shape: Shape (H, W, C) of an image, or (T, C) of a series.

@@ -1,8 +1,8 @@
 """The cost of a training step, predicted from its jaxpr: multiply-adds, parameters and bytes.
 
 Nothing is compiled or executed. Only contractions (matrix products and convolutions) are counted. Identical
-contractions count once, because XLA merges them. Elementwise operations are omitted, so the count is slightly below
-XLA's own count of flops.
+contractions are counted once, because XLA merges them. Elementwise operations are not counted, so the result is
+slightly below XLA's own count of flops.
 """
 
 import dataclasses
@@ -216,7 +216,9 @@ def _conv(equation):
 
 
 def _repeated(equation, platform):
-  """Returns the contractions in the body of a scan or of `jax.checkpoint`; a scan body counts once per iteration.
+  """Returns the contractions in the body of a scan or of `jax.checkpoint`, with their numbers of executions.
+
+  The body of a scan is executed once per iteration.
 
   Equations of a checkpointed body are not merged with identical equations outside, because the backward pass recomputes
   the body.

@@ -18,7 +18,7 @@ def drop(h: Activations, keys: Keys | None, rate: float, layer: int | jax.Array,
 
   Args:
     h: Activations, with the examples along `batch_axis`.
-    keys: One random key per example; None, as in evaluation, returns `h` unchanged.
+    keys: One random key per example. If None (in evaluation), `h` is returned unchanged.
     rate: Probability that a unit is set to 0.
     layer: Number of the layer; each number gives a different mask.
     batch_axis: Axis of the examples.

@@ -1,4 +1,4 @@
-"""The model families, which data they take, and the options that follow from the data."""
+"""The model families: their build functions, the data that they accept, and options that depend on the data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,23 +19,23 @@ FAMILIES = {
   "vqvae": vqvae.build,
 }
 
-# Families whose stages follow from the size of the examples if config.model.channels is (). The functions map the shape
-# of an example and the options of config.model to the options that `channels=()` stands for.
+# Families that choose their stages from the size of the examples if config.model.channels is (). The functions map the
+# shape of an example and the options of config.model to the chosen options.
 AUTOMATIC = {"cnn": convolutional.automatic_options, "unet": unet.automatic_options}
 
-# Numbers of axes of an example, for families that do not accept all kinds: 1 for tables, 2 for series, 3
-# for images.
+# Family -> accepted numbers of axes of an example: 1 for tables, 2 for series, 3 for images. Families that are not
+# listed accept any number.
 AXES = {"attention": (3, 2), "cnn": (3, 2), "sequence": (2,), "table": (1,), "unet": (3, 2), "vqvae": (3,)}
 
-# Number of examples whose intermediates fit in the cache of a CPU, measured by experiments/throughput. Families
-# that are not listed are fastest with the whole batch at once.
+# Family -> number of examples whose intermediates fit in the cache of a CPU, measured by experiments/throughput.
+# Families that are not listed are fastest with the whole batch at once.
 ROWS_IN_CACHE = {"attention": 256, "cnn": 64, "vqvae": 64}
 
 # Families conditioned on labels. Their `build` functions take the distinct labels as the second argument.
 LABELLED = {"cvae"}
 
-# Families whose encoders ignore elements that were not observed. Their `build` functions take `masked` as the second
-# argument: whether the data have a mask.
+# Families whose encoders ignore elements that were not observed. The second argument of their `build` functions is
+# `masked`, which says whether the data have a mask.
 MASKED = {"sequence"}
 
 # Families that compute with the batch as the last axis.
@@ -59,10 +59,10 @@ def check_kind(name: str, shape: tuple[int, ...]) -> None:
 
 
 def completed(options: Mapping[str, Any], shape: Sequence[int], linear_path: bool = True) -> dict[str, Any]:
-  """Returns the options of `config.model` with the values that () and "auto" stand for.
+  """Returns the options of `config.model`, in which the automatic values () and "auto" are replaced.
 
-  `channels=()` of a family in `AUTOMATIC` stands for the stages that follow from the shape of the examples, and
-  `linear_path="auto"` for "pca" if the model can have a linear path.
+  For a family in `AUTOMATIC`, `channels=()` is replaced by stages that are chosen from the shape of the examples.
+  `linear_path="auto"` is replaced by "pca" if the model can have a linear path, otherwise by "none".
 
   Args:
     options: `config.model`.

@@ -1,4 +1,4 @@
-"""Application of a trained model to arrays of any length, in compiled batches, and the check of its inputs."""
+"""Applies a trained model to arrays of any length, in compiled batches, and checks the inputs of the model."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -32,11 +32,11 @@ FUNCTIONS = {
 def apply(
   model: Model, variables: Variables, method: str, array: AnyArray, columns: Columns, value_range: str
 ) -> Shaped[np.ndarray, "examples ..."]:
-  """Returns the result of a method for each row of an array; see `in_batches`.
+  """Returns the result of a method of the model for each row of an array, computed with `in_batches`.
 
   Args:
     model: The model.
-    variables: Its variables.
+    variables: Variables of the model.
     method: A key of FUNCTIONS.
     array: Examples float32 [N, *shape] in the data range, latent codes float32 [N, *code shape], or, for "lookup",
       indices int32 [N, *index shape].
@@ -50,9 +50,9 @@ def apply(
 def in_batches(
   function: Callable[..., jax.Array], variables: Variables, array: AnyArray, columns: Columns
 ) -> Shaped[np.ndarray, "examples ..."]:
-  """Returns the result of a compiled function (variables, array, columns) for each row of an array, from batches.
+  """Applies a compiled function (variables, array, columns) in batches; returns the result for each row of the array.
 
-  Their sizes are padded to a power of two, so only few sizes are compiled.
+  Each batch is padded to a power of two of rows, so that the function is compiled for few batch sizes.
   """
   if not len(array):
     one = lambda rows: jax.ShapeDtypeStruct((1, *rows.shape[1:]), rows.dtype)
@@ -89,12 +89,12 @@ def check_columns(
     model: The model.
     class_names: Name of each label 0, 1, ...; None if the labels have no names.
     count: Number of examples.
-    columns: The inputs by name, without the mask; a label is an array [count] of integers or class names, or one of
-      these.
-    mask: Observed elements; None if all are. Only some models read it.
+    columns: The inputs by name, without the mask. The labels are an array [count] of integers or class names, or one
+      integer or class name for all examples.
+    mask: True for observed elements; None if all elements are observed. It is ignored if the model does not read it.
 
   Raises:
-    UserError: An input is missing, unknown or invalid, or `columns` has a mask, which nothing would read.
+    UserError: An input is missing, unknown or invalid, or `columns` contains a mask.
   """
   needed = model.columns
   for name in {*columns} - {*needed}:
@@ -115,7 +115,7 @@ def check_columns(
 def attention(model: Model, variables: Variables, x: AnyArray, columns: Columns) -> dict[str, np.ndarray]:
   """Returns the attention weights of the encoder, {layer: float32 [N, ...]}; {} for an encoder without attention."""
   if not jax.eval_shape(model.attention, variables, x, columns):
-    return {}  # known from the shapes, without compiling
+    return {}  # `eval_shape` finds this out without compiling
   return jax.tree.map(np.asarray, _attention(variables, x, columns, model=model))
 
 

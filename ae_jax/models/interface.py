@@ -116,7 +116,7 @@ class AutoencoderModule(nn.Module):
 
   @property
   def principal_components(self) -> int:
-    """Number of principal components of the training examples that `fit_state` takes; 0 if it changes nothing."""
+    """Number of principal components that `fit_state` needs; 0 if `fit_state` does not change the state."""
     return 0
 
   @property
@@ -170,7 +170,7 @@ class AutoencoderModule(nn.Module):
 
   @nn.nowrap
   def fit_state(self, state: PyTree, principal: Any) -> PyTree:
-    """Returns the model state at the start of the training; `principal` is a `linear_paths.PrincipalComponents`."""
+    """Returns the initial model state; `principal` holds the principal components of the training examples."""
     del principal
     return state
 

@@ -1,7 +1,7 @@
 """A linear path beside an autoencoder: PCA of the training examples, to which the network adds a correction.
 
-The PCA is fitted before training and is not trained. The output layers of the network begin at zero, so the untrained
-model reconstructs like PCA, and training can only add to it what helps.
+The PCA is fitted before training, and training does not change it. The output layers of the network are initialised
+with zeros, so the untrained model gives the reconstructions of PCA.
 """
 
 import math
@@ -21,9 +21,9 @@ from ae_jax.types import AnyArray, Columns, Keys
 
 _LECUN_NORMAL = nn.initializers.lecun_normal()
 LINEAR_PATHS = {"none": False, "pca": True}  # config.model.linear_path -> whether the model has a linear path
-_BOTTLENECKS = ("identity", "gaussian")  # whose latents are not bounded
-_MARGIN = 1e-3  # least distance of the PCA outputs from the bounds of the range, as a fraction of its half
-_LEAST_VARIANCE = 1e-4  # least posterior variance of a latent unit, whose prior variance is 1
+_BOTTLENECKS = ("identity", "gaussian")  # bottlenecks with unbounded latents
+_MARGIN = 1e-3  # PCA outputs are clipped to at least this distance from the bounds of the range
+_LEAST_VARIANCE = 1e-4  # smallest initial posterior variance of a latent unit; the prior variance is 1
 
 # config.data.range -> function that maps values inside the range to logits: the inverse of the output activation.
 _LINKS = {
@@ -34,32 +34,34 @@ _LINKS = {
 
 
 class PrincipalComponents(NamedTuple):
-  """PCA of the training examples; components that the examples do not have are zero."""
+  """PCA of the training examples; if they have fewer than `latent` components, the other components are zero."""
 
   mean: Float[AnyArray, " elements"]
   directions: Float[AnyArray, "latent elements"]  # orthonormal rows
   deviations: Float[AnyArray, " latent"]  # standard deviation of each component
-  residual_variance: float  # mean variance of an element that the components leave, per remaining direction
+  residual_variance: float  # mean variance of the examples along the directions orthogonal to all components
   element_deviation: float  # root mean square of the deviations of all elements from their means
 
 
 class LinearPath(AutoencoderModule):
-  """An autoencoder `network` beside PCA, both with the same latent code: the sum of their outputs.
+  """The sum of PCA and an autoencoder `network`; both use the same latent code.
 
-  The latents are the PCA components divided by their standard deviations, plus the latents of the network, and the
-  logits are those of the PCA reconstruction plus those of the network. The posterior of a gaussian bottleneck begins as
-  that of probabilistic PCA (Tipping & Bishop 1999) in the limit of a small residual: mean u, variance s / l for a
-  component of variance l and a mean residual variance s. In a bounded range, the PCA reconstruction is clipped to the
-  range, so that its logits are finite.
+  The latents are the PCA components divided by their standard deviations, plus the latents of the network. The logits
+  are the logits of the PCA reconstruction plus the logits of the network. In a bounded range, the PCA reconstruction is
+  clipped to the inside of the range, so that its logits are finite.
 
-  The state holds the PCA; it is all zeros until `fit_state`. The network receives examples that are centred and divided
-  by `element_deviation`; its logits are multiplied by it if the range is "real".
+  With a gaussian bottleneck, the initial posterior is the posterior of probabilistic PCA (Tipping & Bishop 1999) in the
+  limit of a small residual: the mean is the PCA component divided by its standard deviation, and the variance is s / l,
+  where l is the variance of the component and s is the mean residual variance.
+
+  The state holds the PCA, which `fit_state` fits. The network receives examples that are centred and divided by
+  `element_deviation`. If the range is "real", the logits of the network are multiplied by `element_deviation`.
   """
 
   network: AutoencoderModule
   shape: tuple[int, ...]
   value_range: str  # a key of _LINKS
-  masked: bool = False  # whether the data have a mask; elements that were not observed then count as their mean
+  masked: bool = False  # whether the data have a mask; elements that were not observed are replaced by their mean
 
   @property
   def code_spec(self) -> CodeSpec:
@@ -100,7 +102,7 @@ class LinearPath(AutoencoderModule):
     added = losses.flat(self.network.decode(z, batch, dropout))
     if self.value_range == "real":
       added = added * pca["element_deviation"][None].astype(added.dtype)
-    # in float32 for every dtype of the network, because bfloat16 would round a mean far from 0
+    # The sum is float32 even if the network computes in bfloat16, which would round a mean far from 0.
     return _sum(_LINKS[self.value_range](reconstructed), added, jnp.float32).reshape(-1, *self.shape)
 
   @nn.nowrap
@@ -120,12 +122,12 @@ class LinearPath(AutoencoderModule):
 
 
 def default_init(key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32) -> Float[Array, "..."]:
-  """Initialises a kernel like nn.Dense and nn.Conv; unlike their initialiser, a module with it can be pickled."""
+  """Initialises a kernel like nn.Dense and nn.Conv, but can be pickled, unlike their initialiser."""
   return _LECUN_NORMAL(key, shape, dtype)
 
 
 def zero_state(module: LinearPath) -> dict[str, Float[Array, "..."]]:
-  """Returns the state of a linear path before `fit_state`, whose outputs are zero."""
+  """Returns the state of a linear path before `fit_state`: a PCA whose mean and components are zero."""
   elements, latent = math.prod(module.shape), module.code_spec.size
   shapes = {"mean": (elements,), "encoder": (elements, latent), "decoder": (latent, elements)}
   zeros = {name: jnp.zeros(shape) for name, shape in (shapes | {"log_variance": (latent,)}).items()}
@@ -135,7 +137,7 @@ def zero_state(module: LinearPath) -> dict[str, Float[Array, "..."]]:
 def beside(
   network: AutoencoderModule, shape: tuple[int, ...], *, value_range: str, masked: bool, groups: Any
 ) -> LinearPath:
-  """Returns a linear path beside a network that was built with `output_init`; see `models.build` for the arguments."""
+  """Returns the `LinearPath` with a network that was built with `output_init`; see `models.build` for the arguments."""
   if groups:
     raise errors.UserError(
       "config.model.linear_path='pca': does not work with config.objective.likelihood='mixed'; use "
@@ -145,7 +147,7 @@ def beside(
 
 
 def _sum(first: Float[AnyArray, "..."], second: Float[AnyArray, "..."], dtype: Any) -> Float[Array, "..."]:
-  """Returns the sum of float32 values and of values of the network, rounded to `dtype`."""
+  """Returns the sum, computed in float32, of PCA values and network values; the sum is rounded to `dtype`."""
   return (first + second.astype(jnp.float32)).astype(dtype)
 
 
@@ -164,7 +166,7 @@ def resolved(options: Mapping[str, Any], is_possible: bool = True) -> dict[str, 
 
 
 def output_init(linear_path: Any, bottleneck: Any, is_tied: bool) -> nn.initializers.Initializer:
-  """Returns the initialiser of the output layers of an encoder and a decoder: zeros beside a linear path.
+  """Returns the initialiser of the output layers of an encoder and a decoder: zeros if the model has a linear path.
 
   Raises:
     UserError: `linear_path` is not a key of `LINEAR_PATHS`, or a model with these options cannot have a linear path.

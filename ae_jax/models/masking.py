@@ -20,7 +20,7 @@ from ae_jax.types import AnyArray, Columns, Keys
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MaskedModel(Model):
-  """A `Model` that uses only some of its latent units and only the parameters of these units.
+  """A `Model` that uses only some of its latent units, without the parameters of the other units.
 
   `mask` holds one array for each leaf of the parameters: 1 for parameters in use and 0 for the rest. None means that
   the whole leaf is in use.

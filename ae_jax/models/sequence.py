@@ -24,7 +24,7 @@ from ae_jax.models.signals import GRU, KERNEL_INIT, Conv, Steps, fold, folded, o
 from ae_jax.types import AnyArray, Keys
 
 Series = Float[AnyArray, "batch time channels"]
-# states, query, and for masked data which of the states contain an observed step
+# (states, query, mask of the states that contain an observed step; the mask is None if the data have no mask)
 ObservedStates = Bool[AnyArray, "states batch"]
 StatesAndQuery = tuple[Float[Array, "batch states features"], Float[Array, "batch features"], ObservedStates | None]
 
@@ -131,9 +131,9 @@ class RecurrentDecoder(nn.Module):
 class ConvolutionalBody(nn.Module):
   """Stages of `fold`, convolution and activation: [B, T, C] -> (states [B, T', D], query [B, D], steps [T', B]).
 
-  The query is the mean of the states. If `steps` are given, other states are 0 and do not count in the mean. A stage
-  with stride s shortens T to ceil(T / s). The last stage adds a learned position embedding to each state, so that the
-  mean of the states can represent the whole series.
+  The query is the mean of the states. If `steps` are given, states without an observed step are 0 and are omitted from
+  the mean. A stage with stride s shortens T to ceil(T / s). The last stage adds a learned position embedding to each
+  state, so that the mean of the states can represent the whole series.
   """
 
   widths: tuple[int, ...]

@@ -74,7 +74,7 @@ def fold(x: Signals, stride: int) -> OutputSignals:
 
 
 def folded(steps: Steps | None, stride: int) -> Bool[Array, "new_time batch"] | None:
-  """Returns which groups of `fold` contain a step that is True: [T, B] -> [ceil(T / stride), B]."""
+  """Returns True for each group of `stride` steps that contains a True step: [T, B] -> [ceil(T / stride), B]."""
   if steps is None:
     return None
   padded = jnp.pad(steps, ((0, -len(steps) % stride), (0, 0)))

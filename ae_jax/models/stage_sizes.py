@@ -1,19 +1,19 @@
-"""Stages of convolutional encoders: their number and channels, and the sizes of the images after each of them."""
+"""Stages of convolutional encoders: the channels that fit an image size, and the image size after each stage."""
 
 from collections.abc import Callable
 
 from ae_jax import errors
 from ae_jax.models import layouts
 
-# Rule of `automatic_channels`; for images of 28x28 and 32x32 it gives the stages (16, 32) of the shipped configs.
+# Constants of `automatic_channels`. Images of 28x28 and 32x32 get the channels (16, 32) of the shipped configs.
 _SMALL_ENOUGH, _FEWEST_STAGES, _FIRST_CHANNELS, _MOST_CHANNELS = 8, 2, 16, 128
 
 
 def automatic_channels(size: tuple[int, ...], after_stage: Callable[[int], int]) -> tuple[int, ...]:
-  """Returns the channels of stages that fit the size of the images: 16, 32, 64, 128, 128, ...
+  """Returns the channels of each encoder stage, (16, 32, 64, 128, 128, ...); the size decides the number of stages.
 
-  Stages are added until the smaller side is at most 8 pixels, so that the dense layer stays small. There are at least
-  two stages, as for 28x28 images, or one if the images are too small for two.
+  Stages are added until the smaller side of the image is at most 8 pixels, so that the dense layer stays small. There
+  are at least two stages, or one if the images are too small for two.
 
   Args:
     size: (height, width) of an image, or (steps,) of a series.
@@ -28,7 +28,7 @@ def automatic_channels(size: tuple[int, ...], after_stage: Callable[[int], int])
 def unpadded(
   shape: tuple[int, ...], kernel: tuple[int, int], stages: int
 ) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-  """Returns the sizes of images in an encoder whose stages are a convolution without padding and 2x2 max-pooling.
+  """Returns the image sizes in an encoder; each stage is a convolution without padding and 2x2 max-pooling.
 
   Series [T, C] are images of width 1. A side of 1 is not pooled.
 
@@ -76,11 +76,11 @@ def halved(shape: tuple[int, ...], stages: int) -> tuple[tuple[int, ...], ...]:
 
 
 def _too_many(stages: int, shape: tuple[int, ...], possible: int, size: tuple[int, ...]) -> str:
-  """Returns the start of the message that examples have the size (height, width) after `possible` of the stages."""
+  """Returns the start of an error message: after `possible` of the stages, examples shrink to `size`."""
   shrinks = f"shrinks to {layouts.size_text(size, shape)} after {_count(possible)} and " if possible else ""
   return f"config.model.channels has {_count(stages)}, but {layouts.example_text(shape)} {shrinks}"
 
 
 def _count(count: int) -> str:
-  """Returns `count` with the noun, e.g. "1 stage" or "2 stages"."""
+  """Returns a number of stages as a text, e.g. "1 stage" or "2 stages"."""
   return "1 stage" if count == 1 else f"{count} stages"

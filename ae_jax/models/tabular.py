@@ -1,4 +1,4 @@
-"""The autoencoder for rows of tables: a dense network beside a linear path, which alone is PCA."""
+"""The autoencoder for rows of tables: encoder and decoder are each the sum of a linear layer and a hidden layer."""
 
 import math
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from ae_jax.models.dropout import DECODER, check_rate, drop
 from ae_jax.models.interface import AutoencoderModule
 from ae_jax.types import AnyArray, Keys
 
-_LEAST, _PER_ELEMENT, _MOST = 32, 4, 512  # width of the hidden layers: at least, for each element, at most
+_LEAST, _PER_ELEMENT, _MOST = 32, 4, 512  # automatic width of the hidden layers: minimum, units per element, maximum
 
 
 class LinearAndHidden(nn.Module):
   """Sum of a linear layer and of a network with one hidden layer: [B, inputs] -> [B, outputs].
 
-  The output weights of the hidden layer begin at zero, so training begins with a linear autoencoder.
+  The output weights of the hidden layer are initialised with zeros, so training starts from a linear autoencoder.
   """
 
   outputs: int
@@ -41,8 +41,8 @@ def build(
 ) -> AutoencoderModule:
   """Builds the autoencoder for rows of a table, whose shape is (elements,).
 
-  `width` is the size of the hidden layers of the encoder and the decoder; 0 means 4 for each element, but at least 32
-  and at most 512. `dropout` is their dropout rate in training.
+  `width` is the size of the hidden layers of the encoder and the decoder; 0 means 4 units per element of a row, but at
+  least 32 and at most 512 units. `dropout` is the dropout rate of the hidden layers in training.
 
   Raises:
     UserError: An option is invalid.

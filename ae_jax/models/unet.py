@@ -137,6 +137,6 @@ def build(
 
 
 def automatic_options(shape: tuple[int, ...], options: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the options that `channels=()` stands for: stages that fit the size of the images."""
+  """Returns the options that are chosen from the size of the images if `channels` is ()."""
   del options
   return {"channels": stage_sizes.automatic_channels(shape[:-1], lambda side: side // 2)}

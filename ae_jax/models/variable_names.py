@@ -9,8 +9,8 @@ import jax
 from ae_jax import errors
 from ae_jax.models import Variables
 
-_NETWORK = "network/"  # beginning of the names of the parameters of `linear_paths.LinearPath`
-_STATE = "state/"  # beginning of the names of the arrays of `Variables.state`
+_NETWORK = "network/"  # prefix of the parameter names of a `linear_paths.LinearPath`
+_STATE = "state/"  # prefix of the array names in `Variables.state`
 
 
 def named(variables: Variables) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def named(variables: Variables) -> dict[str, Any]:
 
 
 def replaced(variables: Variables, arrays: Mapping[str, Any]) -> Variables:
-  """Returns the variables with the arrays of {name: array} in place of their own arrays of these names."""
+  """Returns the variables, in which each array whose name is in `arrays` is replaced by the array in `arrays`."""
 
   def replace(prefix, tree):
     return jax.tree_util.tree_map_with_path(lambda path, leaf: arrays.get(prefix + _name(path), leaf), tree)
@@ -33,13 +33,14 @@ def replaced(variables: Variables, arrays: Mapping[str, Any]) -> Variables:
 def matches(pattern: str, name: str) -> bool:
   """Returns whether a regular expression matches the beginning of a name.
 
-  The network beside a linear path has the names of a network without one: "network/" may be left out.
+  In a model with a linear path, the names of the network's parameters begin with "network/". The pattern can match the
+  name with or without this prefix, so the same pattern works for models without a linear path.
   """
   return any(re.match(pattern, begin) for begin in (name, name.removeprefix(_NETWORK)))
 
 
 def check_pattern(key: str, pattern: str, variables: Variables) -> None:
-  """Raises UserError unless the regular expression of a config key matches the beginning of some name."""
+  """Raises UserError unless the regular expression `pattern` of a config key matches the name of some array."""
   try:
     re.compile(pattern)
   except re.error as error:

@@ -2,7 +2,7 @@
 
 `batch` holds the examples `x` [B, ...] in the data range, `weight` [B], which is 0 for padding, and the other columns
 that the model and the data have (`data.half_columns`). Reconstructions are compared with the column `target` if there
-is one. Only elements whose `mask` is 1 count. `keys` [B] holds one random key per example.
+is one, otherwise with `x`. Elements whose `mask` is 0 are ignored. `keys` [B] holds one random key per example.
 
 An objective computes `statistics` of each example, averages them over the batch, and passes the means to `combine`,
 which returns the loss. Each term of the loss is summed over the elements of an example; its unit is nats or squared
@@ -86,7 +86,7 @@ def _checked(objective_class: type[Objective], model: models.Model) -> Callable[
   def construct(value_range, span, **options):
     objective_class.check(model, value_range, options)
     floats = {name: float(options[name]) for name in objective_class.numeric_fields()}  # a large int overflows int32
-    # without the span of the data, trainings on data of the same shape share a program
+    # An objective that does not read the span gets a default, so that different data can share a compiled program.
     span = ranges.SPANS[value_range] if objective_class in _WITHOUT_SPAN else span
     return objective_class(value_range, span, **options | floats)
 

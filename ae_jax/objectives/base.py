@@ -32,7 +32,7 @@ class Aux(NamedTuple):
   """Values that an objective returns in addition to the loss."""
 
   terms: Statistics  # {name: []}: terms of the loss
-  statistics: Any  # the model's statistics, as means over the examples of the batch
+  statistics: Any  # `models.Encoding.statistics`, averaged over the examples of the batch
 
 
 def batch_sum(values: PyTree, weight: Float[AnyArray, " batch"]) -> PyTree:
@@ -61,8 +61,7 @@ def _mixed(logits, x, activation, groups):
   return losses.mixed_nats(logits, x, groups)
 
 
-# Name -> function that maps (logits, x, function from logits to outputs, groups of a table) to the reconstruction term
-# of each element.
+# Name -> function (logits, x, output activation, groups of a table) -> reconstruction term of each element.
 LIKELIHOODS: dict[str, Callable] = {"bernoulli": _bernoulli, "gaussian": _gaussian, "mixed": _mixed}
 _UNITS = {
   "bernoulli": "nats",
@@ -79,9 +78,9 @@ NUMERIC = {"numeric": True}
 class Objective:
   """Reconstruction loss: cross-entropy in nats for the likelihood "bernoulli", squared error for "gaussian".
 
-  "bernoulli" needs the value range "unit". "mixed" is for tables in the range "real": nats of a Gaussian with standard
-  deviation 1 for numbers, and of a cross-entropy for categories and booleans. The keyword-only fields of an objective
-  are its options in `config.objective`.
+  "bernoulli" needs the value range "unit". "mixed" is for tables in the range "real" and is measured in nats: numbers
+  have a Gaussian likelihood with standard deviation 1, categories and booleans a cross-entropy. The keyword-only fields
+  of an objective are its options in `config.objective`.
   """
 
   value_range: str  # a key of losses.OUTPUT_ACTIVATIONS
@@ -126,10 +125,10 @@ class Objective:
     check_likelihood(options["likelihood"], value_range, len(model.shape))
 
   def check_columns(self, columns: Collection[str]) -> list[str]:
-    """Returns remarks about options that have no effect for data with some columns (`loss_columns.NAMES`).
+    """Returns remarks about options that have no effect on data with the given columns (see `loss_columns.NAMES`).
 
     Raises:
-      UserError: The objective cannot use one of the columns.
+      UserError: The objective cannot be used for data with one of the columns.
     """
     del columns
     return []
@@ -190,10 +189,10 @@ class Objective:
 
 
 def compared(batch: Batch) -> tuple[Float[AnyArray, " batch *shape"], ...]:
-  """Returns what the reconstructions of a batch are compared with and, if the batch has a mask, the mask.
+  """Returns (targets,) or, if the batch has a mask, (targets, mask).
 
-  They are compared with the targets or, if the batch has none, with the examples. The mask is 1 for observed elements,
-  which count, and 0 for other elements.
+  If the batch has no targets, its examples are the targets. The mask is 1 for observed elements and 0 for elements that
+  the loss ignores.
   """
   return batch.get("target", batch["x"]), *([batch["mask"]] if "mask" in batch else [])
 

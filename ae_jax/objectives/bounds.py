@@ -31,7 +31,7 @@ def log_likelihood(
 
   Args:
     model: The model.
-    logits: Logits of its decoder.
+    logits: Logits that the decoder of the model returns.
     x: Examples.
     value_range: Range of the data, a key of `losses.OUTPUT_ACTIVATIONS`.
     likelihood: "bernoulli", "gaussian" or "mixed".

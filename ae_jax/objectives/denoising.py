@@ -61,8 +61,8 @@ class Denoising(base.Objective):
     return base.example_statistics({self.unit: term}, encoding)
 
 
-# Span of the outputs of tanh layers. Other hidden layers use `ranges.SPANS["unit"]`. Its width is 1, so the noise level
-# is not rescaled.
+# Span of the outputs of tanh layers. Other hidden layers use `ranges.SPANS["unit"]`, whose width is 1, so that the
+# noise level is not rescaled.
 _TANH_SPAN = ranges.Span(-1.0, 1.0, 0.0)
 
 
@@ -121,7 +121,7 @@ class Layerwise(base.Objective):
       span = _TANH_SPAN if activation is activations.tanh else ranges.SPANS["unit"]
     h = jax.lax.stop_gradient(model.apply("below", variables, batch["x"], self.layer))
     corrupted, _ = corruptions.corrupt(self.corruption, keys, h, self.level, span)
-    observed = () if self.layer else tuple(map(losses.flat, base.compared(batch)[1:]))  # hidden outputs are all known
+    observed = () if self.layer else tuple(map(losses.flat, base.compared(batch)[1:]))  # hidden layers have no mask
     if observed:
       corrupted = jnp.where(observed[0] > 0, corrupted, h)
     logits = model.apply("layer_logits", variables, corrupted, self.layer)

@@ -14,7 +14,7 @@ from ae_jax.objectives import base
 from ae_jax.ops import losses
 from ae_jax.types import Batch, Keys, Number, Scalar
 
-_NOISE = (1e-12, 1e12)  # bounds of the standard deviation, whose square must be a normal float32 number
+_NOISE = (1e-12, 1e12)  # bounds of the standard deviation; its square must not underflow or overflow in float32
 
 
 def sample(posterior: models.Gaussian, keys: Keys) -> Float[Array, " batch *latent"]:

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from ae_jax import errors
 from ae_jax.types import AnyArray, Number
 
-# name -> function of t >= 0, the elapsed fraction of the schedule; 0 stands for `start`, 1 for the value in the config
+# Name -> function of t >= 0, the elapsed fraction of the schedule. The result 0 gives the value `start`, and the result
+# 1 gives the value in the config.
 SHAPES: dict[str, Callable] = {
   "constant": jnp.zeros_like,  # `start` until the schedule ends
   "linear": lambda t: t,

@@ -18,13 +18,13 @@ SSIM_WINDOW = 11  # side in pixels of the window of `structural_similarity`
 OUTPUT_ACTIVATIONS = {"unit": jax.nn.sigmoid, "symmetric": jnp.tanh, "real": lambda logits: logits}
 
 
-# Groups of the elements of a row of a table: (kind, start, stop) for the elements [start, stop). "category": one-hot
-# elements, whose outputs are a softmax; "boolean": one element, whose output is a sigmoid.
+# Groups of elements in a row of a table: (kind, start, stop) describes the elements [start, stop). The kind "category"
+# means one-hot elements with softmax outputs, and "boolean" means one element with a sigmoid output.
 Groups = tuple[tuple[str, int, int], ...]
 
 
 def grouped_outputs(logits: _Floats, activation: Callable, groups: Groups) -> Float[Array, "batch ..."]:
-  """Returns the outputs for logits: `activation`, but softmax or sigmoid for the elements in `groups`."""
+  """Applies a softmax or a sigmoid to the logits of each group, and `activation` to all other logits."""
   functions = {"category": jax.nn.softmax, "boolean": jax.nn.sigmoid}
   return _by_group(logits, groups, activation, lambda kind, part: functions[kind](part))
 
@@ -32,10 +32,11 @@ def grouped_outputs(logits: _Floats, activation: Callable, groups: Groups) -> Fl
 def mixed_nats(
   logits: Float[_Array, "batch elements"], x: Float[_Array, "batch elements"], groups: Groups
 ) -> jax.Array:
-  """Returns -log p(x | logits) in nats for each element of rows of a table.
+  """Returns -log p(x | logits) in nats for each element of the rows of a table.
 
-  Numbers have a Gaussian with standard deviation 1 around the logit, categories a softmax over their elements, and
-  booleans a sigmoid. The cross-entropy of a category is the sum over its elements.
+  A number is Gaussian with the logit as mean and standard deviation 1. A boolean is Bernoulli with the sigmoid of the
+  logit. A categorical column has a softmax over its one-hot elements; its cross-entropy is the sum of the returned
+  values over these elements.
   """
 
   def cross_entropy(kind, pair):
@@ -48,7 +49,7 @@ def mixed_nats(
 
 
 def _by_group(arrays: PyTree, groups: Groups, of_numbers: Callable, of_group: Callable) -> jax.Array:
-  """Applies functions to the elements between the groups and to each group (with its kind), and joins the results."""
+  """Applies `of_group(kind, elements)` to each group and `of_numbers(elements)` to all others; joins the results."""
   size, end, parts = jax.tree.leaves(arrays)[0].shape[-1], 0, []
   for kind, start, stop in (*groups, ("", None, None)):
     start = size if start is None else start
@@ -109,7 +110,7 @@ def bernoulli_entropy(x: _Floats, mask: _Floats | None = None) -> Float[Array, "
 def squared_error(x_hat: _Floats, x: _Floats, mask: _Floats | None = None) -> Float[Array, " batch"]:
   """Returns the squared error |x_hat - x|^2 per example, in squared units of the data.
 
-  Elements whose `mask` is 0 do not count.
+  Elements whose `mask` is 0 are omitted from the sum.
   """
   return _masked(jnp.square(flat(x_hat) - flat(x)), mask).sum(-1)
 
@@ -125,7 +126,7 @@ def gaussian_nats(
 
   Args:
     error: Squared error, summed over the elements of an example.
-    elements: Number of elements of an example that count.
+    elements: Number of elements in the sum.
     noise: Standard deviation of the Gaussian.
   """
   return 0.5 * error / noise**2 + elements * (0.5 * math.log(2 * math.pi) + jnp.log(noise))

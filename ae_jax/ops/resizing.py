@@ -1,7 +1,7 @@
 """Upsampling of images [C, H, W, B]: interpolation, interpolation followed by a convolution, and depth to space.
 
-The source pixels of each output pixel are known when the program is traced, so `lax.split` and `lax.concatenate` select
-the source pixels. The selection is exact on every platform, and no gradient needs a scatter.
+The indices of the source pixels of each output pixel are constants, so `lax.split` and `lax.concatenate` can select the
+source pixels. The selection is exact on every platform, and the gradient needs no scatter.
 """
 
 from collections.abc import Sequence

@@ -105,8 +105,8 @@ def _attention(figure: figures.Attention, value_range: str) -> Block:
 def _side(examples: np.ndarray, max_pixels: int) -> int:
   """Returns the side length in pixels to which the longer side of each image is reduced.
 
-  It is chosen such that all images together have at most `max_pixels` pixels, but it is at least 4 and at most
-  `sprites.SIDE`.
+  The length is between 4 and `sprites.SIDE`. All images together have at most `max_pixels` pixels, unless the length is
+  4.
   """
   height, width = examples.shape[1:3] if examples.ndim == 4 else (1, 1)
   longer = int(max(height, width) * min(1.0, (max_pixels / (len(examples) * height * width)) ** 0.5))

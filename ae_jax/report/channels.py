@@ -1,4 +1,4 @@
-"""Channels of an image that a figure shows: grey and RGB as they are, and a part of any other number of channels."""
+"""Selects the channels of images that a figure shows: all channels of grey and RGB images, and some of other images."""
 
 import dataclasses
 from typing import Any

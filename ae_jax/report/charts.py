@@ -233,7 +233,7 @@ def _set_round_ticks(chart: figure, least: float, most: float) -> None:
   """Sets at most `_MAX_TICKS` round ticks on a logarithmic y axis; Bokeh's default shows too many ticks or none."""
   powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
   for mantissas in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5), (1, 3), (1,)):
-    ticks = [float(f"{mantissa}e{power}") for power in powers for mantissa in mantissas]  # 3 * 0.1 is not 0.3
+    ticks = [float(f"{mantissa}e{power}") for power in powers for mantissa in mantissas]  # exact, unlike 3 * 0.1
     ticks = [tick for tick in ticks if least / 1.1 <= tick <= most * 1.1]
     if len(ticks) <= _MAX_TICKS:
       break

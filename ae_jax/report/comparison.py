@@ -91,7 +91,10 @@ def answer(groups: Sequence[Group]) -> str:
 
 
 def _ranking(finite: Sequence[Group], count: int) -> str:
-  """Returns sentences that rank groups without diverged runs by mean error; `count` is the number of all groups."""
+  """Returns sentences that rank the groups `finite`, which have no diverged runs, by mean error.
+
+  `count` is the number of groups including those with diverged runs.
+  """
   means = {group.name: float(np.mean(group.values(_ERROR))) for group in finite}
   ranked = sorted(finite, key=lambda group: means[group.name])
   best = [group.name for group in ranked if means[group.name] == means[ranked[0].name]]

@@ -9,7 +9,7 @@ from ae_jax.data import lazy_arrays, ranges
 from ae_jax.evaluators import figures
 from ae_jax.report import pictures, sprites
 
-_PER_CLASS, _MOST_CLASSES, _UNLABELLED = 10, 10, 49  # numbers of examples and of classes in the picture
+_PER_CLASS, _MOST_CLASSES, _UNLABELLED = 10, 10, 49  # examples per class, classes, and examples without classes
 
 
 def draw(path: pathlib.Path, dataset: datasets.Dataset, title: str) -> None:
@@ -36,11 +36,11 @@ def draw(path: pathlib.Path, dataset: datasets.Dataset, title: str) -> None:
 def _labels(dataset: datasets.Dataset) -> np.ndarray:
   """Returns the training labels; zeros if there are none."""
   labels = dataset.train_labels
-  is_missing = labels is None or labels.dtype.kind == "f"  # numbers with fractions are not classes
+  is_missing = labels is None or labels.dtype.kind == "f"  # floating-point labels are not classes
   return np.zeros(len(dataset.train), int) if is_missing else lazy_arrays.read_all(labels)
 
 
 def _padded(examples: np.ndarray, value: float) -> np.ndarray:
-  """Returns `_PER_CLASS` examples; the missing ones have a constant value."""
+  """Returns the examples, padded to `_PER_CLASS` examples; the elements of the added examples are `value`."""
   missing = np.full((_PER_CLASS - len(examples), *examples.shape[1:]), value, examples.dtype)
   return np.concatenate([examples, missing])

@@ -12,15 +12,15 @@ from ae_jax.report.measured import TEST_ERROR, Fall, Result, number, share
 
 _FEW_ACTIVE = 0.1  # a gaussian bottleneck with a smaller fraction of active units has nearly collapsed
 _COLLAPSED_NATS = 0.01  # KL per latent unit below which the posterior has collapsed
-_OVERFIT = 1.5  # a larger ratio of test loss to training loss, both above their lower bound, means overfitting
-_OVERFIT_GAP = 0.02  # minimum gap relative to the test loss; lower bounds of the two sets differ by less
+_OVERFIT = 1.5  # ratio of test to training loss, both minus their lower bound, above which a model is overfitting
+_OVERFIT_GAP = 0.02  # minimum difference of the losses, relative to the test loss; their lower bounds differ by less
 _ROSE = 1.1  # ratio of the last error to the smallest error that means overfitting
-_IGNORED = 1.02  # a decoder that uses the latent code has a larger shuffle ratio
-_CONSTANT = 1e-4  # reconstructions with less of the variance of the data are nearly equal
-_SATURATED = 0.1  # share of wrong outputs at an end of the data range
-_MOSTLY = 0.5  # a larger share of dead units is a fault
-_FEW_ENTRIES = 0.1  # of a codebook in use
-_STILL_FALLS = 0.08  # fall of the test error over the second half of a training that was too short
+_IGNORED = 1.02  # value of latent/shuffle_ratio below which the decoder ignores the latent code
+_CONSTANT = 1e-4  # variance of reconstructions, relative to the data, below which the reconstructions are nearly equal
+_SATURATED = 0.1  # fraction of outputs that are wrong and at an end of the data range, above which this is a fault
+_MOSTLY = 0.5  # fraction of dead units above which this is a fault
+_FEW_ENTRIES = 0.1  # fraction of codebook vectors in use below which this is a fault
+_STILL_FALLS = 0.08  # relative fall of the error over the second half of training above which training was too short
 _FALLS_MUCH = 0.25  # the same for a model that is better than PCA
 _FEW_STEPS, _ENOUGH_STEPS = 200, 1000
 _SMALL_BATCH = 16
@@ -59,7 +59,10 @@ def advice_on_collapse(result: Result) -> str:
 
 
 def collapse(result: Result) -> Finding | None:
-  """Posterior collapse: no latent unit is active or, if that was not measured, the KL divergence is nearly 0."""
+  """Returns a finding if the posterior has collapsed; otherwise None.
+
+  In posterior collapse, no latent unit is active or, if this was not measured, the KL divergence is nearly 0.
+  """
   kl = result.metrics.get("train/kl", math.inf)
   if result.active_units == 0:
     sentence = f"None of the {result.latent:,} latent units is active (posterior collapse)."
@@ -71,7 +74,7 @@ def collapse(result: Result) -> Finding | None:
 
 
 def few_active(result: Result) -> Finding | None:
-  """A gaussian bottleneck that has nearly collapsed."""
+  """Returns a finding if only few units of a gaussian bottleneck are active; otherwise None."""
   active = result.active_units
   if active is None or active >= _FEW_ACTIVE * result.latent:
     return None
@@ -81,14 +84,14 @@ def few_active(result: Result) -> Finding | None:
 
 
 def constant_outputs(result: Result) -> Finding | None:
-  """All reconstructions are nearly equal."""
+  """Returns a finding if all reconstructions are nearly equal; otherwise None."""
   if not result.metrics.get("reconstruction/variance_ratio", math.inf) < _CONSTANT:
     return None
   return "All reconstructions are nearly equal.", advice_on_divergence(result)
 
 
 def ignored_code(result: Result) -> Finding | None:
-  """The decoder reconstructs equally well from the latent codes of other examples."""
+  """Returns a finding if the latent codes of other examples give nearly the same error; otherwise None."""
   if not result.metrics.get("latent/shuffle_ratio", math.inf) < _IGNORED:
     return None
   sentence = "The decoder ignores the latent code: latent codes of other examples give the same error."
@@ -98,7 +101,7 @@ def ignored_code(result: Result) -> Finding | None:
 
 
 def saturated_outputs(result: Result) -> Finding | None:
-  """Many outputs are at an end of the data range, far from the value of the data."""
+  """Returns a finding if many outputs are wrong and at an end of the data range; otherwise None."""
   wrong = result.metrics.get("reconstruction/saturated", 0.0)
   if not wrong > _SATURATED:
     return None
@@ -108,7 +111,7 @@ def saturated_outputs(result: Result) -> Finding | None:
 
 
 def dead_units(result: Result) -> Finding | None:
-  """More than half of the latent units, or nearly all codebook vectors, are not used."""
+  """Returns a finding if most latent units, or nearly all codebook vectors, are not used; otherwise None."""
   used = result.metrics.get("test/codebook_entries")
   size = result.settings.get("model.codebook_size")
   if used is not None and size and used < _FEW_ENTRIES * size:
@@ -124,7 +127,7 @@ def dead_units(result: Result) -> Finding | None:
 
 
 def overfitting(result: Result) -> Finding | None:
-  """The test error rose from its minimum."""
+  """Returns a finding if the test or validation error has risen from its minimum; otherwise None."""
   rose = result.rose
   if not rose or rose.last <= _ROSE * rose.smallest:
     return None
@@ -136,14 +139,17 @@ def overfitting(result: Result) -> Finding | None:
 
 
 def wide_gap(result: Result) -> Finding | None:
-  """The test loss is far above the training loss; this alone is usual for good models of few examples."""
+  """Returns a finding if the test loss is far above the training loss; otherwise None.
+
+  Only bad results need this rule: a large gap is usual even for good models that are trained on few examples.
+  """
   train, test = result.losses
   is_mostly_penalty = bool(_penalty(result)) and test > 2 * result.metrics.get("test/nats", math.inf)
-  if is_mostly_penalty or result.settings.get("data.one_class") is not None:  # the test loss includes anomalies
+  if is_mostly_penalty or result.settings.get("data.one_class") is not None:  # one class: test loss includes anomalies
     return None
   above = train - result.loss_floor
   is_wide = 0 < _OVERFIT * above < test - result.loss_floor and test - train > _OVERFIT_GAP * abs(test)
-  if result.settings.get("ema_decay") or not is_wide:  # averages of the parameters lag behind: their loss is higher
+  if result.settings.get("ema_decay") or not is_wide:  # averaged parameters lag behind, so their test loss is higher
     return None
   losses = f"It is overfitting: the loss is {number(test)} on the test set and {number(train)} on the training set."
   return losses, _advice_on_gap(result)
@@ -162,7 +168,7 @@ def _advice_on_gap(result: Result) -> str:
 
 
 def high_rate(result: Result) -> Finding | None:
-  """A learning rate that is usually too high for the optimizer."""
+  """Returns a finding if the learning rate is unusually high for an adaptive optimizer; otherwise None."""
   rate, name = result.settings.get("optimizer.learning_rate", 0.0), result.settings.get("optimizer.name")
   if name not in _ADAPTIVE or rate <= _HIGH_RATE:
     return None
@@ -173,7 +179,7 @@ def high_rate(result: Result) -> Finding | None:
 
 
 def few_steps(result: Result) -> Finding | None:
-  """So few steps that the model has hardly changed since its initialisation."""
+  """Returns a finding if the run had too few training steps to change the model much; otherwise None."""
   if result.metrics["step"] >= _FEW_STEPS:
     return None
   falls = [_on_fall(result.fell)] if result.fell and result.fell.share > _STILL_FALLS else []
@@ -181,7 +187,7 @@ def few_steps(result: Result) -> Finding | None:
 
 
 def still_falls(result: Result) -> Finding | None:
-  """The test error still falls."""
+  """Returns a finding if the error still falls and longer training would reach the PCA error; otherwise None."""
   if result.fell is None or result.fell.share <= _STILL_FALLS or not _would_reach_pca(result):
     return None
   steps = [_on_steps(result)] if result.metrics["step"] < _ENOUGH_STEPS else []
@@ -189,15 +195,15 @@ def still_falls(result: Result) -> Finding | None:
 
 
 def _would_reach_pca(result: Result) -> bool:
-  """Returns whether an equal fall again, in a training twice as long, would reach the error of PCA.
+  """Returns whether training twice as long would reach the PCA error if the test error fell by the same ratio again.
 
-  A training with a single evaluation, whose fall is that of the training loss, is too short in any case.
+  The result is True if there is only one evaluation, because `fell` then describes the training loss.
   """
   return result.fell.name != TEST_ERROR or result.error * (1 - result.fell.share) <= result.pca
 
 
 def falls_much(result: Result) -> Finding | None:
-  """The model is good, but its test error still fell fast at the end of the training."""
+  """Returns a finding if the error of a good model still fell fast at the end of training; otherwise None."""
   if result.fell is None or result.fell.share <= _FALLS_MUCH:
     return None
   return _on_fall(result.fell), _advice_on_length(result)
@@ -231,7 +237,7 @@ def _advice_on_length(result: Result) -> str:
 
 
 def underfitting(result: Result) -> Finding:
-  """Fallback: training has converged to an error above that of PCA, and no other rule explains it."""
+  """Returns the finding for a model that is worse than PCA if no other rule explains the result."""
   train, test = result.losses
   is_measured = math.isfinite(train) and math.isfinite(test)
   losses = f": the loss is {number(train)} on the training set and {number(test)} on the test set"
@@ -257,7 +263,7 @@ def _advice_on_underfitting(result: Result) -> str:
 
 
 def _can_have_linear_path(result: Result) -> bool:
-  """Returns whether the config has the key `model.linear_path`, and the model can have the path and has none."""
+  """Returns whether the model has no linear path but can have one (see the config key `model.linear_path`)."""
   options = result.description["config"]["model"]
   if options.get("linear_path") != "none":
     return False

@@ -1,4 +1,4 @@
-"""Metrics, config and learning curves of a run, as the verdict and the diagnosis of the run use them."""
+"""Metrics, config and learning curves of a run, for the verdict and the diagnosis."""
 
 import dataclasses
 import math
@@ -21,23 +21,23 @@ Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # metric name -> (epochs, 
 class Fall(NamedTuple):
   """Relative fall of an error over the second half of the training."""
 
-  share: float  # 0.1: the last value is 10 % below the value before the second half
-  epochs: float  # between the two values
-  name: str  # of the error, for the user
+  share: float  # relative fall; 0.1 means that the last value is 10 % below the value before the second half
+  epochs: float  # number of epochs between these two values
+  name: str  # name of the error, for messages
 
   @property
   def per_epoch(self) -> float:
-    """Relative fall in an epoch, if it is the same in all epochs."""
+    """Relative fall per epoch, assuming that it is the same in all these epochs."""
     return 1 - (1 - self.share) ** (1 / self.epochs)
 
 
 class Rise(NamedTuple):
   """Rise of the test or validation error from its minimum to its last value, while the training loss fell."""
 
-  half: str  # "test" or "validation"
-  epoch: float  # of the minimum
-  smallest: float  # error
-  last: float  # error
+  half: str  # split of the data: "test" or "validation"
+  epoch: float  # epoch of the minimum
+  smallest: float  # minimum of the error
+  last: float  # last value of the error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Result:
   def fell(self) -> Fall | None:
     """Fall of the test error over the second half of the main training stage; None if it is unknown.
 
-    With a single evaluation, it is the fall of the training loss.
+    If there is only one evaluation, it is the fall of the training loss instead.
     """
     for name, words in (("test/squared_error", TEST_ERROR), ("train/loss", "training loss")):
       epochs, values = self.curves.get(name, (np.empty(0), np.empty(0)))
@@ -150,9 +150,9 @@ class Result:
 
   @property
   def rose(self) -> Rise | None:
-    """Rise of the test error, or of the validation error if there is one, from its minimum; None if it is the last.
+    """Rise of the validation error (or, without one, of the test error) from its minimum to its last value.
 
-    A rise during which the training loss rose, too, is not reported, because it is not overfitting.
+    It is None if the last value is the minimum, or if the training loss rose, too, because this is not overfitting.
     """
     key = metric_names.selection_key(self.curves)
     epochs, errors = self.curves.get(key, (np.empty(0), np.empty(0)))
@@ -167,7 +167,7 @@ class Result:
 
   @property
   def best_checkpoint(self) -> float | None:
-    """Epoch of the checkpoint with the smallest error among the saved epochs; None if it is the last one."""
+    """Epoch of the checkpoint with the smallest error; None if the last checkpoint is the best."""
     epochs, errors = self.curves[metric_names.selection_key(self.curves)]
     every = self.settings.get("checkpoint_every_epochs", 1)
     saved = [index for index, epoch in enumerate(epochs[:-1]) if epoch % every == 0 and np.isfinite(errors[index])]

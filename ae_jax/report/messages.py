@@ -27,7 +27,7 @@ def opening(description: Mapping[str, Any], placement: str, workdir: pathlib.Pat
 
 
 def sizes(data: Mapping[str, Any]) -> str:
-  """Returns the numbers of examples; `data` is "data" in config.json."""
+  """Returns the sizes of the training, validation and test sets as a text; `data` is "data" in config.json."""
   validation = f", {data['validation']:,} validation" if "validation" in data else ""
   return f"{data['train']:,} training{validation} and {data['test']:,} test"
 
@@ -103,7 +103,7 @@ def headline(
 
 
 def _of_input(metrics: measured.Metrics) -> str:
-  """Returns a sentence that compares the error with that of the input, which is measured for data with targets."""
+  """Returns a sentence that compares the error of the model with the error of its input; "" without targets."""
   error, of_input = metrics["test/squared_error"], metrics.get("test/input_squared_error")
   if of_input is None or not math.isfinite(error):
     return ""

@@ -70,7 +70,7 @@ def heads(item: figures.Attention) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _side_of_patch(height: int, width: int, count: int) -> int:
-  """Returns the side of the square patches of which `count` cover an image; see `models.transformer.patchify`."""
+  """Returns the side of the square patches if `count` patches cover an image; see `models.transformer.patchify`."""
   sides = range(1, max(height, width) + 1)
   return next((side for side in sides if -(-height // side) * -(-width // side) == count), max(height, width))
 

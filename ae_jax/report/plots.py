@@ -1,6 +1,6 @@
 """Saves figures of numbers as PNG files: heat maps, bar charts, line plots and scatter plots.
 
-The functions are entries of the table in `pictures`, so they take a value range, which they do not use.
+The functions do not use `value_range`. They have this argument because `pictures.draw` calls all functions alike.
 """
 
 import pathlib

@@ -14,7 +14,8 @@ from ae_jax.evaluators import figures, results
 from ae_jax.report import blocks, charts, messages, page, tables
 from ae_jax.runs import logs, metric_names, run_folder
 
-# Title of a section -> types of figures and names of evaluators whose figures it shows. The type has precedence.
+# Title of a section -> figure types and names of evaluators. The section shows their figures. If the type and the
+# evaluator of a figure belong to different sections, the type decides.
 _SECTIONS = {
   "Reconstructions": ("reconstruction", "denoising", "anomaly", "logistic_pca"),
   "Latent codes": (

@@ -25,8 +25,8 @@ class Sheet:
   url: str  # data URL of the file
   count: int  # number of images
   columns: int
-  width: int  # of each image, in pixels
-  height: int
+  width: int  # width of an image in pixels
+  height: int  # height of an image in pixels
   scale: int  # factor by which a page enlarges the images
   gap: int  # number of pixels between adjacent images
   smooth: bool  # whether a page interpolates enlarged images

@@ -84,8 +84,8 @@ def _last_stage(measured: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> float:
 def _best(name: str, epochs: np.ndarray, values: np.ndarray) -> tuple[str, str]:
   """Returns the best value and its first epoch as texts.
 
-  Returns ("", "") for baselines, for metrics without a finite value, and for metrics of which it is unknown whether
-  lower or higher is better.
+  Returns ("", "") for baselines, for metrics without a finite value, and for metrics that are neither in `_LOWER` nor
+  in `_HIGHER`.
   """
   sign = 1 if any(word in name for word in _LOWER) else -1 if any(word in name for word in _HIGHER) else 0
   finite = np.isfinite(values)

@@ -3,9 +3,9 @@
 from ae_jax.report import diagnosis
 from ae_jax.report.measured import Result, number, share
 
-# A PCA error below this fraction of the data variance is a rounding error. For runs of earlier versions, whose data
-# variance is unknown, the model's error replaces the variance.
-_EXACT = 1e-9  # share of the variance that is rounding; columns in other units may have only 1e-8 of it
+# A PCA error below this fraction of the data variance is a rounding error; columns in different units may lower a true
+# error to 1e-8 of it. For runs of earlier versions, the variance is unknown, and the model's error is used instead.
+_EXACT = 1e-9
 
 Judgement = tuple[str, str | None]  # (sentences of the verdict, advice); the advice is None if there is none
 
@@ -15,7 +15,7 @@ _EXPLAIN_BAD = (
   diagnosis.saturated_outputs,
   diagnosis.overfitting,
   diagnosis.wide_gap,
-  diagnosis.few_steps,  # before the rules for outputs and latents, which are unused before the training
+  diagnosis.few_steps,  # before the rules for outputs and latents, because an untrained model does not use its latents
   diagnosis.constant_outputs,
   diagnosis.ignored_code,
   diagnosis.dead_units,
@@ -70,7 +70,7 @@ def _constant(result: Result) -> Judgement | None:
 
 
 def _near_mean(result: Result) -> Judgement | None:
-  """Rule for posterior collapse, and for models that are no better than predicting the mean training example."""
+  """Returns a judgement if the posterior collapsed or the model is no better than the mean example; otherwise None."""
   mean = result.mean_predictor
   if mean is None or result.error < mean:
     return diagnosis.collapse(result)
@@ -82,7 +82,7 @@ def _near_mean(result: Result) -> Judgement | None:
 
 
 def _low_rank(result: Result) -> Judgement | None:
-  """Rule for data that PCA reconstructs exactly except for rounding errors; no model can be better on such data."""
+  """Returns a judgement if the PCA error is only a rounding error, so that no model can be better; otherwise None."""
   variance = result.mean_predictor or result.error
   if result.is_quantised or not result.pca <= _EXACT * variance:
     return None
@@ -107,6 +107,6 @@ def _better_than_pca(result: Result) -> Judgement | None:
 
 
 def _no_better_than_pca(result: Result) -> Judgement:
-  """Fallback rule: returns the verdict for runs that no earlier rule matched."""
+  """Returns the judgement on runs to which no earlier rule applies."""
   finding, advice = diagnosis.first((diagnosis.few_active, *_EXPLAIN_BAD), result) or diagnosis.underfitting(result)
   return f"The model is no better than PCA. {finding}", advice

@@ -110,7 +110,7 @@ def save(opened: CheckpointFolder, state: Any, squared_error: float | int, notes
     opened: The folder.
     state: The `TrainState`.
     squared_error: Squared error on the validation set, or on the test set if there is none. The checkpoint with the
-      smallest error is the best one; NaN and infinity count as the largest float.
+      smallest error is the best one; NaN and infinity are replaced by the largest float.
     notes: Data of JSON types to save with the state. They are copied, so the caller may change them immediately.
 
   Raises:

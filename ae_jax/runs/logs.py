@@ -19,7 +19,7 @@ from ae_jax.runs import progress, tensorboard, trackers
 from ae_jax.system import atomic
 
 Record = dict[str, float | int]  # a line of metrics.jsonl: "step", "epoch" and metrics, by name
-_COUNTS = ("skipped", "halved")  # terms of `config.on_nan` that a record counts, while it averages the others
+_COUNTS = ("skipped", "halved")  # terms of `config.on_nan` that are summed in a record; all other terms are averaged
 
 
 class Log:

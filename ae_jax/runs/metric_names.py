@@ -1,4 +1,7 @@
-"""Metric names of the squared error: of PCA baselines, and of the set on which checkpoints and settings are chosen."""
+"""Names of squared-error metrics: of the PCA baselines, and of the error by which checkpoints and settings are chosen.
+
+Such choices use the validation set if there is one, otherwise the test set.
+"""
 
 from collections.abc import Container
 
@@ -8,11 +11,11 @@ _SQUARED_ERRORS = ("validation/squared_error", "test/squared_error")
 
 
 def selection_key(metrics: Container[str]) -> str:
-  """Returns the metric name of the error by which models are chosen: on the validation set if there is one."""
+  """Returns the metric by which models are chosen: the validation error if it is in `metrics`, else the test error."""
   validation, test = _SQUARED_ERRORS
   return validation if validation in metrics else test
 
 
 def pca_key(metrics: Container[str]) -> str:
-  """Returns the metric name of the PCA baseline of a model: quantised PCA if it is in `metrics`, else PCA."""
+  """Returns the metric name of the model's PCA baseline: quantised PCA if it is in `metrics`, else PCA."""
   return QUANTISED_PCA if QUANTISED_PCA in metrics else PCA

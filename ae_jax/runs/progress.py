@@ -110,9 +110,9 @@ class Display:
 
 @functools.cache
 def _notebook_bar() -> type[tqdm.tqdm] | None:
-  """Returns the progress bar for notebooks; None outside of notebooks, and in notebooks without ipywidgets."""
+  """Returns the class of progress bars for notebooks; None outside notebooks, and in notebooks without ipywidgets."""
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore", tqdm.TqdmWarning)  # ipywidgets are missing: lines are printed
+    warnings.simplefilter("ignore", tqdm.TqdmWarning)  # without ipywidgets, lines are printed instead of a bar
     from tqdm import auto, notebook
   return auto.tqdm if issubclass(auto.tqdm, notebook.tqdm_notebook) else None
 

@@ -21,12 +21,12 @@ from ae_jax.system import atomic, paths
 from ae_jax.types import KINDS
 
 LOCK = ".lock"  # lock file in a run folder, held by the process that trains in it
-FORMAT = 2  # of config.json; a file without the key "format" has format 1, in which one_class=-1 means all labels
+FORMAT = 2  # format of config.json; a file without the key "format" has format 1, where one_class=-1 means all labels
 _PACKAGES = ("ae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def describe(config: ConfigDict, dataset: data.Dataset, model: models.Model, devices: Iterable[Any]) -> dict[str, Any]:
-  """Returns the contents of config.json: the resolved config, and facts for repeating the run or loading its model."""
+  """Returns the contents of config.json: the config, and information to repeat the run or to load its model."""
   resolved = configs.as_json(config)
   resolved["data"]["one_class"] = dataset.one_class
   return {
@@ -233,7 +233,7 @@ def _check_same_data(
 
 
 def _hint(stored: Mapping[str, Any], current: Mapping[str, Any]) -> str:
-  """Returns advice, as the end of a message, if the data may differ because an earlier version divided them."""
+  """Returns advice, as the end of a message, if the data may differ because an earlier version split them otherwise."""
   if "split" in stored or not ("split" in current or "validation" in current):
     return ""
   return (

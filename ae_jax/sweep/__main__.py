@@ -89,7 +89,7 @@ def _choose_devices(engines):
 
 
 def _engine(engines, folder):
-  """Returns the function that starts the engine of the flag --engine; see `sweep.run.StartEngine`."""
+  """Returns a function that starts the engine named by the flag --engine; its type is `sweep.run.StartEngine`."""
   if _ENGINE.value == "ray":
     return lambda received, _: engines.ray(received, _ADDRESS.value, _SHARES.value)
   if _ENGINE.value == "slurm":

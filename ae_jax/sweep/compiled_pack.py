@@ -79,7 +79,7 @@ def feed(members: Members, first: int, last: int) -> Iterator[tuple[np.ndarray, 
 
 
 def start(members: Members, device_data: DeviceData) -> TrainState:
-  """Returns the initial state. Each member is initialised at its own latent size and then padded with zeros."""
+  """Returns the stacked initial states; each member is initialised at its own latent size, then padded with zeros."""
   experiment = grid.widest(members).experiment
   init, ema = jax.jit(_init, static_argnames=("model", "ema")), experiment.config.ema_decay > 0
   keys = [device_arrays.keys(member.experiment.config.seed)[0] for member in members]
@@ -93,7 +93,7 @@ def start(members: Members, device_data: DeviceData) -> TrainState:
 
 
 def restart(stage: Stage, device_data: DeviceData) -> Callable[[TrainState], TrainState]:
-  """Returns a function that gives a state new optimizer states, as needed at the start of a training stage."""
+  """Returns a function that replaces the optimizer states of all members by new ones, for the start of a stage."""
 
   def function(state: TrainState) -> TrainState:
     return dataclasses.replace(state, opt_state=jax.vmap(stage.optimizer.init)(state.params))

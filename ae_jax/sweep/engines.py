@@ -48,7 +48,7 @@ class Engine:
   """A function that trains tasks, and the number of tasks into which the members of a program are split."""
 
   run: Callable[[Iterable[Task]], Results]  # yields {member name: MemberResult} as members finish
-  shares: int = 1  # number of tasks for the members that share a program
+  shares: int = 1  # number of tasks into which the members that share a program are split
 
 
 @functools.cache
@@ -88,7 +88,8 @@ def ray(received: Callable[[], str], address: str, shares: int) -> Engine:
   Args:
     received: See `local`.
     address: Address of the cluster; "" starts a cluster on this machine.
-    shares: Number of tasks; 0 for one per GPU, or one per machine if there are no GPUs.
+    shares: Number of tasks for the members that share a program; 0 for one task per GPU, or one per machine if there
+      are no GPUs.
 
   Raises:
     UserError: If Ray is not installed, or the cluster cannot be reached.
@@ -136,9 +137,9 @@ def _connect(cluster: ModuleType, address: str) -> None:
 def slurm(received: Callable[[], str], workdir: pathlib.Path, shares: int, options: Mapping[str, Any]) -> Engine:
   """Returns an engine that trains in Slurm jobs, or in local processes if the machine has no `srun` command.
 
-  `received` is described in `local`. `workdir` is the sweep folder, `shares` is the number of jobs (0 for one), and
-  `options` holds parameters of submitit's AutoExecutor. Raises UserError if submitit is not installed or if an option
-  is invalid.
+  `received` is described in `local`. `workdir` is the sweep folder, `shares` is the number of jobs for the members that
+  share a program (0 for one job), and `options` holds parameters of submitit's AutoExecutor. Raises UserError if
+  submitit is not installed or if an option is invalid.
   """
   submitit = _extra("submitit", "slurm")
   executor = _executor(submitit, workdir, options)

@@ -41,9 +41,9 @@ class Sweep:
 
   @functools.cached_property
   def best(self) -> Run:
-    """The member with the smallest squared error on the validation set, or on the test set without a validation set.
+    """The member with the smallest squared error on the validation set or, if there is none, on the test set.
 
-    The error usually falls with the latent size; `answer` names the smallest size that is enough.
+    Larger latent sizes usually have smaller errors; `answer` names the smallest sufficient latent size.
 
     Raises:
       UserError: No member was trained to the end.
@@ -61,7 +61,10 @@ class Sweep:
     return api.load(self.workdir / name)
 
   def plot(self) -> Any:
-    """Returns a Matplotlib figure of the test error by latent size: mean and range over the seeds, beside PCA."""
+    """Returns a Matplotlib figure of the test error against the latent size, for the members and for PCA.
+
+    The figure shows the mean and the range over the seeds.
+    """
     from ae_jax.report import graphs  # importing Matplotlib takes a second
 
     results = json.loads((self.workdir / "sweep.json").read_text(encoding="utf-8"))
@@ -88,30 +91,32 @@ def fit_sweep(
 ) -> Sweep:
   """Trains one autoencoder for each combination of latent size, seed and hyperparameter values.
 
-  Members that differ only in these train in one compiled program, as with `ae_jax sweep`.
+  Each autoencoder is a member of the sweep. Members share compiled programs, as with `ae_jax sweep`.
 
   Example:
     >>> sweep = ae_jax.fit_sweep(x, latents=(2, 4, 8), seeds=3, grid={"optimizer__learning_rate": (1e-3, 3e-3)})
     >>> sweep.best.encode(x), sweep.table, sweep.plot(), sweep.answer
 
   Args:
-    x: The data; see `ae_jax.fit`, as for `labels`, `model`, `epochs`, `validation`, `test`, `verbose` and `changes`.
+    x: The data. `ae_jax.fit` describes this argument, and also `labels`, `model`, `epochs`, `validation`, `test`,
+      `verbose` and `changes`.
     labels: Labels of the examples.
-    latents: Latent sizes; (): that of the config.
-    seeds: Number of seeds (the seed of the config and the integers that follow), or the seeds.
-    grid: {numeric config key: values}; keys as in `changes`.
+    latents: Latent sizes; (): the latent size of the config.
+    seeds: The seeds, or the number of seeds. A number means the seed of the config and the integers that follow it.
+    grid: {numeric config key: values}; the keys are written as in `changes`.
     model: "auto", the name of another shipped config, or a config.
     epochs: Number of epochs.
     workdir: The sweep folder; the same call continues an interrupted sweep, and other values add members. None: a
-      temporary folder, which is removed when the returned `Sweep` is deleted, and kept as by `fit` after an error.
-    validation: Validation examples or their share.
-    test: Test examples or their share.
+      temporary folder, which is removed when the returned `Sweep` is deleted. After an error, the temporary folder is
+      kept if it contains a checkpoint.
+    validation: Validation examples, or the fraction of the training examples that become the validation set.
+    test: Test examples, or the fraction of the examples that become the test set.
     halving: Factor N of successive halving: after each comparison, the best 1/N of the settings of `grid` continue.
     verbose: Whether to print the progress.
     **changes: Values of config keys.
 
   Raises:
-    UserError: An argument or the data are invalid. It is a ValueError.
+    UserError: An argument or the data are invalid. A UserError is also a ValueError.
     Interrupted: A signal stops the sweep; the same call with the `workdir` continues it.
   """
   from ae_jax.sweep import run
@@ -134,7 +139,7 @@ def fit_sweep(
 def _axes(
   latents: Sequence[Any], seeds: int | Sequence[Any], grid: Mapping[str, Sequence[Any]]
 ) -> dict[str, list[float | int]]:
-  """Returns {config key: values} of the axes; without "seed" if `seeds` is a number of seeds."""
+  """Returns {config key: values} of the axes of the sweep; "seed" is missing if `seeds` is an integer."""
   given = {"latents": ("model.latent", latents)} if len(latents) else {}
   if not isinstance(seeds, int):
     given["seeds"] = ("seed", seeds)

@@ -50,7 +50,7 @@ def parse_axis(flag: str, text: str) -> tuple[str, list[int | float]]:
 
 
 def check_numbers(argument: str, numbers: Sequence[Any], wanted: str) -> None:
-  """Raises UserError unless the values of an axis are distinct numbers, at least one."""
+  """Raises UserError unless the values of an axis are one or more distinct numbers."""
   if not numbers or not all(map(errors.is_number, numbers)):
     raise errors.UserError(f"{argument}: must be {wanted}")
   repeated = [number for number in numbers if numbers.count(number) > 1]
@@ -133,10 +133,10 @@ def numbers(experiment: setup.Experiment) -> list[dict[str, dict[str, float]]]:
 
 
 def _program(experiment: setup.Experiment) -> str:
-  """Returns a text of everything compiled into a program; experiments with equal texts can share one program.
+  """Returns a text that identifies a compiled program; experiments with equal texts can share one program.
 
-  The text omits the numbers that a program takes as arguments (`numbers`). It includes the number of microbatches,
-  which can depend on such a number: for example, the ELBO needs the whole batch if free_bits is not 0.
+  The text omits the hyperparameters that the program takes as arguments (`numbers`). It includes the microbatch count,
+  which can depend on one of them: for example, the ELBO needs the whole batch if free_bits is not 0.
   """
   config = configs.as_json(experiment.config)
   config["seed"] = None
@@ -154,7 +154,8 @@ def _set(config: ConfigDict, key: str, value: int | float) -> int | float:
   """Sets a numeric config key and returns the value, converted to the type of the previous value.
 
   Raises:
-    UserError: If the key is not numeric or must not vary within a sweep, or if it is an integer and the value is not.
+    UserError: If the key is not numeric or must not vary within a sweep, or if its previous value is an integer and
+      `value` is not.
   """
   section, path = config, key.split(".")
   for name in path[:-1]:
@@ -173,10 +174,10 @@ def _set(config: ConfigDict, key: str, value: int | float) -> int | float:
 
 
 def _text(value: int | float) -> str:
-  """Returns the text of a number in member names; different numbers of one type have different texts.
+  """Formats a number for member names; different numbers of the same type get different texts.
 
-  A float is written with at most nine significant digits if they are exact ("0.001", "2", "1e-05"). Otherwise it is
-  written with as many digits as needed. The limit of nine digits keeps the folder names of earlier sweeps.
+  A float is written with at most nine significant digits if this is exact ("0.001", "2", "1e-05"), otherwise with as
+  many digits as needed. The limit of nine digits keeps the folder names of earlier sweeps.
   """
   short = f"{value:.9g}"
   return str(value) if isinstance(value, int) or float(short) != value else short

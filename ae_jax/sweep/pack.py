@@ -43,7 +43,7 @@ class Pack:
 
 
 class TooLarge(Exception):
-  """Raised if the compiler predicts that the members do not fit in memory; `args[0]` is the number that fit."""
+  """Raised if the compiler predicts that the members do not fit in memory; `args[0]` members fit."""
 
 
 def build(pack: Pack, number: int, state: TrainState) -> CompiledStage:

@@ -114,13 +114,13 @@ def _check_no_early_end(config: ConfigDict) -> None:
 def _task_groups(
   members: Sequence[grid.Member], rows: Mapping[str, Row], workdir: Path, shares: int
 ) -> list[list[grid.Member]]:
-  """Groups members into tasks; the members of a task share a program and have trained for equally many epochs."""
+  """Groups members into tasks; members of one task share a program and have trained the same number of epochs."""
   packs = [pack for level in _by_trained_epochs(members, rows, workdir) for pack in grid.packs(level)]
   return [part for pack in packs for part in _split(pack, shares)]
 
 
 def _with_points(task: engines.Task, members: Sequence[grid.Member]) -> engines.Task:
-  """Returns the task that trains the members."""
+  """Returns a copy of `task` that trains the given members."""
   return dataclasses.replace(task, points=[tuple(member.axes.values()) for member in members])
 
 
@@ -147,7 +147,7 @@ def _by_trained_epochs(
 
 
 def _has_ended(member: grid.Member, rows: Mapping[str, Row], workdir: Path, until: int | None = None) -> bool:
-  """Returns whether a member has diverged or has reached epoch `until`; None stands for the last epoch."""
+  """Returns whether a member has diverged or has reached epoch `until`; None means the last epoch."""
   return _trained_epochs(member, rows, workdir) >= (until or member.experiment.stages[-1].epochs.stop)
 
 

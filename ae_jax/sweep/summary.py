@@ -91,7 +91,10 @@ def write(workdir: Path, rows: Sequence[Row], results: Mapping[str, Any]) -> Non
 
 
 def chosen_by(rows: Sequence[Row]) -> str:
-  """Returns the column with the errors by which settings and sizes are chosen: of the validation set if it exists."""
+  """Returns the name of the error column by which settings and latent sizes are chosen.
+
+  It is the error on the validation set if there is one, otherwise on the test set.
+  """
   return _VALIDATION if any(_VALIDATION in row for row in rows) else "squared_error"
 
 
@@ -147,7 +150,7 @@ def pca(rows: Sequence[Row]) -> dict[int, float]:
 def best(rows: Sequence[Row]) -> str | None:
   """Returns the setting (see `curves`) with the smallest error at the largest latent size, or None without results.
 
-  The error is that of `chosen_by`.
+  Errors are read from the column `chosen_by(rows)`.
   """
   by_setting = curves(rows, chosen_by(rows))
   score = lambda setting: (-max(by_setting[setting]), np.mean(list(by_setting[setting].values())[-1]))
@@ -155,19 +158,19 @@ def best(rows: Sequence[Row]) -> str | None:
 
 
 def best_member(rows: Sequence[Row]) -> str | None:
-  """Returns the member with the smallest error (see `chosen_by`), or None if no member was trained to the end."""
+  """Returns the name of the member with the smallest error in the column `chosen_by(rows)`, or None without results."""
   column = chosen_by(rows)
   done = [row for row in rows if row["status"] == "done" and math.isfinite(row.get(column, math.nan))]
   return min(done, key=lambda row: (row[column], row["name"]))["name"] if done else None
 
 
 def knee(curve: Curve) -> dict[str, Any] | None:
-  """Returns the smallest sufficient latent size: doubling it reduces the error by less than ENOUGH.
+  """Finds the smallest sufficient latent size: doubling it reduces the error by less than the fraction ENOUGH.
 
   Returns:
-    {"latent", "low", "high", "gain"}, or None if no size is sufficient. "latent" is this size. "low" and "high" are the
-    ends of its 95 % bootstrap interval over the seeds. "gain" is the relative reduction of the error when the latent
-    size is doubled, interpolated on logarithmic axes.
+    {"latent", "low", "high", "gain"}, or None if no size is sufficient. "latent" is the smallest sufficient size. "low"
+    and "high" are the ends of its 95 % bootstrap interval over the seeds. "gain" is the relative reduction of the error
+    when this size is doubled, interpolated on logarithmic axes.
   """
   sizes = sorted(curve)
   if len(sizes) < 2:
@@ -186,7 +189,10 @@ def knee(curve: Curve) -> dict[str, Any] | None:
 
 
 def _knee(sizes: Sequence[int], means: Sequence[float]) -> tuple[int | None, float]:
-  """Returns (smallest sufficient size, error reduction from doubling it), or (None, reduction at the largest size)."""
+  """Returns (smallest sufficient size, error reduction if it is doubled).
+
+  If no size is sufficient, returns None and the error reduction per doubling between the two largest sizes.
+  """
   gain = math.nan
   for number in range(len(sizes) - 1):
     gain = 1 - (means[number + 1] / means[number]) ** (1 / math.log2(sizes[number + 1] / sizes[number]))

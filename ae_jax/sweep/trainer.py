@@ -48,7 +48,7 @@ class MemberResult:
   diverged: int | None  # first step with a non-finite loss or gradient; None if there is none
   way: str  # a key of `compiled_pack.WAYS`
   seconds: float  # wall time of the pack, divided by its number of members
-  peak_bytes: int  # per device for the whole pack, predicted by the compiler; 0 if no training was left
+  peak_bytes: int  # per device for the whole pack, predicted by the compiler; 0 if all epochs were trained before
 
 
 def train(

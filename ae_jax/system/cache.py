@@ -60,7 +60,7 @@ def memory_map(
 ) -> np.ndarray:
   """Returns a read-only memory map of an array in the cache, which `fill(array)` writes if there is no such file.
 
-  The arguments are those of `arrays`.
+  `name` and `version` are described in `arrays`.
 
   Raises:
     UserError: The cache folder is not writable, or the disk is full.

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_SAME_SIGNAL = 0.2  # seconds within which two signals count as one: GNU timeout and `uv run` send each signal twice
+_SAME_SIGNAL = 0.2  # a repeated signal within this many seconds is ignored: GNU timeout and `uv run` send signals twice
 
 
 class Interrupted(Exception):

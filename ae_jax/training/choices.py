@@ -1,7 +1,7 @@
 """Values that are chosen at the start of a run: the learning rate "auto", and fewer epochs for a time limit.
 
-config.json of the run has the chosen values in its config, and under "chosen" the values that they replaced. So a
-resumed run uses the same values, and a loaded run has them in its config.
+config.json of the run stores the config with the chosen values, and the replaced values under "chosen". Therefore a
+resumed or loaded run has the same chosen values.
 """
 
 import pathlib
@@ -27,7 +27,7 @@ def build(
 
   Args:
     config: The config.
-    workdir: The run folder; if it holds the run, its values are used.
+    workdir: The run folder. If it already contains the run, the values that were chosen for this run are used.
     mesh: The devices.
     dataset: The data set of the config; None to load it.
 

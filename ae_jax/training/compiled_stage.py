@@ -33,7 +33,7 @@ class CompiledStage:
 
   restart: Callable  # (state) -> state with a new optimizer state
   train_chunk: Callable  # (state, rows, weights) -> (state, {name: terms [chunk]}, finite [chunk])
-  evaluate: Callable  # (state) -> {half: (loss, {name: values [batches, padded batch size, ...]})}
+  evaluate: Callable  # (state) -> {split: (loss, {name: values [batches, padded batch size, ...]})}
   compile_seconds: float
   peak_bytes: int = 0  # per device, predicted by the compiler; 0 for a single run
   # (state before the chunk, rows, weights): called after a chunk in which a loss or gradient is not finite. For a
@@ -93,7 +93,7 @@ def _chunk_compiler(
 ) -> Callable:
   """Returns a function that compiles `steps.train_chunk`.
 
-  It accepts further keyword arguments of `steps.train_chunk` and `programs.compile_program`.
+  The function accepts further keyword arguments of `steps.train_chunk` and `programs.compile_program`.
   """
   config = experiment.config
   arguments = device_arrays.chunk_arguments(
@@ -146,7 +146,7 @@ def _abstract_batches(experiment: setup.Experiment, device_data: DeviceData) -> 
   shape = (experiment.batch_schedule.chunk, experiment.batch_schedule.padded_batch_size)
   abstract = functools.partial(jax.ShapeDtypeStruct, sharding=device_data.batch_sharding)
   rows = abstract(shape, np.int32)
-  if device_data.train is None:  # streamed: the rows are the columns themselves
+  if device_data.train is None:  # streamed: the rows hold the examples instead of their indices
     columns = data.half_columns(experiment.dataset, "train", experiment.model)
     sizes = {name: (math.prod(column.shape[1:]),) if name in SHAPED else () for name, column in columns.items()}
     rows = {name: abstract((*shape, *sizes[name]), column.dtype) for name, column in columns.items()}

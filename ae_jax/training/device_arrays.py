@@ -75,7 +75,7 @@ def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tup
   """Places the data of a single run on the devices, with batches sharded, and initialises its state.
 
   Returns:
-    The data on the devices and the initial state; `fit_to_data` must still fit its model state.
+    The data on the devices, and the initial state. The model state is not yet fitted to the data; see `fit_to_data`.
   """
   config, batch_schedule = experiment.config, experiment.batch_schedule
   replicated = distributed.replicated(mesh)
@@ -93,7 +93,7 @@ def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tup
 def _placed_keys(
   seed: int, replicated: jax.sharding.NamedSharding, settings: tuple
 ) -> tuple[Key[Array, ""], Key[Array, ""]]:
-  """Returns `keys` on the devices; they depend on the settings of JAX."""
+  """Returns `keys(seed)` on the devices; `settings` is part of the cache key, because JAX settings change the keys."""
   del settings
   return jax.jit(functools.partial(keys, seed), out_shardings=replicated)()
 
@@ -105,7 +105,10 @@ def _abstract_state(**static: Any) -> TrainState:
 
 
 def fit_to_data(state: TrainState, experiment: setup.Experiment) -> TrainState:
-  """Returns the state from which a single run starts: fitted to the training examples, then the warm start."""
+  """Returns the state from which a single run starts.
+
+  The model state is fitted to the training examples; then `warm_start.applied` inserts the arrays of a trained run.
+  """
   if experiment.model.principal_components:
     principal = functools.partial(pca.principal_components, experiment.dataset)
     model_state = fitted(state, experiment.model, principal).model_state
@@ -119,9 +122,11 @@ def fitted(
 ) -> TrainState:
   """Returns an initial state whose model state is fitted to the training examples.
 
+  All processes get the model state of the first process.
+
   Args:
     state: The initial state.
-    model: The model. All processes get the model state that the first process fits.
+    model: The model.
     principal: Function that returns the given number of principal components of the training examples.
   """
   if not model.principal_components:

@@ -1,4 +1,4 @@
-"""The evaluation during the training: the splits of the data that are evaluated, and the function that is compiled."""
+"""Evaluation during training: the evaluated splits of the data, and the compiled evaluation function."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -38,16 +38,15 @@ def evaluate(
   value_range: str,
   data_parallel: DataParallel = SINGLE_DEVICE,
 ) -> tuple[Scalar, dict[str, Array]]:
-  """Returns the loss [] of the objective on a test set, and per-example statistics {name: [batches, B, ...]}.
+  """Returns the loss [] of the objective on a split, and per-example statistics {name: [batches, B, ...]}.
 
-  The loss is computed from means over the whole set, and the random key of an example depends only on its index.
-  Therefore the results do not depend on how the set is split into batches. If the test set has weights of examples, the
-  means are weighted.
+  The loss is computed from means over the whole split, and the random key of an example depends only on its index.
+  Therefore the results do not depend on the batches. If the examples have weights, the means are weighted.
 
   Args:
     variables: The variables to evaluate; if the parameters are sharded, each device passes its shard.
     step: The training step at which the schedules of the objective are evaluated.
-    examples: Columns of the test set.
+    examples: Columns of the split, e.g. the test set.
     indices: Indices of the examples of each batch.
     weights: 1 for an example, 0 for padding.
     key: The noise key of the run.
@@ -84,9 +83,9 @@ def arguments(half: Evaluated, model_args: tuple, state: TrainState) -> tuple:
 def compile_all(
   halves: Mapping[str, Evaluated], model_args: tuple, state: TrainState, compile_one: Callable[[tuple], Callable]
 ) -> dict[str, Callable]:
-  """Returns {half: compiled `evaluate`}; halves whose arrays have the same shapes share a program.
+  """Returns {split: compiled `evaluate`}; splits whose arrays have the same shapes share a program.
 
-  `compile_one` compiles the function for its arguments.
+  `compile_one` compiles `evaluate` for the given arguments.
   """
   programs, by_shapes = {}, {}
   for name, half in halves.items():

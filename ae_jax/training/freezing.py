@@ -20,7 +20,7 @@ def check(freeze: str, variables: Variables) -> None:
 
 
 def without_frozen(gradient: Params, freeze: str) -> Params:
-  """Returns the gradient with zeros for the frozen parameters, whose computation the compiler then removes."""
+  """Returns the gradient with zeros for the frozen parameters; the compiler then omits their computation."""
   if not freeze:
     return gradient
   zeros = {name: jnp.zeros_like(leaf) for name, leaf in _frozen(Variables(gradient), freeze).items()}
@@ -28,7 +28,7 @@ def without_frozen(gradient: Params, freeze: str) -> Params:
 
 
 def with_frozen(updated: Variables, before: Variables, freeze: str) -> Variables:
-  """Returns the variables after an update, with the frozen arrays as they were before."""
+  """Returns the variables `updated`, in which the frozen arrays are replaced by the arrays in `before`."""
   return variable_names.replaced(updated, _frozen(before, freeze)) if freeze else updated
 
 

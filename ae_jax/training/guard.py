@@ -1,8 +1,8 @@
-"""The divergence guard: repeats a chunk of steps with half the learning rate if the training diverges in it.
+"""The divergence guard: if training diverges in a chunk of steps, the chunk is repeated with half the learning rate.
 
-A chunk consists of the steps that one compiled call runs. `steps.train_chunk` tells whether the loss of each step, the
-parameters after the chunk and their loss are finite, and whether the loss is far above its earlier level. So the state
-before a chunk is always one from which training can go on. The number of halvings is part of the optimizer state.
+A chunk consists of the steps that one compiled call runs. `steps.train_chunk` checks whether the loss of each step, the
+parameters after the chunk and their loss are finite, and whether the loss is far above its earlier level. Therefore
+training can always continue from the state before a chunk. The number of halvings is part of the optimizer state.
 """
 
 import dataclasses
@@ -18,26 +18,28 @@ from ae_jax.training.optimizers import Guard
 from ae_jax.training.state import TrainState
 
 BLOW_UP = 3.0  # a chunk with a median loss above this multiple of the earlier level has diverged
-HALVED = "halved"  # name of the term with the number of halvings: in the first step of a chunk, 0 in the others
-_LEAST_SCALE = 2.0**-30  # the rate is not halved further; the training then fails as without the guard
-_ENOUGH = 2.0**-10  # a high loss with this part of the rate has another cause, such as a schedule of the objective
+HALVED = "halved"  # name of a term: the number of halvings in the first step of a chunk, 0 in its other steps
+_LEAST_SCALE = 2.0**-30  # smallest scale of the learning rate; if training diverges even then, it fails
+_ENOUGH = 2.0**-10  # if the loss stays high at this scale, the rate is not the cause; e.g. a schedule raises the loss
 
 
 def with_level(
   state: TrainState, losses: Float[Array, " steps_and_1"], finite: Bool[Array, ""]
 ) -> tuple[TrainState, Bool[Array, ""]]:
-  """Returns the state with the next `optimizers.Guard.level`, and whether the loss is finite and not far above it.
+  """Updates `optimizers.Guard.level` after a chunk, and checks that the loss is finite and not far above the level.
+
+  The level of a stage is the maximum of its first loss and of the median losses of its chunks so far. A single batch
+  with outliers does not change a median.
 
   Args:
     state: The state after a chunk.
-    losses: The loss before each step, and the loss after the chunk. A state with finite parameters can have a loss that
-      is not finite; training cannot go on from it.
+    losses: The loss before each step, and the loss after the chunk, which can be infinite or NaN even if the parameters
+      are finite. Training cannot continue from such a state.
     finite: Whether the losses of the steps and the parameters after the chunk are finite.
 
   Returns:
-    The state, and whether the median of the losses after the first step is at most `BLOW_UP` times the largest median
-    of the earlier chunks of the stage. The median ignores a single batch with outliers. If the losses are not finite,
-    the next level is NaN.
+    The state with the new level, and whether the median of the losses after the first step is at most `BLOW_UP` times
+    the old level. If a loss or parameter is not finite, the new level is NaN and the result of the check is False.
   """
   guard = _guard(state)
   before = jnp.where(guard.level == 0.0, jnp.abs(losses[0]), guard.level)
@@ -47,14 +49,16 @@ def with_level(
 
 
 def halving(train_chunk: Callable) -> Callable:
-  """Returns a function like `train_chunk` that repeats a chunk with half the rate as long as the training diverges.
+  """Returns a function like `train_chunk` that repeats a chunk with half the rate as long as training diverges.
+
+  If sweep members train together, the rate is halved only for members that diverge. If lower rates do not reduce a high
+  loss, the rate is restored and the loss is accepted.
 
   Args:
-    train_chunk: Function (state, rows, weights) -> (state, terms, finite), as in `compiled_stage.CompiledStage`. Of
-      sweep members that train together, only those that diverge get half the rate.
+    train_chunk: Function (state, rows, weights) -> (state, terms, finite), as in `compiled_stage.CompiledStage`.
 
   Returns:
-    The function. Its terms have another entry `HALVED`. A high loss that half the rate does not lower is accepted.
+    A function of the same form; its terms have the additional entry `HALVED`.
   """
 
   def train(state: TrainState, *batches: Any) -> tuple[TrainState, dict[str, Any], np.ndarray]:
@@ -62,7 +66,7 @@ def halving(train_chunk: Callable) -> Callable:
     if np.asarray(finite).all():
       return new, {**terms, HALVED: np.zeros(np.shape(finite), np.int32)}, np.asarray(finite)
     scale = original = np.asarray(_guard(state).scale)
-    kept = np.full(scale.shape, np.nan, np.float32)  # scale to return to if half the rate does not help
+    kept = np.full(scale.shape, np.nan, np.float32)  # scale that is restored if lower rates do not help
     accepted = np.zeros(scale.shape, bool)
     while True:
       finite = np.asarray(finite)
@@ -85,7 +89,7 @@ def halving(train_chunk: Callable) -> Callable:
 
 
 def at_smallest_rate(state: TrainState) -> TrainState:
-  """Returns the state with the smallest rate that was tried before the training fails; unchanged without a guard."""
+  """Returns the state with the smallest scale of the learning rate, `_LEAST_SCALE`; unchanged without a guard."""
   if not isinstance(state.opt_state[-1], Guard):
     return state
   scale = np.asarray(_guard(state).scale)
@@ -97,7 +101,7 @@ def _guard(state: TrainState) -> Guard:
 
 
 def _with_scale(state: TrainState, scale: np.ndarray, original: np.ndarray) -> TrainState:
-  """Returns the state with another scale; the state itself if the scale is the original one."""
+  """Returns the state with `Guard.scale` set to `scale`; `original` is its current value."""
   if (scale == original).all():
     return state
   guard = _guard(state)

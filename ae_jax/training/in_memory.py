@@ -1,7 +1,7 @@
 """Trains a single run without a run folder: nothing is written, printed, evaluated or saved.
 
-Trainings of the same config with arrays of the same shapes share their compiled programs, so that a training of few
-examples takes a fraction of a second. `ae_jax.estimators` fits with it.
+If a config is trained several times on arrays of the same shapes, the runs share compiled programs, so that training on
+few examples takes a fraction of a second. `ae_jax.estimators` uses this module.
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ from ae_jax.training.state import TrainState
 def train_run(config: ConfigDict, dataset: data.Dataset, start: models.Variables | None = None) -> Run:
   """Trains the model of a config and returns it; like `train.train_run`, but without a run folder.
 
-  Warns of options without effect, and if `config.max_minutes` ends the training early. Remarks on the data are left to
-  the caller, who may have scaled them.
+  Warns of options without effect, and if `config.max_minutes` ends the training early. It gives no warnings about the
+  data: the caller may have scaled them, so the caller must check them.
 
   Args:
     config: A complete config. Its evaluators and trackers do not run, and early stopping and a learning rate "auto" are
       not available; `estimator_options` refuses these keys.
     dataset: The data set of the config; its test set is not used.
-    start: Variables of a model of the same config, from which the training starts; None for the initial variables of
-      the seed, with the model state fitted to the training examples.
+    start: Variables from which the training starts, of a model of the same config. None: variables that are initialised
+      from the seed, with the model state fitted to the training examples.
 
   Raises:
     UserError: The config is invalid, or a loss or gradient is not finite.
@@ -46,7 +46,8 @@ def train_run(config: ConfigDict, dataset: data.Dataset, start: models.Variables
         _warn(remark)
     cache.keep_compiled_programs()
     device_data, state = device_arrays.place_and_init(experiment, mesh)
-    device_data = dataclasses.replace(device_data, evaluated={})  # its program would take as long to compile as a step
+    # No evaluation: its program would take as long to compile as the training step.
+    device_data = dataclasses.replace(device_data, evaluated={})
     state = device_arrays.fit_to_data(state, experiment) if start is None else warm_start.started_from(state, start)
     log = logs.MemoryLog()
     state = loop.train(_training(experiment, device_data, log), state)

@@ -33,10 +33,10 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 
 
 class Guard(NamedTuple):
-  """Divergence guard of `config.on_nan="halve"`: the last part of the optimizer state; see `training.guard`."""
+  """State of the divergence guard (`config.on_nan="halve"`), the last part of the optimizer state; see `guard`."""
 
   scale: Any  # float32 [], factor of the learning rate: 0.5 ** (number of halvings in this stage)
-  level: Any  # float32 [], largest level of the loss in this stage, 0.0 before the first chunk; see `steps.train_chunk`
+  level: Any  # float32 [], level of the loss in this stage, 0.0 before the first chunk; see `guard.with_level`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +50,15 @@ class OptimizerFactory:
   decay: Callable  # a value of SCHEDULES
   warmup: int  # number of warmup steps
   steps: int  # number of steps after the warmup
-  numbers: tuple[tuple[str, float], ...]  # learning_rate; also weight_decay and clip_norm unless 0
+  numbers: tuple[tuple[str, float], ...]  # (name, value) of learning_rate, and of weight_decay and clip_norm if not 0
   guarded: bool = False  # whether the last part of the optimizer state is a `Guard`
 
   @property
   def optimizer(self) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with `self.numbers`; equal factories have the same one, so that they can share programs."""
+    """The optimizer with the values in `self.numbers`.
+
+    Equal factories return the same object, so that they can share compiled programs.
+    """
     return _optimizer(self)
 
   def __call__(self, **numbers: Number) -> optax.GradientTransformationExtraArgs:
@@ -133,7 +136,7 @@ def _chain(scale, decay, warmup, steps, *, guarded, learning_rate, weight_decay=
 
 
 def _scale_by_guard() -> optax.GradientTransformation:
-  """Returns a transformation that multiplies the updates by `Guard.scale`; a power of two rounds nothing."""
+  """Returns a transformation that multiplies the updates by `Guard.scale`, a power of two, so without rounding."""
 
   def update(updates, state, params=None):
     del params

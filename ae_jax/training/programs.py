@@ -1,4 +1,4 @@
-"""Compilation of functions, their reuse within a process, and the number of programs that were compiled."""
+"""Compiles functions, reuses compiled programs within a process, and counts compilations."""
 
 import collections
 import contextlib
@@ -15,8 +15,8 @@ from ae_jax.system import distributed, malloc
 
 _MOST_KEPT = 64  # maximum number of compiled programs that `reused` keeps
 _kept: collections.OrderedDict[Hashable, Callable] = collections.OrderedDict()
-# Values of `jax.config` that decide the traced or the compiled program, or the values of random keys; context managers
-# such as `jax.default_matmul_precision` set them, too.
+# Settings in `jax.config` that affect traced or compiled programs, or random keys. Context managers such as
+# `jax.default_matmul_precision` also change these settings.
 _SETTINGS = (
   "jax_default_matmul_precision",
   "jax_enable_x64",
@@ -31,7 +31,7 @@ _SETTINGS = (
   "jax_debug_infs",
   "jax_optimization_level",
 )
-_is_reusing = contextvars.ContextVar("is_reusing", default=False)  # of this thread; see `reused`
+_is_reusing = contextvars.ContextVar("is_reusing", default=False)  # whether this thread reuses programs; see `reused`
 
 
 def compile_program(
@@ -85,7 +85,7 @@ def settings() -> tuple[Any, ...]:
 
 
 def _has_hash(key: Any) -> bool:
-  """Returns whether all static arguments have a hash; objectives with schedules of arrays, for example, have none."""
+  """Returns whether a key is hashable; it is not if a static argument has no hash, e.g. if it contains arrays."""
   try:
     hash(key)
   except TypeError:
@@ -94,7 +94,7 @@ def _has_hash(key: Any) -> bool:
 
 
 def _program(key: Hashable, make: Callable[[], Callable]) -> Callable:
-  """Returns the kept program of a key; makes and keeps it if there is none."""
+  """Returns the stored program of a key; if there is none, calls `make` and stores the result."""
   with _lock:
     program = _kept.get(key)
     if program is not None:
@@ -112,13 +112,13 @@ _lock = threading.Lock()
 
 
 def _signature(arguments: Sequence[Any]) -> Hashable:
-  """Returns the tree, shapes, dtypes and shardings of arguments, which decide whether a program accepts them."""
+  """Returns the tree, shapes, dtypes and shardings of arguments; a program accepts only arguments with equal ones."""
   leaves, tree = jax.tree.flatten(tuple(arguments))
   return tree, tuple((leaf.shape, str(leaf.dtype), leaf.sharding) for leaf in leaves)
 
 
 def _key(value: Any) -> Any:
-  """Returns a hashable value that is equal for equal static arguments; two equal partials are not equal in Python."""
+  """Returns a key that is equal for equal static arguments; Python compares `functools.partial` by identity."""
   if isinstance(value, functools.partial):
     return value.func, _key(value.args), _key(value.keywords)
   if isinstance(value, dict):

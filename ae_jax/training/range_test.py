@@ -21,12 +21,13 @@ from ae_jax.types import Columns
 STEPS = 100
 _CHUNK = 10  # steps per compiled call
 LOWEST, HIGHEST = 1e-5, 10.0  # learning rates of the first and the last step
-_OF_SMALLEST = 0.2  # chosen rate relative to that of the smallest loss; experiments/learning_rate compares such rules
-# Smallest chosen rate, relative to the rate at which the loss doubles. The loss of a model that begins at PCA hardly
-# falls in the test, so noise decides where it is smallest.
+# Chosen rate, relative to the rate with the smallest loss; experiments/learning_rate compares such rules.
+_OF_SMALLEST = 0.2
+# Lower bound of the chosen rate, relative to `before_doubling`. If a model starts as PCA, its loss hardly falls during
+# the test, so noise determines which rate has the smallest loss.
 _OF_DOUBLED = 0.01
 _WINDOW = 9  # steps of the running mean
-_DIGITS = (1.0, 2.0, 5.0, 10.0)  # the rate is rounded to one of these, so that rounding errors do not change it
+_DIGITS = (1.0, 2.0, 5.0, 10.0)  # leading digits of the rounded rate; see `rounded`
 
 
 def choose(config: ConfigDict, dataset: data.Dataset | None) -> tuple[float, str, data.Dataset]:
@@ -72,7 +73,7 @@ def pick(losses: Float[np.ndarray, " steps"]) -> float:
 
 
 def before_doubling(losses: Float[np.ndarray, " steps"]) -> float:
-  """Returns the last rate before the running mean of the losses is twice its smallest value so far."""
+  """Returns the last rate before the running mean of the losses first exceeds twice its minimum so far."""
   mean = smooth(losses)
   smallest = np.minimum.accumulate(mean)
   doubled = np.flatnonzero(mean > smallest + np.abs(smallest))
@@ -80,7 +81,10 @@ def before_doubling(losses: Float[np.ndarray, " steps"]) -> float:
 
 
 def rounded(rate: float) -> float:
-  """Returns the number 1, 2 or 5 times a power of ten that is nearest to a rate, as a ratio."""
+  """Rounds a rate to 1, 2 or 5 times a power of ten, so that floating-point errors do not change the chosen rate.
+
+  The result is the candidate with the smallest ratio to the rate.
+  """
   power = 10.0 ** math.floor(math.log10(rate))
   nearest = min(_DIGITS, key=lambda digit: abs(math.log(digit * power / rate)))
   return float(f"{nearest * power:.1g}")
@@ -92,10 +96,10 @@ def rates() -> Float[np.ndarray, " steps"]:
 
 
 def losses(experiment: setup.Experiment) -> Float[np.ndarray, " steps"]:
-  """Returns the loss before each step of a training with the learning rates `rates`, on the first device.
+  """Trains on the first device with the learning rates `rates`; returns the loss before each step.
 
-  The initial state, the batches and the noise are those of the training. All optimizers and objectives are possible,
-  because only the schedule of the rate differs.
+  The initial state, the batches, the noise, the optimizer and the objective are those of the experiment; only the
+  learning rate differs.
   """
   model, dataset, stage = experiment.model, experiment.dataset, experiment.stages[0]
   rising = lambda peak, steps: optax.exponential_decay(peak, 1, (HIGHEST / LOWEST) ** (1 / (STEPS - 1)))
@@ -116,7 +120,7 @@ def losses(experiment: setup.Experiment) -> Float[np.ndarray, " steps"]:
 
 
 def _batches(experiment: setup.Experiment, numbers: range) -> tuple[Columns, Float[np.ndarray, "steps batch"]]:
-  """Returns the columns {"x": [steps, B, elements], ...} and the weights of the batches of some steps."""
+  """Returns the columns {"x": [steps, B, elements], ...} and the weights of the batches of the steps `numbers`."""
   schedule, columns = experiment.batch_schedule, data.half_columns(experiment.dataset, "train", experiment.model)
   batches = []
   for step in numbers:

@@ -109,9 +109,9 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
 
 
 def _with_model(config: configs.ConfigDict, dataset: data.Dataset, linear_path: bool) -> configs.ConfigDict:
-  """Returns the config with the options of the model that follow from the data and the objective.
+  """Returns the config in which automatic options of the model are replaced; see `models.completed`.
 
-  A run stores this config, so that a later version with another rule trains and loads the same model.
+  A run stores the result, so that a later version of this package with other rules trains and loads the same model.
   """
   given = dict(config.model)
   options = models.completed(given, dataset.shape, linear_path)

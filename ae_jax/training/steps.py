@@ -116,7 +116,7 @@ def average(averages: Params, params: Params, step: Step, decay: float) -> Param
 def augmented(batch: Batch, keys: Keys, augment: Augmentation | None) -> Batch:
   """Returns the batch with augmented examples, targets and masks, or the batch itself if `augment` is None.
 
-  The examples, targets and masks have the same keys, so they are moved alike.
+  The same keys are used for examples, targets and masks, so that e.g. a shift moves all of them equally.
   """
   return batch | {name: augment(batch[name], keys) for name in SHAPED if name in batch} if augment else batch
 
@@ -203,7 +203,7 @@ def read_batch(
 ) -> Batch:
   """Returns a batch: normalised examples `x` (float32 [B, *shape]), `weight` [B], and the other data columns.
 
-  Targets have the form of `x`, and masks are 1.0 for observed elements and 0.0 for others.
+  Targets have the same shape, dtype and normalisation as `x`. Masks are 1.0 for observed elements and 0.0 for others.
 
   Args:
     rows: Indices of the examples. If `examples` is None, the columns of the batch: {"x": [B, elements], ...}.
@@ -245,7 +245,7 @@ def train_chunk(
     key: The noise key of the run.
     model: The model.
     value_range: Range of the data.
-    on_nan: What happens at a step with a non-finite loss or gradient. "skip": the step only increments the step count.
+    on_nan: Handling of a step with a non-finite loss or gradient. "skip": the step only increments the step count.
       "stop": this step and all later steps leave the state unchanged. None or "halve": the step updates the state as
       usual. With "skip" or "stop", a step of a small model takes about 10 % longer.
     data_parallel: The devices that share each step.

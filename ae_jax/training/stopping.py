@@ -16,7 +16,7 @@ MODES = {"min": 1.0, "max": -1.0}  # direction of improvement -> sign that turns
 class EarlyStopping:
   """Stops the training when a metric has not improved by more than `min_change` in the last `patience` evaluations."""
 
-  metric: str  # "" for none
+  metric: str  # name of the metric; "" for no early stopping
   patience: int
   min_change: float
   mode: str  # a key of MODES

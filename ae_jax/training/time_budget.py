@@ -14,24 +14,25 @@ from ae_jax import errors
 from ae_jax.system import distributed
 from ae_jax.training import compiled_stage, device_arrays, setup
 
-_USED = 0.8  # share of the time limit that is planned; the rest is for checkpoints, figures and a slower machine
-_CHUNKS = 3  # of steps that are measured; the last one counts
+_USED = 0.8  # planned fraction of the time limit; the rest is for checkpoints, figures and variations in speed
+_CHUNKS = 3  # number of chunks of steps that are run to measure the speed; only the last one is measured
 _COUNTS = ("epochs", "eval_every_epochs", "checkpoint_every_epochs")
 
 
 def shorter(
   experiment: setup.Experiment, mesh: jax.sharding.Mesh, workdir: pathlib.Path, limit: float, start_time: float
 ) -> dict[str, Any]:
-  """Returns the values of config keys with which the training ends within a time limit; {} if it does so already.
+  """Returns {config key: new value} so that the training ends within a time limit; {} if it does with the config as is.
 
-  The schedules, the evaluations and the checkpoints keep their proportions to the number of epochs.
+  The lengths of schedules and the intervals between evaluations and between checkpoints are reduced in proportion to
+  the number of epochs.
 
   Args:
     experiment: The experiment.
     mesh: The devices.
     workdir: The run folder; nothing is written.
     limit: The time limit in seconds.
-    start_time: Value of `time.monotonic()` at which the time began.
+    start_time: Value of `time.monotonic()` at the start of the limited time.
   """
   config, batch_schedule = experiment.config, experiment.batch_schedule
   compile_seconds, chunk_seconds, eval_seconds = _measure(experiment, mesh, workdir)
@@ -54,7 +55,7 @@ def shorter(
 
 
 def _scaled(schedule: dict[str, Any], share: float, least: float, most: float) -> dict[str, Any]:
-  """Returns an entry of `config.schedules` with a share of its length, from `least` to `most` epochs."""
+  """Returns an entry of `config.schedules` with its length multiplied by `share`; epochs stay in [least, most]."""
   if "steps" in schedule:
     return schedule | {"steps": max(1, math.floor(schedule["steps"] * share))}
   return schedule | {"epochs": min(most, max(least, schedule["epochs"] * share))}
@@ -81,7 +82,7 @@ def _measure(
   columns = distributed.local_rows(device_data.batch_sharding, experiment.batch_schedule.padded_batch_size)
   feed = device_arrays.feed(experiment, columns, 0, _CHUNKS * experiment.batch_schedule.chunks_per_epoch)
   state = compiled.restart(state)
-  for _ in range(_CHUNKS):  # the first chunk is slower; examples in files are read for later chunks meanwhile
+  for _ in range(_CHUNKS):  # the first chunk is slower, and streamed examples of later chunks are read meanwhile
     start_time = time.perf_counter()
     (state, *_), _ = _timed(functools.partial(compiled.train_chunk, state, *next(feed)))
     chunk_seconds = time.perf_counter() - start_time

@@ -18,7 +18,7 @@ from ae_jax.training.state import TrainState
 
 
 def check(experiment: Experiment) -> list[str]:
-  """Checks the keys of a warm start, and returns messages for the user about the arrays that are taken and left.
+  """Checks the config keys of a warm start, and returns messages about the arrays that are taken, new or not used.
 
   Raises:
     UserError: `config.init_from` is not a run with a checkpoint, or none of its arrays fits.
@@ -48,7 +48,7 @@ def check(experiment: Experiment) -> list[str]:
 
 
 def applied(state: TrainState, experiment: Experiment) -> TrainState:
-  """Returns an initial state with the arrays of the run `config.init_from`; without this key, the state itself."""
+  """Returns an initial state in which arrays are replaced by arrays of the run `config.init_from`, if it is set."""
   if not experiment.config.init_from:
     return state
   taken = _taken(_load(experiment.config.init_from), experiment)
@@ -56,7 +56,7 @@ def applied(state: TrainState, experiment: Experiment) -> TrainState:
 
 
 def started_from(state: TrainState, variables: Variables) -> TrainState:
-  """Returns an initial state with other variables, which are also the first averages of the parameters."""
+  """Returns an initial state with the given variables; the moving averages start from the given parameters."""
   place = lambda new, old: old if new is old else distributed.put(new, old.sharding)
   params, model_state = jax.tree.map(place, variables, state.variables)
   averages = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
@@ -74,7 +74,7 @@ def _load(init_from: str) -> Run:
 
 @functools.lru_cache(maxsize=1)
 def _loaded(init_from: str, step: int | None) -> Run:
-  """Returns the run at its newest checkpoint, whose step is `step`; the members of a sweep share it."""
+  """Loads a run; `step`, the step of its newest checkpoint, makes the cache reload a run that was trained further."""
   del step
   return api.load(init_from)
 
