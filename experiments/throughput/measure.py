@@ -20,7 +20,7 @@ from experiments.throughput.peers import ours
 IMAGES_PER_CALL = {"cpu": 4096, "gpu": 60_000}  # images trained between two readings of the clock
 CHUNK = 16_384  # images per call of ae_jax in the speed measurement; chunks in its training have at least this size
 LONGEST_CALL = 64  # steps, as in `ae_jax.data.batch_schedule`
-# Platform -> matrix products {name: (dtype, precision)} and the sides of their matrices. The default precision of
+# Backend -> matrix products {name: (dtype, precision)} and the sides of their matrices. The default precision of
 # float32, which models use, is TF32 on GPUs that have it.
 PRODUCTS = {
   "cpu": ({"float32": ("float32", None)}, (1024, 2048)),
@@ -125,15 +125,15 @@ def matrix_product_rate(dtype, precision, sides, repetitions=9):
   return max(rates)
 
 
-def machine(platform=None, sides=None):
+def machine(backend=None, sides=None):
   """Returns a description of this machine, with versions of packages and the rate of its matrix products.
 
   Args:
-    platform: Key of `PRODUCTS`; default: the platform of JAX.
-    sides: Sides of the matrices; default: those of the platform.
+    backend: Key of `PRODUCTS`; default: the backend of JAX.
+    sides: Sides of the matrices; default: those of the backend.
   """
   processor, vectors = _processor()
-  products, default_sides = PRODUCTS[platform or jax.default_backend()]
+  products, default_sides = PRODUCTS[backend or jax.default_backend()]
   device = jax.devices()[0]
   packages = {"jax", "flax"} | {name for entry in peers.ENTRIES.values() for name in entry.packages}
   rates = {name: matrix_product_rate(*kind, sides or default_sides) for name, kind in products.items()}

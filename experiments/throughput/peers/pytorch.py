@@ -8,6 +8,8 @@ from experiments.throughput import problem
 from experiments.throughput.peers import torch_modules
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cuda":
+  torch.set_float32_matmul_precision("high")  # TF32, which XLA and cuDNN use by default
 
 
 class Loss(nn.Module):
@@ -52,8 +54,6 @@ def contestant(name, batch_size, images, recipe, module, loss, shape=None):
     shape: Function (name, bytes [N, H, W, C]) -> floats in the module's layout; default: PyTorch's layout.
   """
   torch.set_num_threads(problem.cores())
-  if DEVICE == "cuda":
-    torch.set_float32_matmul_precision("high")  # TF32, which XLA and cuDNN use by default
   to_device = lambda images: torch.from_numpy((shape or shaped)(name, images)).to(DEVICE)
   data = to_device(images)
   optimizer = torch.optim.Adam(module.parameters(), problem.LEARNING_RATE, fused=True)

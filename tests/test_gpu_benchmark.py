@@ -1,0 +1,101 @@
+"""The benchmark for a GPU with tiny sizes on a CPU, and the larger images in experiments/throughput."""
+
+import json
+import time
+
+import jax
+import pytest
+from conftest import ROOT
+
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
+
+SPEED = [(batch, name) for batch in (8, 32) for name in ("ae_jax", "ae_jax, bfloat16", "ae_jax, deterministic")]
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+  """The package of the benchmark, which is not installed."""
+  monkeypatch.syspath_prepend(ROOT)
+  monkeypatch.setenv("PYTHONPATH", str(ROOT))
+  from experiments.throughput import gpu, peers, problem
+  from experiments.throughput.gpu import __main__, budget, tables  # noqa: F401
+  from experiments.throughput.peers import ours  # noqa: F401
+
+  gpu.peers, gpu.problem = peers, problem
+  return gpu
+
+
+def rows(page, heading):
+  """Returns the cells of the table below a heading of the page."""
+  lines = page.split(f"## {heading}\n")[1].split("\n## ")[0].splitlines()
+  return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")][2:]
+
+
+def test_tiny_benchmark_without_pytorch_fills_all_tables(gpu, tmp_path, monkeypatch):
+  monkeypatch.setattr(gpu.peers.Entry, "missing", lambda entry: list(entry.packages))
+  page = gpu.__main__.main(["--tiny", f"--out={tmp_path}"])
+  text, results = page.read_text(), json.loads(page.with_suffix(".json").read_text())
+  assert [(int(row[1]), row[2]) for row in rows(text, "Speed of the training step")] == SPEED
+  assert [row[0] for row in rows(text, "A sweep in one program")] == ["dense"]
+  killed = rows(text, "A killed run")
+  assert [row[1] for row in killed] == ["--deterministic", "-"]
+  assert all(row[4:] == ["yes", "0"] and 0 < int(row[3]) < int(row[2]) for row in killed)
+  assert "| matrix product, highest float32 | " in text
+  names = ("PyTorch eager", "PyTorch compile", "PyTorch CUDA graphs")
+  assert results["missing"] == {f"dense: {name}": "UserError: not installed: torch" for name in names}
+  assert all(f"- dense: {name}: UserError: not installed: torch" in text for name in names)
+  (sweep,) = results["sweep"]
+  first, second = (sum(times) / 2 for times in sweep["single_seconds"].values())
+  assert sweep["members"] == 4
+  assert sweep["loop_seconds"] == pytest.approx(2 * (first + second))
+
+
+def test_budget_names_measurements_that_fail_or_do_not_fit(gpu, monkeypatch):
+  def fails():
+    yield {"value": 2}
+    raise ValueError("a long text\nout of memory")
+
+  def sleeps():
+    time.sleep(60)
+    yield {"value": 3}
+
+  functions = {"fine": lambda: [{"value": 1}], "fails": fails, "sleeps": sleeps, "late": lambda: [{"value": 4}]}
+  monkeypatch.setattr(gpu.budget, "SHARE", 1.0)
+  results, saved = {"part": [], "missing": {}}, []
+  measurements = [gpu.budget.Measurement("part", name, function) for name, function in functions.items()]
+  save = lambda: saved.append(json.loads(json.dumps(results)))
+  start = time.monotonic()
+  gpu.budget.run(measurements, results, save, minutes=1 / 60)
+  assert 0.9 < time.monotonic() - start < 30
+  assert results["part"] == [{"value": 1}, {"value": 2}]
+  assert results["missing"]["fails"] == "ValueError: out of memory"
+  assert results["missing"]["sleeps"].startswith("did not end within ")
+  assert results["missing"]["late"] == "did not fit into 0.0166667 minutes"
+  assert set(results["missing"]) == {"fails", "sleeps", "late"}
+  # what a kill in the second and third measurement would leave behind
+  assert {"part": [{"value": 1}], "missing": saved[2]["missing"]} == saved[2]
+  assert saved[2]["missing"]["fails"] == "the measurement was interrupted"
+  assert saved[2]["missing"]["late"] == "the measurement had not started"
+
+
+def test_benchmark_refuses_a_cpu_and_results_of_tiny_sizes_among_the_others(gpu, capsys):
+  with pytest.raises(gpu.plan.UserError, match=r"JAX finds no GPU.*--tiny"):
+    gpu.__main__.main([])
+  with pytest.raises(SystemExit):
+    gpu.__main__.main(["--tiny"])
+  assert "--out=FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["cnn64", "cnn128"])
+def test_larger_images_have_the_sizes_of_the_pytorch_model(gpu, name):
+  """The numbers of parameters and the sizes are those of the layers in peers/torch_modules.py, added by hand."""
+  shape, _, count = gpu.problem.LARGE[name]
+  model = gpu.peers.ours.model(name)
+  small = {64: 6, 128: 14}[shape[0]] ** 2 * 128
+  convolutions = [(9 * 3, 32), (9 * 32, 64), (9 * 64, 128)]
+  transposed = [(9 * 128, 64), (49 * 64, 32), (64 * 32, 3)]
+  layers = [*convolutions, (small, 32), (32, small), *transposed]
+  assert model.parameter_count() == sum((inputs + 1) * outputs for inputs, outputs in layers)
+  assert gpu.problem.images(name, None).shape == (count, *shape)
+  batch = jax.ShapeDtypeStruct((2, *shape), "float32")
+  assert jax.eval_shape(model.reconstruct, model.abstract_variables(), batch).shape == (2, *shape)
