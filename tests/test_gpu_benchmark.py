@@ -33,7 +33,7 @@ def rows(page, heading):
 
 def test_tiny_benchmark_without_pytorch_fills_all_tables(gpu, tmp_path, monkeypatch):
   monkeypatch.setattr(gpu.peers.Entry, "missing", lambda entry: list(entry.packages))
-  page = gpu.__main__.main(["--tiny", f"--out={tmp_path}"])
+  page = gpu.__main__.main(["--tiny", "--minutes=60", f"--out={tmp_path}"])
   text, results = page.read_text(), json.loads(page.with_suffix(".json").read_text())
   assert [(int(row[1]), row[2]) for row in rows(text, "Speed of the training step")] == SPEED
   assert [row[0] for row in rows(text, "A sweep in one program")] == ["dense"]

@@ -21,7 +21,7 @@ WIDTHS = {"dense": (256,), "vae": (512, 256)}  # hidden layers of the encoder; t
 LEARNING_RATE = 1e-3  # of Adam, for all measurements except the race
 
 # The recipe of the race to a test error: configs/cnn.py with 8 epochs.
-RECIPE_MODEL, RECIPE_BATCH, RECIPE_EPOCHS, RECIPE_PEAK, WARMUP_EPOCHS = "cnn", 64, 8, 4e-3, 1
+RECIPE_MODEL, RECIPE_BATCH, RECIPE_EPOCHS, RECIPE_PEAK, WARMUP_EPOCHS = "cnn", 64, 8, 4e-3, 1.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,12 @@ import json
 import os
 import pathlib
 import re
+import signal
 import sys
 import tempfile
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # all processes share the device with this one
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # the sweep and the killed run would use all devices
 
 import jax
 
@@ -62,6 +64,7 @@ def parse(arguments):
 
 
 if __name__ == "__main__":
+  signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends the other processes, too
   try:
     main()
   except UserError as error:

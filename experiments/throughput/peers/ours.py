@@ -118,5 +118,5 @@ def _optimizer(schedule, recipe):
   if recipe:
     epochs = {"warmup_epochs": problem.WARMUP_EPOCHS, "epochs": problem.RECIPE_EPOCHS}
     return optimizers.optimizer_factory(learning_rate=problem.RECIPE_PEAK, schedule="cosine", **epochs, **common)()
-  constant = {"schedule": "constant", "warmup_epochs": 0, "epochs": 1}
+  constant = {"schedule": "constant", "warmup_epochs": 0.0, "epochs": 1}
   return optimizers.optimizer_factory(learning_rate=problem.LEARNING_RATE, **constant, **common)()
