@@ -1,6 +1,8 @@
 """The benchmark for a GPU with tiny sizes on a CPU, and the larger images in experiments/throughput."""
 
+import contextlib
 import json
+import sys
 import time
 
 import jax
@@ -18,7 +20,7 @@ def gpu(monkeypatch):
   monkeypatch.syspath_prepend(ROOT)
   monkeypatch.setenv("PYTHONPATH", str(ROOT))
   from experiments.throughput import gpu, peers, problem
-  from experiments.throughput.gpu import __main__, budget, tables  # noqa: F401
+  from experiments.throughput.gpu import __main__, budget, plan, resume  # noqa: F401
   from experiments.throughput.peers import ours  # noqa: F401
 
   gpu.peers, gpu.problem = peers, problem
@@ -31,23 +33,75 @@ def rows(page, heading):
   return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")][2:]
 
 
-def test_tiny_benchmark_without_pytorch_fills_all_tables(gpu, tmp_path, monkeypatch):
+@pytest.fixture
+def in_one_process(gpu, monkeypatch):
+  """Trains in this process, because starting processes takes most of the time, and imitates the killed run."""
+  from experiments.throughput import processes, worker
+
+  @contextlib.contextmanager
+  def start_worker(contestant, model, images, cache):
+    built = worker.Worker(contestant, model, images, "0.0")
+    yield lambda do, **request: json.loads(json.dumps(getattr(built, do)(**request)))
+
+  def measure(module, keywords, environment):
+    return json.loads(json.dumps(module.measure(**json.loads(json.dumps(keywords)))))
+
+  monkeypatch.setattr(processes, "start_worker", start_worker)
+  monkeypatch.setattr(gpu.plan, "_in_process", measure)
+  imitate_runs(gpu, monkeypatch)
+
+
+def imitate_runs(gpu, monkeypatch):
+  """Replaces runs by processes that write only the names of their checkpoints."""
+  script = """import pathlib, sys, time
+folder, last = pathlib.Path(sys.argv[1], "checkpoints"), int(sys.argv[2])
+for step in range(max((int(file.name) for file in folder.glob("*")), default=0) + 1, last + 1):
+  time.sleep(0.05)
+  (folder / str(step) / "metrics").mkdir(parents=True)
+  (folder / str(step) / "metrics" / "metrics").touch()
+"""
+  command = lambda model, data, epochs, workdir, flags: [sys.executable, "-c", script, str(workdir), str(epochs)]
+  steps = lambda workdir: {file.name for file in (workdir / "checkpoints").glob("*")}
+  monkeypatch.setattr(gpu.resume, "command", command)
+  monkeypatch.setattr(gpu.resume.crashes, "equal", lambda a, b: steps(a) == steps(b))
+  monkeypatch.setattr(gpu.resume, "largest_difference", lambda a, b: 0.0)
+
+
+def check_tiny_benchmark(gpu, tmp_path, monkeypatch):
+  """Runs the benchmark without PyTorch and checks that its page has all rows."""
   monkeypatch.setattr(gpu.peers.Entry, "missing", lambda entry: list(entry.packages))
   page = gpu.__main__.main(["--tiny", "--minutes=60", f"--out={tmp_path}"])
   text, results = page.read_text(), json.loads(page.with_suffix(".json").read_text())
-  assert [(int(row[1]), row[2]) for row in rows(text, "Speed of the training step")] == SPEED
-  assert [row[0] for row in rows(text, "A sweep in one program")] == ["dense"]
-  killed = rows(text, "A killed run")
-  assert [row[1] for row in killed] == ["--deterministic", "-"]
-  assert all(row[4:] == ["yes", "0"] and 0 < int(row[3]) < int(row[2]) for row in killed)
-  assert "| matrix product, highest float32 | " in text
   names = ("PyTorch eager", "PyTorch compile", "PyTorch CUDA graphs")
   assert results["missing"] == {f"dense: {name}": "UserError: not installed: torch" for name in names}
   assert all(f"- dense: {name}: UserError: not installed: torch" in text for name in names)
+  assert "| matrix product, highest float32 | " in text
+  speed = rows(text, "Speed of the training step")
+  assert [(int(row[1]), row[2]) for row in speed] == SPEED
+  assert all(float(row[5]) > 0 for row in speed if row[2] != "ae_jax")
+  assert [row[:3] for row in rows(text, "A sweep in one program")] == [["dense", "2", "4"]]
   (sweep,) = results["sweep"]
   first, second = (sum(times) / 2 for times in sweep["single_seconds"].values())
-  assert sweep["members"] == 4
   assert sweep["loop_seconds"] == pytest.approx(2 * (first + second))
+  killed = rows(text, "A killed run")
+  assert [row[1] for row in killed] == ["--deterministic", "-"]
+  assert all(row[4:] == ["yes", "0"] and 0 < int(row[3]) < int(row[2]) for row in killed)
+
+
+def test_tiny_benchmark_fills_all_tables(gpu, in_one_process, tmp_path, monkeypatch):
+  check_tiny_benchmark(gpu, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_tiny_benchmark_with_its_own_processes_fills_all_tables(gpu, tmp_path, monkeypatch):
+  check_tiny_benchmark(gpu, tmp_path, monkeypatch)
+
+
+def test_run_that_ends_before_it_is_killed_is_refused(gpu, monkeypatch):
+  imitate_runs(gpu, monkeypatch)
+  monkeypatch.setattr(gpu.resume.crashes, "wait_for", lambda condition: time.sleep(2))
+  with pytest.raises(gpu.plan.UserError, match="ended before it was killed"):
+    gpu.resume.measure("dense", "digits", 1, (), {})
 
 
 def test_budget_names_measurements_that_fail_or_do_not_fit(gpu, monkeypatch):

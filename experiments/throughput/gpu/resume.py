@@ -16,7 +16,7 @@ from experiments.endurance import crashes
 
 
 def measure(model, data, epochs, flags, environment):
-  """Returns whether a run with these flags, killed by SIGKILL in its middle and continued, equals another run."""
+  """Returns whether a run with these flags, killed by SIGKILL after a third and continued, equals another."""
   with tempfile.TemporaryDirectory() as name:
     straight, killed = pathlib.Path(name) / "straight", pathlib.Path(name) / "killed"
     start = lambda workdir: started(command(model, data, epochs, workdir, flags), environment)
@@ -24,7 +24,7 @@ def measure(model, data, epochs, flags, environment):
       crashes.finish(process)
     last = checkpoints.newest_step(straight / "checkpoints")
     with start(killed) as process:
-      crashes.wait_for(lambda: process.poll() is not None or (_newest(killed) >= last / 2))
+      crashes.wait_for(lambda: process.poll() is not None or _newest(killed) >= last / 3)
       process.kill()
       process.communicate()
     if process.returncode != -signal.SIGKILL:

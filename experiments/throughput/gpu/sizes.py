@@ -23,7 +23,7 @@ class Sizes:
   resumed_epochs: int = 20
 
 
-# For a CPU: all parts in half a minute.
+# For a CPU: all parts in a minute.
 TINY = Sizes(
   models=("dense",),
   batches=(8, 32),
@@ -36,5 +36,5 @@ TINY = Sizes(
   seeds=(0, 1),
   sweep_epochs=2,
   resumed_model="dense",
-  resumed_epochs=40,
+  resumed_epochs=20,
 )

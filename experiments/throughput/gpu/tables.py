@@ -24,7 +24,8 @@ over its members."""
 
 RESUME = """## A killed run
 
-The run is killed by SIGKILL and continued. It is compared with an uninterrupted run: all variables and all records."""
+The run is killed by SIGKILL after a third and continued. It is compared with an uninterrupted run: all variables
+and all records."""
 
 MISSING = """## Not measured
 """
