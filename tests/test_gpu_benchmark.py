@@ -11,7 +11,7 @@ from conftest import ROOT
 
 pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 
-SPEED = [(batch, name) for batch in (8, 32) for name in ("ae_jax", "ae_jax, bfloat16", "ae_jax, deterministic")]
+SPEED = [(8, name) for name in ("ae_jax", "ae_jax, bfloat16", "ae_jax, deterministic")]
 
 
 @pytest.fixture
@@ -79,10 +79,9 @@ def check_tiny_benchmark(gpu, tmp_path, monkeypatch):
   speed = rows(text, "Speed of the training step")
   assert [(int(row[1]), row[2]) for row in speed] == SPEED
   assert all(float(row[5]) > 0 for row in speed if row[2] != "ae_jax")
-  assert [row[:3] for row in rows(text, "A sweep in one program")] == [["dense", "2", "4"]]
+  assert [row[:3] for row in rows(text, "A sweep in one program")] == [["dense", "2", "2"]]
   (sweep,) = results["sweep"]
-  first, second = (sum(times) / 2 for times in sweep["single_seconds"].values())
-  assert sweep["loop_seconds"] == pytest.approx(2 * (first + second))
+  assert sweep["loop_seconds"] == pytest.approx(sum(sum(times) for times in sweep["single_seconds"].values()))
   killed = rows(text, "A killed run")
   assert [row[1] for row in killed] == ["--deterministic", "-"]
   assert all(row[4:] == ["yes", "0"] and 0 < int(row[3]) < int(row[2]) for row in killed)

@@ -26,13 +26,13 @@ class Sizes:
 # For a CPU: all parts in a minute.
 TINY = Sizes(
   models=("dense",),
-  batches=(8, 32),
+  batches=(8,),
   examples=64,
   rounds=2,
   seconds=0.01,
   sides=(64,),
   data="digits",
-  latents=(2, 4),
+  latents=(2,),
   seeds=(0, 1),
   sweep_epochs=2,
   resumed_model="dense",

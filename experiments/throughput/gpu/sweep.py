@@ -30,7 +30,7 @@ def measure(model, data, epochs, latents, seeds):
     seconds = time.perf_counter() - start
     speed = _speed(folder / "sweep" / rows[0]["name"])
     singles, speeds = {"first": [], "second": []}, []
-    for latent in (min(latents), max(latents)):
+    for latent in sorted({min(latents), max(latents)}):
       for kind, seed in zip(singles, seeds, strict=False):
         run = folder / f"{latent},{seed}"
         start = time.perf_counter()
