@@ -143,7 +143,9 @@ def has_step(opened: CheckpointFolder, step: int) -> bool:
 
 def newest_step(folder: pathlib.Path) -> int | None:
   """Returns the step of the newest checkpoint, without opening the folder; None if there is no checkpoint."""
-  return max((int(file.parents[1].name) for file in folder.glob("[0-9]*/metrics/metrics")), default=None)
+  names = (file.parents[1].name for file in folder.glob("[0-9]*/metrics/metrics"))
+  # a save that was killed leaves "23.orbax-checkpoint-tmp"
+  return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
 def last_and_best(opened: CheckpointFolder) -> dict[str, int]:

@@ -10,7 +10,12 @@ from experiments.throughput import peers, problem, tables
 COLOURS = dict(
   zip(
     peers.ENTRIES,
-    ("#d62728", "#fc9272", "#08519c", "#6baed6", "#238b45", "#74c476", "#bae4b3", "#756bb1", "#fd8d3c"),
+    (
+      *("#d62728", "#fc9272", "#fcbba1"),
+      *("#08519c", "#6baed6", "#9ecae1"),
+      *("#238b45", "#74c476", "#bae4b3"),
+      *("#756bb1", "#fd8d3c"),
+    ),
     strict=True,
   )
 )

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import pathlib
 import platform
 import statistics
@@ -19,6 +20,15 @@ from experiments.throughput.peers import ours
 IMAGES_PER_CALL = {"cpu": 4096, "gpu": 60_000}  # images trained between two readings of the clock
 CHUNK = 16_384  # images per call of ae_jax in the speed measurement; chunks in its training have at least this size
 LONGEST_CALL = 64  # steps, as in `ae_jax.data.batch_schedule`
+# Backend -> matrix products {name: (dtype, precision)} and the sides of their matrices. The default precision of
+# float32, which models use, is TF32 on GPUs that have it.
+PRODUCTS = {
+  "cpu": ({"float32": ("float32", None)}, (1024, 2048)),
+  "gpu": (
+    {"float32": ("float32", None), "highest float32": ("float32", "highest"), "bfloat16": ("bfloat16", None)},
+    (4096, 8192),
+  ),
+}
 START_BATCH = 256
 RACERS = ("ae_jax", "ae_jax, bfloat16", "PyTorch eager", "PyTorch compile", "Keras on JAX", "Keras on TensorFlow")
 
@@ -29,13 +39,13 @@ def steps_per_call(batch_size, examples, least=0):
   return max(1, min(LONGEST_CALL, images // batch_size))
 
 
-def speed(model, batches, contestants, rounds, seconds, images, examples):
+def speed(model, batches, contestants, rounds, seconds, images, examples, cache):
   """Yields the images per second of all contestants, one record per batch size.
 
-  The contestants take turns. A first call of each, which compiles, is not counted.
+  The contestants take turns. A first call of each, which compiles, is not counted. `images` is a file and `cache` is
+  the folder of the compilation caches.
   """
   with contextlib.ExitStack() as stack:
-    cache = stack.enter_context(tempfile.TemporaryDirectory())
     workers = {
       contestant: stack.enter_context(processes.start_worker(contestant, model, images, cache))
       for contestant in contestants
@@ -59,14 +69,15 @@ def startup(model, contestant, images, examples):
   Startup time is the time from the start of the process to the end of the first call.
   """
   with tempfile.TemporaryDirectory() as cache:
-    record = {"model": model, "contestant": contestant, "batch_size": START_BATCH}
+    batch_size = start_batch(model)
+    record = {"model": model, "contestant": contestant, "batch_size": batch_size}
     for kind in ("cold", "warm"):
       start = time.perf_counter()
       with processes.start_worker(contestant, model, images, cache) as send:
-        _build(send, contestant, model, START_BATCH, steps_per_call(START_BATCH, examples))
+        _build(send, contestant, model, batch_size, steps_per_call(batch_size, examples))
         record[f"{kind}_seconds"] = time.perf_counter() - start
         if kind == "cold":
-          answer = send("epoch", batch_size=START_BATCH)
+          answer = send("epoch", batch_size=batch_size)
           record["peak_bytes"] = answer["peak_bytes"]
           record["epoch_seconds"] = answer["seconds"] * examples / answer["images"]
   return record
@@ -90,15 +101,20 @@ def _build(send, contestant, model, batch_size, steps):
 
 def costs(model):
   """Returns the cost of a step as predicted and as counted by XLA."""
-  return {"model": model, "batch_size": START_BATCH, **ours.costs(model, START_BATCH)}
+  return {"model": model, "batch_size": start_batch(model), **ours.costs(model, start_batch(model))}
 
 
-def matrix_product_rate(dtype, sides, repetitions=9):
+def start_batch(model):
+  """Returns the batch size of the measurements with one batch size per model."""
+  return problem.batches(model, (START_BATCH,))[0]
+
+
+def matrix_product_rate(dtype, precision, sides, repetitions=9):
   """Returns the FLOP/s of XLA's product of square matrices: the median over repetitions, for the fastest size."""
   rates = []
   for side in sides:
-    matrix = jnp.ones((side, side), dtype)
-    product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
+    matrix = jax.random.normal(jax.random.key(0), (side, side), dtype)  # a GPU multiplies constants faster
+    product = jax.jit(functools.partial(jnp.matmul, precision=precision)).lower(matrix, matrix).compile()
     jax.block_until_ready(product(matrix, matrix))
     seconds = []
     for _ in range(repetitions):
@@ -109,14 +125,18 @@ def matrix_product_rate(dtype, sides, repetitions=9):
   return max(rates)
 
 
-def machine():
-  """Returns a description of this machine, with versions of packages and the rate of its matrix products."""
+def machine(backend=None, sides=None):
+  """Returns a description of this machine, with versions of packages and the rate of its matrix products.
+
+  Args:
+    backend: Key of `PRODUCTS`; default: the backend of JAX.
+    sides: Sides of the matrices; default: those of the backend.
+  """
   processor, vectors = _processor()
+  products, default_sides = PRODUCTS[backend or jax.default_backend()]
   device = jax.devices()[0]
   packages = {"jax", "flax"} | {name for entry in peers.ENTRIES.values() for name in entry.packages}
-  rates = {"float32": matrix_product_rate(jnp.float32, (1024, 2048))}
-  if device.platform == "gpu":
-    rates = {name: matrix_product_rate(name, (4096, 8192)) for name in ("float32", "bfloat16")}
+  rates = {name: matrix_product_rate(*kind, sides or default_sides) for name, kind in products.items()}
   return {
     "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "processor": processor,
@@ -124,7 +144,7 @@ def machine():
     "cores": problem.cores(),
     "device": device.device_kind,
     "python": platform.python_version(),
-    "packages": {name: _version(name) for name in sorted(packages)},
+    "packages": {name: version(name) for name in sorted(packages)},
     "matrix_product_flops": rates,
   }
 
@@ -139,7 +159,8 @@ def _processor():
   return values.get("model name") or platform.processor() or platform.machine(), known[0] if known else ""
 
 
-def _version(package):
+def version(package):
+  """Returns the version of a package, None if it is not installed."""
   try:
     return metadata.version(package)
   except metadata.PackageNotFoundError:  # tensorflow may be tensorflow-cpu

@@ -10,14 +10,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-# The models of configs/*.py. The number of parameters of each peer's model is checked against ours.
-MODELS = ("dense", "cnn", "attention", "vae")
+# The models of configs/*.py, and larger images with the cnn. The number of parameters of each peer's model is checked
+# against ours.
+ON_MNIST = ("dense", "cnn", "attention", "vae")
+LARGE = {"cnn64": ((64, 64, 3), 32, 1024), "cnn128": ((128, 128, 3), 16, 256)}  # shape, batch size, number of images
+MODELS = (*ON_MNIST, *LARGE)
+CHANNELS = {"cnn": (16, 32), **dict.fromkeys(LARGE, (32, 64, 128))}
 PIXELS, SIDE, LATENT = 784, 28, 32
 WIDTHS = {"dense": (256,), "vae": (512, 256)}  # hidden layers of the encoder; the decoder has them in reverse order
 LEARNING_RATE = 1e-3  # of Adam, for all measurements except the race
 
 # The recipe of the race to a test error: configs/cnn.py with 8 epochs.
-RECIPE_MODEL, RECIPE_BATCH, RECIPE_EPOCHS, RECIPE_PEAK, WARMUP_EPOCHS = "cnn", 64, 8, 4e-3, 1
+RECIPE_MODEL, RECIPE_BATCH, RECIPE_EPOCHS, RECIPE_PEAK, WARMUP_EPOCHS = "cnn", 64, 8, 4e-3, 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Contestant:
 
   parameters: int
   train: Callable  # (rows int32 [steps, B]) -> None; trains one step per batch and waits for the device
-  squared_error: Callable  # (images uint8 [N, 28, 28, 1]) -> squared error summed over pixels, averaged over images
+  squared_error: Callable  # (images uint8 [N, H, W, C]) -> squared error summed over pixels, averaged over images
   epoch: Callable  # (number) -> list of arguments of `train` that visit all images once
 
 
@@ -35,8 +39,25 @@ def cores():
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+def shape(model):
+  """Returns the shape of the images of a model."""
+  return LARGE[model][0] if model in LARGE else (SIDE, SIDE, 1)
+
+
+def images(model, mnist):
+  """Returns the training images of a model, bytes [N, H, W, C]: MNIST, or random bytes for the models of `LARGE`."""
+  if model not in LARGE:
+    return mnist
+  return np.random.default_rng(0).integers(0, 256, (LARGE[model][2], *shape(model)), np.uint8)
+
+
+def batches(model, default):
+  """Returns the batch sizes of a model: `default`, or the size in `LARGE`."""
+  return (LARGE[model][1],) if model in LARGE else default
+
+
 def unit(images):
-  """Converts bytes [N, 28, 28, 1] to float32 in [0, 1], the format in which peers keep the images in memory."""
+  """Converts bytes [N, H, W, C] to float32 in [0, 1], the format in which peers keep the images in memory."""
   return np.divide(images, 255, dtype=np.float32)
 
 

@@ -45,6 +45,9 @@ def start_worker(contestant, model, images, cache):
 
       try:
         yield send
+      except BaseException:  # do not wait for the end of a request, which nobody will read
+        process.kill()
+        raise
       finally:
         process.stdin.close()
         process.wait()

@@ -47,10 +47,7 @@ def main():
   machine = measure.machine()
   results["runs"][machine["date"]] = machine
   with tempfile.TemporaryDirectory() as folder:
-    train, test = (pathlib.Path(folder) / f"{half}.npy" for half in ("train", "test"))
-    np.save(train, dataset.train)
-    np.save(test, dataset.test)
-    for part, record in measurements(flags, contestants, train, test, len(dataset.train)):
+    for part, record in measurements(flags, contestants, dataset, pathlib.Path(folder)):
       print(tables.summary_line(part, record), flush=True)
       merge(results[part], {**record, "run": machine["date"]})
       dates = {record["run"] for name in PARTS for record in results[name]}
@@ -61,19 +58,25 @@ def main():
   print(tables.markdown(results))
 
 
-def measurements(flags, contestants, train, test, examples):
-  """Yields (part, record) of each measurement."""
+def measurements(flags, contestants, dataset, folder):
+  """Yields (part, record) of each measurement; `folder` is for temporary files."""
+  train, test, cache = folder / "train.npy", folder / "test.npy", folder / "cache"
   for model in flags.models:
+    images = problem.images(model, dataset.train)
+    np.save(train, images)
     present = [contestant for contestant in contestants if model in peers.ENTRIES[contestant].models]
     if "costs" in flags.parts:
       yield "costs", measure.costs(model)
     if "speed" in flags.parts:
-      for record in measure.speed(model, flags.batches, present, flags.rounds, flags.seconds, train, examples):
+      batches, turns = problem.batches(model, flags.batches), (flags.rounds, flags.seconds)
+      for record in measure.speed(model, batches, present, *turns, train, len(images), cache):
         yield "speed", record
     if "start" in flags.parts:
       for contestant in present:
-        yield "start", measure.startup(model, contestant, train, examples)
+        yield "start", measure.startup(model, contestant, train, len(images))
   if "race" in flags.parts:
+    np.save(train, dataset.train)
+    np.save(test, dataset.test)
     for contestant in measure.RACERS:
       if contestant in contestants:
         yield "race", measure.race(contestant, train, test)
@@ -104,12 +107,14 @@ def installed(names):
 
 def parse():
   """Returns the parsed flags."""
-  batches = [64, 256, 1024] + ([4096] if jax.default_backend() == "gpu" else [])
+  on_gpu = jax.default_backend() == "gpu"
+  batches = [64, 256, 1024] + ([4096] if on_gpu else [])
+  contestants = [name for name, entry in peers.ENTRIES.items() if on_gpu or not entry.only_gpu]
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--table", action="store_true", help="print the tables of results.json without measuring")
   parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
   parser.add_argument("--models", nargs="+", choices=problem.MODELS, default=problem.MODELS)
-  parser.add_argument("--contestants", nargs="+", choices=peers.ENTRIES, default=list(peers.ENTRIES), metavar="NAME")
+  parser.add_argument("--contestants", nargs="+", choices=peers.ENTRIES, default=contestants, metavar="NAME")
   parser.add_argument("--batches", nargs="+", type=int, default=batches)
   parser.add_argument("--rounds", type=int, default=7)
   parser.add_argument("--seconds", type=float, default=0.7, help="approximate length of a turn")

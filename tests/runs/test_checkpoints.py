@@ -51,6 +51,13 @@ def test_checkpoint_restores_bitwise(tmp_path):
   assert notes == {"step": 1}
 
 
+def test_newest_step_ignores_a_save_that_was_killed(tmp_path):
+  assert checkpoints.newest_step(tmp_path) is None
+  save_all(tmp_path, [3.0, 2.0])
+  shutil.copytree(tmp_path / "2", tmp_path / "3.orbax-checkpoint-tmp")
+  assert checkpoints.newest_step(tmp_path) == 2
+
+
 def test_notes_are_copied_when_the_save_begins(tmp_path):
   notes = {"pending": []}
   with checkpoints.open_folder(tmp_path, to_save=True) as opened:

@@ -3,8 +3,13 @@
 import dataclasses
 import importlib
 import importlib.util
+import os
 
 from experiments.throughput import problem
+
+DETERMINISTIC = (
+  f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"  # as `ae_jax train --deterministic`
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +21,7 @@ class Entry:
   options: dict = dataclasses.field(default_factory=dict)  # keyword arguments of the module's `build`
   environment: dict = dataclasses.field(default_factory=dict)
   models: tuple[str, ...] = problem.MODELS
+  only_gpu: bool = False  # equal to another contestant on a CPU
 
   def missing(self):
     """Returns the required packages that are not installed."""
@@ -26,14 +32,20 @@ class Entry:
     return importlib.import_module(f"{__name__}.{self.module}").build(*args, **self.options)
 
 
+def _keras(backend, packages):
+  return Entry("keras_models", packages, environment={"KERAS_BACKEND": backend}, models=problem.ON_MNIST)
+
+
 ENTRIES = {
   "ae_jax": Entry("ours"),
   "ae_jax, bfloat16": Entry("ours", options={"compute_dtype": "bfloat16"}),
+  "ae_jax, deterministic": Entry("ours", environment={"XLA_FLAGS": DETERMINISTIC}, only_gpu=True),
   "PyTorch eager": Entry("pytorch", ("torch",)),
   "PyTorch compile": Entry("pytorch", ("torch",), {"compiled": True}),
-  "Keras on JAX": Entry("keras_models", ("keras",), environment={"KERAS_BACKEND": "jax"}),
-  "Keras on TensorFlow": Entry("keras_models", ("keras", "tensorflow"), environment={"KERAS_BACKEND": "tensorflow"}),
-  "Keras on torch": Entry("keras_models", ("keras", "torch"), environment={"KERAS_BACKEND": "torch"}),
+  "PyTorch CUDA graphs": Entry("pytorch", ("torch",), {"compiled": True, "mode": "reduce-overhead"}, only_gpu=True),
+  "Keras on JAX": _keras("jax", ("keras",)),
+  "Keras on TensorFlow": _keras("tensorflow", ("keras", "tensorflow")),
+  "Keras on torch": _keras("torch", ("keras", "torch")),
   "pythae": Entry("pythae_models", ("torch", "pythae")),
   "Flax VAE example": Entry("flax_vae", models=("vae",)),
 }

@@ -16,12 +16,15 @@ from ae_jax.training.state import init_state
 from configs import attention, cnn, dense, vae
 from experiments.throughput import problem
 
-CONFIGS = {"dense": dense, "cnn": cnn, "attention": attention, "vae": vae}
+CONFIGS = {"dense": dense, "cnn": cnn, "attention": attention, "vae": vae, **dict.fromkeys(problem.LARGE, cnn)}
 
 
 def model(name, compute_dtype="float32"):
-  """Returns the model of configs/<name>.py on MNIST."""
-  return models.build(shape=(28, 28, 1), compute_dtype=compute_dtype, **CONFIGS[name].get_config("mnist").model)
+  """Returns the model of configs/<name>.py on MNIST, or the cnn with the channels of `problem.CHANNELS`."""
+  options = CONFIGS[name].get_config("mnist").model.to_dict()
+  if name in problem.CHANNELS:
+    options["channels"] = problem.CHANNELS[name]
+  return models.build(shape=problem.shape(name), compute_dtype=compute_dtype, **options)
 
 
 def step(name, schedule, recipe, compute_dtype="float32"):
@@ -41,7 +44,7 @@ def costs(name, batch_size):
   Multiply-adds are per image ("textbook": by formula; "products": executed by the CPU; "xla": half of XLA's flops).
   Bytes are per step.
   """
-  static = step(name, BatchSchedule(60_000, batch_size, 1, seed=0), False) | {"microbatches": 1}
+  static = _whole_step(name, batch_size)
   parts = static["model"], static["objective"], static["optimizer"], batch_size
   textbook, executed = cost.step_cost(*parts), cost.step_cost(*parts, platform=jax.default_backend())
   state = jax.eval_shape(functools.partial(init_state, model=parts[0], optimizer=parts[2]), jax.random.key(0))
@@ -60,10 +63,20 @@ def costs(name, batch_size):
   }
 
 
+def multiply_adds(name, batch_size):
+  """Returns the multiply-adds of a step per image, by formula; see `costs`. Nothing is compiled."""
+  static = _whole_step(name, batch_size)
+  return cost.step_cost(static["model"], static["objective"], static["optimizer"], batch_size).training
+
+
+def _whole_step(name, batch_size):
+  return step(name, BatchSchedule(60_000, batch_size, 1, seed=0), False) | {"microbatches": 1}
+
+
 def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float32"):
   """Builds the contestant of ae_jax.
 
-  `name` is one of `problem.MODELS`, and `images` are the training images as bytes [N, 28, 28, 1]. `steps_per_call` is
+  `name` is one of `problem.MODELS`, and `images` are the training images as bytes [N, H, W, C]. `steps_per_call` is
   ignored with `recipe`, which uses the chunks and the learning rate of the race's recipe.
   """
   cache.keep_compiled_programs()
@@ -105,5 +118,5 @@ def _optimizer(schedule, recipe):
   if recipe:
     epochs = {"warmup_epochs": problem.WARMUP_EPOCHS, "epochs": problem.RECIPE_EPOCHS}
     return optimizers.optimizer_factory(learning_rate=problem.RECIPE_PEAK, schedule="cosine", **epochs, **common)()
-  constant = {"schedule": "constant", "warmup_epochs": 0, "epochs": 1}
+  constant = {"schedule": "constant", "warmup_epochs": 0.0, "epochs": 1}
   return optimizers.optimizer_factory(learning_rate=problem.LEARNING_RATE, **constant, **common)()

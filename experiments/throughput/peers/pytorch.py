@@ -1,5 +1,6 @@
 """PyTorch, eager and compiled: images as floats in memory, batches gathered by index, fused Adam, no data loader."""
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -7,6 +8,8 @@ from experiments.throughput import problem
 from experiments.throughput.peers import torch_modules
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cuda":
+  torch.set_float32_matmul_precision("high")  # TF32, which XLA and cuDNN use by default
 
 
 class Loss(nn.Module):
@@ -30,11 +33,11 @@ class Loss(nn.Module):
     return torch.sigmoid(self.decoder(self.encoder(x)[:, : problem.LATENT]))
 
 
-def build(name, batch_size, images, steps_per_call, recipe, compiled=False):
-  """Builds the contestant of PyTorch."""
+def build(name, batch_size, images, steps_per_call, recipe, compiled=False, mode="default"):
+  """Builds the contestant of PyTorch; `mode` is that of `torch.compile`."""
   torch.manual_seed(0)
   module = Loss(name).apply(torch_modules.initialise).to(DEVICE)
-  loss = torch.compile(module, dynamic=False) if compiled else module
+  loss = torch.compile(module, dynamic=False, mode=mode) if compiled else module
   return contestant(name, batch_size, images, recipe, module, loss)
 
 
@@ -44,11 +47,11 @@ def contestant(name, batch_size, images, recipe, module, loss, shape=None):
   Args:
     name: Name of the model.
     batch_size: Number of images per step.
-    images: Training images as bytes [N, 28, 28, 1].
+    images: Training images as bytes [N, H, W, C].
     recipe: Whether to use the learning rate of the race's recipe.
     module: Module whose parameters are trained.
     loss: Function of images that returns the loss [].
-    shape: Function (name, bytes [N, 28, 28, 1]) -> floats in the module's layout; default: PyTorch's layout.
+    shape: Function (name, bytes [N, H, W, C]) -> floats in the module's layout; default: PyTorch's layout.
   """
   torch.set_num_threads(problem.cores())
   to_device = lambda images: torch.from_numpy((shape or shaped)(name, images)).to(DEVICE)
@@ -80,8 +83,10 @@ def contestant(name, batch_size, images, recipe, module, loss, shape=None):
 
 
 def shaped(name, images):
-  """Converts bytes [N, 28, 28, 1] to floats [N, 1, 28, 28], or [N, 784] for a model without convolutions."""
-  return problem.unit(images).reshape(-1, *((1, 28, 28) if name == "cnn" else (problem.PIXELS,)))
+  """Converts bytes [N, H, W, C] to floats [N, C, H, W], or [N, 784] for a model without convolutions."""
+  if name in problem.CHANNELS:
+    return np.ascontiguousarray(np.moveaxis(problem.unit(images), -1, 1))
+  return problem.unit(images).reshape(-1, problem.PIXELS)
 
 
 def _recipe(optimizer, steps_per_epoch):

@@ -1,15 +1,16 @@
-"""Encoders and decoders of the four models in PyTorch, shared by plain PyTorch and pythae.
+"""Encoders and decoders of the models in PyTorch, shared by plain PyTorch and pythae.
 
-Images are [B, 1, 28, 28] for the convolutional model and [B, 784] for the others.
+Images are [B, C, H, W] for the convolutional models and [B, 784] for the others.
 """
 
 import itertools
+import math
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from experiments.throughput.problem import LATENT, PIXELS, SIDE, WIDTHS
+from experiments.throughput.problem import CHANNELS, LARGE, LATENT, PIXELS, SIDE, WIDTHS, shape
 
 PATCH, WIDTH, HIDDEN, HEADS, TOKENS = (
   7,
@@ -22,9 +23,11 @@ PATCH, WIDTH, HIDDEN, HEADS, TOKENS = (
 
 def encoder(name):
   """Returns the encoder: images -> latents [B, 32]; for the VAE, posterior means and log variances [B, 64]."""
-  if name == "cnn":
-    stages = [nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.MaxPool2d(2)]
-    return nn.Sequential(*stages, nn.Flatten(), nn.Linear(32 * 5 * 5, LATENT))
+  if name in CHANNELS:
+    pairs = itertools.pairwise((shape(name)[-1], *CHANNELS[name]))
+    stages = [[nn.Conv2d(inputs, outputs, 3), nn.ReLU(), nn.MaxPool2d(2)] for inputs, outputs in pairs]
+    layers = [module for stage in stages for module in stage]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(math.prod(smallest(name)), LATENT))
   if name == "attention":
     return AttentionEncoder()
   return perceptron(PIXELS, *WIDTHS[name], 2 * LATENT if name == "vae" else LATENT)
@@ -32,12 +35,24 @@ def encoder(name):
 
 def decoder(name):
   """Returns the decoder: latents [B, 32] -> logits in the shape of the images."""
-  if name == "cnn":
-    smallest = [nn.Linear(LATENT, 32 * 5 * 5), nn.ReLU(), nn.Unflatten(1, (32, 5, 5))]
-    return nn.Sequential(*smallest, nn.ConvTranspose2d(32, 16, 3, 2), nn.ReLU(), nn.ConvTranspose2d(16, 1, 8, 2))
+  if name in CHANNELS:
+    small = smallest(name)
+    first = [nn.Linear(LATENT, math.prod(small)), nn.ReLU(), nn.Unflatten(1, small)]
+    if name in LARGE:  # 6 -> 12 -> 29 -> 64, or 14 -> 28 -> 61 -> 128
+      first += [nn.ConvTranspose2d(128, 64, 3, 2, padding=1, output_padding=1), nn.ReLU()]
+      return nn.Sequential(*first, nn.ConvTranspose2d(64, 32, 7, 2), nn.ReLU(), nn.ConvTranspose2d(32, 3, 8, 2))
+    return nn.Sequential(*first, nn.ConvTranspose2d(32, 16, 3, 2), nn.ReLU(), nn.ConvTranspose2d(16, 1, 8, 2))
   if name == "attention":
     return AttentionDecoder()
   return perceptron(LATENT, *WIDTHS[name][::-1], PIXELS)
+
+
+def smallest(name):
+  """Returns the shape (C, H, W) of the last stage of a convolutional encoder."""
+  side = shape(name)[0]
+  for _ in CHANNELS[name]:
+    side = (side - 2) // 2
+  return CHANNELS[name][-1], side, side
 
 
 def perceptron(*sizes):
