@@ -27,7 +27,7 @@ class Conversion:
 
   shape: tuple[int, ...]  # of an example
   value_range: str  # a key of ranges.INTERVALS
-  scaling: Scaling | None  # how integers other than bytes, and booleans, are converted; None: they are not
+  scaling: Scaling | None  # how integers and booleans are converted; None if the training data were bytes or floats
   standardisation: ColumnScaling | None
   schema: Schema | None  # columns of a table
 

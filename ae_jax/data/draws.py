@@ -209,7 +209,7 @@ def _stratified(arrays: Mapping[str, Any], share: float, half: str, where: str) 
 def _by_group(arrays: Mapping[str, Any], share: float, half: str, where: str) -> Bool[np.ndarray, " examples"]:
   """Returns the mask of the examples of random groups; together, they are at most `share` of the examples.
 
-  If every chosen group is too large, the smallest group is selected.
+  If the first group in random order is larger than that, the smallest group is selected instead.
   """
   _, groups, sizes = np.unique(arrays["train_group"], return_inverse=True, return_counts=True)
   if len(sizes) < 2:

@@ -1,6 +1,7 @@
 """Determines how stored examples are scaled (e.g. 0 to 255), and converts them to bytes or floats in the data range.
 
-The rule is in `recognise`. It depends only on the dtype, on the minimum and maximum, and on whether floats are whole.
+The rule is in `recognise`. It depends only on the value range, the dtype, the minimum and maximum of the values, and on
+whether floats are whole numbers.
 """
 
 import dataclasses
