@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["AutoencoderDetector", "AutoencoderTransformer", "Run", "configs", "fit", "fit_sweep", "from_torch", "load"]
 __version__ = "0.1.0"
 
-# name -> its module, imported when the name is first used, because `import ae_jax` must not wait for JAX
+# public name -> its module, which is imported on first use, so that `import ae_jax` does not wait for JAX
 _LATE = {"load": "api", "from_torch": "api", "fit": "fitting", "fit_sweep": "sweep.fitting", "Run": "trained_run"}
 _LATE |= {"AutoencoderDetector": "estimators", "AutoencoderTransformer": "estimators"}
 

@@ -26,7 +26,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> None:
-  """Runs the command that the first argument names."""
+  """Runs the command whose name is the first argument."""
   program, *arguments = sys.argv if argv is None else argv
   if not arguments or arguments[0] in ("--help", "-h", "help"):
     print(_usage())

@@ -1,4 +1,4 @@
-"""Python API of a trained model: `load` reads a run folder and returns a `trained_run.Run`."""
+"""Functions that return a `trained_run.Run`: `load` reads a run folder, `from_torch` converts PyTorch weights."""
 
 import os
 import pathlib
@@ -32,9 +32,9 @@ def make_run(
   *,
   described: Mapping[str, Any],
 ) -> Run:
-  """Returns a `Run` with the given variables and the metrics that the run folder contains up to `step`.
+  """Returns a `Run` with the given variables, and with the metrics in the run folder up to `step`.
 
-  `described` is "data" in config.json.
+  `described` is the section "data" of config.json.
   """
   history = [record for record in logs.stream(workdir) if record["step"] <= step]
   metrics = {name: value for record in history for name, value in record.items()}
@@ -55,20 +55,20 @@ def make_run(
 
 
 def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "auto") -> Run:
-  """Returns the trained model in a run folder.
+  """Loads the trained model in a run folder.
 
   Example:
     >>> run = ae_jax.load("runs/cnn", which="best")
     >>> x_hat = run.reconstruct(images)
 
   Args:
-    workdir: The run folder, the `--workdir` of the training; or "hf://user/name" for a run on the Hugging Face hub,
-      which is downloaded once ("hf://user/name@revision" for a branch, tag or commit).
+    workdir: The run folder (`--workdir` of the training), or "hf://user/name" for a run on the Hugging Face hub, which
+      is downloaded once ("hf://user/name@revision" for a branch, tag or commit).
     which: "last" for the newest checkpoint, "best" for the checkpoint with the smallest error on the validation set,
       or on the test set if there is no validation set.
     weights: "raw" for the trained parameters, "ema" for their exponential moving averages (`config.ema_decay`), "auto"
-      for the averages if the run has them and otherwise the trained parameters. The metrics of the run are measured
-      with the parameters that "auto" returns.
+      for the averages if the run has them and otherwise the trained parameters. The metrics of the run were measured
+      with the parameters that "auto" selects.
 
   Raises:
     UserError: The folder contains no run or no checkpoint, the checkpoint is damaged, an argument has an unknown value,
@@ -112,7 +112,7 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
 def from_torch(
   weights: Mapping[str, Any], shape: Sequence[int] = (28, 28, 1), model: str | ConfigDict = "dense", **changes: Any
 ) -> Run:
-  """Returns a run with the weights of a PyTorch autoencoder of dense or convolutional layers.
+  """Converts the weights of a PyTorch autoencoder with dense or convolutional layers to a run.
 
   Example:
     >>> run = ae_jax.from_torch(torch.load("AutoEncoder.pt"), model__widths=(256,), model__latent=32)
@@ -122,13 +122,13 @@ def from_torch(
     weights: A `state_dict` of PyTorch tensors or arrays: the weight and the bias of each layer, in the order in which
       the layers are applied. Their names do not matter.
     shape: Shape of an example with the channels last, such as (28, 28, 1).
-    model: Name of a shipped config, or a config, that describes the layers. Its `data.scale` must be "none": the run
-      takes examples as the module receives them.
+    model: A config, or the name of a shipped config, with the same layers as the PyTorch module. Its `data.scale` must
+      be "none": the run takes examples in the scaling in which the module takes them.
     **changes: Config keys with two underscores for the dot, as in `ae_jax.fit`.
 
   Raises:
-    UserError: The layers of the config and the weights differ, the model has other layers, the config scales the
-      data, or its likelihood is "mixed".
+    UserError: The weights do not fit the layers of the config, the model is not dense or convolutional, the config
+      scales the data, or its likelihood is "mixed".
   """
   config = named_configs.get(model) if isinstance(model, str) else model
   config = overrides.apply(config, overrides.dotted(changes))

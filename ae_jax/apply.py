@@ -1,4 +1,4 @@
-"""Applies a trained run to new files: a row for each image or table row, with its score, flag and latents.
+"""Applies a trained run to new files: writes a row for each example, with its score, flag and latents.
 
   ae_jax apply --workdir=runs/cnn --data=photos --out=photos.csv
   ae_jax apply --workdir=runs/cnn --data=photos --out=photos.parquet --pictures=reconstructions
@@ -6,10 +6,11 @@
   python -m ae_jax.apply --workdir=runs/cnn --data=new.npz --out=rows.npz --contamination=0.01
 
 --data is a folder of images (with its subfolders), an image, a CSV or Parquet file, or a file of arrays (npz, npy,
-HDF5). New examples pass through the stored preprocessing of the run: images get its size and channels, tables its
-columns and scaling. Files that cannot be read, and columns that the run does not know, are named. The column `flag` is
-there if the run has a threshold; --contamination sets one from the scores of its validation or training examples, and
-replaces the stored one. The data are never overwritten.
+HDF5). New examples are preprocessed like the training data of the run: images are converted to the same size and
+channels, and the columns of tables are encoded and scaled in the same way. Files that cannot be read, and columns that
+are not inputs of the run, are listed. The column `flag` is written if the run has a threshold. --contamination sets a
+threshold from the scores of the validation or training examples of the run, and replaces the stored one. The data are
+never overwritten.
 """
 
 import pathlib
@@ -64,13 +65,13 @@ def main(workdir: pathlib.Path) -> None:
 
 
 def _set_threshold(run: Any) -> None:
-  """Sets the threshold by --contamination; its kind is --score, or that of the stored threshold, which it replaces."""
+  """Replaces the stored threshold by one from --contamination; its kind is --score or, by default, the stored kind."""
   from ae_jax.decisions import store
 
   stored = store.read_threshold(run.workdir)
   kind = _SCORE.value or ("reconstruction" if stored is None else stored.kind)
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the summary says it, too
+    warnings.simplefilter("ignore")  # the summary contains the warning, too
     chosen = run.set_threshold(contamination=_CONTAMINATION.value, kind=kind)
   if stored not in (None, chosen):
     file = run.workdir / store.THRESHOLD
@@ -88,7 +89,7 @@ def _folder_of_pictures(run: Any, kept: Mapping[str, pathlib.Path]) -> pathlib.P
 
 
 def _prepared(run: Any, parts: Any, pictures: pathlib.Path | None) -> Iterator[Any]:
-  """Yields the names and the inputs of new examples; writes their reconstructions as pictures."""
+  """Yields the names and the inputs of new examples, and writes their reconstructions to the folder `pictures`."""
   import numpy as np
 
   from ae_jax.decisions import picture_files

@@ -1,4 +1,4 @@
-"""Functions that the commands share: flags, --help, and error messages of one line with an exit status."""
+"""Functions that all commands use: flags, --help, and one-line error messages with an exit status."""
 
 import contextlib
 import datetime
@@ -34,7 +34,7 @@ class _WholeNumber(flags.IntegerParser):
 
 
 class _Label(_WholeNumber):
-  """Parser of labels: an integer, None, or otherwise the name of a class."""
+  """Parser of labels: None, an integer, or a class name (any other text)."""
 
   def convert(self, argument: Any) -> Any:
     if argument in (None, "None"):
@@ -91,7 +91,7 @@ _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 
 
 def run(main: Callable[[ConfigDict, Callable[[ConfigDict], pathlib.Path]], Any]) -> None:
-  """Runs the `main` of a command with the config and the run folder that `workdir(config)` returns."""
+  """Runs `main(config, workdir)` of a command that takes a config; `workdir(config)` returns the run folder."""
 
   def call(arguments):
     _refuse(arguments, "write overrides as --config.KEY=VALUE")
@@ -164,7 +164,7 @@ def _refuse(arguments, instead):
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-  """Ends the command with one line and an exit status on UserError; prints how to continue on Interrupted."""
+  """On UserError, prints one line and exits with an error status; on Interrupted, prints how to continue."""
   try:
     yield
   except signals.Interrupted as stop:
@@ -174,7 +174,7 @@ def user_errors() -> Iterator[None]:
 
 
 def _new_folder(config):
-  """Returns the default run folder, which is named after the config file, the data set and the time."""
+  """Returns the default run folder; its name contains the config file, the data set and the time."""
   time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
   return pathlib.Path(f"runs/{config_file().stem}-{paths.file_name(config.data.name)}-{time}")
 
@@ -194,7 +194,7 @@ def _local(workdir):
 
 
 def _parse(argv, main, with_config):
-  """Parses the flags; prints one line on an error, and the command's docstring and flags for --help."""
+  """Parses the flags. On an error, prints one line and exits; for --help, prints the command's docstring and flags."""
   if _HELP & {*argv[1:]}:
     _print_help(argv[0], main)
     sys.exit(0)
@@ -206,7 +206,7 @@ def _parse(argv, main, with_config):
     fail(shipped.no_such_config(error), WRONG_INPUT)
   except AttributeError as error:  # wraps a KeyError that names the key and the most similar known key
     fail(f"the config has no key {getattr(error.args[0], 'args', error.args)[0]}", WRONG_INPUT)
-  except Exception as error:  # the code of a config file may raise any exception, and so may an override
+  except Exception as error:  # the code of a config file, or the parser of an override, may raise any exception
     fail(f"--config: {error}", WRONG_INPUT)
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and failures that the command itself reports
@@ -214,7 +214,7 @@ def _parse(argv, main, with_config):
 
 
 def _with_shipped_config(argv: Sequence[str]) -> list[str]:
-  """Returns the arguments with the name of a shipped config in --config replaced by the path of its file."""
+  """Returns the arguments; if --config is the name of a shipped config, it is replaced by the path of its file."""
   resolved, follows = [], False
   for argument in argv:
     flag, equals, value = argument.partition("=")

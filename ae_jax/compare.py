@@ -4,8 +4,8 @@
   ae_jax compare runs/a runs/b runs/c --out=compare.html
   python -m ae_jax.compare runs/*
 
-Runs that differ only in the seed form one group. The mean, minimum and maximum of each group are shown, and for groups
-of three or more runs also the 95 % t-interval of the mean.
+Runs that differ only in the seed form a group. For each group, the mean, minimum and maximum of each metric are shown,
+and for groups of three or more runs also the 95 % t-interval of the mean.
 """
 
 from absl import flags

@@ -1,4 +1,4 @@
-"""The shipped configs by name: `ae_jax.configs.get("cnn:mnist")` is the config of `ae_jax train --config=cnn:mnist`."""
+"""Shipped configs by name: `ae_jax.configs.get("cnn:mnist")` is the config of `ae_jax train --config=cnn:mnist`."""
 
 import pathlib
 from typing import TYPE_CHECKING
@@ -17,15 +17,15 @@ def names() -> list[str]:
 
 
 def get(name: str, data: str = "") -> "ml_collections.ConfigDict":
-  """Returns a config by name. Its values can be changed, but no keys can be added.
+  """Returns the config with this name. Its values can be changed, but no keys can be added.
 
   Example:
     >>> config = ae_jax.configs.get("cnn:mnist")
     >>> config.model.latent = 16
 
   Args:
-    name: Name of a shipped config or path of a config file, optionally with the name of a data set after a colon.
-    data: The same name of a data set; "" for the one in `name` or, without it, that of the config.
+    name: Name of a shipped config or path of a config file, optionally followed by a colon and the name of a data set.
+    data: Name of a data set, which replaces the one in `name`. "": the one in `name`, or the default of the config.
 
   Raises:
     UserError: There is no such config, or its file cannot be executed.

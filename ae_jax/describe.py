@@ -1,4 +1,4 @@
-"""Prints every key of a config with its type, value and meaning, and the size and cost of its model.
+"""Prints every key of a config with its type, value and meaning, then the size and cost of the model.
 
   ae_jax describe --config=cnn
   ae_jax describe --config=cnn:mnist --config.model.latent=64

@@ -1,12 +1,12 @@
-"""Writes the latent codes of the data set of a run: a row for each training, validation and test example.
+"""Writes the latent codes of all examples of the data set of a run: training, validation and test set.
 
   ae_jax embed --workdir=runs/cnn --out=latents.csv
   ae_jax embed --workdir=runs/cnn --out=latents.npz --score=mahalanobis
   python -m ae_jax.embed --workdir=runs/cnn --out=latents.parquet --data=/other/place/x.npz
 
-Each row has the half, the name (the file of an image, otherwise the row in the source), the label if there are labels,
-the score, the flag if the run has a threshold, and the latents. --data is for data that were moved since the training;
-their contents must be the same.
+Each row has the columns half ("train", "validation" or "test"), name (the file of an image, otherwise the row in the
+source), label (if there are labels), score, flag (if the run has a threshold), and the latents. --data is the new path
+of data that were moved since the training; their contents must be unchanged.
 """
 
 import pathlib

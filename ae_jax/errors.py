@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeGuard
 
-LARGEST_COUNT = 2**31 - 1  # counts and indices of arrays are int32
+LARGEST_COUNT = 2**31 - 1  # counts and array indices are int32
 SMALLEST, LARGEST = 1.2e-38, 3.4e38  # range of the positive normal numbers of float32
 MOST_LAYERS = 100  # the time of tracing and compiling grows with the number of layers
-_MAX_CHARACTERS = 80  # length of a value in a message
+_MAX_CHARACTERS = 80  # maximum length of a value in a message
 
 
 class UserError(ValueError):
@@ -20,7 +20,7 @@ class UserError(ValueError):
 
 
 def format_value(value: object) -> str:
-  """Returns the repr of a value for a message, in one line of at most 80 characters."""
+  """Returns the repr of a value for a message, as one line, truncated to 80 characters."""
   try:
     text = " ".join(line.strip() for line in repr(value).splitlines())
   except ValueError:  # Python refuses to print integers of more than 4,300 digits
@@ -29,7 +29,7 @@ def format_value(value: object) -> str:
 
 
 def format_key(key: object) -> str:
-  """Returns the text of a key for a message, in one line and without quotes."""
+  """Returns a key as text for a message: one line, without quotes, truncated to 80 characters."""
   return format_value(key)[1:-1] if isinstance(key, str) else format_value(key)
 
 
@@ -40,12 +40,12 @@ def suggestion(name: object, known: Iterable[object]) -> str:
 
 
 def list_known(name: object, known: Collection[object]) -> str:
-  """Returns the end of a message about an unknown name, with the most similar known name and all known names."""
+  """Returns the end of a message about an unknown name: the most similar known name, and a list of all known names."""
   return f"{suggestion(name, known)}known: {', '.join(sorted(map(str, known)))}"
 
 
 def one_line(error: BaseException) -> str:
-  """Returns the text of an exception in one line of at most 200 characters; the name of its type if it has no text."""
+  """Returns the text of an exception as one line of at most 200 characters, or the name of its type if it is empty."""
   return " ".join(str(error).split())[:200] or type(error).__name__
 
 
@@ -158,7 +158,7 @@ def check_flag(key: str, value: object) -> None:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-  """Returns whether the value is an int or float (not a bool) that is finite in float32."""
+  """Returns whether the value is an int or float (not a bool) whose float32 value is finite."""
   return bool(isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST)
 
 

@@ -7,8 +7,9 @@
   ae_jax evaluate --workdir=runs/cnn --data=new_photos
 
 Without --only, the evaluators in config.evaluators run. With --only, the named evaluators run instead, and the earlier
-results of other evaluators are kept. --data is for data that were moved since the training. If their contents differ,
-the errors of the run on them are printed, as by `Run.evaluate`, and the report is unchanged.
+results of other evaluators are kept. --data is the new path of data that were moved since the training. If its contents
+differ from the data of the run, they are evaluated as new examples: the results of `Run.evaluate` are printed, and the
+report is not changed.
 """
 
 import functools
@@ -30,7 +31,7 @@ _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to eva
 
 
 def main(workdir: pathlib.Path) -> None:
-  """Evaluates the run in a folder with the evaluators and the checkpoint that the flags name."""
+  """Evaluates the run in a folder with the evaluators and the checkpoint in the flags."""
   from ae_jax import api, errors, evaluators
   from ae_jax.report import evaluation
   from ae_jax.runs import run_folder
@@ -63,7 +64,9 @@ def _print_results(results: Mapping[str, Any]) -> None:
 
 
 def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
-  """Returns the errors of a run on the data at --data, which are not those of the run for a reason.
+  """Evaluates a run on the data at --data as new examples, and returns the results of `Run.evaluate`.
+
+  `reason` is the error that shows that they are not the data of the run.
 
   Raises:
     UserError: The data cannot be read as new examples either.

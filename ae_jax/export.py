@@ -1,4 +1,4 @@
-"""Writes a trained model as files that run without this package.
+"""Writes a trained model to files that can be used without this package.
 
   ae_jax export --workdir=runs/cnn
   ae_jax export --workdir=runs/cnn --to=onnx --int8 --out=deployed
@@ -6,9 +6,10 @@
   python -m ae_jax.export --workdir=runs/cnn --to=safetensors --which=best
 
 The formats are onnx (for onnxruntime), stablehlo (for JAX without this package, on CPUs, GPUs and TPUs) and safetensors
-(the weights, with the config as JSON). The encoder, the decoder and the scorer are files of their own; weights and
-preprocessing are inside, and the batch size is free, at least 1. Each file is compared with the run in float32 on 64
-test examples, and its report, FILE.json, has the largest difference, and that from the run in its own compute dtype.
+(the weights, with the config as JSON). The encoder, the decoder and the scorer are written to separate files, which
+contain the weights and the preprocessing and accept any batch size of at least 1. Each file is compared on 64 test
+examples with the run in float32. Its report, FILE.json, contains the largest difference, and the largest difference
+from the run in its own compute dtype.
 """
 
 import json
@@ -36,7 +37,7 @@ _TOLERANCE = flags.DEFINE_float("tolerance", 1e-5, "Largest accepted difference 
 
 
 def main(workdir: pathlib.Path) -> None:
-  """Exports the run in a folder and prints each file with its largest difference from the run."""
+  """Exports the run in a folder, and prints the name, the size and the largest difference from the run of each file."""
   from ae_jax import api
   from ae_jax.exporting import examples, files
   from ae_jax.runs import run_folder
@@ -57,7 +58,7 @@ def main(workdir: pathlib.Path) -> None:
 
 
 def _differences(report: dict[str, Any]) -> str:
-  """Returns the largest differences from the run in a report; "" without a report."""
+  """Returns a text with the largest differences in a report; "" if the report is empty."""
   if not report:
     return ""
   text, dtype = f"  {report['largest_absolute_difference']:.2g}", report.get("run_compute_dtype", "float32")

@@ -1,4 +1,4 @@
-"""Training from Python: `fit` trains on arrays, DataFrames, files or data sets and returns a `trained_run.Run`."""
+"""Training from Python: `fit` trains on arrays, DataFrames, files or named data sets, and returns a `Run`."""
 
 import contextlib
 import dataclasses
@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 _WHERE = in_memory.WHERE
 AUTOMATIC = "auto"  # `model` of `fit`, and the name of configs/auto.py
 _TFDS_NAME = re.compile(r"[\w-]+(/[\w-]+)?(:[\d.*]+)?")  # such as "mnist:3.0.1" and "emnist/letters"
-# source -> key of config.data that names the labels
+# source -> key of config.data with the name of the column or array of labels
 _LABEL_KEYS = {"csv": "label", "parquet": "label", "frame": "label", "npz": "y", "npy": "y", "hdf5": "y"}
 
 
@@ -48,10 +48,10 @@ def fit(
   """Trains an autoencoder and returns the trained model.
 
   With `model="auto"`, the keys of the config `dense` are chosen for the data (see `automatic.changes`): a dense network
-  learns a correction to PCA. With any name, floats outside [0, 1] and tables are standardised
-  (config.data.range="real", config.data.scale="standard", config.objective.likelihood="gaussian") unless the config or
-  an argument sets another range, and a latent size above the number of elements becomes a third of them. A printed line
-  says so. A config of your own is used as it is.
+  learns a correction to PCA. If `model` is a name, tables and floats outside [0, 1] are standardised
+  (config.data.range="real", config.data.scale="standard", config.objective.likelihood="gaussian"), unless the config or
+  an argument sets another range; and a latent size above the number of elements of an example is replaced by a third of
+  this number. A printed line lists the keys that were chosen. If `model` is a config, it is used unchanged.
 
   Example:
     >>> run = ae_jax.fit(x, latent=8, epochs=50)
@@ -62,26 +62,26 @@ def fit(
     x: Examples [N, ...] as a NumPy or JAX array, PyTorch tensor or nested lists; a table as a DataFrame or a dict of
       columns; the path of data that `ae_jax data PATH` can read; or the name of a data set, such as "mnist". Images are
       [N, H, W] or [N, H, W, C]; see `config.data.kind`.
-    labels: One integer or string per example, or for a table the name of the column, for a file of arrays the name of
-      the array. Labels are not used for training, except by conditional models; the report uses them.
+    labels: One integer or string per example; or the name of the column (of a table) or array (of a file of arrays)
+      that contains them. Only conditional models use labels for training; the report uses them, too.
     model: "auto", the name of another shipped config (see `ae_jax.configs.names`), or a config.
-    latent: Latent size; None for that of the config.
-    epochs: Number of epochs; None for that of the config.
-    workdir: The run folder. If it holds an unfinished run of the same config and data, the run is continued. None: a
-      temporary folder, which is removed when the returned `Run` is deleted. If the training ends with an error after
-      the first checkpoint, it is kept, and a note of the exception names it.
-    validation: Validation examples in the form of `x`, or (examples, labels), or the share of the training examples
-      that are drawn; None for no validation set.
-    test: Test examples, in the same forms. None: those of `x`, if it names data with a test set; otherwise
-      `config.data.test` of the examples, by default a fifth, are drawn.
-    verbose: Whether to print the progress. Warnings go to stderr in both cases.
-    **changes: Values of config keys other than `data.name` and `data.path`, with two underscores for the dot:
+    latent: Latent size; None for the value in the config, or for an automatic choice if `model` is "auto".
+    epochs: Number of epochs; None for the value in the config, or for an automatic choice if `model` is "auto".
+    workdir: The run folder. If it contains an unfinished run of the same config and data, this run is continued. None:
+      a temporary folder, which is removed when the returned `Run` is deleted. If the training ends with an error after
+      the first checkpoint, the temporary folder is kept, and a note in the exception contains its path.
+    validation: Validation examples in a form of `x`, or (examples, labels), or the fraction of the training examples
+      to draw as validation set; None for no validation set.
+    test: Test examples, in the same forms as `validation`. None: the test set at the path or of the data set `x`, if
+      there is one; otherwise, the fraction `config.data.test` of the examples is drawn, by default a fifth.
+    verbose: Whether to print the progress. Warnings are always written to stderr.
+    **changes: Values of config keys other than `data.name` and `data.path`, with two underscores instead of each dot:
       `batch_size=64`, `model__widths=(128, 64)`, `data__range="symmetric"`. `ae_jax describe --config=NAME` lists
       the keys.
 
   Raises:
-    UserError: An argument or the data are invalid. It is a ValueError.
-    Interrupted: A signal, such as Ctrl-C, stops the training; the same call with the `workdir` continues it.
+    UserError: An argument or the data are invalid (a subclass of ValueError).
+    Interrupted: A signal, such as Ctrl-C, stopped the training; the same call with the same `workdir` continues it.
   """
   from ae_jax.training import train
 
@@ -94,7 +94,7 @@ def fit(
 def problem(
   x: Any, labels: Any, *, model: str | ConfigDict, validation: Any, test: Any, changes: dict[str, Any]
 ) -> tuple[ConfigDict, data.Dataset]:
-  """Returns the config and the data set for the arguments of `fit`; `changes` are values of dotted config keys."""
+  """Returns the config and the data set for the arguments of `fit`; `changes` is {dotted config key: value}."""
   for key in ("data.name", "data.path", "data"):
     if key in changes:
       raise errors.UserError(
@@ -113,7 +113,7 @@ def problem(
   if model == AUTOMATIC:
     chosen |= automatic.changes(dataset.shape, len(dataset.train), **_lengths(config, changes))
   elif not isinstance(model, ConfigDict) and is_copied and config.model.latent > elements:
-    chosen["model.latent"] = max(1, elements // 3)  # as the refusal of a larger latent code suggests
+    chosen["model.latent"] = max(1, elements // 3)  # as the error message about a larger latent code suggests
   kept = _without(chosen, set_by_user)
   if kept:
     keys = ", ".join(f"config.{key}={value!r}" for key, value in kept.items())
@@ -123,17 +123,20 @@ def problem(
 
 
 def _without(chosen: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the chosen keys without those that the user sets, alone or as part of a section."""
+  """Returns the entries of `chosen` whose key the user does not set, neither directly nor as part of a section."""
   return {key: value for key, value in chosen.items() if not any(f"{key}.".startswith(f"{of}.") for of in changes)}
 
 
 def _lengths(config: ConfigDict, changes: Mapping[str, Any]) -> dict[str, int]:
-  """Returns the number of epochs and the batch size, as far as the user sets them."""
+  """Returns {"epochs": ..., "batch_size": ...}, with only the keys that the user sets."""
   return {key: config[key] for key in ("epochs", "batch_size") if key in changes}
 
 
 def automatic_config(data_name: str) -> tuple[ConfigDict, str]:
-  """Returns the config for data at a path or with a name, and the command that trains it; see `configs/auto.py`."""
+  """Returns the automatic config for `data_name` (a path or the name of a data set), and the command that trains it.
+
+  Used by `configs/auto.py`.
+  """
   config, _ = problem(data_name, None, model=AUTOMATIC, validation=None, test=None, changes={})
   defaults = configs.flat(named_configs.get("dense", config.data.name).to_dict())
   values = configs.flat(config.to_dict())
@@ -142,21 +145,21 @@ def automatic_config(data_name: str) -> tuple[ConfigDict, str]:
 
 
 class _Source(NamedTuple):
-  """The data that `x` stands for."""
+  """Data source for the arguments of `fit`."""
 
   found: detection.Found
-  keys: dict[str, Any]  # config keys that follow from the arguments
-  given: dict[str, in_memory.Half] | None = None  # the data, if they are in memory
+  keys: dict[str, Any]  # {config key: value} that the arguments determine
+  given: dict[str, in_memory.Half] | None = None  # {split: examples and labels}, if the data are in memory
 
 
 def _source(x: Any, labels: Any, others: Mapping[str, Any], of_user: Mapping[str, Any]) -> _Source:
-  """Returns the source of the data.
+  """Determines the data source for the arguments of `fit`.
 
   Args:
     x: See `fit`.
     labels: See `fit`.
-    others: {half: argument} of the validation and the test set; see `fit`.
-    of_user: Keys of `config.data` that the user sets.
+    others: {"validation": argument, "test": argument}; see `fit`.
+    of_user: {key of `config.data`: value} that the user sets.
   """
   shares = {half: value for half, value in others.items() if _is_share(value)}
   keys = {f"data.{half}": value for half, value in shares.items()}
@@ -184,17 +187,17 @@ def _is_share(value: Any) -> bool:
 
 
 def _stored(x: str | os.PathLike[str]) -> tuple[detection.Found, str]:
-  """Returns the source of data at a path, and the path; "" for a data set by name."""
+  """Returns the source of the data `x`, and its path; the path is "" if `x` is the name of a data set."""
   path = str(paths.local_path("x", x))
   is_name = isinstance(x, str) and not os.path.exists(path) and _TFDS_NAME.fullmatch(x)
   if is_name and x not in sources.SOURCES:
-    return detection.Found(x, {}, {}, {}, []), ""  # of TensorFlow Datasets
+    return detection.Found(x, {}, {}, {}, []), ""  # a data set of TensorFlow Datasets
   found = detection.detect(path)
   return found, "" if found.name == path else path
 
 
 def _label_key(labels: Any, name: str) -> dict[str, Any]:
-  """Returns the config key that names the labels of a source; {} without labels."""
+  """Returns {config key: name of the column or array of labels}; {} without labels. `name` is the data source."""
   if labels is None:
     return {}
   if not isinstance(labels, str) or name not in _LABEL_KEYS:
@@ -209,7 +212,7 @@ def _label_key(labels: Any, name: str) -> dict[str, Any]:
 
 
 def _config(model: str | ConfigDict, name: str) -> ConfigDict:
-  """Returns the config of a model for a source; the automatic choice changes the config `dense`."""
+  """Returns the config `model` for the data source `name`; "auto" begins with the config `dense`."""
   model = "dense" if model == AUTOMATIC else model
   if isinstance(model, ConfigDict):
     configs.check(model)
@@ -222,7 +225,10 @@ def _config(model: str | ConfigDict, name: str) -> ConfigDict:
 
 
 def _chosen(found: detection.Found, config: ConfigDict, of_user: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns config keys that make the data readable, and those of their range if neither config nor user sets it."""
+  """Returns {config key: value} that the data need: options of the source, and a range that fits the values.
+
+  The range is left out if the config or the user sets it.
+  """
   is_record = bool(of_user.get("window"))
   options, arrays = (
     (found.options, found.arrays) if is_record or not found.arrays else inspection.with_kind(found, _WHERE)
@@ -238,14 +244,14 @@ def _chosen(found: detection.Found, config: ConfigDict, of_user: Mapping[str, An
 
 
 def with_keys(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the changes with the keys of the arguments that are not None; raises UserError if a key is given twice."""
+  """Returns `changes` plus the arguments that are not None; raises UserError if a key is in both."""
   given = {key: value for key, value in arguments.items() if value is not None}
   check_once(given, changes)
   return given | dict(changes)
 
 
 def check_once(given: Iterable[str], changes: Mapping[str, Any]) -> None:
-  """Raises UserError if the changes contain a key that other arguments give."""
+  """Raises UserError if a key in `given` is also in `changes`."""
   for key in given:
     if key in changes:
       value = errors.format_value(changes[key])
@@ -254,9 +260,10 @@ def check_once(given: Iterable[str], changes: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def run_folder_of(workdir: str | os.PathLike[str] | None) -> Iterator[tuple[pathlib.Path, Callable[[_T], _T]]]:
-  """Yields the run folder, and a function that returns its argument and keeps a temporary folder as long as it lives.
+  """Yields the run folder and a function `keep`; the run folder is a temporary folder if `workdir` is None.
 
-  If an exception is raised, a temporary folder is removed unless it has a checkpoint; then a note names it.
+  `keep(owner)` returns `owner`, and removes the temporary folder when `owner` is deleted. If an exception is raised,
+  the temporary folder is removed, unless it contains a checkpoint; a note in the exception then contains its path.
   """
   if workdir is not None:
     yield paths.local_path("workdir", workdir), lambda owner: owner

@@ -4,10 +4,10 @@
   ae_jax data measurements.npz --out=examples.png
   python -m ae_jax.inspect_data digits
 
-The kind of the data, the sizes and modes of images, the range of the values, the labels, missing values, exact
-duplicates, constant columns or pixels, and damaged files are printed. All examples are read, and the printed command is
-checked. --out writes a picture of random examples; without it, no file is written. The exit status is 1 if the data
-cannot be used; the message says why.
+Prints the kind of the data, the sizes and modes of images, the range of the values, labels, missing values, exact
+duplicates, constant columns or pixels, and damaged files. All examples are read, and it is checked that the data can be
+loaded with the options in the printed command. --out writes a picture of random examples; without it, no file is
+written. If the data cannot be used, the message contains the reason, and the exit status is 1.
 """
 
 from absl import flags

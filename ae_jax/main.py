@@ -4,8 +4,9 @@
   ae_jax train --config=cnn:mnist --config.model.latent=64
   python -m ae_jax.main --config=configs/cnn.py --config.epochs=5
 
-The part after the colon is the data set. --config.KEY=VALUE overrides a key of the config. The same command with the
-same --workdir continues an interrupted run. --profile writes a profiler trace of some training steps to the run folder.
+The part of --config after the colon is the data set. --config.KEY=VALUE overrides a key of the config. The same command
+with the same --workdir continues an interrupted run. --profile writes a profiler trace of some training steps to the
+run folder.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Config keys as Python arguments: `optimizer__learning_rate=1e-3` is the key `optimizer.learning_rate`."""
+"""Config keys as Python arguments: `optimizer__learning_rate=1e-3` sets the key `optimizer.learning_rate`."""
 
 import os
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from ml_collections import ConfigDict, FieldReference
 from ae_jax import config as configs
 from ae_jax import errors
 
-_SEPARATOR = "__"  # stands for the dot, which is no part of a Python name
+_SEPARATOR = "__"  # replaces the dot, which a Python name cannot contain
 
 
 def dotted(arguments: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns {dotted key: value} for {argument: value}.
+  """Converts {argument: value} to {dotted key: value}.
 
   Raises:
-    UserError: A key and the section that contains it are both given.
+    UserError: A key is given, and also the section that contains it.
   """
   values = {name.replace(_SEPARATOR, "."): value for name, value in arguments.items()}
   for key, value in values.items():
@@ -31,14 +31,14 @@ def dotted(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def argument(key: str) -> str:
-  """Returns the name of the argument for a dotted key."""
+  """Returns the Python argument for a dotted key, such as "optimizer__learning_rate"."""
   return key.replace(".", _SEPARATOR)
 
 
 def apply(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
-  """Returns a config with other values; a section can be replaced by a dict.
+  """Returns a copy of a config with changed values; the value of a section is a dict.
 
-  Lists become tuples, and numbers and texts become tuples of one entry where the config has a tuple.
+  Lists become tuples. If the config has a tuple for a key, a single number or string becomes a tuple of one entry.
 
   Args:
     config: The config; it is not changed.
@@ -64,7 +64,7 @@ def apply(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
 
 
 def _with_types(values: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns values in which keys that may have several types, such as the learning rate, have the types of `fields`."""
+  """Wraps values in the `FieldReference`s of `fields`, which allow several types, e.g. for the learning rate."""
   typed = dict(values)
   for key, field in fields.items():
     if isinstance(field, FieldReference) and type(values[key]) in (*field.get_type(), type(None)):
@@ -75,7 +75,7 @@ def _with_types(values: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, 
 
 
 def _converted(value: Any, current: Any) -> Any:
-  """Returns a value in the type that the config has for it, if it is an equal value of another type."""
+  """Converts a value to the type that the config uses, such as 5.0 or np.int64(5) to 5, or a path to a string."""
   if isinstance(value, np.generic):
     value = value.item()
   if isinstance(value, os.PathLike):

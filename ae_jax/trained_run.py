@@ -28,15 +28,15 @@ from ae_jax.types import AnyArray, Columns
 class Run:
   """A trained model with methods that map NumPy arrays to NumPy arrays.
 
-  The methods take any number N of examples, in any form of `ae_jax.fit` (NumPy and JAX arrays, PyTorch tensors, lists).
-  Examples have the shape that the model was trained on, such as images [N, H, W, C], series [N, T, C] or rows of a
-  table [N, columns]; the axis C may be omitted if its size is 1. A single example without the axis N counts as N = 1,
-  and the result keeps the axis: `run.encode(image)` has the shape [1, latent]. Examples are uint8, or floating point in
-  the data range of the run (`config.data.range`). If the run was trained on other integers or on booleans, integers are
-  in the unit of the training data; see `scaling`.
+  The methods take any number N of examples as NumPy or JAX arrays, PyTorch tensors or nested lists. Examples have the
+  shape that the model was trained on, such as images [N, H, W, C], series [N, T, C] or rows of a table [N, columns];
+  the axis C may be omitted if its size is 1. A single example may be passed without the axis N; the result then has
+  N = 1: `run.encode(image)` has the shape [1, latent]. Examples are uint8, or floating point in the data range of the
+  run (`config.data.range`). If the run was trained on other integers or on booleans, integers must be scaled like the
+  training data; see `scaling`.
 
-  A conditional model also needs its other inputs as keyword arguments. A label is an array [N] of integers or class
-  names, or one of these for all examples: `run.encode(x, label=labels)`, `run.decode(z, label="seven")`.
+  A conditional model also needs its other inputs as keyword arguments. `label` is an array [N] of integers or class
+  names, or a single one for all examples: `run.encode(x, label=labels)`, `run.decode(z, label="seven")`.
 
   The methods raise UserError if the shape, dtype or values of an array do not match the run, or if an input is missing
   or unknown.
@@ -51,16 +51,16 @@ class Run:
     variables: Parameters and model state.
     config: The config of the run.
     metrics: Most recent value of each metric up to the step of the checkpoint.
-    records: Records of metrics.jsonl up to the step of the checkpoint; `history` is the same as a DataFrame.
+    records: Records of metrics.jsonl up to the step of the checkpoint; `history` contains them as a DataFrame.
     model: The model; its methods take `variables` as an argument.
     step: Number of optimizer steps at the checkpoint.
     class_names: Name of each label 0, 1, ...; None if the labels have no names.
-    scaling: How integers and booleans are converted, if they are not bytes; None otherwise.
-    standardisation: Scaling of the examples (`config.data.scale`), which the methods apply to examples and undo in
-      outputs; None otherwise.
-    schema: Columns of a table; None otherwise. The methods of such a run take DataFrames and dicts {column: values}, in
-      any order of the columns, and arrays [N, columns] of numbers. Missing values are treated as in training.
-    workdir: The run folder; None for a model without one.
+    scaling: How integers other than bytes, and booleans, are converted; None if the training data were bytes or floats.
+    standardisation: Scaling of the examples (`config.data.scale`), which the methods apply to examples and invert for
+      outputs; None without scaling.
+    schema: Columns of a table; None for other data. With a schema, the methods also take DataFrames and dicts {column:
+      values}, with the columns in any order. Missing values are handled as in training.
+    workdir: The run folder; None if there is none.
   """
 
   variables: models.Variables
@@ -95,7 +95,7 @@ class Run:
 
   @functools.cached_property
   def weights_digest(self) -> str:
-    """Beginning of the SHA-256 of the variables, by which files of the run name the weights they belong to."""
+    """Digest of the variables; the files threshold.json and reference.npz store it to identify their weights."""
     return store.digest(self.variables)
 
   def encode(self, x: Any, **columns: Any) -> Float[np.ndarray, "examples ..."]:
@@ -103,8 +103,8 @@ class Run:
 
     Args:
       x: Examples [N, *shape].
-      **columns: Other inputs of the model: `label` of a conditional model, or `mask` of the observed elements (of the
-        shape of `x`, or without its axis of channels) of a `sequence` model that was trained with a mask.
+      **columns: Other inputs of the model: `label` for a conditional model; `mask` for a `sequence` model that was
+        trained with a mask (1 for observed elements, in the shape of `x` with or without its channel axis).
 
     Returns:
       Latent codes float32 [N, *code shape], for example [N, latent].
@@ -112,7 +112,7 @@ class Run:
     return self.apply("encode", *self.inputs(x, columns))
 
   def decode(self, z: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
-    """Returns the decoder outputs for latent codes.
+    """Decodes latent codes to examples.
 
     Args:
       z: Latent codes [N, *code shape], as returned by `encode`.
@@ -132,13 +132,13 @@ class Run:
   def reconstruct(self, x: Any, **columns: Any) -> Any:
     """Returns the reconstructions float32 [N, *shape] of examples [N, *shape], in the data range of the run.
 
-    For a DataFrame or a dict of columns, the result is a DataFrame in the units and words of the table. For an array of
-    the columns of a table, it is such an array.
+    For a DataFrame or a dict of columns, the result is a DataFrame with the units and categories of the table. For an
+    array [N, columns] with the rows of a table, it is an array [N, columns], too.
     """
     return table_rows.like(x, self.reconstructions_of(*self.converted(x, columns)), self.schema)
 
   def to_frame(self, x: AnyArray) -> Any:
-    """Returns examples of a table [N, *shape], such as those of `decode`, as a DataFrame with the columns of the table.
+    """Converts encoded rows of a table [N, *shape], such as outputs of `decode`, to a DataFrame with its columns.
 
     Raises:
       UserError: The run was not trained on a table.
@@ -146,16 +146,16 @@ class Run:
     return table_rows.to_frame(x, self.schema)
 
   def impute(self, x: Any, mask: AnyArray | None = None, **columns: Any) -> Any:
-    """Returns examples whose elements that were not observed are replaced by their reconstructions.
+    """Replaces the elements that were not observed by their reconstructions.
 
-    The model runs once: it sees the elements that were not observed as 0 in the range "real" (the mean, if the run
-    standardises its data) and as black in other ranges, as in training. The result for a DataFrame or a dict of columns
-    is a DataFrame.
+    The model is applied once. As in training, its input is 0 for unobserved elements in the range "real" (the mean, if
+    the run standardises its data), and black in other ranges. The result for a DataFrame or a dict of columns is a
+    DataFrame.
 
     Args:
       x: Examples [N, *shape], or rows of a table.
-      mask: 1 for observed elements and 0 for others, of the shape of `x`; its axis of channels may be missing. None:
-        missing values, NaN in arrays, were not observed.
+      mask: 1 for observed elements and 0 for others, in the shape of `x` with or without its channel axis. None: all
+        elements are observed except missing values (NaN in arrays).
       **columns: Other inputs of a conditional model, such as `label`.
 
     Returns:
@@ -184,36 +184,36 @@ class Run:
     return self.attention_of(*self.inputs(x, columns))
 
   def attention_of(self, x: AnyArray, columns: Columns) -> dict[str, np.ndarray]:
-    """Returns the result of `attention` for arguments that are already checked, as in `apply`."""
+    """Computes `attention` for the outputs of `inputs`, i.e. arguments that are already checked and converted."""
     return inference.attention(self.model, self.variables, x, columns)
 
   def apply(self, method: str, array: AnyArray, columns: Columns) -> Shaped[np.ndarray, "examples ..."]:
-    """Returns the result of a method of the model for arguments that are already checked; see `inference.apply`."""
+    """Calls a method of the model with arguments that are already checked and converted; see `inference.apply`."""
     return inference.apply(self.model, self.variables, method, array, columns, self.config.data.range)
 
   def inputs(self, x: Any, columns: Mapping[str, Any]) -> tuple[Float[np.ndarray, "examples ..."], Columns]:
-    """Returns the examples and the other inputs as the model receives them."""
+    """Checks and converts examples and other inputs to the form in which the model receives them."""
     converted, columns = self.converted(x, columns)
     return converted.x, self.check_columns(len(converted.x), columns, converted.mask)
 
   def converted(self, x: Any, columns: Mapping[str, Any]) -> tuple[Converted, dict[str, Any]]:
-    """Returns converted examples, and the other inputs without the mask, which only some models take."""
+    """Returns converted examples and the other inputs; for a model with a mask, `mask` is moved to the first result."""
     columns = dict(columns)
     return self.conversion(x, columns.pop("mask", None) if self.model.masked else None), columns
 
   def check_columns(
     self, count: int, columns: Mapping[str, Any], mask: Bool[np.ndarray, "examples ..."] | None = None
   ) -> Columns:
-    """Returns the inputs of the model other than the examples; see `inference.check_columns`."""
+    """Checks and converts the inputs of the model other than the examples; see `inference.check_columns`."""
     return inference.check_columns(self.model, self.class_names, count, columns, mask)
 
   @functools.cached_property
   def conversion(self) -> Conversion:
-    """Converts examples to the input of the model, and its outputs to the units of the data."""
+    """Conversion of examples to inputs of the model, and of its outputs to the units of the data."""
     return Conversion(self.model.shape, self.config.data.range, self.scaling, self.standardisation, self.schema)
 
   def reconstructions_of(self, converted: Converted, columns: Mapping[str, Any]) -> Float[np.ndarray, "examples ..."]:
-    """Returns the reconstructions of converted examples, in the units of the data."""
+    """Returns the reconstructions of examples from `converted`, in the units of the data."""
     x = converted.x
     inputs = self.check_columns(len(x), columns, converted.mask)
     return self.conversion.invert(self.apply("reconstruct", x, inputs))

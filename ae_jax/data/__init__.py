@@ -71,14 +71,14 @@ def load(
     window: Length of the windows that are cut from a long record; 0 for none. See `windows.cut`.
     stride: Distance between the starts of windows, in steps.
     split: How test and validation examples are drawn from the training examples; see `draws.divide`.
-    group: Name of the array with the group of each training example; examples of a group are never in two halves.
-    test: Share of the examples that are drawn for the test set, if the data have none.
-    validation: Share of the training examples that are drawn for the validation set; 0 for none.
+    group: Name of the array with the group of each training example; all examples of a group stay in one split.
+    test: Fraction of the examples that is drawn for the test set, if the data have none.
+    validation: Fraction of the training examples that is drawn for the validation set; 0 for none.
     scale: "none", "standard" or "quantile"; see `standardisation.fit`.
     columns: Kinds of columns of a table; see `schema_fit.parse_kinds`.
-    missing: What is done with missing values of a table, one of `schema.MISSING`.
+    missing: How missing values of a table are handled, one of `schema.MISSING`.
     patch: (height, width) of the patches that are cut from images, or (); see `patches.cut`.
-    given: {half: `in_memory.Half`} for the sources in `in_memory.SOURCES`, which read no files.
+    given: {split: `in_memory.Half`} for the sources in `in_memory.SOURCES`, which read no files.
     **options: Keys that only some sources take; see `sources.DEFAULTS`.
 
   Raises:
@@ -146,18 +146,19 @@ def _check_keys(
 def _as_examples(
   arrays: dict[str, Any], name: str, kind: str, cut: tuple[int, int], chosen: draws.Options, where: str
 ) -> tuple[draws.Options, draws.Split | None, list[str]]:
-  """Gives the examples their axis of channels or, if a window is set, cuts records into windows, in place.
+  """Adds a missing channel axis to the examples or, if a window is set, cuts records into windows, in place.
 
   Args:
     arrays: Arrays of a source.
     name: Name of the source.
     kind: `config.data.kind`.
     cut: `config.data.window` and `config.data.stride`.
-    chosen: How the data are divided.
+    chosen: Options of the split into training, validation and test set.
     where: Prefix of messages.
 
   Returns:
-    How the examples are divided, the division of the record (None without windows), and remarks.
+    The split options that remain to be applied, the split by time that was applied to a record (None if there was
+    none), and remarks.
   """
   window, stride = cut
   if not window:

@@ -17,13 +17,13 @@ from ae_jax.data import array_names, array_roles, lazy_arrays, numpy_files, rema
 def npz(name: str, path: str, **options: Any) -> dict[str, Any]:
   """Reads the examples and labels of an archive; only the training examples are required.
 
-  The names x_train, y_train, x_test, y_test (also of Keras' mnist.npz) and train_images, train_labels, test_images,
-  test_labels (of MedMNIST) are known, and the names of a validation set in `array_names`. Examples are [N, ...] (see
-  `kinds.with_channels`), and labels are in any form of `labels.as_integers`. Without test examples, they are drawn from
-  the training examples (see `draws.divide`). Arrays of Python objects are refused. Examples can be streamed from
-  archives of `numpy.savez`, but not from archives of `numpy.savez_compressed`. Targets, masks and weights of the
-  examples (see `loss_columns`) are target_train, mask_train, weight_train, and the same names with _test. lengths_train
-  and lengths_test are the lengths of padded series (see `lengths`).
+  The arrays have the names of Keras' mnist.npz (x_train, y_train, x_test, y_test) or of MedMNIST (train_images,
+  train_labels, test_images, test_labels); see `array_names` for the names of a validation set. Examples are [N, ...]
+  (see `kinds.with_channels`). Labels have one of the forms that `labels.as_integers` accepts. If there are no test
+  examples, they are drawn from the training examples (see `draws.divide`). Arrays of Python objects raise UserError.
+  Examples can be streamed from archives of `numpy.savez`, but not from archives of `numpy.savez_compressed`. Targets,
+  masks and weights of the examples (see `loss_columns`) are named target_train, mask_train, weight_train; the lengths
+  of padded series (see `lengths`) lengths_train; those of the test set end with _test.
 
   Args:
     name: Name of the source.
@@ -43,14 +43,14 @@ def arrays_of(path: str, where: str) -> dict[str, lazy_arrays.LazyArray]:
 
 
 def array_of(path: str, where: str) -> lazy_arrays.LazyArray:
-  """Returns the array of an npy file, whose values are not read."""
+  """Returns the array of an npy file; its values are not read."""
   with numpy_files.convert_errors(where):
     return numpy_files.of_file(pathlib.Path(path), where)
 
 
 @contextlib.contextmanager
 def _members(path: str, where: str) -> Iterator[array_names.Headers]:
-  """Yields {name of an array: function that reads its header} of an archive, which is open inside the context."""
+  """Yields {array name: function that reads the header of the array}; the archive is open inside the context."""
   with numpy_files.convert_errors(where), open(path, "rb") as file:
     if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
       raise errors.UserError(f"{where}: is a single array, not an archive; set config.data.name=npy")
@@ -62,9 +62,9 @@ def _members(path: str, where: str) -> Iterator[array_names.Headers]:
 
 
 def npy(name: str, path: str, **options: Any) -> dict[str, Any]:
-  """Reads one file of all examples, or a folder of files that are named like the arrays of `npz`, such as x_train.npy.
+  """Reads one file with all examples, or a folder with one file per array, such as x_train.npy.
 
-  The arguments are those of `npz`; `x`, `y` and `group` are for folders only.
+  The array names and the arguments are the same as for `npz`; `x`, `y` and `group` are for folders only.
   """
   where = splits.where_of(name, path, ".npy file or folder of .npy files")
   chosen = array_names.Options(**options)
@@ -83,7 +83,7 @@ def npy(name: str, path: str, **options: Any) -> dict[str, Any]:
 
 
 def _files(path: str, where: str) -> tuple[list[str], array_names.Headers]:
-  """Returns the names in a folder, and {name of an array: function that reads its header} of its .npy files."""
+  """Returns the file names in a folder, and {array name: function that reads the header} for its .npy files."""
   files = sorted(remarks.visible(path))
   arrays = [file for file in files if file.endswith(".npy")]
   return files, {
@@ -93,9 +93,9 @@ def _files(path: str, where: str) -> tuple[list[str], array_names.Headers]:
 
 
 def largest(path: str) -> dict[str, str]:
-  """Returns values of `config.data.x` and `config.data.y` for an archive or a folder of .npy files.
+  """Returns {"x": array name, "y": array name}, suggestions for `config.data.x` and `config.data.y`.
 
-  See `array_names.largest`.
+  The path is an archive or a folder of .npy files; see `array_names.largest`.
 
   Raises:
     UserError: The file or folder cannot be read.

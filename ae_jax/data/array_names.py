@@ -1,4 +1,4 @@
-"""Names of the arrays of an archive: those that are known, and those that `config.data.x` and `config.data.y` give."""
+"""Chooses the arrays of an archive by default names, or by the names in `config.data.x` and `config.data.y`."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,27 +9,27 @@ from ae_jax.data import lazy_arrays, lengths, loss_columns, splits
 
 Headers = Mapping[str, Callable[[], lazy_arrays.LazyArray]]  # name of an array -> function that reads its header
 
-# role -> name, for each set of names that is known; the first is also that of Keras, the second that of MedMNIST
+# {role: array name} for each set of default names: those of Keras' mnist.npz, and those of MedMNIST
 _KNOWN = (
   {role: role for role in ("x_train", "x_test", "y_train", "y_test")},
   {"x_train": "train_images", "x_test": "test_images", "y_train": "train_labels", "y_test": "test_labels"},
 )
-TRAINING = tuple(names["x_train"] for names in _KNOWN)  # known names of the training examples
-# role -> name of the validation arrays that belong to each set of names; {} is one of `splits.VALIDATION_NAMES`
+TRAINING = tuple(names["x_train"] for names in _KNOWN)  # default names of the training examples
+# {role: array name} of the validation set for each entry of _KNOWN; {} is replaced by each of `splits.VALIDATION_NAMES`
 _KNOWN_VALIDATION = (
   {"x_validation": "x_{}", "y_validation": "y_{}"},
   {"x_validation": "{}_images", "y_validation": "{}_labels"},
 )
 _MOST_LISTED = 8  # maximum number of arrays in a message
-# roles of the arrays of targets, masks, weights and lengths, which are read if they exist
+# roles of the optional arrays of targets, masks, weights and lengths, such as "mask_train"
 OF_LOSS = tuple(f"{name}_{half}" for half in splits.HALVES for name in (*loss_columns.NAMES, lengths.NAME))
 
 
 class Options(NamedTuple):
   """The keys of `config.data` for sources whose files contain named arrays."""
 
-  x: str = ""  # name of the array of training examples; "" for the known names
-  y: str = ""  # name of the array of their labels; "" for the known names, if `x` is "" too
+  x: str = ""  # name of the array of training examples; "" for the default names
+  y: str = ""  # name of the array of training labels; "" for the default names if `x` is "", otherwise no labels
   layout: str = "nhwc"  # order of the axes of images, a key of `array_roles.LAYOUTS`
   group: str = ""  # name of the array with the group of each training example, in any dtype; "" for none
   read_validation: bool = True  # whether a validation set is read
@@ -38,13 +38,21 @@ class Options(NamedTuple):
 def choose(headers: Headers, chosen: Options, where: str) -> dict[str, str]:
   """Returns the names of the arrays to read, {"x_train": name, "x_test": name, ...}.
 
-  Only the array of x_train must exist. The arguments are those of `_of_examples`.
+  Only the array of x_train must exist.
+
+  Args:
+    headers: The arrays that exist.
+    chosen: The keys of the config.
+    where: Prefix of error messages.
+
+  Raises:
+    UserError: `x`, `y` or `group` is not the name of an array, or no array has a default name of training examples.
   """
   return _of_examples(headers, chosen, where) | _loss_names(headers, chosen.read_validation)
 
 
 def _loss_names(headers: Headers, read_validation: bool) -> dict[str, str]:
-  """Returns {role: name} of the targets, masks, weights and lengths that exist: {"mask_train": "mask_train", ...}."""
+  """Returns {role: array name} of the existing targets, masks, weights and lengths, {"mask_train": name, ...}."""
   names = {}
   for role in OF_LOSS:
     column, _, half = role.partition("_")
@@ -58,17 +66,9 @@ def _loss_names(headers: Headers, read_validation: bool) -> dict[str, str]:
 def _of_examples(headers: Headers, chosen: Options, where: str) -> dict[str, str]:
   """Returns the names of the arrays of examples, labels and groups.
 
-  If `x` is given, labels are read only if `y` is given too. Test and validation examples and their labels keep their
-  known names; those of validation examples are in the result only if the examples exist.
-
-  Args:
-    headers: The arrays that exist.
-    chosen: The keys of the config.
-    where: Prefix of error messages.
-
-  Raises:
-    UserError: `x`, `y` or `group` does not exist, or no name of training examples is known; the message lists the
-      arrays.
+  If `x` is given, labels are read only if `y` is given too. Test and validation arrays always have their default names;
+  the names of validation arrays are in the result only if the validation examples exist. See `choose` for the
+  arguments; the error messages list the arrays.
   """
   x, y, _, group, read_validation = chosen
   for key, value in (("x", x), ("y", y), ("group", group)):
@@ -99,7 +99,7 @@ def _of_examples(headers: Headers, chosen: Options, where: str) -> dict[str, str
 
 
 def _validation_names(headers: Headers, templates: Mapping[str, str]) -> dict[str, str]:
-  """Returns {role: name} of the first validation examples that exist, and of their labels; {} without examples."""
+  """Returns {"x_validation": array name, "y_validation": array name}; {} if there are no validation examples."""
   for word in splits.VALIDATION_NAMES if templates else ():
     names = {role: template.format(word) for role, template in templates.items()}
     if names["x_validation"] in headers:
@@ -116,7 +116,7 @@ def _header(read: Callable[[], lazy_arrays.LazyArray]) -> lazy_arrays.LazyArray 
 
 
 def _listing(headers: Headers) -> str:
-  """Returns the names, dtypes and shapes of the first arrays as a text."""
+  """Returns a text with the names, dtypes and shapes of the first arrays."""
   texts = []
   for name in list(headers)[:_MOST_LISTED]:
     array = _header(headers[name])
@@ -127,7 +127,7 @@ def _listing(headers: Headers) -> str:
 
 
 def _flags_to_paste(headers: Headers) -> str:
-  """Returns a sentence with the flags that read the largest array as examples, and an array of as many labels."""
+  """Returns a sentence with the flags that select the arrays of `largest`."""
   names = largest(headers)
   if not names:
     return "Name the images `x_train`"
@@ -135,9 +135,10 @@ def _flags_to_paste(headers: Headers) -> str:
 
 
 def largest(headers: Headers) -> dict[str, str]:
-  """Returns {"x": the largest array of images or series, "y": an array with one label for each}; {} if there is none.
+  """Returns {"x": name of the largest array, "y": name of an array with one value per row of x}.
 
-  The key "y" is missing if no array can be its labels.
+  Only numeric arrays with at least 3 axes are candidates for x; without one, the result is {}. The key "y" is missing
+  if no array has the shape of labels.
   """
   arrays = {name: array for name in headers if (array := _header(headers[name])) is not None}
   candidates = {name: array for name, array in arrays.items() if len(array.shape) >= 3 and array.dtype.kind in "biuf"}

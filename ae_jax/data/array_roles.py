@@ -1,4 +1,4 @@
-"""Arrays of a data set by role, such as x_train and mask_test, for sources whose files contain named arrays."""
+"""Reads the arrays of sources whose files contain named arrays; each array has a role, such as x_train or mask_test."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,13 +16,13 @@ _MOST_CHANNELS = 4  # a second axis of at most this size, before two larger ones
 def read(
   headers: array_names.Headers, chosen: array_names.Options, where: str
 ) -> tuple[dict[str, lazy_arrays.LazyArray], dict[str, str]]:
-  """Returns ({role: array}, {role: name}) of the arrays to read, for `train_and_test`; see `array_names.choose`."""
+  """Returns the arrays to read and their names as ({role: array}, {role: name}); roles are "x_train", "y_test", ..."""
   names = array_names.choose(headers, chosen, where)
   return {role: headers[name]() for role, name in names.items() if name in headers}, names
 
 
 def unread(headers: array_names.Headers, names: Mapping[str, str], where: str) -> list[str]:
-  """Returns a list with one remark about the arrays of a file that are not read; [] if all are read."""
+  """Returns a list with one remark that names the unread arrays of a file; [] if all arrays are read."""
   listed = ", ".join(names.values())
   return remarks.not_read(where, headers.keys() - set(names.values()), f"the arrays that are read are {listed}")
 
@@ -67,7 +67,11 @@ def train_and_test(
 def _loss_columns(
   stored: Mapping[str, lazy_arrays.LazyArray], names: Mapping[str, str], layout: str, where: str
 ) -> dict[str, lazy_arrays.MaybeLazy]:
-  """Returns {"train_mask": array, ...} for `array_names.OF_LOSS`; raises UserError if a number of rows is wrong."""
+  """Returns the targets, masks, weights and lengths that exist, {"train_mask": array, ...}.
+
+  Raises:
+    UserError: An array does not have one row per example.
+  """
   columns = {}
   for role in array_names.OF_LOSS:
     if role not in stored:
@@ -87,7 +91,7 @@ def _loss_columns(
 def _groups(
   groups: lazy_arrays.LazyArray, shape: tuple[int, ...], names: Mapping[str, str], where: str
 ) -> Shaped[np.ndarray, " examples"]:
-  """Returns the group of each training example; `shape` is the shape of the array of training examples."""
+  """Returns the group of each training example [N]; `shape` is the shape of the training examples [N, ...]."""
   if groups.shape not in (shape[:1], (*shape[:1], 1)):
     raise errors.UserError(
       f"config.data.group={names['group_train']!r}: this array of {where} has shape {groups.shape}; expected one group "

@@ -3,7 +3,7 @@
 An augmentation is a pure function of a random key [], one example (float32 [H, W, C] or [T, C]) and its options. It
 returns an example of the same shape. The training step augments each batch before it computes the objective, so the
 augmented example is also the target of the reconstruction. If the data have targets or masks, these are augmented with
-the same keys, so they are moved like the examples. Evaluation uses the original examples.
+the same keys, so they get the same shifts and flips as the examples. Evaluation uses the original examples.
 """
 
 import dataclasses
@@ -86,8 +86,8 @@ def build(entries: Sequence[Any], shape: tuple[int, ...], value_range: str, span
     span: Interval of the values of the data.
 
   Raises:
-    UserError: A name or option is unknown, a number is out of bounds, series get an augmentation for images, or the
-      examples are neither images nor series.
+    UserError: A name or option is unknown, an option is out of bounds, an augmentation for images is applied to series,
+      or the examples are neither images nor series.
   """
   if entries and len(shape) not in (2, 3):
     raise errors.UserError("config.data.augment: augmentations are for images and series; set it to ()")
@@ -104,7 +104,7 @@ def build(entries: Sequence[Any], shape: tuple[int, ...], value_range: str, span
 
 
 def check_columns(entries: Sequence[Any], columns: Collection[str]) -> None:
-  """Raises UserError if an augmentation changes values and the data have a mask, which can only be moved."""
+  """Raises UserError if the data have masks and an augmentation changes values; masks allow only geometric ones."""
   names = [entry.get("name") for entry in entries if isinstance(entry, dict)]
   if "mask" in columns and "brightness" in names:
     raise errors.UserError(
@@ -146,7 +146,7 @@ def _brightness(data: _Data, *, level: Any) -> tuple[Callable, tuple]:
 
 
 def _check_images(data: _Data, name: str) -> None:
-  """Raises UserError for series, because an offset or a reversal of time can change their class."""
+  """Raises UserError for series, because adding an offset or reversing the time can change the class of a series."""
   errors.check(
     len(data.shape) == 3, f"{data.key}.name", name, "'shift' for series; the other augmentations are for images"
   )

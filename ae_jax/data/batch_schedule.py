@@ -1,4 +1,4 @@
-"""Order of the training examples: the batch of a step is a function of the seed and the step alone."""
+"""Order of the training examples. The batch of a step depends only on the seed and the step."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ Batches = tuple[Int32[np.ndarray, "steps batch"], Float32[np.ndarray, "steps bat
 
 @dataclasses.dataclass(frozen=True)
 class BatchSchedule:
-  """Division of each epoch into batches (one per step) and chunks (the steps that one compiled call runs).
+  """Divides each epoch into batches (one per step) and chunks (the steps that one compiled call runs).
 
   An epoch is a random permutation of the examples, divided into `steps` batches. Each example occurs once per epoch.
   Batch sizes differ by at most one and never exceed `batch_size`, so there is no small last batch. `steps` is a
@@ -64,7 +64,7 @@ class BatchSchedule:
 
 
 def evaluation_batches(examples: int, batch_size: int, devices: int) -> Batches:
-  """Returns row indices and weights, both [batches, padded_batch_size], of all examples once and in order."""
+  """Returns row indices and weights, both [batches, padded_batch_size]; each example occurs once, in stored order."""
   return cut(np.arange(examples), -(-examples // batch_size), _round_up(min(batch_size, examples), devices))
 
 

@@ -1,4 +1,4 @@
-"""Columns of a batch: the examples, the labels on which a model may be conditioned, and the columns of the loss."""
+"""Columns of a batch: examples, labels for a conditional model, and the targets, masks and weights of the loss."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,16 +16,16 @@ SHAPED = ("x", "target", "mask")  # columns with the shape of an example
 def class_indices(
   labels: Any, known: tuple[int, ...], count: int, class_names: Sequence[str] | None = None
 ) -> Int32[np.ndarray, " {count}"]:
-  """Returns the class index of each label, which is its position in `known`.
+  """Returns the class index of each label, i.e. the position of the label in `known`.
 
   Args:
-    labels: Integers or class names [count], or one of these for all examples.
+    labels: Integers or class names [count], or a single integer or class name for all examples.
     known: The distinct labels, sorted.
     count: Number of examples.
     class_names: Name of each label 0, 1, ..., or None.
 
   Raises:
-    UserError: A label is not an integer or not in `known`, a name is unknown, or the number of labels is not `count`.
+    UserError: A label is not an integer or not in `known`, a class name is unknown, or there are not `count` labels.
   """
   labels = np.asarray(labels)
   if labels.dtype.kind == "U" and class_names:
@@ -44,7 +44,7 @@ def class_indices(
 
 
 def _of_names(names: Shaped[np.ndarray, "..."], class_names: Sequence[str]) -> Int[np.ndarray, "..."]:
-  """Returns the labels of class names, in an array of the same shape; raises UserError if a name is unknown."""
+  """Converts class names to labels, in an array of the same shape; raises UserError if a name is unknown."""
   distinct, inverse = np.unique(names, return_inverse=True)
   for name in distinct.tolist():
     if name not in class_names:
@@ -58,7 +58,7 @@ def label_values(dataset: Any, where: str) -> tuple[int, ...]:
 
   Args:
     dataset: A `data.Dataset`.
-    where: Prefix of error messages: the config key that needs the labels.
+    where: Prefix of error messages, e.g. the config key that needs the labels.
 
   Raises:
     UserError: A split has no integer labels, there are more than `MOST_CLASSES` distinct labels, or a
@@ -95,7 +95,7 @@ def flat_columns(dataset: Any, half: str, model: Any) -> dict[str, np.ndarray]:
 
 
 def flat(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns columns whose examples, targets and masks are flattened, [N, elements]."""
+  """Returns the columns with examples, targets and masks flattened to [N, elements]."""
   return {name: column.reshape(len(column), -1) if name in SHAPED else column for name, column in columns.items()}
 
 

@@ -1,4 +1,4 @@
-"""Conversion of new examples for a trained run: the same steps as for its training examples."""
+"""Converts new examples for a trained run in the same way as the training examples of the run."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -14,9 +14,9 @@ from ae_jax.data.standardisation import ColumnScaling
 
 
 class Converted(NamedTuple):
-  """New examples, converted."""
+  """New examples after conversion."""
 
-  x: Float[np.ndarray, "examples ..."]  # as the model receives them
+  x: Float[np.ndarray, "examples ..."]  # input of the model
   values: Float[np.ndarray, "examples ..."]  # in the data range, before `standardisation`
   mask: Bool[np.ndarray, "examples ..."] | None  # True for observed elements; None if all are observed
 
@@ -27,15 +27,15 @@ class Conversion:
 
   shape: tuple[int, ...]  # of an example
   value_range: str  # a key of ranges.INTERVALS
-  scaling: Scaling | None  # how integers and booleans are converted, if they are not bytes
+  scaling: Scaling | None  # how integers and booleans are converted; None if the training data were bytes or floats
   standardisation: ColumnScaling | None
   schema: Schema | None  # columns of a table
 
   def __call__(self, x: Any, mask: Any = None) -> Converted:
-    """Returns converted examples. Elements that were not observed get the value of missing elements.
+    """Returns converted examples. Elements that were not observed are replaced by a constant.
 
     Args:
-      x: Examples [N, *shape] whose axis of channels may be missing if its size is 1, or rows of a table.
+      x: Examples [N, *shape], or rows of a table. A channel axis of size 1 may be left out.
       mask: 1 for observed elements, 0 for others; see `loss_columns.observed`. None: all elements were observed, except
         missing values of a table with config.data.missing="mask".
 
@@ -52,7 +52,7 @@ class Conversion:
     return self.of_elements(x, known)
 
   def of_elements(self, x: Shaped[np.ndarray, "..."], mask: Bool[np.ndarray, "examples ..."] | None) -> Converted:
-    """Returns converted examples for an array of their elements [N, *shape]; see `__call__`."""
+    """Converts examples that already are an array [N, *shape]; `mask` is True for observed elements."""
     values = self._in_range(x, mask)
     if self.standardisation is None:
       return Converted(values, values, mask)
@@ -60,11 +60,11 @@ class Conversion:
     return Converted(scaled if mask is None else loss_columns.fill(scaled, mask, 0.0), values, mask)
 
   def invert(self, x: Float[np.ndarray, "examples ..."]) -> Float[np.ndarray, "examples ..."]:
-    """Returns outputs of the model in the units of the data."""
+    """Converts outputs of the model to the units of the data."""
     return x if self.standardisation is None else self.standardisation.invert(x)
 
   def with_channels(self, x: Any) -> Shaped[np.ndarray, "..."]:
-    """Returns examples with their first axis and, if its size is 1, the axis of channels, which may be missing."""
+    """Adds the example axis to a single example, and a channel axis of size 1 if it is missing."""
     x = in_memory.as_array(x, "x")
     if x.shape == self.shape or (self.shape[-1] == 1 and x.shape == self.shape[:-1]):
       x = x[None]  # a single example
@@ -73,7 +73,7 @@ class Conversion:
   def _in_range(
     self, x: Shaped[np.ndarray, "..."], mask: Bool[np.ndarray, "examples ..."] | None
   ) -> Float[np.ndarray, "examples ..."]:
-    """Returns the examples as float32 [N, *shape] in the data range; UserError if they do not match the run."""
+    """Returns the examples as float32 [N, *shape] in the data range; raises UserError if they do not fit the run."""
     if x.shape[1:] != self.shape:
       is_record = len(self.shape) == 2 and x.shape[1:] == self.shape[1:]
       hint = "; score_record scores a record [steps, channels]" if is_record else ""

@@ -1,4 +1,4 @@
-"""A training, a test and a validation set, with their labels, factors, and what the user should know about them."""
+"""Training, test and validation set with labels, generating factors, and messages for the user about the data."""
 
 import dataclasses
 import functools
@@ -36,18 +36,18 @@ class Dataset:
   test: np.ndarray
   train_labels: lazy_arrays.MaybeLazy | None
   test_labels: np.ndarray | None
-  one_class: int | None = None  # the only label of the training examples; None: any label
+  one_class: int | None = None  # label of all training examples; None: the training examples may have any label
   streams: bool = False  # whether the training examples are copied to the device during training (`streams.chunks`)
   placement: str = ""  # message for the user: where the training examples are kept, and why
   train_factors: np.ndarray | None = None  # int [N, factors]: index of the value of each generating factor, if known
   test_factors: np.ndarray | None = None
   factor_values: dict[str, Any] = dataclasses.field(default_factory=dict)  # {name of a factor: tuple of its values}
-  standardisation: ColumnScaling | None = None  # map that was applied to the examples
-  remarks: tuple[str, ...] = ()  # messages for the user about unread or dropped data, or their unit
+  standardisation: ColumnScaling | None = None  # scaling of the columns that was applied to the examples
+  remarks: tuple[str, ...] = ()  # messages for the user about unread, dropped or scaled data
   faults: tuple[str, ...] = ()  # messages for the user about suspicious values, see `faults.find`
   class_names: tuple[str, ...] | None = None  # name of each label 0, 1, ...; None: the labels have no names
-  # {half: {"target", "mask" or "weight": array}}: what the examples are compared with, booleans of the shape of the
-  # examples (True: observed), and the weights of the examples; only what the data have
+  # {split: {"target": array, "mask": array, "weight": array}}, without the arrays that the data do not have.
+  # Reconstructions are compared with the target; the mask has the shape of the examples, True for observed elements.
   columns: dict[str, dict[str, lazy_arrays.MaybeLazy]] = dataclasses.field(default_factory=dict)
   validation: np.ndarray | None = None  # examples that decide which checkpoint is the best; None: the test set does
   validation_labels: np.ndarray | None = None
@@ -55,7 +55,7 @@ class Dataset:
   scaling: Scaling | None = None  # conversion of the stored examples; None: bytes, or floats as stored
   schema: Schema | None = None  # columns of a table
   defects: np.ndarray | None = None  # bytes [test, H, W, 1]: 1 for the defects of test images, if their masks exist
-  # {half: positions of its examples in the training examples of the source}; other halves are as in the source
+  # {split: positions of its examples in the training examples of the source}; absent splits are as in the source
   rows: dict[str, Int[np.ndarray, " examples"]] = dataclasses.field(default_factory=dict)
 
   @property
@@ -77,7 +77,7 @@ class Dataset:
   def on_validation(self) -> "Dataset | None":
     """This data set with the validation set as its test set, for evaluations; None without a validation set.
 
-    Validation examples without labels count as examples of `one_class`.
+    Validation examples without labels get the label `one_class`, if it is set.
     """
     if self.validation is None:
       return None
@@ -104,7 +104,7 @@ class Dataset:
     return lazy_arrays.sample(self.train)
 
   def column(self, half: str, name: str) -> lazy_arrays.MaybeLazy | None:
-    """Returns a column of a half, a key of `columns`; None if the half does not have it."""
+    """Returns the column `name` ("target", "mask" or "weight") of the split `half`; None if the split has none."""
     return self.columns.get(half, {}).get(name)
 
   @property
@@ -125,7 +125,7 @@ class Dataset:
     return sum(lazy_arrays.row_bytes(array) for array in arrays if array is not None)
 
   def train_sample_of(self, name: str) -> np.ndarray | None:
-    """Returns a column for the examples in `train_sample`, in memory; None if the training examples do not have it."""
+    """Returns the rows of a training column that belong to `train_sample`, in memory; None without this column."""
     column = self.column("train", name)
     if column is None:
       return None
@@ -144,9 +144,8 @@ class Dataset:
     """Interval of the values of the data.
 
     It depends only on `value_range`, except for floats in the range "real". For these, it extends from the smallest to
-    the largest value of `train_sample`, or has width 1 if the data are constant. Masked elements then become 0 or, if 0
-    is outside the interval, the nearest value inside. If there are targets, it is the interval of the targets. Masked
-    elements of the data do not count.
+    the largest observed value of the targets or, without targets, of the examples in `train_sample`; it has width 1 if
+    all values are equal. Masked elements then become 0 or, if 0 is outside the interval, the nearest value inside.
     """
     if self.value_range != "real" or self.train.dtype == np.uint8:
       return ranges.SPANS[self.value_range]
@@ -164,8 +163,8 @@ class Dataset:
   def fingerprint(self) -> str:
     """Returns the SHA-256 of the shapes, dtypes and contents of the examples; it is the same for every placement.
 
-    For data sets above 256 MiB, it covers only the first, the last and 1,000 random examples of the training set, and
-    likewise of the test set.
+    For data sets above 256 MiB, it covers only the first, the last and 1,000 random examples of the training set and
+    of the test set.
     """
     return self._digest(self.train, self.test)
 
@@ -173,9 +172,9 @@ class Dataset:
   def fingerprints(self) -> dict[str, str | None]:
     """Fingerprints of the examples, the labels and the factors, as stored in config.json.
 
-    The value is None if there are no labels or no factors. The fingerprint of integer labels and factors depends on
-    their values, not on their dtype. Targets, masks and weights have a fingerprint only if the data have these columns.
-    The result is cached, because each sweep member stores it.
+    Without labels or factors, their fingerprint is None. The fingerprint of integer labels and factors depends on their
+    values, not on their dtype. Targets, masks, weights and the validation set have a fingerprint only if the data have
+    them. The result is cached, because each sweep member stores it.
     """
     fingerprints = {"fingerprint": self.fingerprint()}
     for name in ("labels", "factors"):
@@ -190,7 +189,7 @@ class Dataset:
     return fingerprints
 
   def _digest(self, *halves: lazy_arrays.MaybeLazy | None) -> str:
-    """Returns the SHA-256 of arrays or, if the data set is large, of their rows at `lazy_arrays.probe_indices`."""
+    """Returns the SHA-256 of the arrays; of large data sets, only the rows at `lazy_arrays.probe_indices` are used."""
     digest = hashlib.sha256()
     is_small = lazy_arrays.total_bytes(self.train) + lazy_arrays.total_bytes(self.test) <= _DIGESTED_WHOLE
     for values in halves:

@@ -28,7 +28,7 @@ FORMATS = {  # name in Pillow -> file suffixes; PostScript is missing, because d
 }
 CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1, "I": 1, "F": 1}  # mode of pixels -> number of channels
 DEEP = {"I;16": "16-bit grey", "I": "32-bit integer grey", "F": "floating-point grey"}  # modes read as float32
-# Pillow mode of a file -> mode of the pixels that are read; missing modes stay unchanged
+# Pillow mode of a file -> mode to which its pixels are converted; modes that are not listed stay unchanged
 _READ_AS = {"1": "L", "P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
 _READ_AS |= dict.fromkeys(("I;16L", "I;16B", "I;16N"), "I;16")
 _EIGHT_BIT = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # number of channels -> mode
@@ -43,7 +43,7 @@ class Preparation:
   """How the pixels of image files are changed to a common shape."""
 
   size: tuple[int, ...] = ()  # (height, width); () keeps the size of the file
-  fit: str = "stretch"  # how another aspect ratio is changed: stretch, crop (the centre) or pad (with zeros)
+  fit: str = "stretch"  # how images of another aspect ratio are resized: stretch, crop (the centre) or pad (with zeros)
   channels: int = 0  # 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha); 0 keeps the channels of the file
   exif_orientation: bool = True  # whether the image is rotated or mirrored as its EXIF orientation says
 
@@ -54,7 +54,7 @@ class Header(NamedTuple):
   height: int  # after the EXIF orientation is applied
   width: int
   mode: str  # key of CHANNELS: mode of the pixels that are read
-  lost: str  # what is not read, separated by blanks: transparency, bits (the lower 8 of 16 bits), frames
+  lost: str  # parts that are not read, separated by spaces: transparency, bits (the lower 8 of 16), frames
 
 
 _UNCHANGED = Preparation(exif_orientation=False)
@@ -79,17 +79,17 @@ def decode(
 ) -> Shaped[np.ndarray, "height width channels"]:
   """Returns the image of a file, or its first frame if it has several.
 
-  Images are resized with Pillow's antialiased bilinear filter, as by `torchvision.transforms.Resize`. A bilinear filter
-  does not overshoot, so floats stay in their range. Channels are converted by Pillow. Palette, CMYK and YCbCr images
-  are read as RGB.
+  Images are resized with Pillow's antialiased bilinear filter, like `torchvision.transforms.Resize`. A bilinear filter
+  does not overshoot, so floats stay in their range. Pillow converts the channels. Palette, CMYK and YCbCr images are
+  read as RGB.
 
   Args:
     file: Path or binary file.
     name: Name of the file in messages.
     expected: Shape (H, W, C) that the result must have.
     preparation: How the pixels are changed.
-    dtype: uint8, or float32: 16-bit values are divided by 65,535, and 8-bit values by 255. Other integers and floats
-      are not scaled.
+    dtype: uint8 or float32. For float32, 16-bit values are divided by 65,535 and 8-bit values by 255; 32-bit integers
+      and floats are not scaled.
 
   Raises:
     UserError: The file cannot be read, is too large, or has another shape or an unsupported mode. The header is checked
@@ -126,7 +126,7 @@ def _load(image: Any, found: Header, preparation: Preparation) -> None:
 
 
 def fault(file: File, name: str, preparation: Preparation) -> str:
-  """Decodes an image file completely; returns the message of the UserError that this raises, or ""."""
+  """Decodes an image file completely and returns the error message if it cannot be read, otherwise ""."""
   try:
     found = header(file, name, preparation)
     decode(file, name, shape(found, preparation), preparation, np.float32)
@@ -136,7 +136,7 @@ def fault(file: File, name: str, preparation: Preparation) -> str:
 
 
 def shape(found: Header, preparation: Preparation = _UNCHANGED) -> tuple[int, int, int]:
-  """Returns the shape (H, W, C) that an image with this header has after its preparation."""
+  """Returns the shape (H, W, C) of an image with this header after `preparation` is applied."""
   height, width = preparation.size or (found.height, found.width)
   return height, width, preparation.channels or CHANNELS[found.mode]
 
@@ -171,7 +171,7 @@ def _header(image: Any, preparation: Preparation) -> Header:
   elif "transparency" in image.info and (preparation.channels or CHANNELS[mode]) in (1, 3):
     lost.append("transparency")
   height, width = image.height, image.width
-  # The size of a TIFF image is already transposed. `Image.getexif` does not decode pixels, unlike that of PNG.
+  # Pillow transposes the size of TIFF images itself. `Image.getexif` decodes no pixels, unlike `PngImageFile.getexif`.
   if preparation.exif_orientation and image.format != "TIFF" and _exif(image).get(_ORIENTATION, 1) in (5, 6, 7, 8):
     height, width = width, height
   return Header(height, width, mode, " ".join(lost))
@@ -193,7 +193,7 @@ def _eight_bit_pixels(image: Any, mode: str, channels: int, preparation: Prepara
 
 
 def _deep_pixels(image: Any, mode: str, channels: int, preparation: Preparation) -> np.ndarray:
-  """Returns grey pixels of a mode in `DEEP` as float32 [H, W, channels], with an alpha of 1."""
+  """Converts a grey image whose PIL mode is in `DEEP` to float32 [H, W, channels]; an alpha channel is set to 1."""
   from PIL import Image
 
   with np.errstate(over="ignore"):

@@ -1,7 +1,7 @@
 """Masks of the defects in test images, in the layout of MVTec AD (Bergmann et al. 2019).
 
-The mask of test/CLASS/NAME.png is ground_truth/CLASS/NAME_mask.png or ground_truth/CLASS/NAME.png. Its pixels above
-half of the white value are defects. A class without a folder in ground_truth, such as `good`, has no defects.
+The mask of test/CLASS/NAME.png is ground_truth/CLASS/NAME_mask.png or ground_truth/CLASS/NAME.png. Mask pixels of at
+least 128 are defects. A class without a folder in ground_truth, such as `good`, has no defects.
 """
 
 import dataclasses
@@ -18,7 +18,10 @@ _HALF = 128  # bytes of at least this value are defects
 
 
 def applies(halves: Mapping[str, pathlib.Path]) -> bool:
-  """Returns whether there are masks for a class of test images; `halves` are the folders of the halves."""
+  """Returns whether at least one class of test images has a folder of defect masks.
+
+  `halves` is {split: folder of its images}.
+  """
   if "test" not in halves or not (masks := _masks_beside(halves["test"])).is_dir():
     return False
   return any((masks / folder.name).is_dir() for folder in halves["test"].iterdir() if folder.is_dir())
@@ -36,11 +39,12 @@ def read(
   Args:
     folder: Folder of the test images.
     files: Paths of these images.
-    preparation: How images are changed to their common shape; masks are changed alike.
-    shape: Shape (H, W, C) of the images after that.
+    preparation: How images are changed to their common shape; masks are changed in the same way.
+    shape: Shape (H, W, C) of the images after this change.
 
   Raises:
-    UserError: An image of a class with masks has no mask, or, when masks are read, one has another size.
+    UserError: A class has a folder of masks, but one of its images has no mask. Reading the masks also raises UserError
+      if a mask does not have the size of the images.
   """
   masks = _masks_of(files, folder)
   grey = dataclasses.replace(preparation, channels=1)

@@ -1,6 +1,6 @@
-"""Detects which data source reads a path, and the keys of `config.data` that make its examples readable.
+"""Detects which data source can read a path, and which keys of `config.data` this source needs.
 
-`DETECTORS` maps each source to its `Detector`. A new source of files adds a line.
+`DETECTORS` maps each source to its `Detector`. A new source that reads files is added there.
 """
 
 import collections
@@ -13,37 +13,37 @@ from typing import Any, NamedTuple
 from ae_jax import errors
 from ae_jax.data import archives, decoding, folders, hdf5, image_sets, remarks, sources, tables
 
-_SQUARE = 64  # side to which images of different sizes are resized, as in the refusal of a mixed folder
-_LABELS = ("label", "labels", "class", "target", "y")  # names of columns that are taken as labels
+_SQUARE = 64  # side to which images of different sizes are resized; also in the message of `image_sets.common_layout`
+_LABELS = ("label", "labels", "class", "target", "y")  # names of columns that are assumed to be labels
 _MOST_LISTED = 5  # maximum number of sizes or modes in a line
 
 
 class Found(NamedTuple):
-  """A source that reads a path."""
+  """A source that can read a path, and the arrays that it returned."""
 
   name: str  # config.data.name
   options: dict[str, Any]  # keys of config.data besides name and path
-  arrays: dict[str, Any]  # what the source returns
-  files: dict[str, Sequence[str]]  # paths of the examples of each split; {} if an example has no file
-  lines: list[str]  # what was found in the files, for the user
+  arrays: dict[str, Any]  # arrays that the source returned
+  files: dict[str, Sequence[str]]  # {split: file of each example}; {} if the examples are not in files of their own
+  lines: list[str]  # descriptions of the files, for the user
 
 
 class Detector(NamedTuple):
   """How a source is detected."""
 
   matches: Callable[[pathlib.Path], bool]  # whether the path looks like data of this source
-  options: Callable[[str], Iterator[dict[str, Any]]]  # path -> options to try in order; the first that work are used
+  options: Callable[[str], Iterator[dict[str, Any]]]  # path -> dicts of options to try; the first that works is used
 
 
 def detect(path: str) -> Found:
-  """Returns the source that reads a path, and what it returns.
+  """Returns the first source that can read a path, with the arrays that it read.
 
   Args:
     path: A file or folder, or the name of a built-in data set.
 
   Raises:
-    UserError: Nothing is found at the path, or no options make the data readable; the message is that of the source
-      without options.
+    UserError: The path does not exist, no source matches it, or the source cannot read it with any of the options to
+      try; the message is then the error of the first try.
   """
   if not os.path.exists(path) and path in sources.SOURCES and path not in DETECTORS:
     return Found(path, {}, sources.read(path, "", {}), {}, [])
@@ -67,7 +67,7 @@ def detect(path: str) -> Found:
 
 
 def _image_files(path: str, options: dict[str, Any]) -> tuple[dict[str, Sequence[str]], list[str]]:
-  """Returns the paths of the images of each half, and lines about their sizes, modes and formats."""
+  """Returns {split: paths of its images}, and lines about the sizes, modes and formats of all images."""
   found = folders.scan(path, image_sets.options(**options))
   sizes = collections.Counter(f"{header.height} x {header.width}" for header in found.headers)
   modes = collections.Counter(header.mode for header in found.headers)
@@ -83,7 +83,7 @@ def _counts(counter: collections.Counter) -> str:
 
 
 def _folder_options(path: str) -> Iterator[dict[str, Any]]:
-  """Yields options that leave out damaged files, and make the sizes and modes of the others equal where they differ."""
+  """Yields one dict of options that skip damaged files, and convert images that differ in size or mode."""
   found = folders.scan(path, image_sets.options(on_bad="skip"))
   options: dict[str, Any] = {"on_bad": "skip"} if found.damaged else {}
   if len({(header.height, header.width) for header in found.headers}) > 1:
@@ -94,7 +94,7 @@ def _folder_options(path: str) -> Iterator[dict[str, Any]]:
 
 
 def _array_options(path: str) -> Iterator[dict[str, Any]]:
-  """Yields options for the layout and for the names of the arrays of a file or folder of NumPy arrays."""
+  """Yields options for the layout and the names of the arrays of a file or folder of arrays."""
   yield {}
   yield {"layout": "nchw"}
   if path.endswith(".npy") and not os.path.isdir(path):
@@ -108,7 +108,7 @@ def _array_options(path: str) -> Iterator[dict[str, Any]]:
 
 
 def _table_options(name: str, path: str) -> Iterator[dict[str, Any]]:
-  """Yields options for the column of labels of a table, if its name and its values are those of labels."""
+  """Yields the option that names the label column of a table, if exactly one column looks like labels; then {}."""
   first = tables.first_rows(name, path)
   named = [column for column in map(str, first.columns) if column.lower() in _LABELS]
   classes = [column for column in named if first[column].dtype.kind != "f"]
@@ -123,7 +123,7 @@ def _no_options(path: str) -> Iterator[dict[str, Any]]:
 
 
 def _has_names(pattern: str) -> Callable[[pathlib.Path], bool]:
-  """Returns a function that returns whether a path matches a pattern, or is a folder that contains such a name."""
+  """Returns a predicate: a path matches the pattern, or it is a folder with an entry that matches it."""
   return lambda path: path.match(pattern) or (path.is_dir() and any(path.glob(pattern)))
 
 
@@ -131,7 +131,7 @@ def _is_hdf5(path: pathlib.Path) -> bool:
   return path.is_file() and path.suffix in (".h5", ".hdf5", ".hdf")
 
 
-# config.data.name -> detector, in the order of trial
+# config.data.name -> detector; the first detector that matches is used
 DETECTORS: dict[str, Detector] = {
   "npz": Detector(lambda path: path.is_file() and path.suffix == ".npz", _array_options),
   "npy": Detector(lambda path: _has_names("*.npy")(path) or any(path.glob("train/*.npy")), _array_options),

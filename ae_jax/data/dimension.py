@@ -10,8 +10,8 @@ _NEIGHBOURS = 20
 # boundary, in 1 to 9 dimensions, the standard error is 1.2 to 1.4 times the standard error of independent spacings.
 _INFLATION = 1.3
 _NORMAL = 1.96  # the 97.5 % quantile of the normal distribution
-# Maximum distance of the extrapolation, as a multiple of the range of the observed distances. It is reached from 6
-# dimensions on.
+# Maximum distance of the extrapolation, as a multiple of the range of the observed distances. The limit takes effect in
+# 6 or more dimensions.
 _REACH = 2
 
 Estimate = tuple[float, float, float | int]  # (estimate, low, high)
@@ -75,8 +75,8 @@ def _estimate(
   """Returns an estimate of the intrinsic dimension and its confidence interval.
 
   Args:
-    spacings: Column j is j times the logarithm of the ratio of the distances to neighbours j + 1 and j of each point.
-    scales: Mean distance of each neighbour.
+    spacings: j * log(d[j + 1] / d[j]) for j = 1, 2, ..., where d[j] is the distance of a point to its j-th neighbour.
+    scales: Mean over the points of the distance to the j-th neighbour.
     weights: Weight of each neighbour in the estimate; the estimate is 1 / (weighted mean of the spacings).
     elements: Number of elements of a point; `high` is at most this number, unless the estimate is larger.
   """
@@ -91,12 +91,10 @@ def _estimate(
 def _extrapolating(
   scales: Float[np.ndarray, " neighbours"], weights: Float[np.ndarray, " neighbours"]
 ) -> Float[np.ndarray, " neighbours"]:
-  """Returns weights with which the weighted mean of the spacings is extrapolated linearly to scale zero.
+  """Returns weights whose weighted sum of the spacings is their weighted mean, extrapolated linearly to scale zero.
 
-  The slope of the extrapolation is the slope of a linear fit of the spacings over their scales.
-
-  To first order, the mean of the j-th spacing is 1 / dimension plus a term that is proportional to the mean distance of
-  the j-th neighbour (its scale).
+  To first order, the mean of the j-th spacing is 1 / dimension plus a term that is proportional to its scale, the mean
+  distance to the j-th neighbour. The slope of the extrapolation is that of a linear fit of the spacings to the scales.
   """
   centred = scales - scales.mean()
   reach = min(weights @ scales, _REACH * np.ptp(scales))

@@ -1,4 +1,4 @@
-"""Division of the training examples of a source: the examples that are held out for the test and validation set."""
+"""Splits the training examples of a source: chooses the examples that are held out as test and validation set."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,28 +12,29 @@ from ae_jax.data import lazy_arrays, one_class, splits
 
 TEST_SHARE = 0.2  # default of config.data.test
 _SEEDS = {"test": 0, "validation": 1}
-_SEEDED = ("random", "stratified", "group")  # rules that draw random examples
+_SEEDED = ("random", "stratified", "group")  # rules that depend on a seed
 _MOST_HELD_OUT = 10_000  # maximum number of examples in a drawn set, because they are kept in memory
 
 
 class Options(NamedTuple):
-  """The keys of `config.data` for the division of the data."""
+  """The keys of `config.data` for the split into training, validation and test set."""
 
   split: str = "auto"  # a key of `_RULES`, or "auto"
   group: str = ""  # name of the array of groups; "" for none
-  test: float = TEST_SHARE  # share of the test set in the examples, if the source has no test set
-  validation: float = 0.0  # share of the validation set in the training examples; 0 for none
+  test: float = TEST_SHARE  # fraction of the examples that becomes the test set, if the source has none
+  validation: float = 0.0  # fraction of the training examples that becomes the validation set; 0 for none
 
 
 class Split(NamedTuple):
-  """Result of a division, for config.json."""
+  """How the test and validation set were drawn, for config.json."""
 
   rule: str  # a key of `_RULES`, or "source" for the rule of the data source
-  shares: dict[str, float]  # {half: share} of the halves that were drawn
-  rows: dict[str, Int64[np.ndarray, " examples"]]  # {half: positions of its examples in the source}; {} for records
+  shares: dict[str, float]  # {"test" and "validation", if drawn: fraction of the examples}
+  # {drawn set: positions of its examples in the training examples of the source}; {} for a record
+  rows: dict[str, Int64[np.ndarray, " examples"]]
 
   def as_json(self) -> dict[str, Any]:
-    """Returns the rule and, for each drawn half, its share, its seed and the SHA-256 of its positions (int64)."""
+    """Returns the rule and, for each drawn set, its fraction, its seed and the SHA-256 of its positions (int64)."""
     halves = {}
     for half, share in self.shares.items():
       halves[half] = {"share": share}
@@ -75,7 +76,7 @@ def options(split: str, group: str, test: float, validation: float, window: int)
 
 
 def check_needed(chosen: Options, arrays: Mapping[str, Any], where: str) -> None:
-  """Raises UserError if a key says how a split is drawn, but the source has this split."""
+  """Raises UserError if a key of `config.data` has no effect, because the source already has this set."""
   for half, share, default in (("test", chosen.test, TEST_SHARE), ("validation", chosen.validation, 0.0)):
     if half in arrays and share != default:
       found = f"{len(arrays[half]):,} {half} examples"
@@ -93,12 +94,12 @@ def check_needed(chosen: Options, arrays: Mapping[str, Any], where: str) -> None
 
 
 def of_record(shares: Mapping[str, float], given: Sequence[str], arrays: Mapping[str, Any]) -> Split | None:
-  """Returns the division of a record by time; None if no part of it was held out.
+  """Describes the split of a record by time; None if no part of the record was held out.
 
   Args:
-    shares: {half: share}, which is used if the half is not in `given`.
-    given: The splits of the source.
-    arrays: The arrays after the division.
+    shares: {"test": fraction, "validation": fraction}.
+    given: The sets that the source already had; these were not drawn.
+    arrays: The arrays after the split.
   """
   drawn = {half: share for half, share in shares.items() if half in arrays and half not in given}
   return Split("time", drawn, {}) if drawn else None
@@ -112,25 +113,27 @@ def divide(
   class_names: Sequence[str] | None,
   where: str,
 ) -> tuple[int | None, Split | None, list[str]]:
-  """Holds out the test and validation examples of a source, and keeps the training examples of one class, in place.
+  """Holds out test and validation examples of a source, and keeps only training examples of one class, in place.
 
-  A split that the source has is not changed, except that `one_class.select` checks its labels.
+  A test or validation set that the source already has is not changed; `one_class.select` only checks its labels.
 
   Args:
     chosen: The keys of the config.
     arrays: The arrays of a source. "train_group" is the group of each training example, if `chosen.group` is set.
-      The result has the positions of examples in the training examples of the source: "train_row", and "test_row" and
-      "validation_row" for examples that were drawn.
-    own: Mask of the test examples by the rule of the source. It is used unless the config asks for another division.
+      Each drawn set, and the training set, gets an array "train_row", "test_row" or "validation_row" with the positions
+      of its examples in the training examples of the source.
+    own: Mask of the examples that the source itself holds out as test set, or None. It is used unless the config sets
+      `split` or `test`.
     normal: `config.data.one_class`; see `one_class.select`.
     class_names: Name of each label, or None.
     where: Prefix of error messages.
 
   Returns:
-    The label that was applied (None: all labels), the division (None: nothing was drawn), and remarks for the user.
+    The label of the training examples that were kept (None: all labels), a description of the split (None: nothing was
+    drawn), and remarks for the user.
 
   Raises:
-    UserError: The rule does not fit the data, or see `one_class.select`.
+    UserError: The rule cannot be applied to the data, or `one_class.select` raises it.
   """
   shares = {} if "test" in arrays else {"test": chosen.test}
   arrays["train_row"] = np.arange(len(arrays["train"]))
@@ -151,7 +154,7 @@ def divide(
 
 
 def _applied(chosen: Options, arrays: Mapping[str, Any]) -> str:
-  """Returns the rule that "auto" means: by group, or stratified if there are class labels, otherwise random."""
+  """Returns `chosen.split`; "auto" becomes "group" if groups are set, "stratified" with class labels, else "random"."""
   if chosen.split != "auto":
     return chosen.split
   if chosen.group:
@@ -160,7 +163,7 @@ def _applied(chosen: Options, arrays: Mapping[str, Any]) -> str:
 
 
 def _classes(arrays: Mapping[str, Any]) -> Shaped[np.ndarray, " examples"] | None:
-  """Returns the number of the class of each training example; None without integer labels that occur twice."""
+  """Returns the class index of each training example; None without integer labels, or if no label occurs twice."""
   labels = arrays.get("train_labels")
   if labels is None or not np.issubdtype(labels.dtype, np.integer):
     return None
@@ -180,9 +183,9 @@ def _random(arrays: Mapping[str, Any], share: float, half: str, where: str) -> B
 
 
 def _stratified(arrays: Mapping[str, Any], share: float, half: str, where: str) -> Bool[np.ndarray, " examples"]:
-  """Returns the mask of a random share of each class, rounded up or down; a part of each class is not selected.
+  """Returns the mask of a random fraction of each class; at least one example of each class is not selected.
 
-  Random examples are sorted by class, and every (1 / share)-th of them is selected.
+  The shuffled examples are sorted by class, and every (1 / share)-th of them is selected.
   """
   classes = _classes(arrays)
   if classes is None:
@@ -204,7 +207,10 @@ def _stratified(arrays: Mapping[str, Any], share: float, half: str, where: str) 
 
 
 def _by_group(arrays: Mapping[str, Any], share: float, half: str, where: str) -> Bool[np.ndarray, " examples"]:
-  """Returns the mask of the examples of random groups that together are at most the share."""
+  """Returns the mask of the examples of random groups; together, they are at most `share` of the examples.
+
+  If the first group in random order is larger than that, the smallest group is selected instead.
+  """
   _, groups, sizes = np.unique(arrays["train_group"], return_inverse=True, return_counts=True)
   if len(sizes) < 2:
     raise errors.UserError(

@@ -1,4 +1,4 @@
-"""Names of the examples of a data set: the files of images, otherwise the rows of the source."""
+"""Names of the examples of a data set: file paths for images, row numbers for other sources."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +14,11 @@ _OF_IMAGES = ("size", "fit", "channels", "on_bad", "exif_orientation", "follow_l
 
 
 def of_halves(dataset: Dataset, section: Mapping[str, Any]) -> dict[str, Shaped[np.ndarray, " examples"]]:
-  """Returns {half: texts [N]} for the halves that exist.
+  """Returns {split: names [N]} for the splits that exist.
 
-  The name of an image is the path of its file in the folder; that of a patch ends with "#" and its number in the image.
-  Other examples are named by their row, counted from 0. Rows of examples that were drawn from the training examples of
-  the source are those of the source.
+  The name of an image is the path of its file in the folder. The name of a patch also has "#" and the number of the
+  patch in its image. Other examples are named by their row, counted from 0. If examples were drawn from the training
+  examples of the source, the row is the row in these training examples.
 
   Args:
     dataset: The data set.
@@ -46,5 +46,5 @@ def of_halves(dataset: Dataset, section: Mapping[str, Any]) -> dict[str, Shaped[
 
 
 def _repeats(positions: Shaped[np.ndarray, " examples"]) -> int:
-  """Returns how often each position is repeated."""
+  """Returns how often each position occurs; all positions occur equally often."""
   return int(np.count_nonzero(positions == positions[0])) if len(positions) else 1

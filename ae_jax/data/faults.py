@@ -1,4 +1,4 @@
-"""Finds values that probably are mistakes: a wrong scale, outliers, and test examples that are training examples."""
+"""Finds probable mistakes in the data: a wrong scale, outliers, and copies of training examples in the test set."""
 
 import math
 from collections.abc import Iterator
@@ -10,24 +10,24 @@ from jaxtyping import Float64, Shaped
 from ae_jax.data import lazy_arrays, ranges
 from ae_jax.data.schema import Schema
 
-_NARROW = 0.02  # share of the data range; values that fill less of it are probably scaled twice
-DOMINANT = 0.95  # share of the variance of a column that dominates the loss
-_OUTLIER = 0.5  # share of the variance that is due to a single example
-_FEWEST = 20  # examples, for which outliers are looked for
-_COPIES = 0.01  # share of the test examples that are equal to a training example
-_BLOCK_BYTES = 2**18  # of rows that are examined at a time, so that the passes over them stay in the cache of a CPU
-_FEW_DISTINCT = 0.8  # share of distinct rows among the training examples
+_NARROW = 0.02  # values that fill a smaller fraction of the data range were probably scaled twice
+DOMINANT = 0.95  # a column with a larger fraction of the variance dominates the loss
+_OUTLIER = 0.5  # an example with a larger fraction of the variance is an outlier
+_FEWEST = 20  # minimum number of examples to look for outliers
+_COPIES = 0.01  # maximum fraction of test examples that may be equal to a training example without a message
+_BLOCK_BYTES = 2**18  # rows are examined in blocks of this size, which fit in the cache of a CPU
+_FEW_DISTINCT = 0.8  # with a smaller fraction of distinct training rows, equal rows are not reported as copies
 
 
 def find(arrays: dict[str, Any], value_range: str, scale: str, schema: Schema | None, where: str) -> list[str]:
-  """Returns a text about each suspicious property of the examples; `where` is the prefix of the texts.
+  """Returns one message for each suspicious property of the examples.
 
   Args:
-    arrays: Examples "train" and "test", as the model receives them. Of a `LazyArray`, only a sample is examined.
+    arrays: Examples "train" and "test", as the model receives them. Only a sample of a `LazyArray` is examined.
     value_range: A key of `ranges.INTERVALS`.
     scale: `config.data.scale`.
     schema: Columns of a table; None for other examples.
-    where: Prefix of the texts.
+    where: Prefix of the messages.
   """
   rows = lazy_arrays.examined(arrays["train"])
   if value_range == "real":
@@ -39,7 +39,7 @@ def find(arrays: dict[str, Any], value_range: str, scale: str, schema: Schema | 
 
 
 def row_hashes(rows: Shaped[np.ndarray, "rows ..."]) -> list[int]:
-  """Returns a 64-bit hash of the bytes of each row. It differs between processes."""
+  """Returns a 64-bit hash of the bytes of each row; the hashes of two processes cannot be compared."""
   rows = np.ascontiguousarray(rows).reshape(len(rows), math.prod(rows.shape[1:]))
   hashes = []
   for block in _blocks(rows):
@@ -48,13 +48,13 @@ def row_hashes(rows: Shaped[np.ndarray, "rows ..."]) -> list[int]:
 
 
 def _blocks(rows: Shaped[np.ndarray, "rows ..."]) -> Iterator[Shaped[np.ndarray, "block ..."]]:
-  """Yields the rows in blocks of at most `_BLOCK_BYTES` bytes, but at least one row."""
+  """Yields the rows in blocks of at most `_BLOCK_BYTES` bytes; a larger row is a block of its own."""
   size = max(1, _BLOCK_BYTES // lazy_arrays.row_bytes(rows))
   return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _narrow(rows: Shaped[np.ndarray, "rows ..."], value_range: str) -> str:
-  """Returns a text if the values fill only a small part of the data range."""
+  """Returns a message if the values fill only a small part of the data range, otherwise ""."""
   low, high = (float(ranges.normalise(value.reshape(1), value_range)[0]) for value in (rows.min(), rows.max()))
   least, most = ranges.INTERVALS[value_range]
   if not 0 < high - low < _NARROW * (most - least):
@@ -66,7 +66,7 @@ def _narrow(rows: Shaped[np.ndarray, "rows ..."], value_range: str) -> str:
 
 
 def _dominant(rows: Shaped[np.ndarray, "rows ..."], scale: str, schema: Schema | None) -> str:
-  """Returns a text if a column of a table, a channel or an element of the examples has nearly all of the variance."""
+  """Returns a message if a column, a channel or an element has nearly all of the variance, otherwise ""."""
   if scale != "none":
     return ""
   if schema is not None:
@@ -97,7 +97,7 @@ def _index_of_dominant(rows: Shaped[np.ndarray, "rows columns"]) -> int | None:
 
 
 def _outlier(rows: Shaped[np.ndarray, "rows ..."], scale: str) -> str:
-  """Returns a text if a single training example has most of the variance."""
+  """Returns a message if a single training example has most of the variance, otherwise ""."""
   if len(rows) < _FEWEST:
     return ""
   squares = _squared_distances(rows)
@@ -120,7 +120,7 @@ def _squared_distances(rows: Shaped[np.ndarray, "rows ..."]) -> Float64[np.ndarr
 
 
 def _copies(rows: Shaped[np.ndarray, "rows ..."], test: Shaped[np.ndarray, "test ..."]) -> str:
-  """Returns a text if test examples are equal to training examples."""
+  """Returns a message if too many test examples are equal to a training example, otherwise ""."""
   known = set(row_hashes(rows))
   if len(known) < _FEW_DISTINCT * len(rows):  # such as a table of a few booleans: equal rows are not copies
     return ""

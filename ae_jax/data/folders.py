@@ -1,4 +1,4 @@
-"""Data source for folders of image files, decoded once and cached, or decoded file by file during training."""
+"""Data source for folders of image files. Images are decoded once and cached, or decoded again in each epoch."""
 
 import functools
 import os
@@ -21,17 +21,17 @@ def folder(name: str, path: str, *, read_validation: bool = True, **options: Any
   """Reads all images under a folder. Without options, they must have the same size and the same mode.
 
   Subfolders `train` and `test` (or Train, Training, TEST, ...) contain the training and test set, and a subfolder
-  `val`, `valid` or `validation` the validation set; see `_folders_of_halves`. Without `test`, the test set is drawn
-  from the training images (see `draws.divide`). The subfolders of these folders, or of the folder itself if they are
-  missing, are the classes; see `labels.numbered` for their labels. Files without an image suffix, and names that begin
-  with a dot, are skipped. Links are followed only to files inside the folder. Masks of defects are read from a folder
-  `ground_truth` beside `test`; see `defect_masks`.
+  `val`, `valid` or `validation` the validation set. Without `train`, all images under the folder are training images.
+  Without `test`, the test set is drawn from the training images (see `draws.divide`). Each subfolder of the training,
+  test and validation folder is a class; see `labels.numbered` for the labels. Files without an image suffix, and names
+  that begin with a dot, are skipped. Links are followed only to files inside the folder, unless `follow_links` is set.
+  Masks of defects are read from a folder `ground_truth` beside `test`; see `defect_masks`.
 
   Args:
     name: Name of the source.
     path: The folder.
     read_validation: Whether a validation set is read.
-    **options: How images are resized and converted, and what happens to damaged files; see `image_sets.options`.
+    **options: How images are resized and converted, and how damaged files are handled; see `image_sets.options`.
 
   Raises:
     UserError: A file or folder cannot be used; the message names it.
@@ -56,18 +56,18 @@ def folder(name: str, path: str, *, read_validation: bool = True, **options: Any
 
 
 class Scan(NamedTuple):
-  """Contents of a folder: its halves, image files and their headers; no pixels."""
+  """Contents of a folder: its splits, its image files and their headers, without the pixels."""
 
-  halves: dict[str, pathlib.Path]  # {"train": folder} and, if it exists, {"test": folder}
-  files: dict[str, list[str]]  # paths of the images of each half, in the order of the examples
-  headers: list[decoding.Header]  # of all these images
+  halves: dict[str, pathlib.Path]  # {"train": folder, "test": folder, "validation": folder}, if they exist
+  files: dict[str, list[str]]  # {split: paths of its images, in the order of the examples}
+  headers: list[decoding.Header]  # headers of the images, in the order of `all_files`
   version: str  # text that changes whenever a file changes
-  remarks: list[str]  # about files that are not read
+  remarks: list[str]  # messages about files that are not read
   damaged: int  # number of image files that were left out, because they cannot be read
 
   @property
   def all_files(self) -> list[str]:
-    """Paths of the images of all halves, in the order of `headers`."""
+    """Paths of the images of all splits, in the order of `headers`."""
     return [file for paths in self.files.values() for file in paths]
 
 
@@ -97,7 +97,7 @@ def scan(path: str, chosen: image_sets.Options, read_validation: bool = True) ->
 def _listed(
   root: pathlib.Path, follow_links: bool, read_validation: bool, where: str
 ) -> tuple[dict[str, pathlib.Path], dict[str, list[str]], str, list[str]]:
-  """Returns the folder of each half, its image files, a text that changes whenever a file changes, and remarks."""
+  """Returns {split: folder}, {split: image files}, a text that changes whenever a file changes, and remarks."""
   skipped, inside = [], None if follow_links else root.resolve()
   halves = _folders_of_halves(root, read_validation, where)
   for half_folder in {*halves.values()} - {root}:
@@ -108,10 +108,10 @@ def _listed(
 
 
 def files_under(root: pathlib.Path, follow_links: bool) -> tuple[list[str], list[str], str]:
-  """Returns the image files at a path, names of other files, and a text that changes whenever a file changes.
+  """Returns the image files at a path, the names of other files, and a text that changes whenever a file changes.
 
   Args:
-    root: A folder, whose files are sorted by name within each subfolder, or an image file.
+    root: An image file, or a folder; the files of a folder are sorted by name within each subfolder.
     follow_links: Whether links to files and folders outside the folder are followed.
   """
   skipped: list[str] = []
@@ -138,7 +138,7 @@ def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathl
 def _with_labels(
   arrays: dict[str, lazy_arrays.LazyArray], files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path]
 ) -> dict[str, Any]:
-  """Returns images and labels; the keys of the arguments are the splits that have a folder."""
+  """Adds the labels and the class names to the images; the keys of the arguments are the splits that have a folder."""
   classes = {half: _classes(paths, halves[half]) for half, paths in files.items()}
   label_of, class_names = labels.numbered([name for names in classes.values() for name in names or ()])
   integers = {
@@ -150,10 +150,9 @@ def _with_labels(
 def _folders_of_halves(root: pathlib.Path, read_validation: bool, where: str) -> dict[str, pathlib.Path]:
   """Returns the folders of the training, test and validation set, {"train": folder, "test": folder, ...}.
 
-  Without a test or validation folder, its key is missing. If `root` is not divided, the result is {"train": root}.
-  Folders named `train` and `test` always count as training and test folders. Other spellings (see `_HALVES`) could be
-  class names ("Train" beside "Bus"), so they count only if there is a training folder and also a test or validation
-  folder.
+  A set without a folder has no key. If `root` has no such folders, the result is {"train": root}. A folder with the
+  exact name `train` or `test` is always the folder of this set. Other spellings (see `_HALVES`) could be class names
+  ("Train" beside "Bus"), so they are used only if there is a training folder and also a test or validation folder.
   """
   names_of = {}
   for name in sorted(remarks.visible(root)):
@@ -173,7 +172,7 @@ def _folders_of_halves(root: pathlib.Path, read_validation: bool, where: str) ->
 
 
 def _not_read(root: pathlib.Path, halves: Mapping[str, pathlib.Path], skipped: Sequence[str], where: str) -> list[str]:
-  """Returns remarks about images outside the folders of the splits `halves`, and about the files in `skipped`."""
+  """Returns remarks about images outside the folders in `halves`, {split: folder}, and about the files in `skipped`."""
   notes = []
   if halves["train"] != root:
     read, counts = [folder.name for folder in halves.values()], {}
@@ -196,8 +195,8 @@ def _files(
 ) -> Iterator[str]:
   """Yields the paths of all image files under a folder, sorted by name within each subfolder.
 
-  Appends the names of all other files to `skipped`. Links are followed to files inside `root`, or all links if it is
-  None. `parents` are the real paths of the folders above.
+  Appends the names of all other files to `skipped`. Links are followed only to files inside `root`; if `root` is None,
+  all links are followed. `parents` are the real paths of the parent folders, to detect cycles.
   """
   real = os.path.realpath(folder)
   if real in parents:
@@ -217,7 +216,7 @@ def _files(
 
 
 def _check_link(path: pathlib.Path | os.DirEntry, root: pathlib.Path | None) -> None:
-  """Raises UserError if a path is a link, except to a file inside `root`; None allows all links."""
+  """Raises UserError if a path is a link, unless it leads to a file inside `root` or `root` is None."""
   if root and path.is_symlink():
     target = pathlib.Path(os.path.realpath(path))  # unlike `resolve`, does not fail for a link to itself
     if not (target.is_file() and target.is_relative_to(root)):
@@ -233,7 +232,7 @@ def _version(file: str) -> str:
 
 
 def _classes(files: Sequence[str], folder: str | os.PathLike[str]) -> list[str] | None:
-  """Returns the class of each file, which is the name of its top-level subfolder of `folder`.
+  """Returns the class of each file, i.e. the name of the subfolder of `folder` that contains it.
 
   Returns None if no file is in a subfolder.
   """

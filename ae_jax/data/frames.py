@@ -1,6 +1,6 @@
-"""Rows of pandas DataFrames as raw numbers, and back.
+"""Converts rows of pandas DataFrames to raw rows (one number per column), and back.
 
-Raw numbers are described in `ae_jax.data.schema`. Rows are counted from 0 in messages.
+Raw rows are described in `ae_jax.data.schema`. Messages count rows from 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +13,19 @@ from jaxtyping import Bool, Float, Float64, Int, Shaped
 from ae_jax import errors
 from ae_jax.data import schema
 
-TRUE, FALSE = {"true", "yes"}, {"false", "no"}  # words of booleans
+TRUE, FALSE = {"true", "yes"}, {"false", "no"}  # strings that are read as booleans
 _EPOCH = pd.Timestamp(0)
 _DAY = pd.Timedelta(days=1)
-_CACHED_ROWS = 2048  # rows of all columns that fit in the cache of a CPU
+_CACHED_ROWS = 2048  # number of rows (with all columns) that fit in the cache of a CPU
 
 
 def are_numbers(words: Sequence[str]) -> Bool[np.ndarray, " words"]:
-  """Returns the mask of the texts that are numbers."""
+  """Returns a boolean mask: True for each string that is a number."""
   return pd.to_numeric(pd.Series(list(words), dtype=object), errors="coerce").notna().to_numpy()
 
 
 def are_dates(words: Sequence[str]) -> bool:
-  """Returns whether all texts are dates of the form 2024-05-31, with or without a time."""
+  """Returns whether all strings are dates of the form 2024-05-31, with or without a time."""
   texts = pd.Series(list(words), dtype=object)
   if not texts.str.match(r"\d{4}-\d{2}-\d{2}").all():
     return False
@@ -33,14 +33,14 @@ def are_dates(words: Sequence[str]) -> bool:
 
 
 def example(name: str, kind: str) -> str:
-  """Returns the flag that sets the kind of a column."""
+  """Returns a command-line flag that sets the kind of a column, for messages."""
   return f"--config.data.columns=\"'{name}={kind}',\""
 
 
 def factorized(values: pd.Series) -> tuple[Int[np.ndarray, " rows"], pd.Series]:
-  """Returns the position of each value among the different values (-1: missing), and these in order of appearance.
+  """Returns the code of each value (-1: missing), and the distinct values in order of appearance.
 
-  Lists and dicts are compared as texts.
+  The code of a value is its position among the distinct values. Lists and dicts are compared as strings.
   """
   try:
     codes, distinct = pd.factorize(values)
@@ -52,7 +52,7 @@ def factorized(values: pd.Series) -> tuple[Int[np.ndarray, " rows"], pd.Series]:
 
 
 def words_of(values: pd.Series) -> list[str]:
-  """Returns values as texts; whole floats like integers, so that 3.0 is "3"."""
+  """Returns the values as strings. If all values are whole numbers, 3.0 becomes "3"."""
   if pd.api.types.is_float_dtype(values.dtype) and (values == np.rint(values)).all():
     values = values.astype(np.int64)
   return [str(value) for value in values.tolist()]
@@ -65,14 +65,15 @@ def raw_rows(
   where: str,
   raw: Float64[np.ndarray, "rows columns"] | None = None,
 ) -> Float64[np.ndarray, "rows columns"]:
-  """Returns the rows of a DataFrame as raw numbers.
+  """Returns the rows of a DataFrame as raw rows, one number per column.
 
   Args:
-    frame: A DataFrame with these and possibly other columns.
-    columns: Name, kind and words of each column. A word that is not among them becomes their number.
+    frame: A DataFrame with the columns in `columns`, and possibly others.
+    columns: Name, kind and categories (strings) of each column. A value becomes the position of its category; a value
+      in none of the K categories becomes K.
     row: Number of the first row, for messages.
     where: Prefix of error messages.
-    raw: Array for the result; if None, a new array is allocated.
+    raw: Array to which the result is written; if None, a new array is allocated.
 
   Raises:
     UserError: A value cannot be converted; the message names the row and the column.
@@ -87,7 +88,7 @@ def raw_rows(
     converted.append(_CONVERSIONS[kind](values, words))
     _check(values, converted[-1], name, kind, row, where)
   raw = np.empty((len(frame), len(columns))) if raw is None else raw
-  for start in range(0, len(frame), _CACHED_ROWS):  # a column at a time would read each cache line for every column
+  for start in range(0, len(frame), _CACHED_ROWS):  # writing whole columns would load each cache line once per column
     rows = slice(start, start + _CACHED_ROWS)
     np.stack([numbers[rows] for numbers in converted], axis=1, out=raw[rows])
   return raw
@@ -105,7 +106,7 @@ def _check(values: pd.Series, numbers: Float[np.ndarray, " rows"], name: str, ki
 
 
 def _by_distinct(values: pd.Series, convert: Callable[[pd.Series], Any]) -> Float[np.ndarray, " rows"]:
-  """Returns the number of each value; `convert` gets the different values. Missing values are NaN."""
+  """Converts the values to floats by calling `convert` on the distinct values only. Missing values become NaN."""
   codes, distinct = factorized(values)
   return np.array([*convert(distinct), np.nan], np.float64)[codes]
 
@@ -161,17 +162,17 @@ def is_frame(x: Any) -> bool:
 
 
 def is_rows(x: Any) -> bool:
-  """Returns whether `x` has rows of a known table: as in `is_frame`, or as a Series, which is one row."""
+  """Returns whether `x` has named columns: a DataFrame, a dict of columns, or a Series, which is one row."""
   return is_frame(x) or isinstance(x, pd.Series)
 
 
 def as_frame(x: Any) -> pd.DataFrame:
-  """Returns a DataFrame or a dict {column: values} as a DataFrame whose column names are texts.
+  """Converts a DataFrame, a dict {column: values} or a Series to a DataFrame whose column names are strings.
 
-  A dict of single values is one row, as is a Series, whose index has the names of the columns.
+  A dict of scalars, or a Series, is one row. The index of the Series contains the names of the columns.
 
   Raises:
-    UserError: The columns of a dict differ in length, or two columns have one name.
+    UserError: The columns of a dict differ in length, or two columns have the same name.
   """
   if isinstance(x, pd.Series):
     x = x.to_frame().T.infer_objects()
@@ -191,12 +192,12 @@ def as_frame(x: Any) -> pd.DataFrame:
 
 
 def of_frame(x: Any, fitted: schema.Schema) -> Float64[np.ndarray, "rows columns"]:
-  """Returns the raw rows of a DataFrame, or of a dict {column: values}; the order of the columns does not matter.
+  """Returns the raw rows of a DataFrame, or of a dict {column: values}; the columns may be in any order.
 
-  Columns that the run did not use, such as the labels, may be there.
+  The training data may have had columns that the run did not use, such as the labels; `x` may have them, too.
 
   Raises:
-    UserError: A column is missing or unknown, or a value cannot be converted.
+    UserError: A column is missing or was not in the training data, or a value cannot be converted.
   """
   frame = as_frame(x)
   names = [column.name for column in fitted.columns]
@@ -213,14 +214,14 @@ def of_frame(x: Any, fitted: schema.Schema) -> Float64[np.ndarray, "rows columns
 
 
 def to_frame(raw: Float[np.ndarray, "rows columns"], fitted: schema.Schema, index: Any = None) -> pd.DataFrame:
-  """Returns raw rows as a DataFrame with numbers, words, booleans and dates. `index` is its index."""
+  """Converts raw rows to a DataFrame of numbers, strings, booleans and dates with the index `index`."""
   return pd.DataFrame(
     {column.name: _of_kind(raw[:, position], column) for position, column in enumerate(fitted.columns)}, index=index
   )
 
 
 def to_objects(raw: Float[np.ndarray, "rows columns"], fitted: schema.Schema) -> Shaped[np.ndarray, "rows columns"]:
-  """Returns raw rows as an array of numbers, words, booleans and dates; a missing value is None."""
+  """Converts raw rows to an object array of numbers, strings, booleans and dates; missing values become None."""
   found = np.empty(raw.shape, dtype=object)
   for position, column in enumerate(fitted.columns):
     known = ~np.isnan(raw[:, position])
@@ -240,7 +241,7 @@ def _of_kind(values: Float[np.ndarray, " rows"], column: schema.Column) -> Any:
 
 
 def index_of(x: Any) -> Any:
-  """Returns the index of a DataFrame, or that of a Series as a row; None for a dict of columns."""
+  """Returns the index of a DataFrame, [name] for a Series (which is one row), or None for a dict of columns."""
   if isinstance(x, pd.Series):
     return [x.name]
   return x.index if isinstance(x, pd.DataFrame) else None

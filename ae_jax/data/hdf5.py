@@ -1,4 +1,4 @@
-"""Data source for HDF5 files, read whole or, if they exceed the memory budget, by rows."""
+"""Data source for HDF5 files. Arrays that exceed the memory budget are read row by row."""
 
 import contextlib
 import functools
@@ -15,9 +15,9 @@ _CHUNK_CACHE = 2**26  # bytes of decompressed chunks that HDF5 keeps for each ar
 
 
 def hdf5(name: str, path: str, **options: Any) -> dict[str, Any]:
-  """Reads the examples and labels of an HDF5 file; names and arguments are those of `archives.npz`.
+  """Reads the examples and labels of an HDF5 file; array names and arguments are the same as for `archives.npz`.
 
-  Arrays in groups have names such as group/x. Nothing is read until rows are needed, so that a file of any size can be
+  An array in an HDF5 group has a name such as group/x. Rows are read when they are needed, so a file of any size can be
   streamed. Links to other files are not followed.
   """
   where, chosen = splits.where_of(name, path, ".h5 file"), array_names.Options(**options)
@@ -27,7 +27,7 @@ def hdf5(name: str, path: str, **options: Any) -> dict[str, Any]:
 
 
 def largest(path: str) -> dict[str, str]:
-  """Returns values of `config.data.x` and `config.data.y` for a file; see `array_names.largest`."""
+  """Returns {"x": array name, "y": array name}, suggestions for `config.data`; see `array_names.largest`."""
   return array_names.largest(_arrays(path, f"config.data.path={path!r}"))
 
 
@@ -37,7 +37,7 @@ def arrays_of(path: str, where: str) -> dict[str, lazy_arrays.LazyArray]:
 
 
 def _arrays(path: str, where: str) -> array_names.Headers:
-  """Returns {name of an array: function that returns it as a LazyArray} of a file."""
+  """Returns {array name: function that returns the array as a LazyArray} for all arrays of a file."""
   try:
     import h5py
   except ImportError:
@@ -50,7 +50,7 @@ def _arrays(path: str, where: str) -> array_names.Headers:
   found = []
 
   def visit(key, item):
-    # arrays of which a part is in other files are left out, because a data file must not read any file it names
+    # arrays with parts in other files are left out: a data file must not be able to make the program read other files
     if isinstance(item, h5py.Dataset) and not (item.external or item.is_virtual):
       found.append(key)
 
@@ -62,7 +62,7 @@ def _arrays(path: str, where: str) -> array_names.Headers:
 
 
 def _array(opened: Any, key: str, where: str) -> lazy_arrays.LazyArray:
-  """Returns an array of an open file; texts are read here, because their longest length is not known before."""
+  """Returns an array of an open file. Strings are read at once, because NumPy needs the length of the longest one."""
   with _convert_errors(where):
     array = opened()[key]
     shape, dtype = array.shape, array.dtype

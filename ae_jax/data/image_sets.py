@@ -1,4 +1,4 @@
-"""Reads many image files as one array: the common shape, the files that are damaged, and what was changed."""
+"""Reads many image files as one array: finds their common shape, damaged files, and the conversions to report."""
 
 import collections
 import concurrent.futures
@@ -30,7 +30,7 @@ class Options(NamedTuple):
   """The keys of `config.data` for image files."""
 
   preparation: decoding.Preparation
-  on_bad: str  # what happens to files that cannot be read: error or skip
+  on_bad: str  # how files that cannot be read are handled: error or skip
   follow_links: bool  # whether links to files and folders outside the folder are followed
 
 
@@ -54,11 +54,11 @@ def options(
   """Checks the keys of `config.data` for image files, and returns them.
 
   Args:
-    size: (height, width) or (side,) to which images are resized; () keeps their size.
+    size: (height, width) or (side,) to which images are resized; () does not resize them.
     fit: How images of another aspect ratio are resized, one of `FITS`.
-    channels: Number of channels to which images are converted; 0 keeps their channels.
-    on_bad: What happens to files that cannot be read, one of `ON_BAD`.
-    exif_orientation: Whether images are rotated as their EXIF orientation says.
+    channels: Number of channels to which images are converted; 0 does not convert them.
+    on_bad: How files that cannot be read are handled, one of `ON_BAD`.
+    exif_orientation: Whether images are rotated or mirrored according to their EXIF orientation.
     follow_links: Whether links to files and folders outside the folder are followed.
 
   Raises:
@@ -79,13 +79,13 @@ def options(
 def readable(
   files: Mapping[str, Sequence[str]], chosen: Options, version: str, where: str
 ) -> tuple[dict[str, list[str]], list[decoding.Header], list[str]]:
-  """Returns the files without those that cannot be read, their headers in the same order, and remarks.
+  """Returns the files that can be read, their headers in the same order, and remarks about the other files.
 
   The result is cached. If `chosen.on_bad` is "skip", all files are decoded here once, because a damaged file can have a
   valid header.
 
   Args:
-    files: {half: paths}.
+    files: {split: paths}.
     chosen: Options.
     version: Text that changes whenever a file changes.
     where: Prefix of messages.
@@ -127,8 +127,8 @@ def common_layout(headers: Sequence[decoding.Header], paths: Sequence[str], chos
   """Returns the layout of all images.
 
   Raises:
-    UserError: The images have several sizes, modes or kinds of numbers, and the options do not make them equal. The
-      message counts them and lists the flags that do.
+    UserError: The images differ in size, mode or pixel type, and the options do not convert them to a common one. The
+      message counts the images of each size and mode, and lists the flags that convert them.
   """
   preparation = chosen.preparation
   sizes = _count(((found.height, found.width) for found in headers), paths, lambda size: f"{size[0]} x {size[1]}")
@@ -155,7 +155,7 @@ def common_layout(headers: Sequence[decoding.Header], paths: Sequence[str], chos
 
 
 def changes(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Options, where: str) -> list[str]:
-  """Returns remarks about images that are resized, converted or scaled, and about parts of them that are not read."""
+  """Returns remarks about images that are resized, converted or scaled, and about parts of images that are not read."""
   preparation, notes = chosen.preparation, []
   sizes = _count(((found.height, found.width) for found in headers), paths, lambda size: f"{size[0]} x {size[1]}")
   if preparation.size and {*sizes.counts} != {preparation.size}:
@@ -186,7 +186,8 @@ def images(
     layout: Common layout.
     chosen: Options.
     version: Text that changes whenever a file changes.
-    check: Raises UserError with the names of all damaged files; called if `load` meets a file that cannot be decoded.
+    check: Function that raises UserError with the names of all damaged files. It is called if `load` cannot decode a
+      file.
   """
 
   def read(indices):
@@ -214,7 +215,7 @@ class _Counts(NamedTuple):
 
 
 def _count(values: Iterable[Any], paths: Sequence[str], in_words: Callable[[Any], str]) -> _Counts:
-  """Counts the values, one per path; a value of a single image is listed with the name of its file."""
+  """Counts equal values, one value per path; a value that occurs once is listed with the name of its file."""
   values = list(values)
   counts = dict(collections.Counter(values).most_common())
   texts = []
@@ -226,7 +227,7 @@ def _count(values: Iterable[Any], paths: Sequence[str], in_words: Callable[[Any]
 
 
 def _list_of(faults: Iterable[str], total: int, verb: str) -> str:
-  """Returns a count of faulty files, and the first messages about them."""
+  """Returns a text with the number of faulty files and the first `_MOST_FILES` messages about them."""
   faults = list(faults)
   rest = len(faults) - _MOST_FILES
   listed = "; ".join([*faults[:_MOST_FILES], f"and {rest} more"] if rest > 0 else faults)
@@ -241,7 +242,7 @@ def _header_or_fault(file: str, preparation: decoding.Preparation) -> decoding.H
 
 
 def _faults(paths: Sequence[str], chosen: Options) -> list[str]:
-  """Decodes all files in parallel; returns the error message of each, or ""."""
+  """Decodes all files in parallel; returns one error message per file, "" if it can be decoded."""
   return _in_threads(lambda file: decoding.fault(file, file, chosen.preparation), paths)
 
 

@@ -15,18 +15,18 @@ _ARGUMENTS = {"train": "x", "validation": "validation", "test": "test"}  # split
 
 
 class Half(NamedTuple):
-  """The examples of a split of a data set."""
+  """The examples and labels of one split of a data set."""
 
   x: Any  # a DataFrame, a dict of columns, or anything that `as_array` takes
   labels: Any = None  # one per example; None: no labels
 
 
 def as_array(x: Any, name: str) -> Shaped[np.ndarray, "..."]:
-  """Returns numbers as a NumPy array; `name` is the name of the argument for messages.
+  """Converts an array-like object to a NumPy array of numbers.
 
   Args:
     x: A NumPy or JAX array, a PyTorch tensor on any device, nested lists, or an object with `__array__`.
-    name: Prefix of error messages.
+    name: Name of the argument, for error messages.
 
   Raises:
     UserError: `x` is not an array of numbers.
@@ -58,7 +58,10 @@ def _as_numpy(x: Any, name: str) -> Shaped[np.ndarray, "..."]:
 
 
 def arrays(name: str, path: str, *, given: Mapping[str, Half] | None, layout: str = "nhwc") -> dict[str, Any]:
-  """Returns the arrays of a source for arrays [N, ...] in memory; see `kinds.with_channels` for their axes."""
+  """Data source for arrays [N, ...] in memory: returns examples, labels and class names.
+
+  See `kinds.with_channels` for the axes of the arrays. `name` and `path` are `config.data.name` and `config.data.path`.
+  """
   stored, names = {}, {}
   for half, (x, answers) in _checked(name, path, given).items():
     argument = _ARGUMENTS[half]
@@ -80,7 +83,7 @@ def frame(
   group: str = "",
   columns: tuple = (),
 ) -> dict[str, Any]:
-  """Returns the arrays of a source for DataFrames or dicts of columns; see `tables.files` for the options."""
+  """Data source for DataFrames or dicts of columns in memory; see `tables.files` for the options."""
   from ae_jax.data import frames  # pandas takes half a second to import
 
   halves = _checked(name, path, given)
@@ -103,7 +106,7 @@ def frame(
 
 
 def _checked(name: str, path: str, given: Mapping[str, Half] | None) -> Mapping[str, Half]:
-  """Returns the splits in the order of `splits.HALVES`; raises UserError if there are none."""
+  """Returns the given splits in the order of `splits.HALVES`; raises UserError if `given` is None or a path is set."""
   splits.check_no_path(name, path)
   if given is None:
     raise errors.UserError(
@@ -118,9 +121,9 @@ def _name_of_labels(half: str) -> str:
 
 
 def _labels(values: Any, name: str) -> Shaped[np.ndarray, "..."]:
-  """Returns labels as an array of numbers or texts."""
+  """Converts labels to an array of numbers or strings."""
   array = _as_numpy(values, name)
-  is_changed = array.dtype.kind in "US" and not hasattr(values, "dtype")  # NumPy makes texts of [1, "a"]
+  is_changed = array.dtype.kind in "US" and not hasattr(values, "dtype")  # NumPy converts [1, "a"] to strings
   entries = np.asarray(values, object) if is_changed else array
   has_gaps = array.dtype.kind == "f" and np.isnan(array).any()
   text = bytes if array.dtype.kind == "S" else str
@@ -138,7 +141,7 @@ def _not_scalar(array: Shaped[np.ndarray, "..."], name: str) -> Shaped[np.ndarra
 
 
 def _lazy(array: Shaped[np.ndarray, "examples ..."]) -> lazy_arrays.LazyArray:
-  """Returns an array in memory as the sources of files return theirs, so that it can be streamed to the device."""
+  """Wraps an array in a `LazyArray`, which the sources of files return too, so it can be streamed to the device."""
   return lazy_arrays.LazyArray(array.shape, array.dtype, array.__getitem__, lambda: array)
 
 

@@ -24,12 +24,12 @@ from ae_jax.types import KINDS
 
 _MOST_CLASSES = 10  # maximum number of classes in a line
 _MOST_EXAMPLES = 5  # maximum number of examples in a line
-_CHANNELS = 8  # arrays [N, T, C] of floats with fewer columns than this are taken as series
+_CHANNELS = 8  # float arrays [N, T, C] with fewer than this number of channels are treated as series
 _FAMILIES = {"table": "dense", "series": "sequence", "images": "cnn", "volumes": "dense"}  # kind -> shipped config
 _TABLES = (*schema_fit.NAMED, *tables.BUNDLED)  # sources whose columns have names; `configs/table.py` trains on them
-_SET = ("range", "scale")  # keys of config.data that `configs/table.py` sets
+_SET = ("range", "scale")  # keys of config.data that `configs/table.py` already sets
 _USES = {"train": "training", "validation": "validation", "test": "testing"}
-_SMALLEST = 8  # smallest side of images that the convolutional model takes
+_SMALLEST = 8  # the convolutional model needs images with sides of at least this size
 _SCALED = ("images", "volumes")  # kinds whose integers are scaled to the range "unit"
 _ELEMENTS = {"table": "columns", "series": "elements", "images": "pixels", "volumes": "voxels"}
 
@@ -49,7 +49,7 @@ def inspect(found: detection.Found, path: str) -> Inspection:
 
   Args:
     found: The source and its arrays.
-    path: The path, as the beginning of messages.
+    path: The path, used as prefix of messages.
 
   Raises:
     UserError: The examples have an unsupported number of axes, or a file cannot be read.
@@ -58,7 +58,7 @@ def inspect(found: detection.Found, path: str) -> Inspection:
   arrays, names, sizes = _split(arrays, found.files, path)
   kind, shape = KINDS[len(arrays["train"].shape) - 1], arrays["train"].shape[1:]
   halves = {half: statistics.measure(arrays[half], path) for half in splits.present(arrays)}
-  is_table = found.name in _TABLES  # the range of all columns together means nothing
+  is_table = found.name in _TABLES  # columns have different units, so one range for all of them is meaningless
   lines = [*found.lines, f"examples: {sizes}", *_on_values(arrays, halves, kind)[: 1 if is_table else None]]
   lines += table_inspection.lines(arrays, halves["train"].constant) if is_table else _on_lengths(arrays)
   lines += [_on_labels(arrays), *_on_faults(halves, names, kind), *_on_duplicates(halves)]
@@ -70,7 +70,7 @@ def inspect(found: detection.Found, path: str) -> Inspection:
 
 
 def command(name: str, path: str, result: Inspection) -> str:
-  """Returns the command that trains on the data of a source; `path` is "" for a built-in data set."""
+  """Returns the command line that trains on the data of a source; `path` is "" for a built-in data set."""
   if name in _TABLES:
     return _command("table", name, path, {key: value for key, value in result.options.items() if key not in _SET})
   family = _FAMILIES[result.kind]
@@ -83,23 +83,23 @@ def command(name: str, path: str, result: Inspection) -> str:
 
 
 def _command(family: str, name: str, path: str, options: Mapping[str, Any], others: Sequence[str] = ()) -> str:
-  """Returns a command that trains a shipped config on a source."""
+  """Returns the command line that trains on a source with the shipped config `family`."""
   flags = {"path": path, **options} if path else options
   arguments = [as_flag(f"data.{key}", value) for key, value in flags.items()]
   return paths.command_line(["ae_jax", "train", f"--config={family}:{name}", *arguments, *others])
 
 
 def as_flag(key: str, value: Any) -> str:
-  """Returns the flag that sets a dotted config key."""
+  """Returns the command-line flag that sets a dotted config key."""
   return f"--config.{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 def value_options(name: str, arrays: Mapping[str, Any], kind: str, where: str) -> dict[str, Any]:
-  """Returns the keys `range` and `scale` of config.data that fit the values of a source; {} for the defaults.
+  """Returns values of config.data.range and config.data.scale that fit the examples of a source; {}: the defaults fit.
 
   Args:
     name: Name of the source.
-    arrays: Its arrays; a table with named columns needs none.
+    arrays: Arrays of the source; not used for a table with named columns.
     kind: Kind of the examples, a value of types.KINDS.
     where: Prefix of error messages.
 
@@ -116,7 +116,7 @@ def value_options(name: str, arrays: Mapping[str, Any], kind: str, where: str) -
 
 
 def with_kind(found: detection.Found, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Returns the options of a source, with the kind of its examples, and its arrays, with an axis of channels."""
+  """Returns the options of a source, with "kind" if the examples look like series, and its arrays with channel axes."""
   options, arrays = dict(found.options), dict(found.arrays)
   if "kind" not in options and found.name in kinds.ARRAY_FILES and _looks_like_series(arrays["train"]):
     options["kind"] = "series"
@@ -132,9 +132,9 @@ def _looks_like_series(train: lazy_arrays.MaybeLazy) -> bool:
 def _split(
   arrays: dict[str, Any], files: Mapping[str, Sequence[str]], where: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
-  """Returns the arrays of all halves, the names of their examples, and their sizes as a text.
+  """Returns the arrays of all splits, {split: names of its examples}, and a text with the sizes of the splits.
 
-  The name of an example is its file, or its row in the array.
+  A test set is drawn if the source has none. The name of an example is its file, or its row in the array.
   """
   source = "the test set of the files"
   names = {half: np.array(files[half]) if files else _row_names(arrays[half]) for half in splits.present(arrays)}
@@ -175,7 +175,7 @@ def _on_lengths(arrays: dict[str, Any]) -> list[str]:
 
 
 def _on_labels(arrays: dict[str, Any]) -> str:
-  """Returns a line about the classes and their sizes."""
+  """Returns a line with the number of examples of each class."""
   stored = {half: arrays.get(f"{half}_labels") for half in splits.present(arrays)}
   given = {half: lazy_arrays.read_all(each) for half, each in stored.items() if each is not None}
   if not given:
@@ -193,7 +193,7 @@ def _on_labels(arrays: dict[str, Any]) -> str:
 
 
 def _one_class(arrays: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the key `one_class` if all training examples have one class, and there are test examples of others."""
+  """Returns {"one_class": class} if the training set has a single class and the test set has others, otherwise {}."""
   values = [arrays.get(f"{half}_labels") for half in ("train", "test")]
   if any(each is None or each.dtype.kind == "f" for each in values):
     return {}
@@ -224,7 +224,7 @@ def _on_faults(halves: Mapping[str, statistics.Statistics], names: Mapping[str, 
 
 
 def _first(indices: np.ndarray, names: np.ndarray) -> str:
-  """Returns the names of the first examples of a list as a text."""
+  """Returns a text with the names of the first examples in `indices`."""
   listed = names[indices[:_MOST_EXAMPLES]].tolist()
   more = f" and {len(indices) - len(listed):,} more" if len(indices) > len(listed) else ""
   return f"{', '.join(listed)}{more}"
@@ -248,7 +248,7 @@ def _whole(halves: Mapping[str, statistics.Statistics]) -> bool:
 
 
 def _range_options(halves: Mapping[str, statistics.Statistics], dtype: np.dtype, kind: str) -> dict[str, Any]:
-  """Returns the keys `range` and `scale` of config.data that fit the values."""
+  """Returns values of config.data.range and config.data.scale that fit the examples; {}: the defaults fit."""
   low, high = _range(halves)
   is_scaled = low >= 0 and high <= 65_535 and (dtype.kind in "bui" or _whole(halves))
   if (low >= 0 and high <= 1) or (kind in _SCALED and is_scaled):

@@ -1,4 +1,4 @@
-"""Kinds of examples: rows of a table, series, images and volumes. The number of axes of an example tells them apart."""
+"""Kinds of examples: rows of a table, series, images and volumes, which differ in the number of axes of an example."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from ae_jax.data import lazy_arrays, loss_columns
 from ae_jax.types import KINDS
 
 ARRAY_FILES = ("npz", "npy", "hdf5", "arrays")  # data sources whose examples can be of any kind
-# kind -> numbers of axes of an array of examples, without and with channels, and its forms as a text
+# kind -> (number of axes of an array of examples without channel axis, the same with channel axis, text for messages)
 _ARRAYS = {
   "table": (None, 2, "[N, columns]"),
   "series": (2, 3, "[N, T] or [N, T, C]"),
   "images": (3, 4, "[N, H, W] or [N, H, W, C]"),
   "volumes": (4, 5, "[N, D, H, W] or [N, D, H, W, C]"),
 }
-_AUTO = {2: "table", 3: "images", 4: "images", 5: "volumes"}  # axes of an array -> kind, for config.data.kind=auto
+_AUTO = {2: "table", 3: "images", 4: "images", 5: "volumes"}  # number of axes -> kind, for config.data.kind=auto
 
 
 def check(kind: str) -> None:
@@ -23,11 +23,11 @@ def check(kind: str) -> None:
 
 
 def with_channels(examples: lazy_arrays.MaybeLazy, kind: str, where: str) -> lazy_arrays.MaybeLazy:
-  """Returns examples of a kind with an axis of channels; rows of a table have none.
+  """Adds a channel axis of size 1 to examples that have none, except to the rows of a table.
 
   Args:
     examples: Array [N, ...].
-    kind: `config.data.kind`. "auto" is table for 2 axes, images for 3 or 4, and volumes for 5.
+    kind: `config.data.kind`. "auto" means table for 2 axes, images for 3 or 4, and volumes for 5.
     where: Prefix of error messages.
 
   Raises:
@@ -47,12 +47,13 @@ def with_channels(examples: lazy_arrays.MaybeLazy, kind: str, where: str) -> laz
 
 
 def apply(arrays: dict[str, Any], kind: str, name: str, where: str) -> None:
-  """Gives the examples and targets of a source an axis of channels, in place.
+  """Adds a missing channel axis to the examples and targets of a source, in place.
 
   Args:
     arrays: Arrays of a source.
     kind: `config.data.kind`.
-    name: Name of the source. Unless it is in `ARRAY_FILES`, `kind` must be the kind of its examples or "auto".
+    name: Name of the source. For a source that is not in `ARRAY_FILES`, the kind of the examples is fixed; `kind` is
+      then only compared with it.
     where: Prefix of error messages.
 
   Raises:

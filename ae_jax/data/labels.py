@@ -1,4 +1,4 @@
-"""Class labels in any stored form, as integers with optional class names."""
+"""Converts class labels from any stored form (numbers, strings, one-hot) to integers with optional class names."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -9,9 +9,9 @@ from jaxtyping import Shaped
 from ae_jax import errors
 
 MOST_CLASSES = 1_000  # maximum number of class names, and of columns of one-hot labels
-LARGEST_LABEL = 1024  # bytes per label; labels may be short texts
+LARGEST_LABEL = 1024  # maximum number of bytes per label; longer strings are not labels
 _LONGEST_NUMBER = 9  # maximum number of digits of a class name that is used as a label
-_LARGEST_WHOLE = 2**53  # beyond it, floats of 64 bits are not distinct whole numbers
+_LARGEST_WHOLE = 2**53  # float64 does not represent all larger whole numbers
 _WITHOUT_LABELS = "--config.data.x=NAME without config.data.y reads the examples without labels"
 _FIX = f"store one integer or string per example, or one-hot rows with a single 1; {_WITHOUT_LABELS}"
 
@@ -19,21 +19,21 @@ Labels = dict[str, Shaped[np.ndarray, " examples"]]
 
 
 def as_integers(arrays: Mapping[str, np.ndarray], where: str) -> tuple[Labels, tuple[str, ...] | None, list[str]]:
-  """Returns labels as integers [N], the class names, and remarks for the user.
+  """Converts labels to integers [N], and returns them with the class names and remarks for the user.
 
-  Integers are unchanged. Booleans and whole-number floats become integers. The label of a one-hot row [N, K] is the
-  position of its 1, and an axis of size 1 is removed. Texts (also bytes, in UTF-8) are numbered by `numbered`. Floats
-  with fractions are not class labels; they are returned unchanged with a remark.
+  Integers are unchanged. Booleans and whole-number floats become integers. For one-hot rows [N, K], the label is the
+  position of the 1; labels [N, 1] become [N]. Strings (also bytes in UTF-8) are numbered by `numbered`. Floats with
+  fractions are not class labels; they are returned unchanged with a remark.
 
   Args:
-    arrays: {array name: labels} of all splits of a data set.
+    arrays: {array name: labels} with the labels of all splits of a data set.
     where: Prefix of error messages.
 
   Returns:
     {array name: labels [N]}, the name of each label (None if the labels have no names), and remarks.
 
   Raises:
-    UserError: An array has another shape or dtype, only some arrays contain texts, or there are too many names.
+    UserError: An array has another shape or dtype, only some arrays contain strings, or there are too many class names.
   """
   columns = {name: _column(values, name, where) for name, values in arrays.items()}
   texts = [name for name, values in columns.items() if values.dtype.kind in "US"]
@@ -46,7 +46,7 @@ def as_integers(arrays: Mapping[str, np.ndarray], where: str) -> tuple[Labels, t
 
 
 def _of_texts(columns: Labels, texts: Sequence[str], where: str) -> tuple[Labels, tuple[str, ...] | None]:
-  """Returns texts as integers and the class names; `texts` are the names of the arrays that contain texts."""
+  """Converts strings to integers, and returns them with the class names; `texts` names the arrays with strings."""
   if len(texts) < len(columns):
     other = next(name for name in columns if name not in texts)
     raise errors.UserError(
@@ -66,10 +66,10 @@ def _of_texts(columns: Labels, texts: Sequence[str], where: str) -> tuple[Labels
 
 
 def numbered(names: Collection[str]) -> tuple[dict[str, int], tuple[str, ...] | None]:
-  """Returns {class name: label}, and the class names by label.
+  """Returns {class name: label}, and the class names in the order of their labels 0, 1, ...
 
-  The label of a class is its position in the sorted names. If all names are whole numbers of at most 9 digits, it is
-  that number, and the second result is None.
+  The label of a class is its position in the sorted names. If all names are distinct whole numbers of at most 9 digits,
+  these numbers are the labels, and the second result is None.
   """
   ordered = sorted(set(names))
   if all(name.isascii() and name.isdecimal() and len(name) <= _LONGEST_NUMBER for name in ordered):
@@ -80,7 +80,7 @@ def numbered(names: Collection[str]) -> tuple[dict[str, int], tuple[str, ...] | 
 
 
 def class_name(label: Any, class_names: Sequence[str] | None) -> str:
-  """Returns the name of a label, or the label itself as a text if it has no name."""
+  """Returns the name of a label, or str(label) if it has no name."""
   return class_names[label] if class_names and 0 <= label < len(class_names) else str(label)
 
 
@@ -91,7 +91,7 @@ def with_name(label: Any, class_names: Sequence[str] | None) -> str:
 
 
 def check(shape: tuple[int, ...], dtype: np.dtype, name: str, where: str) -> None:
-  """Raises UserError if an array of this shape and dtype cannot be labels; reads no values."""
+  """Raises UserError if an array of this shape and dtype cannot contain labels."""
   columns = shape[1] if len(shape) == 2 else 1
   numeric_or_text = dtype.kind in "biuf" or (dtype.kind in "US" and columns == 1)
   valid = len(shape) in (1, 2) and columns <= MOST_CLASSES and numeric_or_text and dtype.itemsize <= LARGEST_LABEL
@@ -102,7 +102,7 @@ def check(shape: tuple[int, ...], dtype: np.dtype, name: str, where: str) -> Non
 
 
 def _column(values: np.ndarray, name: str, where: str) -> Shaped[np.ndarray, " examples"]:
-  """Returns labels [N], [N, 1] or one-hot [N, K] as labels [N]."""
+  """Converts labels [N], [N, 1] or one-hot rows [N, K] to labels [N]."""
   check(values.shape, values.dtype, name, where)
   if values.ndim == 1:
     return values
@@ -117,7 +117,7 @@ def _column(values: np.ndarray, name: str, where: str) -> Shaped[np.ndarray, " e
 
 
 def _whole(values: Shaped[np.ndarray, " examples"]) -> Shaped[np.ndarray, " examples"]:
-  """Returns booleans and whole-number floats as int64, and other numbers unchanged."""
+  """Converts booleans, and floats that are all whole numbers, to int64; returns other labels unchanged."""
   if values.dtype.kind == "b":
     return values.astype(np.int64)
   if values.dtype.kind != "f" or not (np.isfinite(values) & (np.abs(values) <= _LARGEST_WHOLE)).all():
@@ -126,7 +126,7 @@ def _whole(values: Shaped[np.ndarray, " examples"]) -> Shaped[np.ndarray, " exam
 
 
 def _decoded(values: Shaped[np.ndarray, " examples"], name: str, where: str) -> Shaped[np.ndarray, " examples"]:
-  """Returns texts as Unicode."""
+  """Decodes UTF-8 bytes to strings; strings are unchanged."""
   if values.dtype.kind == "U":
     return values
   try:

@@ -90,7 +90,7 @@ def checked(array: LazyArray, fault: Callable[[np.ndarray], str | None], name: s
   Args:
     array: Rows [N, ...].
     fault: Maps rows [K, ...] or one row [...] to the end of an error message, or to None if they are valid.
-    name: Beginning of the error message, before the index of the row.
+    name: Start of the error message, which the index of the row follows.
   """
 
   def read(indices):
@@ -143,9 +143,9 @@ def read_rows(array: MaybeLazy, indices: Int[np.ndarray, " rows"]) -> np.ndarray
 
 
 def parts(array: MaybeLazy, indices: Int[np.ndarray, " rows"] | None = None) -> Iterator[np.ndarray]:
-  """Yields the rows at `indices`, in order, as ndarrays of at most `PART_BYTES` bytes, but at least one row.
+  """Yields the rows at `indices`, in order, as ndarrays of at most `PART_BYTES` bytes; a larger row is yielded alone.
 
-  Without `indices`, it yields all rows; those of an ndarray are views.
+  Without `indices`, it yields all rows, as views if `array` is an ndarray.
   """
   size = rows_per_part(array.shape[1:], array.dtype)
   for start in range(0, len(array) if indices is None else len(indices), size):
@@ -163,7 +163,7 @@ def probe_indices(count: int) -> Int[np.ndarray, " probes"]:
 
 
 def examined(array: MaybeLazy) -> np.ndarray:
-  """Returns an array in memory itself, and of a `LazyArray` the rows at `probe_indices`."""
+  """Returns an ndarray unchanged, or the rows of a `LazyArray` at `probe_indices` as an ndarray."""
   return array if isinstance(array, np.ndarray) else read_rows(array, probe_indices(len(array)))
 
 
@@ -177,7 +177,7 @@ def sample(array: MaybeLazy) -> np.ndarray:
 
 
 def sample_indices(array: MaybeLazy) -> Int[np.ndarray, " rows"]:
-  """Returns the indices of the rows in `sample` of an array."""
+  """Returns the indices of the rows that `sample` returns."""
   if isinstance(array, np.ndarray):
     return np.arange(len(array))
   size = min(len(array), SAMPLE_ROWS, max(2, SAMPLE_BYTES // row_bytes(array)))
@@ -185,7 +185,7 @@ def sample_indices(array: MaybeLazy) -> Int[np.ndarray, " rows"]:
 
 
 def rows_per_part(shape: Sequence[int], dtype: np.dtype) -> int:
-  """Returns the number of rows of a shape and dtype in `PART_BYTES` bytes, but at least one."""
+  """Returns how many rows of this shape and dtype fit in `PART_BYTES` bytes, at least 1."""
   return max(1, PART_BYTES // max(1, math.prod(shape) * dtype.itemsize))
 
 

@@ -1,4 +1,4 @@
-"""Series of unequal lengths, padded to the longest: their lengths, and the mask of the steps that exist."""
+"""Lengths of padded series, and their conversion to masks that are False for the padding."""
 
 import functools
 from typing import Any
@@ -13,7 +13,11 @@ NAME = "lengths"  # an archive has `lengths_train` and `lengths_test`, a source 
 
 
 def check(arrays: dict[str, Any], where: str) -> None:
-  """Reads and checks the lengths of the series of a source, in place; {half}_lengths becomes int64 [N].
+  """Reads and checks the lengths of the series of a source, in place: "train_lengths", ... become int64 [N].
+
+  Args:
+    arrays: Arrays of a source.
+    where: Prefix of error messages.
 
   Raises:
     UserError: The examples are not series, a split has no lengths, or lengths are not whole numbers from 1 to T.
@@ -48,12 +52,12 @@ def check(arrays: dict[str, Any], where: str) -> None:
 
 
 def to_masks(arrays: dict[str, Any], where: str) -> list[str]:
-  """Replaces the lengths of a source by masks, in place: {half}_mask [N, T, C] is True for the steps of a series.
+  """Replaces the lengths of a source by masks, in place: "train_mask" [N, T, C] is False for the padding, ...
 
-  If all series have the full length, there are no masks. The arguments and exceptions are those of `check`.
+  If all series have the full length, no masks are added. See `check` for the arguments and exceptions.
 
   Returns:
-    A remark about the lengths; none if there are no lengths.
+    A list with one remark about the lengths; [] if there are no lengths or no padding.
   """
   check(arrays, where)
   lengths = {half: arrays.pop(f"{half}_{NAME}") for half in splits.present(arrays) if f"{half}_{NAME}" in arrays}
@@ -71,7 +75,7 @@ def to_masks(arrays: dict[str, Any], where: str) -> list[str]:
 
 
 def _like(values: Int[np.ndarray, " series"], examples: lazy_arrays.MaybeLazy) -> lazy_arrays.MaybeLazy:
-  """Returns lengths as a lazy array if the examples are lazy, so that their masks take no memory."""
+  """Returns the lengths as a lazy array if the examples are lazy, so the masks are computed row by row on demand."""
   if isinstance(examples, np.ndarray):
     return values
   return lazy_arrays.LazyArray(values.shape, values.dtype, lambda indices: values[indices])
@@ -80,6 +84,6 @@ def _like(values: Int[np.ndarray, " series"], examples: lazy_arrays.MaybeLazy) -
 def _mask(
   values: Int[np.ndarray, " series"], *, steps: int, channels: int
 ) -> Bool[np.ndarray, "series {steps} {channels}"]:
-  """Returns the mask of the steps before the end of each series."""
+  """Returns the mask that is True for the steps before the end of each series."""
   mask = np.arange(steps)[None] < values[:, None]
   return np.repeat(mask[..., None], channels, axis=2)

@@ -1,7 +1,8 @@
 """Columns that the loss reads: targets, masks of the observed elements, and weights of the examples.
 
-A masked element is one that was not observed. Its value in the file may be anything, even NaN, and never matters: an
-observed value replaces it before the values are examined, and a constant (`missing_value`) after the conversion.
+A masked element is an element that was not observed. Its stored value has no effect and may be anything, even NaN: it
+is replaced by an observed value before the values are examined, and by a constant (`missing_value`) after they are
+converted.
 """
 
 import functools
@@ -21,28 +22,28 @@ _MOST_WEIGHT = 1 / LEAST_WEIGHT
 
 
 def of_examples(arrays: Mapping[str, Any]) -> list[str]:
-  """Returns the names of the arrays of examples and of targets, which are converted alike."""
+  """Returns the names of the arrays of examples and targets, to which the same conversions are applied."""
   names = [name for half in splits.present(arrays) for name in (half, f"{half}_target")]
   return [name for name in names if name in arrays]
 
 
 def pop(arrays: dict[str, Any]) -> dict[str, dict[str, lazy_arrays.MaybeLazy]]:
-  """Removes the columns from the arrays of a source, and returns them as {half: {name: array}}."""
+  """Removes the columns in `NAMES` from the arrays of a source, and returns them as {split: {name: array}}."""
   halves = splits.present(arrays)
   found = {half: [name for name in NAMES if f"{half}_{name}" in arrays] for half in halves}
   return {half: {name: arrays.pop(f"{half}_{name}") for name in names} for half, names in found.items() if names}
 
 
 def row_bytes(arrays: Mapping[str, Any], half: str) -> int:
-  """Returns the size in bytes of an example of a split with its target and its mask."""
+  """Returns the size in bytes of one example of the split `half`, including its target and its mask."""
   names = [name for name in (half, f"{half}_target", f"{half}_mask") if name in arrays]
   return sum(lazy_arrays.row_bytes(arrays[name]) for name in names)
 
 
 def prepare(arrays: dict[str, Any], where: str) -> None:
-  """Checks the columns, converts masks to booleans of the shape of the examples, and hides masked elements, in place.
+  """Checks weights and masks, converts masks to booleans [N, *shape], and replaces masked elements, in place.
 
-  Targets are checked and converted with the examples.
+  The values of targets are not checked here, but together with the examples.
 
   Args:
     arrays: The arrays of a source.
@@ -74,12 +75,12 @@ def prepare(arrays: dict[str, Any], where: str) -> None:
 def fill(
   rows: Shaped[np.ndarray, "*shape"], mask: Bool[np.ndarray, "*shape"], value: Any
 ) -> Shaped[np.ndarray, "*shape"]:
-  """Returns examples whose masked elements are `value`."""
+  """Returns the rows with `value` in place of the elements for which `mask` is False."""
   return np.where(mask, rows, np.asarray(value, rows.dtype))
 
 
 def missing_value(dtype: np.dtype, value_range: str, standardised: bool) -> float:
-  """Returns the value of masked elements of examples: black, 0 in the range "real", or the mean if standardised."""
+  """Returns the constant for masked elements: black for images, 0 in the range "real" (the mean if standardised)."""
   return 0.0 if standardised or dtype == np.uint8 else ranges.SPANS[value_range].missing
 
 
@@ -93,20 +94,20 @@ def fill_missing(arrays: dict[str, Any], value_range: str, standardised: bool) -
 
 
 def observed(shape: tuple[int, ...], mask: Any, name: str = "mask") -> Bool[np.ndarray, "..."]:
-  """Returns a mask as booleans of the shape [N, ...] of the examples; its axis of channels may be missing or 1.
+  """Converts a mask to booleans of the shape [N, ...] of the examples; its channel axis may be missing or of size 1.
 
   Raises:
-    UserError: The shape or the values are wrong.
+    UserError: The mask does not have the shape of the examples, or has values other than 0 and 1.
   """
   mask = np.asarray(mask)
   if shape[0] == 1 and mask.shape in (shape[1:], shape[1:-1]):
-    mask = mask[None]  # of a single example
+    mask = mask[None]  # mask of a single example, without the example axis
   _check_mask_shape(mask.shape, shape, name)
   return _as_booleans(mask, shape=shape[1:], name=name)
 
 
 def _check_mask_shape(found: tuple[int, ...], shape: tuple[int, ...], name: str) -> None:
-  """Raises UserError unless a mask fits examples of a shape [N, ...]."""
+  """Raises UserError unless a mask of shape `found` can be broadcast to examples of shape `shape`, [N, ...]."""
   allowed = [shape] if len(shape) == 2 else [shape, shape[:-1], (*shape[:-1], 1)]
   if found not in allowed:
     forms = " or ".join(str(list(form)) for form in allowed[:2])
@@ -114,7 +115,7 @@ def _check_mask_shape(found: tuple[int, ...], shape: tuple[int, ...], name: str)
 
 
 def _as_booleans(rows: np.ndarray, *, shape: tuple[int, ...], name: str) -> np.ndarray:
-  """Returns the rows of a mask as booleans [K, *shape]; raises UserError for values other than 0 and 1."""
+  """Converts rows of a mask to booleans [K, *shape]; raises UserError for values other than 0 and 1."""
   if rows.dtype != np.bool_ and not ((rows == 0) | (rows == 1)).all():
     raise errors.UserError(f"{name}: has values other than 0 and 1; 1 marks the observed elements")
   rows = rows.astype(np.bool_) if rows.ndim > len(shape) else rows.astype(np.bool_)[..., None]
@@ -122,7 +123,7 @@ def _as_booleans(rows: np.ndarray, *, shape: tuple[int, ...], name: str) -> np.n
 
 
 def _mask(mask: lazy_arrays.MaybeLazy, shape: tuple[int, ...], name: str, where: str) -> lazy_arrays.MaybeLazy:
-  """Returns a mask as booleans of the shape of the examples; a lazy array stays lazy."""
+  """Converts a mask to booleans [N, *shape]; a lazy array stays lazy."""
   if mask.dtype.kind not in "biuf":
     raise errors.UserError(f"{where}: `{name}` has dtype {mask.dtype}; expected booleans, or 0 and 1")
   _check_mask_shape(mask.shape, (len(mask), *shape), f"{where}: `{name}`")
@@ -132,7 +133,7 @@ def _mask(mask: lazy_arrays.MaybeLazy, shape: tuple[int, ...], name: str, where:
 
 
 def _weights(weights: lazy_arrays.MaybeLazy, name: str, where: str) -> Float32[np.ndarray, " examples"]:
-  """Returns the weights of examples in memory; raises UserError if one is not a positive number."""
+  """Reads the weights of the examples as float32 [N]; raises UserError if a weight is not in the allowed interval."""
   shape = weights.shape
   if weights.dtype.kind not in "iuf" or math.prod(shape) != len(weights):
     raise errors.UserError(
@@ -149,7 +150,7 @@ def _weights(weights: lazy_arrays.MaybeLazy, name: str, where: str) -> Float32[n
 
 
 def _observed_value(examples: lazy_arrays.MaybeLazy, mask: lazy_arrays.MaybeLazy, half: str, where: str) -> Any:
-  """Returns an observed value of the examples, so that masked elements do not change the range that is found."""
+  """Returns any observed value of the examples; as a fill value, it does not change the range of the data."""
   rows = np.arange(len(mask)) if isinstance(examples, np.ndarray) else lazy_arrays.probe_indices(len(mask))
   for part in np.array_split(rows, -(-len(rows) // lazy_arrays.BLOCK)):
     seen = lazy_arrays.read_rows(examples, part)[lazy_arrays.read_rows(mask, part)]

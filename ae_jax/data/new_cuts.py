@@ -1,4 +1,4 @@
-"""Windows of new records and patches of new images, cut as the training examples of a run were."""
+"""Cuts new records into windows and new images into patches, in the same way as the training data of a run."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,17 @@ from ae_jax.data import lazy_arrays, patches, windows
 
 
 class Cut(NamedTuple):
-  """Examples that are cut from files or rows of arrays of equal size."""
+  """Examples that were cut from sources (files, or rows of an array) of equal size."""
 
   sources: Sequence[str]  # names of the files or rows
-  names: Sequence[str]  # of the examples, such as "record.npy[50:100]"; [] if the sources are smaller than an example
+  names: Sequence[str]  # names of the examples, such as "record.npy[50:100]"; [] if the sources are too small
   x: lazy_arrays.MaybeLazy  # examples [N, *shape], if there are any
 
 
 def of_records(record: lazy_arrays.MaybeLazy, source: str, section: Mapping[str, Any]) -> Cut:
-  """Returns the windows of a record [T] or [T, C] by `section`, `config.data`; see `windows.of_record`.
+  """Cuts a record [T] or [T, C] into windows as configured in `section`, i.e. `config.data`; see `windows.of_record`.
 
-  Their names have the first step and the step after the last one, such as "record.npy[50:100]".
+  The name of a window is a slice of time steps, such as "record.npy[50:100]".
   """
   window, stride = section["window"], section["stride"] or section["window"]
   if len(record) < window:
@@ -29,9 +29,10 @@ def of_records(record: lazy_arrays.MaybeLazy, source: str, section: Mapping[str,
 
 
 def of_images(images: lazy_arrays.MaybeLazy, sources: Sequence[str], section: Mapping[str, Any]) -> Cut:
-  """Returns the patches of images [N, H, W, C] by `section`, `config.data`; without `config.data.patch`, the images.
+  """Cuts images [N, H, W, C] into patches as configured in `section`, i.e. `config.data`.
 
-  Their names have the row and the column of the upper left pixel, such as "photo.png[0,64]".
+  Without `config.data.patch`, the images are returned. The name of a patch contains the row and the column of its upper
+  left pixel, such as "photo.png[0,64]".
   """
   patch, size = section["patch"], images.shape[1:3]
   if not patch:

@@ -1,4 +1,4 @@
-"""Reads files of new examples for a trained run: images, tables and arrays, without a division into halves."""
+"""Reads files of new examples for a trained run: images, tables and arrays, without splitting them."""
 
 import functools
 import itertools
@@ -26,21 +26,21 @@ from ae_jax.system import paths
 
 
 class Part(NamedTuple):
-  """Examples that are read at a time."""
+  """A batch of examples that is read at once."""
 
-  names: Sequence[str]  # path of the file in the folder, value of the column of names, or number of the row
+  names: Sequence[str]  # per example: path of the file in the folder, entry of the column of names, or row number
   x: Any  # examples [N, *shape], or a DataFrame, for the methods of a run
 
 
 class NewFiles(NamedTuple):
-  """Examples of a path."""
+  """All examples of a file or folder."""
 
   parts: Iterator[Part]
-  remarks: list[str]  # about files, columns and arrays that are not read, and about images that are changed
+  remarks: list[str]  # messages about files, columns and arrays that are not read, and about converted images
 
 
 class Wanted(NamedTuple):
-  """Shape, range and columns of the examples of a run, and the config section with the options for reading files."""
+  """Properties that new examples must have to fit a run, and the config section with the options for reading files."""
 
   shape: tuple[int, ...]  # of an example
   value_range: str  # config.data.range
@@ -53,12 +53,12 @@ def read(path: str, wanted: Wanted, *, names: str = "", array: str = "") -> NewF
 
   Args:
     path: A folder of images or a single image, a CSV or Parquet file, or a file of arrays (npz, npy, HDF5).
-    wanted: What the run needs.
-    names: Name of the column of a table with the names of the rows; "" for their numbers.
-    array: Name of the array in a file of arrays; "" for the only one whose rows have the shape of an example.
+    wanted: Properties of the examples of the run.
+    names: Column of a table that contains the names of the rows; "" to name the rows by their number.
+    array: Name of the array in a file of arrays; "" for the only array whose rows have the shape of an example.
 
   Raises:
-    UserError: The path is missing or of an unknown kind, a file is damaged, or it does not fit the run.
+    UserError: The path does not exist or is of an unknown kind, or a file is damaged or does not fit the run.
   """
   where, file = f"--data={path}", pathlib.Path(path)
   if not file.exists():
@@ -78,7 +78,7 @@ def read(path: str, wanted: Wanted, *, names: str = "", array: str = "") -> NewF
 
 
 def _of_images(path: str, wanted: Wanted, where: str) -> NewFiles:
-  """Reads images, which get the size and the channels of the images of the run, and are cut into patches like these."""
+  """Reads images, converts them to the size and channels of the training images, and cuts them into patches if set."""
   section, shape, root = wanted.section, wanted.shape, pathlib.Path(path)
   if len(shape) != 3:
     raise errors.UserError(
@@ -108,13 +108,13 @@ def _of_images(path: str, wanted: Wanted, where: str) -> NewFiles:
 
 
 def _of_equal_size(images: list[tuple[str, Any]], chosen: image_sets.Options) -> list[list[tuple[str, Any]]]:
-  """Divides (path, header) pairs into runs of images of equal size, or of all images if they are resized."""
+  """Groups consecutive (path, header) pairs of equal image size; a single group if the images are resized."""
   size = lambda pair: chosen.preparation.size or (pair[1].height, pair[1].width)
   return [[*group] for _, group in itertools.groupby(images, size)]
 
 
 def _of_records(path: str, wanted: Wanted, where: str) -> NewFiles:
-  """Reads a folder of .npy files, each of which is a record, and cuts them into windows."""
+  """Reads a folder of .npy files, one record per file, and cuts the records into windows."""
   records, labels, unread = series_folders.files_in(pathlib.Path(path), where)
   unread += [f"{name}_labels.npy" for name in labels]
   for name, record in records.items():
@@ -127,7 +127,7 @@ def _of_records(path: str, wanted: Wanted, where: str) -> NewFiles:
 
 
 def _joined(cuts: Sequence[new_cuts.Cut], notes: list[str], where: str, section: Mapping[str, Any]) -> NewFiles:
-  """Returns the examples of all cuts; raises UserError if no file or row is as large as an example."""
+  """Joins the examples of all cuts; raises UserError if all files or rows are smaller than a window or patch."""
   key = "window" if section["window"] else "patch"
   small = [source for cut in cuts if not cut.names for source in cut.sources]
   if len(small) == sum(len(cut.sources) for cut in cuts):
@@ -139,7 +139,7 @@ def _joined(cuts: Sequence[new_cuts.Cut], notes: list[str], where: str, section:
 
 
 def _of_table(name: str, path: str, wanted: Wanted, names: str, where: str) -> NewFiles:
-  """Reads a table; columns that the run does not know are left out."""
+  """Reads a table without the columns that are not inputs of the run."""
   schema = wanted.schema
   if schema is None or not schema.named:
     raise errors.UserError(
@@ -169,7 +169,10 @@ def _of_table(name: str, path: str, wanted: Wanted, names: str, where: str) -> N
 
 
 def _of_arrays(name: str, path: str, wanted: Wanted, array: str, where: str) -> NewFiles:
-  """Reads an array of a file, whose rows have the shape of an example; the axis of channels may be missing."""
+  """Reads the array `array` of a file; "" selects the only array whose rows have the shape of an example.
+
+  Without a window or patch, a channel axis of size 1 may be missing.
+  """
   stored = _ARRAYS[name](path, where)
   fitting = [key for key, values in stored.items() if _fits(values, wanted)]
   listed = ", ".join(f"{key} {list(values.shape)}" for key, values in stored.items()) or "no array"
@@ -197,7 +200,7 @@ def _of_arrays(name: str, path: str, wanted: Wanted, array: str, where: str) -> 
 
 
 def _form(wanted: Wanted) -> str:
-  """Returns the form of an array of new examples, as the end of a sentence."""
+  """Returns the required shape of an array of new examples as text for error messages."""
   if wanted.section["window"]:
     return f"the form of a record [T, {wanted.shape[1]}]"
   if wanted.section["patch"]:
@@ -236,7 +239,7 @@ _ARRAYS: dict[str, Callable[[str, str], dict[str, lazy_arrays.LazyArray]]] = {
   "npy": lambda path, where: {"x": archives.array_of(path, where)},
   "hdf5": hdf5.arrays_of,
 }
-# kind of a path -> function that returns whether it is of this kind, in the order of trial
+# kind -> function that returns whether a path is of this kind; the first kind that matches is used
 _KINDS: dict[str, Callable[[pathlib.Path], bool]] = {
   "npz": lambda path: path.suffix == ".npz",
   "npy": lambda path: path.suffix == ".npy",

@@ -1,4 +1,4 @@
-"""Arrays of .npy files and members of zip archives, read whole or by rows through a memory map.
+"""Reads arrays of .npy files and .npz archives, either whole or row by row through a memory map.
 
 Nothing is unpickled, and nothing is unpacked to disk. A memory map reads only the requested rows. The checksums of an
 archive are verified only when it is read whole.
@@ -33,12 +33,12 @@ def convert_errors(where: str) -> contextlib.AbstractContextManager[None]:
 def of_member(
   path: str, file: Any, archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str
 ) -> lazy_arrays.LazyArray:
-  """Returns an array of an archive as a LazyArray; call it in `convert_errors`.
+  """Returns an array of an archive as a LazyArray; call it inside `with convert_errors(...)`.
 
   Args:
     path: Path of the archive.
     file: The open archive.
-    archive: The same as a zip archive.
+    archive: The same archive, opened by zipfile.
     info: The member that contains the array.
     where: Prefix of error messages.
   """
@@ -61,7 +61,7 @@ def of_member(
 
 
 def of_file(path: pathlib.Path, where: str) -> lazy_arrays.LazyArray:
-  """Returns the array of a .npy file as a LazyArray; call it in `convert_errors`."""
+  """Returns the array of a .npy file as a LazyArray; call it inside `with convert_errors(...)`."""
   if path.exists() and not path.is_file():
     raise ValueError(f"{path.name} is a folder, a pipe or a device; expected a .npy file")
   with open(path, "rb") as file:
@@ -118,7 +118,7 @@ def _mapped(
     shape: Shape of the array.
     dtype: Dtype of the array.
     offset: Position of the first element in the file, in bytes.
-    obstacle: Error text (reason and fix) raised when rows are read; None if the file can be memory-mapped.
+    obstacle: Why the file cannot be memory-mapped, and the fix; reading rows then raises UserError. None if it can be.
     load: Function that reads the whole array.
     where: Prefix of error messages.
   """

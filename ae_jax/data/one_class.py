@@ -1,4 +1,4 @@
-"""Selection of the training examples of one class; test examples of other classes are anomalies."""
+"""Restricts the training examples to one class, for anomaly detection; test examples of other classes are anomalies."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Integer
 from ae_jax import errors
 from ae_jax.data import labels, lazy_arrays, remarks, splits
 
-EARLIER_ALL = -1  # meant "all labels" in configs of earlier versions
+EARLIER_ALL = -1  # in configs of earlier versions, this value means all labels
 _MOST_SHOWN = 20  # maximum number of labels in a message
 
 
@@ -21,15 +21,15 @@ def select(
   class_names: Sequence[str] | None,
   where: str,
 ) -> tuple[int | None, list[str]]:
-  """Splits the arrays of a source into training and test set, and keeps the training examples of one class, in place.
+  """Splits the arrays of a source into training and test set, and keeps only training examples of one class, in place.
 
-  If the source has no test set, `held_out` examples become the test set, and with them all examples of other classes,
-  because none of these can be used for training. If the training examples have no labels, all are kept, because a user
-  who labels only the test examples has already separated the classes.
+  If the source has no test set, the examples in `held_out` and all examples of other classes become the test set. If
+  the source has a test set and the training examples have no labels, all training examples are kept, because a user who
+  labels only the test examples has already separated the classes.
 
   Args:
-    one_class: Label or class name of the training examples to keep; None keeps all. If no example has the label -1, it
-      also means all, as in earlier versions. A whole number given as a text means the label.
+    one_class: Label or class name of the training examples to keep; None keeps all. -1 also keeps all, as in earlier
+      versions, unless an example has the label -1. A string such as "3" means label 3, unless it is a class name.
     arrays: The arrays of a source (see `ae_jax.data.sources`).
     held_out: Mask of the examples that become the test set; None if the source has a test set.
     class_names: Name of each label, or None.
@@ -39,8 +39,8 @@ def select(
     The label that was applied (None: all labels), and remarks for the user.
 
   Raises:
-    UserError: The class is unknown, the test examples have no labels, labels are not integers, or the training or test
-      set has no example of the class.
+    UserError: The class is unknown, the test examples have no labels, labels are not integers, or a split has labels,
+      but no example of the class.
   """
   key = f"config.data.one_class={one_class!r}"
   halves = ("train", "test") if held_out is None else ("train",)
@@ -67,7 +67,7 @@ def select(
 def _label_of(
   one_class: int | str | None, arrays: dict[str, Any], class_names: Sequence[str] | None, where: str
 ) -> int | None:
-  """Returns the label that `one_class` means; raises UserError if it is an unknown name."""
+  """Converts `one_class` (a label or a class name) to a label; raises UserError if it is an unknown name."""
   names = list(class_names or ())
   if isinstance(one_class, str):
     if one_class in names:
@@ -83,10 +83,10 @@ def _label_of(
 def _split_class(
   label: int, arrays: dict[str, Any], drawn: Bool[np.ndarray, " examples"], key: str, where: str
 ) -> list[str]:
-  """Makes the drawn examples of a class, and all examples of other classes, the test set, in place.
+  """Moves the drawn examples of a class, and all examples of other classes, to the test set, in place.
 
-  If no example of the class was drawn, a fifth of the class is drawn. Returns a remark about the split if there are
-  other classes.
+  If `drawn` contains no example of the class, a fifth of the class is drawn. If there are other classes, the returned
+  list has one remark about the split.
   """
   normal = arrays["train_labels"] == label
   if normal.sum() < 3:
@@ -100,7 +100,7 @@ def _split_class(
     held_out[normal] = splits.drawn(count, splits.share_of(count, 1 / 5), 0)
   held_out |= ~normal
   groups = arrays.get("train_group")
-  if groups is not None:  # a group must not be in both sets
+  if groups is not None:  # all examples of a group must be in the same set
     held_out |= np.isin(groups, groups[held_out])
     if held_out.all():
       raise errors.UserError(
@@ -119,7 +119,7 @@ def _split_class(
 
 
 def _drop_others(label: int, arrays: dict[str, Any], key: str) -> list[str]:
-  """Drops the training examples with other labels, in place, and returns remarks about their number."""
+  """Drops the training examples with other labels, in place; returns a list with a remark about it, or []."""
   others = remarks.counted(int((arrays["test_labels"] != label).sum()), "example")
   if arrays.get("train_labels") is None:
     count = len(arrays["train"])
@@ -147,7 +147,7 @@ def _has(label: int, arrays: dict[str, Any]) -> bool:
 def _checked(
   values: lazy_arrays.MaybeLazy, label: int, class_names: Sequence[str] | None, key: str, half: str, where: str
 ) -> Integer[np.ndarray, " examples"]:
-  """Returns the labels in memory; raises UserError unless they are integers and contain the label."""
+  """Reads labels; raises UserError unless they are integers and at least one of them is `label`."""
   if not np.issubdtype(values.dtype, np.integer):
     raise errors.UserError(f"{key}: {where} has labels of dtype {values.dtype}; expected integers or strings")
   values = lazy_arrays.read_all(values)

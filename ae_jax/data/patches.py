@@ -1,4 +1,4 @@
-"""Patches of large images: tiles that do not overlap, which are the examples of a data set."""
+"""Cuts large images into patches (tiles that do not overlap), which become the examples of a data set."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ def check(patch: tuple) -> None:
 
 
 def cut(arrays: dict[str, Any], patch: tuple[int, ...], where: str) -> list[str]:
-  """Cuts the images of each half into patches, in place, and returns a remark about them.
+  """Cuts the images of each split into patches, in place, and returns a list with one remark about them.
 
-  Call this function when the images are divided into halves, so that patches of one image are in the same half. The
-  patches of an image follow each other, row by row. Arrays of the shape of the images, such as masks, are cut alike;
-  other arrays have one row per image, which is repeated for each patch.
+  Call this function after the data are split, so that all patches of an image are in the same split. The patches of an
+  image are consecutive, row by row. Arrays with the height and width of the images, such as masks, are also cut. In
+  other arrays, such as labels, the row of an image is repeated for each patch.
 
   Args:
     arrays: Arrays {"train": images [N, H, W, C], "train_labels": labels [N], ...}.
@@ -52,12 +52,12 @@ def cut(arrays: dict[str, Any], patch: tuple[int, ...], where: str) -> list[str]
 
 
 def corners(size: Sequence[int], height: int, width: int) -> list[tuple[int, int]]:
-  """Returns the (row, column) of the upper left pixel of each patch of an image of a size (H, W)."""
+  """Returns the (row, column) of the upper left pixel of each patch; `size` is the size (H, W) of the image."""
   return list(itertools.product(range(0, size[0] - height + 1, height), range(0, size[1] - width + 1, width)))
 
 
 def tiles(images: lazy_arrays.MaybeLazy, height: int, width: int) -> lazy_arrays.MaybeLazy:
-  """Returns images [N, H, W, C] as patches [N * rows * columns, height, width, C], in the order of `corners`."""
+  """Cuts images [N, H, W, C] into patches [N * rows * columns, height, width, C], in the order of `corners`."""
   rows, columns = images.shape[1] // height, images.shape[2] // width
   count, shape = rows * columns, (height, width, images.shape[3])
   if isinstance(images, np.ndarray):
@@ -66,7 +66,7 @@ def tiles(images: lazy_arrays.MaybeLazy, height: int, width: int) -> lazy_arrays
     return tiles.reshape(-1, *shape)
 
   def read(indices):
-    # each image is read once, although several of its patches may be wanted
+    # each image is read only once, even if several of its patches are requested
     distinct, inverse = np.unique(indices // count, return_inverse=True)
     patches = np.empty((len(indices), *shape), images.dtype)
     for position, image in enumerate(distinct):

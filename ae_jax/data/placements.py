@@ -13,7 +13,7 @@ _GIB = 2**30
 UNKNOWN_BYTES = 8 * _GIB  # assumed if the machine does not report its memory
 _CGROUP = pathlib.Path("/sys/fs/cgroup/memory.max")  # memory limit of a container; "max" means no limit
 
-# name -> function (needed bytes, host budget, device budget) that returns (lazy, streams) of `Placement`
+# name -> function (needed bytes, host budget, device budget) that returns the fields (lazy, streams) of a `Placement`
 PLACEMENTS = {
   "auto": lambda needed, host, device: (needed > host, needed > min(host, device)),
   "memory": lambda needed, host, device: (False, False),
@@ -23,9 +23,9 @@ PLACEMENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-  """Placement of the training examples, with its reason."""
+  """Where the training examples are kept, and why."""
 
-  lazy: bool  # the examples stay in files, if the source can read single rows
+  lazy: bool  # the examples stay in files, if the source can read individual rows
   streams: bool  # the examples are copied to the device during training, a few steps at a time
   budget: int | float  # host memory budget in bytes
   words: str  # the decision and its reason as a message
@@ -57,7 +57,7 @@ def decide(placement: str, budget_gib: int | float, needed: int) -> Placement:
 
 
 def format_gib(size: int | float) -> str:
-  """Returns a size in bytes as text in GiB."""
+  """Formats a size in bytes as text in GiB, such as "1.5 GiB"."""
   return f"{size / _GIB:.3g} GiB"
 
 
@@ -79,7 +79,7 @@ class _MemoryStatus(ctypes.Structure):
 
 
 def _physical_bytes() -> int:
-  """Returns the physical memory in bytes that POSIX or Windows reports, else `UNKNOWN_BYTES`."""
+  """Returns the physical memory in bytes; `UNKNOWN_BYTES` if the operating system does not report it."""
   try:
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
   except (AttributeError, ValueError, OSError):  # Windows has no sysconf, and some systems lack these names

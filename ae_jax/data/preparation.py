@@ -11,7 +11,7 @@ from ae_jax.data import draws, lazy_arrays, loss_columns, placements, ranges, sc
 from ae_jax.data import scaling as scalings
 from ae_jax.data.schema import Schema
 
-# name of an array of examples or targets -> name of one row in messages
+# name of an array of examples or targets -> how messages name one row of it
 _IN_WORDS = {"train": "training example", "validation": "validation example", "test": "testing example"}
 _IN_WORDS |= {f"{half}_target": f"target of the {text}" for half, text in _IN_WORDS.items()}
 
@@ -21,7 +21,7 @@ class Converted(NamedTuple):
 
   scaling: scalings.Scaling  # how the values of the examples were converted
   schema: Schema | None  # columns of a table
-  one_class: int | None  # label of the training examples; None: all labels
+  one_class: int | None  # label of all training examples; None: they may have any label
   split: draws.Split | None  # how test and validation examples were drawn
   remarks: list[str]  # for the user
 
@@ -36,18 +36,18 @@ def convert(
   decide: Callable[[int], placements.Placement],
   where: str,
 ) -> Converted:
-  """Divides the examples into halves, and converts them to uint8 or float32 in the data range, in place.
+  """Splits the examples, and converts them to uint8 or float32 in the data range, in place.
 
-  A table is divided first, because its schema is fitted to the training rows only. Other examples are converted first,
-  because the range of the values is recognised from all examples.
+  A table is split first, because its schema is fitted to the training rows only. Other examples are converted first,
+  because the range of the values is determined from all examples.
 
   Args:
     arrays: Arrays of a source.
     table: Columns of a table; None for other examples.
     missing: `config.data.missing`.
     value_range: A key of `ranges.INTERVALS`.
-    divide: Function that divides the examples; see `draws.divide`.
-    decide: Function that returns the placement of training examples of a size in bytes.
+    divide: Function that splits the examples, `draws.divide` with its arguments bound.
+    decide: Function that maps the size of the training examples in bytes to their placement.
     where: Prefix of messages.
   """
   dtype = arrays["train"].dtype
@@ -66,9 +66,16 @@ def convert(
 
 
 def check_values(arrays: dict[str, Any], found: scalings.Scaling, value_range: str, name: str, where: str) -> list[str]:
-  """Checks the range of the examples and targets, in place, and returns remarks about their values.
+  """Checks the range of the examples and targets, and returns remarks about their values.
 
-  `name` is the name of the source.
+  A `LazyArray` is replaced by one that also checks each row when the row is read.
+
+  Args:
+    arrays: Arrays of a source.
+    found: Conversion that was applied to the examples.
+    value_range: A key of `ranges.INTERVALS`.
+    name: Name of the source.
+    where: Prefix of messages.
 
   Raises:
     UserError: A value is outside the range.
@@ -83,7 +90,7 @@ def _check_and_convert_floats(arrays: dict[str, Any], value_range: str, where: s
   """Converts floats to float32, in place.
 
   Raises:
-    UserError: An array has a wrong shape or dtype.
+    UserError: An array is empty, does not contain numbers, or differs from the training examples in shape or dtype.
   """
   scaled = arrays.pop("scaled_to_unit", False)
   for name in loss_columns.of_examples(arrays):
@@ -94,7 +101,7 @@ def _check_and_convert_floats(arrays: dict[str, Any], value_range: str, where: s
 def _remarks_on_values(
   name: str, train: lazy_arrays.MaybeLazy, found: scalings.Scaling, value_range: str, where: str
 ) -> list[str]:
-  """Returns remarks about the values: how they were converted, and the range of floats in image files."""
+  """Returns a list with a remark about an unusual conversion, or about the range of floats in image files; else []."""
   if not found.is_usual:
     return [f"{where}: the examples are {found.in_words(value_range)}"]
   if name != "folder" or train.dtype == np.uint8:
@@ -108,7 +115,7 @@ def _load_and_convert(
 ) -> scalings.Scaling:
   """Reads the arrays that fit in memory, and converts the examples to uint8 or float32, in place.
 
-  `dtype` is that of the stored examples. Returns how the examples were converted.
+  `dtype` is the dtype of the stored examples. The returned `Scaling` describes the conversion.
   """
   names = loss_columns.of_examples(arrays)
   decision = decide(_total_bytes(arrays, "train"))
@@ -132,7 +139,7 @@ def _load_and_convert(
 
 
 def place(arrays: dict[str, Any], decide: Callable[[int], placements.Placement], where: str) -> placements.Placement:
-  """Reads the arrays that are kept in memory, in place, and returns the placement of the training examples."""
+  """Reads all arrays except those that stay in files, in place, and returns the placement of the training examples."""
   count = len(arrays["train"])
   if count < 2:
     found = "only one training example" if count else "no training example"
@@ -159,26 +166,26 @@ def _check_held_out_fits(arrays: dict[str, Any], decision: placements.Placement,
 
 
 def _total_bytes(arrays: dict[str, Any], half: str) -> int:
-  """Returns the size in memory of the examples of a split with their targets and masks, in bytes."""
+  """Returns the size in bytes of the examples of the split `half`, including their targets and masks."""
   return len(arrays[half]) * loss_columns.row_bytes(arrays, half)
 
 
 def _check(fault: str | None, name: str, where: str) -> None:
-  """Raises UserError if there is a fault; `name` is the name of an array of examples or targets."""
+  """Raises UserError if `fault` is not None; `name` is the array of examples or targets that has the fault."""
   if fault:
     half, _, target = name.partition("_")
     raise errors.UserError(f"{where}: the array of {half} {'targets' if target else 'examples'} {fault}")
 
 
 def _as_float32(examples: lazy_arrays.MaybeLazy) -> lazy_arrays.MaybeLazy:
-  """Returns floating-point examples as float32, and other examples unchanged; a lazy array stays lazy."""
+  """Converts floating-point examples to float32, returns other examples unchanged; a lazy array stays lazy."""
   if not np.issubdtype(examples.dtype, np.floating):
     return examples
   return lazy_arrays.map_rows(examples, examples.shape[1:], np.float32, ranges.as_float32)
 
 
 def _from_unit(examples: lazy_arrays.MaybeLazy, value_range: str) -> lazy_arrays.MaybeLazy:
-  """Returns float32 examples in [0, 1] scaled to the interval to which bytes are scaled; a lazy array stays lazy."""
+  """Scales float32 examples in [0, 1] to the interval `ranges.SPANS` of the range; a lazy array stays lazy."""
   if ranges.SPANS[value_range][:2] == (0.0, 1.0):
     return examples
   scale = functools.partial(ranges.from_unit, value_range=value_range)
@@ -188,9 +195,10 @@ def _from_unit(examples: lazy_arrays.MaybeLazy, value_range: str) -> lazy_arrays
 def _with_range_check(
   examples: lazy_arrays.MaybeLazy, value_range: str, name: str, where: str
 ) -> lazy_arrays.MaybeLazy:
-  """Returns examples whose range is checked; raises UserError if it is wrong.
+  """Returns the examples; raises UserError if a value is outside the range.
 
-  A few rows of a `LazyArray` are checked here, and each row is checked when it is read. `name` is a key of `_IN_WORDS`.
+  For a `LazyArray`, the rows at `lazy_arrays.probe_indices` are checked here, and the result checks each row when it is
+  read. `name` is a key of `_IN_WORDS`.
   """
   fault = functools.partial(ranges.range_error, value_range=value_range)
   if isinstance(examples, lazy_arrays.LazyArray):
@@ -202,7 +210,7 @@ def _with_range_check(
 
 
 def _shape_fault(examples: lazy_arrays.MaybeLazy, train: lazy_arrays.MaybeLazy) -> str | None:
-  """Returns the fault in the shape or dtype of examples, as the end of an error message, or None."""
+  """Returns the end of an error message if the shape or dtype of the examples is invalid, otherwise None."""
   if 0 in examples.shape:
     return f"has shape {examples.shape}, so it is empty; provide at least one value per axis"
   if examples.shape[1:] != train.shape[1:] or examples.dtype != train.dtype:

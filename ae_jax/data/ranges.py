@@ -1,4 +1,4 @@
-"""The value range of the examples that a model receives, and the conversion of stored data to it."""
+"""Value ranges of the examples that a model receives, and the conversion of stored values to these ranges."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ from ae_jax.types import AnyArray
 
 
 class Span(NamedTuple):
-  """Interval of the values of a data set. Noise levels and PSNR are relative to its width, `high - low`."""
+  """Interval of the values of a data set. Noise levels and PSNR are relative to the width `high - low`."""
 
   low: float  # the smallest value
   high: float  # the largest value
   missing: float  # the value of a masked element
 
 
-# range -> interval that bytes are scaled to: 0 becomes `low` and 255 becomes `high`; masked pixels are black
+# range -> interval to which bytes are scaled: 0 becomes `low`, 255 becomes `high`, and masked pixels become black
 SPANS = {"unit": Span(0.0, 1.0, 0.0), "symmetric": Span(-1.0, 1.0, -1.0), "real": Span(0.0, 1.0, 0.0)}
 
 # range -> interval that must contain all values
@@ -24,7 +24,7 @@ INTERVALS = {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "real": (-np.inf, np.
 
 
 def normalise(examples: Shaped[AnyArray, "*shape"], value_range: str) -> Float32[AnyArray, "*shape"]:
-  """Returns examples as float32 in a value range.
+  """Converts examples to float32 in a value range.
 
   Bytes are scaled to the range (to [0, 1] for the range "real"). Floating-point examples must already be in the range.
   """
@@ -35,19 +35,19 @@ def normalise(examples: Shaped[AnyArray, "*shape"], value_range: str) -> Float32
 
 
 def from_unit(values: Float32[np.ndarray, "*shape"], value_range: str) -> Float32[np.ndarray, "*shape"]:
-  """Returns values in [0, 1] scaled to the interval to which bytes are scaled."""
+  """Scales values in [0, 1] to the interval `SPANS[value_range]`, like bytes in `normalise`."""
   low, high, _ = SPANS[value_range]
   return values * np.float32(high - low) + np.float32(low)
 
 
 def extent(values: Shaped[np.ndarray, "..."]) -> tuple[float, float]:
-  """Returns the smallest and the largest value; if they are equal, the second is larger by 1."""
+  """Returns (minimum, maximum) of the values; (minimum, minimum + 1) if all values are equal."""
   low, high = float(values.min()), float(values.max())
   return low, high if high > low else low + 1.0
 
 
 def as_float32(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
-  """Returns floating-point values as float32 (infinite if they overflow), and other values unchanged."""
+  """Converts floating-point values to float32 (overflow gives infinity); returns other values unchanged."""
   if not np.issubdtype(values.dtype, np.floating):
     return values
   with np.errstate(over="ignore"):
@@ -55,7 +55,7 @@ def as_float32(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*sha
 
 
 def range_error(examples: AnyArray, value_range: str) -> str | None:
-  """Returns the reason why examples do not fit a value range, as the end of an error message, or None.
+  """Returns the end of an error message if examples do not fit a value range, otherwise None.
 
   The dtype must be uint8 or floating point, and floats must be finite and in the range. The shape is not checked.
   """

@@ -1,4 +1,4 @@
-"""Remarks for the user about arrays or files that are not read."""
+"""Texts of remarks, i.e. messages for the user about the data, such as a list of files that are not read."""
 
 import collections
 import os
@@ -8,7 +8,7 @@ _MOST_NAMES = 8  # maximum number of names in a remark
 
 
 def not_read(where: str, names: Iterable[str], reason: str) -> list[str]:
-  """Returns a remark that lists arrays, files or folders that are not read; [] if `names` is empty."""
+  """Returns a list with one remark that names arrays, files or folders that are not read; [] if `names` is empty."""
   names = sorted(names)
   if not names:
     return []
@@ -17,7 +17,7 @@ def not_read(where: str, names: Iterable[str], reason: str) -> list[str]:
 
 
 def by_suffix(files: Iterable[str]) -> list[str]:
-  """Returns texts with the number of files of each suffix, such as ".txt (2 files)"."""
+  """Returns one text per suffix with the number of files, such as ".txt (2 files)"."""
   counts = collections.Counter(os.path.splitext(file)[1].lower() or "no suffix" for file in files)
   return [f"{suffix} ({counted(count, 'file')})" for suffix, count in counts.items()]
 
@@ -28,5 +28,5 @@ def counted(count: int, noun: str) -> str:
 
 
 def visible(folder: str | os.PathLike[str]) -> list[str]:
-  """Returns the names in a folder that do not begin with a dot."""
+  """Returns the names of the entries of a folder that do not begin with a dot."""
   return [name for name in os.listdir(folder) if not name.startswith(".")]

@@ -1,6 +1,7 @@
-"""Recognises in which unit examples are stored, and converts them to bytes or to floats in the data range.
+"""Determines how stored examples are scaled (e.g. 0 to 255), and converts them to bytes or floats in the data range.
 
-The rule is `recognise`. It looks at the dtype and at the smallest and largest value, and at nothing else.
+The rule is in `recognise`. It depends only on the value range, the dtype, the minimum and maximum of the values, and on
+whether floats are whole numbers.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from jaxtyping import Shaped
 
 from ae_jax.data import lazy_arrays, ranges
 
-_FIRST = 16  # number of examples to check first, which nearly always contain a byte above 1
+_FIRST = 16  # number of examples that are checked first; in uint8 data, they nearly always contain a value above 1
 _BYTE, _WORD = 255, 65_535
 _DIVISORS = (1, _BYTE, _WORD)
 _WORDS = {
@@ -25,18 +26,18 @@ _WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-  """How stored values are converted. It is stored in config.json, so that a trained run converts new examples alike."""
+  """Conversion of stored values. It is saved in config.json, so a trained run converts new examples in the same way."""
 
-  dtype: str  # of the stored examples
-  low: float  # the smallest value that was found
-  high: float  # the largest value that was found
+  dtype: str  # dtype of the stored examples
+  low: float  # minimum of the examined values
+  high: float  # maximum of the examined values
   # 1: 0 and 1 become the ends of the data range; 255: values are bytes; 65535: values are divided by 65,535;
   # 0: values are not scaled
   divisor: int
 
   @property
   def is_usual(self) -> bool:
-    """Returns whether the examples are bytes from 0 to 255, or floats that are not scaled."""
+    """Whether the examples are bytes from 0 to 255, or floats that are not scaled; the user then gets no remark."""
     return (self.dtype, self.divisor) == ("uint8", _BYTE) or (self._is_floating and self.divisor == 0)
 
   @property
@@ -49,20 +50,20 @@ class Scaling:
     return np.dtype(np.uint8 if self.divisor in (1, _BYTE) else np.float32)
 
   def in_words(self, value_range: str) -> str:
-    """Returns the found range and the conversion, as the end of a remark."""
+    """Returns the end of a remark that describes the range of the stored values and their conversion."""
     low, high, _ = ranges.SPANS[value_range]
     ends = f" ({low} and {high})" if self.divisor == 1 else ""
     return f"{self.dtype} from {self.low:,.15g} to {self.high:,.15g}, {_WORDS[self.divisor]}{ends}"
 
   def applies_to(self, rows: np.ndarray) -> bool:
-    """Returns whether new examples are in the unit of the stored ones: integers or booleans, like these.
+    """Returns whether new examples must be converted: both they and the stored examples are integers or booleans.
 
-    Floats are never converted, because they may be in the data range already.
+    Floats are never converted, because they may already be in the data range.
     """
     return rows.dtype.kind in "biu" and not self._is_floating
 
   def fault(self, rows: np.ndarray) -> str | None:
-    """Returns why rows contradict the conversion, as the end of an error message, or None."""
+    """Returns the end of an error message if rows have values that the conversion does not allow, otherwise None."""
     if self.divisor == 0 or (self.dtype, self.divisor) == ("uint8", _BYTE) or not rows.size:
       return None
     low, high = rows.min(), rows.max()
@@ -74,7 +75,7 @@ class Scaling:
     )
 
   def convert(self, rows: Shaped[np.ndarray, "*shape"], value_range: str) -> Shaped[np.ndarray, "*shape"]:
-    """Returns rows as uint8, or as float32 in the data range; see `fault` for the rows that are allowed."""
+    """Converts rows to uint8, or to float32 in the data range. Rows must have no `fault`."""
     if self.divisor == 0:
       return rows.astype(np.float32)
     if self.divisor == 1:
@@ -86,15 +87,16 @@ class Scaling:
 
 
 def recognise(parts: Sequence[lazy_arrays.MaybeLazy], dtype: np.dtype, value_range: str) -> Scaling:
-  """Returns the conversion of the examples of a data set.
+  """Determines the conversion of the examples of a data set.
 
-  - In the range "real", values are not scaled, except booleans and uint8, which are treated as in the other ranges.
-  - Floats are not scaled, except whole numbers of which the largest is above 1. These are treated as integers.
-  - Integers and booleans from 0 are divided by the smallest of 1, 255 and 65,535 that is at least the largest value.
-    If all are 0, they are bytes. If a value is negative or above 65,535, they are not scaled.
+  - In the range "real", only booleans and uint8 are scaled, by the rules for the other ranges.
+  - Floats are scaled only if all are whole numbers and the maximum is above 1; they are then treated as integers.
+  - Integers and booleans are divided by the smallest of 1, 255 and 65,535 that is not less than the maximum. If all are
+    0, they are treated as bytes. If a value is negative or above 65,535, they are not scaled.
 
-  Examples in memory are all examined. Of a `LazyArray`, the rows at `lazy_arrays.probe_indices` are examined; each row
-  that contradicts the result has a `Scaling.fault`, so both placements give the same values or an error.
+  An array in memory is examined completely, a `LazyArray` only at `lazy_arrays.probe_indices`. Any other row of it that
+  contradicts the result has a `Scaling.fault`, so a `LazyArray` gives the same values as an array in memory, or an
+  error.
 
   Args:
     parts: The training examples and, if there are any, the test examples. Floats are float32.

@@ -1,9 +1,10 @@
-"""The schema of a table: its columns, and how a row becomes the elements of an example and back.
+"""The schema of a table: its columns, and how a row is encoded as an example and decoded.
 
-A row is stored as *raw* numbers, one float64 for each column: a number, 0 or 1 for a boolean, days since 1970-01-01 for
-a date, and the position of a word in `Column.words` for a category. NaN is a missing value. An example has one element
-for each number, boolean and date, one for each word of a category and one more for all other words, and at the end one
-indicator for each column with gaps in the training set (only with config.data.missing="mean").
+A *raw row* has one float64 per column: a number, 0 or 1 for a boolean, days since 1970-01-01 for a date, and for a
+category its position in `Column.words`. NaN is a missing value. An example has one element for each number, boolean and
+date. A categorical column is one-hot encoded: one element for each category in `Column.words`, and one for all other
+strings. With config.data.missing="mean", an indicator for each column with missing values in the training set follows
+at the end.
 """
 
 import dataclasses
@@ -17,13 +18,13 @@ from jaxtyping import Bool, Float, Float32, Float64
 from ae_jax import errors
 from ae_jax.data import remarks
 
-KINDS = ("numeric", "integer", "categorical", "boolean", "date", "ignore")  # of config.data.columns
+KINDS = ("numeric", "integer", "categorical", "boolean", "date", "ignore")  # kinds of columns in config.data.columns
 MISSING = ("error", "mean", "mask")  # values of config.data.missing
-OTHER = "(other)"  # stands in outputs for a word that is not in `Column.words`
+OTHER = "(other)"  # output for a category that is not in `Column.words`
 
 
 class Group(NamedTuple):
-  """Elements [start, stop) of an example that are one category, or one boolean."""
+  """The elements [start, stop) of an example that encode one categorical or boolean column."""
 
   kind: str  # "category" or "boolean"
   start: int
@@ -36,27 +37,27 @@ class Column:
 
   name: str
   kind: str  # one of KINDS, but not "ignore"
-  fill: float = 0.0  # raw value in place of a missing value: the mean, or the most frequent word or boolean
-  # Error of always answering `fill`: the standard deviation, or the share of the other words.
+  fill: float = 0.0  # raw value that replaces missing values: the mean, or the most frequent category or boolean
+  # Error of the constant prediction `fill`: the standard deviation, or the fraction of rows with another category.
   spread: float = 0.0
-  first: float = 0.0  # the first training date, in days since 1970-01-01; dates become days since then
-  words: tuple[str, ...] = ()  # the words of a category
-  indicator: bool = False  # whether an element says that the value is missing
+  first: float = 0.0  # the first training date, in days since 1970-01-01; examples contain the days since this date
+  words: tuple[str, ...] = ()  # the categories of a categorical column
+  indicator: bool = False  # whether the example has an element that is 1 if the value of this column is missing
 
   @property
   def width(self) -> int:
-    """Number of elements, without the indicator."""
+    """Number of elements of an example that encode the column, without the indicator."""
     return len(self.words) + 1 if self.kind == "categorical" else 1
 
   @property
   def is_discrete(self) -> bool:
-    """True for categories and booleans, whose error is the share of wrong answers."""
+    """True for categories and booleans; their error is the fraction of wrong values."""
     return self.kind in ("categorical", "boolean")
 
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-  """The columns of a table. It is stored in config.json ("data", "schema") and applied to new rows."""
+  """The columns of a table. The schema is stored in config.json ("data", "schema") and applied to new rows."""
 
   columns: tuple[Column, ...]
   missing: str = "error"  # config.data.missing
@@ -80,12 +81,12 @@ class Schema:
 
   @property
   def has_categories(self) -> bool:
-    """True if a column is a category."""
+    """True if a column is categorical."""
     return any(column.kind == "categorical" for column in self.columns)
 
   @property
   def groups(self) -> tuple[Group, ...]:
-    """The elements of categories and booleans, in order; indicators are booleans."""
+    """The groups of elements of all categorical and boolean columns, in order, then one boolean per indicator."""
     pairs = zip(self.columns, self.starts, strict=True)
     groups = [
       Group("category" if column.kind == "categorical" else "boolean", start, start + column.width)
@@ -105,7 +106,7 @@ class Schema:
 
   @functools.cached_property
   def _runs(self) -> list[tuple[slice, slice]]:
-    """Positions and elements of adjacent columns with one element each, which are converted together."""
+    """Runs of adjacent columns with one element each, as (slice of columns, slice of elements), to convert at once."""
     runs: list[tuple[slice, slice]] = []
     for position, (column, start) in enumerate(zip(self.columns, self.starts, strict=True)):
       if column.kind == "categorical":
@@ -123,7 +124,7 @@ class Schema:
 
     Args:
       raw: Raw rows.
-      x: Array of zeros for the result; if None, a new array is allocated.
+      x: Array of zeros to which the result is written; if None, a new array is allocated.
 
     Raises:
       UserError: A value is infinite, or values are missing and `missing` is "error".
@@ -135,7 +136,7 @@ class Schema:
       x[:, self.elements - len(self.indicated) :] = gaps[:, self.indicated]
       raw = np.where(gaps, np.array([column.fill for column in self.columns]), raw)
     firsts = np.array([column.first for column in self.columns])
-    with np.errstate(over="ignore"):  # infinite values are refused with the range of the data
+    with np.errstate(over="ignore"):  # the check of the data range reports infinite values
       for positions, elements in self._runs:
         np.subtract(raw[:, positions], firsts[positions], out=x[:, elements], casting="same_kind")
     for position, (column, start) in enumerate(zip(self.columns, self.starts, strict=True)):
@@ -144,7 +145,7 @@ class Schema:
     return x
 
   def decode(self, x: Float[np.ndarray, "rows elements"]) -> Float64[np.ndarray, "rows columns"]:
-    """Returns the raw rows of examples: the most probable word or boolean, and rounded integers."""
+    """Decodes examples to raw rows: the most probable category or boolean, and rounded integers."""
     raw = np.empty((len(x), len(self.columns)))
     for position, (column, start) in enumerate(zip(self.columns, self.starts, strict=True)):
       part = x[:, start : start + column.width].astype(np.float64)
@@ -157,21 +158,21 @@ class Schema:
     return raw
 
   def observed(self, raw: Float[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows elements"]:
-    """Returns the mask of the elements whose value is known; indicators are always known."""
+    """Returns the mask of the elements whose value is not missing in `raw`; indicators are never missing."""
     known = np.repeat(~np.isnan(raw), [column.width for column in self.columns], axis=1)
     return np.concatenate([known, np.ones((len(raw), len(self.indicated)), bool)], axis=1)
 
   def known_columns(
     self, x: Float[np.ndarray, "rows elements"], mask: Bool[np.ndarray, "rows elements"] | None = None
   ) -> Bool[np.ndarray, "rows columns"]:
-    """Returns which values of examples are known: not filled, by the indicators and by `mask`."""
+    """Returns which values were observed, i.e. neither the missing-value indicators nor `mask` mark them as missing."""
     known = np.ones((len(x), len(self.columns)), bool) if mask is None else mask[:, list(self.starts)].astype(bool)
     for place, position in enumerate(self.indicated):
       known[:, position] &= x[:, self.elements - len(self.indicated) + place] < 0.5
     return known
 
   def by_column(self, values: Float64[np.ndarray, "rows elements"]) -> Float64[np.ndarray, "rows columns"]:
-    """Returns the sums of values over the elements of each column; the indicator of a column counts as its element."""
+    """Sums values over the elements of each column, including the indicator of the column."""
     sums = np.add.reduceat(values[:, : self.elements - len(self.indicated)], self.starts, axis=1)
     sums[:, self.indicated] += values[:, self.elements - len(self.indicated) :]
     return sums
@@ -182,9 +183,15 @@ class Schema:
     raw: Float[np.ndarray, "rows columns"],
     known: Bool[np.ndarray, "rows columns"],
   ) -> dict[str, float]:
-    """Returns {column: error} of raw rows over the known values; columns without known values are left out.
+    """Returns {column: error of the decoded values}, over the observed values only.
 
-    The error is the root of the mean squared error in the unit of the column, or the share of wrong words or booleans.
+    The error is the root-mean-square error in the unit of the column, or the fraction of wrong categories or booleans.
+    Columns without observed values are left out.
+
+    Args:
+      decoded: Reconstructions as raw rows.
+      raw: The original raw rows.
+      known: Mask of the observed values.
     """
     results = {}
     for position, column in enumerate(self.columns):
@@ -197,13 +204,13 @@ class Schema:
 
   @property
   def dominant(self) -> str | None:
-    """Name of the number or date with more than 95 % of the variance of all; None if there is none."""
+    """Name of the numeric or date column with more than 95 % of the total variance; None if there is none."""
     variances = {column.name: column.spread**2 for column in self.columns if not column.is_discrete}
     largest = max(variances, key=variances.__getitem__, default=None)
     return largest if len(variances) > 1 and variances[largest] > 0.95 * sum(variances.values()) else None
 
   def in_words(self) -> str:
-    """Returns the columns as a text: the number of each kind, and the words of categories."""
+    """Returns a text with the number of columns of each kind and the number of categories of categorical columns."""
     kinds = [column.kind for column in self.columns]
     counts = [f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds]
     words = [f"{column.name}: {len(column.words)} words" for column in self.columns if column.words]
@@ -216,7 +223,7 @@ class Schema:
 
 
 def from_json(stored: Mapping[str, Any] | None) -> Schema | None:
-  """Returns the schema that `Schema.as_json` stored; None for None."""
+  """Returns the schema that `Schema.as_json` stored, or None if `stored` is None."""
   if stored is None:
     return None
   columns = [Column(**column | {"words": tuple(column["words"])}) for column in stored["columns"]]
@@ -226,7 +233,7 @@ def from_json(stored: Mapping[str, Any] | None) -> Schema | None:
 def check(raw: Float[np.ndarray, "rows columns"], names: Sequence[str], missing: str, where: str) -> None:
   """Raises UserError if a raw value is infinite, or if values are missing and `missing` is "error".
 
-  The message has the counts and the first place. Rows are counted from 0.
+  The message contains the number of faults in each column, and the position of the first one. Rows are counted from 0.
   """
   if np.isfinite(raw).all():
     return
@@ -237,7 +244,7 @@ def check(raw: Float[np.ndarray, "rows columns"], names: Sequence[str], missing:
 
 
 def _refuse(faults: Bool[np.ndarray, "rows columns"], names: Sequence[str], what: str, fix: str, where: str) -> None:
-  """Raises UserError if there are faults; the message names their columns and the first place."""
+  """Raises UserError if there are faults; the message names their columns and the position of the first one."""
   counts = faults.sum(0)
   if not counts.any():
     return

@@ -1,4 +1,4 @@
-"""Fits the schema of a table to its training rows, and encodes the rows of all halves."""
+"""Fits the schema of a table to its training rows, and encodes the rows of all splits."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,10 +11,10 @@ from ae_jax import errors
 from ae_jax.data import lazy_arrays, placements, remarks, schema, splits
 from ae_jax.data.kinds import ARRAY_FILES
 
-MOST_WORDS = 100  # maximum number of words of a category; rarer words count as other words
+MOST_WORDS = 100  # maximum number of categories of a column; rarer strings are encoded as `schema.OTHER`
 NAMED = ("csv", "parquet", "frame")  # sources of tables whose columns have names and kinds
-_OF_ARRAYS = ("numeric", "integer")  # kinds of columns that are stored as numbers
-_CACHED_ROWS = 2048  # rows that are encoded at a time, so that the passes over them stay in the cache of a CPU
+_OF_ARRAYS = ("numeric", "integer")  # kinds that a column of an array can have
+_CACHED_ROWS = 2048  # number of rows that are encoded at a time; they fit in the cache of a CPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +22,18 @@ class RawTable:
   """The columns of a source's raw rows (see `schema`), before the schema is fitted."""
 
   names: tuple[str, ...]
-  kinds: tuple[str, ...]  # of `schema.KINDS`, but not "ignore"
-  vocabularies: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)  # words of the raw categories
+  kinds: tuple[str, ...]  # kind of each column, one of `schema.KINDS` but not "ignore"
+  # {categorical column: strings of all rows}; the raw value of a row is the position of its string
+  vocabularies: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   unused: tuple[str, ...] = ()  # columns of the files that are not inputs
-  named: bool = True
+  named: bool = True  # False for an array, whose columns have no names
 
 
 def table_of(arrays: dict[str, Any], name: str, kinds: Mapping[str, str], missing: str) -> RawTable | None:
-  """Returns the columns of a source's table and removes them from `arrays`; None if the examples have no schema.
+  """Returns the columns of a source's table and removes the key "table" from `arrays`; None if there is no table.
 
-  Arrays of integers and booleans [N, columns] have a schema only if a kind or `missing` is set.
+  Arrays [N, columns] of floats are also a table, unless they have masks or targets; arrays of integers and booleans are
+  one only if `kinds` or `missing` is set.
 
   Raises:
     UserError: `kinds` or `missing` is set, but the examples are not a table.
@@ -40,7 +42,7 @@ def table_of(arrays: dict[str, Any], name: str, kinds: Mapping[str, str], missin
   if table is not None and table.named and name in NAMED:
     return table  # the source has applied `kinds`
   train, is_set = arrays["train"], bool(kinds) or missing != "error"
-  is_masked = "train_mask" in arrays or "train_target" in arrays  # their gaps are not the ones of a schema
+  is_masked = "train_mask" in arrays or "train_target" in arrays  # a schema must not handle their missing values
   is_array = not is_masked and name in ARRAY_FILES and len(train.shape) == 2 and train.dtype.kind in "biuf"
   if is_set and not (is_array or table):
     key = "columns" if kinds else "missing"
@@ -54,10 +56,10 @@ def table_of(arrays: dict[str, Any], name: str, kinds: Mapping[str, str], missin
 
 
 def _with_kinds(names: Sequence[str], kinds: Mapping[str, str]) -> tuple[str, ...]:
-  """Returns the kind of each column of numbers: numeric, unless `kinds` names another one.
+  """Returns the kind of each column of an array: `kinds[name]` if it is given, otherwise "numeric".
 
   Raises:
-    UserError: `kinds` has an unknown name, or a kind that a column of numbers cannot have.
+    UserError: `kinds` has an unknown column, or a kind that a column of an array cannot have.
   """
   for name, kind in kinds.items():
     if name not in names:
@@ -87,7 +89,7 @@ def load_and_check(
 
 
 def parse_kinds(columns: Sequence[Any]) -> dict[str, str]:
-  """Returns {column name: kind} of `config.data.columns`, whose entries are texts "NAME=KIND".
+  """Parses `config.data.columns`, a sequence of strings "NAME=KIND", to {column name: kind}.
 
   Raises:
     UserError: An entry is invalid.
@@ -102,7 +104,7 @@ def parse_kinds(columns: Sequence[Any]) -> dict[str, str]:
 
 
 def check_complete(arrays: Mapping[str, Any], table: RawTable, missing: str, where: str) -> None:
-  """Raises UserError if raw values are infinite or, if `missing` is "error", missing; see `schema.check`."""
+  """Raises UserError if a raw value is infinite, or if values are missing and `missing` is "error"."""
   for half in splits.present(arrays):
     raw = arrays[half]
     if all(np.isfinite(rows).all() for rows in _cached(raw)):
@@ -113,12 +115,12 @@ def check_complete(arrays: Mapping[str, Any], table: RawTable, missing: str, whe
 
 
 def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) -> tuple[schema.Schema, list[str]]:
-  """Fits a schema to the raw training rows, and replaces the raw rows of all splits by their examples, in place.
+  """Fits a schema to the raw training rows, and encodes the raw rows of all splits as examples, in place.
 
-  With `missing="mask"`, the masks of the known elements are added as "train_mask", "test_mask".
+  With `missing="mask"`, the masks of the observed elements are added as "train_mask", "test_mask", ...
 
   Returns:
-    The schema, and remarks about the columns, the gaps and the unknown words.
+    The schema, and remarks about the columns, missing values, and strings that do not occur in the training rows.
   """
   columns, tables_of_words = _fit(arrays["train"], table, missing)
   tables_of_words = {
@@ -151,31 +153,31 @@ def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) ->
 
 
 def _blocks(raw: lazy_arrays.MaybeLazy) -> Iterator[np.ndarray]:
-  """Yields the rows in parts of the same size for every placement."""
+  """Yields the rows in blocks whose size depends only on the size of a row, so the placement changes no result."""
   size = max(1, lazy_arrays.PART_BYTES // lazy_arrays.row_bytes(raw))
   for start in range(0, len(raw), size):
     yield raw[start : start + size]
 
 
 def _cached(raw: lazy_arrays.MaybeLazy) -> Iterator[Float64[np.ndarray, "rows columns"]]:
-  """Yields the rows in parts that fit in the cache of a CPU, and that are the same for every placement."""
+  """Yields the rows in blocks that fit in the cache of a CPU; the placement does not change the blocks."""
   for rows in _blocks(raw):
     for start in range(0, len(rows), _CACHED_ROWS):
       yield rows[start : start + _CACHED_ROWS].astype(np.float64, copy=False)
 
 
 class _Statistics(NamedTuple):
-  """Statistics of the known raw values of each column."""
+  """Statistics of the raw values of each column that are not missing."""
 
-  seen: Float64[np.ndarray, " columns"]  # number of known values
+  seen: Float64[np.ndarray, " columns"]  # number of values that are not missing
   means: Float64[np.ndarray, " columns"]
   deviations: Float64[np.ndarray, " columns"]
-  least: Float64[np.ndarray, " columns"]  # of dates; infinite without known values
-  tallies: dict[int, Int[np.ndarray, " words"]]  # {position of a category or boolean: count of each raw value}
+  least: Float64[np.ndarray, " columns"]  # the first date of a date column; infinite for other columns
+  tallies: dict[int, Int[np.ndarray, " words"]]  # {position of a categorical or boolean column: counts of its values}
 
 
 def _statistics(raw: lazy_arrays.MaybeLazy, table: RawTable) -> _Statistics:
-  """Returns the statistics of raw rows, from one pass."""
+  """Computes the statistics of raw rows in one pass."""
   tallies = {
     position: np.zeros(max(2, len(table.vocabularies.get(name, ()))), np.int64)
     for position, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True))
@@ -202,7 +204,10 @@ def _statistics(raw: lazy_arrays.MaybeLazy, table: RawTable) -> _Statistics:
 def _fit(
   raw: lazy_arrays.MaybeLazy, table: RawTable, missing: str
 ) -> tuple[list[schema.Column], dict[int, Int[np.ndarray, " vocabulary"]]]:
-  """Returns the fitted columns, and {position of a category: position in `Column.words` of each raw word}."""
+  """Returns the fitted columns, and {position of a categorical column: new code of each raw value}.
+
+  The new code is the position in `Column.words`, or len(words) for a string that is not a category.
+  """
   found = _statistics(raw, table)
   columns, positions_of_words = [], {}
   for position, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True)):
@@ -221,7 +226,11 @@ def _fit(
 
 
 def _words(vocabulary: Sequence[str], tally: Int[np.ndarray, " vocabulary"]) -> tuple[tuple[str, ...], np.ndarray]:
-  """Returns the words of the training rows (at most MOST_WORDS), and the position of each raw word among them."""
+  """Returns the categories of a column, and the new code of each string of the vocabulary.
+
+  The categories are the at most MOST_WORDS most frequent strings of the training rows; `tally` counts the strings. The
+  code is the position among the categories, or the number of categories for other strings.
+  """
   kept = np.sort(np.argsort(-tally, kind="stable")[: min(MOST_WORDS, np.count_nonzero(tally))])
   positions = np.full(len(tally), len(kept))
   positions[kept] = np.arange(len(kept))
@@ -229,7 +238,7 @@ def _words(vocabulary: Sequence[str], tally: Int[np.ndarray, " vocabulary"]) -> 
 
 
 def _constant(fitted: schema.Schema, where: str) -> list[str]:
-  """Returns a remark that names the columns with a single value in the training rows."""
+  """Returns a list with one remark that names the columns with a single value in the training rows, or []."""
   names = [column.name for column in fitted.columns if column.spread == 0]
   listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
   return (
@@ -240,7 +249,7 @@ def _constant(fitted: schema.Schema, where: str) -> list[str]:
 def _remarks_on_half(
   raw: Any, tables_of_words: Mapping[int, np.ndarray], fitted: schema.Schema, half: str, where: str
 ) -> list[str]:
-  """Returns remarks about the gaps of a half, and about its words that are not in the training rows."""
+  """Returns remarks about missing values in the split `half`, and about strings that are not categories."""
   gaps, others = np.zeros(len(fitted.columns), int), np.zeros(len(fitted.columns), int)
   if fitted.missing == "error" and not tables_of_words:
     return []

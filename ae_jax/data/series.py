@@ -26,8 +26,8 @@ def ucr(name: str, path: str) -> dict[str, Any]:
     path: Folder of the data set, or the ..._TRAIN file in it (.txt, .tsv or no suffix).
 
   Raises:
-    UserError: A file is missing or damaged, or the series have unequal lengths. Padding with NaN, as in the archive of
-      2018, is also refused.
+    UserError: A file is missing or damaged, or the series have unequal lengths or are padded with NaN, as in some data
+      sets of the archive of 2018.
   """
   where = f"config.data.path={path!r}"
   splits.check_path(name, path, "UCR folder")
@@ -49,7 +49,7 @@ def ucr(name: str, path: str) -> dict[str, Any]:
 
 
 def _names(path: str | pathlib.Path, where: str) -> list[str]:
-  """Returns the sorted names in a folder; raises UserError if the folder cannot be read."""
+  """Returns the sorted names of the entries of a folder; raises UserError if the folder cannot be read."""
   with errors.convert_errors(f"{where}: cannot be read"):
     return sorted(remarks.visible(path))
 
@@ -93,9 +93,9 @@ def _read_ucr(
 
 
 def _append_row(rows: list[np.ndarray], words: list[str]) -> str | None:
-  """Appends the numbers of a line to `rows`; skips blank lines.
+  """Parses the fields of a line and appends the numbers to `rows`; skips blank lines.
 
-  Returns the fault in the line, as the end of an error message, or None.
+  Returns the end of an error message if the line is invalid, otherwise None.
   """
   if not words:
     return None
@@ -114,7 +114,7 @@ def _append_row(rows: list[np.ndarray], words: list[str]) -> str | None:
   return None
 
 
-# Waves of a heartbeat: (seconds after the R peak, height relative to the R peak, standard deviation in seconds).
+# wave of a heartbeat -> (seconds after the R peak, height relative to the R peak, standard deviation in seconds)
 _WAVES: dict[str, tuple[Any, Any, Any]] = {
   "P": (-0.17, 0.15, 0.025),
   "Q": (-0.035, -0.12, 0.010),
@@ -163,7 +163,7 @@ def heartbeats(name: str, path: str) -> dict[str, Any]:
   return splits.split(x, labels, splits.last_of_each_class(labels, 1 / 5)) | {"class_names": HEARTBEATS}
 
 
-# Effect of the anomalies on the heights of a wave: (heights [N, beats], labels [N, 1], early [N, beats]) -> heights.
+# wave -> function (heights [N, beats], labels [N, 1], early [N, beats]) that returns its heights with the anomalies
 _HEIGHTS = {
   "P": lambda height, labels, early: np.where((labels == 1) | early, 0.0, height),
   "ST": lambda height, labels, early: height - 0.15 * (labels == 3),

@@ -1,7 +1,7 @@
 """Data source for folders of .npy files of different lengths: each file is a series or a long record, [T] or [T, C].
 
-The files lie in the folder, or in its sub-folders `train`, `validation` and `test`. NAME_labels.npy holds the labels
-of the steps of NAME.npy, [T], or one label for all of them.
+The files are in the folder, or in its subfolders `train`, `validation` and `test`. NAME_labels.npy contains the labels
+of the time steps of NAME.npy, [T], or a single label for all of them.
 """
 
 import os
@@ -15,15 +15,15 @@ from jaxtyping import Int, Shaped
 from ae_jax import errors
 from ae_jax.data import array_names, labels, lazy_arrays, numpy_files, remarks, splits
 
-_LABELS = "_labels"  # end of the name of a file of labels, before its suffix
+_LABELS = "_labels"  # files of labels are named NAME_labels.npy
 _READ = "the .npy files that are read are series, and their labels in NAME_labels.npy"
 Files = dict[str, lazy_arrays.LazyArray]  # name of a file without its suffix -> its array
 
 
 def applies(name: str, path: str, kind: str, window: int, x: str = "") -> bool:
-  """Returns whether a path is a folder of series or records, and not of the arrays of a data set, such as x_train.npy.
+  """Returns whether a path is a folder with one series or record per file.
 
-  The arguments are keys of `config.data`.
+  The other kind of folder contains one array per file, such as x_train.npy. The arguments are keys of `config.data`.
   """
   if name != "npy" or x or not (window or kind == "series") or not os.path.isdir(path):
     return False
@@ -33,16 +33,16 @@ def applies(name: str, path: str, kind: str, window: int, x: str = "") -> bool:
 def read(path: str, window: int) -> dict[str, Any]:
   """Returns the series of a folder or, if `window` is not 0, its records.
 
-  Series are [N, T, C], where T is the length of the longest and shorter series end with zeros; `train_lengths` and
-  `test_lengths` [N] hold their lengths. The label of a series is the largest label of its steps. The records of a split
-  are joined to one array [steps, C], and `record_steps` is {half: lengths of its records}.
+  Series are padded with zeros at the end to the longest one, [N, T, C]; `train_lengths` and `test_lengths` [N] contain
+  their lengths. The label of a series is the largest label of its steps. The records of a split are concatenated to one
+  array [steps, C], and `record_steps` is {split: lengths of its records}.
 
   Args:
     path: The folder.
     window: `config.data.window`.
 
   Raises:
-    UserError: A split has too few files, or a file is damaged or does not fit the others.
+    UserError: A split has too few files, or a file is damaged or differs from the others in its number of channels.
   """
   where = f"config.data.path={path!r}"
   series, of_steps, notes = _halves(pathlib.Path(path), where)
@@ -64,7 +64,7 @@ def read(path: str, window: int) -> dict[str, Any]:
 
 
 def _halves(root: pathlib.Path, where: str) -> tuple[dict[str, Files], dict[str, np.ndarray], list[str]]:
-  """Returns the series of each half, the labels of their steps [steps] (if there are labels), and remarks."""
+  """Returns {split: series}, {split: labels of all steps [steps]} (empty without labels), and remarks."""
   folders = {half: root / half for half in splits.HALVES if (root / half).is_dir()} or {"train": root}
   found = {half: files_in(folder, where) for half, folder in folders.items()}
   series = {half: files for half, (files, _, _) in found.items()}
@@ -78,7 +78,7 @@ def _halves(root: pathlib.Path, where: str) -> tuple[dict[str, Files], dict[str,
 
 
 def files_in(folder: pathlib.Path, where: str) -> tuple[Files, Files, list[str]]:
-  """Returns the series [T, C] of a folder, the labels of some of them, and the names of other files."""
+  """Returns the series [T, C] of a folder, the labels of the series that have labels, and the names of other files."""
   with errors.convert_errors(f"{where}: cannot be read"):
     names = sorted(remarks.visible(folder))
   arrays = {
@@ -97,7 +97,7 @@ def files_in(folder: pathlib.Path, where: str) -> tuple[Files, Files, list[str]]
 
 
 def _check_alike(series: Mapping[str, Files], where: str) -> tuple[np.dtype, int]:
-  """Returns the common dtype and number of channels; raises UserError if the numbers of channels differ."""
+  """Returns a dtype for all series and their number of channels; raises UserError if the channels differ."""
   every = [(f"{name}.npy", array) for files in series.values() for name, array in files.items()]
   first, like = every[0]
   for name, array in every:
@@ -112,7 +112,7 @@ def _check_alike(series: Mapping[str, Files], where: str) -> tuple[np.dtype, int
 
 
 def _labels_of_steps(series: Files, classes: Files, where: str) -> Shaped[np.ndarray, " steps"]:
-  """Returns the labels of the steps of all series, one series after the other."""
+  """Returns the labels of the steps of all series, concatenated."""
   parts = []
   for name, array in series.items():
     if name not in classes:
@@ -128,7 +128,7 @@ def _labels_of_steps(series: Files, classes: Files, where: str) -> Shaped[np.nda
 
 
 def _padded(rows: Sequence[lazy_arrays.LazyArray], dtype: np.dtype, shape: tuple[int, int]) -> lazy_arrays.LazyArray:
-  """Returns series [N, *shape]; the steps after the end of a series are 0."""
+  """Returns the series as a lazy array [N, *shape], padded with zeros at the end."""
 
   def read(indices):
     padded = np.zeros((len(indices), *shape), dtype)
@@ -140,7 +140,7 @@ def _padded(rows: Sequence[lazy_arrays.LazyArray], dtype: np.dtype, shape: tuple
 
 
 def _joined(rows: Sequence[lazy_arrays.LazyArray], dtype: np.dtype, channels: int) -> lazy_arrays.LazyArray:
-  """Returns records, one after the other: [sum of their lengths, channels]."""
+  """Returns the records concatenated along time, as a lazy array [sum of their lengths, channels]."""
   ends = np.cumsum([len(row) for row in rows])
 
   def read(indices: Int[np.ndarray, " steps"]) -> Shaped[np.ndarray, "steps channels"]:

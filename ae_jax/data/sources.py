@@ -1,12 +1,14 @@
 """Data sources: functions (name, path) -> {"train": examples, "test": examples, "train_labels": labels [N], ...}.
 
 Images are [N, H, W, C], and time series [N, T, C]. Built-in data sets are ndarrays. Data sets that may be large are
-`LazyArray`s, and a source reads none of their rows. Labels are optional. A source may also return `remarks`,
-`class_names` and, if the generating factors are known, `train_factors`, `test_factors` and `factor_values` (see
-`ae_jax.data.Dataset`). A source without a test set returns all examples as "train", and if it has a rule of its own,
-`held_out`, the mask [N] of the examples that become the test set by default (see `draws.divide`). `train_group` is the
-group of each training example, if there is a key `config.data.group`. `scaled_to_unit` says that the examples are
-integers that were scaled to floats in [0, 1].
+`LazyArray`s, and a source reads none of their rows. Labels are optional. A source may also return:
+
+- `remarks` and `class_names`, see `ae_jax.data.Dataset`,
+- `train_factors`, `test_factors` and `factor_values`, if the generating factors are known, see `ae_jax.data.Dataset`,
+- `held_out`, if it has no test set but defines one: the mask [N] of the examples in "train" that become the test set by
+  default (see `draws.divide`),
+- `train_group`, the group of each training example, if `config.data.group` is set,
+- `scaled_to_unit`, True if the stored examples were integers that the source scaled to floats in [0, 1].
 """
 
 import dataclasses
@@ -73,9 +75,10 @@ def digits(name: str, path: str) -> dict[str, Any]:
 def tfds(name: str, path: str, *, read_validation: bool = True) -> dict[str, Any]:
   """Reads an image data set of TensorFlow Datasets from ArrayRecord files, without TensorFlow.
 
-  If a data set is kept in memory, it is decoded once, in parallel, and cached. If it is not on this machine yet, it is
-  downloaded and prepared, which needs TensorFlow (the extra `tfds`) and network access. The split `validation` is the
-  test set if there is no split `test`; otherwise, it is read if `read_validation` is True.
+  A data set that is kept in memory is decoded once, in parallel, and cached. A data set that is not on this machine is
+  downloaded and prepared, which needs TensorFlow (the extra `tfds`) and network access. If there is no split `test`,
+  the split `validation` becomes the test set. Otherwise it is the validation set, and is read only if `read_validation`
+  is True.
   """
   import tensorflow_datasets
 
@@ -111,15 +114,15 @@ def tfds(name: str, path: str, *, read_validation: bool = True) -> dict[str, Any
 def _lazy_split(
   records: Any, image_key: str, label_key: str | None, half: str, cache_key: tuple[str, str], where: str
 ) -> dict[str, lazy_arrays.LazyArray]:
-  """Returns the images and labels of a TFDS split as lazy arrays, {half: images, f"{half}_labels": labels}.
+  """Returns the images and labels of a TFDS split as lazy arrays, such as {"test": images, "test_labels": labels}.
 
   Args:
     records: TFDS data source of the split.
     image_key: Key of the image in a record.
     label_key: Key of the label in a record; None for data without labels.
-    half: A member of `splits.HALVES`.
+    half: Name of the split in the result, a member of `splits.HALVES`.
     cache_key: Arguments `name` and `version` of `cache.arrays`, which caches the decoded arrays.
-    where: Beginning of error messages.
+    where: Prefix of error messages.
   """
   feature = records.dataset_info.features[image_key]
 
@@ -149,7 +152,7 @@ def _lazy_split(
 
 
 def _class_names(feature: Any) -> tuple[str, ...] | None:
-  """Returns the class names of a label feature; None if they are only the numbers of the labels."""
+  """Returns the class names of a TFDS label feature; None if the names are just "0", "1", ..."""
   names = tuple(feature.names)
   return None if names == tuple(map(str, range(len(names)))) else names
 
@@ -178,7 +181,7 @@ def _prepare(builder: Any, where: str) -> None:
 
 
 def _image_set(builder: Any, where: str, read_validation: bool = True) -> tuple[str, str | None, dict[str, str]]:
-  """Returns (image key, label key or None, {half: split}) of a TFDS builder."""
+  """Returns the image key, the label key or None, and {our name of a split: its TFDS name} of a TFDS builder."""
   from tensorflow_datasets import features
 
   images = [key for key, feature in builder.info.features.items() if isinstance(feature, features.Image)]
@@ -208,19 +211,19 @@ def read(
   streams: Callable[[int], bool] = lambda size: False,
   given: Mapping[str, in_memory.Half] | None = None,
 ) -> dict[str, Any]:
-  """Returns the arrays of a source or, for a folder of series or records, of `series_folders.read`.
+  """Calls the source `name` and returns its arrays; a folder of series or records is read by `series_folders.read`.
 
   Args:
     name: A key of `SOURCES`, or the name of an image data set of TensorFlow Datasets.
     path: Path of the file or folder to read, or "".
-    options: Values of keys in `DEFAULTS`.
+    options: Values of config keys, see `DEFAULTS`.
     kind: `config.data.kind`.
     window: `config.data.window`.
-    streams: Returns whether a table of this size in bytes exceeds the memory budget; used by the sources in `FILES`.
-    given: The examples of the sources in `in_memory.SOURCES`.
+    streams: Function that maps the size of a table in bytes to whether it is streamed; used by `tables.FILES`.
+    given: {split: examples in memory}, used by the sources in `in_memory.SOURCES`.
 
   Raises:
-    UserError: The source does not take an option, or the data cannot be read.
+    UserError: The source does not support an option, or the data cannot be read.
   """
   if series_folders.applies(name, path, kind, window, options.get("x", "")):
     for key, value in _unused(options, ()):
@@ -264,7 +267,7 @@ SOURCES: dict[str, Callable[..., dict[str, Any]]] = {
   **dict.fromkeys(tables.BUNDLED, tables.bundled),
 }
 
-# Keys of `config.data` that only some sources take, with their defaults.
+# {key of `config.data` that only some sources support: its default}
 DEFAULTS: dict[str, Any] = {
   **array_names.Options._field_defaults,
   "label": "",
@@ -272,7 +275,7 @@ DEFAULTS: dict[str, Any] = {
   **{"follow_links": False},
 }
 _OF_IMAGES = ("size", "fit", "channels", "on_bad", "exif_orientation", "follow_links", "read_validation")
-# source -> keys that it takes
+# source -> keys of `DEFAULTS` that it supports
 OPTIONS = dict.fromkeys(("npz", "npy", "hdf5"), array_names.Options._fields) | {"folder": _OF_IMAGES}
 OPTIONS |= dict.fromkeys(tables.FILES, ("label", "columns", "group", "read_validation"))
 OPTIONS |= {"arrays": ("layout",), "frame": ("label", "columns", "group")}

@@ -1,6 +1,7 @@
-"""Halves of a data set, splits between them, and checks of `config.data.path` for the data sources.
+"""The splits of a data set ("train", "validation", "test"), and checks of `config.data.path` for the data sources.
 
-The arrays of a half have the name of the half, for the examples, or its name and a suffix, such as "train_labels".
+The array of the examples of a split has the name of the split, such as "train". Its other arrays have this name with a
+suffix, such as "train_labels". In the code, a split is called `half`.
 """
 
 import os
@@ -15,11 +16,11 @@ from ae_jax import errors
 from ae_jax.data import lazy_arrays
 
 HALVES = ("train", "validation", "test")
-VALIDATION_NAMES = ("val", "valid", "validation")  # of its folders and files, and in the names of its arrays
+VALIDATION_NAMES = ("val", "valid", "validation")  # accepted names of the validation set in files, folders and arrays
 
 
 def last_of_each_class(labels: Shaped[np.ndarray, " examples"], share: float) -> Bool[np.ndarray, " examples"]:
-  """Returns the mask of the last examples of each class, a fraction `share` of the class."""
+  """Returns the mask of the last fraction `share` of the examples of each class."""
   mask = np.zeros(len(labels), bool)
   for label in np.unique(labels):
     of_class = np.flatnonzero(labels == label)
@@ -28,17 +29,17 @@ def last_of_each_class(labels: Shaped[np.ndarray, " examples"], share: float) ->
 
 
 def share_of(count: int, share: float) -> int:
-  """Returns the number of examples in a share of `count` examples, rounded down, but at least 1."""
-  return max(1, int(count * share + 1e-6))  # 0.3 of 10 is 2.9999999999999996
+  """Returns `share * count`, rounded down, but at least 1; `share` is a fraction in (0, 1)."""
+  return max(1, int(count * share + 1e-6))  # the product of floats may be 2.9999999999999996 instead of 3
 
 
 def drawn(count: int, selected: int, seed: int) -> Bool[np.ndarray, " {count}"]:
-  """Returns the mask of `selected` random examples of `count` examples."""
+  """Returns a mask [count] that selects `selected` random examples."""
   return np.random.default_rng(seed).permutation(count) < selected
 
 
 def last(count: int, share: float) -> Bool[np.ndarray, " {count}"]:
-  """Returns a mask of the last `share` of the `count` time steps of a record, at least 1 step."""
+  """Returns a mask [count] of the last fraction `share` of the time steps of a record, at least 1 step."""
   return np.arange(count) >= count - share_of(count, share)
 
 
@@ -47,7 +48,7 @@ def split(
   labels: Shaped[np.ndarray, " examples"] | None,
   held_out: Bool[np.ndarray, " examples"],
 ) -> dict[str, Any]:
-  """Returns the arrays of a source: `held_out` selects the test examples, and the others are training examples."""
+  """Splits examples and labels into training and test set; the mask `held_out` selects the test examples."""
   arrays = {"train": examples} | ({} if labels is None else {"train_labels": labels})
   hold_out(arrays, held_out, "test")
   return arrays
@@ -59,26 +60,26 @@ def present(arrays: Mapping[str, Any]) -> list[str]:
 
 
 def names(arrays: Mapping[str, Any], half: str) -> list[str]:
-  """Returns the names of the arrays of a split that have a row per example, such as ["train", "train_labels"]."""
+  """Returns the names of all arrays of the split `half`, such as ["train", "train_labels"]."""
   of_half = [name for name in arrays if name == half or name.startswith(f"{half}_")]
   return [name for name in of_half if arrays[name] is not None]
 
 
 def keep(arrays: dict[str, Any], half: str, rows: Bool[np.ndarray, " examples"]) -> None:
-  """Keeps only the examples of a split that the mask `rows` selects, in place."""
+  """Drops the examples of the split `half` that the mask `rows` does not select, in place."""
   for name in names(arrays, half):
     arrays[name] = lazy_arrays.take(arrays[name], rows)
 
 
 def hold_out(arrays: dict[str, Any], rows: Bool[np.ndarray, " examples"], half: str) -> None:
-  """Moves the training examples that the mask `rows` selects to another half, in place."""
+  """Moves the training examples that the mask `rows` selects to the split `half`, in place."""
   for name in names(arrays, "train"):
     arrays[half + name.removeprefix("train")] = lazy_arrays.take(arrays[name], rows)
   keep(arrays, "train", ~rows)
 
 
 def no_test_set(where: str, validation: str) -> str:
-  """Returns a remark that a source has a validation set, named `validation`, but no test set."""
+  """Returns a remark that a source has a validation set but no test set; `validation` is its name for the user."""
   return (
     f"{where}: {validation} is the validation set; there is no test set, so test examples are drawn from the others"
   )
@@ -91,12 +92,12 @@ def check_no_path(name: str, path: str) -> None:
 
 
 def check_path(name: str, path: str, expected: str) -> None:
-  """Raises UserError if a data set that reads files has no path, or its path is a pipe or a device.
+  """Raises UserError if the path is empty, cannot be read, or is a pipe or a device.
 
   Args:
     name: Name of the source.
-    path: Path to check. A missing file is accepted, because the source reports it in more detail.
-    expected: Description of the file or folder that the path should name, for the message.
+    path: Path to check. A missing file is accepted here, because the source reports it in more detail.
+    expected: Description of the expected file or folder, for the message.
   """
   if not path:
     raise errors.UserError(f"config.data.path is empty; set it to the {expected} for config.data.name={name!r}")
@@ -112,7 +113,7 @@ def check_path(name: str, path: str, expected: str) -> None:
 
 
 def where_of(name: str, path: str, expected: str) -> str:
-  """Returns the prefix of error messages; raises UserError if the file does not exist."""
+  """Returns the prefix of error messages about a path; raises UserError if `check_path` does or it does not exist."""
   check_path(name, path, expected)
   where = f"config.data.path={path!r}"
   if not os.path.exists(path):

@@ -1,4 +1,4 @@
-"""Scaling of each column of a table, or of each channel: standardisation, or a map to a normal distribution."""
+"""Scaling of each column of a table, or of each channel: standardisation, or a transform to a normal distribution."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from ae_jax.data import lazy_arrays, loss_columns, ranges
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Standardisation:
-  """The affine map x -> (x - mean) / deviation of the last axis of examples, fitted to the training examples."""
+  """The affine map x -> (x - mean) / deviation for each column or channel, fitted to the training examples."""
 
   mean: Float32[np.ndarray, " columns"]
   deviation: Float32[np.ndarray, " columns"]  # 1 for a constant column
@@ -33,7 +33,7 @@ class Standardisation:
     return np.isfinite(self.mean) & np.isfinite(self.deviation)
 
   def as_json(self) -> dict[str, list[float]]:
-    """Returns the numbers as lists, for config.json."""
+    """Returns the fields as lists, for config.json."""
     return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
 
 
@@ -41,8 +41,8 @@ class Standardisation:
 class QuantileScaling:
   """Maps each column so that the training examples have a normal distribution (scikit-learn's QuantileTransformer)."""
 
-  quantiles: Float32[np.ndarray, "levels columns"]  # of the training examples, at equally spaced levels
-  scaled: Bool[np.ndarray, " columns"]  # columns that are mapped; the others are unchanged
+  quantiles: Float32[np.ndarray, "levels columns"]  # quantiles of the training examples, at equally spaced levels
+  scaled: Bool[np.ndarray, " columns"]  # mask of the columns that are scaled; the others are unchanged
 
   def apply(self, x: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
     """Returns scaled examples."""
@@ -58,7 +58,7 @@ class QuantileScaling:
     return np.isfinite(self.quantiles).all(0)
 
   def as_json(self) -> dict[str, Any]:
-    """Returns the numbers as lists, for config.json."""
+    """Returns the fields as lists, for config.json."""
     return {"quantiles": self.quantiles.tolist(), "scaled": self.scaled.tolist()}
 
   @functools.cached_property
@@ -82,7 +82,7 @@ ColumnScaling = Standardisation | QuantileScaling
 
 
 def from_json(stored: Mapping[str, Any] | None) -> ColumnScaling | None:
-  """Returns the scaling that `as_json` stored; None for None."""
+  """Returns the scaling that `as_json` stored, or None if `stored` is None."""
   if stored is None:
     return None
   if "quantiles" in stored:
@@ -91,7 +91,7 @@ def from_json(stored: Mapping[str, Any] | None) -> ColumnScaling | None:
 
 
 def check(scale: str, value_range: str) -> None:
-  """Raises UserError unless `config.data.scale` is valid for the range."""
+  """Raises UserError if `config.data.scale` is unknown, or cannot be used with the value range."""
   errors.choose(dict.fromkeys(("none", *_FITS)), scale, "data.scale")
   if scale != "none" and value_range != "real":
     raise errors.UserError(
@@ -103,8 +103,8 @@ def check(scale: str, value_range: str) -> None:
 def fit(arrays: dict[str, Any], scale: str, scaled: Bool[np.ndarray, " columns"] | None = None) -> ColumnScaling:
   """Fits a scaling to the training examples of a source and applies it to all examples, in place.
 
-  The placement of the examples does not change the result. Masked elements do not count. Targets are scaled like the
-  examples.
+  The placement of the examples does not change the result. Masked elements are ignored by the fit. The same scaling is
+  applied to targets.
 
   Args:
     arrays: Arrays of the source.
@@ -134,7 +134,7 @@ def fit(arrays: dict[str, Any], scale: str, scaled: Bool[np.ndarray, " columns"]
 
 
 def _standardise(train: lazy_arrays.MaybeLazy, scaled: Bool[np.ndarray, " columns"]) -> Standardisation:
-  """Fits scikit-learn's StandardScaler to all training examples, in parts of the same size for every placement."""
+  """Fits scikit-learn's StandardScaler to all training examples, in parts that do not depend on the placement."""
   from sklearn.preprocessing import StandardScaler
 
   scaler = StandardScaler()

@@ -7,18 +7,18 @@ import numpy as np
 from ae_jax import errors
 from ae_jax.data import faults, lazy_arrays
 
-_MOST_BYTES = 2**32  # of a larger set of examples, evenly spaced examples of this size are examined
+_MOST_BYTES = 2**32  # of a larger set, only evenly spaced examples with this total size are examined
 
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
   """Statistics of the examples of one split."""
 
-  indices: np.ndarray  # of the examples that were examined
+  indices: np.ndarray  # indices of the examples that were examined
   low: float  # the smallest finite value; NaN if there is none
   high: float
   whole: bool  # whether all finite values are whole numbers
-  missing: np.ndarray  # number of NaN in each example
+  missing: np.ndarray  # number of NaN values in each example
   infinite: int  # number of infinite values
   uniform: np.ndarray  # mask of the examples whose elements all have the same value
   constant: np.ndarray  # mask of the elements that have the same value in all examples
@@ -26,15 +26,15 @@ class Statistics:
 
   @property
   def copies(self) -> int:
-    """Number of examples that are equal to an earlier one."""
+    """Number of examples that are equal to an earlier example."""
     return len(self.hashes) - len(set(self.hashes))
 
 
 def measure(examples: lazy_arrays.MaybeLazy, where: str) -> Statistics:
-  """Returns the statistics of examples [N, ...], which are read in parts; `where` is the prefix of error messages.
+  """Computes statistics of examples [N, ...], reading them in parts; `where` is the prefix of error messages.
 
   Raises:
-    UserError: There are no elements, or they are not numbers.
+    UserError: The array is empty, or does not contain numbers.
   """
   if 0 in examples.shape or examples.dtype.kind not in "biuf":
     raise errors.UserError(

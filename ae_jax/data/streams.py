@@ -1,4 +1,4 @@
-"""Reads training examples in Grain's threads while the device trains, in the order of a `BatchSchedule`."""
+"""Reads training examples in background threads (Grain) during training, in the order of a `BatchSchedule`."""
 
 import functools
 import os
@@ -16,7 +16,7 @@ from ae_jax.data import columns as column_arrays
 PREFETCHED_BYTES = 2**28  # maximum size of the batches that are read ahead, unless a single batch is larger
 _MOST_THREADS = 16
 
-Positions = slice | Int[np.ndarray, "positions"]  # of rows in a padded batch
+Positions = slice | Int[np.ndarray, "positions"]  # positions of rows in a padded batch
 
 
 def chunks(
@@ -26,9 +26,9 @@ def chunks(
   last: int,
   positions: Positions = slice(None),
 ) -> Generator[tuple[dict[str, np.ndarray], Float32[np.ndarray, "steps positions"]], None, None]:
-  """Yields the chunks `first` to `last` - 1 of a run as (columns, weights).
+  """Yields the chunks of a run with numbers in [first, last) as (columns, weights).
 
-  A chunk contains the batches of the steps that one compiled call runs. Chunks are counted from the start of the run.
+  A chunk contains the batches of the steps that one compiled call runs. Chunks are numbered from the start of the run.
   Chunk c contains the rows listed in `schedule.chunks(c // chunks_per_epoch)[c % chunks_per_epoch]`. Padding repeats
   row 0 with weight 0. The order depends only on the seed and on c, so no reader state has to be saved. Close the
   generator (`contextlib.closing`) to end its threads.
@@ -67,7 +67,8 @@ def chunks(
 def _order(schedule: batch_schedule.BatchSchedule) -> Callable[[int], batch_schedule.Batches]:
   """Returns `schedule.batches` with a thread-safe cache of two epochs.
 
-  Near the end of an epoch, batches of the next epoch are prefetched already.
+  Two epochs are needed at the same time, because the last batches of an epoch and the first of the next are prefetched
+  together.
   """
   lock = threading.Lock()
   cached = functools.lru_cache(2)(schedule.batches)

@@ -1,4 +1,4 @@
-"""Images generated from known factors, as in dSprites (Matthey et al. 2017), to measure disentanglement.
+"""Images that are rendered from known factors, as in dSprites (Matthey et al. 2017), to measure disentanglement.
 
 Each image shows one white shape on black. The factors are independent, and each factor can be inferred from the image.
 Orientations span a quarter turn, and no shape has a rotational symmetry other than a half turn. All shapes of the same
@@ -34,7 +34,7 @@ def _ellipse(u: Coordinate, v: Coordinate) -> Inside:
 
 
 def _heart(u: Coordinate, v: Coordinate) -> Inside:
-  """Returns the mask of the points inside a heart: a square standing on a corner, and half discs on top."""
+  """Returns the mask of the points inside a heart: a square standing on a corner with half discs on its upper sides."""
   side = 1 / np.sqrt(1 + np.pi / 4)
   centroid = (7 / 12 + 3 * np.pi / 16) * side**3  # distance from the lower corner, along each lower side
   p, q = (v + u) / np.sqrt(2) + centroid, (v - u) / np.sqrt(2) + centroid
@@ -43,10 +43,12 @@ def _heart(u: Coordinate, v: Coordinate) -> Inside:
   return square | discs[0] | discs[1]
 
 
-# name -> function (u to the right, v upwards) -> mask of the points inside; area 1, and centroid at the origin
+# name -> function (u, v) that returns the mask of the points inside a shape of area 1 with its centroid at the origin;
+# u points to the right and v upwards
 SHAPES = {"rectangle": _rectangle, "ellipse": _ellipse, "heart": _heart}
 
-# name -> values: scale relative to the largest, degrees anticlockwise, pixels of the centre from the left and the top
+# factor -> its values: scale relative to the largest, orientation in degrees anticlockwise, x and y of the centre in
+# pixels from the left and the top
 FACTORS: dict[str, tuple[Any, ...]] = {
   "shape": tuple(SHAPES),
   "scale": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
@@ -57,10 +59,10 @@ FACTORS: dict[str, tuple[Any, ...]] = {
 
 
 def factors(name: str, path: str) -> dict[str, Any]:
-  """Renders 12,000 distinct images out of the 46,080 combinations of `FACTORS`, drawn uniformly with a fixed seed.
+  """Renders images for 12,000 of the 46,080 combinations of `FACTORS`, drawn without replacement with a fixed seed.
 
   10,000 images are the training set, and 2,000 are the test set. The label is the index of the shape. `train_factors`
-  and `test_factors` [N, factors] contain the index of the value of each factor, and `factor_values` is `FACTORS`.
+  and `test_factors` [N, factors] contain, for each factor, the index of its value in `factor_values` (= `FACTORS`).
   """
   splits.check_no_path(name, path)
   sizes = [len(values) for values in FACTORS.values()]
@@ -77,7 +79,7 @@ def factors(name: str, path: str) -> dict[str, Any]:
 
 
 def images(indices: Int[np.ndarray, "images factors"]) -> UInt8[np.ndarray, "images height width 1"]:
-  """Returns the images whose factors have the values of `FACTORS` at `indices`."""
+  """Renders one image for each row of `indices`, which contains the index of the value of each factor in `FACTORS`."""
   window = functools.cache(_window)
   canvas = np.zeros((len(indices), SIDE, SIDE, 1), np.uint8)
   for image, (*window_indices, x, y) in zip(canvas, indices.tolist(), strict=True):

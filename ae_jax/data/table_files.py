@@ -1,6 +1,6 @@
-"""Reads the CSV and Parquet files of tables as pandas DataFrames, and finds the kinds of their columns.
+"""Reads CSV and Parquet files as pandas DataFrames, and determines the kinds of their columns.
 
-Rows are counted from 0 in messages.
+Messages count rows from 0.
 """
 
 import dataclasses
@@ -14,12 +14,12 @@ import pandas as pd
 from ae_jax import errors
 from ae_jax.data import frames, remarks, schema
 
-STREAMED_ROWS = 1 << 17  # rows that are read at a time from a file that exceeds the memory budget
-_PEEKED_ROWS = 100  # rows that are read first, to find the columns of texts
-_FIRST_ROWS = 1 << 10  # rows that are examined before all rows, because most columns differ in them already
-_MOSTLY = 0.8  # a column of texts of which at least this share are numbers is a column of numbers with faults
-_LEAST_IDS = 20  # a column with more values, all different texts, is an id
-_MOST_DISTINCT = 100_000  # a column with more different texts is an id
+STREAMED_ROWS = 1 << 17  # number of rows that are read at a time from a file that exceeds the memory budget
+_PEEKED_ROWS = 100  # number of rows that are read first, to find the columns that contain strings
+_FIRST_ROWS = 1 << 10  # number of rows that are tested first; a test that fails on them need not be applied to all rows
+_MOSTLY = 0.8  # if at least this fraction of the strings are numbers, the column is numeric with wrong entries
+_LEAST_IDS = 20  # a column of strings that are all different, with more values than this, is an id
+_MOST_DISTINCT = 100_000  # a column with more distinct strings is an id
 
 
 def read_csv(path: str, kinds: Mapping[str, str], where: str, streamed: bool) -> Iterator[pd.DataFrame]:
@@ -39,7 +39,7 @@ def read_csv(path: str, kinds: Mapping[str, str], where: str, streamed: bool) ->
     for name, values in peeked.items()
     if kinds.get(name) == "categorical" or pd.api.types.infer_dtype(values, skipna=True) == "string"
   }
-  # pandas reads texts as categories in half the time, and later passes see each of the different texts once
+  # pandas reads strings as categories in half the time, and later passes process each distinct string only once
   options: dict[str, Any] = {"sep": separator, "dtype": dict.fromkeys(texts, "category"), "low_memory": False}
   with errors.convert_errors(f"{where}: not a readable CSV file"):
     if not streamed:
@@ -69,7 +69,7 @@ def read_parquet(path: str, kinds: Mapping[str, str], where: str, streamed: bool
 
 
 def _check_header(names: Sequence[str], where: str) -> None:
-  """Raises UserError if the first row of a CSV file holds numbers, not names."""
+  """Raises UserError if all column names of a CSV file are numbers, i.e. if the header row is missing."""
   numbers = pd.to_numeric(pd.Series(names, dtype=str), errors="coerce")
   if len(names) and numbers.notna().all():
     raise errors.UserError(f"{where}: the first row holds numbers, not the names of the columns; add a header row")
@@ -77,16 +77,16 @@ def _check_header(names: Sequence[str], where: str) -> None:
 
 @dataclasses.dataclass
 class ColumnScan:
-  """Result of a pass over the values of a column."""
+  """Properties of the values of a column, collected in one pass over the rows."""
 
-  found: set[str] = dataclasses.field(default_factory=set)  # kinds of the parts; "text" for texts
-  words: set[str] = dataclasses.field(default_factory=set)  # different texts, at most `_MOST_DISTINCT` + a part
+  found: set[str] = dataclasses.field(default_factory=set)  # kinds of the parts that were added; "text" for strings
+  words: set[str] = dataclasses.field(default_factory=set)  # distinct strings; not extended beyond `_MOST_DISTINCT`
   filled: int = 0  # number of values that are not missing
-  following: float | None = None  # the next value of a column that counts the rows; NaN: it does not
+  following: float | None = None  # next value if the column counts the rows (1, 2, ...); NaN if it does not
   count: int = 0
 
   def add(self, values: pd.Series) -> None:
-    """Takes the values of further rows into account."""
+    """Updates the properties with the values of further rows."""
     kind = _kind_of(values)
     self.found |= {kind} - {"empty"}
     self.count += len(values)
@@ -101,10 +101,10 @@ class ColumnScan:
       self.following = numbers[-1] + 1 if counts else np.nan
 
   def kind(self, name: str, where: str) -> tuple[str, str]:
-    """Returns the kind of the column, and the reason if it is left out ("ignore").
+    """Returns the kind of the column and, for the kind "ignore", the reason.
 
     Raises:
-      UserError: Most, but not all, texts are numbers.
+      UserError: The column mixes kinds, or most, but not all, of its strings are numbers.
     """
     if not self.found:
       return "ignore", "has no values"
@@ -140,7 +140,7 @@ class ColumnScan:
 
 
 def _kind_of(values: pd.Series) -> str:
-  """Returns the kind of the values by their dtype; "text" if it depends on the words, "empty" if all are missing."""
+  """Returns the kind of the values; "text" if the dtype does not determine it, "empty" if all values are missing."""
   if pd.api.types.is_bool_dtype(values.dtype):
     return "boolean"
   if pd.api.types.is_numeric_dtype(values.dtype):
@@ -159,21 +159,21 @@ def _kind_of(values: pd.Series) -> str:
 
 
 class Scan(NamedTuple):
-  """Result of a pass over the rows of a table."""
+  """Properties of a table, collected in one pass over its rows."""
 
-  columns: dict[str, ColumnScan]  # of each column that is an input
-  answers: dict[str, np.ndarray]  # {key: values} of the columns of `keys`
-  rows: int
-  names: list[str]  # of all columns
+  columns: dict[str, ColumnScan]  # {name: scan} of the columns that are inputs
+  answers: dict[str, np.ndarray]  # {config key: values} of the columns that are not inputs, such as {"label": values}
+  rows: int  # number of rows
+  names: list[str]  # names of all columns
 
 
 def scan(parts: Iterable[pd.DataFrame], keys: Mapping[str, str], given: Mapping[str, str], where: str) -> Scan:
-  """Passes over the rows of a table once.
+  """Collects the properties of a table in one pass over its rows.
 
   Args:
     parts: The rows.
-    keys: {key of `config.data`: name} of the columns that are not inputs, such as the labels.
-    given: {column: kind} of the columns whose kind is not to be found.
+    keys: {key of `config.data`: column name} for the columns that are not inputs, such as {"label": "class"}.
+    given: {column: kind} for the columns whose kind the user has set.
     where: Prefix of error messages.
 
   Raises:
@@ -202,7 +202,7 @@ def scan(parts: Iterable[pd.DataFrame], keys: Mapping[str, str], given: Mapping[
 
 
 def _answers(values: pd.Series, name: str, row: int, where: str) -> np.ndarray:
-  """Returns the values of a column as integers, floats or texts; raises UserError if one is missing."""
+  """Converts a column of labels or groups to an array of numbers or strings; raises UserError if a value is missing."""
   missing = np.flatnonzero(values.isna())
   if len(missing):
     raise errors.UserError(

@@ -1,4 +1,4 @@
-"""Describes the columns of a table for `ae_jax data`: kinds, words, missing values and constant columns."""
+"""Describes the columns of a table for `ae_jax data`: kinds, categories, missing values and constant columns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +9,16 @@ from jaxtyping import Bool, Int
 from ae_jax.data import lazy_arrays, schema_fit, splits
 
 _MOST_COLUMNS = 20  # maximum number of columns in a line
-_MOST_CLASSES = 20  # a last column with at most this number of words may be the labels
+_MOST_CLASSES = 20  # if the last column has at most this number of categories, it may be the labels
 
 
 def lines(arrays: Mapping[str, Any], constant: Bool[np.ndarray, " columns"]) -> list[str]:
-  """Returns lines about the columns of a source with "table"; `constant` is the mask of the constant columns."""
+  """Returns lines that describe the columns of a table.
+
+  Args:
+    arrays: Arrays of a source, with the key "table".
+    constant: Mask of the constant columns.
+  """
   table = arrays["table"]
   kinds = [f"{name} ({_kind(table, position)})" for position, name in enumerate(table.names)]
   found = [f"columns: {len(kinds)}: {_listed(kinds)}"]
@@ -31,7 +36,7 @@ def lines(arrays: Mapping[str, Any], constant: Bool[np.ndarray, " columns"]) -> 
 
 
 def options(arrays: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the keys of `config.data` that make a source with "table" readable; `configs/table.py` has some of them."""
+  """Returns the keys of `config.data` that are needed to train on a table; `configs/table.py` already sets some."""
   return {"range": "real", "scale": "standard"} | ({"missing": "mean"} if _missing(arrays).any() else {})
 
 
@@ -41,7 +46,7 @@ def _kind(table: schema_fit.RawTable, position: int) -> str:
 
 
 def _missing(arrays: Mapping[str, Any]) -> Int[np.ndarray, " columns"]:
-  """Returns the number of missing values of each column, in all halves."""
+  """Returns the number of missing values of each column, summed over all splits."""
   halves = [arrays[half] for half in splits.present(arrays)]
   return sum(np.isnan(part).sum(0) for half in halves for part in lazy_arrays.parts(half))
 

@@ -1,4 +1,4 @@
-"""New rows of a table for a trained run: DataFrames, dicts of columns, or arrays, to examples and back."""
+"""Converts new rows of a table (a DataFrame, a dict of columns or an array) to examples of a trained run, and back."""
 
 import dataclasses
 from typing import Any
@@ -12,10 +12,13 @@ from ae_jax.data.schema import Schema
 
 
 def raw_rows(x: Any, schema: Schema | None) -> Float64[np.ndarray, "rows columns"]:
-  """Returns the raw rows (see `ae_jax.data.schema`) of a DataFrame, a dict {column: values} or an array [N, columns].
+  """Converts a DataFrame, Series, dict {column: values} or array [N, columns] to raw rows (see `ae_jax.data.schema`).
+
+  An array is accepted only if the table has no categorical column.
 
   Raises:
-    UserError: A column is missing or unknown, a value does not fit its column, or there is no schema.
+    UserError: A column is missing or unknown, a value cannot be converted to the kind of its column, or `schema` is
+      None.
   """
   from ae_jax.data import frames  # pandas takes half a second to import
 
@@ -30,10 +33,10 @@ def raw_rows(x: Any, schema: Schema | None) -> Float64[np.ndarray, "rows columns
 
 
 def encoded(x: Any, schema: Schema) -> tuple[Shaped[np.ndarray, "..."], Bool[np.ndarray, "rows elements"] | None]:
-  """Returns examples [N, elements] for rows in any form of `raw_rows`, and the mask of their known elements.
+  """Encodes table rows as examples [N, elements], and returns the mask of their observed elements.
 
-  Other arrays are unchanged. The mask is None unless values are missing and the run masks them
-  (config.data.missing="mask").
+  `x` takes the forms that `raw_rows` accepts. An array that does not contain raw rows is returned unchanged. The mask
+  is None unless values are missing and config.data.missing="mask".
   """
   from ae_jax.data import frames
 
@@ -49,12 +52,14 @@ def encoded(x: Any, schema: Schema) -> tuple[Shaped[np.ndarray, "..."], Bool[np.
 def with_gaps(
   x: Any, mask: Any, schema: Schema
 ) -> tuple[Float64[np.ndarray, "rows columns"], Float32[np.ndarray, "rows elements"], Any]:
-  """Returns the raw rows of a table with NaN for values that were not observed, their examples, and their mask.
+  """Returns raw rows with NaN for unobserved values, the encoded examples, and the mask of their observed elements.
+
+  Unobserved values are filled with `Column.fill` in the examples. The mask is None unless config.data.missing="mask".
 
   Args:
-    x: Rows in any form of `raw_rows`.
-    mask: 1 for observed values and 0 for others, [N, columns]; None: missing values were not observed.
-    schema: Columns of the table. Gaps are filled as its `missing` says, or with the mean if it is "error".
+    x: Rows in a form that `raw_rows` accepts.
+    mask: 1 for observed values and 0 for others, [N, columns]; None: only missing values are unobserved.
+    schema: Columns of the table.
   """
   raw = raw_rows(x, schema)
   if mask is not None:
@@ -66,7 +71,10 @@ def with_gaps(
 def completed(
   x: Any, raw: Float64[np.ndarray, "rows columns"], examples: Shaped[np.ndarray, "rows elements"], schema: Schema
 ) -> Any:
-  """Returns raw rows whose missing values come from examples, in the form in which the rows `x` were given."""
+  """Replaces the missing values of raw rows by values decoded from `examples`.
+
+  The result is a DataFrame if `x`, the input of the user, has named columns; otherwise it is an array of raw rows.
+  """
   from ae_jax.data import frames
 
   rows = np.where(np.isnan(raw), schema.decode(examples), raw)
@@ -74,7 +82,7 @@ def completed(
 
 
 def like(x: Any, examples: Shaped[np.ndarray, "rows ..."], schema: Schema | None) -> Any:
-  """Returns examples in the form in which the rows `x` were given: a DataFrame, raw rows, or unchanged."""
+  """Converts examples to the form of `x`, the input of the user: a DataFrame, raw rows, or examples (unchanged)."""
   if schema is None:
     return examples
   from ae_jax.data import frames
@@ -86,7 +94,7 @@ def like(x: Any, examples: Shaped[np.ndarray, "rows ..."], schema: Schema | None
 
 
 def to_frame(examples: Any, schema: Schema | None) -> Any:
-  """Returns examples [N, elements] as a DataFrame; raises UserError without a schema or for another shape."""
+  """Decodes examples [N, elements] to a DataFrame; raises UserError without a schema or for another shape."""
   from ae_jax.data import frames
 
   if schema is None:
@@ -104,14 +112,16 @@ def explained(
   schema: Schema,
   count: int | None,
 ) -> Any:
-  """Returns the columns of each row in order of their shares as a DataFrame; see `run_methods.decisions.explain`.
+  """Returns a DataFrame that lists, for each row, the columns with the largest share of the anomaly score first.
+
+  See `run_methods.decisions.explain` for the columns of the DataFrame.
 
   Args:
-    x: Rows in any form of `raw_rows`.
-    shares: Share of each column.
+    x: Rows in a form that `raw_rows` accepts.
+    shares: Share of each column in the score of each row.
     examples: Reconstructions, in the units of the data.
     schema: Columns of the table.
-    count: Maximum number of columns of each row; None: all.
+    count: Maximum number of columns that are listed per row; None: all.
   """
   import pandas as pd
 
@@ -130,11 +140,11 @@ def explained(
 
 
 def _rows(x: Any) -> Shaped[np.ndarray, "..."]:
-  """Returns numbers as an array; a single row [columns] becomes [1, columns]."""
+  """Converts rows of numbers to an array; a single row [columns] becomes [1, columns]."""
   x = in_memory.as_array(x, "x")
   return x[None] if x.ndim == 1 else x
 
 
 def _is_raw(x: Shaped[np.ndarray, "..."], schema: Schema) -> bool:
-  """Returns whether an array holds raw rows: one number for each column, which are all numbers."""
+  """Returns whether an array contains raw rows: it has one value per column, and no column is categorical."""
   return x.ndim == 2 and x.shape[1] == len(schema.columns) and not schema.has_categories

@@ -1,8 +1,8 @@
 """Data sources for tables in CSV and Parquet files, and for the tables that scikit-learn contains.
 
-A source returns raw rows (see `ae_jax.data.schema`) as float64 [N, columns], and "table", the `RawTable` that describes
-the columns. Files that exceed the memory budget are converted to raw rows part by part, once, in the cache folder, and
-streamed from there.
+A source returns raw rows (see `ae_jax.data.schema`) as float64 [N, columns], and under the key "table" a `RawTable`
+that describes the columns. A file that exceeds the memory budget is converted once to raw rows in the cache folder,
+part by part, and streamed from there.
 """
 
 import functools
@@ -20,7 +20,7 @@ from ae_jax.system import cache
 
 _SUFFIXES = {"csv": (".csv", ".csv.gz", ".tsv"), "parquet": (".parquet", ".pq")}
 _EXPANSION = {"csv": 1, "parquet": 2}  # estimated ratio of the size of the raw rows to the size of the file
-_NAMES = {"train": ("train",), "validation": splits.VALIDATION_NAMES, "test": ("test",)}  # of files in a folder
+_NAMES = {"train": ("train",), "validation": splits.VALIDATION_NAMES, "test": ("test",)}  # split -> names of its file
 _CACHE_VERSION = "2"  # changes whenever the contents of the cache change
 
 
@@ -36,19 +36,20 @@ def files(
 ) -> dict[str, Any]:
   """Reads a CSV or Parquet file, or a folder with train.csv and possibly test.csv and validation.csv.
 
-  A CSV file has a row of names. Without a test file, the test rows are drawn from the rows (see `draws.divide`).
+  A CSV file begins with a row of column names. Without a test file, the test rows are drawn from the training rows (see
+  `draws.divide`).
 
   Args:
     name: Name of the source, "csv" or "parquet".
-    path: The file or folder. The names may end in .csv, .csv.gz or .tsv, or in .parquet or .pq.
+    path: The file or folder. File names end with .csv, .csv.gz or .tsv, or with .parquet or .pq.
     label: Name of the column of labels; "" for none.
     group: Name of the column with the group of each training row; "" for none.
     columns: `config.data.columns`; see `schema_fit.parse_kinds`.
     read_validation: Whether the validation file of a folder is read.
-    streams: Returns whether rows of this size in bytes exceed the memory budget.
+    streams: Function that maps the size of the rows in bytes to whether they exceed the memory budget.
 
   Raises:
-    UserError: A file is missing or damaged, or a value does not fit its column.
+    UserError: A file is missing or damaged, or a value cannot be converted to the kind of its column.
   """
   keys, kinds = _keys_and_kinds(label, group, columns)
   splits.check_path(name, path, f"{name} file, or folder with train{_SUFFIXES[name][0]},")
@@ -72,7 +73,10 @@ def files(
 def of_frames(
   frames: Mapping[str, Any], where: str, *, label: str = "", group: str = "", columns: tuple = ()
 ) -> dict[str, Any]:
-  """Returns the arrays of a source for DataFrames {half: rows}; see `files` for the other arguments."""
+  """Converts DataFrames to the arrays of a data source; `frames` is {split: DataFrame}.
+
+  `where` is the prefix of messages; see `files` for the other arguments.
+  """
   keys, kinds = _keys_and_kinds(label, group, columns)
   return _in_memory({half: [frame] for half, frame in frames.items()}, keys, kinds, [], where)
 
@@ -80,7 +84,7 @@ def of_frames(
 def _in_memory(
   parts: Mapping[str, list[Any]], keys: Mapping[str, str], kinds: Mapping[str, str], notes: list[str], where: str
 ) -> dict[str, Any]:
-  """Returns the arrays of a source for the DataFrames of each split; see `_scan` for the other arguments."""
+  """Converts the DataFrames of each split to the arrays of a data source; `parts` is {split: DataFrames}."""
   readers = {half: functools.partial(iter, frames) for half, frames in parts.items()}
   described, arrays = _scan(readers, keys, kinds, where), {}
   for half, read in readers.items():
@@ -90,7 +94,7 @@ def _in_memory(
 
 
 def _keys_and_kinds(label: str, group: str, columns: tuple) -> tuple[dict[str, str], dict[str, str]]:
-  """Returns the columns that are not inputs, {"label": name, "group": name}, and the kinds of the others."""
+  """Returns {"label": column, "group": column} (columns that are not inputs), and {column: kind} from `columns`."""
   kinds = schema_fit.parse_kinds(columns)
   keys = {key: column for key, column in (("label", label), ("group", group)) if column}
   for key, column in keys.items():
@@ -130,21 +134,21 @@ BUNDLED = ("breast_cancer", "wine", "diabetes")
 
 
 def matches(name: str, path: pathlib.Path) -> bool:
-  """Returns whether a path is a file of a source in `FILES`, or a folder with its training file."""
+  """Returns whether a path is a file that the source `name` reads, or a folder with such a training file."""
   names = [*remarks.visible(path)] if path.is_dir() else [path.name]
   ends = tuple(("train" if path.is_dir() else "") + suffix for suffix in _SUFFIXES[name])
   return any(found.endswith(ends) for found in names)
 
 
 def first_rows(name: str, path: str) -> Any:
-  """Returns the first training rows of a source in `FILES` as a DataFrame."""
+  """Reads the first training rows of a file or folder as a DataFrame; `name` is a key of `FILES`."""
   where = f"config.data.path={path!r}"
   file = _files(name, path, where, read_validation=False)[0]["train"]
   return next(_reader(name, file, {}, where, streamed=True)())
 
 
 def rows_of(name: str, path: str, kinds: Mapping[str, str], where: str) -> Iterator[Any]:
-  """Yields the rows of a file of a source in `FILES` as DataFrames of limited size; `kinds` are those of columns."""
+  """Yields the rows of a file as DataFrames of limited size; `name` is a key of `FILES`, `kinds` is {column: kind}."""
   return _reader(name, path, kinds, where, streamed=True)()
 
 
@@ -153,7 +157,7 @@ def _rows_of(stored: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _files(name: str, path: str, where: str, read_validation: bool) -> tuple[dict[str, str], list[str]]:
-  """Returns the file of each half, and remarks about files of a folder that are not read."""
+  """Returns {split: file}, and remarks about files of the folder that are not read."""
   if not os.path.exists(path):
     raise errors.UserError(f"{where}: file not found; check the path")
   if not os.path.isdir(path):
@@ -183,7 +187,7 @@ def _version(file: str) -> list[Any]:
 
 
 def _reader(name: str, file: str, kinds: Mapping[str, str], where: str, streamed: bool) -> Callable[[], Iterator[Any]]:
-  """Returns the function that reads a file as DataFrames."""
+  """Returns a function without arguments that yields the rows of a file as DataFrames."""
   from ae_jax.data import table_files  # pandas takes half a second to import
 
   read = {"csv": table_files.read_csv, "parquet": table_files.read_parquet}[name]
@@ -195,9 +199,19 @@ def _reader(name: str, file: str, kinds: Mapping[str, str], where: str, streamed
 def _scan(
   readers: Mapping[str, Callable[[], Iterator[Any]]], keys: Mapping[str, str], kinds: Mapping[str, str], where: str
 ) -> dict[str, Any]:
-  """Returns the columns, the number of rows, the labels and groups, and remarks, from one pass over the files.
+  """Reads all rows once; returns a description of the table, with its labels and groups.
 
-  The kinds of the columns are those of the training file. Only the training file has groups.
+  The training file determines the kinds of the columns. Groups are read from the training file only.
+
+  Args:
+    readers: {split: function that yields the rows as DataFrames}.
+    keys: {"label": column, "group": column}, the columns that are not inputs.
+    kinds: {column: kind} that the user has set.
+    where: Prefix of messages.
+
+  Returns:
+    {"columns": [(name, kind, categories), ...], "unused": columns that are not inputs, "counts": {split: number of
+    rows}, "answers": {"train_label": labels, ...}, "notes": remarks}.
   """
   from ae_jax.data import table_files
 
@@ -239,7 +253,7 @@ def _few(names: Any) -> str:
 
 
 def _fill(read: Callable[[], Iterator[Any]], columns: Any, where: str, raw: np.ndarray) -> None:
-  """Writes the raw rows of a file into `raw`."""
+  """Reads a file and writes its raw rows to `raw`."""
   from ae_jax.data import frames
 
   row = 0
@@ -249,7 +263,7 @@ def _fill(read: Callable[[], Iterator[Any]], columns: Any, where: str, raw: np.n
 
 
 def _with_answers(arrays: dict[str, Any], described: Mapping[str, Any], notes: list[str], where: str) -> dict[str, Any]:
-  """Returns the result of a source: raw rows, labels, groups, the columns and remarks."""
+  """Adds labels, groups, the `RawTable` and remarks from `described`, a result of `_scan`, to the raw rows."""
   columns = described["columns"]
   vocabularies = {name: words for name, kind, words in columns if kind == "categorical"}
   table = schema_fit.RawTable(
@@ -270,12 +284,12 @@ def _with_answers(arrays: dict[str, Any], described: Mapping[str, Any], notes: l
 
 
 def _pack(described: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Returns the result of `_scan` as arrays for the cache."""
+  """Converts a result of `_scan` to arrays, which the cache can store."""
   texts = json.dumps({key: value for key, value in described.items() if key != "answers"})
   return {"json": np.frombuffer(texts.encode(), np.uint8)} | described["answers"]
 
 
 def _unpack(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-  """Returns the result of `_scan` from the arrays of `_pack`."""
+  """Inverts `_pack`."""
   texts = arrays.pop("json").tobytes().decode()
   return json.loads(texts) | {"answers": arrays}

@@ -1,4 +1,4 @@
-"""Windows of a long record: overlapping parts of equal length, which are the examples of a data set of series."""
+"""Cuts a long record into windows of equal length, possibly overlapping, which are the examples of a data set."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _RECORDS = {"train": "training record", "validation": "validation record", "test
 def check(name: str, kind: str, window: int, stride: int) -> None:
   """Raises UserError unless `config.data.window` and `config.data.stride` are valid for the data source `name`.
 
-  0 means no windows, and for the stride the length of the window.
+  A window of 0 means that the data are not cut. A stride of 0 means the length of the window.
   """
   for key, value in {"window": window, "stride": stride}.items():
     valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= errors.LARGEST_COUNT
@@ -36,16 +36,16 @@ def cut(
 ) -> list[str]:
   """Replaces the records [T] or [T, C] of a source by their windows [N, window, C], in place.
 
-  Windows start every `stride` steps. Without a test record, the last part of the record is the test record, a share
-  `test`. If `validation` is not 0, the last part of the rest is the validation record, a share `validation`. Windows
-  are cut from these records separately, so no window contains steps of two. The label of a window is the largest label
-  of its steps.
+  Windows start every `stride` steps. Without a test record, the last fraction `test` of the training record becomes the
+  test record. Then, if `validation` is not 0 and there is no validation record, the last fraction `validation` of the
+  rest becomes the validation record. Records are split before they are cut, so no window contains steps of two splits.
+  The label of a window is the largest label of its steps.
 
-  If a source has several records (`record_steps`, see `series_folders.read`), no window contains steps of two records,
-  and each record is divided.
+  If a source has several records (`record_steps`, see `series_folders.read`), each of them is split in this way, and no
+  window contains steps of two records.
 
   Returns:
-    Remarks about the number of windows, and about the steps at the end of a record that are in no window.
+    Remarks about the number of windows, and about steps at the end of a record that are in no window.
 
   Raises:
     UserError: A record has more than 2 axes or is shorter than a window.
@@ -76,7 +76,7 @@ def cut(
 
 
 def _remark(name: str, lengths: Sequence[int], count: int, window: int, stride: int) -> str:
-  """Returns a remark about the windows of records: their number, and the steps at the ends that are in none of them."""
+  """Returns a remark about the number of windows of the records, and the number of steps that are in no window."""
   several = len(lengths) > 1
   counts = [_count(steps, window, stride) for steps in lengths]
   ends = [(n - 1) * stride + window if n else 0 for n in counts]
@@ -88,21 +88,21 @@ def _remark(name: str, lengths: Sequence[int], count: int, window: int, stride: 
 
 
 def _count(steps: int, window: int, stride: int) -> int:
-  """Returns the number of windows of a record."""
+  """Returns the number of windows that are cut from a record of `steps` steps."""
   return max(0, (steps - window) // stride + 1)
 
 
 def of_record(
   record: lazy_arrays.MaybeLazy, window: int, stride: int, name: str, lengths: Sequence[int] = ()
 ) -> lazy_arrays.LazyArray:
-  """Returns the windows [N, window, C] of a record [T] or [T, C], which start every `stride` steps.
+  """Cuts a record [T] or [T, C] into windows [N, window, C] that start every `stride` steps.
 
   Args:
-    record: The record, or several records, one after the other.
+    record: One record, or several records concatenated along time.
     window: Length of a window.
     stride: Distance between the starts of windows, in steps.
     name: Name of the record in error messages.
-    lengths: Lengths of the records; () for one record.
+    lengths: Length of each record; () for a single record.
 
   Raises:
     UserError: The record has more than 2 axes, or all records are shorter than a window.
@@ -125,17 +125,17 @@ def of_record(
 
 
 def steps_of(count: int, window: int, stride: int) -> list[tuple[int, int]]:
-  """Returns the first step of each of `count` windows of a record, and the first step after it."""
+  """Returns (first step, last step + 1) of each of the `count` windows of a record."""
   return [(first, first + window) for first in range(0, count * stride, stride)]
 
 
 def over_time(
   errors_of_steps: Shaped[np.ndarray, "windows window"], stride: int, steps: int
 ) -> Float64[np.ndarray, " {steps}"]:
-  """Returns a value for each time step of a record: the mean over the windows that contain the step.
+  """Averages errors over overlapping windows: returns, for each time step, the mean over the windows that contain it.
 
   Args:
-    errors_of_steps: Values of the steps of each window.
+    errors_of_steps: Errors of the steps of each window.
     stride: Distance between the starts of windows, in steps.
     steps: Length of the record. Steps that are in no window get NaN.
   """

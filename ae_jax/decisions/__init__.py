@@ -1,1 +1,1 @@
-"""Decisions about examples: anomaly scores, thresholds, and what they need from the training data."""
+"""Anomaly detection: scores, thresholds, and the reference statistics that they need from the training data."""

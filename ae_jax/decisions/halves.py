@@ -1,4 +1,4 @@
-"""Examples of the data set of a run as inputs of scores, read again from where the run was trained."""
+"""Reads the data set of a run again, and yields its examples as inputs of anomaly scores."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,7 +19,7 @@ def load(run: Any) -> data.Dataset:
   """Returns the data set of a run.
 
   Raises:
-    UserError: The run has no folder, or its data were passed to `ae_jax.fit` or have changed.
+    UserError: The run has no folder, its data have changed, or they were passed to `ae_jax.fit` as arrays.
   """
   if run.workdir is None or not (run.workdir / "config.json").exists():
     raise errors.UserError("the run has no run folder, so its training data are unknown; pass examples as x")
@@ -27,20 +27,20 @@ def load(run: Any) -> data.Dataset:
 
 
 def training_rows(count: int) -> Int[np.ndarray, " rows"]:
-  """Returns the sorted positions of the training examples that are used, of `count` examples."""
+  """Returns the sorted positions of at most `MOST_TRAINING` random examples among `count` training examples."""
   return np.sort(np.random.default_rng(0).permutation(count)[:MOST_TRAINING])
 
 
 def chosen_parts(
   run: Any, dataset: data.Dataset, half: str, anomalous: Bool[np.ndarray, " examples"] | None = None
 ) -> Iterator[scores.Inputs]:
-  """Yields the examples of a half of a data set in parts; for "train" at most `MOST_TRAINING`, which are drawn.
+  """Yields the examples of a split in parts of limited size; of the training set, only those of `training_rows`.
 
   Args:
     run: The run.
-    dataset: Its data set.
-    half: A member of `splits.HALVES`.
-    anomalous: Examples that are left out; None: none.
+    dataset: The data set of the run.
+    half: Name of the split, a member of `splits.HALVES`.
+    anomalous: Mask of the examples to leave out; None: all are used.
   """
   count = len(getattr(dataset, half))
   rows = training_rows(count) if half == "train" else np.arange(count)
@@ -51,9 +51,9 @@ def chosen_parts(
 
 
 def inputs_of(run: Any, dataset: data.Dataset, half: str, rows: Int[np.ndarray, " chosen"]) -> scores.Inputs:
-  """Returns the examples at the positions `rows` of a half of a data set; see `chosen_parts`."""
+  """Returns the examples at the positions `rows` of a split, with their targets, mask and other columns."""
   examples = getattr(dataset, half)
-  if half == "validation":  # its columns are those of a test set
+  if half == "validation":  # `on_validation` has the columns of the validation set in place of the test set
     dataset, half = dataset.on_validation, "test"
   chosen = lambda array: lazy_arrays.read_rows(array, rows)
   in_range = lambda array: ranges.normalise(chosen(array), dataset.value_range)
@@ -65,14 +65,14 @@ def inputs_of(run: Any, dataset: data.Dataset, half: str, rows: Int[np.ndarray, 
 def in_parts(
   run: Any, dataset: data.Dataset, path: str = ""
 ) -> Iterator[tuple[dict[str, Shaped[np.ndarray, " rows"]], scores.Inputs]]:
-  """Yields all examples of a data set in parts of limited size, with their half, names and labels as {column: values}.
+  """Yields all examples of a data set in parts of limited size, as ({column: values}, inputs of the scores).
 
-  If some halves have no labels, their labels are "".
+  The columns are "half" (the name of the split), "name" and, if a split has labels, "label" ("" in splits without).
 
   Args:
     run: The run.
-    dataset: Its data set.
-    path: Path from which it was read; "" for `config.data.path`.
+    dataset: The data set of the run.
+    path: Path from which the data set was read; "" for `config.data.path`.
   """
   section = run.config.data.to_dict()
   section["path"] = str(paths.local_path("config.data.path", path or section["path"] or "."))
@@ -98,7 +98,7 @@ def _label_texts(
 
 
 def of_normal(inputs: scores.Inputs, anomalous: Bool[np.ndarray, " examples"]) -> scores.Inputs:
-  """Returns the examples that are not anomalous."""
+  """Returns the inputs without the rows that are marked in the mask `anomalous`."""
   take = lambda array: array if array is None else array[~anomalous]
   x = take(inputs.x)
   target = take(inputs.target) if inputs.has_target else x

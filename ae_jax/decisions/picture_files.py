@@ -1,4 +1,4 @@
-"""Reconstructions of images as PNG files, with the names of the images."""
+"""Writes the reconstructions of images as PNG files that are named like the images."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,14 @@ from ae_jax import errors
 from ae_jax.data import decoding, ranges
 from ae_jax.decisions import rows, scores
 
-Span = tuple[float, float]  # values that are black and white
+Span = tuple[float, float]  # (value drawn as black, value drawn as white)
 
 
 def check(folder: pathlib.Path, run: Any, kept: Mapping[str, pathlib.Path]) -> None:
-  """Raises UserError unless the reconstructions of a run are images, and cannot replace data in a folder.
+  """Raises UserError if the examples of a run are not images, or if pictures in `folder` could overwrite data.
 
   Args:
-    folder: The folder of the pictures.
+    folder: The folder for the pictures.
     run: A `trained_run.Run`.
     kept: Paths that must not be overwritten; see `rows.kept_files`.
   """
@@ -36,10 +36,10 @@ def check(folder: pathlib.Path, run: Any, kept: Mapping[str, pathlib.Path]) -> N
 
 
 def span_of(values: Float32[np.ndarray, "examples ..."], value_range: str) -> tuple[Span, list[str]]:
-  """Returns the values that are black and white in pictures of examples, and a remark if they depend on the examples.
+  """Returns the values drawn as black and white, and a list with a remark if these depend on the examples.
 
-  Bytes and examples in [0, 1] need no other interval than that of their range. Other examples in the range "real", such
-  as floats up to 255, need that from their smallest to their largest value.
+  They are the ends of the data range or, for examples in the range "real" that exceed [0, 1], the smallest and the
+  largest value of the examples.
   """
   black, white, _ = ranges.SPANS[value_range]
   if value_range != "real" or (values.min() >= black and values.max() <= white):
@@ -50,12 +50,12 @@ def span_of(values: Float32[np.ndarray, "examples ..."], value_range: str) -> tu
 
 
 def write(folder: pathlib.Path, names: Sequence[str], run: Any, inputs: scores.Inputs, span: Span) -> None:
-  """Writes the reconstructions of examples as NAME.png."""
+  """Writes the reconstruction of each example to NAME.png."""
   images = run.conversion.invert(run.apply("reconstruct", inputs.x, inputs.columns))
   for name, image in zip(names, images, strict=True):
     decoding.write_png(_file(folder, name), image, *span)
 
 
 def _file(folder: pathlib.Path, name: str) -> pathlib.Path:
-  """Returns the file of the picture of an example."""
+  """Returns the path of the picture of the example `name`."""
   return folder / (name if name.endswith(".png") else f"{name}.png")

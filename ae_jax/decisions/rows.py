@@ -1,4 +1,4 @@
-"""Files with a row for each example: name, score, flag and latents, as CSV, Parquet or npz."""
+"""Measures examples and writes one row per example (name, score, flag and latents) to a CSV, Parquet or npz file."""
 
 import contextlib
 import importlib.util
@@ -19,37 +19,40 @@ Column = Shaped[np.ndarray, " examples"]
 
 
 class Rows(NamedTuple):
-  """Measured examples."""
+  """Rows of the output file, one per example."""
 
-  columns: Mapping[str, Column]  # name, score and others
+  columns: Mapping[str, Column]  # {column: values}: "name", "score" and, depending on the command, others
   latents: Float32[np.ndarray, "examples ..."]  # [N, *code shape]
 
 
 class Choice(NamedTuple):
-  """Scores and flags of a file of rows."""
+  """Which scores and flags are written to a file of rows."""
 
-  kind: str  # of the scores
-  threshold: thresholds.Threshold | None  # of this kind; None: no flags
-  reason: str  # why there are no flags; "" if there are
+  kind: str  # kind of the scores
+  threshold: thresholds.Threshold | None  # threshold for this kind; None: the file has no flags
+  reason: str  # why the file has no flags; "" if it has flags
 
 
 def kept_files(run: Any, path: str) -> dict[str, pathlib.Path]:
-  """Returns the paths that a command must not overwrite, {key: file or folder}; `path` is --data, "" without it."""
+  """Returns {name for messages: path} of the files and folders to protect from overwriting; `path` is --data or ""."""
   found = {"--data": path, "config.data.path": run.config.data.path}
   kept = {key: paths.local_path(key, text) for key, text in found.items() if text}
   return kept | {"the reference of the scores": run.workdir / store.REFERENCE}
 
 
 def is_same(first: pathlib.Path, second: pathlib.Path) -> bool:
-  """Returns whether two paths are the same file or folder, also through links or another spelling."""
+  """Returns whether two paths are the same file or folder, even if they are links or spelled differently."""
   return first.resolve() == second.resolve() or (first.exists() and second.exists() and first.samefile(second))
 
 
 def check(file: pathlib.Path, kept: Mapping[str, pathlib.Path]) -> None:
-  """Raises UserError unless rows can be written to a file: its suffix, its folder, and what the suffix needs.
+  """Raises UserError if rows cannot be written to a file.
+
+  The suffix must be known, the folder must exist, the package for the format must be installed, and the file must not
+  replace data.
 
   Args:
-    file: The file.
+    file: The file to write.
     kept: Paths that must not be overwritten; see `kept_files`.
   """
   if file.suffix not in _WRITERS:
@@ -69,13 +72,13 @@ def check(file: pathlib.Path, kept: Mapping[str, pathlib.Path]) -> None:
 
 
 def read(run: Any, path: str, *, names: str = "", array: str = "") -> new_files.NewFiles:
-  """Returns the new examples of a file or folder for a run; see `new_files.read`."""
+  """Reads a file or folder of new examples for a run; see `new_files.read`."""
   wanted = new_files.Wanted(run.model.shape, run.config.data.range, run.schema, run.config.data.to_dict())
   return new_files.read(path, wanted, names=names, array=array)
 
 
 def joined(parts: Sequence[Any]) -> Any:
-  """Returns the examples of parts, which are arrays or DataFrames, as one."""
+  """Concatenates parts of examples, which are all arrays or all DataFrames."""
   if isinstance(parts[0], np.ndarray):
     return np.concatenate(parts)
   import pandas as pd  # takes half a second to import
@@ -88,11 +91,11 @@ def measure(
   parts: Iterable[tuple[Mapping[str, Column], scores.Inputs]],
   choice: Choice,
 ) -> Rows:
-  """Returns the scores, flags and latents of examples.
+  """Computes the scores, flags and latents of examples.
 
   Args:
     run: A `trained_run.Run`.
-    parts: Parts of the examples, as (columns of known values such as their names, inputs of the model).
+    parts: Parts of the examples, as ({column: values} to copy to the rows, such as names, inputs of the scores).
     choice: Kind of the scores, and threshold of the flags.
   """
   kind, threshold, _ = choice
@@ -110,18 +113,18 @@ def measure(
 
 
 def choose(run: Any, score: str, has_target: bool = False) -> Choice:
-  """Returns the kind of the scores, and the threshold of the run if it has one of this kind for its weights.
+  """Returns the kind of the scores, and the threshold of the run if it has this kind and can be used.
 
   Args:
     run: A `trained_run.Run`.
-    score: The kind; "" for that of the stored threshold, which may belong to other weights, or "reconstruction" without
-      one.
+    score: The kind. "" means the kind of the stored threshold (even if this threshold belongs to other weights), or
+      "reconstruction" if there is none.
     has_target: Whether the examples have targets.
   """
   threshold, fault = thresholds.of_run(run, has_target)
   stored = threshold
   if stored is None and run.workdir is not None:
-    with contextlib.suppress(errors.UserError):  # it is damaged, which `fault` says
+    with contextlib.suppress(errors.UserError):  # a damaged threshold file; `fault` already contains the message
       stored = store.read_threshold(run.workdir)
   kind = score or ("reconstruction" if stored is None else stored.kind)
   scores.choose(kind)
@@ -131,7 +134,7 @@ def choose(run: Any, score: str, has_target: bool = False) -> Choice:
 
 
 def summary(file: pathlib.Path, rows: Rows, choice: Choice) -> list[str]:
-  """Returns lines about the rows of a file: their number, the scores, and the flags."""
+  """Returns lines about a file of rows: the number of rows, the range of the scores, and the number of flagged rows."""
   found, (kind, threshold, reason) = rows.columns["score"], choice
   low, middle, high = np.quantile(found, (0, 0.5, 1))
   lines = [f"{file}: {len(found):,} rows; {kind} scores from {low:.4g} to {high:.4g}, median {middle:.4g}"]
@@ -141,10 +144,10 @@ def summary(file: pathlib.Path, rows: Rows, choice: Choice) -> list[str]:
 
 
 def write(file: pathlib.Path, rows: Rows) -> None:
-  """Writes rows to a file of a format by its suffix; see `check`.
+  """Writes rows to a file; its suffix determines the format (see `check`).
 
-  CSV and Parquet files have a column `z0`, `z1`, ... for each number of a latent code. An npz archive has the array
-  `latents` [N, *code shape].
+  CSV and Parquet files have the columns `z0`, `z1`, ..., one for each latent. An npz archive has an array `latents`
+  [N, *code shape].
   """
   with errors.convert_os_errors(f"--out={file}"), atomic.replace(file) as part:
     _WRITERS[file.suffix](part, rows)

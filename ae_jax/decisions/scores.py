@@ -1,7 +1,7 @@
 """Anomaly scores of examples: reconstruction errors, distances of latent codes, and the negative ELBO.
 
-`KINDS` maps the name of a kind to its function. Scores are large for examples that differ from the training data. Some
-kinds compare examples with a `Reference`, which is measured on training examples.
+`KINDS` maps the name of each kind of score to its function. Scores are large for examples that differ from the training
+data. Some kinds compare examples with a `Reference`, which is measured on training examples.
 """
 
 import functools
@@ -18,17 +18,17 @@ from ae_jax.objectives import bounds
 from ae_jax.ops import losses
 from ae_jax.types import Columns
 
-NEIGHBOURS = 5  # kNN distance is the distance to this neighbour (Ramaswamy et al. 2000; Sun et al. 2022)
-_RIDGE = 1e-6  # fraction of the mean variance that is added to the variance of every direction
+NEIGHBOURS = 5  # the kNN score is the distance to the neighbour of this rank (Ramaswamy et al. 2000; Sun et al. 2022)
+_RIDGE = 1e-6  # fraction of the mean variance that is added to the variance in every direction
 _FLOOR = 1e-3  # fraction of the mean error that is added to the error of every element
-_SAMPLES = 32  # posterior samples of the negative ELBO
+_SAMPLES = 32  # number of posterior samples for the negative ELBO
 
 
 class Inputs(NamedTuple):
-  """Examples as the model receives them, and what their reconstructions are compared with."""
+  """Examples as the model receives them, and the targets with which their reconstructions are compared."""
 
   x: Float32[np.ndarray, "examples ..."]
-  target: Float32[np.ndarray, "examples ..."]  # `x` itself without targets
+  target: Float32[np.ndarray, "examples ..."]  # the same array as `x` if there are no targets
   mask: Bool[np.ndarray, "examples ..."] | None  # True for observed elements; None if all are observed
   columns: Columns  # other inputs of the model
 
@@ -39,21 +39,21 @@ class Inputs(NamedTuple):
 
 
 class Reference(NamedTuple):
-  """Errors and latent codes of training examples, which some kinds of scores need. Stored as reference.npz."""
+  """Errors and latent codes of training examples, which some kinds of scores need; stored in reference.npz."""
 
-  element_errors: Float32[np.ndarray, "..."]  # mean squared error of each element
-  codes: Float32[np.ndarray, "train latents"]  # latent codes as vectors
+  element_errors: Float32[np.ndarray, "..."]  # squared error of each element, averaged over the training examples
+  codes: Float32[np.ndarray, "train latents"]  # flattened latent codes
 
   @property
   def is_finite(self) -> bool:
-    """True if all numbers are finite."""
+    """True if all errors and latent codes are finite."""
     return bool(np.isfinite(self.element_errors).all() and np.isfinite(self.codes).all())
 
 
 class Kind(NamedTuple):
-  """A kind of anomaly scores."""
+  """A kind of anomaly score."""
 
-  words: str  # for the user
+  words: str  # description for the user
   function: Callable[[Any, Inputs, Reference | None], Float[np.ndarray, " examples"]]
   needs_reference: bool
   reads_target: bool
@@ -62,30 +62,30 @@ class Kind(NamedTuple):
 def of_kind(
   run: Any, inputs: Inputs, kind: str, reference: Callable[[], Reference]
 ) -> Float32[np.ndarray, " examples"]:
-  """Returns the scores of examples.
+  """Computes the scores of examples.
 
   Args:
     run: A `trained_run.Run`.
     inputs: The examples.
     kind: A key of `KINDS`.
-    reference: Function that returns the reference of the run; called if the kind needs it.
+    reference: Function that returns the reference of the run; it is called only if the kind needs a reference.
 
   Raises:
-    UserError: The kind is unknown, or the run does not have it.
+    UserError: The kind is unknown, or the model does not support it.
   """
   chosen = of_run(run, kind)
   return chosen.function(run, inputs, reference() if chosen.needs_reference else None).astype(np.float32)
 
 
 def choose(kind: str) -> Kind:
-  """Returns a kind of scores; raises UserError if the name is unknown."""
+  """Returns `KINDS[kind]`; raises UserError if the name is unknown."""
   if kind not in KINDS:
     raise errors.UserError(f"kind={kind!r}: is not a kind of score; {errors.list_known(kind, KINDS)}")
   return KINDS[kind]
 
 
 def of_run(run: Any, kind: str) -> Kind:
-  """Returns a kind of scores; raises UserError if the name is unknown or the run does not have the kind."""
+  """Returns `KINDS[kind]`; raises UserError if the name is unknown or the model does not support this kind."""
   chosen = choose(kind)
   if chosen.function is _negative_elbo and not is_variational(run):
     raise errors.UserError(
@@ -95,15 +95,16 @@ def of_run(run: Any, kind: str) -> Kind:
 
 
 def check_target(kind: str, target: Any) -> None:
-  """Raises UserError if there are targets that a kind of scores does not read."""
+  """Raises UserError if there are targets, but this kind of score does not use targets."""
   if target is not None and not choose(kind).reads_target:
     raise errors.UserError(f"target=: kind={kind!r} reads no targets; remove target, or use kind='reconstruction'")
 
 
 def make_reference(run: Any, parts: Iterable[Inputs]) -> Reference:
-  """Returns the reference for training examples; elements that are never observed have the mean error of the others.
+  """Measures the reference on training examples; see `checked_reference` for a version with checks.
 
-  It is not finite if the outputs of the model are not.
+  An element that is never observed gets the mean error of the other elements. The reference is not finite if the
+  outputs of the model are not finite.
   """
   sums, observed, codes = np.zeros(run.model.shape), np.zeros(run.model.shape), []
   for inputs in parts:
@@ -116,7 +117,7 @@ def make_reference(run: Any, parts: Iterable[Inputs]) -> Reference:
 
 
 def checked_reference(run: Any, parts: Iterable[Inputs]) -> Reference:
-  """Returns the reference for training examples; see `make_reference`.
+  """Measures the reference on training examples and checks it; see `make_reference`.
 
   Raises:
     UserError: There are fewer than 2 examples, or the outputs of the model are not finite.
@@ -133,13 +134,13 @@ def checked_reference(run: Any, parts: Iterable[Inputs]) -> Reference:
 
 
 def squares(run: Any, inputs: Inputs) -> Float32[np.ndarray, "examples ..."]:
-  """Returns the squared error of each element; 0 for elements that were not observed."""
+  """Returns the squared reconstruction error of each element; 0 for elements that were not observed."""
   found = np.square(run.apply("reconstruct", inputs.x, inputs.columns) - inputs.target)
   return found if inputs.mask is None else found * inputs.mask
 
 
 def normalised_squares(run: Any, inputs: Inputs, reference: Reference) -> Float64[np.ndarray, "examples ..."]:
-  """Returns the squared error of each element, divided by its mean over the training examples.
+  """Returns the squared error of each element, divided by the mean squared error of this element in training examples.
 
   A thousandth of the mean over all elements is added to the divisor, because the training error of an element can be 0.
   """
@@ -157,7 +158,7 @@ class Moments(NamedTuple):
 def moments(train_codes: Float[np.ndarray, "train latents"]) -> Moments:
   """Returns the mean and the covariance of training codes.
 
-  A millionth of the mean variance is added to the variance of every direction. Otherwise a direction in which the
+  A millionth of the mean variance is added to the diagonal of the covariance. Otherwise a direction in which the
   training codes do not vary would dominate the Mahalanobis distance.
   """
   mean = train_codes.mean(0, dtype=np.float64)
@@ -184,9 +185,9 @@ def mahalanobis(
 def neighbour_distances(
   codes: Float[np.ndarray, "examples latents"], train_codes: Float[np.ndarray, "train latents"]
 ) -> Float[np.ndarray, " examples"]:
-  """Returns the Euclidean distances of latent codes to their `NEIGHBOURS`th nearest training code.
+  """Returns the Euclidean distance of each latent code to the training code that is its `NEIGHBOURS`th neighbour.
 
-  The distance of a code that is not finite is NaN.
+  For a code that is not finite, the distance is NaN.
   """
   from sklearn.neighbors import NearestNeighbors
 
@@ -222,12 +223,12 @@ def _knn(run: Any, inputs: Inputs, reference: Reference | None) -> Float[np.ndar
 
 
 def _codes(run: Any, inputs: Inputs) -> Float32[np.ndarray, "examples latents"]:
-  """Returns the latent codes of examples as vectors."""
+  """Returns the flattened latent codes of examples."""
   return run.apply("encode", inputs.x, inputs.columns).reshape(len(inputs.x), run.model.code.size)
 
 
 def _negative_elbo(run: Any, inputs: Inputs, reference: Reference | None) -> Float[np.ndarray, " examples"]:
-  """Returns the negative ELBO (Kingma and Welling 2014, equation 2) with weight 1 of the KL divergence, in nats."""
+  """Returns the negative ELBO in nats (Kingma and Welling 2014, equation 2); the KL divergence has weight 1."""
   if inputs.mask is not None or inputs.has_target:
     raise errors.UserError("kind='negative_elbo': takes no mask, target or missing values; use kind='reconstruction'")
   objective = run.config.objective
@@ -247,9 +248,9 @@ def _elbo_of_batch(
   likelihood: str,
   noise: float,
 ) -> jax.Array:
-  """Returns the ELBO of examples; the posterior samples of all examples use the same normal numbers.
+  """Returns the ELBO of each example.
 
-  The score of an example therefore does not depend on the other examples.
+  All examples use the same random key, so the score of an example does not depend on the other examples.
   """
   keys = jax.numpy.broadcast_to(jax.random.key(0), len(x))
   log_p = functools.partial(bounds.log_likelihood, model, value_range=value_range, likelihood=likelihood, noise=noise)
@@ -258,7 +259,7 @@ def _elbo_of_batch(
 
 
 def is_variational(run: Any) -> bool:
-  """Returns whether the model has a posterior that its objective compares with a prior."""
+  """Returns whether the run is variational: the model has a posterior, and its objective samples from it."""
   return run.model.has_posterior and objectives.OBJECTIVES[run.config.objective.name].samples_posterior
 
 

@@ -1,6 +1,7 @@
-"""Files of decisions in a run folder: threshold.json and reference.npz, and the identity of the weights they belong to.
+"""Reads and writes threshold.json and reference.npz in a run folder.
 
-Both are readable without this package. They are refused if the run has other weights than when they were written.
+Both files can be read without this package. They contain a digest of the weights for which they were written, and are
+not used with other weights.
 """
 
 import hashlib
@@ -15,11 +16,11 @@ from ae_jax.decisions import scores, thresholds
 from ae_jax.system import atomic
 
 THRESHOLD, REFERENCE = "threshold.json", "reference.npz"
-_DIGITS = 16  # of a SHA-256
+_DIGITS = 16  # number of hexadecimal digits of a SHA-256 that are kept
 
 
 def digest(arrays: models.Variables | scores.Reference) -> str:
-  """Returns the beginning of the SHA-256 of all arrays."""
+  """Returns the first `_DIGITS` digits of the SHA-256 of all arrays."""
   found = hashlib.sha256()
   for leaf in jax.tree.leaves(tuple(arrays)):
     found.update(np.ascontiguousarray(leaf).view(np.uint8).data)
@@ -33,10 +34,14 @@ def write_threshold(workdir: pathlib.Path, threshold: thresholds.Threshold) -> N
 
 
 def read_threshold(workdir: pathlib.Path, weights: str | None = None) -> thresholds.Threshold | None:
-  """Returns the threshold in a run folder; None if there is none.
+  """Reads the threshold in a run folder; returns None if there is none.
+
+  Args:
+    workdir: The run folder.
+    weights: `digest` of the weights to which the threshold must belong; None accepts any weights.
 
   Raises:
-    UserError: The file is damaged, or belongs to other weights than `weights`, a result of `digest`; None: any weights.
+    UserError: The file is damaged, or belongs to other weights.
   """
   file = workdir / THRESHOLD
   if not file.exists():
@@ -58,14 +63,14 @@ def read_threshold(workdir: pathlib.Path, weights: str | None = None) -> thresho
 
 
 def write_reference(workdir: pathlib.Path, reference: scores.Reference, weights: str) -> None:
-  """Writes reference.npz into a run folder."""
+  """Writes reference.npz into a run folder; `weights` is the digest of the weights of the run."""
   file = workdir / REFERENCE
   with errors.convert_os_errors(file), atomic.replace(file) as part, part.open("wb") as stream:
     np.savez(stream, weights=np.array(weights), **reference._asdict())
 
 
 def read_reference(workdir: pathlib.Path, weights: str) -> scores.Reference | None:
-  """Returns the reference in a run folder; None if there is none, or if it belongs to other weights."""
+  """Reads the reference in a run folder; returns None if there is none, or if it belongs to other weights."""
   file = workdir / REFERENCE
   if not file.exists():
     return None

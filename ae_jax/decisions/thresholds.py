@@ -1,4 +1,4 @@
-"""Thresholds of anomaly scores, and how well they separate anomalies from normal examples.
+"""Thresholds of anomaly scores, and measures of how well they separate anomalies from normal examples.
 
 An example is flagged if its score is above the threshold. Scores are compared in float64.
 """
@@ -15,7 +15,7 @@ from ae_jax import errors
 
 _Z = 1.959964  # normal quantile of a two-sided 95 % interval
 ON_TRAINING = "new examples have larger scores, so too many may be flagged; config.data.validation=0.2 holds out others"
-_ROUNDING = 1e-9  # 0.07 * 100 is 7.000000000000001
+_ROUNDING = 1e-9  # tolerance for rounding errors: 0.29 * 100 is 28.999999999999996
 _RULES = ("value", "contamination", "f1", "precision", "recall")
 
 
@@ -26,20 +26,20 @@ class Threshold:
   value: float  # examples with a larger score are flagged
   kind: str  # kind of the scores, a key of `scores.KINDS`
   rule: str  # a member of _RULES
-  level: float | None  # the share, precision or recall that was asked for; None for the other rules
+  level: float | None  # contamination, precision or recall that was requested; None for the other rules
   half: str  # examples whose scores were used: "train", "validation", or "given"; "" for the rule "value"
   examples: int  # number of these examples
-  step: int  # of the checkpoint whose scores were used
-  weights: str  # beginning of the SHA-256 of its variables
-  reference: str = ""  # beginning of the SHA-256 of the reference of the scores; "" for kinds without one
-  targets: bool | None = None  # whether the examples had targets; None: unknown, or the kind reads no targets
+  step: int  # step of the checkpoint whose scores were used
+  weights: str  # `store.digest` of the variables of this checkpoint
+  reference: str = ""  # `store.digest` of the reference of the scores; "" for kinds without a reference
+  targets: bool | None = None  # whether the examples had targets; None: unknown, or the kind uses no targets
 
   def as_json(self) -> dict[str, Any]:
     """Returns the fields as a dict, for threshold.json."""
     return dataclasses.asdict(self)
 
   def in_words(self) -> str:
-    """Returns the value and how it was chosen, as a text."""
+    """Returns a text with the value and the rule by which it was chosen."""
     level = "" if self.level is None else f"={self.level:g}"
     half = "training" if self.half == "train" else self.half
     source = f" from {self.examples:,} {half} examples" if self.half else ""
@@ -47,7 +47,7 @@ class Threshold:
     return f"{self.kind} score above {self.value:.6g} ({self.rule}{level}{source}{note})"
 
   def target_fault(self, is_given: bool) -> str:
-    """Returns the fault if only one of new examples and those of the threshold have targets; "" if there is none."""
+    """Returns an error message if the threshold was set with targets and the examples have none, or vice versa."""
     if self.targets is None or self.targets == is_given:
       return ""
     if is_given:
@@ -63,7 +63,7 @@ class Threshold:
 
 _is_text = lambda value: isinstance(value, str)
 _is_count = lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0
-_FITS: dict[str, Callable[[Any], bool]] = {  # field of a threshold -> whether a value of a file fits
+_FITS: dict[str, Callable[[Any], bool]] = {  # field of a threshold -> function that checks its value in a file
   "value": errors.is_number,
   "kind": _is_text,
   "rule": lambda value: value in _RULES,
@@ -92,9 +92,9 @@ def from_json(stored: Mapping[str, Any], where: str) -> Threshold:
 
 
 def of_run(run: Any, has_target: bool = False) -> tuple[Threshold | None, str]:
-  """Returns the threshold of a run (None without one), and why its stored threshold cannot be used ("" if it can).
+  """Returns the threshold of a run, and an error message if its stored threshold cannot be used (otherwise "").
 
-  `has_target` tells whether the examples to be flagged have targets.
+  The threshold is None if there is none or it cannot be used. `has_target`: whether the examples to flag have targets.
   """
   try:
     threshold = run.threshold
@@ -105,7 +105,7 @@ def of_run(run: Any, has_target: bool = False) -> tuple[Threshold | None, str]:
 
 
 class Confusion(NamedTuple):
-  """Counts of flagged and other examples, and the measures of a threshold that follow from them."""
+  """Confusion matrix of a threshold, with precision, recall and F1."""
 
   true_positives: int  # flagged anomalies
   false_positives: int  # flagged normal examples
@@ -114,26 +114,25 @@ class Confusion(NamedTuple):
 
   @property
   def precision(self) -> float:
-    """Share of anomalies in the flagged examples; NaN if none is flagged."""
+    """Fraction of the flagged examples that are anomalies; NaN if none is flagged."""
     return _ratio(self.true_positives, self.true_positives + self.false_positives)
 
   @property
   def recall(self) -> float:
-    """Share of flagged examples in the anomalies; NaN without anomalies."""
+    """Fraction of the anomalies that are flagged; NaN without anomalies."""
     return _ratio(self.true_positives, self.true_positives + self.false_negatives)
 
   @property
   def f1(self) -> float:
-    """Harmonic mean of precision and recall; NaN without anomalies and flagged examples."""
+    """Harmonic mean of precision and recall; NaN if there are neither anomalies nor flagged examples."""
     flagged_or_anomalous = self.true_positives + self.false_positives + self.false_negatives
     return _ratio(2 * self.true_positives, self.true_positives + flagged_or_anomalous)
 
   def intervals(self) -> dict[str, tuple[float, float]]:
     """Returns the 95 % intervals of precision, recall and F1, {name: (low, high)}.
 
-    Precision and recall have Wilson's score interval (Wilson 1927). F1 is 2 J / (1 + J), where J is the share of true
-    positives in all examples but the true negatives. Given the number of these, the true positives are binomial, so
-    Wilson's interval of J gives that of F1.
+    Precision and recall have Wilson's score interval (Wilson 1927). F1 = 2 J / (1 + J) with J = TP / (TP + FP + FN).
+    Given TP + FP + FN, TP is binomial, so the interval of F1 is the transformed Wilson interval of J.
     """
     hits, wrong, missed, _ = self
     low, high = wilson(hits, hits + wrong + missed)
@@ -147,19 +146,19 @@ class Confusion(NamedTuple):
 def confusion(
   scores: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"], value: float
 ) -> Confusion:
-  """Returns the counts of a threshold for scores of examples of which the anomalies are known."""
+  """Returns the confusion matrix of the threshold `value`; `anomalous` is the mask of the true anomalies."""
   flagged = flag(scores, value)
   pairs = ((flagged, anomalous), (flagged, ~anomalous), (~flagged, anomalous), (~flagged, ~anomalous))
   return Confusion(*(int(np.count_nonzero(first & second)) for first, second in pairs))
 
 
 def flag(scores: Float[np.ndarray, " examples"], value: float) -> Bool[np.ndarray, " examples"]:
-  """Returns which scores are above a threshold. A score that is NaN is flagged, because the model failed."""
+  """Returns a mask of the scores above a threshold. A score that is NaN is also flagged, because the model failed."""
   return ~(scores.astype(np.float64) <= value)
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
-  """Returns the 95 % interval of a share (Wilson 1927, "Probable inference"); (NaN, NaN) without trials."""
+  """Returns the 95 % interval of a proportion (Wilson 1927, "Probable inference"); (NaN, NaN) without trials."""
   if not trials:
     return math.nan, math.nan
   share, weight = successes / trials, _Z**2 / trials
@@ -169,14 +168,14 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def from_share(scores: Float[np.ndarray, " examples"], share: float) -> float:
-  """Returns the threshold that at most a share of the scores exceeds.
+  """Returns a threshold that is exceeded by at most the fraction `share` of the scores.
 
-  If the scores are distinct, `floor(share * N)` of them exceed it. It lies midway between two scores, so that rounding
-  errors of a score do not matter, or is the largest score if none may exceed it.
+  If the scores are distinct, exactly `floor(share * N)` of them exceed it. The threshold is midway between two scores,
+  so that rounding errors of a score do not matter; if no score may exceed it, it is the largest score.
 
   Args:
-    scores: Scores of examples that are normal, except for a share of anomalies ("contamination").
-    share: Share of the examples that are flagged, from 0 to below 1.
+    scores: Scores of normal examples, possibly with a fraction `share` of anomalies ("contamination").
+    share: Fraction of the examples to flag, in [0, 1).
 
   Raises:
     UserError: There are no scores, a score is not finite, or the share is invalid.
@@ -190,7 +189,7 @@ def from_share(scores: Float[np.ndarray, " examples"], share: float) -> float:
 
 
 class Curve(NamedTuple):
-  """All ways to divide examples by a threshold, from the highest threshold to the lowest."""
+  """Counts for all thresholds that flag different sets of examples, from the highest threshold to the lowest."""
 
   values: Float64[np.ndarray, " cuts"]  # thresholds, midway between two neighbouring scores
   hits: Int[np.ndarray, " cuts"]  # number of flagged anomalies
@@ -199,12 +198,12 @@ class Curve(NamedTuple):
 
   @property
   def precision(self) -> Float64[np.ndarray, " cuts"]:
-    """Share of anomalies in the flagged examples, of which there is at least one."""
+    """Fraction of the flagged examples that are anomalies; each threshold flags at least one example."""
     return self.hits / self.flagged
 
   @property
   def recall(self) -> Float64[np.ndarray, " cuts"]:
-    """Share of flagged examples in the anomalies."""
+    """Fraction of the anomalies that are flagged."""
     return self.hits / self.anomalies
 
   @property
@@ -214,7 +213,7 @@ class Curve(NamedTuple):
 
 
 def curve(scores: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"]) -> Curve:
-  """Returns precision and recall of each threshold that flags at least one example.
+  """Returns the precision-recall curve: all thresholds that flag at least one example, with their counts.
 
   Raises:
     UserError: A score is not finite, or there are no anomalies or no normal examples.
@@ -224,13 +223,13 @@ def curve(scores: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " 
     found = "anomalies" if anomalous.all() else "normal examples"
     raise errors.UserError(f"labels: all examples are {found}; a threshold from labels needs both")
   hits = np.cumsum(anomalous[np.argsort(-scores.astype(np.float64), kind="stable")])
-  last = np.flatnonzero(np.append(ordered[1:] < ordered[:-1], True))  # the last of the examples with equal scores
+  last = np.flatnonzero(np.append(ordered[1:] < ordered[:-1], True))  # last position of each group of equal scores
   below = np.append(ordered[1:], np.nextafter(ordered[-1], -np.inf))[last]
   return Curve(_between(below, ordered[last]), hits[last], last + 1, int(anomalous.sum()))
 
 
 def as_anomalous(labels: Any, count: int) -> Bool[np.ndarray, " examples"]:
-  """Returns labels of anomalies as booleans; raises UserError unless they are `count` booleans, or the numbers 0, 1."""
+  """Returns anomaly labels as booleans; raises UserError unless there are `count` labels, each a boolean, 0 or 1."""
   array = np.asarray(labels)
   if array.shape != (count,):
     raise errors.UserError(f"labels: have the shape {array.shape} for {count} examples; pass one label per example")
@@ -240,7 +239,7 @@ def as_anomalous(labels: Any, count: int) -> Bool[np.ndarray, " examples"]:
 
 
 def best_f1(scores: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"]) -> float:
-  """Returns the threshold with the largest F1; the highest of them if there are several."""
+  """Returns the threshold with the largest F1; if several have it, the highest of these thresholds."""
   found = curve(scores, anomalous)
   return float(found.values[np.argmax(found.f1)])
 
@@ -248,10 +247,10 @@ def best_f1(scores: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, 
 def with_precision(
   scores: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"], level: float
 ) -> float:
-  """Returns the threshold with the largest recall among those with at least a precision.
+  """Returns the threshold with the largest recall among the thresholds whose precision is at least `level`.
 
   Raises:
-    UserError: No threshold has this precision.
+    UserError: No threshold has at least this precision.
   """
   _check_level("precision", level)
   found = curve(scores, anomalous)
@@ -267,14 +266,14 @@ def with_precision(
 def with_recall(
   scores: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"], level: float
 ) -> float:
-  """Returns the highest threshold with at least a recall; it has the fewest false alarms."""
+  """Returns the highest threshold whose recall is at least `level`; it has the fewest false positives."""
   _check_level("recall", level)
   found = curve(scores, anomalous)
   return float(found.values[np.argmax(found.recall >= level - _ROUNDING)])
 
 
 def _between(low: Any, high: Any) -> Any:
-  """Returns the middle of two numbers; if it rounds to the upper one, which would not be flagged, the lower one."""
+  """Returns the midpoint of two scores, or `low` if the midpoint rounds to `high`, because `high` must be flagged."""
   middle = low + (high - low) / 2
   return np.where(middle < high, middle, low)
 
@@ -285,7 +284,7 @@ def _check_level(name: str, level: Any) -> None:
 
 
 def _ordered(scores: Float[np.ndarray, " examples"]) -> Float64[np.ndarray, " examples"]:
-  """Returns the scores in ascending order."""
+  """Returns the scores in ascending order; raises UserError if there are none or one is not finite."""
   if not len(scores):
     raise errors.UserError("scores: there are no examples; a threshold needs at least one")
   if not np.isfinite(scores).all():

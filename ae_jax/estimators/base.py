@@ -1,4 +1,4 @@
-"""The parameters, the scaling and the training that the estimators share."""
+"""Base class of the estimators: parameters, scaling and training."""
 
 from collections.abc import Mapping
 from numbers import Integral
@@ -16,11 +16,11 @@ from ae_jax import errors, fitting, overrides
 from ae_jax.estimators import options as config_options
 from ae_jax.trained_run import Run
 
-_ROWS = 256  # rows per call of the model; smaller batches are padded, so that a row has the same result in each batch
+_ROWS = 256  # the number of rows is padded to a multiple of this, so the result of a row does not depend on the others
 _MOST_QUANTILES = 201
-_FARTHEST = 1e15  # bound of scaled values: float32 holds their squares, summed over the layers of a model
-ARRAY = {"dtype": [np.float64, np.float32]}  # of scikit-learn's checks
-_SCALERS = {  # `scale` -> function (number of examples) that returns the scaler
+_FARTHEST = 1e15  # limit of scaled values, so that sums of squares in the layers of a model do not overflow float32
+ARRAY = {"dtype": [np.float64, np.float32]}  # arguments for scikit-learn's input checks
+_SCALERS = {  # `scale` -> function that returns a scaler for a given number of examples
   "standard": lambda count: StandardScaler(),
   "quantile": lambda count: QuantileTransformer(
     n_quantiles=min(_MOST_QUANTILES, count), output_distribution="normal", random_state=0
@@ -29,9 +29,9 @@ _SCALERS = {  # `scale` -> function (number of examples) that returns the scaler
 
 
 class Autoencoder(BaseEstimator):
-  """The parameters and the fit that both estimators share."""
+  """Base class of both estimators, with their common parameters and training."""
 
-  _most_epochs = 100  # of the automatic choice: more epochs take longer than they help for few examples
+  _most_epochs = 100  # limit of the automatic choice; with few examples, more epochs take long and help little
   _parameter_constraints: dict = {  # noqa: RUF012, as scikit-learn declares it
     "latent": [Interval(Integral, 1, None, closed="left"), None],
     "model": [str],
@@ -59,13 +59,13 @@ class Autoencoder(BaseEstimator):
     self.random_state = random_state
 
   def _fit(self, x: Shaped[np.ndarray, "examples features"]) -> None:
-    """Fits the scaler and trains the model on checked examples; sets `scaler_` and `run_`."""
+    """Fits the scaler and trains the model on validated examples; sets `scaler_` and `run_`."""
     scaler = self._fitted_scaler(x)
     self.run_ = self._trained(_scaled(scaler, x), {})
     self.scaler_ = scaler
 
   def _fitted_scaler(self, x: Shaped[np.ndarray, "examples features"]) -> Any:
-    """Returns a scaler that is fitted to checked examples; raises UserError if their variance is not finite."""
+    """Returns a scaler that is fitted to validated examples; raises UserError if their variance is not finite."""
     scaler, x = _SCALERS[self.scale](len(x)), x.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
       if not np.isfinite(scaler.fit_transform(x)).all():
@@ -76,11 +76,11 @@ class Autoencoder(BaseEstimator):
     return scaler
 
   def _trained(self, scaled: Float[np.ndarray, "examples features"], changes: dict[str, Any], start: Any = None) -> Run:
-    """Returns a model that was trained on scaled examples.
+    """Trains a model on scaled examples.
 
     Args:
       scaled: The examples.
-      changes: Values of config keys, which replace those of `options`.
+      changes: {config key: value}; these take precedence over `options`.
       start: Variables from which the training starts; see `in_memory.train_run`.
     """
     from ae_jax.training import in_memory
@@ -88,18 +88,18 @@ class Autoencoder(BaseEstimator):
     seed = int(check_random_state(self.random_state).randint(2**31 - 1))
     fixed = {"objective.likelihood": "gaussian", **config_options.FIXED, "seed": seed}
     changes = fixed | self._of_user() | changes
-    # all examples are for training, and a data set needs a test set
+    # all examples are used for training; the first is also passed as the test set, because a data set needs one
     config, dataset = fitting.problem(scaled, None, model=self.model, validation=None, test=scaled[:1], changes=changes)
     if self.model == fitting.AUTOMATIC and "epochs" not in changes:
       config = overrides.apply(config, {"epochs": min(config.epochs, self._most_epochs)})
     return in_memory.train_run(config, dataset, start)
 
   def _of_user(self) -> dict[str, Any]:
-    """Returns the values of dotted config keys that the arguments and `options` set."""
+    """Returns {dotted config key: value} for the keys that the arguments of the estimator and its `options` set."""
     return config_options.changes(self.options, {"model.latent": self.latent, "epochs": self.epochs})
 
   def _checked(self, x: Any) -> Shaped[np.ndarray, "examples features"]:
-    """Returns new examples as an array; raises if the estimator is not fitted or the examples do not match."""
+    """Validates new examples; raises if the estimator is not fitted or the number or names of features differ."""
     check_is_fitted(self, "run_")
     return validate_data(self, x, reset=False, **ARRAY)
 
@@ -117,16 +117,16 @@ class Autoencoder(BaseEstimator):
 
 
 def _scaled(scaler: Any, x: Shaped[np.ndarray, "examples features"]) -> Float[np.ndarray, "examples features"]:
-  """Returns scaled examples, clipped to the range in which the results of a model are finite in float32."""
+  """Scales examples, and clips them to a range in which the results of a model are finite in float32."""
   with np.errstate(over="ignore"):
     scaled = scaler.transform(x.astype(np.float64))
   return np.clip(scaled, -_FARTHEST, _FARTHEST).astype(np.float32)
 
 
 def in_batches(method: Any, rows: Float[np.ndarray, "examples ..."]) -> Float[np.ndarray, "examples ..."]:
-  """Returns the results of a method of a run, with rows padded to a multiple of `_ROWS`.
+  """Calls a method of a run with the rows padded to a multiple of `_ROWS`, and drops the results of the padding.
 
-  The result of a row then comes from the same program for each number of rows, so that it has the same bits.
+  Each row is then computed by the same compiled program for any number of rows, so its result is bitwise the same.
   """
   padding = -len(rows) % _ROWS
   padded = np.concatenate([rows, np.zeros((padding, *rows.shape[1:]), rows.dtype)])

@@ -1,4 +1,4 @@
-"""An autoencoder as an outlier detector of scikit-learn."""
+"""An autoencoder as an outlier detector with scikit-learn's interface."""
 
 from collections.abc import Mapping
 from numbers import Real
@@ -15,34 +15,34 @@ from ae_jax.estimators import base
 
 
 class AutoencoderDetector(OutlierMixin, base.Autoencoder):
-  """Outliers by the errors and the latents of an autoencoder, as a scikit-learn detector for rows of numbers.
+  """Outlier detector for arrays [N, features], based on the reconstruction error and the latents of an autoencoder.
 
-  The model is trained like that of `AutoencoderTransformer`. The training examples may contain outliers; many epochs
-  would teach the model to reconstruct them, so with `model="auto"` there are at most 10 by default.
+  The model is trained as in `AutoencoderTransformer`. The training examples may contain outliers. In many epochs, the
+  model would learn to reconstruct them, so with `model="auto"` and without `epochs`, it is trained for at most 10.
 
   Example:
     >>> is_outlier = AutoencoderDetector(contamination=0.05).fit_predict(X) == -1
 
   Args:
-    latent: See `AutoencoderTransformer`, as for the arguments up to `random_state`.
-    model: Name of the config.
-    epochs: Number of epochs.
-    scale: Scaling of the features.
-    options: Values of other config keys.
-    random_state: Seed.
-    contamination: Share of outliers among the training examples, in (0, 0.5]; it sets the threshold of `predict`, and
-      does not change the scores.
-    scoring: Parts of the anomaly score: "reconstruction" (squared error of the scaled features), "latent" (squared
-      Mahalanobis distance of the latents from those of the training examples), or "both". Outliers with large values
-      draw a latent axis towards them and are then reconstructed well, but are far from the mean in the latents (as
-      the major and minor components of Shyu et al. 2003).
+    latent: Number of latent features; see `AutoencoderTransformer`.
+    model: Name of the config; see `AutoencoderTransformer`.
+    epochs: Number of epochs; see `AutoencoderTransformer`.
+    scale: Scaling of the features; see `AutoencoderTransformer`.
+    options: Values of other config keys; see `AutoencoderTransformer`.
+    random_state: Seed; see `AutoencoderTransformer`.
+    contamination: Fraction of outliers among the training examples, in (0, 0.5]; it determines the threshold of
+      `predict`, and does not change the scores.
+    scoring: Parts of the anomaly score: "reconstruction" (mean squared error of the scaled features), "latent" (squared
+      Mahalanobis distance of the latents from the mean of the training latents), or "both". An outlier with large
+      values can attract a latent axis during training. It is then reconstructed well, but its latents are far from
+      the mean (compare the major and minor components of Shyu et al. 2003).
 
   Attributes:
-    run_: The trained `ae_jax.Run` for scaled features.
+    run_: The trained `ae_jax.Run`, whose examples are scaled features.
     scaler_: The fitted scaler of scikit-learn.
-    location_: Mean of the latents of the training examples, unless `scoring` is "reconstruction".
-    covariance_: Covariance of these latents, as `location_`.
-    scales_: Mean of each part of the anomaly score over the training examples.
+    location_: Mean of the latents of the training examples; not set if `scoring` is "reconstruction".
+    covariance_: Covariance of the latents of the training examples; not set if `scoring` is "reconstruction".
+    scales_: {part of the anomaly score: its mean over the training examples}.
     offset_: Threshold of `score_samples`: `decision_function` is `score_samples` minus `offset_`.
     n_features_in_: Number of features.
     feature_names_in_: Names of the features, if `X` had names.
@@ -86,9 +86,9 @@ class AutoencoderDetector(OutlierMixin, base.Autoencoder):
     return self
 
   def score_samples(self, X: Any) -> Float[np.ndarray, " examples"]:
-    """Returns minus the anomaly score [N] of examples [N, features]: smaller values are more abnormal.
+    """Returns the negative anomaly score [N] of examples [N, features]: smaller values are more abnormal.
 
-    The anomaly score is a sum of the two parts of `scoring`, each divided by its mean over the training examples.
+    The anomaly score is the sum of the parts in `scoring`, each divided by its mean over the training examples.
     """
     return -self._scores(self._parts(self._checked(X)))
 
@@ -101,7 +101,7 @@ class AutoencoderDetector(OutlierMixin, base.Autoencoder):
     return np.where(self.decision_function(X) < 0, -1, 1)
 
   def _parts(self, x: Shaped[np.ndarray, "examples features"]) -> dict[str, Float[np.ndarray, " examples"]]:
-    """Returns the parts of the anomaly score, {"reconstruction" or "latent": float64 [N]}."""
+    """Returns the parts of the anomaly score, {"reconstruction": float64 [N], "latent": float64 [N]} or one of them."""
     from ae_jax.decisions import scores
 
     parts = {}

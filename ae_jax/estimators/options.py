@@ -1,4 +1,4 @@
-"""Options of the estimators: values of config keys, without the keys that cannot act in a fit in memory."""
+"""Checks the config keys that a user passes to an estimator; keys without effect in a fit in memory raise UserError."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,13 +7,13 @@ from ae_jax import config as configs
 from ae_jax import errors, fitting, overrides
 from ae_jax.config.keys import AUTO
 
-# `shorten` would measure the speed of a run with a folder
+# `shorten` is off, because it measures the speed of training with a run folder
 FIXED = {"data.range": "real", "data.scale": "none", "data.kind": "table", "evaluators": (), "shorten": False}
-# each call of partial_fit would start a schedule again
+# partial_fit uses no schedules, because each call would restart them
 PARTIAL = {"optimizer.schedule": "constant", "optimizer.warmup_epochs": 0.0, "schedules": ()}
-_OF_DATA = ("data.placement", "data.budget_gib")  # keys of the section that act
+_OF_DATA = ("data.placement", "data.budget_gib")  # keys of the section `data` that have an effect
 _UNMEASURED = "a fit of an estimator evaluates, logs and saves nothing while it trains; remove it, or use ae_jax.fit"
-_REFUSED = {  # key or section -> why it cannot act, and what to do
+_REFUSED = {  # key or section -> why it has no effect, and the fix
   "data": "the estimators train on all rows of X as they are; remove it, and select or change rows before the fit",
   "early_stopping": _UNMEASURED,
   "eval_every_epochs": _UNMEASURED,
@@ -26,14 +26,14 @@ _REFUSED = {  # key or section -> why it cannot act, and what to do
 
 
 def changes(options: Mapping[str, Any] | None, arguments: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the values of dotted config keys that the user sets.
+  """Returns {dotted config key: value} for the keys that the user sets.
 
   Args:
     options: The argument `options` of an estimator.
-    arguments: {dotted config key: value} of the other arguments; None for those that are not set.
+    arguments: {dotted config key: value} from the other arguments of the estimator; a value of None means not set.
 
   Raises:
-    UserError: A key cannot act, or is given twice.
+    UserError: A key has no effect in a fit in memory, or is given twice.
   """
   of_options = overrides.dotted(options or {})
   for key, value in configs.flat(of_options).items():
@@ -43,7 +43,7 @@ def changes(options: Mapping[str, Any] | None, arguments: Mapping[str, Any]) -> 
 
 
 def check_partial(of_user: Mapping[str, Any]) -> None:
-  """Raises UserError if a value of `changes` differs from that of `PARTIAL`."""
+  """Raises UserError if a key in `PARTIAL` has another value in `of_user`, a result of `changes`."""
   given = configs.flat(of_user)
   for key, value in PARTIAL.items():
     if given.get(key, value) != value:
@@ -54,7 +54,7 @@ def check_partial(of_user: Mapping[str, Any]) -> None:
 
 
 def _check(key: str, value: Any) -> None:
-  """Raises UserError if a config key, or its value, cannot act in a fit in memory."""
+  """Raises UserError if a config key, or this value of it, has no effect in a fit in memory."""
   if key == "optimizer.learning_rate" and value == AUTO:
     raise errors.UserError(
       f"{_format(key, value)}: the estimators do not run a range test; pass a number, or use ae_jax.fit"

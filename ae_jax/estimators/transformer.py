@@ -1,4 +1,4 @@
-"""An autoencoder as a transformer of scikit-learn."""
+"""An autoencoder as a transformer with scikit-learn's interface."""
 
 from typing import Any
 
@@ -13,30 +13,30 @@ from ae_jax.estimators import options as config_options
 
 
 class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, base.Autoencoder):
-  """Latent codes of an autoencoder as a scikit-learn transformer: nonlinear PCA for rows of numbers.
+  """Transforms arrays [N, features] to the latent codes of an autoencoder: nonlinear PCA with scikit-learn's interface.
 
-  Features are standardised in float64, and a model of `ae_jax.fit` is trained on them in memory: nothing is printed,
-  and there is no run folder. With `model="auto"`, PCA has a correction by a dense network (see
-  `ae_jax.config.automatic`). Compiled programs are stored in the cache folder: unless the global setting
-  `jax_compilation_cache_dir` has a value, a fit sets it (see `ae_jax.system.cache`).
+  Features are scaled in float64, and a model as in `ae_jax.fit` is trained on them in memory: nothing is printed, and
+  there is no run folder. With `model="auto"`, the model is PCA plus a correction by a dense network (see
+  `ae_jax.config.automatic`). Compiled programs are stored in the cache folder: `fit` sets JAX's global option
+  `jax_compilation_cache_dir`, unless it already has a value (see `ae_jax.system.cache`).
 
   Example:
     >>> codes = AutoencoderTransformer(latent=2).fit_transform(X)
 
   Args:
-    latent: Number of latent features; None: a third of the features, at most 32, if `model` is "auto", otherwise by
-      the config.
-    model: "auto", or the name of a shipped config for rows of numbers, such as "dense" or "vae".
-    epochs: Number of epochs; None: by the number of examples, at most 100, if `model` is "auto", otherwise by the
-      config.
+    latent: Number of latent features. None: if `model` is "auto", a third of the number of features, at most 32;
+      otherwise the value in the config.
+    model: "auto", or the name of a shipped config for vectors, such as "dense" or "vae".
+    epochs: Number of epochs. None: if `model` is "auto", chosen from the number of examples, at most 100; otherwise the
+      value in the config.
     scale: "standard" (mean 0 and variance 1), or "quantile" (to a normal distribution, for features with long tails).
-    options: Values of other config keys, {"model__widths": (64,), "batch_size": 128}; see `ae_jax.fit`.
-      Keys that cannot act without a run folder, such as "trackers" and those of "data", are refused.
-    random_state: Seed of the initialisation and of the order of the examples. The default 0 gives equal results in each
-      fit; None draws another seed in each fit.
+    options: Values of other config keys, such as {"model__widths": (64,), "batch_size": 128}; see `ae_jax.fit`. Keys
+      that have no effect in a fit in memory, such as "trackers" and most keys of "data", raise UserError.
+    random_state: Seed of the initialisation and of the order of the examples. With the default 0, each fit gives the
+      same result; with None, each fit draws another seed.
 
   Attributes:
-    run_: The trained `ae_jax.Run` for scaled features.
+    run_: The trained `ae_jax.Run`, whose examples are scaled features.
     scaler_: The fitted scaler of scikit-learn.
     n_features_in_: Number of features.
     feature_names_in_: Names of the features, if `X` had names.
@@ -50,10 +50,10 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
   @_fit_context(prefer_skip_nested_validation=True)
   def partial_fit(self, X: Any, y: Any = None) -> "AutoencoderTransformer":
-    """Trains the model for one epoch, or for `epochs`, on some of the examples [N, features]; `y` is ignored.
+    """Trains the model on a part of the examples, [N, features], for `epochs` epochs (default: 1); `y` is ignored.
 
-    The first call fits the scaling and PCA to its examples, so it should have some hundred; later calls continue from
-    the trained parameters, without the training stages of the config. The learning rate is constant.
+    The first call fits the scaling and PCA, so it should have several hundred examples. Later calls continue from the
+    trained parameters, without the training stages of the config. The learning rate is constant.
     """
     of_user = self._of_user()
     config_options.check_partial(of_user)
@@ -62,7 +62,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     if is_first:
       self.scaler_ = self._fitted_scaler(x)
     changes = config_options.PARTIAL | ({} if "epochs" in of_user else {"epochs": 1})
-    # the model was chosen for the first examples, and its training begins only once
+    # the first call has chosen the model; later calls keep it, and skip the stages that begin a training
     changes |= {} if is_first else {"model": self.run_.config.model.to_dict(), "stages": ()}
     self.run_ = self._trained(self._scaled(x), changes, None if is_first else self.run_.variables)
     return self
@@ -73,7 +73,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     return self._codes(x).astype(x.dtype)
 
   def inverse_transform(self, X: Any) -> Float[np.ndarray, "examples features"]:
-    """Returns the examples [N, features] decoded from latent codes [N, latent], in the unit of the data."""
+    """Decodes latent codes [N, latent] to examples [N, features] in the units of the data."""
     check_is_fitted(self, "run_")
     codes = check_array(X, **base.ARRAY)
     if codes.shape[1] != self._n_features_out:
@@ -87,10 +87,10 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     return self.scaler_.inverse_transform(decoded.astype(np.float64)).astype(codes.dtype)
 
   def score(self, X: Any, y: Any = None) -> float:
-    """Returns minus the mean squared error of the scaled features of examples [N, features]; `y` is ignored.
+    """Returns the negative mean squared error of the scaled features of examples [N, features]; `y` is ignored.
 
-    Larger is better, so that `GridSearchCV` selects the smallest error. The score of a model that always returns the
-    means is about -1 if `scale` is "standard".
+    Larger is better, so `GridSearchCV` selects the smallest error. If `scale` is "standard", a model that always
+    returns the mean of each feature has a score of about -1.
     """
     return -float(self._squared_errors(self._checked(X)).mean())
 

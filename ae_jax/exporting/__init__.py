@@ -1,1 +1,1 @@
-"""Files that hold a trained model and run without this package: StableHLO, ONNX and safetensors."""
+"""Export of trained models to files that can be used without this package: StableHLO, ONNX and safetensors."""

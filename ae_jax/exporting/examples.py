@@ -1,4 +1,4 @@
-"""Examples with which exported files are checked, and the results of the run for them."""
+"""Examples for the comparison of exported files with the run, and the results of the run for these examples."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -9,18 +9,18 @@ from jaxtyping import Float, Shaped
 from ae_jax.data import lazy_arrays, ranges
 from ae_jax.exporting import parts
 
-COUNT = 64  # examples that are compared
-_GAPS = 0.1  # share of the elements that are left out if the run has a mask or accepts missing values
+COUNT = 64  # number of examples that are compared
+_GAPS = 0.1  # fraction of the elements that are masked or missing, if the run has a mask or accepts missing values
 
 
 class Checked(NamedTuple):
-  """Inputs of the parts of a run, and its results for them, by the names of the parts."""
+  """Inputs for the exported parts (encoder, decoder, scorer), and the results of the run for these inputs."""
 
   source: str  # "test examples", "given examples" or "random examples"
-  compute_dtype: str  # of the run
-  inputs: dict[str, Shaped[np.ndarray, "examples ..."]]  # of all parts by name
-  results: dict[str, Float[np.ndarray, "examples ..."]]  # of the run in float32
-  own_results: dict[str, Float[np.ndarray, "examples ..."]]  # of the run in its compute dtype
+  compute_dtype: str  # compute dtype of the run
+  inputs: dict[str, Shaped[np.ndarray, "examples ..."]]  # {input name, such as "x" or "z": array}
+  results: dict[str, Float[np.ndarray, "examples ..."]]  # {part: result of the run, computed in float32}
+  own_results: dict[str, Float[np.ndarray, "examples ..."]]  # {part: result of the run in its compute dtype}
 
 
 def of_dataset(run: Any, dataset: Any) -> Float[np.ndarray, "examples ..."]:
@@ -37,15 +37,15 @@ def drawn(run: Any) -> Float[np.ndarray, "examples ..."]:
 
 
 def checked(run: Any, x: Float[np.ndarray, "examples ..."], dtype: str, source: str) -> Checked:
-  """Returns inputs of the parts for examples as the model receives them, and the results of the run.
+  """Converts examples to inputs of the exported parts, and computes the results of the run.
 
   The inputs of the decoder are latents that are computed in float32.
 
   Args:
     run: The run.
-    x: Examples [N, *shape].
-    dtype: Dtype of the examples in the exported files, one of `parts.INPUTS`.
-    source: See `Checked`.
+    x: Examples [N, *shape] as the model receives them.
+    dtype: Dtype of the examples that the exported files accept, one of `parts.INPUTS`.
+    source: Description of the examples for the report, such as "test examples".
   """
   generator = np.random.default_rng(1)
   values = run.conversion.invert(x)
@@ -70,7 +70,7 @@ def checked(run: Any, x: Float[np.ndarray, "examples ..."], dtype: str, source: 
 
 
 def _results(run: Any, given: Any, columns: dict[str, Any], z: Any = None) -> dict[str, Any]:
-  """Returns the results of the parts; the decoder gets the latents `z`, or those of the encoder."""
+  """Returns {part: result}; the decoder receives the latents `z` or, if `z` is None, the output of the encoder."""
   encoded = run.encode(given, **columns)
   labels = {name: value for name, value in columns.items() if name != "mask"}
   decoded = run.decode(encoded if z is None else z, **labels)
@@ -83,7 +83,7 @@ def in_float32(run: Any) -> Any:
 
 
 def _stored(values: Float[np.ndarray, "examples ..."], run: Any, dtype: str) -> Shaped[np.ndarray, "examples ..."]:
-  """Returns values in the unit and dtype of the inputs of an exported file."""
+  """Converts values from the data range to the inputs of an exported file with this dtype."""
   if dtype == "float32":
     return values
   divisor = 255 if run.scaling is None else run.scaling.divisor
@@ -92,7 +92,7 @@ def _stored(values: Float[np.ndarray, "examples ..."], run: Any, dtype: str) -> 
 
 
 def _frame(raw: Float[np.ndarray, "rows columns"], schema: Any) -> Any:
-  """Returns raw rows as a table that the run takes."""
+  """Returns raw rows in a form that the run accepts: a DataFrame if there are categories, otherwise the array."""
   from ae_jax.data import frames
 
   return frames.to_frame(raw.astype(np.float64), schema) if schema.has_categories else raw

@@ -1,4 +1,4 @@
-"""Export of a run: the files of each format, each checked against the run and with a report beside it."""
+"""Exports a run to files. Each file is compared with the run, and a report is written beside it."""
 
 import datetime
 import importlib.metadata
@@ -43,28 +43,30 @@ def export(
   int8: bool = False,
   tolerance: float = TOLERANCE,
 ) -> list[pathlib.Path]:
-  """Writes files that hold the model and run without this package.
+  """Writes the model to files that can be used without this package.
 
-  The encoder, the decoder and the scorer are files of their own, with the weights and the preprocessing inside and a
-  free batch size, at least 1: `encoder.onnx`, `encoder.stablehlo`, ... The format "safetensors" is
-  `weights.safetensors` with `weights.config.json`. Each file has a report `FILE.json` with its inputs, its largest
-  difference from this run, and versions. A model that computes in bfloat16 is exported in float32 and compared with
-  this run in float32; its report also has the difference from this run in bfloat16.
+  The encoder, the decoder and the scorer are written to separate files: `encoder.onnx`, `encoder.stablehlo`, ... Each
+  contains the weights and the preprocessing, and accepts any batch size of at least 1. The format "safetensors" writes
+  `weights.safetensors` and `weights.config.json`. Each file has a report `FILE.json` with its inputs, its largest
+  difference from this run, and package versions. A model that computes in bfloat16 is exported in float32 and compared
+  with this run in float32; its report also contains the difference from this run in bfloat16.
 
   Example:
     >>> run.export("exported", to=["onnx"], x=test_images)
 
   Args:
     run: The run.
-    folder: Folder of the files; it is created, and files of the same names are replaced.
-    to: Formats, of `FORMATS`.
-    x: Examples for the comparison, in any form that the methods of the run take; at most 64 are used. None: random
+    folder: Folder for the files. It is created if it does not exist; files with the same names are replaced.
+    to: One or more of `FORMATS`.
+    x: Examples for the comparison, in any form that the methods of the run accept; at most 64 are used. None: random
       examples.
-    dtype: Dtype of the examples that the files take: "float32" in the data range of the run, "uint8" for bytes, which
-      are scaled inside, or "int32" for other integers in the unit of the training data. Tables are float32, one number
+    dtype: Dtype of the examples that the files accept: "float32" in the data range of the run, "uint8" for bytes, which
+      the file scales, or "int32" for other integers in the unit of the training data. Tables are float32, one number
       for each column.
-    int8: Whether to also write `encoder.int8.onnx`, whose matrix products have int8 weights. Its report has its error.
-    tolerance: Largest accepted difference, relative to the largest absolute value, or absolute if this is below 1.
+    int8: Whether to also write `encoder.int8.onnx`, whose matrix products have int8 weights. Its report contains its
+      difference from the run, which is not limited by `tolerance`.
+    tolerance: Largest accepted difference, relative to the largest absolute value of the result, or absolute if this
+      value is below 1.
 
   Returns:
     The paths of the files.
@@ -88,7 +90,10 @@ def write(
   int8: bool,
   tolerance: float,
 ) -> list[pathlib.Path]:
-  """Implements `export`; `rows` are examples as the model receives them, and `source` says where they are from."""
+  """Implements `export`.
+
+  `rows` are examples for the comparison as the model receives them (None: random ones), `source` describes them.
+  """
   folder, formats = paths.local_path("folder", folder), check_formats(to)
   if int8 and "onnx" not in formats:
     raise errors.UserError("int8: is a form of the ONNX encoder; add onnx to the formats")
@@ -184,7 +189,7 @@ def _weight_files(run: Any) -> Iterator[tuple[str, bytes, dict[str, Any] | None]
 
 
 def _origin(run: Any) -> dict[str, Any]:
-  """Returns which run a file holds, and the versions that wrote it."""
+  """Returns the entries of a report that describe the run, the time and the package versions."""
   installed = {package: _version(package) for package in _VERSIONS}
   return {
     "run": {"workdir": None if run.workdir is None else run.workdir.name, "step": run.step},

@@ -1,4 +1,4 @@
-"""Runs on the Hugging Face hub: a model card, upload and download. `huggingface_hub` is imported here only."""
+"""Upload of runs to the Hugging Face hub with a model card, and download. Only here is `huggingface_hub` imported."""
 
 import importlib
 import json
@@ -48,8 +48,9 @@ def push_to_hub(
 ) -> str:
   """Uploads a run to the Hugging Face hub with a model card, and returns the address of the repository.
 
-  Uploaded are config.json without the command line, the folders of the data and the remarks about them, the metrics,
-  the checkpoints, and README.md, the model card, with the data, the metrics and the main figures of the run.
+  The checkpoints, the metrics, config.json and a model card (README.md) are uploaded. The command line, the folders of
+  the data and the remarks about the data are removed from config.json. The model card describes the data, the metrics
+  and the main figures of the run.
 
   Example:
     >>> run.push_to_hub("user/digits-autoencoder")
@@ -61,13 +62,13 @@ def push_to_hub(
     private: Whether a new repository is private.
     token: Access token; None for the stored one (`hf auth login`).
     message: Message of the commit.
-    intended_use: Section of the model card.
+    intended_use: Text of the section "Intended use" of the model card.
     license: License of the model in the model card, such as "apache-2.0"; "" for none.
     figures: Whether to upload figures, which show test examples.
 
   Raises:
-    UserError: `huggingface_hub` is missing, the name is invalid or has a revision, the run has no folder, a file or its
-      checkpoint is missing, or the upload failed.
+    UserError: `huggingface_hub` is missing, the name is invalid or contains a revision, the run has no folder, a file
+      or the checkpoint of the run is missing, or the upload failed.
   """
   repo, revision = _parsed(repo)
   if revision is not None:
@@ -87,7 +88,7 @@ def push_to_hub(
 
 
 def download(address: str) -> pathlib.Path:
-  """Returns the local folder of a run on the hub, "hf://user/name" or "hf://user/name@revision".
+  """Downloads a run from "hf://user/name" or "hf://user/name@revision", and returns its local folder.
 
   Raises:
     UserError: `huggingface_hub` is missing, the address is invalid, or the download failed.
@@ -115,7 +116,7 @@ def _library() -> Any:
 
 
 def _stage(run: Any, folder: pathlib.Path, repo: str, *, intended_use: str, license: str, figures: bool) -> None:
-  """Writes the files of the upload to a folder."""
+  """Writes the files to upload to a folder."""
   description = _public(run_folder.read_description(run.workdir))
   which, metrics = _which(run), run.workdir / "metrics.jsonl"
   if not metrics.exists():
@@ -139,9 +140,9 @@ def _picture(run: Any, name: str) -> pathlib.Path:
 
 
 def _public(description: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the contents of config.json without the command line, the folders of the data and the remarks about them.
+  """Removes the command line, the folders of the data and the remarks about the data from the contents of config.json.
 
-  Remarks and faults quote paths and values, possibly cut off, so they are dropped as a whole.
+  Remarks and faults quote paths and values, possibly truncated, so all of them are dropped.
   """
   data = {key: value for key, value in description["data"].items() if key != "faults"} | {"remarks": []}
   public = {key: value for key, value in description.items() if key != "command"} | {"data": data}
@@ -152,7 +153,7 @@ def _public(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _which(run: Any) -> str:
-  """Returns which checkpoint of its folder the run is, "last" or "best"; UserError if it is another one."""
+  """Returns "last" or "best", the checkpoint that the run was loaded from; raises UserError if it is neither."""
   with checkpoints.open_folder(run.workdir / "checkpoints", to_save=False) as opened:
     steps = checkpoints.last_and_best(opened)
   for which in ("last", "best"):
@@ -181,8 +182,8 @@ def card(
     description: Contents of config.json.
     figures: {name of a picture: caption}.
     repo: Name of the repository.
-    which: Which checkpoint the run is, "last" or "best".
-    intended_use: Section on the intended use.
+    which: Checkpoint that the run was loaded from, "last" or "best".
+    intended_use: Text of the section "Intended use".
     license: License of the model; "" for none.
   """
   config, data = run.config, description["data"]
@@ -208,5 +209,5 @@ def card(
 
 
 def _summary(run: Any) -> str:
-  """Returns the summary of a run without its folder."""
+  """Returns the summary of a run without the line that names its folder."""
   return "\n".join(line for line in run.summary().splitlines() if not line.startswith("run folder"))

@@ -1,7 +1,7 @@
-"""Conversion of a JAX function to an ONNX file, through the primitives of its traced program.
+"""Converts a JAX function to an ONNX file by translating each primitive of its jaxpr.
 
-`jax2onnx` is not used: it requires `orbax-checkpoint<0.11.37`, `jax>=0.8.1` and `flax>=0.12.1`, and this package needs
-newer and older versions of them.
+`jax2onnx` is not used: it requires `orbax-checkpoint<0.11.37`, `jax>=0.8.1` and `flax>=0.12.1`, but this package needs
+a newer version of the first and supports older versions of the others.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,10 +17,10 @@ from ae_jax.exporting.parts import Part
 
 
 def convert(part: Part) -> bytes:
-  """Returns the ONNX file of a part of a model; the size of its batch is free.
+  """Converts a part of a model to an ONNX file, which accepts any batch size.
 
   Raises:
-    UserError: A primitive of the part has no ONNX rule.
+    UserError: The part contains a primitive, or a use of one, that cannot be converted to ONNX.
   """
   from jax import export
 
@@ -37,7 +37,10 @@ def convert(part: Part) -> bytes:
 
 
 def _interpret(graph: Graph, jaxpr: Any, constants: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
-  """Adds the equations of a program to the graph and returns the results. Known values are computed at once."""
+  """Adds the equations of a jaxpr to the graph and returns the results.
+
+  Operations whose inputs are all constants are evaluated immediately (constant folding).
+  """
   known: dict[Any, Value] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
   read = lambda variable: np.asarray(variable.val) if hasattr(variable, "val") else known[variable]
   for equation in jaxpr.eqns:
@@ -66,12 +69,12 @@ def _closed(graph, closed, inputs):
 
 
 def _call(key: str) -> Callable[..., list[Value]]:
-  """Returns the conversion of a primitive that calls the program in its parameter `key`."""
+  """Returns the conversion of a primitive that calls a jaxpr; `key` is the parameter that contains the jaxpr."""
   return lambda graph, inputs, parameters: _closed(graph, parameters[key], inputs)
 
 
 def _platform_index(graph, inputs, parameters):
-  """Chooses the form of an operation that is not for a certain platform: XLA's convolution, not products."""
+  """Selects the default branch of `lax.platform_dependent`, such as XLA's convolution (not the products for CPU)."""
   del graph, inputs
   return [np.asarray(parameters["platforms"].index(None), np.int32)]
 
@@ -84,7 +87,7 @@ def _cond(graph, inputs, parameters):
 
 
 def _scan(graph, inputs, parameters):
-  """Unrolls a loop of known length; the stacked inputs are sliced."""
+  """Unrolls a `lax.scan`; the arrays over which it loops must be constants."""
   constants, carried = parameters["num_consts"], parameters["num_carry"]
   fixed, carry, stacked = inputs[:constants], inputs[constants : constants + carried], inputs[constants + carried :]
   if not onnx_graph.is_known(stacked):

@@ -1,4 +1,4 @@
-"""Running and quantising ONNX files with `onnxruntime`."""
+"""Runs and quantises ONNX files with `onnxruntime`."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 
 
 def call(contents: bytes, inputs: Sequence[Shaped[np.ndarray, "examples ..."]]) -> Shaped[np.ndarray, "examples ..."]:
-  """Returns the result of a file for inputs in order."""
+  """Runs an ONNX file; `inputs` are in the order of the inputs of its graph."""
   import onnxruntime
 
   session = onnxruntime.InferenceSession(contents, providers=["CPUExecutionProvider"])
@@ -20,7 +20,7 @@ def call(contents: bytes, inputs: Sequence[Shaped[np.ndarray, "examples ..."]]) 
 
 
 def quantised(contents: bytes) -> bytes:
-  """Returns a file whose matrix products use int8 weights and activations that are quantised as the file runs.
+  """Returns an ONNX file whose matrix products use int8 weights; activations are quantised at run time.
 
   Convolutions stay in float32: onnxruntime has no int8 kernel for them on CPUs.
   """

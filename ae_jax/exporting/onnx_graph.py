@@ -1,4 +1,4 @@
-"""An ONNX graph under construction: its nodes and constants. `onnx` writes it."""
+"""Builds an ONNX graph from nodes and constants, and serialises it with the package `onnx`."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -9,29 +9,30 @@ from jaxtyping import Shaped
 from ae_jax import errors
 
 OPSET = 18
-IR_VERSION = 9  # of ONNX 1.14, so that older runtimes load the file
+IR_VERSION = 9  # the version of ONNX 1.14, so that older runtimes can load the file
 _TO_THE_END = np.iinfo(np.int64).max
 
 
 class Tensor(NamedTuple):
-  """A result that is known when the graph runs."""
+  """A value that is computed when the graph runs: an input, or the output of a node."""
 
   name: str
-  shape: tuple[Any, ...]  # the batch is symbolic
+  shape: tuple[Any, ...]  # the batch size is symbolic
   dtype: np.dtype
 
 
-Value = Tensor | np.ndarray  # arrays are known when the graph is built
+Value = Tensor | np.ndarray  # an ndarray is a constant, known when the graph is built
 
 
 class Graph:
   """Nodes and constants in the order in which they were added."""
 
   def __init__(self, batch: Any) -> None:
-    self.batch = batch  # the symbolic size
+    self.batch = batch  # the symbolic batch size
     self.nodes: list[Any] = []
     self.constants: dict[str, Any] = {}
-    self._names: dict[tuple[Any, ...], str] = {}  # of constants by contents, and of the size of the batch
+    # {(contents, shape, dtype): name of a constant} and {("batch", k): name of the vector [k * batch size]}
+    self._names: dict[tuple[Any, ...], str] = {}
 
   def add(self, operator: str, *inputs: Value | str, **attributes: Any) -> str:
     """Adds a node and returns the name of its output."""
@@ -46,7 +47,7 @@ class Graph:
     return outputs
 
   def name_of(self, value: Value | str) -> str:
-    """Returns the name of a value; a known array becomes a constant of the graph."""
+    """Returns the name of a value; an ndarray is added to the graph as a constant."""
     if isinstance(value, str):
       return value
     if isinstance(value, Tensor):
@@ -61,16 +62,16 @@ class Graph:
     return self._names[key]
 
   def rename(self, value: Value, name: str) -> None:
-    """Gives a result of the graph its name as an output."""
+    """Adds a node that copies a value to the graph output `name`."""
     from onnx import helper
 
     self.nodes.append(helper.make_node("Identity", [self.name_of(value)], [name]))
 
   def multiple(self, size: Any) -> int:
-    """Returns k for a symbolic size k * batch, and 0 for a known size.
+    """Returns k if a size is k * batch size, or 0 if it is an integer.
 
     Raises:
-      UserError: The size is another function of the batch.
+      UserError: The size is another function of the batch size.
     """
     if isinstance(size, int | np.integer):
       return 0
@@ -87,14 +88,14 @@ class Graph:
     return self.add("Reshape", value, np.array(sizes, np.int64))
 
   def shape_vector(self, shape: Sequence[Any]) -> Value | str:
-    """Returns a shape as an int64 vector, which depends on the batch if a size is symbolic."""
+    """Returns a shape as an int64 vector: a constant, or the name of a computed value if a size is symbolic."""
     if not any(self.multiple(size) for size in shape):
       return np.array(shape, np.int64)
     sizes = [self._symbolic(self.multiple(size)) if self.multiple(size) else np.array([size]) for size in shape]
     return self.add("Concat", *sizes, axis=0) if len(sizes) > 1 else sizes[0]
 
   def slice(self, value: Value | str, axes: Iterable[int], starts: Iterable[int], stops: Iterable[int | None]) -> str:
-    """Slices axes of a value; the stop None is the end of the axis."""
+    """Slices a value along `axes`; a stop of None means the end of the axis."""
     ends = [_TO_THE_END if stop is None else stop for stop in stops]
     return self.add("Slice", value, *(np.array(list(each), np.int64) for each in (starts, ends, axes)))
 
@@ -105,11 +106,11 @@ class Graph:
       self._names[key] = batch if factor == 1 else self.add("Mul", batch, np.array([factor], np.int64))
     return self._names[key]
 
-  first_input: str = ""  # an input whose first axis is the batch
+  first_input: str = ""  # name of an input whose first axis is the batch, from which the batch size is read
 
 
 def as_bytes(graph: Graph, inputs: dict[str, Tensor], outputs: dict[str, Tensor], name: str) -> bytes:
-  """Returns the ONNX file of a finished graph with these inputs and outputs."""
+  """Serialises a finished graph with these inputs and outputs as an ONNX file."""
   import onnx
   from onnx import helper
 
@@ -126,7 +127,7 @@ def as_bytes(graph: Graph, inputs: dict[str, Tensor], outputs: dict[str, Tensor]
 
 
 def is_known(values: Iterable[Value]) -> bool:
-  """Returns whether all values are known arrays."""
+  """Returns whether all values are constants."""
   return all(isinstance(value, np.ndarray) for value in values)
 
 

@@ -1,7 +1,7 @@
-"""ONNX operators for the primitives of JAX of which the models consist, {name of the primitive: rule}.
+"""Rules that convert JAX primitives to ONNX operators: `RULES` is {name of the primitive: rule}.
 
-A rule is called with (graph, inputs, parameters, outputs) and returns the name of the result or the names of the
-results. `inputs` are `onnx_graph.Value`s, `parameters` those of the primitive, and `outputs` the abstract results.
+A rule is called with (graph, inputs, parameters, outputs) and returns the name of its result, or a list of names.
+`inputs` are `onnx_graph.Value`s, `parameters` those of the primitive, `outputs` the shapes and dtypes of the results.
 """
 
 import string
@@ -15,7 +15,7 @@ from ae_jax.exporting.onnx_graph import Graph, Value, is_known, shape_of
 
 Rule = Callable[[Graph, Sequence[Value], dict[str, Any], Sequence[Any]], Any]
 
-# Elementwise primitives with an operator of the same meaning. ONNX broadcasts like NumPy.
+# Elementwise primitive -> the equivalent ONNX operator. ONNX broadcasts like NumPy.
 _ELEMENTWISE = {
   "abs": "Abs",
   "add": "Add",
@@ -159,7 +159,7 @@ def _split(graph, inputs, parameters, outputs):
 def _slice(graph, inputs, parameters, outputs):
   stops = [
     None if graph.multiple(stop) else stop for stop in parameters["limit_indices"]
-  ]  # a slice of the batch is the whole
+  ]  # a slice along the batch axis extends to its end
   steps = parameters["strides"] or (1,) * len(stops)
   axes = [a for a, step in enumerate(steps) if step > 1]
   sliced = graph.slice(inputs[0], range(len(stops)), parameters["start_indices"], stops)
@@ -193,7 +193,7 @@ def _iota(graph, inputs, parameters, outputs):
 
 
 def _gather(graph, inputs, parameters, outputs):
-  """Slices at known positions, and rows of an array at computed positions, such as codebook entries."""
+  """Converts slices at constant positions, and rows of an array at computed indices, such as codebook entries."""
   operand, indices = inputs
   numbers, sizes = parameters["dimension_numbers"], parameters["slice_sizes"]
   axes, dropped = list(numbers.start_index_map), list(numbers.collapsed_slice_dims)
@@ -210,7 +210,7 @@ def _gather(graph, inputs, parameters, outputs):
   rows = graph.add("Gather", operand, graph.reshape(indices, shape_of(indices)[:-1]), axis=axes[0])
   rank, offsets = len(outputs[0].shape), list(numbers.offset_dims)
   batch = [a for a in range(rank) if a not in offsets]
-  order = offsets[: axes[0]] + batch + offsets[axes[0] :]  # axes of the output in the order of ONNX
+  order = offsets[: axes[0]] + batch + offsets[axes[0] :]  # axes of JAX's output in the order of ONNX's output
   return rows if order == list(range(rank)) else graph.add("Transpose", rows, perm=list(np.argsort(order)))
 
 
@@ -237,7 +237,7 @@ def _dot(graph, inputs, parameters, outputs):
 
 
 def _conv(graph, inputs, parameters, outputs):
-  """A convolution, or a transposed convolution if the image is dilated; the images become [B, C, H, W]."""
+  """Converts a convolution, or a transposed one if `lhs_dilation` > 1; images are transposed to [B, C, H, W]."""
   x, kernel = inputs
   numbers = parameters["dimension_numbers"]
   axes = len(numbers.lhs_spec) - 2

@@ -1,6 +1,6 @@
-"""Encoder, decoder and scorer of a run as pure functions of arrays, with weights and preprocessing inside.
+"""Encoder, decoder and scorer of a run as pure functions of arrays, which contain the weights and the preprocessing.
 
-Inputs that the methods of the run refuse, such as an unknown label, have NaN as their result.
+For an input for which the methods of the run raise an error, such as an unknown label, the result is NaN.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from ae_jax.data.standardisation import Standardisation
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray
 
-INPUTS = ("float32", "uint8", "int32")  # dtypes of examples
+INPUTS = ("float32", "uint8", "int32")  # dtypes of the examples that an exported part may accept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Part:
   """A part of a model as a function of arrays."""
 
   name: str  # "encoder", "decoder" or "scorer"
-  function: Callable[..., jax.Array]  # (array [B, ...] for each input, in order) -> float32 [B, ...]
-  inputs: Mapping[str, jax.ShapeDtypeStruct]  # name -> dtype, and shape without the axis B
+  function: Callable[..., jax.Array]  # takes an array [B, ...] for each of `inputs`, in order; returns float32 [B, ...]
+  inputs: Mapping[str, jax.ShapeDtypeStruct]  # {name: shape (without the axis B) and dtype}
   output: str  # name of the result
 
   def abstract_inputs(self, batch: Any) -> list[jax.ShapeDtypeStruct]:
-    """Returns the inputs with the axis B, whose size may be symbolic."""
+    """Returns shape and dtype of each input with the axis B, whose size `batch` may be symbolic."""
     return [jax.ShapeDtypeStruct((batch, *each.shape), each.dtype) for each in self.inputs.values()]
 
 
@@ -42,8 +42,8 @@ def parts_of(run: Any, dtype: str = "float32") -> list[Part]:
 
   Args:
     run: The run.
-    dtype: Dtype of the examples, one of `INPUTS`. "float32": in the data range of the run, or raw rows of a table (see
-      `ae_jax.data.schema`). Integers: in the unit of the training data.
+    dtype: Dtype of the examples, one of `INPUTS`. "float32" examples are in the data range of the run, or raw rows of a
+      table (see `ae_jax.data.schema`). Integers are in the unit of the training data.
 
   Raises:
     UserError: The run cannot be exported with this dtype.
@@ -88,7 +88,7 @@ def check(run: Any, dtype: str) -> None:
 
 
 def has_mask_input(run: Any) -> bool:
-  """Returns whether the mask of observed elements is an input; for a table it follows from missing values, NaN."""
+  """Returns whether a mask of observed elements is an input; for a table, NaN marks missing values instead."""
   return run.model.masked and run.schema is None
 
 
@@ -115,7 +115,7 @@ def _score(run: Any, inputs: Mapping[str, AnyArray]) -> jax.Array:
 
 
 def _prepared(run: Any, inputs: Mapping[str, AnyArray]) -> tuple[jax.Array, dict[str, jax.Array], jax.Array | None]:
-  """Returns the examples as the model receives them, its other inputs, and the mask of observed elements or None."""
+  """Returns the examples as the model receives them, its other inputs, and the mask of observed elements (or None)."""
   value_range, mask = run.config.data.range, inputs.get("mask")
   if run.schema is not None:
     x, mask = _elements(run.schema, inputs["x"])
@@ -133,7 +133,7 @@ def _prepared(run: Any, inputs: Mapping[str, AnyArray]) -> tuple[jax.Array, dict
 
 
 def _in_range(x: AnyArray, scaling: Scaling | None, value_range: str) -> Float[Array, "..."]:
-  """Returns examples as float32 in the data range; integers and bytes are scaled as in training."""
+  """Converts examples to float32 in the data range; bytes and other integers are scaled as in training."""
   divisor = 255 if scaling is None else scaling.divisor
   if x.dtype == np.float32 or not divisor:
     return x.astype(np.float32)
@@ -142,14 +142,14 @@ def _in_range(x: AnyArray, scaling: Scaling | None, value_range: str) -> Float[A
 
 
 def _per_column(scaling: Standardisation, axes: int) -> list[Float[np.ndarray, "..."]]:
-  """Returns the means and deviations in a shape that broadcasts over the last axis of `axes` axes."""
+  """Returns mean and deviation, reshaped to broadcast against an array with `axes` axes (columns are the last)."""
   return [np.asarray(each).reshape((1,) * (axes - 1) + (-1,)) for each in (scaling.mean, scaling.deviation)]
 
 
 def _elements(schema: Schema, raw: Float[AnyArray, "rows columns"]) -> tuple[jax.Array, jax.Array | None]:
-  """Returns the elements of raw rows, as `Schema.encode`, and their mask if the run masks missing values.
+  """Encodes raw rows like `Schema.encode`, and returns the mask of observed elements if the run masks missing values.
 
-  Numbers that are not a category or a boolean, and missing values that the run refuses, have NaN as their elements.
+  The elements are NaN for invalid categories and booleans, and for missing values if the run does not accept them.
   """
   parts, known = [], []
   for position, column in enumerate(schema.columns):
@@ -174,7 +174,7 @@ def _elements(schema: Schema, raw: Float[AnyArray, "rows columns"]) -> tuple[jax
 
 
 def _label(run: Any, inputs: Mapping[str, Shaped[AnyArray, "..."]]) -> dict[str, jax.Array]:
-  """Returns {"label": position of each label among the training labels}, or {} for a model without labels."""
+  """Returns {"label": position of each label among the training labels}; {} for a model without labels."""
   if not run.model.labels:
     return {}
   positions = np.arange(len(run.model.labels), dtype=np.int32)[None]
@@ -186,11 +186,11 @@ def _matches(run: Any, inputs: Mapping[str, Shaped[AnyArray, "..."]]) -> Bool[Ar
 
 
 def _is_known(run: Any, inputs: Mapping[str, AnyArray], array: Float[AnyArray, "batch ..."]) -> Bool[Array, " batch"]:
-  """Returns for which rows all elements of the input of the model are finite and the label is one of the training."""
+  """Returns a mask of the rows whose elements in `array` are all finite and whose label is a training label."""
   finite = (jnp.abs(losses.flat(array)) < np.float32(np.inf)).all(1)
   return finite & _matches(run, inputs).any(1) if run.model.labels else finite
 
 
 def _nan_unless(known: Bool[Array, " batch"], result: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-  """Returns a result whose other rows are NaN; a ReLU of the model may turn NaN and infinity into finite numbers."""
+  """Sets rows that are not `known` to NaN; the model alone may turn NaN into finite values, e.g. by a ReLU."""
   return jnp.where(known.reshape(-1, *(1,) * (result.ndim - 1)), result, np.float32(np.nan))

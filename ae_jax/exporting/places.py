@@ -1,4 +1,4 @@
-"""Removes the folders of the training machine from JSON that is written for others."""
+"""Removes the folders of the training machine from JSON data that is published."""
 
 import os
 import pathlib
@@ -6,12 +6,13 @@ from typing import Any
 
 
 def without_folders(tree: Any, *paths: str) -> Any:
-  """Returns a copy of JSON data in which every string has the names of paths in place of the paths.
+  """Returns a copy of JSON data in which each of the given paths is replaced by the name of its file or folder.
+
+  The absolute path and the path without symbolic links are replaced, too, and their parent folders are removed.
 
   Args:
     tree: Nested dicts, lists and strings.
-    *paths: The paths, such as `config.data.path`; addresses such as hf://user/name stay. Also replaced are their
-      absolute forms, their forms without links, and their folders in these forms.
+    *paths: The paths, such as `config.data.path`. Addresses such as hf://user/name are not changed.
   """
   for path in paths:
     tree = tree if "://" in path else _without_folder(tree, path)

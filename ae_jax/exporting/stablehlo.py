@@ -12,7 +12,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def convert(part: Part) -> bytes:
-  """Returns the serialized `jax.export.Exported` of a part for all platforms; the size of its batch is free."""
+  """Returns the serialized `jax.export.Exported` of a part for all `PLATFORMS`; it accepts any batch size."""
   from jax import export
 
   (batch,) = export.symbolic_shape("batch")
@@ -21,7 +21,7 @@ def convert(part: Part) -> bytes:
 
 
 def call(contents: bytes, inputs: Sequence[Shaped[np.ndarray, "examples ..."]]) -> Shaped[np.ndarray, "examples ..."]:
-  """Returns the result of a file for inputs in order."""
+  """Runs a StableHLO file; `inputs` are in the order of `Part.inputs`."""
   from jax import export
 
   return np.asarray(export.deserialize(bytearray(contents)).call(*inputs))

@@ -1,8 +1,8 @@
-"""Weights of dense and convolutional autoencoders in the layouts of PyTorch, in both directions.
+"""Converts weights of dense and convolutional autoencoders to the layouts of PyTorch, and back.
 
-PyTorch's layouts, from its documentation: `Linear` has the weight [out, in]; `Conv2d` [out, in, kh, kw], and
-`Conv1d` [out, in, k]; `ConvTranspose2d` [in, out, kh, kw], and it does not flip the kernel, while `ops.convolutions`
-flips it. Examples have the channels first, so the rows of a dense layer over flattened examples are permuted.
+The weight of PyTorch's `Linear` is [out, in], of `Conv2d` [out, in, kh, kw], of `Conv1d` [out, in, k], and of
+`ConvTranspose2d` [in, out, kh, kw]. PyTorch does not flip the kernel of a transposed convolution; `ops.convolutions`
+does. PyTorch's examples have the channels first, so the rows of a dense layer over flattened examples are permuted.
 """
 
 import dataclasses
@@ -26,10 +26,10 @@ Order = Int[np.ndarray, " elements"] | None
 class Layer:
   """A layer with a kernel and a bias."""
 
-  name: str  # in the state_dict, such as "encoder.0"
-  path: tuple[str, ...]  # in the parameters
-  inputs: Order = None  # positions of flattened inputs of the layer in the order of PyTorch, if they are examples
-  outputs: Order = None  # of its outputs
+  name: str  # name in the state_dict, such as "encoder.0"
+  path: tuple[str, ...]  # keys that lead to the layer in the nested parameters
+  inputs: Order = None  # permutation of the inputs to the order of PyTorch, if the inputs are flattened examples
+  outputs: Order = None  # the same for the outputs
 
   @property
   def is_transposed(self) -> bool:
@@ -37,7 +37,7 @@ class Layer:
     return self.path[-1].startswith("ConvTranspose")
 
   def kernel_to_torch(self, kernel: Weight, axes: int) -> Weight:
-    """Returns the weight of PyTorch; `axes` is the number of axes of an example."""
+    """Converts a kernel to a weight of PyTorch; `axes` is the number of axes of an example."""
     if kernel.ndim == 2:
       return _ordered(_ordered(kernel, self.inputs, 0), self.outputs, 1).T
     weight = kernel[::-1, ::-1].transpose(2, 3, 0, 1) if self.is_transposed else kernel.transpose(3, 2, 0, 1)
@@ -54,14 +54,14 @@ class Layer:
 def to_torch(run: Any) -> dict[str, Float[np.ndarray, "..."]]:
   """Returns the weights in the layouts of PyTorch, {"encoder.0.weight": float32 array, "encoder.0.bias": ..., ...}.
 
-  The layers are numbered in the order in which they are applied. The documentation ("PyTorch") has the modules
-  for them. Examples are [N, C, H, W] or [N, C, T] there, in the range and the scaling of the model's input.
+  The layers are numbered in the order in which they are applied. The documentation ("PyTorch") shows modules that load
+  the weights. These modules take examples [N, C, H, W] or [N, C, T] in the range and scaling of the model's input.
 
   Example:
     >>> state_dict = {name: torch.from_numpy(array) for name, array in run.to_torch().items()}
 
   Raises:
-    UserError: The model is not a dense or convolutional autoencoder without a linear path.
+    UserError: The model is not dense or convolutional, or it has labels, tied weights, a linear path or a model state.
   """
   params, result = run.variables.params, {}
   for layer in _layers(run.model, run.config.model.name):
@@ -73,15 +73,15 @@ def to_torch(run: Any) -> dict[str, Float[np.ndarray, "..."]]:
 
 
 def to_variables(model: models.Model, family: str, weights: Mapping[str, Any]) -> models.Variables:
-  """Returns the variables of a model for the weights of a PyTorch module, which are matched in their order.
+  """Converts the weights of a PyTorch module to the variables of a model; arrays are matched by order, not by name.
 
   Args:
     model: A dense or convolutional autoencoder.
-    family: Its `config.model.name`.
-    weights: A `state_dict`, whose names do not matter: the weight and the bias of each layer follow each other.
+    family: `config.model.name` of this model.
+    weights: A `state_dict`: the weight and the bias of the first layer, then of the second, and so on.
 
   Raises:
-    UserError: The number of arrays or a shape differs from the model.
+    UserError: The number of arrays or a shape does not fit the model, or see `to_torch`.
   """
   layers, given = (
     list(_layers(model, family)),
@@ -119,7 +119,7 @@ def _layers(model: models.Model, family: str) -> Iterator[Layer]:
   """Yields the layers in the order in which they are applied.
 
   Raises:
-    UserError: The model is of another family, or it has labels or other parts.
+    UserError: The model is not dense or convolutional, or it has labels, tied weights, a linear path or a model state.
   """
   abstract = model.abstract_variables()
   params, pattern = abstract.params, _LAYERS.get(family)
@@ -141,7 +141,7 @@ def _layers(model: models.Model, family: str) -> Iterator[Layer]:
       yield Layer(f"{half}.{number}", (half, name), inputs, outputs)
 
 
-# config.model.name -> names of the layers in the parameters
+# config.model.name -> pattern of the names of the layers in the parameters
 _LAYERS = {
   "cnn": re.compile(r"(Conv|ConvTranspose|ResizeConv|SubpixelConv|Dense)_\d+|code"),
   "dense": re.compile(r"hidden_\d+|code|logits"),
@@ -155,7 +155,7 @@ def _position(name: str) -> tuple[int, str, int]:
 
 
 def _channels_first(shape: tuple[int, ...]) -> Int[np.ndarray, " elements"]:
-  """Returns the positions of the elements of an example in the order in which PyTorch flattens it."""
+  """Returns the permutation of the elements of a flattened example [..., C] to the order of PyTorch, [C, ...]."""
   return np.moveaxis(np.arange(np.prod(shape)).reshape(shape), -1, 0).ravel()
 
 

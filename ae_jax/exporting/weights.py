@@ -1,4 +1,4 @@
-"""Weights of a run as a safetensors file, beside its config and preprocessing as JSON."""
+"""Converts the weights of a run to a safetensors file, and its config and preprocessing to JSON."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ def as_bytes(run: Any) -> bytes:
 
 
 def largest_difference(run: Any, contents: bytes) -> float:
-  """Returns the largest absolute difference between the weights of a run and of a file."""
+  """Returns the largest absolute difference between the weights of a run and the weights in a safetensors file."""
   from safetensors import numpy as safetensors
 
   read, expected = safetensors.load(contents), arrays_of(run)
@@ -38,9 +38,9 @@ def largest_difference(run: Any, contents: bytes) -> float:
 
 
 def description(run: Any) -> dict[str, Any]:
-  """Returns what a forward pass needs besides the weights: the config, the shapes and the preprocessing.
+  """Returns the config, the shapes and the preprocessing, which a forward pass needs besides the weights.
 
-  The path of the data is only the name of the file or folder.
+  Folders are removed from the path of the data; only the name of the file or folder remains.
   """
   low, high, _ = ranges.SPANS[run.config.data.range]
   contents = {
@@ -58,5 +58,5 @@ def description(run: Any) -> dict[str, Any]:
 
 
 def description_text(run: Any) -> str:
-  """Returns `description` as JSON."""
+  """Returns `description(run)` as JSON text."""
   return f"{json.dumps(description(run), indent=2)}\n"

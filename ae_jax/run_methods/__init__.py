@@ -1,1 +1,1 @@
-"""Methods of `trained_run.Run` by subject; each takes the run as its first argument."""
+"""Methods of `trained_run.Run`, one module per subject; each function takes the run as its first argument."""

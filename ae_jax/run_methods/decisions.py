@@ -1,4 +1,4 @@
-"""Methods of `trained_run.Run` that decide about examples: thresholds, flags, and what made a score high."""
+"""Methods of `trained_run.Run` for anomaly detection: thresholds, flags, and explanations of scores."""
 
 import warnings
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ _ELEMENTWISE = ("reconstruction", "normalised")  # kinds of scores that are sums
 
 
 def threshold(run: Any) -> thresholds.Threshold | None:
-  """The threshold of the anomaly scores, which `set_threshold` sets; None if there is none."""
+  """The threshold of the anomaly scores that `set_threshold` has set; None if there is none."""
   if run.workdir is None or not (run.workdir / store.THRESHOLD).exists():
     return None
   found = store.read_threshold(run.workdir, run.weights_digest)
@@ -30,7 +30,7 @@ def threshold(run: Any) -> thresholds.Threshold | None:
 
 
 def reference(run: Any) -> scores.Reference:
-  """The reference of the scores, which `set_reference` sets; measured on the training examples when first needed."""
+  """The reference of the scores from `set_reference`; otherwise measured on the training examples on first use."""
   found = None if run.workdir is None else store.read_reference(run.workdir, run.weights_digest)
   if found is not None:
     return found
@@ -45,17 +45,17 @@ def reference(run: Any) -> scores.Reference:
 
 
 def set_reference(run: Any, x: Any = None, mask: AnyArray | None = None, target: Any = None, **columns: Any) -> None:
-  """Measures what the scores "normalised", "mahalanobis" and "knn" compare examples with, and stores it with the run.
+  """Measures the reference of the scores "normalised", "mahalanobis" and "knn" on training examples, and stores it.
 
-  It is the file reference.npz in the run folder: the mean squared error of each element, and the latent codes. Without
-  it, these scores read the training data of the run again. A threshold of these scores must be set again afterwards.
+  The reference (mean squared error of each element, and latent codes) is stored as reference.npz in the run folder.
+  Without it, these scores read the training data of the run again. Set a threshold of these scores again afterwards.
 
   Args:
     run: The run.
-    x: Training examples [N, *shape], or rows of a table; None: those of the run, at most 10,000, read again.
-    mask: See `score`, as for the other arguments.
-    target: Examples with which the reconstructions are compared.
-    **columns: Other inputs of a conditional model.
+    x: Training examples [N, *shape], or rows of a table; None: at most 10,000 training examples of the run, read again.
+    mask: Observed elements of `x`; see `score`.
+    target: Examples with which the reconstructions are compared; see `score`.
+    **columns: Other inputs of a conditional model; see `score`.
 
   Raises:
     UserError: The data of the run cannot be read, or an argument is invalid.
@@ -79,7 +79,7 @@ def set_reference(run: Any, x: Any = None, mask: AnyArray | None = None, target:
 
 
 def _refuse(where: str, arguments: Mapping[str, Any], fix: str) -> None:
-  """Raises UserError if an argument is given that would be ignored."""
+  """Raises UserError if one of the arguments is not None, because it would be ignored."""
   given = [name for name, argument in arguments.items() if argument is not None]
   if given:
     raise errors.UserError(f"{where}: {' and '.join(given)} would be ignored; {fix}")
@@ -99,32 +99,32 @@ def set_threshold(
   target: Any = None,
   **columns: Any,
 ) -> thresholds.Threshold:
-  """Sets the threshold above which `flag` flags an example, and stores it with the run, as threshold.json.
+  """Sets the score above which `flag` flags an example, and stores it as threshold.json in the run folder.
 
-  Give at most one of `value`, `contamination`, `precision` and `recall`. Without them, the threshold has the largest F1
-  for the labels.
+  Give at most one of `value`, `contamination`, `precision` and `recall`. Without them, the threshold with the largest
+  F1 for the labels is chosen.
 
   Args:
     run: The run.
-    x: Examples [N, *shape], or rows of a table. None: the validation examples of the run, or without a validation set
-      the training examples, with a warning; they are read again. With `contamination`, known anomalies among the
-      examples are left out.
-    labels: True or 1 for anomalies and False or 0 for normal examples, [N]. None, if needed: for the validation
-      examples of a run with `config.data.one_class`, those of other classes are anomalies.
+    x: Examples [N, *shape], or rows of a table. None: the validation examples of the run, read again; without a
+      validation set, the training examples, with a warning. With `contamination`, examples that are known to be
+      anomalies are left out.
+    labels: True or 1 for anomalies and False or 0 for normal examples, [N]. None: if `x` is None and the run has
+      `config.data.one_class`, validation examples of other classes are anomalies; otherwise unknown.
     value: The threshold itself.
-    contamination: Share of the examples that are flagged; 0.01 takes the 0.99 quantile of the scores.
-    precision: Smallest share of anomalies in the flagged examples; the recall is the largest possible.
-    recall: Smallest share of flagged examples in the anomalies; the threshold is the highest possible.
+    contamination: Fraction of the examples to flag; 0.01 takes the 0.99 quantile of the scores.
+    precision: Minimum precision; among such thresholds, the one with the largest recall is chosen.
+    recall: Minimum recall; among such thresholds, the highest is chosen.
     kind: Kind of the scores; see `score`.
     mask: Observed elements of `x`; see `score`.
-    target: Examples with which the reconstructions of `x` are compared; `flag` then needs targets, too.
+    target: Examples with which the reconstructions of `x` are compared; `flag` must then be called with targets, too.
     **columns: Other inputs of a conditional model, for `x`.
 
   Returns:
     The threshold, which is also `run.threshold`.
 
   Raises:
-    UserError: Arguments contradict each other, labels are missing, or no threshold fulfils the rule.
+    UserError: Arguments contradict each other, labels are missing, or no threshold has the required precision.
   """
   needs_reference = scores.of_run(run, kind).needs_reference
   levels = {"value": value, "contamination": contamination, "precision": precision, "recall": recall}
@@ -154,7 +154,7 @@ def set_threshold(
 
 
 def _rule(levels: Mapping[str, Any]) -> tuple[str, Any]:
-  """Returns the rule of a threshold and its level, of which at most one is given."""
+  """Returns (name, value) of the only entry that is not None, or ("f1", None); raises UserError if several are set."""
   given = {name: level for name, level in levels.items() if level is not None}
   if len(given) > 1:
     raise errors.UserError(f"set_threshold: {' and '.join(given)} are given; pass one of them")
@@ -167,7 +167,7 @@ def _rule(levels: Mapping[str, Any]) -> tuple[str, Any]:
 def _measured(
   run: Any, parts: Iterable[scores.Inputs], kind: str
 ) -> tuple[Float[np.ndarray, " examples"], bool | None]:
-  """Returns the scores of parts of examples, and whether they have targets; None if the kind reads no targets."""
+  """Returns the scores of all parts, and whether the examples have targets (None if this kind uses no targets)."""
   found, has_target = [], False
   for part in parts:
     found.append(scores.of_kind(run, part, kind, lambda: run.reference))
@@ -176,7 +176,7 @@ def _measured(
 
 
 def _value(rule: str, level: float | None, measured: Float[np.ndarray, " examples"], anomalous: Any) -> float:
-  """Returns the threshold by a rule; see `set_threshold`."""
+  """Computes the threshold from scores by a rule; see `set_threshold`."""
   if rule == "contamination":
     return thresholds.from_share(measured, level)
   if rule == "f1":
@@ -188,9 +188,9 @@ def _value(rule: str, level: float | None, measured: Float[np.ndarray, " example
 def _examples(
   run: Any, x: Any, labels: Any, inputs: Mapping[str, Any], rule: str
 ) -> tuple[Iterable[scores.Inputs], Bool[np.ndarray, " examples"] | None, str]:
-  """Returns examples for a threshold in parts, which of them are anomalous (None: unknown), and their half.
+  """Returns the examples for a threshold in parts, the mask of anomalies (None: unknown), and "given" or the split.
 
-  Known anomalies are left out if the rule is "contamination".
+  If the rule is "contamination", known anomalies are left out.
   """
   if x is None:
     return _own_examples(run, {"labels": labels} | {**inputs}, rule)
@@ -207,7 +207,7 @@ def _examples(
 def _own_examples(
   run: Any, inputs: Mapping[str, Any], rule: str
 ) -> tuple[Iterable[scores.Inputs], Bool[np.ndarray, " examples"] | None, str]:
-  """Returns examples of the data set of a run; see `_examples`. Other `inputs` are refused."""
+  """Returns the result of `_examples` for the data set of the run; raises UserError if one of `inputs` is given."""
   _refuse("set_threshold without x", inputs, "pass x too, or remove them")
   dataset = halves.load(run)
   half = "train" if dataset.validation is None else "validation"
@@ -227,13 +227,13 @@ def _store_reference(run: Any, found: scores.Reference) -> None:
 
 
 def flag(run: Any, x: Any, mask: AnyArray | None = None, target: Any = None, **columns: Any) -> Bool[np.ndarray, "..."]:
-  """Returns which examples are anomalies, as booleans [N]: their score is above the threshold of the run.
+  """Flags anomalies: returns booleans [N], True for examples whose score is above the threshold of the run.
 
-  See `score` for the arguments. An example whose score is not a number is flagged.
+  See `score` for the arguments. An example whose score is NaN is flagged.
 
   Raises:
-    UserError: The run has no threshold, its threshold belongs to other weights, another reference, or examples with
-      targets although there are none now (or the other way round), or an argument is invalid.
+    UserError: The run has no threshold, the threshold belongs to other weights or another reference, it was set with
+      targets and `target` is None (or vice versa), or an argument is invalid.
   """
   chosen = required_threshold(run)
   if fault := chosen.target_fault(target is not None):
@@ -258,24 +258,24 @@ def explain(
   count: int | None = None,
   **columns: Any,
 ) -> Any:
-  """Returns the share of each element, such as a pixel or a column of a table, in the score of its example.
+  """Returns the fraction that each element (such as a pixel or a table column) contributes to the score of its example.
 
   Args:
     run: The run.
-    x: See `score`, as for the other arguments.
-    mask: Observed elements.
-    target: Examples with which the reconstructions are compared.
-    kind: "reconstruction" or "normalised"; the other scores have no shares.
-    count: Maximum number of columns of each row of a table, those with the largest shares. None: all.
-    **columns: Other inputs of a conditional model.
+    x: Examples [N, *shape], or rows of a table; see `score`.
+    mask: Observed elements; see `score`.
+    target: Examples with which the reconstructions are compared; see `score`.
+    kind: "reconstruction" or "normalised"; only these scores are sums over the elements.
+    count: Maximum number of columns that are returned for each row of a table, largest share first. None: all.
+    **columns: Other inputs of a conditional model; see `score`.
 
   Returns:
-    Shares [N, *shape], which sum to 1 for each example, or to 0 if its score is 0. For a table, a DataFrame with a line
-    for each row and column, the largest share first: `row` (the index of a DataFrame, otherwise the position),
-    `column`, `value` and `reconstruction` in the units and words of the table, and `share`.
+    Shares [N, *shape], which sum to 1 for each example, or to 0 if its score is 0. For a table, a DataFrame with one
+    line per row and column, the largest share of each row first: `row` (the index of a DataFrame, otherwise the row
+    number), `column`, `value` and `reconstruction` (as in the table), and `share`.
 
   Raises:
-    UserError: The kind has no shares, or an argument is invalid.
+    UserError: The kind is not one of these, or an argument is invalid.
   """
   if kind not in _ELEMENTWISE:
     scores.choose(kind)

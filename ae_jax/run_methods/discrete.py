@@ -32,7 +32,7 @@ def encode_indices(run: Any, x: Any, **columns: Any) -> Int32[np.ndarray, "examp
 
 
 def decode_indices(run: Any, indices: AnyArray, **columns: Any) -> Float[np.ndarray, "examples ..."]:
-  """Returns the decoder outputs for codebook indices, for a model with a discrete latent code.
+  """Decodes codebook indices to examples, for a model with a discrete latent code.
 
   Args:
     run: The run.

@@ -1,4 +1,4 @@
-"""Methods of `trained_run.Run` that use latent codes: samples, interpolations, posteriors and nearest examples."""
+"""Methods of `trained_run.Run` for latent codes: posteriors, samples, interpolations and nearest examples."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from ae_jax.decisions import scores
 def posterior(
   run: Any, x: Any, **columns: Any
 ) -> tuple[Float[np.ndarray, "examples ..."], Float[np.ndarray, "examples ..."]]:
-  """Returns the mean and the variance of the posterior of each latent, float32 [N, *code shape] each.
+  """Returns the mean and the variance of the posterior of each latent, both float32 [N, *code shape].
 
   Args:
     run: The run.
@@ -34,17 +34,17 @@ def posterior(
 def sample(
   run: Any, n: int, label: Any = None, temperature: float = 1.0, *, seed: int = 0, like: Any = None
 ) -> Float[np.ndarray, "n ..."]:
-  """Returns examples decoded from random latent codes.
+  """Decodes random latent codes to examples.
 
   Args:
     run: The run.
     n: Number of examples.
-    label: Labels of a conditional model: one for all examples, or one for each.
-    temperature: Factor of the standard deviation of the codes; below 1, samples are closer to the mean.
-    seed: Seed of the codes.
+    label: Labels of a conditional model: one label for all examples, or an array [n].
+    temperature: Factor by which the deviations of the codes from their mean are multiplied.
+    seed: Seed of the random codes.
     like: Examples. The codes are drawn from a Gaussian mixture that is fitted to the codes of these examples (Ghosh et
-      al. 2020); not together with `label`. None: the codes are drawn from the prior, which only variational models
-      have.
+      al. 2020); cannot be combined with `label`. None: the codes are drawn from the prior, which only variational
+      models have.
 
   Returns:
     Examples float32 [n, *shape] in the data range of the run.
@@ -71,7 +71,7 @@ def sample(
 
 
 def _from_mixture(run: Any, like: Any, n: int, temperature: float, seed: int) -> Float[np.ndarray, "n ..."]:
-  """Returns codes drawn from a mixture that is fitted to the codes of examples; see `sample`."""
+  """Draws codes from a Gaussian mixture that is fitted to the codes of the examples `like`; see `sample`."""
   from ae_jax.evaluators import densities  # imports scikit-learn
 
   codes = run.encode(like)
@@ -84,7 +84,7 @@ def _from_mixture(run: Any, like: Any, n: int, temperature: float, seed: int) ->
 
 
 def nearest_codes(run: Any, codes: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:
-  """Returns, for each code [N, *code shape], the nearest latent code that the encoder can output, float32."""
+  """Replaces each code [N, *code shape] by the nearest latent code that the encoder can output, float32."""
   limits = run.model.code
   return run.apply("nearest", np.clip(codes, limits.low, limits.high).astype(np.float32), {})
 
@@ -92,20 +92,20 @@ def nearest_codes(run: Any, codes: Float[np.ndarray, "n ..."]) -> Float[np.ndarr
 def interpolate(
   run: Any, start: Any, end: Any, steps: int = 8, **columns: Any
 ) -> Float[np.ndarray, "examples steps ..."]:
-  """Returns examples decoded from latent codes on the straight lines between pairs of examples.
+  """Interpolates linearly between the latent codes of pairs of examples, and decodes the interpolated codes.
 
   Args:
     run: The run.
     start: Examples [N, *shape], or one example.
-    end: As many examples.
-    steps: Number of codes on each line, which begins and ends at the codes of the two examples.
-    **columns: Other inputs of a conditional model, such as `label`, for both ends.
+    end: The other example of each pair, [N, *shape], or one example.
+    steps: Number of codes per pair, including the codes of `start` and `end`.
+    **columns: Other inputs of a conditional model, such as `label`, used for both `start` and `end`.
 
   Returns:
     Examples float32 [N, steps, *shape] in the data range of the run.
 
   Raises:
-    UserError: The numbers of examples differ, or an argument is invalid.
+    UserError: `start` and `end` have different numbers of examples, or an argument is invalid.
   """
   if not isinstance(steps, int) or steps < 2:
     raise errors.UserError(f"interpolate: steps={errors.format_value(steps)}: must be an integer of at least 2")
@@ -125,17 +125,17 @@ def interpolate(
 def nearest(
   run: Any, x: Any, among: Any, count: int = 5, **columns: Any
 ) -> tuple[Int[np.ndarray, "examples count"], Float[np.ndarray, "examples count"]]:
-  """Finds the examples whose latent codes are nearest to those of given examples.
+  """Finds, for each example in `x`, the examples in `among` with the nearest latent codes.
 
   Args:
     run: The run.
     x: Examples [N, *shape].
-    among: Examples [M, *shape] among which the nearest are found, such as the training data.
-    count: Number of neighbours.
+    among: Examples [M, *shape] to search, such as the training data.
+    count: Number of neighbours per example.
     **columns: Other inputs of the model that are the same for all examples, such as one `label`.
 
   Returns:
-    Indices into `among` and Euclidean distances of the latent codes, [N, count] each, sorted by distance.
+    Indices into `among` and Euclidean distances between the latent codes, both [N, count], nearest first.
 
   Raises:
     UserError: There are fewer than `count` examples in `among`, or an argument is invalid.

@@ -20,16 +20,17 @@ def score(
   kind: str = "reconstruction",
   **columns: Any,
 ) -> Float[np.ndarray, " examples"]:
-  """Returns the anomaly scores of examples, which are large for examples that differ from the training data.
+  """Returns anomaly scores; they are large for examples that differ from the training data.
 
   The kinds of scores are:
 
   - "reconstruction": squared reconstruction error, summed over the elements of an example, in the units of the model:
     if the run standardises its data (config.data.scale), errors are in standard deviations.
-  - "normalised": the same, but the squared error of each element is divided by its mean over training examples.
+  - "normalised": the same, but the squared error of each element is divided by the mean squared error of this element
+    in training examples.
   - "mahalanobis": Mahalanobis distance of the latent code to the mean of the training codes.
-  - "knn": Euclidean distance of the latent code to the fifth nearest training code. The code of a training example
-    itself counts, so that the scores of training examples are a little smaller.
+  - "knn": Euclidean distance of the latent code to the fifth nearest training code. For a training example, its own
+    code is one of the five, so its score is slightly smaller.
   - "negative_elbo": negative ELBO of a variational model in nats, from 32 posterior samples.
 
   "normalised", "mahalanobis" and "knn" compare with training examples; see `set_reference`.
@@ -37,10 +38,10 @@ def score(
   Args:
     run: The run.
     x: Examples [N, *shape], or rows of a table.
-    mask: 1 for the elements that were observed and count, 0 for others, of the shape of `x`; its axis of channels may
-      be missing. None: all elements count, except missing values if config.data.missing is "mask".
+    mask: 1 for observed elements, 0 for elements to ignore, in the shape of `x` with or without its channel axis. None:
+      all elements are used, except missing values if config.data.missing is "mask".
     target: Examples [N, *shape] with which the reconstructions are compared; None for `x`. Only the kinds
-      "reconstruction" and "normalised" read targets.
+      "reconstruction" and "normalised" use targets.
     kind: Kind of the scores.
     **columns: Other inputs of a conditional model, such as `label`.
 
@@ -48,7 +49,7 @@ def score(
     Scores float32 [N].
 
   Raises:
-    UserError: The kind is unknown or the run does not have it, or an argument is invalid.
+    UserError: The kind is unknown, the model does not support it, or an argument is invalid.
   """
   scores.check_target(kind, target)
   return scores.of_kind(run, inputs_of(run, x, mask, target, columns), kind, lambda: run.reference)
@@ -57,9 +58,9 @@ def score(
 def error_map(
   run: Any, x: Any, mask: AnyArray | None = None, target: Any = None, **columns: Any
 ) -> Float[np.ndarray, "examples ..."]:
-  """Returns the squared reconstruction error of each element, such as each pixel, float32 [N, *shape].
+  """Returns the squared reconstruction error of each element, such as a pixel, float32 [N, *shape].
 
-  Its sum over the elements of an example is `score`; see there for the arguments and the unit.
+  The "reconstruction" score of an example is the sum over its elements. See `score` for the arguments and the unit.
   """
   return scores.squares(run, inputs_of(run, x, mask, target, columns))
 
@@ -67,22 +68,22 @@ def error_map(
 def evaluate(
   run: Any, x: Any, mask: AnyArray | None = None, target: Any = None, *, labels: Any = None, **columns: Any
 ) -> dict[str, float | int]:
-  """Returns the errors of the run on other data.
+  """Returns the reconstruction errors of the run on new data.
 
   Args:
     run: The run.
-    x: See `score`, as for the other arguments.
-    mask: Observed elements.
-    target: Examples with which the reconstructions are compared.
+    x: Examples [N, *shape], or rows of a table; see `score`.
+    mask: Observed elements; see `score`.
+    target: Examples with which the reconstructions are compared; see `score`.
     labels: 1 for anomalies and 0 for normal examples, [N]; None if they are unknown.
-    **columns: Other inputs of a conditional model.
+    **columns: Other inputs of a conditional model; see `score`.
 
   Returns:
-    {"examples": N, "squared_error": mean of `score`, "squared_error_low" and "squared_error_high": its 95 % interval
-    (mean -+ 1.96 standard errors), "mse": mean error per observed element}. For the data ranges "unit" and "symmetric"
-    also "psnr" in dB, and for a table with names and without `mask` or `target` also "column_errors/NAME" in the unit
-    of the column. With labels also "auroc" and "auprc", the areas under the ROC and the precision-recall curve of the
-    scores, and if the run has a threshold "precision", "recall" and "f1" of its flags.
+    {"examples": N, "squared_error": mean of `score`, "squared_error_low" and "squared_error_high": 95 % interval of
+    this mean (mean -+ 1.96 standard errors), "mse": mean squared error per observed element}. For the data ranges
+    "unit" and "symmetric" also "psnr" in dB. For a table with named columns, if `mask` and `target` are None, also
+    "column_errors/NAME"; see `column_errors`. With labels also "auroc" and "auprc", the areas under the ROC and the
+    precision-recall curve of the scores, and if the run has a threshold "precision", "recall" and "f1" of its flags.
 
   Raises:
     UserError: There are no examples, the labels do not contain both 0 and 1, or an argument is invalid.
@@ -125,8 +126,8 @@ def _detection(run: Any, inputs: scores.Inputs, anomalous: Bool[np.ndarray, " ex
 def column_errors(run: Any, x: Any, **columns: Any) -> dict[str, float]:
   """Returns the reconstruction error of each column of a table, {column: error}.
 
-  The error is the root of the mean squared error in the unit of the column, or for categories and booleans the share
-  of wrong answers. Missing values are left out.
+  The error is the root-mean-square error in the unit of the column or, for categories and booleans, the fraction of
+  wrong reconstructions. Missing values are ignored.
 
   Raises:
     UserError: The run was not trained on a table, or an argument is invalid.
@@ -141,11 +142,11 @@ def score_record(run: Any, record: AnyArray) -> Float64[np.ndarray, " steps"]:
 
   Args:
     run: The run.
-    record: Record [T] or [T, C]. Windows are cut from it as from the training record.
+    record: Record [T] or [T, C]. It is cut into windows like the training record.
 
   Returns:
-    Squared reconstruction errors [T], summed over the channels and averaged over the windows that contain the step;
-    NaN for steps at the end that are in no window.
+    Squared reconstruction error of each step, [T], summed over the channels and averaged over the windows that contain
+    the step; NaN for steps at the end that are in no window.
 
   Raises:
     UserError: The run was not trained on windows, or the record is shorter than a window.
@@ -160,9 +161,9 @@ def score_record(run: Any, record: AnyArray) -> Float64[np.ndarray, " steps"]:
 
 
 def inputs_of(run: Any, x: Any, mask: AnyArray | None, target: Any, columns: dict[str, Any]) -> scores.Inputs:
-  """Returns examples as the model receives them, and their targets in the same units; see `score`.
+  """Converts the arguments of `score` to inputs of the scores: examples, targets, mask and other model inputs.
 
-  An element counts if it was observed in the example and in its target.
+  The mask is True for elements that were observed in both the example and its target.
   """
   examples = run.conversion(x, mask)
   others = run.check_columns(len(examples.x), columns, examples.mask)

@@ -1,4 +1,4 @@
-"""Methods of `trained_run.Run` that show a run: history, summary, report and its form in a notebook."""
+"""Methods of `trained_run.Run` that show a run: history, summary, report and display in notebooks."""
 
 import base64
 import html
@@ -8,12 +8,12 @@ from typing import Any
 
 from ae_jax import errors
 
-_FIGURES = ("curves", "reconstructions", "latent_map")  # pictures in a notebook, if the run has them
+_FIGURES = ("curves", "reconstructions", "latent_map")  # figures that notebooks show, if they exist
 _METRICS = {"test/squared_error": "squared error per test example", "test/pca_squared_error": "of PCA"}
 
 
 def history(run: Any) -> Any:
-  """Returns the records of metrics.jsonl as a DataFrame with the columns step, epoch and one for each metric."""
+  """Returns the records of metrics.jsonl as a DataFrame with the columns step and epoch, and a column per metric."""
   import pandas as pd  # takes half a second to import
 
   return pd.DataFrame(run.records)
@@ -23,7 +23,7 @@ def report(run: Any) -> pathlib.Path:
   """Returns the path of the report, an HTML page.
 
   Raises:
-    UserError: The run has no folder with a report, for example because it was deleted.
+    UserError: There is no report, for example because the run folder was deleted.
   """
   page = None if run.workdir is None else run.workdir / "report.html"
   if page is None or not page.exists():
@@ -35,7 +35,7 @@ def report(run: Any) -> pathlib.Path:
 
 
 def summary(run: Any) -> str:
-  """Returns the model, the data and the test error in a few lines of text."""
+  """Returns a few lines of text about the model, the data, the training and the test error."""
   config, model = run.config, run.model
   shape = " x ".join(map(str, model.shape))
   lines = [
@@ -50,7 +50,7 @@ def summary(run: Any) -> str:
 
 
 def representation(run: Any) -> str:
-  """Returns the summary in one line, for `repr`: that of the arrays would fill pages."""
+  """Returns the summary in one line, for `repr`; the default repr would print all arrays."""
   return f"<Run: {'; '.join(summary(run).splitlines())}>"
 
 
