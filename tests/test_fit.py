@@ -22,7 +22,7 @@ from ae_jax import config as configs
 from ae_jax import errors, fitting, overrides
 from ae_jax.config import shipped
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(3, 2, (60, 8))
 IMAGES = RANDOM.integers(0, 256, (60, 4, 4), np.uint8)

@@ -12,7 +12,7 @@ import ae_jax
 from ae_jax import errors
 from ae_jax.run_methods import latents
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (60, 4, 6, 1), np.uint8)
 FRAME = pd.DataFrame({"height": RANDOM.normal(170, 9, 60), "age": RANDOM.integers(20, 60, 60).astype(float)})

@@ -12,7 +12,7 @@ import ae_jax.data
 from ae_jax.evaluators import results
 from ae_jax.training import train
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 
 
 def test_a_run_on_a_table_takes_and_returns_data_frames(tmp_path, monkeypatch):

@@ -12,6 +12,8 @@ from ae_jax import config as configs
 from ae_jax import errors, fitting
 from ae_jax.config import automatic
 
+pytestmark = pytest.mark.quick_compile
+
 
 def problem(x, **changes):
   return fitting.problem(x, None, model="auto", validation=None, test=None, changes=changes)

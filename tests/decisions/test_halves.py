@@ -8,6 +8,8 @@ from ae_jax import data
 from ae_jax.data import lazy_arrays
 from ae_jax.decisions import halves
 
+pytestmark = pytest.mark.quick_compile
+
 X = np.random.default_rng(0).random((12, 6, 5, 1), np.float32)
 LABELS = np.arange(12) % 2
 

@@ -20,6 +20,8 @@ from ae_jax.evaluators.context import EvalContext
 from ae_jax.ops import losses
 from ae_jax.training import steps
 
+pytestmark = pytest.mark.quick_compile
+
 
 def dataset_of(train, test, labels, one_class=0):
   return data.Dataset("made", "real", train, test, np.zeros(len(train), int), np.asarray(labels), one_class)

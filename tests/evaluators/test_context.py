@@ -10,6 +10,8 @@ from ae_jax.decisions import halves
 from ae_jax.evaluators import context as contexts
 from ae_jax.ops import losses
 
+pytestmark = pytest.mark.quick_compile
+
 
 @pytest.fixture
 def context():

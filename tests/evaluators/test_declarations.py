@@ -22,6 +22,8 @@ from ae_jax.evaluators import EVALUATORS, Analysis, Evaluator, base, figures, re
 from ae_jax.evaluators.context import EvalContext
 from ae_jax.report import run_report, tables
 
+pytestmark = pytest.mark.quick_compile
+
 ROLES = (
   "per_example",
   "metrics",

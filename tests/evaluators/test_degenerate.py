@@ -14,6 +14,8 @@ from ae_jax.evaluators import reconstruction, results
 from ae_jax.report import run_report
 from ae_jax.runs import logs
 
+pytestmark = pytest.mark.quick_compile
+
 TRAIN, TEST = (12, 4, 4, 1), (5, 4, 4, 1)
 ONE = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 1), np.uint8)
 CASES = {  # name -> training and test examples, of the same shapes, so that programs are compiled once

@@ -12,6 +12,8 @@ from ae_jax.evaluators import denoising
 from ae_jax.objectives import corruptions
 from ae_jax.ops import losses
 
+pytestmark = pytest.mark.quick_compile
+
 X = np.random.default_rng(0).uniform(0.3, 0.7, size=(2000, 8, 8, 1)).astype(np.float32)
 DATASET = data.Dataset("made", "real", X, X, None, None)
 

@@ -11,6 +11,8 @@ from ae_jax.decisions import halves
 from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import disentanglement, factor_scores, figures
 
+pytestmark = pytest.mark.quick_compile
+
 
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch):

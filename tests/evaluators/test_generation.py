@@ -13,6 +13,8 @@ from ae_jax import data
 from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import densities, generation, likelihood
 
+pytestmark = pytest.mark.quick_compile
+
 
 def remarks(results):
   return {name for name, value in results.items() if isinstance(value, str)}

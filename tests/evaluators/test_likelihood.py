@@ -16,6 +16,8 @@ from ae_jax.evaluators import likelihood
 from ae_jax.objectives import bounds
 from ae_jax.ops import losses, randomness
 
+pytestmark = pytest.mark.quick_compile
+
 NOISE = 0.3
 GAUSSIAN = {"value_range": "real", "likelihood": "gaussian", "noise": NOISE}
 BERNOULLI = {"value_range": "unit", "likelihood": "bernoulli", "noise": 1.0}

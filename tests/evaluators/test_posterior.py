@@ -5,6 +5,8 @@ from made_contexts import fake_model
 from ae_jax import data, errors
 from ae_jax.evaluators import posterior
 
+pytestmark = pytest.mark.quick_compile
+
 
 def test_units_whose_posterior_mean_varies_are_active():
   generator = np.random.default_rng(0)

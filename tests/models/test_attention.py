@@ -7,6 +7,8 @@ import pytest
 from ae_jax import errors
 from ae_jax.models import attention
 
+pytestmark = pytest.mark.quick_compile
+
 BATCH, HEADS, QUERIES, KEYS, WIDTH = 2, 3, 11, 7, 5
 random = np.random.default_rng(0)
 attention_with_weights = jax.jit(attention.scaled_dot_product_attention, static_argnames="scale")

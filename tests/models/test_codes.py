@@ -9,6 +9,8 @@ from conftest import FAMILIES, config_of
 from ae_jax import models
 from ae_jax.models import masking
 
+pytestmark = pytest.mark.quick_compile
+
 LABELS = (0, 1, 2)
 DISCRETE = {
   "fsq5": ("dense", {"latent": 3, "widths": (6,), "bottleneck": "fsq5"}),

@@ -11,6 +11,8 @@ from ae_jax import api, data, errors, models, objectives
 from ae_jax.data import columns
 from ae_jax.training import train
 
+pytestmark = pytest.mark.quick_compile
+
 OPTIONS = {"latent": 3, "widths": (6,), "decoder_widths": (), "activation": "tanh"}
 SHAPE = (3, 2, 1)
 

@@ -8,6 +8,8 @@ from conftest import config_of
 
 from ae_jax import errors, models
 
+pytestmark = pytest.mark.quick_compile
+
 
 def build(shape=(28, 28, 1), **options):
   """Returns the model of configs/dense.py, the lecture's, with other options."""

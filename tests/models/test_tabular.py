@@ -8,6 +8,8 @@ import pytest
 from ae_jax import errors, models, objectives
 from ae_jax.ops import losses
 
+pytestmark = pytest.mark.quick_compile
+
 GROUPS = (("category", 1, 4), ("boolean", 5, 6))
 OPTIONS = {"latent": 2, "width": 0, "activation": "relu", "bottleneck": "identity"}
 

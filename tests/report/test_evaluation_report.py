@@ -13,7 +13,7 @@ from conftest import run_command, run_main, tiny_flags
 from ae_jax.evaluators import results
 from ae_jax.report import evaluation, run_report
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 EVALUATORS = "('sparsity','probe')"
 
 

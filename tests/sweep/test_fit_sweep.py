@@ -6,7 +6,7 @@ import pytest
 
 import ae_jax
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(3, 2, (60, 3)) @ RANDOM.normal(size=(3, 8))
 SMALL = {"model": "dense", "epochs": 1, "evaluators": (), "model__widths": 16, "verbose": False}

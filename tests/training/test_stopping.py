@@ -11,7 +11,7 @@ from ae_jax import errors
 from ae_jax.runs import logs
 from ae_jax.training import setup, stopping, train
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 
 LOSS = "test/squared_error"
 
