@@ -45,6 +45,8 @@ def main(arguments: list[str]) -> None:
         contact_sheet.draw(out, dataset, f"training examples of {path}")
       print(f"picture of examples: {out}")
     print(f"to train: {inspection.command(found.name, given, result)}")
+    if result.is_record:
+      print(f"as a record, in windows: {inspection.record_command(found.name, given)}")
 
 
 def run() -> None:

@@ -12,6 +12,7 @@ from ae_jax.data import (
   labels,
   lazy_arrays,
   lengths,
+  loss_columns,
   remarks,
   schema_fit,
   splits,
@@ -25,9 +26,12 @@ from ae_jax.types import KINDS
 _MOST_CLASSES = 10  # maximum number of classes in a line
 _MOST_EXAMPLES = 5  # maximum number of examples in a line
 _CHANNELS = 8  # float arrays [N, T, C] with fewer than this number of channels are treated as series
+_WINDOW = 50  # time steps of the windows of a record
+_RECORD_STEPS = 10 * _WINDOW  # tables with fewer rows are hardly records
 _FAMILIES = {"table": "dense", "series": "sequence", "images": "cnn", "volumes": "dense"}  # kind -> shipped config
 _TABLES = (*schema_fit.NAMED, *tables.BUNDLED)  # sources whose columns have names; `configs/table.py` trains on them
 _SET = ("range", "scale")  # keys of config.data that `configs/table.py` already sets
+_SETS = {"train": "training", "validation": "validation", "test": "test"}
 _USES = {"train": "training", "validation": "validation", "test": "testing"}
 _SMALLEST = 8  # the convolutional model needs images with sides of at least this size
 _SCALED = ("images", "volumes")  # kinds whose integers are scaled to the range "unit"
@@ -42,6 +46,7 @@ class Inspection(NamedTuple):
   kind: str  # a value of types.KINDS
   shape: tuple[int, ...]  # of an example
   has_targets: bool = False
+  is_record: bool = False  # whether the rows of the table can be the time steps of a record
 
 
 def inspect(found: detection.Found, path: str) -> Inspection:
@@ -61,12 +66,18 @@ def inspect(found: detection.Found, path: str) -> Inspection:
   is_table = found.name in _TABLES  # columns have different units, so one range for all of them is meaningless
   lines = [*found.lines, f"examples: {sizes}", *_on_values(arrays, halves, kind)[: 1 if is_table else None]]
   lines += table_inspection.lines(arrays, halves["train"].constant) if is_table else _on_lengths(arrays)
-  lines += [_on_labels(arrays), *_on_faults(halves, names, kind), *_on_duplicates(halves)]
+  lines += _on_loss_columns(found.arrays)
+  if not is_table or not table_inspection.label_column(arrays):
+    lines.append(_on_labels(arrays))
+  lines += [*_on_faults(halves, names, kind), *_on_duplicates(halves)]
   lines += arrays.get("remarks") or ()
   options |= table_inspection.options(arrays) if is_table else _range_options(halves, arrays["train"].dtype, kind)
+  is_record = False
   if found.name == "npy" and kind == "table" and splits.present(found.arrays) == ["train"]:
-    lines.append("if the rows are the time steps of one record, cut it into windows: --config.data.window=STEPS")
-  return Inspection(lines, options | _one_class(arrays), kind, shape, "train_target" in arrays)
+    is_record = shape[0] < _CHANNELS and len(found.arrays["train"]) >= _RECORD_STEPS
+    if not is_record:
+      lines.append("if the rows are the time steps of one record, cut it into windows: --config.data.window=STEPS")
+  return Inspection(lines, options | _one_class(arrays), kind, shape, "train_target" in arrays, is_record)
 
 
 def command(name: str, path: str, result: Inspection) -> str:
@@ -80,6 +91,12 @@ def command(name: str, path: str, result: Inspection) -> str:
     family = "unet"
   likelihood = ["--config.objective.likelihood=gaussian"] if "range" in result.options else []
   return _command(family, name, path, result.options, likelihood)
+
+
+def record_command(name: str, path: str) -> str:
+  """Returns the command that trains on windows of a record."""
+  options = {"window": _WINDOW, "range": "real", "scale": "standard"}
+  return _command("dense", name, path, options, ["--config.objective.likelihood=gaussian"])
 
 
 def _command(family: str, name: str, path: str, options: Mapping[str, Any], others: Sequence[str] = ()) -> str:
@@ -174,6 +191,13 @@ def _on_lengths(arrays: dict[str, Any]) -> list[str]:
   return [f"lengths: {every.min():,} to {every.max():,} steps"] if len(every) else []
 
 
+def _on_loss_columns(arrays: Mapping[str, Any]) -> list[str]:
+  """Returns lines that name the targets, masks and weights in the files."""
+  present = splits.present(arrays)
+  given = {name: [f"{name}_{half}" for half in present if f"{half}_{name}" in arrays] for name in loss_columns.NAMES}
+  return [f"{name}s: {', '.join(found)}" for name, found in given.items() if found]
+
+
 def _on_labels(arrays: dict[str, Any]) -> str:
   """Returns a line with the number of examples of each class."""
   stored = {half: arrays.get(f"{half}_labels") for half in splits.present(arrays)}
@@ -210,13 +234,13 @@ def _on_faults(halves: Mapping[str, statistics.Statistics], names: Mapping[str, 
   for half, found in halves.items():
     rows = np.flatnonzero(found.missing)
     if len(rows):
-      number = f"{int(found.missing.sum()):,} in {len(rows):,} of {len(found.indices):,} {half} examples"
+      number = f"{int(found.missing.sum()):,} in {len(rows):,} of {len(found.indices):,} {_SETS[half]} examples"
       lines.append(f"missing values: {number}; {_first(found.indices[rows], names[half])}")
     if found.infinite:
-      lines.append(f"infinite values: {found.infinite:,} in the {half} examples")
+      lines.append(f"infinite values: {found.infinite:,} in the {_SETS[half]} examples")
     rows = np.flatnonzero(found.uniform)
     if len(rows) and kind != "table":
-      examples = remarks.counted(len(rows), f"{half} example")
+      examples = remarks.counted(len(rows), f"{_SETS[half]} example")
       lines.append(f"all elements equal, such as black images: {examples}; {_first(found.indices[rows], names[half])}")
   lines = lines or ["missing values: none"]
   constant = halves["train"].constant
@@ -233,7 +257,7 @@ def _first(indices: np.ndarray, names: np.ndarray) -> str:
 def _on_duplicates(halves: Mapping[str, statistics.Statistics]) -> list[str]:
   known = set(halves["train"].hashes)
   shared = {half: sum(each in known for each in found.hashes) for half, found in halves.items()}
-  copies = ", ".join(f"{found.copies:,} in the {half} examples" for half, found in halves.items())
+  copies = ", ".join(f"{found.copies:,} in the {_SETS[half]} examples" for half, found in halves.items())
   others = " and ".join(remarks.counted(shared[half], f"{half} example") for half in halves if half != "train")
   return [f"exact duplicates: {copies}; {others} also among the training examples"]
 

@@ -240,10 +240,16 @@ def _words(vocabulary: Sequence[str], tally: Int[np.ndarray, " vocabulary"]) -> 
 def _constant(fitted: schema.Schema, where: str) -> list[str]:
   """Returns a list with one remark that names the columns with a single value in the training rows, or []."""
   names = [column.name for column in fitted.columns if column.spread == 0]
-  listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
   return (
-    [f"{where}: constant in the training rows: {listed}; config.data.columns=NAME=ignore leaves out"] if names else []
+    [f"{where}: constant in the training rows: {_listed(names)}; config.data.columns=NAME=ignore leaves out"]
+    if names
+    else []
   )
+
+
+def _listed(names: Sequence[str]) -> str:
+  """Returns the first names of columns as a text, with the number of the others."""
+  return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _remarks_on_half(
@@ -260,7 +266,7 @@ def _remarks_on_half(
       codes = rows[:, position]
       known = positions[codes[~np.isnan(codes)].astype(np.intp)]
       others[position] += np.count_nonzero(known == len(fitted.columns[position].words))
-  names = lambda counts: ", ".join(f"{fitted.columns[p].name} ({counts[p]:,})" for p in np.flatnonzero(counts)[:8])
+  names = lambda counts: _listed([f"{fitted.columns[p].name} ({counts[p]:,})" for p in np.flatnonzero(counts)])
   did = {"mean": "filled with the mean or the most frequent word", "mask": "masked"}.get(fitted.missing)
   notes = []
   if gaps.any():

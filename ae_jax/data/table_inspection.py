@@ -28,16 +28,32 @@ def lines(arrays: Mapping[str, Any], constant: Bool[np.ndarray, " columns"]) -> 
     found.append(f"missing values by column: {_listed(columns)}")
   if constant.any():
     found.append(f"constant columns: {_listed([table.names[position] for position in np.flatnonzero(constant)])}")
-  words = table.vocabularies.get(table.names[-1], ())
-  if "train_labels" not in arrays and 1 < len(words) <= _MOST_CLASSES:
-    flag = f"--config.data.label={table.names[-1]}"
-    found.append(f"labels: the last column, {table.names[-1]!r}, has {len(words)} words; {flag} takes it as the labels")
+  if label := label_column(arrays):
+    words, flag = len(table.vocabularies[label]), f"--config.data.label={label}"
+    found.append(
+      f"labels: the last column, {label!r}, has {words} words and can be the labels; without {flag}, it is an input"
+    )
   return found
 
 
 def options(arrays: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the keys of `config.data` that are needed to train on a table; `configs/table.py` already sets some."""
-  return {"range": "real", "scale": "standard"} | ({"missing": "mean"} if _missing(arrays).any() else {})
+  """Returns the keys of `config.data` that make a source with "table" readable; `configs/table.py` has some of them."""
+  label, gaps = label_column(arrays), _missing(arrays).any()
+  return {
+    **({"label": label} if label else {}),
+    "range": "real",
+    "scale": "standard",
+    **({"missing": "mean"} if gaps else {}),
+  }
+
+
+def label_column(arrays: Mapping[str, Any]) -> str:
+  """Returns the name of the last column if it looks like labels: few words, none missing, no other labels; else ""."""
+  table = arrays["table"]
+  is_label = 1 < len(table.vocabularies.get(table.names[-1], ())) <= _MOST_CLASSES
+  if len(table.names) < 2 or "train_labels" in arrays or not is_label or _missing(arrays)[-1]:
+    return ""
+  return table.names[-1]
 
 
 def _kind(table: schema_fit.RawTable, position: int) -> str:

@@ -48,7 +48,7 @@ NEEDS: dict[str, Need] = {
   "factors": Need(_has_factors, "examples with known generating factors; set config.data.name='factors'"),
   "labels": Need(
     _has_integer_labels,
-    "integer labels of the training and the test examples; at least one of these two sets has none",
+    "class labels of the training and the test examples; at least one of these two sets has none",
   ),
   "normal_examples": Need(
     lambda model, dataset: not np.all(dataset.anomalous),

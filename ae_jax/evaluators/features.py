@@ -32,11 +32,14 @@ def feature_function(context: Any) -> Generator[tuple[str, Any], None, Function]
   """
   labels, test_labels = context.train_labels, context.test_labels
   if not has_classes(labels):
+    reason = (
+      "no labels" if context.dataset.train_labels is None else "no integer labels with a suitable number of classes"
+    )
     yield (
       "features",
       (
-        f"precision, recall and the Frechet distance use the {WIDTH} leading principal components of the training "
-        "examples, because there are no integer labels with a suitable number of classes to train a classifier"
+        f"precision, recall and the Fréchet distance use the {WIDTH} leading principal components of the training "
+        f"examples, because there are {reason} to train a classifier"
       ),
     )
     return component_features(context.train)
@@ -46,7 +49,7 @@ def feature_function(context: Any) -> Generator[tuple[str, Any], None, Function]
   yield (
     "features",
     (
-      f"precision, recall and the Frechet distance use {WIDTH} features of a small classifier trained on these data: "
+      f"precision, recall and the Fréchet distance use {WIDTH} features of a small classifier trained on these data: "
       "compare them only between models of the same data, and not with a published FID"
     ),
   )
@@ -103,7 +106,7 @@ def component_features(examples: Float[np.ndarray, "examples ..."]) -> Function:
 
 
 def frechet_distance(a: Float[np.ndarray, "n features"], b: Float[np.ndarray, "m features"]) -> float:
-  """Returns the Frechet distance of two sets of points: |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)).
+  """Returns the Fréchet distance of two sets of points: |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)).
 
   A and B are the covariances of the sets. The result is the squared Wasserstein distance between the Gaussians with
   these means and covariances (Dowson & Landau 1982).

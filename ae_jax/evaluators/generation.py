@@ -23,7 +23,7 @@ _MAX_NEAREST = 1_000  # maximum number of samples whose nearest training example
 _MAX_PRODUCTS = 2**35  # maximum number of multiplications in this search; at least _GALLERY samples are included
 _MAX_ELEMENTS = 2**25  # maximum number of elements in all samples from a density
 _MAX_LATENT = 4_096  # maximum size of the latent code
-_POOR_PRIOR = 3.0  # ratio of Frechet distances from which draws from the prior are called poor
+_POOR_PRIOR = 3.0  # ratio of Fréchet distances from which draws from the prior are called poor
 _GALLERY = 64  # samples in the gallery
 _PAIRS, _STEPS = 4, 9  # number of pairs of test examples, and of latent codes on the path between the two examples
 _DIRECTIONS = 6  # maximum number of directions in the explorer
@@ -231,7 +231,7 @@ def memorisation(context: EvalContext, samples: Mapping[str, np.ndarray]) -> Ite
 
 
 def sample_quality(context: EvalContext, samples: Mapping[str, np.ndarray]) -> Iterator[tuple[str, Any]]:
-  """Yields the Frechet distance, precision and recall of samples, compared with test examples in a feature space.
+  """Yields the Fréchet distance, precision and recall of samples, compared with test examples in a feature space.
 
   For reference, training examples and reconstructions of training examples are compared with test examples too. The
   results depend on the number of examples, so all sets have the same size. Features are scaled so that their total
@@ -243,7 +243,7 @@ def sample_quality(context: EvalContext, samples: Mapping[str, np.ndarray]) -> I
     yield (
       "likeness",
       (
-        f"there is no precision, recall or Frechet distance: this needs more than {features.NEIGHBOURS} training and "
+        f"there is no precision, recall or Fréchet distance: this needs more than {features.NEIGHBOURS} training and "
         f"{features.NEIGHBOURS} test examples, and there are only {size}"
       ),
     )
@@ -270,14 +270,14 @@ def sample_quality(context: EvalContext, samples: Mapping[str, np.ndarray]) -> I
 
 
 def _prior_gap(distances: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-  """Yields a remark if draws from the prior are much worse than draws from the mixture, given Frechet distances."""
+  """Yields a remark if draws from the prior are much worse than draws from the mixture, given Fréchet distances."""
   if not {"prior", "mixture", "training_examples"} <= {*distances}:
     return
   if distances["prior"] > _POOR_PRIOR * (distances["mixture"] + distances["training_examples"]):
     yield (
       "prior_gap",
       (
-        f"the Frechet distance of draws from the prior ({distances['prior']:.3g}) is much larger than that of draws "
+        f"the Fréchet distance of draws from the prior ({distances['prior']:.3g}) is much larger than that of draws "
         f"from a mixture fitted to the training codes ({distances['mixture']:.3g}): the codes do not follow the prior. "
         "Raise config.objective.beta, or draw samples with run.sample(n, like=x)"
       ),

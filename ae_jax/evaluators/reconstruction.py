@@ -144,7 +144,8 @@ def _ssim(context: EvalContext) -> float | str:
 def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields the squared error of the test examples of each class."""
   if context.test_labels is None:
-    yield "by_class", "errors by class are omitted: the test set has no integer labels"
+    missing = "labels" if context.dataset.test_labels is None else "integer labels"
+    yield "by_class", f"errors by class are omitted: the test set has no {missing}"
     return
   labels, squared_errors = (
     trained_class_only(values, context.dataset) for values in (context.test_labels, context.squared_errors)

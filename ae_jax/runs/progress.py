@@ -31,7 +31,8 @@ class Display:
 
   def __init__(self, images: int, epochs: int, done: float = 0.0, shown: bool = True, sparse: bool = False) -> None:
     self._images, self._epochs, self._shown, self._sparse = images, epochs, shown and _shown.get(), sparse
-    self._seen, self._first, self._begun, self._printed = images * done, None, None, None
+    self._seen, self._begun, self._printed = images * done, None, None
+    self._measured_from = None  # time of the first evaluation, and the number of examples until then
     self._trained, self._seconds = 0.0, 0.0  # trained examples and their training time, without evaluation and saving
     in_notebook = _notebook_bar()
     self._has_bar = in_notebook is not None or sys.stdout.isatty()
@@ -59,7 +60,7 @@ class Display:
     self._seconds += seconds
     if self._begun is None:  # the time so far includes the compilation, so the clock starts now
       self._begun = self._printed = time.monotonic()
-      self._first = self._bar.initial = self._bar.n = self._seen
+      self._bar.initial = self._bar.n = self._seen
       self._bar.unpause()
       images = 0
     text = "" if self._sparse else f"  loss {loss:.4g}"
@@ -93,13 +94,16 @@ class Display:
       print_line(
         line if self._has_bar else f"{line}  {records[0]['images_per_second']:,.0f} examples/s{self._left(now)}"
       )
+    if self._measured_from is None:  # the first evaluation includes its compilation and the baselines
+      self._measured_from = now, self._seen
 
   def _left(self, now: float) -> str:
-    """Returns the remaining time as text, estimated from the speed since compilation; "" if it is unknown."""
+    """Returns the remaining time as text, estimated from the speed since the first evaluation; "" if it is unknown."""
     remaining = self._images * self._epochs - self._seen
-    if self._begun is None or self._seen <= self._first or remaining < 0.5:
+    start, seen = self._measured_from or (now, self._seen)
+    if self._seen <= seen or remaining < 0.5:
       return ""
-    return f"  {tqdm.tqdm.format_interval(remaining * (now - self._begun) / (self._seen - self._first))} left"
+    return f"  {tqdm.tqdm.format_interval(remaining * (now - start) / (self._seen - seen))} left"
 
   def __enter__(self) -> "Display":
     return self

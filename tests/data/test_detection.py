@@ -58,7 +58,7 @@ def test_a_mixed_folder_with_damaged_files_is_described_and_loads(tmp_path):
   text = "\n".join(result.lines)
   for expected in ("10 x 12 (7 images)", "RGB (13 images)", "L (1 image)", ".dcm (1 file)", "left out 3 of 17 images"):
     assert expected in text, expected
-  assert "black images: 1 train example; " in text or "black images: 1 test example; " in text
+  assert "black images: 1 training example; " in text or "black images: 1 test example; " in text
   assert f"{tmp_path}/p/black.png" in text
   assert data.load(found.name, str(tmp_path / "p"), "unit", **result.options).shape == (64, 64, 3)
 
@@ -67,9 +67,9 @@ def test_missing_values_constant_columns_and_duplicates_are_counted(tmp_path):
   train, test = GENERATOR.normal(size=(20, 5)), GENERATOR.normal(size=(10, 5))
   train[3, 1], train[:, 2], train[7], test[0] = np.nan, 4.0, train[6], train[5]
   _, result = inspected(npz(tmp_path / "a.npz", x_train=train, x_test=test))
-  assert "missing values: 1 in 1 of 20 train examples; row 3" in result.lines
+  assert "missing values: 1 in 1 of 20 training examples; row 3" in result.lines
   assert "constant columns in the training examples: 1 of 5" in result.lines
-  duplicates = "1 in the train examples, 0 in the test examples; 1 test example also among the training examples"
+  duplicates = "1 in the training examples, 0 in the test examples; 1 test example also among the training examples"
   assert f"exact duplicates: {duplicates}" in result.lines
 
 
@@ -96,7 +96,7 @@ def test_examples_that_are_no_numbers_end_in_one_line(tmp_path, values):
 
 def test_examples_of_only_missing_values_are_described(tmp_path):
   _, result = inspected(npz(tmp_path / "a.npz", x_train=np.full((9, 3), np.nan)))
-  assert any(line.startswith("missing values: 24 in 8 of 8 train examples") for line in result.lines)
+  assert any(line.startswith("missing values: 24 in 8 of 8 training examples") for line in result.lines)
 
 
 def test_an_empty_folder_and_a_missing_path_end_in_one_line(tmp_path):
@@ -166,3 +166,44 @@ def test_pairs_one_class_and_records_are_recognised(tmp_path):
   assert data.load("npz", str(path), "unit", **result.options).one_class is not None
   np.save(tmp_path / "record.npy", GENERATOR.normal(size=(30, 3)))
   assert any("--config.data.window=STEPS" in line for line in inspected(tmp_path / "record.npy")[1].lines)
+
+
+def test_a_last_column_of_few_words_is_taken_as_the_labels(tmp_path):
+  frame = pd.DataFrame({"age": GENERATOR.normal(size=30), "outcome": ["well", "ill"] * 15})
+  path = tmp_path / "patients.csv"
+  frame.to_csv(path, index=False)
+  found, result = inspected(path)
+  assert [line for line in result.lines if line.startswith("labels: ")] == [
+    "labels: the last column, 'outcome', has 2 words and can be the labels; without --config.data.label=outcome, it is an input"
+  ]
+  assert inspection.command(found.name, str(path), result).endswith(" --config.data.label=outcome")
+  assert data.load("csv", str(path), **result.options).class_names == ("ill", "well")
+  frame.loc[4, "outcome"] = None  # labels cannot be missing
+  frame.to_csv(path, index=False)
+  assert "label" not in inspected(path)[1].options
+  assert "labels: none" in inspected(path)[1].lines
+
+
+def test_targets_masks_and_weights_are_named(tmp_path):
+  x = GENERATOR.normal(size=(12, 3))
+  arrays = {"x_train": x, "x_test": x + 1, "target_train": x, "target_test": x, "weight_train": np.ones(12)}
+  lines = inspected(npz(tmp_path / "a.npz", **arrays))[1].lines
+  assert {"targets: target_train, target_test", "weights: weight_train"} <= {*lines}
+  assert not any(line.startswith("masks") for line in lines)
+  lines = inspected(npz(tmp_path / "b.npz", x_train=x, target_train=x))[1].lines
+  assert "targets: target_train" in lines
+
+
+def test_long_tables_of_few_columns_can_be_records(tmp_path):
+  for name, shape in {"record": (600, 3), "short": (99, 3), "wide": (600, 30)}.items():
+    path = tmp_path / f"{name}.npy"
+    np.save(path, GENERATOR.normal(size=shape))
+    result = inspected(path)[1]
+    assert result.is_record == (name == "record")
+    assert any("window=STEPS" in line for line in result.lines) != result.is_record
+  command = inspection.record_command("npy", "record.npy")
+  assert command == (
+    "ae_jax train --config=dense:npy --config.data.path=record.npy --config.data.window=50 --config.data.range=real "
+    "--config.data.scale=standard --config.objective.likelihood=gaussian"
+  )
+  assert data.load("npy", str(tmp_path / "record.npy"), "real", window=50, scale="standard").shape == (50, 3)

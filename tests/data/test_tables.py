@@ -139,6 +139,17 @@ def test_missing_values_become_means_or_frequent_words_and_are_indicated(tmp_pat
   np.testing.assert_array_equal(dataset.test[:, -2:], 0)
 
 
+def test_a_remark_on_many_columns_counts_those_that_it_does_not_name(tmp_path):
+  frame = pd.DataFrame(RANDOM.normal(size=(COUNT, 11)), columns=list("abcdefghijk"))
+  frame.iloc[2, :] = np.nan
+  frame["l"] = RANDOM.normal(size=COUNT)
+  remarks = data.load("csv", written(tmp_path, frame), "real", missing="mask").remarks
+  assert any(
+    remark.endswith("11 missing values masked: " + ", ".join(f"{c} (1)" for c in "abcdefgh") + " and 3 more")
+    for remark in remarks
+  )
+
+
 def test_a_mask_says_which_elements_are_known(tmp_path):
   written(tmp_path, with_gaps(), "train.csv")
   written(tmp_path, FRAME[:5], "test.csv")

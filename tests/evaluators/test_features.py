@@ -173,6 +173,16 @@ def test_the_classifier_trains_on_training_labels_and_is_scored_on_test_labels()
   assert "classifier_accuracy" not in dict(features.feature_function(context))
 
 
+@pytest.mark.parametrize(("given", "reason"), [(None, "no labels to"), (np.arange(30) / 2, "no integer labels with a")])
+def test_features_without_classes_are_components_and_the_remark_says_why(given, reason):
+  dataset = types.SimpleNamespace(train_labels=given)
+  context = types.SimpleNamespace(train=normal(30, 4), train_labels=None, test_labels=None, dataset=dataset)
+  results = dict(features.feature_function(context))
+  assert results.keys() == {"features"}
+  assert f"the Fréchet distance use the {features.WIDTH} leading" in results["features"]
+  assert f"because there are {reason}" in results["features"]
+
+
 def test_large_examples_are_subsampled(monkeypatch):
   monkeypatch.setattr(features, "_MOST_NUMBERS", 12 * 30)
   train, labels = clusters(300, 0)

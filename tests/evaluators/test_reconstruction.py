@@ -239,7 +239,10 @@ def test_undefined_results_are_replaced_by_remarks():
   series = np.random.default_rng(0).normal(size=(9, 20, 2)).astype(np.float32)
   results = analyzed(lambda x: 0.5 * x, data.Dataset("made", "real", series, series, None, None))
   assert "for images only" in results["ssim"]
-  assert "no integer labels" in results["by_class"]
+  assert results["by_class"].endswith("has no labels")
+  fractions = np.arange(9) / 2
+  results = analyzed(lambda x: 0.5 * x, data.Dataset("made", "real", series, series, fractions, fractions))
+  assert results["by_class"].endswith("has no integer labels")
   assert [*results["worst"].rows] == ["series", "reconstructions"]
   assert results["error_map"].values.shape == (20,)
   small = analyzed(halved, random_dataset(shape=(10, 30, 1)))
