@@ -72,8 +72,8 @@ def fit(
       the first checkpoint, the temporary folder is kept, and a note in the exception contains its path.
     validation: Validation examples in a form of `x`, or (examples, labels), or the fraction of the training examples
       to draw as validation set; None for no validation set.
-    test: Test examples, in the same forms as `validation`. None: the test set at the path or of the data set `x`, if
-      there is one; otherwise, the fraction `config.data.test` of the examples is drawn, by default a fifth.
+    test: Test examples, in the same forms as `validation`. None: if `x` is a path or name of data with a test set, this
+      test set; otherwise the fraction `config.data.test` of the examples (by default a fifth), drawn from `x`.
     verbose: Whether to print the progress. Warnings are always written to stderr.
     **changes: Values of config keys other than `data.name` and `data.path`, with two underscores instead of each dot:
       `batch_size=64`, `model__widths=(128, 64)`, `data__range="symmetric"`. `ae_jax describe --config=NAME` lists

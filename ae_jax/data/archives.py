@@ -21,9 +21,10 @@ def npz(name: str, path: str, **options: Any) -> dict[str, Any]:
   train_labels, test_images, test_labels); see `array_names` for the names of a validation set. Examples are [N, ...]
   (see `kinds.with_channels`). Labels have one of the forms that `labels.as_integers` accepts. If there are no test
   examples, they are drawn from the training examples (see `draws.divide`). Arrays of Python objects raise UserError.
-  Examples can be streamed from archives of `numpy.savez`, but not from archives of `numpy.savez_compressed`. Targets,
-  masks and weights of the examples (see `loss_columns`) are named target_train, mask_train, weight_train; the lengths
-  of padded series (see `lengths`) lengths_train; those of the test set end with _test.
+  Examples can be streamed from archives of `numpy.savez`, but not from archives of `numpy.savez_compressed`.
+
+  Optional arrays are target_train, mask_train and weight_train (see `loss_columns`), lengths_train (the lengths of
+  padded series, see `lengths`), and for the test set the same names with _test.
 
   Args:
     name: Name of the source.

@@ -108,7 +108,7 @@ def _validation_names(headers: Headers, templates: Mapping[str, str]) -> dict[st
 
 
 def _header(read: Callable[[], lazy_arrays.LazyArray]) -> lazy_arrays.LazyArray | None:
-  """Returns an array whose values are not read; None if it is damaged or contains Python objects."""
+  """Reads the header of an array, but not its values; returns None if it is damaged or contains Python objects."""
   try:
     return read()
   except Exception:  # NumPy, zipfile and zlib raise many types for damaged files

@@ -145,7 +145,7 @@ class Dataset:
 
     It depends only on `value_range`, except for floats in the range "real". For these, it extends from the smallest to
     the largest observed value of the targets or, without targets, of the examples in `train_sample`; it has width 1 if
-    all values are equal. Masked elements then become 0 or, if 0 is outside the interval, the nearest value inside.
+    all values are equal. Masked elements of such data become 0 or, if 0 is outside the interval, its nearest end.
     """
     if self.value_range != "real" or self.train.dtype == np.uint8:
       return ranges.SPANS[self.value_range]

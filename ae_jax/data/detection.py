@@ -36,7 +36,7 @@ class Detector(NamedTuple):
 
 
 def detect(path: str) -> Found:
-  """Returns the first source that can read a path, with the arrays that it read.
+  """Returns the first source that matches a path, with the arrays that it read.
 
   Args:
     path: A file or folder, or the name of a built-in data set.

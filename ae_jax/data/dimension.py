@@ -91,10 +91,11 @@ def _estimate(
 def _extrapolating(
   scales: Float[np.ndarray, " neighbours"], weights: Float[np.ndarray, " neighbours"]
 ) -> Float[np.ndarray, " neighbours"]:
-  """Returns weights whose weighted sum of the spacings is their weighted mean, extrapolated linearly to scale zero.
+  """Returns new weights, with which the mean of the spacings is the original mean, extrapolated to scale zero.
 
   To first order, the mean of the j-th spacing is 1 / dimension plus a term that is proportional to its scale, the mean
-  distance to the j-th neighbour. The slope of the extrapolation is that of a linear fit of the spacings to the scales.
+  distance to the j-th neighbour. Therefore a line is fitted to the spacings as a function of the scales, and its slope
+  is used for the extrapolation.
   """
   centred = scales - scales.mean()
   reach = min(weights @ scales, _REACH * np.ptp(scales))

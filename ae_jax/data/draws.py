@@ -207,9 +207,9 @@ def _stratified(arrays: Mapping[str, Any], share: float, half: str, where: str) 
 
 
 def _by_group(arrays: Mapping[str, Any], share: float, half: str, where: str) -> Bool[np.ndarray, " examples"]:
-  """Returns the mask of the examples of random groups; together, they are at most `share` of the examples.
+  """Returns a mask that selects random whole groups, together at most the fraction `share` of the examples.
 
-  If the first group in random order is larger than that, the smallest group is selected instead.
+  If the first random group alone exceeds this fraction, the smallest group is selected.
   """
   _, groups, sizes = np.unique(arrays["train_group"], return_inverse=True, return_counts=True)
   if len(sizes) < 2:

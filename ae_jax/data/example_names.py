@@ -17,8 +17,8 @@ def of_halves(dataset: Dataset, section: Mapping[str, Any]) -> dict[str, Shaped[
   """Returns {split: names [N]} for the splits that exist.
 
   The name of an image is the path of its file in the folder. The name of a patch also has "#" and the number of the
-  patch in its image. Other examples are named by their row, counted from 0. If examples were drawn from the training
-  examples of the source, the row is the row in these training examples.
+  patch in its image. Other examples are named by their row, counted from 0. Examples that were drawn from the training
+  examples of the source are named by their row there.
 
   Args:
     dataset: The data set.

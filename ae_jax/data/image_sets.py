@@ -124,7 +124,7 @@ def check_readable(paths: Sequence[str], chosen: Options, where: str) -> None:
 
 
 def common_layout(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Options, where: str) -> Layout:
-  """Returns the layout of all images.
+  """Returns the shape and dtype that all images have after their preparation.
 
   Raises:
     UserError: The images differ in size, mode or pixel type, and the options do not convert them to a common one. The

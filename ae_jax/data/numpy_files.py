@@ -118,7 +118,8 @@ def _mapped(
     shape: Shape of the array.
     dtype: Dtype of the array.
     offset: Position of the first element in the file, in bytes.
-    obstacle: Why the file cannot be memory-mapped, and the fix; reading rows then raises UserError. None if it can be.
+    obstacle: Why the file cannot be memory-mapped, and the fix; reading rows then raises UserError. None: it can be
+      memory-mapped.
     load: Function that reads the whole array.
     where: Prefix of error messages.
   """

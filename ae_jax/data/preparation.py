@@ -185,7 +185,7 @@ def _as_float32(examples: lazy_arrays.MaybeLazy) -> lazy_arrays.MaybeLazy:
 
 
 def _from_unit(examples: lazy_arrays.MaybeLazy, value_range: str) -> lazy_arrays.MaybeLazy:
-  """Scales float32 examples in [0, 1] to the interval `ranges.SPANS` of the range; a lazy array stays lazy."""
+  """Scales float32 examples in [0, 1] to the interval `ranges.SPANS[value_range]`; a lazy array stays lazy."""
   if ranges.SPANS[value_range][:2] == (0.0, 1.0):
     return examples
   scale = functools.partial(ranges.from_unit, value_range=value_range)

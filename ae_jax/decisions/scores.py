@@ -185,9 +185,9 @@ def mahalanobis(
 def neighbour_distances(
   codes: Float[np.ndarray, "examples latents"], train_codes: Float[np.ndarray, "train latents"]
 ) -> Float[np.ndarray, " examples"]:
-  """Returns the Euclidean distance of each latent code to the training code that is its `NEIGHBOURS`th neighbour.
+  """Returns the Euclidean distance of each latent code to its k-th nearest training code, with k = `NEIGHBOURS`.
 
-  For a code that is not finite, the distance is NaN.
+  The distance is NaN for a code that is not finite.
   """
   from sklearn.neighbors import NearestNeighbors
 

@@ -81,7 +81,7 @@ def to_variables(model: models.Model, family: str, weights: Mapping[str, Any]) -
     weights: A `state_dict`: the weight and the bias of the first layer, then of the second, and so on.
 
   Raises:
-    UserError: The number of arrays or a shape does not fit the model, or see `to_torch`.
+    UserError: The number of arrays or a shape does not fit the model, or the model is not supported (see `to_torch`).
   """
   layers, given = (
     list(_layers(model, family)),

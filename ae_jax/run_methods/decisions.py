@@ -30,7 +30,7 @@ def threshold(run: Any) -> thresholds.Threshold | None:
 
 
 def reference(run: Any) -> scores.Reference:
-  """The reference of the scores from `set_reference`; otherwise measured on the training examples on first use."""
+  """The reference that `set_reference` has stored; without one, it is measured on training examples on first use."""
   found = None if run.workdir is None else store.read_reference(run.workdir, run.weights_digest)
   if found is not None:
     return found
