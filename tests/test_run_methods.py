@@ -151,8 +151,8 @@ def test_an_example_is_nearest_to_itself(run):
 def test_samples_of_a_run_without_a_prior_are_like_given_examples(run):
   with pytest.raises(errors.UserError, match="like=x"):
     run.sample(3)
-  with pytest.raises(errors.UserError, match=r"n=1\.5: must be an integer of at least 0"):
-    run.sample(1.5, like=IMAGES)
+  with pytest.raises(errors.UserError, match="n=-1: must be an integer of at least 0"):
+    run.sample(-1, like=IMAGES)
   with pytest.raises(errors.UserError, match=r"temperature=-1\.0: must be a number of at least 0"):
     run.sample(3, like=IMAGES, temperature=-1.0)
   assert run.sample(3, like=IMAGES).shape == (3, 4, 6, 1)

@@ -174,7 +174,8 @@ def test_a_last_column_of_few_words_is_taken_as_the_labels(tmp_path):
   frame.to_csv(path, index=False)
   found, result = inspected(path)
   assert [line for line in result.lines if line.startswith("labels: ")] == [
-    "labels: the last column, 'outcome', has 2 words and can be the labels; without --config.data.label=outcome, it is an input"
+    "labels: the last column, 'outcome', has 2 words and can be the labels; without --config.data.label=outcome, it is "
+    "an input"
   ]
   assert inspection.command(found.name, str(path), result).endswith(" --config.data.label=outcome")
   assert data.load("csv", str(path), **result.options).class_names == ("ill", "well")
