@@ -50,7 +50,7 @@ def in_one_process(gpu, monkeypatch):
 
   def train_and_evaluate(config, workdir):
     workdir.mkdir()
-    (workdir / "metrics.jsonl").write_text('{"step": 1, "images_per_second": 5.0}\n' * config.epochs)
+    (workdir / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "images_per_second": 5.0}\n' * config.epochs)
 
   monkeypatch.setattr(processes, "start_worker", start_worker)
   monkeypatch.setattr(train, "train_and_evaluate", train_and_evaluate)
