@@ -9,6 +9,8 @@ import jax
 import pytest
 from conftest import ROOT
 
+from ae_jax.training import train
+
 pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 
 SPEED = [(8, name) for name in ("ae_jax", "ae_jax, bfloat16", "ae_jax, deterministic")]
@@ -35,7 +37,7 @@ def rows(page, heading):
 
 @pytest.fixture
 def in_one_process(gpu, monkeypatch):
-  """Trains in this process, because starting processes takes most of the time, and imitates the killed run."""
+  """Trains in this process, because processes start slowly, and imitates the killed run and the single runs."""
   from experiments.throughput import processes, worker
 
   @contextlib.contextmanager
@@ -46,7 +48,12 @@ def in_one_process(gpu, monkeypatch):
   def measure(module, keywords, environment):
     return json.loads(json.dumps(module.measure(**json.loads(json.dumps(keywords)))))
 
+  def train_and_evaluate(config, workdir):
+    workdir.mkdir()
+    (workdir / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "images_per_second": 5.0}\n' * config.epochs)
+
   monkeypatch.setattr(processes, "start_worker", start_worker)
+  monkeypatch.setattr(train, "train_and_evaluate", train_and_evaluate)
   monkeypatch.setattr(gpu.plan, "_in_process", measure)
   imitate_runs(gpu, monkeypatch)
 

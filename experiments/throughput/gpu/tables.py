@@ -17,10 +17,10 @@ part of the rate of the matrix product above."""
 
 SWEEP = """## A sweep in one program
 
-The sweep trains {members} members on {data}. Four single runs are measured, two latent sizes with two seeds each, and
-the loop over all members is extrapolated from them. Times contain compilation, evaluation and checkpoints, but not the
-start of the process. The last three columns are training alone after the first epoch; the speed of the sweep is the sum
-over its members."""
+The sweep trains {members} members on {data}. Two seeds of the smallest and of the largest latent size are measured as
+single runs, and the loop over all members is extrapolated from them. Times contain compilation, evaluation and
+checkpoints, but not the start of the process. The last three columns are training alone after the first epoch; the
+speed of the sweep is the sum over its members."""
 
 RESUME = """## A killed run
 
