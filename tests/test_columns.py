@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from conftest import config_of, learned, run_main, unstudied
+from conftest import OLD_JAX, config_of, learned, run_main, unstudied
 
 import ae_jax
 from ae_jax import data, errors, models, objectives
@@ -271,7 +271,10 @@ def plain(archive, tmp_path_factory):
 
 
 def test_streaming_resume_and_masked_values_change_nothing(archive, plain, tmp_path):
-  equal_runs(plain[1], _run(config_of_table(archive, **{"data.placement": "stream"}), tmp_path / "stream"))
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+  # the XLA of JAX 0.7 compiles weights of examples that are gathered to other roundings than weights that are fed
+  compare = close if OLD_JAX else np.testing.assert_array_equal
+  equal_runs(plain[1], _run(config_of_table(archive, **{"data.placement": "stream"}), tmp_path / "stream"), compare)
   arrays = dict(np.load(archive))
   np.savez(tmp_path / "other.npz", **arrays | {"x_train": np.where(MASK, TABLE, 1e9)})
   equal_runs(plain[1], _run(config_of_table(tmp_path / "other.npz"), tmp_path / "other"))

@@ -24,8 +24,9 @@ z = run("encoder", x=x)
 numpy.savez("found", z=z, x_hat=run("decoder", z=z), score=run("scorer", x=x))
 """,
   "stablehlo": """
-import jax, pathlib
-call = lambda part, array: jax.export.deserialize(bytearray(pathlib.Path(f"{part}.stablehlo").read_bytes())).call(array)
+import pathlib
+from jax import export
+call = lambda part, array: export.deserialize(bytearray(pathlib.Path(f"{part}.stablehlo").read_bytes())).call(array)
 z = call("encoder", x)
 numpy.savez("found", z=z, x_hat=call("decoder", z), score=call("scorer", x))
 """,

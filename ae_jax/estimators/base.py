@@ -111,9 +111,11 @@ class Autoencoder(BaseEstimator):
 
   def _squared_errors(self, x: Shaped[np.ndarray, "examples features"]) -> Float[np.ndarray, " examples"]:
     """Returns the mean squared error of the scaled features of each example, float64."""
-    scaled = self._scaled(x)
-    squares = np.square(in_batches(self.run_.reconstruct, scaled).astype(np.float64) - scaled)
-    return squares.mean(1)
+
+    def errors_of(scaled: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, " rows"]:
+      return np.square(self.run_.reconstruct(scaled).astype(np.float64) - scaled).mean(1)
+
+    return in_batches(errors_of, self._scaled(x))  # NumPy adds the features of a single row in another order
 
 
 def _scaled(scaler: Any, x: Shaped[np.ndarray, "examples features"]) -> Float[np.ndarray, "examples features"]:

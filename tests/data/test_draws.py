@@ -183,7 +183,7 @@ def test_record_has_windows_of_three_parts(tmp_path):
   assert counts(dataset) == (72, 8, 20)
   assert (dataset.validation[0, 0, 0], dataset.test[0, 0, 0]) == (720, 800)
   assert dataset.split.as_json() == {"rule": "time", "test": {"share": 0.2}, "validation": {"share": 0.1}}
-  with pytest.raises(errors.UserError, match="divided by time"):
+  with pytest.raises(errors.UserError, match="only be split by time"):
     data.load("npy", str(tmp_path / "r.npy"), "real", window=10, split="stratified")
 
 

@@ -116,7 +116,7 @@ def test_kinds_that_a_run_does_not_have_are_refused(run, variational):
     variational.score(IMAGES, np.ones(IMAGES.shape), kind="negative_elbo")
   with pytest.raises(errors.UserError, match=r"run\.set_reference\(x_train\)"):
     variational.score(IMAGES, kind="knn")
-  with pytest.raises(errors.UserError, match="at least 2 training examples"):
+  with pytest.raises(errors.UserError, match="training examples and need at least 2"):
     variational.set_reference(IMAGES[:1])
 
 
@@ -158,9 +158,9 @@ def test_labels_give_thresholds_of_a_precision_or_a_recall(run):
     ({"value": float("nan")}, "must be a finite number"),
     ({"x": IMAGES}, "'f1' needs labels"),
     ({"x": IMAGES, "recall": 0.5}, "'recall' needs labels"),
-    ({"labels": LABELS}, "pass x, too"),
+    ({"labels": LABELS}, "pass x too"),
     ({"contamination": 0.1}, "pass them again"),
-    ({"x": IMAGES, "contamination": 1.5}, "from 0 to below 1"),
+    ({"x": IMAGES, "contamination": 1.5}, r"must be a number in \[0, 1\)"),
     ({"x": IMAGES, "labels": LABELS[1:]}, "199.* for 200 examples"),
     ({"value": 1.0, "kind": "elbo"}, "is not a kind of score"),
   ],

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import inspect
 import itertools
+import math
 import types
 import weakref
 
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 
 from ae_jax import data, models, objectives
 from ae_jax.data import batch_schedule
-from ae_jax.runs import checkpoints, logs
+from ae_jax.runs import checkpoints, logs, progress
 from ae_jax.training import compiled_stage, loop, optimizers, preemption, setup, stopping
 from ae_jax.training.state import TrainState
 
@@ -89,6 +90,7 @@ def saved(monkeypatch):
 def make_training(monkeypatch):
   """A function that makes a `Training` with 6 steps per epoch in chunks of 2, and losses `loss_at(recorder, step)`."""
   monkeypatch.setattr(batch_schedule, "LONGEST_CHUNK", 2)
+  monkeypatch.setattr(progress, "_INTERVALS", {True: math.inf})  # however slow the machine is, no line is printed
 
   def make(loss_at, count=3, filled=4, on_nan="stop", until=2, **options):
     experiment = experiment_of(batch_schedule.BatchSchedule(12, 2, 1, 0), until, on_nan)
