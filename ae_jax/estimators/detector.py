@@ -108,7 +108,8 @@ class AutoencoderDetector(OutlierMixin, base.Autoencoder):
     if self.scoring != "latent":
       parts["reconstruction"] = self._squared_errors(x)
     if self.scoring != "reconstruction":
-      parts["latent"] = np.square(scores.distances(self._codes(x), scores.Moments(self.location_, self.covariance_)))
+      moments = scores.Moments(self.location_, self.covariance_)
+      parts["latent"] = base.in_batches(lambda codes: np.square(scores.distances(codes, moments)), self._codes(x))
     return parts
 
   def _scores(self, parts: Mapping[str, Float[np.ndarray, " examples"]]) -> Float[np.ndarray, " examples"]:
