@@ -134,7 +134,7 @@ def test_a_threshold_of_other_weights_costs_only_the_flags(of_table, tmp_path):
   (workdir / "threshold.json").write_text(json.dumps(stored | {"weights": "other"}))
   TABLE[["height", "colour"]][:9].to_csv(tmp_path / "new.csv", index=False)
   printed = command("evaluate", f"--workdir={workdir}", f"--data={tmp_path / 'new.csv'}")
-  assert "flagged examples is missing, because" in printed
+  assert "flagged examples are not counted: " in printed
   assert "not to the loaded weights" in printed
   assert "squared_error" in printed
   printed = command("embed", f"--workdir={workdir}", f"--out={tmp_path / 'rows.csv'}")

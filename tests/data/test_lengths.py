@@ -88,7 +88,7 @@ def test_masks_are_true_until_the_end_of_each_series(lazy):
     ({"train_lengths": np.ones(3)}, r"`lengths_train` has dtype float64 and shape \[3\]; expected 3 integers"),
     ({"train": np.ones((3, 5, 5, 2))}, "only series have lengths"),
     ({"test": np.ones((3, 5, 2))}, "contains `lengths_train`, but no `lengths_test`"),
-    ({"train_mask": np.ones((3, 5, 2))}, "contains `lengths_train` and a mask"),
+    ({"train_mask": np.ones((3, 5, 2))}, "contains both `lengths_train` and a mask"),
   ],
 )
 def test_invalid_lengths_are_refused(change, message):

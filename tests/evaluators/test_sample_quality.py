@@ -14,7 +14,7 @@ def blobs(count, seed):
 
 
 def dataset_of(anomalous=None):
-  return fake(data.Dataset, anomalous=anomalous, test_labels=None)
+  return fake(data.Dataset, anomalous=anomalous, train_labels=None, test_labels=None)
 
 
 def memorisation_of(samples_of):

@@ -70,7 +70,7 @@ def test_a_file_that_differs_is_not_written(run, tmp_path, monkeypatch):
 def test_a_result_that_is_nan_is_not_written(run, tmp_path, monkeypatch):
   wrong = lambda contents, inputs: onnx_files.call(contents, inputs) + np.float32(np.nan)
   monkeypatch.setitem(files._GRAPHS, "onnx", files._GRAPHS["onnx"]._replace(call=wrong))
-  with pytest.raises(errors.UserError, match="differs from the run by nan"):
+  with pytest.raises(errors.UserError, match="its outputs differ from those of the run by nan"):
     run.export(tmp_path, "onnx", tolerance=1.0)
 
 

@@ -42,12 +42,12 @@ def main(arguments=None):
   def save():
     for file, text in zip(files, (json.dumps(results, indent=1) + "\n", tables.markdown(results)), strict=True):
       part = file.with_name(f".{file.name}")
-      part.write_text(text)
+      part.write_text(text, encoding="utf-8")
       os.replace(part, file)
 
   with tempfile.TemporaryDirectory() as folder:
     budget.run(plan.measurements(sizes, pathlib.Path(folder)), results, save, flags.minutes)
-  print(files[1].read_text())
+  print(files[1].read_text(encoding="utf-8"))
   return files[1]
 
 

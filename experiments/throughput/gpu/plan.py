@@ -100,7 +100,7 @@ def _torch_cuda():
 def _output(command):
   """Returns the output of a command, "" if it cannot run or fails."""
   try:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.strip()
   except (OSError, subprocess.CalledProcessError):
     return ""
 
@@ -108,7 +108,7 @@ def _output(command):
 def _in_process(module, keywords, environment):
   """Returns the record that a module prints as its last line."""
   command = [sys.executable, "-m", module.__name__, json.dumps(keywords)]
-  done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+  done = subprocess.run(command, capture_output=True, encoding="utf-8", env=os.environ | environment, check=False)
   if done.returncode:
     raise UserError(done.stderr.strip()[-2000:] or f"exit status {done.returncode}")
   return json.loads(done.stdout.splitlines()[-1])
