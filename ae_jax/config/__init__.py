@@ -174,7 +174,7 @@ _ADDED = {
 }
 
 
-# The same for keys that only some model families have: model family -> {key: value}.
+# Keys that only some model families have and that configs of earlier versions lack: model family -> {key: value}.
 _ADDED_TO_FAMILIES = {family: {"model.linear_path": "none"} for family in ("cnn", "dense")}
 
 

@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 
 from ae_jax.data import lazy_arrays, ranges
-from ae_jax.data.schema import Schema
+from ae_jax.data.schema import DOMINANT, Schema
 
 _NARROW = 0.02  # values that fill a smaller fraction of the data range were probably scaled twice
-DOMINANT = 0.95  # a column with a larger fraction of the variance dominates the loss
 _OUTLIER = 0.5  # an example with a larger fraction of the variance is an outlier
 _FEWEST = 20  # minimum number of examples to look for outliers
 _COPIES = 0.01  # maximum fraction of test examples that may be equal to a training example without a message
 _BLOCK_BYTES = 2**18  # rows are examined in blocks of this size, which fit in the cache of a CPU
+_STANDARD = "config.data.scale=standard gives all of them the same weight"
 _FEW_DISTINCT = 0.8  # with a smaller fraction of distinct training rows, equal rows are not reported as copies
 
 
@@ -71,29 +71,24 @@ def _dominant(rows: Shaped[np.ndarray, "rows ..."], scale: str, schema: Schema |
     return ""
   if schema is not None:
     return _text_of_dominant(f"column {schema.dominant!r}", _STANDARD) if schema.dominant is not None else ""
-  channel = _index_of_dominant(rows.reshape(-1, rows.shape[-1]))
-  if channel is not None:
-    return _text_of_dominant(f"{'column' if rows.ndim == 2 else 'channel'} {channel}", _STANDARD)
-  element = _index_of_dominant(rows.reshape(len(rows), -1))
-  if element is None:
+  variances = sum(np.square(block).sum(0) for block in _differences(rows))
+  channels = variances.reshape(-1, rows.shape[-1]).sum(0)
+  if _has_dominant(channels):
+    return _text_of_dominant(f"{'column' if rows.ndim == 2 else 'channel'} {channels.argmax()}", _STANDARD)
+  if not _has_dominant(variances):
     return ""
-  index = tuple(map(int, np.unravel_index(element, rows.shape[1:])))
-  table = f"store the examples as a table [N, {math.prod(rows.shape[1:])}], and set config.data.scale=standard"
+  index = tuple(map(int, np.unravel_index(variances.argmax(), rows.shape[1:])))
+  table = f"store the examples as a table [N, {len(variances)}], and set config.data.scale=standard"
   return _text_of_dominant(f"element {index}", table)
-
-
-_STANDARD = "config.data.scale=standard gives all of them the same weight"
 
 
 def _text_of_dominant(name: str, fix: str) -> str:
   return f"{name} has more than {DOMINANT:.0%} of the variance, so the loss is mostly its error; {fix}"
 
 
-def _index_of_dominant(rows: Shaped[np.ndarray, "rows columns"]) -> int | None:
-  """Returns the column with nearly all of the variance; None if there is none."""
-  variances = rows.var(0, dtype=np.float64)
-  column = int(variances.argmax())
-  return column if len(variances) > 1 and variances[column] > DOMINANT * variances.sum() else None
+def _has_dominant(variances: Float64[np.ndarray, " columns"]) -> bool:
+  """Returns whether one of several columns has nearly all of the variance."""
+  return len(variances) > 1 and bool(variances.max() > DOMINANT * variances.sum())
 
 
 def _outlier(rows: Shaped[np.ndarray, "rows ..."], scale: str) -> str:
@@ -113,10 +108,14 @@ def _outlier(rows: Shaped[np.ndarray, "rows ..."], scale: str) -> str:
 
 def _squared_distances(rows: Shaped[np.ndarray, "rows ..."]) -> Float64[np.ndarray, " rows"]:
   """Returns the squared distance of each row from the mean row."""
+  return np.concatenate([np.einsum("ij,ij->i", block, block) for block in _differences(rows)])
+
+
+def _differences(rows: Shaped[np.ndarray, "rows ..."]) -> Iterator[Float64[np.ndarray, "block elements"]]:
+  """Yields the differences of the rows from the mean row, in blocks."""
   blocks = lambda: (block.reshape(len(block), -1).astype(np.float64) for block in _blocks(rows))
   mean = sum(block.sum(0) for block in blocks()) / len(rows)
-  differences = (block - mean for block in blocks())
-  return np.concatenate([np.einsum("ij,ij->i", block, block) for block in differences])
+  return (block - mean for block in blocks())
 
 
 def _copies(rows: Shaped[np.ndarray, "rows ..."], test: Shaped[np.ndarray, "test ..."]) -> str:

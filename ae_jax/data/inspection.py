@@ -72,11 +72,10 @@ def inspect(found: detection.Found, path: str) -> Inspection:
   lines += [*_on_faults(halves, names, kind), *_on_duplicates(halves)]
   lines += arrays.get("remarks") or ()
   options |= table_inspection.options(arrays) if is_table else _range_options(halves, arrays["train"].dtype, kind)
-  is_record = False
-  if found.name == "npy" and kind == "table" and splits.present(found.arrays) == ["train"]:
-    is_record = shape[0] < _CHANNELS and len(found.arrays["train"]) >= _RECORD_STEPS
-    if not is_record:
-      lines.append("if the rows are the time steps of one record, cut it into windows: --config.data.window=STEPS")
+  may_be_record = found.name == "npy" and kind == "table" and splits.present(found.arrays) == ["train"]
+  is_record = may_be_record and shape[0] < _CHANNELS and len(found.arrays["train"]) >= _RECORD_STEPS
+  if may_be_record and not is_record:
+    lines.append("if the rows are the time steps of one record, cut it into windows: --config.data.window=STEPS")
   return Inspection(lines, options | _one_class(arrays), kind, shape, "train_target" in arrays, is_record)
 
 

@@ -130,7 +130,7 @@ def _joined(cuts: Sequence[new_cuts.Cut], notes: list[str], where: str, section:
   """Joins the examples of all cuts; raises UserError if all files or rows are smaller than a window or patch."""
   key = "window" if section["window"] else "patch"
   small = [source for cut in cuts if not cut.names for source in cut.sources]
-  if len(small) == sum(len(cut.sources) for cut in cuts):
+  if small and len(small) == sum(len(cut.sources) for cut in cuts):
     raise errors.UserError(
       f"{where}: everything is smaller than config.data.{key}={section[key]} of the run; pass larger examples"
     )

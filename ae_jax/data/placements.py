@@ -23,7 +23,7 @@ PLACEMENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-  """Where the training examples are kept, and why."""
+  """Placement of the training examples in files, host memory or device memory, with the reason."""
 
   lazy: bool  # the examples stay in files, if the source can read individual rows
   streams: bool  # the examples are copied to the device during training, a few steps at a time

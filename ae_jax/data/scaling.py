@@ -37,7 +37,7 @@ class Scaling:
 
   @property
   def is_usual(self) -> bool:
-    """Whether the examples are bytes from 0 to 255, or floats that are not scaled; the user then gets no remark."""
+    """True for bytes from 0 to 255 and for floats that are not scaled, about which the user gets no remark."""
     return (self.dtype, self.divisor) == ("uint8", _BYTE) or (self._is_floating and self.divisor == 0)
 
   @property

@@ -18,6 +18,8 @@ from jaxtyping import Bool, Float, Float32, Float64
 from ae_jax import errors
 from ae_jax.data import remarks
 
+DOMINANT = 0.95  # a column with a larger fraction of the variance dominates the loss
+
 KINDS = ("numeric", "integer", "categorical", "boolean", "date", "ignore")  # kinds of columns in config.data.columns
 MISSING = ("error", "mean", "mask")  # values of config.data.missing
 OTHER = "(other)"  # output for a category that is not in `Column.words`
@@ -207,7 +209,7 @@ class Schema:
     """Name of the numeric or date column with more than 95 % of the total variance; None if there is none."""
     variances = {column.name: column.spread**2 for column in self.columns if not column.is_discrete}
     largest = max(variances, key=variances.__getitem__, default=None)
-    return largest if len(variances) > 1 and variances[largest] > 0.95 * sum(variances.values()) else None
+    return largest if len(variances) > 1 and variances[largest] > DOMINANT * sum(variances.values()) else None
 
   def in_words(self) -> str:
     """Returns a text with the number of columns of each kind and the number of categories of categorical columns."""

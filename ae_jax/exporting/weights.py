@@ -10,13 +10,14 @@ from jaxtyping import Shaped
 from ae_jax import config as configs
 from ae_jax.data import ranges
 from ae_jax.exporting import places
+from ae_jax.models import variable_names
 
 
 def arrays_of(run: Any) -> dict[str, Shaped[np.ndarray, "..."]]:
   """Returns the parameters and the model state, {"params/encoder/code/kernel": array, ...}."""
   tree = {"params": run.variables.params, "state": run.variables.state}
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {"/".join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in leaves}
+  return {variable_names.of_path(path): np.asarray(leaf) for path, leaf in leaves}
 
 
 def as_bytes(run: Any) -> bytes:

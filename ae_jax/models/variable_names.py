@@ -17,15 +17,15 @@ def named(variables: Variables) -> dict[str, Any]:
   """Returns {name: array} of the parameters, then of the model state."""
   parts = (("", variables.params), (_STATE, variables.state))
   return {
-    prefix + _name(path): leaf for prefix, part in parts for path, leaf in jax.tree_util.tree_leaves_with_path(part)
+    prefix + of_path(path): leaf for prefix, part in parts for path, leaf in jax.tree_util.tree_leaves_with_path(part)
   }
 
 
 def replaced(variables: Variables, arrays: Mapping[str, Any]) -> Variables:
   """Returns the variables, in which each array whose name is in `arrays` is replaced by the array in `arrays`."""
 
-  def replace(prefix, tree):
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: arrays.get(prefix + _name(path), leaf), tree)
+  def replace(prefix: str, tree: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: arrays.get(prefix + of_path(path), leaf), tree)
 
   return Variables(replace("", variables.params), replace(_STATE, variables.state))
 
@@ -52,5 +52,6 @@ def check_pattern(key: str, pattern: str, variables: Variables) -> None:
     )
 
 
-def _name(path: tuple[Any, ...]) -> str:
+def of_path(path: tuple[Any, ...]) -> str:
+  """Returns the name of the array at a path of a pytree."""
   return "/".join(str(key.key) for key in path)

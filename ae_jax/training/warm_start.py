@@ -27,10 +27,10 @@ def check(experiment: Experiment) -> list[str]:
   if not config.init_from:
     errors.check(not config.init_only, "init_only", config.init_only, "'' without config.init_from")
     return []
-  run, names = _load(config.init_from), variable_names
-  wanted, found = names.named(experiment.model.abstract_variables()), names.named(run.variables)
+  run, abstract = _load(config.init_from), experiment.model.abstract_variables()
+  wanted, found = variable_names.named(abstract), variable_names.named(run.variables)
   if config.init_only:
-    names.check_pattern("init_only", config.init_only, experiment.model.abstract_variables())
+    variable_names.check_pattern("init_only", config.init_only, abstract)
   taken = _taken(run, experiment)
   where = f"config.init_from={config.init_from!r}"
   if not taken:
