@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT, tiny_flags
 
 SCRIPT = """
+import asyncio  # its modules for POSIX call sysconf at their import
 import os, pathlib, runpy, signal, sys, warnings
 
 for module, names in {

@@ -1,5 +1,6 @@
 """Finds probable mistakes in the data: a wrong scale, outliers, and copies of training examples in the test set."""
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -71,7 +72,7 @@ def _dominant(rows: Shaped[np.ndarray, "rows ..."], scale: str, schema: Schema |
     return ""
   if schema is not None:
     return _text_of_dominant(f"column {schema.dominant!r}", _STANDARD) if schema.dominant is not None else ""
-  variances = sum(np.square(block).sum(0) for block in _differences(rows))
+  variances = functools.reduce(np.add, (np.square(block).sum(0) for block in _differences(rows)))
   channels = variances.reshape(-1, rows.shape[-1]).sum(0)
   if _has_dominant(channels):
     return _text_of_dominant(f"{'column' if rows.ndim == 2 else 'channel'} {channels.argmax()}", _STANDARD)
