@@ -20,6 +20,7 @@ for module, names in {
   for name in names:
     if hasattr(module, name):
       delattr(module, name)
+os.process_cpu_count = os.cpu_count  # as on systems without sched_getaffinity
 for name in ("fcntl", "grp", "pwd", "resource", "termios"):
   sys.modules[name] = None  # its import fails
 warnings.filterwarnings("ignore", "only soft file lock is available")
