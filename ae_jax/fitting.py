@@ -67,7 +67,7 @@ def fit(
     model: "auto", the name of another shipped config (see `ae_jax.configs.names`), or a config.
     latent: Latent size; None for the value in the config, or for an automatic choice if `model` is "auto".
     epochs: Number of epochs; None for the value in the config, or for an automatic choice if `model` is "auto".
-    workdir: The run folder. If it contains an unfinished run of the same config and data, this run is continued. None:
+    workdir: The run folder. If it contains an unfinished run of the same config and data, this run is resumed. None:
       a temporary folder, which is removed when the returned `Run` is deleted. If the training ends with an error after
       the first checkpoint, the temporary folder is kept, and a note in the exception contains its path.
     validation: Validation examples in a form of `x`, or (examples, labels), or the fraction of the training examples
@@ -81,7 +81,7 @@ def fit(
 
   Raises:
     UserError: An argument or the data are invalid (a subclass of ValueError).
-    Interrupted: A signal, such as Ctrl-C, stopped the training; the same call with the same `workdir` continues it.
+    Interrupted: A signal, such as Ctrl-C, stopped the training; the same call with the same `workdir` resumes it.
   """
   from ae_jax.training import train
 
@@ -205,8 +205,8 @@ def _label_key(labels: Any, name: str) -> dict[str, Any]:
     if name == "arrays":
       raise errors.UserError(f"{value}: pass one label per example; the name of a column is for DataFrames")
     raise errors.UserError(
-      f"{value}: data at a path or by name must contain their labels; remove this argument, or for the sources "
-      f"{', '.join(_LABEL_KEYS)} pass the name of a column or array"
+      f"{value}: label arrays are accepted only if x is an array; remove this argument, or for the sources "
+      f"{', '.join(_LABEL_KEYS)} pass the name of the label column or array"
     )
   return {f"data.{_LABEL_KEYS[name]}": labels}
 
@@ -225,7 +225,7 @@ def _config(model: str | ConfigDict, name: str) -> ConfigDict:
 
 
 def _chosen(found: detection.Found, config: ConfigDict, of_user: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns {config key: value} that the data need: options of the source, and a range that fits the values.
+  """Returns {config key: value} that the data need: options of the source, and a range that suits the values.
 
   The range is left out if the config or the user sets it.
   """
@@ -280,7 +280,7 @@ def run_folder_of(workdir: str | os.PathLike[str] | None) -> Iterator[tuple[path
     from ae_jax.runs import checkpoints  # imports Orbax
 
     if any(checkpoints.newest_step(each) is not None for each in folder.rglob("checkpoints")):
-      error.add_note(f"The trained state is kept in {folder}; the same call with workdir={str(folder)!r} continues it.")
+      error.add_note(f"The trained state is kept in {folder}; the same call with workdir={str(folder)!r} resumes it.")
     else:
       shutil.rmtree(folder, ignore_errors=True)
     raise

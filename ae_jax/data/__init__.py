@@ -68,7 +68,7 @@ def load(
     budget_gib: Memory budget for the training examples in GiB; 0 chooses it automatically (see `placements.decide`).
     augment: Ignored, because augmentation happens during training; see `augmentation.build`.
     kind: Kind of the examples of npz and npy files; see `kinds.with_channels`.
-    window: Length of the windows that are cut from a long record; 0 for none. See `windows.cut`.
+    window: Length of the windows that are cut from a long recording; 0 for none. See `windows.cut`.
     stride: Distance between the starts of windows, in steps.
     split: How test and validation examples are drawn from the training examples; see `draws.divide`.
     group: Name of the array with the group of each training example; all examples of a group stay in one split.
@@ -146,7 +146,7 @@ def _check_keys(
 def _as_examples(
   arrays: dict[str, Any], name: str, kind: str, cut: tuple[int, int], chosen: draws.Options, where: str
 ) -> tuple[draws.Options, draws.Split | None, list[str]]:
-  """Adds a missing channel axis to the examples or, if a window is set, cuts records into windows, in place.
+  """Adds a missing channel axis to the examples or, if a window is set, cuts recordings into windows, in place.
 
   Args:
     arrays: Arrays of a source.
@@ -157,8 +157,8 @@ def _as_examples(
     where: Prefix of messages.
 
   Returns:
-    The split options that remain to be applied, the split by time that was applied to a record (None if there was
-    none), and remarks.
+    The split options that remain to be applied, the split by time that was applied to a recording (None if there was
+    none), and notes.
   """
   window, stride = cut
   if not window:

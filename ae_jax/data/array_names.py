@@ -74,8 +74,8 @@ def _of_examples(headers: Headers, chosen: Options, where: str) -> dict[str, str
   for key, value in (("x", x), ("y", y), ("group", group)):
     if value and value not in headers:
       raise errors.UserError(
-        f"config.data.{key}={value!r}: is not an array of {where}; {errors.suggestion(value, headers)}it contains "
-        f"{_listing(headers)}"
+        f"config.data.{key}={value!r}: {where} has no array of this name; {errors.suggestion(value, headers)}it "
+        f"contains {_listing(headers)}"
       )
   known = next(
     (
@@ -116,7 +116,7 @@ def _header(read: Callable[[], lazy_arrays.LazyArray]) -> lazy_arrays.LazyArray 
 
 
 def _listing(headers: Headers) -> str:
-  """Returns a text with the names, dtypes and shapes of the first arrays."""
+  """Returns a string with the names, dtypes and shapes of the first arrays."""
   texts = []
   for name in list(headers)[:_MOST_LISTED]:
     array = _header(headers[name])

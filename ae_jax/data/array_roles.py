@@ -22,7 +22,7 @@ def read(
 
 
 def unread(headers: array_names.Headers, names: Mapping[str, str], where: str) -> list[str]:
-  """Returns a list with one remark that names the unread arrays of a file; [] if all arrays are read."""
+  """Returns a list with one note that names the unread arrays of a file; [] if all arrays are read."""
   listed = ", ".join(names.values())
   return remarks.not_read(where, headers.keys() - set(names.values()), f"the arrays that are read are {listed}")
 
@@ -43,8 +43,10 @@ def train_and_test(
   shape = arrays["train"].shape
   if "test" not in arrays:
     if not shape or shape[0] < 3:
+      count = f"has only {remarks.counted(shape[0], 'example')}" if shape else "is a single number"
       raise errors.UserError(
-        f"{where}: `{names['x_train']}` has shape {shape}; provide at least 3 examples, or add test examples"
+        f"{where}: `{names['x_train']}` {count}, too few to hold out a test set; provide at least 3 examples, or add "
+        "test examples"
       )
     if "validation" in arrays:
       notes.append(splits.no_test_set(where, f"`{names['x_validation']}`"))

@@ -90,12 +90,12 @@ class Dataset:
     return dataclasses.replace(self, **halves, test_factors=None, defects=None, columns=columns)
 
   def class_name(self, label: Any) -> str:
-    """Returns the name of a class, or its label as a text if it has no name."""
+    """Returns the name of a class, or its label as text if it has no name."""
     return labels.class_name(label, self.class_names)
 
   @property
   def one_class_name(self) -> str:
-    """`one_class` as a text, with its name if it has one."""
+    """`one_class` as text, with its name if it has one."""
     return labels.with_name(self.one_class, self.class_names)
 
   @functools.cached_property
@@ -125,7 +125,7 @@ class Dataset:
     return sum(lazy_arrays.row_bytes(array) for array in arrays if array is not None)
 
   def train_sample_of(self, name: str) -> np.ndarray | None:
-    """Returns the rows of a training column that belong to `train_sample`, in memory; None without this column."""
+    """Loads the `train_sample` rows of a training array into memory; returns None if the data set lacks that array."""
     column = self.column("train", name)
     if column is None:
       return None

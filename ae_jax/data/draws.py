@@ -30,7 +30,7 @@ class Split(NamedTuple):
 
   rule: str  # a key of `_RULES`, or "source" for the rule of the data source
   shares: dict[str, float]  # {"test" and "validation", if drawn: fraction of the examples}
-  # {drawn set: positions of its examples in the training examples of the source}; {} for a record
+  # {drawn set: positions of its examples in the training examples of the source}; {} for a recording
   rows: dict[str, Int64[np.ndarray, " examples"]]
 
   def as_json(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def options(split: str, group: str, test: float, validation: float, window: int)
     group: Name of the array of groups, or "".
     test: Fraction of the examples in the test set.
     validation: Fraction of the examples in the validation set.
-    window: Length of windows that are cut from a record, 0 for none. A record is always split by time.
+    window: Length of windows that are cut from a recording, 0 for none. A recording is always split by time.
 
   Raises:
     UserError: A value is invalid, or two values contradict each other.
@@ -69,7 +69,7 @@ def options(split: str, group: str, test: float, validation: float, window: int)
     raise errors.UserError(f"config.data.group={group!r}: is not used with config.data.split={split!r}; remove one")
   if window and (group or split in ("stratified", "group")):
     raise errors.UserError(
-      f"config.data.split={split!r}, config.data.group={group!r}: with config.data.window, records can only be "
+      f"config.data.split={split!r}, config.data.group={group!r}: with config.data.window, recordings can only be "
       "split by time; set config.data.split='time' and config.data.group=''"
     )
   return Options(split, group, test, validation)
@@ -81,9 +81,8 @@ def check_needed(chosen: Options, arrays: Mapping[str, Any], where: str) -> None
     if half in arrays and share != default:
       found = f"{len(arrays[half]):,} {half} examples"
       raise errors.UserError(
-        f"config.data.{half}={share}: would draw a set from the training examples, but {where} already has {found}; "
-        "remove "
-        "this key"
+        f"config.data.{half}={share}: would hold out a {half} set from the training examples, but {where} already has "
+        f"{found}; remove this key"
       )
   drawn = "test" not in arrays or chosen.validation
   if not drawn and (chosen.group or chosen.split not in ("auto", "random")):
@@ -94,7 +93,7 @@ def check_needed(chosen: Options, arrays: Mapping[str, Any], where: str) -> None
 
 
 def of_record(shares: Mapping[str, float], given: Sequence[str], arrays: Mapping[str, Any]) -> Split | None:
-  """Describes the split of a record by time; None if no part of the record was held out.
+  """Describes the split of a recording by time; None if no part of the recording was held out.
 
   Args:
     shares: {"test": fraction, "validation": fraction}.
@@ -130,7 +129,7 @@ def divide(
 
   Returns:
     The label of the training examples that were kept (None: all labels), a description of the split (None: nothing was
-    drawn), and remarks for the user.
+    drawn), and notes for the user.
 
   Raises:
     UserError: The rule cannot be applied to the data, or `one_class.select` raises it.

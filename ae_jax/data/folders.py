@@ -97,7 +97,7 @@ def scan(path: str, chosen: image_sets.Options, read_validation: bool = True) ->
 def _listed(
   root: pathlib.Path, follow_links: bool, read_validation: bool, where: str
 ) -> tuple[dict[str, pathlib.Path], dict[str, list[str]], str, list[str]]:
-  """Returns {split: folder}, {split: image files}, a text that changes whenever a file changes, and remarks."""
+  """Returns {split: folder}, {split: image files}, a version string that changes with the files, and notes."""
   skipped, inside = [], None if follow_links else root.resolve()
   halves = _folders_of_halves(root, read_validation, where)
   for half_folder in {*halves.values()} - {root}:
@@ -108,7 +108,7 @@ def _listed(
 
 
 def files_under(root: pathlib.Path, follow_links: bool) -> tuple[list[str], list[str], str]:
-  """Returns the image files at a path, the names of other files, and a text that changes whenever a file changes.
+  """Returns the image files at a path, the names of other files, and a version string that changes with the files.
 
   Args:
     root: An image file, or a folder; the files of a folder are sorted by name within each subfolder.
@@ -172,7 +172,7 @@ def _folders_of_halves(root: pathlib.Path, read_validation: bool, where: str) ->
 
 
 def _not_read(root: pathlib.Path, halves: Mapping[str, pathlib.Path], skipped: Sequence[str], where: str) -> list[str]:
-  """Returns remarks about images outside the folders in `halves`, {split: folder}, and about the files in `skipped`."""
+  """Returns notes about images outside the folders in `halves`, {split: folder}, and about the files in `skipped`."""
   notes = []
   if halves["train"] != root:
     read, counts = [folder.name for folder in halves.values()], {}

@@ -1,4 +1,4 @@
-"""Reads many image files as one array: finds their common shape, damaged files, and the conversions to report."""
+"""Reads many image files as one array: determines the common shape, and reports damaged files and conversions."""
 
 import collections
 import concurrent.futures
@@ -79,7 +79,7 @@ def options(
 def readable(
   files: Mapping[str, Sequence[str]], chosen: Options, version: str, where: str
 ) -> tuple[dict[str, list[str]], list[decoding.Header], list[str]]:
-  """Returns the files that can be read, their headers in the same order, and remarks about the other files.
+  """Returns the files that can be read, their headers in the same order, and notes about the other files.
 
   The result is cached. If `chosen.on_bad` is "skip", all files are decoded here once, because a damaged file can have a
   valid header.
@@ -155,7 +155,7 @@ def common_layout(headers: Sequence[decoding.Header], paths: Sequence[str], chos
 
 
 def changes(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Options, where: str) -> list[str]:
-  """Returns remarks about images that are resized, converted or scaled, and about parts of images that are not read."""
+  """Returns notes about images that are resized, converted or scaled, and about parts of images that are not read."""
   preparation, notes = chosen.preparation, []
   sizes = _count(((found.height, found.width) for found in headers), paths, lambda size: f"{size[0]} x {size[1]}")
   if preparation.size and {*sizes.counts} != {preparation.size}:
@@ -227,7 +227,7 @@ def _count(values: Iterable[Any], paths: Sequence[str], in_words: Callable[[Any]
 
 
 def _list_of(faults: Iterable[str], total: int, verb: str) -> str:
-  """Returns a text with the number of faulty files and the first `_MOST_FILES` messages about them."""
+  """Returns a string with the number of faulty files and the first `_MOST_FILES` messages about them."""
   faults = list(faults)
   rest = len(faults) - _MOST_FILES
   listed = "; ".join([*faults[:_MOST_FILES], f"and {rest} more"] if rest > 0 else faults)

@@ -26,8 +26,8 @@ from ae_jax.types import KINDS
 _MOST_CLASSES = 10  # maximum number of classes in a line
 _MOST_EXAMPLES = 5  # maximum number of examples in a line
 _CHANNELS = 8  # float arrays [N, T, C] with fewer than this number of channels are treated as series
-_WINDOW = 50  # time steps of the windows of a record
-_RECORD_STEPS = 10 * _WINDOW  # tables with fewer rows are hardly records
+_WINDOW = 50  # time steps of the windows of a recording
+_RECORD_STEPS = 10 * _WINDOW  # tables with fewer rows are hardly recordings
 _FAMILIES = {"table": "dense", "series": "sequence", "images": "cnn", "volumes": "dense"}  # kind -> shipped config
 _TABLES = (*schema_fit.NAMED, *tables.BUNDLED)  # sources whose columns have names; `configs/table.py` trains on them
 _SET = ("range", "scale")  # keys of config.data that `configs/table.py` already sets
@@ -46,7 +46,7 @@ class Inspection(NamedTuple):
   kind: str  # a value of types.KINDS
   shape: tuple[int, ...]  # of an example
   has_targets: bool = False
-  is_record: bool = False  # whether the rows of the table can be the time steps of a record
+  is_record: bool = False  # whether the rows of the table can be the time steps of a recording
 
 
 def inspect(found: detection.Found, path: str) -> Inspection:
@@ -75,7 +75,7 @@ def inspect(found: detection.Found, path: str) -> Inspection:
   may_be_record = found.name == "npy" and kind == "table" and splits.present(found.arrays) == ["train"]
   is_record = may_be_record and shape[0] < _CHANNELS and len(found.arrays["train"]) >= _RECORD_STEPS
   if may_be_record and not is_record:
-    lines.append("if the rows are the time steps of one record, cut it into windows: --config.data.window=STEPS")
+    lines.append("if the rows are the time steps of one recording, cut it into windows: --config.data.window=STEPS")
   return Inspection(lines, options | _one_class(arrays), kind, shape, "train_target" in arrays, is_record)
 
 
@@ -111,7 +111,7 @@ def as_flag(key: str, value: Any) -> str:
 
 
 def value_options(name: str, arrays: Mapping[str, Any], kind: str, where: str) -> dict[str, Any]:
-  """Returns values of config.data.range and config.data.scale that fit the examples of a source; {}: the defaults fit.
+  """Returns values of config.data.range and config.data.scale that suit the examples; {} if the defaults do.
 
   Args:
     name: Name of the source.
@@ -148,7 +148,7 @@ def _looks_like_series(train: lazy_arrays.MaybeLazy) -> bool:
 def _split(
   arrays: dict[str, Any], files: Mapping[str, Sequence[str]], where: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
-  """Returns the arrays of all splits, {split: names of its examples}, and a text with the sizes of the splits.
+  """Returns the arrays of all splits, {split: names of its examples}, and a string with the sizes of the splits.
 
   A test set is drawn if the source has none. The name of an example is its file, or its row in the array.
   """
@@ -247,7 +247,7 @@ def _on_faults(halves: Mapping[str, statistics.Statistics], names: Mapping[str, 
 
 
 def _first(indices: np.ndarray, names: np.ndarray) -> str:
-  """Returns a text with the names of the first examples in `indices`."""
+  """Returns a string with the names of the first examples in `indices`."""
   listed = names[indices[:_MOST_EXAMPLES]].tolist()
   more = f" and {len(indices) - len(listed):,} more" if len(indices) > len(listed) else ""
   return f"{', '.join(listed)}{more}"
@@ -271,7 +271,7 @@ def _whole(halves: Mapping[str, statistics.Statistics]) -> bool:
 
 
 def _range_options(halves: Mapping[str, statistics.Statistics], dtype: np.dtype, kind: str) -> dict[str, Any]:
-  """Returns values of config.data.range and config.data.scale that fit the examples; {}: the defaults fit."""
+  """Returns values of config.data.range and config.data.scale that suit the examples; {} if the defaults do."""
   low, high = _range(halves)
   is_scaled = low >= 0 and high <= 65_535 and (dtype.kind in "bui" or _whole(halves))
   if (low >= 0 and high <= 1) or (kind in _SCALED and is_scaled):

@@ -31,7 +31,7 @@ def with_channels(examples: lazy_arrays.MaybeLazy, kind: str, where: str) -> laz
     where: Prefix of error messages.
 
   Raises:
-    UserError: The number of axes does not fit the kind.
+    UserError: The number of axes is not compatible with the kind.
   """
   axes = len(examples.shape)
   if kind == "auto" and axes not in _AUTO:

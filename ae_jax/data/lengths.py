@@ -57,7 +57,7 @@ def to_masks(arrays: dict[str, Any], where: str) -> list[str]:
   If all series have the full length, no masks are added. See `check` for the arguments and exceptions.
 
   Returns:
-    A list with one remark about the lengths; [] if there are no lengths or no padding.
+    A list with one note about the lengths; [] if there are no lengths or no padding.
   """
   check(arrays, where)
   lengths = {half: arrays.pop(f"{half}_{NAME}") for half in splits.present(arrays) if f"{half}_{NAME}" in arrays}

@@ -117,7 +117,7 @@ def _check_mask_shape(found: tuple[int, ...], shape: tuple[int, ...], name: str)
 def _as_booleans(rows: np.ndarray, *, shape: tuple[int, ...], name: str) -> np.ndarray:
   """Converts rows of a mask to booleans [K, *shape]; raises UserError for values other than 0 and 1."""
   if rows.dtype != np.bool_ and not ((rows == 0) | (rows == 1)).all():
-    raise errors.UserError(f"{name}: has values other than 0 and 1; 1 marks the observed elements")
+    raise errors.UserError(f"{name}: has values other than 0 and 1; use 1 for observed and 0 for missing elements")
   rows = rows.astype(np.bool_) if rows.ndim > len(shape) else rows.astype(np.bool_)[..., None]
   return np.ascontiguousarray(np.broadcast_to(rows, (len(rows), *shape)))
 
@@ -143,7 +143,7 @@ def _weights(weights: lazy_arrays.MaybeLazy, name: str, where: str) -> Float32[n
   wrong = np.flatnonzero(~((values >= LEAST_WEIGHT) & (values <= _MOST_WEIGHT)))
   if len(wrong):
     raise errors.UserError(
-      f"{where}: `{name}` is {values[wrong[0]]:g} in row {wrong[0]}; weights are from {LEAST_WEIGHT:g} to "
+      f"{where}: `{name}` is {values[wrong[0]]:g} in row {wrong[0]}; weights must be between {LEAST_WEIGHT:g} and "
       f"{_MOST_WEIGHT:g}. To leave an example out, remove its row"
     )
   return values.astype(np.float32)
@@ -156,4 +156,4 @@ def _observed_value(examples: lazy_arrays.MaybeLazy, mask: lazy_arrays.MaybeLazy
     seen = lazy_arrays.read_rows(examples, part)[lazy_arrays.read_rows(mask, part)]
     if seen.size:
       return seen[0]
-  raise errors.UserError(f"{where}: `mask_{half}` is 0 everywhere; 1 marks the observed elements")
+  raise errors.UserError(f"{where}: `mask_{half}` is 0 everywhere; use 1 for observed and 0 for missing elements")

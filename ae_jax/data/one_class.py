@@ -36,7 +36,7 @@ def select(
     where: Name of the data set for messages, such as "config.data.name='digits'".
 
   Returns:
-    The label that was applied (None: all labels), and remarks for the user.
+    The label that was applied (None: all labels), and notes for the user.
 
   Raises:
     UserError: The class is unknown, the test examples have no labels, labels are not integers, or a split has labels,
@@ -86,7 +86,7 @@ def _split_class(
   """Moves the drawn examples of a class, and all examples of other classes, to the test set, in place.
 
   If `drawn` contains no example of the class, a fifth of the class is drawn. If there are other classes, the returned
-  list has one remark about the split.
+  list has one note about the split.
   """
   normal = arrays["train_labels"] == label
   if normal.sum() < 3:
@@ -119,7 +119,7 @@ def _split_class(
 
 
 def _drop_others(label: int, arrays: dict[str, Any], key: str) -> list[str]:
-  """Drops the training examples with other labels, in place; returns a list with a remark about it, or []."""
+  """Drops the training examples with other labels, in place; returns a list with a note about it, or []."""
   others = remarks.counted(int((arrays["test_labels"] != label).sum()), "example")
   if arrays.get("train_labels") is None:
     count = len(arrays["train"])

@@ -17,7 +17,7 @@ def check(patch: tuple) -> None:
 
 
 def cut(arrays: dict[str, Any], patch: tuple[int, ...], where: str) -> list[str]:
-  """Cuts the images of each split into patches, in place, and returns a list with one remark about them.
+  """Cuts the images of each split into patches, in place, and returns a list with one note about them.
 
   Call this function after the data are split, so that all patches of an image are in the same split. The patches of an
   image are consecutive, row by row. Arrays with the height and width of the images, such as masks, are also cut. In

@@ -66,7 +66,7 @@ def convert(
 
 
 def check_values(arrays: dict[str, Any], found: scalings.Scaling, value_range: str, name: str, where: str) -> list[str]:
-  """Checks the range of the examples and targets, and returns remarks about their values.
+  """Checks the range of the examples and targets, and returns notes about their values.
 
   A `LazyArray` is replaced by one that also checks each row when the row is read.
 
@@ -101,7 +101,7 @@ def _check_and_convert_floats(arrays: dict[str, Any], value_range: str, where: s
 def _remarks_on_values(
   name: str, train: lazy_arrays.MaybeLazy, found: scalings.Scaling, value_range: str, where: str
 ) -> list[str]:
-  """Returns a list with a remark about an unusual conversion, or about the range of floats in image files; else []."""
+  """Returns a list with a note about an unusual conversion, or about the range of floats in image files; else []."""
   if not found.is_usual:
     return [f"{where}: the examples are {found.in_words(value_range)}"]
   if name != "folder" or train.dtype == np.uint8:

@@ -109,9 +109,9 @@ def check_complete(arrays: Mapping[str, Any], table: RawTable, missing: str, whe
     raw = arrays[half]
     if all(np.isfinite(rows).all() for rows in _cached(raw)):
       continue
-    faults = np.concatenate([np.where(np.isfinite(rows), 0, rows).astype(np.float16) for rows in _blocks(raw)])
+    invalid = np.concatenate([np.where(np.isfinite(rows), 0, rows).astype(np.float16) for rows in _blocks(raw)])
     name = f"{where}: {half}" if "test" in arrays else where
-    schema.check(faults, table.names, missing, name)
+    schema.check(invalid, table.names, missing, name)
 
 
 def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) -> tuple[schema.Schema, list[str]]:
@@ -120,7 +120,7 @@ def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) ->
   With `missing="mask"`, the masks of the observed elements are added as "train_mask", "test_mask", ...
 
   Returns:
-    The schema, and remarks about the columns, missing values, and strings that do not occur in the training rows.
+    The schema, and notes about the columns, missing values, and strings that do not occur in the training rows.
   """
   columns, tables_of_words = _fit(arrays["train"], table, missing)
   tables_of_words = {
@@ -238,7 +238,7 @@ def _words(vocabulary: Sequence[str], tally: Int[np.ndarray, " vocabulary"]) -> 
 
 
 def _constant(fitted: schema.Schema, where: str) -> list[str]:
-  """Returns a list with one remark that names the columns with a single value in the training rows, or []."""
+  """Returns a list with one note that names the columns with a single value in the training rows, or []."""
   names = [column.name for column in fitted.columns if column.spread == 0]
   return (
     [f"{where}: constant in the training rows: {_listed(names)}; config.data.columns=NAME=ignore leaves out"]
@@ -248,14 +248,14 @@ def _constant(fitted: schema.Schema, where: str) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-  """Returns the first names of columns as a text, with the number of the others."""
+  """Returns the first few column names as text, and how many more there are."""
   return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _remarks_on_half(
   raw: Any, tables_of_words: Mapping[int, np.ndarray], fitted: schema.Schema, half: str, where: str
 ) -> list[str]:
-  """Returns remarks about missing values in the split `half`, and about strings that are not categories."""
+  """Returns notes about missing values in the split `half`, and about strings that are not categories."""
   gaps, others = np.zeros(len(fitted.columns), int), np.zeros(len(fitted.columns), int)
   if fitted.missing == "error" and not tables_of_words:
     return []

@@ -1,4 +1,4 @@
-"""Data source for folders of .npy files of different lengths: each file is a series or a long record, [T] or [T, C].
+"""Data source for folders of .npy files of different lengths: each file is a series or a long recording, [T] or [T, C].
 
 The files are in the folder, or in its subfolders `train`, `validation` and `test`. NAME_labels.npy contains the labels
 of the time steps of NAME.npy, [T], or a single label for all of them.
@@ -21,7 +21,7 @@ Files = dict[str, lazy_arrays.LazyArray]  # name of a file without its suffix ->
 
 
 def applies(name: str, path: str, kind: str, window: int, x: str = "") -> bool:
-  """Returns whether a path is a folder with one series or record per file.
+  """Returns whether a path is a folder with one series or recording per file.
 
   The other kind of folder contains one array per file, such as x_train.npy. The arguments are keys of `config.data`.
   """
@@ -34,8 +34,8 @@ def read(path: str, window: int) -> dict[str, Any]:
   """Returns the series of a folder or, if `window` is not 0, its records.
 
   Series are padded with zeros at the end to the longest one, [N, T, C]; `train_lengths` and `test_lengths` [N] contain
-  their lengths. The label of a series is the largest label of its steps. The records of a split are concatenated to one
-  array [steps, C], and `record_steps` is {split: lengths of its records}.
+  their lengths. The label of a series is the largest label of its steps. The recordings of a split are concatenated to
+  one array [steps, C], and `record_steps` is {split: lengths of its recordings}.
 
   Args:
     path: The folder.
@@ -58,13 +58,16 @@ def read(path: str, window: int) -> dict[str, Any]:
   arrays |= {half: _padded([*files.values()], dtype, shape) for half, files in series.items()}
   arrays |= {f"{half}_lengths": lengths for half, lengths in steps.items()}
   if "test" not in arrays and len(arrays["train"]) < 3:
-    raise errors.UserError(f"{where}: contains {len(arrays['train'])} series; provide at least 3, or a folder `test`")
+    raise errors.UserError(
+      f"{where}: has only {len(arrays['train'])} series, too few to hold out a test set; provide at least 3, or a "
+      "folder `test`"
+    )
   largest = lambda half: np.maximum.reduceat(integers[half], np.cumsum(steps[half]) - steps[half])
   return arrays | {f"{half}_labels": largest(half) for half in integers}
 
 
 def _halves(root: pathlib.Path, where: str) -> tuple[dict[str, Files], dict[str, np.ndarray], list[str]]:
-  """Returns {split: series}, {split: labels of all steps [steps]} (empty without labels), and remarks."""
+  """Returns {split: series}, {split: labels of all steps [steps]} (empty without labels), and notes."""
   folders = {half: root / half for half in splits.HALVES if (root / half).is_dir()} or {"train": root}
   found = {half: files_in(folder, where) for half, folder in folders.items()}
   series = {half: files for half, (files, _, _) in found.items()}
@@ -140,7 +143,7 @@ def _padded(rows: Sequence[lazy_arrays.LazyArray], dtype: np.dtype, shape: tuple
 
 
 def _joined(rows: Sequence[lazy_arrays.LazyArray], dtype: np.dtype, channels: int) -> lazy_arrays.LazyArray:
-  """Returns the records concatenated along time, as a lazy array [sum of their lengths, channels]."""
+  """Returns the recordings concatenated along time, as a lazy array [sum of their lengths, channels]."""
   ends = np.cumsum([len(row) for row in rows])
 
   def read(indices: Int[np.ndarray, " steps"]) -> Shaped[np.ndarray, "steps channels"]:

@@ -39,7 +39,7 @@ def drawn(count: int, selected: int, seed: int) -> Bool[np.ndarray, " {count}"]:
 
 
 def last(count: int, share: float) -> Bool[np.ndarray, " {count}"]:
-  """Returns a mask [count] of the last fraction `share` of the time steps of a record, at least 1 step."""
+  """Returns a mask [count] that selects the last fraction `share` of the time steps of a recording, at least 1."""
   return np.arange(count) >= count - share_of(count, share)
 
 
@@ -79,7 +79,7 @@ def hold_out(arrays: dict[str, Any], rows: Bool[np.ndarray, " examples"], half: 
 
 
 def no_test_set(where: str, validation: str) -> str:
-  """Returns a remark that a source has a validation set but no test set; `validation` is its name for the user."""
+  """Returns a note that a source has a validation set but no test set; `validation` is its name for the user."""
   return (
     f"{where}: {validation} is the validation set; there is no test set, so test examples are drawn from the others"
   )

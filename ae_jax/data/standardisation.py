@@ -29,7 +29,7 @@ class Standardisation:
 
   @property
   def is_finite(self) -> Bool[np.ndarray, " columns"]:
-    """Mask of the columns whose map is defined, because a training example has an observed value."""
+    """Mask of the columns with at least one observed training value; the transform is undefined for the others."""
     return np.isfinite(self.mean) & np.isfinite(self.deviation)
 
   def as_json(self) -> dict[str, list[float]]:
@@ -54,7 +54,7 @@ class QuantileScaling:
 
   @property
   def is_finite(self) -> Bool[np.ndarray, " columns"]:
-    """Mask of the columns whose map is defined, because a training example has an observed value."""
+    """Mask of the columns with at least one observed training value; the transform is undefined for the others."""
     return np.isfinite(self.quantiles).all(0)
 
   def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Data sources for tables in CSV and Parquet files, and for the tables that scikit-learn contains.
+"""Data sources for tables in CSV and Parquet files, and for data sets bundled with scikit-learn.
 
 A source returns raw rows (see `ae_jax.data.schema`) as float64 [N, columns], and under the key "table" a `RawTable`
 that describes the columns. A file that exceeds the memory budget is converted once to raw rows in the cache folder,
@@ -104,7 +104,7 @@ def _keys_and_kinds(label: str, group: str, columns: tuple) -> tuple[dict[str, s
 
 
 def bundled(name: str, path: str) -> dict[str, Any]:
-  """Loads a table that scikit-learn contains: breast_cancer [569, 30], wine [178, 13] or diabetes [442, 10].
+  """Loads a data set bundled with scikit-learn: breast_cancer [569, 30], wine [178, 13] or diabetes [442, 10].
 
   The labels of breast_cancer and wine are their classes; the last fifth of each class is the test set. diabetes has no
   classes; a random fifth is the test set.
@@ -157,7 +157,7 @@ def _rows_of(stored: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _files(name: str, path: str, where: str, read_validation: bool) -> tuple[dict[str, str], list[str]]:
-  """Returns {split: file}, and remarks about files of the folder that are not read."""
+  """Returns {split: file}, and notes about files of the folder that are not read."""
   if not os.path.exists(path):
     raise errors.UserError(f"{where}: file not found; check the path")
   if not os.path.isdir(path):
@@ -211,7 +211,7 @@ def _scan(
 
   Returns:
     {"columns": [(name, kind, categories), ...], "unused": columns that are not inputs, "counts": {split: number of
-    rows}, "answers": {"train_label": labels, ...}, "notes": remarks}.
+    rows}, "answers": {"train_label": labels, ...}, "notes": notes}.
   """
   from ae_jax.data import table_files
 
@@ -263,7 +263,7 @@ def _fill(read: Callable[[], Iterator[Any]], columns: Any, where: str, raw: np.n
 
 
 def _with_answers(arrays: dict[str, Any], described: Mapping[str, Any], notes: list[str], where: str) -> dict[str, Any]:
-  """Adds labels, groups, the `RawTable` and remarks from `described`, a result of `_scan`, to the raw rows."""
+  """Adds labels, groups, the `RawTable` and notes from `described`, a result of `_scan`, to the raw rows."""
   columns = described["columns"]
   vocabularies = {name: words for name, kind, words in columns if kind == "categorical"}
   table = schema_fit.RawTable(
@@ -279,7 +279,10 @@ def _with_answers(arrays: dict[str, Any], described: Mapping[str, Any], notes: l
   arrays |= {"train_group": answers["train_group"]} if "train_group" in answers else {}
   count = len(arrays["train"])
   if "test" not in arrays and count < 3:
-    raise errors.UserError(f"{where}: has {remarks.counted(count, 'row')}; provide at least 3, or add a test file")
+    raise errors.UserError(
+      f"{where}: has only {remarks.counted(count, 'row')}, too few to hold out a test set; provide at least 3, or add "
+      "a test file"
+    )
   return arrays | {"table": table, "class_names": class_names, "remarks": [*notes, *described["notes"], *label_notes]}
 
 

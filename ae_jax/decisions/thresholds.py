@@ -31,7 +31,7 @@ class Threshold:
   examples: int  # number of these examples
   step: int  # step of the checkpoint whose scores were used
   weights: str  # `store.digest` of the variables of this checkpoint
-  reference: str = ""  # `store.digest` of the reference of the scores; "" for kinds without a reference
+  reference: str = ""  # `store.digest` of the reference statistics of the scores; "" for kinds without them
   targets: bool | None = None  # whether the examples had targets; None: unknown, or the kind uses no targets
 
   def as_json(self) -> dict[str, Any]:
@@ -39,7 +39,7 @@ class Threshold:
     return dataclasses.asdict(self)
 
   def in_words(self) -> str:
-    """Returns a text with the value and the rule by which it was chosen."""
+    """Returns a string that states the value and the rule by which it was chosen."""
     level = "" if self.level is None else f"={self.level:g}"
     half = "training" if self.half == "train" else self.half
     source = f" from {self.examples:,} {half} examples" if self.half else ""
@@ -178,7 +178,7 @@ def from_share(scores: Float[np.ndarray, " examples"], share: float) -> float:
     share: Fraction of the examples to flag, in [0, 1).
 
   Raises:
-    UserError: There are no scores, a score is not finite, or the share is invalid.
+    UserError: There are no scores, a score is not finite, or the fraction is invalid.
   """
   ordered = _ordered(scores)
   if not errors.is_number(share) or not 0 <= share < 1:
@@ -213,7 +213,9 @@ class Curve(NamedTuple):
 
 
 def curve(scores: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"]) -> Curve:
-  """Returns the precision-recall curve: all thresholds that flag at least one example, with their counts.
+  """Returns the precision-recall curve: the thresholds that flag at least one example, each with its counts.
+
+  The counts are the numbers of flagged anomalies (true positives) and of all flagged examples.
 
   Raises:
     UserError: A score is not finite, or there are no anomalies or no normal examples.

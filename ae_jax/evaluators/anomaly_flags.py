@@ -47,7 +47,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def _threshold(context: EvalContext) -> tuple[thresholds.Threshold, str]:
-  """Returns the threshold of the run, or a default, and a sentence about it."""
+  """Returns the threshold of the run, or a default, and a sentence that states which examples it flags and why."""
   run, dataset = context.run, context.dataset
   stored, fault = thresholds.of_run(run, context.test_inputs.has_target)
   advice = "run.set_threshold sets one, and `ae_jax evaluate --only=anomaly` measures it"
@@ -80,4 +80,4 @@ def _histograms(
   top = max(float(line[1].max()) for line in lines.values())
   lines["threshold"] = np.array([[float(scale(threshold.value))] * 2, [0.0, top]])
   axis = f"{threshold.kind} score{', log10' if is_logarithmic else ''}"
-  return figures.Lines("Scores of normal test examples and of anomalies", lines, axis, "share of the examples")
+  return figures.Lines("Scores of normal test examples and of anomalies", lines, axis, "fraction of the examples")

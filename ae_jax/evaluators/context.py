@@ -139,7 +139,7 @@ class EvalContext:
 
   @functools.cached_property
   def reference(self) -> scores.Reference:
-    """The reference of the scores, measured on the training examples. It can contain NaN or infinite values."""
+    """Reference statistics of the scores, from the training examples. They can contain NaN or infinite values."""
     return scores.make_reference(self.run, halves.chosen_parts(self.run, self.dataset, "train"))
 
   @functools.cached_property

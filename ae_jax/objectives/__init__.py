@@ -66,7 +66,7 @@ def build(
     **options: Values of the keyword-only fields of the objective's class.
 
   Raises:
-    UserError: If an option is invalid, or does not fit the model or the value range.
+    UserError: If an option is invalid, or not compatible with the model or the value range.
   """
   constructors = {known: _checked(objective_class, model) for known, objective_class in OBJECTIVES.items()}
   objective = errors.call(constructors, "objective", name, value_range, span or ranges.SPANS[value_range], **options)

@@ -30,7 +30,7 @@ class DeviceData:
 
   @property
   def columns(self) -> list[Any]:
-    """The columns of all splits on the devices."""
+    """Device arrays of all splits."""
     return [self.train, *(half.columns for half in self.evaluated.values())]
 
 
@@ -93,7 +93,10 @@ def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tup
 def _placed_keys(
   seed: int, replicated: jax.sharding.NamedSharding, settings: tuple
 ) -> tuple[Key[Array, ""], Key[Array, ""]]:
-  """Returns `keys(seed)` on the devices; `settings` is part of the cache key, because JAX settings change the keys."""
+  """Returns the random keys for `seed`, placed on the devices.
+
+  `settings` is in the cache key because JAX settings change the random keys.
+  """
   del settings
   return jax.jit(functools.partial(keys, seed), out_shardings=replicated)()
 

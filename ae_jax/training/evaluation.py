@@ -99,7 +99,10 @@ def compile_all(
 def bind(
   halves: Mapping[str, Evaluated], model_args: tuple, programs: Mapping[str, Callable]
 ) -> Callable[[TrainState], dict[str, tuple]]:
-  """Returns `CompiledStage.evaluate`; `programs` is the result of `compile_all`."""
+  """Returns the function that evaluates a training state on every split: {split: (loss, statistics of the examples)}.
+
+  `programs` is the result of `compile_all`.
+  """
   return lambda state: {
     name: program(*arguments(halves[name], model_args, state)) for name, program in programs.items()
   }

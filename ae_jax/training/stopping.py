@@ -43,7 +43,7 @@ class EarlyStopping:
       )
 
   def remarks(self, has_validation: bool) -> list[str]:
-    """Returns a remark if training is stopped by the test set although the data have a validation set."""
+    """Returns a note if training is stopped by the test set although the data have a validation set."""
     if not has_validation or not self.metric.startswith("test/"):
       return []
     return [

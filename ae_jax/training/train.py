@@ -140,7 +140,7 @@ def _recorder(
 def _checkpoint(
   windows: logs.WindowAverages, state: TrainState, records: Sequence[loop.Record]
 ) -> tuple[TrainState, float, dict]:
-  """Returns the state, the error by which checkpoints are compared, and the notes to save; see `loop.Training`.
+  """Returns the state, the error used for model selection, and the notes to save; see `loop.Training`.
 
   Without an evaluation, the error is infinite, so the checkpoint is never the best one.
   """

@@ -51,7 +51,9 @@ def test_other_names_are_listed_and_mapped(tmp_path, write):
   unlabelled = data.load(*where, "unit", x="pictures")
   assert unlabelled.fingerprint() == dataset.fingerprint()
   assert unlabelled.train_labels is None
-  with pytest.raises(errors.UserError, match=r"config\.data\.y='kinds': is not an array .*did you mean 'kind'\?"):
+  with pytest.raises(
+    errors.UserError, match=r"config\.data\.y='kinds': .* has no array of this name; did you mean 'kind'\?"
+  ):
     data.load(*where, "unit", x="pictures", y="kinds")
 
 

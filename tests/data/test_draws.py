@@ -193,7 +193,7 @@ def test_record_has_windows_of_three_parts(tmp_path):
     ({"split": "strata"}, "did you mean 'stratified'"),
     ({"split": "group"}, "needs config.data.group"),
     ({"group": "y", "split": "time"}, "config.data.group='y': is not used with config.data.split='time'"),
-    ({"group": "patient"}, "config.data.group='patient': is not an array of"),
+    ({"group": "patient"}, "config.data.group='patient': .* has no array of this name"),
     ({"test": 1.0}, "config.data.test=1.0: must be a fraction in \\(0, 1\\)"),
     ({"validation": 1.0}, "config.data.validation=1.0: must be 0"),
     ({"validation": 0.2}, "config.data.validation=0.2: .* already has 5 validation examples"),

@@ -1,4 +1,4 @@
-"""Folders of .npy files: series of unequal lengths, and several records that are cut into windows."""
+"""Folders of .npy files: series of unequal lengths, and several recordings that are cut into windows."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_windows_never_cross_records_or_the_split(tmp_path, window, stride):
     np.testing.assert_array_equal(examples[..., 0], np.array(starts[half])[:, None] + np.arange(window))
   expected = [3 if start // 100 == 2 else int(start <= 2 < start + window) for start in starts["train"]]
   np.testing.assert_array_equal(memory.train_labels, expected)
-  assert memory.remarks[0].startswith("training record: 84 steps in 4 records")
+  assert memory.remarks[0].startswith("training recording: 84 steps in 4 recordings")
 
 
 def test_folders_of_the_arrays_of_a_data_set_are_read_as_before(tmp_path):
@@ -86,7 +86,7 @@ def test_folders_of_the_arrays_of_a_data_set_are_read_as_before(tmp_path):
     ({"a": np.array(["x"] * 9)}, "a.npy has dtype <U1; convert it to numbers"),
     ({"a": np.ones(9), "a_labels": np.ones(4)}, "a_labels.npy has 4 labels, but a.npy has 9 steps"),
     ({"a": np.ones(9), "b": np.ones(9), "b_labels": np.ones(9)}, "a_labels.npy is missing"),
-    ({"a": np.ones(9), "b": np.ones(9)}, "contains 2 series; provide at least 3"),
+    ({"a": np.ones(9), "b": np.ones(9)}, "has only 2 series, too few to hold out a test set; provide at least 3"),
     ({}, "contains no .npy files of the train series"),
   ],
 )

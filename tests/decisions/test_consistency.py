@@ -35,10 +35,10 @@ def test_a_threshold_for_another_reference_is_refused(run, kind):
   run.set_reference(X)
   run.set_threshold(X, contamination=0.1, kind=kind)
   assert again(run).flag(X).sum() == 3
-  with pytest.warns(UserWarning, match="another reference; set it again"):
+  with pytest.warns(UserWarning, match="before the reference statistics of the .* scores changed; set it again"):
     run.set_reference(0.1 * X)
   for each in (run, again(run)):
-    with pytest.raises(errors.UserError, match=r"threshold\.json: was set with another reference .*set the threshold"):
+    with pytest.raises(errors.UserError, match=r"threshold\.json: the threshold was set before .*set it again"):
       each.flag(X)
   run.set_threshold(X, contamination=0.1, kind=kind)
   assert again(run).flag(X).sum() == 3
@@ -50,7 +50,7 @@ def test_a_threshold_of_an_unstored_run_ends_with_its_reference():
   run.set_threshold(X, contamination=0.1, kind="knn")
   run.set_reference(X)
   assert run.flag(X).sum() == 3
-  with pytest.warns(UserWarning, match="another reference"):
+  with pytest.warns(UserWarning, match="before the reference statistics"):
     run.set_reference(OTHERS)
   with pytest.raises(errors.UserError, match="has no threshold"):
     run.flag(X)
@@ -64,7 +64,7 @@ def test_a_threshold_of_errors_needs_no_reference(run):
   run.set_reference(0.1 * X)
   assert again(run).flag(X).sum() == run.flag(X).sum() == 3
   (run.workdir / "threshold.json").write_text(json.dumps(older | {"kind": "knn"}))
-  with pytest.raises(errors.UserError, match="another reference"):
+  with pytest.raises(errors.UserError, match="before the reference statistics"):
     again(run).flag(X)
   (run.workdir / "threshold.json").write_text(json.dumps(older | {"kind": "cnn"}))
   with pytest.raises(errors.UserError, match="'cnn' is not a kind of score"):

@@ -112,7 +112,7 @@ def test_kinds_that_a_run_does_not_have_are_refused(run, variational):
     run.score(IMAGES, kind="mahalonobis")
   with pytest.raises(errors.UserError, match="not variational"):
     run.score(IMAGES, kind="negative_elbo")
-  with pytest.raises(errors.UserError, match="takes no mask"):
+  with pytest.raises(errors.UserError, match="does not support a mask"):
     variational.score(IMAGES, np.ones(IMAGES.shape), kind="negative_elbo")
   with pytest.raises(errors.UserError, match=r"run\.set_reference\(x_train\)"):
     variational.score(IMAGES, kind="knn")

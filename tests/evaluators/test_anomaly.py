@@ -33,7 +33,7 @@ def random_dataset(labels=(0, 1, 0, 2, 0, 1, 0), shape=(6, 2)):
 
 
 def share_of_pairs(score, anomalous):
-  """Returns the share of (anomalous, normal) pairs in which the anomaly scores higher; ties count half."""
+  """Returns the fraction of (anomalous, normal) pairs in which the anomaly scores higher; ties count half."""
   won = [(a > n) + 0.5 * (a == n) for a in score[anomalous] for n in score[~anomalous]]
   return sum(won) / len(won)
 

@@ -1,4 +1,4 @@
-"""Analyses of constant or very few data: each number is finite, or a remark replaces it."""
+"""Analyses of constant or very few data: each number is finite, or a note replaces it."""
 
 import math
 import re

@@ -91,4 +91,4 @@ def test_each_command_has_the_flags():
   for command, rest in (("main", ["--config=dense:digits"]), ("evaluate", ["--workdir=none"]), ("compare", ["none"])):
     status, output, complaints = run_command(command, *rest, "--gpu_memory=2", "--nopreallocate")
     assert (status, output) == (1, "")
-    assert complaints == "ae_jax: --gpu_memory=2.0: must be a share of the memory of a GPU, above 0 and up to 1\n"
+    assert complaints == "ae_jax: --gpu_memory=2.0: must be a fraction of GPU memory in (0, 1]\n"
