@@ -149,7 +149,7 @@ class _Source(NamedTuple):
 
   found: detection.Found
   keys: dict[str, Any]  # {config key: value} that the arguments determine
-  given: dict[str, in_memory.Half] | None = None  # {split: examples and labels}, if the data are in memory
+  given: dict[str, in_memory.SplitData] | None = None  # {split: examples and labels}, if the data are in memory
 
 
 def _source(x: Any, labels: Any, others: Mapping[str, Any], of_user: Mapping[str, Any]) -> _Source:
@@ -161,21 +161,23 @@ def _source(x: Any, labels: Any, others: Mapping[str, Any], of_user: Mapping[str
     others: {"validation": argument, "test": argument}; see `fit`.
     of_user: {key of `config.data`: value} that the user sets.
   """
-  shares = {half: value for half, value in others.items() if _is_share(value)}
-  keys = {f"data.{half}": value for half, value in shares.items()}
-  halves = {half: value for half, value in others.items() if value is not None and half not in shares}
+  shares = {split: value for split, value in others.items() if _is_share(value)}
+  keys = {f"data.{split}": value for split, value in shares.items()}
+  by_split = {split: value for split, value in others.items() if value is not None and split not in shares}
   if isinstance(x, str | os.PathLike):
-    for half in halves:
+    for split in by_split:
       raise errors.UserError(
-        f"{half}=: for data at a path, pass a fraction such as {half}=0.1, or store the {half} set there"
+        f"{split}=: for data at a path, pass a fraction such as {split}=0.1, or store the {split} set there"
       )
     found, path = _stored(x)
     return _Source(found, keys | {"data.name": found.name, "data.path": path} | _label_key(labels, found.name))
   name = "frame" if frames.is_frame(x) else "arrays"
   is_column = isinstance(labels, str)
   keys |= {"data.name": name, "data.path": ""} | (_label_key(labels, name) if is_column else {})
-  given = {"train": in_memory.Half(x, None if is_column else labels)}
-  given |= {half: in_memory.Half(*(value if isinstance(value, tuple) else (value,))) for half, value in halves.items()}
+  given = {"train": in_memory.SplitData(x, None if is_column else labels)}
+  given |= {
+    split: in_memory.SplitData(*(value if isinstance(value, tuple) else (value,))) for split, value in by_split.items()
+  }
   options = {key: of_user[key] for key in ("layout", "kind") if key in of_user}
   layout = {"layout": options["layout"]} if "layout" in options else {}
   arrays = {} if name == "frame" else sources.read(name, "", layout, given=given)

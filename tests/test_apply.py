@@ -172,13 +172,13 @@ def test_embed_names_every_example_of_the_run_once(of_images, tmp_path):
   out = tmp_path / "latents.csv"
   command("embed", f"--workdir={of_images / 'run'}", f"--out={out}")
   found, run = pd.read_csv(out), ae_jax.load(of_images / "run")
-  assert found["half"].value_counts().to_dict() == {"train": 26, "test": 8, "validation": 6}
+  assert found["split"].value_counts().to_dict() == {"train": 26, "test": 8, "validation": 6}
   files = sorted((of_images / "photos").rglob("*.png"))
   assert sorted(found["name"]) == [str(file.relative_to(of_images / "photos")) for file in files]
   assert (found["label"] == [pathlib.Path(name).parts[0] for name in found["name"]]).all()
   numbers = [int(pathlib.Path(name).stem) for name in found["name"]]
   np.testing.assert_allclose(found[["z0", "z1"]], run.encode(IMAGES[numbers]), rtol=1e-3, atol=1e-4)
-  assert found["flag"][found["half"] == "validation"].sum() == 1
+  assert found["flag"][found["split"] == "validation"].sum() == 1
 
 
 def test_embed_names_the_rows_of_a_moved_table(of_table, tmp_path):

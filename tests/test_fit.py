@@ -119,10 +119,10 @@ def test_the_data_of_the_user_are_not_changed():
 
 def test_validation_and_test_sets_are_examples_or_shares():
   _, dataset = problem(X, [0, 1] * 30, validation=X[:10], test=(X[:5], [1] * 5))
-  assert [len(half) for half in (dataset.train, dataset.validation, dataset.test)] == [60, 10, 5]
+  assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [60, 10, 5]
   assert dataset.test_labels.tolist() == [1] * 5
   _, dataset = problem(X, validation=0.25, test=0.5)
-  assert [len(half) for half in (dataset.train, dataset.validation, dataset.test)] == [23, 7, 30]
+  assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [23, 7, 30]
 
 
 @pytest.mark.parametrize("labels", ["city", FRAME["city"], FRAME["city"].tolist(), FRAME["city"].to_numpy(object)])

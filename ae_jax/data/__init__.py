@@ -23,11 +23,11 @@ from ae_jax.data import (
   windows,
 )
 from ae_jax.data import schema as schemas
-from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values, model_columns
+from ae_jax.data.columns import class_indices, flat_columns, label_values, model_columns, split_columns
 from ae_jax.data.dataset import Dataset
 from ae_jax.system import paths
 
-__all__ = ["Dataset", "class_indices", "flat_columns", "half_columns", "label_values", "load", "model_columns"]
+__all__ = ["Dataset", "class_indices", "flat_columns", "label_values", "load", "model_columns", "split_columns"]
 
 
 def load(
@@ -78,7 +78,7 @@ def load(
     columns: Kinds of columns of a table; see `schema_fit.parse_kinds`.
     missing: How missing values of a table are handled, one of `schema.MISSING`.
     patch: (height, width) of the patches that are cut from images, or (); see `patches.cut`.
-    given: {split: `in_memory.Half`} for the sources in `in_memory.SOURCES`, which read no files.
+    given: {split: `in_memory.SplitData`} for the sources in `in_memory.SOURCES`, which read no files.
     **options: Keys that only some sources take; see `sources.DEFAULTS`.
 
   Raises:
@@ -109,7 +109,7 @@ def load(
   if scale != "none":
     scaled = converted.schema.scaled if converted.schema else None
     arrays["standardisation"] = standardisation.fit(arrays, scale, scaled)
-  rows = {half: arrays.pop(f"{half}_row") for half in splits.HALVES if f"{half}_row" in arrays}
+  rows = {each: arrays.pop(f"{each}_row") for each in splits.SPLITS if f"{each}_row" in arrays}
   loss_columns.fill_missing(arrays, range, scale != "none")
   return Dataset(
     name,

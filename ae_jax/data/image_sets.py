@@ -93,7 +93,7 @@ def readable(
   Raises:
     UserError: Some files cannot be read, and `chosen.on_bad` is "error"; the message names them.
   """
-  paths = [file for half in files.values() for file in half]
+  paths = [file for of_split in files.values() for file in of_split]
 
   def scan():
     headers = _in_threads(functools.partial(_header_or_fault, preparation=chosen.preparation), paths)
@@ -108,7 +108,7 @@ def readable(
   stored = cache.arrays("folder-headers", f"2 {chosen} {version}", scan)
   headers = [decoding.Header(int(h), int(w), str(mode), str(lost)) for h, w, mode, lost in stored["headers"]]
   faulty = {path: str(fault) for path, fault in zip(paths, stored["faults"], strict=True) if fault}
-  kept = {half: [path for path in half_files if path not in faulty] for half, half_files in files.items()}
+  kept = {split: [path for path in split_files if path not in faulty] for split, split_files in files.items()}
   headers = [found for path, found in zip(paths, headers, strict=True) if path not in faulty]
   notes = [f"{where}: left out {_list_of(faulty.values(), len(paths), ', which cannot be read')}"] if faulty else []
   return kept, headers, notes

@@ -128,8 +128,8 @@ def fit(arrays: dict[str, Any], scale: str, scaled: Bool[np.ndarray, " columns"]
       "this column or channel"
     )
   apply = lambda rows: fitted.apply(ranges.normalise(rows, "real"))
-  for half in loss_columns.of_examples(arrays):
-    arrays[half] = lazy_arrays.map_rows(arrays[half], arrays[half].shape[1:], np.float32, apply)
+  for split in loss_columns.of_examples(arrays):
+    arrays[split] = lazy_arrays.map_rows(arrays[split], arrays[split].shape[1:], np.float32, apply)
   return fitted
 
 

@@ -54,31 +54,31 @@ def cut(
     UserError: A recording has more than 2 axes or is shorter than a window.
   """
   stride, notes = stride or window, []
-  steps = {half: (len(arrays[half]),) for half in splits.present(arrays)} | arrays.pop("record_steps", {})
-  for half, share in (("test", test), ("validation", validation)):
-    if share and half not in arrays:
+  steps = {split: (len(arrays[split]),) for split in splits.present(arrays)} | arrays.pop("record_steps", {})
+  for split, share in (("test", test), ("validation", validation)):
+    if share and split not in arrays:
       last = [splits.last(count, share) for count in steps["train"]]
-      splits.hold_out(arrays, np.concatenate(last), half)
-      steps |= {"train": tuple(int((~part).sum()) for part in last), half: tuple(int(part.sum()) for part in last)}
-  for half in splits.present(arrays):
-    name, lengths = _RECORDS[half], steps[half]
-    arrays[half] = of_record(arrays[half], window, stride, f"the {name} of {where}", lengths)
-    if (labels := arrays.get(f"{half}_labels")) is not None:
-      arrays[f"{half}_labels"] = of_record(labels, window, stride, f"the labels of {where}", lengths)[:].max((1, 2))
-    for column in (f"{half}_target", f"{half}_mask"):
+      splits.hold_out(arrays, np.concatenate(last), split)
+      steps |= {"train": tuple(int((~part).sum()) for part in last), split: tuple(int(part.sum()) for part in last)}
+  for split in splits.present(arrays):
+    name, lengths = _RECORDS[split], steps[split]
+    arrays[split] = of_record(arrays[split], window, stride, f"the {name} of {where}", lengths)
+    if (labels := arrays.get(f"{split}_labels")) is not None:
+      arrays[f"{split}_labels"] = of_record(labels, window, stride, f"the labels of {where}", lengths)[:].max((1, 2))
+    for column in (f"{split}_target", f"{split}_mask"):
       if column in arrays:
         arrays[column] = of_record(arrays[column], window, stride, f"the {column} of {where}", lengths)
     for column in ("weight", "lengths"):
-      if f"{half}_{column}" in arrays:
+      if f"{split}_{column}" in arrays:
         raise errors.UserError(
-          f"config.data.window={window}: {where} has `{column}_{half}`, which is not supported for windows; remove "
+          f"config.data.window={window}: {where} has `{column}_{split}`, which is not supported for windows; remove "
           "this array"
         )
-    notes.append(_remark(name, lengths, len(arrays[half]), window, stride))
+    notes.append(_note(name, lengths, len(arrays[split]), window, stride))
   return notes
 
 
-def _remark(name: str, lengths: Sequence[int], count: int, window: int, stride: int) -> str:
+def _note(name: str, lengths: Sequence[int], count: int, window: int, stride: int) -> str:
   """Returns a note about the number of windows of the recordings, and the number of steps that are in no window."""
   several = len(lengths) > 1
   counts = [_count(steps, window, stride) for steps in lengths]

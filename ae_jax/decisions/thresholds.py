@@ -27,7 +27,8 @@ class Threshold:
   kind: str  # kind of the scores, a key of `scores.KINDS`
   rule: str  # a member of _RULES
   level: float | None  # contamination, precision or recall that was requested; None for the other rules
-  half: str  # examples whose scores were used: "train", "validation", or "given"; "" for the rule "value"
+  # split whose scores were used: "train" or "validation"; "given", or "" for the rule "value"
+  half: str  # the name of the key in threshold.json
   examples: int  # number of these examples
   step: int  # step of the checkpoint whose scores were used
   weights: str  # `store.digest` of the variables of this checkpoint
@@ -41,8 +42,8 @@ class Threshold:
   def in_words(self) -> str:
     """Returns a string that states the value and the rule by which it was chosen."""
     level = "" if self.level is None else f"={self.level:g}"
-    half = "training" if self.half == "train" else self.half
-    source = f" from {self.examples:,} {half} examples" if self.half else ""
+    split = "training" if self.half == "train" else self.half
+    source = f" from {self.examples:,} {split} examples" if self.half else ""
     note = f"; {ON_TRAINING}" if self.half == "train" else ""
     return f"{self.kind} score above {self.value:.6g} ({self.rule}{level}{source}{note})"
 

@@ -40,7 +40,7 @@ __all__ = [
   "baselines",
   "build",
   "metrics",
-  "metrics_of_halves",
+  "metrics_of_splits",
   "register",
   "statistics",
 ]
@@ -149,7 +149,7 @@ def metrics(
   yield from _distinct(pairs, {"test/loss"})
 
 
-def metrics_of_halves(
+def metrics_of_splits(
   evaluators: Sequence[Evaluator],
   model: Any,
   results: Mapping[str, tuple[SupportsFloat, Mapping[str, AnyArray]]],

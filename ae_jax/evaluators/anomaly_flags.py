@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from ae_jax import errors
-from ae_jax.decisions import halves, scores, thresholds
+from ae_jax.decisions import run_data, scores, thresholds
 from ae_jax.evaluators import figures
 from ae_jax.evaluators.context import EvalContext
 
@@ -53,12 +53,12 @@ def _threshold(context: EvalContext) -> tuple[thresholds.Threshold, str]:
   advice = "run.set_threshold sets one, and `ae_jax evaluate --only=anomaly` measures it"
   if stored is not None:
     return stored, f"flagged: test examples with a {stored.in_words()}"
-  half = "train" if dataset.validation is None else "validation"
-  kind, anomalous = "reconstruction", dataset.on_validation.anomalous if half == "validation" else None
-  parts = halves.chosen_parts(run, dataset, half, anomalous)
+  split = "train" if dataset.validation is None else "validation"
+  kind, anomalous = "reconstruction", dataset.on_validation.anomalous if split == "validation" else None
+  parts = run_data.chosen_parts(run, dataset, split, anomalous)
   found = np.concatenate([scores.of_kind(run, part, kind, lambda: run.reference) for part in parts])
   value = thresholds.from_share(found, SHARE)
-  default = thresholds.Threshold(value, kind, "contamination", SHARE, half, len(found), run.step, run.weights_digest)
+  default = thresholds.Threshold(value, kind, "contamination", SHARE, split, len(found), run.step, run.weights_digest)
   return (
     default,
     f"flagged: test examples with a {default.in_words()}, because {fault or 'the run has no threshold'}; {advice}",

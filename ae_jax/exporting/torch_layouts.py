@@ -125,21 +125,21 @@ def _layers(model: models.Model, family: str) -> Iterator[Layer]:
   abstract = model.abstract_variables()
   params, pattern = abstract.params, _LAYERS.get(family)
   known = pattern and not model.labels and {*params} == {"encoder", "decoder"} and not jax.tree.leaves(abstract.state)
-  if not known or not all(pattern.fullmatch(name) for half in params.values() for name in half):
+  if not known or not all(pattern.fullmatch(name) for part in params.values() for name in part):
     raise errors.UserError(
       "to_torch: only dense and convolutional autoencoders without tied weights and without a linear path "
       "(config.model.linear_path='none') have PyTorch layouts; use run.export"
     )
-  halves = {half: sorted(params[half], key=_position) for half in ("encoder", "decoder")}
+  layers = {part: sorted(params[part], key=_position) for part in ("encoder", "decoder")}
   order = _channels_first(model.shape)
-  last = halves["decoder"][-1]
-  for half, names in halves.items():
+  last = layers["decoder"][-1]
+  for part, names in layers.items():
     for number, name in enumerate(names):
       inputs = (
-        order if half == "encoder" and number == 0 and len(_at(params, (half, name, "kernel")).shape) == 2 else None
+        order if part == "encoder" and number == 0 and len(_at(params, (part, name, "kernel")).shape) == 2 else None
       )
-      outputs = order if half == "decoder" and name == last == "logits" else None
-      yield Layer(f"{half}.{number}", (half, name), inputs, outputs)
+      outputs = order if part == "decoder" and name == last == "logits" else None
+      yield Layer(f"{part}.{number}", (part, name), inputs, outputs)
 
 
 # config.model.name -> pattern of the names of the layers in the parameters

@@ -132,7 +132,7 @@ def overfitting(result: Result) -> Finding | None:
   if not rose or rose.last <= _ROSE * rose.smallest:
     return None
   sentence = (
-    f"It is overfitting: the {rose.half} error rose from {number(rose.smallest)} after epoch {rose.epoch:g} to "
+    f"It is overfitting: the {rose.split} error rose from {number(rose.smallest)} after epoch {rose.epoch:g} to "
     f"{number(rose.last)}, while the training loss fell."
   )
   return sentence, _advice_on_rise(result)

@@ -34,7 +34,7 @@ class Fall(NamedTuple):
 class Rise(NamedTuple):
   """Rise of the test or validation error from its minimum to its last value, while the training loss fell."""
 
-  half: str  # split of the data: "test" or "validation"
+  split: str  # "test" or "validation"
   epoch: float  # epoch of the minimum
   smallest: float  # minimum of the error
   last: float  # last value of the error

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from ae_jax import errors
 from ae_jax.data import table_rows
-from ae_jax.decisions import halves, scores, store, thresholds
+from ae_jax.decisions import run_data, scores, store, thresholds
 from ae_jax.run_methods import measures
 from ae_jax.types import AnyArray
 
@@ -35,13 +35,13 @@ def reference(run: Any) -> scores.Reference:
   if found is not None:
     return found
   try:
-    dataset = halves.load(run)
+    dataset = run_data.load(run)
   except errors.UserError as error:
     raise errors.UserError(
       f"this kind of score compares with training examples, which are not stored with the run; call "
       f"run.set_reference(x_train) once ({error})"
     ) from None
-  return scores.checked_reference(run, halves.chosen_parts(run, dataset, "train"))
+  return scores.checked_reference(run, run_data.chosen_parts(run, dataset, "train"))
 
 
 def set_reference(run: Any, x: Any = None, mask: AnyArray | None = None, target: Any = None, **columns: Any) -> None:
@@ -62,7 +62,7 @@ def set_reference(run: Any, x: Any = None, mask: AnyArray | None = None, target:
   """
   if x is None:
     _refuse("set_reference without x", {"mask": mask, "target": target} | columns, "pass x too, or remove them")
-    parts: Iterable[scores.Inputs] = halves.chosen_parts(run, halves.load(run), "train")
+    parts: Iterable[scores.Inputs] = run_data.chosen_parts(run, run_data.load(run), "train")
   else:
     parts = [measures.inputs_of(run, x, mask, target, columns)]
   found = scores.checked_reference(run, parts)
@@ -134,17 +134,17 @@ def set_threshold(
     given = {"x": x, "labels": labels} | inputs
     _refuse(f"set_threshold with value={level}", given, "a value needs no examples; remove them")
     reference = run.reference if needs_reference else None
-    found, half, count, targets, level = float(level), "", 0, None, None
+    found, split, count, targets, level = float(level), "", 0, None, None
   else:
     scores.check_target(kind, target)
-    parts, anomalous, half = _examples(run, x, labels, inputs, rule)
+    parts, anomalous, split = _examples(run, x, labels, inputs, rule)
     reference = run.reference if needs_reference else None
     measured, targets = _measured(run, parts, kind)
     found, count = _value(rule, level, measured, anomalous), len(measured)
-  if half == "train":
+  if split == "train":
     warnings.warn(f"set_threshold: uses the training examples; {thresholds.ON_TRAINING}", stacklevel=2)
   compared = "" if reference is None else store.digest(reference)
-  chosen = thresholds.Threshold(found, kind, rule, level, half, count, run.step, run.weights_digest, compared, targets)
+  chosen = thresholds.Threshold(found, kind, rule, level, split, count, run.step, run.weights_digest, compared, targets)
   if run.workdir is not None and run.workdir.exists():
     if reference is not None:
       _store_reference(run, reference)
@@ -200,7 +200,7 @@ def _examples(
     raise errors.UserError(f"set_threshold: the rule {rule!r} needs labels; pass labels= or contamination=0.01")
   anomalous = None if labels is None else thresholds.as_anomalous(labels, len(given.x))
   if rule == "contamination" and anomalous is not None:
-    given = halves.of_normal(given, anomalous)
+    given = run_data.of_normal(given, anomalous)
   return [given], anomalous, "given"
 
 
@@ -209,16 +209,16 @@ def _own_examples(
 ) -> tuple[Iterable[scores.Inputs], Bool[np.ndarray, " examples"] | None, str]:
   """Returns the result of `_examples` for the data set of the run; raises UserError if one of `inputs` is given."""
   _refuse("set_threshold without x", inputs, "pass x too, or remove them")
-  dataset = halves.load(run)
-  half = "train" if dataset.validation is None else "validation"
-  anomalous = dataset.on_validation.anomalous if half == "validation" else None
+  dataset = run_data.load(run)
+  split = "train" if dataset.validation is None else "validation"
+  anomalous = dataset.on_validation.anomalous if split == "validation" else None
   if anomalous is None and rule != "contamination":
     raise errors.UserError(
       f"set_threshold: the rule {rule!r} needs labels; pass x and labels=, or contamination=0.01; x and labels= can "
       "be omitted only if the run has config.data.one_class and a validation set with anomalies"
     )
   left_out = anomalous if rule == "contamination" else None
-  return halves.chosen_parts(run, dataset, half, left_out), anomalous, half
+  return run_data.chosen_parts(run, dataset, split, left_out), anomalous, split
 
 
 def _store_reference(run: Any, found: scores.Reference) -> None:

@@ -121,7 +121,7 @@ def losses(experiment: setup.Experiment) -> Float[np.ndarray, " steps"]:
 
 def _batches(experiment: setup.Experiment, numbers: range) -> tuple[Columns, Float[np.ndarray, "steps batch"]]:
   """Returns the batches of the steps `numbers`: columns {"x": [steps, B, elements], ...} and example weights."""
-  schedule, columns = experiment.batch_schedule, data.half_columns(experiment.dataset, "train", experiment.model)
+  schedule, columns = experiment.batch_schedule, data.split_columns(experiment.dataset, "train", experiment.model)
   batches = []
   for step in numbers:
     epoch, row = divmod(step, schedule.steps)

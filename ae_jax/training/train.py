@@ -131,8 +131,8 @@ def _recorder(
     return dict(evaluators.baselines(experiment.evaluators, experiment.dataset, experiment.model.code))
 
   def metrics(results):
-    weights = {half: evaluated.weights for half, evaluated in device_data.evaluated.items()}
-    return evaluators.metrics_of_halves(experiment.evaluators, experiment.model, results, weights, experiment.dataset)
+    weights = {split: evaluated.weights for split, evaluated in device_data.evaluated.items()}
+    return evaluators.metrics_of_splits(experiment.evaluators, experiment.model, results, weights, experiment.dataset)
 
   return loop.Recorder(log, windows, metrics, baselines)
 

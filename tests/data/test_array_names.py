@@ -21,8 +21,8 @@ def in_files(folder, **arrays):
 @pytest.mark.parametrize("write", [in_archive, in_files])
 def test_names_of_medmnist_are_known(tmp_path, write):
   arrays = {
-    f"{half}_{kind}": v
-    for half in ("train", "val", "test")
+    f"{split}_{kind}": v
+    for split in ("train", "val", "test")
     for kind, v in (("images", BYTES), ("labels", LABELS[:, None]))
   }
   dataset = data.load(*write(tmp_path, **arrays), "unit")

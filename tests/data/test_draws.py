@@ -28,19 +28,19 @@ def load(path, **options):
 
 def counts(dataset):
   """Returns the numbers of training, validation and test examples."""
-  return tuple(0 if half is None else len(half) for half in (dataset.train, dataset.validation, dataset.test))
+  return tuple(0 if split is None else len(split) for split in (dataset.train, dataset.validation, dataset.test))
 
 
-def images(folder, **halves):
-  for half, count in halves.items():
-    (folder / half).mkdir()
+def images(folder, **counts):
+  for split, count in counts.items():
+    (folder / split).mkdir()
     for number in range(count):
-      Image.fromarray(X[number]).save(folder / half / f"{number}.png")
+      Image.fromarray(X[number]).save(folder / split / f"{number}.png")
   return data.load("folder", str(folder), "unit")
 
 
 @pytest.mark.parametrize(
-  ("halves", "expected"),
+  ("counts", "expected"),
   [
     ({"train": 20, "val": 6, "test": 5}, (20, 6, 5)),
     ({"train": 20, "valid": 6, "test": 5}, (20, 6, 5)),
@@ -49,8 +49,8 @@ def images(folder, **halves):
     ({"train": 20, "val": 6}, (16, 6, 4)),
   ],
 )
-def test_folders_of_halves_are_found(tmp_path, halves, expected):
-  dataset = images(tmp_path, **halves)
+def test_folders_of_splits_are_found(tmp_path, counts, expected):
+  dataset = images(tmp_path, **counts)
   assert counts(dataset) == expected
   assert not any("not read" in remark for remark in dataset.remarks)
   drawn = [remark for remark in dataset.remarks if "the folder val is the validation set" in remark]
@@ -104,7 +104,7 @@ def test_no_group_is_on_two_sides(tmp_path):
   path = saved(tmp_path, x_train=X, y_train=LABELS, patient=patients)
   for options in ({}, {"one_class": 3}):
     dataset = load(path, group="patient", validation=0.2, **options)
-    groups = [set(patients[dataset.split.rows[half]]) for half in ("test", "validation")]
+    groups = [set(patients[dataset.split.rows[split]]) for split in ("test", "validation")]
     pixels = {image.tobytes(): patient for image, patient in zip(X, patients, strict=True)}
     groups.append({pixels[image.tobytes()] for image in dataset.train[..., 0]})
     assert not groups[0] & groups[1]

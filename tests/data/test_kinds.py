@@ -61,7 +61,7 @@ def test_kind_of_an_embedded_data_set_cannot_be_changed():
 
 @pytest.mark.parametrize("channels", [None, 2])
 @pytest.mark.parametrize(("window", "stride"), [(10, 0), (10, 3), (7, 7), (4, 6)])
-def test_windows_are_parts_of_one_half_of_the_record(tmp_path, window, stride, channels):
+def test_windows_are_parts_of_one_split_of_the_recording(tmp_path, window, stride, channels):
   steps = np.arange(101.0)
   record = steps if channels is None else np.stack([steps, -steps], 1)
   np.save(tmp_path / "x.npy", record)
@@ -122,9 +122,9 @@ def test_standardisation_agrees_with_scikit_learn_and_does_not_depend_on_the_pla
   options = {"scale": "standard", "kind": {2: "table", 3: "series", 4: "images"}[len(shape)]}
   memory, stream = (data.load("npz", path, "real", placement=place, **options) for place in ("memory", "stream"))
   scaler = StandardScaler().fit(x[:30].reshape(-1, shape[-1]))
-  for half, rows in ((memory.train, x[:30]), (memory.test, x[30:])):
+  for split, rows in ((memory.train, x[:30]), (memory.test, x[30:])):
     expected = scaler.transform(rows.reshape(-1, shape[-1])).reshape(rows.shape)
-    np.testing.assert_allclose(half, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(split, expected, rtol=1e-4, atol=1e-5)
   np.testing.assert_array_equal(stream.train[:], memory.train)
   np.testing.assert_allclose(memory.standardisation.invert(memory.test), x[30:], rtol=1e-4, atol=1e-4)
 

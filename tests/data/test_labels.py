@@ -40,7 +40,7 @@ def test_booleans_are_0_and_1_and_integers_keep_their_values():
   assert names is None
 
 
-def test_names_are_numbered_over_both_halves():
+def test_names_are_numbered_over_all_splits():
   converted, names, _ = labels.as_integers({"a": np.array(["b", "d"]), "b": np.array(["a", "b"])}, "here")
   assert (converted["a"].tolist(), converted["b"].tolist(), names) == ([1, 2], [0, 1], ("a", "b", "d"))
 

@@ -10,7 +10,7 @@ from made_exports import made
 from ae_jax import data, errors
 from ae_jax.data import lazy_arrays
 from ae_jax.data.conversion import Converted
-from ae_jax.decisions import halves, scores, store
+from ae_jax.decisions import run_data, scores, store
 from ae_jax.run_methods import measures
 
 pytestmark = pytest.mark.quick_compile
@@ -144,15 +144,15 @@ def test_missing_values_of_a_target_do_not_count(run):
 def test_parts_measure_like_the_whole(run, monkeypatch):
   whole = scores.Inputs(X, OTHERS, RANDOM.random(X.shape) < 0.5, {})
   monkeypatch.setattr(
-    halves, "inputs_of", lambda run, dataset, half, rows: scores.Inputs(*(a[rows] for a in whole[:3]), {})
+    run_data, "inputs_of", lambda run, dataset, split, rows: scores.Inputs(*(a[rows] for a in whole[:3]), {})
   )
   monkeypatch.setattr(lazy_arrays, "PART_BYTES", 8 * X[0].nbytes)
   dataset = data.Dataset("made", "unit", X, X, None, None, validation=X)
-  found, expected = (scores.make_reference(run, p) for p in (halves.chosen_parts(run, dataset, "train"), [whole]))
+  found, expected = (scores.make_reference(run, p) for p in (run_data.chosen_parts(run, dataset, "train"), [whole]))
   for part, array in zip(found, expected, strict=True):
     np.testing.assert_allclose(part, array, rtol=1e-5)
   anomalous = RANDOM.random(30) < 0.3
-  parts = [part.x for part in halves.chosen_parts(run, dataset, "validation", anomalous)]
+  parts = [part.x for part in run_data.chosen_parts(run, dataset, "validation", anomalous)]
   np.testing.assert_array_equal(np.concatenate(parts), X[~anomalous])
 
 
