@@ -207,8 +207,8 @@ def _label_key(labels: Any, name: str) -> dict[str, Any]:
     if name == "arrays":
       raise errors.UserError(f"{value}: pass one label per example; the name of a column is for DataFrames")
     raise errors.UserError(
-      f"{value}: label arrays are accepted only if x is an array; remove this argument, or for the sources "
-      f"{', '.join(_LABEL_KEYS)} pass the name of the label column or array"
+      f"{value}: label arrays are accepted only if x is an array or a DataFrame; remove this argument, or "
+      f"for the sources {', '.join(_LABEL_KEYS)} pass the name of the label column or array"
     )
   return {f"data.{_LABEL_KEYS[name]}": labels}
 

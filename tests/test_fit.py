@@ -204,7 +204,7 @@ REFUSED = {
   "two columns 'a'": (pd.DataFrame(X[:, :2], columns=["a", "a"]), {}),
   "did you mean 'digits'": ("digts", {}),
   "file or folder not found": (pathlib.Path("photos"), {}),
-  "must contain their labels": ("digits", {"labels": [1, 2]}),
+  "label arrays are accepted only if x is an array": ("digits", {"labels": [1, 2]}),
   "pass a fraction such as validation=0.1": ("digits", {"validation": X}),
 }
 

@@ -31,8 +31,8 @@ def counts(dataset):
   return tuple(0 if split is None else len(split) for split in (dataset.train, dataset.validation, dataset.test))
 
 
-def images(folder, **counts):
-  for split, count in counts.items():
+def images(folder, **sizes):
+  for split, count in sizes.items():
     (folder / split).mkdir()
     for number in range(count):
       Image.fromarray(X[number]).save(folder / split / f"{number}.png")
@@ -40,7 +40,7 @@ def images(folder, **counts):
 
 
 @pytest.mark.parametrize(
-  ("counts", "expected"),
+  ("sizes", "expected"),
   [
     ({"train": 20, "val": 6, "test": 5}, (20, 6, 5)),
     ({"train": 20, "valid": 6, "test": 5}, (20, 6, 5)),
@@ -49,8 +49,8 @@ def images(folder, **counts):
     ({"train": 20, "val": 6}, (16, 6, 4)),
   ],
 )
-def test_folders_of_splits_are_found(tmp_path, counts, expected):
-  dataset = images(tmp_path, **counts)
+def test_folders_of_splits_are_found(tmp_path, sizes, expected):
+  dataset = images(tmp_path, **sizes)
   assert counts(dataset) == expected
   assert not any("not read" in remark for remark in dataset.remarks)
   drawn = [remark for remark in dataset.remarks if "the folder val is the validation set" in remark]
