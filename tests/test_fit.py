@@ -184,7 +184,7 @@ REFUSED = {
   "data__label='age': is given twice": (FRAME, {"labels": "city", "data__label": "age"}),
   "data={'range': 'unit'}: cannot be set, because x determines it": (X, {"data": {"range": "unit"}}),
   "the data are passed as x; remove this part": (X, {"model": "cnn:mnist"}),
-  "takes images or series": (X, {"model": "cnn"}),
+  "expects images or series": (X, {"model": "cnn"}),
   "inhomogeneous": ([[1], [1, 2]], {}),
   "x: has type NoneType": (None, {}),
   "x: is a single value": (3.0, {}),
