@@ -1,4 +1,4 @@
-"""PCA baselines: their errors below and above the rank of the data, and quantised components."""
+"""PCA baselines: their errors below and above the rank of the data, and quantised scores."""
 
 import numpy as np
 import pytest
