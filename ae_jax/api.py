@@ -123,12 +123,12 @@ def from_torch(
       the layers are applied. Their names do not matter.
     shape: Shape of an example with the channels last, such as (28, 28, 1).
     model: A config, or the name of a shipped config, with the same layers as the PyTorch module. Its `data.scale` must
-      be "none": the run takes examples in the scaling in which the module takes them.
+      be "none": the run expects examples in the scaling that the module expects.
     **changes: Config keys with two underscores for the dot, as in `ae_jax.fit`.
 
   Raises:
-    UserError: The weights do not fit the layers of the config, the model is not dense or convolutional, the config
-      scales the data, or its likelihood is "mixed".
+    UserError: The weights are not compatible with the layers of the config, the model is not dense or convolutional,
+      the config scales the data, or its likelihood is "mixed".
   """
   config = named_configs.get(model) if isinstance(model, str) else model
   config = overrides.apply(config, overrides.dotted(changes))

@@ -29,15 +29,17 @@ flags.adopt_module_key_flags(cli)
 _DATA = flags.DEFINE_string("data", "", "File or folder of new examples.")
 _OUT = flags.DEFINE_string("out", "", "File to write; its name ends in .csv, .parquet or .npz.")
 _PICTURES = flags.DEFINE_string("pictures", "", "Folder for the reconstructions of images, as PNG files.")
-_SCORE = flags.DEFINE_string("score", "", "Kind of the scores; default: that of the threshold, or reconstruction.")
+_SCORE = flags.DEFINE_string("score", "", "Score to compute; default: the score of the threshold, or reconstruction.")
 _NAMES = flags.DEFINE_string("names", "", "Column of a table with the names of its rows; default: their numbers.")
-_ARRAY = flags.DEFINE_string("array", "", "Array of a file of arrays; default: the only one that fits the run.")
-_CONTAMINATION = flags.DEFINE_float("contamination", None, "Share of normal examples to flag; sets the threshold.")
+_ARRAY = flags.DEFINE_string(
+  "array", "", "Array of a file of arrays; default: the only one that is compatible with the run."
+)
+_CONTAMINATION = flags.DEFINE_float("contamination", None, "Fraction of normal examples to flag; sets the threshold.")
 _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to apply.")
 
 
 def main(workdir: pathlib.Path) -> None:
-  """Applies the run in a folder to the data that the flags name."""
+  """Applies a trained model, loaded from its run folder, to the data given by the flags."""
   with cli.user_errors():
     for name, value in (("data", _DATA.value), ("out", _OUT.value)):
       if not value:
@@ -108,7 +110,7 @@ def _prepared(run: Any, parts: Any, pictures: pathlib.Path | None) -> Iterator[A
 
 
 def run() -> None:
-  """Runs the command."""
+  """Runs `ae_jax apply`."""
   cli.run_on_folder(main)
 
 

@@ -80,10 +80,10 @@ _QUIET = flags.DEFINE_bool("quiet", False, "Print only errors.")
 _GPU_MEMORY = flags.DEFINE_float(
   "gpu_memory",
   None,
-  "Share of the memory of each GPU that the process may use, such as 0.5; default: that of JAX, 0.75.",
+  "Fraction of the memory of each GPU that the process may use, such as 0.5; default: that of JAX, 0.75.",
 )
 _PREALLOCATE = flags.DEFINE_bool(
-  "preallocate", None, "Reserve this share of the GPU memory at the start (default), or allocate it as needed."
+  "preallocate", None, "Reserve this fraction of the GPU memory at the start (default), or allocate it as needed."
 )
 
 WRONG_INPUT, WRONG_USAGE = 1, 2  # exit statuses
@@ -91,7 +91,7 @@ _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 
 
 def run(main: Callable[[ConfigDict, Callable[[ConfigDict], pathlib.Path]], Any]) -> None:
-  """Runs `main(config, workdir)` of a command that takes a config; `workdir(config)` returns the run folder."""
+  """Runs `main(config, workdir)` of a command that expects a config; `workdir(config)` returns the run folder."""
 
   def call(arguments):
     _refuse(arguments, "write overrides as --config.KEY=VALUE")
@@ -104,7 +104,7 @@ def run(main: Callable[[ConfigDict, Callable[[ConfigDict], pathlib.Path]], Any])
 
 
 def run_on_folder(main: Callable[[pathlib.Path], Any]) -> None:
-  """Runs `main(workdir)` of a command that takes an existing run folder and no config."""
+  """Runs `main(workdir)` of a command that expects an existing run folder and no config."""
 
   def call(arguments):
     _refuse(arguments, "write the run folder as --workdir=FOLDER")
@@ -116,7 +116,7 @@ def run_on_folder(main: Callable[[pathlib.Path], Any]) -> None:
 
 
 def run_on_arguments(main: Callable[[list[str]], Any], example: str) -> None:
-  """Runs `main(arguments)` of a command that takes one or more positional arguments, and no config or run folder."""
+  """Runs `main(arguments)` of a command that expects one or more positional arguments, and no config or run folder."""
 
   def call(arguments):
     if not arguments:

@@ -34,7 +34,7 @@ def main(folders: list[str]) -> None:
 
 
 def run() -> None:
-  """Runs the command."""
+  """Runs `ae_jax compare`."""
   cli.run_on_arguments(main, "ae_jax compare runs/a runs/b")
 
 

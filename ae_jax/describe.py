@@ -67,7 +67,7 @@ def _size_and_cost(config):
 
 
 def run() -> None:
-  """Runs the command."""
+  """Runs `ae_jax describe`."""
   cli.run(main)
 
 

@@ -4,9 +4,9 @@
   ae_jax embed --workdir=runs/cnn --out=latents.npz --score=mahalanobis
   python -m ae_jax.embed --workdir=runs/cnn --out=latents.parquet --data=/other/place/x.npz
 
-Each row has the columns half ("train", "validation" or "test"), name (the file of an image, otherwise the row in the
-source), label (if there are labels), score, flag (if the run has a threshold), and the latents. --data is the new path
-of data that were moved since the training; their contents must be unchanged.
+Each row has the columns split ("train", "validation" or "test"), name (the file of an image, otherwise the row in the
+source), label (if there are labels), score, flag (if the run has a threshold), and the latents. If the data were
+moved after training, pass the new path with --data; their contents must be unchanged.
 """
 
 import pathlib
@@ -20,7 +20,7 @@ flags.adopt_module_key_flags(cli)
 
 _OUT = flags.DEFINE_string("out", "", "File to write; its name ends in .csv, .parquet or .npz.")
 _DATA = flags.DEFINE_string("data", "", "Path of the data of the run; default: config.data.path of the run.")
-_SCORE = flags.DEFINE_string("score", "", "Kind of the scores; default: that of the threshold, or reconstruction.")
+_SCORE = flags.DEFINE_string("score", "", "Score to compute; default: the score of the threshold, or reconstruction.")
 _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to apply.")
 
 
@@ -30,7 +30,7 @@ def main(workdir: pathlib.Path) -> None:
     if not _OUT.value:
       cli.fail("--out is missing; for example --out=latents.csv", cli.WRONG_USAGE)
     from ae_jax import api
-    from ae_jax.decisions import halves, rows
+    from ae_jax.decisions import rows, run_data
     from ae_jax.runs import run_folder
     from ae_jax.system import cache
 
@@ -39,14 +39,14 @@ def main(workdir: pathlib.Path) -> None:
     dataset = run_folder.load_data(workdir, run.config, _DATA.value)
     cache.keep_compiled_programs()
     choice = rows.choose(run, _SCORE.value, dataset.column("test", "target") is not None)
-    measured = rows.measure(run, halves.in_parts(run, dataset, _DATA.value), choice)
+    measured = rows.measure(run, run_data.in_parts(run, dataset, _DATA.value), choice)
     rows.write(out, measured)
     for line in rows.summary(out, measured, choice):
       print(line)
 
 
 def run() -> None:
-  """Runs the command."""
+  """Runs `ae_jax embed`."""
   cli.run_on_folder(main)
 
 

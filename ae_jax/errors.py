@@ -51,7 +51,7 @@ def one_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def convert_os_errors(where: object, then: str = "") -> Iterator[None]:
-  """Converts an OSError to the UserError "WHERE: cannot be written: REASON", followed by the text `then`."""
+  """Re-raises an OSError as a UserError with the message `<where>: cannot be written: <reason><then>`."""
   try:
     yield
   except OSError as error:
@@ -59,8 +59,8 @@ def convert_os_errors(where: object, then: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def convert_errors(words: str) -> Iterator[None]:
-  """Converts any exception to the UserError "WORDS: TEXT OF THE EXCEPTION".
+def convert_errors(prefix: str) -> Iterator[None]:
+  """Re-raises any exception as a UserError with the message `<prefix>: <exception text>`.
 
   For calls of libraries that do not document their exception types.
   """
@@ -69,7 +69,7 @@ def convert_errors(words: str) -> Iterator[None]:
   except UserError:
     raise
   except Exception as error:
-    raise UserError(f"{words}: {one_line(error)}") from None
+    raise UserError(f"{prefix}: {one_line(error)}") from None
 
 
 def choose(table: Mapping[str, Any], name: object, key: str) -> Any:

@@ -58,7 +58,7 @@ def main(workdir: pathlib.Path) -> None:
 
 
 def _differences(report: dict[str, Any]) -> str:
-  """Returns a text with the largest differences in a report; "" if the report is empty."""
+  """Returns a string with the largest differences in a report; "" if the report is empty."""
   if not report:
     return ""
   text, dtype = f"  {report['largest_absolute_difference']:.2g}", report.get("run_compute_dtype", "float32")
@@ -68,7 +68,7 @@ def _differences(report: dict[str, Any]) -> str:
 
 
 def run() -> None:
-  """Runs the command."""
+  """Runs `ae_jax export`."""
   cli.run_on_folder(main)
 
 

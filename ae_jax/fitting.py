@@ -67,7 +67,7 @@ def fit(
     model: "auto", the name of another shipped config (see `ae_jax.configs.names`), or a config.
     latent: Latent size; None for the value in the config, or for an automatic choice if `model` is "auto".
     epochs: Number of epochs; None for the value in the config, or for an automatic choice if `model` is "auto".
-    workdir: The run folder. If it contains an unfinished run of the same config and data, this run is continued. None:
+    workdir: The run folder. If it contains an unfinished run of the same config and data, this run is resumed. None:
       a temporary folder, which is removed when the returned `Run` is deleted. If the training ends with an error after
       the first checkpoint, the temporary folder is kept, and a note in the exception contains its path.
     validation: Validation examples in a form of `x`, or (examples, labels), or the fraction of the training examples
@@ -81,7 +81,7 @@ def fit(
 
   Raises:
     UserError: An argument or the data are invalid (a subclass of ValueError).
-    Interrupted: A signal, such as Ctrl-C, stopped the training; the same call with the same `workdir` continues it.
+    Interrupted: A signal, such as Ctrl-C, stopped the training; the same call with the same `workdir` resumes it.
   """
   from ae_jax.training import train
 
@@ -149,7 +149,7 @@ class _Source(NamedTuple):
 
   found: detection.Found
   keys: dict[str, Any]  # {config key: value} that the arguments determine
-  given: dict[str, in_memory.Half] | None = None  # {split: examples and labels}, if the data are in memory
+  given: dict[str, in_memory.SplitData] | None = None  # {split: examples and labels}, if the data are in memory
 
 
 def _source(x: Any, labels: Any, others: Mapping[str, Any], of_user: Mapping[str, Any]) -> _Source:
@@ -161,21 +161,23 @@ def _source(x: Any, labels: Any, others: Mapping[str, Any], of_user: Mapping[str
     others: {"validation": argument, "test": argument}; see `fit`.
     of_user: {key of `config.data`: value} that the user sets.
   """
-  shares = {half: value for half, value in others.items() if _is_share(value)}
-  keys = {f"data.{half}": value for half, value in shares.items()}
-  halves = {half: value for half, value in others.items() if value is not None and half not in shares}
+  shares = {split: value for split, value in others.items() if _is_share(value)}
+  keys = {f"data.{split}": value for split, value in shares.items()}
+  by_split = {split: value for split, value in others.items() if value is not None and split not in shares}
   if isinstance(x, str | os.PathLike):
-    for half in halves:
+    for split in by_split:
       raise errors.UserError(
-        f"{half}=: for data at a path, pass a fraction such as {half}=0.1, or store the {half} set there"
+        f"{split}=: for data at a path, pass a fraction such as {split}=0.1, or store the {split} set there"
       )
     found, path = _stored(x)
     return _Source(found, keys | {"data.name": found.name, "data.path": path} | _label_key(labels, found.name))
   name = "frame" if frames.is_frame(x) else "arrays"
   is_column = isinstance(labels, str)
   keys |= {"data.name": name, "data.path": ""} | (_label_key(labels, name) if is_column else {})
-  given = {"train": in_memory.Half(x, None if is_column else labels)}
-  given |= {half: in_memory.Half(*(value if isinstance(value, tuple) else (value,))) for half, value in halves.items()}
+  given = {"train": in_memory.SplitData(x, None if is_column else labels)}
+  given |= {
+    split: in_memory.SplitData(*(value if isinstance(value, tuple) else (value,))) for split, value in by_split.items()
+  }
   options = {key: of_user[key] for key in ("layout", "kind") if key in of_user}
   layout = {"layout": options["layout"]} if "layout" in options else {}
   arrays = {} if name == "frame" else sources.read(name, "", layout, given=given)
@@ -205,8 +207,8 @@ def _label_key(labels: Any, name: str) -> dict[str, Any]:
     if name == "arrays":
       raise errors.UserError(f"{value}: pass one label per example; the name of a column is for DataFrames")
     raise errors.UserError(
-      f"{value}: data at a path or by name must contain their labels; remove this argument, or for the sources "
-      f"{', '.join(_LABEL_KEYS)} pass the name of a column or array"
+      f"{value}: label arrays are accepted only if x is an array or a DataFrame; remove this argument, or "
+      f"for the sources {', '.join(_LABEL_KEYS)} pass the name of the label column or array"
     )
   return {f"data.{_LABEL_KEYS[name]}": labels}
 
@@ -225,7 +227,7 @@ def _config(model: str | ConfigDict, name: str) -> ConfigDict:
 
 
 def _chosen(found: detection.Found, config: ConfigDict, of_user: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns {config key: value} that the data need: options of the source, and a range that fits the values.
+  """Returns {config key: value} that the data need: options of the source, and a range that suits the values.
 
   The range is left out if the config or the user sets it.
   """
@@ -280,7 +282,7 @@ def run_folder_of(workdir: str | os.PathLike[str] | None) -> Iterator[tuple[path
     from ae_jax.runs import checkpoints  # imports Orbax
 
     if any(checkpoints.newest_step(each) is not None for each in folder.rglob("checkpoints")):
-      error.add_note(f"The trained state is kept in {folder}; the same call with workdir={str(folder)!r} continues it.")
+      error.add_note(f"The trained state is kept in {folder}; the same call with workdir={str(folder)!r} resumes it.")
     else:
       shutil.rmtree(folder, ignore_errors=True)
     raise

@@ -46,11 +46,11 @@ def main(arguments: list[str]) -> None:
       print(f"picture of examples: {out}")
     print(f"to train: {inspection.command(found.name, given, result)}")
     if result.is_record:
-      print(f"as a record, in windows: {inspection.record_command(found.name, given)}")
+      print(f"as a recording, in windows: {inspection.record_command(found.name, given)}")
 
 
 def run() -> None:
-  """Runs the command."""
+  """Runs `ae_jax data`."""
   cli.run_on_arguments(main, "ae_jax data photos")
 
 

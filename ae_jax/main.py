@@ -1,11 +1,11 @@
-"""Trains the autoencoder that a config describes, or continues an interrupted run.
+"""Trains the autoencoder that a config describes, or resumes an interrupted run.
 
   ae_jax train --config=cnn --workdir=runs/cnn
   ae_jax train --config=cnn:mnist --config.model.latent=64
   python -m ae_jax.main --config=configs/cnn.py --config.epochs=5
 
 The part of --config after the colon is the data set. --config.KEY=VALUE overrides a key of the config. The same command
-with the same --workdir continues an interrupted run. --profile writes a profiler trace of some training steps to the
+with the same --workdir resumes an interrupted run. --profile writes a profiler trace of some training steps to the
 run folder.
 """
 
@@ -76,7 +76,7 @@ def _join(start):
 
 
 def run() -> None:
-  """Runs the command."""
+  """Runs `ae_jax train`."""
   cli.run(main)
 
 

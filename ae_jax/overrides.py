@@ -56,7 +56,7 @@ def apply(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
     if not isinstance(section, dict) or name not in section:
       known = map(argument, configs.flat(values))
       raise errors.UserError(
-        f"{argument(key)}={errors.format_value(value)}: there is no such argument, and no such key of the config; "
+        f"{argument(key)}={errors.format_value(value)}: unknown argument or config key; "
         f"{errors.suggestion(argument(key), known)}`ae_jax describe --config=NAME` lists the keys"
       )
     section[name] = _converted(value, section[name])

@@ -28,7 +28,7 @@ from ae_jax.types import AnyArray, Columns
 class Run:
   """A trained model with methods that map NumPy arrays to NumPy arrays.
 
-  The methods take any number N of examples as NumPy or JAX arrays, PyTorch tensors or nested lists. Examples have the
+  The methods accept any number N of examples as NumPy or JAX arrays, PyTorch tensors or nested lists. Examples have the
   shape that the model was trained on, such as images [N, H, W, C], series [N, T, C] or rows of a table [N, columns];
   the axis C may be omitted if its size is 1. A single example may be passed without the axis N; the result then has
   N = 1: `run.encode(image)` has the shape [1, latent]. Examples are uint8, or floating point in the data range of the
@@ -52,14 +52,14 @@ class Run:
     config: The config of the run.
     metrics: Most recent value of each metric up to the step of the checkpoint.
     records: Records of metrics.jsonl up to the step of the checkpoint; `history` contains them as a DataFrame.
-    model: The model; its methods take `variables` as an argument.
+    model: The model; its methods expect `variables` as an argument.
     step: Number of optimizer steps at the checkpoint.
     class_names: Name of each label 0, 1, ...; None if the labels have no names.
     scaling: How integers other than bytes, and booleans, are converted; None if the training data were bytes or floats.
     standardisation: Scaling of the examples (`config.data.scale`), which the methods apply to examples and invert for
       outputs; None without scaling.
-    schema: Columns of a table; None for other data. With a schema, the methods also take DataFrames and dicts {column:
-      values}, with the columns in any order. Missing values are handled as in training.
+    schema: Columns of a table; None for other data. With a schema, the methods also accept DataFrames and dicts
+      {column: values}, with the columns in any order. Missing values are handled as in training.
     workdir: The run folder; None if there is none.
   """
 
@@ -95,7 +95,7 @@ class Run:
 
   @functools.cached_property
   def weights_digest(self) -> str:
-    """Digest of the variables; the files threshold.json and reference.npz store it to identify their weights."""
+    """Digest of the variables; threshold.json and reference.npz store it to identify the weights they belong to."""
     return store.digest(self.variables)
 
   def encode(self, x: Any, **columns: Any) -> Float[np.ndarray, "examples ..."]:
@@ -132,8 +132,8 @@ class Run:
   def reconstruct(self, x: Any, **columns: Any) -> Any:
     """Returns the reconstructions float32 [N, *shape] of examples [N, *shape], in the data range of the run.
 
-    For a DataFrame or a dict of columns, the result is a DataFrame with the units and categories of the table. For an
-    array [N, columns] with the rows of a table, it is an array [N, columns], too.
+    For a DataFrame or a dict of columns, the result is a DataFrame with the units and categories of the table. If
+    table rows are passed as an array [N, columns], the result is also an array [N, columns].
     """
     return table_rows.like(x, self.reconstructions_of(*self.converted(x, columns)), self.schema)
 

@@ -1,7 +1,7 @@
 """VQ-VAE: the latent code of a 28x28 image is a 7x7 grid of vectors from a codebook (van den Oord et al. 2017).
 
 `ae_jax.load(workdir).encode_indices(x)` returns the indices of the codebook vectors. test/codebook_perplexity measures
-how evenly the vectors are used. The baseline is PCA with components quantised to the same number of bits.
+how evenly the vectors are used. The baseline is PCA with scores quantised to the same number of bits.
 
 Results, mean and range of seeds 0 to 2 (experiments/shipped_configs):
 

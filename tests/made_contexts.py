@@ -20,8 +20,8 @@ def context_of(train, test, name="dense", labels=True, one_class=None, value_ran
   config = config_of(name, "digits")
   config.data.range = value_range
   config.model.update({**FAMILIES[name][0], **options})
-  halves = (np.arange(len(half)) % 3 if labels else None for half in (train, test))
-  dataset = data.Dataset("made", value_range, train, test, *halves, one_class)
+  labels_of = (np.arange(len(split)) % 3 if labels else None for split in (train, test))
+  dataset = data.Dataset("made", value_range, train, test, *labels_of, one_class)
   model = models.build(shape=dataset.shape, **config.model)
   generator = np.random.default_rng(0)
   normal = lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / leaf.shape[0] ** 0.5

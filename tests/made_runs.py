@@ -25,7 +25,7 @@ def series(count, steps=60, channels=1, seed=0):
 
 
 def every_kind(examples, points=1000):
-  """Returns (name, value) pairs: a figure of every kind from examples [16 or more, ...], numbers and remarks."""
+  """Returns (name, value) pairs: a figure of every kind from examples [16 or more, ...], numbers and notes."""
   generator = np.random.default_rng(1)
   noisy = examples[:16] * 0.8 + 0.1
   name = "test images" if examples.ndim == 4 else "series"

@@ -134,7 +134,7 @@ def test_a_threshold_of_other_weights_costs_only_the_flags(of_table, tmp_path):
   (workdir / "threshold.json").write_text(json.dumps(stored | {"weights": "other"}))
   TABLE[["height", "colour"]][:9].to_csv(tmp_path / "new.csv", index=False)
   printed = command("evaluate", f"--workdir={workdir}", f"--data={tmp_path / 'new.csv'}")
-  assert "flagged examples are not counted: " in printed
+  assert "the number of flagged examples is not reported: " in printed
   assert "not to the loaded weights" in printed
   assert "squared_error" in printed
   printed = command("embed", f"--workdir={workdir}", f"--out={tmp_path / 'rows.csv'}")
@@ -157,7 +157,7 @@ def test_evaluate_measures_other_data_and_leaves_the_report(of_table, tmp_path):
   new.to_csv(tmp_path / "new.csv", index=False)
   before = (workdir / "report.html").read_bytes()
   printed = command("evaluate", f"--workdir={workdir}", f"--data={tmp_path / 'new.csv'}")
-  assert "evaluated as new examples, and the report is not updated" in printed
+  assert "treated as different from the test set of the run, so the report is not updated" in printed
   expected = ae_jax.load(workdir).evaluate(new)
   found = dict(line.split() for line in printed.splitlines()[1:])
   assert float(found["squared_error"]) == pytest.approx(expected["squared_error"], rel=1e-4)
@@ -172,13 +172,13 @@ def test_embed_names_every_example_of_the_run_once(of_images, tmp_path):
   out = tmp_path / "latents.csv"
   command("embed", f"--workdir={of_images / 'run'}", f"--out={out}")
   found, run = pd.read_csv(out), ae_jax.load(of_images / "run")
-  assert found["half"].value_counts().to_dict() == {"train": 26, "test": 8, "validation": 6}
+  assert found["split"].value_counts().to_dict() == {"train": 26, "test": 8, "validation": 6}
   files = sorted((of_images / "photos").rglob("*.png"))
   assert sorted(found["name"]) == [str(file.relative_to(of_images / "photos")) for file in files]
   assert (found["label"] == [pathlib.Path(name).parts[0] for name in found["name"]]).all()
   numbers = [int(pathlib.Path(name).stem) for name in found["name"]]
   np.testing.assert_allclose(found[["z0", "z1"]], run.encode(IMAGES[numbers]), rtol=1e-3, atol=1e-4)
-  assert found["flag"][found["half"] == "validation"].sum() == 1
+  assert found["flag"][found["split"] == "validation"].sum() == 1
 
 
 def test_embed_names_the_rows_of_a_moved_table(of_table, tmp_path):
@@ -198,10 +198,10 @@ def test_embed_names_the_rows_of_a_moved_table(of_table, tmp_path):
     (["--out=x.csv"], "--data is missing"),
     (["--data=photos"], "--out is missing"),
     (["--data=photos", "--out=x.txt"], "must end in .csv, .parquet, .npz"),
-    (["--data=photos", "--out=missing/x.csv"], "does not exist; make it"),
+    (["--data=photos", "--out=missing/x.csv"], "does not exist; create it"),
     (["--data=missing", "--out=x.csv"], "not found"),
     (["--data=photos", "--out=x.csv", "--score=nearest"], "is not a kind of score"),
-    (["--data=photos", "--out=x.csv", "--pictures=photos"], "pictures could replace files of --data"),
+    (["--data=photos", "--out=x.csv", "--pictures=photos"], "could overwrite files of --data"),
   ],
 )
 def test_wrong_flags_end_with_one_line(of_images, tmp_path, flags, message):
@@ -233,14 +233,14 @@ def read(path, run=None, **options):
 @pytest.mark.parametrize(
   ("arrays", "run", "options", "message"),
   [
-    ({"a": IMAGES, "b": IMAGES}, None, {}, "several arrays have rows of shape .* Name one with --array"),
+    ({"a": IMAGES, "b": IMAGES}, None, {}, "several arrays have rows of shape .* select one with --array"),
     ({"a": IMAGES[..., 0]}, None, {}, r"no array has rows .* a \[40, 8, 6\]"),
-    ({"a": IMAGES}, None, {"array": "b"}, "--array=b: is not an array"),
+    ({"a": IMAGES}, None, {"array": "b"}, "--array=b: .* has no array of this name"),
     ({"a": IMAGES}, None, {"names": "b"}, "--names=b: is not used"),
     ({"a": IMAGES}, wanted((2, 2, 1), patch=(2,)), {}, r"no array has the form of images \[N, H, W, 1\]"),
-    ({"a": IMAGES}, wanted((9, 9, 3), patch=(9,)), {}, r"everything is smaller than config.data.patch=\(9,\) of"),
-    ({"a": IMAGES}, wanted((3, 2), window=3), {}, r"no array has the form of a record \[T, 2\]"),
-    ({"a": IMAGES[:, 0, 0]}, wanted((99, 3), window=99), {}, "everything is smaller than config.data.window=99"),
+    ({"a": IMAGES}, wanted((9, 9, 3), patch=(9,)), {}, r"all images are smaller than config.data.patch=\(9,\) of"),
+    ({"a": IMAGES}, wanted((3, 2), window=3), {}, r"no array has the form of a recording \[T, 2\]"),
+    ({"a": IMAGES[:, 0, 0]}, wanted((99, 3), window=99), {}, "all series are smaller than config.data.window=99"),
   ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, run, options, message):
@@ -298,13 +298,13 @@ def test_images_of_any_size_are_cut_into_the_patches_of_the_run(tmp_path):
 def test_paths_of_another_kind_are_refused(tmp_path, name):
   file = tmp_path / name
   file.mkdir() if name == "empty" else file.write_text("a,b\n1,2\n")
-  with pytest.raises(errors.UserError, match=r"not of a known kind|not trained on a table|no readable image"):
+  with pytest.raises(errors.UserError, match=r"unsupported file type|not trained on a table|no readable image"):
     read(file)
 
 
 def test_images_for_a_run_on_other_data_are_refused(tmp_path):
   write(tmp_path / "a.png", IMAGES[0])
-  with pytest.raises(errors.UserError, match=r"the run takes examples of shape \[30\]"):
+  with pytest.raises(errors.UserError, match=r"the model of the run expects examples of shape \[30\]"):
     read(tmp_path, wanted((30,)))
   with pytest.raises(errors.UserError, match="at most 4 channels"):
     read(tmp_path, wanted((8, 6, 5)))

@@ -177,7 +177,7 @@ def test_options_are_config_keys():
   [
     ({"model__latent": 2}, r"model__latent=2: is given twice"),
     ({"model": {"latent": 2}}, r"model__latent=2: is given twice"),
-    ({"learning_rate": 0.1}, r"learning_rate=0\.1: there is no such argument"),
+    ({"learning_rate": 0.1}, r"learning_rate=0\.1: unknown argument or config key"),
     ({"optimizer__learning_rate": "auto"}, r"optimizer__learning_rate='auto': .* pass a number"),
     ({"seed": 1}, r"seed=1: .* random_state"),
     ({"shorten": True, "max_minutes": 0.5}, r"shorten=True: .* set fewer epochs"),

@@ -119,10 +119,10 @@ def test_the_data_of_the_user_are_not_changed():
 
 def test_validation_and_test_sets_are_examples_or_shares():
   _, dataset = problem(X, [0, 1] * 30, validation=X[:10], test=(X[:5], [1] * 5))
-  assert [len(half) for half in (dataset.train, dataset.validation, dataset.test)] == [60, 10, 5]
+  assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [60, 10, 5]
   assert dataset.test_labels.tolist() == [1] * 5
   _, dataset = problem(X, validation=0.25, test=0.5)
-  assert [len(half) for half in (dataset.train, dataset.validation, dataset.test)] == [23, 7, 30]
+  assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [23, 7, 30]
 
 
 @pytest.mark.parametrize("labels", ["city", FRAME["city"], FRAME["city"].tolist(), FRAME["city"].to_numpy(object)])
@@ -184,7 +184,7 @@ REFUSED = {
   "data__label='age': is given twice": (FRAME, {"labels": "city", "data__label": "age"}),
   "data={'range': 'unit'}: cannot be set, because x determines it": (X, {"data": {"range": "unit"}}),
   "the data are passed as x; remove this part": (X, {"model": "cnn:mnist"}),
-  "takes images or series": (X, {"model": "cnn"}),
+  "expects images or series": (X, {"model": "cnn"}),
   "inhomogeneous": ([[1], [1, 2]], {}),
   "x: has type NoneType": (None, {}),
   "x: is a single value": (3.0, {}),
@@ -204,7 +204,7 @@ REFUSED = {
   "two columns 'a'": (pd.DataFrame(X[:, :2], columns=["a", "a"]), {}),
   "did you mean 'digits'": ("digts", {}),
   "file or folder not found": (pathlib.Path("photos"), {}),
-  "must contain their labels": ("digits", {"labels": [1, 2]}),
+  "label arrays are accepted only if x is an array": ("digits", {"labels": [1, 2]}),
   "pass a fraction such as validation=0.1": ("digits", {"validation": X}),
 }
 

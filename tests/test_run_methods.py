@@ -135,7 +135,7 @@ def test_interpolations_begin_and_end_at_the_reconstructions(run):
   np.testing.assert_allclose(path[:, -1], run.reconstruct(IMAGES[3:6]), atol=1e-5)
   middle = (run.encode(IMAGES[0]) + run.encode(IMAGES[3])) / 2
   np.testing.assert_allclose(path[:1, 2], run.decode(middle), atol=1e-5)
-  with pytest.raises(errors.UserError, match="pass pairs"):
+  with pytest.raises(errors.UserError, match="pass equal numbers"):
     run.interpolate(IMAGES[:3], IMAGES[:2])
 
 

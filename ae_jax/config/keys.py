@@ -56,9 +56,9 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # Kind of the examples in npz, npy and hdf5 files: table [N, columns], series [N, T, C], images [N, H, W, C] or
   # volumes [N, D, H, W, C]; auto chooses by the number of axes: 2 table, 3 or 4 images, 5 volumes.
   config.data.kind = "auto"
-  # Length of the windows, in time steps, that are cut from a long record [T, C] in an npz or npy file, or from several
-  # records in a folder of npy files; the windows are the examples. The last fifth of each record is the test set. 0:
-  # each row is an example.
+  # Length of the windows, in time steps, that are cut from a long recording [T, C] in an npz or npy file, or from
+  # several recordings in a folder of npy files; the windows are the examples. The last fifth of each recording is the
+  # test set. 0: each row is an example.
   config.data.window = 0
   config.data.stride = 0  # time steps from the start of a window to the start of the next; 0: the length of a window
   # Scaling of the examples: none, standard (each column or channel gets mean 0 and standard deviation 1 over the
@@ -114,8 +114,9 @@ def _add_division(config: ConfigDict) -> None:
   """Adds the keys of the split of the data into a training, a test and a validation set."""
   # How test and validation examples are drawn from the training examples, if the data have no test set or
   # data.validation is set: random; stratified (equal fractions of all classes); group (see data.group); time (the last
-  # examples); or auto: group if data.group is set, stratified if there are integer labels, otherwise random. A record
-  # that is cut into windows is always split by time. In ucr, auto and random mean the last fifth of each class.
+  # examples); or auto: group if data.group is set, stratified if there are integer labels, otherwise random. A
+  # recording that is cut into windows is always split by time. In ucr, auto and random mean the last fifth of each
+  # class.
   config.data.split = "auto"
   # Name of the array (npz, npy, hdf5) or column (csv, parquet) with the group of each training example, such as a
   # patient. Examples of a group are never in two sets, and the column is no input. "": no groups.

@@ -23,11 +23,11 @@ from ae_jax.data import (
   windows,
 )
 from ae_jax.data import schema as schemas
-from ae_jax.data.columns import class_indices, flat_columns, half_columns, label_values, model_columns
+from ae_jax.data.columns import class_indices, flat_columns, label_values, model_columns, split_columns
 from ae_jax.data.dataset import Dataset
 from ae_jax.system import paths
 
-__all__ = ["Dataset", "class_indices", "flat_columns", "half_columns", "label_values", "load", "model_columns"]
+__all__ = ["Dataset", "class_indices", "flat_columns", "label_values", "load", "model_columns", "split_columns"]
 
 
 def load(
@@ -68,7 +68,7 @@ def load(
     budget_gib: Memory budget for the training examples in GiB; 0 chooses it automatically (see `placements.decide`).
     augment: Ignored, because augmentation happens during training; see `augmentation.build`.
     kind: Kind of the examples of npz and npy files; see `kinds.with_channels`.
-    window: Length of the windows that are cut from a long record; 0 for none. See `windows.cut`.
+    window: Length of the windows that are cut from a long recording; 0 for none. See `windows.cut`.
     stride: Distance between the starts of windows, in steps.
     split: How test and validation examples are drawn from the training examples; see `draws.divide`.
     group: Name of the array with the group of each training example; all examples of a group stay in one split.
@@ -78,7 +78,7 @@ def load(
     columns: Kinds of columns of a table; see `schema_fit.parse_kinds`.
     missing: How missing values of a table are handled, one of `schema.MISSING`.
     patch: (height, width) of the patches that are cut from images, or (); see `patches.cut`.
-    given: {split: `in_memory.Half`} for the sources in `in_memory.SOURCES`, which read no files.
+    given: {split: `in_memory.SplitData`} for the sources in `in_memory.SOURCES`, which read no files.
     **options: Keys that only some sources take; see `sources.DEFAULTS`.
 
   Raises:
@@ -109,7 +109,7 @@ def load(
   if scale != "none":
     scaled = converted.schema.scaled if converted.schema else None
     arrays["standardisation"] = standardisation.fit(arrays, scale, scaled)
-  rows = {half: arrays.pop(f"{half}_row") for half in splits.HALVES if f"{half}_row" in arrays}
+  rows = {each: arrays.pop(f"{each}_row") for each in splits.SPLITS if f"{each}_row" in arrays}
   loss_columns.fill_missing(arrays, range, scale != "none")
   return Dataset(
     name,
@@ -146,7 +146,7 @@ def _check_keys(
 def _as_examples(
   arrays: dict[str, Any], name: str, kind: str, cut: tuple[int, int], chosen: draws.Options, where: str
 ) -> tuple[draws.Options, draws.Split | None, list[str]]:
-  """Adds a missing channel axis to the examples or, if a window is set, cuts records into windows, in place.
+  """Adds a missing channel axis to the examples or, if a window is set, cuts recordings into windows, in place.
 
   Args:
     arrays: Arrays of a source.
@@ -157,8 +157,8 @@ def _as_examples(
     where: Prefix of messages.
 
   Returns:
-    The split options that remain to be applied, the split by time that was applied to a record (None if there was
-    none), and remarks.
+    The split options that remain to be applied, the split by time that was applied to a recording (None if there was
+    none), and notes.
   """
   window, stride = cut
   if not window:

@@ -22,7 +22,7 @@ _KNOWN_VALIDATION = (
 )
 _MOST_LISTED = 8  # maximum number of arrays in a message
 # roles of the optional arrays of targets, masks, weights and lengths, such as "mask_train"
-OF_LOSS = tuple(f"{name}_{half}" for half in splits.HALVES for name in (*loss_columns.NAMES, lengths.NAME))
+OF_LOSS = tuple(f"{name}_{split}" for split in splits.SPLITS for name in (*loss_columns.NAMES, lengths.NAME))
 
 
 class Options(NamedTuple):
@@ -55,8 +55,8 @@ def _loss_names(headers: Headers, read_validation: bool) -> dict[str, str]:
   """Returns {role: array name} of the existing targets, masks, weights and lengths, {"mask_train": name, ...}."""
   names = {}
   for role in OF_LOSS:
-    column, _, half = role.partition("_")
-    words = (half,) if half != "validation" else splits.VALIDATION_NAMES if read_validation else ()
+    column, _, split = role.partition("_")
+    words = (split,) if split != "validation" else splits.VALIDATION_NAMES if read_validation else ()
     found = [name for word in words if (name := f"{column}_{word}") in headers]
     if found:
       names[role] = found[0]
@@ -74,8 +74,8 @@ def _of_examples(headers: Headers, chosen: Options, where: str) -> dict[str, str
   for key, value in (("x", x), ("y", y), ("group", group)):
     if value and value not in headers:
       raise errors.UserError(
-        f"config.data.{key}={value!r}: is not an array of {where}; {errors.suggestion(value, headers)}it contains "
-        f"{_listing(headers)}"
+        f"config.data.{key}={value!r}: {where} has no array of this name; {errors.suggestion(value, headers)}it "
+        f"contains {_listing(headers)}"
       )
   known = next(
     (
@@ -116,7 +116,7 @@ def _header(read: Callable[[], lazy_arrays.LazyArray]) -> lazy_arrays.LazyArray 
 
 
 def _listing(headers: Headers) -> str:
-  """Returns a text with the names, dtypes and shapes of the first arrays."""
+  """Returns a string with the names, dtypes and shapes of the first arrays."""
   texts = []
   for name in list(headers)[:_MOST_LISTED]:
     array = _header(headers[name])

@@ -22,7 +22,7 @@ def read(
 
 
 def unread(headers: array_names.Headers, names: Mapping[str, str], where: str) -> list[str]:
-  """Returns a list with one remark that names the unread arrays of a file; [] if all arrays are read."""
+  """Returns a list with one note that names the unread arrays of a file; [] if all arrays are read."""
   listed = ", ".join(names.values())
   return remarks.not_read(where, headers.keys() - set(names.values()), f"the arrays that are read are {listed}")
 
@@ -36,31 +36,33 @@ def train_and_test(
 ) -> dict[str, Any]:
   """Returns the arrays of a source; the keys of `stored` and `names` are roles: x_train, y_train, mask_train, ..."""
   arrays, notes = {}, [*notes]
-  for half in splits.HALVES:
-    if f"x_{half}" in stored:
-      arrays[half] = _channels_last(stored[f"x_{half}"], layout, names[f"x_{half}"], where)
+  for split in splits.SPLITS:
+    if f"x_{split}" in stored:
+      arrays[split] = _channels_last(stored[f"x_{split}"], layout, names[f"x_{split}"], where)
   arrays |= _loss_columns(stored, names, layout, where)
   shape = arrays["train"].shape
   if "test" not in arrays:
     if not shape or shape[0] < 3:
+      count = f"has only {remarks.counted(shape[0], 'example')}" if shape else "is a single number"
       raise errors.UserError(
-        f"{where}: `{names['x_train']}` has shape {shape}; provide at least 3 examples, or add test examples"
+        f"{where}: `{names['x_train']}` {count}, too few to hold out a test set; provide at least 3 examples, or add "
+        "test examples"
       )
     if "validation" in arrays:
       notes.append(splits.no_test_set(where, f"`{names['x_validation']}`"))
   if "group_train" in stored:
     arrays["train_group"] = _groups(stored["group_train"], shape, names, where)
-  given = {half: names[f"y_{half}"] for half in splits.HALVES if f"y_{half}" in stored}
-  for half, name in given.items():
-    shape, images = stored[f"y_{half}"].shape, stored.get(f"x_{half}")
+  given = {split: names[f"y_{split}"] for split in splits.SPLITS if f"y_{split}" in stored}
+  for split, name in given.items():
+    shape, images = stored[f"y_{split}"].shape, stored.get(f"x_{split}")
     if images is None or shape[:1] != images.shape[:1]:
       raise errors.UserError(
-        f"{where}: `{name}` has shape {shape}; expected one label per example of `{names[f'x_{half}']}`"
+        f"{where}: `{name}` has shape {shape}; expected one label per example of `{names[f'x_{split}']}`"
       )
-    labels.check(shape, stored[f"y_{half}"].dtype, name, where)
-  loaded = {name: stored[f"y_{half}"].load() for half, name in given.items()}
+    labels.check(shape, stored[f"y_{split}"].dtype, name, where)
+  loaded = {name: stored[f"y_{split}"].load() for split, name in given.items()}
   integers, class_names, label_notes = labels.as_integers(loaded, where)
-  arrays |= {f"{half}_labels": integers[name] for half, name in given.items()}
+  arrays |= {f"{split}_labels": integers[name] for split, name in given.items()}
   return arrays | {"class_names": class_names, "remarks": [*notes, *label_notes]}
 
 
@@ -76,15 +78,15 @@ def _loss_columns(
   for role in array_names.OF_LOSS:
     if role not in stored:
       continue
-    name, _, half = role.partition("_")
-    array, examples = stored[role], stored.get(f"x_{half}")
+    name, _, split = role.partition("_")
+    array, examples = stored[role], stored.get(f"x_{split}")
     if examples is None or array.shape[:1] != examples.shape[:1]:
       raise errors.UserError(
         f"{where}: `{names[role]}` has shape {array.shape}; expected one row per example of "
-        f"`{names.get(f'x_{half}', f'x_{half}')}`"
+        f"`{names.get(f'x_{split}', f'x_{split}')}`"
       )
     moves = name == "target" or (name == "mask" and len(array.shape) == len(examples.shape))
-    columns[f"{half}_{name}"] = _channels_last(array, layout, names[role], where) if moves else array
+    columns[f"{split}_{name}"] = _channels_last(array, layout, names[role], where) if moves else array
   return columns
 
 

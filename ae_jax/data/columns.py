@@ -64,13 +64,13 @@ def label_values(dataset: Any, where: str) -> tuple[int, ...]:
     UserError: A split has no integer labels, there are more than `MOST_CLASSES` distinct labels, or a
       test or validation label does not occur in the training set.
   """
-  halves = {"training": dataset.train_labels, "test": dataset.test_labels}
+  by_split = {"training": dataset.train_labels, "test": dataset.test_labels}
   if dataset.validation is not None:
-    halves["validation"] = dataset.validation_labels
-  for half, labels in halves.items():
+    by_split["validation"] = dataset.validation_labels
+  for split, labels in by_split.items():
     if labels is None or not np.issubdtype(labels.dtype, np.integer):
       raise errors.UserError(
-        f"{where} needs labels, but the {half} examples of config.data.name={dataset.name!r} have no integer labels; "
+        f"{where} needs labels, but the {split} examples of config.data.name={dataset.name!r} have no integer labels; "
         "add integer labels to the data, or choose a model that needs none"
       )
   distinct = np.unique(lazy_arrays.load_all(dataset.train_labels))
@@ -80,17 +80,17 @@ def label_values(dataset: Any, where: str) -> tuple[int, ...]:
       "labels are classes, not continuous values"
     )
   known = tuple(map(int, distinct))
-  for labels in list(halves.values())[1:]:
+  for labels in list(by_split.values())[1:]:
     class_indices(labels, known, len(labels), dataset.class_names)
   return known
 
 
-def flat_columns(dataset: Any, half: str, model: Any) -> dict[str, np.ndarray]:
-  """Returns the columns of `half_columns`, in memory and with flattened examples: {"x": [N, elements], ...}.
+def flat_columns(dataset: Any, split: str, model: Any) -> dict[str, np.ndarray]:
+  """Returns the columns of `split_columns`, in memory and with flattened examples: {"x": [N, elements], ...}.
 
-  `half` is the name of the split, a member of `splits.HALVES`.
+  `split` is the name of the split, a member of `splits.SPLITS`.
   """
-  columns = {name: lazy_arrays.load_all(column) for name, column in half_columns(dataset, half, model).items()}
+  columns = {name: lazy_arrays.load_all(column) for name, column in split_columns(dataset, split, model).items()}
   return flat(columns)
 
 
@@ -99,24 +99,24 @@ def flat(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   return {name: column.reshape(len(column), -1) if name in SHAPED else column for name, column in columns.items()}
 
 
-def half_columns(dataset: Any, half: str, model: Any) -> dict[str, lazy_arrays.MaybeLazy]:
+def split_columns(dataset: Any, split: str, model: Any) -> dict[str, lazy_arrays.MaybeLazy]:
   """Returns the columns of a split that a model and its loss need: {"x": examples, "label": ..., "mask": ..., ...}.
 
-  `half` is the name of the split, a member of `splits.HALVES`.
+  `split` is the name of the split, a member of `splits.SPLITS`.
   """
-  columns = {"x": getattr(dataset, half), **model_columns(dataset, half, model)}
-  return columns | dataset.columns.get(half, {})
+  columns = {"x": getattr(dataset, split), **model_columns(dataset, split, model)}
+  return columns | dataset.columns.get(split, {})
 
 
-def model_columns(dataset: Any, half: str, model: Any) -> dict[str, lazy_arrays.MaybeLazy]:
+def model_columns(dataset: Any, split: str, model: Any) -> dict[str, lazy_arrays.MaybeLazy]:
   """Returns the columns of a split that a model needs besides the examples, such as {"label": class indices}."""
   columns = {}
   if "label" in model.columns:
-    labels = getattr(dataset, f"{half}_labels")
+    labels = getattr(dataset, f"{split}_labels")
     indices = lambda part: class_indices(part, model.labels, len(part))
     columns["label"] = lazy_arrays.map_rows(labels, (), np.int32, indices)
   if "mask" in model.columns:
-    examples, mask = getattr(dataset, half), dataset.column(half, "mask")
+    examples, mask = getattr(dataset, split), dataset.column(split, "mask")
     mask = np.broadcast_to(True, examples.shape) if mask is None else mask
     columns["mask"] = lazy_arrays.map_rows(mask, model.shape, np.float32, lambda rows: rows.astype(np.float32))
   return columns

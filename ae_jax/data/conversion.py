@@ -73,10 +73,10 @@ class Conversion:
   def _in_range(
     self, x: Shaped[np.ndarray, "..."], mask: Bool[np.ndarray, "examples ..."] | None
   ) -> Float[np.ndarray, "examples ..."]:
-    """Returns the examples as float32 [N, *shape] in the data range; raises UserError if they do not fit the run."""
+    """Returns the examples as float32 [N, *shape] in the data range; raises UserError if the run cannot use them."""
     if x.shape[1:] != self.shape:
       is_record = len(self.shape) == 2 and x.shape[1:] == self.shape[1:]
-      hint = "; score_record scores a record [steps, channels]" if is_record else ""
+      hint = "; score_record scores a recording [steps, channels]" if is_record else ""
       is_channels_first = len(self.shape) == 3 and x.shape[1:] == (self.shape[2], *self.shape[:2])
       hint = "; move the channels to the last axis: numpy.moveaxis(x, 1, -1)" if is_channels_first else hint
       raise errors.UserError(

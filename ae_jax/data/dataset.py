@@ -13,7 +13,7 @@ from ae_jax.data.draws import Split
 from ae_jax.data.loss_columns import NAMES
 from ae_jax.data.scaling import Scaling
 from ae_jax.data.schema import Schema
-from ae_jax.data.splits import HALVES
+from ae_jax.data.splits import SPLITS
 from ae_jax.data.standardisation import ColumnScaling
 from ae_jax.types import KINDS
 
@@ -84,18 +84,18 @@ class Dataset:
     labels = self.validation_labels
     if labels is None and self.one_class is not None:
       labels = np.full(len(self.validation), self.one_class)
-    halves = {"test": self.validation, "test_labels": labels, "validation": None, "validation_labels": None}
+    swapped = {"test": self.validation, "test_labels": labels, "validation": None, "validation_labels": None}
     sources = {"train": "train", "test": "validation"}
-    columns = {half: self.columns[name] for half, name in sources.items() if name in self.columns}
-    return dataclasses.replace(self, **halves, test_factors=None, defects=None, columns=columns)
+    columns = {split: self.columns[name] for split, name in sources.items() if name in self.columns}
+    return dataclasses.replace(self, **swapped, test_factors=None, defects=None, columns=columns)
 
   def class_name(self, label: Any) -> str:
-    """Returns the name of a class, or its label as a text if it has no name."""
+    """Returns the name of a class, or its label as text if it has no name."""
     return labels.class_name(label, self.class_names)
 
   @property
   def one_class_name(self) -> str:
-    """`one_class` as a text, with its name if it has one."""
+    """`one_class` as text, with its name if it has one."""
     return labels.with_name(self.one_class, self.class_names)
 
   @functools.cached_property
@@ -103,9 +103,9 @@ class Dataset:
     """Training examples in memory; for a `LazyArray`, a random sample of them (see `lazy_arrays.sample`)."""
     return lazy_arrays.sample(self.train)
 
-  def column(self, half: str, name: str) -> lazy_arrays.MaybeLazy | None:
-    """Returns the column `name` ("target", "mask" or "weight") of the split `half`; None if the split has none."""
-    return self.columns.get(half, {}).get(name)
+  def column(self, split: str, name: str) -> lazy_arrays.MaybeLazy | None:
+    """Returns the column `name` ("target", "mask" or "weight") of `split`; None if the split has none."""
+    return self.columns.get(split, {}).get(name)
 
   @property
   def test_targets(self) -> np.ndarray:
@@ -125,7 +125,7 @@ class Dataset:
     return sum(lazy_arrays.row_bytes(array) for array in arrays if array is not None)
 
   def train_sample_of(self, name: str) -> np.ndarray | None:
-    """Returns the rows of a training column that belong to `train_sample`, in memory; None without this column."""
+    """Loads the `train_sample` rows of a training array into memory; returns None if the data set lacks that array."""
     column = self.column("train", name)
     if column is None:
       return None
@@ -178,21 +178,21 @@ class Dataset:
     """
     fingerprints = {"fingerprint": self.fingerprint()}
     for name in ("labels", "factors"):
-      halves = [_as_int64(getattr(self, f"{half}_{name}")) for half in ("train", "test")]
-      absent = all(values is None for values in halves)
-      fingerprints[f"{name}_fingerprint"] = None if absent else self._digest(*halves)
+      arrays = [_as_int64(getattr(self, f"{split}_{name}")) for split in ("train", "test")]
+      absent = all(values is None for values in arrays)
+      fingerprints[f"{name}_fingerprint"] = None if absent else self._digest(*arrays)
     for name in self.column_names:
-      fingerprints[f"{name}_fingerprint"] = self._digest(*(self.column(half, name) for half in HALVES))
+      fingerprints[f"{name}_fingerprint"] = self._digest(*(self.column(split, name) for split in SPLITS))
     if self.validation is not None:
-      halves = (self.validation, _as_int64(self.validation_labels))
-      fingerprints["validation_fingerprint"] = self._digest(*halves)
+      arrays = (self.validation, _as_int64(self.validation_labels))
+      fingerprints["validation_fingerprint"] = self._digest(*arrays)
     return fingerprints
 
-  def _digest(self, *halves: lazy_arrays.MaybeLazy | None) -> str:
+  def _digest(self, *arrays: lazy_arrays.MaybeLazy | None) -> str:
     """Returns the SHA-256 of the arrays; of large data sets, only the rows at `lazy_arrays.probe_indices` are used."""
     digest = hashlib.sha256()
     is_small = lazy_arrays.total_bytes(self.train) + lazy_arrays.total_bytes(self.test) <= _DIGESTED_WHOLE
-    for values in halves:
+    for values in arrays:
       if values is None:
         digest.update(b"None")
         continue

@@ -40,7 +40,7 @@ File = str | os.PathLike[str] | io.BufferedIOBase
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-  """How the pixels of image files are changed to a common shape."""
+  """Options for converting image files to a common shape."""
 
   size: tuple[int, ...] = ()  # (height, width); () keeps the size of the file
   fit: str = "stretch"  # how images of another aspect ratio are resized: stretch, crop (the centre) or pad (with zeros)
@@ -229,7 +229,8 @@ def _open(file: File, name: str, preparation: Preparation) -> Iterator[Any]:
   with errors.convert_errors(f"{name}: not a readable image"), Image.open(file, formats=tuple(FORMATS)) as image:
     if image.width * image.height > MOST_FILE_PIXELS:
       raise errors.UserError(
-        f"{name}: has {image.height} x {image.width} pixels; the limit is {MOST_FILE_PIXELS:,} pixels. Reduce the image"
+        f"{name}: has {image.height} x {image.width} pixels; the limit is {MOST_FILE_PIXELS:,} pixels. Downscale the "
+        "image"
       )
     if _READ_AS.get(image.mode, image.mode) not in CHANNELS:
       raise errors.UserError(f"{name}: has pixels of mode {image.mode}; expected grey, RGB or CMYK. Convert the image")

@@ -17,14 +17,14 @@ FOLDER = "ground_truth"
 _HALF = 128  # bytes of at least this value are defects
 
 
-def applies(halves: Mapping[str, pathlib.Path]) -> bool:
+def applies(folders: Mapping[str, pathlib.Path]) -> bool:
   """Returns whether at least one class of test images has a folder of defect masks.
 
-  `halves` is {split: folder of its images}.
+  `folders` is {split: folder of its images}.
   """
-  if "test" not in halves or not (masks := _masks_beside(halves["test"])).is_dir():
+  if "test" not in folders or not (masks := _masks_beside(folders["test"])).is_dir():
     return False
-  return any((masks / folder.name).is_dir() for folder in halves["test"].iterdir() if folder.is_dir())
+  return any((masks / folder.name).is_dir() for folder in folders["test"].iterdir() if folder.is_dir())
 
 
 def _masks_beside(folder: pathlib.Path) -> pathlib.Path:

@@ -53,7 +53,7 @@ def detect(path: str) -> Found:
   if name is None and pathlib.Path(path).suffix.lower() in folders.SUFFIXES:
     raise errors.UserError(f"{path}: is a single image; give the folder that contains the images")
   if name is None:
-    raise errors.UserError(f"{path}: is not of a known kind; known: {', '.join(DETECTORS)} (config.data.name)")
+    raise errors.UserError(f"{path}: unsupported format; supported: {', '.join(DETECTORS)} (config.data.name)")
   fault = None
   for options in DETECTORS[name].options(path):
     try:

@@ -30,19 +30,19 @@ class Split(NamedTuple):
 
   rule: str  # a key of `_RULES`, or "source" for the rule of the data source
   shares: dict[str, float]  # {"test" and "validation", if drawn: fraction of the examples}
-  # {drawn set: positions of its examples in the training examples of the source}; {} for a record
+  # {drawn set: positions of its examples in the training examples of the source}; {} for a recording
   rows: dict[str, Int64[np.ndarray, " examples"]]
 
   def as_json(self) -> dict[str, Any]:
     """Returns the rule and, for each drawn set, its fraction, its seed and the SHA-256 of its positions (int64)."""
-    halves = {}
-    for half, share in self.shares.items():
-      halves[half] = {"share": share}
-      if self.rule in _SEEDED or (half == "validation" and self.rule == "source"):
-        halves[half]["seed"] = _SEEDS[half]
-      if half in self.rows:
-        halves[half]["rows_sha256"] = hashlib.sha256(self.rows[half].astype("<i8").tobytes()).hexdigest()
-    return {"rule": self.rule, **halves}
+    by_split = {}
+    for split, share in self.shares.items():
+      by_split[split] = {"share": share}
+      if self.rule in _SEEDED or (split == "validation" and self.rule == "source"):
+        by_split[split]["seed"] = _SEEDS[split]
+      if split in self.rows:
+        by_split[split]["rows_sha256"] = hashlib.sha256(self.rows[split].astype("<i8").tobytes()).hexdigest()
+    return {"rule": self.rule, **by_split}
 
 
 def options(split: str, group: str, test: float, validation: float, window: int) -> Options:
@@ -53,7 +53,7 @@ def options(split: str, group: str, test: float, validation: float, window: int)
     group: Name of the array of groups, or "".
     test: Fraction of the examples in the test set.
     validation: Fraction of the examples in the validation set.
-    window: Length of windows that are cut from a record, 0 for none. A record is always split by time.
+    window: Length of windows that are cut from a recording, 0 for none. A recording is always split by time.
 
   Raises:
     UserError: A value is invalid, or two values contradict each other.
@@ -69,7 +69,7 @@ def options(split: str, group: str, test: float, validation: float, window: int)
     raise errors.UserError(f"config.data.group={group!r}: is not used with config.data.split={split!r}; remove one")
   if window and (group or split in ("stratified", "group")):
     raise errors.UserError(
-      f"config.data.split={split!r}, config.data.group={group!r}: with config.data.window, records can only be "
+      f"config.data.split={split!r}, config.data.group={group!r}: with config.data.window, recordings can only be "
       "split by time; set config.data.split='time' and config.data.group=''"
     )
   return Options(split, group, test, validation)
@@ -77,13 +77,12 @@ def options(split: str, group: str, test: float, validation: float, window: int)
 
 def check_needed(chosen: Options, arrays: Mapping[str, Any], where: str) -> None:
   """Raises UserError if a key of `config.data` has no effect, because the source already has this set."""
-  for half, share, default in (("test", chosen.test, TEST_SHARE), ("validation", chosen.validation, 0.0)):
-    if half in arrays and share != default:
-      found = f"{len(arrays[half]):,} {half} examples"
+  for split, share, default in (("test", chosen.test, TEST_SHARE), ("validation", chosen.validation, 0.0)):
+    if split in arrays and share != default:
+      found = f"{len(arrays[split]):,} {split} examples"
       raise errors.UserError(
-        f"config.data.{half}={share}: would draw a set from the training examples, but {where} already has {found}; "
-        "remove "
-        "this key"
+        f"config.data.{split}={share}: would hold out a {split} set from the training examples, but {where} already "
+        f"has {found}; remove this key"
       )
   drawn = "test" not in arrays or chosen.validation
   if not drawn and (chosen.group or chosen.split not in ("auto", "random")):
@@ -94,14 +93,14 @@ def check_needed(chosen: Options, arrays: Mapping[str, Any], where: str) -> None
 
 
 def of_record(shares: Mapping[str, float], given: Sequence[str], arrays: Mapping[str, Any]) -> Split | None:
-  """Describes the split of a record by time; None if no part of the record was held out.
+  """Describes the split of a recording by time; None if no part of the recording was held out.
 
   Args:
     shares: {"test": fraction, "validation": fraction}.
     given: The sets that the source already had; these were not drawn.
     arrays: The arrays after the split.
   """
-  drawn = {half: share for half, share in shares.items() if half in arrays and half not in given}
+  drawn = {split: share for split, share in shares.items() if split in arrays and split not in given}
   return Split("time", drawn, {}) if drawn else None
 
 
@@ -130,7 +129,7 @@ def divide(
 
   Returns:
     The label of the training examples that were kept (None: all labels), a description of the split (None: nothing was
-    drawn), and remarks for the user.
+    drawn), and notes for the user.
 
   Raises:
     UserError: The rule cannot be applied to the data, or `one_class.select` raises it.
@@ -146,10 +145,10 @@ def divide(
   if chosen.validation:
     shares["validation"] = chosen.validation
     splits.hold_out(arrays, _RULES[rule](arrays, chosen.validation, "validation", where), "validation")
-  rows = {half: arrays.get(f"{half}_row") for half in splits.HALVES}
-  for name in ("validation_factors", *(f"{half}_group" for half in splits.HALVES)):
+  rows = {split: arrays.get(f"{split}_row") for split in splits.SPLITS}
+  for name in ("validation_factors", *(f"{split}_group" for split in splits.SPLITS)):
     arrays.pop(name, None)  # nothing after this needs them
-  drawn = Split("source" if is_own and shares else rule, shares, {half: rows[half] for half in shares})
+  drawn = Split("source" if is_own and shares else rule, shares, {split: rows[split] for split in shares})
   return label, drawn if shares else None, notes
 
 
@@ -176,13 +175,13 @@ def _count(examples: int, share: float) -> int:
   return min(splits.share_of(examples, share), _MOST_HELD_OUT)
 
 
-def _random(arrays: Mapping[str, Any], share: float, half: str, where: str) -> Bool[np.ndarray, " examples"]:
+def _random(arrays: Mapping[str, Any], share: float, split: str, where: str) -> Bool[np.ndarray, " examples"]:
   del where
   count = len(arrays["train"])
-  return splits.drawn(count, _count(count, share), _SEEDS[half])
+  return splits.drawn(count, _count(count, share), _SEEDS[split])
 
 
-def _stratified(arrays: Mapping[str, Any], share: float, half: str, where: str) -> Bool[np.ndarray, " examples"]:
+def _stratified(arrays: Mapping[str, Any], share: float, split: str, where: str) -> Bool[np.ndarray, " examples"]:
   """Returns the mask of a random fraction of each class; at least one example of each class is not selected.
 
   The shuffled examples are sorted by class, and every (1 / share)-th of them is selected.
@@ -193,7 +192,7 @@ def _stratified(arrays: Mapping[str, Any], share: float, half: str, where: str) 
       f"config.data.split='stratified': {where} has no integer training labels, or no label occurs twice; set "
       "config.data.split='random'"
     )
-  examples, generator = len(classes), np.random.default_rng(_SEEDS[half])
+  examples, generator = len(classes), np.random.default_rng(_SEEDS[split])
   order = np.lexsort((generator.permutation(examples), classes))
   steps = (np.arange(examples + 1) * _count(examples, share) + generator.integers(examples)) // examples
   mask = np.zeros(examples, bool)
@@ -206,7 +205,7 @@ def _stratified(arrays: Mapping[str, Any], share: float, half: str, where: str) 
   return mask
 
 
-def _by_group(arrays: Mapping[str, Any], share: float, half: str, where: str) -> Bool[np.ndarray, " examples"]:
+def _by_group(arrays: Mapping[str, Any], share: float, split: str, where: str) -> Bool[np.ndarray, " examples"]:
   """Returns a mask that selects random whole groups, together at most the fraction `share` of the examples.
 
   If the first random group alone exceeds this fraction, the smallest group is selected.
@@ -215,19 +214,19 @@ def _by_group(arrays: Mapping[str, Any], share: float, half: str, where: str) ->
   if len(sizes) < 2:
     raise errors.UserError(
       f"config.data.split='group': the training examples of {where} are all in one group, so none can be held out for "
-      f"the {half} set; use more groups, or another config.data.split"
+      f"the {split} set; use more groups, or another config.data.split"
     )
   count = _count(len(groups), share)
-  order = np.random.default_rng(_SEEDS[half]).permutation(len(sizes))
+  order = np.random.default_rng(_SEEDS[split]).permutation(len(sizes))
   chosen = order[np.cumsum(sizes[order]) <= count]
   return np.isin(groups, chosen if len(chosen) else [sizes.argmin()])
 
 
-def _by_time(arrays: Mapping[str, Any], share: float, half: str, where: str) -> Bool[np.ndarray, " examples"]:
-  del half, where
+def _by_time(arrays: Mapping[str, Any], share: float, split: str, where: str) -> Bool[np.ndarray, " examples"]:
+  del split, where
   examples = len(arrays["train"])
   return np.arange(examples) >= examples - _count(examples, share)
 
 
-# name -> function (arrays, share, half, prefix of error messages) that returns the mask of the examples to hold out
+# name -> function (arrays, share, split, prefix of error messages) that returns the mask of the examples to hold out
 _RULES = {"random": _random, "stratified": _stratified, "group": _by_group, "time": _by_time}

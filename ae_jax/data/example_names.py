@@ -13,7 +13,7 @@ from ae_jax.system import paths
 _OF_IMAGES = ("size", "fit", "channels", "on_bad", "exif_orientation", "follow_links")
 
 
-def of_halves(dataset: Dataset, section: Mapping[str, Any]) -> dict[str, Shaped[np.ndarray, " examples"]]:
+def of_splits(dataset: Dataset, section: Mapping[str, Any]) -> dict[str, Shaped[np.ndarray, " examples"]]:
   """Returns {split: names [N]} for the splits that exist.
 
   The name of an image is the path of its file in the folder. The name of a patch also has "#" and the number of the
@@ -24,24 +24,24 @@ def of_halves(dataset: Dataset, section: Mapping[str, Any]) -> dict[str, Shaped[
     dataset: The data set.
     section: `config.data`, with the path from which the data set was read.
   """
-  sizes = {half: len(getattr(dataset, half)) for half in splits.HALVES if getattr(dataset, half) is not None}
-  rows = {half: dataset.rows.get(half, np.arange(count)) for half, count in sizes.items()}
+  sizes = {split: len(getattr(dataset, split)) for split in splits.SPLITS if getattr(dataset, split) is not None}
+  rows = {split: dataset.rows.get(split, np.arange(count)) for split, count in sizes.items()}
   if section["name"] != "folder":
-    return {half: positions.astype(str) for half, positions in rows.items()}
+    return {split: positions.astype(str) for split, positions in rows.items()}
   found = folders.scan(
     section["path"], image_sets.options(**{key: section[key] for key in _OF_IMAGES}), section["read_validation"]
   )
   names = {}
-  for half, positions in rows.items():
+  for split, positions in rows.items():
     files = np.array(
-      [paths.relative_name(file, section["path"]) for file in found.files.get(half, found.files["train"])]
+      [paths.relative_name(file, section["path"]) for file in found.files.get(split, found.files["train"])]
     )
-    patches = -(-sizes[half] // len(files)) if half not in dataset.rows else _repeats(positions)
-    positions = positions if half in dataset.rows else positions // patches
-    names[half] = files[positions]
+    patches = -(-sizes[split] // len(files)) if split not in dataset.rows else _repeats(positions)
+    positions = positions if split in dataset.rows else positions // patches
+    names[split] = files[positions]
     if section["patch"]:
       numbers = np.arange(len(positions)) % patches
-      names[half] = np.char.add(np.char.add(names[half], "#"), numbers.astype(str))
+      names[split] = np.char.add(np.char.add(names[split], "#"), numbers.astype(str))
   return names
 
 

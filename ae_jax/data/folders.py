@@ -13,8 +13,8 @@ from ae_jax.data import decoding, defect_masks, image_sets, labels, lazy_arrays,
 
 SUFFIXES = {suffix for suffixes in decoding.FORMATS.values() for suffix in suffixes}
 # lower-case folder name -> "train", "test" or "validation"
-_HALVES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_HALVES |= dict.fromkeys(splits.VALIDATION_NAMES, "validation")
+_SPELLINGS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_SPELLINGS |= dict.fromkeys(splits.VALIDATION_NAMES, "validation")
 
 
 def folder(name: str, path: str, *, read_validation: bool = True, **options: Any) -> dict[str, Any]:
@@ -42,23 +42,23 @@ def folder(name: str, path: str, *, read_validation: bool = True, **options: Any
   layout = image_sets.common_layout(found.headers, found.all_files, chosen, where)
   check = functools.partial(image_sets.check_readable, found.all_files, chosen, where)
   arrays = {
-    half: image_sets.images(files, layout, chosen, f"{half} {found.version}", check)
-    for half, files in found.files.items()
+    split: image_sets.images(files, layout, chosen, f"{split} {found.version}", check)
+    for split, files in found.files.items()
   }
   notes = found.remarks + image_sets.changes(found.headers, found.all_files, chosen, where)
-  if defect_masks.applies(found.halves):
+  if defect_masks.applies(found.folders):
     of_test, preparation = found.files["test"], chosen.preparation
     try:
-      arrays["test_defects"] = defect_masks.read(found.halves["test"], of_test, preparation, layout.shape)
+      arrays["test_defects"] = defect_masks.read(found.folders["test"], of_test, preparation, layout.shape)
     except errors.UserError as error:
       notes.append(f"{where}: the masks of defects are not read, because {error}")
-  return _with_labels(arrays, found.files, found.halves) | {"remarks": notes, "scaled_to_unit": layout.scaled}
+  return _with_labels(arrays, found.files, found.folders) | {"remarks": notes, "scaled_to_unit": layout.scaled}
 
 
 class Scan(NamedTuple):
   """Contents of a folder: its splits, its image files and their headers, without the pixels."""
 
-  halves: dict[str, pathlib.Path]  # {"train": folder, "test": folder, "validation": folder}, if they exist
+  folders: dict[str, pathlib.Path]  # {"train": folder, "test": folder, "validation": folder}, if they exist
   files: dict[str, list[str]]  # {split: paths of its images, in the order of the examples}
   headers: list[decoding.Header]  # headers of the images, in the order of `all_files`
   version: str  # text that changes whenever a file changes
@@ -81,34 +81,34 @@ def scan(path: str, chosen: image_sets.Options, read_validation: bool = True) ->
   if not root.is_dir():
     raise errors.UserError(f"{where}: folder not found; check the path")
   try:
-    halves, files, version, notes = _listed(root, chosen.follow_links, read_validation, where)
+    folders, files, version, notes = _listed(root, chosen.follow_links, read_validation, where)
   except OSError as error:
     raise errors.UserError(f"{where}: {error.filename} cannot be read: {error.strerror}") from None
-  _check_counts(files, halves, where)
+  _check_counts(files, folders, where)
   kept, headers, left_out = image_sets.readable(files, chosen, version, where)
-  _check_counts(kept, halves, where)
+  _check_counts(kept, folders, where)
   damaged = sum(map(len, files.values())) - len(headers)
   notes += left_out
   if "validation" in kept and "test" not in kept:
-    notes.append(splits.no_test_set(where, f"the folder {halves['validation'].name}"))
-  return Scan(halves, kept, headers, version, notes, damaged)
+    notes.append(splits.no_test_set(where, f"the folder {folders['validation'].name}"))
+  return Scan(folders, kept, headers, version, notes, damaged)
 
 
 def _listed(
   root: pathlib.Path, follow_links: bool, read_validation: bool, where: str
 ) -> tuple[dict[str, pathlib.Path], dict[str, list[str]], str, list[str]]:
-  """Returns {split: folder}, {split: image files}, a text that changes whenever a file changes, and remarks."""
+  """Returns {split: folder}, {split: image files}, a version string that changes with the files, and notes."""
   skipped, inside = [], None if follow_links else root.resolve()
-  halves = _folders_of_halves(root, read_validation, where)
-  for half_folder in {*halves.values()} - {root}:
-    _check_link(half_folder, inside)
-  files = {half: list(_files(half_folder, inside, skipped)) for half, half_folder in halves.items()}
+  folders = _folders_of_splits(root, read_validation, where)
+  for split_folder in {*folders.values()} - {root}:
+    _check_link(split_folder, inside)
+  files = {split: list(_files(split_folder, inside, skipped)) for split, split_folder in folders.items()}
   version = "\n".join([str(root.resolve()), *(_version(file) for paths in files.values() for file in paths)])
-  return halves, files, version, _not_read(root, halves, skipped, where)
+  return folders, files, version, _not_read(root, folders, skipped, where)
 
 
 def files_under(root: pathlib.Path, follow_links: bool) -> tuple[list[str], list[str], str]:
-  """Returns the image files at a path, the names of other files, and a text that changes whenever a file changes.
+  """Returns the image files at a path, the names of other files, and a version string that changes with the files.
 
   Args:
     root: An image file, or a folder; the files of a folder are sorted by name within each subfolder.
@@ -124,59 +124,59 @@ def files_under(root: pathlib.Path, follow_links: bool) -> tuple[list[str], list
   return files, skipped, version
 
 
-def _check_counts(files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path], where: str) -> None:
+def _check_counts(files: Mapping[str, Sequence[str]], folders: Mapping[str, pathlib.Path], where: str) -> None:
   """Raises UserError if a split has too few images."""
-  for half in files:
-    least = 1 if half != "train" else 2 if "test" in files else 3
-    if len(files[half]) < least:
+  for split in files:
+    least = 1 if split != "train" else 2 if "test" in files else 3
+    if len(files[split]) < least:
       raise errors.UserError(
-        f"{where}: found {remarks.counted(len(files[half]), 'image')} under {halves[half]}; at least {least} are "
+        f"{where}: found {remarks.counted(len(files[split]), 'image')} under {folders[split]}; at least {least} are "
         f"required, with names that end in {', '.join(sorted(SUFFIXES))}"
       )
 
 
 def _with_labels(
-  arrays: dict[str, lazy_arrays.LazyArray], files: Mapping[str, Sequence[str]], halves: Mapping[str, pathlib.Path]
+  arrays: dict[str, lazy_arrays.LazyArray], files: Mapping[str, Sequence[str]], folders: Mapping[str, pathlib.Path]
 ) -> dict[str, Any]:
   """Adds the labels and the class names to the images; the keys of the arguments are the splits that have a folder."""
-  classes = {half: _classes(paths, halves[half]) for half, paths in files.items()}
+  classes = {split: _classes(paths, folders[split]) for split, paths in files.items()}
   label_of, class_names = labels.numbered([name for names in classes.values() for name in names or ()])
   integers = {
-    f"{half}_labels": np.array([label_of[name] for name in names]) for half, names in classes.items() if names
+    f"{split}_labels": np.array([label_of[name] for name in names]) for split, names in classes.items() if names
   }
   return {**arrays, **integers, "class_names": class_names}
 
 
-def _folders_of_halves(root: pathlib.Path, read_validation: bool, where: str) -> dict[str, pathlib.Path]:
+def _folders_of_splits(root: pathlib.Path, read_validation: bool, where: str) -> dict[str, pathlib.Path]:
   """Returns the folders of the training, test and validation set, {"train": folder, "test": folder, ...}.
 
   A set without a folder has no key. If `root` has no such folders, the result is {"train": root}. A folder with the
-  exact name `train` or `test` is always the folder of this set. Other spellings (see `_HALVES`) could be class names
+  exact name `train` or `test` is always the folder of this set. Other spellings (see `_SPELLINGS`) could be class names
   ("Train" beside "Bus"), so they are used only if there is a training folder and also a test or validation folder.
   """
   names_of = {}
   for name in sorted(remarks.visible(root)):
-    half = _HALVES.get(name.lower())
-    if half and (root / name).is_dir():
-      names_of.setdefault(half, []).append(name)
+    split = _SPELLINGS.get(name.lower())
+    if split and (root / name).is_dir():
+      names_of.setdefault(split, []).append(name)
   candidates = [name for names in names_of.values() for name in names]
   if not {"train", "test"} & {*candidates} and not ("train" in names_of and len(names_of) > 1):
     return {"train": root}
-  for half, names in names_of.items():
-    if len(names) > 1 and (half != "validation" or read_validation):
+  for split, names in names_of.items():
+    if len(names) > 1 and (split != "validation" or read_validation):
       raise errors.UserError(f"{where}: contains both `{names[0]}` and `{names[1]}`; keep one folder")
   if "train" not in names_of:
     raise errors.UserError(f"{where}: contains a folder `{names_of['test'][0]}` but no folder `train`; add it")
-  read = splits.HALVES if read_validation else ("train", "test")
-  return {half: root / names_of[half][0] for half in read if half in names_of}
+  read = splits.SPLITS if read_validation else ("train", "test")
+  return {split: root / names_of[split][0] for split in read if split in names_of}
 
 
-def _not_read(root: pathlib.Path, halves: Mapping[str, pathlib.Path], skipped: Sequence[str], where: str) -> list[str]:
-  """Returns remarks about images outside the folders in `halves`, {split: folder}, and about the files in `skipped`."""
+def _not_read(root: pathlib.Path, folders: Mapping[str, pathlib.Path], skipped: Sequence[str], where: str) -> list[str]:
+  """Returns notes about images outside `folders`, {split: folder}, and about the files in `skipped`."""
   notes = []
-  if halves["train"] != root:
-    read, counts = [folder.name for folder in halves.values()], {}
-    masks = {defect_masks.FOLDER} if defect_masks.applies(halves) else set()
+  if folders["train"] != root:
+    read, counts = [folder.name for folder in folders.values()], {}
+    masks = {defect_masks.FOLDER} if defect_masks.applies(folders) else set()
     for name in set(remarks.visible(root)) - {*read} - masks:
       files = (file for _, _, files in os.walk(root / name) for file in files) if (root / name).is_dir() else [name]
       counts[name] = sum(_is_image(file) for file in files)

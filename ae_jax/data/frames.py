@@ -97,10 +97,10 @@ def raw_rows(
 def _check(values: pd.Series, numbers: Float[np.ndarray, " rows"], name: str, kind: str, row: int, where: str) -> None:
   """Raises UserError if a value that is not missing was converted to NaN; see `raw_rows` for the arguments."""
   gaps = np.flatnonzero(np.isnan(numbers))
-  faults = gaps[values.iloc[gaps].notna().to_numpy()] if len(gaps) else gaps
-  if len(faults):
+  invalid = gaps[values.iloc[gaps].notna().to_numpy()] if len(gaps) else gaps
+  if len(invalid):
     raise errors.UserError(
-      f"{where}: {values.iloc[faults[0]]!r} in row {row + faults[0]:,} (counted from 0) of column {name!r} is not "
+      f"{where}: {values.iloc[invalid[0]]!r} in row {row + invalid[0]:,} (counted from 0) of column {name!r} is not "
       f"{_NOUNS[kind]}; correct it, or set {example(name, 'categorical')}"
     )
 

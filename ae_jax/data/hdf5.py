@@ -62,7 +62,11 @@ def _arrays(path: str, where: str) -> array_names.Headers:
 
 
 def _array(opened: Any, key: str, where: str) -> lazy_arrays.LazyArray:
-  """Returns an array of an open file. Strings are read at once, because NumPy needs the length of the longest one."""
+  """Returns an array of an open file.
+
+  String arrays are loaded into memory immediately, because NumPy needs the length of the longest string; numeric arrays
+  are read lazily.
+  """
   with _convert_errors(where):
     array = opened()[key]
     shape, dtype = array.shape, array.dtype

@@ -1,4 +1,4 @@
-"""Reads many image files as one array: finds their common shape, damaged files, and the conversions to report."""
+"""Reads many image files as one array: determines the common shape, and reports damaged files and conversions."""
 
 import collections
 import concurrent.futures
@@ -79,7 +79,7 @@ def options(
 def readable(
   files: Mapping[str, Sequence[str]], chosen: Options, version: str, where: str
 ) -> tuple[dict[str, list[str]], list[decoding.Header], list[str]]:
-  """Returns the files that can be read, their headers in the same order, and remarks about the other files.
+  """Returns the files that can be read, their headers in the same order, and notes about the other files.
 
   The result is cached. If `chosen.on_bad` is "skip", all files are decoded here once, because a damaged file can have a
   valid header.
@@ -93,7 +93,7 @@ def readable(
   Raises:
     UserError: Some files cannot be read, and `chosen.on_bad` is "error"; the message names them.
   """
-  paths = [file for half in files.values() for file in half]
+  paths = [file for of_split in files.values() for file in of_split]
 
   def scan():
     headers = _in_threads(functools.partial(_header_or_fault, preparation=chosen.preparation), paths)
@@ -108,7 +108,7 @@ def readable(
   stored = cache.arrays("folder-headers", f"2 {chosen} {version}", scan)
   headers = [decoding.Header(int(h), int(w), str(mode), str(lost)) for h, w, mode, lost in stored["headers"]]
   faulty = {path: str(fault) for path, fault in zip(paths, stored["faults"], strict=True) if fault}
-  kept = {half: [path for path in half_files if path not in faulty] for half, half_files in files.items()}
+  kept = {split: [path for path in split_files if path not in faulty] for split, split_files in files.items()}
   headers = [found for path, found in zip(paths, headers, strict=True) if path not in faulty]
   notes = [f"{where}: left out {_list_of(faulty.values(), len(paths), ', which cannot be read')}"] if faulty else []
   return kept, headers, notes
@@ -155,7 +155,7 @@ def common_layout(headers: Sequence[decoding.Header], paths: Sequence[str], chos
 
 
 def changes(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Options, where: str) -> list[str]:
-  """Returns remarks about images that are resized, converted or scaled, and about parts of images that are not read."""
+  """Returns notes about images that are resized, converted or scaled, and about parts of images that are not read."""
   preparation, notes = chosen.preparation, []
   sizes = _count(((found.height, found.width) for found in headers), paths, lambda size: f"{size[0]} x {size[1]}")
   if preparation.size and {*sizes.counts} != {preparation.size}:
@@ -227,7 +227,7 @@ def _count(values: Iterable[Any], paths: Sequence[str], in_words: Callable[[Any]
 
 
 def _list_of(faults: Iterable[str], total: int, verb: str) -> str:
-  """Returns a text with the number of faulty files and the first `_MOST_FILES` messages about them."""
+  """Returns a string with the number of faulty files and the first `_MOST_FILES` messages about them."""
   faults = list(faults)
   rest = len(faults) - _MOST_FILES
   listed = "; ".join([*faults[:_MOST_FILES], f"and {rest} more"] if rest > 0 else faults)

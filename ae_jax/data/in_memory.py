@@ -14,7 +14,7 @@ WHERE = "ae_jax.fit"  # prefix of messages
 _ARGUMENTS = {"train": "x", "validation": "validation", "test": "test"}  # split -> argument of `ae_jax.fit`
 
 
-class Half(NamedTuple):
+class SplitData(NamedTuple):
   """The examples and labels of one split of a data set."""
 
   x: Any  # a DataFrame, a dict of columns, or anything that `as_array` takes
@@ -57,20 +57,20 @@ def _as_numpy(x: Any, name: str) -> Shaped[np.ndarray, "..."]:
     return np.asarray(x)
 
 
-def arrays(name: str, path: str, *, given: Mapping[str, Half] | None, layout: str = "nhwc") -> dict[str, Any]:
+def arrays(name: str, path: str, *, given: Mapping[str, SplitData] | None, layout: str = "nhwc") -> dict[str, Any]:
   """Data source for arrays [N, ...] in memory: returns examples, labels and class names.
 
   See `kinds.with_channels` for the axes of the arrays. `name` and `path` are `config.data.name` and `config.data.path`.
   """
   stored, names = {}, {}
-  for half, (x, answers) in _checked(name, path, given).items():
-    argument = _ARGUMENTS[half]
-    stored[f"x_{half}"] = _lazy(_not_scalar(as_array(x, argument), argument))
-    names[f"x_{half}"] = argument
+  for split, (x, answers) in _checked(name, path, given).items():
+    argument = _ARGUMENTS[split]
+    stored[f"x_{split}"] = _lazy(_not_scalar(as_array(x, argument), argument))
+    names[f"x_{split}"] = argument
     if answers is not None:
-      name_of_labels = _name_of_labels(half)
-      stored[f"y_{half}"] = _lazy(_not_scalar(_labels(answers, name_of_labels), name_of_labels))
-      names[f"y_{half}"] = name_of_labels
+      name_of_labels = _name_of_labels(split)
+      stored[f"y_{split}"] = _lazy(_not_scalar(_labels(answers, name_of_labels), name_of_labels))
+      names[f"y_{split}"] = name_of_labels
   return array_roles.train_and_test(stored, names, layout, WHERE)
 
 
@@ -78,7 +78,7 @@ def frame(
   name: str,
   path: str,
   *,
-  given: Mapping[str, Half] | None,
+  given: Mapping[str, SplitData] | None,
   label: str = "",
   group: str = "",
   columns: tuple = (),
@@ -86,38 +86,38 @@ def frame(
   """Data source for DataFrames or dicts of columns in memory; see `tables.files` for the options."""
   from ae_jax.data import frames  # pandas takes half a second to import
 
-  halves = _checked(name, path, given)
-  rows = {half: frames.as_frame(x) for half, (x, _) in halves.items()}
+  by_split = _checked(name, path, given)
+  rows = {split: frames.as_frame(x) for split, (x, _) in by_split.items()}
   found = tables.of_frames(rows, WHERE, label=label, group=group, columns=columns)
   answers = {
-    half: _labels(each.labels, _name_of_labels(half)) for half, each in halves.items() if each.labels is not None
+    split: _labels(each.labels, _name_of_labels(split)) for split, each in by_split.items() if each.labels is not None
   }
   if answers and label:
     raise errors.UserError(f"config.data.label={label!r}: labels are given as an array, too; remove one of them")
-  for half, values in answers.items():
-    if len(values) != len(rows[half]):
+  for split, values in answers.items():
+    if len(values) != len(rows[split]):
       raise errors.UserError(
-        f"{WHERE}: {remarks.counted(len(values), 'label')} for {remarks.counted(len(rows[half]), 'row')} of "
-        f"{_ARGUMENTS[half]}; pass one label per row"
+        f"{WHERE}: {remarks.counted(len(values), 'label')} for {remarks.counted(len(rows[split]), 'row')} of "
+        f"{_ARGUMENTS[split]}; pass one label per row"
       )
   integers, class_names, notes = labels.as_integers(answers, WHERE)
-  found |= {f"{half}_labels": values for half, values in integers.items()}
+  found |= {f"{split}_labels": values for split, values in integers.items()}
   return found | ({"class_names": class_names} if answers else {}) | {"remarks": [*found["remarks"], *notes]}
 
 
-def _checked(name: str, path: str, given: Mapping[str, Half] | None) -> Mapping[str, Half]:
-  """Returns the given splits in the order of `splits.HALVES`; raises UserError if `given` is None or a path is set."""
+def _checked(name: str, path: str, given: Mapping[str, SplitData] | None) -> Mapping[str, SplitData]:
+  """Returns the given splits in the order of `splits.SPLITS`; raises UserError if `given` is None or a path is set."""
   splits.check_no_path(name, path)
   if given is None:
     raise errors.UserError(
       f"config.data.name={name!r}: the data were passed to ae_jax.fit and are not in a file; pass them again to "
       "ae_jax.fit, or to the methods of ae_jax.load(workdir)"
     )
-  return {half: given[half] for half in splits.HALVES if half in given}
+  return {split: given[split] for split in splits.SPLITS if split in given}
 
 
-def _name_of_labels(half: str) -> str:
-  return "labels" if half == "train" else f"labels of {half}"
+def _name_of_labels(split: str) -> str:
+  return "labels" if split == "train" else f"labels of {split}"
 
 
 def _labels(values: Any, name: str) -> Shaped[np.ndarray, "..."]:

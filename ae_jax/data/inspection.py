@@ -26,8 +26,8 @@ from ae_jax.types import KINDS
 _MOST_CLASSES = 10  # maximum number of classes in a line
 _MOST_EXAMPLES = 5  # maximum number of examples in a line
 _CHANNELS = 8  # float arrays [N, T, C] with fewer than this number of channels are treated as series
-_WINDOW = 50  # time steps of the windows of a record
-_RECORD_STEPS = 10 * _WINDOW  # tables with fewer rows are hardly records
+_WINDOW = 50  # time steps of the windows of a recording
+_RECORD_STEPS = 10 * _WINDOW  # tables with fewer rows are hardly recordings
 _FAMILIES = {"table": "dense", "series": "sequence", "images": "cnn", "volumes": "dense"}  # kind -> shipped config
 _TABLES = (*schema_fit.NAMED, *tables.BUNDLED)  # sources whose columns have names; `configs/table.py` trains on them
 _SET = ("range", "scale")  # keys of config.data that `configs/table.py` already sets
@@ -46,7 +46,7 @@ class Inspection(NamedTuple):
   kind: str  # a value of types.KINDS
   shape: tuple[int, ...]  # of an example
   has_targets: bool = False
-  is_record: bool = False  # whether the rows of the table can be the time steps of a record
+  is_record: bool = False  # whether the rows of the table can be the time steps of a recording
 
 
 def inspect(found: detection.Found, path: str) -> Inspection:
@@ -62,20 +62,20 @@ def inspect(found: detection.Found, path: str) -> Inspection:
   options, arrays = with_kind(found, path)
   arrays, names, sizes = _split(arrays, found.files, path)
   kind, shape = KINDS[len(arrays["train"].shape) - 1], arrays["train"].shape[1:]
-  halves = {half: statistics.measure(arrays[half], path) for half in splits.present(arrays)}
+  by_split = {split: statistics.measure(arrays[split], path) for split in splits.present(arrays)}
   is_table = found.name in _TABLES  # columns have different units, so one range for all of them is meaningless
-  lines = [*found.lines, f"examples: {sizes}", *_on_values(arrays, halves, kind)[: 1 if is_table else None]]
-  lines += table_inspection.lines(arrays, halves["train"].constant) if is_table else _on_lengths(arrays)
+  lines = [*found.lines, f"examples: {sizes}", *_on_values(arrays, by_split, kind)[: 1 if is_table else None]]
+  lines += table_inspection.lines(arrays, by_split["train"].constant) if is_table else _on_lengths(arrays)
   lines += _on_loss_columns(found.arrays)
   if not is_table or not table_inspection.label_column(arrays):
     lines.append(_on_labels(arrays))
-  lines += [*_on_faults(halves, names, kind), *_on_duplicates(halves)]
+  lines += [*_on_faults(by_split, names, kind), *_on_duplicates(by_split)]
   lines += arrays.get("remarks") or ()
-  options |= table_inspection.options(arrays) if is_table else _range_options(halves, arrays["train"].dtype, kind)
+  options |= table_inspection.options(arrays) if is_table else _range_options(by_split, arrays["train"].dtype, kind)
   may_be_record = found.name == "npy" and kind == "table" and splits.present(found.arrays) == ["train"]
   is_record = may_be_record and shape[0] < _CHANNELS and len(found.arrays["train"]) >= _RECORD_STEPS
   if may_be_record and not is_record:
-    lines.append("if the rows are the time steps of one record, cut it into windows: --config.data.window=STEPS")
+    lines.append("if the rows are the time steps of one recording, cut it into windows: --config.data.window=STEPS")
   return Inspection(lines, options | _one_class(arrays), kind, shape, "train_target" in arrays, is_record)
 
 
@@ -111,7 +111,7 @@ def as_flag(key: str, value: Any) -> str:
 
 
 def value_options(name: str, arrays: Mapping[str, Any], kind: str, where: str) -> dict[str, Any]:
-  """Returns values of config.data.range and config.data.scale that fit the examples of a source; {}: the defaults fit.
+  """Returns values of config.data.range and config.data.scale that suit the examples; {} if the defaults do.
 
   Args:
     name: Name of the source.
@@ -127,8 +127,8 @@ def value_options(name: str, arrays: Mapping[str, Any], kind: str, where: str) -
   dtype = arrays["train"].dtype
   if dtype == np.uint8 and kind in _SCALED:  # no need to read the images
     return {}
-  halves = {half: statistics.measure(arrays[half], where) for half in splits.present(arrays)}
-  return _range_options(halves, dtype, kind)
+  by_split = {split: statistics.measure(arrays[split], where) for split in splits.present(arrays)}
+  return _range_options(by_split, dtype, kind)
 
 
 def with_kind(found: detection.Found, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -148,12 +148,12 @@ def _looks_like_series(train: lazy_arrays.MaybeLazy) -> bool:
 def _split(
   arrays: dict[str, Any], files: Mapping[str, Sequence[str]], where: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
-  """Returns the arrays of all splits, {split: names of its examples}, and a text with the sizes of the splits.
+  """Returns the arrays of all splits, {split: names of its examples}, and a string with the sizes of the splits.
 
   A test set is drawn if the source has none. The name of an example is its file, or its row in the array.
   """
   source = "the test set of the files"
-  names = {half: np.array(files[half]) if files else _row_names(arrays[half]) for half in splits.present(arrays)}
+  names = {split: np.array(files[split]) if files else _row_names(arrays[split]) for split in splits.present(arrays)}
   if "test" not in arrays:
     _, division, _ = draws.divide(
       draws.Options(), arrays, arrays.get("held_out"), None, arrays.get("class_names"), where
@@ -161,7 +161,7 @@ def _split(
     rows = division.rows["test"]
     names |= {"test": names["train"][rows], "train": np.delete(names["train"], rows)}
     source = "held out of the training examples, as there is no test set"
-  sizes = ", ".join(f"{len(arrays[half]):,} for {_USES[half]}" for half in splits.present(arrays))
+  sizes = ", ".join(f"{len(arrays[split]):,} for {_USES[split]}" for split in splits.present(arrays))
   return arrays, names, f"{sizes} ({source})"
 
 
@@ -169,23 +169,23 @@ def _row_names(examples: lazy_arrays.MaybeLazy) -> np.ndarray:
   return np.char.add("row ", np.arange(len(examples)).astype(str))
 
 
-def _on_values(arrays: dict[str, Any], halves: Mapping[str, statistics.Statistics], kind: str) -> list[str]:
+def _on_values(arrays: dict[str, Any], by_split: Mapping[str, statistics.Statistics], kind: str) -> list[str]:
   """Returns lines about the kind, the shape, the dtype and the range of the examples."""
-  train, low, high = arrays["train"], *_range(halves)
-  whole = "" if train.dtype.kind != "f" or not _whole(halves) else ", all whole numbers"
+  train, low, high = arrays["train"], *_range(by_split)
+  whole = "" if train.dtype.kind != "f" or not _whole(by_split) else ", all whole numbers"
   lines = [
     f"kind: {kind}, each of shape {' x '.join(map(str, train.shape[1:]))}",
     f"values: {train.dtype} from {low:,.6g} to {high:,.6g}{whole}",
   ]
-  examined = sum(len(half.indices) for half in halves.values())
-  if examined < sum(len(arrays[half]) for half in halves):
+  examined = sum(len(found.indices) for found in by_split.values())
+  if examined < sum(len(arrays[split]) for split in by_split):
     lines.append(f"examined: {examined:,} evenly spaced examples; the lines below are about these")
   return lines
 
 
 def _on_lengths(arrays: dict[str, Any]) -> list[str]:
   """Returns a line about the lengths of padded series."""
-  found = [arrays[name] for half in splits.present(arrays) if (name := f"{half}_{lengths.NAME}") in arrays]
+  found = [arrays[name] for split in splits.present(arrays) if (name := f"{split}_{lengths.NAME}") in arrays]
   every = np.concatenate([lazy_arrays.read_all(each).reshape(-1) for each in found]) if found else np.array([])
   return [f"lengths: {every.min():,} to {every.max():,} steps"] if len(every) else []
 
@@ -193,14 +193,14 @@ def _on_lengths(arrays: dict[str, Any]) -> list[str]:
 def _on_loss_columns(arrays: Mapping[str, Any]) -> list[str]:
   """Returns lines that name the targets, masks and weights in the files."""
   present = splits.present(arrays)
-  given = {name: [f"{name}_{half}" for half in present if f"{half}_{name}" in arrays] for name in loss_columns.NAMES}
+  given = {name: [f"{name}_{split}" for split in present if f"{split}_{name}" in arrays] for name in loss_columns.NAMES}
   return [f"{name}s: {', '.join(found)}" for name, found in given.items() if found]
 
 
 def _on_labels(arrays: dict[str, Any]) -> str:
   """Returns a line with the number of examples of each class."""
-  stored = {half: arrays.get(f"{half}_labels") for half in splits.present(arrays)}
-  given = {half: lazy_arrays.read_all(each) for half, each in stored.items() if each is not None}
+  stored = {split: arrays.get(f"{split}_labels") for split in splits.present(arrays)}
+  given = {split: lazy_arrays.read_all(each) for split, each in stored.items() if each is not None}
   if not given:
     return "labels: none"
   values = np.concatenate(list(given.values()))
@@ -209,7 +209,7 @@ def _on_labels(arrays: dict[str, Any]) -> str:
   classes = np.unique(values).tolist()
   texts = []
   for label in classes[:_MOST_CLASSES]:
-    counts = ", ".join(f"{(each == label).sum():,} {half}" for half, each in given.items())
+    counts = ", ".join(f"{(each == label).sum():,} {split}" for split, each in given.items())
     texts.append(f"{labels.class_name(label, arrays.get('class_names'))} ({counts})")
   rest = len(classes) - len(texts)
   return f"labels: {len(classes)} classes: {', '.join([*texts, f'{rest} more'] if rest else texts)}"
@@ -217,7 +217,7 @@ def _on_labels(arrays: dict[str, Any]) -> str:
 
 def _one_class(arrays: Mapping[str, Any]) -> dict[str, Any]:
   """Returns {"one_class": class} if the training set has a single class and the test set has others, otherwise {}."""
-  values = [arrays.get(f"{half}_labels") for half in ("train", "test")]
+  values = [arrays.get(f"{split}_labels") for split in ("train", "test")]
   if any(each is None or each.dtype.kind == "f" for each in values):
     return {}
   trained, tested = (set(np.unique(lazy_arrays.read_all(each)).tolist()) for each in values)
@@ -227,53 +227,53 @@ def _one_class(arrays: Mapping[str, Any]) -> dict[str, Any]:
   return {"one_class": labels.class_name(label, names) if names else label}
 
 
-def _on_faults(halves: Mapping[str, statistics.Statistics], names: Mapping[str, np.ndarray], kind: str) -> list[str]:
+def _on_faults(by_split: Mapping[str, statistics.Statistics], names: Mapping[str, np.ndarray], kind: str) -> list[str]:
   """Returns lines about missing and infinite values, and about constant elements and examples."""
   lines = []
-  for half, found in halves.items():
+  for split, found in by_split.items():
     rows = np.flatnonzero(found.missing)
     if len(rows):
-      number = f"{int(found.missing.sum()):,} in {len(rows):,} of {len(found.indices):,} {_SETS[half]} examples"
-      lines.append(f"missing values: {number}; {_first(found.indices[rows], names[half])}")
+      number = f"{int(found.missing.sum()):,} in {len(rows):,} of {len(found.indices):,} {_SETS[split]} examples"
+      lines.append(f"missing values: {number}; {_first(found.indices[rows], names[split])}")
     if found.infinite:
-      lines.append(f"infinite values: {found.infinite:,} in the {_SETS[half]} examples")
+      lines.append(f"infinite values: {found.infinite:,} in the {_SETS[split]} examples")
     rows = np.flatnonzero(found.uniform)
     if len(rows) and kind != "table":
-      examples = remarks.counted(len(rows), f"{_SETS[half]} example")
-      lines.append(f"all elements equal, such as black images: {examples}; {_first(found.indices[rows], names[half])}")
+      examples = remarks.counted(len(rows), f"{_SETS[split]} example")
+      lines.append(f"all elements equal, such as black images: {examples}; {_first(found.indices[rows], names[split])}")
   lines = lines or ["missing values: none"]
-  constant = halves["train"].constant
+  constant = by_split["train"].constant
   return [*lines, f"constant {_ELEMENTS[kind]} in the training examples: {int(constant.sum()):,} of {constant.size:,}"]
 
 
 def _first(indices: np.ndarray, names: np.ndarray) -> str:
-  """Returns a text with the names of the first examples in `indices`."""
+  """Returns a string with the names of the first examples in `indices`."""
   listed = names[indices[:_MOST_EXAMPLES]].tolist()
   more = f" and {len(indices) - len(listed):,} more" if len(indices) > len(listed) else ""
   return f"{', '.join(listed)}{more}"
 
 
-def _on_duplicates(halves: Mapping[str, statistics.Statistics]) -> list[str]:
-  known = set(halves["train"].hashes)
-  shared = {half: sum(each in known for each in found.hashes) for half, found in halves.items()}
-  copies = ", ".join(f"{found.copies:,} in the {_SETS[half]} examples" for half, found in halves.items())
-  others = " and ".join(remarks.counted(shared[half], f"{half} example") for half in halves if half != "train")
+def _on_duplicates(by_split: Mapping[str, statistics.Statistics]) -> list[str]:
+  known = set(by_split["train"].hashes)
+  shared = {split: sum(each in known for each in found.hashes) for split, found in by_split.items()}
+  copies = ", ".join(f"{found.copies:,} in the {_SETS[split]} examples" for split, found in by_split.items())
+  others = " and ".join(remarks.counted(shared[split], f"{split} example") for split in by_split if split != "train")
   return [f"exact duplicates: {copies}; {others} also among the training examples"]
 
 
-def _range(halves: Mapping[str, statistics.Statistics]) -> tuple[float, float]:
-  lows, highs = [half.low for half in halves.values()], [half.high for half in halves.values()]
+def _range(by_split: Mapping[str, statistics.Statistics]) -> tuple[float, float]:
+  lows, highs = [found.low for found in by_split.values()], [found.high for found in by_split.values()]
   return float(np.fmin.reduce(lows)), float(np.fmax.reduce(highs))
 
 
-def _whole(halves: Mapping[str, statistics.Statistics]) -> bool:
-  return all(half.whole for half in halves.values())
+def _whole(by_split: Mapping[str, statistics.Statistics]) -> bool:
+  return all(found.whole for found in by_split.values())
 
 
-def _range_options(halves: Mapping[str, statistics.Statistics], dtype: np.dtype, kind: str) -> dict[str, Any]:
-  """Returns values of config.data.range and config.data.scale that fit the examples; {}: the defaults fit."""
-  low, high = _range(halves)
-  is_scaled = low >= 0 and high <= 65_535 and (dtype.kind in "bui" or _whole(halves))
+def _range_options(by_split: Mapping[str, statistics.Statistics], dtype: np.dtype, kind: str) -> dict[str, Any]:
+  """Returns values of config.data.range and config.data.scale that suit the examples; {} if the defaults do."""
+  low, high = _range(by_split)
+  is_scaled = low >= 0 and high <= 65_535 and (dtype.kind in "bui" or _whole(by_split))
   if (low >= 0 and high <= 1) or (kind in _SCALED and is_scaled):
     return {}
   if low >= -1 and high <= 1:

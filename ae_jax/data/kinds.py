@@ -31,7 +31,7 @@ def with_channels(examples: lazy_arrays.MaybeLazy, kind: str, where: str) -> laz
     where: Prefix of error messages.
 
   Raises:
-    UserError: The number of axes does not fit the kind.
+    UserError: The number of axes is not compatible with the kind.
   """
   axes = len(examples.shape)
   if kind == "auto" and axes not in _AUTO:
@@ -59,10 +59,10 @@ def apply(arrays: dict[str, Any], kind: str, name: str, where: str) -> None:
   Raises:
     UserError: The examples are not of this kind.
   """
-  for half in loss_columns.of_examples(arrays):
+  for split in loss_columns.of_examples(arrays):
     if name in ARRAY_FILES:
-      arrays[half] = with_channels(arrays[half], kind, where)
+      arrays[split] = with_channels(arrays[split], kind, where)
       continue
-    found = KINDS.get(len(arrays[half].shape) - 1)
+    found = KINDS.get(len(arrays[split].shape) - 1)
     if kind not in ("auto", found):
       raise errors.UserError(f"config.data.kind={kind!r}: {where} is of the kind {found}; set config.data.kind='auto'")

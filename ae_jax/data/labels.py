@@ -19,18 +19,18 @@ Labels = dict[str, Shaped[np.ndarray, " examples"]]
 
 
 def as_integers(arrays: Mapping[str, np.ndarray], where: str) -> tuple[Labels, tuple[str, ...] | None, list[str]]:
-  """Converts labels to integers [N], and returns them with the class names and remarks for the user.
+  """Converts labels to integers [N], and returns them with the class names and notes for the user.
 
   Integers are unchanged. Booleans and whole-number floats become integers. For one-hot rows [N, K], the label is the
   position of the 1; labels [N, 1] become [N]. Strings (also bytes in UTF-8) are numbered by `numbered`. Floats with
-  fractions are not class labels; they are returned unchanged with a remark.
+  fractions are not class labels; they are returned unchanged with a note.
 
   Args:
     arrays: {array name: labels} with the labels of all splits of a data set.
     where: Prefix of error messages.
 
   Returns:
-    {array name: labels [N]}, the name of each label (None if the labels have no names), and remarks.
+    {array name: labels [N]}, the name of each label (None if the labels have no names), and notes.
 
   Raises:
     UserError: An array has another shape or dtype, only some arrays contain strings, or there are too many class names.
@@ -111,7 +111,7 @@ def _column(values: np.ndarray, name: str, where: str) -> Shaped[np.ndarray, " e
   ones = values == 1
   if not ((ones | (values == 0)).all() and (ones.sum(1) == 1).all()):
     raise errors.UserError(
-      f"{where}: `{name}` has dtype {values.dtype} and shape {list(values.shape)}, but is not one-hot; {_FIX}"
+      f"{where}: `{name}` must be one-hot for dtype {values.dtype} and shape {list(values.shape)}; {_FIX}"
     )
   return ones.argmax(1)
 

@@ -22,18 +22,18 @@ def check(arrays: dict[str, Any], where: str) -> None:
   Raises:
     UserError: The examples are not series, a split has no lengths, or lengths are not whole numbers from 1 to T.
   """
-  halves = splits.present(arrays)
-  given = [half for half in halves if f"{half}_{NAME}" in arrays]
-  for half in given:
-    name, shape = f"{NAME}_{half}", arrays[half].shape
+  present = splits.present(arrays)
+  given = [split for split in present if f"{split}_{NAME}" in arrays]
+  for split in given:
+    name, shape = f"{NAME}_{split}", arrays[split].shape
     if len(shape) != 3:
       raise errors.UserError(f"{where}: `{name}`: only series have lengths; set config.data.kind='series'")
-    if f"{half}_mask" in arrays:
+    if f"{split}_mask" in arrays:
       raise errors.UserError(
         f"{where}: contains both `{name}` and a mask; remove `{name}`, and set the mask to 0 after the end of each "
         "series"
       )
-    values = np.asarray(lazy_arrays.load_all(arrays[f"{half}_{NAME}"])).reshape(-1)
+    values = np.asarray(lazy_arrays.load_all(arrays[f"{split}_{NAME}"])).reshape(-1)
     if len(values) != shape[0] or values.dtype.kind not in "iu":
       raise errors.UserError(
         f"{where}: `{name}` has dtype {values.dtype} and shape {list(values.shape)}; expected {shape[0]:,} integers, "
@@ -45,9 +45,9 @@ def check(arrays: dict[str, Any], where: str) -> None:
         f"{where}: `{name}` is {values[wrong[0]]} in row {wrong[0]}; lengths are from 1 to {shape[1]}, the number of "
         "steps"
       )
-    arrays[f"{half}_{NAME}"] = values.astype(np.int64)
-  if given and given != halves:
-    missing = next(half for half in halves if half not in given)
+    arrays[f"{split}_{NAME}"] = values.astype(np.int64)
+  if given and given != present:
+    missing = next(split for split in present if split not in given)
     raise errors.UserError(f"{where}: contains `{NAME}_{given[0]}`, but no `{NAME}_{missing}`; add it")
 
 
@@ -57,19 +57,19 @@ def to_masks(arrays: dict[str, Any], where: str) -> list[str]:
   If all series have the full length, no masks are added. See `check` for the arguments and exceptions.
 
   Returns:
-    A list with one remark about the lengths; [] if there are no lengths or no padding.
+    A list with one note about the lengths; [] if there are no lengths or no padding.
   """
   check(arrays, where)
-  lengths = {half: arrays.pop(f"{half}_{NAME}") for half in splits.present(arrays) if f"{half}_{NAME}" in arrays}
+  lengths = {split: arrays.pop(f"{split}_{NAME}") for split in splits.present(arrays) if f"{split}_{NAME}" in arrays}
   if not lengths:
     return []
   steps, channels = arrays["train"].shape[1:]
   every = np.concatenate([*lengths.values()])
   if (every == steps).all():
     return []
-  for half, values in lengths.items():
+  for split, values in lengths.items():
     mask = functools.partial(_mask, steps=steps, channels=channels)
-    arrays[f"{half}_mask"] = lazy_arrays.map_rows(_like(values, arrays[half]), (steps, channels), np.bool_, mask)
+    arrays[f"{split}_mask"] = lazy_arrays.map_rows(_like(values, arrays[split]), (steps, channels), np.bool_, mask)
   found = f"series of {every.min():,} to {every.max():,} steps, padded to {steps:,}"
   return [f"{where}: {found}; padding does not count in the loss"]
 

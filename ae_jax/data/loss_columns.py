@@ -23,20 +23,20 @@ _MOST_WEIGHT = 1 / LEAST_WEIGHT
 
 def of_examples(arrays: Mapping[str, Any]) -> list[str]:
   """Returns the names of the arrays of examples and targets, to which the same conversions are applied."""
-  names = [name for half in splits.present(arrays) for name in (half, f"{half}_target")]
+  names = [name for split in splits.present(arrays) for name in (split, f"{split}_target")]
   return [name for name in names if name in arrays]
 
 
 def pop(arrays: dict[str, Any]) -> dict[str, dict[str, lazy_arrays.MaybeLazy]]:
   """Removes the columns in `NAMES` from the arrays of a source, and returns them as {split: {name: array}}."""
-  halves = splits.present(arrays)
-  found = {half: [name for name in NAMES if f"{half}_{name}" in arrays] for half in halves}
-  return {half: {name: arrays.pop(f"{half}_{name}") for name in names} for half, names in found.items() if names}
+  present = splits.present(arrays)
+  found = {split: [name for name in NAMES if f"{split}_{name}" in arrays] for split in present}
+  return {split: {name: arrays.pop(f"{split}_{name}") for name in names} for split, names in found.items() if names}
 
 
-def row_bytes(arrays: Mapping[str, Any], half: str) -> int:
-  """Returns the size in bytes of one example of the split `half`, including its target and its mask."""
-  names = [name for name in (half, f"{half}_target", f"{half}_mask") if name in arrays]
+def row_bytes(arrays: Mapping[str, Any], split: str) -> int:
+  """Returns the size in bytes of one example of `split`, including its target and its mask."""
+  names = [name for name in (split, f"{split}_target", f"{split}_mask") if name in arrays]
   return sum(lazy_arrays.row_bytes(arrays[name]) for name in names)
 
 
@@ -52,23 +52,23 @@ def prepare(arrays: dict[str, Any], where: str) -> None:
   Raises:
     UserError: A mask or a weight is invalid, or only one split has targets.
   """
-  halves = splits.present(arrays)
-  with_targets = [half for half in halves if f"{half}_target" in arrays]
-  if with_targets and with_targets != halves:
-    missing = next(half for half in halves if half not in with_targets)
+  present = splits.present(arrays)
+  with_targets = [split for split in present if f"{split}_target" in arrays]
+  if with_targets and with_targets != present:
+    missing = next(split for split in present if split not in with_targets)
     raise errors.UserError(
       f"{where}: contains target_{with_targets[0]}, but no target_{missing}; add the targets of these examples, or "
       "remove all targets"
     )
-  for half in halves:
-    if (weights := arrays.get(f"{half}_weight")) is not None:
-      arrays[f"{half}_weight"] = _weights(weights, f"weight_{half}", where)
-    if (mask := arrays.get(f"{half}_mask")) is not None:
-      mask = arrays[f"{half}_mask"] = _mask(mask, arrays[half].shape[1:], f"mask_{half}", where)
-      for name in (half, f"{half}_target"):
+  for split in present:
+    if (weights := arrays.get(f"{split}_weight")) is not None:
+      arrays[f"{split}_weight"] = _weights(weights, f"weight_{split}", where)
+    if (mask := arrays.get(f"{split}_mask")) is not None:
+      mask = arrays[f"{split}_mask"] = _mask(mask, arrays[split].shape[1:], f"mask_{split}", where)
+      for name in (split, f"{split}_target"):
         if name in arrays:
           arrays[name] = lazy_arrays.map_pairs(
-            arrays[name], mask, functools.partial(fill, value=_observed_value(arrays[name], mask, half, where))
+            arrays[name], mask, functools.partial(fill, value=_observed_value(arrays[name], mask, split, where))
           )
 
 
@@ -117,7 +117,7 @@ def _check_mask_shape(found: tuple[int, ...], shape: tuple[int, ...], name: str)
 def _as_booleans(rows: np.ndarray, *, shape: tuple[int, ...], name: str) -> np.ndarray:
   """Converts rows of a mask to booleans [K, *shape]; raises UserError for values other than 0 and 1."""
   if rows.dtype != np.bool_ and not ((rows == 0) | (rows == 1)).all():
-    raise errors.UserError(f"{name}: has values other than 0 and 1; 1 marks the observed elements")
+    raise errors.UserError(f"{name}: has values other than 0 and 1; use 1 for observed and 0 for missing elements")
   rows = rows.astype(np.bool_) if rows.ndim > len(shape) else rows.astype(np.bool_)[..., None]
   return np.ascontiguousarray(np.broadcast_to(rows, (len(rows), *shape)))
 
@@ -143,17 +143,17 @@ def _weights(weights: lazy_arrays.MaybeLazy, name: str, where: str) -> Float32[n
   wrong = np.flatnonzero(~((values >= LEAST_WEIGHT) & (values <= _MOST_WEIGHT)))
   if len(wrong):
     raise errors.UserError(
-      f"{where}: `{name}` is {values[wrong[0]]:g} in row {wrong[0]}; weights are from {LEAST_WEIGHT:g} to "
+      f"{where}: `{name}` is {values[wrong[0]]:g} in row {wrong[0]}; weights must be between {LEAST_WEIGHT:g} and "
       f"{_MOST_WEIGHT:g}. To leave an example out, remove its row"
     )
   return values.astype(np.float32)
 
 
-def _observed_value(examples: lazy_arrays.MaybeLazy, mask: lazy_arrays.MaybeLazy, half: str, where: str) -> Any:
+def _observed_value(examples: lazy_arrays.MaybeLazy, mask: lazy_arrays.MaybeLazy, split: str, where: str) -> Any:
   """Returns any observed value of the examples; as a fill value, it does not change the range of the data."""
   rows = np.arange(len(mask)) if isinstance(examples, np.ndarray) else lazy_arrays.probe_indices(len(mask))
   for part in np.array_split(rows, -(-len(rows) // lazy_arrays.BLOCK)):
     seen = lazy_arrays.read_rows(examples, part)[lazy_arrays.read_rows(mask, part)]
     if seen.size:
       return seen[0]
-  raise errors.UserError(f"{where}: `mask_{half}` is 0 everywhere; 1 marks the observed elements")
+  raise errors.UserError(f"{where}: `mask_{split}` is 0 everywhere; use 1 for observed and 0 for missing elements")

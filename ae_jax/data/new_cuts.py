@@ -1,4 +1,4 @@
-"""Cuts new records into windows and new images into patches, in the same way as the training data of a run."""
+"""Cuts new recordings into windows and new images into patches, in the same way as the training data of a run."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ class Cut(NamedTuple):
 
 
 def of_records(record: lazy_arrays.MaybeLazy, source: str, section: Mapping[str, Any]) -> Cut:
-  """Cuts a record [T] or [T, C] into windows as configured in `section`, i.e. `config.data`; see `windows.of_record`.
+  """Cuts a recording [T] or [T, C] into windows as set in `section`, i.e. `config.data`; see `windows.of_record`.
 
   The name of a window is a slice of time steps, such as "record.npy[50:100]".
   """

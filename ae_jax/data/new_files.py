@@ -40,7 +40,7 @@ class NewFiles(NamedTuple):
 
 
 class Wanted(NamedTuple):
-  """Properties that new examples must have to fit a run, and the config section with the options for reading files."""
+  """Properties of examples that are compatible with a run, and the config section with the options for reading."""
 
   shape: tuple[int, ...]  # of an example
   value_range: str  # config.data.range
@@ -58,7 +58,8 @@ def read(path: str, wanted: Wanted, *, names: str = "", array: str = "") -> NewF
     array: Name of the array in a file of arrays; "" for the only array whose rows have the shape of an example.
 
   Raises:
-    UserError: The path does not exist or is of an unknown kind, or a file is damaged or does not fit the run.
+    UserError: The path does not exist or has an unsupported file type, or a file is damaged or not compatible with the
+      run.
   """
   where, file = f"--data={path}", pathlib.Path(path)
   if not file.exists():
@@ -66,7 +67,7 @@ def read(path: str, wanted: Wanted, *, names: str = "", array: str = "") -> NewF
   name = next((name for name, matches in _KINDS.items() if matches(file)), None)
   if name is None:
     known = "a folder of images, an image, or a file .csv, .csv.gz, .tsv, .parquet, .pq, .npz, .npy, .h5"
-    raise errors.UserError(f"{where}: is not of a known kind; pass {known}")
+    raise errors.UserError(f"{where}: unsupported file type; pass {known}")
   for argument, value, taken in (("names", names, tables.FILES), ("array", array, _ARRAYS)):
     if value and name not in taken:
       raise errors.UserError(f"--{argument}={value}: is not used for {where}, which is read as {name}; remove it")
@@ -82,10 +83,14 @@ def _of_images(path: str, wanted: Wanted, where: str) -> NewFiles:
   section, shape, root = wanted.section, wanted.shape, pathlib.Path(path)
   if len(shape) != 3:
     raise errors.UserError(
-      f"{where}: holds images, but the run takes examples of shape {list(shape)}; pass examples of this shape"
+      f"{where}: holds images, but the model of the run expects examples of shape {list(shape)}; pass examples of this "
+      "shape"
     )
   if shape[2] > 4:
-    raise errors.UserError(f"{where}: image files have at most 4 channels, but the run takes {shape[2]}; pass an array")
+    raise errors.UserError(
+      f"{where}: image files have at most 4 channels, but the model of the run expects {shape[2]} channels; pass an "
+      "array"
+    )
   options = {key: section[key] for key in ("fit", "exif_orientation", "follow_links")}
   size = section["size"] if section["patch"] else shape[:2]
   chosen = image_sets.options(size=size, channels=shape[2], on_bad="skip", **options)
@@ -114,25 +119,26 @@ def _of_equal_size(images: list[tuple[str, Any]], chosen: image_sets.Options) ->
 
 
 def _of_records(path: str, wanted: Wanted, where: str) -> NewFiles:
-  """Reads a folder of .npy files, one record per file, and cuts the records into windows."""
+  """Reads a folder of .npy files, one recording per file, and cuts the recordings into windows."""
   records, labels, unread = series_folders.files_in(pathlib.Path(path), where)
   unread += [f"{name}_labels.npy" for name in labels]
   for name, record in records.items():
     if record.shape[1] != wanted.shape[1]:
-      channels = remarks.counted(record.shape[1], "channel")
-      taken = wanted.shape[1]
-      raise errors.UserError(f"{where}: {name}.npy has {channels}, but the run takes {taken}; convert or remove it")
+      channels, expected = (remarks.counted(count, "channel") for count in (record.shape[1], wanted.shape[1]))
+      raise errors.UserError(
+        f"{where}: {name}.npy has {channels}, but the model of the run expects {expected}; convert or remove it"
+      )
   cuts = [new_cuts.of_records(record, f"{name}.npy", wanted.section) for name, record in records.items()]
-  return _joined(cuts, remarks.not_read(where, unread, "only records are read"), where, wanted.section)
+  return _joined(cuts, remarks.not_read(where, unread, "only recordings are read"), where, wanted.section)
 
 
 def _joined(cuts: Sequence[new_cuts.Cut], notes: list[str], where: str, section: Mapping[str, Any]) -> NewFiles:
   """Joins the examples of all cuts; raises UserError if all files or rows are smaller than a window or patch."""
-  key = "window" if section["window"] else "patch"
+  key, examples = ("window", "series") if section["window"] else ("patch", "images")
   small = [source for cut in cuts if not cut.names for source in cut.sources]
   if small and len(small) == sum(len(cut.sources) for cut in cuts):
     raise errors.UserError(
-      f"{where}: everything is smaller than config.data.{key}={section[key]} of the run; pass larger examples"
+      f"{where}: all {examples} are smaller than config.data.{key}={section[key]} of the run; pass larger ones"
     )
   notes = notes + remarks.not_read(where, small, f"these are smaller than config.data.{key}={section[key]}")
   return NewFiles(itertools.chain.from_iterable(_parts(cut.x, cut.names) for cut in cuts if cut.names), notes)
@@ -153,7 +159,7 @@ def _of_table(name: str, path: str, wanted: Wanted, names: str, where: str) -> N
   used = [column.name for column in schema.columns]
   if names and names not in first.columns:
     known = errors.list_known(names, list(first.columns))
-    raise errors.UserError(f"--names={names}: is not a column of {where}; {known}")
+    raise errors.UserError(f"--names={names}: {where} has no column of this name; {known}")
   unread = {*map(str, first.columns)} - {*used, names} - {*schema.unused}
   notes = remarks.not_read(where, unread, "the run was trained without such columns")
 
@@ -177,12 +183,12 @@ def _of_arrays(name: str, path: str, wanted: Wanted, array: str, where: str) -> 
   fitting = [key for key, values in stored.items() if _fits(values, wanted)]
   listed = ", ".join(f"{key} {list(values.shape)}" for key, values in stored.items()) or "no array"
   if array and array not in stored:
-    raise errors.UserError(f"--array={array}: is not an array of {where}; it contains {listed}")
+    raise errors.UserError(f"--array={array}: {where} has no array of this name; it contains {listed}")
   if not array and len(fitting) != 1:
     problem = "several arrays have" if fitting else "no array has"
     raise errors.UserError(
-      f"{where}: {problem} {_form(wanted)}, as the run needs; it contains {listed}. "
-      f"{'Name one with --array' if fitting else 'Save one such array'}"
+      f"{where}: {problem} {_form(wanted)}, as required by the run; it contains {listed}; "
+      f"{'select one with --array' if fitting else 'save one such array'}"
     )
   key = array or fitting[0]
   notes = remarks.not_read(where, {*stored} - {key}, f"the array that is read is {key}")
@@ -202,7 +208,7 @@ def _of_arrays(name: str, path: str, wanted: Wanted, array: str, where: str) -> 
 def _form(wanted: Wanted) -> str:
   """Returns the required shape of an array of new examples as text for error messages."""
   if wanted.section["window"]:
-    return f"the form of a record [T, {wanted.shape[1]}]"
+    return f"the form of a recording [T, {wanted.shape[1]}]"
   if wanted.section["patch"]:
     return f"the form of images [N, H, W, {wanted.shape[2]}]"
   return f"rows of shape {list(wanted.shape)}"

@@ -36,15 +36,15 @@ def select(
     where: Name of the data set for messages, such as "config.data.name='digits'".
 
   Returns:
-    The label that was applied (None: all labels), and remarks for the user.
+    The label that was applied (None: all labels), and notes for the user.
 
   Raises:
     UserError: The class is unknown, the test examples have no labels, labels are not integers, or a split has labels,
       but no example of the class.
   """
   key = f"config.data.one_class={one_class!r}"
-  halves = ("train", "test") if held_out is None else ("train",)
-  has_labels = arrays.get(f"{halves[-1]}_labels") is not None
+  labelled = ("train", "test") if held_out is None else ("train",)
+  has_labels = arrays.get(f"{labelled[-1]}_labels") is not None
   label = _label_of(one_class, arrays, class_names, where) if has_labels else one_class
   is_absent = label == EARLIER_ALL and not _has(label, arrays)
   if label is None or is_absent:
@@ -56,9 +56,9 @@ def select(
       f"{key}: the test examples of {where} have no labels; add them, or remove config.data.one_class and the "
       "evaluator 'anomaly'"
     )
-  for half in (*halves, "validation"):
-    if arrays.get(f"{half}_labels") is not None:
-      arrays[f"{half}_labels"] = _checked(arrays[f"{half}_labels"], label, class_names, key, half, where)
+  for split in (*labelled, "validation"):
+    if arrays.get(f"{split}_labels") is not None:
+      arrays[f"{split}_labels"] = _checked(arrays[f"{split}_labels"], label, class_names, key, split, where)
   if held_out is not None:
     return label, _split_class(label, arrays, held_out, key, where)
   return label, _drop_others(label, arrays, key)
@@ -86,7 +86,7 @@ def _split_class(
   """Moves the drawn examples of a class, and all examples of other classes, to the test set, in place.
 
   If `drawn` contains no example of the class, a fifth of the class is drawn. If there are other classes, the returned
-  list has one remark about the split.
+  list has one note about the split.
   """
   normal = arrays["train_labels"] == label
   if normal.sum() < 3:
@@ -119,7 +119,7 @@ def _split_class(
 
 
 def _drop_others(label: int, arrays: dict[str, Any], key: str) -> list[str]:
-  """Drops the training examples with other labels, in place; returns a list with a remark about it, or []."""
+  """Drops the training examples with other labels, in place; returns a list with a note about it, or []."""
   others = remarks.counted(int((arrays["test_labels"] != label).sum()), "example")
   if arrays.get("train_labels") is None:
     count = len(arrays["train"])
@@ -145,7 +145,7 @@ def _has(label: int, arrays: dict[str, Any]) -> bool:
 
 
 def _checked(
-  values: lazy_arrays.MaybeLazy, label: int, class_names: Sequence[str] | None, key: str, half: str, where: str
+  values: lazy_arrays.MaybeLazy, label: int, class_names: Sequence[str] | None, key: str, split: str, where: str
 ) -> Integer[np.ndarray, " examples"]:
   """Reads labels; raises UserError unless they are integers and at least one of them is `label`."""
   if not np.issubdtype(values.dtype, np.integer):
@@ -153,6 +153,6 @@ def _checked(
   values = lazy_arrays.read_all(values)
   if label not in values:
     known = ", ".join(labels.with_name(each, class_names) for each in np.unique(values)[:_MOST_SHOWN].tolist())
-    noun = {"train": "training example"}.get(half, f"{half} example")
+    noun = {"train": "training example"}.get(split, f"{split} example")
     raise errors.UserError(f"{key}: no {noun} of {where} has this label; known labels: {known}")
   return values

@@ -17,7 +17,7 @@ def check(patch: tuple) -> None:
 
 
 def cut(arrays: dict[str, Any], patch: tuple[int, ...], where: str) -> list[str]:
-  """Cuts the images of each split into patches, in place, and returns a list with one remark about them.
+  """Cuts the images of each split into patches, in place, and returns a list with one note about them.
 
   Call this function after the data are split, so that all patches of an image are in the same split. The patches of an
   image are consecutive, row by row. Arrays with the height and width of the images, such as masks, are also cut. In
@@ -40,7 +40,7 @@ def cut(arrays: dict[str, Any], patch: tuple[int, ...], where: str) -> list[str]
   rows, columns = size[0] // height, size[1] // width
   if not rows * columns:
     raise errors.UserError(f"{key}: the images of {where} have only {size[0]} x {size[1]} pixels; use smaller patches")
-  for name in [name for half in splits.present(arrays) for name in splits.names(arrays, half)]:
+  for name in [name for split in splits.present(arrays) for name in splits.names(arrays, split)]:
     values = arrays[name]
     is_image = len(values.shape) == 4 and values.shape[1:3] == size
     arrays[name] = tiles(values, height, width) if is_image else _repeated(values, rows * columns)

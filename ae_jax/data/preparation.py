@@ -13,7 +13,7 @@ from ae_jax.data.schema import Schema
 
 # name of an array of examples or targets -> how messages name one row of it
 _IN_WORDS = {"train": "training example", "validation": "validation example", "test": "testing example"}
-_IN_WORDS |= {f"{half}_target": f"target of the {text}" for half, text in _IN_WORDS.items()}
+_IN_WORDS |= {f"{split}_target": f"target of the {text}" for split, text in _IN_WORDS.items()}
 
 
 class Converted(NamedTuple):
@@ -66,7 +66,7 @@ def convert(
 
 
 def check_values(arrays: dict[str, Any], found: scalings.Scaling, value_range: str, name: str, where: str) -> list[str]:
-  """Checks the range of the examples and targets, and returns remarks about their values.
+  """Checks the range of the examples and targets, and returns notes about their values.
 
   A `LazyArray` is replaced by one that also checks each row when the row is read.
 
@@ -83,7 +83,7 @@ def check_values(arrays: dict[str, Any], found: scalings.Scaling, value_range: s
   arrays |= {
     array: _with_range_check(arrays[array], value_range, array, where) for array in loss_columns.of_examples(arrays)
   }
-  return _remarks_on_values(name, arrays["train"], found, value_range, where)
+  return _notes_on_values(name, arrays["train"], found, value_range, where)
 
 
 def _check_and_convert_floats(arrays: dict[str, Any], value_range: str, where: str) -> None:
@@ -98,10 +98,10 @@ def _check_and_convert_floats(arrays: dict[str, Any], value_range: str, where: s
     _check(_shape_fault(arrays[name], arrays["train"]), name, where)
 
 
-def _remarks_on_values(
+def _notes_on_values(
   name: str, train: lazy_arrays.MaybeLazy, found: scalings.Scaling, value_range: str, where: str
 ) -> list[str]:
-  """Returns a list with a remark about an unusual conversion, or about the range of floats in image files; else []."""
+  """Returns a list with a note about an unusual conversion, or about the range of floats in image files; else []."""
   if not found.is_usual:
     return [f"{where}: the examples are {found.in_words(value_range)}"]
   if name != "folder" or train.dtype == np.uint8:
@@ -155,26 +155,26 @@ def place(arrays: dict[str, Any], decide: Callable[[int], placements.Placement],
 
 def _check_held_out_fits(arrays: dict[str, Any], decision: placements.Placement, where: str) -> None:
   """Raises UserError if the test and validation examples that are still in files exceed the memory budget."""
-  halves = [half for half in ("test", "validation") if isinstance(arrays.get(half), lazy_arrays.LazyArray)]
-  needed = sum(_total_bytes(arrays, half) for half in halves)
+  in_files = [split for split in ("test", "validation") if isinstance(arrays.get(split), lazy_arrays.LazyArray)]
+  needed = sum(_total_bytes(arrays, split) for split in in_files)
   if needed > decision.budget:
-    names = " and ".join(halves)
+    names = " and ".join(in_files)
     raise errors.UserError(
       f"{where}: the {names} examples need {placements.format_gib(needed)} of memory, but the budget is "
       f"{placements.format_gib(decision.budget)}; use fewer {names} examples, or raise config.data.budget_gib"
     )
 
 
-def _total_bytes(arrays: dict[str, Any], half: str) -> int:
-  """Returns the size in bytes of the examples of the split `half`, including their targets and masks."""
-  return len(arrays[half]) * loss_columns.row_bytes(arrays, half)
+def _total_bytes(arrays: dict[str, Any], split: str) -> int:
+  """Returns the size in bytes of the examples of `split`, including their targets and masks."""
+  return len(arrays[split]) * loss_columns.row_bytes(arrays, split)
 
 
 def _check(fault: str | None, name: str, where: str) -> None:
   """Raises UserError if `fault` is not None; `name` is the array of examples or targets that has the fault."""
   if fault:
-    half, _, target = name.partition("_")
-    raise errors.UserError(f"{where}: the array of {half} {'targets' if target else 'examples'} {fault}")
+    split, _, target = name.partition("_")
+    raise errors.UserError(f"{where}: the array of {split} {'targets' if target else 'examples'} {fault}")
 
 
 def _as_float32(examples: lazy_arrays.MaybeLazy) -> lazy_arrays.MaybeLazy:

@@ -55,7 +55,7 @@ def as_float32(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*sha
 
 
 def range_error(examples: AnyArray, value_range: str) -> str | None:
-  """Returns the end of an error message if examples do not fit a value range, otherwise None.
+  """Returns the end of an error message if examples are not compatible with a value range, otherwise None.
 
   The dtype must be uint8 or floating point, and floats must be finite and in the range. The shape is not checked.
   """

@@ -1,14 +1,14 @@
-"""Texts of remarks, i.e. messages for the user about the data, such as a list of files that are not read."""
+"""Texts of notes, i.e. messages for the user about the data, such as a list of files that are not read."""
 
 import collections
 import os
 from collections.abc import Iterable
 
-_MOST_NAMES = 8  # maximum number of names in a remark
+_MOST_NAMES = 8  # maximum number of names in a note
 
 
 def not_read(where: str, names: Iterable[str], reason: str) -> list[str]:
-  """Returns a list with one remark that names arrays, files or folders that are not read; [] if `names` is empty."""
+  """Returns a list with one note that names arrays, files or folders that are not read; [] if `names` is empty."""
   names = sorted(names)
   if not names:
     return []

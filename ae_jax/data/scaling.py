@@ -37,7 +37,7 @@ class Scaling:
 
   @property
   def is_usual(self) -> bool:
-    """True for bytes from 0 to 255 and for floats that are not scaled, about which the user gets no remark."""
+    """True for bytes from 0 to 255 and for floats that are not scaled, about which the user gets no note."""
     return (self.dtype, self.divisor) == ("uint8", _BYTE) or (self._is_floating and self.divisor == 0)
 
   @property
@@ -50,7 +50,7 @@ class Scaling:
     return np.dtype(np.uint8 if self.divisor in (1, _BYTE) else np.float32)
 
   def in_words(self, value_range: str) -> str:
-    """Returns the end of a remark that describes the range of the stored values and their conversion."""
+    """Returns the end of a note that describes the range of the stored values and their conversion."""
     low, high, _ = ranges.SPANS[value_range]
     ends = f" ({low} and {high})" if self.divisor == 1 else ""
     return f"{self.dtype} from {self.low:,.15g} to {self.high:,.15g}, {_WORDS[self.divisor]}{ends}"

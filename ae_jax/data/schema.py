@@ -73,7 +73,7 @@ class Schema:
 
   @property
   def indicated(self) -> list[int]:
-    """Positions of the columns with an indicator."""
+    """Indices of the columns that have a missing-value indicator."""
     return [position for position, column in enumerate(self.columns) if column.indicator]
 
   @property
@@ -212,7 +212,7 @@ class Schema:
     return largest if len(variances) > 1 and variances[largest] > DOMINANT * sum(variances.values()) else None
 
   def in_words(self) -> str:
-    """Returns a text with the number of columns of each kind and the number of categories of categorical columns."""
+    """Returns a string with the number of columns of each kind and the number of categories of categorical columns."""
     kinds = [column.kind for column in self.columns]
     counts = [f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds]
     words = [f"{column.name}: {len(column.words)} words" for column in self.columns if column.words]
@@ -235,7 +235,8 @@ def from_json(stored: Mapping[str, Any] | None) -> Schema | None:
 def check(raw: Float[np.ndarray, "rows columns"], names: Sequence[str], missing: str, where: str) -> None:
   """Raises UserError if a raw value is infinite, or if values are missing and `missing` is "error".
 
-  The message contains the number of faults in each column, and the position of the first one. Rows are counted from 0.
+  The message contains the number of invalid values in each column, and the position of the first one. Rows are counted
+  from 0.
   """
   if np.isfinite(raw).all():
     return
@@ -245,15 +246,15 @@ def check(raw: Float[np.ndarray, "rows columns"], names: Sequence[str], missing:
     _refuse(np.isnan(raw), names, "are missing (empty or NaN)", fix, where)
 
 
-def _refuse(faults: Bool[np.ndarray, "rows columns"], names: Sequence[str], what: str, fix: str, where: str) -> None:
-  """Raises UserError if there are faults; the message names their columns and the position of the first one."""
-  counts = faults.sum(0)
+def _refuse(invalid: Bool[np.ndarray, "rows columns"], names: Sequence[str], what: str, fix: str, where: str) -> None:
+  """Raises UserError if there are invalid values; the message names their columns and the first position."""
+  counts = invalid.sum(0)
   if not counts.any():
     return
   order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
   listed = ", ".join(f"{names[column]} ({counts[column]:,})" for column in order[:8])
   more = f" and {len(order) - 8} more" if len(order) > 8 else ""
-  row, column = (int(index) for index in np.argwhere(faults)[0])
+  row, column = (int(index) for index in np.argwhere(invalid)[0])
   raise errors.UserError(
     f"{where}: {counts.sum():,} values {what}, in {remarks.counted(len(order), 'column')}: {listed}{more}; the first "
     f"is in row {row:,} (counted from 0) of column {names[column]!r}; {fix}"

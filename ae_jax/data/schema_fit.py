@@ -76,15 +76,15 @@ def load_and_check(
   arrays: dict[str, Any], table: RawTable, missing: str, decide: Callable[[int], placements.Placement], where: str
 ) -> None:
   """Reads raw rows that fit in memory, in place, and checks all rows; see `schema.check`."""
-  for half in splits.present(arrays):
-    count = arrays[half].shape[1]
+  for split in splits.present(arrays):
+    count = arrays[split].shape[1]
     if count != len(table.names):
       raise errors.UserError(
-        f"{where}: the {half} examples have {remarks.counted(count, 'column')}, but the training examples have "
+        f"{where}: the {split} examples have {remarks.counted(count, 'column')}, but the training examples have "
         f"{len(table.names)}; use the same columns"
       )
   if not decide(lazy_arrays.total_bytes(arrays["train"])).lazy:
-    arrays |= {half: lazy_arrays.load_all(arrays[half]) for half in splits.present(arrays)}
+    arrays |= {split: lazy_arrays.load_all(arrays[split]) for split in splits.present(arrays)}
   check_complete(arrays, table, missing, where)
 
 
@@ -105,13 +105,13 @@ def parse_kinds(columns: Sequence[Any]) -> dict[str, str]:
 
 def check_complete(arrays: Mapping[str, Any], table: RawTable, missing: str, where: str) -> None:
   """Raises UserError if a raw value is infinite, or if values are missing and `missing` is "error"."""
-  for half in splits.present(arrays):
-    raw = arrays[half]
+  for split in splits.present(arrays):
+    raw = arrays[split]
     if all(np.isfinite(rows).all() for rows in _cached(raw)):
       continue
-    faults = np.concatenate([np.where(np.isfinite(rows), 0, rows).astype(np.float16) for rows in _blocks(raw)])
-    name = f"{where}: {half}" if "test" in arrays else where
-    schema.check(faults, table.names, missing, name)
+    invalid = np.concatenate([np.where(np.isfinite(rows), 0, rows).astype(np.float16) for rows in _blocks(raw)])
+    name = f"{where}: {split}" if "test" in arrays else where
+    schema.check(invalid, table.names, missing, name)
 
 
 def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) -> tuple[schema.Schema, list[str]]:
@@ -120,7 +120,7 @@ def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) ->
   With `missing="mask"`, the masks of the observed elements are added as "train_mask", "test_mask", ...
 
   Returns:
-    The schema, and remarks about the columns, missing values, and strings that do not occur in the training rows.
+    The schema, and notes about the columns, missing values, and strings that do not occur in the training rows.
   """
   columns, tables_of_words = _fit(arrays["train"], table, missing)
   tables_of_words = {
@@ -143,12 +143,12 @@ def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) ->
       fitted.encode(recoded(raw[rows]), x[rows])
     return x
 
-  for half in splits.present(arrays):
-    raw = arrays[half]
-    notes += _remarks_on_half(raw, tables_of_words, fitted, half, where)
+  for split in splits.present(arrays):
+    raw = arrays[split]
+    notes += _notes_on_split(raw, tables_of_words, fitted, split, where)
     if missing == "mask":
-      arrays[f"{half}_mask"] = lazy_arrays.map_rows(raw, (fitted.elements,), bool, fitted.observed)
-    arrays[half] = lazy_arrays.map_rows(raw, (fitted.elements,), np.float32, examples)
+      arrays[f"{split}_mask"] = lazy_arrays.map_rows(raw, (fitted.elements,), bool, fitted.observed)
+    arrays[split] = lazy_arrays.map_rows(raw, (fitted.elements,), np.float32, examples)
   return fitted, notes
 
 
@@ -238,7 +238,7 @@ def _words(vocabulary: Sequence[str], tally: Int[np.ndarray, " vocabulary"]) -> 
 
 
 def _constant(fitted: schema.Schema, where: str) -> list[str]:
-  """Returns a list with one remark that names the columns with a single value in the training rows, or []."""
+  """Returns a list with one note that names the columns with a single value in the training rows, or []."""
   names = [column.name for column in fitted.columns if column.spread == 0]
   return (
     [f"{where}: constant in the training rows: {_listed(names)}; config.data.columns=NAME=ignore leaves out"]
@@ -248,14 +248,14 @@ def _constant(fitted: schema.Schema, where: str) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-  """Returns the first names of columns as a text, with the number of the others."""
+  """Returns the first few column names as text, and how many more there are."""
   return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def _remarks_on_half(
-  raw: Any, tables_of_words: Mapping[int, np.ndarray], fitted: schema.Schema, half: str, where: str
+def _notes_on_split(
+  raw: Any, tables_of_words: Mapping[int, np.ndarray], fitted: schema.Schema, split: str, where: str
 ) -> list[str]:
-  """Returns remarks about missing values in the split `half`, and about strings that are not categories."""
+  """Returns notes about missing values in `split`, and about strings that are not categories."""
   gaps, others = np.zeros(len(fitted.columns), int), np.zeros(len(fitted.columns), int)
   if fitted.missing == "error" and not tables_of_words:
     return []
@@ -271,10 +271,11 @@ def _remarks_on_half(
   notes = []
   if gaps.any():
     values = remarks.counted(int(gaps.sum()), "missing value")
-    notes.append(f"{where}: {half}: {values} {did}: {names(gaps)}")
+    notes.append(f"{where}: {split}: {values} {did}: {names(gaps)}")
   if others.any():
-    reason = f"beyond the {MOST_WORDS} most frequent" if half == "train" else "not in the training rows"
+    reason = f"beyond the {MOST_WORDS} most frequent" if split == "train" else "not in the training rows"
     notes.append(
-      f"{where}: {half}: {remarks.counted(int(others.sum()), 'word')} {reason} taken as {schema.OTHER}: {names(others)}"
+      f"{where}: {split}: {remarks.counted(int(others.sum()), 'word')} {reason} taken as {schema.OTHER}: "
+      f"{names(others)}"
     )
   return notes

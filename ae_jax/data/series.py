@@ -38,8 +38,8 @@ def ucr(name: str, path: str) -> dict[str, Any]:
   notes = remarks.not_read(where, others, f"the files that are read are {file.name} and {test_file.name}")
   if test_file.exists():
     test, test_labels = _read_ucr(test_file, where)
-    halves = {"train": train, "train_labels": train_labels, "test": test, "test_labels": test_labels}
-    return halves | {"remarks": notes}
+    arrays = {"train": train, "train_labels": train_labels, "test": test, "test_labels": test_labels}
+    return arrays | {"remarks": notes}
   held_out = splits.last_of_each_class(train_labels, 1 / 5)
   if not held_out.any():
     raise errors.UserError(
@@ -160,7 +160,7 @@ def heartbeats(name: str, path: str) -> dict[str, Any]:
   x += 0.05 * rng.normal(size=(_SERIES, 1)) * np.sin(wander) + 0.02 * rng.normal(size=x.shape)
   x = (x - x.mean(1, keepdims=True)) / x.std(1, ddof=1, keepdims=True)
   x = x.round(4).astype(np.float32)[..., None]
-  return splits.split(x, labels, splits.last_of_each_class(labels, 1 / 5)) | {"class_names": HEARTBEATS}
+  return splits.train_and_test(x, labels, splits.last_of_each_class(labels, 1 / 5)) | {"class_names": HEARTBEATS}
 
 
 # wave -> function (heights [N, beats], labels [N, 1], early [N, beats]) that returns its heights with the anomalies

@@ -1,4 +1,4 @@
-"""Data source for folders of .npy files of different lengths: each file is a series or a long record, [T] or [T, C].
+"""Data source for folders of .npy files of different lengths: each file is a series or a long recording, [T] or [T, C].
 
 The files are in the folder, or in its subfolders `train`, `validation` and `test`. NAME_labels.npy contains the labels
 of the time steps of NAME.npy, [T], or a single label for all of them.
@@ -21,7 +21,7 @@ Files = dict[str, lazy_arrays.LazyArray]  # name of a file without its suffix ->
 
 
 def applies(name: str, path: str, kind: str, window: int, x: str = "") -> bool:
-  """Returns whether a path is a folder with one series or record per file.
+  """Returns whether a path is a folder with one series or recording per file.
 
   The other kind of folder contains one array per file, such as x_train.npy. The arguments are keys of `config.data`.
   """
@@ -34,8 +34,8 @@ def read(path: str, window: int) -> dict[str, Any]:
   """Returns the series of a folder or, if `window` is not 0, its records.
 
   Series are padded with zeros at the end to the longest one, [N, T, C]; `train_lengths` and `test_lengths` [N] contain
-  their lengths. The label of a series is the largest label of its steps. The records of a split are concatenated to one
-  array [steps, C], and `record_steps` is {split: lengths of its records}.
+  their lengths. The label of a series is the largest label of its steps. The recordings of a split are concatenated to
+  one array [steps, C], and `record_steps` is {split: lengths of its recordings}.
 
   Args:
     path: The folder.
@@ -45,34 +45,37 @@ def read(path: str, window: int) -> dict[str, Any]:
     UserError: A split has too few files, or a file is damaged or differs from the others in its number of channels.
   """
   where = f"config.data.path={path!r}"
-  series, of_steps, notes = _halves(pathlib.Path(path), where)
+  series, of_steps, notes = _series_of_splits(pathlib.Path(path), where)
   dtype, channels = _check_alike(series, where)
   integers, class_names, label_notes = labels.as_integers(of_steps, where)
   arrays: dict[str, Any] = {"class_names": class_names, "remarks": [*notes, *label_notes]}
-  steps = {half: np.array([len(array) for array in files.values()]) for half, files in series.items()}
+  steps = {split: np.array([len(array) for array in files.values()]) for split, files in series.items()}
   if window:
-    arrays |= {half: _joined([*files.values()], dtype, channels) for half, files in series.items()}
-    arrays |= {f"{half}_labels": values for half, values in integers.items()}
-    return arrays | {"record_steps": {half: tuple(map(int, lengths)) for half, lengths in steps.items()}}
+    arrays |= {split: _joined([*files.values()], dtype, channels) for split, files in series.items()}
+    arrays |= {f"{split}_labels": values for split, values in integers.items()}
+    return arrays | {"record_steps": {split: tuple(map(int, lengths)) for split, lengths in steps.items()}}
   shape = (max(int(lengths.max()) for lengths in steps.values()), channels)
-  arrays |= {half: _padded([*files.values()], dtype, shape) for half, files in series.items()}
-  arrays |= {f"{half}_lengths": lengths for half, lengths in steps.items()}
+  arrays |= {split: _padded([*files.values()], dtype, shape) for split, files in series.items()}
+  arrays |= {f"{split}_lengths": lengths for split, lengths in steps.items()}
   if "test" not in arrays and len(arrays["train"]) < 3:
-    raise errors.UserError(f"{where}: contains {len(arrays['train'])} series; provide at least 3, or a folder `test`")
-  largest = lambda half: np.maximum.reduceat(integers[half], np.cumsum(steps[half]) - steps[half])
-  return arrays | {f"{half}_labels": largest(half) for half in integers}
+    raise errors.UserError(
+      f"{where}: has only {len(arrays['train'])} series, too few to hold out a test set; provide at least 3, or a "
+      "folder `test`"
+    )
+  largest = lambda split: np.maximum.reduceat(integers[split], np.cumsum(steps[split]) - steps[split])
+  return arrays | {f"{split}_labels": largest(split) for split in integers}
 
 
-def _halves(root: pathlib.Path, where: str) -> tuple[dict[str, Files], dict[str, np.ndarray], list[str]]:
-  """Returns {split: series}, {split: labels of all steps [steps]} (empty without labels), and remarks."""
-  folders = {half: root / half for half in splits.HALVES if (root / half).is_dir()} or {"train": root}
-  found = {half: files_in(folder, where) for half, folder in folders.items()}
-  series = {half: files for half, (files, _, _) in found.items()}
-  for half in ("train", *folders):
-    if not series.get(half):
-      raise errors.UserError(f"{where}: contains no .npy files of the {half} series; add them")
+def _series_of_splits(root: pathlib.Path, where: str) -> tuple[dict[str, Files], dict[str, np.ndarray], list[str]]:
+  """Returns {split: series}, {split: labels of all steps [steps]} (empty without labels), and notes."""
+  folders = {split: root / split for split in splits.SPLITS if (root / split).is_dir()} or {"train": root}
+  found = {split: files_in(folder, where) for split, folder in folders.items()}
+  series = {split: files for split, (files, _, _) in found.items()}
+  for split in ("train", *folders):
+    if not series.get(split):
+      raise errors.UserError(f"{where}: contains no .npy files of the {split} series; add them")
   labelled = any(classes for _, classes, _ in found.values())
-  of_steps = {half: _labels_of_steps(*found[half][:2], where) for half in series if labelled}
+  of_steps = {split: _labels_of_steps(*found[split][:2], where) for split in series if labelled}
   notes = [note for _, _, unread in found.values() for note in remarks.not_read(where, unread, _READ)]
   return series, of_steps, notes
 
@@ -140,7 +143,7 @@ def _padded(rows: Sequence[lazy_arrays.LazyArray], dtype: np.dtype, shape: tuple
 
 
 def _joined(rows: Sequence[lazy_arrays.LazyArray], dtype: np.dtype, channels: int) -> lazy_arrays.LazyArray:
-  """Returns the records concatenated along time, as a lazy array [sum of their lengths, channels]."""
+  """Returns the recordings concatenated along time, as a lazy array [sum of their lengths, channels]."""
   ends = np.cumsum([len(row) for row in rows])
 
   def read(indices: Int[np.ndarray, " steps"]) -> Shaped[np.ndarray, "steps channels"]:

@@ -56,7 +56,7 @@ def mnist_5k(name: str, path: str) -> dict[str, Any]:
     return {"images": images.astype(np.uint8).reshape(-1, 28, 28, 1), "labels": labels}
 
   stored = cache.arrays(name, "1", decode)
-  return splits.split(stored["images"], stored["labels"], splits.last_of_each_class(stored["labels"], 1 / 5))
+  return splits.train_and_test(stored["images"], stored["labels"], splits.last_of_each_class(stored["labels"], 1 / 5))
 
 
 def digits(name: str, path: str) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def digits(name: str, path: str) -> dict[str, Any]:
 
   bunch = load_digits()
   images = (bunch.images / 16).astype(np.float32)[..., None]
-  return splits.split(images, bunch.target, splits.last_of_each_class(bunch.target, 1 / 5))
+  return splits.train_and_test(images, bunch.target, splits.last_of_each_class(bunch.target, 1 / 5))
 
 
 def tfds(name: str, path: str, *, read_validation: bool = True) -> dict[str, Any]:
@@ -95,24 +95,24 @@ def tfds(name: str, path: str, *, read_validation: bool = True) -> dict[str, Any
     builder = tensorflow_datasets.builder(name, data_dir=data_dir)
     if not builder.is_prepared():
       _prepare(builder, where)
-    image_key, label_key, halves = _image_set(builder, where, read_validation)
+    image_key, label_key, tfds_names = _image_set(builder, where, read_validation)
     skip = {image_key: tensorflow_datasets.decode.SkipDecoding()}
     files = sorted(pathlib.Path(builder.data_path).glob("*.array_record*"))
     version = ";".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
-    others, read = set(builder.info.splits) - set(halves.values()), " and ".join(halves.values())
+    others, read = set(builder.info.splits) - set(tfds_names.values()), " and ".join(tfds_names.values())
     arrays = {"remarks": remarks.not_read(where, others, f"the splits that are read are {read}")}
-    if halves["test"] != "test":
+    if tfds_names["test"] != "test":
       arrays["remarks"].append(f"{where}: the split `validation` is the test set, because there is no split `test`")
     arrays |= {"class_names": _class_names(builder.info.features[label_key])} if label_key else {}
-    for half, split in halves.items():
-      records = builder.as_data_source(split=split, decoders=skip)
-      cache_key = (f"{name}-{half}", f"{builder.data_path} {split} {version}")
-      arrays |= _lazy_split(records, image_key, label_key, half, cache_key, where)
+    for split, tfds_name in tfds_names.items():
+      records = builder.as_data_source(split=tfds_name, decoders=skip)
+      cache_key = (f"{name}-{split}", f"{builder.data_path} {tfds_name} {version}")
+      arrays |= _lazy_split(records, image_key, label_key, split, cache_key, where)
     return arrays
 
 
 def _lazy_split(
-  records: Any, image_key: str, label_key: str | None, half: str, cache_key: tuple[str, str], where: str
+  records: Any, image_key: str, label_key: str | None, split: str, cache_key: tuple[str, str], where: str
 ) -> dict[str, lazy_arrays.LazyArray]:
   """Returns the images and labels of a TFDS split as lazy arrays, such as {"test": images, "test_labels": labels}.
 
@@ -120,7 +120,7 @@ def _lazy_split(
     records: TFDS data source of the split.
     image_key: Key of the image in a record.
     label_key: Key of the label in a record; None for data without labels.
-    half: Name of the split in the result, a member of `splits.HALVES`.
+    split: Name of the split in the result, a member of `splits.SPLITS`.
     cache_key: Arguments `name` and `version` of `cache.arrays`, which caches the decoded arrays.
     where: Prefix of error messages.
   """
@@ -131,16 +131,16 @@ def _lazy_split(
       encoded = [record[image_key] for record in records.__getitems__(indices.tolist())]
     indexed = zip(encoded, indices, strict=True)
     return np.stack(
-      [decoding.decode(io.BytesIO(data), f"{where}: {half} image {index}", feature.shape) for data, index in indexed]
+      [decoding.decode(io.BytesIO(data), f"{where}: {split} image {index}", feature.shape) for data, index in indexed]
     )
 
   def read_labels(indices):
     with _convert_errors(where):
       return np.array([record[label_key] for record in records.__getitems__(indices.tolist())])
 
-  lazy = {half: lazy_arrays.LazyArray((len(records), *feature.shape), np.dtype(feature.np_dtype), read_images)}
+  lazy = {split: lazy_arrays.LazyArray((len(records), *feature.shape), np.dtype(feature.np_dtype), read_images)}
   if label_key:
-    lazy[f"{half}_labels"] = lazy_arrays.LazyArray((len(records),), np.dtype(np.int64), read_labels)
+    lazy[f"{split}_labels"] = lazy_arrays.LazyArray((len(records),), np.dtype(np.int64), read_labels)
 
   @functools.cache
   def load():
@@ -190,15 +190,15 @@ def _image_set(builder: Any, where: str, read_validation: bool = True) -> tuple[
     raise errors.UserError(
       f"{where}: the examples are not images of one size; use an image data set such as mnist or cifar10"
     )
-  held_out = [split for split in ("test", "validation") if split in builder.info.splits]
+  held_out = [name for name in ("test", "validation") if name in builder.info.splits]
   if "train" not in builder.info.splits or not held_out:
     raise errors.UserError(
       f"{where}: has splits {sorted(builder.info.splits)}; use a data set with `train`, and `test` or `validation`"
     )
-  halves = {"train": "train", "test": held_out[0]}
+  tfds_names = {"train": "train", "test": held_out[0]}
   if len(held_out) > 1 and read_validation:
-    halves["validation"] = held_out[1]
-  return images[0], labels[0] if labels else None, halves
+    tfds_names["validation"] = held_out[1]
+  return images[0], labels[0] if labels else None, tfds_names
 
 
 def read(
@@ -209,7 +209,7 @@ def read(
   kind: str = "auto",
   window: int = 0,
   streams: Callable[[int], bool] = lambda size: False,
-  given: Mapping[str, in_memory.Half] | None = None,
+  given: Mapping[str, in_memory.SplitData] | None = None,
 ) -> dict[str, Any]:
   """Calls the source `name` and returns its arrays; a folder of series or records is read by `series_folders.read`.
 

@@ -1,7 +1,7 @@
 """The splits of a data set ("train", "validation", "test"), and checks of `config.data.path` for the data sources.
 
 The array of the examples of a split has the name of the split, such as "train". Its other arrays have this name with a
-suffix, such as "train_labels". In the code, a split is called `half`.
+suffix, such as "train_labels".
 """
 
 import os
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Shaped
 from ae_jax import errors
 from ae_jax.data import lazy_arrays
 
-HALVES = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 VALIDATION_NAMES = ("val", "valid", "validation")  # accepted names of the validation set in files, folders and arrays
 
 
@@ -39,11 +39,11 @@ def drawn(count: int, selected: int, seed: int) -> Bool[np.ndarray, " {count}"]:
 
 
 def last(count: int, share: float) -> Bool[np.ndarray, " {count}"]:
-  """Returns a mask [count] of the last fraction `share` of the time steps of a record, at least 1 step."""
+  """Returns a mask [count] that selects the last fraction `share` of the time steps of a recording, at least 1."""
   return np.arange(count) >= count - share_of(count, share)
 
 
-def split(
+def train_and_test(
   examples: lazy_arrays.MaybeLazy,
   labels: Shaped[np.ndarray, " examples"] | None,
   held_out: Bool[np.ndarray, " examples"],
@@ -55,31 +55,31 @@ def split(
 
 
 def present(arrays: Mapping[str, Any]) -> list[str]:
-  """Returns the splits that have examples, in the order of `HALVES`."""
-  return [half for half in HALVES if half in arrays]
+  """Returns the splits that have examples, in the order of `SPLITS`."""
+  return [split for split in SPLITS if split in arrays]
 
 
-def names(arrays: Mapping[str, Any], half: str) -> list[str]:
-  """Returns the names of all arrays of the split `half`, such as ["train", "train_labels"]."""
-  of_half = [name for name in arrays if name == half or name.startswith(f"{half}_")]
-  return [name for name in of_half if arrays[name] is not None]
+def names(arrays: Mapping[str, Any], split: str) -> list[str]:
+  """Returns the names of all arrays of `split`, such as ["train", "train_labels"]."""
+  of_split = [name for name in arrays if name == split or name.startswith(f"{split}_")]
+  return [name for name in of_split if arrays[name] is not None]
 
 
-def keep(arrays: dict[str, Any], half: str, rows: Bool[np.ndarray, " examples"]) -> None:
-  """Drops the examples of the split `half` that the mask `rows` does not select, in place."""
-  for name in names(arrays, half):
+def keep(arrays: dict[str, Any], split: str, rows: Bool[np.ndarray, " examples"]) -> None:
+  """Drops the examples of `split` that the mask `rows` does not select, in place."""
+  for name in names(arrays, split):
     arrays[name] = lazy_arrays.take(arrays[name], rows)
 
 
-def hold_out(arrays: dict[str, Any], rows: Bool[np.ndarray, " examples"], half: str) -> None:
-  """Moves the training examples that the mask `rows` selects to the split `half`, in place."""
+def hold_out(arrays: dict[str, Any], rows: Bool[np.ndarray, " examples"], split: str) -> None:
+  """Moves the training examples that the mask `rows` selects to `split`, in place."""
   for name in names(arrays, "train"):
-    arrays[half + name.removeprefix("train")] = lazy_arrays.take(arrays[name], rows)
+    arrays[split + name.removeprefix("train")] = lazy_arrays.take(arrays[name], rows)
   keep(arrays, "train", ~rows)
 
 
 def no_test_set(where: str, validation: str) -> str:
-  """Returns a remark that a source has a validation set but no test set; `validation` is its name for the user."""
+  """Returns a note that a source has a validation set but no test set; `validation` is its name for the user."""
   return (
     f"{where}: {validation} is the validation set; there is no test set, so test examples are drawn from the others"
   )

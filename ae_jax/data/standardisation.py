@@ -29,7 +29,7 @@ class Standardisation:
 
   @property
   def is_finite(self) -> Bool[np.ndarray, " columns"]:
-    """Mask of the columns whose map is defined, because a training example has an observed value."""
+    """Mask of the columns with at least one observed training value; the transform is undefined for the others."""
     return np.isfinite(self.mean) & np.isfinite(self.deviation)
 
   def as_json(self) -> dict[str, list[float]]:
@@ -54,7 +54,7 @@ class QuantileScaling:
 
   @property
   def is_finite(self) -> Bool[np.ndarray, " columns"]:
-    """Mask of the columns whose map is defined, because a training example has an observed value."""
+    """Mask of the columns with at least one observed training value; the transform is undefined for the others."""
     return np.isfinite(self.quantiles).all(0)
 
   def as_json(self) -> dict[str, Any]:
@@ -128,8 +128,8 @@ def fit(arrays: dict[str, Any], scale: str, scaled: Bool[np.ndarray, " columns"]
       "this column or channel"
     )
   apply = lambda rows: fitted.apply(ranges.normalise(rows, "real"))
-  for half in loss_columns.of_examples(arrays):
-    arrays[half] = lazy_arrays.map_rows(arrays[half], arrays[half].shape[1:], np.float32, apply)
+  for split in loss_columns.of_examples(arrays):
+    arrays[split] = lazy_arrays.map_rows(arrays[split], arrays[split].shape[1:], np.float32, apply)
   return fitted
 
 

@@ -69,7 +69,7 @@ def factors(name: str, path: str) -> dict[str, Any]:
   cells = np.random.default_rng(0).permutation(np.prod(sizes))[: _TRAIN + _TEST]
   indices = np.stack(np.unravel_index(cells, sizes), axis=-1)
   held_out = np.arange(len(cells)) >= _TRAIN
-  arrays = splits.split(images(indices), indices[:, 0], held_out)
+  arrays = splits.train_and_test(images(indices), indices[:, 0], held_out)
   return arrays | {
     "train_factors": indices[~held_out],
     "test_factors": indices[held_out],

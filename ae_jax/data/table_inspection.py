@@ -63,8 +63,8 @@ def _kind(table: schema_fit.RawTable, position: int) -> str:
 
 def _missing(arrays: Mapping[str, Any]) -> Int[np.ndarray, " columns"]:
   """Returns the number of missing values of each column, summed over all splits."""
-  halves = [arrays[half] for half in splits.present(arrays)]
-  return sum(np.isnan(part).sum(0) for half in halves for part in lazy_arrays.parts(half))
+  rows = [arrays[split] for split in splits.present(arrays)]
+  return sum(np.isnan(part).sum(0) for each in rows for part in lazy_arrays.parts(each))
 
 
 def _listed(texts: list[str]) -> str:

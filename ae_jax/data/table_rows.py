@@ -112,13 +112,13 @@ def explained(
   schema: Schema,
   count: int | None,
 ) -> Any:
-  """Returns a DataFrame that lists, for each row, the columns with the largest share of the anomaly score first.
+  """Returns a DataFrame that lists, for each row, the columns with the largest fraction of the anomaly score first.
 
   See `run_methods.decisions.explain` for the columns of the DataFrame.
 
   Args:
     x: Rows in a form that `raw_rows` accepts.
-    shares: Share of each column in the score of each row.
+    shares: Fraction that each column contributes to the score of each row.
     examples: Reconstructions, in the units of the data.
     schema: Columns of the table.
     count: Maximum number of columns that are listed per row; None: all.

@@ -1,4 +1,4 @@
-"""Data sources for tables in CSV and Parquet files, and for the tables that scikit-learn contains.
+"""Data sources for tables in CSV and Parquet files, and for data sets bundled with scikit-learn.
 
 A source returns raw rows (see `ae_jax.data.schema`) as float64 [N, columns], and under the key "table" a `RawTable`
 that describes the columns. A file that exceeds the memory budget is converted once to raw rows in the cache folder,
@@ -56,17 +56,17 @@ def files(
   where = f"config.data.path={path!r}"
   paths, notes = _files(name, path, where, read_validation)
   in_files = streams(sum(os.path.getsize(file) for file in paths.values()) * _EXPANSION[name])
-  readers = {half: _reader(name, file, kinds, where, in_files) for half, file in paths.items()}
-  version = json.dumps([_CACHE_VERSION, name, keys, kinds, {half: _version(file) for half, file in paths.items()}])
+  readers = {split: _reader(name, file, kinds, where, in_files) for split, file in paths.items()}
+  version = json.dumps([_CACHE_VERSION, name, keys, kinds, {split: _version(file) for split, file in paths.items()}])
   if not in_files:
-    return _in_memory({half: list(read()) for half, read in readers.items()}, keys, kinds, notes, where)
+    return _in_memory({split: list(read()) for split, read in readers.items()}, keys, kinds, notes, where)
   scanned = cache.arrays(f"{name}-columns", version, lambda: _pack(_scan(readers, keys, kinds, where)))
   described, arrays = _unpack(scanned), {}
-  for half, read in readers.items():
-    fill = functools.partial(_fill, read, described["columns"], f"{where}: {half}")
-    shape = (described["counts"][half], len(described["columns"]))
-    stored = cache.memory_map(f"{name}-{half}", version, shape, np.float64, fill)
-    arrays[half] = lazy_arrays.LazyArray(shape, np.dtype(np.float64), functools.partial(_rows_of, stored))
+  for split, read in readers.items():
+    fill = functools.partial(_fill, read, described["columns"], f"{where}: {split}")
+    shape = (described["counts"][split], len(described["columns"]))
+    stored = cache.memory_map(f"{name}-{split}", version, shape, np.float64, fill)
+    arrays[split] = lazy_arrays.LazyArray(shape, np.dtype(np.float64), functools.partial(_rows_of, stored))
   return _with_answers(arrays, described, notes, where)
 
 
@@ -78,18 +78,18 @@ def of_frames(
   `where` is the prefix of messages; see `files` for the other arguments.
   """
   keys, kinds = _keys_and_kinds(label, group, columns)
-  return _in_memory({half: [frame] for half, frame in frames.items()}, keys, kinds, [], where)
+  return _in_memory({split: [frame] for split, frame in frames.items()}, keys, kinds, [], where)
 
 
 def _in_memory(
   parts: Mapping[str, list[Any]], keys: Mapping[str, str], kinds: Mapping[str, str], notes: list[str], where: str
 ) -> dict[str, Any]:
   """Converts the DataFrames of each split to the arrays of a data source; `parts` is {split: DataFrames}."""
-  readers = {half: functools.partial(iter, frames) for half, frames in parts.items()}
+  readers = {split: functools.partial(iter, frames) for split, frames in parts.items()}
   described, arrays = _scan(readers, keys, kinds, where), {}
-  for half, read in readers.items():
-    arrays[half] = np.empty((described["counts"][half], len(described["columns"])))
-    _fill(read, described["columns"], f"{where}: {half}", arrays[half])
+  for split, read in readers.items():
+    arrays[split] = np.empty((described["counts"][split], len(described["columns"])))
+    _fill(read, described["columns"], f"{where}: {split}", arrays[split])
   return _with_answers(arrays, described, notes, where)
 
 
@@ -104,7 +104,7 @@ def _keys_and_kinds(label: str, group: str, columns: tuple) -> tuple[dict[str, s
 
 
 def bundled(name: str, path: str) -> dict[str, Any]:
-  """Loads a table that scikit-learn contains: breast_cancer [569, 30], wine [178, 13] or diabetes [442, 10].
+  """Loads a data set bundled with scikit-learn: breast_cancer [569, 30], wine [178, 13] or diabetes [442, 10].
 
   The labels of breast_cancer and wine are their classes; the last fifth of each class is the test set. diabetes has no
   classes; a random fifth is the test set.
@@ -124,7 +124,7 @@ def bundled(name: str, path: str) -> dict[str, Any]:
     else splits.drawn(len(bunch.data), splits.share_of(len(bunch.data), 1 / 5), 0)
   )
   table = schema_fit.RawTable(tuple(map(str, bunch.feature_names)), ("numeric",) * bunch.data.shape[1])
-  arrays = splits.split(bunch.data, bunch.target if has_classes else None, held_out)
+  arrays = splits.train_and_test(bunch.data, bunch.target if has_classes else None, held_out)
   names = tuple(map(str, bunch.target_names)) if has_classes else None
   return arrays | {"table": table, "class_names": names}
 
@@ -157,20 +157,20 @@ def _rows_of(stored: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _files(name: str, path: str, where: str, read_validation: bool) -> tuple[dict[str, str], list[str]]:
-  """Returns {split: file}, and remarks about files of the folder that are not read."""
+  """Returns {split: file}, and notes about files of the folder that are not read."""
   if not os.path.exists(path):
     raise errors.UserError(f"{where}: file not found; check the path")
   if not os.path.isdir(path):
     return {"train": path}, []
   names = sorted(remarks.visible(path))
   found = {}
-  for half, stems in _NAMES.items():
-    if half == "validation" and not read_validation:
+  for split, stems in _NAMES.items():
+    if split == "validation" and not read_validation:
       continue
     present = [stem + suffix for stem in stems for suffix in _SUFFIXES[name] if stem + suffix in names]
     if len(present) > 1:
       raise errors.UserError(f"{where}: contains both {present[0]} and {present[1]}; keep one of them")
-    found |= {half: present[0]} if present else {}
+    found |= {split: present[0]} if present else {}
   if "train" not in found:
     raise errors.UserError(
       f"{where}: contains no train{_SUFFIXES[name][0]}; rename the training file, or set config.data.path to it"
@@ -178,7 +178,7 @@ def _files(name: str, path: str, where: str, read_validation: bool) -> tuple[dic
   notes = remarks.not_read(
     where, set(names) - set(found.values()), f"the files that are read are {', '.join(found.values())}"
   )
-  return {half: str(pathlib.Path(path, file)) for half, file in found.items()}, notes
+  return {split: str(pathlib.Path(path, file)) for split, file in found.items()}, notes
 
 
 def _version(file: str) -> list[Any]:
@@ -211,26 +211,26 @@ def _scan(
 
   Returns:
     {"columns": [(name, kind, categories), ...], "unused": columns that are not inputs, "counts": {split: number of
-    rows}, "answers": {"train_label": labels, ...}, "notes": remarks}.
+    rows}, "answers": {"train_label": labels, ...}, "notes": notes}.
   """
   from ae_jax.data import table_files
 
   found = {}
-  for half, read in readers.items():
-    place = f"{where}: {half}" if len(readers) > 1 else where
-    needed = {key: name for key, name in keys.items() if half == "train" or key != "group"}
+  for split, read in readers.items():
+    place = f"{where}: {split}" if len(readers) > 1 else where
+    needed = {key: name for key, name in keys.items() if split == "train" or key != "group"}
     unused = {name: "ignore" for name in keys.values() if name not in needed.values()}
-    found[half] = table_files.scan(read(), needed, {**kinds, **unused}, place)
+    found[split] = table_files.scan(read(), needed, {**kinds, **unused}, place)
   columns, notes = [], []
   for name, column in found["train"].columns.items():
     kind, reason = (kinds[name], "") if name in kinds else column.kind(name, where)
     if kind == "ignore":
       notes.append(f"{where}: column {name!r} {reason}: not used; --config.data.columns=\"'{name}=KIND',\" uses it")
       continue
-    words = set().union(*(half.columns[name].words for half in found.values() if name in half.columns))
+    words = set().union(*(each.columns[name].words for each in found.values() if name in each.columns))
     columns.append((name, kind, sorted(words) if kind == "categorical" else []))
-  answers = {f"{half}_{key}": values for half, each in found.items() for key, values in each.answers.items()}
-  names, counts = ({half: getattr(each, field) for half, each in found.items()} for field in ("names", "rows"))
+  answers = {f"{split}_{key}": values for split, each in found.items() for key, values in each.answers.items()}
+  names, counts = ({split: getattr(each, field) for split, each in found.items()} for field in ("names", "rows"))
   if not columns:
     raise errors.UserError(f"{where}: no column can be used; set the kinds of the inputs in config.data.columns")
   used = [name for name, _, _ in columns]
@@ -238,11 +238,11 @@ def _scan(
     if name not in names["train"]:
       few = _few(names["train"])
       raise errors.UserError(f"config.data.columns: the training file has no column {name!r}; it has the columns {few}")
-  for half, present in names.items():
+  for split, present in names.items():
     if missing := [name for name in used if name not in present]:
-      raise errors.UserError(f"{where}: the {half} file has no column {missing[0]!r}; add it")
+      raise errors.UserError(f"{where}: the {split} file has no column {missing[0]!r}; add it")
     notes += remarks.not_read(
-      f"{where}: {half}", set(present) - set(names["train"]), "the training file has no such columns"
+      f"{where}: {split}", set(present) - set(names["train"]), "the training file has no such columns"
     )
   unused = [name for name in names["train"] if name not in used]
   return {"columns": columns, "unused": unused, "counts": counts, "answers": answers, "notes": notes}
@@ -263,7 +263,7 @@ def _fill(read: Callable[[], Iterator[Any]], columns: Any, where: str, raw: np.n
 
 
 def _with_answers(arrays: dict[str, Any], described: Mapping[str, Any], notes: list[str], where: str) -> dict[str, Any]:
-  """Adds labels, groups, the `RawTable` and remarks from `described`, a result of `_scan`, to the raw rows."""
+  """Adds labels, groups, the `RawTable` and notes from `described`, a result of `_scan`, to the raw rows."""
   columns = described["columns"]
   vocabularies = {name: words for name, kind, words in columns if kind == "categorical"}
   table = schema_fit.RawTable(
@@ -273,13 +273,16 @@ def _with_answers(arrays: dict[str, Any], described: Mapping[str, Any], notes: l
     tuple(described["unused"]),
   )
   answers = described["answers"]
-  given = {half: answers[f"{half}_label"] for half in splits.present(arrays) if f"{half}_label" in answers}
+  given = {split: answers[f"{split}_label"] for split in splits.present(arrays) if f"{split}_label" in answers}
   integers, class_names, label_notes = labels.as_integers(given, where)
-  arrays |= {f"{half}_labels": values for half, values in integers.items()}
+  arrays |= {f"{split}_labels": values for split, values in integers.items()}
   arrays |= {"train_group": answers["train_group"]} if "train_group" in answers else {}
   count = len(arrays["train"])
   if "test" not in arrays and count < 3:
-    raise errors.UserError(f"{where}: has {remarks.counted(count, 'row')}; provide at least 3, or add a test file")
+    raise errors.UserError(
+      f"{where}: has only {remarks.counted(count, 'row')}, too few to hold out a test set; provide at least 3, or add "
+      "a test file"
+    )
   return arrays | {"table": table, "class_names": class_names, "remarks": [*notes, *described["notes"], *label_notes]}
 
 

@@ -1,4 +1,4 @@
-"""Cuts a long record into windows of equal length, possibly overlapping, which are the examples of a data set."""
+"""Cuts a long recording into windows of equal length, possibly overlapping, which are the examples of a data set."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from jaxtyping import Float64, Shaped
 from ae_jax import errors
 from ae_jax.data import kinds, lazy_arrays, splits
 
-_RECORDS = {"train": "training record", "validation": "validation record", "test": "test record"}
+_RECORDS = {"train": "training recording", "validation": "validation recording", "test": "test recording"}
 
 
 def check(name: str, kind: str, window: int, stride: int) -> None:
@@ -28,84 +28,87 @@ def check(name: str, kind: str, window: int, stride: int) -> None:
       f"from config.data.name={name!r}; set config.data.window=0"
     )
   if window and kind not in ("auto", "series"):
-    raise errors.UserError(f"config.data.window={window}: windows are series; set config.data.kind='series'")
+    raise errors.UserError(
+      f"config.data.window={window}: windows are supported only for series; set config.data.kind='series' or "
+      "config.data.window=0"
+    )
 
 
 def cut(
   arrays: dict[str, Any], window: int, stride: int, where: str, test: float = 1 / 5, validation: float = 0.0
 ) -> list[str]:
-  """Replaces the records [T] or [T, C] of a source by their windows [N, window, C], in place.
+  """Replaces the recordings [T] or [T, C] of a source by their windows [N, window, C], in place.
 
-  Windows start every `stride` steps. Without a test record, the last fraction `test` of the training record becomes the
-  test record. Then, if `validation` is not 0 and there is no validation record, the last fraction `validation` of the
-  rest becomes the validation record. Records are split before they are cut, so no window contains steps of two splits.
-  The label of a window is the largest label of its steps.
+  Windows start every `stride` steps. Without a test recording, the last fraction `test` of the training recording
+  becomes the test recording. Then, if `validation` is not 0 and there is no validation recording, the last fraction
+  `validation` of the rest becomes the validation recording. Recordings are split before they are cut, so no window
+  contains steps of two splits. The label of a window is the largest label of its steps.
 
-  If a source has several records (`record_steps`, see `series_folders.read`), each of them is split in this way, and no
-  window contains steps of two records.
+  If a source has several recordings (`record_steps`, see `series_folders.read`), each of them is split in this way, and
+  no window contains steps of two recordings.
 
   Returns:
-    Remarks about the number of windows, and about steps at the end of a record that are in no window.
+    Notes about the number of windows, and about steps at the end of a recording that are in no window.
 
   Raises:
-    UserError: A record has more than 2 axes or is shorter than a window.
+    UserError: A recording has more than 2 axes or is shorter than a window.
   """
   stride, notes = stride or window, []
-  steps = {half: (len(arrays[half]),) for half in splits.present(arrays)} | arrays.pop("record_steps", {})
-  for half, share in (("test", test), ("validation", validation)):
-    if share and half not in arrays:
+  steps = {split: (len(arrays[split]),) for split in splits.present(arrays)} | arrays.pop("record_steps", {})
+  for split, share in (("test", test), ("validation", validation)):
+    if share and split not in arrays:
       last = [splits.last(count, share) for count in steps["train"]]
-      splits.hold_out(arrays, np.concatenate(last), half)
-      steps |= {"train": tuple(int((~part).sum()) for part in last), half: tuple(int(part.sum()) for part in last)}
-  for half in splits.present(arrays):
-    name, lengths = _RECORDS[half], steps[half]
-    arrays[half] = of_record(arrays[half], window, stride, f"the {name} of {where}", lengths)
-    if (labels := arrays.get(f"{half}_labels")) is not None:
-      arrays[f"{half}_labels"] = of_record(labels, window, stride, f"the labels of {where}", lengths)[:].max((1, 2))
-    for column in (f"{half}_target", f"{half}_mask"):
+      splits.hold_out(arrays, np.concatenate(last), split)
+      steps |= {"train": tuple(int((~part).sum()) for part in last), split: tuple(int(part.sum()) for part in last)}
+  for split in splits.present(arrays):
+    name, lengths = _RECORDS[split], steps[split]
+    arrays[split] = of_record(arrays[split], window, stride, f"the {name} of {where}", lengths)
+    if (labels := arrays.get(f"{split}_labels")) is not None:
+      arrays[f"{split}_labels"] = of_record(labels, window, stride, f"the labels of {where}", lengths)[:].max((1, 2))
+    for column in (f"{split}_target", f"{split}_mask"):
       if column in arrays:
         arrays[column] = of_record(arrays[column], window, stride, f"the {column} of {where}", lengths)
     for column in ("weight", "lengths"):
-      if f"{half}_{column}" in arrays:
+      if f"{split}_{column}" in arrays:
         raise errors.UserError(
-          f"config.data.window={window}: {where} has `{column}_{half}`, which is not supported for windows; remove "
+          f"config.data.window={window}: {where} has `{column}_{split}`, which is not supported for windows; remove "
           "this array"
         )
-    notes.append(_remark(name, lengths, len(arrays[half]), window, stride))
+    notes.append(_note(name, lengths, len(arrays[split]), window, stride))
   return notes
 
 
-def _remark(name: str, lengths: Sequence[int], count: int, window: int, stride: int) -> str:
-  """Returns a remark about the number of windows of the records, and the number of steps that are in no window."""
+def _note(name: str, lengths: Sequence[int], count: int, window: int, stride: int) -> str:
+  """Returns a note about the number of windows of the recordings, and the number of steps that are in no window."""
   several = len(lengths) > 1
   counts = [_count(steps, window, stride) for steps in lengths]
   ends = [(n - 1) * stride + window if n else 0 for n in counts]
   rest = sum(lengths) - sum(ends)
-  left_over = f"{rest:,} steps at the ends of records" if several else f"the last {rest:,} steps"
-  found = f"{sum(lengths):,} steps" + (f" in {len(lengths):,} records" if several else "")
+  left_over = f"{rest:,} steps at the ends of recordings" if several else f"the last {rest:,} steps"
+  found = f"{sum(lengths):,} steps" + (f" in {len(lengths):,} recordings" if several else "")
   windows = f"{name}: {found}, {count:,} windows of {window} every {stride} steps"
   return f"{windows}; {left_over} are in no window" if rest else windows
 
 
 def _count(steps: int, window: int, stride: int) -> int:
-  """Returns the number of windows that are cut from a record of `steps` steps."""
+  """Returns the number of windows that are cut from a recording of `steps` steps."""
   return max(0, (steps - window) // stride + 1)
 
 
 def of_record(
   record: lazy_arrays.MaybeLazy, window: int, stride: int, name: str, lengths: Sequence[int] = ()
 ) -> lazy_arrays.LazyArray:
-  """Cuts a record [T] or [T, C] into windows [N, window, C] that start every `stride` steps.
+  """Cuts a recording [T] or [T, C] into windows [N, window, C] that start every `stride` steps.
 
   Args:
-    record: One record, or several records concatenated along time.
+    record: One recording, or several recordings concatenated along time.
     window: Length of a window.
     stride: Distance between the starts of windows, in steps.
-    name: Name of the record in error messages.
-    lengths: Length of each record; () for a single record.
+    name: Name of the recording in error messages.
+    lengths: Length of each recording; () for a single recording.
 
   Raises:
-    UserError: The record has more than 2 axes, or all records are shorter than a window.
+    UserError: The recording has more than 2 axes, or all recordings are shorter than a window.
   """
   if len(record.shape) > 2:
     raise errors.UserError(f"config.data.window={window}: {name} has {len(record.shape)} axes; expected [T] or [T, C]")
@@ -125,7 +128,7 @@ def of_record(
 
 
 def steps_of(count: int, window: int, stride: int) -> list[tuple[int, int]]:
-  """Returns (first step, last step + 1) of each of the `count` windows of a record."""
+  """Returns (first step, last step + 1) of each of the `count` windows of a recording."""
   return [(first, first + window) for first in range(0, count * stride, stride)]
 
 
@@ -137,7 +140,7 @@ def over_time(
   Args:
     errors_of_steps: Errors of the steps of each window.
     stride: Distance between the starts of windows, in steps.
-    steps: Length of the record. Steps that are in no window get NaN.
+    steps: Length of the recording. Steps that are in no window get NaN.
   """
   count, window = errors_of_steps.shape
   positions = np.arange(count)[:, None] * stride + np.arange(window)

@@ -30,13 +30,13 @@ def check(folder: pathlib.Path, run: Any, kept: Mapping[str, pathlib.Path]) -> N
     nested = source.is_dir() and (origin in target.parents or target in origin.parents)
     if nested or rows.is_same(folder, source) or rows.is_same(_file(folder, source.name), source):
       raise errors.UserError(
-        f"--pictures={folder}: pictures could replace files of {key} ({source}); use a folder that neither "
-        "contains this path nor is inside it"
+        f"--pictures={folder}: writing images here could overwrite files of {key} ({source}); choose a folder outside "
+        "this path that does not contain it"
       )
 
 
 def span_of(values: Float32[np.ndarray, "examples ..."], value_range: str) -> tuple[Span, list[str]]:
-  """Returns the values drawn as black and white, and a list with a remark if these depend on the examples.
+  """Returns the values drawn as black and white, and a list with a note if these depend on the examples.
 
   They are the ends of the data range or, for examples in the range "real" that exceed [0, 1], the smallest and the
   largest value of the examples.

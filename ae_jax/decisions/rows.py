@@ -37,7 +37,7 @@ def kept_files(run: Any, path: str) -> dict[str, pathlib.Path]:
   """Returns {name for messages: path} of the files and folders to protect from overwriting; `path` is --data or ""."""
   found = {"--data": path, "config.data.path": run.config.data.path}
   kept = {key: paths.local_path(key, text) for key, text in found.items() if text}
-  return kept | {"the reference of the scores": run.workdir / store.REFERENCE}
+  return kept | {"the reference statistics of the scores": run.workdir / store.REFERENCE}
 
 
 def is_same(first: pathlib.Path, second: pathlib.Path) -> bool:
@@ -58,7 +58,7 @@ def check(file: pathlib.Path, kept: Mapping[str, pathlib.Path]) -> None:
   if file.suffix not in _WRITERS:
     raise errors.UserError(f"--out={file}: must end in {', '.join(_WRITERS)}")
   if not file.parent.is_dir():
-    raise errors.UserError(f"--out={file}: the folder {file.parent} does not exist; make it")
+    raise errors.UserError(f"--out={file}: the folder {file.parent} does not exist; create it")
   if file.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
     raise errors.UserError(f"--out={file}: Parquet files need pyarrow; run `pip install 'ae_jax[tables]'`")
   for key, source in kept.items():
@@ -95,8 +95,8 @@ def measure(
 
   Args:
     run: A `trained_run.Run`.
-    parts: Parts of the examples, as ({column: values} to copy to the rows, such as names, inputs of the scores).
-    choice: Kind of the scores, and threshold of the flags.
+    parts: Iterable of (columns, inputs): `columns` is copied to the output rows, `inputs` are scored.
+    choice: Which score to compute, and the threshold above which an example is flagged.
   """
   kind, threshold, _ = choice
   collected: dict[str, list[Any]] = {}

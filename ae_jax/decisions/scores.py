@@ -68,7 +68,7 @@ def of_kind(
     run: A `trained_run.Run`.
     inputs: The examples.
     kind: A key of `KINDS`.
-    reference: Function that returns the reference of the run; it is called only if the kind needs a reference.
+    reference: Function that returns the reference statistics of the run; it is called only if the kind needs them.
 
   Raises:
     UserError: The kind is unknown, or the model does not support it.
@@ -101,7 +101,7 @@ def check_target(kind: str, target: Any) -> None:
 
 
 def make_reference(run: Any, parts: Iterable[Inputs]) -> Reference:
-  """Measures the reference on training examples; see `checked_reference` for a version with checks.
+  """Computes the reference statistics from training examples; see `checked_reference` for a version with checks.
 
   An element that is never observed gets the mean error of the other elements. The reference is not finite if the
   outputs of the model are not finite.
@@ -117,7 +117,7 @@ def make_reference(run: Any, parts: Iterable[Inputs]) -> Reference:
 
 
 def checked_reference(run: Any, parts: Iterable[Inputs]) -> Reference:
-  """Measures the reference on training examples and checks it; see `make_reference`.
+  """Computes the reference statistics from training examples and checks them; see `make_reference`.
 
   Raises:
     UserError: There are fewer than 2 examples, or the outputs of the model are not finite.
@@ -142,7 +142,8 @@ def squares(run: Any, inputs: Inputs) -> Float32[np.ndarray, "examples ..."]:
 def normalised_squares(run: Any, inputs: Inputs, reference: Reference) -> Float64[np.ndarray, "examples ..."]:
   """Returns the squared error of each element, divided by the mean squared error of this element in training examples.
 
-  A thousandth of the mean over all elements is added to the divisor, because the training error of an element can be 0.
+  The divisor is increased by 0.001 times the mean training error over all elements, because the training error of an
+  element can be 0.
   """
   scale = reference.element_errors.astype(np.float64)
   return squares(run, inputs) / (scale + (_FLOOR * scale.mean() or 1.0))
@@ -159,7 +160,7 @@ def moments(train_codes: Float[np.ndarray, "train latents"]) -> Moments:
   """Returns the mean and the covariance of training codes.
 
   A millionth of the mean variance is added to the diagonal of the covariance. Otherwise a direction in which the
-  training codes do not vary would dominate the Mahalanobis distance.
+  training latents do not vary would dominate the Mahalanobis distance.
   """
   mean = train_codes.mean(0, dtype=np.float64)
   centred = train_codes - mean
@@ -178,7 +179,7 @@ def distances(codes: Float[np.ndarray, "examples latents"], of_training: Moments
 def mahalanobis(
   codes: Float[np.ndarray, "examples latents"], train_codes: Float[np.ndarray, "train latents"]
 ) -> Float64[np.ndarray, " examples"]:
-  """Returns the Mahalanobis distances of latent codes to the mean of the training codes; see `moments`."""
+  """Returns the Mahalanobis distances of latent codes to the mean of the training latents; see `moments`."""
   return distances(codes, moments(train_codes))
 
 
@@ -230,7 +231,9 @@ def _codes(run: Any, inputs: Inputs) -> Float32[np.ndarray, "examples latents"]:
 def _negative_elbo(run: Any, inputs: Inputs, reference: Reference | None) -> Float[np.ndarray, " examples"]:
   """Returns the negative ELBO in nats (Kingma and Welling 2014, equation 2); the KL divergence has weight 1."""
   if inputs.mask is not None or inputs.has_target:
-    raise errors.UserError("kind='negative_elbo': takes no mask, target or missing values; use kind='reconstruction'")
+    raise errors.UserError(
+      "kind='negative_elbo': does not support a mask, targets or missing values; use kind='reconstruction'"
+    )
   objective = run.config.objective
   options = {"likelihood": objective.likelihood, "noise": objective.noise}
   function = functools.partial(_elbo_of_batch, model=run.model, value_range=run.config.data.range, **options)

@@ -70,7 +70,7 @@ def write_reference(workdir: pathlib.Path, reference: scores.Reference, weights:
 
 
 def read_reference(workdir: pathlib.Path, weights: str) -> scores.Reference | None:
-  """Reads the reference in a run folder; returns None if there is none, or if it belongs to other weights."""
+  """Reads the reference statistics in a run folder; None if there are none, or if they belong to other weights."""
   file = workdir / REFERENCE
   if not file.exists():
     return None

@@ -27,11 +27,12 @@ class Threshold:
   kind: str  # kind of the scores, a key of `scores.KINDS`
   rule: str  # a member of _RULES
   level: float | None  # contamination, precision or recall that was requested; None for the other rules
-  half: str  # examples whose scores were used: "train", "validation", or "given"; "" for the rule "value"
+  # split whose scores were used: "train" or "validation"; "given", or "" for the rule "value"
+  half: str  # the name of the key in threshold.json
   examples: int  # number of these examples
   step: int  # step of the checkpoint whose scores were used
   weights: str  # `store.digest` of the variables of this checkpoint
-  reference: str = ""  # `store.digest` of the reference of the scores; "" for kinds without a reference
+  reference: str = ""  # `store.digest` of the reference statistics of the scores; "" for kinds without them
   targets: bool | None = None  # whether the examples had targets; None: unknown, or the kind uses no targets
 
   def as_json(self) -> dict[str, Any]:
@@ -39,10 +40,10 @@ class Threshold:
     return dataclasses.asdict(self)
 
   def in_words(self) -> str:
-    """Returns a text with the value and the rule by which it was chosen."""
+    """Returns a string that states the value and the rule by which it was chosen."""
     level = "" if self.level is None else f"={self.level:g}"
-    half = "training" if self.half == "train" else self.half
-    source = f" from {self.examples:,} {half} examples" if self.half else ""
+    split = "training" if self.half == "train" else self.half
+    source = f" from {self.examples:,} {split} examples" if self.half else ""
     note = f"; {ON_TRAINING}" if self.half == "train" else ""
     return f"{self.kind} score above {self.value:.6g} ({self.rule}{level}{source}{note})"
 
@@ -178,7 +179,7 @@ def from_share(scores: Float[np.ndarray, " examples"], share: float) -> float:
     share: Fraction of the examples to flag, in [0, 1).
 
   Raises:
-    UserError: There are no scores, a score is not finite, or the share is invalid.
+    UserError: There are no scores, a score is not finite, or the fraction is invalid.
   """
   ordered = _ordered(scores)
   if not errors.is_number(share) or not 0 <= share < 1:
@@ -213,7 +214,9 @@ class Curve(NamedTuple):
 
 
 def curve(scores: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"]) -> Curve:
-  """Returns the precision-recall curve: all thresholds that flag at least one example, with their counts.
+  """Returns the precision-recall curve: the thresholds that flag at least one example, each with its counts.
+
+  The counts are the numbers of flagged anomalies (true positives) and of all flagged examples.
 
   Raises:
     UserError: A score is not finite, or there are no anomalies or no normal examples.

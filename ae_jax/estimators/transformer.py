@@ -21,7 +21,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
   `jax_compilation_cache_dir`, unless it already has a value (see `ae_jax.system.cache`).
 
   Example:
-    >>> codes = AutoencoderTransformer(latent=2).fit_transform(X)
+    >>> latents = AutoencoderTransformer(latent=2).fit_transform(X)
 
   Args:
     latent: Number of latent features. None: if `model` is "auto", a third of the number of features, at most 32;

@@ -40,7 +40,7 @@ __all__ = [
   "baselines",
   "build",
   "metrics",
-  "metrics_of_halves",
+  "metrics_of_splits",
   "register",
   "statistics",
 ]
@@ -149,7 +149,7 @@ def metrics(
   yield from _distinct(pairs, {"test/loss"})
 
 
-def metrics_of_halves(
+def metrics_of_splits(
   evaluators: Sequence[Evaluator],
   model: Any,
   results: Mapping[str, tuple[SupportsFloat, Mapping[str, AnyArray]]],
@@ -189,8 +189,8 @@ def baselines(
 def analyses(evaluators: Sequence[Evaluator], context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields ("EVALUATOR/NAME", value) of all analyses of the evaluators.
 
-  A remark (a sentence) replaces each number that is not finite. If some latent codes are not finite, no analysis runs,
-  and each evaluator with analyses yields one remark instead.
+  A note (a sentence) replaces each number that is not finite. If some latent codes are not finite, no analysis runs,
+  and each evaluator with analyses yields one note instead.
   """
   finite = np.isfinite(context.test_codes).all() and np.isfinite(context.train_codes).all()
   diverged = "some latent codes are not finite: training diverged; lower config.optimizer.learning_rate"
@@ -203,7 +203,7 @@ def analyses(evaluators: Sequence[Evaluator], context: EvalContext) -> Iterator[
 
 
 def _not_finite(name: str) -> str:
-  """Returns the remark that replaces a number that is not finite."""
+  """Returns the note that replaces a number that is not finite."""
   text = name.replace("_", " ")
   return f"{text} is not finite: its denominator is 0 for these data, or some outputs of the model are not finite"
 

@@ -95,9 +95,9 @@ def gradient_norms(context: EvalContext) -> Float[np.ndarray, " examples"]:
 
 
 def _of_kind(context: EvalContext, kind: str) -> Float[np.ndarray, " examples"]:
-  """Returns the anomaly scores of the test examples, or NaN if the reference of the scores is not finite.
+  """Returns the anomaly scores of the test examples, or NaN if the reference statistics of the scores are not finite.
 
-  `kind` is a key of `scores.KINDS` whose scores depend on the reference.
+  `kind` is a key of `scores.KINDS` whose scores depend on the reference statistics.
   """
   if not context.reference.is_finite:
     return np.full(len(context.test), np.nan, np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from ae_jax import errors
-from ae_jax.decisions import halves, scores, thresholds
+from ae_jax.decisions import run_data, scores, thresholds
 from ae_jax.evaluators import figures
 from ae_jax.evaluators.context import EvalContext
 
@@ -47,18 +47,18 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def _threshold(context: EvalContext) -> tuple[thresholds.Threshold, str]:
-  """Returns the threshold of the run, or a default, and a sentence about it."""
+  """Returns the threshold of the run, or a default, and a sentence that states which examples it flags and why."""
   run, dataset = context.run, context.dataset
   stored, fault = thresholds.of_run(run, context.test_inputs.has_target)
   advice = "run.set_threshold sets one, and `ae_jax evaluate --only=anomaly` measures it"
   if stored is not None:
     return stored, f"flagged: test examples with a {stored.in_words()}"
-  half = "train" if dataset.validation is None else "validation"
-  kind, anomalous = "reconstruction", dataset.on_validation.anomalous if half == "validation" else None
-  parts = halves.chosen_parts(run, dataset, half, anomalous)
+  split = "train" if dataset.validation is None else "validation"
+  kind, anomalous = "reconstruction", dataset.on_validation.anomalous if split == "validation" else None
+  parts = run_data.chosen_parts(run, dataset, split, anomalous)
   found = np.concatenate([scores.of_kind(run, part, kind, lambda: run.reference) for part in parts])
   value = thresholds.from_share(found, SHARE)
-  default = thresholds.Threshold(value, kind, "contamination", SHARE, half, len(found), run.step, run.weights_digest)
+  default = thresholds.Threshold(value, kind, "contamination", SHARE, split, len(found), run.step, run.weights_digest)
   return (
     default,
     f"flagged: test examples with a {default.in_words()}, because {fault or 'the run has no threshold'}; {advice}",
@@ -80,4 +80,4 @@ def _histograms(
   top = max(float(line[1].max()) for line in lines.values())
   lines["threshold"] = np.array([[float(scale(threshold.value))] * 2, [0.0, top]])
   axis = f"{threshold.kind} score{', log10' if is_logarithmic else ''}"
-  return figures.Lines("Scores of normal test examples and of anomalies", lines, axis, "share of the examples")
+  return figures.Lines("Scores of normal test examples and of anomalies", lines, axis, "fraction of the examples")

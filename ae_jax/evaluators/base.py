@@ -78,8 +78,8 @@ class Analysis:
   """
 
   function: Callable[[contexts.EvalContext], Iterable[tuple[str, Any]]]  # yields (name, value)
-  needs: tuple[str, ...] = ()  # keys of NEEDS; if one is not met, a remark replaces the results
-  remark: str = "remark"  # name of the remark that replaces the results
+  needs: tuple[str, ...] = ()  # keys of NEEDS; if one is not met, a note replaces the results
+  remark: str = "remark"  # name of the note that replaces the results
 
   def __post_init__(self):
     _check_function("Analysis", "function", self.function)
@@ -96,7 +96,7 @@ class Evaluator:
 
   name: str  # used in `config.evaluators`, and the prefix of the names of the analyses' results
   needs: tuple[str, ...] = ()  # keys of NEEDS; `check` raises for the first one that is not met
-  # Keys of NEEDS; if one is not met, the evaluator is skipped, and a remark replaces its results.
+  # Keys of NEEDS; if one is not met, the evaluator is skipped, and a note replaces its results.
   skipped_without: tuple[str, ...] = ()
   # Maps (model, variables, batch, keys, value_range, span) to {name: [B, ...]} on the device.
   per_example: Callable[..., dict] | None = None
@@ -106,7 +106,7 @@ class Evaluator:
   metrics: Callable[..., Iterable[tuple[str, Any]]] | None = None
   # Maps (dataset, models.CodeSpec) to pairs (name, value); baselines do not use the trained model.
   baselines: Callable[..., Iterable[tuple[str, Any]]] | None = None
-  # Each value of an analysis is a number, a figure (see `figures`) or a remark, which is a sentence (str).
+  # Each value of an analysis is a number, a figure (see `figures`) or a note, which is a sentence (str).
   analyses: tuple[Analysis, ...] = ()
 
   def __post_init__(self):
@@ -143,7 +143,7 @@ class Evaluator:
       raise errors.UserError(f"config.evaluators: {unmet}")
 
   def unless_skipped(self, model: Any, dataset: data.Dataset) -> "Evaluator":
-    """Returns the evaluator or, if one of `skipped_without` is not met, an evaluator that only yields a remark."""
+    """Returns the evaluator or, if one of `skipped_without` is not met, an evaluator that only yields a note."""
     unmet = self._unmet_need(self.skipped_without, model, dataset)
     if not unmet:
       return self
@@ -154,7 +154,7 @@ class Evaluator:
     return not self._unmet_need(self.needs, model, dataset)
 
   def analyze(self, context: contexts.EvalContext) -> Iterator[tuple[str, Any]]:
-    """Yields (name, value) of all analyses; a remark replaces the results if requirements are not met."""
+    """Yields (name, value) of all analyses; a note replaces the results if requirements are not met."""
     for analysis in self.analyses:
       unmet = self._unmet_need(analysis.needs, context.run.model, context.dataset)
       if unmet:

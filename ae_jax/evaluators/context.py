@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Integer, PyTree
 
 from ae_jax import data
 from ae_jax.data import lazy_arrays, ranges
-from ae_jax.decisions import halves, scores
+from ae_jax.decisions import run_data, scores
 from ae_jax.ops import randomness
 from ae_jax.run_methods import latents
 
@@ -51,15 +51,15 @@ class EvalContext:
     """Reconstructions of the test examples."""
     return self.run.apply("reconstruct", self.test, self.columns("test"))
 
-  def columns(self, half: str, numbers: Sequence[int] | np.ndarray | None = None) -> dict[str, np.ndarray]:
+  def columns(self, split: str, numbers: Sequence[int] | np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Returns the columns that the model needs besides the examples x, for example {"label": [N]}.
 
     Args:
-      half: "test" or "train".
+      split: "test" or "train".
       numbers: Indices of the examples in `test` or `train`; None selects all.
     """
-    columns = data.model_columns(self.dataset, half, self.run.model)
-    rows = np.arange(len(self.test)) if half == "test" else self._train_rows
+    columns = data.model_columns(self.dataset, split, self.run.model)
+    rows = np.arange(len(self.test)) if split == "test" else self._train_rows
     rows = rows if numbers is None else rows[numbers]
     return {name: lazy_arrays.read_rows(column, rows) for name, column in columns.items()}
 
@@ -139,13 +139,13 @@ class EvalContext:
 
   @functools.cached_property
   def reference(self) -> scores.Reference:
-    """The reference of the scores, measured on the training examples. It can contain NaN or infinite values."""
-    return scores.make_reference(self.run, halves.chosen_parts(self.run, self.dataset, "train"))
+    """Reference statistics of the scores, from the training examples. They can contain NaN or infinite values."""
+    return scores.make_reference(self.run, run_data.chosen_parts(self.run, self.dataset, "train"))
 
   @functools.cached_property
   def _train_rows(self) -> Int[np.ndarray, " examples"]:
     """Sorted indices of the training examples that the analyses use."""
-    return halves.training_rows(len(self.dataset.train))
+    return run_data.training_rows(len(self.dataset.train))
 
   @functools.cached_property
   def train(self) -> Float[np.ndarray, "examples ..."]:

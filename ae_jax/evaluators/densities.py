@@ -22,19 +22,19 @@ class Mixture:
   """A mixture of Gaussians with full covariances, fitted to latent codes after training ("ex post").
 
   The mixture covers at most 64 leading principal directions of the codes. A single Gaussian covers the other
-  directions. Samples do not vary in directions in which the codes do not vary.
+  directions. Samples do not vary in directions in which the latents do not vary.
   """
 
   mean: Float[np.ndarray, " latents"]
   directions: Float[np.ndarray, "directions latents"]  # principal directions: unit vectors, by decreasing variance
-  deviations: Float[np.ndarray, " directions"]  # standard deviations of the codes along `directions`
-  # A scikit-learn GaussianMixture in the leading directions, in units of the first deviation; None if the codes are
+  deviations: Float[np.ndarray, " directions"]  # standard deviations of the latents along `directions`
+  # A scikit-learn GaussianMixture in the leading directions, in units of the first deviation; None if the latents are
   # constant.
   gaussians: Any
 
   @property
   def components(self) -> int:
-    """Number of Gaussians in the mixture; 0 if the codes do not vary."""
+    """Number of Gaussians in the mixture; 0 if the latents do not vary."""
     return 0 if self.gaussians is None else len(self.gaussians.weights_)
 
   def draw(self, count: int, generator: np.random.Generator) -> Float[np.ndarray, "count latents"]:
@@ -53,7 +53,7 @@ class Mixture:
 def fit(codes: Float[np.ndarray, "examples latents"]) -> Mixture:
   """Fits a `Mixture` to latent codes with the EM algorithm of scikit-learn (Ghosh et al. 2020, section 4).
 
-  The codes may be constant or lie in a subspace.
+  The latents may be constant or lie in a subspace.
   """
   mean = codes.mean(0, dtype=np.float64)
   directions, deviations = principal_directions(codes)
@@ -82,7 +82,7 @@ def principal_directions(
 ) -> tuple[Float[np.ndarray, "directions latents"], Float[np.ndarray, " directions"]]:
   """Returns the principal directions of latent codes and the standard deviations along the directions, float64.
 
-  The directions are in order of decreasing variance. Directions in which the codes do not vary are omitted.
+  The directions are in order of decreasing variance. Directions in which the latents do not vary are omitted.
   """
   centred = codes - codes.mean(0, dtype=np.float64)
   scale = float(np.abs(codes).max())
@@ -109,9 +109,9 @@ def arc(
 ) -> Float[np.ndarray, "steps latents"]:
   """Returns latent codes from `start` to `end` around `centre` by spherical interpolation (White 2016, section 2.1).
 
-  `shares` are fractions of the angle between the two codes, seen from the centre. If the two codes have the same
-  distance from the centre, all returned codes have this distance. If their directions from the centre are equal or
-  opposite, or a code equals the centre, the arc is undefined, and the returned codes lie on a straight line.
+  `shares` are fractions of the angle between the two latents, seen from the centre. If the two latents have the same
+  distance from the centre, all returned latents have this distance. If their directions from the centre are equal or
+  opposite, or one of them equals the centre, the arc is undefined, and the returned latents lie on a straight line.
   """
   a, b = start - centre, end - centre
   lengths = np.linalg.norm(a), np.linalg.norm(b)

@@ -55,9 +55,10 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 def _codes(
   context: EvalContext, rows: Int[np.ndarray, " rows"]
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """Returns {"code" or "pca": (mask of the units in use [units], training codes [N, units], test codes [M, units])}.
+  """Returns {"code": ..., "pca": ...}; each value is (mask of active units, training latents, test latents).
 
-  `rows` holds the indices of the M test examples. The codes of "pca" are principal components.
+  The shapes are [units], [N, units] and [M, units]. `rows` holds the indices of the M test examples. For "pca", the
+  latents are the principal component scores.
   """
   flat, flat_test = (np.asarray(losses.flat(x)) for x in (context.train, context.test[rows]))
   transform = pca.fit(flat, context.run.model.code.size).transform
@@ -76,7 +77,7 @@ def units_in_use(context: EvalContext, codes: Float[np.ndarray, "examples units"
 def _sorted(
   codes: Float[np.ndarray, "examples units"], factors: Integer[np.ndarray, "examples factors"]
 ) -> CodesAndFactors:
-  """Returns the codes and factors, sorted by the factors and then by the first unit.
+  """Returns the latents and factors, sorted by the factors and then by the first unit.
 
   Results then do not depend on the order of the examples.
   """

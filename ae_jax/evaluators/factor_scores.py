@@ -31,7 +31,7 @@ def scores(
   """Returns all disentanglement scores by name. The best value of each score is 1.
 
   "mig", "sap" and "dci_informativeness" are arrays [factors]; "dci_disentanglement", "dci_completeness" and "factorvae"
-  are numbers. "mig", "sap" and "dci_completeness" compare units and are absent if the codes have one unit.
+  are numbers. "mig", "sap" and "dci_completeness" compare units and are absent if the latents have one unit.
 
   Args:
     train: Latent codes and factors of the training examples.
@@ -125,7 +125,7 @@ def linear_scores(
 def forest_importances(
   train: CodesAndFactors, test: CodesAndFactors, nominal: Sequence[bool]
 ) -> tuple[Float[np.ndarray, "units factors"], Float[np.ndarray, " factors"]]:
-  """Returns the importance of each unit for each factor, and the informativeness of the codes about each factor.
+  """Returns the importance of each unit for each factor, and the informativeness of the latents about each factor.
 
   A forest of extremely randomised trees predicts each factor from the codes. The importances of the units for a factor
   add up to 1. The informativeness is the fraction of the factor's variance that the forest explains. The variance of a

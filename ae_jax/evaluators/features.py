@@ -23,9 +23,9 @@ Function = Callable[[np.ndarray], np.ndarray]  # maps examples [N, ...] to an ar
 
 
 def feature_function(context: Any) -> Generator[tuple[str, Any], None, Function]:
-  """Yields results about the features, and returns the function that maps examples to features [N, at most 64].
+  """Yields report entries that describe the features, and returns the function that computes features [N, at most 64].
 
-  The results are a remark and, if a classifier is trained and there are test labels, its accuracy.
+  The results are a note and, if a classifier is trained and there are test labels, its accuracy.
 
   The features are a hidden layer of a classifier trained on the training examples, or principal components if the
   labels are not suitable for a classifier. `context` is an `EvalContext`.
@@ -96,7 +96,7 @@ def classifier_features(
 
 
 def component_features(examples: Float[np.ndarray, "examples ..."]) -> Function:
-  """Fits PCA to examples; returns the function that maps examples to components, float64 [N, at most 64]."""
+  """Fits PCA to examples; returns the function that maps examples to PCA scores, float64 [N, at most 64]."""
   from sklearn.decomposition import PCA  # a second of imports
 
   flat = examples.reshape(len(examples), -1)

@@ -1,6 +1,6 @@
 """The model as a generator: samples, interpolations, and the quality of the samples.
 
-Latent codes are drawn from a Gaussian mixture fitted to the training codes and, if the model is a variational
+Latent codes are drawn from a Gaussian mixture fitted to the training latents and, if the model is a variational
 autoencoder, also from the prior.
 """
 
@@ -150,7 +150,7 @@ def explorer(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields a figure of decoded latent codes on grids around the mean code of the test examples.
 
   Each grid has two directions, which are single latent units for a variational model and principal components for
-  other models. If the codes vary in one direction only, the figure is a traversal of this direction.
+  other models. If the latents vary in one direction only, the figure is a traversal of this direction.
   """
   codes = context.test_codes[_normal_indices(context)]
   large = 3 * len(POSITIONS) ** 2 * context.test[0].size > _MAX_ELEMENTS
@@ -183,8 +183,8 @@ def _directions(
 ) -> tuple[list[str], Float[np.ndarray, "directions latent"]]:
   """Returns the names of at most six directions of large variance, and a vector of one standard deviation along each.
 
-  If `of_units` is True, the directions are the latent units with the largest variance of the codes, because a unit that
-  carries no information has a constant posterior mean. Otherwise, the directions are principal components.
+  If `of_units` is True, the directions are the latent units with the largest variance of the latents, because a unit
+  that carries no information has a constant posterior mean. Otherwise, the directions are principal components.
   """
   directions, deviations = densities.principal_directions(codes)
   names = [f"direction {number + 1}" for number in range(len(deviations))]
@@ -270,7 +270,7 @@ def sample_quality(context: EvalContext, samples: Mapping[str, np.ndarray]) -> I
 
 
 def _prior_gap(distances: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-  """Yields a remark if draws from the prior are much worse than draws from the mixture, given Fréchet distances."""
+  """Yields a note if draws from the prior are much worse than draws from the mixture, given Fréchet distances."""
   if not {"prior", "mixture", "training_examples"} <= {*distances}:
     return
   if distances["prior"] > _POOR_PRIOR * (distances["mixture"] + distances["training_examples"]):

@@ -1,9 +1,9 @@
 """Logistic PCA: a baseline for models with sigmoid outputs on data in [0, 1] (Collins et al. 2002).
 
-The logits of all examples form the matrix Z W + b, where Z has `latent` columns. The codes Z, weights W and bias b
-minimise the cross-entropy of the training examples plus a small ridge penalty. The codes of test examples minimise the
-same objective for fixed W and b. This optimisation for each example is an advantage over an encoder, which computes the
-codes in one pass.
+The logits of all examples form the matrix Z W + b, where Z has `latent` columns. The latents Z, weights W and bias b
+minimise the cross-entropy of the training examples plus a small ridge penalty. The latents of test examples minimise
+the same objective for fixed W and b. This optimisation for each example is an advantage over an encoder, which computes
+the latents in one pass.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ from ae_jax.evaluators import base, reconstruction
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
 
-RIDGE = 0.01  # penalty: RIDGE / 2 times the sum of all squared codes and weights is added to the cross-entropy
+RIDGE = 0.01  # penalty: RIDGE / 2 times the sum of all squared latents and weights is added to the cross-entropy
 MAX_LATENT = 128  # maximum latent size
 _MAX_ELEMENTS = 2**23  # maximum number of elements in the training examples, and in the test examples
-_MAX_SWEEPS = 100  # maximum number of updates of all codes and weights
+_MAX_SWEEPS = 100  # maximum number of updates of all latents and weights
 _TOLERANCE = 1e-5  # the fit stops if a sweep lowers the objective by a smaller fraction
-_MAX_CODE_STEPS = 50  # maximum number of Newton steps for the codes of test examples
+_MAX_CODE_STEPS = 50  # maximum number of Newton steps for the latents of test examples
 _INITIAL_EXAMPLES = 5000  # number of training examples whose principal directions initialise the rows of the weights
 _INITIAL_SCALE = 4.0  # length of each row of the initial weights
 _ROWS = 512  # maximum number of rows whose systems of equations are solved at once
@@ -65,7 +65,7 @@ def fit(
 ) -> tuple[tuple[Float32[np.ndarray, "examples units"], Float32[np.ndarray, "rows elements"]], list[float]]:
   """Fits logistic PCA to examples in [0, 1].
 
-  A sweep is a Newton step of all codes, then a Newton step of all weights. Each step solves linear systems of about
+  A sweep is a Newton step of all latents, then a Newton step of all weights. Each step solves linear systems of about
   `latent` equations. A sweep starts from an extrapolation of the last two solutions, or from the last solution if the
   extrapolation would raise the objective.
 
@@ -77,7 +77,7 @@ def fit(
     max_sweeps: Maximum number of sweeps.
 
   Returns:
-    ((codes, weights), objectives). The weights are [units + 1, elements], and the last row is the bias. `objectives`
+    ((latents, weights), objectives). The weights are [units + 1, elements], and the last row is the bias. `objectives`
     holds the value of the objective, in nats per example, after each sweep that lowered it.
   """
   start = solution = _initial(x, latent)
@@ -101,7 +101,7 @@ def fit(
 def codes_of(
   x: Float[np.ndarray, "examples elements"], weights: Float32[np.ndarray, "rows elements"], ridge: float
 ) -> tuple[Float32[np.ndarray, "examples units"], Float32[np.ndarray, " examples"]]:
-  """Returns the codes that minimise the objective for fixed weights, and the norm of its gradient for each code."""
+  """Returns the latents that minimise the objective for fixed weights, and the gradient norm of each example."""
   codes = np.zeros((len(x), len(weights) - 1), np.float32)
   ridges = np.full(codes.shape[1], ridge, np.float32)
   for _ in range(_MAX_CODE_STEPS):
@@ -114,10 +114,10 @@ def codes_of(
 def _initial(
   x: Float32[np.ndarray, "examples elements"], latent: int
 ) -> tuple[Float32[np.ndarray, "examples units"], Float32[np.ndarray, "rows elements"]]:
-  """Initialises the codes and the weights by PCA.
+  """Initialises the latents and the weights by PCA.
 
   Returns:
-    The codes, which are principal components scaled to standard deviation 1, and the weights. The last row of the
+    The latents, which are whitened principal component scores, and the weights. The last row of the
     weights, the bias, holds the logits of the mean example. The other rows are principal directions of length
     _INITIAL_SCALE.
   """
@@ -132,7 +132,7 @@ def _initial(
 
 
 def _sweep(solution, x, ridge):
-  """Returns the solution after one Newton step of all codes and one of all weights, and its objective per example.
+  """Returns the solution after one Newton step of all latents and one of all weights, and its objective per example.
 
   Between the two steps, the mean code is moved into the bias. This does not change the logits.
   """

@@ -22,7 +22,7 @@ _MAX_BITS = 8  # maximum number of bits of a component of quantised PCA
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CentredPCA:
-  """scikit-learn's PCA, fitted to examples minus `centre`; the methods take examples that are not centred.
+  """scikit-learn's PCA, fitted to examples minus `centre`; the methods expect examples that are not centred.
 
   For float32 examples, scikit-learn computes the covariance from products that are not centred. Its rounding errors
   make the components wrong if the mean is 1,000 and the standard deviation is 1.
@@ -32,39 +32,39 @@ class CentredPCA:
   centre: Float[np.ndarray, " elements"]
 
   def transform(self, x: Float[np.ndarray, "examples elements"]) -> Float[np.ndarray, "examples components"]:
-    """Returns the components of examples."""
+    """Returns the scores of examples, i.e. their coordinates along the components."""
     return self.fitted.transform(x - self.centre)
 
   def inverse_transform(
     self, codes: Float[np.ndarray, "examples components"]
   ) -> Float[np.ndarray, "examples elements"]:
-    """Returns the reconstructions from components; `codes` may contain only the leading components."""
+    """Returns the reconstructions from scores; `codes` may contain only the leading scores."""
     return codes @ self.fitted.components_[: codes.shape[1]] + (self.fitted.mean_ + self.centre)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class QuantisedPCA:
-  """PCA whose leading components are rounded to the centres of equal intervals; has the methods of scikit-learn's PCA.
+  """PCA with leading scores quantised to the centres of equal-width bins; has the methods of scikit-learn's PCA.
 
-  The intervals lie between the minimum and the maximum of a component over the training examples.
+  The bins span the range of each score over the training examples.
   """
 
   fitted: CentredPCA
   low: Float64[np.ndarray, " kept"]
-  width: Float64[np.ndarray, " kept"]  # width of the intervals of each component
-  levels: int  # number of intervals of each component
+  width: Float64[np.ndarray, " kept"]  # width of the bins of each score
+  levels: int  # number of bins of each score
 
   def transform(self, x: Float[np.ndarray, "examples elements"]) -> Float64[np.ndarray, "examples kept"]:
-    """Returns the quantised components of examples."""
+    """Returns the quantised scores of examples."""
     return self.quantise(self.fitted.transform(x)[:, : len(self.low)].astype(np.float64))
 
   def quantise(self, codes: Float64[np.ndarray, "examples kept"]) -> Float64[np.ndarray, "examples kept"]:
-    """Returns components rounded to the centres of their intervals."""
+    """Returns scores rounded to the centres of their bins."""
     cells = np.clip(np.floor((codes - self.low) / self.width), 0, self.levels - 1)
     return self.low + (cells + 0.5) * self.width
 
   def inverse_transform(self, codes: Float[np.ndarray, "examples kept"]) -> Float64[np.ndarray, "examples elements"]:
-    """Returns the reconstructions from components."""
+    """Returns the reconstructions from scores."""
     return self.fitted.inverse_transform(codes)
 
 
@@ -85,9 +85,9 @@ def fit(train: Float[np.ndarray, "examples elements"], components: int) -> Centr
 def fit_quantised(train: Float[np.ndarray, "examples elements"], bits: float) -> QuantisedPCA:
   """Returns the quantised PCA with the smallest training error among those with `bits` bits in total.
 
-  The leading `bits` / b components are kept, with b bits for each; b is chosen from 1 to 8. The directions of the
-  components are orthonormal, so the error is the sum of the squared rounding errors of the components that are kept,
-  and of the squares of all other components.
+  The leading `bits` / b scores are kept, with b bits for each; b is chosen from 1 to 8. The components are orthonormal,
+  so the error is the sum of the squared rounding errors of the scores that are kept, and of the squares of all other
+  scores.
   """
   fitted = fit(train, int(min(bits, train.shape[1])))
   codes = fitted.transform(train).astype(np.float64)
@@ -115,7 +115,7 @@ def name_of_baseline(code: models.CodeSpec) -> str:
 def reconstruction_function(
   train: Float[np.ndarray, "examples ..."], code: models.CodeSpec
 ) -> Callable[[np.ndarray], np.ndarray]:
-  """Returns the function that maps examples to their reconstructions by `fit_baseline`."""
+  """Returns the function that reconstructs examples with the PCA fitted by `fit_baseline`."""
   fitted = fit_baseline(losses.flat(train), code)
   return lambda x: fitted.inverse_transform(fitted.transform(losses.flat(x))).reshape(x.shape).astype(np.float32)
 

@@ -67,7 +67,7 @@ def _obstacle(context: EvalContext) -> str:
 
 
 def _remarks(context: EvalContext, drawn: Int[np.ndarray, " drawn"]) -> Iterator[tuple[str, str]]:
-  """Yields remarks about measures that are omitted.
+  """Yields notes about measures that are omitted.
 
   `drawn` holds the training indices of one draw of few labels.
   """
@@ -199,7 +199,7 @@ def agreement(
 
 
 def latent_map(context: EvalContext) -> Iterator[tuple[str, figures.Points]]:
-  """Yields a figure of the test codes projected to two dimensions by PCA, t-SNE and, if it is installed, UMAP."""
+  """Yields a figure of the test latents projected to two dimensions by PCA, t-SNE and, if it is installed, UMAP."""
   mapped = spaced(MAX_MAPPED, len(context.test))
   codes = context.test_codes[mapped].astype(np.float64)
   views = {"PCA": _by_pca(codes)} | {name: view(codes) for name, view in _VIEWS.items() if len(codes) > 10}
@@ -211,14 +211,14 @@ def latent_map(context: EvalContext) -> Iterator[tuple[str, figures.Points]]:
 
 
 def _by_pca(codes: Float[np.ndarray, "examples latent"]) -> Float[np.ndarray, "examples 2"]:
-  """Returns the first two principal components of latent codes; missing components are 0."""
+  """Returns the first two principal component scores of latent codes; missing scores are 0."""
   centred = codes - codes.mean(0)
   components = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
   return np.pad(components, ((0, 0), (0, 2 - components.shape[1])))
 
 
 def _by_tsne(codes: Float[np.ndarray, "examples latent"]) -> Float[np.ndarray, "examples 2"] | None:
-  """Returns the codes projected to two dimensions by t-SNE; None if all codes are equal."""
+  """Returns the latents projected to two dimensions by t-SNE; None if all latents are equal."""
   from sklearn.manifold import TSNE
   from threadpoolctl import threadpool_limits
 
@@ -227,14 +227,14 @@ def _by_tsne(codes: Float[np.ndarray, "examples latent"]) -> Float[np.ndarray, "
   if width == 0.0:
     return None
   options = {"perplexity": min(30.0, (len(codes) - 1) / 3), "max_iter": _MAP_ITERATIONS, "random_state": 0}
-  # If the codes lie on a line, an initialisation by PCA would keep the points on that line.
+  # If the latents lie on a line, an initialisation by PCA would keep the points on that line.
   options["init"] = (1e-4 / width * start).astype(np.float32) if start[:, 1].any() else "random"
   with threadpool_limits(1):  # fixes the order of sums; several threads take minutes if other processes run
     return TSNE(**options).fit_transform(codes / width)
 
 
 def _by_umap(codes: Float[np.ndarray, "examples latent"]) -> Float[np.ndarray, "examples 2"] | None:
-  """Returns the codes projected to two dimensions by UMAP; None if it is not installed or all codes are equal."""
+  """Returns the latents projected to two dimensions by UMAP; None if it is not installed or all latents are equal."""
   if not codes.std(0).any():
     return None
   with warnings.catch_warnings():

@@ -125,7 +125,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
 
 def _ssim(context: EvalContext) -> float | str:
-  """Returns the mean SSIM of the test images, or a remark that says why it is undefined."""
+  """Returns the mean SSIM of the test images, or a note that says why it is undefined."""
   shape, low, peak = context.dataset.shape, context.dataset.span.low, context.dataset.peak
   if context.dataset.kind != "images":
     return "SSIM is defined for images only: it compares windows of pixels"

@@ -48,7 +48,7 @@ def collect(step: int, pairs: Iterable[tuple[str, Any]]) -> Results:
 
 
 def merge(old: Results | None, new: Results) -> Results:
-  """Returns the new results and, if the step is the same, the old results of evaluators without new results."""
+  """Returns the new results; evaluators without new results keep the old ones if the step is unchanged."""
   if old is None or old.step != new.step:
     return new
   evaluated = {name.partition("/")[0] for pairs in (new.values, new.remarks, new.figures) for name in pairs}

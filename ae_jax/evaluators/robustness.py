@@ -99,7 +99,7 @@ def _error(
 def shift(
   images: Float[np.ndarray, "examples H W C"], rows: int, columns: int, fill: float | np.floating
 ) -> Float[np.ndarray, "examples H W C"]:
-  """Shifts images down by `rows` and right by `columns` pixels; pixels from outside the images are `fill`.
+  """Shifts images down by `rows` and right by `columns` pixels; vacated pixels are set to `fill`.
 
   Negative numbers shift up and left.
   """
@@ -114,7 +114,7 @@ def rotate(
 ) -> Float[np.ndarray, "examples H W C"]:
   """Rotates images anticlockwise around their centre, with bilinear interpolation.
 
-  Pixels from outside the images are `fill`.
+  Vacated pixels are set to `fill`.
   """
   sides, angle = np.reshape(images.shape[1:3], (2, 1, 1)), np.deg2rad(degrees)
   i, j = np.indices(images.shape[1:3]) - (sides - 1) / 2

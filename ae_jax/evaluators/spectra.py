@@ -36,8 +36,8 @@ def participation_ratio(eigenvalues: Float64[np.ndarray, " directions"]) -> floa
 def effective_rank(eigenvalues: Float64[np.ndarray, " directions"]) -> float:
   """Returns the effective rank, exp(entropy of the normalised singular values) (Roy & Vetterli 2007).
 
-  The singular values of the centred codes are proportional to the square roots of the eigenvalues of their covariance.
-  The effective rank is 0 if all eigenvalues are 0.
+  The singular values of the centred latents are proportional to the square roots of the eigenvalues of their
+  covariance. The effective rank is 0 if all eigenvalues are 0.
   """
   singular = np.sqrt(eigenvalues[eigenvalues > 0])
   shares = singular / singular.sum()

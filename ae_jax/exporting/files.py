@@ -131,7 +131,7 @@ def check_formats(to: Collection[str] | str) -> list[str]:
       raise errors.UserError(f"to={errors.format_value(name)}: is unknown; {hint}")
     for package in _PACKAGES[name]:
       if importlib.util.find_spec(package) is None:
-        raise errors.UserError(f"to={name!r}: needs {package}; pip install 'ae_jax[export]'")
+        raise errors.UserError(f"to={name!r}: needs {package}; run `pip install 'ae_jax[export]'`")
   return formats
 
 

@@ -49,7 +49,7 @@ def push_to_hub(
   """Uploads a run to the Hugging Face hub with a model card, and returns the address of the repository.
 
   The checkpoints, the metrics, config.json and a model card (README.md) are uploaded. The command line, the folders of
-  the data and the remarks about the data are removed from config.json. The model card describes the data, the metrics
+  the data and the notes about the data are removed from config.json. The model card describes the data, the metrics
   and the main figures of the run.
 
   Example:
@@ -73,7 +73,8 @@ def push_to_hub(
   repo, revision = _parsed(repo)
   if revision is not None:
     raise errors.UserError(
-      f"{SCHEME}{repo}@{revision}: uploads go to the default branch; pass {repo!r}, and add a tag on the hub"
+      f"{SCHEME}{repo}@{revision}: cannot upload to a revision; pass {repo!r} to upload to the default branch, then "
+      "add a tag on the hub"
     )
   if run.workdir is None or not (run.workdir / "checkpoints").is_dir():
     raise errors.UserError("push_to_hub: the run has no run folder; train it with workdir=..., then load it")
@@ -112,7 +113,7 @@ def _library() -> Any:
   try:
     return importlib.import_module("huggingface_hub")
   except ImportError:
-    raise errors.UserError("the Hugging Face hub needs huggingface_hub; pip install 'ae_jax[hub]'") from None
+    raise errors.UserError("the Hugging Face hub needs huggingface_hub; run `pip install 'ae_jax[hub]'`") from None
 
 
 def _stage(run: Any, folder: pathlib.Path, repo: str, *, intended_use: str, license: str, figures: bool) -> None:
@@ -140,9 +141,9 @@ def _picture(run: Any, name: str) -> pathlib.Path:
 
 
 def _public(description: Mapping[str, Any]) -> dict[str, Any]:
-  """Removes the command line, the folders of the data and the remarks about the data from the contents of config.json.
+  """Removes the command line, the folders of the data and the notes about the data from the contents of config.json.
 
-  Remarks and faults quote paths and values, possibly truncated, so all of them are dropped.
+  Notes and faults quote paths and values, possibly truncated, so all of them are dropped.
   """
   data = {key: value for key, value in description["data"].items() if key != "faults"} | {"remarks": []}
   public = {key: value for key, value in description.items() if key != "command"} | {"data": data}

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from ae_jax import errors
 from ae_jax.exporting import onnx_graph, onnx_rules
 from ae_jax.exporting.onnx_graph import Graph, Tensor, Value
 from ae_jax.exporting.parts import Part
@@ -58,7 +57,7 @@ def _results(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
     values = equation.primitive.bind(*inputs, **parameters)
     return [np.asarray(value) for value in (values if equation.primitive.multiple_results else [values])]
   if name not in onnx_rules.RULES:
-    raise errors.UserError(f"onnx: cannot export the operation {name!r} of this model; use stablehlo")
+    raise onnx_graph.unsupported(f"the operation {name!r} of this model")
   names = onnx_rules.RULES[name](graph, inputs, parameters, outputs)
   names = [names] if isinstance(names, str) else names
   return [Tensor(each, aval.shape, aval.dtype) for each, aval in zip(names, outputs, strict=True)]
@@ -82,7 +81,7 @@ def _platform_index(graph, inputs, parameters):
 def _cond(graph, inputs, parameters):
   which, *others = inputs
   if not onnx_graph.is_known([which]):
-    raise errors.UserError("onnx: cannot export a branch on a computed value; use stablehlo")
+    raise onnx_graph.unsupported("a branch on a computed value")
   return _closed(graph, parameters["branches"][int(which)], others)
 
 
@@ -91,12 +90,12 @@ def _scan(graph, inputs, parameters):
   constants, carried = parameters["num_consts"], parameters["num_carry"]
   fixed, carry, stacked = inputs[:constants], inputs[constants : constants + carried], inputs[constants + carried :]
   if not onnx_graph.is_known(stacked):
-    raise errors.UserError("onnx: cannot export a loop over computed arrays; use stablehlo")
+    raise onnx_graph.unsupported("a loop over computed arrays")
   steps = range(parameters["length"])
   for step in reversed(steps) if parameters["reverse"] else steps:
     results = _closed(graph, parameters["jaxpr"], [*fixed, *carry, *(np.asarray(each[step]) for each in stacked)])
     if len(results) > carried:
-      raise errors.UserError("onnx: cannot export a loop whose results are stacked; use stablehlo")
+      raise onnx_graph.unsupported("a loop whose results are stacked")
     carry = results
   return carry
 

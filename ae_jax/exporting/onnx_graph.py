@@ -24,6 +24,11 @@ class Tensor(NamedTuple):
 Value = Tensor | np.ndarray  # an ndarray is a constant, known when the graph is built
 
 
+def unsupported(what: str) -> errors.UserError:
+  """Returns the error to raise if a model contains `what`, which cannot be converted."""
+  return errors.UserError(f"onnx: cannot export {what}; export with the 'stablehlo' format instead")
+
+
 class Graph:
   """Nodes and constants in the order in which they were added."""
 
@@ -68,7 +73,7 @@ class Graph:
     self.nodes.append(helper.make_node("Identity", [self.name_of(value)], [name]))
 
   def multiple(self, size: Any) -> int:
-    """Returns k if a size is k * batch size, or 0 if it is an integer.
+    """Returns k if a size is k * batch size, or 0 if the size does not depend on the batch size.
 
     Raises:
       UserError: The size is another function of the batch size.
@@ -78,13 +83,13 @@ class Graph:
     factor = size // self.batch
     if isinstance(factor, int) and factor * self.batch == size:
       return factor
-    raise errors.UserError(f"onnx: cannot export an array of size {size}; use stablehlo")
+    raise unsupported(f"an array of size {size}")
 
   def reshape(self, value: Value | str, shape: Sequence[Any]) -> str:
     """Reshapes a value; at most one size may be symbolic."""
     sizes = [-1 if self.multiple(size) else size for size in shape]
     if sizes.count(-1) > 1:
-      raise errors.UserError(f"onnx: cannot export a shape with several symbolic sizes, {tuple(shape)}; use stablehlo")
+      raise unsupported(f"a shape with several symbolic sizes, {tuple(shape)}")
     return self.add("Reshape", value, np.array(sizes, np.int64))
 
   def shape_vector(self, shape: Sequence[Any]) -> Value | str:

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ae_jax import errors
-from ae_jax.exporting.onnx_graph import Graph, Value, is_known, shape_of
+from ae_jax.exporting.onnx_graph import Graph, Value, is_known, shape_of, unsupported
 
 Rule = Callable[[Graph, Sequence[Value], dict[str, Any], Sequence[Any]], Any]
 
@@ -112,7 +111,7 @@ def _expm1(graph, inputs, parameters, outputs):
 def _select(graph, inputs, parameters, outputs):
   which, *cases = inputs
   if len(cases) != 2:
-    raise errors.UserError("onnx: cannot export a selection from more than two arrays; use stablehlo")
+    raise unsupported("a selection from more than two arrays")
   return graph.add("Where", which, cases[1], cases[0])
 
 
@@ -180,14 +179,14 @@ def _reverse(graph, inputs, parameters, outputs):
 def _pad(graph, inputs, parameters, outputs):
   low, high, interior = zip(*parameters["padding_config"], strict=True)
   if any(interior) or min(low + high) < 0:
-    raise errors.UserError("onnx: cannot export negative padding or padding between elements; use stablehlo")
+    raise unsupported("negative padding or padding between elements")
   return graph.add("Pad", inputs[0], np.array([*low, *high], np.int64), inputs[1])
 
 
 def _iota(graph, inputs, parameters, outputs):
   shape, axis = outputs[0].shape, parameters["dimension"]
   if graph.multiple(shape[axis]):
-    raise errors.UserError("onnx: cannot export indices along the batch axis; use stablehlo")
+    raise unsupported("indices along the batch axis")
   numbers = np.arange(shape[axis], dtype=outputs[0].dtype).reshape([-1 if a == axis else 1 for a in range(len(shape))])
   return graph.add("Expand", numbers, graph.shape_vector(shape))
 
@@ -206,7 +205,7 @@ def _gather(graph, inputs, parameters, outputs):
     size == full for a, (size, full) in enumerate(zip(sizes, shape_of(operand), strict=True)) if a not in axes
   )
   if len(axes) != 1 or dropped != axes or not whole or numbers.operand_batching_dims:
-    raise errors.UserError("onnx: cannot export this form of indexing with computed indices; use stablehlo")
+    raise unsupported("this gather with dynamic indices, which has no export rule")
   rows = graph.add("Gather", operand, graph.reshape(indices, shape_of(indices)[:-1]), axis=axes[0])
   rank, offsets = len(outputs[0].shape), list(numbers.offset_dims)
   batch = [a for a in range(rank) if a not in offsets]
@@ -243,13 +242,15 @@ def _conv(graph, inputs, parameters, outputs):
   axes = len(numbers.lhs_spec) - 2
   dilation, padding = parameters["lhs_dilation"], parameters["padding"]
   if not is_known([kernel]) or parameters["batch_group_count"] > 1:
-    raise errors.UserError("onnx: cannot export a convolution with a computed kernel or batch groups; use stablehlo")
+    raise unsupported("a convolution with a computed kernel or batch groups")
   x = graph.add("Transpose", x, perm=numbers.lhs_spec)
   kernel = kernel.transpose(numbers.rhs_spec)  # [C_out, C_in, H, W]
   options = {"dilations": parameters["rhs_dilation"], "group": parameters["feature_group_count"]}
   if max(dilation) > 1:
-    if max(parameters["window_strides"]) > 1 or options["group"] > 1 or max(options["dilations"]) > 1:
-      raise errors.UserError("onnx: cannot export this form of transposed convolution; use stablehlo")
+    strides, group, dilations = parameters["window_strides"], options["group"], options["dilations"]
+    sizes = {"window strides": max(strides), "groups": group, "kernel dilations": max(dilations)}
+    if above := [name for name, size in sizes.items() if size > 1]:
+      raise unsupported(f"a transposed convolution with {' and '.join(above)} above 1")
     pads = [
       k - 1 - p for side in (0, 1) for k, p in zip(kernel.shape[2:], [each[side] for each in padding], strict=True)
     ]

@@ -28,7 +28,9 @@ class Part:
   """A part of a model as a function of arrays."""
 
   name: str  # "encoder", "decoder" or "scorer"
-  function: Callable[..., jax.Array]  # takes an array [B, ...] for each of `inputs`, in order; returns float32 [B, ...]
+  function: Callable[
+    ..., jax.Array
+  ]  # expects an array [B, ...] for each of `inputs`, in order; returns float32 [B, ...]
   inputs: Mapping[str, jax.ShapeDtypeStruct]  # {name: shape (without the axis B) and dtype}
   output: str  # name of the result
 

@@ -1,4 +1,4 @@
-"""Removes the folders of the training machine from JSON data that is published."""
+"""Removes the paths of folders of the training machine from JSON data that is published."""
 
 import os
 import pathlib
@@ -8,7 +8,8 @@ from typing import Any
 def without_folders(tree: Any, *paths: str) -> Any:
   """Returns a copy of JSON data in which each of the given paths is replaced by the name of its file or folder.
 
-  The absolute path and the path without symbolic links are replaced, too, and their parent folders are removed.
+  The absolute path and the resolved path are replaced, too. Elsewhere in the texts, the paths of their parent folders
+  are deleted. No files are changed.
 
   Args:
     tree: Nested dicts, lists and strings.

@@ -28,7 +28,7 @@ class Layer:
 
   name: str  # name in the state_dict, such as "encoder.0"
   path: tuple[str, ...]  # keys that lead to the layer in the nested parameters
-  inputs: Order = None  # permutation of the inputs to the order of PyTorch, if the inputs are flattened examples
+  inputs: Order = None  # permutation of the inputs to PyTorch's channels-first order, if they are flattened examples
   outputs: Order = None  # the same for the outputs
 
   @property
@@ -55,7 +55,7 @@ def to_torch(run: Any) -> dict[str, Float[np.ndarray, "..."]]:
   """Returns the weights in the layouts of PyTorch, {"encoder.0.weight": float32 array, "encoder.0.bias": ..., ...}.
 
   The layers are numbered in the order in which they are applied. The documentation ("PyTorch") shows modules that load
-  the weights. These modules take examples [N, C, H, W] or [N, C, T] in the range and scaling of the model's input.
+  the weights. These modules expect examples [N, C, H, W] or [N, C, T] in the range and scaling of the model's input.
 
   Example:
     >>> state_dict = {name: torch.from_numpy(array) for name, array in run.to_torch().items()}
@@ -81,7 +81,8 @@ def to_variables(model: models.Model, family: str, weights: Mapping[str, Any]) -
     weights: A `state_dict`: the weight and the bias of the first layer, then of the second, and so on.
 
   Raises:
-    UserError: The number of arrays or a shape does not fit the model, or the model is not supported (see `to_torch`).
+    UserError: The number of arrays or a shape is not compatible with the model, or the model is not supported (see
+      `to_torch`).
   """
   layers, given = (
     list(_layers(model, family)),
@@ -124,21 +125,21 @@ def _layers(model: models.Model, family: str) -> Iterator[Layer]:
   abstract = model.abstract_variables()
   params, pattern = abstract.params, _LAYERS.get(family)
   known = pattern and not model.labels and {*params} == {"encoder", "decoder"} and not jax.tree.leaves(abstract.state)
-  if not known or not all(pattern.fullmatch(name) for half in params.values() for name in half):
+  if not known or not all(pattern.fullmatch(name) for part in params.values() for name in part):
     raise errors.UserError(
       "to_torch: only dense and convolutional autoencoders without tied weights and without a linear path "
       "(config.model.linear_path='none') have PyTorch layouts; use run.export"
     )
-  halves = {half: sorted(params[half], key=_position) for half in ("encoder", "decoder")}
+  layers = {part: sorted(params[part], key=_position) for part in ("encoder", "decoder")}
   order = _channels_first(model.shape)
-  last = halves["decoder"][-1]
-  for half, names in halves.items():
+  last = layers["decoder"][-1]
+  for part, names in layers.items():
     for number, name in enumerate(names):
       inputs = (
-        order if half == "encoder" and number == 0 and len(_at(params, (half, name, "kernel")).shape) == 2 else None
+        order if part == "encoder" and number == 0 and len(_at(params, (part, name, "kernel")).shape) == 2 else None
       )
-      outputs = order if half == "decoder" and name == last == "logits" else None
-      yield Layer(f"{half}.{number}", (half, name), inputs, outputs)
+      outputs = order if part == "decoder" and name == last == "logits" else None
+      yield Layer(f"{part}.{number}", (part, name), inputs, outputs)
 
 
 # config.model.name -> pattern of the names of the layers in the parameters
@@ -155,7 +156,7 @@ def _position(name: str) -> tuple[int, str, int]:
 
 
 def _channels_first(shape: tuple[int, ...]) -> Int[np.ndarray, " elements"]:
-  """Returns the permutation of the elements of a flattened example [..., C] to the order of PyTorch, [C, ...]."""
+  """Returns the permutation that converts a flattened channels-last example to PyTorch's channels-first order."""
   return np.moveaxis(np.arange(np.prod(shape)).reshape(shape), -1, 0).ravel()
 
 

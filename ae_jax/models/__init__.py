@@ -175,7 +175,7 @@ class Model:
     return self._apply(variables, z, method="nearest_codes", exact=True)
 
   def lookup(self, variables: Variables, indices: Int[AnyArray, " batch *index_shape"]) -> Latents:
-    """Returns the latents z for the indices of discrete latents."""
+    """Returns the codebook vectors z for the given codebook indices."""
     return self._apply(variables, indices, method="lookup", exact=True)
 
   def log_prior(self, variables: Variables, z: Latents) -> Float[Array, " batch"]:

@@ -1,6 +1,7 @@
 """The convolutional autoencoder: an encoder of convolutions and max-pooling, and a choice of upsampling decoders.
 
-The layers take images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`). Series [T, C] are images of width 1.
+The layers expect images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`). Series [T, C] are
+images of width 1.
 """
 
 import math
@@ -200,7 +201,7 @@ def build(
     UserError: An option is invalid, or the examples are too small for the stages.
   """
   _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dropout)
-  output_init = linear_paths.output_init(linear_path, bottleneck, decoder == "tied")
+  output_init = linear_paths.output_init(linear_path, bottleneck, "decoder='transposed'" if decoder == "tied" else "")
   decoder_kernels, decoder_strides = (_per_stage(sizes, len(channels)) for sizes in (decoder_kernels, decoder_strides))
   kernel = layouts.square(kernel, shape)
   convolved, pooled = stage_sizes.unpadded(shape, kernel, len(channels))
@@ -235,7 +236,7 @@ def _check_options(shape, channels, kernel, decoder_kernels, decoder_strides, dr
 
 
 def _per_stage(sizes: tuple[int, ...], stages: int) -> tuple[int, ...]:
-  """Returns `sizes` with one number per stage: the first number is repeated at the beginning if there are too few."""
+  """Pads `sizes` to one entry per stage by repeating its first entry at the front."""
   return sizes[:1] * (stages - len(sizes)) + sizes
 
 

@@ -157,7 +157,7 @@ def build(
   check_widths(widths, decoder_widths)
   errors.check_flag("model.tied", tied)
   check_rate(dropout)
-  output_init = linear_paths.output_init(linear_path, bottleneck, tied)
+  output_init = linear_paths.output_init(linear_path, bottleneck, "tied=False" if tied else "")
   function = activations.choose(activation, "activation")
   decoder_widths = decoder_widths or widths[::-1]
   if not tied:

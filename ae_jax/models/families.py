@@ -54,7 +54,7 @@ def check_kind(name: str, shape: tuple[int, ...]) -> None:
   if axes == 4 and 3 in AXES[name]:
     hint = f", or train on the slices of the volumes as images: x.reshape(-1, {', '.join(map(str, shape[1:]))})"
   raise errors.UserError(
-    f"config.model.name={name!r} takes {taken}, but these data are {plural[axes]}; use one of {suitable}{hint}"
+    f"config.model.name={name!r} expects {taken}, but these data are {plural[axes]}; use one of {suitable}{hint}"
   )
 
 

@@ -101,7 +101,7 @@ def check_columns(
     known = ", ".join(("x", *needed))
     raise errors.UserError(f"{name}=: the model of this run has no input {name!r}; its inputs are {known}")
   if "mask" in columns:
-    raise errors.UserError("mask=: this method takes no mask; remove it")
+    raise errors.UserError("mask=: this method has no mask argument; remove it")
   checked = {}
   if "mask" in needed:
     checked["mask"] = np.ones((count, *model.shape), np.float32) if mask is None else mask.astype(np.float32)

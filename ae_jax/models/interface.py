@@ -145,7 +145,7 @@ class AutoencoderModule(nn.Module):
     return self.lookup(jnp.round((z - spec.low) / (spec.high - spec.low) * (spec.levels - 1)))
 
   def lookup(self, indices: Num[AnyArray, " batch *index_shape"]) -> Latents:
-    """Returns the latents z for the indices of discrete latents, whole numbers in [0, levels)."""
+    """Returns the codebook vectors z for the given codebook indices, whole numbers in [0, levels)."""
     spec = self.code_spec
     middle, half_range = (spec.low + spec.high) / 2, (spec.levels - 1) / 2  # half_range is measured in levels
     return middle + (spec.high - spec.low) / 2 * ((indices.astype(jnp.float32) - half_range) / half_range)

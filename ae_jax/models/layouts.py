@@ -26,7 +26,7 @@ def square(side: int, shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def size_text(size: tuple[int, ...], shape: tuple[int, ...]) -> str:
-  """Returns a size (height, width) as a text, e.g. "28x28" for images or "100 steps" for series.
+  """Returns a size (height, width) as text, e.g. "28x28" for images or "100 steps" for series.
 
   `shape` is the shape of an example.
   """
@@ -34,5 +34,5 @@ def size_text(size: tuple[int, ...], shape: tuple[int, ...]) -> str:
 
 
 def example_text(shape: tuple[int, ...]) -> str:
-  """Returns the kind and the size of an example as a text, e.g. "an image of 28x28" or "a series of 100 steps"."""
+  """Returns the kind and the size of an example as text, e.g. "an image of 28x28" or "a series of 100 steps"."""
   return ("an image" if len(shape) == 3 else "a series") + f" of {size_text(shape[:2], shape)}"

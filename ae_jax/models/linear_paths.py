@@ -38,7 +38,7 @@ class PrincipalComponents(NamedTuple):
 
   mean: Float[AnyArray, " elements"]
   directions: Float[AnyArray, "latent elements"]  # orthonormal rows
-  deviations: Float[AnyArray, " latent"]  # standard deviation of each component
+  deviations: Float[AnyArray, " latent"]  # standard deviation of each score
   residual_variance: float  # mean variance of the examples along the directions orthogonal to all components
   element_deviation: float  # root mean square of the deviations of all elements from their means
 
@@ -46,13 +46,13 @@ class PrincipalComponents(NamedTuple):
 class LinearPath(AutoencoderModule):
   """The sum of PCA and an autoencoder `network`; both use the same latent code.
 
-  The latents are the PCA components divided by their standard deviations, plus the latents of the network. The logits
-  are the logits of the PCA reconstruction plus the logits of the network. In a bounded range, the PCA reconstruction is
-  clipped to the inside of the range, so that its logits are finite.
+  The latents are the whitened PCA scores plus the latents of the network. The logits are the logits of the PCA
+  reconstruction plus the logits of the network. In a bounded range, the PCA reconstruction is clipped to the inside of
+  the range, so that its logits are finite.
 
   With a gaussian bottleneck, the initial posterior is the posterior of probabilistic PCA (Tipping & Bishop 1999) in the
-  limit of a small residual: the mean is the PCA component divided by its standard deviation, and the variance is s / l,
-  where l is the variance of the component and s is the mean residual variance.
+  limit of a small residual: the mean is the whitened PCA score, and the variance is s / l, where l is the variance of
+  the score and s is the mean residual variance.
 
   The state holds the PCA, which `fit_state` fits. The network receives examples that are centred and divided by
   `element_deviation`. If the range is "real", the logits of the network are multiplied by `element_deviation`.
@@ -165,8 +165,10 @@ def resolved(options: Mapping[str, Any], is_possible: bool = True) -> dict[str, 
   return dict(options) | {"linear_path": "pca" if can_have else "none"}
 
 
-def output_init(linear_path: Any, bottleneck: Any, is_tied: bool) -> nn.initializers.Initializer:
+def output_init(linear_path: Any, bottleneck: Any, untie: str) -> nn.initializers.Initializer:
   """Returns the initialiser of the output layers of an encoder and a decoder: zeros if the model has a linear path.
+
+  If the decoder has tied weights, `untie` is the change of `config.model` that unties them, otherwise "".
 
   Raises:
     UserError: `linear_path` is not a key of `LINEAR_PATHS`, or a model with these options cannot have a linear path.
@@ -175,9 +177,9 @@ def output_init(linear_path: Any, bottleneck: Any, is_tied: bool) -> nn.initiali
     return default_init
   wanted = "identity or gaussian if config.model.linear_path='pca'"
   errors.check(bottleneck in _BOTTLENECKS, "model.bottleneck", bottleneck, wanted)
-  if is_tied:
+  if untie:
     raise errors.UserError(
-      "config.model.linear_path='pca': does not work with tied weights, whose decoder has no output layer of its own; "
-      "untie the weights or set config.model.linear_path='none'"
+      "config.model.linear_path='pca': needs a decoder output layer of its own, which models with tied weights lack; "
+      f"set config.model.{untie} or config.model.linear_path='none'"
     )
   return nn.initializers.zeros

@@ -65,7 +65,7 @@ def check_step(
     model: A `Model`.
     objective: Objective of the training stage.
     optimizer: Optimizer of the training stage.
-    rows: Number of examples that a device processes at a time.
+    rows: Microbatch size per device.
     shards: Number of devices over which the optimizer state is sharded. Each device holds all parameters and the whole
       gradient.
   """

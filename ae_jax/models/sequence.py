@@ -1,7 +1,7 @@
 """CAT-AE, an autoencoder of series with attention pooling (Sensors 22(1):123, 2022).
 
 The encoder computes a sequence of states, pools the states to one context vector by attention, and maps the context
-vector to the latents. The layers take series in the layout [C, T, B] (see `ae_jax.models.signals`).
+vector to the latents. The layers expect series in the layout [C, T, B] (see `ae_jax.models.signals`).
 
 If the data have a mask, e.g. because the series have unequal lengths, the encoder ignores the steps without an observed
 value: they change neither the states nor the latents.

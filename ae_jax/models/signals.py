@@ -28,7 +28,7 @@ class GRU(nn.Module):
   def __call__(
     self, x: Signals, initial: Float[AnyArray, "width batch"], steps: Steps | None = None
   ) -> Float[Array, "width time batch"]:
-    """Returns the states; a step that is False in `steps` does not change the state."""
+    """Returns the states; where the mask `steps` is False, the previous state is kept."""
     channels, length, batch = x.shape
     kernel = self.param("kernel", KERNEL_INIT, (channels, 3 * self.width))
     bias = self.param("bias", nn.initializers.zeros, (3, self.width))

@@ -1,4 +1,4 @@
-"""Stages of convolutional encoders: the channels that fit an image size, and the image size after each stage."""
+"""Stages of convolutional encoders: the channels that suit an image size, and the image size after each stage."""
 
 from collections.abc import Callable
 
@@ -82,5 +82,5 @@ def _too_many(stages: int, shape: tuple[int, ...], possible: int, size: tuple[in
 
 
 def _count(count: int) -> str:
-  """Returns a number of stages as a text, e.g. "1 stage" or "2 stages"."""
+  """Returns a number of stages as text, e.g. "1 stage" or "2 stages"."""
   return "1 stage" if count == 1 else f"{count} stages"

@@ -1,6 +1,7 @@
 """A convolutional autoencoder with symmetric skip connections (Dong et al., arXiv 1611.09119; U-Net, arXiv 1505.04597).
 
-The layers take images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`). Series [T, C] are images of width 1.
+The layers expect images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`). Series [T, C] are
+images of width 1.
 """
 
 import math
@@ -26,8 +27,8 @@ class UNet(AutoencoderModule):
 
   Each encoder stage applies a size-preserving convolution, an activation and 2x2 max-pooling. A dense layer maps the
   output of the last stage to the latents. The decoder starts with a dense layer. Each decoder stage applies an
-  activation and nearest-neighbour upsampling, joins the result with the skip connection of the same size, and applies a
-  convolution.
+  activation and nearest-neighbour upsampling, concatenates the result with the skip connection of the same size, and
+  applies a convolution.
 
   The skip connection of an encoder stage is its output before pooling. Skip connections bypass the latents. `decode`
   replaces them by zeros. `decode_beside` computes them from an image, which can differ from the image that was encoded

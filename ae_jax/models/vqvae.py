@@ -1,6 +1,6 @@
 """The VQ-VAE: the latent code is a grid of vectors from a learned codebook (van den Oord et al. 2017).
 
-The layers take images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`).
+The layers expect images in the layout [C, H, W, B] (see `ae_jax.ops.convolutions`).
 """
 
 from collections.abc import Callable

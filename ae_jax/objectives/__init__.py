@@ -1,7 +1,7 @@
 """Objectives: frozen dataclasses that are called as pure functions (model, variables, batch, keys) -> (loss, aux).
 
 `batch` holds the examples `x` [B, ...] in the data range, `weight` [B], which is 0 for padding, and the other columns
-that the model and the data have (`data.half_columns`). Reconstructions are compared with the column `target` if there
+that the model and the data have (`data.split_columns`). Reconstructions are compared with the column `target` if there
 is one, otherwise with `x`. Elements whose `mask` is 0 are ignored. `keys` [B] holds one random key per example.
 
 An objective computes `statistics` of each example, averages them over the batch, and passes the means to `combine`,
@@ -66,7 +66,7 @@ def build(
     **options: Values of the keyword-only fields of the objective's class.
 
   Raises:
-    UserError: If an option is invalid, or does not fit the model or the value range.
+    UserError: If an option is invalid, or not compatible with the model or the value range.
   """
   constructors = {known: _checked(objective_class, model) for known, objective_class in OBJECTIVES.items()}
   objective = errors.call(constructors, "objective", name, value_range, span or ranges.SPANS[value_range], **options)

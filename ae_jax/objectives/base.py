@@ -121,11 +121,11 @@ class Objective:
 
   @classmethod
   def check(cls, model: models.Model, value_range: str, options: Mapping[str, Any]) -> None:
-    """Raises UserError if an option of `config.objective` is invalid or does not fit the model or the data."""
+    """Raises UserError if an option of `config.objective` is invalid or not compatible with the model or the data."""
     check_likelihood(options["likelihood"], value_range, len(model.shape))
 
   def check_columns(self, columns: Collection[str]) -> list[str]:
-    """Returns remarks about options that have no effect on data with the given columns (see `loss_columns.NAMES`).
+    """Returns notes about options that have no effect on data with the given columns (see `loss_columns.NAMES`).
 
     Raises:
       UserError: The objective cannot be used for data with one of the columns.
@@ -219,7 +219,7 @@ def reconstruction_term(
 
 
 def check_likelihood(likelihood: Any, value_range: str, axes: int) -> None:
-  """Raises UserError if a likelihood is unknown, or does not fit the value range or the number of axes of examples."""
+  """Raises UserError if a likelihood is unknown, or not compatible with the value range or the number of axes."""
   errors.choose(LIKELIHOODS, likelihood, "objective.likelihood")
   if likelihood == "bernoulli" and value_range != "unit":
     raise errors.UserError(

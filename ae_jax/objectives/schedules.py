@@ -28,7 +28,8 @@ class Schedule:
   """Changes a value from `start` to the value in the config over `steps` steps, beginning at step `first`.
 
   "cyclic" repeats with a period of `steps` until training ends: the value changes linearly in the first half of a
-  period and is constant in the second half. After `steps` steps, all other schedules return the value in the config.
+  period and is constant in the second half. From step `first + steps` on, all other schedules return the value in the
+  config.
   """
 
   name: str  # a key of SHAPES

@@ -132,7 +132,7 @@ def bars(item: figures.Bars) -> Chart:
 
 
 def lines(item: figures.Lines) -> Chart:
-  """Returns a chart of named lines with points."""
+  """Returns a line chart with markers and a legend."""
   chart = _figure(300, item.x_label, item.y_label)
   legend = dict(zip(item.lines, itertools.cycle(LINES)))
   points = {name: np.asarray(line, np.float64) for name, line in item.lines.items()}

@@ -62,7 +62,7 @@ def read(folders: Sequence[pathlib.Path]) -> list[Group]:
     run = run_report.read(folder)
     if _ERROR not in run.metrics:
       raise errors.UserError(
-        f"{folder}: has no evaluation yet ({_ERROR} is missing in metrics.jsonl); continue its training"
+        f"{folder}: has no evaluation yet ({_ERROR} is missing in metrics.jsonl); resume its training"
       )
     config = {key: value for key, value in configs.flat(run.config).items() if not _may_differ(key)}
     key = repr((sorted(config.items()), run.description["data"]["fingerprint"]))

@@ -20,7 +20,7 @@ _CONSTANT = 1e-4  # variance of reconstructions, relative to the data, below whi
 _SATURATED = 0.1  # fraction of outputs that are wrong and at an end of the data range, above which this is a fault
 _MOSTLY = 0.5  # fraction of dead units above which this is a fault
 _FEW_ENTRIES = 0.1  # fraction of codebook vectors in use below which this is a fault
-_STILL_FALLS = 0.08  # relative fall of the error over the second half of training above which training was too short
+_STILL_FALLS = 0.08  # relative decrease in error over the second half of training above which training was too short
 _FALLS_MUCH = 0.25  # the same for a model that is better than PCA
 _FEW_STEPS, _ENOUGH_STEPS = 200, 1000
 _SMALL_BATCH = 16
@@ -132,7 +132,7 @@ def overfitting(result: Result) -> Finding | None:
   if not rose or rose.last <= _ROSE * rose.smallest:
     return None
   sentence = (
-    f"It is overfitting: the {rose.half} error rose from {number(rose.smallest)} after epoch {rose.epoch:g} to "
+    f"It is overfitting: the {rose.split} error rose from {number(rose.smallest)} after epoch {rose.epoch:g} to "
     f"{number(rose.last)}, while the training loss fell."
   )
   return sentence, _advice_on_rise(result)

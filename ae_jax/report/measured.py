@@ -19,9 +19,9 @@ Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # metric name -> (epochs, 
 
 
 class Fall(NamedTuple):
-  """Relative fall of an error over the second half of the training."""
+  """Relative decrease in error over the second half of the training."""
 
-  share: float  # relative fall; 0.1 means that the last value is 10 % below the value before the second half
+  share: float  # relative decrease; 0.1 means that the last value is 10 % below the value before the second half
   epochs: float  # number of epochs between these two values
   name: str  # name of the error, for messages
 
@@ -34,7 +34,7 @@ class Fall(NamedTuple):
 class Rise(NamedTuple):
   """Rise of the test or validation error from its minimum to its last value, while the training loss fell."""
 
-  half: str  # split of the data: "test" or "validation"
+  split: str  # "test" or "validation"
   epoch: float  # epoch of the minimum
   smallest: float  # minimum of the error
   last: float  # last value of the error
@@ -133,9 +133,9 @@ class Result:
 
   @property
   def fell(self) -> Fall | None:
-    """Fall of the test error over the second half of the main training stage; None if it is unknown.
+    """Decrease in test error over the second half of the main training stage; None if it is unknown.
 
-    If there is only one evaluation, it is the fall of the training loss instead.
+    If there is only one evaluation, it is the decrease in training loss.
     """
     for name, words in (("test/squared_error", TEST_ERROR), ("train/loss", "training loss")):
       epochs, values = self.curves.get(name, (np.empty(0), np.empty(0)))

@@ -27,7 +27,7 @@ def opening(description: Mapping[str, Any], placement: str, workdir: pathlib.Pat
 
 
 def sizes(data: Mapping[str, Any]) -> str:
-  """Returns the sizes of the training, validation and test sets as a text; `data` is "data" in config.json."""
+  """Returns the sizes of the training, validation and test sets as text; `data` is "data" in config.json."""
   validation = f", {data['validation']:,} validation" if "validation" in data else ""
   return f"{data['train']:,} training{validation} and {data['test']:,} test"
 

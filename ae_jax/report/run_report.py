@@ -163,7 +163,7 @@ class RunReport:
     return [("Earlier evaluation", [note]), *rendered]
 
   def _groups(self) -> list[dict[str, Any]]:
-    """Returns the tables and remarks on the metrics: one group for training, then one for each evaluator."""
+    """Returns the tables and notes on the metrics: one group for training, then one for each evaluator."""
     lines, more = tables.over_epochs(self.curves)
     not_finite = any(tables.NOT_FINITE in line for _, rows in [([], lines), *more] for line in rows)
     remark = f"“{tables.NOT_FINITE}” means infinite or undefined, such as the PSNR of a perfect reconstruction"
@@ -279,7 +279,7 @@ def _of_evaluator(evaluator: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _group(
   title: str, head: list[str], lines: tables.Rows, more: Sequence[tables.Table], remarks: Iterable[str]
 ) -> dict[str, Any]:
-  """Returns one entry of a block of kind "groups": a title, tables, and remarks below the tables."""
+  """Returns one entry of a block of kind "groups": a title, tables, and notes below the tables."""
   further = [{"head": head, "lines": lines} for head, lines in more]
   sentences = [f"{remark[:1].upper()}{remark[1:]}." for remark in remarks]
   return {

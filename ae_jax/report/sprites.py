@@ -40,12 +40,12 @@ class Sheet:
 def sheet(
   pictures: UInt8[np.ndarray, "n h w *channels"], columns: int, shown: int = 56, gap: int = 0, smooth: bool = False
 ) -> Sheet:
-  """Returns a sheet of images [N, H, W] (grey) or [N, H, W, 3 or 4].
+  """Returns a sprite sheet of images [N, H, W] (grey) or [N, H, W, 3 or 4].
 
   Args:
     pictures: Images.
     columns: Number of images in a row of the sheet.
-    shown: Approximate length in pixels of an image's longer side on the page.
+    shown: Approximate length in pixels of an image's longer side on the report page.
     gap: Number of transparent pixels between adjacent images.
     smooth: Whether the page interpolates enlarged images.
   """

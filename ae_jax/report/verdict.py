@@ -50,7 +50,7 @@ def of_skipped(result: Result) -> str:
 
 
 def of_halvings(result: Result) -> str:
-  """Returns sentences that state how often the learning rate was halved; "" if it was not."""
+  """Returns sentences that state how many times the learning rate was halved; "" if it was not."""
   if not result.halvings:
     return ""
   count = "once" if result.halvings == 1 else f"{result.halvings} times"

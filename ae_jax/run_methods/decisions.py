@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from ae_jax import errors
 from ae_jax.data import table_rows
-from ae_jax.decisions import halves, scores, store, thresholds
+from ae_jax.decisions import run_data, scores, store, thresholds
 from ae_jax.run_methods import measures
 from ae_jax.types import AnyArray
 
@@ -23,32 +23,32 @@ def threshold(run: Any) -> thresholds.Threshold | None:
   found = store.read_threshold(run.workdir, run.weights_digest)
   if scores.of_run(run, found.kind).needs_reference and found.reference != store.digest(run.reference):
     raise errors.UserError(
-      f"{run.workdir / store.THRESHOLD}: was set with another reference of the {found.kind!r} scores; set the "
-      "threshold again with run.set_threshold"
+      f"{run.workdir / store.THRESHOLD}: the threshold was set before the reference statistics of the {found.kind!r} "
+      "scores changed; set it again with run.set_threshold"
     )
   return found
 
 
 def reference(run: Any) -> scores.Reference:
-  """The reference that `set_reference` has stored; without one, it is measured on training examples on first use."""
+  """The reference statistics that `set_reference` stored; otherwise, computed from training examples on first use."""
   found = None if run.workdir is None else store.read_reference(run.workdir, run.weights_digest)
   if found is not None:
     return found
   try:
-    dataset = halves.load(run)
+    dataset = run_data.load(run)
   except errors.UserError as error:
     raise errors.UserError(
       f"this kind of score compares with training examples, which are not stored with the run; call "
       f"run.set_reference(x_train) once ({error})"
     ) from None
-  return scores.checked_reference(run, halves.chosen_parts(run, dataset, "train"))
+  return scores.checked_reference(run, run_data.chosen_parts(run, dataset, "train"))
 
 
 def set_reference(run: Any, x: Any = None, mask: AnyArray | None = None, target: Any = None, **columns: Any) -> None:
-  """Measures the reference of the scores "normalised", "mahalanobis" and "knn" on training examples, and stores it.
+  """Computes the reference statistics used by the scores "normalised", "mahalanobis" and "knn" from training examples.
 
-  The reference (mean squared error of each element, and latent codes) is stored as reference.npz in the run folder.
-  Without it, these scores read the training data of the run again. Set a threshold of these scores again afterwards.
+  They (mean squared error of each element, and latent codes) are stored as reference.npz in the run folder; without it,
+  these scores read the training data again. Afterwards, set the threshold again if it uses one of these scores.
 
   Args:
     run: The run.
@@ -62,7 +62,7 @@ def set_reference(run: Any, x: Any = None, mask: AnyArray | None = None, target:
   """
   if x is None:
     _refuse("set_reference without x", {"mask": mask, "target": target} | columns, "pass x too, or remove them")
-    parts: Iterable[scores.Inputs] = halves.chosen_parts(run, halves.load(run), "train")
+    parts: Iterable[scores.Inputs] = run_data.chosen_parts(run, run_data.load(run), "train")
   else:
     parts = [measures.inputs_of(run, x, mask, target, columns)]
   found = scores.checked_reference(run, parts)
@@ -72,8 +72,8 @@ def set_reference(run: Any, x: Any = None, mask: AnyArray | None = None, target:
   if old is not None and scores.choose(old.kind).needs_reference and old.reference != store.digest(found):
     del vars(run)["threshold"]
     warnings.warn(
-      f"set_reference: the threshold of the {old.kind!r} scores was set with another reference; set it again with "
-      "run.set_threshold",
+      f"set_reference: the threshold was set before the reference statistics of the {old.kind!r} scores changed; set "
+      "it again with run.set_threshold",
       stacklevel=2,
     )
 
@@ -115,7 +115,7 @@ def set_threshold(
     contamination: Fraction of the examples to flag; 0.01 takes the 0.99 quantile of the scores.
     precision: Minimum precision; among such thresholds, the one with the largest recall is chosen.
     recall: Minimum recall; among such thresholds, the highest is chosen.
-    kind: Kind of the scores; see `score`.
+    kind: Which score to compute; see `score`.
     mask: Observed elements of `x`; see `score`.
     target: Examples with which the reconstructions of `x` are compared; `flag` must then be called with targets, too.
     **columns: Other inputs of a conditional model, for `x`.
@@ -134,17 +134,17 @@ def set_threshold(
     given = {"x": x, "labels": labels} | inputs
     _refuse(f"set_threshold with value={level}", given, "a value needs no examples; remove them")
     reference = run.reference if needs_reference else None
-    found, half, count, targets, level = float(level), "", 0, None, None
+    found, split, count, targets, level = float(level), "", 0, None, None
   else:
     scores.check_target(kind, target)
-    parts, anomalous, half = _examples(run, x, labels, inputs, rule)
+    parts, anomalous, split = _examples(run, x, labels, inputs, rule)
     reference = run.reference if needs_reference else None
     measured, targets = _measured(run, parts, kind)
     found, count = _value(rule, level, measured, anomalous), len(measured)
-  if half == "train":
+  if split == "train":
     warnings.warn(f"set_threshold: uses the training examples; {thresholds.ON_TRAINING}", stacklevel=2)
   compared = "" if reference is None else store.digest(reference)
-  chosen = thresholds.Threshold(found, kind, rule, level, half, count, run.step, run.weights_digest, compared, targets)
+  chosen = thresholds.Threshold(found, kind, rule, level, split, count, run.step, run.weights_digest, compared, targets)
   if run.workdir is not None and run.workdir.exists():
     if reference is not None:
       _store_reference(run, reference)
@@ -200,7 +200,7 @@ def _examples(
     raise errors.UserError(f"set_threshold: the rule {rule!r} needs labels; pass labels= or contamination=0.01")
   anomalous = None if labels is None else thresholds.as_anomalous(labels, len(given.x))
   if rule == "contamination" and anomalous is not None:
-    given = halves.of_normal(given, anomalous)
+    given = run_data.of_normal(given, anomalous)
   return [given], anomalous, "given"
 
 
@@ -209,16 +209,16 @@ def _own_examples(
 ) -> tuple[Iterable[scores.Inputs], Bool[np.ndarray, " examples"] | None, str]:
   """Returns the result of `_examples` for the data set of the run; raises UserError if one of `inputs` is given."""
   _refuse("set_threshold without x", inputs, "pass x too, or remove them")
-  dataset = halves.load(run)
-  half = "train" if dataset.validation is None else "validation"
-  anomalous = dataset.on_validation.anomalous if half == "validation" else None
+  dataset = run_data.load(run)
+  split = "train" if dataset.validation is None else "validation"
+  anomalous = dataset.on_validation.anomalous if split == "validation" else None
   if anomalous is None and rule != "contamination":
     raise errors.UserError(
-      f"set_threshold: the rule {rule!r} needs labels; pass x and labels=, or contamination=0.01. A run has labels of "
-      "its own if it has config.data.one_class and a validation set with anomalies"
+      f"set_threshold: the rule {rule!r} needs labels; pass x and labels=, or contamination=0.01; x and labels= can "
+      "be omitted only if the run has config.data.one_class and a validation set with anomalies"
     )
   left_out = anomalous if rule == "contamination" else None
-  return halves.chosen_parts(run, dataset, half, left_out), anomalous, half
+  return run_data.chosen_parts(run, dataset, split, left_out), anomalous, split
 
 
 def _store_reference(run: Any, found: scores.Reference) -> None:
@@ -232,8 +232,8 @@ def flag(run: Any, x: Any, mask: AnyArray | None = None, target: Any = None, **c
   See `score` for the arguments. An example whose score is NaN is flagged.
 
   Raises:
-    UserError: The run has no threshold, the threshold belongs to other weights or another reference, it was set with
-      targets and `target` is None (or vice versa), or an argument is invalid.
+    UserError: The run has no threshold, the threshold belongs to other weights or other reference statistics, it
+      was set with targets and `target` is None (or vice versa), or an argument is invalid.
   """
   chosen = required_threshold(run)
   if fault := chosen.target_fault(target is not None):
@@ -266,12 +266,12 @@ def explain(
     mask: Observed elements; see `score`.
     target: Examples with which the reconstructions are compared; see `score`.
     kind: "reconstruction" or "normalised"; only these scores are sums over the elements.
-    count: Maximum number of columns that are returned for each row of a table, largest share first. None: all.
+    count: Maximum number of columns that are returned for each row of a table, largest fraction first. None: all.
     **columns: Other inputs of a conditional model; see `score`.
 
   Returns:
-    Shares [N, *shape], which sum to 1 for each example, or to 0 if its score is 0. For a table, a DataFrame with one
-    line per row and column, the largest share of each row first: `row` (the index of a DataFrame, otherwise the row
+    Fractions [N, *shape], which sum to 1 for each example, or to 0 if its score is 0. For a table, a DataFrame with one
+    line per row and column, the largest fraction of each row first: `row` (the index of a DataFrame, otherwise the row
     number), `column`, `value` and `reconstruction` (as in the table), and `share`.
 
   Raises:
@@ -280,7 +280,8 @@ def explain(
   if kind not in _ELEMENTWISE:
     scores.choose(kind)
     raise errors.UserError(
-      f"explain: kind={kind!r} is not a sum over elements; use {' or '.join(map(repr, _ELEMENTWISE))}"
+      f"explain: kind={kind!r}: this score is not a sum over elements, so it has no per-element contributions; use "
+      f"{' or '.join(map(repr, _ELEMENTWISE))}"
     )
   if count is not None and run.schema is None:
     raise errors.UserError("explain: count= is only for runs on tables; omit it")

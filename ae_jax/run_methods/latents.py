@@ -40,10 +40,10 @@ def sample(
     run: The run.
     n: Number of examples.
     label: Labels of a conditional model: one label for all examples, or an array [n].
-    temperature: Factor by which the deviations of the codes from their mean are multiplied.
+    temperature: Factor by which the deviations of the latents from their mean are multiplied.
     seed: Seed of the random codes.
-    like: Examples. The codes are drawn from a Gaussian mixture that is fitted to the codes of these examples (Ghosh et
-      al. 2020); cannot be combined with `label`. None: the codes are drawn from the prior, which only variational
+    like: Examples. The latents are drawn from a Gaussian mixture that is fitted to the latents of these examples (Ghosh
+      et al. 2020); cannot be combined with `label`. None: the latents are drawn from the prior, which only variational
       models have.
 
   Returns:
@@ -71,7 +71,7 @@ def sample(
 
 
 def _from_mixture(run: Any, like: Any, n: int, temperature: float, seed: int) -> Float[np.ndarray, "n ..."]:
-  """Draws codes from a Gaussian mixture that is fitted to the codes of the examples `like`; see `sample`."""
+  """Draws latents from a Gaussian mixture that is fitted to the latents of the examples `like`; see `sample`."""
   from ae_jax.evaluators import densities  # imports scikit-learn
 
   codes = run.encode(like)
@@ -98,7 +98,7 @@ def interpolate(
     run: The run.
     start: Examples [N, *shape], or one example.
     end: The other example of each pair, [N, *shape], or one example.
-    steps: Number of codes per pair, including the codes of `start` and `end`.
+    steps: Number of latents per pair, including the latents of `start` and `end`.
     **columns: Other inputs of a conditional model, such as `label`, used for both `start` and `end`.
 
   Returns:
@@ -111,7 +111,7 @@ def interpolate(
     raise errors.UserError(f"interpolate: steps={errors.format_value(steps)}: must be an integer of at least 2")
   first, last = run.encode(start, **columns), run.encode(end, **columns)
   if len(first) != len(last):
-    raise errors.UserError(f"interpolate: {len(first)} examples at the start, but {len(last)} at the end; pass pairs")
+    raise errors.UserError(f"interpolate: got {len(first)} start and {len(last)} end examples; pass equal numbers")
   fractions = np.linspace(0.0, 1.0, steps, dtype=np.float32).reshape(1, -1, *[1] * (first.ndim - 1))
   codes = first[:, None] * (1 - fractions) + last[:, None] * fractions
   codes = nearest_codes(run, codes.reshape(-1, *first.shape[1:]))

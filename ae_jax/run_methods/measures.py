@@ -42,7 +42,7 @@ def score(
       all elements are used, except missing values if config.data.missing is "mask".
     target: Examples [N, *shape] with which the reconstructions are compared; None for `x`. Only the kinds
       "reconstruction" and "normalised" use targets.
-    kind: Kind of the scores.
+    kind: Which score to compute.
     **columns: Other inputs of a conditional model, such as `label`.
 
   Returns:
@@ -138,23 +138,23 @@ def column_errors(run: Any, x: Any, **columns: Any) -> dict[str, float]:
 
 
 def score_record(run: Any, record: AnyArray) -> Float64[np.ndarray, " steps"]:
-  """Returns the anomaly score of each time step of a long record, for a run with config.data.window.
+  """Returns the anomaly score of each time step of a long recording, for a run with config.data.window.
 
   Args:
     run: The run.
-    record: Record [T] or [T, C]. It is cut into windows like the training record.
+    record: Recording [T] or [T, C]. It is cut into windows like the training recording.
 
   Returns:
     Squared reconstruction error of each step, [T], summed over the channels and averaged over the windows that contain
     the step; NaN for steps at the end that are in no window.
 
   Raises:
-    UserError: The run was not trained on windows, or the record is shorter than a window.
+    UserError: The run was not trained on windows, or the recording is shorter than a window.
   """
   window, stride = run.config.data.window, run.config.data.stride or run.config.data.window
   if not window:
     raise errors.UserError("score_record: the examples of this run are not windows (config.data.window=0); use score")
-  x = run.conversion(windows.of_record(np.asarray(record), window, stride, "the record")[:]).x
+  x = run.conversion(windows.of_record(np.asarray(record), window, stride, "the recording")[:]).x
   reconstructions = run.apply("reconstruct", x, run.check_columns(len(x), {}))
   squares = np.square(reconstructions - x, dtype=np.float64).sum(-1)
   return windows.over_time(squares, stride, len(record))

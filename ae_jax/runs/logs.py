@@ -25,7 +25,7 @@ _COUNTS = ("skipped", "halved")  # terms of `config.on_nan` that are summed in a
 class Log:
   """The metrics of a run: metrics.jsonl with one JSON object per line, and copies for TensorBoard and trackers.
 
-  Opening the log at `step` removes all later records and incomplete lines. The run can then continue from `step`
+  Opening the log at `step` removes all later records and incomplete lines. The run can then be resumed from `step`
   without duplicate records. `description` is the contents of config.json, which the copies contain too. `tracked` are
   the names of the trackers that receive a copy (keys of `trackers.TRACKERS`).
   """
@@ -87,7 +87,7 @@ class Log:
   def _writing(self) -> contextlib.AbstractContextManager[None]:
     where = f"{self._workdir}/metrics.jsonl or events.*"
     return errors.convert_os_errors(
-      where, "; the checkpoints are unchanged. Free disk space and run the same command again; it continues the run"
+      where, "; the checkpoints are unchanged. Free disk space and run the same command again; it resumes the run"
     )
 
   def close(self) -> None:

@@ -1,6 +1,6 @@
-"""Names of squared-error metrics: of the PCA baselines, and of the error by which checkpoints and settings are chosen.
+"""Names of squared-error metrics: the PCA baselines, and the error used for model selection.
 
-Such choices use the validation set if there is one, otherwise the test set.
+Model selection (of checkpoints and hyperparameters) uses the validation set if there is one, otherwise the test set.
 """
 
 from collections.abc import Container
@@ -11,7 +11,7 @@ _SQUARED_ERRORS = ("validation/squared_error", "test/squared_error")
 
 
 def selection_key(metrics: Container[str]) -> str:
-  """Returns the metric by which models are chosen: the validation error if it is in `metrics`, else the test error."""
+  """Returns the metric used for model selection: the validation error if it is in `metrics`, else the test error."""
   validation, test = _SQUARED_ERRORS
   return validation if validation in metrics else test
 

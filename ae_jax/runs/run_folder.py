@@ -1,4 +1,4 @@
-"""Run folders: starts, continues and extends runs, and reads and writes config.json."""
+"""Run folders: starts, resumes and extends runs, and reads and writes config.json."""
 
 import contextlib
 import dataclasses

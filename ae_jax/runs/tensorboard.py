@@ -14,11 +14,11 @@ _FLUSH_INTERVAL = 30.0  # seconds
 
 
 class Board:
-  """Writer of the TensorBoard event file of a run that starts or continues at `step`.
+  """Writer of the TensorBoard event file of a run that starts or resumes at `step`.
 
-  TensorBoard ignores events of later steps in the files that the run wrote before it was continued. This class writes
-  in the calling thread, because errors in the thread of tensorboardX's SummaryWriter cannot be caught. All methods
-  raise OSError if the file cannot be written.
+  When a run is resumed at `step`, TensorBoard discards events of later steps that were written before. This class
+  writes in the calling thread, because errors in the thread of tensorboardX's SummaryWriter cannot be caught. All
+  methods raise OSError if the file cannot be written.
   """
 
   def __init__(self, workdir: pathlib.Path, step: int, config: Mapping[str, Any] | None) -> None:

@@ -2,7 +2,7 @@
 
 The trackers are configured by their own environment variables. Each copy is sent in a separate thread, so training
 never waits for a server. The run folder stores the tracker's ID of the run and the last step that was sent. Therefore
-a continued run remains the same run in the tracker.
+a resumed run remains the same run in the tracker.
 """
 
 import collections
@@ -43,7 +43,7 @@ Records = Sequence[tuple[float, int, dict[str, float | int]]]  # (time, step, me
 
 
 def check(names: Iterable[str]) -> None:
-  """Raises UserError if a tracker is unknown, not installed, or has no login."""
+  """Raises UserError if a tracker is unknown, not installed, or has no credentials."""
   for name in names:
     errors.choose(TRACKERS, name, "trackers")
     _check_installed(name)
@@ -253,16 +253,16 @@ def _check_installed(name: str) -> None:
   except ImportError:
     library = None
   if getattr(library, "__file__", None) is None:  # a folder named like the library; wandb creates one
-    raise errors.UserError(f"config.trackers: {name!r} is not installed; run pip install 'ae_jax[{name}]'")
+    raise errors.UserError(f"config.trackers: {name!r} is not installed; run `pip install 'ae_jax[{name}]'`")
 
 
 def _check_login() -> None:
-  """Raises UserError if Weights & Biases would ask for a login."""
+  """Raises UserError if Weights & Biases has no credentials and would ask for them."""
   import wandb
 
   online = wandb.setup().settings.mode not in ("offline", "dryrun", "disabled")
   if online and not wandb.login(prompt=False, verify=False):
-    raise errors.UserError("config.trackers: 'wandb' needs a login: run `wandb login`, or set WANDB_MODE=offline")
+    raise errors.UserError("config.trackers: 'wandb' has no credentials; run `wandb login`, or set WANDB_MODE=offline")
 
 
 def _provenance(description: Mapping[str, Any]) -> dict[str, Any]:

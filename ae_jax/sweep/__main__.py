@@ -6,7 +6,7 @@
 
 Each autoencoder is a member of the sweep and has its own run folder, in the format of `ae_jax train`. Members that
 differ only in latent size, seed and numeric hyperparameters train together in one compiled program. Run the same
-command again to continue an interrupted sweep, or add values to the command to add members.
+command again to resume an interrupted sweep, or add values to the command to add members.
 """
 
 import os
@@ -89,7 +89,7 @@ def _choose_devices(engines):
 
 
 def _engine(engines, folder):
-  """Returns a function that starts the engine named by the flag --engine; its type is `sweep.run.StartEngine`."""
+  """Returns a function that starts the backend named by the flag --engine; its type is `sweep.run.StartEngine`."""
   if _ENGINE.value == "ray":
     return lambda received, _: engines.ray(received, _ADDRESS.value, _SHARES.value)
   if _ENGINE.value == "slurm":
@@ -99,7 +99,7 @@ def _engine(engines, folder):
 
 
 def run() -> None:
-  """Runs the command `ae_jax sweep`."""
+  """Runs `ae_jax sweep`."""
   cli.run(main)
 
 

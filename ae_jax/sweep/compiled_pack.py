@@ -181,10 +181,10 @@ def _peak_bytes(
 ) -> int:
   """Returns the bytes that each device needs for data, states and programs, predicted by the compiler."""
   size, rest = device_data.batch_sharding.mesh.size, dataclasses.replace(state, step=None, params=None)
-  halves = {name: _bytes(half.columns) for name, half in device_data.evaluated.items()}
-  held_out = sum(halves.values())
+  sizes = {name: _bytes(split.columns) for name, split in device_data.evaluated.items()}
+  held_out = sum(sizes.values())
   training = _program_bytes(train_chunk) + held_out
-  evaluating = max(_program_bytes(program) + held_out - halves[name] for name, program in evaluations.items())
+  evaluating = max(_program_bytes(program) + held_out - sizes[name] for name, program in evaluations.items())
   evaluating += _bytes(device_data.train) + _bytes(rest) // size
   saved = state_bytes(grid.widest(members)) * len(members) if size > 1 else 0  # see `to_save`
   return max(training, evaluating) + saved

@@ -73,7 +73,7 @@ def parse_options(texts: Sequence[str]) -> dict[str, int | str]:
 
 
 def local(received: Callable[[], str], report: Callable[[str], None]) -> Engine:
-  """Returns an engine that trains in this process, one task after the other.
+  """Returns a backend that trains in this process, one task after the other.
 
   Args:
     received: Returns the name of the signal that asked this process to stop, or "" if no signal has arrived.
@@ -83,7 +83,7 @@ def local(received: Callable[[], str], report: Callable[[str], None]) -> Engine:
 
 
 def ray(received: Callable[[], str], address: str, shares: int) -> Engine:
-  """Returns an engine that trains in tasks of a Ray cluster.
+  """Returns a backend that trains in tasks of a Ray cluster.
 
   Args:
     received: See `local`.
@@ -135,7 +135,7 @@ def _connect(cluster: ModuleType, address: str) -> None:
 
 
 def slurm(received: Callable[[], str], workdir: pathlib.Path, shares: int, options: Mapping[str, Any]) -> Engine:
-  """Returns an engine that trains in Slurm jobs, or in local processes if the machine has no `srun` command.
+  """Returns a backend that trains in Slurm jobs, or in local processes if the machine has no `srun` command.
 
   `received` is described in `local`. `workdir` is the sweep folder, `shares` is the number of jobs for the members that
   share a program (0 for one job), and `options` holds parameters of submitit's AutoExecutor. Raises UserError if
@@ -254,4 +254,6 @@ def _extra(module: str, extra: str) -> ModuleType:
   try:
     return importlib.import_module(module)
   except ImportError:
-    raise errors.UserError(f"--engine={extra}: {module} is missing; run pip install 'ae_jax[{extra}]'") from None
+    raise errors.UserError(
+      f"--engine={extra}: {module} is not installed; run `pip install 'ae_jax[{extra}]'`"
+    ) from None

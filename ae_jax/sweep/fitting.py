@@ -106,7 +106,7 @@ def fit_sweep(
     grid: {numeric config key: values}; the keys are written as in `changes`.
     model: "auto", the name of another shipped config, or a config.
     epochs: Number of epochs.
-    workdir: The sweep folder; the same call continues an interrupted sweep, and other values add members. None: a
+    workdir: The sweep folder; the same call resumes an interrupted sweep, and other values add members. None: a
       temporary folder, which is removed when the returned `Sweep` is deleted. After an error, the temporary folder is
       kept if it contains a checkpoint.
     validation: Validation examples, or the fraction of the training examples that become the validation set.
@@ -117,7 +117,7 @@ def fit_sweep(
 
   Raises:
     UserError: An argument or the data are invalid. A UserError is also a ValueError.
-    Interrupted: A signal stops the sweep; the same call with the `workdir` continues it.
+    Interrupted: A signal stops the sweep; the same call with the `workdir` resumes it.
   """
   from ae_jax.sweep import run
 

@@ -99,8 +99,8 @@ def members(
 def _check_on_device(dataset: data.Dataset) -> None:
   if dataset.streams:
     raise errors.UserError(
-      "config.data.placement: a sweep keeps the data on the device, but this data set would be streamed; set it "
-      "to 'memory', or to 'auto' with a larger config.data.budget_gib"
+      "config.data.placement: a sweep keeps the data on the device, but this data set would be streamed; set "
+      "config.data.placement to 'memory', or to 'auto' with a larger config.data.budget_gib"
     )
 
 
@@ -133,9 +133,9 @@ def numbers(experiment: setup.Experiment) -> list[dict[str, dict[str, float]]]:
 
 
 def _program(experiment: setup.Experiment) -> str:
-  """Returns a text that identifies a compiled program; experiments with equal texts can share one program.
+  """Returns a string key of the compiled program; experiments with equal keys can share one program.
 
-  The text omits the hyperparameters that the program takes as arguments (`numbers`). It includes the microbatch count,
+  The key omits the hyperparameters that the program takes as arguments (`numbers`). It includes the microbatch count,
   which can depend on one of them: for example, the ELBO needs the whole batch if free_bits is not 0.
   """
   config = configs.as_json(experiment.config)

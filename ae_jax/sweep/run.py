@@ -40,7 +40,8 @@ def run(
     workdir: The sweep folder.
     options: See `trainer.SweepOptions`.
     factor: Factor of successive halving (see `halving.rungs`); 0 for no halving.
-    engine: Function that starts the engine, which trains the members; see `engines.local` for its arguments.
+    engine: Function that starts the backend (local process, Ray or Slurm workers) that trains the members; see
+      `engines.local` for its arguments.
     dataset: The data set of the config if it is in memory; None to load it.
 
   Raises:

@@ -165,7 +165,7 @@ def _recorder(
   windows = logs.WindowAverages(
     member.experiment.config.log_every_steps, member.experiment.batch_schedule.steps, step, pending
   )
-  weights = {half: evaluated.weights for half, evaluated in pack.device_data.evaluated.items()}
+  weights = {split: evaluated.weights for split, evaluated in pack.device_data.evaluated.items()}
   metrics = functools.partial(_metrics, member, index, weights)
   return loop.Recorder(log, windows, metrics, lambda: pack.baselines[member.latent].result(), diverged)
 
@@ -242,10 +242,10 @@ def _metrics(
   """Returns the metrics {name: value} of the member at `index`, from the evaluation results of all members."""
   experiment = member.experiment
   member_results = {}
-  for half, (losses, values) in results.items():
+  for split, (losses, values) in results.items():
     member_values = compiled_pack.member_values(member, {name: rows[index] for name, rows in values.items()})
-    member_results[half] = (losses[index], member_values)
-  return evaluators.metrics_of_halves(
+    member_results[split] = (losses[index], member_values)
+  return evaluators.metrics_of_splits(
     experiment.evaluators, experiment.model, member_results, weights, experiment.dataset
   )
 

@@ -22,6 +22,6 @@ def replace(file: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def write_text(file: pathlib.Path, text: str) -> None:
-  """Writes `text` to `file`, in UTF-8 and with the line ends of the text on all systems."""
+  """Writes `text` to `file` as UTF-8 without newline translation."""
   with replace(file) as part:
     part.write_text(text, encoding="utf-8", newline="\n")

@@ -10,7 +10,7 @@ from jax.interpreters import batching
 def install() -> None:
   """Patches JAX 0.7.2, which rejects `vmap` of the derivatives of convolutions if the arrays are on a device mesh.
 
-  Newer versions of JAX store this batching rule in another place; there, `install` changes nothing.
+  Newer JAX versions register the batching rule of convolutions elsewhere; there, `install` does nothing.
   """
   rules, primitive = batching.primitive_batchers, lax.conv_general_dilated_p
   if isinstance(rules, dict) and primitive in rules:

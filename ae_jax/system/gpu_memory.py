@@ -14,15 +14,15 @@ def configure(share: float | None, preallocate: bool | None) -> None:
   """Sets the memory that this process may use of each GPU, and whether it is reserved at the start.
 
   Args:
-    share: `--gpu_memory`, a share of the memory of a GPU, above 0 and up to 1; None for the default of JAX.
+    share: `--gpu_memory`, a fraction of GPU memory in (0, 1]; None for the default of JAX.
     preallocate: `--preallocate`; None for the default of JAX, which reserves the memory.
 
   Raises:
-    UserError: The share is invalid, the environment has another value, or JAX has already started.
+    UserError: The fraction is invalid, the environment has another value, or JAX has already started.
   """
   if share is not None:
     if not 0 < share <= 1:
-      raise errors.UserError(f"--gpu_memory={share}: must be a share of the memory of a GPU, above 0 and up to 1")
+      raise errors.UserError(f"--gpu_memory={share}: must be a fraction of GPU memory in (0, 1]")
     name = _OLD_SHARE if os.environ.get(_OLD_SHARE) else _SHARE
     _set(f"--gpu_memory={share}", name, str(share), lambda text: float(text) == share)
   if preallocate is not None:

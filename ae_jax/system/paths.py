@@ -1,4 +1,4 @@
-"""Paths that the user specifies, and names and commands that contain paths, on all systems."""
+"""Cross-platform handling of user paths, and of file names and shell commands built from them."""
 
 import os
 import pathlib
@@ -40,7 +40,7 @@ def local_path(key: str, text: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def file_name(text: str) -> str:
-  """Returns a text as a part of a file name: characters that a system refuses are replaced by "_"."""
+  """Returns a string as a part of a file name: characters that a system refuses are replaced by "_"."""
   return _RESERVED.sub("_", text)
 
 

@@ -51,7 +51,7 @@ def build(
     if begun:
       raise errors.UserError(
         f"config.optimizer.learning_rate={AUTO!r}: the run in {workdir} began with a given rate; set that rate to "
-        "continue it, or use another folder"
+        "resume it, or use another folder"
       )
     rate, line, dataset = range_test.choose(config, dataset)
     chosen["optimizer.learning_rate"] = (AUTO, rate)

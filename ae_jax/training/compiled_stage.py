@@ -147,7 +147,7 @@ def _abstract_batches(experiment: setup.Experiment, device_data: DeviceData) -> 
   abstract = functools.partial(jax.ShapeDtypeStruct, sharding=device_data.batch_sharding)
   rows = abstract(shape, np.int32)
   if device_data.train is None:  # streamed: the rows hold the examples instead of their indices
-    columns = data.half_columns(experiment.dataset, "train", experiment.model)
+    columns = data.split_columns(experiment.dataset, "train", experiment.model)
     sizes = {name: (math.prod(column.shape[1:]),) if name in SHAPED else () for name, column in columns.items()}
     rows = {name: abstract((*shape, *sizes[name]), column.dtype) for name, column in columns.items()}
   return rows, abstract(shape, np.float32)
@@ -175,7 +175,7 @@ def _fail_after(experiment: setup.Experiment, stage: setup.Stage, state: TrainSt
   dataset, model, batch_schedule = experiment.dataset, experiment.model, experiment.batch_schedule
   epoch, row = divmod(int(state.step), batch_schedule.steps)
   indices, weights = (part[row] for part in batch_schedule.batches(epoch))
-  columns = data.half_columns(dataset, "train", model)
+  columns = data.split_columns(dataset, "train", model)
   examples = column_arrays.flat({name: np.asarray(column[indices]) for name, column in columns.items()})
   batch = steps.read_batch(examples, weights, examples=None, model=model, value_range=dataset.value_range)
   _, noise_key = device_arrays.keys(batch_schedule.seed)

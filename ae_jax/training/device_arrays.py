@@ -30,8 +30,8 @@ class DeviceData:
 
   @property
   def columns(self) -> list[Any]:
-    """The columns of all splits on the devices."""
-    return [self.train, *(half.columns for half in self.evaluated.values())]
+    """Device arrays of all splits."""
+    return [self.train, *(each.columns for each in self.evaluated.values())]
 
 
 def keys(seed: int) -> tuple[Key[Array, ""], Key[Array, ""]]:
@@ -58,17 +58,17 @@ def place_data(
   """
   dataset, replicated = experiment.dataset, distributed.replicated(batch_sharding.mesh)
 
-  def put(half):
-    columns = data.flat_columns(dataset, half, experiment.model)
+  def put(split):
+    columns = data.flat_columns(dataset, split, experiment.model)
     return jax.tree.map(lambda column: distributed.put(column, replicated), columns)
 
-  def place(half):
-    cut = evaluation_batches(len(getattr(dataset, half)), experiment.batch_schedule.batch_size, devices)
-    return Evaluated(put(half), tuple(distributed.put(part, rows) for part in cut), cut[1])
+  def place(split):
+    cut = evaluation_batches(len(getattr(dataset, split)), experiment.batch_schedule.batch_size, devices)
+    return Evaluated(put(split), tuple(distributed.put(part, rows) for part in cut), cut[1])
 
   train = None if dataset.streams else put("train")
-  halves = ("test",) if dataset.validation is None else ("test", "validation")
-  return DeviceData(train, {half: place(half) for half in halves}, model_args, replicated, batch_sharding)
+  names = ("test",) if dataset.validation is None else ("test", "validation")
+  return DeviceData(train, {split: place(split) for split in names}, model_args, replicated, batch_sharding)
 
 
 def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tuple[DeviceData, TrainState]:
@@ -93,7 +93,10 @@ def place_and_init(experiment: setup.Experiment, mesh: jax.sharding.Mesh) -> tup
 def _placed_keys(
   seed: int, replicated: jax.sharding.NamedSharding, settings: tuple
 ) -> tuple[Key[Array, ""], Key[Array, ""]]:
-  """Returns `keys(seed)` on the devices; `settings` is part of the cache key, because JAX settings change the keys."""
+  """Returns the random keys for `seed`, placed on the devices.
+
+  `settings` is in the cache key because JAX settings change the random keys.
+  """
   del settings
   return jax.jit(functools.partial(keys, seed), out_shardings=replicated)()
 
@@ -181,7 +184,7 @@ def feed(experiment: Any, positions: slice, first: int, last: int) -> Iterator[t
   """
   dataset, batch_schedule = experiment.dataset, experiment.batch_schedule
   if dataset.streams:
-    columns = data.half_columns(dataset, "train", experiment.model)
+    columns = data.split_columns(dataset, "train", experiment.model)
     yield from streams.chunks(columns, batch_schedule, first, last, positions)
     return
   chunks_per_epoch = batch_schedule.chunks_per_epoch

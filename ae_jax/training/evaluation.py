@@ -75,31 +75,34 @@ def evaluate(
   return loss, values
 
 
-def arguments(half: Evaluated, model_args: tuple, state: TrainState) -> tuple:
+def arguments(split: Evaluated, model_args: tuple, state: TrainState) -> tuple:
   """Returns the arguments of a compiled `evaluate`; for `model_args`, see `device_arrays.chunk_arguments`."""
-  return (state.evaluated, state.step, half.columns, *half.rows, *model_args)
+  return (state.evaluated, state.step, split.columns, *split.rows, *model_args)
 
 
 def compile_all(
-  halves: Mapping[str, Evaluated], model_args: tuple, state: TrainState, compile_one: Callable[[tuple], Callable]
+  by_split: Mapping[str, Evaluated], model_args: tuple, state: TrainState, compile_one: Callable[[tuple], Callable]
 ) -> dict[str, Callable]:
   """Returns {split: compiled `evaluate`}; splits whose arrays have the same shapes share a program.
 
   `compile_one` compiles `evaluate` for the given arguments.
   """
   programs, by_shapes = {}, {}
-  for name, half in halves.items():
-    shapes = str(jax.tree.map(lambda array: (array.shape, array.dtype), (half.columns, half.rows)))
+  for name, split in by_split.items():
+    shapes = str(jax.tree.map(lambda array: (array.shape, array.dtype), (split.columns, split.rows)))
     if shapes not in by_shapes:
-      by_shapes[shapes] = compile_one(arguments(half, model_args, state))
+      by_shapes[shapes] = compile_one(arguments(split, model_args, state))
     programs[name] = by_shapes[shapes]
   return programs
 
 
 def bind(
-  halves: Mapping[str, Evaluated], model_args: tuple, programs: Mapping[str, Callable]
+  by_split: Mapping[str, Evaluated], model_args: tuple, programs: Mapping[str, Callable]
 ) -> Callable[[TrainState], dict[str, tuple]]:
-  """Returns `CompiledStage.evaluate`; `programs` is the result of `compile_all`."""
+  """Returns the function that evaluates a training state on every split: {split: (loss, statistics of the examples)}.
+
+  `programs` is the result of `compile_all`.
+  """
   return lambda state: {
-    name: program(*arguments(halves[name], model_args, state)) for name, program in programs.items()
+    name: program(*arguments(by_split[name], model_args, state)) for name, program in programs.items()
   }

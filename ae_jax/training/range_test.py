@@ -50,8 +50,8 @@ def choose(config: ConfigDict, dataset: data.Dataset | None) -> tuple[float, str
     setup.check_memory(trial, 1)
   except errors.UserError as error:
     raise errors.UserError(
-      f"config.optimizer.learning_rate={AUTO!r}: the range test runs on one device, where it does not fit ({error}); "
-      "set a number"
+      f"config.optimizer.learning_rate={AUTO!r}: the learning-rate range test needs the model to fit on one device, "
+      f"and it does not ({error}); set a number"
     ) from None
   rate = rounded(float(distributed.from_first_process(np.float32(pick(losses(trial))))))
   line = (
@@ -120,8 +120,8 @@ def losses(experiment: setup.Experiment) -> Float[np.ndarray, " steps"]:
 
 
 def _batches(experiment: setup.Experiment, numbers: range) -> tuple[Columns, Float[np.ndarray, "steps batch"]]:
-  """Returns the columns {"x": [steps, B, elements], ...} and the weights of the batches of the steps `numbers`."""
-  schedule, columns = experiment.batch_schedule, data.half_columns(experiment.dataset, "train", experiment.model)
+  """Returns the batches of the steps `numbers`: columns {"x": [steps, B, elements], ...} and example weights."""
+  schedule, columns = experiment.batch_schedule, data.split_columns(experiment.dataset, "train", experiment.model)
   batches = []
   for step in numbers:
     epoch, row = divmod(step, schedule.steps)

@@ -254,8 +254,8 @@ def train_chunk(
   Returns:
     The state after the chunk, the scalars to log as {name: values [steps]}, and a boolean array `finite` [steps].
     `finite` is True for steps with a finite loss and a finite gradient. If `on_nan` is None, it is True for steps with
-    a finite loss, and its last entry also requires finite parameters after the chunk. If `on_nan` is "halve", the last
-    entry also requires the conditions of `guard.with_level` for the state after the chunk.
+    a finite loss, and the last entry is True only if the parameters after the chunk are finite, too. If `on_nan` is
+    "halve", the last entry is True only if the state after the chunk also meets the conditions of `guard.with_level`.
   """
 
   def body(carry, batch):

@@ -8,7 +8,7 @@ from typing import Any
 from ae_jax import errors
 from ae_jax.system import distributed
 
-_HALVES = ("validation/", "test/")  # prefixes of the metrics that can be watched
+_PREFIXES = ("validation/", "test/")  # prefixes of the metrics that can be watched
 MODES = {"min": 1.0, "max": -1.0}  # direction of improvement -> sign that turns the metric into a loss
 
 
@@ -29,7 +29,7 @@ class EarlyStopping:
     errors.choose(MODES, self.mode, "early_stopping.mode")
     errors.check_positive("early_stopping.patience", self.patience)
     errors.check_not_negative("early_stopping.min_change", self.min_change)
-    valid = not self.metric or self.metric.startswith(_HALVES)
+    valid = not self.metric or self.metric.startswith(_PREFIXES)
     errors.check(
       valid,
       "early_stopping.metric",
@@ -43,7 +43,7 @@ class EarlyStopping:
       )
 
   def remarks(self, has_validation: bool) -> list[str]:
-    """Returns a remark if training is stopped by the test set although the data have a validation set."""
+    """Returns a note if training is stopped by the test set although the data have a validation set."""
     if not has_validation or not self.metric.startswith("test/"):
       return []
     return [
@@ -88,7 +88,7 @@ def progress(
   def reason(records):
     for record in records if stopping.metric else []:
       if stopping.metric not in record:
-        known = [name for name in record if name.startswith(_HALVES)]
+        known = [name for name in record if name.startswith(_PREFIXES)]
         raise errors.UserError(
           f"config.early_stopping.metric={stopping.metric!r} is not measured in this run; "
           f"{errors.list_known(stopping.metric, known)}"

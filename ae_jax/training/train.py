@@ -131,8 +131,8 @@ def _recorder(
     return dict(evaluators.baselines(experiment.evaluators, experiment.dataset, experiment.model.code))
 
   def metrics(results):
-    weights = {half: evaluated.weights for half, evaluated in device_data.evaluated.items()}
-    return evaluators.metrics_of_halves(experiment.evaluators, experiment.model, results, weights, experiment.dataset)
+    weights = {split: evaluated.weights for split, evaluated in device_data.evaluated.items()}
+    return evaluators.metrics_of_splits(experiment.evaluators, experiment.model, results, weights, experiment.dataset)
 
   return loop.Recorder(log, windows, metrics, baselines)
 
@@ -140,7 +140,7 @@ def _recorder(
 def _checkpoint(
   windows: logs.WindowAverages, state: TrainState, records: Sequence[loop.Record]
 ) -> tuple[TrainState, float, dict]:
-  """Returns the state, the error by which checkpoints are compared, and the notes to save; see `loop.Training`.
+  """Returns the state, the error used for model selection, and the notes to save; see `loop.Training`.
 
   Without an evaluation, the error is infinite, so the checkpoint is never the best one.
   """

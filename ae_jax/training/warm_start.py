@@ -21,11 +21,12 @@ def check(experiment: Experiment) -> list[str]:
   """Checks the config keys of a warm start, and returns messages about the arrays that are taken, new or not used.
 
   Raises:
-    UserError: `config.init_from` is not a run with a checkpoint, or none of its arrays fits.
+    UserError: `config.init_from` is not a run with a checkpoint, or none of its arrays has the name and shape of an
+      array of this model.
   """
   config = experiment.config
   if not config.init_from:
-    errors.check(not config.init_only, "init_only", config.init_only, "'' without config.init_from")
+    errors.check(not config.init_only, "init_only", config.init_only, "'' unless config.init_from is set")
     return []
   run, abstract = _load(config.init_from), experiment.model.abstract_variables()
   wanted, found = variable_names.named(abstract), variable_names.named(run.variables)

@@ -1,4 +1,4 @@
-"""Small data sets of six kinds that need no network, each with a training and a test half.
+"""Small data sets of six kinds that need no network, each with a training and a test set.
 
 `DATASETS` maps each name to a function that returns (training examples, test examples, latent size). Patches of
 photographs for training and for testing come from different parts of the pictures.
@@ -33,7 +33,7 @@ def _divided(x: np.ndarray, share: float = 0.2) -> tuple[np.ndarray, np.ndarray]
 
 
 def _table(name: str, latent: int) -> Callable[[], Halves]:
-  """Returns a function that loads a table of scikit-learn, standardised by its training half."""
+  """Returns a function that loads a table of scikit-learn, standardised by its training set."""
 
   def load() -> Halves:
     import sklearn.datasets
@@ -82,8 +82,8 @@ def textures() -> Halves:
   from skimage import data
 
   rng, pictures = np.random.default_rng(0), [data.brick(), data.grass(), data.gravel()]
-  halves = [[p[:, :384, None] for p in pictures], [p[:, 384:, None] for p in pictures]]
-  return _patches(rng, halves[0], 16, 3000), _patches(rng, halves[1], 16, 600), 16
+  sets = [[p[:, :384, None] for p in pictures], [p[:, 384:, None] for p in pictures]]
+  return _patches(rng, sets[0], 16, 3000), _patches(rng, sets[1], 16, 600), 16
 
 
 def faces() -> Halves:

@@ -18,7 +18,7 @@ _ROWS = 2000  # of the made data
 
 
 def _of_classes(load: Callable[[], Labelled], is_inlier: Callable[[np.ndarray], np.ndarray]) -> Callable:
-  """Returns a data set whose inliers are some classes, with a random share of outliers from the others."""
+  """Returns a data set whose inliers are some classes, with a random fraction of outliers from the others."""
 
   def labelled(seed: int) -> Labelled:
     x, y = load()

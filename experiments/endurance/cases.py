@@ -23,14 +23,14 @@ def write_data(folder):
   generator = np.random.default_rng(0)
   labels = {"y_train": np.arange(24) % 3, "y_test": np.arange(8) % 3}
   grey = {
-    f"x_{half}": generator.integers(0, 256, (len(labels[f"y_{half}"]), 8, 8), np.uint8) for half in ("train", "test")
+    f"x_{split}": generator.integers(0, 256, (len(labels[f"y_{split}"]), 8, 8), np.uint8) for split in ("train", "test")
   }
   np.savez(folder / "images.npz", **grey, **labels)
   np.savez(folder / "colour.npz", x_train=generator.uniform(size=(30, 9, 7, 3)).astype(np.float32))
   (folder / "beats").mkdir()
-  for half, size in (("TRAIN", 24), ("TEST", 8)):
+  for split, size in (("TRAIN", 24), ("TEST", 8)):
     table = np.concatenate([np.arange(size)[:, None] % 2 + 1, generator.normal(size=(size, 20))], axis=1)
-    np.savetxt(folder / "beats" / f"Beats_{half}.txt", table, fmt="%.4f")
+    np.savetxt(folder / "beats" / f"Beats_{split}.txt", table, fmt="%.4f")
 
 
 _SMALLER = {  # changes that make shipped configs smaller, because compilation takes most of a case's time

@@ -125,10 +125,10 @@ def folder_of_odd_files(folder, generator):
 
 
 def folder_of_classes(folder, generator):
-  """Writes a folder of train and test halves with classes, some of them empty, oddly named or damaged."""
-  for half in ("train", "test"):
+  """Writes a folder of training and test sets with classes, some of them empty, oddly named or damaged."""
+  for split in ("train", "test"):
     for label in ("0", "1", "1e3", "²", "a b")[: generator.integers(1, 6)]:
-      class_folder = folder / half / label
+      class_folder = folder / split / label
       class_folder.mkdir(parents=True)
       for number in range(generator.integers(0, 4)):
         data = image_bytes(generator)

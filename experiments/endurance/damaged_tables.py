@@ -90,7 +90,7 @@ def csv_of_another_kind(folder, generator):
   return name, write(folder, f"mine.{name}", others[generator.integers(len(others))])
 
 
-def csv_halves(folder, generator):
+def csv_splits(folder, generator):
   """Writes a folder of a training and a test table whose columns, words or order of columns may differ."""
   write(folder, "train.csv", _csv(_rows(generator)))
   rows = _rows(generator, 5)
@@ -155,7 +155,7 @@ TABLES = (
   csv_ragged,
   csv_form,
   csv_of_another_kind,
-  csv_halves,
+  csv_splits,
   parquet_damaged,
   parquet_types,
 )

@@ -73,7 +73,7 @@ def npz_not_finite(folder, generator):
   """Writes a value that is not finite or not in the range."""
   members = arrays(generator)
   key = generator.choice(["x_train", "x_test"])
-  both = {half: (members[half] / 255).astype(generator.choice(["f4", "f8"])) for half in ("x_train", "x_test")}
+  both = {name: (members[name] / 255).astype(generator.choice(["f4", "f8"])) for name in ("x_train", "x_test")}
   both[key].flat[generator.integers(both[key].size)] = generator.choice([np.nan, np.inf, -np.inf, 1e300, -1e-3, 1.001])
   return "npz", write(folder, "mine.npz", npz_bytes(**{**members, **both}))
 

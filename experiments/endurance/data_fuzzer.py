@@ -74,14 +74,14 @@ def load(name, path, value_range, placement, converted=False):
   """
   options = CONVERTED.get(name, {}) if converted else {}
   dataset = data.load(name, path, value_range, placement=placement, budget_gib=BUDGET, **options)
-  train, test = (lazy_arrays.read_all(half) for half in (dataset.train, dataset.test))
+  train, test = (lazy_arrays.read_all(split) for split in (dataset.train, dataset.test))
   assert len(train) >= 2 <= 1 + len(test)
-  for half, labels in ((train, dataset.train_labels), (test, dataset.test_labels)):
-    assert half.dtype in (np.uint8, np.float32)
-    assert half.ndim == AXES.get(name, 4)
-    assert half.shape[1:] == dataset.shape
-    assert ranges.range_error(half, value_range) is None
-    assert labels is None or labels.shape == half.shape[:1]
+  for split, labels in ((train, dataset.train_labels), (test, dataset.test_labels)):
+    assert split.dtype in (np.uint8, np.float32)
+    assert split.ndim == AXES.get(name, 4)
+    assert split.shape[1:] == dataset.shape
+    assert ranges.range_error(split, value_range) is None
+    assert labels is None or labels.shape == split.shape[:1]
   assert len(dataset.fingerprint()) == 64
   return "loaded"
 

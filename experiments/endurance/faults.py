@@ -46,7 +46,7 @@ def damages(seed=0):
 def full_disk(folder, sizes, counts):
   """Trains on small file systems that become full, and returns the messages and whether the runs recover.
 
-  Each run is afterwards continued in a folder with enough space. Needs root.
+  Each run is afterwards resumed in a folder with enough space. Needs root.
 
   Args:
     folder: Mount point of the file systems.

@@ -11,7 +11,7 @@ from ae_jax.runs import checkpoints
 from ae_jax.training import train
 from configs import cnn
 
-LIMIT = 0.02  # share of a run's time
+LIMIT = 0.02  # fraction of a run's time
 ISOLATED_SAVES = 20  # saves without training beside them
 
 

@@ -17,7 +17,7 @@ EXAMPLES_PER_DEVICE = 128
 # One TPU v5e chip: bfloat16 FLOP/s, and bytes per second over its links (Google Cloud's documentation: 197 TFLOP/s, and
 # 1,600 Gbit/s in all four directions together).
 FLOPS, LINK = 197e12, 200e9
-UTILISATION = 0.2  # share of the arithmetic peak, as measured for the CNN on a CPU
+UTILISATION = 0.2  # fraction of the arithmetic peak, as measured for the CNN on a CPU
 
 
 def table():

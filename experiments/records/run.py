@@ -1,7 +1,8 @@
-"""Checks whether the scores of a record peak at its faults: `python -m experiments.records.run [FAMILY ...]`.
+"""Checks whether the scores of a recording peak at its faults: `python -m experiments.records.run [FAMILY ...]`.
 
-Trains models on windows of a record of 20,000 steps and 3 channels (sines and noise), scores a second record with five
-faults of 40 steps, and prints for each model how many of the five largest peaks of `run.score_record` lie on a fault.
+Trains models on windows of a recording of 20,000 steps and 3 channels (sines and noise), scores a second recording with
+five faults of 40 steps, and prints for each model how many of the five largest peaks of `run.score_record` lie on a
+fault.
 """
 
 import importlib
@@ -24,13 +25,13 @@ FAMILIES = ("dense", "cnn", "attention", "sequence")
 
 
 def record(seed):
-  """Returns a record [20000, 3] without faults."""
+  """Returns a recording [20000, 3] without faults."""
   noise = np.random.default_rng(seed).normal(size=(len(STEPS), 3))
   return np.stack([np.sin(STEPS / 8), np.sin(STEPS / 13 + 1), np.sin(STEPS / 8) * np.cos(STEPS / 50)], 1) + 0.1 * noise
 
 
 def faulty(seed):
-  """Returns a record with the faults in `FAULTS`."""
+  """Returns a recording with the faults in `FAULTS`."""
   x = record(seed)
   parts = {name: slice(first, first + LENGTH) for name, first in FAULTS.items()}
   x[parts["dropout"], 0] = 0.0

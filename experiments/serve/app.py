@@ -141,7 +141,7 @@ def from_json(body: bytes) -> dict[str, np.ndarray]:
 
 
 def checked(name: str, array: np.ndarray, needed: Any) -> np.ndarray:
-  """Returns an input in the dtype of the model; raises HTTPException if its shape or dtype does not fit."""
+  """Returns an input in the dtype of the model; raises HTTPException if its shape or dtype is not compatible."""
   shape, dtype = needed.shape[1:], _DTYPES[needed.type]
   if array.ndim != len(shape) + 1 or [*array.shape[1:]] != shape:
     raise HTTPException(422, f"{name}: has shape {[*array.shape]}; send {['batch', *shape]}".replace("'", ""))

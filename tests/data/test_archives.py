@@ -29,7 +29,7 @@ def test_npz_loads_the_saved_arrays(tmp_path):
   np.testing.assert_array_equal(dataset.train_labels, labels)
 
 
-def test_npz_without_test_half_holds_out_a_fifth(tmp_path):
+def test_npz_without_test_set_holds_out_a_fifth(tmp_path):
   dataset = load("npz", saved(tmp_path, x_train=BYTES, y_train=np.arange(20)))
   assert (len(dataset.train), len(dataset.test)) == (16, 4)
   assert sorted([*dataset.train_labels, *dataset.test_labels]) == list(range(20))
@@ -113,8 +113,8 @@ LABELS = np.arange(40) % 3
 @pytest.mark.parametrize("images", [FLOATS, FLOATS.astype(np.float16), FLOATS.astype(">f4"), BYTES.repeat(2, 0)])
 @pytest.mark.parametrize("own_test", [True, False])
 def test_streamed_data_set_equals_the_one_in_memory(tmp_path, kind, write, images, own_test):
-  halves = {"x_test": images[:5], "y_test": LABELS[:5]} if own_test else {}
-  path = write(tmp_path, x_train=images, y_train=LABELS, **halves)
+  arrays = {"x_test": images[:5], "y_test": LABELS[:5]} if own_test else {}
+  path = write(tmp_path, x_train=images, y_train=LABELS, **arrays)
   for one_class in (-1, 2):
     held, mapped = (load(kind, path, "real", one_class=one_class, placement=p) for p in ("memory", "stream"))
     assert isinstance(held.train, np.ndarray)
@@ -282,7 +282,7 @@ def test_fingerprint_of_large_data_samples_rows_and_ignores_the_placement(tmp_pa
   assert load("npy", unpacked(tmp_path, x_train=BYTES.repeat(101, 0))).fingerprint() != before
 
 
-def test_held_out_half_has_at_most_10000_examples(tmp_path):
+def test_held_out_set_has_at_most_10000_examples(tmp_path):
   for count, held_out in [(50_000, 10_000), (50_010, 10_000), (49_000, 9_800)]:
     dataset = load("npy", unpacked(tmp_path, x_train=np.zeros((count, 1, 1), np.uint8)))
     assert len(dataset.test) == held_out

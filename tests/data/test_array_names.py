@@ -21,8 +21,8 @@ def in_files(folder, **arrays):
 @pytest.mark.parametrize("write", [in_archive, in_files])
 def test_names_of_medmnist_are_known(tmp_path, write):
   arrays = {
-    f"{half}_{kind}": v
-    for half in ("train", "val", "test")
+    f"{split}_{kind}": v
+    for split in ("train", "val", "test")
     for kind, v in (("images", BYTES), ("labels", LABELS[:, None]))
   }
   dataset = data.load(*write(tmp_path, **arrays), "unit")
@@ -51,7 +51,9 @@ def test_other_names_are_listed_and_mapped(tmp_path, write):
   unlabelled = data.load(*where, "unit", x="pictures")
   assert unlabelled.fingerprint() == dataset.fingerprint()
   assert unlabelled.train_labels is None
-  with pytest.raises(errors.UserError, match=r"config\.data\.y='kinds': is not an array .*did you mean 'kind'\?"):
+  with pytest.raises(
+    errors.UserError, match=r"config\.data\.y='kinds': .* has no array of this name; did you mean 'kind'\?"
+  ):
     data.load(*where, "unit", x="pictures", y="kinds")
 
 

@@ -14,22 +14,22 @@ FACTORS = np.stack([LABELS, LABELS[::-1]], 1)
 
 
 def made(**changes):
-  halves = {"train": EXAMPLES[:8], "test": EXAMPLES[8:], "train_labels": LABELS[:8], "test_labels": LABELS[8:]}
+  arrays = {"train": EXAMPLES[:8], "test": EXAMPLES[8:], "train_labels": LABELS[:8], "test_labels": LABELS[8:]}
   factors = {"train_factors": FACTORS[:8], "test_factors": FACTORS[8:]}
-  return data.Dataset(name="made", value_range="unit", **{**halves, **factors, **changes})
+  return data.Dataset(name="made", value_range="unit", **{**arrays, **factors, **changes})
 
 
 def differing(one, other):
   return {key for key, value in one.fingerprints.items() if other.fingerprints[key] != value}
 
 
-@pytest.mark.parametrize("half", ["train", "test"])
+@pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize(
   ("part", "key"),
   [("", "fingerprint"), ("_labels", "labels_fingerprint"), ("_factors", "factors_fingerprint")],
 )
-def test_each_fingerprint_covers_its_part_of_both_halves(half, part, key):
-  name = f"{half}{part}"
+def test_each_fingerprint_covers_its_part_of_all_splits(split, part, key):
+  name = f"{split}{part}"
   values = getattr(made(), name).copy()
   assert differing(made(), made(**{name: values})) == set()
   values[-1] += 1
@@ -40,7 +40,7 @@ def test_each_fingerprint_covers_its_part_of_both_halves(half, part, key):
     assert absent.fingerprints[key] is None
 
 
-def test_fingerprint_depends_on_the_half_and_shape_of_labels():
+def test_fingerprint_depends_on_the_split_and_shape_of_labels():
   a, b = LABELS[:4], LABELS[4:8]
   one, other = made(train_labels=a, test_labels=b), made(train_labels=b, test_labels=a)
   assert differing(one, other) == {"labels_fingerprint"}
@@ -78,7 +78,7 @@ def test_label_fingerprint_of_large_data_reads_the_probes_only(monkeypatch):
 
 
 @pytest.mark.parametrize("small", ["train", "test"])
-def test_fingerprint_samples_rows_if_both_halves_together_are_large(monkeypatch, small):
+def test_fingerprint_samples_rows_if_all_splits_together_are_large(monkeypatch, small):
   monkeypatch.setattr(lazy_arrays, "PROBES", 1)
   monkeypatch.setattr(data.dataset, "_DIGESTED_WHOLE", 90)
   parts = {"train": EXAMPLES[:7], "test": EXAMPLES[:7], small: EXAMPLES[:1]}  # 12 bytes per example
@@ -102,9 +102,9 @@ def test_peak_is_the_width_of_the_span_and_never_zero():
 @pytest.mark.parametrize("placement", ["memory", "stream"])
 def test_streamed_training_examples_and_labels_stay_lazy(monkeypatch, placement):
   def source(name, path, **options):
-    halves = {"train": EXAMPLES[:8], "test": EXAMPLES[8:], "train_labels": LABELS[:8], "test_labels": LABELS[8:]}
+    arrays = {"train": EXAMPLES[:8], "test": EXAMPLES[8:], "train_labels": LABELS[:8], "test_labels": LABELS[8:]}
     return {
-      key: lazy_arrays.LazyArray(part.shape, part.dtype, lambda i, part=part: part[i]) for key, part in halves.items()
+      key: lazy_arrays.LazyArray(part.shape, part.dtype, lambda i, part=part: part[i]) for key, part in arrays.items()
     }
 
   monkeypatch.setitem(sources.SOURCES, "npy", source)

@@ -143,11 +143,11 @@ def test_a_table_is_described_by_column_and_the_command_trains(tmp_path, monkeyp
   assert data.load(suffix, str(path), **result.options).class_names == ("a", "b")
 
 
-def test_a_folder_of_series_is_found_and_the_validation_half_is_described(tmp_path):
-  for half, count in {"train": 5, "validation": 2, "test": 3}.items():
-    (tmp_path / half).mkdir()
+def test_a_folder_of_series_is_found_and_the_validation_set_is_described(tmp_path):
+  for split, count in {"train": 5, "validation": 2, "test": 3}.items():
+    (tmp_path / split).mkdir()
     for number in range(count):
-      np.save(tmp_path / half / f"{number}.npy", GENERATOR.normal(size=(20 + number, 2)))
+      np.save(tmp_path / split / f"{number}.npy", GENERATOR.normal(size=(20 + number, 2)))
   found, result = inspected(tmp_path)
   assert (found.name, result.options["kind"], result.shape) == ("npy", "series", (24, 2))
   assert "examples: 5 for training, 2 for validation, 3 for testing (the test set of the files)" in result.lines

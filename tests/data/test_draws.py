@@ -28,19 +28,19 @@ def load(path, **options):
 
 def counts(dataset):
   """Returns the numbers of training, validation and test examples."""
-  return tuple(0 if half is None else len(half) for half in (dataset.train, dataset.validation, dataset.test))
+  return tuple(0 if split is None else len(split) for split in (dataset.train, dataset.validation, dataset.test))
 
 
-def images(folder, **halves):
-  for half, count in halves.items():
-    (folder / half).mkdir()
+def images(folder, **sizes):
+  for split, count in sizes.items():
+    (folder / split).mkdir()
     for number in range(count):
-      Image.fromarray(X[number]).save(folder / half / f"{number}.png")
+      Image.fromarray(X[number]).save(folder / split / f"{number}.png")
   return data.load("folder", str(folder), "unit")
 
 
 @pytest.mark.parametrize(
-  ("halves", "expected"),
+  ("sizes", "expected"),
   [
     ({"train": 20, "val": 6, "test": 5}, (20, 6, 5)),
     ({"train": 20, "valid": 6, "test": 5}, (20, 6, 5)),
@@ -49,8 +49,8 @@ def images(folder, **halves):
     ({"train": 20, "val": 6}, (16, 6, 4)),
   ],
 )
-def test_folders_of_halves_are_found(tmp_path, halves, expected):
-  dataset = images(tmp_path, **halves)
+def test_folders_of_splits_are_found(tmp_path, sizes, expected):
+  dataset = images(tmp_path, **sizes)
   assert counts(dataset) == expected
   assert not any("not read" in remark for remark in dataset.remarks)
   drawn = [remark for remark in dataset.remarks if "the folder val is the validation set" in remark]
@@ -104,7 +104,7 @@ def test_no_group_is_on_two_sides(tmp_path):
   path = saved(tmp_path, x_train=X, y_train=LABELS, patient=patients)
   for options in ({}, {"one_class": 3}):
     dataset = load(path, group="patient", validation=0.2, **options)
-    groups = [set(patients[dataset.split.rows[half]]) for half in ("test", "validation")]
+    groups = [set(patients[dataset.split.rows[split]]) for split in ("test", "validation")]
     pixels = {image.tobytes(): patient for image, patient in zip(X, patients, strict=True)}
     groups.append({pixels[image.tobytes()] for image in dataset.train[..., 0]})
     assert not groups[0] & groups[1]
@@ -193,7 +193,7 @@ def test_record_has_windows_of_three_parts(tmp_path):
     ({"split": "strata"}, "did you mean 'stratified'"),
     ({"split": "group"}, "needs config.data.group"),
     ({"group": "y", "split": "time"}, "config.data.group='y': is not used with config.data.split='time'"),
-    ({"group": "patient"}, "config.data.group='patient': is not an array of"),
+    ({"group": "patient"}, "config.data.group='patient': .* has no array of this name"),
     ({"test": 1.0}, "config.data.test=1.0: must be a fraction in \\(0, 1\\)"),
     ({"validation": 1.0}, "config.data.validation=1.0: must be 0"),
     ({"validation": 0.2}, "config.data.validation=0.2: .* already has 5 validation examples"),

@@ -34,13 +34,13 @@ def flat(tmp_path):
 def classes(tmp_path):
   """20 training and 10 test images in class folders, as in torchvision's ImageFolder; `moth` is in `test` only."""
   for number, pixels in enumerate(IMAGES):
-    half, names = ("train", ("ant", "bee", "cat")) if number < 20 else ("test", ("bee", "moth"))
-    write(tmp_path / half / names[number % len(names)] / "deep" / f"{number:02}.bmp", pixels)
+    split, names = ("train", ("ant", "bee", "cat")) if number < 20 else ("test", ("bee", "moth"))
+    write(tmp_path / split / names[number % len(names)] / "deep" / f"{number:02}.bmp", pixels)
   return tmp_path
 
 
 @pytest.mark.parametrize("placement", ["memory", "stream"])
-def test_folder_without_halves_holds_out_a_fifth(flat, placement):
+def test_folder_without_splits_holds_out_a_fifth(flat, placement):
   dataset = load(flat, placement=placement)
   assert isinstance(dataset.train, np.ndarray) == (placement == "memory")
   assert (dataset.train.shape, dataset.test.shape) == ((24, 4, 5, 1), (6, 4, 5, 1))
@@ -52,7 +52,7 @@ def test_folder_without_halves_holds_out_a_fifth(flat, placement):
 
 
 @pytest.mark.parametrize("placement", ["memory", "stream"])
-def test_subfolders_define_halves_and_classes(classes, placement):
+def test_subfolders_define_splits_and_classes(classes, placement):
   dataset = load(classes, placement=placement)
   order = np.argsort(np.arange(20) % 3, kind="stable")
   np.testing.assert_array_equal(dataset.train[:][..., 0], IMAGES[:20][order])
@@ -219,7 +219,7 @@ def test_missing_and_incomplete_folders_are_refused(flat, tmp_path):
     load(flat)
 
 
-def halves(root, counts):
+def split_folders(root, counts):
   """Writes {folder: number of images}, divided between two classes."""
   for folder, count in counts.items():
     for number in range(count):
@@ -231,8 +231,8 @@ def halves(root, counts):
   ("train", "test"),
   [("train", "test"), ("Train", "Test"), ("TRAIN", "TEST"), ("Training", "Testing"), ("train", "Test")],
 )
-def test_halves_are_recognised_in_all_spellings(tmp_path, train, test):
-  dataset = load(halves(tmp_path, {train: 20, test: 6}))
+def test_splits_are_recognised_in_all_spellings(tmp_path, train, test):
+  dataset = load(split_folders(tmp_path, {train: 20, test: 6}))
   assert (len(dataset.train), len(dataset.test)) == (20, 6)
   assert (set(dataset.train_labels), set(dataset.test_labels)) == ({0, 1}, {0, 1})
   assert dataset.remarks == ()
@@ -241,7 +241,7 @@ def test_halves_are_recognised_in_all_spellings(tmp_path, train, test):
 @pytest.mark.parametrize("name", ["val", "Valid", "validation"])
 @pytest.mark.parametrize("test", [0, 6])
 def test_validation_folder_that_is_not_read_is_reported_and_is_not_a_class(tmp_path, name, test):
-  folder = halves(tmp_path, {"Train" if name == "Valid" else "train": 20, name: 7, "test": test})
+  folder = split_folders(tmp_path, {"Train" if name == "Valid" else "train": 20, name: 7, "test": test})
   dataset = load(folder, read_validation=False)
   assert len(dataset.train) + len(dataset.test) == 20 + test
   assert set(dataset.train_labels) == {0, 1}
@@ -251,19 +251,19 @@ def test_validation_folder_that_is_not_read_is_reported_and_is_not_a_class(tmp_p
 
 def test_train_beside_other_classes_is_a_class(tmp_path):
   for names, classes in [(("Bus", "Train"), 2), (("Bus", "Test", "Val"), 3), (("Training",), 1)]:
-    dataset = load(halves(tmp_path / names[-1], dict.fromkeys(names, 10)))
+    dataset = load(split_folders(tmp_path / names[-1], dict.fromkeys(names, 10)))
     assert len(dataset.train) + len(dataset.test) == 10 * len(names)
     assert len({*dataset.train_labels, *dataset.test_labels}) == classes
     assert dataset.remarks == ()
 
 
-def test_two_folders_for_one_half_are_refused(tmp_path):
+def test_two_folders_for_one_split_are_refused(tmp_path):
   with pytest.raises(errors.UserError, match="contains both `Train` and `train`; keep one folder"):
-    load(halves(tmp_path, {"Train": 4, "train": 4, "test": 4}))
+    load(split_folders(tmp_path, {"Train": 4, "train": 4, "test": 4}))
 
 
 def test_unread_files_are_reported_with_their_counts(tmp_path):
-  halves(tmp_path, {"train": 20, "test": 4, "ground_truths": 3})
+  split_folders(tmp_path, {"train": 20, "test": 4, "ground_truths": 3})
   write(tmp_path / "loose.png", IMAGES[0])
   for name in ("a.HEIC", "b.heic", "c.npy", "d"):
     (tmp_path / "train" / "a" / name).touch()

@@ -1,4 +1,4 @@
-"""Kinds of examples in arrays, windows of records, and standardisation."""
+"""Kinds of examples in arrays, windows of recordings, and standardisation."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_kind_of_an_embedded_data_set_cannot_be_changed():
 
 @pytest.mark.parametrize("channels", [None, 2])
 @pytest.mark.parametrize(("window", "stride"), [(10, 0), (10, 3), (7, 7), (4, 6)])
-def test_windows_are_parts_of_one_half_of_the_record(tmp_path, window, stride, channels):
+def test_windows_are_parts_of_one_split_of_the_recording(tmp_path, window, stride, channels):
   steps = np.arange(101.0)
   record = steps if channels is None else np.stack([steps, -steps], 1)
   np.save(tmp_path / "x.npy", record)
@@ -73,7 +73,7 @@ def test_windows_are_parts_of_one_half_of_the_record(tmp_path, window, stride, c
     starts = first + stride * np.arange(len(examples))
     np.testing.assert_array_equal(examples[..., 0], starts[:, None] + np.arange(window))
   np.testing.assert_array_equal(stream.train[:], memory.train)
-  assert "training record: 81 steps" in memory.remarks[0]
+  assert "training recording: 81 steps" in memory.remarks[0]
 
 
 def test_label_of_a_window_is_the_largest_label_of_its_steps(tmp_path):
@@ -88,10 +88,10 @@ def test_label_of_a_window_is_the_largest_label_of_its_steps(tmp_path):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"window": 200}, r"config\.data\.window=200: the training record of .* has only 80 steps"),
+    ({"window": 200}, r"config\.data\.window=200: the training recording of .* has only 80 steps"),
     ({"window": -1}, r"config\.data\.window=-1: must be an integer, 0 or more"),
     ({"stride": 5}, r"config\.data\.stride=5: needs config\.data\.window"),
-    ({"window": 5, "kind": "images"}, "windows are series"),
+    ({"window": 5, "kind": "images"}, "windows are supported only for series"),
     ({"window": 5, "scale": "standard", "range": "unit"}, r"set config\.data\.range='real'"),
     ({"scale": "minmax"}, r"config\.data\.scale='minmax' is unknown"),
   ],
@@ -122,16 +122,16 @@ def test_standardisation_agrees_with_scikit_learn_and_does_not_depend_on_the_pla
   options = {"scale": "standard", "kind": {2: "table", 3: "series", 4: "images"}[len(shape)]}
   memory, stream = (data.load("npz", path, "real", placement=place, **options) for place in ("memory", "stream"))
   scaler = StandardScaler().fit(x[:30].reshape(-1, shape[-1]))
-  for half, rows in ((memory.train, x[:30]), (memory.test, x[30:])):
+  for split, rows in ((memory.train, x[:30]), (memory.test, x[30:])):
     expected = scaler.transform(rows.reshape(-1, shape[-1])).reshape(rows.shape)
-    np.testing.assert_allclose(half, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(split, expected, rtol=1e-4, atol=1e-5)
   np.testing.assert_array_equal(stream.train[:], memory.train)
   np.testing.assert_allclose(memory.standardisation.invert(memory.test), x[30:], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.runs_optax
 def test_run_on_a_record_scores_its_time_steps_in_the_units_of_the_data(tmp_path, tiny):
-  """A table with columns of other units is a record, too: windows, standardisation, evaluation and the loaded run."""
+  """A table with columns of other units is a recording: windows, standardisation, evaluation and the loaded run."""
   record = np.sin(np.arange(400)[:, None] / (3, 7)) * (1, 1000) + (0, 5000)
   np.save(tmp_path / "x.npy", record)
   tiny.data.update(name="npy", path=str(tmp_path / "x.npy"), range="real", window=20, stride=5, scale="standard")

@@ -40,7 +40,7 @@ def test_booleans_are_0_and_1_and_integers_keep_their_values():
   assert names is None
 
 
-def test_names_are_numbered_over_both_halves():
+def test_names_are_numbered_over_all_splits():
   converted, names, _ = labels.as_integers({"a": np.array(["b", "d"]), "b": np.array(["a", "b"])}, "here")
   assert (converted["a"].tolist(), converted["b"].tolist(), names) == ([1, 2], [0, 1], ("a", "b", "d"))
 
@@ -54,7 +54,7 @@ def test_fractions_are_no_labels_and_are_named():
 @pytest.mark.parametrize(
   ("stored", "message"),
   [
-    ({"y": np.ones((4, 3))}, r"`y` has dtype float64 and shape \[4, 3\], but is not one-hot; .*--config\.data\.x=NAME"),
+    ({"y": np.ones((4, 3))}, r"`y` must be one-hot for dtype float64 and shape \[4, 3\]; .*--config\.data\.x=NAME"),
     ({"y": np.zeros((4, 2, 2), int)}, r"`y` has dtype int64 and shape \[4, 2, 2\], so it cannot be class labels"),
     ({"y": np.zeros(4, complex)}, r"`y` has dtype complex128 and shape \[4\], so it cannot be class labels"),
     ({"y": np.zeros((4, 1001))}, "so it cannot be class labels"),

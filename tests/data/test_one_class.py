@@ -21,12 +21,12 @@ def load(tmp_path):
 
 @pytest.mark.parametrize("placement", ["memory", "stream"])
 def test_label_minus_one_selects_a_class_if_an_example_has_it(load, placement):
-  halves = {"x_train": EXAMPLES, "y_train": MINUS, "x_test": EXAMPLES, "y_test": MINUS}
-  dataset = load(-1, placement, **halves)
+  arrays = {"x_train": EXAMPLES, "y_train": MINUS, "x_test": EXAMPLES, "y_test": MINUS}
+  dataset = load(-1, placement, **arrays)
   np.testing.assert_array_equal(dataset.train[:][..., 0], EXAMPLES[MINUS == -1])
   np.testing.assert_array_equal(dataset.anomalous, MINUS == 1)
   assert dataset.one_class == -1
-  everything = load(None, placement, **halves)
+  everything = load(None, placement, **arrays)
   assert len(everything.train) == 24
   assert (everything.anomalous, everything.one_class, everything.remarks) == (None, None, ())
 
@@ -42,7 +42,7 @@ def test_label_minus_one_that_no_example_has_selects_all_with_a_remark(load, lab
   )
 
 
-def test_label_minus_one_in_one_half_only_is_refused(load):
+def test_label_minus_one_in_one_split_only_is_refused(load):
   with pytest.raises(
     errors.UserError, match=r"one_class=-1: no training example of .* has this label; known labels: 1"
   ):

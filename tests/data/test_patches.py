@@ -43,7 +43,7 @@ def test_streamed_patches_equal_those_in_memory_in_any_order():
 
 
 @pytest.mark.parametrize("one_class", [None, 3])
-def test_patches_of_an_image_are_in_one_half(archive, one_class, tmp_path):
+def test_patches_of_an_image_are_in_one_split(archive, one_class, tmp_path):
   labels = np.arange(10) if one_class is None else np.full(10, 3)
   np.savez(archive, x_train=IMAGES, y_train=labels)
   memory, streamed = (load(archive, patch=(5, 8), one_class=one_class, placement=p) for p in ("memory", "stream"))

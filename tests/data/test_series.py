@@ -114,7 +114,7 @@ def test_missing_and_ambiguous_files_are_refused(tmp_path):
     load(tmp_path / "A_TRAIN.txt")
 
 
-def test_single_series_and_halves_of_unequal_length_are_refused(tmp_path):
+def test_single_series_and_splits_of_unequal_length_are_refused(tmp_path):
   train = write(tmp_path / "Made_TRAIN.txt", TABLE[:1], LABELS[:1])
   write(tmp_path / "Made_TEST.txt")
   with pytest.raises(errors.UserError, match="only one training example"):

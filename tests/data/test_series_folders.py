@@ -1,4 +1,4 @@
-"""Folders of .npy files: series of unequal lengths, and several records that are cut into windows."""
+"""Folders of .npy files: series of unequal lengths, and several recordings that are cut into windows."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_series_are_padded_with_zeros_to_the_longest(tmp_path, channels):
     assert (row[STEPS[file] :] == 0).all()
 
 
-def test_sub_folders_are_the_halves_and_labels_are_read(tmp_path):
+def test_sub_folders_are_the_splits_and_labels_are_read(tmp_path):
   folder(tmp_path / "train", s0=np.eye(23, dtype=int)[4], s1=np.zeros(9, int), s2=[7], s3=np.full(30, 2))
   folder(tmp_path / "test", steps=(50, 6), s0=[0], s1=[1])
   arrays = series_folders.read(str(tmp_path), 0)
@@ -53,21 +53,21 @@ def test_series_of_one_length_have_no_mask(tmp_path):
 
 
 @pytest.mark.parametrize(("window", "stride"), [(8, 3), (5, 5)])
-def test_windows_never_cross_records_or_the_split(tmp_path, window, stride):
+def test_windows_never_cross_recordings_or_the_split(tmp_path, window, stride):
   path = folder(tmp_path, s0=np.eye(23, dtype=int)[2], s1=[0], s2=[3], s3=[0])
   memory, stream = (load(path, window=window, stride=stride, placement=place) for place in ("memory", "stream"))
   np.testing.assert_array_equal(stream.train[:], memory.train)
   np.testing.assert_array_equal(stream.test, memory.test)
   starts = {"train": [], "test": []}
   for number, count in enumerate(STEPS):
-    split = count - count // 5
-    for half, first, end in (("train", 0, split), ("test", split, count)):
-      starts[half] += [100 * number + start for start in range(first, end - window + 1, stride)]
-  for half, examples in (("train", memory.train), ("test", memory.test)):
-    np.testing.assert_array_equal(examples[..., 0], np.array(starts[half])[:, None] + np.arange(window))
+    border = count - count // 5
+    for split, first, end in (("train", 0, border), ("test", border, count)):
+      starts[split] += [100 * number + start for start in range(first, end - window + 1, stride)]
+  for split, examples in (("train", memory.train), ("test", memory.test)):
+    np.testing.assert_array_equal(examples[..., 0], np.array(starts[split])[:, None] + np.arange(window))
   expected = [3 if start // 100 == 2 else int(start <= 2 < start + window) for start in starts["train"]]
   np.testing.assert_array_equal(memory.train_labels, expected)
-  assert memory.remarks[0].startswith("training record: 84 steps in 4 records")
+  assert memory.remarks[0].startswith("training recording: 84 steps in 4 recordings")
 
 
 def test_folders_of_the_arrays_of_a_data_set_are_read_as_before(tmp_path):
@@ -86,7 +86,7 @@ def test_folders_of_the_arrays_of_a_data_set_are_read_as_before(tmp_path):
     ({"a": np.array(["x"] * 9)}, "a.npy has dtype <U1; convert it to numbers"),
     ({"a": np.ones(9), "a_labels": np.ones(4)}, "a_labels.npy has 4 labels, but a.npy has 9 steps"),
     ({"a": np.ones(9), "b": np.ones(9), "b_labels": np.ones(9)}, "a_labels.npy is missing"),
-    ({"a": np.ones(9), "b": np.ones(9)}, "contains 2 series; provide at least 3"),
+    ({"a": np.ones(9), "b": np.ones(9)}, "has only 2 series, too few to hold out a test set; provide at least 3"),
     ({}, "contains no .npy files of the train series"),
   ],
 )

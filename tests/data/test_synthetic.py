@@ -101,10 +101,10 @@ def test_set_has_the_documented_sizes_and_factors(loaded):
   assert loaded.test.shape == (2_000, 32, 32, 1)
   assert loaded.train.dtype == np.uint8
   assert (loaded.train.min(), loaded.train.max()) == (0, 255)
-  for half in ("train", "test"):
-    factors = getattr(loaded, f"{half}_factors")
-    np.testing.assert_array_equal(getattr(loaded, f"{half}_labels"), factors[:, 0])
-    np.testing.assert_array_equal(getattr(loaded, half)[::500], synthetic.images(factors[::500]))
+  for split in ("train", "test"):
+    factors = getattr(loaded, f"{split}_factors")
+    np.testing.assert_array_equal(getattr(loaded, f"{split}_labels"), factors[:, 0])
+    np.testing.assert_array_equal(getattr(loaded, split)[::500], synthetic.images(factors[::500]))
   assert list(loaded.factor_values) == ["shape", "scale", "orientation", "x", "y"]
   factors = np.concatenate([loaded.train_factors, loaded.test_factors])
   assert len(np.unique(factors, axis=0)) == 12_000  # no test example occurs in training
@@ -116,11 +116,11 @@ def test_set_is_reproducible(loaded):
   assert loaded.fingerprint().startswith("6db2428956316183")  # resumed runs check this fingerprint
 
 
-@pytest.mark.parametrize("half", ["train", "test"])
-def test_factors_are_uniform_and_independent(loaded, half):
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_factors_are_uniform_and_independent(loaded, split):
   from scipy import stats
 
-  factors = getattr(loaded, f"{half}_factors")
+  factors = getattr(loaded, f"{split}_factors")
   for factor, size in zip(factors.T, SIZES, strict=True):
     assert stats.chisquare(np.bincount(factor, minlength=size)).pvalue > 1e-3
   for (i, a), (j, b) in itertools.combinations(enumerate(SIZES), 2):

@@ -44,7 +44,7 @@ def with_gaps():
 
 
 @pytest.fixture
-def halves(tmp_path):
+def split_files(tmp_path):
   """Writes a folder with train.csv and test.csv; the test rows have an unknown word."""
   test = FRAME[:10].copy()
   test.loc[4, "city"] = "Lima"
@@ -64,14 +64,14 @@ def test_kinds_are_found_and_the_columns_that_are_not_used_are_named(tmp_path):
   assert any("1 categorical, 1 boolean, 1 date (city: 3 words); 8 elements" in remark for remark in dataset.remarks)
 
 
-def test_examples_are_numbers_one_hot_words_and_days_since_the_first_training_date(halves):
-  dataset = data.load("csv", halves, "real", columns=("name=ignore", "kind=ignore"))
+def test_examples_are_numbers_one_hot_words_and_days_since_the_first_training_date(split_files):
+  dataset = data.load("csv", split_files, "real", columns=("name=ignore", "kind=ignore"))
   words = ["Bonn", "Oslo", "Rome"]
-  for half, frame in {"train": FRAME[10:], "test": FRAME[:10]}.items():
-    x = getattr(dataset, half)
+  for split, frame in {"train": FRAME[10:], "test": FRAME[:10]}.items():
+    x = getattr(dataset, split)
     np.testing.assert_array_equal(x[:, 0], frame["age"].astype(np.float32))
     one_hot = np.array([[word == city for word in words] for city in frame["city"]])
-    if half == "test":
+    if split == "test":
       one_hot[4] = False  # an unknown word
     np.testing.assert_array_equal(x[:, 2:5], one_hot)
     np.testing.assert_array_equal(x[:, 6], frame["member"])
@@ -80,13 +80,13 @@ def test_examples_are_numbers_one_hot_words_and_days_since_the_first_training_da
   assert any("test: 1 word not in the training rows taken as (other): city (1)" in each for each in dataset.remarks)
 
 
-def test_the_schema_depends_on_the_training_rows_only(halves, tmp_path):
+def test_the_schema_depends_on_the_training_rows_only(split_files, tmp_path):
   other = tmp_path / "other"
   other.mkdir()
   written(other, FRAME[10:], "train.csv")
   changed = FRAME[:10].assign(height=1e6, city="Quito", since="1999-01-01")
   written(other, changed, "test.csv")
-  first, second = (data.load("csv", folder, "real", scale="standard") for folder in (halves, str(other)))
+  first, second = (data.load("csv", folder, "real", scale="standard") for folder in (split_files, str(other)))
   assert first.schema == second.schema
   np.testing.assert_array_equal(first.train, second.train)
 
@@ -301,7 +301,7 @@ def test_the_tables_of_scikit_learn_are_built_in(name, shape, test):
 
 @pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
 @pytest.mark.parametrize("placement", ["memory", "stream"])
-def test_the_rows_of_a_group_are_in_one_half_and_its_column_is_no_input(tmp_path, name, placement):
+def test_the_rows_of_a_group_are_in_one_split_and_its_column_is_no_input(tmp_path, name, placement):
   if name == "x.parquet":
     pytest.importorskip("pyarrow")
   frame = FRAME.assign(patient=[f"p{row // 5}" for row in range(COUNT)], row=np.arange(COUNT) * 2.5)
@@ -309,7 +309,7 @@ def test_the_rows_of_a_group_are_in_one_half_and_its_column_is_no_input(tmp_path
   dataset = data.load(name[2:], written(tmp_path, frame, name), "real", **options)
   names = [column.name for column in dataset.schema.columns]
   assert "patient" not in names
-  found = [set(half[:][:, -1] // 12.5) for half in (dataset.train, dataset.validation, dataset.test)]
+  found = [set(split[:][:, -1] // 12.5) for split in (dataset.train, dataset.validation, dataset.test)]
   assert names[-1] == "row"
   assert set.union(*found) == set(range(12))
   assert sum(map(len, found)) == 12
@@ -323,8 +323,8 @@ def test_a_column_of_groups_or_labels_has_no_kind(tmp_path):
 
 
 def test_a_validation_file_is_read_unless_it_is_switched_off(tmp_path):
-  for half, rows in {"train": FRAME[20:], "validation": FRAME[:10], "test": FRAME[10:20]}.items():
-    written(tmp_path, rows, f"{half}.csv")
+  for split, rows in {"train": FRAME[20:], "validation": FRAME[:10], "test": FRAME[10:20]}.items():
+    written(tmp_path, rows, f"{split}.csv")
   assert len(data.load("csv", str(tmp_path), "real").validation) == 10
   without = data.load("csv", str(tmp_path), "real", read_validation=False)
   assert without.validation is None

@@ -10,7 +10,7 @@ from made_exports import made
 from ae_jax import data, errors
 from ae_jax.data import lazy_arrays
 from ae_jax.data.conversion import Converted
-from ae_jax.decisions import halves, scores, store
+from ae_jax.decisions import run_data, scores, store
 from ae_jax.run_methods import measures
 
 pytestmark = pytest.mark.quick_compile
@@ -35,10 +35,10 @@ def test_a_threshold_for_another_reference_is_refused(run, kind):
   run.set_reference(X)
   run.set_threshold(X, contamination=0.1, kind=kind)
   assert again(run).flag(X).sum() == 3
-  with pytest.warns(UserWarning, match="another reference; set it again"):
+  with pytest.warns(UserWarning, match="before the reference statistics of the .* scores changed; set it again"):
     run.set_reference(0.1 * X)
   for each in (run, again(run)):
-    with pytest.raises(errors.UserError, match=r"threshold\.json: was set with another reference .*set the threshold"):
+    with pytest.raises(errors.UserError, match=r"threshold\.json: the threshold was set before .*set it again"):
       each.flag(X)
   run.set_threshold(X, contamination=0.1, kind=kind)
   assert again(run).flag(X).sum() == 3
@@ -50,7 +50,7 @@ def test_a_threshold_of_an_unstored_run_ends_with_its_reference():
   run.set_threshold(X, contamination=0.1, kind="knn")
   run.set_reference(X)
   assert run.flag(X).sum() == 3
-  with pytest.warns(UserWarning, match="another reference"):
+  with pytest.warns(UserWarning, match="before the reference statistics"):
     run.set_reference(OTHERS)
   with pytest.raises(errors.UserError, match="has no threshold"):
     run.flag(X)
@@ -64,7 +64,7 @@ def test_a_threshold_of_errors_needs_no_reference(run):
   run.set_reference(0.1 * X)
   assert again(run).flag(X).sum() == run.flag(X).sum() == 3
   (run.workdir / "threshold.json").write_text(json.dumps(older | {"kind": "knn"}))
-  with pytest.raises(errors.UserError, match="another reference"):
+  with pytest.raises(errors.UserError, match="before the reference statistics"):
     again(run).flag(X)
   (run.workdir / "threshold.json").write_text(json.dumps(older | {"kind": "cnn"}))
   with pytest.raises(errors.UserError, match="'cnn' is not a kind of score"):
@@ -144,15 +144,15 @@ def test_missing_values_of_a_target_do_not_count(run):
 def test_parts_measure_like_the_whole(run, monkeypatch):
   whole = scores.Inputs(X, OTHERS, RANDOM.random(X.shape) < 0.5, {})
   monkeypatch.setattr(
-    halves, "inputs_of", lambda run, dataset, half, rows: scores.Inputs(*(a[rows] for a in whole[:3]), {})
+    run_data, "inputs_of", lambda run, dataset, split, rows: scores.Inputs(*(a[rows] for a in whole[:3]), {})
   )
   monkeypatch.setattr(lazy_arrays, "PART_BYTES", 8 * X[0].nbytes)
   dataset = data.Dataset("made", "unit", X, X, None, None, validation=X)
-  found, expected = (scores.make_reference(run, p) for p in (halves.chosen_parts(run, dataset, "train"), [whole]))
+  found, expected = (scores.make_reference(run, p) for p in (run_data.chosen_parts(run, dataset, "train"), [whole]))
   for part, array in zip(found, expected, strict=True):
     np.testing.assert_allclose(part, array, rtol=1e-5)
   anomalous = RANDOM.random(30) < 0.3
-  parts = [part.x for part in halves.chosen_parts(run, dataset, "validation", anomalous)]
+  parts = [part.x for part in run_data.chosen_parts(run, dataset, "validation", anomalous)]
   np.testing.assert_array_equal(np.concatenate(parts), X[~anomalous])
 
 

@@ -26,7 +26,7 @@ def test_folders_in_which_pictures_could_replace_data_are_refused(tmp_path, fold
   (tmp_path / "photos").mkdir()
   (tmp_path / "photos" / "a.png").write_bytes(b"image")
   (tmp_path / "link").symlink_to(tmp_path / "photos")
-  with pytest.raises(errors.UserError, match="pictures could replace files of --data"):
+  with pytest.raises(errors.UserError, match="could overwrite files of --data"):
     picture_files.check(tmp_path / folder, made(), {"--data": tmp_path / source})
 
 

@@ -34,11 +34,11 @@ def test_files_in_a_folder_of_data_are_not_replaced(tmp_path):
 
 def test_both_data_and_the_reference_are_kept(tmp_path):
   run = dataclasses.replace(made(), workdir=tmp_path)
-  assert [*rows.kept_files(run, "")] == ["the reference of the scores"]
+  assert [*rows.kept_files(run, "")] == ["the reference statistics of the scores"]
   run.config.data.path = "~/train.csv"
   found = rows.kept_files(run, "new.csv")
   assert found["config.data.path"].is_absolute()
-  assert found["the reference of the scores"] == tmp_path / store.REFERENCE
+  assert found["the reference statistics of the scores"] == tmp_path / store.REFERENCE
   assert str(found["--data"]) == "new.csv"
 
 

@@ -13,7 +13,7 @@ from sklearn.metrics import precision_score
 
 import ae_jax
 from ae_jax import errors
-from ae_jax.decisions import halves, scores, store, thresholds
+from ae_jax.decisions import run_data, scores, store, thresholds
 
 pytestmark = [pytest.mark.runs_optax, pytest.mark.quick_compile]
 RANDOM = np.random.default_rng(0)
@@ -63,8 +63,8 @@ def stored(tmp_path_factory):
   """A run folder whose data are a file with a labelled validation set; nobody has set a threshold."""
   folder = tmp_path_factory.mktemp("stored")
   x, y = np.concatenate([IMAGES[100:], NOISE]), np.repeat([3, 7], [100, 40])
-  halves = {"x_train": IMAGES[:100], "y_train": np.full(100, 3), "x_val": x, "y_val": y, "x_test": x, "y_test": y}
-  np.savez(folder / "data.npz", **halves)
+  arrays = {"x_train": IMAGES[:100], "y_train": np.full(100, 3), "x_val": x, "y_val": y, "x_test": x, "y_test": y}
+  np.savez(folder / "data.npz", **arrays)
   fit(str(folder / "data.npz"), workdir=folder / "run", data__one_class=3, model__linear_path="pca")
   return folder / "run"
 
@@ -112,7 +112,7 @@ def test_kinds_that_a_run_does_not_have_are_refused(run, variational):
     run.score(IMAGES, kind="mahalonobis")
   with pytest.raises(errors.UserError, match="not variational"):
     run.score(IMAGES, kind="negative_elbo")
-  with pytest.raises(errors.UserError, match="takes no mask"):
+  with pytest.raises(errors.UserError, match="does not support a mask"):
     variational.score(IMAGES, np.ones(IMAGES.shape), kind="negative_elbo")
   with pytest.raises(errors.UserError, match=r"run\.set_reference\(x_train\)"):
     variational.score(IMAGES, kind="knn")
@@ -197,8 +197,8 @@ def test_a_threshold_and_a_reference_are_stored_with_the_run(stored):
 
 def test_a_threshold_from_training_examples_warns(stored, monkeypatch):
   run = ae_jax.load(stored)
-  dataset = dataclasses.replace(halves.load(run), validation=None)
-  monkeypatch.setattr(halves, "load", lambda run: dataset)
+  dataset = dataclasses.replace(run_data.load(run), validation=None)
+  monkeypatch.setattr(run_data, "load", lambda run: dataset)
   with pytest.warns(UserWarning, match=r"uses the training examples; .*config\.data\.validation=0\.2"):
     found = run.set_threshold(contamination=0.05)
   assert (found.half, found.examples) == ("train", 100)

@@ -33,7 +33,7 @@ def random_dataset(labels=(0, 1, 0, 2, 0, 1, 0), shape=(6, 2)):
 
 
 def share_of_pairs(score, anomalous):
-  """Returns the share of (anomalous, normal) pairs in which the anomaly scores higher; ties count half."""
+  """Returns the fraction of (anomalous, normal) pairs in which the anomaly scores higher; ties count half."""
   won = [(a > n) + 0.5 * (a == n) for a in score[anomalous] for n in score[~anomalous]]
   return sum(won) / len(won)
 
@@ -200,12 +200,12 @@ def test_gradient_norms_do_not_depend_on_the_batch(monkeypatch, likelihood, grad
 
 def pca_residuals(dataset, components):
   """Returns the squared distances of test examples to the plane of the training examples, by scikit-learn."""
-  train, test = (half.reshape(len(half), -1).astype(np.float64) for half in (dataset.train, dataset.test))
+  train, test = (split.reshape(len(split), -1).astype(np.float64) for split in (dataset.train, dataset.test))
   pca = PCA(components, svd_solver="full").fit(train)
   return np.square(pca.inverse_transform(pca.transform(test)) - test).sum(1)
 
 
-def test_scores_of_the_analysis_are_fitted_on_the_training_half():
+def test_scores_of_the_analysis_are_fitted_on_the_training_set():
   generator = np.random.default_rng(3)
   train, test = (generator.uniform(size=(n, 6, 2)).astype(np.float32) for n in (60, 40))
   dataset = dataclasses.replace(dataset_of(train, test, np.arange(40) % 2), value_range="unit")

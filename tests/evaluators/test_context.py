@@ -6,7 +6,7 @@ import pytest
 from conftest import config_of
 
 from ae_jax import api, data, evaluators, models
-from ae_jax.decisions import halves
+from ae_jax.decisions import run_data
 from ae_jax.evaluators import context as contexts
 from ae_jax.ops import losses
 
@@ -35,7 +35,7 @@ def test_cached_arrays_equal_the_outputs_of_the_run(context):
 
 
 def test_training_examples_are_subsampled_together_with_their_labels(context, monkeypatch):
-  monkeypatch.setattr(halves, "MOST_TRAINING", 20)
+  monkeypatch.setattr(run_data, "MOST_TRAINING", 20)
   label_of_row = {
     bytes(row): label for row, label in zip(context.dataset.train, context.dataset.train_labels, strict=True)
   }

@@ -151,8 +151,8 @@ def dataset_of(value_range="unit", labels=(0, 1, 1), train_labels=(0, 0), factor
   train, test = (np.full((count, 4, 4, 1), 0.5, np.float32) for count in (2, 3))
   labels, train_labels = (None if each is None else np.array(each) for each in (labels, train_labels))
   values = np.ones((2, 4, 4, 1), bool), np.ones((3, 4, 4, 1), bool)
-  halves = zip(("train", "test"), (values if column == "mask" else (train, test)), strict=True)
-  columns = {half: {column: rows} for half, rows in halves} if column else {}
+  splits = zip(("train", "test"), (values if column == "mask" else (train, test)), strict=True)
+  columns = {split: {column: rows} for split, rows in splits} if column else {}
   known = {} if factors is None else {"train_factors": np.zeros((2, 1), int), "test_factors": np.zeros((3, 1), int)}
   return data.Dataset("made", value_range, train, test, train_labels, labels, one_class, columns=columns, **known)
 
@@ -210,11 +210,11 @@ def test_an_unmet_need_of_an_evaluator_is_refused_and_that_of_an_analysis_become
     assert results["other"] == 2
 
 
-@pytest.mark.parametrize("half", ["labels", "train_labels"])
-def test_the_labels_need_takes_training_and_test_labels(half):
+@pytest.mark.parametrize("array", ["labels", "train_labels"])
+def test_the_labels_need_takes_training_and_test_labels(array):
   need = base.NEEDS["labels"]
   assert need.is_met(None, dataset_of())
-  assert not need.is_met(None, dataset_of(**{half: None}))
+  assert not need.is_met(None, dataset_of(**{array: None}))
 
 
 def test_evaluators_have_distinct_metric_and_baseline_names():

@@ -1,4 +1,4 @@
-"""Analyses of constant or very few data: each number is finite, or a remark replaces it."""
+"""Analyses of constant or very few data: each number is finite, or a note replaces it."""
 
 import math
 import re
@@ -69,11 +69,11 @@ def test_a_number_that_is_not_finite_becomes_a_remark():
   assert (analyzed["made/e"], analyzed["made/f"], analyzed["made/g"]) == (5, 1.5, "said")
 
 
-def test_latent_codes_that_are_not_finite_in_one_half_are_not_analyzed():
+def test_latent_codes_that_are_not_finite_in_one_split_are_not_analyzed():
   analyze = lambda context: pytest.fail("it was analyzed")
   evaluator = evaluators.Evaluator("made", analyses=(evaluators.Analysis(analyze),))
-  for half in ("test_codes", "train_codes"):
+  for codes in ("test_codes", "train_codes"):
     context = made_contexts.context_of(*CASES["two and one"])
     assert isinstance(context, contexts.EvalContext)
-    vars(context)[half] = np.full((2, 4), np.inf, np.float32)
+    vars(context)[codes] = np.full((2, 4), np.inf, np.float32)
     assert "diverged" in dict(evaluators.analyses([evaluator], context))["made/remark"]

@@ -56,7 +56,7 @@ def test_input_psnr_is_the_closed_form_of_the_noise():
 
 @pytest.mark.parametrize(("scale", "offset"), [(2366.0, 0.0), (1e-3, 5.0)])
 def test_psnr_under_noise_does_not_depend_on_the_unit_of_the_data(scale, offset):
-  """The noise level is a share of the width of the data, so a change of unit scales noise and error alike."""
+  """The noise level is a fraction of the width of the data, so a change of unit scales noise and error alike."""
   assert metrics_of_copies(scale, offset) == pytest.approx(metrics_of_copies(), abs=0.02)
 
 

@@ -7,7 +7,7 @@ from conftest import config_of
 from made_factors import BETWEEN_UNITS, VALUES, draw_factors, noise, standardised
 
 from ae_jax import api, data, errors, models
-from ae_jax.decisions import halves
+from ae_jax.decisions import run_data
 from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import disentanglement, factor_scores, figures
 
@@ -25,12 +25,12 @@ def context_of(one_class=None, order=slice(None), latent=5, stretch=1.0, **optio
   config.data.range = "real"
   config.model.update({"latent": latent, "widths": (), **options})
 
-  def half(count):
+  def split(count):
     factors = draw_factors(count, count)
     pixels = np.concatenate([standardised(factors), noise(count, 3, count)], 1)
     return pixels.reshape(-1, 3, 2, 1).astype(np.float32), factors
 
-  (train, train_factors), (test, factors) = half(600), half(400)
+  (train, train_factors), (test, factors) = split(600), split(400)
   kept = np.isin(train_factors[:, 0], [one_class] if one_class is not None else [0, 1, 2])
   train, train_factors, test, factors = train[kept], train_factors[kept], test[order], factors[order]
   columns = (train, test, train_factors[:, 0], factors[:, 0], one_class, False, "", train_factors, factors, VALUES)
@@ -85,7 +85,7 @@ def test_scores_do_not_depend_on_the_order_of_the_test_examples():
 
 
 def test_factors_are_subsampled_with_the_training_examples(monkeypatch):
-  monkeypatch.setattr(halves, "MOST_TRAINING", 300)
+  monkeypatch.setattr(run_data, "MOST_TRAINING", 300)
   assert analyze(context_of())[1]["dci_informativeness/code"] > 0.95
 
 
@@ -127,7 +127,7 @@ def test_figures_use_test_examples_of_the_trained_class():
   np.testing.assert_allclose(np.sort(analyze(context)[0]["factor_information"].values), np.sort(nats[nats.any(1)].T))
 
 
-def test_a_factor_that_is_constant_in_one_half_is_omitted():
+def test_a_factor_that_is_constant_in_one_split_is_omitted():
   kind = context_of().dataset.test_factors[:, 0]
   results, numbers = analyze(context_of(order=np.flatnonzero(kind == 2)))
   assert "factors with a single value are omitted: kind" in results["constant"]

@@ -14,13 +14,13 @@ def few_trees(monkeypatch):
   monkeypatch.setattr(factor_scores, "_TREES", 8)
 
 
-def halves_of(encode):
+def splits_of(encode):
   """Returns (codes, factors) for training and testing, from a function (factors, seed) -> codes."""
   return [(encode(draw_factors(count, count), count), draw_factors(count, count)) for count in (1500, 1000)]
 
 
 def scores(encode, in_use=None):
-  train, test = halves_of(encode)
+  train, test = splits_of(encode)
   in_use = factor_scores.varying_units(test[0]) if in_use is None else np.array(in_use)
   return factor_scores.scores(train, test, in_use, NOMINAL, np.random.default_rng(0))
 
@@ -106,13 +106,13 @@ def test_disentanglement_and_completeness_match_the_paper(importance, disentangl
 def test_linear_scores_agree_with_regression_and_a_support_vector_machine():
   from sklearn.linear_model import LinearRegression
 
-  train, test = halves_of(lambda factors, seed: rotated_codes(factors, seed) + 0.3 * noise(len(factors), 3, seed))
+  train, test = splits_of(lambda factors, seed: rotated_codes(factors, seed) + 0.3 * noise(len(factors), 3, seed))
   results = factor_scores.linear_scores(train, test, NOMINAL)
   for i in range(3):
     unit = test[0][:, [i]]
     expected = [LinearRegression().fit(unit, factor).score(unit, factor) for factor in test[1][:, 1:].T]
     np.testing.assert_allclose(results[i, 1:], expected, atol=1e-9)
-  (accuracy,) = factor_scores.linear_scores(*halves_of(lambda factors, _: 1.0 * (factors[:, :1] == 1)), NOMINAL)[:, 0]
+  (accuracy,) = factor_scores.linear_scores(*splits_of(lambda factors, _: 1.0 * (factors[:, :1] == 1)), NOMINAL)[:, 0]
   assert accuracy == pytest.approx(2 / 3, abs=0.05)  # one kind is separated; of the two others one is guessed
 
 
@@ -162,12 +162,12 @@ def test_units_not_in_use_count_as_uninformative():
   assert alone["mig"][1] > 0.94
 
 
-@pytest.mark.parametrize(("informative", "half"), [("train", 0), ("test", 1)])
-def test_fitted_scores_are_low_if_one_half_is_noise(informative, half):
-  """One half has the factors as its codes, the other has noise."""
-  halves = [(noise(len(factors), 3, 5), factors) for _, factors in halves_of(noise_codes)]
-  halves[half] = (standardised(halves[half][1]), halves[half][1])
-  results = factor_scores.scores(*halves, np.ones(3, bool), NOMINAL, np.random.default_rng(0))
+@pytest.mark.parametrize(("informative", "split"), [("train", 0), ("test", 1)])
+def test_fitted_scores_are_low_if_one_split_is_noise(informative, split):
+  """One split has the factors as its codes, the other has noise."""
+  splits = [(noise(len(factors), 3, 5), factors) for _, factors in splits_of(noise_codes)]
+  splits[split] = (standardised(splits[split][1]), splits[split][1])
+  results = factor_scores.scores(*splits, np.ones(3, bool), NOMINAL, np.random.default_rng(0))
   assert max(results["dci_informativeness"]) < 0.05
   assert results["sap"][0] < 0.1
   assert results["factorvae"] < 0.6
@@ -176,7 +176,7 @@ def test_fitted_scores_are_low_if_one_half_is_noise(informative, half):
 
 
 def test_factorvae_assigns_factors_to_units_on_training_examples():
-  train, test = halves_of(lambda factors, _: 1.0 * factors)
+  train, test = splits_of(lambda factors, _: 1.0 * factors)
   test = (test[0][:, [1, 2, 0]], test[1])
   assert factor_scores.factorvae(train, test, np.random.default_rng(0)) == 0.0
 
@@ -186,8 +186,8 @@ def test_mig_is_normalised_by_the_entropy_of_the_factor():
   factors = [
     np.stack([generator.choice(3, count, p=(0.9, 0.05, 0.05)), draw_factors(count)[:, 2]], 1) for count in (900, 800)
   ]
-  halves = [(np.concatenate([each, noise(len(each), 1)], 1).astype(float), each) for each in factors]
-  results = factor_scores.scores(*halves, np.ones(3, bool), [True, False], generator)
+  splits = [(np.concatenate([each, noise(len(each), 1)], 1).astype(float), each) for each in factors]
+  results = factor_scores.scores(*splits, np.ones(3, bool), [True, False], generator)
   assert min(results["mig"]) > 0.9
 
 
@@ -198,7 +198,7 @@ def test_constant_units_only_change_the_base_of_completeness():
 
 
 def test_a_unit_that_is_constant_in_training_is_not_in_use():
-  (codes, factors), test = halves_of(identity_codes)
+  (codes, factors), test = splits_of(identity_codes)
   codes[:, 0] = 1.0  # still encodes the kind of the test examples
   results = factor_scores.scores((codes, factors), test, np.ones(5, bool), NOMINAL, np.random.default_rng(0))
   assert results["mig"][0] < 0.05
@@ -208,8 +208,8 @@ def test_a_unit_that_is_constant_in_training_is_not_in_use():
 
 def test_a_nominal_factor_is_predicted_by_its_indicators():
   """A unit separates one of three kinds, which explains half of their Gini impurity."""
-  halves = halves_of(lambda factors, _: 1.0 * (factors[:, :1] == 1))
-  assert factor_scores.forest_importances(*halves, NOMINAL)[1][0] == pytest.approx(0.5, abs=0.05)
+  splits = splits_of(lambda factors, _: 1.0 * (factors[:, :1] == 1))
+  assert factor_scores.forest_importances(*splits, NOMINAL)[1][0] == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_most_informative_units_are_kept(monkeypatch):

@@ -67,7 +67,7 @@ def test_square_root_agrees_with_scipy(singular):
 
 
 def share_in_manifold(points, members, neighbours):
-  """Returns the share of points in the manifold of members, from the matrix of all distances."""
+  """Returns the fraction of points in the manifold of members, from the matrix of all distances."""
   radii = np.sort(distance.cdist(members, members), axis=1)[:, neighbours]
   return float((distance.cdist(points, members) <= radii).any(1).mean())
 

@@ -82,7 +82,7 @@ def linear(decoder, codes, variational=False, nearest=lambda z: z):
   config = config_of("vae" if variational else "dense", "digits")
   dataset = data.Dataset("made", "real", codes, codes, None, None)
   run = fake_run(model, apply, config=config)
-  columns = lambda half, indices=None: {}
+  columns = lambda split, indices=None: {}
   return fake(contexts.EvalContext, run=run, dataset=dataset, test_codes=codes, test=decode(codes), columns=columns)
 
 

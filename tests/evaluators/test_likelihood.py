@@ -168,7 +168,7 @@ def test_the_elbo_equals_that_of_the_objective():
   results = dict(likelihood.analyze(context))
   assert results["negative_elbo"] == pytest.approx(float(loss), rel=0.02)
   assert results["nll"] < results["negative_elbo"]
-  assert "likelihood" not in results  # a remark
+  assert "likelihood" not in results  # a note
 
 
 def test_the_standard_error_is_that_of_the_mean(monkeypatch):

@@ -1,4 +1,4 @@
-"""PCA baselines: their errors below and above the rank of the data, and quantised components."""
+"""PCA baselines: their errors below and above the rank of the data, and quantised scores."""
 
 import numpy as np
 import pytest
@@ -55,8 +55,8 @@ def test_quantised_pca_agrees_with_rounding_the_components(bits):
     kept, of_each = int(bits // each), []
     codes = fitted.transform(train.reshape(300, 12))
     low, width = codes.min(0), np.ptp(codes, axis=0) / 2**each
-    for half in (train, test):
-      flat = half.reshape(len(half), 12)
+    for split in (train, test):
+      flat = split.reshape(len(split), 12)
       codes = fitted.transform(flat)
       rounded = low + (np.clip(np.floor((codes - low) / width), 0, 2**each - 1) + 0.5) * width
       rounded[:, kept:] = 0

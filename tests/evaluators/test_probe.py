@@ -81,12 +81,12 @@ def test_information_missing_from_the_code_is_only_found_in_the_baselines():
 
 
 def test_a_linear_probe_finds_a_small_difference_of_two_latents():
-  halves = []
+  splits = []
   for seed in (0, 1):
     x, labels = np.random.default_rng(seed).normal(size=(600, 4, 1)), np.arange(600) % 2
     x[:, 1, 0] = x[:, 0, 0] + 0.1 * labels
-    halves.append((x.astype(np.float32), labels))
-  (x, labels), (y, others) = halves
+    splits.append((x.astype(np.float32), labels))
+  (x, labels), (y, others) = splits
   assert analyze(x, y, labels, others)["linear/code"] > 0.95
 
 
@@ -142,7 +142,7 @@ def test_results_do_not_depend_on_the_scale_of_features_and_constant_ones_are_sa
 def test_probes_agree_with_scikit_learn_on_standardised_features():
   x, y, labels, others = pairs(apart=1.5)
   results, codes, tests = analyze(x, y, labels, others), x[:, :2, 0], y[:, :2, 0]
-  codes, tests = ((half - codes.mean(0)) / codes.std(0) for half in (codes, tests))
+  codes, tests = ((split - codes.mean(0)) / codes.std(0) for split in (codes, tests))
   classifiers = {"linear": linear_model.LogisticRegression(tol=1e-8, max_iter=10_000)}
   classifiers["knn"] = neighbors.KNeighborsClassifier(5)
   for name, classifier in classifiers.items():
@@ -191,7 +191,7 @@ def test_clusters_use_standardised_features_and_nmi_and_ari_are_not_confused():
   x, y, labels, others = pairs(apart=2.0)
   x[:, 3], y[:, 3] = (1e3 * np.random.default_rng(n).normal(size=(n, 1)) for n in (90, 60))
   scaler = preprocessing.StandardScaler().fit(x[..., 0])
-  nmi, ari = probe.agreement(*(scaler.transform(half[..., 0]) for half in (x, y)), others)
+  nmi, ari = probe.agreement(*(scaler.transform(split[..., 0]) for split in (x, y)), others)
   results = analyze(x, y, labels, others)
   assert (results["kmeans_nmi/pixels"], results["kmeans_ari/pixels"]) == pytest.approx((nmi, ari))
   assert nmi > ari + 0.02

@@ -36,7 +36,7 @@ def test_the_baselines_on_mnist_are_the_published_ones(latent, error):
 def test_the_mean_predictor_has_the_variance_around_the_training_mean(kind, value_range):
   train, test = (np.random.default_rng(n).integers(0, 2, (n, 3, 4, 1)).astype(kind) for n in (30, 7))
   dataset = dataset_of(train, test, value_range)
-  x, y = (ranges.normalise(half, value_range).astype(np.float64) for half in (train, test))
+  x, y = (ranges.normalise(split, value_range).astype(np.float64) for split in (train, test))
   expected = np.square(y - x.mean(0)).sum((1, 2, 3)).mean()
   baselines = dict(reconstruction.baselines(dataset, CODE))
   assert baselines["test/mean_predictor_squared_error"] == pytest.approx(expected, rel=1e-6)
@@ -155,7 +155,7 @@ def test_a_perfect_reconstruction_has_no_error():
 def test_the_mean_predictor_has_the_error_of_pca_without_components():
   """It is the variance of the test images around the training mean: the sum of squares of all components."""
   dataset = random_dataset(shape=(4, 5, 1))
-  train, test = (ranges.normalise(half, "unit") for half in (dataset.train, dataset.test))
+  train, test = (ranges.normalise(split, "unit") for split in (dataset.train, dataset.test))
   results = analyzed(lambda x: jnp.broadcast_to(perfect(train.mean(0)), x.shape), dataset)
   components = PCA().fit(train.reshape(20, -1))
   expected = np.square(components.transform(test.reshape(len(test), -1))).sum(1).mean()

@@ -102,14 +102,14 @@ def test_pca_is_fitted_to_training_examples_only():
 
 
 @functools.cache
-def of_halves():
+def of_splits():
   """Returns the results for a model that halves every image."""
   return dict(robustness.analyze(context_of(lambda x: 0.5 * x, WIDE)))
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_results_do_not_depend_on_the_batch_size(monkeypatch, batch):
-  expected = of_halves()
+  expected = of_splits()
   monkeypatch.setattr(contexts, "_BATCH", batch)
   results = dict(robustness.analyze(context_of(lambda x: 0.5 * x, WIDE)))
   for name, value in expected.items():
@@ -143,7 +143,7 @@ def test_anomalies_are_not_analyzed():
 
 
 def test_the_figures_agree_with_the_measures():
-  results = of_halves()
+  results = of_splits()
   rows = results["disturbed"].rows
   assert len(rows) == 1 + 2 * 3
   np.testing.assert_allclose(rows["rotation 45"], robustness.rotate(WIDE, 45, WIDE.min()))

@@ -99,7 +99,7 @@ def quality_of(monkeypatch):
   def find(train, test, samples, reconstruct=lambda x: x):
     run = fake_run(None, lambda method, x, given: reconstruct(x))
     arrays = {"train": train, "test": test, "train_labels": None}
-    columns = lambda half, indices: {}
+    columns = lambda split, indices: {}
     context = fake(contexts.EvalContext, run=run, dataset=dataset_of(), columns=columns, **arrays)
     return analyze(samples, lambda samples: generation.sample_quality(context, samples))
 

@@ -94,5 +94,5 @@ def test_wrong_arguments_are_refused_before_anything_is_written(run, tmp_path, a
 def test_a_missing_package_is_named_with_its_extra(run, tmp_path, monkeypatch):
   find = importlib.util.find_spec
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
-  with pytest.raises(errors.UserError, match=r"needs onnxruntime; pip install 'ae_jax\[export\]'"):
+  with pytest.raises(errors.UserError, match=r"needs onnxruntime; run `pip install 'ae_jax\[export\]'`"):
     run.export(tmp_path, "onnx")

@@ -152,7 +152,7 @@ def test_figures_of_private_examples_can_be_left_out(run, hub):
 def test_what_is_wrong_is_one_message(run, hub, monkeypatch):
   with pytest.raises(errors.UserError, match="hf://model: must be user/name"):
     run.push_to_hub("model")
-  with pytest.raises(errors.UserError, match="hf://user/model@v1: uploads go to the default branch; pass 'user/model'"):
+  with pytest.raises(errors.UserError, match="hf://user/model@v1: cannot upload to a revision; pass 'user/model'"):
     run.push_to_hub("user/model@v1")
   with pytest.raises(errors.UserError, match="has no run folder"):
     made().push_to_hub("user/model")

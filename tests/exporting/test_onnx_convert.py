@@ -55,7 +55,9 @@ def test_onnx_and_stablehlo_agree_for_any_batch(case):
 def test_an_operation_without_a_rule_is_named():
   x = {"x": jax.ShapeDtypeStruct((3,), np.dtype(np.float32))}
   part = parts.Part("encoder", lambda x: jnp.sort(x, axis=1), x, "z")
-  with pytest.raises(errors.UserError, match=r"cannot export the operation 'sort' of this model; use stablehlo"):
+  with pytest.raises(
+    errors.UserError, match=r"cannot export the operation 'sort' of this model; export with the 'stablehlo' format"
+  ):
     onnx_convert.convert(part)
 
 

@@ -21,7 +21,7 @@ def sequence():
 def test_a_method_that_reads_no_mask_refuses_it(sequence):
   z = sequence.encode(X, mask=MASK)
   assert not np.allclose(z, sequence.encode(X))
-  with pytest.raises(errors.UserError, match="mask=: this method takes no mask"):
+  with pytest.raises(errors.UserError, match="mask=: this method has no mask argument"):
     sequence.decode(z, mask=MASK)
 
 

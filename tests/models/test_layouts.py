@@ -88,10 +88,10 @@ def test_gradient_reaches_every_parameter_and_every_step_is_reconstructed(name):
     ("unet", (3, 2), {}, "a series of 3 steps shrinks to 1 step after 1 stage and cannot be halved"),
     ("unet", (1, 2), {}, "a series of 1 step cannot be halved; use config.model.name='dense' for series of one step"),
     ("attention", (5, 2), {}, "config.model.patch=7: must be at most the number of steps of a series, 5"),
-    ("vqvae", (50, 2), {}, "takes images, but these data are series; use one of attention, cnn,"),
+    ("vqvae", (50, 2), {}, "expects images, but these data are series; use one of attention, cnn,"),
     ("cnn", (4, 5, 6, 2), {}, "these data are volumes; use one of cvae, dense, or train on the slices of the volumes"),
     ("attention", (4, 5, 6, 2), {}, "x.reshape(-1, 5, 6, 2)"),
-    ("sequence", (4, 5, 6, 2), {}, "takes series, but these data are volumes; use one of cvae, dense"),
+    ("sequence", (4, 5, 6, 2), {}, "expects series, but these data are volumes; use one of cvae, dense"),
   ],
 )
 def test_examples_of_an_unsuitable_size_or_kind_are_refused(name, shape, options, message):

@@ -282,7 +282,7 @@ def test_a_full_mask_changes_nothing_and_an_empty_one_gives_finite_gradients(cel
     ({"bottleneck": "gauss"}, "config.model.bottleneck='gauss' is unknown; did you mean 'gaussian'"),
     (
       {"shape": (8, 8, 1)},
-      "config.model.name='sequence' takes series, but these data are images; use one of attention,",
+      "config.model.name='sequence' expects series, but these data are images; use one of attention,",
     ),
   ],
 )

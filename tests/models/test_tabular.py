@@ -35,7 +35,7 @@ def test_training_begins_with_a_linear_autoencoder():
 
 
 def test_images_are_refused():
-  with pytest.raises(errors.UserError, match="'table' takes table"):
+  with pytest.raises(errors.UserError, match="'table' expects table"):
     models.build("table", (8, 8, 1), **OPTIONS)
 
 

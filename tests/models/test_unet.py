@@ -152,7 +152,7 @@ def test_examples_of_a_batch_are_independent():
       {},
       "an image of 1x28 cannot be halved; use config.model.name='dense' for images with a side of 1",
     ),
-    ((4, 28, 28, 1), {}, "config.model.name='unet' takes images or series"),
+    ((4, 28, 28, 1), {}, "config.model.name='unet' expects images or series"),
   ],
 )
 def test_invalid_options_are_refused(shape, options, message):

@@ -87,7 +87,7 @@ def test_constant_and_single_images_can_be_drawn(tmp_path):
 
 
 def blue_share(picture):
-  """Returns the share of blue pixels, the colour of bars."""
+  """Returns the fraction of blue pixels, the colour of bars."""
   return (picture[..., 2] > picture[..., 0] + 0.2).mean()
 
 

@@ -122,6 +122,6 @@ def test_full_disk_raises_a_user_error(tmp_path):
     log._file = Full()
     with pytest.raises(
       errors.UserError,
-      match=r"metrics.jsonl or events.*: cannot be written: No space left on device; .* continues the run",
+      match=r"metrics.jsonl or events.*: cannot be written: No space left on device; .* resumes the run",
     ):
       log.write({"step": 2, "epoch": 2.0})

@@ -224,7 +224,7 @@ def test_unknown_and_missing_trackers_are_refused(tmp_path, monkeypatch):
   monkeypatch.setitem(trackers.TRACKERS, "absent_tracker", Notebook)
   monkeypatch.syspath_prepend(tmp_path)
   for _ in range(2):
-    with pytest.raises(errors.UserError, match=r"is not installed; run pip install 'ae_jax\[absent_tracker\]'"):
+    with pytest.raises(errors.UserError, match=r"is not installed; run `pip install 'ae_jax\[absent_tracker\]'`"):
       trackers.check(("absent_tracker",))
     (tmp_path / "absent_tracker").mkdir(exist_ok=True)  # Weights & Biases creates a folder `wandb`
 

@@ -59,9 +59,9 @@ def test_jax_reads_these_variables(monkeypatch):
 @pytest.mark.parametrize(
   ("share", "preallocate", "given", "message"),
   [
-    (0.0, None, {}, r"^--gpu_memory=0.0: must be a share"),
-    (1.5, None, {}, r"^--gpu_memory=1.5: must be a share"),
-    (float("nan"), None, {}, r"^--gpu_memory=nan: must be a share"),
+    (0.0, None, {}, r"^--gpu_memory=0.0: must be a fraction"),
+    (1.5, None, {}, r"^--gpu_memory=1.5: must be a fraction"),
+    (float("nan"), None, {}, r"^--gpu_memory=nan: must be a fraction"),
     (0.5, None, {SHARE: "0.9"}, rf"^--gpu_memory=0.5: the environment variable {SHARE} is '0.9'; remove"),
     (0.5, None, {OLD: "half"}, rf"^--gpu_memory=0.5: the environment variable {OLD} is 'half'; remove"),
     (None, True, {PREALLOCATE: "0"}, rf"^--preallocate=True: the environment variable {PREALLOCATE} is '0'; remove"),
@@ -91,4 +91,4 @@ def test_each_command_has_the_flags():
   for command, rest in (("main", ["--config=dense:digits"]), ("evaluate", ["--workdir=none"]), ("compare", ["none"])):
     status, output, complaints = run_command(command, *rest, "--gpu_memory=2", "--nopreallocate")
     assert (status, output) == (1, "")
-    assert complaints == "ae_jax: --gpu_memory=2.0: must be a share of the memory of a GPU, above 0 and up to 1\n"
+    assert complaints == "ae_jax: --gpu_memory=2.0: must be a fraction of GPU memory in (0, 1]\n"

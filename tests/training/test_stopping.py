@@ -99,8 +99,8 @@ def test_validation_set_chooses_the_checkpoint_and_ends_the_training(tiny, tmp_p
   tiny.early_stopping = {"metric": "validation/squared_error", "patience": 1, "min_change": 0.0, "mode": "min"}
   train.train_and_evaluate(tiny, tmp_path / "run")
   errors_of = {
-    half: [record[f"{half}/squared_error"] for record in logs.read(tmp_path / "run") if f"{half}/loss" in record]
-    for half in ("test", "validation")
+    split: [record[f"{split}/squared_error"] for record in logs.read(tmp_path / "run") if f"{split}/loss" in record]
+    for split in ("test", "validation")
   }
   assert len(errors_of["test"]) == 3
   assert np.argmin(errors_of["test"]) == 0

@@ -117,7 +117,7 @@ def test_metrics_match_the_loaded_model_in_numpy(trained):
 def test_baselines_match_scikit_learn_in_double_precision(trained):
   _, _, metrics = trained
   dataset = data.load("digits", "", "unit")
-  train_, test = (half.reshape(len(half), -1).astype(np.float64) for half in (dataset.train, dataset.test))
+  train_, test = (split.reshape(len(split), -1).astype(np.float64) for split in (dataset.train, dataset.test))
   pca = PCA(32, svd_solver="full").fit(train_)
   error = np.square(pca.inverse_transform(pca.transform(test)) - test).sum(1).mean()
   np.testing.assert_allclose(metrics["test/pca_squared_error"], error, rtol=1e-4)
@@ -294,10 +294,10 @@ def test_stage_changes_its_layer_alone_with_a_new_optimizer_state(tmp_path, monk
     train_until(staged(), tmp_path / str(stop), stop, monkeypatch)
     ends.append(ae_jax.load(tmp_path / str(stop)).params)
   one, two = ends
-  for half, name in (("encoder", "hidden_0"), ("decoder", "logits")):
-    np.testing.assert_array_equal(one[half][name]["kernel"], two[half][name]["kernel"])
-  for half, name in (("encoder", "code"), ("decoder", "hidden_0")):
-    assert (one[half][name]["kernel"] != two[half][name]["kernel"]).any()
+  for part, name in (("encoder", "hidden_0"), ("decoder", "logits")):
+    np.testing.assert_array_equal(one[part][name]["kernel"], two[part][name]["kernel"])
+  for part, name in (("encoder", "code"), ("decoder", "hidden_0")):
+    assert (one[part][name]["kernel"] != two[part][name]["kernel"]).any()
 
 
 @pytest.mark.parametrize(

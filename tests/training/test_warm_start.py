@@ -93,7 +93,7 @@ def test_members_of_a_sweep_start_like_single_runs(tiny, source, tmp_path):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"init_only": "encoder"}, "config.init_only='encoder': must be '' without config.init_from"),
+    ({"init_only": "encoder"}, "config.init_only='encoder': must be '' unless config.init_from is set"),
     ({"init_from": "nowhere"}, "config.init_from: .*nowhere: there is no run here"),
     ({"init_from": "{source}", "init_only": "["}, r"config.init_only='\[': must be a regular expression"),
     (

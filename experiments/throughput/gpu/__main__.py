@@ -1,4 +1,4 @@
-"""Measures training on a GPU: speed beside PyTorch, `--deterministic`, a sweep, and a run that is killed and continued.
+"""Measures training on a GPU: speed beside PyTorch, `--deterministic`, a sweep, and a run that is killed and resumed.
 
   python -m experiments.throughput.gpu
 

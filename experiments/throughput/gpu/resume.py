@@ -1,4 +1,4 @@
-"""Compares a run that was killed and continued with an uninterrupted run."""
+"""Compares a run that was killed and resumed with an uninterrupted run."""
 
 import contextlib
 import pathlib
@@ -16,7 +16,7 @@ from experiments.endurance import crashes
 
 
 def measure(model, data, epochs, flags, environment):
-  """Returns whether a run with these flags, killed by SIGKILL after a third and continued, equals another."""
+  """Returns whether a run with these flags, killed by SIGKILL after a third and resumed, equals another."""
   with tempfile.TemporaryDirectory() as name:
     straight, killed = pathlib.Path(name) / "straight", pathlib.Path(name) / "killed"
     start = lambda workdir: started(command(model, data, epochs, workdir, flags), environment)

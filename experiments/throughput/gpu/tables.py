@@ -24,7 +24,7 @@ speed of the sweep is the sum over its members."""
 
 RESUME = """## A killed run
 
-The run is killed by SIGKILL after a third and continued. It is compared with an uninterrupted run: all variables
+The run is killed by SIGKILL after a third and resumed. It is compared with an uninterrupted run: all variables
 and all records."""
 
 MISSING = """## Not measured
@@ -109,7 +109,7 @@ def sweep(records):
 
 def resume(records):
   """Returns the table of killed runs."""
-  headings = ["model", "flags", "steps", "continued at step", "equal bit for bit", "largest difference"]
+  headings = ["model", "flags", "steps", "resumed at step", "equal bit for bit", "largest difference"]
   rows = []
   for record in records:
     row = [record["model"], " ".join(record["flags"]) or "-", record["steps"], record["continued_at"]]

@@ -32,33 +32,33 @@ def training_rows(count: int) -> Int[np.ndarray, " rows"]:
 
 
 def chosen_parts(
-  run: Any, dataset: data.Dataset, half: str, anomalous: Bool[np.ndarray, " examples"] | None = None
+  run: Any, dataset: data.Dataset, split: str, anomalous: Bool[np.ndarray, " examples"] | None = None
 ) -> Iterator[scores.Inputs]:
   """Yields the examples of a split in parts of limited size; of the training set, only those of `training_rows`.
 
   Args:
     run: The run.
     dataset: The data set of the run.
-    half: Name of the split, a member of `splits.HALVES`.
+    split: Name of the split, a member of `splits.SPLITS`.
     anomalous: Mask of the examples to leave out; None: all are used.
   """
-  count = len(getattr(dataset, half))
-  rows = training_rows(count) if half == "train" else np.arange(count)
+  count = len(getattr(dataset, split))
+  rows = training_rows(count) if split == "train" else np.arange(count)
   rows = rows if anomalous is None else rows[~anomalous[rows]]
   size = lazy_arrays.rows_per_part(dataset.shape, np.dtype(np.float32))  # the model receives floats
   for start in range(0, max(1, len(rows)), size):
-    yield inputs_of(run, dataset, half, rows[start : start + size])
+    yield inputs_of(run, dataset, split, rows[start : start + size])
 
 
-def inputs_of(run: Any, dataset: data.Dataset, half: str, rows: Int[np.ndarray, " chosen"]) -> scores.Inputs:
+def inputs_of(run: Any, dataset: data.Dataset, split: str, rows: Int[np.ndarray, " chosen"]) -> scores.Inputs:
   """Returns the examples at the positions `rows` of a split, with their targets, mask and other columns."""
-  examples = getattr(dataset, half)
-  if half == "validation":  # `on_validation` has the columns of the validation set in place of the test set
-    dataset, half = dataset.on_validation, "test"
+  examples = getattr(dataset, split)
+  if split == "validation":  # `on_validation` has the columns of the validation set in place of the test set
+    dataset, split = dataset.on_validation, "test"
   chosen = lambda array: lazy_arrays.read_rows(array, rows)
   in_range = lambda array: ranges.normalise(chosen(array), dataset.value_range)
-  x, target, mask = in_range(examples), dataset.column(half, "target"), dataset.column(half, "mask")
-  columns = {name: chosen(values) for name, values in data.model_columns(dataset, half, run.model).items()}
+  x, target, mask = in_range(examples), dataset.column(split, "target"), dataset.column(split, "mask")
+  columns = {name: chosen(values) for name, values in data.model_columns(dataset, split, run.model).items()}
   return scores.Inputs(x, x if target is None else in_range(target), None if mask is None else chosen(mask), columns)
 
 
@@ -67,7 +67,7 @@ def in_parts(
 ) -> Iterator[tuple[dict[str, Shaped[np.ndarray, " rows"]], scores.Inputs]]:
   """Yields all examples of a data set in parts of limited size, as ({column: values}, inputs of the scores).
 
-  The columns are "half" (the name of the split), "name" and, if a split has labels, "label" ("" in splits without).
+  The columns are "split" (the name of the split), "name" and, if a split has labels, "label" ("" in splits without).
 
   Args:
     run: The run.
@@ -76,17 +76,17 @@ def in_parts(
   """
   section = run.config.data.to_dict()
   section["path"] = str(paths.local_path("config.data.path", path or section["path"] or "."))
-  names_of = example_names.of_halves(dataset, section)
-  labels_of = {half: getattr(dataset, f"{half}_labels") for half in names_of}
+  names_of = example_names.of_splits(dataset, section)
+  labels_of = {split: getattr(dataset, f"{split}_labels") for split in names_of}
   labelled = any(given is not None for given in labels_of.values())
   size = lazy_arrays.rows_per_part(dataset.shape, np.dtype(np.float32))  # the model receives floats
-  for half, names in names_of.items():
+  for split, names in names_of.items():
     for start in range(0, len(names), size):
       rows = np.arange(start, min(start + size, len(names)))
-      known = {"half": np.full(len(rows), half, "<U10"), "name": names[rows]}
+      known = {"split": np.full(len(rows), split, "<U10"), "name": names[rows]}
       if labelled:
-        known["label"] = _label_texts(labels_of[half], rows, dataset)
-      yield known, inputs_of(run, dataset, half, rows)
+        known["label"] = _label_texts(labels_of[split], rows, dataset)
+      yield known, inputs_of(run, dataset, split, rows)
 
 
 def _label_texts(
