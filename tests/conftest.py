@@ -1,6 +1,7 @@
 """Shared by all tests: strict dtype and rank promotion, a temporary cache, fixtures and small configs."""
 
 import contextlib
+import gc
 import importlib.util
 import os
 import pathlib
@@ -20,6 +21,7 @@ import ae_jax
 from ae_jax import objectives
 from ae_jax.config.keys import ANALYSES
 from ae_jax.data import batch_schedule
+from ae_jax.report import evaluation
 from ae_jax.runs import logs
 from ae_jax.system import cache, distributed
 from ae_jax.training import train
@@ -30,6 +32,9 @@ jax.config.update("jax_num_cpu_devices", 8)  # tests use one device unless they 
 
 _mesh = distributed.mesh
 distributed.mesh = lambda devices=None: _mesh(jax.devices()[:1] if devices is None else devices)
+
+# Compiled programs stay, so full collections take 0.7 s each and find little: they are ten times rarer than by default.
+gc.set_threshold(700, 10, 100)
 
 OLD_JAX = jax.__version_info__ < (0, 8)  # the version of Colab
 ROOT = pathlib.Path(__file__).parent.parent
@@ -99,6 +104,25 @@ def run_command(module, *arguments, cwd=ROOT, **environment):
 def run_main(*flags, **environment):
   """Runs `python -m ae_jax.main`; see `run_command`."""
   return run_command("main", *flags, **environment)
+
+
+_draw = evaluation.draw
+evaluation.draw = lambda *_: None
+
+
+@contextlib.contextmanager
+def with_pictures():
+  """Trainings of this process draw their pictures. Otherwise tests do without, which is a third of a short run."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(evaluation, "draw", _draw)
+    yield
+
+
+@pytest.fixture
+def pictures():
+  """Trainings of the test draw their pictures; see `with_pictures`."""
+  with with_pictures():
+    yield
 
 
 class _Stop(Exception):

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import with_pictures
 
 import ae_jax
 from ae_jax import errors
@@ -26,7 +27,8 @@ def fit(x, labels=None, **options):
 
 @pytest.fixture(scope="module")
 def run():
-  return fit(IMAGES, model__widths=16)
+  with with_pictures():
+    return fit(IMAGES, model__widths=16)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from conftest import with_pictures
 from made_exports import made
 
 import ae_jax
@@ -25,7 +26,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (40, 4, 6, 1), np.uint8)
 def run(tmp_path_factory):
   folder = tmp_path_factory.mktemp("hub") / "run"
   options = {"epochs": 1, "latent": 2, "model__widths": 8, "evaluators": (), "verbose": False}
-  with jax.numpy_rank_promotion("allow"):
+  with jax.numpy_rank_promotion("allow"), with_pictures():
     return ae_jax.fit(IMAGES, model="dense", workdir=folder, **options)
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import config_of
+from conftest import config_of, with_pictures
 
 import ae_jax
 from ae_jax import api, data, errors, models, objectives
@@ -56,7 +56,7 @@ def folder(tmp_path_factory):
   config.update_from_flattened_dict({"epochs": 2, "model.widths": (16,), "model.latent": 4, "batch_size": 128})
   config.evaluators = ("generation",)
   workdir = tmp_path_factory.mktemp("cvae") / "run"
-  with jax.numpy_dtype_promotion("standard"):
+  with jax.numpy_dtype_promotion("standard"), with_pictures():
     train.train_and_evaluate(config, workdir)
   return workdir
 

@@ -40,6 +40,7 @@ def test_every_kind_of_figure_can_be_drawn(tmp_path, examples, number):
   assert max(picture.shape) < 2**13
 
 
+@pytest.mark.usefixtures("pictures")
 def test_every_figure_and_the_learning_curves_are_saved(tmp_path):
   shown = {"a/one": figures.Gallery("one", GREY), "b/two": figures.Bars("two", (), np.ones(2), "x", "y")}
   run = types.SimpleNamespace(records=made_runs.records(2), config=configs.base("digits"))

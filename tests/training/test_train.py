@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import CONFIGS, ROOT, config_of, learned, train_until, unstudied
+from conftest import CONFIGS, ROOT, config_of, learned, train_until, unstudied, with_pictures
 from sklearn.decomposition import PCA
 
 import ae_jax
@@ -29,7 +29,8 @@ def trained(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("trained") / "run"
   config = unstudied(config_of("dense", "digits"))
   config.epochs = 3
-  return workdir, config, train.train_and_evaluate(config, workdir)
+  with with_pictures():
+    return workdir, config, train.train_and_evaluate(config, workdir)
 
 
 def test_recompilation_in_a_later_epoch_fails(tiny, tmp_path, monkeypatch):
@@ -307,7 +308,8 @@ def test_stage_changes_its_layer_alone_with_a_new_optimizer_state(tmp_path, monk
     for file in CONFIGS
   ],
 )
-def test_every_config_lowers_its_loss_on_eight_devices(file, tmp_path, eight_devices):
+@pytest.mark.usefixtures("eight_devices", "pictures")
+def test_every_config_lowers_its_loss_on_eight_devices(file, tmp_path):
   own_data = {"sequence": [], "table": [], "stacked": ["mnist_5k"]}  # stacked needs more steps than digits have
   config = unstudied(config_of(file.stem, *own_data.get(file.stem, ["digits"])))
   config.epochs, config.log_every_steps = 1, 10
