@@ -30,15 +30,15 @@ def make_run(
   workdir: pathlib.Path,
   step: int,
   *,
-  described: Mapping[str, Any],
+  data_description: Mapping[str, Any],
 ) -> Run:
   """Returns a `Run` with the given variables, and with the metrics in the run folder up to `step`.
 
-  `described` is the section "data" of config.json.
+  `data_description` is the section "data" of config.json.
   """
   history = [record for record in logs.stream(workdir) if record["step"] <= step]
   metrics = {name: value for record in history for name, value in record.items()}
-  class_names, scaling = described.get("class_names"), described.get("scaling")
+  class_names, scaling = data_description.get("class_names"), data_description.get("scaling")
   return Run(
     variables,
     config,
@@ -48,8 +48,8 @@ def make_run(
     step,
     class_names=tuple(class_names) if class_names else None,
     scaling=scalings.Scaling(**scaling) if scaling else None,
-    standardisation=standardisation.from_json(described.get("standardisation")),
-    schema=schemas.from_json(described.get("schema")),
+    standardisation=standardisation.from_json(data_description.get("standardisation")),
+    schema=schemas.from_json(data_description.get("schema")),
     workdir=workdir,
   )
 
@@ -106,7 +106,7 @@ def load(workdir: str | os.PathLike[str], which: str = "last", weights: str = "a
     wanted = {name: abstract.params} | ({"model_state": abstract.state} if jax.tree.leaves(abstract.state) else {})
     parts = checkpoints.restore_parts(opened, steps[which], wanted)
   variables = models.Variables(parts[name], parts.get("model_state", {}))
-  return make_run(variables, config, model, workdir, steps[which], described=description["data"])
+  return make_run(variables, config, model, workdir, steps[which], data_description=description["data"])
 
 
 def from_torch(

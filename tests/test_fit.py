@@ -255,9 +255,9 @@ def test_a_run_folder_is_loaded_continued_and_bound_to_its_data(tmp_path, capfd)
   assert "resuming after epoch 1" in capfd.readouterr().out
   assert run.step == 2
   np.testing.assert_array_equal(ae_jax.load(folder).encode(X), run.encode(X))
-  described = json.loads((folder / "config.json").read_text())
-  assert described["config"]["data"]["name"] == "arrays"
-  assert described["data"]["fingerprint"] == problem(X)[1].fingerprint()
+  stored = json.loads((folder / "config.json").read_text())
+  assert stored["config"]["data"]["name"] == "arrays"
+  assert stored["data"]["fingerprint"] == problem(X)[1].fingerprint()
   with pytest.raises(errors.UserError, match="different: examples"):
     fit(X + 1, workdir=folder, epochs=2)
   with pytest.raises(errors.UserError, match=r"pass them again to ae_jax\.fit"):

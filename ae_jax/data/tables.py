@@ -61,13 +61,13 @@ def files(
   if not in_files:
     return _in_memory({split: list(read()) for split, read in readers.items()}, keys, kinds, notes, where)
   scanned = cache.arrays(f"{name}-columns", version, lambda: _pack(_scan(readers, keys, kinds, where)))
-  described, arrays = _unpack(scanned), {}
+  description, arrays = _unpack(scanned), {}
   for split, read in readers.items():
-    fill = functools.partial(_fill, read, described["columns"], f"{where}: {split}")
-    shape = (described["counts"][split], len(described["columns"]))
+    fill = functools.partial(_fill, read, description["columns"], f"{where}: {split}")
+    shape = (description["counts"][split], len(description["columns"]))
     stored = cache.memory_map(f"{name}-{split}", version, shape, np.float64, fill)
     arrays[split] = lazy_arrays.LazyArray(shape, np.dtype(np.float64), functools.partial(_rows_of, stored))
-  return _with_answers(arrays, described, notes, where)
+  return _with_answers(arrays, description, notes, where)
 
 
 def of_frames(
@@ -86,11 +86,11 @@ def _in_memory(
 ) -> dict[str, Any]:
   """Converts the DataFrames of each split to the arrays of a data source; `parts` is {split: DataFrames}."""
   readers = {split: functools.partial(iter, frames) for split, frames in parts.items()}
-  described, arrays = _scan(readers, keys, kinds, where), {}
+  description, arrays = _scan(readers, keys, kinds, where), {}
   for split, read in readers.items():
-    arrays[split] = np.empty((described["counts"][split], len(described["columns"])))
-    _fill(read, described["columns"], f"{where}: {split}", arrays[split])
-  return _with_answers(arrays, described, notes, where)
+    arrays[split] = np.empty((description["counts"][split], len(description["columns"])))
+    _fill(read, description["columns"], f"{where}: {split}", arrays[split])
+  return _with_answers(arrays, description, notes, where)
 
 
 def _keys_and_kinds(label: str, group: str, columns: tuple) -> tuple[dict[str, str], dict[str, str]]:
@@ -262,17 +262,19 @@ def _fill(read: Callable[[], Iterator[Any]], columns: Any, where: str, raw: np.n
     row += len(frame)
 
 
-def _with_answers(arrays: dict[str, Any], described: Mapping[str, Any], notes: list[str], where: str) -> dict[str, Any]:
-  """Adds labels, groups, the `RawTable` and notes from `described`, a result of `_scan`, to the raw rows."""
-  columns = described["columns"]
+def _with_answers(
+  arrays: dict[str, Any], description: Mapping[str, Any], notes: list[str], where: str
+) -> dict[str, Any]:
+  """Adds labels, groups, the `RawTable` and notes from `description`, a result of `_scan`, to the raw rows."""
+  columns = description["columns"]
   vocabularies = {name: words for name, kind, words in columns if kind == "categorical"}
   table = schema_fit.RawTable(
     tuple(name for name, _, _ in columns),
     tuple(kind for _, kind, _ in columns),
     vocabularies,
-    tuple(described["unused"]),
+    tuple(description["unused"]),
   )
-  answers = described["answers"]
+  answers = description["answers"]
   given = {split: answers[f"{split}_label"] for split in splits.present(arrays) if f"{split}_label" in answers}
   integers, class_names, label_notes = labels.as_integers(given, where)
   arrays |= {f"{split}_labels": values for split, values in integers.items()}
@@ -283,13 +285,13 @@ def _with_answers(arrays: dict[str, Any], described: Mapping[str, Any], notes: l
       f"{where}: has only {remarks.counted(count, 'row')}, too few to hold out a test set; provide at least 3, or add "
       "a test file"
     )
-  return arrays | {"table": table, "class_names": class_names, "remarks": [*notes, *described["notes"], *label_notes]}
+  return arrays | {"table": table, "class_names": class_names, "remarks": [*notes, *description["notes"], *label_notes]}
 
 
-def _pack(described: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _pack(description: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Converts a result of `_scan` to arrays, which the cache can store."""
-  texts = json.dumps({key: value for key, value in described.items() if key != "answers"})
-  return {"json": np.frombuffer(texts.encode(), np.uint8)} | described["answers"]
+  texts = json.dumps({key: value for key, value in description.items() if key != "answers"})
+  return {"json": np.frombuffer(texts.encode(), np.uint8)} | description["answers"]
 
 
 def _unpack(arrays: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -241,7 +241,7 @@ def sample_quality(context: EvalContext, samples: Mapping[str, np.ndarray]) -> I
   size = min(len(indices), len(context.train), *map(len, samples.values()), DRAWS)
   if size <= features.NEIGHBOURS:
     yield (
-      "likeness",
+      "sample_quality",
       (
         f"there is no precision, recall or Fréchet distance: this needs more than {features.NEIGHBOURS} training and "
         f"{features.NEIGHBOURS} test examples, and there are only {size}"

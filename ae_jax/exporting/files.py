@@ -97,7 +97,7 @@ def write(
   folder, formats = paths.local_path("folder", folder), check_formats(to)
   if int8 and "onnx" not in formats:
     raise errors.UserError("int8: is a form of the ONNX encoder; add onnx to the formats")
-  described = parts.parts_of(examples.in_float32(run), dtype)
+  graph_parts = parts.parts_of(examples.in_float32(run), dtype)
   if rows is None or not len(rows):
     rows, source = examples.drawn(run), "random examples"
   checked = examples.checked(run, rows, dtype, source)
@@ -105,7 +105,7 @@ def write(
     each
     for name in formats
     for each in (
-      _weight_files(run) if name == "safetensors" else _graph_files(name, described, checked, tolerance, int8)
+      _weight_files(run) if name == "safetensors" else _graph_files(name, graph_parts, checked, tolerance, int8)
     )
   ]
   with errors.convert_os_errors(folder):
@@ -141,11 +141,11 @@ _REFUSED = dict.fromkeys(
 
 
 def _graph_files(
-  name: str, described: list[parts.Part], checked: examples.Checked, tolerance: float, int8: bool
+  name: str, graph_parts: list[parts.Part], checked: examples.Checked, tolerance: float, int8: bool
 ) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
   """Yields (file name, contents, report) for each part."""
   form = _GRAPHS[name]
-  for part in described:
+  for part in graph_parts:
     contents, inputs = form.convert(part), [checked.inputs[each] for each in part.inputs]
     report = _report(part, name, checked, form.call(contents, inputs))
     difference, scale = report["largest_absolute_difference"], max(1.0, report["largest_absolute_value"])

@@ -45,11 +45,11 @@ class Schedule:
     return self.start + (stop - self.start) * fraction
 
 
-def build(described: Sequence[Any], first: int, steps_per_epoch: int, last: int) -> tuple[tuple[str, Schedule], ...]:
+def build(entries: Sequence[Any], first: int, steps_per_epoch: int, last: int) -> tuple[tuple[str, Schedule], ...]:
   """Returns pairs (name of a numeric option of the objective, schedule) for the entries of `config.schedules`.
 
   Args:
-    described: Entries of `config.schedules`: dicts {"key": "objective.beta", "name": "linear", "start": 0.0, "epochs":
+    entries: Entries of `config.schedules`: dicts {"key": "objective.beta", "name": "linear", "start": 0.0, "epochs":
       10}, or with "steps" instead of "epochs".
     first: Step at which the training stage begins.
     steps_per_epoch: Number of steps per epoch.
@@ -59,7 +59,7 @@ def build(described: Sequence[Any], first: int, steps_per_epoch: int, last: int)
     UserError: If an entry is invalid.
   """
   schedules = {}
-  for number, options in enumerate(described):
+  for number, options in enumerate(entries):
     where = f"schedules[{number}]"
     unit = _check(where, options)
     name = options["key"].removeprefix("objective.")

@@ -53,20 +53,20 @@ def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
   sizes = {"train": len(dataset.train), "test": len(dataset.test)}
   if dataset.validation is not None:
     sizes["validation"] = len(dataset.validation)
-  described = {"shape": list(dataset.shape), **sizes, **dataset.fingerprints, "remarks": list(dataset.remarks)}
+  description = {"shape": list(dataset.shape), **sizes, **dataset.fingerprints, "remarks": list(dataset.remarks)}
   if dataset.faults:
-    described["faults"] = list(dataset.faults)
+    description["faults"] = list(dataset.faults)
   if dataset.split:
-    described["split"] = dataset.split.as_json()
+    description["split"] = dataset.split.as_json()
   if dataset.class_names:
-    described["class_names"] = list(dataset.class_names)
+    description["class_names"] = list(dataset.class_names)
   if dataset.scaling:
-    described["scaling"] = dataclasses.asdict(dataset.scaling)
+    description["scaling"] = dataclasses.asdict(dataset.scaling)
   if dataset.standardisation:
-    described["standardisation"] = dataset.standardisation.as_json()
+    description["standardisation"] = dataset.standardisation.as_json()
   if dataset.schema:
-    described["schema"] = dataset.schema.as_json()
-  return described
+    description["schema"] = dataset.schema.as_json()
+  return description
 
 
 @contextlib.contextmanager

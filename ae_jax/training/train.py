@@ -69,7 +69,9 @@ def train_run(
     training, state = _training(experiment, description, workdir, mesh, profile=profile, received=received, stack=stack)
     state = loop.train(training, state)
     variables = distributed.fetch(state.evaluated, mesh)
-    run = api.make_run(variables, config, experiment.model, workdir, int(state.step), described=description["data"])
+    run = api.make_run(
+      variables, config, experiment.model, workdir, int(state.step), data_description=description["data"]
+    )
     if jax.process_index() == 0:
       _analyze(run, experiment, description, workdir, training.recorders[0], received)
   return run

@@ -257,9 +257,9 @@ def test_decoded_examples_that_are_not_finite_get_a_remark_and_no_measures():
 
 
 SMALL = {
-  "one test example": ((40, 1), {}, {"interpolations", "explorer", "likeness", "memorisation"}),
-  "one training example": ((1, 5), {}, {"likeness", "memorisation"}),
-  "one of each": ((1, 1), {}, {"interpolations", "explorer", "likeness", "memorisation"}),
+  "one test example": ((40, 1), {}, {"interpolations", "explorer", "sample_quality", "memorisation"}),
+  "one training example": ((1, 5), {}, {"sample_quality", "memorisation"}),
+  "one of each": ((1, 1), {}, {"interpolations", "explorer", "sample_quality", "memorisation"}),
   "no labels": ((30, 9), {"labels": False}, {"features", "memorisation"}),
   "one latent": ((30, 9), {"latent": 1}, {"features", "memorisation"}),
 }

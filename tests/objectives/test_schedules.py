@@ -37,11 +37,11 @@ def test_schedule_values(name, values):
     assert schedule(jnp.int32(step), 7.0) == pytest.approx(value, rel=1e-6), step
 
 
-def tiny_vae(*described):
+def tiny_vae(*entries):
   """configs/vae.py:digits with a small model: 12 steps per epoch."""
   config = config_of("vae", "digits")
   small = {"epochs": 3, "batch_size": 128, "model.latent": 4, "model.widths": (16,), "checkpoint_every_epochs": 1}
-  config.update_from_flattened_dict(small | {"log_every_steps": 1, "evaluators": (), "schedules": described})
+  config.update_from_flattened_dict(small | {"log_every_steps": 1, "evaluators": (), "schedules": entries})
   return config
 
 
@@ -119,7 +119,7 @@ def test_scheduled_free_bits_need_the_whole_batch():
 
 
 @pytest.mark.parametrize(
-  ("described", "message"),
+  ("entries", "message"),
   [
     (3, r"config\.schedules\[0\]=3: must be a dict such as"),
     ({**WARM_UP, "epochs": 1}, r"config\.schedules\[0\]=.*: must be a dict"),
@@ -133,9 +133,9 @@ def test_scheduled_free_bits_need_the_whole_batch():
     ({**WARM_UP, "steps": float("nan")}, r"\[0\]\.steps=nan: must be a number"),
   ],
 )
-def test_invalid_schedules_are_refused(described, message):
+def test_invalid_schedules_are_refused(entries, message):
   with pytest.raises(errors.UserError, match=message):
-    setup.build_experiment(tiny_vae(described).lock(), 1)
+    setup.build_experiment(tiny_vae(entries).lock(), 1)
 
 
 def test_second_schedule_of_an_option_is_refused():

@@ -375,7 +375,7 @@ def test_class_names_and_scaling_are_stored_with_the_run(begin, one_class):
   assert stored["config"]["data"]["one_class"] == (None if one_class is None else 1)
   model = models.build(shape=(4, 4, 1), compute_dtype="float32", **config.model)
   variables = jax.jit(model.init)(jax.random.key(0))
-  run = api.make_run(variables, config, model, workdir, 0, described=stored["data"])
+  run = api.make_run(variables, config, model, workdir, 0, data_description=stored["data"])
   assert run.class_names == ("bad", "good", "odd", "rare")
   np.testing.assert_array_equal(run.encode(IMAGES.astype(int)), run.encode(IMAGES))
   with pytest.raises(errors.UserError, match="from 0 to 256, but the values from 0 to 255 that were found"):

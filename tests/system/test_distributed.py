@@ -218,7 +218,7 @@ def test_collectives_agree_with_one_device():
       "params": data_parallel.all_gather_params(shards),
       "norm": data_parallel.norm(shards),
       "total": data_parallel.total(weight @ values),
-      "gathered": data_parallel.all_gather(values),
+      "all_gather": data_parallel.all_gather(values),
       "mean": mean,
     }
     numbers = data_parallel.first_row(3) + jnp.arange(3)
@@ -230,7 +230,7 @@ def test_collectives_agree_with_one_device():
     "params": params,
     "norm": np.sqrt(sum(np.square(leaf).sum() for leaf in params)),
     "total": weight @ values,
-    "gathered": values,
+    "all_gather": values,
     "mean": np.square(mean).sum(),
   }
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), shared, expected)

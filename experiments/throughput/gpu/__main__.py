@@ -36,7 +36,7 @@ def main(arguments=None):
   flags.out.mkdir(parents=True, exist_ok=True)
   device = re.sub(r"[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower()).strip("-")
   files = [flags.out / f"{device}{suffix}" for suffix in (".json", ".md")]
-  results = {"minutes": flags.minutes, "sizes": plan.described(sizes), "missing": {}}
+  results = {"minutes": flags.minutes, "sizes": plan.description(sizes), "missing": {}}
   results |= {"device": [], "speed": [], "sweep": [], "resume": []}
 
   def save():

@@ -114,6 +114,6 @@ def _in_process(module, keywords, environment):
   return json.loads(done.stdout.splitlines()[-1])
 
 
-def described(sizes):
+def description(sizes):
   """Returns the sizes as JSON stores them."""
   return json.loads(json.dumps(dataclasses.asdict(sizes)))
