@@ -6,6 +6,7 @@ import functools
 import io
 import os
 import pathlib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +66,20 @@ class _ConfigFile(flags.ArgumentParser):
     file, data = shipped.split(argument)
     if not os.path.isfile(file):
       raise _NoConfigFile(argument)
-    return shipped.execute(file, data)
+    return shipped.execute(file, data, _overrides())
+
+
+def _overrides() -> dict[str, str]:
+  """Returns {dotted key: text} of the arguments --config.KEY=VALUE and --config.KEY VALUE of this command."""
+  found, key = {}, ""
+  for argument in sys.argv:
+    match = re.fullmatch(r"--?config\.([^=]+)(?:=(.*))?", argument, re.DOTALL)
+    if match and match[2] is not None:
+      found[match[1]] = match[2]
+    elif key and not match:
+      found[key] = argument
+    key = match[1] if match and match[2] is None else ""
+  return found
 
 
 config_flags.register_flag_parser_for_type(int, _WholeNumber())

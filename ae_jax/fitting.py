@@ -132,16 +132,24 @@ def _lengths(config: ConfigDict, changes: Mapping[str, Any]) -> dict[str, int]:
   return {key: config[key] for key in ("epochs", "batch_size") if key in changes}
 
 
-def automatic_config(data_name: str) -> tuple[ConfigDict, str]:
-  """Returns the automatic config for `data_name` (a path or the name of a data set), and the command that trains it.
+def automatic_config(data_name: str, texts: Mapping[str, str]) -> tuple[ConfigDict, str]:
+  """Returns the automatic config for data, and the command that trains it; used by `configs/auto.py`.
 
-  Used by `configs/auto.py`.
+  Args:
+    data_name: A path or the name of a data set.
+    texts: {dotted key: text} of the flags --config.KEY=VALUE. The keys on which the choice depends are set.
   """
-  config, _ = problem(data_name, None, model=AUTOMATIC, validation=None, test=None, changes={})
+  changes = {key: overrides.parsed(text) for key, text in texts.items() if _is_of_choice(key)}
+  config, _ = problem(data_name, None, model=AUTOMATIC, validation=None, test=None, changes=changes)
   defaults = configs.flat(named_configs.get("dense", config.data.name).to_dict())
   values = configs.flat(config.to_dict())
   flags = [inspection.as_flag(key, value) for key, value in values.items() if value != defaults[key]]
   return config, paths.command_line(["ae_jax", "train", f"--config=dense:{config.data.name}", *flags])
+
+
+def _is_of_choice(key: str) -> bool:
+  """Returns whether the automatic choice depends on the value that the user sets for a config key."""
+  return key in ("epochs", "batch_size") or (key.startswith("data.") and key not in ("data.name", "data.path"))
 
 
 class _Source(NamedTuple):

@@ -3,15 +3,17 @@
   ae_jax train --config=auto:measurements.npz
   ae_jax train --config=auto:photos
   ae_jax train --config=auto:digits
+  ae_jax train --config=auto:patients.csv --config.data.missing=mask --config.epochs=50
 
-The data are read twice: to choose the keys, and to train. The first printed line is the command with the chosen keys.
+The data are read twice: to choose the keys, and to train. The flags of config.data, config.epochs and config.batch_size
+count for both. The first printed line is the command with the chosen keys.
 The model is PCA of the training examples plus a correction by a dense network. experiments/defaults has its results.
 """
 
 
-def get_config(data="mnist_5k"):
+def get_config(data="mnist_5k", changes=None):
   from ae_jax import fitting  # imports JAX, for which the listing of configs must not wait
 
-  config, command = fitting.automatic_config(data)
+  config, command = fitting.automatic_config(data, changes or {})
   print(f"auto: {command}", flush=True)
   return config

@@ -2,8 +2,10 @@
 
 import ast
 import importlib.util
+import inspect
 import pathlib
 import re
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
@@ -46,12 +48,20 @@ def split(path: str) -> tuple[str, str]:
   return (match[1], match[2] or "") if match else ("", "")
 
 
-def execute(file: str, data: str) -> ConfigDict:
-  """Returns the locked config of a config file; `data` is the name of a data set, or "" for that of the file."""
+def execute(file: str, data: str, changes: Mapping[str, str] | None = None) -> ConfigDict:
+  """Returns the locked config of a config file.
+
+  Args:
+    file: The config file.
+    data: Name of a data set, or "" for that of the file.
+    changes: {dotted key: text} of the flags --config.KEY=VALUE, which the caller applies to the result. A `get_config`
+      with the parameter `changes` receives them, too, because its choices may depend on them.
+  """
   spec = importlib.util.spec_from_file_location(f"config_{pathlib.Path(file).stem}", file)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  config = module.get_config(*([data] if data else []))
+  options = {"changes": changes or {}} if "changes" in inspect.signature(module.get_config).parameters else {}
+  config = module.get_config(*([data] if data else []), **options)
   if not isinstance(config, ConfigDict):
     raise TypeError(f"get_config returned an object of type {type(config).__name__}; return a ConfigDict")
   return config.lock()

@@ -5,7 +5,7 @@ import shlex
 import jax
 import numpy as np
 import pytest
-from conftest import config_of
+from conftest import config_of, run_command
 
 import ae_jax
 from ae_jax import config as configs
@@ -79,4 +79,18 @@ def test_the_config_auto_is_that_of_the_printed_command(tmp_path, capsys):
 
 def test_data_that_do_not_exist_are_refused():
   with pytest.raises(errors.UserError, match="file or folder not found"):
-    fitting.automatic_config("no/such/folder.npz")
+    fitting.automatic_config("no/such/folder.npz", {})
+
+
+def test_flags_of_the_data_count_for_the_choice(tmp_path):
+  """Without config.data.missing, the table is refused; the message names this flag, which then must help."""
+  table = tmp_path / "table.csv"
+  table.write_text("a,b,c,kind\n" + "".join(f"{n},{n * n if n % 7 else ''},{-n},x\n" for n in range(60)))
+  command = ("describe", f"--config=auto:{table}", "--config.data.label", "kind", "--config.epochs=7")
+  status, _, complaints = run_command(*command)
+  assert status == 1
+  assert "set config.data.missing=mean or config.data.missing=mask" in complaints
+  status, output, complaints = run_command(*command, "--config.data.missing=mask")
+  assert status == 0, complaints
+  (line,) = [line for line in output.splitlines() if line.startswith("auto: ")]
+  assert {"--config.data.missing=mask", "--config.data.label=kind", "--config.epochs=7"} <= {*shlex.split(line)}
