@@ -151,8 +151,11 @@ def wide_gap(result: Result) -> Finding | None:
   is_wide = 0 < _OVERFIT * above < test - result.loss_floor and test - train > _OVERFIT_GAP * abs(test)
   if result.settings.get("ema_decay") or not is_wide:  # averaged parameters lag behind, so their test loss is higher
     return None
-  losses = f"It is overfitting: the loss is {number(test)} on the test set and {number(train)} on the training set."
-  return losses, _advice_on_gap(result)
+  losses = f"the loss is {number(test)} on the test set and {number(train)} on the training set."
+  if result.has_later_test_set:
+    text = "It is overfitting, or the test set, the end of the time series, has anomalies or a drift"
+    return f"{text}: {losses}", f"Look at run.score over time first. {_advice_on_gap(result)}"
+  return f"It is overfitting: {losses}", _advice_on_gap(result)
 
 
 def _advice_on_rise(result: Result) -> str:

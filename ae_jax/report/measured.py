@@ -121,6 +121,11 @@ class Result:
     return too_high or not bool(np.isfinite(measured).all())
 
   @property
+  def has_later_test_set(self) -> bool:
+    """True if the test set is the last part of a time series, in which anomalies are usually looked for."""
+    return (self.description["data"].get("split") or {}).get("rule") == "time"
+
+  @property
   def losses(self) -> tuple[float | int, float | int]:
     """Training and test loss; NaN if they were not measured."""
     return self.metrics.get("train/loss", math.nan), self.metrics.get("test/loss", math.nan)

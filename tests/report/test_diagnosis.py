@@ -181,6 +181,16 @@ def test_faults_of_the_data_are_repeated_at_the_end():
   assert "Check the data" not in said(METRICS, {}, {})
 
 
+def test_a_test_set_at_the_end_of_a_time_series_may_have_anomalies():
+  description = description_of(DENSE)
+  for rule, is_named in (("random", False), ("time", True)):
+    description["data"]["split"] = {"rule": rule}
+    text = messages.headline(BAD | {"train/loss": 20.0}, description, FLAT, True)
+    assert "overfitting" in text
+    assert ("anomalies or a drift: the loss is 70.000 on" in text) == is_named
+    assert "config.model.dropout=0.1" in text
+
+
 def examples(folder, train_count=20):
   """Writes uniform noise [N, 8, 8], which has no structure to learn, and returns the path."""
   noise = np.random.default_rng(0).uniform(size=(train_count + 40, 8, 8, 1)).astype(np.float32)
