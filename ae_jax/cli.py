@@ -4,9 +4,9 @@ import contextlib
 import datetime
 import functools
 import io
+import itertools
 import os
 import pathlib
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -66,20 +66,18 @@ class _ConfigFile(flags.ArgumentParser):
     file, data = shipped.split(argument)
     if not os.path.isfile(file):
       raise _NoConfigFile(argument)
-    return shipped.execute(file, data, _overrides())
+    return shipped.execute(file, data, _flags_of)
 
 
-def _overrides() -> dict[str, str]:
-  """Returns {dotted key: text} of the arguments --config.KEY=VALUE and --config.KEY VALUE of this command."""
-  found, key = {}, ""
-  for argument in sys.argv:
-    match = re.fullmatch(r"--?config\.([^=]+)(?:=(.*))?", argument, re.DOTALL)
-    if match and match[2] is not None:
-      found[match[1]] = match[2]
-    elif key and not match:
-      found[key] = argument
-    key = match[1] if match and match[2] is None else ""
-  return found
+def _flags_of(config: ConfigDict) -> dict[str, Any]:
+  """Returns {dotted key: value} of the flags --config.KEY=VALUE of this command, with the types of the config."""
+  arguments, values = sys.argv[:1], flags.FlagValues()
+  for before, argument in itertools.pairwise(sys.argv):
+    if argument.partition("=")[0] not in _CONFIG_FLAG and before not in _CONFIG_FLAG:
+      arguments.append(argument)
+  config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
+  values(arguments, known_only=True)
+  return config_flags.get_override_values(values["config"])
 
 
 config_flags.register_flag_parser_for_type(int, _WholeNumber())
@@ -101,6 +99,7 @@ _PREALLOCATE = flags.DEFINE_bool(
 )
 
 WRONG_INPUT, WRONG_USAGE = 1, 2  # exit statuses
+_CONFIG_FLAG = ("--config", "-config")
 _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 
 
@@ -234,9 +233,9 @@ def _with_shipped_config(argv: Sequence[str]) -> list[str]:
     flag, equals, value = argument.partition("=")
     if follows:
       argument = shipped.resolve(argument)
-    elif equals and flag in ("--config", "-config"):
+    elif equals and flag in _CONFIG_FLAG:
       argument = f"--config={shipped.resolve(value)}"
-    follows = argument in ("--config", "-config")
+    follows = argument in _CONFIG_FLAG
     resolved.append(argument)
   return resolved
 

@@ -8,8 +8,8 @@
 
 Without --only, the evaluators in config.evaluators run. With --only, the named evaluators run instead, and the earlier
 results of other evaluators are kept. If the data were moved after training, pass the new path with --data. If the
-contents of --data differ from the data of the run, they are treated as different from its test set: the results of
-`Run.evaluate` are printed, and the report is not updated.
+contents of --data differ from the data of the run, they are evaluated as new examples: the results of `Run.evaluate`
+are printed, and the report is not updated.
 """
 
 import functools
@@ -79,9 +79,7 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
     parts = [part.x for part in found.parts]
   except errors.UserError as error:
     raise errors.UserError(f"{reason}. The data cannot be read as new examples either: {error}") from None
-  progress.print_line(
-    f"the data are treated as different from the test set of the run, so the report is not updated, because {reason}"
-  )
+  progress.print_line(f"the data are evaluated as new examples, and the report is not updated, because {reason}")
   for line in found.remarks:
     progress.print_line(line)
   threshold, fault = thresholds.of_run(run)

@@ -28,6 +28,7 @@ _T = TypeVar("_T")
 _WHERE = in_memory.WHERE
 AUTOMATIC = "auto"  # `model` of `fit`, and the name of configs/auto.py
 _TFDS_NAME = re.compile(r"[\w-]+(/[\w-]+)?(:[\d.*]+)?")  # such as "mnist:3.0.1" and "emnist/letters"
+_NOT_OF_CHOICE = ("data.name", "data.path", "data.range")  # with the range, likelihood and scale would not be chosen
 # source -> key of config.data with the name of the column or array of labels
 _LABEL_KEYS = {"csv": "label", "parquet": "label", "frame": "label", "npz": "y", "npy": "y", "hdf5": "y"}
 
@@ -132,24 +133,25 @@ def _lengths(config: ConfigDict, changes: Mapping[str, Any]) -> dict[str, int]:
   return {key: config[key] for key in ("epochs", "batch_size") if key in changes}
 
 
-def automatic_config(data_name: str, texts: Mapping[str, str]) -> tuple[ConfigDict, str]:
+def automatic_config(data_name: str, flags: Callable[[ConfigDict], Mapping[str, Any]]) -> tuple[ConfigDict, str]:
   """Returns the automatic config for data, and the command that trains it; used by `configs/auto.py`.
 
   Args:
     data_name: A path or the name of a data set.
-    texts: {dotted key: text} of the flags --config.KEY=VALUE. The keys on which the choice depends are set.
+    flags: Function that returns {dotted key: value} of the flags --config.KEY=VALUE for a config with these keys. The
+      choice depends on some of them; the caller applies all flags to the result.
   """
-  changes = {key: overrides.parsed(text) for key, text in texts.items() if _is_of_choice(key)}
+  changes = {key: value for key, value in flags(named_configs.get("dense")).items() if _is_of_choice(key)}
   config, _ = problem(data_name, None, model=AUTOMATIC, validation=None, test=None, changes=changes)
   defaults = configs.flat(named_configs.get("dense", config.data.name).to_dict())
   values = configs.flat(config.to_dict())
-  flags = [inspection.as_flag(key, value) for key, value in values.items() if value != defaults[key]]
-  return config, paths.command_line(["ae_jax", "train", f"--config=dense:{config.data.name}", *flags])
+  arguments = [inspection.as_flag(key, value) for key, value in values.items() if value != defaults[key]]
+  return config, paths.command_line(["ae_jax", "train", f"--config=dense:{config.data.name}", *arguments])
 
 
 def _is_of_choice(key: str) -> bool:
-  """Returns whether the automatic choice depends on the value that the user sets for a config key."""
-  return key in ("epochs", "batch_size") or (key.startswith("data.") and key not in ("data.name", "data.path"))
+  """Returns whether the automatic choice depends on the value that a flag sets for a config key."""
+  return key in ("epochs", "batch_size") or (key.startswith("data.") and key not in _NOT_OF_CHOICE)
 
 
 class _Source(NamedTuple):
@@ -177,7 +179,7 @@ def _source(x: Any, labels: Any, others: Mapping[str, Any], of_user: Mapping[str
       raise errors.UserError(
         f"{split}=: for data at a path, pass a fraction such as {split}=0.1, or store the {split} set there"
       )
-    found, path = _stored(x)
+    found, path = _stored(x, of_user)
     return _Source(found, keys | {"data.name": found.name, "data.path": path} | _label_key(labels, found.name))
   name = "frame" if frames.is_frame(x) else "arrays"
   is_column = isinstance(labels, str)
@@ -196,13 +198,13 @@ def _is_share(value: Any) -> bool:
   return isinstance(value, float | int)
 
 
-def _stored(x: str | os.PathLike[str]) -> tuple[detection.Found, str]:
+def _stored(x: str | os.PathLike[str], of_user: Mapping[str, Any]) -> tuple[detection.Found, str]:
   """Returns the source of the data `x`, and its path; the path is "" if `x` is the name of a data set."""
   path = str(paths.local_path("x", x))
   is_name = isinstance(x, str) and not os.path.exists(path) and _TFDS_NAME.fullmatch(x)
   if is_name and x not in sources.SOURCES:
     return detection.Found(x, {}, {}, {}, []), ""  # a data set of TensorFlow Datasets
-  found = detection.detect(path)
+  found = detection.detect(path, of_user)
   return found, "" if found.name == path else path
 
 

@@ -1,7 +1,5 @@
 """Config keys as Python arguments: `optimizer__learning_rate=1e-3` sets the key `optimizer.learning_rate`."""
 
-import ast
-import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -63,13 +61,6 @@ def apply(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
       )
     section[name] = _converted(value, section[name])
   return ConfigDict(_with_types(values, config.to_dict(preserve_field_references=True))).lock()
-
-
-def parsed(text: str) -> Any:
-  """Returns the value of a flag: a literal such as 3, 0.5, (2, 3), None or true; any other text is a string."""
-  with contextlib.suppress(ValueError, SyntaxError):
-    return ast.literal_eval(text.capitalize() if text in ("true", "false") else text)
-  return text
 
 
 def _with_types(values: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ The model is PCA of the training examples plus a correction by a dense network. 
 """
 
 
-def get_config(data="mnist_5k", changes=None):
+def get_config(data="mnist_5k", flags=lambda config: {}):
   from ae_jax import fitting  # imports JAX, for which the listing of configs must not wait
 
-  config, command = fitting.automatic_config(data, changes or {})
+  config, command = fitting.automatic_config(data, flags)
   print(f"auto: {command}", flush=True)
   return config

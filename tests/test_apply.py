@@ -157,7 +157,7 @@ def test_evaluate_measures_other_data_and_leaves_the_report(of_table, tmp_path):
   new.to_csv(tmp_path / "new.csv", index=False)
   before = (workdir / "report.html").read_bytes()
   printed = command("evaluate", f"--workdir={workdir}", f"--data={tmp_path / 'new.csv'}")
-  assert "treated as different from the test set of the run, so the report is not updated" in printed
+  assert "evaluated as new examples, and the report is not updated" in printed
   expected = ae_jax.load(workdir).evaluate(new)
   found = dict(line.split() for line in printed.splitlines()[1:])
   assert float(found["squared_error"]) == pytest.approx(expected["squared_error"], rel=1e-4)
@@ -240,7 +240,7 @@ def read(path, run=None, **options):
     ({"a": IMAGES}, wanted((2, 2, 1), patch=(2,)), {}, r"no array has the form of images \[N, H, W, 1\]"),
     ({"a": IMAGES}, wanted((9, 9, 3), patch=(9,)), {}, r"all images are smaller than config.data.patch=\(9,\) of"),
     ({"a": IMAGES}, wanted((3, 2), window=3), {}, r"no array has the form of a recording \[T, 2\]"),
-    ({"a": IMAGES[:, 0, 0]}, wanted((99, 3), window=99), {}, "all series are smaller than config.data.window=99"),
+    ({"a": IMAGES[:, 0, 0]}, wanted((99, 3), window=99), {}, "all recordings are smaller than config.data.window=99"),
   ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, run, options, message):

@@ -5,13 +5,15 @@ import importlib.util
 import inspect
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from ae_jax import errors
 
 _PACKAGE = pathlib.Path(__file__).parent.parent
+Flags = Callable[[ConfigDict], Mapping[str, Any]]  # config -> {dotted key: value}, with the types of the config
 
 
 def folder() -> pathlib.Path:
@@ -48,19 +50,20 @@ def split(path: str) -> tuple[str, str]:
   return (match[1], match[2] or "") if match else ("", "")
 
 
-def execute(file: str, data: str, changes: Mapping[str, str] | None = None) -> ConfigDict:
+def execute(file: str, data: str, flags: Flags = lambda config: {}) -> ConfigDict:
   """Returns the locked config of a config file.
 
   Args:
     file: The config file.
     data: Name of a data set, or "" for that of the file.
-    changes: {dotted key: text} of the flags --config.KEY=VALUE, which the caller applies to the result. A `get_config`
-      with the parameter `changes` receives them, too, because its choices may depend on them.
+    flags: Function that returns the flags --config.KEY=VALUE of the command for a config with these keys. A
+      `get_config` with the parameter `flags` receives it, for choices that depend on them. The caller applies all
+      flags to the result.
   """
   spec = importlib.util.spec_from_file_location(f"config_{pathlib.Path(file).stem}", file)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  options = {"changes": changes or {}} if "changes" in inspect.signature(module.get_config).parameters else {}
+  options = {"flags": flags} if "flags" in inspect.signature(module.get_config).parameters else {}
   config = module.get_config(*([data] if data else []), **options)
   if not isinstance(config, ConfigDict):
     raise TypeError(f"get_config returned an object of type {type(config).__name__}; return a ConfigDict")

@@ -43,10 +43,10 @@ def train_and_test(
   shape = arrays["train"].shape
   if "test" not in arrays:
     if not shape or shape[0] < 3:
-      count = f"has only {remarks.counted(shape[0], 'example')}" if shape else "is a single number"
+      few = f"has only {remarks.counted(shape[0], 'example')}, too few to hold out a test set" if shape else ""
       raise errors.UserError(
-        f"{where}: `{names['x_train']}` {count}, too few to hold out a test set; provide at least 3 examples, or add "
-        "test examples"
+        f"{where}: `{names['x_train']}` {few or 'is a single number, not an array of examples'}; provide at least 3 "
+        "examples, or add test examples"
       )
     if "validation" in arrays:
       notes.append(splits.no_test_set(where, f"`{names['x_validation']}`"))

@@ -7,7 +7,8 @@ import collections
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ae_jax import errors
@@ -35,11 +36,12 @@ class Detector(NamedTuple):
   options: Callable[[str], Iterator[dict[str, Any]]]  # path -> dicts of options to try; the first that works is used
 
 
-def detect(path: str) -> Found:
+def detect(path: str, of_user: Mapping[str, Any] = MappingProxyType({})) -> Found:
   """Returns the first source that matches a path, with the arrays that it read.
 
   Args:
     path: A file or folder, or the name of a built-in data set.
+    of_user: {key of `config.data`: value} that the user sets; those that the source takes replace the detected ones.
 
   Raises:
     UserError: The path does not exist, no source matches it, or the source cannot read it with any of the options to
@@ -55,7 +57,9 @@ def detect(path: str) -> Found:
   if name is None:
     raise errors.UserError(f"{path}: unsupported format; supported: {', '.join(DETECTORS)} (config.data.name)")
   fault = None
-  for options in DETECTORS[name].options(path):
+  set_by_user = {key: value for key, value in of_user.items() if key in (*sources.OPTIONS.get(name, ()), "kind")}
+  for detected in DETECTORS[name].options(path):
+    options = detected | set_by_user
     try:
       others = {key: value for key, value in options.items() if key != "kind"}
       arrays = sources.read(name, path, others, kind=options.get("kind", "auto"))

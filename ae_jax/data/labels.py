@@ -111,7 +111,7 @@ def _column(values: np.ndarray, name: str, where: str) -> Shaped[np.ndarray, " e
   ones = values == 1
   if not ((ones | (values == 0)).all() and (ones.sum(1) == 1).all()):
     raise errors.UserError(
-      f"{where}: `{name}` must be one-hot for dtype {values.dtype} and shape {list(values.shape)}; {_FIX}"
+      f"{where}: `{name}` has dtype {values.dtype} and shape {list(values.shape)}, so its rows must be one-hot; {_FIX}"
     )
   return ones.argmax(1)
 

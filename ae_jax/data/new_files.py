@@ -134,7 +134,7 @@ def _of_records(path: str, wanted: Wanted, where: str) -> NewFiles:
 
 def _joined(cuts: Sequence[new_cuts.Cut], notes: list[str], where: str, section: Mapping[str, Any]) -> NewFiles:
   """Joins the examples of all cuts; raises UserError if all files or rows are smaller than a window or patch."""
-  key, examples = ("window", "series") if section["window"] else ("patch", "images")
+  key, examples = ("window", "recordings") if section["window"] else ("patch", "images")
   small = [source for cut in cuts if not cut.names for source in cut.sources]
   if small and len(small) == sum(len(cut.sources) for cut in cuts):
     raise errors.UserError(

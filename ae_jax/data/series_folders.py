@@ -31,7 +31,7 @@ def applies(name: str, path: str, kind: str, window: int, x: str = "") -> bool:
 
 
 def read(path: str, window: int) -> dict[str, Any]:
-  """Returns the series of a folder or, if `window` is not 0, its records.
+  """Returns the series of a folder or, if `window` is not 0, its recordings.
 
   Series are padded with zeros at the end to the longest one, [N, T, C]; `train_lengths` and `test_lengths` [N] contain
   their lengths. The label of a series is the largest label of its steps. The recordings of a split are concatenated to

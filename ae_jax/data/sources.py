@@ -211,7 +211,7 @@ def read(
   streams: Callable[[int], bool] = lambda size: False,
   given: Mapping[str, in_memory.SplitData] | None = None,
 ) -> dict[str, Any]:
-  """Calls the source `name` and returns its arrays; a folder of series or records is read by `series_folders.read`.
+  """Calls the source `name` and returns its arrays; a folder of series or recordings is read by `series_folders.read`.
 
   Args:
     name: A key of `SOURCES`, or the name of an image data set of TensorFlow Datasets.

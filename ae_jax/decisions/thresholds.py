@@ -27,8 +27,8 @@ class Threshold:
   kind: str  # kind of the scores, a key of `scores.KINDS`
   rule: str  # a member of _RULES
   level: float | None  # contamination, precision or recall that was requested; None for the other rules
-  # split whose scores were used: "train" or "validation"; "given", or "" for the rule "value"
-  half: str  # the name of the key in threshold.json
+  # source of the scores: "train", "validation", "given", or "" for the rule "value"; named as in threshold.json
+  half: str
   examples: int  # number of these examples
   step: int  # step of the checkpoint whose scores were used
   weights: str  # `store.digest` of the variables of this checkpoint

@@ -109,9 +109,9 @@ def arc(
 ) -> Float[np.ndarray, "steps latents"]:
   """Returns latent codes from `start` to `end` around `centre` by spherical interpolation (White 2016, section 2.1).
 
-  `shares` are fractions of the angle between the two latents, seen from the centre. If the two latents have the same
-  distance from the centre, all returned latents have this distance. If their directions from the centre are equal or
-  opposite, or one of them equals the centre, the arc is undefined, and the returned latents lie on a straight line.
+  `shares` are fractions of the angle between the two latent codes, seen from the centre. If both have the same distance
+  from the centre, all returned latent codes have this distance. If their directions from the centre are equal or
+  opposite, or one of them equals the centre, the arc is undefined; the returned codes lie on a straight line.
   """
   a, b = start - centre, end - centre
   lengths = np.linalg.norm(a), np.linalg.norm(b)

@@ -25,7 +25,7 @@ Function = Callable[[np.ndarray], np.ndarray]  # maps examples [N, ...] to an ar
 def feature_function(context: Any) -> Generator[tuple[str, Any], None, Function]:
   """Yields report entries that describe the features, and returns the function that computes features [N, at most 64].
 
-  The results are a note and, if a classifier is trained and there are test labels, its accuracy.
+  The entries are a note and, if a classifier is trained and there are test labels, its accuracy.
 
   The features are a hidden layer of a classifier trained on the training examples, or principal components if the
   labels are not suitable for a classifier. `context` is an `EvalContext`.

@@ -183,7 +183,7 @@ def _directions(
 ) -> tuple[list[str], Float[np.ndarray, "directions latent"]]:
   """Returns the names of at most six directions of large variance, and a vector of one standard deviation along each.
 
-  If `of_units` is True, the directions are the latent units with the largest variance of the latents, because a unit
+  If `of_units` is True, the directions are the latent units with the largest variance, because a unit
   that carries no information has a constant posterior mean. Otherwise, the directions are principal components.
   """
   directions, deviations = densities.principal_directions(codes)

@@ -28,9 +28,8 @@ class Part:
   """A part of a model as a function of arrays."""
 
   name: str  # "encoder", "decoder" or "scorer"
-  function: Callable[
-    ..., jax.Array
-  ]  # expects an array [B, ...] for each of `inputs`, in order; returns float32 [B, ...]
+  # It expects an array [B, ...] for each of `inputs`, in order, and returns float32 [B, ...].
+  function: Callable[..., jax.Array]
   inputs: Mapping[str, jax.ShapeDtypeStruct]  # {name: shape (without the axis B) and dtype}
   output: str  # name of the result
 

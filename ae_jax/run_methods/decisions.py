@@ -45,7 +45,7 @@ def reference(run: Any) -> scores.Reference:
 
 
 def set_reference(run: Any, x: Any = None, mask: AnyArray | None = None, target: Any = None, **columns: Any) -> None:
-  """Computes the reference statistics used by the scores "normalised", "mahalanobis" and "knn" from training examples.
+  """Computes and stores the statistics of training examples that the scores "normalised", "mahalanobis" and "knn" use.
 
   They (mean squared error of each element, and latent codes) are stored as reference.npz in the run folder; without it,
   these scores read the training data again. Afterwards, set the threshold again if it uses one of these scores.

@@ -98,7 +98,7 @@ def interpolate(
     run: The run.
     start: Examples [N, *shape], or one example.
     end: The other example of each pair, [N, *shape], or one example.
-    steps: Number of latents per pair, including the latents of `start` and `end`.
+    steps: Number of latent codes per pair, including the latent codes of `start` and `end`.
     **columns: Other inputs of a conditional model, such as `label`, used for both `start` and `end`.
 
   Returns:

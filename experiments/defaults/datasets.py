@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-Halves = tuple[np.ndarray, np.ndarray, int]
+Splits = tuple[np.ndarray, np.ndarray, int]
 
 
-def _bundled(name: str, latent: int) -> Callable[[], Halves]:
+def _bundled(name: str, latent: int) -> Callable[[], Splits]:
   """Returns a function that loads a data set of ae_jax."""
 
-  def load() -> Halves:
+  def load() -> Splits:
     from ae_jax.data import sources
 
     arrays = sources.read(name, "", {})
@@ -32,10 +32,10 @@ def _divided(x: np.ndarray, share: float = 0.2) -> tuple[np.ndarray, np.ndarray]
   return x[order[count:]], x[order[:count]]
 
 
-def _table(name: str, latent: int) -> Callable[[], Halves]:
+def _table(name: str, latent: int) -> Callable[[], Splits]:
   """Returns a function that loads a table of scikit-learn, standardised by its training set."""
 
-  def load() -> Halves:
+  def load() -> Splits:
     import sklearn.datasets
 
     train, test = _divided(getattr(sklearn.datasets, f"load_{name}")().data)
@@ -50,10 +50,10 @@ def _standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.n
   return tuple(((x - mean) / deviation).astype(np.float32) for x in (train, test))
 
 
-def _photographs(side: int, train: int, test: int) -> Callable[[], Halves]:
+def _photographs(side: int, train: int, test: int) -> Callable[[], Splits]:
   """Returns a function that cuts patches from scikit-learn's two photographs; tests come from their right quarter."""
 
-  def load() -> Halves:
+  def load() -> Splits:
     from sklearn.datasets import load_sample_images
 
     rng, pictures = np.random.default_rng(0), load_sample_images().images
@@ -77,7 +77,7 @@ def _patches(rng: np.random.Generator, pictures: list[np.ndarray], side: int, co
   return np.stack(patches)
 
 
-def textures() -> Halves:
+def textures() -> Splits:
   """Returns patches [16, 16, 1] of scikit-image's photographs of brick, grass and gravel."""
   from skimage import data
 
@@ -86,7 +86,7 @@ def textures() -> Halves:
   return _patches(rng, sets[0], 16, 3000), _patches(rng, sets[1], 16, 600), 16
 
 
-def faces() -> Halves:
+def faces() -> Splits:
   """Returns made faces [32, 32, 1]: ellipses with eyes and a mouth that move, turn and change in brightness."""
   rng = np.random.default_rng(0)
   v, u = np.mgrid[-1:1:32j, -1:1:32j]
@@ -108,7 +108,7 @@ def faces() -> Halves:
   return x[:1200], x[1200:], 8
 
 
-def categories() -> Halves:
+def categories() -> Splits:
   """Returns a made table: 6 numbers that depend on two hidden variables, and three one-hot categories."""
   rng = np.random.default_rng(0)
   hidden = rng.normal(size=(2000, 2))
@@ -120,7 +120,7 @@ def categories() -> Halves:
   return *_standardised(x[:1600], x[1600:]), 3
 
 
-def multivariate_series() -> Halves:
+def multivariate_series() -> Splits:
   """Returns made series [60, 3]: a chirp, its delayed copy, and a bump, with noise."""
   rng, t = np.random.default_rng(0), np.linspace(0, 1, 60)
   start, rate, phase, at, height = (rng.uniform(low, high, (1500, 1)) for low, high in _SERIES_RANGES)
@@ -134,7 +134,7 @@ def multivariate_series() -> Halves:
 _SERIES_RANGES = ((1, 3), (0, 2), (0, 6.28), (0.2, 0.8), (0.5, 2))
 
 
-def spectra() -> Halves:
+def spectra() -> Splits:
   """Returns made spectra [200]: a sloped baseline and four peaks of changing height, place and width, with noise."""
   rng, t = np.random.default_rng(0), np.linspace(0, 1, 200)
   x = rng.uniform(0, 1, (1200, 1)) + rng.normal(size=(1200, 1)) * t
@@ -146,7 +146,7 @@ def spectra() -> Halves:
   return x[:1000].astype(np.float32), x[1000:].astype(np.float32), 8
 
 
-def ecg5000() -> Halves:
+def ecg5000() -> Splits:
   """Returns the training heartbeats [140, 1] of ECG5000, if they are in ../shared/ucr."""
   import pathlib
 
@@ -154,14 +154,14 @@ def ecg5000() -> Halves:
   return *_divided(np.loadtxt(path, ndmin=2)[:, 1:, None].astype(np.float32)), 16
 
 
-def linear() -> Halves:
+def linear() -> Splits:
   """Returns gaussian data from a linear model with 5 hidden variables, on which no model is better than PCA."""
   rng = np.random.default_rng(0)
   x = rng.normal(size=(2500, 5)) @ rng.normal(size=(5, 40)) + 0.3 * rng.normal(size=(2500, 40))
   return x[:2000].astype(np.float32), x[2000:].astype(np.float32), 5
 
 
-DATASETS: dict[str, Callable[[], Halves]] = {
+DATASETS: dict[str, Callable[[], Splits]] = {
   "mnist_5k": _bundled("mnist_5k", 32),
   "digits": _bundled("digits", 16),
   "factors": _bundled("factors", 8),

@@ -1,6 +1,7 @@
 """The automatic choice of a config, and the config `auto`."""
 
 import shlex
+import sys
 
 import jax
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from conftest import config_of, run_command
 
 import ae_jax
+from ae_jax import cli, errors, fitting
 from ae_jax import config as configs
-from ae_jax import errors, fitting
 from ae_jax.config import automatic
 
 pytestmark = pytest.mark.quick_compile
@@ -79,7 +80,7 @@ def test_the_config_auto_is_that_of_the_printed_command(tmp_path, capsys):
 
 def test_data_that_do_not_exist_are_refused():
   with pytest.raises(errors.UserError, match="file or folder not found"):
-    fitting.automatic_config("no/such/folder.npz", {})
+    fitting.automatic_config("no/such/folder.npz", lambda config: {})
 
 
 def test_flags_of_the_data_count_for_the_choice(tmp_path):
@@ -94,3 +95,25 @@ def test_flags_of_the_data_count_for_the_choice(tmp_path):
   assert status == 0, complaints
   (line,) = [line for line in output.splitlines() if line.startswith("auto: ")]
   assert {"--config.data.missing=mask", "--config.data.label=kind", "--config.epochs=7"} <= {*shlex.split(line)}
+
+
+@pytest.mark.parametrize(
+  ("arguments", "expected"),
+  [
+    (["--config.data.label=2020", "--config.epochs", "7"], {"data.label": "2020", "epochs": 7}),
+    (["--config.data.follow_links", "--quiet"], {"data.follow_links": True}),
+    (["--noconfig.data.read_validation"], {"data.read_validation": False}),
+    (["--config.data.read_validation=0"], {"data.read_validation": False}),
+    (["--config.data.columns=a=ignore", "--config.data.columns=b=ignore"], {"data.columns": ("a=ignore", "b=ignore")}),
+  ],
+)
+def test_flags_have_the_types_of_the_config(arguments, expected, monkeypatch):
+  monkeypatch.setattr(sys, "argv", ["ae_jax", "--config", "auto:x.npz", "--latents=2,4", *arguments])
+  assert cli._flags_of(config_of("dense")) == expected
+
+
+def test_data_that_only_a_flag_makes_readable_are_detected(tmp_path):
+  np.savez(tmp_path / "x.npz", foo=np.random.default_rng(0).normal(size=(50, 12)), bar=np.zeros(3))
+  config, command = fitting.automatic_config(str(tmp_path / "x.npz"), lambda config: {"data.x": "foo"})
+  assert (config.data.x, config.data.scale, config.objective.likelihood) == ("foo", "standard", "gaussian")
+  assert "--config.data.x=foo" in command

@@ -54,7 +54,10 @@ def test_fractions_are_no_labels_and_are_named():
 @pytest.mark.parametrize(
   ("stored", "message"),
   [
-    ({"y": np.ones((4, 3))}, r"`y` must be one-hot for dtype float64 and shape \[4, 3\]; .*--config\.data\.x=NAME"),
+    (
+      {"y": np.ones((4, 3))},
+      r"`y` has dtype float64 and shape \[4, 3\], so its rows must be one-hot; .*--config\.data\.x=NAME",
+    ),
     ({"y": np.zeros((4, 2, 2), int)}, r"`y` has dtype int64 and shape \[4, 2, 2\], so it cannot be class labels"),
     ({"y": np.zeros(4, complex)}, r"`y` has dtype complex128 and shape \[4\], so it cannot be class labels"),
     ({"y": np.zeros((4, 1001))}, "so it cannot be class labels"),
