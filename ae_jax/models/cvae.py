@@ -19,8 +19,8 @@ from ae_jax.types import AnyArray, Columns, Keys
 class ConditionalVAE(AutoencoderModule):
   """A dense encoder (x, label) -> Gaussian posterior [B, latent], and a dense decoder (z, label) -> logits [B, *shape].
 
-  The label is a one-hot vector. It is concatenated with the flattened example in the encoder and with the latents in the
-  decoder. The prior does not depend on the label.
+  The label is a one-hot vector. It is concatenated with the flattened example in the encoder, and with the latents in
+  the decoder. The prior does not depend on the label.
   """
 
   encoder: nn.Module
