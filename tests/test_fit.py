@@ -241,10 +241,10 @@ def test_a_temporary_folder_with_a_checkpoint_is_kept_after_an_error(monkeypatch
 
 def test_names_of_tensorflow_datasets_have_versions_and_configs():
   for name in ("mnist:3.0.1", "emnist/letters", "emnist/letters:3.*.*"):
-    assert fitting._stored(name)[0].name == name
+    assert fitting._stored(name, {})[0].name == name
   for path in ("no/such/folder", "photos.zip", "./photos"):
     with pytest.raises(errors.UserError, match="file or folder not found"):
-      fitting._stored(path)
+      fitting._stored(path, {})
 
 
 def test_a_run_folder_is_loaded_continued_and_bound_to_its_data(tmp_path, capfd):
