@@ -102,7 +102,9 @@ def problem(
         f"{overrides.argument(key)}={changes[key]!r}: cannot be set, because x determines it; pass the data or the "
         "path as x, and other keys of config.data as arguments such as data__range='unit'"
       )
-  of_user = {key.removeprefix("data."): value for key, value in changes.items() if key.startswith("data.")}
+  of_data = {key: value for key, value in changes.items() if key.startswith("data.")}
+  section = overrides.apply(configs.base(""), of_data).data  # with the types of the keys, such as (64,) for 64
+  of_user = {key: section[key] for key in (each.removeprefix("data.") for each in of_data)}
   source = _source(x, labels, {"validation": validation, "test": test}, of_user)
   check_once(source.keys, changes)
   config, set_by_user = _config(model, source.found.name), source.keys | changes

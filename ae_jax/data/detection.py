@@ -66,7 +66,7 @@ def detect(path: str, of_user: Mapping[str, Any] = MappingProxyType({})) -> Foun
     except errors.UserError as error:
       fault = fault or error
       continue
-    return Found(name, options, arrays, *(_image_files(path, options) if name == "folder" else ({}, [])))
+    return Found(name, options, arrays, *(_image_files(path, others) if name == "folder" else ({}, [])))
   raise fault
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import config_of, run_command
+from PIL import Image
 
 import ae_jax
 from ae_jax import cli, errors, fitting
@@ -117,3 +118,18 @@ def test_data_that_only_a_flag_makes_readable_are_detected(tmp_path):
   config, command = fitting.automatic_config(str(tmp_path / "x.npz"), lambda config: {"data.x": "foo"})
   assert (config.data.x, config.data.scale, config.objective.likelihood) == ("foo", "standard", "gaussian")
   assert "--config.data.x=foo" in command
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "shape"),
+  [
+    ("size", 16, (16, 16, 3)),
+    ("size", (12, 16), (12, 16, 3)),
+    ("kind", "images", (64, 64, 3)),
+    ("channels", 1, (64, 64, 1)),
+  ],
+)
+def test_a_folder_is_detected_with_the_keys_of_the_user(tmp_path, key, value, shape):
+  for height in range(20, 30):  # of different sizes: without config.data.size they are resized to 64 x 64
+    Image.fromarray(np.full((height, 24, 3), 8 * height, np.uint8)).save(tmp_path / f"{height}.png")
+  assert problem(str(tmp_path), **{f"data.{key}": value})[1].shape == shape
