@@ -29,15 +29,19 @@ PRELOADED = (  # no module of a command: each defines its flags once per process
 _servers = []  # of this process: at most one
 
 
-def run(module, arguments, cwd, environment, timeout):
-  """Runs `python -m MODULE ARGUMENTS`; returns (exit status, stdout, stderr). Raises TimeoutExpired."""
+def run(module, arguments, cwd, environment, timeout, pictures=False):
+  """Runs `python -m MODULE ARGUMENTS`; returns (exit status, stdout, stderr). Raises TimeoutExpired.
+
+  Trainings draw their pictures only if `pictures` is true; see `conftest.with_pictures`.
+  """
   if not _servers:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     _servers.append(subprocess.Popen([sys.executable, __file__], cwd=cwd, **pipes))
   server = _servers[0]
   with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
     request = {"module": module, "arguments": arguments, "cwd": str(cwd), "environment": environment}
-    print(json.dumps(request | {"out": out.name, "err": err.name, "timeout": timeout}), file=server.stdin, flush=True)
+    request |= {"out": out.name, "err": err.name, "timeout": timeout, "pictures": pictures}
+    print(json.dumps(request), file=server.stdin, flush=True)
     status = json.loads(server.stdout.readline())
     if status == -signal.SIGALRM:
       raise subprocess.TimeoutExpired(module, timeout, out.read(), err.read())
@@ -69,6 +73,8 @@ def _execute(request):
   sys.path[0] = request["cwd"]
   sys.argv = [request["module"], *request["arguments"]]
   signal.alarm(request["timeout"])
+  if not request["pictures"]:
+    sys.modules["ae_jax.report.evaluation"].draw = lambda *_: None
   runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 

@@ -98,7 +98,8 @@ def unstudied(config):
 def run_command(module, *arguments, cwd=ROOT, **environment):
   """Runs `python -m ae_jax.MODULE`, in a fork of the command server; returns (exit status, stdout, stderr)."""
   environment = {**os.environ, **environment}
-  return command_server.run(f"ae_jax.{module}", [*map(str, arguments)], cwd, environment, timeout=300)
+  pictures = evaluation.draw is _draw
+  return command_server.run(f"ae_jax.{module}", [*map(str, arguments)], cwd, environment, 300, pictures)
 
 
 def run_main(*flags, **environment):
@@ -112,7 +113,7 @@ evaluation.draw = lambda *_: None
 
 @contextlib.contextmanager
 def with_pictures():
-  """Trainings of this process draw their pictures. Otherwise tests do without, which is a third of a short run."""
+  """Trainings of this process and `run_command` draw pictures. Tests do without, which is a third of a short run."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(evaluation, "draw", _draw)
     yield

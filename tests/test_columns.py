@@ -14,7 +14,7 @@ from ae_jax.evaluators import pca, reconstruction
 from ae_jax.ops import randomness
 from ae_jax.training import steps, train
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 
 R = np.random.default_rng(0)
 TABLE = (R.normal(size=(80, 3)) @ R.normal(size=(3, 8)) + 5.0).astype(np.float32)

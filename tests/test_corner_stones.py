@@ -17,7 +17,7 @@ from ae_jax.data import ranges
 from ae_jax.objectives import corruptions
 from ae_jax.ops import losses
 
-pytestmark = pytest.mark.usefixtures("double_precision")
+pytestmark = [pytest.mark.quick_compile, pytest.mark.usefixtures("double_precision")]
 
 SHAPE, LATENT = (3, 4, 1), 3
 X = np.random.default_rng(0).normal(size=(60, 12)) * np.linspace(2.0, 0.3, 12) @ scipy.linalg.orth(

@@ -34,6 +34,7 @@ def test_damaged_files_load_or_are_refused_with_one_line(endurance):
   assert result["outcomes"]["loaded"] > FILES // 20
 
 
+@pytest.mark.slow  # tests/experiments/test_colab.py kills a run, too, and compares it bit for bit
 def test_repeatedly_killed_run_equals_an_uninterrupted_run_bitwise(endurance, monkeypatch):
   monkeypatch.setitem(endurance.crashes.CONFIGS["dense"], "epochs", 60)
   result = endurance.crashes.kills(KILLS, seed=1, names=["dense"])

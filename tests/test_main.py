@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import OLD_JAX, ROOT, run_main
+from conftest import OLD_JAX, ROOT, run_command, run_main
 
 DENSE = "--config=configs/dense.py:digits"
 QUICK = (DENSE, "--config.epochs=2e0", "--config.evaluators=()")
@@ -42,14 +42,10 @@ def test_it_trains_says_how_good_and_then_says_it_again(tmp_path):
   assert again.splitlines()[-4] == words
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_default_workdir_says_config_data_and_time(tmp_path):
-  done = subprocess.run(
-    [sys.executable, "-m", "ae_jax.main", f"--config={ROOT}/configs/dense.py:digits", *QUICK[1:]],
-    cwd=tmp_path,
-    check=True,
-    capture_output=True,
-  )
-  assert done.returncode == 0
+  status, _, err = run_command("main", f"--config={ROOT}/configs/dense.py:digits", *QUICK[1:], cwd=tmp_path)
+  assert (status, err) == (0, "")
   (run,) = (tmp_path / "runs").iterdir()
   assert re.fullmatch(r"dense-digits-\d{8}-\d{6}", run.name)
   assert (run / "pictures" / "reconstructions.png").exists()
@@ -131,9 +127,10 @@ def test_a_config_file_with_an_error_in_it_is_named_in_one_line(tmp_path):
   assert "division by zero" in err
 
 
+@pytest.mark.quick_compile
 def test_the_users_own_images_train(tmp_path):
   np.savez(tmp_path / "mine.npz", x_train=np.random.default_rng(0).integers(0, 256, (40, 47, 61, 3), np.uint8))
-  flags = ("--config=configs/cnn.py:npz", f"--config.data.path={tmp_path}/mine.npz", "--config.epochs=2")
+  flags = ("--config=configs/cnn.py:npz", f"--config.data.path={tmp_path}/mine.npz", "--config.epochs=1")
   few = ("--config.batch_size=16", "--config.evaluators=()")
   status, out, err = run_main(*flags, *few, f"--workdir={tmp_path / 'run'}")
   assert (status, err) == (0, "")

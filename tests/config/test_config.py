@@ -11,7 +11,7 @@ from ae_jax import errors
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_a_config_comes_back_from_json_as_it_was(file):
-  config = config_of(file.stem, "mnist")
+  config = config_of(file.stem, "digits")
   stored = json.loads(json.dumps(configs.as_json(config)))
   again = configs.from_json(stored)
   assert again.to_dict() == config.to_dict()

@@ -9,6 +9,8 @@ from ae_jax import data, errors
 from ae_jax.data import lazy_arrays, lengths
 from ae_jax.training import setup, steps
 
+pytestmark = pytest.mark.quick_compile
+
 STEPS = (23, 9, 41, 30)
 RANDOM = np.random.default_rng(0)
 SERIES = RANDOM.normal(size=(20, 11, 2)) + 3

@@ -10,6 +10,8 @@ from jax import lax
 from ae_jax import errors, models
 from ae_jax.models import layouts, upsampling
 
+pytestmark = pytest.mark.quick_compile
+
 FAMILIES = ("attention", "cnn", "dense", "sequence", "unet")
 SMALL = {"cnn": {"channels": (4, 6)}, "unet": {"channels": (4, 6)}}
 

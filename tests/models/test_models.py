@@ -9,6 +9,8 @@ from conftest import CONFIGS, config_of
 from ae_jax import errors, models, objectives
 from ae_jax.models import activations
 
+pytestmark = pytest.mark.quick_compile
+
 FAMILIES = {
   "dense": {"widths": (32,)},
   "vae": {"widths": (32,)},

@@ -9,6 +9,8 @@ from ae_jax.data import ranges
 from ae_jax.objectives import corruptions
 from ae_jax.ops import losses
 
+pytestmark = pytest.mark.quick_compile
+
 SHAPE = (6, 5, 1)
 KEYS = jax.random.split(jax.random.key(0), 4)
 

@@ -17,7 +17,7 @@ from ae_jax.objectives import schedules
 from ae_jax.runs import logs
 from ae_jax.training import evaluation, setup, train
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 WARM_UP = {"key": "objective.beta", "name": "linear", "start": 0.0, "steps": 20}
 
 

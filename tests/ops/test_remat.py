@@ -35,6 +35,7 @@ def gradients_of(model, objective):
   return jax.jit(functools.partial(steps.accumulate_gradients, model=model, objective=objective, microbatches=1))
 
 
+@pytest.mark.quick_compile
 @pytest.mark.parametrize("name", ["cnn", "attention", "sparse"])  # custom gradients, a loop, a mean over the batch
 def test_rematerialised_gradient_is_the_same(name):
   model_options, objective = FAMILIES[name]

@@ -11,6 +11,8 @@ from test_messages import VAE as GAUSSIAN
 from ae_jax.report import measured, messages, run_report
 from ae_jax.training import train
 
+pytestmark = pytest.mark.quick_compile
+
 BAD = METRICS | {"test/squared_error": 20.0}  # worse than PCA (10), better than the mean (50)
 NOTHING = METRICS | {"test/squared_error": 60.0}
 DENSE = {"optimizer.name": "adam", "model.widths": [256], "model.dropout": 0.0, "batch_size": 128, "epochs": 20}

@@ -19,7 +19,7 @@ from ae_jax import config as configs
 from ae_jax.runs import run_folder
 from ae_jax.training import train
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,12 @@ def masked_equals_unmasked(kind, latent, wider):
 
 
 @pytest.mark.parametrize(
-  ("kind", "way"), [*((kind, "in turn") for kind in MAIN), ("dense", "side by side"), ("cnn", "side by side")]
+  ("kind", "way"),
+  [
+    *((kind, "in turn") for kind in MAIN),
+    ("dense", "side by side"),
+    pytest.param("cnn", "side by side", marks=pytest.mark.slow),
+  ],
 )
 def test_member_is_bitwise_independent_of_other_members(kind, way):
   one, _ = trained(kind, BOTH, way)
@@ -101,7 +106,11 @@ def test_masked_member_is_bitwise_the_model_of_its_latent_size(kind):
 
 
 @pytest.mark.parametrize(
-  "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in HEAVY else ()) for kind in KINDS]
+  "kind",
+  [  # those of MAIN share their packs with tests of equal bits
+    pytest.param(kind, marks=[pytest.mark.slow] * (kind in HEAVY) + [pytest.mark.quick_compile] * (kind not in MAIN))
+    for kind in KINDS
+  ],
 )
 def test_padded_units_stay_zero_and_member_matches_single_run(kind):
   results, state = trained(kind, ONE_SIZE if kind == "vqvae" else BOTH)

@@ -36,6 +36,7 @@ def workers(process):
   return processes
 
 
+@pytest.mark.slow  # starts Ray; `_collect`, which repeats the work of lost workers, is tested below
 def test_members_of_a_killed_ray_worker_are_trained_to_the_end(tmp_path):
   process = start_sweep(tmp_path / "run", "ray", epochs=24, checkpoint_every_epochs=3)
   until = time.monotonic() + 120

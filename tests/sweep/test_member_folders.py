@@ -16,7 +16,7 @@ from ae_jax.sweep import run as sweep_run
 from ae_jax.sweep import trainer
 from ae_jax.training import preemption, train
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 
 MASKING = {"name": "denoising", "likelihood": "bernoulli", "corruption": "masking", "level": 0.3}
 AXES = [("model.latent", [2, 4]), ("seed", [0, 1]), ("objective.alpha", [1, 2])]

@@ -13,7 +13,7 @@ import ae_jax
 from ae_jax import errors
 from ae_jax.sweep import run as sweep_run
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 
 
 def sweep(workdir, *flags, **keys):

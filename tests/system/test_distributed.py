@@ -19,7 +19,7 @@ from ae_jax.system.data_parallel import SINGLE_DEVICE, DataParallel
 from ae_jax.training import optimizers, programs, steps
 from ae_jax.training.state import init_state
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
 

@@ -11,6 +11,8 @@ from ae_jax.data import batch_schedule
 from ae_jax.ops import randomness
 from ae_jax.training import evaluation, steps
 
+pytestmark = pytest.mark.quick_compile
+
 SHAPE = (9, 8, 1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 72), np.uint8)
 EXAMPLES = {"x": IMAGES}

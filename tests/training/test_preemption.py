@@ -21,7 +21,7 @@ from ae_jax.system import signals
 from ae_jax.training import optimizers, preemption, steps, train
 from ae_jax.training.state import TrainState, init_state
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 
 
 def assert_same_run(a, b):
