@@ -19,6 +19,10 @@ class UserError(ValueError):
     super().__init__(" ".join(message.splitlines()))  # file names may contain line breaks
 
 
+class WriteError(UserError):
+  """A file of a run folder cannot be written. The run can be resumed from its newest checkpoint."""
+
+
 def format_value(value: object) -> str:
   """Returns the repr of a value for a message, as one line, truncated to 80 characters."""
   try:
@@ -50,12 +54,12 @@ def one_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def convert_os_errors(where: object, then: str = "") -> Iterator[None]:
-  """Re-raises an OSError as a UserError with the message `<where>: cannot be written: <reason><then>`."""
+def convert_os_errors(where: object, then: str = "", kind: type[UserError] = UserError) -> Iterator[None]:
+  """Re-raises an OSError as a `kind` with the message `<where>: cannot be written: <reason><then>`."""
   try:
     yield
   except OSError as error:
-    raise UserError(f"{where}: cannot be written: {error.strerror or one_line(error)}{then}") from None
+    raise kind(f"{where}: cannot be written: {error.strerror or one_line(error)}{then}") from None
 
 
 @contextlib.contextmanager

@@ -39,14 +39,14 @@ def analyze(
     Results of `measures`, without the stored results.
 
   Raises:
-    UserError: If the files cannot be written.
+    WriteError: If the files cannot be written.
   """
   analyzed = evaluators.analyses(measures, EvalContext(run, dataset, baselines))
   new_results = results.collect(run.step, _checked(analyzed, check))
   from ae_jax.report import run_report  # imported after the training, because Matplotlib and Bokeh take seconds
 
   then = "; the checkpoints are saved. Free disk space, then run the same command again"
-  with errors.convert_os_errors(f"{workdir}: evaluation, pictures, report.html", then):
+  with errors.convert_os_errors(f"{workdir}: evaluation, pictures, report.html", then, errors.WriteError):
     results.write(workdir, results.merge(results.read(workdir), new_results))
     draw(new_results.figures, run, baselines, workdir / "pictures", check)
     run_report.write(workdir)

@@ -114,7 +114,7 @@ def save(opened: CheckpointFolder, state: Any, squared_error: float | int, notes
     notes: Data of JSON types to save with the state. They are copied, so the caller may change them immediately.
 
   Raises:
-    UserError: This checkpoint or the previous one cannot be written.
+    WriteError: This checkpoint or the previous one cannot be written.
   """
   error = squared_error if math.isfinite(squared_error) else sys.float_info.max
   sums = {name: checksums.compute(part) for name, part in _parts(state).items()}
@@ -129,7 +129,7 @@ def save(opened: CheckpointFolder, state: Any, squared_error: float | int, notes
 
 
 def wait(opened: CheckpointFolder) -> None:
-  """Waits for the pending save; raises UserError if the checkpoint cannot be written."""
+  """Waits for the pending save; raises WriteError if the checkpoint cannot be written."""
   try:
     opened.settle()
   except Exception as failure:
@@ -250,9 +250,9 @@ def _set_aside(folder: os.PathLike[str], step: int | str, fault: str, report: _R
   distributed.on_first_process(move)
 
 
-def _not_written(opened: CheckpointFolder, failure: Exception) -> errors.UserError:
+def _not_written(opened: CheckpointFolder, failure: Exception) -> errors.WriteError:
   reason = _describe(failure)
-  return errors.UserError(
+  return errors.WriteError(
     f"{opened.orbax.directory}: the checkpoint cannot be written: {reason}; earlier checkpoints are unchanged. Remove "
     "the cause and run the same command again to continue"
   )

@@ -53,7 +53,7 @@ class Log:
     return tensorboard.Board(self._workdir, self._step, self._config)
 
   def write(self, record: Record) -> None:
-    """Appends a record; raises UserError if it cannot be written."""
+    """Appends a record; raises WriteError if it cannot be written."""
     with self._writing():
       self._file.write(_line(record))
       self._file.flush()
@@ -63,7 +63,7 @@ class Log:
       copy.write(record)
 
   def settle(self) -> None:
-    """Flushes all records to the disk; raises UserError if that fails.
+    """Flushes all records to the disk; raises WriteError if that fails.
 
     It is called before each checkpoint, so the disk contains all records up to the step of the checkpoint.
     """
@@ -86,9 +86,8 @@ class Log:
 
   def _writing(self) -> contextlib.AbstractContextManager[None]:
     where = f"{self._workdir}/metrics.jsonl or events.*"
-    return errors.convert_os_errors(
-      where, "; the checkpoints are unchanged. Free disk space and run the same command again; it resumes the run"
-    )
+    then = "; the checkpoints are unchanged. Free disk space and run the same command again; it resumes the run"
+    return errors.convert_os_errors(where, then, errors.WriteError)
 
   def close(self) -> None:
     """Closes the file and the copies; waits until the trackers have received the remaining records."""

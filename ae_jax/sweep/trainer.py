@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from ae_jax import evaluators
 from ae_jax.data import placements
 from ae_jax.models import memory
-from ae_jax.runs import checkpoints, logs, metric_names, run_folder
+from ae_jax.runs import checkpoints, logs, metric_names, outages, run_folder
 from ae_jax.sweep import compiled_pack, grid
 from ae_jax.sweep import pack as packs
 from ae_jax.training import loop
@@ -80,8 +80,9 @@ def train(
   remaining, size = list(members), min(_MAX_MEMBERS, _max_members(members, mesh, budget))
   while remaining:
     start_time, pack = time.monotonic(), remaining[:size]
+    attempt = functools.partial(_train_pack, pack, workdir, mesh, options, budget, received=received, report=report)
     try:
-      pack_result = _train_pack(pack, workdir, mesh, options, budget, received=received, report=report)
+      pack_result = outages.resume(attempt, _pack_folder(pack, workdir, options), report)
     except packs.TooLarge as error:
       (size,) = error.args
       continue
@@ -107,6 +108,17 @@ def _max_members(members: Sequence[grid.Member], mesh: Mesh, budget: float) -> i
   return mesh.size * max(1, int(budget // compiled_pack.state_bytes(grid.widest(members))))
 
 
+def _until(members: Sequence[grid.Member], options: SweepOptions) -> int:
+  """Returns the last epoch to train."""
+  return options.until or members[0].experiment.stages[-1].epochs.stop
+
+
+def _pack_folder(members: Sequence[grid.Member], workdir: Path, options: SweepOptions) -> Path:
+  """Returns the folder of the checkpoints of members that train together."""
+  names = "\n".join([*(member.name for member in members), str(_until(members, options))])
+  return workdir / PACKS / hashlib.sha256(names.encode()).hexdigest()[:16]
+
+
 def _train_pack(
   members: Sequence[grid.Member],
   workdir: Path,
@@ -118,9 +130,7 @@ def _train_pack(
   report: Callable[[str], None],
 ) -> tuple[dict[str, int | None], str, int]:
   """Trains members together; returns {name: step of divergence or None}, the `way` used, and peak bytes per device."""
-  until = options.until or members[0].experiment.stages[-1].epochs.stop
-  names = "\n".join([*(member.name for member in members), str(until)])
-  pack_folder = workdir / PACKS / hashlib.sha256(names.encode()).hexdigest()[:16]
+  until, pack_folder = _until(members, options), _pack_folder(members, workdir, options)
   with contextlib.ExitStack() as stack, memory.explain_out_of_memory():
     descriptions = [_begin(member, workdir, mesh, stack) for member in members]
     padded_members = compiled_pack.pad_to_devices(list(members), mesh)

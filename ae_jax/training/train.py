@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from ae_jax import api, data, evaluators
 from ae_jax.models import memory
 from ae_jax.report import evaluation, messages
-from ae_jax.runs import checkpoints, logs, metric_names, progress, run_folder
+from ae_jax.runs import checkpoints, logs, metric_names, outages, progress, run_folder
 from ae_jax.system import cache, distributed, paths, signals
 from ae_jax.training import choices, compiled_stage, device_arrays, loop, preemption, setup, stopping, warm_start
 from ae_jax.training.state import TrainState
@@ -50,6 +50,11 @@ def train_run(
     Interrupted: If a signal stops the run; its state is saved.
   """
   workdir = paths.local_path("workdir", workdir)
+  return outages.resume(lambda: _train_run(config, workdir, dataset, profile=profile), workdir, _print_line)
+
+
+def _train_run(config: ConfigDict, workdir: pathlib.Path, dataset: data.Dataset | None, *, profile: bool) -> api.Run:
+  """Does the work of `train_run`; raises WriteError if a file of the run folder cannot be written."""
   mesh = distributed.mesh()
   cache.keep_compiled_programs()
   experiment, chosen, lines = choices.build(config, workdir, mesh, dataset)
