@@ -214,7 +214,7 @@ def _parse(argv, main, with_config):
   try:
     rest = flags.FLAGS(_with_shipped_config(argv) if with_config else argv)
   except flags.Error as error:
-    fail(str(error), WRONG_INPUT if "flag --config" in str(error) else WRONG_USAGE)
+    fail(shipped.by_name(str(error)), WRONG_INPUT if "flag --config" in str(error) else WRONG_USAGE)
   except _NoConfigFile as error:
     fail(shipped.no_such_config(error), WRONG_INPUT)
   except AttributeError as error:  # wraps a KeyError that names the key and the most similar known key

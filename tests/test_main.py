@@ -69,6 +69,7 @@ WRONG_INPUT = [
   ((DENSE, "--config.epochs=many"), "--config.epochs=many: must be a whole number, such as 1000 or 1e3"),
   ((DENSE, "--config.batch_size=1.5"), "--config.batch_size=1.5: must be a whole number"),
   (("--config=configs/absent.py",), "absent.py"),
+  (("--config=auto:absent.csv",), "--config=auto:absent.csv: absent.csv: file or folder not found"),
   ((DENSE, "--config.model.latent=0"), "config.model.latent=0: must be an integer from 1"),
   ((DENSE, "--config.model.widths=(8,-1)"), "config.model.widths=(8, -1)"),
   ((DENSE, "--config.epochs=1e999"), "--config.epochs=1e999: must be a whole number"),

@@ -44,6 +44,13 @@ def resolve(config: str) -> str:
   return f"{known[name]}{colon}{data}" if name in known and not pathlib.Path(name).is_file() else config
 
 
+def by_name(message: str) -> str:
+  """Returns a message about the flag --config with the names of shipped configs, as given, instead of their files."""
+  for name, file in files().items():
+    message = message.replace(f"--config={file}:", f"--config={name}:")
+  return message
+
+
 def split(path: str) -> tuple[str, str]:
   """Returns FILE.py and DATASET of "FILE.py[:DATASET]", or ("", "") for any other text; folder names may have ".py"."""
   match = re.fullmatch(r"(.*?\.py)(?::(.*))?", path, re.DOTALL)
