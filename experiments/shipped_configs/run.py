@@ -4,9 +4,10 @@
 
 Trains each file in configs/ with three seeds on mnist_5k and on the full MNIST, each run by the command in its own
 process. The sequence config is trained on heartbeats, and on ECG5000 if its training file is in ../shared/ucr. Existing
-runs in runs/shipped_configs are not repeated. Prints the rows of the README's table and writes results.json and
-figure.png (reconstructions of the convolutional autoencoder, full MNIST, seed 0) to this folder. With names of configs
-as arguments, only these are trained and the other results are kept.
+runs in runs/shipped_configs are not repeated. Prints the rows of the README's table and writes results.json, figure.png
+(reconstructions of the convolutional autoencoder, full MNIST, seed 0) and the folder curves (config and evaluations of
+the runs on mnist_5k, seed 0) to this folder. With names of configs as arguments, only these are trained and the other
+results are kept.
 """
 
 import json
@@ -18,7 +19,7 @@ import sys
 import time
 
 import ae_jax
-from ae_jax.runs import metric_names
+from ae_jax.runs import logs, metric_names
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -31,6 +32,7 @@ DATA = {
 }  # the other configs use mnist_5k and mnist
 SEEDS = (0, 1, 2)
 FIGURE_RUN = ("cnn", "mnist", 0)
+CURVES = ("mnist_5k", 0)  # data and seed
 OTHER_METRICS = {  # templates of the column "other metrics"
   "vae": "negative ELBO {test/loss} nats, KL {test/kl}, active units {test/active_units}",
   "cvae": "negative ELBO {test/loss} nats, KL {test/kl}, active units {test/active_units}",
@@ -57,6 +59,15 @@ def train(name, data, seed):
   started = time.perf_counter()
   subprocess.run([sys.executable, "-m", "ae_jax.main", *flags], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
   return workdir, time.perf_counter() - started
+
+
+def store_curve(workdir, folder):
+  """Writes the config and the evaluations of a run to a folder that `ae_jax compare` reads."""
+  folder.mkdir(parents=True, exist_ok=True)
+  shutil.copy(workdir / "config.json", folder)
+  evaluated = (record for record in logs.stream(workdir) if "test/loss" in record)
+  lines = (json.dumps(record) + "\n" for record in evaluated)
+  (folder / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def spread(values, digits=2):
@@ -102,6 +113,8 @@ def measure(name, data, stored):
   members = []
   for seed in SEEDS:
     workdir, duration = train(name, data, seed)
+    if (data, seed) == CURVES:
+      store_curve(workdir, HERE / "curves" / f"{name}-{data}")
     members.append({"seed": seed, "seconds": duration or seconds.get(seed), **ae_jax.load(workdir).metrics})
   return {"config": name, "data": data, "members": members}
 
