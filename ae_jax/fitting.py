@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from ae_jax import config as configs
 from ae_jax import configs as named_configs
 from ae_jax import data, errors, overrides
-from ae_jax.config import automatic
+from ae_jax.config import automatic, shipped
 from ae_jax.data import detection, frames, in_memory, inspection, sources
 from ae_jax.runs import progress
 from ae_jax.system import paths
@@ -135,7 +135,7 @@ def _lengths(config: ConfigDict, changes: Mapping[str, Any]) -> dict[str, int]:
   return {key: config[key] for key in ("epochs", "batch_size") if key in changes}
 
 
-def automatic_config(data_name: str, flags: Callable[[ConfigDict], Mapping[str, Any]]) -> tuple[ConfigDict, str]:
+def automatic_config(data_name: str, flags: shipped.Flags) -> tuple[ConfigDict, str]:
   """Returns the automatic config for data, and the command that trains it; used by `configs/auto.py`.
 
   Args:

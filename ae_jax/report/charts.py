@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from bokeh import embed, palettes, resources
-from bokeh.models import (  # type: ignore[attr-defined]
+from bokeh.models import (
   BasicTicker,
   ColorBar,
   ColumnDataSource,
@@ -162,7 +162,7 @@ def heatmap(item: figures.Heatmap) -> Chart:
   chart = _figure(None, item.x_label, item.y_label, **spans, **sizes)
   chart.sizing_mode, chart.grid.visible = None, False
   chart.axis.visible = bool(item.x_label or item.y_label)
-  renderer = chart.image([values], 0.5, 0.5, width, height, color_mapper=colours)  # type: ignore[call-arg]
+  renderer = chart.image([values], 0.5, 0.5, width, height, color_mapper=colours)
   bar = ColorBar(color_mapper=colours, title=item.unit, ticker=BasicTicker(desired_num_ticks=5), width=10)
   bar.title_text_color = bar.major_label_text_color = BASELINE  # a colour bar ignores the CSS variables of the page
   bar.title_text_font_style, bar.title_text_font_size, bar.background_fill_alpha = "normal", "12px", 0
