@@ -21,7 +21,7 @@ class Standardisation:
 
   def apply(self, x: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
     """Returns standardised examples."""
-    return ((x - self.mean) / self.deviation).astype(np.float32)
+    return ((x - self.mean) / self.deviation).astype(np.float32, copy=False)
 
   def invert(self, x: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
     """Returns examples in their original units."""

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ae_jax import errors
-from ae_jax.data import frames, remarks, schema
+from ae_jax.data import csv_parts, frames, remarks, schema
 
 STREAMED_ROWS = 1 << 17  # number of rows that are read at a time from a file that exceeds the memory budget
 _PEEKED_ROWS = 100  # number of rows that are read first, to find the columns that contain strings
@@ -43,7 +43,8 @@ def read_csv(path: str, kinds: Mapping[str, str], where: str, streamed: bool) ->
   options: dict[str, Any] = {"sep": separator, "dtype": dict.fromkeys(texts, "category"), "low_memory": False}
   with errors.convert_errors(f"{where}: not a readable CSV file"):
     if not streamed:
-      yield pd.read_csv(path, **options)
+      rows = csv_parts.read(path, list(peeked.columns), texts, options)
+      yield pd.read_csv(path, **options) if rows is None else rows
       return
     with pd.read_csv(path, chunksize=STREAMED_ROWS, **options) as chunks:
       yield from chunks
