@@ -82,6 +82,15 @@ class Schema:
     return sum(column.width for column in self.columns) + len(self.indicated)
 
   @property
+  def element_names(self) -> tuple[str, ...]:
+    """Name of each element of an example: the column, for categories "COLUMN=WORD", for indicators "COLUMN missing"."""
+    names = []
+    for column in self.columns:
+      words = (*column.words, OTHER) if column.kind == "categorical" else ()
+      names += [f"{column.name}={word}" for word in words] or [column.name]
+    return (*names, *(f"{self.columns[position].name} missing" for position in self.indicated))
+
+  @property
   def has_categories(self) -> bool:
     """True if a column is categorical."""
     return any(column.kind == "categorical" for column in self.columns)

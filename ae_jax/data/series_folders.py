@@ -35,7 +35,7 @@ def read(path: str, window: int) -> dict[str, Any]:
 
   Series are padded with zeros at the end to the longest one, [N, T, C]; `train_lengths` and `test_lengths` [N] contain
   their lengths. The label of a series is the largest label of its steps. The recordings of a split are concatenated to
-  one array [steps, C], and `record_steps` is {split: lengths of its recordings}.
+  one array [steps, C]; `record_steps` is {split: lengths of its recordings}, and `record_names` {split: their names}.
 
   Args:
     path: The folder.
@@ -53,6 +53,7 @@ def read(path: str, window: int) -> dict[str, Any]:
   if window:
     arrays |= {split: _joined([*files.values()], dtype, channels) for split, files in series.items()}
     arrays |= {f"{split}_labels": values for split, values in integers.items()}
+    arrays["record_names"] = {split: tuple(files) for split, files in series.items()}
     return arrays | {"record_steps": {split: tuple(map(int, lengths)) for split, lengths in steps.items()}}
   shape = (max(int(lengths.max()) for lengths in steps.values()), channels)
   arrays |= {split: _padded([*files.values()], dtype, shape) for split, files in series.items()}

@@ -63,7 +63,12 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, figures.ExampleRows]]:
   for name, noisy in disturbed(context, examples).items():
     label = name.replace("_", " ")
     rows |= {label: noisy, f"{label} restored": context.reconstruct(noisy, indices)}
-  yield "denoised", figures.ExampleRows("Noisy test examples and their reconstructions", rows)
+  yield (
+    "denoised",
+    figures.ExampleRows(
+      "Noisy test examples and their reconstructions", rows, captions=context.dataset.test_captions(indices)
+    ),
+  )
 
 
 def disturbed(context: EvalContext, examples: Float[np.ndarray, "examples ..."]) -> dict[str, np.ndarray]:

@@ -191,19 +191,20 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields figures: evenly spaced, worst and best reconstructions, the error of each pixel, and attention weights."""
   indices = trained_class_only(np.arange(len(context.test)), context.dataset)
   order = indices[np.argsort(context.squared_errors[indices], kind="stable")]
-  typical = indices[spaced(SHOWN, len(indices))]
+  typical, captions = indices[spaced(SHOWN, len(indices))], context.dataset.test_captions
   choices = {
     "reconstructions": (typical, "Evenly spaced test examples and their reconstructions"),
     "worst": (order[::-1][:SHOWN], "The test examples with the largest squared errors, in descending order"),
     "best": (order[:SHOWN], "The test examples with the smallest squared errors, in ascending order"),
   }
   for name, (chosen, title) in choices.items():
-    yield name, figures.ExampleRows(title, _rows(context, chosen))
+    yield name, figures.ExampleRows(title, _rows(context, chosen), captions=captions(chosen))
   if context.dataset.kind != "table":
     yield "error_map", _error_map(context, indices)
   weights = context.attention(typical)
   if weights:
-    yield "attention", figures.Attention("Attention weights of the encoder", context.test[typical], weights)
+    title = "Attention weights of the encoder"
+    yield "attention", figures.Attention(title, context.test[typical], weights, captions=captions(typical))
 
 
 def _rows(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> dict[str, np.ndarray]:
@@ -234,7 +235,7 @@ def _means_over_observed(context: EvalContext, chosen: Int[np.ndarray, " chosen"
 def _error_map(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> figures.Heatmap:
   """Returns the mean squared error of each pixel or time step; for volumes, the mean over the first axis."""
   squares = _means_over_observed(context, indices).sum(-1)
-  place = "step" if context.dataset.kind == "series" else "pixel"
+  place = "time step" if context.dataset.kind == "series" else "pixel"
   depth = ", averaged over the first axis of the volumes" if squares.ndim == 3 else ""
   squares = squares.mean(0) if depth else squares
   return figures.Heatmap(f"Mean squared error per {place} over the test set{depth}", "squared error", squares)
