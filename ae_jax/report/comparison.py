@@ -181,7 +181,8 @@ def _metrics(groups: Sequence[Group]) -> tuple[Rows, Rows]:
   names = dict.fromkeys(name for group in groups for run in group.runs.values() for name in _comparable(run))
   scalars, details = [], []
   for name in names:
-    texts = [_summary(group.values(name)) for group in groups]
+    of_date = any(metric_names.days(name, run.dates) for group in groups for run in group.runs.values())
+    texts = [_summary(group.values(name), " days" if of_date else "") for group in groups]
     (details if name.count("/") > 1 else scalars).append([_readable(name), *texts])
   return scalars, details
 
@@ -206,11 +207,11 @@ def _readable(name: str) -> str:
   return tables.readable(rest if prefix == "test" else f"{prefix}: {rest}")
 
 
-def _summary(values: Sequence[float | int]) -> str:
+def _summary(values: Sequence[float | int], unit: str = "") -> str:
   """Returns the mean of the values, the confidence interval of the mean, and the range of the values, as text."""
   if not values:
     return ""
-  text = tables.number(float(np.mean(values)))
+  text = tables.number(float(np.mean(values))) + unit
   if min(values) == max(values):
     return text
   half = tables.interval(values)
