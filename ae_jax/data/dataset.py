@@ -171,7 +171,7 @@ class Dataset:
     the largest observed value of the targets or, without targets, of the examples in `train_sample`; it has width 1 if
     all values are equal. Masked elements of such data become 0 or, if 0 is outside the interval, its nearest end.
     """
-    if self.value_range != "real" or self.train.dtype == np.uint8:
+    if self.has_peak:
       return ranges.SPANS[self.value_range]
     target, mask = self.train_sample_of("target"), self.train_sample_of("mask")
     values = self.train_sample if target is None else target
@@ -181,8 +181,13 @@ class Dataset:
 
   @property
   def peak(self) -> float:
-    """Width of `span`: the peak value in the definition of PSNR."""
+    """Width of `span`: the peak value in the definition of PSNR, if `has_peak`."""
     return self.span.high - self.span.low
+
+  @property
+  def has_peak(self) -> bool:
+    """Whether the data have a fixed range, which PSNR needs; floats in the range "real" have none."""
+    return self.value_range != "real" or self.train.dtype == np.uint8
 
   def fingerprint(self) -> str:
     """Returns the SHA-256 of the shapes, dtypes and contents of the examples; it is the same for every placement.

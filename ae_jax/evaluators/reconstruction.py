@@ -55,12 +55,13 @@ def per_example(
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, Any]]:
-  """Yields the squared error per example, the mean squared error per element, the PSNR (dB) and the cross-entropy."""
+  """Yields the squared error per example and the MSE per element, and, if defined, PSNR (dB) and cross-entropy."""
   squared_error = mean_over_test(values["squared_error"], dataset)
   mse = squared_error / _elements(dataset)
   yield "test/squared_error", squared_error
   yield "test/mse", mse
-  yield "test/psnr", psnr(mse, dataset.peak)
+  if dataset.has_peak:
+    yield "test/psnr", psnr(mse, dataset.peak)
   if "nats" in values:
     yield "test/nats", mean_over_test(values["nats"], dataset)
 
@@ -90,7 +91,8 @@ def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[st
   if "target" in dataset.column_names:
     squared_error = mean_over_test(_squared_errors(losses.flat(dataset.test), dataset), dataset)
     yield "test/input_squared_error", squared_error
-    yield "test/input_psnr", psnr(squared_error / _elements(dataset), dataset.peak)
+    if dataset.has_peak:
+      yield "test/input_psnr", psnr(squared_error / _elements(dataset), dataset.peak)
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
