@@ -104,7 +104,7 @@ def _outlier(rows: Shaped[np.ndarray, "rows ..."], scale: str, schema: Schema | 
   values = rows[row].reshape(-1)
   element = int(np.abs(values).argmax())
   fix = "remove it" if scale == "quantile" else "remove it, or set config.data.scale=quantile"
-  value = _with_unit(values[element], element, scale, schema)
+  value = _with_unit(float(values[element]), element, scale, schema)
   return f"one training example has {share:.0%} of the variance of all, with the value {value}; {fix}"
 
 

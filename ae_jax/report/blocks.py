@@ -28,7 +28,7 @@ def of_figure(figure: pictures.Figure, value_range: str) -> Block:
     value_range: Value range of the examples, a key of `ranges.INTERVALS`.
   """
   title = channels.titled(figure).title if isinstance(figure, figures.Plotted) else figure.title
-  if isinstance(figure, figures.Plotted) and example_plots.applies(figure):
+  if not isinstance(figure, figures.Explorer) and example_plots.applies(figure):
     picture = example_plots.figure(dataclasses.replace(figure, title=""), value_range)
     return {"kind": "picture", "title": title, "url": canvas.data_url(picture)}
   return _KINDS[type(figure)](figure, value_range) | {"title": title}

@@ -16,10 +16,11 @@ from ae_jax.report import canvas, example_figures
 from ae_jax.report.canvas import Axes
 
 _MAX_EXAMPLES = 16  # maximum number of examples, each in its own plot
+_MAX_ACROSS = 12  # maximum number of examples in a row
 _MAX_GRIDS = 6  # maximum number of grids beside each other
 _NAMES_PER_INCH = 9  # maximum number of names of columns below an axis; some names are left out if there are more
 _LETTERS = 18  # maximum length of a name below an axis
-_MAX_LABELLED = 8  # if a grid of series has more columns, only the first has tick labels
+_LEAST_LABELLED = 0.8  # inches: if the columns of a grid of series are narrower, only the first has tick labels
 _WIDTH, _HEIGHT = 0.85, 0.75  # size of the plot in a cell of size 1
 
 Limits = tuple[float, float]  # values at the lower and the upper edge of each plot
@@ -68,7 +69,7 @@ def _overlaid(item: figures.ExampleRows, limits: Limits) -> canvas.Figure:
 
 def _below_each_other(item: figures.ExampleRows, limits: Limits) -> canvas.Figure:
   """Draws the first examples of each row, with the name of the row to the left."""
-  count = min(_MAX_EXAMPLES // 2, len(next(iter(item.rows.values()))))
+  count = min(_MAX_ACROSS, len(next(iter(item.rows.values()))))
   width = count * 1.1 + 1.9
   picture = canvas.figure(width, 0.7 * len(item.rows) + 0.9 + _room_for_names(item), item.title)
   axes = picture.subplots()
@@ -175,7 +176,7 @@ def _label(
   else:
     chosen = np.unique(np.linspace(0, steps - 1, 3 if across <= 4 else 2).astype(int))
     names = [f"{number:,}" for number in chosen]
-  labelled = across if item.x_names or across <= _MAX_LABELLED else 1
+  labelled = across if item.x_names or inches / across > _LEAST_LABELLED else 1
   ticks = np.arange(labelled)[:, None] + _within(steps)[chosen]
   axes.set_xticks(ticks.ravel(), names * labelled, rotation=90 if item.x_names else 0, fontsize=6)
   heights = -np.arange(down)[:, None] + np.array([0, _HEIGHT])

@@ -32,7 +32,7 @@ def draw(path: pathlib.Path, item: Figure, value_range: str) -> None:
     item: Figure of an evaluator.
     value_range: Value range of the examples, a key of `ranges.INTERVALS`.
   """
-  if isinstance(item, figures.Plotted) and example_plots.applies(item):
+  if example_plots.applies(item):
     example_plots.figure(item, value_range).savefig(path)
   else:
     _KINDS[type(item)](path, channels.titled(item), value_range)

@@ -13,7 +13,7 @@ import numpy as np
 from ae_jax.data import labels
 from ae_jax.runs import metric_names
 
-_SHORT = "auprc auroc ari dci elbo f1 kl mig mle mse nll nmi pca psnr sap ssim"
+_SHORT = "auprc auroc ari dci elbo f1 kl mig mle mse nll nmi pca psnr rmse sap ssim"
 _SPELT = {
   "frechet": "Fréchet",
   "kmeans": "k-means",

@@ -47,6 +47,8 @@ def test_each_window_has_its_position_in_the_recording():
 def test_pages_contain_the_same_plots_and_name_the_axis_of_thumbnails():
   figure = figures.displayed(MAKERS["overlaid"](ROWS), "table", NAMES)
   assert blocks.of_figure(figure, "real")["url"].startswith("data:image/webp")
+  explorer = blocks.of_figure(figures.displayed(MAKERS["explorer"](ROWS), "table", NAMES), "real")
+  assert (explorer["kind"], "glucose mg/dL" in explorer["note"]) == ("explorer", True)
   for kind, x, name in (("table", ROWS, "glucose mg/dL"), ("series", SERIES, "time step")):
     views = {"PCA": np.zeros((len(x), 2))}
     points = figures.displayed(

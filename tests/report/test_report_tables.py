@@ -122,7 +122,7 @@ def test_names_of_columns_are_exact_and_errors_of_dates_have_a_unit():
     "class 0": "4",
   }
   assert more[1][1] == [["class good", "0.5"]]
-  assert tables.readable("column_rmse/heart_rate mg%2FdL") == "column rmse / heart_rate mg/dL"
+  assert tables.readable("column_rmse/heart_rate mg%2FdL") == "column RMSE / heart_rate mg/dL"
 
 
 @pytest.mark.parametrize(
