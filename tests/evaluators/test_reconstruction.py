@@ -154,12 +154,8 @@ def test_a_perfect_reconstruction_has_no_error():
   images = np.random.default_rng(0).uniform(size=(30, 12, 14, 3)).astype(np.float32)
   dataset = data.Dataset("made", "real", images[:20], images[20:], None, None)
   results = analyzed(lambda x: x, dataset)
-  assert (results["squared_error"], results["mse"], results["psnr"], results["squared_error_over_pca"]) == (
-    0,
-    0,
-    math.inf,
-    0,
-  )
+  assert [results[name] for name in ("squared_error", "mse", "squared_error_over_pca")] == [0, 0, 0]
+  assert "psnr" not in results  # the values have no fixed range
   assert results["ssim"] == pytest.approx(1, abs=1e-6)
   assert not results["error_map"].values.any()
 
