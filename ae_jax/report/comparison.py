@@ -204,7 +204,8 @@ def _comparable(run: Any) -> list[str]:
 
 def _readable(name: str) -> str:
   prefix, _, rest = name.partition("/")
-  return tables.readable(rest if prefix == "test" else f"{prefix}: {rest}")
+  words = tables.readable(rest)
+  return words if prefix == "test" else f"{tables.readable(prefix)}: {words}"
 
 
 def _summary(values: Sequence[float | int], unit: str = "") -> str:
