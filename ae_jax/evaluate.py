@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 from ae_jax import cli
-from ae_jax.runs import progress
+from ae_jax.runs import metric_names, progress
 from ae_jax.system import paths
 
 flags.adopt_module_key_flags(cli)
@@ -45,7 +45,7 @@ def main(workdir: pathlib.Path) -> None:
     except errors.UserError as error:
       if not _DATA.value or _ONLY.value:
         raise
-      _print_results(_on_other_data(run, error))
+      _print_results(run, _on_other_data(run, error))
       return
     for line in (*dataset.remarks, *dataset.faults):
       progress.print_line(line)
@@ -55,12 +55,14 @@ def main(workdir: pathlib.Path) -> None:
     with preemption.catch_signals(preemption.ANALYZING) as received:
       check = functools.partial(preemption.stop_analyses, received, workdir)
       results = evaluation.analyze(run, dataset, chosen, workdir, baselines, check)
-    _print_results(results.values | results.remarks)
+    _print_results(run, results.values | results.remarks)
 
 
-def _print_results(results: Mapping[str, Any]) -> None:
+def _print_results(run: Any, results: Mapping[str, Any]) -> None:
+  dates = run.schema.dates if run.schema else ()
   for name, value in results.items():
-    print(f"{name:40} {value if isinstance(value, str) else format(value, '.6g')}")
+    text = value if isinstance(value, str) else format(value, ".6g")
+    print(f"{metric_names.in_words(name):40} {text}{' days' if metric_names.days(name, dates) else ''}")
 
 
 def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:

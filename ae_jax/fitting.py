@@ -18,7 +18,7 @@ from ae_jax import config as configs
 from ae_jax import configs as named_configs
 from ae_jax import data, errors, overrides
 from ae_jax.config import automatic, shipped
-from ae_jax.data import detection, frames, in_memory, inspection, sources
+from ae_jax.data import detection, frames, in_memory, inspection, several_files, sources
 from ae_jax.runs import progress
 from ae_jax.system import paths
 from ae_jax.trained_run import Run
@@ -61,8 +61,8 @@ def fit(
 
   Args:
     x: Examples [N, ...] as a NumPy or JAX array, PyTorch tensor or nested lists; a table as a DataFrame or a dict of
-      columns; the path of data that `ae_jax data PATH` can read; or the name of a data set, such as "mnist". Images are
-      [N, H, W] or [N, H, W, C]; see `config.data.kind`.
+      columns; the path of data that `ae_jax data PATH` can read; a list of CSV, Parquet or .npy files; or the name of a
+      data set, such as "mnist". Images are [N, H, W] or [N, H, W, C]; see `config.data.kind`.
     labels: One integer or string per example; or the name of the column (of a table) or array (of a file of arrays)
       that contains them. Only conditional models use labels for training; the report uses them, too.
     model: "auto", the name of another shipped config (see `ae_jax.configs.names`), or a config.
@@ -176,6 +176,7 @@ def _source(x: Any, labels: Any, others: Mapping[str, Any], of_user: Mapping[str
   shares = {split: value for split, value in others.items() if _is_share(value)}
   keys = {f"data.{split}": value for split, value in shares.items()}
   by_split = {split: value for split, value in others.items() if value is not None and split not in shares}
+  x = several_files.as_path(x) if several_files.are_files(x) else x
   if isinstance(x, str | os.PathLike):
     for split in by_split:
       raise errors.UserError(
@@ -244,9 +245,8 @@ def _chosen(found: detection.Found, config: ConfigDict, of_user: Mapping[str, An
   The range is left out if the config or the user sets it.
   """
   is_record = bool(of_user.get("window"))
-  options, arrays = (
-    (found.options, found.arrays) if is_record or not found.arrays else inspection.with_kind(found, _WHERE)
-  )
+  as_found = found.options, found.arrays
+  options, arrays = as_found if is_record or not found.arrays else inspection.with_kind(found, _WHERE)
   values = {}
   if config.data.range == "unit" and "range" not in of_user and (found.arrays or found.name == "frame"):
     kind = "series" if is_record else KINDS[len(arrays["train"].shape) - 1] if arrays else "table"

@@ -218,8 +218,7 @@ def test_baselines_count_observed_elements_only():
 def test_the_input_is_a_baseline_of_paired_data():
   baselines = dict(reconstruction.baselines(dataset_of(target=TABLE + 2), models.CodeSpec((2,))))
   assert baselines["test/input_squared_error"] == pytest.approx(8 * 4)
-  peak = np.ptp(TABLE + 2)
-  assert baselines["test/input_psnr"] == pytest.approx(10 * np.log10(peak**2 / 4), rel=1e-5)
+  assert "test/input_psnr" not in baselines  # the values have no fixed range
 
 
 def test_metrics_are_weighted_by_test_weights():

@@ -75,6 +75,7 @@ def group(name, errors_, fingerprint="one", **metrics):
     config={"seed": seed},
     description={"data": {"fingerprint": fingerprint}},
     epochs=(1, 1),
+    dates=("visit",),
   )
   return comparison.Group({f"{name}{seed}": run(seed, error) for seed, error in enumerate(errors_)}, {})
 
@@ -107,6 +108,13 @@ def test_table_omits_training_metrics_and_bounds_of_intervals():
   single, many = comparison._metrics([group("a", [1.0], **metrics), group("b", [2.0])])
   assert single == [["squared error", "1", "2"], ["probe: kNN", "0.5", ""]]
   assert many == [["probe: kNN / code", "0.7", ""]]
+
+
+def test_names_of_columns_are_exact_and_errors_of_dates_are_in_days():
+  metrics = {"reconstruction/column_rmse/visit": 1.5, "reconstruction/column_rmse/heart_rate 1%2Fmin": 2.0}
+  _, many = comparison._metrics([group("a", [1.0], **metrics)])
+  names = [f"reconstruction: column RMSE / {column}" for column in ("visit", "heart_rate 1/min")]
+  assert many == [[names[0], "1.5 days"], [names[1], "2"]]
 
 
 def test_page_shows_only_the_keys_that_differ(folders, tmp_path):

@@ -49,7 +49,8 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # arrays or frame for data in memory.
   config.data.name = data
   # Path of the file or folder for npz, npy, hdf5, csv, parquet, folder and ucr, or the data folder of TFDS. "":
-  # $TFDS_DATA_DIR, or the default folder of TFDS.
+  # $TFDS_DATA_DIR, or the default folder of TFDS. For csv, parquet and npy also several files, whose rows are
+  # concatenated: a.csv,b.csv or a pattern such as 'data/*.csv'.
   config.data.path = ""
   # Value range of the examples: unit [0, 1], symmetric [-1, 1] or real. It determines the output activation.
   config.data.range = "unit"

@@ -59,7 +59,8 @@ def load(
 
   Args:
     name: A key of `sources.SOURCES`, or the name of an image data set of TensorFlow Datasets.
-    path: Path of the file or folder to read. For TensorFlow Datasets, "" means the default folder.
+    path: Path of the file or folder to read, or several files (see `several_files`). For TensorFlow Datasets, "" means
+      the default folder.
     range: Range of the values that the model receives, a key of `ranges.INTERVALS`.
     one_class: Label or class name of the training examples to keep, or None to keep all. All test examples are kept.
       Without a test set in the files, all examples of other classes become test examples.
@@ -162,6 +163,8 @@ def _as_examples(
   """
   window, stride = cut
   if not window:
+    for key in ("record_steps", "record_names"):
+      arrays.pop(key, None)  # these describe recordings
     kinds.apply(arrays, kind, name, where)
     return chosen, None, lengths.to_masks(arrays, where)
   given, shares = splits.present(arrays), {"test": chosen.test, "validation": chosen.validation}

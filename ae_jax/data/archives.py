@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import array_names, array_roles, lazy_arrays, numpy_files, remarks, splits
+from ae_jax.data import array_names, array_roles, lazy_arrays, numpy_files, remarks, several_files, splits
 
 
 def npz(name: str, path: str, **options: Any) -> dict[str, Any]:
@@ -63,18 +63,22 @@ def _members(path: str, where: str) -> Iterator[array_names.Headers]:
 
 
 def npy(name: str, path: str, **options: Any) -> dict[str, Any]:
-  """Reads one file with all examples, or a folder with one file per array, such as x_train.npy.
+  """Reads one file with all examples, several such files, or a folder with one file per array, such as x_train.npy.
 
   The array names and the arguments are the same as for `npz`; `x`, `y` and `group` are for folders only.
   """
-  where = splits.where_of(name, path, ".npy file or folder of .npy files")
-  chosen = array_names.Options(**options)
+  files, chosen = several_files.of_path(path), array_names.Options(**options)
+  if len(files) == 1:
+    where = splits.where_of(name, path, ".npy file or folder of .npy files")
+  else:
+    where = f"config.data.path={path!r}"
   if not os.path.isdir(path):
     for key in ("x", "y", "group"):
       value = getattr(chosen, key)
       errors.check(not value, f"data.{key}", value, f"empty, because {path} is a single array")
-    stored = {"x_train": array_of(path, where)}
-    return array_roles.train_and_test(stored, {"x_train": "x_train"}, chosen.layout, where)
+    stored = several_files.arrays(files, where) if len(files) > 1 else {"x_train": array_of(path, where)}
+    x, notes = {"x_train": stored.pop("x_train")}, several_files.note(files, where)
+    return array_roles.train_and_test(x, {"x_train": "x_train"}, chosen.layout, where, notes) | stored
   with numpy_files.convert_errors(where):
     files, headers = _files(path, where)
     stored, names = array_roles.read(headers, chosen, where)

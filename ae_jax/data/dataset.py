@@ -57,6 +57,8 @@ class Dataset:
   defects: np.ndarray | None = None  # bytes [test, H, W, 1]: 1 for the defects of test images, if their masks exist
   # {split: positions of its examples in the training examples of the source}; absent splits are as in the source
   rows: dict[str, Int[np.ndarray, " examples"]] = dataclasses.field(default_factory=dict)
+  test_start: Int[np.ndarray, " test"] | None = None  # first step of each test window in its recording; see `windows`
+  test_recording: np.ndarray | None = None  # name of the recording of each test window, if there are several
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -87,7 +89,29 @@ class Dataset:
     swapped = {"test": self.validation, "test_labels": labels, "validation": None, "validation_labels": None}
     sources = {"train": "train", "test": "validation"}
     columns = {split: self.columns[name] for split, name in sources.items() if name in self.columns}
-    return dataclasses.replace(self, **swapped, test_factors=None, defects=None, columns=columns)
+    absent = dict.fromkeys(("test_factors", "defects", "test_start", "test_recording"))
+    return dataclasses.replace(self, **swapped, **absent, columns=columns)
+
+  def test_captions(self, numbers: Int[np.ndarray, " chosen"]) -> tuple[str, ...]:
+    """Returns where the test windows at `numbers` begin in their recordings; () for data that are not windows."""
+    if self.test_start is None:
+      return ()
+    starts = [f"from step {start:,}" for start in self.test_start[numbers]]
+    if self.test_recording is None:
+      return tuple(starts)
+    return tuple(f"{name}, {start}" for name, start in zip(self.test_recording[numbers], starts, strict=True))
+
+  @property
+  def element_names(self) -> tuple[str, ...]:
+    """Names of the elements of a table row, i.e. of its columns and categories; () for other data."""
+    if self.schema is not None:
+      return self.schema.element_names
+    return tuple(map(str, range(self.shape[0]))) if self.kind == "table" else ()
+
+  @property
+  def value_label(self) -> str:
+    """Name of the values of the examples in figures."""
+    return "value" if self.standardisation is None else self.standardisation.label
 
   def class_name(self, label: Any) -> str:
     """Returns the name of a class, or its label as text if it has no name."""
@@ -147,7 +171,7 @@ class Dataset:
     the largest observed value of the targets or, without targets, of the examples in `train_sample`; it has width 1 if
     all values are equal. Masked elements of such data become 0 or, if 0 is outside the interval, its nearest end.
     """
-    if self.value_range != "real" or self.train.dtype == np.uint8:
+    if self.has_peak:
       return ranges.SPANS[self.value_range]
     target, mask = self.train_sample_of("target"), self.train_sample_of("mask")
     values = self.train_sample if target is None else target
@@ -157,8 +181,13 @@ class Dataset:
 
   @property
   def peak(self) -> float:
-    """Width of `span`: the peak value in the definition of PSNR."""
+    """Width of `span`: the peak value in the definition of PSNR, if `has_peak`."""
     return self.span.high - self.span.low
+
+  @property
+  def has_peak(self) -> bool:
+    """Whether the data have a fixed range, which PSNR needs; floats in the range "real" have none."""
+    return self.value_range != "real" or self.train.dtype == np.uint8
 
   def fingerprint(self) -> str:
     """Returns the SHA-256 of the shapes, dtypes and contents of the examples; it is the same for every placement.

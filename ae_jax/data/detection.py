@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ae_jax import errors
-from ae_jax.data import archives, decoding, folders, hdf5, image_sets, remarks, sources, tables
+from ae_jax.data import archives, decoding, folders, hdf5, image_sets, remarks, several_files, sources, tables
 
 _SQUARE = 64  # side to which images of different sizes are resized; also in the message of `image_sets.common_layout`
 _LABELS = ("label", "labels", "class", "target", "y")  # names of columns that are assumed to be labels
@@ -40,7 +40,7 @@ def detect(path: str, of_user: Mapping[str, Any] = MappingProxyType({})) -> Foun
   """Returns the first source that matches a path, with the arrays that it read.
 
   Args:
-    path: A file or folder, or the name of a built-in data set.
+    path: A file or folder, several files (see `several_files`), or the name of a built-in data set.
     of_user: {key of `config.data`: value} that the user sets; those that the source takes replace the detected ones.
 
   Raises:
@@ -49,16 +49,20 @@ def detect(path: str, of_user: Mapping[str, Any] = MappingProxyType({})) -> Foun
   """
   if not os.path.exists(path) and path in sources.SOURCES and path not in DETECTORS:
     return Found(path, {}, sources.read(path, "", {}), {}, [])
-  if not os.path.exists(path):
+  files = several_files.of_path(path)
+  first = files[0]
+  if not os.path.exists(first):
     raise errors.UserError(f"{path}: file or folder not found; check the path")
-  name = next((name for name, detector in DETECTORS.items() if detector.matches(pathlib.Path(path))), None)
-  if name is None and pathlib.Path(path).suffix.lower() in folders.SUFFIXES:
+  name = next((name for name, each in DETECTORS.items() if all(map(each.matches, map(pathlib.Path, files)))), None)
+  if name is None and len(files) > 1:
+    raise errors.UserError(f"{path}: the files are not of one kind; several files can be CSV, Parquet or .npy files")
+  if name is None and pathlib.Path(first).suffix.lower() in folders.SUFFIXES:
     raise errors.UserError(f"{path}: is a single image; give the folder that contains the images")
   if name is None:
     raise errors.UserError(f"{path}: unsupported format; supported: {', '.join(DETECTORS)} (config.data.name)")
   fault = None
   set_by_user = {key: value for key, value in of_user.items() if key in (*sources.OPTIONS.get(name, ()), "kind")}
-  for detected in DETECTORS[name].options(path):
+  for detected in DETECTORS[name].options(first):
     options = detected | set_by_user
     try:
       others = {key: value for key, value in options.items() if key != "kind"}

@@ -32,7 +32,7 @@ def find(arrays: dict[str, Any], value_range: str, scale: str, schema: Schema | 
   """
   rows = lazy_arrays.examined(arrays["train"])
   if value_range == "real":
-    found = [_dominant(rows, scale, schema), _outlier(rows, scale)]
+    found = [_dominant(rows, scale, schema), _outlier(rows, scale, schema)]
   else:
     found = [_narrow(rows, value_range)]
   found.append(_copies(rows, arrays["test"]))
@@ -92,7 +92,7 @@ def _has_dominant(variances: Float64[np.ndarray, " columns"]) -> bool:
   return len(variances) > 1 and bool(variances.max() > DOMINANT * variances.sum())
 
 
-def _outlier(rows: Shaped[np.ndarray, "rows ..."], scale: str) -> str:
+def _outlier(rows: Shaped[np.ndarray, "rows ..."], scale: str, schema: Schema | None) -> str:
   """Returns a message if a single training example has most of the variance, otherwise ""."""
   if len(rows) < _FEWEST:
     return ""
@@ -102,9 +102,21 @@ def _outlier(rows: Shaped[np.ndarray, "rows ..."], scale: str) -> str:
   if share <= _OUTLIER:
     return ""
   values = rows[row].reshape(-1)
-  value = values[np.abs(values).argmax()]
+  element = int(np.abs(values).argmax())
   fix = "remove it" if scale == "quantile" else "remove it, or set config.data.scale=quantile"
-  return f"one training example has {share:.0%} of the variance of all, with the value {value:.4g}; {fix}"
+  value = _with_unit(float(values[element]), element, scale, schema)
+  return f"one training example has {share:.0%} of the variance of all, with the value {value}; {fix}"
+
+
+def _with_unit(value: float, element: int, scale: str, schema: Schema | None) -> str:
+  """Returns a value of an example as text; for a table with its column, and its unit if it is a date or scaled."""
+  unit = {"standard": " standard deviations", "quantile": " (scaled)"}.get(scale, "")
+  if schema is None:
+    return f"{value:.4g}{unit}"
+  name = schema.element_names[element]
+  if not unit and name in schema.dates:
+    unit = " days after the first date"
+  return f"{value:.4g}{unit} in column {name!r}"
 
 
 def _squared_distances(rows: Shaped[np.ndarray, "rows ..."]) -> Float64[np.ndarray, " rows"]:

@@ -116,6 +116,21 @@ def take(array: MaybeLazy, mask: Bool[np.ndarray, " rows"]) -> MaybeLazy:
   )
 
 
+def joined(arrays: Sequence[LazyArray], dtype: np.dtype) -> LazyArray:
+  """Concatenates arrays along the first axis; the other axes have equal sizes. The result is lazy."""
+  ends, shape = np.cumsum([len(array) for array in arrays]), arrays[0].shape[1:]
+
+  def read(indices: np.ndarray) -> np.ndarray:
+    numbers = np.searchsorted(ends, indices, side="right")
+    rows = np.empty((len(indices), *shape), dtype)
+    for number in np.unique(numbers):
+      chosen = numbers == number
+      rows[chosen] = arrays[number][indices[chosen] - (ends[number] - len(arrays[number]))]
+    return rows
+
+  return LazyArray((int(ends[-1]), *shape), dtype, read)
+
+
 def load_all(array: MaybeLazy) -> np.ndarray:
   """Returns all rows as an ndarray, read by `LazyArray.load` if it is set."""
   return array.load() if isinstance(array, LazyArray) and array.load else read_all(array)

@@ -66,6 +66,11 @@ class Schema:
   unused: tuple[str, ...] = ()  # columns of the files that are not inputs, such as the labels
   named: bool = True  # False for an array, whose columns have only numbers
 
+  @property
+  def dates(self) -> frozenset[str]:
+    """Names of the date columns."""
+    return frozenset(column.name for column in self.columns if column.kind == "date")
+
   @functools.cached_property
   def starts(self) -> tuple[int, ...]:
     """Position of the first element of each column."""
@@ -80,6 +85,15 @@ class Schema:
   def elements(self) -> int:
     """Number of elements of an example."""
     return sum(column.width for column in self.columns) + len(self.indicated)
+
+  @property
+  def element_names(self) -> tuple[str, ...]:
+    """Name of each element of an example: the column, for categories "COLUMN=WORD", for indicators "COLUMN missing"."""
+    names = []
+    for column in self.columns:
+      words = (*column.words, OTHER) if column.kind == "categorical" else ()
+      names += [f"{column.name}={word}" for word in words] or [column.name]
+    return (*names, *(f"{self.columns[position].name} missing" for position in self.indicated))
 
   @property
   def has_categories(self) -> bool:
@@ -187,7 +201,8 @@ class Schema:
   ) -> dict[str, float]:
     """Returns {column: error of the decoded values}, over the observed values only.
 
-    The error is the root-mean-square error in the unit of the column, or the fraction of wrong categories or booleans.
+    The error is the root-mean-square error in the unit of the column (days for dates), or the fraction of wrong
+    categories or booleans.
     Columns without observed values are left out.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Shaped
 
 from ae_jax import errors
 from ae_jax.data import array_names, labels, lazy_arrays, numpy_files, remarks, splits
@@ -35,7 +35,7 @@ def read(path: str, window: int) -> dict[str, Any]:
 
   Series are padded with zeros at the end to the longest one, [N, T, C]; `train_lengths` and `test_lengths` [N] contain
   their lengths. The label of a series is the largest label of its steps. The recordings of a split are concatenated to
-  one array [steps, C], and `record_steps` is {split: lengths of its recordings}.
+  one array [steps, C]; `record_steps` is {split: lengths of its recordings}, and `record_names` {split: their names}.
 
   Args:
     path: The folder.
@@ -51,8 +51,9 @@ def read(path: str, window: int) -> dict[str, Any]:
   arrays: dict[str, Any] = {"class_names": class_names, "remarks": [*notes, *label_notes]}
   steps = {split: np.array([len(array) for array in files.values()]) for split, files in series.items()}
   if window:
-    arrays |= {split: _joined([*files.values()], dtype, channels) for split, files in series.items()}
+    arrays |= {split: lazy_arrays.joined([*files.values()], dtype) for split, files in series.items()}
     arrays |= {f"{split}_labels": values for split, values in integers.items()}
+    arrays["record_names"] = {split: tuple(files) for split, files in series.items()}
     return arrays | {"record_steps": {split: tuple(map(int, lengths)) for split, lengths in steps.items()}}
   shape = (max(int(lengths.max()) for lengths in steps.values()), channels)
   arrays |= {split: _padded([*files.values()], dtype, shape) for split, files in series.items()}
@@ -140,18 +141,3 @@ def _padded(rows: Sequence[lazy_arrays.LazyArray], dtype: np.dtype, shape: tuple
     return padded
 
   return lazy_arrays.LazyArray((len(rows), *shape), dtype, read)
-
-
-def _joined(rows: Sequence[lazy_arrays.LazyArray], dtype: np.dtype, channels: int) -> lazy_arrays.LazyArray:
-  """Returns the recordings concatenated along time, as a lazy array [sum of their lengths, channels]."""
-  ends = np.cumsum([len(row) for row in rows])
-
-  def read(indices: Int[np.ndarray, " steps"]) -> Shaped[np.ndarray, "steps channels"]:
-    numbers = np.searchsorted(ends, indices, side="right")
-    joined = np.empty((len(indices), channels), dtype)
-    for number in np.unique(numbers):
-      chosen = numbers == number
-      joined[chosen] = rows[number][indices[chosen] - (ends[number] - len(rows[number]))]
-    return joined
-
-  return lazy_arrays.LazyArray((int(ends[-1]), channels), dtype, read)

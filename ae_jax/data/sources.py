@@ -36,6 +36,7 @@ from ae_jax.data import (
   remarks,
   series,
   series_folders,
+  several_files,
   splits,
   synthetic,
   tables,
@@ -215,7 +216,7 @@ def read(
 
   Args:
     name: A key of `SOURCES`, or the name of an image data set of TensorFlow Datasets.
-    path: Path of the file or folder to read, or "".
+    path: Path of the file or folder to read, several files (see `several_files`), or "".
     options: Values of config keys, see `DEFAULTS`.
     kind: `config.data.kind`.
     window: `config.data.window`.
@@ -225,6 +226,7 @@ def read(
   Raises:
     UserError: The source does not support an option, or the data cannot be read.
   """
+  path = several_files.for_source(name, path) if path else ""
   if series_folders.applies(name, path, kind, window, options.get("x", "")):
     for key, value in _unused(options, ()):
       raise errors.UserError(f"config.data.{key}={value!r}: is not used for a folder of series; remove it")

@@ -19,6 +19,8 @@ class Standardisation:
   mean: Float32[np.ndarray, " columns"]
   deviation: Float32[np.ndarray, " columns"]  # 1 for a constant column
 
+  label = "standardised value"  # name of the scaled values in figures
+
   def apply(self, x: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
     """Returns standardised examples."""
     return ((x - self.mean) / self.deviation).astype(np.float32, copy=False)
@@ -43,6 +45,8 @@ class QuantileScaling:
 
   quantiles: Float32[np.ndarray, "levels columns"]  # quantiles of the training examples, at equally spaced levels
   scaled: Bool[np.ndarray, " columns"]  # mask of the columns that are scaled; the others are unchanged
+
+  label = "scaled value"  # name of the scaled values in figures
 
   def apply(self, x: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
     """Returns scaled examples."""

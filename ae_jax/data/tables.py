@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import labels, lazy_arrays, remarks, schema_fit, splits
+from ae_jax.data import labels, lazy_arrays, remarks, schema_fit, several_files, splits
 from ae_jax.system import cache
 
 _SUFFIXES = {"csv": (".csv", ".csv.gz", ".tsv"), "parquet": (".parquet", ".pq")}
@@ -41,7 +41,8 @@ def files(
 
   Args:
     name: Name of the source, "csv" or "parquet".
-    path: The file or folder. File names end with .csv, .csv.gz or .tsv, or with .parquet or .pq.
+    path: The file or folder, or several files (see `several_files`). File names end with .csv, .csv.gz or .tsv, or with
+      .parquet or .pq.
     label: Name of the column of labels; "" for none.
     group: Name of the column with the group of each training row; "" for none.
     columns: `config.data.columns`; see `schema_fit.parse_kinds`.
@@ -55,9 +56,11 @@ def files(
   splits.check_path(name, path, f"{name} file, or folder with train{_SUFFIXES[name][0]},")
   where = f"config.data.path={path!r}"
   paths, notes = _files(name, path, where, read_validation)
-  in_files = streams(sum(os.path.getsize(file) for file in paths.values()) * _EXPANSION[name])
-  readers = {split: _reader(name, file, kinds, where, in_files) for split, file in paths.items()}
-  version = json.dumps([_CACHE_VERSION, name, keys, kinds, {split: _version(file) for split, file in paths.items()}])
+  in_files = streams(sum(os.path.getsize(file) for each in paths.values() for file in each) * _EXPANSION[name])
+  readers = {split: several_files.tables(name, file, kinds, where, in_files) for split, file in paths.items()}
+  version = json.dumps(
+    [_CACHE_VERSION, name, keys, kinds, {split: list(map(_version, each)) for split, each in paths.items()}]
+  )
   if not in_files:
     return _in_memory({split: list(read()) for split, read in readers.items()}, keys, kinds, notes, where)
   scanned = cache.arrays(f"{name}-columns", version, lambda: _pack(_scan(readers, keys, kinds, where)))
@@ -143,25 +146,26 @@ def matches(name: str, path: pathlib.Path) -> bool:
 def first_rows(name: str, path: str) -> Any:
   """Reads the first training rows of a file or folder as a DataFrame; `name` is a key of `FILES`."""
   where = f"config.data.path={path!r}"
-  file = _files(name, path, where, read_validation=False)[0]["train"]
-  return next(_reader(name, file, {}, where, streamed=True)())
+  train = _files(name, path, where, read_validation=False)[0]["train"]
+  return next(several_files.tables(name, train, {}, where, streamed=True)())
 
 
 def rows_of(name: str, path: str, kinds: Mapping[str, str], where: str) -> Iterator[Any]:
   """Yields the rows of a file as DataFrames of limited size; `name` is a key of `FILES`, `kinds` is {column: kind}."""
-  return _reader(name, path, kinds, where, streamed=True)()
+  return several_files.tables(name, [path], kinds, where, streamed=True)()
 
 
 def _rows_of(stored: np.ndarray, rows: np.ndarray) -> np.ndarray:
   return np.asarray(stored[rows])
 
 
-def _files(name: str, path: str, where: str, read_validation: bool) -> tuple[dict[str, str], list[str]]:
-  """Returns {split: file}, and notes about files of the folder that are not read."""
-  if not os.path.exists(path):
+def _files(name: str, path: str, where: str, read_validation: bool) -> tuple[dict[str, list[str]], list[str]]:
+  """Returns {split: files}, and notes about several files, or about files of the folder that are not read."""
+  train = several_files.of_path(path)
+  if not os.path.exists(train[0]):
     raise errors.UserError(f"{where}: file not found; check the path")
   if not os.path.isdir(path):
-    return {"train": path}, []
+    return {"train": train}, several_files.note(train, where)
   names = sorted(remarks.visible(path))
   found = {}
   for split, stems in _NAMES.items():
@@ -178,22 +182,12 @@ def _files(name: str, path: str, where: str, read_validation: bool) -> tuple[dic
   notes = remarks.not_read(
     where, set(names) - set(found.values()), f"the files that are read are {', '.join(found.values())}"
   )
-  return {split: str(pathlib.Path(path, file)) for split, file in found.items()}, notes
+  return {split: [str(pathlib.Path(path, file))] for split, file in found.items()}, notes
 
 
 def _version(file: str) -> list[Any]:
   status = os.stat(file)
   return [os.path.realpath(file), status.st_size, status.st_mtime_ns]
-
-
-def _reader(name: str, file: str, kinds: Mapping[str, str], where: str, streamed: bool) -> Callable[[], Iterator[Any]]:
-  """Returns a function without arguments that yields the rows of a file as DataFrames."""
-  from ae_jax.data import table_files  # pandas takes half a second to import
-
-  read = {"csv": table_files.read_csv, "parquet": table_files.read_parquet}[name]
-  return lambda: read(
-    file, kinds, where if os.path.basename(file) in where else f"{where}: {os.path.basename(file)}", streamed
-  )
 
 
 def _scan(

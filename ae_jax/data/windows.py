@@ -47,6 +47,9 @@ def cut(
   If a source has several recordings (`record_steps`, see `series_folders.read`), each of them is split in this way, and
   no window contains steps of two recordings.
 
+  `test_start` [N] becomes the step at which each test window begins in its recording as stored, including the steps
+  before a test part that was split off. With several recordings, `test_recording` [N] becomes their names.
+
   Returns:
     Notes about the number of windows, and about steps at the end of a recording that are in no window.
 
@@ -55,11 +58,12 @@ def cut(
   """
   stride, notes = stride or window, []
   steps = {split: (len(arrays[split]),) for split in splits.present(arrays)} | arrays.pop("record_steps", {})
-  for split, share in (("test", test), ("validation", validation)):
-    if share and split not in arrays:
-      last = [splits.last(count, share) for count in steps["train"]]
-      splits.hold_out(arrays, np.concatenate(last), split)
-      steps |= {"train": tuple(int((~part).sum()) for part in last), split: tuple(int(part.sum()) for part in last)}
+  offsets, names = [0] * len(steps.get("test", ())), arrays.pop("record_names", {})
+  if test and "test" not in arrays:
+    _hold_out(arrays, steps, test, "test")
+    offsets = [*steps["train"]]
+  if validation and "validation" not in arrays:
+    _hold_out(arrays, steps, validation, "validation")
   for split in splits.present(arrays):
     name, lengths = _RECORDS[split], steps[split]
     arrays[split] = of_record(arrays[split], window, stride, f"the {name} of {where}", lengths)
@@ -75,7 +79,22 @@ def cut(
           "this array"
         )
     notes.append(_note(name, lengths, len(arrays[split]), window, stride))
+  counts = [_count(n, window, stride) for n in steps["test"]]
+  firsts = [first + stride * np.arange(count) for first, count in zip(offsets, counts, strict=True)]
+  arrays["test_start"] = np.concatenate(firsts)
+  if len(counts) > 1:
+    arrays["test_recording"] = np.repeat(np.array(names.get("test") or names["train"]), counts)
   return notes
+
+
+def _hold_out(arrays: dict[str, Any], steps: dict[str, Any], share: float, split: str) -> None:
+  """Makes the last fraction `share` of each training recording a recording of `split`, in place.
+
+  `steps` is {split: length of each recording}.
+  """
+  last = [splits.last(count, share) for count in steps["train"]]
+  splits.hold_out(arrays, np.concatenate(last), split)
+  steps |= {"train": tuple(int((~part).sum()) for part in last), split: tuple(int(part.sum()) for part in last)}
 
 
 def _note(name: str, lengths: Sequence[int], count: int, window: int, stride: int) -> str:

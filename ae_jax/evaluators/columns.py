@@ -9,6 +9,7 @@ from jaxtyping import Float, Float64, Int
 from ae_jax.data.schema import Schema
 from ae_jax.evaluators import figures
 from ae_jax.evaluators.context import EvalContext
+from ae_jax.runs import metric_names
 
 MOST_COLUMNS = 100  # maximum number of listed columns; the columns with the largest relative errors are listed
 
@@ -38,7 +39,7 @@ def analyze(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> Iterat
     )
   discrete = {column.name for column in schema.columns if column.is_discrete}
   for name in order:
-    part = name.replace("/", "_")  # "/" separates the parts of the name of a result
+    part = metric_names.part(name)
     if name in discrete:
       yield f"column_accuracy/{part}", 1 - errors[name]
       yield f"column_accuracy_of_most_frequent/{part}", 1 - spreads[name]

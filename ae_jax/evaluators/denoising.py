@@ -47,7 +47,10 @@ def per_example(
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, float]]:
-  """Yields, for each noise, the PSNR in dB of the noisy examples ("in") and of their reconstructions ("out")."""
+  """Yields, for each noise, the PSNR in dB of the noisy examples ("in") and of their reconstructions ("out").
+
+  Levels of noise are fractions of the width of the data's values. This width is the peak, also without a fixed range.
+  """
   elements = np.prod(dataset.shape)
   for kind, level in NOISES:
     for side, name in {"in": "noisy", "out": "restored"}.items():
@@ -63,7 +66,12 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, figures.ExampleRows]]:
   for name, noisy in disturbed(context, examples).items():
     label = name.replace("_", " ")
     rows |= {label: noisy, f"{label} restored": context.reconstruct(noisy, indices)}
-  yield "denoised", figures.ExampleRows("Noisy test examples and their reconstructions", rows)
+  yield (
+    "denoised",
+    figures.ExampleRows(
+      "Noisy test examples and their reconstructions", rows, captions=context.dataset.test_captions(indices)
+    ),
+  )
 
 
 def disturbed(context: EvalContext, examples: Float[np.ndarray, "examples ..."]) -> dict[str, np.ndarray]:

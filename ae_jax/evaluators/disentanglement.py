@@ -15,6 +15,7 @@ from ae_jax.evaluators import base, factor_scores, figures, pca, posterior, reco
 from ae_jax.evaluators.context import EvalContext
 from ae_jax.evaluators.factor_scores import CodesAndFactors
 from ae_jax.ops import losses
+from ae_jax.runs import metric_names
 
 _STEPS, _ENDS = 9, (0.02, 0.98)  # number of steps of a unit's traversal, and the quantiles of its first and last step
 
@@ -48,7 +49,9 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   yield "factorvae/chance", 1 / len(names)
   for name, score in results["code"].items():
     if np.ndim(score):
-      yield from ((f"{name}_by_factor/{factor}", float(x)) for factor, x in zip(names, score, strict=True))
+      yield from (
+        (f"{name}_by_factor/{metric_names.part(factor)}", float(x)) for factor, x in zip(names, score, strict=True)
+      )
   yield from _figures(context, rows, factors[1][:, varied], names)
 
 

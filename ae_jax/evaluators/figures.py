@@ -15,8 +15,18 @@ import numpy as np
 from ae_jax import errors
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plotted:
+  """Labels of examples that are drawn as plots: series and rows of a table. `displayed` sets those of the axes."""
+
+  x_label: str = ""  # "" for images, and in files of earlier versions
+  y_label: str = ""
+  x_names: tuple[str, ...] = ()  # name of each column of a table; () for series
+  captions: tuple[str, ...] = ()  # text above each example, such as its position in a recording; () for none
+
+
 @dataclasses.dataclass(frozen=True)
-class ExampleRows:
+class ExampleRows(Plotted):
   """Named rows of examples, one below the other."""
 
   title: str
@@ -24,7 +34,7 @@ class ExampleRows:
 
 
 @dataclasses.dataclass(frozen=True)
-class Gallery:
+class Gallery(Plotted):
   """A grid of examples, filled row by row."""
 
   title: str
@@ -65,7 +75,7 @@ class Lines:
 
 
 @dataclasses.dataclass(frozen=True)
-class Points:
+class Points(Plotted):
   """Scatter plots of the same examples, one per projection to the plane."""
 
   title: str
@@ -76,7 +86,7 @@ class Points:
 
 
 @dataclasses.dataclass(frozen=True)
-class Explorer:
+class Explorer(Plotted):
   """Decoded examples along pairs of directions in latent space."""
 
   title: str
@@ -86,7 +96,7 @@ class Explorer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Attention:
+class Attention(Plotted):
   """Examples and the attention weights of each layer."""
 
   title: str
@@ -98,18 +108,22 @@ KINDS = {kind.__name__: kind for kind in (ExampleRows, Gallery, Heatmap, Bars, L
 _OLD_NAMES = {"Rows": "ExampleRows"}  # names of figure classes in files of version 0.1
 
 
-def displayed(figure: Any, kind: str) -> Any:
-  """Returns a figure whose examples can be drawn as images or series.
+def displayed(figure: Any, kind: str, names: tuple[str, ...] = (), value: str = "value") -> Any:
+  """Returns a figure whose examples can be drawn as images or as plots with labelled axes.
 
-  The row of a table becomes a line over its columns. A volume is replaced by its middle slice, which the title names.
+  The row of a table becomes an array [columns, 1]. A volume is replaced by its middle slice, which the title names.
 
   Args:
     figure: Figure of an evaluator, or another result of an analysis, which is returned unchanged.
     kind: Kind of the examples, a value of `types.KINDS`.
+    names: Names of the columns of a table.
+    value: Name of the values of a table or series.
   """
-  convert = {"table": lambda x: x[..., None], "volumes": lambda x: x[..., x.shape[-4] // 2, :, :, :]}.get(kind)
-  if convert is None or not isinstance(figure, ExampleRows | Gallery | Points | Explorer | Attention):
+  if kind == "images" or not isinstance(figure, Plotted):
     return figure
+  if kind in _X_LABELS:
+    figure = dataclasses.replace(figure, x_label=_X_LABELS[kind], y_label=value, x_names=names)
+  convert = _CONVERSIONS.get(kind, lambda x: x)
   examples = next(iter(figure.rows.values())) if isinstance(figure, ExampleRows) else figure.examples
   title = figure.title
   if kind == "volumes":
@@ -119,6 +133,10 @@ def displayed(figure: Any, kind: str) -> Any:
     rows = {name: convert(examples) for name, examples in figure.rows.items()}
     return dataclasses.replace(figure, title=title, rows=rows)
   return dataclasses.replace(figure, title=title, examples=convert(figure.examples))
+
+
+_X_LABELS = {"table": "column", "series": "time step"}
+_CONVERSIONS = {"table": lambda x: x[..., None], "volumes": lambda x: x[..., x.shape[-4] // 2, :, :, :]}
 
 
 def shape_error(figure: Any) -> str | None:
@@ -143,6 +161,8 @@ def _same_shape(arrays: Collection[np.ndarray], dimensions: tuple[int, ...]) -> 
 
 def _rows_conditions(figure: ExampleRows) -> Iterator[tuple[Any, str]]:
   yield from _same_shape(figure.rows.values(), (3, 4))
+  count = len(next(iter(figure.rows.values()), ()))
+  yield len(figure.captions) in (0, count), f"{len(figure.captions)} captions for {count} examples"
 
 
 def _gallery_conditions(figure: Gallery) -> Iterator[tuple[Any, str]]:

@@ -207,7 +207,8 @@ def latent_map(context: EvalContext) -> Iterator[tuple[str, figures.Points]]:
   labels = np.zeros(len(mapped), int) if context.test_labels is None else context.test_labels[mapped]
   title = "Latent codes of test examples, projected to two dimensions"
   names = context.dataset.class_names or ()
-  yield "latent_map", figures.Points(title, views, context.test[mapped], labels, names)
+  captions = context.dataset.test_captions(mapped)
+  yield "latent_map", figures.Points(title, views, context.test[mapped], labels, names, captions=captions)
 
 
 def _by_pca(codes: Float[np.ndarray, "examples latent"]) -> Float[np.ndarray, "examples 2"]:

@@ -55,12 +55,13 @@ def per_example(
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, Any]]:
-  """Yields the squared error per example, the mean squared error per element, the PSNR (dB) and the cross-entropy."""
+  """Yields the squared error per example and the MSE per element, and, if defined, PSNR (dB) and cross-entropy."""
   squared_error = mean_over_test(values["squared_error"], dataset)
   mse = squared_error / _elements(dataset)
   yield "test/squared_error", squared_error
   yield "test/mse", mse
-  yield "test/psnr", psnr(mse, dataset.peak)
+  if dataset.has_peak:
+    yield "test/psnr", psnr(mse, dataset.peak)
   if "nats" in values:
     yield "test/nats", mean_over_test(values["nats"], dataset)
 
@@ -90,7 +91,8 @@ def baselines(dataset: data.Dataset, code: models.CodeSpec) -> Iterator[tuple[st
   if "target" in dataset.column_names:
     squared_error = mean_over_test(_squared_errors(losses.flat(dataset.test), dataset), dataset)
     yield "test/input_squared_error", squared_error
-    yield "test/input_psnr", psnr(squared_error / _elements(dataset), dataset.peak)
+    if dataset.has_peak:
+      yield "test/input_psnr", psnr(squared_error / _elements(dataset), dataset.peak)
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
@@ -191,19 +193,20 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields figures: evenly spaced, worst and best reconstructions, the error of each pixel, and attention weights."""
   indices = trained_class_only(np.arange(len(context.test)), context.dataset)
   order = indices[np.argsort(context.squared_errors[indices], kind="stable")]
-  typical = indices[spaced(SHOWN, len(indices))]
+  typical, captions = indices[spaced(SHOWN, len(indices))], context.dataset.test_captions
   choices = {
     "reconstructions": (typical, "Evenly spaced test examples and their reconstructions"),
     "worst": (order[::-1][:SHOWN], "The test examples with the largest squared errors, in descending order"),
     "best": (order[:SHOWN], "The test examples with the smallest squared errors, in ascending order"),
   }
   for name, (chosen, title) in choices.items():
-    yield name, figures.ExampleRows(title, _rows(context, chosen))
+    yield name, figures.ExampleRows(title, _rows(context, chosen), captions=captions(chosen))
   if context.dataset.kind != "table":
     yield "error_map", _error_map(context, indices)
   weights = context.attention(typical)
   if weights:
-    yield "attention", figures.Attention("Attention weights of the encoder", context.test[typical], weights)
+    title = "Attention weights of the encoder"
+    yield "attention", figures.Attention(title, context.test[typical], weights, captions=captions(typical))
 
 
 def _rows(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> dict[str, np.ndarray]:
@@ -234,7 +237,7 @@ def _means_over_observed(context: EvalContext, chosen: Int[np.ndarray, " chosen"
 def _error_map(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> figures.Heatmap:
   """Returns the mean squared error of each pixel or time step; for volumes, the mean over the first axis."""
   squares = _means_over_observed(context, indices).sum(-1)
-  place = "step" if context.dataset.kind == "series" else "pixel"
+  place = "time step" if context.dataset.kind == "series" else "pixel"
   depth = ", averaged over the first axis of the volumes" if squares.ndim == 3 else ""
   squares = squares.mean(0) if depth else squares
   return figures.Heatmap(f"Mean squared error per {place} over the test set{depth}", "squared error", squares)

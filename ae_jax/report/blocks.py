@@ -1,5 +1,6 @@
 """Converts figures to blocks: dicts that template.html renders as the elements of an HTML page."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,14 +8,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ae_jax.evaluators import figures
-from ae_jax.report import channels, charts, pictures, sprites
+from ae_jax.report import canvas, channels, charts, example_figures, example_plots, pictures, sprites
 
 _MAX_ROWS = 64  # maximum number of rows of images in a figure
 _MAX_COLUMNS = 64  # maximum number of images in a row
 _MAP_PIXELS = 1_600_000  # maximum number of pixels of all images of `figures.Points`
 _EXPLORER_PIXELS = 4_000_000  # maximum number of pixels of all images of `figures.Explorer`
+_MAX_NAMES = 30  # maximum number of columns of a table that a note names
 _HALF_WIDTH_BARS = 40  # maximum number of bars in a chart of half the page width
-_GREY = len(sprites.INKS) - 1  # index of the grey colour in `sprites.INKS`
 
 Block = dict[str, Any]
 
@@ -26,17 +27,11 @@ def of_figure(figure: pictures.Figure, value_range: str) -> Block:
     figure: Figure of an evaluator.
     value_range: Value range of the examples, a key of `ranges.INTERVALS`.
   """
-  block = _KINDS[type(figure)](figure, value_range)
-  return block if block["kind"] == "chart" else block | {"title": channels.titled(figure).title}
-
-
-def rows(named_examples: Mapping[str, np.ndarray], low: float, high: float) -> Block:
-  """Returns a block with a row of images for each entry of {name: examples [N, ...]}; the name labels the row.
-
-  `low` and `high` are the limits of the grey scale of images, or of the y axis of series.
-  """
-  strips = [(name, _row(examples, low, high)) for name, examples in named_examples.items()]
-  return {"kind": "rows", "rows": strips}
+  title = channels.titled(figure).title if isinstance(figure, figures.Plotted) else figure.title
+  if not isinstance(figure, figures.Explorer) and example_plots.applies(figure):
+    picture = example_plots.figure(dataclasses.replace(figure, title=""), value_range)
+    return {"kind": "picture", "title": title, "url": canvas.data_url(picture)}
+  return _KINDS[type(figure)](figure, value_range) | {"title": title}
 
 
 def chart(title: str, item: Mapping[str, Any], wide: bool = False) -> Block:
@@ -47,13 +42,9 @@ def chart(title: str, item: Mapping[str, Any], wide: bool = False) -> Block:
 def _rows(figure: figures.ExampleRows, value_range: str) -> Block:
   named_examples = dict([*figure.rows.items()][:_MAX_ROWS])
   first, *others = named_examples.values()
-  low, high = pictures.limits(first, value_range)
-  if first.ndim == 3 and pictures.reconstructed(figure):
-    groups = [(first, [_GREY] * first.shape[-1]), (others[0], [1] * first.shape[-1])]
-    sheet = sprites.sheet(sprites.drawn(groups, low, high, 72, 160), 8, smooth=True)
-    return {"kind": "gallery", "sheet": sheet, "note": "grey: original; orange: reconstruction"}
-  block = rows(named_examples, low, high)
-  if pictures.reconstructed(figure):
+  low, high = example_figures.limits(first, value_range)
+  block: Block = {"kind": "rows", "rows": [(name, _row(x, low, high)) for name, x in named_examples.items()]}
+  if example_figures.reconstructed(figure):
     difference = (others[0] - first)[:_MAX_COLUMNS].mean(-1, keepdims=True)
     block["rows"].append(("difference", _strip(sprites.of_differences(difference, high - low))))
     block["note"] = "red: too bright; blue: too dark"
@@ -61,45 +52,60 @@ def _rows(figure: figures.ExampleRows, value_range: str) -> Block:
 
 
 def _row(examples: np.ndarray, low: float, high: float) -> sprites.Sheet:
-  return _strip(sprites.of_examples(examples[:_MAX_COLUMNS], low, high), smooth=examples.ndim == 3)
+  return _strip(sprites.of_examples(examples[:_MAX_COLUMNS], low, high))
 
 
-def _strip(images: UInt8[np.ndarray, "n h w *c"], smooth: bool = False) -> sprites.Sheet:
-  return sprites.sheet(images, len(images), gap=1, smooth=smooth)
+def _strip(images: UInt8[np.ndarray, "n h w *c"]) -> sprites.Sheet:
+  return sprites.sheet(images, len(images), gap=1)
 
 
 def _gallery(figure: figures.Gallery, value_range: str) -> Block:
   examples = figure.examples
-  images = sprites.of_examples(examples, *pictures.limits(examples, value_range))
-  return {"kind": "gallery", "sheet": sprites.sheet(images, _square(len(images)), smooth=examples.ndim == 3)}
+  images = sprites.of_examples(examples, *example_figures.limits(examples, value_range))
+  return {"kind": "gallery", "sheet": sprites.sheet(images, _square(len(images)))}
 
 
 def _explorer(figure: figures.Explorer, value_range: str) -> Block:
   pairs, steps = figure.examples.shape[:2]
-  examples = figure.examples.reshape(-1, *figure.examples.shape[3:])
-  images = sprites.of_examples(examples, *pictures.limits(examples, value_range), _side(examples, _EXPLORER_PIXELS))
-  sheet = sprites.sheet(images, steps, shown=224, smooth=examples.ndim == 3)
+  images = _thumbnails(figure, figure.examples.reshape(-1, *figure.examples.shape[3:]), value_range, _EXPLORER_PIXELS)
+  sheet = sprites.sheet(images, steps, shown=224, smooth=figure.examples.ndim == 5)
   names = [figure.names[2 * pair : 2 * pair + 2] for pair in range(pairs)]
-  return {"kind": "explorer", "sheet": sheet, "pairs": names, "positions": [float(p) for p in figure.positions]}
+  positions = [float(position) for position in figure.positions]
+  return {"kind": "explorer", "sheet": sheet, "pairs": names, "positions": positions} | _axis_note(figure)
 
 
 def _points(figure: figures.Points, value_range: str) -> Block:
-  examples = figure.examples
-  images = sprites.of_examples(examples, *pictures.limits(examples, value_range), _side(examples, _MAP_PIXELS))
-  sheet = sprites.sheet(images, _square(len(images)), shown=84, smooth=examples.ndim == 3)
-  return {"kind": "map", "sheet": sheet, "views": [*figure.views]} | charts.points(figure, sheet)
+  images = _thumbnails(figure, figure.examples, value_range, _MAP_PIXELS)
+  sheet = sprites.sheet(images, _square(len(images)), shown=84, smooth=figure.examples.ndim == 3)
+  block = {"kind": "map", "sheet": sheet, "views": [*figure.views]} | charts.points(figure, sheet)
+  return block | _axis_note(figure)
+
+
+def _thumbnails(
+  figure: figures.Plotted, examples: np.ndarray, value_range: str, max_pixels: int
+) -> UInt8[np.ndarray, "n h w *c"]:
+  """Renders the examples of an interactive figure; a series is a line, and a table row has one mark for each column."""
+  low, high = example_figures.limits(examples, value_range)
+  return sprites.of_examples(examples, low, high, _side(examples, max_pixels), joined=not figure.x_names)
+
+
+def _axis_note(figure: figures.Plotted) -> Block:
+  """Returns the note that names the horizontal axis of thumbnails of series and table rows; {} for images."""
+  if not figure.x_label:
+    return {}
+  if not figure.x_names:
+    return {"note": f"horizontal axis of an example: {figure.x_label}"}
+  more = ", ..." if len(figure.x_names) > _MAX_NAMES else ""
+  return {"note": f"an example has one mark for each column: {', '.join(figure.x_names[:_MAX_NAMES])}{more}"}
 
 
 def _attention(figure: figures.Attention, value_range: str) -> Block:
   examples = figure.examples[:_MAX_COLUMNS]
-  block = rows({"examples": examples}, *pictures.limits(examples, value_range))
-  for name, weights in [*pictures.heads(figure)][:_MAX_ROWS]:
-    if examples.ndim == 4:
-      images = sprites.of_weights(weights[:_MAX_COLUMNS])
-    else:
-      images = sprites.of_examples(weights[:_MAX_COLUMNS], 0.0, max(float(weights.max()), 1e-30))
-    block["rows"].append((name, _strip(images, smooth=examples.ndim == 3)))
-  return block | {"note": "attention weights averaged over the queries; each row is scaled from 0 to its maximum"}
+  strips = [("examples", _row(examples, *example_figures.limits(examples, value_range)))]
+  for name, weights in [*example_figures.heads(figure)][:_MAX_ROWS]:
+    strips.append((name, _strip(sprites.of_weights(weights[:_MAX_COLUMNS]))))
+  note = "attention weights averaged over the queries; each row is scaled from 0 to its maximum"
+  return {"kind": "rows", "rows": strips, "note": note}
 
 
 def _side(examples: np.ndarray, max_pixels: int) -> int:

@@ -1,5 +1,6 @@
 """Matplotlib helpers for static images. No other module imports Matplotlib."""
 
+import base64
 import io
 
 import numpy as np
@@ -26,6 +27,13 @@ def figure(width: float | int, height: float | int, title: str = "") -> Figure:
   if title:
     new_figure.suptitle(title, fontsize=9)
   return new_figure
+
+
+def data_url(picture: Figure) -> str:
+  """Returns a figure as the data URL of a WebP file without loss."""
+  with io.BytesIO() as file:
+    picture.savefig(file, format="webp", pil_kwargs={"lossless": True, "quality": 50, "method": 2})
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def bare(axes: Axes, name: str = "") -> None:

@@ -149,10 +149,10 @@ def heatmap(item: figures.Heatmap) -> Chart:
   """Returns a heat map of values [H, W], or a line chart of values [T] over the steps of a series."""
   values = np.asarray(item.values, np.float64)
   if values.ndim == 1:
-    chart = _figure(260, "step", item.unit)
+    chart = _figure(260, "time step", item.unit)
     data = {"x": np.arange(len(values)), "y": values}
     renderer = chart.line("x", "y", source=data, color=TRAINING, line_width=2)
-    _add_hover(chart, [("step", "@x"), (item.unit, "@y{%.4g}")], renderers=[renderer], mode="vline")
+    _add_hover(chart, [("time step", "@x"), (item.unit, "@y{%.4g}")], renderers=[renderer], mode="vline")
     return _exported(chart)
   height, width = values.shape
   low, high = (float(end) for end in (np.nanmin(values), np.nanmax(values)))
@@ -190,11 +190,12 @@ def points(item: figures.Points, sheet: sprites.Sheet) -> Chart:
   columns |= {"top": numbers // sheet.columns * sheet.height * sheet.scale}
   names = [labels.class_name(label, item.class_names) for label in classes]
   columns |= {"label": item.labels, "number": numbers}
+  columns |= {"caption": np.array(item.captions)} if item.captions else {}
   for number, (name, colour) in enumerate(zip(names, colours, strict=True)):
     data = {column: values[of_class == number] for column, values in columns.items()}
     source = ColumnDataSource(data | ({"label": [name] * len(data["number"])} if item.class_names else {}))
     chart.scatter("x0", "y0", source=source, size=7, color=colour, alpha=0.8, line_color=None, name=name)
-  caption = "class @label" if len(classes) > 1 else "example @number"
+  caption = ("class @label" if len(classes) > 1 else "example @number") + (", @caption" if item.captions else "")
   tooltip = f'<div class="thumb" style="{_thumbnail_style(sheet)}"></div><div>{caption}</div>'
   chart.add_tools(HoverTool(tooltips=tooltip, point_policy="snap_to_data", limit=1, show_arrow=False))
   return _exported(chart, zip(names, colours, strict=True) if len(classes) > 1 else ())

@@ -10,7 +10,8 @@ import numpy as np
 
 from ae_jax import config as configs
 from ae_jax import errors
-from ae_jax.report import blocks, charts, page, pictures, run_report, tables
+from ae_jax.evaluators import figures
+from ae_jax.report import blocks, charts, example_figures, page, run_report, tables
 from ae_jax.runs import metric_names
 
 _ERROR = "test/squared_error"
@@ -180,7 +181,8 @@ def _metrics(groups: Sequence[Group]) -> tuple[Rows, Rows]:
   names = dict.fromkeys(name for group in groups for run in group.runs.values() for name in _comparable(run))
   scalars, details = [], []
   for name in names:
-    texts = [_summary(group.values(name)) for group in groups]
+    of_date = any(metric_names.days(name, run.dates) for group in groups for run in group.runs.values())
+    texts = [_summary(group.values(name), " days" if of_date else "") for group in groups]
     (details if name.count("/") > 1 else scalars).append([_readable(name), *texts])
   return scalars, details
 
@@ -202,14 +204,15 @@ def _comparable(run: Any) -> list[str]:
 
 def _readable(name: str) -> str:
   prefix, _, rest = name.partition("/")
-  return tables.readable(rest if prefix == "test" else f"{prefix}: {rest}")
+  words = tables.readable(rest)
+  return words if prefix == "test" else f"{tables.readable(prefix)}: {words}"
 
 
-def _summary(values: Sequence[float | int]) -> str:
+def _summary(values: Sequence[float | int], unit: str = "") -> str:
   """Returns the mean of the values, the confidence interval of the mean, and the range of the values, as text."""
   if not values:
     return ""
-  text = tables.number(float(np.mean(values)))
+  text = tables.number(float(np.mean(values))) + unit
   if min(values) == max(values):
     return text
   half = tables.interval(values)
@@ -238,15 +241,16 @@ def _curves(groups: Sequence[Group]) -> list[blocks.Block]:
 
 def _reconstructions(runs: Mapping[str, run_report.RunReport]) -> list[blocks.Block]:
   """Returns a block for each data set that shows how each run reconstructs the same test examples."""
-  by_data = {}
+  by_data: dict[tuple[str, ...], figures.ExampleRows] = {}
   for name, run in runs.items():
     figure = run.evaluation and run.evaluation.figures.get("reconstruction/reconstructions")
-    if figure and pictures.reconstructed(figure):
+    if figure and example_figures.reconstructed(figure):
       key = run.description["data"]["fingerprint"], run.config["data"]["range"], run.config["data"]["name"]
       (examples_name, examples), (_, reconstructions) = figure.rows.items()
-      by_data.setdefault(key, {examples_name: examples})[name] = reconstructions
+      shown = by_data.get(key) or dataclasses.replace(figure, rows={examples_name: examples})
+      by_data[key] = dataclasses.replace(shown, rows=shown.rows | {name: reconstructions})
+  title = "Test examples of {} and their reconstructions by each run"
   return [
-    blocks.rows(rows, *pictures.limits(next(iter(rows.values())), value_range))
-    | {"title": f"Test examples of {data} and their reconstructions by each run"}
-    for (_, value_range, data), rows in by_data.items()
+    blocks.of_figure(dataclasses.replace(shown, title=title.format(data)), value_range)
+    for (_, value_range, data), shown in by_data.items()
   ]

@@ -30,7 +30,8 @@ def draw(path: pathlib.Path, dataset: datasets.Dataset, title: str) -> None:
     figure = figures.ExampleRows(title, {name: _padded(examples, dataset.span.low) for name, examples in rows.items()})
   else:
     figure = figures.Gallery(title, next(iter(rows.values())))
-  pictures.draw(path, figures.displayed(figure, dataset.kind), dataset.value_range)
+  figure = figures.displayed(figure, dataset.kind, dataset.element_names, dataset.value_label)
+  pictures.draw(path, figure, dataset.value_range)
 
 
 def _labels(dataset: datasets.Dataset) -> np.ndarray:

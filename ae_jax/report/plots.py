@@ -31,7 +31,7 @@ def heatmap(path: pathlib.Path, item: figures.Heatmap, value_range: str) -> None
     figure.colorbar(colours, label=item.unit)
   else:
     axes.plot(item.values)
-    axes.set(xlabel="step", ylabel=item.unit)
+    axes.set(xlabel="time step", ylabel=item.unit)
   figure.savefig(path)
 
 

@@ -3,13 +3,13 @@
 import dataclasses
 import math
 import pathlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ae_jax import config as configs
 from ae_jax import errors
 from ae_jax.data import labels, ranges
+from ae_jax.data import schema as schemas
 from ae_jax.evaluators import figures, results
 from ae_jax.report import blocks, charts, messages, page, tables
 from ae_jax.runs import logs, metric_names, run_folder
@@ -36,7 +36,6 @@ _TILES = (  # metric, label, text below the value, metric that fills the {} of t
   ("probe/linear/code", "linear probe accuracy, latent codes", "on raw examples: {}", "probe/linear/pixels"),
   ("generation/nll", "negative log-likelihood, nats", "negative ELBO: {}", "generation/negative_elbo"),
 )
-_CLASS = re.compile(r"\bclass (\d+)$")  # a class in the readable name of a metric
 _SCRIPT = """import json, pathlib
 from ae_jax import config, train
 
@@ -172,17 +171,16 @@ class RunReport:
     evaluation = self.evaluation or results.Results(0, {}, {}, {})
     names = [*evaluation.values, *evaluation.remarks]
     for evaluator in dict.fromkeys(name.partition("/")[0] for name in names):
-      lines, more = tables.of_values(_of_evaluator(evaluator, evaluation.values))
-      more = [self._with_class_names(table) for table in more]
+      lines, more = tables.of_values(_of_evaluator(evaluator, evaluation.values), self._class_names, self.dates)
       remarks = _of_evaluator(evaluator, evaluation.remarks).values()
       groups.append(_group(_capitalised(evaluator), [], lines, more, remarks))
     return groups
 
-  def _with_class_names(self, table: tables.Table) -> tables.Table:
-    """Returns a table with the names of classes in place of their labels: "class 0" becomes "class good"."""
-    head, lines = table
-    named = lambda text: _CLASS.sub(lambda match: f"class {labels.class_name(int(match[1]), self._class_names)}", text)
-    return list(map(named, head)), [[named(first), *rest] for first, *rest in lines]
+  @property
+  def dates(self) -> frozenset[str]:
+    """Names of the date columns of a table."""
+    schema = schemas.from_json(self.description["data"].get("schema"))
+    return frozenset() if schema is None else schema.dates
 
   @property
   def _class_names(self) -> tuple[str, ...]:

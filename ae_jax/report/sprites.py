@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -60,16 +59,18 @@ def sheet(
 
 
 def of_examples(
-  examples: np.ndarray, low: float | int, high: float | int, side: int = SIDE
+  examples: np.ndarray, low: float | int, high: float | int, side: int = SIDE, joined: bool = True
 ) -> UInt8[np.ndarray, "n h w *c"]:
   """Renders examples [N, ...] as images of at most `side` x `side` pixels; series are drawn as line plots.
+
+  If `joined` is False, the values of a series are marks, which no line joins.
 
   If images have other than 1 or 3 channels, only some of them are rendered; see `channels.shown`. Values are clipped to
   [low, high]. `low` is black in an image, and the lower edge of a line plot.
   """
   if examples.ndim == 3:
     size = (_HEIGHT, _WIDTH) if side >= _WIDTH else (_HEIGHT // 2, _WIDTH // 2)
-    return drawn([(examples, range(examples.shape[2]))], low, high, *size)
+    return drawn(examples, low, high, *size, joined=joined)
   shares = shrunk(np.nan_to_num((channels.shown(examples) - low) / (high - low)), side)
   pictures = np.round(255 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)
   return pictures if pictures.shape[-1] == 3 else pictures[..., 0]
@@ -91,31 +92,41 @@ def of_weights(weights: Float[np.ndarray, "n h w 1"], side: int = SIDE) -> UInt8
 
 
 def drawn(
-  groups: Sequence[tuple[np.ndarray, Iterable[int]]],
+  series: Float[np.ndarray, "n t c"],
   low: float | int,
   high: float | int,
   height: int = _HEIGHT,
   width: int = _WIDTH,
+  joined: bool = True,
 ) -> UInt8[np.ndarray, "n {height} {width} 4"]:
-  """Draws N images with line plots of series.
+  """Draws N images with plots of series; each channel has a colour of `INKS`.
 
   Args:
-    groups: Pairs (series [N, T, C], index in `INKS` for each channel). Image n shows the n-th series of every group.
+    series: Series.
     low: Value at the lower edge of an image.
     high: Value at the upper edge of an image.
     height: Height of an image in pixels.
     width: Width of an image in pixels.
+    joined: Whether a line joins the values of a channel; otherwise each value is a horizontal mark.
   """
-  pictures = np.zeros((len(groups[0][0]), height, width, 4), np.uint8)
-  for series, inks in groups:
-    shares = np.clip(np.nan_to_num((series - low) / (high - low)), 0.0, 1.0)
-    for channel, ink in enumerate(inks):
-      for first in range(0, len(pictures), _CHUNK):
-        chunk = pictures[first : first + _CHUNK]  # a view: changes `pictures`
-        coverage = _lines(shares[first : first + _CHUNK, :, channel], height, width)
-        chunk[..., :3][coverage > 0] = INKS[ink % len(INKS)]
-        np.maximum(chunk[..., 3], np.round(255 * coverage).astype(np.uint8), out=chunk[..., 3])
+  pictures = np.zeros((len(series), height, width, 4), np.uint8)
+  shares = np.clip(np.nan_to_num((series - low) / (high - low)), 0.0, 1.0)
+  for channel in range(series.shape[2]):
+    for first in range(0, len(pictures), _CHUNK):
+      chunk = pictures[first : first + _CHUNK]  # a view: changes `pictures`
+      coverage = (_lines if joined else _marks)(shares[first : first + _CHUNK, :, channel], height, width)
+      chunk[..., :3][coverage > 0] = INKS[channel % len(INKS)]
+      np.maximum(chunk[..., 3], np.round(255 * coverage).astype(np.uint8), out=chunk[..., 3])
   return pictures
+
+
+def _marks(values: Float[np.ndarray, "n t"], height: int, width: int) -> Float[np.ndarray, "n {height} {width}"]:
+  """Draws a horizontal mark for each of the values in [0, 1], beside each other; returns the coverage of each pixel."""
+  positions = (np.arange(width) + 0.5) / width * values.shape[1]
+  heights = np.clip(np.round((1 - values[:, positions.astype(int)]) * height - 1).astype(int), 0, height - 2)
+  above = np.arange(height)[:, None] - heights[:, None]
+  within = np.abs(positions % 1 - 0.5) < 0.35  # gaps between the marks
+  return (((above == 0) | (above == 1)) & within).astype(np.float32)
 
 
 def _lines(values: Float[np.ndarray, "n t"], height: int, width: int) -> Float[np.ndarray, "n {height} {width}"]:

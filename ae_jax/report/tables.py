@@ -4,12 +4,16 @@ The name of a metric may end in "/PART", where PART is a subset of the data or a
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-_SHORT = "auprc auroc ari dci elbo f1 kl mig mle mse nll nmi pca psnr sap ssim"
+from ae_jax.data import labels
+from ae_jax.runs import metric_names
+
+_SHORT = "auprc auroc ari dci elbo f1 kl mig mle mse nll nmi pca psnr rmse sap ssim"
 _SPELT = {
   "frechet": "Fréchet",
   "kmeans": "k-means",
@@ -29,6 +33,7 @@ _BASELINES = (
   "test/input_",
 )  # prefixes of names of baselines
 NOT_FINITE = "not finite"
+_CLASS = re.compile(r"\bclass (\d+)$")  # a class in the readable name of a part
 _SUFFIXES = ("_low", "_high", "_standard_error")  # suffixes of the bounds and the standard error of a metric
 _NO_METRICS = ("step", "epoch", "stage", "images_per_second", "compile_seconds")
 
@@ -51,8 +56,22 @@ def number(value: float | int | None, digits: int = 4) -> str:
   return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
+def duration(days: float | int) -> str:
+  """Formats a number of days as days, hours, minutes or seconds."""
+  for unit, per_day in (("days", 1), ("hours", 24), ("minutes", 1440)):
+    if not abs(days) * per_day < 1:
+      return f"{number(days * per_day)} {unit}"
+  return f"{number(days * 86400)} seconds"
+
+
 def readable(name: str) -> str:
-  """Returns the name of a metric in words: "pca_squared_error" becomes "PCA squared error"."""
+  """Returns the name of a metric in words: "pca_squared_error" becomes "PCA squared error".
+
+  The names of columns and factors are unchanged.
+  """
+  metric, _, part = name.rpartition("/")
+  if metric_names.names_data(metric):
+    return f"{readable(metric)} / {metric_names.in_words(part)}"
   return " ".join(_WORDS.get(word, word) for word in name.replace("/", " / ").replace("_", " ").split(" "))
 
 
@@ -95,14 +114,23 @@ def _best(name: str, epochs: np.ndarray, values: np.ndarray) -> tuple[str, str]:
   return number(values[best]), f"{epochs[best]:.3g}"
 
 
-def of_values(values: Mapping[str, float | int]) -> tuple[Rows, list[Table]]:
+def of_values(
+  values: Mapping[str, float | int], class_names: Sequence[str] = (), dates: Container[str] = ()
+) -> tuple[Rows, list[Table]]:
   """Formats values and their confidence intervals or standard errors as tables.
+
+  Args:
+    values: {name: value} of the metrics.
+    class_names: Names of the labels 0, 1, ..., which replace the labels; () if they have none.
+    dates: Names of the date columns; their errors get a unit of time.
 
   Returns:
     The rows [name, text] of the scalar values, and the tables of the values with parts; see `pivots`.
   """
-  texts = {name: _with_interval(name, values) for name in values if not ends_an_interval(name, values)}
-  return [[readable(name), text] for name, text in texts.items() if "/" not in name], pivots(texts)
+  shown = [name for name in values if not ends_an_interval(name, values)]
+  in_days = {name: duration(values[name]) for name in shown if metric_names.days(name, dates)}
+  texts = {name: in_days.get(name) or _with_interval(name, values) for name in shown}
+  return [[readable(name), text] for name, text in texts.items() if "/" not in name], pivots(texts, class_names)
 
 
 def ends_an_interval(name: str, values: Mapping[str, Any] | Sequence[str]) -> bool:
@@ -123,8 +151,10 @@ def _with_suffix(name: str, suffix: str) -> str:
   return f"{metric}{suffix}{slash}{part}"
 
 
-def pivots(texts: Mapping[str, str]) -> list[Table]:
+def pivots(texts: Mapping[str, str], class_names: Sequence[str] = ()) -> list[Table]:
   """Groups {"METRIC/PART": text} into tables. Metrics with the same set of parts share one table.
+
+  `class_names` are the names of the labels 0, 1, ...
 
   Each metric is a column of its table, or a row if there are more metrics than parts.
   """
@@ -135,17 +165,25 @@ def pivots(texts: Mapping[str, str]) -> list[Table]:
       columns.setdefault(metric, {})[part] = text
   by_parts = {}
   for metric, column in columns.items():
-    by_parts.setdefault(tuple(column), []).append(metric)
-  return [_pivot(columns, metrics, parts) for parts, metrics in by_parts.items()]
+    by_parts.setdefault((metric_names.names_data(metric), *column), []).append(metric)
+  return [_pivot(columns, metrics, parts, class_names) for (_, *parts), metrics in by_parts.items()]
 
 
-def _pivot(columns: Mapping[str, Mapping[str, str]], metrics: Sequence[str], parts: Sequence[str]) -> Table:
+def _pivot(
+  columns: Mapping[str, Mapping[str, str]], metrics: Sequence[str], parts: Sequence[str], class_names: Sequence[str]
+) -> Table:
   grid = [[columns[metric][part] for metric in metrics] for part in parts]
-  across, down = metrics, parts
+  exact = metric_names.names_data(metrics[0])
+  shown = [metric_names.in_words(part) if exact else _with_class_name(part, class_names) for part in parts]
+  across, down = [*map(readable, metrics)], shown
   if len(metrics) > len(parts):
-    grid, across, down = list(map(list, zip(*grid, strict=True))), parts, metrics
-  lines = [[readable(name), *texts] for name, texts in zip(down, grid, strict=True)]
-  return ["", *map(readable, across)], lines
+    grid, across, down = list(map(list, zip(*grid, strict=True))), shown, across
+  return ["", *across], [[name, *texts] for name, texts in zip(down, grid, strict=True)]
+
+
+def _with_class_name(part: str, class_names: Sequence[str]) -> str:
+  """Returns a part of the name of a metric in words; "class_0" becomes "class good" if this is the name of label 0."""
+  return _CLASS.sub(lambda match: f"class {labels.class_name(int(match[1]), class_names)}", readable(part))
 
 
 def text(value: Any) -> str:

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Float64
 from ae_jax import errors
 from ae_jax.data import ranges, table_rows, windows
 from ae_jax.decisions import scores, thresholds
+from ae_jax.runs import metric_names
 from ae_jax.types import AnyArray
 
 
@@ -82,8 +83,9 @@ def evaluate(
     {"examples": N, "squared_error": mean of `score`, "squared_error_low" and "squared_error_high": 95 % interval of
     this mean (mean -+ 1.96 standard errors), "mse": mean squared error per observed element}. For the data ranges
     "unit" and "symmetric" also "psnr" in dB. For a table with named columns, if `mask` and `target` are None, also
-    "column_errors/NAME"; see `column_errors`. With labels also "auroc" and "auprc", the areas under the ROC and the
-    precision-recall curve of the scores, and if the run has a threshold "precision", "recall" and "f1" of its flags.
+    "column_errors/NAME", see `column_errors`; "/" in NAME is written as "%2F". With labels also "auroc" and "auprc",
+    the areas under the ROC and the precision-recall curve of the scores, and if the run has a threshold "precision",
+    "recall" and "f1" of its flags.
 
   Raises:
     UserError: There are no examples, the labels do not contain both 0 and 1, or an argument is invalid.
@@ -103,7 +105,7 @@ def evaluate(
     results["psnr"] = reconstruction.psnr(mse, high - low)
   if run.schema is not None and run.schema.named and mask is None and target is None:
     by_column = column_errors(run, x, **columns)
-    results |= {f"column_errors/{name}": float(value) for name, value in by_column.items()}
+    results |= {f"column_errors/{metric_names.part(name)}": float(value) for name, value in by_column.items()}
   return results if labels is None else results | _detection(run, inputs, thresholds.as_anomalous(labels, len(sums)))
 
 
@@ -126,8 +128,8 @@ def _detection(run: Any, inputs: scores.Inputs, anomalous: Bool[np.ndarray, " ex
 def column_errors(run: Any, x: Any, **columns: Any) -> dict[str, float]:
   """Returns the reconstruction error of each column of a table, {column: error}.
 
-  The error is the root-mean-square error in the unit of the column or, for categories and booleans, the fraction of
-  wrong reconstructions. Missing values are ignored.
+  The error is the root-mean-square error in the unit of the column (days for dates) or, for categories and booleans,
+  the fraction of wrong reconstructions. Missing values are ignored.
 
   Raises:
     UserError: The run was not trained on a table, or an argument is invalid.

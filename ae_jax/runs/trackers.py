@@ -13,6 +13,7 @@ import math
 import os
 import pathlib
 import queue
+import re
 import threading
 import time
 import warnings
@@ -33,6 +34,7 @@ _ENVIRONMENT = {  # defaults of environment variables: no output, no telemetry
   "WANDB_INIT_TIMEOUT": "25",  # seconds
   "WANDB_SILENT": "true",
 }
+_REFUSED_BY_MLFLOW = re.compile(r"[^/\w.\- :]")  # characters of the name of a metric, e.g. of "glucose (mg%2FdL)"
 _PROJECT = "ae_jax"  # default name of the project (W&B) or experiment (MLflow)
 _BATCH_SECONDS = 2.0  # records that arrive within this time are sent together
 _PATIENCE = {True: 30.0, False: 5.0}  # run is finished -> maximum number of seconds to wait for the tracker at the end
@@ -187,7 +189,7 @@ class _MLflow:
 
   def write(self, records: Records) -> None:
     metrics = [
-      self._entities.Metric(name, float(value), int(1000 * when), step)
+      self._entities.Metric(_REFUSED_BY_MLFLOW.sub("_", name), float(value), int(1000 * when), step)
       for when, step, values in records
       for name, value in values.items()
     ]

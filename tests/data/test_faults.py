@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ae_jax import data
-from ae_jax.data import faults
+from ae_jax.data import faults, schema
 
 GENERATOR = np.random.default_rng(0)
 TRAIN, TEST = (GENERATOR.uniform(size=(count, 6)).astype(np.float32) for count in (100, 40))
@@ -35,6 +35,15 @@ CASES = [  # training examples, test examples, range, scale, parts of the only f
   (UNEVEN, UNEVEN[:0], "real", "none", ("element (0, 3, 0) has more than 95%", "as a table [N, 6]")),
   (TRAIN, np.concatenate([TEST, TRAIN[:5]]), "unit", "none", ("5 of 45 test examples", "config.data.group")),
 ]  # fmt: skip
+
+
+def test_the_value_of_an_outlier_has_its_column_and_unit():
+  columns = (schema.Column("dose mg/dL", "numeric"), schema.Column("visit", "date"))
+  rows = GENERATOR.normal(size=(50, 2)).astype(np.float32)
+  rows[7, 1] = 9000
+  find = lambda scale: faults.find({"train": rows, "test": rows[:3] + 1}, "real", scale, schema.Schema(columns), "x")
+  assert any("9000 days after the first date in column 'visit'" in text for text in find("none"))
+  assert any("9000 standard deviations in column 'visit'" in text for text in find("standard"))
 
 
 @pytest.mark.parametrize(("train", "test", "value_range", "scale", "parts"), CASES)

@@ -68,6 +68,8 @@ def test_windows_never_cross_recordings_or_the_split(tmp_path, window, stride):
   expected = [3 if start // 100 == 2 else int(start <= 2 < start + window) for start in starts["train"]]
   np.testing.assert_array_equal(memory.train_labels, expected)
   assert memory.remarks[0].startswith("training recording: 84 steps in 4 recordings")
+  captions = [f"s{start // 100}, from step {start % 100}" for start in starts["test"]]
+  assert [*memory.test_captions(np.arange(len(memory.test)))] == captions
 
 
 def test_folders_of_the_arrays_of_a_data_set_are_read_as_before(tmp_path):

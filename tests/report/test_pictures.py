@@ -10,7 +10,7 @@ from PIL import Image
 
 from ae_jax import config as configs
 from ae_jax.evaluators import figures
-from ae_jax.report import blocks, evaluation, pictures
+from ae_jax.report import blocks, evaluation, example_figures, pictures
 from ae_jax.report import channels as channels_module
 
 GREY, COLOURS, SERIES = made_runs.images(20, side=8), made_runs.images(20, side=8, channels=3), made_runs.series(20)
@@ -152,15 +152,15 @@ def test_attention_has_a_row_for_each_head(tmp_path, shape):
 def test_heads_are_means_over_the_queries_tiled_over_the_image():
   weights = np.random.default_rng(0).dirichlet(np.ones(6), (4, 3, 5)).astype(np.float32)
   images = np.zeros((4, 8, 12, 1), np.float32)
-  found = dict(pictures.heads(figures.Attention("t", images, {"pool": weights})))
+  found = dict(example_figures.heads(figures.Attention("t", images, {"pool": weights})))
   assert list(found) == ["pool 1", "pool 2", "pool 3"]
   np.testing.assert_allclose(found["pool 2"][:, ::4, ::4, 0], weights[:, 1].mean(1).reshape(4, 2, 3), rtol=1e-6)
   np.testing.assert_array_equal(found["pool 2"][:, 0], found["pool 2"][:, 3])
-  padded = dict(pictures.heads(figures.Attention("t", images[:, :7, :11], {"pool": weights})))  # 2 x 3 patches, cut
+  padded = dict(example_figures.heads(figures.Attention("t", images[:, :7, :11], {"pool": weights})))
   assert padded["pool 2"].shape == (4, 7, 11, 1)
   np.testing.assert_allclose(padded["pool 2"][:, ::4, ::4, 0], weights[:, 1].mean(1).reshape(4, 2, 3), rtol=1e-6)
   series = np.zeros((4, 6, 1), np.float32)
-  (_, over_time), *_ = pictures.heads(figures.Attention("t", series, {"pool": weights}))
+  (_, over_time), *_ = example_figures.heads(figures.Attention("t", series, {"pool": weights}))
   np.testing.assert_allclose(over_time[..., 0], weights[:, 0].mean(1), rtol=1e-6)
 
 
@@ -170,7 +170,7 @@ def test_number_of_attention_rows_is_limited(tmp_path):
 
 
 def test_limits_are_the_bounds_of_the_range_or_of_the_finite_values():
-  assert pictures.limits(np.array([0.2, 0.3]), "symmetric") == (-1.0, 1.0)
-  assert pictures.limits(np.array([-3.0, np.inf, 5.0, np.nan]), "real") == (-3.0, 5.0)
-  assert pictures.limits(np.array([2.0, 2.0]), "real") == (2.0, 3.0)
-  assert pictures.limits(np.array([np.nan]), "real") == (0.0, 1.0)
+  assert example_figures.limits(np.array([0.2, 0.3]), "symmetric") == (-1.0, 1.0)
+  assert example_figures.limits(np.array([-3.0, np.inf, 5.0, np.nan]), "real") == (-3.0, 5.0)
+  assert example_figures.limits(np.array([2.0, 2.0]), "real") == (2.0, 3.0)
+  assert example_figures.limits(np.array([np.nan]), "real") == (0.0, 1.0)

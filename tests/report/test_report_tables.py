@@ -110,6 +110,28 @@ def test_every_value_is_shown_once():
   assert sum("(1 to 2)" in text for text in texts) == 1
 
 
+def test_names_of_columns_are_exact_and_errors_of_dates_have_a_unit():
+  values = {"column_rmse/glucose mg%2FdL": 2.0, "column_rmse/heart_rate": 3.0, "column_rmse/kl": 1.0}
+  values |= {"column_rmse/visit": 1.5, "column_rmse/class 0": 4.0, "auroc/class_0": 0.5}
+  _, more = tables.of_values(values, class_names=("good",), dates=("visit",))
+  assert dict(map(tuple, more[0][1])) == {
+    "glucose mg/dL": "2",
+    "heart_rate": "3",
+    "kl": "1",
+    "visit": "1.5 days",
+    "class 0": "4",
+  }
+  assert more[1][1] == [["class good", "0.5"]]
+  assert tables.readable("column_rmse/heart_rate mg%2FdL") == "column RMSE / heart_rate mg/dL"
+
+
+@pytest.mark.parametrize(
+  ("days", "text"), [(12.5, "12.5 days"), (0.5, "12 hours"), (1 / 96, "15 minutes"), (1e-4, "8.64 seconds")]
+)
+def test_durations_have_a_suitable_unit(days, text):
+  assert tables.duration(days) == text
+
+
 def test_wide_table_is_transposed():
   said = {f"{what}/{which}": f"{what}{which}" for what in "abcd" for which in "xy"}
   ((head, lines),) = tables.pivots(said)

@@ -137,7 +137,7 @@ def test_report_marks_results_of_an_earlier_step(tmp_path):
 
 def test_series_and_colour_images_have_a_report(tmp_path):
   series = made_runs.every_kind(made_runs.series(20), points=30)
-  assert "grey: original" in page_of(made_runs.make(tmp_path / "a", found=series, shape=(60, 1))).lower()
+  assert 'class="picture"' in page_of(made_runs.make(tmp_path / "a", found=series, shape=(60, 1))).lower()
   colours = made_runs.every_kind(made_runs.images(20, side=8, channels=3), points=30)
   assert "red: too bright" in page_of(made_runs.make(tmp_path / "b", found=colours, shape=(8, 8, 3))).lower()
 

@@ -84,7 +84,7 @@ def test_larger_weights_are_brighter():
 @pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
 def test_constant_series_is_a_horizontal_line_at_its_value(level):
   height = 48
-  (picture,) = sprites.drawn([(np.full((1, 30, 1), level, np.float32), [0])], 0.0, 1.0, height=height)
+  (picture,) = sprites.drawn(np.full((1, 30, 1), level, np.float32), 0.0, 1.0, height=height)
   ink = picture[..., 3].sum(1, dtype=float)
   centre = (ink * (np.arange(height) + 0.5)).sum() / ink.sum() / height
   assert abs(1 - centre - level) < 2 / height
@@ -92,10 +92,20 @@ def test_constant_series_is_a_horizontal_line_at_its_value(level):
   np.testing.assert_allclose(picture[..., 3].sum(0, dtype=float) / 255, 1.5, atol=0.5)  # constant thickness
 
 
+@pytest.mark.parametrize("columns", [1, 2, 5])
+def test_a_table_row_has_a_separate_mark_for_each_column(columns):
+  values = np.linspace(0.2, 0.9, columns, dtype=np.float32)[None, :, None]
+  (picture,) = sprites.drawn(values, 0.0, 1.0, 48, 96, joined=False)
+  inked = picture[..., 3].any(0)
+  assert (np.diff(np.flatnonzero(inked)) > 1).sum() == columns - 1  # gaps between the marks
+  rows = [np.flatnonzero(part[..., 3].any(1)).mean() for part in np.array_split(picture, columns, axis=1)]
+  np.testing.assert_allclose(rows, 48 * (1 - values.ravel()) - 0.5, atol=1.0)
+
+
 @pytest.mark.parametrize("steps", [2, 7, 300])
 def test_ramp_is_a_straight_line_for_any_number_of_steps(steps):
   height, width = 48, 96
-  (picture,) = sprites.drawn([(np.linspace(0, 1, steps)[None, :, None], [0])], 0.0, 1.0, height, width)
+  (picture,) = sprites.drawn(np.linspace(0, 1, steps)[None, :, None], 0.0, 1.0, height, width)
   ink = picture[..., 3].astype(float)
   centres = (ink * (np.arange(height)[:, None] + 0.5)).sum(0) / ink.sum(0)
   wanted = height - 0.75 - (height - 1.5) * (np.arange(width) + 0.5) / width

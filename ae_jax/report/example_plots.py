@@ -1,0 +1,206 @@
+"""Draws figures of series and of table rows as small plots with labelled axes.
+
+A series is a line over its time steps. A row of a table has one point for each column, because its columns have no
+order. `pictures` saves the figures as PNG files, and `blocks` embeds them in a page. The plots of a figure are cells of
+one pair of axes: Matplotlib needs seconds for many pairs of axes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ae_jax.evaluators import figures
+from ae_jax.report import canvas, example_figures
+from ae_jax.report.canvas import Axes
+
+_MAX_EXAMPLES = 16  # maximum number of examples, each in its own plot
+_MAX_ACROSS = 12  # maximum number of examples in a row
+_MAX_GRIDS = 6  # maximum number of grids beside each other
+_NAMES_PER_INCH = 9  # maximum number of names of columns below an axis; some names are left out if there are more
+_LETTERS = 18  # maximum length of a name below an axis
+_LEAST_LABELLED = 0.8  # inches: if the columns of a grid of series are narrower, only the first has tick labels
+_WIDTH, _HEIGHT = 0.85, 0.75  # size of the plot in a cell of size 1
+
+Limits = tuple[float, float]  # values at the lower and the upper edge of each plot
+
+
+def applies(item: Any) -> bool:
+  """Returns whether a figure shows series [N, T, C] or table rows [N, columns, 1]; other examples are images."""
+  if isinstance(item, figures.ExampleRows):
+    return next(iter(item.rows.values())).ndim == 3
+  if isinstance(item, figures.Gallery | figures.Attention):
+    return item.examples.ndim == 3
+  return isinstance(item, figures.Explorer) and item.examples.ndim == 5
+
+
+def figure(item: Any, value_range: str) -> canvas.Figure:
+  """Returns a picture of a figure for which `applies` is true.
+
+  Args:
+    item: Figure of an evaluator.
+    value_range: Value range of the examples, a key of `ranges.INTERVALS`.
+  """
+  return _KINDS[type(item)](item, value_range)
+
+
+def _rows(item: figures.ExampleRows, value_range: str) -> canvas.Figure:
+  """Draws reconstructions over the originals; other rows of examples one below the other."""
+  draw = _overlaid if example_figures.reconstructed(item) else _below_each_other
+  return draw(item, example_figures.limits(np.stack([*item.rows.values()]), value_range))
+
+
+def _overlaid(item: figures.ExampleRows, limits: Limits) -> canvas.Figure:
+  """Draws one plot for each example, with its reconstruction in the same plot."""
+  originals, reconstructions = (examples[:_MAX_EXAMPLES] for examples in item.rows.values())
+  down = -(-len(originals) // 4)
+  picture = canvas.figure(9, 1.1 * down + 0.9 + _room_for_names(item), item.title)
+  axes = picture.subplots()
+  _draw(axes, item, originals, limits, 4, "tab:gray")
+  _draw(axes, item, reconstructions, limits, 4, "tab:orange")
+  _label(axes, item, originals.shape[1], limits, (down, min(4, len(originals))), 9)
+  for number, caption in enumerate(item.captions[: len(originals)]):
+    axes.text(number % 4 + 0.03, _HEIGHT + 0.06 - number // 4, caption, fontsize=6)
+  lines = axes.lines[0], axes.lines[-1]
+  picture.legend(lines, ["original", "reconstruction"], fontsize=7, loc="outside upper right", ncols=2)
+  return picture
+
+
+def _below_each_other(item: figures.ExampleRows, limits: Limits) -> canvas.Figure:
+  """Draws the first examples of each row, with the name of the row to the left."""
+  count = min(_MAX_ACROSS, len(next(iter(item.rows.values()))))
+  width = count * 1.1 + 1.9
+  picture = canvas.figure(width, 0.7 * len(item.rows) + 0.9 + _room_for_names(item), item.title)
+  axes = picture.subplots()
+  examples = np.concatenate([row[:count] for row in item.rows.values()])
+  _draw(axes, item, examples, limits, count)
+  _label(axes, item, examples.shape[1], limits, (len(item.rows), count), width - 1.9)
+  axes.set_yticks(_HEIGHT / 2 - np.arange(len(item.rows)), [*item.rows], fontsize=7)
+  axes.set_ylabel(f"{item.y_label}, {limits[0]:.3g} to {limits[1]:.3g} in each row", fontsize=7)
+  for number, caption in enumerate(item.captions[:count]):
+    axes.text(number + 0.03, _HEIGHT + 0.06, caption, fontsize=5)
+  return picture
+
+
+def _gallery(item: figures.Gallery, value_range: str) -> canvas.Figure:
+  """Draws the examples as a nearly square grid."""
+  width = 9 if item.x_names else 6
+  columns = max(1, round(len(item.examples) ** 0.5))
+  picture = canvas.figure(width, 5 + _room_for_names(item), item.title)
+  axes, limits = picture.subplots(), example_figures.limits(item.examples, value_range)
+  _draw(axes, item, item.examples, limits, columns)
+  _label(axes, item, item.examples.shape[1], limits, (-(-len(item.examples) // columns), columns), width)
+  return picture
+
+
+def _explorer(item: figures.Explorer, value_range: str) -> canvas.Figure:
+  """Draws a grid for each pair of latent directions; the first varies over the rows, the second over the columns."""
+  groups = item.examples.reshape(len(item.examples), -1, *item.examples.shape[3:])[:_MAX_GRIDS]
+  width = 7 if item.x_names else 5
+  picture = canvas.figure(width * len(groups), 5 + _room_for_names(item), item.title)
+  limits, side = example_figures.limits(groups, value_range), len(item.positions)
+  for number, axes in enumerate(picture.subplots(1, len(groups), squeeze=False).flat):
+    down, across = item.names[2 * number : 2 * number + 2]
+    axes.set_title(f"{down} down, {across} across", fontsize=7)
+    _draw(axes, item, groups[number], limits, side)
+    _label(axes, item, groups.shape[2], limits, (side, side), width)
+  return picture
+
+
+def _attention(item: figures.Attention, value_range: str) -> canvas.Figure:
+  """Draws the first four series, and below them the attention weights over their time steps."""
+  series = item.examples[:4]
+  picture = canvas.figure(9, 4, item.title)
+  above, below = picture.subplots(2, 1)
+  limits = example_figures.limits(series, value_range)
+  _draw(above, item, series, limits, 4, "tab:gray")
+  _label(above, item, series.shape[1], limits, (1, len(series)), 9)
+  for number, caption in enumerate(item.captions[: len(series)]):
+    above.text(number + 0.03, _HEIGHT + 0.06, caption, fontsize=6)
+  weights = np.concatenate([of_head[:4] for _, of_head in example_figures.heads(item)], -1)
+  largest = 0.0, max(float(weights.max()), 1e-30)
+  _draw(below, item, weights, largest, 4)
+  _label(below, item, weights.shape[1], largest, (1, len(series)), 9)
+  below.set_xlabel(item.x_label if weights.shape[1] == series.shape[1] else "token", fontsize=8)
+  below.set_ylabel("attention weight", fontsize=8)
+  return picture
+
+
+def _draw(
+  axes: Axes,
+  item: figures.Plotted,
+  examples: Float[np.ndarray, "n t c"],
+  limits: Limits,
+  columns: int,
+  colour: str | None = None,
+) -> None:
+  """Draws each example in its cell of a grid: a line for each channel of a series, or the points of a table row.
+
+  The colour of a line is `colour`, or by default that of its channel.
+  """
+  within, marks = _within(examples.shape[1]), "x" if colour == "tab:orange" else "o"
+  style = marks if item.x_names else "o-" if examples.shape[1] == 1 else "-"
+  size = 3.5 if columns <= 4 else 1.5
+  for number, example in enumerate(_HEIGHT * (examples - limits[0]) / (limits[1] - limits[0])):
+    down, across = divmod(number, columns)
+    for channel, values in enumerate(example.T):
+      axes.plot(
+        across + within, values - down, style, color=colour or f"C{channel % 10}", linewidth=0.8, markersize=size
+      )
+
+
+def _within(steps: int) -> Float[np.ndarray, " {steps}"]:
+  """Returns the horizontal positions of the time steps, or of the columns of a table, in a cell."""
+  margin = min(0.5, 0.2 / steps) * _WIDTH
+  return np.linspace(margin, _WIDTH - margin, steps) if steps > 1 else np.array([_WIDTH / 2])
+
+
+def _label(
+  axes: Axes, item: figures.Plotted, steps: int, limits: Limits, shape: Sequence[int], inches: float | int
+) -> None:
+  """Labels the axes of a grid of plots.
+
+  Args:
+    axes: Axes of the grid.
+    item: The figure.
+    steps: Number of time steps, or of columns of a table.
+    limits: Values at the edges of each plot.
+    shape: Number of rows and columns of the grid.
+    inches: Width of the grid.
+  """
+  down, across = shape
+  if item.x_names:
+    chosen = np.arange(0, steps, -(-steps // max(1, int(inches * _NAMES_PER_INCH / across))))
+    names = [_short(item.x_names[number]) for number in chosen]
+  else:
+    chosen = np.unique(np.linspace(0, steps - 1, 3 if across <= 4 else 2).astype(int))
+    names = [f"{number:,}" for number in chosen]
+  labelled = across if item.x_names or inches / across > _LEAST_LABELLED else 1
+  ticks = np.arange(labelled)[:, None] + _within(steps)[chosen]
+  axes.set_xticks(ticks.ravel(), names * labelled, rotation=90 if item.x_names else 0, fontsize=6)
+  heights = -np.arange(down)[:, None] + np.array([0, _HEIGHT])
+  axes.set_yticks(heights.ravel(), [f"{limit:.3g}" for limit in limits] * down, fontsize=6)
+  axes.set(xlim=(-0.05, across), ylim=(0.9 - down - 0.05, 1), frame_on=False)
+  for cell in range(across):
+    axes.hlines(heights[:, 0] - 0.03, cell, cell + _WIDTH, color="tab:gray", linewidth=0.3)
+  axes.set_xlabel(item.x_label, fontsize=8)
+  axes.set_ylabel(item.y_label, fontsize=8)
+
+
+def _short(name: str) -> str:
+  """Returns a name with at most `_LETTERS` characters; "$" is escaped, because it would begin a formula."""
+  return (name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…").replace("$", r"\$")
+
+
+def _room_for_names(item: figures.Plotted) -> float:
+  """Returns the height in inches of the names below an axis."""
+  return 0.055 * min(_LETTERS, max(map(len, item.x_names), default=0))
+
+
+_KINDS: dict[type, Callable[[Any, str], canvas.Figure]] = {
+  figures.ExampleRows: _rows,
+  figures.Gallery: _gallery,
+  figures.Explorer: _explorer,
+  figures.Attention: _attention,
+}
