@@ -8,7 +8,7 @@ import types
 import weakref
 
 import pytest
-from conftest import run_command, run_main, tiny_flags
+from conftest import run_command, run_main, tiny_flags, with_pictures
 
 from ae_jax.evaluators import results
 from ae_jax.report import evaluation, run_report
@@ -26,7 +26,8 @@ def evaluate(workdir, *flags):
 def analyzed(tmp_path_factory):
   """The folder of a run whose config asks for the evaluator `probe`."""
   workdir = tmp_path_factory.mktemp("analyzed") / "run"
-  status, _, complaints = run_main(*tiny_flags(evaluators=EVALUATORS), f"--workdir={workdir}")
+  with with_pictures():
+    status, _, complaints = run_main(*tiny_flags(evaluators=EVALUATORS), f"--workdir={workdir}")
   assert status == 0, complaints
   return workdir
 
