@@ -219,6 +219,8 @@ def wanted(shape=(8, 6, 3), schema=None, **section):
     "patch": (),
     "size": (),
     "layout": "nhwc",
+    "label": "",
+    "y": "",
     "fit": "stretch",
     "exif_orientation": True,
   }
@@ -237,6 +239,8 @@ def read(path, run=None, **options):
     ({"a": IMAGES[..., 0]}, None, {}, r"no array has rows .* a \[40, 8, 6\]"),
     ({"a": IMAGES}, None, {"array": "b"}, "--array=b: .* has no array of this name"),
     ({"a": IMAGES}, None, {"names": "b"}, "--names=b: is not used"),
+    ({"a": IMAGES}, None, {"label": "b"}, "--label=b: .* has no array of this name"),
+    ({"a": IMAGES, "b": [1, 2]}, None, {"label": "b"}, r"--label=b: has shape \[2\], but a has \[40, .* one label per"),
     ({"a": IMAGES}, wanted((2, 2, 1), patch=(2,)), {}, r"no array has the form of images \[N, H, W, 1\]"),
     ({"a": IMAGES}, wanted((9, 9, 3), patch=(9,)), {}, r"all images are smaller than config.data.patch=\(9,\) of"),
     ({"a": IMAGES}, wanted((3, 2), window=3), {}, r"no array has the form of a recording \[T, 2\]"),
@@ -274,8 +278,12 @@ def test_a_record_is_cut_into_the_windows_of_the_run(tmp_path):
   ((names, of_folder),), notes = read(folder, run)
   assert names == ["long.npy[0:10]", "long.npy[6:16]", "long.npy[12:22]"]
   np.testing.assert_array_equal(of_folder, x)
-  assert "long_labels.npy" in notes[0]
+  assert "long_labels.npy" in notes[0]  # they are not read, because `short` has none
   assert "short.npy" in notes[1]
+  np.save(folder / "long_labels.npy", np.array(["a"] * 15 + ["b"] + ["a"] * 7))
+  np.save(folder / "short_labels.npy", np.array("a"))
+  (part,) = new_files.read(str(folder), run).parts
+  assert part.labels.tolist() == ["a", "b", "b"]  # the largest label of its steps
 
 
 def test_images_of_any_size_are_cut_into_the_patches_of_the_run(tmp_path):
@@ -323,3 +331,68 @@ def test_files_of_rows_are_whole_or_absent(tmp_path):
   assert [file.name for file in tmp_path.iterdir()] == ["x.npz"]
   with pytest.raises(errors.UserError, match="cannot be written"):
     rows.write(tmp_path / "none" / "x.csv", measured)
+
+
+@pytest.fixture(scope="module")
+def of_classes(tmp_path_factory):
+  """A run of a conditional model on images in folders of classes."""
+  folder = tmp_path_factory.mktemp("classes")
+  for number, pixels in enumerate(IMAGES):
+    write(folder / "photos" / ("odd" if number % 2 == 0 else "good") / f"{number:02}.png", pixels)
+  fit(folder / "photos", folder / "run", model="cvae", model__widths=(8,))
+  return folder
+
+
+def test_a_conditional_model_receives_the_labels_of_new_files(of_classes, tmp_path):
+  run, out = ae_jax.load(of_classes / "run"), tmp_path / "out.csv"
+  write(tmp_path / "new" / "odd" / "a.png", IMAGES[1])
+  write(tmp_path / "new" / "good" / "b.png", IMAGES[1])
+  expected = run.score(IMAGES[[1, 1]], label=np.array(["good", "odd"]))
+  assert expected[0] != expected[1]
+  flags = [f"--workdir={of_classes / 'run'}", f"--out={out}"]
+  command("apply", *flags, f"--data={tmp_path / 'new'}")
+  np.testing.assert_allclose(pd.read_csv(out)["score"], expected, rtol=1e-4)
+  np.savez(tmp_path / "new.npz", x=IMAGES[[1, 1]], y=[0, 1], other=["odd", "good"])
+  assert "that of its labels is y" in command("apply", *flags, f"--data={tmp_path / 'new.npz'}")
+  np.testing.assert_allclose(pd.read_csv(out)["score"], expected, rtol=1e-4)
+  command("apply", *flags, f"--data={tmp_path / 'new.npz'}", "--label=other")
+  np.testing.assert_allclose(pd.read_csv(out)["score"], expected[::-1], rtol=1e-4)
+  printed = command("evaluate", flags[0], f"--data={tmp_path / 'new.npz'}", "--normal=good")
+  assert "the normal class is good, and 1 example of other classes are anomalies" in printed
+  found = dict(line.split() for line in printed.splitlines() if len(line.split()) == 2)
+  assert float(found["squared_error"]) == pytest.approx(expected.mean(), rel=1e-4)
+  assert float(found["auroc"]) == (expected[1] > expected[0])
+
+
+def test_missing_labels_of_a_conditional_model_are_named(of_classes, tmp_path):
+  flags = [f"--workdir={of_classes / 'run'}", f"--out={tmp_path / 'out.csv'}"]
+  write(tmp_path / "a.png", IMAGES[1])
+  np.save(tmp_path / "x.npy", IMAGES)
+  for name, fix in (("a.png", "into a folder with the name of its class"), ("x.npy", "add an array `y`")):
+    error = command("apply", *flags, f"--data={tmp_path / name}", status=1)
+    assert "has no labels, but the model of this run needs them" in error
+    assert fix in error
+  assert not (tmp_path / "out.csv").exists()
+
+
+def test_evaluate_measures_the_detection_from_labels(of_table, tmp_path):
+  run, flag = ae_jax.load(of_table / "run"), f"--workdir={of_table / 'run'}"
+  new = TABLE[:30].assign(colour="green")
+  new.to_csv(tmp_path / "new.csv", index=False)
+  printed = command("evaluate", flag, f"--data={tmp_path / 'new.csv'}")
+  assert "the normal class is 0, and 15 examples of other classes are anomalies" in printed
+  found = dict(line.split() for line in printed.splitlines() if len(line.split()) == 2)
+  expected = run.evaluate(new[["height", "colour"]], labels=new["kind"])
+  assert float(found["auroc"]) == pytest.approx(expected["auroc"], rel=1e-4)
+  new.assign(kind=None).to_csv(tmp_path / "gaps.csv", index=False)
+  printed = command("evaluate", flag, f"--data={tmp_path / 'gaps.csv'}")
+  assert "detection of anomalies is not measured: " in printed
+  assert "auroc" not in printed
+  del new["kind"]
+  new.to_csv(tmp_path / "none.csv", index=False)
+  assert "auroc" not in command("evaluate", flag, f"--data={tmp_path / 'none.csv'}")
+  error = command("evaluate", flag, f"--data={tmp_path / 'none.csv'}", "--normal=1", status=1)
+  assert "--normal=1: " in error
+  assert "has no labels; add the column 'kind'" in error
+  error = command("evaluate", flag, f"--data={of_table / 'data.csv'}", "--normal=1", status=1)
+  assert "not for the data of the run" in error
