@@ -9,16 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import run_command
+from made_exports import made
 from PIL import Image
 
 import ae_jax
 from ae_jax import errors
 from ae_jax.data import new_files
 from ae_jax.decisions import rows
+from ae_jax.run_methods import measures
 
 pytestmark = [pytest.mark.runs_optax, pytest.mark.quick_compile]
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (40, 8, 6, 3), np.uint8)
+GREY = np.ascontiguousarray(IMAGES[:1, :6, :5, :1])
 TABLE = pd.DataFrame(
   {"height": RANDOM.normal(170, 9, 50), "colour": RANDOM.choice(["red", "blue"], 50), "kind": np.arange(50) % 2}
 )
@@ -333,46 +336,35 @@ def test_files_of_rows_are_whole_or_absent(tmp_path):
     rows.write(tmp_path / "none" / "x.csv", measured)
 
 
-@pytest.fixture(scope="module")
-def of_classes(tmp_path_factory):
-  """A run of a conditional model on images in folders of classes."""
-  folder = tmp_path_factory.mktemp("classes")
-  for number, pixels in enumerate(IMAGES):
-    write(folder / "photos" / ("odd" if number % 2 == 0 else "good") / f"{number:02}.png", pixels)
-  fit(folder / "photos", folder / "run", model="cvae", model__widths=(8,))
-  return folder
-
-
-def test_a_conditional_model_receives_the_labels_of_new_files(of_classes, tmp_path):
-  run, out = ae_jax.load(of_classes / "run"), tmp_path / "out.csv"
-  write(tmp_path / "new" / "odd" / "a.png", IMAGES[1])
-  write(tmp_path / "new" / "good" / "b.png", IMAGES[1])
-  expected = run.score(IMAGES[[1, 1]], label=np.array(["good", "odd"]))
+def conditional_scores(path, **options):
+  """Returns the scores of new examples by a conditional model of images [6, 5, 1] with the classes good and odd."""
+  run = made("cvae", labels=(0, 1), class_names=("good", "odd"))
+  found = rows.read(run, str(path), **options)
+  inputs = [measures.inputs_of(run, part.x, None, None, rows.columns_of(run, part, str(path))) for part in found.parts]
+  named = [({"name": np.arange(len(each.x))}, each) for each in inputs]
+  expected = run.score(np.repeat(GREY, 2, 0), label=np.array(["good", "odd"]))
   assert expected[0] != expected[1]
-  flags = [f"--workdir={of_classes / 'run'}", f"--out={out}"]
-  command("apply", *flags, f"--data={tmp_path / 'new'}")
-  np.testing.assert_allclose(pd.read_csv(out)["score"], expected, rtol=1e-4)
-  np.savez(tmp_path / "new.npz", x=IMAGES[[1, 1]], y=[0, 1], other=["odd", "good"])
-  assert "that of its labels is y" in command("apply", *flags, f"--data={tmp_path / 'new.npz'}")
-  np.testing.assert_allclose(pd.read_csv(out)["score"], expected, rtol=1e-4)
-  command("apply", *flags, f"--data={tmp_path / 'new.npz'}", "--label=other")
-  np.testing.assert_allclose(pd.read_csv(out)["score"], expected[::-1], rtol=1e-4)
-  printed = command("evaluate", flags[0], f"--data={tmp_path / 'new.npz'}", "--normal=good")
-  assert "the normal class is good, and 1 example of other classes are anomalies" in printed
-  found = dict(line.split() for line in printed.splitlines() if len(line.split()) == 2)
-  assert float(found["squared_error"]) == pytest.approx(expected.mean(), rel=1e-4)
-  assert float(found["auroc"]) == (expected[1] > expected[0])
+  return rows.measure(run, named, rows.Choice("reconstruction", None, "")).columns["score"], expected
 
 
-def test_missing_labels_of_a_conditional_model_are_named(of_classes, tmp_path):
-  flags = [f"--workdir={of_classes / 'run'}", f"--out={tmp_path / 'out.csv'}"]
-  write(tmp_path / "a.png", IMAGES[1])
-  np.save(tmp_path / "x.npy", IMAGES)
-  for name, fix in (("a.png", "into a folder with the name of its class"), ("x.npy", "add an array `y`")):
-    error = command("apply", *flags, f"--data={tmp_path / name}", status=1)
-    assert "has no labels, but the model of this run needs them" in error
-    assert fix in error
-  assert not (tmp_path / "out.csv").exists()
+def test_a_conditional_model_receives_the_labels_of_new_files(tmp_path):
+  for name in ("good", "odd"):
+    write(tmp_path / "new" / name / "a.png", GREY[0, ..., 0])
+  np.testing.assert_allclose(*conditional_scores(tmp_path / "new"), rtol=1e-5)
+  np.savez(tmp_path / "new.npz", x=np.repeat(GREY, 2, 0), y=[0, 1], other=["odd", "good"])
+  np.testing.assert_allclose(*conditional_scores(tmp_path / "new.npz"), rtol=1e-5)
+  found, expected = conditional_scores(tmp_path / "new.npz", label="other")
+  np.testing.assert_allclose(found[::-1], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("name", "fix"), [("a.png", "put each image into a folder"), ("x.npy", "save them as an array")]
+)
+def test_missing_labels_of_a_conditional_model_are_named(tmp_path, name, fix):
+  write(tmp_path / "a.png", GREY[0, ..., 0])
+  np.save(tmp_path / "x.npy", GREY)
+  with pytest.raises(errors.UserError, match=f"has no labels, but the model of this run needs them; {fix}"):
+    conditional_scores(tmp_path / name)
 
 
 def test_evaluate_measures_the_detection_from_labels(of_table, tmp_path):
@@ -380,7 +372,7 @@ def test_evaluate_measures_the_detection_from_labels(of_table, tmp_path):
   new = TABLE[:30].assign(colour="green")
   new.to_csv(tmp_path / "new.csv", index=False)
   printed = command("evaluate", flag, f"--data={tmp_path / 'new.csv'}")
-  assert "the normal class is 0, and 15 examples of other classes are anomalies" in printed
+  assert "the normal class is 0; anomalies: 15 examples of other classes" in printed
   found = dict(line.split() for line in printed.splitlines() if len(line.split()) == 2)
   expected = run.evaluate(new[["height", "colour"]], labels=new["kind"])
   assert float(found["auroc"]) == pytest.approx(expected["auroc"], rel=1e-4)

@@ -238,7 +238,7 @@ def _of_arrays(name: str, path: str, wanted: Wanted, array: str, label: str, whe
     cut = new_cuts.of_records(values, "", wanted.section, labels if is_one_per_step else None)
   else:
     cut = new_cuts.of_images(values, rows, wanted.section, labels)
-  return _joined([cut], notes, where, wanted.section, "add an array `y`, or name another one with --label")
+  return _joined([cut], notes, where, wanted.section, _NO_ARRAY)
 
 
 def _form(wanted: Wanted) -> str:
@@ -277,6 +277,7 @@ def _parts(cut: new_cuts.Cut) -> Iterator[Part]:
     row += len(part)
 
 
+_NO_ARRAY = "save them as an array `y` with the examples in an .npz file, or name another array with --label"
 _ARRAYS: dict[str, Callable[[str, str], dict[str, lazy_arrays.LazyArray]]] = {
   "npz": archives.arrays_of,
   "npy": lambda path, where: {"x": archives.array_of(path, where)},

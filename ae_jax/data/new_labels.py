@@ -91,4 +91,4 @@ def anomalous(
     kind = f"of other classes than {normal}" if found.all() else f"of the normal class {normal}"
     return None, f"all {len(names):,} examples are {kind}"
   others = remarks.counted(int(found.sum()), "example")
-  return found, f"the normal class is {normal}, and {others} of other classes are anomalies"
+  return found, f"the normal class is {normal}; anomalies: {others} of other classes"

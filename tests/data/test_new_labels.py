@@ -63,12 +63,12 @@ def test_fractions_and_missing_labels_are_refused(values):
 @pytest.mark.parametrize(
   ("values", "class_names", "normal", "expected", "sentence"),
   [
-    ([0, 1, 1], None, None, [False, True, True], "normal class is 0, and 2 examples of other classes"),
-    ([3, 1, 1], None, 3, [False, True, True], "normal class is 3,"),
-    ([3, 1, 1], None, "3", [False, True, True], "normal class is 3,"),
-    ([0, 1, 1], ("good", "bad"), "bad", [True, False, False], "normal class is bad, and 1 example of"),
-    ([0, 1, 1], ("good", "bad"), 1, [True, False, False], "normal class is bad,"),
-    (["new", "bad", "bad"], ("good", "bad"), 1, [True, False, False], "normal class is bad,"),
+    ([0, 1, 1], None, None, [False, True, True], "normal class is 0; anomalies: 2 examples of other classes"),
+    ([3, 1, 1], None, 3, [False, True, True], "normal class is 3;"),
+    ([3, 1, 1], None, "3", [False, True, True], "normal class is 3;"),
+    ([0, 1, 1], ("good", "bad"), "bad", [True, False, False], "normal class is bad; anomalies: 1 example of"),
+    ([0, 1, 1], ("good", "bad"), 1, [True, False, False], "normal class is bad;"),
+    (["new", "bad", "bad"], ("good", "bad"), 1, [True, False, False], "normal class is bad;"),
     ([3, 1, 1], None, None, None, "unknown; set --normal to one of the labels 1, 3"),
     ([3, 1, 1], None, -1, None, "unknown; set --normal"),
     ([1, 1, 1], None, 1, None, "all 3 examples are of the normal class 1"),
