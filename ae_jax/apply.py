@@ -3,14 +3,16 @@
   ae_jax apply --workdir=runs/cnn --data=photos --out=photos.csv
   ae_jax apply --workdir=runs/cnn --data=photos --out=photos.parquet --pictures=reconstructions
   ae_jax apply --workdir=runs/table --data=new.csv --out=rows.csv --names=customer --score=normalised
+  ae_jax apply --workdir=runs/cvae --data=new.npz --out=rows.csv --label=y
   python -m ae_jax.apply --workdir=runs/cnn --data=new.npz --out=rows.npz --contamination=0.01
 
 --data is a folder of images (with its subfolders), an image, a CSV or Parquet file, or a file of arrays (npz, npy,
 HDF5). New examples are preprocessed like the training data of the run: images are converted to the same size and
 channels, and the columns of tables are encoded and scaled in the same way. Files that cannot be read, and columns that
-are not inputs of the run, are listed. The column `flag` is written if the run has a threshold. --contamination sets a
-threshold from the scores of the validation or training examples of the run, and replaces the stored one. The data are
-never overwritten.
+are not inputs of the run, are listed. A conditional model needs labels: the column config.data.label of a table or the
+array `y` of a file (--label names another one), or the folders of images. The column `flag` is written if the run has a
+threshold. --contamination sets a threshold from the scores of the validation or training examples of the run, and
+replaces the stored one. The data are never overwritten.
 """
 
 import pathlib
@@ -34,6 +36,9 @@ _NAMES = flags.DEFINE_string("names", "", "Column of a table with the names of i
 _ARRAY = flags.DEFINE_string(
   "array", "", "Array of a file of arrays; default: the only one that is compatible with the run."
 )
+_LABEL = flags.DEFINE_string(
+  "label", "", "Column or array with the labels, for a conditional model; default: config.data.label or y."
+)
 _CONTAMINATION = flags.DEFINE_float("contamination", None, "Fraction of normal examples to flag; sets the threshold.")
 _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to apply.")
 
@@ -53,14 +58,14 @@ def main(workdir: pathlib.Path) -> None:
     kept = rows.kept_files(run, path)
     rows.check(out, kept)
     pictures = _folder_of_pictures(run, kept)
-    found = rows.read(run, path, names=_NAMES.value, array=_ARRAY.value)
+    found = rows.read(run, path, names=_NAMES.value, array=_ARRAY.value, label=_LABEL.value)
     for line in found.remarks:
       progress.print_line(line)
     cache.keep_compiled_programs()
     if _CONTAMINATION.value is not None:
       _set_threshold(run)
     choice = rows.choose(run, _SCORE.value)
-    measured = rows.measure(run, _prepared(run, found.parts, pictures), choice)
+    measured = rows.measure(run, _prepared(run, found.parts, path, pictures), choice)
     rows.write(out, measured)
     for line in rows.summary(out, measured, choice):
       print(line)
@@ -90,16 +95,19 @@ def _folder_of_pictures(run: Any, kept: Mapping[str, pathlib.Path]) -> pathlib.P
   return folder
 
 
-def _prepared(run: Any, parts: Any, pictures: pathlib.Path | None) -> Iterator[Any]:
-  """Yields the names and the inputs of new examples, and writes their reconstructions to the folder `pictures`."""
+def _prepared(run: Any, parts: Any, path: str, pictures: pathlib.Path | None) -> Iterator[Any]:
+  """Yields the names and the inputs of new examples, and writes their reconstructions to the folder `pictures`.
+
+  `path` is --data, for messages.
+  """
   import numpy as np
 
-  from ae_jax.decisions import picture_files
+  from ae_jax.decisions import picture_files, rows
   from ae_jax.run_methods import measures
 
   span = None
   for part in parts:
-    inputs = measures.inputs_of(run, part.x, None, None, {})
+    inputs = measures.inputs_of(run, part.x, None, None, rows.columns_of(run, part, path))
     if pictures is not None:
       if span is None:
         span, remarks = picture_files.span_of(run.conversion(part.x).values, run.config.data.range)

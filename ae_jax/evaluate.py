@@ -5,16 +5,19 @@
   python -m ae_jax.evaluate --workdir=runs/cnn --which=best
   python -m ae_jax.evaluate --workdir=runs/cnn --data=/other/place/x.npz
   ae_jax evaluate --workdir=runs/cnn --data=new_photos
+  ae_jax evaluate --workdir=runs/cnn --data=new.csv --label=defect --normal=none
 
 Without --only, the evaluators in config.evaluators run. With --only, the named evaluators run instead, and the earlier
 results of other evaluators are kept. If the data were moved after training, pass the new path with --data. If the
 contents of --data differ from the data of the run, they are evaluated as new examples: the results of `Run.evaluate`
-are printed, and the report is not updated.
+are printed, and the report is not updated. If they have labels, the detection of anomalies is measured, too. Labels
+are the column config.data.label of a table or the array `y` of a file (--label names another one), or the folders of
+images. --normal is the label of the normal examples.
 """
 
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -27,6 +30,12 @@ flags.adopt_module_key_flags(cli)
 
 _ONLY = flags.DEFINE_list("only", [], "Evaluators to run, NAME,NAME,...; default: config.evaluators of the run.")
 _DATA = flags.DEFINE_string("data", "", "Path of the data of the run, or of other data; default: config.data.path.")
+_LABEL = flags.DEFINE_string("label", "", "Column or array of --data with the labels; default: config.data.label or y.")
+_NORMAL = flags.DEFINE_string(
+  "normal",
+  "",
+  "Label of the normal examples in --data; default: config.data.one_class, or 0 if the labels are 0 and 1.",
+)
 _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to evaluate.")
 
 
@@ -47,6 +56,8 @@ def main(workdir: pathlib.Path) -> None:
         raise
       _print_results(run, _on_other_data(run, error))
       return
+    if _LABEL.value or _NORMAL.value:
+      raise errors.UserError("--label and --normal are for new examples, not for the data of the run; remove them")
     for line in (*dataset.remarks, *dataset.faults):
       progress.print_line(line)
     cache.keep_compiled_programs()
@@ -76,9 +87,10 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
   from ae_jax import errors
   from ae_jax.decisions import rows, thresholds
 
+  path = str(paths.local_path("--data", _DATA.value))
   try:
-    found = rows.read(run, str(paths.local_path("--data", _DATA.value)))
-    parts = [part.x for part in found.parts]
+    found = rows.read(run, path, label=_LABEL.value)
+    parts = [*found.parts]
   except errors.UserError as error:
     raise errors.UserError(f"{reason}. The data cannot be read as new examples either: {error}") from None
   progress.print_line(f"the data are evaluated as new examples, and the report is not updated, because {reason}")
@@ -87,9 +99,41 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
   threshold, fault = thresholds.of_run(run)
   if fault:
     progress.print_line(f"the number of flagged examples is not reported: {fault}")
-  x = rows.joined(parts)
-  results = run.evaluate(x)
-  return results if threshold is None else results | {"flagged": int(run.flag(x).sum())}
+  columns: dict[str, Any] = {}
+  for part in parts:
+    for name, values in rows.columns_of(run, part, path).items():
+      columns.setdefault(name, []).extend(values.tolist())
+  x = rows.joined([part.x for part in parts])
+  results = run.evaluate(x, labels=_anomalous(run, found, parts, path), **columns)
+  return results if threshold is None else results | {"flagged": int(run.flag(x, **columns).sum())}
+
+
+def _anomalous(run: Any, found: Any, parts: Sequence[Any], path: str) -> Any:
+  """Returns which of the new examples are anomalies; prints which class is normal, or why it is unknown (None).
+
+  The labels of a conditional model are inputs, so they tell anomalies only if the normal class is set.
+
+  Raises:
+    UserError: --normal is given, and there are no labels.
+  """
+  import numpy as np
+
+  from ae_jax import errors
+  from ae_jax.data import new_labels
+  from ae_jax.decisions import rows
+
+  normal = _NORMAL.value or run.config.data.one_class
+  if found.no_labels and _NORMAL.value:
+    raise errors.UserError(f"--normal={normal}: --data={path} has no labels; {found.no_labels}")
+  if found.no_labels or (normal is None and "label" in run.model.columns):
+    return None
+  try:
+    values = np.concatenate([rows.labels_of(run, part, path) for part in parts])
+    anomalous, sentence = new_labels.anomalous(values, run.class_names, normal)
+  except errors.UserError as error:
+    anomalous, sentence = None, str(error)
+  progress.print_line(sentence if anomalous is not None else f"detection of anomalies is not measured: {sentence}")
+  return anomalous
 
 
 def run() -> None:

@@ -9,16 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import run_command
+from made_exports import made
 from PIL import Image
 
 import ae_jax
 from ae_jax import errors
 from ae_jax.data import new_files
 from ae_jax.decisions import rows
+from ae_jax.run_methods import measures
 
 pytestmark = [pytest.mark.runs_optax, pytest.mark.quick_compile]
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (40, 8, 6, 3), np.uint8)
+GREY = np.ascontiguousarray(IMAGES[:1, :6, :5, :1])
 TABLE = pd.DataFrame(
   {"height": RANDOM.normal(170, 9, 50), "colour": RANDOM.choice(["red", "blue"], 50), "kind": np.arange(50) % 2}
 )
@@ -219,6 +222,8 @@ def wanted(shape=(8, 6, 3), schema=None, **section):
     "patch": (),
     "size": (),
     "layout": "nhwc",
+    "label": "",
+    "y": "",
     "fit": "stretch",
     "exif_orientation": True,
   }
@@ -237,6 +242,8 @@ def read(path, run=None, **options):
     ({"a": IMAGES[..., 0]}, None, {}, r"no array has rows .* a \[40, 8, 6\]"),
     ({"a": IMAGES}, None, {"array": "b"}, "--array=b: .* has no array of this name"),
     ({"a": IMAGES}, None, {"names": "b"}, "--names=b: is not used"),
+    ({"a": IMAGES}, None, {"label": "b"}, "--label=b: .* has no array of this name"),
+    ({"a": IMAGES, "b": [1, 2]}, None, {"label": "b"}, r"--label=b: has shape \[2\], but a has \[40, .* one label per"),
     ({"a": IMAGES}, wanted((2, 2, 1), patch=(2,)), {}, r"no array has the form of images \[N, H, W, 1\]"),
     ({"a": IMAGES}, wanted((9, 9, 3), patch=(9,)), {}, r"all images are smaller than config.data.patch=\(9,\) of"),
     ({"a": IMAGES}, wanted((3, 2), window=3), {}, r"no array has the form of a recording \[T, 2\]"),
@@ -274,8 +281,12 @@ def test_a_record_is_cut_into_the_windows_of_the_run(tmp_path):
   ((names, of_folder),), notes = read(folder, run)
   assert names == ["long.npy[0:10]", "long.npy[6:16]", "long.npy[12:22]"]
   np.testing.assert_array_equal(of_folder, x)
-  assert "long_labels.npy" in notes[0]
+  assert "long_labels.npy" in notes[0]  # they are not read, because `short` has none
   assert "short.npy" in notes[1]
+  np.save(folder / "long_labels.npy", np.array(["a"] * 15 + ["b"] + ["a"] * 7))
+  np.save(folder / "short_labels.npy", np.array("a"))
+  (part,) = new_files.read(str(folder), run).parts
+  assert part.labels.tolist() == ["a", "b", "b"]  # the largest label of its steps
 
 
 def test_images_of_any_size_are_cut_into_the_patches_of_the_run(tmp_path):
@@ -323,3 +334,57 @@ def test_files_of_rows_are_whole_or_absent(tmp_path):
   assert [file.name for file in tmp_path.iterdir()] == ["x.npz"]
   with pytest.raises(errors.UserError, match="cannot be written"):
     rows.write(tmp_path / "none" / "x.csv", measured)
+
+
+def conditional_scores(path, **options):
+  """Returns the scores of new examples by a conditional model of images [6, 5, 1] with the classes good and odd."""
+  run = made("cvae", labels=(0, 1), class_names=("good", "odd"))
+  found = rows.read(run, str(path), **options)
+  inputs = [measures.inputs_of(run, part.x, None, None, rows.columns_of(run, part, str(path))) for part in found.parts]
+  named = [({"name": np.arange(len(each.x))}, each) for each in inputs]
+  expected = run.score(np.repeat(GREY, 2, 0), label=np.array(["good", "odd"]))
+  assert expected[0] != expected[1]
+  return rows.measure(run, named, rows.Choice("reconstruction", None, "")).columns["score"], expected
+
+
+def test_a_conditional_model_receives_the_labels_of_new_files(tmp_path):
+  for name in ("good", "odd"):
+    write(tmp_path / "new" / name / "a.png", GREY[0, ..., 0])
+  np.testing.assert_allclose(*conditional_scores(tmp_path / "new"), rtol=1e-5)
+  np.savez(tmp_path / "new.npz", x=np.repeat(GREY, 2, 0), y=[0, 1], other=["odd", "good"])
+  np.testing.assert_allclose(*conditional_scores(tmp_path / "new.npz"), rtol=1e-5)
+  found, expected = conditional_scores(tmp_path / "new.npz", label="other")
+  np.testing.assert_allclose(found[::-1], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("name", "fix"), [("a.png", "put each image into a folder"), ("x.npy", "save them as an array")]
+)
+def test_missing_labels_of_a_conditional_model_are_named(tmp_path, name, fix):
+  write(tmp_path / "a.png", GREY[0, ..., 0])
+  np.save(tmp_path / "x.npy", GREY)
+  with pytest.raises(errors.UserError, match=f"has no labels, but the model of this run needs them; {fix}"):
+    conditional_scores(tmp_path / name)
+
+
+def test_evaluate_measures_the_detection_from_labels(of_table, tmp_path):
+  run, flag = ae_jax.load(of_table / "run"), f"--workdir={of_table / 'run'}"
+  new = TABLE[:30].assign(colour="green")
+  new.to_csv(tmp_path / "new.csv", index=False)
+  printed = command("evaluate", flag, f"--data={tmp_path / 'new.csv'}")
+  assert "the normal class is 0; anomalies: 15 examples of other classes" in printed
+  found = dict(line.split() for line in printed.splitlines() if len(line.split()) == 2)
+  expected = run.evaluate(new[["height", "colour"]], labels=new["kind"])
+  assert float(found["auroc"]) == pytest.approx(expected["auroc"], rel=1e-4)
+  new.assign(kind=None).to_csv(tmp_path / "gaps.csv", index=False)
+  printed = command("evaluate", flag, f"--data={tmp_path / 'gaps.csv'}")
+  assert "detection of anomalies is not measured: " in printed
+  assert "auroc" not in printed
+  del new["kind"]
+  new.to_csv(tmp_path / "none.csv", index=False)
+  assert "auroc" not in command("evaluate", flag, f"--data={tmp_path / 'none.csv'}")
+  error = command("evaluate", flag, f"--data={tmp_path / 'none.csv'}", "--normal=1", status=1)
+  assert "--normal=1: " in error
+  assert "has no labels; add the column 'kind'" in error
+  error = command("evaluate", flag, f"--data={of_table / 'data.csv'}", "--normal=1", status=1)
+  assert "not for the data of the run" in error

@@ -293,6 +293,21 @@ def test_the_detector_ranks_points_far_from_the_curve_last(detector):
   assert roc_auc_score(np.arange(200) < 100, scores) > 0.95
 
 
+def test_explain_names_the_feature_that_makes_a_score_high(detector):
+  changed = examples()[:8]
+  changed[:, 2] += 30
+  shares = detector.explain(changed)
+  assert (shares.argmax(1) == 2).all()
+  parts = detector._parts(changed)
+  of_features = parts["reconstruction"] / detector.scales_["reconstruction"]
+  np.testing.assert_allclose(shares.sum(1), of_features / -detector.score_samples(changed))
+  assert (shares.sum(1) < 1).all()
+  assert (shares >= 0).all()
+  of_latents = clone(detector).set_params(scoring="latent", epochs=1).fit(examples())
+  with pytest.raises(errors.UserError, match="scoring='latent' is not a sum over features"):
+    of_latents.explain(changed)
+
+
 def test_the_estimators_are_attributes_of_the_package():
   assert ae_jax.AutoencoderDetector is AutoencoderDetector
   assert ae_jax.AutoencoderTransformer is AutoencoderTransformer

@@ -185,6 +185,11 @@ def _not_read(root: pathlib.Path, folders: Mapping[str, pathlib.Path], skipped: 
   return notes + remarks.not_read(where, remarks.by_suffix(skipped), "these files have no supported image suffix")
 
 
+def is_split(name: str) -> bool:
+  """Returns whether a folder name is that of a training, test or validation set."""
+  return name.lower() in _SPELLINGS
+
+
 def _is_image(file: str) -> bool:
   """Returns whether a file name has the suffix of an image format."""
   return os.path.splitext(file)[1].lower() in SUFFIXES

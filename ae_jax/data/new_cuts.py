@@ -4,7 +4,10 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ae_jax.data import lazy_arrays, patches, windows
+import numpy as np
+from jaxtyping import Shaped
+
+from ae_jax.data import lazy_arrays, new_labels, patches, windows
 
 
 class Cut(NamedTuple):
@@ -13,33 +16,46 @@ class Cut(NamedTuple):
   sources: Sequence[str]  # names of the files or rows
   names: Sequence[str]  # names of the examples, such as "record.npy[50:100]"; [] if the sources are too small
   x: lazy_arrays.MaybeLazy  # examples [N, *shape], if there are any
+  labels: Shaped[np.ndarray, "examples ..."] | None = None  # None: the sources have no labels
 
 
-def of_records(record: lazy_arrays.MaybeLazy, source: str, section: Mapping[str, Any]) -> Cut:
+def of_records(
+  record: lazy_arrays.MaybeLazy,
+  source: str,
+  section: Mapping[str, Any],
+  labels: Shaped[np.ndarray, "steps ..."] | None = None,
+) -> Cut:
   """Cuts a recording [T] or [T, C] into windows as set in `section`, i.e. `config.data`; see `windows.of_record`.
 
-  The name of a window is a slice of time steps, such as "record.npy[50:100]".
+  The name of a window is a slice of time steps, such as "record.npy[50:100]". `labels` are those of the steps.
   """
   window, stride = section["window"], section["stride"] or section["window"]
   if len(record) < window:
     return Cut([source], [], record)
   x = windows.of_record(record, window, stride, source)
   steps = windows.steps_of(len(x), window, stride)
-  return Cut([source], [f"{source}[{first}:{stop}]" for first, stop in steps], x)
+  of_windows = None if labels is None else new_labels.of_windows(labels, window, stride)
+  return Cut([source], [f"{source}[{first}:{stop}]" for first, stop in steps], x, of_windows)
 
 
-def of_images(images: lazy_arrays.MaybeLazy, sources: Sequence[str], section: Mapping[str, Any]) -> Cut:
+def of_images(
+  images: lazy_arrays.MaybeLazy,
+  sources: Sequence[str],
+  section: Mapping[str, Any],
+  labels: Shaped[np.ndarray, "images ..."] | None = None,
+) -> Cut:
   """Cuts images [N, H, W, C] into patches as configured in `section`, i.e. `config.data`.
 
   Without `config.data.patch`, the images are returned. The name of a patch contains the row and the column of its upper
-  left pixel, such as "photo.png[0,64]".
+  left pixel, such as "photo.png[0,64]". `labels` are those of the images.
   """
   patch, size = section["patch"], images.shape[1:3]
   if not patch:
-    return Cut(sources, sources, images)
+    return Cut(sources, sources, images, labels)
   height, width = patch[0], patch[-1]
   corners = patches.corners(size, height, width)
   if not corners:
     return Cut(sources, [], images)
   names = [f"{source}[{row},{column}]" for source, (row, column) in itertools.product(sources, corners)]
-  return Cut(sources, names, patches.tiles(images, height, width))
+  of_patches = None if labels is None else np.repeat(labels, len(corners), 0)
+  return Cut(sources, names, patches.tiles(images, height, width), of_patches)

@@ -16,6 +16,7 @@ from ae_jax.data import (
   image_sets,
   lazy_arrays,
   new_cuts,
+  new_labels,
   ranges,
   remarks,
   series_folders,
@@ -30,6 +31,7 @@ class Part(NamedTuple):
 
   names: Sequence[str]  # per example: path of the file in the folder, entry of the column of names, or row number
   x: Any  # examples [N, *shape], or a DataFrame, for the methods of a run
+  labels: Any = None  # as stored, [N, ...] or a column of a DataFrame, for `new_labels.in_run`; None: there are none
 
 
 class NewFiles(NamedTuple):
@@ -37,6 +39,7 @@ class NewFiles(NamedTuple):
 
   parts: Iterator[Part]
   remarks: list[str]  # messages about files, columns and arrays that are not read, and about converted images
+  no_labels: str  # how to add labels, if the parts have none; otherwise ""
 
 
 class Wanted(NamedTuple):
@@ -48,7 +51,7 @@ class Wanted(NamedTuple):
   section: Mapping[str, Any]  # config.data
 
 
-def read(path: str, wanted: Wanted, *, names: str = "", array: str = "") -> NewFiles:
+def read(path: str, wanted: Wanted, *, names: str = "", array: str = "", label: str = "") -> NewFiles:
   """Returns the examples of a file or folder.
 
   Args:
@@ -56,6 +59,8 @@ def read(path: str, wanted: Wanted, *, names: str = "", array: str = "") -> NewF
     wanted: Properties of the examples of the run.
     names: Column of a table that contains the names of the rows; "" to name the rows by their number.
     array: Name of the array in a file of arrays; "" for the only array whose rows have the shape of an example.
+    label: Column of a table, or array of a file of arrays, that contains the labels; "" for the column
+      `config.data.label`, or the array that `new_labels.name_of_array` finds.
 
   Raises:
     UserError: The path does not exist or has an unsupported file type, or a file is damaged or not compatible with the
@@ -68,14 +73,18 @@ def read(path: str, wanted: Wanted, *, names: str = "", array: str = "") -> NewF
   if name is None:
     known = "a folder of images, an image, or a file .csv, .csv.gz, .tsv, .parquet, .pq, .npz, .npy, .h5"
     raise errors.UserError(f"{where}: unsupported file type; pass {known}")
-  for argument, value, taken in (("names", names, tables.FILES), ("array", array, _ARRAYS)):
+  for argument, value, taken in (
+    ("names", names, tables.FILES),
+    ("array", array, _ARRAYS),
+    ("label", label, (*tables.FILES, *_ARRAYS)),
+  ):
     if value and name not in taken:
       raise errors.UserError(f"--{argument}={value}: is not used for {where}, which is read as {name}; remove it")
   if name in tables.FILES:
-    return _of_table(name, path, wanted, names, where)
+    return _of_table(name, path, wanted, names, label, where)
   if name == "folder":
     return (_of_records if wanted.section["window"] else _of_images)(path, wanted, where)
-  return _of_arrays(name, path, wanted, array, where)
+  return _of_arrays(name, path, wanted, array, label, where)
 
 
 def _of_images(path: str, wanted: Wanted, where: str) -> NewFiles:
@@ -100,7 +109,7 @@ def _of_images(path: str, wanted: Wanted, where: str) -> NewFiles:
   images = kept["new"]
   if not images:
     raise errors.UserError(f"{where}: no readable image; {'; '.join([*notes, *left_out]) or 'the folder is empty'}")
-  cuts = []
+  cuts, classes = [], new_labels.of_folder(images, root)
   for group in _of_equal_size(list(zip(images, headers, strict=True)), chosen):
     files, of_group = zip(*group, strict=True)
     layout = image_sets.common_layout(of_group, files, chosen, where)
@@ -108,8 +117,10 @@ def _of_images(path: str, wanted: Wanted, where: str) -> NewFiles:
     if layout.scaled:
       lazy = lazy_arrays.map_rows(lazy, lazy.shape[1:], np.float32, lambda x: ranges.from_unit(x, wanted.value_range))
     names = [paths.relative_name(file, root) if root.is_dir() else root.name for file in files]
-    cuts.append(new_cuts.of_images(lazy, names, section))
-  return _joined(cuts, notes + left_out + image_sets.changes(headers, images, chosen, where), where, section)
+    labels = np.array([classes[file] for file in files]) if classes else None
+    cuts.append(new_cuts.of_images(lazy, names, section, labels))
+  notes += left_out + image_sets.changes(headers, images, chosen, where)
+  return _joined(cuts, notes, where, section, "put each image into a folder with the name of its class")
 
 
 def _of_equal_size(images: list[tuple[str, Any]], chosen: image_sets.Options) -> list[list[tuple[str, Any]]]:
@@ -121,19 +132,29 @@ def _of_equal_size(images: list[tuple[str, Any]], chosen: image_sets.Options) ->
 def _of_records(path: str, wanted: Wanted, where: str) -> NewFiles:
   """Reads a folder of .npy files, one recording per file, and cuts the recordings into windows."""
   records, labels, unread = series_folders.files_in(pathlib.Path(path), where)
-  unread += [f"{name}_labels.npy" for name in labels]
   for name, record in records.items():
     if record.shape[1] != wanted.shape[1]:
       channels, expected = (remarks.counted(count, "channel") for count in (record.shape[1], wanted.shape[1]))
       raise errors.UserError(
         f"{where}: {name}.npy has {channels}, but the model of the run expects {expected}; convert or remove it"
       )
-  cuts = [new_cuts.of_records(record, f"{name}.npy", wanted.section) for name, record in records.items()]
-  return _joined(cuts, remarks.not_read(where, unread, "only recordings are read"), where, wanted.section)
+  labelled = records.keys() <= labels.keys()
+  unread += [] if labelled else [f"{name}_labels.npy" for name in labels]
+  cuts = []
+  for name, record in records.items():
+    of_steps = series_folders.labels_of_steps({name: record}, labels, where) if labelled else None
+    cuts.append(new_cuts.of_records(record, f"{name}.npy", wanted.section, of_steps))
+  notes = remarks.not_read(where, unread, f"only recordings{' and their labels' if labelled else ''} are read")
+  return _joined(cuts, notes, where, wanted.section, "add NAME_labels.npy for each recording NAME.npy")
 
 
-def _joined(cuts: Sequence[new_cuts.Cut], notes: list[str], where: str, section: Mapping[str, Any]) -> NewFiles:
-  """Joins the examples of all cuts; raises UserError if all files or rows are smaller than a window or patch."""
+def _joined(
+  cuts: Sequence[new_cuts.Cut], notes: list[str], where: str, section: Mapping[str, Any], fix: str
+) -> NewFiles:
+  """Joins the examples of all cuts; raises UserError if all files or rows are smaller than a window or patch.
+
+  `fix` says how to add labels.
+  """
   key, examples = ("window", "recordings") if section["window"] else ("patch", "images")
   small = [source for cut in cuts if not cut.names for source in cut.sources]
   if small and len(small) == sum(len(cut.sources) for cut in cuts):
@@ -141,10 +162,12 @@ def _joined(cuts: Sequence[new_cuts.Cut], notes: list[str], where: str, section:
       f"{where}: all {examples} are smaller than config.data.{key}={section[key]} of the run; pass larger ones"
     )
   notes = notes + remarks.not_read(where, small, f"these are smaller than config.data.{key}={section[key]}")
-  return NewFiles(itertools.chain.from_iterable(_parts(cut.x, cut.names) for cut in cuts if cut.names), notes)
+  cuts = [cut for cut in cuts if cut.names]
+  no_labels = fix if any(cut.labels is None for cut in cuts) else ""
+  return NewFiles(itertools.chain.from_iterable(map(_parts, cuts)), notes, no_labels)
 
 
-def _of_table(name: str, path: str, wanted: Wanted, names: str, where: str) -> NewFiles:
+def _of_table(name: str, path: str, wanted: Wanted, names: str, label: str, where: str) -> NewFiles:
   """Reads a table without the columns that are not inputs of the run."""
   schema = wanted.schema
   if schema is None or not schema.named:
@@ -157,24 +180,29 @@ def _of_table(name: str, path: str, wanted: Wanted, names: str, where: str) -> N
   if first is None or not len(first):
     raise errors.UserError(f"{where}: has no rows; provide at least one")
   used = [column.name for column in schema.columns]
-  if names and names not in first.columns:
-    known = errors.list_known(names, list(first.columns))
-    raise errors.UserError(f"--names={names}: {where} has no column of this name; {known}")
-  unread = {*map(str, first.columns)} - {*used, names} - {*schema.unused}
+  for argument, column in (("names", names), ("label", label)):
+    if column and column not in first.columns:
+      known = errors.list_known(column, list(first.columns))
+      raise errors.UserError(f"--{argument}={column}: {where} has no column of this name; {known}")
+  of_run = wanted.section["label"]
+  label = label or (of_run if of_run in first.columns else "")
+  unread = {*map(str, first.columns)} - {*used, names, label} - {*schema.unused}
   notes = remarks.not_read(where, unread, "the run was trained without such columns")
 
   def of_frames() -> Iterator[Part]:
     row, frame = 0, first
     while frame is not None:
-      labels = frame[names] if names else range(row, row + len(frame))
-      yield Part([str(label) for label in labels], frame[[column for column in used if column in frame.columns]])
+      of_rows = frame[names] if names else range(row, row + len(frame))
+      x = frame[[column for column in used if column in frame.columns]]
+      yield Part([str(each) for each in of_rows], x, frame[label] if label else None)
       row += len(frame)
       frame = next(parts, None)
 
-  return NewFiles(of_frames(), notes)
+  fix = f"add the column {of_run!r}, or name another one with --label" if of_run else "name their column with --label"
+  return NewFiles(of_frames(), notes, "" if label else fix)
 
 
-def _of_arrays(name: str, path: str, wanted: Wanted, array: str, where: str) -> NewFiles:
+def _of_arrays(name: str, path: str, wanted: Wanted, array: str, label: str, where: str) -> NewFiles:
   """Reads the array `array` of a file; "" selects the only array whose rows have the shape of an example.
 
   Without a window or patch, a channel axis of size 1 may be missing.
@@ -182,8 +210,9 @@ def _of_arrays(name: str, path: str, wanted: Wanted, array: str, where: str) -> 
   stored = _ARRAYS[name](path, where)
   fitting = [key for key, values in stored.items() if _fits(values, wanted)]
   listed = ", ".join(f"{key} {list(values.shape)}" for key, values in stored.items()) or "no array"
-  if array and array not in stored:
-    raise errors.UserError(f"--array={array}: {where} has no array of this name; it contains {listed}")
+  for argument, chosen in (("array", array), ("label", label)):
+    if chosen and chosen not in stored:
+      raise errors.UserError(f"--{argument}={chosen}: {where} has no array of this name; it contains {listed}")
   if not array and len(fitting) != 1:
     problem = "several arrays have" if fitting else "no array has"
     raise errors.UserError(
@@ -191,18 +220,25 @@ def _of_arrays(name: str, path: str, wanted: Wanted, array: str, where: str) -> 
       f"{'select one with --array' if fitting else 'save one such array'}"
     )
   key = array or fitting[0]
-  notes = remarks.not_read(where, {*stored} - {key}, f"the array that is read is {key}")
+  if label and stored[label].shape[:1] != stored[key].shape[:1]:
+    counts = f"{list(stored[label].shape)}, but {key} has {list(stored[key].shape)}"
+    raise errors.UserError(f"--label={label}: has shape {counts}; pass one label per example")
+  label = label or new_labels.name_of_array(stored, key, wanted.section)
+  read_too = f", and that of its labels is {label}" if label else ""
+  notes = remarks.not_read(where, {*stored} - {key, label}, f"the array that is read is {key}{read_too}")
   values = stored[key]
   if _is_channels_first(values, wanted):
     move = lambda rows: np.moveaxis(rows, 1, -1)
     values = lazy_arrays.map_rows(values, (*values.shape[2:], values.shape[1]), values.dtype, move)
   values = lazy_arrays.load_all(values)
   rows = [str(row) for row in range(len(values))]
+  labels = stored[label].load() if label else None
   if wanted.section["window"]:
-    cut = new_cuts.of_records(values, "", wanted.section)
+    is_one_per_step = labels is not None and labels.size == len(values)
+    cut = new_cuts.of_records(values, "", wanted.section, labels if is_one_per_step else None)
   else:
-    cut = new_cuts.of_images(values, rows, wanted.section)
-  return _joined([cut], notes, where, wanted.section)
+    cut = new_cuts.of_images(values, rows, wanted.section, labels)
+  return _joined([cut], notes, where, wanted.section, _NO_ARRAY)
 
 
 def _form(wanted: Wanted) -> str:
@@ -232,14 +268,16 @@ def _is_channels_first(values: lazy_arrays.MaybeLazy, wanted: Wanted) -> bool:
   return row[0] == shape[2] and (bool(wanted.section["patch"]) or row[1:] == shape[:2])
 
 
-def _parts(values: lazy_arrays.MaybeLazy, names: Sequence[str]) -> Iterator[Part]:
-  """Yields the rows of an array in parts of limited size, with their names."""
+def _parts(cut: new_cuts.Cut) -> Iterator[Part]:
+  """Yields the examples of a cut in parts of limited size, with their names and labels."""
   row = 0
-  for part in lazy_arrays.parts(values, np.arange(len(values))):
-    yield Part(names[row : row + len(part)], part)
+  for part in lazy_arrays.parts(cut.x, np.arange(len(cut.x))):
+    rows = slice(row, row + len(part))
+    yield Part(cut.names[rows], part, None if cut.labels is None else cut.labels[rows])
     row += len(part)
 
 
+_NO_ARRAY = "save them as an array `y` with the examples in an .npz file, or name another array with --label"
 _ARRAYS: dict[str, Callable[[str, str], dict[str, lazy_arrays.LazyArray]]] = {
   "npz": archives.arrays_of,
   "npy": lambda path, where: {"x": archives.array_of(path, where)},

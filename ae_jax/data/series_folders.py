@@ -76,7 +76,7 @@ def _series_of_splits(root: pathlib.Path, where: str) -> tuple[dict[str, Files],
     if not series.get(split):
       raise errors.UserError(f"{where}: contains no .npy files of the {split} series; add them")
   labelled = any(classes for _, classes, _ in found.values())
-  of_steps = {split: _labels_of_steps(*found[split][:2], where) for split in series if labelled}
+  of_steps = {split: labels_of_steps(*found[split][:2], where) for split in series if labelled}
   notes = [note for _, _, unread in found.values() for note in remarks.not_read(where, unread, _READ)]
   return series, of_steps, notes
 
@@ -115,7 +115,7 @@ def _check_alike(series: Mapping[str, Files], where: str) -> tuple[np.dtype, int
   return np.result_type(*(array.dtype for _, array in every)), like.shape[1]
 
 
-def _labels_of_steps(series: Files, classes: Files, where: str) -> Shaped[np.ndarray, " steps"]:
+def labels_of_steps(series: Files, classes: Files, where: str) -> Shaped[np.ndarray, " steps"]:
   """Returns the labels of the steps of all series, concatenated."""
   parts = []
   for name, array in series.items():

@@ -181,7 +181,7 @@ def scan(parts: Iterable[pd.DataFrame], keys: Mapping[str, str], given: Mapping[
     UserError: A column of `keys` does not exist, or has missing values.
   """
   found: dict[str, ColumnScan] = {}
-  answers: dict[str, list[np.ndarray]] = {key: [] for key in keys}
+  collected: dict[str, list[np.ndarray]] = {key: [] for key in keys}
   rows, names = 0, []
   for frame in parts:
     names = list(map(str, frame.columns))
@@ -190,7 +190,7 @@ def scan(parts: Iterable[pd.DataFrame], keys: Mapping[str, str], given: Mapping[
         raise errors.UserError(
           f"config.data.{key}={name!r}: {where} has no such column; {errors.list_known(name, names)}"
         )
-      answers[key].append(_answers(frame[name], f"{key} column {name!r}", rows, where))
+      collected[key].append(answers(frame[name], f"{key} column {name!r}", rows, where))
     for name in names:
       if name not in keys.values() and given.get(name) != "ignore":
         column = found.setdefault(name, ColumnScan())
@@ -199,10 +199,10 @@ def scan(parts: Iterable[pd.DataFrame], keys: Mapping[str, str], given: Mapping[
         elif name not in given:
           column.add(frame[name])
     rows += len(frame)
-  return Scan(found, {key: np.concatenate(values) for key, values in answers.items()}, rows, names)
+  return Scan(found, {key: np.concatenate(values) for key, values in collected.items()}, rows, names)
 
 
-def _answers(values: pd.Series, name: str, row: int, where: str) -> np.ndarray:
+def answers(values: pd.Series, name: str, row: int, where: str) -> np.ndarray:
   """Converts a column of labels or groups to an array of numbers or strings; raises UserError if a value is missing."""
   missing = np.flatnonzero(values.isna())
   if len(missing):

@@ -111,11 +111,12 @@ class Autoencoder(BaseEstimator):
 
   def _squared_errors(self, x: Shaped[np.ndarray, "examples features"]) -> Float[np.ndarray, " examples"]:
     """Returns the mean squared error of the scaled features of each example, float64."""
+    # the mean is taken in batches, because NumPy adds the features of a single row in another order
+    return in_batches(lambda scaled: self._squares(scaled).mean(1), self._scaled(x))
 
-    def errors_of(scaled: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, " rows"]:
-      return np.square(self.run_.reconstruct(scaled).astype(np.float64) - scaled).mean(1)
-
-    return in_batches(errors_of, self._scaled(x))  # NumPy adds the features of a single row in another order
+  def _squares(self, scaled: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows features"]:
+    """Returns the squared error of each scaled feature of scaled examples, float64."""
+    return np.square(self.run_.reconstruct(scaled).astype(np.float64) - scaled)
 
 
 def _scaled(scaler: Any, x: Shaped[np.ndarray, "examples features"]) -> Float[np.ndarray, "examples features"]:

@@ -10,7 +10,7 @@ from sklearn.base import OutlierMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
-from ae_jax import fitting
+from ae_jax import errors, fitting
 from ae_jax.estimators import base
 
 
@@ -99,6 +99,22 @@ class AutoencoderDetector(OutlierMixin, base.Autoencoder):
   def predict(self, X: Any) -> Int[np.ndarray, " examples"]:
     """Returns -1 for outliers and 1 for other examples, [N]."""
     return np.where(self.decision_function(X) < 0, -1, 1)
+
+  def explain(self, X: Any) -> Float[np.ndarray, "examples features"]:
+    """Returns the fraction of the score that the reconstruction error of each feature contributes, [N, features].
+
+    The rest, 1 minus the sum of a row, is contributed by the distance of its latents; it is 0 if `scoring` is
+    "reconstruction".
+
+    Raises:
+      UserError: `scoring` is "latent"; this score is not a sum over features.
+    """
+    x = self._checked(X)
+    if self.scoring == "latent":
+      raise errors.UserError("explain: scoring='latent' is not a sum over features; fit with scoring='both'")
+    shares = base.in_batches(self._squares, self._scaled(x)) / x.shape[1] / self.scales_["reconstruction"]
+    totals = self._scores(self._parts(x))[:, None]
+    return np.divide(shares, totals, out=np.zeros_like(shares), where=totals > 0)
 
   def _parts(self, x: Shaped[np.ndarray, "examples features"]) -> dict[str, Float[np.ndarray, " examples"]]:
     """Returns the parts of the anomaly score, {"reconstruction": float64 [N], "latent": float64 [N]} or one of them."""

@@ -168,8 +168,8 @@ def _report(part: parts.Part, name: str, checked: examples.Checked, found: np.nd
   return {
     "part": part.name,
     "format": name,
-    "inputs": {key: {"dtype": str(v.dtype), "shape": ["batch", *v.shape]} for key, v in part.inputs.items()},
-    "output": {part.output: {"dtype": str(found.dtype), "shape": ["batch", *found.shape[1:]]}},
+    "inputs": {key: _described(part, key, v.dtype, v.shape) for key, v in part.inputs.items()},
+    "output": {part.output: _described(part, part.output, found.dtype, found.shape[1:])},
     "compared_with": f"{len(expected)} {checked.source}",
     "compared_in": "float32",
     "largest_absolute_difference": float(difference.max(initial=0)),
@@ -178,6 +178,10 @@ def _report(part: parts.Part, name: str, checked: examples.Checked, found: np.nd
     "largest_absolute_difference_from_run": float(own_difference.max(initial=0)),
     "largest_absolute_value": float(np.abs(expected).max(initial=0)),
   }
+
+
+def _described(part: parts.Part, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> dict[str, Any]:
+  return {"dtype": str(dtype), "shape": ["batch", *shape], **part.meanings.get(name, {})}
 
 
 def _weight_files(run: Any) -> Iterator[tuple[str, bytes, dict[str, Any] | None]]:

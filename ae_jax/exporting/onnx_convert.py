@@ -32,7 +32,7 @@ def convert(part: Part) -> bytes:
   (value,) = _interpret(graph, closed.jaxpr, list(map(np.asarray, closed.consts)), tensors)
   graph.rename(value, part.output)
   output = {part.output: Tensor(part.output, result.shape, result.dtype)}
-  return onnx_graph.as_bytes(graph, dict(zip(names, tensors, strict=True)), output, part.name)
+  return onnx_graph.as_bytes(graph, dict(zip(names, tensors, strict=True)), output, part.name, part.meanings)
 
 
 def _interpret(graph: Graph, jaxpr: Any, constants: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:

@@ -1,6 +1,7 @@
 """Builds an ONNX graph from nodes and constants, and serialises it with the package `onnx`."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,8 +115,17 @@ class Graph:
   first_input: str = ""  # name of an input whose first axis is the batch, from which the batch size is read
 
 
-def as_bytes(graph: Graph, inputs: dict[str, Tensor], outputs: dict[str, Tensor], name: str) -> bytes:
-  """Serialises a finished graph with these inputs and outputs as an ONNX file."""
+def as_bytes(
+  graph: Graph,
+  inputs: dict[str, Tensor],
+  outputs: dict[str, Tensor],
+  name: str,
+  meanings: Mapping[str, Mapping[str, Any]],
+) -> bytes:
+  """Serialises a finished graph with these inputs and outputs as an ONNX file.
+
+  `meanings` are descriptions of the inputs and outputs by name; they become the metadata of the file, as JSON.
+  """
   import onnx
   from onnx import helper
 
@@ -127,6 +137,7 @@ def as_bytes(graph: Graph, inputs: dict[str, Tensor], outputs: dict[str, Tensor]
   proto = helper.make_graph(graph.nodes, name, taken, given, initializer=list(graph.constants.values()))
   opsets = [helper.make_opsetid("", OPSET)]
   model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ae_jax")
+  helper.set_model_props(model, {key: json.dumps(meaning) for key, meaning in meanings.items()})
   onnx.checker.check_model(model, full_check=True)
   return model.SerializeToString()
 

@@ -17,6 +17,7 @@ from ae_jax.data import loss_columns, ranges
 from ae_jax.data.scaling import Scaling
 from ae_jax.data.schema import Schema
 from ae_jax.data.standardisation import Standardisation
+from ae_jax.exporting import meanings
 from ae_jax.ops import losses
 from ae_jax.types import AnyArray
 
@@ -32,6 +33,7 @@ class Part:
   function: Callable[..., jax.Array]
   inputs: Mapping[str, jax.ShapeDtypeStruct]  # {name: shape (without the axis B) and dtype}
   output: str  # name of the result
+  meanings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # {input or output: description}
 
   def abstract_inputs(self, batch: Any) -> list[jax.ShapeDtypeStruct]:
     """Returns shape and dtype of each input with the axis B, whose size `batch` may be symbolic."""
@@ -55,10 +57,12 @@ def parts_of(run: Any, dtype: str = "float32") -> list[Part]:
   shape = model.shape if run.schema is None else (len(run.schema.columns),)
   x = {"x": jax.ShapeDtypeStruct(shape, np.dtype(dtype))}
   mask = {"mask": jax.ShapeDtypeStruct(model.shape, np.dtype(np.float32))} if has_mask_input(run) else {}
+  described = meanings.of_run(run, dtype)
   z = {"z": jax.ShapeDtypeStruct(model.code.shape, np.dtype(np.float32))}
 
   def part(name, function, inputs, output):
-    return Part(name, lambda *arrays: function(run, dict(zip(inputs, arrays, strict=True))), inputs, output)
+    chosen = {key: described[key] for key in (*inputs, output)}
+    return Part(name, lambda *arrays: function(run, dict(zip(inputs, arrays, strict=True))), inputs, output, chosen)
 
   return [
     part("encoder", _encode, x | labels | mask, "z"),

@@ -5,6 +5,7 @@ import importlib.util
 import json
 
 import numpy as np
+import onnxruntime
 import pytest
 from made_exports import made
 
@@ -25,8 +26,12 @@ def test_reports_say_what_a_file_takes_and_how_far_it_is_from_the_run(run, tmp_p
   names = ["encoder.onnx", "encoder.int8.onnx", "decoder.onnx", "scorer.onnx"]
   assert [file.name for file in written] == names
   reports = [json.loads(file.with_name(f"{file.name}.json").read_text()) for file in written]
-  assert reports[0]["inputs"] == {"x": {"dtype": "uint8", "shape": ["batch", 6, 5, 1]}}
-  assert reports[3]["output"] == {"score": {"dtype": "float32", "shape": ["batch"]}}
+  x_report = reports[0]["inputs"]["x"]
+  assert (x_report["dtype"], x_report["shape"]) == ("uint8", ["batch", 6, 5, 1])
+  assert x_report["axes"] == ["batch", "height", "width", "channel"]
+  assert x_report["values"] == "bytes from 0 to 255, not scaled"
+  score = {"dtype": "float32", "shape": ["batch"], "meaning": "squared reconstruction error"}
+  assert reports[3]["output"] == {"score": score}
   assert all(report["compared_with"] == "64 given examples" for report in reports)
   differences = dict(zip(names, (report["largest_absolute_difference"] for report in reports), strict=True))
   assert 1e-5 < differences.pop("encoder.int8.onnx") < 0.1 * reports[0]["largest_absolute_value"]
@@ -34,6 +39,13 @@ def test_reports_say_what_a_file_takes_and_how_far_it_is_from_the_run(run, tmp_p
   assert all(r["largest_absolute_difference_from_run"] == r["largest_absolute_difference"] for r in reports)
   found = onnx_files.call(written[0].read_bytes(), [x])
   assert np.abs(found - run.encode(x)).max() < 1e-5
+  for file in written[:2]:  # the metadata of a file explain it without the report
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    stored = {
+      key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items() if key in "xz"
+    }
+    assert stored["x"]["values"] == x_report["values"]
+    assert stored["z"] == {"meaning": "latent code"}
 
 
 def test_a_model_in_bfloat16_is_exported_in_float32_and_its_report_has_both_differences(run, tmp_path):
