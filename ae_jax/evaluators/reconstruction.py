@@ -57,9 +57,8 @@ def per_example(
 def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, Any]]:
   """Yields the squared error per example and the MSE per element, and, if defined, PSNR (dB) and cross-entropy."""
   squared_error = mean_over_test(values["squared_error"], dataset)
-  mse = squared_error / _elements(dataset)
   yield "test/squared_error", squared_error
-  yield "test/mse", mse
+  yield "test/mse", (mse := squared_error / _elements(dataset))
   if dataset.has_peak:
     yield "test/psnr", psnr(mse, dataset.peak)
   if "nats" in values:
@@ -203,8 +202,7 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
     yield name, figures.ExampleRows(title, _rows(context, chosen), captions=captions(chosen))
   if context.dataset.kind != "table":
     yield "error_map", _error_map(context, indices)
-  weights = context.attention(typical)
-  if weights:
+  if weights := context.attention(typical):
     title = "Attention weights of the encoder"
     yield "attention", figures.Attention(title, context.test[typical], weights, captions=captions(typical))
 
@@ -239,8 +237,8 @@ def _error_map(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> fig
   squares = _means_over_observed(context, indices).sum(-1)
   place = "time step" if context.dataset.kind == "series" else "pixel"
   depth = ", averaged over the first axis of the volumes" if squares.ndim == 3 else ""
-  squares = squares.mean(0) if depth else squares
-  return figures.Heatmap(f"Mean squared error per {place} over the test set{depth}", "squared error", squares)
+  title = f"Mean squared error per {place} over the test set{depth}"
+  return figures.Heatmap(title, "squared error", squares.mean(0) if depth else squares)
 
 
 def trained_class_only(
