@@ -155,7 +155,7 @@ def test_train_shrinks_the_packs_until_they_fit(monkeypatch, tmp_path):
   monkeypatch.setattr(trainer, "_max_members", lambda members, mesh, budget: 4)
   monkeypatch.setattr(trainer.time, "monotonic", lambda: next(clock))
   members = [stub_member(name, 2) for name in "abcde"]
-  options = trainer.SweepOptions(budget_gib=2.0)
+  options = trainer.SweepOptions(budget_gib=2.0, until=1)
   results = list(trainer.train(members, tmp_path, distributed.mesh(), options, lambda: "", lines.append))
   assert tried == [(size, 2.0 * 2**30) for size in (4, 2, 2, 1)]
   assert [list(result) for result in results] == [["a", "b"], ["c", "d"], ["e"]]
