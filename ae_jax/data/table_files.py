@@ -5,6 +5,7 @@ Messages count rows from 0.
 
 import dataclasses
 import gzip
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ae_jax import errors
-from ae_jax.data import csv_parts, frames, remarks, schema
+from ae_jax.data import frames, remarks, schema
 
 STREAMED_ROWS = 1 << 17  # number of rows that are read at a time from a file that exceeds the memory budget
 _PEEKED_ROWS = 100  # number of rows that are read first, to find the columns that contain strings
@@ -40,14 +41,27 @@ def read_csv(path: str, kinds: Mapping[str, str], where: str, streamed: bool) ->
     if kinds.get(name) == "categorical" or pd.api.types.infer_dtype(values, skipna=True) == "string"
   }
   # pandas reads strings as categories in half the time, and later passes process each distinct string only once
-  options: dict[str, Any] = {"sep": separator, "dtype": dict.fromkeys(texts, "category"), "low_memory": False}
+  options: dict[str, Any] = {"sep": separator, "dtype": dict.fromkeys(texts, "category")}
   with errors.convert_errors(f"{where}: not a readable CSV file"):
     if not streamed:
-      rows = csv_parts.read(path, list(peeked.columns), texts, options)
-      yield pd.read_csv(path, **options) if rows is None else rows
+      yield _read_all(path, options)
       return
-    with pd.read_csv(path, chunksize=STREAMED_ROWS, **options) as chunks:
+    with pd.read_csv(path, chunksize=STREAMED_ROWS, low_memory=False, **options) as chunks:
       yield from chunks
+
+
+def _read_all(path: str, options: Mapping[str, Any]) -> pd.DataFrame:
+  """Returns all rows of a CSV file.
+
+  pandas reads in parts, which takes half the time. If the type of a column differs between parts, such as numbers and
+  words, the file is read again as a whole, because the column would have values of both types.
+  """
+  with warnings.catch_warnings():
+    warnings.simplefilter("error", pd.errors.DtypeWarning)
+    try:
+      return pd.read_csv(path, **options)
+    except pd.errors.DtypeWarning:
+      return pd.read_csv(path, low_memory=False, **options)
 
 
 def read_parquet(path: str, kinds: Mapping[str, str], where: str, streamed: bool) -> Iterator[pd.DataFrame]:

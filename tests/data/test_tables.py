@@ -354,3 +354,11 @@ def test_a_column_with_nearly_all_of_the_variance_is_named_unless_columns_are_sc
     for scale in ("none", "standard")
   ]
   assert said == [True, False]
+
+
+def test_a_column_that_has_words_in_a_later_part_is_read_as_words(tmp_path):
+  """pandas reads a large file in parts of 256 KiB, and finds the type of the column in each."""
+  (tmp_path / "a.csv").write_text("a,b\n" + "1,2\n" * 400_000 + "x,2\n")
+  (rows,) = table_files.read_csv(str(tmp_path / "a.csv"), {}, "a.csv", False)
+  assert {*map(type, rows["a"])} == {str}
+  assert rows["b"].dtype == np.int64
