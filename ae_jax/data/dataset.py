@@ -186,7 +186,7 @@ class Dataset:
 
   @property
   def has_peak(self) -> bool:
-    """Whether the data have a fixed range, which PSNR needs; floats in the range "real" have none."""
+    """True if the data have a fixed range of values, which PSNR needs; floats in the range "real" have none."""
     return self.value_range != "real" or self.train.dtype == np.uint8
 
   def fingerprint(self) -> str:
