@@ -82,7 +82,7 @@ def pytest_runtest_protocol(item):
 
 
 def pytest_xdist_auto_num_workers():
-  """Returns the number of workers for `-n auto`: many tests wait for processes, so there are more workers than cores."""
+  """Returns the number of workers for `-n auto`: more than cores, because many tests wait for other processes."""
   cores = os.cpu_count() or 1
   return cores + cores // 2
 
