@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from ae_jax import errors
 from ae_jax.models import linear_paths
 from ae_jax.models.compute_dtypes import COMPUTE_DTYPES, cast
-from ae_jax.models.families import BATCH_LAST, FAMILIES, LABELLED, MASKED, ROWS_IN_CACHE, check_kind, completed
+from ae_jax.models.families import BATCH_LAST, FAMILIES, LABELLED, MASKED, check_kind, completed, rows_in_cache
 from ae_jax.models.interface import (
   AutoencoderModule,
   CodeSpec,
@@ -36,7 +36,6 @@ __all__ = [
   "COMPUTE_DTYPES",
   "FAMILIES",
   "LABELLED",
-  "ROWS_IN_CACHE",
   "AutoencoderModule",
   "CodeSpec",
   "Encoding",
@@ -46,6 +45,7 @@ __all__ = [
   "Variables",
   "build",
   "completed",
+  "rows_in_cache",
 ]
 
 compat.install()

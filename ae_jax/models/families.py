@@ -1,5 +1,6 @@
 """The model families: their build functions, the data that they accept, and options that depend on the data."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,9 +28,10 @@ AUTOMATIC = {"cnn": convolutional.automatic_options, "unet": unet.automatic_opti
 # listed accept any number.
 AXES = {"attention": (3, 2), "cnn": (3, 2), "sequence": (2,), "table": (1,), "unet": (3, 2), "vqvae": (3,)}
 
-# Family -> number of examples whose intermediates fit in the cache of a CPU, measured by experiments/throughput.
-# Families that are not listed are fastest with the whole batch at once.
-ROWS_IN_CACHE = {"attention": 256, "cnn": 64, "vqvae": 64}
+# Family -> number of pixels or time steps whose intermediates fit in the cache of a CPU, measured by
+# experiments/throughput. Families that are not listed are fastest with the whole batch at once.
+_PIXELS_IN_CACHE = {"attention": 200_704, "cnn": 50_176, "unet": 50_176, "vqvae": 50_176}  # 50,176 = 64 images of 28x28
+_FEWEST_ROWS = 4  # smaller microbatches are slower, because the batch is the contiguous axis of images
 
 # Families conditioned on labels. Their `build` functions take the distinct labels as the second argument.
 LABELLED = {"cvae"}
@@ -40,6 +42,18 @@ MASKED = {"sequence"}
 
 # Families that compute with the batch as the last axis.
 BATCH_LAST = {"cnn", "unet", "vqvae"}
+
+
+def rows_in_cache(name: str, shape: tuple[int, ...]) -> int | None:
+  """Returns the largest number of examples in a microbatch on CPU; None if the whole batch at once is fastest.
+
+  Args:
+    name: Family.
+    shape: Shape [H, W, C], [T, C] or [D] of an example.
+  """
+  if name not in _PIXELS_IN_CACHE:
+    return None
+  return max(_FEWEST_ROWS, _PIXELS_IN_CACHE[name] // math.prod(shape[:-1]))
 
 
 def check_kind(name: str, shape: tuple[int, ...]) -> None:

@@ -173,6 +173,6 @@ def _stage(
     errors.check(config.accumulate == 1, "accumulate", config.accumulate, "1; this objective needs the whole batch")
   lengths = {"epochs": len(epochs), "steps_per_epoch": steps}
   optimizer_factory = optimizers.optimizer_factory(**config.optimizer, **lengths, guarded=config.on_nan == "halve")
-  rows_in_cache = None if objective.needs_whole_batch else models.ROWS_IN_CACHE.get(config.model.name)
+  rows_in_cache = None if objective.needs_whole_batch else models.rows_in_cache(config.model.name, model.shape)
   microbatches = memory.microbatches(batch_schedule.padded_batch_size // devices, rows_in_cache, config.accumulate)
   return Stage(epochs, dataclasses.replace(objective, remat=config.remat), optimizer_factory, microbatches)

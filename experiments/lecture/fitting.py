@@ -71,7 +71,9 @@ def fit(config, dataset, seeds):
     "objective": objectives.build(model=model, value_range=dataset.value_range, **config.objective),
     "optimizer": optimizer,
     "value_range": dataset.value_range,
-    "microbatches": memory.microbatches(schedules[0].padded_batch_size, models.ROWS_IN_CACHE.get(config.model.name)),
+    "microbatches": memory.microbatches(
+      schedules[0].padded_batch_size, models.rows_in_cache(config.model.name, dataset.shape)
+    ),
   }
   chunk = jax.jit(functools.partial(steps.train_chunk, **static), donate_argnums=0)
   init = jax.jit(functools.partial(init_state, model=model, optimizer=optimizer))

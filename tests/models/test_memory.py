@@ -124,6 +124,21 @@ def test_a_gpu_that_is_full_when_jax_starts_is_explained(monkeypatch):
 
 
 @pytest.mark.parametrize(
+  ("name", "shape", "rows"),
+  [
+    ("cnn", (28, 28, 1), 64),
+    ("unet", (64, 64, 3), 12),
+    ("vqvae", (256, 256, 3), 4),
+    ("attention", (28, 28, 1), 256),
+    ("cnn", (140, 2), 358),
+    ("dense", (28, 28, 1), None),
+  ],
+)
+def test_fewer_rows_of_larger_examples_fit_the_cache(name, shape, rows):
+  assert models.rows_in_cache(name, shape) == rows
+
+
+@pytest.mark.parametrize(
   ("rows", "microbatches"), [(1, 1), (64, 1), (65, 1), (100, 2), (128, 2), (250, 5), (251, 1), (256, 4)]
 )
 def test_microbatches_fit_the_cache_on_cpu(rows, microbatches):

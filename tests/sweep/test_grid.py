@@ -16,11 +16,11 @@ RATE = "optimizer.learning_rate"
 
 @functools.cache
 def cnn_vae():
-  """Returns configs/vae.py:digits with convolutions, whose batch of 256 is cut into microbatches on CPU."""
+  """Returns configs/vae.py:digits with convolutions, whose batch of 1,024 is cut into microbatches on CPU."""
   config = config_of("vae", "digits")
   config.model = config_of("cnn", "digits").model
   config.model.update({"latent": 4, "channels": (3, 4), "decoder_kernels": (3, 2), "bottleneck": "gaussian"})
-  config.update({"batch_size": 256, "evaluators": ()})
+  config.update({"batch_size": 1024, "evaluators": ()})
   return config
 
 

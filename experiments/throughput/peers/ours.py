@@ -34,7 +34,9 @@ def step(name, schedule, recipe, compute_dtype="float32"):
     "model": network,
     "objective": objectives.build(model=network, value_range="unit", **config.objective),
     "optimizer": _optimizer(schedule, recipe),
-    "microbatches": memory.microbatches(schedule.batch_size, models.ROWS_IN_CACHE.get(config.model.name)),
+    "microbatches": memory.microbatches(
+      schedule.batch_size, models.rows_in_cache(config.model.name, problem.shape(name))
+    ),
   }
 
 
