@@ -3,8 +3,8 @@
   pip install -e '.[benchmark]' && python -m experiments.throughput.run
 
 Measures the predicted and counted cost of a step, its speed, the time to the first step, the memory of an epoch and the
-time to a test error. Merges the results into results.json and draws figure.png in this folder. `--table` prints the
-tables of existing results.
+time to a test error. Merges the results into results.json and draws figure.png in this folder. `--results=FILE` stores
+the results of another processor apart. `--table` prints the tables of existing results.
 """
 
 import argparse
@@ -32,8 +32,8 @@ def main():
   """Runs the measurements that the flags select and merges them into the results."""
   flags = parse()
   results = (
-    json.loads(RESULTS.read_text(encoding="utf-8"))
-    if RESULTS.exists()
+    json.loads(flags.results.read_text(encoding="utf-8"))
+    if flags.results.exists()
     else {"runs": {}, **{part: [] for part in PARTS}}
   )
   if flags.table:
@@ -43,7 +43,7 @@ def main():
   dataset = load()
   if dataset.name != "mnist":
     print("TFDS_DATA_DIR is not set: measuring costs and speed only, on 4,000 images of mnist_5k", flush=True)
-    flags.parts = ["costs", "speed"]
+    flags.parts = [part for part in flags.parts if part in ("costs", "speed")]
   machine = measure.machine()
   results["runs"][machine["date"]] = machine
   with tempfile.TemporaryDirectory() as folder:
@@ -52,8 +52,8 @@ def main():
       merge(results[part], {**record, "run": machine["date"]})
       dates = {record["run"] for name in PARTS for record in results[name]}
       results["runs"] = {date: run for date, run in results["runs"].items() if date in dates}
-      RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-  if results["speed"]:
+      flags.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+  if results["speed"] and flags.results == RESULTS:
     figures.draw(results, HERE / "figure.png")
   print(tables.markdown(results))
 
@@ -111,7 +111,8 @@ def parse():
   batches = [64, 256, 1024] + ([4096] if on_gpu else [])
   contestants = [name for name, entry in peers.ENTRIES.items() if on_gpu or not entry.only_gpu]
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--table", action="store_true", help="print the tables of results.json without measuring")
+  parser.add_argument("--table", action="store_true", help="print the tables of the results without measuring")
+  parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="file of the results of one processor")
   parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
   parser.add_argument("--models", nargs="+", choices=problem.MODELS, default=problem.MODELS)
   parser.add_argument("--contestants", nargs="+", choices=peers.ENTRIES, default=contestants, metavar="NAME")
