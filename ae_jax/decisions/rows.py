@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from ae_jax import errors
-from ae_jax.data import new_files, new_labels
+from ae_jax.data import new_files, new_labels, several_files
 from ae_jax.decisions import scores, store, thresholds
 from ae_jax.system import atomic, paths
 
@@ -35,9 +36,21 @@ class Choice(NamedTuple):
 
 def kept_files(run: Any, path: str) -> dict[str, pathlib.Path]:
   """Returns {name for messages: path} of the files and folders to protect from overwriting; `path` is --data or ""."""
-  found = {"--data": path, "config.data.path": run.config.data.path}
-  kept = {key: paths.local_path(key, text) for key, text in found.items() if text}
-  return kept | {"the reference statistics of the scores": run.workdir / store.REFERENCE}
+  kept = {"the reference statistics of the scores": run.workdir / store.REFERENCE}
+  for key, text in {"--data": path, "config.data.path": run.config.data.path}.items():
+    files = _files_of(key, text)
+    names = [key] if len(files) == 1 else [f"file {number} of {key}" for number in range(1, len(files) + 1)]
+    kept |= dict(zip(names, files, strict=True))
+  return kept
+
+
+def _files_of(key: str, text: str) -> list[pathlib.Path]:
+  """Returns the files or the folder that a path names; a pattern that matches no file any more names none."""
+  files: list[str] = []
+  for part in [text] if os.path.exists(text) else filter(None, text.split(",")):
+    with contextlib.suppress(errors.UserError):
+      files += several_files.of_path(part.strip())
+  return [paths.local_path(key, file) for file in files]
 
 
 def is_same(first: pathlib.Path, second: pathlib.Path) -> bool:

@@ -42,6 +42,17 @@ def test_both_data_and_the_reference_are_kept(tmp_path):
   assert str(found["--data"]) == "new.csv"
 
 
+@pytest.mark.parametrize("path", ["a.csv,b.csv", "*.csv", "gone.csv,b*.csv"])
+def test_each_of_several_files_is_kept(tmp_path, monkeypatch, path):
+  monkeypatch.chdir(tmp_path)
+  for name in ("a.csv", "b.csv"):
+    (tmp_path / name).write_text("x\n1\n")
+  run = dataclasses.replace(made(), workdir=tmp_path)
+  run.config.data.path = path
+  with pytest.raises(errors.UserError, match=r"b\.csv: would replace file 2 of config\.data\.path \(b\.csv\)"):
+    rows.check(tmp_path / "b.csv", rows.kept_files(run, ""))
+
+
 @pytest.mark.parametrize("fault", ["", "other weights", "damaged"])
 def test_a_threshold_that_cannot_be_used_costs_only_the_flags(tmp_path, fault):
   run = dataclasses.replace(made("vae"), workdir=tmp_path)
