@@ -23,19 +23,37 @@ def of_path(path: str) -> list[str]:
   Raises:
     UserError: A file of a list does not exist or is named twice, or no file matches a pattern.
   """
-  if os.path.exists(path) or not ("," in path or _is_pattern(path)):
+  if not _are_several(path):
     return [path]
   found: list[str] = []
   for part in path.split(","):
-    file = str(paths.local_path("config.data.path", part.strip()))
-    matches = [file] if os.path.exists(file) else sorted(glob.glob(file)) if _is_pattern(file) else []
+    matches = [file for file in _matches(part, "config.data.path") if os.path.exists(file)]
     if not matches:
-      fault = "no file matches this pattern" if _is_pattern(file) else "file not found"
+      fault = "no file matches this pattern" if _is_pattern(part) else "file not found"
       raise errors.UserError(f"config.data.path={errors.format_value(path)}: {part.strip()}: {fault}; check the path")
     found += matches
   if twice := [file for number, file in enumerate(found) if file in found[:number]]:
     raise errors.UserError(f"config.data.path={errors.format_value(path)}: {twice[0]} is named twice; remove one")
   return found
+
+
+def named(path: str, key: str) -> list[str]:
+  """Returns the files that a path names, whether they exist or not; a pattern that matches no file names none.
+
+  `key` is the flag or config key that contains the path, for error messages.
+  """
+  return [file for part in (path.split(",") if _are_several(path) else [path]) for file in _matches(part, key)]
+
+
+def _are_several(path: str) -> bool:
+  """Returns whether a path is a list or a pattern, and not an existing file whose name looks like one."""
+  return ("," in path or _is_pattern(path)) and not os.path.exists(path)
+
+
+def _matches(part: str, key: str) -> list[str]:
+  """Returns the file that a part of a list names, or the files that match it if it is a pattern."""
+  file = str(paths.local_path(key, part.strip()))
+  return sorted(glob.glob(file)) if _is_pattern(file) and not os.path.exists(file) else [file]
 
 
 def are_files(x: Any) -> bool:

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -38,19 +37,10 @@ def kept_files(run: Any, path: str) -> dict[str, pathlib.Path]:
   """Returns {name for messages: path} of the files and folders to protect from overwriting; `path` is --data or ""."""
   kept = {"the reference statistics of the scores": run.workdir / store.REFERENCE}
   for key, text in {"--data": path, "config.data.path": run.config.data.path}.items():
-    files = _files_of(key, text)
+    files = several_files.named(str(paths.local_path(key, text)), key) if text else []
     names = [key] if len(files) == 1 else [f"file {number} of {key}" for number in range(1, len(files) + 1)]
-    kept |= dict(zip(names, files, strict=True))
+    kept |= dict(zip(names, map(pathlib.Path, files), strict=True))
   return kept
-
-
-def _files_of(key: str, text: str) -> list[pathlib.Path]:
-  """Returns the files or the folder that a path names; a pattern that matches no file any more names none."""
-  files: list[str] = []
-  for part in [text] if os.path.exists(text) else filter(None, text.split(",")):
-    with contextlib.suppress(errors.UserError):
-      files += several_files.of_path(part.strip())
-  return [paths.local_path(key, file) for file in files]
 
 
 def is_same(first: pathlib.Path, second: pathlib.Path) -> bool:

@@ -53,6 +53,15 @@ def test_each_of_several_files_is_kept(tmp_path, monkeypatch, path):
     rows.check(tmp_path / "b.csv", rows.kept_files(run, ""))
 
 
+def test_a_file_in_the_home_folder_with_a_comma_in_its_name_is_kept(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  monkeypatch.setenv("USERPROFILE", str(tmp_path))  # the home folder on Windows
+  (tmp_path / "a,b.csv").write_text("x\n1\n")
+  run = dataclasses.replace(made(), workdir=tmp_path)
+  run.config.data.path = "~/a,b.csv"
+  assert rows.kept_files(run, "")["config.data.path"] == tmp_path / "a,b.csv"
+
+
 @pytest.mark.parametrize("fault", ["", "other weights", "damaged"])
 def test_a_threshold_that_cannot_be_used_costs_only_the_flags(tmp_path, fault):
   run = dataclasses.replace(made("vae"), workdir=tmp_path)
