@@ -7,12 +7,13 @@
   python -m ae_jax.apply --workdir=runs/cnn --data=new.npz --out=rows.npz --contamination=0.01
 
 --data is a folder of images (with its subfolders), an image, a CSV or Parquet file, or a file of arrays (npz, npy,
-HDF5). New examples are preprocessed like the training data of the run: images are converted to the same size and
-channels, and the columns of tables are encoded and scaled in the same way. Files that cannot be read, and columns that
-are not inputs of the run, are listed. A conditional model needs labels: the column config.data.label of a table or the
-array `y` of a file (--label names another one), or the folders of images. The column `flag` is written if the run has a
-threshold. --contamination sets a threshold from the scores of the validation or training examples of the run, and
-replaces the stored one. The data are never overwritten.
+HDF5); or several of one kind: a.csv,b.csv or a pattern such as 'new/*.csv'. New examples are preprocessed like the
+training data of the run: images are converted to the same size and channels, and the columns of tables are encoded and
+scaled in the same way. Files that cannot be read, and columns that are not inputs of the run, are listed. A conditional
+model needs labels: the column config.data.label of a table or the array `y` of a file (--label names another one), or
+the folders of images. The column `flag` is written if the run has a threshold. --contamination sets a threshold from
+the scores of the validation or training examples of the run, and replaces the stored one. The data are never
+overwritten.
 """
 
 import pathlib
@@ -28,7 +29,7 @@ from ae_jax.system import paths
 
 flags.adopt_module_key_flags(cli)
 
-_DATA = flags.DEFINE_string("data", "", "File or folder of new examples.")
+_DATA = flags.DEFINE_string("data", "", "File or folder of new examples, or several: a.csv,b.csv or a pattern.")
 _OUT = flags.DEFINE_string("out", "", "File to write; its name ends in .csv, .parquet or .npz.")
 _PICTURES = flags.DEFINE_string("pictures", "", "Folder for the reconstructions of images, as PNG files.")
 _SCORE = flags.DEFINE_string("score", "", "Score to compute; default: the score of the threshold, or reconstruction.")

@@ -14,7 +14,7 @@ from PIL import Image
 
 import ae_jax
 from ae_jax import errors
-from ae_jax.data import new_files
+from ae_jax.data import new_files, new_parts
 from ae_jax.decisions import rows
 from ae_jax.run_methods import measures
 
@@ -123,6 +123,20 @@ def test_rows_of_a_table_pass_through_its_columns(of_table, tmp_path):
   assert (stored["kind"], stored["level"]) == ("normalised", 0.2)
 
 
+def test_several_tables_have_the_scores_of_one(of_table, tmp_path):
+  parts = TABLE[["height", "colour"]][:4], TABLE[["colour", "height"]][4:9]
+  for name, part in zip("ab", parts, strict=True):
+    part.to_csv(tmp_path / f"{name}.csv", index=False)
+  flags = [f"--workdir={of_table / 'run'}", f"--data={tmp_path / '?.csv'}"]
+  command("apply", *flags, f"--out={tmp_path / 'out.csv'}")
+  found, run = pd.read_csv(tmp_path / "out.csv"), ae_jax.load(of_table / "run")
+  assert found["name"].tolist() == [*(f"a.csv:{row}" for row in range(4)), *(f"b.csv:{row}" for row in range(5))]
+  np.testing.assert_allclose(found["score"], run.score(TABLE[["height", "colour"]][:9]), rtol=1e-4)
+  printed = command("evaluate", *flags)
+  assert f"{run.evaluate(TABLE[['height', 'colour']][:9])['squared_error']:.6g}" in printed
+  assert "would replace file 2 of --data" in command("apply", *flags, f"--out={tmp_path / 'b.csv'}", status=1)
+
+
 def test_a_threshold_of_other_weights_costs_only_the_flags(of_table, tmp_path):
   workdir = shutil.copytree(of_table / "run", tmp_path / "run")
   stored = {
@@ -227,7 +241,7 @@ def wanted(shape=(8, 6, 3), schema=None, **section):
     "fit": "stretch",
     "exif_orientation": True,
   }
-  return new_files.Wanted(shape, "unit", schema, {**options, "follow_links": False, **section})
+  return new_parts.Wanted(shape, "unit", schema, {**options, "follow_links": False, **section})
 
 
 def read(path, run=None, **options):
@@ -303,6 +317,36 @@ def test_images_of_any_size_are_cut_into_the_patches_of_the_run(tmp_path):
   ((names, x),), _ = read(tmp_path / "x.npy", wanted((4, 3, 3), patch=(4, 3), layout="nchw"))
   assert names[:5] == ["0[0,0]", "0[0,3]", "0[4,0]", "0[4,3]", "1[0,0]"]
   np.testing.assert_array_equal(x[3], IMAGES[0, 4:, 3:])
+
+
+def test_several_files_are_read_one_after_the_other(tmp_path):
+  for name, chosen in {"a": slice(2), "b": slice(2, 5)}.items():
+    np.save(tmp_path / f"{name}.npy", IMAGES[chosen])
+    write(tmp_path / f"{name}.png", IMAGES[chosen][0])
+  parts, notes = read(tmp_path / "*.npy")
+  assert [name for names, _ in parts for name in names] == ["a.npy:0", "a.npy:1", "b.npy:0", "b.npy:1", "b.npy:2"]
+  np.testing.assert_array_equal(np.concatenate([x for _, x in parts]), IMAGES[:5])
+  assert "2 files are concatenated in this order: a.npy, b.npy" in notes[0]
+  parts, _ = read(f"{tmp_path / 'b.png'},{tmp_path / 'a.png'}")
+  assert [name for names, _ in parts for name in names] == ["b.png", "a.png"]
+  with pytest.raises(errors.UserError, match=r"a\.npy is read as npy, but .*a\.png as folder; pass files of one kind"):
+    read(tmp_path / "a.*")
+  with pytest.raises(errors.UserError, match=r"--data=.*: .*c\*: no file matches this pattern"):
+    read(tmp_path / "c*")
+
+
+def test_names_of_several_files_tell_them_apart(tmp_path):
+  for name in ("a", "b"):
+    (tmp_path / name).mkdir()
+    np.save(tmp_path / name / "x.npy", np.arange(4.0))
+    write(tmp_path / f"{name}.png", np.tile(IMAGES[0], (2, 1, 1)))
+  parts, _ = read(tmp_path / "?" / "x.npy", wanted((2, 1), window=2))
+  steps = ("[0:2]", "[2:4]")
+  assert [name for names, _ in parts for name in names] == [
+    f"{tmp_path / name / 'x.npy'}{step}" for name in ("a", "b") for step in steps
+  ]
+  parts, _ = read(tmp_path / "?.png", wanted((8, 6, 3), patch=(8, 6)))
+  assert [name for names, _ in parts for name in names] == ["a.png[0,0]", "a.png[8,0]", "b.png[0,0]", "b.png[8,0]"]
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.csv", "empty", "x.png"])

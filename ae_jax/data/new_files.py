@@ -2,60 +2,37 @@
 
 import functools
 import itertools
+import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from ae_jax import errors
 from ae_jax.data import (
-  archives,
   folders,
-  hdf5,
   image_sets,
   lazy_arrays,
+  new_arrays,
   new_cuts,
   new_labels,
   ranges,
   remarks,
   series_folders,
+  several_files,
   tables,
 )
-from ae_jax.data.schema import Schema
+from ae_jax.data.new_parts import NewFiles, Part, Wanted, joined
 from ae_jax.system import paths
 
 
-class Part(NamedTuple):
-  """A batch of examples that is read at once."""
-
-  names: Sequence[str]  # per example: path of the file in the folder, entry of the column of names, or row number
-  x: Any  # examples [N, *shape], or a DataFrame, for the methods of a run
-  labels: Any = None  # as stored, [N, ...] or a column of a DataFrame, for `new_labels.in_run`; None: there are none
-
-
-class NewFiles(NamedTuple):
-  """All examples of a file or folder."""
-
-  parts: Iterator[Part]
-  remarks: list[str]  # messages about files, columns and arrays that are not read, and about converted images
-  no_labels: str  # how to add labels, if the parts have none; otherwise ""
-
-
-class Wanted(NamedTuple):
-  """Properties of examples that are compatible with a run, and the config section with the options for reading."""
-
-  shape: tuple[int, ...]  # of an example
-  value_range: str  # config.data.range
-  schema: Schema | None  # columns of a table
-  section: Mapping[str, Any]  # config.data
-
-
 def read(path: str, wanted: Wanted, *, names: str = "", array: str = "", label: str = "") -> NewFiles:
-  """Returns the examples of a file or folder.
+  """Returns the examples of a file or folder, or of several, one after the other (see `several_files`).
 
   Args:
-    path: A folder of images or a single image, a CSV or Parquet file, or a file of arrays (npz, npy, HDF5).
+    path: A folder of images or a single image, a CSV or Parquet file, or a file of arrays (npz, npy, HDF5); or several
+      of one kind. The names of their examples then begin with the name of the file, unless `names` is given.
     wanted: Properties of the examples of the run.
     names: Column of a table that contains the names of the rows; "" to name the rows by their number.
     array: Name of the array in a file of arrays; "" for the only array whose rows have the shape of an example.
@@ -66,6 +43,25 @@ def read(path: str, wanted: Wanted, *, names: str = "", array: str = "", label: 
     UserError: The path does not exist or has an unsupported file type, or a file is damaged or not compatible with the
       run.
   """
+  files = several_files.of_path(path, "--data")
+  kinds = [_kind_of(file) for file in files]
+  if different := next((file for file, kind in zip(files, kinds, strict=True) if kind != kinds[0]), ""):
+    raise errors.UserError(
+      f"--data={path}: {files[0]} is read as {kinds[0]}, but {different} as {_kind_of(different)}; pass files of one "
+      "kind"
+    )
+  found = [_read_file(kinds[0], file, wanted, names, array, label) for file in files]
+  if len(files) == 1:
+    return found[0]
+  notes = several_files.note(files, f"--data={path}") + [note for each in found for note in each.remarks]
+  parts = itertools.chain.from_iterable(
+    each.parts if names else _named_by_file(each.parts, file, files) for file, each in zip(files, found, strict=True)
+  )
+  return NewFiles(parts, notes, next((each.no_labels for each in found if each.no_labels), ""))
+
+
+def _kind_of(path: str) -> str:
+  """Returns the key of `_KINDS` for a file or folder; raises UserError if there is none."""
   where, file = f"--data={path}", pathlib.Path(path)
   if not file.exists():
     raise errors.UserError(f"{where}: file or folder not found; check the path")
@@ -73,18 +69,34 @@ def read(path: str, wanted: Wanted, *, names: str = "", array: str = "", label: 
   if name is None:
     known = "a folder of images, an image, or a file .csv, .csv.gz, .tsv, .parquet, .pq, .npz, .npy, .h5"
     raise errors.UserError(f"{where}: unsupported file type; pass {known}")
+  return name
+
+
+def _read_file(kind: str, path: str, wanted: Wanted, names: str, array: str, label: str) -> NewFiles:
+  """Returns the examples of one file or folder; `kind` is a key of `_KINDS`. See `read`."""
+  where = f"--data={path}"
   for argument, value, taken in (
     ("names", names, tables.FILES),
-    ("array", array, _ARRAYS),
-    ("label", label, (*tables.FILES, *_ARRAYS)),
+    ("array", array, new_arrays.KINDS),
+    ("label", label, (*tables.FILES, *new_arrays.KINDS)),
   ):
-    if value and name not in taken:
-      raise errors.UserError(f"--{argument}={value}: is not used for {where}, which is read as {name}; remove it")
-  if name in tables.FILES:
-    return _of_table(name, path, wanted, names, label, where)
-  if name == "folder":
+    if value and kind not in taken:
+      raise errors.UserError(f"--{argument}={value}: is not used for {where}, which is read as {kind}; remove it")
+  if kind in tables.FILES:
+    return _of_table(kind, path, wanted, names, label, where)
+  if kind == "folder":
     return (_of_records if wanted.section["window"] else _of_images)(path, wanted, where)
-  return _of_arrays(name, path, wanted, array, label, where)
+  return new_arrays.read(kind, path, wanted, array, label, where)
+
+
+def _named_by_file(parts: Iterable[Part], file: str, files: Sequence[str]) -> Iterator[Part]:
+  """Yields the parts of a file with names that begin with its name, or with its path if another file has its name."""
+  base = os.path.basename(os.path.normpath(file))
+  prefix = base if sum(os.path.basename(os.path.normpath(each)) == base for each in files) == 1 else file
+  for part in parts:
+    # the names of an image and of its patches already begin with the file; those of windows are "[start:stop]"
+    ends = (name.removeprefix(base) if name.startswith((base, "[")) else f":{name}" for name in part.names)
+    yield part._replace(names=[prefix + end for end in ends])
 
 
 def _of_images(path: str, wanted: Wanted, where: str) -> NewFiles:
@@ -120,7 +132,7 @@ def _of_images(path: str, wanted: Wanted, where: str) -> NewFiles:
     labels = np.array([classes[file] for file in files]) if classes else None
     cuts.append(new_cuts.of_images(lazy, names, section, labels))
   notes += left_out + image_sets.changes(headers, images, chosen, where)
-  return _joined(cuts, notes, where, section, "put each image into a folder with the name of its class")
+  return joined(cuts, notes, where, section, "put each image into a folder with the name of its class")
 
 
 def _of_equal_size(images: list[tuple[str, Any]], chosen: image_sets.Options) -> list[list[tuple[str, Any]]]:
@@ -145,26 +157,7 @@ def _of_records(path: str, wanted: Wanted, where: str) -> NewFiles:
     of_steps = series_folders.labels_of_steps({name: record}, labels, where) if labelled else None
     cuts.append(new_cuts.of_records(record, f"{name}.npy", wanted.section, of_steps))
   notes = remarks.not_read(where, unread, f"only recordings{' and their labels' if labelled else ''} are read")
-  return _joined(cuts, notes, where, wanted.section, "add NAME_labels.npy for each recording NAME.npy")
-
-
-def _joined(
-  cuts: Sequence[new_cuts.Cut], notes: list[str], where: str, section: Mapping[str, Any], fix: str
-) -> NewFiles:
-  """Joins the examples of all cuts; raises UserError if all files or rows are smaller than a window or patch.
-
-  `fix` says how to add labels.
-  """
-  key, examples = ("window", "recordings") if section["window"] else ("patch", "images")
-  small = [source for cut in cuts if not cut.names for source in cut.sources]
-  if small and len(small) == sum(len(cut.sources) for cut in cuts):
-    raise errors.UserError(
-      f"{where}: all {examples} are smaller than config.data.{key}={section[key]} of the run; pass larger ones"
-    )
-  notes = notes + remarks.not_read(where, small, f"these are smaller than config.data.{key}={section[key]}")
-  cuts = [cut for cut in cuts if cut.names]
-  no_labels = fix if any(cut.labels is None for cut in cuts) else ""
-  return NewFiles(itertools.chain.from_iterable(map(_parts, cuts)), notes, no_labels)
+  return joined(cuts, notes, where, wanted.section, "add NAME_labels.npy for each recording NAME.npy")
 
 
 def _of_table(name: str, path: str, wanted: Wanted, names: str, label: str, where: str) -> NewFiles:
@@ -202,87 +195,6 @@ def _of_table(name: str, path: str, wanted: Wanted, names: str, label: str, wher
   return NewFiles(of_frames(), notes, "" if label else fix)
 
 
-def _of_arrays(name: str, path: str, wanted: Wanted, array: str, label: str, where: str) -> NewFiles:
-  """Reads the array `array` of a file; "" selects the only array whose rows have the shape of an example.
-
-  Without a window or patch, a channel axis of size 1 may be missing.
-  """
-  stored = _ARRAYS[name](path, where)
-  fitting = [key for key, values in stored.items() if _fits(values, wanted)]
-  listed = ", ".join(f"{key} {list(values.shape)}" for key, values in stored.items()) or "no array"
-  for argument, chosen in (("array", array), ("label", label)):
-    if chosen and chosen not in stored:
-      raise errors.UserError(f"--{argument}={chosen}: {where} has no array of this name; it contains {listed}")
-  if not array and len(fitting) != 1:
-    problem = "several arrays have" if fitting else "no array has"
-    raise errors.UserError(
-      f"{where}: {problem} {_form(wanted)}, as required by the run; it contains {listed}; "
-      f"{'select one with --array' if fitting else 'save one such array'}"
-    )
-  key = array or fitting[0]
-  if label and stored[label].shape[:1] != stored[key].shape[:1]:
-    counts = f"{list(stored[label].shape)}, but {key} has {list(stored[key].shape)}"
-    raise errors.UserError(f"--label={label}: has shape {counts}; pass one label per example")
-  label = label or new_labels.name_of_array(stored, key, wanted.section)
-  read_too = f", and that of its labels is {label}" if label else ""
-  notes = remarks.not_read(where, {*stored} - {key, label}, f"the array that is read is {key}{read_too}")
-  values = stored[key]
-  if _is_channels_first(values, wanted):
-    move = lambda rows: np.moveaxis(rows, 1, -1)
-    values = lazy_arrays.map_rows(values, (*values.shape[2:], values.shape[1]), values.dtype, move)
-  values = lazy_arrays.load_all(values)
-  rows = [str(row) for row in range(len(values))]
-  labels = stored[label].load() if label else None
-  if wanted.section["window"]:
-    is_one_per_step = labels is not None and labels.size == len(values)
-    cut = new_cuts.of_records(values, "", wanted.section, labels if is_one_per_step else None)
-  else:
-    cut = new_cuts.of_images(values, rows, wanted.section, labels)
-  return _joined([cut], notes, where, wanted.section, _NO_ARRAY)
-
-
-def _form(wanted: Wanted) -> str:
-  """Returns the required shape of an array of new examples as text for error messages."""
-  if wanted.section["window"]:
-    return f"the form of a recording [T, {wanted.shape[1]}]"
-  if wanted.section["patch"]:
-    return f"the form of images [N, H, W, {wanted.shape[2]}]"
-  return f"rows of shape {list(wanted.shape)}"
-
-
-def _fits(values: lazy_arrays.MaybeLazy, wanted: Wanted) -> bool:
-  row, shape, section = values.shape[1:], wanted.shape, wanted.section
-  if section["window"]:
-    return row == shape[1:] or (row == () and shape[1] == 1)
-  if section["patch"]:
-    return (len(row) == 3 and row[2] == shape[2]) or _is_channels_first(values, wanted)
-  is_table = wanted.schema is not None and row == (len(wanted.schema.columns),)
-  without_channels = shape[-1] == 1 and row == shape[:-1] and len(shape) > 1
-  return row == shape or without_channels or is_table or _is_channels_first(values, wanted)
-
-
-def _is_channels_first(values: lazy_arrays.MaybeLazy, wanted: Wanted) -> bool:
-  row, shape = values.shape[1:], wanted.shape
-  if wanted.section["layout"] != "nchw" or not len(row) == len(shape) == 3:
-    return False
-  return row[0] == shape[2] and (bool(wanted.section["patch"]) or row[1:] == shape[:2])
-
-
-def _parts(cut: new_cuts.Cut) -> Iterator[Part]:
-  """Yields the examples of a cut in parts of limited size, with their names and labels."""
-  row = 0
-  for part in lazy_arrays.parts(cut.x, np.arange(len(cut.x))):
-    rows = slice(row, row + len(part))
-    yield Part(cut.names[rows], part, None if cut.labels is None else cut.labels[rows])
-    row += len(part)
-
-
-_NO_ARRAY = "save them as an array `y` with the examples in an .npz file, or name another array with --label"
-_ARRAYS: dict[str, Callable[[str, str], dict[str, lazy_arrays.LazyArray]]] = {
-  "npz": archives.arrays_of,
-  "npy": lambda path, where: {"x": archives.array_of(path, where)},
-  "hdf5": hdf5.arrays_of,
-}
 # kind -> function that returns whether a path is of this kind; the first kind that matches is used
 _KINDS: dict[str, Callable[[pathlib.Path], bool]] = {
   "npz": lambda path: path.suffix == ".npz",

@@ -1,4 +1,4 @@
-"""Several files as one data set: `config.data.path` may be a list of files or a pattern such as `data/*.csv`.
+"""Several files as one data set: `config.data.path` and `--data` may be a list of files or a pattern like `data/*.csv`.
 
 The rows of the files are concatenated in the order of the list, or in alphabetical order for a pattern.
 """
@@ -17,8 +17,10 @@ SOURCES = ("csv", "parquet", "npy")  # sources that read several files
 _MOST_LISTED = 5  # maximum number of files in a message
 
 
-def of_path(path: str) -> list[str]:
+def of_path(path: str, key: str = "config.data.path") -> list[str]:
   """Returns the files that a path names: those of a list, separated by commas, or of a pattern, or the path itself.
+
+  `key` is the config key or flag that contains the path, for error messages.
 
   Raises:
     UserError: A file of a list does not exist or is named twice, or no file matches a pattern.
@@ -27,13 +29,13 @@ def of_path(path: str) -> list[str]:
     return [path]
   found: list[str] = []
   for part in path.split(","):
-    matches = [file for file in _matches(part, "config.data.path") if os.path.exists(file)]
+    matches = [file for file in _matches(part, key) if os.path.exists(file)]
     if not matches:
       fault = "no file matches this pattern" if _is_pattern(part) else "file not found"
-      raise errors.UserError(f"config.data.path={errors.format_value(path)}: {part.strip()}: {fault}; check the path")
+      raise errors.UserError(f"{key}={errors.format_value(path)}: {part.strip()}: {fault}; check the path")
     found += matches
   if twice := [file for number, file in enumerate(found) if file in found[:number]]:
-    raise errors.UserError(f"config.data.path={errors.format_value(path)}: {twice[0]} is named twice; remove one")
+    raise errors.UserError(f"{key}={errors.format_value(path)}: {twice[0]} is named twice; remove one")
   return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from ae_jax import errors
-from ae_jax.data import new_files, new_labels, several_files
+from ae_jax.data import new_files, new_labels, new_parts, several_files
 from ae_jax.decisions import scores, store, thresholds
 from ae_jax.system import atomic, paths
 
@@ -74,25 +74,25 @@ def check(file: pathlib.Path, kept: Mapping[str, pathlib.Path]) -> None:
       )
 
 
-def read(run: Any, path: str, *, names: str = "", array: str = "", label: str = "") -> new_files.NewFiles:
+def read(run: Any, path: str, *, names: str = "", array: str = "", label: str = "") -> new_parts.NewFiles:
   """Reads a file or folder of new examples for a run; see `new_files.read`.
 
   Raises:
     UserError: The model of the run needs labels, and the data have none; or `new_files.read` raises it.
   """
-  wanted = new_files.Wanted(run.model.shape, run.config.data.range, run.schema, run.config.data.to_dict())
+  wanted = new_parts.Wanted(run.model.shape, run.config.data.range, run.schema, run.config.data.to_dict())
   found = new_files.read(path, wanted, names=names, array=array, label=label)
   if found.no_labels and "label" in run.model.columns:
     raise errors.UserError(f"--data={path}: has no labels, but the model of this run needs them; {found.no_labels}")
   return found
 
 
-def labels_of(run: Any, part: new_files.Part, path: str) -> Shaped[np.ndarray, " examples"]:
+def labels_of(run: Any, part: new_parts.Part, path: str) -> Shaped[np.ndarray, " examples"]:
   """Returns the labels of new examples as integers or class names of the run; `path` is --data, for messages."""
   return new_labels.in_run(part.labels, run.class_names, f"--data={path}")
 
 
-def columns_of(run: Any, part: new_files.Part, path: str) -> dict[str, Shaped[np.ndarray, " examples"]]:
+def columns_of(run: Any, part: new_parts.Part, path: str) -> dict[str, Shaped[np.ndarray, " examples"]]:
   """Returns the inputs of the model other than the examples, for the methods of the run: {"label": labels} or {}."""
   return {"label": labels_of(run, part, path)} if "label" in run.model.columns else {}
 

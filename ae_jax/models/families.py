@@ -29,8 +29,9 @@ AUTOMATIC = {"cnn": convolutional.automatic_options, "unet": unet.automatic_opti
 AXES = {"attention": (3, 2), "cnn": (3, 2), "sequence": (2,), "table": (1,), "unet": (3, 2), "vqvae": (3,)}
 
 # Family -> number of pixels or time steps whose intermediates fit in the cache of a CPU, measured by
-# experiments/throughput. Families that are not listed are fastest with the whole batch at once.
-_PIXELS_IN_CACHE = {"attention": 200_704, "cnn": 50_176, "unet": 50_176, "vqvae": 50_176}  # 50,176 = 64 images of 28x28
+# experiments/throughput/microbatches.py; 65,536 are 16 images of 64x64. Families that are not listed are fastest with
+# the whole batch at once.
+_PIXELS_IN_CACHE = {"attention": 200_704, "cnn": 131_072, "unet": 65_536, "vqvae": 65_536}
 _FEWEST_ROWS = 4  # smaller microbatches are slower, because the batch is the contiguous axis of images
 
 # Families conditioned on labels. Their `build` functions take the distinct labels as the second argument.

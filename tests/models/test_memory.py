@@ -126,11 +126,11 @@ def test_a_gpu_that_is_full_when_jax_starts_is_explained(monkeypatch):
 @pytest.mark.parametrize(
   ("name", "shape", "rows"),
   [
-    ("cnn", (28, 28, 1), 64),
-    ("unet", (64, 64, 3), 12),
+    ("cnn", (64, 64, 3), 32),
+    ("unet", (64, 64, 3), 16),
     ("vqvae", (256, 256, 3), 4),
     ("attention", (28, 28, 1), 256),
-    ("cnn", (140, 2), 358),
+    ("cnn", (140, 2), 936),
     ("dense", (28, 28, 1), None),
   ],
 )

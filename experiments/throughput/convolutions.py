@@ -1,0 +1,150 @@
+"""Compares the convolutions of `ae_jax.ops` with XLA's convolutions over a grid of shapes.
+
+  python -m experiments.throughput.convolutions
+
+Each case runs forward and both gradients in a compiled loop, which reuses its buffers like the steps of a training
+chunk. The contestants take turns: `ops` (matrix products, images [C, H, W, B]), XLA's convolution on the same axes, and
+XLA's convolution with its fastest axes, [B, H, W, C]. Writes convolutions.json in this folder and prints the tables. It
+takes about 15 minutes on two cores.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import pathlib
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ae_jax.ops import convolutions
+from experiments.throughput import measure, tables
+
+RESULTS = pathlib.Path(__file__).parent / "convolutions.json"
+SIDES, KERNELS, BATCHES = (8, 32, 64, 128, 256), (1, 3, 5, 7), (8, 64, 256)
+CHANNELS = ((1, 16), (3, 32), (16, 32), (64, 64), (128, 128), (256, 256), (256, 64))  # input and output
+STRIDES = (1, 2)  # 2: transposed convolution
+MULTIPLY_ADDS = (1e7, 2e9)  # smallest and largest case; larger ones take seconds, smaller ones measure overhead
+MOST_BYTES = 2**29  # of the stacked shifts
+CASES = 48  # drawn from the grid
+SECONDS = 0.1  # of a call
+TOO_SLOW = 20  # times the fastest call: such a contestant is measured once
+
+
+def cases():
+  """Returns the drawn cases (side, kernel, batch, channels, features, stride) of the grid."""
+  grid = []
+  for side, kernel, batch, (c_in, c_out), stride in itertools.product(SIDES, KERNELS, BATCHES, CHANNELS, STRIDES):
+    columns = side * side * batch
+    cost = kernel**2 * c_in * c_out * columns
+    widest = max(c_in * (kernel**2 if stride == 1 else 1), c_out * kernel**2 if stride > 1 else c_out)
+    if MULTIPLY_ADDS[0] <= cost <= MULTIPLY_ADDS[1] and 4 * widest * columns <= MOST_BYTES and kernel >= stride:
+      grid.append((side, kernel, batch, c_in, c_out, stride))
+  chosen = np.random.default_rng(0).choice(len(grid), CASES, replace=False)
+  return [grid[index] for index in sorted(chosen)]
+
+
+def forms(kernel, stride):
+  """Returns the contestants {name: (function of images and kernel, axes of the images)}."""
+  if stride == 1:
+    ops = convolutions.conv_same
+  else:
+    ops = lambda x, w: convolutions.conv_transpose(x, w, stride, [stride * side for side in x.shape[1:3]])
+
+  def xla(layout):
+    if stride == 1:
+      low, high = (kernel - 1) // 2, kernel // 2
+      return lambda x, w: lax.conv_general_dilated(x, w, (1, 1), [(low, high)] * 2, dimension_numbers=layout)
+    return lambda x, w: lax.conv_transpose(x, w, (stride, stride), "SAME", dimension_numbers=layout)
+
+  return {
+    "ops": (ops, "CHWB"),
+    "XLA, same axes": (xla(("CHWN", "HWIO", "CHWN")), "CHWB"),
+    "XLA, channels last": (xla(("NHWC", "HWIO", "NHWC")), "BHWC"),
+  }
+
+
+def program(function, gradients):
+  """Returns a compiled function (x, w, y, count) that runs forward or both gradients `count` times."""
+
+  def once(_, w, x, y):
+    outputs = jax.vjp(function, x, w)[1](y) if gradients else (function(x, w),)
+    outputs = lax.optimization_barrier(outputs)  # all of each output is computed
+    return w + 1e-30 * sum(output[(0,) * output.ndim] for output in outputs)  # each pass needs the one before
+
+  return jax.jit(lambda x, w, y, count: lax.fori_loop(0, count, lambda i, w: once(i, w, x, y), w))
+
+
+def measured(case, rounds):
+  """Returns the seconds of each contestant, forward and for both gradients, in alternating rounds."""
+  side, kernel, batch, c_in, c_out, stride = case
+  rng = np.random.default_rng(0)
+  sizes = {"C": c_in, "H": side, "W": side, "B": batch}
+  wide = sizes | {"C": c_out, "H": stride * side, "W": stride * side}
+  w = jnp.asarray(rng.normal(size=(kernel, kernel, c_in, c_out)), jnp.float32)
+  record = {"side": side, "kernel": kernel, "batch": batch, "channels": c_in, "features": c_out, "stride": stride}
+  for part, gradients in (("forward", False), ("gradients", True)):
+    calls, counts = {}, {}
+    for name, (function, axes) in forms(kernel, stride).items():
+      x, y = (jnp.asarray(rng.normal(size=[size[axis] for axis in axes]), jnp.float32) for size in (sizes, wide))
+      run = program(function, gradients)
+      calls[name] = lambda count, run=run, x=x, y=y: timed(run, x, w, y, count)
+      calls[name](0)  # compiles
+      counts[name] = calls[name](1)
+    fastest = min(counts.values())
+    seconds = {name: [once] for name, once in counts.items() if once > TOO_SLOW * fastest}
+    for _, name in itertools.product(range(rounds), calls):
+      if counts[name] <= TOO_SLOW * fastest:
+        count = max(1, math.ceil(SECONDS / counts[name]))
+        seconds.setdefault(name, []).append(calls[name](count) / count)
+    record[part] = seconds
+  print(tables.markdown_table([], [row(record)]).splitlines()[-1], flush=True)
+  return record
+
+
+def timed(run, x, w, y, count):
+  """Returns the seconds of a call."""
+  begun = time.perf_counter()
+  jax.block_until_ready(run(x, w, y, count))
+  return time.perf_counter() - begun
+
+
+def row(record):
+  """Returns a row of the table: the case, and XLA's time relative to that of `ops`."""
+  kind = "transposed, stride 2" if record["stride"] > 1 else "stride 1"
+  cells = [f"{kind}, {record['kernel']}x{record['kernel']}"]
+  cells += [f"{record['channels']} to {record['features']}", record["side"], record["batch"]]
+  for part in ("forward", "gradients"):
+    seconds = {name: statistics.median(values) for name, values in record[part].items()}
+    cells += [f"{1000 * seconds['ops']:.1f}"]
+    cells += [f"{seconds[name] / seconds['ops']:.2f}" for name in seconds if name != "ops"]
+  return cells
+
+
+def main():
+  """Measures all cases, writes the results and prints the table."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--rounds", type=int, default=3)
+  parser.add_argument("--table", action="store_true", help="print the table of the results without measuring")
+  flags = parser.parse_args()
+  if not flags.table:
+    results = {"run": measure.machine(), "cases": [measured(case, flags.rounds) for case in cases()]}
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+  results = json.loads(RESULTS.read_text(encoding="utf-8"))
+  print(markdown(results["cases"]), tables.processor(results["run"]), sep="\n\n")
+
+
+def markdown(records):
+  """Returns the table of all cases."""
+  headings = ["convolution", "channels", "side", "batch"]
+  for part in ("forward", "gradients"):
+    headings += [f"ops, {part}, ms", "XLA, same axes", "XLA, channels last"]
+  return tables.markdown_table(headings, [row(record) for record in records], left=(0, 1))
+
+
+if __name__ == "__main__":
+  main()
