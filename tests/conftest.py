@@ -43,6 +43,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 # XLA flags with which compilation takes a third of the time, and the programs are slower.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+QUICK |= {"xla_cpu_parallel_codegen_split_count": 1}
 QUICK |= {} if OLD_JAX else {"xla_cpu_use_fusion_emitters": False}
 
 

@@ -128,10 +128,12 @@ def test_several_tables_have_the_scores_of_one(of_table, tmp_path):
   for name, part in zip("ab", parts, strict=True):
     part.to_csv(tmp_path / f"{name}.csv", index=False)
   flags = [f"--workdir={of_table / 'run'}", f"--data={tmp_path / '?.csv'}"]
-  command("apply", *flags, f"--out={tmp_path / 'out.csv'}")
+  command("apply", *flags, f"--out={tmp_path / 'out.csv'}", "--score=reconstruction")
   found, run = pd.read_csv(tmp_path / "out.csv"), ae_jax.load(of_table / "run")
   assert found["name"].tolist() == [*(f"a.csv:{row}" for row in range(4)), *(f"b.csv:{row}" for row in range(5))]
-  np.testing.assert_allclose(found["score"], run.score(TABLE[["height", "colour"]][:9]), rtol=1e-4)
+  np.testing.assert_allclose(
+    found["score"], run.score(TABLE[["height", "colour"]][:9], kind="reconstruction"), rtol=1e-4
+  )
   printed = command("evaluate", *flags)
   assert f"{run.evaluate(TABLE[['height', 'colour']][:9])['squared_error']:.6g}" in printed
   assert "would replace file 2 of --data" in command("apply", *flags, f"--out={tmp_path / 'b.csv'}", status=1)

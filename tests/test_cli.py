@@ -10,6 +10,8 @@ from conftest import ROOT, run_main, tiny_flags
 
 from ae_jax import cli
 
+pytestmark = pytest.mark.quick_compile
+
 COMMAND = '''"""Says what it was given."""
 
 import asyncio

@@ -5,7 +5,7 @@ from conftest import ROOT
 
 CONFIGS, FILES, KILLS = 20, 60, 2  # numbers of cases; the experiment has thousands
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 
 
 @pytest.fixture

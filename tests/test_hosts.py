@@ -15,6 +15,8 @@ from conftest import OLD_JAX, ROOT, learned, run_main, tiny_flags
 import ae_jax
 from ae_jax.runs import logs, run_folder
 
+pytestmark = pytest.mark.quick_compile
+
 
 def start(count, workdir, devices=1, flags=None, **keys):
   """Starts the processes of a run by the command line; `flags` replace `tiny_flags(**keys)`."""
@@ -23,7 +25,7 @@ def start(count, workdir, devices=1, flags=None, **keys):
     port = probe.getsockname()[1]
   command = [sys.executable, "-m", "ae_jax.main", *(flags or tiny_flags(**keys)), f"--workdir={workdir}"]
   command += [f"--coordinator=127.0.0.1:{port}", f"--processes={count}"] if count > 1 else []
-  xla_flags = f"--xla_force_host_platform_device_count={devices}"
+  xla_flags = f"--xla_force_host_platform_device_count={devices} {os.environ.get('XLA_FLAGS', '')}"
   options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
   return [
     subprocess.Popen(

@@ -127,26 +127,30 @@ def _lazy_split(
   """
   feature = records.dataset_info.features[image_key]
 
-  def read_images(indices):
+  def read_images(indices, labels=None):
     with _convert_errors(where):
-      encoded = [record[image_key] for record in records.__getitems__(indices.tolist())]
-    indexed = zip(encoded, indices, strict=True)
-    return np.stack(
-      [decoding.decode(io.BytesIO(data), f"{where}: {split} image {index}", feature.shape) for data, index in indexed]
-    )
+      examples = records.__getitems__(indices.tolist())
+    if labels is not None:
+      labels[indices] = [example[label_key] for example in examples]
+    images = [
+      decoding.decode(io.BytesIO(example[image_key]), f"{where}: {split} image {index}", feature.shape)
+      for example, index in zip(examples, indices, strict=True)
+    ]
+    return np.stack(images)
 
   def read_labels(indices):
     with _convert_errors(where):
       return np.array([record[label_key] for record in records.__getitems__(indices.tolist())])
 
+  def read_both():  # in one pass, because the records are parsed in Python
+    labels = np.empty(len(records), np.int64) if label_key else None
+    images = dataclasses.replace(lazy[split], read=functools.partial(read_images, labels=labels))
+    return {split: lazy_arrays.read_all(images)} | ({f"{split}_labels": labels} if label_key else {})
+
   lazy = {split: lazy_arrays.LazyArray((len(records), *feature.shape), np.dtype(feature.np_dtype), read_images)}
   if label_key:
     lazy[f"{split}_labels"] = lazy_arrays.LazyArray((len(records),), np.dtype(np.int64), read_labels)
-
-  @functools.cache
-  def load():
-    return cache.arrays(*cache_key, lambda: {key: lazy_arrays.read_all(array) for key, array in lazy.items()})
-
+  load = functools.cache(functools.partial(cache.arrays, *cache_key, read_both))
   return {
     key: dataclasses.replace(array, load=functools.partial(lambda key: load()[key], key)) for key, array in lazy.items()
   }

@@ -9,6 +9,8 @@ from ae_jax import data, errors
 from ae_jax.data import windows
 from ae_jax.training import train
 
+pytestmark = pytest.mark.quick_compile
+
 RANDOM = np.random.default_rng(0)
 
 

@@ -8,6 +8,8 @@ from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import logistic_pca
 from ae_jax.ops import losses
 
+pytestmark = pytest.mark.quick_compile
+
 
 def grey(*shape, seed=0):
   return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)

@@ -15,6 +15,8 @@ from ae_jax.evaluators import context as contexts
 from ae_jax.evaluators import figures, reconstruction
 from ae_jax.ops import losses
 
+pytestmark = pytest.mark.quick_compile
+
 CODE = models.CodeSpec((2,))
 MNIST = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "nowhere")) / "mnist" / "3.0.1"
 

@@ -8,6 +8,8 @@ from conftest import ROOT, config_of, run_command
 from ae_jax import config as configs
 from ae_jax.runs import logs
 
+pytestmark = pytest.mark.quick_compile
+
 CURVES = sorted((ROOT / "experiments" / "shipped_configs" / "curves").iterdir())
 
 

@@ -12,6 +12,8 @@ from ae_jax import errors
 from ae_jax.evaluators import figures, results
 from ae_jax.report import run_report, tables
 
+pytestmark = pytest.mark.quick_compile
+
 RESULTS = made_runs.every_kind(made_runs.images(20, side=8), points=30)
 
 

@@ -18,7 +18,7 @@ from ae_jax.system import distributed
 from ae_jax.training.state import TrainState
 
 # Orbax leaves coroutines behind when a load fails
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [pytest.mark.quick_compile, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 EVERYWHERE = distributed.replicated(distributed.mesh())
 
 

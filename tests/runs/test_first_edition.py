@@ -12,6 +12,8 @@ from ae_jax.report import evaluation
 from ae_jax.runs import run_folder
 from ae_jax.training import train
 
+pytestmark = pytest.mark.quick_compile
+
 FOLDER = pathlib.Path(__file__).parent / "first_edition_run"  # configs/vae.py:digits, latent 3, widths (8,), 2 epochs
 
 

@@ -22,6 +22,8 @@ from PIL import Image
 from ae_jax import errors
 from ae_jax.runs import logs, progress, trackers
 
+pytestmark = pytest.mark.quick_compile
+
 DESCRIPTION = {
   "config": {"seed": 0, "model": {"name": "dense", "latent": 4, "widths": [16, 8]}, "data": {"path": "x" * 900}}
   | {"many": {f"key_{number}": number for number in range(120)}},

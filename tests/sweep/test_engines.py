@@ -16,6 +16,8 @@ from ae_jax import errors
 from ae_jax.sweep import engines, trainer
 from ae_jax.training import preemption
 
+pytestmark = pytest.mark.quick_compile
+
 GRID = ("--latents=2,4", "--seeds=2", "--shares=2")
 
 

@@ -103,8 +103,14 @@ def packed(config, key, values):
   ]
 
 
-def test_members_with_different_microbatches_share_no_program(monkeypatch):
-  monkeypatch.setitem(families._PIXELS_IN_CACHE, "cnn", 50_176)  # fewer than those of the batch
+@pytest.fixture
+def small_microbatches(monkeypatch):
+  """Fewer pixels fit in the cache than the batch of `cnn_vae` has."""
+  monkeypatch.setitem(families._PIXELS_IN_CACHE, "cnn", 50_176)
+
+
+@pytest.mark.usefixtures("small_microbatches")
+def test_members_with_different_microbatches_share_no_program():
   assert packed(cnn_vae(), "objective.free_bits", [0.0, 0.5, 0.25]) == [[0.0], [0.5, 0.25]]
 
 
@@ -139,6 +145,7 @@ def test_members_with_different_augmentation_share_no_program(tiny):
   assert all(len({member.experiment.augment for member in pack}) == 1 for pack in grid.packs(members))
 
 
+@pytest.mark.usefixtures("small_microbatches")
 def test_stages_of_a_pack_differ_only_in_numbers():
   config = cnn_vae()
   axes = {"objective.free_bits": [0.0, 0.5], "optimizer.weight_decay": [0.0, 0.1], "objective.beta": [0.0, 2.0]}

@@ -19,6 +19,8 @@ from ae_jax.runs import checkpoints, logs, progress
 from ae_jax.training import compiled_stage, loop, optimizers, preemption, setup, stopping
 from ae_jax.training.state import TrainState
 
+pytestmark = pytest.mark.quick_compile
+
 
 class MemoryLog(logs.NullLog):
   """A log that keeps its records and counts its calls of `settle`."""

@@ -302,7 +302,6 @@ def test_stage_changes_its_layer_alone_with_a_new_optimizer_state(tmp_path, monk
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-@pytest.mark.usefixtures("pictures")
 def test_every_config_lowers_its_loss(file, tmp_path, request):
   if file.stem not in ("attention", "sequence", "unet", "vqvae"):  # compile too long for eight devices
     request.getfixturevalue("eight_devices")
@@ -317,4 +316,3 @@ def test_every_config_lowers_its_loss(file, tmp_path, request):
   for stage in range(len(config.stages) + 1):
     losses = [record["train/loss"] for record in records if stage < record["epoch"] <= stage + 1]
     assert losses[-1] < (1.0 if file.stem == "auto" else 0.95) * losses[0]  # auto begins at PCA
-  assert (tmp_path / "pictures" / "reconstructions.png").exists()
