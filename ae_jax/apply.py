@@ -11,9 +11,9 @@ HDF5); or several of one kind: a.csv,b.csv or a pattern such as 'new/*.csv'. New
 training data of the run: images are converted to the same size and channels, and the columns of tables are encoded and
 scaled in the same way. Files that cannot be read, and columns that are not inputs of the run, are listed. A conditional
 model needs labels: the column config.data.label of a table or the array `y` of a file (--label names another one), or
-the folders of images. The column `flag` is written if the run has a threshold. --contamination sets a threshold from
-the scores of the validation or training examples of the run, and replaces the stored one. The data are never
-overwritten.
+the folders of images. Labels of a conditional model, and those that --label names, are copied to the column `label`.
+The column `flag` is written if the run has a threshold. --contamination sets a threshold from the scores of the
+validation or training examples of the run, and replaces the stored one. The data are never overwritten.
 """
 
 import pathlib
@@ -38,7 +38,9 @@ _ARRAY = flags.DEFINE_string(
   "array", "", "Array of a file of arrays; default: the only one that is compatible with the run."
 )
 _LABEL = flags.DEFINE_string(
-  "label", "", "Column or array with the labels, for a conditional model; default: config.data.label or y."
+  "label",
+  "",
+  "Column or array with the labels, which are copied to --out; default of conditional models: config.data.label or y.",
 )
 _CONTAMINATION = flags.DEFINE_float("contamination", None, "Fraction of normal examples to flag; sets the threshold.")
 _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to apply.")
@@ -108,14 +110,16 @@ def _prepared(run: Any, parts: Any, path: str, pictures: pathlib.Path | None) ->
 
   span = None
   for part in parts:
-    inputs = measures.inputs_of(run, part.x, None, None, rows.columns_of(run, part, path))
+    columns = rows.columns_of(run, part, path)
+    inputs = measures.inputs_of(run, part.x, None, None, columns)
     if pictures is not None:
       if span is None:
         span, remarks = picture_files.span_of(run.conversion(part.x).values, run.config.data.range)
         for line in remarks:
           progress.print_line(line)
       picture_files.write(pictures, part.names, run, inputs, span)
-    yield {"name": np.array(part.names)}, inputs
+    labels = {"label": rows.labels_of(run, part, path)} if _LABEL.value else columns
+    yield {"name": np.array(part.names), **labels}, inputs
 
 
 def run() -> None:

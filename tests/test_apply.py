@@ -109,6 +109,7 @@ def test_rows_of_a_table_pass_through_its_columns(of_table, tmp_path):
   new.to_csv(tmp_path / "new.csv", index=False)
   flags = [f"--workdir={of_table / 'run'}", f"--data={tmp_path / 'new.csv'}", f"--out={tmp_path / 'out.csv'}"]
   assert "not read: customer" in command("apply", *flags)
+  assert pd.read_csv(tmp_path / "out.csv").columns.tolist() == ["name", "score", "z0", "z1"]
   assert pd.read_csv(tmp_path / "out.csv")["name"].tolist() == [*range(7)]
   printed = command("apply", *flags, "--names=customer", "--contamination=0.1", "--score=normalised")
   assert "not read" not in printed
@@ -136,6 +137,9 @@ def test_several_tables_have_the_scores_of_one(of_table, tmp_path):
   )
   printed = command("evaluate", *flags)
   assert f"{run.evaluate(TABLE[['height', 'colour']][:9])['squared_error']:.6g}" in printed
+  TABLE.to_csv(tmp_path / "c.csv", index=False)
+  command("apply", flags[0], f"--data={tmp_path / 'c.csv'}", "--label=kind", f"--out={tmp_path / 'out.csv'}")
+  assert pd.read_csv(tmp_path / "out.csv")["label"].tolist() == TABLE["kind"].tolist()
   assert "would replace file 2 of --data" in command("apply", *flags, f"--out={tmp_path / 'b.csv'}", status=1)
 
 

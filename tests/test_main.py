@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from conftest import OLD_JAX, ROOT, run_command, run_main
 
+pytestmark = pytest.mark.quick_compile
+
 DENSE = "--config=configs/dense.py:digits"
 QUICK = (DENSE, "--config.epochs=2e0", "--config.evaluators=()")
 
@@ -128,7 +130,6 @@ def test_a_config_file_with_an_error_in_it_is_named_in_one_line(tmp_path):
   assert "division by zero" in err
 
 
-@pytest.mark.quick_compile
 def test_the_users_own_images_train(tmp_path):
   np.savez(tmp_path / "mine.npz", x_train=np.random.default_rng(0).integers(0, 256, (40, 47, 61, 3), np.uint8))
   flags = ("--config=configs/cnn.py:npz", f"--config.data.path={tmp_path}/mine.npz", "--config.epochs=1")

@@ -56,11 +56,9 @@ def _column(column: Column) -> dict[str, Any]:
 
 
 def _elements(schema: Schema) -> list[str]:
-  """Returns the names of the elements of an encoded row, see `Schema.encode`."""
-  names = []
-  for column in schema.columns:
-    if column.kind == "categorical":
-      names += [f"{column.name}={word}" for word in column.words] + [f"{column.name}: other words"]
-    else:
-      names.append(f"{column.name} (days since 1970-01-01) - {column.first:g}" if column.first else column.name)
-  return names + [f"{schema.columns[position].name} is missing" for position in schema.indicated]
+  """Returns the names of the elements of an encoded row (`Schema.element_names`), with the unit of dates."""
+  names = list(schema.element_names)
+  for column, start in zip(schema.columns, schema.starts, strict=True):
+    if column.first:
+      names[start] = f"{column.name} (days since 1970-01-01) - {column.first:g}"
+  return names

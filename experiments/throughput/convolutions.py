@@ -32,6 +32,7 @@ MULTIPLY_ADDS = (1e7, 2e9)  # smallest and largest case; larger ones take second
 MOST_BYTES = 2**29  # of the stacked shifts
 CASES = 48  # drawn from the grid
 SECONDS = 0.1  # of a call
+PARTS = (("forward",), ("gradients",), ("forward", "gradients"))
 TOO_SLOW = 20  # times the fastest call: such a contestant is measured once
 
 
@@ -140,7 +141,7 @@ def main():
     results = {"run": measure.machine(), "cases": [measured(case, flags.rounds) for case in cases()]}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
   results = json.loads(RESULTS.read_text(encoding="utf-8"))
-  print(markdown(results["cases"]), tables.processor(results["run"]), sep="\n\n")
+  print(markdown(results["cases"]), summary(results["cases"]), tables.processor(results["run"]), sep="\n\n")
 
 
 def markdown(records):
@@ -149,6 +150,30 @@ def markdown(records):
   for part in ("forward", "gradients"):
     headings += [f"ops, {part}, ms", "XLA, same axes", "XLA, channels last"]
   return tables.markdown_table(headings, [row(record) for record in records], left=(0, 1))
+
+
+def summary(records):
+  """Returns the table of the kinds of cases: the range of the time of XLA's faster convolution relative to `ops`."""
+  kinds = {
+    "convolution, from 16 channels": lambda case: case["stride"] == 1 and case["channels"] >= 16,
+    "convolution, 1 or 3 channels": lambda case: case["stride"] == 1 and case["channels"] < 16,
+    "transposed, at most as many features as channels": lambda case: case["features"] <= case["channels"],
+    "transposed, more features than channels": lambda case: True,
+  }
+  rows, left = [], records
+  for kind, belongs in kinds.items():
+    cases, left = [case for case in left if belongs(case)], [case for case in left if not belongs(case)]
+    ratios = [relative_time(case, parts) for case in cases for parts in PARTS]
+    columns = [ratios[number :: len(PARTS)] for number in range(len(PARTS))]
+    rows.append([kind, len(cases), *(f"{min(column):.2f} to {max(column):.2f}" for column in columns)])
+  headings = ["kind", "cases", *(" and ".join(parts) for parts in PARTS)]
+  return tables.markdown_table(headings, rows)
+
+
+def relative_time(record, parts):
+  """Returns the time of the fastest XLA convolution for these parts, relative to that of `ops`."""
+  seconds = {name: sum(statistics.median(record[part][name]) for part in parts) for name in record["forward"]}
+  return min(value for name, value in seconds.items() if name != "ops") / seconds["ops"]
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def main():
       dates = {record["run"] for name in PARTS for record in results[name]}
       results["runs"] = {date: run for date, run in results["runs"].items() if date in dates}
       flags.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-  if results["speed"] and flags.results == RESULTS:
+  if results["speed"] and flags.results.resolve() == RESULTS:
     figures.draw(results, HERE / "figure.png")
   print(tables.markdown(results))
 

@@ -45,9 +45,9 @@ def test_the_columns_and_the_elements_of_a_table_are_named_in_order():
     "height": 1,
     "town=Busan": 0,
     "town=Seoul": 1,
-    "town: other words": 0,
+    "town=(other)": 0,
     "day (days since 1970-01-01) - 20000": 3,
-    "height is missing": 0,
+    "height missing": 0,
   }
 
 

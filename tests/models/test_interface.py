@@ -92,6 +92,7 @@ def stepped(devices, kind):
   )[0]
 
 
+@pytest.mark.quick_compile
 @pytest.mark.runs_optax
 @pytest.mark.parametrize(("devices", "kind"), [(1, "replicated"), (2, "replicated"), (2, "sharded")])
 def test_projection_follows_each_update_on_any_number_of_devices(devices, kind):

@@ -61,6 +61,7 @@ def test_chunk_equals_its_single_steps_bitwise(name):
   assert any((a != b).any() for a, b in leaves)
 
 
+@pytest.mark.quick_compile
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("count", [4, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 8))])
 def test_accumulated_gradient_equals_that_of_the_whole_batch(name, count):
