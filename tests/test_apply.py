@@ -3,8 +3,10 @@
 import json
 import pathlib
 import shutil
+import types
 
 import jax
+import ml_collections
 import numpy as np
 import pandas as pd
 import pytest
@@ -405,6 +407,17 @@ def test_a_conditional_model_receives_the_labels_of_new_files(tmp_path):
   np.testing.assert_allclose(*conditional_scores(tmp_path / "new.npz"), rtol=1e-5)
   found, expected = conditional_scores(tmp_path / "new.npz", label="other")
   np.testing.assert_allclose(found[::-1], expected, rtol=1e-5)
+
+
+def test_labels_that_fit_no_example_are_refused(tmp_path):
+  np.savez(tmp_path / "x.npz", x=np.arange(6.0), y=np.ones((6, 2)))
+  section = wanted((2, 1), window=2, stride=1).section | {"range": "unit"}
+  model = types.SimpleNamespace(shape=(2, 1), columns=())
+  run = types.SimpleNamespace(model=model, schema=None, config=ml_collections.ConfigDict({"data": section}))
+  with pytest.raises(
+    errors.UserError, match=r"--label=y: is not one label per example of --data=.*save them as an array"
+  ):
+    rows.read(run, str(tmp_path / "x.npz"), label="y")
 
 
 @pytest.mark.parametrize(

@@ -78,12 +78,15 @@ def read(run: Any, path: str, *, names: str = "", array: str = "", label: str = 
   """Reads a file or folder of new examples for a run; see `new_files.read`.
 
   Raises:
-    UserError: The model of the run needs labels, and the data have none; or `new_files.read` raises it.
+    UserError: The data have no labels, but the model of the run needs them or `label` names them; or `new_files.read`
+      raises it.
   """
   wanted = new_parts.Wanted(run.model.shape, run.config.data.range, run.schema, run.config.data.to_dict())
   found = new_files.read(path, wanted, names=names, array=array, label=label)
   if found.no_labels and "label" in run.model.columns:
     raise errors.UserError(f"--data={path}: has no labels, but the model of this run needs them; {found.no_labels}")
+  if found.no_labels and label:
+    raise errors.UserError(f"--label={label}: is not one label per example of --data={path}; {found.no_labels}")
   return found
 
 
