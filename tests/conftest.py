@@ -82,6 +82,12 @@ def pytest_runtest_protocol(item):
     return (yield)
 
 
+def pytest_xdist_auto_num_workers():
+  """Returns the number of workers for `-n auto`: more than cores, because many tests wait for other processes."""
+  cores = os.cpu_count() or 1
+  return cores + cores // 2
+
+
 def config_of(name, *data):
   """Returns the config `configs/NAME.py:DATA`, or with the default data of that file."""
   spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
