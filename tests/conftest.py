@@ -42,8 +42,11 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 
 # XLA flags with which compilation takes a third of the time, and the programs are slower.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-QUICK |= {"xla_cpu_parallel_codegen_split_count": 1}
+QUICK = {
+  "xla_backend_optimization_level": 0,
+  "xla_llvm_disable_expensive_passes": True,
+  "xla_cpu_parallel_codegen_split_count": 1,
+}
 QUICK |= {} if OLD_JAX else {"xla_cpu_use_fusion_emitters": False}
 
 
@@ -80,12 +83,6 @@ def pytest_runtest_protocol(item):
   """
   with _quick_compilation() if item.get_closest_marker("quick_compile") else contextlib.nullcontext():
     return (yield)
-
-
-def pytest_xdist_auto_num_workers():
-  """Returns the number of workers for `-n auto`: more than cores, because many tests wait for other processes."""
-  cores = os.cpu_count() or 1
-  return cores + cores // 2
 
 
 def config_of(name, *data):

@@ -337,6 +337,10 @@ def test_several_files_are_read_one_after_the_other(tmp_path):
   assert "2 files are concatenated in this order: a.npy, b.npy" in notes[0]
   parts, _ = read(f"{tmp_path / 'b.png'},{tmp_path / 'a.png'}")
   assert [name for names, _ in parts for name in names] == ["b.png", "a.png"]
+  for folder in ("dog", "elk"):
+    write(tmp_path / folder / "dog1.png", IMAGES[0])
+  parts, _ = read(f"{tmp_path / 'dog'},{tmp_path / 'elk'}")
+  assert [name for names, _ in parts for name in names] == ["dog:dog1.png", "elk:dog1.png"]
   with pytest.raises(errors.UserError, match=r"a\.npy is read as npy, but .*a\.png as folder; pass files of one kind"):
     read(tmp_path / "a.*")
   with pytest.raises(errors.UserError, match=r"--data=.*: .*c\*: no file matches this pattern"):

@@ -91,11 +91,13 @@ def _read_file(kind: str, path: str, wanted: Wanted, names: str, array: str, lab
 
 def _named_by_file(parts: Iterable[Part], file: str, files: Sequence[str]) -> Iterator[Part]:
   """Yields the parts of a file with names that begin with its name, or with its path if another file has its name."""
-  base = os.path.basename(os.path.normpath(file))
-  prefix = base if sum(os.path.basename(os.path.normpath(each)) == base for each in files) == 1 else file
+  bases = [os.path.basename(os.path.normpath(each)) for each in files]
+  base = bases[files.index(file)]
+  prefix, is_folder = base if bases.count(base) == 1 else file, os.path.isdir(file)
   for part in parts:
-    # the names of an image and of its patches already begin with the file; those of windows are "[start:stop]"
-    ends = (name.removeprefix(base) if name.startswith((base, "[")) else f":{name}" for name in part.names)
+    # the names of an image file and of its patches already begin with the file; those of windows are "[start:stop]"
+    is_complete = lambda name: not is_folder and name.startswith((base, "["))
+    ends = (name.removeprefix(base) if is_complete(name) else f":{name}" for name in part.names)
     yield part._replace(names=[prefix + end for end in ends])
 
 

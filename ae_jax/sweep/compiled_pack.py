@@ -81,8 +81,7 @@ def feed(members: Members, first: int, last: int) -> Iterator[tuple[np.ndarray, 
 def start(members: Members, device_data: DeviceData) -> TrainState:
   """Returns the stacked initial states; each member is initialised at its own latent size, then padded with zeros."""
   experiment = grid.widest(members).experiment
-  init = jax.jit(_init, static_argnames=("model", "ema"), compiler_options=distributed.once())
-  ema = experiment.config.ema_decay > 0
+  init, ema = distributed.jit_once(_init, static_argnames=("model", "ema")), experiment.config.ema_decay > 0
   keys = [device_arrays.keys(member.experiment.config.seed)[0] for member in members]
   principal = functools.cache(functools.partial(pca.principal_components, experiment.dataset))
   states = []

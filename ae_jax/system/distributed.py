@@ -184,17 +184,17 @@ def auto(
   function: Callable[..., Any], arguments: Sequence[PyTree], results: PyTree, donate: Sequence[int] = ()
 ) -> Callable[..., Any]:
   """Compiles a function of whole arrays that runs once. The compiler partitions it. For the arguments see `jit`."""
-  compiled = jax.jit(function, out_shardings=results, donate_argnums=donate, compiler_options=once())
-  return compiled.lower(*arguments).compile()
+  return jit_once(function, out_shardings=results, donate_argnums=donate).lower(*arguments).compile()
 
 
-def once() -> dict[str, int] | None:
-  """Returns the compiler options for a function that runs once, such as the initialisation of a model.
+def jit_once(function: Callable[..., Any], **options: Any) -> jax.stages.Wrapped:
+  """Returns `jax.jit(function, **options)` for a function that runs once, such as the initialisation of a model.
 
   On CPU, random keys are hashed by code that takes three times as long to compile with all optimizations, and gives the
   same bits.
   """
-  return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+  fewer = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+  return jax.jit(function, compiler_options=fewer, **options)
 
 
 def pmap(

@@ -108,8 +108,7 @@ def losses(experiment: setup.Experiment) -> Float[np.ndarray, " steps"]:
   static = {"model": model, "objective": stage.objective, "optimizer": optimizer, "augment": experiment.augment}
   static |= {"microbatches": stage.microbatches, "value_range": dataset.value_range}
   init_key, noise_key = device_arrays.keys(experiment.batch_schedule.seed)
-  init = functools.partial(init_state, model=model, optimizer=optimizer)
-  state = jax.jit(init, compiler_options=distributed.once())(init_key)
+  state = distributed.jit_once(functools.partial(init_state, model=model, optimizer=optimizer))(init_key)
   state = device_arrays.fit_to_data(state, experiment)
   chunk = jax.jit(functools.partial(steps.train_chunk, examples=None, **static))
   result = []

@@ -5,12 +5,10 @@
 Each case runs forward and both gradients in a compiled loop, which reuses its buffers like the steps of a training
 chunk. The contestants take turns: `ops` (matrix products, images [C, H, W, B]), XLA's convolution on the same axes, and
 XLA's convolution with its fastest axes, [B, H, W, C]. Writes convolutions.json in this folder and prints the tables. It
-takes about 15 minutes on two cores.
+takes about ten minutes on two cores.
 """
 
-import argparse
 import itertools
-import json
 import math
 import pathlib
 import statistics
@@ -49,7 +47,7 @@ def cases():
   return [grid[index] for index in sorted(chosen)]
 
 
-def forms(kernel, stride):
+def forms(stride):
   """Returns the contestants {name: (function of images and kernel, axes of the images)}."""
   if stride == 1:
     ops = convolutions.conv_same
@@ -58,8 +56,7 @@ def forms(kernel, stride):
 
   def xla(layout):
     if stride == 1:
-      low, high = (kernel - 1) // 2, kernel // 2
-      return lambda x, w: lax.conv_general_dilated(x, w, (1, 1), [(low, high)] * 2, dimension_numbers=layout)
+      return lambda x, w: lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=layout)
     return lambda x, w: lax.conv_transpose(x, w, (stride, stride), "SAME", dimension_numbers=layout)
 
   return {
@@ -95,7 +92,7 @@ def measured(case, rounds):
   record = {"side": side, "kernel": kernel, "batch": batch, "channels": c_in, "features": c_out, "stride": stride}
   for part, gradients in (("forward", False), ("gradients", True)):
     calls, counts = {}, {}
-    for name, (function, axes) in forms(kernel, stride).items():
+    for name, (function, axes) in forms(stride).items():
       x, y = (jnp.asarray(rng.normal(size=[size[axis] for axis in axes]), jnp.float32) for size in (sizes, wide))
       run = program(function, gradients)
       calls[name] = lambda count, run=run, x=x, y=y: timed(run, x, w, y, count)
@@ -133,14 +130,7 @@ def row(record):
 
 def main():
   """Measures all cases, writes the results and prints the table."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--rounds", type=int, default=3)
-  parser.add_argument("--table", action="store_true", help="print the table of the results without measuring")
-  flags = parser.parse_args()
-  if not flags.table:
-    results = {"run": measure.machine(), "cases": [measured(case, flags.rounds) for case in cases()]}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-  results = json.loads(RESULTS.read_text(encoding="utf-8"))
+  results = measure.measured_cases(__doc__, RESULTS, lambda rounds: [measured(case, rounds) for case in cases()], 3)
   print(markdown(results["cases"]), summary(results["cases"]), tables.processor(results["run"]), sep="\n\n")
 
 
@@ -163,8 +153,7 @@ def summary(records):
   rows, left = [], records
   for kind, belongs in kinds.items():
     cases, left = [case for case in left if belongs(case)], [case for case in left if not belongs(case)]
-    ratios = [relative_time(case, parts) for case in cases for parts in PARTS]
-    columns = [ratios[number :: len(PARTS)] for number in range(len(PARTS))]
+    columns = [[relative_time(case, parts) for case in cases] for parts in PARTS]
     rows.append([kind, len(cases), *(f"{min(column):.2f} to {max(column):.2f}" for column in columns)])
   headings = ["kind", "cases", *(" and ".join(parts) for parts in PARTS)]
   return tables.markdown_table(headings, rows)

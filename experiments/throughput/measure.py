@@ -1,8 +1,10 @@
 """Measurements of the contestants, returned as records that JSON can store."""
 
+import argparse
 import contextlib
 import datetime
 import functools
+import json
 import pathlib
 import platform
 import statistics
@@ -81,6 +83,27 @@ def startup(model, contestant, images, examples):
           record["peak_bytes"] = answer["peak_bytes"]
           record["epoch_seconds"] = answer["seconds"] * examples / answer["images"]
   return record
+
+
+def measured_cases(description, file, measure_cases, rounds):
+  """Reads the flags of a script that measures a list of cases; returns its results {"run": machine, "cases": records}.
+
+  With --table, the results are those that `file` contains; otherwise they are measured and written to it.
+
+  Args:
+    description: Docstring of the script.
+    file: File of the results.
+    measure_cases: Function (number of rounds) -> list of records.
+    rounds: Default number of rounds.
+  """
+  parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--rounds", type=int, default=rounds)
+  parser.add_argument("--table", action="store_true", help="print the tables of the results without measuring")
+  flags = parser.parse_args()
+  if not flags.table:
+    results = {"run": machine(), "cases": measure_cases(flags.rounds)}
+    file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+  return json.loads(file.read_text(encoding="utf-8"))
 
 
 def race(contestant, images, test):

@@ -6,9 +6,7 @@ The sizes take turns within a process. Prints the speed of each relative to one 
 `models.rows_in_cache` chooses, and writes microbatches.json in this folder. It takes about half an hour on two cores.
 """
 
-import argparse
 import functools
-import json
 import pathlib
 import statistics
 import time
@@ -17,11 +15,13 @@ import jax
 import numpy as np
 
 from ae_jax import models, objectives
+from ae_jax.data.batch_schedule import BatchSchedule
 from ae_jax.models import memory
-from ae_jax.training import optimizers, steps
+from ae_jax.training import steps
 from ae_jax.training.state import init_state
 from configs import attention, cnn, unet, vqvae
-from experiments.throughput import measure, problem, tables
+from experiments.throughput import measure, tables
+from experiments.throughput.peers import ours
 
 RESULTS = pathlib.Path(__file__).parent / "microbatches.json"
 # Config, shape of an image, channels of the stages (None: those of the config), batch size, rows of a microbatch, and
@@ -49,14 +49,7 @@ CASES = (
 
 def main():
   """Measures all cases, writes the results and prints the table."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--table", action="store_true", help="print the table of the results without measuring")
-  flags = parser.parse_args()
-  if not flags.table:
-    results = {"run": measure.machine(), "cases": [measured(*case, flags.rounds) for case in CASES]}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-  results = json.loads(RESULTS.read_text(encoding="utf-8"))
+  results = measure.measured_cases(__doc__, RESULTS, lambda rounds: [measured(*case, rounds) for case in CASES], 5)
   print(markdown(results["cases"]), tables.processor(results["run"]), sep="\n\n")
 
 
@@ -65,17 +58,14 @@ def measured(config, shape, channels, batch_size, sizes, steps_per_call, rounds)
   config = config.get_config("mnist")
   options = config.model.to_dict() | ({"channels": channels} if channels else {})
   model = models.build(shape=shape, **options)
-  constant = {"name": "adam", "weight_decay": 0.0, "clip_norm": 0.0, "schedule": "constant", "warmup_epochs": 0.0}
+  images = np.random.default_rng(0).integers(0, 256, (steps_per_call * batch_size, *shape), np.uint8)
   static = {
     "model": model,
     "objective": objectives.build(model=model, value_range="unit", **config.objective),
-    "optimizer": optimizers.optimizer_factory(
-      learning_rate=problem.LEARNING_RATE, epochs=1, steps_per_epoch=steps_per_call, **constant
-    )(),
+    "optimizer": ours.build_optimizer(BatchSchedule(len(images), batch_size, 1, seed=0), recipe=False),
     "value_range": "unit",
   }
   key = jax.random.key(0)
-  images = np.random.default_rng(0).integers(0, 256, (steps_per_call * batch_size, *shape), np.uint8)
   rows = np.arange(len(images), dtype=np.int32).reshape(steps_per_call, batch_size)
   state = init_state(key, model=model, optimizer=static["optimizer"])
   arguments = jax.device_put(

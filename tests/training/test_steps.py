@@ -61,6 +61,13 @@ def test_chunk_equals_its_single_steps_bitwise(name):
   assert any((a != b).any() for a, b in leaves)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_initialisation_with_fewer_optimizations_has_the_same_bits(name):
+  static = static_arguments(name)
+  init = functools.partial(init_state, model=static["model"], optimizer=static["optimizer"])
+  trees_equal(jax.jit(init)(KEY), distributed.jit_once(init)(KEY))
+
+
 @pytest.mark.quick_compile
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("count", [4, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 8))])

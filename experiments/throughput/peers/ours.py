@@ -33,7 +33,7 @@ def step(name, schedule, recipe, compute_dtype="float32"):
   return {
     "model": network,
     "objective": objectives.build(model=network, value_range="unit", **config.objective),
-    "optimizer": _optimizer(schedule, recipe),
+    "optimizer": build_optimizer(schedule, recipe),
     "microbatches": memory.microbatches(
       schedule.batch_size, models.rows_in_cache(config.model.name, problem.shape(name))
     ),
@@ -88,7 +88,8 @@ def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float
   placement = distributed.replicated(distributed.mesh(jax.local_devices()[:1]))
   init_key, key = jax.random.split(jax.random.key(0))
   data = jax.device_put({"x": images.reshape(len(images), -1)}, placement)
-  initialise = programs.compile_program(init_state, (init_key,), placement, model=network, optimizer=optimizer)
+  static_of_init = {"model": network, "optimizer": optimizer}
+  initialise = programs.compile_program(init_state, (init_key,), placement, mode=distributed.auto, **static_of_init)
   holder = {"state": initialise(init_key)}
   shape = (schedule.chunk if recipe else steps_per_call, batch_size)
   rows = jax.device_put((np.zeros(shape, np.int32), np.ones(shape, np.float32)), placement)
@@ -115,7 +116,8 @@ def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float
   )
 
 
-def _optimizer(schedule, recipe):
+def build_optimizer(schedule, recipe):
+  """Returns Adam with the constant rate of all measurements, or with the rates of the race's recipe."""
   common = {"name": "adam", "weight_decay": 0.0, "clip_norm": 0.0, "steps_per_epoch": schedule.steps}
   if recipe:
     epochs = {"warmup_epochs": problem.WARMUP_EPOCHS, "epochs": problem.RECIPE_EPOCHS}
