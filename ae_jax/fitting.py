@@ -114,7 +114,9 @@ def problem(
   dataset = data.load(**config.data.to_dict(), given=source.given)
   elements, is_copied = math.prod(dataset.shape), config.objective.name == "reconstruction"
   if model == AUTOMATIC:
-    chosen |= automatic.changes(dataset.shape, len(dataset.train), **_lengths(config, changes))
+    latent = config.model.latent if "model.latent" in changes else automatic.latent_size(dataset.shape)
+    gain = automatic.nonlinear_gain(dataset.train, latent)
+    chosen |= automatic.changes(dataset.shape, len(dataset.train), gain, **_lengths(config, changes))
   elif not isinstance(model, ConfigDict) and is_copied and config.model.latent > elements:
     chosen["model.latent"] = max(1, elements // 3)  # as the error message about a larger latent code suggests
   kept = _without(chosen, set_by_user)
@@ -153,7 +155,7 @@ def automatic_config(data_name: str, flags: shipped.Flags) -> tuple[ConfigDict, 
 
 def _is_of_choice(key: str) -> bool:
   """Returns whether the automatic choice depends on the value that a flag sets for a config key."""
-  return key in ("epochs", "batch_size") or (key.startswith("data.") and key not in _NOT_OF_CHOICE)
+  return key in ("epochs", "batch_size", "model.latent") or (key.startswith("data.") and key not in _NOT_OF_CHOICE)
 
 
 class _Source(NamedTuple):

@@ -254,8 +254,8 @@ def _first(indices: np.ndarray, names: np.ndarray) -> str:
 
 
 def _on_duplicates(by_split: Mapping[str, statistics.Statistics]) -> list[str]:
-  known = set(by_split["train"].hashes)
-  shared = {split: sum(each in known for each in found.hashes) for split, found in by_split.items()}
+  known = by_split["train"].hashes
+  shared = {split: int(np.isin(found.hashes, known).sum()) for split, found in by_split.items()}
   copies = ", ".join(f"{found.copies:,} in the {_SETS[split]} examples" for split, found in by_split.items())
   others = " and ".join(remarks.counted(shared[split], f"{split} example") for split in by_split if split != "train")
   return [f"exact duplicates: {copies}; {others} also among the training examples"]

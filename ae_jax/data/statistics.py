@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from jaxtyping import UInt64
 
 from ae_jax import errors
 from ae_jax.data import faults, lazy_arrays
@@ -22,12 +23,12 @@ class Statistics:
   infinite: int  # number of infinite values
   uniform: np.ndarray  # mask of the examples whose elements all have the same value
   constant: np.ndarray  # mask of the elements that have the same value in all examples
-  hashes: list[int]  # hash of each example
+  hashes: UInt64[np.ndarray, " examined"]  # hash of each example
 
   @property
   def copies(self) -> int:
     """Number of examples that are equal to an earlier example."""
-    return len(self.hashes) - len(set(self.hashes))
+    return len(self.hashes) - len(np.unique(self.hashes))
 
 
 def measure(examples: lazy_arrays.MaybeLazy, where: str) -> Statistics:
@@ -45,7 +46,7 @@ def measure(examples: lazy_arrays.MaybeLazy, where: str) -> Statistics:
   indices = np.linspace(0, len(examples) - 1, count).round().astype(np.int64)
   extrema, limits, rows, hashes, whole, infinite = [], [], [], [], True, 0
   for part in lazy_arrays.parts(examples, indices):
-    hashes += faults.row_hashes(part)
+    hashes.append(faults.row_hashes(part))
     values = part.reshape(len(part), -1)
     extrema.append((values.min(0), values.max(0)))
     missing = np.isnan(values).sum(1) if values.dtype.kind == "f" else np.zeros(len(values), int)
@@ -67,5 +68,5 @@ def measure(examples: lazy_arrays.MaybeLazy, where: str) -> Statistics:
     infinite,
     uniform,
     least.min(0) == most.max(0),
-    hashes,
+    np.concatenate(hashes),
   )

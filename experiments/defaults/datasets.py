@@ -77,13 +77,17 @@ def _patches(rng: np.random.Generator, pictures: list[np.ndarray], side: int, co
   return np.stack(patches)
 
 
-def textures() -> Splits:
-  """Returns patches [16, 16, 1] of scikit-image's photographs of brick, grass and gravel."""
-  from skimage import data
+def _grey_patches(*names: str) -> Callable[[], Splits]:
+  """Returns a function that cuts patches [16, 16, 1] from scikit-image's grey pictures of 512x512 pixels."""
 
-  rng, pictures = np.random.default_rng(0), [data.brick(), data.grass(), data.gravel()]
-  sets = [[p[:, :384, None] for p in pictures], [p[:, 384:, None] for p in pictures]]
-  return _patches(rng, sets[0], 16, 3000), _patches(rng, sets[1], 16, 600), 16
+  def load() -> Splits:
+    from skimage import data
+
+    rng, pictures = np.random.default_rng(0), [getattr(data, name)() for name in names]
+    sets = [[p[:, :384, None] for p in pictures], [p[:, 384:, None] for p in pictures]]
+    return _patches(rng, sets[0], 16, 3000), _patches(rng, sets[1], 16, 600), 16
+
+  return load
 
 
 def faces() -> Splits:
@@ -169,7 +173,8 @@ DATASETS: dict[str, Callable[[], Splits]] = {
   "photographs_64": _photographs(64, 480, 120),
   "photographs_128": _photographs(128, 240, 60),
   "faces": faces,
-  "textures": textures,
+  "textures": _grey_patches("brick", "grass", "gravel"),
+  "cameraman": _grey_patches("camera"),
   "breast_cancer": _table("breast_cancer", 8),
   "wine": _table("wine", 2),
   "diabetes": _table("diabetes", 4),
@@ -180,4 +185,4 @@ DATASETS: dict[str, Callable[[], Splits]] = {
   "spectra": spectra,
   "linear": linear,
 }
-HELD_OUT = ("textures", "spectra")  # not used to choose the defaults
+HELD_OUT = ("cameraman", "spectra")  # not used to choose the defaults

@@ -34,23 +34,40 @@ def measure(name: str) -> dict:
 
 
 def row(name: str, result: dict) -> str:
-  """Returns a row of README's table."""
-  ratios = [error / result["pca"] for error in result["errors"]]
+  """Returns a row of README's table; the ratios of the peers are empty if they have no results."""
   shape = "x".join(map(str, result["shape"][1:]))
   mark = " (held out)" if name in HELD_OUT else ""
-  spread = f"{np.mean(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+  peers = result.get("peers", {})
+  ratios = [_ratios(peers[peer]["errors"], result["pca"]) if peer in peers else "" for peer in ("pythae", "PyOD")]
   return (
     f"| {name}{mark} | {result['shape'][0]:,} of {shape} | {result['latent']} | {result['pca']:.4g} "
-    f"| {np.mean(result['errors']):.4g} | {spread} | {result['seconds']:.0f} |"
+    f"| {np.mean(result['errors']):.4g} | {_ratios(result['errors'], result['pca'])} | {result['seconds']:.0f} "
+    f"| {' | '.join(ratios)} |"
   )
+
+
+def _ratios(errors: list[float], pca: float) -> str:
+  """Returns the mean and the range of the ratios of errors to that of PCA."""
+  ratios = [error / pca for error in errors]
+  return f"{np.mean(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+
+
+def stored() -> dict:
+  """Returns the results of earlier calls, {name of a data set: result}."""
+  return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+
+
+def store(results: dict) -> None:
+  """Writes the results of all data sets."""
+  RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def main(names: list[str]) -> None:
   """Trains the data sets that have no result yet, or those that are named."""
-  results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+  results = stored()
   for name in names or [name for name in DATASETS if name not in results]:
-    results[name] = measure(name)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    results[name] = results.get(name, {}) | measure(name)
+    store(results)
     print(row(name, results[name]), flush=True)
   print("\n".join(row(name, results[name]) for name in DATASETS if name in results))
 

@@ -88,22 +88,23 @@ def startup(model, contestant, images, examples):
 def measured_cases(description, file, measure_cases, rounds):
   """Reads the flags of a script that measures a list of cases; returns its results {"run": machine, "cases": records}.
 
-  With --table, the results are those that `file` contains; otherwise they are measured and written to it.
+  With --table, the results are those that the file of the results contains; otherwise they are measured and written.
 
   Args:
     description: Docstring of the script.
-    file: File of the results.
+    file: File of the results, unless --results names another one.
     measure_cases: Function (number of rounds) -> list of records.
     rounds: Default number of rounds.
   """
   parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--rounds", type=int, default=rounds)
   parser.add_argument("--table", action="store_true", help="print the tables of the results without measuring")
+  parser.add_argument("--results", type=pathlib.Path, default=file, help="file of the results of one processor")
   flags = parser.parse_args()
   if not flags.table:
     results = {"run": machine(), "cases": measure_cases(flags.rounds)}
-    file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-  return json.loads(file.read_text(encoding="utf-8"))
+    flags.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+  return json.loads(flags.results.read_text(encoding="utf-8"))
 
 
 def race(contestant, images, test):

@@ -24,7 +24,7 @@ def problem(x, **changes):
 @pytest.mark.parametrize("shape", [(1,), (13,), (28, 28, 1), (140, 1), (128, 128, 3)])
 @pytest.mark.parametrize("count", [1, 30, 480, 4000, 60_000, 1_000_000])
 def test_the_training_has_a_bounded_number_of_steps_and_valid_keys(shape, count):
-  chosen = automatic.changes(shape, count)
+  chosen = automatic.changes(shape, count, gain=1.0)
   steps = chosen["epochs"] * -(-count // chosen["batch_size"])
   assert 300 <= steps <= max(2 * 2000, 2 * -(-count // chosen["batch_size"]))
   assert 1 <= chosen["model.latent"] <= max(1, np.prod(shape))
@@ -33,7 +33,7 @@ def test_the_training_has_a_bounded_number_of_steps_and_valid_keys(shape, count)
 
 @pytest.mark.parametrize("epochs", [1, 2, 7, 100])
 def test_the_other_lengths_follow_from_the_number_of_epochs_of_the_user(epochs):
-  chosen = automatic.changes((8,), 60, epochs=epochs, batch_size=16)
+  chosen = automatic.changes((8,), 60, gain=1.0, epochs=epochs, batch_size=16)
   assert (chosen["epochs"], chosen["batch_size"]) == (epochs, 16)
   assert 1 <= chosen["eval_every_epochs"] <= epochs
 
@@ -50,10 +50,36 @@ def test_epochs_without_a_model_are_trained():
 
 
 def test_fewer_examples_get_more_regularisation():
-  rates = [automatic.changes((8,), count)["model.dropout"] for count in (100, 5000, 50_000)]
+  rates = [automatic.changes((8,), count, gain=1.0)["model.dropout"] for count in (100, 5000, 50_000)]
   assert rates == sorted(rates, reverse=True)
   assert rates[0] > rates[-1] == 0
-  assert automatic.changes((64, 64, 3), 5000)["model.dropout"] > rates[1]
+
+
+def curve_and_line(count):
+  """Examples [N, 60] that are functions of one hidden variable with noise: a parabola, and a straight line."""
+  rng = np.random.default_rng(0)
+  hidden, noise = rng.normal(size=(count, 1)), 0.1 * rng.normal(size=(count, 60))
+  return np.concatenate([hidden, hidden**2 / 2] * 30, 1) + noise, hidden * np.linspace(1, 3, 60) + noise
+
+
+def test_the_nonlinear_gain_is_large_on_a_curve_and_small_on_a_line():
+  curve, line = curve_and_line(500)
+  assert automatic.nonlinear_gain(curve, 1) > 0.5
+  assert automatic.nonlinear_gain(line, 1) < 0.01
+  assert automatic.nonlinear_gain(curve.reshape(500, 4, 5, 3), 1) == automatic.nonlinear_gain(curve, 1)
+
+
+@pytest.mark.parametrize("x", [np.ones((40, 3)), np.eye(3), np.ones((1, 5)), np.eye(6, 2)])
+def test_examples_without_residuals_have_no_nonlinear_gain(x):
+  assert automatic.nonlinear_gain(x, 2) == 0
+
+
+def test_few_examples_that_pca_explains_as_well_get_the_most_regularisation():
+  curve, line = curve_and_line(500)
+  rates = [problem(x, **{"model.latent": 1})[0].model.dropout for x in (curve, line)]
+  assert rates[0] < rates[1]
+  assert automatic.changes((60,), 500, gain=0.0)["model.dropout"] == rates[1]
+  assert automatic.changes((60,), 2000, gain=0.0)["model.dropout"] == rates[0]
 
 
 def test_an_argument_replaces_a_choice():

@@ -81,7 +81,7 @@ def test_loaded_data_keep_their_faults(tmp_path):
 def test_equal_rows_have_equal_hashes_and_others_have_different_ones(shape, dtype):
   rows = np.random.default_rng(0).integers(0, 2, shape).astype(dtype)
   _, expected = np.unique(rows.reshape(len(rows), -1), axis=0, return_inverse=True)
-  _, found = np.unique(np.array(faults.row_hashes(rows)), return_inverse=True)
+  _, found = np.unique(faults.row_hashes(rows), return_inverse=True)
   _, pairs = np.unique(np.stack([expected.ravel(), found], 1), axis=0, return_index=True)
   assert len(pairs) == expected.max() + 1 == found.max() + 1
-  assert faults.row_hashes(rows[:0]) == []
+  assert faults.row_hashes(rows[:0]).shape == (0,)
