@@ -4,6 +4,7 @@
 The imported modules start no JAX backend and compile nothing, so a fork is as good as a new process.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -52,6 +53,7 @@ def _next_request():
   """Serves requests until the client ends; returns a request in each forked child, and None in the server."""
   for name in PRELOADED:
     importlib.import_module(name)
+  gc.freeze()  # else each full collection of a child visits, and thereby copies, the memory that it shares
   for line in sys.stdin:
     child = os.fork()
     if not child:

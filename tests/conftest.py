@@ -36,6 +36,12 @@ distributed.mesh = lambda devices=None: _mesh(jax.devices()[:1] if devices is No
 # Compiled programs stay, so full collections take 0.7 s each and find little: they are ten times rarer than by default.
 gc.set_threshold(700, 10, 100)
 
+
+def pytest_collection_finish():
+  """Leaves the imported modules and the collected tests out of full collections."""
+  gc.freeze()
+
+
 OLD_JAX = jax.__version_info__ < (0, 8)  # the version of Colab
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))

@@ -16,9 +16,9 @@ _EVALUATIONS = 20  # approximate number of evaluations of a training
 # Maximum number of training examples -> dropout rate, weight decay and learning rate. With few examples, the correction
 # to PCA overfits unless it is strongly regularised.
 _STRENGTHS = {2500: (0.3, 0.3, 1e-3), 10_000: (0.1, 0.1, 2e-3), math.inf: (0.0, 0.0, 2e-3)}
-# With a smaller `nonlinear_gain` and fewer examples per element, such as of patches of photographs, the correction learns
-# little but noise. With more examples it does no harm, and the gain underestimates: on a ring, the residuals of PCA have
-# either sign for each score.
+# With a smaller `nonlinear_gain` and fewer examples per element, such as of patches of photographs, the correction
+# learns little but noise. With more examples it does no harm, and the gain underestimates: on a ring, the residuals of
+# PCA have either sign for each score.
 _LEAST_GAIN, _PER_ELEMENT = 0.03, 20
 _LINEAR = (0.5, 0.3, 3e-4)  # dropout rate, weight decay and learning rate for such data
 _PROBED = 1024  # number of examples from which the gain is estimated

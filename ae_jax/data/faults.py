@@ -55,6 +55,17 @@ def row_hashes(rows: Shaped[np.ndarray, "rows ..."]) -> UInt64[np.ndarray, " row
   return np.concatenate(hashes)
 
 
+def count_distinct(hashes: UInt64[np.ndarray, " rows"]) -> int:
+  """Returns the number of distinct hashes; sorting takes a tenth of the time of the hash table of `np.unique`."""
+  return len(hashes[:1]) + int(np.count_nonzero(np.diff(np.sort(hashes))))
+
+
+def count_common(hashes: UInt64[np.ndarray, " rows"], others: UInt64[np.ndarray, " others"]) -> int:
+  """Returns how many of the hashes are among `others`, which are not empty."""
+  others = np.sort(others)
+  return int(np.count_nonzero(others[np.searchsorted(others, hashes) % len(others)] == hashes))
+
+
 def _blocks(rows: Shaped[np.ndarray, "rows ..."]) -> Iterator[Shaped[np.ndarray, "block ..."]]:
   """Yields the rows in blocks of at most `_BLOCK_BYTES` bytes; a larger row is a block of its own."""
   size = max(1, _BLOCK_BYTES // lazy_arrays.row_bytes(rows))
@@ -140,10 +151,10 @@ def _differences(rows: Shaped[np.ndarray, "rows ..."]) -> Iterator[Float64[np.nd
 
 def _copies(rows: Shaped[np.ndarray, "rows ..."], test: Shaped[np.ndarray, "test ..."]) -> str:
   """Returns a message if too many test examples are equal to a training example, otherwise ""."""
-  known = np.unique(row_hashes(rows))
-  if len(known) < _FEW_DISTINCT * len(rows):  # such as a table of a few booleans: equal rows are not copies
+  known = row_hashes(rows)
+  if count_distinct(known) < _FEW_DISTINCT * len(rows):  # such as a table of a few booleans: equal rows are not copies
     return ""
-  copies = int(np.isin(row_hashes(test), known).sum())
+  copies = count_common(row_hashes(test), known)
   if copies <= _COPIES * len(test):
     return ""
   return (

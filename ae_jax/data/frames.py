@@ -90,7 +90,7 @@ def raw_rows(
   raw = np.empty((len(frame), len(columns))) if raw is None else raw
   for start in range(0, len(frame), _CACHED_ROWS):  # writing whole columns would load each cache line once per column
     rows = slice(start, start + _CACHED_ROWS)
-    np.stack([numbers[rows] for numbers in converted], axis=1, out=raw[rows])
+    raw[rows] = np.array([numbers[rows] for numbers in converted]).T  # a stack along axis 1 takes ten times as long
   return raw
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from ae_jax.data import (
   detection,
   draws,
+  faults,
   kinds,
   labels,
   lazy_arrays,
@@ -255,7 +256,7 @@ def _first(indices: np.ndarray, names: np.ndarray) -> str:
 
 def _on_duplicates(by_split: Mapping[str, statistics.Statistics]) -> list[str]:
   known = by_split["train"].hashes
-  shared = {split: int(np.isin(found.hashes, known).sum()) for split, found in by_split.items()}
+  shared = {split: faults.count_common(found.hashes, known) for split, found in by_split.items()}
   copies = ", ".join(f"{found.copies:,} in the {_SETS[split]} examples" for split, found in by_split.items())
   others = " and ".join(remarks.counted(shared[split], f"{split} example") for split in by_split if split != "train")
   return [f"exact duplicates: {copies}; {others} also among the training examples"]

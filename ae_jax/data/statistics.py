@@ -28,7 +28,7 @@ class Statistics:
   @property
   def copies(self) -> int:
     """Number of examples that are equal to an earlier example."""
-    return len(self.hashes) - len(np.unique(self.hashes))
+    return len(self.hashes) - faults.count_distinct(self.hashes)
 
 
 def measure(examples: lazy_arrays.MaybeLazy, where: str) -> Statistics:

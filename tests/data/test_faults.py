@@ -85,3 +85,7 @@ def test_equal_rows_have_equal_hashes_and_others_have_different_ones(shape, dtyp
   _, pairs = np.unique(np.stack([expected.ravel(), found], 1), axis=0, return_index=True)
   assert len(pairs) == expected.max() + 1 == found.max() + 1
   assert faults.row_hashes(rows[:0]).shape == (0,)
+  hashes, shared = faults.row_hashes(rows), faults.row_hashes(np.concatenate([rows[:30], rows[:20] + 7]))
+  assert faults.count_distinct(hashes) == found.max() + 1
+  assert faults.count_common(shared, hashes) == 30
+  assert faults.count_distinct(hashes[:0]) == 0

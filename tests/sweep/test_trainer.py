@@ -21,7 +21,7 @@ from ae_jax.training.compiled_stage import CompiledStage
 from ae_jax.training.device_arrays import DeviceData
 from ae_jax.training.state import TrainState
 
-pytestmark = pytest.mark.runs_optax
+pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 
 LATENTS = ("model.latent", [2, 4])
 SEEDS = ("seed", [0, 1])
