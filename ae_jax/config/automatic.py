@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from ae_jax.data import lazy_arrays
 
@@ -21,7 +22,7 @@ _STRENGTHS = {2500: (0.3, 0.3, 1e-3), 10_000: (0.1, 0.1, 2e-3), math.inf: (0.0, 
 # PCA have either sign for each score.
 _LEAST_GAIN, _PER_ELEMENT = 0.03, 20
 _LINEAR = (0.5, 0.3, 3e-4)  # dropout rate, weight decay and learning rate for such data
-_PROBED = 1024  # number of examples from which the gain is estimated
+_PROBED, _PROBED_ELEMENTS = 1024, 4096  # number of examples and of elements from which the gain is estimated
 _GAMMAS, _ALPHAS = (0.1, 1.0), (0.1, 1.0, 10.0)  # inverse squared widths of the kernel, and penalties
 
 
@@ -73,8 +74,9 @@ def nonlinear_gain(train: lazy_arrays.MaybeLazy, latent: int) -> float:
   """Returns the fraction of PCA's squared error that a nonlinear decoder removes on held-out examples.
 
   The decoder predicts the residuals of PCA from its scores by kernel ridge regression with a Gaussian kernel. Three
-  quarters of at most `_PROBED` training examples, drawn with a fixed seed, are fitted, and the others are held out. The
-  gain is the largest one over a small grid of kernel widths and penalties, and at least 0.
+  quarters of at most `_PROBED` training examples, with at most `_PROBED_ELEMENTS` elements, drawn with a fixed seed, are
+  fitted, and the others are held out. The gain is the largest one over a small grid of kernel widths and penalties, and
+  at least 0.
 
   Args:
     train: Training examples [N, ...].
@@ -83,8 +85,7 @@ def nonlinear_gain(train: lazy_arrays.MaybeLazy, latent: int) -> float:
   from sklearn.decomposition import PCA  # scikit-learn takes half a second to import
   from sklearn.kernel_ridge import KernelRidge
 
-  drawn = np.sort(np.random.default_rng(0).permutation(len(train))[:_PROBED])
-  x = lazy_arrays.read_rows(train, drawn).reshape(len(drawn), -1).astype(np.float64)
+  x = _drawn(train)
   is_fitted = np.random.default_rng(1).permutation(len(x)) < len(x) * 3 // 4
   if is_fitted.sum() < 2 or not np.ptp(x[is_fitted], 0).any():
     return 0.0
@@ -101,3 +102,12 @@ def nonlinear_gain(train: lazy_arrays.MaybeLazy, latent: int) -> float:
     left = residuals[~is_fitted] - decoder.predict(scores[~is_fitted])
     gains.append(float(1 - np.square(left).sum() / error))
   return max(gains)
+
+
+def _drawn(train: lazy_arrays.MaybeLazy) -> Float64[np.ndarray, "examples elements"]:
+  """Returns the examples and elements from which the gain is estimated."""
+  generator = np.random.default_rng(0)
+  examples = np.sort(generator.permutation(len(train))[:_PROBED])
+  elements = np.sort(generator.permutation(math.prod(train.shape[1:]))[:_PROBED_ELEMENTS])
+  parts = lazy_arrays.parts(train, examples)
+  return np.concatenate([part.reshape(len(part), -1)[:, elements] for part in parts]).astype(np.float64)

@@ -157,7 +157,8 @@ def _graph_files(
     yield f"{part.name}.{name}", contents, report
     if int8 and name == "onnx" and part.name == "encoder":
       small = onnx_files.quantised(contents)
-      yield "encoder.int8.onnx", small, _report(part, name, checked, onnx_files.call(small, inputs))
+      report = _report(part, name, checked, onnx_files.call(small, inputs))
+      yield "encoder.int8.onnx", small, report | {"weights": "int8"}
 
 
 def _report(part: parts.Part, name: str, checked: examples.Checked, found: np.ndarray) -> dict[str, Any]:

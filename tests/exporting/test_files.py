@@ -36,6 +36,7 @@ def test_reports_say_what_a_file_takes_and_how_far_it_is_from_the_run(run, tmp_p
   differences = dict(zip(names, (report["largest_absolute_difference"] for report in reports), strict=True))
   assert 1e-5 < differences.pop("encoder.int8.onnx") < 0.1 * reports[0]["largest_absolute_value"]
   assert max(differences.values()) < 1e-5
+  assert [report.get("weights") for report in reports] == [None, "int8", None, None]
   assert all(r["largest_absolute_difference_from_run"] == r["largest_absolute_difference"] for r in reports)
   found = onnx_files.call(written[0].read_bytes(), [x])
   assert np.abs(found - run.encode(x)).max() < 1e-5

@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, learned, run_main, tiny_flags
+from conftest import ROOT, learned, run_command, run_main, tiny_flags
 
 import ae_jax
 from ae_jax import errors
@@ -19,9 +20,7 @@ pytestmark = [pytest.mark.quick_compile, pytest.mark.runs_optax]
 def sweep(workdir, *flags, **keys):
   """Runs `python -m ae_jax.sweep` on digits; returns (exit status, stdout, stderr)."""
   base_flags = [flag for flag in tiny_flags(**keys) if "model.latent" not in flag]
-  command = [sys.executable, "-m", "ae_jax.sweep", f"--workdir={workdir}", *base_flags, *flags]
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-  return done.returncode, done.stdout, done.stderr
+  return run_command("sweep", f"--workdir={workdir}", *base_flags, *flags)
 
 
 GRID = ("--latents=2,4", "--seeds=2")
@@ -93,7 +92,7 @@ def test_killed_sweep_continues_bitwise(swept, tmp_path):
   command += [flag for flag in tiny_flags() if "model.latent" not in flag]
   process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
   while process.poll() is None and not list(killed.glob(".packs/*/checkpoints/[0-9]*")):
-    pass
+    time.sleep(0.01)
   process.kill()
   process.communicate()
   assert list(killed.glob(".packs/*/checkpoints/[0-9]*")), "it ended before it could be killed"
