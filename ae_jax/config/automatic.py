@@ -1,6 +1,5 @@
 """Chooses values for keys of the config `dense` for data of any kind. experiments/defaults measured the choices."""
 
-import itertools
 import math
 from typing import Any
 
@@ -20,7 +19,7 @@ _STRENGTHS = {2500: (0.3, 0.3, 1e-3), 10_000: (0.1, 0.1, 2e-3), math.inf: (0.0, 
 # With a smaller `nonlinear_gain` and fewer examples per element, such as of patches of photographs, the correction
 # learns little but noise. With more examples it does no harm, and the gain underestimates: on a ring, the residuals of
 # PCA have either sign for each score.
-_LEAST_GAIN, _PER_ELEMENT = 0.03, 20
+_LEAST_GAIN, _PER_ELEMENT = 0.04, 20
 _LINEAR = (0.5, 0.3, 3e-4)  # dropout rate, weight decay and learning rate for such data
 _PROBED, _PROBED_ELEMENTS = 1024, 4096  # number of examples and of elements from which the gain is estimated
 _GAMMAS, _ALPHAS = (0.1, 1.0), (0.1, 1.0, 10.0)  # inverse squared widths of the kernel, and penalties
@@ -73,17 +72,17 @@ def changes(
 def nonlinear_gain(train: lazy_arrays.MaybeLazy, latent: int) -> float:
   """Returns the fraction of PCA's squared error that a nonlinear decoder removes on held-out examples.
 
-  The decoder predicts the residuals of PCA from its scores by kernel ridge regression with a Gaussian kernel. Three
-  quarters of at most `_PROBED` training examples, with at most `_PROBED_ELEMENTS` elements, drawn with a fixed seed, are
-  fitted, and the others are held out. The gain is the largest one over a small grid of kernel widths and penalties, and
-  at least 0.
+  The decoder predicts the residuals of PCA from its scores by kernel ridge regression with a Gaussian kernel. At most
+  `_PROBED` training examples and `_PROBED_ELEMENTS` elements are drawn with a fixed seed. Three quarters of the examples
+  are fitted, and the others are held out. The gain is the largest one over a small grid of kernel widths and penalties,
+  and at least 0.
 
   Args:
     train: Training examples [N, ...].
     latent: Number of components of PCA.
   """
   from sklearn.decomposition import PCA  # scikit-learn takes half a second to import
-  from sklearn.kernel_ridge import KernelRidge
+  from sklearn.metrics.pairwise import rbf_kernel
 
   x = _drawn(train)
   is_fitted = np.random.default_rng(1).permutation(len(x)) < len(x) * 3 // 4
@@ -97,10 +96,13 @@ def nonlinear_gain(train: lazy_arrays.MaybeLazy, latent: int) -> float:
   if not error > 0:
     return 0.0
   gains = [0.0]
-  for gamma, alpha in itertools.product(_GAMMAS, _ALPHAS):
-    decoder = KernelRidge(kernel="rbf", gamma=gamma, alpha=alpha).fit(scores[is_fitted], residuals[is_fitted])
-    left = residuals[~is_fitted] - decoder.predict(scores[~is_fitted])
-    gains.append(float(1 - np.square(left).sum() / error))
+  for gamma in _GAMMAS:
+    kernel = rbf_kernel(scores, scores[is_fitted], gamma)
+    values, vectors = np.linalg.eigh(kernel[is_fitted])  # one decomposition for all penalties
+    products, targets = kernel[~is_fitted] @ vectors, vectors.T @ residuals[is_fitted]
+    for alpha in _ALPHAS:
+      left = residuals[~is_fitted] - products / (values + alpha) @ targets
+      gains.append(float(1 - np.square(left).sum() / error))
   return max(gains)
 
 
