@@ -73,9 +73,8 @@ def nonlinear_gain(train: lazy_arrays.MaybeLazy, latent: int) -> float:
   """Returns the fraction of PCA's squared error that a nonlinear decoder removes on held-out examples.
 
   The decoder predicts the residuals of PCA from its scores by kernel ridge regression with a Gaussian kernel. At most
-  `_PROBED` training examples and `_PROBED_ELEMENTS` elements are drawn with a fixed seed. Three quarters of the examples
-  are fitted, and the others are held out. The gain is the largest one over a small grid of kernel widths and penalties,
-  and at least 0.
+  `_PROBED` training examples with `_PROBED_ELEMENTS` elements are drawn with a fixed seed. A quarter of the examples is
+  held out. The gain is the largest one over a grid of kernel widths and penalties, and at least 0.
 
   Args:
     train: Training examples [N, ...].
