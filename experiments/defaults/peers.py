@@ -71,12 +71,12 @@ def main(names: list[str]) -> None:
   """Trains the peers on the data sets for which they have no result yet, or on those that are named."""
   for name in names or DATASETS:
     for peer in PEERS:
-      results = run.stored()
-      peers = results[name].setdefault("peers", {})
-      if names or peer not in peers:
-        peers[peer] = measure(name, peer)
+      if names or peer not in run.stored()[name].get("peers", {}):
+        measured = measure(name, peer)
+        results = run.stored()  # another process may have written meanwhile
+        results[name].setdefault("peers", {})[peer] = measured
         run.store(results)
-    print(run.row(name, results[name]), flush=True)
+    print(run.row(name, run.stored()[name]), flush=True)
 
 
 if __name__ == "__main__":

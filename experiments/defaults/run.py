@@ -64,12 +64,13 @@ def store(results: dict) -> None:
 
 def main(names: list[str]) -> None:
   """Trains the data sets that have no result yet, or those that are named."""
-  results = stored()
-  for name in names or [name for name in DATASETS if name not in results]:
-    results[name] = results.get(name, {}) | measure(name)
+  for name in names or [name for name in DATASETS if name not in stored()]:
+    measured = measure(name)
+    results = stored()  # another process may have written meanwhile
+    results[name] = results.get(name, {}) | measured
     store(results)
     print(row(name, results[name]), flush=True)
-  print("\n".join(row(name, results[name]) for name in DATASETS if name in results))
+  print("\n".join(row(name, result) for name, result in stored().items() if name in DATASETS))
 
 
 if __name__ == "__main__":
