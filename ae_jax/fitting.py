@@ -48,7 +48,7 @@ def fit(
 ) -> Run:
   """Trains an autoencoder and returns the trained model.
 
-  With `model="auto"`, the keys of the config `dense` are chosen for the data (see `automatic.changes`): a dense network
+  With `model="auto"`, the keys of the config `dense` are chosen for the data (see `automatic.choose`): a dense network
   learns a correction to PCA. If `model` is a name, tables and floats outside [0, 1] are standardised
   (config.data.range="real", config.data.scale="standard", config.objective.likelihood="gaussian"), unless the config or
   an argument sets another range; and a latent size above the number of elements of an example is replaced by a third of
@@ -114,13 +114,10 @@ def problem(
   dataset = data.load(**config.data.to_dict(), given=source.given)
   elements, is_copied = math.prod(dataset.shape), config.objective.name == "reconstruction"
   if model == AUTOMATIC:
-    latent = config.model.latent if "model.latent" in changes else automatic.latent_size(dataset.shape)
-    gain = automatic.nonlinear_gain(dataset.train, latent)
-    chosen |= automatic.changes(dataset.shape, len(dataset.train), gain, **_lengths(config, changes))
+    chosen |= automatic.choose(dataset.train, **_set_sizes(config, changes))
   elif not isinstance(model, ConfigDict) and is_copied and config.model.latent > elements:
     chosen["model.latent"] = max(1, elements // 3)  # as the error message about a larger latent code suggests
-  kept = _without(chosen, set_by_user)
-  if kept:
+  if kept := _without(chosen, set_by_user):
     keys = ", ".join(f"config.{key}={value!r}" for key, value in kept.items())
     note = f"{keys}: chosen for x; an argument such as data__range='unit' replaces the choice"
     dataset = dataclasses.replace(dataset, remarks=(note, *dataset.remarks))
@@ -132,9 +129,10 @@ def _without(chosen: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
   return {key: value for key, value in chosen.items() if not any(f"{key}.".startswith(f"{of}.") for of in changes)}
 
 
-def _lengths(config: ConfigDict, changes: Mapping[str, Any]) -> dict[str, int]:
-  """Returns {"epochs": ..., "batch_size": ...}, with only the keys that the user sets."""
-  return {key: config[key] for key in ("epochs", "batch_size") if key in changes}
+def _set_sizes(config: ConfigDict, changes: Mapping[str, Any]) -> dict[str, int]:
+  """Returns {"latent": ..., "epochs": ..., "batch_size": ...}, with only the keys that the user sets."""
+  values = {"model.latent": config.model.latent, "epochs": config.epochs, "batch_size": config.batch_size}
+  return {key.removeprefix("model."): value for key, value in values.items() if key in changes}
 
 
 def automatic_config(data_name: str, flags: shipped.Flags) -> tuple[ConfigDict, str]:

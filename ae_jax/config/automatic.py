@@ -25,8 +25,19 @@ _PROBED, _PROBED_ELEMENTS = 1024, 4096  # number of examples and of elements fro
 _GAMMAS, _ALPHAS = (0.1, 1.0), (0.1, 1.0, 10.0)  # inverse squared widths of the kernel, and penalties
 
 
-def latent_size(shape: tuple[int, ...]) -> int:
-  """Returns the latent size for examples of a shape."""
+def choose(
+  train: lazy_arrays.MaybeLazy, latent: int | None = None, epochs: int | None = None, batch_size: int | None = None
+) -> dict[str, Any]:
+  """Returns {dotted config key: value} for training examples [N, ...]; see `changes`.
+
+  The latent size, the number of epochs and the batch size are None, unless the user sets them.
+  """
+  shape = train.shape[1:]
+  gain = nonlinear_gain(train, latent or _latent_size(shape))
+  return changes(shape, len(train), gain, epochs, batch_size)
+
+
+def _latent_size(shape: tuple[int, ...]) -> int:
   return min(32, max(1, math.prod(shape) // 3))
 
 
@@ -54,7 +65,7 @@ def changes(
   is_linear = gain < _LEAST_GAIN and count < _PER_ELEMENT * elements
   dropout, decay, learning_rate = _LINEAR if is_linear else by_count
   return {
-    "model.latent": latent_size(shape),
+    "model.latent": _latent_size(shape),
     "model.widths": (_WIDTH,),
     "model.linear_path": "auto",
     "model.dropout": dropout,

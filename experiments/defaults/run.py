@@ -70,7 +70,8 @@ def main(names: list[str]) -> None:
     results[name] = results.get(name, {}) | measured
     store(results)
     print(row(name, results[name]), flush=True)
-  print("\n".join(row(name, result) for name, result in stored().items() if name in DATASETS))
+  results = stored()
+  print("\n".join(row(name, results[name]) for name in DATASETS if name in results))
 
 
 if __name__ == "__main__":
