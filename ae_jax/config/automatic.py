@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from ae_jax import errors
 from ae_jax.data import lazy_arrays
 
 _LEAST_STEPS, _MOST_STEPS = 300, 2000
 _OPERATIONS = 3e12  # multiply-adds of a training: about two minutes on two cores
 _TIMES = 3  # cost of a training step in forward passes: one forward, two backward (for parameters and for inputs)
+_UPDATE = 100  # multiply-adds that take as long as the update of one parameter, whose speed is limited by the memory
 _BATCH, _WIDTH = 64, 256
 _EVALUATIONS = 20  # approximate number of evaluations of a training
 # Maximum number of training examples -> dropout rate, weight decay and learning rate. With few examples, the correction
@@ -31,9 +33,14 @@ def choose(
   """Returns {dotted config key: value} for training examples [N, ...]; see `changes`.
 
   The latent size, the number of epochs and the batch size are None, unless the user sets them.
+
+  Raises:
+    UserError: The latent size is not a positive integer.
   """
   shape = train.shape[1:]
-  gain = nonlinear_gain(train, latent or _latent_size(shape))
+  latent = _latent_size(shape) if latent is None else latent
+  errors.check_positive("model.latent", latent)
+  gain = nonlinear_gain(train, latent)
   return changes(shape, len(train), gain, epochs, batch_size)
 
 
@@ -55,7 +62,7 @@ def changes(
   """
   elements = math.prod(shape)
   batch = batch_size or min(_BATCH, max(8, count // 8), count)
-  multiply_adds = _TIMES * batch * 2 * _WIDTH * elements
+  multiply_adds = (_TIMES * batch + _UPDATE) * 2 * _WIDTH * elements
   steps = min(_MOST_STEPS, max(_LEAST_STEPS, round(_OPERATIONS / multiply_adds)))
   shorten = epochs is None
   if epochs is None:

@@ -82,6 +82,12 @@ def test_few_examples_that_pca_explains_as_well_get_the_most_regularisation():
   assert automatic.changes((60,), 2000, gain=0.0)["model.dropout"] == rates[0]
 
 
+@pytest.mark.parametrize("latent", [-1, 0])
+def test_an_invalid_latent_size_is_refused(latent):
+  with pytest.raises(errors.UserError, match=r"^config\.model\.latent="):
+    ae_jax.fit(np.eye(8), latent=latent, verbose=False)
+
+
 def test_an_argument_replaces_a_choice():
   x = np.random.default_rng(0).normal(size=(50, 6))
   config, dataset = problem(x, **{"epochs": 3, "model.dropout": 0.0})
