@@ -25,9 +25,9 @@ from ae_jax.trained_run import Run
 from ae_jax.types import KINDS
 
 _T = TypeVar("_T")
-_WHERE = in_memory.WHERE
 AUTOMATIC = "auto"  # `model` of `fit`, and the name of configs/auto.py
 _TFDS_NAME = re.compile(r"[\w-]+(/[\w-]+)?(:[\d.*]+)?")  # such as "mnist:3.0.1" and "emnist/letters"
+_SIZES = ("model.latent", "epochs", "batch_size")  # keys on which the automatic choice depends, besides config.data
 _NOT_OF_CHOICE = ("data.name", "data.path", "data.range")  # with the range, likelihood and scale would not be chosen
 # source -> key of config.data with the name of the column or array of labels
 _LABEL_KEYS = {"csv": "label", "parquet": "label", "frame": "label", "npz": "y", "npy": "y", "hdf5": "y"}
@@ -131,8 +131,8 @@ def _without(chosen: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
 
 def _set_sizes(config: ConfigDict, changes: Mapping[str, Any]) -> dict[str, int]:
   """Returns {"latent": ..., "epochs": ..., "batch_size": ...}, with only the keys that the user sets."""
-  values = {"model.latent": config.model.latent, "epochs": config.epochs, "batch_size": config.batch_size}
-  return {key.removeprefix("model."): value for key, value in values.items() if key in changes}
+  values = configs.flat(config.to_dict())
+  return {key.removeprefix("model."): values[key] for key in _SIZES if key in changes}
 
 
 def automatic_config(data_name: str, flags: shipped.Flags) -> tuple[ConfigDict, str]:
@@ -153,7 +153,7 @@ def automatic_config(data_name: str, flags: shipped.Flags) -> tuple[ConfigDict, 
 
 def _is_of_choice(key: str) -> bool:
   """Returns whether the automatic choice depends on the value that a flag sets for a config key."""
-  return key in ("epochs", "batch_size", "model.latent") or (key.startswith("data.") and key not in _NOT_OF_CHOICE)
+  return key in _SIZES or (key.startswith("data.") and key not in _NOT_OF_CHOICE)
 
 
 class _Source(NamedTuple):
@@ -246,11 +246,11 @@ def _chosen(found: detection.Found, config: ConfigDict, of_user: Mapping[str, An
   """
   is_record = bool(of_user.get("window"))
   as_found = found.options, found.arrays
-  options, arrays = as_found if is_record or not found.arrays else inspection.with_kind(found, _WHERE)
+  options, arrays = as_found if is_record or not found.arrays else inspection.with_kind(found, in_memory.WHERE)
   values = {}
   if config.data.range == "unit" and "range" not in of_user and (found.arrays or found.name == "frame"):
     kind = "series" if is_record else KINDS[len(arrays["train"].shape) - 1] if arrays else "table"
-    values = inspection.value_options(found.name, arrays, kind, _WHERE)
+    values = inspection.value_options(found.name, arrays, kind, in_memory.WHERE)
   chosen = {f"data.{key}": value for key, value in (options | values).items()}
   if "range" in values and config.objective.likelihood == "bernoulli":
     chosen["objective.likelihood"] = "gaussian"
