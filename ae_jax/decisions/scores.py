@@ -237,7 +237,8 @@ def _negative_elbo(run: Any, inputs: Inputs, reference: Reference | None) -> Flo
   objective = run.config.objective
   options = {"likelihood": objective.likelihood, "noise": objective.noise}
   function = functools.partial(_elbo_of_batch, model=run.model, value_range=run.config.data.range, **options)
-  return -inference.in_batches(function, run.variables, inputs.x, inputs.columns)
+  size = inference.batch_size(run.model.shape)
+  return -inference.in_batches(function, run.variables, inputs.x, inputs.columns, size)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "value_range", "likelihood", "noise"))

@@ -18,7 +18,7 @@ from ae_jax.evaluators import (
   codebook,
   denoising,
   disentanglement,
-  figures,
+  display,
   generation,
   latent,
   logistic_pca,
@@ -193,8 +193,8 @@ def analyses(evaluators: Sequence[Evaluator], context: EvalContext) -> Iterator[
   and each evaluator with analyses yields one note instead.
   """
   finite = np.isfinite(context.test_codes).all() and np.isfinite(context.train_codes).all()
-  display = functools.partial(
-    figures.displayed, kind=context.dataset.kind, names=context.dataset.element_names, value=context.dataset.value_label
+  drawable = functools.partial(
+    display.drawable, kind=context.dataset.kind, names=context.dataset.element_names, value=context.dataset.value_label
   )
   diverged = "some latent codes are not finite: training diverged; lower config.optimizer.learning_rate"
   for evaluator in evaluators:
@@ -202,7 +202,7 @@ def analyses(evaluators: Sequence[Evaluator], context: EvalContext) -> Iterator[
     for name, value in _distinct([(evaluator, results)]):
       number = isinstance(value, int | float)
       value = value if not number or math.isfinite(value) else _not_finite(name)
-      yield f"{evaluator.name}/{name}", display(value)
+      yield f"{evaluator.name}/{name}", drawable(value)
 
 
 def _not_finite(name: str) -> str:

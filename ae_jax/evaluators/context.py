@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float, Int, Integer, PyTree
 from ae_jax import data
 from ae_jax.data import lazy_arrays, ranges
 from ae_jax.decisions import run_data, scores
+from ae_jax.models import inference
 from ae_jax.ops import randomness
 from ae_jax.run_methods import latents
 
-_BATCH = 512  # examples per call in `EvalContext.map_examples`
+_BATCH = 512  # maximum number of examples per call in `EvalContext.map_examples`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +189,7 @@ class EvalContext:
     """
     key, call = jax.random.key(self.run.config.seed), jax.jit(function)
     count, results = len(arrays[0]), []
-    size = min(_BATCH, 1 << (count - 1).bit_length())
+    size = min(inference.batch_size(self.run.model.shape, _BATCH), 1 << (count - 1).bit_length())
     for start in range(0, count, size):
       indices = np.arange(start, start + size)
       batch = jax.tree.map(lambda array, indices=indices: array[np.minimum(indices, count - 1)], arrays)

@@ -19,7 +19,7 @@ from ae_jax import errors
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plotted:
-  """Labels of examples that are drawn as plots: series and rows of a table. `displayed` sets those of the axes."""
+  """Labels of examples that are drawn as plots: series and rows of a table. `display` sets those of the axes."""
 
   x_label: str = ""  # "" for images, and in files of earlier versions
   y_label: str = ""
@@ -108,37 +108,6 @@ class Attention(Plotted):
 
 KINDS = {kind.__name__: kind for kind in (ExampleRows, Gallery, Heatmap, Bars, Lines, Points, Explorer, Attention)}
 _OLD_NAMES = {"Rows": "ExampleRows"}  # names of figure classes in files of version 0.1
-
-
-def displayed(figure: Any, kind: str, names: tuple[str, ...] = (), value: str = "value") -> Any:
-  """Returns a figure whose examples can be drawn as images or as plots with labelled axes.
-
-  The row of a table becomes an array [columns, 1]. A volume is replaced by its middle slice, which the title names.
-
-  Args:
-    figure: Figure of an evaluator, or another result of an analysis, which is returned unchanged.
-    kind: Kind of the examples, a value of `types.KINDS`.
-    names: Names of the columns of a table.
-    value: Name of the values of a table or series.
-  """
-  if kind == "images" or not isinstance(figure, Plotted):
-    return figure
-  if kind in _X_LABELS:
-    figure = dataclasses.replace(figure, x_label=_X_LABELS[kind], y_label=value, x_names=names)
-  convert = _CONVERSIONS.get(kind, lambda x: x)
-  examples = next(iter(figure.rows.values())) if isinstance(figure, ExampleRows) else figure.examples
-  title = figure.title
-  if kind == "volumes":
-    depth = examples.shape[-4]
-    title = f"{title} (slice {depth // 2 + 1} of {depth})"
-  if isinstance(figure, ExampleRows):
-    rows = {name: convert(examples) for name, examples in figure.rows.items()}
-    return dataclasses.replace(figure, title=title, rows=rows)
-  return dataclasses.replace(figure, title=title, examples=convert(figure.examples))
-
-
-_X_LABELS = {"table": "column", "series": "time step"}
-_CONVERSIONS = {"table": lambda x: x[..., None], "volumes": lambda x: x[..., x.shape[-4] // 2, :, :, :]}
 
 
 def shape_error(figure: Any) -> str | None:

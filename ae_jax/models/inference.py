@@ -1,7 +1,8 @@
 """Applies a trained model to arrays of any length, in compiled batches, and checks the inputs of the model."""
 
 import functools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,8 @@ from ae_jax.models import Model, Variables, memory
 from ae_jax.models.interface import Gaussian
 from ae_jax.types import AnyArray, Columns
 
-_LARGEST_BATCH = 256  # examples per call of the model; activations of larger batches do not fit in a CPU's cache
+# Limits of a call of the model. Activations of larger batches do not fit in a CPU's cache, which halves the speed.
+_MOST_EXAMPLES, _MOST_ELEMENTS = 256, 2**22
 
 # Methods by name. Each entry is called with (model, function from logits to reconstructions), and returns
 # the function that `apply` calls with (variables, array, columns).
@@ -44,15 +46,26 @@ def apply(
     value_range: Range of the data, a key of `ranges.INTERVALS`.
   """
   function = functools.partial(_apply, model=model, method=method, value_range=value_range)
-  return in_batches(function, variables, array, columns)
+  return in_batches(function, variables, array, columns, batch_size(model.shape))
+
+
+def batch_size(shape: Sequence[int], most: int = _MOST_EXAMPLES) -> int:
+  """Returns how many examples of a shape a call of the model processes: a power of two, and at most `most`."""
+  size = min(most, max(1, _MOST_ELEMENTS // max(1, math.prod(shape))))
+  return 1 << (size.bit_length() - 1)
 
 
 def in_batches(
-  function: Callable[..., jax.Array], variables: Variables, array: AnyArray, columns: Columns
+  function: Callable[..., jax.Array],
+  variables: Variables,
+  array: AnyArray,
+  columns: Columns,
+  largest: int,
 ) -> Shaped[np.ndarray, "examples ..."]:
   """Applies a compiled function (variables, array, columns) in batches; returns the result for each row of the array.
 
-  Each batch is padded to a power of two of rows, so that the function is compiled for few batch sizes.
+  Each batch has at most `largest` rows. It is padded to a power of two of rows, so that the function is compiled for
+  few batch sizes.
   """
   if not len(array):
     one = lambda rows: jax.ShapeDtypeStruct((1, *rows.shape[1:]), rows.dtype)
@@ -60,8 +73,8 @@ def in_batches(
     return np.zeros((0, *output.shape[1:]), output.dtype)
   results = []
   fix = "use a device with more memory, or JAX_PLATFORMS=cpu for the memory of the host"
-  for start in range(0, len(array), _LARGEST_BATCH):
-    batch = {name: rows[start : start + _LARGEST_BATCH] for name, rows in (columns | {"": array}).items()}
+  for start in range(0, len(array), largest):
+    batch = {name: rows[start : start + largest] for name, rows in (columns | {"": array}).items()}
     size = len(batch[""])
     padding = (1 << (size - 1).bit_length()) - size
     if padding:

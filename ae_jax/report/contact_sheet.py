@@ -6,7 +6,7 @@ import numpy as np
 
 from ae_jax.data import dataset as datasets
 from ae_jax.data import lazy_arrays, ranges
-from ae_jax.evaluators import figures
+from ae_jax.evaluators import display, figures
 from ae_jax.report import pictures, sprites
 
 _PER_CLASS, _MOST_CLASSES, _UNLABELLED = 10, 10, 49  # examples per class, classes, and examples without classes
@@ -25,12 +25,12 @@ def draw(path: pathlib.Path, dataset: datasets.Dataset, title: str) -> None:
     size = min(len(members), _PER_CLASS if len(classes) > 1 else _UNLABELLED)
     stored = lazy_arrays.read_rows(dataset.train, np.sort(generator.choice(members, size, replace=False)))
     examples = ranges.normalise(stored, dataset.value_range)
-    rows[dataset.class_name(label)] = sprites.shrunk(examples, sprites.SIDE) if examples.ndim == 4 else examples
+    rows[dataset.class_name(label)] = display.shrunk(examples, sprites.SIDE) if examples.ndim == 4 else examples
   if len(classes) > 1:
     figure = figures.ExampleRows(title, {name: _padded(examples, dataset.span.low) for name, examples in rows.items()})
   else:
     figure = figures.Gallery(title, next(iter(rows.values())))
-  figure = figures.displayed(figure, dataset.kind, dataset.element_names, dataset.value_label)
+  figure = display.drawable(figure, dataset.kind, dataset.element_names, dataset.value_label)
   pictures.draw(path, figure, dataset.value_range)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from ae_jax.evaluators import display
 from ae_jax.report import canvas, channels
 
 SIDE = 96  # maximum length of the longer side of an image, in pixels
@@ -71,7 +72,7 @@ def of_examples(
   if examples.ndim == 3:
     size = (_HEIGHT, _WIDTH) if side >= _WIDTH else (_HEIGHT // 2, _WIDTH // 2)
     return drawn(examples, low, high, *size, joined=joined)
-  shares = shrunk(np.nan_to_num((channels.shown(examples) - low) / (high - low)), side)
+  shares = display.shrunk(np.nan_to_num((channels.shown(examples) - low) / (high - low)), side)
   pictures = np.round(255 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)
   return pictures if pictures.shape[-1] == 3 else pictures[..., 0]
 
@@ -80,14 +81,14 @@ def of_differences(
   differences: Float[np.ndarray, "n h w 1"], largest: float | int, side: int = SIDE
 ) -> UInt8[np.ndarray, "n rows columns 4"]:
   """Renders differences as images: red above 0, blue below 0, transparent at 0, and opaque at +-`largest`."""
-  shares = np.clip(shrunk(np.nan_to_num(differences), side)[..., 0] / largest, -1.0, 1.0)
+  shares = np.clip(display.shrunk(np.nan_to_num(differences), side)[..., 0] / largest, -1.0, 1.0)
   colours = np.where(shares[..., None] > 0, (214, 64, 52), (58, 110, 205))
   return np.concatenate([colours, np.round(255 * np.abs(shares))[..., None]], -1).astype(np.uint8)
 
 
 def of_weights(weights: Float[np.ndarray, "n h w 1"], side: int = SIDE) -> UInt8[np.ndarray, "n rows columns 3"]:
   """Renders weights as images with the colour map viridis, from 0 to the maximum weight of all images."""
-  shares = shrunk(weights, side)[..., 0]
+  shares = display.shrunk(weights, side)[..., 0]
   return canvas.colours("viridis", shares / max(float(shares.max()), 1e-30))[..., :3]
 
 
@@ -141,17 +142,6 @@ def _lines(values: Float[np.ndarray, "n t"], height: int, width: int) -> Float[n
   lower, upper = np.minimum(fine, following) - half, np.maximum(fine, following) + half
   inside = (subpixels >= lower[:, None]) & (subpixels <= upper[:, None])
   return inside.reshape(-1, height, _OVERSAMPLING, width, _OVERSAMPLING).mean((2, 4), dtype=np.float32)
-
-
-def shrunk(images: np.ndarray, side: int) -> np.ndarray:
-  """Downsamples images [N, H, W, C] to sides of at most `side` pixels, by averaging squares of pixels."""
-  factor = -(-max(images.shape[1:3]) // side)
-  if factor == 1:
-    return images
-  padding = [(0, 0), (0, -images.shape[1] % factor), (0, -images.shape[2] % factor), (0, 0)]
-  padded = np.pad(images, padding, mode="edge")
-  count, height, width, channels = padded.shape
-  return padded.reshape(count, height // factor, factor, width // factor, factor, channels).mean((2, 4))
 
 
 def _with_gaps(pictures: np.ndarray, gap: int) -> np.ndarray:

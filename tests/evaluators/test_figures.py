@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ae_jax import errors
-from ae_jax.evaluators import figures
+from ae_jax.evaluators import display, figures
 
 IMAGES = made_runs.images(20, side=8)
 KINDS = [value for _, value in made_runs.every_kind(IMAGES, points=30) if dataclasses.is_dataclass(value)]
@@ -154,10 +154,23 @@ def test_a_pickle_and_a_missing_file_raise_a_user_error(tmp_path):
 
 def test_figures_of_volumes_show_the_middle_slice_and_say_so():
   volumes = np.arange(2 * 5 * 3 * 4).reshape(2, 5, 3, 4, 1).astype(np.float32)
-  rows = figures.displayed(figures.ExampleRows("Rows", {"test volumes": volumes}), "volumes")
+  rows = display.drawable(figures.ExampleRows("Rows", {"test volumes": volumes}), "volumes")
   np.testing.assert_array_equal(rows.rows["test volumes"], volumes[:, 2])
-  gallery = figures.displayed(figures.Gallery("Gallery", volumes), "volumes")
+  gallery = display.drawable(figures.Gallery("Gallery", volumes), "volumes")
   np.testing.assert_array_equal(gallery.examples, volumes[:, 2])
   assert (rows.title, gallery.title) == ("Rows (slice 3 of 5)", "Gallery (slice 3 of 5)")
   heatmap = figures.Heatmap("Map", "value", np.ones((3, 4)))
-  assert figures.displayed(heatmap, "volumes") is heatmap
+  assert display.drawable(heatmap, "volumes") is heatmap
+
+
+def test_large_images_are_reduced_and_small_images_are_not():
+  images = np.random.default_rng(0).random((2, 300, 512, 3), np.float32)
+  rows = display.drawable(figures.ExampleRows("Rows", {"test images": images}), "images").rows["test images"]
+  np.testing.assert_allclose(rows[1, 4, 7], images[1, 8:10, 14:16].mean((0, 1)), rtol=1e-6)
+  explorer = display.drawable(
+    figures.Explorer("Explorer", ("a", "b"), np.ones(2), np.broadcast_to(images[0], (1, 2, 2, *images.shape[1:]))),
+    "images",
+  )
+  assert rows.shape == (2, 150, 256, 3) and explorer.examples.shape == (1, 2, 2, 150, 256, 3)
+  small = images[:, :256, :256]
+  assert display.drawable(figures.Gallery("Gallery", small), "images").examples is small
