@@ -189,7 +189,7 @@ class EvalContext:
     """
     key, call = jax.random.key(self.run.config.seed), jax.jit(function)
     count, results = len(arrays[0]), []
-    size = min(inference.batch_size(self.run.model.shape, _BATCH), 1 << (count - 1).bit_length())
+    size = min(inference.batch_size(self.dataset.shape, _BATCH), 1 << (count - 1).bit_length())
     for start in range(0, count, size):
       indices = np.arange(start, start + size)
       batch = jax.tree.map(lambda array, indices=indices: array[np.minimum(indices, count - 1)], arrays)

@@ -167,10 +167,9 @@ def test_large_images_are_reduced_and_small_images_are_not():
   images = np.random.default_rng(0).random((2, 300, 512, 3), np.float32)
   rows = display.drawable(figures.ExampleRows("Rows", {"test images": images}), "images").rows["test images"]
   np.testing.assert_allclose(rows[1, 4, 7], images[1, 8:10, 14:16].mean((0, 1)), rtol=1e-6)
-  explorer = display.drawable(
-    figures.Explorer("Explorer", ("a", "b"), np.ones(2), np.broadcast_to(images[0], (1, 2, 2, *images.shape[1:]))),
-    "images",
-  )
-  assert rows.shape == (2, 150, 256, 3) and explorer.examples.shape == (1, 2, 2, 150, 256, 3)
+  grid = np.broadcast_to(images[0], (1, 2, 2, *images.shape[1:]))
+  explorer = display.drawable(figures.Explorer("Explorer", ("a", "b"), np.ones(2), grid), "images")
+  assert rows.shape == (2, 150, 256, 3)
+  assert explorer.examples.shape == (1, 2, 2, 150, 256, 3)
   small = images[:, :256, :256]
   assert display.drawable(figures.Gallery("Gallery", small), "images").examples is small

@@ -201,7 +201,7 @@ def test_results_equal_the_metrics_of_the_evaluation_during_training():
 
 def test_results_do_not_depend_on_the_batch_size(monkeypatch):
   monkeypatch.setattr(contexts, "_BATCH", 16)
-  monkeypatch.setattr(inference, "_LARGEST_BATCH", 8)
+  monkeypatch.setattr(inference, "_MOST_ELEMENTS", 8 * examples(37)[0].size)
   batched, expected = analyze(gaussian(examples(37))), analyzed()[1]
   assert set(batched) == set(expected)
   for name, value in expected.items():

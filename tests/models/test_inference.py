@@ -41,4 +41,11 @@ def test_memory_that_ends_in_a_batch_is_explained(sequence):
 
   message = r"^a batch of 4 examples: the device is out of memory .* JAX_PLATFORMS=cpu for the memory of the host$"
   with pytest.raises(errors.UserError, match=message):
-    inference.in_batches(full, sequence.variables, X, {})
+    inference.in_batches(full, sequence.variables, X, {}, 256)
+
+
+@pytest.mark.parametrize(
+  ("shape", "size"), [((28, 28, 1), 256), ((128, 128, 3), 64), ((512, 512, 3), 4), ((9000, 9000), 1)]
+)
+def test_batches_of_large_examples_are_small(shape, size):
+  assert inference.batch_size(shape) == size
