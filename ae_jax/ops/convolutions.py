@@ -9,13 +9,14 @@ operations can be differentiated to any order, in forward and reverse mode.
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
+
+from ae_jax.ops import folding
 
 _Array = jax.Array | np.ndarray
 Image = Float[_Array, "channels height width batch"]
@@ -131,10 +132,8 @@ def _conv_xla(x: Image, kernel: Kernel) -> jax.Array:
 def _conv_as_product(x: Image, kernel: Kernel) -> jax.Array:
   kh, kw, c_in, c_out = kernel.shape
   h, w, batch = x.shape[1] - kh + 1, x.shape[2] - kw + 1, x.shape[3]
-  # Concatenation in two steps needs kh + kw pieces instead of kh * kw.
-  shifts = jnp.concatenate([x[:, :, j : j + w] for j in range(kw)])
-  shifts = jnp.concatenate([shifts[:, i : i + h] for i in range(kh)])
-  product = kernel.reshape(kh * kw * c_in, c_out).T @ shifts.reshape(kh * kw * c_in, h * w * batch)
+  patches = folding.unfold(x, (kh, kw)).reshape(kh * kw * c_in, h * w * batch)
+  product = kernel.reshape(kh * kw * c_in, c_out).T @ patches
   return product.reshape(c_out, h, w, batch)
 
 
@@ -174,33 +173,9 @@ def _conv_transpose_xla(x: Image, kernel: Kernel, stride: int, crops: Sequence[t
 def _conv_transpose_as_product(x: Image, kernel: Kernel, stride: int, crops: Sequence[tuple[int, int]]) -> jax.Array:
   kh, kw, c_in, c_out = kernel.shape
   height, width, batch = x.shape[1:]
-  # The kernel is cut into m x n blocks of at most stride x stride elements. Each block gives one piece of the product.
-  # The elements of a piece are neighbouring output pixels. Successive pieces are shifted by one input pixel.
-  kernel = kernel[::-1, ::-1].transpose(3, 0, 1, 2)
-  high, wide = ([min(stride, k - start) for start in range(0, k, stride)] for k in (kh, kw))
-  corners = list(itertools.product(range(len(high)), range(len(wide))))
-  blocks = [kernel[:, stride * i : stride * i + high[i], stride * j : stride * j + wide[j]] for i, j in corners]
-  product = jnp.concatenate([block.reshape(-1, c_in) for block in blocks]) @ x.reshape(c_in, height * width * batch)
-  pieces = {
-    (i, j): piece.reshape(c_out, high[i], wide[j], height, width, batch)
-    for (i, j), piece in zip(corners, lax.split(product, [c_out * high[i] * wide[j] for i, j in corners]), strict=True)
-  }
-  # The pieces of each row are summed first, then the rows: m + n separate sums instead of one fused sum of m * n terms.
-  rows = [_overlap_add([pieces[i, j] for j in range(len(wide))], 2, stride) for i in range(len(high))]
-  y = _overlap_add(rows, 1, stride)
-  y = y.transpose(0, 3, 1, 4, 2, 5).reshape(c_out, y.shape[3] * stride, y.shape[4] * stride, batch)
+  matrix = kernel[::-1, ::-1].swapaxes(2, 3).reshape(kh * kw * c_out, c_in)
+  product = matrix @ x.reshape(c_in, height * width * batch)
+  y = folding.fold(product.reshape(kh, kw, c_out, height, width, batch), stride)
   (top, bottom), (left, right) = crops
   full = transposed_size((height, width), (kh, kw), stride)
   return y[:, top : full[0] - bottom, left : full[1] - right]
-
-
-def _overlap_add(pieces: Sequence[jax.Array], axis: int, stride: int) -> Any:
-  """Shifts piece i by i input pixels along the axis `axis` + 2 and returns the sum of all pieces.
-
-  A piece has the axes [C, rows, columns, H, W, B]. It is padded with zeros to size `stride` along `axis`, because the
-  last piece can be shorter.
-  """
-  padding = lambda shift, piece: [
-    {axis: (0, stride - piece.shape[axis]), axis + 2: (shift, len(pieces) - 1 - shift)}.get(a, (0, 0)) for a in range(6)
-  ]
-  return sum(jnp.pad(piece, padding(shift, piece)) for shift, piece in enumerate(pieces))
