@@ -20,12 +20,13 @@ DRAWS = 3_000  # maximum number of samples from each density, and of examples wi
 POSITIONS = np.linspace(-2.5, 2.5, 11)  # positions of the explorer's grid points, in standard deviations
 _COARSE_POSITIONS = np.linspace(-2.5, 2.5, 5)  # for large examples
 _MAX_NEAREST = 1_000  # maximum number of samples whose nearest training example is searched for
-_MAX_PRODUCTS = 2**35  # maximum number of multiplications in this search; at least _GALLERY samples are included
+_MAX_PRODUCTS = 2**35  # maximum number of multiplications in this search; at least the gallery is included
 _MAX_ELEMENTS = 2**25  # maximum number of elements in all samples from a density
 _MAX_LATENT = 4_096  # maximum size of the latent code
 _POOR_PRIOR = 3.0  # ratio of Fréchet distances from which draws from the prior are called poor
-_GALLERY = 64  # samples in the gallery
+_GALLERY, _LARGE_GALLERY = 64, 16  # samples in the gallery; the second number is for large examples
 _PAIRS, _STEPS = 4, 9  # number of pairs of test examples, and of latent codes on the path between the two examples
+_LARGE_PAIRS, _LARGE_STEPS = 2, 5  # the same for large examples, of which hundreds take minutes to decode
 _DIRECTIONS = 6  # maximum number of directions in the explorer
 _MAX_CLASSES = 20  # maximum number of classes in the figure of samples by class
 
@@ -57,7 +58,8 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   samples = {}
   for name, description, codes in _densities(context):
     decoded = context.decode(codes)
-    yield f"samples_{name}" if samples else "samples", Gallery(f"Samples from {description}", decoded[:_GALLERY])
+    gallery = Gallery(f"Samples from {description}", decoded[: _gallery_size(context)])
+    yield f"samples_{name}" if samples else "samples", gallery
     samples[name] = decoded
   if context.run.model.labels:
     yield "samples_by_class", samples_by_class(context)
@@ -72,6 +74,15 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 def variational(run: api.Run) -> bool:
   """Returns whether the model has a posterior, and the objective makes latent codes follow the prior."""
   return run.model.has_posterior and objectives.OBJECTIVES[run.config.objective.name].samples_posterior
+
+
+def _is_large(context: EvalContext) -> bool:
+  """Returns whether examples are so large that figures contain fewer of them."""
+  return 3 * len(POSITIONS) ** 2 * context.test[0].size > _MAX_ELEMENTS
+
+
+def _gallery_size(context: EvalContext) -> int:
+  return _LARGE_GALLERY if _is_large(context) else _GALLERY
 
 
 def _normal_indices(context: EvalContext) -> Int[np.ndarray, " normal"]:
@@ -97,7 +108,7 @@ def _class_row(label: int, dataset: data.Dataset) -> str:
 
 def _densities(context: EvalContext) -> Iterator[tuple[str, str, Float32[np.ndarray, "draws latent"]]]:
   """Yields (name, description, latent codes drawn from the density) for each density."""
-  count = max(_GALLERY, min(DRAWS, _MAX_ELEMENTS // context.test[0].size))
+  count = max(_gallery_size(context), min(DRAWS, _MAX_ELEMENTS // context.test[0].size))
   codes, generator = context.train_codes, context.generator()
   if variational(context.run):
     yield "prior", "the prior", context.prior_codes(count)
@@ -116,10 +127,10 @@ def interpolations(context: EvalContext) -> Iterator[tuple[str, Any]]:
   if not pairs:
     yield "interpolations", "there are no interpolations: they need two test examples, and there is only one"
     return
-  fractions, rows = np.linspace(0.0, 1.0, _STEPS), {}
+  fractions, rows = np.linspace(0.0, 1.0, _LARGE_STEPS if _is_large(context) else _STEPS), {}
   centre = 0.0 if variational(context.run) else context.train_codes.mean(0, dtype=np.float64)
   for number, (start, end) in enumerate(pairs, 1):
-    columns = context.columns("test", np.full(_STEPS, start))
+    columns = context.columns("test", np.full(len(fractions), start))
     first, last = context.test_codes[[start, end]].astype(np.float64)
     paths = {"line": densities.line(first, last, fractions), "arc": densities.arc(first, last, fractions, centre)}
     for path, codes in paths.items():
@@ -138,7 +149,7 @@ def _pairs(context: EvalContext) -> list[tuple[int, int]]:
   order, labels = context.generator().permutation(_normal_indices(context)), context.test_labels
   middle = len(order) // 2
   pairs = []
-  for number, start in enumerate(order[:middle][:_PAIRS]):
+  for number, start in enumerate(order[:middle][: _LARGE_PAIRS if _is_large(context) else _PAIRS]):
     ends = order[middle:]
     if labels is not None and (labels[ends] != labels[start]).any():
       ends = ends[labels[ends] != labels[start]]
@@ -153,8 +164,7 @@ def explorer(context: EvalContext) -> Iterator[tuple[str, Any]]:
   other models. If the latents vary in one direction only, the figure is a traversal of this direction.
   """
   codes = context.test_codes[_normal_indices(context)]
-  large = 3 * len(POSITIONS) ** 2 * context.test[0].size > _MAX_ELEMENTS
-  positions = _COARSE_POSITIONS if large else POSITIONS
+  positions = _COARSE_POSITIONS if _is_large(context) else POSITIONS
   names, steps = _directions(codes, variational(context.run))
   mean = codes.mean(0, dtype=np.float64)
   columns = lambda count: context.columns("test", np.zeros(count, int))  # the columns of the first test example
@@ -202,7 +212,7 @@ def memorisation(context: EvalContext, samples: Mapping[str, np.ndarray]) -> Ite
   examples to their nearest training examples. It is near 0 if the model reproduces its training examples. Blurred
   images are closer to every image, so the ratio of reconstructed test examples is included as a reference.
   """
-  count, indices = min(_MAX_NEAREST, max(_GALLERY, _MAX_PRODUCTS // context.train.size)), _normal_indices(context)
+  count, indices = min(_MAX_NEAREST, max(_gallery_size(context), _MAX_PRODUCTS // context.train.size)), _normal_indices(context)
   indices = indices[spaced(count, len(indices))]
   _, test_distances = features.nearest(context.test[indices], context.train)
   yield "nearest_training_distance", float(test_distances.mean())

@@ -221,12 +221,19 @@ def test_drawn_codes_have_the_levels_of_a_quantised_bottleneck():
   assert len(np.unique(codes)) > 1
 
 
-@pytest.mark.parametrize(("numbers", "count"), [(2**25, 100), (80 * 16 + 15, 80), (16, 64)])
+@pytest.mark.parametrize(("numbers", "count"), [(2**25, 100), (80 * 16 + 15, 80), (16, 16)])
 def test_the_number_of_draws_is_limited_and_smaller_for_large_examples(monkeypatch, numbers, count):
   monkeypatch.setattr(generation, "DRAWS", 100)
   monkeypatch.setattr(generation, "_MAX_ELEMENTS", numbers)
   drawn = generation._densities(context_of(images(60), images(30, seed=1), "vae"))
   assert {name: codes.shape for name, _, codes in drawn} == {"prior": (count, 4), "mixture": (count, 4)}
+
+
+@pytest.mark.parametrize(("numbers", "pairs", "steps"), [(2**25, 4, 9), (16, 2, 5)])
+def test_there_are_fewer_interpolations_of_large_examples(monkeypatch, numbers, pairs, steps):
+  monkeypatch.setattr(generation, "_MAX_ELEMENTS", numbers)
+  ((_, figure),) = generation.interpolations(context_of(images(60), images(30, seed=1)))
+  assert [len(row) for row in figure.rows.values()] == [steps + 2] * 2 * pairs  # a line and an arc for each pair
 
 
 def test_draws_of_each_density_depend_on_the_seed():
