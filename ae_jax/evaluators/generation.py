@@ -212,7 +212,8 @@ def memorisation(context: EvalContext, samples: Mapping[str, np.ndarray]) -> Ite
   examples to their nearest training examples. It is near 0 if the model reproduces its training examples. Blurred
   images are closer to every image, so the ratio of reconstructed test examples is included as a reference.
   """
-  count, indices = min(_MAX_NEAREST, max(_gallery_size(context), _MAX_PRODUCTS // context.train.size)), _normal_indices(context)
+  count = min(_MAX_NEAREST, max(_gallery_size(context), _MAX_PRODUCTS // context.train.size))
+  indices = _normal_indices(context)
   indices = indices[spaced(count, len(indices))]
   _, test_distances = features.nearest(context.test[indices], context.train)
   yield "nearest_training_distance", float(test_distances.mean())
