@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 LARGEST_COUNT = 2**31 - 1  # counts and array indices are int32
@@ -17,6 +17,14 @@ class UserError(ValueError):
 
   def __init__(self, message: str) -> None:
     super().__init__(" ".join(message.splitlines()))  # file names may contain line breaks
+
+
+class DifferentData(UserError):
+  """The data are not those of a run; `differing` names what differs."""
+
+  def __init__(self, message: str, differing: Sequence[str]) -> None:
+    super().__init__(message)
+    self.differing = differing
 
 
 class WriteError(UserError):

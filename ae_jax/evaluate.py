@@ -93,7 +93,11 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
     parts = [*found.parts]
   except errors.UserError as error:
     raise errors.UserError(f"{reason}. The data cannot be read as new examples either: {error}") from None
-  progress.print_line(f"the data are evaluated as new examples, and the report is not updated, because {reason}")
+  differing = f"other {', '.join(reason.differing)}" if isinstance(reason, errors.DifferentData) else reason
+  progress.print_line(
+    "the data are not those of the run, so they are evaluated as new examples, and the report is not updated "
+    f"({differing})"
+  )
   for line in found.remarks:
     progress.print_line(line)
   threshold, fault = thresholds.of_run(run)

@@ -183,6 +183,7 @@ def test_evaluate_measures_other_data_and_leaves_the_report(of_table, tmp_path):
   before = (workdir / "report.html").read_bytes()
   printed = command("evaluate", f"--workdir={workdir}", f"--data={tmp_path / 'new.csv'}")
   assert "evaluated as new examples, and the report is not updated" in printed
+  assert "Restore the data" not in printed
   expected = ae_jax.load(workdir).evaluate(new)
   found = dict(line.split() for line in printed.splitlines()[1:])
   assert float(found["squared_error"]) == pytest.approx(expected["squared_error"], rel=1e-4)
@@ -191,6 +192,14 @@ def test_evaluate_measures_other_data_and_leaves_the_report(of_table, tmp_path):
   flags = [f"--workdir={workdir}", f"--data={tmp_path / 'none.csv'}"]
   assert "cannot be read as new examples either" in command("evaluate", *flags, status=1)
   assert "as new examples" not in command("evaluate", *flags, "--only=probe", status=1)
+
+
+def test_impute_keeps_words_that_the_training_rows_do_not_have(of_table):
+  rows = TABLE[["height", "colour"]][:3].copy()
+  rows.loc[1, "colour"], rows.loc[2, "height"] = "unseen", np.nan
+  filled = ae_jax.load(of_table / "run").impute(rows)
+  assert filled["colour"].tolist() == rows["colour"].tolist()
+  assert filled["height"].notna().all()
 
 
 def test_embed_names_every_example_of_the_run_once(of_images, tmp_path):

@@ -1,5 +1,6 @@
 """Data sources for arrays and DataFrames in memory, which `ae_jax.fit` passes to `ae_jax.data.load`."""
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -34,6 +35,11 @@ def as_array(x: Any, name: str) -> Shaped[np.ndarray, "..."]:
   array = _as_numpy(x, name)
   if array.dtype.kind == "V" and array.dtype.names is None:  # bfloat16 and float8 of JAX
     array = array.astype(np.float32)
+  if isinstance(x, str | os.PathLike):
+    raise errors.UserError(
+      f"{name}: is a path; load the file and pass its array, or use `ae_jax apply --workdir=RUN --data=PATH`, which "
+      "converts new files like those of the training"
+    )
   if array.dtype.kind not in "biuf":
     raise errors.UserError(
       f"{name}: has type {type(x).__name__} and dtype {array.dtype}; pass an array of numbers, or a DataFrame for "

@@ -73,12 +73,20 @@ def completed(
 ) -> Any:
   """Replaces the missing values of raw rows by values decoded from `examples`.
 
-  The result is a DataFrame if `x`, the input of the user, has named columns; otherwise it is an array of raw rows.
+  The result is a DataFrame of the columns of the schema if `x`, the input of the user, has named columns; otherwise it
+  is an array of raw rows. Words that do not occur in the training rows are observed values, so they are kept.
   """
   from ae_jax.data import frames
 
   rows = np.where(np.isnan(raw), schema.decode(examples), raw)
-  return frames.to_frame(rows, schema, frames.index_of(x)) if frames.is_rows(x) else rows.astype(np.float32)
+  if not frames.is_rows(x):
+    return rows.astype(np.float32)
+  result, given = frames.to_frame(rows, schema, frames.index_of(x)), frames.as_frame(x)
+  for position, column in enumerate(schema.columns):
+    if column.kind == "categorical":
+      is_other = raw[:, position] == len(column.words)
+      result.loc[is_other, column.name] = given.loc[is_other, column.name].astype(str)
+  return result
 
 
 def like(x: Any, examples: Shaped[np.ndarray, "rows ..."], schema: Schema | None) -> Any:

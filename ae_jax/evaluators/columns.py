@@ -19,16 +19,20 @@ def analyze(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> Iterat
 
   For numbers and dates, the results are the root mean squared error in the unit of the column (days for dates), and the
   relative error, which is this error divided by the standard deviation of the column. For categories and booleans, the
-  results are the accuracy, and the accuracy of always predicting the most frequent value. Their relative error is the
-  ratio of the two error rates. Always predicting the mean or the most frequent value of the training rows has the
-  relative error 1.
+  results are the accuracy, and the accuracy of always predicting the most frequent value of the training rows. Their
+  relative error is the ratio of the two error rates.
   """
   schema: Schema = context.dataset.schema
   mask = context.dataset.columns.get("test", {}).get("mask")
   known = schema.known_columns(context.test[indices], None if mask is None else mask[indices])
   decoded, true = (_decoded(context, x[indices]) for x in (context.reconstructions, context.test))
   errors = schema.column_errors(decoded, true, known)
-  spreads = {column.name: column.spread for column in schema.columns}
+  constant = schema.column_errors(np.broadcast_to([column.fill for column in schema.columns], true.shape), true, known)
+  spreads = {
+    column.name: constant[column.name] if column.is_discrete else column.spread
+    for column in schema.columns
+    if column.name in errors
+  }
   relative = {name: error / spreads[name] if spreads[name] else np.inf * error for name, error in errors.items()}
   relative = {name: ratio for name, ratio in relative.items() if np.isfinite(ratio)}  # not for constant columns
   order = sorted(relative, key=relative.__getitem__, reverse=True)[:MOST_COLUMNS]

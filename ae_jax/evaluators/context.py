@@ -38,6 +38,11 @@ class EvalContext:
     return ranges.normalise(self.dataset.test, self.dataset.value_range)
 
   @property
+  def tested(self) -> str:
+    """Name of the test examples over which errors are averaged: those of the trained class, if there is one."""
+    return "test examples" if self.dataset.anomalous is None else "normal test examples"
+
+  @property
   def test_labels(self) -> Integer[np.ndarray, " examples"] | None:
     """Integer labels of the test examples; None if there are none."""
     return integer_labels(self.dataset.test_labels)

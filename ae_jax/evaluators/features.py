@@ -38,7 +38,7 @@ def feature_function(context: Any) -> Generator[tuple[str, Any], None, Function]
     yield (
       "features",
       (
-        f"precision, recall and the Fréchet distance use the {WIDTH} leading principal components of the training "
+        f"precision, recall and the Fréchet distance use at most {WIDTH} leading principal components of the training "
         f"examples, because there are {reason} to train a classifier"
       ),
     )

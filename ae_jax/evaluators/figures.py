@@ -175,6 +175,12 @@ def _explorer_conditions(figure: Explorer) -> Iterator[tuple[Any, str]]:
   yield len(figure.names) == 2 * len(figure.examples), f"{len(figure.names)} names for {len(figure.examples)} pairs"
 
 
+def side_of_patch(height: int, width: int, count: int) -> int | None:
+  """Returns the side of the square patches if `count` patches cover an image; see `models.transformer.patchify`."""
+  sides = range(1, max(height, width) + 1)
+  return next((side for side in sides if -(-height // side) * -(-width // side) == count), None)
+
+
 def _attention_conditions(figure: Attention) -> Iterator[tuple[Any, str]]:
   yield from _same_shape([figure.examples], (3, 4))
   count, height, width = figure.examples.shape[:3]
@@ -185,11 +191,8 @@ def _attention_conditions(figure: Attention) -> Iterator[tuple[Any, str]]:
     )
     tokens = weights.shape[-1]
     if figure.examples.ndim == 4:  # an encoder of series may have fewer tokens than steps
-      patch = max(1, round((height * width / tokens) ** 0.5))
-      yield (
-        tokens == height // patch * (width // patch),
-        f"{tokens} tokens do not tile an image of {height} x {width} pixels",
-      )
+      covers = side_of_patch(height, width, tokens) is not None
+      yield covers, f"{tokens} square patches do not cover an image of {height} x {width} pixels"
 
 
 _CONDITIONS: dict[type, Callable[[Any], Iterator[tuple[Any, str]]]] = {

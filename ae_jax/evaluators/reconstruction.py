@@ -153,10 +153,8 @@ def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
   )
   classes = np.unique(labels)
   if len(classes) > _MAX_CLASSES:
-    yield (
-      "by_class",
-      f"errors by class are omitted: the test set has {len(classes)} classes, and the limit is {_MAX_CLASSES}",
-    )
+    note = f"errors by class are omitted: the test set has {len(classes)} classes, and the limit is {_MAX_CLASSES}"
+    yield "by_class", note
     return
   weights = _weights(context.dataset)
   weights = np.ones(len(labels)) if weights is None else weights
@@ -164,7 +162,7 @@ def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
   means = np.array([np.average(squared_errors[chosen], weights=weights[chosen]) for chosen in rows])
   for label, mean in zip(classes, means, strict=True):
     yield f"squared_error/class_{label}", float(mean)
-  title = "Mean squared error per example, for each class of the test set"
+  title = f"Mean squared error per example, for each class of the {context.tested}"
   names = tuple(map(context.dataset.class_name, classes))
   yield "squared_error_by_class", figures.Bars(title, names, means, "class", "squared error per example")
 
@@ -184,7 +182,7 @@ def _by_column(context: EvalContext) -> Iterator[tuple[str, Any]]:
   means = _means_over_observed(context, trained_class_only(np.arange(len(context.test)), context.dataset))
   for column, mean in enumerate(means):
     yield f"squared_error/column_{column}", float(mean)
-  title, names = "Mean squared error of each column over the test set", tuple(map(str, range(len(means))))
+  title, names = f"Mean squared error of each column over the {context.tested}", tuple(map(str, range(len(means))))
   yield "squared_error_by_column", figures.Bars(title, names, means, "column", "squared error")
 
 
@@ -194,9 +192,9 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
   order = indices[np.argsort(context.squared_errors[indices], kind="stable")]
   typical, captions = indices[spaced(SHOWN, len(indices))], context.dataset.test_captions
   choices = {
-    "reconstructions": (typical, "Evenly spaced test examples and their reconstructions"),
-    "worst": (order[::-1][:SHOWN], "The test examples with the largest squared errors, in descending order"),
-    "best": (order[:SHOWN], "The test examples with the smallest squared errors, in ascending order"),
+    "reconstructions": (typical, f"Evenly spaced {context.tested} and their reconstructions"),
+    "worst": (order[::-1][:SHOWN], f"The {context.tested} with the largest squared errors, in descending order"),
+    "best": (order[:SHOWN], f"The {context.tested} with the smallest squared errors, in ascending order"),
   }
   for name, (chosen, title) in choices.items():
     yield name, figures.ExampleRows(title, _rows(context, chosen), captions=captions(chosen))
@@ -236,9 +234,10 @@ def _error_map(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> fig
   """Returns the mean squared error of each pixel or time step; for volumes, the mean over the first axis."""
   squares = _means_over_observed(context, indices).sum(-1)
   place = "time step" if context.dataset.kind == "series" else "pixel"
-  depth = ", averaged over the first axis of the volumes" if squares.ndim == 3 else ""
-  title = f"Mean squared error per {place} over the test set{depth}"
-  return figures.Heatmap(title, "squared error", squares.mean(0) if depth else squares)
+  title = f"Mean squared error per {place} over the {context.tested}"
+  title += ", summed over the channels" if context.test.shape[-1] > 1 else ""
+  title += ", averaged over the first axis of the volumes" if squares.ndim == 3 else ""
+  return figures.Heatmap(title, "squared error", squares.mean(0) if squares.ndim == 3 else squares)
 
 
 def trained_class_only(

@@ -33,13 +33,7 @@ def heads(item: figures.Attention) -> Iterator[tuple[str, np.ndarray]]:
     for head in range(weights.shape[1]):
       mean = weights[:, head].mean(1)
       if item.examples.ndim == 4:
-        patch = _side_of_patch(height, width, mean.shape[-1])
+        patch = figures.side_of_patch(height, width, mean.shape[-1])
         tiles = mean.reshape(len(mean), -(-height // patch), -1)
         mean = np.kron(tiles, np.ones((1, patch, patch), np.float32))[:, :height, :width]
       yield f"{layer} {head + 1}", mean[..., None]
-
-
-def _side_of_patch(height: int, width: int, count: int) -> int:
-  """Returns the side of the square patches if `count` patches cover an image; see `models.transformer.patchify`."""
-  sides = range(1, max(height, width) + 1)
-  return next((side for side in sides if -(-height // side) * -(-width // side) == count), max(height, width))

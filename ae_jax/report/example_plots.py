@@ -77,7 +77,7 @@ def _below_each_other(item: figures.ExampleRows, limits: Limits) -> canvas.Figur
   _draw(axes, item, examples, limits, count)
   _label(axes, item, examples.shape[1], limits, (len(item.rows), count), width - 1.9)
   axes.set_yticks(_HEIGHT / 2 - np.arange(len(item.rows)), [*item.rows], fontsize=7)
-  axes.set_ylabel(f"{item.y_label}, {limits[0]:.3g} to {limits[1]:.3g} in each row", fontsize=7)
+  axes.set_ylabel(f"{item.y_label},\n{limits[0]:.3g} to {limits[1]:.3g} in each row", fontsize=7)
   for number, caption in enumerate(item.captions[:count]):
     axes.text(number + 0.03, _HEIGHT + 0.06, caption, fontsize=5)
   return picture

@@ -226,9 +226,10 @@ def _check_same_data(
   compared = [key for key in _COMPARED if key in stored or key in optional]
   differing = [_COMPARED[key] for key in compared if stored.get(key) != current.get(key)]
   if differing:
-    raise errors.UserError(
+    raise errors.DifferentData(
       f"--workdir={workdir}: config.data.name={section['name']!r} ({section['path']}) is not the data of the run; "
-      f"different: {', '.join(differing)}. Restore the data, or train in another folder{_hint(stored, current)}"
+      f"different: {', '.join(differing)}. Restore the data, or train in another folder{_hint(stored, current)}",
+      differing,
     )
 
 

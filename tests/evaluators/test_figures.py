@@ -173,3 +173,11 @@ def test_large_images_are_reduced_and_small_images_are_not():
   assert explorer.examples.shape == (1, 2, 2, 150, 256, 3)
   small = images[:, :256, :256]
   assert display.drawable(figures.Gallery("Gallery", small), "images").examples is small
+
+
+def test_patches_that_reach_beyond_an_image_cover_it():
+  weights = np.ones((1, 2, 4, 11 * 15), np.float32)
+  figure = figures.Attention("Attention", np.ones((1, 75, 101, 3), np.float32), {"layer": weights})
+  assert figures.shape_error(figure) is None
+  assert figures.side_of_patch(75, 101, 11 * 15) == 7
+  assert "164 square patches" in figures.shape_error(dataclasses.replace(figure, weights={"layer": weights[..., 1:]}))

@@ -38,6 +38,17 @@ def test_memory_check_limits_the_batch_to_the_training_set(tiny, monkeypatch):
   assert rows == [len(experiment.dataset.train) // 2]
 
 
+def test_anomalies_without_the_evaluator_that_measures_them_are_named(tmp_path):
+  x = np.random.default_rng(0).random((40, 6), np.float32)
+  np.savez(tmp_path / "x.npz", x_train=x, x_test=x[:8], y_train=np.zeros(40, int), y_test=np.arange(8) % 2)
+  config = config_of("dense", "npz")
+  config.data.path, config.data.one_class, config.model.latent = str(tmp_path / "x.npz"), 0, 2
+  of_anomaly = lambda: [remark for remark in setup.build_experiment(config, 1).remarks if "'anomaly'" in remark]
+  assert len(of_anomaly()) == 1
+  config.evaluators = (*config.evaluators, "anomaly")
+  assert not of_anomaly()
+
+
 def test_accumulate_above_the_number_of_examples_is_refused(tiny):
   tiny.batch_size = tiny.accumulate = 5000
   with pytest.raises(setup.errors.UserError, match=r"^config.accumulate=5000: must be at most 1438, the number of"):
