@@ -2,6 +2,7 @@
 
 import base64
 import io
+import textwrap
 
 import numpy as np
 from jaxtyping import UInt8
@@ -9,6 +10,7 @@ from matplotlib import colormaps, image, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+_CHARACTERS_PER_INCH, _LEAST_CHARACTERS, _LINE_HEIGHT = 14, 20, 0.15  # of titles; the height is in inches
 _MAX_LOSSLESS_PIXELS = 500_000  # larger colour images are compressed with loss
 
 
@@ -22,10 +24,12 @@ class _ShownFigure(Figure):
 
 
 def figure(width: float | int, height: float | int, title: str = "") -> Figure:
-  """Returns an empty Matplotlib figure of `width` x `height` inches."""
-  new_figure = _ShownFigure(figsize=(width, height), layout="constrained", dpi=150)
-  if title:
-    new_figure.suptitle(title, fontsize=9)
+  """Returns an empty Matplotlib figure of `width` x `height` inches; each further line of a title adds to the height."""
+  lines = textwrap.wrap(title, max(_LEAST_CHARACTERS, int(_CHARACTERS_PER_INCH * width)))
+  size = (width, height + _LINE_HEIGHT * max(0, len(lines) - 1))
+  new_figure = _ShownFigure(figsize=size, layout="constrained", dpi=150)
+  if lines:
+    new_figure.suptitle("\n".join(lines), fontsize=9)
   return new_figure
 
 

@@ -116,10 +116,11 @@ def _strips(path: pathlib.Path, rows: Sequence[tuple[Any, ...]], title: str) -> 
 
 
 def _strip(images: np.ndarray, fill: float | int) -> np.ndarray:
-  """Joins images [N, H, W, C] to one row [H, N * (W + 1) - 1, C], with one column of `fill` between images."""
-  gap = np.full((*images.shape[:2], 1, images.shape[3]), fill, images.dtype)
+  """Joins images [N, H, W, C] to one row, with columns of `fill` between images: one for each 100 pixels of width."""
+  width = max(1, round(images.shape[2] / 100))  # a picture shows about 100 pixels of each image
+  gap = np.full((*images.shape[:2], width, images.shape[3]), fill, images.dtype)
   padded = np.concatenate([images, gap], axis=2)
-  return np.concatenate(list(padded), axis=1)[:, :-1]
+  return np.concatenate(list(padded), axis=1)[:, :-width]
 
 
 _KINDS: dict[type, Callable[[pathlib.Path, Any, str], None]] = {

@@ -61,3 +61,12 @@ def test_long_titles_fit_into_the_image(tmp_path):
 def test_rate_distortion_curves_can_be_drawn(tmp_path):
   graphs.rate_distortion(tmp_path / "a.png", {2: {0.5: (9.0, 70.0), 1.0: (6.0, 80.0)}}, "nats", "title")
   assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_a_title_that_is_wider_than_its_figure_has_several_lines():
+  title = "a title of many words " * 6
+  narrow, wide = (canvas.figure(width, 2, title) for width in (3, 12))
+  assert narrow.get_suptitle().split() == title.split()
+  assert max(map(len, narrow.get_suptitle().split("\n"))) <= 42
+  assert narrow.get_figheight() > 2
+  assert "\n" not in wide.get_suptitle()
