@@ -24,7 +24,7 @@ class _ShownFigure(Figure):
 
 
 def figure(width: float | int, height: float | int, title: str = "") -> Figure:
-  """Returns an empty Matplotlib figure of `width` x `height` inches; each further line of a title adds to the height."""
+  """Returns an empty figure of `width` x `height` inches; further lines of a title are added to the height."""
   lines = textwrap.wrap(title, max(_LEAST_CHARACTERS, int(_CHARACTERS_PER_INCH * width)))
   size = (width, height + _LINE_HEIGHT * max(0, len(lines) - 1))
   new_figure = _ShownFigure(figsize=size, layout="constrained", dpi=150)
