@@ -95,8 +95,6 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   has_validation = dataset.validation is not None
   early_stopping.check(has_validation)
   remarks += early_stopping.remarks(has_validation)
-  if config.batch_size > size:
-    remarks.append(f"config.batch_size={config.batch_size}: a batch contains all {size} training examples")
   if dataset.anomalous is not None and dataset.anomalous.any() and "anomaly" not in config.evaluators:
     remarks.append(
       "config.evaluators does not contain 'anomaly': the report will not say how well anomalies are found; add it, or "

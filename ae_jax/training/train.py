@@ -68,7 +68,7 @@ def _train_run(config: ConfigDict, workdir: pathlib.Path, dataset: data.Dataset 
     distributed.on_first_process(lambda: stack.enter_context(run_folder.locked(workdir)))
     extended = []
     distributed.on_first_process(lambda: extended.extend(run_folder.begin(workdir, description)))
-    lines = [*lines, *experiment.remarks, *taken, *extended]
+    lines = [*lines, *_on_batch(experiment), *experiment.remarks, *taken, *extended]
     for line in (messages.opening(description, dataset.placement, workdir), *lines):
       _print_line(line)
     training, state = _training(experiment, description, workdir, mesh, profile=profile, received=received, stack=stack)
@@ -80,6 +80,12 @@ def _train_run(config: ConfigDict, workdir: pathlib.Path, dataset: data.Dataset 
     if jax.process_index() == 0:
       _analyze(run, experiment, description, workdir, training.recorders[0], received)
   return run
+
+
+def _on_batch(experiment: setup.Experiment) -> list[str]:
+  """Returns a message if the batch size of the config is larger than the number of training examples."""
+  size, examples = experiment.config.batch_size, len(experiment.dataset.train)
+  return [f"config.batch_size={size}: a batch contains all {examples} training examples"] if size > examples else []
 
 
 def _training(

@@ -179,7 +179,7 @@ def test_features_without_classes_are_components_and_the_remark_says_why(given, 
   context = types.SimpleNamespace(train=normal(30, 4), train_labels=None, test_labels=None, dataset=dataset)
   results = dict(features.feature_function(context))
   assert results.keys() == {"features"}
-  assert f"the Fréchet distance use the {features.WIDTH} leading" in results["features"]
+  assert f"the Fréchet distance use at most {features.WIDTH} leading" in results["features"]
   assert f"because there are {reason}" in results["features"]
 
 
