@@ -200,6 +200,8 @@ def test_impute_keeps_words_that_the_training_rows_do_not_have(of_table):
   filled = ae_jax.load(of_table / "run").impute(rows)
   assert filled["colour"].tolist() == rows["colour"].tolist()
   assert filled["height"].notna().all()
+  rows.index = [5, 5, 5]
+  assert ae_jax.load(of_table / "run").impute(rows)["colour"].tolist() == rows["colour"].tolist()
 
 
 def test_embed_names_every_example_of_the_run_once(of_images, tmp_path):

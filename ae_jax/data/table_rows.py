@@ -85,7 +85,7 @@ def completed(
   for position, column in enumerate(schema.columns):
     if column.kind == "categorical":
       is_other = raw[:, position] == len(column.words)
-      result.loc[is_other, column.name] = given.loc[is_other, column.name].astype(str)
+      result.loc[is_other, column.name] = frames.words_of(given.loc[is_other, column.name])
   return result
 
 

@@ -154,7 +154,8 @@ def wide_gap(result: Result) -> Finding | None:
   losses = f"the loss is {number(test)} on the test set and {number(train)} on the training set."
   if result.has_later_test_set:
     text = "It is overfitting, or the test set, the end of the time series, has anomalies or a drift"
-    return f"{text}: {losses}", f"Look at run.score_record of the recording over time first. {_advice_on_gap(result)}"
+    scores = "run.score_record of the recording" if result.settings.get("data.window") else "run.score"
+    return f"{text}: {losses}", f"Look at {scores} over time first. {_advice_on_gap(result)}"
   return f"It is overfitting: {losses}", _advice_on_gap(result)
 
 

@@ -191,6 +191,9 @@ def test_a_test_set_at_the_end_of_a_time_series_may_have_anomalies():
     assert "overfitting" in text
     assert ("anomalies or a drift: the loss is 70.000 on" in text) == is_named
     assert "config.model.dropout=0.1" in text
+  for window, method in ((0, "run.score"), (50, "run.score_record of the recording")):
+    description["config"]["data"]["window"] = window
+    assert f"Look at {method} over time" in messages.headline(BAD | {"train/loss": 20.0}, description, FLAT, True)
 
 
 def examples(folder, train_count=20):
