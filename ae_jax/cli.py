@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from ae_jax import config as configs
 from ae_jax import errors
 from ae_jax.config import shipped
 from ae_jax.config.keys import AUTO, LABEL, RATE
@@ -196,6 +197,13 @@ def config_file() -> pathlib.Path:
   """Returns the path in `--config=PATH:DATASET`, without `:DATASET`."""
   name = config_flags.get_config_filename(flags.FLAGS["config"])
   return pathlib.Path(shipped.split(name)[0] or name)
+
+
+def defaults() -> set[str]:
+  """Returns the config keys with a value of a shipped config; the user sets the other keys, by a file or by flags."""
+  if config_file().resolve() not in shipped.files().values():
+    return set()
+  return {*configs.flat(_CONFIG.value.to_dict())} - {*config_flags.get_override_values(flags.FLAGS["config"])}
 
 
 def _local(workdir):

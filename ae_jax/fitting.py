@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import os
 import pathlib
 import re
@@ -16,7 +15,7 @@ from ml_collections import ConfigDict
 
 from ae_jax import config as configs
 from ae_jax import configs as named_configs
-from ae_jax import data, errors, overrides
+from ae_jax import data, errors, objectives, overrides
 from ae_jax.config import automatic, shipped
 from ae_jax.data import detection, frames, in_memory, inspection, several_files, sources
 from ae_jax.runs import progress
@@ -112,11 +111,11 @@ def problem(
   config = overrides.apply(config, _without(chosen, set_by_user) | set_by_user)
   configs.check(config)
   dataset = data.load(**config.data.to_dict(), given=source.given)
-  elements, is_copied = math.prod(dataset.shape), config.objective.name == "reconstruction"
   if model == AUTOMATIC:
     chosen |= automatic.choose(dataset.train, **_set_sizes(config, changes))
-  elif not isinstance(model, ConfigDict) and is_copied and config.model.latent > elements:
-    chosen["model.latent"] = max(1, elements // 3)  # as the error message about a larger latent code suggests
+  elif not isinstance(model, ConfigDict):
+    narrower = objectives.narrower_latent(config.objective.name, config.model.latent, dataset.shape)
+    chosen |= {"model.latent": narrower} if narrower else {}
   if kept := _without(chosen, set_by_user):
     keys = ", ".join(f"config.{key}={value!r}" for key, value in kept.items())
     note = f"{keys}: chosen for x; an argument such as data__range='unit' replaces the choice"

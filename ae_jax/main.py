@@ -53,7 +53,7 @@ def main(config: ConfigDict, workdir: Callable[[ConfigDict], pathlib.Path]) -> N
       if _DISTRIBUTED.value or _COORDINATOR.value:
         preemption.watchdog()
         _join(distributed.initialize)
-      train.train_and_evaluate(config, workdir(config), _PROFILE.value)
+      train.train_and_evaluate(config, workdir(config), _PROFILE.value, defaults=cli.defaults())
     except preemption.Interrupted:
       raise
     except Exception as error:

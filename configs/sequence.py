@@ -21,6 +21,7 @@ The encoder ignores the steps after the end of padded series (config.data.kind, 
 from ml_collections import ConfigDict
 
 from ae_jax.config import base
+from ae_jax.config.keys import OWN_DATA
 
 _NORMAL = {"heartbeats": 0, "ucr": 1}  # label of the normal class; 1 in ECG5000
 
@@ -30,6 +31,7 @@ def get_config(data="heartbeats"):
   config.epochs = {"heartbeats": 60, "ucr": 200}.get(data, config.epochs)
   config.batch_size = {"ucr": 32}.get(data, config.batch_size)
   config.data.range = "real"
+  config.data.kind = "series" if data in OWN_DATA else "auto"
   config.data.one_class = _NORMAL.get(data)
   config.objective.likelihood = "gaussian"
   config.model = ConfigDict()

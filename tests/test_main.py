@@ -130,6 +130,21 @@ def test_a_config_file_with_an_error_in_it_is_named_in_one_line(tmp_path):
   assert "division by zero" in err
 
 
+def test_a_default_latent_size_larger_than_the_rows_of_a_table_is_reduced_and_one_of_the_user_is_refused(tmp_path):
+  np.savez(tmp_path / "mine.npz", x_train=np.random.default_rng(0).normal(size=(40, 13)))
+  flags = ("--config=configs/dense.py:npz", f"--config.data.path={tmp_path}/mine.npz", "--config.evaluators=()")
+  flags += ("--config.data.range=real", "--config.objective.likelihood=gaussian", f"--workdir={tmp_path / 'run'}")
+  status, out, err = run_main(*flags, "--config.epochs=1")
+  assert (status, err) == (0, "")
+  assert "config.model.latent=4: chosen, because the default of 32 is larger than the 13 elements" in out
+  status, out, err = run_main(*flags, "--config.epochs=2")
+  assert (status, err) == (0, "")
+  assert "config.model.latent=4: as chosen at the start of the run" in out
+  status, out, err = run_main(*flags, "--config.model.latent=32", "--config.epochs=1")
+  assert (status, out) == (1, "")
+  assert "config.model.latent=32: larger than the 13 elements" in err
+
+
 def test_the_users_own_images_train(tmp_path):
   np.savez(tmp_path / "mine.npz", x_train=np.random.default_rng(0).integers(0, 256, (40, 47, 61, 3), np.uint8))
   flags = ("--config=configs/cnn.py:npz", f"--config.data.path={tmp_path}/mine.npz", "--config.epochs=1")

@@ -121,10 +121,11 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 # Keys and sections that do not affect the parameters at a given step. Their values may change when a run is resumed.
-# The fingerprints of the data are compared, too, so data.path, data.exif_orientation, data.split and
+# The fingerprints of the data are compared, too, so data.path, data.kind, data.exif_orientation, data.split and
 # data.read_validation may change only if the data stay the same.
 FREE = (
   "data.path",
+  "data.kind",
   "data.placement",
   "data.budget_gib",
   "data.exif_orientation",

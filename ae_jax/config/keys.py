@@ -75,9 +75,8 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # Label or name of the normal class, such as 3 or good. The model is trained only on examples of this class, and test
   # examples of other classes are anomalies. None: train on all classes.
   config.data.one_class = placeholder(LABEL)
-  # Augmentations of the training examples, applied in order: {"name": "flip"} (left to right), {"name": "shift",
-  # "pixels": 2} (for images and series), {"name": "crop", "pixels": 2} (pads, then crops), {"name": "brightness",
-  # "level": 0.2}.
+  # Augmentations of the training examples, applied in order: "flip" (left to right), {"name": "shift", "pixels": 2}
+  # (for images and series), {"name": "crop", "pixels": 2} (pads, then crops), {"name": "brightness", "level": 0.2}.
   config.data.augment = ()
   # Size of the images of a folder, as height,width or as one side of a square: --config.data.size=64,64 resizes them.
   # (): as stored.

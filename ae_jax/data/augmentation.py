@@ -81,6 +81,7 @@ def build(entries: Sequence[Any], shape: tuple[int, ...], value_range: str, span
 
   Args:
     entries: Dicts such as {"name": "shift", "pixels": 2}. "name" is a key of AUGMENTATIONS; the other keys are options.
+      An augmentation without options may be given by its name.
     shape: Shape of an example, [H, W, C] or [T, C].
     value_range: Range of the data, a key of ranges.INTERVALS.
     span: Interval of the values of the data.
@@ -93,7 +94,7 @@ def build(entries: Sequence[Any], shape: tuple[int, ...], value_range: str, span
     raise errors.UserError("config.data.augment: augmentations are for images and series; set it to ()")
   errors.check(len(entries) <= errors.MOST_LAYERS, "data.augment", entries, f"at most {errors.MOST_LAYERS} entries")
   calls = []
-  for position, entry in enumerate(entries):
+  for position, entry in enumerate(_as_dicts(entries)):
     key = f"data.augment[{position}]"
     good = isinstance(entry, dict) and "name" in entry and all(isinstance(option, str) for option in entry)
     errors.check(good, key, entry, 'a dict such as {"name": "shift", "pixels": 2}')
@@ -103,9 +104,14 @@ def build(entries: Sequence[Any], shape: tuple[int, ...], value_range: str, span
   return Augment(tuple(calls)) if calls else None
 
 
+def _as_dicts(entries: Sequence[Any]) -> list[Any]:
+  """Returns the entries of `config.data.augment`, in which a name is replaced by a dict with this name."""
+  return [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+
+
 def check_columns(entries: Sequence[Any], columns: Collection[str]) -> None:
   """Raises UserError if the data have masks and an augmentation changes values; masks allow only geometric ones."""
-  names = [entry.get("name") for entry in entries if isinstance(entry, dict)]
+  names = [entry.get("name") for entry in _as_dicts(entries) if isinstance(entry, dict)]
   if "mask" in columns and "brightness" in names:
     raise errors.UserError(
       "config.data.augment: 'brightness' is not available for data with masks (mask_train); remove this entry"

@@ -104,9 +104,18 @@ def check_bottleneck(name: str, code: models.CodeSpec, shape: Sequence[int]) -> 
     shape: Shape of an example.
   """
   elements = math.prod(shape)
-  if name == "reconstruction" and code.is_vector and code.size > elements:
+  if code.is_vector and (suggested := narrower_latent(name, code.size, shape)):
     raise errors.UserError(
       f"config.model.latent={code.size}: larger than the {elements} elements of an example, so the model can copy its "
-      f"input; use at most {elements}, such as latent={max(1, elements // 3)}, or a regularised "
+      f"input; use at most {elements}, such as latent={suggested}, or a regularised "
       "objective (sparse, contractive, denoising, elbo)"
     )
+
+
+def narrower_latent(name: str, latent: int, shape: Sequence[int]) -> int | None:
+  """Returns a latent size for examples with fewer elements than `latent`: a third of the elements.
+
+  None is returned if the latent size needs no change; see `check_bottleneck` for the arguments and the rule.
+  """
+  elements = math.prod(shape)
+  return max(1, elements // 3) if name == "reconstruction" and latent > elements else None

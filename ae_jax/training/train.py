@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -20,12 +20,14 @@ from ae_jax.training import choices, compiled_stage, device_arrays, loop, preemp
 from ae_jax.training.state import TrainState
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], profile: bool = False) -> dict[str, Any]:
+def train_and_evaluate(
+  config: ConfigDict, workdir: str | os.PathLike[str], profile: bool = False, *, defaults: Collection[str] = ()
+) -> dict[str, Any]:
   """Trains the model of a config, or resumes the run in `workdir`; returns the last value of each metric.
 
   See `train_run` for the arguments.
   """
-  return train_run(config, workdir, profile=profile).metrics
+  return train_run(config, workdir, profile=profile, defaults=defaults).metrics
 
 
 @memory.explain_out_of_memory()  # a GPU that other processes have filled is noticed by the first use of JAX
@@ -35,6 +37,7 @@ def train_run(
   dataset: data.Dataset | None = None,
   *,
   profile: bool = False,
+  defaults: Collection[str] = (),
 ) -> api.Run:
   """Trains the model of a config, or resumes the run in `workdir`; returns the trained model.
 
@@ -43,6 +46,7 @@ def train_run(
     workdir: The run folder.
     dataset: The data set of the config; None to load it.
     profile: Whether to save a profiler trace of some steps of each training stage in the subfolder profile.
+    defaults: Config keys that the user has not set, and whose values may be changed to suit the data (see `choices`).
 
   Raises:
     UserError: If the config, the data or the run folder is invalid. The config is checked before anything is compiled
@@ -50,14 +54,22 @@ def train_run(
     Interrupted: If a signal stops the run; its state is saved.
   """
   workdir = paths.local_path("workdir", workdir)
-  return outages.resume(lambda: _train_run(config, workdir, dataset, profile=profile), workdir, _print_line)
+  start = functools.partial(_train_run, config, workdir, dataset, profile=profile, defaults=defaults)
+  return outages.resume(start, workdir, _print_line)
 
 
-def _train_run(config: ConfigDict, workdir: pathlib.Path, dataset: data.Dataset | None, *, profile: bool) -> api.Run:
+def _train_run(
+  config: ConfigDict,
+  workdir: pathlib.Path,
+  dataset: data.Dataset | None,
+  *,
+  profile: bool,
+  defaults: Collection[str],
+) -> api.Run:
   """Does the work of `train_run`; raises WriteError if a file of the run folder cannot be written."""
   mesh = distributed.mesh()
   cache.keep_compiled_programs()
-  experiment, chosen, lines = choices.build(config, workdir, mesh, dataset)
+  experiment, chosen, lines = choices.build(config, workdir, mesh, dataset, defaults)
   config, dataset = experiment.config, experiment.dataset
   description = run_folder.describe(config, dataset, experiment.model, mesh.devices.flat)
   description |= {"chosen": chosen} if chosen else {}

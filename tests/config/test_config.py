@@ -112,6 +112,14 @@ def test_a_config_of_an_earlier_version_has_no_augmentation_and_is_whole_again()
   assert configs.differences(old, new) == ["data.augment ([], now [{'name': 'flip'}])"]
 
 
+def test_a_run_of_an_earlier_version_on_windows_may_be_resumed_with_the_kind_of_the_shipped_config():
+  """Earlier versions of configs/sequence.py did not set config.data.kind, which has no effect on windows."""
+  new = configs.as_json(config_of("sequence", "npz"))
+  assert new["data"]["kind"] == "series"
+  old = {**new, "data": {**new["data"], "kind": "auto"}}
+  assert configs.differences(old, new) == []
+
+
 def test_a_config_is_flat():
   assert configs.flat({"a": {"b": 1, "c": {"d": [2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [2], "e": {}}
 

@@ -128,6 +128,7 @@ def test_augmentation_is_independent_of_the_noise_of_the_objective():
 
 def test_build_returns_none_without_entries_and_hashable_augmentations():
   assert build() is None
+  assert build("flip") == build({"name": "flip"})
   assert build(*ENTRIES.values()) == build(*ENTRIES.values())
   assert hash(build(*ENTRIES.values())) == hash(build(*ENTRIES.values()))
   assert build(ENTRIES["shift"]) != build({"name": "shift", "pixels": 3})
@@ -136,7 +137,9 @@ def test_build_returns_none_without_entries_and_hashable_augmentations():
 @pytest.mark.parametrize(
   ("entry", "message"),
   [
-    ("flip", "config.data.augment[0]='flip': must be a dict such as"),
+    (4, "config.data.augment[0]=4: must be a dict such as"),
+    ("shift", "config.data.augment[0].pixels is missing; 'shift' needs pixels"),
+    ("flp", "config.data.augment[0].name='flp' is unknown; did you mean 'flip'"),
     ({"pixels": 2}, "config.data.augment[0]={'pixels': 2}: must be a dict such as"),
     ({"name": "shift", 3: 4}, "must be a dict such as"),
     ({"name": "flp"}, "config.data.augment[0].name='flp' is unknown; did you mean 'flip'"),
