@@ -13,7 +13,9 @@ scaled in the same way. Files that cannot be read, and columns that are not inpu
 model needs labels: the column config.data.label of a table or the array `y` of a file (--label names another one), or
 the folders of images. Labels of a conditional model, and those that --label names, are copied to the column `label`.
 The column `flag` is written if the run has a threshold. --contamination sets a threshold from the scores of the
-validation or training examples of the run, and replaces the stored one. The data are never overwritten.
+validation or training examples of the run, and replaces the stored one. In a file of arrays, reconstructions are
+compared with the array `target` (or --target), if there is one, and elements with 0 in the array `mask` (or --mask) are
+ignored. The data are never overwritten.
 """
 
 import pathlib
@@ -42,6 +44,10 @@ _LABEL = flags.DEFINE_string(
   "",
   "Column or array with the labels, which are copied to --out; default of conditional models: config.data.label or y.",
 )
+_TARGET = flags.DEFINE_string(
+  "target", "", "Array with the targets of the examples, for scores; default: target, or target_test for x_test."
+)
+_MASK = flags.DEFINE_string("mask", "", "Array of 1 for observed elements; default: mask, or mask_test for x_test.")
 _CONTAMINATION = flags.DEFINE_float("contamination", None, "Fraction of normal examples to flag; sets the threshold.")
 _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to apply.")
 
@@ -53,7 +59,7 @@ def main(workdir: pathlib.Path) -> None:
       if not value:
         cli.fail(f"--{name} is missing; for example --data=photos --out=photos.csv", cli.WRONG_USAGE)
     from ae_jax import api
-    from ae_jax.decisions import rows
+    from ae_jax.decisions import rows, scores
     from ae_jax.system import cache
 
     out, path = paths.local_path("--out", _OUT.value), str(paths.local_path("--data", _DATA.value))
@@ -61,14 +67,16 @@ def main(workdir: pathlib.Path) -> None:
     kept = rows.kept_files(run, path)
     rows.check(out, kept)
     pictures = _folder_of_pictures(run, kept)
-    found = rows.read(run, path, names=_NAMES.value, array=_ARRAY.value, label=_LABEL.value)
+    arrays = {"array": _ARRAY.value, "label": _LABEL.value, "target": _TARGET.value, "mask": _MASK.value}
+    found = rows.read(run, path, names=_NAMES.value, **arrays)
     for line in found.remarks:
       progress.print_line(line)
     cache.keep_compiled_programs()
     if _CONTAMINATION.value is not None:
       _set_threshold(run)
-    choice = rows.choose(run, _SCORE.value)
-    measured = rows.measure(run, _prepared(run, found.parts, path, pictures), choice)
+    choice = rows.choose(run, _SCORE.value, "target" in found.extra)
+    scores.check_target(choice.kind, _TARGET.value or None)
+    measured = rows.measure(run, _prepared(run, found.parts, path, pictures, scores.choose(choice.kind)), choice)
     rows.write(out, measured)
     for line in rows.summary(out, measured, choice):
       print(line)
@@ -98,10 +106,10 @@ def _folder_of_pictures(run: Any, kept: Mapping[str, pathlib.Path]) -> pathlib.P
   return folder
 
 
-def _prepared(run: Any, parts: Any, path: str, pictures: pathlib.Path | None) -> Iterator[Any]:
+def _prepared(run: Any, parts: Any, path: str, pictures: pathlib.Path | None, score: Any) -> Iterator[Any]:
   """Yields the names and the inputs of new examples, and writes their reconstructions to the folder `pictures`.
 
-  `path` is --data, for messages.
+  `path` is --data, for messages. `score` is the kind of score; some kinds use no targets.
   """
   import numpy as np
 
@@ -111,7 +119,7 @@ def _prepared(run: Any, parts: Any, path: str, pictures: pathlib.Path | None) ->
   span = None
   for part in parts:
     columns = rows.columns_of(run, part, path)
-    inputs = measures.inputs_of(run, part.x, None, None, columns)
+    inputs = measures.inputs_of(run, part.x, part.mask, part.target if score.reads_target else None, columns)
     if pictures is not None:
       if span is None:
         span, remarks = picture_files.span_of(run.conversion(part.x).values, run.config.data.range)

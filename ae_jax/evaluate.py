@@ -12,7 +12,8 @@ results of other evaluators are kept. If the data were moved after training, pas
 contents of --data differ from the data of the run, they are evaluated as new examples: the results of `Run.evaluate`
 are printed, and the report is not updated. If they have labels, the detection of anomalies is measured, too. Labels
 are the column config.data.label of a table or the array `y` of a file (--label names another one), or the folders of
-images. --normal is the label of the normal examples.
+images. --normal is the label of the normal examples. In a file of arrays, --array, --target and --mask name the
+examples, the targets and the masks.
 """
 
 import functools
@@ -31,6 +32,11 @@ flags.adopt_module_key_flags(cli)
 _ONLY = flags.DEFINE_list("only", [], "Evaluators to run, NAME,NAME,...; default: config.evaluators of the run.")
 _DATA = flags.DEFINE_string("data", "", "Path of the data of the run, or of other data; default: config.data.path.")
 _LABEL = flags.DEFINE_string("label", "", "Column or array of --data with the labels; default: config.data.label or y.")
+_ARRAY = flags.DEFINE_string("array", "", "Array of --data with the examples; default: the only one of their shape.")
+_TARGET = flags.DEFINE_string(
+  "target", "", "Array of --data with the targets; default: target, or target_test for x_test."
+)
+_MASK = flags.DEFINE_string("mask", "", "Array of --data with the masks; default: mask, or mask_test for x_test.")
 _NORMAL = flags.DEFINE_string(
   "normal",
   "",
@@ -56,8 +62,8 @@ def main(workdir: pathlib.Path) -> None:
         raise
       _print_results(run, _on_other_data(run, error))
       return
-    if _LABEL.value or _NORMAL.value:
-      raise errors.UserError("--label and --normal are for new examples, not for the data of the run; remove them")
+    if unused := [flag.name for flag in (_LABEL, _NORMAL, _ARRAY, _TARGET, _MASK) if flag.value]:
+      raise errors.UserError(f"--{unused[0]}: is for new examples, not for the data of the run; remove it")
     for line in (*dataset.remarks, *dataset.faults):
       progress.print_line(line)
     cache.keep_compiled_programs()
@@ -84,23 +90,25 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
   Raises:
     UserError: The data cannot be read as new examples either.
   """
+  import numpy as np
+
   from ae_jax import errors
   from ae_jax.decisions import rows, thresholds
 
   path = str(paths.local_path("--data", _DATA.value))
   try:
-    found = rows.read(run, path, label=_LABEL.value)
+    arrays = {"array": _ARRAY.value, "label": _LABEL.value, "target": _TARGET.value, "mask": _MASK.value}
+    found = rows.read(run, path, **arrays)
     parts = [*found.parts]
   except errors.UserError as error:
     raise errors.UserError(f"{reason}. The data cannot be read as new examples either: {error}") from None
-  differing = f"other {', '.join(reason.differing)}" if isinstance(reason, errors.DifferentData) else reason
+  differing = f" (other {', '.join(reason.differing)})" if isinstance(reason, errors.DifferentData) else ""
   progress.print_line(
-    "the data are not those of the run, so they are evaluated as new examples, and the report is not updated "
-    f"({differing})"
+    f"the data are not those of the run{differing}, so they are evaluated as new examples, and the report is not updated"
   )
   for line in found.remarks:
     progress.print_line(line)
-  threshold, fault = thresholds.of_run(run)
+  threshold, fault = thresholds.of_run(run, "target" in found.extra)
   if fault:
     progress.print_line(f"the number of flagged examples is not reported: {fault}")
   columns: dict[str, Any] = {}
@@ -108,6 +116,8 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
     for name, values in rows.columns_of(run, part, path).items():
       columns.setdefault(name, []).extend(values.tolist())
   x = rows.joined([part.x for part in parts])
+  for name in found.extra:
+    columns[name] = np.concatenate([getattr(part, name) for part in parts])
   results = run.evaluate(x, labels=_anomalous(run, found, parts, path), **columns)
   return results if threshold is None else results | {"flagged": int(run.flag(x, **columns).sum())}
 

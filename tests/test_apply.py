@@ -272,6 +272,8 @@ def read(path, run=None, **options):
   ("arrays", "run", "options", "message"),
   [
     ({"a": IMAGES, "b": IMAGES}, None, {}, "several arrays have rows of shape .* select one with --array"),
+    ({"a": IMAGES}, None, {"target": "b"}, "--target=b: .* has no array of this name"),
+    ({"x": IMAGES, "target": IMAGES[:9]}, None, {}, r"--target=target: has shape \[9, .* but x has \[40, 8, 6, 3\]"),
     ({"a": IMAGES[..., 0]}, None, {}, r"no array has rows .* a \[40, 8, 6\]"),
     ({"a": IMAGES}, None, {"array": "b"}, "--array=b: .* has no array of this name"),
     ({"a": IMAGES}, None, {"names": "b"}, "--names=b: is not used"),
@@ -287,6 +289,31 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, run, options, mess
   np.savez(tmp_path / "x.npz", **arrays)
   with pytest.raises(errors.UserError, match=message):
     read(tmp_path / "x.npz", run, **options)
+
+
+def parts_of(path, run, **options):
+  (part,) = new_files.read(str(path), run, **options).parts
+  return part
+
+
+def test_targets_and_masks_of_arrays_are_read_and_cut_like_the_examples(tmp_path):
+  x, target, mask = IMAGES, IMAGES[::-1], IMAGES[..., 0] > 99
+  np.savez(tmp_path / "x.npz", x_test=x, target_test=target, mask_test=mask, other=target)
+  found = new_files.read(str(tmp_path / "x.npz"), wanted(), array="x_test")
+  assert found.extra == {"target": "target_test", "mask": "mask_test"}
+  part = parts_of(tmp_path / "x.npz", wanted(), array="x_test", target="other")
+  np.testing.assert_array_equal(part.target, target)
+  np.testing.assert_array_equal(part.mask, np.repeat(mask[..., None], 3, -1))
+  np.savez(tmp_path / "x.npz", x=x, target=target, mask=mask)
+  part = parts_of(tmp_path / "x.npz", wanted((4, 5, 3), patch=(4, 5), size=()))
+  np.savez(tmp_path / "target.npz", x=target)
+  np.testing.assert_array_equal(part.target, parts_of(tmp_path / "target.npz", wanted((4, 5, 3), patch=(4, 5))).x)
+  assert part.mask.shape == part.x.shape
+  record = np.arange(46.0).reshape(23, 2)
+  np.savez(tmp_path / "x.npz", x=record, target=-record, mask=record[:, 0] > 9)
+  part = parts_of(tmp_path / "x.npz", wanted((10, 2), window=10, stride=6))
+  np.testing.assert_array_equal(part.target, -part.x)
+  np.testing.assert_array_equal(part.mask, np.repeat(part.x[..., :1] > 9, 2, -1))
 
 
 def test_arrays_are_taken_in_the_layout_of_the_run(tmp_path):
@@ -428,7 +455,7 @@ def test_labels_that_fit_no_example_are_refused(tmp_path):
   np.savez(tmp_path / "x.npz", x=np.arange(6.0), y=np.ones((6, 2)))
   section = wanted((2, 1), window=2, stride=1).section | {"range": "unit"}
   model = types.SimpleNamespace(shape=(2, 1), columns=())
-  run = types.SimpleNamespace(model=model, schema=None, config=ml_collections.ConfigDict({"data": section}))
+  run = types.SimpleNamespace(model=model, schema=None, config=ml_collections.ConfigDict({"data": section}), metrics={})
   with pytest.raises(
     errors.UserError, match=r"--label=y: is not one label per example of --data=.*save them as an array"
   ):

@@ -1,12 +1,12 @@
 """Reads files of arrays (npz, npy, HDF5) as new examples for a trained run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import archives, hdf5, lazy_arrays, new_cuts, new_labels, remarks
-from ae_jax.data.new_parts import NewFiles, Wanted, joined
+from ae_jax.data import archives, hdf5, lazy_arrays, loss_columns, new_cuts, new_labels, remarks
+from ae_jax.data.new_parts import Named, NewFiles, Wanted, joined
 
 _NO_ARRAY = "save them as an array `y` with the examples in an .npz file, or name another array with --label"
 KINDS: dict[str, Callable[[str, str], dict[str, lazy_arrays.LazyArray]]] = {
@@ -16,43 +16,86 @@ KINDS: dict[str, Callable[[str, str], dict[str, lazy_arrays.LazyArray]]] = {
 }
 
 
-def read(kind: str, path: str, wanted: Wanted, array: str, label: str, where: str) -> NewFiles:
-  """Reads the array `array` of a file; "" selects the only array whose rows have the shape of an example.
+def read(kind: str, path: str, wanted: Wanted, named: Named, where: str) -> NewFiles:
+  """Reads the array `named.array` of a file; "" selects the only array whose rows have the shape of an example.
 
-  Without a window or patch, a channel axis of size 1 may be missing.
+  Arrays of targets and masks are not selected. Without a window or patch, a channel axis of size 1 may be missing.
   """
   stored = KINDS[kind](path, where)
-  fitting = [key for key, values in stored.items() if _fits(values, wanted)]
   listed = ", ".join(f"{key} {list(values.shape)}" for key, values in stored.items()) or "no array"
-  for argument, chosen in (("array", array), ("label", label)):
+  for argument, chosen in named._asdict().items():
     if chosen and chosen not in stored:
       raise errors.UserError(f"--{argument}={chosen}: {where} has no array of this name; it contains {listed}")
-  if not array and len(fitting) != 1:
-    problem = "several arrays have" if fitting else "no array has"
+  key = named.array or _only_fitting(stored, wanted, listed, where)
+  if named.label and stored[named.label].shape[:1] != stored[key].shape[:1]:
+    counts = f"{list(stored[named.label].shape)}, but {key} has {list(stored[key].shape)}"
+    raise errors.UserError(f"--label={named.label}: has shape {counts}; pass one label per example")
+  label = named.label or new_labels.name_of_array(stored, key, wanted.section)
+  extra = _names_of_extra(stored, key, named)
+  labels = stored[label].load() if label else None
+  read_too = "".join(f", that of its {name}s is {array}" for name, array in ({"label": label} | extra).items() if array)
+  notes = remarks.not_read(
+    where, {*stored} - {key, label, *extra.values()}, f"the array that is read is {key}{read_too}"
+  )
+  cut = _cut(_loaded(stored[key], wanted), wanted, labels)
+  arrays = {name: _loaded(stored[array], wanted) for name, array in extra.items()}
+  if (mask := arrays.get("mask")) is not None and mask.ndim < len(stored[key].shape):
+    arrays["mask"] = np.broadcast_to(mask[..., None], (*mask.shape, stored[key].shape[-1]))
+  cut = cut._replace(extra={name: _cut(array, wanted, None).x for name, array in arrays.items()})
+  return joined([cut], notes, where, wanted.section, _NO_ARRAY)._replace(extra=extra)
+
+
+def _only_fitting(stored: Mapping[str, lazy_arrays.LazyArray], wanted: Wanted, listed: str, where: str) -> str:
+  """Returns the name of the only array that fits the run; raises UserError if there is no or more than one."""
+  fitting = [key for key, values in stored.items() if _fits(values, wanted)]
+  examples = [key for key in fitting if key.partition("_")[0] not in loss_columns.NAMES]
+  found = examples or fitting
+  if len(found) != 1:
+    problem = "several arrays have" if found else "no array has"
     raise errors.UserError(
       f"{where}: {problem} {_form(wanted)}, as required by the run; it contains {listed}; "
-      f"{'select one with --array' if fitting else 'save one such array'}"
+      f"{'select one with --array' if found else 'save one such array'}"
     )
-  key = array or fitting[0]
-  if label and stored[label].shape[:1] != stored[key].shape[:1]:
-    counts = f"{list(stored[label].shape)}, but {key} has {list(stored[key].shape)}"
-    raise errors.UserError(f"--label={label}: has shape {counts}; pass one label per example")
-  label = label or new_labels.name_of_array(stored, key, wanted.section)
-  read_too = f", and that of its labels is {label}" if label else ""
-  notes = remarks.not_read(where, {*stored} - {key, label}, f"the array that is read is {key}{read_too}")
-  values = stored[key]
+  return found[0]
+
+
+def _names_of_extra(stored: Mapping[str, lazy_arrays.LazyArray], key: str, named: Named) -> dict[str, str]:
+  """Returns {"target" or "mask": name of the array} for the existing arrays that belong to the array `key`.
+
+  Default names are `target` and `mask`, and `target_test` and `mask_test` for `x_test`.
+
+  Raises:
+    UserError: An array has another shape than the examples; masks may be without the axis of channels.
+  """
+  shape, extra = stored[key].shape, {}
+  for name, chosen in (("target", named.target), ("mask", named.mask)):
+    default = f"{name}{key[1:]}" if key.startswith("x") else name
+    array = chosen or (default if default in stored and default != key else "")
+    if not array:
+      continue
+    found = stored[array].shape
+    if found != shape and not (name == "mask" and found == shape[:-1]):
+      raise errors.UserError(
+        f"--{name}={array}: has shape {list(found)}, but {key} has {list(shape)}; save {name}s of the same shape"
+      )
+    extra[name] = array
+  return extra
+
+
+def _loaded(values: lazy_arrays.LazyArray, wanted: Wanted) -> np.ndarray:
+  """Reads an array; the channels of images are moved to the last axis."""
   if _is_channels_first(values, wanted):
     move = lambda rows: np.moveaxis(rows, 1, -1)
     values = lazy_arrays.map_rows(values, (*values.shape[2:], values.shape[1]), values.dtype, move)
-  values = lazy_arrays.load_all(values)
-  rows = [str(row) for row in range(len(values))]
-  labels = stored[label].load() if label else None
+  return lazy_arrays.load_all(values)
+
+
+def _cut(values: np.ndarray, wanted: Wanted, labels: np.ndarray | None) -> new_cuts.Cut:
+  """Cuts an array into windows or patches if the run has them; see `new_cuts`."""
   if wanted.section["window"]:
     is_one_per_step = labels is not None and labels.size == len(values)
-    cut = new_cuts.of_records(values, "", wanted.section, labels if is_one_per_step else None)
-  else:
-    cut = new_cuts.of_images(values, rows, wanted.section, labels)
-  return joined([cut], notes, where, wanted.section, _NO_ARRAY)
+    return new_cuts.of_records(values, "", wanted.section, labels if is_one_per_step else None)
+  return new_cuts.of_images(values, [str(row) for row in range(len(values))], wanted.section, labels)
 
 
 def _form(wanted: Wanted) -> str:

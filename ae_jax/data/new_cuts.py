@@ -17,6 +17,7 @@ class Cut(NamedTuple):
   names: Sequence[str]  # names of the examples, such as "record.npy[50:100]"; [] if the sources are too small
   x: lazy_arrays.MaybeLazy  # examples [N, *shape], if there are any
   labels: Shaped[np.ndarray, "examples ..."] | None = None  # None: the sources have no labels
+  extra: Mapping[str, lazy_arrays.MaybeLazy] = {}  # {"target" or "mask": array [N, *shape]}, cut like `x`
 
 
 def of_records(

@@ -23,41 +23,47 @@ from ae_jax.data import (
   several_files,
   tables,
 )
-from ae_jax.data.new_parts import NewFiles, Part, Wanted, joined
+from ae_jax.data.new_parts import Named, NewFiles, Part, Wanted, joined
 from ae_jax.system import paths
 
 
-def read(path: str, wanted: Wanted, *, names: str = "", array: str = "", label: str = "") -> NewFiles:
+def read(path: str, wanted: Wanted, **options: str) -> NewFiles:
   """Returns the examples of a file or folder, or of several, one after the other (see `several_files`).
 
   Args:
     path: A folder of images or a single image, a CSV or Parquet file, or a file of arrays (npz, npy, HDF5); or several
       of one kind. The names of their examples then begin with the name of the file, unless `names` is given.
     wanted: Properties of the examples of the run.
-    names: Column of a table that contains the names of the rows; "" to name the rows by their number.
-    array: Name of the array in a file of arrays; "" for the only array whose rows have the shape of an example.
-    label: Column of a table, or array of a file of arrays, that contains the labels; "" for the column
-      `config.data.label`, or the array that `new_labels.name_of_array` finds.
+    **options: Names of columns or arrays, the fields of `Named`. By default, the rows of a table are named by their
+      number, and the labels are the column `config.data.label`. In a file of arrays, the examples are the only array
+      whose rows have the shape of an example. `new_labels.name_of_array` finds its labels. Its targets and masks have
+      a default name, such as `target` for `x` and `target_test` for `x_test`.
 
   Raises:
     UserError: The path does not exist or has an unsupported file type, or a file is damaged or not compatible with the
       run.
   """
-  files = several_files.of_path(path, "--data")
+  named, files = Named(**options), several_files.of_path(path, "--data")
   kinds = [_kind_of(file) for file in files]
   if different := next((file for file, kind in zip(files, kinds, strict=True) if kind != kinds[0]), ""):
     raise errors.UserError(
       f"--data={path}: {files[0]} is read as {kinds[0]}, but {different} as {_kind_of(different)}; pass files of one "
       "kind"
     )
-  found = [_read_file(kinds[0], file, wanted, names, array, label) for file in files]
+  found = [_read_file(kinds[0], file, wanted, named) for file in files]
   if len(files) == 1:
     return found[0]
+  extra = found[0].extra
+  for file, each in zip(files, found, strict=True):
+    if each.extra.keys() != extra.keys():
+      expected, arrays = (" and ".join(keys) or "no target or mask" for keys in (extra, each.extra))
+      raise errors.UserError(f"--data={path}: {files[0]} has {expected}, but {file} has {arrays}; pass equal files")
   notes = several_files.note(files, f"--data={path}") + [note for each in found for note in each.remarks]
   parts = itertools.chain.from_iterable(
-    each.parts if names else _named_by_file(each.parts, file, files) for file, each in zip(files, found, strict=True)
+    each.parts if named.names else _named_by_file(each.parts, file, files)
+    for file, each in zip(files, found, strict=True)
   )
-  return NewFiles(parts, notes, next((each.no_labels for each in found if each.no_labels), ""))
+  return NewFiles(parts, notes, next((each.no_labels for each in found if each.no_labels), ""), extra)
 
 
 def _kind_of(path: str) -> str:
@@ -72,21 +78,18 @@ def _kind_of(path: str) -> str:
   return name
 
 
-def _read_file(kind: str, path: str, wanted: Wanted, names: str, array: str, label: str) -> NewFiles:
+def _read_file(kind: str, path: str, wanted: Wanted, named: Named) -> NewFiles:
   """Returns the examples of one file or folder; `kind` is a key of `_KINDS`. See `read`."""
   where = f"--data={path}"
-  for argument, value, taken in (
-    ("names", names, tables.FILES),
-    ("array", array, new_arrays.KINDS),
-    ("label", label, (*tables.FILES, *new_arrays.KINDS)),
-  ):
-    if value and kind not in taken:
+  used = ("names", "label") if kind in tables.FILES else ("array", "label", "target", "mask")
+  for argument, value in named._asdict().items():
+    if value and (argument not in used or kind == "folder"):
       raise errors.UserError(f"--{argument}={value}: is not used for {where}, which is read as {kind}; remove it")
   if kind in tables.FILES:
-    return _of_table(kind, path, wanted, names, label, where)
+    return _of_table(kind, path, wanted, named, where)
   if kind == "folder":
     return (_of_records if wanted.section["window"] else _of_images)(path, wanted, where)
-  return new_arrays.read(kind, path, wanted, array, label, where)
+  return new_arrays.read(kind, path, wanted, named, where)
 
 
 def _named_by_file(parts: Iterable[Part], file: str, files: Sequence[str]) -> Iterator[Part]:
@@ -162,9 +165,9 @@ def _of_records(path: str, wanted: Wanted, where: str) -> NewFiles:
   return joined(cuts, notes, where, wanted.section, "add NAME_labels.npy for each recording NAME.npy")
 
 
-def _of_table(name: str, path: str, wanted: Wanted, names: str, label: str, where: str) -> NewFiles:
+def _of_table(name: str, path: str, wanted: Wanted, named: Named, where: str) -> NewFiles:
   """Reads a table without the columns that are not inputs of the run."""
-  schema = wanted.schema
+  schema, names, label = wanted.schema, named.names, named.label
   if schema is None or not schema.named:
     raise errors.UserError(
       f"{where}: is a table, but the run was not trained on a table with named columns; pass a file of arrays"

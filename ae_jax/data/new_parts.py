@@ -17,6 +17,8 @@ class Part(NamedTuple):
   names: Sequence[str]  # per example: path of the file in the folder, entry of the column of names, or row number
   x: Any  # examples [N, *shape], or a DataFrame, for the methods of a run
   labels: Any = None  # as stored, [N, ...] or a column of a DataFrame, for `new_labels.in_run`; None: there are none
+  target: Any = None  # [N, *shape], with which the reconstructions are compared; None: they are compared with `x`
+  mask: Any = None  # [N, *shape], 1 for observed elements; None: all elements are observed
 
 
 class NewFiles(NamedTuple):
@@ -25,6 +27,17 @@ class NewFiles(NamedTuple):
   parts: Iterator[Part]
   remarks: list[str]  # messages about files, columns and arrays that are not read, and about converted images
   no_labels: str  # how to add labels, if the parts have none; otherwise ""
+  extra: Mapping[str, str] = {}  # {"target" or "mask": name of its array}, if the parts have it
+
+
+class Named(NamedTuple):
+  """Columns of a table or arrays of a file that the user names; "" for a default."""
+
+  names: str = ""  # column of a table with the names of its rows
+  array: str = ""  # array of the examples
+  label: str = ""  # column or array of the labels
+  target: str = ""  # array of the targets
+  mask: str = ""  # array of the masks
 
 
 class Wanted(NamedTuple):
@@ -60,5 +73,8 @@ def _parts(cut: new_cuts.Cut) -> Iterator[Part]:
   row = 0
   for part in lazy_arrays.parts(cut.x, np.arange(len(cut.x))):
     rows = slice(row, row + len(part))
-    yield Part(cut.names[rows], part, None if cut.labels is None else cut.labels[rows])
+    extra = {
+      name: lazy_arrays.read_rows(array, np.arange(*rows.indices(len(cut.x)))) for name, array in cut.extra.items()
+    }
+    yield Part(cut.names[rows], part, None if cut.labels is None else cut.labels[rows], **extra)
     row += len(part)

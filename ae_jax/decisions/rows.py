@@ -74,20 +74,28 @@ def check(file: pathlib.Path, kept: Mapping[str, pathlib.Path]) -> None:
       )
 
 
-def read(run: Any, path: str, *, names: str = "", array: str = "", label: str = "") -> new_parts.NewFiles:
-  """Reads a file or folder of new examples for a run; see `new_files.read`.
+def read(run: Any, path: str, *, label: str = "", **options: str) -> new_parts.NewFiles:
+  """Reads a file or folder of new examples for a run; see `new_files.read` for the options.
+
+  The remarks say whether the reconstructions are compared with targets, and if a run on pairs gets no targets.
 
   Raises:
     UserError: The data have no labels, but the model of the run needs them or `label` names them; or `new_files.read`
       raises it.
   """
   wanted = new_parts.Wanted(run.model.shape, run.config.data.range, run.schema, run.config.data.to_dict())
-  found = new_files.read(path, wanted, names=names, array=array, label=label)
+  found = new_files.read(path, wanted, label=label, **options)
   if found.no_labels and "label" in run.model.columns:
     raise errors.UserError(f"--data={path}: has no labels, but the model of this run needs them; {found.no_labels}")
   if found.no_labels and label:
     raise errors.UserError(f"--label={label}: is not one label per example of --data={path}; {found.no_labels}")
-  return found
+  notes = [f"--data={path}: the {name} is the array {array}" for name, array in found.extra.items()]
+  if "target" not in found.extra and "test/input_squared_error" in run.metrics:  # a metric of runs with targets
+    notes.append(
+      f"--data={path}: has no targets, so the reconstructions are compared with the examples, although the run was "
+      "trained on pairs; to compare with targets, save them as `target` beside the examples `x` in an .npz file"
+    )
+  return found._replace(remarks=found.remarks + notes)
 
 
 def labels_of(run: Any, part: new_parts.Part, path: str) -> Shaped[np.ndarray, " examples"]:
