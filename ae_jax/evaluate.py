@@ -104,7 +104,8 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
     raise errors.UserError(f"{reason}. The data cannot be read as new examples either: {error}") from None
   differing = f" (other {', '.join(reason.differing)})" if isinstance(reason, errors.DifferentData) else ""
   progress.print_line(
-    f"the data are not those of the run{differing}, so they are evaluated as new examples, and the report is not updated"
+    f"the data are not those of the run{differing}, so they are evaluated as new examples, and the report is not "
+    "updated"
   )
   for line in found.remarks:
     progress.print_line(line)
