@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float64
 
 from ae_jax import errors
 from ae_jax.decisions import run_data, scores, thresholds
-from ae_jax.evaluators import figures
+from ae_jax.evaluators import figures, recordings
 from ae_jax.evaluators.context import EvalContext
 
 SHARE = 0.05  # fraction of normal examples that exceed the default threshold
@@ -30,6 +30,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
     measured = scores.of_kind(context.run, context.test_inputs, threshold.kind, lambda: context.run.reference)
   except errors.UserError as error:
     yield "threshold_remark", f"no flags: {error}"
+    yield from recordings.analyze(context)
     return
   anomalous = context.dataset.anomalous
   assert anomalous is not None  # ensured by the requirement "one_class"
@@ -44,6 +45,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   yield from (("normal_examples/flagged", found.false_positives), ("normal_examples/not_flagged", found.true_negatives))
   if np.isfinite(measured).all():
     yield "score_histograms", _histograms(measured.astype(np.float64), anomalous, threshold)
+  yield from recordings.analyze(context, threshold)
 
 
 def _threshold(context: EvalContext) -> tuple[thresholds.Threshold, str]:

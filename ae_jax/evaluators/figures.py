@@ -77,6 +77,17 @@ class Lines:
 
 
 @dataclasses.dataclass(frozen=True)
+class Timelines:
+  """Scores of the steps and the windows of recordings over time, one panel per recording."""
+
+  title: str
+  steps: dict[str, np.ndarray]  # title of a panel -> [2, K]: time steps and their scores
+  windows: dict[str, np.ndarray]  # title of a panel -> [2, K]: centres of windows, and their mean scores per step
+  marked: dict[str, np.ndarray]  # title of a panel -> [K, 2]: first step and last step + 1 of each anomalous stretch
+  threshold: float  # of the mean scores of windows; NaN if there is none
+
+
+@dataclasses.dataclass(frozen=True)
 class Points(Plotted):
   """Scatter plots of the same examples, one per projection to the plane."""
 
@@ -106,7 +117,8 @@ class Attention(Plotted):
   weights: dict[str, np.ndarray]  # layer -> [N, heads, queries, tokens]
 
 
-KINDS = {kind.__name__: kind for kind in (ExampleRows, Gallery, Heatmap, Bars, Lines, Points, Explorer, Attention)}
+_CLASSES = (ExampleRows, Gallery, Heatmap, Bars, Lines, Timelines, Points, Explorer, Attention)
+KINDS = {kind.__name__: kind for kind in _CLASSES}
 _OLD_NAMES = {"Rows": "ExampleRows"}  # names of figure classes in files of version 0.1
 
 
@@ -156,6 +168,14 @@ def _lines_conditions(figure: Lines) -> Iterator[tuple[Any, str]]:
   )
 
 
+def _timelines_conditions(figure: Timelines) -> Iterator[tuple[Any, str]]:
+  panels = [*figure.steps]
+  yield panels and panels == [*figure.windows] == [*figure.marked], "the panels of steps, windows and marks differ"
+  curves = [*figure.steps.values(), *figure.windows.values()]
+  yield all(curve.ndim == 2 and len(curve) == 2 for curve in curves), "steps and windows must be arrays [2, K]"
+  yield all(marked.ndim == 2 and marked.shape[1] == 2 for marked in figure.marked.values()), "marks must be [K, 2]"
+
+
 def _points_conditions(figure: Points) -> Iterator[tuple[Any, str]]:
   count = len(figure.examples)
   yield from _same_shape([figure.examples], (3, 4))
@@ -201,6 +221,7 @@ _CONDITIONS: dict[type, Callable[[Any], Iterator[tuple[Any, str]]]] = {
   Heatmap: _heatmap_conditions,
   Bars: _bars_conditions,
   Lines: _lines_conditions,
+  Timelines: _timelines_conditions,
   Points: _points_conditions,
   Explorer: _explorer_conditions,
   Attention: _attention_conditions,

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ae_jax.evaluators import figures
-from ae_jax.report import canvas, channels, charts, example_figures, example_plots, pictures, sprites
+from ae_jax.report import canvas, channels, charts, example_figures, example_plots, pictures, sprites, timelines
 
 _MAX_ROWS = 64  # maximum number of rows of images in a figure
 _MAX_COLUMNS = 64  # maximum number of images in a row
@@ -81,6 +81,11 @@ def _points(figure: figures.Points, value_range: str) -> Block:
   return block | _axis_note(figure)
 
 
+def _timelines(figure: figures.Timelines, value_range: str) -> Block:
+  del value_range
+  return {"kind": "picture", "url": canvas.data_url(timelines.figure(dataclasses.replace(figure, title="")))}
+
+
 def _thumbnails(
   figure: figures.Plotted, examples: np.ndarray, value_range: str, max_pixels: int
 ) -> UInt8[np.ndarray, "n h w *c"]:
@@ -130,6 +135,7 @@ _KINDS: dict[type, Callable[[Any, str], Block]] = {
   figures.Heatmap: lambda figure, _: chart(figure.title, charts.heatmap(figure)),
   figures.Bars: lambda figure, _: chart(figure.title, charts.bars(figure), len(figure.values) > _HALF_WIDTH_BARS),
   figures.Lines: lambda figure, _: chart(figure.title, charts.lines(figure)),
+  figures.Timelines: _timelines,
   figures.Points: _points,
   figures.Explorer: _explorer,
   figures.Attention: _attention,

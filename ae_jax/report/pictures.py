@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ae_jax.evaluators import figures
-from ae_jax.report import canvas, channels, example_figures, example_plots, plots
+from ae_jax.report import canvas, channels, example_figures, example_plots, plots, timelines
 
 _MAX_ROWS = 49  # maximum number of rows of images; more would be unreadable
 _MAX_GRIDS = 6  # maximum number of grids beside each other
@@ -18,6 +18,7 @@ Figure = (
   | figures.Heatmap
   | figures.Bars
   | figures.Lines
+  | figures.Timelines
   | figures.Points
   | figures.Explorer
   | figures.Attention
@@ -129,6 +130,7 @@ _KINDS: dict[type, Callable[[pathlib.Path, Any, str], None]] = {
   figures.Heatmap: plots.heatmap,
   figures.Bars: plots.bars,
   figures.Lines: plots.lines,
+  figures.Timelines: lambda path, item, _: timelines.figure(item).savefig(path),
   figures.Points: plots.points,
   figures.Explorer: _explorer,
   figures.Attention: _attention,
