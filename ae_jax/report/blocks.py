@@ -44,6 +44,8 @@ def _rows(figure: figures.ExampleRows, value_range: str) -> Block:
   first, *others = named_examples.values()
   low, high = example_figures.limits(first, value_range)
   block: Block = {"kind": "rows", "rows": [(name, _row(x, low, high)) for name, x in named_examples.items()]}
+  if figure.captions:
+    block["captions"] = figure.captions[:_MAX_COLUMNS]
   if example_figures.reconstructed(figure):
     difference = (others[0] - first)[:_MAX_COLUMNS].mean(-1, keepdims=True)
     block["rows"].append(("difference", _strip(sprites.of_differences(difference, high - low))))
