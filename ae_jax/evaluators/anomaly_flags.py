@@ -93,17 +93,14 @@ def _anomalies(
   dataset = context.dataset
   anomalies = np.flatnonzero(dataset.anomalous)
   order = anomalies[np.argsort(-measured[anomalies], kind="stable")]
-  highest = dataset.test_apart(order, shown.SHOWN // 2)
-  lowest = order[~np.isin(order, highest)][::-1]
-  chosen = dataset.test_apart(np.concatenate([highest, lowest]), shown.SHOWN)
-  chosen = np.concatenate([highest, chosen[len(highest) :][::-1]])
+  apart, half = dataset.test_apart(order, len(order)), shown.SHOWN // 2
+  chosen = apart if len(apart) <= shown.SHOWN else np.concatenate([apart[:half], apart[-half:]])
   flagged = thresholds.flag(measured, threshold.value)
   captions = [_caption(context, int(row), float(measured[row]), bool(flagged[row])) for row in chosen]
   title = f"Test anomalies in descending order of their {threshold.kind} scores"
-  if len(chosen) < len(order):
-    parts = f"the {len(highest)} with the highest and the {len(chosen) - len(highest)} with the lowest scores"
-    apart = "" if dataset.test_start is None else ", without windows that overlap these"
-    title += f": {parts} of {len(order):,}{apart}"
+  if len(chosen) < len(apart):
+    title += f": the {half} with the highest and the {half} with the lowest scores of {len(apart):,}"
+  title += ", without windows that overlap these" if len(apart) < len(order) else ""
   title += "" if flagged[chosen].all() else "; missed: not above the threshold"
   return shown.example_rows(context, title, chosen, tuple(captions))
 

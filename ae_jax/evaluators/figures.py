@@ -33,6 +33,7 @@ class ExampleRows(Plotted):
 
   title: str
   rows: dict[str, np.ndarray]  # name of a row -> examples [N, ...]; N is the same in all rows
+  observed: np.ndarray | None = None  # bool [N, ...]: False for elements that are missing in the data; None: no element
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +147,8 @@ def _rows_conditions(figure: ExampleRows) -> Iterator[tuple[Any, str]]:
   yield from _same_shape(figure.rows.values(), (3, 4))
   count = len(next(iter(figure.rows.values()), ()))
   yield len(figure.captions) in (0, count), f"{len(figure.captions)} captions for {count} examples"
+  if figure.observed is not None:
+    yield from _same_shape([next(iter(figure.rows.values())), figure.observed], (3, 4))
 
 
 def _gallery_conditions(figure: Gallery) -> Iterator[tuple[Any, str]]:
@@ -276,8 +279,10 @@ def _field(field: dataclasses.Field, words: dict[str, Any], stored: Any) -> Any:
   if field.name not in (*words, *stored) and field.default is not dataclasses.MISSING:
     return field.default  # the file was written by an earlier version, which did not have this field
   kind: Any = typing.get_origin(field.type) or field.type  # `dict` for the type dict[str, np.ndarray]
-  if kind is np.ndarray:
+  if kind is np.ndarray or field.name in stored:
     return stored[field.name]
+  if words[field.name] is None and field.default is None:
+    return None
   if kind is dict:
     return {name: stored[f"{field.name}.{number}"] for number, name in enumerate(words[field.name])}
   return kind(words[field.name])

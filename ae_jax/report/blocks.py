@@ -96,12 +96,16 @@ def _thumbnails(
   return sprites.of_examples(examples, low, high, _side(examples, max_pixels), joined=not figure.x_names)
 
 
-def _axis_note(figure: figures.Plotted) -> Block:
-  """Returns the note that names the horizontal axis of thumbnails of series and table rows; {} for images."""
+def _axis_note(figure: figures.Points | figures.Explorer) -> Block:
+  """Returns the note about the axis and the colours of thumbnails of series and table rows; {} for images."""
   if not figure.x_label:
     return {}
   if not figure.x_names:
-    return {"note": f"horizontal axis of an example: {figure.x_label}"}
+    count = figure.examples.shape[-1]
+    colours = ", ".join(f"{number} {ink}" for number, ink in enumerate([*sprites.INKS][:count], 1))
+    return {
+      "note": f"horizontal axis: {figure.x_label}" + (f"; colours of the channels: {colours}" if count > 1 else "")
+    }
   more = ", ..." if len(figure.x_names) > _MAX_NAMES else ""
   return {"note": f"an example has one mark for each column: {', '.join(figure.x_names[:_MAX_NAMES])}{more}"}
 

@@ -36,7 +36,7 @@ def draw(path: pathlib.Path, item: Figure, value_range: str) -> None:
     value_range: Value range of the examples, a key of `ranges.INTERVALS`.
   """
   if example_plots.applies(item):
-    example_plots.figure(item, value_range).savefig(path)
+    example_plots.figure(channels.titled(item), value_range).savefig(path)
   else:
     _KINDS[type(item)](path, channels.titled(item), value_range)
 

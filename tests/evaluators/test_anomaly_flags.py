@@ -141,3 +141,4 @@ def test_windows_in_the_figure_of_anomalies_do_not_overlap():
   starts = np.array([int(caption.split(",")[0].removeprefix("from step ")) for caption in figure.captions])
   assert np.diff(np.sort(starts)).min() >= made.dataset.shape[0]
   assert 40 + made.squared_errors[40:].argmax() in starts
+  assert figure.title.endswith("scores, without windows that overlap these")
