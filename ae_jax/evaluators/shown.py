@@ -38,6 +38,14 @@ def example_rows(
   return figures.ExampleRows(title, rows, observed, captions=captions)
 
 
+def with_gaps(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, "chosen ..."]:
+  """Returns test examples for thumbnails; values of series and tables that are missing in the data are NaN."""
+  observed = _observed(context, chosen)
+  if observed is None or context.dataset.kind in ("images", "volumes"):
+    return context.test[chosen]
+  return np.where(observed, context.test[chosen], np.float32(np.nan))
+
+
 def _observed(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> Bool[np.ndarray, "chosen ..."] | None:
   """Returns the mask of the elements that are not missing in the data; None if no element is missing."""
   schema, mask = context.dataset.schema, None if context.mask is None else context.mask[chosen]

@@ -110,7 +110,7 @@ def drawn(
   """Draws N images with plots of series; each channel has a colour of `INKS`.
 
   Args:
-    series: Series.
+    series: Series; steps that are NaN are left out, unless all are.
     low: Value at the lower edge of an image.
     high: Value at the upper edge of an image.
     height: Height of an image in pixels.
@@ -119,10 +119,15 @@ def drawn(
   """
   pictures = np.zeros((len(series), height, width, 4), np.uint8)
   shares = np.clip(np.nan_to_num((series - low) / (high - low)), 0.0, 1.0)
+  steps = (np.arange(width) + 0.5) / width * (series.shape[1] - joined)  # the first and the last step are at the edges
+  values = ~np.isnan(series)
+  values |= ~values.any((1, 2), keepdims=True)  # outputs of a model that diverged
+  known = values[:, np.round(steps).astype(int) if joined else steps.astype(int)]
   for channel, ink in zip(range(series.shape[2]), INKS.values(), strict=False):
     for first in range(0, len(pictures), _CHUNK):
       chunk = pictures[first : first + _CHUNK]  # a view: changes `pictures`
       coverage = (_lines if joined else _marks)(shares[first : first + _CHUNK, :, channel], height, width)
+      coverage *= known[first : first + _CHUNK, None, :, channel]
       chunk[..., :3][coverage > 0] = ink
       np.maximum(chunk[..., 3], np.round(255 * coverage).astype(np.uint8), out=chunk[..., 3])
   return pictures

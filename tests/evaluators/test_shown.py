@@ -22,6 +22,8 @@ def test_rows_of_a_table_have_the_mask_and_an_explanation_of_completed_rows():
   mask = np.random.default_rng(0).random((5, 3)) > 0.5
   figure = shown.example_rows(masked(made, mask), "title", CHOSEN)
   np.testing.assert_array_equal(figure.observed, mask[CHOSEN])
+  with_gaps = shown.with_gaps(masked(made, mask), CHOSEN)
+  np.testing.assert_array_equal(np.isnan(with_gaps), ~mask[CHOSEN])
   assert figure.title == "title; completed: the observed values, and reconstructions of the missing ones"
   assert shown.example_rows(masked(made, mask | True), "title", CHOSEN).observed is None
   assert shown.example_rows(made, "title", CHOSEN).title == "title"
