@@ -56,12 +56,21 @@ def every_kind(examples, points=1000):
     ("generation/samples", figures.Gallery("decoded draws", np.resize(examples, (36, *examples.shape[1:])))),
     ("generation/likelihood", "there is no posterior to weigh <draws> with"),
     ("robustness/shifts", figures.Lines("errors after a shift", {"model": ramp, "PCA": 2 * ramp}, "shift", "error")),
+    ("anomaly/scores_over_time", figures.Timelines("scores", *timelines(), 1.5)),
     (
       "robustness/disturbed",
       figures.ExampleRows("disturbed", {"clean": examples[:8], "noisy": noisy[:8], "so": noisy[:8]}),
     ),
     ("novel/unheard_of", figures.Bars("figure of an unregistered evaluator", (), np.arange(5.0), "number", "value")),
   ]
+
+
+def timelines():
+  """Returns the curves of two recordings, and stretches to mark, for `figures.Timelines`."""
+  steps, names = np.arange(100.0, 160), ("first", "second")
+  curve = np.stack([steps, 1 + np.sin(steps)])
+  marked = {"first": np.array([[110, 113], [130, 131]]), "second": np.zeros((0, 2), int)}
+  return dict.fromkeys(names, curve), dict.fromkeys(names, curve[:, ::8]), marked
 
 
 def records(epochs, start=1.0, per_epoch=6):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from ae_jax.data import labels, lazy_arrays, ranges
+from ae_jax.data import labels, lazy_arrays, ranges, windows
 from ae_jax.data.draws import Split
 from ae_jax.data.loss_columns import NAMES
 from ae_jax.data.scaling import Scaling
@@ -59,6 +59,7 @@ class Dataset:
   rows: dict[str, Int[np.ndarray, " examples"]] = dataclasses.field(default_factory=dict)
   test_start: Int[np.ndarray, " test"] | None = None  # first step of each test window in its recording; see `windows`
   test_recording: np.ndarray | None = None  # name of the recording of each test window, if there are several
+  test_step_labels: np.ndarray | None = None  # [test, window]: label of each step of the test windows
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -89,7 +90,7 @@ class Dataset:
     swapped = {"test": self.validation, "test_labels": labels, "validation": None, "validation_labels": None}
     sources = {"train": "train", "test": "validation"}
     columns = {split: self.columns[name] for split, name in sources.items() if name in self.columns}
-    absent = dict.fromkeys(("test_factors", "defects", "test_start", "test_recording"))
+    absent = dict.fromkeys(("test_factors", "defects", "test_start", "test_recording", "test_step_labels"))
     return dataclasses.replace(self, **swapped, **absent, columns=columns)
 
   def test_captions(self, numbers: Int[np.ndarray, " chosen"]) -> tuple[str, ...]:
@@ -100,6 +101,12 @@ class Dataset:
     if self.test_recording is None:
       return tuple(starts)
     return tuple(f"{name}, {start}" for name, start in zip(self.test_recording[numbers], starts, strict=True))
+
+  def test_apart(self, order: Int[np.ndarray, " ordered"], count: int) -> Int[np.ndarray, " chosen"]:
+    """Returns the first `count` test examples in `order`; of windows, only those that do not overlap in time."""
+    if self.test_start is None:
+      return order[:count]
+    return windows.apart(order, count, self.test_start, self.shape[0], self.test_recording)
 
   @property
   def element_names(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Float64, Int, Shaped
 
 from ae_jax import errors
 from ae_jax.data import kinds, lazy_arrays, splits
@@ -48,7 +48,8 @@ def cut(
   no window contains steps of two recordings.
 
   `test_start` [N] becomes the step at which each test window begins in its recording as stored, including the steps
-  before a test part that was split off. With several recordings, `test_recording` [N] becomes their names.
+  before a test part that was split off. With several recordings, `test_recording` [N] becomes their names. With labels,
+  `test_step_labels` [N, window] becomes the labels of the steps of the test windows.
 
   Returns:
     Notes about the number of windows, and about steps at the end of a recording that are in no window.
@@ -68,7 +69,9 @@ def cut(
     name, lengths = _RECORDS[split], steps[split]
     arrays[split] = of_record(arrays[split], window, stride, f"the {name} of {where}", lengths)
     if (labels := arrays.get(f"{split}_labels")) is not None:
-      arrays[f"{split}_labels"] = of_record(labels, window, stride, f"the labels of {where}", lengths)[:].max((1, 2))
+      of_steps = of_record(labels, window, stride, f"the labels of {where}", lengths)[:][..., 0]
+      arrays[f"{split}_labels"] = of_steps.max(1)
+      arrays |= {"test_step_labels": of_steps} if split == "test" else {}
     for column in (f"{split}_target", f"{split}_mask"):
       if column in arrays:
         arrays[column] = of_record(arrays[column], window, stride, f"the {column} of {where}", lengths)
@@ -149,6 +152,33 @@ def of_record(
 def steps_of(count: int, window: int, stride: int) -> list[tuple[int, int]]:
   """Returns (first step, last step + 1) of each of the `count` windows of a recording."""
   return [(first, first + window) for first in range(0, count * stride, stride)]
+
+
+def apart(
+  order: Int[np.ndarray, " ordered"],
+  count: int,
+  starts: Int[np.ndarray, " windows"],
+  window: int,
+  recordings: Shaped[np.ndarray, " windows"] | None = None,
+) -> Int[np.ndarray, " chosen"]:
+  """Returns the first `count` windows in `order` that do not overlap in time.
+
+  A window that overlaps an earlier window of the result is left out.
+
+  Args:
+    order: Indices of windows.
+    count: Maximum number of indices to return.
+    starts: First step of each window in its recording.
+    window: Length of a window.
+    recordings: Recording of each window; None if all windows are of the same recording.
+  """
+  chosen: list[int] = []
+  while len(order) and len(chosen) < count:
+    first = order[0]
+    chosen.append(first)
+    is_apart = np.abs(starts[order] - starts[first]) >= window
+    order = order[is_apart if recordings is None else is_apart | (recordings[order] != recordings[first])]
+  return np.array(chosen, int)
 
 
 def over_time(

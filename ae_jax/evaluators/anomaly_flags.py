@@ -1,19 +1,19 @@
 """Evaluates the threshold of a run: test examples with a higher anomaly score are flagged as anomalies.
 
-The results are the confusion matrix, precision, recall, F1 and score histograms. If the run has no threshold, a default
-is used: the score that 5 % of the normal validation examples (without a validation set, of the training examples)
-exceed.
+The results are the confusion matrix, precision, recall, F1, score histograms, and a figure of anomalies. If the run
+has no threshold, a default is used: the score that 5 % of the normal validation examples (without a validation set, of
+the training examples) exceed.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float, Float64
 
 from ae_jax import errors
 from ae_jax.decisions import run_data, scores, thresholds
-from ae_jax.evaluators import figures
+from ae_jax.evaluators import figures, recordings, shown
 from ae_jax.evaluators.context import EvalContext
 
 SHARE = 0.05  # fraction of normal examples that exceed the default threshold
@@ -30,6 +30,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
     measured = scores.of_kind(context.run, context.test_inputs, threshold.kind, lambda: context.run.reference)
   except errors.UserError as error:
     yield "threshold_remark", f"no flags: {error}"
+    yield from recordings.analyze(context)
     return
   anomalous = context.dataset.anomalous
   assert anomalous is not None  # ensured by the requirement "one_class"
@@ -44,6 +45,8 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   yield from (("normal_examples/flagged", found.false_positives), ("normal_examples/not_flagged", found.true_negatives))
   if np.isfinite(measured).all():
     yield "score_histograms", _histograms(measured.astype(np.float64), anomalous, threshold)
+    yield "anomalies", _anomalies(context, measured, threshold)
+  yield from recordings.analyze(context, threshold)
 
 
 def _threshold(context: EvalContext) -> tuple[thresholds.Threshold, str]:
@@ -81,3 +84,33 @@ def _histograms(
   lines["threshold"] = np.array([[float(scale(threshold.value))] * 2, [0.0, top]])
   axis = f"{threshold.kind} score{', log10' if is_logarithmic else ''}"
   return figures.Lines("Scores of normal test examples and of anomalies", lines, axis, "fraction of the examples")
+
+
+def _anomalies(
+  context: EvalContext, measured: Float[np.ndarray, " examples"], threshold: thresholds.Threshold
+) -> figures.ExampleRows:
+  """Returns a figure of the test anomalies with the highest and the lowest scores, in descending order."""
+  dataset = context.dataset
+  anomalies = np.flatnonzero(dataset.anomalous)
+  order = anomalies[np.argsort(-measured[anomalies], kind="stable")]
+  apart, half = dataset.test_apart(order, len(order)), shown.SHOWN // 2
+  chosen = apart if len(apart) <= shown.SHOWN else np.concatenate([apart[:half], apart[-half:]])
+  flagged = thresholds.flag(measured, threshold.value)
+  captions = [_caption(context, int(row), float(measured[row]), bool(flagged[row])) for row in chosen]
+  title = f"Test anomalies in descending order of their {threshold.kind} scores"
+  if len(chosen) < len(apart):
+    title += f": the {half} with the highest and the {half} with the lowest scores of {len(apart):,}"
+  title += ", without windows that overlap these" if len(apart) < len(order) else ""
+  title += "" if flagged[chosen].all() else "; missed: not above the threshold"
+  return shown.example_rows(context, title, chosen, tuple(captions))
+
+
+def _caption(context: EvalContext, row: int, score: float, is_flagged: bool) -> str:
+  """Returns the class and the score of an anomaly, and where a window begins in its recording."""
+  dataset = context.dataset
+  label = dataset.test_labels[row]
+  words = [
+    *dataset.test_captions(np.array([row])),
+    dataset.class_name(label) if dataset.class_names else f"class {label}",
+  ]
+  return ", ".join([*words, f"score {score:.3g}", *([] if is_flagged else ["missed"])])

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ae_jax import data
 from ae_jax.data import ranges
-from ae_jax.evaluators import base, figures, reconstruction
+from ae_jax.evaluators import base, figures, reconstruction, shown
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.objectives import corruptions
 from ae_jax.ops import losses
@@ -60,9 +60,9 @@ def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, figures.ExampleRows]]:
   """Yields a figure of test examples, noisy versions of them, and the reconstructions of the noisy versions."""
-  indices = spaced(reconstruction.SHOWN, len(context.test))
+  indices = spaced(shown.SHOWN, len(context.test))
   examples = context.test[indices]
-  rows = {reconstruction.NAMES[context.dataset.kind]: examples}
+  rows = {shown.NAMES[context.dataset.kind]: examples}
   for name, noisy in disturbed(context, examples).items():
     label = name.replace("_", " ")
     rows |= {label: noisy, f"{label} restored": context.reconstruct(noisy, indices)}

@@ -36,7 +36,8 @@ def drawable(figure: Any, kind: str, names: tuple[str, ...] = (), value: str = "
     title = f"{title} (slice {depth // 2 + 1} of {depth})"
   if isinstance(figure, figures.ExampleRows):
     rows = {name: convert(examples) for name, examples in figure.rows.items()}
-    return dataclasses.replace(figure, title=title, rows=rows)
+    observed = None if figure.observed is None else convert(figure.observed)
+    return dataclasses.replace(figure, title=title, rows=rows, observed=observed)
   return dataclasses.replace(figure, title=title, examples=convert(figure.examples))
 
 

@@ -33,6 +33,7 @@ class ExampleRows(Plotted):
 
   title: str
   rows: dict[str, np.ndarray]  # name of a row -> examples [N, ...]; N is the same in all rows
+  observed: np.ndarray | None = None  # bool [N, ...]: False for elements that are missing in the data; None: no element
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +78,17 @@ class Lines:
 
 
 @dataclasses.dataclass(frozen=True)
+class Timelines:
+  """Scores of the steps and the windows of recordings over time, one panel per recording."""
+
+  title: str
+  steps: dict[str, np.ndarray]  # title of a panel -> [2, K]: time steps and their scores
+  windows: dict[str, np.ndarray]  # title of a panel -> [2, K]: centres of windows, and their mean scores per step
+  marked: dict[str, np.ndarray]  # title of a panel -> [K, 2]: first step and last step + 1 of each anomalous stretch
+  threshold: float  # of the mean scores of windows; NaN if there is none
+
+
+@dataclasses.dataclass(frozen=True)
 class Points(Plotted):
   """Scatter plots of the same examples, one per projection to the plane."""
 
@@ -106,7 +118,8 @@ class Attention(Plotted):
   weights: dict[str, np.ndarray]  # layer -> [N, heads, queries, tokens]
 
 
-KINDS = {kind.__name__: kind for kind in (ExampleRows, Gallery, Heatmap, Bars, Lines, Points, Explorer, Attention)}
+_CLASSES = (ExampleRows, Gallery, Heatmap, Bars, Lines, Timelines, Points, Explorer, Attention)
+KINDS = {kind.__name__: kind for kind in _CLASSES}
 _OLD_NAMES = {"Rows": "ExampleRows"}  # names of figure classes in files of version 0.1
 
 
@@ -134,6 +147,8 @@ def _rows_conditions(figure: ExampleRows) -> Iterator[tuple[Any, str]]:
   yield from _same_shape(figure.rows.values(), (3, 4))
   count = len(next(iter(figure.rows.values()), ()))
   yield len(figure.captions) in (0, count), f"{len(figure.captions)} captions for {count} examples"
+  if figure.observed is not None:
+    yield from _same_shape([next(iter(figure.rows.values())), figure.observed], (3, 4))
 
 
 def _gallery_conditions(figure: Gallery) -> Iterator[tuple[Any, str]]:
@@ -154,6 +169,14 @@ def _lines_conditions(figure: Lines) -> Iterator[tuple[Any, str]]:
     figure.lines and all(line.shape == (2, line.size // 2) for line in figure.lines.values()),
     "lines must be arrays [2, K]",
   )
+
+
+def _timelines_conditions(figure: Timelines) -> Iterator[tuple[Any, str]]:
+  panels = [*figure.steps]
+  yield panels and panels == [*figure.windows] == [*figure.marked], "the panels of steps, windows and marks differ"
+  curves = [*figure.steps.values(), *figure.windows.values()]
+  yield all(curve.ndim == 2 and len(curve) == 2 for curve in curves), "steps and windows must be arrays [2, K]"
+  yield all(marked.ndim == 2 and marked.shape[1] == 2 for marked in figure.marked.values()), "marks must be [K, 2]"
 
 
 def _points_conditions(figure: Points) -> Iterator[tuple[Any, str]]:
@@ -201,6 +224,7 @@ _CONDITIONS: dict[type, Callable[[Any], Iterator[tuple[Any, str]]]] = {
   Heatmap: _heatmap_conditions,
   Bars: _bars_conditions,
   Lines: _lines_conditions,
+  Timelines: _timelines_conditions,
   Points: _points_conditions,
   Explorer: _explorer_conditions,
   Attention: _attention_conditions,
@@ -255,8 +279,10 @@ def _field(field: dataclasses.Field, words: dict[str, Any], stored: Any) -> Any:
   if field.name not in (*words, *stored) and field.default is not dataclasses.MISSING:
     return field.default  # the file was written by an earlier version, which did not have this field
   kind: Any = typing.get_origin(field.type) or field.type  # `dict` for the type dict[str, np.ndarray]
-  if kind is np.ndarray:
+  if kind is np.ndarray or field.name in stored:
     return stored[field.name]
+  if words[field.name] is None and field.default is None:
+    return None
   if kind is dict:
     return {name: stored[f"{field.name}.{number}"] for number, name in enumerate(words[field.name])}
   return kind(words[field.name])

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from ae_jax import api, data, objectives
-from ae_jax.evaluators import base, densities, features, likelihood, reconstruction
+from ae_jax.evaluators import base, densities, features, likelihood, reconstruction, shown
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.evaluators.figures import ExampleRows, Explorer, Gallery
 
@@ -228,7 +228,7 @@ def memorisation(context: EvalContext, samples: Mapping[str, np.ndarray]) -> Ite
     neighbours, distances = features.nearest(examples[:count], context.train)
     yield f"memorisation_ratio/{name}", reconstruction.ratio(float(distances.mean()), float(test_distances.mean()))
     if number == 0:
-      first = slice(reconstruction.SHOWN)
+      first = slice(shown.SHOWN)
       rows = {"samples": examples[first], "nearest training examples": context.train[neighbours[first]]}
       yield "nearest", ExampleRows("Samples and the training examples at the smallest Euclidean distance", rows)
   yield (

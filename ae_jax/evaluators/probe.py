@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from ae_jax.evaluators import base, figures, pca
+from ae_jax.evaluators import base, figures, pca, shown
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
 
@@ -208,7 +208,7 @@ def latent_map(context: EvalContext) -> Iterator[tuple[str, figures.Points]]:
   title = "Latent codes of test examples, projected to two dimensions"
   names = context.dataset.class_names or ()
   captions = context.dataset.test_captions(mapped)
-  yield "latent_map", figures.Points(title, views, context.test[mapped], labels, names, captions=captions)
+  yield "latent_map", figures.Points(title, views, shown.with_gaps(context, mapped), labels, names, captions=captions)
 
 
 def _by_pca(codes: Float[np.ndarray, "examples latent"]) -> Float[np.ndarray, "examples 2"]:

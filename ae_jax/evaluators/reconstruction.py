@@ -16,14 +16,12 @@ from jaxtyping import Array, Float, Float64, Int, Shaped
 
 from ae_jax import data, models, objectives
 from ae_jax.data import lazy_arrays, ranges
-from ae_jax.evaluators import base, columns, figures, outputs, pca
+from ae_jax.evaluators import base, columns, figures, outputs, pca, recordings, shown
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
 from ae_jax.runs import metric_names
 from ae_jax.types import AnyArray, Keys
 
-SHOWN = 16  # maximum number of examples in a figure
-NAMES = {"table": "test rows", "series": "series", "images": "test images", "volumes": "test volumes"}  # in figures
 _MAX_COLUMNS = 100  # maximum number of columns of a table for which the error of each column is reported
 _MAX_CLASSES = 100  # maximum number of classes for which the error of each class is reported
 _BASELINES = (
@@ -190,30 +188,23 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields figures: evenly spaced, worst and best reconstructions, the error of each pixel, and attention weights."""
   indices = trained_class_only(np.arange(len(context.test)), context.dataset)
   order = indices[np.argsort(context.squared_errors[indices], kind="stable")]
-  typical, captions = indices[spaced(SHOWN, len(indices))], context.dataset.test_captions
-  choices = {
-    "reconstructions": (typical, f"Evenly spaced {context.tested} and their reconstructions"),
-    "worst": (order[::-1][:SHOWN], f"The {context.tested} with the largest squared errors, in descending order"),
-    "best": (order[:SHOWN], f"The {context.tested} with the smallest squared errors, in ascending order"),
-  }
-  for name, (chosen, title) in choices.items():
-    yield name, figures.ExampleRows(title, _rows(context, chosen), captions=captions(chosen))
+  typical = indices[spaced(shown.SHOWN, len(indices))]
+  title = f"Evenly spaced {context.tested} and their reconstructions"
+  yield "reconstructions", shown.example_rows(context, title, typical)
+  largest, smallest = "largest squared errors, in descending order", "smallest squared errors, in ascending order"
+  for name, ordered, words in (("worst", order[::-1], largest), ("best", order, smallest)):
+    chosen = context.dataset.test_apart(ordered, shown.SHOWN)
+    title = f"The {context.tested} with the {words}"
+    title += "" if np.array_equal(chosen, ordered[: shown.SHOWN]) else ", without windows that overlap these"
+    yield name, shown.example_rows(context, title, chosen)
+  if context.dataset.test_start is not None and not np.any(context.dataset.anomalous):
+    yield from recordings.analyze(context)  # otherwise, the evaluator `anomaly` yields this figure
   if context.dataset.kind != "table":
     yield "error_map", _error_map(context, indices)
   if weights := context.attention(typical):
     title = "Attention weights of the encoder"
-    yield "attention", figures.Attention(title, context.test[typical], weights, captions=captions(typical))
-
-
-def _rows(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> dict[str, np.ndarray]:
-  """Returns rows of a figure: test examples, targets, reconstructions, and masked examples completed by the model."""
-  rows = {NAMES[context.dataset.kind]: context.test[chosen]}
-  if context.targets is not context.test:
-    rows["targets"] = context.targets[chosen]
-  rows["reconstructions"] = context.reconstructions[chosen]
-  if context.mask is not None:
-    rows["completed"] = np.where(context.mask[chosen], context.targets[chosen], context.reconstructions[chosen])
-  return rows
+    captions = context.dataset.test_captions(typical)
+    yield "attention", figures.Attention(title, context.test[typical], weights, captions=captions)
 
 
 def _means_over_observed(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> Float64[np.ndarray, "..."]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from ae_jax.evaluators import base, denoising, figures, pca, reconstruction
+from ae_jax.evaluators import base, denoising, figures, pca, reconstruction, shown
 from ae_jax.evaluators.context import EvalContext, spaced
 
 SHIFTS = (1, 2, 3)  # pixels; errors are means over shifts up, down, left and right
@@ -80,7 +80,7 @@ def _disturbances(
 
 def _movement_figure(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> figures.ExampleRows:
   """Returns a figure of test images after the movements in `_MOVEMENTS_IN_FIGURE`, and of their reconstructions."""
-  indices = indices[spaced(reconstruction.SHOWN, len(indices))]
+  indices = indices[spaced(shown.SHOWN, len(indices))]
   examples = context.test[indices]
   rows, fill = {"test images": examples}, context.dataset.span.low
   for kind, strength in _MOVEMENTS_IN_FIGURE:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ae_jax.evaluators import figures
-from ae_jax.report import canvas, channels, charts, example_figures, example_plots, pictures, sprites
+from ae_jax.report import canvas, channels, charts, example_figures, example_plots, pictures, sprites, timelines
 
 _MAX_ROWS = 64  # maximum number of rows of images in a figure
 _MAX_COLUMNS = 64  # maximum number of images in a row
@@ -44,6 +44,8 @@ def _rows(figure: figures.ExampleRows, value_range: str) -> Block:
   first, *others = named_examples.values()
   low, high = example_figures.limits(first, value_range)
   block: Block = {"kind": "rows", "rows": [(name, _row(x, low, high)) for name, x in named_examples.items()]}
+  if figure.captions:
+    block["captions"] = figure.captions[:_MAX_COLUMNS]
   if example_figures.reconstructed(figure):
     difference = (others[0] - first)[:_MAX_COLUMNS].mean(-1, keepdims=True)
     block["rows"].append(("difference", _strip(sprites.of_differences(difference, high - low))))
@@ -81,6 +83,11 @@ def _points(figure: figures.Points, value_range: str) -> Block:
   return block | _axis_note(figure)
 
 
+def _timelines(figure: figures.Timelines, value_range: str) -> Block:
+  del value_range
+  return {"kind": "picture", "url": canvas.data_url(timelines.figure(dataclasses.replace(figure, title="")))}
+
+
 def _thumbnails(
   figure: figures.Plotted, examples: np.ndarray, value_range: str, max_pixels: int
 ) -> UInt8[np.ndarray, "n h w *c"]:
@@ -89,12 +96,16 @@ def _thumbnails(
   return sprites.of_examples(examples, low, high, _side(examples, max_pixels), joined=not figure.x_names)
 
 
-def _axis_note(figure: figures.Plotted) -> Block:
-  """Returns the note that names the horizontal axis of thumbnails of series and table rows; {} for images."""
+def _axis_note(figure: figures.Points | figures.Explorer) -> Block:
+  """Returns the note about the axis and the colours of thumbnails of series and table rows; {} for images."""
   if not figure.x_label:
     return {}
   if not figure.x_names:
-    return {"note": f"horizontal axis of an example: {figure.x_label}"}
+    count = figure.examples.shape[-1]
+    colours = ", ".join(f"{number} {ink}" for number, ink in enumerate([*sprites.INKS][:count], 1))
+    return {
+      "note": f"horizontal axis: {figure.x_label}" + (f"; colours of the channels: {colours}" if count > 1 else "")
+    }
   more = ", ..." if len(figure.x_names) > _MAX_NAMES else ""
   return {"note": f"an example has one mark for each column: {', '.join(figure.x_names[:_MAX_NAMES])}{more}"}
 
@@ -130,6 +141,7 @@ _KINDS: dict[type, Callable[[Any, str], Block]] = {
   figures.Heatmap: lambda figure, _: chart(figure.title, charts.heatmap(figure)),
   figures.Bars: lambda figure, _: chart(figure.title, charts.bars(figure), len(figure.values) > _HALF_WIDTH_BARS),
   figures.Lines: lambda figure, _: chart(figure.title, charts.lines(figure)),
+  figures.Timelines: _timelines,
   figures.Points: _points,
   figures.Explorer: _explorer,
   figures.Attention: _attention,

@@ -54,6 +54,11 @@ def logarithmic(axes: Axes) -> None:
   axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
+def thousands() -> ticker.Formatter:
+  """Returns a formatter of ticks at integers, such as 12,000."""
+  return ticker.StrMethodFormatter("{x:,.0f}")
+
+
 def colours(name: str, values: np.ndarray) -> UInt8[np.ndarray, "*shape 4"]:
   """Maps values in [0, 1] to RGBA bytes [..., 4] with the colour map `name`."""
   return colormaps[name](np.asarray(values, np.float64), bytes=True)

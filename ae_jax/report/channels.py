@@ -1,4 +1,4 @@
-"""Selects the channels of images that a figure shows: all channels of grey and RGB images, and some of other images."""
+"""Selects the channels that a figure shows: those of grey and RGB images, and some of other images and of series."""
 
 import dataclasses
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from ae_jax.evaluators import figures
+
+OF_SERIES = 6  # maximum number of channels of series
 
 
 def shown(images: np.ndarray) -> np.ndarray:
@@ -25,7 +27,18 @@ def titled(figure: Any) -> Any:
   else:
     return figure
   count = examples.shape[-1]
+  if examples.ndim == axes - 1 and count > OF_SERIES:
+    return dataclasses.replace(figure, title=f"{figure.title} (channels 1 to {OF_SERIES} of {count})")
   if examples.ndim != axes or count in (1, 3):
     return figure
   part = "channel 1" if count == 2 else "channels 1 to 3 as RGB"
   return dataclasses.replace(figure, title=f"{figure.title} ({part}, of {count} channels)")
+
+
+def first_of_series(figure: Any) -> Any:
+  """Returns a figure of series with the first `OF_SERIES` channels only."""
+  if not isinstance(figure, figures.ExampleRows):
+    return dataclasses.replace(figure, examples=figure.examples[..., :OF_SERIES])
+  rows = {name: examples[..., :OF_SERIES] for name, examples in figure.rows.items()}
+  observed = None if figure.observed is None else figure.observed[..., :OF_SERIES]
+  return dataclasses.replace(figure, rows=rows, observed=observed)

@@ -1,15 +1,17 @@
 """Saves figures as PNG files. `_KINDS` maps each type of figure to the function that saves it."""
 
 import pathlib
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ae_jax.evaluators import figures
-from ae_jax.report import canvas, channels, example_figures, example_plots, plots
+from ae_jax.report import canvas, channels, example_figures, example_plots, plots, timelines
 
 _MAX_ROWS = 49  # maximum number of rows of images; more would be unreadable
+_CAPTION_LETTERS = 16  # maximum number of letters of a line above an image
 _MAX_GRIDS = 6  # maximum number of grids beside each other
 
 Figure = (
@@ -18,6 +20,7 @@ Figure = (
   | figures.Heatmap
   | figures.Bars
   | figures.Lines
+  | figures.Timelines
   | figures.Points
   | figures.Explorer
   | figures.Attention
@@ -33,7 +36,7 @@ def draw(path: pathlib.Path, item: Figure, value_range: str) -> None:
     value_range: Value range of the examples, a key of `ranges.INTERVALS`.
   """
   if example_plots.applies(item):
-    example_plots.figure(item, value_range).savefig(path)
+    example_plots.figure(channels.titled(item), value_range).savefig(path)
   else:
     _KINDS[type(item)](path, channels.titled(item), value_range)
 
@@ -50,7 +53,7 @@ def _rows(path: pathlib.Path, item: figures.ExampleRows, value_range: str) -> No
     difference = (others[0] - first).mean(-1, keepdims=True)
     name = "difference" if first.shape[-1] == 1 else "mean difference"
     rows.append((name, difference, low - high, high - low, "RdBu_r", 0.0))
-  _strips(path, rows, item.title)
+  _strips(path, rows, item.title, item.captions)
 
 
 def _gallery(path: pathlib.Path, item: figures.Gallery, value_range: str) -> None:
@@ -94,7 +97,7 @@ def _attention(path: pathlib.Path, item: figures.Attention, value_range: str) ->
   _strips(path, rows[:_MAX_ROWS], f"{item.title} (each row is scaled from 0 to its maximum)")
 
 
-def _strips(path: pathlib.Path, rows: Sequence[tuple[Any, ...]], title: str) -> None:
+def _strips(path: pathlib.Path, rows: Sequence[tuple[Any, ...]], title: str, captions: Sequence[str] = ()) -> None:
   """Saves rows of images.
 
   Args:
@@ -102,8 +105,12 @@ def _strips(path: pathlib.Path, rows: Sequence[tuple[Any, ...]], title: str) -> 
     rows: Tuples (name, images [N, H, W, C], low, high, colour map, gap). `low` and `high` are the values at the ends of
       the colour map, and `gap` is the value of the pixels between images.
     title: Title above the rows.
+    captions: Text above each image of the first row; () for none.
   """
-  figure = canvas.figure(len(rows[0][1]) * 0.7 + 1.3, 0.88 * len(rows) + 0.46, title)
+  fill = lambda part: textwrap.fill(part, _CAPTION_LETTERS)
+  wrapped = ["\n".join(map(fill, caption.split(", "))) for caption in captions]
+  room = 0.08 * max((caption.count("\n") + 1 for caption in wrapped), default=0)
+  figure = canvas.figure(len(rows[0][1]) * 0.7 + 1.3, 0.88 * len(rows) + 0.46 + room, title)
   grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
   for axes, (name, images, low, high, colours, gap) in zip(grid, rows, strict=True):
     strip = _strip(channels.shown(images), gap)
@@ -112,6 +119,10 @@ def _strips(path: pathlib.Path, rows: Sequence[tuple[Any, ...]], title: str) -> 
     else:
       axes.imshow(np.clip((strip - low) / (high - low), 0.0, 1.0), interpolation="nearest")
     canvas.bare(axes, name)
+  step = strip.shape[1] / len(rows[0][1])
+  for number, caption in enumerate(wrapped):
+    text = caption.replace("$", r"\$")
+    grid[0].text((number + 0.5) * step, -0.02 * step, text, fontsize=5, ha="center", va="bottom")
   figure.savefig(path)
 
 
@@ -129,6 +140,7 @@ _KINDS: dict[type, Callable[[pathlib.Path, Any, str], None]] = {
   figures.Heatmap: plots.heatmap,
   figures.Bars: plots.bars,
   figures.Lines: plots.lines,
+  figures.Timelines: lambda path, item, _: timelines.figure(item).savefig(path),
   figures.Points: plots.points,
   figures.Explorer: _explorer,
   figures.Attention: _attention,

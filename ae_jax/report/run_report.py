@@ -27,7 +27,7 @@ _SECTIONS = {
   "Robustness": ("robustness",),
 }
 # Types of the figures that a section shows first, in this order.
-_FIRST = (figures.Points, figures.Explorer, figures.Gallery, figures.ExampleRows, figures.Attention)
+_FIRST = (figures.Timelines, figures.Points, figures.Explorer, figures.Gallery, figures.ExampleRows, figures.Attention)
 _TILES = (  # metric, label, text below the value, metric that fills the {} of this text
   ("test/squared_error", "squared error per test example", "baseline PCA: {}", metric_names.PCA),
   ("test/nats", "cross-entropy per test example, nats", "lower bound: {}", "test/nats_floor"),

@@ -14,8 +14,15 @@ SIDE = 96  # maximum length of the longer side of an image, in pixels
 _WIDTH, _HEIGHT = 96, 48  # size of the plot of a series, in pixels
 _OVERSAMPLING = 3  # subpixels in each direction, for smooth lines
 _CHUNK = 128  # number of series that are drawn at once; limits the memory
-# Colours of the channels of series, visible on light and dark pages.
-INKS = ((59, 125, 206), (224, 123, 57), (58, 158, 99), (141, 145, 153))
+# Colours of the channels of series, visible on light and dark pages; `channels.OF_SERIES` channels are drawn.
+INKS = {
+  "blue": (59, 125, 206),
+  "orange": (224, 123, 57),
+  "green": (58, 158, 99),
+  "grey": (141, 145, 153),
+  "purple": (176, 92, 196),
+  "red": (214, 69, 63),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +110,7 @@ def drawn(
   """Draws N images with plots of series; each channel has a colour of `INKS`.
 
   Args:
-    series: Series.
+    series: Series; steps that are NaN are left out, unless all are.
     low: Value at the lower edge of an image.
     high: Value at the upper edge of an image.
     height: Height of an image in pixels.
@@ -112,11 +119,16 @@ def drawn(
   """
   pictures = np.zeros((len(series), height, width, 4), np.uint8)
   shares = np.clip(np.nan_to_num((series - low) / (high - low)), 0.0, 1.0)
-  for channel in range(series.shape[2]):
+  steps = (np.arange(width) + 0.5) / width * (series.shape[1] - joined)  # the first and the last step are at the edges
+  values = ~np.isnan(series)
+  values |= ~values.any((1, 2), keepdims=True)  # outputs of a model that diverged
+  known = values[:, np.round(steps).astype(int) if joined else steps.astype(int)]
+  for channel, ink in zip(range(series.shape[2]), INKS.values(), strict=False):
     for first in range(0, len(pictures), _CHUNK):
       chunk = pictures[first : first + _CHUNK]  # a view: changes `pictures`
       coverage = (_lines if joined else _marks)(shares[first : first + _CHUNK, :, channel], height, width)
-      chunk[..., :3][coverage > 0] = INKS[channel % len(INKS)]
+      coverage *= known[first : first + _CHUNK, None, :, channel]
+      chunk[..., :3][coverage > 0] = ink
       np.maximum(chunk[..., 3], np.round(255 * coverage).astype(np.uint8), out=chunk[..., 3])
   return pictures
 

@@ -116,6 +116,23 @@ def test_values_over_time_are_means_over_the_windows_that_contain_a_step(stride)
   assert numbers[10] == np.mean([number for number, start in enumerate(starts) if start <= 10 < start + 5])
 
 
+def test_windows_apart_are_those_that_overlap_no_earlier_one():
+  order, starts, names = np.array([3, 2, 0, 5, 4, 1]), np.array([0, 2, 4, 6, 0, 2]), np.array([*"aaaabb"])
+  assert windows.apart(order, 9, starts, 4).tolist() == [3, 0]
+  assert windows.apart(order, 9, starts, 4, names).tolist() == [3, 0, 5]
+  assert windows.apart(order, 2, starts, 4, names).tolist() == [3, 0]
+  assert windows.apart(order[:0], 2, starts, 4).tolist() == []
+
+
+def test_labels_of_the_steps_of_test_windows_are_kept(tmp_path):
+  labels = RANDOM.integers(0, 3, 60)
+  path = saved(tmp_path / "x.npz", x_train=RANDOM.normal(size=(60, 2)), y_train=labels)
+  dataset = data.load("npz", path, "real", window=4, stride=2)
+  expected = labels[dataset.test_start[:, None] + np.arange(4)]
+  np.testing.assert_array_equal(dataset.test_step_labels, expected)
+  np.testing.assert_array_equal(dataset.test_labels, expected.max(1))
+
+
 @pytest.mark.parametrize("shape", [(40, 6), (40, 7, 2), (40, 3, 3, 3)])
 def test_standardisation_agrees_with_scikit_learn_and_does_not_depend_on_the_placement(tmp_path, shape):
   x = RANDOM.normal(size=shape) * 10.0 ** np.arange(shape[-1]) + 3

@@ -107,3 +107,38 @@ def test_nothing_flagged_has_no_interval_of_the_precision():
   assert np.isnan(results["precision"])
   assert "precision_low" not in results
   assert results["recall"] == 0
+
+
+def test_the_figure_of_anomalies_has_the_highest_and_the_lowest_scores_and_says_which_are_missed():
+  made = context()
+  scores = made.run.score(made.test)
+  order = 40 + np.argsort(-scores[40:])
+  value = float(scores[order[[-2, -1]]].mean())  # one anomaly is missed
+  vars(made.run)["threshold"] = thresholds.Threshold(value, "reconstruction", "value", None, "", 0, 0, "")
+  figure = dict(anomaly_flags.analyze(made))["anomalies"]
+  chosen = [*order[:8], *order[-8:]]
+  np.testing.assert_array_equal(figure.rows["test images"], made.test[chosen])
+  np.testing.assert_array_equal(figure.rows["reconstructions"], made.reconstructions[chosen])
+  assert figure.captions[0] == f"class 1, score {scores[order[0]]:.3g}"
+  assert [caption.endswith("missed") for caption in figure.captions] == [False] * 15 + [True]
+  assert "the 8 with the highest and the 8 with the lowest scores of 20; missed:" in figure.title
+
+
+def test_few_anomalies_are_all_shown_with_the_names_of_their_classes():
+  made = context(threshold=-1.0)
+  dataset = dataclasses.replace(made.dataset, test_labels=np.repeat([0, 1], [57, 3]), class_names=("good", "broken"))
+  figure = dict(anomaly_flags.analyze(dataclasses.replace(made, dataset=dataset)))["anomalies"]
+  assert figure.title == "Test anomalies in descending order of their knn scores"
+  values = [float(caption.removeprefix("broken, score ")) for caption in figure.captions]
+  assert values == sorted(values, reverse=True)
+  assert len(values) == 3
+
+
+def test_windows_in_the_figure_of_anomalies_do_not_overlap():
+  made = context(threshold=-1.0)
+  made = dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, test_start=np.arange(60)))
+  figure = anomaly_flags._anomalies(made, made.squared_errors, made.run.threshold)
+  starts = np.array([int(caption.split(",")[0].removeprefix("from step ")) for caption in figure.captions])
+  assert np.diff(np.sort(starts)).min() >= made.dataset.shape[0]
+  assert 40 + made.squared_errors[40:].argmax() in starts
+  assert figure.title.endswith("scores, without windows that overlap these")

@@ -63,6 +63,10 @@ WRONG = [
   figures.Bars("names of other values", ("a",), np.ones(2), "x", "y"),
   figures.Lines("no line", {}, "x", "y"),
   figures.Lines("three coordinates", {"a": np.ones((3, 2))}, "x", "y"),
+  figures.Timelines(
+    "marks that are no stretches", {"a": np.ones((2, 3))}, {"a": np.ones((2, 3))}, {"a": np.ones(2)}, 1.0
+  ),
+  figures.Timelines("other panels", {"a": np.ones((2, 3))}, {"b": np.ones((2, 3))}, {"a": np.ones((0, 2))}, 1.0),
   figures.Points("fewer points", {"a": np.ones((3, 2))}, IMAGES, np.zeros(20, int)),
   figures.Points("labels that are no integers", {"a": np.ones((20, 2))}, IMAGES, np.zeros(20)),
   figures.Explorer("other steps", ("a", "b"), np.arange(3.0), IMAGES[:4].reshape(1, 2, 2, 8, 8, 1)),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ae_jax import config as configs
 from ae_jax.evaluators import figures
-from ae_jax.report import blocks, evaluation, example_figures, pictures
+from ae_jax.report import blocks, evaluation, example_figures, page, pictures
 from ae_jax.report import channels as channels_module
 
 GREY, COLOURS, SERIES = made_runs.images(20, side=8), made_runs.images(20, side=8, channels=3), made_runs.series(20)
@@ -72,6 +72,16 @@ def test_reconstructions_show_images_reconstructions_and_differences(tmp_path, c
   thirds = [np.abs(x - y).max() for x, y in zip(np.array_split(a, 3), np.array_split(b, 3), strict=True)]
   assert thirds[0] == 0  # the images
   assert min(thirds[1:]) > 50  # the reconstructions and the differences
+
+
+def test_images_have_their_captions_above_them_in_pictures_and_on_pages(tmp_path):
+  rows = {"test images": GREY[:4], "reconstructions": GREY[4:8]}
+  bare = figures.ExampleRows("title", rows)
+  named = dataclasses.replace(bare, captions=("bent, score 3", "a < b, score $2", "c, score 1", "d, score 0, missed"))
+  assert len(drawn(tmp_path, named)) > len(drawn(tmp_path, bare))
+  assert blocks.of_figure(named, "unit")["captions"] == named.captions
+  page.write(tmp_path / "a.html", "title", "answer", [("figures", [blocks.of_figure(named, "unit")])])
+  assert "<span>a &lt; b, score $2</span>" in (tmp_path / "a.html").read_text()
 
 
 @pytest.mark.parametrize("examples", [GREY, COLOURS, SERIES], ids=["grey", "colours", "series"])

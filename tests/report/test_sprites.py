@@ -102,6 +102,19 @@ def test_a_table_row_has_a_separate_mark_for_each_column(columns):
   np.testing.assert_allclose(rows, 48 * (1 - values.ravel()) - 0.5, atol=1.0)
 
 
+@pytest.mark.parametrize("joined", [True, False])
+def test_missing_steps_are_left_out(joined):
+  values = np.full((1, 9, 2), 0.5, np.float32)
+  values[0, 3:6, 1] = np.nan
+  values[..., 1] += 0.3
+  (picture,) = sprites.drawn(values, 0.0, 1.0, 48, 96, joined=joined)
+  upper, lower = picture[:20, :, 3].any(0), picture[20:, :, 3].any(0)
+  assert not upper[36:60].any()
+  assert lower[36:60].any()
+  assert upper[:30].any()
+  assert upper[66:].any()
+
+
 @pytest.mark.parametrize("steps", [2, 7, 300])
 def test_ramp_is_a_straight_line_for_any_number_of_steps(steps):
   height, width = 48, 96

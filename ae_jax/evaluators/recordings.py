@@ -1,0 +1,96 @@
+"""Scores over time of the test parts of recordings that are cut into windows."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float64, Int, Shaped
+
+from ae_jax.data import windows
+from ae_jax.decisions import thresholds
+from ae_jax.evaluators import figures
+from ae_jax.evaluators.context import EvalContext
+
+_MOST_PANELS = 6  # maximum number of recordings in the figure
+_MOST_POINTS = 2_000  # maximum number of points of a curve
+
+
+def analyze(
+  context: EvalContext, threshold: thresholds.Threshold | None = None
+) -> Iterator[tuple[str, figures.Timelines]]:
+  """Yields a figure of the squared errors over time; nothing if the examples are not windows, or if training diverged.
+
+  The error of a step is that of `Run.score_record`. A threshold is one of windows. It is shown per step, i.e. divided
+  by the length of a window, beside the errors of the windows per step.
+
+  Args:
+    context: The trained model and its data.
+    threshold: Threshold of the scores of windows. It can be shown only if its scores are of the kind "reconstruction",
+      which are squared errors.
+  """
+  dataset = context.dataset
+  if dataset.test_start is None or not np.isfinite(context.squared_errors).all():
+    return
+  window = dataset.shape[0]
+  squares = context.squares(context.reconstructions).sum(-1)
+  recordings = _recordings(dataset.test_start, dataset.test_recording)
+  largest = np.argsort([-squares[rows].max() for rows in recordings.values()], kind="stable")[:_MOST_PANELS]
+  names = [[*recordings][number] for number in sorted(largest)]
+  found: dict[str, dict[str, np.ndarray]] = {"steps": {}, "windows": {}, "marked": {}}
+  for name in names:
+    for curves, curve in zip(found.values(), _panel(context, recordings[name], squares[recordings[name]]), strict=True):
+      curves[name] = curve
+  title = "Squared error of each step of the test recordings"
+  if len(names) < len(recordings):
+    title += f"; {len(names)} of {len(recordings)} recordings are shown, those with the largest errors"
+  every = -(-max(curve.shape[1] for curve in found["steps"].values()) // _MOST_POINTS)
+  title += f"; each point is the largest error of {every} steps" if every > 1 else ""
+  value = math.nan
+  if threshold is not None and threshold.kind == "reconstruction":
+    value = threshold.value / window
+  elif threshold is not None:
+    title += f"; the threshold is one of {threshold.kind} scores, so it is not shown"
+  thinned = {part: {name: _thinned(curve) for name, curve in found[part].items()} for part in ("steps", "windows")}
+  yield "scores_over_time", figures.Timelines(title, **thinned, marked=found["marked"], threshold=value)
+
+
+def _recordings(
+  starts: Int[np.ndarray, " windows"], names: Shaped[np.ndarray, " windows"] | None
+) -> dict[str, Int[np.ndarray, " rows"]]:
+  """Returns {title of a panel: indices of its windows} of each recording; the title says where the test part begins."""
+  is_new = np.diff(starts) <= 0
+  if names is not None:
+    is_new |= names[1:] != names[:-1]
+  found: dict[str, Int[np.ndarray, " rows"]] = {}
+  for rows in np.split(np.arange(len(starts)), np.flatnonzero(is_new) + 1):
+    start = starts[rows[0]]
+    where = f"test part, from step {start:,}" if start else "test recording, from step 0"
+    title = where if names is None else f"{names[rows[0]]}: {where}"
+    found[f"{title} ({len(found) + 1})" if title in found else title] = rows  # files in two folders can have one name
+  return found
+
+
+def _panel(
+  context: EvalContext, rows: Int[np.ndarray, " rows"], squares: Float64[np.ndarray, "rows window"]
+) -> tuple[Float64[np.ndarray, "2 steps"], Float64[np.ndarray, "2 rows"], Int[np.ndarray, "stretches 2"]]:
+  """Returns the errors over time of the windows at `rows`, the errors of these windows, and the anomalous stretches."""
+  dataset, (_, window) = context.dataset, squares.shape
+  starts = dataset.test_start[rows]
+  stride = context.run.config.data.stride or window
+  count = (len(rows) - 1) * stride + window
+  steps = np.arange(starts[0], starts[0] + count)
+  errors = windows.over_time(squares, stride, count)
+  in_windows = np.isfinite(errors)  # a stride longer than a window leaves steps out
+  anomalous = np.zeros(count)
+  if dataset.one_class is not None and dataset.test_step_labels is not None:
+    anomalous = windows.over_time(dataset.test_step_labels[rows] != dataset.one_class, stride, count)
+  borders = np.flatnonzero(np.diff(anomalous > 0, prepend=False, append=False))
+  of_windows = np.stack([starts + (window - 1) / 2, squares.mean(1)])
+  return np.stack([steps, errors])[:, in_windows], of_windows, borders.reshape(-1, 2) + starts[0]
+
+
+def _thinned(curve: Float64[np.ndarray, "2 points"]) -> Float64[np.ndarray, "2 fewer"]:
+  """Reduces a curve to at most `_MOST_POINTS` points, each with the largest value of consecutive points."""
+  x, y = curve
+  firsts = np.arange(0, len(x), -(-len(x) // _MOST_POINTS))
+  return np.stack([x[firsts], np.maximum.reduceat(y, firsts)])
