@@ -179,11 +179,13 @@ def _nearly_same(runs: Sequence[run_report.RunReport]) -> str:
 def _metrics(groups: Sequence[Group]) -> tuple[Rows, Rows]:
   """Returns the rows of the scalar metrics, and the rows of the metrics of subsets, e.g. a class or a noise level."""
   names = dict.fromkeys(name for group in groups for run in group.runs.values() for name in _comparable(run))
+  of_runs = {run.class_names for group in groups for run in group.runs.values()}
+  class_names = of_runs.pop() if len(of_runs) == 1 else ()
   scalars, details = [], []
   for name in names:
     of_date = any(metric_names.days(name, run.dates) for group in groups for run in group.runs.values())
     texts = [_summary(group.values(name), " days" if of_date else "") for group in groups]
-    (details if name.count("/") > 1 else scalars).append([_readable(name), *texts])
+    (details if name.count("/") > 1 else scalars).append([_readable(name, class_names), *texts])
   return scalars, details
 
 
@@ -202,9 +204,9 @@ def _comparable(run: Any) -> list[str]:
   ]
 
 
-def _readable(name: str) -> str:
+def _readable(name: str, class_names: Sequence[str]) -> str:
   prefix, _, rest = name.partition("/")
-  words = tables.readable(rest)
+  words = tables.readable(rest, class_names)
   return words if prefix == "test" else f"{tables.readable(prefix)}: {words}"
 
 

@@ -163,7 +163,7 @@ class RunReport:
 
   def _groups(self) -> list[dict[str, Any]]:
     """Returns the tables and notes on the metrics: one group for training, then one for each evaluator."""
-    lines, more = tables.over_epochs(self.curves)
+    lines, more = tables.over_epochs(self.curves, self.class_names)
     not_finite = any(tables.NOT_FINITE in line for _, rows in [([], lines), *more] for line in rows)
     remark = f"“{tables.NOT_FINITE}” means infinite or undefined, such as the PSNR of a perfect reconstruction"
     head, remarks = ["", "last", "best", "best epoch"], [remark] if not_finite else []
@@ -171,7 +171,7 @@ class RunReport:
     evaluation = self.evaluation or results.Results(0, {}, {}, {})
     names = [*evaluation.values, *evaluation.remarks]
     for evaluator in dict.fromkeys(name.partition("/")[0] for name in names):
-      lines, more = tables.of_values(_of_evaluator(evaluator, evaluation.values), self._class_names, self.dates)
+      lines, more = tables.of_values(_of_evaluator(evaluator, evaluation.values), self.class_names, self.dates)
       remarks = _of_evaluator(evaluator, evaluation.remarks).values()
       groups.append(_group(_capitalised(evaluator), [], lines, more, remarks))
     return groups
@@ -183,14 +183,14 @@ class RunReport:
     return frozenset() if schema is None else schema.dates
 
   @property
-  def _class_names(self) -> tuple[str, ...]:
+  def class_names(self) -> tuple[str, ...]:
     """Names of the labels 0, 1, ...; () if they have none."""
     return tuple(self.description["data"].get("class_names", ()))
 
   def _setting(self, key: str, value: Any) -> str:
     """Returns the value of a config key as text; labels are shown with their class name."""
     is_label = key == "data.one_class" and value is not None
-    return labels.with_name(value, self._class_names) if is_label else tables.text(value)
+    return labels.with_name(value, self.class_names) if is_label else tables.text(value)
 
   def _run(self) -> list[blocks.Block]:
     """Returns blocks with the command, the environment and the config of the run."""

@@ -33,7 +33,7 @@ _BASELINES = (
   "test/input_",
 )  # prefixes of names of baselines
 NOT_FINITE = "not finite"
-_CLASS = re.compile(r"\bclass (\d+)$")  # a class in the readable name of a part
+_CLASS = re.compile(r"\bclass[ _](\d+)$")  # a class at the end of the name of a metric
 _SUFFIXES = ("_low", "_high", "_standard_error")  # suffixes of the bounds and the standard error of a metric
 _NO_METRICS = ("step", "epoch", "stage", "images_per_second", "compile_seconds")
 
@@ -64,21 +64,42 @@ def duration(days: float | int) -> str:
   return f"{number(days * 86400)} seconds"
 
 
-def readable(name: str) -> str:
+def readable(name: str, class_names: Sequence[str] = ()) -> str:
   """Returns the name of a metric in words: "pca_squared_error" becomes "PCA squared error".
 
-  The names of columns and factors are unchanged.
+  The names of columns and factors are unchanged. `class_names` are the names of the labels 0, 1, ...
   """
   metric, _, part = name.rpartition("/")
   if metric_names.names_data(metric):
     return f"{readable(metric)} / {metric_names.in_words(part)}"
-  return " ".join(_WORDS.get(word, word) for word in name.replace("/", " / ").replace("_", " ").split(" "))
+  words = " ".join(_WORDS.get(word, word) for word in name.replace("/", " / ").replace("_", " ").split(" "))
+  return _with_class_name(words, class_names)
 
 
-def over_epochs(measured: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[Rows, list[Table]]:
+def exact(name: str, class_names: Sequence[str]) -> str:
+  """Returns the name of a metric with the names of columns, factors and classes as they are in the data.
+
+  "auroc/class_0" becomes "auroc/class good" if `class_names`, the names of the labels 0, 1, ..., begin with "good".
+  """
+  if metric_names.names_data(name.rpartition("/")[0]):
+    return metric_names.in_words(name)
+  return _with_class_name(name, class_names)
+
+
+def _with_class_name(name: str, class_names: Sequence[str]) -> str:
+  """Replaces a label at the end of `name` by its name: "class 0" or "class_0" becomes "class good"."""
+  if not class_names:
+    return name
+  return _CLASS.sub(lambda match: f"class {labels.class_name(int(match[1]), class_names)}", name)
+
+
+def over_epochs(
+  measured: Mapping[str, tuple[np.ndarray, np.ndarray]], class_names: Sequence[str] = ()
+) -> tuple[Rows, list[Table]]:
   """Returns the rows of a table of scalar metrics, and tables of the metrics with parts.
 
-  A row is [name, last value, best value, epoch of the best value]. `measured` is the result of `logs.curves`.
+  A row is [name, last value, best value, epoch of the best value]. `measured` is the result of `logs.curves`, and
+  `class_names` are the names of the labels 0, 1, ...
   """
   lines, details, start = [], {}, _last_stage(measured)
   for name, (epochs, values) in measured.items():
@@ -88,7 +109,7 @@ def over_epochs(measured: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[
       words = readable(name.replace("train/", "training ").replace("/", " "))
       comparable = epochs > start if name.endswith("loss") else np.ones(len(epochs), bool)
       lines.append([words, number(values[-1]), *_best(name, epochs[comparable], values[comparable])])
-  return lines, pivots(details)
+  return lines, pivots(details, class_names)
 
 
 def _last_stage(measured: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> float:
@@ -174,16 +195,11 @@ def _pivot(
 ) -> Table:
   grid = [[columns[metric][part] for metric in metrics] for part in parts]
   exact = metric_names.names_data(metrics[0])
-  shown = [metric_names.in_words(part) if exact else _with_class_name(part, class_names) for part in parts]
+  shown = [metric_names.in_words(part) if exact else readable(part, class_names) for part in parts]
   across, down = [*map(readable, metrics)], shown
   if len(metrics) > len(parts):
     grid, across, down = list(map(list, zip(*grid, strict=True))), shown, across
   return ["", *across], [[name, *texts] for name, texts in zip(down, grid, strict=True)]
-
-
-def _with_class_name(part: str, class_names: Sequence[str]) -> str:
-  """Returns a part of the name of a metric in words; "class_0" becomes "class good" if this is the name of label 0."""
-  return _CLASS.sub(lambda match: f"class {labels.class_name(int(match[1]), class_names)}", readable(part))
 
 
 def text(value: Any) -> str:

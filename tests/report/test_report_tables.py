@@ -125,6 +125,20 @@ def test_names_of_columns_are_exact_and_errors_of_dates_have_a_unit():
   assert tables.readable("column_rmse/heart_rate mg%2FdL") == "column RMSE / heart_rate mg/dL"
 
 
+def test_metrics_of_classes_have_the_names_of_the_classes():
+  exact = {
+    "auroc/distance/class_1": "auroc/distance/class broken_large",
+    "auroc/distance/class_2": "auroc/distance/class 2",
+    "column_rmse/class_1": "column_rmse/class_1",
+    "column_rmse/a%2Fb": "column_rmse/a/b",
+  }
+  for name, text in exact.items():
+    assert tables.exact(name, ("good", "broken_large")) == text
+  assert tables.exact("auroc/class_0", ()) == "auroc/class_0"
+  _, more = tables.over_epochs({"test/auroc/class_0": (np.ones(1), np.ones(1))}, ("good",))
+  assert more == [(["", "AUROC"], [["class good", "1"]])]
+
+
 @pytest.mark.parametrize(
   ("days", "text"), [(12.5, "12.5 days"), (0.5, "12 hours"), (1 / 96, "15 minutes"), (1e-4, "8.64 seconds")]
 )
