@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ae_jax import config as configs
+from ae_jax.data import schema as schemas
+from ae_jax.data import standardisation
 from ae_jax.runs import metric_names
 
 # A run has diverged if its cross-entropy exceeds this multiple of the cross-entropy of predicting 0.5 everywhere.
@@ -69,6 +71,12 @@ class Result:
   def error(self) -> float | int:
     """Squared error per test example."""
     return self.metrics["test/squared_error"]
+
+  @property
+  def unit(self) -> str:
+    """Unit of `error` and `pca`, such as "in squared standard deviations"; "" without scaling."""
+    schema = schemas.from_json(self.description["data"].get("schema"))
+    return standardisation.squared_unit(self.settings.get("data.scale"), bool(schema and schema.groups))
 
   @property
   def pca(self) -> float | int:

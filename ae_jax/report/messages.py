@@ -43,7 +43,8 @@ def error_and_baseline(result: measured.Result) -> str:
     baseline = f"PCA with {max_components:,} components, the maximum for this data"
   error, pca = measured.number(result.error), measured.number(result.pca)
   examples = "test example" if result.settings.get("data.one_class") is None else "normal test example"
-  return f"squared error {error} per {examples} (baseline: {baseline}, {pca})"
+  unit = f", {result.unit}" if result.unit else ""
+  return f"squared error {error} per {examples}{unit} (baseline: {baseline}, {pca})"
 
 
 def closing(

@@ -11,7 +11,7 @@ from ae_jax import errors
 from ae_jax.data import labels, ranges
 from ae_jax.data import schema as schemas
 from ae_jax.evaluators import figures, results
-from ae_jax.report import blocks, charts, messages, page, tables
+from ae_jax.report import blocks, charts, measured, messages, page, tables
 from ae_jax.runs import logs, metric_names, run_folder
 
 # Title of a section -> figure types and names of evaluators. The section shows their figures. If the type and the
@@ -80,6 +80,11 @@ class RunReport:
     return messages.headline(self._current, self.description, self.curves, done >= total)
 
   @property
+  def unit(self) -> str:
+    """Unit of the squared errors, see `measured.Result.unit`."""
+    return measured.Result(self.metrics, self.description, self.curves).unit
+
+  @property
   def _current(self) -> dict[str, float | int]:
     """`metrics` without values that the evaluators measured at an earlier step."""
     stale = self.evaluation.values if self.evaluation and self._is_stale else {}
@@ -118,6 +123,7 @@ class RunReport:
       reference = metric_names.pca_key(metrics) if reference == metric_names.PCA else reference
       if name in metrics:
         beside = template.format(tables.number(metrics[reference])) if reference in metrics else ""
+        label = f"{label}, {self.unit}" if self.unit and name == "test/squared_error" else label
         tiles.append({"name": label, "value": tables.number(metrics[name], 3), "beside": beside})
     return tiles
 
@@ -166,13 +172,15 @@ class RunReport:
     lines, more = tables.over_epochs(self.curves, self.class_names)
     not_finite = any(tables.NOT_FINITE in line for _, rows in [([], lines), *more] for line in rows)
     remark = f"“{tables.NOT_FINITE}” means infinite or undefined, such as the PSNR of a perfect reconstruction"
-    head, remarks = ["", "last", "best", "best epoch"], [remark] if not_finite else []
+    of_error = f"squared errors are {self.unit}" if self.unit else ""
+    head, remarks = ["", "last", "best", "best epoch"], [*filter(None, (not_finite and remark, of_error))]
     groups = [_group("During training", head, lines, more, remarks)] if lines else []
     evaluation = self.evaluation or results.Results(0, {}, {}, {})
     names = [*evaluation.values, *evaluation.remarks]
     for evaluator in dict.fromkeys(name.partition("/")[0] for name in names):
       lines, more = tables.of_values(_of_evaluator(evaluator, evaluation.values), self.class_names, self.dates)
-      remarks = _of_evaluator(evaluator, evaluation.remarks).values()
+      remarks = [*_of_evaluator(evaluator, evaluation.remarks).values()]
+      remarks += [of_error] if of_error and any("squared error" in line[0] for line in lines) else []
       groups.append(_group(_capitalised(evaluator), [], lines, more, remarks))
     return groups
 
