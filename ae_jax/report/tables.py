@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ae_jax.data import labels
+from ae_jax.data import dimension, labels
 from ae_jax.runs import metric_names
 
 _SHORT = "auprc auroc ari dci elbo f1 kl mig mle mse nll nmi pca psnr rmse sap ssim"
@@ -163,8 +163,26 @@ def ends_an_interval(name: str, values: Mapping[str, Any] | Sequence[str]) -> bo
 def _with_interval(name: str, values: Mapping[str, float | int]) -> str:
   low, high, error = (values.get(_with_suffix(name, suffix)) for suffix in _SUFFIXES)
   known = lambda *bounds: all(bound is not None and math.isfinite(bound) for bound in bounds)
-  interval = f" ({number(low, 3)} to {number(high, 3)})" if known(low, high) else ""
-  return number(values[name]) + interval + (f" ± {error:.2g}" if known(error) else "")
+  if known(low, high, values[name]):
+    text = with_bounds(values[name], low, high, "_dimension_" in name)
+  else:
+    text = number(values[name])
+  return text + (f" ± {error:.2g}" if known(error) else "")
+
+
+def with_bounds(value: float | int, low: float | int, high: float | int, is_dimension: bool = False) -> str:
+  """Formats a value and its interval with the same number of decimals, such as "0.712 (0.642 to 0.775)".
+
+  The value has at least three significant digits, and the width of the interval two. Of an intrinsic dimension
+  (`is_dimension`), the upper end is left out if it is no bound.
+  """
+  shown = [value, low, high] if not is_dimension or dimension.is_bounded(value, high) else [value, low]
+  sizes = [size for size in (abs(value) / 10, max(shown) - min(shown)) if size > 0]
+  decimals = max(0, *(1 - math.floor(math.log10(size)) for size in sizes)) if sizes else 0
+  while decimals and all(round(each, decimals) == round(each, decimals - 1) for each in shown):
+    decimals -= 1
+  texts = [f"{each:,.{decimals}f}" for each in shown]
+  return f"{texts[0]} ({texts[1]} to {texts[2]})" if len(shown) == 3 else f"{texts[0]} (at least {texts[1]})"
 
 
 def _with_suffix(name: str, suffix: str) -> str:

@@ -101,6 +101,32 @@ def test_values_are_shown_with_their_intervals():
   assert more == []
 
 
+@pytest.mark.parametrize(
+  ("interval", "text"),
+  [
+    ((3.311, 2.15061, 3.69204), "3.31 (2.15 to 3.69)"),
+    ((0.711667, 0.641667, 0.775), "0.712 (0.642 to 0.775)"),
+    ((13.193, 13.1901, 13.1963), "13.1930 (13.1901 to 13.1963)"),
+    ((12, 11, 13), "12 (11 to 13)"),
+    ((0.5, 0.5, 0.5), "0.5 (0.5 to 0.5)"),
+    ((-0.25, -1.5, 1.25), "-0.25 (-1.50 to 1.25)"),
+    ((0, 0, 0), "0 (0 to 0)"),
+    ((12345.6, 12000.4, 12500.3), "12,346 (12,000 to 12,500)"),
+    ((1.792, 1.79, 192), "1.79 (1.79 to 192.00)"),
+  ],
+)
+def test_bounds_have_the_precision_of_their_value(interval, text):
+  assert tables.with_bounds(*interval) == text
+
+
+def test_upper_end_of_a_dimension_that_is_no_bound_is_left_out():
+  names = ("data_dimension_twonn", "data_dimension_twonn_low", "data_dimension_twonn_high")
+  lines, _ = tables.of_values(dict(zip(names, (1.792, 1.743, 192.0), strict=True)))
+  assert lines == [["data dimension TwoNN", "1.792 (at least 1.743)"]]
+  lines, _ = tables.of_values(dict(zip(names, (1.79, 1.64, 3.0), strict=True)))
+  assert lines == [["data dimension TwoNN", "1.79 (1.64 to 3.00)"]]
+
+
 def test_every_value_is_shown_once():
   values = {f"{what}/{which}": hash((what, which)) % 97 for what in "abc" for which in ("x", "y")}
   values |= {"a_low/x": 1, "a_high/x": 2, "d/z": 5, "e": 6}
