@@ -187,7 +187,9 @@ def changes(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Op
   modes = _count((found.mode for found in headers), paths, str)
   converted = {mode for mode in modes.counts if preparation.channels not in (0, decoding.CHANNELS[mode])}
   if converted:
-    notes.append(f"converted to {remarks.counted(preparation.channels, 'channel')} from {modes.text}")
+    has_lost_alpha = preparation.channels in (1, 3) and any(mode.endswith("A") for mode in converted)
+    alpha = "; alpha is dropped without blending" if has_lost_alpha else ""
+    notes.append(f"converted to {remarks.counted(preparation.channels, 'channel')} from {modes.text}{alpha}")
   if "I;16" in modes.counts:
     count = remarks.counted(modes.counts["I;16"], "image")
     notes.append(f"{count} with 16 bits: the values are divided by 65,535, then scaled to config.data.range like bytes")

@@ -300,3 +300,14 @@ def test_configs_of_earlier_versions_read_images_as_before():
   assert (restored.size, restored.fit, restored.channels, restored.on_bad) == ((), "stretch", 0, "error")
   assert restored.exif_orientation is False
   assert configs.differences(old, configs.as_json(config_of("cnn", "folder"))) == []
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_dropped_alpha_is_not_blended_and_is_named(tmp_path, channels):
+  pixels = np.full((5, 6, 4), 200, np.uint8)
+  pixels[..., 3] = 0
+  for number in range(4):
+    Image.fromarray(pixels if number else pixels[..., :3]).save(tmp_path / f"{number}.png")
+  dataset = load(tmp_path, channels=channels)
+  assert (all_of(dataset)[..., :3] == 200).all()
+  assert any("alpha is dropped without blending" in remark for remark in dataset.remarks) == (channels < 4)

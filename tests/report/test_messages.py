@@ -222,8 +222,8 @@ def test_verdict_works_without_the_mean_predictor_of_newer_versions():
 def test_pca_baseline_has_at_most_the_possible_number_of_components():
   assert "(baseline: PCA with the same latent size, 10.000)" in both(METRICS)[0]
   assert "PCA with the same latent size" in both(METRICS, shape=(4, 8, 1))[0]
-  assert "PCA with 9 components, the maximum for this data, 10.000" in both(METRICS, train=10)[0]
-  assert "PCA with 16 components, the maximum for this data" in both(METRICS, shape=(4, 4, 1))[0]
+  assert "PCA with 9 components, the maximum for 10 training examples, 10.000" in both(METRICS, train=10)[0]
+  assert "PCA with 16 components, the maximum for examples of 16 elements" in both(METRICS, shape=(4, 4, 1))[0]
 
 
 @pytest.mark.parametrize(
