@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ae_jax import configs
+from ae_jax.system import late_modules
 
 if TYPE_CHECKING:
   from ae_jax.api import from_torch, load
@@ -20,17 +21,24 @@ __version__ = "0.1.0"
 _LATE = {"load": "api", "from_torch": "api", "fit": "fitting", "fit_sweep": "sweep.fitting", "Run": "trained_run"}
 _LATE |= {"AutoencoderDetector": "estimators", "AutoencoderTransformer": "estimators"}
 
+# documented modules, which are imported on first use, too
+_MODULES = ("api", "config", "data", "decisions", "errors", "estimators", "evaluators", "fitting", "models")
+_MODULES += ("objectives", "ops", "sweep", "trained_run", "training")
+
 if sys.argv[:1] == ["-m"]:  # for `python -m ae_jax.main` and similar commands: handle Ctrl-C before their slow imports
   from ae_jax.system import signals
 
   signals.watch()
 
 
+_module = late_modules.importer(__name__, _MODULES)
+
+
 def __getattr__(name: str) -> Any:
-  if name not in _LATE:
-    raise AttributeError(f"module 'ae_jax' has no attribute {name!r}")
-  return getattr(importlib.import_module(f"ae_jax.{_LATE[name]}"), name)
+  if name in _LATE:
+    return getattr(importlib.import_module(f"ae_jax.{_LATE[name]}"), name)
+  return _module(name)
 
 
 def __dir__() -> list[str]:
-  return sorted({*globals(), *__all__})
+  return sorted({*globals(), *__all__, *_MODULES})

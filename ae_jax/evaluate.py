@@ -76,10 +76,12 @@ def main(workdir: pathlib.Path) -> None:
 
 
 def _print_results(run: Any, results: Mapping[str, Any]) -> None:
+  from ae_jax.report import tables
+
   dates = run.schema.dates if run.schema else ()
   for name, value in results.items():
     text = value if isinstance(value, str) else format(value, ".6g")
-    print(f"{metric_names.in_words(name):40} {text}{' days' if metric_names.days(name, dates) else ''}")
+    print(f"{tables.exact(name, run.class_names or ()):40} {text}{' days' if metric_names.days(name, dates) else ''}")
 
 
 def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ae_jax import config as configs
 from ae_jax import configs as named_configs
 from ae_jax import data, errors, objectives, overrides
 from ae_jax.config import automatic, shipped
-from ae_jax.data import detection, frames, in_memory, inspection, several_files, sources
+from ae_jax.data import detection, frames, in_memory, inspection, remarks, several_files, sources
 from ae_jax.runs import progress
 from ae_jax.system import paths
 from ae_jax.trained_run import Run
@@ -146,7 +146,7 @@ def automatic_config(data_name: str, flags: shipped.Flags) -> tuple[ConfigDict, 
   config, _ = problem(data_name, None, model=AUTOMATIC, validation=None, test=None, changes=changes)
   defaults = configs.flat(named_configs.get("dense", config.data.name).to_dict())
   values = configs.flat(config.to_dict())
-  arguments = [inspection.as_flag(key, value) for key, value in values.items() if value != defaults[key]]
+  arguments = [remarks.as_flag(key, value) for key, value in values.items() if value != defaults[key]]
   return config, paths.command_line(["ae_jax", "train", f"--config=dense:{config.data.name}", *arguments])
 
 

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
       from ae_jax.report import contact_sheet
 
       with errors.convert_os_errors(f"--out={out}"):
-        contact_sheet.draw(out, dataset, f"training examples of {path}")
+        contact_sheet.draw(out, dataset, path)
       print(f"picture of examples: {out}")
     print(f"to train: {inspection.command(found.name, given, result)}")
     if result.is_record:

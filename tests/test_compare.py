@@ -68,7 +68,7 @@ def test_answer_begins_with_the_lowest_error(folders):
   assert "of wide-0 (seeds 0, 1) is" in comparison.answer(read(folders, "wide-0", "wide-1"))
 
 
-def group(name, errors_, fingerprint="one", **metrics):
+def group(name, errors_, fingerprint="one", class_names=(), unit="", **metrics):
   """Returns a group of runs with these squared errors, without folders."""
   run = lambda seed, error: types.SimpleNamespace(
     metrics={"test/squared_error": error, **metrics},
@@ -76,6 +76,8 @@ def group(name, errors_, fingerprint="one", **metrics):
     description={"data": {"fingerprint": fingerprint}},
     epochs=(1, 1),
     dates=("visit",),
+    class_names=class_names,
+    unit=unit,
   )
   return comparison.Group({f"{name}{seed}": run(seed, error) for seed, error in enumerate(errors_)}, {})
 
@@ -86,6 +88,13 @@ def test_groups_are_ranked_by_their_mean():
   assert said.startswith("even0 (seeds 0, 1, 2) has the lowest squared error per test example, 3.2 ± ")
   assert said.index("Next: uneven0") < said.index("worst0")
   assert "4 ± 13 (1 to 10)" in said  # the mean; 4.303 * sqrt(27) / sqrt(3)
+
+
+def test_unit_of_the_error_is_stated_if_all_runs_have_it():
+  standard, quantile, none = (group(name, [3.0], unit=name and f"in {name}") for name in ("deviations", "units", ""))
+  assert "example, 3 in deviations." in comparison.answer([standard, group("b", [4.0], unit="in deviations")])
+  for other in (quantile, none):
+    assert "in deviations" not in comparison.answer([standard, other])
 
 
 def test_group_with_a_diverged_run_is_not_ranked():
@@ -115,6 +124,13 @@ def test_names_of_columns_are_exact_and_errors_of_dates_are_in_days():
   _, many = comparison._metrics([group("a", [1.0], **metrics)])
   names = [f"reconstruction: column RMSE / {column}" for column in ("visit", "heart_rate 1/min")]
   assert many == [[names[0], "1.5 days"], [names[1], "2"]]
+
+
+def test_classes_are_named_if_all_runs_have_the_same_names():
+  metrics = {"reconstruction/squared_error/class_1": 1.5}
+  good, other = (group("a", [1.0], class_names=("good", names), **metrics) for names in ("bent", "torn"))
+  assert comparison._metrics([good, good])[1] == [["reconstruction: squared error / class bent", "1.5", "1.5"]]
+  assert comparison._metrics([good, other])[1] == [["reconstruction: squared error / class 1", "1.5", "1.5"]]
 
 
 def test_page_shows_only_the_keys_that_differ(folders, tmp_path):

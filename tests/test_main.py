@@ -65,6 +65,16 @@ def test_importing_the_package_or_asking_for_help_does_not_wait_for_jax():
   assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+def test_every_documented_module_is_reachable_after_importing_the_package():
+  reference = (ROOT / "docs" / "reference" / "api.md").read_text()
+  names = re.findall(r"^\.\. auto\w+:: ((?:\w+\.)+\w+)", reference, re.MULTILINE)
+  assert {"ae_jax.api.load", "ae_jax.training.train.train_and_evaluate"} <= set(names)
+  names.sort(key=lambda name: "ae_jax.ops" not in name)  # other modules import this one
+  code = "\n".join(["import ae_jax", *names])
+  found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True)
+  assert found.returncode == 0, found.stderr
+
+
 WRONG_INPUT = [
   ((DENSE, "--config.epocs=3"), 'Did you mean "epochs"'),
   ((DENSE, "--config.optimizer.learning_rat=3"), 'Did you mean "learning_rate"'),

@@ -1,5 +1,6 @@
 """Methods of a trained run: forms of examples, errors, latents, and what a run shows of itself."""
 
+import copy
 import dataclasses
 import types
 
@@ -197,6 +198,10 @@ def test_a_run_shows_its_history_summary_and_report(run):
   assert run.report().read_text().startswith("<!")
   assert repr(run) == f"<Run: {run.summary()}>".replace("\n", "; ")
   assert f"{run.model.parameter_count():,} parameters" in run.summary()
+  scaled = copy.deepcopy(run.config)
+  scaled.data.scale = "standard"
+  assert "in squared standard deviations" in dataclasses.replace(run, config=scaled).summary()
+  assert "in squared" not in run.summary()
   page = run._repr_html_()
   assert "latent code: 2" in page
   assert "data:image/png;base64," in page

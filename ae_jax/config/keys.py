@@ -84,7 +84,8 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # How images of another aspect ratio are resized: stretch, crop (keeps the centre) or pad (with zeros).
   config.data.fit = "stretch"
   # Number of channels of the images of a folder: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha). 0: as
-  # stored.
+  # stored. With 1 and 3, alpha is dropped without blending: transparent pixels get the colour stored below them. With 2
+  # and 4, images without alpha get 1 (opaque).
   config.data.channels = 0
   config.data.on_bad = "error"  # handling of damaged image files of a folder: error, or skip (leave them out)
   config.data.exif_orientation = True  # whether the images of a folder are rotated as their EXIF orientation says

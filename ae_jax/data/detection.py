@@ -12,9 +12,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ae_jax import errors
-from ae_jax.data import archives, decoding, folders, hdf5, image_sets, remarks, several_files, sources, tables
+from ae_jax.data import archives, folders, hdf5, image_sets, remarks, several_files, sources, tables
 
-_SQUARE = 64  # side to which images of different sizes are resized; also in the message of `image_sets.common_layout`
 _LABELS = ("label", "labels", "class", "target", "y")  # names of columns that are assumed to be labels
 _MOST_LISTED = 5  # maximum number of sizes or modes in a line
 
@@ -81,7 +80,8 @@ def _image_files(path: str, options: dict[str, Any]) -> tuple[dict[str, Sequence
   modes = collections.Counter(header.mode for header in found.headers)
   formats = remarks.by_suffix(found.all_files)
   lines = [f"sizes (height x width): {_counts(sizes)}", f"modes: {_counts(modes)}", f"files: {', '.join(formats)}"]
-  return found.files, lines
+  reason = image_sets.on_fit(found.headers) if "fit" in options else ""
+  return found.files, [*lines, f"resizing: {reason}"] if reason else lines
 
 
 def _counts(counter: collections.Counter) -> str:
@@ -93,12 +93,7 @@ def _counts(counter: collections.Counter) -> str:
 def _folder_options(path: str) -> Iterator[dict[str, Any]]:
   """Yields one dict of options that skip damaged files, and convert images that differ in size or mode."""
   found = folders.scan(path, image_sets.options(on_bad="skip"))
-  options: dict[str, Any] = {"on_bad": "skip"} if found.damaged else {}
-  if len({(header.height, header.width) for header in found.headers}) > 1:
-    options["size"] = (_SQUARE, _SQUARE)
-  if len({header.mode for header in found.headers}) > 1:
-    options["channels"] = 3 if any(decoding.CHANNELS[header.mode] > 2 for header in found.headers) else 1
-  yield options
+  yield ({"on_bad": "skip"} if found.damaged else {}) | image_sets.conversion(found.headers)
 
 
 def _array_options(path: str) -> Iterator[dict[str, Any]]:

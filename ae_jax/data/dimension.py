@@ -14,6 +14,7 @@ _NORMAL = 1.96  # the 97.5 % quantile of the normal distribution
 # 6 or more dimensions.
 _REACH = 2
 
+_UNBOUNDED = 4  # an upper end above this multiple of the estimate says nothing: it is near the number of elements
 Estimate = tuple[float, float, float | int]  # (estimate, low, high)
 
 
@@ -57,6 +58,11 @@ def estimates(points: Shaped[np.ndarray, "points elements"]) -> dict[str, Estima
       name: _estimate(spacings, scales, weights, x.shape[1])
       for name, weights in {"TwoNN": first, "maximum likelihood": uniform}.items()
     }
+
+
+def is_bounded(estimate: float | int, high: float | int) -> bool:
+  """Returns whether the upper end of an interval is a bound; with too few points, only the number of elements is."""
+  return bool(high <= _UNBOUNDED * estimate)
 
 
 def _distinct(points: Shaped[np.ndarray, "points elements"]) -> Float32[np.ndarray, "distinct elements"]:

@@ -236,8 +236,8 @@ def _of_kind(values: Float[np.ndarray, " rows"], column: schema.Column) -> Any:
     return values.astype(bool)
   if column.kind == "date":
     return (_EPOCH + pd.to_timedelta(values, unit="D")).round("s")
-  finite = column.kind == "integer" and np.isfinite(values).all() and (np.abs(values) < 2**62).all()
-  return values.astype(np.int64) if finite else values
+  whole = column.kind == "integer" and (np.abs(values) < 2**62).all() and (values == np.rint(values)).all()
+  return values.astype(np.int64) if whole else values  # observed values of new rows can have fractions
 
 
 def index_of(x: Any) -> Any:

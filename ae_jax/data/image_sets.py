@@ -17,6 +17,8 @@ from ae_jax.system import cache
 
 FITS = ("stretch", "crop", "pad")
 ON_BAD = ("error", "skip")
+_SIDE = 64  # side of the squares to which images of different sizes are resized
+_SIMILAR_RATIOS = 1.1  # aspect ratios that differ by a larger factor are distorted visibly if the images are stretched
 _MOST_FILES = 10  # maximum number of damaged files in a message
 _MOST_KINDS = 5  # maximum number of sizes or modes in a message
 _LOST = {
@@ -139,19 +141,40 @@ def common_layout(headers: Sequence[decoding.Header], paths: Sequence[str], chos
       f"{where}: the images have different pixel types: {modes.text}. The value range of "
       f"{' and '.join(sorted(deep))} is not known; convert the images to one mode"
     )
-  flags = []
-  if not preparation.size and len(sizes.counts) > 1:
-    flags.append("--config.data.size=64,64")
-  if not preparation.channels and len(modes.counts) > 1:
-    colour = any(mode.startswith("RGB") for mode in modes.counts)
-    flags.append(f"--config.data.channels={3 if colour else 1}")
-  if flags:
-    fit = "; config.data.fit is stretch, crop or pad" if "size" in flags[0] else ""
+  given = {"size", "fit"} if preparation.size else set()
+  given |= {"channels"} if preparation.channels else set()
+  wanted = {key: value for key, value in conversion(headers).items() if key not in given}
+  if wanted:
+    flags = " ".join(remarks.as_flag(f"data.{key}", value) for key, value in wanted.items())
+    reason = on_fit(headers) if "size" in wanted else ""
     raise errors.UserError(
-      f"{where}: the images differ: height x width {sizes.text}; modes {modes.text}. Add {' '.join(flags)} to convert "
-      f"them (the size is height,width{fit})"
+      f"{where}: the images differ: height x width {sizes.text}; modes {modes.text}. Add {flags} to convert them"
+      f"{'; the size is height,width' if 'size' in wanted else ''}{f'; {reason}' if reason else ''}"
     )
   return Layout(decoding.shape(headers[0], preparation), np.dtype(np.float32 if deep else np.uint8), deep == {"I;16"})
+
+
+def conversion(headers: Sequence[decoding.Header]) -> dict[str, Any]:
+  """Returns the keys of config.data that convert images to a common size and mode; {} if they have both already."""
+  options: dict[str, Any] = {}
+  if len({(found.height, found.width) for found in headers}) > 1:
+    options["size"] = (_SIDE, _SIDE)
+  if on_fit(headers):
+    options["fit"] = "crop"
+  if len({found.mode for found in headers}) > 1:
+    options["channels"] = 3 if any(decoding.CHANNELS[found.mode] > 2 for found in headers) else 1
+  return options
+
+
+def on_fit(headers: Sequence[decoding.Header]) -> str:
+  """Returns a clause that says why images are cropped and not stretched; "" if their aspect ratios are similar."""
+  ratios = [found.width / found.height for found in headers]
+  if max(ratios) <= _SIMILAR_RATIOS * min(ratios):
+    return ""
+  return (
+    f"the aspect ratios (width / height) go from {min(ratios):.3g} to {max(ratios):.3g}, so config.data.fit=stretch "
+    "would distort the images differently; crop keeps their centre, pad keeps whole images with a border of zeros"
+  )
 
 
 def changes(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Options, where: str) -> list[str]:
@@ -164,7 +187,9 @@ def changes(headers: Sequence[decoding.Header], paths: Sequence[str], chosen: Op
   modes = _count((found.mode for found in headers), paths, str)
   converted = {mode for mode in modes.counts if preparation.channels not in (0, decoding.CHANNELS[mode])}
   if converted:
-    notes.append(f"converted to {remarks.counted(preparation.channels, 'channel')} from {modes.text}")
+    has_lost_alpha = preparation.channels in (1, 3) and any(mode.endswith("A") for mode in converted)
+    alpha = "; alpha is dropped without blending" if has_lost_alpha else ""
+    notes.append(f"converted to {remarks.counted(preparation.channels, 'channel')} from {modes.text}{alpha}")
   if "I;16" in modes.counts:
     count = remarks.counted(modes.counts["I;16"], "image")
     notes.append(f"{count} with 16 bits: the values are divided by 65,535, then scaled to config.data.range like bytes")

@@ -102,13 +102,8 @@ def record_command(name: str, path: str) -> str:
 def _command(family: str, name: str, path: str, options: Mapping[str, Any], others: Sequence[str] = ()) -> str:
   """Returns the command line that trains on a source with the shipped config `family`."""
   flags = {"path": path, **options} if path else options
-  arguments = [as_flag(f"data.{key}", value) for key, value in flags.items()]
+  arguments = [remarks.as_flag(f"data.{key}", value) for key, value in flags.items()]
   return paths.command_line(["ae_jax", "train", f"--config={family}:{name}", *arguments, *others])
-
-
-def as_flag(key: str, value: Any) -> str:
-  """Returns the command-line flag that sets a dotted config key."""
-  return f"--config.{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 def value_options(name: str, arrays: Mapping[str, Any], kind: str, where: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import collections
 import os
 from collections.abc import Iterable
+from typing import Any
 
 _MOST_NAMES = 8  # maximum number of names in a note
 
@@ -25,6 +26,11 @@ def by_suffix(files: Iterable[str]) -> list[str]:
 def counted(count: int, noun: str) -> str:
   """Returns a count with a noun in singular or plural, such as "1 image" or "2 images"."""
   return f"{count:,} {noun}{'s' if count != 1 else ''}"
+
+
+def as_flag(key: str, value: Any) -> str:
+  """Returns the command-line flag that sets a dotted config key."""
+  return f"--config.{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 def visible(folder: str | os.PathLike[str]) -> list[str]:

@@ -45,11 +45,17 @@ class Column:
   first: float = 0.0  # the first training date, in days since 1970-01-01; examples contain the days since this date
   words: tuple[str, ...] = ()  # the categories of a categorical column
   indicator: bool = False  # whether the example has an element that is 1 if the value of this column is missing
+  whole_days: bool = False  # whether no training date has a time of day; decoded dates then have none either
 
   @property
   def width(self) -> int:
     """Number of elements of an example that encode the column, without the indicator."""
     return len(self.words) + 1 if self.kind == "categorical" else 1
+
+  @property
+  def is_whole(self) -> bool:
+    """True for columns of whole numbers or whole days; decoded values are rounded."""
+    return self.kind == "integer" or self.whole_days
 
   @property
   def is_discrete(self) -> bool:
@@ -161,7 +167,7 @@ class Schema:
     return x
 
   def decode(self, x: Float[np.ndarray, "rows elements"]) -> Float64[np.ndarray, "rows columns"]:
-    """Decodes examples to raw rows: the most probable category or boolean, and rounded integers."""
+    """Decodes examples to raw rows: the most probable category or boolean, and rounded integers and whole days."""
     raw = np.empty((len(x), len(self.columns)))
     for position, (column, start) in enumerate(zip(self.columns, self.starts, strict=True)):
       part = x[:, start : start + column.width].astype(np.float64)
@@ -170,7 +176,8 @@ class Schema:
       elif column.kind == "boolean":
         raw[:, position] = part[:, 0] >= 0.5
       else:
-        raw[:, position] = np.rint(part[:, 0]) if column.kind == "integer" else part[:, 0] + column.first
+        decoded = part[:, 0] + column.first
+        raw[:, position] = np.rint(decoded) if column.is_whole else decoded
     return raw
 
   def observed(self, raw: Float[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows elements"]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int
+from jaxtyping import Bool, Float, Float32, Float64, Int
 
 from ae_jax import errors
 from ae_jax.data import lazy_arrays, placements, remarks, schema, splits
@@ -173,6 +173,7 @@ class _Statistics(NamedTuple):
   means: Float64[np.ndarray, " columns"]
   deviations: Float64[np.ndarray, " columns"]
   least: Float64[np.ndarray, " columns"]  # the first date of a date column; infinite for other columns
+  whole: Bool[np.ndarray, " columns"]  # True for date columns whose dates have no time of day
   tallies: dict[int, Int[np.ndarray, " words"]]  # {position of a categorical or boolean column: counts of its values}
 
 
@@ -187,6 +188,7 @@ def _statistics(raw: lazy_arrays.MaybeLazy, table: RawTable) -> _Statistics:
   least = np.full(len(table.names), np.inf)
   shift = np.nan_to_num(raw[:1][0].astype(np.float64))  # avoids cancellation in the variances
   dates = np.array(table.kinds) == "date"
+  whole = dates.copy()
   for rows in _cached(raw):
     moved = rows - shift
     gaps = np.isnan(rows) if np.isnan(moved.sum()) else np.zeros(rows.shape, bool)
@@ -194,11 +196,13 @@ def _statistics(raw: lazy_arrays.MaybeLazy, table: RawTable) -> _Statistics:
     seen += len(rows) - gaps.sum(0)
     sums, squares = sums + moved.sum(0), squares + np.einsum("ij,ij->j", moved, moved)
     least[dates] = np.fmin(least[dates], np.fmin.reduce(rows[:, dates]))
+    days = rows[:, whole]
+    whole[whole] = ((days == np.rint(days)) | np.isnan(days)).all(0)
     for position, tally in tallies.items():
       tally += np.bincount(rows[~gaps[:, position], position].astype(np.intp), minlength=len(tally))
   count = np.maximum(seen, 1)
   variances = np.maximum(squares / count - np.square(sums / count), 0.0)
-  return _Statistics(seen, shift + sums / count, np.sqrt(variances), least, tallies)
+  return _Statistics(seen, shift + sums / count, np.sqrt(variances), least, whole, tallies)
 
 
 def _fit(
@@ -221,7 +225,7 @@ def _fit(
       fill, spread = float(answers[tally.argmax()]), float(1 - tally.max() / max(1, found.seen[position]))
     first = float(found.least[position]) if kind == "date" and found.seen[position] else 0.0
     indicator = missing == "mean" and bool(found.seen[position] < len(raw))
-    columns.append(schema.Column(name, kind, fill, spread, first, words, indicator))
+    columns.append(schema.Column(name, kind, fill, spread, first, words, indicator, bool(found.whole[position])))
   return columns, positions_of_words
 
 

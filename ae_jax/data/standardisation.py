@@ -102,6 +102,21 @@ def from_json(stored: Mapping[str, Any] | None) -> ColumnScaling | None:
   return Standardisation(*(np.asarray(stored[name], np.float32) for name in ("mean", "deviation")))
 
 
+# config.data.scale -> unit of squared errors
+_SQUARED_UNITS = {"standard": "in squared standard deviations", "quantile": "in squared units of the quantile scale"}
+
+
+def squared_unit(scale: str | None, has_categories: bool) -> str:
+  """Returns the unit of a sum of squared errors over the elements of an example, for messages; "" if none is known.
+
+  Args:
+    scale: `config.data.scale`; None for runs of earlier versions.
+    has_categories: Whether some elements are categories or booleans, which are not scaled.
+  """
+  unit = _SQUARED_UNITS.get(scale or "", "")
+  return f"{unit} for numbers" if unit and has_categories else unit
+
+
 def check(scale: str, value_range: str) -> None:
   """Raises UserError if `config.data.scale` is unknown, or cannot be used with the value range."""
   errors.choose(dict.fromkeys(("none", *_FITS)), scale, "data.scale")

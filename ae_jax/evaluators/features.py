@@ -38,8 +38,8 @@ def feature_function(context: Any) -> Generator[tuple[str, Any], None, Function]
     yield (
       "features",
       (
-        f"precision, recall and the Fréchet distance use at most {WIDTH} leading principal components of the training "
-        f"examples, because there are {reason} to train a classifier"
+        f"precision, recall and the Fréchet distance use {_components(context.train)} of the training examples, "
+        f"because there are {reason} to train a classifier"
       ),
     )
     return component_features(context.train)
@@ -54,6 +54,14 @@ def feature_function(context: Any) -> Generator[tuple[str, Any], None, Function]
     ),
   )
   return to_features
+
+
+def _components(examples: Float[np.ndarray, "examples ..."]) -> str:
+  """Returns the number of principal components in words, and the reason if there are fewer than `WIDTH`."""
+  count, elements = len(examples), examples[0].size
+  used, fewest = min(WIDTH, count, elements), "training examples" if count <= elements else "elements in an example"
+  reason = f" (there are only {used:,} {fewest})" if used < WIDTH else ""
+  return f"{used} leading principal components{reason}"
 
 
 def has_classes(labels: Integer[np.ndarray, " examples"] | None) -> bool:

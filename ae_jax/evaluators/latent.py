@@ -133,6 +133,13 @@ def intrinsic_dimension(kind: str, points: Float[np.ndarray, "points elements"])
   for name, interval in estimates.items():
     for end, value in zip(("", "_low", "_high"), interval, strict=True):
       yield f"{kind}_dimension_{_ESTIMATORS[name]}{end}", float(value)
+  open_ended = [name for name, (value, _, high) in estimates.items() if not dimension.is_bounded(value, high)]
+  if open_ended:
+    yield (
+      f"{kind}_dimension_bounds",
+      f"the intrinsic dimension of the {kind} has no upper bound ({' and '.join(open_ended)}): there are too few "
+      "examples to correct the bias of the estimate",
+    )
 
 
 def code_ablation(context: EvalContext) -> Iterator[tuple[str, Any]]:

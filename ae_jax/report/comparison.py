@@ -99,7 +99,8 @@ def _ranking(finite: Sequence[Group], count: int) -> str:
   means = {group.name: float(np.mean(group.values(_ERROR))) for group in finite}
   ranked = sorted(finite, key=lambda group: means[group.name])
   best = [group.name for group in ranked if means[group.name] == means[ranked[0].name]]
-  error = _summary(ranked[0].values(_ERROR))
+  units = {run.unit for group in finite for run in group.runs.values()}
+  error = _summary(ranked[0].values(_ERROR)) + (f" {units.pop()}" if len(units) == 1 and all(units) else "")
   if count == 1:
     return f"The squared error per test example of {ranked[0].name} is {error}."
   verb = "has" if len(best) == 1 else "have"
@@ -179,11 +180,13 @@ def _nearly_same(runs: Sequence[run_report.RunReport]) -> str:
 def _metrics(groups: Sequence[Group]) -> tuple[Rows, Rows]:
   """Returns the rows of the scalar metrics, and the rows of the metrics of subsets, e.g. a class or a noise level."""
   names = dict.fromkeys(name for group in groups for run in group.runs.values() for name in _comparable(run))
+  of_runs = {run.class_names for group in groups for run in group.runs.values()}
+  class_names = of_runs.pop() if len(of_runs) == 1 else ()
   scalars, details = [], []
   for name in names:
     of_date = any(metric_names.days(name, run.dates) for group in groups for run in group.runs.values())
     texts = [_summary(group.values(name), " days" if of_date else "") for group in groups]
-    (details if name.count("/") > 1 else scalars).append([_readable(name), *texts])
+    (details if name.count("/") > 1 else scalars).append([_readable(name, class_names), *texts])
   return scalars, details
 
 
@@ -202,9 +205,9 @@ def _comparable(run: Any) -> list[str]:
   ]
 
 
-def _readable(name: str) -> str:
+def _readable(name: str, class_names: Sequence[str]) -> str:
   prefix, _, rest = name.partition("/")
-  words = tables.readable(rest)
+  words = tables.readable(rest, class_names)
   return words if prefix == "test" else f"{tables.readable(prefix)}: {words}"
 
 

@@ -12,26 +12,45 @@ from ae_jax.report import pictures, sprites
 _PER_CLASS, _MOST_CLASSES, _UNLABELLED = 10, 10, 49  # examples per class, classes, and examples without classes
 
 
-def draw(path: pathlib.Path, dataset: datasets.Dataset, title: str) -> None:
+def draw(path: pathlib.Path, dataset: datasets.Dataset, source: str) -> None:
   """Saves random training examples as a PNG file: one row for each class, or a grid if there are no classes.
 
-  Large images are shown at a fraction of their size.
+  Classes that only the test set has, such as defects, are rows of test examples. Large images are shown at a fraction
+  of their size.
+
+  Args:
+    path: The PNG file.
+    dataset: The data set.
+    source: Name of the data, for the title.
   """
   generator, labels = np.random.default_rng(0), _labels(dataset)
-  classes = np.unique(labels)[:_MOST_CLASSES]
+  members = {dataset.class_name(label): (dataset.train, labels == label) for label in np.unique(labels)}
+  others = _classes_of_test_only(dataset)
+  members = dict([*members.items()][: max(1, _MOST_CLASSES - len(others))]) | others
   rows = {}
-  for label in classes:
-    members = np.flatnonzero(labels == label)
-    size = min(len(members), _PER_CLASS if len(classes) > 1 else _UNLABELLED)
-    stored = lazy_arrays.read_rows(dataset.train, np.sort(generator.choice(members, size, replace=False)))
-    examples = ranges.normalise(stored, dataset.value_range)
-    rows[dataset.class_name(label)] = display.shrunk(examples, sprites.SIDE) if examples.ndim == 4 else examples
-  if len(classes) > 1:
+  for name, (stored, is_member) in [*members.items()][:_MOST_CLASSES]:
+    indices = np.flatnonzero(is_member)
+    size = min(len(indices), _PER_CLASS if len(members) > 1 else _UNLABELLED)
+    chosen = lazy_arrays.read_rows(stored, np.sort(generator.choice(indices, size, replace=False)))
+    examples = ranges.normalise(chosen, dataset.value_range)
+    rows[name] = display.shrunk(examples, sprites.SIDE) if examples.ndim == 4 else examples
+  title = f"training examples of {source}{', and test examples of other classes' if others else ''}"
+  if len(rows) > 1:
     figure = figures.ExampleRows(title, {name: _padded(examples, dataset.span.low) for name, examples in rows.items()})
   else:
     figure = figures.Gallery(title, next(iter(rows.values())))
   figure = display.drawable(figure, dataset.kind, dataset.element_names, dataset.value_label)
   pictures.draw(path, figure, dataset.value_range)
+
+
+def _classes_of_test_only(dataset: datasets.Dataset) -> dict[str, tuple[lazy_arrays.MaybeLazy, np.ndarray]]:
+  """Returns {name: (test examples, mask of the class)} of the classes that no training example has."""
+  given = dataset.train_labels, dataset.test_labels
+  if any(values is None or values.dtype.kind == "f" for values in given):
+    return {}
+  trained, tested = map(lazy_arrays.read_all, given)
+  classes = np.setdiff1d(tested, trained)
+  return {f"{dataset.class_name(label)} (test)": (dataset.test, tested == label) for label in classes}
 
 
 def _labels(dataset: datasets.Dataset) -> np.ndarray:

@@ -7,8 +7,7 @@ and breast_cancer; the other thresholds are estimates.
 import math
 from collections.abc import Callable, Sequence
 
-from ae_jax.models import linear_paths
-from ae_jax.report.measured import TEST_ERROR, Fall, Result, number, share
+from ae_jax.report.measured import ADAPTIVE, TEST_ERROR, USUAL_RATE, Fall, Result, number, share
 
 _FEW_ACTIVE = 0.1  # a gaussian bottleneck with a smaller fraction of active units has nearly collapsed
 _COLLAPSED_NATS = 0.01  # KL per latent unit below which the posterior has collapsed
@@ -24,10 +23,7 @@ _STILL_FALLS = 0.08  # relative decrease in error over the second half of traini
 _FALLS_MUCH = 0.25  # the same for a model that is better than PCA
 _FEW_STEPS, _ENOUGH_STEPS = 200, 1000
 _SMALL_BATCH = 16
-_ADAPTIVE = ("adam", "nadam", "rmsprop")  # optimizers with usual learning rates from 1e-4 to 1e-2
-_LOW_RATE, _USUAL_RATE, _HIGH_RATE = 3e-4, 0.002, 0.03  # learning rates of these optimizers
-# objective -> config key of the weight of a term that makes reconstructions worse
-_PENALTIES = {"elbo": "objective.beta", "sparse": "objective.weight", "contractive": "objective.weight"}
+_HIGH_RATE = 0.03  # learning rates above it are high for the optimizers in `ADAPTIVE`
 
 Finding = tuple[str, str]  # (sentences, advice)
 Rule = Callable[[Result], Finding | None]
@@ -121,8 +117,8 @@ def dead_units(result: Result) -> Finding | None:
   if result.is_quantised or result.is_gaussian or not dead > _MOSTLY * result.latent:
     return None
   sentence = f"{dead:,.0f} of the {result.latent:,} latent units are dead: no test example activates them."
-  if _penalty(result):
-    return sentence, f"Lower {_penalty(result)}."
+  if result.penalty:
+    return sentence, f"Lower {result.penalty}."
   return sentence, f"Lower {result.setting('optimizer.learning_rate')} or set config.model.bottleneck=identity."
 
 
@@ -144,7 +140,7 @@ def wide_gap(result: Result) -> Finding | None:
   Only bad results need this rule: a large gap is usual even for good models that are trained on few examples.
   """
   train, test = result.losses
-  is_mostly_penalty = bool(_penalty(result)) and test > 2 * result.metrics.get("test/nats", math.inf)
+  is_mostly_penalty = bool(result.penalty) and test > 2 * result.metrics.get("test/nats", math.inf)
   if is_mostly_penalty or result.settings.get("data.one_class") is not None:  # one class: test loss includes anomalies
     return None
   above = train - result.loss_floor
@@ -174,11 +170,11 @@ def _advice_on_gap(result: Result) -> str:
 def high_rate(result: Result) -> Finding | None:
   """Returns a finding if the learning rate is unusually high for an adaptive optimizer; otherwise None."""
   rate, name = result.settings.get("optimizer.learning_rate", 0.0), result.settings.get("optimizer.name")
-  if name not in _ADAPTIVE or rate <= _HIGH_RATE:
+  if name not in ADAPTIVE or rate <= _HIGH_RATE:
     return None
   return (
     f"The learning rate is high for {name}.",
-    f"Lower {result.setting('optimizer.learning_rate')} to {_USUAL_RATE}.",
+    f"Lower {result.setting('optimizer.learning_rate')} to {USUAL_RATE}.",
   )
 
 
@@ -238,56 +234,3 @@ def _advice_on_length(result: Result) -> str:
   if result.metrics["step"] < _ENOUGH_STEPS and batch_size and batch_size > _SMALL_BATCH:
     smaller = f", or lower {result.setting('batch_size')} to {_SMALL_BATCH} for more steps per epoch"
   return f"Raise {result.setting('epochs')} to {wanted}{smaller}."
-
-
-def underfitting(result: Result) -> Finding:
-  """Returns the finding for a model that is worse than PCA if no other rule explains the result."""
-  train, test = result.losses
-  is_measured = math.isfinite(train) and math.isfinite(test)
-  losses = f": the loss is {number(train)} on the training set and {number(test)} on the test set"
-  return f"It is underfitting{losses if is_measured else ''}.", _advice_on_underfitting(result)
-
-
-def _advice_on_underfitting(result: Result) -> str:
-  settings = result.settings
-  if result.is_quantised:
-    return "Use more latent units or levels, or a larger model."
-  if str(settings.get("model.bottleneck")).startswith("fsq"):  # a run of an earlier version
-    return "Use more latent units or levels. This PCA baseline is not quantised, unlike the latent code."
-  penalty = _penalty(result)
-  path = "set config.model.linear_path=pca, which starts the training at PCA" if _can_have_linear_path(result) else ""
-  changes = [f"lower {penalty}"] if penalty else []
-  changes += [path] if path else []
-  if changes:
-    text = ", or ".join(changes)
-    return f"{text[0].upper()}{text[1:]}."
-  if settings.get("optimizer.name") in _ADAPTIVE and settings.get("optimizer.learning_rate", 1.0) < _LOW_RATE:
-    return f"Raise {result.setting('optimizer.learning_rate')} to {_USUAL_RATE}."
-  return _advice_on_size(result)
-
-
-def _can_have_linear_path(result: Result) -> bool:
-  """Returns whether the model has no linear path but can have one (see the config key `model.linear_path`)."""
-  options = result.description["config"]["model"]
-  if options.get("linear_path") != "none":
-    return False
-  groups = result.description["data"].get("groups", ())
-  return linear_paths.resolved({**options, "linear_path": "auto"}, not groups)["linear_path"] == "pca"
-
-
-def _penalty(result: Result) -> str:
-  """Returns the config key of the weight of a loss term that makes reconstructions worse, with its value, or ""."""
-  key = _PENALTIES.get(result.settings.get("objective.name", ""), "")
-  return result.setting(key) if result.settings.get(key) else ""
-
-
-def _advice_on_size(result: Result) -> str:
-  """Returns advice to use a larger model, with the config key of its size."""
-  key = next((key for key in ("model.widths", "model.channels", "model.width") if key in result.settings), None)
-  if key is None:
-    return "Use a larger model, or change the learning rate."
-  if key == "model.widths" and not result.settings[key]:
-    return "Add a hidden layer: config.model.widths=256."
-  if not result.settings[key]:  # chosen from the data
-    return f"Use a larger model, such as config.{key}=512, or change {result.setting('optimizer.learning_rate')}."
-  return f"Use a larger model ({result.setting(key)}), or change {result.setting('optimizer.learning_rate')}."

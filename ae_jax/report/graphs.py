@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ae_jax.report import canvas
+from ae_jax.report import canvas, tables
 from ae_jax.report.canvas import Axes
 from ae_jax.runs import metric_names
 
@@ -73,10 +73,10 @@ def error_over_latent(
   if knee:
     label = f"smallest sufficient latent size: {knee['latent']}"
     _mark(axes, knee["latent"], knee, "tab:orange", label=label)
-  for style, (name, dimension) in zip((":", "-."), dimensions.items(), strict=False):
-    interval = f"{dimension['estimate']:.1f} ({dimension['low']:.1f} to {dimension['high']:.1f})"
+  for style, (name, found) in zip((":", "-."), dimensions.items(), strict=False):
+    interval = tables.with_bounds(found["estimate"], found["low"], found["high"], is_dimension=True)
     label = f"intrinsic dimension of the data, {name}: {interval}"
-    _mark(axes, dimension["estimate"], dimension, "tab:green", label=label, linestyle=style)
+    _mark(axes, found["estimate"], found, "tab:green", label=label, linestyle=style)
   if curves:  # without curves the axes may include 0, which has no logarithm
     canvas.logarithmic(axes)
     axes.set_xscale("log", base=2)

@@ -2,17 +2,23 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ae_jax import config as configs
+from ae_jax.data import schema as schemas
+from ae_jax.data import standardisation
 from ae_jax.runs import metric_names
 
 # A run has diverged if its cross-entropy exceeds this multiple of the cross-entropy of predicting 0.5 everywhere.
 _DIVERGED_NATS = 10
 
+ADAPTIVE = ("adam", "nadam", "rmsprop")  # optimizers with usual learning rates from 1e-4 to 1e-2
+USUAL_RATE = 0.002  # learning rate of these optimizers
+# objective -> config key of the weight of a term that makes reconstructions worse
+_PENALTIES = {"elbo": "objective.beta", "sparse": "objective.weight", "contractive": "objective.weight"}
 TEST_ERROR = "test error"  # name of the curve whose fall is measured, if there is more than one evaluation
 Metrics = Mapping[str, float | int]
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # metric name -> (epochs, values), see `logs.curves`
@@ -65,6 +71,12 @@ class Result:
   def error(self) -> float | int:
     """Squared error per test example."""
     return self.metrics["test/squared_error"]
+
+  @property
+  def unit(self) -> str:
+    """Unit of `error` and `pca`, such as "in squared standard deviations"; "" without scaling."""
+    schema = schemas.from_json(self.description["data"].get("schema"))
+    return standardisation.squared_unit(self.settings.get("data.scale"), bool(schema and schema.groups))
 
   @property
   def pca(self) -> float | int:
@@ -132,9 +144,24 @@ class Result:
 
   @property
   def loss_floor(self) -> float | int:
-    """Lower bound of the cross-entropy if the likelihood is bernoulli; otherwise 0."""
-    is_bernoulli = self.settings.get("objective.likelihood") == "bernoulli"
-    return self.metrics.get("test/nats_floor", 0.0) if is_bernoulli else 0.0
+    """Lower bound of the loss: that of the cross-entropy for bernoulli, of the Gaussian numbers for mixed, else 0."""
+    if self.settings.get("objective.likelihood") == "bernoulli":
+      return self.metrics.get("test/nats_floor", 0.0)
+    if not self.groups or self.settings.get("data.missing") == "mask":  # the number of observed elements is not known
+      return 0.0
+    numbers = self.elements - sum(stop - start for _, start, stop in self.groups)
+    return 0.5 * math.log(2 * math.pi) * numbers
+
+  @property
+  def groups(self) -> Sequence[Sequence[Any]]:
+    """Elements of the categories and booleans of a table if the likelihood is mixed, see `losses.Groups`; else ()."""
+    return self.description["data"].get("groups", ())
+
+  @property
+  def penalty(self) -> str:
+    """Config key of the weight of a loss term that makes reconstructions worse, with its value; "" without one."""
+    key = _PENALTIES.get(self.settings.get("objective.name", ""), "")
+    return self.setting(key) if self.settings.get(key) else ""
 
   @property
   def fell(self) -> Fall | None:
@@ -158,6 +185,7 @@ class Result:
     """Rise of the validation error (or, without one, of the test error) from its minimum to its last value.
 
     It is None if the last value is the minimum, or if the training loss rose, too, because this is not overfitting.
+    It is also None for the likelihood mixed if the test loss did not rise, because this loss is not the squared error.
     """
     key = metric_names.selection_key(self.curves)
     epochs, errors = self.curves.get(key, (np.empty(0), np.empty(0)))
@@ -168,7 +196,15 @@ class Result:
     before = np.flatnonzero(trained <= epochs[index])
     if index + 1 == len(errors) or not len(before) or not losses[-1] < losses[before[-1]]:
       return None
+    if self.groups and not self._test_loss_rose(float(epochs[index])):
+      return None
     return Rise(key.partition("/")[0], float(epochs[index]), float(errors[index]), float(errors[-1]))
+
+  def _test_loss_rose(self, since: float) -> bool:
+    """Returns whether the last test loss is above that after epoch `since`; True if it was not measured."""
+    epochs, losses = self.curves.get("test/loss", (np.empty(0), np.empty(0)))
+    before = np.flatnonzero(epochs <= since)
+    return not len(before) or bool(losses[-1] > losses[before[-1]])
 
   @property
   def best_checkpoint(self) -> float | None:

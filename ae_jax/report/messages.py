@@ -34,16 +34,19 @@ def sizes(data: Mapping[str, Any]) -> str:
 
 def error_and_baseline(result: measured.Result) -> str:
   """Returns a clause that states the test error and the error of the PCA baseline."""
-  max_components = min(result.description["data"]["train"] - 1, result.elements)
+  count = result.description["data"]["train"]
+  max_components = min(count - 1, result.elements)
   if result.is_quantised:
     baseline = "PCA with the same number of bits"
   elif result.latent <= max_components:
     baseline = "PCA with the same latent size"
   else:
-    baseline = f"PCA with {max_components:,} components, the maximum for this data"
+    few = f"{count:,} training examples" if count <= result.elements else f"examples of {result.elements:,} elements"
+    baseline = f"PCA with {max_components:,} components, the maximum for {few}"
   error, pca = measured.number(result.error), measured.number(result.pca)
   examples = "test example" if result.settings.get("data.one_class") is None else "normal test example"
-  return f"squared error {error} per {examples} (baseline: {baseline}, {pca})"
+  unit = f", {result.unit}" if result.unit else ""
+  return f"squared error {error} per {examples}{unit} (baseline: {baseline}, {pca})"
 
 
 def closing(

@@ -11,7 +11,7 @@ from ae_jax import errors
 from ae_jax.data import labels, ranges
 from ae_jax.data import schema as schemas
 from ae_jax.evaluators import figures, results
-from ae_jax.report import blocks, charts, messages, page, tables
+from ae_jax.report import blocks, charts, measured, messages, page, tables
 from ae_jax.runs import logs, metric_names, run_folder
 
 # Title of a section -> figure types and names of evaluators. The section shows their figures. If the type and the
@@ -80,6 +80,11 @@ class RunReport:
     return messages.headline(self._current, self.description, self.curves, done >= total)
 
   @property
+  def unit(self) -> str:
+    """Unit of the squared errors, see `measured.Result.unit`."""
+    return measured.Result(self.metrics, self.description, self.curves).unit
+
+  @property
   def _current(self) -> dict[str, float | int]:
     """`metrics` without values that the evaluators measured at an earlier step."""
     stale = self.evaluation.values if self.evaluation and self._is_stale else {}
@@ -118,6 +123,7 @@ class RunReport:
       reference = metric_names.pca_key(metrics) if reference == metric_names.PCA else reference
       if name in metrics:
         beside = template.format(tables.number(metrics[reference])) if reference in metrics else ""
+        label = f"{label}, {self.unit}" if self.unit and name == "test/squared_error" else label
         tiles.append({"name": label, "value": tables.number(metrics[name], 3), "beside": beside})
     return tiles
 
@@ -163,16 +169,18 @@ class RunReport:
 
   def _groups(self) -> list[dict[str, Any]]:
     """Returns the tables and notes on the metrics: one group for training, then one for each evaluator."""
-    lines, more = tables.over_epochs(self.curves)
+    lines, more = tables.over_epochs(self.curves, self.class_names)
     not_finite = any(tables.NOT_FINITE in line for _, rows in [([], lines), *more] for line in rows)
     remark = f"“{tables.NOT_FINITE}” means infinite or undefined, such as the PSNR of a perfect reconstruction"
-    head, remarks = ["", "last", "best", "best epoch"], [remark] if not_finite else []
+    of_error = f"squared errors are {self.unit}" if self.unit else ""
+    head, remarks = ["", "last", "best", "best epoch"], [*filter(None, (not_finite and remark, of_error))]
     groups = [_group("During training", head, lines, more, remarks)] if lines else []
     evaluation = self.evaluation or results.Results(0, {}, {}, {})
     names = [*evaluation.values, *evaluation.remarks]
     for evaluator in dict.fromkeys(name.partition("/")[0] for name in names):
-      lines, more = tables.of_values(_of_evaluator(evaluator, evaluation.values), self._class_names, self.dates)
-      remarks = _of_evaluator(evaluator, evaluation.remarks).values()
+      lines, more = tables.of_values(_of_evaluator(evaluator, evaluation.values), self.class_names, self.dates)
+      remarks = [*_of_evaluator(evaluator, evaluation.remarks).values()]
+      remarks += [of_error] if of_error and any("squared error" in line[0] for line in lines) else []
       groups.append(_group(_capitalised(evaluator), [], lines, more, remarks))
     return groups
 
@@ -183,14 +191,14 @@ class RunReport:
     return frozenset() if schema is None else schema.dates
 
   @property
-  def _class_names(self) -> tuple[str, ...]:
+  def class_names(self) -> tuple[str, ...]:
     """Names of the labels 0, 1, ...; () if they have none."""
     return tuple(self.description["data"].get("class_names", ()))
 
   def _setting(self, key: str, value: Any) -> str:
     """Returns the value of a config key as text; labels are shown with their class name."""
     is_label = key == "data.one_class" and value is not None
-    return labels.with_name(value, self._class_names) if is_label else tables.text(value)
+    return labels.with_name(value, self.class_names) if is_label else tables.text(value)
 
   def _run(self) -> list[blocks.Block]:
     """Returns blocks with the command, the environment and the config of the run."""

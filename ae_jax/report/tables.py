@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ae_jax.data import labels
+from ae_jax.data import dimension, labels
 from ae_jax.runs import metric_names
 
 _SHORT = "auprc auroc ari dci elbo f1 kl mig mle mse nll nmi pca psnr rmse sap ssim"
@@ -33,7 +33,7 @@ _BASELINES = (
   "test/input_",
 )  # prefixes of names of baselines
 NOT_FINITE = "not finite"
-_CLASS = re.compile(r"\bclass (\d+)$")  # a class in the readable name of a part
+_CLASS = re.compile(r"\bclass[ _](\d+)$")  # a class at the end of the name of a metric
 _SUFFIXES = ("_low", "_high", "_standard_error")  # suffixes of the bounds and the standard error of a metric
 _NO_METRICS = ("step", "epoch", "stage", "images_per_second", "compile_seconds")
 
@@ -64,21 +64,42 @@ def duration(days: float | int) -> str:
   return f"{number(days * 86400)} seconds"
 
 
-def readable(name: str) -> str:
+def readable(name: str, class_names: Sequence[str] = ()) -> str:
   """Returns the name of a metric in words: "pca_squared_error" becomes "PCA squared error".
 
-  The names of columns and factors are unchanged.
+  The names of columns and factors are unchanged. `class_names` are the names of the labels 0, 1, ...
   """
   metric, _, part = name.rpartition("/")
   if metric_names.names_data(metric):
     return f"{readable(metric)} / {metric_names.in_words(part)}"
-  return " ".join(_WORDS.get(word, word) for word in name.replace("/", " / ").replace("_", " ").split(" "))
+  words = " ".join(_WORDS.get(word, word) for word in name.replace("/", " / ").replace("_", " ").split(" "))
+  return _with_class_name(words, class_names)
 
 
-def over_epochs(measured: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[Rows, list[Table]]:
+def exact(name: str, class_names: Sequence[str]) -> str:
+  """Returns the name of a metric with the names of columns, factors and classes as they are in the data.
+
+  "auroc/class_0" becomes "auroc/class good" if `class_names`, the names of the labels 0, 1, ..., begin with "good".
+  """
+  if metric_names.names_data(name.rpartition("/")[0]):
+    return metric_names.in_words(name)
+  return _with_class_name(name, class_names)
+
+
+def _with_class_name(name: str, class_names: Sequence[str]) -> str:
+  """Replaces a label at the end of `name` by its name: "class 0" or "class_0" becomes "class good"."""
+  if not class_names:
+    return name
+  return _CLASS.sub(lambda match: f"class {labels.class_name(int(match[1]), class_names)}", name)
+
+
+def over_epochs(
+  measured: Mapping[str, tuple[np.ndarray, np.ndarray]], class_names: Sequence[str] = ()
+) -> tuple[Rows, list[Table]]:
   """Returns the rows of a table of scalar metrics, and tables of the metrics with parts.
 
-  A row is [name, last value, best value, epoch of the best value]. `measured` is the result of `logs.curves`.
+  A row is [name, last value, best value, epoch of the best value]. `measured` is the result of `logs.curves`, and
+  `class_names` are the names of the labels 0, 1, ...
   """
   lines, details, start = [], {}, _last_stage(measured)
   for name, (epochs, values) in measured.items():
@@ -88,7 +109,7 @@ def over_epochs(measured: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[
       words = readable(name.replace("train/", "training ").replace("/", " "))
       comparable = epochs > start if name.endswith("loss") else np.ones(len(epochs), bool)
       lines.append([words, number(values[-1]), *_best(name, epochs[comparable], values[comparable])])
-  return lines, pivots(details)
+  return lines, pivots(details, class_names)
 
 
 def _last_stage(measured: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> float:
@@ -142,8 +163,26 @@ def ends_an_interval(name: str, values: Mapping[str, Any] | Sequence[str]) -> bo
 def _with_interval(name: str, values: Mapping[str, float | int]) -> str:
   low, high, error = (values.get(_with_suffix(name, suffix)) for suffix in _SUFFIXES)
   known = lambda *bounds: all(bound is not None and math.isfinite(bound) for bound in bounds)
-  interval = f" ({number(low, 3)} to {number(high, 3)})" if known(low, high) else ""
-  return number(values[name]) + interval + (f" ± {error:.2g}" if known(error) else "")
+  if known(low, high, values[name]):
+    text = with_bounds(values[name], low, high, "_dimension_" in name)
+  else:
+    text = number(values[name])
+  return text + (f" ± {error:.2g}" if known(error) else "")
+
+
+def with_bounds(value: float | int, low: float | int, high: float | int, is_dimension: bool = False) -> str:
+  """Formats a value and its interval with the same number of decimals, such as "0.712 (0.642 to 0.775)".
+
+  The value has at least three significant digits, and the width of the interval two. Of an intrinsic dimension
+  (`is_dimension`), the upper end is left out if it is no bound.
+  """
+  shown = [value, low, high] if not is_dimension or dimension.is_bounded(value, high) else [value, low]
+  sizes = [size for size in (abs(value) / 10, max(shown) - min(shown)) if size > 0]
+  decimals = max(0, *(1 - math.floor(math.log10(size)) for size in sizes)) if sizes else 0
+  while decimals and all(round(each, decimals) == round(each, decimals - 1) for each in shown):
+    decimals -= 1
+  texts = [f"{each:,.{decimals}f}" for each in shown]
+  return f"{texts[0]} ({texts[1]} to {texts[2]})" if len(shown) == 3 else f"{texts[0]} (at least {texts[1]})"
 
 
 def _with_suffix(name: str, suffix: str) -> str:
@@ -174,16 +213,11 @@ def _pivot(
 ) -> Table:
   grid = [[columns[metric][part] for metric in metrics] for part in parts]
   exact = metric_names.names_data(metrics[0])
-  shown = [metric_names.in_words(part) if exact else _with_class_name(part, class_names) for part in parts]
+  shown = [metric_names.in_words(part) if exact else readable(part, class_names) for part in parts]
   across, down = [*map(readable, metrics)], shown
   if len(metrics) > len(parts):
     grid, across, down = list(map(list, zip(*grid, strict=True))), shown, across
   return ["", *across], [[name, *texts] for name, texts in zip(down, grid, strict=True)]
-
-
-def _with_class_name(part: str, class_names: Sequence[str]) -> str:
-  """Returns a part of the name of a metric in words; "class_0" becomes "class good" if this is the name of label 0."""
-  return _CLASS.sub(lambda match: f"class {labels.class_name(int(match[1]), class_names)}", readable(part))
 
 
 def text(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Verdict on a run: compares its error with the baselines, or names a failure and the config keys that may fix it."""
 
-from ae_jax.report import diagnosis
+from ae_jax.report import diagnosis, underfitting
 from ae_jax.report.measured import Result, number, share
 
 # A PCA error below this fraction of the data variance is a rounding error; columns in different units may lower a true
@@ -108,5 +108,5 @@ def _better_than_pca(result: Result) -> Judgement | None:
 
 def _no_better_than_pca(result: Result) -> Judgement:
   """Returns the judgement on runs to which no earlier rule applies."""
-  finding, advice = diagnosis.first((diagnosis.few_active, *_EXPLAIN_BAD), result) or diagnosis.underfitting(result)
+  finding, advice = diagnosis.first((diagnosis.few_active, *_EXPLAIN_BAD), result) or underfitting.finding(result)
   return f"The model is no better than PCA. {finding}", advice

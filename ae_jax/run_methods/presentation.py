@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 from ae_jax import errors
+from ae_jax.data import standardisation
 
 _FIGURES = ("curves", "reconstructions", "latent_map")  # figures that notebooks show, if they exist
 _METRICS = {"test/squared_error": "squared error per test example", "test/pca_squared_error": "of PCA"}
@@ -45,7 +46,9 @@ def summary(run: Any) -> str:
   epochs = run.metrics.get("epoch", math.nan)
   lines.append(f"trained for {epochs:g} epochs, {run.step:,} steps")
   if all(name in run.metrics for name in _METRICS):
-    lines.append("; ".join(f"{words}: {run.metrics[name]:.4g}" for name, words in _METRICS.items()))
+    unit = standardisation.squared_unit(config.data.scale, bool(run.schema and run.schema.groups))
+    errors_of = "; ".join(f"{words}: {run.metrics[name]:.4g}" for name, words in _METRICS.items())
+    lines.append(f"{errors_of}, {unit}" if unit else errors_of)
   return "\n".join(lines if run.workdir is None else [*lines, f"run folder: {run.workdir}"])
 
 

@@ -54,9 +54,16 @@ def test_a_mixed_folder_with_damaged_files_is_described_and_loads(tmp_path):
     (tmp_path / "p" / name).write_bytes(damaged)
   (tmp_path / "p" / "scan.dcm").write_bytes(b"")
   found, result = inspected(tmp_path / "p")
-  assert result.options == {"on_bad": "skip", "size": (64, 64), "channels": 3}
+  assert result.options == {"on_bad": "skip", "size": (64, 64), "fit": "crop", "channels": 3}
   text = "\n".join(result.lines)
-  for expected in ("10 x 12 (7 images)", "RGB (13 images)", "L (1 image)", ".dcm (1 file)", "left out 3 of 17 images"):
+  for expected in (
+    "10 x 12 (7 images)",
+    "RGB (13 images)",
+    "L (1 image)",
+    ".dcm (1 file)",
+    "left out 3 of 17 images",
+    "resizing: the aspect",
+  ):
     assert expected in text, expected
   assert "black images: 1 training example; " in text or "black images: 1 test example; " in text
   assert f"{tmp_path}/p/black.png" in text

@@ -42,8 +42,24 @@ def test_mixed_folder_is_refused_with_counts_and_flags_that_work(mixed):
   message = str(refusal.value)
   assert "height x width 30 x 40 (4 images), 32 x 32 (4 images), 40 x 30 (4 images)" in message
   assert "modes RGB (9 images), L (3 images)" in message
-  assert "Add --config.data.size=64,64 --config.data.channels=3 to" in message
-  assert load(mixed, size=(64, 64), channels=3).shape == (64, 64, 3)
+  assert "Add --config.data.size=64,64 --config.data.fit=crop --config.data.channels=3 to" in message
+  assert "the aspect ratios (width / height) go from 0.75 to 1.33" in message
+  assert load(mixed, size=(64, 64), fit="crop", channels=3).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(
+  ("sizes", "options"),
+  [
+    ([(30, 40), (40, 30)], {"size": (64, 64), "fit": "crop"}),
+    ([(30, 40), (60, 80), (31, 40)], {"size": (64, 64)}),  # aspect ratios that differ by 3 %
+    ([(30, 40), (27, 40)], {"size": (64, 64), "fit": "crop"}),
+    ([(30, 40), (30, 40)], {}),
+  ],
+)
+def test_images_are_cropped_only_if_their_aspect_ratios_differ(sizes, options):
+  headers = [decoding.Header(height, width, "L", "") for height, width in sizes]
+  assert image_sets.conversion(headers) == options
+  assert bool(image_sets.on_fit(headers)) == ("fit" in options)
 
 
 def test_counts_are_in_descending_order_and_a_single_image_is_named(mixed):
@@ -284,3 +300,14 @@ def test_configs_of_earlier_versions_read_images_as_before():
   assert (restored.size, restored.fit, restored.channels, restored.on_bad) == ((), "stretch", 0, "error")
   assert restored.exif_orientation is False
   assert configs.differences(old, configs.as_json(config_of("cnn", "folder"))) == []
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_dropped_alpha_is_not_blended_and_is_named(tmp_path, channels):
+  pixels = np.full((5, 6, 4), 200, np.uint8)
+  pixels[..., 3] = 0
+  for number in range(4):
+    Image.fromarray(pixels if number else pixels[..., :3]).save(tmp_path / f"{number}.png")
+  dataset = load(tmp_path, channels=channels)
+  assert (all_of(dataset)[..., :3] == 200).all()
+  assert any("alpha is dropped without blending" in remark for remark in dataset.remarks) == (channels < 4)

@@ -216,6 +216,27 @@ def test_rows_come_back_from_their_examples(tmp_path):
   np.testing.assert_array_equal(table_rows.encoded({name: FRAME[name].tolist() for name in FRAME}, fitted)[0], examples)
 
 
+@pytest.mark.parametrize("time", ["", " 07:12:00"])
+def test_imputed_dates_and_integers_are_as_precise_as_the_training_rows(tmp_path, time):
+  frame = FRAME[["age", "height", "since"]].copy()
+  frame.loc[10:30, "since"] += time
+  frame.loc[9, "since"] = None
+  fitted = data.load("csv", written(tmp_path, frame), "real", missing="mask").schema
+  assert schema.from_json(json.loads(json.dumps(fitted.as_json()))).columns[2].whole_days == (not time)
+  rows = FRAME[["age", "height", "since"]][:4].assign(age=[30, None, 31, 32], since=["2024-01-05", None, None, None])
+  raw, examples, _ = table_rows.with_gaps(rows, None, fitted)
+  filled = table_rows.completed(rows, raw, examples + 0.3, fitted)
+  assert filled["age"].dtype == np.int64
+  assert (filled["since"] == filled["since"].dt.normalize()).all() == (not time)
+  if not time:
+    assert "07:" not in filled.to_csv()
+    assert "00:00" not in filled.to_csv()
+  rows["age"], rows["since"] = [30.25, None, 31, 32], ["2024-01-05 07:12", None, None, None]
+  raw, examples, _ = table_rows.with_gaps(rows, None, fitted)
+  observed = table_rows.completed(rows, raw, examples + 0.3, fitted).iloc[0]
+  assert (observed["age"], str(observed["since"])) == (30.25, "2024-01-05 07:12:00")
+
+
 def test_missing_and_unknown_columns_of_new_rows_are_named(tmp_path):
   fitted = data.load("csv", written(tmp_path), "real", label="kind").schema
   with pytest.raises(errors.UserError, match="has no column 'city'; the run needs age, height, city"):

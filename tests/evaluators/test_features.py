@@ -179,8 +179,21 @@ def test_features_without_classes_are_components_and_the_remark_says_why(given, 
   context = types.SimpleNamespace(train=normal(30, 4), train_labels=None, test_labels=None, dataset=dataset)
   results = dict(features.feature_function(context))
   assert results.keys() == {"features"}
-  assert f"the Fréchet distance use at most {features.WIDTH} leading" in results["features"]
+  text = "the Fréchet distance use 4 leading principal components (there are only 4 elements in an example) of the"
+  assert text in results["features"]
   assert f"because there are {reason}" in results["features"]
+
+
+@pytest.mark.parametrize(
+  ("shape", "text"),
+  [
+    ((100, 80), "64 leading principal components"),
+    ((20, 80), "20 leading principal components (there are only 20 training examples)"),
+    ((80, 20), "20 leading principal components (there are only 20 elements in an example)"),
+  ],
+)
+def test_number_of_components_is_stated_with_the_reason(shape, text):
+  assert features._components(np.zeros(shape)) == text
 
 
 def test_large_examples_are_subsampled(monkeypatch):

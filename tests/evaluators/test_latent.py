@@ -244,6 +244,15 @@ def test_every_example_gets_the_code_of_another_and_each_code_is_used_once(count
     assert results["shuffle_ratio"] == math.inf
 
 
+def test_intrinsic_dimension_without_an_upper_bound_is_named():
+  random = np.random.default_rng(0)
+  points = random.normal(size=(120, 192)).astype(np.float32) * np.exp(random.normal(size=(120, 1))).astype(np.float32)
+  results = dict(latent.intrinsic_dimension("data", points))
+  assert results["data_dimension_mle_high"] == 192 > 10 * results["data_dimension_mle"]
+  assert "no upper bound (maximum likelihood): there are too few examples" in results["data_dimension_bounds"]
+  assert "codes_dimension_bounds" not in dict(latent.intrinsic_dimension("codes", points[:, :3]))
+
+
 def test_one_example_has_remarks_and_the_results_that_are_defined():
   results = analyze(context_of(examples(2), examples(1), bottleneck="gaussian"))
   assert remarks(results) == {"data_dimension", "codes_dimension", "spread", "use"}

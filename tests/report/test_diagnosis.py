@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 from conftest import config_of
-from test_messages import METRICS, NAN, description_of
+from test_messages import METRICS, NAN, SQUARED, description_of
 from test_messages import VAE as GAUSSIAN
 
 from ae_jax.report import measured, messages, run_report
@@ -115,6 +115,51 @@ def test_each_cause_is_named_with_the_key_to_change(name):
   for text in (closing, said(metrics, settings, curves)):
     assert [part for part in parts if part not in text] == [], text
     assert "nan" not in text.lower()
+
+
+# Two numbers, a category of 3 elements and a boolean with the likelihood mixed: at least 1.838 nats for the numbers.
+MIXED = {"objective.likelihood": "mixed", "model.name": "table", "model.width": 0, "model.latent": 2}
+GROUPS = {"shape": [6], "groups": [["category", 2, 5], ["boolean", 5, 6]]}
+MIXED_LOSS = {"train/loss": 3.0, "test/loss": 3.2}
+
+
+@pytest.mark.parametrize(
+  ("metrics", "settings", "curves", "parts"),
+  [
+    (MIXED_LOSS, {}, FLAT, ("PCA minimises the squared error", "likelihood=gaussian to minimise the squared")),
+    (MIXED_LOSS, VAE, FLAT, ("Lower config.objective.beta=100.0. Compare the errors of the columns",)),
+    (MIXED_LOSS, {"model.width": 2048}, FLAT, ("PCA minimises the squared error", "Compare the errors of the columns")),
+    (MIXED_LOSS | {"test/loss": 3.8}, {}, FLAT, ("overfitting: the loss is 3.800 on",)),  # 2.0 above 1.8 for 1.2
+    (MIXED_LOSS, {}, ROSE | {"test/loss": curve(*range(9, 1, -1))}, ("PCA minimises the squared error",)),
+    (MIXED_LOSS, {}, ROSE | {"test/loss": curve(9, 8, 7, 7, 7, 8, 9, 10)}, ("overfitting: the test error rose",)),
+  ],
+)
+def test_mixed_likelihood_is_not_judged_by_the_squared_error_alone(metrics, settings, curves, parts):
+  description = description_of(DENSE | MIXED | settings)
+  description["data"] |= GROUPS
+  text = messages.headline({**SQUARED, "test/squared_error": 20.0, **metrics}, description, curves)
+  assert [part for part in parts if part not in text] == [], text
+  assert "larger model" not in text
+
+
+def test_larger_model_is_not_advised_if_it_has_more_parameters_than_the_data_have_values():
+  description = description_of(DENSE) | {"parameters": 10**6}
+  assert "Use a larger model" not in (text := messages.headline(BAD, description, FLAT))
+  assert "more parameters than the training set has values" in text
+  assert "use more training examples" in text
+
+
+@pytest.mark.parametrize(
+  ("command", "settings", "text"),
+  [
+    ("ae_jax train", {"data.path": "a b.csv", "data.name": "csv"}, "Use '--config=auto:a b.csv', with the same"),
+    ("ae_jax train", {"data.path": "", "data.name": "wine"}, "Use --config=auto:wine, with the same"),
+    (None, {"data.name": "array"}, "Use ae_jax.fit(x) without `model`, with the same"),
+  ],
+)
+def test_table_model_that_is_worse_than_pca_is_told_about_the_automatic_config(command, settings, text):
+  description = description_of(DENSE | {"model.name": "table", "model.width": 0} | settings) | {"command": command}
+  assert text in messages.headline(BAD, description, FLAT)
 
 
 ADVICE = ("Lower config", "Raise config", "Set config", "Use ", "Add a ", "If the latent")

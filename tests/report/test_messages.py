@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from ae_jax.data import schema
 from ae_jax.report import measured, messages
 from ae_jax.runs import logs
 
@@ -74,6 +75,27 @@ def both(metrics, settings=(), skipped=0, curves=(), **data):
   curves = dict(curves) | ({"train/skipped": (np.array([1.0]), np.array([skipped]))} if skipped else {})
   closing = messages.closing(metrics, description, pathlib.Path("runs/x"), curves)
   return closing.replace("\n", " "), messages.headline(metrics, description, curves)
+
+
+@pytest.mark.parametrize(
+  ("scale", "kind", "unit"),
+  [
+    ("standard", None, ", in squared standard deviations (baseline"),
+    ("standard", "numeric", ", in squared standard deviations (baseline"),
+    ("standard", "boolean", ", in squared standard deviations for numbers (baseline"),
+    ("quantile", "numeric", ", in squared units of the quantile scale (baseline"),
+    ("none", "numeric", " per test example (baseline"),
+  ],
+)
+def test_squared_error_has_the_unit_of_the_scaled_data(scale, kind, unit):
+  description = description_of({"data.scale": scale})
+  if kind:
+    description["data"]["schema"] = schema.Schema((schema.Column("a", kind),)).as_json()
+  for text in (
+    messages.headline(SQUARED, description, {}),
+    messages.closing(SQUARED, description, pathlib.Path("x"), {}),
+  ):
+    assert unit in text
 
 
 QUANTISED = "test/pca_quantised_squared_error"
@@ -200,8 +222,8 @@ def test_verdict_works_without_the_mean_predictor_of_newer_versions():
 def test_pca_baseline_has_at_most_the_possible_number_of_components():
   assert "(baseline: PCA with the same latent size, 10.000)" in both(METRICS)[0]
   assert "PCA with the same latent size" in both(METRICS, shape=(4, 8, 1))[0]
-  assert "PCA with 9 components, the maximum for this data, 10.000" in both(METRICS, train=10)[0]
-  assert "PCA with 16 components, the maximum for this data" in both(METRICS, shape=(4, 4, 1))[0]
+  assert "PCA with 9 components, the maximum for 10 training examples, 10.000" in both(METRICS, train=10)[0]
+  assert "PCA with 16 components, the maximum for examples of 16 elements" in both(METRICS, shape=(4, 4, 1))[0]
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,32 @@ def test_values_are_shown_with_their_intervals():
   assert more == []
 
 
+@pytest.mark.parametrize(
+  ("interval", "text"),
+  [
+    ((3.311, 2.15061, 3.69204), "3.31 (2.15 to 3.69)"),
+    ((0.711667, 0.641667, 0.775), "0.712 (0.642 to 0.775)"),
+    ((13.193, 13.1901, 13.1963), "13.1930 (13.1901 to 13.1963)"),
+    ((12, 11, 13), "12 (11 to 13)"),
+    ((0.5, 0.5, 0.5), "0.5 (0.5 to 0.5)"),
+    ((-0.25, -1.5, 1.25), "-0.25 (-1.50 to 1.25)"),
+    ((0, 0, 0), "0 (0 to 0)"),
+    ((12345.6, 12000.4, 12500.3), "12,346 (12,000 to 12,500)"),
+    ((1.792, 1.79, 192), "1.79 (1.79 to 192.00)"),
+  ],
+)
+def test_bounds_have_the_precision_of_their_value(interval, text):
+  assert tables.with_bounds(*interval) == text
+
+
+def test_upper_end_of_a_dimension_that_is_no_bound_is_left_out():
+  names = ("data_dimension_twonn", "data_dimension_twonn_low", "data_dimension_twonn_high")
+  lines, _ = tables.of_values(dict(zip(names, (1.792, 1.743, 192.0), strict=True)))
+  assert lines == [["data dimension TwoNN", "1.792 (at least 1.743)"]]
+  lines, _ = tables.of_values(dict(zip(names, (1.79, 1.64, 3.0), strict=True)))
+  assert lines == [["data dimension TwoNN", "1.79 (1.64 to 3.00)"]]
+
+
 def test_every_value_is_shown_once():
   values = {f"{what}/{which}": hash((what, which)) % 97 for what in "abc" for which in ("x", "y")}
   values |= {"a_low/x": 1, "a_high/x": 2, "d/z": 5, "e": 6}
@@ -123,6 +149,20 @@ def test_names_of_columns_are_exact_and_errors_of_dates_have_a_unit():
   }
   assert more[1][1] == [["class good", "0.5"]]
   assert tables.readable("column_rmse/heart_rate mg%2FdL") == "column RMSE / heart_rate mg/dL"
+
+
+def test_metrics_of_classes_have_the_names_of_the_classes():
+  exact = {
+    "auroc/distance/class_1": "auroc/distance/class broken_large",
+    "auroc/distance/class_2": "auroc/distance/class 2",
+    "column_rmse/class_1": "column_rmse/class_1",
+    "column_rmse/a%2Fb": "column_rmse/a/b",
+  }
+  for name, text in exact.items():
+    assert tables.exact(name, ("good", "broken_large")) == text
+  assert tables.exact("auroc/class_0", ()) == "auroc/class_0"
+  _, more = tables.over_epochs({"test/auroc/class_0": (np.ones(1), np.ones(1))}, ("good",))
+  assert more == [(["", "AUROC"], [["class good", "1"]])]
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,14 @@ def test_report_shows_the_names_of_classes(tmp_path):
   assert "0 (good)" in text
 
 
+def test_squared_errors_of_standardised_data_have_a_unit(tmp_path):
+  for scale, count in (("standard", 4), ("none", 0)):
+    folder = made_runs.make(tmp_path / scale, found=RESULTS, changes={"data.scale": scale, "data.range": "real"})
+    text = page_of(folder)
+    assert text.count("in squared standard deviations") == count  # headline, number, notes of two tables
+    assert ("squared error per test example, in squared standard deviations" in text) == (scale == "standard")
+
+
 def test_report_depends_only_on_the_folder(tmp_path):
   made_runs.make(tmp_path / "a", epochs=3, found=RESULTS)
   first = page_of(tmp_path / "a")
