@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ae_jax import errors
-from ae_jax.data import archives, folders, hdf5, image_sets, remarks, several_files, sources, tables
+from ae_jax.data import archives, folders, foreign_formats, hdf5, image_sets, remarks, several_files, sources, tables
 
 _LABELS = ("label", "labels", "class", "target", "y")  # names of columns that are assumed to be labels
 _MOST_LISTED = 5  # maximum number of sizes or modes in a line
@@ -52,6 +52,7 @@ def detect(path: str, of_user: Mapping[str, Any] = MappingProxyType({})) -> Foun
   first = files[0]
   if not os.path.exists(first):
     raise errors.UserError(f"{path}: file or folder not found; check the path")
+  foreign_formats.check(first, path)
   name = next((name for name, each in DETECTORS.items() if all(map(each.matches, map(pathlib.Path, files)))), None)
   if name is None and len(files) > 1:
     raise errors.UserError(f"{path}: the files are not of one kind; several files can be CSV, Parquet or .npy files")

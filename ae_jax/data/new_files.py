@@ -12,6 +12,7 @@ import numpy as np
 from ae_jax import errors
 from ae_jax.data import (
   folders,
+  foreign_formats,
   image_sets,
   lazy_arrays,
   new_arrays,
@@ -71,6 +72,7 @@ def _kind_of(path: str) -> str:
   where, file = f"--data={path}", pathlib.Path(path)
   if not file.exists():
     raise errors.UserError(f"{where}: file or folder not found; check the path")
+  foreign_formats.check(path, where)
   name = next((name for name, matches in _KINDS.items() if matches(file)), None)
   if name is None:
     known = "a folder of images, an image, or a file .csv, .csv.gz, .tsv, .parquet, .pq, .npz, .npy, .h5"

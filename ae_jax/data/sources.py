@@ -30,6 +30,7 @@ from ae_jax.data import (
   array_names,
   decoding,
   folders,
+  foreign_formats,
   hdf5,
   in_memory,
   lazy_arrays,
@@ -231,6 +232,8 @@ def read(
     UserError: The source does not support an option, or the data cannot be read.
   """
   path = several_files.for_source(name, path) if path else ""
+  for file in several_files.of_path(path) if path else ():
+    foreign_formats.check(file, f"config.data.path={file!r}", name)
   if series_folders.applies(name, path, kind, window, options.get("x", "")):
     for key, value in _unused(options, ()):
       raise errors.UserError(f"config.data.{key}={value!r}: is not used for a folder of series; remove it")
