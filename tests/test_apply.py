@@ -403,7 +403,9 @@ def test_names_of_several_files_tell_them_apart(tmp_path):
 def test_paths_of_another_kind_are_refused(tmp_path, name):
   file = tmp_path / name
   file.mkdir() if name == "empty" else file.write_text("a,b\n1,2\n")
-  with pytest.raises(errors.UserError, match=r"is a JSON file|unsupported file type|not trained on a table|no readable image"):
+  with pytest.raises(
+    errors.UserError, match=r"is a JSON file|unsupported file type|not trained on a table|no readable image"
+  ):
     read(file)
 
 
