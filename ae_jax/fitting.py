@@ -113,7 +113,7 @@ def problem(
   dataset = data.load(**config.data.to_dict(), given=source.given)
   if model == AUTOMATIC:
     chosen |= automatic.choose(dataset.train, **_set_sizes(config, changes))
-  elif not isinstance(model, ConfigDict):
+  elif not isinstance(model, ConfigDict) and _without({"model.latent": None}, set_by_user):
     narrower = objectives.narrower_latent(config.objective.name, config.model.latent, dataset.shape)
     chosen |= {"model.latent": narrower} if narrower else {}
   if kept := _without(chosen, set_by_user):
