@@ -130,7 +130,7 @@ def _flags_to_paste(headers: Headers) -> str:
   """Returns a sentence with the flags that select the arrays of `largest`."""
   names = largest(headers)
   if not names:
-    return "Name the images `x_train`"
+    return "Name the examples `x_train`, or set config.data.window if the arrays are recordings [T, C]"
   return "Add " + " ".join(f"--config.data.{key}={name}" for key, name in names.items())
 
 

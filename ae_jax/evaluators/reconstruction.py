@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Float64, Int, Shaped
 
 from ae_jax import data, models, objectives
 from ae_jax.data import lazy_arrays, ranges
+from ae_jax.decisions import thresholds
 from ae_jax.evaluators import base, columns, figures, outputs, pca, recordings, shown
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
@@ -198,7 +199,8 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
     title += "" if np.array_equal(chosen, ordered[: shown.SHOWN]) else ", without windows that overlap these"
     yield name, shown.example_rows(context, title, chosen)
   if context.dataset.test_start is not None and not np.any(context.dataset.anomalous):
-    yield from recordings.analyze(context)  # otherwise, the evaluator `anomaly` yields this figure
+    threshold, _ = thresholds.of_run(context.run)
+    yield from recordings.analyze(context, threshold)  # otherwise, the evaluator `anomaly` yields this figure
   if context.dataset.kind != "table":
     yield "error_map", _error_map(context, indices)
   if weights := context.attention(typical):

@@ -48,6 +48,8 @@ def bars(path: pathlib.Path, item: figures.Bars, value_range: str) -> None:
     axes.set(xlabel=item.x_label, ylabel=item.y_label)
     if item.names:
       axes.set_xticks(positions, item.names)
+    else:  # bars are numbered
+      axes.locator_params(axis="x", integer=True)
   else:  # long names fit only beside horizontal bars
     axes.barh(positions, values, color="tab:blue")
     axes.set(xlabel=item.y_label, ylabel=item.x_label)

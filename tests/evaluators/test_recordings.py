@@ -76,8 +76,11 @@ def test_each_recording_has_a_panel_and_the_title_counts_the_others(monkeypatch)
   assert fewer.steps[panels[0]][1].max() == figure.steps[panels[0]][1].max()
 
 
-def test_a_run_without_anomalies_has_the_figure_too():
+def test_a_run_without_anomalies_has_the_figure_too_with_its_stored_threshold(monkeypatch):
+  stored = thresholds.Threshold(2.0, "reconstruction", "value", None, "", 0, 0, "")
+  monkeypatch.setattr(thresholds, "of_run", lambda run: (stored, ""))
   results = dict(reconstruction.analyze(context(one_class=None)))
+  assert results["scores_over_time"].threshold == 2.0 / WINDOW
   assert not any(len(marked) for marked in results["scores_over_time"].marked.values())
   assert "scores_over_time" not in dict(reconstruction.analyze(context()))
   assert not [*recordings.analyze(context_of(images(30), images(9)))]
