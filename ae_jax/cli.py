@@ -201,7 +201,7 @@ def config_file() -> pathlib.Path:
 
 def defaults() -> set[str]:
   """Returns the config keys with a value of a shipped config; the user sets the other keys, by a file or by flags."""
-  if config_file().resolve() not in shipped.files().values():
+  if not shipped.is_shipped(config_file()):
     return set()
   return {*configs.flat(_CONFIG.value.to_dict())} - {*config_flags.get_override_values(flags.FLAGS["config"])}
 

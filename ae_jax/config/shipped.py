@@ -27,6 +27,12 @@ def files() -> dict[str, pathlib.Path]:
   return {file.stem: file for file in sorted(folder().glob("[!_]*.py"))}
 
 
+def is_shipped(file: pathlib.Path) -> bool:
+  """Returns whether a file has the name and the contents of a shipped config; a checkout has copies of them."""
+  known = files().get(file.stem)
+  return known is not None and file.is_file() and file.read_bytes() == known.read_bytes()
+
+
 def summaries() -> dict[str, str]:
   """Returns {name: first line of the docstring} of the shipped configs, without executing them."""
   return {
