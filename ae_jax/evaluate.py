@@ -92,8 +92,6 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
   Raises:
     UserError: The data cannot be read as new examples either.
   """
-  import numpy as np
-
   from ae_jax import errors
   from ae_jax.decisions import rows, thresholds
 
@@ -120,7 +118,7 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
       columns.setdefault(name, []).extend(values.tolist())
   x = rows.joined([part.x for part in parts])
   for name in found.extra:
-    columns[name] = np.concatenate([getattr(part, name) for part in parts])
+    columns[name] = rows.joined([getattr(part, name) for part in parts])
   results = run.evaluate(x, labels=_anomalous(run, found, parts, path), **columns)
   return results if threshold is None else results | {"flagged": int(run.flag(x, **columns).sum())}
 

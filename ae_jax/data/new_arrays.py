@@ -32,15 +32,14 @@ def read(kind: str, path: str, wanted: Wanted, named: Named, where: str) -> NewF
     raise errors.UserError(f"--label={named.label}: has shape {counts}; pass one label per example")
   label = named.label or new_labels.name_of_array(stored, key, wanted.section)
   extra = _names_of_extra(stored, key, named)
+  examples = _loaded(stored[key], wanted)
+  arrays = {name: _like(_loaded(stored[array], wanted), examples, name, array, key) for name, array in extra.items()}
   labels = stored[label].load() if label else None
   read_too = "".join(f", that of its {name}s is {array}" for name, array in ({"label": label} | extra).items() if array)
   notes = remarks.not_read(
     where, {*stored} - {key, label, *extra.values()}, f"the array that is read is {key}{read_too}"
   )
-  cut = _cut(_loaded(stored[key], wanted), wanted, labels)
-  arrays = {name: _loaded(stored[array], wanted) for name, array in extra.items()}
-  if (mask := arrays.get("mask")) is not None and mask.ndim < len(stored[key].shape):
-    arrays["mask"] = np.broadcast_to(mask[..., None], (*mask.shape, stored[key].shape[-1]))
+  cut = _cut(examples, wanted, labels)
   cut = cut._replace(extra={name: _cut(array, wanted, None).x for name, array in arrays.items()})
   return joined([cut], notes, where, wanted.section, _NO_ARRAY)._replace(extra=extra)
 
@@ -63,23 +62,29 @@ def _names_of_extra(stored: Mapping[str, lazy_arrays.LazyArray], key: str, named
   """Returns {"target" or "mask": name of the array} for the existing arrays that belong to the array `key`.
 
   Default names are `target` and `mask`, and `target_test` and `mask_test` for `x_test`.
-
-  Raises:
-    UserError: An array has another shape than the examples; masks may be without the axis of channels.
   """
-  shape, extra = stored[key].shape, {}
+  extra = {}
   for name, chosen in (("target", named.target), ("mask", named.mask)):
     default = f"{name}{key[1:]}" if key.startswith("x") else name
-    array = chosen or (default if default in stored and default != key else "")
-    if not array:
-      continue
-    found = stored[array].shape
-    if found != shape and not (name == "mask" and found == shape[:-1]):
-      raise errors.UserError(
-        f"--{name}={array}: has shape {list(found)}, but {key} has {list(shape)}; save {name}s of the same shape"
-      )
-    extra[name] = array
+    if array := chosen or (default if default in stored and default != key else ""):
+      extra[name] = array
   return extra
+
+
+def _like(values: np.ndarray, examples: np.ndarray, name: str, array: str, key: str) -> np.ndarray:
+  """Returns targets or masks (`name`) of examples; the axis of channels is added to masks without it.
+
+  `array` and `key` are the names of the arrays of `values` and `examples`, for messages.
+
+  Raises:
+    UserError: The values have another shape than the examples.
+  """
+  if name == "mask" and values.shape == examples.shape[:-1]:
+    return np.broadcast_to(values[..., None], examples.shape)
+  if values.shape != examples.shape:
+    counts = f"{list(values.shape)}, but {key} has {list(examples.shape)}"
+    raise errors.UserError(f"--{name}={array}: has shape {counts}; save {name}s of the same shape")
+  return values
 
 
 def _loaded(values: lazy_arrays.LazyArray, wanted: Wanted) -> np.ndarray:
