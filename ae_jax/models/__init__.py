@@ -282,9 +282,11 @@ def build(
   arguments = [tuple(labels)] if name in LABELLED else [masked] if name in MASKED else []
   options = linear_paths.resolved(options, not groups)
   module = errors.call(FAMILIES, "model", name, tuple(shape), *arguments, **options)
+  batch_last = name in BATCH_LAST
   if linear_paths.LINEAR_PATHS[options.get("linear_path", "none")]:
-    module = linear_paths.beside(module, tuple(shape), value_range=value_range, masked=masked, groups=groups)
-  return Model(module, tuple(shape), name in BATCH_LAST, compute_dtype, tuple(tuple(group) for group in groups))
+    form = {"value_range": value_range, "masked": masked, "groups": groups, "batch_last": batch_last}
+    module = linear_paths.beside(module, tuple(shape), **form)
+  return Model(module, tuple(shape), batch_last, compute_dtype, tuple(tuple(group) for group in groups))
 
 
 @functools.lru_cache(maxsize=256)

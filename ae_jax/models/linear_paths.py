@@ -62,6 +62,7 @@ class LinearPath(AutoencoderModule):
   shape: tuple[int, ...]
   value_range: str  # a key of _LINKS
   masked: bool = False  # whether the data have a mask; elements that were not observed are replaced by their mean
+  batch_last: bool = False  # whether the network computes with the batch as the last axis
 
   @property
   def code_spec(self) -> CodeSpec:
@@ -98,12 +99,17 @@ class LinearPath(AutoencoderModule):
 
   def decode(self, z: Latents, batch: Columns | None = None, dropout: Keys | None = None) -> Logits:
     pca = {name: variable.value for name, variable in self.pca.items()}
-    reconstructed = pca["mean"][None] + z.astype(jnp.float32) @ pca["decoder"]
-    added = losses.flat(self.network.decode(z, batch, dropout))
+    latents, mean, added = z.astype(jnp.float32), pca["mean"], self.network.decode(z, batch, dropout)
+    if self.batch_last:  # all products and sums are computed in the layout of the network and of the loss
+      added = jnp.moveaxis(added, 0, -1)
+      reconstructed = (mean[:, None] + pca["decoder"].T @ latents.T).reshape(*self.shape, -1)
+    else:
+      reconstructed = (mean[None] + latents @ pca["decoder"]).reshape(-1, *self.shape)
     if self.value_range == "real":
-      added = added * pca["element_deviation"][None].astype(added.dtype)
+      added = added * pca["element_deviation"][0].astype(added.dtype)
     # The sum is float32 even if the network computes in bfloat16, which would round a mean far from 0.
-    return _sum(_LINKS[self.value_range](reconstructed), added, jnp.float32).reshape(-1, *self.shape)
+    logits = _sum(_LINKS[self.value_range](reconstructed), added, jnp.float32)
+    return jnp.moveaxis(logits, -1, 0) if self.batch_last else logits
 
   @nn.nowrap
   def fit_state(self, state: PyTree, principal: PrincipalComponents) -> PyTree:
@@ -135,7 +141,7 @@ def zero_state(module: LinearPath) -> dict[str, Float[Array, "..."]]:
 
 
 def beside(
-  network: AutoencoderModule, shape: tuple[int, ...], *, value_range: str, masked: bool, groups: Any
+  network: AutoencoderModule, shape: tuple[int, ...], *, value_range: str, masked: bool, groups: Any, batch_last: bool
 ) -> LinearPath:
   """Returns the `LinearPath` with a network that was built with `output_init`; see `models.build` for the arguments."""
   if groups:
@@ -143,7 +149,7 @@ def beside(
       "config.model.linear_path='pca': does not work with config.objective.likelihood='mixed'; use "
       "config.model.name='table', which has a linear path of its own"
     )
-  return LinearPath(network, shape, value_range, masked)
+  return LinearPath(network, shape, value_range, masked, batch_last)
 
 
 def _sum(first: Float[AnyArray, "..."], second: Float[AnyArray, "..."], dtype: Any) -> Float[Array, "..."]:

@@ -1,5 +1,6 @@
 """The linear path: an untrained model reconstructs like PCA."""
 
+import dataclasses
 import pickle
 
 import jax
@@ -83,6 +84,18 @@ def test_encoder_and_decoder_of_the_network_get_gradients(name):
     leaves = jax.tree.leaves(gradients[part])
     assert all(np.isfinite(leaf).all() for leaf in leaves)
     assert max(np.abs(leaf).max() for leaf in leaves) > 0
+
+
+@pytest.mark.parametrize("value_range", ["real", "unit"])
+def test_logits_do_not_depend_on_the_layout_in_which_they_are_summed(value_range):
+  model, dataset = built("cnn", value_range, shape=(8, 6, 2)), made(value_range, shape=(8, 6, 2))
+  assert model.batch_last and model.module.batch_last
+  variables, generator = fitted(model, dataset), np.random.default_rng(0)
+  noisy = lambda values: values + generator.normal(0, 0.1, values.shape).astype(np.float32)  # the correction is not 0
+  variables = variables._replace(params=jax.tree.map(noisy, variables.params))
+  batch_first = dataclasses.replace(model, module=model.module.clone(batch_last=False), batch_last=False)
+  logits = model.reconstruct(variables, dataset.test)
+  np.testing.assert_allclose(logits, batch_first.reconstruct(variables, dataset.test), rtol=1e-4, atol=1e-3)
 
 
 def test_constant_examples_and_missing_components_give_the_mean():
