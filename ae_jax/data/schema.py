@@ -46,6 +46,7 @@ class Column:
   words: tuple[str, ...] = ()  # the categories of a categorical column
   indicator: bool = False  # whether the example has an element that is 1 if the value of this column is missing
   whole_days: bool = False  # whether no training date has a time of day; decoded dates then have none either
+  truths: tuple[Any, Any] = (False, True)  # how the training rows spell false and true, such as ("no", "yes")
 
   @property
   def width(self) -> int:
@@ -61,6 +62,10 @@ class Column:
   def is_discrete(self) -> bool:
     """True for categories and booleans; their error is the fraction of wrong values."""
     return self.kind in ("categorical", "boolean")
+
+  def is_unknown(self, raw: Float[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
+    """Returns the mask of the raw values that are words outside `words`."""
+    return (raw == len(self.words)) & (self.kind == "categorical")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +255,8 @@ def from_json(stored: Mapping[str, Any] | None) -> Schema | None:
   """Returns the schema that `Schema.as_json` stored, or None if `stored` is None."""
   if stored is None:
     return None
-  columns = [Column(**column | {"words": tuple(column["words"])}) for column in stored["columns"]]
+  as_tuple = lambda value: tuple(value) if isinstance(value, list) else value
+  columns = [Column(**{key: as_tuple(value) for key, value in column.items()}) for column in stored["columns"]]
   return Schema(**{**stored, "columns": tuple(columns), "unused": tuple(stored["unused"])})
 
 

@@ -27,6 +27,7 @@ class RawTable:
   vocabularies: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   unused: tuple[str, ...] = ()  # columns of the files that are not inputs
   named: bool = True  # False for an array, whose columns have no names
+  truths: Mapping[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)  # {boolean column: `Column.truths`}
 
 
 def table_of(arrays: dict[str, Any], name: str, kinds: Mapping[str, str], missing: str) -> RawTable | None:
@@ -225,7 +226,9 @@ def _fit(
       fill, spread = float(answers[tally.argmax()]), float(1 - tally.max() / max(1, found.seen[position]))
     first = float(found.least[position]) if kind == "date" and found.seen[position] else 0.0
     indicator = missing == "mean" and bool(found.seen[position] < len(raw))
-    columns.append(schema.Column(name, kind, fill, spread, first, words, indicator, bool(found.whole[position])))
+    truths = table.truths.get(name, (False, True))
+    whole = bool(found.whole[position])
+    columns.append(schema.Column(name, kind, fill, spread, first, words, indicator, whole, truths))
   return columns, positions_of_words
 
 

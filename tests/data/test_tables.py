@@ -237,6 +237,52 @@ def test_imputed_dates_and_integers_are_as_precise_as_the_training_rows(tmp_path
   assert (observed["age"], str(observed["since"])) == (30.25, "2024-01-05 07:12:00")
 
 
+def filled(rows, fitted):
+  raw, examples, _ = table_rows.with_gaps(rows, None, fitted)
+  return table_rows.completed(rows, raw, examples, fitted)
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+def test_booleans_come_back_in_the_words_of_the_table(tmp_path, name):
+  words = {"smoker": np.where(FRAME["member"], "yes", "no"), "bit": FRAME["member"].astype(int)}
+  frame = FRAME[["height", "member"]].assign(**words)
+  frame.loc[5, "smoker"] = None
+  path = written(tmp_path, frame, name)
+  options = {"columns": ("bit=boolean",), "missing": "mask"}
+  fitted = data.load(name.rpartition(".")[2], path, "real", **options).schema
+  assert schema.from_json(json.loads(json.dumps(fitted.as_json()))) == fitted
+  assert [column.truths for column in fitted.columns[1:]] == [(False, True), ("no", "yes"), (0, 1)]
+  rows = frame[:9].astype({"member": object})
+  rows.loc[6, "member"] = None
+  back = filled(rows, fitted)
+  pd.testing.assert_frame_equal(back.drop([5, 6]), rows.drop([5, 6]), check_dtype=False)
+  assert back["smoker"][5] in ("yes", "no")
+  assert (back["member"].dtype, back["bit"].dtype.kind) == (bool, "i")
+  nothing = filled(rows[:1].assign(smoker=None, member=None, bit=None), fitted)  # the words of the training rows
+  assert nothing["smoker"][0] in ("yes", "no")
+  assert (nothing["member"].dtype, nothing["bit"].dtype.kind) == (bool, "i")
+  others = filled(rows[:5].assign(smoker=["YES", None, "Yes", "YES", None], member="no"), fitted)
+  assert others["smoker"][[0, 2, 3]].tolist() == ["YES", "Yes", "YES"]
+  assert set(others["smoker"]) <= {"YES", "NO", "Yes", "No"}
+  assert set(others["member"]) == {"no"}
+  assert len(filled(rows[:0], fitted)) == 0
+  assert set(table_rows.to_frame(table_rows.encoded(frame, fitted)[0], fitted)["smoker"]) == {"yes", "no"}
+
+
+def test_explanations_have_the_words_and_the_days_of_the_rows(tmp_path):
+  fitted = data.load("csv", written(tmp_path, FRAME[["city", "since", "height"]]), "real").schema
+  rows = FRAME[["city", "since", "height"]][:3].copy()
+  rows.loc[1, "city"] = "Lima"
+  rows.loc[2, "since"] = "2024-01-03 07:12:00"
+  examples = table_rows.encoded(rows, fitted)[0]
+  found = table_rows.explained(rows, np.ones((3, 3)), examples, fitted, None).set_index(["column", "row"])
+  expected = [rows["city"][0], "Lima (not seen in training)", rows["city"][2]]
+  assert found["value"]["city"].tolist() == expected
+  assert found["reconstruction"]["city"].tolist() == [rows["city"][0], schema.OTHER, rows["city"][2]]
+  assert [str(value) for value in found["value"]["since"]] == rows["since"].tolist()
+  assert [str(value) for value in found["reconstruction"]["since"]] == ["2024-01-01", "2024-01-02", "2024-01-03"]
+
+
 def test_missing_and_unknown_columns_of_new_rows_are_named(tmp_path):
   fitted = data.load("csv", written(tmp_path), "real", label="kind").schema
   with pytest.raises(errors.UserError, match="has no column 'city'; the run needs age, height, city"):
