@@ -120,6 +120,8 @@ def _prepared(run: Any, parts: Any, path: str, pictures: pathlib.Path | None, sc
   for part in parts:
     columns = rows.columns_of(run, part, path)
     inputs = measures.inputs_of(run, part.x, part.mask, part.target if score.reads_target else None, columns)
+    for line in rows.remarks_on(run, part, path):
+      progress.print_line(line)
     if pictures is not None:
       if span is None:
         span, remarks = picture_files.span_of(run.conversion(part.x).values, run.config.data.range)

@@ -18,6 +18,7 @@ examples, the targets and the masks.
 
 import functools
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -114,13 +115,18 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
     progress.print_line(f"the number of flagged examples is not reported: {fault}")
   columns: dict[str, Any] = {}
   for part in parts:
+    for line in rows.remarks_on(run, part, path):
+      progress.print_line(line)
     for name, values in rows.columns_of(run, part, path).items():
       columns.setdefault(name, []).extend(values.tolist())
   x = rows.joined([part.x for part in parts])
   for name in found.extra:
     columns[name] = rows.joined([getattr(part, name) for part in parts])
-  results = run.evaluate(x, labels=_anomalous(run, found, parts, path), **columns)
-  return results if threshold is None else results | {"flagged": int(run.flag(x, **columns).sum())}
+  anomalous = _anomalous(run, found, parts, path)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the printed lines contain the warnings, too
+    results = run.evaluate(x, labels=anomalous, **columns)
+    return results if threshold is None else results | {"flagged": int(run.flag(x, **columns).sum())}
 
 
 def _anomalous(run: Any, found: Any, parts: Sequence[Any], path: str) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from ae_jax import errors
-from ae_jax.data import new_files, new_labels, new_parts, several_files
+from ae_jax.data import empty_rows, new_files, new_labels, new_parts, several_files
 from ae_jax.decisions import scores, store, thresholds
 from ae_jax.system import atomic, paths
 
@@ -106,6 +106,12 @@ def labels_of(run: Any, part: new_parts.Part, path: str) -> Shaped[np.ndarray, "
 def columns_of(run: Any, part: new_parts.Part, path: str) -> dict[str, Shaped[np.ndarray, " examples"]]:
   """Returns the inputs of the model other than the examples, for the methods of the run: {"label": labels} or {}."""
   return {"label": labels_of(run, part, path)} if "label" in run.model.columns else {}
+
+
+def remarks_on(run: Any, part: new_parts.Part, path: str) -> list[str]:
+  """Returns a remark on the rows of a table in which all columns are missing, or []; `path` is --data."""
+  note = empty_rows.note_on(part.x, run.schema, part.names)
+  return [f"--data={path}: {note}"] if note else []
 
 
 def joined(parts: Sequence[Any]) -> Any:

@@ -150,6 +150,19 @@ def test_a_remark_on_many_columns_counts_those_that_it_does_not_name(tmp_path):
   )
 
 
+@pytest.mark.parametrize(
+  ("missing", "effect"), [("mean", "treated like a row of means"), ("mask", "their squared errors are 0")]
+)
+def test_rows_without_any_value_are_counted_and_numbered_as_in_the_file(tmp_path, missing, effect):
+  frame = with_gaps().astype(object)
+  frame.loc[[7, 41]] = None
+  remarks = data.load("csv", written(tmp_path, frame), "real", missing=missing).remarks
+  (found,) = (remark for remark in remarks if "no value in any column" in remark)
+  assert "2 rows of 60 have no value in any column (7, 41, counted from 0): " in found
+  assert effect in found
+  assert not any("no value" in remark for remark in data.load("csv", written(tmp_path), "real", missing="mean").remarks)
+
+
 def test_a_mask_says_which_elements_are_known(tmp_path):
   written(tmp_path, with_gaps(), "train.csv")
   written(tmp_path, FRAME[:5], "test.csv")
