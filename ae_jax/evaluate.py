@@ -25,7 +25,7 @@ from typing import Any
 from absl import flags
 
 from ae_jax import cli
-from ae_jax.runs import metric_names, progress
+from ae_jax.runs import progress
 from ae_jax.system import paths
 
 flags.adopt_module_key_flags(cli)
@@ -77,12 +77,11 @@ def main(workdir: pathlib.Path) -> None:
 
 
 def _print_results(run: Any, results: Mapping[str, Any]) -> None:
-  from ae_jax.report import tables
+  from ae_jax.report import printed
+  from ae_jax.types import KINDS
 
-  dates = run.schema.dates if run.schema else ()
-  for name, value in results.items():
-    text = value if isinstance(value, str) else format(value, ".6g")
-    print(f"{tables.exact(name, run.class_names or ()):40} {text}{' days' if metric_names.days(name, dates) else ''}")
+  for line in printed.lines(results, run.schema, run.class_names or (), KINDS[len(run.model.shape)]):
+    print(line)
 
 
 def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:

@@ -185,7 +185,9 @@ def test_evaluate_measures_other_data_and_leaves_the_report(of_table, tmp_path):
   assert "evaluated as new examples, and the report is not updated" in printed
   assert "Restore the data" not in printed
   expected = ae_jax.load(workdir).evaluate(new)
-  found = dict(line.split() for line in printed.splitlines()[1:])
+  found = dict(line.split()[:2] for line in printed.splitlines()[1:])
+  assert "95 % interval" in printed
+  assert "(fraction of wrong values)" in printed
   assert float(found["squared_error"]) == pytest.approx(expected["squared_error"], rel=1e-4)
   assert float(found["column_errors/height"]) == pytest.approx(expected["column_errors/height"], rel=1e-4)
   assert (workdir / "report.html").read_bytes() == before

@@ -170,7 +170,7 @@ def _on_values(arrays: dict[str, Any], by_split: Mapping[str, statistics.Statist
   train, low, high = arrays["train"], *_range(by_split)
   whole = "" if train.dtype.kind != "f" or not _whole(by_split) else ", all whole numbers"
   lines = [
-    f"kind: {kind}, each of shape {' x '.join(map(str, train.shape[1:]))}",
+    f"kind: {kind}, {remarks.examples_of(train.shape[1:], train.shape[1] if kind == 'table' else 0)}",
     f"values: {train.dtype} from {low:,.6g} to {high:,.6g}{whole}",
   ]
   examined = sum(len(found.indices) for found in by_split.values())

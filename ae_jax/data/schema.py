@@ -239,12 +239,13 @@ class Schema:
     return largest if len(variances) > 1 and variances[largest] > DOMINANT * sum(variances.values()) else None
 
   def in_words(self) -> str:
-    """Returns a string with the number of columns of each kind and the number of categories of categorical columns."""
+    """Returns a string with the number of columns of each kind, of their categories, and of elements."""
     kinds = [column.kind for column in self.columns]
     counts = [f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds]
     words = [f"{column.name}: {len(column.words)} words" for column in self.columns if column.words]
     listed = f" ({'; '.join(words[:5])}{'; ...' if len(words) > 5 else ''})" if words else ""
-    return f"{remarks.counted(len(kinds), 'column')}: {', '.join(counts)}{listed}; {self.elements} elements"
+    inputs = f"{remarks.counted(self.elements, 'input')} of the model"
+    return f"{remarks.counted(len(kinds), 'column')}: {', '.join(counts)}{listed}; {inputs}"
 
   def as_json(self) -> dict[str, Any]:
     """Returns the schema as nested dicts and lists, for config.json."""

@@ -61,7 +61,9 @@ def test_kinds_are_found_and_the_columns_that_are_not_used_are_named(tmp_path):
   assert dataset.schema.unused == ("name", "kind")
   assert dataset.shape == (1 + 1 + 4 + 1 + 1,)
   assert any("'name' is an id" in remark for remark in dataset.remarks)
-  assert any("1 categorical, 1 boolean, 1 date (city: 3 words); 8 elements" in remark for remark in dataset.remarks)
+  assert any(
+    "1 categorical, 1 boolean, 1 date (city: 3 words); 8 inputs of the model" in remark for remark in dataset.remarks
+  )
 
 
 def test_examples_are_numbers_one_hot_words_and_days_since_the_first_training_date(split_files):
