@@ -25,7 +25,7 @@ from typing import Any
 
 from absl import flags
 
-from ae_jax import cli
+from ae_jax import array_flags, cli
 from ae_jax.runs import progress
 from ae_jax.system import paths
 
@@ -36,18 +36,9 @@ _OUT = flags.DEFINE_string("out", "", "File to write; its name ends in .csv, .pa
 _PICTURES = flags.DEFINE_string("pictures", "", "Folder for the reconstructions of images, as PNG files.")
 _SCORE = flags.DEFINE_string("score", "", "Score to compute; default: the score of the threshold, or reconstruction.")
 _NAMES = flags.DEFINE_string("names", "", "Column of a table with the names of its rows; default: their numbers.")
-_ARRAY = flags.DEFINE_string(
-  "array", "", "Array of a file of arrays; default: the only one that is compatible with the run."
+_NAMED = array_flags.define(
+  "Column or array with the labels, which are copied to --out; default of conditional models: config.data.label or y."
 )
-_LABEL = flags.DEFINE_string(
-  "label",
-  "",
-  "Column or array with the labels, which are copied to --out; default of conditional models: config.data.label or y.",
-)
-_TARGET = flags.DEFINE_string(
-  "target", "", "Array with the targets of the examples, for scores; default: target, or target_test for x_test."
-)
-_MASK = flags.DEFINE_string("mask", "", "Array of 1 for observed elements; default: mask, or mask_test for x_test.")
 _CONTAMINATION = flags.DEFINE_float("contamination", None, "Fraction of normal examples to flag; sets the threshold.")
 _WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint to apply.")
 
@@ -67,15 +58,14 @@ def main(workdir: pathlib.Path) -> None:
     kept = rows.kept_files(run, path)
     rows.check(out, kept)
     pictures = _folder_of_pictures(run, kept)
-    arrays = {"array": _ARRAY.value, "label": _LABEL.value, "target": _TARGET.value, "mask": _MASK.value}
-    found = rows.read(run, path, names=_NAMES.value, **arrays)
-    for line in found.remarks:
-      progress.print_line(line)
+    found = rows.read(run, path, names=_NAMES.value, **array_flags.values(_NAMED))
     cache.keep_compiled_programs()
     if _CONTAMINATION.value is not None:
       _set_threshold(run)
     choice = rows.choose(run, _SCORE.value, "target" in found.extra)
-    scores.check_target(choice.kind, _TARGET.value or None)
+    scores.check_target(choice.kind, _NAMED["target"].value or None)
+    for line in (*found.remarks, *rows.remarks_on_extra(run, found, path, scores.choose(choice.kind).reads_target)):
+      progress.print_line(line)
     measured = rows.measure(run, _prepared(run, found.parts, path, pictures, scores.choose(choice.kind)), choice)
     rows.write(out, measured)
     for line in rows.summary(out, measured, choice):
@@ -120,13 +110,15 @@ def _prepared(run: Any, parts: Any, path: str, pictures: pathlib.Path | None, sc
   for part in parts:
     columns = rows.columns_of(run, part, path)
     inputs = measures.inputs_of(run, part.x, part.mask, part.target if score.reads_target else None, columns)
+    for line in rows.remarks_on(run, part, path):
+      progress.print_line(line)
     if pictures is not None:
       if span is None:
         span, remarks = picture_files.span_of(run.conversion(part.x).values, run.config.data.range)
         for line in remarks:
           progress.print_line(line)
       picture_files.write(pictures, part.names, run, inputs, span)
-    labels = {"label": rows.labels_of(run, part, path)} if _LABEL.value else columns
+    labels = {"label": rows.labels_of(run, part, path)} if _NAMED["label"].value else columns
     yield {"name": np.array(part.names), **labels}, inputs
 
 

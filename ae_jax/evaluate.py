@@ -18,25 +18,21 @@ examples, the targets and the masks.
 
 import functools
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from ae_jax import cli
-from ae_jax.runs import metric_names, progress
+from ae_jax import array_flags, cli
+from ae_jax.runs import progress
 from ae_jax.system import paths
 
 flags.adopt_module_key_flags(cli)
 
 _ONLY = flags.DEFINE_list("only", [], "Evaluators to run, NAME,NAME,...; default: config.evaluators of the run.")
 _DATA = flags.DEFINE_string("data", "", "Path of the data of the run, or of other data; default: config.data.path.")
-_LABEL = flags.DEFINE_string("label", "", "Column or array of --data with the labels; default: config.data.label or y.")
-_ARRAY = flags.DEFINE_string("array", "", "Array of --data with the examples; default: the only one of their shape.")
-_TARGET = flags.DEFINE_string(
-  "target", "", "Array of --data with the targets; default: target, or target_test for x_test."
-)
-_MASK = flags.DEFINE_string("mask", "", "Array of --data with the masks; default: mask, or mask_test for x_test.")
+_NAMED = array_flags.define("Column or array of --data with the labels; default: config.data.label or y.")
 _NORMAL = flags.DEFINE_string(
   "normal",
   "",
@@ -62,7 +58,7 @@ def main(workdir: pathlib.Path) -> None:
         raise
       _print_results(run, _on_other_data(run, error))
       return
-    if unused := [flag.name for flag in (_LABEL, _NORMAL, _ARRAY, _TARGET, _MASK) if flag.value]:
+    if unused := [flag.name for flag in (*_NAMED.values(), _NORMAL) if flag.value]:
       raise errors.UserError(f"--{unused[0]}: is for new examples, not for the data of the run; remove it")
     for line in (*dataset.remarks, *dataset.faults):
       progress.print_line(line)
@@ -76,12 +72,11 @@ def main(workdir: pathlib.Path) -> None:
 
 
 def _print_results(run: Any, results: Mapping[str, Any]) -> None:
-  from ae_jax.report import tables
+  from ae_jax.report import printed
+  from ae_jax.types import KINDS
 
-  dates = run.schema.dates if run.schema else ()
-  for name, value in results.items():
-    text = value if isinstance(value, str) else format(value, ".6g")
-    print(f"{tables.exact(name, run.class_names or ()):40} {text}{' days' if metric_names.days(name, dates) else ''}")
+  for line in printed.lines(results, run.schema, run.class_names or (), KINDS[len(run.model.shape)]):
+    print(line)
 
 
 def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
@@ -97,8 +92,7 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
 
   path = str(paths.local_path("--data", _DATA.value))
   try:
-    arrays = {"array": _ARRAY.value, "label": _LABEL.value, "target": _TARGET.value, "mask": _MASK.value}
-    found = rows.read(run, path, **arrays)
+    found = rows.read(run, path, **array_flags.values(_NAMED))
     parts = [*found.parts]
   except errors.UserError as error:
     raise errors.UserError(f"{reason}. The data cannot be read as new examples either: {error}") from None
@@ -107,20 +101,25 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
     f"the data are not those of the run{differing}, so they are evaluated as new examples, and the report is not "
     "updated"
   )
-  for line in found.remarks:
+  for line in (*found.remarks, *rows.remarks_on_extra(run, found, path, reads_target=True)):
     progress.print_line(line)
   threshold, fault = thresholds.of_run(run, "target" in found.extra)
   if fault:
     progress.print_line(f"the number of flagged examples is not reported: {fault}")
   columns: dict[str, Any] = {}
   for part in parts:
+    for line in rows.remarks_on(run, part, path):
+      progress.print_line(line)
     for name, values in rows.columns_of(run, part, path).items():
       columns.setdefault(name, []).extend(values.tolist())
   x = rows.joined([part.x for part in parts])
   for name in found.extra:
     columns[name] = rows.joined([getattr(part, name) for part in parts])
-  results = run.evaluate(x, labels=_anomalous(run, found, parts, path), **columns)
-  return results if threshold is None else results | {"flagged": int(run.flag(x, **columns).sum())}
+  anomalous = _anomalous(run, found, parts, path)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the printed lines contain the warnings, too
+    results = run.evaluate(x, labels=anomalous, **columns)
+    return results if threshold is None else results | {"flagged": int(run.flag(x, **columns).sum())}
 
 
 def _anomalous(run: Any, found: Any, parts: Sequence[Any], path: str) -> Any:

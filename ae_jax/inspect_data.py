@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
       cli.fail(f"--out={out}: must end in .png", cli.WRONG_INPUT)
     path = str(paths.local_path("PATH", arguments[0]))
     from ae_jax import data
-    from ae_jax.data import detection, inspection
+    from ae_jax.data import detection, inspection, remarks
 
     found = detection.detect(path)
     print(f"{path}: read as config.data.name={found.name}", flush=True)
@@ -38,6 +38,8 @@ def main(arguments: list[str]) -> None:
     print("\n".join(result.lines), flush=True)
     given = "" if path == found.name else path
     dataset = data.load(found.name, given, **({"range": "unit"} | result.options))  # checks the printed command
+    if dataset.schema and dataset.shape[0] != len(dataset.schema.columns):
+      print(f"inputs: {remarks.examples_of(dataset.shape, len(dataset.schema.columns))}")
     if out:
       from ae_jax.report import contact_sheet
 

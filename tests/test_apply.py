@@ -185,13 +185,29 @@ def test_evaluate_measures_other_data_and_leaves_the_report(of_table, tmp_path):
   assert "evaluated as new examples, and the report is not updated" in printed
   assert "Restore the data" not in printed
   expected = ae_jax.load(workdir).evaluate(new)
-  found = dict(line.split() for line in printed.splitlines()[1:])
+  found = dict(line.split()[:2] for line in printed.splitlines()[1:])
+  assert "95 % interval" in printed
+  assert "(fraction of wrong values)" in printed
   assert float(found["squared_error"]) == pytest.approx(expected["squared_error"], rel=1e-4)
   assert float(found["column_errors/height"]) == pytest.approx(expected["column_errors/height"], rel=1e-4)
   assert (workdir / "report.html").read_bytes() == before
   flags = [f"--workdir={workdir}", f"--data={tmp_path / 'none.csv'}"]
   assert "cannot be read as new examples either" in command("evaluate", *flags, status=1)
   assert "as new examples" not in command("evaluate", *flags, "--only=probe", status=1)
+
+
+def test_rows_without_any_value_are_named(tmp_path):
+  TABLE.drop(columns="kind").mask(RANDOM.random((50, 2)) < 0.1).to_csv(tmp_path / "data.csv", index=False)
+  fit(tmp_path / "data.csv", tmp_path / "run", data__missing="mask")
+  new = TABLE[["height", "colour"]][:9].assign(customer=[f"c{row}" for row in range(9)])
+  new.loc[3, ["height", "colour"]], new.loc[6] = None, None
+  new.to_csv(tmp_path / "new.csv", index=False)
+  flags = [f"--workdir={tmp_path / 'run'}", f"--data={tmp_path / 'new.csv'}"]
+  text = "2 rows of 9 have no value in any column ({}): their squared errors are 0; leave such rows out"
+  assert text.format("3, 6") in command("evaluate", *flags)
+  out = tmp_path / "out.csv"
+  assert text.format("c3, row 6") in command("apply", *flags, f"--out={out}", "--names=customer")
+  assert pd.read_csv(out)["name"].tolist() == ["c0", "c1", "c2", "c3", "c4", "c5", "row 6", "c7", "c8"]
 
 
 def test_impute_keeps_words_that_the_training_rows_do_not_have(of_table):

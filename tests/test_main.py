@@ -161,4 +161,4 @@ def test_the_users_own_images_train(tmp_path):
   few = ("--config.batch_size=16", "--config.evaluators=()")
   status, out, err = run_main(*flags, *few, f"--workdir={tmp_path / 'run'}")
   assert (status, err) == (0, "")
-  assert "32 training and 8 test examples of shape 47x61x3" in out
+  assert "32 training and 8 test examples of shape 47 x 61 x 3" in out

@@ -68,6 +68,14 @@ def test_gaps_of_new_rows_are_treated_as_in_training(tmp_path, monkeypatch, miss
   filled = run.impute(rows)
   assert filled.notna().all(axis=None)
   np.testing.assert_array_equal(filled.to_numpy()[~gaps], rows.to_numpy()[~gaps])
+  empty = rows[:8].copy()
+  empty.loc[[2, 5]] = np.nan
+  for x in (empty, empty.to_numpy(), empty.to_dict("list")):
+    with pytest.warns(UserWarning, match=r"score: 2 rows of 8 have no value in any column \(2, 5, counted from 0\): "):
+      scores = run.score(x)
+    assert (scores[[2, 5]] == 0).all() == (missing == "mask")
+  with pytest.warns(UserWarning, match="evaluate: 2 rows of 8 have no value"):
+    run.evaluate(empty)
   reconstruction = run.reconstruct(rows)
   np.testing.assert_allclose(filled.to_numpy()[gaps], reconstruction.to_numpy()[gaps], rtol=1e-5)
   mean = pd.Series([column.fill for column in run.schema.columns], frame.columns)

@@ -11,9 +11,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int, Shaped
 
 from ae_jax import errors
-from ae_jax.data import schema
+from ae_jax.data import schema, truth_words
 
-TRUE, FALSE = {"true", "yes"}, {"false", "no"}  # strings that are read as booleans
 _EPOCH = pd.Timestamp(0)
 _DAY = pd.Timedelta(days=1)
 _CACHED_ROWS = 2048  # number of rows (with all columns) that fit in the cache of a CPU
@@ -69,8 +68,8 @@ def raw_rows(
 
   Args:
     frame: A DataFrame with the columns in `columns`, and possibly others.
-    columns: Name, kind and categories (strings) of each column. A value becomes the position of its category; a value
-      in none of the K categories becomes K.
+    columns: Name, kind and words of each column. The words of a categorical column are its categories: a value becomes
+      the position of its category, or K if it is in none of the K categories. Other words are ignored.
     row: Number of the first row, for messages.
     where: Prefix of error messages.
     raw: Array to which the result is written; if None, a new array is allocated.
@@ -116,10 +115,10 @@ def _to_number(values: pd.Series, words: Sequence[str]) -> Float[np.ndarray, " r
   return _by_distinct(values, lambda distinct: pd.to_numeric(distinct.map(as_texts), errors="coerce"))
 
 
-def _to_boolean(values: pd.Series, words: Sequence[str]) -> Float[np.ndarray, " rows"]:
+def _to_boolean(values: pd.Series, words: Sequence[Any]) -> Float[np.ndarray, " rows"]:
   if pd.api.types.is_bool_dtype(values.dtype) and not values.hasnans:
     return values.to_numpy(np.float64)
-  texts = {**dict.fromkeys(TRUE | {"1", "1.0"}, 1.0), **dict.fromkeys(FALSE | {"0", "0.0"}, 0.0)}
+  texts = {word: value for words in truth_words.PAIRS for value, word in enumerate(words)} | {"0.0": 0.0, "1.0": 1.0}
   return _by_distinct(values, lambda distinct: [texts.get(str(value).lower(), np.nan) for value in distinct])
 
 
@@ -213,27 +212,45 @@ def of_frame(x: Any, fitted: schema.Schema) -> Float64[np.ndarray, "rows columns
   return raw_rows(frame, columns, 0, "the table")
 
 
-def to_frame(raw: Float[np.ndarray, "rows columns"], fitted: schema.Schema, index: Any = None) -> pd.DataFrame:
-  """Converts raw rows to a DataFrame of numbers, strings, booleans and dates with the index `index`."""
+def to_frame(raw: Float[np.ndarray, "rows columns"], fitted: schema.Schema, like: Any = None) -> pd.DataFrame:
+  """Converts raw rows to a DataFrame of numbers, strings, booleans and dates.
+
+  `like`, the input of the user, determines the index and how booleans are spelt; None: as in the training rows.
+  """
   return pd.DataFrame(
-    {column.name: _of_kind(raw[:, position], column) for position, column in enumerate(fitted.columns)}, index=index
+    {column.name: _of_kind(raw[:, position], column, like) for position, column in enumerate(fitted.columns)},
+    index=index_of(like),
   )
 
 
-def to_objects(raw: Float[np.ndarray, "rows columns"], fitted: schema.Schema) -> Shaped[np.ndarray, "rows columns"]:
-  """Converts raw rows to an object array of numbers, strings, booleans and dates; missing values become None."""
+def to_objects(
+  raw: Float[np.ndarray, "rows columns"], fitted: schema.Schema, like: Any
+) -> Shaped[np.ndarray, "rows columns"]:
+  """Converts raw rows to an object array of numbers, strings, booleans and dates; missing values become None.
+
+  Dates of columns without times of day are `datetime.date`. See `to_frame` for `like`.
+  """
   found = np.empty(raw.shape, dtype=object)
   for position, column in enumerate(fitted.columns):
     known = ~np.isnan(raw[:, position])
-    found[known, position] = pd.Series(_of_kind(raw[known, position], column)).astype(object)
+    values = pd.Series(_of_kind(raw[known, position], column, like)).astype(object)
+    is_day = column.whole_days & (raw[known, position] == np.rint(raw[known, position]))
+    found[known, position] = values.where(~is_day, values.map(lambda date: date.date())) if is_day.any() else values
   return found
 
 
-def _of_kind(values: Float[np.ndarray, " rows"], column: schema.Column) -> Any:
+def words_at(x: Any, name: str, rows: Bool[np.ndarray, " rows"]) -> list[str]:
+  """Returns the values of a column of `x`, the input of the user, at the chosen rows as strings."""
+  return words_of(as_frame(x).loc[rows, name])
+
+
+def _of_kind(values: Float[np.ndarray, " rows"], column: schema.Column, like: Any) -> Any:
   if column.kind == "categorical":
     return np.array([*column.words, schema.OTHER], dtype=object)[values.astype(np.intp)]
   if column.kind == "boolean":
-    return values.astype(bool)
+    words = words_of(factorized(as_frame(like)[column.name])[1]) if is_rows(like) else []
+    truths = truth_words.pair(words) or column.truths
+    return np.array(truths, dtype=object if isinstance(truths[0], str) else None)[values.astype(np.intp)]
   if column.kind == "date":
     return (_EPOCH + pd.to_timedelta(values, unit="D")).round("s")
   whole = column.kind == "integer" and (np.abs(values) < 2**62).all() and (values == np.rint(values)).all()

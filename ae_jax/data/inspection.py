@@ -66,7 +66,7 @@ def inspect(found: detection.Found, path: str) -> Inspection:
   by_split = {split: statistics.measure(arrays[split], path) for split in splits.present(arrays)}
   is_table = found.name in _TABLES  # columns have different units, so one range for all of them is meaningless
   lines = [*found.lines, f"examples: {sizes}", *_on_values(arrays, by_split, kind)[: 1 if is_table else None]]
-  lines += table_inspection.lines(arrays, by_split["train"].constant) if is_table else _on_lengths(arrays)
+  lines += table_inspection.lines(arrays, by_split["train"].constant, names) if is_table else _on_lengths(arrays)
   lines += _on_loss_columns(found.arrays)
   if not is_table or not table_inspection.label_column(arrays):
     lines.append(_on_labels(arrays))
@@ -170,7 +170,7 @@ def _on_values(arrays: dict[str, Any], by_split: Mapping[str, statistics.Statist
   train, low, high = arrays["train"], *_range(by_split)
   whole = "" if train.dtype.kind != "f" or not _whole(by_split) else ", all whole numbers"
   lines = [
-    f"kind: {kind}, each of shape {' x '.join(map(str, train.shape[1:]))}",
+    f"kind: {kind}, {remarks.examples_of(train.shape[1:], train.shape[1] if kind == 'table' else 0)}",
     f"values: {train.dtype} from {low:,.6g} to {high:,.6g}{whole}",
   ]
   examined = sum(len(found.indices) for found in by_split.values())

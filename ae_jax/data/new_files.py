@@ -192,7 +192,9 @@ def _of_table(name: str, path: str, wanted: Wanted, named: Named, where: str) ->
   def of_frames() -> Iterator[Part]:
     row, frame = 0, first
     while frame is not None:
-      of_rows = frame[names] if names else range(row, row + len(frame))
+      of_rows: Any = range(row, row + len(frame))
+      if names:  # a row without a name keeps its number
+        of_rows = frame[names].astype(object).where(frame[names].notna(), [f"row {number}" for number in of_rows])
       x = frame[[column for column in used if column in frame.columns]]
       yield Part([str(each) for each in of_rows], x, frame[label] if label else None)
       row += len(frame)

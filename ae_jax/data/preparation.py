@@ -56,13 +56,13 @@ def convert(
     found = _load_and_convert(arrays, dtype, value_range, decide, where)
     label, division, notes = divide()
     return Converted(found, None, label, division, notes)
-  schema_fit.load_and_check(arrays, table, missing, decide, where)
+  row_notes = schema_fit.load_and_check(arrays, table, missing, decide, where)
   loss_columns.prepare(arrays, where)
   label, division, notes = divide()
   schema, table_notes = schema_fit.encode(arrays, table, missing, where)
   _check_and_convert_floats(arrays, value_range, where)
   found = _load_and_convert(arrays, dtype, value_range, decide, where)
-  return Converted(found, schema, label, division, [*table_notes, *notes])
+  return Converted(found, schema, label, division, [*table_notes, *row_notes, *notes])
 
 
 def check_values(arrays: dict[str, Any], found: scalings.Scaling, value_range: str, name: str, where: str) -> list[str]:

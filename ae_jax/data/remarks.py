@@ -2,7 +2,7 @@
 
 import collections
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _MOST_NAMES = 8  # maximum number of names in a note
@@ -26,6 +26,17 @@ def by_suffix(files: Iterable[str]) -> list[str]:
 def counted(count: int, noun: str) -> str:
   """Returns a count with a noun in singular or plural, such as "1 image" or "2 images"."""
   return f"{count:,} {noun}{'s' if count != 1 else ''}"
+
+
+def examples_of(shape: Sequence[int], columns: int) -> str:
+  """Returns "examples of shape 28 x 28 x 1" or, for a table, "examples of 6 columns (13 inputs of the model)".
+
+  `columns` is the number of columns of the table; 0 for other data.
+  """
+  if not columns:
+    return f"examples of shape {' x '.join(map(str, shape))}"
+  inputs = "" if shape[0] == columns else f" ({counted(shape[0], 'input')} of the model)"
+  return f"examples of {counted(columns, 'column')}{inputs}"
 
 
 def as_flag(key: str, value: Any) -> str:

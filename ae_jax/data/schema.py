@@ -46,6 +46,7 @@ class Column:
   words: tuple[str, ...] = ()  # the categories of a categorical column
   indicator: bool = False  # whether the example has an element that is 1 if the value of this column is missing
   whole_days: bool = False  # whether no training date has a time of day; decoded dates then have none either
+  truths: tuple[Any, Any] = (False, True)  # how the training rows spell false and true, such as ("no", "yes")
 
   @property
   def width(self) -> int:
@@ -61,6 +62,10 @@ class Column:
   def is_discrete(self) -> bool:
     """True for categories and booleans; their error is the fraction of wrong values."""
     return self.kind in ("categorical", "boolean")
+
+  def is_unknown(self, raw: Float[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
+    """Returns the mask of the raw values that are words outside `words`."""
+    return (raw == len(self.words)) & (self.kind == "categorical")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,12 +239,13 @@ class Schema:
     return largest if len(variances) > 1 and variances[largest] > DOMINANT * sum(variances.values()) else None
 
   def in_words(self) -> str:
-    """Returns a string with the number of columns of each kind and the number of categories of categorical columns."""
+    """Returns a string with the number of columns of each kind, of their categories, and of elements."""
     kinds = [column.kind for column in self.columns]
     counts = [f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds]
     words = [f"{column.name}: {len(column.words)} words" for column in self.columns if column.words]
     listed = f" ({'; '.join(words[:5])}{'; ...' if len(words) > 5 else ''})" if words else ""
-    return f"{remarks.counted(len(kinds), 'column')}: {', '.join(counts)}{listed}; {self.elements} elements"
+    inputs = f"{remarks.counted(self.elements, 'input')} of the model"
+    return f"{remarks.counted(len(kinds), 'column')}: {', '.join(counts)}{listed}; {inputs}"
 
   def as_json(self) -> dict[str, Any]:
     """Returns the schema as nested dicts and lists, for config.json."""
@@ -250,7 +256,8 @@ def from_json(stored: Mapping[str, Any] | None) -> Schema | None:
   """Returns the schema that `Schema.as_json` stored, or None if `stored` is None."""
   if stored is None:
     return None
-  columns = [Column(**column | {"words": tuple(column["words"])}) for column in stored["columns"]]
+  as_tuple = lambda value: tuple(value) if isinstance(value, list) else value
+  columns = [Column(**{key: as_tuple(value) for key, value in column.items()}) for column in stored["columns"]]
   return Schema(**{**stored, "columns": tuple(columns), "unused": tuple(stored["unused"])})
 
 

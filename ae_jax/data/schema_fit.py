@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays, placements, remarks, schema, splits
+from ae_jax.data import empty_rows, lazy_arrays, placements, remarks, schema, splits
 from ae_jax.data.kinds import ARRAY_FILES
 
 MOST_WORDS = 100  # maximum number of categories of a column; rarer strings are encoded as `schema.OTHER`
@@ -27,6 +27,7 @@ class RawTable:
   vocabularies: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   unused: tuple[str, ...] = ()  # columns of the files that are not inputs
   named: bool = True  # False for an array, whose columns have no names
+  truths: Mapping[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)  # {boolean column: `Column.truths`}
 
 
 def table_of(arrays: dict[str, Any], name: str, kinds: Mapping[str, str], missing: str) -> RawTable | None:
@@ -74,8 +75,8 @@ def _with_kinds(names: Sequence[str], kinds: Mapping[str, str]) -> tuple[str, ..
 
 def load_and_check(
   arrays: dict[str, Any], table: RawTable, missing: str, decide: Callable[[int], placements.Placement], where: str
-) -> None:
-  """Reads raw rows that fit in memory, in place, and checks all rows; see `schema.check`."""
+) -> list[str]:
+  """Reads raw rows that fit in memory, in place, and returns the notes of `check_complete`."""
   for split in splits.present(arrays):
     count = arrays[split].shape[1]
     if count != len(table.names):
@@ -85,7 +86,7 @@ def load_and_check(
       )
   if not decide(lazy_arrays.total_bytes(arrays["train"])).lazy:
     arrays |= {split: lazy_arrays.load_all(arrays[split]) for split in splits.present(arrays)}
-  check_complete(arrays, table, missing, where)
+  return check_complete(arrays, table, missing, where)
 
 
 def parse_kinds(columns: Sequence[Any]) -> dict[str, str]:
@@ -103,8 +104,13 @@ def parse_kinds(columns: Sequence[Any]) -> dict[str, str]:
   return kinds
 
 
-def check_complete(arrays: Mapping[str, Any], table: RawTable, missing: str, where: str) -> None:
-  """Raises UserError if a raw value is infinite, or if values are missing and `missing` is "error"."""
+def check_complete(arrays: Mapping[str, Any], table: RawTable, missing: str, where: str) -> list[str]:
+  """Returns notes about rows in which all values are missing.
+
+  Raises:
+    UserError: A raw value is infinite, or values are missing and `missing` is "error".
+  """
+  notes = []
   for split in splits.present(arrays):
     raw = arrays[split]
     if all(np.isfinite(rows).all() for rows in _cached(raw)):
@@ -112,6 +118,9 @@ def check_complete(arrays: Mapping[str, Any], table: RawTable, missing: str, whe
     invalid = np.concatenate([np.where(np.isfinite(rows), 0, rows).astype(np.float16) for rows in _blocks(raw)])
     name = f"{where}: {split}" if "test" in arrays else where
     schema.check(invalid, table.names, missing, name)
+    found = empty_rows.note(np.isnan(invalid).all(1), missing)
+    notes += [f"{name}: {found}"] if found else []
+  return notes
 
 
 def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) -> tuple[schema.Schema, list[str]]:
@@ -225,7 +234,9 @@ def _fit(
       fill, spread = float(answers[tally.argmax()]), float(1 - tally.max() / max(1, found.seen[position]))
     first = float(found.least[position]) if kind == "date" and found.seen[position] else 0.0
     indicator = missing == "mean" and bool(found.seen[position] < len(raw))
-    columns.append(schema.Column(name, kind, fill, spread, first, words, indicator, bool(found.whole[position])))
+    truths = table.truths.get(name, (False, True))
+    whole = bool(found.whole[position])
+    columns.append(schema.Column(name, kind, fill, spread, first, words, indicator, whole, truths))
   return columns, positions_of_words
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ae_jax import errors
-from ae_jax.data import frames, remarks, schema
+from ae_jax.data import frames, remarks, schema, truth_words
 
 STREAMED_ROWS = 1 << 17  # number of rows that are read at a time from a file that exceeds the memory budget
 _PEEKED_ROWS = 100  # number of rows that are read first, to find the columns that contain strings
@@ -135,7 +135,8 @@ class ColumnScan:
 
   def _kind_of_texts(self, name, where):
     words = sorted(self.words)
-    if {word.lower() for word in words} <= frames.TRUE | frames.FALSE and self.found <= {"text", "boolean"}:
+    truths = {word for pair in truth_words.PAIRS[:2] for word in pair}
+    if {word.lower() for word in words} <= truths and self.found <= {"text", "boolean"}:
       return "boolean", ""
     are_different = len(words) == self.filled and self.filled > _LEAST_IDS
     if len(words) > _MOST_DISTINCT or (are_different and not frames.are_dates(words)):
@@ -208,7 +209,7 @@ def scan(parts: Iterable[pd.DataFrame], keys: Mapping[str, str], given: Mapping[
     for name in names:
       if name not in keys.values() and given.get(name) != "ignore":
         column = found.setdefault(name, ColumnScan())
-        if given.get(name) == "categorical":
+        if given.get(name) in ("categorical", "boolean"):
           column.words |= set(frames.words_of(frames.factorized(frame[name])[1]))
         elif name not in given:
           column.add(frame[name])

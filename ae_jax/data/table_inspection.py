@@ -4,20 +4,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 
-from ae_jax.data import lazy_arrays, schema_fit, splits
+from ae_jax.data import empty_rows, lazy_arrays, schema_fit, splits
 
 _MOST_COLUMNS = 20  # maximum number of columns in a line
 _MOST_CLASSES = 20  # if the last column has at most this number of categories, it may be the labels
 
 
-def lines(arrays: Mapping[str, Any], constant: Bool[np.ndarray, " columns"]) -> list[str]:
+def lines(
+  arrays: Mapping[str, Any], constant: Bool[np.ndarray, " columns"], names: Mapping[str, Shaped[np.ndarray, " rows"]]
+) -> list[str]:
   """Returns lines that describe the columns of a table.
 
   Args:
     arrays: Arrays of a source, with the key "table".
     constant: Mask of the constant columns.
+    names: {split: names of its rows}.
   """
   table = arrays["table"]
   kinds = [f"{name} ({_kind(table, position)})" for position, name in enumerate(table.names)]
@@ -26,6 +29,10 @@ def lines(arrays: Mapping[str, Any], constant: Bool[np.ndarray, " columns"]) -> 
   if gaps.any():
     columns = [f"{table.names[position]} ({gaps[position]:,})" for position in np.flatnonzero(gaps)]
     found.append(f"missing values by column: {_listed(columns)}")
+  for split in splits.present(arrays):
+    is_empty = np.concatenate([np.isnan(rows).all(1) for rows in lazy_arrays.parts(arrays[split])])
+    note = empty_rows.note(is_empty, options(arrays).get("missing", ""), names[split].tolist())
+    found += [f"{split}: {note}"] if note else []
   if constant.any():
     found.append(f"constant columns: {_listed([table.names[position] for position in np.flatnonzero(constant)])}")
   if label := label_column(arrays):

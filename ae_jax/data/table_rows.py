@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
 
 from ae_jax import errors
-from ae_jax.data import in_memory, loss_columns
+from ae_jax.data import in_memory, loss_columns, schema_fit
 from ae_jax.data.schema import Schema
 
 
@@ -74,18 +74,21 @@ def completed(
   """Replaces the missing values of raw rows by values decoded from `examples`.
 
   The result is a DataFrame of the columns of the schema if `x`, the input of the user, has named columns; otherwise it
-  is an array of raw rows. Words that do not occur in the training rows are observed values, so they are kept.
+  is an array of raw rows. Words that do not occur in the training rows are observed values, so they are kept. Booleans
+  are spelt as in `x`, for example "yes" and "no".
   """
   from ae_jax.data import frames
 
   rows = np.where(np.isnan(raw), schema.decode(examples), raw)
   if not frames.is_rows(x):
     return rows.astype(np.float32)
-  result, given = frames.to_frame(rows, schema, frames.index_of(x)), frames.as_frame(x)
+  result = frames.to_frame(rows, schema, x)
   for position, column in enumerate(schema.columns):
-    if column.kind == "categorical":
-      is_other = raw[:, position] == len(column.words)
-      result.loc[is_other, column.name] = frames.words_of(given.loc[is_other, column.name])
+    is_kept = column.is_unknown(raw[:, position])
+    if column.kind == "boolean" and result[column.name].dtype.kind == "O":  # "Yes" does not become "yes"
+      is_kept = ~np.isnan(raw[:, position])
+    if is_kept.any():
+      result.loc[is_kept, column.name] = frames.words_at(x, column.name, is_kept)
   return result
 
 
@@ -96,7 +99,7 @@ def like(x: Any, examples: Shaped[np.ndarray, "rows ..."], schema: Schema | None
   from ae_jax.data import frames
 
   if frames.is_rows(x):
-    return frames.to_frame(schema.decode(examples), schema, frames.index_of(x))
+    return frames.to_frame(schema.decode(examples), schema, x)
   is_raw = _is_raw(_rows(x), schema) and schema.elements != len(schema.columns)
   return schema.decode(examples).astype(np.float32) if is_raw else examples
 
@@ -142,8 +145,14 @@ def explained(
     "row": rows if index is None else np.asarray(index)[rows],
     "column": np.array([column.name for column in schema.columns], dtype=object)[chosen],
   }
-  for name, raw in (("value", raw_rows(x, schema)), ("reconstruction", schema.decode(examples))):
-    lines[name] = frames.to_objects(raw, schema)[rows, chosen]
+  raw = raw_rows(x, schema)
+  values, reconstructed = (frames.to_objects(each, schema, x) for each in (raw, schema.decode(examples)))
+  for position, column in enumerate(schema.columns):
+    is_unknown = column.is_unknown(raw[:, position])
+    note = "not seen in training" if len(column.words) < schema_fit.MOST_WORDS else "rare or not seen in training"
+    if is_unknown.any():
+      values[is_unknown, position] = [f"{word} ({note})" for word in frames.words_at(x, column.name, is_unknown)]
+  lines |= {"value": values[rows, chosen], "reconstruction": reconstructed[rows, chosen]}
   return pd.DataFrame(lines | {"share": shares[rows, chosen]})
 
 

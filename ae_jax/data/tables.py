@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
-from ae_jax.data import labels, lazy_arrays, remarks, schema_fit, several_files, splits
+from ae_jax.data import labels, lazy_arrays, remarks, schema_fit, several_files, splits, truth_words
 from ae_jax.system import cache
 
 _SUFFIXES = {"csv": (".csv", ".csv.gz", ".tsv"), "parquet": (".parquet", ".pq")}
 _EXPANSION = {"csv": 1, "parquet": 2}  # estimated ratio of the size of the raw rows to the size of the file
 _NAMES = {"train": ("train",), "validation": splits.VALIDATION_NAMES, "test": ("test",)}  # split -> names of its file
-_CACHE_VERSION = "2"  # changes whenever the contents of the cache change
+_CACHE_VERSION = "3"  # changes whenever the contents of the cache change
 
 
 def files(
@@ -204,8 +204,9 @@ def _scan(
     where: Prefix of messages.
 
   Returns:
-    {"columns": [(name, kind, categories), ...], "unused": columns that are not inputs, "counts": {split: number of
-    rows}, "answers": {"train_label": labels, ...}, "notes": notes}.
+    {"columns": [(name, kind, words), ...], "unused": columns that are not inputs, "counts": {split: number of rows},
+    "answers": {"train_label": labels, ...}, "notes": notes}. The words are the categories, or how a boolean column
+    spells false and true.
   """
   from ae_jax.data import table_files
 
@@ -222,7 +223,8 @@ def _scan(
       notes.append(f"{where}: column {name!r} {reason}: not used; --config.data.columns=\"'{name}=KIND',\" uses it")
       continue
     words = set().union(*(each.columns[name].words for each in found.values() if name in each.columns))
-    columns.append((name, kind, sorted(words) if kind == "categorical" else []))
+    truths = list(truth_words.pair(column.words) or ()) if kind == "boolean" else []
+    columns.append((name, kind, sorted(words) if kind == "categorical" else truths))
   answers = {f"{split}_{key}": values for split, each in found.items() for key, values in each.answers.items()}
   names, counts = ({split: getattr(each, field) for split, each in found.items()} for field in ("names", "rows"))
   if not columns:
@@ -267,6 +269,7 @@ def _with_answers(
     tuple(kind for _, kind, _ in columns),
     vocabularies,
     tuple(description["unused"]),
+    truths={name: tuple(words) for name, kind, words in columns if kind == "boolean" and words},
   )
   answers = description["answers"]
   given = {split: answers[f"{split}_label"] for split in splits.present(arrays) if f"{split}_label" in answers}

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from ae_jax import errors
-from ae_jax.data import new_files, new_labels, new_parts, several_files
+from ae_jax.data import empty_rows, new_files, new_labels, new_parts, several_files
 from ae_jax.decisions import scores, store, thresholds
 from ae_jax.system import atomic, paths
 
@@ -77,8 +77,6 @@ def check(file: pathlib.Path, kept: Mapping[str, pathlib.Path]) -> None:
 def read(run: Any, path: str, *, label: str = "", **options: str) -> new_parts.NewFiles:
   """Reads a file or folder of new examples for a run; see `new_files.read` for the options.
 
-  The remarks say whether the reconstructions are compared with targets, and if a run on pairs gets no targets.
-
   Raises:
     UserError: The data have no labels, but the model of the run needs them or `label` names them; or `new_files.read`
       raises it.
@@ -89,13 +87,27 @@ def read(run: Any, path: str, *, label: str = "", **options: str) -> new_parts.N
     raise errors.UserError(f"--data={path}: has no labels, but the model of this run needs them; {found.no_labels}")
   if found.no_labels and label:
     raise errors.UserError(f"--label={label}: is not one label per example of --data={path}; {found.no_labels}")
-  notes = [f"--data={path}: the {name} is the array {array}" for name, array in found.extra.items()]
-  if "target" not in found.extra and "test/input_squared_error" in run.metrics:  # a metric of runs with targets
+  return found
+
+
+def remarks_on_extra(run: Any, found: new_parts.NewFiles, path: str, reads_target: bool) -> list[str]:
+  """Returns remarks that name the arrays of targets and masks, and say if a run on pairs gets no targets.
+
+  Args:
+    run: A `trained_run.Run`.
+    found: The result of `read`.
+    path: --data, for messages.
+    reads_target: Whether the results depend on targets; otherwise, no remark is about them.
+  """
+  named = {name: array for name, array in found.extra.items() if reads_target or name != "target"}
+  notes = [f"--data={path}: the {name} is the array {array}" for name, array in named.items()]
+  is_of_pairs = "test/input_squared_error" in run.metrics  # a metric of runs with targets
+  if reads_target and is_of_pairs and "target" not in found.extra:
     notes.append(
       f"--data={path}: has no targets, so the reconstructions are compared with the examples, although the run was "
       "trained on pairs; to compare with targets, save them as `target` beside the examples `x` in an .npz file"
     )
-  return found._replace(remarks=found.remarks + notes)
+  return notes
 
 
 def labels_of(run: Any, part: new_parts.Part, path: str) -> Shaped[np.ndarray, " examples"]:
@@ -106,6 +118,12 @@ def labels_of(run: Any, part: new_parts.Part, path: str) -> Shaped[np.ndarray, "
 def columns_of(run: Any, part: new_parts.Part, path: str) -> dict[str, Shaped[np.ndarray, " examples"]]:
   """Returns the inputs of the model other than the examples, for the methods of the run: {"label": labels} or {}."""
   return {"label": labels_of(run, part, path)} if "label" in run.model.columns else {}
+
+
+def remarks_on(run: Any, part: new_parts.Part, path: str) -> list[str]:
+  """Returns a remark on the rows of a table in which all columns are missing, or []; `path` is --data."""
+  note = empty_rows.note_on(part.x, run.schema, part.names)
+  return [f"--data={path}: {note}"] if note else []
 
 
 def joined(parts: Sequence[Any]) -> Any:

@@ -30,6 +30,11 @@ NOISES = (  # (kind, level); a kind is a key of corruptions.CORRUPTIONS
 )
 
 
+def noises(axes: int) -> tuple[tuple[str, float], ...]:
+  """Returns the entries of `NOISES` for examples with a number of axes: salt and pepper is for images and volumes."""
+  return tuple(noise for noise in NOISES if noise[0] != "salt_and_pepper" or axes > 2)
+
+
 def per_example(
   model: Any, variables: Any, batch: Mapping[str, AnyArray], keys: Keys, value_range: str, span: ranges.Span
 ) -> dict[str, Float[Array, " batch"]]:
@@ -43,7 +48,8 @@ def per_example(
     return {"noisy": losses.squared_error(noisy, batch["x"]), "restored": losses.squared_error(restored, batch["x"])}
 
   errors = _for_each_noise(squared_errors, keys, batch["x"], span)
-  return {f"{name}/{_name(*noise)}": rows[n] for name, rows in errors.items() for n, noise in enumerate(NOISES)}
+  chosen = noises(batch["x"].ndim - 1)
+  return {f"{name}/{_name(*noise)}": rows[n] for name, rows in errors.items() for n, noise in enumerate(chosen)}
 
 
 def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, float]]:
@@ -52,7 +58,7 @@ def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator
   Levels of noise are fractions of the width of the data's values. This width is the peak, also without a fixed range.
   """
   elements = np.prod(dataset.shape)
-  for kind, level in NOISES:
+  for kind, level in noises(len(dataset.shape)):
     for side, name in {"in": "noisy", "out": "restored"}.items():
       mse = values[f"{name}/{_name(kind, level)}"].mean(dtype=np.float64) / elements
       yield f"test/psnr_{side}/{_name(kind, level)}", reconstruction.psnr(float(mse), dataset.peak)
@@ -75,7 +81,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, figures.ExampleRows]]:
 
 
 def disturbed(context: EvalContext, examples: Float[np.ndarray, "examples ..."]) -> dict[str, np.ndarray]:
-  """Returns noisy versions of the examples for all `NOISES`: {"gaussian_0.25": [N, ...], ...}.
+  """Returns noisy versions of the examples for all `noises`: {"gaussian_0.25": [N, ...], ...}.
 
   The noise depends on the seed of the run.
   """
@@ -83,27 +89,27 @@ def disturbed(context: EvalContext, examples: Float[np.ndarray, "examples ..."])
   noisy = context.map_examples(
     lambda variables, x, keys: jnp.moveaxis(_for_each_noise(lambda noisy: noisy, keys, x, span), 0, 1), examples
   )
-  return {_name(*noise): noisy[:, number] for number, noise in enumerate(NOISES)}
+  return {_name(*noise): noisy[:, number] for number, noise in enumerate(noises(examples.ndim - 1))}
 
 
 def _for_each_noise(
   function: Callable[[Array], PyTree], keys: Keys, x: Float[AnyArray, "batch ..."], span: ranges.Span
 ) -> PyTree:
-  """For each entry of `NOISES`, applies a function to noisy examples; stacks the results along a new first axis.
+  """For each entry of `noises`, applies a function to noisy examples; stacks the results along a new first axis.
 
   The random keys of a noise are derived from the keys of the examples and the index of the noise. The function and each
   kind of noise are compiled once.
   """
-  kinds = list(corruptions.CORRUPTIONS)
+  kinds, chosen = list(corruptions.CORRUPTIONS), noises(x.ndim - 1)
   branches = [lambda keys, level, kind=kind: corruptions.corrupt(kind, keys, x, level, span)[0] for kind in kinds]
 
   def noisy(noise):
     number, kind, level = noise
     return lax.switch(kind, branches, jax.vmap(jax.random.fold_in, (0, None))(keys, number), level)
 
-  indices = jnp.asarray([kinds.index(kind) for kind, _ in NOISES])
-  levels = jnp.asarray([level for _, level in NOISES], x.dtype)
-  return lax.map(lambda noise: function(noisy(noise)), (jnp.arange(len(NOISES)), indices, levels))
+  indices = jnp.asarray([kinds.index(kind) for kind, _ in chosen])
+  levels = jnp.asarray([level for _, level in chosen], x.dtype)
+  return lax.map(lambda noise: function(noisy(noise)), (jnp.arange(len(chosen)), indices, levels))
 
 
 def _name(kind: str, level: float) -> str:

@@ -1,11 +1,13 @@
-"""Prepares figures of examples for drawing: rows of tables, slices of volumes, and large images."""
+"""Prepares figures of examples for drawing: rows of tables, slices of volumes, large images, and missing values."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from ae_jax.data import ranges
+from ae_jax.data.schema import Schema
 from ae_jax.evaluators import figures
 
 _LARGEST_SIDE = 256  # pixels; larger images are not drawn larger, and their files would be large
@@ -51,6 +53,30 @@ def shrunk(images: Float[np.ndarray, "*n h w c"], side: int) -> Float[np.ndarray
   padded = np.pad(images, margins, mode="edge")
   blocks = (padded.shape[-3] // factor, factor, padded.shape[-2] // factor, factor, channels)
   return padded.reshape(*count, *blocks).mean((-4, -2))
+
+
+def observed(
+  schema: Schema | None, examples: Float[np.ndarray, "n ..."], mask: Bool[np.ndarray, "n ..."] | None
+) -> Bool[np.ndarray, "n ..."] | None:
+  """Returns the mask of the elements that are not missing in the data; None if no element is missing.
+
+  Args:
+    schema: Columns of a table; None for other data.
+    examples: Examples in the units of the model.
+    mask: Mask of the elements that enter the loss; None: all elements.
+  """
+  if schema is not None:
+    mask = schema.observed(np.where(schema.known_columns(examples, mask), 0.0, np.nan))
+  return None if mask is None or mask.all() else mask
+
+
+def hatched(
+  images: Float[np.ndarray, "n *size c"], known: Bool[np.ndarray, "n *size c"], span: ranges.Span
+) -> Float[np.ndarray, "n *size c"]:
+  """Returns images with a pattern of stripes in place of the pixels that are not `known`."""
+  stripes = np.add(*np.indices(images.shape[-3:-1])) // 2 % 2
+  pattern = np.where(stripes, span.low, span.high)[..., None]
+  return np.where(known, images, pattern).astype(np.float32)
 
 
 _CONVERSIONS = {

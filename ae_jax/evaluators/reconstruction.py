@@ -117,7 +117,8 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
     results["bits_per_dimension"] = results["nats"] * to_bits
     results["bits_per_dimension_floor"] = results["nats_floor"] * to_bits
   yield from results.items()
-  yield "ssim", _ssim(context)
+  if dataset.kind == "images":
+    yield "ssim", _ssim(context)
   yield from outputs.analyze(context)
   yield from _by_class(context)
   yield from _by_column(context)
@@ -127,8 +128,6 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 def _ssim(context: EvalContext) -> float | str:
   """Returns the mean SSIM of the test images, or a note that says why it is undefined."""
   shape, low, peak = context.dataset.shape, context.dataset.span.low, context.dataset.peak
-  if context.dataset.kind != "images":
-    return "SSIM is defined for images only: it compares windows of pixels"
   if min(shape[:2]) < losses.SSIM_WINDOW:
     window = f"{losses.SSIM_WINDOW} x {losses.SSIM_WINDOW}"
     return f"SSIM is undefined for images of {shape[0]} x {shape[1]} pixels: its window has {window} pixels"

@@ -39,7 +39,6 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   for name, error in errors["squared_error"].items():
     yield f"increase/{name}", reconstruction.ratio(error, undisturbed) - 1.0
   if examples.ndim != 4:
-    yield "movements", "shifts and rotations are not measured: the examples are not images"
     return
   labels = {"squared_error": "this model", "pca_squared_error": pca.name_of_baseline(context.run.model.code)}
   for kind, (strengths, unit, _) in MOVEMENTS.items():

@@ -3,8 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ae_jax import data
-from ae_jax.evaluators import figures
+from ae_jax.evaluators import display, figures
 from ae_jax.evaluators.context import EvalContext
 
 SHOWN = 16  # maximum number of examples in a figure
@@ -32,7 +31,7 @@ def example_rows(
     title += "; completed: the observed values, and reconstructions of the missing ones"
   if observed is not None and dataset.kind in ("images", "volumes"):
     first = NAMES[dataset.kind]
-    rows[first], observed = _hatched(rows[first], observed, dataset.span), None
+    rows[first], observed = display.hatched(rows[first], observed, dataset.span), None
     title += "; hatched: missing in the data"
   captions = dataset.test_captions(chosen) if captions is None else captions
   return figures.ExampleRows(title, rows, observed, captions=captions)
@@ -48,17 +47,5 @@ def with_gaps(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> Float
 
 def _observed(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> Bool[np.ndarray, "chosen ..."] | None:
   """Returns the mask of the elements that are not missing in the data; None if no element is missing."""
-  schema, mask = context.dataset.schema, None if context.mask is None else context.mask[chosen]
-  if schema is not None:
-    known = schema.known_columns(context.test[chosen], mask)
-    mask = schema.observed(np.where(known, 0.0, np.nan))
-  return None if mask is None or mask.all() else mask
-
-
-def _hatched(
-  images: Float[np.ndarray, "n *size c"], observed: Bool[np.ndarray, "n *size c"], span: data.ranges.Span
-) -> Float[np.ndarray, "n *size c"]:
-  """Returns images with a pattern of stripes in place of the pixels that are not observed."""
-  stripes = np.add(*np.indices(images.shape[-3:-1])) // 2 % 2
-  pattern = np.where(stripes, span.low, span.high)[..., None]
-  return np.where(observed, images, pattern).astype(np.float32)
+  mask = None if context.mask is None else context.mask[chosen]
+  return display.observed(context.dataset.schema, context.test[chosen], mask)

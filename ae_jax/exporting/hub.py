@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ae_jax import errors
+from ae_jax.data import remarks
 from ae_jax.exporting import places
 from ae_jax.runs import checkpoints, run_folder
 
@@ -188,14 +189,14 @@ def card(
     license: License of the model; "" for none.
   """
   config, data = run.config, description["data"]
-  shape = " x ".join(map(str, data["shape"]))
+  examples = remarks.examples_of(data["shape"], len(run.schema.columns) if run.schema else 0)
   header = ["library_name: ae_jax", "tags:", "- autoencoder", "- jax", "- flax", f"- {config.model.name}"]
   header += [f"license: {license}"] if license else []
   rows = [f"| {text} | {run.metrics[name]:.4g} |" for name, text in _METRICS.items() if name in run.metrics]
   address = f'"{SCHEME}{repo}"' + ("" if which == "last" else f', which="{which}"')
   pictures = [f"![{text}](pictures/{name}.png)\n\n{text}.\n" for name, text in figures.items()]
   sections = {
-    "Data": f"`{config.data.name}`: {data['train']:,} training and {data['test']:,} test examples of shape {shape}, "
+    "Data": f"`{config.data.name}`: {data['train']:,} training and {data['test']:,} test {examples}, "
     f"in the range `{config.data.range}`.",
     "Metrics": "\n".join(["| metric | value |", "|---|---|", *rows]) if rows else "",
     "Training": f"{run.metrics.get('epoch', 0):g} epochs, {run.step:,} steps of {config.batch_size} examples, "

@@ -16,7 +16,7 @@ def draw(path: pathlib.Path, dataset: datasets.Dataset, source: str) -> None:
   """Saves random training examples as a PNG file: one row for each class, or a grid if there are no classes.
 
   Classes that only the test set has, such as defects, are rows of test examples. Large images are shown at a fraction
-  of their size.
+  of their size. Values that are missing in the data are left out, and hatched in images.
 
   Args:
     path: The PNG file.
@@ -24,17 +24,18 @@ def draw(path: pathlib.Path, dataset: datasets.Dataset, source: str) -> None:
     source: Name of the data, for the title.
   """
   generator, labels = np.random.default_rng(0), _labels(dataset)
-  members = {dataset.class_name(label): (dataset.train, labels == label) for label in np.unique(labels)}
+  members = {dataset.class_name(label): ("train", labels == label) for label in np.unique(labels)}
   others = _classes_of_test_only(dataset)
   members = dict([*members.items()][: max(1, _MOST_CLASSES - len(others))]) | others
-  rows = {}
-  for name, (stored, is_member) in [*members.items()][:_MOST_CLASSES]:
+  rows, has_gaps = {}, False
+  for name, (split, is_member) in [*members.items()][:_MOST_CLASSES]:
     indices = np.flatnonzero(is_member)
     size = min(len(indices), _PER_CLASS if len(members) > 1 else _UNLABELLED)
-    chosen = lazy_arrays.read_rows(stored, np.sort(generator.choice(indices, size, replace=False)))
-    examples = ranges.normalise(chosen, dataset.value_range)
-    rows[name] = display.shrunk(examples, sprites.SIDE) if examples.ndim == 4 else examples
+    rows[name], is_incomplete = _marked(dataset, split, np.sort(generator.choice(indices, size, replace=False)))
+    has_gaps |= is_incomplete
   title = f"training examples of {source}{', and test examples of other classes' if others else ''}"
+  if has_gaps:
+    title += f"; {'left out' if dataset.kind in ('table', 'series') else 'hatched'}: missing in the data"
   if len(rows) > 1:
     figure = figures.ExampleRows(title, {name: _padded(examples, dataset.span.low) for name, examples in rows.items()})
   else:
@@ -43,14 +44,29 @@ def draw(path: pathlib.Path, dataset: datasets.Dataset, source: str) -> None:
   pictures.draw(path, figure, dataset.value_range)
 
 
-def _classes_of_test_only(dataset: datasets.Dataset) -> dict[str, tuple[lazy_arrays.MaybeLazy, np.ndarray]]:
-  """Returns {name: (test examples, mask of the class)} of the classes that no training example has."""
+def _marked(dataset: datasets.Dataset, split: str, chosen: np.ndarray) -> tuple[np.ndarray, bool]:
+  """Returns examples of a split at the positions `chosen`, with marked gaps, and whether there are gaps."""
+  examples, mask = getattr(dataset, split), dataset.column(split, "mask")
+  examples = ranges.normalise(lazy_arrays.read_rows(examples, chosen), dataset.value_range)
+  observed = display.observed(dataset.schema, examples, mask if mask is None else lazy_arrays.read_rows(mask, chosen))
+  is_image = examples.ndim == 4
+  examples = display.shrunk(examples, sprites.SIDE) if is_image else examples
+  if observed is None:
+    return examples, False
+  if dataset.kind in ("table", "series"):
+    return np.where(observed, examples, np.float32(np.nan)), True
+  observed = display.shrunk(observed.astype(np.float32), sprites.SIDE) >= 0.5 if is_image else observed
+  return display.hatched(examples, observed, dataset.span), True
+
+
+def _classes_of_test_only(dataset: datasets.Dataset) -> dict[str, tuple[str, np.ndarray]]:
+  """Returns {name: ("test", mask of the class)} of the classes that no training example has."""
   given = dataset.train_labels, dataset.test_labels
   if any(values is None or values.dtype.kind == "f" for values in given):
     return {}
   trained, tested = map(lazy_arrays.read_all, given)
   classes = np.setdiff1d(tested, trained)
-  return {f"{dataset.class_name(label)} (test)": (dataset.test, tested == label) for label in classes}
+  return {f"{dataset.class_name(label)} (test)": ("test", tested == label) for label in classes}
 
 
 def _labels(dataset: datasets.Dataset) -> np.ndarray:

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from ae_jax.data import remarks
 from ae_jax.report import measured, verdict
 
 
@@ -18,10 +19,9 @@ def opening(description: Mapping[str, Any], placement: str, workdir: pathlib.Pat
   """
   config, data = description["config"], description["data"]
   model = config["model"]
-  shape = "x".join(map(str, data["shape"]))
   return (
     f"{model['name']} with {description['parameters']:,} parameters, latent size {model['latent']}; "
-    f"{config['data']['name']}: {sizes(data)} examples of shape {shape}, {placement}; "
+    f"{config['data']['name']}: {examples(data)}, {placement}; "
     f"run folder {workdir}"
   )
 
@@ -30,6 +30,12 @@ def sizes(data: Mapping[str, Any]) -> str:
   """Returns the sizes of the training, validation and test sets as text; `data` is "data" in config.json."""
   validation = f", {data['validation']:,} validation" if "validation" in data else ""
   return f"{data['train']:,} training{validation} and {data['test']:,} test"
+
+
+def examples(data: Mapping[str, Any]) -> str:
+  """Returns the sizes of the sets, and the shape of an example or the columns of a table; see `sizes`."""
+  columns = (data.get("schema") or {}).get("columns", ())
+  return f"{sizes(data)} {remarks.examples_of(data['shape'], len(columns))}"
 
 
 def error_and_baseline(result: measured.Result) -> str:

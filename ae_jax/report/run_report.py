@@ -107,12 +107,11 @@ class RunReport:
   def facts(self) -> list[str]:
     """Returns texts with the sizes of the model and the data, and the progress of training."""
     data, (done, total) = self.description["data"], self.epochs
-    shape = " x ".join(map(str, data["shape"]))
     state = f"trained for {total} epochs" if done >= total else f"in training or stopped: epoch {done:.3g} of {total}"
     return [
       f"{self.description['parameters']:,} parameters",
       self._code(),
-      f"{messages.sizes(data)} examples of shape {shape}",
+      messages.examples(data),
       state,
     ]
 

@@ -34,7 +34,7 @@ _BASELINES = (
 )  # prefixes of names of baselines
 NOT_FINITE = "not finite"
 _CLASS = re.compile(r"\bclass[ _](\d+)$")  # a class at the end of the name of a metric
-_SUFFIXES = ("_low", "_high", "_standard_error")  # suffixes of the bounds and the standard error of a metric
+SUFFIXES = ("_low", "_high", "_standard_error")  # suffixes of the bounds and the standard error of a metric
 _NO_METRICS = ("step", "epoch", "stage", "images_per_second", "compile_seconds")
 
 Rows = list[list[str]]  # the first text of each row is its header
@@ -156,12 +156,12 @@ def of_values(
 
 def ends_an_interval(name: str, values: Mapping[str, Any] | Sequence[str]) -> bool:
   """Returns whether `name` is a bound or standard error of another metric, e.g. "knn_low/code" of "knn/code"."""
-  bases = {suffix: name.replace(suffix, "") for suffix in _SUFFIXES if suffix in name}
+  bases = {suffix: name.replace(suffix, "") for suffix in SUFFIXES if suffix in name}
   return any(base in values and _with_suffix(base, suffix) == name for suffix, base in bases.items())
 
 
 def _with_interval(name: str, values: Mapping[str, float | int]) -> str:
-  low, high, error = (values.get(_with_suffix(name, suffix)) for suffix in _SUFFIXES)
+  low, high, error = (values.get(_with_suffix(name, suffix)) for suffix in SUFFIXES)
   known = lambda *bounds: all(bound is not None and math.isfinite(bound) for bound in bounds)
   if known(low, high, values[name]):
     text = with_bounds(values[name], low, high, "_dimension_" in name)

@@ -272,7 +272,7 @@ def explain(
   Returns:
     Fractions [N, *shape], which sum to 1 for each example, or to 0 if its score is 0. For a table, a DataFrame with one
     line per row and column, the largest fraction of each row first: `row` (the index of a DataFrame, otherwise the row
-    number), `column`, `value` and `reconstruction` (as in the table), and `share`.
+    number), `column`, `value` and `reconstruction` (as in the table; new words are marked), and `share`.
 
   Raises:
     UserError: The kind is not one of these, or an argument is invalid.

@@ -1,12 +1,13 @@
 """Methods of `trained_run.Run` that measure reconstruction errors."""
 
+import warnings
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from ae_jax import errors
-from ae_jax.data import ranges, table_rows, windows
+from ae_jax.data import empty_rows, ranges, table_rows, windows
 from ae_jax.decisions import scores, thresholds
 from ae_jax.runs import metric_names
 from ae_jax.types import AnyArray
@@ -53,7 +54,9 @@ def score(
     UserError: The kind is unknown, the model does not support it, or an argument is invalid.
   """
   scores.check_target(kind, target)
-  return scores.of_kind(run, inputs_of(run, x, mask, target, columns), kind, lambda: run.reference)
+  inputs = inputs_of(run, x, mask, target, columns)
+  _warn_of_empty_rows(run, x, "score")
+  return scores.of_kind(run, inputs, kind, lambda: run.reference)
 
 
 def error_map(
@@ -93,6 +96,7 @@ def evaluate(
   inputs = inputs_of(run, x, mask, target, columns)
   if not len(inputs.x):
     raise errors.UserError("evaluate: x has no examples; pass at least one")
+  _warn_of_empty_rows(run, x, "evaluate")
   sums = scores.squares(run, inputs).reshape(len(inputs.x), -1).sum(1, dtype=np.float64)
   mean, mse = sums.mean(), float(sums.sum() / (inputs.x.size if inputs.mask is None else max(1, inputs.mask.sum())))
   margin = 1.96 * sums.std(ddof=1) / len(sums) ** 0.5 if len(sums) > 1 else np.nan
@@ -107,6 +111,12 @@ def evaluate(
     by_column = column_errors(run, x, **columns)
     results |= {f"column_errors/{metric_names.part(name)}": float(value) for name, value in by_column.items()}
   return results if labels is None else results | _detection(run, inputs, thresholds.as_anomalous(labels, len(sums)))
+
+
+def _warn_of_empty_rows(run: Any, x: Any, method: str) -> None:
+  """Warns of rows of a table in which all columns are missing, because they get ordinary scores."""
+  if note := empty_rows.note_on(x, run.schema):
+    warnings.warn(f"{method}: {note}", stacklevel=3)
 
 
 def _detection(run: Any, inputs: scores.Inputs, anomalous: Bool[np.ndarray, " examples"]) -> dict[str, float]:

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from ae_jax import errors
-from ae_jax.data import standardisation
+from ae_jax.data import remarks, standardisation
 
 _FIGURES = ("curves", "reconstructions", "latent_map")  # figures that notebooks show, if they exist
 _METRICS = {"test/squared_error": "squared error per test example", "test/pca_squared_error": "of PCA"}
@@ -38,9 +38,9 @@ def report(run: Any) -> pathlib.Path:
 def summary(run: Any) -> str:
   """Returns a few lines of text about the model, the data, the training and the test error."""
   config, model = run.config, run.model
-  shape = " x ".join(map(str, model.shape))
+  examples = remarks.examples_of(model.shape, len(run.schema.columns) if run.schema else 0)
   lines = [
-    f"{config.model.name} autoencoder of {config.data.name}, examples of shape {shape}",
+    f"{config.model.name} autoencoder of {config.data.name}, {examples}",
     f"latent code: {' x '.join(map(str, model.code.shape))}; {model.parameter_count():,} parameters",
   ]
   epochs = run.metrics.get("epoch", math.nan)

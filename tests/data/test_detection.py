@@ -150,6 +150,14 @@ def test_a_table_is_described_by_column_and_the_command_trains(tmp_path, monkeyp
   assert data.load(suffix, str(path), **result.options).class_names == ("a", "b")
 
 
+def test_rows_of_a_table_without_any_value_are_numbered_as_in_the_file(tmp_path):
+  frame = pd.DataFrame(GENERATOR.normal(size=(30, 2)), columns=["a", "b"])
+  frame.loc[[3, 17]] = np.nan
+  frame.to_csv(tmp_path / "x.csv", index=False)
+  found = [line for line in inspected(tmp_path / "x.csv")[1].lines if "no value in any column" in line]
+  assert sorted(name for name in ("row 3", "row 17") if name in " ".join(found)) == ["row 17", "row 3"]
+
+
 def test_a_folder_of_series_is_found_and_the_validation_set_is_described(tmp_path):
   for split, count in {"train": 5, "validation": 2, "test": 3}.items():
     (tmp_path / split).mkdir()

@@ -1,8 +1,10 @@
 import re
 
 import numpy as np
+import pytest
 
 from ae_jax import data
+from ae_jax.data import remarks
 
 BYTES = np.random.default_rng(0).integers(0, 256, (20, 6, 5, 3), np.uint8)
 
@@ -44,3 +46,16 @@ def test_long_lists_of_unread_arrays_are_shortened(tmp_path):
     (remark,) = load("npz", save_archive(tmp_path, x_train=BYTES, **{f"more{i:02}": [i] for i in range(count)})).remarks
     assert re.search(expected, remark)
     assert "more08" not in remark
+
+
+@pytest.mark.parametrize(
+  ("shape", "columns", "text"),
+  [
+    ((28, 20, 1), 0, "examples of shape 28 x 20 x 1"),
+    ((13,), 6, "examples of 6 columns (13 inputs of the model)"),
+    ((1,), 1, "examples of 1 column"),
+    ((30,), 30, "examples of 30 columns"),
+  ],
+)
+def test_columns_of_a_table_and_inputs_of_the_model_are_both_named(shape, columns, text):
+  assert remarks.examples_of(shape, columns) == text

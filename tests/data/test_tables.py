@@ -61,7 +61,9 @@ def test_kinds_are_found_and_the_columns_that_are_not_used_are_named(tmp_path):
   assert dataset.schema.unused == ("name", "kind")
   assert dataset.shape == (1 + 1 + 4 + 1 + 1,)
   assert any("'name' is an id" in remark for remark in dataset.remarks)
-  assert any("1 categorical, 1 boolean, 1 date (city: 3 words); 8 elements" in remark for remark in dataset.remarks)
+  assert any(
+    "1 categorical, 1 boolean, 1 date (city: 3 words); 8 inputs of the model" in remark for remark in dataset.remarks
+  )
 
 
 def test_examples_are_numbers_one_hot_words_and_days_since_the_first_training_date(split_files):
@@ -150,6 +152,19 @@ def test_a_remark_on_many_columns_counts_those_that_it_does_not_name(tmp_path):
   )
 
 
+@pytest.mark.parametrize(
+  ("missing", "effect"), [("mean", "treated like a row of means"), ("mask", "their squared errors are 0")]
+)
+def test_rows_without_any_value_are_counted_and_numbered_as_in_the_file(tmp_path, missing, effect):
+  frame = with_gaps().astype(object)
+  frame.loc[[7, 41]] = None
+  remarks = data.load("csv", written(tmp_path, frame), "real", missing=missing).remarks
+  (found,) = (remark for remark in remarks if "no value in any column" in remark)
+  assert "2 rows of 60 have no value in any column (7, 41, counted from 0): " in found
+  assert effect in found
+  assert not any("no value" in remark for remark in data.load("csv", written(tmp_path), "real", missing="mean").remarks)
+
+
 def test_a_mask_says_which_elements_are_known(tmp_path):
   written(tmp_path, with_gaps(), "train.csv")
   written(tmp_path, FRAME[:5], "test.csv")
@@ -235,6 +250,52 @@ def test_imputed_dates_and_integers_are_as_precise_as_the_training_rows(tmp_path
   raw, examples, _ = table_rows.with_gaps(rows, None, fitted)
   observed = table_rows.completed(rows, raw, examples + 0.3, fitted).iloc[0]
   assert (observed["age"], str(observed["since"])) == (30.25, "2024-01-05 07:12:00")
+
+
+def filled(rows, fitted):
+  raw, examples, _ = table_rows.with_gaps(rows, None, fitted)
+  return table_rows.completed(rows, raw, examples, fitted)
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+def test_booleans_come_back_in_the_words_of_the_table(tmp_path, name):
+  words = {"smoker": np.where(FRAME["member"], "yes", "no"), "bit": FRAME["member"].astype(int)}
+  frame = FRAME[["height", "member"]].assign(**words)
+  frame.loc[5, "smoker"] = None
+  path = written(tmp_path, frame, name)
+  options = {"columns": ("bit=boolean",), "missing": "mask"}
+  fitted = data.load(name.rpartition(".")[2], path, "real", **options).schema
+  assert schema.from_json(json.loads(json.dumps(fitted.as_json()))) == fitted
+  assert [column.truths for column in fitted.columns[1:]] == [(False, True), ("no", "yes"), (0, 1)]
+  rows = frame[:9].astype({"member": object})
+  rows.loc[6, "member"] = None
+  back = filled(rows, fitted)
+  pd.testing.assert_frame_equal(back.drop([5, 6]), rows.drop([5, 6]), check_dtype=False)
+  assert back["smoker"][5] in ("yes", "no")
+  assert (back["member"].dtype, back["bit"].dtype.kind) == (bool, "i")
+  nothing = filled(rows[:1].assign(smoker=None, member=None, bit=None), fitted)  # the words of the training rows
+  assert nothing["smoker"][0] in ("yes", "no")
+  assert (nothing["member"].dtype, nothing["bit"].dtype.kind) == (bool, "i")
+  others = filled(rows[:5].assign(smoker=["YES", None, "Yes", "YES", None], member="no"), fitted)
+  assert others["smoker"][[0, 2, 3]].tolist() == ["YES", "Yes", "YES"]
+  assert set(others["smoker"]) <= {"YES", "NO", "Yes", "No"}
+  assert set(others["member"]) == {"no"}
+  assert len(filled(rows[:0], fitted)) == 0
+  assert set(table_rows.to_frame(table_rows.encoded(frame, fitted)[0], fitted)["smoker"]) == {"yes", "no"}
+
+
+def test_explanations_have_the_words_and_the_days_of_the_rows(tmp_path):
+  fitted = data.load("csv", written(tmp_path, FRAME[["city", "since", "height"]]), "real").schema
+  rows = FRAME[["city", "since", "height"]][:3].copy()
+  rows.loc[1, "city"] = "Lima"
+  rows.loc[2, "since"] = "2024-01-03 07:12:00"
+  examples = table_rows.encoded(rows, fitted)[0]
+  found = table_rows.explained(rows, np.ones((3, 3)), examples, fitted, None).set_index(["column", "row"])
+  expected = [rows["city"][0], "Lima (not seen in training)", rows["city"][2]]
+  assert found["value"]["city"].tolist() == expected
+  assert found["reconstruction"]["city"].tolist() == [rows["city"][0], schema.OTHER, rows["city"][2]]
+  assert [str(value) for value in found["value"]["since"]] == rows["since"].tolist()
+  assert [str(value) for value in found["reconstruction"]["since"]] == ["2024-01-01", "2024-01-02", "2024-01-03"]
 
 
 def test_missing_and_unknown_columns_of_new_rows_are_named(tmp_path):

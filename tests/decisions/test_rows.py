@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
+import types
 
 import numpy as np
 import pytest
 from made_exports import made
 
 from ae_jax import errors
+from ae_jax.data import new_parts
 from ae_jax.decisions import rows, store, thresholds
 
 
@@ -98,3 +100,14 @@ def test_a_threshold_against_targets_gives_no_flags_to_examples_without(tmp_path
   kind, threshold, reason = rows.choose(run, "")
   assert (kind, threshold) == ("reconstruction", None)
   assert reason.startswith("target= is missing")
+
+
+@pytest.mark.parametrize("reads_target", [True, False])
+def test_targets_are_named_only_if_the_scores_read_them(reads_target):
+  run = types.SimpleNamespace(metrics={"test/input_squared_error": 1.0})
+  both = new_parts.NewFiles(iter(()), [], "", {"target": "clean", "mask": "known"})
+  of_mask = "--data=x.npz: the mask is the array known"
+  of_target = ["--data=x.npz: the target is the array clean"] if reads_target else []
+  assert rows.remarks_on_extra(run, both, "x.npz", reads_target) == [*of_target, of_mask]
+  without = rows.remarks_on_extra(run, both._replace(extra={}), "x.npz", reads_target)
+  assert ["has no targets" in remark for remark in without] == [True] * reads_target

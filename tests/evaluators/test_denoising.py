@@ -60,6 +60,15 @@ def test_psnr_under_noise_does_not_depend_on_the_unit_of_the_data(scale, offset)
   assert metrics_of_copies(scale, offset) == pytest.approx(metrics_of_copies(), abs=0.02)
 
 
+def test_salt_and_pepper_is_not_measured_for_series_and_tables():
+  x = X[:50, :, 0, 0]
+  keys = jax.random.split(jax.random.key(0), len(x))
+  dataset = data.Dataset("made", "real", x, x, None, None)
+  values = denoising.per_example(Copies(), None, {"x": x}, keys, "real", dataset.span)
+  values = {name: np.asarray(rows) for name, rows in values.items()}
+  assert not [name for name in [*values, *dict(denoising.metrics(values, dataset))] if "salt" in name]
+
+
 def context_of(examples, seed=0):
   """Returns a context whose run halves its input."""
   run = types.SimpleNamespace(
@@ -75,7 +84,9 @@ def context_of(examples, seed=0):
 def test_the_figure_has_a_noisy_and_a_restored_row_per_noise(examples):
   rows = dict(denoising.analyze(context_of(examples)))["denoised"].rows
   clean = next(iter(rows.values()))
-  assert len(rows) == 1 + 2 * len(denoising.NOISES)
+  is_series = examples.ndim == 3
+  assert any("salt" in name for name in rows) != is_series
+  assert len(rows) == 1 + 2 * (len(denoising.NOISES) - 2 * is_series)
   assert len(clean) == min(16, len(examples))
   np.testing.assert_array_equal(rows["masking 0.5 restored"], 0.5 * rows["masking 0.5"])
   masked = rows["masking 0.5"] == np.float32(examples.min())

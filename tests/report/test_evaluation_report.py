@@ -10,7 +10,6 @@ import weakref
 import pytest
 from conftest import run_command, run_main, tiny_flags, with_pictures
 
-from ae_jax import evaluate as evaluate_command
 from ae_jax.evaluators import results
 from ae_jax.report import evaluation, run_report
 
@@ -57,13 +56,6 @@ def test_a_repeated_evaluation_keeps_the_other_results(analyzed, tmp_path):
   assert "latent/active_units" in output
   assert before.figures.keys() < after.figures.keys()
   assert "latent" in (workdir / "report.html").read_text()
-
-
-def test_command_prints_the_names_of_classes(capsys):
-  found = {"reconstruction/squared_error/class_1": 2.5, "reconstruction/ssim": "no images"}
-  evaluate_command._print_results(types.SimpleNamespace(schema=None, class_names=("good", "bent")), found)
-  lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-  assert lines == [["reconstruction/squared_error/class", "bent", "2.5"], ["reconstruction/ssim", "no", "images"]]
 
 
 @pytest.mark.parametrize(
