@@ -89,7 +89,7 @@ def test_encoder_and_decoder_of_the_network_get_gradients(name):
 @pytest.mark.parametrize("value_range", ["real", "unit"])
 def test_logits_do_not_depend_on_the_layout_in_which_they_are_summed(value_range):
   model, dataset = built("cnn", value_range, shape=(8, 6, 2)), made(value_range, shape=(8, 6, 2))
-  assert model.batch_last and model.module.batch_last
+  assert model.module.batch_last
   variables, generator = fitted(model, dataset), np.random.default_rng(0)
   noisy = lambda values: values + generator.normal(0, 0.1, values.shape).astype(np.float32)  # the correction is not 0
   variables = variables._replace(params=jax.tree.map(noisy, variables.params))
