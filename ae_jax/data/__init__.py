@@ -23,11 +23,27 @@ from ae_jax.data import (
   windows,
 )
 from ae_jax.data import schema as schemas
-from ae_jax.data.columns import class_indices, flat_columns, label_values, model_columns, split_columns
+from ae_jax.data.columns import (
+  class_indices,
+  evaluated_columns,
+  flat_columns,
+  label_values,
+  model_columns,
+  split_columns,
+)
 from ae_jax.data.dataset import Dataset
 from ae_jax.system import paths
 
-__all__ = ["Dataset", "class_indices", "flat_columns", "label_values", "load", "model_columns", "split_columns"]
+__all__ = [
+  "Dataset",
+  "class_indices",
+  "evaluated_columns",
+  "flat_columns",
+  "label_values",
+  "load",
+  "model_columns",
+  "split_columns",
+]
 
 
 def load(

@@ -15,7 +15,10 @@ _TITLE_WIDTH = 76  # number of characters that fit above axes of about six inche
 
 
 def curves(
-  path: pathlib.Path, measured: Mapping[str, tuple[np.ndarray, np.ndarray]], baselines: Mapping[str, Any]
+  path: pathlib.Path,
+  measured: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  baselines: Mapping[str, Any],
+  tested: str = "test example",
 ) -> None:
   """Plots the loss, and the squared test error with the PCA baseline, over the epochs on logarithmic axes.
 
@@ -23,6 +26,7 @@ def curves(
     path: PNG file to write.
     measured: Curves of the metrics, as `logs.curves` returns them.
     baselines: Baseline metrics {name: value}, which include the squared error of PCA.
+    tested: Name of a test example over which errors are averaged.
   """
   figure = canvas.figure(8, 3.2)
   left, right = figure.subplots(1, 2)
@@ -35,7 +39,7 @@ def curves(
   size = "number of bits" if key == metric_names.QUANTISED_PCA else "latent size"
   label = f"baseline: PCA with the same {size}, {baselines[key]:.2f}"
   right.axhline(baselines[key], color="tab:gray", linestyle="--", label=label)
-  right.set(ylabel="squared error per test example")
+  right.set(ylabel=f"squared error per {tested}")
   for axes in (left, right):
     axes.set(xlabel="epoch")
     if all(np.min(line.get_ydata()) > 0 for line in axes.lines):  # an error of 0 has no logarithm

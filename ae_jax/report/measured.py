@@ -143,6 +143,31 @@ class Result:
     return self.metrics.get("train/loss", math.nan), self.metrics.get("test/loss", math.nan)
 
   @property
+  def tested(self) -> str:
+    """Name of a test example over which errors are averaged."""
+    return "test example" if self.settings.get("data.one_class") is None else "normal test example"
+
+  @property
+  def test_set(self) -> str:
+    """Name of the examples over which the test loss is averaged, for sentences."""
+    return f"the test set ({self.loss_examples})" if self.loss_examples else "the test set"
+
+  @property
+  def loss_has_anomalies(self) -> bool:
+    """True if the test loss includes anomalies, as in runs of earlier versions on one class.
+
+    Its difference from the training loss is then no sign of overfitting.
+    """
+    return self.settings.get("data.one_class") is not None and "test_anomalies" not in self.description["data"]
+
+  @property
+  def loss_examples(self) -> str:
+    """Name of the examples over which the test and validation loss are averaged; "" if these are all."""
+    if self.loss_has_anomalies:
+      return "with anomalies"
+    return "" if self.settings.get("data.one_class") is None else "normal examples"
+
+  @property
   def loss_floor(self) -> float | int:
     """Lower bound of the loss: that of the cross-entropy for bernoulli, of the Gaussian numbers for mixed, else 0."""
     if self.settings.get("objective.likelihood") == "bernoulli":

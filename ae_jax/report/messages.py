@@ -44,9 +44,8 @@ def error_and_baseline(result: measured.Result) -> str:
     few = f"{count:,} training examples" if count <= result.elements else f"examples of {result.elements:,} elements"
     baseline = f"PCA with {max_components:,} components, the maximum for {few}"
   error, pca = measured.number(result.error), measured.number(result.pca)
-  examples = "test example" if result.settings.get("data.one_class") is None else "normal test example"
   unit = f", {result.unit}" if result.unit else ""
-  return f"squared error {error} per {examples}{unit} (baseline: {baseline}, {pca})"
+  return f"squared error {error} per {result.tested}{unit} (baseline: {baseline}, {pca})"
 
 
 def closing(
@@ -67,7 +66,7 @@ def closing(
   lines += _faults(description)
   if "test/nats" in metrics and not result.diverged:
     lines.append(
-      f"Cross-entropy: {metrics['test/nats']:.2f} nats per test example; "
+      f"Cross-entropy: {metrics['test/nats']:.2f} nats per {result.tested}; "
       f"lower bound for any model: {metrics['test/nats_floor']:.2f}."
     )
   lines.append(_of_input(metrics))

@@ -24,7 +24,7 @@ def finding(result: Result) -> Finding:
     return _OTHER_LOSS, f"Lower {result.penalty}. {_BY_COLUMN}" if result.penalty else _BY_COLUMN
   train, test = result.losses
   is_measured = math.isfinite(train) and math.isfinite(test)
-  losses = f": the loss is {number(train)} on the training set and {number(test)} on the test set"
+  losses = f": the loss is {number(train)} on the training set and {number(test)} on {result.test_set}"
   return f"It is underfitting{losses if is_measured else ''}.", _advice(result)
 
 

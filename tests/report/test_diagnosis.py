@@ -142,6 +142,18 @@ def test_mixed_likelihood_is_not_judged_by_the_squared_error_alone(metrics, sett
   assert "larger model" not in text
 
 
+def test_loss_that_includes_anomalies_is_not_compared_with_the_training_loss():
+  """Runs of earlier versions on one class have such a test loss; new runs measure it on the normal examples."""
+  description = description_of(DENSE | {"data.one_class": 0})
+  gap = BAD | {"train/loss": 20.0}
+  earlier = messages.headline(gap, description, FLAT)
+  assert "It is overfitting" not in earlier
+  assert "70.000 on the test set (with anomalies)" in earlier
+  description["data"]["test_anomalies"] = 5
+  text = messages.headline(gap, description, FLAT)
+  assert "overfitting: the loss is 70.000 on the test set (normal examples) and 20.000 on the training set" in text
+
+
 def test_larger_model_is_not_advised_if_it_has_more_parameters_than_the_data_have_values():
   description = description_of(DENSE) | {"parameters": 10**6}
   assert "Use a larger model" not in (text := messages.headline(BAD, description, FLAT))
