@@ -17,6 +17,7 @@ from ae_jax.data.splits import SPLITS
 from ae_jax.data.standardisation import ColumnScaling
 from ae_jax.types import KINDS
 
+_RARE = 0.25  # labels 1 of at most this fraction of the steps of a recording look like anomalies
 _DIGESTED_WHOLE = 2**28  # bytes; the fingerprint of a larger data set covers only a sample of the examples
 
 
@@ -75,6 +76,17 @@ class Dataset:
   def anomalous(self) -> Bool[np.ndarray, " test"] | None:
     """Mask of the test examples whose label is not `one_class`; None if `one_class` is None."""
     return None if self.one_class is None else self.test_labels != self.one_class
+
+  @property
+  def unset_anomalies(self) -> int:
+    """Number of test windows that look like labelled anomalies although `one_class` is None.
+
+    The labels of the steps of the test recording are then 0 and 1, and 1 is rare. It is 0 for other data.
+    """
+    steps = self.test_step_labels
+    if self.one_class is not None or steps is None or not np.isin(steps, (0, 1)).all() or steps.mean() > _RARE:
+      return 0
+    return int(np.count_nonzero(self.test_labels))
 
   @functools.cached_property
   def on_validation(self) -> "Dataset | None":

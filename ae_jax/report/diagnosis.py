@@ -79,6 +79,21 @@ def few_active(result: Result) -> Finding | None:
   return sentence, advice_on_collapse(result)
 
 
+def unset_anomalies(result: Result) -> Finding | None:
+  """Returns a finding if test windows are labelled as anomalies, but config.data.one_class is not set.
+
+  Their errors count in the comparison with PCA, so it says little about the size of the model.
+  """
+  count = result.description["data"].get("unset_anomalies", 0)
+  if not count:
+    return None
+  windows = "1 test window has" if count == 1 else f"{count:,} test windows have"
+  return (
+    f"{windows} the label 1, as anomalies have, and count in both errors.",
+    "Set config.data.one_class=0, so that training and errors are of the normal windows.",
+  )
+
+
 def constant_outputs(result: Result) -> Finding | None:
   """Returns a finding if all reconstructions are nearly equal; otherwise None."""
   if not result.metrics.get("reconstruction/variance_ratio", math.inf) < _CONSTANT:

@@ -154,6 +154,18 @@ def test_loss_that_includes_anomalies_is_not_compared_with_the_training_loss():
   assert "overfitting: the loss is 70.000 on the test set (normal examples) and 20.000 on the training set" in text
 
 
+@pytest.mark.parametrize("metrics", [BAD, NOTHING, METRICS])
+def test_labelled_anomalies_explain_the_errors_of_windows_before_the_size_of_the_model(metrics):
+  description = description_of(DENSE | {"data.window": 8})
+  description["data"]["unset_anomalies"] = 3
+  closing = messages.closing(metrics, description, pathlib.Path("runs/x"), FLAT)
+  for text in (closing, messages.headline(metrics, description, FLAT)):
+    assert "3 test windows have the label 1" in text
+    assert "Set config.data.one_class=0" in text
+    assert "model.widths" not in text
+    assert "smaller model" not in text
+
+
 def test_larger_model_is_not_advised_if_it_has_more_parameters_than_the_data_have_values():
   description = description_of(DENSE) | {"parameters": 10**6}
   assert "Use a larger model" not in (text := messages.headline(BAD, description, FLAT))
