@@ -14,6 +14,7 @@ from ae_jax.data import (
   lazy_arrays,
   lengths,
   loss_columns,
+  recordings,
   remarks,
   schema_fit,
   splits,
@@ -27,8 +28,7 @@ from ae_jax.types import KINDS
 _MOST_CLASSES = 10  # maximum number of classes in a line
 _MOST_EXAMPLES = 5  # maximum number of examples in a line
 _CHANNELS = 8  # float arrays [N, T, C] with fewer than this number of channels are treated as series
-_WINDOW = 50  # time steps of the windows of a recording
-_RECORD_STEPS = 10 * _WINDOW  # tables with fewer rows are hardly recordings
+_RECORD_STEPS = 10 * recordings.WINDOW  # tables with fewer rows are hardly recordings
 _FAMILIES = {"table": "dense", "series": "sequence", "images": "cnn", "volumes": "dense"}  # kind -> shipped config
 _TABLES = (*schema_fit.NAMED, *tables.BUNDLED)  # sources whose columns have names; `configs/table.py` trains on them
 _SET = ("range", "scale")  # keys of config.data that `configs/table.py` already sets
@@ -72,9 +72,12 @@ def inspect(found: detection.Found, path: str) -> Inspection:
     lines.append(_on_labels(arrays))
   lines += [*_on_faults(by_split, names, kind), *_on_duplicates(by_split)]
   lines += arrays.get("remarks") or ()
+  notes = recordings.remarks(found.arrays["train"], found.arrays.get("table"), found.name, path)
+  lines += notes
   options |= table_inspection.options(arrays) if is_table else _range_options(by_split, arrays["train"].dtype, kind)
   may_be_record = found.name == "npy" and kind == "table" and splits.present(found.arrays) == ["train"]
-  is_record = may_be_record and shape[0] < _CHANNELS and len(found.arrays["train"]) >= _RECORD_STEPS
+  is_long = shape[0] < _CHANNELS and len(found.arrays["train"]) >= _RECORD_STEPS
+  is_record = may_be_record and (is_long or bool(notes))
   if may_be_record and not is_record:
     lines.append("if the rows are the time steps of one recording, cut it into windows: --config.data.window=STEPS")
   return Inspection(lines, options | _one_class(arrays), kind, shape, "train_target" in arrays, is_record)
@@ -95,7 +98,7 @@ def command(name: str, path: str, result: Inspection) -> str:
 
 def record_command(name: str, path: str) -> str:
   """Returns the command that trains on windows of a record."""
-  options = {"window": _WINDOW, "range": "real", "scale": "standard"}
+  options = {"window": recordings.WINDOW, "range": "real", "scale": "standard"}
   return _command("dense", name, path, options, ["--config.objective.likelihood=gaussian"])
 
 
