@@ -11,13 +11,13 @@ from jaxtyping import Bool, Int
 from ae_jax.data import labels, lazy_arrays, ranges, windows
 from ae_jax.data.draws import Split
 from ae_jax.data.loss_columns import NAMES
+from ae_jax.data.one_class import are_rare
 from ae_jax.data.scaling import Scaling
 from ae_jax.data.schema import Schema
 from ae_jax.data.splits import SPLITS
 from ae_jax.data.standardisation import ColumnScaling
 from ae_jax.types import KINDS
 
-_RARE = 0.25  # labels 1 of at most this fraction of the steps of a recording look like anomalies
 _DIGESTED_WHOLE = 2**28  # bytes; the fingerprint of a larger data set covers only a sample of the examples
 
 
@@ -81,10 +81,10 @@ class Dataset:
   def unset_anomalies(self) -> int:
     """Number of test windows that look like labelled anomalies although `one_class` is None.
 
-    The labels of the steps of the test recording are then 0 and 1, and 1 is rare. It is 0 for other data.
+    It is 0 for data without labels of steps; see `one_class.are_rare`.
     """
     steps = self.test_step_labels
-    if self.one_class is not None or steps is None or not np.isin(steps, (0, 1)).all() or steps.mean() > _RARE:
+    if self.one_class is not None or steps is None or not are_rare(steps):
       return 0
     return int(np.count_nonzero(self.test_labels))
 

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Shaped
 
 from ae_jax.data import kinds, lazy_arrays, schema_fit
 
 WINDOW = 50  # time steps of the windows in advice and in commands
-_FEWEST, _EXAMINED = 300, 10_000  # minimum number of rows, and number of first rows that are examined
+_FEWEST, EXAMINED = 300, 10_000  # minimum number of rows, and number of first rows that are examined
 _LAGS = (11, 19, 30)  # rows that are so far apart are compared with neighbours; several, for periodic recordings
 _CLIPPED = (0.05, 0.95)  # quantiles to which a column is clipped, so that anomalies do not hide a recording
 _LEAST = 0.8  # minimum autocorrelation of neighbours
@@ -38,6 +38,12 @@ def look_consecutive(rows: Float64[np.ndarray, "rows columns"]) -> bool:
   return bool(is_slow.mean() >= _SHARE)
 
 
+def finite_or_nan(rows: Shaped[np.ndarray, "rows columns"]) -> Float64[np.ndarray, "rows columns"]:
+  """Returns the rows as float64 with NaN for infinite values."""
+  rows = rows.astype(np.float64)
+  return np.where(np.isinf(rows), np.nan, rows)
+
+
 def _mean_squares(values: Float64[np.ndarray, "rows columns"]) -> Float64[np.ndarray, " columns"]:
   """Returns the mean square of each column over the values that are not NaN; infinite if there are none."""
   known = ~np.isnan(values)
@@ -61,8 +67,8 @@ def remarks(
   if len(train.shape) != 2 or kind == "table" or not (named or name in kinds.ARRAY_FILES):
     return []
   numeric = _numeric(table.kinds) if table else [*range(train.shape[1])]
-  rows = lazy_arrays.read_rows(train, np.arange(min(len(train), _EXAMINED)))[:, numeric].astype(np.float64)
-  if not look_consecutive(np.where(np.isinf(rows), np.nan, rows)):
+  rows = lazy_arrays.read_rows(train, np.arange(min(len(train), EXAMINED)))[:, numeric]
+  if not look_consecutive(finite_or_nan(rows)):
     return []
   fix = f"config.data.window={WINDOW} cuts it into windows"
   if named:
