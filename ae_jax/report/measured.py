@@ -189,6 +189,16 @@ class Result:
     return self.setting(key) if self.settings.get(key) else ""
 
   @property
+  def regularisation(self) -> list[str]:
+    """Config keys that limit how closely a model fits the training examples, with their values, if they are not 0.
+
+    The level of artificial noise counts only without targets, which replace this noise.
+    """
+    has_noise = self.settings.get("objective.name") == "denoising" and "test/input_squared_error" not in self.metrics
+    keys = ["model.dropout", "optimizer.weight_decay", *(["objective.level"] if has_noise else [])]
+    return [self.setting(key) for key in keys if self.settings.get(key)]
+
+  @property
   def fell(self) -> Fall | None:
     """Decrease in test error over the second half of the main training stage; None if it is unknown.
 

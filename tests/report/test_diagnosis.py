@@ -39,6 +39,18 @@ CASES = {  # name -> (metrics, config keys, learning curves, parts of the senten
   "linear path is set": (BAD, DENSE | {"model.linear_path": "pca"}, FLAT, ("Use a larger model",)),
   "VAE": (BAD, VAE, FLAT, ("underfitting", "Lower config.objective.beta=100.0.")),
   "penalty": (BAD, PENALTY, FLAT, ("underfitting", "Lower config.objective.weight=0.1")),
+  "regularised": (
+    *(BAD, DENSE | {"model.dropout": 0.3, "optimizer.weight_decay": 0.1, "model.linear_path": "pca"}, FLAT),
+    ("underfitting", "Lower config.model.dropout=0.3 and config.optimizer.weight_decay=0.1."),
+  ),
+  "regularised by noise": (
+    *(BAD, DENSE | {"objective.name": "denoising", "objective.level": 0.25, "model.linear_path": "none"}, FLAT),
+    ("Lower config.objective.level=0.25, or set config.model.linear_path=pca",),
+  ),
+  "regularised VAE": (
+    *(BAD, VAE | {"model.dropout": 0.1}, FLAT),
+    ("Lower config.objective.beta=100.0 and config.model.dropout=0.1.",),
+  ),
   "low rate": (BAD, DENSE | {"optimizer.learning_rate": 1e-5}, FLAT, ("Raise config.optimizer.learning_rate=1e-05",)),
   "no hidden layer": (BAD, DENSE | {"model.widths": []}, FLAT, ("Add a hidden layer",)),
   "high rate": (BAD, DENSE | {"optimizer.learning_rate": 10.0}, FLAT, ("is high for adam", "learning_rate=10.0 to")),
@@ -184,6 +196,18 @@ def test_larger_model_is_not_advised_if_it_has_more_parameters_than_the_data_hav
 def test_table_model_that_is_worse_than_pca_is_told_about_the_automatic_config(command, settings, text):
   description = description_of(DENSE | {"model.name": "table", "model.width": 0} | settings) | {"command": command}
   assert text in messages.headline(BAD, description, FLAT)
+
+
+def test_regularisation_is_reduced_before_other_advice_for_underfitting():
+  """Also if the model is large, or is the model of tables; targets replace the artificial noise of denoising."""
+  strong = DENSE | {"model.dropout": 0.3, "optimizer.weight_decay": 0.3}
+  large = description_of(strong) | {"parameters": 10**6}
+  assert "training examples" not in messages.headline(BAD, large, FLAT).partition("Lower config.model.dropout=0.3")[2]
+  of_table = description_of(strong | {"model.name": "table", "data.path": "a.csv"}) | {"command": "ae_jax train"}
+  assert "weight_decay=0.3, or use --config=auto:a.csv, with the same" in messages.headline(BAD, of_table, FLAT)
+  noise = description_of(DENSE | {"objective.name": "denoising", "objective.level": 0.25})
+  text = messages.headline(BAD | {"test/input_squared_error": 30.0}, noise, FLAT)
+  assert "objective.level" not in text
 
 
 ADVICE = ("Lower config", "Raise config", "Set config", "Use ", "Add a ", "If the latent")
