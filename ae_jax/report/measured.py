@@ -109,6 +109,12 @@ class Result:
     return math.prod(self.description["data"]["shape"])
 
   @property
+  def auroc_bounds(self) -> tuple[float | int, float | int] | None:
+    """The 95 % interval of test/auroc, which the evaluator `anomaly` measures after the training; None without it."""
+    low, high = (self.metrics.get(f"anomaly/auroc_{end}/squared_error", math.nan) for end in ("low", "high"))
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+
+  @property
   def is_gaussian(self) -> bool:
     """True if the bottleneck is gaussian, as in a VAE."""
     return self.settings.get("model.bottleneck") == "gaussian"
