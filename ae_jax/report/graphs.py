@@ -11,6 +11,7 @@ from ae_jax.report import canvas, tables
 from ae_jax.report.canvas import Axes
 from ae_jax.runs import metric_names
 
+_LABEL_HEIGHT = 30  # number of characters that fit beside axes of about three inches
 _TITLE_WIDTH = 76  # number of characters that fit above axes of about six inches
 
 
@@ -39,7 +40,7 @@ def curves(
   size = "number of bits" if key == metric_names.QUANTISED_PCA else "latent size"
   label = f"baseline: PCA with the same {size}, {baselines[key]:.2f}"
   right.axhline(baselines[key], color="tab:gray", linestyle="--", label=label)
-  right.set(ylabel=f"squared error per {tested}")
+  right.set(ylabel=textwrap.fill(f"squared error per {tested}", _LABEL_HEIGHT))
   for axes in (left, right):
     axes.set(xlabel="epoch")
     if all(np.min(line.get_ydata()) > 0 for line in axes.lines):  # an error of 0 has no logarithm
